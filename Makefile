@@ -1,0 +1,64 @@
+# Everything a contributor runs, from nothing but Python >= 3.11, git and make.
+# `make` alone lists the targets.
+
+PYTHON ?= python3
+VENV ?= .venv
+# Parallel test processes; each gets one thread, so together they use this many cores.
+WORKERS ?= 2
+PYTEST_FLAGS ?= -q
+# More arguments for pip, such as another package index.
+PIP_FLAGS ?=
+
+BIN := $(VENV)/bin
+# The constraints are part of every install: without them pip takes a torch of several gigabytes.
+PIP_INSTALL = $(BIN)/python -m pip install --quiet --disable-pip-version-check \
+	-c constraints.txt $(PIP_FLAGS)
+PYTEST = OMP_NUM_THREADS=1 $(BIN)/python -m pytest -n $(WORKERS) --benchmark-disable
+DEMO := demo
+DEMO_METHODS := integrated expected weighted ig2
+
+.DEFAULT_GOAL := help
+.DELETE_ON_ERROR:
+.PHONY: help demo test test-all lint types bench clean
+
+help:  ## list the targets
+	@awk -F ':[^#]*## ' '/^[a-z-]+:.*## / {printf "  make %-10s%s\n", $$1, $$2}' Makefile
+
+demo: $(VENV)/.demo-installed  ## explain a photograph with four methods; writes demo/
+	$(BIN)/integrand explain sample:chelsea --model efficientnet-lite0 \
+		$(addprefix --method ,$(DEMO_METHODS)) --out $(DEMO)
+	@test -s $(DEMO)/index.html
+	@echo "Open $(DEMO)/index.html in a browser."
+
+test: lint types  ## lint, types, and the tests that are not marked slow
+	$(PYTEST) -m "not slow" $(PYTEST_FLAGS)
+
+test-all: lint types  ## lint, types, and every test
+	$(PYTEST) $(PYTEST_FLAGS)
+
+lint: $(VENV)/.test-installed  ## ruff: the rules and the format
+	$(BIN)/ruff check .
+	$(BIN)/ruff format --check .
+
+types: $(VENV)/.test-installed  ## mypy --strict on src/integrand
+	$(BIN)/mypy
+
+bench: $(VENV)/.test-installed  ## print the benchmark tables
+	$(BIN)/python -m benchmarks
+
+clean:  ## remove the demo, the builds and the caches; the virtual environment stays
+	rm -rf $(DEMO) build dist .benchmarks .hypothesis .mypy_cache .pytest_cache .ruff_cache
+	find src tests benchmarks examples scripts -name __pycache__ -prune -exec rm -rf {} + 2>/dev/null || true
+
+$(BIN)/python:
+	@$(PYTHON) -c 'import sys; sys.version_info >= (3, 11) or sys.exit("Python >= 3.11 is needed; say which with make PYTHON=...")'
+	$(PYTHON) -m venv $(VENV)
+
+$(VENV)/.demo-installed: pyproject.toml constraints.txt | $(BIN)/python
+	$(PIP_INSTALL) -e '.[demo]'
+	@touch $@
+
+# The test extra contains the demo extra.
+$(VENV)/.test-installed: pyproject.toml constraints.txt | $(BIN)/python
+	$(PIP_INSTALL) -e '.[test]'
+	@touch $(VENV)/.demo-installed $@

@@ -1,0 +1,48 @@
+"""Integrand: explain a prediction by integrating its gradient along a path.
+
+>>> import torch, integrand as ig
+>>> model = torch.nn.Linear(3, 2)
+>>> ig.explain(model, torch.randn(4, 3), target=0).values.shape
+torch.Size([4, 3])
+"""
+
+# The namespaces, one per part.
+from . import baseline as baselines
+from . import errors as errors
+from . import field as fields
+from . import methods as methods
+from . import path as paths
+from . import rule as rules
+from . import target as targets
+from . import weighting as weightings
+
+# The door, and what comes out of it.
+from .archive import load as load
+from .attribution import Attribution as Attribution
+from .explain import explain as explain
+from .field import TorchField as TorchField
+
+# The parts that every method is made of.
+from .method import Method as Method
+from .method import Staged as Staged
+from .normalisation import Normalisation as Normalisation
+from .segment import Segment as Segment
+
+__all__ = [
+    "Attribution",
+    "Method",
+    "Normalisation",
+    "Segment",
+    "Staged",
+    "TorchField",
+    "baselines",
+    "errors",
+    "explain",
+    "fields",
+    "load",
+    "methods",
+    "paths",
+    "rules",
+    "targets",
+    "weightings",
+]

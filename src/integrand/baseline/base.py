@@ -1,0 +1,117 @@
+"""What a baseline is, and how several become one.
+
+A baseline is any callable ``(x (B, \\*s), field) -> references (R, B, \\*s)``; an expanded view is welcome, nobody writes to it.
+Give it a ``label`` and, where it is known without looking at x, a ``count`` (R), and reports can name what it made.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping
+from typing import Any, Protocol
+
+import torch
+from torch import Tensor
+
+from ..errors import BaselineError, UnknownName
+from ..field import Field
+from ..parts import part
+from ..shapes import describe
+
+
+class Baseline(Protocol):
+    """Where paths start: ``(x (B, \\*s), field) -> references (R, B, \\*s)``."""
+
+    def __call__(self, x: Tensor, field: Field) -> Tensor: ...
+
+
+def label_of(baseline: Any) -> str:
+    """What a report calls this baseline."""
+    label = getattr(baseline, "label", None)
+    return str(label) if label else type(baseline).__name__.lower()
+
+
+@part
+class Several:
+    """The references of several baselines, one after the other: R = Σ R_i."""
+
+    parts: tuple[Baseline, ...]
+
+    def __post_init__(self) -> None:
+        if not self.parts:
+            raise BaselineError("Several() needs at least one baseline.")
+
+    @property
+    def count(self) -> int | None:
+        counts = [getattr(one, "count", None) for one in self.parts]
+        return None if None in counts else sum(c for c in counts if c is not None)
+
+    def __call__(self, x: Tensor, field: Field) -> Tensor:
+        return torch.cat([checked(one(x, field), x, one) for one in self.parts])
+
+    def labels(self, x: Tensor, field: Field) -> tuple[str, ...]:
+        """One name per reference."""
+        names: list[str] = []
+        for one in self.parts:
+            names += _numbered(label_of(one), len(one(x, field)), names)
+        return tuple(names)
+
+
+def labels(baseline: Baseline, x: Tensor, field: Field, count: int) -> tuple[str, ...]:
+    """One name per reference of any baseline."""
+    if isinstance(baseline, Several):
+        return baseline.labels(x, field)
+    own = getattr(baseline, "names", None)
+    if own and len(own) == count:
+        return tuple(own)
+    return tuple(_numbered(label_of(baseline), count, []))
+
+
+def _numbered(label: str, count: int, taken: list[str]) -> list[str]:
+    before = sum(name == label or name.startswith(label + " ") for name in taken)
+    if count == 1 and not before:
+        return [label]
+    return [f"{label} {before + i + 1}" for i in range(count)]
+
+
+def checked(references: Any, x: Tensor, baseline: Any) -> Tensor:
+    """References that are what a baseline promised, or an error that says what they are instead."""
+    who = label_of(baseline)
+    if not isinstance(references, Tensor):
+        raise BaselineError(f"The baseline {who!r} returned {type(references).__name__}, not a tensor.")
+    if references.shape[1:] != x.shape:
+        raise BaselineError(
+            f"The baseline {who!r} returned shape {describe(references.shape)}; for inputs of shape {describe(x.shape)} it "
+            f"must be R x {describe(x.shape)}."
+        )
+    if len(references) == 0:
+        raise BaselineError(f"The baseline {who!r} returned no references.")
+    if not bool(torch.isfinite(references).all()):
+        raise BaselineError(f"The baseline {who!r} holds NaN or infinity. Fill missing values before explaining.")
+    return references.to(x.dtype)
+
+
+def as_baseline(value: Any, names: Mapping[str, Callable[[], Baseline]] | None = None) -> Baseline:
+    """A number, tensor, name, list or callable → a baseline.
+
+    A number or a tensor that broadcasts to one example is a constant; a tensor shaped like the inputs (B, \\*s) is one
+    baseline per example; a list is several baselines.
+    """
+    from .fixed import Constant, Plain  # fixed needs this file; the import waits for it
+
+    if isinstance(value, str):
+        known = names or {}
+        if value not in known:
+            raise UnknownName("baseline", value, known)
+        return known[value]()
+    if isinstance(value, list | tuple):
+        return Several(tuple(as_baseline(one, names) for one in value))
+    if isinstance(value, Tensor):
+        return Plain(value)
+    if isinstance(value, int | float):
+        return Constant(float(value))
+    if callable(value):
+        made: Baseline = value
+        return made
+    raise BaselineError(
+        f"A baseline is a number, a tensor, a list of baselines, or a callable (x, field) -> references; got {type(value).__name__}."
+    )

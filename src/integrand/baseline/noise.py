@@ -1,0 +1,62 @@
+"""Baselines of noise; the same draws for every example, so that a batch equals its examples one by one."""
+
+from __future__ import annotations
+
+import torch
+from torch import Tensor
+
+from ..errors import BaselineError
+from ..field import Field
+from ..parts import part
+from ..seeds import generator
+
+
+@part
+class Uniform:
+    """``count`` references of noise, uniform between ``low`` and ``high``.
+
+    Without bounds they are those of the field's images (black to white).
+    """
+
+    low: float | None = None
+    high: float | None = None
+    count: int = 1
+    seed: int = 0
+    label: str = "uniform noise"
+
+    def __call__(self, x: Tensor, field: Field) -> Tensor:
+        low: Tensor | float | None = self.low
+        high: Tensor | float | None = self.high
+        if low is None or high is None:
+            if field.normalisation is None:
+                raise BaselineError(
+                    "Uniform noise needs its bounds: Uniform(low, high), or a field that knows its images "
+                    "(normalisation=ig.Normalisation.imagenet())."
+                )
+            darkest, lightest = field.normalisation.range(x)
+            low, high = (darkest if low is None else low), (lightest if high is None else high)
+        shape = (self.count, 1, *x.shape[1:])
+        noise = torch.rand(shape, generator=generator(self.seed), dtype=torch.float64).to(x)
+        return (low + (high - low) * noise).expand(-1, len(x), *x.shape[1:])
+
+
+@part
+class Gaussian:
+    """``count`` references of normal noise around ``mean``, or around the input itself (``mean="input"``).
+
+    ``std`` is in the units of the input.
+    """
+
+    std: float = 1.0
+    mean: float | str = 0.0
+    count: int = 1
+    seed: int = 0
+    label: str = "gaussian noise"
+
+    def __call__(self, x: Tensor, field: Field) -> Tensor:
+        if isinstance(self.mean, str) and self.mean != "input":
+            raise BaselineError(f"Gaussian noise is around a number or 'input', not {self.mean!r}.")
+        shape = (self.count, 1, *x.shape[1:])
+        noise = torch.randn(shape, generator=generator(self.seed), dtype=torch.float64).to(x)
+        centre = x[None] if isinstance(self.mean, str) else self.mean
+        return (centre + self.std * noise).expand(-1, len(x), *x.shape[1:])

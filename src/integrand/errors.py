@@ -1,0 +1,125 @@
+"""Everything Integrand raises or warns about, drawn as a tree.
+
+    IntegrandError
+    ├── InputError (ValueError)          what was handed in cannot be explained
+    │   ├── ShapeError                   shapes that do not fit together
+    │   ├── IntegerInput (TypeError)     integers have no gradient
+    │   ├── NonFiniteInput               NaN or infinity in the input
+    │   ├── TargetError                  the target does not fit the model's output
+    │   ├── BaselineError                the baseline does not fit the input
+    │   └── ImageError                   a picture that cannot be read
+    ├── ModelError (RuntimeError)        the model cannot be explained as it is
+    │   ├── DetachedModel                no gradient leads from the output to the input
+    │   ├── NonFiniteGradient            NaN or infinity appeared inside the model
+    │   └── ModelTooLarge                one row alone does not fit into memory
+    ├── UnknownName (LookupError)        no such method, layer, baseline …; names the nearest
+    ├── NoGradient (TypeError)           this field has no gradient; use its exact share
+    ├── NoShare (TypeError)              this field has no exact share; use a quadrature
+    └── MissingExtra (ImportError)       an optional package is not installed
+
+    IntegrandWarning (UserWarning)
+    ├── TrainingModeWarning              the model was in training mode
+    ├── IncompleteWarning                the map misses more than a tenth of the change
+    └── FitnessWarning                   fitness could not tell the baselines apart
+
+Each message says what was wrong and what to do about it.
+"""
+
+from __future__ import annotations
+
+import difflib
+from collections.abc import Iterable
+
+
+class IntegrandError(Exception):
+    """The root of every error that Integrand raises on purpose."""
+
+
+class InputError(IntegrandError, ValueError):
+    """What was handed in cannot be explained."""
+
+
+class ShapeError(InputError):
+    """Shapes that do not fit together."""
+
+
+class IntegerInput(InputError, TypeError):
+    """Integers have no gradient."""
+
+
+class NonFiniteInput(InputError):
+    """NaN or infinity in the input."""
+
+
+class TargetError(InputError):
+    """The target does not fit the model's output."""
+
+
+class BaselineError(InputError):
+    """The baseline does not fit the input."""
+
+
+class ImageError(InputError):
+    """A picture that cannot be read."""
+
+
+class ModelError(IntegrandError, RuntimeError):
+    """The model cannot be explained as it is."""
+
+
+class DetachedModel(ModelError):
+    """No gradient leads from the output to the input."""
+
+
+class NonFiniteGradient(ModelError):
+    """NaN or infinity appeared inside the model."""
+
+
+class ModelTooLarge(ModelError):
+    """One row alone does not fit into memory."""
+
+
+class UnknownName(IntegrandError, LookupError):
+    """No such method, layer, baseline …; the message names the nearest."""
+
+    def __init__(self, kind: str, name: str, known: Iterable[str]) -> None:
+        known = [k for k in known if k]
+        near = difflib.get_close_matches(name, known, n=5, cutoff=0.4)
+        if near:
+            hint = "Did you mean " + ", ".join(repr(n) for n in near) + "?"
+        else:
+            shown = ", ".join(repr(k) for k in known[:12]) or "none"
+            hint = f"Known: {shown}{', …' if len(known) > 12 else ''}."
+        super().__init__(f"There is no {kind} named {name!r}. {hint}")
+        self.near = near
+
+
+class NoGradient(IntegrandError, TypeError):
+    """This field has no gradient; use its exact share."""
+
+
+class NoShare(IntegrandError, TypeError):
+    """This field has no exact share; use a quadrature."""
+
+
+class MissingExtra(IntegrandError, ImportError):
+    """An optional package is not installed."""
+
+    def __init__(self, package: str, extra: str, why: str) -> None:
+        super().__init__(f"{why} needs the package {package!r}: install it with pip install 'integrand[{extra}]'.")
+
+
+class IntegrandWarning(UserWarning):
+    """The root of every warning that Integrand gives."""
+
+
+class TrainingModeWarning(IntegrandWarning):
+    """The model was in training mode."""
+
+
+class IncompleteWarning(IntegrandWarning):
+    """The map misses more than a tenth of the change it should add up to."""
+
+
+class FitnessWarning(IntegrandWarning):
+    """Fitness could not tell the baselines apart."""

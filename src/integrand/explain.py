@@ -1,0 +1,215 @@
+"""The front door: one call from a model and its inputs to an attribution.
+
+inputs ── layout ──▶ x (B, *s) ─┐
+model, target ─────▶ field ─────┼── method(field, x) ──▶ Attribution, arranged as the inputs were
+name or Method ────▶ method ────┘
+"""
+
+from __future__ import annotations
+
+import dataclasses
+import inspect
+import sys
+from collections.abc import Callable, Mapping, Sequence
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from .attribution import Attribution, mapped
+from .baseline import Plain, as_baseline
+from .errors import BaselineError, InputError, NonFiniteInput, TargetError, UnknownName
+from .field import TorchField
+from .field.layout import Layout
+from .field.network import check_extra
+from .field.wrap import Tally
+from .method import Method, Staged
+from .methods import BASELINES, about
+from .normalisation import Normalisation
+from .seeds import reseeded
+from .shapes import describe
+from .target import Logit, Output, Target
+
+Progress = bool | Callable[[Tally], None]
+
+
+def explain(
+    model: Callable[..., Any],
+    inputs: Any,
+    *,
+    target: Any,
+    method: str | Method | Staged | Callable[..., Attribution] = "integrated",
+    baseline: Any = None,
+    tol: float | None = None,
+    seed: int | None = None,
+    progress: Progress = False,
+    extra: Sequence[Any] | Mapping[str, Any] = (),
+    normalisation: Normalisation | None = None,
+    batch_size: int | None = None,
+    **options: Any,
+) -> Attribution:
+    """Explain what a model says of some inputs: A(x) = Σ_r w_r ∫ ∇F(γ_r) ⊙ dγ_r, and how far that adds up.
+
+    model          an nn.Module or any function torch can differentiate; it is given back as it was, whatever happens
+    inputs         a tensor (B, \\*s), or a tuple or dict of them (each is attributed)
+    target         which scalar: an int, a tensor of ints (one per example), "predicted", an ``ig.targets`` value, or a callable
+                   outputs → (N,)
+    method         a published name (``integrand methods`` lists them), or a ``Method``; ``options`` go to the published name
+    baseline       what the method starts from, as its first argument (``references`` for expected and ig2)
+    seed           mixed into every random part; without it their own seeds hold. Nothing global is touched
+    progress       True for a line on stderr, or a callable that is given a running tally
+    extra          further arguments of the model, not attributed: a tuple or dict; tensors hold one entry per example
+    normalisation  what image inputs mean to the eye: black baselines, data ranges and plots need it
+    batch_size     rows per model call; found while working unless given
+
+    Returns an ``Attribution`` arranged as the inputs were. Cost: that of the method, plus one forward pass for "predicted".
+    Errors: the tree in ``integrand.errors``, before any long work where possible.
+
+    >>> import torch, integrand as ig
+    >>> model = torch.nn.Sequential(torch.nn.Linear(4, 8), torch.nn.Tanh(), torch.nn.Linear(8, 3))
+    >>> result = ig.explain(model, torch.randn(5, 4), target="predicted")
+    >>> result.values.shape, bool(result.converged.all())
+    (torch.Size([5, 4]), True)
+    """
+    layout = Layout.of(inputs)
+    x = layout.pack(inputs)
+    _check_finite(x, layout)
+    check_extra(extra, len(x))
+    chosen = _method(method, _arranged(baseline, layout, x), tol, options)
+    if seed is not None:
+        chosen = reseeded(chosen, seed)
+    field = TorchField(
+        model,
+        Output() if target == "predicted" and isinstance(target, str) else target,
+        extra=extra,
+        normalisation=normalisation,
+        batch_size=batch_size,
+        layout=layout,
+    )
+    with field.ready():
+        if isinstance(target, str) and target == "predicted":
+            field.target = predicted(field, x)
+        _check_classes(field.target, len(x))
+        made = chosen(field, x, watch=_watch(progress))
+    made = dataclasses.replace(made, target=field.target, normalisation=normalisation)
+    return _unpacked(made, layout)
+
+
+def predicted(field: TorchField, x: Tensor) -> Target:
+    """The class each example is given; the only output where there is one."""
+    outputs = field.outputs(x)
+    if outputs.ndim == 1 or outputs.shape[1] == 1:
+        return Output()
+    if outputs.ndim != 2:
+        raise TargetError(
+            f"'predicted' needs outputs (rows, classes), but one output has shape {describe(outputs.shape[1:])}: "
+            "name a position, or give a callable."
+        )
+    return Logit(outputs.argmax(1))
+
+
+def _check_finite(x: Tensor, layout: Layout) -> None:
+    wrong = ~torch.isfinite(x).flatten(1).all(1)
+    if bool(wrong.any()):
+        example = int(wrong.nonzero()[0])
+        count = int((~torch.isfinite(x[example])).sum())
+        raise NonFiniteInput(
+            f"Example {example} holds {count} NaN or infinite number{'s' * (count != 1)} ({int(wrong.sum())} of {len(x)} examples "
+            "do). Fill missing values before explaining."
+        )
+
+
+def _check_classes(target: Target, batch: int) -> None:
+    for name in ("which", "other"):
+        which = getattr(target, name, None)
+        if isinstance(which, Tensor) and len(which) != batch:
+            raise TargetError(
+                f"The target names {len(which)} classes for {batch} examples: give one for each, or one for all."
+            )
+    data = getattr(target, "data", None)
+    if isinstance(data, Tensor) and len(data) != batch:
+        raise TargetError(f"The target's data has {len(data)} entries for {batch} examples.")
+
+
+def _method(method: Any, baseline: Any, tol: float | None, options: dict[str, Any]) -> Any:
+    if tol is not None:
+        raise InputError(
+            "tol= needs an adaptive rule, which this version does not have: give rule=ig.rules.GaussLegendre(n) with as many nodes "
+            "as the residual asks for."
+        )
+    if isinstance(method, str):
+        build = about(method).build
+        accepted = inspect.signature(build).parameters
+        for name in options:
+            if name not in accepted:
+                raise UnknownName(f"option of method {method!r}", name, accepted)
+        first = next(iter(accepted.values()))
+        if baseline is None:
+            if first.default is inspect.Parameter.empty and first.name not in options:
+                raise InputError(
+                    f"Method {method!r} starts from {first.name}: give baseline= a tensor, a list of baselines, or a sampler."
+                )
+            return build(**options)
+        return build(baseline, **options)
+    if options:
+        raise UnknownName(f"option beside method={method!r}", next(iter(options)), ("baseline",))
+    if baseline is None:
+        return method
+    if isinstance(method, Staged):
+        return dataclasses.replace(method, method=_method(method.method, baseline, None, {}))
+    if not isinstance(method, Method):
+        raise InputError(f"baseline= does not go with {method!r}, which has its own.")
+    return dataclasses.replace(method, baseline=as_baseline(baseline, BASELINES))
+
+
+def _arranged(baseline: Any, layout: Layout, x: Tensor) -> Any:
+    """A tuple or dict of baselines for a tuple or dict of inputs → one tensor like x; anything else as it is."""
+    if layout.single or not isinstance(baseline, tuple | dict):
+        return baseline
+    keys = layout.names if layout.names is not None else tuple(range(len(layout.shapes)))
+    given = baseline if isinstance(baseline, dict) else dict(enumerate(baseline))
+    if set(given) != set(keys):
+        raise InputError(
+            f"The baselines are for {sorted(map(str, given))}, the inputs are {sorted(map(str, keys))}: give one for each."
+        )
+    parts = []
+    for key, shape in zip(keys, layout.shapes, strict=True):
+        value = torch.as_tensor(given[key]).to(x)
+        try:
+            parts.append(value.expand(len(x), *shape).flatten(1))
+        except RuntimeError:
+            raise BaselineError(
+                f"The baseline for input {key!r} has shape {describe(value.shape)}, which does not broadcast to "
+                f"{describe((len(x), *shape))}."
+            ) from None
+    return Plain(torch.cat(parts, 1))
+
+
+def _watch(progress: Progress) -> Callable[[Tally], None] | None:
+    if progress is True:
+        return _print_line
+    return progress if callable(progress) else None
+
+
+def _print_line(tally: Tally) -> None:
+    of = f"/{tally.expected}" if tally.expected else ""
+    end = "\n" if tally.gradients == tally.expected else ""
+    print(
+        f"\r{tally.gradients}{of} gradients, {tally.values} values",
+        end=end,
+        file=sys.stderr,
+        flush=True,
+    )
+
+
+def _unpacked(made: Attribution, layout: Layout) -> Attribution:
+    """Maps, inputs and baselines arranged as the inputs were."""
+    if layout.single:
+        return made
+    return dataclasses.replace(
+        made,
+        values=mapped(lambda t: layout.unpack(t, 1), made.values),
+        inputs=layout.unpack(made.inputs, 1),
+        shares=None if made.shares is None else layout.unpack(made.shares, 2),
+        baselines=None if made.baselines is None else layout.unpack(made.baselines, 2),
+    )

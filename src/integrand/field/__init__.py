@@ -1,0 +1,10 @@
+"""Fields: the scalar that is explained, and everything that touches a model."""
+
+from .analytic import Function as Function
+from .analytic import Linear as Linear
+from .analytic import Monomial as Monomial
+from .base import Field as Field
+from .packing import Packer as Packer
+from .torch import TorchField as TorchField
+from .wrap import Gathered as Gathered
+from .wrap import Metered as Metered

@@ -1,0 +1,62 @@
+"""Where numbers stop being finite: called only when they already have."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from contextlib import ExitStack
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+
+from ..errors import NonFiniteGradient
+from .network import Network
+
+
+def raise_nonfinite(network: Network, z: Tensor, index: Tensor, scalar: Callable[[Any], Tensor]) -> None:
+    """Run these rows once more, watching every layer, and say which one first gave NaN or infinity."""
+    if not bool(torch.isfinite(z).all()):
+        raise NonFiniteGradient(
+            "The path left the finite numbers before it reached the model: the baseline or a step of the path is NaN or infinite."
+        )
+    forward: list[str] = []
+    backward: list[str] = []
+    with ExitStack() as stack, torch.enable_grad():
+        for name, module in network.layers().items():
+            if name and not any(module.children()):
+                stack.callback(module.register_forward_hook(_watch(name, forward, backward)).remove)
+        leaf = z.detach().clone().requires_grad_()
+        outputs, _ = network.run(leaf, index)
+        value = scalar(outputs)
+        if value.requires_grad:
+            torch.autograd.grad(value.sum(), leaf, allow_unused=True)
+    if forward:
+        place = f"layer {forward[0]!r} is the first whose output is not finite"
+    elif not bool(torch.isfinite(value).all()):
+        place = "every layer's output is finite, so the target itself made it so"
+    elif backward:
+        place = f"on the way back, the gradient first stops being finite right behind layer {backward[0]!r}"
+    else:
+        place = "it happens in the model's own code between the input and its first layer"
+    raise NonFiniteGradient(
+        f"The model's value or gradient is NaN or infinite on the path: {place}. Usual causes: a square root or logarithm at "
+        "zero, a division by a norm (an all-zero baseline in front of a normalisation), half precision. "
+        "Try another baseline, or float32."
+    )
+
+
+def _watch(name: str, forward: list[str], backward: list[str]) -> Callable[..., None]:
+    def hook(_: nn.Module, __: Any, output: Any) -> None:
+        if not isinstance(output, Tensor):
+            return
+        if not bool(torch.isfinite(output).all()):
+            forward.append(name)
+        if output.requires_grad:
+
+            def back(gradient: Tensor) -> None:
+                if not bool(torch.isfinite(gradient).all()):
+                    backward.append(name)
+
+            output.register_hook(back)  # type: ignore[no-untyped-call]
+
+    return hook

@@ -1,0 +1,217 @@
+"""A user's model, borrowed: run on rows, looked into at layers, and given back exactly as it was.
+
+While a network is ``ready`` its modules are in eval mode and its parameters ask for no gradients, so that nothing is computed
+for them; afterwards, also after an error or Ctrl-C, modes, requires_grad flags and hooks are what they were.
+"""
+
+from __future__ import annotations
+
+import warnings
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import ExitStack, contextmanager
+from dataclasses import dataclass
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+
+from ..errors import InputError, ModelError, ShapeError, TrainingModeWarning, UnknownName
+from ..shapes import describe
+from .layout import Layout
+
+_NORMS = (nn.modules.batchnorm._BatchNorm, nn.modules.instancenorm._InstanceNorm)
+_DROPS = (nn.modules.dropout._DropoutNd,)
+
+
+@dataclass(frozen=True, eq=False)
+class Site:
+    """A place inside a model: what goes into a layer, or what comes out of it."""
+
+    module: nn.Module
+    side: str = "output"
+    name: str = ""
+
+    def __str__(self) -> str:
+        return f"the {self.side} of layer {self.name!r}"
+
+
+class Network:
+    """A model with the arrangement of its inputs and the extra arguments that are not attributed."""
+
+    def __init__(
+        self,
+        model: Callable[..., Any],
+        layout: Layout | None = None,
+        extra: Sequence[Any] | Mapping[str, Any] = (),
+    ) -> None:
+        if not callable(model):
+            raise InputError(
+                f"The model is a {type(model).__name__}, which cannot be called. Give an nn.Module or a function."
+            )
+        self.model = model
+        self.layout = layout
+        self.positional, self.named = _extra(extra)
+        self._ready = 0
+
+    # --- borrowing ------------------------------------------------------------------------------------------------
+
+    @contextmanager
+    def ready(self) -> Iterator[None]:
+        """Eval mode and no parameter gradients while this lasts; re-entrant."""
+        if self._ready or not isinstance(self.model, nn.Module):
+            self._ready += 1
+            try:
+                yield
+            finally:
+                self._ready -= 1
+            return
+        model = self.model
+        training = [module for module in model.modules() if module.training]
+        wanted = [parameter for parameter in model.parameters() if parameter.requires_grad]
+        _warn_of_training(training)
+        with ExitStack() as stack:
+            stack.callback(_restore, training, wanted)
+            for module in training:
+                module.training = False
+            for parameter in wanted:
+                parameter.requires_grad_(False)
+            if any(isinstance(m, nn.RNNBase) for m in model.modules()):
+                # cuDNN refuses the backward pass of an RNN in eval mode; PyTorch's own kernels do not.
+                stack.enter_context(torch.backends.cudnn.flags(enabled=False))
+            self._ready += 1
+            stack.callback(setattr, self, "_ready", 0)
+            yield
+
+    # --- running --------------------------------------------------------------------------------------------------
+
+    def run(self, z: Tensor, index: Tensor, sites: Sequence[Site] = ()) -> tuple[Any, list[Tensor]]:
+        """The model's outputs for rows ``z`` (N, \\*s), and what was seen at ``sites``."""
+        seen: list[Any] = [None] * len(sites)
+        with ExitStack() as stack:
+            for place, site in enumerate(sites):
+                stack.callback(_listen(site, seen, place).remove)
+            outputs = self._call(z, index)
+        for site, found in zip(sites, seen, strict=True):
+            if not isinstance(found, Tensor) or len(found) != len(z):
+                got = describe(found.shape) if isinstance(found, Tensor) else type(found).__name__
+                raise ModelError(
+                    f"A representation needs a tensor with one entry per row ({len(z)}), but {site} gave {got}. "
+                    "Choose another layer, or give representation= a function of the input."
+                )
+        return outputs, seen
+
+    def _call(self, z: Tensor, index: Tensor) -> Any:
+        positional = [_gather(value, index) for value in self.positional]
+        named = {key: _gather(value, index) for key, value in self.named.items()}
+        inputs = self.layout.unpack(z, model=True) if self.layout else z
+        if isinstance(inputs, dict):
+            return self.model(*positional, **inputs, **named)
+        if isinstance(inputs, tuple):
+            return self.model(*inputs, *positional, **named)
+        return self.model(inputs, *positional, **named)
+
+    # --- layers ---------------------------------------------------------------------------------------------------
+
+    def layers(self) -> dict[str, nn.Module]:
+        """Every named layer."""
+        return dict(self.model.named_modules()) if isinstance(self.model, nn.Module) else {}
+
+    def site(self, layer: str | nn.Module) -> Site:
+        """The output of a layer, given by name or as the module itself."""
+        layers = self.layers()
+        if isinstance(layer, str):
+            if layer not in layers or not layer:
+                raise UnknownName("layer", layer, layers)
+            return Site(layers[layer], "output", layer)
+        for name, module in layers.items():
+            if module is layer:
+                return Site(module, "output", name)
+        raise ModelError(
+            f"The given {type(layer).__name__} is not a layer of this model. "
+            f"Name one of its layers, such as {list(layers)[-1]!r}."
+        )
+
+    def last_linear(self, z: Tensor, index: Tensor) -> Site:
+        """The input of the linear layer that runs last: the representation the classifier decides on."""
+        order: list[tuple[str, nn.Module]] = []
+        with ExitStack() as stack:
+            for name, module in self.layers().items():
+                if isinstance(module, nn.Linear):
+                    note = lambda *_, name=name, module=module: order.append((name, module))  # noqa: E731
+                    stack.callback(module.register_forward_hook(note).remove)
+            with torch.no_grad():
+                self._call(z, index)
+        if not order:
+            raise ModelError(
+                "The model has no linear layer whose input could serve as its representation: give representation= the name "
+                "of a layer, or a function of the input."
+            )
+        name, module = order[-1]
+        return Site(module, "input", name)
+
+
+def _listen(site: Site, seen: list[Any], place: int) -> Any:
+    if site.side == "input":
+
+        def before(_: nn.Module, args: tuple[Any, ...]) -> None:
+            seen[place] = args[0]
+
+        return site.module.register_forward_pre_hook(before)
+
+    def after(_: nn.Module, __: tuple[Any, ...], output: Any) -> None:
+        seen[place] = output[0] if isinstance(output, tuple) else output
+
+    return site.module.register_forward_hook(after)
+
+
+def _restore(training: list[nn.Module], wanted: list[nn.Parameter]) -> None:
+    for module in training:
+        module.training = True
+    for parameter in wanted:
+        parameter.requires_grad_(True)
+
+
+def _warn_of_training(training: list[nn.Module]) -> None:
+    fickle = sorted({type(m).__name__ for m in training if _depends_on_mode(m)})
+    if fickle:
+        warnings.warn(
+            f"The model is in training mode and has {', '.join(fickle)}; it is explained in eval mode and given back in "
+            "training mode. Call model.eval() first if that is what you mean.",
+            TrainingModeWarning,
+            stacklevel=2,
+        )
+
+
+def _depends_on_mode(module: nn.Module) -> bool:
+    if isinstance(module, _NORMS):
+        return bool(module.track_running_stats)
+    rate = getattr(module, "dropout", 0.0)
+    return isinstance(module, _DROPS) or (isinstance(rate, float) and rate > 0)
+
+
+def _extra(
+    extra: Sequence[Any] | Mapping[str, Any],
+) -> tuple[tuple[Any, ...], dict[str, Any]]:
+    if isinstance(extra, Mapping):
+        return (), dict(extra)
+    if isinstance(extra, tuple | list):
+        return tuple(extra), {}
+    return (extra,), {}
+
+
+def _gather(value: Any, index: Tensor) -> Any:
+    """The rows' own entries of a per-example tensor; anything else as it is."""
+    if not isinstance(value, Tensor) or value.ndim == 0:
+        return value
+    return value[index.to(value.device)]
+
+
+def check_extra(extra: Sequence[Any] | Mapping[str, Any], batch: int) -> None:
+    """Tensors among extra arguments need one entry per example."""
+    positional, named = _extra(extra)
+    for name, value in [*enumerate(positional), *named.items()]:
+        if isinstance(value, Tensor) and value.ndim and len(value) != batch:
+            raise ShapeError(
+                f"Extra argument {name!r} has shape {describe(value.shape)}, but there are {batch} examples. Extra tensors are "
+                "per example; close over one that is shared: lambda x: model(x, shared)."
+            )

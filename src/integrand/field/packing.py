@@ -1,0 +1,150 @@
+"""How many rows a model call should hold, found while working.
+
+No size is right everywhere: on a CPU four rows of 224² can be twice as fast per row as forty-eight (the allocator's page
+faults grow with the batch), a small tabular model wants thousands, a GPU the most that fits. So the first rows of real work
+are run at doubling sizes, the time per row is watched, and the best size stays. Nothing is run only to be timed. When memory
+runs out the size is halved and the same rows are taken again; what was done stays done.
+"""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Callable, Hashable
+from dataclasses import dataclass, field
+
+import torch
+
+from ..errors import ModelTooLarge
+
+_START_ELEMENTS = 1 << 17  # the first call holds about this many input elements …
+_MOST_ELEMENTS = 1 << 24  # … and no call more than this many
+_TRIES = 2  # timings per size; the better one counts, the first one pays for warming up
+_GAIN = 0.97  # a larger size must at least be this much faster per row to be worth its memory
+_GPU_SHARE = 0.7  # of the free memory that a call may take
+
+
+def is_out_of_memory(error: BaseException) -> bool:
+    """Whether torch ran out of memory, on any device."""
+    if isinstance(error, torch.OutOfMemoryError | MemoryError):
+        return True
+    text = str(error).lower()
+    signs = ("out of memory", "can't allocate memory", "not enough memory")
+    return isinstance(error, RuntimeError) and any(sign in text for sign in signs)
+
+
+@dataclass
+class _Size:
+    """What is known about one kind of call."""
+
+    rows: int
+    most: int
+    settled: bool = False
+    seconds: dict[int, list[float]] = field(default_factory=dict)
+
+    def best(self, rows: int) -> float:
+        return min(self.seconds[rows])
+
+    def learn(self, rows: int, seconds: float) -> None:
+        """Take a timing of a full call; move to the next size, or settle on the best."""
+        if self.settled or rows != self.rows:
+            return
+        timings = self.seconds.setdefault(rows, [])
+        timings.append(seconds / rows)
+        if len(timings) < _TRIES:
+            return
+        tried = sorted(self.seconds)
+        # Two sizes in a row that gain nothing end the climb; one alone may be noise.
+        stalled = len(tried) >= 3 and all(
+            self.best(later) > _GAIN * self.best(earlier)
+            for earlier, later in zip(tried[-3:], tried[-2:], strict=False)
+        )
+        if stalled or rows >= self.most:
+            self.settled = True
+            self.rows = min(tried, key=self.best)
+        else:
+            self.rows = min(rows * 2, self.most)
+
+    def shrink(self, failed: int) -> None:
+        """``failed`` rows did not fit."""
+        self.rows = self.most = max(1, failed // 2)
+        self.settled = True
+
+    def fill(self, rows: int, used: int, free: int) -> None:
+        """On a device that is fastest when full: as many rows as ``free`` bytes allow, judged by the last call."""
+        fits = int(rows * _GPU_SHARE * free / max(used, 1))
+        self.rows = max(1, min(self.most, max(rows, fits)))
+        self.settled = rows >= self.rows
+
+
+class Packer:
+    """Cuts work into model calls of a good size.
+
+    ``rows`` fixes the size; without it the size is found per kind of call (row shape, type, device, forward or gradient).
+    """
+
+    def __init__(self, rows: int | None = None) -> None:
+        if rows is not None and rows < 1:
+            raise ValueError(f"A model call holds at least one row, not {rows}.")
+        self.rows = rows
+        self._sizes: dict[Hashable, _Size] = {}
+
+    def __repr__(self) -> str:
+        return f"Packer({self.rows})" if self.rows else "Packer()"
+
+    def size(self, like: torch.Tensor, kind: str) -> int:
+        """How many rows shaped like ``like`` (\\*s) the next call of this kind would hold."""
+        return self._size(like, kind).rows
+
+    def _size(self, like: torch.Tensor, kind: str) -> _Size:
+        key = (tuple(like.shape), like.dtype, like.device, kind)
+        if key not in self._sizes:
+            elements = max(1, like.numel())
+            most = max(1, _MOST_ELEMENTS // elements)
+            start = max(1, min(most, _START_ELEMENTS // elements))
+            if self.rows:
+                self._sizes[key] = _Size(self.rows, self.rows, settled=True)
+            else:
+                self._sizes[key] = _Size(start, most)
+        return self._sizes[key]
+
+    def run(self, total: int, call: Callable[[slice], None], like: torch.Tensor, kind: str) -> None:
+        """``call(slice)`` over ``range(total)``, each slice as long as is good; ``call`` may be repeated after a failure."""
+        size = self._size(like, kind)
+        done = 0
+        while done < total:
+            rows = min(size.rows, total - done)
+            failure: str | None = None
+            began = time.perf_counter()
+            try:
+                call(slice(done, done + rows))
+            except (RuntimeError, MemoryError) as error:
+                if not is_out_of_memory(error):
+                    raise
+                # Only the words survive: the traceback holds the tensors that did not fit.
+                failure = str(error)
+            if failure is not None:
+                self._make_room(size, rows, failure)
+                continue
+            done += rows
+            if not size.settled:
+                self._watch(size, rows, time.perf_counter() - began, like.device)
+
+    @staticmethod
+    def _make_room(size: _Size, rows: int, failure: str) -> None:
+        if torch.cuda.is_available():
+            torch.cuda.empty_cache()
+        if rows == 1:
+            raise ModelTooLarge(
+                "A single row does not fit into memory. Use a smaller input, a smaller model, half precision, or gradient "
+                f"checkpointing in the model. torch said: {failure}"
+            )
+        size.shrink(rows)
+
+    @staticmethod
+    def _watch(size: _Size, rows: int, seconds: float, device: torch.device) -> None:
+        if device.type != "cuda":
+            size.learn(rows, seconds)
+            return
+        used = torch.cuda.max_memory_allocated(device) - torch.cuda.memory_allocated(device)
+        free, _ = torch.cuda.mem_get_info(device)
+        size.fill(rows, used, free + used)

@@ -1,0 +1,200 @@
+"""A torch model and a target, as a field.
+
+    value and gradient of N rows  =  one forward pass, one backward pass of the *sum* of N scalars
+
+Rows do not interact, so the gradient of the sum holds every row's own gradient; one autograd root per row would cost many
+times as much on small models. Only inputs ask for gradients. Two scalars of one model, such as a class score and a
+representation distance, are asked of one forward pass (``together``).
+"""
+
+from __future__ import annotations
+
+import copy
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import AbstractContextManager, contextmanager
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+
+from ..errors import DetachedModel, TargetError
+from ..normalisation import Normalisation
+from ..segment import Evaluation
+from ..shapes import describe, state_dtype
+from ..target import Distance, Target, as_target, output_tensor
+from .base import Field
+from .diagnose import raise_nonfinite
+from .layout import Layout
+from .network import Network, Site
+from .packing import Packer
+
+Ask = tuple[Target, Tensor]
+
+
+class TorchField(Field):
+    """F(z) = target(model(z)) for a torch model.
+
+    model          an nn.Module, or any function of tensors that torch can differentiate
+    target         a class, a tensor with a class per example, an ``ig.targets`` value, or a callable outputs → (N,)
+    extra          arguments that follow the input and are not attributed: a tuple (positional) or a dict (named);
+                   tensors among them hold one entry per example
+    normalisation  what image inputs mean to the eye; black baselines, data ranges and plots need it
+    batch_size     rows per model call; found while working unless given
+    layout         how inputs are arranged, for models with several (``ig.explain`` fills it in)
+
+    Cost: one gradient is one forward and one backward pass to the input; nothing is computed for parameters.
+
+    >>> import torch, integrand as ig
+    >>> field = ig.TorchField(torch.nn.Linear(3, 2), target=1)
+    >>> field.gradient(torch.zeros(4, 3)).shape
+    torch.Size([4, 3])
+    """
+
+    def __init__(
+        self,
+        model: Callable[..., Any],
+        target: Any,
+        *,
+        extra: Sequence[Any] | Mapping[str, Any] = (),
+        normalisation: Normalisation | None = None,
+        batch_size: int | None = None,
+        layout: Layout | None = None,
+    ) -> None:
+        self.network = Network(model, layout, extra)
+        self.target = as_target(target)
+        self.normalisation = normalisation
+        self.packer = Packer(batch_size)
+
+    def __repr__(self) -> str:
+        return f"TorchField({type(self.network.model).__name__}, {self.target!r})"
+
+    def with_target(self, target: Any) -> TorchField:
+        """The same model, asked something else; what was learnt about batch sizes is shared."""
+        other = copy.copy(self)
+        other.target = as_target(target)
+        return other
+
+    def ready(self) -> AbstractContextManager[None]:
+        return self.network.ready()
+
+    def evaluate(self, z: Tensor, index: Tensor, *, gradient: bool = True) -> Evaluation:
+        return self._scalars(z, index, [(self.target, index)], gradient=gradient)[0]
+
+    def score(self) -> Field:
+        return self.with_target(self.target.score())
+
+    def outputs(self, z: Tensor) -> Tensor:
+        """The model's raw output tensor for a batch (B, \\*s)."""
+        found: list[Tensor] = []
+        index = torch.arange(len(z), device=z.device)
+
+        def call(part: slice) -> None:
+            with self.ready(), _mode(False):
+                found.append(output_tensor(self.network.run(z[part].clone(), index[part])[0]))
+
+        self.packer.run(len(z), call, z[0], "value")
+        return torch.cat(found)
+
+    def distance(self, goal: Tensor, index: Tensor, representation: Any = None) -> Distance:
+        if callable(representation) and not self._owns(representation):
+            return super().distance(goal, index, representation)
+        with self.ready():
+            if representation is None:
+                site = self.network.last_linear(goal[:1], index[:1])
+            else:
+                site = self.network.site(representation)
+            found: list[Tensor] = []
+
+            def call(part: slice) -> None:
+                with _mode(False):
+                    _, (seen,) = self.network.run(goal[part].clone(), index[part], [site])
+                found.append(seen.flatten(1).to(state_dtype(seen.dtype)))
+
+            self.packer.run(len(goal), call, goal[0], "value")
+        return Distance(torch.cat(found), site)
+
+    def together(self, z: Tensor, index: Tensor, other: Target, other_index: Tensor) -> tuple[Evaluation, Evaluation]:
+        if other.site is not None and not isinstance(other.site, Site):
+            return super().together(z, index, other, other_index)
+        found: list[list[Evaluation]] = []
+
+        def call(part: slice) -> None:
+            asks = [(self.target, index[part]), (other, other_index[part])]
+            found.append(self._scalars(z[part], index[part], asks))
+
+        self.packer.run(len(z), call, z[0], "together")
+        own, theirs = (
+            Evaluation(
+                torch.cat([part[i].value for part in found]),
+                torch.cat([part[i].gradient for part in found]),
+            )
+            for i in (0, 1)
+        )
+        return own, theirs
+
+    # ----------------------------------------------------------------------------------------------------------------
+
+    def _owns(self, representation: Any) -> bool:
+        return isinstance(representation, nn.Module) and any(
+            module is representation for module in self.network.layers().values()
+        )
+
+    def _scalars(self, z: Tensor, index: Tensor, asks: Sequence[Ask], *, gradient: bool = True) -> list[Evaluation]:
+        """Several targets of one forward pass, each with its own backward pass."""
+        sites = [target.site for target, _ in asks if target.site is not None]
+        with self.ready(), _mode(gradient):
+            leaf = (z.clone() if z.is_inference() else z.detach()).requires_grad_(gradient)
+            # The model gets a copy: one that works in place may neither break the leaf nor the caller's rows.
+            outputs, seen = self.network.run(leaf.clone(), index, sites)
+            views = iter(seen)
+            scalars = [
+                self._scalar(target, outputs if target.site is None else next(views), own, len(z))
+                for target, own in asks
+            ]
+            if not gradient:
+                return [self._finite(z, index, s, z.new_empty(0), asks) for s in scalars]
+            slopes = [self._slope(scalar, leaf, keep=scalar is not scalars[-1]) for scalar in scalars]
+        return [self._finite(z, index, s, g, asks) for s, g in zip(scalars, slopes, strict=True)]
+
+    @staticmethod
+    def _scalar(target: Target, outputs: Any, index: Tensor, rows: int) -> Tensor:
+        scalar = target(outputs, index)
+        if not isinstance(scalar, Tensor) or scalar.shape != (rows,):
+            got = describe(scalar.shape) if isinstance(scalar, Tensor) else type(scalar).__name__
+            raise TargetError(
+                f"A target returns one number per row, shape {rows}; this one returned {got}. It is called with however many "
+                "rows fit into one model call, so it may not assume the batch size: reduce over the other axes only."
+            )
+        return scalar
+
+    @staticmethod
+    def _slope(scalar: Tensor, leaf: Tensor, *, keep: bool) -> Tensor:
+        if not scalar.requires_grad:
+            raise DetachedModel(
+                "The model's output carries no gradient. Something detaches it: .detach(), .item(), .numpy(), a no_grad block, "
+                "rounding, or an argmax. Return a differentiable score."
+            )
+        (slope,) = torch.autograd.grad(scalar.sum(), leaf, retain_graph=keep, allow_unused=True)
+        if slope is None:
+            raise DetachedModel(
+                "The model's output does not depend on the input: no gradient leads back to it. Is the input detached or "
+                "copied on the way (torch.tensor(x), .data, integer casts), or is another argument the one to explain?"
+            )
+        return slope
+
+    def _finite(self, z: Tensor, index: Tensor, value: Tensor, slope: Tensor, asks: Sequence[Ask]) -> Evaluation:
+        value = value.detach().to(z.dtype)
+        # A sum is finite only if every term is; only the rare infinite sum is looked at term by term.
+        if not bool(torch.isfinite(value.sum() + slope.sum())) and not bool(
+            torch.isfinite(value).all() and torch.isfinite(slope).all()
+        ):
+            target, own = asks[0]
+            raise_nonfinite(self.network, z, index, lambda outputs: target(outputs, own))
+        return Evaluation(value, slope.to(z.dtype))
+
+
+@contextmanager
+def _mode(gradient: bool) -> Iterator[None]:
+    """Gradients on or off, whatever mode the caller is in (no_grad and inference_mode included)."""
+    with torch.inference_mode(False), torch.set_grad_enabled(gradient):
+        yield

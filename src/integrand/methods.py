@@ -1,0 +1,271 @@
+"""Published methods by their names: each is a composition of parts, and nothing else.
+
+``published`` keeps beside every name what a user must know to choose it: the source, the formula, what it costs and which axioms
+it satisfies. The command line's ``integrand methods`` and the documentation print that table; tests check what it claims.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass
+from typing import Any, TypeVar
+
+from torch import Tensor
+
+from .baseline import (
+    Baseline,
+    Blurred,
+    Constant,
+    Corners,
+    Given,
+    Mean,
+    Median,
+    Sample,
+    Uniform,
+    as_baseline,
+    black,
+    grey,
+    white,
+)
+from .cite import bibtex
+from .errors import UnknownName
+from .method import Method, Staged
+from .path import Descent, Path, Relative, Straight
+from .rule import GaussLegendre, Midpoint, MonteCarlo, Right, Rule
+from .weighting import Fitness
+
+F = TypeVar("F", bound=Callable[..., Any])
+
+BASELINES: dict[str, Callable[[], Baseline]] = {
+    "zero": Constant,
+    "black": black,
+    "white": white,
+    "grey": grey,
+    "noise": Uniform,
+    "blurred": Blurred,
+    "mean": Mean,
+    "median": Median,
+    "corners": Corners,
+}
+"""Baselines that go by a name alone."""
+
+
+@dataclass(frozen=True)
+class Published:
+    """What is known about a method that goes by a name."""
+
+    name: str
+    build: Callable[..., Any]
+    title: str
+    key: str
+    formula: str
+    cost: str
+    axioms: dict[str, bool]
+
+    @property
+    def citation(self) -> str:
+        """BibTeX."""
+        return bibtex(self.key)
+
+
+_PUBLISHED: dict[str, Published] = {}
+
+
+def published(*, title: str, key: str, formula: str, cost: str, axioms: dict[str, bool]) -> Callable[[F], F]:
+    """Register the decorated factory under its own name."""
+
+    def register(build: F) -> F:
+        _PUBLISHED[build.__name__] = Published(build.__name__, build, title, key, formula, cost, axioms)
+        return build
+
+    return register
+
+
+def known() -> dict[str, Published]:
+    """Every published method by name."""
+    return dict(_PUBLISHED)
+
+
+def about(name: str) -> Published:
+    """What is known about the method called ``name``. Errors: ``UnknownName`` with the nearest names."""
+    if name not in _PUBLISHED:
+        raise UnknownName("method", name, _PUBLISHED)
+    return _PUBLISHED[name]
+
+
+def _axioms(
+    *,
+    complete: bool = True,
+    dummy: bool = True,
+    linear: bool = True,
+    symmetric: bool = True,
+    implementation_invariant: bool = True,
+) -> dict[str, bool]:
+    return {
+        "complete": complete,
+        "dummy": dummy,
+        "linear": linear,
+        "symmetric": symmetric,
+        "implementation-invariant": implementation_invariant,
+    }
+
+
+def _references(value: Any) -> Baseline:
+    """References as people give them: a tensor (R, \\*s) or (R, B, \\*s), a list of baselines and names, or a baseline."""
+    return Given(value) if isinstance(value, Tensor) else as_baseline(value, BASELINES)
+
+
+@published(
+    title="Integrated Gradients",
+    key="sundararajan2017axiomatic",
+    formula="(x − b) ⊙ ∫ ∇F(b + t(x − b)) dt",
+    cost="n gradients",
+    axioms=_axioms(),
+)
+def integrated(
+    baseline: Any = 0.0,
+    rule: Rule = GaussLegendre(50),
+    path: Path = Straight(),
+    *,
+    record: tuple[str, ...] = (),
+) -> Method:
+    """Integrated Gradients: A_i = (x_i − b_i) ∫₀¹ ∂_i F(b + t(x − b)) dt.
+
+    ``baseline``: a number, a name ("black", "blurred" …), a tensor that broadcasts to one example or is shaped like the inputs,
+    or any baseline; a list of them averages over their maps.
+
+    Cost: one gradient per node. Complete, linear, symmetric, and independent of how F is implemented.
+    Source: Sundararajan, Taly, Yan, ICML 2017 (arXiv 1703.01365).
+
+    >>> import torch, integrand as ig
+    >>> ig.methods.integrated(rule=ig.rules.GaussLegendre(3))
+    Method(Constant(), rule=GaussLegendre(3))
+    """
+    return Method(as_baseline(baseline, BASELINES), path, rule, record=record)
+
+
+@published(
+    title="Expected Gradients",
+    key="erion2021improving",
+    formula="E over references b and t of (x − b) ⊙ ∇F(b + t(x − b))",
+    cost="draws gradients (R·n with a rule)",
+    axioms=_axioms(),
+)
+def expected(
+    references: Any,
+    draws: int = 200,
+    rule: Rule | None = None,
+    *,
+    seed: int = 0,
+    record: tuple[str, ...] = (),
+) -> Method:
+    """Expected Gradients: A_i = E_b E_t [(x_i − b_i) ∂_i F(b + t(x − b))], b from data, t uniform on [0, 1].
+
+    ``references``: a tensor (N, \\*s) or a dataset to draw from, or a list of baselines. ``draws`` pairs of reference and position
+    are taken: references without replacement as long as they last, positions stratified over all draws. With a ``rule`` nothing is
+    random: every reference is integrated by it (its exact map, up to the rule).
+
+    Cost: ``draws`` gradients, or references × nodes with a rule; one value per reference for the residual. Complete in
+    expectation (with a rule: as complete as the rule). Source: Erion et al., Nature Machine Intelligence 2021.
+    """
+    pool = not callable(references) and not isinstance(references, list | tuple)
+    size = len(references) if pool else getattr(_references(references), "count", None) or 1
+    if rule is not None:
+        made: Baseline = Sample(references) if pool else _references(references)
+        return Method(made, Straight(), rule, record=record)
+    if pool:
+        made = Sample(references, draws, seed) if draws < size else Sample(references)
+    else:
+        made = _references(references)
+    return Method(made, Straight(), MonteCarlo(max(1, -(-draws // size)), seed), record=record)
+
+
+@published(
+    title="Weighted Gradients",
+    key="tran2025weighted",
+    formula="Σ_b w_b IG_b,  w_b ∝ 1/D_b,  D_b = fewest top features that halve p(x)",
+    cost="R·n gradients + R·⌈log₂ N⌉ + 2 values",
+    axioms=_axioms(linear=False),
+)
+def weighted(
+    baselines: Any,
+    path: Path = Straight(),
+    rule: Rule = GaussLegendre(25),
+    ratio: float = 0.5,
+    fill: Any = "corners",
+    keep: float = 0.0,
+    *,
+    features: str | Tensor = "auto",
+    scout: Rule | int | None = None,
+    record: tuple[str, ...] = (),
+) -> Method | Staged:
+    """Weighted Gradients: A = Σ_b w_b IG_b with w_b = (1/D_b) / Σ_k (1/D_k).
+
+    D_b is the smallest number of features that baseline b ranks highest whose replacement by ``fill`` brings the class
+    probability to ``ratio`` of what it was: the better a baseline's map, the fewer it takes. Weights depend on the model and the
+    input, use no labels, and come with the result (``.fitness``, ``.weights``, ``.shares``, ``.reasons``).
+
+    baselines  a tensor (R, \\*s) or (R, B, \\*s), or a list of baselines and names
+    fill       "corners" (the mean colour of the four corners), "mean", "blurred", a number, a tensor, or a baseline
+    keep       drop baselines whose weight is under ``keep`` times the mean weight (the paper's filter is 0.25)
+    features   what is replaced at a time: pixels for images, else tokens or columns; or a label map of superpixels
+    scout      a rule (or its number of nodes) to rank with before the fine integration: with ``keep``, baselines that are
+               dropped then cost only the scout's gradients
+
+    Cost: R × nodes gradients and about R × ⌈log₂ N⌉ forward rows, in ⌈log₂ N⌉ + 1 rounds. Complete with respect to the weighted
+    baselines; not linear in F, because the weights are not. Source: Tran et al., arXiv 2505.03201 (first titled
+    "Weighted Average Gradients").
+    """
+    weighting = Fitness(as_baseline(fill, BASELINES), ratio, keep, features)
+    keeps = tuple(dict.fromkeys(("shares", *record)))
+    method = Method(_references(baselines), path, rule, weighting, keeps)
+    if scout is None:
+        return method
+    return Staged(method, GaussLegendre(scout) if isinstance(scout, int) else scout)
+
+
+@published(
+    title="IG2",
+    key="zhuo2024ig2",
+    formula="∫ ∇F ⊙ dγ along GradPath, from the counterfactual nearest to the reference in representation to x",
+    cost="R·(steps + 1) joint gradients + R·steps·nodes",
+    axioms=_axioms(linear=False, implementation_invariant=False),
+)
+def ig2(
+    references: Any,
+    representation: Any = None,
+    steps: int = 50,
+    rate: float | Relative | None = None,
+    clip: tuple[float, float] | None = None,
+    *,
+    norm: str = "l2",
+    shrink: bool | None = None,
+    rule: Rule | None = None,
+    record: tuple[str, ...] = (),
+) -> Method:
+    """IG2: gradients integrated along the descent of the representation distance, A = mean_r ∫ ∇F(γ_r) ⊙ dγ_r.
+
+        z_0 = x,   z_{j+1} = clip(z_j − rate · ∇d / ‖∇d‖),   d(z) = ‖φ(z) − φ(reference)‖²
+
+    The end of the walk is a counterfactual, and the baseline: ``.baselines`` holds it, ``.notes["distance"]`` the way there.
+
+    references      a tensor (R, \\*s) or (R, B, \\*s), ``ig.baselines.OtherClass(pool)``, ``Relevant(pool)``, or any baseline
+    representation  a layer's name or module (its output), a function of the input, or the input of the last linear layer
+    rate            a number is the published method as published: steps of exactly that length, the gradient at the explicand's
+                    end of each (``Right()``). Left out, the length is ``Relative(0.002)`` of the data range, a step that does not
+                    come nearer is taken back and halved, and each step is integrated by ``Midpoint(4)``
+    norm, clip      see ``ig.paths.Descent``;  shrink, rule: choose either yourself
+
+    On networks with kinks a map of the published rule can add up to several times the change it should explain (the result's
+    ``residual`` says so and a warning is given); midpoints inside the steps close that gap. See docs/how-to-choose.md.
+
+    Cost: steps + 1 evaluations per reference (one forward and two backward passes each), plus steps × nodes gradients for rules
+    with nodes inside the steps. Source: Zhuo and Ge, TPAMI 2024 (arXiv 2406.10852).
+    """
+    as_published = rate is not None and not isinstance(rate, Relative)
+    if shrink is None:
+        shrink = not as_published
+    if rule is None:
+        rule = Right() if as_published else Midpoint(4)
+    path = Descent(representation, steps, Relative() if rate is None else rate, clip, norm, shrink)
+    return Method(_references(references), path, rule, record=record)

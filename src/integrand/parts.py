@@ -1,0 +1,74 @@
+"""What every part is: a frozen value that prints as it was typed and equals its like.
+
+``@part`` is a frozen dataclass whose repr leaves out what was left at its default and shows a tensor by its shape, and whose
+equality looks into tensors. Constructors only store (and refuse nonsense); nothing is computed until a part is called.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+from typing import Any, TypeVar, dataclass_transform
+
+import torch
+from torch import Tensor
+
+from .shapes import describe
+
+T = TypeVar("T")
+
+
+@dataclass_transform(frozen_default=True)
+def part(cls: type[T]) -> type[T]:
+    """Make ``cls`` a part."""
+    made = dataclasses.dataclass(frozen=True, eq=False, repr=False)(cls)
+    for name, method in (("__repr__", _typed), ("__eq__", _alike), ("__hash__", _hash)):
+        if name not in cls.__dict__ or name == "__hash__":
+            setattr(made, name, method)
+    return made
+
+
+def _typed(self: Any) -> str:
+    shown = []
+    positional = True
+    for spec in dataclasses.fields(self):
+        value = getattr(self, spec.name)
+        default = spec.default_factory() if callable(spec.default_factory) else spec.default
+        if default is not dataclasses.MISSING and _same(value, default):
+            positional = False
+            continue
+        shown.append(_shown(value) if positional else f"{spec.name}={_shown(value)}")
+    return f"{type(self).__name__}({', '.join(shown)})"
+
+
+def _shown(value: Any) -> str:
+    if isinstance(value, Tensor):
+        if value.numel() == 1:
+            return repr(value.item())
+        return f"tensor<{describe(value.shape)}>"
+    if isinstance(value, tuple) and any(isinstance(v, Tensor) for v in value):
+        return "(" + ", ".join(map(_shown, value)) + ")"
+    if callable(value) and hasattr(value, "__qualname__"):
+        return str(value.__qualname__)
+    if hasattr(value, "__len__") and not isinstance(value, str | tuple | list | dict):
+        return f"{type(value).__name__}<{len(value)}>"
+    return repr(value)
+
+
+def _same(one: Any, other: Any) -> bool:
+    if isinstance(one, Tensor) and isinstance(other, Tensor):
+        return one.shape == other.shape and one.dtype == other.dtype and torch.equal(one, other)
+    if isinstance(one, Tensor) or isinstance(other, Tensor):
+        return False
+    if isinstance(one, tuple) and isinstance(other, tuple):
+        return len(one) == len(other) and all(map(_same, one, other))
+    return type(one) is type(other) and bool(one == other)
+
+
+def _alike(self: Any, other: Any) -> bool:
+    return type(self) is type(other) and all(
+        _same(getattr(self, spec.name), getattr(other, spec.name)) for spec in dataclasses.fields(self)
+    )
+
+
+def _hash(self: Any) -> int:
+    return hash(repr(self))

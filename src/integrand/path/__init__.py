@@ -1,0 +1,7 @@
+"""Paths: which way from the baseline to the input. ``(field, start, end) -> iterator of Segment``."""
+
+from .base import Path as Path
+from .base import corners as corners
+from .descent import Descent as Descent
+from .descent import Relative as Relative
+from .straight import Straight as Straight

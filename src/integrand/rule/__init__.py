@@ -1,0 +1,10 @@
+"""Rules: how a segment is integrated. ``(field, segment) -> share (K, R, B, *s)``."""
+
+from .base import Rule as Rule
+from .exact import Exact as Exact
+from .quadrature import GaussLegendre as GaussLegendre
+from .quadrature import Left as Left
+from .quadrature import Midpoint as Midpoint
+from .quadrature import Right as Right
+from .quadrature import Trapezoid as Trapezoid
+from .random import MonteCarlo as MonteCarlo

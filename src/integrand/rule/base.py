@@ -1,0 +1,63 @@
+"""What a rule is, and the one loop over nodes that every rule with nodes uses.
+
+A rule is any callable ``(field, segment) -> share (K, R, B, \\*s)``: what the path's piece contributes to the attribution. Shares,
+not gradients, leave a rule, because not every way of giving credit is displacement times gradient.
+"""
+
+from __future__ import annotations
+
+from typing import Protocol
+
+import torch
+from torch import Tensor
+
+from ..field import Field
+from ..segment import Evaluation, Segment
+from ..shapes import over
+
+
+class Rule(Protocol):
+    """How a segment is integrated."""
+
+    def __call__(self, field: Field, segment: Segment) -> Tensor: ...
+
+
+def mean_gradient(field: Field, segment: Segment, nodes: Tensor, weights: Tensor) -> Tensor:
+    """Σ_q w_q ∇F(start + t_q (end − start)) → (K, R, B, \\*s), in float32 at least.
+
+    ``nodes`` and ``weights`` are (n,) for all rows alike, or (n, K, R, B). Points are made when the model is ready for them and
+    gradients are added where they belong at once, so memory does not grow with n. Pieces of no length cost nothing.
+    """
+    leading = segment.leading
+    inner = segment.start.shape[3:]
+    moving = (segment.start != segment.end).reshape(*leading, -1).any(-1).reshape(-1)
+    place = moving.nonzero()[:, 0]  # the rows that need looking at, numbered over (K, R, B)
+    mean = segment.start.new_zeros(moving.numel(), *inner)
+    if not len(place) or not len(nodes):
+        return mean.reshape(*leading, *inner)
+    k, r, b = torch.unravel_index(place, leading)
+    t, w = (_per_row(numbers, leading, place) for numbers in (nodes, weights))
+    rows = len(place)
+    example = b.repeat(len(nodes))
+
+    def make(part: slice) -> Tensor:
+        work = torch.arange(part.start, part.stop, device=place.device)
+        which = work % rows
+        begin = segment.start[k[which], r[which], b[which]]
+        finish = segment.end[k[which], r[which], b[which]]
+        return torch.lerp(begin, finish, over(t[part], begin))
+
+    def add(part: slice, found: Evaluation) -> None:
+        work = torch.arange(part.start, part.stop, device=place.device)
+        weighted = found.gradient.mul_(over(w[part], found.gradient))
+        mean.index_add_(0, place[work % rows], weighted)
+
+    field.stream(example, make, add, segment.start[0, 0, 0])
+    return mean.reshape(*leading, *inner)
+
+
+def _per_row(numbers: Tensor, leading: tuple[int, int, int], place: Tensor) -> Tensor:
+    """(n,) or (n, K, R, B) → one number per node and row that is looked at, flat, nodes outermost."""
+    if numbers.ndim == 1:
+        return numbers[:, None].expand(-1, len(place)).reshape(-1)
+    return numbers.expand(-1, *leading).reshape(len(numbers), -1)[:, place].reshape(-1)

@@ -1,0 +1,22 @@
+"""No nodes at all."""
+
+from __future__ import annotations
+
+from torch import Tensor
+
+from ..field import Field
+from ..parts import part
+from ..segment import Segment
+
+
+@part
+class Exact:
+    """The field's own closed form of the share, where it has one (trees, Gaussian processes, linear fields).
+
+    Cost: no gradients. Errors: ``NoShare`` for fields without a closed form.
+    """
+
+    gradients = 0
+
+    def __call__(self, field: Field, segment: Segment) -> Tensor:
+        return field.share(segment)

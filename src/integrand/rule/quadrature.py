@@ -1,0 +1,134 @@
+"""Rules with fixed nodes: share = (end − start) ⊙ Σ_q w_q ∇F(start + t_q (end − start)).
+
+A rule is its table of nodes and weights; weights sum to one. What the path has already paid for at the ends of a segment is
+used, not evaluated again.
+"""
+
+from __future__ import annotations
+
+from abc import ABC, abstractmethod
+from functools import lru_cache
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from ..errors import InputError
+from ..field import Field
+from ..parts import part
+from ..segment import Evaluation, Segment
+from .base import mean_gradient
+
+Table = tuple[tuple[float, ...], tuple[float, ...]]
+
+
+class Quadrature(ABC):
+    """A table of nodes in [0, 1] and weights that sum to one."""
+
+    @abstractmethod
+    def table(self) -> Table:
+        """(nodes, weights)."""
+
+    @property
+    def gradients(self) -> int:
+        """Gradients per segment, reference and example, of which the path may have paid for the ends."""
+        return len(self.table()[0])
+
+    def __call__(self, field: Field, segment: Segment) -> Tensor:
+        nodes, weights = self.table()
+        paid: list[tuple[float, Evaluation]] = []
+        open_nodes: list[float] = []
+        open_weights: list[float] = []
+        for node, weight in zip(nodes, weights, strict=True):
+            known = {0.0: segment.at_start, 1.0: segment.at_end}.get(node)
+            if known is not None:
+                paid.append((weight, known))
+            else:
+                open_nodes.append(node)
+                open_weights.append(weight)
+        like = segment.start
+        mean = mean_gradient(
+            field,
+            segment,
+            torch.tensor(open_nodes, dtype=torch.float64).to(like),
+            torch.tensor(open_weights, dtype=torch.float64).to(like),
+        )
+        for weight, known in paid:
+            mean += weight * known.gradient
+        return segment.step * mean
+
+
+def _pieces(n: int) -> int:
+    if n < 1:
+        raise InputError(f"A rule needs at least one node, not {n}.")
+    return n
+
+
+@part
+class Left(Quadrature):
+    """The gradient at the start of each of ``n`` equal pieces: t = q/n, w = 1/n. Error O(1/n). Cost: n gradients."""
+
+    n: int = 1
+
+    def table(self) -> Table:
+        n = _pieces(self.n)
+        return tuple(q / n for q in range(n)), (1 / n,) * n
+
+
+@part
+class Right(Quadrature):
+    """The gradient at the end of each of ``n`` equal pieces: t = (q+1)/n, w = 1/n. Error O(1/n). Cost: n gradients.
+
+    On a descent from the input this is the published rule of IG2: its gradients come with the path, for nothing.
+    """
+
+    n: int = 1
+
+    def table(self) -> Table:
+        n = _pieces(self.n)
+        return tuple((q + 1) / n for q in range(n)), (1 / n,) * n
+
+
+@part
+class Midpoint(Quadrature):
+    """The gradient in the middle of each of ``n`` equal pieces: t = (q+½)/n, w = 1/n. Error O(1/n²). Cost: n gradients."""
+
+    n: int = 1
+
+    def table(self) -> Table:
+        n = _pieces(self.n)
+        return tuple((q + 0.5) / n for q in range(n)), (1 / n,) * n
+
+
+@part
+class Trapezoid(Quadrature):
+    """The mean of the gradients at both ends of each of ``n`` equal pieces: w = ½, 1, …, 1, ½ over n. Error O(1/n²).
+
+    Cost: n + 1 gradients. The weights sum to one (peers' sum to (n − 1)/n).
+    """
+
+    n: int = 1
+
+    def table(self) -> Table:
+        n = _pieces(self.n)
+        return tuple(q / n for q in range(n + 1)), (0.5 / n, *(1 / n,) * (n - 1), 0.5 / n)
+
+
+@part
+class GaussLegendre(Quadrature):
+    """``n`` Gauss–Legendre nodes: exact for gradients that are polynomials of degree 2n − 1 along the segment.
+
+    The best fixed rule for smooth models; on kinks (ReLU) its error falls like 1/n. Cost: n gradients.
+    """
+
+    n: int = 50
+
+    def table(self) -> Table:
+        return _gauss_legendre(_pieces(self.n))
+
+
+@lru_cache(maxsize=64)
+def _gauss_legendre(n: int) -> Table:
+    nodes, weights = np.polynomial.legendre.leggauss(n)
+    half = weights / weights.sum()
+    return tuple(((nodes + 1) / 2).tolist()), tuple(half.tolist())

@@ -1,0 +1,72 @@
+"""A segment is a straight piece of a path; a path is a stream of them.
+
+Displacements live on segments and gradients at points. Keeping both in one value is what stops nodes, steps and weights from
+drifting apart, the commonest defect of hand-written path loops. A segment also carries what was already paid for: a path
+that had to look at the gradient to find its way hands it on with the segment, and no rule pays for it again.
+
+    start ──────────────▶ end          clock 0 at the baseline, 1 at the input
+    at_start              at_end       evaluations already made there, if any
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass, field, replace
+
+import torch
+from torch import Tensor
+
+
+@dataclass(frozen=True, eq=False)
+class Evaluation:
+    """A field's value (L…) and gradient (L…, \\*s) at the same points."""
+
+    value: Tensor
+    gradient: Tensor
+
+    def reshape(self, *leading: int) -> Evaluation:
+        """The same numbers with the leading axes folded into ``leading``."""
+        inner = self.gradient.shape[self.value.ndim :]
+        return Evaluation(self.value.reshape(leading), self.gradient.reshape(*leading, *inner))
+
+
+@dataclass(frozen=True, eq=False)
+class Segment:
+    """K straight pieces of R paths for B examples, stacked.
+
+    start, end : (K, R, B, \\*s), the two ends, from the baseline's side towards the input's
+    clock      : (begins (K,), ends (K,)), the part of the path each piece covers, 0 at the baseline and 1 at the input
+    at_start, at_end : evaluations (K, R, B) that the path has already paid for
+    notes      : named numbers worth keeping, measured at the K+1 corners (K+1, R, B)
+    lanes      : (first, of) when these R references are a block out of more; randomised rules stratify over all of them
+    """
+
+    start: Tensor
+    end: Tensor
+    clock: tuple[Tensor, Tensor]
+    at_start: Evaluation | None = None
+    at_end: Evaluation | None = None
+    notes: Mapping[str, Tensor] = field(default_factory=dict)
+    lanes: tuple[int, int] | None = None
+
+    @property
+    def leading(self) -> tuple[int, int, int]:
+        """(K, R, B)."""
+        k, r, b = self.start.shape[:3]
+        return k, r, b
+
+    @property
+    def step(self) -> Tensor:
+        """The displacement ``end − start`` (K, R, B, \\*s)."""
+        return self.end - self.start
+
+    def among(self, first: int, of: int) -> Segment:
+        """The same segment, knowing that its references are numbers ``first``… out of ``of``."""
+        return replace(self, lanes=(first, of))
+
+
+def polyline(corners: Tensor, clock: Tensor | None = None) -> Segment:
+    """The K segments between K+1 corners (K+1, R, B, \\*s); ``clock`` (K+1,) is even unless given."""
+    if clock is None:
+        clock = torch.linspace(0, 1, len(corners), dtype=corners.dtype, device=corners.device)
+    return Segment(corners[:-1], corners[1:], (clock[:-1], clock[1:]))

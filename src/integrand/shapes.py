@@ -1,0 +1,43 @@
+"""The one page of shapes, and the few helpers that turn them.
+
+    K   segments of a path, stacked         B    examples of a batch
+    R   references (draws, other paths:     *s   the shape of one example
+        whatever is averaged over)
+
+    x            (B, *s)          the inputs
+    references   (R, B, *s)       where paths start
+    corners      (K+1, R, B, *s)  the points of a polyline
+    shares       (R, B, *s)       one map per reference, before weighting
+    weights      (R, B)           how references are weighed; columns add up to one
+    values       (B, *s)          the attribution
+
+Rows. A model only ever sees flat rows ``(N, *s)`` beside an ``index`` ``(N,)`` that says which example each row belongs to.
+Targets and extra arguments are looked up by that index, so per-example classes need no expansion anywhere.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+import torch
+from torch import Tensor
+
+
+def state_dtype(dtype: torch.dtype) -> torch.dtype:
+    """The type integration is done in: float32 at least, float64 for float64 inputs."""
+    return torch.promote_types(dtype, torch.float32)
+
+
+def over(weights: Tensor, maps: Tensor) -> Tensor:
+    """``weights`` (L…) with trailing axes added, ready to multiply ``maps`` (L…, \\*s)."""
+    return weights.reshape(weights.shape + (1,) * (maps.ndim - weights.ndim))
+
+
+def total(maps: Tensor, leading: int) -> Tensor:
+    """The sum over everything behind the first ``leading`` axes."""
+    return maps.flatten(leading).sum(-1) if maps.ndim > leading else maps
+
+
+def describe(shape: Sequence[int]) -> str:
+    """A shape as people write it: ``3x224x224``; a scalar is ``()``."""
+    return "x".join(str(int(n)) for n in shape) or "()"

@@ -1,0 +1,273 @@
+"""A target says which scalar of the model's output is explained.
+
+    target(outputs, index) -> (N,)          outputs for N rows; index (N,) says which example each row belongs to
+
+Classes may differ between examples: they are looked up by ``index``. A target with a ``site`` looks at something else than
+the model's output (a layer inside it); that is all a representation distance is, and why it can share a forward pass with
+the class score. ``score()`` gives the same question as a probability, which is what fitness and curves are measured on.
+"""
+
+from __future__ import annotations
+
+from abc import ABC, abstractmethod
+from collections.abc import Callable, Mapping
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from .errors import TargetError
+from .parts import part
+from .shapes import describe
+
+Index = int | Tensor | tuple[int, ...]
+
+
+def output_tensor(outputs: Any) -> Tensor:
+    """The tensor among a model's outputs: itself, ``.logits``, ``["logits"]``, or the first of a tuple."""
+    if isinstance(outputs, Tensor):
+        return outputs
+    logits = getattr(outputs, "logits", None)
+    if logits is None and isinstance(outputs, Mapping):
+        logits = outputs.get("logits", next(iter(outputs.values()), None))
+    if logits is None and isinstance(outputs, tuple | list) and outputs:
+        logits = outputs[0]
+    if not isinstance(logits, Tensor):
+        raise TargetError(
+            f"The model returned {type(outputs).__name__}, in which no tensor was found. "
+            "Give target= a callable that takes these outputs and returns one number per row."
+        )
+    return logits
+
+
+class Target(ABC):
+    """Which scalar is explained. Subclasses are frozen values."""
+
+    site: Any = None
+    """What is looked at instead of the model's output: a layer, or a function of the input."""
+
+    @abstractmethod
+    def __call__(self, outputs: Any, index: Tensor) -> Tensor:
+        """Outputs for N rows, and the example each row belongs to → N numbers."""
+
+    def score(self) -> Target:
+        """The probability this target is about; itself where there is none."""
+        return self
+
+    def at(self, index: Tensor) -> Target:
+        """The target of the examples ``index`` of the batch."""
+        return self
+
+
+def _rows(outputs: Any, what: str) -> Tensor:
+    out = output_tensor(outputs)
+    if out.ndim < 2:
+        raise TargetError(
+            f"{what} needs outputs with a class axis (rows, classes), but the model returned {describe(out.shape)}. "
+            "For a model with one number per row use target=ig.targets.Output()."
+        )
+    return out
+
+
+def _check_class(index: int | Tensor, classes: int) -> None:
+    flat: list[int] = index.tolist() if isinstance(index, Tensor) else [index]
+    wrong = next((i for i in flat if not -classes <= i < classes), None)
+    if wrong is not None:
+        raise TargetError(f"Target class {wrong} does not exist: the model has {classes} classes, 0 to {classes - 1}.")
+
+
+def _pick(out: Tensor, which: Index, index: Tensor) -> Tensor:
+    """``out[n, which]`` for one class, a class per example, or a position in a longer output."""
+    if isinstance(which, tuple):
+        if len(which) != out.ndim - 1:
+            raise TargetError(
+                f"Target {which} has {len(which)} positions, but one output has shape {describe(out.shape[1:])}: "
+                f"give {out.ndim - 1}."
+            )
+        for axis, position in enumerate(which):
+            _check_class(position, out.shape[1 + axis])
+        where: tuple[slice | int, ...] = (slice(None), *which)
+        return out[where]
+    if out.ndim != 2:
+        raise TargetError(
+            f"One output has shape {describe(out.shape[1:])}, so a class alone does not name a number: "
+            "give a tuple with a position for each axis, or a callable."
+        )
+    _check_class(which, out.shape[1])
+    if isinstance(which, int):
+        return out[:, which]
+    chosen = which.to(out.device)[index.to(out.device)]
+    return out.gather(1, chosen[:, None] % out.shape[1])[:, 0]
+
+
+def _select(which: Index, index: Tensor) -> Index:
+    return which[index.to(which.device)] if isinstance(which, Tensor) else which
+
+
+def _clean_index(which: Any) -> Index:
+    if isinstance(which, bool):
+        raise TargetError("A target class is an integer, not True or False.")
+    if isinstance(which, Tensor):
+        if which.is_floating_point() or which.dtype == torch.bool or which.ndim > 1:
+            raise TargetError(
+                f"Target classes are integers, one or one per example; got {which.dtype} of shape {describe(which.shape)}."
+            )
+        return int(which) if which.ndim == 0 else which.detach().long()
+    if isinstance(which, tuple):
+        return tuple(int(w) for w in which)
+    try:
+        return int(which.__index__())
+    except AttributeError:
+        raise TargetError(f"{which!r} is not a class: give an int, a tensor of ints, or a position.") from None
+
+
+@part
+class Output(Target):
+    """The model's only number per row: F = f(x), outputs (N,) or (N, 1)."""
+
+    def __call__(self, outputs: Any, index: Tensor) -> Tensor:
+        out = output_tensor(outputs)
+        if out.ndim == 2 and out.shape[1] == 1:
+            out = out[:, 0]
+        if out.ndim != 1:
+            raise TargetError(
+                f"Output() explains models with one number per row, but this one returned {describe(out.shape)}. "
+                "Name a class: target=3."
+            )
+        return out
+
+
+@part
+class _OfClass(Target):
+    """A target about one class: an int, an int per example (B,), or a position in a longer output."""
+
+    which: Index
+
+    def __post_init__(self) -> None:
+        object.__setattr__(self, "which", _clean_index(self.which))
+
+    def at(self, index: Tensor) -> Target:
+        return type(self)(_select(self.which, index))
+
+    def score(self) -> Target:
+        return Probability(self.which)
+
+
+def _log_probabilities(out: Tensor) -> Tensor:
+    if out.shape[1] == 1:
+        raise TargetError(
+            "A softmax over one class is always 1. For a model with a single logit use a callable, "
+            "e.g. target=lambda out: out[:, 0].sigmoid()."
+        )
+    return out.log_softmax(1)
+
+
+@part
+class Logit(_OfClass):
+    """The score of a class before the softmax: F = z_c."""
+
+    def __call__(self, outputs: Any, index: Tensor) -> Tensor:
+        return _pick(_rows(outputs, "Logit"), self.which, index)
+
+
+@part
+class Probability(_OfClass):
+    """The softmax probability of a class: F = p_c = exp(z_c) / Σ exp(z)."""
+
+    def __call__(self, outputs: Any, index: Tensor) -> Tensor:
+        return _pick(_log_probabilities(_rows(outputs, "Probability")), self.which, index).exp()
+
+
+@part
+class LogOdds(_OfClass):
+    """The log-odds of a class against all others: F = log p_c − log(1 − p_c) = z_c − logsumexp of the others."""
+
+    def __call__(self, outputs: Any, index: Tensor) -> Tensor:
+        out = _log_probabilities(_rows(outputs, "LogOdds"))
+        if out.ndim != 2:
+            raise TargetError("LogOdds explains outputs (rows, classes); use a callable for others.")
+        own = _pick(out, self.which, index)
+        column = torch.as_tensor(self.which, device=out.device) % out.shape[1]
+        column = (column.expand(len(out)) if column.ndim == 0 else column[index.to(out.device)])[:, None]
+        return own - out.scatter(1, column, float("-inf")).logsumexp(1)
+
+
+@part
+class Margin(Target):
+    """How far one class is ahead of another: F = z_c − z_d."""
+
+    which: Index
+    other: Index
+
+    def __post_init__(self) -> None:
+        object.__setattr__(self, "which", _clean_index(self.which))
+        object.__setattr__(self, "other", _clean_index(self.other))
+
+    def __call__(self, outputs: Any, index: Tensor) -> Tensor:
+        out = _rows(outputs, "Margin")
+        return _pick(out, self.which, index) - _pick(out, self.other, index)
+
+    def at(self, index: Tensor) -> Target:
+        return Margin(_select(self.which, index), _select(self.other, index))
+
+    def score(self) -> Target:
+        return Probability(self.which)
+
+
+@part
+class Loss(_OfClass):
+    """The cross-entropy of a label: F = −log p_c. Attributions say what raises the loss."""
+
+    def __call__(self, outputs: Any, index: Tensor) -> Tensor:
+        return -_pick(_log_probabilities(_rows(outputs, "Loss")), self.which, index)
+
+
+@part
+class Custom(Target):
+    """Any function of the model's outputs, row by row: F = function(outputs) or function(outputs, data[index]).
+
+    ``function`` is called with however many rows fit into one model call, never with a whole batch at a time, and returns one
+    number per row. What differs between examples goes into ``data`` (B, …), from which the rows' own entries are handed over.
+    """
+
+    function: Callable[..., Tensor]
+    data: Tensor | None = None
+
+    def __call__(self, outputs: Any, index: Tensor) -> Tensor:
+        if self.data is None:
+            return self.function(outputs)
+        return self.function(outputs, self.data[index.to(self.data.device)])
+
+    def at(self, index: Tensor) -> Target:
+        if self.data is None:
+            return self
+        return Custom(self.function, self.data[index.to(self.data.device)])
+
+
+@part
+class Distance(Target):
+    """How far a representation is from a goal: F = ‖φ(z) − goal‖² (the objective that IG2 descends).
+
+    ``goal`` (M, F) holds φ(reference) for M pairs of example and reference, looked up by the rows' index; ``site`` is φ.
+    """
+
+    goal: Tensor
+    site: Any = None
+
+    def __call__(self, outputs: Any, index: Tensor) -> Tensor:
+        found = output_tensor(outputs).flatten(1)
+        return (found - self.goal[index.to(self.goal.device)]).square().sum(1)
+
+
+def as_target(target: Any) -> Target:
+    """An int, a tensor of ints, a position, a callable or a Target → a Target."""
+    if isinstance(target, Target):
+        return target
+    if isinstance(target, str):
+        raise TargetError(
+            f"Target {target!r} is not known here. 'predicted' works in ig.explain, which knows the inputs; "
+            "otherwise give a class, a tensor of classes, an ig.targets value or a callable."
+        )
+    if callable(target) and not isinstance(target, Tensor):
+        return Custom(target)
+    return Logit(target)
