@@ -13,9 +13,11 @@ from typing import Any
 
 from torch import Tensor
 
-from .attribution import Attribution, Cost, Frames
+from .attribution import Attribution
+from .cost import Cost
 from .errors import InputError, MissingExtra
 from .normalisation import Normalisation
+from .walk import Frames
 
 _FORMAT = 1
 _STRUCTURED = ("values", "inputs", "shares", "baselines")

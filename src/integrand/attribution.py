@@ -15,33 +15,12 @@ from typing import Any
 import torch
 from torch import Tensor
 
+from .cost import Cost
 from .errors import MissingExtra
 from .normalisation import Normalisation
+from .walk import Frames
 
 Parts = Any  # a tensor, or a tuple or dict of tensors, as the inputs were
-
-
-@dataclass(frozen=True)
-class Cost:
-    """What an attribution took.
-
-    gradients, values  rows evaluated with and without a gradient;  calls  model calls;  seconds  wall clock;
-    peak_bytes  the most memory in use (the device's during the call; on a CPU the process's so far)
-    """
-
-    gradients: int = 0
-    values: int = 0
-    calls: int = 0
-    seconds: float = 0.0
-    peak_bytes: int = 0
-
-
-@dataclass(frozen=True, eq=False)
-class Frames:
-    """Points along the path, for pictures: clock (F,), points (F, R, B, \\*s)."""
-
-    clock: Tensor
-    points: Tensor
 
 
 @dataclass(frozen=True, eq=False)

@@ -24,11 +24,12 @@ from .baseline import (
     Uniform,
     as_baseline,
     black,
+    count_of,
     grey,
     white,
 )
 from .cite import bibtex
-from .errors import UnknownName
+from .errors import InputError, UnknownName
 from .method import Method, Staged
 from .path import Descent, Path, Relative, Straight
 from .rule import GaussLegendre, Midpoint, MonteCarlo, Right, Rule
@@ -169,7 +170,7 @@ def expected(
     expectation (with a rule: as complete as the rule). Source: Erion et al., Nature Machine Intelligence 2021.
     """
     pool = not callable(references) and not isinstance(references, list | tuple)
-    size = len(references) if pool else getattr(_references(references), "count", None) or 1
+    size = len(references) if pool else count_of(_references(references)) or 1
     if rule is not None:
         made: Baseline = Sample(references) if pool else _references(references)
         return Method(made, Straight(), rule, record=record)
@@ -221,6 +222,10 @@ def weighted(
     method = Method(_references(baselines), path, rule, weighting, keeps)
     if scout is None:
         return method
+    if not keep:
+        raise InputError(
+            "scout= ranks baselines so that poor ones can be dropped; say which with keep= (0.25 in the paper)."
+        )
     return Staged(method, GaussLegendre(scout) if isinstance(scout, int) else scout)
 
 

@@ -3,6 +3,7 @@
 from .base import Baseline as Baseline
 from .base import Several as Several
 from .base import as_baseline as as_baseline
+from .base import count_of as count_of
 from .base import label_of as label_of
 from .fixed import Constant as Constant
 from .fixed import Given as Given

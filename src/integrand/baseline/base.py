@@ -42,35 +42,41 @@ class Several:
 
     @property
     def count(self) -> int | None:
-        counts = [getattr(one, "count", None) for one in self.parts]
-        return None if None in counts else sum(c for c in counts if c is not None)
+        counts = [count_of(one) for one in self.parts]
+        return None if None in counts else sum(count for count in counts if count is not None)
 
     def __call__(self, x: Tensor, field: Field) -> Tensor:
         return torch.cat([checked(one(x, field), x, one) for one in self.parts])
 
-    def labels(self, x: Tensor, field: Field) -> tuple[str, ...]:
-        """One name per reference."""
-        names: list[str] = []
-        for one in self.parts:
-            names += _numbered(label_of(one), len(one(x, field)), names)
-        return tuple(names)
+
+def count_of(baseline: Any) -> int | None:
+    """R, where a baseline knows it without looking at the input."""
+    count = getattr(baseline, "count", None)
+    return count if isinstance(count, int) else None
 
 
-def labels(baseline: Baseline, x: Tensor, field: Field, count: int) -> tuple[str, ...]:
-    """One name per reference of any baseline."""
-    if isinstance(baseline, Several):
-        return baseline.labels(x, field)
-    own = getattr(baseline, "names", None)
-    if own and len(own) == count:
-        return tuple(own)
-    return tuple(_numbered(label_of(baseline), count, []))
+def labels(baseline: Any, count: int) -> tuple[str, ...]:
+    """One name for each of ``count`` references; equal names are numbered."""
+    parts = baseline.parts if isinstance(baseline, Several) else (baseline,)
+    counts = [count_of(one) for one in parts]
+    if counts.count(None) == 1:  # the one that did not say has made the rest
+        counts[counts.index(None)] = count - sum(known for known in counts if known is not None)
+    if None in counts or sum(known for known in counts if known is not None) != count:
+        return tuple(f"reference {i + 1}" for i in range(count))
+    names: list[str] = []
+    for one, known in zip(parts, counts, strict=True):
+        own = getattr(one, "names", ())
+        names += own if len(own) == known else [label_of(one)] * (known or 0)
+    return tuple(_numbered(names))
 
 
-def _numbered(label: str, count: int, taken: list[str]) -> list[str]:
-    before = sum(name == label or name.startswith(label + " ") for name in taken)
-    if count == 1 and not before:
-        return [label]
-    return [f"{label} {before + i + 1}" for i in range(count)]
+def _numbered(names: list[str]) -> list[str]:
+    seen: dict[str, int] = {}
+    made = []
+    for name in names:
+        seen[name] = seen.get(name, 0) + 1
+        made.append(f"{name} {seen[name]}" if names.count(name) > 1 else name)
+    return made
 
 
 def checked(references: Any, x: Tensor, baseline: Any) -> Tensor:

@@ -11,6 +11,7 @@ from __future__ import annotations
 import time
 from collections.abc import Callable, Hashable
 from dataclasses import dataclass, field
+from weakref import WeakKeyDictionary
 
 import torch
 
@@ -76,6 +77,16 @@ class _Size:
         self.settled = rows >= self.rows
 
 
+def packer_for(model: object, rows: int | None) -> Packer:
+    """A packer of ``rows``, or the one that already knows this model."""
+    if rows is not None:
+        return Packer(rows)
+    try:
+        return _PACKERS.setdefault(model, Packer())
+    except TypeError:  # not every callable can be remembered
+        return Packer()
+
+
 class Packer:
     """Cuts work into model calls of a good size.
 
@@ -96,7 +107,7 @@ class Packer:
         return self._size(like, kind).rows
 
     def _size(self, like: torch.Tensor, kind: str) -> _Size:
-        key = (tuple(like.shape), like.dtype, like.device, kind)
+        key = (tuple(like.shape), like.dtype, like.device, kind, torch.get_num_threads())
         if key not in self._sizes:
             elements = max(1, like.numel())
             most = max(1, _MOST_ELEMENTS // elements)
@@ -148,3 +159,7 @@ class Packer:
         used = torch.cuda.max_memory_allocated(device) - torch.cuda.memory_allocated(device)
         free, _ = torch.cuda.mem_get_info(device)
         size.fill(rows, used, free + used)
+
+
+_PACKERS: WeakKeyDictionary[object, Packer] = WeakKeyDictionary()
+"""What was learnt about each model that is still alive."""

@@ -26,7 +26,7 @@ from .base import Field
 from .diagnose import raise_nonfinite
 from .layout import Layout
 from .network import Network, Site
-from .packing import Packer
+from .packing import packer_for
 
 Ask = tuple[Target, Tensor]
 
@@ -63,7 +63,7 @@ class TorchField(Field):
         self.network = Network(model, layout, extra)
         self.target = as_target(target)
         self.normalisation = normalisation
-        self.packer = Packer(batch_size)
+        self.packer = packer_for(model, batch_size)
 
     def __repr__(self) -> str:
         return f"TorchField({type(self.network.model).__name__}, {self.target!r})"

@@ -6,5 +6,6 @@ from .quadrature import GaussLegendre as GaussLegendre
 from .quadrature import Left as Left
 from .quadrature import Midpoint as Midpoint
 from .quadrature import Right as Right
+from .quadrature import Simpson as Simpson
 from .quadrature import Trapezoid as Trapezoid
 from .random import MonteCarlo as MonteCarlo

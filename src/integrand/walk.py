@@ -1,0 +1,155 @@
+"""Walking paths: the loop over segments, and what is gathered on the way.
+
+    for segment in path(field, references, x):
+        share += rule(field, segment)
+
+Where a path really began is read off its segments, not off the baseline that was proposed, and the change of F is measured from
+there: paths that choose their own start need no special case.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass, field
+
+import torch
+from torch import Tensor
+
+from .errors import InputError
+from .field import Field
+from .path.base import Path
+from .rule.base import Rule
+from .segment import Segment
+
+FRAMES = 9
+"""Points of a recorded path, evenly spaced on its clock, both ends included."""
+
+
+@dataclass(frozen=True, eq=False)
+class Frames:
+    """Points along the path, for pictures: clock (F,), points (F, R, B, \\*s)."""
+
+    clock: Tensor
+    points: Tensor
+
+
+@dataclass(frozen=True, eq=False)
+class Walked:
+    """Paths that have been walked.
+
+    shares  (R, B, \\*s)         begin  (R, B, \\*s) where each really began
+    change  (R, B) F(x) − F(begin)   output  (B,) F(x)
+    notes   named numbers (K+1, R, B), in the order of the clock
+    """
+
+    shares: Tensor
+    begin: Tensor
+    change: Tensor
+    output: Tensor
+    notes: dict[str, Tensor]
+    frames: Frames | None
+
+
+def walk(
+    path: Path,
+    rule: Rule,
+    field: Field,
+    references: Tensor,
+    x: Tensor,
+    *,
+    frames: bool = False,
+    output: Tensor | None = None,
+    lanes: tuple[int, int] | None = None,
+) -> Walked:
+    """Every path from its reference (R, B, \\*s) to the input (B, \\*s), integrated.
+
+    ``output`` is F(x) where it is known already; ``lanes`` says which of how many references these are.
+    """
+    shares = references.new_zeros(references.shape)
+    diary = _Diary(output, keeps_frames=frames)
+    for segment in path(field, references, x):
+        if lanes:
+            segment = segment.among(*lanes)
+        shares += rule(field, segment).sum(0)
+        diary.enter(segment)
+    return diary.close(field, x, shares)
+
+
+@dataclass
+class _Diary:
+    """What is remembered of segments that come in any order and are not kept."""
+
+    output: Tensor | None
+    keeps_frames: bool
+    began: float = float("inf")
+    begin: Tensor | None = None
+    begin_value: Tensor | None = None
+    notes: list[tuple[Tensor, dict[str, Tensor]]] = field(default_factory=list)
+    points: dict[int, Tensor] = field(default_factory=dict)
+
+    def enter(self, segment: Segment) -> None:
+        self._note_ends(segment)
+        if segment.notes:
+            self._note_numbers(segment)
+        if self.keeps_frames:
+            self._note_points(segment)
+
+    def close(self, field: Field, x: Tensor, shares: Tensor) -> Walked:
+        if self.begin is None:
+            raise InputError("The path made no segments; a path yields at least one.")
+        output = field.value(x) if self.output is None else self.output
+        start = field.value(self.begin, leading=2) if self.begin_value is None else self.begin_value
+        return Walked(shares, self.begin, output - start, output, self._numbers(), self._frames())
+
+    def _note_ends(self, segment: Segment) -> None:
+        first, last = int(segment.clock[0].argmin()), int(segment.clock[1].argmax())
+        if float(segment.clock[0][first]) < self.began:
+            self.began = float(segment.clock[0][first])
+            self.begin = segment.start[first]
+            self.begin_value = None if segment.at_start is None else segment.at_start.value[first]
+        if segment.at_end is not None and float(segment.clock[1][last]) >= 1:
+            self.output = segment.at_end.value[last, 0]
+
+    def _note_numbers(self, segment: Segment) -> None:
+        # Neighbours share a corner; it is noted by the one that starts there, so only the very last end is taken.
+        ends = segment.clock[1][-1:]
+        keep = slice(None) if float(ends) >= 1 else slice(-1)
+        clock = torch.cat([segment.clock[0], ends])[keep]
+        self.notes.append((clock, {name: numbers[keep] for name, numbers in segment.notes.items()}))
+
+    def _numbers(self) -> dict[str, Tensor]:
+        if not self.notes:
+            return {}
+        order = torch.cat([clock for clock, _ in self.notes]).argsort(stable=True)
+        return {name: torch.cat([numbers[name] for _, numbers in self.notes])[order] for name in self.notes[0][1]}
+
+    def _note_points(self, segment: Segment) -> None:
+        begins, ends = (side.tolist() for side in segment.clock)
+        for piece, (begin, end) in enumerate(zip(begins, ends, strict=True)):
+            for frame in range(FRAMES):
+                moment = frame / (FRAMES - 1)
+                if begin <= moment < end or moment == end == 1:
+                    at = (moment - begin) / (end - begin)
+                    self.points[frame] = torch.lerp(segment.start[piece], segment.end[piece], at)
+
+    def _frames(self) -> Frames | None:
+        if not self.points:
+            return None
+        known = sorted(self.points)
+        clock = torch.tensor(known) / (FRAMES - 1)
+        return Frames(clock, torch.stack([self.points[frame] for frame in known]))
+
+
+def side_by_side(blocks: Sequence[Walked], shares: Tensor, most: int) -> Walked:
+    """Blocks of references as one; ``shares`` are what is left of theirs. Starts are kept up to ``most`` numbers."""
+    first = blocks[0]
+    fits = sum(block.begin.numel() for block in blocks) <= most
+    frames = [block.frames.points for block in blocks if block.frames]
+    return Walked(
+        shares,
+        torch.cat([block.begin for block in blocks]) if fits else shares.new_empty(0),
+        torch.cat([block.change for block in blocks]),
+        first.output,
+        {name: torch.cat([block.notes[name] for block in blocks], 1) for name in first.notes},
+        Frames(first.frames.clock, torch.cat(frames, 1)) if first.frames else None,
+    )
