@@ -13,6 +13,7 @@ from . import field as fields
 from . import methods as methods
 from . import path as paths
 from . import rule as rules
+from . import segment as segments
 from . import target as targets
 from . import weighting as weightings
 
@@ -43,6 +44,7 @@ __all__ = [
     "methods",
     "paths",
     "rules",
+    "segments",
     "targets",
     "weightings",
 ]

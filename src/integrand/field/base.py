@@ -13,6 +13,7 @@ from __future__ import annotations
 from abc import ABC, abstractmethod
 from collections.abc import Callable
 from contextlib import AbstractContextManager, nullcontext
+from functools import cached_property
 from typing import Any
 
 import torch
@@ -34,7 +35,6 @@ class Field(ABC):
     """
 
     normalisation: Normalisation | None = None
-    packer: Packer = Packer()
 
     # --- required -------------------------------------------------------------------------------------------------
 
@@ -84,6 +84,11 @@ class Field(ABC):
     def ready(self) -> AbstractContextManager[Any]:
         """While this lasts, the model is fit to be explained; afterwards it is as it was."""
         return nullcontext()
+
+    @cached_property
+    def packer(self) -> Packer:
+        """How rows are cut into calls."""
+        return Packer()
 
     # --- sugar ----------------------------------------------------------------------------------------------------
 
