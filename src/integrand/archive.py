@@ -53,6 +53,7 @@ def save(attribution: Attribution, path: str | Path) -> None:
         "target": repr(attribution.target),
         "names": attribution.names,
         "reasons": attribution.reasons,
+        "criterion": attribution.criterion,
         "notes": list(attribution.notes),
         "cost": asdict(attribution.cost),
         "normalisation": attribution.normalisation and asdict(attribution.normalisation),
@@ -85,6 +86,7 @@ def load(path: str | Path) -> Attribution:
         **{name: _take(name, header["arranged"][name], tensors) for name in _STRUCTURED},
         **{name: tensors.get(name) for name in _PLAIN},  # type: ignore[arg-type]
         reasons=tuple(header["reasons"]),
+        criterion=header["criterion"],
         names=tuple(header["names"]),
         notes={name: tensors[f"notes/{name}"] for name in header["notes"]},
         frames=frames,

@@ -39,7 +39,8 @@ class Attribution:
     residual   (B,) what the map misses of the change, in units of F
     error      (B,) the relative error that the rule itself estimates; NaN for rules that estimate none
     converged  (B,) whether the tolerance was met; without one, whether the residual is at most a tenth of the change
-    fitness    (R, B) D of each baseline, where the weights came from one; ``reasons`` (per example) where it says nothing
+    fitness    (R, B) D of each baseline, where the weights came from one; ``criterion`` says what D counts, and ``reasons``
+               (per example) where it says nothing
     names      what the references are called
     notes      named numbers measured along the path, (K+1, R, B): IG2's "distance" from the counterfactual to the input
     frames     points along the path, when recorded (``record=("path",)``)
@@ -56,6 +57,7 @@ class Attribution:
     shares: Parts | None = None
     baselines: Parts | None = None
     fitness: Tensor | None = None
+    criterion: str = ""
     reasons: tuple[str | None, ...] = ()
     names: tuple[str, ...] = ()
     notes: Mapping[str, Tensor] = field(default_factory=dict)

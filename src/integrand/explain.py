@@ -75,24 +75,28 @@ def explain(
     x = layout.pack(inputs)
     _check_finite(x, layout)
     check_extra(extra, len(x))
-    chosen = _method(method, _arranged(baseline, layout, x), tol, options)
+    chosen = _method(method, _arranged(baseline, layout, x, shared=_takes_references(method)), tol, options)
     if seed is not None:
         chosen = reseeded(chosen, seed)
     field = TorchField(
         model,
-        Output() if target == "predicted" and isinstance(target, str) else target,
+        Output() if _is_predicted(target) else target,
         extra=extra,
         normalisation=normalisation,
         batch_size=batch_size,
         layout=layout,
     )
     with field.ready():
-        if isinstance(target, str) and target == "predicted":
+        if _is_predicted(target):
             field.target = predicted(field, x)
         _check_classes(field.target, len(x))
         made = chosen(field, x, watch=_watch(progress))
     made = dataclasses.replace(made, target=field.target, normalisation=normalisation)
     return _unpacked(made, layout)
+
+
+def _is_predicted(target: Any) -> bool:
+    return isinstance(target, str) and target == "predicted"
 
 
 def predicted(field: TorchField, x: Tensor) -> Target:
@@ -162,8 +166,16 @@ def _method(method: Any, baseline: Any, tol: float | None, options: dict[str, An
     return dataclasses.replace(method, baseline=as_baseline(baseline, BASELINES))
 
 
-def _arranged(baseline: Any, layout: Layout, x: Tensor) -> Any:
-    """A tuple or dict of baselines for a tuple or dict of inputs → one tensor like x; anything else as it is."""
+def _takes_references(method: Any) -> bool:
+    """Whether a published name starts from references that all examples share, rather than from a baseline each."""
+    return isinstance(method, str) and next(iter(inspect.signature(about(method).build).parameters)) != "baseline"
+
+
+def _arranged(baseline: Any, layout: Layout, x: Tensor, *, shared: bool) -> Any:
+    """A tuple or dict of baselines for a tuple or dict of inputs → one tensor; anything else as it is.
+
+    Shared references (R, \\*s) stay R rows; baselines are broadcast to one for each example.
+    """
     if layout.single or not isinstance(baseline, tuple | dict):
         return baseline
     keys = layout.names if layout.names is not None else tuple(range(len(layout.shapes)))
@@ -175,14 +187,16 @@ def _arranged(baseline: Any, layout: Layout, x: Tensor) -> Any:
     parts = []
     for key, shape in zip(keys, layout.shapes, strict=True):
         value = torch.as_tensor(given[key]).to(x)
+        rows = len(value) if shared and value.ndim else len(x)
         try:
-            parts.append(value.expand(len(x), *shape).flatten(1))
+            parts.append(value.expand(rows, *shape).flatten(1))
         except RuntimeError:
             raise BaselineError(
                 f"The baseline for input {key!r} has shape {describe(value.shape)}, which does not broadcast to "
                 f"{describe((len(x), *shape))}."
             ) from None
-    return Plain(torch.cat(parts, 1))
+    joint = torch.cat(parts, 1)
+    return joint if shared else Plain(joint)
 
 
 def _watch(progress: Progress) -> Callable[[Tally], None] | None:

@@ -173,6 +173,7 @@ def _result(
         shares=walked.shares if walked.shares.numel() else None,
         baselines=walked.begin if walked.begin.numel() else None,
         fitness=weighed.fitness,
+        criterion=weighed.criterion,
         reasons=weighed.reasons,
         names=labels(_core(method).baseline, len(references)),
         notes=walked.notes,

@@ -107,6 +107,8 @@ def _select(which: Index, index: Tensor) -> Index:
 def _clean_index(which: Any) -> Index:
     if isinstance(which, bool):
         raise TargetError("A target class is an integer, not True or False.")
+    if isinstance(which, list) or type(which).__module__ == "numpy":
+        which = torch.as_tensor(which)
     if isinstance(which, Tensor):
         if which.is_floating_point() or which.dtype == torch.bool or which.ndim > 1:
             raise TargetError(

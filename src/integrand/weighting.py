@@ -28,12 +28,14 @@ from .shapes import describe
 class Weighed:
     """Weights (R, B), and what they were judged by.
 
-    fitness  (R, B) or None
-    reasons  per example, why the fitness cannot tell its baselines apart; None where it can
+    fitness    (R, B) or None
+    criterion  what the fitness counts, in a sentence
+    reasons    per example, why the fitness cannot tell its baselines apart; None where it can
     """
 
     weights: Tensor
     fitness: Tensor | None = None
+    criterion: str = ""
     reasons: tuple[str | None, ...] = ()
 
     @classmethod
@@ -69,6 +71,9 @@ def beforehand(weighting: Any, references: int, batch: int) -> Tensor | None:
 # --- features ---------------------------------------------------------------------------------------------------------
 
 
+_AUTO = {3: "pixels", 2: "tokens"}  # what a feature is, by how many axes an example has
+
+
 def feature_map(features: str | Tensor, x: Tensor) -> Tensor:
     """Which feature each element of an example belongs to: (\\*s), or (B, \\*s) for label maps of their own; numbered from 0.
 
@@ -79,7 +84,7 @@ def feature_map(features: str | Tensor, x: Tensor) -> Tensor:
     if isinstance(features, Tensor):
         return _label_map(features, x)
     if features == "auto":
-        features = {3: "pixels", 2: "tokens"}.get(len(shape), "elements")
+        features = _AUTO.get(len(shape), "elements")
     if features in ("elements", "columns"):
         return torch.arange(math.prod(shape), device=x.device).reshape(shape)
     if features == "pixels" and len(shape) == 3:
@@ -168,11 +173,23 @@ class Fitness:
         blank = self.fill(x, field)[0].to(x)
         count, reasons = self._search(scores, groups, x, blank, field.score())
         weights = self._filtered(1 / count.to(shares.dtype))
-        return Weighed(weights, count, reasons)
+        return Weighed(weights, count, self._criterion(scores.shape[2], x), reasons)
+
+    def _criterion(self, features: int, x: Tensor) -> str:
+        kind = self.features if isinstance(self.features, str) else "superpixels"
+        if kind == "auto":
+            kind = _AUTO.get(x.ndim - 1, "elements")
+        fill = getattr(self.fill, "label", type(self.fill).__name__.lower())
+        return (
+            f"D is the fewest of {features:,} {kind}, in the order of the baseline's own map, whose replacement "
+            f"(fill: {fill}) brings the class score to {self.ratio:g} of what it was"
+        )
 
     def _filtered(self, merit: Tensor) -> Tensor:
         weights = merit / merit.sum(0)
-        kept = weights * (weights >= self.keep / len(weights))
+        # Equal baselines are all exactly average; rounding may not drop them.
+        slack = 1 - 16 * torch.finfo(weights.dtype).eps
+        kept = weights * (weights >= slack * self.keep / len(weights))
         return kept / kept.sum(0)
 
     def _search(
@@ -188,7 +205,7 @@ class Fitness:
         order = scores.argsort(dim=2, descending=True, stable=True)
         rank = torch.empty_like(order).scatter_(2, order, torch.arange(features, device=x.device).expand_as(order))
         low = torch.zeros(references, batch, dtype=torch.long, device=x.device)
-        high = torch.full_like(low, features)
+        high = (scores > float("-inf")).sum(2)  # the features this example has
         while True:
             open_rows = ((high - low > 1) & possible & ranked).nonzero()
             if not len(open_rows):

@@ -49,7 +49,7 @@ def mean_gradient(field: Field, segment: Segment, nodes: Tensor, weights: Tensor
 
     def add(part: slice, found: Evaluation) -> None:
         work = torch.arange(part.start, part.stop, device=place.device)
-        weighted = found.gradient.mul_(over(w[part], found.gradient))
+        weighted = found.gradient * over(w[part], found.gradient)
         mean.index_add_(0, place[work % rows], weighted)
 
     field.stream(example, make, add, segment.start[0, 0, 0])

@@ -1,0 +1,239 @@
+"""Commands and their options: what is typed, turned into a call, and errors turned into one line and an exit status.
+
+Whatever is long to import (pictures, pages, doctors) is imported by the command that needs it.
+"""
+
+from __future__ import annotations
+
+import inspect
+import json
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from importlib import metadata
+from pathlib import Path
+from typing import Annotated
+
+import typer
+from rich.table import Table
+from rich.text import Text
+
+from ..errors import InputError, IntegrandError
+from ..methods import Published, about, known
+from . import tell
+
+app = typer.Typer(
+    name="integrand",
+    help="Explain what a model sees in pictures, with a stated error on every map.",
+    no_args_is_help=True,
+    add_completion=False,
+    pretty_exceptions_enable=False,
+    rich_markup_mode="markdown",
+    context_settings={"help_option_names": ["-h", "--help"]},
+)
+
+Debug = Annotated[bool, typer.Option("--debug", help="Show the traceback of an error.")]
+
+
+@contextmanager
+def reported(debug: bool) -> Iterator[None]:
+    """What goes wrong → one line on stderr, and exit status 2; Ctrl-C → 130."""
+    try:
+        yield
+    except KeyboardInterrupt:
+        tell.fail("Stopped. What was finished is written.")
+        raise typer.Exit(130) from None
+    except (IntegrandError, OSError) as error:
+        if debug:
+            raise
+        tell.fail(error)
+        raise typer.Exit(2) from None
+
+
+def _version(wanted: bool) -> None:
+    if wanted:
+        typer.echo(f"integrand {metadata.version('integrand')}")
+        raise typer.Exit
+
+
+@app.callback()
+def main(
+    version: Annotated[
+        bool, typer.Option("--version", callback=_version, is_eager=True, help="Print the version and exit.")
+    ] = False,
+) -> None:
+    """Explain what a model sees in pictures, with a stated error on every map."""
+
+
+# --- explain ----------------------------------------------------------------------------------------------------------
+
+
+@app.command("explain")
+def explain(
+    images: Annotated[
+        list[str],
+        typer.Argument(
+            metavar="IMAGE",
+            help="Pictures, folders of pictures, or sample:NAME for a photograph inside scikit-image (sample:chelsea).",
+        ),
+    ],
+    model: Annotated[
+        str,
+        typer.Option(
+            metavar="NAME|WHERE:FUNCTION",
+            help="efficientnet-lite0, or a function that returns a model: package.module:function or file.py:function.",
+        ),
+    ] = "efficientnet-lite0",
+    method: Annotated[
+        list[str] | None,
+        typer.Option(
+            metavar="NAME",
+            help="integrated, expected, weighted, ig2 … (see: integrand methods); may be repeated.",
+            show_default="weighted",
+        ),
+    ] = None,
+    baseline: Annotated[
+        list[str] | None,
+        typer.Option(
+            metavar="NAME|NUMBER",
+            help="What to start from: black, white, grey, noise, blurred, mean …, photo, or a number as the model sees it; may be "
+            "repeated.",
+            show_default="black for integrated; black, white, grey, noise, noise, photo for expected and weighted",
+        ),
+    ] = None,
+    target: Annotated[
+        str, typer.Option(metavar="predicted|INDEX|NAME", help="The class to explain; a part of one name is enough.")
+    ] = "predicted",
+    references: Annotated[
+        list[str] | None,
+        typer.Option(
+            metavar="PATH",
+            help="Pictures or folders: the first is the photo baseline, and ig2 walks towards 2 of them that the model takes for "
+            "something else, preferably its 2nd to 4th guess; may be repeated.",
+            show_default="photographs inside scikit-image",
+        ),
+    ] = None,
+    nodes: Annotated[
+        int | None,
+        typer.Option(
+            min=1,
+            help="Gradients per baseline; for ig2, per step. More of them close the gap.",
+            show_default="50 for integrated, 25 for several baselines, 4 in each of ig2's 25 steps",
+        ),
+    ] = None,
+    seed: Annotated[int | None, typer.Option(min=0, help="Changes every random part.", show_default=False)] = None,
+    device: Annotated[str, typer.Option(metavar="cpu|cuda", help="Where to compute.")] = "cpu",
+    out: Annotated[Path, typer.Option(metavar="DIR", help="Where index.html and the maps go.")] = Path("integrand-out"),
+    save: Annotated[
+        bool, typer.Option("--save/--no-save", help="Also write every attribution as .safetensors.")
+    ] = False,
+    debug: Debug = False,
+) -> None:
+    """Explain what a model sees in pictures.
+
+    For every picture: the top classes, then one line per method with its completeness residual (how much of the change of the
+    class's logit the map misses), the gap (that, relative to the change), the gradients and the seconds it took. Writes
+    DIR/index.html and a PNG for every map.
+
+    The four methods take about 600 gradients of 224 x 224 pixels together, under a minute for EfficientNet-Lite0 on two idle cores.
+
+    Exit status: 0 all done, 1 some pictures could not be read, 2 nothing done, 130 stopped.
+    """
+    with reported(debug):
+        from .explain import Request, run
+
+        request = Request(
+            images=tuple(images),
+            model=model,
+            methods=tuple(dict.fromkeys(method or ["weighted"])),
+            baselines=tuple(baseline or ()),
+            target=target,
+            references=tuple(references or ()),
+            nodes=nodes,
+            seed=seed,
+            device=device,
+            out=out,
+            save=save,
+        )
+        raise typer.Exit(run(request))
+
+
+# --- methods ----------------------------------------------------------------------------------------------------------
+
+
+@app.command("methods")
+def methods(
+    name: Annotated[str | None, typer.Argument(help="Tell all about one method.", show_default=False)] = None,
+    as_json: Annotated[bool, typer.Option("--json", help="The same as JSON.")] = False,
+    debug: Debug = False,
+) -> None:
+    """List the published methods: formula, cost, axioms, citation."""
+    with reported(debug):
+        chosen = [about(name)] if name else list(known().values())
+        if as_json:
+            typer.echo(json.dumps([_record(one) for one in chosen], indent=2, ensure_ascii=False))
+        elif name:
+            tell.out().print(_detail(chosen[0]), soft_wrap=True)
+        else:
+            tell.out().print(_overview(chosen))
+
+
+def _record(one: Published) -> dict[str, object]:
+    names = ("name", "title", "formula", "cost", "axioms", "key", "citation")
+    return {name: getattr(one, name) for name in names}
+
+
+def _overview(chosen: list[Published]) -> Table:
+    axioms = list(chosen[0].axioms)
+    initials = [axiom[0].upper() for axiom in axioms]
+    table = tell.table("method", " ".join(initials), "what it computes, what it costs, where it is from")
+    table.caption = "   ".join(f"{initial} {axiom}" for initial, axiom in zip(initials, axioms, strict=True))
+    table.caption_justify = "left"
+    for one in chosen:
+        what = Text.assemble((one.title, "bold"), f"\n{one.formula}\n{one.cost}\n", (one.key, "dim"))
+        table.add_row(Text(one.name, "bold"), " ".join(_tick(one.axioms[axiom]) for axiom in axioms), what)
+        table.add_section()
+    return table
+
+
+def _detail(one: Published) -> Text:
+    said = Text.assemble((one.title, "bold"), f"  ({one.name})\n\n")
+    said.append(f"Formula  {one.formula}\nCost     {one.cost}\n")
+    said.append(f"Axioms   {', '.join(f'{axiom} {_tick(holds)}' for axiom, holds in one.axioms.items())}\n")
+    said.append(f"Source   {one.key} (integrand cite {one.name})\n\n")
+    return said.append(f"ig.methods.{one.name}{_typed(one.build)}\n\n{inspect.getdoc(one.build) or ''}")
+
+
+def _tick(holds: bool) -> str:
+    return "✓" if holds else "–"
+
+
+def _typed(build: Callable[..., object]) -> str:
+    """A function's arguments as they are typed, without their types."""
+    signature = inspect.signature(build)
+    bare = [parameter.replace(annotation=inspect.Parameter.empty) for parameter in signature.parameters.values()]
+    return str(signature.replace(parameters=bare, return_annotation=inspect.Signature.empty))
+
+
+# --- cite, doctor -----------------------------------------------------------------------------------------------------
+
+
+@app.command("cite")
+def cite(
+    method: Annotated[list[str] | None, typer.Argument(metavar="METHOD", help="Which methods to cite.")] = None,
+    debug: Debug = False,
+) -> None:
+    """Print the BibTeX of methods."""
+    with reported(debug):
+        if not method:
+            raise InputError(f"Name the methods to cite, of {', '.join(known())}.")
+        for entry in dict.fromkeys(about(name).citation for name in method):
+            typer.echo(entry + "\n")
+
+
+@app.command("doctor")
+def doctor(debug: Debug = False) -> None:
+    """Check the installation: versions, extras, devices, and an attribution whose answer is known."""
+    with reported(debug):
+        from .doctor import run
+
+        raise typer.Exit(run())

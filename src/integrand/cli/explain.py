@@ -1,0 +1,336 @@
+"""``integrand explain``: for every picture, what the model sees in it, and why, by every method that was asked for.
+
+    names checked ─▶ model ─▶ for each picture:  predict ─▶ explain by each method ─▶ maps on disk, a table on the terminal
+                                                                                 └──▶ a page of at most 20 pictures
+
+Names are checked and packages looked for before the model is loaded. A picture that cannot be read is named and passed over.
+Whatever stops the work, maps that are finished are on disk and the page tells of them.
+"""
+
+from __future__ import annotations
+
+import re
+import warnings
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass, field
+from functools import cached_property
+from importlib.util import find_spec
+from itertools import count
+from pathlib import Path
+from typing import Any
+
+import torch
+from rich.progress import BarColumn, Progress, TextColumn, TimeRemainingColumn
+from rich.table import Table
+from rich.text import Text
+from torch import Tensor
+
+from ..attribution import Attribution
+from ..errors import ImageError, IncompleteWarning, IntegrandWarning, MissingExtra, TrainingModeWarning
+from ..explain import explain
+from ..field.wrap import Tally
+from ..report import Case, page
+from ..vision import REGISTRY, Guess, ImageModel, load_model, pictures, recipes, samples, title
+from ..vision.images import SAMPLE
+from . import tell
+
+_TOP = 5
+_PAGE = 20  # pictures on a page: a browser still opens it, and their attributions fit into memory
+_POOL = 64  # references that are looked at
+_GAP = 0.1  # what IncompleteWarning warns of
+
+
+@dataclass(frozen=True)
+class Request:
+    """What was asked for on the command line."""
+
+    images: tuple[str, ...]
+    model: str = "efficientnet-lite0"
+    methods: tuple[str, ...] = ("weighted",)
+    baselines: tuple[str, ...] = ()
+    target: str = "predicted"
+    references: tuple[str, ...] = ()
+    nodes: int | None = None
+    seed: int | None = None
+    device: str = "cpu"
+    out: Path = Path("integrand-out")
+    save: bool = False
+
+
+def run(request: Request) -> int:
+    """Do it. Returns the exit status: 1 if a picture was passed over."""
+    recipes.check(request.methods, request.baselines)
+    _check_packages(request.save)
+    request.out.mkdir(parents=True, exist_ok=True)
+    model = load_model(request.model).to(request.device)
+    if request.model not in REGISTRY:
+        tell.note(f"{model.name}: {model.size} x {model.size} pixels, {model.normalisation}.")
+    desk = Desk(request, model)
+    pages = Pages(request.out, f"{request.model} explained")
+    try:
+        for source in desk.images:
+            with desk.passing_over():
+                _one(desk, source, pages)
+    finally:
+        pages.flush()
+    if pages.written:
+        tell.out().print(Text(f"Wrote {', '.join(map(str, pages.written))}", "bold"), soft_wrap=True)
+    return 1 if desk.passed_over else 0
+
+
+def _check_packages(save: bool) -> None:
+    """What is needed only at the end is looked for at the beginning."""
+    needed = {"PIL": ("pillow", "cli"), "matplotlib": ("matplotlib", "plot"), "jinja2": ("jinja2", "report")}
+    if save:
+        needed["safetensors"] = ("safetensors", "save")
+    for module, (package, extra) in needed.items():
+        if find_spec(module) is None:
+            raise MissingExtra(package, extra, "integrand explain")
+
+
+# --- one picture ------------------------------------------------------------------------------------------------------
+
+
+def _one(desk: Desk, source: str, pages: Pages) -> None:
+    """One picture explained by every method; each map is written as soon as it is there."""
+    request, model = desk.request, desk.model
+    x = model.prepare(source)
+    with desk.hearing():
+        logits = model.logits(x)
+    guesses = model.guesses(logits, _TOP)[0]
+    target = guesses[0].index if request.target == "predicted" else model.find(request.target, logits.shape[1])
+    results: dict[str, Attribution] = {}
+    pages.add(Case(title(source), [(g.name, g.probability) for g in guesses], model.label(target), results))
+    tell.out().print(_prediction(source, guesses, target, model.label(target)))
+    name = pages.name(source)
+    with desk.hearing():
+        settings = {method: desk.setting(method, source, x, guesses[0].index) for method in request.methods}
+    with _bars() as bars:
+        for method, setting in settings.items():
+            with desk.hearing(f"{title(source)}, {method}: "):
+                made = explain(
+                    model.module,
+                    x,
+                    target=target,
+                    method=recipes.method(method, setting),
+                    normalisation=model.normalisation,
+                    seed=request.seed,
+                    progress=_bar(bars, method),
+                )
+            made.plot(path=request.out / f"{name}-{method}.png")
+            if request.save:
+                made.save(request.out / f"{name}-{method}.safetensors")
+            results[method] = made
+    tell.out().print(_table(results))
+    _footnote(results)
+    desk.tell_heard()
+
+
+def _bars() -> Progress:
+    """A bar per method, gone when the picture is done; nothing where stderr is no terminal."""
+    return Progress(
+        TextColumn("{task.description}"),
+        BarColumn(),
+        TextColumn("{task.fields[work]}"),
+        TimeRemainingColumn(),
+        console=tell.err(),
+        transient=True,
+    )
+
+
+def _bar(bars: Progress, method: str) -> Callable[[Tally], None]:
+    task = bars.add_task(method, total=None, work="")
+
+    def watch(tally: Tally) -> None:
+        work = f"{tally.gradients} gradients, {tally.values} values"
+        bars.update(task, completed=tally.gradients, total=tally.expected, work=work)
+
+    return watch
+
+
+def _prediction(source: str, guesses: Sequence[Guess], target: int, label: str) -> Text:
+    said = Text.assemble((title(source), "bold"))
+    for guess in guesses:
+        mark = "  ◀ explained" if guess.index == target else ""
+        said.append(f"\n  {guess.probability:6.1%}  {guess.name} ({guess.index}){mark}")
+    if target not in [guess.index for guess in guesses]:
+        said.append(f"\n     …     {label} ({target})  ◀ explained")
+    return said.append("\n")
+
+
+def _table(results: Mapping[str, Attribution]) -> Table:
+    numbers = ("residual", "gap", "gradients", "seconds")
+    table = tell.table("method", *numbers, right=numbers)
+    for method, made in results.items():
+        gap = float(made.gap[0])
+        shown = Text(f"{gap:.1%} *", "bold yellow") if gap > _GAP else Text(f"{gap:.1%}  ")
+        cost = made.cost
+        table.add_row(method, f"{float(made.residual[0]):+.3f}", shown, str(cost.gradients), f"{cost.seconds:.1f}")
+    return table
+
+
+def _footnote(results: Mapping[str, Attribution]) -> None:
+    if any(float(made.gap[0]) > _GAP for made in results.values()):
+        words = "* These maps miss more than a tenth of the change they should add up to; more --nodes close the gap."
+        tell.out().print(Text(words, "yellow"))
+    tell.out().print()
+
+
+# --- what is on the desk ----------------------------------------------------------------------------------------------
+
+
+@dataclass
+class Desk:
+    """The model, the pictures, and the other photographs that methods start from; read once, when first needed."""
+
+    request: Request
+    model: ImageModel
+    passed_over: list[str] = field(default_factory=list)
+    _heard: list[str] = field(default_factory=list)
+    _told: set[str] = field(default_factory=set)
+
+    # Pictures.
+
+    @cached_property
+    def images(self) -> list[str]:
+        """The pictures to explain; folders are opened."""
+        return self._opened(self.request.images)
+
+    @cached_property
+    def references(self) -> list[str]:
+        """What was given with --references; folders are opened."""
+        return self._opened(self.request.references)
+
+    @cached_property
+    def shipped(self) -> list[str]:
+        """Sample photographs; none without scikit-image."""
+        try:
+            shipped = samples()
+        except MissingExtra:
+            return []
+        return [SAMPLE + name for name in recipes.PHOTOGRAPHS if name in shipped]
+
+    def _opened(self, sources: Sequence[str]) -> list[str]:
+        found: list[str] = []
+        for source in sources:
+            with self.passing_over():
+                found += pictures(source)
+        return list(dict.fromkeys(found))
+
+    @contextmanager
+    def passing_over(self) -> Iterator[None]:
+        """A picture that cannot be read is named and passed over."""
+        try:
+            yield
+        except ImageError as error:
+            self.passed_over.append(str(error))
+            tell.fail(f"{error} Skipped.")
+
+    # What methods start from.
+
+    def setting(self, method: str, source: str, x: Tensor, predicted: int) -> recipes.Setting:
+        """What ``method`` needs to be set up for this picture, and nothing that it does not."""
+        request, wants = self.request, recipes.wants(method)
+        if wants == "pool" and self.pool is not None:
+            pool, classes = self.pool
+            others = int((classes != predicted).sum())
+            return recipes.Setting(request.baselines, pool=pool, others=others, nodes=request.nodes)
+        photo = None
+        if wants == "photo" and recipes.PHOTO in (request.baselines or recipes.SEVERAL):
+            photo = self._photo(source, x)
+        return recipes.Setting(request.baselines, photo, nodes=request.nodes)
+
+    def _photo(self, source: str, x: Tensor) -> Tensor | None:
+        """One other photograph than ``source``: a reference, else another picture that was given, else a sample."""
+        for other in (*self.references, *self.images, *self.shipped):
+            try:
+                found = x if other == source else self.model.prepare(other)
+            except ImageError:  # named when its own turn comes
+                continue
+            if not torch.equal(found, x):
+                return found[0]
+        self._tell_once("There is no other photograph, so that baseline is left out; --references adds one.")
+        return None
+
+    @cached_property
+    def pool(self) -> tuple[Tensor, Tensor] | None:
+        """Photographs to choose references from (N, C, H, W), and the class that the model gives each (N,)."""
+        sources = self.references or self.shipped
+        if len(sources) > _POOL:
+            self._tell_once(f"Of {len(sources)} references {_POOL} are used, evenly spaced.")
+            sources = [sources[i * len(sources) // _POOL] for i in range(_POOL)]
+        found: list[Tensor] = []
+        for source in sources:
+            with self.passing_over():
+                found.append(self.model.prepare(source))
+        if not found:
+            return None
+        pool = torch.cat(found)
+        return pool, self.model.logits(pool).argmax(1)
+
+    # Warnings.
+
+    @contextmanager
+    def hearing(self, who: str = "") -> Iterator[None]:
+        """The library's warnings are kept, to be told when the table is out; others go where they would have gone."""
+        with warnings.catch_warnings():
+            warnings.simplefilter("always", IntegrandWarning)
+            elsewhere = warnings.showwarning
+
+            def show(message: Any, category: type[Warning], *where: Any, **more: Any) -> None:
+                if not issubclass(category, IntegrandWarning):
+                    elsewhere(message, category, *where, **more)
+                elif not issubclass(category, IncompleteWarning):  # the table says so
+                    self._heard.append(str(message) if issubclass(category, TrainingModeWarning) else f"{who}{message}")
+
+            warnings.showwarning = show
+            yield
+
+    def tell_heard(self) -> None:
+        """Every warning once."""
+        for message in self._heard:
+            self._tell_once(message, tell.warn)
+        self._heard.clear()
+
+    def _tell_once(self, message: str, how: Callable[[str], None] = tell.note) -> None:
+        if message not in self._told:
+            self._told.add(message)
+            how(message)
+
+
+# --- pages ------------------------------------------------------------------------------------------------------------
+
+
+@dataclass
+class Pages:
+    """The page, or as many as the pictures need: index.html, page-2.html, …"""
+
+    folder: Path
+    title: str
+    written: list[Path] = field(default_factory=list)
+    _cases: list[Case] = field(default_factory=list)
+    _names: set[str] = field(default_factory=set)
+
+    def add(self, case: Case) -> None:
+        """Take in a picture, whose results may still be coming; a full page is written first."""
+        if len(self._cases) >= _PAGE:
+            self.flush()
+        self._cases.append(case)
+
+    def flush(self) -> None:
+        """Write what there is."""
+        cases = [case for case in self._cases if case.results]
+        self._cases.clear()
+        if cases:
+            file = self.folder / ("index.html" if not self.written else f"page-{len(self.written) + 1}.html")
+            file.write_text(page(cases, title=self.title), "utf-8")
+            self.written.append(file)
+
+    def name(self, source: str) -> str:
+        """What a picture's files are called: its own name, made fit for a file, numbered if it is taken."""
+        stem = re.sub(r"[^\w.-]+", "_", title(source)) or "picture"
+        names = (stem if n == 1 else f"{stem}-{n}" for n in count(1))
+        name = next(name for name in names if name.casefold() not in self._names)
+        self._names.add(name.casefold())
+        return name

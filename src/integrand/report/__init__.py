@@ -1,0 +1,8 @@
+"""Pictures and pages of attributions. Computes nothing: what is drawn is in the attribution, or a sum of it."""
+
+from .figures import plot as plot
+from .html import Case as Case
+from .html import fragment as fragment
+from .html import page as page
+
+__all__ = ["Case", "fragment", "page", "plot"]

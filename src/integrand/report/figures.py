@@ -1,0 +1,119 @@
+"""Attributions as matplotlib figures: one row per example, one panel per input, one scale over the batch.
+
+``plot`` decides what is drawn; ``panels`` draws it. matplotlib is imported when a figure is asked for, and only through its
+object interface: no global state of pyplot is touched. The arrays behind the figures are re-exported for whoever lays out
+pictures differently.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from importlib import import_module
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from ..attribution import Attribution
+from ..errors import InputError, ShapeError, UnknownName
+from ..shapes import describe
+from .colours import heat_rgb as heat_rgb
+from .colours import overlay_rgb as overlay_rgb
+from .colours import signed_rgb as signed_rgb
+from .pictures import display_image as display_image
+from .pictures import is_image, need, parts
+from .pictures import pixel_map as pixel_map
+
+if TYPE_CHECKING:
+    from matplotlib.figure import Figure
+
+    from .panels import Panel
+
+KINDS = ("auto", "overlay", "heat", "signed", "bars")
+_MOST = 8  # examples drawn when nobody says which
+Names = Sequence[str] | Mapping[str, Sequence[str]] | None
+
+
+def plot(
+    attribution: Attribution,
+    *,
+    kind: str = "auto",
+    examples: int | Sequence[int] | None = None,
+    channels: str | int = "sum",
+    scale: float | None = None,
+    percentile: float = 99.0,
+    cell: int = 1,
+    names: Names = None,
+    top: int = 15,
+    path: str | Path | None = None,
+) -> Figure:
+    """Draw an attribution: images beside their maps, features and tokens as bars.
+
+    kind        "overlay": the signed map over the photograph in grey;  "signed": the map alone, orange raises F and blue lowers
+                it;  "heat": its magnitude;  "bars" for (B, N) and (B, T, D);  "auto": overlays for images, else bars
+    examples    which of them; the first 8 unless said
+    channels    "sum", the signed sum over channels, or the number of one
+    scale       the end of the colour scale (or of the bars' axis), which is symmetric about 0 and shared by all examples
+    percentile  where the colour scale ends without ``scale``: at this percentile of |map| over all examples drawn
+    cell        show sums over squares of this many pixels, which are easier to read than single ones
+    names       of features or tokens; a mapping by input where there are several
+    top         how many features to name; one bar adds up the others
+    path        also write the figure to this file
+
+    Errors: ``MissingExtra`` without matplotlib; ``UnknownName`` for another kind; ``InputError`` for examples, channels, scales
+    or names that do not fit; ``ShapeError`` for examples of more than three axes.
+    """
+    need("matplotlib", "plot", "plot()")
+    if kind not in KINDS:
+        raise UnknownName("kind of plot", kind, KINDS)
+    if scale is not None and not scale > 0:
+        raise InputError(f"scale is a positive number, not {scale}.")
+    shown = _chosen(examples, len(attribution))
+    look = import_module(".panels", __package__)
+    panels: list[Panel] = []
+    for name, part in parts(attribution):
+        if _drawn_as(kind, part) == "bars":
+            panels.append(look.Bars(part, name, shown, scale, _names_of(names, name, part), top))
+        else:
+            images = look.Images(
+                part, name, shown, "overlay" if kind == "auto" else kind, channels, scale, percentile, cell
+            )
+            panels.append(images)
+    count = len(attribution)
+    remark = f"the first {_MOST} of {count} examples" if examples is None and count > _MOST else ""
+    figure: Figure = look.draw(attribution, shown, panels, remark)
+    if path is not None:
+        figure.savefig(path)
+    return figure
+
+
+def _chosen(examples: int | Sequence[int] | None, count: int) -> list[int]:
+    if examples is None:
+        return list(range(min(count, _MOST)))
+    chosen = [examples] if isinstance(examples, int) else [int(i) for i in examples]
+    wrong = next((i for i in chosen if not -count <= i < count), None)
+    if wrong is not None or not chosen:
+        raise InputError(f"examples={examples} names none of the {count} examples, 0 to {count - 1}.")
+    return [i % count for i in chosen]
+
+
+def _drawn_as(kind: str, part: Attribution) -> str:
+    axes = part.values.ndim - 1
+    if axes > 3:
+        raise ShapeError(
+            f"Examples of shape {describe(part.values.shape[1:])} have no picture: sum over an axis first."
+        )
+    if kind == "auto":
+        return "overlay" if axes == 3 else "bars"
+    if (kind == "bars") == (axes == 3):
+        fits = "'overlay', 'signed' or 'heat'" if is_image(part) else "'bars'"
+        raise InputError(f"kind={kind!r} does not fit examples of shape {describe(part.values.shape[1:])}: use {fits}.")
+    return kind
+
+
+def _names_of(names: Names, part: str, attribution: Attribution) -> list[str] | None:
+    chosen: Any = names.get(part) if isinstance(names, Mapping) else names
+    if chosen is None:
+        return None
+    count = attribution.values.shape[1] if attribution.values.ndim > 1 else 1
+    if len(chosen) != count:
+        raise InputError(f"There are {len(chosen)} names for {count} features: give one for each.")
+    return [str(name) for name in chosen]

@@ -1,0 +1,176 @@
+"""Attributions as HTML: a fragment for notebooks, a page for a meeting.
+
+A page is one file: styles and pictures inside, no script, nothing fetched from anywhere, light or dark as the reader's system
+is, fit to print. The template escapes every text; the only markup it is given is its own.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+import html
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from importlib import metadata
+from typing import Any
+
+import torch
+
+from ..attribution import Attribution, mapped
+from ..errors import InputError, MissingExtra
+from ..shapes import describe
+from .colours import Numbers, Pixels, overlay_rgb, ramp, signed_rgb
+from .pictures import data_uri, display_image, is_image, limit_of, need, pixel_map
+from .views import Result, result
+from .words import INCOMPLETE, incomplete, number, percent, target_of
+
+_THUMBNAILS = 8
+_SMALL = 96  # pictures with a shorter side than this are shown pixel by pixel
+
+
+@dataclass(frozen=True)
+class Case:
+    """One photograph explained.
+
+    predictions  what the model says of it: (class, probability), likeliest first
+    target       the scalar explained, in words
+    results      by method name, each the attribution of this one image
+    """
+
+    name: str
+    predictions: Sequence[tuple[str, float]]
+    target: str
+    results: Mapping[str, Attribution]
+
+
+@dataclass(frozen=True)
+class _CaseView:
+    name: str
+    target: str
+    photograph: str
+    pixelated: bool
+    output: str
+    predictions: tuple[tuple[str, float, str], ...]
+    results: tuple[Result, ...]
+
+
+def page(cases: Sequence[Case], *, title: str) -> str:
+    """Cases as one self-contained HTML file.
+
+    Errors: ``MissingExtra`` without jinja2 or pillow; ``InputError`` or ``ShapeError`` for results that are not of one image.
+    """
+    jinja2 = need("jinja2", "report", "page()")
+    templates = jinja2.Environment(
+        loader=jinja2.PackageLoader(__package__),
+        autoescape=True,
+        undefined=jinja2.StrictUndefined,
+        trim_blocks=True,
+        lstrip_blocks=True,
+    )
+    text: str = templates.get_template("page.html.j2").render(
+        title=title,
+        cases=[_case(case) for case in cases],
+        signed=", ".join(ramp("signed")[1]),
+        overlay=", ".join(ramp("overlay")[1]),
+        incomplete=f"{100 * INCOMPLETE:.0f} %",
+        versions={"integrand": metadata.version("integrand"), "torch": torch.__version__},
+    )
+    return text
+
+
+def _case(case: Case) -> _CaseView:
+    if not case.results:
+        raise InputError(f"The case {case.name!r} has no results: give it at least one attribution.")
+    results = tuple(result(name, attribution) for name, attribution in case.results.items())
+    first = next(iter(case.results.values()))
+    photograph = display_image(first, 0)
+    return _CaseView(
+        case.name,
+        case.target,
+        data_uri(photograph),
+        min(photograph.shape[:2]) < _SMALL,
+        number(float(first.output[0])),
+        tuple((name, float(p), percent(float(p))) for name, p in case.predictions),
+        results,
+    )
+
+
+# --- notebooks --------------------------------------------------------------------------------------------------------
+
+_STYLE = (
+    "<style>.integrand{font:13px/1.45 system-ui,sans-serif}.integrand table{border-collapse:collapse;margin:.4em 0}"
+    ".integrand td,.integrand th{padding:.2em .8em .2em 0;text-align:right;font-variant-numeric:tabular-nums;vertical-align:middle}"
+    ".integrand th{font-weight:600;opacity:.7}.integrand td:first-child,.integrand th:first-child,.integrand .text{text-align:left}"
+    ".integrand img{height:72px;margin-right:3px;border-radius:2px;vertical-align:middle;image-rendering:auto}"
+    ".integrand .pixels{image-rendering:pixelated}.integrand .bad{color:#d1004b;font-weight:600}"
+    ".integrand small{opacity:.75}.integrand code{font-size:12px}</style>"
+)
+
+
+def fragment(attribution: Attribution) -> str:
+    """An attribution in a notebook: up to eight examples with output, change, residual, gap and thumbnails.
+
+    Needs nothing beyond the core; without pillow there are no thumbnails, and it says so.
+    """
+    shown = range(min(len(attribution), _THUMBNAILS))
+    pictures, remark = _thumbnails(attribution, len(shown))
+    head = ["example", *(["input, overlay, map"] if pictures else []), "F(x)", "change", "residual", "gap", "target"]
+    rows = [_row(attribution, i, pictures) for i in shown]
+    if len(attribution) > len(shown):
+        rows.append(f'<tr><td colspan="{len(head)}">… and {len(attribution) - len(shown)} more</td></tr>')
+    head_cells = "".join(f"<th{_text(name)}>{name}</th>" for name in head)
+    return (
+        f'{_STYLE}<div class="integrand"><code>{html.escape(repr(attribution.method))}</code>'
+        f"<table><tr>{head_cells}</tr>{''.join(rows)}</table><small>{remark}{_effort(attribution)}</small></div>"
+    )
+
+
+def _text(name: str) -> str:
+    return ' class="text"' if name in ("target", "input, overlay, map") else ""
+
+
+def _row(attribution: Attribution, i: int, pictures: Sequence[str]) -> str:
+    gap = float(attribution.gap[i])
+    change = float((attribution.weights[:, i] * attribution.change[:, i]).sum())
+    mark = '<span class="bad">▲ incomplete {}</span>' if incomplete(gap) else "{}"
+    cells = [
+        f"<td>{i}</td>",
+        *([f'<td class="text">{pictures[i]}</td>'] if pictures else []),
+        *(f"<td>{number(v)}</td>" for v in (float(attribution.output[i]), change, float(attribution.residual[i]))),
+        f"<td>{mark.format(percent(gap))}</td>",
+        f'<td class="text">{html.escape(target_of(attribution, i))}</td>',
+    ]
+    return f"<tr>{''.join(cells)}</tr>"
+
+
+def _thumbnails(attribution: Attribution, count: int) -> tuple[list[str], str]:
+    """The pictures of each example, and what to know of them."""
+    if not is_image(attribution):
+        shape: Any = mapped(lambda t: describe(t.shape), attribution.values)
+        return [], f"values {html.escape(str(shape))} · "
+    maps = [pixel_map(attribution, i) for i in range(count)]
+    limit = limit_of(maps)
+    try:
+        made = [_pictures(attribution, i, maps[i], limit) for i in range(count)]
+    except MissingExtra as missing:
+        return [], f"{html.escape(str(missing))} · "
+    return made, f"orange raises F, blue lowers it; colours end at ±{number(limit)} for all examples · "
+
+
+def _pictures(attribution: Attribution, i: int, values: Numbers, limit: float) -> str:
+    photograph = display_image(attribution, i)
+    shown: tuple[Pixels | Numbers, ...] = (
+        photograph,
+        overlay_rgb(photograph, values, limit),
+        signed_rgb(values, limit),
+    )
+    style = "pixels" if min(values.shape) < _SMALL else ""
+    names = ("input", "overlay", "map")
+    return "".join(
+        f'<img class="{style}" alt="{name} {i}" src="{data_uri(picture, 144)}">'
+        for name, picture in zip(names, shown, strict=True)
+    )
+
+
+def _effort(attribution: Attribution) -> str:
+    cost = dataclasses.asdict(attribution.cost)
+    return "{gradients:,} gradients, {values:,} values, {calls:,} model calls, {seconds:.2f} s".format(**cost)

@@ -1,0 +1,253 @@
+"""What ``plot`` is made of: a panel draws one input of every example, and explains its scale once.
+
+Images are a photograph, a map, and a colour bar; bars are features by size or tokens in order. The only file that
+imports matplotlib.
+"""
+
+from __future__ import annotations
+
+import io
+from collections.abc import Sequence
+from dataclasses import dataclass
+from functools import cached_property
+from typing import Any, Protocol
+
+import numpy as np
+from matplotlib.axes import Axes
+from matplotlib.backends.backend_agg import FigureCanvasAgg
+from matplotlib.cm import ScalarMappable
+from matplotlib.colors import ListedColormap, Normalize
+from matplotlib.figure import Figure
+
+from ..attribution import Attribution
+from .colours import Numbers, Pixels, heat_rgb, overlay_rgb, ramp, signed_rgb
+from .pictures import column_values, display_image, limit_of, pixel_map, token_sums
+from .words import headline, incomplete, number, shortened
+
+INK, MUTED, ALARM = "#24272b", "#70757d", "#b0003a"
+RAISES, LOWERS = ramp("overlay", 3)[1][2], ramp("overlay", 3)[1][0]
+_DPI = 150
+_SCALE = 0.09  # inches of colour
+_LONGEST = 40  # tokens that still get a line each
+
+
+class Panel(Protocol):
+    """One input: how much room it takes (inches), one example of it, and its scale."""
+
+    widths: tuple[float, ...]
+
+    @property
+    def height(self) -> float: ...
+
+    def draw(self, axes: Any, example: int) -> None: ...
+
+    def legend(self, figure: Figure, axes: Any) -> None: ...
+
+
+class Picture(Figure):
+    """A figure that shows itself in a notebook, whether or not pyplot was ever imported."""
+
+    def _repr_png_(self) -> bytes:
+        file = io.BytesIO()
+        self.savefig(file, format="png")
+        return file.getvalue()
+
+
+def draw(attribution: Attribution, shown: Sequence[int], panels: Sequence[Panel], remark: str) -> Figure:
+    """All panels of all shown examples on one figure, a row each; the scales have the last row."""
+    widths = [w for panel in panels for w in panel.widths]
+    heights = [max(panel.height for panel in panels)] * len(shown) + [_SCALE]
+    figure = Picture(figsize=(sum(widths), sum(heights) + 0.5), dpi=_DPI, layout="constrained", facecolor="white")
+    FigureCanvasAgg(figure)
+    grid = figure.subplots(len(heights), len(widths), squeeze=False, width_ratios=widths, height_ratios=heights)
+    for row, example in zip(grid, shown, strict=False):
+        _entitle(row[0], attribution, example)
+    first = 0
+    for panel in panels:
+        own = grid[:, first : first + len(panel.widths)]
+        for row, example in zip(own, shown, strict=False):
+            panel.draw(row, example)
+        panel.legend(figure, own)
+        first += len(panel.widths)
+    if remark:
+        figure.supxlabel(remark, fontsize=7, color=MUTED, parse_math=False)
+    return figure
+
+
+def _entitle(axes: Axes, attribution: Attribution, example: int) -> None:
+    marked = incomplete(float(attribution.gap[example]))
+    axes.set_title(
+        headline(attribution, example), loc="left", fontsize=8, color=ALARM if marked else INK, parse_math=False
+    )
+
+
+# --- images -----------------------------------------------------------------------------------------------------------
+
+
+@dataclass(frozen=True)
+class Images:
+    """The photograph and its map, for every example on the same scale."""
+
+    attribution: Attribution
+    name: str
+    shown: Sequence[int]
+    kind: str
+    channels: str | int
+    scale: float | None
+    percentile: float
+    cell: int
+
+    widths = (3.1, 3.1)
+
+    @property
+    def height(self) -> float:
+        high, wide = self.attribution.values.shape[-2:]
+        return float(min(6.0, 3.1 * high / wide)) + 0.3
+
+    @cached_property
+    def maps(self) -> dict[int, Numbers]:
+        return {i: pixel_map(self.attribution, i, channels=self.channels, cell=self.cell) for i in self.shown}
+
+    @cached_property
+    def limit(self) -> float:
+        return self.scale or limit_of(self.maps.values(), self.percentile)
+
+    def draw(self, axes: Any, example: int) -> None:
+        photograph = display_image(self.attribution, example)
+        axes[0].imshow(photograph)
+        axes[1].imshow(self._painted(photograph, self.maps[example]))
+        axes[1].set_title(self.name, loc="right", fontsize=8, color=MUTED, parse_math=False)
+        for one in axes:
+            one.set_axis_off()
+
+    def _painted(self, photograph: Numbers, values: Numbers) -> Pixels:
+        if self.kind == "overlay":
+            return overlay_rgb(photograph, values, self.limit)
+        return heat_rgb(values, self.limit) if self.kind == "heat" else signed_rgb(values, self.limit)
+
+    def legend(self, figure: Figure, axes: Any) -> None:
+        """The colour bar: the colours as they are drawn, the limits as they are."""
+        heat = self.kind == "heat"
+        # Maps of zeros have no scale; the bar then shows the colours and says so.
+        limit = self.limit or 1.0
+        scale = ScalarMappable(Normalize(0 if heat else -limit, limit), ListedColormap(ramp(self.kind, 255)[0] / 255))
+        at = [0, limit] if heat else [-limit, 0, limit]
+        axes[-1][0].set_axis_off()
+        bar = figure.colorbar(
+            scale, cax=axes[-1][1], orientation="horizontal", ticks=at, extend="max" if heat else "both"
+        )
+        bar.ax.set_xticklabels([number(t) for t in at] if self.limit else [""] * len(at), fontsize=7, color=INK)
+        bar.ax.tick_params(length=2, pad=2)
+        bar.outline.set_visible(False)
+        bar.set_label(self._meaning(), fontsize=7, color=MUTED)
+
+    def _meaning(self) -> str:
+        if not self.limit:
+            return "every map is zero everywhere"
+        what = "sum over channels" if self.channels == "sum" else f"channel {self.channels}"
+        where = f"{self.cell}×{self.cell} cell" if self.cell > 1 else "pixel"
+        size = "|contribution|" if self.kind == "heat" else "contribution"
+        return f"{size} to F per {where} ({what})"
+
+
+# --- bars -------------------------------------------------------------------------------------------------------------
+
+
+@dataclass(frozen=True)
+class Bars:
+    """A bar for every token in order, or for the largest features with one more for all others."""
+
+    attribution: Attribution
+    name: str
+    shown: Sequence[int]
+    scale: float | None
+    names: Sequence[str] | None
+    top: int
+
+    widths = (6.2,)
+
+    @property
+    def height(self) -> float:
+        bars = max(len(self.bars(i)[0]) for i in self.shown)
+        return 2.2 if self._long else 0.55 + 0.19 * bars
+
+    @property
+    def _tokens(self) -> bool:
+        return bool(self.attribution.values.ndim == 3)
+
+    @property
+    def _long(self) -> bool:
+        return self._tokens and self.attribution.values.shape[1] > _LONGEST
+
+    @property
+    def _rest(self) -> bool:
+        """Whether the last bar adds up what is not named; for one feature it would only hide the name."""
+        return not self._tokens and self.attribution.values[0].numel() > self.top + 1
+
+    @cached_property
+    def limit(self) -> float:
+        # A bar that is cut off cannot be read, so the longest sets the scale.
+        return self.scale or limit_of([self.bars(i)[0] for i in self.shown], 100)
+
+    def bars(self, example: int) -> tuple[Numbers, list[str]]:
+        """Lengths and labels, from the top."""
+        values = self.attribution.values[example]
+        if self._tokens:
+            sums = token_sums(values)
+            return sums, [self._label(i, "token") for i in range(len(sums))]
+        lengths = column_values(values)
+        order = np.argsort(-np.abs(lengths), kind="stable")
+        if not self._rest:
+            return lengths[order], [self._label(i, "feature") for i in order]
+        largest, others = order[: self.top], order[self.top :]
+        labels = [self._label(i, "feature") for i in largest]
+        return np.append(lengths[largest], lengths[others].sum()), [*labels, f"{len(others)} others"]
+
+    def _label(self, i: int, what: str) -> str:
+        return f"{what} {i}" if self.names is None else shortened(self.names[i], 28)
+
+    def draw(self, axes: Any, example: int) -> None:
+        (one,) = axes
+        lengths, labels = self.bars(example)
+        colours = [RAISES if v > 0 else LOWERS for v in lengths]
+        if self._rest:
+            colours[-1] = MUTED
+        if self._long:
+            self._draw_long(one, lengths, colours)
+        else:
+            self._draw_lines(one, lengths, labels, colours)
+        _plain(one)
+
+    def _draw_lines(self, one: Axes, lengths: Numbers, labels: list[str], colours: list[str]) -> None:
+        limit = self.limit or 1.0
+        at = np.arange(len(lengths))
+        one.barh(at, lengths, color=colours, height=0.72)
+        one.axvline(0, color=INK, linewidth=0.6)
+        one.set_yticks(at, labels, fontsize=7, color=INK, parse_math=False)
+        one.set_ylim(len(at) - 0.4, -0.6)
+        one.set_xlim(-1.22 * limit, 1.22 * limit)  # room for the numbers
+        for y, v in zip(at, lengths, strict=True):
+            shift = (3 if v >= 0 else -3, 0)
+            one.annotate(number(v), (v, y), shift, textcoords="offset points", fontsize=6.5, color=MUTED,
+                         va="center", ha="left" if v >= 0 else "right", annotation_clip=True)  # fmt: skip
+
+    def _draw_long(self, one: Axes, lengths: Numbers, colours: list[str]) -> None:
+        limit = self.limit or 1.0
+        one.bar(np.arange(len(lengths)), lengths, color=colours, width=0.85)
+        one.axhline(0, color=INK, linewidth=0.6)
+        one.set_ylim(-1.05 * limit, 1.05 * limit)
+        one.set_xlim(-1, len(lengths))
+        one.set_xlabel("token", fontsize=7, color=MUTED)
+
+    def legend(self, figure: Figure, axes: Any) -> None:
+        """What the length of a bar means, under the last of them."""
+        text = f"{self.name + ': ' if self.name else ''}contribution to F"
+        axes[-1][0].set_axis_off()
+        last = axes[-2][0]
+        (last.set_ylabel if self._long else last.set_xlabel)(text, fontsize=7, color=MUTED, parse_math=False)
+
+
+def _plain(axes: Any) -> None:
+    for side in axes.spines.values():
+        side.set_visible(False)
+    axes.tick_params(length=0, labelsize=7, labelcolor=INK)

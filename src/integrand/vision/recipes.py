@@ -1,0 +1,171 @@
+"""How a method is set up when all there is is a picture.
+
+A published method leaves open where it starts from. For a photograph there are usual answers, and these are they:
+
+    one baseline          black
+    several baselines     black, white, grey, two uniform noises, one other photograph; 25 nodes each
+    references of IG2     2 photographs that the model takes for what it ranks 2nd to 4th for this one ("relevant"; else of
+                          other classes), 25 steps, 4 nodes in each
+
+``Setting`` holds what is known (what was asked for, and which other photographs there are); ``method`` turns a name and a setting
+into a Method. Names without a recipe of their own are set up by what their first argument is called, so a method that is
+published tomorrow works today.
+"""
+
+from __future__ import annotations
+
+import inspect
+from collections.abc import Callable, Iterable, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+from torch import Tensor
+
+from ..baseline import Baseline, Constant, Given, Relevant, Uniform, as_baseline
+from ..errors import InputError, UnknownName
+from ..methods import BASELINES, about
+from ..rule import GaussLegendre, Midpoint
+
+PHOTO = "photo"
+"""The name of the baseline that is one other photograph."""
+
+ONE = ("black",)
+SEVERAL = ("black", "white", "grey", "noise", "noise", PHOTO)
+NODES = 25
+"""Of each of several baselines."""
+STEPS, STEP_NODES, REFERENCES = 25, 4, 2
+"""Of IG2: together about 250 gradients, half a minute for EfficientNet-Lite0 on two cores."""
+
+PHOTOGRAPHS = (
+    "rocket",
+    "coffee",
+    "chelsea",
+    "astronaut",
+    "motorcycle_left",
+    "camera",
+    "horse",
+    "coins",
+    "moon",
+    "page",
+    "retina",
+)
+"""The samples that serve as other photographs, the one for baselines first; they are of eleven different classes to ImageNet models."""
+
+
+@dataclass(frozen=True, eq=False)
+class Setting:
+    """What methods are set up with.
+
+    baselines  names and numbers as they were asked for; empty for each method's usual ones
+    photo      one other photograph (C, H, W), where there is one
+    pool       photographs (N, C, H, W) to choose IG2's references from, and ``others``, how many of them the model gives another
+               class than the picture to explain
+    nodes      gradients per baseline, and per step for IG2; None for the usual
+    """
+
+    baselines: tuple[str, ...] = ()
+    photo: Tensor | None = None
+    pool: Tensor | None = None
+    others: int = 0
+    nodes: int | None = None
+
+
+def method(name: str, setting: Setting) -> Any:
+    """The method called ``name``, set up for a picture.
+
+    Errors: ``UnknownName`` for the method or a baseline, ``InputError`` when there is nothing to start from.
+
+    >>> from integrand.vision import recipes
+    >>> recipes.method("integrated", recipes.Setting(nodes=8))
+    Method(Colour((0.0,), 'black'), rule=GaussLegendre(8))
+    """
+    build = about(name).build
+    accepted = inspect.signature(build).parameters
+    recipe = _BY_NAME.get(name) or _BY_ARGUMENT.get(next(iter(accepted)), _bare)
+    options = recipe(setting)
+    if setting.nodes is not None:
+        options.setdefault("rule", GaussLegendre(setting.nodes))
+    return build(**{key: value for key, value in options.items() if key in accepted})
+
+
+def check(methods: Iterable[str], baselines: Iterable[str]) -> None:
+    """Refuse names that are not known, before any work. Errors: ``UnknownName`` with the nearest names."""
+    for one in methods:
+        about(one)
+    for one in baselines:
+        _baseline(one, 0, None)
+
+
+def wants(name: str) -> str | None:
+    """What a method looks for in a setting besides baselines: "photo", "pool", or nothing."""
+    if name in _BY_NAME:
+        return "pool"
+    first = next(iter(inspect.signature(about(name).build).parameters))
+    return "photo" if _BY_ARGUMENT.get(first) is _several else None
+
+
+def _one(setting: Setting) -> dict[str, Any]:
+    made = baselines(setting.baselines or ONE, setting.photo)
+    return {"baseline": made[0] if len(made) == 1 else made}
+
+
+def _several(setting: Setting) -> dict[str, Any]:
+    made = baselines(setting.baselines or SEVERAL, setting.photo)
+    return {"baselines": made, "references": made, "rule": GaussLegendre(setting.nodes or NODES)}
+
+
+def _bare(setting: Setting) -> dict[str, Any]:
+    return {}
+
+
+def _ig2(setting: Setting) -> dict[str, Any]:
+    if setting.pool is None or not setting.others:
+        raise InputError(
+            "ig2 walks towards pictures that the model gives another class, and there are none: give some with --references."
+        )
+    references = Relevant(setting.pool, min(REFERENCES, setting.others))
+    return {
+        "references": references,
+        "steps": STEPS,
+        "rule": Midpoint(setting.nodes or STEP_NODES),
+        "record": ("path",),
+    }
+
+
+_Recipe = Callable[[Setting], dict[str, Any]]
+_BY_NAME: dict[str, _Recipe] = {"ig2": _ig2}
+_BY_ARGUMENT: dict[str, _Recipe] = {"baseline": _one, "baselines": _several, "references": _several}
+"""For methods without a recipe of their own: by the name of their first argument."""
+
+
+def baselines(names: Sequence[str], photo: Tensor | None = None) -> list[Baseline]:
+    """Baselines by name or number; every further "noise" is another noise, and "photo" is left out where there is none.
+
+    Errors: ``UnknownName`` with the nearest names, ``InputError`` when nothing is left.
+    """
+    made: list[Baseline] = []
+    for place, name in enumerate(names):
+        made += _baseline(name, names[:place].count(name), photo)
+    if not made:
+        raise InputError("There is no other photograph to serve as the baseline: give one with --references.")
+    return made
+
+
+def _baseline(name: str, before: int, photo: Tensor | None) -> Iterable[Baseline]:
+    if name == PHOTO:
+        return () if photo is None else (Given(photo[None], "photo"),)
+    if name == "noise":
+        return (Uniform(seed=before),)
+    number = _number(name)
+    if number is not None:
+        return (Constant(number, name),)
+    if name not in BASELINES:
+        raise UnknownName("baseline", name, (*BASELINES, PHOTO))
+    return (as_baseline(name, BASELINES),)
+
+
+def _number(text: str) -> float | None:
+    try:
+        return float(text)
+    except ValueError:
+        return None

@@ -1,0 +1,425 @@
+"""Weightings: D against brute force, and everything that fitness cannot judge."""
+
+from __future__ import annotations
+
+import itertools
+import math
+from collections.abc import Callable
+from typing import Any
+
+import pytest
+import torch
+from torch import Tensor
+
+import integrand as ig
+from integrand.segment import Evaluation
+from integrand.weighting import Weighed, beforehand, feature_map, feature_scores
+from tests.problems import Counting, softplus_cnn, sure, tanh_mlp, wave
+
+N = 12  # features of the toys
+
+
+class Score(ig.fields.Field):
+    """A field whose score is any function of which features are left: F(z) = curve(z), z of ones and zeros."""
+
+    def __init__(self, curve: Callable[[Tensor], Tensor]) -> None:
+        self.curve = curve
+        self.packer = ig.fields.Packer(10_000)
+        self.calls: list[int] = []
+
+    def evaluate(self, z: Tensor, index: Tensor, *, gradient: bool = True) -> Any:
+        assert not gradient
+        self.calls.append(len(z))
+        return Evaluation(self.curve(z), z.new_empty(0))
+
+
+def maps(*shape: int, seed: int = 1) -> Tensor:
+    return torch.randn(*shape, generator=torch.Generator().manual_seed(seed), dtype=torch.float64)
+
+
+def judged(shares: Tensor, curve: Callable[[Tensor], Tensor], **options: Any) -> Weighed:
+    """Fitness of shares (R, B, N) on inputs of ones whose replacement is zero."""
+    fitness = ig.weightings.Fitness(ig.baselines.Constant(0.0), **options)
+    return fitness(shares, torch.ones(shares.shape[1:], dtype=torch.float64), Score(curve))
+
+
+def weighted_sum(z: Tensor) -> Tensor:
+    """Monotone in what is left, with a weight of its own for every feature."""
+    w = torch.arange(1, z.shape[1] + 1, dtype=torch.float64)
+    return 0.9 * (z * w).sum(1) / w.sum()
+
+
+def brute_force(share: Tensor, curve: Callable[[Tensor], Tensor], ratio: float = 0.5) -> int:
+    """min {k : p(x without its k top features) ≤ ratio · p(x)}, trying every k."""
+    order = sorted(range(len(share)), key=lambda i: (-float(share[i]), i))
+    whole = float(curve(torch.ones(1, len(share)).double()))
+    for k in range(1, len(share) + 1):
+        left = torch.ones(1, len(share)).double()
+        left[0, order[:k]] = 0
+        if float(curve(left)) <= ratio * whole:
+            return k
+    return len(share)
+
+
+@pytest.mark.parametrize("ratio", [0.1, 0.5, 0.9])
+def test_fitness_is_the_definition_on_monotone_scores(ratio: float) -> None:
+    shares = maps(7, 3, N)
+    found = judged(shares, weighted_sum, ratio=ratio)
+    for r, b in itertools.product(range(7), range(3)):
+        assert int(found.fitness[r, b]) == brute_force(shares[r, b], weighted_sum, ratio)
+    assert len(found.fitness.unique()) > 2
+
+
+def test_weights_are_one_over_fitness() -> None:
+    found = judged(maps(7, 3, N), weighted_sum)
+    for b in range(3):
+        merit = [1 / float(d) for d in found.fitness[:, b]]
+        assert found.weights[:, b].tolist() == pytest.approx([m / sum(merit) for m in merit], abs=1e-15)
+
+
+def test_ties_rank_by_position() -> None:
+    found = judged(torch.ones(1, 1, N).double(), weighted_sum)
+    assert int(found.fitness) == brute_force(torch.ones(N), weighted_sum) == 9
+
+
+def test_the_sign_counts() -> None:
+    """Features that speak against the class rank last, however loudly."""
+    share = torch.tensor([3.0, -100.0, 2.0, 1.0])
+    curve = lambda z: 0.2 * z[:, 0] + 0.2 * z[:, 2] + 0.2 * z[:, 3]  # noqa: E731
+    assert int(judged(share[None, None].double(), curve).fitness) == brute_force(share, curve) == 2
+
+
+@pytest.mark.parametrize("seed", range(12))
+def test_where_the_score_is_not_monotone_the_k_returned_halves_it(seed: int) -> None:
+    """The search may not find the smallest k there, but what it returns is one, and k − 1 is not."""
+    generator = torch.Generator().manual_seed(seed)
+    table = torch.rand(N + 1, generator=generator, dtype=torch.float64)
+    table[0], table[N] = 0.0, 0.8  # nothing left, everything left
+    curve = lambda z: table[z.sum(1).round().long()]  # noqa: E731
+    shares = torch.rand(5, 2, N, generator=generator, dtype=torch.float64)
+    found = judged(shares, curve)
+    for d in found.fitness.flatten().tolist():
+        assert table[N - d] <= 0.4
+        assert table[N - d + 1] > 0.4
+
+
+def test_a_score_that_rises_before_it_falls() -> None:
+    """Half at once for k = 1 or 2, whole for k = 3 … 9, gone from 10 on: 1 and 10 are crossings, 5 is none."""
+    table = torch.tensor([0.0, 0.0, 0.0, *[0.8] * 7, 0.3, 0.3, 0.8]).double()
+    found = judged(torch.rand(1, 1, N).double(), lambda z: table[z.sum(1).round().long()])
+    assert int(found.fitness) in (1, 10)
+
+
+# --- what fitness cannot judge ----------------------------------------------------------------------------------------
+
+
+def test_a_score_that_never_halves() -> None:
+    found = judged(maps(3, 2, N), lambda z: 0.6 + 0.3 * z.mean(1))
+    assert found.fitness.tolist() == [[N, N]] * 3
+    torch.testing.assert_close(found.weights, torch.full((3, 2), 1 / 3, dtype=torch.float64))
+    assert all("0.9) does not fall to 0.5 of itself even with every feature replaced; try another fill" in r for r in found.reasons)
+
+
+def test_a_probability_too_low() -> None:
+    found = judged(maps(3, 1, N), lambda z: 0.01 * weighted_sum(z) / 0.9)
+    assert found.reasons == ("the class probability is only 0.01, too low to be halved meaningfully; explain a likelier class",)
+    assert judged(maps(3, 1, N), lambda z: 0.01 * weighted_sum(z), least=0.001).reasons == (None,)
+
+
+def test_a_score_that_is_not_positive() -> None:
+    found = judged(maps(3, 1, N), lambda z: -weighted_sum(z))
+    assert found.fitness.unique().tolist() == [N]
+    assert "does not fall" in found.reasons[0]
+
+
+def test_all_equal() -> None:
+    found = judged(maps(1, 2, N).expand(4, 2, N), weighted_sum)
+    d = found.fitness[0].tolist()
+    assert found.reasons == tuple(f"all baselines need the same number of features ({n})" for n in d)
+    torch.testing.assert_close(found.weights, torch.full((4, 2), 0.25).double(), rtol=0, atol=1e-15)
+
+
+def test_one_baseline_is_not_a_comparison() -> None:
+    assert judged(maps(1, 2, N), weighted_sum).reasons == (None, None)
+
+
+def test_reasons_are_each_examples_own() -> None:
+    shares = maps(3, 2, N)
+    shares[:, 1] = shares[0, 1]
+    reasons = judged(shares, weighted_sum).reasons
+    assert reasons[0] is None
+    assert reasons[1].startswith("all baselines need")
+
+
+def test_a_baseline_that_is_the_input() -> None:
+    """Its share is zero everywhere, so it ranks nothing: the worst D, and no NaN."""
+    shares = maps(3, 2, N)
+    shares[1] = 0
+    found = judged(shares, weighted_sum)
+    assert found.fitness[1].tolist() == [N, N]
+    assert bool((found.weights[1] == found.weights.min(0).values).all())
+    assert bool((found.weights[1] < found.weights[0]).all())
+    assert bool(torch.isfinite(found.weights).all())
+
+
+def test_the_reason_becomes_a_warning() -> None:
+    model = tanh_mlp()
+    same = [0.0, 0.0]
+    with pytest.warns(ig.errors.FitnessWarning, match="Fitness says nothing about example 0: "):
+        made = ig.explain(model, wave(1, 6), target="predicted", method="weighted", baseline=same, fill=0.0)
+    assert made.reasons[0]
+    assert made.weights.tolist() == [[0.5], [0.5]]
+
+
+# --- keep -------------------------------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("keep", [0.0, 0.25, 0.9, 0.95, 1.0])
+def test_keep(keep: float) -> None:
+    """w_b of less than keep × the mean weight are dropped and shared out."""
+    shares = maps(9, 4, N)
+    plain, found = judged(shares, weighted_sum), judged(shares, weighted_sum, keep=keep)
+    for b in range(4):
+        w = plain.weights[:, b].tolist()
+        kept = [x if x >= keep / 9 else 0.0 for x in w]
+        assert found.weights[:, b].tolist() == pytest.approx([x / sum(kept) for x in kept], abs=1e-14)
+    assert torch.equal(found.fitness, plain.fitness)
+    assert bool((found.weights == 0).any()) is (keep >= 0.9)
+
+
+@pytest.mark.parametrize("dtype", [torch.float32, torch.float64])
+def test_keep_one_among_equals(dtype: torch.dtype) -> None:
+    """Rounding may not drop everybody: equal baselines are all exactly average."""
+    fitness = ig.weightings.Fitness(ig.baselines.Constant(0.0), keep=1.0)
+    for count, d in itertools.product(range(2, 30), range(1, 30)):
+        weights = fitness._filtered(1 / torch.full((count, 1), float(d), dtype=dtype))
+        assert bool(torch.isfinite(weights).all()), (count, d)
+        assert float(weights.sum()) == pytest.approx(1, abs=1e-5)
+
+
+@pytest.mark.parametrize(
+    ("options", "message"),
+    [
+        ({"ratio": 0.0}, "ratio is between 0 and 1, not 0.0"),
+        ({"ratio": 1.0}, "ratio is between"),
+        ({"keep": -0.1}, r"keep is between 0 \(keep all\) and 1"),
+        ({"keep": 1.5}, "keep is between"),
+    ],
+)
+def test_refused(options: Any, message: str) -> None:
+    with pytest.raises(ig.errors.InputError, match=message):
+        ig.weightings.Fitness(ig.baselines.Mean(), **options)
+
+
+# --- cost -------------------------------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("features", [2, 3, 12, 100, 1000])
+def test_rounds(features: int) -> None:
+    """All searches of all references and examples advance in lock-step."""
+    score = Score(weighted_sum)
+    shares = maps(8, 5, features)
+    ig.weightings.Fitness(ig.baselines.Constant(0.0))(shares, torch.ones(5, features).double(), score)
+    assert len(score.calls) <= math.ceil(math.log2(features)) + 2
+    assert score.calls[0] == 2 * 5
+    assert all(rows <= 8 * 5 for rows in score.calls[1:])
+
+
+def test_rounds_through_explain(quiet: None) -> None:
+    model = Counting(softplus_cnn())
+    x = 0.5 + 0.5 * wave(3, 3, 8, 8)
+    made = ig.explain(
+        model, x, target="predicted", method="weighted", baseline=[0.0, 0.5, 1.0], rule=ig.rules.Midpoint(4), batch_size=10_000
+    )
+    # One call for "predicted", one for gradients, two for the change of F; the rest is the search.
+    search = model.calls - 4
+    assert search <= math.ceil(math.log2(64)) + 2
+    assert model.gradients == 3 * 3 * 4
+    assert made.cost.values == model.values - 3  # "predicted" is asked before the method
+
+
+def test_a_hopeless_search_is_not_made() -> None:
+    score = Score(lambda z: 0.6 + 0.3 * z.mean(1))
+    ig.weightings.Fitness(ig.baselines.Constant(0.0))(wave(3, 2, N), torch.ones(2, N).double(), score)
+    assert score.calls == [4]
+
+
+# --- features ---------------------------------------------------------------------------------------------------------
+
+
+def test_pixels_sum_channels_with_sign() -> None:
+    x = wave(2, 3, 4, 5)
+    groups = feature_map("pixels", x)
+    scores = feature_scores(wave(6, 2, 3, 4, 5), groups)
+    assert scores.shape == (6, 2, 20)
+    maps = wave(6, 2, 3, 4, 5)
+    for r, b, i, j in itertools.product(range(6), range(2), range(4), range(5)):
+        expected = sum(float(maps[r, b, c, i, j]) for c in range(3))
+        assert float(scores[r, b, 5 * i + j]) == pytest.approx(expected, abs=1e-14)
+
+
+@pytest.mark.parametrize(
+    ("shape", "kind", "count"),
+    [
+        ((3, 4, 5), "auto", 20),
+        ((3, 4, 5), "pixels", 20),
+        ((3, 4, 5), "elements", 60),
+        ((7, 4), "auto", 7),
+        ((7, 4), "tokens", 7),
+        ((7, 4), "elements", 28),
+        ((6,), "auto", 6),
+        ((6,), "columns", 6),
+    ],
+)
+def test_feature_maps(shape: tuple[int, ...], kind: str, count: int) -> None:
+    groups = feature_map(kind, wave(2, *shape))
+    assert groups.shape == shape
+    assert groups.unique().tolist() == list(range(count))
+    if kind == "tokens":
+        assert bool((groups == torch.arange(7)[:, None]).all())
+
+
+def test_label_maps() -> None:
+    x = wave(2, 3, 4, 5)
+    shared = torch.tensor([[0, 0, 7, 7, 7]] * 2 + [[0, 9, 9, 9, 9]] * 2)
+    groups = feature_map(shared, x)
+    assert groups.shape == (3, 4, 5)
+    assert groups[1].tolist() == torch.tensor([[0, 0, 1, 1, 1]] * 2 + [[0, 2, 2, 2, 2]] * 2).tolist()
+    scores = feature_scores(torch.ones(1, 2, 3, 4, 5), groups)
+    assert scores[0, 0].tolist() == [3.0 * 6, 3.0 * 6, 3.0 * 8]
+    own = torch.stack([shared, torch.zeros_like(shared)])
+    groups = feature_map(own, x)
+    assert groups.expand(2, 3, 4, 5)[1].unique().tolist() == [0]
+    scores = feature_scores(torch.ones(1, 2, 3, 4, 5), groups)
+    assert scores[0, 1].tolist() == [60.0, float("-inf"), float("-inf")]
+
+
+@pytest.mark.parametrize(
+    ("features", "error", "message"),
+    [
+        ("pixels", ig.errors.ShapeError, "features='pixels' does not fit examples of shape 6; choose from"),
+        ("words", ig.errors.ShapeError, "features='words'"),
+        (torch.zeros(6), ig.errors.InputError, "whole numbers, not torch.float32"),
+        (torch.zeros(4, 4, dtype=torch.long), ig.errors.ShapeError, "label map of shape 4x4 does not fit examples of shape 6"),
+    ],
+)
+def test_features_that_do_not_fit(features: Any, error: Any, message: str) -> None:
+    with pytest.raises(error, match=message):
+        feature_map(features, wave(2, 6))
+
+
+def superpixels(x: Tensor, side: int) -> Tensor:
+    i, j = torch.meshgrid(torch.arange(x.shape[2]) // side, torch.arange(x.shape[3]) // side, indexing="ij")
+    return i * 100 + j
+
+
+def test_superpixels_are_replaced_as_one(quiet: None) -> None:
+    """D on a label map, by hand: rank the summed map of each superpixel, replace them one after the other."""
+    model, x = sure(softplus_cnn(), torch.zeros(3, 8, 8).double(), 150.0), 0.5 + 0.5 * wave(2, 3, 8, 8)
+    labels = superpixels(x, 2)
+    made = ig.explain(model, x, target="predicted", method="weighted", baseline=[0.0, 1.0, "blurred"], features=labels, fill=0.0)
+    for r, b in itertools.product(range(3), range(2)):
+        sums = {int(n): float(made.shares[r, b][:, labels == n].sum()) for n in labels.unique()}
+        order = sorted(sums, key=lambda n: -sums[n])
+        scores = []
+        for k in range(17):
+            z = x[b : b + 1].clone()
+            for n in order[:k]:
+                z[:, :, labels == n] = 0
+            with torch.no_grad():
+                scores.append(float(model(z).softmax(1)[0, model(x[b : b + 1]).argmax()]))
+        d = int(made.fitness[r, b])
+        assert scores[d] <= scores[0] / 2 < scores[d - 1]
+
+
+def test_label_maps_of_their_own_equal_single_runs(quiet: None) -> None:
+    """Also for a baseline that equals the input: its D is the number of that example's own features."""
+    model, x = sure(softplus_cnn(), torch.zeros(3, 8, 8).double(), 150.0), 0.5 + 0.5 * wave(2, 3, 8, 8)
+    labels = torch.stack([superpixels(x, 4), superpixels(x, 2)])
+    references = torch.stack([torch.zeros_like(x), torch.ones_like(x), x])
+    run = lambda x, maps, refs: ig.explain(  # noqa: E731
+        model, x, target=1, method="weighted", baseline=refs, features=maps, fill=0.0, rule=ig.rules.Midpoint(5)
+    )
+    both = run(x, labels, references)
+    for b in range(2):
+        alone = run(x[b : b + 1], labels[b], references[:, b : b + 1])
+        assert alone.fitness[:, 0].tolist() == both.fitness[:, b].tolist()
+        torch.testing.assert_close(alone.values[0], both.values[b], rtol=0, atol=1e-10)
+
+
+# --- the fill ---------------------------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("fill", ["corners", "mean", "blurred", 0.3, ig.baselines.Constant(torch.tensor([0.1, 0.5, 0.9]))])
+def test_fills(fill: Any, quiet: None) -> None:
+    """D with every kind of fill is brute force with the same fill."""
+    model, x = sure(softplus_cnn(), torch.zeros(3, 8, 8).double(), 150.0), 0.5 + 0.5 * wave(1, 3, 8, 8)
+    field = ig.TorchField(model, int(model(x).argmax()))
+    method = ig.methods.weighted([0.0, 1.0], fill=fill, ratio=0.9, rule=ig.rules.Midpoint(5))
+    made = method(field, x)
+    blank = method.weighting.fill(x, field)[0, 0]
+    scores = [[float(field.score().value(_without(x[0], made.shares[r, 0], blank, k)[None])) for k in range(65)] for r in (0, 1)]
+    for r in (0, 1):
+        d = int(made.fitness[r, 0])
+        if scores[r][64] <= 0.9 * scores[r][0]:
+            assert scores[r][d] <= 0.9 * scores[r][0] < scores[r][d - 1]
+        else:
+            assert d == 64
+
+
+def _without(x: Tensor, share: Tensor, blank: Tensor, k: int) -> Tensor:
+    ranking = sorted(range(64), key=lambda n: -float(share[:, n // 8, n % 8].sum()))
+    z = x.clone()
+    for n in ranking[:k]:
+        z[:, n // 8, n % 8] = blank[:, n // 8, n % 8]
+    return z
+
+
+# --- the rest ---------------------------------------------------------------------------------------------------------
+
+
+def test_permuting_baselines_permutes_weights(quiet: None) -> None:
+    x, refs = wave(3, 6), wave(4, 3, 6, phase=2)
+    field = ig.TorchField(sure(tanh_mlp(), torch.zeros(6).double()), torch.tensor([2, 2, 0]))
+    one = ig.methods.weighted(refs, fill=0.0)(field, x)
+    order = torch.tensor([2, 0, 3, 1])
+    other = ig.methods.weighted(refs[order], fill=0.0)(field, x)
+    assert torch.equal(other.fitness, one.fitness[order])
+    torch.testing.assert_close(other.weights, one.weights[order], rtol=0, atol=1e-15)
+    torch.testing.assert_close(other.values, one.values, rtol=0, atol=1e-14)
+    assert len(one.weights[:, 0].unique()) > 1
+
+
+def test_identical_baselines_are_uniform_and_integrated_gradients(quiet: None) -> None:
+    x, field = wave(3, 6), ig.TorchField(tanh_mlp(), 1)
+    made = ig.methods.weighted([0.2, 0.2, 0.2], fill=0.0)(field, x)
+    torch.testing.assert_close(made.weights, torch.full((3, 3), 1 / 3, dtype=torch.float64), rtol=0, atol=1e-15)
+    single = ig.methods.integrated(0.2, rule=ig.rules.GaussLegendre(25))(field, x)
+    torch.testing.assert_close(made.values, single.values, rtol=0, atol=1e-14)
+
+
+def test_the_score_is_taken_of_the_explained_class() -> None:
+    """Not of the predicted one: each example's own class, on the same inputs as the gradient."""
+    model, x = tanh_mlp(), wave(4, 6)
+    classes = torch.tensor([0, 1, 2, 0])
+    field = ig.TorchField(model, classes).score()
+    expected = model(x).softmax(1)[range(4), classes].tolist()
+    assert field.value(x).tolist() == pytest.approx(expected, abs=1e-14)
+
+
+def test_uniform() -> None:
+    weights = ig.weightings.Uniform()(wave(5, 2, 3), wave(2, 3), None)
+    assert weights.tolist() == [[0.2, 0.2]] * 5
+    assert torch.equal(beforehand(ig.weightings.Uniform(), 5, 2), weights)
+    assert beforehand(ig.weightings.Fitness(ig.baselines.Mean()), 5, 2) is None
+
+
+def test_a_bare_tensor_is_a_weighting_too() -> None:
+    """Anything that returns (R, B) may weigh: the maps' own size here."""
+    loudest = lambda shares, x, field: shares.abs().flatten(2).sum(2).softmax(0)  # noqa: E731
+    refs = wave(3, 6, phase=1)
+    made = ig.Method(ig.baselines.Given(refs), weighting=loudest, record=("shares",))(ig.TorchField(tanh_mlp(), 0), wave(2, 6))
+    expected = made.shares.abs().sum(2).softmax(0)
+    torch.testing.assert_close(made.weights, expected)
+    torch.testing.assert_close(made.values, (expected[..., None] * made.shares).sum(0))
+    assert made.fitness is None
