@@ -1,9 +1,9 @@
 """Which rule inside IG2's steps? Completeness, deletion and insertion of each, on the same descents.
 
-    python -m benchmarks.ig2_rules FOLDER [--images 12] [--steps 50] [--references 2]
+    python -m benchmarks.ig2_rules FOLDER [--images 12] [--steps 50] [--references 2] [--fixed]
 
-Every photograph is walked once with steps of fixed length and once with steps that shrink when the distance would rise; all rules
-integrate the same segments. References are other photographs of the folder that the model gives another class. Ranking is by the
+Every photograph is walked with steps that shrink when the distance would rise, and with ``--fixed`` also with steps of fixed length;
+all rules integrate the same segments. References are other photographs of the folder that the model gives another class. Ranking is by the
 signed channel sum (and by its magnitude, for insertion), corner colour as fill, 26 points. ``extra`` counts gradients per step that the
 walk has not already paid for; ``sum/change`` is 1 for a complete map.
 """
@@ -51,9 +51,20 @@ def walk_once(field: ig.TorchField, x: Tensor, references: Tensor, path: ig.path
         for segment in path(field, references, x):
             assert segment.at_start is not None and segment.at_end is not None
             change = change + (segment.at_end.value - segment.at_start.value).mean()
+            slopes = slopes_at(field, segment)
             for name, rule in RULES.items():
-                maps[name] += rule(field, segment).sum(0).mean(0)
+                for node, weight in zip(*rule.table(), strict=True):
+                    maps[name] += weight * (segment.step * slopes[node]).sum(0).mean(0)
     return {**maps, "change": change}
+
+
+def slopes_at(field: ig.TorchField, segment: ig.Segment) -> dict[float, Tensor]:
+    """Gradients (K, R, B, C, H, W) at every node that some rule uses, each evaluated once."""
+    assert segment.at_start is not None and segment.at_end is not None
+    slopes = {0.0: segment.at_start.gradient, 1.0: segment.at_end.gradient}
+    for node in sorted({node for rule in RULES.values() for node in rule.table()[0]} - set(slopes)):
+        slopes[node] = field.gradient(torch.lerp(segment.start, segment.end, node), leading=3)
+    return slopes
 
 
 def measure(field: ig.TorchField, x: Tensor, references: Tensor, path: ig.paths.Descent, lines: list[Line]) -> None:
@@ -89,16 +100,18 @@ def main() -> None:
     parser.add_argument("--images", type=int, default=12)
     parser.add_argument("--steps", type=int, default=50)
     parser.add_argument("--references", type=int, default=2)
+    parser.add_argument("--fixed", action="store_true", help="also walk with steps of fixed length")
     parser.add_argument("--threads", type=int, default=2)
     arguments = parser.parse_args()
     torch.set_num_threads(arguments.threads)
     model = load_model("efficientnet-lite0")
     photographs = model.prepare(*pictures(arguments.folder))
     chosen = torch.linspace(0, len(photographs) - 1, arguments.images).long().tolist()
-    walks = {
+    every = {
         "steps of fixed length": (ig.paths.Descent(steps=arguments.steps, shrink=False), _lines()),
         "steps that shrink": (ig.paths.Descent(steps=arguments.steps), _lines()),
     }
+    walks = every if arguments.fixed else {k: v for k, v in every.items() if v[0].shrink}
     for done, i in enumerate(chosen):
         x, others = photographs[i : i + 1], photographs[torch.arange(len(photographs)) != i]
         target = ig.targets.Logit(int(model.module(x).argmax(1)))
@@ -106,9 +119,9 @@ def main() -> None:
         references = ig.baselines.OtherClass(others, arguments.references)(x, field)
         for path, lines in walks.values():
             measure(field, x, references, path, lines)
-        print(f"\r{done + 1}/{len(chosen)}", end="", flush=True)
-    for title, (_, lines) in walks.items():
-        print("\n" + table(title, lines))
+        print(f"{done + 1}/{len(chosen)} photographs", flush=True)
+        for title, (_, lines) in walks.items():
+            print(table(title, lines), flush=True)
 
 
 def _lines() -> list[Line]:

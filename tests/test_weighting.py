@@ -117,12 +117,17 @@ def test_a_score_that_never_halves() -> None:
     found = judged(maps(3, 2, N), lambda z: 0.6 + 0.3 * z.mean(1))
     assert found.fitness.tolist() == [[N, N]] * 3
     torch.testing.assert_close(found.weights, torch.full((3, 2), 1 / 3, dtype=torch.float64))
-    assert all("0.9) does not fall to 0.5 of itself even with every feature replaced; try another fill" in r for r in found.reasons)
+    assert all(
+        "0.9) does not fall to 0.5 of itself even with every feature replaced; try another fill" in r
+        for r in found.reasons
+    )
 
 
 def test_a_probability_too_low() -> None:
     found = judged(maps(3, 1, N), lambda z: 0.01 * weighted_sum(z) / 0.9)
-    assert found.reasons == ("the class probability is only 0.01, too low to be halved meaningfully; explain a likelier class",)
+    assert found.reasons == (
+        "the class probability is only 0.01, too low to be halved meaningfully; explain a likelier class",
+    )
     assert judged(maps(3, 1, N), lambda z: 0.01 * weighted_sum(z), least=0.001).reasons == (None,)
 
 
@@ -165,7 +170,7 @@ def test_a_baseline_that_is_the_input() -> None:
 def test_the_reason_becomes_a_warning() -> None:
     model = tanh_mlp()
     same = [0.0, 0.0]
-    with pytest.warns(ig.errors.FitnessWarning, match="Fitness says nothing about example 0: "):
+    with pytest.warns(ig.errors.FitnessWarning, match=r"Fitness says nothing about example 0: "):
         made = ig.explain(model, wave(1, 6), target="predicted", method="weighted", baseline=same, fill=0.0)
     assert made.reasons[0]
     assert made.weights.tolist() == [[0.5], [0.5]]
@@ -229,7 +234,13 @@ def test_rounds_through_explain(quiet: None) -> None:
     model = Counting(softplus_cnn())
     x = 0.5 + 0.5 * wave(3, 3, 8, 8)
     made = ig.explain(
-        model, x, target="predicted", method="weighted", baseline=[0.0, 0.5, 1.0], rule=ig.rules.Midpoint(4), batch_size=10_000
+        model,
+        x,
+        target="predicted",
+        method="weighted",
+        baseline=[0.0, 0.5, 1.0],
+        rule=ig.rules.Midpoint(4),
+        batch_size=10_000,
     )
     # One call for "predicted", one for gradients, two for the change of F; the rest is the search.
     search = model.calls - 4
@@ -300,7 +311,11 @@ def test_label_maps() -> None:
         ("pixels", ig.errors.ShapeError, "features='pixels' does not fit examples of shape 6; choose from"),
         ("words", ig.errors.ShapeError, "features='words'"),
         (torch.zeros(6), ig.errors.InputError, "whole numbers, not torch.float32"),
-        (torch.zeros(4, 4, dtype=torch.long), ig.errors.ShapeError, "label map of shape 4x4 does not fit examples of shape 6"),
+        (
+            torch.zeros(4, 4, dtype=torch.long),
+            ig.errors.ShapeError,
+            "label map of shape 4x4 does not fit examples of shape 6",
+        ),
     ],
 )
 def test_features_that_do_not_fit(features: Any, error: Any, message: str) -> None:
@@ -317,7 +332,9 @@ def test_superpixels_are_replaced_as_one(quiet: None) -> None:
     """D on a label map, by hand: rank the summed map of each superpixel, replace them one after the other."""
     model, x = sure(softplus_cnn(), torch.zeros(3, 8, 8).double(), 150.0), 0.5 + 0.5 * wave(2, 3, 8, 8)
     labels = superpixels(x, 2)
-    made = ig.explain(model, x, target="predicted", method="weighted", baseline=[0.0, 1.0, "blurred"], features=labels, fill=0.0)
+    made = ig.explain(
+        model, x, target="predicted", method="weighted", baseline=[0.0, 1.0, "blurred"], features=labels, fill=0.0
+    )
     for r, b in itertools.product(range(3), range(2)):
         sums = {int(n): float(made.shares[r, b][:, labels == n].sum()) for n in labels.unique()}
         order = sorted(sums, key=lambda n: -sums[n])
@@ -350,7 +367,9 @@ def test_label_maps_of_their_own_equal_single_runs(quiet: None) -> None:
 # --- the fill ---------------------------------------------------------------------------------------------------------
 
 
-@pytest.mark.parametrize("fill", ["corners", "mean", "blurred", 0.3, ig.baselines.Constant(torch.tensor([0.1, 0.5, 0.9]))])
+@pytest.mark.parametrize(
+    "fill", ["corners", "mean", "blurred", 0.3, ig.baselines.Constant(torch.tensor([0.1, 0.5, 0.9]))]
+)
 def test_fills(fill: Any, quiet: None) -> None:
     """D with every kind of fill is brute force with the same fill."""
     model, x = sure(softplus_cnn(), torch.zeros(3, 8, 8).double(), 150.0), 0.5 + 0.5 * wave(1, 3, 8, 8)
@@ -358,7 +377,10 @@ def test_fills(fill: Any, quiet: None) -> None:
     method = ig.methods.weighted([0.0, 1.0], fill=fill, ratio=0.9, rule=ig.rules.Midpoint(5))
     made = method(field, x)
     blank = method.weighting.fill(x, field)[0, 0]
-    scores = [[float(field.score().value(_without(x[0], made.shares[r, 0], blank, k)[None])) for k in range(65)] for r in (0, 1)]
+    scores = [
+        [float(field.score().value(_without(x[0], made.shares[r, 0], blank, k)[None])) for k in range(65)]
+        for r in (0, 1)
+    ]
     for r in (0, 1):
         d = int(made.fitness[r, 0])
         if scores[r][64] <= 0.9 * scores[r][0]:
@@ -418,7 +440,9 @@ def test_a_bare_tensor_is_a_weighting_too() -> None:
     """Anything that returns (R, B) may weigh: the maps' own size here."""
     loudest = lambda shares, x, field: shares.abs().flatten(2).sum(2).softmax(0)  # noqa: E731
     refs = wave(3, 6, phase=1)
-    made = ig.Method(ig.baselines.Given(refs), weighting=loudest, record=("shares",))(ig.TorchField(tanh_mlp(), 0), wave(2, 6))
+    made = ig.Method(ig.baselines.Given(refs), weighting=loudest, record=("shares",))(
+        ig.TorchField(tanh_mlp(), 0), wave(2, 6)
+    )
     expected = made.shares.abs().sum(2).softmax(0)
     torch.testing.assert_close(made.weights, expected)
     torch.testing.assert_close(made.values, (expected[..., None] * made.shares).sum(0))

@@ -1,9 +1,8 @@
+import integrand as ig
 from integrand.vision import load_model
 
-import integrand as ig
-
 net = load_model("efficientnet-lite0")
-x = net.prepare("sample:chelsea")
+x = net.prepare("sample:coffee")
 
 result = ig.explain(
     net.module,

@@ -74,6 +74,13 @@ def load(path: str | Path) -> Attribution:
         raise InputError(f"{str(path)!r} holds tensors, but no attribution.") from None
     except Exception as error:  # safetensors raises its own kinds, unnamed in its stubs
         raise InputError(f"{str(path)!r} cannot be read as a safetensors file: {error}") from error
+    try:
+        return _attribution(header, tensors, path)
+    except (KeyError, TypeError, ValueError) as error:
+        raise InputError(f"{str(path)!r} has a header that is not an attribution's ({error!r}).") from error
+
+
+def _attribution(header: Any, tensors: dict[str, Tensor], path: str | Path) -> Attribution:
     if header["format"] > _FORMAT:
         raise InputError(
             f"{str(path)!r} was written by integrand {header['integrand']}, in a newer format: upgrade to read it."

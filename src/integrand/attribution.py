@@ -7,6 +7,7 @@ only when they are asked for.
 from __future__ import annotations
 
 import dataclasses
+import operator
 from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass, field
 from importlib import import_module
@@ -16,7 +17,7 @@ import torch
 from torch import Tensor
 
 from .cost import Cost
-from .errors import MissingExtra
+from .errors import InputError, MissingExtra
 from .normalisation import Normalisation
 from .walk import Frames
 
@@ -93,6 +94,8 @@ class Attribution:
 
     def __getitem__(self, which: int | slice | Tensor | list[int]) -> Attribution:
         """The attribution of one or some examples, batch axis kept."""
+        if not isinstance(which, slice | list) and (not isinstance(which, Tensor) or which.ndim == 0):
+            which = operator.index(which)
         if isinstance(which, int):
             if not -len(self) <= which < len(self):
                 raise IndexError(f"There is no example {which} among {len(self)}.")
@@ -144,7 +147,7 @@ class Attribution:
         except ImportError:
             raise MissingExtra("shap", "shap", "to_shap()") from None
         if not isinstance(self.values, Tensor):
-            raise TypeError(
+            raise InputError(
                 "to_shap() takes one input tensor; this attribution has several: build one Explanation for each."
             )
         values, base, data = (t.detach().cpu().numpy() for t in (self.values, self.base, self.inputs))

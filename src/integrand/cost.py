@@ -10,6 +10,7 @@ from dataclasses import dataclass
 
 import torch
 
+from .field.modes import gradients
 from .field.wrap import Metered
 
 
@@ -53,7 +54,7 @@ def measured(meter: Metered, device: torch.device) -> Iterator[Stopwatch]:
     if device.type == "cuda":
         torch.cuda.reset_peak_memory_stats(device)
     watch = Stopwatch(meter, device)
-    with meter.ready():
+    with meter.ready(), gradients(False):  # fields turn them on where they need them
         yield watch
     watch.seconds = time.perf_counter() - watch.began
 

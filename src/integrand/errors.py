@@ -27,8 +27,12 @@ Each message says what was wrong and what to do about it.
 
 from __future__ import annotations
 
+import contextlib
 import difflib
+import sys
+import warnings
 from collections.abc import Iterable
+from pathlib import Path
 
 
 class IntegrandError(Exception):
@@ -123,3 +127,12 @@ class IncompleteWarning(IntegrandWarning):
 
 class FitnessWarning(IntegrandWarning):
     """Fitness could not tell the baselines apart."""
+
+
+def warn(message: str, category: type[IntegrandWarning]) -> None:
+    """Warn, pointing at the line outside Integrand that led here."""
+    inside = (str(Path(__file__).parent), contextlib.__file__)
+    frame, level = sys._getframe(1), 2
+    while frame.f_back is not None and frame.f_code.co_filename.startswith(inside):
+        frame, level = frame.f_back, level + 1
+    warnings.warn(message, category, stacklevel=level)

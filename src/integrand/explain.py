@@ -10,7 +10,8 @@ from __future__ import annotations
 import dataclasses
 import inspect
 import sys
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from typing import Any
 
 import torch
@@ -90,7 +91,8 @@ def explain(
         if _is_predicted(target):
             field.target = predicted(field, x)
         _check_classes(field.target, len(x))
-        made = chosen(field, x, watch=_watch(progress))
+        with _watched(progress) as watch:
+            made = chosen(field, x, watch=watch)
     made = dataclasses.replace(made, target=field.target, normalisation=normalisation)
     return _unpacked(made, layout)
 
@@ -148,6 +150,8 @@ def _method(method: Any, baseline: Any, tol: float | None, options: dict[str, An
             if name not in accepted:
                 raise UnknownName(f"option of method {method!r}", name, accepted)
         first = next(iter(accepted.values()))
+        if baseline is not None and first.name in options:
+            raise InputError(f"Method {method!r} was given where to start twice: as baseline= and as {first.name}=.")
         if baseline is None:
             if first.default is inspect.Parameter.empty and first.name not in options:
                 raise InputError(
@@ -155,6 +159,10 @@ def _method(method: Any, baseline: Any, tol: float | None, options: dict[str, An
                 )
             return build(**options)
         return build(baseline, **options)
+    if not callable(method):
+        raise InputError(
+            f"method= is a published name or a Method, not {type(method).__name__}; 'integrand methods' lists the names."
+        )
     if options:
         raise UnknownName(f"option beside method={method!r}", next(iter(options)), ("baseline",))
     if baseline is None:
@@ -199,21 +207,21 @@ def _arranged(baseline: Any, layout: Layout, x: Tensor, *, shared: bool) -> Any:
     return joint if shared else Plain(joint)
 
 
-def _watch(progress: Progress) -> Callable[[Tally], None] | None:
-    if progress is True:
-        return _print_line
-    return progress if callable(progress) else None
+@contextmanager
+def _watched(progress: Progress) -> Iterator[Callable[[Tally], None] | None]:
+    """What shows the running tally: nothing, a callable, or one line on stderr."""
+    if progress is not True:
+        yield progress if callable(progress) else None
+        return
+    try:
+        yield _print_line
+    finally:
+        print(file=sys.stderr, flush=True)
 
 
 def _print_line(tally: Tally) -> None:
     of = f"/{tally.expected}" if tally.expected else ""
-    end = "\n" if tally.gradients == tally.expected else ""
-    print(
-        f"\r{tally.gradients}{of} gradients, {tally.values} values",
-        end=end,
-        file=sys.stderr,
-        flush=True,
-    )
+    print(f"\r{tally.gradients}{of} gradients, {tally.values} values", end="", file=sys.stderr, flush=True)
 
 
 def _unpacked(made: Attribution, layout: Layout) -> Attribution:

@@ -14,7 +14,6 @@ hundred maps. Completeness is measured on every result, never assumed.
 from __future__ import annotations
 
 import dataclasses
-import warnings
 from collections.abc import Callable
 from typing import Any
 
@@ -25,17 +24,18 @@ from .attribution import Attribution
 from .baseline.base import Baseline, checked, labels
 from .baseline.fixed import Constant
 from .cost import Cost, measured
-from .errors import FitnessWarning, IncompleteWarning, InputError
-from .field import Field, Gathered, Metered
+from .errors import FitnessWarning, IncompleteWarning, InputError, warn
+from .field import Field, Gathered, Metered, Narrowed
+from .field.modes import gradients
 from .field.wrap import Tally
 from .parts import part
 from .path.base import Path
 from .path.straight import Straight
 from .rule.base import Rule
 from .rule.quadrature import GaussLegendre
-from .shapes import total
+from .shapes import plain, state_dtype, total
 from .walk import Walked, side_by_side, walk
-from .weighting import Uniform, Weighed, Weighting, beforehand
+from .weighting import Uniform, Weighed, Weighting, beforehand, prepared
 
 _BLOCK_ELEMENTS = (
     1 << 24
@@ -75,14 +75,15 @@ class Method:
             raise InputError(f"record takes {', '.join(map(repr, _RECORDS))}; got {', '.join(map(repr, unknown))}.")
 
     def __call__(self, field: Field, x: Tensor, *, watch: Watch | None = None) -> Attribution:
-        meter = Metered(field, watch=watch)
+        x, meter = _state(field, x, watch)
         with measured(meter, x.device) as stopwatch:
             references = checked(self.baseline(x, meter), x, self.baseline)
             meter.tally.expected = gradients_per_row(self.path, self.rule) * len(x) * len(references)
             known = beforehand(self.weighting, *references.shape[:2])
             if known is None or "shares" in self.record or len(references) == 1:
+                weigh = prepared(self.weighting, x, meter)
                 walked = self._walk(meter, references, x)
-                weighed = Weighed.ensure(self.weighting(walked.shares, x, meter))
+                weighed = weigh(walked.shares)
                 values = _weighed_sum(weighed.weights, walked.shares)
             else:
                 weighed = Weighed(known.to(x))
@@ -121,11 +122,12 @@ class Staged:
 
     def __call__(self, field: Field, x: Tensor, *, watch: Watch | None = None) -> Attribution:
         method = self.method
-        meter = Metered(field, watch=watch)
+        x, meter = _state(field, x, watch)
         with measured(meter, x.device) as stopwatch:
             references = checked(method.baseline(x, meter), x, method.baseline)
+            weigh = prepared(method.weighting, x, meter)
             rough = walk(method.path, self.scout, meter, references, x, frames="path" in method.record)
-            weighed = Weighed.ensure(method.weighting(rough.shares, x, meter))
+            weighed = weigh(rough.shares)
             r, b = (weighed.weights > 0).nonzero(as_tuple=True)
             # The survivors are a ragged choice of pairs; to paths and rules they look like one reference of a longer batch.
             fine = walk(
@@ -134,6 +136,14 @@ class Staged:
             rough.shares[r, b] = fine.shares[0]
             values = _weighed_sum(weighed.weights, rough.shares)
         return _result(self, values, x, rough, weighed, references, stopwatch.cost())
+
+
+def _state(field: Field, x: Tensor, watch: Watch | None) -> tuple[Tensor, Metered]:
+    """Inputs in the type of the integration, and the field metered and asked in the type they came in."""
+    state = state_dtype(x.dtype)
+    inner = field if state == x.dtype else Narrowed(field, x.dtype)
+    with gradients(False):
+        return plain(x).to(state), Metered(inner, watch=watch)
 
 
 def _weighed_sum(weights: Tensor, shares: Tensor) -> Tensor:
@@ -194,19 +204,18 @@ def _warn(made: Attribution, method: Method) -> None:
     if getattr(method.rule, "complete", True) and not bool(made.converged.all()):
         worst = int(made.gap.argmax())
         change = float((made.output - made.base)[worst])
-        warnings.warn(
+        warn(
             f"{int((~made.converged).sum())} of {len(made)} maps miss more than a tenth of the change they should explain: "
             f"example {worst} adds up to {change - float(made.residual[worst]):.3g} where F changes by {change:.3g}. "
             f"{_advice(method)}",
             IncompleteWarning,
-            stacklevel=5,
         )
     for example, reason in enumerate(made.reasons):
         if reason:
-            warnings.warn(f"Fitness says nothing about example {example}: {reason}.", FitnessWarning, stacklevel=5)
+            warn(f"Fitness says nothing about example {example}: {reason}.", FitnessWarning)
 
 
 def _advice(method: Method) -> str:
     if hasattr(method.path, "steps"):
-        return "Integrate each step with more nodes (rule=ig.rules.Midpoint(4)), or take shorter steps."
+        return "Integrate each step with more nodes (rule=ig.rules.Simpson(2)), or take shorter steps."
     return "Use more nodes, or a baseline that is less degenerate for this model."

@@ -32,7 +32,7 @@ from .cite import bibtex
 from .errors import InputError, UnknownName
 from .method import Method, Staged
 from .path import Descent, Path, Relative, Straight
-from .rule import GaussLegendre, Midpoint, MonteCarlo, Right, Rule
+from .rule import GaussLegendre, MonteCarlo, Right, Rule, Simpson
 from .weighting import Fitness
 
 F = TypeVar("F", bound=Callable[..., Any])
@@ -142,7 +142,7 @@ def integrated(
 
     >>> import torch, integrand as ig
     >>> ig.methods.integrated(rule=ig.rules.GaussLegendre(3))
-    Method(Constant(), rule=GaussLegendre(3))
+    Method(rule=GaussLegendre(3))
     """
     return Method(as_baseline(baseline, BASELINES), path, rule, record=record)
 
@@ -171,7 +171,7 @@ def expected(
     Cost: ``draws`` gradients, or references × nodes with a rule; one value per reference for the residual. Complete in
     expectation (with a rule: as complete as the rule). Source: Erion et al., Nature Machine Intelligence 2021.
     """
-    pool = not callable(references) and not isinstance(references, list | tuple)
+    pool = hasattr(references, "__getitem__") and not isinstance(references, list | tuple | str)
     size = len(references) if pool else count_of(_references(references)) or 1
     if rule is not None:
         made: Baseline = Sample(references) if pool else _references(references)
@@ -260,11 +260,12 @@ def ig2(
     representation  a layer's name or module (its output), a function of the input, or the input of the last linear layer
     rate            a number is the published method as published: steps of exactly that length, the gradient at the explicand's
                     end of each (``Right()``). Left out, the length is ``Relative(0.002)`` of the data range, a step that does not
-                    come nearer is taken back and halved, and each step is integrated by ``Midpoint(4)``
+                    come nearer is taken back and halved, and each step is integrated by ``Simpson(2)``, which uses the gradients at
+                    both ends that the walk has paid for
     norm, clip      see ``ig.paths.Descent``;  shrink, rule: choose either yourself
 
     On networks with kinks a map of the published rule can add up to several times the change it should explain (the result's
-    ``residual`` says so and a warning is given); midpoints inside the steps close that gap. See docs/how-to-choose.md.
+    ``residual`` says so and a warning is given); nodes inside the steps close that gap. See docs/how-to-choose.md.
 
     Cost: steps + 1 evaluations per reference (one forward and two backward passes each), plus steps × nodes gradients for rules
     with nodes inside the steps. Source: Zhuo and Ge, TPAMI 2024 (arXiv 2406.10852).
@@ -273,6 +274,6 @@ def ig2(
     if shrink is None:
         shrink = not as_published
     if rule is None:
-        rule = Right() if as_published else Midpoint(4)
+        rule = Right() if as_published else Simpson(2)
     path = Descent(representation, steps, Relative() if rate is None else rate, clip, norm, shrink)
     return Method(_references(references), path, rule, record=record)

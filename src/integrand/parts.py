@@ -61,7 +61,10 @@ def _same(one: Any, other: Any) -> bool:
         return False
     if isinstance(one, tuple) and isinstance(other, tuple):
         return len(one) == len(other) and all(map(_same, one, other))
-    return type(one) is type(other) and bool(one == other)
+    if type(one) is not type(other):
+        return False
+    alike = one == other
+    return bool(alike.all()) if hasattr(alike, "all") and one.shape == other.shape else alike is True
 
 
 def _alike(self: Any, other: Any) -> bool:

@@ -7,6 +7,7 @@ examples of a batch, so that a batch of eight equals eight single runs.
 from __future__ import annotations
 
 import dataclasses
+import hashlib
 from typing import Any, TypeVar
 
 import torch
@@ -16,10 +17,9 @@ T = TypeVar("T")
 
 def generator(*seed: int) -> torch.Generator:
     """A CPU generator for this sequence of integers; different sequences give unrelated streams."""
-    mixed = 0x9E3779B9
-    for part in seed:
-        mixed = (mixed * 6364136223846793005 + int(part) + 1442695040888963407) % (1 << 63)
-    return torch.Generator().manual_seed(mixed)
+    # torch's CPU generator looks at 32 bits of its seed only: all bits of the sequence have to end up in them.
+    digest = hashlib.blake2b(repr(tuple(map(int, seed))).encode(), digest_size=4).digest()
+    return torch.Generator().manual_seed(int.from_bytes(digest, "little"))
 
 
 def reseeded(part: T, seed: int) -> T:

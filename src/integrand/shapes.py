@@ -18,9 +18,12 @@ Targets and extra arguments are looked up by that index, so per-example classes 
 from __future__ import annotations
 
 from collections.abc import Sequence
+from typing import Any
 
 import torch
 from torch import Tensor
+
+from .errors import BaselineError
 
 
 def state_dtype(dtype: torch.dtype) -> torch.dtype:
@@ -36,6 +39,27 @@ def over(weights: Tensor, maps: Tensor) -> Tensor:
 def total(maps: Tensor, leading: int) -> Tensor:
     """The sum over everything behind the first ``leading`` axes."""
     return maps.flatten(leading).sum(-1) if maps.ndim > leading else maps
+
+
+def checked_references(references: Any, x: Tensor, who: str) -> Tensor:
+    """References (R, B, \\*s) that are what a baseline promised, or an error that says what they are instead."""
+    if not isinstance(references, Tensor):
+        raise BaselineError(f"{who} returned {type(references).__name__}, not a tensor.")
+    if references.shape[1:] != x.shape:
+        raise BaselineError(
+            f"{who} returned shape {describe(references.shape)}; for inputs of shape {describe(x.shape)} it must be "
+            f"R x {describe(x.shape)}."
+        )
+    if len(references) == 0:
+        raise BaselineError(f"{who} returned no references.")
+    if not bool(torch.isfinite(references).all()):
+        raise BaselineError(f"{who} holds NaN or infinity. Fill missing values before explaining.")
+    return plain(references).to(x.dtype)
+
+
+def plain(t: Tensor) -> Tensor:
+    """``t`` apart from any graph, and fit for autograd also if it was made in inference mode."""
+    return t.clone() if t.is_inference() else t.detach()
 
 
 def describe(shape: Sequence[int]) -> str:

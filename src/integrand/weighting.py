@@ -17,11 +17,11 @@ from typing import Any, Protocol
 import torch
 from torch import Tensor
 
-from .errors import InputError, ShapeError
+from .errors import BaselineError, InputError, ShapeError
 from .field import Field
 from .parts import part
 from .segment import Evaluation
-from .shapes import describe
+from .shapes import checked_references, describe
 
 
 @dataclass(frozen=True, eq=False)
@@ -60,6 +60,18 @@ class Uniform:
 
     def __call__(self, shares: Tensor, x: Tensor, field: Field) -> Tensor:
         return self.beforehand(*shares.shape[:2]).to(shares)
+
+
+def prepared(weighting: Any, x: Tensor, field: Field) -> Callable[[Tensor], Weighed]:
+    """A weighting that has looked at the inputs and found them fit, waiting for shares.
+
+    Weightings with a ``prepared(x, field)`` of their own say there, before any gradient, what they cannot work with.
+    """
+    own = getattr(weighting, "prepared", None)
+    if own is not None:
+        ready: Callable[[Tensor], Weighed] = own(x, field)
+        return ready
+    return lambda shares: Weighed.ensure(weighting(shares, x, field))
 
 
 def beforehand(weighting: Any, references: int, batch: int) -> Tensor | None:
@@ -168,12 +180,31 @@ class Fitness:
             raise InputError(f"keep is between 0 (keep all) and 1 (at least average), not {self.keep}.")
 
     def __call__(self, shares: Tensor, x: Tensor, field: Field) -> Weighed:
+        return self.prepared(x, field)(shares)
+
+    def prepared(self, x: Tensor, field: Field) -> Callable[[Tensor], Weighed]:
+        """Features, fill and score found fit for these inputs; errors say which are not."""
         groups = feature_map(self.features, x)
-        scores = feature_scores(shares, groups)
-        blank = self.fill(x, field)[0].to(x)
-        count, reasons = self._search(scores, groups, x, blank, field.score())
-        weights = self._filtered(1 / count.to(shares.dtype))
-        return Weighed(weights, count, self._criterion(scores.shape[2], x), reasons)
+        blank = self._blank(x, field)
+        score = field.score()
+        whole, empty = score.value(torch.stack([x, blank]), leading=2)
+        search = _Search(groups, x, blank, score, whole, self.ratio * whole, empty)
+
+        def weigh(shares: Tensor) -> Weighed:
+            scores = feature_scores(shares, groups)
+            count = search(scores)
+            weights = self._filtered(1 / count.to(shares.dtype))
+            return Weighed(weights, count, self._criterion(scores.shape[2], x), self._reasons(count, search))
+
+        return weigh
+
+    def _blank(self, x: Tensor, field: Field) -> Tensor:
+        try:
+            return checked_references(self.fill(x, field), x, "The fill of the fitness")[0]
+        except BaselineError as error:
+            raise BaselineError(
+                f"{error} Features are replaced by fill=: a number, a tensor, 'mean', 'blurred', or a baseline."
+            ) from None
 
     def _criterion(self, features: int, x: Tensor) -> str:
         kind = self.features if isinstance(self.features, str) else "superpixels"
@@ -192,72 +223,75 @@ class Fitness:
         kept = weights * (weights >= slack * self.keep / len(weights))
         return kept / kept.sum(0)
 
-    def _search(
-        self, scores: Tensor, groups: Tensor, x: Tensor, blank: Tensor, score: Field
-    ) -> tuple[Tensor, tuple[str | None, ...]]:
-        """D (R, B), and why it says nothing about an example."""
-        references, batch, features = scores.shape
-        ends = score.value(torch.stack([x, blank]), leading=2)
-        whole, goal = ends[0], self.ratio * ends[0]
-        # A score that is not positive cannot be halved, and one that never falls has no D.
-        possible = (whole > 0) & (ends[1] <= goal)
-        ranked = scores.isfinite().logical_and(scores != 0).any(2)
+    def _reasons(self, count: Tensor, search: _Search) -> tuple[str | None, ...]:
+        return tuple(
+            self._reason(count[:, b], float(search.whole[b]), bool(search.possible[b])) for b in range(count.shape[1])
+        )
+
+    def _reason(self, count: Tensor, whole: float, possible: bool) -> str | None:
+        """Why D says nothing about one example, whose score is ``whole``."""
+        if not possible:
+            return (
+                f"the class score ({whole:.3g}) does not fall to {self.ratio:g} of itself even with every feature replaced; "
+                "try another fill"
+            )
+        if whole < self.least:
+            return f"the class probability is only {whole:.3g}, too low to be halved meaningfully; explain a likelier class"
+        if len(count) > 1 and bool((count == count[0]).all()):
+            return f"all baselines need the same number of features ({int(count[0])})"
+        return None
+
+
+@dataclass(frozen=True, eq=False)
+class _Search:
+    """The smallest k whose k top-ranked features carry the score, for all references and examples in lock-step.
+
+    whole, goal, empty  (B,) the score of the input, what it must fall to, and the score with everything replaced
+    """
+
+    groups: Tensor
+    x: Tensor
+    blank: Tensor
+    score: Field
+    whole: Tensor
+    goal: Tensor
+    empty: Tensor
+
+    @property
+    def possible(self) -> Tensor:
+        """(B,) A score that is not positive cannot be halved, and one that never falls has no k."""
+        return (self.whole > 0) & (self.empty <= self.goal)
+
+    def __call__(self, scores: Tensor) -> Tensor:
+        """Feature scores (R, B, N) → k (R, B); the number of features where there is none."""
+        ranked = (scores.isfinite() & (scores != 0)).any(2)
         order = scores.argsort(dim=2, descending=True, stable=True)
-        rank = torch.empty_like(order).scatter_(2, order, torch.arange(features, device=x.device).expand_as(order))
-        low = torch.zeros(references, batch, dtype=torch.long, device=x.device)
+        places = torch.arange(scores.shape[2], device=scores.device).expand_as(order)
+        rank = torch.empty_like(order).scatter_(2, order, places)
         high = (scores > float("-inf")).sum(2)  # the features this example has
-        while True:
-            open_rows = ((high - low > 1) & possible & ranked).nonzero()
-            if not len(open_rows):
-                break
-            r, b = open_rows.T
+        low = torch.zeros_like(high)
+        # Invariant: the score with ``high`` features replaced is low enough. It holds whether or not the score is monotone.
+        while len(pairs := ((high - low > 1) & self.possible & ranked).nonzero()):
+            r, b = pairs.T
             middle = (low[r, b] + high[r, b]) // 2
-            enough = _score_without(rank[r, b], middle, groups, x, blank, b, score) <= goal[b]
+            enough = self._without(rank[r, b], middle, b) <= self.goal[b]
             high[r, b] = torch.where(enough, middle, high[r, b])
             low[r, b] = torch.where(enough, low[r, b], middle)
-        return high, self._reasons(high, whole, possible)
+        return high
 
-    def _reasons(self, count: Tensor, whole: Tensor, possible: Tensor) -> tuple[str | None, ...]:
-        reasons: list[str | None] = []
-        for b in range(count.shape[1]):
-            p = float(whole[b])
-            if not bool(possible[b]):
-                reasons.append(
-                    f"the class score ({p:.3g}) does not fall to {self.ratio:g} of itself even with every feature replaced; "
-                    "try another fill"
-                )
-            elif p < self.least:
-                reasons.append(
-                    f"the class probability is only {p:.3g}, too low to be halved meaningfully; explain a likelier class"
-                )
-            elif len(count) > 1 and bool((count[:, b] == count[0, b]).all()):
-                reasons.append(f"all baselines need the same number of features ({int(count[0, b])})")
-            else:
-                reasons.append(None)
-        return tuple(reasons)
+    def _without(self, rank: Tensor, count: Tensor, example: Tensor) -> Tensor:
+        """The score of each row's example with its ``count`` highest-ranked features replaced."""
+        found = self.x.new_empty(len(example))
+        groups = self.groups.expand(self.x.shape)
 
+        def make(part: slice) -> Tensor:
+            b = example[part]
+            gone = rank[part] < count[part, None]
+            mask = gone.gather(1, groups[b].flatten(1)).reshape(len(b), *self.x.shape[1:])
+            return torch.where(mask, self.blank[b], self.x[b])
 
-def _score_without(
-    rank: Tensor,
-    count: Tensor,
-    groups: Tensor,
-    x: Tensor,
-    blank: Tensor,
-    example: Tensor,
-    score: Field,
-) -> Tensor:
-    """The score of each row's example with its ``count`` highest-ranked features replaced by ``blank``."""
-    found = x.new_empty(len(example))
-    groups = groups.expand(x.shape)
+        def keep(part: slice, seen: Evaluation) -> None:
+            found[part] = seen.value
 
-    def make(part: slice) -> Tensor:
-        b = example[part]
-        gone = rank[part] < count[part, None]
-        mask = gone.gather(1, groups[b].flatten(1)).reshape(len(b), *x.shape[1:])
-        return torch.where(mask, blank[b], x[b])
-
-    def keep(part: slice, seen: Evaluation) -> None:
-        found[part] = seen.value
-
-    score.stream(example, make, keep, x[0], gradient=False)
-    return found
+        self.score.stream(example, make, keep, self.x[0], gradient=False)
+        return found

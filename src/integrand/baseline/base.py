@@ -6,6 +6,7 @@ Give it a ``label`` and, where it is known without looking at x, a ``count`` (R)
 
 from __future__ import annotations
 
+import dataclasses
 from collections.abc import Callable, Mapping
 from typing import Any, Protocol
 
@@ -15,7 +16,7 @@ from torch import Tensor
 from ..errors import BaselineError, UnknownName
 from ..field import Field
 from ..parts import part
-from ..shapes import describe
+from ..shapes import checked_references
 
 
 class Baseline(Protocol):
@@ -51,7 +52,7 @@ class Several:
 
 def count_of(baseline: Any) -> int | None:
     """R, where a baseline knows it without looking at the input."""
-    count = getattr(baseline, "count", None)
+    count = getattr(baseline, "size", getattr(baseline, "count", None))
     return count if isinstance(count, int) else None
 
 
@@ -80,20 +81,18 @@ def _numbered(names: list[str]) -> list[str]:
 
 
 def checked(references: Any, x: Tensor, baseline: Any) -> Tensor:
-    """References that are what a baseline promised, or an error that says what they are instead."""
-    who = label_of(baseline)
-    if not isinstance(references, Tensor):
-        raise BaselineError(f"The baseline {who!r} returned {type(references).__name__}, not a tensor.")
-    if references.shape[1:] != x.shape:
-        raise BaselineError(
-            f"The baseline {who!r} returned shape {describe(references.shape)}; for inputs of shape {describe(x.shape)} it "
-            f"must be R x {describe(x.shape)}."
-        )
-    if len(references) == 0:
-        raise BaselineError(f"The baseline {who!r} returned no references.")
-    if not bool(torch.isfinite(references).all()):
-        raise BaselineError(f"The baseline {who!r} holds NaN or infinity. Fill missing values before explaining.")
-    return references.to(x.dtype)
+    """References that are what ``baseline`` promised, or an error that says what they are instead."""
+    return checked_references(references, x, f"The baseline {label_of(baseline)!r}")
+
+
+def _distinct(parts: list[Baseline]) -> tuple[Baseline, ...]:
+    """Equal random parts get seeds of their own: "two noises" are not the same noise twice."""
+    made: list[Baseline] = []
+    for one in parts:
+        while hasattr(one, "seed") and one in made:
+            one = dataclasses.replace(one, seed=one.seed + 1)  # type: ignore[type-var]
+        made.append(one)
+    return tuple(made)
 
 
 def as_baseline(value: Any, names: Mapping[str, Callable[[], Baseline]] | None = None) -> Baseline:
@@ -110,7 +109,7 @@ def as_baseline(value: Any, names: Mapping[str, Callable[[], Baseline]] | None =
             raise UnknownName("baseline", value, known)
         return known[value]()
     if isinstance(value, list | tuple):
-        return Several(tuple(as_baseline(one, names) for one in value))
+        return Several(_distinct([as_baseline(one, names) for one in value]))
     if isinstance(value, Tensor):
         return Plain(value)
     if isinstance(value, int | float):

@@ -34,7 +34,7 @@ class Constant:
     count: ClassVar[int] = 1
 
     def __call__(self, x: Tensor, field: Field) -> Tensor:
-        value = torch.as_tensor(self.content)
+        value = torch.as_tensor(self.content, dtype=x.dtype)
         made = one_example(value, x)
         if made is None:
             raise BaselineError(

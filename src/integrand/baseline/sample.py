@@ -43,16 +43,20 @@ class Sample:
     seed: int = 0
     label: str = "sample"
 
+    @property
+    def size(self) -> int:
+        """R."""
+        return len(self.data) if self.count is None else self.count
+
     def __call__(self, x: Tensor, field: Field) -> Tensor:
         size = len(self.data)
-        count = size if self.count is None else self.count
-        if not 0 < count <= size:
+        if not 0 < self.size <= size:
             raise BaselineError(
-                f"{count} references cannot be drawn without replacement from {size} examples: give more data or a smaller count."
+                f"{self.size} references cannot be drawn without replacement from {size} examples: give more data or a smaller count."
             )
         which = torch.arange(size)
         if self.count is not None:
-            which = torch.randperm(size, generator=generator(self.seed))[:count]
+            which = torch.randperm(size, generator=generator(self.seed))[: self.count]
         return _rows(self.data, which, x)[:, None].expand(-1, len(x), *x.shape[1:])
 
 

@@ -40,7 +40,7 @@ def reported(debug: bool) -> Iterator[None]:
     try:
         yield
     except KeyboardInterrupt:
-        tell.fail("Stopped. What was finished is written.")
+        tell.note("Stopped. What was finished is written.")
         raise typer.Exit(130) from None
     except (IntegrandError, OSError) as error:
         if debug:
@@ -116,8 +116,8 @@ def explain(
         int | None,
         typer.Option(
             min=1,
-            help="Gradients per baseline; for ig2, per step. More of them close the gap.",
-            show_default="50 for integrated, 25 for several baselines, 4 in each of ig2's 25 steps",
+            help="Gradients per baseline; for ig2, pieces of Simpson's rule in each step. More of them close the gap.",
+            show_default="50, and 2 in each of ig2's 25 steps",
         ),
     ] = None,
     seed: Annotated[int | None, typer.Option(min=0, help="Changes every random part.", show_default=False)] = None,
@@ -170,7 +170,7 @@ def methods(
     with reported(debug):
         chosen = [about(name)] if name else list(known().values())
         if as_json:
-            typer.echo(json.dumps([_record(one) for one in chosen], indent=2, ensure_ascii=False))
+            typer.echo(json.dumps([_record(one) for one in chosen], indent=2))
         elif name:
             tell.out().print(_detail(chosen[0]), soft_wrap=True)
         else:

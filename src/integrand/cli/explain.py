@@ -10,10 +10,12 @@ Whatever stops the work, maps that are finished are on disk and the page tells o
 from __future__ import annotations
 
 import re
+import signal
+import threading
 import warnings
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from functools import cached_property
 from importlib.util import find_spec
 from itertools import count
@@ -64,8 +66,8 @@ def run(request: Request) -> int:
     _check_packages(request.save)
     request.out.mkdir(parents=True, exist_ok=True)
     model = load_model(request.model).to(request.device)
-    if request.model not in REGISTRY:
-        tell.note(f"{model.name}: {model.size} x {model.size} pixels, {model.normalisation}.")
+    if model.name == request.model and request.model not in REGISTRY:  # its function did not say
+        tell.note(f"{model.name} is taken to want {model.size} x {model.size} pixels and {model.normalisation}.")
     desk = Desk(request, model)
     pages = Pages(request.out, f"{request.model} explained")
     try:
@@ -93,49 +95,62 @@ def _check_packages(save: bool) -> None:
 
 
 def _one(desk: Desk, source: str, pages: Pages) -> None:
-    """One picture explained by every method; each map is written as soon as it is there."""
-    request, model = desk.request, desk.model
+    """One picture: what the model sees in it, and why by every method."""
+    model, wanted = desk.model, desk.request.target
     x = model.prepare(source)
     with desk.hearing():
         logits = model.logits(x)
-    guesses = model.guesses(logits, _TOP)[0]
-    target = guesses[0].index if request.target == "predicted" else model.find(request.target, logits.shape[1])
+        guesses = model.guesses(logits, _TOP)[0]
+        target = guesses[0].index if wanted == "predicted" else model.find(wanted, logits.shape[1])
+        methods = {name: desk.method(name, source, x, guesses[0].index) for name in desk.request.methods}
     results: dict[str, Attribution] = {}
     pages.add(Case(title(source), [(g.name, g.probability) for g in guesses], model.label(target), results))
     tell.out().print(_prediction(source, guesses, target, model.label(target)))
-    name = pages.name(source)
-    with desk.hearing():
-        settings = {method: desk.setting(method, source, x, guesses[0].index) for method in request.methods}
     with _bars() as bars:
-        for method, setting in settings.items():
-            with desk.hearing(f"{title(source)}, {method}: "):
-                made = explain(
-                    model.module,
-                    x,
-                    target=target,
-                    method=recipes.method(method, setting),
-                    normalisation=model.normalisation,
-                    seed=request.seed,
-                    progress=_bar(bars, method),
-                )
-            made.plot(path=request.out / f"{name}-{method}.png")
-            if request.save:
-                made.save(request.out / f"{name}-{method}.safetensors")
-            results[method] = made
+        for name, made in _explained(desk, source, x, target, methods, bars):
+            with undisturbed():
+                _write(made, desk.request, f"{pages.name(source)}-{name}")
+                results[name] = made
     tell.out().print(_table(results))
     _footnote(results)
     desk.tell_heard()
 
 
+def _explained(
+    desk: Desk, source: str, x: Tensor, target: int, methods: Mapping[str, Any], bars: Progress
+) -> Iterator[tuple[str, Attribution]]:
+    """The attribution by each method in turn, all of the same class."""
+    for name, method in methods.items():
+        with desk.hearing(f"{title(source)}, {name}: "):
+            made = explain(
+                desk.model.module,
+                x,
+                target=target,
+                method=method,
+                normalisation=desk.model.normalisation,
+                seed=desk.request.seed,
+                progress=_bar(bars, name),
+            )
+        yield name, made
+
+
+def _write(made: Attribution, request: Request, name: str) -> None:
+    made.plot(path=request.out / f"{name}.png")
+    if request.save:
+        made.save(request.out / f"{name}.safetensors")
+
+
 def _bars() -> Progress:
     """A bar per method, gone when the picture is done; nothing where stderr is no terminal."""
+    console = tell.err()
     return Progress(
         TextColumn("{task.description}"),
         BarColumn(),
         TextColumn("{task.fields[work]}"),
         TimeRemainingColumn(),
-        console=tell.err(),
+        console=console,
         transient=True,
+        disable=not console.is_terminal,
     )
 
 
@@ -229,17 +244,16 @@ class Desk:
 
     # What methods start from.
 
-    def setting(self, method: str, source: str, x: Tensor, predicted: int) -> recipes.Setting:
-        """What ``method`` needs to be set up for this picture, and nothing that it does not."""
-        request, wants = self.request, recipes.wants(method)
+    def method(self, name: str, source: str, x: Tensor, predicted: int) -> Any:
+        """The method called ``name``, set up for this picture; what it does not look for is not read."""
+        wants = recipes.wants(name, self.request.baselines)
+        setting = recipes.Setting(self.request.baselines, nodes=self.request.nodes)
         if wants == "pool" and self.pool is not None:
             pool, classes = self.pool
-            others = int((classes != predicted).sum())
-            return recipes.Setting(request.baselines, pool=pool, others=others, nodes=request.nodes)
-        photo = None
-        if wants == "photo" and recipes.PHOTO in (request.baselines or recipes.SEVERAL):
-            photo = self._photo(source, x)
-        return recipes.Setting(request.baselines, photo, nodes=request.nodes)
+            setting = replace(setting, pool=pool, others=int((classes != predicted).sum()))
+        elif wants == recipes.PHOTO:
+            setting = replace(setting, photo=self._photo(source, x))
+        return recipes.method(name, setting)
 
     def _photo(self, source: str, x: Tensor) -> Tensor | None:
         """One other photograph than ``source``: a reference, else another picture that was given, else a sample."""
@@ -310,7 +324,7 @@ class Pages:
     title: str
     written: list[Path] = field(default_factory=list)
     _cases: list[Case] = field(default_factory=list)
-    _names: set[str] = field(default_factory=set)
+    _names: dict[str, str] = field(default_factory=dict)
 
     def add(self, case: Case) -> None:
         """Take in a picture, whose results may still be coming; a full page is written first."""
@@ -324,13 +338,31 @@ class Pages:
         self._cases.clear()
         if cases:
             file = self.folder / ("index.html" if not self.written else f"page-{len(self.written) + 1}.html")
-            file.write_text(page(cases, title=self.title), "utf-8")
+            with undisturbed():
+                file.write_text(page(cases, title=self.title), "utf-8")
             self.written.append(file)
 
     def name(self, source: str) -> str:
-        """What a picture's files are called: its own name, made fit for a file, numbered if it is taken."""
-        stem = re.sub(r"[^\w.-]+", "_", title(source)) or "picture"
-        names = (stem if n == 1 else f"{stem}-{n}" for n in count(1))
-        name = next(name for name in names if name.casefold() not in self._names)
-        self._names.add(name.casefold())
-        return name
+        """What a picture's files are called: its own name, made fit for a file, numbered if another picture has it."""
+        if source not in self._names:
+            stem = re.sub(r"[^\w.-]+", "_", title(source)) or "picture"
+            taken = {name.casefold() for name in self._names.values()}
+            names = (stem if n == 1 else f"{stem}-{n}" for n in count(1))
+            self._names[source] = next(name for name in names if name.casefold() not in taken)
+        return self._names[source]
+
+
+@contextmanager
+def undisturbed() -> Iterator[None]:
+    """Ctrl-C waits until this is over, so that no file is left half written."""
+    if threading.current_thread() is not threading.main_thread():  # which alone hears of it
+        yield
+        return
+    stopped: list[int] = []
+    before = signal.signal(signal.SIGINT, lambda number, frame: stopped.append(number))
+    try:
+        yield
+    finally:
+        signal.signal(signal.SIGINT, before)
+    if stopped:
+        raise KeyboardInterrupt

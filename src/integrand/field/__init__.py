@@ -8,3 +8,4 @@ from .packing import Packer as Packer
 from .torch import TorchField as TorchField
 from .wrap import Gathered as Gathered
 from .wrap import Metered as Metered
+from .wrap import Narrowed as Narrowed

@@ -10,6 +10,7 @@ from torch import Tensor
 from ..segment import Evaluation, Segment
 from ..shapes import total
 from .base import Field
+from .modes import gradients
 
 
 class Linear(Field):
@@ -17,7 +18,7 @@ class Linear(Field):
 
     >>> import torch, integrand as ig
     >>> field = ig.fields.Linear(torch.tensor([1.0, -2.0]))
-    >>> ig.methods.integrated()(field, torch.tensor([[3.0, 4.0]])).values.tolist()
+    >>> ig.methods.integrated(rule=ig.rules.Exact())(field, torch.tensor([[3.0, 4.0]])).values.tolist()
     [[3.0, -8.0]]
     """
 
@@ -67,8 +68,8 @@ class Function(Field):
         self.function = function
 
     def evaluate(self, z: Tensor, index: Tensor, *, gradient: bool = True) -> Evaluation:
-        with torch.set_grad_enabled(gradient):
-            leaf = z.detach().requires_grad_(gradient)
+        with gradients(gradient):
+            leaf = z.clone().requires_grad_(gradient) if z.is_inference() else z.detach().requires_grad_(gradient)
             value = self.function(leaf)
             if not gradient:
                 return Evaluation(value, z.new_empty(0))

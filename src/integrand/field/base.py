@@ -1,8 +1,9 @@
 """The Field: the scalar explained, the only thing that knows about a model.
 
 One method is required, ``evaluate``: flat rows in, a value and a gradient per row out. Everything else is a default that a
-field with more structure may beat: ``share`` for fields that know their own integral (trees, Gaussian processes), ``together``
-for fields that can answer two questions in one forward pass, ``lift``/``tail`` for fields measured at a layer.
+field with more structure may beat: ``share`` for fields that know their own integral (trees, Gaussian processes),
+``evaluate_both`` for fields that can answer two questions in one forward pass, ``look`` and ``site`` for models with insides.
+Each of these is one call; the sugar below cuts any number of rows into calls of a good size.
 
 Everything above the Field broadcasts; only the Field flattens and splits into calls that fit the hardware. A rule describes
 its rows lazily (``stream``), so that a thousand nodes need no more memory than ten.
@@ -11,7 +12,7 @@ its rows lazily (``stream``), so that a thousand nodes need no more memory than 
 from __future__ import annotations
 
 from abc import ABC, abstractmethod
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from contextlib import AbstractContextManager, nullcontext
 from functools import cached_property
 from typing import Any
@@ -23,6 +24,7 @@ from ..errors import NoShare, TargetError
 from ..normalisation import Normalisation
 from ..segment import Evaluation, Segment
 from ..target import Distance, Target
+from .modes import gradients
 from .packing import Packer
 
 Rows = Callable[[slice], Tensor]
@@ -63,23 +65,28 @@ class Field(ABC):
 
         return Gathered(self, index)
 
-    def outputs(self, z: Tensor) -> Tensor:
-        """What the model says of a batch ``z`` (B, \\*s), before any target."""
-        raise TargetError(f"{type(self).__name__} has no class outputs to choose references by.")
+    def evaluate_both(
+        self, z: Tensor, index: Tensor, other: Target, other_index: Tensor
+    ) -> tuple[Evaluation, Evaluation]:
+        """F and a second target for rows ``z`` (N, \\*s), both with gradients, in one call; one forward pass where possible."""
+        return self.evaluate(z, index), _function(z, other, other_index)
 
-    def distance(self, goal: Tensor, index: Tensor, representation: Any = None) -> Distance:
-        """The target ‖φ(z) − φ(goal)‖² for goals (M, \\*s) of the examples ``index`` (M,)."""
+    def look(self, z: Tensor, index: Tensor, site: Any = None) -> Tensor:
+        """What is seen at ``site`` for rows ``z`` (N, \\*s), in one call: (N, F) there, or the model's outputs (N, C)."""
+        if site is None:
+            raise TargetError(f"{type(self).__name__} has no class outputs to choose references by.")
+        with gradients(False):
+            found: Tensor = site(z)
+        return found.flatten(1)
+
+    def site(self, representation: Any, z: Tensor, index: Tensor) -> Any:
+        """Where a representation is seen; ``z`` and ``index`` are a row to try the model with."""
         if not callable(representation):
             raise TargetError(
                 f"{type(self).__name__} has no layers to take a representation from: "
                 "give representation= a function of the input."
             )
-        with torch.no_grad():
-            return Distance(representation(goal).flatten(1), representation)
-
-    def together(self, z: Tensor, index: Tensor, other: Target, other_index: Tensor) -> tuple[Evaluation, Evaluation]:
-        """F and a second target, both with gradients, for rows ``z`` (N, \\*s); one forward pass where possible."""
-        return self.rows(z, index), self._function_rows(z, other, other_index)
+        return representation
 
     def ready(self) -> AbstractContextManager[Any]:
         """While this lasts, the model is fit to be explained; afterwards it is as it was."""
@@ -111,6 +118,36 @@ class Field(ABC):
 
         self.packer.run(len(index), call, like, "gradient" if gradient else "value")
 
+    def together(self, z: Tensor, index: Tensor, other: Target, other_index: Tensor) -> tuple[Evaluation, Evaluation]:
+        """``evaluate_both`` for any number of rows."""
+        found: list[tuple[Evaluation, Evaluation]] = []
+
+        def call(part: slice) -> None:
+            found.append(self.evaluate_both(z[part], index[part], other, other_index[part]))
+
+        self.packer.run(len(z), call, z[0], "both")
+        own, theirs = zip(*found, strict=True)
+        return _joined(own), _joined(theirs)
+
+    def outputs(self, z: Tensor) -> Tensor:
+        """What the model says of a batch ``z`` (B, \\*s), before any target: (B, C)."""
+        return self._looked(z, torch.arange(len(z), device=z.device), None)
+
+    def distance(self, goal: Tensor, index: Tensor, representation: Any = None) -> Distance:
+        """The target ‖φ(z) − φ(goal)‖² for goals (M, \\*s) of the examples ``index`` (M,)."""
+        with self.ready():
+            site = self.site(representation, goal[:1], index[:1])
+            return Distance(self._looked(goal, index, site), site)
+
+    def _looked(self, z: Tensor, index: Tensor, site: Any) -> Tensor:
+        found: list[Tensor] = []
+
+        def call(part: slice) -> None:
+            found.append(self.look(z[part], index[part], site))
+
+        self.packer.run(len(z), call, z[0], "value")
+        return torch.cat(found)
+
     def rows(self, z: Tensor, index: Tensor, *, gradient: bool = True) -> Evaluation:
         """``evaluate`` for any number of rows."""
         value = z.new_empty(len(z))
@@ -139,16 +176,15 @@ class Field(ABC):
         found = self.rows(z.reshape(-1, *z.shape[leading:]), index, gradient=gradient)
         return found.reshape(*shape) if gradient else Evaluation(found.value.reshape(shape), found.gradient)
 
-    def _function_rows(self, z: Tensor, other: Target, index: Tensor) -> Evaluation:
-        """A target that looks at a function of the input, not at this field's model."""
-        value, slope = z.new_empty(len(z)), torch.empty_like(z)
 
-        def call(part: slice) -> None:
-            with torch.enable_grad():
-                leaf = z[part].detach().clone().requires_grad_()
-                found = other(other.site(leaf), index[part])
-                (slope[part],) = torch.autograd.grad(found.sum(), leaf)
-            value[part] = found.detach()
+def _function(z: Tensor, other: Target, index: Tensor) -> Evaluation:
+    """A target that looks at a function of the input, not at a model."""
+    with gradients(True):
+        leaf = z.clone().requires_grad_()
+        found = other(other.site(leaf), index)
+        (slope,) = torch.autograd.grad(found.sum(), leaf)
+    return Evaluation(found.detach(), slope)
 
-        self.packer.run(len(z), call, z[0], "function")
-        return Evaluation(value, slope)
+
+def _joined(parts: Sequence[Evaluation]) -> Evaluation:
+    return Evaluation(torch.cat([part.value for part in parts]), torch.cat([part.gradient for part in parts]))

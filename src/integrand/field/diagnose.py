@@ -10,6 +10,7 @@ import torch
 from torch import Tensor, nn
 
 from ..errors import NonFiniteGradient
+from ..target import output_tensor
 from .network import Network
 
 
@@ -32,6 +33,8 @@ def raise_nonfinite(network: Network, z: Tensor, index: Tensor, scalar: Callable
             torch.autograd.grad(value.sum(), leaf, allow_unused=True)
     if forward:
         place = f"layer {forward[0]!r} is the first whose output is not finite"
+    elif not _finite(outputs):
+        place = "every layer's output is finite, so it happens in the model's own code behind one of them"
     elif not bool(torch.isfinite(value).all()):
         place = "every layer's output is finite, so the target itself made it so"
     elif backward:
@@ -43,6 +46,10 @@ def raise_nonfinite(network: Network, z: Tensor, index: Tensor, scalar: Callable
         "zero, a division by a norm (an all-zero baseline in front of a normalisation), half precision. "
         "Try another baseline, or float32."
     )
+
+
+def _finite(outputs: Any) -> bool:
+    return bool(torch.isfinite(output_tensor(outputs)).all())
 
 
 def _watch(name: str, forward: list[str], backward: list[str]) -> Callable[..., None]:

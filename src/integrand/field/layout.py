@@ -44,6 +44,8 @@ class Layout:
         for label, part in zip(labels, parts, strict=True):
             _check(label, part)
         batches = {len(part) for part in parts}
+        if not parts:
+            raise InputError("There are no inputs to explain: give at least one tensor.")
         if len(batches) != 1:
             shown = ", ".join(describe(part.shape) for part in parts)
             raise ShapeError(f"Every input needs the same batch size, but the shapes are {shown}.")
@@ -55,7 +57,7 @@ class Layout:
         if self.single:
             return self._state(inputs)
         parts = [inputs[n] for n in self.names] if self.names is not None else list(inputs)
-        return torch.cat([self._state(part).flatten(1) for part in parts], 1)
+        return torch.cat([self._state(part).reshape(len(part), -1) for part in parts], 1)
 
     def unpack(self, z: Tensor, leading: int = 1, *, model: bool = False) -> Any:
         """One tensor (L…, \\*s) → the arrangement the user gave; ``model`` also restores the types."""

@@ -6,7 +6,6 @@ for them; afterwards, also after an error or Ctrl-C, modes, requires_grad flags 
 
 from __future__ import annotations
 
-import warnings
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass
@@ -15,7 +14,7 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from ..errors import InputError, ModelError, ShapeError, TrainingModeWarning, UnknownName
+from ..errors import InputError, ModelError, ShapeError, TrainingModeWarning, UnknownName, warn
 from ..shapes import describe
 from .layout import Layout
 
@@ -154,14 +153,19 @@ def _listen(site: Site, seen: list[Any], place: int) -> Any:
     if site.side == "input":
 
         def before(_: nn.Module, args: tuple[Any, ...]) -> None:
-            seen[place] = args[0]
+            seen[place] = _kept(args[0])
 
         return site.module.register_forward_pre_hook(before)
 
     def after(_: nn.Module, __: tuple[Any, ...], output: Any) -> None:
-        seen[place] = output[0] if isinstance(output, tuple) else output
+        seen[place] = _kept(output[0] if isinstance(output, tuple) else output)
 
     return site.module.register_forward_hook(after)
+
+
+def _kept(found: Any) -> Any:
+    """A copy: a layer further on may work in place."""
+    return found.clone() if isinstance(found, Tensor) else found
 
 
 def _restore(training: list[nn.Module], wanted: list[nn.Parameter]) -> None:
@@ -174,11 +178,10 @@ def _restore(training: list[nn.Module], wanted: list[nn.Parameter]) -> None:
 def _warn_of_training(training: list[nn.Module]) -> None:
     fickle = sorted({type(m).__name__ for m in training if _depends_on_mode(m)})
     if fickle:
-        warnings.warn(
+        warn(
             f"The model is in training mode and has {', '.join(fickle)}; it is explained in eval mode and given back in "
             "training mode. Call model.eval() first if that is what you mean.",
             TrainingModeWarning,
-            stacklevel=2,
         )
 
 
@@ -203,6 +206,11 @@ def _gather(value: Any, index: Tensor) -> Any:
     """The rows' own entries of a per-example tensor; anything else as it is."""
     if not isinstance(value, Tensor) or value.ndim == 0:
         return value
+    if len(index) and int(index.max()) >= len(value):
+        raise ShapeError(
+            f"The extra arguments hold {len(value)} entries, one per example, but the model was asked about other inputs as well, "
+            "such as a pool of references. Choose the references yourself (ig.baselines.Given), or close over what is shared."
+        )
     return value[index.to(value.device)]
 
 

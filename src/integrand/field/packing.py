@@ -15,10 +15,13 @@ from weakref import WeakKeyDictionary
 
 import torch
 
-from ..errors import ModelTooLarge
+from ..errors import InputError, ModelTooLarge
 
 _START_ELEMENTS = 1 << 17  # the first call holds about this many input elements …
-_MOST_ELEMENTS = 1 << 24  # … and no call more than this many
+_MOST_ON_CPU = (
+    1 << 22
+)  # … and on a CPU, where running out of memory is not an error but the end, no call more than this many
+_MOST_ELSEWHERE = 1 << 30
 _TRIES = 2  # timings per size; the better one counts, the first one pays for warming up
 _GAIN = 0.97  # a larger size must at least be this much faster per row to be worth its memory
 _GPU_SHARE = 0.7  # of the free memory that a call may take
@@ -95,7 +98,7 @@ class Packer:
 
     def __init__(self, rows: int | None = None) -> None:
         if rows is not None and rows < 1:
-            raise ValueError(f"A model call holds at least one row, not {rows}.")
+            raise InputError(f"A model call holds at least one row, not {rows}.")
         self.rows = rows
         self._sizes: dict[Hashable, _Size] = {}
 
@@ -110,7 +113,7 @@ class Packer:
         key = (tuple(like.shape), like.dtype, like.device, kind, torch.get_num_threads())
         if key not in self._sizes:
             elements = max(1, like.numel())
-            most = max(1, _MOST_ELEMENTS // elements)
+            most = max(1, (_MOST_ON_CPU if like.device.type == "cpu" else _MOST_ELSEWHERE) // elements)
             start = max(1, min(most, _START_ELEMENTS // elements))
             if self.rows:
                 self._sizes[key] = _Size(self.rows, self.rows, settled=True)

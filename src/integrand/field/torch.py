@@ -10,23 +10,24 @@ representation distance, are asked of one forward pass (``together``).
 from __future__ import annotations
 
 import copy
-from collections.abc import Callable, Iterator, Mapping, Sequence
-from contextlib import AbstractContextManager, contextmanager
+from collections.abc import Callable, Mapping, Sequence
+from contextlib import AbstractContextManager
 from typing import Any
 
 import torch
 from torch import Tensor, nn
 
-from ..errors import DetachedModel, TargetError
+from ..errors import DetachedModel, IntegrandError, TargetError
 from ..normalisation import Normalisation
 from ..segment import Evaluation
 from ..shapes import describe, state_dtype
-from ..target import Distance, Target, as_target, output_tensor
+from ..target import Custom, Target, as_target, output_tensor
 from .base import Field
 from .diagnose import raise_nonfinite
 from .layout import Layout
+from .modes import gradients
 from .network import Network, Site
-from .packing import packer_for
+from .packing import is_out_of_memory, packer_for
 
 Ask = tuple[Target, Tensor]
 
@@ -83,54 +84,30 @@ class TorchField(Field):
     def score(self) -> Field:
         return self.with_target(self.target.score())
 
-    def outputs(self, z: Tensor) -> Tensor:
-        """The model's raw output tensor for a batch (B, \\*s)."""
-        found: list[Tensor] = []
-        index = torch.arange(len(z), device=z.device)
-
-        def call(part: slice) -> None:
-            with self.ready(), _mode(False):
-                found.append(output_tensor(self.network.run(z[part].clone(), index[part])[0]))
-
-        self.packer.run(len(z), call, z[0], "value")
-        return torch.cat(found)
-
-    def distance(self, goal: Tensor, index: Tensor, representation: Any = None) -> Distance:
-        if callable(representation) and not self._owns(representation):
-            return super().distance(goal, index, representation)
-        with self.ready():
-            if representation is None:
-                site = self.network.last_linear(goal[:1], index[:1])
-            else:
-                site = self.network.site(representation)
-            found: list[Tensor] = []
-
-            def call(part: slice) -> None:
-                with _mode(False):
-                    _, (seen,) = self.network.run(goal[part].clone(), index[part], [site])
-                found.append(seen.flatten(1).to(state_dtype(seen.dtype)))
-
-            self.packer.run(len(goal), call, goal[0], "value")
-        return Distance(torch.cat(found), site)
-
-    def together(self, z: Tensor, index: Tensor, other: Target, other_index: Tensor) -> tuple[Evaluation, Evaluation]:
+    def evaluate_both(
+        self, z: Tensor, index: Tensor, other: Target, other_index: Tensor
+    ) -> tuple[Evaluation, Evaluation]:
         if other.site is not None and not isinstance(other.site, Site):
-            return super().together(z, index, other, other_index)
-        found: list[list[Evaluation]] = []
-
-        def call(part: slice) -> None:
-            asks = [(self.target, index[part]), (other, other_index[part])]
-            found.append(self._scalars(z[part], index[part], asks))
-
-        self.packer.run(len(z), call, z[0], "together")
-        own, theirs = (
-            Evaluation(
-                torch.cat([part[i].value for part in found]),
-                torch.cat([part[i].gradient for part in found]),
-            )
-            for i in (0, 1)
-        )
+            return super().evaluate_both(z, index, other, other_index)
+        own, theirs = self._scalars(z, index, [(self.target, index), (other, other_index)])
         return own, theirs
+
+    def look(self, z: Tensor, index: Tensor, site: Any = None) -> Tensor:
+        if site is not None and not isinstance(site, Site):
+            return super().look(z, index, site)
+        with self.ready(), gradients(False):
+            outputs, seen = self.network.run(z.clone(), index, [] if site is None else [site])
+        if site is None:
+            return output_tensor(outputs)
+        return seen[0].flatten(1).to(state_dtype(seen[0].dtype))
+
+    def site(self, representation: Any, z: Tensor, index: Tensor) -> Any:
+        if representation is None:
+            with self.ready(), gradients(False):
+                return self.network.last_linear(z.clone(), index)
+        if callable(representation) and not self._owns(representation):
+            return representation
+        return self.network.site(representation)
 
     # ----------------------------------------------------------------------------------------------------------------
 
@@ -142,7 +119,7 @@ class TorchField(Field):
     def _scalars(self, z: Tensor, index: Tensor, asks: Sequence[Ask], *, gradient: bool = True) -> list[Evaluation]:
         """Several targets of one forward pass, each with its own backward pass."""
         sites = [target.site for target, _ in asks if target.site is not None]
-        with self.ready(), _mode(gradient):
+        with self.ready(), gradients(gradient):
             leaf = (z.clone() if z.is_inference() else z.detach()).requires_grad_(gradient)
             # The model gets a copy: one that works in place may neither break the leaf nor the caller's rows.
             outputs, seen = self.network.run(leaf.clone(), index, sites)
@@ -158,7 +135,16 @@ class TorchField(Field):
 
     @staticmethod
     def _scalar(target: Target, outputs: Any, index: Tensor, rows: int) -> Tensor:
-        scalar = target(outputs, index)
+        try:
+            scalar = target(outputs, index)
+        except (RuntimeError, IndexError, ValueError, TypeError) as error:
+            if not isinstance(target, Custom) or isinstance(error, IntegrandError) or is_out_of_memory(error):
+                raise
+            raise TargetError(
+                f"The target function failed on outputs for {rows} rows: {error} It is called with however many rows fit into one "
+                "model call, so it may not assume the batch size: what differs between examples goes into "
+                "ig.targets.Custom(function, data)."
+            ) from error
         if not isinstance(scalar, Tensor) or scalar.shape != (rows,):
             got = describe(scalar.shape) if isinstance(scalar, Tensor) else type(scalar).__name__
             raise TargetError(
@@ -191,10 +177,3 @@ class TorchField(Field):
             target, own = asks[0]
             raise_nonfinite(self.network, z, index, lambda outputs: target(outputs, own))
         return Evaluation(value, slope.to(z.dtype))
-
-
-@contextmanager
-def _mode(gradient: bool) -> Iterator[None]:
-    """Gradients on or off, whatever mode the caller is in (no_grad and inference_mode included)."""
-    with torch.inference_mode(False), torch.set_grad_enabled(gradient):
-        yield

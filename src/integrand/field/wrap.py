@@ -7,10 +7,11 @@ from contextlib import AbstractContextManager
 from dataclasses import dataclass
 from typing import Any
 
+import torch
 from torch import Tensor
 
 from ..segment import Evaluation, Segment
-from ..target import Distance, Target
+from ..target import Target
 from .base import Field
 
 
@@ -31,14 +32,16 @@ class _Wrapped(Field):
     def score(self) -> Field:
         return self.inner.score()
 
-    def outputs(self, z: Tensor) -> Tensor:
-        return self.inner.outputs(z)
+    def evaluate_both(
+        self, z: Tensor, index: Tensor, other: Target, other_index: Tensor
+    ) -> tuple[Evaluation, Evaluation]:
+        return self.inner.evaluate_both(z, index, other, other_index)
 
-    def distance(self, goal: Tensor, index: Tensor, representation: Any = None) -> Distance:
-        return self.inner.distance(goal, index, representation)
+    def look(self, z: Tensor, index: Tensor, site: Any = None) -> Tensor:
+        return self.inner.look(z, index, site)
 
-    def together(self, z: Tensor, index: Tensor, other: Target, other_index: Tensor) -> tuple[Evaluation, Evaluation]:
-        return self.inner.together(z, index, other, other_index)
+    def site(self, representation: Any, z: Tensor, index: Tensor) -> Any:
+        return self.inner.site(representation, z, index)
 
     def ready(self) -> AbstractContextManager[Any]:
         return self.inner.ready()
@@ -61,11 +64,46 @@ class Gathered(_Wrapped):
     def score(self) -> Field:
         return Gathered(self.inner.score(), self.index)
 
-    def distance(self, goal: Tensor, index: Tensor, representation: Any = None) -> Distance:
-        return self.inner.distance(goal, self.index[index], representation)
+    def evaluate_both(
+        self, z: Tensor, index: Tensor, other: Target, other_index: Tensor
+    ) -> tuple[Evaluation, Evaluation]:
+        return self.inner.evaluate_both(z, self.index[index], other, other_index)
 
-    def together(self, z: Tensor, index: Tensor, other: Target, other_index: Tensor) -> tuple[Evaluation, Evaluation]:
-        return self.inner.together(z, self.index[index], other, other_index)
+    def look(self, z: Tensor, index: Tensor, site: Any = None) -> Tensor:
+        return self.inner.look(z, self.index[index], site)
+
+    def site(self, representation: Any, z: Tensor, index: Tensor) -> Any:
+        return self.inner.site(representation, z, self.index[index])
+
+
+class Narrowed(_Wrapped):
+    """The inner field asked in a narrower type than the integration is done in: half-precision models, float32 maps."""
+
+    def __init__(self, inner: Field, dtype: torch.dtype) -> None:
+        super().__init__(inner)
+        self.dtype = dtype
+
+    def evaluate(self, z: Tensor, index: Tensor, *, gradient: bool = True) -> Evaluation:
+        return _as(z, self.inner.evaluate(z.to(self.dtype), index, gradient=gradient))
+
+    def score(self) -> Field:
+        return Narrowed(self.inner.score(), self.dtype)
+
+    def evaluate_both(
+        self, z: Tensor, index: Tensor, other: Target, other_index: Tensor
+    ) -> tuple[Evaluation, Evaluation]:
+        own, theirs = self.inner.evaluate_both(z.to(self.dtype), index, other, other_index)
+        return _as(z, own), _as(z, theirs)
+
+    def look(self, z: Tensor, index: Tensor, site: Any = None) -> Tensor:
+        return self.inner.look(z.to(self.dtype), index, site)
+
+    def site(self, representation: Any, z: Tensor, index: Tensor) -> Any:
+        return self.inner.site(representation, z.to(self.dtype), index)
+
+
+def _as(z: Tensor, found: Evaluation) -> Evaluation:
+    return Evaluation(found.value.to(z.dtype), found.gradient.to(z.dtype))
 
 
 @dataclass
@@ -106,18 +144,21 @@ class Metered(_Wrapped):
     def score(self) -> Field:
         return Metered(self.inner.score(), self.tally, self.watch)
 
-    def outputs(self, z: Tensor) -> Tensor:
-        found = self.inner.outputs(z)
+    def evaluate_both(
+        self, z: Tensor, index: Tensor, other: Target, other_index: Tensor
+    ) -> tuple[Evaluation, Evaluation]:
+        found = self.inner.evaluate_both(z, index, other, other_index)
+        # One joint row is one gradient of F; the second backward pass is the driver's.
+        self._count(gradients=len(z))
+        return found
+
+    def look(self, z: Tensor, index: Tensor, site: Any = None) -> Tensor:
+        found = self.inner.look(z, index, site)
         self._count(values=len(z))
         return found
 
-    def distance(self, goal: Tensor, index: Tensor, representation: Any = None) -> Distance:
-        found = self.inner.distance(goal, index, representation)
-        self._count(values=len(goal))
-        return found
-
-    def together(self, z: Tensor, index: Tensor, other: Target, other_index: Tensor) -> tuple[Evaluation, Evaluation]:
-        found = self.inner.together(z, index, other, other_index)
-        # One joint row is one gradient of F; the second backward pass is the driver's.
-        self._count(gradients=len(z))
+    def site(self, representation: Any, z: Tensor, index: Tensor) -> Any:
+        found = self.inner.site(representation, z, index)
+        if representation is None:  # the layer was found by running a row
+            self._count(values=len(z))
         return found

@@ -86,7 +86,7 @@ class Descent:
             return own.reshape(1, references, batch), shaped.value, self._direction(shaped.gradient)
 
         here = end.expand_as(start)
-        rate = self._length(low, high, end).expand(references, batch).clone()
+        rate = self._length(low, high, here)
         own, distance, way = look(here)
         for step in range(self.steps):
             there = torch.minimum(torch.maximum(here - over(rate, here) * way, low), high)
@@ -125,22 +125,33 @@ class Descent:
         elif field.normalisation is not None:
             low, high = field.normalisation.range(end)
         else:
-            # Each example's own range, so that a batch equals its examples one by one.
-            both = torch.cat([start, end[None]]).movedim(1, 0).flatten(1)
-            shape = (-1, *(1,) * (end.ndim - 1))
-            low, high = both.amin(1).reshape(shape), both.amax(1).reshape(shape)
+            # Each pair's own range, so that neither other examples nor other references change a path.
+            low, high = (
+                pick(side(start.flatten(2)), side(end.expand_as(start).flatten(2))).reshape(
+                    *start.shape[:2], *(1,) * (end.ndim - 1)
+                )
+                for pick, side in ((torch.minimum, _lowest), (torch.maximum, _highest))
+            )
         if bool((low > high).any()):
             raise InputError(f"clip is (low, high) with low below high, not {self.clip}.")
         return low, high
 
-    def _length(self, low: Tensor, high: Tensor, end: Tensor) -> Tensor:
-        """The step's length (B,) in the units of the input and of the norm."""
+    def _length(self, low: Tensor, high: Tensor, here: Tensor) -> Tensor:
+        """The step's length (R, B) in the units of the input and of the norm."""
         if not isinstance(self.rate, Relative):
-            return torch.full((len(end),), float(self.rate), dtype=end.dtype, device=end.device)
-        span = (high - low).expand_as(end).flatten(1)
+            return here.new_full(here.shape[:2], float(self.rate))
+        span = (high - low).expand_as(here).flatten(2)
         if not bool(torch.isfinite(span).all()):
             raise InputError("A relative rate needs a bounded range: give clip=(low, high), or rate= a number.")
         return _LENGTHS[self.norm](span) * self.rate.fraction
+
+
+def _lowest(z: Tensor) -> Tensor:
+    return z.amin(2)
+
+
+def _highest(z: Tensor) -> Tensor:
+    return z.amax(2)
 
 
 def _where(chosen: Tensor, one: Evaluation, other: Evaluation) -> Evaluation:
@@ -156,7 +167,7 @@ _NORMS: dict[str, Callable[[Tensor], Tensor]] = {
     "sign": lambda g: (total(g.abs(), 2) > 0).to(g.dtype),
 }
 _LENGTHS: dict[str, Callable[[Tensor], Tensor]] = {
-    "l2": lambda span: span.square().sum(1).sqrt(),
-    "l1": lambda span: span.sum(1),
-    "sign": lambda span: span.amax(1),
+    "l2": lambda span: span.square().sum(2).sqrt(),
+    "l1": lambda span: span.sum(2),
+    "sign": lambda span: span.amax(2),
 }

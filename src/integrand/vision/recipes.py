@@ -3,9 +3,9 @@
 A published method leaves open where it starts from. For a photograph there are usual answers, and these are they:
 
     one baseline          black
-    several baselines     black, white, grey, two uniform noises, one other photograph; 25 nodes each
+    several baselines     black, white, grey, two uniform noises, one other photograph; 50 nodes each
     references of IG2     2 photographs that the model takes for what it ranks 2nd to 4th for this one ("relevant"; else of
-                          other classes), 25 steps, 4 nodes in each
+                          other classes), 25 steps, Simpson's rule on the two halves of each
 
 ``Setting`` holds what is known (what was asked for, and which other photographs there are); ``method`` turns a name and a setting
 into a Method. Names without a recipe of their own are set up by what their first argument is called, so a method that is
@@ -24,17 +24,17 @@ from torch import Tensor
 from ..baseline import Baseline, Constant, Given, Relevant, Uniform, as_baseline
 from ..errors import InputError, UnknownName
 from ..methods import BASELINES, about
-from ..rule import GaussLegendre, Midpoint
+from ..rule import GaussLegendre, Simpson
 
 PHOTO = "photo"
 """The name of the baseline that is one other photograph."""
 
 ONE = ("black",)
 SEVERAL = ("black", "white", "grey", "noise", "noise", PHOTO)
-NODES = 25
+NODES = 50
 """Of each of several baselines."""
-STEPS, STEP_NODES, REFERENCES = 25, 4, 2
-"""Of IG2: together about 250 gradients, half a minute for EfficientNet-Lite0 on two cores."""
+STEPS, STEP_PIECES, REFERENCES = 25, 2, 2
+"""Of IG2: together about 200 gradients, half a minute for EfficientNet-Lite0 on two cores."""
 
 PHOTOGRAPHS = (
     "rocket",
@@ -60,7 +60,7 @@ class Setting:
     photo      one other photograph (C, H, W), where there is one
     pool       photographs (N, C, H, W) to choose IG2's references from, and ``others``, how many of them the model gives another
                class than the picture to explain
-    nodes      gradients per baseline, and per step for IG2; None for the usual
+    nodes      gradients per baseline, pieces of Simpson's rule per step of IG2; None for the usual
     """
 
     baselines: tuple[str, ...] = ()
@@ -76,12 +76,13 @@ def method(name: str, setting: Setting) -> Any:
     Errors: ``UnknownName`` for the method or a baseline, ``InputError`` when there is nothing to start from.
 
     >>> from integrand.vision import recipes
-    >>> recipes.method("integrated", recipes.Setting(nodes=8))
-    Method(Colour((0.0,), 'black'), rule=GaussLegendre(8))
+    >>> made = recipes.method("integrated", recipes.Setting(nodes=8))
+    >>> made.baseline.label, made.rule
+    ('black', GaussLegendre(8))
     """
     build = about(name).build
     accepted = inspect.signature(build).parameters
-    recipe = _BY_NAME.get(name) or _BY_ARGUMENT.get(next(iter(accepted)), _bare)
+    recipe = _BY_NAME.get(name) or _BY_ARGUMENT.get(_first_argument(name), _bare)
     options = recipe(setting)
     if setting.nodes is not None:
         options.setdefault("rule", GaussLegendre(setting.nodes))
@@ -96,12 +97,16 @@ def check(methods: Iterable[str], baselines: Iterable[str]) -> None:
         _baseline(one, 0, None)
 
 
-def wants(name: str) -> str | None:
-    """What a method looks for in a setting besides baselines: "photo", "pool", or nothing."""
+def wants(name: str, baselines: Sequence[str] = ()) -> str | None:
+    """What a method looks for in a setting besides the ``baselines`` asked for: "photo", "pool", or nothing."""
     if name in _BY_NAME:
         return "pool"
-    first = next(iter(inspect.signature(about(name).build).parameters))
-    return "photo" if _BY_ARGUMENT.get(first) is _several else None
+    usual = _USUAL.get(_first_argument(name), ())
+    return PHOTO if PHOTO in (baselines or usual) else None
+
+
+def _first_argument(name: str) -> str:
+    return next(iter(inspect.signature(about(name).build).parameters))
 
 
 def _one(setting: Setting) -> dict[str, Any]:
@@ -127,7 +132,7 @@ def _ig2(setting: Setting) -> dict[str, Any]:
     return {
         "references": references,
         "steps": STEPS,
-        "rule": Midpoint(setting.nodes or STEP_NODES),
+        "rule": Simpson(setting.nodes or STEP_PIECES),
         "record": ("path",),
     }
 
@@ -136,6 +141,7 @@ _Recipe = Callable[[Setting], dict[str, Any]]
 _BY_NAME: dict[str, _Recipe] = {"ig2": _ig2}
 _BY_ARGUMENT: dict[str, _Recipe] = {"baseline": _one, "baselines": _several, "references": _several}
 """For methods without a recipe of their own: by the name of their first argument."""
+_USUAL = {"baseline": ONE, "baselines": SEVERAL, "references": SEVERAL}
 
 
 def baselines(names: Sequence[str], photo: Tensor | None = None) -> list[Baseline]:

@@ -1,0 +1,251 @@
+"""The result: what its numbers mean, and choosing examples from it."""
+
+from __future__ import annotations
+
+import dataclasses
+import inspect
+import re
+import sys
+import warnings
+from types import SimpleNamespace
+from typing import Any
+
+import numpy as np
+import pytest
+import torch
+from torch import Tensor
+
+import integrand as ig
+from tests.problems import PROBLEMS, Two, filled, joined, softplus_cnn, tanh_mlp, wave
+
+X = wave(5, 6)
+REFERENCES = wave(3, 6, phase=1)
+CLASSES = torch.tensor([0, 2, 1, 0, 2])
+MODEL = tanh_mlp()
+
+
+def everything() -> ig.Attribution:
+    """An attribution in which every field holds something."""
+    return ig.explain(
+        MODEL,
+        X,
+        target=CLASSES,
+        method=ig.methods.weighted(
+            REFERENCES,
+            path=ig.paths.Descent("1", 6, 0.05, (-9.0, 9.0)),
+            rule=ig.rules.Midpoint(2),
+            fill=0.0,
+            record=("path",),
+        ),
+        normalisation=ig.Normalisation.symmetric(),
+    )
+
+
+@pytest.fixture(scope="module")
+def made() -> ig.Attribution:
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore", ig.errors.IntegrandWarning)
+        return everything()
+
+
+def test_the_definition(made: ig.Attribution) -> None:
+    """values = Σ_r w_r shares_r;   Σ values + residual = F(x) − Σ_r w_r F(start_r);   base = Σ_r w_r F(start_r)."""
+    with torch.no_grad():
+        output = MODEL(X)[range(5), CLASSES]
+        starts = torch.stack([MODEL(made.baselines[r])[range(5), CLASSES] for r in range(3)])
+    torch.testing.assert_close(made.output, output, rtol=0, atol=1e-14)
+    torch.testing.assert_close(made.change, output - starts, rtol=0, atol=1e-14)
+    torch.testing.assert_close(made.weights.sum(0), torch.ones(5).double(), rtol=0, atol=1e-14)
+    for b in range(5):
+        values = sum(made.weights[r, b] * made.shares[r, b] for r in range(3))
+        base = sum(made.weights[r, b] * starts[r, b] for r in range(3))
+        torch.testing.assert_close(made.values[b], values, rtol=0, atol=1e-14)
+        torch.testing.assert_close(made.base[b], base, rtol=0, atol=1e-14)
+        torch.testing.assert_close(made.values[b].sum() + made.residual[b], output[b] - base, rtol=0, atol=1e-14)
+        gap = made.residual[b].abs() / (output[b] - base).abs()
+        torch.testing.assert_close(made.gap[b], gap, rtol=1e-12, atol=0)
+    assert made.converged.tolist() == (made.gap <= 0.1).tolist()
+    assert bool(made.error.isnan().all())
+
+
+def test_what_is_kept(made: ig.Attribution) -> None:
+    assert made.values.shape == made.inputs.shape == (5, 6)
+    assert made.shares.shape == made.baselines.shape == (3, 5, 6)
+    assert made.weights.shape == made.change.shape == made.fitness.shape == (3, 5)
+    assert made.notes["distance"].shape == (7, 3, 5)
+    assert made.frames.points.shape == (9, 3, 5, 6)
+    assert made.frames.clock.tolist() == pytest.approx([i / 8 for i in range(9)])
+    assert len(made.reasons) == 5
+    assert made.names == ("given 1", "given 2", "given 3")
+    assert made.target == ig.targets.Logit(CLASSES)
+    assert torch.equal(made.inputs, X)
+    assert made.cost.gradients > 0 < made.cost.seconds
+    assert made.cost.peak_bytes > 0
+
+
+def test_frames_lie_on_the_path(made: ig.Attribution) -> None:
+    assert torch.equal(made.frames.points[0], made.baselines)
+    assert torch.equal(made.frames.points[-1], X.expand(3, 5, 6))
+    _, corners = ig.paths.corners(
+        made.method.path, ig.TorchField(MODEL, CLASSES), REFERENCES[:, None].expand(3, 5, 6), X
+    )
+    for frame in range(9):
+        place = frame / 8 * 6
+        low = min(int(place), 5)
+        expected = torch.lerp(corners[low], corners[low + 1], place - low)
+        torch.testing.assert_close(made.frames.points[frame], expected, rtol=0, atol=1e-13)
+
+
+def test_frames_of_a_straight_line() -> None:
+    made = ig.methods.integrated(0.5, record=("path",))(ig.TorchField(MODEL, 0), X)
+    for frame, clock in enumerate(made.frames.clock.tolist()):
+        torch.testing.assert_close(made.frames.points[frame, 0], 0.5 + clock * (X - 0.5), rtol=0, atol=1e-14)
+
+
+def test_gap_of_a_change_that_is_only_rounding() -> None:
+    """Where F(x) = F(b) up to rounding, the gap is measured against the values, not against 1e-17."""
+    field = ig.fields.Function(lambda z: 1e3 + 0 * z.square().sum(1))
+    made = ig.methods.integrated(1.0)(field, X)
+    assert bool((made.gap < 1e-9).all())
+    assert bool(made.converged.all())
+
+
+def test_gap_of_a_change_that_cancels() -> None:
+    """Shares of ±1 cancel to a change of 0.001; missing 0.01 of it is not complete."""
+    field = ig.fields.Function(lambda z: torch.where(z[:, 0] > 0.5, 0.01, 0.0) + 0.001 * z[:, 0])
+    with pytest.warns(
+        ig.errors.IncompleteWarning, match=r"1 of 1 maps miss .* example 0 adds up to 0.001 where F changes by 0.011"
+    ):
+        made = ig.methods.integrated()(field, torch.ones(1, 1).double())
+    assert made.converged.tolist() == [False]
+    assert float(made.gap) == pytest.approx(0.01 / 0.011)
+
+
+@pytest.mark.parametrize("which", [0, -1, 3])
+def test_one_example(made: ig.Attribution, which: int) -> None:
+    check(made[which], made, [which % 5])
+
+
+@pytest.mark.parametrize(
+    ("which", "numbers"),
+    [
+        (slice(1, 4), [1, 2, 3]),
+        (slice(None, None, 2), [0, 2, 4]),
+        ([3, 0], [3, 0]),
+        (torch.tensor([4, 4]), [4, 4]),
+        (torch.tensor([True, False, False, True, False]), [0, 3]),
+        (torch.tensor(2), [2]),
+        (np.int64(2), [2]),
+    ],
+    ids=["slice", "step", "list", "tensor", "mask", "scalar tensor", "numpy integer"],
+)
+def test_some_examples(made: ig.Attribution, which: Any, numbers: list[int]) -> None:
+    check(made[which], made, numbers)
+
+
+def check(some: ig.Attribution, whole: ig.Attribution, numbers: list[int]) -> None:
+    assert len(some) == len(numbers)
+    for name in ("values", "inputs", "output", "residual", "error", "converged"):
+        assert torch.equal(getattr(some, name).nan_to_num(), getattr(whole, name)[numbers].nan_to_num()), name
+    for name in ("weights", "change", "shares", "baselines", "fitness"):
+        assert torch.equal(getattr(some, name), getattr(whole, name)[:, numbers]), name
+    assert torch.equal(some.notes["distance"], whole.notes["distance"][:, :, numbers])
+    assert torch.equal(some.frames.points, whole.frames.points[:, :, numbers])
+    assert some.reasons == tuple(whole.reasons[i] for i in numbers)
+    assert some.target == ig.targets.Logit(CLASSES[numbers])
+    assert torch.equal(some.gap, whole.gap[numbers])
+    assert some.names == whole.names
+
+
+def test_no_such_example(made: ig.Attribution) -> None:
+    for which in (5, -6):
+        with pytest.raises(IndexError, match=f"no example {which} among 5"):
+            made[which]
+
+
+def test_iteration(made: ig.Attribution) -> None:
+    singles = list(made)
+    assert [len(single) for single in singles] == [1] * 5
+    assert torch.equal(torch.cat([single.values for single in singles]), made.values)
+
+
+def test_several_inputs_are_indexed_together() -> None:
+    inputs = {"left": wave(5, 4), "right": wave(5, 2, 3, phase=1)}
+    made = ig.explain(filled(Two()), inputs, target=0, baseline=[0.0, 1.0], method=ig.Method(record=("shares",)))
+    assert {k: tuple(v.shape) for k, v in made.shares.items()} == {"left": (2, 5, 4), "right": (2, 5, 2, 3)}
+    assert {k: tuple(v.shape) for k, v in made.baselines.items()} == {"left": (2, 5, 4), "right": (2, 5, 2, 3)}
+    some = made[1:3]
+    assert torch.equal(some.values["right"], made.values["right"][1:3])
+    assert torch.equal(some.shares["left"], made.shares["left"][:, 1:3])
+    torch.testing.assert_close(joined(some.values).sum(1) + some.residual, some.output - some.base, rtol=0, atol=1e-14)
+
+
+def test_shares_are_kept_when_asked_for_or_needed() -> None:
+    field = ig.TorchField(MODEL, 0)
+    assert ig.methods.expected(REFERENCES, rule=ig.rules.Midpoint(9))(field, X).shares is None
+    asked = ig.methods.expected(REFERENCES, rule=ig.rules.Midpoint(9), record=("shares",))(field, X)
+    torch.testing.assert_close(asked.shares.mean(0), asked.values)
+    with pytest.raises(ig.errors.InputError, match=r"record takes 'shares', 'path'; got 'maps'"):
+        ig.methods.integrated(record=("maps",))
+
+
+def test_repr(made: ig.Attribution) -> None:
+    text = repr(made)
+    assert text.startswith("<Attribution of 5 examples, values (5, 6), by Method(")
+    assert f"worst gap {float(made.gap.max()):.2%}" in text
+    assert "1 example," in repr(made[0])
+
+
+def test_names_of_every_field_are_documented() -> None:
+    words = re.findall(r"\w+", inspect.getdoc(ig.Attribution))
+    undocumented = {f.name for f in dataclasses.fields(ig.Attribution)} - set(words)
+    assert undocumented <= {"cost", "method", "target", "normalisation"}
+
+
+def test_to_shap_without_shap(made: ig.Attribution, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setitem(sys.modules, "shap", None)
+    with pytest.raises(ig.errors.MissingExtra, match=r"to_shap\(\) needs the package 'shap'"):
+        made.to_shap()
+
+
+def test_to_shap(made: ig.Attribution, monkeypatch: pytest.MonkeyPatch) -> None:
+    """The three arrays that shap.Explanation takes; the package itself is not needed to see that they are right."""
+    monkeypatch.setitem(sys.modules, "shap", SimpleNamespace(Explanation=lambda *arrays: arrays))
+    values, base, data = made.to_shap()
+    assert np.array_equal(values, made.values.numpy())
+    assert np.array_equal(base, made.base.numpy())
+    assert np.array_equal(data, X.numpy())
+
+
+def test_to_shap_of_several_inputs(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setitem(sys.modules, "shap", SimpleNamespace(Explanation=None))
+    made = ig.explain(filled(Two()), (wave(2, 4), wave(2, 2, 3)), target=0)
+    with pytest.raises((TypeError, ig.errors.InputError), match=r"one input tensor; this attribution has several"):
+        made.to_shap()
+
+
+@pytest.mark.parametrize("name", ["t6", "softplus cnn", "dict input", "logits object"])
+def test_the_change_is_measured_not_assumed(name: str) -> None:
+    """One left-hand node: the residual is what the map misses, to the last digit."""
+    problem = PROBLEMS[name]
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore", ig.errors.IncompleteWarning)
+        made = ig.explain(
+            problem.model,
+            problem.inputs,
+            target=problem.target,
+            extra=problem.extra,
+            rule=ig.rules.Left(),
+            baseline=0.25,
+        )
+    field, x = problem.field(), problem.packed()
+    change = field.value(x) - field.value(torch.full_like(x, 0.25))
+    torch.testing.assert_close(made.residual, change - joined(made.values).sum(1), rtol=0, atol=1e-12)
+    assert float(made.residual.abs().max()) > 1e-3
+
+
+def test_values_of_an_image_keep_its_shape() -> None:
+    x = 0.5 + 0.5 * wave(2, 3, 8, 8)
+    made = ig.explain(softplus_cnn(), x, target=0)
+    assert made.values.shape == x.shape
+    assert isinstance(made.values, Tensor)

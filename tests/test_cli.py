@@ -1,0 +1,407 @@
+"""The command line: what is typed, what is printed, what is written, and with which exit status it ends."""
+
+from __future__ import annotations
+
+import json
+import os
+import signal
+import subprocess
+import sys
+import warnings
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+
+import integrand as ig
+from integrand.errors import BaselineError
+
+pytest.importorskip("typer")
+pytest.importorskip("rich")
+pytest.importorskip("jinja2")
+pytest.importorskip("matplotlib")
+Image = pytest.importorskip("PIL.Image")
+
+from typer.testing import CliRunner, Result  # noqa: E402
+
+from integrand.cli import app_main, doctor  # noqa: E402
+from integrand.cli import explain as command  # noqa: E402
+from integrand.cli.app import app  # noqa: E402
+from integrand.vision import load_model  # noqa: E402
+
+# Names the strongest colour of a picture; curved, so that nodes matter, and quick.
+CODE = """
+import torch
+from torch import nn
+import integrand as ig
+from integrand.vision import ImageModel
+
+class Colours(nn.Module):
+    def __init__(self):
+        super().__init__()
+        self.head = nn.Linear(3, 3, bias=False)
+        with torch.no_grad():
+            self.head.weight.copy_(10 * torch.eye(3))
+
+    def forward(self, z):
+        return self.head((2 * z - 1).tanh().mean((2, 3)))
+
+def colours():
+    return ImageModel("colours", Colours().eval(), ig.Normalisation.unit(), 16, ("red", "green", "dark blue"), crop=1.0)
+
+def training():
+    return ImageModel("training", nn.Sequential(nn.Dropout(0.1), Colours()), ig.Normalisation.unit(), 16)
+
+def plain():
+    return nn.Sequential(nn.AdaptiveAvgPool2d(1), nn.Flatten(), nn.Linear(3, 2))
+
+def jumpy():
+    class Jumpy(Colours):
+        def forward(self, z):
+            return super().forward(torch.tanh(400 * (z - 0.47)) + z)
+    return ImageModel("jumpy", Jumpy().eval(), ig.Normalisation.unit(), 16)
+"""
+
+
+@pytest.fixture
+def place(tmp_path: Path, monkeypatch) -> Path:
+    """A folder with three pictures and some models, to work in."""
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.setenv("COLUMNS", "100")
+    (tmp_path / "toys.py").write_text(CODE)
+    (tmp_path / "many").mkdir()
+    for channel, name in enumerate(("rose", "leaf", "sky")):
+        numbers = np.random.default_rng(channel).integers(0, 120, (20, 24, 3), dtype=np.uint8)
+        numbers[:, :, channel] += 100
+        Image.fromarray(numbers).save(tmp_path / "many" / f"{name}.png")
+    return tmp_path
+
+
+def run(*words: str) -> Result:
+    return CliRunner().invoke(app, list(words))
+
+
+def explain(*words: str, model: str = "toys.py:colours") -> Result:
+    return run("explain", *words, "--model", model)
+
+
+def text(result: Result) -> str:
+    """What was said on stderr, however it was wrapped."""
+    return " ".join(result.stderr.split())
+
+
+# --- explain ----------------------------------------------------------------------------------------------------------
+
+
+def test_four_methods_explain_a_picture(place: Path) -> None:
+    methods = ("integrated", "expected", "weighted", "ig2")
+    flags = [word for method in methods for word in ("--method", method)]
+    result = explain("many/rose.png", *flags, "--references", "many", "--nodes", "5", "--save")
+    assert result.exit_code == 0, result.output
+    assert "red (0)  ◀ explained" in result.stdout
+    rows = {line.split()[0]: line.split() for line in result.stdout.splitlines() if line.startswith(methods)}
+    assert [rows[method][-2] for method in methods[:3]] == ["5", "30", "30"]
+    assert all("%" in rows[method][2] for method in methods)
+    assert "Wrote integrand-out/index.html" in result.stdout
+    made = {file.name for file in (place / "integrand-out").iterdir()}
+    assert made == {"index.html"} | {f"rose-{method}.{end}" for method in methods for end in ("png", "safetensors")}
+    html = (place / "integrand-out/index.html").read_text("utf-8")
+    assert all(method in html for method in methods)
+    with Image.open(place / "integrand-out/rose-ig2.png") as drawn:
+        assert drawn.width > 100
+
+
+def test_all_methods_explain_the_same_class(place: Path) -> None:
+    result = explain(
+        "many/rose.png", "--method", "integrated", "--method", "expected", "--target", "blue", "--save", "--out", "here"
+    )
+    assert result.exit_code == 0, result.output
+    assert "dark blue (2)  ◀ explained" in result.stdout
+    for method in ("integrated", "expected"):
+        assert repr(ig.load(place / f"here/rose-{method}.safetensors").target) == "Logit(2)"
+
+
+def test_numbers_are_those_of_the_library(place: Path) -> None:
+    assert explain("many/sky.png", "--method", "integrated", "--baseline", "white", "--save").exit_code == 0
+    found = ig.load(place / "integrand-out/sky-integrated.safetensors")
+    model = load_model("toys.py:colours")
+    wanted = ig.explain(model.module, model.prepare("many/sky.png"), target=2, baseline=1.0)
+    assert torch.allclose(found.values, wanted.values, atol=1e-6)
+
+
+def test_the_seed_changes_noise_and_nothing_else(place: Path) -> None:
+    found = {}
+    for folder, seed in (("a", "1"), ("b", "1"), ("c", "2")):
+        flags = ("--method", "integrated", "--baseline", "noise", "--nodes", "3", "--save")
+        assert explain("many/sky.png", *flags, "--seed", seed, "--out", folder).exit_code == 0
+        found[folder] = ig.load(place / folder / "sky-integrated.safetensors").values
+    assert torch.equal(found["a"], found["b"])
+    assert not torch.equal(found["a"], found["c"])
+
+
+def test_a_folder_is_explained_on_as_many_pages_as_it_takes(place: Path, monkeypatch) -> None:
+    monkeypatch.setattr(command, "_PAGE", 2)
+    result = explain("many", "many/sky.png", "--method", "integrated", "--nodes", "2")
+    assert result.exit_code == 0, result.output
+    assert "Wrote integrand-out/index.html, integrand-out/page-2.html" in result.stdout
+    names = sorted(file.name for file in (place / "integrand-out").glob("*.png"))
+    assert names == ["leaf-integrated.png", "rose-integrated.png", "sky-integrated.png"]
+
+
+def test_pictures_of_one_name_do_not_overwrite_each_other(place: Path) -> None:
+    (place / "more").mkdir()
+    (place / "many/sky.png").rename(place / "more/ROSE.png")
+    result = explain("many/rose.png", "more/ROSE.png", "--method", "integrated", "--nodes", "2")
+    assert result.exit_code == 0, result.output
+    names = sorted(file.name for file in (place / "integrand-out").glob("*.png"))
+    assert names == ["ROSE-2-integrated.png", "rose-integrated.png"]
+
+
+def test_the_photo_baseline_is_another_photograph(place: Path) -> None:
+    flags = ("--method", "integrated", "--baseline", "photo", "--baseline", "black", "--nodes", "2", "--save")
+    for extra, name in ((("--references", "many/sky.png"), "sky"), ((), "leaf")):
+        assert explain("many/rose.png", "many/leaf.png", *flags, *extra).exit_code == 0
+        found = ig.load(place / "integrand-out/rose-integrated.safetensors")
+        other = load_model("toys.py:colours").prepare(f"many/{name}.png")
+        assert found.names == ("photo", "black")
+        assert torch.equal(found.baselines[0], other)
+
+
+def test_without_another_photograph_it_is_left_out_and_said_so(place: Path, monkeypatch) -> None:
+    monkeypatch.setattr(command.recipes, "PHOTOGRAPHS", ())
+    flags = ("--method", "weighted", "--method", "expected", "--nodes", "2")
+    result = explain("many/rose.png", *flags)
+    assert result.exit_code == 0, result.output
+    assert text(result).count("There is no other photograph, so that baseline is left out") == 1
+    stuck = explain("many/rose.png", "--method", "integrated", "--method", "ig2", "--out", "stuck")
+    assert stuck.exit_code == 2
+    assert "give some with --references" in text(stuck)
+    assert not list((place / "stuck").iterdir())  # refused before the first gradient
+
+
+def test_a_gap_is_marked_and_explained(place: Path) -> None:
+    result = explain("many/rose.png", "--method", "integrated", "--nodes", "2", model="toys.py:jumpy")
+    assert result.exit_code == 0, result.output
+    assert "% *" in result.stdout
+    assert "* These maps miss more than a tenth of the change" in result.stdout
+    assert "Warning" not in result.stderr
+    fine = explain("many/rose.png", "--method", "integrated")
+    assert "% *" not in fine.stdout
+    assert "more than a tenth" not in fine.stdout
+
+
+def test_warnings_are_told_once_and_tidily(place: Path) -> None:
+    flags = ("--method", "integrated", "--method", "expected", "--nodes", "2")
+    result = explain("many", *flags, model="toys.py:training")
+    assert result.exit_code == 0, result.output
+    assert text(result).count("Warning: The model is in training mode and has Dropout") == 1
+    assert ".py:" not in text(result).replace("toys.py:", "")
+
+
+def test_fitness_that_says_nothing_is_told_with_the_picture(place: Path) -> None:
+    result = explain("many/rose.png", "--method", "weighted", "--target", "dark blue", "--nodes", "2")
+    assert result.exit_code == 0, result.output
+    assert "Warning: rose, weighted: Fitness says nothing" in text(result)
+
+
+def test_a_bare_module_is_told_what_is_assumed_of_it(place: Path) -> None:
+    result = explain("many/rose.png", "--method", "integrated", "--nodes", "1", model="toys.py:plain")
+    assert result.exit_code == 0, result.output
+    assert "toys.py:plain is taken to want 224 x 224 pixels and Normalisation(mean=(0.485," in text(result)
+    assert "class 0 (0)" in result.stdout
+
+
+# --- what goes wrong --------------------------------------------------------------------------------------------------
+
+
+def test_unreadable_pictures_are_passed_over(place: Path) -> None:
+    (place / "many/bad.png").write_bytes(b"no picture")
+    result = explain("gone.png", "many/bad.png", "many/sky.png", "--method", "integrated", "--nodes", "2")
+    assert result.exit_code == 1
+    assert "'gone.png' cannot be read as a picture: there is no such file. Skipped." in text(result)
+    assert "'many/bad.png' cannot be read as a picture: its content is in no picture format" in text(result)
+    assert (place / "integrand-out/sky-integrated.png").exists()
+    assert (place / "integrand-out/index.html").exists()
+
+
+def test_nothing_readable_writes_nothing(place: Path) -> None:
+    (place / "empty").mkdir()
+    result = explain("empty", "gone.png", "--method", "integrated")
+    assert result.exit_code == 1
+    assert "'empty' holds no pictures" in text(result)
+    assert not list((place / "integrand-out").iterdir())
+
+
+@pytest.mark.parametrize(
+    ("words", "said"),
+    [
+        (("--method", "integratd"), "no method named 'integratd'. Did you mean 'integrated'"),
+        (("--baseline", "blak"), "no baseline named 'blak'. Did you mean 'black'"),
+        (("--target", "9"), "Target class 9 does not exist: the model has 3 classes, 0 to 2."),
+        (("--target", "e"), "Target 'e' could be any of 0 'red', 1 'green', 2 'dark blue'"),
+        (("--target", "gren"), "no class named 'gren'. Did you mean 'green'"),
+        (("--model", "toys.py:colors"), "no function in 'toys.py' named 'colors'. Did you mean 'colours'"),
+        (("--model", "efficientnet"), "no model named 'efficientnet'. Did you mean 'efficientnet-lite"),
+        (("--device", "abacus"), "cannot be moved to 'abacus'"),
+        (("--baseline", "nan", "--method", "integrated"), "'nan' holds NaN or infinity"),
+        (("--out", "toys.py"), "toys.py"),
+    ],
+)
+def test_mistakes_get_one_line_and_status_two(place: Path, words: tuple[str, ...], said: str) -> None:
+    result = run("explain", "many/rose.png", "--model", "toys.py:colours", *words)
+    assert result.exit_code == 2
+    assert said in text(result)
+    assert len(result.stderr.splitlines()) == 1
+    assert "Traceback" not in result.output
+
+
+def test_an_unknown_sample_is_a_mistake(place: Path) -> None:
+    pytest.importorskip("skimage")
+    result = explain("sample:chelsae")
+    assert result.exit_code == 2
+    assert "Did you mean 'chelsea'" in text(result)
+
+
+def test_debug_shows_where_it_happened(place: Path) -> None:
+    result = explain("many/rose.png", "--baseline", "nan", "--debug")
+    assert isinstance(result.exception, BaselineError)
+
+
+def test_packages_are_looked_for_before_the_work(place: Path, monkeypatch) -> None:
+    monkeypatch.setattr(command, "find_spec", lambda name: None if name == "jinja2" else name)
+    result = explain("many/rose.png")
+    assert result.exit_code == 2
+    assert "'jinja2': install it with pip install 'integrand[report]'" in text(result)
+    assert not (place / "integrand-out").exists()
+
+
+def test_what_is_done_when_stopped_is_written(place: Path, monkeypatch) -> None:
+    real, calls = command.explain, []
+
+    def stopped_at_the_fourth(*args: object, **options: object) -> object:
+        calls.append(1)
+        if len(calls) == 4:
+            raise KeyboardInterrupt
+        return real(*args, **options)
+
+    monkeypatch.setattr(command, "explain", stopped_at_the_fourth)
+    result = explain("many", "--method", "integrated", "--method", "expected", "--nodes", "2")
+    assert result.exit_code == 130
+    assert "Stopped. What was finished is written." in text(result)
+    html = (place / "integrand-out/index.html").read_text("utf-8")
+    assert "leaf" in html
+    assert "rose" in html
+    assert len(list((place / "integrand-out").glob("*.png"))) == 3
+
+
+def test_ctrl_c_waits_until_a_file_is_whole() -> None:
+    before, done = signal.getsignal(signal.SIGINT), []
+
+    def interrupted() -> None:
+        with command.undisturbed():
+            signal.raise_signal(signal.SIGINT)
+            done.append("whole")
+
+    with pytest.raises(KeyboardInterrupt):
+        interrupted()
+    assert done == ["whole"]
+    assert signal.getsignal(signal.SIGINT) is before
+
+
+def test_foreign_warnings_go_where_they_would_have_gone(place: Path) -> None:
+    desk = command.Desk(command.Request(("many",)), load_model("toys.py:colours"))
+    with warnings.catch_warnings(record=True) as seen, desk.hearing():
+        warnings.simplefilter("always")
+        warnings.warn("of somebody else's", UserWarning, stacklevel=1)
+    assert [str(one.message) for one in seen] == ["of somebody else's"]
+
+
+# --- methods, cite, doctor --------------------------------------------------------------------------------------------
+
+
+def test_methods_are_listed_with_formula_cost_axioms_and_source(monkeypatch) -> None:
+    monkeypatch.setenv("COLUMNS", "120")
+    said = run("methods").stdout
+    for name, one in ig.methods.known().items():
+        assert all(part in said for part in (name, one.title, one.cost, one.key))
+    assert "✓ ✓ – ✓ ✓" in said
+    assert "C complete" in said
+
+
+def test_one_method_is_told_in_full() -> None:
+    said = run("methods", "weighted").stdout
+    assert "ig.methods.weighted(baselines, path=Straight(), rule=GaussLegendre(25), ratio=0.5" in said
+    assert "the fewest" in said or "smallest number of features" in said
+    wrong = run("methods", "weigthed")
+    assert wrong.exit_code == 2
+    assert "Did you mean 'weighted'" in text(wrong)
+
+
+def test_methods_as_json() -> None:
+    found = json.loads(run("methods", "--json").stdout)
+    assert [one["name"] for one in found] == list(ig.methods.known())
+    assert found[0]["axioms"]["complete"] is True
+    assert json.loads(run("methods", "ig2", "--json").stdout)[0]["key"] == "zhuo2024ig2"
+
+
+def test_citations() -> None:
+    said = run("cite", "ig2", "integrated", "ig2").stdout
+    assert said.count("@article{zhuo2024ig2") == 1
+    assert "@inproceedings{sundararajan2017axiomatic" in said
+    nameless = run("cite")
+    assert nameless.exit_code == 2
+    assert "Name the methods to cite, of integrated, expected" in text(nameless)
+    assert "Did you mean 'expected'" in text(run("cite", "expcted"))
+
+
+def test_doctor_finds_everything_in_order() -> None:
+    result = run("doctor")
+    assert result.exit_code == 0
+    assert torch.__version__ in result.stdout
+    assert "Self-check on cpu: passed" in result.stdout
+
+
+def test_doctor_names_what_is_missing_and_what_is_wrong(monkeypatch) -> None:
+    monkeypatch.setattr(doctor, "_version", lambda package: None if package == "zarr" else "1.0")
+    monkeypatch.setattr(doctor, "self_check", lambda device: doctor.Check(device, 0.1, 0.0))
+    result = run("doctor")
+    assert result.exit_code == 1
+    assert "missing zarr" in result.stdout
+    assert "FAILED" in result.stdout
+    assert set(doctor.extras()) >= {"cli", "plot", "report", "save", "demo"}
+    assert "test" not in doctor.extras()
+
+
+# --- the entry --------------------------------------------------------------------------------------------------------
+
+
+def test_without_the_extra_one_line_says_what_to_install(monkeypatch, capsys) -> None:
+    monkeypatch.delitem(sys.modules, "integrand.cli.app")
+    monkeypatch.setitem(sys.modules, "typer", None)
+    with pytest.raises(SystemExit) as stopped:
+        app_main()
+    assert stopped.value.code == 2
+    said = capsys.readouterr()
+    assert said.err == "The command line needs the package 'typer': install it with pip install 'integrand[cli]'.\n"
+    assert not said.out
+
+
+def test_help_names_every_command() -> None:
+    said = run("--help").stdout
+    assert all(name in said for name in ("explain", "methods", "cite", "doctor", "--version"))
+    assert run("explain", "-h").exit_code == 0
+
+
+def test_as_a_program_on_a_terminal_that_knows_only_ascii() -> None:
+    quiet = {**os.environ, "PYTHONIOENCODING": "ascii"}
+    made = subprocess.run(
+        [sys.executable, "-m", "integrand", "methods"],
+        capture_output=True,
+        text=True,
+        env=quiet,
+        timeout=60,
+        check=True,
+    )
+    assert "Integrated Gradients" in made.stdout
+    assert not made.stderr

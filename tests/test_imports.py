@@ -1,0 +1,120 @@
+"""What `import integrand` costs, and what it exports."""
+
+from __future__ import annotations
+
+import subprocess
+import sys
+from types import ModuleType
+
+import pytest
+
+import integrand as ig
+
+ALLOWED = {"torch", "numpy", "integrand"}
+NEVER = (
+    "matplotlib",
+    "typer",
+    "click",
+    "jinja2",
+    "safetensors",
+    "PIL",
+    "scipy",
+    "rich",
+    "pydantic",
+    "skimage",
+    "captum",
+    "shap",
+)
+
+
+def python(code: str) -> str:
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, timeout=120, check=False)
+    assert done.returncode == 0, done.stderr
+    return done.stdout
+
+
+def test_nothing_but_torch_and_numpy_is_imported() -> None:
+    """Modules that torch and numpy did not bring themselves come from Integrand or the standard library."""
+    code = (
+        "import sys, torch, numpy, numpy.polynomial\nbefore = set(sys.modules)\nimport integrand\n"
+        "print(*sorted({name.split('.')[0] for name in set(sys.modules) - before}))"
+    )
+    new = set(python(code).split())
+    assert new - ALLOWED - set(sys.stdlib_module_names) == set()
+
+
+def test_no_extra_is_imported() -> None:
+    """Not by torch either, as far as these go."""
+    loaded = set(python("import sys, integrand\nprint(*sys.modules)").split())
+    assert "integrand" in loaded
+    assert [name for name in NEVER if name in loaded] == []
+
+
+def test_import_time() -> None:
+    """At most 0.3 s on top of torch; the best of three, for a machine with other things to do."""
+    code = "import time, torch\nbegan = time.perf_counter()\nimport integrand\nprint(time.perf_counter() - began)"
+    best = float("inf")
+    for _ in range(3):
+        best = min(best, float(python(code)))
+        if best < 0.3:
+            return
+    pytest.fail(f"import integrand takes {best:.2f} s more than import torch")
+
+
+def exported(module: ModuleType) -> set[str]:
+    return {name for name in vars(module) if not name.startswith("_")}
+
+
+def test_all_is_what_is_exported() -> None:
+    """Every public name of the package is in __all__ or is one of its modules, and nothing in __all__ is missing."""
+    named = set(ig.__all__)
+    assert len(named) == len(ig.__all__)
+    missing = [name for name in named if not hasattr(ig, name)]
+    assert missing == []
+    others = {name for name in exported(ig) - named if not isinstance(getattr(ig, name), ModuleType)}
+    assert others == set()
+
+
+DESIGN = {
+    "ig": ["explain", "Method", "TorchField", "Attribution", "load", "fields", "targets", "baselines", "paths", "rules", "weightings", "methods", "errors"],
+    "rules": ["Left", "Right", "Midpoint", "Trapezoid", "GaussLegendre", "MonteCarlo", "Exact"],
+    "paths": ["Straight", "Descent", "Relative"],
+    "weightings": ["Uniform", "Fitness"],
+    "targets": ["Logit", "Probability", "LogOdds", "Margin", "Loss", "Custom", "Output", "Distance"],
+    "baselines": [
+        "Constant", "Given", "Sample", "Uniform", "Gaussian", "Blurred", "Mean", "Median", "Corners",
+        "black", "white", "grey", "Relevant", "OtherClass",
+    ],
+    "methods": ["integrated", "expected", "weighted", "ig2", "known", "about"],
+    "fields": ["Field", "TorchField", "Function", "Linear", "Monomial", "Gathered", "Metered"],
+}  # fmt: skip
+
+
+@pytest.mark.parametrize("space", list(DESIGN))
+def test_public_names_of_the_design(space: str) -> None:
+    module = ig if space == "ig" else getattr(ig, space)
+    assert [name for name in DESIGN[space] if not hasattr(module, name)] == []
+
+
+PARAMETERS = {
+    "integrated": ["baseline", "rule"],
+    "weighted": ["baselines", "path", "rule", "ratio", "fill", "keep"],
+    "ig2": ["references", "representation", "steps", "rate", "clip"],
+}
+
+
+@pytest.mark.parametrize("name", list(PARAMETERS))
+def test_parameters_that_checks_use(name: str) -> None:
+    import inspect
+
+    accepted = inspect.signature(getattr(ig.methods, name)).parameters
+    assert [p for p in PARAMETERS[name] if p not in accepted] == []
+    if name == "weighted":
+        defaults = {p: accepted[p].default for p in ("ratio", "fill", "keep")}
+        assert defaults == {"ratio": 0.5, "fill": "corners", "keep": 0.0}
+
+
+def test_it_is_typed() -> None:
+    from importlib import resources
+
+    assert resources.files("integrand").joinpath("py.typed").is_file()

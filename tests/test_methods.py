@@ -1,0 +1,668 @@
+"""Every published method meets every known problem; what its card claims is checked, and each check is shown to be able to fail."""
+
+from __future__ import annotations
+
+import itertools
+import warnings
+from collections.abc import Callable
+from dataclasses import replace
+from typing import Any
+
+import pytest
+import torch
+from torch import Tensor, nn
+
+import integrand as ig
+from integrand.cite import BIBTEX, bibtex
+from integrand.method import gradients_per_row
+from tests.problems import PROBLEMS, Counting, Problem, R, filled, joined, sure, wave
+
+FINE = ig.rules.GaussLegendre(12)
+
+BUILD: dict[str, Callable[[Problem], Any]] = {
+    "integrated": lambda p: ig.methods.integrated(ig.baselines.Given(p.references[:1]), FINE),
+    "expected": lambda p: ig.methods.expected(ig.baselines.Given(p.references), rule=FINE),
+    "weighted": lambda p: ig.methods.weighted(ig.baselines.Given(p.references), rule=FINE, fill=0.0),
+    "ig2": lambda p: ig.methods.ig2(
+        ig.baselines.Given(p.references),
+        p.representation,
+        6,
+        0.05,
+        (-9.0, 9.0),
+        shrink=True,
+        rule=ig.rules.GaussLegendre(3),
+    ),
+}
+"""How each published method is asked to explain a problem accurately. A new method gets a line here, or the tests say so."""
+
+NAMES = list(ig.methods.known())
+
+
+def test_every_published_method_is_here() -> None:
+    assert set(NAMES) == set(BUILD)
+
+
+def run(problem: Problem, method: Any, **options: Any) -> ig.Attribution:
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore", ig.errors.IntegrandWarning)
+        return ig.explain(
+            problem.model, problem.inputs, target=problem.target, extra=problem.extra, method=method, **options
+        )
+
+
+EVERY = pytest.mark.parametrize(("name", "problem"), list(itertools.product(NAMES, PROBLEMS)))
+
+
+@EVERY
+def test_runs_and_is_complete(name: str, problem: str) -> None:
+    p = PROBLEMS[problem]
+    made = run(p, BUILD[name](p))
+    assert type(made.values) is type(p.inputs)
+    values = joined(made.values)
+    assert values.shape == joined(p.inputs).shape
+    assert bool(torch.isfinite(values).all())
+    assert bool((values != 0).any(1).all())
+    torch.testing.assert_close(values.sum(1) + made.residual, made.output - made.base, rtol=0, atol=1e-12)
+    if ig.methods.about(name).axioms["complete"] and p.smooth:
+        torch.testing.assert_close(made.residual, torch.zeros(5).double(), rtol=0, atol=1e-5)
+    torch.testing.assert_close(made.weights.sum(0), torch.ones(5).double(), rtol=0, atol=1e-14)
+
+
+@EVERY
+def test_five_at_once_are_five_alone(name: str, problem: str) -> None:
+    p = PROBLEMS[problem]
+    whole = run(p, BUILD[name](p))
+    for b in range(5):
+        alone = run(p.only(b), BUILD[name](p))
+        torch.testing.assert_close(joined(alone.values)[0], joined(whole.values)[b], rtol=0, atol=1e-10)
+        torch.testing.assert_close(alone.weights[:, 0], whole.weights[:, b], rtol=0, atol=1e-10)
+        torch.testing.assert_close(alone.residual[0], whole.residual[b], rtol=0, atol=1e-10)
+
+
+@pytest.mark.parametrize("batch_size", [1, 7])
+@EVERY
+def test_rows_per_call_do_not_matter(name: str, problem: str, batch_size: int) -> None:
+    p = PROBLEMS[problem].only(0)
+    one, other = run(p, BUILD[name](p), batch_size=512), run(p, BUILD[name](p), batch_size=batch_size)
+    torch.testing.assert_close(joined(one.values), joined(other.values), rtol=0, atol=1e-12)
+
+
+# --- against the formulas ---------------------------------------------------------------------------------------------
+
+
+def integrated_by_hand(problem: Problem, b: int, start: Tensor, n: int = 200) -> Tensor:
+    """(x − b) ⊙ the mean gradient at n midpoints, in the packed space."""
+    field, x = problem.field(), problem.packed()[b : b + 1]
+    total = torch.zeros_like(x)
+    for q in range(n):
+        point = start + (q + 0.5) / n * (x - start)
+        total += field.rows(point, torch.tensor([b])).gradient / n
+    return ((x - start) * total)[0]
+
+
+@pytest.mark.parametrize("problem", ["t6", "softplus cnn", "dict input", "extra arguments"])
+def test_expected_is_the_mean_of_integrated_gradients(problem: str) -> None:
+    p = PROBLEMS[problem]
+    values = joined(run(p, BUILD["expected"](p)).values)
+    for b in (0, 4):
+        maps = [integrated_by_hand(p, b, start[None]) for start in p.references]
+        torch.testing.assert_close(values[b], (sum(maps) / R).flatten(), rtol=0, atol=2e-5)
+
+
+def weighted_by_hand(p: Problem, b: int) -> tuple[list[int], Tensor]:
+    """The paper, slowly, on a table of features: IG per baseline, D by trying every k, w = (1/D)/Σ(1/D)."""
+    x, field = p.packed()[b : b + 1], p.field()
+    maps = [integrated_by_hand(p, b, start[None]) for start in p.references]
+    score = lambda z: float(field.score().rows(z, torch.tensor([b]), gradient=False).value)  # noqa: E731
+    whole = score(x)
+    counts = []
+    for one in maps:
+        order = sorted(range(x.shape[1]), key=lambda i: -float(one[i]))
+        without = x.clone()
+        d = x.shape[1]
+        for k, feature in enumerate(order, 1):
+            without[0, feature] = 0
+            if score(without) <= whole / 2:
+                d = k
+                break
+        counts.append(d)
+    merit = torch.tensor([1 / d for d in counts], dtype=torch.float64)
+    weights = merit / merit.sum()
+    return counts, sum(w * one for w, one in zip(weights, maps, strict=True))
+
+
+def test_weighted_is_the_papers_definition() -> None:
+    model = filled(nn.Sequential(nn.Linear(6, 3)))
+    p = replace(PROBLEMS["relu mlp"], model=sure(model, torch.zeros(6).double(), 4.0))
+    p = replace(p, target=model(p.inputs).argmax(1), inputs=2 * p.inputs)
+    made = run(p, BUILD["weighted"](p))
+    seen = set()
+    for b in range(5):
+        counts, values = weighted_by_hand(p, b)
+        assert made.fitness[:, b].tolist() == counts
+        torch.testing.assert_close(made.values[b], values, rtol=0, atol=1e-10)
+        seen |= set(counts)
+    assert len(seen) > 1
+
+
+@pytest.mark.parametrize("name", NAMES)
+def test_linear_models(name: str) -> None:
+    """w ⊙ (x − start), weighted over references, wherever the path began."""
+    p = PROBLEMS["linear"]
+    made = run(p, BUILD[name](p))
+    weight = p.model.weight[p.target].detach()
+    expected = torch.einsum("rb,rbi->bi", made.weights, weight * (p.inputs - made.baselines))
+    torch.testing.assert_close(made.values, expected, rtol=0, atol=1e-13)
+
+
+# --- costs ------------------------------------------------------------------------------------------------------------
+
+COSTS: dict[str, list[Callable[[Problem], Any]]] = {
+    "integrated": [
+        lambda p: ig.methods.integrated(0.25, ig.rules.Trapezoid(5)),
+        lambda p: ig.methods.integrated([0.25, -0.5], ig.rules.Simpson(2), ig.paths.Straight(3)),
+    ],
+    "expected": [
+        lambda p: ig.methods.expected(ig.baselines.Given(p.references), draws=9),
+        lambda p: ig.methods.expected(ig.baselines.Given(p.references), rule=ig.rules.Left(4)),
+    ],
+    "weighted": [lambda p: ig.methods.weighted(ig.baselines.Given(p.references), rule=ig.rules.Midpoint(4), fill=0.0)],
+    "ig2": [
+        lambda p: ig.methods.ig2(ig.baselines.Given(p.references), p.representation, 4, 0.01, (-9.0, 9.0)),
+        *(
+            lambda p, rule=rule: ig.methods.ig2(
+                ig.baselines.Given(p.references), p.representation, 4, 0.01, (-9.0, 9.0), rule=rule
+            )
+            for rule in (
+                ig.rules.Left(),
+                ig.rules.Midpoint(2),
+                ig.rules.Trapezoid(),
+                ig.rules.Simpson(),
+                ig.rules.MonteCarlo(2),
+            )
+        ),
+    ],
+}
+
+
+@pytest.mark.parametrize("problem", ["t6", "softplus cnn", "extra arguments"])
+@pytest.mark.parametrize(("name", "which"), [(name, i) for name in NAMES for i in range(len(COSTS[name]))])
+def test_gradients_are_what_the_parts_say(name: str, which: int, problem: str) -> None:
+    """Counted where they reach the model: gradients_per_row(path, rule) · R · B, and not one more."""
+    p = PROBLEMS[problem]
+    method = COSTS[name][which](p)
+    model = Counting(p.model)
+    tallies: list[int | None] = []
+    named = f"inner.{p.representation}" if isinstance(p.representation, str) else p.representation
+    if name == "ig2":
+        method = replace(method, path=replace(method.path, representation=named))
+    made = run(replace(p, model=model), method, progress=lambda tally: tallies.append(tally.expected))
+    references = len(made.weights)
+    assert model.gradients == made.cost.gradients == gradients_per_row(method.path, method.rule) * references * 5
+    assert name == "ig2" or model.values == made.cost.values
+    assert set(tallies) == {model.gradients}
+
+
+def test_the_published_ig2_costs_steps_plus_one() -> None:
+    assert gradients_per_row(ig.paths.Descent(steps=50), ig.rules.Right()) == 51
+    assert gradients_per_row(ig.paths.Descent(steps=50), ig.rules.Midpoint(4)) == 51 + 200
+    assert gradients_per_row(ig.paths.Straight(10), ig.rules.Trapezoid(2)) == 30
+
+
+@pytest.mark.parametrize("draws", [1, 7, 20, 50])
+@pytest.mark.parametrize("pool", ["a tensor", "a sampler", "a dataset", "given references"])
+def test_expected_costs_draws(pool: str, draws: int) -> None:
+    """``draws`` pairs of reference and position, whatever the references came as; rounded up to a whole number for each."""
+    data = wave(20, 6, phase=1)
+    references = {
+        "a tensor": data,
+        "a sampler": ig.baselines.Sample(data),
+        "a dataset": torch.utils.data.TensorDataset(data),
+        "given references": ig.baselines.Given(data),
+    }[pool]
+    p = PROBLEMS["relu mlp"].only(0)
+    made = run(p, ig.methods.expected(references, draws))
+    many = draws if pool in ("a tensor", "a dataset") and draws < 20 else 20
+    assert len(made.weights) == many
+    assert made.cost.gradients == many * -(-draws // many)
+
+
+def test_expected_gradients_are_unbiased() -> None:
+    """The mean over 300 seeds of four draws is the exact map over the whole pool, within four standard errors."""
+    p, pool = PROBLEMS["t6"].only(0), wave(8, 6, phase=1)
+    exact = run(p, ig.methods.expected(pool, rule=FINE)).values[0]
+    maps = torch.stack([run(p, ig.methods.expected(pool, 4), seed=s, batch_size=64).values[0] for s in range(300)])
+    assert bool(((maps.mean(0) - exact).abs() < 4 * maps.std(0) / 300**0.5).all())
+    assert float(maps.std(0).min()) > 1e-3
+
+
+@pytest.mark.parametrize("name", NAMES)
+def test_references_in_blocks(name: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    """References are taken in blocks when their maps need not be kept; that may not change the result."""
+    p = PROBLEMS["relu mlp"]
+    method = COSTS[name][0](p)
+    whole = run(p, method, batch_size=64)
+    monkeypatch.setattr("integrand.method._BLOCK_ELEMENTS", 2 * p.packed().numel())
+    blocks = run(p, method, batch_size=64)
+    torch.testing.assert_close(blocks.values, whole.values, rtol=0, atol=1e-13)
+    torch.testing.assert_close(blocks.change, whole.change, rtol=0, atol=1e-13)
+    torch.testing.assert_close(blocks.weights, whole.weights, rtol=0, atol=1e-14)
+    assert (blocks.cost.gradients, blocks.cost.values) == (whole.cost.gradients, whole.cost.values)
+    assert blocks.names == whole.names
+    for key in whole.notes:
+        torch.testing.assert_close(blocks.notes[key], whole.notes[key], rtol=0, atol=1e-13)
+
+
+def test_ig2_in_blocks_with_its_defaults(monkeypatch: pytest.MonkeyPatch) -> None:
+    """The box and the step that are left to the data may not depend on which references share a block."""
+    p = PROBLEMS["relu mlp"]
+    method = ig.methods.ig2(p.references, steps=5)
+    whole = run(p, method)
+    monkeypatch.setattr("integrand.method._BLOCK_ELEMENTS", 1)
+    torch.testing.assert_close(run(p, method).values, whole.values, rtol=0, atol=1e-12)
+
+
+# --- Staged -----------------------------------------------------------------------------------------------------------
+
+
+def staged_problem() -> Problem:
+    p = PROBLEMS["softplus cnn"]
+    model = sure(filled(nn.Sequential(*list(p.model)[:-1], nn.Linear(8, 3)), 0.9), torch.zeros(3, 8, 8).double(), 150.0)
+    return replace(p, model=model, target=model(p.inputs).argmax(1))
+
+
+def test_staged_saves_gradients() -> None:
+    p = staged_problem()
+    model = Counting(p.model)
+    scout, fine = ig.rules.Midpoint(2), ig.rules.Midpoint(16)
+    references = torch.cat([p.references, p.references.flip(0) * 0.5, torch.ones(1, 3, 8, 8).double()])
+    filtered = ig.methods.weighted(references, rule=fine, fill=0.0, keep=0.9)
+    two = run(replace(p, model=model), ig.Staged(filtered, scout))
+    survivors = int((two.weights > 0).sum())
+    assert 5 <= survivors < 7 * 5
+    assert model.gradients == two.cost.gradients == 2 * 7 * 5 + 16 * survivors < 16 * 7 * 5
+    # The weights are the scout's, the maps of the survivors the fine rule's.
+    rough = run(p, replace(filtered, rule=scout))
+    assert torch.equal(two.weights, rough.weights)
+    assert torch.equal(two.fitness, rough.fitness)
+    accurate = run(p, filtered)
+    torch.testing.assert_close(two.shares[two.weights > 0], accurate.shares[two.weights > 0], rtol=0, atol=1e-13)
+    torch.testing.assert_close(
+        two.values, torch.einsum("rb,rbcij->bcij", two.weights, accurate.shares), rtol=0, atol=1e-13
+    )
+    torch.testing.assert_close(two.change, accurate.change, rtol=0, atol=1e-13)
+
+
+def test_staged_equals_filtered_where_the_scout_is_the_rule() -> None:
+    p = staged_problem()
+    filtered = ig.methods.weighted(p.references, rule=ig.rules.Midpoint(8), fill=0.0, keep=0.9)
+    one, two = run(p, filtered), run(p, ig.Staged(filtered, ig.rules.Midpoint(8)))
+    for name in ("values", "weights", "fitness", "change", "residual", "shares"):
+        torch.testing.assert_close(getattr(two, name), getattr(one, name), rtol=0, atol=1e-13)
+    assert two.names == one.names
+    assert two.reasons == one.reasons
+
+
+def test_staged_walks_descents_too() -> None:
+    p = staged_problem()
+    path = ig.paths.Descent("5", 4, 0.3, (0.0, 1.0))
+    filtered = ig.methods.weighted(p.references, path, ig.rules.Midpoint(4), fill=0.0, keep=0.5)
+    one, two = run(p, filtered), run(p, ig.Staged(filtered, ig.rules.Midpoint(4)))
+    torch.testing.assert_close(two.values, one.values, rtol=0, atol=1e-13)
+    torch.testing.assert_close(two.baselines, one.baselines, rtol=0, atol=1e-13)
+
+
+def test_scout_is_short_for_staged() -> None:
+    method = ig.methods.weighted([0.0, 1.0], keep=0.25, scout=3)
+    assert isinstance(method, ig.Staged)
+    assert method.scout == ig.rules.GaussLegendre(3)
+    assert ig.methods.weighted([0.0, 1.0], keep=0.25, scout=ig.rules.Left()).scout == ig.rules.Left()
+    with pytest.raises(ig.errors.InputError, match=r"say which with keep="):
+        ig.methods.weighted([0.0, 1.0], scout=3)
+
+
+# --- axioms -----------------------------------------------------------------------------------------------------------
+
+Explains = Callable[[Any, Tensor, Tensor], Tensor]
+"""(field, x (B, F), references (R, F)) → values (B, F)."""
+
+
+def phi(z: Tensor) -> Tensor:
+    """A representation that treats all features alike, for methods that walk towards one."""
+    return torch.stack([z.sum(1), z.square().sum(1), z.prod(1)], 1)
+
+
+AXIOMATIC: dict[str, Explains] = {
+    "integrated": lambda field, x, refs: ig.methods.integrated(ig.baselines.Given(refs[:1]), FINE)(field, x).values,
+    "expected": lambda field, x, refs: ig.methods.expected(ig.baselines.Given(refs), rule=FINE)(field, x).values,
+    "weighted": lambda field, x, refs: (
+        ig.methods.weighted(ig.baselines.Given(refs), rule=FINE, fill=0.0)(field, x).values
+    ),
+    "ig2": lambda field, x, refs: (
+        ig.methods.ig2(
+            ig.baselines.Given(refs), phi, 8, 0.05, (-9.0, 9.0), shrink=True, rule=ig.rules.GaussLegendre(4)
+        )(field, x).values
+    ),
+}
+
+
+def gradient_times_input(field: Any, x: Tensor, refs: Tensor) -> Tensor:
+    """Not a path method: no baseline, no integral."""
+    return field.gradient(x) * x
+
+
+class OneByOne:
+    """The path that moves one feature at a time, in order: complete and linear, but not symmetric."""
+
+    segments = 1
+
+    def __call__(self, field: Any, start: Tensor, end: Tensor) -> Any:
+        count = end.shape[1]
+        corner = start
+        for i in range(count):
+            following = corner.clone()
+            following[..., i] = end[..., i]
+            clock = torch.tensor([i / count, (i + 1) / count], dtype=torch.float64)
+            yield ig.Segment(corner[None], following[None], (clock[:1], clock[1:]))
+            corner = following
+
+
+def one_by_one(field: Any, x: Tensor, refs: Tensor) -> Tensor:
+    return ig.Method(ig.baselines.Given(refs[:1]), OneByOne(), FINE)(field, x).values
+
+
+def smoothed(field: Any, x: Tensor, refs: Tensor) -> Tensor:
+    """Integrated gradients spread over neighbours: complete, but not dummy."""
+    values = AXIOMATIC["integrated"](field, x, refs)
+    return (values + values.roll(1, 1)) / 2
+
+
+def squared(field: Any, x: Tensor, refs: Tensor) -> Tensor:
+    """Not linear in F."""
+    return AXIOMATIC["integrated"](field, x, refs).square()
+
+
+def weight_reading(field: Any, x: Tensor, refs: Tensor) -> Tensor:
+    """What reads the implementation, not the function: the first layer's weights."""
+    return field.network.model[0].weight.detach().abs().sum(0) * (x - refs[0])
+
+
+def f(z: Tensor) -> Tensor:
+    """Smooth, positive, symmetric in features 0 and 1, blind to feature 3; halved when all is replaced by zero."""
+    return torch.exp(z[:, 0] * z[:, 1] + 0.5 * (z[:, 0] + z[:, 1]) + 0.8 * z[:, 2]) - 0.9
+
+
+def g(z: Tensor) -> Tensor:
+    return (z[:, 0] + 2 * z[:, 1]) ** 2 + z[:, 2] * z[:, 0]
+
+
+POINTS = torch.tensor([[0.9, 0.9, 0.7, 1.3], [1.1, 1.1, 0.4, 0.6]], dtype=torch.float64)
+STARTS = torch.tensor([[0.1, 0.1, -0.2, 0.5], [0.3, 0.3, 0.2, -0.4], [-0.1, -0.1, 0.1, 0.0]], dtype=torch.float64)
+
+
+def near(found: Tensor, expected: Tensor, tolerance: float = 1e-7) -> None:
+    assert float((found - expected).abs().max()) <= tolerance
+
+
+def check_complete(explains: Explains) -> None:
+    field = ig.fields.Function(f)
+    values = explains(field, POINTS, STARTS[:1])
+    if explains is AXIOMATIC["ig2"]:
+        path = ig.paths.Descent(phi, 8, 0.05, (-9.0, 9.0))
+        start = ig.paths.corners(path, field, STARTS[:1, None].expand(1, 2, 4), POINTS)[1][0, 0]
+    else:
+        start = STARTS[0].expand(2, 4)
+    near(values.sum(1), f(POINTS) - f(start))
+
+
+def check_dummy(explains: Explains) -> None:
+    values = explains(ig.fields.Function(f), POINTS, STARTS)
+    assert bool((values[:, 3] == 0).all())
+    assert bool((values[:, :3] != 0).all())
+
+
+def check_symmetric(explains: Explains) -> None:
+    values = explains(ig.fields.Function(f), POINTS, STARTS)
+    near(values[:, 0], values[:, 1])
+
+
+def check_linear(explains: Explains) -> None:
+    a, c = 1.5, -0.7
+    both = ig.fields.Function(lambda z: a * f(z) + c * g(z))
+    apart = a * explains(ig.fields.Function(f), POINTS, STARTS) + c * explains(ig.fields.Function(g), POINTS, STARTS)
+    near(explains(both, POINTS, STARTS), apart)
+
+
+def check_implementation_invariant(explains: Explains) -> None:
+    """The same function twice: hidden units permuted and rescaled."""
+    one = nn.Sequential(nn.Linear(4, 6), nn.ReLU(), nn.Linear(6, 2))
+    filled(one)
+    other = nn.Sequential(nn.Linear(4, 6), nn.ReLU(), nn.Linear(6, 2)).double()
+    order, scale = torch.tensor([3, 0, 5, 1, 2, 4]), torch.tensor([2.0, 0.5, 3.0, 1.0, 0.1, 4.0]).double()
+    with torch.no_grad():
+        other[0].weight.copy_(one[0].weight[order] * scale[:, None])
+        other[0].bias.copy_(one[0].bias[order] * scale)
+        other[2].weight.copy_(one[2].weight[:, order] / scale)
+        other[2].bias.copy_(one[2].bias)
+    assert torch.allclose(one(POINTS), other(POINTS), rtol=0, atol=1e-14)
+    near(explains(ig.TorchField(one, 0), POINTS, STARTS), explains(ig.TorchField(other, 0), POINTS, STARTS))
+
+
+def check_affine_scale(explains: Explains) -> None:
+    """A(Tx, Tb, F ∘ T⁻¹) = A(x, b, F) for T(z) = c ⊙ z + d, also with negative c."""
+    c, d = torch.tensor([2.0, -3.0, 0.5, -1.0]).double(), torch.tensor([1.0, -2.0, 0.3, 4.0]).double()
+    stretched = ig.fields.Function(lambda z: f((z - d) / c))
+    near(explains(stretched, c * POINTS + d, c * STARTS + d), explains(ig.fields.Function(f), POINTS, STARTS))
+
+
+def check_monomial(explains: Explains) -> None:
+    """F = Π (z_i − b_i)^m_i: feature i gets F(x) m_i / Σ m."""
+    powers = torch.tensor([3, 1, 2, 0])
+    field = ig.fields.Monomial(powers, STARTS[0])
+    expected = field.value(POINTS)[:, None] * powers / powers.sum()
+    near(explains(field, POINTS, STARTS[:1]), expected)
+
+
+def check_proportional(explains: Explains) -> None:
+    """F = G(Σ z): with b = 0 every feature gets its part of x."""
+    field = ig.fields.Function(lambda z: torch.exp(0.3 * z.sum(1)))
+    values = explains(field, POINTS, torch.zeros(1, 4).double())
+    ratio = values / POINTS
+    near(ratio, ratio[:, :1].expand_as(ratio))
+
+
+CHECKS: dict[str, Callable[[Explains], None]] = {
+    "complete": check_complete,
+    "dummy": check_dummy,
+    "symmetric": check_symmetric,
+    "linear": check_linear,
+    "implementation-invariant": check_implementation_invariant,
+}
+
+CLAIMED = [(name, axiom) for name in NAMES for axiom, claimed in ig.methods.about(name).axioms.items() if claimed]
+
+
+@pytest.mark.parametrize(("name", "axiom"), CLAIMED)
+def test_what_is_claimed_holds(name: str, axiom: str, quiet: None) -> None:
+    if name == "ig2" and axiom == "implementation-invariant":
+        pytest.fail("IG2 walks in the model's representation: it cannot be invariant")
+    CHECKS[axiom](AXIOMATIC[name])
+
+
+def test_every_claim_has_a_check() -> None:
+    for name in NAMES:
+        assert set(ig.methods.about(name).axioms) == set(CHECKS)
+
+
+@pytest.mark.parametrize(
+    ("axiom", "control"),
+    [
+        ("complete", gradient_times_input),
+        ("dummy", smoothed),
+        ("symmetric", one_by_one),
+        ("linear", squared),
+        ("implementation-invariant", weight_reading),
+    ],
+)
+def test_checks_can_fail(axiom: str, control: Explains) -> None:
+    with pytest.raises(AssertionError):
+        CHECKS[axiom](control)
+
+
+def ig2_by_layer(field: Any, x: Tensor, refs: Tensor) -> Tensor:
+    return ig.methods.ig2(ig.baselines.Given(refs), "1", 8, 0.05, (-9.0, 9.0), rule=ig.rules.Midpoint(4))(
+        field, x
+    ).values
+
+
+def ig2_by_model(field: Any, x: Tensor, refs: Tensor) -> Tensor:
+    """A representation that is the function itself: then linearity is what fails."""
+    own = lambda z: field.function(z)[:, None]  # noqa: E731
+    return ig.methods.ig2(ig.baselines.Given(refs), own, 8, 0.05, (-9.0, 9.0), rule=ig.rules.Midpoint(4))(
+        field, x
+    ).values
+
+
+@pytest.mark.parametrize(
+    ("axiom", "explains"),
+    [("implementation-invariant", ig2_by_layer), ("linear", ig2_by_model)],
+    ids=["ig2 is not implementation-invariant", "ig2 is not linear"],
+)
+def test_what_is_not_claimed_does_not_hold(axiom: str, explains: Explains, quiet: None) -> None:
+    with pytest.raises(AssertionError):
+        CHECKS[axiom](explains)
+
+
+def test_weighted_is_not_linear(quiet: None) -> None:
+    """Weights depend on F: they differ between two linear functions and their sum."""
+    x, refs = torch.ones(1, 8).double(), wave(4, 8, phase=1)
+    first, second = 1.1 + wave(8, phase=2), 1.1 + wave(8, phase=3)
+    one, two, both = (AXIOMATIC["weighted"](ig.fields.Linear(w), x, refs) for w in (first, second, first + second))
+    assert float((both - one - two).abs().max()) > 1e-3
+
+
+@pytest.mark.parametrize("name", ["integrated", "expected"])
+def test_affine_scale_invariance(name: str) -> None:
+    check_affine_scale(AXIOMATIC[name])
+
+
+@pytest.mark.parametrize("check", [check_monomial, check_proportional])
+@pytest.mark.parametrize("name", ["integrated", "expected", "weighted"])
+def test_characterisations_of_the_straight_line(name: str, check: Any, quiet: None) -> None:
+    """One reference: on the straight line these hold exactly."""
+    check(AXIOMATIC[name])
+
+
+@pytest.mark.parametrize("check", [check_affine_scale, check_monomial])
+def test_gradient_times_input_fails_them(check: Any) -> None:
+    with pytest.raises(AssertionError):
+        check(gradient_times_input)
+
+
+def test_the_one_by_one_path_fails_proportionality() -> None:
+    with pytest.raises(AssertionError):
+        check_proportional(one_by_one)
+    check_complete(one_by_one)
+    check_affine_scale(one_by_one)
+
+
+def test_descent_is_equivariant_under_permutations(quiet: None) -> None:
+    """Permuting inputs, references and the model's coordinates permutes the map."""
+    order = torch.tensor([2, 0, 3, 1])
+    back = order.argsort()
+    one = AXIOMATIC["ig2"](ig.fields.Function(f), POINTS, STARTS)
+    other = AXIOMATIC["ig2"](ig.fields.Function(lambda z: f(z[:, back])), POINTS[:, order], STARTS[:, order])
+    near(other, one[:, order])
+
+
+# --- cards ------------------------------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("name", NAMES)
+def test_cards(name: str) -> None:
+    card = ig.methods.about(name)
+    assert card.name == name
+    assert card.build is getattr(ig.methods, name)
+    assert card.title
+    assert card.formula
+    assert card.cost
+    assert card.citation.startswith("@")
+    assert card.key in card.citation
+    assert card.citation.count("{") == card.citation.count("}")
+    assert "Source:" in (card.build.__doc__ or "")
+    assert "Cost:" in (card.build.__doc__ or "")
+
+
+def test_citations_are_used() -> None:
+    assert set(BIBTEX) == {ig.methods.about(name).key for name in NAMES}
+    with pytest.raises(ig.errors.UnknownName, match=r"no citation named 'zhuo'. Did you mean"):
+        bibtex("zhuo")
+
+
+def test_known_is_a_copy() -> None:
+    ig.methods.known().clear()
+    assert ig.methods.known()
+
+
+# --- methods by hand --------------------------------------------------------------------------------------------------
+
+
+def test_any_path_goes_with_any_rule_and_weighting(quiet: None) -> None:
+    """Nobody's paper, and free: three paths × four rules × two weightings."""
+    p = PROBLEMS["relu mlp"]
+    field, x = p.field(), p.packed()
+    paths = [ig.paths.Straight(), ig.paths.Straight(5), ig.paths.Descent("1", 5, 0.05, (-9.0, 9.0))]
+    rules = [ig.rules.Midpoint(8), ig.rules.Simpson(2), ig.rules.GaussLegendre(8), ig.rules.MonteCarlo(8)]
+    weightings = [ig.weightings.Uniform(), ig.weightings.Fitness(ig.baselines.Constant(0.0))]
+    for path, rule, weighting in itertools.product(paths, rules, weightings):
+        made = ig.Method(ig.baselines.Given(p.references), path, rule, weighting)(field, x)
+        assert bool(torch.isfinite(made.values).all())
+        assert bool((made.gap < 0.5).all())
+
+
+def test_a_path_without_segments() -> None:
+    with pytest.raises(ig.errors.InputError, match=r"The path made no segments"):
+        ig.Method(path=lambda field, start, end: iter(()))(ig.fields.Linear(torch.ones(3)), torch.ones(1, 3))
+
+
+def test_a_path_of_ones_own() -> None:
+    """Ten lines: the one-feature-at-a-time path of this file, on every problem with a table of features."""
+    p = PROBLEMS["t6"]
+    made = ig.Method(ig.baselines.Given(p.references[:1]), OneByOne(), FINE)(p.field(), p.packed())
+    torch.testing.assert_close(made.residual, torch.zeros(5).double(), rtol=0, atol=1e-9)
+
+
+def test_incomplete_maps_warn() -> None:
+    field = ig.fields.Function(lambda z: z[:, 0] ** 5)
+    with pytest.warns(
+        ig.errors.IncompleteWarning, match=r"2 of 2 maps miss more than a tenth .* Use more nodes"
+    ) as caught:
+        made = ig.methods.integrated(rule=ig.rules.Midpoint())(field, torch.ones(2, 1).double())
+    assert made.converged.tolist() == [False, False]
+    assert len(caught) == 1
+    with pytest.warns(ig.errors.IncompleteWarning, match=r"rule=ig\.rules\.\w+\(\d\)\), or take shorter steps"):
+        ig.methods.ig2(torch.zeros(1, 1).double(), lambda z: z, 2, 0.5, (0.0, 1.0))(field, torch.ones(2, 1).double())
+
+
+def test_random_rules_do_not_warn() -> None:
+    """They are complete only in expectation, and say so."""
+    with warnings.catch_warnings():
+        warnings.simplefilter("error")
+        made = ig.methods.expected(torch.zeros(3, 1).double(), 3)(
+            ig.fields.Function(lambda z: z[:, 0] ** 9), torch.ones(2, 1).double()
+        )
+    assert made.converged.tolist() == [False, False]
+
+
+@pytest.mark.parametrize("through", ["explain", "method"])
+def test_warnings_point_at_the_caller(through: str) -> None:
+    model = lambda z: z[:, :1] ** 5  # noqa: E731
+    x = torch.ones(1, 1).double()
+    method = ig.methods.integrated(rule=ig.rules.Midpoint())
+    if through == "explain":
+        with pytest.warns(ig.errors.IncompleteWarning) as caught:
+            ig.explain(model, x, target=0, method=method)
+    else:
+        with pytest.warns(ig.errors.IncompleteWarning) as caught:
+            method(ig.TorchField(model, 0), x)
+    assert caught[0].filename == __file__

@@ -1,0 +1,236 @@
+"""Model calls of a good size: found while working, made smaller when memory runs out, nothing lost and nothing done twice."""
+
+from __future__ import annotations
+
+import gc
+from typing import Any
+
+import pytest
+import torch
+from torch import Tensor, nn
+
+import integrand as ig
+from integrand.field.packing import _Size, is_out_of_memory, packer_for
+from tests.problems import Counting, tanh_mlp, wave
+
+ROW = torch.zeros(6)
+
+
+class Clock:
+    """A stopwatch that a test turns by hand."""
+
+    def __init__(self, monkeypatch: pytest.MonkeyPatch) -> None:
+        self.now = 0.0
+        monkeypatch.setattr("integrand.field.packing.time.perf_counter", lambda: self.now)
+
+
+def run(packer: ig.fields.Packer, total: int, seconds: Any, clock: Clock, like: Tensor = ROW) -> list[int]:
+    """Work through ``total`` rows whose calls take ``seconds(rows)``; returns the sizes of the calls."""
+    sizes: list[int] = []
+    done: list[int] = []
+
+    def call(part: slice) -> None:
+        sizes.append(part.stop - part.start)
+        done.extend(range(part.start, part.stop))
+        clock.now += seconds(part.stop - part.start)
+
+    packer.run(total, call, like, "gradient")
+    assert done == list(range(total))
+    return sizes
+
+
+@pytest.mark.parametrize("best", [64, 256, 1024])
+def test_the_best_size_is_found(best: int, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Time per row falls up to ``best`` rows and rises behind it."""
+    monkeypatch.setattr("integrand.field.packing._START_ELEMENTS", 32 * 6)
+    clock, packer = Clock(monkeypatch), ig.fields.Packer()
+    cost = lambda rows: rows * (1 + abs(torch.tensor(rows / best).log2().item()))  # noqa: E731
+    sizes = run(packer, 100_000, cost, clock)
+    assert packer.size(ROW, "gradient") == best
+    assert sizes[0] == 32
+    assert sizes[-2] == best
+    # Another batch starts where this one ended.
+    assert run(packer, 5 * best, cost, clock) == [best] * 5
+
+
+def test_one_slow_call_is_not_the_end_of_the_climb(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("integrand.field.packing._START_ELEMENTS", 32 * 6)
+    clock, packer = Clock(monkeypatch), ig.fields.Packer()
+    calls = 0
+
+    def cost(rows: int) -> float:
+        nonlocal calls
+        calls += 1
+        return 10 * rows if calls in (1, 4) else 100 + rows
+
+    run(packer, 100_000, cost, clock)
+    assert packer.size(ROW, "gradient") >= 4096
+
+
+def test_sizes_are_known_per_kind_of_row(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("integrand.field.packing._START_ELEMENTS", 32 * 6)
+    clock, packer = Clock(monkeypatch), ig.fields.Packer()
+    run(packer, 10_000, lambda rows: rows + 1000, clock)
+    assert packer.size(ROW, "gradient") > 32
+    assert packer.size(ROW, "value") == 32
+    assert packer.size(ROW.double(), "gradient") == 32
+    assert packer.size(torch.zeros(3), "gradient") == 64
+
+
+def test_no_call_is_larger_than_memory_is_likely_to_hold(monkeypatch: pytest.MonkeyPatch) -> None:
+    """On a CPU running out of memory is the end of the process, so there is a ceiling, however fast larger calls are."""
+    monkeypatch.setattr("integrand.field.packing._START_ELEMENTS", 32 * 6)
+    monkeypatch.setattr("integrand.field.packing._MOST_ON_CPU", 200 * 6)
+    sizes = run(ig.fields.Packer(), 10_000, lambda rows: 1.0, Clock(monkeypatch))
+    assert max(sizes) == sizes[-2] == 200
+    assert ig.fields.Packer().size(torch.empty(1).expand(3, 4000, 4000), "gradient") == 1
+
+
+def test_a_gpu_is_filled() -> None:
+    """As many rows as the free memory allows by what the last call took, and never fewer than are known to fit."""
+    size = _Size(rows=8, most=10_000)
+    size.fill(8, used=1000, free=100_000)
+    assert (size.rows, size.settled) == (int(8 * 0.7 * 100), False)
+    size.fill(560, used=70_000, free=100_000)
+    assert (size.rows, size.settled) == (560, True)
+    size.fill(8, used=1, free=10**9)
+    assert size.rows == 10_000
+
+
+def test_a_fixed_size(monkeypatch: pytest.MonkeyPatch) -> None:
+    assert run(ig.fields.Packer(7), 30, lambda rows: 1.0, Clock(monkeypatch)) == [7, 7, 7, 7, 2]
+    assert repr(ig.fields.Packer(7)) == "Packer(7)"
+    with pytest.raises(ig.errors.InputError, match=r"at least one row, not 0"):
+        ig.fields.Packer(0)
+
+
+def test_nothing_to_do(monkeypatch: pytest.MonkeyPatch) -> None:
+    assert run(ig.fields.Packer(), 0, lambda rows: 1.0, Clock(monkeypatch)) == []
+
+
+def test_what_was_learnt_stays_with_the_model() -> None:
+    model, other = tanh_mlp(), tanh_mlp()
+    one = ig.TorchField(model, 0)
+    assert ig.TorchField(model, 1).packer is one.packer
+    assert one.score().packer is one.packer
+    assert ig.TorchField(other, 0).packer is not one.packer
+    assert ig.TorchField(model, 0, batch_size=3).packer.rows == 3
+    assert one.packer.rows is None
+
+
+def test_models_are_not_kept_alive() -> None:
+    from integrand.field import packing
+
+    model = tanh_mlp()
+    ig.TorchField(model, 0)
+    gc.collect()
+    before = len(packing._PACKERS)
+    del model
+    gc.collect()
+    assert len(packing._PACKERS) == before - 1
+    assert isinstance(packer_for([].append, None), ig.fields.Packer)
+
+
+# --- out of memory ----------------------------------------------------------------------------------------------------
+
+
+class Cramped(nn.Module):
+    """A model that holds no more than ``most`` rows at a time."""
+
+    def __init__(self, inner: nn.Module, most: int, error: Exception) -> None:
+        super().__init__()
+        self.inner, self.most, self.error = inner, most, error
+        self.attempts: list[int] = []
+
+    def forward(self, x: Tensor) -> Tensor:
+        self.attempts.append(len(x))
+        if len(x) > self.most:
+            raise self.error
+        return self.inner(x)
+
+
+ERRORS = [
+    torch.OutOfMemoryError("CUDA out of memory. Tried to allocate 2.00 GiB."),
+    RuntimeError(
+        "[enforce fail at alloc_cpu.cpp:117] DefaultCPUAllocator: can't allocate memory: you tried to allocate 9 bytes."
+    ),
+    RuntimeError(
+        "[enforce fail at alloc_cpu.cpp:117] DefaultCPUAllocator: not enough memory: you tried to allocate 9 bytes."
+    ),
+    RuntimeError("MPS backend out of memory (MPS allocated: 1 GB)"),
+    MemoryError(),
+]
+
+
+@pytest.mark.parametrize("error", ERRORS, ids=lambda e: f"{type(e).__name__}: {str(e)[-28:]}")
+def test_out_of_memory_halves_and_goes_on(error: Exception, quiet: None) -> None:
+    inner, x = tanh_mlp(), wave(5, 6)
+    cramped, counted = Cramped(Counting(inner), 9, error), Counting(inner)
+    options = dict(target=0, method="weighted", baseline=[0.0, 1.0], fill=0.0, rule=ig.rules.Midpoint(20))
+    small = ig.explain(cramped, x, batch_size=64, **options)
+    large = ig.explain(counted, x, batch_size=64, **options)
+    torch.testing.assert_close(small.values, large.values, rtol=0, atol=1e-14)
+    assert small.fitness.tolist() == large.fitness.tolist()
+    # 64, 32 and 16 rows do not fit; 8 do. What failed is the only work done twice, once for gradients and once for values.
+    assert cramped.attempts[:5] == [64, 32, 16, 8, 8]
+    assert cramped.inner.gradients == counted.gradients == 5 * 2 * 20
+    assert cramped.inner.values == counted.values
+    assert small.cost.gradients == large.cost.gradients
+
+
+def test_the_smaller_size_is_remembered() -> None:
+    cramped = Cramped(tanh_mlp(), 9, ERRORS[0])
+    field = ig.TorchField(cramped, 0, batch_size=64)
+    field.gradient(wave(64, 6))
+    cramped.attempts.clear()
+    field.gradient(wave(64, 6))
+    assert cramped.attempts == [8] * 8
+
+
+def test_out_of_memory_halfway_through() -> None:
+    """The first calls fit; what they found is kept, and only the rows that failed are taken again."""
+
+    class Later(nn.Module):
+        def __init__(self) -> None:
+            super().__init__()
+            self.seen: list[Tensor] = []
+            self.inner = tanh_mlp()
+
+        def forward(self, x: Tensor) -> Tensor:
+            if len(self.seen) >= 2 and len(x) > 4:
+                raise ERRORS[0]
+            self.seen.append(x.detach().clone())
+            return self.inner(x)
+
+    model, z = Later(), wave(40, 6)
+    found = ig.TorchField(model, 0, batch_size=10).gradient(z)
+    torch.testing.assert_close(found, ig.TorchField(model.inner, 0).gradient(z), rtol=0, atol=1e-14)
+    assert torch.equal(torch.cat(model.seen), z)
+
+
+def test_out_of_memory_in_a_descent(quiet: None) -> None:
+    inner, x = tanh_mlp(), wave(4, 6)
+    run = lambda model: ig.explain(  # noqa: E731
+        model, x, target=0, method="ig2", baseline=wave(3, 6, phase=1), representation="inner.1", steps=4, batch_size=64
+    )
+    small, large = run(Cramped(inner, 5, ERRORS[1])), run(Counting(inner))
+    torch.testing.assert_close(small.values, large.values, rtol=0, atol=1e-14)
+
+
+def test_a_single_row_that_does_not_fit() -> None:
+    cramped = Cramped(tanh_mlp(), 0, ERRORS[1])
+    with pytest.raises(
+        ig.errors.ModelTooLarge, match=r"single row does not fit into memory\. .*torch said: .*can't allocate memory"
+    ):
+        ig.explain(cramped, wave(5, 6), target=0, batch_size=4)
+    assert cramped.attempts == [4, 2, 1]
+    assert cramped.inner.training is False
+
+
+def test_other_errors_are_not_swallowed() -> None:
+    cramped = Cramped(tanh_mlp(), 2, RuntimeError("mat1 and mat2 shapes cannot be multiplied"))
+    with pytest.raises(RuntimeError, match=r"mat1 and mat2"):
+        ig.explain(cramped, wave(5, 6), target=0, batch_size=4)
+    assert cramped.attempts == [4]
+    assert not is_out_of_memory(ValueError("out of memory"))
+    assert not is_out_of_memory(KeyboardInterrupt())

@@ -1,0 +1,145 @@
+"""Parts print as they were typed, read back from what they print, equal their like, and do not change."""
+
+from __future__ import annotations
+
+import dataclasses
+import inspect
+from types import ModuleType
+from typing import Any
+
+import pytest
+import torch
+
+import integrand as ig
+from integrand.parts import part
+from integrand.shapes import describe, over, state_dtype, total
+from tests.problems import wave
+
+SPACES = (ig.paths, ig.rules, ig.targets, ig.weightings, ig.baselines)
+
+TYPED = [
+    (ig.Method(), "Method()"),
+    (ig.methods.integrated(rule=ig.rules.GaussLegendre(3)), "Method(rule=GaussLegendre(3))"),
+    (ig.methods.integrated("black", path=ig.paths.Straight(7)), "Method(Colour(label='black'), Straight(7))"),
+    (ig.rules.MonteCarlo(), "MonteCarlo()"),
+    (ig.rules.MonteCarlo(1, seed=4), "MonteCarlo(seed=4)"),
+    (ig.rules.MonteCarlo(3, 4), "MonteCarlo(3, 4)"),
+    (ig.rules.Trapezoid(9), "Trapezoid(9)"),
+    (ig.baselines.grey(0.25), "Colour((0.25,), 'grey')"),
+    (ig.baselines.Gaussian(0.5, "input"), "Gaussian(0.5, 'input')"),
+    (
+        ig.baselines.Several((ig.baselines.Constant(1.0), ig.baselines.Uniform(0.0, 1.0, seed=2))),
+        "Several((Constant(1.0), Uniform(0.0, 1.0, seed=2)))",
+    ),
+    (ig.paths.Descent("fc", 5, 0.1, (0.0, 1.0), shrink=False), "Descent('fc', 5, 0.1, (0.0, 1.0), shrink=False)"),
+    (ig.paths.Descent(rate=ig.paths.Relative(0.01)), "Descent(rate=Relative(0.01))"),
+    (ig.targets.Margin(1, 2), "Margin(1, 2)"),
+    (ig.targets.Logit((0, -1)), "Logit((0, -1))"),
+    (
+        ig.weightings.Fitness(ig.baselines.Corners(), keep=0.25, features="pixels"),
+        "Fitness(Corners(), keep=0.25, features='pixels')",
+    ),
+    (
+        ig.methods.weighted(["black", 0.5], keep=0.25, scout=2),
+        "Staged(Method(Several((Colour(label='black'), Constant(0.5))), rule=GaussLegendre(25), "
+        "weighting=Fitness(Corners(), keep=0.25), record=('shares',)), GaussLegendre(2))",
+    ),
+]
+
+
+@pytest.mark.parametrize(("value", "typed"), TYPED, ids=[typed[:40] for _, typed in TYPED])
+def test_prints_as_typed_and_reads_back(value: Any, typed: str) -> None:
+    assert repr(value) == typed
+    names = {"Method": ig.Method, "Staged": ig.Staged}
+    for space in SPACES:  # weightings.Uniform gives way to baselines.Uniform
+        names |= vars(space)
+    read = eval(typed, names)
+    assert read == value
+    assert hash(read) == hash(value)
+
+
+def test_tensors_print_as_shapes() -> None:
+    assert repr(ig.baselines.Given(wave(2, 3, 4))) == "Given(tensor<2x3x4>)"
+    assert repr(ig.targets.Logit(torch.tensor([1, 2, 3]))) == "Logit(tensor<3>)"
+    assert repr(ig.baselines.Sample([1, 2, 3], 2)) == "Sample([1, 2, 3], 2)"
+    assert repr(ig.baselines.Sample(torch.utils.data.TensorDataset(wave(4)), 2)) == "Sample(TensorDataset<4>, 2)"
+    assert repr(ig.targets.Custom(describe)) == "Custom(describe)"
+
+
+def every_part() -> list[type]:
+    spaces: list[ModuleType] = [*SPACES, ig]
+    found = {c for space in spaces for c in vars(space).values() if inspect.isclass(c) and "_typed" in repr(c.__repr__)}
+    return sorted((c for c in found if not c.__name__.startswith("_")), key=lambda c: (c.__module__, c.__name__))
+
+
+def test_the_parts_are_found() -> None:
+    assert {
+        ig.Method,
+        ig.paths.Straight,
+        ig.rules.Left,
+        ig.targets.Loss,
+        ig.weightings.Fitness,
+        ig.baselines.Mean,
+    } <= set(every_part())
+
+
+@pytest.mark.parametrize("cls", every_part(), ids=lambda c: c.__name__)
+def test_parts_are_frozen(cls: type) -> None:
+    arguments = {
+        "Several": ((ig.baselines.Constant(),),),
+        "Staged": (ig.Method(), ig.rules.Left()),
+        "Margin": (0, 1),
+        "Fitness": (ig.baselines.Mean(),),
+    }
+    needed = [f for f in dataclasses.fields(cls) if f.default is f.default_factory is dataclasses.MISSING]
+    value = cls(*arguments.get(cls.__name__, (0,) * len(needed)))
+    name = dataclasses.fields(cls)[0].name if dataclasses.fields(cls) else "anything"
+    with pytest.raises(dataclasses.FrozenInstanceError):
+        setattr(value, name, None)
+    assert value == value
+    assert value != object()
+
+
+def test_equality_looks_into_tensors() -> None:
+    given = ig.baselines.Given(wave(2, 3))
+    assert given == ig.baselines.Given(wave(2, 3))
+    assert given != ig.baselines.Given(wave(2, 3) + 1e-12)
+    assert given != ig.baselines.Given(wave(2, 3).float())
+    assert given != ig.baselines.Given(wave(3, 2))
+    assert ig.baselines.Constant(0.0) != ig.baselines.Constant(torch.tensor(0.0))
+    assert ig.rules.Left(3) != ig.rules.Right(3)
+    assert ig.methods.weighted(wave(2, 3)) == ig.methods.weighted(wave(2, 3))
+
+
+def test_tuples_of_tensors() -> None:
+    @part
+    class Several:
+        parts: tuple[torch.Tensor, ...]
+
+    assert repr(Several((wave(2), wave(3, 4)))) == "Several((tensor<2>, tensor<3x4>))"
+    assert Several((wave(2), wave(3))) == Several((wave(2), wave(3))) != Several((wave(2), wave(3) + 1))
+
+
+def test_a_part_of_ones_own() -> None:
+    @part
+    class Own:
+        first: int
+        second: tuple[float, ...] = (1.0,)
+
+        def __repr__(self) -> str:
+            return "mine"
+
+    assert repr(Own(1)) == "mine"
+    assert Own(1) == Own(1, (1.0,)) != Own(1, (2.0,))
+    assert len({Own(1), Own(1)}) == 1
+
+
+def test_shape_helpers() -> None:
+    assert describe((3, 224, 224)) == "3x224x224"
+    assert describe(()) == "()"
+    assert over(wave(2, 3), wave(2, 3, 4, 5)).shape == (2, 3, 1, 1)
+    assert total(wave(2, 3, 4), 1).tolist() == pytest.approx(wave(2, 3, 4).sum((1, 2)).tolist(), abs=1e-14)
+    assert torch.equal(total(wave(2, 3), 2), wave(2, 3))
+    low = (torch.float16, torch.bfloat16, torch.float32)
+    assert [state_dtype(t) for t in low] == [torch.float32] * 3
+    assert state_dtype(torch.float64) == torch.float64

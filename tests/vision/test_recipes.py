@@ -1,0 +1,73 @@
+"""Recipes: every published method can be set up for a picture, and gets what its documentation says."""
+
+from __future__ import annotations
+
+import pytest
+import torch
+from torch import nn
+
+import integrand as ig
+from integrand.errors import InputError, UnknownName
+from integrand.methods import known
+from integrand.vision import recipes
+from integrand.vision.recipes import Setting, method
+
+PHOTO = torch.full((3, 8, 8), 0.3)
+POOL = torch.linspace(0, 1, 4 * 3 * 64).reshape(4, 3, 8, 8)
+
+
+def test_every_published_method_has_a_setting() -> None:
+    setting = Setting(photo=PHOTO, pool=POOL, others=4)
+    for name in known():
+        assert callable(method(name, setting)), name
+
+
+def test_usual_baselines() -> None:
+    assert method("integrated", Setting()) == ig.methods.integrated("black")
+    several = method("expected", Setting(photo=PHOTO))
+    field = ig.TorchField(nn.Linear(8, 2), 0, normalisation=ig.Normalisation.unit())
+    references = several.baseline(torch.zeros(1, 3, 8, 8), field)
+    assert references[:3, 0, 0, 0, 0].tolist() == [0.0, 1.0, 0.5]
+    assert not torch.equal(references[3], references[4])  # two different noises
+    assert torch.equal(references[5, 0], PHOTO)
+    assert several.rule == ig.rules.GaussLegendre(25)
+    assert method("weighted", Setting(photo=PHOTO)).baseline == several.baseline
+
+
+def test_asked_for_baselines_and_nodes() -> None:
+    setting = Setting(baselines=("white", "-0.5"), nodes=7)
+    assert method("integrated", setting).baseline.parts == (ig.baselines.white(), ig.baselines.Constant(-0.5, "-0.5"))
+    assert method("weighted", setting).rule == method("integrated", setting).rule == ig.rules.GaussLegendre(7)
+    assert method("integrated", Setting(baselines=("0.25",))).baseline == ig.baselines.Constant(0.25, "0.25")
+
+
+def test_ig2_takes_what_the_pool_offers() -> None:
+    made = method("ig2", Setting(pool=POOL, others=1, nodes=3))
+    assert made.baseline == ig.baselines.Relevant(POOL, 1)
+    assert made.rule == ig.rules.Simpson(3)
+    assert made.record == ("path",)
+    with pytest.raises(InputError, match="another class, and there are none: give some with --references"):
+        method("ig2", Setting())
+    with pytest.raises(InputError, match="there are none"):
+        method("ig2", Setting(pool=POOL, others=0))
+
+
+def test_a_missing_photograph_is_left_out() -> None:
+    assert len(method("weighted", Setting()).baseline.parts) == 5
+    with pytest.raises(InputError, match="no other photograph"):
+        method("integrated", Setting(baselines=("photo",)))
+
+
+def test_what_methods_want() -> None:
+    four = ("integrated", "expected", "weighted", "ig2")
+    assert [recipes.wants(name) for name in four] == [None, "photo", "photo", "pool"]
+    assert [recipes.wants(name, ["photo"]) for name in four] == ["photo", "photo", "photo", "pool"]
+    assert [recipes.wants(name, ["black"]) for name in four] == [None, None, None, "pool"]
+
+
+def test_unknown_names_are_refused_beforehand() -> None:
+    recipes.check(["ig2"], ["photo", "noise", "1e-3"])
+    with pytest.raises(UnknownName, match=r"method named 'ig3'. Did you mean 'ig2'"):
+        recipes.check(["ig3"], [])
+    with pytest.raises(UnknownName, match=r"baseline named 'blak'. Did you mean 'black'"):
+        recipes.check([], ["blak"])
