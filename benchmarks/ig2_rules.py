@@ -49,7 +49,8 @@ def walk_once(field: ig.TorchField, x: Tensor, references: Tensor, path: ig.path
     change = torch.zeros(())
     with field.ready():
         for segment in path(field, references, x):
-            assert segment.at_start is not None and segment.at_end is not None
+            assert segment.at_start is not None
+            assert segment.at_end is not None
             change = change + (segment.at_end.value - segment.at_start.value).mean()
             slopes = slopes_at(field, segment)
             for name, rule in RULES.items():
@@ -60,7 +61,8 @@ def walk_once(field: ig.TorchField, x: Tensor, references: Tensor, path: ig.path
 
 def slopes_at(field: ig.TorchField, segment: ig.Segment) -> dict[float, Tensor]:
     """Gradients (K, R, B, C, H, W) at every node that some rule uses, each evaluated once."""
-    assert segment.at_start is not None and segment.at_end is not None
+    assert segment.at_start is not None
+    assert segment.at_end is not None
     slopes = {0.0: segment.at_start.gradient, 1.0: segment.at_end.gradient}
     for node in sorted({node for rule in RULES.values() for node in rule.table()[0]} - set(slopes)):
         slopes[node] = field.gradient(torch.lerp(segment.start, segment.end, node), leading=3)

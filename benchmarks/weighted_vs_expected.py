@@ -52,7 +52,8 @@ def measure(field: ig.TorchField, name: str, x: Tensor, other: Tensor, nodes: in
         ig.baselines.Given(other),
     ]
     made = ig.methods.weighted(baselines, rule=ig.rules.GaussLegendre(nodes))(field, x)
-    assert made.shares is not None and made.fitness is not None
+    assert made.shares is not None
+    assert made.fitness is not None
     best = int(made.fitness[:, 0].argmin())
     maps = torch.cat([made.shares.mean(0), made.values, made.shares[best]])
     blank = ig.baselines.Corners()(x, field)[0]

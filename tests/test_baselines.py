@@ -12,6 +12,7 @@ from torch import Tensor, nn
 
 import integrand as ig
 from integrand.baseline.base import checked, labels
+from integrand.seeds import generator
 from tests.problems import Counting, filled, wave
 
 IMAGENET = ig.Normalisation.imagenet()
@@ -374,6 +375,10 @@ def test_relevant_ranks() -> None:
             preference = [0 if r in (2, 3) else r for r in ranks]
             assert 1 not in ranks
             assert preference == sorted(preference)
+            # Among the near ones the shuffled pool decides, not the rank.
+            shuffled = torch.randperm(30, generator=generator(1)).tolist()
+            places = [shuffled.index(i) for i, p in zip(members(found[:, b]), preference, strict=True) if p == 0]
+            assert places == sorted(places)
             near = sum(1 + ranking.index(c) in (2, 3) for c in classes)
             assert preference.count(0) == min(count, near)
             filled_up = filled_up or near < count

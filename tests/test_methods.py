@@ -247,7 +247,9 @@ def test_references_in_blocks(name: str, monkeypatch: pytest.MonkeyPatch) -> Non
     torch.testing.assert_close(blocks.values, whole.values, rtol=0, atol=1e-13)
     torch.testing.assert_close(blocks.change, whole.change, rtol=0, atol=1e-13)
     torch.testing.assert_close(blocks.weights, whole.weights, rtol=0, atol=1e-14)
-    assert (blocks.cost.gradients, blocks.cost.values) == (whole.cost.gradients, whole.cost.values)
+    assert blocks.cost.gradients == whole.cost.gradients
+    # F(x) is not asked again for every block; IG2 looks for its representation anew in each.
+    assert name == "ig2" or blocks.cost.values == whole.cost.values
     assert blocks.names == whole.names
     for key in whole.notes:
         torch.testing.assert_close(blocks.notes[key], whole.notes[key], rtol=0, atol=1e-13)

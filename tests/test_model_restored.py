@@ -264,7 +264,7 @@ def test_gradients_already_there_are_left_alone() -> None:
 
 
 def ways() -> dict[str, Callable[[nn.Module, Tensor], Tensor]]:
-    refs = wave(2, 6, phase=1)
+    refs, other = wave(2, 6, phase=1), filled(nn.Linear(6, 4))
     return {
         "integrated": lambda m, x: ig.explain(m, x, target="predicted").values,
         "expected": lambda m, x: ig.explain(m, x, target=0, method="expected", baseline=refs, draws=4).values,
@@ -274,9 +274,7 @@ def ways() -> dict[str, Callable[[nn.Module, Tensor], Tensor]]:
             ig.explain(m, x, target=0, method="ig2", baseline=refs, steps=3, representation=lambda z: z.square()).values
         ),
         "ig2 by another module": lambda m, x: (
-            ig.explain(
-                m, x, target=0, method="ig2", baseline=refs, steps=3, representation=filled(nn.Linear(6, 4))
-            ).values
+            ig.explain(m, x, target=0, method="ig2", baseline=refs, steps=3, representation=other).values
         ),
     }
 
@@ -285,10 +283,10 @@ def ways() -> dict[str, Callable[[nn.Module, Tensor], Tensor]]:
 @pytest.mark.parametrize("mode", [torch.no_grad, torch.inference_mode, torch.enable_grad])
 @pytest.mark.parametrize("way", list(ways()))
 def test_works_in_every_mode(way: str, mode: Any) -> None:
-    model = tanh_mlp()
-    expected = ways()[way](model, X)
+    model, explained = tanh_mlp(), ways()[way]
+    expected = explained(model, X)
     with mode():
-        found = ways()[way](model, X.clone())
+        found = explained(model, X.clone())
     torch.testing.assert_close(found, expected, rtol=0, atol=1e-14)
 
 

@@ -58,29 +58,24 @@ class Shaped(ig.fields.Field):
     def score(self) -> ig.fields.Field:
         return Shaped(self.inner.score())
 
-    def outputs(self, z: Tensor) -> Tensor:
+    def look(self, z: Tensor, index: Tensor | None, site: Any = None) -> Tensor:
         @checked
-        def classes(z: Examples) -> Classes:
-            return self.inner.outputs(z)
+        def seen(z: Rows) -> Representation:
+            return self.inner.look(z, index, site)
 
-        return classes(z)
+        return seen(z)
 
-    def distance(self, goal: Tensor, index: Tensor, representation: Any = None) -> Any:
-        @checked
-        def goals(goal: Goals, index: GoalIndex) -> Representation:
-            return self.inner.distance(goal, index, representation).goal
+    def site(self, representation: Any, z: Tensor, index: Tensor) -> Any:
+        return self.inner.site(representation, z, index)
 
-        goals(goal, index)
-        return self.inner.distance(goal, index, representation)
-
-    def together(self, z: Tensor, index: Tensor, other: Any, other_index: Tensor) -> Any:
+    def evaluate_both(self, z: Tensor, index: Tensor, other: Any, other_index: Tensor) -> Any:
         @checked
         def both(z: Rows, index: Index, other_index: Index) -> tuple[RowNumbers, Rows, RowNumbers, Rows]:
-            own, theirs = self.inner.together(z, index, other, other_index)
+            own, theirs = self.inner.evaluate_both(z, index, other, other_index)
             return own.value, own.gradient, theirs.value, theirs.gradient
 
         both(z, index, other_index)
-        return self.inner.together(z, index, other, other_index)
+        return self.inner.evaluate_both(z, index, other, other_index)
 
     def ready(self) -> Any:
         return self.inner.ready()

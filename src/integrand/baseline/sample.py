@@ -108,7 +108,7 @@ def _ranked(data: Any, x: Tensor, field: Field, seed: int) -> tuple[Tensor, Tens
     """The shuffled pool (N, \\*s), its predicted classes (N,), and each class's rank for each input (B, C)."""
     shuffled = torch.randperm(len(data), generator=generator(seed))
     pool = _rows(data, shuffled, x)
-    classes = field.outputs(pool).argmax(1)
+    classes = field.outputs(pool, pool=True).argmax(1)
     ranks = field.outputs(x).argsort(dim=1, descending=True, stable=True).argsort(dim=1)
     return pool, classes, ranks
 

@@ -71,8 +71,11 @@ class Field(ABC):
         """F and a second target for rows ``z`` (N, \\*s), both with gradients, in one call; one forward pass where possible."""
         return self.evaluate(z, index), _function(z, other, other_index)
 
-    def look(self, z: Tensor, index: Tensor, site: Any = None) -> Tensor:
-        """What is seen at ``site`` for rows ``z`` (N, \\*s), in one call: (N, F) there, or the model's outputs (N, C)."""
+    def look(self, z: Tensor, index: Tensor | None, site: Any = None) -> Tensor:
+        """What is seen at ``site`` for rows ``z`` (N, \\*s), in one call: (N, F) there, or the model's outputs (N, C).
+
+        ``index`` is None for rows that belong to no example, such as a pool of references.
+        """
         if site is None:
             raise TargetError(f"{type(self).__name__} has no class outputs to choose references by.")
         with gradients(False):
@@ -129,9 +132,9 @@ class Field(ABC):
         own, theirs = zip(*found, strict=True)
         return _joined(own), _joined(theirs)
 
-    def outputs(self, z: Tensor) -> Tensor:
-        """What the model says of a batch ``z`` (B, \\*s), before any target: (B, C)."""
-        return self._looked(z, torch.arange(len(z), device=z.device), None)
+    def outputs(self, z: Tensor, *, pool: bool = False) -> Tensor:
+        """What the model says of a batch ``z`` (B, \\*s), or of a pool of inputs that are no examples, before any target."""
+        return self._looked(z, None if pool else torch.arange(len(z), device=z.device), None)
 
     def distance(self, goal: Tensor, index: Tensor, representation: Any = None) -> Distance:
         """The target ‖φ(z) − φ(goal)‖² for goals (M, \\*s) of the examples ``index`` (M,)."""
@@ -139,11 +142,11 @@ class Field(ABC):
             site = self.site(representation, goal[:1], index[:1])
             return Distance(self._looked(goal, index, site), site)
 
-    def _looked(self, z: Tensor, index: Tensor, site: Any) -> Tensor:
+    def _looked(self, z: Tensor, index: Tensor | None, site: Any) -> Tensor:
         found: list[Tensor] = []
 
         def call(part: slice) -> None:
-            found.append(self.look(z[part], index[part], site))
+            found.append(self.look(z[part], None if index is None else index[part], site))
 
         self.packer.run(len(z), call, z[0], "value")
         return torch.cat(found)

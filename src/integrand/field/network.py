@@ -83,7 +83,7 @@ class Network:
 
     # --- running --------------------------------------------------------------------------------------------------
 
-    def run(self, z: Tensor, index: Tensor, sites: Sequence[Site] = ()) -> tuple[Any, list[Tensor]]:
+    def run(self, z: Tensor, index: Tensor | None, sites: Sequence[Site] = ()) -> tuple[Any, list[Tensor]]:
         """The model's outputs for rows ``z`` (N, \\*s), and what was seen at ``sites``."""
         seen: list[Any] = [None] * len(sites)
         with ExitStack() as stack:
@@ -99,7 +99,7 @@ class Network:
                 )
         return outputs, seen
 
-    def _call(self, z: Tensor, index: Tensor) -> Any:
+    def _call(self, z: Tensor, index: Tensor | None) -> Any:
         positional = [_gather(value, index) for value in self.positional]
         named = {key: _gather(value, index) for key, value in self.named.items()}
         inputs = self.layout.unpack(z, model=True) if self.layout else z
@@ -202,14 +202,14 @@ def _extra(
     return (extra,), {}
 
 
-def _gather(value: Any, index: Tensor) -> Any:
+def _gather(value: Any, index: Tensor | None) -> Any:
     """The rows' own entries of a per-example tensor; anything else as it is."""
     if not isinstance(value, Tensor) or value.ndim == 0:
         return value
-    if len(index) and int(index.max()) >= len(value):
+    if index is None:
         raise ShapeError(
-            f"The extra arguments hold {len(value)} entries, one per example, but the model was asked about other inputs as well, "
-            "such as a pool of references. Choose the references yourself (ig.baselines.Given), or close over what is shared."
+            f"The extra arguments hold {len(value)} entries, one per example, but the model was asked about inputs that are no "
+            "examples, such as a pool of references. Choose the references yourself (ig.baselines.Given)."
         )
     return value[index.to(value.device)]
 

@@ -92,7 +92,7 @@ class TorchField(Field):
         own, theirs = self._scalars(z, index, [(self.target, index), (other, other_index)])
         return own, theirs
 
-    def look(self, z: Tensor, index: Tensor, site: Any = None) -> Tensor:
+    def look(self, z: Tensor, index: Tensor | None, site: Any = None) -> Tensor:
         if site is not None and not isinstance(site, Site):
             return super().look(z, index, site)
         with self.ready(), gradients(False):

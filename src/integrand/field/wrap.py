@@ -37,7 +37,7 @@ class _Wrapped(Field):
     ) -> tuple[Evaluation, Evaluation]:
         return self.inner.evaluate_both(z, index, other, other_index)
 
-    def look(self, z: Tensor, index: Tensor, site: Any = None) -> Tensor:
+    def look(self, z: Tensor, index: Tensor | None, site: Any = None) -> Tensor:
         return self.inner.look(z, index, site)
 
     def site(self, representation: Any, z: Tensor, index: Tensor) -> Any:
@@ -69,8 +69,8 @@ class Gathered(_Wrapped):
     ) -> tuple[Evaluation, Evaluation]:
         return self.inner.evaluate_both(z, self.index[index], other, other_index)
 
-    def look(self, z: Tensor, index: Tensor, site: Any = None) -> Tensor:
-        return self.inner.look(z, self.index[index], site)
+    def look(self, z: Tensor, index: Tensor | None, site: Any = None) -> Tensor:
+        return self.inner.look(z, None if index is None else self.index[index], site)
 
     def site(self, representation: Any, z: Tensor, index: Tensor) -> Any:
         return self.inner.site(representation, z, self.index[index])
@@ -95,7 +95,7 @@ class Narrowed(_Wrapped):
         own, theirs = self.inner.evaluate_both(z.to(self.dtype), index, other, other_index)
         return _as(z, own), _as(z, theirs)
 
-    def look(self, z: Tensor, index: Tensor, site: Any = None) -> Tensor:
+    def look(self, z: Tensor, index: Tensor | None, site: Any = None) -> Tensor:
         return self.inner.look(z.to(self.dtype), index, site)
 
     def site(self, representation: Any, z: Tensor, index: Tensor) -> Any:
@@ -128,6 +128,7 @@ class Metered(_Wrapped):
         super().__init__(inner)
         self.tally = tally or Tally()
         self.watch = watch
+        self._default_site: Any = None
 
     def _count(self, *, gradients: int = 0, values: int = 0, calls: int = 1) -> None:
         self.tally.gradients += gradients
@@ -152,13 +153,15 @@ class Metered(_Wrapped):
         self._count(gradients=len(z))
         return found
 
-    def look(self, z: Tensor, index: Tensor, site: Any = None) -> Tensor:
+    def look(self, z: Tensor, index: Tensor | None, site: Any = None) -> Tensor:
         found = self.inner.look(z, index, site)
         self._count(values=len(z))
         return found
 
     def site(self, representation: Any, z: Tensor, index: Tensor) -> Any:
-        found = self.inner.site(representation, z, index)
-        if representation is None:  # the layer was found by running a row
+        if representation is not None:
+            return self.inner.site(representation, z, index)
+        if self._default_site is None:  # found by running a row, once
+            self._default_site = self.inner.site(None, z, index)
             self._count(values=len(z))
-        return found
+        return self._default_site
