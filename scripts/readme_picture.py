@@ -37,7 +37,9 @@ def main(folder: Path) -> None:
         cells = np.kron(summed(pixel_map(result, 0)), np.ones((CELL, CELL)))
         ax.imshow(overlay_rgb(photograph, cells, limit_of([cells])))
         ax.set_title(title, fontsize=10)
-        ax.set_xlabel(f"residual {float(result.residual[0]):+.2f} of {float((result.output - result.base)[0]):.1f}", fontsize=9)
+        ax.set_xlabel(
+            f"residual {float(result.residual[0]):+.2f} of {float((result.output - result.base)[0]):.1f}", fontsize=9
+        )
     for ax in axes:
         ax.set_xticks([])
         ax.set_yticks([])

@@ -137,8 +137,9 @@ def test_one_example(made: ig.Attribution, which: int) -> None:
         (torch.tensor([True, False, False, True, False]), [0, 3]),
         (torch.tensor(2), [2]),
         (np.int64(2), [2]),
+        (np.array([3, 1]), [3, 1]),
     ],
-    ids=["slice", "step", "list", "tensor", "mask", "scalar tensor", "numpy integer"],
+    ids=["slice", "step", "list", "tensor", "mask", "scalar tensor", "numpy integer", "numpy array"],
 )
 def test_some_examples(made: ig.Attribution, which: Any, numbers: list[int]) -> None:
     check(made[which], made, numbers)

@@ -342,6 +342,9 @@ def test_samples_can_be_compared() -> None:
     array = POOL.numpy()
     assert ig.baselines.Sample(array, 3) == ig.baselines.Sample(array, 3)
     assert ig.baselines.Sample(array, 3) != ig.baselines.Sample(array + 1, 3)
+    rows = list(POOL)
+    assert ig.baselines.Sample(rows, 3) == ig.baselines.Sample([row.clone() for row in rows], 3)
+    assert ig.baselines.Sample(rows, 3) != ig.baselines.Sample([row + 1 for row in rows], 3)
 
 
 def five_classes() -> tuple[nn.Module, ig.TorchField]:

@@ -179,6 +179,34 @@ def test_references_for_several_inputs(method: str, count: int, quiet: None) -> 
         assert torch.equal(made.baselines[1], references[1][:, None].expand(count, 5, 2, 3))
 
 
+@pytest.mark.parametrize("method", ["expected", "weighted"])
+@pytest.mark.parametrize(
+    ("references", "count"),
+    [
+        ((0.0, 1.0), 1),
+        ((torch.zeros(4), torch.ones(2, 3)), 1),
+        ((wave(3, 4), 1.0), 3),
+        ((wave(3, 4), torch.ones(2, 3)), 3),
+        ((wave(3, 4), wave(1, 2, 3)), 3),
+    ],
+    ids=["numbers", "one example", "with a number", "with one example", "with one reference"],
+)
+def test_references_of_several_inputs_broadcast(method: str, references: Any, count: int, quiet: None) -> None:
+    """A number or a single example for one of the inputs is one reference, or goes with every reference of the others."""
+    options = {"weighted": {"fill": 0.0}}.get(method, {})
+    made = ig.explain(filled(Two()), (LEFT, RIGHT), target=0, method=method, baseline=references, **options)
+    assert made.weights.shape == (count, 5)
+    assert made.baselines[0].shape == (count, 5, 4)
+    assert torch.equal(made.baselines[0][:, 0], torch.as_tensor(references[0]).double().expand(count, 4))
+
+
+def test_references_of_several_inputs_that_do_not_go_together() -> None:
+    with pytest.raises(ig.errors.BaselineError, match=r"3.*2|2.*3"):
+        ig.explain(
+            filled(Two()), (LEFT, RIGHT), target=0, method="weighted", baseline=(wave(3, 4), wave(2, 2, 3)), fill=0.0
+        )
+
+
 def test_numpy_baselines() -> None:
     """A NumPy array is read as the tensor it is, or refused with what to do."""
     try:

@@ -409,6 +409,17 @@ def test_a_target_that_is_not_finite() -> None:
         ig.TorchField(tanh_mlp(), lambda out: out[:, 0] / 0).gradient(X)
 
 
+def test_not_finite_among_outputs_that_only_the_target_can_read() -> None:
+    """The diagnosis does not stumble over outputs in which it finds no tensor."""
+
+    class Pair(nn.Module):
+        def forward(self, x: Tensor) -> Any:
+            return None, (x.sum(1) - 1e9).sqrt()
+
+    with pytest.raises(ig.errors.NonFiniteGradient, match=r"NaN or infinite on the path"):
+        ig.TorchField(Pair(), lambda out: out[1]).gradient(X)
+
+
 def test_rows_that_were_not_finite_before_the_model() -> None:
     with pytest.raises(ig.errors.NonFiniteGradient, match=r"before it reached the model"):
         ig.TorchField(tanh_mlp(), 0).gradient(X / 0)

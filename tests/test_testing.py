@@ -400,6 +400,21 @@ def test_broken_weightings(fault: str, message: str) -> None:
     testing.check_weighting(Weigh("good"))
 
 
+def test_parts_are_called_as_a_method_calls_them() -> None:
+    """With autograd off; a part that differentiates something itself turns it on."""
+
+    def uphill(x: Tensor, field: Any) -> Tensor:
+        assert not torch.is_grad_enabled()
+        with torch.enable_grad():
+            leaf = x.clone().requires_grad_()
+            (slope,) = torch.autograd.grad(leaf.square().sum(), leaf)
+        return (x - slope)[None]
+
+    testing.check_baseline(uphill)
+    made = ig.methods.integrated(uphill)(ig.TorchField(tanh_mlp(), 0), wave(3, 6))
+    torch.testing.assert_close(made.baselines[0], -wave(3, 6))
+
+
 def test_the_kit_needs_no_test_framework() -> None:
     assert "pytest" not in inspect.getsource(testing)
     assert set(testing.__all__) >= {"check_path", "check_rule", "check_field", "check_baseline", "check_weighting"}

@@ -94,7 +94,7 @@ class Attribution:
 
     def __getitem__(self, which: int | slice | Tensor | list[int]) -> Attribution:
         """The attribution of one or some examples, batch axis kept."""
-        if not isinstance(which, slice | list) and (not isinstance(which, Tensor) or which.ndim == 0):
+        if not isinstance(which, slice | list) and getattr(which, "ndim", 0) == 0:
             which = operator.index(which)
         if isinstance(which, int):
             if not -len(self) <= which < len(self):

@@ -192,16 +192,18 @@ def _arranged(baseline: Any, layout: Layout, x: Tensor, *, shared: bool) -> Any:
         raise InputError(
             f"The baselines are for {sorted(map(str, given))}, the inputs are {sorted(map(str, keys))}: give one for each."
         )
+    values = [torch.as_tensor(given[key]).to(x) for key in keys]
+    # Shared references: what has an axis more than an example is R of them, anything else is one for all.
+    several = [len(v) for v, shape in zip(values, layout.shapes, strict=True) if v.ndim > len(shape)]
+    rows = max(several, default=1) if shared else len(x)
     parts = []
-    for key, shape in zip(keys, layout.shapes, strict=True):
-        value = torch.as_tensor(given[key]).to(x)
-        rows = len(value) if shared and value.ndim else len(x)
+    for key, value, shape in zip(keys, values, layout.shapes, strict=True):
         try:
-            parts.append(value.expand(rows, *shape).flatten(1))
+            parts.append(value.expand(rows, *shape).reshape(rows, -1))
         except RuntimeError:
             raise BaselineError(
                 f"The baseline for input {key!r} has shape {describe(value.shape)}, which does not broadcast to "
-                f"{describe((len(x), *shape))}."
+                f"{describe((rows, *shape))}."
             ) from None
     joint = torch.cat(parts, 1)
     return joint if shared else Plain(joint)

@@ -24,7 +24,7 @@ from .attribution import Attribution
 from .baseline.base import Baseline, checked, labels
 from .baseline.fixed import Constant
 from .cost import Cost, measured
-from .errors import FitnessWarning, IncompleteWarning, InputError, warn
+from .errors import FitnessWarning, IncompleteWarning, InputError, IntegerInput, warn
 from .field import Field, Gathered, Metered, Narrowed
 from .field.modes import gradients
 from .field.wrap import Tally
@@ -140,6 +140,10 @@ class Staged:
 
 def _state(field: Field, x: Tensor, watch: Watch | None) -> tuple[Tensor, Metered]:
     """Inputs in the type of the integration, and the field metered and asked in the type they came in."""
+    if not x.is_floating_point():
+        raise IntegerInput(
+            f"The input holds {str(x.dtype).removeprefix('torch.')}, which has no gradient: convert it with .float()."
+        )
     state = state_dtype(x.dtype)
     inner = field if state == x.dtype else Narrowed(field, x.dtype)
     with gradients(False):
@@ -171,6 +175,10 @@ def _result(
 ) -> Attribution:
     """The attribution, its completeness measured and its warnings given."""
     residual = (weighed.weights * walked.change).sum(0) - total(values, 1)
+    error = (weighed.weights * walked.error).square().sum(0).sqrt() / total(values.square(), 1).sqrt().clamp_min(
+        torch.finfo(values.dtype).tiny
+    )
+    estimated = bool(torch.isfinite(error).all())
     made = Attribution(
         values=values,
         inputs=x,
@@ -178,8 +186,8 @@ def _result(
         weights=weighed.weights,
         change=walked.change,
         residual=residual,
-        error=torch.full_like(residual, float("nan")),
-        converged=torch.ones_like(residual, dtype=torch.bool),
+        error=error,
+        converged=(walked.converged | (weighed.weights == 0)).all(0),
         shares=walked.shares if walked.shares.numel() else None,
         baselines=walked.begin if walked.begin.numel() else None,
         fitness=weighed.fitness,
@@ -191,8 +199,9 @@ def _result(
         cost=cost,
         method=method,
     )
-    made = dataclasses.replace(made, converged=made.gap <= _INCOMPLETE)
-    _warn(made, _core(method))
+    if not estimated:
+        made = dataclasses.replace(made, converged=made.gap <= _INCOMPLETE)
+    _warn(made, _core(method), estimated)
     return made
 
 
@@ -200,12 +209,18 @@ def _core(method: Method | Staged) -> Method:
     return method.method if isinstance(method, Staged) else method
 
 
-def _warn(made: Attribution, method: Method) -> None:
-    if getattr(method.rule, "complete", True) and not bool(made.converged.all()):
+def _warn(made: Attribution, method: Method, estimated: bool) -> None:
+    if estimated and not bool(made.converged.all()):
+        warn(
+            f"{int((~made.converged).sum())} of {len(made)} maps did not reach their tolerance; the worst has an estimated relative "
+            f"error of {float(made.error.max()):.2g}. Allow more gradients (max_gradients), or a baseline that is less degenerate.",
+            IncompleteWarning,
+        )
+    if getattr(method.rule, "complete", True) and bool((made.gap > _INCOMPLETE).any()):
         worst = int(made.gap.argmax())
         change = float((made.output - made.base)[worst])
         warn(
-            f"{int((~made.converged).sum())} of {len(made)} maps miss more than a tenth of the change they should explain: "
+            f"{int((made.gap > _INCOMPLETE).sum())} of {len(made)} maps miss more than a tenth of the change they should explain: "
             f"example {worst} adds up to {change - float(made.residual[worst]):.3g} where F changes by {change:.3g}. "
             f"{_advice(method)}",
             IncompleteWarning,

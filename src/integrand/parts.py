@@ -59,7 +59,7 @@ def _same(one: Any, other: Any) -> bool:
         return one.shape == other.shape and one.dtype == other.dtype and torch.equal(one, other)
     if isinstance(one, Tensor) or isinstance(other, Tensor):
         return False
-    if isinstance(one, tuple) and isinstance(other, tuple):
+    if isinstance(one, tuple | list) and isinstance(other, type(one)):
         return len(one) == len(other) and all(map(_same, one, other))
     if type(one) is not type(other):
         return False

@@ -8,11 +8,15 @@
 Each check calls the part on small problems in float64 and raises ``AssertionError`` with what was promised, what came
 instead, and where. What a promise is stands in the docstring of the check; a part that keeps them works with every other part.
 The library's own parts pass the same checks. Nothing here needs a test framework.
+
+As in a method, parts are called with the model ready and autograd off: fields turn it on where they need it, and so must a
+part that differentiates something itself (``torch.enable_grad()``).
 """
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Iterator
+from contextlib import contextmanager
 from itertools import pairwise
 from typing import Any
 
@@ -22,9 +26,10 @@ from torch import Tensor
 from .baseline.base import Baseline, label_of
 from .errors import NoShare
 from .field import Field, Function, Gathered, Linear, Metered, Packer
+from .field.modes import gradients
 from .path.base import Path
 from .path.straight import Straight
-from .rule.base import Rule
+from .rule.base import Integrated, Rule
 from .segment import Segment, polyline
 from .shapes import describe, over, total
 from .weighting import Weighed, Weighting, beforehand
@@ -74,7 +79,7 @@ def check_path(
     x = waves(3, 3, phase=0.3) if x is None else x
     references = waves(2, *x.shape, phase=2.0) if references is None else references
     given = references.clone(), x.clone()
-    with field.ready():
+    with _as_called(field):
         segments = list(path(field, references, x))
     _say(torch.equal(references, given[0]) and torch.equal(x, given[1]), "The path changed the tensors it was given.")
     _say(len(segments) > 0, "The path yielded no segments; it yields at least one.")
@@ -106,13 +111,13 @@ def check_path(
         )
     way: Tensor = torch.stack([stop - start for _, _, start, stop in pieces]).sum(0)
     _close(way, x - begin, "The steps of the path do not add up to the input minus its start")
-    with field.ready():
+    with _as_called(field):
         again = _in_order(list(path(field, references, x)))
     _close(again[0][2], begin, "A second call of the path begins elsewhere")
     for example in range(len(x)):
         one = slice(example, example + 1)
         some = field.at(torch.tensor([example], device=x.device))
-        with some.ready():
+        with _as_called(some):
             alone = _in_order(list(path(some, references[:, one], x[one])))
         _say(len(alone) == len(pieces), f"Example {example} alone has {len(alone)} pieces, in the batch {len(pieces)}.")
         for (_, _, start, _), (_, _, among, _) in zip(alone, pieces, strict=True):
@@ -174,11 +179,16 @@ def check_rule(rule: Rule, *, complete: bool | None = None, order: float | None 
       in ``rule.complete``, else yes). ``order``: halving the pieces divides the error by 2^order at least.
     * ``rule.gradients``, where it is there, is what one piece costs.
     """
+    with gradients(False):
+        _check_rule(rule, getattr(rule, "complete", True) if complete is None else complete, order, linear)
+
+
+def _check_rule(rule: Rule, complete: bool, order: float | None, linear: bool) -> None:
     segment = polyline(waves(3, 2, 3, 4, phase=0.2))
     count, references, batch = segment.leading
     weight = waves(4, phase=1.0)
     tally = Metered(Function(smooth))
-    share = rule(tally, segment)
+    share = _share(rule, tally, segment)
     _say(
         share.shape == segment.start.shape,
         f"The share has shape {describe(share.shape)}; for this segment it must be {describe(segment.start.shape)} (K, R, B, *s).",
@@ -194,12 +204,14 @@ def check_rule(rule: Rule, *, complete: bool | None = None, order: float | None 
         )
     if linear:
         _close(
-            rule(Linear(weight), segment), segment.step * weight, "On a linear field the share is not w ⊙ (end − start)"
+            _share(rule, Linear(weight), segment),
+            segment.step * weight,
+            "On a linear field the share is not w ⊙ (end − start)",
         )
     still = Segment(segment.start, segment.start, segment.clock)
-    _close(rule(Function(smooth), still), torch.zeros_like(share), "Pieces of no length have a share")
+    _close(_share(rule, Function(smooth), still), torch.zeros_like(share), "Pieces of no length have a share")
     _check_independence(rule, segment, share)
-    if getattr(rule, "complete", True) if complete is None else complete:
+    if complete:
         coarse, fine = _gap(rule, 32), _gap(rule, 64)
         _say(fine < 0.05, f"Over 64 pieces the shares miss the change of F by {fine:.3g} of it.")
         if order is not None and coarse > 1e-12:
@@ -211,27 +223,33 @@ def _check_independence(rule: Rule, segment: Segment, share: Tensor) -> None:
     for rows in (1, 5):
         field = Function(smooth)
         field.packer = Packer(rows)
-        _close(rule(field, segment), share, f"With {rows} rows to a model call the share is another one")
+        _close(_share(rule, field, segment), share, f"With {rows} rows to a model call the share is another one")
     for k in range(segment.leading[0]):
         one = slice(k, k + 1)
         part = Segment(segment.start[one], segment.end[one], (segment.clock[0][one], segment.clock[1][one]))
         _close(
-            rule(Function(smooth), part), share[one], f"The share of piece {k} depends on the other pieces of its stack"
+            _share(rule, Function(smooth), part), share[one], f"The share of piece {k} depends on the other pieces of its stack"
         )
     for b in range(segment.leading[2]):
         one = slice(b, b + 1)
         part = Segment(segment.start[:, :, one], segment.end[:, :, one], segment.clock)
         _close(
-            rule(Function(smooth), part),
+            _share(rule, Function(smooth), part),
             share[:, :, one],
             f"The share of example {b} depends on the others of its batch",
         )
 
 
+def _share(rule: Rule, field: Field, segment: Segment) -> Tensor:
+    return Integrated.ensure(rule(field, segment)).share
+
+
 def _gap(rule: Rule, pieces: int) -> float:
     """What the shares miss of the change of F, relative to it, on a straight line."""
     field, start, end = Function(smooth), waves(1, 2, 4, phase=2.0), 1 + waves(2, 4, phase=0.3)
-    shares = torch.stack([rule(field, segment).sum(0) for segment in Straight(pieces)(field, start, end)]).sum(0)
+    shares = torch.stack([_share(rule, field, segment).sum(0) for segment in Straight(pieces)(field, start, end)]).sum(
+        0
+    )
     change = field.value(end) - field.value(start, 2)
     return float(((total(shares, 2) - change) / change).abs().max())
 
@@ -251,7 +269,7 @@ def check_field(field: Field, x: Tensor, *, tolerance: float = 1e-4, differentia
     _say(len(x) >= 2, "Give check_field at least two examples.")
     given = x.clone()
     index = torch.arange(len(x), device=x.device)
-    with field.ready():
+    with _as_called(field):
         if differentiable:
             _check_slopes(field, x, index, tolerance)
         value = field.value(x)
@@ -329,7 +347,7 @@ def check_baseline(baseline: Baseline, x: Tensor | None = None, *, field: Field 
     x = waves(3, 4) if x is None else x
     field = field or Function(smooth)
     given, random = x.clone(), torch.get_rng_state()
-    with field.ready():
+    with _as_called(field):
         found = baseline(x, field)
         _say(isinstance(found, Tensor), f"The baseline returned {type(found).__name__}, not a tensor.")
         _say(
@@ -382,7 +400,7 @@ def check_weighting(
     shares = waves(4, *x.shape, phase=1.0) if shares is None else shares
     given = shares.clone()
     weigh: Callable[[Tensor, Tensor, Field], Weighed] = lambda s, z, f: Weighed.ensure(weighting(s, z, f))  # noqa: E731
-    with field.ready():
+    with _as_called(field):
         found = weigh(shares, x, field)
         leading = shares.shape[:2]
         for name, numbers in (("Weights", found.weights), ("The fitness", found.fitness)):
@@ -415,6 +433,13 @@ def check_weighting(
 
 
 # ----------------------------------------------------------------------------------------------------------------------
+
+
+@contextmanager
+def _as_called(field: Field) -> Iterator[None]:
+    """The surroundings in which a method calls its parts."""
+    with field.ready(), gradients(False):
+        yield
 
 
 def _say(true: bool, message: str) -> None:

@@ -18,7 +18,7 @@ from torch import Tensor
 from .errors import InputError
 from .field import Field
 from .path.base import Path
-from .rule.base import Rule
+from .rule.base import Integrated, Rule
 from .segment import Segment
 
 FRAMES = 9
@@ -43,6 +43,8 @@ class Walked:
     """
 
     shares: Tensor
+    error: Tensor
+    converged: Tensor
     begin: Tensor
     change: Tensor
     output: Tensor
@@ -66,13 +68,18 @@ def walk(
     ``output`` is F(x) where it is known already; ``lanes`` says which of how many references these are.
     """
     shares = references.new_zeros(references.shape)
+    squares = references.new_zeros(references.shape[:2])
+    converged = torch.ones_like(squares, dtype=torch.bool)
     diary = _Diary(output, keeps_frames=frames)
     for segment in path(field, references, x):
         if lanes:
             segment = segment.among(*lanes)
-        shares += rule(field, segment).sum(0)
+        found = Integrated.ensure(rule(field, segment))
+        shares += found.share.sum(0)
+        squares += found.error.square().sum(0)  # errors of different pieces are taken as independent
+        converged &= found.converged.all(0)
         diary.enter(segment)
-    return diary.close(field, x, shares)
+    return diary.close(field, x, shares, squares.sqrt(), converged)
 
 
 @dataclass
@@ -94,12 +101,12 @@ class _Diary:
         if self.keeps_frames:
             self._note_points(segment)
 
-    def close(self, field: Field, x: Tensor, shares: Tensor) -> Walked:
+    def close(self, field: Field, x: Tensor, shares: Tensor, error: Tensor, converged: Tensor) -> Walked:
         if self.begin is None:
             raise InputError("The path made no segments; a path yields at least one.")
         output = field.value(x) if self.output is None else self.output
         start = field.value(self.begin, leading=2) if self.begin_value is None else self.begin_value
-        return Walked(shares, self.begin, output - start, output, self._numbers(), self._frames())
+        return Walked(shares, error, converged, self.begin, output - start, output, self._numbers(), self._frames())
 
     def _note_ends(self, segment: Segment) -> None:
         first, last = int(segment.clock[0].argmin()), int(segment.clock[1].argmax())
@@ -147,6 +154,8 @@ def side_by_side(blocks: Sequence[Walked], shares: Tensor, most: int) -> Walked:
     frames = [block.frames.points for block in blocks if block.frames]
     return Walked(
         shares,
+        torch.cat([block.error for block in blocks]),
+        torch.cat([block.converged for block in blocks]),
         torch.cat([block.begin for block in blocks]) if fits else shares.new_empty(0),
         torch.cat([block.change for block in blocks]),
         first.output,

@@ -85,13 +85,16 @@ def blur(x: Tensor, sigma: float) -> Tensor:
     offsets = torch.arange(-radius, radius + 1, dtype=x.dtype, device=x.device)
     kernel = torch.exp(-0.5 * (offsets / sigma) ** 2)
     kernel = kernel / kernel.sum()
+    channels = x.shape[1]
     for axis in (2, 3):
         length = x.shape[axis]
         # One long reflection, period 2 · length: …2 1 0 | 0 1 2 … n | n …
         where = torch.arange(-radius, length + radius, device=x.device) % (2 * length)
         where = torch.where(where < length, where, 2 * length - 1 - where)
-        padded = x.index_select(axis, where).movedim(axis, -1)
-        x = (padded.unfold(-1, 2 * radius + 1, 1) @ kernel).movedim(-1, axis)
+        shape = [1, 1, 1, 1]
+        shape[axis] = len(kernel)
+        weight = kernel.reshape(shape).expand(channels, *shape[1:])
+        x = torch.nn.functional.conv2d(x.index_select(axis, where), weight, groups=channels)
     return x
 
 

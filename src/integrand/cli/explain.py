@@ -104,7 +104,9 @@ def _one(desk: Desk, source: str, pages: Pages) -> None:
         target = guesses[0].index if wanted == "predicted" else model.find(wanted, logits.shape[1])
         methods = {name: desk.method(name, source, x, guesses[0].index) for name in desk.request.methods}
     results: dict[str, Attribution] = {}
-    pages.add(Case(title(source), [(g.name, g.probability) for g in guesses], model.label(target), results))
+    pages.add(
+        Case(title(source), [(g.name, g.probability) for g in guesses], f"logit of {model.label(target)}", results)
+    )
     tell.out().print(_prediction(source, guesses, target, model.label(target)))
     with _bars() as bars:
         for name, made in _explained(desk, source, x, target, methods, bars):

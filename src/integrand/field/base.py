@@ -25,6 +25,7 @@ from ..normalisation import Normalisation
 from ..segment import Evaluation, Segment
 from ..target import Distance, Target
 from .modes import gradients
+from .network import calm
 from .packing import Packer
 
 Rows = Callable[[slice], Tensor]
@@ -71,6 +72,14 @@ class Field(ABC):
         """F and a second target for rows ``z`` (N, \\*s), both with gradients, in one call; one forward pass where possible."""
         return self.evaluate(z, index), _function(z, other, other_index)
 
+    def evaluate_chords(self, z: Tensor, index: Tensor, before: Tensor) -> Evaluation:
+        """F at rows ``z`` (N, \\*s), and the mean gradient on the way to each from the row ``before`` it (N,), in one call.
+
+        Where a row is before itself, its own gradient. The mean is that of the two ends unless a field knows better.
+        """
+        found = self.evaluate(z, index)
+        return Evaluation(found.value, (found.gradient + found.gradient[before]) / 2)
+
     def look(self, z: Tensor, index: Tensor | None, site: Any = None) -> Tensor:
         """What is seen at ``site`` for rows ``z`` (N, \\*s), in one call: (N, F) there, or the model's outputs (N, C).
 
@@ -89,7 +98,7 @@ class Field(ABC):
                 f"{type(self).__name__} has no layers to take a representation from: "
                 "give representation= a function of the input."
             )
-        return representation
+        return calm(representation)
 
     def ready(self) -> AbstractContextManager[Any]:
         """While this lasts, the model is fit to be explained; afterwards it is as it was."""
@@ -150,6 +159,29 @@ class Field(ABC):
 
         self.packer.run(len(z), call, z[0], "value")
         return torch.cat(found)
+
+    def stream_chords(
+        self,
+        index: Tensor,
+        begins: Tensor,
+        rows: Rows,
+        use: Callable[[slice, Evaluation], None],
+        like: Tensor,
+    ) -> None:
+        """Like ``stream``, for chords along runs of rows: each row's chord comes from the row before it.
+
+        ``begins`` (N,) marks the rows that begin a run. A run that is cut takes the last row before the cut along again.
+        """
+
+        def call(part: slice) -> None:
+            again = int(part.start > 0 and not bool(begins[part.start]))
+            whole = slice(part.start - again, part.stop)
+            place = torch.arange(whole.stop - whole.start, device=begins.device)
+            before = torch.where(begins[whole], place, place - 1).clamp_min(0)
+            found = self.evaluate_chords(rows(whole), index[whole], before)
+            use(part, Evaluation(found.value[again:], found.gradient[again:]))
+
+        self.packer.run(len(index), call, like, "chords")
 
     def rows(self, z: Tensor, index: Tensor, *, gradient: bool = True) -> Evaluation:
         """``evaluate`` for any number of rows."""

@@ -6,6 +6,7 @@ for them; afterwards, also after an error or Ctrl-C, modes, requires_grad flags 
 
 from __future__ import annotations
 
+import functools
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass
@@ -48,8 +49,10 @@ class Network:
                 f"The model is a {type(model).__name__}, which cannot be called. Give an nn.Module or a function."
             )
         self.model = model
+        self.module = _module(model)
         self.layout = layout
         self.positional, self.named = _extra(extra)
+        self.chordal = True  # until its chords are seen not to add up
         self._ready = 0
 
     # --- borrowing ------------------------------------------------------------------------------------------------
@@ -57,14 +60,14 @@ class Network:
     @contextmanager
     def ready(self) -> Iterator[None]:
         """Eval mode and no parameter gradients while this lasts; re-entrant."""
-        if self._ready or not isinstance(self.model, nn.Module):
+        if self._ready or self.module is None:
             self._ready += 1
             try:
                 yield
             finally:
                 self._ready -= 1
             return
-        model = self.model
+        model = self.module
         training = [module for module in model.modules() if module.training]
         wanted = [parameter for parameter in model.parameters() if parameter.requires_grad]
         _warn_of_training(training)
@@ -113,7 +116,7 @@ class Network:
 
     def layers(self) -> dict[str, nn.Module]:
         """Every named layer."""
-        return dict(self.model.named_modules()) if isinstance(self.model, nn.Module) else {}
+        return {} if self.module is None else dict(self.module.named_modules())
 
     def site(self, layer: str | nn.Module) -> Site:
         """The output of a layer, given by name or as the module itself."""
@@ -147,6 +150,27 @@ class Network:
             )
         name, module = order[-1]
         return Site(module, "input", name)
+
+
+def _module(model: Any) -> nn.Module | None:
+    """The module behind a model: itself, or what a bound method or a partial of one belongs to."""
+    while isinstance(model, functools.partial):
+        model = model.func
+    owner = getattr(model, "__self__", model)
+    return owner if isinstance(owner, nn.Module) else None
+
+
+def calm(representation: Any) -> Any:
+    """A function of the input that is a module of its own, called in eval mode; any other function as it is."""
+    if _module(representation) is None:
+        return representation
+    network = Network(representation)
+
+    def seen(z: Tensor) -> Any:
+        with network.ready():
+            return representation(z)
+
+    return seen
 
 
 def _listen(site: Site, seen: list[Any], place: int) -> Any:

@@ -20,16 +20,19 @@ from torch import Tensor, nn
 from ..errors import DetachedModel, IntegrandError, TargetError
 from ..normalisation import Normalisation
 from ..segment import Evaluation
-from ..shapes import describe, state_dtype
+from ..shapes import describe, state_dtype, total
 from ..target import Custom, Target, as_target, output_tensor
 from .base import Field
+from .chord import Chords
 from .diagnose import raise_nonfinite
 from .layout import Layout
 from .modes import gradients
-from .network import Network, Site
+from .network import Network, Site, calm
 from .packing import is_out_of_memory, packer_for
 
 Ask = tuple[Target, Tensor]
+
+_DEFECT = 0.01  # of the change of F that chords may miss before they are given up for a model
 
 
 class TorchField(Field):
@@ -92,6 +95,25 @@ class TorchField(Field):
         own, theirs = self._scalars(z, index, [(self.target, index), (other, other_index)])
         return own, theirs
 
+    def evaluate_chords(self, z: Tensor, index: Tensor, before: Tensor) -> Evaluation:
+        if not self.network.chordal:
+            return super().evaluate_chords(z, index, before)
+        with Chords(before):
+            found = self.evaluate(z, index)
+        if self._adds_up(z, found, before):
+            return found
+        # Something in the model is not a sum of chords; its gradients at both ends are the next best thing, from now on.
+        self.network.chordal = False
+        return super().evaluate_chords(z, index, before)
+
+    @staticmethod
+    def _adds_up(z: Tensor, found: Evaluation, before: Tensor) -> bool:
+        """Whether every chord explains the change of F along it, which costs nothing to know."""
+        change = found.value - found.value[before]
+        explained = total(found.gradient * (z - z[before]), 1)
+        rounding = 1e3 * torch.finfo(z.dtype).eps * found.value.abs().amax()
+        return bool((explained - change).abs().sum() <= _DEFECT * change.abs().sum() + rounding)
+
     def look(self, z: Tensor, index: Tensor | None, site: Any = None) -> Tensor:
         if site is not None and not isinstance(site, Site):
             return super().look(z, index, site)
@@ -106,7 +128,7 @@ class TorchField(Field):
             with self.ready(), gradients(False):
                 return self.network.last_linear(z.clone(), index)
         if callable(representation) and not self._owns(representation):
-            return representation
+            return calm(representation)
         return self.network.site(representation)
 
     # ----------------------------------------------------------------------------------------------------------------

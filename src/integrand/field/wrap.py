@@ -37,6 +37,9 @@ class _Wrapped(Field):
     ) -> tuple[Evaluation, Evaluation]:
         return self.inner.evaluate_both(z, index, other, other_index)
 
+    def evaluate_chords(self, z: Tensor, index: Tensor, before: Tensor) -> Evaluation:
+        return self.inner.evaluate_chords(z, index, before)
+
     def look(self, z: Tensor, index: Tensor | None, site: Any = None) -> Tensor:
         return self.inner.look(z, index, site)
 
@@ -69,6 +72,9 @@ class Gathered(_Wrapped):
     ) -> tuple[Evaluation, Evaluation]:
         return self.inner.evaluate_both(z, self.index[index], other, other_index)
 
+    def evaluate_chords(self, z: Tensor, index: Tensor, before: Tensor) -> Evaluation:
+        return self.inner.evaluate_chords(z, self.index[index], before)
+
     def look(self, z: Tensor, index: Tensor | None, site: Any = None) -> Tensor:
         return self.inner.look(z, None if index is None else self.index[index], site)
 
@@ -94,6 +100,9 @@ class Narrowed(_Wrapped):
     ) -> tuple[Evaluation, Evaluation]:
         own, theirs = self.inner.evaluate_both(z.to(self.dtype), index, other, other_index)
         return _as(z, own), _as(z, theirs)
+
+    def evaluate_chords(self, z: Tensor, index: Tensor, before: Tensor) -> Evaluation:
+        return _as(z, self.inner.evaluate_chords(z.to(self.dtype), index, before))
 
     def look(self, z: Tensor, index: Tensor | None, site: Any = None) -> Tensor:
         return self.inner.look(z.to(self.dtype), index, site)
@@ -150,6 +159,11 @@ class Metered(_Wrapped):
     ) -> tuple[Evaluation, Evaluation]:
         found = self.inner.evaluate_both(z, index, other, other_index)
         # One joint row is one gradient of F; the second backward pass is the driver's.
+        self._count(gradients=len(z))
+        return found
+
+    def evaluate_chords(self, z: Tensor, index: Tensor, before: Tensor) -> Evaluation:
+        found = self.inner.evaluate_chords(z, index, before)
         self._count(gradients=len(z))
         return found
 

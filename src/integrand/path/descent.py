@@ -79,6 +79,8 @@ class Descent:
         pair = torch.arange(references * batch, device=end.device)
         goal = field.distance(start.flatten(0, 1), example, self.representation)
         low, high = self._box(field, start, end)
+        if self.shrink:  # an input outside the box would have its jump into it taken back for ever
+            low, high = torch.minimum(low, end), torch.maximum(high, end)
 
         def look(z: Tensor) -> tuple[Evaluation, Tensor, Tensor]:
             own, driver = field.together(z.flatten(0, 1), example, goal, pair)
@@ -162,7 +164,7 @@ def _where(chosen: Tensor, one: Evaluation, other: Evaluation) -> Evaluation:
 
 
 _NORMS: dict[str, Callable[[Tensor], Tensor]] = {
-    "l2": lambda g: total(g.square(), 2).sqrt(),
+    "l2": lambda g: g.flatten(2).norm(dim=2),
     "l1": lambda g: total(g.abs(), 2),
     "sign": lambda g: (total(g.abs(), 2) > 0).to(g.dtype),
 }

@@ -1,5 +1,7 @@
 """Rules: how a segment is integrated. ``(field, segment) -> share (K, R, B, *s)``."""
 
+from .adaptive import Adaptive as Adaptive
+from .base import Integrated as Integrated
 from .base import Rule as Rule
 from .exact import Exact as Exact
 from .quadrature import GaussLegendre as GaussLegendre

@@ -6,6 +6,7 @@ not gradients, leave a rule, because not every way of giving credit is displacem
 
 from __future__ import annotations
 
+from dataclasses import dataclass
 from typing import Protocol
 
 import torch
@@ -16,10 +17,30 @@ from ..segment import Evaluation, Segment
 from ..shapes import over
 
 
-class Rule(Protocol):
-    """How a segment is integrated."""
+@dataclass(frozen=True, eq=False)
+class Integrated:
+    """A share, and what its rule knows about it.
 
-    def __call__(self, field: Field, segment: Segment) -> Tensor: ...
+    share (K, R, B, \\*s);  error (K, R, B) the estimated L2 error, NaN where the rule estimates none;  converged (K, R, B)
+    """
+
+    share: Tensor
+    error: Tensor
+    converged: Tensor
+
+    @classmethod
+    def ensure(cls, found: Tensor | Integrated) -> Integrated:
+        """A bare tensor is a share whose error nobody estimated."""
+        if isinstance(found, Integrated):
+            return found
+        numbers = found.new_full(found.shape[:3], float("nan"))
+        return cls(found, numbers, torch.ones_like(numbers, dtype=torch.bool))
+
+
+class Rule(Protocol):
+    """How a segment is integrated: to a share, or to a share and what is known of its error."""
+
+    def __call__(self, field: Field, segment: Segment) -> Tensor | Integrated: ...
 
 
 def mean_gradient(field: Field, segment: Segment, nodes: Tensor, weights: Tensor) -> Tensor:
