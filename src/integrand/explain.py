@@ -27,6 +27,7 @@ from .field.wrap import Tally
 from .method import Method, Staged
 from .methods import BASELINES, about
 from .normalisation import Normalisation
+from .rule import Adaptive
 from .seeds import reseeded
 from .shapes import describe
 from .target import Logit, Output, Target
@@ -57,6 +58,7 @@ def explain(
                    outputs → (N,)
     method         a published name (``integrand methods`` lists them), or a ``Method``; ``options`` go to the published name
     baseline       what the method starts from, as its first argument (``references`` for expected and ig2)
+    tol            relative L2 error to reach, instead of a rule: ``Adaptive(tol)``; the result's ``error`` says what was reached
     seed           mixed into every random part; without it their own seeds hold. Nothing global is touched
     progress       True for a line on stderr, or a callable that is given a running tally
     extra          further arguments of the model, not attributed: a tuple or dict; tensors hold one entry per example
@@ -138,11 +140,10 @@ def _check_classes(target: Target, batch: int) -> None:
 
 
 def _method(method: Any, baseline: Any, tol: float | None, options: dict[str, Any]) -> Any:
-    if tol is not None:
-        raise InputError(
-            "tol= needs an adaptive rule, which this version does not have: give rule=ig.rules.GaussLegendre(n) with as many nodes "
-            "as the residual asks for."
-        )
+    if tol is not None and "rule" in options:
+        raise InputError("tol= and rule= both say how to integrate: give one of them.")
+    if tol is not None and isinstance(method, str):
+        options = {**options, "rule": Adaptive(tol)}
     if isinstance(method, str):
         build = about(method).build
         accepted = inspect.signature(build).parameters
@@ -165,13 +166,15 @@ def _method(method: Any, baseline: Any, tol: float | None, options: dict[str, An
         )
     if options:
         raise UnknownName(f"option beside method={method!r}", next(iter(options)), ("baseline",))
-    if baseline is None:
+    if baseline is None and tol is None:
         return method
     if isinstance(method, Staged):
-        return dataclasses.replace(method, method=_method(method.method, baseline, None, {}))
+        return dataclasses.replace(method, method=_method(method.method, baseline, tol, {}))
     if not isinstance(method, Method):
-        raise InputError(f"baseline= does not go with {method!r}, which has its own.")
-    return dataclasses.replace(method, baseline=as_baseline(baseline, BASELINES))
+        raise InputError(f"baseline= and tol= do not go with {method!r}, which has its own.")
+    if baseline is not None:
+        method = dataclasses.replace(method, baseline=as_baseline(baseline, BASELINES))
+    return method if tol is None else dataclasses.replace(method, rule=Adaptive(tol))
 
 
 def _takes_references(method: Any) -> bool:

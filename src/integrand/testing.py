@@ -228,7 +228,9 @@ def _check_independence(rule: Rule, segment: Segment, share: Tensor) -> None:
         one = slice(k, k + 1)
         part = Segment(segment.start[one], segment.end[one], (segment.clock[0][one], segment.clock[1][one]))
         _close(
-            _share(rule, Function(smooth), part), share[one], f"The share of piece {k} depends on the other pieces of its stack"
+            _share(rule, Function(smooth), part),
+            share[one],
+            f"The share of piece {k} depends on the other pieces of its stack",
         )
     for b in range(segment.leading[2]):
         one = slice(b, b + 1)

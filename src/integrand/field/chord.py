@@ -23,8 +23,6 @@ import torch.nn.functional as F
 from torch import Tensor
 from torch.overrides import TorchFunctionMode
 
-_CLOSE = 1e-3  # ends nearer than this, relatively: the derivative half way is as good, and rounding cannot spoil it
-
 # Elementwise functions of their first argument, by how torch calls them.
 _ELEMENTWISE: frozenset[Callable[..., Any]] = frozenset(
     function
@@ -94,8 +92,15 @@ class Chords(TorchFunctionMode):
         self.before = before
 
     def __torch_function__(self, func: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
-        kwargs = kwargs or {}
-        if func in _ELEMENTWISE and self._moves(args[0]):
+        kwargs = dict(kwargs or {})
+        if not args and "input" in kwargs:
+            args = (kwargs.pop("input"),)
+        if (
+            func in _ELEMENTWISE
+            and args
+            and self._moves(args[0])
+            and not any(map(_needs_gradient, (*args[1:], *kwargs.values())))
+        ):
             return self._elementwise(func, args, kwargs)
         if func in _PRODUCTS and len(args) == 2 and self._moves(args[0]) and self._moves(args[1]):
             return _apply(_Product, *torch.broadcast_tensors(*args), self.before)  # type: ignore[no-untyped-call]
@@ -117,6 +122,10 @@ class Chords(TorchFunctionMode):
         return _apply(_Elementwise, u, lambda t: func(t, *rest, **kwargs), self.before)
 
 
+def _needs_gradient(value: Any) -> bool:
+    return isinstance(value, Tensor) and value.requires_grad
+
+
 def _apply(function: Any, *arguments: Any) -> Tensor:
     made: Tensor = function.apply(*arguments)
     return made
@@ -134,7 +143,8 @@ class _Elementwise(torch.autograd.Function):
         y = function(u)
         u0, y0 = _previous(u, before), _previous(y, before)
         step = u - u0
-        close = step.abs() <= _CLOSE * torch.maximum(u.abs(), u0.abs())
+        # Nearer than this the difference of two values is more rounding than function; half way the derivative is as good.
+        close = step.abs() <= torch.finfo(u.dtype).eps ** 0.4 * torch.maximum(u.abs(), u0.abs())
         slope = (y - y0) / torch.where(close, 1, step)
         if bool(close.any()):
             slope[close] = _derivative(function, ((u + u0) / 2))[close]

@@ -111,7 +111,7 @@ class TorchField(Field):
         """Whether every chord explains the change of F along it, which costs nothing to know."""
         change = found.value - found.value[before]
         explained = total(found.gradient * (z - z[before]), 1)
-        rounding = 1e3 * torch.finfo(z.dtype).eps * found.value.abs().amax()
+        rounding = max(1e3, 8 * len(z)) * torch.finfo(z.dtype).eps * found.value.abs().amax()
         return bool((explained - change).abs().sum() <= _DEFECT * change.abs().sum() + rounding)
 
     def look(self, z: Tensor, index: Tensor | None, site: Any = None) -> Tensor:

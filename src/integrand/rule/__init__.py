@@ -3,6 +3,8 @@
 from .adaptive import Adaptive as Adaptive
 from .base import Integrated as Integrated
 from .base import Rule as Rule
+from .base import mean_gradient as mean_gradient
+from .chords import Chords as Chords
 from .exact import Exact as Exact
 from .quadrature import GaussLegendre as GaussLegendre
 from .quadrature import Left as Left
