@@ -20,6 +20,7 @@ class Detour:
 
 def compare() -> dict[str, ig.Attribution]:
     """The straight line and the detour, both accurate, from two weighted baselines."""
+    torch.manual_seed(0)
     model = torch.nn.Sequential(torch.nn.Linear(3, 8), torch.nn.Tanh(), torch.nn.Linear(8, 2))
     x = torch.randn(5, 3)
     made = {}

@@ -2,6 +2,7 @@ import torch
 
 import integrand as ig
 
+torch.manual_seed(0)
 model = torch.nn.Sequential(torch.nn.Linear(4, 16), torch.nn.ReLU(), torch.nn.Linear(16, 3))
 x = torch.randn(8, 4)
 
