@@ -60,6 +60,10 @@ class Segment:
         """The displacement ``end − start`` (K, R, B, \\*s)."""
         return self.end - self.start
 
+    def moving(self) -> Tensor:
+        """The rows, numbered over (K, R, B), whose piece has a length; the others have no share and cost nothing."""
+        return (self.start != self.end).reshape(*self.leading, -1).any(-1).reshape(-1).nonzero()[:, 0]
+
     def among(self, first: int, of: int) -> Segment:
         """The same segment, knowing that its references are numbers ``first``… out of ``of``."""
         return replace(self, lanes=(first, of))

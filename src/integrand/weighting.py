@@ -86,6 +86,11 @@ def beforehand(weighting: Any, references: int, batch: int) -> Tensor | None:
 _AUTO = {3: "pixels", 2: "tokens"}  # what a feature is, by how many axes an example has
 
 
+def _named(features: str, axes: int) -> str:
+    """What "auto" stands for; any other name as it is."""
+    return _AUTO.get(axes, "elements") if features == "auto" else features
+
+
 def feature_map(features: str | Tensor, x: Tensor) -> Tensor:
     """Which feature each element of an example belongs to: (\\*s), or (B, \\*s) for label maps of their own; numbered from 0.
 
@@ -95,8 +100,7 @@ def feature_map(features: str | Tensor, x: Tensor) -> Tensor:
     shape = x.shape[1:]
     if isinstance(features, Tensor):
         return _label_map(features, x)
-    if features == "auto":
-        features = _AUTO.get(len(shape), "elements")
+    features = _named(features, len(shape))
     if features in ("elements", "columns"):
         return torch.arange(math.prod(shape), device=x.device).reshape(shape)
     if features == "pixels" and len(shape) == 3:
@@ -207,9 +211,7 @@ class Fitness:
             ) from None
 
     def _criterion(self, features: int, x: Tensor) -> str:
-        kind = self.features if isinstance(self.features, str) else "superpixels"
-        if kind == "auto":
-            kind = _AUTO.get(x.ndim - 1, "elements")
+        kind = _named(self.features, x.ndim - 1) if isinstance(self.features, str) else "superpixels"
         fill = getattr(self.fill, "label", type(self.fill).__name__.lower())
         return (
             f"D is the fewest of {features:,} {kind}, in the order of the baseline's own map, whose replacement "

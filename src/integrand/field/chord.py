@@ -107,9 +107,7 @@ class Chords(TorchFunctionMode):
         return func(*args, **kwargs)
 
     def _moves(self, value: Any) -> bool:
-        return (
-            isinstance(value, Tensor) and value.requires_grad and value.ndim > 0 and len(value) % len(self.before) == 0
-        )
+        return _needs_gradient(value) and value.ndim > 0 and len(value) % len(self.before) == 0
 
     def _elementwise(self, func: Any, args: Any, kwargs: Any) -> Tensor:
         u: Tensor = args[0]

@@ -24,7 +24,7 @@ from ..field import Field
 from ..parts import part
 from ..segment import Segment
 from .base import Integrated
-from .intervals import Lines, blocks_of, lines_of, moving_rows
+from .intervals import Lines, blocks_of, lines_of
 
 _START = 8  # intervals of the first look …
 _GRADE = 2.0  # … at t = (j/8)²: most of what happens, happens near the baseline
@@ -58,7 +58,7 @@ class Adaptive:
         error = share.new_zeros(len(share))
         done = torch.ones(len(share), dtype=torch.bool, device=share.device)
         size = max(1, _BLOCK_ELEMENTS // (32 * max(1, inner.numel())))
-        for place in blocks_of(moving_rows(segment), size):
+        for place in blocks_of(segment.moving(), size):
             share[place], error[place], done[place] = self._refine(lines_of(field, segment, place))
         return Integrated(share.reshape(*leading, *inner), error.reshape(leading), done.reshape(leading))
 

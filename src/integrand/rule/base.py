@@ -6,6 +6,7 @@ not gradients, leave a rule, because not every way of giving credit is displacem
 
 from __future__ import annotations
 
+import math
 from dataclasses import dataclass
 from typing import Protocol
 
@@ -51,9 +52,8 @@ def mean_gradient(field: Field, segment: Segment, nodes: Tensor, weights: Tensor
     """
     leading = segment.leading
     inner = segment.start.shape[3:]
-    moving = (segment.start != segment.end).reshape(*leading, -1).any(-1).reshape(-1)
-    place = moving.nonzero()[:, 0]  # the rows that need looking at, numbered over (K, R, B)
-    mean = segment.start.new_zeros(moving.numel(), *inner)
+    place = segment.moving()
+    mean = segment.start.new_zeros(math.prod(leading), *inner)
     if not len(place) or not len(nodes):
         return mean.reshape(*leading, *inner)
     k, r, b = torch.unravel_index(place, leading)

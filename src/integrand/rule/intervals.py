@@ -14,11 +14,6 @@ from ..shapes import over
 _ALIKE = 0.3  # relative difference to the neighbours under which a segment is taken to be smooth
 
 
-def moving_rows(segment: Segment) -> Tensor:
-    """The rows, numbered over (K, R, B), whose piece has a length."""
-    return (segment.start != segment.end).reshape(*segment.leading, -1).any(-1).reshape(-1).nonzero()[:, 0]
-
-
 def blocks_of(place: Tensor, size: int) -> tuple[Tensor, ...]:
     """``place`` in blocks of at most ``size``; none where there is nothing."""
     return torch.split(place, size) if len(place) else ()
@@ -92,16 +87,18 @@ class Intervals:
         return torch.maximum(size, difference * (ratio > 2)) * doubt, ratio
 
     def without(self, cut: Tensor) -> Intervals:
-        return Intervals(self.row[~cut], self.a[~cut], self.b[~cut], self.density[~cut], self.change[~cut])
+        return self._at(~cut)
 
     def joined(self, other: Intervals) -> Intervals:
-        row, a, b = (
-            torch.cat([mine, theirs]) for mine, theirs in ((self.row, other.row), (self.a, other.a), (self.b, other.b))
-        )
-        order = torch.argsort(a, stable=True)
-        order = order[torch.argsort(row[order], stable=True)]
-        density, change = torch.cat([self.density, other.density]), torch.cat([self.change, other.change])
-        return Intervals(row[order], a[order], b[order], density[order], change[order])
+        both = Intervals(*(torch.cat(pair) for pair in zip(self._parts(), other._parts(), strict=True)))
+        order = torch.argsort(both.a, stable=True)
+        return both._at(order[torch.argsort(both.row[order], stable=True)])
+
+    def _at(self, which: Tensor) -> Intervals:
+        return Intervals(*(part[which] for part in self._parts()))
+
+    def _parts(self) -> tuple[Tensor, ...]:
+        return self.row, self.a, self.b, self.density, self.change
 
 
 @dataclass(frozen=True, eq=False)
@@ -124,7 +121,7 @@ class Lines:
         """The chosen intervals in ``pieces`` equal parts each."""
         many = pieces[cut]
         row, a, b = (side[cut].repeat_interleave(many) for side in (known.row, known.a, known.b))
-        part = torch.cat([torch.arange(int(n), device=row.device) for n in many]).to(a.dtype)
+        part = torch.arange(len(row), device=row.device) - (many.cumsum(0) - many).repeat_interleave(many)
         whole = many.repeat_interleave(many).to(a.dtype)
         return self.chords(row, a + (b - a) * part / whole, a + (b - a) * (part + 1) / whole)
 
