@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 import warnings
 from collections.abc import Callable
 from functools import cache
@@ -353,17 +354,41 @@ def test_a_method(path: ig.paths.Straight) -> None:
     torch.testing.assert_close(made.values, made.shares.mean(0), rtol=0, atol=1e-12)
 
 
-def test_the_error_of_a_weighted_map() -> None:
-    """Σ over rows of (weight · error)², its root over the norm of the values."""
-    field, segment, _ = case("gelu mlp")
+@pytest.mark.parametrize("name", list(NETWORKS))
+def test_the_tolerance_is_that_of_the_sum(name: str) -> None:
+    """References are refined together: the map meets its tolerance, and no row pays for precision that the mean does not need."""
+    field, segment, truth = case(name)
     x, references = segment.end[0, 0], segment.start[0]
-    made = ig.Method(ig.baselines.Given(references), rule=ig.rules.Adaptive(0.05))(field, x)
-    rows = answer("gelu mlp", 0.05)[0]
-    torch.testing.assert_close(made.values, rows.share[0].mean(0), rtol=0, atol=1e-9)
-    for b in range(EXAMPLES):
-        squares = sum((float(rows.error[0, r, b]) / REFERENCES) ** 2 for r in range(REFERENCES))
-        assert float(made.error[b]) == pytest.approx(squares**0.5 / float(made.values[b].norm()), rel=1e-9)
-    assert made.cost.gradients == answer("gelu mlp", 0.05)[1]
+    method = ig.Method(ig.baselines.Given(references), rule=ig.rules.Adaptive(0.01), record=("shares",))
+    made = method(field, x)
+    real = relative(made.values, truth[0].mean(0))
+    assert bool(made.converged.all())
+    assert bool((made.error <= 0.01).all())
+    assert float((real <= made.error).double().mean()) >= 0.9
+    assert made.cost.gradients < answer(name, 0.01)[1]
+
+
+def test_the_error_of_the_sum_is_that_of_its_rows() -> None:
+    """Σ over rows of (weight · error)², its root over the norm of the values; rows of one sign raise it."""
+    field, segment, _ = case("gelu mlp")
+    weights = torch.full((REFERENCES, EXAMPLES), 1 / REFERENCES).double()
+    joint = dataclasses.replace(segment, weights=weights)
+    found = ig.rules.Adaptive(0.05)(field, joint)
+    made = ig.Method(ig.baselines.Given(segment.start[0]), rule=ig.rules.Adaptive(0.05))(field, segment.end[0, 0])
+    total = (found.error[0] * weights).square().sum(0).sqrt() / (found.share[0] * weights[..., None]).sum(0).norm(dim=1)
+    torch.testing.assert_close(made.error, total, rtol=1e-9, atol=0)
+
+
+def test_references_of_little_weight_get_few_gradients() -> None:
+    field, segment, _ = case("relu mlp")
+    spent = []
+    for light in (1.0, 0.001):
+        weights = torch.ones(2, 1).double()
+        weights[1] = light
+        two = polyline(torch.stack([segment.start[0, 1:3, :1], segment.end[0, 1:3, :1]]))
+        joint = dataclasses.replace(two, weights=weights / weights.sum())
+        spent.append(integrated(field, joint, tol=0.005)[1])
+    assert spent[1] < 0.8 * spent[0]
 
 
 def test_kept_shares_change_nothing() -> None:
@@ -401,8 +426,7 @@ def test_weighted_gradients(quiet: None) -> None:
     assert int(same.sum()) >= 3
     assert float(relative(made.values, truth.values)[same].max()) < 0.02
     assert bool(made.converged.all())
-    squares = (made.weights * norm(made.shares[None])[0] * 0.01).square().sum(0)
-    assert bool((made.error * made.values.norm(dim=1) <= squares.sqrt() * (1 + 1e-9)).all())
+    assert bool((made.error <= 0.01).all())
 
 
 def test_rules_without_an_estimate_say_nan() -> None:

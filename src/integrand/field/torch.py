@@ -24,7 +24,7 @@ from ..shapes import describe, state_dtype, total
 from ..target import Custom, Target, as_target, output_tensor
 from .base import Field
 from .chord import Chords
-from .diagnose import raise_nonfinite
+from .diagnose import degenerate, raise_nonfinite
 from .layout import Layout
 from .modes import gradients
 from .network import Network, Site, calm
@@ -123,6 +123,18 @@ class TorchField(Field):
             return output_tensor(outputs)
         return seen[0].flatten(1).to(state_dtype(seen[0].dtype))
 
+    @property
+    def reads(self) -> bool:
+        return self.target.site is None and not isinstance(self.target, Custom)
+
+    def read(self, outputs: Tensor, index: Tensor) -> Tensor:
+        with gradients(False):
+            return self._scalar(self.target, outputs, index, len(outputs))
+
+    @property
+    def pooled(self) -> bool:
+        return self.network.pooled
+
     def site(self, representation: Any, z: Tensor, index: Tensor) -> Any:
         if representation is None:
             with self.ready(), gradients(False):
@@ -130,6 +142,10 @@ class TorchField(Field):
         if callable(representation) and not self._owns(representation):
             return calm(representation)
         return self.network.site(representation)
+
+    def trouble(self, start: Tensor, end: Tensor, index: Tensor) -> str | None:
+        with self.ready(), gradients(False):
+            return degenerate(self.network, start, end, index)
 
     # ----------------------------------------------------------------------------------------------------------------
 

@@ -9,7 +9,7 @@ from ..errors import InputError
 from ..field import Field
 from ..parts import part
 from ..segment import Segment
-from .intervals import blocks_of, lines_of
+from .intervals import Lines
 
 _BLOCK_ELEMENTS = 1 << 25  # rows are taken in blocks whose chords hold about this many numbers
 
@@ -45,6 +45,8 @@ class Chords:
         share = segment.start.new_zeros(leading[0] * leading[1] * leading[2], *inner)
         grid = torch.linspace(0, 1, self.n + 1, dtype=share.dtype, device=share.device) ** self.grade
         size = max(1, _BLOCK_ELEMENTS // (self.n * max(1, inner.numel())))
-        for place in blocks_of(segment.moving(), size):
-            share[place] = lines_of(field, segment, place).on_grid(grid).sums(len(place))
+        for place in torch.split(segment.moving(), size):
+            if len(place):
+                lines = Lines.of(field, segment, place)
+                share[place] = lines.shares(lines.on_grid(grid))
         return share.reshape(*leading, *inner)
