@@ -20,7 +20,7 @@ ROWS, TOKENS, FEATURES = 5, 4, 6
 STARTS, ENDS = (wave(ROWS, TOKENS, FEATURES, phase=p, scale=1.5) for p in (0.7, 2.9))
 WEIGHT, BIAS = 1 + wave(FEATURES, phase=1, scale=0.5), wave(FEATURES, phase=2)
 MIX = wave(FEATURES, FEATURES, phase=0.3)
-ONE, TWO = torch.ones((), dtype=torch.float64), torch.tensor(2.0, dtype=torch.float64)
+ONE = torch.ones((), dtype=torch.float64)
 CAUSAL = torch.ones(TOKENS, TOKENS, dtype=torch.bool).tril()
 
 
@@ -29,14 +29,14 @@ def positive(u: Tensor) -> Tensor:
 
 
 def attend(u: Tensor, **options: object) -> Tensor:
-    q, k, v = (u @ (MIX + shift) for shift in (0.0, 0.5, -0.5))
+    q, k, v = (u @ (MIX + shift).to(u) for shift in (0.0, 0.5, -0.5))
     heads = lambda t: t.unflatten(-1, (2, 3)).transpose(1, 2)  # noqa: E731
     return F.scaled_dot_product_attention(heads(q), heads(k), heads(v), **options).transpose(1, 2).flatten(2)
 
 
 def image(u: Tensor) -> Tensor:
     """(N, 2, 4, 6), the second channel another linear view of the same."""
-    return torch.stack([u, u.flip(1) @ MIX], 1)
+    return torch.stack([u, u.flip(1) @ MIX.to(u)], 1)
 
 
 OPERATIONS: dict[str, Function] = {
@@ -53,8 +53,8 @@ OPERATIONS: dict[str, Function] = {
     "baddbmm": lambda u: torch.baddbmm(u[:, :, :4], u, u.mT, beta=0.5, alpha=2),
     "einsum": lambda u: torch.einsum("nte,nse->nts", u, u.flip(1).tanh()),
     "einsum with a list": lambda u: torch.einsum("nte,nse->nts", [u, u.flip(1)]),
-    "einsum with a weight": lambda u: torch.einsum("nte,ef,nsf->nts", u, MIX, u),
-    "bilinear": lambda u: F.bilinear(u, u.flip(1), wave(3, FEATURES, FEATURES), wave(3)),
+    "einsum with a weight": lambda u: torch.einsum("nte,ef,nsf->nts", u, MIX.to(u), u),
+    "bilinear": lambda u: F.bilinear(u, u.flip(1), wave(3, FEATURES, FEATURES).to(u), wave(3).to(u)),
     "addcmul": lambda u: torch.addcmul(u, u, u.flip(1), value=0.5),
     "addcdiv": lambda u: torch.addcdiv(u, u, positive(u), value=0.5),
     # quotients
@@ -63,7 +63,7 @@ OPERATIONS: dict[str, Function] = {
     "torch.div": lambda u: torch.div(u, positive(u)),
     "u / v, close": lambda u: u / (50 + u.flip(1)),
     "const / v": lambda u: 3 / positive(u),
-    "tensor / v": lambda u: WEIGHT / positive(u),
+    "tensor / v": lambda u: WEIGHT.to(u) / positive(u),
     "1 / v": lambda u: 1 / positive(u),
     "u * (1 / v)": lambda u: u * (1 / positive(u.flip(1))),
     "reciprocal": lambda u: positive(u).reciprocal(),
@@ -91,7 +91,7 @@ OPERATIONS: dict[str, Function] = {
     "square": lambda u: u.square(),
     "tanhshrink": F.tanhshrink,
     "softshrink": F.softshrink,
-    "prelu": lambda u: F.prelu(u, wave(TOKENS, phase=1, scale=0.3)),
+    "prelu": lambda u: F.prelu(u, wave(TOKENS, phase=1, scale=0.3).to(u)),
     "rrelu": lambda u: F.rrelu(u),
     "logit": lambda u: torch.logit(u.sigmoid()),
     "glu": lambda u: F.glu(u, 1),
@@ -107,14 +107,14 @@ OPERATIONS: dict[str, Function] = {
     "logsumexp, kept": lambda u: u.logsumexp(2, keepdim=True),
     "logaddexp": lambda u: torch.logaddexp(u, u.flip(1)),
     "softmax, masked": lambda u: (u @ u.mT).masked_fill(~CAUSAL, float("-inf")).softmax(2),
-    "mse": lambda u: F.mse_loss(u, WEIGHT.expand_as(u), reduction="none"),
+    "mse": lambda u: F.mse_loss(u, WEIGHT.to(u).expand_as(u), reduction="none"),
     "cross entropy": lambda u: F.cross_entropy(u.flatten(1), torch.zeros(len(u), dtype=torch.long), reduction="none"),
     # normalisations
-    "layer_norm": lambda u: F.layer_norm(u, (FEATURES,), WEIGHT, BIAS),
+    "layer_norm": lambda u: F.layer_norm(u, (FEATURES,), WEIGHT.to(u), BIAS.to(u)),
     "layer_norm over two axes": lambda u: torch.layer_norm(u, (TOKENS, FEATURES)),
-    "rms_norm": lambda u: F.rms_norm(u, (FEATURES,), WEIGHT, 1e-6),
-    "group_norm": lambda u: F.group_norm(u, 2, wave(TOKENS, phase=2), wave(TOKENS)),
-    "instance_norm": lambda u: F.instance_norm(u, weight=wave(TOKENS, phase=2)),
+    "rms_norm": lambda u: F.rms_norm(u, (FEATURES,), WEIGHT.to(u), 1e-6),
+    "group_norm": lambda u: F.group_norm(u, 2, wave(TOKENS, phase=2).to(u), wave(TOKENS).to(u)),
+    "instance_norm": lambda u: F.instance_norm(u, weight=wave(TOKENS, phase=2).to(u)),
     "rms norm by hand": lambda u: u * torch.rsqrt(u.pow(2).mean(-1, keepdim=True) + 1e-5),
     "rms norm by division": lambda u: u / (u.square().mean(-1, keepdim=True) + 1e-5).sqrt(),
     "layer norm by hand": lambda u: (u - u.mean(-1, keepdim=True)) / torch.sqrt(u.var(-1, keepdim=True, unbiased=False) + 1e-5),
@@ -128,12 +128,12 @@ OPERATIONS: dict[str, Function] = {
     "vector_norm": lambda u: torch.linalg.vector_norm(u, dim=2),
     "norm": lambda u: u.norm(dim=-1, keepdim=True),
     "torch.norm": lambda u: torch.norm(u, 2, 2),
-    "cosine_similarity": lambda u: F.cosine_similarity(u, u.flip(1) @ MIX, dim=2),
+    "cosine_similarity": lambda u: F.cosine_similarity(u, u.flip(1) @ MIX.to(u), dim=2),
     # attention
     "attention": attend,
     "attention, causal": lambda u: attend(u, is_causal=True),
     "attention, masked": lambda u: attend(u, attn_mask=CAUSAL, scale=0.3),
-    "attention, biased": lambda u: attend(u, attn_mask=wave(TOKENS, TOKENS)),
+    "attention, biased": lambda u: attend(u, attn_mask=wave(TOKENS, TOKENS).to(u)),
     "attention, grouped": lambda u: F.scaled_dot_product_attention(
         image(u).repeat_interleave(2, 1), image(u), image(u.flip(1)), enable_gqa=True
     ),
@@ -150,8 +150,8 @@ OPERATIONS: dict[str, Function] = {
     "max(dim)": lambda u: torch.max(u, 1)[0],
     "u.max(dim=)": lambda u: u.max(dim=-1, keepdim=True).values,
     "min(dim)": lambda u: u.min(2).values,
-    "maximum": lambda u: torch.maximum(u, u.flip(1) @ MIX),
-    "minimum": lambda u: torch.minimum(u, 0.2 * ONE),
+    "maximum": lambda u: torch.maximum(u, u.flip(1) @ MIX.to(u)),
+    "minimum": lambda u: torch.minimum(u, 0.2 * ONE.to(u)),
     "max of two": lambda u: torch.max(u, u.flip(2)),
     "where": lambda u: torch.where(u > 0, u, 0.1 * u),
     "where, a number": lambda u: torch.where(u > 0, u, 0.0),
@@ -262,3 +262,165 @@ def test_becomes_the_integral_at_second_order(name: str) -> None:
     assert errors[64] < 3e-3
     if not kinked:
         assert math.log(errors[16] / errors[64], 4) > 1.8  # some are of fourth order on straight lines
+
+
+# --- where rows are ---------------------------------------------------------------------------------------------------
+
+LAST_AXIS_ONLY: dict[str, Function] = {
+    **{
+        name: OPERATIONS[name]
+        for name in [
+            "u / v, broadcast", "u ** 3", "pow in place", "gelu by hand", "abs(u)", "softmax", "softmax(dtype)", "log_softmax",
+            "logsumexp, kept", "layer_norm", "rms_norm", "rms norm by hand", "layer norm by hand", "layer norm by hand, moments",
+            "normalize", "norm", "max of two", "where", "masked_fill", "clamp", "u.max(dim=)", "u * v",
+        ]
+    },
+    "reductions": lambda u: (u.logsumexp(2) * u.var(2) + torch.std_mean(u, 2)[0] + u.amax(-1) / u.norm(dim=2))[..., None],
+    "einsum": lambda u: torch.einsum("xye,ef,xyf->xy", u, MIX.to(u), u)[..., None],
+    "minimum along": lambda u: u.min(2, keepdim=True).values,
+    "u * (1 / v)": lambda u: u * (1 / positive(u.flip(2))),
+    "in place": lambda u: _idiv(_imul(1 * u, u.flip(2)), positive(u)),
+    "glu": lambda u: F.glu(u, 2),
+    "bounded": lambda u: torch.clamp(u, max=u.flip(2)),
+}  # fmt: skip
+
+LAYOUTS: dict[str, Callable[[Function, Tensor], Tensor]] = {
+    "tokens first": lambda f, u: f(u.transpose(0, 1)).transpose(0, 1),
+    "permuted": lambda f, u: f(u.permute(1, 0, 2)).swapaxes(0, 1),
+    "folded": lambda f, u: f(u.reshape(-1, 2, FEATURES)).reshape(len(u), TOKENS, -1),
+    "tokens first, folded": lambda f, u: f(u.movedim(1, 0).reshape(-1, 1, FEATURES)).reshape(TOKENS, len(u), -1).mT.permute(2, 0, 1),
+    "stacked": lambda f, u: f(torch.stack([u[:, t] for t in range(TOKENS)])).transpose(1, 0),
+    "joined": lambda f, u: torch.stack(f(torch.cat([u[:, t : t + 1] for t in range(TOKENS)])).chunk(TOKENS), 1),
+    "unbound": lambda f, u: torch.stack([f(part[:, None]) for part in u.permute(1, 0, 2).unbind(0)], 1),
+    "named by einsum": lambda f, u: f(torch.einsum("nte,e->tne", u, WEIGHT.to(u))).transpose(0, 1),
+    "expanded": lambda f, u: f(u.expand(3, *u.shape).flatten(0, 1)).unflatten(0, (3, -1)).transpose(0, 1),
+}  # fmt: skip
+
+
+@pytest.mark.parametrize("layout", list(LAYOUTS))
+@pytest.mark.parametrize("name", list(LAST_AXIS_ONLY))
+def test_complete_wherever_the_rows_are(name: str, layout: str) -> None:
+    """Also where there are as many rows as tokens, and nothing but their history tells which is which."""
+    function = LAST_AXIS_ONLY[name]
+    for rows in (ROWS, TOKENS // 2, TOKENS):
+        assert missing(lambda u: LAYOUTS[layout](function, u), STARTS[:rows], ENDS[:rows]) < 1e-11
+
+
+def test_rows_that_go_an_unseen_way_are_left_alone() -> None:
+    """Where they are cannot be told, so nothing is made up."""
+
+    def hidden(u: Tensor) -> Tensor:
+        scattered = u.transpose(0, 1)[torch.arange(TOKENS)][:, :, [0, 2, 4]].mean((0, 2)).mul(1.5)
+        return scattered[:, None] * torch.ones_like(u[:, 0])
+
+    assert missing(hidden, STARTS, ENDS) < 1e-11
+
+
+# --- from nothing, to nearly nothing, and in single precision -----------------------------------------------------------
+
+
+NORMS = [name for name in OPERATIONS if "norm" in name or name in ("standardised", "cosine_similarity")]
+
+
+@pytest.mark.parametrize("name", NORMS)
+def test_complete_from_zero(name: str) -> None:
+    if name in ("standardised", "layer norm by hand, moments"):
+        return  # std is not differentiable at zero; var_mean is the same as by hand
+    z = torch.stack([torch.zeros_like(ENDS), ENDS], 1).flatten(0, 1)
+    place = torch.arange(len(z))
+    value, slope = chords(OPERATIONS[name], z, place - place % 2)
+    change = value[1::2] - value[::2]
+    assert bool(torch.isfinite(slope[1::2]).all())
+    torch.testing.assert_close((slope[1::2] * ENDS).flatten(1).sum(1), change, rtol=1e-9, atol=1e-9)
+
+
+@pytest.mark.parametrize("name", ["layer_norm", "rms_norm", "group_norm"])
+@pytest.mark.parametrize("eps", [1e-5, 1e-12])
+def test_a_normalisation_of_a_ray_is_integrated_by_one_chord(name: str, eps: float) -> None:
+    """From zero all of it happens within t < √ε, which no node would ever see."""
+    functions: dict[str, Function] = {
+        "layer_norm": lambda u: F.layer_norm(u, (FEATURES,), eps=eps),
+        "rms_norm": lambda u: F.rms_norm(u, (FEATURES,), eps=eps),
+        "group_norm": lambda u: F.group_norm(u, 2, eps=eps),
+    }
+    start = torch.zeros_like(ENDS)
+    found = along(functions[name], start, ENDS, 1)
+    cuts = [0.0, *(10.0**k for k in torch.linspace(-9, 0, 46).tolist())]
+    truth = sum(
+        (b - a) * integral(functions[name], a * ENDS, b * ENDS, 24) for a, b in zip(cuts[:-1], cuts[1:], strict=True)
+    )
+    torch.testing.assert_close(found, truth, rtol=1e-6, atol=1e-9)
+
+
+@pytest.mark.parametrize("name", list(OPERATIONS))
+def test_single_precision(name: str) -> None:
+    """Steps of any length, also none, give finite chords near those of double precision."""
+    for step in (1.0, 1e-2, 1e-4, 1e-6, 0.0):
+        starts = ENDS - step * (ENDS - STARTS)
+        z = torch.stack([starts, ENDS], 1).flatten(0, 1)
+        place = torch.arange(len(z))
+        if name == "softmax, far apart":
+            return  # it multiplies rounding by 400
+        _, exact = chords(OPERATIONS[name], z, place - place % 2)
+        _, single = chords(OPERATIONS[name], z.float(), place - place % 2)
+        assert bool(torch.isfinite(single).all())
+        if name not in KINKED:
+            assert float((single - exact).norm() / exact.norm()) < 5e-3, step
+
+
+def test_masked_entries_have_no_part() -> None:
+    hidden = torch.zeros(FEATURES, dtype=torch.bool)
+    hidden[2:4] = True
+    for function in (
+        lambda u: u.masked_fill(hidden, float("-inf")).softmax(2),
+        lambda u: u.masked_fill(hidden, float("-inf")).logsumexp(2),
+        lambda u: (u + torch.zeros(FEATURES).masked_fill(hidden, float("-inf"))).softmax(2),
+    ):
+        assert missing(function, STARTS, ENDS) < 1e-11
+        assert not along(function, STARTS, ENDS, 3)[..., hidden].any()
+
+
+def test_blind_queries_see_nothing() -> None:
+    mask = CAUSAL.clone()
+    mask[1] = False
+    assert missing(lambda u: attend(u, attn_mask=mask), STARTS, ENDS) < 1e-11
+
+
+def test_softmax_may_move_any_distance() -> None:
+    """Logits that differ by thousands, in single precision."""
+    for function in (lambda u: torch.softmax(u, 2), lambda u: torch.logsumexp(u, 2), lambda u: torch.log_softmax(u, 2)):
+        z = torch.stack([5e3 * STARTS, 5e3 * ENDS], 1).flatten(0, 1).float()
+        place = torch.arange(len(z))
+        value, slope = chords(function, z, place - place % 2)
+        change, parts = value[1::2] - value[::2], slope[1::2] * (z[1::2] - z[::2])
+        assert bool(torch.isfinite(slope).all())
+        assert bool(((parts.flatten(1).sum(1) - change).abs() <= 1e-5 * parts.abs().flatten(1).sum(1)).all())
+
+
+# --- closed forms, written out ------------------------------------------------------------------------------------------
+
+
+def test_a_quotient_is_its_integral() -> None:
+    """∫ dt/v and −∫ u/v² dt along straight u and v, by Gauss–Legendre."""
+    start, end = (torch.tensor([[0.3, 0.2]]).double(), torch.tensor([[-1.2, 5.0]]).double())
+    found = chords(lambda z: z[:, 0] / z[:, 1], torch.cat([start, end]), torch.tensor([0, 0]))[1][1]
+    field = ig.fields.Function(lambda z: z[:, 0] / z[:, 1])
+    share = ig.rules.GaussLegendre(200)(field, ig.segments.polyline(torch.stack([start, end])[:, None]))[0, 0, 0]
+    torch.testing.assert_close(found, share / (end - start)[0], rtol=1e-12, atol=0)
+
+
+def test_softmax_is_its_jacobian_at_the_logarithmic_mean() -> None:
+    a, b = wave(5, phase=1), wave(5, phase=2, scale=3)
+    y, z = a.softmax(0), b.softmax(0)
+    s = (z - y) / (z.log() - y.log())
+    expected = (torch.diag(s) - s[:, None] * s / s.sum()) @ wave(5, phase=4)
+    found = chords(lambda u: (u.softmax(1) * wave(5, phase=4)).sum(1), torch.stack([a, b]), torch.tensor([0, 0]))[1][1]
+    torch.testing.assert_close(found, expected, rtol=1e-12, atol=1e-14)
+
+
+def test_a_maximum_of_two_is_its_integral() -> None:
+    """Each leads for its part of the way."""
+    a, b = torch.tensor([[1.0, 0.0]]).double(), torch.tensor([[1.5, 3.0]]).double()
+    for function in (lambda u: u.amax(1), lambda u: torch.maximum(u[:, 0], u[:, 1]), lambda u: F.max_pool1d(u, 2)[:, 0]):
+        found = chords(function, torch.cat([a, b]), torch.tensor([0, 0]))[1][1]
+        torch.testing.assert_close(found, torch.tensor([0.4, 0.6]).double())

@@ -37,13 +37,13 @@ def product(rows: Rows, u: Any, other: Any, **kwargs: Any) -> Any:
         return NotImplemented
     if hasattr(other, _INVERSE) or hasattr(u, _INVERSE):
         u, other = (u, other) if hasattr(other, _INVERSE) else (other, u)
-        return quotient(rows, u, rows.apply(_Reciprocal, other))
+        return quotient(rows, u, rows.alike(rows.apply(_Reciprocal, other), other))
     return rows.apply(_Product, u, other)
 
 
 @chord(*owns("mul_", "multiply_", "__imul__"))
 def product_in_place(rows: Rows, u: Tensor, other: Any) -> Any:
-    made = product(rows, _copied(u), other)
+    made = product(rows, rows.alike(u.clone(), u), other)
     return NotImplemented if made is NotImplemented else u.copy_(made)
 
 
@@ -158,7 +158,7 @@ def quotient_turned(rows: Rows, v: Any, u: Any) -> Any:
 
 @chord(*owns("div_", "divide_", "true_divide_", "__itruediv__", "__idiv__"))
 def quotient_in_place(rows: Rows, u: Tensor, other: Any, **kwargs: Any) -> Any:
-    made = quotient(rows, _copied(u), other, **kwargs) if rows.moves(u) else NotImplemented
+    made = quotient(rows, rows.alike(u.clone(), u), other, **kwargs) if rows.moves(u) else NotImplemented
     return NotImplemented if made is NotImplemented else u.copy_(made)
 
 
@@ -253,10 +253,3 @@ def power_in_place(rows: Rows, u: Tensor, exponent: Any) -> Any:
 @chord(*owns("rsqrt_"))
 def rsqrt_in_place(rows: Rows, u: Tensor) -> Any:
     return secant(rows, torch.rsqrt, u, inplace=True)
-
-
-def _copied(u: Tensor) -> Tensor:
-    """What autograd sees of a tensor that the model overwrites."""
-    made = u.clone()
-    made.__dict__.update(u.__dict__)
-    return made

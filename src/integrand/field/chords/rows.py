@@ -61,6 +61,12 @@ class Rows:
         made: Tensor = function.apply(self, *arguments)
         return made
 
+    def alike(self, made: Tensor, u: Tensor) -> Tensor:
+        """``made`` inside a chord, with its rows where those of ``u`` are."""
+        if outer(u) != 1:
+            setattr(made, _TAG, outer(u))
+        return made
+
     def place(self, u: Tensor) -> tuple[int, int] | None:
         """The axis that holds the rows, and how much of it comes before them."""
         return place(u.shape, outer(u), self.count)

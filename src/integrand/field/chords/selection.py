@@ -71,14 +71,8 @@ def maximum_along(rows: Rows, u: Any, dim: Any = None, keepdim: bool = False, *,
 def minimum_along(rows: Rows, u: Any, dim: Any = None, keepdim: bool = False, *, other: Any = None) -> Any:
     if other is not None or isinstance(dim, Tensor):
         return minimum(rows, u, dim if other is None else other)
-    found = None if dim is None else _largest(rows, _negative(rows, u), dim, keepdim)
+    found = None if dim is None else _largest(rows, rows.alike(-u, u), dim, keepdim)
     return NotImplemented if found is None else torch.return_types.min((-found[0], found[1]))  # type: ignore[arg-type]
-
-
-def _negative(rows: Rows, u: Tensor) -> Tensor:
-    made = -u
-    made.__dict__.update(u.__dict__)  # where its rows are
-    return made
 
 
 @composite(*owns("amax"))
@@ -196,10 +190,10 @@ def _clamp(name: str, low: int | None, high: int | None) -> None:
             for key, place in (("min", low), ("max", high))
         ]
         made = secant(rows, torch.clamp, u, *bounds, straight=True, inplace=inplace)
-        if made is NotImplemented and outer(u) == 1 and not inplace:
+        if made is NotImplemented and rows.moves(u) and not inplace:
             made = u if bounds[0] is None else maximum(rows, u, bounds[0])
             if made is not NotImplemented and bounds[1] is not None:
-                made = minimum(rows, made, bounds[1])
+                made = minimum(rows, rows.alike(made, u), bounds[1])
         return made
 
     chord(*owns(name))(make)

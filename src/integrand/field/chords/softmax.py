@@ -34,7 +34,7 @@ def _apply(function: Any, rows: Rows, u: Tensor, dim: int | None, rest: tuple[An
     dtype = kwargs.get("dtype") or next((value for value in rest if isinstance(value, torch.dtype)), None)
     if dim is None or not set(kwargs) <= {"dtype", "_stacklevel"}:
         return NotImplemented
-    return rows.apply(function, u if dtype is None else u.to(dtype), dim)
+    return rows.apply(function, u if dtype is None else rows.alike(u.to(dtype), u), dim)
 
 
 @chord(*spelled("logsumexp"))
