@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Callable
+from itertools import pairwise
 
 import pytest
 import torch
@@ -127,6 +128,8 @@ OPERATIONS: dict[str, Function] = {
     "normalize": lambda u: F.normalize(u, dim=2),
     "vector_norm": lambda u: torch.linalg.vector_norm(u, dim=2),
     "norm": lambda u: u.norm(dim=-1, keepdim=True),
+    "norm of absolutes": lambda u: torch.linalg.vector_norm(u, 1, dim=1),
+    "linalg.norm": lambda u: torch.linalg.norm(u, dim=2),
     "torch.norm": lambda u: torch.norm(u, 2, 2),
     "cosine_similarity": lambda u: F.cosine_similarity(u, u.flip(1) @ MIX.to(u), dim=2),
     # attention
@@ -163,7 +166,7 @@ OPERATIONS: dict[str, Function] = {
 KINKED = {
     "prelu", "rrelu", "softshrink", "max_pool1d", "max_pool2d", "max_pool2d with indices", "max_pool3d", "adaptive_max_pool2d",
     "adaptive_max_pool1d", "amax", "amax over two axes", "amin", "max(dim)", "u.max(dim=)", "min(dim)", "maximum", "minimum",
-    "max of two", "where", "where, a number", "masked_fill", "clamp between tensors", "clamp", "abs(u)",
+    "max of two", "where", "where, a number", "masked_fill", "clamp between tensors", "clamp", "abs(u)", "norm of absolutes",
 }  # fmt: skip
 
 
@@ -212,7 +215,7 @@ def integral(function: Function, start: Tensor, end: Tensor, nodes: int = 60, pi
     rule = ig.rules.GaussLegendre(nodes)
     found = [
         rule(field, ig.segments.polyline(torch.stack([torch.lerp(line[0], line[1], t) for t in (a, b)])))[0, 0]
-        for a, b in zip(cuts[:-1], cuts[1:], strict=True)
+        for a, b in pairwise(cuts)
     ]
     return sum(found[1:], found[0]) / (end - start)
 
@@ -346,9 +349,7 @@ def test_a_normalisation_of_a_ray_is_integrated_by_one_chord(name: str, eps: flo
     start = torch.zeros_like(ENDS)
     found = along(functions[name], start, ENDS, 1)
     cuts = [0.0, *(10.0**k for k in torch.linspace(-9, 0, 46).tolist())]
-    truth = sum(
-        (b - a) * integral(functions[name], a * ENDS, b * ENDS, 24) for a, b in zip(cuts[:-1], cuts[1:], strict=True)
-    )
+    truth = sum((b - a) * integral(functions[name], a * ENDS, b * ENDS, 24) for a, b in pairwise(cuts))
     torch.testing.assert_close(found, truth, rtol=1e-6, atol=1e-9)
 
 
@@ -421,6 +422,10 @@ def test_softmax_is_its_jacobian_at_the_logarithmic_mean() -> None:
 def test_a_maximum_of_two_is_its_integral() -> None:
     """Each leads for its part of the way."""
     a, b = torch.tensor([[1.0, 0.0]]).double(), torch.tensor([[1.5, 3.0]]).double()
-    for function in (lambda u: u.amax(1), lambda u: torch.maximum(u[:, 0], u[:, 1]), lambda u: F.max_pool1d(u, 2)[:, 0]):
+    for function in (
+        lambda u: u.amax(1),
+        lambda u: torch.maximum(u[:, 0], u[:, 1]),
+        lambda u: F.max_pool1d(u, 2)[:, 0],
+    ):
         found = chords(function, torch.cat([a, b]), torch.tensor([0, 0]))[1][1]
         torch.testing.assert_close(found, torch.tensor([0.4, 0.6]).double())

@@ -65,6 +65,7 @@ def multi_head_attention(
     unusual = any(part is not None for part in (bias_k, bias_v, static_k, static_v)) or add_zero_attn
     if unusual or (training and dropout_p) or query.ndim != 3 or (is_causal and attn_mask is None):
         return NotImplemented
+    weights: tuple[Any, ...]
     if use_separate_proj_weight:
         weights = q_proj_weight, k_proj_weight, v_proj_weight
     else:
@@ -74,7 +75,8 @@ def multi_head_attention(
 
     def heads(tokens: Tensor, weight: Tensor, bias: Tensor | None) -> Tensor:
         """(T, B, E) → (B, H, T, E/H)."""
-        return F.linear(tokens.transpose(0, 1), weight, bias).unflatten(-1, (num_heads, -1)).transpose(1, 2)
+        made = F.linear(tokens.transpose(0, 1), weight, bias)
+        return made.view(*made.shape[:2], num_heads, -1).transpose(1, 2)
 
     q, k, v = (heads(*both) for both in zip((query, key, value), weights, biases, strict=True))
     found, weighed = _attend(q, k, v, _mask(attn_mask, key_padding_mask, q, k))

@@ -121,9 +121,7 @@ def _derivative(function: Callable[[Tensor], Tensor], u: Tensor) -> Tensor:
 
 class _Secant(torch.autograd.Function):
     @staticmethod
-    def forward(
-        ctx: Any, rows: Rows, u: Tensor, f: Any, df: Any, straight: bool, inplace: bool, whole: bool
-    ) -> Tensor:
+    def forward(ctx: Any, rows: Rows, u: Tensor, f: Any, df: Any, straight: bool, inplace: bool, whole: bool) -> Tensor:
         flat = None if whole else _flat(rows, u)
         if flat is None:
             y = f(u)
@@ -138,7 +136,8 @@ class _Secant(torch.autograd.Function):
         if inplace:
             ctx.mark_dirty(u)
         ctx.save_for_backward(slope)
-        return y
+        made: Tensor = y
+        return made
 
     @staticmethod
     def backward(ctx: Any, gradient: Tensor) -> tuple[Tensor | None, ...]:
@@ -155,8 +154,7 @@ def _by_pieces(rows: Rows, u: Tensor, to_y: Any, to_slope: Any, f: Any, df: Any,
             _slopes(ub, ub[rows.before], yb, yb[rows.before], df, straight, slope)
         else:
             _slopes(ub[1:], ub[:-1], yb[1:], yb[:-1], df, straight, slope[1:])
-            for row in rows.first:
-                slope[row] = df(ub[row])
+            slope.index_copy_(0, rows.first, df(ub.index_select(0, rows.first)))
         to_y[:, piece] = yb
 
 
@@ -205,12 +203,21 @@ for _name in _CURVED:
 
 
 @chord(*spelled("rrelu", owners=(F,)))
-def rrelu(rows: Rows, u: Any, lower: float = 1 / 8, upper: float = 1 / 3, training: bool = False, inplace: bool = False) -> Any:
+def rrelu(
+    rows: Rows, u: Any, lower: float = 1 / 8, upper: float = 1 / 3, training: bool = False, inplace: bool = False
+) -> Any:
     return NotImplemented if training else secant(rows, F.leaky_relu, u, (lower + upper) / 2, inplace=inplace)
 
 
 # Losses of a moving prediction against a fixed label, for targets that are one.
-for _function in (F.mse_loss, F.l1_loss, F.smooth_l1_loss, F.huber_loss, F.binary_cross_entropy, F.binary_cross_entropy_with_logits):
+for _function in (
+    F.mse_loss,
+    F.l1_loss,
+    F.smooth_l1_loss,
+    F.huber_loss,
+    F.binary_cross_entropy,
+    F.binary_cross_entropy_with_logits,
+):
 
     def _loss(rows: Rows, u: Any, *args: Any, _function: Function = _function, **kwargs: Any) -> Any:
         return secant(rows, _function, u, *args, **kwargs) if kwargs.get("reduction") == "none" else NotImplemented

@@ -24,6 +24,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
+from .elementwise import secant
 from .products import owns, tail
 from .rows import Rows, outer
 from .table import chord, composite, spelled
@@ -69,7 +70,14 @@ class _Normalised(torch.autograd.Function):
 
 @chord(*spelled("layer_norm"))
 def layer_norm(
-    rows: Rows, u: Any, normalized_shape: Sequence[int], weight: Any = None, bias: Any = None, eps: float = 1e-5, *_: Any, **__: Any
+    rows: Rows,
+    u: Any,
+    normalized_shape: Sequence[int],
+    weight: Any = None,
+    bias: Any = None,
+    eps: float = 1e-5,
+    *_: Any,
+    **__: Any,
 ) -> Any:
     found = rows.place(u)
     if not rows.moves(u) or found is None or found[0] >= u.ndim - len(normalized_shape):
@@ -87,7 +95,9 @@ def rms_norm(rows: Rows, u: Any, normalized_shape: Sequence[int], weight: Any = 
 
 
 @chord(*spelled("group_norm"))
-def group_norm(rows: Rows, u: Any, num_groups: int, weight: Any = None, bias: Any = None, eps: float = 1e-5, *_: Any) -> Any:
+def group_norm(
+    rows: Rows, u: Any, num_groups: int, weight: Any = None, bias: Any = None, eps: float = 1e-5, *_: Any
+) -> Any:
     if not rows.moves(u) or outer(u) != 1 or len(u) % rows.count:
         return NotImplemented
     return _per_channel(normalised(rows, u, len(u) * num_groups, eps), weight, bias)
@@ -124,7 +134,8 @@ class _Variance(torch.autograd.Function):
         c = u - u.mean(dims, keepdim=True)
         ctx.dims, ctx.count = dims, max(0.0, prod(u.shape[d] for d in dims) - correction)
         ctx.save_for_backward(c + rows.previous(c, outer(u)))
-        return c.square().sum(dims, keepdim=True) / ctx.count
+        made: Tensor = c.square().sum(dims, keepdim=True) / ctx.count
+        return made
 
     @staticmethod
     def backward(ctx: Any, gradient: Tensor) -> tuple[None, Tensor, None, None]:
@@ -178,7 +189,8 @@ class _Length(torch.autograd.Function):
         y = torch.linalg.vector_norm(u, 2, dims, keepdim=True)
         total = y + rows.previous(y, rows.axes(u, y.shape))
         ctx.save_for_backward(torch.where(total > 0, (u + rows.previous(u)) / total, 0))
-        return y
+        made: Tensor = y
+        return made
 
     @staticmethod
     def backward(ctx: Any, gradient: Tensor) -> tuple[None, Tensor, None]:
@@ -186,7 +198,12 @@ class _Length(torch.autograd.Function):
         return None, gradient * direction, None
 
 
-@chord(torch.linalg.vector_norm, *owns("norm"), torch.linalg.norm)
+@chord(torch.linalg.norm)
+def vector_or_matrix_norm(rows: Rows, u: Tensor, *args: Any, **kwargs: Any) -> Any:
+    return norm(rows, u, *args, **kwargs) if len(_order(u, *args, **kwargs)[1]) == 1 else NotImplemented
+
+
+@chord(torch.linalg.vector_norm, *owns("norm"))
 def norm(rows: Rows, u: Tensor, *args: Any, **kwargs: Any) -> Any:
     order, dims, keepdim = _order(u, *args, **kwargs)
     found = rows.place(u)
@@ -195,11 +212,21 @@ def norm(rows: Rows, u: Tensor, *args: Any, **kwargs: Any) -> Any:
     if order in (2, 2.0, "fro"):
         made = rows.apply(_Length, u, dims)
         return made if keepdim else made.squeeze(dims)
+    if order in (1, 1.0):
+        return secant(rows, torch.abs, u, straight=True).sum(dims, keepdim)
     return NotImplemented
 
 
 def _order(
-    u: Tensor, first: Any = 2, dim: Any = None, keepdim: bool = False, *, ord: Any = None, p: Any = None, dtype: Any = None, out: Any = None
+    u: Tensor,
+    first: Any = 2,
+    dim: Any = None,
+    keepdim: bool = False,
+    *,
+    ord: Any = None,
+    p: Any = None,
+    dtype: Any = None,
+    out: Any = None,
 ) -> tuple[Any, tuple[int, ...], bool]:
     order = next((value for value in (ord, p, first) if value is not None), 2)
     dims = () if dim is None or dtype is not None or out is not None else (dim,) if isinstance(dim, int) else tuple(dim)
@@ -213,5 +240,6 @@ def normalize(u: Tensor, p: float = 2.0, dim: int = 1, eps: float = 1e-12, out: 
 
 @composite(F.cosine_similarity)
 def cosine_similarity(u: Tensor, v: Tensor, dim: int = 1, eps: float = 1e-8) -> Tensor:
-    u, v = torch.broadcast_tensors(u, v)
-    return (u / u.norm(2, dim, True).clamp_min(eps) * (v / v.norm(2, dim, True).clamp_min(eps))).sum(dim)
+    u, v = torch.broadcast_tensors(u, v)  # type: ignore[no-untyped-call]
+    u, v = (w / torch.linalg.vector_norm(w, 2, dim, True).clamp_min(eps) for w in (u, v))
+    return (u * v).sum(dim)

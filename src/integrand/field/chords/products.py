@@ -91,7 +91,7 @@ class _Bilinear(torch.autograd.Function):
         return function(u, v)
 
     @staticmethod
-    def backward(ctx: Any, gradient: Tensor) -> tuple[None, None, Tensor, Tensor]:
+    def backward(ctx: Any, gradient: Tensor) -> tuple[Tensor | None, ...]:
         with torch.enable_grad():
             u, v = (mean.detach().requires_grad_() for mean in ctx.saved_tensors)
             return None, None, *torch.autograd.grad(ctx.function(u, v), (u, v), gradient)

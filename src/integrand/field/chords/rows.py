@@ -37,9 +37,7 @@ class Rows:
         place = torch.arange(self.count, device=before.device)
         first = before == place
         # Rows that begin a run, if every other row comes right after the one before it, as rows of a path do.
-        self.first: list[int] | None = None
-        if bool((first | (before == place - 1)).all()):
-            self.first = first.nonzero()[:, 0].tolist()
+        self.first = first.nonzero()[:, 0] if bool((first | (before == place - 1)).all()) else None
 
     def moves(self, value: Any) -> bool:
         """Whether a value depends on the rows in a way that chords can follow. (A leaf is a parameter, not a row.)"""

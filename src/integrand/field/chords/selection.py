@@ -19,7 +19,7 @@ from torch import Tensor
 from .elementwise import secant
 from .products import owns
 from .rows import Rows, outer
-from .table import chord, composite, spelled
+from .table import chord, composite
 
 # --- the largest of several -------------------------------------------------------------------------------------------
 
@@ -64,7 +64,7 @@ def maximum_along(rows: Rows, u: Any, dim: Any = None, keepdim: bool = False, *,
     if other is not None or isinstance(dim, Tensor):
         return maximum(rows, u, dim if other is None else other)
     found = None if dim is None else _largest(rows, u, dim, keepdim)
-    return NotImplemented if found is None else torch.return_types.max(found)  # type: ignore[arg-type]
+    return NotImplemented if found is None else torch.return_types.max(found)
 
 
 @chord(*owns("min"))
@@ -72,7 +72,7 @@ def minimum_along(rows: Rows, u: Any, dim: Any = None, keepdim: bool = False, *,
     if other is not None or isinstance(dim, Tensor):
         return minimum(rows, u, dim if other is None else other)
     found = None if dim is None else _largest(rows, rows.alike(-u, u), dim, keepdim)
-    return NotImplemented if found is None else torch.return_types.min((-found[0], found[1]))  # type: ignore[arg-type]
+    return NotImplemented if found is None else torch.return_types.min((-found[0], found[1]))
 
 
 @composite(*owns("amax"))
@@ -144,7 +144,7 @@ class _Either(torch.autograd.Function):
 
 
 def _either(rows: Rows, holds: Tensor, x: Any, y: Any) -> Any:
-    shape = torch.broadcast_shapes(*(u.shape for u in (holds, x, y) if isinstance(u, Tensor)))
+    shape = torch.broadcast_shapes(*(u.shape for u in (holds, x, y) if isinstance(u, Tensor)))  # type: ignore[no-untyped-call]
     like = next((u for u in (x, y) if rows.moves(u) and u.ndim == len(shape)), None)
     if like is None or any(isinstance(u, Tensor) and u.requires_grad and not rows.moves(u) for u in (x, y)):
         return NotImplemented

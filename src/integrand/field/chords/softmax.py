@@ -53,7 +53,7 @@ def softmin(u: Tensor, dim: int | None = None, _stacklevel: int = 3, dtype: torc
 
 @composite(*spelled("logaddexp"))
 def logaddexp(u: Tensor, other: Tensor) -> Tensor:
-    return torch.stack(torch.broadcast_tensors(u, other), -1).logsumexp(-1)
+    return torch.stack(torch.broadcast_tensors(u, other), -1).logsumexp(-1)  # type: ignore[no-untyped-call]
 
 
 @composite(F.cross_entropy)
