@@ -2,8 +2,8 @@
 
     share = Δ ⊙ Σ_k h_k c_k            c_k: the mean gradient over interval k of the segment, h_k its length
 
-Every interval's mean gradient is a *chord*: exactly complete for networks of linear maps and elementwise functions, the mean of its
-end gradients otherwise (``Field.evaluate_chords``). Completeness is one number and says nothing of errors that cancel between
+Every interval's mean gradient is a *chord*: exactly complete if all operations of the network have chords, the mean of its end
+gradients otherwise (``Field.evaluate_chords``). Completeness is one number and says nothing of errors that cancel between
 features, so the error is judged on the vector: an interval whose chord resembles its neighbours' is believed, one that does
 not is cut. With r the relative difference to the neighbours (in h-weighted attributions), the interval's error is taken as
 

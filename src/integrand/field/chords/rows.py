@@ -91,11 +91,12 @@ class Rows:
                     setattr(u, _TAG, axes)
 
 
-def place(shape: Any, axes: int, count: int) -> tuple[int, int] | None:
+def place(shape: Sequence[int], axes: int, count: int) -> tuple[int, int] | None:
+    """The axis that holds ``count`` rows behind ``axes`` numbers, and how many of those are folded into it."""
     lead = 1
-    if axes:
+    if axes and 0 not in shape:
         for axis, size in enumerate(shape):
-            if axes % lead == 0 and size and size % (axes // lead * count) == 0:
+            if axes % lead == 0 and size % (axes // lead * count) == 0:
                 return axis, axes // lead
             lead *= size
     return None
