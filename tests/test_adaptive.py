@@ -55,13 +55,25 @@ def normed_mlp() -> nn.Module:
     return nn.Sequential(nn.Linear(8, 24), nn.LayerNorm(24), nn.GELU(), nn.Linear(24, 3))
 
 
+class Recurrent(nn.Module):
+    """Its kernel is one operation, without a chord."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.cell, self.head = nn.GRU(2, 12, batch_first=True), nn.Linear(12, 3)
+
+    def forward(self, x: Tensor) -> Tensor:
+        return self.head(self.cell(x.reshape(-1, 4, 2))[0][:, -1])
+
+
 NETWORKS: dict[str, tuple[Callable[[], nn.Module], tuple[int, ...]]] = {
     "gelu mlp": (gelu_mlp, (8,)),
     "relu mlp": (relu_mlp, (8,)),
     "relu cnn": (relu_cnn, (1, 6, 6)),
+    "normed mlp": (normed_mlp, (8,)),
 }
 CHORDAL = list(NETWORKS)
-NETWORKS["normed mlp"] = (normed_mlp, (8,))
+NETWORKS["recurrent"] = (Recurrent, (8,))
 REFERENCES, EXAMPLES = 5, 16
 FIRST_LOOK = 16  # no first look may cost a row more gradients than this
 
@@ -74,6 +86,7 @@ def case(name: str) -> tuple[ig.TorchField, ig.Segment, Tensor]:
     x = wave(EXAMPLES, *shape, phase=0.3, scale=1.5)
     references = torch.stack([torch.zeros_like(x), *wave(REFERENCES - 1, EXAMPLES, *shape, phase=1.1)])
     segment = polyline(torch.stack([references, x.expand_as(references)]))
+    ig.rules.Chords(1)(field, segment)  # whether chords add up is found out before costs are compared
     return field, segment, ig.rules.Midpoint(1500)(field, segment)
 
 
@@ -134,12 +147,12 @@ def test_complete_for_networks_of_chords(name: str) -> None:
     for tol in TOLERANCES:
         total = answer(name, tol)[0].share[0].flatten(2).sum(2)
         assert bool(((total - change).abs() <= 1e-6 * change.abs() + 1e-9).all())
-    assert field.network.chordal
+    assert field.chordal
 
 
 def test_not_chordal_is_known() -> None:
-    answer("normed mlp", 0.05)
-    assert not case("normed mlp")[0].network.chordal
+    answer("recurrent", 0.05)
+    assert not case("recurrent")[0].chordal
 
 
 def test_beats_fixed_nodes_at_equal_cost() -> None:
@@ -356,7 +369,7 @@ def test_a_method(path: ig.paths.Straight) -> None:
 
 @pytest.mark.parametrize("name", list(NETWORKS))
 def test_the_tolerance_is_that_of_the_sum(name: str) -> None:
-    """References are refined together: the map meets its tolerance, and no row pays for precision that the mean does not need."""
+    """References are refined together: what meets the tolerance is their mean, which may be much smaller than they are."""
     field, segment, truth = case(name)
     x, references = segment.end[0, 0], segment.start[0]
     method = ig.Method(ig.baselines.Given(references), rule=ig.rules.Adaptive(0.01), record=("shares",))
@@ -365,7 +378,6 @@ def test_the_tolerance_is_that_of_the_sum(name: str) -> None:
     assert bool(made.converged.all())
     assert bool((made.error <= 0.01).all())
     assert float((real <= made.error).double().mean()) >= 0.9
-    assert made.cost.gradients < answer(name, 0.01)[1]
 
 
 def test_the_error_of_the_sum_is_that_of_its_rows() -> None:

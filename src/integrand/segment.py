@@ -19,10 +19,11 @@ from torch import Tensor
 
 @dataclass(frozen=True, eq=False)
 class Evaluation:
-    """A field's value (L…) and gradient (L…, \\*s) at the same points."""
+    """A field's value (L…) and gradient (L…, \\*s) at the same points; ``passes`` is how often the model was asked for them."""
 
     value: Tensor
     gradient: Tensor
+    passes: int = 1
 
     def reshape(self, *leading: int) -> Evaluation:
         """The same numbers with the leading axes folded into ``leading``."""

@@ -52,7 +52,6 @@ class Network:
         self.module = _module(model)
         self.layout = layout
         self.positional, self.named = _extra(extra)
-        self.chordal = True  # until its chords are seen not to add up
         self._ready = 0
 
     @property

@@ -12,6 +12,7 @@ from __future__ import annotations
 import copy
 from collections.abc import Callable, Mapping, Sequence
 from contextlib import AbstractContextManager
+from dataclasses import replace
 from typing import Any
 
 import torch
@@ -23,7 +24,7 @@ from ..segment import Evaluation
 from ..shapes import describe, state_dtype, total
 from ..target import Custom, Target, as_target, output_tensor
 from .base import Field
-from .chord import Chords
+from .chords import Chords
 from .diagnose import degenerate, raise_nonfinite
 from .layout import Layout
 from .modes import gradients
@@ -32,7 +33,7 @@ from .packing import is_out_of_memory, packer_for
 
 Ask = tuple[Target, Tensor]
 
-_DEFECT = 0.01  # of the change of F that chords may miss before they are given up for a model
+_DEFECT = 0.01  # of the change of F that chords may miss before they are given up for a model and target
 
 
 class TorchField(Field):
@@ -68,6 +69,7 @@ class TorchField(Field):
         self.target = as_target(target)
         self.normalisation = normalisation
         self.packer = packer_for(model, batch_size)
+        self.chordal = True  # until chords are seen not to add up
 
     def __repr__(self) -> str:
         return f"TorchField({type(self.network.model).__name__}, {self.target!r})"
@@ -76,6 +78,7 @@ class TorchField(Field):
         """The same model, asked something else; what was learnt about batch sizes is shared."""
         other = copy.copy(self)
         other.target = as_target(target)
+        other.chordal = True  # what failed may have been the target
         return other
 
     def ready(self) -> AbstractContextManager[None]:
@@ -96,15 +99,15 @@ class TorchField(Field):
         return own, theirs
 
     def evaluate_chords(self, z: Tensor, index: Tensor, before: Tensor) -> Evaluation:
-        if not self.network.chordal:
+        if not self.chordal:
             return super().evaluate_chords(z, index, before)
         with Chords(before):
             found = self.evaluate(z, index)
         if self._adds_up(z, found, before):
             return found
-        # Something in the model is not a sum of chords; its gradients at both ends are the next best thing, from now on.
-        self.network.chordal = False
-        return super().evaluate_chords(z, index, before)
+        # Something in the model or the target is not a sum of chords; gradients at both ends are the next best thing, from now on.
+        self.chordal = False
+        return replace(super().evaluate_chords(z, index, before), passes=2)
 
     @staticmethod
     def _adds_up(z: Tensor, found: Evaluation, before: Tensor) -> bool:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from contextlib import AbstractContextManager
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any
 
 import torch
@@ -136,7 +136,7 @@ class Narrowed(_Wrapped):
 
 
 def _as(z: Tensor, found: Evaluation) -> Evaluation:
-    return Evaluation(found.value.to(z.dtype), found.gradient.to(z.dtype))
+    return replace(found, value=found.value.to(z.dtype), gradient=found.gradient.to(z.dtype))
 
 
 @dataclass
@@ -212,7 +212,7 @@ class Metered(_Wrapped):
 
     def evaluate_chords(self, z: Tensor, index: Tensor, before: Tensor) -> Evaluation:
         found = self.inner.evaluate_chords(z, index, before)
-        self._count(gradients=len(z))
+        self._count(gradients=found.passes * len(z), calls=found.passes)
         return found
 
     def look(self, z: Tensor, index: Tensor | None, site: Any = None) -> Tensor:

@@ -19,8 +19,9 @@ class Chords:
     """``n`` chords per segment: share = Δ ⊙ Σ_k h_k c_k, c_k the mean gradient over interval k as its ends tell it.
 
     Intervals end at t = (j/n)^grade; a grade above 1 puts more of them near the baseline, where most of the change usually is. For
-    networks of linear maps, elementwise functions and products the map is exactly complete for every n, and its error falls like
-    1/n² with a constant far below that of one-point rules; for other models this is the trapezoid of end gradients.
+    networks of convolutions, attention, normalisations, pools and activations the map is exactly complete for every n, and its error
+    falls like 1/n² with a constant far below that of one-point rules where there are kinks; for models with operations that have no
+    chord (recurrent kernels, functions of their own) this is the trapezoid of end gradients.
 
     Cost: n + 1 gradients. Source: the rescale rule of DeepLIFT (Shrikumar et al., 2017) is ``Chords(1)``; chained along a path it
     converges to the integral.
