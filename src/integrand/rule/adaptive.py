@@ -9,8 +9,8 @@ With r the relative difference to the neighbours (in h-weighted attributions), t
 
     e = ‖share‖ · φ(r),    φ(r) = 0.45 r² / (1 + 0.6 r²)
 
-or what the chord misses of F's change, if that is more. Errors of unlike intervals are nearly independent (networks with kinks),
-those of alike ones may be of one sign (smooth networks): the first add up in squares, the second as they are. From there the number
+or what the chord misses of F's change, if that is more. Where an interval's differences to both neighbours go one way the network is smooth there and errors may be of one
+sign: those are added up; elsewhere (networks with kinks) they are nearly independent, and added in squares. From there the number
 of pieces every interval needs follows from how errors fall with them, so one or two rounds suffice.
 
 What is promised is the error of what is asked for: of every path alone, or, where it is known how references are weighed, of
@@ -37,14 +37,14 @@ from .spectral import spectral
 
 _START = 4  # intervals of the first look …
 _GRADE = 2.0  # … at t = (j/4)²: most of what happens, happens near the baseline
-_ALIKE = 0.3  # the relative difference to its neighbours under which an interval is taken to be smooth …
-_VERY_ALIKE = 0.1  # … and so smooth that other nodes may do better
-_SAFETY = 1.05  # the estimate is raised by this, docs/design/0003-chords.md has how often it is then exceeded …
-_BIAS = 1.5  # … and this is for alike intervals, whose errors add up
+_ALIKE = 0.1  # a path whose intervals all differ less than this from their neighbours may be so smooth that other nodes do better
+_SAFETY = 0.92  # the estimate is raised by this, docs/design/0003-chords.md has how often it is then exceeded …
+_BIAS = 1.1  # … and by this on steady stretches, where errors add up
 _KINKED = 1.1  # errors of unlike intervals fall like pieces^-this …
-_KINKED_COARSE = 0.85  # … and more slowly from a coarse look
+_KINKED_COARSE = 1.05  # … and more slowly from a coarse look
 _SMOOTH = 2.0  # those of alike ones
 _COARSE = 0.2  # a look with more relative error than this is coarse
+_HALVINGS = 24  # of the search for how many pieces
 _EVENNESS = 0.4  # pieces go like error^this: less than the best exponent for known errors, because they are not
 _WORTH = 1.25  # an interval that should be this many is laid anew
 _MOST_PIECES = 16  # one interval becomes, in one round
@@ -166,68 +166,47 @@ class _Refining:
     def state(self, asked: _Asked) -> tuple[Tensor, Tensor, Tensor]:
         """Shares, errors and whether they suffice, per line (M,)."""
         group, weight = asked.group, asked.weight
-        shares, goal, errors, total, _ = self._judged(asked)
-        own = errors.new_zeros(len(self.lines)).index_add_(0, self.known.line, errors.square())
+        found = self._judged(asked)
+        total = found.total
+        own = total.new_zeros(len(self.lines)).index_add_(0, self.known.line, found.own.square())
         # Each line's error is raised so that the weighted squares add up to what the sum may be wrong by.
         squares = torch.zeros_like(total).index_add_(0, group, weight.square() * own)
         raised = total / squares.sqrt().clamp_min(torch.finfo(total.dtype).tiny)
-        return shares, own.sqrt() * raised[group], (total <= goal)[group]
+        return found.shares, own.sqrt() * raised[group], (total <= found.goal)[group]
 
     def refine(self, asked: _Asked) -> None:
         """Lay intervals anew until the weighted sum over every group of lines is within the tolerance, or the gradients are spent."""
-        group, weight = asked.group, asked.weight
         while True:
-            _, goal, errors, total, unlike = self._judged(asked)
+            found = self._judged(asked)
             chain = self.known.chain
-            busy = (total > goal)[group][self.known.line] & (self.spent < self.rule.max_gradients)[chain]
+            over_budget = self.spent >= self.rule.max_gradients
+            busy = (found.total > found.goal)[found.owner] & ~over_budget[chain]
             if not bool(busy.any()):
                 return
-            counted = errors * weight[self.known.line]
-            pieces = self._pieces(counted, unlike < _ALIKE, group[self.known.line], goal, asked.tol) * busy
-            if self._smoothly(pieces, unlike, asked, goal):
+            pieces = found.pieces(asked.tol) * busy
+            if self._smoothly(pieces, asked, found):
                 continue
-            cut = self._affordable(pieces, counted)
+            cut = self._affordable(pieces, found.errors)
             if not bool(cut.any()):
                 return
             laid = self.lines.regridded(self.known.at(cut), pieces[cut])
             self.spent += self.lines.cost(laid, self.chains)
             self.known = self.known.at(~cut).joined(laid)
 
-    def _judged(self, asked: _Asked) -> tuple[Tensor, Tensor, Tensor, Tensor, Tensor]:
-        """Shares per line; per group the error that is allowed; errors per interval; per group the error; how unlike their neighbours they are."""
-        group, weight = asked.group, asked.weight
-        known, groups = self.known, int(group[-1]) + 1
+    def _judged(self, asked: _Asked) -> _Found:
+        """What is known so far, against what is asked."""
+        group, weight, known = asked.group, asked.weight, self.known
         shares = self.lines.shares(known)
         paths = shares.new_zeros(self.chains, *shares.shape[1:]).index_add_(0, self.lines.chain, shares)
-        change = self.spent.new_zeros(self.chains, dtype=shares.dtype).index_add_(0, known.chain, known.change)
+        change = known.change.new_zeros(self.chains).index_add_(0, known.chain, known.change)
         rate = paths.flatten(1).norm(dim=1) / change.abs().clamp_min(torch.finfo(change.dtype).tiny)
-        errors, unlike = self.lines.errors(known, rate)
-        alike = unlike < _ALIKE
-        sums = shares.new_zeros(groups, *shares.shape[1:]).index_add_(0, group, shares * over(weight, shares))
-        counted, owner = errors * weight[known.line], group[known.line]
-        together = counted.new_zeros(groups).index_add_(0, owner, torch.where(alike, counted, 0))
-        apart = counted.new_zeros(groups).index_add_(0, owner, torch.where(alike, 0, counted.square()))
-        total = ((_BIAS * together).square() + _SAFETY**2 * apart).sqrt()
-        return shares, asked.tol * sums.flatten(1).norm(dim=1), errors, total, unlike
-
-    @staticmethod
-    def _pieces(errors: Tensor, alike: Tensor, owner: Tensor, goal: Tensor, tol: float) -> Tensor:
-        """As many pieces (n,) as bring the errors, falling like p^−q, down (in squares) to the goal of their group."""
-        tiny = torch.finfo(goal.dtype).tiny
-        squares = torch.zeros_like(goal).index_add_(0, owner, errors.square()).clamp_min(tiny)
-        smooth = torch.zeros_like(goal).index_add_(0, owner, torch.where(alike, errors.square(), 0)) / squares
-        coarse = squares.sqrt() * tol > _COARSE * goal
-        kinked = torch.where(coarse, _KINKED_COARSE, _KINKED).to(goal)
-        q = (kinked + (_SMOOTH - kinked) * smooth)[owner]
-        part = errors**_EVENNESS
-        excess = torch.zeros_like(goal).index_add_(0, owner, errors ** (2 - 2 * _EVENNESS * q))
-        pieces = part * (excess / (goal / _SAFETY).square().clamp_min(tiny))[owner] ** (0.5 / q)
-        # One round goes only so far; where errors are in one place, the rest waits until more is known.
-        most = torch.zeros_like(goal).scatter_reduce_(0, owner, pieces, "amax")
-        pieces = pieces * (_MOST_PIECES / most.clamp_min(_MOST_PIECES))[owner]
-        # Where nothing seems worth it and something must be done, the worst interval is laid anew.
-        worst = errors >= torch.zeros_like(goal).scatter_reduce_(0, owner, errors, "amax")[owner]
-        return torch.where(worst, pieces.clamp_min(2), pieces)
+        judged = self.lines.errors(known, rate)
+        sums = shares.new_zeros(int(group[-1]) + 1, *shares.shape[1:]).index_add_(
+            0, group, shares * over(weight, shares)
+        )
+        goal = asked.tol * sums.flatten(1).norm(dim=1)
+        errors, owner = judged.error * weight[known.line], group[known.line]
+        return _Found(shares, judged.error, errors, judged.unlike, judged.steady, owner, goal)
 
     def _affordable(self, pieces: Tensor, errors: Tensor) -> Tensor:
         """Which intervals are laid anew: all that are worth it; in paths that would overspend, the worst that can be paid for."""
@@ -243,11 +222,11 @@ class _Refining:
         fits[order] = running <= (self.rule.max_gradients - self.spent)[chain[order]]
         return (cost > 0) & fits
 
-    def _smoothly(self, pieces: Tensor, unlike: Tensor, asked: _Asked, goal: Tensor) -> bool:
+    def _smoothly(self, pieces: Tensor, asked: _Asked, found: _Found) -> bool:
         """Integrate paths that are smooth all along by Clenshaw–Curtis nodes, where those are fewer; whether any were."""
         known, chains, group, weight = self.known, self.chains, asked.group, asked.weight
         need = pieces.new_zeros(chains).index_add_(0, known.chain, pieces)
-        rough = torch.zeros_like(self.tried).index_fill_(0, known.chain[unlike > _VERY_ALIKE], True)
+        rough = torch.zeros_like(self.tried).index_fill_(0, known.chain[found.unlike > _ALIKE], True)
         single = torch.bincount(self.lines.chain, minlength=chains) == 1
         room = self.spent + _SMOOTH_COST <= self.rule.max_gradients
         chosen = (need > _SMOOTH_COST) & ~rough & ~self.tried & single & room
@@ -255,13 +234,63 @@ class _Refining:
             return False
         self.tried |= chosen
         line = chosen[self.lines.chain].nonzero()[:, 0]
-        members = torch.bincount(group, minlength=len(goal))[group]
-        enough = (goal[group] / (_SAFETY * weight * members.sqrt()).clamp_min(torch.finfo(goal.dtype).tiny))[line]
-        found, nodes = spectral(self.lines.some(line), enough, self.rule.max_gradients - self.spent[chosen])
+        members = torch.bincount(group, minlength=len(found.goal))[group]
+        tiny = torch.finfo(weight.dtype).tiny
+        enough = (found.goal[group] / (_BIAS * weight * members.sqrt()).clamp_min(tiny))[line]
+        made, nodes = spectral(self.lines.some(line), enough, self.rule.max_gradients - self.spent[chosen])
         self.spent[chosen] += nodes
-        better = found.known < enough
+        better = made.known < enough
         keep = line[better]
         gone = torch.zeros(len(self.lines), dtype=torch.bool, device=line.device).index_fill_(0, keep, True)
-        exact = found.at(better).on(keep, self.lines.chain[keep])
+        exact = made.at(better).on(keep, self.lines.chain[keep])
         self.known = known.at(~gone[known.line]).joined(exact)
         return True
+
+
+@dataclass(frozen=True, eq=False)
+class _Found:
+    """What is known of some lines.
+
+    shares (M, \\*s);  own (n,) what each interval may be wrong by, and errors (n,) what it counts for in its group, ``owner`` (n,)
+    unlike, steady (n,) how it goes with its neighbours;  goal (G,) what each group's sum may be wrong by
+    """
+
+    shares: Tensor
+    own: Tensor
+    errors: Tensor
+    unlike: Tensor
+    steady: Tensor
+    owner: Tensor
+    goal: Tensor
+
+    @property
+    def total(self) -> Tensor:
+        """What each group's sum is taken to be wrong by (G,)."""
+        return self._added(self.errors)
+
+    def _added(self, errors: Tensor) -> Tensor:
+        """Errors (n,) of steady stretches as they are, others as if independent → (G,)."""
+        together = torch.zeros_like(self.goal).index_add_(0, self.owner, torch.where(self.steady, errors, 0))
+        apart = torch.zeros_like(self.goal).index_add_(0, self.owner, torch.where(self.steady, 0, errors.square()))
+        return ((_BIAS * together).square() + _SAFETY**2 * apart).sqrt()
+
+    def pieces(self, tol: float) -> Tensor:
+        """As many pieces (n,) as bring the errors, falling like pieces^−q, down to the goal of their group."""
+        goal, owner, errors = self.goal, self.owner, self.errors
+        coarse = self.total * tol > _COARSE * goal
+        kinked = torch.where(coarse, _KINKED_COARSE, _KINKED).to(goal)[owner]
+        q = torch.where(self.steady, _SMOOTH, kinked)
+        part = (errors / goal.clamp_min(torch.finfo(goal.dtype).tiny)[owner]) ** _EVENNESS
+        low, high = torch.full_like(goal, -20.0), torch.full_like(goal, 20.0)
+        for _ in range(_HALVINGS):
+            middle = (low + high) / 2
+            many = (part * 2 ** middle[owner]).clamp_min(1)
+            enough = self._added(errors / many**q) <= goal
+            low, high = torch.where(enough, low, middle), torch.where(enough, middle, high)
+        pieces = part * 2 ** high[owner]
+        # One round goes only so far; where errors are in one place, the rest waits until more is known.
+        most = torch.zeros_like(goal).scatter_reduce_(0, owner, pieces, "amax")
+        pieces = pieces * (_MOST_PIECES / most.clamp_min(_MOST_PIECES))[owner]
+        # Where nothing seems worth it and something must be done, the worst interval is laid anew.
+        worst = errors >= torch.zeros_like(goal).scatter_reduce_(0, owner, errors, "amax")[owner]
+        return torch.where(worst, pieces.clamp_min(2), pieces)

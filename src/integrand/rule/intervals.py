@@ -11,6 +11,19 @@ from ..field import Field
 from ..segment import Evaluation, Segment
 from ..shapes import over
 
+_TOWER = 1.0  # an interval this much denser than its neighbours is in doubt
+_STEADY = 0.5  # cos of the differences to both neighbours, above which a stretch is smooth
+
+
+@dataclass(frozen=True, eq=False)
+class Judgement:
+    """What intervals may be wrong by (n,), their differences to their neighbours relative to themselves, and whether these go on
+    steadily, so that errors may be of one sign."""
+
+    error: Tensor
+    unlike: Tensor
+    steady: Tensor
+
 
 @dataclass(frozen=True, eq=False)
 class Intervals:
@@ -103,40 +116,67 @@ class Lines:
         mean.index_add_(0, known.line, known.slope * over(known.length, known.slope))
         return mean * (self.end - self.start)
 
-    def errors(self, known: Intervals, rate: Tensor) -> tuple[Tensor, Tensor]:
-        """What each interval may be wrong by (n,), and its difference to its neighbours relative to itself (n,).
+    def errors(self, known: Intervals, rate: Tensor) -> Judgement:
+        """What each interval may be wrong by, judged by its neighbours.
 
-        An interval is judged by its neighbours, and by what its chord misses of the change of F, at the ``rate`` (chains,) at
-        which changes of F turn into attributions.
+        Also by what its chord misses of the change of F, at the ``rate`` (chains,) at which changes of F turn into attributions.
         """
         own = known.slope * (self.end - self.start)[known.line]
         size = own.flatten(1).norm(dim=1) * known.length
-        difference = self._differences(known) * known.length
-        ratio = difference / size.clamp_min(torch.finfo(size.dtype).tiny)
+        tiny = torch.finfo(size.dtype).tiny
+        jump, steady = self._differences(known)
+        difference = jump * known.length
+        ratio = difference / size.clamp_min(tiny)
         # A share of nothing beside a large one is as uncertain as its neighbours are large.
         error = torch.maximum(size, difference * (ratio > 2)) * 0.45 * ratio**2 / (1 + 0.6 * ratio**2)
+        # What towers above its neighbours may hide anything: a normalisation that wakes up right behind a zero baseline.
+        beside = self._neighbours(known, size / known.length) * known.length
+        error = torch.maximum(error, size * (1 - _TOWER * beside / size.clamp_min(tiny)))
         defect = (own.flatten(1).sum(1) * known.length - known.change).abs() * rate[known.chain]
         # What rounding alone makes of a difference of two values is no defect.
         error = torch.maximum(error, torch.where(defect > 64 * torch.finfo(size.dtype).eps * size, defect, 0))
         told = ~known.known.isnan()
-        return torch.where(told, known.known, error), torch.where(told, 0, ratio)
+        return Judgement(torch.where(told, known.known, error), torch.where(told, 0, ratio), steady | told)
 
-    def _differences(self, known: Intervals) -> Tensor:
-        """‖(slope − neighbour's slope) ⊙ Δ‖, the mean over the neighbours that an interval has on its path (n,)."""
+    @staticmethod
+    def _neighbours(known: Intervals, density: Tensor) -> Tensor:
+        """The largest density among an interval's neighbours on its path; its own where it has none (n,)."""
+        beside = known.chain[1:] == known.chain[:-1]
+        found = torch.zeros_like(density)
+        found[1:] = density[:-1] * beside
+        found[:-1] = torch.maximum(found[:-1], density[1:] * beside)
+        alone = torch.ones_like(density, dtype=torch.bool)
+        alone[1:] &= ~beside
+        alone[:-1] &= ~beside
+        return torch.where(alone, density, found)
+
+    def _differences(self, known: Intervals) -> tuple[Tensor, Tensor]:
+        """‖(slope − neighbour's slope) ⊙ Δ‖, the mean over an interval's neighbours on its path; whether both go one way (n,)."""
         beside = known.chain[1:] == known.chain[:-1]
         step = self.end - self.start
         jump = known.slope[1:] - known.slope[:-1]
-        after = (jump * step[known.line[1:]]).flatten(1).norm(dim=1) * beside
+        after = (jump * step[known.line[1:]]).flatten(1)
         if bool((known.line[1:] == known.line[:-1])[beside].all()):
             before = after
         else:  # at a corner of the path the two neighbours go different ways
-            before = (jump * step[known.line[:-1]]).flatten(1).norm(dim=1) * beside
+            before = (jump * step[known.line[:-1]]).flatten(1)
+        to_after, to_before = (side.norm(dim=1) * beside for side in (after, before))
         met, jumps = torch.zeros_like(known.a), torch.zeros_like(known.a)
         met[1:] += beside
         met[:-1] += beside
-        jumps[1:] += after
-        jumps[:-1] += before
-        return jumps / met.clamp_min(1)
+        jumps[1:] += to_after
+        jumps[:-1] += to_before
+        # cos of the differences on both sides: near 1 on smooth stretches, about −½ where every interval errs on its own.
+        steady = torch.ones_like(known.chain, dtype=torch.bool)
+        if len(known.chain) > 2:
+            aligned = (after[:-1] * before[1:]).sum(1)
+            steady[1:-1] = aligned >= _STEADY * to_after[:-1] * to_before[1:]
+            inner = beside[1:] & beside[:-1]
+            steady[1:-1] |= ~inner
+            # Ends have one neighbour only, and go by what is next to them.
+            steady[:-1] &= torch.where(beside & (met[:-1] < 2), steady[1:], True)
+            steady[1:] &= torch.where(beside & (met[1:] < 2), steady[:-1], True)
+        return jumps / met.clamp_min(1), steady
 
     def on_grid(self, grid: Tensor) -> Intervals:
         """The intervals between the points of ``grid`` (n+1,), the same on every line."""
