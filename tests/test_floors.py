@@ -20,6 +20,7 @@ FLOORS: list[list[str]] = [
     ["walk"],
     ["attribution"],
     ["method"],
+    ["layered"],
     ["methods", "testing", "cite", "archive"],
     ["explain"],
     ["metrics", "vision"],

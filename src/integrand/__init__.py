@@ -24,6 +24,7 @@ from .explain import explain as explain
 from .field import TorchField as TorchField
 
 # The parts that every method is made of.
+from .layered import Layered as Layered
 from .method import Method as Method
 from .method import Staged as Staged
 from .normalisation import Normalisation as Normalisation
@@ -31,6 +32,7 @@ from .segment import Segment as Segment
 
 __all__ = [
     "Attribution",
+    "Layered",
     "Method",
     "Normalisation",
     "Segment",

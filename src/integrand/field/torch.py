@@ -10,6 +10,7 @@ representation distance, are asked of one forward pass (``together``).
 from __future__ import annotations
 
 import copy
+import dataclasses
 from collections.abc import Callable, Mapping, Sequence
 from contextlib import AbstractContextManager
 from typing import Any
@@ -82,7 +83,22 @@ class TorchField(Field):
         return self.network.ready()
 
     def evaluate(self, z: Tensor, index: Tensor, *, gradient: bool = True) -> Evaluation:
-        return self._scalars(z, index, [(self.target, index)], gradient=gradient)[0]
+        return self.evaluate_several(z, index, [self.target], gradient=gradient)[0]
+
+    def evaluate_several(
+        self, z: Tensor, index: Tensor, targets: Sequence[Target], *, beside: Sequence[Ask] = (), gradient: bool = True
+    ) -> list[Evaluation]:
+        """Several targets for the same rows: one forward pass, and a backward pass for each.
+
+        ``beside`` are further targets with an index of their own, which come last.
+        """
+        return self._scalars(z, index, [*((target, index) for target in targets), *beside], gradient=gradient)
+
+    def behind(self, site: Any, side: str = "output") -> Any:
+        from .site import SiteField  # a field made of this one; the import waits for it
+
+        found = site if isinstance(site, Site) else dataclasses.replace(self.network.site(site), side=side)
+        return SiteField(self, found)
 
     def score(self) -> Field:
         return self.with_target(self.target.score())
@@ -92,7 +108,7 @@ class TorchField(Field):
     ) -> tuple[Evaluation, Evaluation]:
         if other.site is not None and not isinstance(other.site, Site):
             return super().evaluate_both(z, index, other, other_index)
-        own, theirs = self._scalars(z, index, [(self.target, index), (other, other_index)])
+        own, theirs = self.evaluate_several(z, index, [self.target], beside=[(other, other_index)])
         return own, theirs
 
     def evaluate_chords(self, z: Tensor, index: Tensor, before: Tensor) -> Evaluation:
