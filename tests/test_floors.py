@@ -23,6 +23,7 @@ FLOORS: list[list[str]] = [
     ["layered"],
     ["methods", "testing", "cite", "archive"],
     ["explain"],
+    ["explain_targets"],
     ["metrics", "vision"],
     ["run", "report"],
     ["cli", "__main__"],

@@ -21,6 +21,7 @@ from . import weighting as weightings
 from .archive import load as load
 from .attribution import Attribution as Attribution
 from .explain import explain as explain
+from .explain_targets import explain_targets as explain_targets
 from .field import TorchField as TorchField
 
 # The parts that every method is made of.
@@ -41,6 +42,7 @@ __all__ = [
     "baselines",
     "errors",
     "explain",
+    "explain_targets",
     "fields",
     "load",
     "methods",
