@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 import warnings
 from collections.abc import Callable
 from functools import cache
@@ -54,13 +55,25 @@ def normed_mlp() -> nn.Module:
     return nn.Sequential(nn.Linear(8, 24), nn.LayerNorm(24), nn.GELU(), nn.Linear(24, 3))
 
 
+class Recurrent(nn.Module):
+    """Its kernel is one operation, without a chord."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.cell, self.head = nn.GRU(2, 12, batch_first=True), nn.Linear(12, 3)
+
+    def forward(self, x: Tensor) -> Tensor:
+        return self.head(self.cell(x.reshape(-1, 4, 2))[0][:, -1])
+
+
 NETWORKS: dict[str, tuple[Callable[[], nn.Module], tuple[int, ...]]] = {
     "gelu mlp": (gelu_mlp, (8,)),
     "relu mlp": (relu_mlp, (8,)),
     "relu cnn": (relu_cnn, (1, 6, 6)),
+    "normed mlp": (normed_mlp, (8,)),
 }
 CHORDAL = list(NETWORKS)
-NETWORKS["normed mlp"] = (normed_mlp, (8,))
+NETWORKS["recurrent"] = (Recurrent, (8,))
 REFERENCES, EXAMPLES = 5, 16
 FIRST_LOOK = 16  # no first look may cost a row more gradients than this
 
@@ -73,6 +86,7 @@ def case(name: str) -> tuple[ig.TorchField, ig.Segment, Tensor]:
     x = wave(EXAMPLES, *shape, phase=0.3, scale=1.5)
     references = torch.stack([torch.zeros_like(x), *wave(REFERENCES - 1, EXAMPLES, *shape, phase=1.1)])
     segment = polyline(torch.stack([references, x.expand_as(references)]))
+    ig.rules.Chords(1)(field, segment)  # whether chords add up is found out before costs are compared
     return field, segment, ig.rules.Midpoint(1500)(field, segment)
 
 
@@ -133,12 +147,12 @@ def test_complete_for_networks_of_chords(name: str) -> None:
     for tol in TOLERANCES:
         total = answer(name, tol)[0].share[0].flatten(2).sum(2)
         assert bool(((total - change).abs() <= 1e-6 * change.abs() + 1e-9).all())
-    assert field.network.chordal
+    assert field.chordal
 
 
 def test_not_chordal_is_known() -> None:
-    answer("normed mlp", 0.05)
-    assert not case("normed mlp")[0].network.chordal
+    answer("recurrent", 0.05)
+    assert not case("recurrent")[0].chordal
 
 
 def test_beats_fixed_nodes_at_equal_cost() -> None:
@@ -353,17 +367,40 @@ def test_a_method(path: ig.paths.Straight) -> None:
     torch.testing.assert_close(made.values, made.shares.mean(0), rtol=0, atol=1e-12)
 
 
-def test_the_error_of_a_weighted_map() -> None:
-    """Σ over rows of (weight · error)², its root over the norm of the values."""
-    field, segment, _ = case("gelu mlp")
+@pytest.mark.parametrize("name", list(NETWORKS))
+def test_the_tolerance_is_that_of_the_sum(name: str) -> None:
+    """References are refined together: what meets the tolerance is their mean, which may be much smaller than they are."""
+    field, segment, truth = case(name)
     x, references = segment.end[0, 0], segment.start[0]
-    made = ig.Method(ig.baselines.Given(references), rule=ig.rules.Adaptive(0.05))(field, x)
-    rows = answer("gelu mlp", 0.05)[0]
-    torch.testing.assert_close(made.values, rows.share[0].mean(0), rtol=0, atol=1e-9)
-    for b in range(EXAMPLES):
-        squares = sum((float(rows.error[0, r, b]) / REFERENCES) ** 2 for r in range(REFERENCES))
-        assert float(made.error[b]) == pytest.approx(squares**0.5 / float(made.values[b].norm()), rel=1e-9)
-    assert made.cost.gradients == answer("gelu mlp", 0.05)[1]
+    method = ig.Method(ig.baselines.Given(references), rule=ig.rules.Adaptive(0.01), record=("shares",))
+    made = method(field, x)
+    real = relative(made.values, truth[0].mean(0))
+    assert bool(made.converged.all())
+    assert bool((made.error <= 0.01).all())
+    assert float((real <= made.error).double().mean()) >= 0.9
+
+
+def test_the_error_of_the_sum_is_that_of_its_rows() -> None:
+    """Σ over rows of (weight · error)², its root over the norm of the values; rows of one sign raise it."""
+    field, segment, _ = case("gelu mlp")
+    weights = torch.full((REFERENCES, EXAMPLES), 1 / REFERENCES).double()
+    joint = dataclasses.replace(segment, weights=weights)
+    found = ig.rules.Adaptive(0.05)(field, joint)
+    made = ig.Method(ig.baselines.Given(segment.start[0]), rule=ig.rules.Adaptive(0.05))(field, segment.end[0, 0])
+    total = (found.error[0] * weights).square().sum(0).sqrt() / (found.share[0] * weights[..., None]).sum(0).norm(dim=1)
+    torch.testing.assert_close(made.error, total, rtol=1e-9, atol=0)
+
+
+def test_references_of_little_weight_get_few_gradients() -> None:
+    field, segment, _ = case("relu mlp")
+    spent = []
+    for light in (1.0, 0.001):
+        weights = torch.ones(2, 1).double()
+        weights[1] = light
+        two = polyline(torch.stack([segment.start[0, 1:3, :1], segment.end[0, 1:3, :1]]))
+        joint = dataclasses.replace(two, weights=weights / weights.sum())
+        spent.append(integrated(field, joint, tol=0.005)[1])
+    assert spent[1] < 0.8 * spent[0]
 
 
 def test_kept_shares_change_nothing() -> None:
@@ -401,8 +438,7 @@ def test_weighted_gradients(quiet: None) -> None:
     assert int(same.sum()) >= 3
     assert float(relative(made.values, truth.values)[same].max()) < 0.02
     assert bool(made.converged.all())
-    squares = (made.weights * norm(made.shares[None])[0] * 0.01).square().sum(0)
-    assert bool((made.error * made.values.norm(dim=1) <= squares.sqrt() * (1 + 1e-9)).all())
+    assert bool((made.error <= 0.01).all())
 
 
 def test_rules_without_an_estimate_say_nan() -> None:

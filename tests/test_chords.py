@@ -174,14 +174,14 @@ FUNCTIONS: dict[str, Callable[[Tensor], Tensor]] = {
 def test_complete_for_modules(name: str) -> None:
     field = ig.TorchField(grown(lambda: nn.Sequential(nn.Linear(6, 9), MODULES[name](), nn.Linear(9, 3))), 1)
     assert defect(field, STARTS, ENDS) < 1e-10
-    assert field.network.chordal
+    assert field.chordal
 
 
 @pytest.mark.parametrize("name", list(FUNCTIONS))
 def test_complete_for_functions(name: str) -> None:
     field = ig.TorchField(grown(lambda: Called(FUNCTIONS[name])), 2)
     assert defect(field, STARTS, ENDS) < 1e-10
-    assert field.network.chordal
+    assert field.chordal
 
 
 @pytest.mark.parametrize("name", [*MODULES, *FUNCTIONS])
@@ -222,7 +222,7 @@ def test_complete_for_a_convolutional_network() -> None:
         model.norm.running_var.copy_(1 + wave(6, phase=1, scale=0.4))
     field = ig.TorchField(model, 2)
     assert defect(field, IMAGE_STARTS, IMAGE_ENDS) < 1e-10
-    assert field.network.chordal
+    assert field.chordal
 
 
 @pytest.mark.parametrize("act", [nn.ReLU, nn.GELU, nn.Tanh, nn.Hardswish])
@@ -230,7 +230,7 @@ def test_complete_when_deep(act: Callable[[], nn.Module]) -> None:
     layers = [layer for _ in range(5) for layer in (nn.Linear(6, 6), act())]
     field = ig.TorchField(grown(lambda: nn.Sequential(*layers, nn.Linear(6, 2))), 0)
     assert defect(field, STARTS, ENDS) < 1e-10
-    assert field.network.chordal
+    assert field.chordal
 
 
 @pytest.mark.parametrize(
@@ -247,7 +247,7 @@ def test_complete_when_deep(act: Callable[[], nn.Module]) -> None:
 def test_complete_for_targets(target: Any) -> None:
     field = ig.TorchField(filled(nn.Sequential(nn.Linear(6, 12), nn.ReLU(), nn.Linear(12, 3))), target)
     assert defect(field, STARTS, ENDS) < 1e-10
-    assert field.network.chordal
+    assert field.chordal
 
 
 def test_custom_data_belongs_to_its_example() -> None:
@@ -317,7 +317,7 @@ def test_kinks_away_from_zero() -> None:
     field = ig.TorchField(lambda z: nn.functional.relu6(z).sum(1), ig.targets.Output())
     start, end = torch.full((1, 3), 5.998).double(), torch.full((1, 3), 6.001).double()
     assert defect(field, start, end) < 1e-10
-    assert field.network.chordal
+    assert field.chordal
 
 
 def slope_of(errors: dict[int, float]) -> float:
@@ -387,6 +387,15 @@ class Normed(nn.Module):
         return self.inner(x)
 
 
+class Recurrent(nn.Module):
+    def __init__(self) -> None:
+        super().__init__()
+        self.cell, self.head = nn.GRU(2, 5, batch_first=True), nn.Linear(5, 3)
+
+    def forward(self, x: Tensor) -> Tensor:
+        return self.head(self.cell(3 * x.reshape(-1, 3, 2))[0][:, -1])
+
+
 def pooled() -> nn.Module:
     return nn.Sequential(nn.Conv2d(3, 4, 3), nn.ReLU(), nn.MaxPool2d(3, 1), nn.Flatten(), nn.Linear(16, 3))
 
@@ -396,6 +405,8 @@ STRANGERS: dict[str, tuple[Callable[[], nn.Module], Tensor, Tensor]] = {
     "attention": (Attention, wave(4, 18, phase=0.6), wave(4, 18, phase=3.1)),
     "overlapping max pool": (pooled, IMAGE_STARTS, IMAGE_ENDS),
     "custom function": (lambda: Called(Cube.apply), STARTS, ENDS),
+    "recurrent": (Recurrent, STARTS, ENDS),
+    "jump": (lambda: Called(lambda u: torch.where(u > 0.3, 2 + u, -u)), STARTS, ENDS),
     "where": (lambda: Called(lambda u: torch.where(u > 0, u, 0.1 * u)), STARTS, ENDS),
     "power": (lambda: Called(lambda u: u**3), STARTS, ENDS),
     "division": (lambda: Called(lambda u: u / (1 + u.square().sum(1, keepdim=True))), STARTS, ENDS),
@@ -425,16 +436,16 @@ def test_never_silently_wrong(name: str) -> None:
     truth = fine(field, start, end)
     found = chain(field, start, end, 64)
     assert float(off(found, truth, end - start).max()) < 0.03
-    if not field.network.chordal:
+    if not field.chordal:
         torch.testing.assert_close(found, chain(field, start, end, 64, mean=True), rtol=0, atol=1e-14)
 
 
-@pytest.mark.parametrize("name", ["layer norm", "attention", "custom function", "power", "division"])
+@pytest.mark.parametrize("name", ["custom function", "recurrent", "jump"])
 def test_falls_back_for_good(name: str) -> None:
     make, start, end = STRANGERS[name]
     field = ig.TorchField(grown(make), 1)
     chord, _ = between(field, start, end)
-    assert not field.network.chordal
+    assert not field.chordal
     expected = (field.gradient(start) + field.gradient(end)) / 2
     torch.testing.assert_close(chord, expected, rtol=0, atol=1e-13)
     counted = Counting(field.network.model)
@@ -527,7 +538,7 @@ def test_float32() -> None:
         chord, _ = between(single, (ENDS - step * (ENDS - STARTS)).float(), ENDS.float())
         assert chord.dtype == torch.float32
         assert float((chord - truth).norm() / truth.norm()) < 2e-3, step
-    assert single.network.chordal
+    assert single.chordal
 
 
 # --- manners ----------------------------------------------------------------------------------------------------------

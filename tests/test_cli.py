@@ -331,7 +331,7 @@ def test_methods_are_listed_with_formula_cost_axioms_and_source(monkeypatch) -> 
 
 def test_one_method_is_told_in_full() -> None:
     said = run("methods", "weighted").stdout
-    assert "ig.methods.weighted(baselines, path=Straight(), rule=GaussLegendre(25), ratio=0.5" in said
+    assert "ig.methods.weighted(baselines, path=Straight(), rule=Adaptive(), ratio=0.5" in said
     assert "the fewest" in said or "smallest number of features" in said
     wrong = run("methods", "weigthed")
     assert wrong.exit_code == 2

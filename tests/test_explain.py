@@ -280,7 +280,12 @@ def test_integration_is_in_float32_also_without_explain() -> None:
 def test_progress() -> None:
     seen: list[tuple[int, int | None]] = []
     ig.explain(
-        tanh_mlp(), X, target=0, batch_size=25, progress=lambda tally: seen.append((tally.gradients, tally.expected))
+        tanh_mlp(),
+        X,
+        target=0,
+        rule=ig.rules.GaussLegendre(50),
+        batch_size=25,
+        progress=lambda tally: seen.append((tally.gradients, tally.expected)),
     )
     assert {expected for _, expected in seen} == {250}
     assert [done for done, _ in seen][:10] == list(range(25, 251, 25))

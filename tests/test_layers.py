@@ -131,7 +131,7 @@ PLACES = [(Skip, "first"), (Skip, "inner"), (Around, "first")]
 def test_layer_is_its_definition(build: Any, site: str) -> None:
     model = filled(build())
     before, behind = halves(model, site)
-    made = run(model, X, "layer", site=site, baseline=0.25, target=1)
+    made = run(model, X, "layer", site=site, baseline=0.25, target=1, rule=FINE)
     by_hand = layer_by_hand(before, behind, X, torch.full_like(X, 0.25), 1)
     torch.testing.assert_close(made.values, by_hand, rtol=0, atol=1e-5)
     torch.testing.assert_close(made.inputs, before(X).detach(), rtol=0, atol=1e-14)
@@ -232,7 +232,7 @@ def test_what_passes_the_layer_by_runs_once_too() -> None:
     assert rows["act"] == rows["last"] + 11
 
 
-@pytest.mark.parametrize(("method", "options"), [("layer", {}), ("conductance", {"steps": 5})])
+@pytest.mark.parametrize(("method", "options"), [("layer", {"rule": FINE}), ("conductance", {"steps": 5})])
 def test_the_expected_number_of_gradients_is_told(method: str, options: dict[str, Any]) -> None:
     told: list[int | None] = []
     made = run(softplus_cnn(), IMAGES, method, site="1", progress=lambda t: told.append(t.expected), **options)
@@ -301,6 +301,7 @@ METHODS: dict[str, Any] = {
     "staged": ig.methods.weighted(
         ig.baselines.Given(REFERENCES), rule=FINE, fill=0.0, keep=0.5, scout=3, features="elements"
     ),
+    "sampled": ig.methods.expected(REFERENCES, tol=0.4, draws=100),
     "ig2": ig.methods.ig2(ig.baselines.Given(REFERENCES), "5", 4, 0.05, (-9.0, 9.0), rule=FINE),
     "chords": ig.methods.integrated(0.25, ig.rules.Chords(5)),
     "adaptive": ig.methods.integrated(0.25, ig.rules.Adaptive(0.01)),
@@ -317,7 +318,7 @@ def test_every_method_works_at_a_layer(name: str, site: str) -> None:
     assert made.values.shape == made.inputs.shape == shape
     assert made.baselines.shape == (len(made.weights), *shape)
     torch.testing.assert_close(made.weights.sum(0), torch.ones(5).double(), rtol=0, atol=1e-14)
-    if name != "random":
+    if name not in ("random", "sampled"):
         torch.testing.assert_close(made.residual, torch.zeros(5).double(), rtol=0, atol=1e-4)
     torch.testing.assert_close(
         made.values.flatten(1).sum(1) + made.residual, made.output - made.base, rtol=0, atol=1e-12
@@ -441,7 +442,7 @@ def test_values_that_matter_without_a_gradient_are_kept() -> None:
     model = filled(Masked())
     gate, square = (X > 0), lambda z: model.first(z).detach() ** 2
     behind = lambda h, z: model.last(torch.tanh(h) * gate + h.detach() ** 2)  # noqa: E731
-    made = run(model, X, "layer", site="first", baseline=0.25, target=1)
+    made = run(model, X, "layer", site="first", baseline=0.25, target=1, rule=FINE)
     by_hand = layer_by_hand(model.first, behind, X, torch.full_like(X, 0.25), 1)
     torch.testing.assert_close(made.values, by_hand, rtol=0, atol=1e-5)
     del square
@@ -726,7 +727,7 @@ def test_other_misuse() -> None:
     with pytest.raises(ig.errors.ModelError, match=r"Linear has no layers"):
         ig.methods.layer("0")(ig.fields.Linear(torch.ones(6).double()), X)
     staged = ig.methods.weighted([0.0, 1.0], ig.paths.Straight(3), keep=0.5, scout=2)
-    with pytest.raises(ig.errors.InputError, match=r"scout= goes with straight lines"):
+    with pytest.raises(ig.errors.InputError, match=r"Staged goes with straight lines"):
         ig.Layered("0", staged)
     with pytest.raises(ig.errors.UnknownName, match=r"no layer"):
         run(lambda z: z @ wave(6, 3), X, "layer", site="0")

@@ -30,6 +30,7 @@ METHODS: dict[str, dict[str, Any]] = {
     "a baseline each": dict(baseline=IMAGES.flip(0), rule=FINE),
     "several baselines": dict(baseline=[0.0, IMAGES.flip(0), "mean"], rule=FINE),
     "expected": dict(method="expected", baseline=REFERENCES, draws=12),
+    "sampled": dict(method="expected", baseline=REFERENCES, draws=60, tol=0.3),
     "weighted": dict(method="weighted", baseline=list(REFERENCES), fill=0.0, rule=FINE),
     "superpixels": dict(
         method="weighted",
@@ -129,6 +130,26 @@ def test_the_forward_rows_are_those_of_one_run(name: str, count: int, batch_size
     assert together[0].cost.gradients == alone
     if name != "weighted":  # whose search for what can be taken away goes its own way for each target
         assert model.values == values
+
+
+@pytest.mark.parametrize("count", [2, 5])
+def test_chords_share_their_forward_rows(count: int) -> None:
+    model = Counting(softplus_cnn())
+    options = dict(baseline=[0.0, 0.5], rule=ig.rules.Chords(4), batch_size=1000)
+    ig.explain(model, IMAGES, target=0, **options)
+    alone = model.gradients
+    model.reset()
+    ig.explain_targets(model, IMAGES, targets=[0, 2, 1, CLASSES, ig.targets.Margin(0, 1)][:count], **options)
+    assert model.gradients == alone == 2 * 5 * 5
+
+
+def test_chords_that_do_not_add_up_are_given_up_for_their_target_alone() -> None:
+    """A norm is no sum of chords: its target falls back on gradients, the other keeps its chords."""
+    model, targets = softplus_cnn(), [0, lambda out: torch.linalg.vector_norm(out, dim=1) ** 3]
+    options = dict(baseline=0.25, rule=ig.rules.Chords(4))
+    for target, made in zip(targets, ig.explain_targets(model, IMAGES, targets=targets, **options), strict=True):
+        alone = ig.explain(model, IMAGES, target=target, **options)
+        torch.testing.assert_close(made.values, alone.values, rtol=0, atol=1e-12)
 
 
 def test_only_what_is_asked_goes_backward() -> None:

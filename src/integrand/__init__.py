@@ -27,6 +27,7 @@ from .field import TorchField as TorchField
 # The parts that every method is made of.
 from .layered import Layered as Layered
 from .method import Method as Method
+from .method import Sampled as Sampled
 from .method import Staged as Staged
 from .normalisation import Normalisation as Normalisation
 from .segment import Segment as Segment
@@ -37,6 +38,7 @@ __all__ = [
     "Method",
     "Normalisation",
     "Segment",
+    "Sampled",
     "Staged",
     "TorchField",
     "baselines",

@@ -22,6 +22,7 @@ from .baseline import Plain, as_baseline
 from .errors import BaselineError, InputError, NonFiniteInput, TargetError, UnknownName
 from .field import TorchField
 from .field.layout import Layout
+from .field.memory import Memory
 from .field.network import check_extra
 from .field.wrap import Tally
 from .layered import Layered
@@ -59,7 +60,8 @@ def explain(
                    outputs → (N,)
     method         a published name (``integrand methods`` lists them), or a ``Method``; ``options`` go to the published name
     baseline       what the method starts from, as its first argument (``references`` for expected and ig2)
-    tol            relative L2 error to reach, instead of a rule: ``Adaptive(tol)``; the result's ``error`` says what was reached
+    tol            relative L2 error of the map to reach, 0.05 for most methods unless given; the result's ``error`` says what was
+                   reached. For "expected" it is the standard error over references
     seed           mixed into every random part; without it their own seeds hold. Nothing global is touched
     progress       True for a line on stderr, or a callable that is given a running tally
     extra          further arguments of the model, not attributed: a tuple or dict; tensors hold one entry per example
@@ -92,7 +94,8 @@ def explain(
     )
     with field.ready():
         if is_predicted(target):
-            field.target = predicted(field, x)
+            field.memory = Memory(x, field.outputs(x))
+            field.target = predicted(field.memory)
         check_classes(field.target, len(x))
         with _watched(progress) as watch:
             made = way(field, x, watch=watch)
@@ -111,9 +114,10 @@ def is_predicted(target: Any) -> bool:
     return isinstance(target, str) and target == "predicted"
 
 
-def predicted(field: TorchField, x: Tensor) -> Target:
+def predicted(memory: Memory) -> Target:
     """The class each example is given; the only output where there is one."""
-    outputs = field.outputs(x)
+    outputs = memory.outputs
+    assert outputs is not None
     if outputs.ndim == 1 or outputs.shape[1] == 1:
         return Output()
     if outputs.ndim != 2:
@@ -157,11 +161,11 @@ def check_classes(target: Target, batch: int) -> None:
 def _method(method: Any, baseline: Any, tol: float | None, options: dict[str, Any]) -> Any:
     if tol is not None and "rule" in options:
         raise InputError("tol= and rule= both say how to integrate: give one of them.")
-    if tol is not None and isinstance(method, str):
-        options = {**options, "rule": Adaptive(tol)}
     if isinstance(method, str):
         build = about(method).build
         accepted = inspect.signature(build).parameters
+        if tol is not None:
+            options = {**options, **({"tol": tol} if "tol" in accepted else {"rule": Adaptive(tol)})}
         for name in options:
             if name not in accepted:
                 raise UnknownName(f"option of method {method!r}", name, accepted)

@@ -17,11 +17,13 @@ from .cost import Cost
 from .errors import InputError, TargetError
 from .explain import check_classes, chosen, explain, is_predicted, predicted
 from .field import Field, TorchField
+from .field.memory import Memory
 from .field.several import Several
 from .layered import Layered
-from .method import Method, Staged, Watch
+from .method import Method, Sampled, Staged
+from .method.outcome import Watch
 from .parts import part
-from .target import Output, Target, as_target
+from .target import Output, as_target
 
 _DOOR = {name for name, spec in inspect.signature(explain).parameters.items() if spec.kind is spec.KEYWORD_ONLY}
 
@@ -43,9 +45,10 @@ def explain_targets(
     targets   what ``explain`` takes as its target, T times: classes, tensors with a class per example, "predicted", callables …
     the rest  as in ``explain``
 
-    Cost: the points of a path are run forward once and backward T times: (1 + T)/2T of the time of T calls, where forward and
-    backward cost alike. ``cost`` of each result is its part: the total shared out evenly. Chords (``tol=``, ``rules.Chords``) look at
-    each target on its own and share only the baselines. Errors: as in ``explain``.
+    Cost: with a rule of fixed nodes (``GaussLegendre(n)``, ``Chords(n)``) the points of a path are run forward once and backward T
+    times: (1 + T)/2T of the time of T calls, where forward and backward cost alike. A tolerance, the default of most methods, is
+    reached for each target by nodes of its own, and only the first look is shared. ``cost`` of each result is an even share of the
+    total. Errors: as in ``explain``.
 
     >>> import torch, integrand as ig
     >>> model = torch.nn.Sequential(torch.nn.Linear(4, 8), torch.nn.Tanh(), torch.nn.Linear(8, 3))
@@ -94,21 +97,25 @@ class _ForEach:
     def __call__(self, field: Field, x: Tensor, *, watch: Watch | None = None) -> Attribution:
         if not isinstance(field, TorchField):
             raise InputError(f"Several targets need a torch model, not a {type(field).__name__}.")
-        targets: tuple[Target, ...] = tuple(
-            predicted(field, x) if is_predicted(target) else target for target in self.targets
-        )
+        count = len(self.targets)
+        rows = x.repeat_interleave(count, 0)
+        targets, memory = self.targets, None
+        if any(map(is_predicted, targets)):
+            outputs = field.outputs(x)
+            own = predicted(Memory(x, outputs))
+            targets = tuple(own if is_predicted(target) else target for target in targets)
+            memory = Memory(rows, outputs.repeat_interleave(count, 0))
         for target in targets:
             check_classes(target, len(x))
-        count = len(targets)
-        made: Attribution = _repeated(self.method, count, len(x))(
-            Several(field, targets), x.repeat_interleave(count, 0), watch=watch
-        )
+        several = Several(field, targets)
+        several.memory = memory
+        made: Attribution = _repeated(self.method, count, len(x))(several, rows, watch=watch)
         return dataclasses.replace(made, method=_ForEach(self.method, targets))
 
 
 def _repeated(method: Any, count: int, batch: int) -> Any:
     """The method, with what it holds per example repeated as the examples are."""
-    if isinstance(method, Staged | Layered):
+    if isinstance(method, Staged | Sampled | Layered):
         return dataclasses.replace(method, method=_repeated(method.method, count, batch))
     if not isinstance(method, Method):
         return method

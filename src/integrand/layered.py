@@ -28,7 +28,8 @@ from .field import Field, Gathered, Metered, Narrowed
 from .field.network import Site
 from .field.site import Lifted
 from .field.wrap import Tally
-from .method import Method, Staged, Watch
+from .method import Method, Sampled, Staged
+from .method.outcome import Watch
 from .parts import part
 from .path import Path, Straight
 from .rule import Integrated, Rule
@@ -61,7 +62,7 @@ class Layered:
     """
 
     site: str | nn.Module | Site
-    method: Method | Staged
+    method: Method | Staged | Sampled
     side: str = "output"
 
     lifts: ClassVar[bool] = True
@@ -70,11 +71,13 @@ class Layered:
     def __post_init__(self) -> None:
         if self.side not in ("input", "output"):
             raise InputError(f"side is 'input' or 'output' of the layer, not {self.side!r}.")
-        if isinstance(self.method, Staged) and self.method.method.path != Straight():
-            raise InputError("scout= goes with straight lines; at a layer, leave it out for paths with corners.")
+        if not isinstance(self.method, Method) and self.method.method.path != Straight():
+            raise InputError(
+                f"At a layer, {type(self.method).__name__} goes with straight lines; leave it out for paths with corners."
+            )
 
     def __call__(self, field: Field, x: Tensor, *, watch: Watch | None = None) -> Attribution:
-        core = self.method.method if isinstance(self.method, Staged) else self.method
+        core = self.method if isinstance(self.method, Method) else self.method.method
         given, x = x.dtype, plain(x).to(state_dtype(x.dtype))
         outer = Metered(field if given == x.dtype else Narrowed(field, given))
         there = field.behind(self.site, self.side)
@@ -95,6 +98,7 @@ class Layered:
                 there, inputs.points, watch=watch
             )
         change = inputs.value - (path.first if path else starts).value.reshape(len(references), len(x))
+        change = change[: len(made.weights)]  # where there were enough references, not all were taken
         cost = _sum(stopwatch.cost(), made.cost, there.tally)
         # Where corners bring their surroundings along, F at the ends says nothing of the pieces one by one.
         settled = torch.ones_like(made.converged) if apart else made.gap <= _INCOMPLETE
@@ -149,8 +153,14 @@ def _sum(own: Cost, inner: Cost, lifts: Tally) -> Cost:
 
 
 def _placed(
-    whole: Method | Staged, core: Method, path: _Corners | None, starts: Lifted, references: int, *, apart: bool
-) -> Method | Staged:
+    whole: Method | Staged | Sampled,
+    core: Method,
+    path: _Corners | None,
+    starts: Lifted,
+    references: int,
+    *,
+    apart: bool,
+) -> Method | Staged | Sampled:
     """The method in the layer's space."""
     points = starts.points.reshape(references, -1, *starts.points.shape[1:])
     begin = Given(points, names=labels(core.baseline, references))

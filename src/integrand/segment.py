@@ -19,10 +19,11 @@ from torch import Tensor
 
 @dataclass(frozen=True, eq=False)
 class Evaluation:
-    """A field's value (L…) and gradient (L…, \\*s) at the same points."""
+    """A field's value (L…) and gradient (L…, \\*s) at the same points; ``passes`` is how often the model was asked for them."""
 
     value: Tensor
     gradient: Tensor
+    passes: int = 1
 
     def reshape(self, *leading: int) -> Evaluation:
         """The same numbers with the leading axes folded into ``leading``."""
@@ -38,6 +39,7 @@ class Segment:
     clock      : (begins (K,), ends (K,)), the part of the path each piece covers, 0 at the baseline and 1 at the input
     at_start, at_end : evaluations (K, R, B) that the path has already paid for
     notes      : named numbers worth keeping, measured at the K+1 corners (K+1, R, B)
+    weights    : (R, B) how the references are weighed in the end, where that is known already
     lanes      : (first, of) when these R references are a block out of more; randomised rules stratify over all of them
     """
 
@@ -47,6 +49,7 @@ class Segment:
     at_start: Evaluation | None = None
     at_end: Evaluation | None = None
     notes: Mapping[str, Tensor] = field(default_factory=dict)
+    weights: Tensor | None = None
     lanes: tuple[int, int] | None = None
 
     @property

@@ -10,7 +10,8 @@ there: paths that choose their own start need no special case.
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
+from typing import Any
 
 import torch
 from torch import Tensor
@@ -19,7 +20,10 @@ from .errors import InputError
 from .field import Field
 from .path.base import Path
 from .rule.base import Integrated, Rule
-from .segment import Segment
+from .segment import Evaluation, Segment
+
+_ROUGH = 0.25  # relative error of the maps that references are weighed by
+_LOOK_ELEMENTS = 1 << 26  # more numbers than this are not kept waiting, several to each, until weights are known
 
 FRAMES = 9
 """Points of a recorded path, evenly spaced on its clock, both ends included."""
@@ -62,24 +66,31 @@ def walk(
     frames: bool = False,
     output: Tensor | None = None,
     lanes: tuple[int, int] | None = None,
+    weights: Tensor | None = None,
 ) -> Walked:
     """Every path from its reference (R, B, \\*s) to the input (B, \\*s), integrated.
 
-    ``output`` is F(x) where it is known already; ``lanes`` says which of how many references these are.
+    ``output`` is F(x) where it is known already; ``lanes`` says which of how many references these are, ``weights`` (R, B) how
+    they are weighed in the end, where that is known.
     """
     shares = references.new_zeros(references.shape)
     squares = references.new_zeros(references.shape[:2])
     converged = torch.ones_like(squares, dtype=torch.bool)
     diary = _Diary(output, keeps_frames=frames)
     for segment in path(field, references, x):
-        if lanes:
-            segment = segment.among(*lanes)
+        segment = replace(segment, lanes=lanes, weights=weights)
         found = Integrated.ensure(rule(field, segment))
         shares += found.share.sum(0)
         squares += found.error.square().sum(0)  # errors of different pieces are taken as independent
         converged &= found.converged.all(0)
-        diary.enter(segment)
+        diary.enter(segment, found)
     return diary.close(field, x, shares, squares.sqrt(), converged)
+
+
+def _value(paid: Evaluation | None, found: Tensor | None, piece: int) -> Tensor | None:
+    """F (R, B) at an end that the path or the rule has evaluated; None unless all of it is known."""
+    value = paid.value[piece] if paid is not None else None if found is None else found[piece]
+    return None if value is None or bool(value.isnan().any()) else value
 
 
 @dataclass
@@ -94,8 +105,8 @@ class _Diary:
     notes: list[tuple[Tensor, dict[str, Tensor]]] = field(default_factory=list)
     points: dict[int, Tensor] = field(default_factory=dict)
 
-    def enter(self, segment: Segment) -> None:
-        self._note_ends(segment)
+    def enter(self, segment: Segment, found: Integrated) -> None:
+        self._note_ends(segment, found)
         if segment.notes:
             self._note_numbers(segment)
         if self.keeps_frames:
@@ -108,14 +119,15 @@ class _Diary:
         start = field.value(self.begin, leading=2) if self.begin_value is None else self.begin_value
         return Walked(shares, error, converged, self.begin, output - start, output, self._numbers(), self._frames())
 
-    def _note_ends(self, segment: Segment) -> None:
+    def _note_ends(self, segment: Segment, found: Integrated) -> None:
         first, last = int(segment.clock[0].argmin()), int(segment.clock[1].argmax())
         if float(segment.clock[0][first]) < self.began:
             self.began = float(segment.clock[0][first])
             self.begin = segment.start[first]
-            self.begin_value = None if segment.at_start is None else segment.at_start.value[first]
-        if segment.at_end is not None and float(segment.clock[1][last]) >= 1:
-            self.output = segment.at_end.value[last, 0]
+            self.begin_value = _value(segment.at_start, found.begin, first)
+        if self.output is None and float(segment.clock[1][last]) >= 1:
+            value = _value(segment.at_end, found.end, last)
+            self.output = None if value is None else value[0]
 
     def _note_numbers(self, segment: Segment) -> None:
         # Neighbours share a corner; it is noted by the one that starts there, so only the very last end is taken.
@@ -162,3 +174,37 @@ def side_by_side(blocks: Sequence[Walked], shares: Tensor, most: int) -> Walked:
         {name: torch.cat([block.notes[name] for block in blocks], 1) for name in first.notes},
         Frames(first.frames.clock, torch.cat(frames, 1)) if first.frames else None,
     )
+
+
+class Patient:
+    """A rule that is content with rough shares until it is known how much each reference counts.
+
+    Rules that can look (``rule.look(field, segment)``, such as ``Adaptive``) are made to wait; others, and segments whose path has
+    paid for both ends, are integrated at once.
+    """
+
+    def __init__(self, rule: Rule) -> None:
+        self.rule = rule
+        self.looked: list[tuple[Any, Integrated]] = []
+
+    def __call__(self, field: Field, segment: Segment) -> Tensor | Integrated:
+        look = getattr(self.rule, "look", None)
+        large = segment.start.numel() > _LOOK_ELEMENTS
+        if look is None or large or segment.at_end is not None:
+            return self.rule(field, segment)
+        looked = look(field, segment)
+        self.looked.append((looked, looked.refined(tol=_ROUGH)))
+        return self.looked[-1][1]
+
+    def settle(self, walked: Walked, weights: Tensor) -> Walked:
+        """What was walked, refined to what the weighted sum needs (R, B)."""
+        if not self.looked:
+            return walked
+        shares, squares = walked.shares, walked.error.square()
+        converged = torch.ones_like(walked.converged)
+        for looked, rough in self.looked:
+            fine = looked.refined(weights)
+            shares = shares + (fine.share - rough.share).sum(0)
+            squares = squares + (fine.error.square() - rough.error.square()).sum(0)
+            converged = converged & fine.converged.all(0)
+        return replace(walked, shares=shares, error=squares.clamp_min(0).sqrt(), converged=converged)

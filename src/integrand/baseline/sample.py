@@ -35,13 +35,15 @@ class Sample:
     """``count`` references drawn without replacement from ``data``, the same for every example.
 
     ``data`` is a tensor (N, \\*s) or anything with ``len`` and ``[i]`` (a torch Dataset); pairs lose their label.
-    With ``count=None`` all of it is used, in order. Errors: more references asked for than there is data.
+    With ``count=None`` all of it is used, in order. With ``replace`` the data may be gone through more than once, each time in
+    another order. Errors: more references asked for than there is data.
     """
 
     data: Tensor | Sequence[Any]
     count: int | None = None
     seed: int = 0
     label: str = "sample"
+    replace: bool = False
 
     @property
     def size(self) -> int:
@@ -50,13 +52,15 @@ class Sample:
 
     def __call__(self, x: Tensor, field: Field) -> Tensor:
         size = len(self.data)
-        if not 0 < self.size <= size:
+        if not 0 < self.size <= (self.size if self.replace and size else size):
             raise BaselineError(
                 f"{self.size} references cannot be drawn without replacement from {size} examples: give more data or a smaller count."
             )
         which = torch.arange(size)
         if self.count is not None:
-            which = torch.randperm(size, generator=generator(self.seed))[: self.count]
+            stream = generator(self.seed)
+            rounds = [torch.randperm(size, generator=stream) for _ in range(-(-self.count // size))]
+            which = torch.cat(rounds)[: self.count]
         return _rows(self.data, which, x)[:, None].expand(-1, len(x), *x.shape[1:])
 
 

@@ -29,7 +29,7 @@ from rich.text import Text
 from torch import Tensor
 
 from ..attribution import Attribution
-from ..errors import ImageError, IncompleteWarning, IntegrandWarning, MissingExtra, TrainingModeWarning
+from ..errors import ImageError, IncompleteWarning, InputError, IntegrandWarning, MissingExtra, TrainingModeWarning
 from ..explain import explain
 from ..field.wrap import Tally
 from ..report import Case, page
@@ -54,6 +54,7 @@ class Request:
     target: str = "predicted"
     references: tuple[str, ...] = ()
     nodes: int | None = None
+    tol: float | None = None
     seed: int | None = None
     device: str = "cpu"
     out: Path = Path("integrand-out")
@@ -63,6 +64,8 @@ class Request:
 def run(request: Request) -> int:
     """Do it. Returns the exit status: 1 if a picture was passed over."""
     recipes.check(request.methods, request.baselines)
+    if request.nodes is not None and request.tol is not None:
+        raise InputError("--nodes and --tol both say how to integrate: give one of them.")
     _check_packages(request.save)
     request.out.mkdir(parents=True, exist_ok=True)
     model = load_model(request.model).to(request.device)
@@ -249,7 +252,7 @@ class Desk:
     def method(self, name: str, source: str, x: Tensor, predicted: int) -> Any:
         """The method called ``name``, set up for this picture; what it does not look for is not read."""
         wants = recipes.wants(name, self.request.baselines)
-        setting = recipes.Setting(self.request.baselines, nodes=self.request.nodes)
+        setting = recipes.Setting(self.request.baselines, nodes=self.request.nodes, tol=self.request.tol)
         if wants == "pool" and self.pool is not None:
             pool, classes = self.pool
             setting = replace(setting, pool=pool, others=int((classes != predicted).sum()))

@@ -24,6 +24,7 @@ from ..errors import ModelError, NoShare, TargetError
 from ..normalisation import Normalisation
 from ..segment import Evaluation, Segment
 from ..target import Distance, Target
+from .memory import Memory
 from .modes import gradients
 from .network import calm
 from .packing import Packer
@@ -38,6 +39,9 @@ class Field(ABC):
     """
 
     normalisation: Normalisation | None = None
+
+    memory: Memory | None = None
+    """What is known already of the inputs that are explained."""
 
     # --- required -------------------------------------------------------------------------------------------------
 
@@ -105,6 +109,24 @@ class Field(ABC):
         raise ModelError(
             f"{type(self).__name__} has no layers: explain one of a model, with ig.TorchField(model, target)."
         )
+
+    @property
+    def reads(self) -> bool:
+        """Whether F can be read off the model's outputs, so that they are worth remembering."""
+        return False
+
+    def read(self, outputs: Tensor, index: Tensor) -> Tensor:
+        """F (N,) from the model's outputs (N, C) for rows of the examples ``index``, without running the model."""
+        raise TargetError(f"{type(self).__name__} has no class outputs to read F from.")
+
+    @property
+    def pooled(self) -> bool:
+        """Whether inputs can be looked at that belong to no example."""
+        return False
+
+    def trouble(self, start: Tensor, end: Tensor, index: Tensor) -> str | None:
+        """Why the way from row ``start`` to row ``end`` (1, \\*s) of an example is hard to integrate, if the model tells."""
+        return None
 
     def ready(self) -> AbstractContextManager[Any]:
         """While this lasts, the model is fit to be explained; afterwards it is as it was."""

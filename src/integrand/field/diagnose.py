@@ -48,6 +48,51 @@ def raise_nonfinite(network: Network, z: Tensor, index: Tensor, scalar: Callable
     )
 
 
+def degenerate(network: Network, start: Tensor, end: Tensor, index: Tensor) -> str | None:
+    """Which normalisation layer a baseline starves, and what to use instead: rows ``start`` and ``end`` of one example.
+
+    A normalisation divides by the spread of what it is fed. Where a baseline gives none, all of the layer's effect happens within
+    a sliver of the path next to the baseline, and no evenly spread nodes see it.
+    """
+    fed: dict[str, tuple[str, list[float]]] = {}
+    with ExitStack() as stack, torch.no_grad():
+        for name, module in network.layers().items():
+            if _normalises(module):
+                entry = fed.setdefault(name, (type(module).__name__, []))
+                stack.callback(module.register_forward_pre_hook(_spread_into(entry[1])).remove)
+        for z in (start, end) if fed else ():
+            network.run(z.clone(), index)
+    for name, (kind, spreads) in fed.items():
+        half = len(spreads) // 2
+        if half and spreads[0] < _STARVED * spreads[half]:
+            return (
+                f"The baseline starves layer {name!r} ({kind}): it is fed values of spread {spreads[0]:.2g} there and of "
+                f"{spreads[half]:.2g} at the input, so nearly all of its effect happens within {spreads[0] / spreads[half]:.0e} of the path "
+                "next to the baseline. Start from inputs that look like data instead: a few examples "
+                "(ig.baselines.Sample(data, 8)), their mean, or for pictures 'blurred'."
+            )
+    return None
+
+
+_STARVED = 1e-2
+
+
+def _normalises(module: nn.Module) -> bool:
+    """Layers that divide by the spread of their own input: by name, because every model library has its own RMSNorm."""
+    kind = type(module).__name__.lower()
+    return "norm" in kind and "batch" not in kind and not any(module.children())
+
+
+def _spread_into(found: list[float]) -> Callable[..., None]:
+    def hook(module: nn.Module, args: tuple[Any, ...]) -> None:
+        if args and isinstance(args[0], Tensor) and args[0].is_floating_point():
+            u = args[0].flatten(1) if "group" in type(module).__name__.lower() else args[0]
+            root = u.square().mean(-1).sqrt() if "rms" in type(module).__name__.lower() else u.std(-1, correction=0)
+            found.append(float(root.median()))
+
+    return hook
+
+
 def _finite(outputs: Any) -> bool:
     """Whether the outputs are finite, as far as anybody but the target can read them."""
     try:

@@ -52,8 +52,12 @@ class Network:
         self.module = _module(model)
         self.layout = layout
         self.positional, self.named = _extra(extra)
-        self.chordal = True  # until its chords are seen not to add up
         self._ready = 0
+
+    @property
+    def pooled(self) -> bool:
+        """Whether no extra argument is per example, so that any input can be run."""
+        return not any(isinstance(v, Tensor) and v.ndim for v in (*self.positional, *self.named.values()))
 
     # --- borrowing ------------------------------------------------------------------------------------------------
 

@@ -4,22 +4,26 @@
 
 Along a path all T ask about the same points, one behind the other, so a call drops rows that repeat their neighbour, runs the rest
 forward once, and goes backward once for each target: (1 + T) / 2T of the work of T runs where forward and backward cost alike.
-Rows that differ (a method went its own way for each target) are simply run; nothing has to be shared.
+Rows that differ (a method went its own way for each target) are simply run; nothing has to be shared. Chords come line by line, so
+among them rows that are alike are looked for in the whole call.
 """
 
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
 from contextlib import AbstractContextManager
+from dataclasses import replace
 from typing import Any
 
 import torch
 from torch import Tensor
 
 from ..errors import InputError
+from ..seeds import generator
 from ..segment import Evaluation
 from ..target import Distance, Target
 from .base import Field
+from .chords import Chords
 from .network import Site
 from .packing import Packer
 from .site import Lifted, SiteField
@@ -42,6 +46,7 @@ class Several(Field):
         self.inner = inner
         self.targets = tuple(targets)
         self.normalisation = inner.normalisation
+        self.fields = [inner.with_target(target) for target in self.targets]
         self.packer = _Groups(inner.packer, len(self.targets))
 
     def __repr__(self) -> str:
@@ -65,17 +70,19 @@ class Several(Field):
         return own, theirs
 
     def evaluate_chords(self, z: Tensor, index: Tensor, before: Tensor) -> Evaluation:
-        # Runs of rows belong to one example each, so to one target: the chords of each target are taken apart.
         base, which = index // len(self.targets), index % len(self.targets)
-        made = Evaluation(z.new_empty(len(z)), torch.empty_like(z))
-        place = torch.empty_like(index)
-        for number in torch.unique(which).tolist():
-            rows = (which == number).nonzero()[:, 0]
-            place[rows] = torch.arange(len(rows), device=index.device)
-            field = self.inner.with_target(self.targets[number])
-            found = field.evaluate_chords(z[rows], base[rows], place[before[rows]])
-            made.value[rows], made.gradient[rows] = found.value, found.gradient
-        return made
+        made, passes = _empty(z, gradient=True), 1
+        chord = _chords_of(z, base, before)
+        shared = self._shared(chord, which)
+        if bool(shared.any()):
+            passes = self._together(z, base, before, chord, which, shared, made)
+        for number in torch.unique(which[~shared]).tolist():
+            rows = (~shared & (which == number)).nonzero()[:, 0]
+            every, there, own = _with_what_is_before(rows, before)
+            found = self.fields[number].evaluate_chords(z[every], base[every], there)
+            _put(made, rows, found, own, gradient=True)
+            passes = max(passes, found.passes)
+        return replace(made, passes=passes)
 
     def look(self, z: Tensor, index: Tensor | None, site: Any = None) -> Tensor:
         if index is None:
@@ -92,6 +99,22 @@ class Several(Field):
     def score(self) -> Field:
         return type(self)(self.inner, [target.score() for target in self.targets])
 
+    @property
+    def reads(self) -> bool:
+        return all(field.reads for field in self.fields)
+
+    def read(self, outputs: Tensor, index: Tensor) -> Tensor:
+        base, which = index // len(self.targets), index % len(self.targets)
+        found = torch.stack([field.read(outputs, base) for field in self.fields], 1)
+        return found.gather(1, which[:, None].to(found.device))[:, 0]
+
+    @property
+    def pooled(self) -> bool:
+        return self.inner.pooled
+
+    def trouble(self, start: Tensor, end: Tensor, index: Tensor) -> str | None:
+        return self.inner.trouble(start, end, index // len(self.targets))
+
     def behind(self, site: Any, side: str = "output") -> Any:
         return SeveralBehind(self.inner.behind(site, side), self.targets)
 
@@ -99,6 +122,35 @@ class Several(Field):
         return self.inner.ready()
 
     # ----------------------------------------------------------------------------------------------------------------
+
+    def _shared(self, chord: Tensor, which: Tensor) -> Tensor:
+        """(N,) the rows whose chord every target asks for, once each."""
+        count = len(self.targets)
+        asked = torch.unique(chord * count + which)
+        if count == 1 or len(asked) < len(chord) or not all(field.chordal for field in self.fields):
+            return torch.zeros_like(chord, dtype=torch.bool)
+        _, number, times = torch.unique(chord, return_inverse=True, return_counts=True)
+        everywhere: Tensor = times[number] == count
+        return everywhere
+
+    def _together(
+        self, z: Tensor, base: Tensor, before: Tensor, chord: Tensor, which: Tensor, shared: Tensor, made: Evaluation
+    ) -> int:
+        """The chords that all targets ask for, from one forward pass; how many it took in the end."""
+        lead = (shared & (which == 0)).nonzero()[:, 0]
+        every, there, own = _with_what_is_before(lead, before)
+        with Chords(there):
+            found = self.inner.evaluate_several(z[every], base[every], self.targets)
+        order = chord[lead].argsort()
+        passes = 1
+        for number, (field, one) in enumerate(zip(self.fields, found, strict=True)):
+            if not field.adds_up(z[every], one, there):
+                field.chordal, passes = False, 2
+                one = field.evaluate_chords(z[every], base[every], there)
+            mine = (shared & (which == number)).nonzero()[:, 0]
+            same = order[torch.searchsorted(chord[lead][order], chord[mine])]
+            _put(made, mine, one, own[same], gradient=True)
+        return passes
 
     def _evaluate(
         self,
@@ -211,6 +263,34 @@ def _begins(z: Tensor, base: Tensor) -> Tensor:
 def _differ(z: Tensor) -> Tensor:
     """(N−1,) which rows differ from the one before them."""
     return (z[1:] != z[:-1]).flatten(1).any(1)
+
+
+def _alike(z: Tensor, base: Tensor) -> Tensor:
+    """(N,) a number for each row, the same for rows of one example that are equal to the last bit."""
+    bits = z.flatten(1).contiguous().view(torch.int64 if z.element_size() == 8 else torch.int32)
+    # Sums of whole numbers do not depend on their order, as those of rows of floating-point numbers may.
+    factors = torch.randint(-(1 << 62), 1 << 62, (bits.shape[1] + 1,), generator=generator(bits.shape[1]))
+    code = (bits * factors[1:].to(z.device)).sum(1) + base * factors[0].to(z.device)
+    number = torch.unique(code, return_inverse=True)[1]
+    place = torch.arange(len(z), device=z.device)
+    first = torch.full_like(place, len(z)).scatter_reduce_(0, number, place, "amin")[number]
+    alike = bool((z == z[first]).all()) and torch.equal(base, base[first])
+    return first if alike else place
+
+
+def _chords_of(z: Tensor, base: Tensor, before: Tensor) -> Tensor:
+    """(N,) a number for each row, the same where rows and the rows before them are alike."""
+    row = _alike(z, base)
+    return row * len(z) + row[before]
+
+
+def _with_what_is_before(rows: Tensor, before: Tensor) -> tuple[Tensor, Tensor, Tensor]:
+    """Some rows and the ones before them, in order: all of these, what is before each among them, and where the rows are."""
+    every = torch.unique(torch.cat([rows, before[rows]]))
+    place = torch.full_like(before, -1)
+    place[every] = torch.arange(len(every), device=every.device)
+    there = place[before[every]]
+    return every, torch.where(there < 0, place[every], there), place[rows]
 
 
 def _empty(z: Tensor, *, gradient: bool) -> Evaluation:

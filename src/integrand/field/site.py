@@ -75,7 +75,6 @@ class Behind(Network):
         self.optimiser = None  # a network that is run in parts is run as it is
         self.whole = whole
         self.stop = site
-        self.chordal = whole.chordal
         self.plan: Plan | None = None
         self.held: Lifted | None = None
 
@@ -179,7 +178,7 @@ class SiteField(TorchField):
         vars(self).update(vars(field))
         self.field = field
         self.network = Behind(field.network, site)
-        self.normalisation = None
+        self.normalisation = self.memory = None
         self.tally = Tally()
         self.packer = _Weighted(Packer(field.packer.rows) if field.packer.rows else packer_for(site.module, None))
 
@@ -226,6 +225,13 @@ class SiteField(TorchField):
     def hold(self, *lifted: Lifted) -> None:
         """From now on, these rows are the examples 0, 1, 2 …"""
         self.network.held = Lifted.joined(lifted)
+
+    def read(self, outputs: Tensor, index: Tensor) -> Tensor:
+        return super().read(outputs, self.network.examples(index))
+
+    @property
+    def pooled(self) -> bool:
+        return False  # a layer's values belong to examples
 
     def evaluate_several(
         self, z: Tensor, index: Tensor, targets: Sequence[Target], *, beside: Sequence[Ask] = (), gradient: bool = True

@@ -13,6 +13,7 @@ import copy
 import dataclasses
 from collections.abc import Callable, Mapping, Sequence
 from contextlib import AbstractContextManager
+from dataclasses import replace
 from typing import Any
 
 import torch
@@ -24,8 +25,8 @@ from ..segment import Evaluation
 from ..shapes import describe, state_dtype, total
 from ..target import Custom, Target, as_target, output_tensor
 from .base import Field
-from .chord import Chords
-from .diagnose import raise_nonfinite
+from .chords import Chords
+from .diagnose import degenerate, raise_nonfinite
 from .layout import Layout
 from .modes import gradients
 from .network import Network, Site, calm
@@ -33,7 +34,7 @@ from .packing import is_out_of_memory, packer_for
 
 Ask = tuple[Target, Tensor]
 
-_DEFECT = 0.01  # of the change of F that chords may miss before they are given up for a model
+_DEFECT = 0.01  # of the change of F that chords may miss before they are given up for a model and target
 
 
 class TorchField(Field):
@@ -69,6 +70,7 @@ class TorchField(Field):
         self.target = as_target(target)
         self.normalisation = normalisation
         self.packer = packer_for(model, batch_size)
+        self.chordal = True  # until chords are seen not to add up
 
     def __repr__(self) -> str:
         return f"TorchField({type(self.network.model).__name__}, {self.target!r})"
@@ -77,6 +79,7 @@ class TorchField(Field):
         """The same model, asked something else; what was learnt about batch sizes is shared."""
         other = copy.copy(self)
         other.target = as_target(target)
+        other.chordal = True  # what failed may have been the target
         return other
 
     def ready(self) -> AbstractContextManager[None]:
@@ -112,18 +115,18 @@ class TorchField(Field):
         return own, theirs
 
     def evaluate_chords(self, z: Tensor, index: Tensor, before: Tensor) -> Evaluation:
-        if not self.network.chordal:
+        if not self.chordal:
             return super().evaluate_chords(z, index, before)
         with Chords(before):
             found = self.evaluate(z, index)
-        if self._adds_up(z, found, before):
+        if self.adds_up(z, found, before):
             return found
-        # Something in the model is not a sum of chords; its gradients at both ends are the next best thing, from now on.
-        self.network.chordal = False
-        return super().evaluate_chords(z, index, before)
+        # Something in the model or the target is not a sum of chords; gradients at both ends are the next best thing, from now on.
+        self.chordal = False
+        return replace(super().evaluate_chords(z, index, before), passes=2)
 
     @staticmethod
-    def _adds_up(z: Tensor, found: Evaluation, before: Tensor) -> bool:
+    def adds_up(z: Tensor, found: Evaluation, before: Tensor) -> bool:
         """Whether every chord explains the change of F along it, which costs nothing to know."""
         change = found.value - found.value[before]
         explained = total(found.gradient * (z - z[before]), 1)
@@ -139,6 +142,18 @@ class TorchField(Field):
             return output_tensor(outputs)
         return seen[0].flatten(1).to(state_dtype(seen[0].dtype))
 
+    @property
+    def reads(self) -> bool:
+        return self.target.site is None and not isinstance(self.target, Custom)
+
+    def read(self, outputs: Tensor, index: Tensor) -> Tensor:
+        with gradients(False):
+            return self._scalar(self.target, outputs, index, len(outputs))
+
+    @property
+    def pooled(self) -> bool:
+        return self.network.pooled
+
     def site(self, representation: Any, z: Tensor, index: Tensor) -> Any:
         if representation is None:
             with self.ready(), gradients(False):
@@ -146,6 +161,10 @@ class TorchField(Field):
         if callable(representation) and not self._owns(representation):
             return calm(representation)
         return self.network.site(representation)
+
+    def trouble(self, start: Tensor, end: Tensor, index: Tensor) -> str | None:
+        with self.ready(), gradients(False):
+            return degenerate(self.network, start, end, index)
 
     # ----------------------------------------------------------------------------------------------------------------
 

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from contextlib import AbstractContextManager
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any
 
 import torch
@@ -13,6 +13,7 @@ from torch import Tensor
 from ..segment import Evaluation, Segment
 from ..target import Target
 from .base import Field
+from .memory import Memory
 
 
 class _Wrapped(Field):
@@ -46,6 +47,20 @@ class _Wrapped(Field):
     def site(self, representation: Any, z: Tensor, index: Tensor) -> Any:
         return self.inner.site(representation, z, index)
 
+    @property
+    def reads(self) -> bool:
+        return self.inner.reads
+
+    def read(self, outputs: Tensor, index: Tensor) -> Tensor:
+        return self.inner.read(outputs, index)
+
+    @property
+    def pooled(self) -> bool:
+        return self.inner.pooled
+
+    def trouble(self, start: Tensor, end: Tensor, index: Tensor) -> str | None:
+        return self.inner.trouble(start, end, index)
+
     def ready(self) -> AbstractContextManager[Any]:
         return self.inner.ready()
 
@@ -78,6 +93,12 @@ class Gathered(_Wrapped):
     def look(self, z: Tensor, index: Tensor | None, site: Any = None) -> Tensor:
         return self.inner.look(z, None if index is None else self.index[index], site)
 
+    def read(self, outputs: Tensor, index: Tensor) -> Tensor:
+        return self.inner.read(outputs, self.index[index])
+
+    def trouble(self, start: Tensor, end: Tensor, index: Tensor) -> str | None:
+        return self.inner.trouble(start, end, self.index[index])
+
     def site(self, representation: Any, z: Tensor, index: Tensor) -> Any:
         return self.inner.site(representation, z, self.index[index])
 
@@ -107,12 +128,15 @@ class Narrowed(_Wrapped):
     def look(self, z: Tensor, index: Tensor | None, site: Any = None) -> Tensor:
         return self.inner.look(z.to(self.dtype), index, site)
 
+    def trouble(self, start: Tensor, end: Tensor, index: Tensor) -> str | None:
+        return self.inner.trouble(start.to(self.dtype), end.to(self.dtype), index)
+
     def site(self, representation: Any, z: Tensor, index: Tensor) -> Any:
         return self.inner.site(representation, z.to(self.dtype), index)
 
 
 def _as(z: Tensor, found: Evaluation) -> Evaluation:
-    return Evaluation(found.value.to(z.dtype), found.gradient.to(z.dtype))
+    return replace(found, value=found.value.to(z.dtype), gradient=found.gradient.to(z.dtype))
 
 
 @dataclass
@@ -126,17 +150,23 @@ class Tally:
 
 
 class Metered(_Wrapped):
-    """The field, with everything that is asked of it counted; ``watch(tally)`` is called after every call."""
+    """The field, with everything that is asked of it counted; ``watch(tally)`` is called after every call.
+
+    What the model said of the inputs in ``memory`` is not asked again, and what it says of references that all examples share
+    is asked once for all of them.
+    """
 
     def __init__(
         self,
         inner: Field,
         tally: Tally | None = None,
         watch: Callable[[Tally], None] | None = None,
+        memory: Memory | None = None,
     ) -> None:
         super().__init__(inner)
         self.tally = tally or Tally()
         self.watch = watch
+        self.memory = memory
         self._default_site: Any = None
 
     def _count(self, *, gradients: int = 0, values: int = 0, calls: int = 1) -> None:
@@ -152,7 +182,25 @@ class Metered(_Wrapped):
         return found
 
     def score(self) -> Field:
-        return Metered(self.inner.score(), self.tally, self.watch)
+        return Metered(self.inner.score(), self.tally, self.watch, self.memory)
+
+    def value(self, z: Tensor, leading: int = 1) -> Tensor:
+        outputs = self._known(z, leading) if self.reads else None
+        if outputs is None:
+            return super().value(z, leading)
+        examples = torch.arange(z.shape[leading - 1], device=z.device).expand(z.shape[:leading]).reshape(-1)
+        return self.read(outputs, examples).reshape(z.shape[:leading]).to(z.dtype)
+
+    def _known(self, z: Tensor, leading: int) -> Tensor | None:
+        """The model's outputs, a row for each of z's, where they are known or shared by all examples; None elsewhere."""
+        memory = self.memory
+        if memory is not None and z is memory.x:
+            if memory.outputs is None:
+                memory.outputs = self.outputs(z)
+            return memory.outputs
+        if leading == 2 and z.shape[1] > 1 and z.stride(1) == 0 and self.pooled:
+            return self.outputs(z[:, 0], pool=True).repeat_interleave(z.shape[1], 0)
+        return None
 
     def evaluate_both(
         self, z: Tensor, index: Tensor, other: Target, other_index: Tensor
@@ -164,7 +212,7 @@ class Metered(_Wrapped):
 
     def evaluate_chords(self, z: Tensor, index: Tensor, before: Tensor) -> Evaluation:
         found = self.inner.evaluate_chords(z, index, before)
-        self._count(gradients=len(z))
+        self._count(gradients=found.passes * len(z), calls=found.passes)
         return found
 
     def look(self, z: Tensor, index: Tensor | None, site: Any = None) -> Tensor:

@@ -6,6 +6,7 @@ from .base import Rule as Rule
 from .base import mean_gradient as mean_gradient
 from .chords import Chords as Chords
 from .exact import Exact as Exact
+from .quadrature import ClenshawCurtis as ClenshawCurtis
 from .quadrature import GaussLegendre as GaussLegendre
 from .quadrature import Left as Left
 from .quadrature import Midpoint as Midpoint

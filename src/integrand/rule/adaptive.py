@@ -1,20 +1,26 @@
 """A tolerance instead of a number of nodes.
 
-    share = Δ ⊙ Σ_k h_k c_k            c_k: the mean gradient over interval k of the segment, h_k its length
+    share = Δ ⊙ Σ_k h_k c_k            c_k: the mean gradient over interval k of the path, h_k its length
 
-Every interval's mean gradient is a *chord*: exactly complete for networks of linear maps and elementwise functions, the mean of its
-end gradients otherwise (``Field.evaluate_chords``). Completeness is one number and says nothing of errors that cancel between
-features, so the error is judged on the vector: an interval whose chord resembles its neighbours' is believed, one that does
-not is cut. With r the relative difference to the neighbours (in h-weighted attributions), the interval's error is taken as
+Every interval's mean gradient is a *chord*: exactly complete for networks of known operations, the mean of its end gradients
+otherwise (``Field.evaluate_chords``). Completeness is one number and says nothing of errors that cancel between features, so
+the error is judged on the vector: an interval whose chord resembles its neighbours' is believed, one that does not is laid anew.
+With r the relative difference to the neighbours (in h-weighted attributions), the interval's error is taken as
 
     e = ‖share‖ · φ(r),    φ(r) = 0.45 r² / (1 + 0.6 r²)
 
-or what the chord misses of F's change, if that is more. Errors of different intervals are nearly independent on networks with
-kinks, so the segment's is √Σe². From there the number of pieces each interval needs is the solution of "fewest pieces with √Σ e² p⁻³ ≤ tolerance", p ∝ √e, so one or two rounds suffice. Rows
-(reference × example) are refined together and leave when they are done. docs/design/0003-chords.md has the measurements.
+or what the chord misses of F's change, if that is more. Errors of unlike intervals are nearly independent (networks with kinks),
+those of alike ones may be of one sign (smooth networks): the first add up in squares, the second as they are. From there the number
+of pieces every interval needs follows from how errors fall with them, so one or two rounds suffice.
+
+What is promised is the error of what is asked for: of every path alone, or, where it is known how references are weighed, of
+their weighted sum, so that references of little weight get few gradients. A path that is smooth all along is integrated by
+Clenshaw–Curtis nodes instead, when the tolerance is so tight that these are fewer. docs/design/0003-chords.md has the measurements.
 """
 
 from __future__ import annotations
+
+from dataclasses import dataclass
 
 import torch
 from torch import Tensor
@@ -23,24 +29,41 @@ from ..errors import InputError
 from ..field import Field
 from ..parts import part
 from ..segment import Segment
+from ..shapes import over
 from .base import Integrated
-from .intervals import Lines, blocks_of, lines_of
+from .intervals import Intervals, Lines
+from .nested import between
+from .spectral import spectral
 
-_START = 8  # intervals of the first look …
-_GRADE = 2.0  # … at t = (j/8)²: most of what happens, happens near the baseline
-_SAFETY = 1.1  # the estimate is raised by this; docs/design/0003-chords.md has how often it is then exceeded
-_MOST_PIECES = 8  # an interval is cut into, in one round
-_BLOCK_ELEMENTS = 1 << 25  # rows are refined in blocks whose chords hold about this many numbers
+_START = 4  # intervals of the first look …
+_GRADE = 2.0  # … at t = (j/4)²: most of what happens, happens near the baseline
+_ALIKE = 0.3  # the relative difference to its neighbours under which an interval is taken to be smooth …
+_VERY_ALIKE = 0.1  # … and so smooth that other nodes may do better
+_SAFETY = 1.05  # the estimate is raised by this, docs/design/0003-chords.md has how often it is then exceeded …
+_BIAS = 1.5  # … and this is for alike intervals, whose errors add up
+_KINKED = 1.1  # errors of unlike intervals fall like pieces^-this …
+_KINKED_COARSE = 0.85  # … and more slowly from a coarse look
+_SMOOTH = 2.0  # those of alike ones
+_COARSE = 0.2  # a look with more relative error than this is coarse
+_EVENNESS = 0.4  # pieces go like error^this: less than the best exponent for known errors, because they are not
+_WORTH = 1.25  # an interval that should be this many is laid anew
+_MOST_PIECES = 16  # one interval becomes, in one round
+_BLOCK_ELEMENTS = 1 << 25  # paths are refined in blocks whose chords hold about this many numbers
+_SMOOTH_COST = 17  # gradients of the first try with Clenshaw–Curtis nodes
 
 
 @part
 class Adaptive:
-    """As many gradients as the tolerance needs: the relative L2 error of each row's share is brought below ``tol``.
+    """As many gradients as the tolerance needs: the relative L2 error is brought below ``tol``.
 
-    tol            relative to the norm of the row's share
-    max_gradients  per row; a row that needs more is returned as it is, with its error, and is not ``converged``
+    tol            relative to the norm of the path's share, or of the weighted sum where weights are known (``Segment.weights``)
+    max_gradients  per path (reference × example); one that needs more is returned as it is, with its error, and not ``converged``
 
-    Returns shares with their estimated error. Cost: 9 gradients per row for smooth networks, about 45 for EfficientNet-Lite0 from black at 5 %.
+    Open-loop segments are looked at with 4 chords and laid anew where those are not alike. On segments whose path has paid for both
+    ends (descents, guided paths), nodes are added between by halving.
+
+    Returns shares with their estimated errors, whose weighted squares add up to that of the sum. Cost: 5 gradients per path for
+    nearly linear networks, about 25 for EfficientNet-Lite0 from black at 10 %.
     """
 
     tol: float = 0.05
@@ -53,59 +76,192 @@ class Adaptive:
             raise InputError(f"max_gradients is at least {_START + 1}, not {self.max_gradients}.")
 
     def __call__(self, field: Field, segment: Segment) -> Integrated:
+        if segment.at_start is not None and segment.at_end is not None:
+            return between(field, segment, self.tol, self.max_gradients)
+        return self.look(field, segment).refined(segment.weights)
+
+    def look(self, field: Field, segment: Segment) -> Looked:
+        """A first look at every path, to be refined when it is known how much each counts."""
+        pieces = segment.leading[0]
+        each = max(1, -(-_START // pieces))
+        grid = torch.linspace(0, 1, each + 1, dtype=segment.start.dtype, device=segment.start.device)
+        grid = grid**_GRADE if pieces == 1 else grid
+        blocks = []
+        for place in _blocks(segment):
+            lines = Lines.of(field, segment, place)
+            blocks.append((place, _Refining(self, lines, lines.on_grid(grid))))
+        return Looked(segment, blocks)
+
+
+@dataclass(frozen=True, eq=False)
+class Looked:
+    """Paths that have been looked at, and can be refined."""
+
+    segment: Segment
+    blocks: list[tuple[Tensor, _Refining]]
+
+    def refined(self, weights: Tensor | None = None, tol: float | None = None) -> Integrated:
+        """Shares within the tolerance: each path's, or that of the sum weighed by ``weights`` (R, B). May be asked again."""
+        segment = self.segment
         leading, inner = segment.leading, segment.start.shape[3:]
         share = segment.start.new_zeros(leading[0] * leading[1] * leading[2], *inner)
         error = share.new_zeros(len(share))
         done = torch.ones(len(share), dtype=torch.bool, device=share.device)
-        size = max(1, _BLOCK_ELEMENTS // (32 * max(1, inner.numel())))
-        for place in blocks_of(segment.moving(), size):
-            share[place], error[place], done[place] = self._refine(lines_of(field, segment, place))
-        return Integrated(share.reshape(*leading, *inner), error.reshape(leading), done.reshape(leading))
+        begin, end = (share.new_full((len(share),), float("nan")) for _ in range(2))
+        for place, block in self.blocks:
+            _, r, b = torch.unravel_index(place, leading)
+            if weights is None:
+                group, weight = block.lines.chain, segment.start.new_ones(len(place))
+            else:
+                group, weight = torch.unique_consecutive(b, return_inverse=True)[1], weights[r, b].to(share)
+            asked = _Asked(group, weight, block.rule.tol if tol is None else tol)
+            block.refine(asked)
+            share[place], error[place], done[place] = block.state(asked)
+            begin[place], end[place] = block.begin, block.end
+        shaped = (numbers.reshape(leading) for numbers in (error, done, begin, end))
+        return Integrated(share.reshape(*leading, *inner), *shaped)
 
-    def _refine(self, lines: Lines) -> tuple[Tensor, Tensor, Tensor]:
-        rows = torch.arange(len(lines.start), device=lines.start.device)
-        grid = torch.linspace(0, 1, _START + 1, dtype=lines.start.dtype, device=rows.device) ** _GRADE
-        known = lines.on_grid(grid)
-        spent = torch.full_like(rows, _START + 1)
+
+def _blocks(segment: Segment) -> list[Tensor]:
+    """The pieces that move, path by path and example by example, in blocks of whole paths and, if they fit, whole examples."""
+    pieces, references, batch = segment.leading
+    place = segment.moving()
+    if not len(place):
+        return []
+    _, r, b = torch.unravel_index(place, (pieces, references, batch))
+    path = b * references + r
+    order = torch.argsort(path, stable=True)
+    size = max(1, _BLOCK_ELEMENTS // (32 * pieces * max(1, segment.start[0, 0, 0].numel())))
+    if size >= references:
+        size -= size % references
+    return list(
+        torch.split(place[order], torch.unique_consecutive(path[order] // size, return_counts=True)[1].tolist())
+    )
+
+
+@dataclass(frozen=True, eq=False)
+class _Asked:
+    """What is to be known: the sum of every ``group`` (M,) of lines, weighed by ``weight`` (M,), to a relative error ``tol``."""
+
+    group: Tensor
+    weight: Tensor
+    tol: float
+
+
+class _Refining:
+    """Some paths, the intervals that are known of them, and what those have cost.
+
+    begin, end  (M,) F at both ends of every line
+    """
+
+    def __init__(self, rule: Adaptive, lines: Lines, known: Intervals) -> None:
+        self.rule = rule
+        self.lines = lines
+        self.known = known
+        self.chains = int(lines.chain[-1]) + 1
+        self.spent = lines.cost(known, self.chains)
+        self.tried = torch.zeros(self.chains, dtype=torch.bool, device=lines.start.device)
+        self.begin, self.end = lines.ends(known)
+
+    def state(self, asked: _Asked) -> tuple[Tensor, Tensor, Tensor]:
+        """Shares, errors and whether they suffice, per line (M,)."""
+        group, weight = asked.group, asked.weight
+        shares, goal, errors, total, _ = self._judged(asked)
+        own = errors.new_zeros(len(self.lines)).index_add_(0, self.known.line, errors.square())
+        # Each line's error is raised so that the weighted squares add up to what the sum may be wrong by.
+        squares = torch.zeros_like(total).index_add_(0, group, weight.square() * own)
+        raised = total / squares.sqrt().clamp_min(torch.finfo(total.dtype).tiny)
+        return shares, own.sqrt() * raised[group], (total <= goal)[group]
+
+    def refine(self, asked: _Asked) -> None:
+        """Lay intervals anew until the weighted sum over every group of lines is within the tolerance, or the gradients are spent."""
+        group, weight = asked.group, asked.weight
         while True:
-            share = known.sums(len(rows))
-            errors, error = known.errors(len(rows))
-            error = _SAFETY * error
-            goal = self.tol * share.flatten(1).norm(dim=1)
-            busy = (error > goal) & (spent < self.max_gradients)
+            _, goal, errors, total, unlike = self._judged(asked)
+            chain = self.known.chain
+            busy = (total > goal)[group][self.known.line] & (self.spent < self.rule.max_gradients)[chain]
             if not bool(busy.any()):
-                return share, error, error <= goal
-            pieces = self._pieces(errors, known.row, goal / _SAFETY, len(rows))
-            pieces = self._affordable(
-                torch.where(busy[known.row], pieces, 1), errors, known.row, self.max_gradients - spent
-            )
-            cut = pieces > 1
+                return
+            counted = errors * weight[self.known.line]
+            pieces = self._pieces(counted, unlike < _ALIKE, group[self.known.line], goal, asked.tol) * busy
+            if self._smoothly(pieces, unlike, asked, goal):
+                continue
+            cut = self._affordable(pieces, counted)
             if not bool(cut.any()):
-                return share, error, error <= goal
-            spent = spent.index_add_(0, known.row[cut], pieces[cut] + 1)
-            known = known.without(cut).joined(lines.cut(known, cut, pieces))
+                return
+            laid = self.lines.regridded(self.known.at(cut), pieces[cut])
+            self.spent += self.lines.cost(laid, self.chains)
+            self.known = self.known.at(~cut).joined(laid)
+
+    def _judged(self, asked: _Asked) -> tuple[Tensor, Tensor, Tensor, Tensor, Tensor]:
+        """Shares per line; per group the error that is allowed; errors per interval; per group the error; how unlike their neighbours they are."""
+        group, weight = asked.group, asked.weight
+        known, groups = self.known, int(group[-1]) + 1
+        shares = self.lines.shares(known)
+        paths = shares.new_zeros(self.chains, *shares.shape[1:]).index_add_(0, self.lines.chain, shares)
+        change = self.spent.new_zeros(self.chains, dtype=shares.dtype).index_add_(0, known.chain, known.change)
+        rate = paths.flatten(1).norm(dim=1) / change.abs().clamp_min(torch.finfo(change.dtype).tiny)
+        errors, unlike = self.lines.errors(known, rate)
+        alike = unlike < _ALIKE
+        sums = shares.new_zeros(groups, *shares.shape[1:]).index_add_(0, group, shares * over(weight, shares))
+        counted, owner = errors * weight[known.line], group[known.line]
+        together = counted.new_zeros(groups).index_add_(0, owner, torch.where(alike, counted, 0))
+        apart = counted.new_zeros(groups).index_add_(0, owner, torch.where(alike, 0, counted.square()))
+        total = ((_BIAS * together).square() + _SAFETY**2 * apart).sqrt()
+        return shares, asked.tol * sums.flatten(1).norm(dim=1), errors, total, unlike
 
     @staticmethod
-    def _affordable(pieces: Tensor, errors: Tensor, row: Tensor, room: Tensor) -> Tensor:
-        """The same pieces; in rows that would overspend, as many of the worst intervals as can be paid for, in two."""
-        cost = torch.where(pieces > 1, pieces + 1, 0)
-        over = torch.zeros_like(room).index_add_(0, row, cost) > room
-        worst_first = torch.argsort(errors, descending=True, stable=True)
-        worst_first = worst_first[torch.argsort(row[worst_first], stable=True)]
-        first = torch.zeros_like(room).index_add_(0, row, torch.ones_like(row)).cumsum(0).roll(1)
-        first[0] = 0
-        rank = torch.empty_like(row)
-        rank[worst_first] = torch.arange(len(row), device=row.device) - first[row[worst_first]]
-        last = torch.where((pieces > 1) & (rank < (room // 3)[row]), 2, 1)
-        return torch.where(over[row], last, pieces)
-
-    @staticmethod
-    def _pieces(errors: Tensor, row: Tensor, goal: Tensor, rows: int) -> Tensor:
-        """The fewest pieces whose errors, falling like p^-3/2, add up (in squares) to the goal of their row."""
-        root = errors.sqrt()
-        total = errors.new_zeros(rows).index_add_(0, row, root)
-        scale = (total / goal.square().clamp_min(torch.finfo(goal.dtype).tiny)).pow(1 / 3)
-        pieces = (scale[row] * root).round().clamp(1, _MOST_PIECES).long()
-        # Rounding may leave nothing to cut where something must be: then the worst interval of the row is.
-        worst = errors >= errors.new_zeros(rows).scatter_reduce_(0, row, errors, "amax")[row]
+    def _pieces(errors: Tensor, alike: Tensor, owner: Tensor, goal: Tensor, tol: float) -> Tensor:
+        """As many pieces (n,) as bring the errors, falling like p^−q, down (in squares) to the goal of their group."""
+        tiny = torch.finfo(goal.dtype).tiny
+        squares = torch.zeros_like(goal).index_add_(0, owner, errors.square()).clamp_min(tiny)
+        smooth = torch.zeros_like(goal).index_add_(0, owner, torch.where(alike, errors.square(), 0)) / squares
+        coarse = squares.sqrt() * tol > _COARSE * goal
+        kinked = torch.where(coarse, _KINKED_COARSE, _KINKED).to(goal)
+        q = (kinked + (_SMOOTH - kinked) * smooth)[owner]
+        part = errors**_EVENNESS
+        excess = torch.zeros_like(goal).index_add_(0, owner, errors ** (2 - 2 * _EVENNESS * q))
+        pieces = part * (excess / (goal / _SAFETY).square().clamp_min(tiny))[owner] ** (0.5 / q)
+        # One round goes only so far; where errors are in one place, the rest waits until more is known.
+        most = torch.zeros_like(goal).scatter_reduce_(0, owner, pieces, "amax")
+        pieces = pieces * (_MOST_PIECES / most.clamp_min(_MOST_PIECES))[owner]
+        # Where nothing seems worth it and something must be done, the worst interval is laid anew.
+        worst = errors >= torch.zeros_like(goal).scatter_reduce_(0, owner, errors, "amax")[owner]
         return torch.where(worst, pieces.clamp_min(2), pieces)
+
+    def _affordable(self, pieces: Tensor, errors: Tensor) -> Tensor:
+        """Which intervals are laid anew: all that are worth it; in paths that would overspend, the worst that can be paid for."""
+        chain = self.known.chain
+        cost = torch.where(pieces >= _WORTH, pieces.ceil().clamp_min(2) + 1, 0)
+        order = torch.argsort(errors, descending=True, stable=True)
+        order = order[torch.argsort(chain[order], stable=True)]
+        running = cost[order].cumsum(0)
+        per_chain = cost.new_zeros(self.chains).index_add_(0, chain, cost)
+        before = per_chain.cumsum(0) - per_chain
+        running = running - before[chain[order]]
+        fits = torch.empty_like(chain, dtype=torch.bool)
+        fits[order] = running <= (self.rule.max_gradients - self.spent)[chain[order]]
+        return (cost > 0) & fits
+
+    def _smoothly(self, pieces: Tensor, unlike: Tensor, asked: _Asked, goal: Tensor) -> bool:
+        """Integrate paths that are smooth all along by Clenshaw–Curtis nodes, where those are fewer; whether any were."""
+        known, chains, group, weight = self.known, self.chains, asked.group, asked.weight
+        need = pieces.new_zeros(chains).index_add_(0, known.chain, pieces)
+        rough = torch.zeros_like(self.tried).index_fill_(0, known.chain[unlike > _VERY_ALIKE], True)
+        single = torch.bincount(self.lines.chain, minlength=chains) == 1
+        room = self.spent + _SMOOTH_COST <= self.rule.max_gradients
+        chosen = (need > _SMOOTH_COST) & ~rough & ~self.tried & single & room
+        if not bool(chosen.any()):
+            return False
+        self.tried |= chosen
+        line = chosen[self.lines.chain].nonzero()[:, 0]
+        members = torch.bincount(group, minlength=len(goal))[group]
+        enough = (goal[group] / (_SAFETY * weight * members.sqrt()).clamp_min(torch.finfo(goal.dtype).tiny))[line]
+        found, nodes = spectral(self.lines.some(line), enough, self.rule.max_gradients - self.spent[chosen])
+        self.spent[chosen] += nodes
+        better = found.known < enough
+        keep = line[better]
+        gone = torch.zeros(len(self.lines), dtype=torch.bool, device=line.device).index_fill_(0, keep, True)
+        exact = found.at(better).on(keep, self.lines.chain[keep])
+        self.known = known.at(~gone[known.line]).joined(exact)
+        return True

@@ -23,11 +23,14 @@ class Integrated:
     """A share, and what its rule knows about it.
 
     share (K, R, B, \\*s);  error (K, R, B) the estimated L2 error, NaN where the rule estimates none;  converged (K, R, B)
+    begin, end (K, R, B) F at the pieces' ends where the rule came by it, NaN elsewhere; None where it did not
     """
 
     share: Tensor
     error: Tensor
     converged: Tensor
+    begin: Tensor | None = None
+    end: Tensor | None = None
 
     @classmethod
     def ensure(cls, found: Tensor | Integrated) -> Integrated:

@@ -1,8 +1,8 @@
-"""Intervals of straight lines, and the chords along them: what rules that look before they leap are made of."""
+"""Intervals of paths, and the chords along them: what rules that look before they leap are made of."""
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import torch
 from torch import Tensor
@@ -11,146 +11,224 @@ from ..field import Field
 from ..segment import Evaluation, Segment
 from ..shapes import over
 
-_ALIKE = 0.3  # relative difference to the neighbours under which a segment is taken to be smooth
-
-
-def blocks_of(place: Tensor, size: int) -> tuple[Tensor, ...]:
-    """``place`` in blocks of at most ``size``; none where there is nothing."""
-    return torch.split(place, size) if len(place) else ()
-
-
-def lines_of(field: Field, segment: Segment, place: Tensor) -> Lines:
-    """The pieces that ``place`` numbers."""
-    k, r, b = torch.unravel_index(place, segment.leading)
-    return Lines(field, segment.start[k, r, b], segment.end[k, r, b], b)
-
 
 @dataclass(frozen=True, eq=False)
 class Intervals:
-    """Intervals of several rows' segments, by row and then along it.
+    """Intervals of several lines, by line and then along it.
 
-    a, b     (n,) where each begins and ends
-    density  (n, \\*s) Δ ⊙ mean gradient
-    change   (n,) F(b) − F(a), which came with the gradients
+    line    (n,) which line each is on, and chain (n,) which path that line is a piece of
+    a, b    (n,) where each begins and ends on its line, from 0 to 1
+    slope   (n, \\*s) the mean gradient
+    value   (n,) F(b), and change (n,) F(b) − F(a), which came with the gradients
+    known   (n,) the error, where something better than its neighbours has told it; else NaN
     """
 
-    row: Tensor
+    line: Tensor
+    chain: Tensor
     a: Tensor
     b: Tensor
-    density: Tensor
+    slope: Tensor
+    value: Tensor
     change: Tensor
+    known: Tensor
 
-    def sums(self, rows: int) -> Tensor:
-        """Δ ⊙ ∫ gradient of each row (rows, \\*s)."""
-        shares = self.density * over(self.b - self.a, self.density)
-        return self.density.new_zeros(rows, *self.density.shape[1:]).index_add_(0, self.row, shares)
+    @property
+    def length(self) -> Tensor:
+        return self.b - self.a
 
-    def errors(self, rows: int) -> tuple[Tensor, Tensor]:
-        """What each interval may be wrong by (n,), and what each row may be (rows,).
+    def at(self, which: Tensor) -> Intervals:
+        """Some of them: a mask or numbers (m,)."""
+        return Intervals(*(part[which] for part in self._parts()))
 
-        An interval is judged by its neighbours, and by what its chord misses of the change of F, at the rate at which changes of F
-        turn into attributions in its row. Errors of unlike neighbours are independent; those of alike ones may well be of one
-        sign, and are added up.
-        """
-        error, ratio = self._by_neighbours()
-        shares, change = self.sums(rows), self._per_row(self.change, rows)
-        rate = shares.flatten(1).norm(dim=1) / change.abs().clamp_min(torch.finfo(change.dtype).tiny)
-        explained = self.density.flatten(1).sum(1) * (self.b - self.a)
-        defect = (explained - self.change).abs() * rate[self.row]
-        # What rounding alone makes of a difference of two values is no defect.
-        rounding = 64 * torch.finfo(defect.dtype).eps * self.density.flatten(1).norm(dim=1) * (self.b - self.a)
-        error = torch.maximum(error, torch.where(defect > rounding, defect, 0))
-        alike = ratio < _ALIKE
-        together = self._per_row(torch.where(alike, error, 0), rows)
-        apart = self._per_row(torch.where(alike, 0, error.square()), rows)
-        return error, (together.square() + apart).sqrt()
-
-    def _per_row(self, numbers: Tensor, rows: int) -> Tensor:
-        return numbers.new_zeros(rows).index_add_(0, self.row, numbers)
-
-    def _by_neighbours(self) -> tuple[Tensor, Tensor]:
-        """The error that an interval's difference to its neighbours suggests, and that difference relative to itself (n,)."""
-        length = self.b - self.a
-        size = self.density.flatten(1).norm(dim=1) * length
-        beside = self.row[1:] == self.row[:-1]
-        jump = (self.density[1:] - self.density[:-1]).flatten(1).norm(dim=1) * beside
-        met = torch.zeros_like(length)
-        met[1:] += beside
-        met[:-1] += beside
-        jumps = torch.zeros_like(length)
-        jumps[1:] += jump
-        jumps[:-1] += jump
-        difference = length * jumps / met.clamp_min(1)
-        ratio = difference / size.clamp_min(torch.finfo(size.dtype).tiny)
-        # A share of nothing beside a large one is as uncertain as its neighbours are large.
-        doubt: Tensor = 0.45 * ratio**2 / (1 + 0.6 * ratio**2)
-        return torch.maximum(size, difference * (ratio > 2)) * doubt, ratio
-
-    def without(self, cut: Tensor) -> Intervals:
-        return self._at(~cut)
+    def on(self, line: Tensor, chain: Tensor) -> Intervals:
+        """The same intervals, of lines and paths that are numbered otherwise."""
+        return replace(self, line=line, chain=chain)
 
     def joined(self, other: Intervals) -> Intervals:
         both = Intervals(*(torch.cat(pair) for pair in zip(self._parts(), other._parts(), strict=True)))
         order = torch.argsort(both.a, stable=True)
-        return both._at(order[torch.argsort(both.row[order], stable=True)])
-
-    def _at(self, which: Tensor) -> Intervals:
-        return Intervals(*(part[which] for part in self._parts()))
+        return both.at(order[torch.argsort(both.line[order], stable=True)])
 
     def _parts(self) -> tuple[Tensor, ...]:
-        return self.row, self.a, self.b, self.density, self.change
+        return (
+            self.line,
+            self.chain,
+            self.a,
+            self.b,
+            self.slope,
+            self.value,
+            self.change,
+            self.known,
+        )
 
 
 @dataclass(frozen=True, eq=False)
 class Lines:
-    """The straight lines that are integrated: start, end (M, \\*s), and the example each belongs to."""
+    """Straight lines that are integrated, the pieces of a path one after the other.
+
+    start, end (M, \\*s);  example (M,) which each belongs to;  chain (M,) which path it is a piece of, in order
+    """
 
     field: Field
     start: Tensor
     end: Tensor
     example: Tensor
+    chain: Tensor
 
-    def on_grid(self, grid: Tensor) -> Intervals:
-        """The intervals between the points of ``grid`` (n+1,), the same for every line."""
-        rows = torch.arange(len(self.start), device=grid.device)
-        return self.chords(
-            rows.repeat_interleave(len(grid) - 1), grid[:-1].repeat(len(rows)), grid[1:].repeat(len(rows))
+    @classmethod
+    def of(cls, field: Field, segment: Segment, place: Tensor) -> Lines:
+        """The pieces (K, R, B) that ``place`` numbers, path by path if ``place`` has them so."""
+        k, r, b = torch.unravel_index(place, segment.leading)
+        path = r * segment.leading[2] + b
+        chain = torch.unique_consecutive(path, return_inverse=True)[1]
+        return cls(field, segment.start[k, r, b], segment.end[k, r, b], b, chain)
+
+    def __len__(self) -> int:
+        return len(self.start)
+
+    def some(self, which: Tensor) -> Lines:
+        """Some of the lines, as chains of their own."""
+        chain = torch.unique_consecutive(self.chain[which], return_inverse=True)[1]
+        return replace(
+            self,
+            start=self.start[which],
+            end=self.end[which],
+            example=self.example[which],
+            chain=chain,
         )
 
-    def cut(self, known: Intervals, cut: Tensor, pieces: Tensor) -> Intervals:
-        """The chosen intervals in ``pieces`` equal parts each."""
-        many = pieces[cut]
-        row, a, b = (side[cut].repeat_interleave(many) for side in (known.row, known.a, known.b))
-        part = torch.arange(len(row), device=row.device) - (many.cumsum(0) - many).repeat_interleave(many)
-        whole = many.repeat_interleave(many).to(a.dtype)
-        return self.chords(row, a + (b - a) * part / whole, a + (b - a) * (part + 1) / whole)
+    def shares(self, known: Intervals) -> Tensor:
+        """Δ ⊙ ∫ gradient of each line (M, \\*s)."""
+        mean = torch.zeros_like(self.start)
+        mean.index_add_(0, known.line, known.slope * over(known.length, known.slope))
+        return mean * (self.end - self.start)
 
-    def chords(self, row: Tensor, a: Tensor, b: Tensor) -> Intervals:
-        """The chords of intervals [a, b] (n,) of the lines ``row`` (n,), given along each line in order."""
-        begins = torch.ones_like(row, dtype=torch.bool)
-        begins[1:] = (row[1:] != row[:-1]) | ((a[1:] - b[:-1]).abs() > 1e-6)
+    def errors(self, known: Intervals, rate: Tensor) -> tuple[Tensor, Tensor]:
+        """What each interval may be wrong by (n,), and its difference to its neighbours relative to itself (n,).
+
+        An interval is judged by its neighbours, and by what its chord misses of the change of F, at the ``rate`` (chains,) at
+        which changes of F turn into attributions.
+        """
+        own = known.slope * (self.end - self.start)[known.line]
+        size = own.flatten(1).norm(dim=1) * known.length
+        difference = self._differences(known) * known.length
+        ratio = difference / size.clamp_min(torch.finfo(size.dtype).tiny)
+        # A share of nothing beside a large one is as uncertain as its neighbours are large.
+        error = torch.maximum(size, difference * (ratio > 2)) * 0.45 * ratio**2 / (1 + 0.6 * ratio**2)
+        defect = (own.flatten(1).sum(1) * known.length - known.change).abs() * rate[known.chain]
+        # What rounding alone makes of a difference of two values is no defect.
+        error = torch.maximum(error, torch.where(defect > 64 * torch.finfo(size.dtype).eps * size, defect, 0))
+        told = ~known.known.isnan()
+        return torch.where(told, known.known, error), torch.where(told, 0, ratio)
+
+    def _differences(self, known: Intervals) -> Tensor:
+        """‖(slope − neighbour's slope) ⊙ Δ‖, the mean over the neighbours that an interval has on its path (n,)."""
+        beside = known.chain[1:] == known.chain[:-1]
+        step = self.end - self.start
+        jump = known.slope[1:] - known.slope[:-1]
+        after = (jump * step[known.line[1:]]).flatten(1).norm(dim=1) * beside
+        if bool((known.line[1:] == known.line[:-1])[beside].all()):
+            before = after
+        else:  # at a corner of the path the two neighbours go different ways
+            before = (jump * step[known.line[:-1]]).flatten(1).norm(dim=1) * beside
+        met, jumps = torch.zeros_like(known.a), torch.zeros_like(known.a)
+        met[1:] += beside
+        met[:-1] += beside
+        jumps[1:] += after
+        jumps[:-1] += before
+        return jumps / met.clamp_min(1)
+
+    def on_grid(self, grid: Tensor) -> Intervals:
+        """The intervals between the points of ``grid`` (n+1,), the same on every line."""
+        lines = torch.arange(len(self), device=grid.device)
+        return self.chords(
+            lines.repeat_interleave(len(grid) - 1), grid[:-1].repeat(len(lines)), grid[1:].repeat(len(lines))
+        )
+
+    def regridded(self, old: Intervals, pieces: Tensor) -> Intervals:
+        """New intervals in place of ``old`` ones, as dense as ``pieces`` (n,) per old interval asks.
+
+        Old intervals that follow one another are taken as one stretch, in which new ones are laid freely.
+        """
+        stretch = torch.ones_like(old.line, dtype=torch.bool)
+        stretch[1:] = (old.line[1:] != old.line[:-1]) | (old.a[1:] != old.b[:-1])
+        number = stretch.cumsum(0) - 1
+        stretches = int(number[-1]) + 1
+        wanted = pieces.new_zeros(stretches).index_add_(0, number, pieces)
+        held = torch.zeros(stretches, device=pieces.device, dtype=torch.long)
+        held.index_add_(0, number, torch.ones_like(number))
+        count = torch.maximum(wanted.ceil().long(), held + 1)
+        # The pieces asked for, added up along each stretch and scaled to its count, are a clock that ticks once per new interval.
+        ticks = (pieces / wanted[number] * count[number]).double().cumsum(0)
+        before = ticks - (pieces / wanted[number] * count[number]).double()
+        first = count.cumsum(0) - count
+        place = torch.arange(int(count.sum()), device=pieces.device)
+        owner = torch.repeat_interleave(torch.arange(stretches, device=pieces.device), count)
+        inside = torch.searchsorted(ticks, place.double(), right=True).clamp_max(len(old.a) - 1)
+        inside = torch.maximum(inside, stretch.nonzero()[:, 0][owner])
+        share = ((place - before[inside]) / (ticks[inside] - before[inside])).clamp(0, 1).to(old.a)
+        a = old.a[inside] + share * (old.b[inside] - old.a[inside])
+        begins, ends = stretch.nonzero()[:, 0], torch.cat([stretch[1:], stretch.new_ones(1)]).nonzero()[:, 0]
+        a[first] = old.a[begins]
+        b = torch.cat([a[1:], a[:1]])
+        b[first + count - 1] = old.b[ends]
+        return self.chords(old.line[begins][owner], a, b)
+
+    def chords(self, line: Tensor, a: Tensor, b: Tensor) -> Intervals:
+        """The chords of intervals [a, b] (n,) of the lines ``line`` (n,), given along each line in order."""
+        begins = self._begins(line, a, b)
         # Nodes: every interval's end, and before each run its start.
-        place = torch.arange(len(row), device=row.device) + begins.cumsum(0)
+        place = torch.arange(len(line), device=line.device) + begins.cumsum(0)
         nodes = int(place[-1]) + 1
-        lines, t = row.new_zeros(nodes), a.new_zeros(nodes)
-        lines[place], t[place] = row, b
-        lines[place[begins] - 1], t[place[begins] - 1] = row[begins], a[begins]
-        first = torch.zeros(nodes, dtype=torch.bool, device=row.device)
+        lines, t = line.new_zeros(nodes), a.new_zeros(nodes)
+        lines[place], t[place] = line, b
+        lines[place[begins] - 1], t[place[begins] - 1] = line[begins], a[begins]
+        first = torch.zeros(nodes, dtype=torch.bool, device=line.device)
         first[place[begins] - 1] = True
-        interval = torch.full((nodes,), -1, device=row.device)
-        interval[place] = torch.arange(len(row), device=row.device)
-        density = self.start.new_empty(len(row), *self.start.shape[1:])
+        interval = torch.full((nodes,), -1, device=line.device)
+        interval[place] = torch.arange(len(line), device=line.device)
+        slope = self.start.new_empty(len(line), *self.start.shape[1:])
         value = a.new_empty(nodes)
 
         def make(part: slice) -> Tensor:
-            begin, end = self.start[lines[part]], self.end[lines[part]]
-            return torch.lerp(begin, end, over(t[part], begin))
+            return self.points(lines[part], t[part])
 
         def keep(part: slice, found: Evaluation) -> None:
             value[part] = found.value
             chord = interval[part] >= 0
-            which = lines[part][chord]
-            density[interval[part][chord]] = found.gradient[chord] * (self.end[which] - self.start[which])
+            slope[interval[part][chord]] = found.gradient[chord]
 
         self.field.stream_chords(self.example[lines], first, make, keep, self.start[0])
-        return Intervals(row, a, b, density, value[place] - value[place - 1])
+        return Intervals(
+            line,
+            self.chain[line],
+            a,
+            b,
+            slope,
+            value[place],
+            value[place] - value[place - 1],
+            torch.full_like(a, float("nan")),
+        )
+
+    def cost(self, laid: Intervals, chains: int) -> Tensor:
+        """The gradients that these chords took of each path (chains,)."""
+        each = 1 + self._begins(laid.line, laid.a, laid.b).long()
+        return each.new_zeros(chains).index_add_(0, laid.chain, each)
+
+    def ends(self, known: Intervals) -> tuple[Tensor, Tensor]:
+        """F at both ends of every line (M,), read off intervals that cover it."""
+        first = torch.searchsorted(known.line, torch.arange(len(self), device=known.line.device))
+        last = torch.cat([first[1:], first.new_tensor([len(known.line)])]) - 1
+        return (known.value - known.change)[first], known.value[last]
+
+    def _begins(self, line: Tensor, a: Tensor, b: Tensor) -> Tensor:
+        """Which intervals do not go on from the one before them, on the same line or the next piece of its path."""
+        begins = torch.ones_like(line, dtype=torch.bool)
+        on = (line[1:] == line[:-1]) & (a[1:] == b[:-1])
+        piece = (self.chain[line[1:]] == self.chain[line[:-1]]) & (line[1:] == line[:-1] + 1)
+        begins[1:] = ~(on | (piece & (a[1:] == 0) & (b[:-1] == 1)))
+        return begins
+
+    def points(self, line: Tensor, t: Tensor) -> Tensor:
+        begin = self.start[line]
+        return torch.lerp(begin, self.end[line], over(t, begin))

@@ -24,14 +24,13 @@ from torch import Tensor
 from ..baseline import Baseline, Constant, Given, Relevant, Uniform, as_baseline
 from ..errors import InputError, UnknownName
 from ..methods import BASELINES, about
-from ..rule import GaussLegendre, Simpson
+from ..rule import Adaptive, GaussLegendre, Rule, Simpson
 
 PHOTO = "photo"
 """The name of the baseline that is one other photograph."""
 
 ONE = ("black",)
 SEVERAL = ("black", "white", "grey", "noise", "noise", PHOTO)
-NODES = 50
 """Of each of several baselines."""
 STEPS, STEP_PIECES, REFERENCES = 25, 2, 2
 """Of IG2: together about 200 gradients, half a minute for EfficientNet-Lite0 on two cores."""
@@ -60,7 +59,8 @@ class Setting:
     photo      one other photograph (C, H, W), where there is one
     pool       photographs (N, C, H, W) to choose IG2's references from, and ``others``, how many of them the model gives another
                class than the picture to explain
-    nodes      gradients per baseline, pieces of Simpson's rule per step of IG2; None for the usual
+    nodes      gradients per baseline, pieces of Simpson's rule per step of IG2; None for as many as the tolerance takes
+    tol        the relative error that maps are integrated to; None for the usual
     """
 
     baselines: tuple[str, ...] = ()
@@ -68,6 +68,7 @@ class Setting:
     pool: Tensor | None = None
     others: int = 0
     nodes: int | None = None
+    tol: float | None = None
 
 
 def method(name: str, setting: Setting) -> Any:
@@ -84,9 +85,14 @@ def method(name: str, setting: Setting) -> Any:
     accepted = inspect.signature(build).parameters
     recipe = _BY_NAME.get(name) or _BY_ARGUMENT.get(_first_argument(name), _bare)
     options = recipe(setting)
-    if setting.nodes is not None:
-        options.setdefault("rule", GaussLegendre(setting.nodes))
+    options.setdefault("rule", _rule(setting))
     return build(**{key: value for key, value in options.items() if key in accepted})
+
+
+def _rule(setting: Setting) -> Rule:
+    if setting.nodes is not None:
+        return GaussLegendre(setting.nodes)
+    return Adaptive() if setting.tol is None else Adaptive(setting.tol)
 
 
 def check(methods: Iterable[str], baselines: Iterable[str]) -> None:
@@ -122,7 +128,7 @@ def _one(setting: Setting) -> dict[str, Any]:
 
 def _several(setting: Setting) -> dict[str, Any]:
     made = baselines(setting.baselines or SEVERAL, setting.photo)
-    return {"baselines": made, "references": made, "rule": GaussLegendre(setting.nodes or NODES)}
+    return {"baselines": made, "references": made}
 
 
 def _bare(setting: Setting) -> dict[str, Any]:
@@ -138,7 +144,7 @@ def _ig2(setting: Setting) -> dict[str, Any]:
     return {
         "references": references,
         "steps": STEPS,
-        "rule": Simpson(setting.nodes or STEP_PIECES),
+        "rule": Simpson(setting.nodes or STEP_PIECES) if setting.tol is None else Adaptive(setting.tol),
         "record": ("path",),
     }
 

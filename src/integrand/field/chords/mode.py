@@ -1,0 +1,41 @@
+"""The mode that sees every operation of a forward pass."""
+
+from __future__ import annotations
+
+from typing import Any
+
+from torch import Tensor
+from torch.overrides import TorchFunctionMode
+
+from .rows import Rows, tensors
+from .table import TABLE
+
+
+class Chords(TorchFunctionMode):
+    """While this lasts, backward passes follow chords: row i's from row ``before[i]`` (N,)."""
+
+    def __init__(self, before: Tensor) -> None:
+        super().__init__()
+        self.rows = Rows(before)
+
+    def __torch_function__(self, func: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
+        kwargs = kwargs or {}
+        made = NotImplemented
+        entry = TABLE.get(func)
+        if entry is not None:
+            made = self._chord(entry.make, entry.composite, args, kwargs)
+        if made is NotImplemented:
+            made = func(*args, **kwargs)
+        self.rows.follow(func, args, kwargs, made)
+        return made
+
+    def _chord(self, make: Any, composite: bool, args: Any, kwargs: Any) -> Any:
+        if not args and "input" in kwargs:
+            kwargs = dict(kwargs)
+            args = (kwargs.pop("input"),)
+        if not any(map(self.rows.moves, tensors((*args, *kwargs.values())))):
+            return NotImplemented
+        if composite:
+            with self:
+                return make(*args, **kwargs)
+        return make(self.rows, *args, **kwargs)

@@ -1,0 +1,245 @@
+"""Normalisations: what is divided by its own size.
+
+    y = c/σ,   c = u − mean u (or u itself),   σ² = mean c² + ε
+
+y σ = c gives Δy = (Δc − ȳ Δσ)/σ̄ and Δσ = mean(c̄ Δc)/σ̄. That would do, but it lets directions other than that of Δc count as 1/σ̄, whereas on a
+straight way from c_a to c_b they count as
+
+    Λ = ∫₀¹ dt/σ(t) = (1/σ̄) artanh(x)/x,      x = ℓ/(σ_a + σ_b),   ℓ² = mean (Δc)²
+
+(the potential of a line segment, √ε being the distance of its line). With Π the projection onto Δc,
+
+    Δy = [Λ (1 − Π) + Π/σ̄] Δc − ȳ mean(c̄ Δc)/σ̄²
+
+is just as complete, and from c_a = 0, where σ is √ε and all of the normalisation happens within t < √ε, it is the integral itself.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from math import prod
+from typing import Any
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor
+
+from .elementwise import secant
+from .products import owns, tail
+from .rows import Rows, outer
+from .table import chord, composite, spelled
+
+
+def normalised(rows: Rows, u: Tensor, groups: int, eps: float, *, centred: bool = True) -> Tensor:
+    """y for ``u`` cut into ``groups`` equal runs of elements, each of its own mean and size."""
+    return rows.apply(_Normalised, u, groups, eps, centred)
+
+
+class _Normalised(torch.autograd.Function):
+    @staticmethod
+    def forward(ctx: Any, rows: Rows, u: Tensor, groups: int, eps: float, centred: bool) -> Tensor:
+        c = u.reshape(groups, -1)
+        if centred:
+            c = c - c.mean(1, keepdim=True)
+        size = (c.square().mean(1, keepdim=True) + eps).sqrt_()
+        c0, size0 = rows.previous(c, outer(u)), rows.previous(size, outer(u))
+        step, total = c - c0, size + size0
+        length = step.square().mean(1, keepdim=True).sqrt_()
+        # (σ_a + σ_b)² − ℓ², where a difference would lose everything.
+        nearness = 2 * (size * size0 + (c * c0).mean(1, keepdim=True) + eps).clamp_min_(eps)
+        x = length / total
+        more = x * tail(x, ((total + length) / nearness.sqrt()).log())
+        y = c / size
+        ctx.centred = centred
+        ctx.save_for_backward(step, (c + c0), (y + c0 / size0), total, length, more)
+        return y.view(u.shape)
+
+    @staticmethod
+    def backward(ctx: Any, gradient: Tensor) -> tuple[None, Tensor, None, None, None]:
+        step, c, y, total, length, more = ctx.saved_tensors
+        g = gradient.reshape(c.shape)
+        squared = length * length
+        along = torch.where(squared > 0, (g * step).mean(1, keepdim=True) / squared, 0)
+        back = g + more * (g - along * step)
+        back -= c * ((g * y).mean(1, keepdim=True) / (2 * total))
+        back *= 2 / total
+        if ctx.centred:
+            back -= back.mean(1, keepdim=True)
+        return None, back.view(gradient.shape), None, None, None
+
+
+@chord(*spelled("layer_norm"))
+def layer_norm(
+    rows: Rows,
+    u: Any,
+    normalized_shape: Sequence[int],
+    weight: Any = None,
+    bias: Any = None,
+    eps: float = 1e-5,
+    *_: Any,
+    **__: Any,
+) -> Any:
+    found = rows.place(u)
+    if not rows.moves(u) or found is None or found[0] >= u.ndim - len(normalized_shape):
+        return NotImplemented
+    return _affine(normalised(rows, u, u.numel() // prod(normalized_shape), eps), weight, bias)
+
+
+@chord(*spelled("rms_norm"))
+def rms_norm(rows: Rows, u: Any, normalized_shape: Sequence[int], weight: Any = None, eps: float | None = None) -> Any:
+    found = rows.place(u)
+    if not rows.moves(u) or found is None or found[0] >= u.ndim - len(normalized_shape):
+        return NotImplemented
+    eps = torch.finfo(u.dtype).eps if eps is None else eps
+    return _affine(normalised(rows, u, u.numel() // prod(normalized_shape), eps, centred=False), weight, None)
+
+
+@chord(*spelled("group_norm"))
+def group_norm(
+    rows: Rows, u: Any, num_groups: int, weight: Any = None, bias: Any = None, eps: float = 1e-5, *_: Any
+) -> Any:
+    if not rows.moves(u) or outer(u) != 1 or len(u) % rows.count:
+        return NotImplemented
+    return _per_channel(normalised(rows, u, len(u) * num_groups, eps), weight, bias)
+
+
+@chord(F.instance_norm)
+def instance_norm(
+    rows: Rows, u: Any, running_mean: Any = None, running_var: Any = None, weight: Any = None, bias: Any = None,
+    use_input_stats: bool = True, momentum: float = 0.1, eps: float = 1e-5,
+) -> Any:  # fmt: skip
+    if not use_input_stats or not rows.moves(u) or outer(u) != 1 or u.ndim < 3 or len(u) % rows.count:
+        return NotImplemented
+    return _per_channel(normalised(rows, u, len(u) * u.shape[1], eps), weight, bias)
+
+
+def _affine(y: Tensor, weight: Tensor | None, bias: Tensor | None) -> Tensor:
+    y = y if weight is None else y * weight
+    return y if bias is None else y + bias
+
+
+def _per_channel(y: Tensor, weight: Tensor | None, bias: Tensor | None) -> Tensor:
+    shape = (-1, *(1,) * (y.ndim - 2))
+    return _affine(y, *(None if part is None else part.view(shape) for part in (weight, bias)))
+
+
+# --- sizes and spreads ------------------------------------------------------------------------------------------------
+
+
+class _Variance(torch.autograd.Function):
+    """Δ Σ c²/m = Σ 2 c̄ Δc/m, m counting the elements less the correction."""
+
+    @staticmethod
+    def forward(ctx: Any, rows: Rows, u: Tensor, dims: tuple[int, ...], correction: float) -> Tensor:
+        c = u - u.mean(dims, keepdim=True)
+        ctx.dims, ctx.count = dims, max(0.0, prod(u.shape[d] for d in dims) - correction)
+        ctx.save_for_backward(c + rows.previous(c, outer(u)))
+        made: Tensor = c.square().sum(dims, keepdim=True) / ctx.count
+        return made
+
+    @staticmethod
+    def backward(ctx: Any, gradient: Tensor) -> tuple[None, Tensor, None, None]:
+        (twice,) = ctx.saved_tensors
+        return None, twice * (gradient / ctx.count), None, None
+
+
+@chord(*owns("var"))
+def variance(rows: Rows, u: Tensor, *args: Any, **kwargs: Any) -> Any:
+    dims, correction, keepdim = _spread(u, *args, **kwargs)
+    found = rows.place(u)
+    if not dims or found is None or found[0] in dims:
+        return NotImplemented
+    made = rows.apply(_Variance, u, dims, correction)
+    return made if keepdim else made.squeeze(dims)
+
+
+def _spread(
+    u: Tensor, dim: Any = None, unbiased: Any = None, keepdim: bool = False, *, correction: Any = None
+) -> tuple[tuple[int, ...], float, bool]:
+    if isinstance(dim, bool):  # var(unbiased), over everything
+        return (), 0, False
+    if correction is None:
+        correction = 1 if unbiased is None else int(unbiased)
+    dims = () if dim is None else (dim,) if isinstance(dim, int) else tuple(dim)
+    return tuple(d % u.ndim for d in dims), correction, keepdim
+
+
+@composite(*owns("std"))
+def deviation(u: Tensor, *args: Any, **kwargs: Any) -> Tensor:
+    return u.var(*args, **kwargs).sqrt()
+
+
+@composite(torch.var_mean)
+def variance_and_mean(u: Tensor, *args: Any, **kwargs: Any) -> Any:
+    dims, _, keepdim = _spread(u, *args, **kwargs)
+    return (u.var(*args, **kwargs), u.mean(dims, keepdim)) if dims else NotImplemented
+
+
+@composite(torch.std_mean)
+def deviation_and_mean(u: Tensor, *args: Any, **kwargs: Any) -> Any:
+    dims, _, keepdim = _spread(u, *args, **kwargs)
+    return (u.std(*args, **kwargs), u.mean(dims, keepdim)) if dims else NotImplemented
+
+
+class _Length(torch.autograd.Function):
+    """Δ‖u‖ = ū·Δu / mean ‖u‖, and nothing between two zeros."""
+
+    @staticmethod
+    def forward(ctx: Any, rows: Rows, u: Tensor, dims: tuple[int, ...]) -> Tensor:
+        y = torch.linalg.vector_norm(u, 2, dims, keepdim=True)
+        total = y + rows.previous(y, rows.axes(u, y.shape))
+        ctx.save_for_backward(torch.where(total > 0, (u + rows.previous(u)) / total, 0))
+        made: Tensor = y
+        return made
+
+    @staticmethod
+    def backward(ctx: Any, gradient: Tensor) -> tuple[None, Tensor, None]:
+        (direction,) = ctx.saved_tensors
+        return None, gradient * direction, None
+
+
+@chord(torch.linalg.norm)
+def vector_or_matrix_norm(rows: Rows, u: Tensor, *args: Any, **kwargs: Any) -> Any:
+    return norm(rows, u, *args, **kwargs) if len(_order(u, *args, **kwargs)[1]) == 1 else NotImplemented
+
+
+@chord(torch.linalg.vector_norm, *owns("norm"))
+def norm(rows: Rows, u: Tensor, *args: Any, **kwargs: Any) -> Any:
+    order, dims, keepdim = _order(u, *args, **kwargs)
+    found = rows.place(u)
+    if not dims or found is None or found[0] in dims:
+        return NotImplemented
+    if order in (2, 2.0, "fro"):
+        made = rows.apply(_Length, u, dims)
+        return made if keepdim else made.squeeze(dims)
+    if order in (1, 1.0):
+        return secant(rows, torch.abs, u, straight=True).sum(dims, keepdim)
+    return NotImplemented
+
+
+def _order(
+    u: Tensor,
+    first: Any = 2,
+    dim: Any = None,
+    keepdim: bool = False,
+    *,
+    ord: Any = None,
+    p: Any = None,
+    dtype: Any = None,
+    out: Any = None,
+) -> tuple[Any, tuple[int, ...], bool]:
+    order = next((value for value in (ord, p, first) if value is not None), 2)
+    dims = () if dim is None or dtype is not None or out is not None else (dim,) if isinstance(dim, int) else tuple(dim)
+    return order, tuple(d % u.ndim for d in dims), keepdim
+
+
+@composite(F.normalize)
+def normalize(u: Tensor, p: float = 2.0, dim: int = 1, eps: float = 1e-12, out: Any = None) -> Any:
+    return u / u.norm(p, dim, True).clamp_min(eps)
+
+
+@composite(F.cosine_similarity)
+def cosine_similarity(u: Tensor, v: Tensor, dim: int = 1, eps: float = 1e-8) -> Tensor:
+    u, v = torch.broadcast_tensors(u, v)  # type: ignore[no-untyped-call]
+    u, v = (w / torch.linalg.vector_norm(w, 2, dim, True).clamp_min(eps) for w in (u, v))
+    return (u * v).sum(dim)

@@ -1,0 +1,214 @@
+"""Which row is before which, and where the rows are in a tensor.
+
+A chord needs the value that its input had one row earlier. Rows come first in what a model is given, and stay first, alone or
+folded with what follows them (N·T, …), in nearly everything models do; a reshape never changes that. What does is a transposition:
+(N, T, E) → (T, N, E) for models that want time first, or the (3, N, H, T, D) of queries, keys and values. So tensors are seen as
+
+    (P, N, Q)        P numbers of axes before the rows, rows, whatever follows, in the order of their elements
+
+and P is followed through transpositions, slices, stacks, sums and everything that keeps the axes. P = 1 is not written down.
+Where P cannot be told, P = 0: the tensor is left alone by chords and keeps its ordinary gradient. A model that moves rows by a way not
+seen here (an in-place copy, a gather) is taken to have them first; its chords then do not add up, and that is measured.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator, Sequence
+from math import prod
+from typing import Any
+
+import torch
+from torch import Tensor
+
+_TAG = "_integrand_outer"  # on tensors of one pass: their P, where it is not 1
+
+
+def outer(u: Tensor) -> int:
+    found: int = getattr(u, _TAG, 1)
+    return found
+
+
+class Rows:
+    """Rows and the row ``before`` each (N,)."""
+
+    def __init__(self, before: Tensor) -> None:
+        self.before = before
+        self.count = len(before)
+        place = torch.arange(self.count, device=before.device)
+        first = before == place
+        # Rows that begin a run, if every other row comes right after the one before it, as rows of a path do.
+        self.first = first.nonzero()[:, 0] if bool((first | (before == place - 1)).all()) else None
+
+    def moves(self, value: Any) -> bool:
+        """Whether a value depends on the rows in a way that chords can follow. (A leaf is a parameter, not a row.)"""
+        return isinstance(value, Tensor) and value.grad_fn is not None and self.place(value) is not None
+
+    def previous(self, u: Tensor, axes: int | None = None) -> Tensor:
+        """What every row's predecessor has in its place; ``axes`` is P, for tensors made inside a chord."""
+        axes = outer(u) if axes is None else axes
+        if axes == 1:
+            return u.reshape(self.count, -1).index_select(0, self.before).view(u.shape)
+        return u.reshape(axes, self.count, -1).index_select(1, self.before).view(u.shape)
+
+    def mean(self, u: Tensor) -> Tensor:
+        """(u_a + u_b) / 2."""
+        return self.previous(u).lerp_(u, 0.5)
+
+    def apply(self, function: Any, *arguments: Any) -> Tensor:
+        """A ``torch.autograd.Function`` whose first argument is these rows."""
+        made: Tensor = function.apply(self, *arguments)
+        return made
+
+    def alike(self, made: Tensor, u: Tensor) -> Tensor:
+        """``made`` inside a chord, with its rows where those of ``u`` are."""
+        if outer(u) != 1:
+            setattr(made, _TAG, outer(u))
+        return made
+
+    def place(self, u: Tensor) -> tuple[int, int] | None:
+        """The axis that holds the rows, and how much of it comes before them."""
+        return place(u.shape, outer(u), self.count)
+
+    def axes(self, u: Tensor, shape: Sequence[int]) -> int:
+        """P of a tensor of this ``shape``, whose rows are on the same axis as those of ``u``."""
+        axis, folded = self.place(u) or (0, 1)
+        return prod(shape[:axis]) * folded
+
+    # --- following ------------------------------------------------------------------------------------------------
+
+    def follow(self, func: Any, args: Any, kwargs: Any, made: Any) -> None:
+        """Note where the rows are in what an operation made."""
+        if self.count == 1 or not isinstance(made, Tensor | tuple | list):
+            return
+        name = _name(func)
+        sources = [u for u in tensors((*args, *kwargs.values())) if u.grad_fn is not None and u.ndim]
+        if not sources or not (name in _FOLLOWED or any(outer(u) != 1 for u in sources)):
+            return
+        for u in [made] if isinstance(made, Tensor) else made:
+            if isinstance(u, Tensor) and u.grad_fn is not None:
+                axes = _FOLLOWED.get(name, _kept)(self, sources, args, kwargs, u)
+                if axes != outer(u):
+                    setattr(u, _TAG, axes)
+
+
+def place(shape: Sequence[int], axes: int, count: int) -> tuple[int, int] | None:
+    """The axis that holds ``count`` rows behind ``axes`` numbers, and how many of those are folded into it."""
+    lead = 1
+    if axes and 0 not in shape:
+        for axis, size in enumerate(shape):
+            if axes % lead == 0 and size % (axes // lead * count) == 0:
+                return axis, axes // lead
+            lead *= size
+    return None
+
+
+def _name(func: Any) -> str:
+    name: str = getattr(func, "__name__", "")
+    # Properties such as u.T come as the getter of a descriptor.
+    return getattr(func.__self__, "__name__", "") if name == "__get__" else name
+
+
+def tensors(values: Any) -> Iterator[Tensor]:
+    for value in values:
+        if isinstance(value, Tensor):
+            yield value
+        elif isinstance(value, tuple | list):
+            yield from tensors(value)
+
+
+Follow = Callable[[Rows, list[Tensor], Any, Any, Tensor], int]
+
+
+def _same(rows: Rows, sources: list[Tensor], args: Any, kwargs: Any, made: Tensor) -> int:
+    return outer(sources[0])
+
+
+def _turned(rows: Rows, sources: list[Tensor], args: Any, kwargs: Any, made: Tensor) -> int:
+    """A view: the axis of the rows is known by its stride."""
+    source = sources[0]
+    found = rows.place(source)
+    if found is None:
+        return 0
+    axis, folded = found
+    for other, (size, stride) in enumerate(zip(made.shape, made.stride(), strict=True)):
+        if size == source.shape[axis] and stride == source.stride(axis):
+            return prod(made.shape[:other]) * folded
+    return 0
+
+
+def _kept(rows: Rows, sources: list[Tensor], args: Any, kwargs: Any, made: Tensor) -> int:
+    """Any other operation: rows stay on their axis, or on what is left of it after a sum over others."""
+    moved = [u for u in sources if outer(u) != 1]
+    source = next((u for u in moved if u.ndim == made.ndim), (moved or sources)[0])
+    found = rows.place(source)
+    if found is None:
+        return 0
+    axis, folded = found
+    if made.ndim == source.ndim and made.shape[axis] == source.shape[axis]:
+        return prod(made.shape[:axis]) * folded
+    if _shares(made, source):
+        return _turned(rows, sources, args, kwargs, made)
+    dims = kwargs.get("dim", args[1] if len(args) > 1 else None)
+    dims = (dims,) if isinstance(dims, int) else dims
+    if made.ndim < source.ndim and isinstance(dims, tuple | list) and all(isinstance(d, int) for d in dims):
+        gone = {d % source.ndim for d in dims}
+        return prod(size for d, size in enumerate(source.shape[:axis]) if d not in gone) * folded
+    return 0
+
+
+def _stacked(rows: Rows, sources: list[Tensor], args: Any, kwargs: Any, made: Tensor) -> int:
+    found = rows.place(sources[0])
+    if found is None:
+        return 0
+    axis, folded = found
+    dim = kwargs.get("dim", args[1] if len(args) > 1 else 0) % made.ndim
+    return prod(made.shape[: axis + (dim <= axis)]) * folded
+
+
+def _joined(rows: Rows, sources: list[Tensor], args: Any, kwargs: Any, made: Tensor) -> int:
+    found = rows.place(sources[0])
+    if found is None:
+        return 0
+    axis, folded = found
+    dim = kwargs.get("dim", args[1] if len(args) > 1 else 0) % made.ndim
+    if dim != axis:
+        return prod(made.shape[:axis]) * folded
+    parts = args[0] if args else kwargs["tensors"]
+    alike = folded == 1 and all(rows.place(u) == found and u.shape == sources[0].shape for u in parts)
+    return prod(made.shape[:axis]) * len(parts) if alike else 0
+
+
+def _einsum(rows: Rows, sources: list[Tensor], args: Any, kwargs: Any, made: Tensor) -> int:
+    """The letter of the rows says where they go."""
+    equation, operands = args[0], args[1:]
+    if len(operands) == 1 and isinstance(operands[0], tuple | list):
+        operands = operands[0]
+    found = rows.place(sources[0])
+    if found is None or not isinstance(equation, str) or "->" not in equation:
+        return _kept(rows, sources, args, kwargs, made)
+    left, right = equation.replace(" ", "").split("->")
+    letters = left.split(",")[next(i for i, u in enumerate(operands) if u is sources[0])]
+    if "." in equation or letters[found[0]] not in right:
+        return _kept(rows, sources, args, kwargs, made)
+    return prod(made.shape[: right.index(letters[found[0]])]) * found[1]
+
+
+def _shares(made: Tensor, source: Tensor) -> bool:
+    return made.untyped_storage().data_ptr() == source.untyped_storage().data_ptr()
+
+
+# What may change P, and what surely does not although axes come and go; everything else is followed only where P is not 1.
+_FOLLOWED: dict[str, Follow] = {
+    **dict.fromkeys(
+        ["transpose", "permute", "movedim", "moveaxis", "swapaxes", "swapdims", "t", "T", "mT", "H", "mH", "adjoint",
+         "expand", "expand_as", "broadcast_to"],
+        _turned,
+    ),
+    **dict.fromkeys(
+        ["reshape", "view", "flatten", "unflatten", "ravel", "reshape_as", "view_as", "squeeze", "unsqueeze", "contiguous"],
+        _same,
+    ),
+    **dict.fromkeys(["cat", "concat", "concatenate"], _joined),
+    "stack": _stacked,
+    "einsum": _einsum,
+}  # fmt: skip

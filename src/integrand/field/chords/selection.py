@@ -1,0 +1,212 @@
+"""Choices between values: the largest of several, one of two.
+
+    y = u[i], i the largest:     Δy = λ (u_b − u_a)[i_b] + (1 − λ) (u_b − u_a)[i_a],    λ = (Δy − Δu[i_a]) / (Δu[i_b] − Δu[i_a]) ∈ [0, 1]
+
+λ exists because neither winner can be beaten in its own row. Where only two compete along a straight way it is the part of
+the way that i_b leads. A choice by a condition that changes with the rows (``where(u > 0, …)``) is the same with D = x − y: λ = D_b / (D_b − D_a), which is exact
+where the condition changes as x and y meet. Where it is not, there is a jump, and the defect shows it.
+"""
+
+from __future__ import annotations
+
+from functools import partial
+from typing import Any
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor
+
+from .elementwise import secant
+from .products import owns
+from .rows import Rows, outer
+from .table import chord, composite
+
+# --- the largest of several -------------------------------------------------------------------------------------------
+
+
+class _Taken(torch.autograd.Function):
+    """u at ``index`` along ``dim``, which is where the largest of some of its elements are."""
+
+    @staticmethod
+    def forward(ctx: Any, rows: Rows, u: Tensor, index: Tensor, dim: int) -> Tensor:
+        index0, u0 = rows.previous(index, rows.axes(u, index.shape)), rows.previous(u)
+        y, y0 = u.gather(dim, index), u0.gather(dim, index0)
+        own, other = y - u0.gather(dim, index), u.gather(dim, index0) - y0
+        apart = own - other
+        part = ((y - y0 - other) / apart).clamp_(0, 1)
+        ctx.dim, ctx.shape = dim, u.shape
+        ctx.save_for_backward(index, index0, torch.where(apart == 0, 0.5, part))
+        return y
+
+    @staticmethod
+    def backward(ctx: Any, gradient: Tensor) -> tuple[None, Tensor, None, None]:
+        index, index0, part = ctx.saved_tensors
+        back = gradient.new_zeros(ctx.shape)
+        own = gradient * part
+        back.scatter_add_(ctx.dim, index, own)
+        back.scatter_add_(ctx.dim, index0, gradient - own)
+        return None, back, None, None
+
+
+def _largest(rows: Rows, u: Tensor, dim: int, keepdim: bool) -> Any:
+    """Values and places; None where rows themselves are compared."""
+    dim %= u.ndim
+    found = rows.place(u)
+    if not rows.moves(u) or found is None or found[0] == dim:
+        return None
+    index = u.argmax(dim, keepdim=True)
+    taken = rows.apply(_Taken, u, index, dim)
+    return (taken, index) if keepdim else (taken.squeeze(dim), index.squeeze(dim))
+
+
+@chord(*owns("max"))
+def maximum_along(rows: Rows, u: Any, dim: Any = None, keepdim: bool = False, *, other: Any = None) -> Any:
+    if other is not None or isinstance(dim, Tensor):
+        return maximum(rows, u, dim if other is None else other)
+    found = None if dim is None else _largest(rows, u, dim, keepdim)
+    return NotImplemented if found is None else torch.return_types.max(found)
+
+
+@chord(*owns("min"))
+def minimum_along(rows: Rows, u: Any, dim: Any = None, keepdim: bool = False, *, other: Any = None) -> Any:
+    if other is not None or isinstance(dim, Tensor):
+        return minimum(rows, u, dim if other is None else other)
+    found = None if dim is None else _largest(rows, rows.alike(-u, u), dim, keepdim)
+    return NotImplemented if found is None else torch.return_types.min((-found[0], found[1]))
+
+
+@composite(*owns("amax"))
+def amax(u: Tensor, dim: Any = (), keepdim: bool = False) -> Any:
+    dims = [d % u.ndim for d in ((dim,) if isinstance(dim, int) else dim)]
+    for d in sorted(dims, reverse=True):
+        u = u.max(d, keepdim).values
+    return u if dims else NotImplemented
+
+
+@composite(*owns("amin"))
+def amin(u: Tensor, dim: Any = (), keepdim: bool = False) -> Any:
+    return -(-u).amax(dim, keepdim) if dim != () else NotImplemented
+
+
+def _pool(name: str, axes: int) -> None:
+    with_indices = getattr(F, f"{name}{axes}d_with_indices")
+
+    def pool(rows: Rows, u: Any, *args: Any, **kwargs: Any) -> Any:
+        returned = kwargs.pop("return_indices", False)
+        if not rows.moves(u) or outer(u) != 1 or (args and isinstance(args[-1], bool) and len(args) > 5):
+            return NotImplemented
+        with torch.no_grad():
+            y, index = with_indices(u, *args, **kwargs)
+        made = rows.apply(_Taken, u.flatten(-axes), index.flatten(-axes), u.ndim - axes).view(y.shape)
+        return (made, index) if returned else made
+
+    def pool_with_indices(rows: Rows, u: Any, *args: Any, **kwargs: Any) -> Any:
+        return pool(rows, u, *args, **{**kwargs, "return_indices": True})
+
+    chord(getattr(F, f"{name}{axes}d"), getattr(torch, f"{name}{axes}d", with_indices))(pool)
+    chord(with_indices)(pool_with_indices)
+
+
+for _axes in (1, 2, 3):
+    _pool("max_pool", _axes)
+    _pool("adaptive_max_pool", _axes)
+
+
+# --- one of two -------------------------------------------------------------------------------------------------------
+
+
+class _Either(torch.autograd.Function):
+    """x where the condition holds and y elsewhere; either may be a constant."""
+
+    @staticmethod
+    def forward(ctx: Any, rows: Rows, holds: Tensor, held: Tensor, x: Any, y: Any) -> Tensor:
+        z = torch.where(holds, x, y)
+        moving = [isinstance(u, Tensor) and u.requires_grad for u in (x, y)]
+        x0, y0 = (rows.previous(u) if moves else u for u, moves in zip((x, y), moving, strict=True))
+        gap, gap0 = x - y, x0 - y0
+        part = (torch.where(holds, gap, -gap0) / (gap - gap0)).clamp_(0, 1).nan_to_num_(0.5)
+        ctx.shapes = [u.shape if moves else None for u, moves in zip((x, y), moving, strict=True)]
+        ctx.save_for_backward(torch.where(holds == held, holds.to(part.dtype), part))
+        return z
+
+    @staticmethod
+    def backward(ctx: Any, gradient: Tensor) -> tuple[None, None, None, Tensor | None, Tensor | None]:
+        (part,) = ctx.saved_tensors
+        own = gradient * part
+        x, y = ctx.shapes
+        return (
+            None,
+            None,
+            None,
+            None if x is None else own.sum_to_size(x),
+            None if y is None else (gradient - own).sum_to_size(y),
+        )
+
+
+def _either(rows: Rows, holds: Tensor, x: Any, y: Any) -> Any:
+    shape = torch.broadcast_shapes(*(u.shape for u in (holds, x, y) if isinstance(u, Tensor)))  # type: ignore[no-untyped-call]
+    like = next((u for u in (x, y) if rows.moves(u) and u.ndim == len(shape)), None)
+    if like is None or any(isinstance(u, Tensor) and u.requires_grad and not rows.moves(u) for u in (x, y)):
+        return NotImplemented
+    holds = holds.expand(shape)
+    held = rows.previous(holds, rows.axes(like, shape))
+    if held.device.type == "cpu" and torch.equal(holds, held):
+        return NotImplemented  # it does not depend on the rows, as masks do not, and nothing is to be done
+    return rows.apply(_Either, holds, held, x, y)
+
+
+@chord(torch.where)
+def where(rows: Rows, condition: Tensor, x: Any = None, y: Any = None, **kwargs: Any) -> Any:
+    x, y = kwargs.get("input", x), kwargs.get("other", y)
+    return NotImplemented if x is None or y is None else _either(rows, condition, x, y)
+
+
+@chord(Tensor.where)
+def where_of(rows: Rows, x: Any, condition: Tensor, other: Any) -> Any:
+    return _either(rows, condition, x, other)
+
+
+@chord(*owns("masked_fill"))
+def masked_fill(rows: Rows, u: Any, mask: Tensor, value: Any) -> Any:
+    return _either(rows, mask, value, u)
+
+
+@chord(*owns("maximum", "fmax"))
+def maximum(rows: Rows, u: Any, other: Any) -> Any:
+    return _either(rows, u >= other, u, other)
+
+
+@chord(*owns("minimum", "fmin"))
+def minimum(rows: Rows, u: Any, other: Any) -> Any:
+    return _either(rows, u <= other, u, other)
+
+
+def _clamp(name: str, low: int | None, high: int | None) -> None:
+    """``low`` and ``high`` are the places of the bounds among the arguments."""
+
+    def make(rows: Rows, u: Any, *args: Any, inplace: bool = False, **kwargs: Any) -> Any:
+        bounds = [
+            kwargs.get(key, args[place] if place is not None and len(args) > place else None)
+            for key, place in (("min", low), ("max", high))
+        ]
+        made = secant(rows, torch.clamp, u, *bounds, straight=True, inplace=inplace)
+        if made is NotImplemented and rows.moves(u) and not inplace:
+            made = u if bounds[0] is None else maximum(rows, u, bounds[0])
+            if made is not NotImplemented and bounds[1] is not None:
+                made = minimum(rows, rows.alike(made, u), bounds[1])
+        return made
+
+    chord(*owns(name))(make)
+    chord(*owns(name + "_"))(partial(make, inplace=True))
+
+
+_clamp("clamp", 0, 1)
+_clamp("clip", 0, 1)
+_clamp("clamp_min", 0, None)
+_clamp("clamp_max", None, 0)
+
+
+@composite(F.glu)
+def glu(u: Tensor, dim: int = -1) -> Tensor:
+    own, gate = u.chunk(2, dim)
+    return own * gate.sigmoid()

@@ -1,0 +1,122 @@
+"""A method is four parts: a baseline, a path, a rule, a weighting.
+
+    A(x) = Σ_r w_r · Σ_segments share(segment)
+
+    references = baseline(x, field)                         where paths start
+    shares     = walk(path, rule, field, references, x)     which way, and how a piece is integrated
+    weights    = weighting(shares, x, field)                how references are weighed
+    values     = Σ_r weights_r · shares_r
+
+References whose weights are known beforehand are taken in blocks and added up as they come: two hundred of them need no two
+hundred maps. Completeness is measured on every result, never assumed.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from ..attribution import Attribution
+from ..baseline.base import Baseline, checked
+from ..baseline.fixed import Constant
+from ..cost import measured
+from ..errors import InputError
+from ..field import Field
+from ..parts import part
+from ..path.base import Path
+from ..path.straight import Straight
+from ..rule.adaptive import Adaptive
+from ..rule.base import Rule
+from ..walk import Patient, Walked, side_by_side, walk
+from ..weighting import Uniform, Weighed, Weighting, beforehand, prepared
+from .outcome import Watch, opened, result, weighed_sum
+
+_BLOCK_ELEMENTS = (
+    1 << 24
+)  # references are taken in blocks of about this many numbers when their shares need not be kept
+_RECORDS = ("shares", "path")
+
+
+@part
+class Method:
+    """A path attribution: a baseline, a path, a rule and a weighting.
+
+        A(x) = Σ_r w_r ∫ ∇F(γ_r(t)) ⊙ dγ_r(t)
+
+    Called with a field and inputs x (B, \\*s) it returns an ``Attribution``. ``record`` asks it to keep more than the sum:
+    "shares" a map per reference, "path" nine points along every path. ``watch`` is shown a running tally.
+
+    Cost: references × segments × nodes gradients per example, and one value per reference and per example where the rule does not
+    evaluate F at the ends.
+
+    >>> import torch, integrand as ig
+    >>> method = ig.Method(ig.baselines.Constant(0.0), ig.paths.Straight(), ig.rules.GaussLegendre(8))
+    >>> method(ig.fields.Linear(torch.ones(3)), torch.ones(1, 3)).values
+    tensor([[1., 1., 1.]])
+    """
+
+    baseline: Baseline = Constant(0.0)
+    path: Path = Straight()
+    rule: Rule = Adaptive()
+    weighting: Weighting = Uniform()
+    record: tuple[str, ...] = ()
+
+    def __post_init__(self) -> None:
+        unknown = set(self.record) - set(_RECORDS)
+        if unknown:
+            raise InputError(f"record takes {', '.join(map(repr, _RECORDS))}; got {', '.join(map(repr, unknown))}.")
+
+    def __call__(self, field: Field, x: Tensor, *, watch: Watch | None = None) -> Attribution:
+        x, meter = opened(field, x, watch)
+        with measured(meter, x.device) as stopwatch:
+            references = checked(self.baseline(x, meter), x, self.baseline)
+            meter.tally.expected = gradients_per_row(self.path, self.rule) * len(x) * len(references)
+            known = beforehand(self.weighting, *references.shape[:2])
+            if known is None:
+                weighed, walked = self._weighed_afterwards(meter, references, x)
+                values = weighed_sum(weighed.weights, walked.shares)
+            else:
+                weighed = Weighed(known.to(x))
+                values, walked = self._blocks(meter, references, x, weighed.weights)
+        return result(self, meter, values, x, walked, weighed, references, stopwatch.cost())
+
+    def _walk(self, field: Field, references: Tensor, x: Tensor, **known: Any) -> Walked:
+        return walk(self.path, self.rule, field, references, x, frames="path" in self.record, **known)
+
+    def _weighed_afterwards(self, field: Field, references: Tensor, x: Tensor) -> tuple[Weighed, Walked]:
+        """Weights that need shares: judged on a first look where the rule has one, which is then refined where it counts."""
+        weigh = prepared(self.weighting, x, field)
+        rule = Patient(self.rule)
+        walked = walk(self.path, rule, field, references, x, frames="path" in self.record)
+        weighed = weigh(walked.shares)
+        return weighed, rule.settle(walked, weighed.weights)
+
+    def _blocks(self, field: Field, references: Tensor, x: Tensor, weights: Tensor) -> tuple[Tensor, Walked]:
+        """The weighted sum of shares, a block of references at a time, without keeping them unless asked to."""
+        keeps = "shares" in self.record or len(references) == 1
+        size = len(references) if keeps else max(1, _BLOCK_ELEMENTS // x.numel())
+        values = torch.zeros_like(x)
+        blocks: list[Walked] = []
+        for first in range(0, len(references), size):
+            some = slice(first, first + size)
+            output = blocks[0].output if blocks else None
+            block = self._walk(
+                field, references[some], x, output=output, lanes=(first, len(references)), weights=weights[some]
+            )
+            values += weighed_sum(weights[some], block.shares)
+            if keeps:
+                return values, block
+            blocks.append(dataclasses.replace(block, shares=x.new_empty(0)))
+        return values, side_by_side(blocks, x.new_empty(0), _BLOCK_ELEMENTS)
+
+
+def gradients_per_row(path: Any, rule: Any) -> int:
+    """Gradients a path and a rule need for one reference of one example; what the path paid for is not paid twice."""
+    walked = getattr(path, "gradients", 0)
+    each = getattr(rule, "gradients", 0)
+    if walked and hasattr(rule, "table"):
+        each = sum(0 < node < 1 for node in rule.table()[0])
+    return int(walked + getattr(path, "segments", 1) * each)

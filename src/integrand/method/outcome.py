@@ -1,0 +1,127 @@
+"""What every kind of method does before and after its own work: inputs made ready, results measured, warnings given."""
+
+from __future__ import annotations
+
+import dataclasses
+from collections.abc import Callable
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from ..attribution import Attribution
+from ..baseline.base import labels
+from ..cost import Cost
+from ..errors import FitnessWarning, IncompleteWarning, IntegerInput, warn
+from ..field import Field, Metered, Narrowed
+from ..field.memory import Memory
+from ..field.modes import gradients
+from ..field.wrap import Tally
+from ..shapes import plain, state_dtype, total
+from ..walk import Walked
+from ..weighting import Weighed
+
+_INCOMPLETE = 0.1
+
+Watch = Callable[[Tally], None]
+
+
+def opened(field: Field, x: Tensor, watch: Watch | None) -> tuple[Tensor, Metered]:
+    """Inputs in the type of the integration, and the field metered and asked in the type they came in."""
+    if not x.is_floating_point():
+        raise IntegerInput(
+            f"The input holds {str(x.dtype).removeprefix('torch.')}, which has no gradient: convert it with .float()."
+        )
+    state = state_dtype(x.dtype)
+    inner = field if state == x.dtype else Narrowed(field, x.dtype)
+    known = field.memory.outputs if field.memory is not None and field.memory.x is x else None
+    with gradients(False):
+        x = plain(x).to(state)
+        return x, Metered(inner, watch=watch, memory=Memory(x, known))
+
+
+def weighed_sum(weights: Tensor, shares: Tensor) -> Tensor:
+    """Σ_r w_r · share_r, without a weighted copy of every share."""
+    return torch.einsum("rb,rb...->b...", weights, shares)
+
+
+def result(
+    method: Any,
+    field: Field,
+    values: Tensor,
+    x: Tensor,
+    walked: Walked,
+    weighed: Weighed,
+    references: Tensor,
+    cost: Cost,
+) -> Attribution:
+    """The attribution, its completeness measured and its warnings given."""
+    residual = (weighed.weights * walked.change).sum(0) - total(values, 1)
+    error = (weighed.weights * walked.error).square().sum(0).sqrt() / total(values.square(), 1).sqrt().clamp_min(
+        torch.finfo(values.dtype).tiny
+    )
+    estimated = bool(torch.isfinite(error).all())
+    made = Attribution(
+        values=values,
+        inputs=x,
+        output=walked.output,
+        weights=weighed.weights,
+        change=walked.change,
+        residual=residual,
+        error=error,
+        converged=(walked.converged | (weighed.weights == 0)).all(0),
+        shares=walked.shares if walked.shares.numel() else None,
+        baselines=walked.begin if walked.begin.numel() else None,
+        fitness=weighed.fitness,
+        criterion=weighed.criterion,
+        reasons=weighed.reasons,
+        names=labels(_core(method).baseline, len(references)),
+        notes=walked.notes,
+        frames=walked.frames,
+        cost=cost,
+        method=method,
+    )
+    if not estimated:
+        made = dataclasses.replace(made, converged=made.gap <= _INCOMPLETE)
+    _warn(made, field, _core(method), estimated, references)
+    return made
+
+
+def _core(method: Any) -> Any:
+    return getattr(method, "method", method)
+
+
+def _warn(made: Attribution, field: Field, method: Any, estimated: bool, references: Tensor) -> None:
+    if estimated and not bool(made.converged.all()):
+        worst = int(made.error.masked_fill(made.converged, -1).argmax())
+        warn(
+            f"{int((~made.converged).sum())} of {len(made)} maps did not reach their tolerance; the worst has an estimated relative "
+            f"error of {float(made.error[worst]):.2g}. "
+            f"{_trouble(made, field, references, worst) or 'Allow more gradients (max_gradients), or a baseline that is less degenerate.'}",
+            IncompleteWarning,
+        )
+    if getattr(method.rule, "complete", True) and bool((made.gap > _INCOMPLETE).any()):
+        worst = int(made.gap.argmax())
+        change = float((made.output - made.base)[worst])
+        warn(
+            f"{int((made.gap > _INCOMPLETE).sum())} of {len(made)} maps miss more than a tenth of the change they should explain: "
+            f"example {worst} adds up to {change - float(made.residual[worst]):.3g} where F changes by {change:.3g}. "
+            f"{_trouble(made, field, references, worst) or _advice(method)}",
+            IncompleteWarning,
+        )
+    for example, reason in enumerate(made.reasons):
+        if reason:
+            warn(f"Fitness says nothing about example {example}: {reason}.", FitnessWarning)
+
+
+def _trouble(made: Attribution, field: Field, references: Tensor, example: int) -> str | None:
+    """What is wrong with the baseline that counts most for an example, as far as the model tells."""
+    r = int(made.weights[:, example].argmax())
+    index = torch.tensor([example], device=made.inputs.device)
+    return field.trouble(references[r, example][None], made.inputs[example][None], index)
+
+
+def _advice(method: Any) -> str:
+    if hasattr(method.path, "steps"):
+        return "Integrate each step with more nodes (rule=ig.rules.Simpson(2)), or take shorter steps."
+    return "Ask for a tolerance (tol=0.05) or more nodes, or take a baseline that is less degenerate for this model."

@@ -1,0 +1,130 @@
+"""References drawn until their mean is known well enough.
+
+    stop when  √(Σ_i Var_r(share_ri) / n)  ≤  tol · ‖mean_r share_r‖
+
+The standard error over references, of the vector. Draws are stratified, which the variance of single draws does not see, so what
+is reported is an upper estimate.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+
+import torch
+from torch import Tensor
+
+from ..attribution import Attribution
+from ..baseline.base import checked
+from ..cost import measured
+from ..errors import InputError
+from ..field import Gathered
+from ..field.base import Field
+from ..parts import part
+from ..shapes import over
+from ..walk import side_by_side, walk
+from ..weighting import Weighed
+from .base import Method
+from .outcome import Watch, opened, result
+
+_KEPT_ELEMENTS = 1 << 24
+
+
+@part
+class Sampled:
+    """A method whose references are taken in blocks until the standard error over them meets ``tol``.
+
+    tol    relative to the norm of the map, per example; examples that are done leave
+    block  references taken at a time; the decision waits for two blocks
+
+    The method's references must come in random order (``Sample`` draws them so), and count the same. Where they run out first, the
+    map is returned with its error and is not ``converged``. Cost: the method's, for as many references as it takes.
+    """
+
+    method: Method
+    tol: float = 0.05
+    block: int = 25
+
+    def __post_init__(self) -> None:
+        if not 0 < self.tol < 1:
+            raise InputError(f"tol is a relative error between 0 and 1, such as 0.05, not {self.tol}.")
+        if self.block < 2:
+            raise InputError(f"A block holds at least two references, not {self.block}.")
+
+    def __call__(self, field: Field, x: Tensor, *, watch: Watch | None = None) -> Attribution:
+        method = self.method
+        x, meter = opened(field, x, watch)
+        with measured(meter, x.device) as stopwatch:
+            references = checked(method.baseline(x, meter), x, method.baseline)
+            mean = _Mean(x)
+            taken = torch.zeros(len(x), dtype=torch.long, device=x.device)
+            busy = torch.arange(len(x), device=x.device)
+            blocks, output = [], meter.value(x)
+            for first in range(0, len(references), self.block):
+                some = references[first : first + self.block]
+                own = Gathered(meter, busy)
+                lanes = (first, len(references))
+                found = walk(method.path, method.rule, own, some[:, busy], x[busy], output=output[busy], lanes=lanes)
+                mean.add(found.shares, busy)
+                taken[busy] += len(some)
+                whole = dataclasses.replace(
+                    found,
+                    shares=x.new_empty(0),
+                    begin=some,
+                    change=_spread(found.change, busy, len(x)),
+                    error=x.new_zeros(len(some), len(x)),
+                    converged=x.new_ones(len(some), len(x), dtype=torch.bool),
+                    output=output,
+                    notes={},
+                    frames=None,
+                )
+                blocks.append(whole)
+                busy = busy[mean.relative()[busy] > self.tol] if first else busy
+                if not len(busy):
+                    break
+            walked = side_by_side(blocks, x.new_empty(0), _KEPT_ELEMENTS)
+            order = torch.arange(len(walked.change), device=x.device)[:, None]
+            weights = torch.where(order < taken, 1 / taken.to(x.dtype), 0)
+            # Errors of single draws, such that those of equal weights add up to the standard error.
+            error = (mean.error() * taken.sqrt()).expand_as(weights)
+            done = (mean.relative() <= self.tol).expand_as(weights)
+            walked = dataclasses.replace(walked, error=error, converged=done)
+        used = references[: len(weights)]
+        return result(self, meter, mean.value, x, walked, Weighed(weights), used, stopwatch.cost())
+
+
+class _Mean:
+    """A running mean of maps per example, and how much the maps differ."""
+
+    def __init__(self, x: Tensor) -> None:
+        self.count = x.new_zeros(len(x))
+        self.value = torch.zeros_like(x)
+        self.squares = x.new_zeros(len(x))
+
+    def add(self, shares: Tensor, which: Tensor) -> None:
+        """More maps (n, M, \\*s) of the examples ``which`` (M,)."""
+        n, before = len(shares), self.count[which]
+        mean = shares.mean(0)
+        step = mean - self.value[which]
+        inside = (shares - mean).square().flatten(2).sum(2).sum(0)
+        between = step.square().flatten(1).sum(1) * before * n / (before + n)
+        self.squares[which] += inside + between
+        self.value[which] += step * over(n / (before + n), step)
+        self.count[which] += n
+
+    def error(self) -> Tensor:
+        """The standard error of the mean (B,)."""
+        found: Tensor = (self.squares / (self.count - 1).clamp_min(1) / self.count).sqrt()
+        return found
+
+    def relative(self) -> Tensor:
+        """The same, relative to the norm of the mean (B,)."""
+        size = self.value.flatten(1).norm(dim=1)
+        found: Tensor = self.error() / size.clamp_min(torch.finfo(size.dtype).tiny)
+        return found
+
+
+def _spread(numbers: Tensor, which: Tensor, batch: int) -> Tensor:
+    """Numbers (R, M) of some examples, as numbers (R, B) of all; zero elsewhere."""
+    found = numbers.new_zeros(len(numbers), batch)
+    found[:, which] = numbers
+    return found

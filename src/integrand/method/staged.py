@@ -1,0 +1,47 @@
+"""Two stages: rank the references cheaply, spend the gradients on those that are worth it."""
+
+from __future__ import annotations
+
+from torch import Tensor
+
+from ..attribution import Attribution
+from ..baseline.base import checked
+from ..cost import measured
+from ..field import Field, Gathered
+from ..parts import part
+from ..rule.base import Rule
+from ..walk import walk
+from ..weighting import prepared
+from .base import Method
+from .outcome import Watch, opened, result, weighed_sum
+
+
+@part
+class Staged:
+    """A method in two stages: rank the references cheaply, drop the poor ones, spend the gradients on the rest.
+
+    ``scout`` integrates every reference roughly; the method's weighting judges those rough maps and may give some a weight of
+    zero; only the others are integrated with the method's own rule. The weights are those of the first stage.
+
+    Cost: R × scout + survivors × rule gradients per example, instead of R × rule.
+    """
+
+    method: Method
+    scout: Rule
+
+    def __call__(self, field: Field, x: Tensor, *, watch: Watch | None = None) -> Attribution:
+        method = self.method
+        x, meter = opened(field, x, watch)
+        with measured(meter, x.device) as stopwatch:
+            references = checked(method.baseline(x, meter), x, method.baseline)
+            weigh = prepared(method.weighting, x, meter)
+            rough = walk(method.path, self.scout, meter, references, x, frames="path" in method.record)
+            weighed = weigh(rough.shares)
+            r, b = (weighed.weights > 0).nonzero(as_tuple=True)
+            # The survivors are a ragged choice of pairs; to paths and rules they look like one reference of a longer batch.
+            fine = walk(
+                method.path, method.rule, Gathered(meter, b), references[r, b][None], x[b], output=rough.output[b]
+            )
+            rough.shares[r, b] = fine.shares[0]
+            values = weighed_sum(weighed.weights, rough.shares)
+        return result(self, meter, values, x, rough, weighed, references, stopwatch.cost())
