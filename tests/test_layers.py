@@ -726,6 +726,8 @@ def test_other_misuse() -> None:
         ig.methods.layer("0", side="inside")
     with pytest.raises(ig.errors.ModelError, match=r"Linear has no layers"):
         ig.methods.layer("0")(ig.fields.Linear(torch.ones(6).double()), X)
+    with pytest.raises(ig.errors.InputError, match=r"A layer takes a Method, .* not str"):
+        ig.Layered("0", "weighted")
     staged = ig.methods.weighted([0.0, 1.0], ig.paths.Straight(3), keep=0.5, scout=2)
     with pytest.raises(ig.errors.InputError, match=r"Staged goes with straight lines"):
         ig.Layered("0", staged)

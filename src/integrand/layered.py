@@ -71,6 +71,10 @@ class Layered:
     def __post_init__(self) -> None:
         if self.side not in ("input", "output"):
             raise InputError(f"side is 'input' or 'output' of the layer, not {self.side!r}.")
+        if not isinstance(self.method, Method | Staged | Sampled):
+            raise InputError(
+                f"A layer takes a Method, such as ig.methods.weighted(…) makes, not {type(self.method).__name__}."
+            )
         if not isinstance(self.method, Method) and self.method.method.path != Straight():
             raise InputError(
                 f"At a layer, {type(self.method).__name__} goes with straight lines; leave it out for paths with corners."
