@@ -45,10 +45,11 @@ def explain_targets(
     targets   what ``explain`` takes as its target, T times: classes, tensors with a class per example, "predicted", callables …
     the rest  as in ``explain``
 
-    Cost: with a rule of fixed nodes (``GaussLegendre(n)``, ``Chords(n)``) the points of a path are run forward once and backward T
-    times: (1 + T)/2T of the time of T calls, where forward and backward cost alike. A tolerance, the default of most methods, is
-    reached for each target by nodes of its own, and only the first look is shared. ``cost`` of each result is an even share of the
-    total. Errors: as in ``explain``.
+    Cost: with a rule of fixed nodes such as ``GaussLegendre(n)`` the points of a path are run forward once and backward T times:
+    (1 + T)/2T of the time of T calls, where forward and backward cost alike. Chords share a forward pass only among targets whose
+    lines fit into one model call, and a tolerance, the default of most methods, is reached for each target by nodes of its own: there
+    the baselines and some of the first look are shared, not much more. ``cost`` of each result is an even share of the total.
+    Errors: as in ``explain``.
 
     >>> import torch, integrand as ig
     >>> model = torch.nn.Sequential(torch.nn.Linear(4, 8), torch.nn.Tanh(), torch.nn.Linear(8, 3))
