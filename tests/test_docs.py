@@ -29,6 +29,12 @@ def test_the_extending_page_shows_the_file_that_runs() -> None:
     assert block.strip() in (ROOT / "docs" / "examples" / "own_path.py").read_text()
 
 
+def test_the_layers_page_shows_lines_of_the_file_that_runs() -> None:
+    blocks = re.findall(r"```python\n(.*?)```", (ROOT / "docs" / "usage" / "layers.md").read_text(), re.S)
+    text = (ROOT / "docs" / "examples" / "layer.py").read_text()
+    assert [block for block in blocks if "attention_mask" not in block and block.strip() not in text] == []
+
+
 @pytest.mark.parametrize("page", PAGES, ids=lambda path: path.stem)
 def test_links_lead_somewhere(page: Path) -> None:
     text = page.read_text()

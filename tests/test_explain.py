@@ -220,11 +220,13 @@ def test_numpy_baselines() -> None:
 @pytest.mark.parametrize("name", list(ig.methods.known()))
 def test_every_method_by_name(name: str, quiet: None) -> None:
     options: dict[str, Any] = {"weighted": {"fill": 0.0}, "ig2": {"steps": 3}}.get(name, {})
-    references = 0.25 if name == "integrated" else wave(3, 6, phase=1)
+    options |= {"site": "1"} if name in ("layer", "conductance") else {}
+    references = 0.25 if name in ("integrated", "layer", "conductance") else wave(3, 6, phase=1)
     made = ig.explain(tanh_mlp(), X, target=0, method=name, baseline=references, **options)
-    by_hand = ig.methods.about(name).build(references, **options)(ig.TorchField(tanh_mlp(), 0), X)
+    own = {"integrated": "baseline", "layer": "baseline", "conductance": "baseline", "weighted": "baselines"}
+    first = own.get(name, "references")
+    by_hand = ig.methods.about(name).build(**{first: references}, **options)(ig.TorchField(tanh_mlp(), 0), X)
     torch.testing.assert_close(made.values, by_hand.values, rtol=0, atol=1e-13)
-    first = {"integrated": "baseline", "weighted": "baselines"}.get(name, "references")
     if first != "baseline":
         again = ig.explain(tanh_mlp(), X, target=0, method=name, **{first: references}, **options)
         torch.testing.assert_close(again.values, made.values, rtol=0, atol=1e-13)

@@ -76,7 +76,7 @@ def test_all_is_what_is_exported() -> None:
 
 
 DESIGN = {
-    "ig": ["explain", "Method", "TorchField", "Attribution", "load", "fields", "targets", "baselines", "paths", "rules", "weightings", "methods", "errors"],
+    "ig": ["explain", "explain_targets", "Method", "Layered", "TorchField", "Attribution", "load", "fields", "targets", "baselines", "paths", "rules", "weightings", "methods", "errors"],
     "rules": ["Left", "Right", "Midpoint", "Trapezoid", "GaussLegendre", "MonteCarlo", "Exact"],
     "paths": ["Straight", "Descent", "Relative"],
     "weightings": ["Uniform", "Fitness"],
@@ -85,8 +85,8 @@ DESIGN = {
         "Constant", "Given", "Sample", "Uniform", "Gaussian", "Blurred", "Mean", "Median", "Corners",
         "black", "white", "grey", "Relevant", "OtherClass",
     ],
-    "methods": ["integrated", "expected", "weighted", "ig2", "known", "about"],
-    "fields": ["Field", "TorchField", "Function", "Linear", "Monomial", "Gathered", "Metered"],
+    "methods": ["integrated", "expected", "weighted", "ig2", "layer", "conductance", "known", "about"],
+    "fields": ["Field", "TorchField", "Function", "Linear", "Monomial", "Gathered", "Metered", "Several", "SiteField", "Site"],
 }  # fmt: skip
 
 

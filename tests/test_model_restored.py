@@ -57,6 +57,7 @@ def state(model: nn.Module) -> dict[str, Any]:
         found[f"{name}.training"] = module.training
         for kind in ("_forward_hooks", "_forward_pre_hooks", "_backward_hooks", "_backward_pre_hooks"):
             found[f"{name}.{kind}"] = list(getattr(module, kind).items())
+        found[f"{name}.attributes"] = sorted(vars(module))
     for name, parameter in model.named_parameters():
         found[f"{name}.requires_grad"] = parameter.requires_grad
         found[f"{name}.version"] = parameter._version
@@ -84,12 +85,14 @@ def work(model: nn.Module, method: str) -> None:
         "weighted": dict(baseline=[0.0, 1.0], fill=0.0, rule=ig.rules.Midpoint(4)),
         "ig2": dict(baseline=wave(2, 6, phase=1), steps=3),
         "by layer": dict(baseline=wave(2, 6, phase=1), steps=3, representation="norm", method="ig2"),
+        "layer": dict(site="norm", rule=ig.rules.Midpoint(4)),
+        "conductance": dict(site="first", steps=3),
         "relevant": dict(baseline=ig.baselines.OtherClass(10 * wave(30, 6, phase=1), 1), steps=3, method="ig2"),
     }
     ig.explain(model, X, **({"target": "predicted", "method": method, "batch_size": 3} | options[method]))
 
 
-METHODS = ["integrated", "expected", "weighted", "ig2", "by layer", "relevant"]
+METHODS = ["integrated", "expected", "weighted", "ig2", "by layer", "layer", "conductance", "relevant"]
 
 
 @pytest.mark.filterwarnings("ignore::integrand.errors.IntegrandWarning")
@@ -248,6 +251,9 @@ def test_no_gradient_is_computed_for_parameters(method: str) -> None:
             return super().forward(self.spy(x))
 
     work(Whole().double().eval(), method)
+    if method in ("layer", "conductance"):  # it stands before the layer: nobody asks anything
+        assert not asked
+        return
     assert asked
     assert set(asked) == {(True, False)}
 

@@ -21,9 +21,11 @@ from . import weighting as weightings
 from .archive import load as load
 from .attribution import Attribution as Attribution
 from .explain import explain as explain
+from .explain_targets import explain_targets as explain_targets
 from .field import TorchField as TorchField
 
 # The parts that every method is made of.
+from .layered import Layered as Layered
 from .method import Method as Method
 from .method import Sampled as Sampled
 from .method import Staged as Staged
@@ -32,6 +34,7 @@ from .segment import Segment as Segment
 
 __all__ = [
     "Attribution",
+    "Layered",
     "Method",
     "Normalisation",
     "Segment",
@@ -41,6 +44,7 @@ __all__ = [
     "baselines",
     "errors",
     "explain",
+    "explain_targets",
     "fields",
     "load",
     "methods",

@@ -30,6 +30,14 @@ BIBTEX = {
   eprint = {2505.03201},
   archivePrefix = {arXiv}
 }""",
+    "dhamdhere2019important": """@inproceedings{dhamdhere2019important,
+  title     = {How Important is a Neuron?},
+  author    = {Dhamdhere, Kedar and Sundararajan, Mukund and Yan, Qiqi},
+  booktitle = {7th International Conference on Learning Representations},
+  year      = {2019},
+  eprint    = {1805.12233},
+  archivePrefix = {arXiv}
+}""",
     "zhuo2024ig2": """@article{zhuo2024ig2,
   title   = {{IG2}: Integrated Gradient on Iterative Gradient Path for Feature Attribution},
   author  = {Zhuo, Yue and Ge, Zhiqiang},

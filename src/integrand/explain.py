@@ -25,6 +25,7 @@ from .field.layout import Layout
 from .field.memory import Memory
 from .field.network import check_extra
 from .field.wrap import Tally
+from .layered import Layered
 from .method import Method, Staged
 from .methods import BASELINES, about
 from .normalisation import Normalisation
@@ -41,7 +42,7 @@ def explain(
     inputs: Any,
     *,
     target: Any,
-    method: str | Method | Staged | Callable[..., Attribution] = "integrated",
+    method: str | Method | Staged | Layered | Callable[..., Attribution] = "integrated",
     baseline: Any = None,
     tol: float | None = None,
     seed: int | None = None,
@@ -76,33 +77,40 @@ def explain(
     >>> result.values.shape, bool(result.converged.all())
     (torch.Size([5, 4]), True)
     """
-    layout = Layout.of(inputs)
+    layout = Layout.of(inputs, integers=_lifts(method))
     x = layout.pack(inputs)
     _check_finite(x, layout)
     check_extra(extra, len(x))
-    chosen = _method(method, _arranged(baseline, layout, x, shared=_takes_references(method)), tol, options)
+    way = _method(method, _arranged(baseline, layout, x, shared=_takes_references(method)), tol, options)
     if seed is not None:
-        chosen = reseeded(chosen, seed)
+        way = reseeded(way, seed)
     field = TorchField(
         model,
-        Output() if _is_predicted(target) else target,
+        Output() if is_predicted(target) else target,
         extra=extra,
         normalisation=normalisation,
         batch_size=batch_size,
         layout=layout,
     )
     with field.ready():
-        if _is_predicted(target):
+        if is_predicted(target):
             field.memory = Memory(x, field.outputs(x))
             field.target = predicted(field.memory)
-        _check_classes(field.target, len(x))
+        check_classes(field.target, len(x))
         with _watched(progress) as watch:
-            made = chosen(field, x, watch=watch)
+            made = way(field, x, watch=watch)
+    if _lifts(way):  # a layer's values are arranged as the layer is, and no image's
+        layout, normalisation = Layout.of(made.values), None
     made = dataclasses.replace(made, target=field.target, normalisation=normalisation)
     return _unpacked(made, layout)
 
 
-def _is_predicted(target: Any) -> bool:
+def _lifts(method: Any) -> bool:
+    """Whether a method explains a layer, so that nobody asks for the gradient of the inputs."""
+    return method in ("layer", "conductance") if isinstance(method, str) else bool(getattr(method, "lifts", False))
+
+
+def is_predicted(target: Any) -> bool:
     return isinstance(target, str) and target == "predicted"
 
 
@@ -120,6 +128,13 @@ def predicted(memory: Memory) -> Target:
     return Logit(outputs.argmax(1))
 
 
+def chosen(inputs: Any, method: Any, baseline: Any, tol: float | None, options: dict[str, Any]) -> Any:
+    """The method that ``explain`` would run for these arguments."""
+    layout = Layout.of(inputs, integers=_lifts(method))
+    x = layout.pack(inputs)
+    return _method(method, _arranged(baseline, layout, x, shared=_takes_references(method)), tol, options)
+
+
 def _check_finite(x: Tensor, layout: Layout) -> None:
     wrong = ~torch.isfinite(x).flatten(1).all(1)
     if bool(wrong.any()):
@@ -131,7 +146,7 @@ def _check_finite(x: Tensor, layout: Layout) -> None:
         )
 
 
-def _check_classes(target: Target, batch: int) -> None:
+def check_classes(target: Target, batch: int) -> None:
     for name in ("which", "other"):
         which = getattr(target, name, None)
         if isinstance(which, Tensor) and len(which) != batch:
@@ -154,7 +169,10 @@ def _method(method: Any, baseline: Any, tol: float | None, options: dict[str, An
         for name in options:
             if name not in accepted:
                 raise UnknownName(f"option of method {method!r}", name, accepted)
-        first = next(iter(accepted.values()))
+        first = _start(accepted)
+        for name, spec in accepted.items():
+            if spec.default is spec.empty and name not in options and name != first.name:
+                raise InputError(f"Method {method!r} needs {name}=; see help(ig.methods.{method}).")
         if baseline is not None and first.name in options:
             raise InputError(f"Method {method!r} was given where to start twice: as baseline= and as {first.name}=.")
         if baseline is None:
@@ -163,7 +181,7 @@ def _method(method: Any, baseline: Any, tol: float | None, options: dict[str, An
                     f"Method {method!r} starts from {first.name}: give baseline= a tensor, a list of baselines, or a sampler."
                 )
             return build(**options)
-        return build(baseline, **options)
+        return build(**{first.name: baseline}, **options)
     if not callable(method):
         raise InputError(
             f"method= is a published name or a Method, not {type(method).__name__}; 'integrand methods' lists the names."
@@ -172,7 +190,7 @@ def _method(method: Any, baseline: Any, tol: float | None, options: dict[str, An
         raise UnknownName(f"option beside method={method!r}", next(iter(options)), ("baseline",))
     if baseline is None and tol is None:
         return method
-    if isinstance(method, Staged):
+    if isinstance(method, Staged | Layered):
         return dataclasses.replace(method, method=_method(method.method, baseline, tol, {}))
     if not isinstance(method, Method):
         raise InputError(f"baseline= and tol= do not go with {method!r}, which has its own.")
@@ -183,7 +201,12 @@ def _method(method: Any, baseline: Any, tol: float | None, options: dict[str, An
 
 def _takes_references(method: Any) -> bool:
     """Whether a published name starts from references that all examples share, rather than from a baseline each."""
-    return isinstance(method, str) and next(iter(inspect.signature(about(method).build).parameters)) != "baseline"
+    return isinstance(method, str) and _start(inspect.signature(about(method).build).parameters).name != "baseline"
+
+
+def _start(accepted: Mapping[str, inspect.Parameter]) -> inspect.Parameter:
+    """Which parameter of a published method says where it starts."""
+    return accepted.get("baseline", next(iter(accepted.values())))
 
 
 def _arranged(baseline: Any, layout: Layout, x: Tensor, *, shared: bool) -> Any:

@@ -18,8 +18,14 @@ POOL = torch.linspace(0, 1, 4 * 3 * 64).reshape(4, 3, 8, 8)
 
 def test_every_published_method_has_a_setting() -> None:
     setting = Setting(photo=PHOTO, pool=POOL, others=4)
-    for name in known():
+    for name in set(known()) - {"layer", "conductance"}:
         assert callable(method(name, setting)), name
+
+
+@pytest.mark.parametrize("name", ["layer", "conductance"])
+def test_maps_of_layers_are_no_pictures(name: str) -> None:
+    with pytest.raises(InputError, match=f"{name} explains a layer, whose map is no picture: in Python, "):
+        recipes.check([name], [])
 
 
 def test_usual_baselines() -> None:

@@ -4,7 +4,10 @@ from .analytic import Function as Function
 from .analytic import Linear as Linear
 from .analytic import Monomial as Monomial
 from .base import Field as Field
+from .network import Site as Site
 from .packing import Packer as Packer
+from .several import Several as Several
+from .site import SiteField as SiteField
 from .torch import TorchField as TorchField
 from .wrap import Gathered as Gathered
 from .wrap import Metered as Metered

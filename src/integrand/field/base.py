@@ -20,7 +20,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from ..errors import NoShare, TargetError
+from ..errors import ModelError, NoShare, TargetError
 from ..normalisation import Normalisation
 from ..segment import Evaluation, Segment
 from ..target import Distance, Target
@@ -103,6 +103,12 @@ class Field(ABC):
                 "give representation= a function of the input."
             )
         return calm(representation)
+
+    def behind(self, site: Any, side: str = "output") -> Any:
+        """The same scalar as a field over what comes out of a layer, or goes into it (``side``); see ``SiteField``."""
+        raise ModelError(
+            f"{type(self).__name__} has no layers: explain one of a model, with ig.TorchField(model, target)."
+        )
 
     @property
     def reads(self) -> bool:

@@ -27,8 +27,11 @@ class Layout:
     single: bool
 
     @classmethod
-    def of(cls, inputs: Any) -> Layout:
-        """The layout of a tensor, a tuple or list of tensors, or a mapping of them; checks what they hold."""
+    def of(cls, inputs: Any, *, integers: bool = False) -> Layout:
+        """The layout of a tensor, a tuple or list of tensors, or a mapping of them; checks what they hold.
+
+        ``integers`` are let through where nobody will ask for their gradient.
+        """
         if isinstance(inputs, Tensor):
             parts, names, single = [inputs], None, True
         elif isinstance(inputs, Mapping) or hasattr(inputs, "items"):
@@ -42,7 +45,7 @@ class Layout:
             )
         labels = [""] if single else [f" {n!r}" for n in (names or range(len(parts)))]
         for label, part in zip(labels, parts, strict=True):
-            _check(label, part)
+            _check(label, part, integers=integers)
         batches = {len(part) for part in parts}
         if not parts:
             raise InputError("There are no inputs to explain: give at least one tensor.")
@@ -77,7 +80,7 @@ class Layout:
         return part.detach().to(state_dtype(dtype))
 
 
-def _check(label: str, part: Any) -> None:
+def _check(label: str, part: Any, *, integers: bool) -> None:
     if not isinstance(part, Tensor):
         raise InputError(f"Input{label} is a {type(part).__name__}, not a tensor.")
     if part.ndim == 0 or len(part) == 0:
@@ -85,8 +88,9 @@ def _check(label: str, part: Any) -> None:
             f"Input{label} has shape {describe(part.shape)}: the first axis is the batch and may not be missing or empty. "
             "For one example add it with x[None]."
         )
-    if not part.is_floating_point():
+    if not part.is_floating_point() and not (integers and not part.is_complex()):
         raise IntegerInput(
             f"Input{label} holds {str(part.dtype).removeprefix('torch.')}, which has no gradient. Convert images with "
-            ".float(); give masks and token ids that only accompany the input as extra=; explain tokens at their embeddings."
+            ".float(); give masks and token ids that only accompany the input as extra=; explain tokens at "
+            "their embeddings (method='layer', site=the embedding layer)."
         )

@@ -10,6 +10,7 @@ representation distance, are asked of one forward pass (``together``).
 from __future__ import annotations
 
 import copy
+import dataclasses
 from collections.abc import Callable, Mapping, Sequence
 from contextlib import AbstractContextManager
 from dataclasses import replace
@@ -85,7 +86,22 @@ class TorchField(Field):
         return self.network.ready()
 
     def evaluate(self, z: Tensor, index: Tensor, *, gradient: bool = True) -> Evaluation:
-        return self._scalars(z, index, [(self.target, index)], gradient=gradient)[0]
+        return self.evaluate_several(z, index, [self.target], gradient=gradient)[0]
+
+    def evaluate_several(
+        self, z: Tensor, index: Tensor, targets: Sequence[Target], *, beside: Sequence[Ask] = (), gradient: bool = True
+    ) -> list[Evaluation]:
+        """Several targets for the same rows: one forward pass, and a backward pass for each.
+
+        ``beside`` are further targets with an index of their own, which come last.
+        """
+        return self._scalars(z, index, [*((target, index) for target in targets), *beside], gradient=gradient)
+
+    def behind(self, site: Any, side: str = "output") -> Any:
+        from .site import SiteField  # a field made of this one; the import waits for it
+
+        found = site if isinstance(site, Site) else dataclasses.replace(self.network.site(site), side=side)
+        return SiteField(self, found)
 
     def score(self) -> Field:
         return self.with_target(self.target.score())
@@ -95,7 +111,7 @@ class TorchField(Field):
     ) -> tuple[Evaluation, Evaluation]:
         if other.site is not None and not isinstance(other.site, Site):
             return super().evaluate_both(z, index, other, other_index)
-        own, theirs = self._scalars(z, index, [(self.target, index), (other, other_index)])
+        own, theirs = self.evaluate_several(z, index, [self.target], beside=[(other, other_index)])
         return own, theirs
 
     def evaluate_chords(self, z: Tensor, index: Tensor, before: Tensor) -> Evaluation:
@@ -103,14 +119,14 @@ class TorchField(Field):
             return super().evaluate_chords(z, index, before)
         with Chords(before):
             found = self.evaluate(z, index)
-        if self._adds_up(z, found, before):
+        if self.adds_up(z, found, before):
             return found
         # Something in the model or the target is not a sum of chords; gradients at both ends are the next best thing, from now on.
         self.chordal = False
         return replace(super().evaluate_chords(z, index, before), passes=2)
 
     @staticmethod
-    def _adds_up(z: Tensor, found: Evaluation, before: Tensor) -> bool:
+    def adds_up(z: Tensor, found: Evaluation, before: Tensor) -> bool:
         """Whether every chord explains the change of F along it, which costs nothing to know."""
         change = found.value - found.value[before]
         explained = total(found.gradient * (z - z[before]), 1)

@@ -96,9 +96,15 @@ def _rule(setting: Setting) -> Rule:
 
 
 def check(methods: Iterable[str], baselines: Iterable[str]) -> None:
-    """Refuse names that are not known, before any work. Errors: ``UnknownName`` with the nearest names."""
+    """Refuse names that are not known, before any work, and methods that are not about pictures.
+
+    Errors: ``UnknownName`` with the nearest names, ``InputError``.
+    """
     for one in methods:
-        about(one)
+        if _first_argument(one) == "site":
+            raise InputError(
+                f"{one} explains a layer, whose map is no picture: in Python, ig.explain(model, x, target=…, method={one!r}, site=…)."
+            )
     for one in baselines:
         _baseline(one, 0, None)
 

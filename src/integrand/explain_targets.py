@@ -1,0 +1,169 @@
+"""Several targets of the same inputs, sharing what they have in common: the baseline, the path, and every forward pass."""
+
+from __future__ import annotations
+
+import dataclasses
+import inspect
+from collections.abc import Sequence
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from .attribution import Attribution
+from .baseline.base import Baseline, count_of, label_of
+from .baseline.base import Several as Baselines
+from .cost import Cost
+from .errors import InputError, TargetError
+from .explain import check_classes, chosen, explain, is_predicted, predicted
+from .field import Field, TorchField
+from .field.memory import Memory
+from .field.several import Several
+from .layered import Layered
+from .method import Method, Sampled, Staged
+from .method.outcome import Watch
+from .parts import part
+from .target import Output, as_target
+
+_DOOR = {name for name, spec in inspect.signature(explain).parameters.items() if spec.kind is spec.KEYWORD_ONLY}
+
+
+def explain_targets(
+    model: Any,
+    inputs: Any,
+    *,
+    targets: Sequence[Any],
+    method: Any = "integrated",
+    baseline: Any = None,
+    tol: float | None = None,
+    **same: Any,
+) -> list[Attribution]:
+    """``explain`` for several targets at once: a list of attributions, the same as from a call for each.
+
+        A_t(x) = Σ_r w_{t,r} ∫ ∇F_t(γ_r) ⊙ dγ_r,   t = 1 … T
+
+    targets   what ``explain`` takes as its target, T times: classes, tensors with a class per example, "predicted", callables …
+    the rest  as in ``explain``
+
+    Cost: with a rule of fixed nodes such as ``GaussLegendre(n)`` the points of a path are run forward once and backward T times:
+    (1 + T)/2T of the time of T calls, where forward and backward cost alike. Chords share a forward pass only among targets whose
+    lines fit into one model call, and a tolerance, the default of most methods, is reached for each target by nodes of its own: there
+    the baselines and some of the first look are shared, not much more. ``cost`` of each result is an even share of the total.
+    Errors: as in ``explain``.
+
+    >>> import torch, integrand as ig
+    >>> model = torch.nn.Sequential(torch.nn.Linear(4, 8), torch.nn.Tanh(), torch.nn.Linear(8, 3))
+    >>> x = torch.randn(5, 4)
+    >>> [made.values.shape for made in ig.explain_targets(model, x, targets=[0, "predicted", ig.targets.Margin(1, 2)])]
+    [torch.Size([5, 4]), torch.Size([5, 4]), torch.Size([5, 4])]
+    """
+    if isinstance(targets, str | Tensor) or not isinstance(targets, Sequence):
+        raise TargetError(
+            f"targets= is a list of targets, not {type(targets).__name__}; for one target call ig.explain."
+        )
+    if not targets:
+        raise TargetError("targets= is empty: name at least one.")
+    if "target" in same:
+        raise InputError("Give the targets as targets=[…], all of them.")
+    door = {name: same.pop(name) for name in _DOOR & set(same)}
+    one = chosen(inputs, method, baseline, tol, same)
+    wanted = tuple(target if is_predicted(target) else as_target(target) for target in targets)
+    made = explain(model, inputs, target=Output(), method=_ForEach(one, wanted), **door)
+    known: _ForEach = made.method
+    return [
+        dataclasses.replace(
+            made[number :: len(wanted)], target=target, method=known.method, cost=_part(made.cost, len(wanted))
+        )
+        for number, target in enumerate(known.targets)
+    ]
+
+
+def _part(cost: Cost, count: int) -> Cost:
+    """An even share; the memory was there for all."""
+    shared = {name: getattr(cost, name) // count for name in ("gradients", "values", "calls")}
+    return dataclasses.replace(cost, **shared, seconds=cost.seconds / count)
+
+
+@part
+class _ForEach:
+    """A method for T targets at once: examples are repeated T times, interleaved, and explained as one batch."""
+
+    method: Any
+    targets: tuple[Any, ...]
+
+    @property
+    def lifts(self) -> bool:
+        return bool(getattr(self.method, "lifts", False))
+
+    def __call__(self, field: Field, x: Tensor, *, watch: Watch | None = None) -> Attribution:
+        if not isinstance(field, TorchField):
+            raise InputError(f"Several targets need a torch model, not a {type(field).__name__}.")
+        count = len(self.targets)
+        rows = x.repeat_interleave(count, 0)
+        targets, memory = self.targets, None
+        if any(map(is_predicted, targets)):
+            outputs = field.outputs(x)
+            own = predicted(Memory(x, outputs))
+            targets = tuple(own if is_predicted(target) else target for target in targets)
+            memory = Memory(rows, outputs.repeat_interleave(count, 0))
+        for target in targets:
+            check_classes(target, len(x))
+        several = Several(field, targets)
+        several.memory = memory
+        made: Attribution = _repeated(self.method, count, len(x))(several, rows, watch=watch)
+        return dataclasses.replace(made, method=_ForEach(self.method, targets))
+
+
+def _repeated(method: Any, count: int, batch: int) -> Any:
+    """The method, with what it holds per example repeated as the examples are."""
+    if isinstance(method, Staged | Sampled | Layered):
+        return dataclasses.replace(method, method=_repeated(method.method, count, batch))
+    if not isinstance(method, Method):
+        return method
+    weighting: Any = method.weighting
+    if dataclasses.is_dataclass(weighting) and not isinstance(weighting, type):
+        names = {spec.name for spec in dataclasses.fields(weighting)}
+        changes: dict[str, Any] = {}
+        if "fill" in names:
+            changes["fill"] = _references(weighting.fill, count)  # type: ignore[attr-defined]
+        features = getattr(weighting, "features", None)
+        if isinstance(features, Tensor) and features.ndim == 3 and len(features) == batch:
+            changes["features"] = features.repeat_interleave(count, 0)
+        weighting = dataclasses.replace(weighting, **changes)
+    return dataclasses.replace(method, baseline=_references(method.baseline, count), weighting=weighting)
+
+
+def _references(baseline: Baseline, count: int) -> Baseline:
+    """The references of the examples themselves, repeated as they are; several stay several, so that each keeps its name."""
+    if isinstance(baseline, Baselines):
+        return Baselines(tuple(_references(one, count) for one in baseline.parts))
+    return _Repeated(baseline, count)
+
+
+@part
+class _Repeated:
+    """A baseline of the examples themselves, its references repeated as they are."""
+
+    baseline: Baseline
+    times: int
+
+    @property
+    def label(self) -> str:
+        return label_of(self.baseline)
+
+    @property
+    def count(self) -> int | None:
+        return count_of(self.baseline)
+
+    @property
+    def names(self) -> tuple[str, ...]:
+        return tuple(getattr(self.baseline, "names", ()))
+
+    def __call__(self, x: Tensor, field: Field) -> Tensor:
+        once = torch.arange(0, len(x), self.times, device=x.device)
+        made = self.baseline(x[once], field.at(once))
+        if not isinstance(made, Tensor) or made.ndim < 2 or made.shape[1] != len(once):
+            return made  # the method says what is wrong with it
+        if made.stride(1) == 0:  # the same for all examples: stays one
+            return made[:, :1].expand(-1, len(x), *made.shape[2:])
+        return made.repeat_interleave(self.times, 1)

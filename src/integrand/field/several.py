@@ -1,0 +1,303 @@
+"""Several targets of one model, as one field: every example stands there once for each target.
+
+    example b · T + t   is example b, asked about target t          (T targets, interleaved)
+
+Along a path all T ask about the same points, one behind the other, so a call drops rows that repeat their neighbour, runs the rest
+forward once, and goes backward once for each target: (1 + T) / 2T of the work of T runs where forward and backward cost alike.
+Rows that differ (a method went its own way for each target) are simply run; nothing has to be shared. Chords come line by line, so
+among them rows that are alike are looked for in the whole call.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from contextlib import AbstractContextManager
+from dataclasses import replace
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from ..errors import InputError
+from ..seeds import generator
+from ..segment import Evaluation
+from ..target import Distance, Target
+from .base import Field
+from .chords import Chords
+from .network import Site
+from .packing import Packer
+from .site import Lifted, SiteField
+from .torch import TorchField
+from .wrap import Tally
+
+
+class Several(Field):
+    """F_t(z) = target_t(model(z)) for T targets; example b·T + t is example b of ``inner``, asked about target t.
+
+    Cost of a point at which all T are asked: one forward pass and T backward passes.
+
+    >>> import torch, integrand as ig
+    >>> field = ig.fields.Several(ig.TorchField(torch.nn.Linear(3, 2), 0), [ig.targets.Logit(0), ig.targets.Logit(1)])
+    >>> field.gradient(torch.zeros(4, 3).repeat_interleave(2, 0)).shape
+    torch.Size([8, 3])
+    """
+
+    def __init__(self, inner: TorchField, targets: Sequence[Target]) -> None:
+        self.inner = inner
+        self.targets = tuple(targets)
+        self.normalisation = inner.normalisation
+        self.fields = [inner.with_target(target) for target in self.targets]
+        self.packer = _Groups(inner.packer, len(self.targets))
+
+    def __repr__(self) -> str:
+        return f"{type(self).__name__}({self.inner!r}, {list(self.targets)!r})"
+
+    def evaluate(self, z: Tensor, index: Tensor, *, gradient: bool = True) -> Evaluation:
+        return self._evaluate(z, index, _begins(z, index // len(self.targets)), gradient=gradient)[0]
+
+    def evaluate_both(
+        self, z: Tensor, index: Tensor, other: Target, other_index: Tensor
+    ) -> tuple[Evaluation, Evaluation]:
+        if other.site is not None and not isinstance(other.site, Site):
+            return super().evaluate_both(z, index, other, other_index)
+        begins = _begins(z, index // len(self.targets))
+        if isinstance(other, Distance):
+            begins[1:] |= _differ(other.goal[other_index.to(other.goal.device)]).to(begins.device)
+        else:
+            begins[:] = True
+        own, theirs = self._evaluate(z, index, begins, other=(other, other_index))
+        assert theirs is not None
+        return own, theirs
+
+    def evaluate_chords(self, z: Tensor, index: Tensor, before: Tensor) -> Evaluation:
+        base, which = index // len(self.targets), index % len(self.targets)
+        made, passes = _empty(z, gradient=True), 1
+        chord = _chords_of(z, base, before)
+        shared = self._shared(chord, which)
+        if bool(shared.any()):
+            passes = self._together(z, base, before, chord, which, shared, made)
+        for number in torch.unique(which[~shared]).tolist():
+            rows = (~shared & (which == number)).nonzero()[:, 0]
+            every, there, own = _with_what_is_before(rows, before)
+            found = self.fields[number].evaluate_chords(z[every], base[every], there)
+            _put(made, rows, found, own, gradient=True)
+            passes = max(passes, found.passes)
+        return replace(made, passes=passes)
+
+    def look(self, z: Tensor, index: Tensor | None, site: Any = None) -> Tensor:
+        if index is None:
+            return self.inner.look(z, None, site)
+        base = index // len(self.targets)
+        begins = _begins(z, base)
+        size = max(1, self.packer.size(z[0], "value") // len(self.targets))
+        points = torch.split(begins.nonzero()[:, 0], size)
+        return torch.cat([self.inner.look(z[own], base[own], site) for own in points])[begins.cumsum(0) - 1]
+
+    def site(self, representation: Any, z: Tensor, index: Tensor) -> Any:
+        return self.inner.site(representation, z, index // len(self.targets))
+
+    def score(self) -> Field:
+        return type(self)(self.inner, [target.score() for target in self.targets])
+
+    @property
+    def reads(self) -> bool:
+        return all(field.reads for field in self.fields)
+
+    def read(self, outputs: Tensor, index: Tensor) -> Tensor:
+        base, which = index // len(self.targets), index % len(self.targets)
+        found = torch.stack([field.read(outputs, base) for field in self.fields], 1)
+        return found.gather(1, which[:, None].to(found.device))[:, 0]
+
+    @property
+    def pooled(self) -> bool:
+        return self.inner.pooled
+
+    def trouble(self, start: Tensor, end: Tensor, index: Tensor) -> str | None:
+        return self.inner.trouble(start, end, index // len(self.targets))
+
+    def behind(self, site: Any, side: str = "output") -> Any:
+        return SeveralBehind(self.inner.behind(site, side), self.targets)
+
+    def ready(self) -> AbstractContextManager[Any]:
+        return self.inner.ready()
+
+    # ----------------------------------------------------------------------------------------------------------------
+
+    def _shared(self, chord: Tensor, which: Tensor) -> Tensor:
+        """(N,) the rows whose chord every target asks for, once each."""
+        count = len(self.targets)
+        asked = torch.unique(chord * count + which)
+        if count == 1 or len(asked) < len(chord) or not all(field.chordal for field in self.fields):
+            return torch.zeros_like(chord, dtype=torch.bool)
+        _, number, times = torch.unique(chord, return_inverse=True, return_counts=True)
+        everywhere: Tensor = times[number] == count
+        return everywhere
+
+    def _together(
+        self, z: Tensor, base: Tensor, before: Tensor, chord: Tensor, which: Tensor, shared: Tensor, made: Evaluation
+    ) -> int:
+        """The chords that all targets ask for, from one forward pass; how many it took in the end."""
+        lead = (shared & (which == 0)).nonzero()[:, 0]
+        every, there, own = _with_what_is_before(lead, before)
+        with Chords(there):
+            found = self.inner.evaluate_several(z[every], base[every], self.targets)
+        order = chord[lead].argsort()
+        passes = 1
+        for number, (field, one) in enumerate(zip(self.fields, found, strict=True)):
+            if not field.adds_up(z[every], one, there):
+                field.chordal, passes = False, 2
+                one = field.evaluate_chords(z[every], base[every], there)
+            mine = (shared & (which == number)).nonzero()[:, 0]
+            same = order[torch.searchsorted(chord[lead][order], chord[mine])]
+            _put(made, mine, one, own[same], gradient=True)
+        return passes
+
+    def _evaluate(
+        self,
+        z: Tensor,
+        index: Tensor,
+        begins: Tensor,
+        *,
+        other: tuple[Target, Tensor] | None = None,
+        gradient: bool = True,
+    ) -> tuple[Evaluation, Evaluation | None]:
+        """Every target at the rows that ask for it, and ``other`` at all; one point for each row that begins one."""
+        count = len(self.targets)
+        base, which = index // count, index % count
+        made, beside = (_empty(z, gradient=gradient) for _ in range(2))
+        points = begins.nonzero()[:, 0]
+        stops = torch.cat([points[1:], points.new_tensor([len(z)])])
+        point = begins.cumsum(0) - 1
+        # Where neighbours differ there are more points than a call should hold.
+        size = max(1, self.packer.size(z[0], "gradient" if gradient else "value") // count)
+        for first in range(0, len(points), size):
+            own = points[first : first + size]
+            rows = slice(int(own[0]), int(stops[first : first + size][-1]))
+            here = point[rows] - first
+            asked = torch.unique(which[rows]).tolist()
+            found = self.inner.evaluate_several(
+                z[own],
+                base[own],
+                [self.targets[number] for number in asked],
+                beside=[] if other is None else [(other[0], other[1][own])],
+                gradient=gradient,
+            )
+            for number, one in zip(asked, found, strict=False):
+                mine = (which[rows] == number).nonzero()[:, 0]
+                _put(made, rows.start + mine, one, here[mine], gradient=gradient)
+            if other is not None:
+                _put(beside, torch.arange(rows.start, rows.stop, device=z.device), found[-1], here, gradient=gradient)
+        return made, None if other is None else beside
+
+
+class SeveralBehind(Several):
+    """Several targets of what comes behind a layer: ``Several``, with the lifting of ``SiteField``."""
+
+    inner: SiteField
+
+    @property
+    def place(self) -> Site:
+        return self.inner.place
+
+    @property
+    def bypassed(self) -> bool:
+        return self.inner.bypassed
+
+    @property
+    def integers(self) -> bool:
+        return self.inner.integers
+
+    @property
+    def tally(self) -> Tally:
+        return self.inner.tally
+
+    def lift(self, z: Tensor, index: Tensor) -> Lifted:
+        """Rows lifted once for all targets; they come in groups of T that are alike."""
+        count = len(self.targets)
+        base = index // count
+        begins = _begins(z, base)
+        if len(z) % count or not torch.equal(begins, torch.arange(len(z), device=z.device) % count == 0):
+            raise InputError(
+                "At a layer, several targets share their path: one that depends on the target needs a run for each target."
+            )
+        made = self.inner.lift(z[::count], base[::count], self.targets)
+        return Lifted(
+            made.points.repeat_interleave(count, 0),
+            made.value.reshape(-1),
+            index,
+            tuple(rows.repeat_interleave(count, 0) for rows in made.kept),
+        )
+
+    def hold(self, *lifted: Lifted) -> None:
+        """From now on, these groups of rows are the examples."""
+        count = len(self.targets)
+        groups = [part[::count] for part in lifted]
+        self.inner.hold(*(Lifted(part.points, part.value, part.example // count, part.kept) for part in groups))
+
+
+class _Groups(Packer):
+    """Rows in groups of ``count`` that are mostly one point; sizes are counted and learnt in points."""
+
+    def __init__(self, inner: Packer, count: int) -> None:
+        super().__init__(inner.rows)
+        self.inner = inner
+        self.count = count
+
+    def size(self, like: Tensor, kind: str) -> int:
+        return self.inner.size(like, f"{kind} x {self.count}") * self.count
+
+    def run(self, total: int, call: Callable[[slice], None], like: Tensor, kind: str) -> None:
+        def groups(part: slice) -> None:
+            call(slice(part.start * self.count, min(total, part.stop * self.count)))
+
+        self.inner.run(-(-total // self.count), groups, like, f"{kind} x {self.count}")
+
+
+def _begins(z: Tensor, base: Tensor) -> Tensor:
+    """(N,) which rows are not what the row before them is."""
+    begins = torch.ones(len(z), dtype=torch.bool, device=z.device)
+    begins[1:] = (base[1:] != base[:-1]) | _differ(z)
+    return begins
+
+
+def _differ(z: Tensor) -> Tensor:
+    """(N−1,) which rows differ from the one before them."""
+    return (z[1:] != z[:-1]).flatten(1).any(1)
+
+
+def _alike(z: Tensor, base: Tensor) -> Tensor:
+    """(N,) a number for each row, the same for rows of one example that are equal to the last bit."""
+    bits = z.flatten(1).contiguous().view(torch.int64 if z.element_size() == 8 else torch.int32)
+    # Sums of whole numbers do not depend on their order, as those of rows of floating-point numbers may.
+    factors = torch.randint(-(1 << 62), 1 << 62, (bits.shape[1] + 1,), generator=generator(bits.shape[1]))
+    code = (bits * factors[1:].to(z.device)).sum(1) + base * factors[0].to(z.device)
+    number = torch.unique(code, return_inverse=True)[1]
+    place = torch.arange(len(z), device=z.device)
+    first = torch.full_like(place, len(z)).scatter_reduce_(0, number, place, "amin")[number]
+    alike = bool((z == z[first]).all()) and torch.equal(base, base[first])
+    return first if alike else place
+
+
+def _chords_of(z: Tensor, base: Tensor, before: Tensor) -> Tensor:
+    """(N,) a number for each row, the same where rows and the rows before them are alike."""
+    row = _alike(z, base)
+    return row * len(z) + row[before]
+
+
+def _with_what_is_before(rows: Tensor, before: Tensor) -> tuple[Tensor, Tensor, Tensor]:
+    """Some rows and the ones before them, in order: all of these, what is before each among them, and where the rows are."""
+    every = torch.unique(torch.cat([rows, before[rows]]))
+    place = torch.full_like(before, -1)
+    place[every] = torch.arange(len(every), device=every.device)
+    there = place[before[every]]
+    return every, torch.where(there < 0, place[every], there), place[rows]
+
+
+def _empty(z: Tensor, *, gradient: bool) -> Evaluation:
+    return Evaluation(z.new_empty(len(z)), torch.empty_like(z) if gradient else z.new_empty(0))
+
+
+def _put(into: Evaluation, rows: Tensor, found: Evaluation, which: Tensor, *, gradient: bool) -> None:
+    into.value[rows] = found.value[which]
+    if gradient:
+        into.gradient[rows] = found.gradient[which]

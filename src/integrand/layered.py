@@ -1,0 +1,268 @@
+"""A method at a layer: its ends and corners are lifted there, and shares are measured on the straight lines between.
+
+    z_0 ───────▶ z_1 ───────▶ z_2 = x         the method's path, in the space of the inputs
+     │ lift       │ lift       │ lift         the whole model, once for each corner
+    h_0 ───────▶ h_1 ───────▶ h_2             straight pieces in the layer's space; nodes run only what is behind the layer
+
+One piece is layer attribution, many are conductance (their limit is ∫ ∂F/∂h ⊙ dh along the path of the inputs). On the way from
+one corner to the next only h moves; what passes the layer by (skip connections, masks) is as it is at the corner nearer the input.
+The change that a map is held against is the real one, F(x) − F(baseline): what goes around the layer shows in the residual.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+from collections.abc import Iterator
+from dataclasses import dataclass
+from typing import Any, ClassVar
+
+import torch
+from torch import Tensor, nn
+
+from .attribution import Attribution
+from .baseline.base import checked, labels
+from .baseline.fixed import Given
+from .cost import Cost, measured
+from .errors import IncompleteWarning, InputError, warn
+from .field import Field, Gathered, Metered, Narrowed
+from .field.network import Site
+from .field.site import Lifted
+from .field.wrap import Tally
+from .method import Method, Sampled, Staged
+from .method.outcome import Watch
+from .parts import part
+from .path import Path, Straight
+from .rule import Integrated, Rule
+from .segment import Segment
+from .shapes import plain, state_dtype, total
+
+_BLOCK_ELEMENTS = 1 << 24  # corners are lifted in blocks of about this many numbers
+_INCOMPLETE = 0.1
+
+
+@part
+class Layered:
+    """A method whose map is of a layer instead of the inputs: values (B, \\*L).
+
+        A(x) = Σ_r w_r Σ_k (h_{k+1} − h_k) ⊙ ∫ ∂F/∂h dt        h_k: what is at the layer at corner k of the method's path
+
+    site    a layer by name, the module itself, or an ``ig.fields.Site``
+    method  any method: its baseline and its path live in the space of the inputs, its rule and its weighting in the layer's
+    side    "output" of the layer, or its "input"
+
+    Cost: one forward pass for every corner of the path (references and inputs are corners); gradients run only what is behind
+    the layer. ``inputs`` and ``baselines`` of the result are those of the layer. Where something passes the layer by, the residual
+    holds its part of the change. Errors: ``UnknownName`` for the layer, ``ModelError`` where a layer is no place to explain at.
+
+    >>> import torch, integrand as ig
+    >>> model = torch.nn.Sequential(torch.nn.Linear(4, 8), torch.nn.Tanh(), torch.nn.Linear(8, 3))
+    >>> made = ig.explain(model, torch.randn(5, 4), target=0, method=ig.Layered("1", ig.methods.integrated()))
+    >>> made.values.shape
+    torch.Size([5, 8])
+    """
+
+    site: str | nn.Module | Site
+    method: Method | Staged | Sampled
+    side: str = "output"
+
+    lifts: ClassVar[bool] = True
+    """The map has the layer's shape, and the inputs need no gradient."""
+
+    def __post_init__(self) -> None:
+        if self.side not in ("input", "output"):
+            raise InputError(f"side is 'input' or 'output' of the layer, not {self.side!r}.")
+        if not isinstance(self.method, Method | Staged | Sampled):
+            raise InputError(
+                f"A layer takes a Method, such as ig.methods.weighted(…) makes, not {type(self.method).__name__}."
+            )
+        if not isinstance(self.method, Method) and self.method.method.path != Straight():
+            raise InputError(
+                f"At a layer, {type(self.method).__name__} goes with straight lines; leave it out for paths with corners."
+            )
+
+    def __call__(self, field: Field, x: Tensor, *, watch: Watch | None = None) -> Attribution:
+        core = self.method if isinstance(self.method, Method) else self.method.method
+        given, x = x.dtype, plain(x).to(state_dtype(x.dtype))
+        outer = Metered(field if given == x.dtype else Narrowed(field, given))
+        there = field.behind(self.site, self.side)
+        straight = core.path == Straight()
+        if not straight and (there.integers or not given.is_floating_point):
+            raise InputError(
+                f"{core.path!r} has corners between the baseline and the input, and between integers there is nothing: use "
+                "method='layer', which goes straight in the layer's space."
+            )
+        with measured(outer, x.device) as stopwatch:
+            references = checked(core.baseline(x, outer), x, core.baseline)
+            ends = _lifted(there, given, torch.cat([x[None], references]))
+            inputs, starts = ends[: len(x)], ends[len(x) :]
+            there.hold(inputs)
+            path = None if straight else _Corners(core.path, there, given, outer, x, references, inputs, starts)
+            apart = path is not None and there.bypassed
+            made = _placed(self.method, core, path, starts, len(references), apart=apart)(
+                there, inputs.points, watch=watch
+            )
+        change = inputs.value - (path.first if path else starts).value.reshape(len(references), len(x))
+        change = change[: len(made.weights)]  # where there were enough references, not all were taken
+        cost = _sum(stopwatch.cost(), made.cost, there.tally)
+        # Where corners bring their surroundings along, F at the ends says nothing of the pieces one by one.
+        settled = torch.ones_like(made.converged) if apart else made.gap <= _INCOMPLETE
+        named = self if isinstance(self.site, str) else Layered(there.place.name, self.method, there.place.side)
+        made = named._told(made, core, inputs.value, change, settled, cost)
+        if apart and not bool(torch.isfinite(made.error).all()):
+            made = dataclasses.replace(made, converged=made.gap <= _INCOMPLETE)
+        return made
+
+    def _told(
+        self, made: Attribution, core: Method, output: Tensor, change: Tensor, settled: Tensor, cost: Cost
+    ) -> Attribution:
+        """The attribution held against the real change of F, and a warning where much of it passes the layer by."""
+        residual = (made.weights * change).sum(0) - total(made.values, 1)
+        made = dataclasses.replace(
+            made,
+            output=output,
+            change=change,
+            residual=residual,
+            shares=made.shares if "shares" in core.record or len(change) == 1 else None,
+            cost=cost,
+            method=self,
+        )
+        around = settled & (made.gap > _INCOMPLETE)
+        if bool(around.any()) and getattr(core.rule, "complete", True):
+            worst = int((made.gap * around).argmax())
+            whole = float((made.output - made.base)[worst])
+            warn(
+                f"{int(around.sum())} of {len(made)} maps miss more than a tenth of the change, most likely because it passes "
+                f"the layer by: example {worst} adds up to {whole - float(residual[worst]):.3g} at {self.site!r} where F changes by "
+                f"{whole:.3g}. That is right for a layer with others beside it; one that everything passes through leaves "
+                "nothing out.",
+                IncompleteWarning,
+            )
+        return made
+
+
+def _lifted(there: Any, dtype: torch.dtype, z: Tensor) -> Lifted:
+    """Batches (n, B, \\*s) lifted, flat; in the type the model was given."""
+    made: Lifted = there.lift(z.flatten(0, 1).to(dtype), torch.arange(z.shape[1], device=z.device).repeat(len(z)))
+    return made
+
+
+def _sum(own: Cost, inner: Cost, lifts: Tally) -> Cost:
+    """What the whole took; the stopwatch ran all the time."""
+    return dataclasses.replace(
+        own,
+        gradients=own.gradients + inner.gradients,
+        values=own.values + inner.values + lifts.values,
+        calls=own.calls + inner.calls + lifts.calls,
+    )
+
+
+def _placed(
+    whole: Method | Staged | Sampled,
+    core: Method,
+    path: _Corners | None,
+    starts: Lifted,
+    references: int,
+    *,
+    apart: bool,
+) -> Method | Staged | Sampled:
+    """The method in the layer's space."""
+    points = starts.points.reshape(references, -1, *starts.points.shape[1:])
+    begin = Given(points, names=labels(core.baseline, references))
+    if path is None:
+        made = dataclasses.replace(core, baseline=begin)
+        return made if isinstance(whole, Method) else dataclasses.replace(whole, method=made)
+    # All references in one walk: the path knows its corners by their order.
+    rule = _AtCorners(core.rule) if apart else core.rule
+    return dataclasses.replace(
+        core, baseline=begin, path=path, rule=rule, record=tuple(dict.fromkeys(("shares", *core.record)))
+    )
+
+
+@dataclass(eq=False)
+class _Corners:
+    """A path through the layer's space: that of the inputs, its corners lifted. ``first`` is where it really began."""
+
+    path: Path
+    there: Any
+    dtype: torch.dtype
+    field: Field
+    x: Tensor
+    references: Tensor
+    inputs: Lifted
+    starts: Lifted
+
+    def __post_init__(self) -> None:
+        self.segments = getattr(self.path, "segments", 1)
+        self.clock = float("inf")
+        self.first = self.starts
+        r, b = self.references.shape[:2]
+        every = torch.arange(b, device=self.x.device).repeat(r)
+        self.known = [(self.references, self.starts), (self.x.expand_as(self.references), self.inputs[every])]
+
+    def __call__(self, field: Field, start: Tensor, end: Tensor) -> Iterator[Segment]:
+        per_piece = max(1, start.numel(), self.references.numel())
+        most = max(1, _BLOCK_ELEMENTS // per_piece)
+        for segment in self.path(self.field, self.references, self.x):
+            for begin in range(0, len(segment.start), most):
+                yield self._lifted(segment, slice(begin, begin + most), start.shape)
+
+    def _lifted(self, segment: Segment, pieces: slice, shape: torch.Size) -> Segment:
+        begins, ends = segment.start[pieces], segment.end[pieces]
+        clock = (segment.clock[0][pieces], segment.clock[1][pieces])
+        count = len(begins)
+        # Neighbours share a corner, which is lifted once.
+        chained = count > 1 and torch.equal(begins[1:], ends[:-1])
+        corners = [begins[0], *ends] if chained else [*begins, *ends]
+        lifted = self._each(corners)
+        first = Lifted.joined(lifted[:count])
+        last = Lifted.joined(lifted[1:] if chained else lifted[count:])
+        self.known = [*self.known[:2], (begins[0], lifted[0]), (ends[-1], lifted[-1])]
+        earliest = int(clock[0].argmin())
+        if float(clock[0][earliest]) < self.clock:
+            self.clock, self.first = float(clock[0][earliest]), lifted[earliest]
+        if self.there.bypassed:
+            self.there.hold(self.inputs, last)
+        notes = {name: note[pieces.start : pieces.start + count + 1] for name, note in segment.notes.items()}
+        leading = (count, *shape)
+        return Segment(first.points.reshape(leading), last.points.reshape(leading), clock, notes=notes)
+
+    def _each(self, corners: list[Tensor]) -> list[Lifted]:
+        """Each corner (R, B, \\*s) lifted, those that are not known yet in one go."""
+        found = [next((done for at, done in self.known if torch.equal(at, corner)), None) for corner in corners]
+        new = [corner for corner, done in zip(corners, found, strict=True) if done is None]
+        pairs = self.references.shape[0] * self.references.shape[1]
+        made = _lifted(self.there, self.dtype, torch.cat(new)) if new else None
+        order = iter(range(len(new)))
+        return [
+            done if done is not None else made[(n := next(order)) * pairs : (n + 1) * pairs]  # type: ignore[index]
+            for done in found
+        ]
+
+
+@part
+class _AtCorners:
+    """A rule for pieces that each have their own surroundings: every piece of every pair is an example of its own."""
+
+    rule: Rule
+
+    complete: ClassVar[bool] = False
+    """Not by F at the ends alone: from corner to corner the surroundings change too."""
+
+    @property
+    def gradients(self) -> int:
+        return int(getattr(self.rule, "gradients", 0))
+
+    def __call__(self, field: Field, segment: Segment) -> Integrated:
+        leading, inner = segment.leading, segment.start.shape[3:]
+        rows = leading[0] * leading[1] * leading[2]
+        number = leading[2] + torch.arange(rows, device=segment.start.device)
+        one = segment.clock[0][:1]
+        alone = Segment(
+            segment.start.reshape(1, 1, rows, *inner),
+            segment.end.reshape(1, 1, rows, *inner),
+            (torch.zeros_like(one), torch.ones_like(one)),
+        )
+        found = Integrated.ensure(self.rule(Gathered(field, number), alone))
+        return Integrated(
+            found.share.reshape(*leading, *inner), found.error.reshape(leading), found.converged.reshape(leading)
+        )
