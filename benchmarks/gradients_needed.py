@@ -21,7 +21,8 @@ import torch
 from torch import Tensor
 
 import integrand as ig
-from benchmarks.work_precision import Graded, relative
+from benchmarks.candidates import Graded
+from benchmarks.problems import relative
 from integrand.vision import load_model, pictures
 
 LADDERS: dict[str, tuple[Callable[[int], ig.rules.Rule], tuple[int, ...], int]] = {
