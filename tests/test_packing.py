@@ -11,7 +11,7 @@ from torch import Tensor, nn
 
 import integrand as ig
 from integrand.field.packing import _Size, is_out_of_memory, packer_for
-from tests.problems import Counting, tanh_mlp, wave
+from tests.problems import Counting, Observed, tanh_mlp, wave
 
 ROW = torch.zeros(6)
 
@@ -134,7 +134,7 @@ def test_models_are_not_kept_alive() -> None:
 # --- out of memory ----------------------------------------------------------------------------------------------------
 
 
-class Cramped(nn.Module):
+class Cramped(Observed):
     """A model that holds no more than ``most`` rows at a time."""
 
     def __init__(self, inner: nn.Module, most: int, error: Exception) -> None:
@@ -191,7 +191,7 @@ def test_the_smaller_size_is_remembered() -> None:
 def test_out_of_memory_halfway_through() -> None:
     """The first calls fit; what they found is kept, and only the rows that failed are taken again."""
 
-    class Later(nn.Module):
+    class Later(Observed):
         def __init__(self) -> None:
             super().__init__()
             self.seen: list[Tensor] = []

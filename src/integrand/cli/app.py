@@ -126,6 +126,9 @@ def explain(
     save: Annotated[
         bool, typer.Option("--save/--no-save", help="Also write every attribution as .safetensors.")
     ] = False,
+    optimize: Annotated[
+        bool, typer.Option("--optimize", help="Run a faster double of the model; maps agree to rounding.")
+    ] = False,
     debug: Debug = False,
 ) -> None:
     """Explain what a model sees in pictures.
@@ -153,6 +156,7 @@ def explain(
             device=device,
             out=out,
             save=save,
+            optimize=optimize,
         )
         raise typer.Exit(run(request))
 

@@ -80,12 +80,12 @@ class _Size:
         self.settled = rows >= self.rows
 
 
-def packer_for(model: object, rows: int | None) -> Packer:
-    """A packer of ``rows``, or the one that already knows this model."""
+def packer_for(model: object, rows: int | None, run: str = "itself") -> Packer:
+    """A packer of ``rows``, or the one that already knows this model, ``run`` as itself or as something that stands in for it."""
     if rows is not None:
         return Packer(rows)
     try:
-        return _PACKERS.setdefault(model, Packer())
+        return _PACKERS.setdefault(model, {}).setdefault(run, Packer())
     except TypeError:  # not every callable can be remembered
         return Packer()
 
@@ -164,5 +164,5 @@ class Packer:
         size.fill(rows, used, free + used)
 
 
-_PACKERS: WeakKeyDictionary[object, Packer] = WeakKeyDictionary()
+_PACKERS: WeakKeyDictionary[object, dict[str, Packer]] = WeakKeyDictionary()
 """What was learnt about each model that is still alive."""

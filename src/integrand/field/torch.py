@@ -45,6 +45,7 @@ class TorchField(Field):
     normalisation  what image inputs mean to the eye; black baselines, data ranges and plots need it
     batch_size     rows per model call; found while working unless given
     layout         how inputs are arranged, for models with several (``ig.explain`` fills it in)
+    optimize       run a faster double of the model: batch norms folded, channels last (``field/optimise.py``)
 
     Cost: one gradient is one forward and one backward pass to the input; nothing is computed for parameters.
 
@@ -63,11 +64,12 @@ class TorchField(Field):
         normalisation: Normalisation | None = None,
         batch_size: int | None = None,
         layout: Layout | None = None,
+        optimize: bool = False,
     ) -> None:
-        self.network = Network(model, layout, extra)
+        self.network = Network(model, layout, extra, optimize=optimize)
         self.target = as_target(target)
         self.normalisation = normalisation
-        self.packer = packer_for(model, batch_size)
+        self.packer = packer_for(model, batch_size, "double" if self.network.optimiser else "itself")
 
     def __repr__(self) -> str:
         return f"TorchField({type(self.network.model).__name__}, {self.target!r})"
