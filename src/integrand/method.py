@@ -40,6 +40,7 @@ from .weighting import Uniform, Weighed, Weighting, beforehand, prepared
 _BLOCK_ELEMENTS = (
     1 << 24
 )  # references are taken in blocks of about this many numbers when their shares need not be kept
+_BLOCK_ON_CPU = 1 << 21  # where a model call wants no more rows than that, and memory is the process' own
 _RECORDS = ("shares", "path")
 _INCOMPLETE = 0.1
 
@@ -95,7 +96,8 @@ class Method:
 
     def _blocks(self, field: Field, references: Tensor, x: Tensor, weights: Tensor) -> tuple[Tensor, Walked]:
         """The weighted sum of shares, a block of references at a time, without keeping them."""
-        size = max(1, _BLOCK_ELEMENTS // x.numel())
+        most = min(_BLOCK_ELEMENTS, _BLOCK_ON_CPU) if x.device.type == "cpu" else _BLOCK_ELEMENTS
+        size = max(1, most // x.numel())
         values = torch.zeros_like(x)
         blocks: list[Walked] = []
         for first in range(0, len(references), size):

@@ -11,18 +11,19 @@ from __future__ import annotations
 import time
 from collections.abc import Callable, Hashable
 from dataclasses import dataclass, field
+from itertools import pairwise
 from weakref import WeakKeyDictionary
 
 import torch
 
 from ..errors import InputError, ModelTooLarge
 
-_START_ELEMENTS = 1 << 17  # the first call holds about this many input elements …
+_START_ELEMENTS = 1 << 15  # the first call holds about this many input elements …
 _MOST_ON_CPU = (
     1 << 22
 )  # … and on a CPU, where running out of memory is not an error but the end, no call more than this many
 _MOST_ELSEWHERE = 1 << 30
-_TRIES = 2  # timings per size; the better one counts, the first one pays for warming up
+_TRIES = 2  # timings of the first size, which pays for warming up, and of one that disappoints; the better one counts
 _GAIN = 0.97  # a larger size must at least be this much faster per row to be worth its memory
 _GPU_SHARE = 0.7  # of the free memory that a call may take
 
@@ -48,20 +49,25 @@ class _Size:
     def best(self, rows: int) -> float:
         return min(self.seconds[rows])
 
+    def fitting(self, total: int) -> int:
+        """The size for ``total`` rows of work: too few to try the next size on, they are done at the best one known."""
+        if self.settled or self.rows <= total or not self.seconds:
+            return self.rows
+        return min(self.seconds, key=self.best)
+
     def learn(self, rows: int, seconds: float) -> None:
         """Take a timing of a full call; move to the next size, or settle on the best."""
         if self.settled or rows != self.rows:
             return
         timings = self.seconds.setdefault(rows, [])
         timings.append(seconds / rows)
-        if len(timings) < _TRIES:
-            return
         tried = sorted(self.seconds)
-        # Two sizes in a row that gain nothing end the climb; one alone may be noise.
-        stalled = len(tried) >= 3 and all(
-            self.best(later) > _GAIN * self.best(earlier)
-            for earlier, later in zip(tried[-3:], tried[-2:], strict=False)
-        )
+        gains = [self.best(later) <= _GAIN * self.best(earlier) for earlier, later in pairwise(tried)]
+        # Two sizes in a row that gain nothing end the climb; one alone may be noise, and is timed again. No more than that:
+        # a size too large costs far more time than it takes to see it.
+        stalled = len(gains) >= 2 and not any(gains[-2:])
+        if not stalled and len(timings) < _TRIES and not (gains and gains[-1]):
+            return
         if stalled or rows >= self.most:
             self.settled = True
             self.rows = min(tried, key=self.best)
@@ -126,7 +132,7 @@ class Packer:
         size = self._size(like, kind)
         done = 0
         while done < total:
-            rows = min(size.rows, total - done)
+            rows = min(size.fitting(total), total - done)
             failure: str | None = None
             began = time.perf_counter()
             try:
