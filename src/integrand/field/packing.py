@@ -25,6 +25,7 @@ _MOST_ON_CPU = (
 _MOST_ELSEWHERE = 1 << 30
 _TRIES = 2  # timings of the first size, which pays for warming up, and of one that disappoints; the better one counts
 _GAIN = 0.97  # a larger size must at least be this much faster per row to be worth its memory
+_SEVERAL = 2  # wholes in a call from which on the rows left over are worth leaving to the next
 _GPU_SHARE = 0.7  # of the free memory that a call may take
 
 
@@ -55,12 +56,12 @@ class _Size:
             return self.rows
         return min(self.seconds, key=self.best)
 
-    def learn(self, rows: int, seconds: float) -> None:
-        """Take a timing of a full call; move to the next size, or settle on the best."""
+    def learn(self, rows: int, each: float) -> None:
+        """Take a timing of a full call, in seconds per row; move to the next size, or settle on the best."""
         if self.settled or rows != self.rows:
             return
         timings = self.seconds.setdefault(rows, [])
-        timings.append(seconds / rows)
+        timings.append(each)
         tried = sorted(self.seconds)
         gains = [self.best(later) <= _GAIN * self.best(earlier) for earlier, later in pairwise(tried)]
         # Two sizes in a row that gain nothing end the climb; one alone may be noise, and is timed again. No more than that:
@@ -70,7 +71,8 @@ class _Size:
             return
         if stalled or rows >= self.most:
             self.settled = True
-            self.rows = min(tried, key=self.best)
+            enough = min(map(self.best, tried)) / _GAIN
+            self.rows = next(size for size in tried if self.best(size) <= enough)
         else:
             self.rows = min(rows * 2, self.most)
 
@@ -127,12 +129,17 @@ class Packer:
                 self._sizes[key] = _Size(start, most)
         return self._sizes[key]
 
-    def run(self, total: int, call: Callable[[slice], None], like: torch.Tensor, kind: str) -> None:
-        """``call(slice)`` over ``range(total)``, each slice as long as is good; ``call`` may be repeated after a failure."""
+    def run(self, total: int, call: Callable[[slice], None], like: torch.Tensor, kind: str, whole: int = 1) -> None:
+        """``call(slice)`` over ``range(total)``, each slice as long as is good; ``call`` may be repeated after a failure.
+
+        ``whole`` rows are better not torn apart: calls that hold several times as many hold a multiple of them.
+        """
         size = self._size(like, kind)
         done = 0
         while done < total:
-            rows = min(size.fitting(total), total - done)
+            full = size.fitting(total)
+            even = full - full % whole if full >= _SEVERAL * whole else full
+            rows = min(even, total - done)
             failure: str | None = None
             began = time.perf_counter()
             try:
@@ -146,8 +153,8 @@ class Packer:
                 self._make_room(size, rows, failure)
                 continue
             done += rows
-            if not size.settled:
-                self._watch(size, rows, time.perf_counter() - began, like.device)
+            if rows == even and not size.settled:
+                self._watch(size, full, rows, time.perf_counter() - began, like.device)
 
     @staticmethod
     def _make_room(size: _Size, rows: int, failure: str) -> None:
@@ -161,9 +168,9 @@ class Packer:
         size.shrink(rows)
 
     @staticmethod
-    def _watch(size: _Size, rows: int, seconds: float, device: torch.device) -> None:
+    def _watch(size: _Size, full: int, rows: int, seconds: float, device: torch.device) -> None:
         if device.type != "cuda":
-            size.learn(rows, seconds)
+            size.learn(full, seconds / rows)
             return
         used = torch.cuda.max_memory_allocated(device) - torch.cuda.memory_allocated(device)
         free, _ = torch.cuda.mem_get_info(device)

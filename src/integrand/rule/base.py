@@ -62,17 +62,27 @@ def mean_gradient(field: Field, segment: Segment, nodes: Tensor, weights: Tensor
     rows = len(place)
     example = (place % leading[2]).repeat(len(nodes))
 
+    def whole(part: slice) -> bool:
+        """Whether a part is a number of nodes for all rows, as most are: then nothing need be picked, it is broadcast."""
+        return rows == math.prod(leading) and part.start % rows == 0 and part.stop % rows == 0
+
     def make(part: slice) -> Tensor:
+        if whole(part):
+            at = t[part].reshape(-1, *leading, *(1,) * len(inner))
+            return torch.lerp(segment.start, segment.end, at).flatten(0, 3)
         which = torch.arange(part.start, part.stop, device=place.device) % rows
         begin = begins(which)
         return torch.lerp(begin, finishes(which), over(t[part], begin))
 
     def add(part: slice, found: Evaluation) -> None:
-        which = torch.arange(part.start, part.stop, device=place.device) % rows
         weighted = found.gradient * over(w[part], found.gradient)
+        if whole(part):
+            mean.add_(weighted.reshape(-1, *mean.shape).sum(0))
+            return
+        which = torch.arange(part.start, part.stop, device=place.device) % rows
         mean.index_add_(0, place[which], weighted)
 
-    field.stream(example, make, add, segment.start[0, 0, 0])
+    field.stream(example, make, add, segment.start[0, 0, 0], whole=rows)
     return mean.reshape(*leading, *inner)
 
 
