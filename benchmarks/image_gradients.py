@@ -56,18 +56,28 @@ def rows(repeats: int) -> list[Row]:
         "captum": lambda: captum.attribute(x, target=target, n_steps=NODES),
         # A model never seen before: the call size is found on the way.
         "first call": lambda: ig.explain(_shared_copy(net), x, target=target, rule=RULE).values,
-        "first optimized call": lambda: ig.explain(_shared_copy(net), x, target=target, rule=RULE, optimize=True).values,
+        "first optimized call": lambda: (
+            ig.explain(_shared_copy(net), x, target=target, rule=RULE, optimize=True).values
+        ),
     }
     times = interleaved(ways, repeats)
     apart = float((ways["integrand"]() - ways["loop"]()).norm() / ways["loop"]().norm())
     assert apart < 1e-3, f"the two integrate differently: {apart}"
     note = f"{seconds(times)}; loop in chunks of {chunk}"
     return [
-        Row(f"{NODES} gradients of EfficientNet-Lite0 at 224², to a hand-tuned loop", *ratio(times, "integrand", "loop"), 1.05, note=note),
+        Row(
+            f"{NODES} gradients of EfficientNet-Lite0 at 224², to a hand-tuned loop",
+            *ratio(times, "integrand", "loop"),
+            1.05,
+            note=note,
+        ),
         Row("the same, to Captum's default call", *ratio(times, "integrand", "captum"), 0.5),
         Row("the same with optimize=True, to the loop", *ratio(times, "optimized", "loop"), 0.9),
         Row("the first call on a new model, to the loop", *ratio(times, "first call", "loop")),
-        Row("the first call with optimize=True, its double made, to the loop", *ratio(times, "first optimized call", "loop")),
+        Row(
+            "the first call with optimize=True, its double made, to the loop",
+            *ratio(times, "first optimized call", "loop"),
+        ),
         agreement(),
     ]
 
@@ -82,7 +92,9 @@ def agreement() -> Row:
     fast = method(ig.TorchField(model.module, target, optimize=True), x).values
     apart = (fast - plain).flatten(1).norm(dim=1) / plain.flatten(1).norm(dim=1)
     note = f"median {apart.median():.1g} over {len(x)} photographs"
-    return Row("relative L2 error of optimized maps, worst photograph", float(apart.max()), None, 5e-3, unit="", note=note)
+    return Row(
+        "relative L2 error of optimized maps, worst photograph", float(apart.max()), None, 5e-3, unit="", note=note
+    )
 
 
 def _shared_copy(net: nn.Module) -> nn.Module:

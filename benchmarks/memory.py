@@ -63,7 +63,17 @@ def _resident() -> int:
 
 def measured(task: str, size: int, repeats: int, threads: int) -> list[int]:
     """The same task in fresh processes."""
-    command = [sys.executable, "-m", "benchmarks.memory", "--task", task, "--size", str(size), "--threads", str(threads)]
+    command = [
+        sys.executable,
+        "-m",
+        "benchmarks.memory",
+        "--task",
+        task,
+        "--size",
+        str(size),
+        "--threads",
+        str(threads),
+    ]
     own = {**os.environ, "MALLOC_MMAP_THRESHOLD_": str(1 << 16)}
     run = functools.partial(subprocess.run, capture_output=True, text=True, check=True, env=own)
     return [int(run(command).stdout) for _ in range(repeats)]
@@ -86,7 +96,11 @@ def rows(repeats: int, threads: int = 1) -> list[Row]:
     map_size = 3 * 224 * 224 * 4
     # The references themselves are there; what matters is that their maps are not.
     more = (median(bytes_of["references", 200]) - median(bytes_of["references", 25])) / map_size - 175
-    fixed, found, captum = (("fixed", 1000), ("fixed", 10)), (("found", 1000), ("found", 10)), (("found", 50), ("captum", 50))
+    fixed, found, captum = (
+        (("fixed", 1000), ("fixed", 10)),
+        (("found", 1000), ("found", 10)),
+        (("found", 50), ("captum", 50)),
+    )
     return [
         Row("peak memory, 1,000 nodes to 10 nodes, eight rows per call", *against(*fixed), 1.05, note=megabytes(*fixed)),
         Row("the same where the call size is found while working", *against(*found), note=megabytes(*found)),

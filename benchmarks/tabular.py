@@ -44,14 +44,19 @@ def rows(repeats: int) -> list[Row]:
 
     tried = interleaved({str(size): lambda size=size: theirs(size) for size in BATCHES}, 1)
     best = int(min(tried, key=lambda size: min(tried[size])))
-    times = interleaved({"captum": theirs, "captum at its best": lambda: theirs(best), "integrand": ours}, repeats, warm=2)
+    times = interleaved(
+        {"captum": theirs, "captum at its best": lambda: theirs(best), "integrand": ours}, repeats, warm=2
+    )
     apart = float((ours() - theirs()).abs().max() / theirs().abs().max())
     assert apart < 1e-5, f"the two say different things: {apart}"
     note = f"{seconds(times)}; largest difference {apart:.0e} of the largest entry"
     line = f"{ROWS:,} tabular rows × {NODES} nodes, three layers: how much faster than Captum's default call"
     return [
         Row(line, *ratio(times, "captum", "integrand"), 15, more=True, note=note),
-        Row(f"the same, than Captum's best (internal_batch_size={best})", *ratio(times, "captum at its best", "integrand")),
+        Row(
+            f"the same, than Captum's best (internal_batch_size={best})",
+            *ratio(times, "captum at its best", "integrand"),
+        ),
     ]
 
 

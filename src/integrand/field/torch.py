@@ -10,6 +10,7 @@ representation distance, are asked of one forward pass (``together``).
 from __future__ import annotations
 
 import copy
+import math
 from collections.abc import Callable, Mapping, Sequence
 from contextlib import AbstractContextManager
 from typing import Any
@@ -195,7 +196,7 @@ class TorchField(Field):
     def _finite(self, z: Tensor, index: Tensor, value: Tensor, slope: Tensor, asks: Sequence[Ask]) -> Evaluation:
         value = value.detach().to(z.dtype)
         # A sum is finite only if every term is; only the rare infinite sum is looked at term by term.
-        if not bool(torch.isfinite(value.sum() + slope.sum())) and not bool(
+        if not math.isfinite(float(value.sum() + slope.sum())) and not bool(
             torch.isfinite(value).all() and torch.isfinite(slope).all()
         ):
             target, own = asks[0]
