@@ -14,15 +14,17 @@ BIN := $(VENV)/bin
 PIP_INSTALL = $(BIN)/python -m pip install --quiet --disable-pip-version-check \
 	-c constraints.txt $(PIP_FLAGS)
 PYTEST = OMP_NUM_THREADS=1 $(BIN)/python -m pytest -n $(WORKERS) --benchmark-disable
+# What a faster double of a model must pass as well; make test-all puts every test to it.
+FOUNDATION := $(addprefix tests/test_,$(addsuffix .py,references captum methods fields explain))
 DEMO := demo
 DEMO_METHODS := integrated expected weighted ig2
 
 .DEFAULT_GOAL := help
 .DELETE_ON_ERROR:
-.PHONY: help demo test test-all lint types bench clean
+.PHONY: help demo test test-optimized test-all lint types bench clean
 
 help:  ## list the targets
-	@awk -F ':[^#]*## ' '/^[a-z-]+:.*## / {printf "  make %-10s%s\n", $$1, $$2}' Makefile
+	@awk -F ':[^#]*## ' '/^[a-z-]+:.*## / {printf "  make %-16s%s\n", $$1, $$2}' Makefile
 
 demo: $(VENV)/.demo-installed  ## explain a photograph with four methods; writes demo/
 	$(BIN)/integrand explain sample:chelsea --model efficientnet-lite0 \
@@ -30,11 +32,15 @@ demo: $(VENV)/.demo-installed  ## explain a photograph with four methods; writes
 	@test -s $(DEMO)/index.html
 	@echo "Open $(DEMO)/index.html in a browser."
 
-test: lint types  ## lint, types, and the tests that are not marked slow
+test: lint types test-optimized  ## lint, types, and the tests that are not marked slow
 	$(PYTEST) -m "not slow" $(PYTEST_FLAGS)
+
+test-optimized: $(VENV)/.test-installed  ## the foundation's tests with optimize=True throughout
+	$(PYTEST) -m "not slow" --optimize $(FOUNDATION) $(PYTEST_FLAGS)
 
 test-all: lint types  ## lint, types, and every test
 	$(PYTEST) $(PYTEST_FLAGS)
+	$(PYTEST) --optimize $(PYTEST_FLAGS)
 
 lint: $(VENV)/.test-installed  ## ruff: the rules and the format
 	$(BIN)/ruff check .

@@ -5,17 +5,44 @@ from __future__ import annotations
 import warnings
 from collections.abc import Iterator
 from contextlib import contextmanager
+from typing import Any
 
 import hypothesis
 import pytest
 import torch
 
 import integrand as ig
+from tests.problems import Observed
 
 hypothesis.settings.register_profile(
     "integrand", deadline=None, derandomize=True, max_examples=25, database=None, print_blob=True
 )
 hypothesis.settings.load_profile("integrand")
+
+
+def pytest_addoption(parser: pytest.Parser) -> None:
+    parser.addoption(
+        "--optimize", action="store_true", help="run every TorchField with optimize=True (see make test-optimized)"
+    )
+
+
+@pytest.fixture(autouse=True, scope="session")
+def _optimized(request: pytest.FixtureRequest) -> Iterator[None]:
+    """With ``--optimize``: the same tests, with a double in the place of every model."""
+    with pytest.MonkeyPatch.context() as patch:
+        if request.config.getoption("--optimize"):
+            plain = ig.TorchField.__init__
+
+            def optimized(self: ig.TorchField, model: Any, *args: Any, **options: Any) -> None:
+                parts = model.modules() if isinstance(model, torch.nn.Module) else ()
+                chosen = {"optimize": not any(isinstance(part, Observed) for part in parts)}
+                with warnings.catch_warnings():
+                    # Functions have no double; their tests are run as they are.
+                    warnings.simplefilter("ignore", ig.errors.OptimizeWarning)
+                    plain(self, model, *args, **options | chosen)
+
+            patch.setattr(ig.TorchField, "__init__", optimized)
+        yield
 
 
 @pytest.fixture(autouse=True, scope="session")

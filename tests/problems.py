@@ -290,7 +290,11 @@ PROBLEMS = problems()
 # --- doubles ----------------------------------------------------------------------------------------------------------
 
 
-class Counting(nn.Module):
+class Observed(nn.Module):
+    """A model whose own state a test looks at: it has to be run itself, and no double of it."""
+
+
+class Counting(Observed):
     """A model that counts what really reaches it: calls, and rows with and without gradients."""
 
     def __init__(self, inner: Callable[..., Any]) -> None:

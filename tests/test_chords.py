@@ -449,7 +449,7 @@ def test_falls_back_for_good(name: str) -> None:
     expected = (field.gradient(start) + field.gradient(end)) / 2
     torch.testing.assert_close(chord, expected, rtol=0, atol=1e-13)
     counted = Counting(field.network.model)
-    field.network.model = counted
+    field.network.model, field.network.optimiser = counted, None
     between(field, start, end)
     assert (counted.calls, counted.gradients) == (1, 2 * len(start))
 

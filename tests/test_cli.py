@@ -130,6 +130,13 @@ def test_numbers_are_those_of_the_library(place: Path) -> None:
     assert torch.allclose(found.values, wanted.values, atol=1e-6)
 
 
+def test_the_double_says_the_same(place: Path) -> None:
+    for folder, flags in (("plain", ()), ("fast", ("--optimize",))):
+        assert explain("many/sky.png", "--method", "integrated", "--save", "--out", folder, *flags).exit_code == 0
+    plain, fast = (ig.load(place / folder / "sky-integrated.safetensors").values for folder in ("plain", "fast"))
+    assert torch.allclose(plain, fast, atol=1e-6)
+
+
 def test_the_seed_changes_noise_and_nothing_else(place: Path) -> None:
     found = {}
     for folder, seed in (("a", "1"), ("b", "1"), ("c", "2")):

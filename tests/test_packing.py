@@ -11,7 +11,7 @@ from torch import Tensor, nn
 
 import integrand as ig
 from integrand.field.packing import _Size, is_out_of_memory, packer_for
-from tests.problems import Counting, tanh_mlp, wave
+from tests.problems import Counting, Observed, tanh_mlp, wave
 
 ROW = torch.zeros(6)
 
@@ -104,6 +104,36 @@ def test_a_fixed_size(monkeypatch: pytest.MonkeyPatch) -> None:
         ig.fields.Packer(0)
 
 
+def test_wholes_are_not_torn_apart_where_a_call_holds_several(monkeypatch: pytest.MonkeyPatch) -> None:
+    sizes: list[int] = []
+    call = lambda part: sizes.append(part.stop - part.start)  # noqa: E731
+    ig.fields.Packer(50).run(150, call, ROW, "gradient", whole=12)
+    assert sizes == [48, 48, 48, 6]
+    sizes.clear()
+    ig.fields.Packer(50).run(150, call, ROW, "gradient", whole=26)
+    assert sizes == [50, 50, 50]
+
+
+def test_work_too_little_for_the_next_size_is_done_at_the_best_one_known(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("integrand.field.packing._START_ELEMENTS", 32 * 6)
+    clock, packer = Clock(monkeypatch), ig.fields.Packer()
+    cost = lambda rows: rows + 10  # noqa: E731
+    assert run(packer, 250, cost, clock) == [32, 32, 64, 122]
+    assert packer.size(ROW, "gradient") == 128
+    assert run(packer, 100, cost, clock) == [64, 36]
+    assert run(packer, 300, cost, clock)[0] == 128
+
+
+def test_the_climb_ends_at_the_second_size_that_gains_nothing(monkeypatch: pytest.MonkeyPatch) -> None:
+    """The first is timed twice, for it may have been noise; the second is timed once, for it may be very slow."""
+    monkeypatch.setattr("integrand.field.packing._START_ELEMENTS", 32 * 6)
+    cost = lambda rows: rows * {32: 2.0, 64: 1.0, 128: 0.99}.get(rows, 5.0)  # noqa: E731
+    packer = ig.fields.Packer()
+    sizes = run(packer, 1000, cost, Clock(monkeypatch))
+    assert sizes[:7] == [32, 32, 64, 128, 128, 256, 64]
+    assert packer.size(ROW, "gradient") == 64
+
+
 def test_nothing_to_do(monkeypatch: pytest.MonkeyPatch) -> None:
     assert run(ig.fields.Packer(), 0, lambda rows: 1.0, Clock(monkeypatch)) == []
 
@@ -134,7 +164,7 @@ def test_models_are_not_kept_alive() -> None:
 # --- out of memory ----------------------------------------------------------------------------------------------------
 
 
-class Cramped(nn.Module):
+class Cramped(Observed):
     """A model that holds no more than ``most`` rows at a time."""
 
     def __init__(self, inner: nn.Module, most: int, error: Exception) -> None:
@@ -171,9 +201,10 @@ def test_out_of_memory_halves_and_goes_on(error: Exception, quiet: None) -> None
     large = ig.explain(counted, x, batch_size=64, **options)
     torch.testing.assert_close(small.values, large.values, rtol=0, atol=1e-14)
     assert small.fitness.tolist() == large.fitness.tolist()
-    # First the score of 5 inputs and 5 fills: 10 rows do not fit, 5 do. Then gradients: 64, 32 and 16 do not fit, 8 do.
+    # First the score of 5 inputs and 5 fills: 10 rows do not fit, 5 do. Then gradients of 10 rows per node: 64 make 6 nodes; 60,
+    # 30 and 15 rows do not fit, 7 do.
     # What failed is the only work done twice, once for gradients and once for values.
-    assert cramped.attempts[:8] == [10, 5, 5, 64, 32, 16, 8, 8]
+    assert cramped.attempts[:8] == [10, 5, 5, 60, 30, 15, 7, 7]
     assert cramped.inner.gradients == counted.gradients == 5 * 2 * 20
     assert cramped.inner.values == counted.values
     assert small.cost.gradients == large.cost.gradients
@@ -191,7 +222,7 @@ def test_the_smaller_size_is_remembered() -> None:
 def test_out_of_memory_halfway_through() -> None:
     """The first calls fit; what they found is kept, and only the rows that failed are taken again."""
 
-    class Later(nn.Module):
+    class Later(Observed):
         def __init__(self) -> None:
             super().__init__()
             self.seen: list[Tensor] = []

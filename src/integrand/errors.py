@@ -20,7 +20,8 @@
     IntegrandWarning (UserWarning)
     ├── TrainingModeWarning              the model was in training mode
     ├── IncompleteWarning                the map misses more than a tenth of the change
-    └── FitnessWarning                   fitness could not tell the baselines apart
+    ├── FitnessWarning                   fitness could not tell the baselines apart
+    └── OptimizeWarning                  optimize=True can do nothing for this model
 
 Each message says what was wrong and what to do about it.
 """
@@ -127,6 +128,10 @@ class IncompleteWarning(IntegrandWarning):
 
 class FitnessWarning(IntegrandWarning):
     """Fitness could not tell the baselines apart."""
+
+
+class OptimizeWarning(IntegrandWarning):
+    """``optimize=True`` can do nothing for this model."""
 
 
 def warn(message: str, category: type[IntegrandWarning]) -> None:

@@ -70,8 +70,8 @@ def _rows(outputs: Any, what: str) -> Tensor:
 
 
 def _check_class(index: int | Tensor, classes: int) -> None:
-    flat: list[int] = index.tolist() if isinstance(index, Tensor) else [index]
-    wrong = next((i for i in flat if not -classes <= i < classes), None)
+    extremes = [int(i) for i in index.aminmax()] if isinstance(index, Tensor) else [index]
+    wrong = next((i for i in extremes if not -classes <= i < classes), None)
     if wrong is not None:
         raise TargetError(f"Target class {wrong} does not exist: the model has {classes} classes, 0 to {classes - 1}.")
 
@@ -96,8 +96,8 @@ def _pick(out: Tensor, which: Index, index: Tensor) -> Tensor:
     _check_class(which, out.shape[1])
     if isinstance(which, int):
         return out[:, which]
-    chosen = which.to(out.device)[index.to(out.device)]
-    return out.gather(1, chosen[:, None] % out.shape[1])[:, 0]
+    chosen = (which.to(out.device) % out.shape[1])[index.to(out.device)]
+    return out.gather(1, chosen[:, None])[:, 0]
 
 
 def _select(which: Index, index: Tensor) -> Index:

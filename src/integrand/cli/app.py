@@ -133,6 +133,9 @@ def explain(
     save: Annotated[
         bool, typer.Option("--save/--no-save", help="Also write every attribution as .safetensors.")
     ] = False,
+    optimize: Annotated[
+        bool, typer.Option("--optimize", help="Run a faster double of the model; maps agree to rounding.")
+    ] = False,
     debug: Debug = False,
 ) -> None:
     """Explain what a model sees in pictures.
@@ -161,6 +164,7 @@ def explain(
             device=device,
             out=out,
             save=save,
+            optimize=optimize,
         )
         raise typer.Exit(run(request))
 

@@ -29,7 +29,15 @@ from rich.text import Text
 from torch import Tensor
 
 from ..attribution import Attribution
-from ..errors import ImageError, IncompleteWarning, InputError, IntegrandWarning, MissingExtra, TrainingModeWarning
+from ..errors import (
+    ImageError,
+    IncompleteWarning,
+    InputError,
+    IntegrandWarning,
+    MissingExtra,
+    OptimizeWarning,
+    TrainingModeWarning,
+)
 from ..explain import explain
 from ..field.wrap import Tally
 from ..report import Case, page
@@ -41,6 +49,7 @@ _TOP = 5
 _PAGE = 20  # pictures on a page: a browser still opens it, and their attributions fit into memory
 _POOL = 64  # references that are looked at
 _GAP = 0.1  # what IncompleteWarning warns of
+_OF_THE_MODEL = (TrainingModeWarning, OptimizeWarning)  # the same for every picture and method
 
 
 @dataclass(frozen=True)
@@ -59,6 +68,7 @@ class Request:
     device: str = "cpu"
     out: Path = Path("integrand-out")
     save: bool = False
+    optimize: bool = False
 
 
 def run(request: Request) -> int:
@@ -135,6 +145,7 @@ def _explained(
                 normalisation=desk.model.normalisation,
                 seed=desk.request.seed,
                 progress=_bar(bars, name),
+                optimize=desk.request.optimize,
             )
         yield name, made
 
@@ -301,7 +312,7 @@ class Desk:
                 if not issubclass(category, IntegrandWarning):
                     elsewhere(message, category, *where, **more)
                 elif not issubclass(category, IncompleteWarning):  # the table says so
-                    self._heard.append(str(message) if issubclass(category, TrainingModeWarning) else f"{who}{message}")
+                    self._heard.append(str(message) if issubclass(category, _OF_THE_MODEL) else f"{who}{message}")
 
             warnings.showwarning = show
             yield

@@ -147,16 +147,17 @@ class Field(ABC):
         like: Tensor,
         *,
         gradient: bool = True,
+        whole: int = 1,
     ) -> None:
         """Evaluate rows that are made when needed: ``use(part, evaluation of rows(part))`` until all ``index`` (N,) are done.
 
-        ``like`` (\\*s) shows the shape of a row.
+        ``like`` (\\*s) shows the shape of a row; ``whole`` rows are better not torn apart.
         """
 
         def call(part: slice) -> None:
             use(part, self.evaluate(rows(part), index[part], gradient=gradient))
 
-        self.packer.run(len(index), call, like, "gradient" if gradient else "value")
+        self.packer.run(len(index), call, like, "gradient" if gradient else "value", whole)
 
     def together(self, z: Tensor, index: Tensor, other: Target, other_index: Tensor) -> tuple[Evaluation, Evaluation]:
         """``evaluate_both`` for any number of rows."""

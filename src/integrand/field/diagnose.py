@@ -27,7 +27,7 @@ def raise_nonfinite(network: Network, z: Tensor, index: Tensor, scalar: Callable
             if name and not any(module.children()):
                 stack.callback(module.register_forward_hook(_watch(name, forward, backward)).remove)
         leaf = z.detach().clone().requires_grad_()
-        outputs, _ = network.run(leaf, index)
+        outputs = network.plainly(leaf, index)
         value = scalar(outputs)
         if value.requires_grad:
             torch.autograd.grad(value.sum(), leaf, allow_unused=True)

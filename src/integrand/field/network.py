@@ -18,6 +18,8 @@ from torch import Tensor, nn
 from ..errors import InputError, ModelError, ShapeError, TrainingModeWarning, UnknownName, warn
 from ..shapes import describe
 from .layout import Layout
+from .modes import gradients
+from .optimise import Double, Optimiser
 
 _NORMS = (nn.modules.batchnorm._BatchNorm, nn.modules.instancenorm._InstanceNorm)
 _DROPS = (nn.modules.dropout._DropoutNd,)
@@ -36,13 +38,18 @@ class Site:
 
 
 class Network:
-    """A model with the arrangement of its inputs and the extra arguments that are not attributed."""
+    """A model with the arrangement of its inputs and the extra arguments that are not attributed.
+
+    With ``optimize`` a faster double of the model is run in its place; layers are named and given back as the model's own.
+    """
 
     def __init__(
         self,
         model: Callable[..., Any],
         layout: Layout | None = None,
         extra: Sequence[Any] | Mapping[str, Any] = (),
+        *,
+        optimize: bool = False,
     ) -> None:
         if not callable(model):
             raise InputError(
@@ -52,6 +59,7 @@ class Network:
         self.module = _module(model)
         self.layout = layout
         self.positional, self.named = _extra(extra)
+        self.optimiser = Optimiser.of(self.module) if optimize else None
         self._ready = 0
 
     @property
@@ -84,6 +92,8 @@ class Network:
             if any(isinstance(m, nn.RNNBase) for m in model.modules()):
                 # cuDNN refuses the backward pass of an RNN in eval mode; PyTorch's own kernels do not.
                 stack.enter_context(torch.backends.cudnn.flags(enabled=False))
+            if self.optimiser:
+                self.optimiser.refresh()
             self._ready += 1
             stack.callback(setattr, self, "_ready", 0)
             yield
@@ -93,10 +103,12 @@ class Network:
     def run(self, z: Tensor, index: Tensor | None, sites: Sequence[Site] = ()) -> tuple[Any, list[Tensor]]:
         """The model's outputs for rows ``z`` (N, \\*s), and what was seen at ``sites``."""
         seen: list[Any] = [None] * len(sites)
+        double = self._double(z, index)
         with ExitStack() as stack:
             for place, site in enumerate(sites):
-                stack.callback(_listen(site, seen, place).remove)
-            outputs = self._call(z, index)
+                module = double.twin(site.module, site.side) if double else site.module
+                stack.callback(_listen(module, site.side, seen, place).remove)
+            outputs = self._call(z, index, double)
         for site, found in zip(sites, seen, strict=True):
             if not isinstance(found, Tensor) or len(found) != len(z):
                 got = describe(found.shape) if isinstance(found, Tensor) else type(found).__name__
@@ -106,15 +118,36 @@ class Network:
                 )
         return outputs, seen
 
-    def _call(self, z: Tensor, index: Tensor | None) -> Any:
+    def plainly(self, z: Tensor, index: Tensor | None) -> Any:
+        """The outputs of the model itself, also where a double is run in its place."""
+        return self._call(z, index)
+
+    def _double(self, z: Tensor, index: Tensor | None) -> Double | None:
+        """What is run in place of the model, made when there is a row to try it with."""
+        if self.optimiser is None:
+            return None
+        # Two rows: what holds for one need not hold for a batch. The last: the first may be a baseline, all zeros.
+        rows = z.detach()[-1:].repeat(2, *(1,) * (z.ndim - 1))
+        examples = None if index is None else index[-1:].repeat(2)
+
+        def trial(double: Double) -> Any:
+            with gradients(False):
+                return self._call(rows.clone(), examples, double)
+
+        return self.optimiser.double(trial)
+
+    def _call(self, z: Tensor, index: Tensor | None, double: Double | None = None) -> Any:
         positional = [_gather(value, index) for value in self.positional]
         named = {key: _gather(value, index) for key, value in self.named.items()}
         inputs = self.layout.unpack(z, model=True) if self.layout else z
+        model = self.model
+        if double is not None:
+            model, inputs = double.in_place_of(model), double.arranged(inputs)
         if isinstance(inputs, dict):
-            return self.model(*positional, **inputs, **named)
+            return model(*positional, **inputs, **named)
         if isinstance(inputs, tuple):
-            return self.model(*inputs, *positional, **named)
-        return self.model(inputs, *positional, **named)
+            return model(*inputs, *positional, **named)
+        return model(inputs, *positional, **named)
 
     # --- layers ---------------------------------------------------------------------------------------------------
 
@@ -146,7 +179,7 @@ class Network:
                     note = lambda *_, name=name, module=module: order.append((name, module))  # noqa: E731
                     stack.callback(module.register_forward_hook(note).remove)
             with torch.no_grad():
-                self._call(z, index)
+                self.plainly(z, index)
         if not order:
             raise ModelError(
                 "The model has no linear layer whose input could serve as its representation: give representation= the name "
@@ -177,18 +210,18 @@ def calm(representation: Any) -> Any:
     return seen
 
 
-def _listen(site: Site, seen: list[Any], place: int) -> Any:
-    if site.side == "input":
+def _listen(module: nn.Module, side: str, seen: list[Any], place: int) -> Any:
+    if side == "input":
 
         def before(_: nn.Module, args: tuple[Any, ...]) -> None:
             seen[place] = _kept(args[0])
 
-        return site.module.register_forward_pre_hook(before)
+        return module.register_forward_pre_hook(before)
 
     def after(_: nn.Module, __: tuple[Any, ...], output: Any) -> None:
         seen[place] = _kept(output[0] if isinstance(output, tuple) else output)
 
-    return site.module.register_forward_hook(after)
+    return module.register_forward_hook(after)
 
 
 def _kept(found: Any) -> Any:

@@ -11,19 +11,21 @@ from __future__ import annotations
 import time
 from collections.abc import Callable, Hashable
 from dataclasses import dataclass, field
+from itertools import pairwise
 from weakref import WeakKeyDictionary
 
 import torch
 
 from ..errors import InputError, ModelTooLarge
 
-_START_ELEMENTS = 1 << 17  # the first call holds about this many input elements …
+_START_ELEMENTS = 1 << 15  # the first call holds about this many input elements …
 _MOST_ON_CPU = (
     1 << 22
 )  # … and on a CPU, where running out of memory is not an error but the end, no call more than this many
 _MOST_ELSEWHERE = 1 << 30
-_TRIES = 2  # timings per size; the better one counts, the first one pays for warming up
+_TRIES = 2  # timings of the first size, which pays for warming up, and of one that disappoints; the better one counts
 _GAIN = 0.97  # a larger size must at least be this much faster per row to be worth its memory
+_SEVERAL = 2  # wholes in a call from which on the rows left over are worth leaving to the next
 _GPU_SHARE = 0.7  # of the free memory that a call may take
 
 
@@ -48,23 +50,29 @@ class _Size:
     def best(self, rows: int) -> float:
         return min(self.seconds[rows])
 
-    def learn(self, rows: int, seconds: float) -> None:
-        """Take a timing of a full call; move to the next size, or settle on the best."""
+    def fitting(self, total: int) -> int:
+        """The size for ``total`` rows of work: too few to try the next size on, they are done at the best one known."""
+        if self.settled or self.rows <= total or not self.seconds:
+            return self.rows
+        return min(self.seconds, key=self.best)
+
+    def learn(self, rows: int, each: float) -> None:
+        """Take a timing of a full call, in seconds per row; move to the next size, or settle on the best."""
         if self.settled or rows != self.rows:
             return
         timings = self.seconds.setdefault(rows, [])
-        timings.append(seconds / rows)
-        if len(timings) < _TRIES:
-            return
+        timings.append(each)
         tried = sorted(self.seconds)
-        # Two sizes in a row that gain nothing end the climb; one alone may be noise.
-        stalled = len(tried) >= 3 and all(
-            self.best(later) > _GAIN * self.best(earlier)
-            for earlier, later in zip(tried[-3:], tried[-2:], strict=False)
-        )
+        gains = [self.best(later) <= _GAIN * self.best(earlier) for earlier, later in pairwise(tried)]
+        # Two sizes in a row that gain nothing end the climb; one alone may be noise, and is timed again. No more than that:
+        # a size too large costs far more time than it takes to see it.
+        stalled = len(gains) >= 2 and not any(gains[-2:])
+        if not stalled and len(timings) < _TRIES and not (gains and gains[-1]):
+            return
         if stalled or rows >= self.most:
             self.settled = True
-            self.rows = min(tried, key=self.best)
+            enough = min(map(self.best, tried)) / _GAIN
+            self.rows = next(size for size in tried if self.best(size) <= enough)
         else:
             self.rows = min(rows * 2, self.most)
 
@@ -80,12 +88,12 @@ class _Size:
         self.settled = rows >= self.rows
 
 
-def packer_for(model: object, rows: int | None) -> Packer:
-    """A packer of ``rows``, or the one that already knows this model."""
+def packer_for(model: object, rows: int | None, run: str = "itself") -> Packer:
+    """A packer of ``rows``, or the one that already knows this model, ``run`` as itself or as something that stands in for it."""
     if rows is not None:
         return Packer(rows)
     try:
-        return _PACKERS.setdefault(model, Packer())
+        return _PACKERS.setdefault(model, {}).setdefault(run, Packer())
     except TypeError:  # not every callable can be remembered
         return Packer()
 
@@ -121,12 +129,17 @@ class Packer:
                 self._sizes[key] = _Size(start, most)
         return self._sizes[key]
 
-    def run(self, total: int, call: Callable[[slice], None], like: torch.Tensor, kind: str) -> None:
-        """``call(slice)`` over ``range(total)``, each slice as long as is good; ``call`` may be repeated after a failure."""
+    def run(self, total: int, call: Callable[[slice], None], like: torch.Tensor, kind: str, whole: int = 1) -> None:
+        """``call(slice)`` over ``range(total)``, each slice as long as is good; ``call`` may be repeated after a failure.
+
+        ``whole`` rows are better not torn apart: calls that hold several times as many hold a multiple of them.
+        """
         size = self._size(like, kind)
         done = 0
         while done < total:
-            rows = min(size.rows, total - done)
+            full = size.fitting(total)
+            even = full - full % whole if full >= _SEVERAL * whole else full
+            rows = min(even, total - done)
             failure: str | None = None
             began = time.perf_counter()
             try:
@@ -140,8 +153,8 @@ class Packer:
                 self._make_room(size, rows, failure)
                 continue
             done += rows
-            if not size.settled:
-                self._watch(size, rows, time.perf_counter() - began, like.device)
+            if rows == even and not size.settled:
+                self._watch(size, full, rows, time.perf_counter() - began, like.device)
 
     @staticmethod
     def _make_room(size: _Size, rows: int, failure: str) -> None:
@@ -155,14 +168,14 @@ class Packer:
         size.shrink(rows)
 
     @staticmethod
-    def _watch(size: _Size, rows: int, seconds: float, device: torch.device) -> None:
+    def _watch(size: _Size, full: int, rows: int, seconds: float, device: torch.device) -> None:
         if device.type != "cuda":
-            size.learn(rows, seconds)
+            size.learn(full, seconds / rows)
             return
         used = torch.cuda.max_memory_allocated(device) - torch.cuda.memory_allocated(device)
         free, _ = torch.cuda.mem_get_info(device)
         size.fill(rows, used, free + used)
 
 
-_PACKERS: WeakKeyDictionary[object, Packer] = WeakKeyDictionary()
+_PACKERS: WeakKeyDictionary[object, dict[str, Packer]] = WeakKeyDictionary()
 """What was learnt about each model that is still alive."""

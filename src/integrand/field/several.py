@@ -246,7 +246,7 @@ class _Groups(Packer):
     def size(self, like: Tensor, kind: str) -> int:
         return self.inner.size(like, f"{kind} x {self.count}") * self.count
 
-    def run(self, total: int, call: Callable[[slice], None], like: Tensor, kind: str) -> None:
+    def run(self, total: int, call: Callable[[slice], None], like: Tensor, kind: str, whole: int = 1) -> None:
         def groups(part: slice) -> None:
             call(slice(part.start * self.count, min(total, part.stop * self.count)))
 

@@ -11,6 +11,7 @@ from __future__ import annotations
 
 import copy
 import dataclasses
+import math
 from collections.abc import Callable, Mapping, Sequence
 from contextlib import AbstractContextManager
 from dataclasses import replace
@@ -47,6 +48,7 @@ class TorchField(Field):
     normalisation  what image inputs mean to the eye; black baselines, data ranges and plots need it
     batch_size     rows per model call; found while working unless given
     layout         how inputs are arranged, for models with several (``ig.explain`` fills it in)
+    optimize       run a faster double of the model: batch norms folded, channels last (``field/optimise.py``)
 
     Cost: one gradient is one forward and one backward pass to the input; nothing is computed for parameters.
 
@@ -65,11 +67,12 @@ class TorchField(Field):
         normalisation: Normalisation | None = None,
         batch_size: int | None = None,
         layout: Layout | None = None,
+        optimize: bool = False,
     ) -> None:
-        self.network = Network(model, layout, extra)
+        self.network = Network(model, layout, extra, optimize=optimize)
         self.target = as_target(target)
         self.normalisation = normalisation
-        self.packer = packer_for(model, batch_size)
+        self.packer = packer_for(model, batch_size, "double" if self.network.optimiser else "itself")
         self.chordal = True  # until chords are seen not to add up
 
     def __repr__(self) -> str:
@@ -228,7 +231,7 @@ class TorchField(Field):
     def _finite(self, z: Tensor, index: Tensor, value: Tensor, slope: Tensor, asks: Sequence[Ask]) -> Evaluation:
         value = value.detach().to(z.dtype)
         # A sum is finite only if every term is; only the rare infinite sum is looked at term by term.
-        if not bool(torch.isfinite(value.sum() + slope.sum())) and not bool(
+        if not math.isfinite(float(value.sum() + slope.sum())) and not bool(
             torch.isfinite(value).all() and torch.isfinite(slope).all()
         ):
             target, own = asks[0]

@@ -37,6 +37,7 @@ from .outcome import Watch, opened, result, weighed_sum
 _BLOCK_ELEMENTS = (
     1 << 24
 )  # references are taken in blocks of about this many numbers when their shares need not be kept
+_BLOCK_ON_CPU = 1 << 21  # where a model call wants no more rows than that, and memory is the process' own
 _RECORDS = ("shares", "path")
 
 
@@ -97,7 +98,8 @@ class Method:
     def _blocks(self, field: Field, references: Tensor, x: Tensor, weights: Tensor) -> tuple[Tensor, Walked]:
         """The weighted sum of shares, a block of references at a time, without keeping them unless asked to."""
         keeps = "shares" in self.record or len(references) == 1
-        size = len(references) if keeps else max(1, _BLOCK_ELEMENTS // x.numel())
+        most = min(_BLOCK_ELEMENTS, _BLOCK_ON_CPU) if x.device.type == "cpu" else _BLOCK_ELEMENTS
+        size = len(references) if keeps else max(1, most // x.numel())
         values = torch.zeros_like(x)
         blocks: list[Walked] = []
         for first in range(0, len(references), size):

@@ -7,6 +7,7 @@ not gradients, leave a rule, because not every way of giving credit is displacem
 from __future__ import annotations
 
 import math
+from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Protocol
 
@@ -59,25 +60,43 @@ def mean_gradient(field: Field, segment: Segment, nodes: Tensor, weights: Tensor
     mean = segment.start.new_zeros(math.prod(leading), *inner)
     if not len(place) or not len(nodes):
         return mean.reshape(*leading, *inner)
-    k, r, b = torch.unravel_index(place, leading)
+    begins, finishes = _picker(segment.start, place), _picker(segment.end, place)
     t, w = (_per_row(numbers, leading, place) for numbers in (nodes, weights))
     rows = len(place)
-    example = b.repeat(len(nodes))
+    example = (place % leading[2]).repeat(len(nodes))
+
+    def whole(part: slice) -> bool:
+        """Whether a part is a number of nodes for all rows, as most are: then nothing need be picked, it is broadcast."""
+        return rows == math.prod(leading) and part.start % rows == 0 and part.stop % rows == 0
 
     def make(part: slice) -> Tensor:
-        work = torch.arange(part.start, part.stop, device=place.device)
-        which = work % rows
-        begin = segment.start[k[which], r[which], b[which]]
-        finish = segment.end[k[which], r[which], b[which]]
-        return torch.lerp(begin, finish, over(t[part], begin))
+        if whole(part):
+            at = t[part].reshape(-1, *leading, *(1,) * len(inner))
+            return torch.lerp(segment.start, segment.end, at).flatten(0, 3)
+        which = torch.arange(part.start, part.stop, device=place.device) % rows
+        begin = begins(which)
+        return torch.lerp(begin, finishes(which), over(t[part], begin))
 
     def add(part: slice, found: Evaluation) -> None:
-        work = torch.arange(part.start, part.stop, device=place.device)
         weighted = found.gradient * over(w[part], found.gradient)
-        mean.index_add_(0, place[work % rows], weighted)
+        if whole(part):
+            mean.add_(weighted.reshape(-1, *mean.shape).sum(0))
+            return
+        which = torch.arange(part.start, part.stop, device=place.device) % rows
+        mean.index_add_(0, place[which], weighted)
 
-    field.stream(example, make, add, segment.start[0, 0, 0])
+    field.stream(example, make, add, segment.start[0, 0, 0], whole=rows)
     return mean.reshape(*leading, *inner)
+
+
+def _picker(points: Tensor, place: Tensor) -> Callable[[Tensor], Tensor]:
+    """Points (K, R, B, \\*s) → a function that picks those numbered ``place[which]`` over (K, R, B), copying no others."""
+    try:
+        flat = points.view(-1, *points.shape[3:])
+    except RuntimeError:  # broadcast over references or examples: a flat one would be as many copies
+        k, r, b = torch.unravel_index(place, points.shape[:3])
+        return lambda which: points[k[which], r[which], b[which]]
+    return lambda which: flat[place[which]]
 
 
 def _per_row(numbers: Tensor, leading: tuple[int, int, int], place: Tensor) -> Tensor:

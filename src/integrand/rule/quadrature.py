@@ -55,7 +55,7 @@ class Quadrature(ABC):
         )
         for weight, known in paid:
             mean += weight * known.gradient
-        return segment.step * mean
+        return mean.mul_(segment.step)
 
 
 def _pieces(n: int) -> int:

@@ -45,4 +45,4 @@ class MonteCarlo:
             nodes.append(((strata + inside) / draws).reshape(self.n, of))
         lanes = torch.stack(nodes, 1)[:, :, first : first + references]
         t = lanes[..., None].to(segment.start).expand(self.n, *segment.leading)
-        return segment.step * mean_gradient(field, segment, t, torch.full_like(t, 1 / self.n))
+        return mean_gradient(field, segment, t, torch.full_like(t, 1 / self.n)).mul_(segment.step)
