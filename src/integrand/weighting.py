@@ -191,7 +191,7 @@ class Fitness:
         groups = feature_map(self.features, x)
         blank = self._blank(x, field)
         score = field.score()
-        whole, empty = score.value(torch.stack([x, blank]), leading=2)
+        whole, empty = score.value(x), score.value(blank)  # the model's word on x may be known already
         search = _Search(groups, x, blank, score, whole, self.ratio * whole, empty)
 
         def weigh(shares: Tensor) -> Weighed:
