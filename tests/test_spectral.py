@@ -105,7 +105,7 @@ def test_max_gradients_holds(most: int) -> None:
 def test_kinked_lines_do_not_end_worse_for_trying(tol: float, monkeypatch: pytest.MonkeyPatch) -> None:
     """Made to try: what is not better is not taken, and the tolerance is met all the same."""
     field, segment, truth = case("relu mlp")
-    plain, cost = spent(field, segment, tol)
+    _, cost = spent(field, segment, tol)
     monkeypatch.setattr("integrand.rule.adaptive._ALIKE", float("inf"))
     monkeypatch.setattr("integrand.rule.adaptive._SMOOTH_COST", 6)
     made, dearer = spent(field, segment, tol, 2000)

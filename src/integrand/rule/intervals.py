@@ -13,6 +13,7 @@ from ..shapes import over
 
 _TOWER = 1.0  # an interval this much denser than its neighbours is in doubt
 _STEADY = 0.5  # cos of the differences to both neighbours, above which a stretch is smooth
+_NOISE = 256  # differences of slopes below this many units of their last place are rounding
 
 
 @dataclass(frozen=True, eq=False)
@@ -170,7 +171,11 @@ class Lines:
         steady = torch.ones_like(known.chain, dtype=torch.bool)
         if len(known.chain) > 2:
             aligned = (after[:-1] * before[1:]).sum(1)
-            steady[1:-1] = aligned >= _STEADY * to_after[:-1] * to_before[1:]
+            # Between kinks slopes are equal but for rounding, which goes any way and must not decide.
+            inside = known.slope[1:-1] * step[known.line[1:-1]]
+            noise = _NOISE * torch.finfo(inside.dtype).eps * inside.flatten(1).norm(dim=1)
+            told = torch.minimum(to_after[:-1], to_before[1:]) > noise
+            steady[1:-1] = told & (aligned >= _STEADY * to_after[:-1] * to_before[1:])
             inner = beside[1:] & beside[:-1]
             steady[1:-1] |= ~inner
             # Ends have one neighbour only, and go by what is next to them.
