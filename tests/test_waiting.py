@@ -12,7 +12,7 @@ from torch import Tensor, nn
 import integrand as ig
 from integrand.field import Metered
 from integrand.rule.base import Integrated
-from integrand.segment import polyline
+from integrand.segment import Evaluation, polyline
 from integrand.weighting import Weighed
 from tests.problems import sure, wave
 from tests.test_adaptive import grown, norm
@@ -111,23 +111,28 @@ class Spread:
         return Weighed((self.weights / self.weights.sum())[:, None].expand(shares.shape[:2]))
 
 
+class OnOneLine(Metered):
+    """Counts the rows between one reference and the inputs, the inputs themselves left out."""
+
+    def __init__(self, inner: ig.fields.Field, reference: Tensor) -> None:
+        super().__init__(inner)
+        self.reference, self.seen = reference, 0
+
+    def evaluate_chords(self, z: Tensor, index: Tensor, before: Tensor) -> Evaluation:
+        way, off = X[index] - self.reference, z - self.reference
+        t = (off * way).sum(1, keepdim=True) / way.square().sum(1, keepdim=True)
+        on = (off - t * way).norm(dim=1) < 1e-9
+        self.seen += int((on & (t[:, 0] < 1 - 1e-9)).sum())
+        return super().evaluate_chords(z, index, before)
+
+
 def per_reference(weights: list[float], tol: float) -> list[int]:
     """Gradients that every reference took in the end."""
     spent = []
     for r in range(R):
-        seen = [0]
-
-        class Counted(ig.fields.Metered):
-            def evaluate_chords(self, z: Tensor, index: Tensor, before: Tensor, r: int = r) -> ig.segment.Evaluation:
-                # A point is on the line of reference r where it is collinear with its two ends.
-                way, off = X[index] - REFERENCES[r], z - REFERENCES[r]
-                t = (off * way).sum(1, keepdim=True) / way.square().sum(1, keepdim=True)
-                on = (off - t * way).norm(dim=1) < 1e-9
-                seen[0] += int((on & (t[:, 0] < 1 - 1e-9)).sum())
-                return super().evaluate_chords(z, index, before)
-
-        method(ig.rules.Adaptive(tol), Spread(weights))(Counted(field()), X)
-        spent.append(seen[0])
+        counted = OnOneLine(field(), REFERENCES[r])
+        method(ig.rules.Adaptive(tol), Spread(weights))(counted, X)
+        spent.append(counted.seen)
     return spent
 
 
