@@ -299,3 +299,13 @@ def test_asked_twice_it_keeps_what_it_knows() -> None:
     real = norm(found.share - truth()[None]) / norm(truth()[None])
     assert float((real <= 0.02).double().mean()) >= 0.9
     assert bool(found.converged.all())
+
+
+def test_far_up_rounding_is_no_error() -> None:
+    """In float32 a hundred thousand has two decimals: differences of F are wrong there, and chords are not."""
+    inner = grown(relu_mlp, 5)
+    near = ig.explain(inner, X, target=0, tol=0.05)
+    far = ig.explain(lambda z: inner(z.double()).float() + 1e5, X.float(), target=0, tol=0.05)
+    assert bool(far.converged.all())
+    assert far.cost.gradients <= 3 * near.cost.gradients
+    assert float(relative(far.values.double(), near.values).max()) < 0.15

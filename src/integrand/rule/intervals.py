@@ -133,9 +133,12 @@ class Lines:
         # What towers above its neighbours may hide anything: a normalisation that wakes up right behind a zero baseline.
         beside = self._neighbours(known, size / known.length) * known.length
         error = torch.maximum(error, size * (1 - _TOWER * beside / size.clamp_min(tiny)))
-        defect = (own.flatten(1).sum(1) * known.length - known.change).abs() * rate[known.chain]
-        # What rounding alone makes of a difference of two values is no defect.
-        error = torch.maximum(error, torch.where(defect > 64 * torch.finfo(size.dtype).eps * size, defect, 0))
+        missed = (own.flatten(1).sum(1) * known.length - known.change).abs()
+        defect = missed * rate[known.chain]
+        # What rounding alone makes of a difference of two values is no defect, however far up they are.
+        eps = torch.finfo(size.dtype).eps
+        real = (defect > 64 * eps * size) & (missed > 16 * eps * known.value.abs())
+        error = torch.maximum(error, torch.where(real, defect, 0))
         told = ~known.known.isnan()
         return Judgement(torch.where(told, known.known, error), torch.where(told, 0, ratio), steady | told)
 
