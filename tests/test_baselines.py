@@ -333,6 +333,35 @@ def test_sample_more_than_there_is(count: int) -> None:
         made(ig.baselines.Sample(POOL, count), TABLE)
 
 
+def test_sample_goes_through_the_data_again() -> None:
+    """With ``replace`` every datum comes once per pass, each pass in an order of its own, and the last is cut off."""
+    found = members(made(ig.baselines.Sample(POOL, 100, 3, replace=True), TABLE)[:, 0])
+    passes = [found[first : first + 30] for first in range(0, 100, 30)]
+    assert [len(one) for one in passes] == [30, 30, 30, 10]
+    assert all(sorted(one) == list(range(30)) for one in passes[:3])
+    assert len({tuple(one[:10]) for one in passes}) == 4
+    assert len(set(passes[3])) == 10
+
+
+def test_sample_with_replacement_is_seeded() -> None:
+    draw = lambda *args: members(made(ig.baselines.Sample(POOL, *args, replace=True), TABLE)[:, 0])  # noqa: E731
+    torch.manual_seed(0)
+    one = draw(70, 1)
+    torch.manual_seed(1)
+    assert draw(70, 1) == one
+    assert draw(70, 2) != one
+    # More of the same: what is asked for in addition comes behind.
+    assert draw(100, 1)[:70] == one
+    # As long as the data last, nothing is different.
+    assert draw(12, 1) == members(made(ig.baselines.Sample(POOL, 12, 1), TABLE)[:, 0])
+
+
+@pytest.mark.parametrize(("data", "count"), [(POOL, 0), (POOL, -2), (POOL[:0], 3)])
+def test_sample_with_replacement_from_nothing(data: Tensor, count: int) -> None:
+    with pytest.raises(ig.errors.BaselineError, match=f"{count} references cannot be drawn"):
+        made(ig.baselines.Sample(data, count, replace=True), TABLE)
+
+
 def test_sample_of_another_shape() -> None:
     with pytest.raises(ig.errors.BaselineError, match=r"examples of shape 3, but the inputs have 5"):
         made(ig.baselines.Sample(wave(10, 3), 2), TABLE)

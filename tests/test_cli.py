@@ -147,6 +147,48 @@ def test_the_seed_changes_noise_and_nothing_else(place: Path) -> None:
     assert not torch.equal(found["a"], found["c"])
 
 
+def test_a_tolerance(place: Path) -> None:
+    """The maps are those of the library at that tolerance, and a tighter one takes more gradients."""
+    spent = []
+    for tol in ("0.1", "0.001"):
+        result = explain("many/rose.png", "--method", "integrated", "--baseline", "white", "--tol", tol, "--save")
+        assert result.exit_code == 0, result.output
+        found = ig.load(place / "integrand-out/rose-integrated.safetensors")
+        model = load_model("toys.py:colours")
+        wanted = ig.explain(model.module, model.prepare("many/rose.png"), target=0, baseline=1.0, tol=float(tol))
+        assert torch.allclose(found.values, wanted.values, atol=1e-6)
+        assert float(found.error) <= float(tol)
+        row = next(line.split() for line in result.stdout.splitlines() if line.startswith("integrated"))
+        assert row[-2] == str(wanted.cost.gradients)
+        spent.append(wanted.cost.gradients)
+    assert spent[0] < spent[1]
+
+
+def test_a_tolerance_for_every_method(place: Path) -> None:
+    methods = ("integrated", "expected", "weighted", "ig2")
+    flags = [word for method in methods for word in ("--method", method)]
+    result = explain("many/rose.png", *flags, "--references", "many", "--tol", "0.1", "--save")
+    assert result.exit_code == 0, result.output
+    for method in methods:
+        found = ig.load(place / f"integrand-out/rose-{method}.safetensors")
+        assert float(found.error) <= 0.1
+        assert bool(found.converged.all())
+
+
+def test_nodes_or_a_tolerance(place: Path) -> None:
+    result = explain("many/rose.png", "--tol", "0.1", "--nodes", "5")
+    assert result.exit_code == 2
+    assert "--nodes and --tol both say how to integrate: give one of them." in text(result)
+    assert not (place / "integrand-out").exists()  # refused before anything was made
+
+
+@pytest.mark.parametrize("tol", ["0", "1.5", "much"])
+def test_no_tolerance_at_all(place: Path, tol: str) -> None:
+    result = explain("many/rose.png", "--method", "integrated", "--tol", tol)
+    assert result.exit_code == 2
+    assert "tol" in text(result)
+
+
 def test_a_folder_is_explained_on_as_many_pages_as_it_takes(place: Path, monkeypatch) -> None:
     monkeypatch.setattr(command, "_PAGE", 2)
     result = explain("many", "many/sky.png", "--method", "integrated", "--nodes", "2")

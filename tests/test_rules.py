@@ -21,6 +21,7 @@ RULES = {
     "Trapezoid": ig.rules.Trapezoid,
     "Simpson": ig.rules.Simpson,
     "GaussLegendre": ig.rules.GaussLegendre,
+    "ClenshawCurtis": lambda n: ig.rules.ClenshawCurtis(2 * n),  # its pieces come in pairs
 }
 ORDERS = {"Left": 1, "Right": 1, "Midpoint": 2, "Trapezoid": 2, "Simpson": 4}
 WEIGHT = wave(3, phase=0.5)
@@ -100,28 +101,65 @@ def test_order_of_convergence(name: str, order: int) -> None:
     assert observed_order(RULES[name], counts) == pytest.approx(order, abs=0.12)
 
 
-@pytest.mark.parametrize("name", [*ORDERS, "GaussLegendre"])
+@pytest.mark.parametrize("name", list(RULES))
 def test_nodes_and_segments_are_interchangeable(name: str) -> None:
-    """n nodes on one segment and one node on n segments are the same composite rule (not so for Gauss)."""
+    """n nodes on one segment and one node on n segments are the same composite rule (not so for those of high order)."""
     field, start, end = ig.fields.Function(smooth), wave(1, 3, phase=3), wave(1, 3, phase=1)
     one = RULES[name](6)(field, line(start, end)).sum(0)
     many = torch.zeros_like(one)
     for segment in ig.paths.Straight(6)(field, start[None], end):
         many += RULES[name](1)(field, segment).sum(0)
-    assert torch.allclose(one, many, rtol=0, atol=1e-13) is (name != "GaussLegendre")
+    assert torch.allclose(one, many, rtol=0, atol=1e-13) is (name in ORDERS)
+
+
+def error_at_degree(rule: ig.rules.Rule, degree: int) -> float:
+    """F = z^{d+1} has a gradient of degree d along [0, 1], and its integral is one."""
+    field = ig.fields.Function(lambda z: z[:, 0] ** (degree + 1))
+    return abs(float(rule(field, line(torch.zeros(1, 1).double(), torch.ones(1, 1).double()))) - 1)
 
 
 @pytest.mark.parametrize("n", [1, 2, 3, 5])
 def test_gauss_legendre_is_exact_to_degree_2n_minus_1(n: int) -> None:
-    """F = z^{d+1} has a gradient of degree d along [0, 1], and its integral is one."""
+    rule = ig.rules.GaussLegendre(n)
+    assert all(error_at_degree(rule, degree) < 1e-14 for degree in range(2 * n))
+    assert error_at_degree(rule, 2 * n) > 1e-6
 
-    def error(degree: int) -> float:
-        field = ig.fields.Function(lambda z: z[:, 0] ** (degree + 1))
-        share = ig.rules.GaussLegendre(n)(field, line(torch.zeros(1, 1).double(), torch.ones(1, 1).double()))
-        return abs(float(share) - 1)
 
-    assert all(error(degree) < 1e-14 for degree in range(2 * n))
-    assert error(2 * n) > 1e-6
+@pytest.mark.parametrize("n", [2, 4, 6, 8])
+def test_clenshaw_curtis_is_exact_to_degree_n_plus_1(n: int) -> None:
+    """n + 1 nodes interpolate degree n; one more comes with the symmetry of an even n."""
+    rule = ig.rules.ClenshawCurtis(n)
+    assert all(error_at_degree(rule, degree) < 1e-14 for degree in range(n + 2))
+    assert error_at_degree(rule, n + 2) > 1e-8
+
+
+def test_clenshaw_curtis_is_the_textbook() -> None:
+    assert ig.rules.ClenshawCurtis(2).table()[1] == pytest.approx([1 / 6, 4 / 6, 1 / 6], abs=1e-15)
+    nodes, weights = ig.rules.ClenshawCurtis(4).table()
+    half = 0.5**0.5 / 2
+    assert nodes == pytest.approx([0, 0.5 - half, 0.5, 0.5 + half, 1], abs=1e-15)
+    assert weights == pytest.approx([1 / 30, 4 / 15, 2 / 5, 4 / 15, 1 / 30], abs=1e-15)
+
+
+@pytest.mark.parametrize("n", [2, 8, 16, 64])
+def test_clenshaw_curtis_nodes_are_used_again(n: int) -> None:
+    """Doubling keeps every node, to the last bit but one."""
+    few, many = ig.rules.ClenshawCurtis(n).table(), ig.rules.ClenshawCurtis(2 * n).table()
+    assert many[0][::2] == pytest.approx(few[0], abs=1e-15)
+    assert all(weight > 0 for weight in many[1])
+
+
+@pytest.mark.parametrize("n", [1, 3, 17])
+def test_clenshaw_curtis_wants_an_even_number(n: int) -> None:
+    with pytest.raises(ig.errors.InputError, match=f"an even number of pieces, not {n}"):
+        ig.rules.ClenshawCurtis(n).table()
+
+
+@pytest.mark.parametrize("name", ["GaussLegendre", "ClenshawCurtis"])
+def test_high_orders_converge_faster_than_powers(name: str) -> None:
+    """Between n and 2n the order is above that of Simpson's rule, and it grows."""
+    assert observed_order(RULES[name], [2, 4]) > 4.5
+    assert observed_order(RULES[name], [3, 6]) > observed_order(RULES[name], [2, 4]) + 1
 
 
 @pytest.mark.parametrize("name", list(RULES))
@@ -166,10 +204,11 @@ def test_what_the_path_paid_for_is_used_and_not_evaluated(name: str) -> None:
     assert torch.equal(lied, rule(field, segment)) is (0.0 not in rule.table()[0])
 
 
-def test_float64_weights_stay_float64() -> None:
+@pytest.mark.parametrize("rule", [ig.rules.GaussLegendre(50), ig.rules.ClenshawCurtis(50)], ids=repr)
+def test_float64_weights_stay_float64(rule: ig.rules.Rule) -> None:
     """Peers cast quadrature weights to float32: their sum is then off by 1e-9."""
     field = ig.fields.Linear(torch.ones(1, dtype=torch.float64))
-    share = ig.rules.GaussLegendre(50)(field, line(torch.zeros(1, 1).double(), torch.ones(1, 1).double()))
+    share = rule(field, line(torch.zeros(1, 1).double(), torch.ones(1, 1).double()))
     assert abs(float(share) - 1) < 1e-15
 
 

@@ -78,9 +78,13 @@ _STARVED = 1e-2
 
 
 def _normalises(module: nn.Module) -> bool:
-    """Layers that divide by the spread of their own input: by name, because every model library has its own RMSNorm."""
+    """Layers that divide by the spread of their own input: by name, because every model library has its own RMSNorm.
+
+    Not batch norms, nor ``Normalize`` and the like: preprocessing divides by fixed numbers.
+    """
     kind = type(module).__name__.lower()
-    return "norm" in kind and "batch" not in kind and not any(module.children())
+    fixed = "batch" in kind or "normal" in kind
+    return "norm" in kind and not fixed and not any(module.children())
 
 
 def _spread_into(found: list[float]) -> Callable[..., None]:

@@ -96,6 +96,10 @@ class Gathered(_Wrapped):
     def read(self, outputs: Tensor, index: Tensor) -> Tensor:
         return self.inner.read(outputs, self.index[index])
 
+    def value(self, z: Tensor, leading: int = 1) -> Tensor:
+        outputs = _shared(self, z, leading) if self.reads else None
+        return super().value(z, leading) if outputs is None else _read(self, outputs, z, leading)
+
     def trouble(self, start: Tensor, end: Tensor, index: Tensor) -> str | None:
         return self.inner.trouble(start, end, self.index[index])
 
@@ -186,10 +190,7 @@ class Metered(_Wrapped):
 
     def value(self, z: Tensor, leading: int = 1) -> Tensor:
         outputs = self._known(z, leading) if self.reads else None
-        if outputs is None:
-            return super().value(z, leading)
-        examples = torch.arange(z.shape[leading - 1], device=z.device).expand(z.shape[:leading]).reshape(-1)
-        return self.read(outputs, examples).reshape(z.shape[:leading]).to(z.dtype)
+        return super().value(z, leading) if outputs is None else _read(self, outputs, z, leading)
 
     def _known(self, z: Tensor, leading: int) -> Tensor | None:
         """The model's outputs, a row for each of z's, where they are known or shared by all examples; None elsewhere."""
@@ -198,9 +199,7 @@ class Metered(_Wrapped):
             if memory.outputs is None:
                 memory.outputs = self.outputs(z)
             return memory.outputs
-        if leading == 2 and z.shape[1] > 1 and z.stride(1) == 0 and self.pooled:
-            return self.outputs(z[:, 0], pool=True).repeat_interleave(z.shape[1], 0)
-        return None
+        return _shared(self, z, leading)
 
     def evaluate_both(
         self, z: Tensor, index: Tensor, other: Target, other_index: Tensor
@@ -227,3 +226,16 @@ class Metered(_Wrapped):
             self._default_site = self.inner.site(None, z, index)
             self._count(values=len(z))
         return self._default_site
+
+
+def _shared(field: Field, z: Tensor, leading: int) -> Tensor | None:
+    """The model's outputs, a row for each of z's (R, B, \\*s), where all examples share them and they are asked once; else None."""
+    if leading == 2 and z.shape[1] > 1 and z.stride(1) == 0 and field.pooled:
+        return field.outputs(z[:, 0], pool=True).repeat_interleave(z.shape[1], 0)
+    return None
+
+
+def _read(field: Field, outputs: Tensor, z: Tensor, leading: int) -> Tensor:
+    """F read off the model's outputs for stacks of batches z."""
+    examples = torch.arange(z.shape[leading - 1], device=z.device).expand(z.shape[:leading]).reshape(-1)
+    return field.read(outputs, examples).reshape(z.shape[:leading]).to(z.dtype)

@@ -97,7 +97,7 @@ def _warn(made: Attribution, field: Field, method: Any, estimated: bool, referen
         warn(
             f"{int((~made.converged).sum())} of {len(made)} maps did not reach their tolerance; the worst has an estimated relative "
             f"error of {float(made.error[worst]):.2g}. "
-            f"{_trouble(made, field, references, worst) or 'Allow more gradients (max_gradients), or a baseline that is less degenerate.'}",
+            f"{_trouble(made, field, references, worst) or _more(method)}",
             IncompleteWarning,
         )
     if getattr(method.rule, "complete", True) and bool((made.gap > _INCOMPLETE).any()):
@@ -119,6 +119,12 @@ def _trouble(made: Attribution, field: Field, references: Tensor, example: int) 
     r = int(made.weights[:, example].argmax())
     index = torch.tensor([example], device=made.inputs.device)
     return field.trouble(references[r, example][None], made.inputs[example][None], index)
+
+
+def _more(method: Any) -> str:
+    if not getattr(method.rule, "complete", True):
+        return "Allow more draws (draws=), or ask for less."
+    return "Allow more gradients (max_gradients), or a baseline that is less degenerate."
 
 
 def _advice(method: Any) -> str:

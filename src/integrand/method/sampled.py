@@ -63,7 +63,7 @@ class Sampled:
                 some = references[first : first + self.block]
                 own = Gathered(meter, busy)
                 lanes = (first, len(references))
-                found = walk(method.path, method.rule, own, some[:, busy], x[busy], output=output[busy], lanes=lanes)
+                found = walk(method.path, method.rule, own, _of(some, busy), x[busy], output=output[busy], lanes=lanes)
                 mean.add(found.shares, busy)
                 taken[busy] += len(some)
                 whole = dataclasses.replace(
@@ -85,7 +85,7 @@ class Sampled:
             order = torch.arange(len(walked.change), device=x.device)[:, None]
             weights = torch.where(order < taken, 1 / taken.to(x.dtype), 0)
             # Errors of single draws, such that those of equal weights add up to the standard error.
-            error = (mean.error() * taken.sqrt()).expand_as(weights)
+            error = (mean.error() * taken.to(x.dtype).sqrt()).expand_as(weights)
             done = (mean.relative() <= self.tol).expand_as(weights)
             walked = dataclasses.replace(walked, error=error, converged=done)
         used = references[: len(weights)]
@@ -121,6 +121,13 @@ class _Mean:
         size = self.value.flatten(1).norm(dim=1)
         found: Tensor = self.error() / size.clamp_min(torch.finfo(size.dtype).tiny)
         return found
+
+
+def _of(references: Tensor, which: Tensor) -> Tensor:
+    """References (R, B, \\*s) of some examples; those that all examples share stay shared."""
+    if references.stride(1) == 0:
+        return references[:, :1].expand(-1, len(which), *references.shape[2:])
+    return references[:, which]
 
 
 def _spread(numbers: Tensor, which: Tensor, batch: int) -> Tensor:

@@ -13,6 +13,7 @@ from ..shapes import over
 
 _TOWER = 1.0  # an interval this much denser than its neighbours is in doubt
 _STEADY = 0.5  # cos of the differences to both neighbours, above which a stretch is smooth
+_NOISE = 256  # differences of slopes below this many units of their last place are rounding
 
 
 @dataclass(frozen=True, eq=False)
@@ -132,9 +133,12 @@ class Lines:
         # What towers above its neighbours may hide anything: a normalisation that wakes up right behind a zero baseline.
         beside = self._neighbours(known, size / known.length) * known.length
         error = torch.maximum(error, size * (1 - _TOWER * beside / size.clamp_min(tiny)))
-        defect = (own.flatten(1).sum(1) * known.length - known.change).abs() * rate[known.chain]
-        # What rounding alone makes of a difference of two values is no defect.
-        error = torch.maximum(error, torch.where(defect > 64 * torch.finfo(size.dtype).eps * size, defect, 0))
+        missed = (own.flatten(1).sum(1) * known.length - known.change).abs()
+        defect = missed * rate[known.chain]
+        # What rounding alone makes of a difference of two values is no defect, however far up they are.
+        eps = torch.finfo(size.dtype).eps
+        real = (defect > 64 * eps * size) & (missed > 16 * eps * known.value.abs())
+        error = torch.maximum(error, torch.where(real, defect, 0))
         told = ~known.known.isnan()
         return Judgement(torch.where(told, known.known, error), torch.where(told, 0, ratio), steady | told)
 
@@ -170,7 +174,11 @@ class Lines:
         steady = torch.ones_like(known.chain, dtype=torch.bool)
         if len(known.chain) > 2:
             aligned = (after[:-1] * before[1:]).sum(1)
-            steady[1:-1] = aligned >= _STEADY * to_after[:-1] * to_before[1:]
+            # Between kinks slopes are equal but for rounding, which goes any way and must not decide.
+            inside = known.slope[1:-1] * step[known.line[1:-1]]
+            noise = _NOISE * torch.finfo(inside.dtype).eps * inside.flatten(1).norm(dim=1)
+            told = torch.minimum(to_after[:-1], to_before[1:]) > noise
+            steady[1:-1] = told & (aligned >= _STEADY * to_after[:-1] * to_before[1:])
             inner = beside[1:] & beside[:-1]
             steady[1:-1] |= ~inner
             # Ends have one neighbour only, and go by what is next to them.

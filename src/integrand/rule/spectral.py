@@ -2,8 +2,7 @@
 
     share = Δ ⊙ Σ_j w_j ∇F(t_j),   t_j = (1 − cos(π j / n)) / 2,   n = 8, 16, 32
 
-Each level uses the nodes of the one before. The error is taken as half of what the last doubling changed: that is the error of the
-level before, and on smooth lines a doubling does far more than halve it.
+Each level uses the nodes of the one before. The error is what the last doubling changed, which is the error of the level before.
 """
 
 from __future__ import annotations
@@ -47,7 +46,7 @@ def spectral(lines: Lines, enough: Tensor, room: Tensor) -> tuple[Intervals, Ten
         weight = torch.tensor(table[1], dtype=torch.float64).to(lines.start)
         now = torch.tensordot(weight, seen, 1)
         if not first:
-            error[busy] = ((now - found[busy]) * step[busy]).flatten(1).norm(dim=1) / 2
+            error[busy] = ((now - found[busy]) * step[busy]).flatten(1).norm(dim=1)
         found[busy] = now
         nodes[busy] = level + 1
         # Twice as many are worth it only where this doubling changed little.

@@ -1,0 +1,186 @@
+"""The warning that explains: a normalisation that a baseline starves is named, and something better is proposed."""
+
+from __future__ import annotations
+
+import warnings
+from collections.abc import Callable
+from typing import Any
+
+import pytest
+import torch
+from torch import Tensor, nn
+
+import integrand as ig
+from integrand.field.diagnose import degenerate
+from integrand.field.network import Network
+from tests.problems import Counting, filled, wave
+
+B = 4
+HEALTHY = wave(6, phase=2)
+
+
+class LlamaRMSNorm(nn.Module):
+    """As written by hand in many a model: of no class that torch knows."""
+
+    def __init__(self, width: int) -> None:
+        super().__init__()
+        self.weight = nn.Parameter(torch.ones(width))
+
+    def forward(self, u: Tensor) -> Tensor:
+        return self.weight * u * torch.rsqrt(u.square().mean(-1, keepdim=True) + 1e-6)
+
+
+class Normalize(nn.Module):
+    """Preprocessing: fixed numbers, whatever it is fed."""
+
+    def forward(self, u: Tensor) -> Tensor:
+        return (u - 0.4) / 0.2
+
+
+NORMS: dict[str, Callable[[], nn.Module]] = {
+    "LayerNorm": lambda: nn.LayerNorm(6),
+    "RMSNorm": lambda: nn.RMSNorm(6, eps=1e-6),
+    "LlamaRMSNorm": lambda: LlamaRMSNorm(6),
+    "GroupNorm": lambda: nn.GroupNorm(1, 6),
+}
+"""Layers that divide by the spread of what they are fed."""
+
+
+def behind(norm: nn.Module) -> nn.Module:
+    """Features – normalisation – a curve – three classes: nothing moves behind a zero baseline until the norm wakes up."""
+    top = filled(nn.Sequential(nn.Linear(6, 8), nn.Tanh(), nn.Linear(8, 3)))
+    return nn.Sequential(nn.Identity(), norm.double(), top).eval()
+
+
+def told(model: nn.Module, **options: Any) -> list[str]:
+    """The IncompleteWarnings that an explanation gave."""
+    with warnings.catch_warnings(record=True) as caught:
+        warnings.simplefilter("always")
+        ig.explain(model, wave(B, 6, phase=0.3), target=0, **options)
+    assert all(w.category is ig.errors.IncompleteWarning for w in caught)
+    return [str(w.message) for w in caught]
+
+
+COARSE = {
+    "fixed nodes": dict(rule=ig.rules.Midpoint(4)),
+    "a tolerance": dict(rule=ig.rules.Adaptive(1e-6, max_gradients=12)),
+}
+
+
+@pytest.mark.parametrize("rule", list(COARSE))
+@pytest.mark.parametrize("name", list(NORMS))
+def test_the_layer_is_named_and_baselines_proposed(name: str, rule: str) -> None:
+    said = told(behind(NORMS[name]()), baseline=0.0, **COARSE[rule])
+    assert len(said) == 1
+    assert f"starves layer '1' ({name})" in said[0]
+    for proposed in ("Sample(data, 8)", "mean", "'blurred'"):
+        assert proposed in said[0]
+    assert "max_gradients" not in said[0]
+
+
+@pytest.mark.parametrize("name", ["LayerNorm", "GroupNorm"])
+def test_any_constant_starves_what_centres(name: str) -> None:
+    assert "starves" in told(behind(NORMS[name]()), baseline=0.7, rule=ig.rules.Midpoint(2))[0]
+
+
+@pytest.mark.parametrize("name", ["RMSNorm", "LlamaRMSNorm"])
+def test_a_constant_feeds_what_does_not_centre(name: str) -> None:
+    said = told(behind(NORMS[name]()), baseline=0.7, rule=ig.rules.Adaptive(1e-9, max_gradients=10))
+    assert len(said) == 1
+    assert "starves" not in said[0]
+
+
+@pytest.mark.parametrize("name", list(NORMS))
+def test_healthy_baselines_are_not_accused(name: str) -> None:
+    """Other trouble gets other advice."""
+    model = behind(NORMS[name]())
+    said = told(model, baseline=HEALTHY, rule=ig.rules.Adaptive(1e-9, max_gradients=10))
+    assert len(said) == 1
+    assert "starves" not in said[0]
+    assert "max_gradients" in said[0]
+    assert told(model, baseline=HEALTHY) == []
+
+
+@pytest.mark.parametrize("layer", [nn.BatchNorm1d(6), Normalize()], ids=["batch norm", "preprocessing"])
+def test_fixed_numbers_are_not_accused(layer: nn.Module) -> None:
+    """What divides by numbers of its own does not mind what it is fed."""
+    said = told(behind(layer), baseline=0.0, rule=ig.rules.Adaptive(1e-9, max_gradients=10))
+    assert len(said) == 1
+    assert "starves" not in said[0]
+
+
+def test_the_spread_is_that_of_the_layer_not_of_the_input() -> None:
+    """A bias in front of the normalisation feeds it, also where the input is zero."""
+    first = filled(nn.Linear(6, 6))
+    top = behind(nn.LayerNorm(6))
+    said = told(nn.Sequential(first, *top), baseline=0.0, rule=ig.rules.Adaptive(1e-9, max_gradients=10))
+    assert "starves" not in said[0]
+    with torch.no_grad():
+        first.bias.zero_()
+    said = told(nn.Sequential(first, *top), baseline=0.0, rule=ig.rules.Adaptive(1e-9, max_gradients=10))
+    assert "starves layer '2' (LayerNorm)" in said[0]
+
+
+def test_the_baseline_that_counts_most_is_looked_at() -> None:
+    """Of several, the worst example's own: the healthy one is not spoken of."""
+    model = behind(nn.LayerNorm(6))
+    both = torch.stack([torch.zeros(6).double(), HEALTHY])
+    said = told(model, method="expected", baseline=both[:1], rule=ig.rules.Midpoint(2))
+    assert "starves" in said[0]
+    field = ig.TorchField(model, 0)
+    x, first = wave(1, 6, phase=0.3), torch.tensor([0])
+    assert "starves" in str(field.trouble(both[:1], x, first))
+    assert field.trouble(both[1:], x, first) is None
+
+
+def test_extra_arguments_come_along() -> None:
+    class Scaled(nn.Module):
+        def __init__(self) -> None:
+            super().__init__()
+            self.inner = behind(nn.LayerNorm(6))
+
+        def forward(self, x: Tensor, scale: Tensor) -> Tensor:
+            return self.inner(x) * scale[:, None]
+
+    said = told(Scaled().eval(), baseline=0.0, rule=ig.rules.Midpoint(2), extra={"scale": 1 + 0.1 * wave(B)})
+    assert "starves layer 'inner.1' (LayerNorm)" in said[0]
+
+
+def test_models_without_normalisations_are_not_run_again() -> None:
+    model = Counting(filled(nn.Sequential(nn.Linear(6, 8), nn.Tanh(), nn.Linear(8, 3))))
+    assert degenerate(Network(model), torch.zeros(1, 6).double(), wave(1, 6), torch.tensor([0])) is None
+    assert model.calls == 0
+    plain = ig.TorchField(lambda z: z, 0)
+    assert plain.trouble(torch.zeros(1, 6).double(), wave(1, 6), torch.tensor([0])) is None
+
+
+# --- what is left behind ----------------------------------------------------------------------------------------------
+
+
+def hooks(model: nn.Module) -> int:
+    return sum(len(m._forward_hooks) + len(m._forward_pre_hooks) + len(m._backward_hooks) for m in model.modules())
+
+
+@pytest.mark.parametrize("name", list(NORMS))
+def test_nothing_is_left_on_the_model(name: str) -> None:
+    model = behind(NORMS[name]()).train()
+    before = {key: value.clone() for key, value in model.state_dict().items()}
+    assert told(model, baseline=0.0, rule=ig.rules.Midpoint(2))
+    assert hooks(model) == 0
+    assert all(module.training for module in model.modules())
+    assert all(parameter.requires_grad and parameter.grad is None for parameter in model.parameters())
+    assert all(torch.equal(value, before[key]) for key, value in model.state_dict().items())
+
+
+def test_nothing_is_left_when_the_model_fails() -> None:
+    class Fragile(nn.Module):
+        def forward(self, u: Tensor) -> Tensor:
+            raise RuntimeError("inside")
+
+    model = nn.Sequential(nn.LayerNorm(6), Fragile()).double().train()
+    field = ig.TorchField(model, 0)
+    with pytest.raises(RuntimeError, match="inside"):
+        field.trouble(torch.zeros(1, 6).double(), wave(1, 6), torch.tensor([0]))
+    assert hooks(model) == 0
+    assert all(module.training for module in model.modules())
+    assert all(parameter.requires_grad for parameter in model.parameters())

@@ -1,0 +1,242 @@
+"""References drawn until their mean is known well enough: when it stops, what it then says, and how often that is so."""
+
+from __future__ import annotations
+
+import warnings
+from functools import cache
+from typing import Any
+
+import pytest
+import torch
+from torch import Tensor
+
+import integrand as ig
+from integrand.segment import polyline
+from tests.problems import Counting, wave
+from tests.test_adaptive import gelu_mlp, grown
+
+B, BLOCK = 6, 25
+CLASSES = torch.arange(B) % 3
+# Of different sizes, so that some maps are known sooner than others.
+X = wave(B, 8, phase=0.3) * torch.tensor([0.5, 0.8, 1.0, 1.4, 2.0, 3.0]).double()[:, None]
+POOL = wave(90, 8, phase=1.1, scale=0.8)
+
+
+@cache
+def model() -> Counting:
+    return Counting(grown(gelu_mlp, 5))
+
+
+def field() -> ig.TorchField:
+    return ig.TorchField(model(), CLASSES)
+
+
+def drawn(tol: float, **options: Any) -> ig.Attribution:
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore", ig.errors.IncompleteWarning)
+        return ig.explain(model(), X, target=CLASSES, method="expected", baseline=POOL, tol=tol, **options)
+
+
+@cache
+def exact() -> Tensor:
+    """The mean over the whole pool and all positions."""
+    return ig.explain(
+        model(), X, target=CLASSES, method="expected", baseline=POOL, rule=ig.rules.GaussLegendre(30)
+    ).values
+
+
+@cache
+def shares(draws: int) -> Tensor:
+    """The map of every single draw that may be taken, (draws, B, 8): one reference at one position each."""
+    references = ig.baselines.Sample(POOL, draws, replace=True)(X, field())
+    segment = polyline(torch.stack([references, X.expand_as(references)])).among(0, draws)
+    return ig.rules.MonteCarlo(1)(field(), segment)[0]
+
+
+def standard_error(maps: Tensor) -> tuple[Tensor, Tensor]:
+    """The mean of maps (n, 8), and √(Σ_i Var_i / n) relative to its norm."""
+    n, mean = len(maps), maps.sum(0) / len(maps)
+    variance = (maps - mean).square().sum(0) / (n - 1)
+    return mean, (variance.sum() / n).sqrt() / mean.norm()
+
+
+@pytest.mark.parametrize("tol", [0.4, 0.2, 0.1])
+def test_it_stops_when_the_standard_error_allows(tol: float) -> None:
+    """Looked at after every block but the first; each example by itself."""
+    made, every = drawn(tol), shares(2000)
+    for b in range(B):
+        n = int((made.weights[:, b] > 0).sum())
+        wanted = next(k for k in range(2 * BLOCK, 2001, BLOCK) if standard_error(every[:k, b])[1] <= tol)
+        assert n == wanted
+        mean, error = standard_error(every[:n, b])
+        torch.testing.assert_close(made.values[b], mean, rtol=0, atol=1e-12)
+        assert float(made.error[b]) == pytest.approx(float(error), rel=1e-9)
+    assert bool(made.converged.all())
+    assert bool((made.error <= tol).all())
+
+
+def test_looser_tolerances_stop_earlier() -> None:
+    costs = [drawn(tol).cost.gradients for tol in (0.3, 0.1, 0.05)]
+    assert costs == sorted(set(costs))
+    assert costs[2] > 3 * costs[1]  # four times for half the error
+
+
+def test_examples_leave_by_themselves() -> None:
+    """Weights are 1/n on the n draws that an example took, and nothing on those that came after it had left."""
+    made = drawn(0.08)
+    taken = (made.weights > 0).sum(0)
+    assert len(set(taken.tolist())) >= 3
+    assert int(taken.max()) == len(made.weights)
+    for b, n in enumerate(taken.tolist()):
+        torch.testing.assert_close(
+            made.weights[:n, b], torch.full((n,), 1 / n, dtype=torch.float64), rtol=0, atol=1e-15
+        )
+        assert not made.weights[n:, b].any()
+        assert not made.change[n:, b].any()
+    assert made.cost.gradients == int(taken.sum())
+
+
+def test_batch_equals_singles() -> None:
+    made = drawn(0.1)
+    for b in range(B):
+        own = ig.explain(
+            model(), X[b : b + 1], target=int(CLASSES[b]), method="expected", baseline=POOL, tol=0.1, draws=2000
+        )
+        torch.testing.assert_close(own.values[0], made.values[b], rtol=0, atol=1e-12)
+        torch.testing.assert_close(own.error[0], made.error[b], rtol=1e-9, atol=0)
+        torch.testing.assert_close(own.residual[0], made.residual[b], rtol=0, atol=1e-11)
+        n = len(own.weights)
+        torch.testing.assert_close(own.weights[:, 0], made.weights[:n, b], rtol=0, atol=0)
+
+
+def test_the_truth_is_within_the_error() -> None:
+    """One sigma of a vector, against the exact mean over pool and positions; 240 maps of 40 seeds."""
+    inside, outside = [], []
+    for seed in range(40):
+        made = drawn(0.15, seed=seed)
+        real = (made.values - exact()).norm(dim=1) / exact().norm(dim=1)
+        inside.append(real <= 1.2 * made.error)
+        outside.append(real / made.error)
+    share = float(torch.stack(inside).double().mean())
+    ratio = torch.stack(outside)
+    assert ratio.numel() >= 200
+    assert share >= 0.6
+    # An estimate and not a bound far above: the error is of the size it says.
+    assert 0.3 < float(ratio.square().mean().sqrt()) < 1.2
+    assert float(ratio.max()) < 4
+
+
+def test_adds_up_with_its_residual() -> None:
+    """Σ values + residual = F(x) − Σ w F(start), the starts being those that were drawn."""
+    made = drawn(0.1)
+    start = torch.stack([field().value(one.expand_as(X)) for one in made.baselines[:, 0]])
+    base = (made.weights * start).sum(0)
+    torch.testing.assert_close(made.values.sum(1) + made.residual, field().value(X) - base, rtol=0, atol=1e-10)
+    assert bool(made.residual.abs().gt(1e-6).any())  # random draws leave one
+    torch.testing.assert_close(made.output, field().value(X), rtol=0, atol=1e-12)
+
+
+# --- costs ------------------------------------------------------------------------------------------------------------
+
+
+def test_rows_are_counted_where_they_reach_the_model() -> None:
+    model().reset()
+    made = drawn(0.1)
+    assert model().gradients == made.cost.gradients
+    assert model().values == made.cost.values
+    # F(x) once each, F at every draw once for all examples that are still there.
+    assert made.cost.values <= B + len(made.weights)
+
+
+def test_sharing_starts_stays_right_where_it_cannot_be() -> None:
+    """A target that is a function of the outputs is asked of every row."""
+    score = lambda outputs: outputs[:, 0] * outputs[:, 1]  # noqa: E731
+    made = ig.explain(model(), X, target=score, method="expected", baseline=POOL, tol=0.3)
+    own = ig.TorchField(model(), score)
+    start = torch.stack([own.value(one.expand_as(X)) for one in made.baselines[:, 0]])
+    base = (made.weights * start).sum(0)
+    torch.testing.assert_close(made.values.sum(1) + made.residual, own.value(X) - base, rtol=0, atol=1e-10)
+    assert made.cost.values >= made.cost.gradients
+
+
+# --- limits -----------------------------------------------------------------------------------------------------------
+
+
+def test_draws_run_out() -> None:
+    with warnings.catch_warnings(record=True) as caught:
+        warnings.simplefilter("always")
+        made = ig.explain(model(), X, target=CLASSES, method="expected", baseline=POOL, tol=0.01, draws=60)
+    assert [w.category for w in caught] == [ig.errors.IncompleteWarning]
+    assert f"{B} of {B} maps did not reach their tolerance" in str(caught[0].message)
+    assert "draws" in str(caught[0].message)
+    assert caught[0].filename == __file__
+    assert not made.converged.any()
+    assert bool((made.error > 0.01).all())
+    torch.testing.assert_close(made.weights, torch.full((60, B), 1 / 60, dtype=torch.float64), rtol=0, atol=1e-15)
+    torch.testing.assert_close(made.values, shares(60).mean(0), rtol=0, atol=1e-12)
+
+
+def test_some_run_out_and_some_do_not() -> None:
+    made = drawn(0.1, draws=150)
+    assert 0 < int(made.converged.sum()) < B
+    assert torch.equal(made.converged, made.error <= 0.1)
+
+
+@pytest.mark.parametrize("references", [["black", 0.5], (0.0, 1.0), "black"], ids=repr)
+def test_a_list_of_baselines_is_not_drawn_from(references: Any) -> None:
+    with pytest.raises(ig.errors.InputError, match=r"draws references from data.*rule=ig\.rules\.Adaptive"):
+        ig.methods.expected(references, tol=0.1)
+
+
+def test_a_rule_draws_nothing() -> None:
+    with pytest.raises(ig.errors.InputError, match=r"give one of them"):
+        ig.methods.expected(POOL, rule=ig.rules.Midpoint(3), tol=0.1)
+    with pytest.raises(ig.errors.InputError, match=r"give one of them"):
+        drawn(0.1, rule=ig.rules.Midpoint(3))
+
+
+@pytest.mark.parametrize("tol", [0, 1, -0.1, float("nan")])
+def test_bad_tolerances(tol: float) -> None:
+    with pytest.raises(ig.errors.InputError, match="tol is a relative error"):
+        ig.methods.expected(POOL, tol=tol)
+
+
+def test_bad_blocks() -> None:
+    with pytest.raises(ig.errors.InputError, match="at least two references, not 1"):
+        ig.method.Sampled(ig.Method(), 0.1, 1)
+
+
+# --- as a part --------------------------------------------------------------------------------------------------------
+
+
+def test_prints_as_typed_and_reads_back() -> None:
+    made = ig.method.Sampled(ig.Method(ig.baselines.Constant(0.5), rule=ig.rules.MonteCarlo()), 0.2, 10)
+    typed = "Sampled(Method(Constant(0.5), rule=MonteCarlo()), 0.2, 10)"
+    assert repr(made) == typed
+    names = {"Sampled": ig.method.Sampled, "Method": ig.Method, **vars(ig.rules), **vars(ig.baselines)}
+    assert eval(typed, names) == made
+    assert hash(eval(typed, names)) == hash(made)
+
+
+def test_published_name_and_parts_are_the_same() -> None:
+    method = ig.methods.expected(POOL, tol=0.2)
+    assert isinstance(method, ig.method.Sampled)
+    parts = ig.method.Sampled(
+        ig.Method(ig.baselines.Sample(POOL, 2000, replace=True), rule=ig.rules.MonteCarlo(1)), 0.2
+    )
+    assert method == parts
+    made = drawn(0.2)
+    assert made.method == parts
+    assert torch.equal(parts(field(), X).values, made.values)
+
+
+def test_seeds() -> None:
+    one, same, other = drawn(0.2, seed=1), drawn(0.2, seed=1), drawn(0.2, seed=2)
+    assert torch.equal(one.values, same.values)
+    assert not torch.isclose(one.values, other.values).any()
+
+
+def test_blocks_are_what_they_say() -> None:
+    method = ig.method.Sampled(ig.Method(ig.baselines.Sample(POOL, 64), rule=ig.rules.MonteCarlo(1)), 0.9, 8)
+    made = method(field(), X)
+    assert len(made.weights) == 16  # two blocks, and the tolerance is loose

@@ -1,0 +1,81 @@
+"""``ig.explain(tol=…)`` for every published method: what is reported, and what is true."""
+
+from __future__ import annotations
+
+import inspect
+from typing import Any
+
+import pytest
+import torch
+from torch import Tensor, nn
+
+import integrand as ig
+from tests.problems import sure, wave
+from tests.test_adaptive import gelu_mlp, grown, relu_mlp
+
+B = 16
+X = wave(B, 8, phase=0.3, scale=1.2)
+CLASSES = torch.arange(B) % 3
+POOL = wave(4, 8, phase=1.1)
+NETWORKS = {"gelu mlp": gelu_mlp, "relu mlp": relu_mlp}
+FINE = ig.rules.Midpoint(1500)
+
+ASKED: dict[str, tuple[float, dict[str, Any], dict[str, Any]]] = {
+    # name: tolerance, how it is asked, and how the truth is
+    "integrated": (0.02, {}, dict(rule=FINE)),
+    "expected": (0.1, dict(baseline=POOL), dict(rule=FINE)),
+    "weighted": (0.05, dict(baseline=POOL, fill=0.0), dict(rule=FINE)),
+    "ig2": (0.05, dict(baseline=POOL[:2], steps=5, rate=ig.paths.Relative(0.05)), dict(rule=ig.rules.Simpson(300))),
+    "layer": (0.02, dict(site="1"), dict(rule=FINE)),
+    "conductance": (0.05, dict(site="1", steps=8), dict(rule=ig.rules.Midpoint(200))),
+}
+"""A new method that takes a rule gets a line here, or the tests say so."""
+
+
+def test_every_method_that_takes_a_rule_is_here() -> None:
+    takes = {name for name, card in ig.methods.known().items() if "rule" in inspect.signature(card.build).parameters}
+    assert set(ASKED) == takes
+
+
+def model(name: str) -> nn.Module:
+    return sure(grown(NETWORKS[name], 5), torch.zeros(8).double(), 3.0)
+
+
+def truth(net: nn.Module, name: str, made: ig.Attribution) -> Tensor:
+    """The exact map; of the weighted method, with the weights that were found."""
+    _, options, fine = ASKED[name]
+    exact = ig.explain(net, X, target=CLASSES, method=name, **options, **fine)
+    if name != "weighted":
+        return exact.values
+    return torch.einsum("rb,rbi->bi", made.weights, exact.shares)
+
+
+@pytest.mark.parametrize("network", list(NETWORKS))
+@pytest.mark.parametrize("name", list(ASKED))
+def test_the_error_is_below_the_tolerance(name: str, network: str, quiet: None) -> None:
+    tol, options, _ = ASKED[name]
+    net = model(network)
+    made = ig.explain(net, X, target=CLASSES, method=name, tol=tol, **options)
+    assert bool(made.converged.all())
+    assert bool((made.error <= tol).all())
+    assert bool((made.error >= 0).all())
+    exact = truth(net, name, made)
+    real = (made.values - exact).flatten(1).norm(dim=1) / exact.flatten(1).norm(dim=1)
+    # The error of draws at random is one standard error, which is exceeded now and then.
+    assert float((real <= tol).double().mean()) >= (0.6 if name == "expected" else 0.9)
+    assert float(real.max()) <= 2 * tol
+
+
+@pytest.mark.parametrize("name", list(ASKED))
+def test_less_is_cheaper(name: str, quiet: None) -> None:
+    tol, options, _ = ASKED[name]
+    net = model("relu mlp")
+    ask = lambda t: ig.explain(net, X, target=CLASSES, method=name, tol=t, **options).cost.gradients  # noqa: E731
+    assert ask(min(0.5, 4 * tol)) < ask(tol / 4 if name != "expected" else tol)
+
+
+@pytest.mark.parametrize("name", list(ASKED))
+def test_not_together_with_a_rule(name: str) -> None:
+    _, options, _ = ASKED[name]
+    with pytest.raises(ig.errors.InputError, match="give one of them"):
+        ig.explain(model("gelu mlp"), X, target=CLASSES, method=name, tol=0.1, rule=FINE, **options)
