@@ -37,7 +37,7 @@ from .spectral import spectral
 
 _START = 4  # intervals of the first look …
 _GRADE = 2.0  # … at t = (j/4)²: most of what happens, happens near the baseline
-_ALIKE = 0.1  # a path that is steady, and whose intervals differ less than this from their neighbours, may do better with other nodes
+_ALIKE = 0.1  # a path whose intervals all differ less than this from their neighbours may be so smooth that other nodes do better
 _SAFETY = 1.0  # the estimate is raised by this, docs/design/0003-chords.md has how often it is then exceeded …
 _BIAS = 1.1  # … and by this on steady stretches, where errors add up
 _KINKED = 1.1  # errors of unlike intervals fall like pieces^-this …
@@ -226,7 +226,7 @@ class _Refining:
         """Integrate paths that are smooth all along by Clenshaw–Curtis nodes, where those are fewer; whether any were."""
         known, chains, group, weight = self.known, self.chains, asked.group, asked.weight
         need = pieces.new_zeros(chains).index_add_(0, known.chain, pieces)
-        rough = torch.zeros_like(self.tried).index_fill_(0, known.chain[~found.steady | (found.unlike > _ALIKE)], True)
+        rough = torch.zeros_like(self.tried).index_fill_(0, known.chain[found.unlike > _ALIKE], True)
         single = torch.bincount(self.lines.chain, minlength=chains) == 1
         room = self.spent + _SMOOTH_COST <= self.rule.max_gradients
         chosen = (need > _SMOOTH_COST) & ~rough & ~self.tried & single & room
