@@ -61,7 +61,7 @@ def _resident() -> int:
     return pages * os.sysconf("SC_PAGE_SIZE")
 
 
-def measured(task: str, size: int, repeats: int, threads: int) -> list[int]:
+def measured(task: str, size: int, repeats: int) -> list[int]:
     """The same task in fresh processes."""
     command = [
         sys.executable,
@@ -72,18 +72,18 @@ def measured(task: str, size: int, repeats: int, threads: int) -> list[int]:
         "--size",
         str(size),
         "--threads",
-        str(threads),
+        str(torch.get_num_threads()),
     ]
     own = {**os.environ, "MALLOC_MMAP_THRESHOLD_": str(1 << 16)}
     run = functools.partial(subprocess.run, capture_output=True, text=True, check=True, env=own)
     return [int(run(command).stdout) for _ in range(repeats)]
 
 
-def rows(repeats: int, threads: int = 1) -> list[Row]:
+def rows(repeats: int) -> list[Row]:
     """The lines of the table."""
     asked = [("fixed", 10), ("fixed", 1000), ("found", 10), ("found", 50), ("found", 1000), ("captum", 50),
              ("references", 25), ("references", 200)]  # fmt: skip
-    bytes_of = {key: measured(*key, repeats, threads) for key in asked}
+    bytes_of = {key: measured(*key, repeats) for key in asked}
 
     def against(one: tuple[str, int], other: tuple[str, int]) -> tuple[float, tuple[float, float]]:
         ratios = [a / b for a in bytes_of[one] for b in bytes_of[other]]
@@ -112,7 +112,7 @@ def rows(repeats: int, threads: int = 1) -> list[Row]:
 def main() -> None:
     if "--task" not in sys.argv:
         found = arguments(__doc__, 3)
-        tell(rows(found.repeats, found.threads))
+        tell(rows(found.repeats))
         return
     parser = argparse.ArgumentParser()
     parser.add_argument("--task")
