@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import gc
+import time
 from typing import Any
 
 import pytest
@@ -10,7 +11,7 @@ import torch
 from torch import Tensor, nn
 
 import integrand as ig
-from integrand.field.packing import _Size, is_out_of_memory, packer_for
+from integrand.field.packing import Packer, _Size, is_out_of_memory, packer_for
 from tests.problems import Counting, Observed, tanh_mlp, wave
 
 ROW = torch.zeros(6)
@@ -266,3 +267,20 @@ def test_other_errors_are_not_swallowed() -> None:
     assert cramped.attempts == [4]
     assert not is_out_of_memory(ValueError("out of memory"))
     assert not is_out_of_memory(KeyboardInterrupt())
+
+
+def test_a_call_that_takes_much_memory_is_the_largest(monkeypatch: pytest.MonkeyPatch) -> None:
+    """On a CPU there is no error to back off from: the climb ends where one call raised the peak by a lot."""
+    used = 0
+
+    def call(part: slice) -> None:
+        nonlocal used
+        sizes.append(part.stop - part.start)
+        used = max(used, sizes[-1] << 25)  # 32 MiB a row
+        time.sleep(0.01)  # whatever the size: the larger, the faster per row
+
+    sizes: list[int] = []
+    monkeypatch.setattr("integrand.field.packing.peak_memory", lambda: used)
+    Packer().run(400, call, torch.zeros(1 << 15), "gradient")
+    assert sum(sizes) == 400
+    assert max(sizes) == 32  # from 16 to 32 rows the peak rises by 512 MiB, more than one call may

@@ -8,6 +8,7 @@ runs out the size is halved and the same rows are taken again; what was done sta
 
 from __future__ import annotations
 
+import sys
 import time
 from collections.abc import Callable, Hashable
 from dataclasses import dataclass, field
@@ -26,6 +27,7 @@ _MOST_ELSEWHERE = 1 << 30
 _TRIES = 2  # timings of the first size, which pays for warming up, and of one that disappoints; the better one counts
 _GAIN = 0.97  # a larger size must at least be this much faster per row to be worth its memory
 _SEVERAL = 2  # wholes in a call from which on the rows left over are worth leaving to the next
+_GROWTH = 1 << 28  # bytes by which one call may raise the process' peak, if larger ones are to be tried
 _GPU_SHARE = 0.7  # of the free memory that a call may take
 
 
@@ -76,6 +78,11 @@ class _Size:
         else:
             self.rows = min(rows * 2, self.most)
 
+    def enough(self) -> None:
+        """No larger sizes: this one, or a smaller one that was as fast."""
+        self.most = self.rows = max(self.seconds, default=self.rows)
+        self.settled = True
+
     def shrink(self, failed: int) -> None:
         """``failed`` rows did not fit."""
         self.rows = self.most = max(1, failed // 2)
@@ -86,6 +93,16 @@ class _Size:
         fits = int(rows * _GPU_SHARE * free / max(used, 1))
         self.rows = max(1, min(self.most, max(rows, fits)))
         self.settled = rows >= self.rows
+
+
+def peak_memory() -> int:
+    """The most memory the process has used so far, in bytes; 0 where the system does not say."""
+    try:
+        import resource
+    except ImportError:  # not a Unix
+        return 0
+    peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
+    return peak if sys.platform == "darwin" else peak * 1024
 
 
 def packer_for(model: object, rows: int | None, run: str = "itself") -> Packer:
@@ -141,7 +158,7 @@ class Packer:
             even = full - full % whole if full >= _SEVERAL * whole else full
             rows = min(even, total - done)
             failure: str | None = None
-            began = time.perf_counter()
+            began, before = time.perf_counter(), peak_memory()
             try:
                 call(slice(done, done + rows))
             except (RuntimeError, MemoryError) as error:
@@ -155,6 +172,9 @@ class Packer:
             done += rows
             if rows == even and not size.settled:
                 self._watch(size, full, rows, time.perf_counter() - began, like.device)
+                # On a CPU memory that runs out is not an error but the end: a call that took much more of it was the largest.
+                if like.device.type == "cpu" and peak_memory() - before > _GROWTH:
+                    size.enough()
 
     @staticmethod
     def _make_room(size: _Size, rows: int, failure: str) -> None:
