@@ -20,6 +20,7 @@ Clenshaw–Curtis nodes instead, when the tolerance is so tight that these are f
 
 from __future__ import annotations
 
+from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
 
 import torch
@@ -78,19 +79,21 @@ class Adaptive:
     def __call__(self, field: Field, segment: Segment) -> Integrated:
         if segment.at_start is not None and segment.at_end is not None:
             return between(field, segment, self.tol, self.max_gradients)
-        return self.look(field, segment).refined(segment.weights)
+        # Block by block: what is known of one is let go before the next.
+        return Looked(segment, self._looks(field, segment)).refined(segment.weights)
 
     def look(self, field: Field, segment: Segment) -> Looked:
-        """A first look at every path, to be refined when it is known how much each counts."""
+        """A first look at every path, kept to be refined when it is known how much each counts."""
+        return Looked(segment, list(self._looks(field, segment)))
+
+    def _looks(self, field: Field, segment: Segment) -> Iterator[tuple[Tensor, _Refining]]:
         pieces = segment.leading[0]
         each = max(1, -(-_START // pieces))
         grid = torch.linspace(0, 1, each + 1, dtype=segment.start.dtype, device=segment.start.device)
         grid = grid**_GRADE if pieces == 1 else grid
-        blocks = []
         for place in _blocks(segment):
             lines = Lines.of(field, segment, place)
-            blocks.append((place, _Refining(self, lines, lines.on_grid(grid))))
-        return Looked(segment, blocks)
+            yield place, _Refining(self, lines, lines.on_grid(grid))
 
 
 @dataclass(frozen=True, eq=False)
@@ -98,7 +101,7 @@ class Looked:
     """Paths that have been looked at, and can be refined."""
 
     segment: Segment
-    blocks: list[tuple[Tensor, _Refining]]
+    blocks: Iterable[tuple[Tensor, _Refining]]
 
     def refined(self, weights: Tensor | None = None, tol: float | None = None) -> Integrated:
         """Shares within the tolerance: each path's, or that of the sum weighed by ``weights`` (R, B). May be asked again."""
