@@ -36,7 +36,7 @@ def test_usual_baselines() -> None:
     assert references[:3, 0, 0, 0, 0].tolist() == [0.0, 1.0, 0.5]
     assert not torch.equal(references[3], references[4])  # two different noises
     assert torch.equal(references[5, 0], PHOTO)
-    assert several.rule == ig.rules.Adaptive()
+    assert several.rule == ig.rules.GaussLegendre(50)
     assert method("expected", Setting(photo=PHOTO, nodes=50)).rule == ig.rules.GaussLegendre(50)
     assert method("integrated", Setting(tol=0.01)).rule == ig.rules.Adaptive(0.01)
     assert method("weighted", Setting(photo=PHOTO)).baseline == several.baseline

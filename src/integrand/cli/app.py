@@ -117,14 +117,14 @@ def explain(
         typer.Option(
             min=1,
             help="Gradients per baseline, instead of a tolerance; for ig2, pieces of Simpson's rule in each step.",
-            show_default="as many as the tolerance takes; 2 in each of ig2's 25 steps",
+            show_default="as many as 5 % takes for one baseline, 50 for several; 2 in each of ig2's 25 steps",
         ),
     ] = None,
     tol: Annotated[
         float | None,
         typer.Option(
             help="Relative error that every map is integrated to, such as 0.02.",
-            show_default="0.05",
+            show_default="0.05 for one baseline",
         ),
     ] = None,
     seed: Annotated[int | None, typer.Option(min=0, help="Changes every random part.", show_default=False)] = None,
