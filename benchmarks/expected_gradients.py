@@ -58,7 +58,7 @@ def rows(repeats: int) -> list[Row]:
         f"shap, {DRAWS} draws": lambda: theirs(DRAWS, 0),
         "integrand": lambda: ours(0),
     }
-    times = interleaved(ways, repeats, warm=2)
+    times = interleaved(ways, repeats, warm=2, apart=True)
     line = f"Expected Gradients, {EXAMPLES} rows × {DRAWS} draws: how much faster than SHAP at equal standard error"
     note = f"{seconds(times)}; standard errors {error:.3g} and {checked:.3g}, for which SHAP takes {needed} draws"
     return [

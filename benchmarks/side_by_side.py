@@ -60,11 +60,17 @@ HEADER = "| line | measured | quartiles | goal | | |\n|---|---|---|---|---|---|"
 Times = dict[str, list[float]]
 
 
-def interleaved(ways: Mapping[str, Callable[[], object]], repeats: int, *, warm: int = 1) -> Times:
-    """Seconds of each way, ``repeats`` times, one after the other, so that a noisy neighbour disturbs all alike."""
+def interleaved(ways: Mapping[str, Callable[[], object]], repeats: int, *, warm: int = 1, apart: bool = False) -> Times:
+    """Seconds of each way, ``repeats`` times, one after the other, so that a noisy neighbour disturbs all alike.
+
+    ``apart`` runs each way once untimed before it is timed: where a way takes milliseconds, it would otherwise pay for how the other has
+    left caches and heap.
+    """
     times: Times = {name: [] for name in ways}
     for turn in range(-warm, repeats):
         for name, run in ways.items():
+            if apart:
+                run()
             began = time.perf_counter()
             run()
             if turn >= 0:
