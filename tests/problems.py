@@ -294,6 +294,20 @@ class Observed(nn.Module):
     """A model whose own state a test looks at: it has to be run itself, and no double of it."""
 
 
+class Cube(torch.autograd.Function):
+    """A nonlinearity that torch's own names do not tell."""
+
+    @staticmethod
+    def forward(ctx: Any, x: Tensor) -> Tensor:
+        ctx.save_for_backward(x)
+        return x**3
+
+    @staticmethod
+    def backward(ctx: Any, gradient: Tensor) -> Tensor:
+        (x,) = ctx.saved_tensors
+        return gradient * 3 * x**2
+
+
 class Counting(Observed):
     """A model that counts what really reaches it: calls, and rows with and without gradients."""
 

@@ -14,7 +14,7 @@ from torch import Tensor, nn
 import integrand as ig
 from integrand.field import Gathered, Metered
 from integrand.segment import Evaluation
-from tests.problems import Counting, filled, wave
+from tests.problems import Counting, Cube, filled, wave
 
 STARTS, ENDS = wave(6, 6, phase=0.7, scale=1.5), wave(6, 6, phase=2.9, scale=1.5)
 IMAGE_STARTS, IMAGE_ENDS = wave(4, 3, 6, 6, phase=0.4), wave(4, 3, 6, 6, phase=2.2)
@@ -362,20 +362,6 @@ class Attention(nn.Module):
         q, k, v = self.qkv(x.reshape(-1, 6, 3)).chunk(3, -1)
         mixed = torch.softmax(2 * q @ k.transpose(1, 2), -1) @ v
         return self.head(self.out(mixed).mean(1))
-
-
-class Cube(torch.autograd.Function):
-    """A nonlinearity that torch's own names do not tell."""
-
-    @staticmethod
-    def forward(ctx: Any, x: Tensor) -> Tensor:
-        ctx.save_for_backward(x)
-        return x**3
-
-    @staticmethod
-    def backward(ctx: Any, gradient: Tensor) -> Tensor:
-        (x,) = ctx.saved_tensors
-        return gradient * 3 * x**2
 
 
 class Normed(nn.Module):

@@ -12,7 +12,7 @@ from torch import Tensor, nn
 
 import integrand as ig
 from integrand.field import Metered
-from tests.problems import Counting, wave
+from tests.problems import Counting, Cube, wave
 
 TOKENS, WIDTH = 4, 8
 
@@ -324,18 +324,6 @@ def test_the_fast_path_is_not_taken(monkeypatch: pytest.MonkeyPatch) -> None:
 
 
 # --- what has no chord ------------------------------------------------------------------------------------------------
-
-
-class Cube(torch.autograd.Function):
-    @staticmethod
-    def forward(ctx: Any, x: Tensor) -> Tensor:
-        ctx.save_for_backward(x)
-        return x**3
-
-    @staticmethod
-    def backward(ctx: Any, gradient: Tensor) -> Tensor:
-        (x,) = ctx.saved_tensors
-        return gradient * 3 * x**2
 
 
 def shuffled(u: Tensor) -> Tensor:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 import math
 from collections.abc import Callable
 
@@ -280,7 +281,7 @@ def draws(rule: ig.rules.MonteCarlo, corners: Tensor, lanes: tuple[int, int] | N
 
     segment = polyline(corners)
     if lanes:
-        segment = segment.among(*lanes)
+        segment = dataclasses.replace(segment, lanes=lanes)
     rule(ig.fields.Function(spy), segment)
     return torch.cat(seen).reshape(rule.n, *segment.leading)[..., 0]
 

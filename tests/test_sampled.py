@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 import warnings
 from functools import cache
 from typing import Any
@@ -49,7 +50,7 @@ def exact() -> Tensor:
 def shares(draws: int) -> Tensor:
     """The map of every single draw that may be taken, (draws, B, 8): one reference at one position each."""
     references = ig.baselines.Sample(POOL, draws, replace=True)(X, field())
-    segment = polyline(torch.stack([references, X.expand_as(references)])).among(0, draws)
+    segment = dataclasses.replace(polyline(torch.stack([references, X.expand_as(references)])), lanes=(0, draws))
     return ig.rules.MonteCarlo(1)(field(), segment)[0]
 
 

@@ -21,6 +21,9 @@ from .errors import InputError, MissingExtra
 from .normalisation import Normalisation
 from .walk import Frames
 
+INCOMPLETE = 0.1
+"""A gap above this is warned of."""
+
 Parts = Any  # a tensor, or a tuple or dict of tensors, as the inputs were
 
 

@@ -110,7 +110,9 @@ def explain(
 
 def _lifts(method: Any) -> bool:
     """Whether a method explains a layer, so that nobody asks for the gradient of the inputs."""
-    return method in ("layer", "conductance") if isinstance(method, str) else bool(getattr(method, "lifts", False))
+    if isinstance(method, str):
+        return "site" in inspect.signature(about(method).build).parameters
+    return bool(getattr(method, "lifts", False))
 
 
 def is_predicted(target: Any) -> bool:

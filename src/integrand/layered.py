@@ -19,7 +19,7 @@ from typing import Any, ClassVar
 import torch
 from torch import Tensor, nn
 
-from .attribution import Attribution
+from .attribution import INCOMPLETE, Attribution
 from .baseline.base import checked, labels
 from .baseline.fixed import Given
 from .cost import Cost, measured
@@ -37,7 +37,6 @@ from .segment import Segment
 from .shapes import plain, state_dtype, total
 
 _BLOCK_ELEMENTS = 1 << 24  # corners are lifted in blocks of about this many numbers
-_INCOMPLETE = 0.1
 
 
 @part
@@ -105,11 +104,11 @@ class Layered:
         change = change[: len(made.weights)]  # where there were enough references, not all were taken
         cost = _sum(stopwatch.cost(), made.cost, there.tally)
         # Where corners bring their surroundings along, F at the ends says nothing of the pieces one by one.
-        settled = torch.ones_like(made.converged) if apart else made.gap <= _INCOMPLETE
+        settled = torch.ones_like(made.converged) if apart else made.gap <= INCOMPLETE
         named = self if isinstance(self.site, str) else Layered(there.place.name, self.method, there.place.side)
         made = named._told(made, core, inputs.value, change, settled, cost)
         if apart and not bool(torch.isfinite(made.error).all()):
-            made = dataclasses.replace(made, converged=made.gap <= _INCOMPLETE)
+            made = dataclasses.replace(made, converged=made.gap <= INCOMPLETE)
         return made
 
     def _told(
@@ -126,7 +125,7 @@ class Layered:
             cost=cost,
             method=self,
         )
-        around = settled & (made.gap > _INCOMPLETE)
+        around = settled & (made.gap > INCOMPLETE)
         if bool(around.any()) and getattr(core.rule, "complete", True):
             worst = int((made.gap * around).argmax())
             whole = float((made.output - made.base)[worst])

@@ -11,7 +11,7 @@ that had to look at the gradient to find its way hands it on with the segment, a
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass, field
 
 import torch
 from torch import Tensor
@@ -66,10 +66,6 @@ class Segment:
     def moving(self) -> Tensor:
         """The rows, numbered over (K, R, B), whose piece has a length; the others have no share and cost nothing."""
         return (self.start != self.end).reshape(*self.leading, -1).any(-1).reshape(-1).nonzero()[:, 0]
-
-    def among(self, first: int, of: int) -> Segment:
-        """The same segment, knowing that its references are numbers ``first``… out of ``of``."""
-        return replace(self, lanes=(first, of))
 
 
 def polyline(corners: Tensor, clock: Tensor | None = None) -> Segment:

@@ -28,7 +28,7 @@ from rich.table import Table
 from rich.text import Text
 from torch import Tensor
 
-from ..attribution import Attribution
+from ..attribution import INCOMPLETE, Attribution
 from ..errors import (
     ImageError,
     IncompleteWarning,
@@ -48,7 +48,6 @@ from . import tell
 _TOP = 5
 _PAGE = 20  # pictures on a page: a browser still opens it, and their attributions fit into memory
 _POOL = 64  # references that are looked at
-_GAP = 0.1  # what IncompleteWarning warns of
 _OF_THE_MODEL = (TrainingModeWarning, OptimizeWarning)  # the same for every picture and method
 
 
@@ -195,14 +194,14 @@ def _table(results: Mapping[str, Attribution]) -> Table:
     table = tell.table("method", *numbers, right=numbers)
     for method, made in results.items():
         gap = float(made.gap[0])
-        shown = Text(f"{gap:.1%} *", "bold yellow") if gap > _GAP else Text(f"{gap:.1%}  ")
+        shown = Text(f"{gap:.1%} *", "bold yellow") if gap > INCOMPLETE else Text(f"{gap:.1%}  ")
         cost = made.cost
         table.add_row(method, f"{float(made.residual[0]):+.3f}", shown, str(cost.gradients), f"{cost.seconds:.1f}")
     return table
 
 
 def _footnote(results: Mapping[str, Attribution]) -> None:
-    if any(float(made.gap[0]) > _GAP for made in results.values()):
+    if any(float(made.gap[0]) > INCOMPLETE for made in results.values()):
         words = "* These maps miss more than a tenth of the change they should add up to; more --nodes close the gap."
         tell.out().print(Text(words, "yellow"))
     tell.out().print()

@@ -84,9 +84,6 @@ class Method:
                 values, walked = self._blocks(meter, references, x, weighed.weights)
         return result(self, meter, values, x, walked, weighed, references, stopwatch.cost())
 
-    def _walk(self, field: Field, references: Tensor, x: Tensor, **known: Any) -> Walked:
-        return walk(self.path, self.rule, field, references, x, frames="path" in self.record, **known)
-
     def _weighed_afterwards(self, field: Field, references: Tensor, x: Tensor) -> tuple[Weighed, Walked]:
         """Weights that need shares: judged on a first look where the rule has one, which is then refined where it counts."""
         weigh = prepared(self.weighting, x, field)
@@ -105,8 +102,16 @@ class Method:
         for first in range(0, len(references), size):
             some = slice(first, first + size)
             output = blocks[0].output if blocks else None
-            block = self._walk(
-                field, references[some], x, output=output, lanes=(first, len(references)), weights=weights[some]
+            block = walk(
+                self.path,
+                self.rule,
+                field,
+                references[some],
+                x,
+                frames="path" in self.record,
+                output=output,
+                lanes=(first, len(references)),
+                weights=weights[some],
             )
             values += weighed_sum(weights[some], block.shares)
             if keeps:

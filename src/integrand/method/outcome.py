@@ -9,7 +9,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from ..attribution import Attribution
+from ..attribution import INCOMPLETE, Attribution
 from ..baseline.base import labels
 from ..cost import Cost
 from ..errors import FitnessWarning, IncompleteWarning, IntegerInput, warn
@@ -20,8 +20,6 @@ from ..field.wrap import Tally
 from ..shapes import plain, state_dtype, total
 from ..walk import Walked
 from ..weighting import Weighed
-
-_INCOMPLETE = 0.1
 
 Watch = Callable[[Tally], None]
 
@@ -82,7 +80,7 @@ def result(
         method=method,
     )
     if not estimated:
-        made = dataclasses.replace(made, converged=made.gap <= _INCOMPLETE)
+        made = dataclasses.replace(made, converged=made.gap <= INCOMPLETE)
     _warn(made, field, _core(method), estimated, references)
     return made
 
@@ -100,11 +98,11 @@ def _warn(made: Attribution, field: Field, method: Any, estimated: bool, referen
             f"{_trouble(made, field, references, worst) or _more(method)}",
             IncompleteWarning,
         )
-    if getattr(method.rule, "complete", True) and bool((made.gap > _INCOMPLETE).any()):
+    if getattr(method.rule, "complete", True) and bool((made.gap > INCOMPLETE).any()):
         worst = int(made.gap.argmax())
         change = float((made.output - made.base)[worst])
         warn(
-            f"{int((made.gap > _INCOMPLETE).sum())} of {len(made)} maps miss more than a tenth of the change they should explain: "
+            f"{int((made.gap > INCOMPLETE).sum())} of {len(made)} maps miss more than a tenth of the change they should explain: "
             f"example {worst} adds up to {change - float(made.residual[worst]):.3g} where F changes by {change:.3g}. "
             f"{_trouble(made, field, references, worst) or _advice(method)}",
             IncompleteWarning,

@@ -9,9 +9,10 @@ With r the relative difference to the neighbours (in h-weighted attributions), t
 
     e = ‖share‖ · φ(r),    φ(r) = 0.45 r² / (1 + 0.6 r²)
 
-or what the chord misses of F's change, if that is more. Where an interval's differences to both neighbours go one way the network is smooth there and errors may be of one
-sign: those are added up; elsewhere (networks with kinks) they are nearly independent, and added in squares. From there the number
-of pieces every interval needs follows from how errors fall with them, so one or two rounds suffice.
+or what the chord misses of F's change, if that is more. Where an interval's differences to both neighbours go one way the
+network is smooth there and errors may be of one sign: those are added up; elsewhere (networks with kinks) they are nearly
+independent, and added in squares. From there the number of pieces every interval needs follows from how errors fall with them,
+so one or two rounds suffice.
 
 What is promised is the error of what is asked for: of every path alone, or, where it is known how references are weighed, of
 their weighted sum, so that references of little weight get few gradients. A path that is smooth all along is integrated by
@@ -118,8 +119,7 @@ class Looked:
             else:
                 group, weight = torch.unique_consecutive(b, return_inverse=True)[1], weights[r, b].to(share)
             asked = _Asked(group, weight, block.rule.tol if tol is None else tol)
-            block.refine(asked)
-            share[place], error[place], done[place] = block.state(asked)
+            share[place], error[place], done[place] = block.refined(asked)
             begin[place], end[place] = block.begin, block.end
         shaped = (numbers.reshape(leading) for numbers in (error, done, begin, end))
         return Integrated(share.reshape(*leading, *inner), *shaped)
@@ -166,10 +166,10 @@ class _Refining:
         self.tried = torch.zeros(self.chains, dtype=torch.bool, device=lines.start.device)
         self.begin, self.end = lines.ends(known)
 
-    def state(self, asked: _Asked) -> tuple[Tensor, Tensor, Tensor]:
-        """Shares, errors and whether they suffice, per line (M,)."""
+    def refined(self, asked: _Asked) -> tuple[Tensor, Tensor, Tensor]:
+        """Shares, errors and whether they suffice, per line (M,), once what is asked is known or the gradients are spent."""
         group, weight = asked.group, asked.weight
-        found = self._judged(asked)
+        found = self._refine(asked)
         total = found.total
         own = total.new_zeros(len(self.lines)).index_add_(0, self.known.line, found.own.square())
         # Each line's error is raised so that the weighted squares add up to what the sum may be wrong by.
@@ -177,7 +177,7 @@ class _Refining:
         raised = total / squares.sqrt().clamp_min(torch.finfo(total.dtype).tiny)
         return found.shares, own.sqrt() * raised[group], (total <= found.goal)[group]
 
-    def refine(self, asked: _Asked) -> None:
+    def _refine(self, asked: _Asked) -> _Found:
         """Lay intervals anew until the weighted sum over every group of lines is within the tolerance, or the gradients are spent."""
         while True:
             found = self._judged(asked)
@@ -185,13 +185,13 @@ class _Refining:
             over_budget = self.spent >= self.rule.max_gradients
             busy = (found.total > found.goal)[found.owner] & ~over_budget[chain]
             if not bool(busy.any()):
-                return
+                return found
             pieces = found.pieces(asked.tol) * busy
             if self._smoothly(pieces, asked, found):
                 continue
             cut = self._affordable(pieces, found.errors)
             if not bool(cut.any()):
-                return
+                return found
             laid = self.lines.regridded(self.known.at(cut), pieces[cut])
             self.spent += self.lines.cost(laid, self.chains)
             self.known = self.known.at(~cut).joined(laid)

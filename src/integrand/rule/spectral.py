@@ -32,10 +32,9 @@ def spectral(lines: Lines, enough: Tensor, room: Tensor) -> tuple[Intervals, Ten
     seen = lines.start.new_empty(0, count, *lines.start.shape[1:])
     for level in _LEVELS:
         first = level == _LEVELS[0]
-        new = torch.arange(0, level + 1, 1 if first else 2, device=device) if first else torch.arange(1, level, 2)
-        table = ClenshawCurtis(level).table()
-        t = torch.tensor(table[0], dtype=torch.float64)[new.cpu()].to(lines.start)
-        value, gradient = _evaluated(lines, busy, t)
+        nodes_at, weights = (torch.tensor(column, dtype=torch.float64) for column in ClenshawCurtis(level).table())
+        new = nodes_at if first else nodes_at[1::2]  # every other node is one of the level before
+        value, gradient = _evaluated(lines, busy, new.to(lines.start))
         if first:
             ends[0, busy], ends[1, busy] = value[0], value[-1]
             seen = gradient
@@ -43,8 +42,7 @@ def spectral(lines: Lines, enough: Tensor, room: Tensor) -> tuple[Intervals, Ten
             merged = gradient.new_empty(level + 1, *gradient.shape[1:])
             merged[0::2], merged[1::2] = seen, gradient
             seen = merged
-        weight = torch.tensor(table[1], dtype=torch.float64).to(lines.start)
-        now = torch.tensordot(weight, seen, 1)
+        now = torch.tensordot(weights.to(lines.start), seen, 1)
         if not first:
             error[busy] = ((now - found[busy]) * step[busy]).flatten(1).norm(dim=1)
         found[busy] = now

@@ -31,6 +31,7 @@ PHOTO = "photo"
 
 ONE = ("black",)
 SEVERAL = ("black", "white", "grey", "noise", "noise", PHOTO)
+NODES = 50
 """Of each of several baselines."""
 STEPS, STEP_PIECES, REFERENCES = 25, 2, 2
 """Of IG2: together about 200 gradients, half a minute for EfficientNet-Lite0 on two cores."""
@@ -49,9 +50,6 @@ PHOTOGRAPHS = (
     "retina",
 )
 """The samples that serve as other photographs, the one for baselines first; they are of eleven different classes to ImageNet models."""
-
-
-NODES = 50
 
 
 @dataclass(frozen=True, eq=False)
@@ -88,14 +86,15 @@ def method(name: str, setting: Setting) -> Any:
     accepted = inspect.signature(build).parameters
     recipe = _BY_NAME.get(name) or _BY_ARGUMENT.get(_first_argument(name), _bare)
     options = recipe(setting)
-    options.setdefault("rule", _rule(setting))
+    options.setdefault("rule", _rule(setting, Adaptive()))
     return build(**{key: value for key, value in options.items() if key in accepted})
 
 
-def _rule(setting: Setting) -> Rule:
+def _rule(setting: Setting, usual: Rule) -> Rule:
+    """What was asked for: so many nodes, or a tolerance; else the usual."""
     if setting.nodes is not None:
         return GaussLegendre(setting.nodes)
-    return Adaptive() if setting.tol is None else Adaptive(setting.tol)
+    return usual if setting.tol is None else Adaptive(setting.tol)
 
 
 def check(methods: Iterable[str], baselines: Iterable[str]) -> None:
@@ -132,8 +131,7 @@ def _one(setting: Setting) -> dict[str, Any]:
 def _several(setting: Setting) -> dict[str, Any]:
     made = baselines(setting.baselines or SEVERAL, setting.photo)
     # Maps of very different baselines cancel: a tolerance on their sum can cost ten times what a picture on a page is worth.
-    rule = GaussLegendre(setting.nodes or NODES) if setting.tol is None else Adaptive(setting.tol)
-    return {"baselines": made, "references": made, "rule": rule}
+    return {"baselines": made, "references": made, "rule": _rule(setting, GaussLegendre(NODES))}
 
 
 def _bare(setting: Setting) -> dict[str, Any]:

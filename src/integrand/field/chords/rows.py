@@ -156,12 +156,18 @@ def _kept(rows: Rows, sources: list[Tensor], args: Any, kwargs: Any, made: Tenso
     return 0
 
 
+def _dim(args: Any, kwargs: Any, made: Tensor) -> int:
+    """The axis that tensors are put together along."""
+    dim: int = kwargs.get("dim", args[1] if len(args) > 1 else 0)
+    return dim % made.ndim
+
+
 def _stacked(rows: Rows, sources: list[Tensor], args: Any, kwargs: Any, made: Tensor) -> int:
     found = rows.place(sources[0])
     if found is None:
         return 0
     axis, folded = found
-    dim = kwargs.get("dim", args[1] if len(args) > 1 else 0) % made.ndim
+    dim = _dim(args, kwargs, made)
     return prod(made.shape[: axis + (dim <= axis)]) * folded
 
 
@@ -170,7 +176,7 @@ def _joined(rows: Rows, sources: list[Tensor], args: Any, kwargs: Any, made: Ten
     if found is None:
         return 0
     axis, folded = found
-    dim = kwargs.get("dim", args[1] if len(args) > 1 else 0) % made.ndim
+    dim = _dim(args, kwargs, made)
     if dim != axis:
         return prod(made.shape[:axis]) * folded
     parts = args[0] if args else kwargs["tensors"]
