@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
+import math
 import warnings
 from collections.abc import Callable
 from functools import cache
@@ -145,8 +146,12 @@ def test_complete_for_networks_of_chords(name: str) -> None:
     field, segment, _ = case(name)
     change = field.value(segment.end[0], leading=2) - field.value(segment.start[0], leading=2)
     for tol in TOLERANCES:
-        total = answer(name, tol)[0].share[0].flatten(2).sum(2)
-        assert bool(((total - change).abs() <= 1e-6 * change.abs() + 1e-9).all())
+        found, _ = answer(name, tol)
+        missed = (found.share[0].flatten(2).sum(2) - change).abs()
+        if field.smooth:  # some of its lines are integrated by other nodes: complete to the error they state
+            assert bool((missed <= math.sqrt(segment.start[0, 0, 0].numel()) * found.error[0] + 1e-9).all())
+        else:
+            assert bool((missed <= 1e-6 * change.abs() + 1e-9).all())
     assert field.chordal
 
 
@@ -316,7 +321,7 @@ def test_a_jump_ends() -> None:
 
 def test_one_warning_when_the_tolerance_is_not_met() -> None:
     field, segment, _ = case("gelu mlp")
-    method = ig.Method(ig.baselines.Constant(0.0), rule=ig.rules.Adaptive(1e-5, max_gradients=20))
+    method = ig.Method(ig.baselines.Constant(0.0), rule=ig.rules.Adaptive(1e-10, max_gradients=20))
     with warnings.catch_warnings(record=True) as caught:
         warnings.simplefilter("always")
         made = method(field, segment.end[0, 0])
@@ -324,7 +329,7 @@ def test_one_warning_when_the_tolerance_is_not_met() -> None:
     assert "max_gradients" in str(caught[0].message)
     assert f"{EXAMPLES} of {EXAMPLES} maps" in str(caught[0].message)
     assert not made.converged.any()
-    assert bool((made.error > 1e-5).all())
+    assert bool((made.error > 1e-10).all())
 
 
 @pytest.mark.parametrize("tol", [0, 0.0, 1, 1.5, -0.1, float("nan")])

@@ -48,6 +48,7 @@ def spent(field: ig.fields.Field, segment: ig.Segment, tol: float, most: int = 1
 def chords_only(monkeypatch: pytest.MonkeyPatch) -> None:
     """No line is so smooth that other nodes are tried."""
     monkeypatch.setattr("integrand.rule.adaptive._ALIKE", -1.0)
+    monkeypatch.setattr("integrand.rule.adaptive._ALIKE_SMOOTH", -1.0)
 
 
 @pytest.mark.parametrize("tol", TIGHT)
@@ -74,6 +75,59 @@ def test_they_take_fewer_gradients_than_chords(
     assert chords > gain * cost
 
 
+class Attending(nn.Module):
+    """A block of attention between normalisations, as in every transformer."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.one, self.two = nn.LayerNorm(8), nn.LayerNorm(8)
+        self.attention = nn.MultiheadAttention(8, 2, batch_first=True)
+        self.up, self.down = nn.Linear(8, 32), nn.Linear(32, 8)
+
+    def forward(self, z: Tensor) -> Tensor:
+        h = self.one(z)
+        z = z + self.attention(h, h, h, need_weights=False)[0]
+        return (z + self.down(nn.functional.gelu(self.up(self.two(z))))).mean(1)
+
+
+def test_transformers_that_turn_on_their_way_take_fewer(request: pytest.FixtureRequest) -> None:
+    """Their chords differ a lot from interval to interval; that there are no kinks is known from the operations."""
+    field = ig.TorchField(grown(Attending, 3), 1)
+    segment = polyline(torch.stack([3 * wave(4, 5, 8, phase=2.0), 3 * wave(4, 5, 8, phase=0.3)])[:, None])
+    truth = ig.rules.GaussLegendre(200)(field, segment)
+    found, cost = spent(field, segment, 0.01)
+    assert bool((norm(found.share - truth) <= found.error).all())
+    assert bool(found.converged.all())
+    request.getfixturevalue("chords_only")
+    _, chords = spent(field, segment, 0.01)
+    assert chords > 1.4 * cost
+
+
+@pytest.mark.parametrize(
+    ("model", "smooth"),
+    [
+        (nn.Sequential(nn.Linear(4, 5), nn.GELU(), nn.LayerNorm(5), nn.Softmax(1)), True),
+        (nn.Sequential(nn.Linear(4, 5), nn.SiLU(), nn.Linear(5, 2), nn.Softplus()), True),
+        (lambda z: nn.functional.normalize(z, dim=1) + z.clamp_min(1e-6), True),  # guards, not bends
+        (lambda z: z * torch.ones(4).abs(), True),  # what bends does not move
+        (nn.Sequential(nn.Linear(4, 5), nn.ReLU(inplace=True)), False),
+        (nn.Sequential(nn.Linear(4, 5), nn.Hardswish()), False),
+        (lambda z: nn.functional.max_pool1d(z[:, None], 2)[:, 0], False),
+        (lambda z: torch.relu_(z * 2), False),
+        (lambda z: z.abs(), False),
+        (lambda z: z.topk(2).values, False),
+        (lambda z: torch.maximum(z, 1 - z), False),
+    ],
+)
+def test_what_is_known_to_be_smooth(model: nn.Module, smooth: bool) -> None:
+    field = ig.TorchField(model, 0)
+    assert not field.smooth  # not known yet
+    ig.Method(rule=ig.rules.Adaptive(0.5))(field, torch.rand(2, 4) + 0.1)
+    assert field.smooth is smooth
+    assert Metered(field).smooth is smooth
+    assert not field.with_target(1).smooth
+
+
 def test_loose_tolerances_do_without(monkeypatch: pytest.MonkeyPatch) -> None:
     """What a few chords settle never asks for 17 gradients and more."""
 
@@ -93,12 +147,12 @@ def test_max_gradients_holds(most: int) -> None:
     field, segment, truth = case("gelu mlp")
     counted = Counting(field.network.model)
     one = polyline(torch.stack([segment.start[0, :, :1], segment.end[0, :, :1]]))
-    found = ig.rules.Adaptive(1e-8, most)(ig.TorchField(counted, 0), one)
+    found = ig.rules.Adaptive(1e-10, most)(ig.TorchField(counted, 0), one)
     assert counted.gradients <= most
     real = norm(found.share - truth[:, :, :1])
-    assert bool(found.converged.all()) == bool(found.error <= 1e-8 * norm(found.share))
+    assert bool(found.converged.all()) == bool(found.error <= 1e-10 * norm(found.share))
     assert float(real) <= float(found.error) + 1e-13
-    assert bool(found.converged.all()) is (most == 80)
+    assert bool(found.converged.all()) is (most >= 38)
 
 
 @pytest.mark.parametrize("tol", [0.01, 0.002])
@@ -142,10 +196,10 @@ def many(number: float, count: int) -> Tensor:
 
 
 def test_levels_use_the_nodes_before_them() -> None:
-    """17 gradients, of which 9 came first, or 33; and the rule of that many nodes."""
+    """9 gradients, then 17, then 33; and the rule of that many nodes."""
     model = Counting(lambda z: torch.sin(8 * z[:, :1] + 3 * z[:, 1:]))
     field = ig.TorchField(model, 0)
-    for enough, level in ((1e9, 16), (1e-12, 32)):
+    for enough, level in ((1e9, 8), (1e-12, 32)):
         model.reset()
         made, nodes = spectral(lines(field, 1), many(enough, 1), many(1000, 1))
         assert nodes.tolist() == [level + 1]
@@ -157,7 +211,7 @@ def test_levels_use_the_nodes_before_them() -> None:
 
 
 def test_lines_go_on_by_themselves() -> None:
-    """A batch costs what its lines cost alone; the error is what the last doubling changed; F at the ends is right."""
+    """A batch costs what its lines cost alone; the error is read off the last two doublings; F at the ends is right."""
     field = ig.fields.Function(lambda z: torch.sin(z[:, 0]) + torch.sin(2.2 * z[:, 1]))
     enough, room = many(1e-9, 4), many(1000, 4)
     made, nodes = spectral(lines(field, 4), enough, room)
@@ -169,8 +223,11 @@ def test_lines_go_on_by_themselves() -> None:
         torch.testing.assert_close(own.slope[0], made.slope[i], rtol=0, atol=1e-14)
         level = int(count) - 1
         both = polyline(torch.stack([one.start, one.end])[:, None])
-        fine, coarse = (ig.rules.ClenshawCurtis(n)(field, both) for n in (level, level // 2))
-        assert float(made.known[i]) == pytest.approx(float((fine - coarse).norm()), rel=1e-6, abs=1e-14)
+        fine, half, quarter = (ig.rules.ClenshawCurtis(n)(field, both) for n in (level, level // 2, level // 4))
+        changed, before = float((fine - half).norm()), float((half - quarter).norm())
+        missed = float(abs(fine.sum() - field.value(one.end) + field.value(one.start)))
+        stated = max(changed * min(1, 2 * max(0.05, changed / before)), missed)
+        assert float(made.known[i]) == pytest.approx(stated, rel=1e-6, abs=1e-14)
         assert float(made.value[i]) == pytest.approx(float(field.value(one.end)), abs=1e-14)
         assert float(made.change[i]) == pytest.approx(float(field.value(one.end) - field.value(one.start)), abs=1e-14)
 
@@ -183,10 +240,10 @@ def test_room_is_not_overdrawn() -> None:
 
 
 def test_what_does_not_settle_is_left_early() -> None:
-    """A line that a doubling changed a lot is not doubled once more."""
+    """A line whose doublings gain nothing is not doubled once more."""
     field = ig.fields.Function(lambda z: torch.tanh(60 * (z[:, 0] - 0.37)))
     made, nodes = spectral(lines(field, 1), many(1e-6, 1), many(1000, 1))
-    assert int(nodes) == 17
+    assert int(nodes) == 9
     assert float(made.known) > 0.01
 
 

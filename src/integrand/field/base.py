@@ -43,6 +43,11 @@ class Field(ABC):
     memory: Memory | None = None
     """What is known already of the inputs that are explained."""
 
+    @property
+    def smooth(self) -> bool:
+        """Whether F is known to have no kinks, such as those of ReLUs and maxima; seldom known before chords were asked for."""
+        return False
+
     # --- required -------------------------------------------------------------------------------------------------
 
     @abstractmethod

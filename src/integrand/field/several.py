@@ -84,6 +84,10 @@ class Several(Field):
             passes = max(passes, found.passes)
         return replace(made, passes=passes)
 
+    @property
+    def smooth(self) -> bool:
+        return all(field.smooth for field in self.fields)
+
     def look(self, z: Tensor, index: Tensor | None, site: Any = None) -> Tensor:
         if index is None:
             return self.inner.look(z, None, site)
@@ -139,11 +143,12 @@ class Several(Field):
         """The chords that all targets ask for, from one forward pass; how many it took in the end."""
         lead = (shared & (which == 0)).nonzero()[:, 0]
         every, there, own = _with_what_is_before(lead, before)
-        with Chords(there):
+        with Chords(there) as seen:
             found = self.inner.evaluate_several(z[every], base[every], self.targets)
         order = chord[lead].argsort()
         passes = 1
         for number, (field, one) in enumerate(zip(self.fields, found, strict=True)):
+            field.kinks = seen.kinks
             if not field.adds_up(z[every], one, there):
                 field.chordal, passes = False, 2
                 one = field.evaluate_chords(z[every], base[every], there)

@@ -74,6 +74,7 @@ class TorchField(Field):
         self.normalisation = normalisation
         self.packer = packer_for(model, batch_size, "double" if self.network.optimiser else "itself")
         self.chordal = True  # until chords are seen not to add up
+        self.kinks = True  # until chords have met none
 
     def __repr__(self) -> str:
         return f"TorchField({type(self.network.model).__name__}, {self.target!r})"
@@ -82,7 +83,7 @@ class TorchField(Field):
         """The same model, asked something else; what was learnt about batch sizes is shared."""
         other = copy.copy(self)
         other.target = as_target(target)
-        other.chordal = True  # what failed may have been the target
+        other.chordal = other.kinks = True  # what failed, or bent, may have been the target
         return other
 
     def ready(self) -> AbstractContextManager[None]:
@@ -120,8 +121,9 @@ class TorchField(Field):
     def evaluate_chords(self, z: Tensor, index: Tensor, before: Tensor) -> Evaluation:
         if not self.chordal:
             return super().evaluate_chords(z, index, before)
-        with Chords(before):
+        with Chords(before) as seen:
             found = self.evaluate(z, index)
+        self.kinks = seen.kinks
         if self.adds_up(z, found, before):
             return found
         # Something in the model or the target is not a sum of chords; gradients at both ends are the next best thing, from now on.
@@ -135,6 +137,10 @@ class TorchField(Field):
         explained = total(found.gradient * (z - z[before]), 1)
         rounding = max(1e3, 8 * len(z)) * torch.finfo(z.dtype).eps * found.value.abs().amax()
         return bool((explained - change).abs().sum() <= _DEFECT * change.abs().sum() + rounding)
+
+    @property
+    def smooth(self) -> bool:
+        return not self.kinks
 
     def look(self, z: Tensor, index: Tensor | None, site: Any = None) -> Tensor:
         if site is not None and not isinstance(site, Site):

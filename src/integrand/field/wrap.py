@@ -24,6 +24,10 @@ class _Wrapped(Field):
         self.normalisation = inner.normalisation
         self.packer = inner.packer
 
+    @property
+    def smooth(self) -> bool:
+        return self.inner.smooth
+
     def evaluate(self, z: Tensor, index: Tensor, *, gradient: bool = True) -> Evaluation:
         return self.inner.evaluate(z, index, gradient=gradient)
 

@@ -35,13 +35,15 @@ from ..shapes import over
 from .base import Integrated
 from .intervals import Intervals, Lines
 from .nested import between
-from .spectral import spectral
+from .spectral import FIRST, spectral
 
 _START = 4  # intervals of the first look …
 _GRADE = 2.0  # … at t = (j/4)²: most of what happens, happens near the baseline
-_ALIKE = 0.1  # a path whose intervals all differ less than this from their neighbours may be so smooth that other nodes do better
-_SAFETY = 1.2  # the estimate is raised by this, docs/design/0003-chords.md has how often it is then exceeded …
-_BIAS = 1.1  # … and by this on steady stretches, where errors add up
+_ALIKE = 0.1  # a path whose intervals all differ less than this from their neighbours may be so smooth that other nodes do better …
+_ALIKE_SMOOTH = 2.5  # … or less than this, where the network is known to have no kinks
+_SAFETY = 2.0  # the estimate is raised by this times the tolerance, the coarser the intervals, the less their neighbours know …
+_MOST_SAFETY = 0.2  # … but by no more than this; docs/design/0003-chords.md has how often it is then exceeded
+_BIAS = 1.1  # on steady stretches, where errors add up, it is raised by this factor
 _KINKED = 1.1  # errors of unlike intervals fall like pieces^-this …
 _KINKED_COARSE = 1.05  # … and more slowly from a coarse look
 _SMOOTH = 2.0  # those of alike ones
@@ -51,7 +53,7 @@ _EVENNESS = 0.4  # pieces go like error^this: less than the best exponent for kn
 _WORTH = 1.25  # an interval that should be this many is laid anew
 _MOST_PIECES = 16  # one interval becomes, in one round
 _BLOCK_ELEMENTS = 1 << 25  # paths are refined in blocks whose chords hold about this many numbers
-_SMOOTH_COST = 17  # gradients of the first try with Clenshaw–Curtis nodes
+_SMOOTH_COST = 17  # gradients that a smooth path mostly takes with Clenshaw–Curtis nodes
 
 
 @part
@@ -186,7 +188,7 @@ class _Refining:
             busy = (found.total > found.goal)[found.owner] & ~over_budget[chain]
             if not bool(busy.any()):
                 return found
-            pieces = found.pieces(asked.tol) * busy
+            pieces = found.pieces() * busy
             if self._smoothly(pieces, asked, found):
                 continue
             cut = self._affordable(pieces, found.errors)
@@ -209,7 +211,7 @@ class _Refining:
         )
         goal = asked.tol * sums.flatten(1).norm(dim=1)
         errors, owner = judged.error * weight[known.line], group[known.line]
-        return _Found(shares, judged.error, errors, judged.unlike, judged.steady, owner, goal)
+        return _Found(shares, judged.error, errors, judged.unlike, judged.steady, owner, goal, asked.tol)
 
     def _affordable(self, pieces: Tensor, errors: Tensor) -> Tensor:
         """Which intervals are laid anew: all that are worth it; in paths that would overspend, the worst that can be paid for."""
@@ -229,9 +231,10 @@ class _Refining:
         """Integrate paths that are smooth all along by Clenshaw–Curtis nodes, where those are fewer; whether any were."""
         known, chains, group, weight = self.known, self.chains, asked.group, asked.weight
         need = pieces.new_zeros(chains).index_add_(0, known.chain, pieces)
-        rough = torch.zeros_like(self.tried).index_fill_(0, known.chain[found.unlike > _ALIKE], True)
+        alike = _ALIKE_SMOOTH if self.lines.field.smooth else _ALIKE
+        rough = torch.zeros_like(self.tried).index_fill_(0, known.chain[found.unlike > alike], True)
         single = torch.bincount(self.lines.chain, minlength=chains) == 1
-        room = self.spent + _SMOOTH_COST <= self.rule.max_gradients
+        room = self.spent + FIRST <= self.rule.max_gradients
         chosen = (need > _SMOOTH_COST) & ~rough & ~self.tried & single & room
         if not bool(chosen.any()):
             return False
@@ -242,7 +245,13 @@ class _Refining:
         enough = (found.goal[group] / (_BIAS * weight * members.sqrt()).clamp_min(tiny))[line]
         made, nodes = spectral(self.lines.some(line), enough, self.rule.max_gradients - self.spent[chosen])
         self.spent[chosen] += nodes
-        better = made.known < enough
+        # What is not good enough is still better than chords that there is no room left for.
+        had = torch.zeros_like(self.begin).index_add_(0, known.line, found.own.square()).sqrt()[line]
+        poor = (self.spent + need > self.rule.max_gradients)[chosen]
+        done = made.known < enough
+        last = ~done & poor & (made.known < had)
+        self.spent[chosen.nonzero()[:, 0][last]] = self.rule.max_gradients
+        better = done | last
         keep = line[better]
         gone = torch.zeros(len(self.lines), dtype=torch.bool, device=line.device).index_fill_(0, keep, True)
         exact = made.at(better).on(keep, self.lines.chain[keep])
@@ -255,7 +264,7 @@ class _Found:
     """What is known of some lines.
 
     shares (M, \\*s);  own (n,) what each interval may be wrong by, and errors (n,) what it counts for in its group, ``owner`` (n,)
-    unlike, steady (n,) how it goes with its neighbours;  goal (G,) what each group's sum may be wrong by
+    unlike, steady (n,) how it goes with its neighbours;  goal (G,) what each group's sum may be wrong by, ``tol`` of its norm
     """
 
     shares: Tensor
@@ -265,6 +274,7 @@ class _Found:
     steady: Tensor
     owner: Tensor
     goal: Tensor
+    tol: float
 
     @property
     def total(self) -> Tensor:
@@ -275,12 +285,16 @@ class _Found:
         """Errors (n,) of steady stretches as they are, others as if independent → (G,)."""
         together = torch.zeros_like(self.goal).index_add_(0, self.owner, torch.where(self.steady, errors, 0))
         apart = torch.zeros_like(self.goal).index_add_(0, self.owner, torch.where(self.steady, 0, errors.square()))
-        return ((_BIAS * together).square() + _SAFETY**2 * apart).sqrt()
+        return ((_BIAS * together).square() + self._safety**2 * apart).sqrt()
 
-    def pieces(self, tol: float) -> Tensor:
+    @property
+    def _safety(self) -> float:
+        return 1 + min(_SAFETY * self.tol, _MOST_SAFETY)
+
+    def pieces(self) -> Tensor:
         """As many pieces (n,) as bring the errors, falling like pieces^−q, down to the goal of their group."""
         goal, owner, errors = self.goal, self.owner, self.errors
-        coarse = self.total * tol > _COARSE * goal
+        coarse = self.total * self.tol > _COARSE * goal
         kinked = torch.where(coarse, _KINKED_COARSE, _KINKED).to(goal)[owner]
         q = torch.where(self.steady, _SMOOTH, kinked)
         part = (errors / goal.clamp_min(torch.finfo(goal.dtype).tiny)[owner]) ** _EVENNESS

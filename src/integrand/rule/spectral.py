@@ -2,7 +2,12 @@
 
     share = Δ ⊙ Σ_j w_j ∇F(t_j),   t_j = (1 − cos(π j / n)) / 2,   n = 8, 16, 32
 
-Each level uses the nodes of the one before. The error is what the last doubling changed, which is the error of the level before.
+Each level uses the nodes of the one before, and the first holds two coarser ones. With d_n what the doubling to n changed, which is
+the error of the level before, the error of level n is taken as
+
+    e_n = d_n · min(1, 2 d_n / d_{n/2})
+
+or what the share misses of F's change, if that is more: a peak between all nodes shows there only.
 """
 
 from __future__ import annotations
@@ -14,7 +19,14 @@ from ..segment import Evaluation
 from .intervals import Intervals, Lines
 from .quadrature import ClenshawCurtis
 
+FIRST = 9
+"""Gradients of the first level."""
+
 _LEVELS = (8, 16, 32)
+_ROUNDING = 64  # what a difference of two values may be off by, in units of their last place
+_FASTEST = 0.05  # a doubling is not believed to gain more than twenty times what the one before it gained
+_GAINING = 0.9  # a line whose first doublings gain less than this is not doubled again …
+_SETTLING = 0.5  # … nor one that still gains less than this later: smooth lines gain more and more
 
 
 def spectral(lines: Lines, enough: Tensor, room: Tensor) -> tuple[Intervals, Tensor]:
@@ -30,33 +42,49 @@ def spectral(lines: Lines, enough: Tensor, room: Tensor) -> tuple[Intervals, Ten
     ends = lines.start.new_empty(2, count)
     busy = torch.arange(count, device=device)
     seen = lines.start.new_empty(0, count, *lines.start.shape[1:])
+    before = rounding = error  # (m,) what the last doubling changed; (M,) what rounding makes of differences of F
     for level in _LEVELS:
         first = level == _LEVELS[0]
-        nodes_at, weights = (torch.tensor(column, dtype=torch.float64) for column in ClenshawCurtis(level).table())
-        new = nodes_at if first else nodes_at[1::2]  # every other node is one of the level before
+        at = torch.tensor(ClenshawCurtis(level).table()[0], dtype=torch.float64)
+        new = at if first else at[1::2]  # every other node is one of the level before
         value, gradient = _evaluated(lines, busy, new.to(lines.start))
         if first:
             ends[0, busy], ends[1, busy] = value[0], value[-1]
+            rounding = _ROUNDING * torch.finfo(value.dtype).eps * ends.abs().amax(0)
             seen = gradient
+            before = _size((_mean(seen[::2]) - _mean(seen[::4])) * step[busy])
         else:
             merged = gradient.new_empty(level + 1, *gradient.shape[1:])
             merged[0::2], merged[1::2] = seen, gradient
             seen = merged
-        now = torch.tensordot(weights.to(lines.start), seen, 1)
-        if not first:
-            error[busy] = ((now - found[busy]) * step[busy]).flatten(1).norm(dim=1)
-        found[busy] = now
-        nodes[busy] = level + 1
-        # Twice as many are worth it only where this doubling changed little.
-        close = error[busy] < 0.1 * (now * step[busy]).flatten(1).norm(dim=1)
-        go = ((error[busy] > enough[busy]) & (close | first) & (room[busy] >= 2 * level + 1)).nonzero()[:, 0]
+        now = _mean(seen)
+        changed = _size((now - _mean(seen[::2])) * step[busy])
+        rate = (changed / before.clamp_min(torch.finfo(changed.dtype).tiny)).clamp(_FASTEST, 1)
+        missed = ((now * step[busy]).flatten(1).sum(1) - ends[1, busy] + ends[0, busy]).abs()
+        missed = torch.where(missed > rounding[busy], missed, 0)
+        found[busy], nodes[busy] = now, level + 1
+        error[busy] = torch.maximum(changed * (2 * rate).clamp_max(1), missed)
+        gains = rate < (_GAINING if first else _SETTLING)
+        go = ((error[busy] > enough[busy]) & gains & (room[busy] >= 2 * level + 1)).nonzero()[:, 0]
         if not len(go):
             break
-        busy, seen = busy[go], seen[:, go]
+        busy, seen, before = busy[go], seen[:, go], changed[go]
     rows = torch.arange(count, device=device)
     zeros = torch.zeros_like(error)
     made = Intervals(rows, lines.chain, zeros, zeros + 1, found, ends[1], ends[1] - ends[0], error)
     return made, nodes
+
+
+def _mean(seen: Tensor) -> Tensor:
+    """The mean gradient (m, \\*s) by the gradients at n + 1 nodes (n+1, m, \\*s)."""
+    weights = torch.tensor(ClenshawCurtis(len(seen) - 1).table()[1], dtype=torch.float64)
+    mean: Tensor = torch.tensordot(weights.to(seen), seen, 1)
+    return mean
+
+
+def _size(vector: Tensor) -> Tensor:
+    size: Tensor = vector.flatten(1).norm(dim=1)
+    return size
 
 
 def _evaluated(lines: Lines, which: Tensor, t: Tensor) -> tuple[Tensor, Tensor]:

@@ -7,20 +7,27 @@ from typing import Any
 from torch import Tensor
 from torch.overrides import TorchFunctionMode
 
+from .kinks import KINKS
 from .rows import Rows, tensors
 from .table import TABLE
 
 
 class Chords(TorchFunctionMode):
-    """While this lasts, backward passes follow chords: row i's from row ``before[i]`` (N,)."""
+    """While this lasts, backward passes follow chords: row i's from row ``before[i]`` (N,).
+
+    kinks  whether anything that moves went through a function that is not smooth
+    """
 
     def __init__(self, before: Tensor) -> None:
         super().__init__()
         self.rows = Rows(before)
+        self.kinks = False
 
     def __torch_function__(self, func: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
         kwargs = kwargs or {}
         made = NotImplemented
+        if not self.kinks and func in KINKS:
+            self.kinks = any(map(self.rows.moves, tensors((*args, *kwargs.values()))))
         entry = TABLE.get(func)
         if entry is not None:
             made = self._chord(entry.make, entry.composite, args, kwargs)
