@@ -134,7 +134,7 @@ def test_attribution_reaches_up_through_its_door_only() -> None:
         ("weighting", "from .field import Field", False),
         ("weighting", "from .baseline import Corners", True),
         ("methods", "from .cite import bibtex", False),
-        ("methods", "from .archive import load", True),
+        ("methods.straight", "from ..archive import load", True),
         ("errors", "import integrand", True),
         ("errors", "import integrand.shapes", True),
         ("field.torch", "from integrand.explain import explain", True),

@@ -1,0 +1,59 @@
+"""Paths that find their own baseline by moving the input to where the model sees something else."""
+
+from __future__ import annotations
+
+from typing import Any
+
+from ..method import Method
+from ..path import Descent, Relative
+from ..rule import Right, Rule, Simpson
+from .named import references_of
+from .registry import axioms, published
+
+
+@published(
+    title="IG2",
+    key="zhuo2024ig2",
+    formula="∫ ∇F ⊙ dγ along GradPath, from the counterfactual nearest to the reference in representation to x",
+    cost="R·(steps + 1) joint gradients + R·steps·nodes",
+    axioms=axioms(linear=False, implementation_invariant=False),
+)
+def ig2(
+    references: Any,
+    representation: Any = None,
+    steps: int = 50,
+    rate: float | Relative | None = None,
+    clip: tuple[float, float] | None = None,
+    *,
+    norm: str = "l2",
+    shrink: bool | None = None,
+    rule: Rule | None = None,
+    record: tuple[str, ...] = (),
+) -> Method:
+    """IG2: gradients integrated along the descent of the representation distance, A = mean_r ∫ ∇F(γ_r) ⊙ dγ_r.
+
+        z_0 = x,   z_{j+1} = clip(z_j − rate · ∇d / ‖∇d‖),   d(z) = ‖φ(z) − φ(reference)‖²
+
+    The end of the walk is a counterfactual, and the baseline: ``.baselines`` holds it, ``.notes["distance"]`` the way there.
+
+    references      a tensor (R, \\*s) or (R, B, \\*s), ``ig.baselines.OtherClass(pool)``, ``Relevant(pool)``, or any baseline
+    representation  a layer's name or module (its output), a function of the input, or the input of the last linear layer
+    rate            a number is the published method as published: steps of exactly that length, the gradient at the explicand's
+                    end of each (``Right()``). Left out, the length is ``Relative(0.002)`` of the data range, a step that does not
+                    come nearer is taken back and halved, and each step is integrated by ``Simpson(2)``, which uses the gradients at
+                    both ends that the walk has paid for
+    norm, clip      see ``ig.paths.Descent``;  shrink, rule: choose either yourself
+
+    On networks with kinks a map of the published rule can add up to several times the change it should explain (the result's
+    ``residual`` says so and a warning is given); nodes inside the steps close that gap. See docs/how-to-choose.md.
+
+    Cost: steps + 1 evaluations per reference (one forward and two backward passes each), plus steps × nodes gradients for rules
+    with nodes inside the steps. Source: Zhuo and Ge, TPAMI 2024 (arXiv 2406.10852).
+    """
+    as_published = rate is not None and not isinstance(rate, Relative)
+    if shrink is None:
+        shrink = not as_published
+    if rule is None:
+        rule = Right() if as_published else Simpson(2)
+    path = Descent(representation, steps, Relative() if rate is None else rate, clip, norm, shrink)
+    return Method(references_of(references), path, rule, record=record)

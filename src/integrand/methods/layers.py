@@ -1,0 +1,84 @@
+"""Maps of a layer instead of the inputs."""
+
+from __future__ import annotations
+
+from typing import Any
+
+from torch import nn
+
+from ..field.network import Site
+from ..layered import Layered
+from ..path import Straight
+from ..rule import Adaptive, Midpoint, Rule
+from .registry import axioms, published
+from .straight import integrated
+
+
+@published(
+    title="Layer Integrated Gradients",
+    key="sundararajan2017axiomatic",
+    formula="(h(x) − h(b)) ⊙ ∫ ∂F/∂h (h(b) + t(h(x) − h(b))) dt,  h: what is at the layer",
+    cost="as integrated, of the layers behind the site only + 1 value",
+    axioms=axioms(complete=False, implementation_invariant=False),
+)
+def layer(
+    site: str | nn.Module | Site,
+    baseline: Any = 0.0,
+    rule: Rule = Adaptive(),
+    *,
+    side: str = "output",
+    record: tuple[str, ...] = (),
+) -> Layered:
+    """Integrated Gradients at a layer: A_j = (h_j(x) − h_j(b)) ∫₀¹ ∂F/∂h_j dt, straight from h(b) to h(x).
+
+    Values have the layer's shape (B, \\*L). ``baseline`` is one of the inputs, as in ``integrated``, and is taken to the layer by the
+    model; what passes the layer by stays as it is for x. Token ids are explained at their embedding: ``site="embeddings"`` with
+    ids as inputs and as baseline.
+
+    site  a layer's name, the module, or an ``ig.fields.Site``;  side  its "output", or its "input"
+
+    Cost: the gradients of ``integrated``, but of the layers behind the site only, and one forward pass of the whole model for x and
+    for each baseline.
+    Adds up to F(x) − F(b) where nothing passes the layer by; else the residual holds what did. Errors: ``UnknownName`` for the
+    layer, ``ModelError`` for layers that do not run, run several times, or give no tensor with one entry per row.
+    Source: Sundararajan, Taly, Yan, ICML 2017 (arXiv 1703.01365), their integral taken in a layer's space, as they do for embeddings.
+
+    >>> import integrand as ig
+    >>> ig.methods.layer("features.3", rule=ig.rules.GaussLegendre(8))
+    Layered('features.3', Method(rule=GaussLegendre(8)))
+    """
+    return Layered(site, integrated(baseline, rule, record=record), side)
+
+
+@published(
+    title="Conductance",
+    key="dhamdhere2019important",
+    formula="∫ ∂F/∂h ⊙ dh along the straight line of the inputs, h: what is at the layer",
+    cost="steps·n gradients behind the layer + steps values",
+    axioms=axioms(complete=False, symmetric=False, implementation_invariant=False),
+)
+def conductance(
+    site: str | nn.Module | Site,
+    baseline: Any = 0.0,
+    steps: int = 50,
+    rule: Rule = Midpoint(),
+    *,
+    side: str = "output",
+    record: tuple[str, ...] = (),
+) -> Layered:
+    """Conductance of a layer's units: A_j = ∫₀¹ ∂F/∂h_j (γ(t)) dh_j(γ(t)), γ straight from the baseline to the input.
+
+    The line is cut into ``steps``; its corners are taken to the layer by the model and joined there by straight pieces, each
+    integrated by ``rule``. With one step this is ``layer``. Values have the layer's shape (B, \\*L).
+
+    Cost: steps × n gradients, of the layers behind the site only, and a forward pass of the whole model at every corner. The error
+    of the pieces falls like 1/steps²; like 1/steps where something passes the layer by (a piece takes it from its upper corner).
+    Adds up to F(x) − F(b) where nothing does.
+    Source: Dhamdhere, Sundararajan, Yan, "How Important is a Neuron?", ICLR 2019 (arXiv 1805.12233), as an integral over the layer
+    (Shrikumar, Su, Kundaje, arXiv 1807.09946).
+
+    >>> import integrand as ig
+    >>> ig.methods.conductance("features.3", steps=20)
+    Layered('features.3', Method(path=Straight(20), rule=Midpoint()))
+    """
+    return Layered(site, integrated(baseline, rule, Straight(steps), record=record), side)

@@ -1,0 +1,43 @@
+"""Baselines that go by a name, and references as people give them."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import Any
+
+from torch import Tensor
+
+from ..baseline import (
+    Baseline,
+    Blurred,
+    Constant,
+    Corners,
+    Given,
+    Mean,
+    Median,
+    Uniform,
+    as_baseline,
+    black,
+    grey,
+    white,
+)
+
+BASELINES: dict[str, Callable[[], Baseline]] = {
+    "zero": Constant,
+    "black": black,
+    "white": white,
+    "grey": grey,
+    "gray": grey,
+    "noise": Uniform,
+    "blurred": Blurred,
+    "blur": Blurred,
+    "mean": Mean,
+    "median": Median,
+    "corners": Corners,
+}
+"""Baselines that go by a name alone."""
+
+
+def references_of(value: Any) -> Baseline:
+    """References as people give them: a tensor (R, \\*s) or (R, B, \\*s), a list of baselines and names, or a baseline."""
+    return Given(value) if isinstance(value, Tensor) else as_baseline(value, BASELINES)

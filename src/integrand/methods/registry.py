@@ -1,0 +1,72 @@
+"""What is known about methods that go by a name, beside the names: source, formula, cost, and the axioms each satisfies."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass
+from typing import Any, TypeVar
+
+from ..cite import bibtex
+from ..errors import UnknownName
+
+F = TypeVar("F", bound=Callable[..., Any])
+
+
+@dataclass(frozen=True)
+class Published:
+    """What is known about a method that goes by a name."""
+
+    name: str
+    build: Callable[..., Any]
+    title: str
+    key: str
+    formula: str
+    cost: str
+    axioms: dict[str, bool]
+
+    @property
+    def citation(self) -> str:
+        """BibTeX."""
+        return bibtex(self.key)
+
+
+_PUBLISHED: dict[str, Published] = {}
+
+
+def published(*, title: str, key: str, formula: str, cost: str, axioms: dict[str, bool]) -> Callable[[F], F]:
+    """Register the decorated factory under its own name."""
+
+    def register(build: F) -> F:
+        _PUBLISHED[build.__name__] = Published(build.__name__, build, title, key, formula, cost, axioms)
+        return build
+
+    return register
+
+
+def known() -> dict[str, Published]:
+    """Every published method by name."""
+    return dict(_PUBLISHED)
+
+
+def about(name: str) -> Published:
+    """What is known about the method called ``name``. Errors: ``UnknownName`` with the nearest names."""
+    if name not in _PUBLISHED:
+        raise UnknownName("method", name, _PUBLISHED)
+    return _PUBLISHED[name]
+
+
+def axioms(
+    *,
+    complete: bool = True,
+    dummy: bool = True,
+    linear: bool = True,
+    symmetric: bool = True,
+    implementation_invariant: bool = True,
+) -> dict[str, bool]:
+    return {
+        "complete": complete,
+        "dummy": dummy,
+        "linear": linear,
+        "symmetric": symmetric,
+        "implementation-invariant": implementation_invariant,
+    }
