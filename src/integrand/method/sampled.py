@@ -72,7 +72,6 @@ class Sampled:
                     begin=some,
                     change=_spread(found.change, busy, len(x)),
                     error=x.new_zeros(len(some), len(x)),
-                    converged=x.new_ones(len(some), len(x), dtype=torch.bool),
                     output=output,
                     notes={},
                     frames=None,
@@ -86,8 +85,7 @@ class Sampled:
             weights = torch.where(order < taken, 1 / taken.to(x.dtype), 0)
             # Errors of single draws, such that those of equal weights add up to the standard error.
             error = (mean.error() * taken.to(x.dtype).sqrt()).expand_as(weights)
-            done = (mean.relative() <= self.tol).expand_as(weights)
-            walked = dataclasses.replace(walked, error=error, converged=done)
+            walked = dataclasses.replace(walked, error=error)
         used = references[: len(weights)]
         return result(self, meter, mean.value, x, walked, Weighed(weights), used, stopwatch.cost())
 
