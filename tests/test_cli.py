@@ -240,6 +240,21 @@ def test_a_gap_is_marked_and_explained(place: Path) -> None:
     assert "more than a tenth" not in fine.stdout
 
 
+def test_the_estimated_error_is_told_and_marked(place: Path) -> None:
+    result = explain("many/rose.png", "--method", "integrated", "--tol", "1e-9", model="toys.py:jumpy")
+    assert result.exit_code == 0, result.output
+    assert "% †" in result.stdout
+    assert "† These maps stopped before their estimated error was within the tolerance" in result.stdout
+    assert "▲ not converged" in (place / "integrand-out/index.html").read_text("utf-8")
+    fine = explain("many/rose.png", "--method", "integrated", "--tol", "0.05")
+    row = next(line.split() for line in fine.stdout.splitlines() if line.startswith("integrated"))
+    assert len(row) == 6
+    assert 0 <= float(row[3].removesuffix("%")) <= 5
+    assert "†" not in fine.stdout
+    nodes = explain("many/rose.png", "--method", "integrated", "--nodes", "5")
+    assert next(line.split()[3] for line in nodes.stdout.splitlines() if line.startswith("integrated")) == "–"
+
+
 def test_warnings_are_told_once_and_tidily(place: Path) -> None:
     flags = ("--method", "integrated", "--method", "expected", "--nodes", "2")
     result = explain("many", *flags, model="toys.py:training")

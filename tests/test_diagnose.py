@@ -37,13 +37,51 @@ class Normalize(nn.Module):
         return (u - 0.4) / 0.2
 
 
+class T5LayerNorm(nn.Module):
+    """An RMS norm that says otherwise."""
+
+    def __init__(self, width: int, eps: float = 1e-6) -> None:
+        super().__init__()
+        self.weight = nn.Parameter(torch.ones(width))
+        self.variance_epsilon = eps
+
+    def forward(self, hidden_states: Tensor) -> Tensor:
+        variance = hidden_states.pow(2).mean(-1, keepdim=True)
+        return self.weight * hidden_states * torch.rsqrt(variance + self.variance_epsilon)
+
+
+class LayerNorm2d(nn.Module):
+    """ConvNeXt's: over the channels of every place."""
+
+    def __init__(self, channels: int) -> None:
+        super().__init__()
+        self.weight = nn.Parameter(torch.ones(channels))
+        self.bias = nn.Parameter(torch.zeros(channels))
+
+    def forward(self, u: Tensor) -> Tensor:
+        mean = u.mean(1, keepdim=True)
+        scaled = (u - mean) / torch.sqrt((u - mean).square().mean(1, keepdim=True) + 1e-6)
+        return self.weight[:, None, None] * scaled + self.bias[:, None, None]
+
+
 NORMS: dict[str, Callable[[], nn.Module]] = {
     "LayerNorm": lambda: nn.LayerNorm(6),
     "RMSNorm": lambda: nn.RMSNorm(6, eps=1e-6),
     "LlamaRMSNorm": lambda: LlamaRMSNorm(6),
+    "T5LayerNorm": lambda: T5LayerNorm(6),
     "GroupNorm": lambda: nn.GroupNorm(1, 6),
 }
 """Layers that divide by the spread of what they are fed."""
+
+RIDGES = wave(1, 4, 5, phase=0.4)[:, :, :, None].expand(1, 4, 5, 5)
+COLUMNS = wave(1, 4, phase=0.4)[:, :, None, None].expand(1, 4, 5, 5)
+SPATIAL: dict[str, tuple[Callable[[], nn.Module], Tensor, Tensor]] = {
+    # What it is, something (1, C, H, W) that starves it, and something even along some axes that does not.
+    "InstanceNorm2d": (lambda: nn.InstanceNorm2d(4), COLUMNS, RIDGES),
+    "GroupNorm": (lambda: nn.GroupNorm(2, 4), COLUMNS[:, :1].expand(1, 4, 5, 5), COLUMNS),
+    "LayerNorm": (lambda: nn.LayerNorm((4, 5, 5)), torch.full((1, 4, 5, 5), 0.7).double(), COLUMNS),
+    "LayerNorm2d": (lambda: LayerNorm2d(4), RIDGES[:, :1].expand(1, 4, 5, 5), COLUMNS),
+}
 
 
 def behind(norm: nn.Module) -> nn.Module:
@@ -83,11 +121,71 @@ def test_any_constant_starves_what_centres(name: str) -> None:
     assert "starves" in told(behind(NORMS[name]()), baseline=0.7, rule=ig.rules.Midpoint(2))[0]
 
 
-@pytest.mark.parametrize("name", ["RMSNorm", "LlamaRMSNorm"])
+@pytest.mark.parametrize("name", ["RMSNorm", "LlamaRMSNorm", "T5LayerNorm"])
 def test_a_constant_feeds_what_does_not_centre(name: str) -> None:
     said = told(behind(NORMS[name]()), baseline=0.7, rule=ig.rules.Adaptive(1e-9, max_gradients=10))
     assert len(said) == 1
     assert "starves" not in said[0]
+
+
+@pytest.mark.parametrize("name", list(SPATIAL))
+def test_over_the_axes_that_the_layer_looks_at(name: str) -> None:
+    make, starving, feeding = SPATIAL[name]
+    model = nn.Sequential(nn.Identity(), make().double()).eval()
+    x = wave(1, 4, 5, 5, phase=2)
+    first = torch.tensor([0])
+    network = Network(model)
+    assert f"starves layer '1' ({name})" in str(degenerate(network, starving, x, first))
+    assert degenerate(network, feeding, x, first) is None
+    assert degenerate(network, wave(1, 4, 5, 5, phase=1), x, first) is None
+
+
+@pytest.mark.parametrize("axes", [1, 3])
+def test_instance_norms_of_other_axes(axes: int) -> None:
+    shape = (1, 4, *(6,) * axes)
+    model = (nn.InstanceNorm1d, nn.InstanceNorm2d, nn.InstanceNorm3d)[axes - 1](4, affine=True).double()
+    x, first = wave(*shape, phase=2), torch.tensor([0])
+    even = wave(1, 4).reshape(1, 4, *(1,) * axes).expand(shape)
+    model = nn.Sequential(model).eval()
+    assert "InstanceNorm" in str(degenerate(Network(model), even, x, first))
+    assert degenerate(Network(model), wave(*shape, phase=1), x, first) is None
+
+
+@pytest.mark.parametrize("eps", [1e-12, 1e-6, 1e-5])
+def test_how_near_to_the_baseline(eps: float) -> None:
+    """From zero, half of what a norm does is done where the spread is √eps: as far on the way as √(eps / variance at the input)."""
+    x = wave(1, 6, phase=0.3)
+    said = str(
+        degenerate(Network(nn.Sequential(T5LayerNorm(6, eps)).double()), torch.zeros_like(x), x, torch.tensor([0]))
+    )
+    width = float((eps / (x.square().mean() + eps)).sqrt())
+    told = float(said.split("within ")[1].split(" of the path")[0])
+    assert told == pytest.approx(width, rel=0.5)
+
+
+def test_a_norm_that_divides_by_nothing() -> None:
+    class ScaleNorm(nn.Module):
+        def forward(self, u: Tensor) -> Tensor:
+            return u / u.norm(dim=-1, keepdim=True).clamp_min(1e-12)
+
+    model = nn.Sequential(ScaleNorm())
+    x, first = wave(1, 6), torch.tensor([0])
+    said = str(degenerate(Network(model), torch.zeros_like(x), x, first))
+    assert "happens right next to the baseline" in said
+    assert "0e+00" not in said
+    assert degenerate(Network(model), 0.5 + x, x, first) is None
+
+
+def test_weights_of_zero_say_nothing() -> None:
+    model = nn.Sequential(nn.LayerNorm(6)).double()
+    with torch.no_grad():
+        model[0].weight.zero_()
+    assert degenerate(Network(model), torch.zeros(1, 6).double(), wave(1, 6), torch.tensor([0])) is None
+
+
+def test_a_faster_double_does_not_hide_the_layer() -> None:
+    said = told(behind(nn.LayerNorm(6)), baseline=0.0, rule=ig.rules.Midpoint(4), optimize=True)
+    assert "starves layer '1' (LayerNorm)" in said[0]
 
 
 @pytest.mark.parametrize("name", list(NORMS))

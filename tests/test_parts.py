@@ -88,6 +88,7 @@ def test_parts_are_frozen(cls: type) -> None:
     arguments = {
         "Several": ((ig.baselines.Constant(),),),
         "Staged": (ig.Method(), ig.rules.Left()),
+        "Sampled": (ig.Method(),),
         "Layered": ("0", ig.Method()),
         "Margin": (0, 1),
         "Fitness": (ig.baselines.Mean(),),

@@ -137,6 +137,37 @@ def test_adds_up_with_its_residual() -> None:
     torch.testing.assert_close(made.output, field().value(X), rtol=0, atol=1e-12)
 
 
+# --- what is kept -----------------------------------------------------------------------------------------------------
+
+
+def test_shares_are_kept_when_asked_for() -> None:
+    """Those of draws that an example took; nothing where it had left, and weights that say so."""
+    made, without = drawn(0.1, record=("shares",)), drawn(0.1)
+    assert without.shares is None
+    assert torch.equal(made.values, without.values)
+    assert made.shares.shape == (*made.weights.shape, 8)
+    taken = (made.weights > 0).sum(0)
+    assert len(set(taken.tolist())) > 1
+    for b, n in enumerate(taken.tolist()):
+        torch.testing.assert_close(made.shares[:n, b], shares(2000)[:n, b], rtol=0, atol=1e-12)
+        assert not made.shares[n:, b].any()
+    summed = torch.einsum("rb,rbi->bi", made.weights, made.shares)
+    torch.testing.assert_close(summed, made.values, rtol=0, atol=1e-12)
+
+
+def test_shares_of_a_layer_are_kept() -> None:
+    options = dict(target=CLASSES[:3], method=ig.Layered("1", ig.methods.expected(POOL, tol=0.4, record=("shares",))))
+    made = ig.explain(model().inner, X[:3], **options)
+    torch.testing.assert_close((made.weights[..., None] * made.shares).sum(0), made.values, rtol=0, atol=1e-12)
+
+
+def test_paths_are_not_kept() -> None:
+    for record in (("path",), ("shares", "path")):
+        with pytest.raises(ig.errors.InputError, match=r"record='path' does not go .* Leave tol out"):
+            ig.methods.expected(POOL, tol=0.1, record=record)
+    assert ig.methods.expected(POOL, record=("path",)).record == ("path",)
+
+
 # --- costs ------------------------------------------------------------------------------------------------------------
 
 

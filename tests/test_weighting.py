@@ -226,8 +226,8 @@ def test_rounds(features: int) -> None:
     shares = maps(8, 5, features)
     ig.weightings.Fitness(ig.baselines.Constant(0.0))(shares, torch.ones(5, features).double(), score)
     assert len(score.calls) <= math.ceil(math.log2(features)) + 2
-    assert score.calls[0] == 2 * 5
-    assert all(rows <= 8 * 5 for rows in score.calls[1:])
+    assert score.calls[:2] == [5, 5]
+    assert all(rows <= 8 * 5 for rows in score.calls[2:])
 
 
 def test_rounds_through_explain(quiet: None) -> None:
@@ -252,7 +252,7 @@ def test_rounds_through_explain(quiet: None) -> None:
 def test_a_hopeless_search_is_not_made() -> None:
     score = Score(lambda z: 0.6 + 0.3 * z.mean(1))
     ig.weightings.Fitness(ig.baselines.Constant(0.0))(wave(3, 2, N), torch.ones(2, N).double(), score)
-    assert score.calls == [4]
+    assert score.calls == [2, 2]
 
 
 # --- features ---------------------------------------------------------------------------------------------------------

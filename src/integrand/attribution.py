@@ -41,8 +41,10 @@ class Attribution:
     shares     (R, B, \\*s) the map of each reference alone, or None when it was not kept (``record=("shares",)`` keeps it)
     baselines  (R, B, \\*s) where each path really began; None when there were too many to keep
     residual   (B,) what the map misses of the change, in units of F
-    error      (B,) the relative error that the rule itself estimates; NaN for rules that estimate none
-    converged  (B,) whether the tolerance was met; without one, whether the residual is at most a tenth of the change
+    error      (B,) the relative L2 error of ``values`` that the rule itself estimates, errors of pieces and references taken as
+               independent; NaN for rules that estimate none
+    converged  (B,) whether the tolerance was met: ``error`` of the map as a whole is at most that; without one, whether the residual is
+               at most a tenth of the change
     fitness    (R, B) D of each baseline, where the weights came from one; ``criterion`` says what D counts, and ``reasons``
                (per example) where it says nothing
     names      what the references are called

@@ -29,7 +29,7 @@ from .field.network import Site
 from .field.site import Lifted
 from .field.wrap import Tally
 from .method import Method, Sampled, Staged
-from .method.outcome import Watch
+from .method.outcome import Watch, judged
 from .parts import part
 from .path import Path, Straight
 from .rule import Integrated, Rule
@@ -107,9 +107,7 @@ class Layered:
         settled = torch.ones_like(made.converged) if apart else made.gap <= INCOMPLETE
         named = self if isinstance(self.site, str) else Layered(there.place.name, self.method, there.place.side)
         made = named._told(made, core, inputs.value, change, settled, cost)
-        if apart and not bool(torch.isfinite(made.error).all()):
-            made = dataclasses.replace(made, converged=made.gap <= INCOMPLETE)
-        return made
+        return judged(made, self.method) if apart else made
 
     def _told(
         self, made: Attribution, core: Method, output: Tensor, change: Tensor, settled: Tensor, cost: Cost
@@ -250,6 +248,10 @@ class _AtCorners:
     @property
     def gradients(self) -> int:
         return int(getattr(self.rule, "gradients", 0))
+
+    @property
+    def tol(self) -> float | None:
+        return getattr(self.rule, "tol", None)
 
     def __call__(self, field: Field, segment: Segment) -> Integrated:
         leading, inner = segment.leading, segment.start.shape[3:]

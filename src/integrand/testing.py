@@ -38,6 +38,9 @@ __all__ = ["check_baseline", "check_field", "check_path", "check_rule", "check_w
 
 _CLOSE = 1e-9
 
+_Piece = tuple[float, float, Tensor, Tensor]
+"""Of a path: when it begins and ends, and where (R, B, \\*s)."""
+
 
 def waves(*shape: int, phase: float = 0.0) -> Tensor:
     """Numbers between −1 and 1 in float64, the same on every machine and without an obvious pattern."""
@@ -86,6 +89,13 @@ def check_path(
     for number, segment in enumerate(segments):
         _check_segment(segment, number, field, references.shape)
     pieces = _in_order(segments)
+    _check_chain(pieces)
+    _check_ends(pieces, references, x, own_start=own_start)
+    _check_repeats(path, field, references, x, pieces)
+
+
+def _check_chain(pieces: list[_Piece]) -> None:
+    """From clock 0 to 1 without a hole, neighbours sharing a corner."""
     _say(pieces[0][0] == 0.0, f"The first segment begins at clock {pieces[0][0]:g}, not at 0.")
     _say(pieces[-1][1] == 1.0, f"The last segment ends at clock {pieces[-1][1]:g}, not at 1.")
     for (_, ends, _, stop), (begins, _, start, _) in pairwise(pieces):
@@ -98,12 +108,16 @@ def check_path(
             f"The segments that meet at clock {begins:g} end and start up to {_apart(stop, start):.3g} apart: "
             "hand on the same tensor, do not compute the corner twice.",
         )
+
+
+def _check_ends(pieces: list[_Piece], references: Tensor, x: Tensor, *, own_start: bool) -> None:
+    """From the reference to the input, and no other way than that."""
+    begin, end = pieces[0][2], pieces[-1][3]
     _say(
-        torch.equal(pieces[-1][3], x.expand_as(references)),
-        f"The last segment ends {_apart(pieces[-1][3], x.expand_as(references)):.3g} away from the input. Let it end on the "
+        torch.equal(end, x.expand_as(references)),
+        f"The last segment ends {_apart(end, x.expand_as(references)):.3g} away from the input. Let it end on the "
         "input itself: start + (x − start) rounds.",
     )
-    begin = pieces[0][2]
     if not own_start:
         _say(
             torch.equal(begin, references),
@@ -111,14 +125,18 @@ def check_path(
         )
     way: Tensor = torch.stack([stop - start for _, _, start, stop in pieces]).sum(0)
     _close(way, x - begin, "The steps of the path do not add up to the input minus its start")
+
+
+def _check_repeats(path: Path, field: Field, references: Tensor, x: Tensor, pieces: list[_Piece]) -> None:
+    """The same again, and for each example alone."""
     with _as_called(field):
-        again = _in_order(list(path(field, references, x)))
-    _close(again[0][2], begin, "A second call of the path begins elsewhere")
+        again = _in_order(path(field, references, x))
+    _close(again[0][2], pieces[0][2], "A second call of the path begins elsewhere")
     for example in range(len(x)):
         one = slice(example, example + 1)
         some = field.at(torch.tensor([example], device=x.device))
         with _as_called(some):
-            alone = _in_order(list(path(some, references[:, one], x[one])))
+            alone = _in_order(path(some, references[:, one], x[one]))
         _say(len(alone) == len(pieces), f"Example {example} alone has {len(alone)} pieces, in the batch {len(pieces)}.")
         for (_, _, start, _), (_, _, among, _) in zip(alone, pieces, strict=True):
             _close(start, among[:, one], f"The path of example {example} depends on the other examples of its batch")
@@ -156,8 +174,8 @@ def _check_segment(segment: Segment, number: int, field: Field, shape: torch.Siz
         )
 
 
-def _in_order(segments: Iterable[Segment]) -> list[tuple[float, float, Tensor, Tensor]]:
-    """Single pieces (begins, ends, start, end) in the order of the clock."""
+def _in_order(segments: Iterable[Segment]) -> list[_Piece]:
+    """Single pieces in the order of the clock."""
     pieces = [
         (float(segment.clock[0][k]), float(segment.clock[1][k]), segment.start[k], segment.end[k])
         for segment in segments

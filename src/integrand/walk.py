@@ -42,13 +42,13 @@ class Walked:
     """Paths that have been walked.
 
     shares  (R, B, \\*s)         begin  (R, B, \\*s) where each really began
+    error   (R, B) the estimated L2 error of each, NaN where the rule estimates none
     change  (R, B) F(x) − F(begin)   output  (B,) F(x)
     notes   named numbers (K+1, R, B), in the order of the clock
     """
 
     shares: Tensor
     error: Tensor
-    converged: Tensor
     begin: Tensor
     change: Tensor
     output: Tensor
@@ -75,16 +75,14 @@ def walk(
     """
     shares = references.new_zeros(references.shape)
     squares = references.new_zeros(references.shape[:2])
-    converged = torch.ones_like(squares, dtype=torch.bool)
     diary = _Diary(output, keeps_frames=frames)
     for segment in path(field, references, x):
         segment = replace(segment, lanes=lanes, weights=weights)
         found = Integrated.ensure(rule(field, segment))
         shares += found.share.sum(0)
         squares += found.error.square().sum(0)  # errors of different pieces are taken as independent
-        converged &= found.converged.all(0)
         diary.enter(segment, found)
-    return diary.close(field, x, shares, squares.sqrt(), converged)
+    return diary.close(field, x, shares, squares.sqrt())
 
 
 def _value(paid: Evaluation | None, found: Tensor | None, piece: int) -> Tensor | None:
@@ -112,12 +110,12 @@ class _Diary:
         if self.keeps_frames:
             self._note_points(segment)
 
-    def close(self, field: Field, x: Tensor, shares: Tensor, error: Tensor, converged: Tensor) -> Walked:
+    def close(self, field: Field, x: Tensor, shares: Tensor, error: Tensor) -> Walked:
         if self.begin is None:
             raise InputError("The path made no segments; a path yields at least one.")
         output = field.value(x) if self.output is None else self.output
         start = field.value(self.begin, leading=2) if self.begin_value is None else self.begin_value
-        return Walked(shares, error, converged, self.begin, output - start, output, self._numbers(), self._frames())
+        return Walked(shares, error, self.begin, output - start, output, self._numbers(), self._frames())
 
     def _note_ends(self, segment: Segment, found: Integrated) -> None:
         first, last = int(segment.clock[0].argmin()), int(segment.clock[1].argmax())
@@ -167,7 +165,6 @@ def side_by_side(blocks: Sequence[Walked], shares: Tensor, most: int) -> Walked:
     return Walked(
         shares,
         torch.cat([block.error for block in blocks]),
-        torch.cat([block.converged for block in blocks]),
         torch.cat([block.begin for block in blocks]) if fits else shares.new_empty(0),
         torch.cat([block.change for block in blocks]),
         first.output,
@@ -201,10 +198,8 @@ class Patient:
         if not self.looked:
             return walked
         shares, squares = walked.shares, walked.error.square()
-        converged = torch.ones_like(walked.converged)
         for looked, rough in self.looked:
             fine = looked.refined(weights)
             shares = shares + (fine.share - rough.share).sum(0)
             squares = squares + (fine.error.square() - rough.error.square()).sum(0)
-            converged = converged & fine.converged.all(0)
-        return replace(walked, shares=shares, error=squares.clamp_min(0).sqrt(), converged=converged)
+        return replace(walked, shares=shares, error=squares.clamp_min(0).sqrt())

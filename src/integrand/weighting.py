@@ -191,11 +191,8 @@ class Fitness:
         groups = feature_map(self.features, x)
         blank = self._blank(x, field)
         score = field.score()
-        remembers = score.memory is not None and score.memory.x is x  # what the model said of x is not asked again
-        whole, empty = (
-            (score.value(x), score.value(blank)) if remembers else score.value(torch.stack([x, blank]), leading=2)
-        )
-        search = _Search(groups, x, blank, score, whole, self.ratio * whole, empty)
+        whole = score.value(x)  # on its own, because a field that remembers what was said of x is asked for nothing
+        search = _Search(groups, x, blank, score, whole, self.ratio * whole, score.value(blank))
 
         def weigh(shares: Tensor) -> Weighed:
             scores = feature_scores(shares, groups)

@@ -193,6 +193,16 @@ def test_an_incomplete_map_is_marked(images: Attribution) -> None:
     assert first._left_title.get_color() != second._left_title.get_color()
 
 
+def test_a_map_that_has_not_converged_is_marked(images: Attribution) -> None:
+    error = torch.full_like(images.residual, 0.12)
+    found = scaled_to(images, error=error, converged=torch.arange(len(images)) > 0)
+    assert "· estimated error 12.0 % ▲ not converged" in headline(found, 0)
+    assert headline(found, 1).endswith("· estimated error 12.0 %")
+    assert "error" not in headline(scaled_to(images, error=torch.full_like(error, float("nan"))), 0)
+    first, second = plot(found, examples=[0, 1]).axes[:3:2]
+    assert first._left_title.get_color() != second._left_title.get_color()
+
+
 def test_maps_of_zeros_are_drawn(images: Attribution) -> None:
     for kind in ("overlay", "signed", "heat"):
         figure = plot(scaled_to(images, values=torch.zeros_like(images.values)), kind=kind)

@@ -249,6 +249,29 @@ def test_an_incomplete_map_is_marked_and_a_complete_one_is_not(results: dict[str
     assert "▲ incomplete" in page([case({"integrated": nothing})], title="t")
 
 
+def test_the_estimated_error_is_told_where_there_is_one(results: dict[str, Attribution]) -> None:
+    whole = dataclasses.replace(results["integrated"], error=torch.tensor([0.0412]), converged=torch.tensor([True]))
+    text = Outline(page([case({"integrated": whole})], title="t")).text
+    assert "4.1 %" in text
+    assert "▲" not in text
+    assert "4.1 %" in Outline(fragment(whole)).text
+    assert "▲" not in fragment(whole)
+    short = dataclasses.replace(whole, converged=torch.tensor([False]))
+    text = Outline(page([case({"integrated": short})], title="t")).text
+    assert text.count("▲ not converged") == 2  # in the table and above the map
+    assert "▲ incomplete" not in text
+    assert "▲ not converged 4.1 %" in Outline(fragment(short)).text
+
+
+def test_what_estimates_nothing_is_not_called_unconverged(results: dict[str, Attribution]) -> None:
+    """A fixed number of nodes promises nothing; its gap is marked, that is all there is to go by."""
+    unknown = dataclasses.replace(
+        results["integrated"], error=torch.tensor([float("nan")]), converged=torch.tensor([False])
+    )
+    assert "▲" not in page([case({"integrated": unknown})], title="t")
+    assert "▲" not in fragment(unknown)
+
+
 def test_how_it_was_made_is_told(made: str, results: dict[str, Attribution]) -> None:
     outline = Outline(made)
     assert len(outline.all("details")) == 1

@@ -9,6 +9,7 @@ Whatever stops the work, maps that are finished are on disk and the page tells o
 
 from __future__ import annotations
 
+import math
 import re
 import signal
 import threading
@@ -41,6 +42,7 @@ from ..errors import (
 from ..explain import explain
 from ..field.wrap import Tally
 from ..report import Case, page
+from ..report.words import unsettled
 from ..vision import REGISTRY, Guess, ImageModel, load_model, pictures, recipes, samples, title
 from ..vision.images import SAMPLE
 from . import tell
@@ -190,19 +192,32 @@ def _prediction(source: str, guesses: Sequence[Guess], target: int, label: str) 
 
 
 def _table(results: Mapping[str, Attribution]) -> Table:
-    numbers = ("residual", "gap", "gradients", "seconds")
+    numbers = ("residual", "gap", "error", "gradients", "seconds")
     table = tell.table("method", *numbers, right=numbers)
     for method, made in results.items():
         gap = float(made.gap[0])
         shown = Text(f"{gap:.1%} *", "bold yellow") if gap > INCOMPLETE else Text(f"{gap:.1%}  ")
-        cost = made.cost
-        table.add_row(method, f"{float(made.residual[0]):+.3f}", shown, str(cost.gradients), f"{cost.seconds:.1f}")
+        cost, residual = made.cost, f"{float(made.residual[0]):+.3f}"
+        table.add_row(method, residual, shown, _error(made), str(cost.gradients), f"{cost.seconds:.1f}")
     return table
+
+
+def _error(made: Attribution) -> Text:
+    """The error that the method estimates of its map, where it does."""
+    error = float(made.error[0])
+    if math.isnan(error):
+        return Text("–  ")
+    return Text(f"{error:.1%} †", "bold yellow") if unsettled(made, 0) else Text(f"{error:.1%}  ")
 
 
 def _footnote(results: Mapping[str, Attribution]) -> None:
     if any(float(made.gap[0]) > INCOMPLETE for made in results.values()):
         words = "* These maps miss more than a tenth of the change they should add up to; more --nodes close the gap."
+        tell.out().print(Text(words, "yellow"))
+    if any(unsettled(made, 0) for made in results.values()):
+        words = (
+            "† These maps stopped before their estimated error was within the tolerance; a larger --tol is met sooner."
+        )
         tell.out().print(Text(words, "yellow"))
     tell.out().print()
 

@@ -52,49 +52,72 @@ def degenerate(network: Network, start: Tensor, end: Tensor, index: Tensor) -> s
     """Which normalisation layer a baseline starves, and what to use instead: rows ``start`` and ``end`` of one example.
 
     A normalisation divides by the spread of what it is fed. Where a baseline gives none, all of the layer's effect happens within
-    a sliver of the path next to the baseline, and no evenly spread nodes see it.
+    a sliver of the path next to the baseline, and no evenly spread nodes see it. The sliver is as wide as the layer's slope at the
+    input is in units of its slope at the baseline: what it takes for spread, over which axes, and its epsilon are all in there.
     """
-    fed: dict[str, tuple[str, list[float]]] = {}
+    slopes: dict[str, list[Tensor]] = {}
+    layers = {name: module for name, module in network.layers().items() if _may_normalise(module)}
     with ExitStack() as stack, torch.no_grad():
-        for name, module in network.layers().items():
-            if _normalises(module):
-                entry = fed.setdefault(name, (type(module).__name__, []))
-                stack.callback(module.register_forward_pre_hook(_spread_into(entry[1])).remove)
-        for z in (start, end) if fed else ():
-            network.run(z.clone(), index)
-    for name, (kind, spreads) in fed.items():
-        half = len(spreads) // 2
-        if half and spreads[0] < _STARVED * spreads[half]:
+        for name, module in layers.items():
+            hook = _slope_into(slopes.setdefault(name, []))
+            stack.callback(module.register_forward_pre_hook(hook, with_kwargs=True).remove)
+        for z in (start, end) if layers else ():
+            network.plainly(z.clone(), index)
+    for name, found in slopes.items():
+        half = len(found) // 2
+        width = _width(found[0], found[half]) if half else 1.0
+        if width < _STARVED:
+            times = f"{1 / width:,.0f} times" if width > _NOTHING else "incomparably"
+            where = f"within {width:.0e} of the path" if width > _NOTHING else "right"
             return (
-                f"The baseline starves layer {name!r} ({kind}): it is fed values of spread {spreads[0]:.2g} there and of "
-                f"{spreads[half]:.2g} at the input, so nearly all of its effect happens within {spreads[0] / spreads[half]:.0e} of the path "
+                f"The baseline starves layer {name!r} ({type(layers[name]).__name__}): what it is fed there has next to no spread, and a "
+                f"small change of it has {times} the effect that it has at the input, so nearly all of the layer's effect happens {where} "
                 "next to the baseline. Start from inputs that look like data instead: a few examples "
                 "(ig.baselines.Sample(data, 8)), their mean, or for pictures 'blurred'."
             )
     return None
 
 
-_STARVED = 1e-2
+_STARVED = 2e-2  # a sliver narrower than this
+_NOTHING = 1e-9  # … and one whose width means nothing
 
 
-def _normalises(module: nn.Module) -> bool:
-    """Layers that divide by the spread of their own input: by name, because every model library has its own RMSNorm.
+def _may_normalise(module: nn.Module) -> bool:
+    """Layers that may divide by the spread of their own input: by name, because every model library has its own RMSNorm.
 
-    Not batch norms, nor ``Normalize`` and the like: preprocessing divides by fixed numbers.
+    Those that turn out to divide by fixed numbers (preprocessing) have the same slope everywhere. Batch norms are not tried out,
+    because that would change them where they are left in training mode.
     """
     kind = type(module).__name__.lower()
-    fixed = "batch" in kind or "normal" in kind
-    return "norm" in kind and not fixed and not any(module.children())
+    return "norm" in kind and "batch" not in kind and not any(module.children())
 
 
-def _spread_into(found: list[float]) -> Callable[..., None]:
-    def hook(module: nn.Module, args: tuple[Any, ...]) -> None:
-        if args and isinstance(args[0], Tensor) and args[0].is_floating_point():
-            u = args[0].flatten(1) if "group" in type(module).__name__.lower() else args[0]
-            root = u.square().mean(-1).sqrt() if "rms" in type(module).__name__.lower() else u.std(-1, correction=0)
-            found.append(float(root.median()))
+def _slope_into(found: list[Tensor]) -> Callable[..., None]:
+    """A hook that notes how strongly a layer's output hangs on each element of its input, in one fixed direction of the output."""
+
+    def hook(module: nn.Module, args: tuple[Any, ...], kwargs: dict[str, Any]) -> None:
+        if not (args and isinstance(args[0], Tensor) and args[0].is_floating_point()):
+            return
+        with torch.enable_grad():
+            leaf = args[0].detach().clone().requires_grad_()
+            # Without hooks, its own among them; of a copy, because it may work in place.
+            output = module.forward(leaf.clone(), *args[1:], **kwargs)
+            if isinstance(output, Tensor) and output.requires_grad:
+                direction = torch.sin(torch.arange(1.0, 1 + output.numel(), device=output.device)).reshape(output.shape)
+                (slope,) = torch.autograd.grad(output, leaf, direction.to(output), allow_unused=True)
+                if slope is not None:
+                    found.append(slope.abs().float())
 
     return hook
+
+
+def _width(start: Tensor, end: Tensor) -> float:
+    """How wide the sliver is: the typical slope at the end in units of that at the start."""
+    if start.shape != end.shape:
+        return 1.0
+    # No slope at all at the start, 0/0, is that of a division by nothing.
+    ratio = end / start.nan_to_num(nan=float("inf"), posinf=float("inf"))
+    return float(ratio.nanmedian().nan_to_num(1.0))
 
 
 def _finite(outputs: Any) -> bool:

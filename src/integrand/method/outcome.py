@@ -55,10 +55,6 @@ def result(
 ) -> Attribution:
     """The attribution, its completeness measured and its warnings given."""
     residual = (weighed.weights * walked.change).sum(0) - total(values, 1)
-    error = (weighed.weights * walked.error).square().sum(0).sqrt() / total(values.square(), 1).sqrt().clamp_min(
-        torch.finfo(values.dtype).tiny
-    )
-    estimated = bool(torch.isfinite(error).all())
     made = Attribution(
         values=values,
         inputs=x,
@@ -66,8 +62,8 @@ def result(
         weights=weighed.weights,
         change=walked.change,
         residual=residual,
-        error=error,
-        converged=(walked.converged | (weighed.weights == 0)).all(0),
+        error=_relative_error(weighed.weights, walked.error, values),
+        converged=torch.zeros_like(residual, dtype=torch.bool),
         shares=walked.shares if walked.shares.numel() else None,
         baselines=walked.begin if walked.begin.numel() else None,
         fitness=weighed.fitness,
@@ -79,23 +75,44 @@ def result(
         cost=cost,
         method=method,
     )
-    if not estimated:
-        made = dataclasses.replace(made, converged=made.gap <= INCOMPLETE)
-    _warn(made, field, _core(method), estimated, references)
+    made = judged(made, method)
+    _warn(made, field, _core(method), _tolerance(method), references)
     return made
+
+
+def judged(made: Attribution, method: Any) -> Attribution:
+    """The attribution with its verdict: the map, not its parts, is held against the tolerance; without one, against the change of F."""
+    tol = _tolerance(method)
+    complete = made.gap <= INCOMPLETE
+    # What each reference or piece is wrong by says little alone: small ones may be, and large ones may cancel.
+    met = complete if tol is None else torch.where(made.error.isnan(), complete, made.error <= tol)
+    return dataclasses.replace(made, converged=met)
+
+
+def _relative_error(weights: Tensor, error: Tensor, values: Tensor) -> Tensor:
+    """Errors (R, B) of independent references as that of their weighted sum (B,), relative to it."""
+    counted = torch.where(weights == 0, 0, weights * error)  # what does not count need not be known
+    return counted.square().sum(0).sqrt() / total(values.square(), 1).sqrt().clamp_min(torch.finfo(values.dtype).tiny)
 
 
 def _core(method: Any) -> Any:
     return getattr(method, "method", method)
 
 
-def _warn(made: Attribution, field: Field, method: Any, estimated: bool, references: Tensor) -> None:
-    if estimated and not bool(made.converged.all()):
-        worst = int(made.error.masked_fill(made.converged, -1).argmax())
+def _tolerance(method: Any) -> float | None:
+    """The relative error that was asked for, of the draws or of the rule; None where none was."""
+    own: float | None = getattr(method, "tol", None)
+    return getattr(_core(method).rule, "tol", None) if own is None else own
+
+
+def _warn(made: Attribution, field: Field, method: Any, tol: float | None, references: Tensor) -> None:
+    missed = ~made.converged & ~made.error.isnan()
+    if tol is not None and bool(missed.any()):
+        worst = int(made.error.masked_fill(~missed, -1).argmax())
         warn(
-            f"{int((~made.converged).sum())} of {len(made)} maps did not reach their tolerance; the worst has an estimated relative "
+            f"{int(missed.sum())} of {len(made)} maps did not reach their tolerance; the worst has an estimated relative "
             f"error of {float(made.error[worst]):.2g}. "
-            f"{_trouble(made, field, references, worst) or _more(method)}",
+            f"{_trouble(made, field, references, worst) or _more(made.method)}",
             IncompleteWarning,
         )
     if getattr(method.rule, "complete", True) and bool((made.gap > INCOMPLETE).any()):
@@ -120,8 +137,10 @@ def _trouble(made: Attribution, field: Field, references: Tensor, example: int) 
 
 
 def _more(method: Any) -> str:
-    if not getattr(method.rule, "complete", True):
+    if hasattr(method, "tol"):
         return "Allow more draws (draws=), or ask for less."
+    if hasattr(_core(method).path, "steps"):
+        return "Its steps are integrated one by one: ask more of each (a smaller tol), or allow more gradients (max_gradients)."
     return "Allow more gradients (max_gradients), or a baseline that is less degenerate."
 
 

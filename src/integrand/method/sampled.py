@@ -38,6 +38,9 @@ class Sampled:
 
     The method's references must come in random order (``Sample`` draws them so), and count the same. Where they run out first, the
     map is returned with its error and is not ``converged``. Cost: the method's, for as many references as it takes.
+
+    Where the method keeps ``shares``, those of references that an example did not take any more are zero, as their weights are. Paths
+    are not kept (``InputError``).
     """
 
     method: Method
@@ -49,6 +52,11 @@ class Sampled:
             raise InputError(f"tol is a relative error between 0 and 1, such as 0.05, not {self.tol}.")
         if self.block < 2:
             raise InputError(f"A block holds at least two references, not {self.block}.")
+        if "path" in self.method.record:
+            raise InputError(
+                "record='path' does not go with draws that stop when they are enough: there are up to thousands of paths, and other "
+                "ones for every example. Leave tol out and name a few references instead."
+            )
 
     def __call__(self, field: Field, x: Tensor, *, watch: Watch | None = None) -> Attribution:
         method = self.method
@@ -58,7 +66,8 @@ class Sampled:
             mean = _Mean(x)
             taken = torch.zeros(len(x), dtype=torch.long, device=x.device)
             busy = torch.arange(len(x), device=x.device)
-            blocks, output = [], meter.value(x)
+            keeps = "shares" in method.record
+            blocks, shares, output = [], [], meter.value(x)
             for first in range(0, len(references), self.block):
                 some = references[first : first + self.block]
                 own = Gathered(meter, busy)
@@ -72,22 +81,21 @@ class Sampled:
                     begin=some,
                     change=_spread(found.change, busy, len(x)),
                     error=x.new_zeros(len(some), len(x)),
-                    converged=x.new_ones(len(some), len(x), dtype=torch.bool),
                     output=output,
                     notes={},
                     frames=None,
                 )
                 blocks.append(whole)
+                shares += [_spread(found.shares, busy, len(x))] if keeps else []
                 busy = busy[mean.relative()[busy] > self.tol] if first else busy
                 if not len(busy):
                     break
-            walked = side_by_side(blocks, x.new_empty(0), _KEPT_ELEMENTS)
+            walked = side_by_side(blocks, torch.cat(shares) if keeps else x.new_empty(0), _KEPT_ELEMENTS)
             order = torch.arange(len(walked.change), device=x.device)[:, None]
             weights = torch.where(order < taken, 1 / taken.to(x.dtype), 0)
             # Errors of single draws, such that those of equal weights add up to the standard error.
             error = (mean.error() * taken.to(x.dtype).sqrt()).expand_as(weights)
-            done = (mean.relative() <= self.tol).expand_as(weights)
-            walked = dataclasses.replace(walked, error=error, converged=done)
+            walked = dataclasses.replace(walked, error=error)
         used = references[: len(weights)]
         return result(self, meter, mean.value, x, walked, Weighed(weights), used, stopwatch.cost())
 
@@ -131,7 +139,7 @@ def _of(references: Tensor, which: Tensor) -> Tensor:
 
 
 def _spread(numbers: Tensor, which: Tensor, batch: int) -> Tensor:
-    """Numbers (R, M) of some examples, as numbers (R, B) of all; zero elsewhere."""
-    found = numbers.new_zeros(len(numbers), batch)
+    """Numbers (R, M, …) of some examples, as numbers (R, B, …) of all; zero elsewhere."""
+    found = numbers.new_zeros(len(numbers), batch, *numbers.shape[2:])
     found[:, which] = numbers
     return found

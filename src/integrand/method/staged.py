@@ -21,7 +21,8 @@ class Staged:
     """A method in two stages: rank the references cheaply, drop the poor ones, spend the gradients on the rest.
 
     ``scout`` integrates every reference roughly; the method's weighting judges those rough maps and may give some a weight of
-    zero; only the others are integrated with the method's own rule. The weights are those of the first stage.
+    zero; only the others are integrated with the method's own rule. The weights are those of the first stage, shares and errors that
+    count those of the second.
 
     Cost: R × scout + survivors × rule gradients per example, instead of R × rule.
     """
@@ -42,6 +43,6 @@ class Staged:
             fine = walk(
                 method.path, method.rule, Gathered(meter, b), references[r, b][None], x[b], output=rough.output[b]
             )
-            rough.shares[r, b] = fine.shares[0]
+            rough.shares[r, b], rough.error[r, b] = fine.shares[0], fine.error[0]
             values = weighed_sum(weighed.weights, rough.shares)
         return result(self, meter, values, x, rough, weighed, references, stopwatch.cost())

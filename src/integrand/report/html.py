@@ -21,7 +21,7 @@ from ..shapes import describe
 from .colours import Numbers, Pixels, overlay_rgb, ramp, signed_rgb
 from .pictures import data_uri, display_image, is_image, limit_of, need, pixel_map
 from .views import Result, result
-from .words import INCOMPLETE, incomplete, number, percent, target_of
+from .words import INCOMPLETE, incomplete, number, percent, target_of, unsettled
 
 _THUMBNAILS = 8
 _SMALL = 96  # pictures with a shorter side than this are shown pixel by pixel
@@ -107,13 +107,14 @@ _STYLE = (
 
 
 def fragment(attribution: Attribution) -> str:
-    """An attribution in a notebook: up to eight examples with output, change, residual, gap and thumbnails.
+    """An attribution in a notebook: up to eight examples with output, change, residual, gap, error and thumbnails.
 
     Needs nothing beyond the core; without pillow there are no thumbnails, and it says so.
     """
     shown = range(min(len(attribution), _THUMBNAILS))
     pictures, remark = _thumbnails(attribution, len(shown))
-    head = ["example", *(["input, overlay, map"] if pictures else []), "F(x)", "change", "residual", "gap", "target"]
+    head = ["example", *(["input, overlay, map"] if pictures else []), "F(x)", "change", "residual"]
+    head += ["gap", "estimated error", "target"]
     rows = [_row(attribution, i, pictures) for i in shown]
     if len(attribution) > len(shown):
         rows.append(f'<tr><td colspan="{len(head)}">… and {len(attribution) - len(shown)} more</td></tr>')
@@ -131,15 +132,19 @@ def _text(name: str) -> str:
 def _row(attribution: Attribution, i: int, pictures: Sequence[str]) -> str:
     gap = float(attribution.gap[i])
     change = float((attribution.weights[:, i] * attribution.change[:, i]).sum())
-    mark = '<span class="bad">▲ incomplete {}</span>' if incomplete(gap) else "{}"
     cells = [
         f"<td>{i}</td>",
         *([f'<td class="text">{pictures[i]}</td>'] if pictures else []),
         *(f"<td>{number(v)}</td>" for v in (float(attribution.output[i]), change, float(attribution.residual[i]))),
-        f"<td>{mark.format(percent(gap))}</td>",
+        f"<td>{_marked('incomplete', percent(gap), when=incomplete(gap))}</td>",
+        f"<td>{_marked('not converged', percent(float(attribution.error[i])), when=unsettled(attribution, i))}</td>",
         f'<td class="text">{html.escape(target_of(attribution, i))}</td>',
     ]
     return f"<tr>{''.join(cells)}</tr>"
+
+
+def _marked(word: str, text: str, *, when: bool) -> str:
+    return f'<span class="bad">▲ {word} {text}</span>' if when else text
 
 
 def _thumbnails(attribution: Attribution, count: int) -> tuple[list[str], str]:

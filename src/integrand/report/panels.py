@@ -22,7 +22,7 @@ from matplotlib.figure import Figure
 from ..attribution import Attribution
 from .colours import Numbers, Pixels, heat_rgb, overlay_rgb, ramp, signed_rgb
 from .pictures import column_values, display_image, limit_of, pixel_map, token_sums
-from .words import headline, incomplete, number, shortened
+from .words import headline, incomplete, number, shortened, unsettled
 
 INK, MUTED, ALARM = "#24272b", "#70757d", "#b0003a"
 RAISES, LOWERS = ramp("overlay", 3)[1][2], ramp("overlay", 3)[1][0]
@@ -75,7 +75,7 @@ def draw(attribution: Attribution, shown: Sequence[int], panels: Sequence[Panel]
 
 
 def _entitle(axes: Axes, attribution: Attribution, example: int) -> None:
-    marked = incomplete(float(attribution.gap[example]))
+    marked = incomplete(float(attribution.gap[example])) or unsettled(attribution, example)
     axes.set_title(
         headline(attribution, example), loc="left", fontsize=8, color=ALARM if marked else INK, parse_math=False
     )

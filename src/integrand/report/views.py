@@ -16,7 +16,7 @@ from ..errors import InputError, ShapeError, UnknownName
 from ..methods import about
 from .colours import Numbers, overlay_rgb, signed_rgb
 from .pictures import data_uri, decoded, display_image, flat_map, is_image, limit_of, pixel_map
-from .words import incomplete, number, percent
+from .words import incomplete, number, percent, unsettled
 
 _CELLS = 14  # regions along a side of the summed map
 _COARSE = 4  # under this many pixels a cell says little more than the pixels themselves
@@ -37,6 +37,8 @@ class Row:
     residual: str
     gap: str
     incomplete: bool
+    error: str
+    unsettled: bool
     gradients: str
     values: str
     seconds: str
@@ -168,6 +170,8 @@ def summary(name: str, title: str, attribution: Attribution) -> Row:
         number(residual),
         percent(gap),
         incomplete(gap),
+        percent(float(attribution.error[0])),
+        unsettled(attribution, 0),
         f"{cost.gradients:,}",
         f"{cost.values:,}",
         f"{cost.seconds:.1f}",

@@ -43,6 +43,11 @@ def incomplete(gap: float) -> bool:
     return not gap <= INCOMPLETE
 
 
+def unsettled(attribution: Attribution, example: int) -> bool:
+    """Whether a map whose error was estimated has not met its tolerance."""
+    return not bool(attribution.error[example].isnan() | attribution.converged[example])
+
+
 def target_of(attribution: Attribution, example: int) -> str:
     """The scalar explained for one example, as it prints."""
     target: Any = attribution.target
@@ -57,12 +62,16 @@ def shortened(text: str, most: int) -> str:
 
 
 def headline(attribution: Attribution, example: int) -> str:
-    """Example, target, output and gap of one example, in a line; a mark where the map is incomplete."""
-    gap = float(attribution.gap[example])
+    """Example, target, output, gap and estimated error of one example, in a line; marks where the map is not as it should be."""
+    gap, error = float(attribution.gap[example]), float(attribution.error[example])
     facts = [
         f"example {example}",
         target_of(attribution, example),
         f"F = {number(float(attribution.output[example]))}",
         f"gap {percent(gap)}" + (" ▲ incomplete" if incomplete(gap) else ""),
     ]
+    if not math.isnan(error):
+        facts.append(
+            f"estimated error {percent(error)}" + (" ▲ not converged" if unsettled(attribution, example) else "")
+        )
     return " · ".join(facts)

@@ -23,7 +23,8 @@ from ..shapes import over
 class Integrated:
     """A share, and what its rule knows about it.
 
-    share (K, R, B, \\*s);  error (K, R, B) the estimated L2 error, NaN where the rule estimates none;  converged (K, R, B)
+    share (K, R, B, \\*s);  error (K, R, B) the estimated L2 error, NaN where the rule estimates none
+    converged (K, R, B) whether the rule got what it was asked for, as far as it knows; a map is judged by its error as a whole
     begin, end (K, R, B) F at the pieces' ends where the rule came by it, NaN elsewhere; None where it did not
     """
 

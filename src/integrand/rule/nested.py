@@ -4,6 +4,9 @@
 
 The first node is the middle; where Simpson's rule and the trapezoid it is made of disagree, or the sum misses the change of F,
 the number of pieces is doubled. Steps of such paths are short, so most need the middle only.
+
+Each step is refined by its own size, because when it is integrated the later ones are not known yet. Where steps go one way that is
+more than the map needs, where they cancel it is less; the map is judged by itself when the path is done (``method.outcome``).
 """
 
 from __future__ import annotations
