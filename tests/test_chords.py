@@ -470,7 +470,8 @@ def streamed(field: ig.fields.Field, dtype: torch.dtype = torch.float64) -> tupl
     def use(part: slice, found: Evaluation) -> None:
         value[part], slope[part] = found.value, found.gradient
 
-    field.stream_chords(index, begins, lambda part: z[part], use, z[0])
+    before = torch.arange(len(z)) - (~begins).long()
+    field.stream_chords(index, before, lambda rows: z[rows], use, z[0])
     return Evaluation(value, slope), z, begins, index
 
 

@@ -143,6 +143,182 @@ def test_chords_share_their_forward_rows(count: int) -> None:
     assert model.gradients == alone == 2 * 5 * 5
 
 
+# --- a tolerance ------------------------------------------------------------------------------------------------------
+
+
+def kinked_cnn() -> nn.Module:
+    """Convolutions, kinks and a pool: a network that a tolerance has work with."""
+    layers = (nn.Conv2d(3, 8, 3), nn.ReLU6(), nn.Conv2d(8, 8, 3), nn.ReLU(), nn.MaxPool2d(2), nn.Flatten())
+    return filled(nn.Sequential(*layers, nn.Linear(32, 3)))
+
+
+def flat_for_one() -> nn.Module:
+    """Class 0 is linear; the others have kinks."""
+
+    class Mixed(nn.Module):
+        def __init__(self) -> None:
+            super().__init__()
+            self.kinked, self.linear = kinked_cnn(), nn.Linear(192, 3)
+
+        def forward(self, x: Tensor) -> Tensor:
+            first = self.linear(x.flatten(1)).select(1, 0)
+            return torch.cat([first[:, None], self.kinked(x)[:, 1:]], 1)
+
+    return filled(Mixed())
+
+
+class CountingBoth(Counting):
+    """Counts the rows of backward passes, too."""
+
+    def reset(self) -> None:
+        super().reset()
+        self.backward_rows = 0
+
+    def forward(self, *args: Any, **kwargs: Any) -> Any:
+        outputs = super().forward(*args, **kwargs)
+        if torch.is_grad_enabled():
+            outputs = _Noted.apply(outputs, self)
+        return outputs
+
+
+class _Noted(torch.autograd.Function):
+    @staticmethod
+    def forward(ctx: Any, outputs: Tensor, model: CountingBoth) -> Tensor:
+        ctx.model = model
+        return outputs.view_as(outputs)
+
+    @staticmethod
+    def backward(ctx: Any, slope: Tensor) -> Any:
+        ctx.model.backward_rows += len(slope)
+        return slope, None
+
+
+TOLERANT: dict[str, dict[str, Any]] = {
+    "integrated": dict(baseline=0.25, tol=0.003),
+    "several baselines": dict(baseline=[0.0, 1.0], tol=0.003),
+    "corners": dict(
+        method=ig.Method(ig.baselines.Constant(0.0), ig.paths.Straight(3), ig.rules.Adaptive(0.003)),
+    ),
+    "weighted": dict(method="weighted", baseline=list(REFERENCES), fill=0.0, tol=0.003),
+    "weighted, kept waiting": dict(method="weighted", baseline=list(REFERENCES), fill=0.0, tol=0.05),
+    "staged": dict(method="weighted", baseline=list(REFERENCES), fill=0.0, tol=0.003, keep=0.9, scout=2),
+    "layer": dict(method="layer", site="inner.0", baseline=0.25, tol=0.003),
+    "conductance": dict(method="conductance", site="inner.0", baseline=0.25, steps=3, rule=ig.rules.Adaptive(0.003)),
+}
+
+
+@pytest.mark.parametrize("classes", [[1], [0, 1, 2], [0, 2, 1, CLASSES, ig.targets.Margin(0, 1)]])
+@pytest.mark.parametrize("name", list(TOLERANT))
+def test_a_tolerance_is_met_on_common_nodes(name: str, classes: list[Any]) -> None:
+    model, options = CountingBoth(kinked_cnn()), {**TOLERANT[name], "batch_size": 1000}
+    most = every = 0
+    alone = []
+    for target in classes:
+        model.reset()
+        alone.append(ig.explain(model, IMAGES, target=target, **options))
+        most, every = max(most, model.gradients), every + model.gradients
+    model.reset()
+    together = ig.explain_targets(model, IMAGES, targets=classes, **options)
+    # The union of what each target needs is somewhat more than what the most demanding needs.
+    assert model.gradients <= most * (1 if len(classes) == 1 else 1.4)
+    assert model.backward_rows <= every * (1 if len(classes) == 1 else 1.4)
+    tol = options.get("tol", 0.003)
+    for made, one in zip(together, alone, strict=True):
+        assert bool(made.converged.all())
+        far = (made.values - one.values).flatten(1).norm(dim=1) / one.values.flatten(1).norm(dim=1)
+        assert float(far.max()) <= (3 * tol if len(classes) > 1 else 1e-12)
+
+
+@pytest.mark.parametrize("tol", [0.01, 0.003])
+def test_each_target_meets_its_own_tolerance(tol: float) -> None:
+    """By the estimate; in truth, too, as far as a run for each does."""
+    model, classes, worst = kinked_cnn(), [0, CLASSES, 2], [0.0, 0.0]
+    together = ig.explain_targets(model, IMAGES, targets=classes, baseline=0.25, tol=tol)
+    for target, made in zip(classes, together, strict=True):
+        assert bool((made.error <= tol).all())
+        exact = ig.explain(model, IMAGES, target=target, baseline=0.25, rule=ig.rules.Chords(2000, grade=1.0)).values
+        alone = ig.explain(model, IMAGES, target=target, baseline=0.25, tol=tol)
+        for which, one in enumerate((made, alone)):
+            far = (one.values - exact).flatten(1).norm(dim=1) / exact.flatten(1).norm(dim=1)
+            worst[which] = max(worst[which], float(far.max()))
+    assert worst[0] <= max(tol, 1.1 * worst[1])
+
+
+def test_targets_that_are_done_go_backward_no_more() -> None:
+    model, options = CountingBoth(flat_for_one()), dict(baseline=0.25, tol=0.003, batch_size=1000)
+    rows = []
+    for target in (0, 1):
+        model.reset()
+        ig.explain(model, IMAGES, target=target, **options)
+        rows.append(model.gradients)
+    assert rows[0] == 5 * 5 < rows[1]
+    model.reset()
+    ig.explain_targets(model, IMAGES, targets=[0, 1], **options)
+    assert (model.gradients, model.backward_rows) == (rows[1], sum(rows))
+
+
+@pytest.mark.parametrize("name", ["integrated", "several baselines", "weighted", "layer"])
+def test_common_nodes_do_not_depend_on_how_calls_are_cut(name: str) -> None:
+    targets, options = [0, 1, CLASSES], {**TOLERANT[name], "tol": 0.02}
+    whole = ig.explain_targets(Counting(kinked_cnn()), IMAGES, targets=targets, batch_size=1000, **options)
+    for rows in (2, 7):
+        model = Counting(kinked_cnn())
+        cut = ig.explain_targets(model, IMAGES, targets=targets, batch_size=rows, **options)
+        for made, other in zip(cut, whole, strict=True):
+            torch.testing.assert_close(made.values, other.values, rtol=0, atol=1e-11)
+        assert model.largest <= rows + 1  # a run that is cut takes one point along
+
+
+def test_blocks_keep_companions_together(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Large inputs are refined a few paths at a time; the paths of one point go together."""
+    options = dict(method="weighted", baseline=list(REFERENCES), fill=0.0, tol=0.003, batch_size=1000)
+    forward = []
+    for block in (1 << 25, 7 * 32 * 192):
+        monkeypatch.setattr("integrand.rule.adaptive._BLOCK_ELEMENTS", block)
+        model = Counting(kinked_cnn())
+        ig.explain_targets(model, IMAGES, targets=[0, 1, 2], **options)
+        forward.append(model.gradients)
+    assert forward[1] <= 1.3 * forward[0]
+
+
+def test_chords_that_some_targets_ask_for() -> None:
+    """Each row's chord is its own target's; rows that are alike are run once for every set of targets that asks."""
+    model = Counting(kinked_cnn())
+    inner = ig.TorchField(model, 0)
+    targets = [ig.targets.Logit(0), ig.targets.Logit(CLASSES), ig.targets.Logit(2)]
+    several = ig.fields.Several(inner, targets)
+    points = torch.lerp(torch.zeros_like(IMAGES[:1]), IMAGES[:1], torch.linspace(0, 1, 4).double()[:, None, None, None])
+    row = torch.tensor(
+        [0, 0, 0, 1, 1, 2, 2, 3]
+    )  # the point each is at: all ask at the first, two at the next, one at the last
+    index = torch.tensor([0, 1, 2, 0, 2, 0, 2, 2])
+    before = torch.tensor([0, 1, 2, 0, 2, 3, 4, 6])
+    found = several.evaluate_chords(points[row], index, before)
+    assert model.gradients == 1 + 3 + 2  # with what is before them
+    for i in range(len(row)):
+        own = inner.with_target(targets[int(index[i])])
+        pair = torch.stack([points[row[before[i]]], points[row[i]]])
+        one = own.evaluate_chords(pair, torch.zeros(2, dtype=torch.long), torch.tensor([0, 0]))
+        torch.testing.assert_close(found.gradient[i], one.gradient[1], rtol=0, atol=1e-13)
+
+
+def test_a_path_of_its_own_for_every_target() -> None:
+    options = dict(method="ig2", baseline=REFERENCES[:2], steps=4, rule=ig.rules.Adaptive(0.01))
+    for target, made in zip([0, 1], ig.explain_targets(kinked_cnn(), IMAGES, targets=[0, 1], **options), strict=True):
+        alone = ig.explain(kinked_cnn(), IMAGES, target=target, **options)
+        torch.testing.assert_close(made.values, alone.values, rtol=0, atol=1e-9)
+
+
+def test_rows_that_may_be_one_point() -> None:
+    inner = ig.TorchField(softplus_cnn(), 0)
+    several = ig.fields.Several(inner, [ig.targets.Logit(0), ig.targets.Logit(1), ig.targets.Logit(2)])
+    index = torch.tensor([0, 1, 2, 0, 2, 3, 4, 2, 1])
+    expected = [0, 0, 0, 1, 1, 2, 2, 3, 4]
+    assert several.points(index).tolist() == expected
+    assert ig.fields.Gathered(several, index).points(torch.arange(9)).tolist() == expected
+    assert inner.points(index).tolist() == list(range(9))
+
+
 def test_chords_that_do_not_add_up_are_given_up_for_their_target_alone() -> None:
     """A norm is no sum of chords: its target falls back on gradients, the other keeps its chords."""
     model, targets = softplus_cnn(), [0, lambda out: torch.linalg.vector_norm(out, dim=1) ** 3]

@@ -188,7 +188,7 @@ def test_a_kinked_network_that_looks_smooth() -> None:
 def lines(field: ig.fields.Field, count: int) -> Lines:
     start, end = torch.zeros(count, 2).double(), torch.stack([torch.ones(count), 1 + torch.arange(count)], 1).double()
     number = torch.arange(count)
-    return Lines(field, start, end, number, number)
+    return Lines(field, start, end, number, number, number)
 
 
 def many(number: float, count: int) -> Tensor:

@@ -38,17 +38,19 @@ def explain_targets(
     tol: float | None = None,
     **same: Any,
 ) -> list[Attribution]:
-    """``explain`` for several targets at once: a list of attributions, the same as from a call for each.
+    """``explain`` for several targets at once: a list of attributions, what a call for each would give.
 
         A_t(x) = Σ_r w_{t,r} ∫ ∇F_t(γ_r) ⊙ dγ_r,   t = 1 … T
 
     targets   what ``explain`` takes as its target, T times: classes, tensors with a class per example, "predicted", callables …
     the rest  as in ``explain``
 
-    Cost: with a rule of fixed nodes such as ``GaussLegendre(n)`` the points of a path are run forward once and backward T times:
-    (1 + T)/2T of the time of T calls, where forward and backward cost alike. Chords share a forward pass only among targets whose
-    lines fit into one model call, and a tolerance, the default of most methods, is reached for each target by nodes of its own: there
-    the baselines and some of the first look are shared, not much more. ``cost`` of each result is an even share of the total.
+    With fixed nodes the numbers are those of a call for each. A tolerance is met for each target, but on nodes that all have in common:
+    where one needs more, those that are not done yet get more too. Maps agree with those of single calls within the tolerance.
+
+    Cost: the points of a path are run forward once and backward for each target that is not done: (1 + T)/2T of the time of T calls,
+    where forward and backward cost alike and all targets need the same nodes. Methods whose path depends on the target share less.
+    ``cost`` of each result is an even share of the total.
     Errors: as in ``explain``.
 
     >>> import torch, integrand as ig

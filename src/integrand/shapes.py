@@ -41,6 +41,13 @@ def total(maps: Tensor, leading: int) -> Tensor:
     return maps.flatten(leading).sum(-1) if maps.ndim > leading else maps
 
 
+def first_alike(numbers: Tensor) -> Tensor:
+    """For each of ``numbers`` (N,) or rows of numbers (N, C) the place of the first that is the same (N,)."""
+    which = torch.unique(numbers, dim=None if numbers.ndim == 1 else 0, return_inverse=True)[1]
+    place = torch.arange(len(numbers), device=numbers.device)
+    return torch.full_like(place, len(numbers)).scatter_reduce_(0, which, place, "amin")[which]
+
+
 def checked_references(references: Any, x: Tensor, who: str) -> Tensor:
     """References (R, B, \\*s) that are what a baseline promised, or an error that says what they are instead."""
     if not isinstance(references, Tensor):

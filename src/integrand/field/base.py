@@ -75,6 +75,14 @@ class Field(ABC):
 
         return Gathered(self, index)
 
+    def points(self, index: Tensor) -> Tensor:
+        """Rows of the examples ``index`` (N,), numbered from 0 by the point they may be at (N,).
+
+        A field that asks several questions of one input holds it as several examples. Rows of these that follow one another have the
+        same number: where they are also equal, they cost one forward pass. Elsewhere every row has its own.
+        """
+        return torch.arange(len(index), device=index.device)
+
     def evaluate_both(
         self, z: Tensor, index: Tensor, other: Target, other_index: Tensor
     ) -> tuple[Evaluation, Evaluation]:
@@ -162,7 +170,7 @@ class Field(ABC):
         def call(part: slice) -> None:
             use(part, self.evaluate(rows(part), index[part], gradient=gradient))
 
-        self.packer.run(len(index), call, like, "gradient" if gradient else "value", whole)
+        self._run(index, call, like, "gradient" if gradient else "value", whole)
 
     def together(self, z: Tensor, index: Tensor, other: Target, other_index: Tensor) -> tuple[Evaluation, Evaluation]:
         """``evaluate_both`` for any number of rows."""
@@ -171,7 +179,7 @@ class Field(ABC):
         def call(part: slice) -> None:
             found.append(self.evaluate_both(z[part], index[part], other, other_index[part]))
 
-        self.packer.run(len(z), call, z[0], "both")
+        self._run(index, call, z[0], "both")
         own, theirs = zip(*found, strict=True)
         return _joined(own), _joined(theirs)
 
@@ -191,31 +199,48 @@ class Field(ABC):
         def call(part: slice) -> None:
             found.append(self.look(z[part], None if index is None else index[part], site))
 
-        self.packer.run(len(z), call, z[0], "value")
+        if index is None:
+            self.packer.run(len(z), call, z[0], "value")
+        else:
+            self._run(index, call, z[0], "value")
         return torch.cat(found)
 
     def stream_chords(
         self,
         index: Tensor,
-        begins: Tensor,
-        rows: Rows,
+        before: Tensor,
+        rows: Callable[[Tensor], Tensor],
         use: Callable[[slice, Evaluation], None],
         like: Tensor,
     ) -> None:
-        """Like ``stream``, for chords along runs of rows: each row's chord comes from the row before it.
+        """Like ``stream``, for chords along runs of rows: each row's chord comes from a row before it.
 
-        ``begins`` (N,) marks the rows that begin a run. A run that is cut takes the last row before the cut along again.
+        ``before`` (N,) says which, or the row itself where a run begins. Runs that are cut take the rows before the cut along again.
         """
 
         def call(part: slice) -> None:
-            again = int(part.start > 0 and not bool(begins[part.start]))
-            whole = slice(part.start - again, part.stop)
-            place = torch.arange(whole.stop - whole.start, device=begins.device)
-            before = torch.where(begins[whole], place, place - 1).clamp_min(0)
-            found = self.evaluate_chords(rows(whole), index[whole], before)
-            use(part, Evaluation(found.value[again:], found.gradient[again:]))
+            origin = before[part]
+            again = torch.unique(origin[origin < part.start])
+            whole = torch.cat([again, torch.arange(part.start, part.stop, device=before.device)])
+            place = torch.searchsorted(whole, torch.cat([again, origin]))
+            found = self.evaluate_chords(rows(whole), index[whole], place)
+            use(part, Evaluation(found.value[len(again) :], found.gradient[len(again) :]))
 
-        self.packer.run(len(index), call, like, "chords")
+        self._run(index, call, like, "chords")
+
+    def _run(self, index: Tensor, call: Callable[[slice], None], like: Tensor, kind: str, whole: int = 1) -> None:
+        """``call`` on slices of rows that hold a good number of points, none of which is torn apart."""
+        point = self.points(index)
+        many = int(point[-1]) + 1
+        if many == len(index):
+            self.packer.run(many, call, like, kind, whole)
+            return
+        stops = [0, *torch.bincount(point).cumsum(0).tolist()]
+
+        def points(part: slice) -> None:
+            call(slice(stops[part.start], stops[part.stop]))
+
+        self.packer.run(many, points, like, kind, int(point[whole - 1]) + 1)
 
     def rows(self, z: Tensor, index: Tensor, *, gradient: bool = True) -> Evaluation:
         """``evaluate`` for any number of rows."""

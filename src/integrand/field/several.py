@@ -4,13 +4,13 @@
 
 Along a path all T ask about the same points, one behind the other, so a call drops rows that repeat their neighbour, runs the rest
 forward once, and goes backward once for each target: (1 + T) / 2T of the work of T runs where forward and backward cost alike.
-Rows that differ (a method went its own way for each target) are simply run; nothing has to be shared. Chords come line by line, so
-among them rows that are alike are looked for in the whole call.
+Rows that differ (a method went its own way for each target) are simply run; nothing has to be shared. Not every target need be asked
+at every point: only those that are go backward.
 """
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from contextlib import AbstractContextManager
 from dataclasses import replace
 from typing import Any
@@ -21,6 +21,7 @@ from torch import Tensor
 from ..errors import InputError
 from ..seeds import generator
 from ..segment import Evaluation
+from ..shapes import first_alike
 from ..target import Distance, Target
 from .base import Field
 from .chords import Chords
@@ -47,7 +48,7 @@ class Several(Field):
         self.targets = tuple(targets)
         self.normalisation = inner.normalisation
         self.fields = [inner.with_target(target) for target in self.targets]
-        self.packer = _Groups(inner.packer, len(self.targets))
+        self.packer = _PerPoint(inner.packer, len(self.targets))
 
     def __repr__(self) -> str:
         return f"{type(self).__name__}({self.inner!r}, {list(self.targets)!r})"
@@ -70,31 +71,40 @@ class Several(Field):
         return own, theirs
 
     def evaluate_chords(self, z: Tensor, index: Tensor, before: Tensor) -> Evaluation:
-        base, which = index // len(self.targets), index % len(self.targets)
+        which = index % len(self.targets)
         made, passes = _empty(z, gradient=True), 1
-        chord = _chords_of(z, base, before)
-        shared = self._shared(chord, which)
-        if bool(shared.any()):
-            passes = self._together(z, base, before, chord, which, shared, made)
-        for number in torch.unique(which[~shared]).tolist():
-            rows = (~shared & (which == number)).nonzero()[:, 0]
+        chordal = torch.tensor([field.chordal for field in self.fields], device=z.device)[which]
+        if not bool(chordal.all()):
+            rows = (~chordal).nonzero()[:, 0]
             every, there, own = _with_what_is_before(rows, before)
-            found = self.fields[number].evaluate_chords(z[every], base[every], there)
-            _put(made, rows, found, own, gradient=True)
-            passes = max(passes, found.passes)
+            _put(made, rows, super().evaluate_chords(z[every], index[every], there), own, gradient=True)
+        # Chords that the same targets ask for take one forward pass.
+        chord = _chords_of(z, index // len(self.targets), before)
+        asked = torch.zeros(len(z), len(self.targets), dtype=torch.bool, device=z.device)
+        asked[chord[chordal], which[chordal]] = True
+        sets, member = torch.unique(asked, dim=0, return_inverse=True)
+        for number, targets in enumerate(sets):
+            rows = (chordal & (member[chord] == number)).nonzero()[:, 0]
+            if len(rows):
+                passes = max(passes, self._together(z, index, before, chord[rows], rows, targets.nonzero()[:, 0], made))
         return replace(made, passes=passes)
 
     @property
     def smooth(self) -> bool:
         return all(field.smooth for field in self.fields)
 
+    def points(self, index: Tensor) -> Tensor:
+        begins = torch.ones(len(index), dtype=torch.bool, device=index.device)
+        base = index // len(self.targets)
+        begins[1:] = (base[1:] != base[:-1]) | (index[1:] <= index[:-1])
+        return begins.cumsum(0) - 1
+
     def look(self, z: Tensor, index: Tensor | None, site: Any = None) -> Tensor:
         if index is None:
             return self.inner.look(z, None, site)
         base = index // len(self.targets)
         begins = _begins(z, base)
-        size = max(1, self.packer.size(z[0], "value") // len(self.targets))
-        points = torch.split(begins.nonzero()[:, 0], size)
+        points = torch.split(begins.nonzero()[:, 0], self.packer.size(z[0], "value"))
         return torch.cat([self.inner.look(z[own], base[own], site) for own in points])[begins.cumsum(0) - 1]
 
     def site(self, representation: Any, z: Tensor, index: Tensor) -> Any:
@@ -127,34 +137,23 @@ class Several(Field):
 
     # ----------------------------------------------------------------------------------------------------------------
 
-    def _shared(self, chord: Tensor, which: Tensor) -> Tensor:
-        """(N,) the rows whose chord every target asks for, once each."""
-        count = len(self.targets)
-        asked = torch.unique(chord * count + which)
-        if count == 1 or len(asked) < len(chord) or not all(field.chordal for field in self.fields):
-            return torch.zeros_like(chord, dtype=torch.bool)
-        _, number, times = torch.unique(chord, return_inverse=True, return_counts=True)
-        everywhere: Tensor = times[number] == count
-        return everywhere
-
     def _together(
-        self, z: Tensor, base: Tensor, before: Tensor, chord: Tensor, which: Tensor, shared: Tensor, made: Evaluation
+        self, z: Tensor, index: Tensor, before: Tensor, chord: Tensor, rows: Tensor, asked: Tensor, made: Evaluation
     ) -> int:
-        """The chords that all targets ask for, from one forward pass; how many it took in the end."""
-        lead = (shared & (which == 0)).nonzero()[:, 0]
-        every, there, own = _with_what_is_before(lead, before)
+        """Chords that the targets ``asked`` all ask for at ``rows``, from one forward pass; how many it took in the end."""
+        base, which = index // len(self.targets), index[rows] % len(self.targets)
+        every, there, own = _with_what_is_before(chord, before)
         with Chords(there) as seen:
-            found = self.inner.evaluate_several(z[every], base[every], self.targets)
-        order = chord[lead].argsort()
+            found = self.inner.evaluate_several(z[every], base[every], [self.targets[number] for number in asked])
         passes = 1
-        for number, (field, one) in enumerate(zip(self.fields, found, strict=True)):
+        for target, one in zip(asked.tolist(), found, strict=True):
+            field = self.fields[target]
             field.kinks = seen.kinks
             if not field.adds_up(z[every], one, there):
                 field.chordal, passes = False, 2
                 one = field.evaluate_chords(z[every], base[every], there)
-            mine = (shared & (which == number)).nonzero()[:, 0]
-            same = order[torch.searchsorted(chord[lead][order], chord[mine])]
-            _put(made, mine, one, own[same], gradient=True)
+            mine = which == target
+            _put(made, rows[mine], one, own[mine], gradient=True)
         return passes
 
     def _evaluate(
@@ -174,7 +173,7 @@ class Several(Field):
         stops = torch.cat([points[1:], points.new_tensor([len(z)])])
         point = begins.cumsum(0) - 1
         # Where neighbours differ there are more points than a call should hold.
-        size = max(1, self.packer.size(z[0], "gradient" if gradient else "value") // count)
+        size = self.packer.size(z[0], "gradient" if gradient else "value")
         for first in range(0, len(points), size):
             own = points[first : first + size]
             rows = slice(int(own[0]), int(stops[first : first + size][-1]))
@@ -240,22 +239,16 @@ class SeveralBehind(Several):
         self.inner.hold(*(Lifted(part.points, part.value, part.example // count, part.kept) for part in groups))
 
 
-class _Groups(Packer):
-    """Rows in groups of ``count`` that are mostly one point; sizes are counted and learnt in points."""
+class _PerPoint(Packer):
+    """Sizes in points, learnt for points at which ``count`` targets are asked."""
 
     def __init__(self, inner: Packer, count: int) -> None:
         super().__init__(inner.rows)
         self.inner = inner
         self.count = count
 
-    def size(self, like: Tensor, kind: str) -> int:
-        return self.inner.size(like, f"{kind} x {self.count}") * self.count
-
-    def run(self, total: int, call: Callable[[slice], None], like: Tensor, kind: str, whole: int = 1) -> None:
-        def groups(part: slice) -> None:
-            call(slice(part.start * self.count, min(total, part.stop * self.count)))
-
-        self.inner.run(-(-total // self.count), groups, like, f"{kind} x {self.count}")
+    def _size(self, like: Tensor, kind: str) -> Any:
+        return self.inner._size(like, f"{kind} x {self.count}")
 
 
 def _begins(z: Tensor, base: Tensor) -> Tensor:
@@ -271,22 +264,20 @@ def _differ(z: Tensor) -> Tensor:
 
 
 def _alike(z: Tensor, base: Tensor) -> Tensor:
-    """(N,) a number for each row, the same for rows of one example that are equal to the last bit."""
+    """(N,) for each row the first of the same example that is equal to the last bit."""
     bits = z.flatten(1).contiguous().view(torch.int64 if z.element_size() == 8 else torch.int32)
     # Sums of whole numbers do not depend on their order, as those of rows of floating-point numbers may.
     factors = torch.randint(-(1 << 62), 1 << 62, (bits.shape[1] + 1,), generator=generator(bits.shape[1]))
     code = (bits * factors[1:].to(z.device)).sum(1) + base * factors[0].to(z.device)
-    number = torch.unique(code, return_inverse=True)[1]
-    place = torch.arange(len(z), device=z.device)
-    first = torch.full_like(place, len(z)).scatter_reduce_(0, number, place, "amin")[number]
+    first = first_alike(code)
     alike = bool((z == z[first]).all()) and torch.equal(base, base[first])
-    return first if alike else place
+    return first if alike else torch.arange(len(z), device=z.device)
 
 
 def _chords_of(z: Tensor, base: Tensor, before: Tensor) -> Tensor:
-    """(N,) a number for each row, the same where rows and the rows before them are alike."""
+    """(N,) for each row the first that is alike and comes after one that is."""
     row = _alike(z, base)
-    return row * len(z) + row[before]
+    return first_alike(row * len(z) + row[before])
 
 
 def _with_what_is_before(rows: Tensor, before: Tensor) -> tuple[Tensor, Tensor, Tensor]:

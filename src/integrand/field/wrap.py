@@ -45,6 +45,9 @@ class _Wrapped(Field):
     def evaluate_chords(self, z: Tensor, index: Tensor, before: Tensor) -> Evaluation:
         return self.inner.evaluate_chords(z, index, before)
 
+    def points(self, index: Tensor) -> Tensor:
+        return self.inner.points(index)
+
     def look(self, z: Tensor, index: Tensor | None, site: Any = None) -> Tensor:
         return self.inner.look(z, index, site)
 
@@ -93,6 +96,9 @@ class Gathered(_Wrapped):
 
     def evaluate_chords(self, z: Tensor, index: Tensor, before: Tensor) -> Evaluation:
         return self.inner.evaluate_chords(z, self.index[index], before)
+
+    def points(self, index: Tensor) -> Tensor:
+        return self.inner.points(self.index[index])
 
     def look(self, z: Tensor, index: Tensor | None, site: Any = None) -> Tensor:
         return self.inner.look(z, None if index is None else self.index[index], site)

@@ -94,7 +94,7 @@ class Adaptive:
         each = max(1, -(-_START // pieces))
         grid = torch.linspace(0, 1, each + 1, dtype=segment.start.dtype, device=segment.start.device)
         grid = grid**_GRADE if pieces == 1 else grid
-        for place in _blocks(segment):
+        for place in _blocks(field, segment):
             lines = Lines.of(field, segment, place)
             yield place, _Refining(self, lines, lines.on_grid(grid))
 
@@ -119,7 +119,7 @@ class Looked:
             if weights is None:
                 group, weight = block.lines.chain, segment.start.new_ones(len(place))
             else:
-                group, weight = torch.unique_consecutive(b, return_inverse=True)[1], weights[r, b].to(share)
+                group, weight = torch.unique(b, return_inverse=True)[1], weights[r, b].to(share)
             asked = _Asked(group, weight, block.rule.tol if tol is None else tol)
             share[place], error[place], done[place] = block.refined(asked)
             begin[place], end[place] = block.begin, block.end
@@ -127,18 +127,26 @@ class Looked:
         return Integrated(share.reshape(*leading, *inner), *shaped)
 
 
-def _blocks(segment: Segment) -> list[Tensor]:
-    """The pieces that move, path by path and example by example, in blocks of whole paths and, if they fit, whole examples."""
+def _blocks(field: Field, segment: Segment) -> list[Tensor]:
+    """The pieces that move, path by path and example by example, in blocks of whole paths and, if they fit, whole examples.
+
+    Examples that ask several questions of one input go path by path together.
+    """
     pieces, references, batch = segment.leading
     place = segment.moving()
     if not len(place):
         return []
     _, r, b = torch.unravel_index(place, (pieces, references, batch))
-    path = b * references + r
+    point = field.points(torch.arange(batch, device=place.device))
+    paths = (point[:, None] * references + torch.arange(references, device=place.device)).reshape(-1)
+    path = torch.argsort(torch.argsort(paths, stable=True))[b * references + r]
     order = torch.argsort(path, stable=True)
     size = max(1, _BLOCK_ELEMENTS // (32 * pieces * max(1, segment.start[0, 0, 0].numel())))
-    if size >= references:
-        size -= size % references
+    together = int(torch.bincount(point).amax())
+    for whole in (references * together, together):
+        if size >= whole:
+            size -= size % whole
+            break
     return list(
         torch.split(place[order], torch.unique_consecutive(path[order] // size, return_counts=True)[1].tolist())
     )
@@ -184,11 +192,14 @@ class _Refining:
         while True:
             found = self._judged(asked)
             chain = self.known.chain
-            over_budget = self.spent >= self.rule.max_gradients
-            busy = (found.total > found.goal)[found.owner] & ~over_budget[chain]
+            affordable = (self.spent < self.rule.max_gradients)[chain]
+            busy = (found.total > found.goal)[found.owner] & affordable
             if not bool(busy.any()):
                 return found
-            pieces = found.pieces() * busy
+            # Companions go along, so that their nodes stay common, until they are as good as they will ever have to be.
+            final = found.goal * min(1.0, self.rule.tol / asked.tol)
+            along = (found.total > final)[found.owner] & affordable
+            pieces = self.lines.most(self.known, found.pieces() * busy) * along
             if self._smoothly(pieces, asked, found):
                 continue
             cut = self._affordable(pieces, found.errors)
@@ -206,7 +217,7 @@ class _Refining:
         change = known.change.new_zeros(self.chains).index_add_(0, known.chain, known.change)
         rate = paths.flatten(1).norm(dim=1) / change.abs().clamp_min(torch.finfo(change.dtype).tiny)
         judged = self.lines.errors(known, rate)
-        sums = shares.new_zeros(int(group[-1]) + 1, *shares.shape[1:]).index_add_(
+        sums = shares.new_zeros(int(group.max()) + 1, *shares.shape[1:]).index_add_(
             0, group, shares * over(weight, shares)
         )
         goal = asked.tol * sums.flatten(1).norm(dim=1)
@@ -236,6 +247,9 @@ class _Refining:
         single = torch.bincount(self.lines.chain, minlength=chains) == 1
         room = self.spent + FIRST <= self.rule.max_gradients
         chosen = (need > _SMOOTH_COST) & ~rough & ~self.tried & single & room
+        # Companions go together or not at all.
+        held = self.lines.way[(~chosen & (need > 0))[self.lines.chain]]
+        chosen[self.lines.chain[torch.isin(self.lines.way, held)]] = False
         if not bool(chosen.any()):
             return False
         self.tried |= chosen

@@ -9,7 +9,7 @@ from torch import Tensor
 
 from ..field import Field
 from ..segment import Evaluation, Segment
-from ..shapes import over
+from ..shapes import first_alike, over
 
 _TOWER = 1.0  # an interval this much denser than its neighbours is in doubt
 _STEADY = 0.5  # cos of the differences to both neighbours, above which a stretch is smooth
@@ -81,6 +81,7 @@ class Lines:
     """Straight lines that are integrated, the pieces of a path one after the other.
 
     start, end (M, \\*s);  example (M,) which each belongs to;  chain (M,) which path it is a piece of, in order
+    way (M,) the same number for lines that several questions are asked along: companions, that share their nodes if they can
     """
 
     field: Field
@@ -88,6 +89,7 @@ class Lines:
     end: Tensor
     example: Tensor
     chain: Tensor
+    way: Tensor
 
     @classmethod
     def of(cls, field: Field, segment: Segment, place: Tensor) -> Lines:
@@ -95,7 +97,14 @@ class Lines:
         k, r, b = torch.unravel_index(place, segment.leading)
         path = r * segment.leading[2] + b
         chain = torch.unique_consecutive(path, return_inverse=True)[1]
-        return cls(field, segment.start[k, r, b], segment.end[k, r, b], b, chain)
+        start, end = segment.start[k, r, b], segment.end[k, r, b]
+        point = field.points(torch.arange(segment.leading[2], device=place.device))[b]
+        first = first_alike((point * segment.leading[1] + r) * segment.leading[0] + k)
+        way = torch.arange(len(place), device=place.device)
+        if not torch.equal(first, way):  # a path may go another way for every question
+            same = ((start == start[first]) & (end == end[first])).flatten(1).all(1)
+            way = torch.where(same, first, way)
+        return cls(field, start, end, b, chain, way)
 
     def __len__(self) -> int:
         return len(self.start)
@@ -109,7 +118,19 @@ class Lines:
             end=self.end[which],
             example=self.example[which],
             chain=chain,
+            way=self.way[which],
         )
+
+    def most(self, known: Intervals, numbers: Tensor) -> Tensor:
+        """The largest of the ``numbers`` (n,) of an interval and the same intervals of its companions (n,)."""
+        same = self._same(known.line, known.a, known.b)
+        return torch.zeros_like(numbers).scatter_reduce_(0, same, numbers, "amax")[same]
+
+    def _same(self, line: Tensor, *numbers: Tensor) -> Tensor:
+        """For each of some things with ``numbers`` (n,) on lines (n,) the first that is the same on a companion."""
+        if torch.equal(self.way, torch.arange(len(self), device=line.device)):
+            return torch.arange(len(line), device=line.device)
+        return first_alike(torch.stack([self.way[line].double(), *(n.double() for n in numbers)], 1))
 
     def shares(self, known: Intervals) -> Tensor:
         """Δ ⊙ ∫ gradient of each line (M, \\*s)."""
@@ -218,6 +239,9 @@ class Lines:
         a = old.a[inside] + share * (old.b[inside] - old.a[inside])
         begins, ends = stretch.nonzero()[:, 0], torch.cat([stretch[1:], stretch.new_ones(1)]).nonzero()[:, 0]
         a[first] = old.a[begins]
+        # Companions' stretches are laid alike to the last bit.
+        same = self._same(old.line[begins], old.a[begins], old.b[ends], count)
+        a = a[(first[same] - first)[owner] + place]
         b = torch.cat([a[1:], a[:1]])
         b[first + count - 1] = old.b[ends]
         return self.chords(old.line[begins][owner], a, b)
@@ -231,22 +255,27 @@ class Lines:
         lines, t = line.new_zeros(nodes), a.new_zeros(nodes)
         lines[place], t[place] = line, b
         lines[place[begins] - 1], t[place[begins] - 1] = line[begins], a[begins]
-        first = torch.zeros(nodes, dtype=torch.bool, device=line.device)
-        first[place[begins] - 1] = True
+        before = torch.arange(-1, nodes - 1, device=line.device)
+        before[place[begins] - 1] += 1
         interval = torch.full((nodes,), -1, device=line.device)
         interval[place] = torch.arange(len(line), device=line.device)
+        # Companions side by side: one point after the other, all that is asked there at once.
+        order = torch.argsort(t, stable=True)
+        order = order[torch.argsort(self.way[lines[order]], stable=True)]
+        at = torch.argsort(order)
+        lines, t, interval, before, place = lines[order], t[order], interval[order], at[before[order]], at[place]
         slope = self.start.new_empty(len(line), *self.start.shape[1:])
         value = a.new_empty(nodes)
 
-        def make(part: slice) -> Tensor:
-            return self.points(lines[part], t[part])
+        def make(rows: Tensor) -> Tensor:
+            return self.points(lines[rows], t[rows])
 
         def keep(part: slice, found: Evaluation) -> None:
             value[part] = found.value
             chord = interval[part] >= 0
             slope[interval[part][chord]] = found.gradient[chord]
 
-        self.field.stream_chords(self.example[lines], first, make, keep, self.start[0])
+        self.field.stream_chords(self.example[lines], before, make, keep, self.start[0])
         return Intervals(
             line,
             self.chain[line],
@@ -254,7 +283,7 @@ class Lines:
             b,
             slope,
             value[place],
-            value[place] - value[place - 1],
+            value[place] - value[before[place]],
             torch.full_like(a, float("nan")),
         )
 
