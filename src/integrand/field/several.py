@@ -246,9 +246,9 @@ class _Groups(Packer):
     def size(self, like: Tensor, kind: str) -> int:
         return self.inner.size(like, f"{kind} x {self.count}") * self.count
 
-    def run(self, total: int, call: Callable[[slice], None], like: Tensor, kind: str, whole: int = 1) -> None:
-        def groups(part: slice) -> None:
-            call(slice(part.start * self.count, min(total, part.stop * self.count)))
+    def run(self, total: int, call: Callable[[slice], float | None], like: Tensor, kind: str, whole: int = 1) -> None:
+        def groups(part: slice) -> float | None:
+            return call(slice(part.start * self.count, min(total, part.stop * self.count)))
 
         self.inner.run(-(-total // self.count), groups, like, f"{kind} x {self.count}")
 

@@ -50,7 +50,10 @@ _HALVINGS = 24  # of the search for how many pieces
 _EVENNESS = 0.4  # pieces go like error^this: less than the best exponent for known errors, because they are not
 _WORTH = 1.25  # an interval that should be this many is laid anew
 _MOST_PIECES = 16  # one interval becomes, in one round
-_BLOCK_ELEMENTS = 1 << 25  # paths are refined in blocks whose chords hold about this many numbers
+_BLOCK_ELEMENTS = 1 << 23  # paths are refined in blocks whose chords hold about this many numbers …
+_EXAMPLE_ELEMENTS = (
+    1 << 25
+)  # … or this many, on other devices than CPUs and where that keeps an example's paths together
 _SMOOTH_COST = 17  # gradients of the first try with Clenshaw–Curtis nodes
 
 
@@ -134,9 +137,13 @@ def _blocks(segment: Segment) -> list[Tensor]:
     _, r, b = torch.unravel_index(place, (pieces, references, batch))
     path = b * references + r
     order = torch.argsort(path, stable=True)
-    size = max(1, _BLOCK_ELEMENTS // (32 * pieces * max(1, segment.start[0, 0, 0].numel())))
+    each = 32 * pieces * max(1, segment.start[0, 0, 0].numel())
+    small, large = max(1, _BLOCK_ELEMENTS // each), max(1, _EXAMPLE_ELEMENTS // each)
+    size = small if segment.start.device.type == "cpu" else large
     if size >= references:
         size -= size % references
+    elif large >= references:
+        size = references
     return list(
         torch.split(place[order], torch.unique_consecutive(path[order] // size, return_counts=True)[1].tolist())
     )
@@ -194,7 +201,8 @@ class _Refining:
                 return found
             laid = self.lines.regridded(self.known.at(cut), pieces[cut])
             self.spent += self.lines.cost(laid, self.chains)
-            self.known = self.known.at(~cut).joined(laid)
+            self.known = self.known.at(~cut)  # what is replaced is let go first
+            self.known = self.known.joined(laid)
 
     def _judged(self, asked: _Asked) -> _Found:
         """What is known so far, against what is asked."""
