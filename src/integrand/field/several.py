@@ -17,6 +17,7 @@ from typing import Any
 
 import torch
 from torch import Tensor
+from torch.utils.checkpoint import CheckpointError
 
 from ..errors import InputError
 from ..seeds import generator
@@ -139,12 +140,16 @@ class Several(Field):
         """The chords that all targets ask for, from one forward pass; how many it took in the end."""
         lead = (shared & (which == 0)).nonzero()[:, 0]
         every, there, own = _with_what_is_before(lead, before)
-        with Chords(there):
-            found = self.inner.evaluate_several(z[every], base[every], self.targets)
+        found: Sequence[Evaluation | None]
+        try:
+            with Chords(there):
+                found = self.inner.evaluate_several(z[every], base[every], self.targets)
+        except CheckpointError:  # what was run again did not go as the first time
+            found = [None] * len(self.fields)
         order = chord[lead].argsort()
         passes = 1
         for number, (field, one) in enumerate(zip(self.fields, found, strict=True)):
-            if not field.adds_up(z[every], one, there):
+            if one is None or not field.adds_up(z[every], one, there):
                 field.chordal, passes = False, 2
                 one = field.evaluate_chords(z[every], base[every], there)
             mine = (shared & (which == number)).nonzero()[:, 0]
