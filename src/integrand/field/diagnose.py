@@ -11,6 +11,7 @@ from torch import Tensor, nn
 
 from ..errors import NonFiniteGradient, TargetError
 from ..target import output_tensor
+from .modes import slopes
 from .network import Network
 
 
@@ -30,7 +31,7 @@ def raise_nonfinite(network: Network, z: Tensor, index: Tensor, scalar: Callable
         outputs = network.plainly(leaf, index)
         value = scalar(outputs)
         if value.requires_grad:
-            torch.autograd.grad(value.sum(), leaf, allow_unused=True)
+            slopes([value], [leaf], everywhere=network.reentrant)
     if forward:
         place = f"layer {forward[0]!r} is the first whose output is not finite"
     elif not _finite(outputs):

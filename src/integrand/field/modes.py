@@ -1,11 +1,15 @@
-"""Gradients on or off, whatever the caller was doing."""
+"""Gradients on or off, whatever the caller was doing, and how they are asked for."""
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 
 import torch
+from torch import Tensor
+from torch.autograd.graph import get_gradient_edge
+
+from ..errors import IntegrandError
 
 
 @contextmanager
@@ -13,3 +17,29 @@ def gradients(on: bool) -> Iterator[None]:
     """Record operations for autograd, or do not; also inside the caller's no_grad and inference_mode."""
     with torch.inference_mode(False), torch.set_grad_enabled(on):
         yield
+
+
+def slopes(
+    roots: Sequence[Tensor], leaves: Sequence[Tensor], *, keep: bool = False, everywhere: bool = False
+) -> list[Tensor | None]:
+    """The gradient of the sum of all ``roots`` at each of ``leaves``, None where nothing leads there.
+
+    keep        the graph, for another backward pass
+    everywhere  go to every leaf there is, not only to these: reentrant checkpoints insist on it (``is_reentrant``)
+    """
+    seeds = [torch.ones_like(root) for root in roots]
+    if not everywhere:
+        # Given tensors, torch would set modes aside while it goes back, and what a checkpoint then runs again would be run without
+        # the chords that it was first run with. Given their places in the graph it does not.
+        places, ends = ([get_gradient_edge(tensor) for tensor in side] for side in (roots, leaves))
+        return list(torch.autograd.grad(places, ends, seeds, retain_graph=keep, allow_unused=True))
+    torch.autograd.backward(roots, seeds, retain_graph=keep)
+    found = [leaf.grad for leaf in leaves]
+    for leaf in leaves:
+        leaf.grad = None
+    return found
+
+
+def is_reentrant(error: BaseException) -> bool:
+    """Whether a backward pass to a few leaves failed because of ``torch.utils.checkpoint(…, use_reentrant=True)``."""
+    return not isinstance(error, IntegrandError) and "use_reentrant=True" in str(error)

@@ -60,6 +60,7 @@ class Network:
         self.layout = layout
         self.positional, self.named = _extra(extra)
         self.optimiser = Optimiser.of(self.module) if optimize else None
+        self.reentrant = False  # until a checkpoint is met that cannot go back to the inputs alone
         self._ready = 0
 
     @property
@@ -81,13 +82,18 @@ class Network:
             return
         model = self.module
         training = [module for module in model.modules() if module.training]
-        wanted = [parameter for parameter in model.parameters() if parameter.requires_grad]
+        wanted = [
+            (module, name, parameter)
+            for module in model.modules()
+            for name, parameter in module._parameters.items()
+            if parameter is not None and parameter.requires_grad
+        ]
         _warn_of_training(training)
         with ExitStack() as stack:
             stack.callback(_restore, training, wanted)
             for module in training:
                 module.training = False
-            for parameter in wanted:
+            for _, _, parameter in wanted:
                 parameter.requires_grad_(False)
             if any(isinstance(m, nn.RNNBase) for m in model.modules()):
                 # cuDNN refuses the backward pass of an RNN in eval mode; PyTorch's own kernels do not.
@@ -229,11 +235,15 @@ def _kept(found: Any) -> Any:
     return found.clone() if isinstance(found, Tensor) else found
 
 
-def _restore(training: list[nn.Module], wanted: list[nn.Parameter]) -> None:
+def _restore(training: list[nn.Module], wanted: list[tuple[nn.Module, str, nn.Parameter]]) -> None:
     for module in training:
         module.training = True
-    for parameter in wanted:
+    for module, name, parameter in wanted:
         parameter.requires_grad_(True)
+        # Models that are kept elsewhere put another parameter in its place with every call, made like the one that was there.
+        now = module._parameters.get(name)
+        if now is not None:
+            now.requires_grad_(True)
 
 
 def _warn_of_training(training: list[nn.Module]) -> None:
@@ -272,7 +282,7 @@ def _gather(value: Any, index: Tensor | None) -> Any:
             f"The extra arguments hold {len(value)} entries, one per example, but the model was asked about inputs that are no "
             "examples, such as a pool of references. Choose the references yourself (ig.baselines.Given)."
         )
-    return value[index.to(value.device)]
+    return value.detach()[index.to(value.device)]  # nobody asks for its gradient
 
 
 def check_extra(extra: Sequence[Any] | Mapping[str, Any], batch: int) -> None:

@@ -27,7 +27,7 @@ _MOST_ELSEWHERE = 1 << 30
 _TRIES = 2  # timings of the first size, which pays for warming up, and of one that disappoints; the better one counts
 _GAIN = 0.97  # a larger size must at least be this much faster per row to be worth its memory
 _SEVERAL = 2  # wholes in a call from which on the rows left over are worth leaving to the next
-_GROWTH = 1 << 28  # bytes by which one call may raise the process' peak, if larger ones are to be tried
+_GROWTH = 3 << 27  # bytes that the next larger call may be expected to take more, if it is to be tried
 _GPU_SHARE = 0.7  # of the free memory that a call may take
 
 
@@ -72,15 +72,15 @@ class _Size:
         if not stalled and len(timings) < _TRIES and not (gains and gains[-1]):
             return
         if stalled or rows >= self.most:
-            self.settled = True
-            enough = min(map(self.best, tried)) / _GAIN
-            self.rows = next(size for size in tried if self.best(size) <= enough)
+            self.enough()
         else:
             self.rows = min(rows * 2, self.most)
 
     def enough(self) -> None:
-        """No larger sizes: this one, or a smaller one that was as fast."""
-        self.most = self.rows = max(self.seconds, default=self.rows)
+        """No larger sizes than those tried: the smallest that was as fast as any."""
+        if self.seconds:
+            worth = min(map(self.best, self.seconds)) / _GAIN
+            self.rows = next(size for size in sorted(self.seconds) if self.best(size) <= worth)
         self.settled = True
 
     def shrink(self, failed: int) -> None:
@@ -146,10 +146,13 @@ class Packer:
                 self._sizes[key] = _Size(start, most)
         return self._sizes[key]
 
-    def run(self, total: int, call: Callable[[slice], None], like: torch.Tensor, kind: str, whole: int = 1) -> None:
+    def run(
+        self, total: int, call: Callable[[slice], float | None], like: torch.Tensor, kind: str, whole: int = 1
+    ) -> None:
         """``call(slice)`` over ``range(total)``, each slice as long as is good; ``call`` may be repeated after a failure.
 
-        ``whole`` rows are better not torn apart: calls that hold several times as many hold a multiple of them.
+        ``whole`` rows are better not torn apart: calls that hold several times as many hold a multiple of them. A ``call`` that
+        was an easy one returns how many times as long others of its size take.
         """
         size = self._size(like, kind)
         done = 0
@@ -158,9 +161,10 @@ class Packer:
             even = full - full % whole if full >= _SEVERAL * whole else full
             rows = min(even, total - done)
             failure: str | None = None
+            longer = 1.0
             began, before = time.perf_counter(), peak_memory()
             try:
-                call(slice(done, done + rows))
+                longer = call(slice(done, done + rows)) or 1.0
             except (RuntimeError, MemoryError) as error:
                 if not is_out_of_memory(error):
                     raise
@@ -171,9 +175,9 @@ class Packer:
                 continue
             done += rows
             if rows == even and not size.settled:
-                self._watch(size, full, rows, time.perf_counter() - began, like.device)
-                # On a CPU memory that runs out is not an error but the end: a call that took much more of it was the largest.
-                if like.device.type == "cpu" and peak_memory() - before > _GROWTH:
+                self._watch(size, full, rows, longer * (time.perf_counter() - began), like.device)
+                # On a CPU memory that runs out is not an error but the end. A call twice as large takes twice as much more of it.
+                if like.device.type == "cpu" and 2 * (peak_memory() - before) > _GROWTH:
                     size.enough()
 
     @staticmethod

@@ -17,6 +17,7 @@ from typing import Any
 
 import torch
 from torch import Tensor
+from torch.utils.checkpoint import CheckpointError
 
 from ..errors import InputError
 from ..seeds import generator
@@ -143,13 +144,19 @@ class Several(Field):
         """Chords that the targets ``asked`` all ask for at ``rows``, from one forward pass; how many it took in the end."""
         base, which = index // len(self.targets), index[rows] % len(self.targets)
         every, there, own = _with_what_is_before(chord, before)
-        with Chords(there) as seen:
-            found = self.inner.evaluate_several(z[every], base[every], [self.targets[number] for number in asked])
+        found: Sequence[Evaluation | None]
+        kinks = True
+        try:
+            with Chords(there) as seen:
+                found = self.inner.evaluate_several(z[every], base[every], [self.targets[number] for number in asked])
+            kinks = seen.kinks
+        except CheckpointError:  # what was run again did not go as the first time
+            found = [None] * len(asked)
         passes = 1
         for target, one in zip(asked.tolist(), found, strict=True):
             field = self.fields[target]
-            field.kinks = seen.kinks
-            if not field.adds_up(z[every], one, there):
+            field.kinks = kinks
+            if one is None or not field.adds_up(z[every], one, there):
                 field.chordal, passes = False, 2
                 one = field.evaluate_chords(z[every], base[every], there)
             mine = which == target

@@ -20,6 +20,7 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 from torch.utils._pytree import tree_flatten, tree_unflatten
+from torch.utils.checkpoint import CheckpointError
 
 from ..errors import ModelError, TargetError
 from ..segment import Evaluation
@@ -65,6 +66,10 @@ class Lifted:
 
     def __getitem__(self, rows: slice | Tensor) -> Lifted:
         return Lifted(self.points[rows], self.value[rows], self.example[rows], tuple(k[rows] for k in self.kept))
+
+
+class RunAgain(ModelError, CheckpointError):
+    """A checkpoint around a site."""
 
 
 class Behind(Network):
@@ -237,7 +242,13 @@ class SiteField(TorchField):
         self, z: Tensor, index: Tensor, targets: Sequence[Target], *, beside: Sequence[Ask] = (), gradient: bool = True
     ) -> list[Evaluation]:
         own = self.network.examples(index)
-        return self._scalars(z, index, [*((target, own) for target in targets), *beside], gradient=gradient)
+        try:
+            return self._scalars(z, index, [*((target, own) for target in targets), *beside], gradient=gradient)
+        except CheckpointError as error:
+            raise RunAgain(
+                f"What is explained is {self.network.stop}, inside a part that is checkpointed: it would run again on the way back, from "
+                "its own beginning. Choose the output of that part, or a layer outside, or switch checkpointing off."
+            ) from error
 
     # ----------------------------------------------------------------------------------------------------------------
 

@@ -22,6 +22,7 @@ from torch.utils._pytree import TreeSpec, tree_flatten, tree_unflatten
 
 from ..errors import ModelError
 from ..shapes import describe
+from .modes import is_reentrant, slopes
 from .network import Network, Site
 
 Forward = Callable[..., Any]
@@ -96,7 +97,12 @@ class Probe:
         floating = [leaf for leaf in self.leaves if leaf.requires_grad]
         if not readable or not roots or not floating:
             return [True] * len(self.leaves)
-        found = torch.autograd.grad(roots, floating, [torch.ones_like(root) for root in roots], allow_unused=True)
+        try:
+            found = slopes(roots, floating, keep=True)
+        except RuntimeError as error:
+            if not is_reentrant(error):
+                raise
+            found = slopes(roots, floating, everywhere=True)
         needed = {id(leaf): slope is not None for leaf, slope in zip(floating, found, strict=True)}
         return [needed.get(id(leaf), True) for leaf in self.leaves]
 

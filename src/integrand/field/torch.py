@@ -19,8 +19,9 @@ from typing import Any
 
 import torch
 from torch import Tensor, nn
+from torch.utils.checkpoint import CheckpointError
 
-from ..errors import DetachedModel, IntegrandError, TargetError
+from ..errors import DetachedModel, IntegrandError, ModelError, TargetError
 from ..normalisation import Normalisation
 from ..segment import Evaluation
 from ..shapes import describe, state_dtype, total
@@ -29,7 +30,7 @@ from .base import Field
 from .chords import Chords
 from .diagnose import degenerate, raise_nonfinite
 from .layout import Layout
-from .modes import gradients
+from .modes import gradients, is_reentrant, slopes
 from .network import Network, Site, calm
 from .packing import is_out_of_memory, packer_for
 
@@ -121,11 +122,14 @@ class TorchField(Field):
     def evaluate_chords(self, z: Tensor, index: Tensor, before: Tensor) -> Evaluation:
         if not self.chordal:
             return super().evaluate_chords(z, index, before)
-        with Chords(before) as seen:
-            found = self.evaluate(z, index)
-        self.kinks = seen.kinks
-        if self.adds_up(z, found, before):
-            return found
+        try:
+            with Chords(before) as seen:
+                found = self.evaluate(z, index)
+            self.kinks = seen.kinks
+            if self.adds_up(z, found, before):
+                return found
+        except CheckpointError:  # what was run again did not go as the first time
+            pass
         # Something in the model or the target is not a sum of chords; gradients at both ends are the next best thing, from now on.
         self.chordal = False
         return replace(super().evaluate_chords(z, index, before), passes=2)
@@ -184,6 +188,20 @@ class TorchField(Field):
 
     def _scalars(self, z: Tensor, index: Tensor, asks: Sequence[Ask], *, gradient: bool = True) -> list[Evaluation]:
         """Several targets of one forward pass, each with its own backward pass."""
+        try:
+            return self._passed(z, index, asks, gradient=gradient)
+        except RuntimeError as error:
+            if self.network.reentrant or not is_reentrant(error):
+                raise
+            if self.network.module is None:  # whose parameters are not known, so that they cannot be kept out of it
+                raise ModelError(
+                    "The function checkpoints with use_reentrant=True, which gives every parameter a gradient that nobody asked for: "
+                    "explain the nn.Module itself, or checkpoint with use_reentrant=False."
+                ) from error
+        self.network.reentrant = True
+        return self._passed(z, index, asks, gradient=gradient)
+
+    def _passed(self, z: Tensor, index: Tensor, asks: Sequence[Ask], *, gradient: bool) -> list[Evaluation]:
         sites = [target.site for target, _ in asks if target.site is not None]
         with self.ready(), gradients(gradient):
             leaf = (z.clone() if z.is_inference() else z.detach()).requires_grad_(gradient)
@@ -196,8 +214,9 @@ class TorchField(Field):
             ]
             if not gradient:
                 return [self._finite(z, index, s, z.new_empty(0), asks) for s in scalars]
-            slopes = [self._slope(scalar, leaf, keep=scalar is not scalars[-1]) for scalar in scalars]
-        return [self._finite(z, index, s, g, asks) for s, g in zip(scalars, slopes, strict=True)]
+            last = len(scalars) - 1
+            made = [self._slope(scalar, leaf, keep=number < last) for number, scalar in enumerate(scalars)]
+        return [self._finite(z, index, s, g, asks) for s, g in zip(scalars, made, strict=True)]
 
     @staticmethod
     def _scalar(target: Target, outputs: Any, index: Tensor, rows: int) -> Tensor:
@@ -219,14 +238,13 @@ class TorchField(Field):
             )
         return scalar
 
-    @staticmethod
-    def _slope(scalar: Tensor, leaf: Tensor, *, keep: bool) -> Tensor:
+    def _slope(self, scalar: Tensor, leaf: Tensor, *, keep: bool) -> Tensor:
         if not scalar.requires_grad:
             raise DetachedModel(
                 "The model's output carries no gradient. Something detaches it: .detach(), .item(), .numpy(), a no_grad block, "
-                "rounding, or an argmax. Return a differentiable score."
+                "rounding, an argmax, or, at a layer, a checkpoint around it with use_reentrant=True. Return a differentiable score."
             )
-        (slope,) = torch.autograd.grad(scalar.sum(), leaf, retain_graph=keep, allow_unused=True)
+        (slope,) = slopes([scalar], [leaf], keep=keep, everywhere=self.network.reentrant)
         if slope is None:
             raise DetachedModel(
                 "The model's output does not depend on the input: no gradient leads back to it. Is the input detached or "

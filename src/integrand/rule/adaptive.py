@@ -52,7 +52,10 @@ _HALVINGS = 24  # of the search for how many pieces
 _EVENNESS = 0.4  # pieces go like error^this: less than the best exponent for known errors, because they are not
 _WORTH = 1.25  # an interval that should be this many is laid anew
 _MOST_PIECES = 16  # one interval becomes, in one round
-_BLOCK_ELEMENTS = 1 << 25  # paths are refined in blocks whose chords hold about this many numbers
+_BLOCK_ELEMENTS = 1 << 23  # paths are refined in blocks whose chords hold about this many numbers …
+_EXAMPLE_ELEMENTS = (
+    1 << 25
+)  # … or this many, on other devices than CPUs and where that keeps an example's paths together
 _SMOOTH_COST = 17  # gradients that a smooth path mostly takes with Clenshaw–Curtis nodes
 
 
@@ -141,11 +144,16 @@ def _blocks(field: Field, segment: Segment) -> list[Tensor]:
     paths = (point[:, None] * references + torch.arange(references, device=place.device)).reshape(-1)
     path = torch.argsort(torch.argsort(paths, stable=True))[b * references + r]
     order = torch.argsort(path, stable=True)
-    size = max(1, _BLOCK_ELEMENTS // (32 * pieces * max(1, segment.start[0, 0, 0].numel())))
+    each = 32 * pieces * max(1, segment.start[0, 0, 0].numel())
+    small, large = max(1, _BLOCK_ELEMENTS // each), max(1, _EXAMPLE_ELEMENTS // each)
+    size = small if segment.start.device.type == "cpu" else large
     together = int(torch.bincount(point).amax())
     for whole in (references * together, together):
         if size >= whole:
             size -= size % whole
+            break
+        if large >= whole:
+            size = whole
             break
     return list(
         torch.split(place[order], torch.unique_consecutive(path[order] // size, return_counts=True)[1].tolist())
@@ -207,7 +215,8 @@ class _Refining:
                 return found
             laid = self.lines.regridded(self.known.at(cut), pieces[cut])
             self.spent += self.lines.cost(laid, self.chains)
-            self.known = self.known.at(~cut).joined(laid)
+            self.known = self.known.at(~cut)  # what is replaced is let go first
+            self.known = self.known.joined(laid)
 
     def _judged(self, asked: _Asked) -> _Found:
         """What is known so far, against what is asked."""

@@ -14,6 +14,9 @@ from ..shapes import first_alike, over
 _TOWER = 1.0  # an interval this much denser than its neighbours is in doubt
 _STEADY = 0.5  # cos of the differences to both neighbours, above which a stretch is smooth
 _NOISE = 256  # differences of slopes below this many units of their last place are rounding
+_PIECE_ELEMENTS = (
+    1 << 21
+)  # slopes are compared about this many numbers at a time: all that they are is held, and no second time
 
 
 @dataclass(frozen=True, eq=False)
@@ -59,9 +62,20 @@ class Intervals:
         return replace(self, line=line, chain=chain)
 
     def joined(self, other: Intervals) -> Intervals:
-        both = Intervals(*(torch.cat(pair) for pair in zip(self._parts(), other._parts(), strict=True)))
-        order = torch.argsort(both.a, stable=True)
-        return both.at(order[torch.argsort(both.line[order], stable=True)])
+        line = torch.cat([self.line, other.line])
+        order = torch.argsort(torch.cat([self.a, other.a]), stable=True)
+        order = order[torch.argsort(line[order], stable=True)]
+        place = torch.empty_like(order)
+        place[order] = torch.arange(len(order), device=order.device)
+        own, theirs = place[: len(self.line)], place[len(self.line) :]
+
+        # Put where they belong at once: slopes are large, and sorting them after they are joined takes them twice more.
+        def put(mine: Tensor, others: Tensor) -> Tensor:
+            made = mine.new_empty(len(place), *mine.shape[1:])
+            made[own], made[theirs] = mine, others
+            return made
+
+        return Intervals(*map(put, self._parts(), other._parts()))
 
     def _parts(self) -> tuple[Tensor, ...]:
         return (
@@ -74,6 +88,21 @@ class Intervals:
             self.change,
             self.known,
         )
+
+
+@dataclass(frozen=True, eq=False)
+class _Compared:
+    """What is to be known of slopes along their lines, as numbers.
+
+    norm, total (n,) ‖slope ⊙ Δ‖ and Σ slope ⊙ Δ;  to_after, to_before (n−1,) ‖(next slope − slope) ⊙ Δ‖ for Δ of the next and of its own
+    aligned (n−2,) (difference from the one before ⊙ Δ) · (difference to the one after ⊙ Δ)
+    """
+
+    norm: Tensor
+    total: Tensor
+    to_after: Tensor
+    to_before: Tensor
+    aligned: Tensor
 
 
 @dataclass(frozen=True, eq=False)
@@ -143,10 +172,10 @@ class Lines:
 
         Also by what its chord misses of the change of F, at the ``rate`` (chains,) at which changes of F turn into attributions.
         """
-        own = known.slope * (self.end - self.start)[known.line]
-        size = own.flatten(1).norm(dim=1) * known.length
+        compared = self._compared(known)
+        size = compared.norm * known.length
         tiny = torch.finfo(size.dtype).tiny
-        jump, steady = self._differences(known)
+        jump, steady = self._differences(known, compared)
         difference = jump * known.length
         ratio = difference / size.clamp_min(tiny)
         # A share of nothing beside a large one is as uncertain as its neighbours are large.
@@ -154,7 +183,7 @@ class Lines:
         # What towers above its neighbours may hide anything: a normalisation that wakes up right behind a zero baseline.
         beside = self._neighbours(known, size / known.length) * known.length
         error = torch.maximum(error, size * (1 - _TOWER * beside / size.clamp_min(tiny)))
-        missed = (own.flatten(1).sum(1) * known.length - known.change).abs()
+        missed = (compared.total * known.length - known.change).abs()
         defect = missed * rate[known.chain]
         # What rounding alone makes of a difference of two values is no defect, however far up they are.
         eps = torch.finfo(size.dtype).eps
@@ -175,17 +204,33 @@ class Lines:
         alone[:-1] &= ~beside
         return torch.where(alone, density, found)
 
-    def _differences(self, known: Intervals) -> tuple[Tensor, Tensor]:
+    def _compared(self, known: Intervals) -> _Compared:
+        """Every interval's slope, and how it differs from the next."""
+        step = (self.end - self.start).flatten(1)
+        count = len(known.line)
+        made = _Compared(*(known.a.new_empty(max(0, count - less)) for less in (0, 0, 1, 1, 2)))
+        beside = known.chain[1:] == known.chain[:-1]
+        straight = bool((known.line[1:] == known.line[:-1])[beside].all())
+        size = max(1, _PIECE_ELEMENTS // max(1, step.shape[1]))
+        for first in range(0, count, size):
+            part = slice(first, first + size + 2)  # with the two that the last ones are compared with
+            slope, there = known.slope[part].flatten(1), step[known.line[part]]
+            own = slope * there
+            made.norm[part], made.total[part] = own.norm(dim=1), own.sum(1)
+            jump = slope[1:] - slope[:-1]
+            after = jump * there[1:]
+            # At a corner of the path the two neighbours go different ways.
+            before = after if straight else jump * there[:-1]
+            pairs, triples = slice(first, first + len(jump)), slice(first, first + max(0, len(jump) - 1))
+            made.to_after[pairs], made.to_before[pairs] = after.norm(dim=1), before.norm(dim=1)
+            made.aligned[triples] = (after[:-1] * before[1:]).sum(1)
+        return made
+
+    @staticmethod
+    def _differences(known: Intervals, compared: _Compared) -> tuple[Tensor, Tensor]:
         """‖(slope − neighbour's slope) ⊙ Δ‖, the mean over an interval's neighbours on its path; whether both go one way (n,)."""
         beside = known.chain[1:] == known.chain[:-1]
-        step = self.end - self.start
-        jump = known.slope[1:] - known.slope[:-1]
-        after = (jump * step[known.line[1:]]).flatten(1)
-        if bool((known.line[1:] == known.line[:-1])[beside].all()):
-            before = after
-        else:  # at a corner of the path the two neighbours go different ways
-            before = (jump * step[known.line[:-1]]).flatten(1)
-        to_after, to_before = (side.norm(dim=1) * beside for side in (after, before))
+        to_after, to_before = compared.to_after * beside, compared.to_before * beside
         met, jumps = torch.zeros_like(known.a), torch.zeros_like(known.a)
         met[1:] += beside
         met[:-1] += beside
@@ -194,12 +239,10 @@ class Lines:
         # cos of the differences on both sides: near 1 on smooth stretches, about −½ where every interval errs on its own.
         steady = torch.ones_like(known.chain, dtype=torch.bool)
         if len(known.chain) > 2:
-            aligned = (after[:-1] * before[1:]).sum(1)
             # Between kinks slopes are equal but for rounding, which goes any way and must not decide.
-            inside = known.slope[1:-1] * step[known.line[1:-1]]
-            noise = _NOISE * torch.finfo(inside.dtype).eps * inside.flatten(1).norm(dim=1)
+            noise = _NOISE * torch.finfo(known.slope.dtype).eps * compared.norm[1:-1]
             told = torch.minimum(to_after[:-1], to_before[1:]) > noise
-            steady[1:-1] = told & (aligned >= _STEADY * to_after[:-1] * to_before[1:])
+            steady[1:-1] = told & (compared.aligned >= _STEADY * to_after[:-1] * to_before[1:])
             inner = beside[1:] & beside[:-1]
             steady[1:-1] |= ~inner
             # Ends have one neighbour only, and go by what is next to them.

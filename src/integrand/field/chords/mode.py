@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from typing import Any
 
+import torch
 from torch import Tensor
 from torch.overrides import TorchFunctionMode
 
@@ -25,6 +26,8 @@ class Chords(TorchFunctionMode):
 
     def __torch_function__(self, func: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
         kwargs = kwargs or {}
+        if not torch.is_grad_enabled():  # the way back, where the mode stays for the sake of checkpoints
+            return func(*args, **kwargs)
         made = NotImplemented
         if not self.kinks and func in KINKS:
             self.kinks = any(map(self.rows.moves, tensors((*args, *kwargs.values()))))
