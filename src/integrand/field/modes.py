@@ -40,4 +40,5 @@ def slopes(
 
 def is_reentrant(error: BaseException) -> bool:
     """Whether a backward pass to a few leaves failed because of ``torch.utils.checkpoint(…, use_reentrant=True)``."""
-    return isinstance(error, RuntimeError) and "use_reentrant=True" in str(error)
+    signs = ("compatible with .grad()", "passing an `inputs` parameter to .backward()")
+    return isinstance(error, RuntimeError) and any(sign in str(error) for sign in signs)
