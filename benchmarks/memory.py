@@ -8,7 +8,7 @@ convolutional one with real activations (3 → 32 → 64 channels at 112², then
 
 For the sentence encoder (MiniLM, 256 tokens, float32, the default rule at 10 %) it is the peak of all that the process ever held, Python and
 weights included. Eight examples are held against two, each with its limit of gradients: blocks of paths are let go one after the
-other, so 64 take no more than eight but their maps; ``--task sentences --size 64`` measures them, in about half an hour. Left out
+other, so 64 take no more than eight but their maps; ``--task sentences --size 64`` measures them, in some ten minutes. Left out
 where transformers or the weights are not installed.
 """
 

@@ -9,8 +9,6 @@ import torch
 from torch import Tensor
 from torch.autograd.graph import get_gradient_edge
 
-from ..errors import IntegrandError
-
 
 @contextmanager
 def gradients(on: bool) -> Iterator[None]:
@@ -42,4 +40,5 @@ def slopes(
 
 def is_reentrant(error: BaseException) -> bool:
     """Whether a backward pass to a few leaves failed because of ``torch.utils.checkpoint(…, use_reentrant=True)``."""
-    return not isinstance(error, IntegrandError) and "use_reentrant=True" in str(error)
+    signs = ("compatible with .grad()", "passing an `inputs` parameter to .backward()")
+    return isinstance(error, RuntimeError) and any(sign in str(error) for sign in signs)
