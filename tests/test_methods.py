@@ -13,27 +13,14 @@ import torch
 from torch import Tensor, nn
 
 import integrand as ig
+from integrand.baseline.base import checked
 from integrand.cite import BIBTEX, bibtex
 from integrand.method import gradients_per_row
+from tests.catalogue import AXIOMATIC, BUILD, Explains
+from tests.catalogue.counterfactual import phi
 from tests.problems import PROBLEMS, Counting, Problem, R, filled, joined, sure, wave
 
 FINE = ig.rules.GaussLegendre(12)
-
-BUILD: dict[str, Callable[[Problem], Any]] = {
-    "integrated": lambda p: ig.methods.integrated(ig.baselines.Given(p.references[:1]), FINE),
-    "expected": lambda p: ig.methods.expected(ig.baselines.Given(p.references), rule=FINE),
-    "weighted": lambda p: ig.methods.weighted(ig.baselines.Given(p.references), rule=FINE, fill=0.0),
-    "ig2": lambda p: ig.methods.ig2(
-        ig.baselines.Given(p.references),
-        p.representation,
-        6,
-        0.05,
-        (-9.0, 9.0),
-        shrink=True,
-        rule=ig.rules.GaussLegendre(3),
-    ),
-}
-"""How each published method is asked to explain a problem accurately. A new method gets a line here, or the tests say so."""
 
 AT_LAYERS = {"layer", "conductance"}
 """Their maps have a layer's shape; they meet their own problems in tests/test_layers.py."""
@@ -329,27 +316,7 @@ def test_scout_is_short_for_staged() -> None:
 
 # --- axioms -----------------------------------------------------------------------------------------------------------
 
-Explains = Callable[[Any, Tensor, Tensor], Tensor]
 """(field, x (B, F), references (R, F)) → values (B, F)."""
-
-
-def phi(z: Tensor) -> Tensor:
-    """A representation that treats all features alike, for methods that walk towards one."""
-    return torch.stack([z.sum(1), z.square().sum(1), z.prod(1)], 1)
-
-
-AXIOMATIC: dict[str, Explains] = {
-    "integrated": lambda field, x, refs: ig.methods.integrated(ig.baselines.Given(refs[:1]), FINE)(field, x).values,
-    "expected": lambda field, x, refs: ig.methods.expected(ig.baselines.Given(refs), rule=FINE)(field, x).values,
-    "weighted": lambda field, x, refs: (
-        ig.methods.weighted(ig.baselines.Given(refs), rule=FINE, fill=0.0)(field, x).values
-    ),
-    "ig2": lambda field, x, refs: (
-        ig.methods.ig2(
-            ig.baselines.Given(refs), phi, 8, 0.05, (-9.0, 9.0), shrink=True, rule=ig.rules.GaussLegendre(4)
-        )(field, x).values
-    ),
-}
 
 
 def gradient_times_input(field: Any, x: Tensor, refs: Tensor) -> Tensor:
@@ -485,7 +452,7 @@ CHECKS: dict[str, Callable[[Explains], None]] = {
     "implementation-invariant": check_implementation_invariant,
 }
 
-CLAIMED = [(name, axiom) for name in NAMES for axiom, claimed in ig.methods.about(name).axioms.items() if claimed]
+CLAIMED = [(name, axiom) for name in NAMES for axiom in CHECKS if ig.methods.about(name).axioms[axiom]]
 
 
 @pytest.mark.parametrize(("name", "axiom"), CLAIMED)
@@ -495,9 +462,56 @@ def test_what_is_claimed_holds(name: str, axiom: str, quiet: None) -> None:
     CHECKS[axiom](AXIOMATIC[name])
 
 
+def corners_of(name: str, problem: str) -> tuple[Tensor, Tensor] | None:
+    """The corners (K+1, R, B, *s) of a method's path on a problem, and where the input lies; None where it has no path."""
+    p = PROBLEMS[problem]
+    method = BUILD[name](p)
+    core = getattr(method, "method", method)
+    if not hasattr(core, "path"):
+        return None
+    field, x = p.field(), p.packed()
+    start = checked(core.baseline(x, field), x, core.baseline)
+    return ig.paths.corners(core.path, field, start, x)[1], x
+
+
+def check_inside(points: Tensor, x: Tensor) -> None:
+    """Every point lies in the box between where the path began and the input."""
+    begin = points[0]
+    low, high = torch.minimum(begin, x), torch.maximum(begin, x)
+    room = 1e-9 * (1 + (high - low).abs().amax())
+    assert bool(((points >= low - room) & (points <= high + room)).all())
+
+
+def check_monotone(points: Tensor, x: Tensor) -> None:
+    """No coordinate ever turns back."""
+    steps = points.diff(dim=0)
+    room = 1e-9 * (1 + steps.abs().amax())
+    assert bool(((steps >= -room).all(0) | (steps <= room).all(0)).all())
+
+
+PATH_CHECKS: dict[str, Callable[[Tensor, Tensor], None]] = {"within the box": check_inside, "monotone": check_monotone}
+
+
+@pytest.mark.parametrize("problem", ["relu mlp", "softplus cnn"])
+@pytest.mark.parametrize("axiom", list(PATH_CHECKS))
+@pytest.mark.parametrize("name", NAMES)
+def test_where_paths_lead(name: str, axiom: str, problem: str, quiet: None) -> None:
+    found = corners_of(name, problem)
+    if found is not None and ig.methods.about(name).axioms[axiom]:
+        PATH_CHECKS[axiom](*found)
+
+
+def test_paths_that_leave_the_box_are_seen(quiet: None) -> None:
+    found = corners_of("ig2", "softplus cnn")
+    assert found is not None
+    for check in PATH_CHECKS.values():
+        with pytest.raises(AssertionError):
+            check(*found)
+
+
 def test_every_claim_has_a_check() -> None:
     for name in CARDS:
-        assert set(ig.methods.about(name).axioms) == set(CHECKS)
+        assert set(ig.methods.about(name).axioms) == set(CHECKS) | set(PATH_CHECKS)
 
 
 @pytest.mark.parametrize(

@@ -16,7 +16,7 @@ from .registry import axioms, published
     key="zhuo2024ig2",
     formula="∫ ∇F ⊙ dγ along GradPath, from the counterfactual nearest to the reference in representation to x",
     cost="R·(steps + 1) joint gradients + R·steps·nodes",
-    axioms=axioms(linear=False, implementation_invariant=False),
+    axioms=axioms(linear=False, implementation_invariant=False, inside=False, monotone=False),
 )
 def ig2(
     references: Any,

@@ -62,11 +62,23 @@ def axioms(
     linear: bool = True,
     symmetric: bool = True,
     implementation_invariant: bool = True,
+    inside: bool = True,
+    monotone: bool = True,
 ) -> dict[str, bool]:
+    """What a method keeps to; tests check every claim.
+
+    complete  maps add up to F(x) − F(where the path began), as far as the rule goes
+    dummy     a feature that F does not look at gets nothing;  linear: in F
+    symmetric  features that F, x and the baseline treat alike get the same
+    implementation_invariant  two models of one function have one map
+    inside    the path stays in the box between its start and the input;  monotone: no coordinate of it turns back
+    """
     return {
         "complete": complete,
         "dummy": dummy,
         "linear": linear,
         "symmetric": symmetric,
         "implementation-invariant": implementation_invariant,
+        "within the box": inside,
+        "monotone": monotone,
     }
