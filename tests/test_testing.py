@@ -32,7 +32,7 @@ def test_paths(name: str) -> None:
     path = PATHS[name]
     if name.startswith("Descent"):
         path = dataclasses.replace(path, representation=three)
-    testing.check_path(path, own_start=name.startswith("Descent"))
+    testing.check_path(path, own_start=name.startswith(("Descent", "Blur")))
 
 
 def test_a_path_over_images_and_a_model() -> None:

@@ -50,6 +50,24 @@ BIBTEX = {
   eprint  = {2406.10852},
   archivePrefix = {arXiv}
 }""",
+    "xu2020attribution": """@inproceedings{xu2020attribution,
+  title     = {Attribution in Scale and Space},
+  author    = {Xu, Shawn and Venugopalan, Subhashini and Sundararajan, Mukund},
+  booktitle = {Proceedings of the IEEE/CVF Conference on Computer Vision and Pattern Recognition (CVPR)},
+  pages     = {9680--9689},
+  year      = {2020},
+  doi       = {10.1109/CVPR42600.2020.00970},
+  eprint    = {2004.03383},
+  archivePrefix = {arXiv}
+}""",
+    "kim2026spectral": """@inproceedings{kim2026spectral,
+  title     = {Spectral Integrated Gradients for Coarse-to-Fine Feature Attribution},
+  author    = {Kim, Soyeon and Lim, Seongwoo and Lee, Kyowoon and Choi, Jaesik},
+  booktitle = {Proceedings of the 32nd ACM SIGKDD Conference on Knowledge Discovery and Data Mining (KDD)},
+  year      = {2026},
+  eprint    = {2605.19607},
+  archivePrefix = {arXiv}
+}""",
 }
 
 

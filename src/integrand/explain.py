@@ -176,8 +176,12 @@ def _method(method: Any, baseline: Any, tol: float | None, options: dict[str, An
                 raise UnknownName(f"option of method {method!r}", name, accepted)
         first = _start(accepted)
         for name, spec in accepted.items():
-            if spec.default is spec.empty and name not in options and name != first.name:
+            if spec.default is spec.empty and name not in options and spec is not first:
                 raise InputError(f"Method {method!r} needs {name}=; see help(ig.methods.{method}).")
+        if first is None:
+            if baseline is not None:
+                raise InputError(f"Method {method!r} chooses for itself where it starts: it takes no baseline=.")
+            return build(**options)
         if baseline is not None and first.name in options:
             raise InputError(f"Method {method!r} was given where to start twice: as baseline= and as {first.name}=.")
         if baseline is None:
@@ -206,12 +210,13 @@ def _method(method: Any, baseline: Any, tol: float | None, options: dict[str, An
 
 def _takes_references(method: Any) -> bool:
     """Whether a published name starts from references that all examples share, rather than from a baseline each."""
-    return isinstance(method, str) and _start(inspect.signature(about(method).build).parameters).name != "baseline"
+    first = _start(inspect.signature(about(method).build).parameters) if isinstance(method, str) else None
+    return first is not None and first.name != "baseline"
 
 
-def _start(accepted: Mapping[str, inspect.Parameter]) -> inspect.Parameter:
-    """Which parameter of a published method says where it starts."""
-    return accepted.get("baseline", next(iter(accepted.values())))
+def _start(accepted: Mapping[str, inspect.Parameter]) -> inspect.Parameter | None:
+    """Which parameter of a published method says where it starts; None for methods that choose for themselves."""
+    return next((accepted[name] for name in ("baseline", "baselines", "references") if name in accepted), None)
 
 
 def _arranged(baseline: Any, layout: Layout, x: Tensor, *, shared: bool) -> Any:

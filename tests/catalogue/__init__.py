@@ -3,7 +3,11 @@
     BUILD      name: (a problem of tests/problems.py) -> the method, set to explain it accurately
     AXIOMATIC  name: (field, x (B, n), references (R, n)) -> its map of a function of n features, for the axioms
 
-A new method gets a line in both, or tests/test_methods.py says so.
+A new method gets a line in both, or tests/test_methods.py says so. A file may say more of its methods:
+
+    NEEDS      name: (a problem) -> whether the method is for such inputs; it refuses others with an ``InputError``
+    BEGINS     name: (x (B, n), references (R, n)) -> where its path in AXIOMATIC begins (B, n), if not at the first reference
+    COSTS      name: builders like BUILD's, of open-loop paths and rules whose gradients are counted
 """
 
 from __future__ import annotations
@@ -21,8 +25,19 @@ Explains = Callable[[Any, Tensor, Tensor], Tensor]
 
 BUILD: dict[str, Callable[[Problem], Any]] = {}
 AXIOMATIC: dict[str, Explains] = {}
+NEEDS: dict[str, Callable[[Problem], bool]] = {}
+BEGINS: dict[str, Callable[[Tensor, Tensor], Tensor]] = {}
+COSTS: dict[str, list[Callable[[Problem], Any]]] = {}
 
 for _found in pkgutil.iter_modules(__path__):
     _file = importlib.import_module(f"{__name__}.{_found.name}")
     BUILD.update(_file.BUILD)
     AXIOMATIC.update(_file.AXIOMATIC)
+    NEEDS.update(getattr(_file, "NEEDS", {}))
+    BEGINS.update(getattr(_file, "BEGINS", {}))
+    COSTS.update(getattr(_file, "COSTS", {}))
+
+
+def fits(name: str, problem: Problem) -> bool:
+    """Whether a method is for inputs such as this problem's."""
+    return name not in NEEDS or NEEDS[name](problem)

@@ -49,6 +49,14 @@ def test_asked_for_baselines_and_nodes() -> None:
     assert method("integrated", Setting(baselines=("0.25",))).baseline == ig.baselines.Constant(0.25, "0.25")
 
 
+def test_paths_that_go_in_steps() -> None:
+    """Nodes are their steps; a tolerance is kept on each; else both are their own."""
+    assert method("blur", Setting()) == ig.methods.blur()
+    assert method("spectral", Setting()) == ig.methods.spectral("black")
+    assert method("blur", Setting(nodes=7)) == ig.methods.blur(steps=7)
+    assert method("spectral", Setting(tol=0.1)) == ig.methods.spectral("black", rule=ig.rules.Adaptive(0.1))
+
+
 def test_ig2_takes_what_the_pool_offers() -> None:
     made = method("ig2", Setting(pool=POOL, others=1, nodes=3))
     assert made.baseline == ig.baselines.Relevant(POOL, 1)

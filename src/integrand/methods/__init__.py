@@ -5,13 +5,16 @@ axioms it satisfies. The command line's ``integrand methods`` and the documentat
 
     straight.py         integrated, expected, weighted
     counterfactual.py   ig2
+    coarse_to_fine.py   blur, spectral
     layers.py           layer, conductance
 """
 
 # isort: off
-from . import straight, counterfactual, layers
+from . import straight, counterfactual, coarse_to_fine, layers
 
 # isort: on
+from .coarse_to_fine import blur as blur
+from .coarse_to_fine import spectral as spectral
 from .counterfactual import ig2 as ig2
 from .layers import conductance as conductance
 from .layers import layer as layer

@@ -2,6 +2,14 @@
 
 from .base import Path as Path
 from .base import corners as corners
+from .bases import DCT as DCT
+from .bases import SVD as SVD
+from .bases import Basis as Basis
+from .bases import Haar as Haar
+from .bases import Pyramid as Pyramid
+from .bases import Split as Split
+from .blur import Blur as Blur
 from .descent import Descent as Descent
 from .descent import Relative as Relative
+from .spectral import Spectral as Spectral
 from .straight import Straight as Straight

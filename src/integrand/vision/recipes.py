@@ -60,7 +60,8 @@ class Setting:
     photo      one other photograph (C, H, W), where there is one
     pool       photographs (N, C, H, W) to choose IG2's references from, and ``others``, how many of them the model gives another
                class than the picture to explain
-    nodes      gradients per baseline, pieces of Simpson's rule per step of IG2; None for as many as the tolerance takes
+    nodes      gradients per baseline, pieces of Simpson's rule per step of IG2, steps of other paths that go in steps; None for as many
+               as the tolerance takes, or the usual steps
     tol        the relative error that maps are integrated to; None for the usual
     """
 
@@ -86,7 +87,10 @@ def method(name: str, setting: Setting) -> Any:
     accepted = inspect.signature(build).parameters
     recipe = _BY_NAME.get(name) or _BY_ARGUMENT.get(_first_argument(name), _bare)
     options = recipe(setting)
-    options.setdefault("rule", _rule(setting, Adaptive()))
+    if "steps" in accepted and "steps" not in options:
+        options |= _step_by_step(setting)
+    else:
+        options.setdefault("rule", _rule(setting, Adaptive()))
     return build(**{key: value for key, value in options.items() if key in accepted})
 
 
@@ -95,6 +99,13 @@ def _rule(setting: Setting, usual: Rule) -> Rule:
     if setting.nodes is not None:
         return GaussLegendre(setting.nodes)
     return usual if setting.tol is None else Adaptive(setting.tol)
+
+
+def _step_by_step(setting: Setting) -> dict[str, Any]:
+    """Of a path that goes in steps of its own: as many as nodes were asked for, or each piece to a tolerance; else its usual ones."""
+    if setting.nodes is not None:
+        return {"steps": setting.nodes}
+    return {} if setting.tol is None else {"rule": Adaptive(setting.tol)}
 
 
 def check(methods: Iterable[str], baselines: Iterable[str]) -> None:
