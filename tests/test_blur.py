@@ -13,12 +13,12 @@ import pytest
 import scipy.ndimage
 import torch
 from hypothesis import given
-from torch import Tensor
+from torch import Tensor, nn
 
 import integrand as ig
 from integrand import testing
 from integrand.path.blur import blurred
-from tests.problems import Counting, img, img_input, softplus_cnn, tanh_mlp, wave
+from tests.problems import Counting, filled, img, img_input, softplus_cnn, tanh_mlp, wave
 
 PUBLISHED = json.loads((Path(__file__).parent / "references" / "paths.json").read_text())
 MODES = {"reflect": "reflect", "zero": "constant"}
@@ -328,6 +328,18 @@ def test_equal_pixels_get_unequal_shares_and_the_box_is_left() -> None:
     assert bool(((points < low - 1e-3) | (points > high + 1e-3)).any())
     turns = points.diff(dim=0)
     assert bool(((turns > 1e-4).any(0) & (turns < -1e-4).any(0)).any())
+
+
+def test_advice_is_about_where_the_path_began() -> None:
+    """An all-zero baseline starves this normalisation; the widest blur does not, and is not blamed for it."""
+    model = filled(nn.Sequential(nn.Flatten(), nn.LayerNorm(64), nn.Linear(64, 8), nn.Tanh(), nn.Linear(8, 2)))
+    x = 3 + torch.linspace(-1, 1, 64).double().reshape(1, 1, 8, 8) + 0.5 * wave(1, 1, 8, 8)
+    with pytest.warns(ig.errors.IncompleteWarning, match="baseline starves layer"):
+        ig.explain(model, x, target=0, rule=ig.rules.Midpoint())
+    with pytest.warns(ig.errors.IncompleteWarning) as caught:
+        ig.explain(model, x, target=0, method="blur", sigma=2.0, steps=1)
+    assert "starves" not in str(caught[0].message)
+    assert "take shorter steps" in str(caught[0].message)
 
 
 # --- costs ------------------------------------------------------------------------------------------------------------

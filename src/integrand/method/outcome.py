@@ -76,7 +76,8 @@ def result(
         method=method,
     )
     made = judged(made, method)
-    _warn(made, field, _core(method), _tolerance(method), references)
+    # Paths that choose their own start are judged by that, where it is kept.
+    _warn(made, field, _core(method), _tolerance(method), walked.begin if walked.begin.numel() else references)
     return made
 
 
@@ -105,14 +106,14 @@ def _tolerance(method: Any) -> float | None:
     return getattr(_core(method).rule, "tol", None) if own is None else own
 
 
-def _warn(made: Attribution, field: Field, method: Any, tol: float | None, references: Tensor) -> None:
+def _warn(made: Attribution, field: Field, method: Any, tol: float | None, starts: Tensor) -> None:
     missed = ~made.converged & ~made.error.isnan()
     if tol is not None and bool(missed.any()):
         worst = int(made.error.masked_fill(~missed, -1).argmax())
         warn(
             f"{int(missed.sum())} of {len(made)} maps did not reach their tolerance; the worst has an estimated relative "
             f"error of {float(made.error[worst]):.2g}. "
-            f"{_trouble(made, field, references, worst) or _more(made.method)}",
+            f"{_trouble(made, field, starts, worst) or _more(made.method)}",
             IncompleteWarning,
         )
     if getattr(method.rule, "complete", True) and bool((made.gap > INCOMPLETE).any()):
@@ -121,7 +122,7 @@ def _warn(made: Attribution, field: Field, method: Any, tol: float | None, refer
         warn(
             f"{int((made.gap > INCOMPLETE).sum())} of {len(made)} maps miss more than a tenth of the change they should explain: "
             f"example {worst} adds up to {change - float(made.residual[worst]):.3g} where F changes by {change:.3g}. "
-            f"{_trouble(made, field, references, worst) or _advice(method)}",
+            f"{_trouble(made, field, starts, worst) or _advice(method)}",
             IncompleteWarning,
         )
     for example, reason in enumerate(made.reasons):
@@ -129,11 +130,11 @@ def _warn(made: Attribution, field: Field, method: Any, tol: float | None, refer
             warn(f"Fitness says nothing about example {example}: {reason}.", FitnessWarning)
 
 
-def _trouble(made: Attribution, field: Field, references: Tensor, example: int) -> str | None:
+def _trouble(made: Attribution, field: Field, starts: Tensor, example: int) -> str | None:
     """What is wrong with the baseline that counts most for an example, as far as the model tells."""
     r = int(made.weights[:, example].argmax())
     index = torch.tensor([example], device=made.inputs.device)
-    return field.trouble(references[r, example][None], made.inputs[example][None], index)
+    return field.trouble(starts[r, example][None], made.inputs[example][None], index)
 
 
 def _more(method: Any) -> str:

@@ -39,6 +39,9 @@ def blur(
     border  "reflect" or "zero", what lies beyond the edges;  spacing: "linear" or "sqrt";  axes: which are blurred; for the time of a
             series or spectrogram (-1,). See ``ig.paths.Blur``
 
+    Much of F's change can come while the last half pixel of blur goes, which evenly spaced σ do in one step: for a photograph and
+    EfficientNet-Lite0 the default leaves a gap of 5 %, 25 steps one of 47 %. ``ig.explain(…, tol=0.05)`` divides such steps.
+
     Cost: ``steps`` × nodes gradients, and one blur per step. Linear in F, dummy, independent of how F is implemented. Not symmetric:
     two equal pixels have different neighbours. Source: Xu, Venugopalan, Sundararajan, CVPR 2020 (arXiv 2004.03383), with the
     line integral between blurs instead of their forward difference of the blur, and a mirrored border instead of a zero one
