@@ -8,15 +8,19 @@ import torch
 from torch import Tensor
 
 _BLOCK_ELEMENTS = 1 << 24  # corners are stacked up to about this many numbers at a time
+_BLOCK_ON_CPU = 1 << 21  # where a model call wants no more rows than that, and memory is the process' own
 
 
-def in_blocks(steps: int, elements: int, corners: Callable[[Tensor], Tensor]) -> Iterator[tuple[Tensor, Tensor]]:
+def in_blocks(
+    steps: int, elements: int, device: torch.device, corners: Callable[[Tensor], Tensor]
+) -> Iterator[tuple[Tensor, Tensor]]:
     """The ``steps`` + 1 corners of a path, as blocks ``(clock (k+1,), points (k+1, …))`` whose ends meet.
 
-    ``corners`` makes the points (k, …) for clocks (k,), in float64, out of 0, 1/steps, …, 1; one takes ``elements`` numbers. Each
-    corner is made once: where two blocks meet they hold the same numbers.
+    ``corners`` makes the points (k, …) on the ``device`` for clocks (k,), in float64 on the CPU, out of 0, 1/steps, …, 1; one
+    takes ``elements`` numbers. Each corner is made once: where two blocks meet they hold the same numbers.
     """
-    most = max(1, _BLOCK_ELEMENTS // max(1, elements))
+    block = min(_BLOCK_ELEMENTS, _BLOCK_ON_CPU) if device.type == "cpu" else _BLOCK_ELEMENTS
+    most = max(1, block // max(1, elements))
     last: Tensor | None = None
     for first in range(0, steps, most):
         clock = torch.arange(first, min(first + most, steps) + 1, dtype=torch.float64) / steps

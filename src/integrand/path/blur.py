@@ -99,7 +99,7 @@ class Blur:
                 made[-1] = end  # no blur at all, to the last digit
             return made
 
-        for clock, points in in_blocks(self.steps, end.numel() + matrices, corners):
+        for clock, points in in_blocks(self.steps, end.numel() + matrices, end.device, corners):
             every = points[:, None].expand(-1, len(start), *end.shape)
             yield polyline(every, clock.to(end))
 

@@ -118,7 +118,7 @@ class Spectral:
             there = (gates == 1).reshape(*gates.shape[:2], -1).all(2)[..., None, None, None]
             return torch.where(there, finish, points).reshape(-1, *start.shape)
 
-        for clock, points in in_blocks(self.steps, start.numel(), corners):
+        for clock, points in in_blocks(self.steps, start.numel(), start.device, corners):
             yield polyline(points, clock.to(start))
 
 
