@@ -81,7 +81,7 @@ def _layer(net: nn.Module, x: Tensor, target: int, site: str, repeats: int) -> l
             f"the same, to Captum's best (internal_batch_size={size})", *ratio(times, "integrand", "captum at its best")
         ),
         Row(
-            "rows that run the layers before it, for each node",
+            f"layer attribution at {site}: rows that run the layers before it, for each node",
             (more - ends) / NODES,
             None,
             0,
