@@ -10,6 +10,7 @@ import torch
 from torch import Tensor, nn
 
 import integrand as ig
+from tests.catalogue.latent import Codec
 from tests.problems import sure, wave
 from tests.test_adaptive import gelu_mlp, grown, relu_mlp
 
@@ -24,6 +25,13 @@ ASKED: dict[str, tuple[float, dict[str, Any], dict[str, Any]]] = {
     # name: tolerance, how it is asked, and how the truth is
     "integrated": (0.02, {}, dict(rule=FINE)),
     "expected": (0.1, dict(baseline=POOL), dict(rule=FINE)),
+    "latent_guided": (
+        0.05,
+        dict(codec=Codec(8), steps=8, fraction=0.3, ends=3),
+        dict(rule=ig.rules.Simpson(100)),
+    ),
+    "latent": (0.05, dict(codec=Codec(8), steps=6, ends=3), dict(rule=ig.rules.Midpoint(100))),
+    "manifold": (0.05, dict(codec=Codec(8), points=7, ends=3), dict(rule=ig.rules.Midpoint(100))),
     "weighted": (0.05, dict(baseline=POOL, fill=0.0), dict(rule=FINE)),
     "ig2": (0.05, dict(baseline=POOL[:2], steps=5, rate=ig.paths.Relative(0.05)), dict(rule=ig.rules.Simpson(300))),
     "layer": (0.02, dict(site="1"), dict(rule=FINE)),
