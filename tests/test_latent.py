@@ -466,7 +466,7 @@ def test_the_energy_falls_and_stops_falling() -> None:
         path = ig.paths.LatentGeodesic(SMALL, 12, iterations=iterations, ends=1, **options)
         return energy(corners(path)[1][1:-1])
 
-    found = [after(n, tolerance=0.0) for n in (0, 1, 2, 4, 8, 16, 32, 1000)]
+    found = [after(n, tolerance=0.0) for n in (0, 1, 2, 4, 8, 16, 200)]
     for before, later in itertools.pairwise(found):
         assert bool((later <= before).all())
     assert bool((found[-1] < found[0]).all())
@@ -667,6 +667,7 @@ def test_refused(make: Any, message: str) -> None:
 
 def test_they_print_as_typed_and_equal_their_like() -> None:
     assert repr(ig.paths.LatentGuided(SMALL, 50)) == "LatentGuided(Codec, 50)"
+    assert repr(ig.paths.LatentGuided((nn.Linear(2, 1), polar))) == "LatentGuided((Linear, polar))"
     assert repr(ig.paths.Latent((polar, toy), slerp=True)) == "Latent((polar, toy), slerp=True)"
     assert ig.paths.LatentGeodesic(SMALL) == ig.paths.LatentGeodesic(SMALL)
     assert ig.paths.LatentGeodesic(SMALL) != ig.paths.LatentGeodesic(Codec(6))

@@ -40,7 +40,7 @@ GAUSS = ig.rules.GaussLegendre(6)
 
 
 def guided(codec: Any, references: Any) -> ig.Method:
-    return ig.methods.latent_guided(codec, references, 8, 0.3, ends=3, rule=GAUSS)
+    return ig.methods.latent_guided(codec, references, 8, 0.3, slerp=False, ends=3, rule=GAUSS)
 
 
 def latent(codec: Any, references: Any) -> ig.Method:

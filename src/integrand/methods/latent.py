@@ -48,7 +48,7 @@ def latent_guided(
     >>> codec = (lambda x: x[:, :2], lambda z: torch.cat([z, z.sum(1, keepdim=True)], 1))
     >>> method = ig.methods.latent_guided(codec, steps=10, ends=5)
     >>> method(ig.fields.Linear(torch.ones(3)), torch.tensor([[1.0, 2.0, 2.0]])).values
-    tensor([[1.0000, 2.0000, 2.0000]])
+    tensor([[1., 2., 2.]])
     """
     path = LatentGuided(codec, steps, fraction, slerp, ends)
     return Method(as_baseline(baseline, BASELINES), path, rule, record=record)
@@ -58,7 +58,7 @@ def latent_guided(
     title="Enhanced Integrated Gradients, latent path",
     key="jha2020enhanced",
     formula="∫ ∇F ⊙ dD(z),  z = E(b) + t(E(x) − E(b))",
-    cost="as many gradients as the tolerance takes, steps + 2·ends + 3 at least; (steps + 2·ends)·n with a rule of n nodes",
+    cost="as many gradients as the tolerance takes; (steps + 2·ends)·n with a rule of n nodes",
     axioms=axioms(symmetric=False, inside=False, monotone=False),
 )
 def latent(
@@ -80,7 +80,7 @@ def latent(
     codec  an encoder and a decoder in the units of the inputs: a pair (encode, decode), or an object with both
     slerp  along the arc between the codes;  steps, ends, rule: how finely
 
-    Cost: steps + 1 decoder calls; gradients as the rule takes, all at once. Complete up to the rule, linear in F.
+    Cost: steps + 1 rows decoded; gradients as the rule takes, all at once, steps + 2·ends + 1 at least with the default. Complete up to the rule, linear in F.
     Source: Jha, Aicher, Gazzara, Singh, Barash, Genome Biology 2020.
 
     >>> import integrand as ig
@@ -122,8 +122,8 @@ def manifold(
     The published code multiplies the mean gradient along the path by x − b. That is no line integral and does not add up; the
     integral along the path is taken here.
 
-    Cost: at most iterations × points decoder calls with a backward pass for the path, then gradients as the rule takes. Complete up to
-    the rule, linear in F. Source: Zaher, Trzaskowski, Nguyen, Roosta, ICML 2024 (arXiv 2405.09800).
+    Cost: at most iterations × points rows decoded with a backward pass for the path, a few dozen × points mostly, then gradients as the
+    rule takes. Complete up to the rule, linear in F. Source: Zaher, Trzaskowski, Nguyen, Roosta, ICML 2024 (arXiv 2405.09800).
 
     >>> import integrand as ig
     >>> ig.methods.manifold((abs, abs), points=12).path

@@ -7,6 +7,16 @@ return may be a tensor, a tuple that begins with one, or what image autoencoders
 encoder, a ``sample`` from the decoder (read by name, no package is needed). Nothing is drawn at random: of a distribution
 its mode is taken. Latent scaling factors are left aside, since no path here depends on a common factor of all coordinates.
 
+A codec speaks the units of the inputs. One that wants others, [−1, 1] where the model takes normalised images, is wrapped in a module:
+
+    class Rescaled(nn.Module):
+        def __init__(self, vae): super().__init__(); self.vae = vae
+        def encode(self, x): return self.vae.encode(2 * x * std + 2 * mean - 1)
+        def decode(self, z): return ((self.vae.decode(z).sample + 1) / 2 - mean) / std
+
+In a module, or in methods of one, dropout and the like are switched off while it runs; into a function that merely uses a module
+nobody can look.
+
 Inside the paths a code is a flat row (N, L). Calls hold as many rows as are fast and fit, like those of a model.
 """
 

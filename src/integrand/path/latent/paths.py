@@ -31,7 +31,8 @@ class LatentGuided:
     steps     K: the path has K points, both ends included, before its legs are cut
     fraction  of all coordinates, which go together at a time
     slerp     move the chosen coordinates along the arc to their goal rather than straight to it. An arc does not keep to the L1
-              budget, so a step may have to go back a little
+              budget, so a step may have to go back a little. Arcs between nearly opposite codes lead far out, like 1 / sin of
+              their angle: where few coordinates go at a time (small codes), take ``slerp=False``
     ends      pieces of each of the legs b → D(z_1) and D(z_{K−2}) → x, which are as long as the codec's reconstruction error
 
     The first and last points are the baseline and the input themselves, so completeness is that of the rule. The published code
@@ -108,7 +109,7 @@ class Latent:
     ends   pieces of each of the legs that join these to b and x
     slerp  go along the arc between the two codes rather than straight: codes of the usual autoencoders lie near a sphere
 
-    Known beforehand: F is not looked at. Cost: steps + 1 calls of the decoder per reference and example. Memory does not grow with steps.
+    Known beforehand: F is not looked at. Cost: steps + 1 rows decoded per reference and example. Memory does not grow with steps.
     Errors: ``ShapeError`` where decoded rows have another shape than inputs.
     Source: Jha, Aicher, Gazzara, Singh, Barash, "Enhanced Integrated Gradients", Genome Biology 2020, their path in the latent space
     of an autoencoder; the legs are ours, without them the map explains the reconstructions of b and x.
