@@ -19,6 +19,7 @@ from integrand.method import gradients_per_row
 from tests.catalogue import AXIOMATIC, BEGINS, BUILD, NEEDS, Explains, fits
 from tests.catalogue import COSTS as MORE_COSTS
 from tests.catalogue.counterfactual import phi
+from tests.catalogue.latent import codec
 from tests.problems import PROBLEMS, Counting, Problem, R, filled, joined, sure, wave
 
 FINE = ig.rules.GaussLegendre(12)
@@ -167,6 +168,23 @@ COSTS: dict[str, list[Callable[[Problem], Any]]] = {
     "expected": [
         lambda p: ig.methods.expected(ig.baselines.Given(p.references), draws=9),
         lambda p: ig.methods.expected(ig.baselines.Given(p.references), rule=ig.rules.Left(4)),
+    ],
+    "latent_guided": [
+        lambda p: ig.methods.latent_guided(codec(p.packed()), ig.baselines.Given(p.references), 5, 0.3, ends=2),
+        *(
+            lambda p, rule=rule: ig.methods.latent_guided(codec(p.packed()), 0.25, 5, 0.3, ends=2, rule=rule)
+            for rule in (ig.rules.Left(), ig.rules.Midpoint(2), ig.rules.Simpson(), ig.rules.MonteCarlo(2))
+        ),
+    ],
+    "latent": [
+        lambda p: ig.methods.latent(
+            codec(p.packed()), ig.baselines.Given(p.references), 4, ends=2, rule=ig.rules.Midpoint()
+        )
+    ],
+    "manifold": [
+        lambda p: ig.methods.manifold(
+            codec(p.packed()), ig.baselines.Given(p.references), 4, ends=2, rule=ig.rules.Trapezoid()
+        )
     ],
     "weighted": [lambda p: ig.methods.weighted(ig.baselines.Given(p.references), rule=ig.rules.Midpoint(4), fill=0.0)],
     "ig2": [

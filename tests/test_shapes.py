@@ -15,6 +15,7 @@ from torch import Tensor
 import integrand as ig
 from integrand.segment import Evaluation
 from integrand.weighting import Weighed
+from tests.catalogue.latent import codec
 from tests.problems import PROBLEMS, joined, wave
 
 checked = jaxtyped(typechecker=beartype)
@@ -145,6 +146,9 @@ def shaped_weighting(weighting: Any) -> Callable[[Tensor, Tensor, Any], Weighed]
 PATHS = {
     "Straight": lambda p: ig.paths.Straight(),
     "Straight(4)": lambda p: ig.paths.Straight(4),
+    "LatentGuided": lambda p: ig.paths.LatentGuided(codec(p.packed()), 5, 0.3, ends=2),
+    "Latent": lambda p: ig.paths.Latent(codec(p.packed()), 4, 2),
+    "LatentGeodesic": lambda p: ig.paths.LatentGeodesic(codec(p.packed()), 4, iterations=3, ends=2),
     "Descent": lambda p: ig.paths.Descent(p.representation, 3, 0.05),
     "Descent, relative": lambda p: ig.paths.Descent(p.representation, 3, norm="l1", shrink=False),
 }

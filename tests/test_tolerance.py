@@ -18,6 +18,8 @@ B = 16
 X = wave(B, 8, phase=0.3, scale=1.2)
 CLASSES = torch.arange(B) % 3
 POOL = wave(4, 8, phase=1.1)
+# Exact: a path that goes far out and comes back cancels, which is not known while it is walked.
+CODEC = (torch.asinh, torch.sinh)
 NETWORKS = {"gelu mlp": gelu_mlp, "relu mlp": relu_mlp}
 FINE = ig.rules.Midpoint(1500)
 
@@ -25,6 +27,13 @@ ASKED: dict[str, tuple[float, dict[str, Any], dict[str, Any]]] = {
     # name: tolerance, how it is asked, and how the truth is
     "integrated": (0.02, {}, dict(rule=FINE)),
     "expected": (0.1, dict(baseline=POOL), dict(rule=FINE)),
+    "latent_guided": (
+        0.05,
+        dict(codec=CODEC, steps=8, fraction=0.3, slerp=False, ends=3),
+        dict(rule=ig.rules.Simpson(100)),
+    ),
+    "latent": (0.05, dict(codec=CODEC, steps=6, ends=3), dict(rule=ig.rules.Midpoint(100))),
+    "manifold": (0.05, dict(codec=CODEC, points=7, ends=3), dict(rule=ig.rules.Midpoint(100))),
     "weighted": (0.05, dict(baseline=POOL, fill=0.0), dict(rule=FINE)),
     "ig2": (0.05, dict(baseline=POOL[:2], steps=5, rate=ig.paths.Relative(0.05)), dict(rule=ig.rules.Simpson(300))),
     "blur": (0.05, dict(sigma=2.0, steps=6, axes=(-1,)), dict(rule=ig.rules.Midpoint(250))),

@@ -10,7 +10,7 @@ import dataclasses
 from typing import Any, TypeVar, dataclass_transform
 
 import torch
-from torch import Tensor
+from torch import Tensor, nn
 
 from .shapes import describe
 
@@ -45,8 +45,10 @@ def _shown(value: Any) -> str:
         if value.numel() == 1:
             return repr(value.item())
         return f"tensor<{describe(value.shape)}>"
-    if isinstance(value, tuple) and any(isinstance(v, Tensor) for v in value):
-        return "(" + ", ".join(map(_shown, value)) + ")"
+    if isinstance(value, nn.Module):  # whose own repr is as long as the network
+        return type(value).__name__
+    if isinstance(value, tuple) and any(isinstance(v, Tensor) or callable(v) for v in value):
+        return "(" + ", ".join(map(_shown, value)) + ("," if len(value) == 1 else "") + ")"
     if callable(value) and hasattr(value, "__qualname__"):
         return str(value.__qualname__)
     if hasattr(value, "__len__") and not isinstance(value, str | tuple | list | dict):

@@ -6,16 +6,21 @@ axioms it satisfies. The command line's ``integrand methods`` and the documentat
     straight.py         integrated, expected, weighted
     counterfactual.py   ig2
     coarse_to_fine.py   blur, spectral
+    latent.py           latent_guided, latent, manifold
     layers.py           layer, conductance
 """
 
 # isort: off
 from . import straight, counterfactual, coarse_to_fine, layers
+from . import straight, counterfactual, latent as _latent, layers
 
 # isort: on
 from .coarse_to_fine import blur as blur
 from .coarse_to_fine import spectral as spectral
 from .counterfactual import ig2 as ig2
+from .latent import latent as latent
+from .latent import latent_guided as latent_guided
+from .latent import manifold as manifold
 from .layers import conductance as conductance
 from .layers import layer as layer
 from .named import BASELINES as BASELINES

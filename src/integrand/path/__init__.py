@@ -12,4 +12,8 @@ from .blur import Blur as Blur
 from .descent import Descent as Descent
 from .descent import Relative as Relative
 from .spectral import Spectral as Spectral
+from .latent import Autoencoder as Autoencoder
+from .latent import Latent as Latent
+from .latent import LatentGeodesic as LatentGeodesic
+from .latent import LatentGuided as LatentGuided
 from .straight import Straight as Straight
