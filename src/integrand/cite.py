@@ -50,6 +50,21 @@ BIBTEX = {
   eprint  = {2406.10852},
   archivePrefix = {arXiv}
 }""",
+    "salek2025using": """@misc{salek2025using,
+  title  = {Using the Path of Least Resistance to Explain Deep Networks},
+  author = {Salek, S. and Enguehard, J.},
+  year   = {2025},
+  eprint = {2502.12108},
+  archivePrefix = {arXiv}
+}""",
+    "bhat2023nonuniform": """@inproceedings{bhat2023nonuniform,
+  title     = {Non-Uniform Interpolation in Integrated Gradients for Low-Latency Explainable-{AI}},
+  author    = {Bhat, Ashwin and Raychowdhury, Arijit},
+  booktitle = {IEEE International Symposium on Circuits and Systems},
+  year      = {2023},
+  eprint    = {2302.11107},
+  archivePrefix = {arXiv}
+}""",
 }
 
 

@@ -5,14 +5,18 @@ axioms it satisfies. The command line's ``integrand methods`` and the documentat
 
     straight.py         integrated, expected, weighted
     counterfactual.py   ig2
+    geometric_paths.py  geodesic, relaxed, nonuniform
     layers.py           layer, conductance
 """
 
 # isort: off
-from . import straight, counterfactual, layers
+from . import straight, counterfactual, geometric_paths, layers
 
 # isort: on
 from .counterfactual import ig2 as ig2
+from .geometric_paths import geodesic as geodesic
+from .geometric_paths import nonuniform as nonuniform
+from .geometric_paths import relaxed as relaxed
 from .layers import conductance as conductance
 from .layers import layer as layer
 from .named import BASELINES as BASELINES

@@ -4,4 +4,7 @@ from .base import Path as Path
 from .base import corners as corners
 from .descent import Descent as Descent
 from .descent import Relative as Relative
+from .geodesic import Geodesic as Geodesic
+from .relaxed import Relaxed as Relaxed
+from .respaced import Respaced as Respaced
 from .straight import Straight as Straight
