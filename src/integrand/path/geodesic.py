@@ -30,7 +30,7 @@ from ..shapes import describe, first_alike, over
 _STACK_ELEMENTS = 1 << 25  # pieces are stacked up to about this many numbers at a time
 _GRAPH_ELEMENTS = 1 << 22  # neighbours of graphs that are built at a time
 _BLOCK_ELEMENTS = 1 << 24  # numbers of a block of points whose distances are taken
-_EXACT = 1 << 32  # more differences than this are not taken one by one
+_EXACT = 1 << 30  # more differences than this are not taken one by one
 _SHOWN = 6  # parts of a graph that an error lists
 
 _GRAPHS = ("symmetric", "official")
