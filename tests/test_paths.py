@@ -39,6 +39,7 @@ PATHS = {
     "Geodesic, euclidean": ig.paths.Geodesic(wave(12, 5, phase=4), 2, distance="euclidean"),
     "Relaxed": ig.paths.Relaxed(6, 0.5, 8),
     "Respaced": ig.paths.Respaced(7, 11),
+    "Scheduled": ig.paths.Scheduled((0.0, 0.1, 0.25, 0.7, 1.0)),
     "Respaced, midpoint": ig.paths.Respaced(9, 11, "midpoint"),
 }
 

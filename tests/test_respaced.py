@@ -11,7 +11,7 @@ from torch import Tensor
 
 import integrand as ig
 from integrand import testing
-from integrand.spacing import equal_change, least_error, pilot
+from integrand.spacing import equal_change, least_error, pilot, quantiles
 from tests.problems import Counting, t6, tanh_mlp, wave
 
 X = wave(3, 4, phase=0.3)  # B = 3 examples of four features
@@ -142,3 +142,57 @@ def test_cost() -> None:
 def test_what_is_refused(options: dict[str, Any], message: str) -> None:
     with pytest.raises(ig.errors.InputError, match=message):
         ig.paths.Respaced(**options)
+
+
+# --- schedules --------------------------------------------------------------------------------------------------------
+
+
+def test_a_schedule_is_where_the_corners_are() -> None:
+    for clock in ((0.0, 0.1, 0.6, 1.0), torch.tensor([0.0, 0.1, 0.6, 1.0], dtype=torch.float64)):
+        path = ig.paths.Scheduled(clock)
+        _, points = ig.paths.corners(path, FIELD, STARTS, X)
+        place = torch.as_tensor(clock, dtype=torch.float64)[:, None, None, None]
+        torch.testing.assert_close(points, STARTS + place * (X - STARTS), rtol=0, atol=1e-15)
+        testing.check_path(path, field=FIELD, x=X, references=STARTS)
+
+
+def test_a_fitted_schedule_is_the_median_lines() -> None:
+    model = Counting(tanh_mlp(4))
+    field = ig.TorchField(model, 1)
+    path = ig.paths.Scheduled.fitted(field, STARTS, X, 9, 30, "left", 0.2)
+    assert (model.gradients, model.values) == (0, 2 * 3 * 31)
+    values = pilot(field, STARTS, X.expand_as(STARTS), 30)
+    bends = values.diff(n=2, dim=0).abs().sqrt().flatten(1).tolist()
+    middle = [sorted(row)[2] for row in bends]  # of six lines the lower of the two in the middle
+    density = torch.tensor([*middle, middle[-1]], dtype=torch.float64)
+    torch.testing.assert_close(path.clock, quantiles(density, 9, 0.2), rtol=0, atol=1e-12)
+
+
+def test_a_fitted_schedule_serves_other_inputs(quiet: None) -> None:
+    """Fitted on some lines on which F saturates, it errs less on others than even steps do."""
+    field = ig.fields.Function(lambda z: 1 - (-9 * z.mean(1)).exp())
+    zero, ones = torch.zeros(1, 4, 4).double(), 1 + 0.02 * wave(4, 4)
+    path = ig.paths.Scheduled.fitted(field, zero, ones, 12, by="left")
+    x = 1 + 0.02 * wave(3, 4, phase=5)
+    exact = ig.Method(path=ig.paths.Straight(100), rule=ig.rules.GaussLegendre(8))(field, x).values
+
+    def error(path: Any) -> float:
+        return float((ig.Method(path=path, rule=ig.rules.Left())(field, x).values - exact).norm())
+
+    assert error(path) < 0.5 * error(ig.paths.Straight(12))
+
+
+@pytest.mark.parametrize(
+    ("clock", "message"),
+    [
+        ((0.0, 0.5, 0.4, 1.0), r"goes forward: position 2 is 0.4, after 0.5. Sort"),
+        ((0.0, 0.5, 0.5, 1.0), r"position 2 is 0.5, after 0.5"),
+        ((0.0, float("nan"), 1.0), r"position 1 is nan"),
+        ((0.1, 1.0), r"the first of which is 0 and the last 1"),
+        ((0.0, 0.9), r"the first of which is 0 and the last 1"),
+        ((1.0,), r"the first of which is 0 and the last 1"),
+    ],
+)
+def test_schedules_that_are_refused(clock: tuple[float, ...], message: str) -> None:
+    with pytest.raises(ig.errors.InputError, match=message):
+        ig.paths.Scheduled(clock)

@@ -68,14 +68,19 @@ def least_error(values: Tensor, steps: int, order: int = 1, even: float = EVEN) 
     number of steps the sum is least where h ∝ |dᵖ⁺¹F/dtᵖ⁺¹|^(−1/(p+1)): the closed form of what RiemannOpt looks for with an optimiser.
     Derivatives are differences of ``values``, of which there must be at least p + 2.
     """
+    return quantiles(bend(values, order), steps, even)
+
+
+def bend(values: Tensor, order: int) -> Tensor:
+    """F at even positions (N + 1, …) → |dᵖ⁺¹F/dtᵖ⁺¹|^(1/(p+1)) of each cell (N, …), p the order, up to a factor."""
     if order < 1:
         raise InputError(f"The order of a rule is at least 1, not {order}.")
     if len(values) < order + 2:
         raise InputError(f"A rule of order {order} needs F at {order + 2} positions at least, not at {len(values)}.")
-    bend = values.diff(n=order + 1, dim=0).abs()  # at N − order places in the middle of order + 1 cells each
+    curved = values.diff(n=order + 1, dim=0).abs()  # at N − order places in the middle of order + 1 cells each
     cells = len(values) - 1
-    place = (torch.arange(cells, device=values.device) - order // 2).clamp(0, len(bend) - 1)
-    return quantiles(bend[place] ** (1 / (order + 1)), steps, even)
+    place = (torch.arange(cells, device=values.device) - order // 2).clamp(0, len(curved) - 1)
+    return curved[place] ** (1 / (order + 1))
 
 
 def quantiles(density: Tensor, steps: int, even: float = EVEN) -> Tensor:

@@ -7,4 +7,5 @@ from .descent import Relative as Relative
 from .geodesic import Geodesic as Geodesic
 from .relaxed import Relaxed as Relaxed
 from .respaced import Respaced as Respaced
+from .respaced import Scheduled as Scheduled
 from .straight import Straight as Straight

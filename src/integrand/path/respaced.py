@@ -1,4 +1,4 @@
-"""The straight line, walked in steps that follow F.
+"""The straight line, walked in steps that follow F: each line's own, or a schedule that was found once for all.
 
     pilot   F at N + 1 even positions of the line, forward passes only
     clock   0 = t_0 ≤ t_1 ≤ … ≤ t_K = 1, close together where F changes       (``spacing.py``)
@@ -20,7 +20,8 @@ from ..field import Field
 from ..parts import part
 from ..segment import Segment
 from ..shapes import over
-from ..spacing import EVEN, equal_change, least_error, pilot
+from ..spacing import EVEN, bend, quantiles
+from ..spacing import pilot as look_along
 
 _STACK_ELEMENTS = 1 << 25  # segments are stacked up to about this many numbers at a time
 
@@ -37,7 +38,8 @@ class Respaced:
            ∇F does not, and a pilot may miss a change that begins and ends inside a cell. With ``by="change", even=0`` every
            piece carries exactly 1/K of the change
 
-    Any rule integrates any clock; one node to a piece (``Midpoint()``, ``Left()``) is where spacing helps. The first piece begins at the baseline and the
+    Any rule integrates any clock; one node to a piece (``Midpoint()``, ``Left()``) is where spacing helps, if F saturates or changes
+    abruptly. A change that is smooth and rests on both sides even steps integrate well already, for their errors cancel. The first piece begins at the baseline and the
     last ends at the input, so that a rule's weights, the lengths of the pieces, add up to one whatever the pilot saw.
 
     Cost: pilot + 1 values per reference, and one piece's nodes × steps gradients. Memory does not grow with either.
@@ -61,8 +63,8 @@ class Respaced:
     def __post_init__(self) -> None:
         if self.steps < 1:
             raise InputError(f"A path has at least one step, not {self.steps}.")
-        if self.by not in _CLOCKS:
-            raise InputError(f"by is one of {', '.join(map(repr, _CLOCKS))}, not {self.by!r}.")
+        if self.by not in _DENSITIES:
+            raise InputError(f"by is one of {', '.join(map(repr, _DENSITIES))}, not {self.by!r}.")
         least = _LEAST[self.by]
         if self.pilot < least:
             raise InputError(f"Steps placed by {self.by!r} take a pilot of at least {least} cells, not {self.pilot}.")
@@ -71,22 +73,91 @@ class Respaced:
 
     def __call__(self, field: Field, start: Tensor, end: Tensor) -> Iterator[Segment]:
         end = end.expand_as(start)
-        values = pilot(field, start, end, self.pilot)
-        place = _CLOCKS[self.by](values, self.steps, self.even)
-        clock = (torch.arange(self.steps + 1, dtype=torch.float64) / self.steps).to(start)
-        most = max(1, _STACK_ELEMENTS // start.numel())
-        corner = start[None]
-        for first in range(0, self.steps, most):
-            last = min(first + most, self.steps)
-            onward = torch.lerp(start, end, over(place[first + 1 : last + 1], start[None]))
-            points = torch.cat([corner, onward])
-            yield Segment(points[:-1], points[1:], (clock[first:last], clock[first + 1 : last + 1]))
-            corner = points[-1:]
+        values = look_along(field, start, end, self.pilot)
+        yield from _pieces(start, end, quantiles(_DENSITIES[self.by](values), self.steps, self.even))
 
 
-_CLOCKS: dict[str, Callable[[Tensor, int, float], Tensor]] = {
-    "change": equal_change,
-    "left": lambda values, steps, even: least_error(values, steps, 1, even),
-    "midpoint": lambda values, steps, even: least_error(values, steps, 2, even),
+@part
+class Scheduled:
+    """γ(t) = b + t (x − b) cut at the positions of a schedule, the same for every reference and example.
+
+    clock   0 = t_0 < t_1 < … < t_K = 1, numbers or a tensor (K + 1,)
+
+    ``Scheduled.fitted`` finds one that suits a model, on some inputs once; after that steps of different lengths cost no more than even
+    ones. Memory does not grow with the number of steps. Errors: ``InputError`` for a schedule that turns back or does not go from 0 to 1.
+    Source of the idea: Swain and Singhi, "RiemannOpt" (arXiv 2410.04118).
+
+    >>> import integrand as ig
+    >>> ig.paths.Scheduled((0.0, 0.5, 0.75, 1.0)).segments
+    3
+    """
+
+    clock: tuple[float, ...] | Tensor
+
+    @property
+    def segments(self) -> int:
+        """One less than positions."""
+        return len(self.clock) - 1
+
+    def __post_init__(self) -> None:
+        positions = self._positions()
+        if positions.ndim != 1 or len(positions) < 2 or float(positions[0]) != 0 or float(positions[-1]) != 1:
+            raise InputError("A schedule is a list of positions on the line, the first of which is 0 and the last 1.")
+        turns = (~(positions.diff() > 0)).nonzero()
+        if len(turns):
+            k = int(turns[0])
+            raise InputError(
+                f"A schedule goes forward: position {k + 1} is {float(positions[k + 1]):g}, after {float(positions[k]):g}. Sort the "
+                "positions and drop those that come twice."
+            )
+
+    @classmethod
+    def fitted(
+        cls,
+        field: Field,
+        start: Tensor,
+        end: Tensor,
+        steps: int = 50,
+        pilot: int = 200,
+        by: str = "midpoint",
+        even: float = EVEN,
+    ) -> Scheduled:
+        """The schedule for lines from ``start`` (R, B, \\*s) to inputs ``end`` (B, \\*s), to be used for others like them.
+
+        As ``Respaced`` places its steps, with the median over all lines of what it goes by (``by``). Cost: pilot + 1 values per
+        line, once.
+        """
+        made = Respaced(steps, pilot, by, even)  # refuses what cannot be
+        with field.ready(), torch.no_grad():
+            values = look_along(field, start, end.expand_as(start), made.pilot)
+        density = _DENSITIES[by](values.double()).flatten(1).median(1).values
+        return cls(quantiles(density, steps, even))
+
+    def __call__(self, field: Field, start: Tensor, end: Tensor) -> Iterator[Segment]:
+        place = self._positions().to(start).reshape(-1, 1, 1).expand(-1, *start.shape[:2])
+        yield from _pieces(start, end.expand_as(start), place)
+
+    def _positions(self) -> Tensor:
+        return torch.as_tensor(self.clock, dtype=torch.float64)
+
+
+def _pieces(start: Tensor, end: Tensor, place: Tensor) -> Iterator[Segment]:
+    """The lines from start to end (R, B, \\*s), cut at place (K + 1, R, B), stacked in blocks."""
+    steps = len(place) - 1
+    clock = (torch.arange(steps + 1, dtype=torch.float64) / steps).to(start)
+    most = max(1, _STACK_ELEMENTS // start.numel())
+    corner = start[None]
+    for first in range(0, steps, most):
+        last = min(first + most, steps)
+        onward = torch.lerp(start, end, over(place[first + 1 : last + 1], start[None]))
+        points = torch.cat([corner, onward])
+        yield Segment(points[:-1], points[1:], (clock[first:last], clock[first + 1 : last + 1]))
+        corner = points[-1:]
+
+
+_DENSITIES: dict[str, Callable[[Tensor], Tensor]] = {
+    "change": lambda values: values.diff(dim=0).abs(),
+    "left": lambda values: bend(values, 1),
+    "midpoint": lambda values: bend(values, 2),
 }
 _LEAST = {"change": 1, "left": 2, "midpoint": 3}
