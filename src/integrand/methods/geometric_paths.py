@@ -69,7 +69,7 @@ def relaxed(
     beta: float = 0.3,
     iterations: int = 30,
     *,
-    rule: Rule = Midpoint(),
+    rule: Rule = GaussLegendre(2),
     record: tuple[str, ...] = (),
 ) -> Method:
     """Geodesic Integrated Gradients without data: the line relaxes to avoid steep gradients, A = ∫ ∇F ⊙ dγ.
