@@ -93,6 +93,8 @@ def test_parts_are_frozen(cls: type) -> None:
         "Margin": (0, 1),
         "Fitness": (ig.baselines.Mean(),),
         **dict.fromkeys(("Latent", "LatentGeodesic", "LatentGuided"), ((abs, abs),)),
+        "Geodesic": (wave(4, 3),),
+        "Scheduled": ((0.0, 1.0),),
     }
     needed = [f for f in dataclasses.fields(cls) if f.default is f.default_factory is dataclasses.MISSING]
     value = cls(*arguments.get(cls.__name__, (0,) * len(needed)))

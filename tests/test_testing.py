@@ -32,6 +32,8 @@ def test_paths(name: str) -> None:
     path = PATHS[name]
     if name.startswith("Descent"):
         path = dataclasses.replace(path, representation=three)
+    if name.startswith("Geodesic"):
+        path = dataclasses.replace(path, points=path.points[:, :3])
     testing.check_path(path, own_start=name.startswith(("Descent", "Blur")))
 
 

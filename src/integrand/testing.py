@@ -31,7 +31,7 @@ from .path.base import Path
 from .path.straight import Straight
 from .rule.base import Integrated, Rule
 from .segment import Segment, polyline
-from .shapes import describe, over, total
+from .shapes import describe, first_alike, over, total
 from .weighting import Weighed, Weighting, beforehand
 
 __all__ = ["check_baseline", "check_field", "check_path", "check_rule", "check_weighting", "waves"]
@@ -73,7 +73,8 @@ def check_path(
     * The last end is the input itself. The first start is the reference, unless the path chooses its own (``own_start``).
     * So a linear field gets w ⊙ (x − start), whatever the way.
     * What is handed on (``at_start``, ``at_end``) is what the field says there; notes are (K+1, R, B).
-    * The same call gives the same path, each example's path does not depend on its neighbours, and nothing given is changed.
+    * The same call gives the same path, each example's path does not depend on its neighbours (but for pieces of no length), and
+      nothing given is changed.
 
     Without arguments the problem is three features, two references, three examples; give your own field and inputs for paths
     that need images or a model.
@@ -137,9 +138,15 @@ def _check_repeats(path: Path, field: Field, references: Tensor, x: Tensor, piec
         some = field.at(torch.tensor([example], device=x.device))
         with _as_called(some):
             alone = _in_order(path(some, references[:, one], x[one]))
-        _say(len(alone) == len(pieces), f"Example {example} alone has {len(alone)} pieces, in the batch {len(pieces)}.")
-        for (_, _, start, _), (_, _, among, _) in zip(alone, pieces, strict=True):
-            _close(start, among[:, one], f"The path of example {example} depends on the other examples of its batch")
+        mine, theirs = _moving(alone), _moving([(begin, end, s[:, one], e[:, one]) for begin, end, s, e in pieces])
+        _say(len(mine) == len(theirs), f"Example {example} alone has {len(mine)} pieces, in the batch {len(theirs)}.")
+        for (_, _, start, _), (_, _, among, _) in zip(mine, theirs, strict=True):
+            _close(start, among, f"The path of example {example} depends on the other examples of its batch")
+
+
+def _moving(pieces: list[_Piece]) -> list[_Piece]:
+    """Without pieces of no length, which rows of different lengths are filled up with."""
+    return [piece for piece in pieces if bool((piece[2] != piece[3]).any())]
 
 
 def _check_segment(segment: Segment, number: int, field: Field, shape: torch.Size) -> None:
@@ -284,6 +291,7 @@ def check_field(field: Field, x: Tensor, *, tolerance: float = 1e-4, differentia
     * Rows do not interact: alone, among others, in another order, with another example's index in between — the same numbers.
     * The gradient is the slope of the value: finite differences along three directions agree to ``tolerance``.
     * ``share``, where there is one, is exact: it adds up to the change of F.
+    * Examples with the same number in ``questions`` are one function: a row has one value, whichever of them it is given to.
     * Nothing given is changed. ``differentiable=False`` for fields that only know their share.
     """
     _say(len(x) >= 2, "Give check_field at least two examples.")
@@ -298,6 +306,11 @@ def check_field(field: Field, x: Tensor, *, tolerance: float = 1e-4, differentia
             f"Values of {len(x)} rows have shape {describe(value.shape)}; they must be {len(x)}.",
         )
         _check_share(field, x, value, tolerance)
+        asked = field.questions(index)
+        _say(asked.shape == index.shape, f"questions numbers {describe(asked.shape)} of {len(x)} examples.")
+        if differentiable:
+            first = first_alike(asked)
+            _close(field.rows(x, first, gradient=False).value, value, "Examples of one question have several values")
     _say(torch.equal(x, given), "The field changed the rows it was given.")
 
 

@@ -13,7 +13,14 @@ from .base import Field
 from .modes import gradients
 
 
-class Linear(Field):
+class _Alike(Field):
+    """A function of rows alone, whatever example they belong to."""
+
+    def questions(self, index: Tensor) -> Tensor:
+        return torch.zeros_like(index)
+
+
+class Linear(_Alike):
     """F(z) = w·z + c. Every path gives w ⊙ (end − start).
 
     >>> import torch, integrand as ig
@@ -34,7 +41,7 @@ class Linear(Field):
         return segment.step * self.weight
 
 
-class Monomial(Field):
+class Monomial(_Alike):
     """F(z) = Π (z_i − b_i)^m_i. Straight from b, feature i gets F(x) m_i / Σ m (the monomial rule)."""
 
     def __init__(self, powers: Tensor, base: Tensor | float = 0.0) -> None:
@@ -55,7 +62,7 @@ class Monomial(Field):
         return Evaluation(value, torch.stack(slopes, 1).reshape(z.shape))
 
 
-class Function(Field):
+class Function(_Alike):
     """F(z) = any differentiable function of rows: (N, \\*s) → (N,). No model, no target, no bookkeeping.
 
     >>> import torch, integrand as ig

@@ -83,6 +83,14 @@ class Field(ABC):
         """
         return torch.arange(len(index), device=index.device)
 
+    def questions(self, index: Tensor) -> Tensor:
+        """The examples ``index`` (N,) numbered by what is asked of them (N,): equal numbers, one and the same function of rows.
+
+        What is known of a point for one of them is then known for all. Every example asks a question of its own unless a field
+        knows better.
+        """
+        return index
+
     def evaluate_both(
         self, z: Tensor, index: Tensor, other: Target, other_index: Tensor
     ) -> tuple[Evaluation, Evaluation]:

@@ -123,6 +123,11 @@ class Several(Field):
         found = torch.stack([field.read(outputs, base) for field in self.fields], 1)
         return found.gather(1, which[:, None].to(found.device))[:, 0]
 
+    def questions(self, index: Tensor) -> Tensor:
+        base, which = index // len(self.targets), index % len(self.targets)
+        found = torch.stack([field.questions(base) for field in self.fields], 1)
+        return found.gather(1, which[:, None])[:, 0] * len(self.targets) + which
+
     @property
     def pooled(self) -> bool:
         return self.inner.pooled

@@ -25,7 +25,7 @@ from ..errors import DetachedModel, IntegrandError, ModelError, TargetError
 from ..normalisation import Normalisation
 from ..segment import Evaluation
 from ..shapes import describe, state_dtype, total
-from ..target import Custom, Target, as_target, output_tensor
+from ..target import Custom, Output, Target, as_target, output_tensor
 from .base import Field
 from .chords import Chords
 from .diagnose import degenerate, raise_nonfinite
@@ -166,6 +166,17 @@ class TorchField(Field):
     @property
     def pooled(self) -> bool:
         return self.network.pooled
+
+    def questions(self, index: Tensor) -> Tensor:
+        # A target that does not say what it is for other examples may be another one for each.
+        speaks = type(self.target).at is not Target.at or isinstance(self.target, Output)
+        if not self.pooled or not speaks:
+            return index
+        asked: list[tuple[Target, int]] = []
+        for example in index.tolist():
+            own = self.target.at(torch.tensor([example], device=index.device))
+            asked.append(next((known for known in asked if known[0] == own), (own, example)))
+        return torch.tensor([number for _, number in asked], device=index.device)
 
     def site(self, representation: Any, z: Tensor, index: Tensor) -> Any:
         if representation is None:

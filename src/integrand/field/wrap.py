@@ -48,6 +48,9 @@ class _Wrapped(Field):
     def points(self, index: Tensor) -> Tensor:
         return self.inner.points(index)
 
+    def questions(self, index: Tensor) -> Tensor:
+        return self.inner.questions(index)
+
     def look(self, z: Tensor, index: Tensor | None, site: Any = None) -> Tensor:
         return self.inner.look(z, index, site)
 
@@ -99,6 +102,9 @@ class Gathered(_Wrapped):
 
     def points(self, index: Tensor) -> Tensor:
         return self.inner.points(self.index[index])
+
+    def questions(self, index: Tensor) -> Tensor:
+        return self.inner.questions(self.index[index])
 
     def look(self, z: Tensor, index: Tensor | None, site: Any = None) -> Tensor:
         return self.inner.look(z, None if index is None else self.index[index], site)

@@ -74,7 +74,8 @@ class Method:
         x, meter = opened(field, x, watch)
         with measured(meter, x.device) as stopwatch:
             references = checked(self.baseline(x, meter), x, self.baseline)
-            meter.tally.expected = gradients_per_row(self.path, self.rule) * len(x) * len(references)
+            each = gradients_per_row(self.path, self.rule)
+            meter.tally.expected = None if each is None else each * len(x) * len(references)
             known = beforehand(self.weighting, *references.shape[:2])
             if known is None:
                 weighed, walked = self._weighed_afterwards(meter, references, x)
@@ -120,10 +121,16 @@ class Method:
         return values, side_by_side(blocks, x.new_empty(0), _BLOCK_ELEMENTS)
 
 
-def gradients_per_row(path: Any, rule: Any) -> int:
-    """Gradients a path and a rule need for one reference of one example; what the path paid for is not paid twice."""
-    walked = getattr(path, "gradients", 0)
+def gradients_per_row(path: Any, rule: Any) -> int | None:
+    """Gradients a path and a rule need for one reference of one example; what the path paid for is not paid twice.
+
+    ``path.gradients`` are at its corners and are handed on, ``path.scouted`` are elsewhere and are not. None for paths that cannot
+    tell beforehand how many pieces or gradients they come to: theirs are None.
+    """
+    walked, pieces = getattr(path, "gradients", 0), getattr(path, "segments", 1)
+    if walked is None or pieces is None:
+        return None
     each = getattr(rule, "gradients", 0)
     if walked and hasattr(rule, "table"):
         each = sum(0 < node < 1 for node in rule.table()[0])
-    return int(walked + getattr(path, "segments", 1) * each)
+    return int(walked + getattr(path, "scouted", 0) + pieces * each)

@@ -7,17 +7,22 @@ axioms it satisfies. The command line's ``integrand methods`` and the documentat
     counterfactual.py   ig2
     coarse_to_fine.py   blur, spectral
     latent.py           latent_guided, latent, manifold
+    geometric_paths.py  geodesic, relaxed, nonuniform
     layers.py           layer, conductance
 """
 
 # isort: off
 from . import straight, counterfactual, coarse_to_fine, layers
-from . import straight, counterfactual, latent as _latent, layers
+from . import latent as _latent
+from . import geometric_paths
 
 # isort: on
 from .coarse_to_fine import blur as blur
 from .coarse_to_fine import spectral as spectral
 from .counterfactual import ig2 as ig2
+from .geometric_paths import geodesic as geodesic
+from .geometric_paths import nonuniform as nonuniform
+from .geometric_paths import relaxed as relaxed
 from .latent import latent as latent
 from .latent import latent_guided as latent_guided
 from .latent import manifold as manifold
