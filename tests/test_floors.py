@@ -16,6 +16,7 @@ FLOORS: list[list[str]] = [
     ["errors", "shapes", "parts", "seeds", "normalisation"],
     ["target", "segment"],
     ["field"],
+    ["spacing"],
     ["baseline", "path", "rule", "weighting", "cost"],
     ["walk"],
     ["attribution"],
