@@ -93,7 +93,7 @@ def quantiles(density: Tensor, steps: int, even: float = EVEN) -> Tensor:
     flat = whole <= torch.finfo(torch.float64).tiny
     share = torch.where(flat, 1 / cells, mass / torch.where(flat, 1.0, whole))
     below = torch.nn.functional.pad(((1 - even) * share + even / cells).cumsum(1), (1, 0))
-    below /= below[:, -1:]
+    below = below / below[:, -1:]
     wanted = (torch.arange(steps + 1, dtype=torch.float64) / steps).expand(len(below), -1).contiguous()
     cell = torch.searchsorted(below[:, 1:].contiguous(), wanted).clamp_max(cells - 1)
     low, high = below.gather(1, cell), below.gather(1, cell + 1)
