@@ -77,7 +77,7 @@ def test_all_is_what_is_exported() -> None:
 
 DESIGN = {
     "ig": ["explain", "explain_targets", "Method", "Layered", "TorchField", "Attribution", "load", "fields", "targets", "baselines", "paths", "rules", "weightings", "methods", "errors"],
-    "rules": ["Left", "Right", "Midpoint", "Trapezoid", "GaussLegendre", "MonteCarlo", "Exact"],
+    "rules": ["Left", "Right", "Midpoint", "Trapezoid", "GaussLegendre", "MonteCarlo", "Exact", "Important", "Decision", "Rescaled", "Weighted", "Until", "Saturation"],
     "paths": ["Straight", "Descent", "Relative"],
     "weightings": ["Uniform", "Fitness"],
     "targets": ["Logit", "Probability", "LogOdds", "Margin", "Loss", "Custom", "Output", "Distance"],
@@ -85,7 +85,7 @@ DESIGN = {
         "Constant", "Given", "Sample", "Uniform", "Gaussian", "Blurred", "Mean", "Median", "Corners",
         "black", "white", "grey", "Relevant", "OtherClass",
     ],
-    "methods": ["integrated", "expected", "weighted", "ig2", "layer", "conductance", "known", "about"],
+    "methods": ["integrated", "expected", "weighted", "ig2", "layer", "conductance", "important", "decision", "path_weighted", "path_sampled", "left", "known", "about"],
     "fields": ["Field", "TorchField", "Function", "Linear", "Monomial", "Gathered", "Metered", "Several", "SiteField", "Site"],
 }  # fmt: skip
 
@@ -100,6 +100,7 @@ PARAMETERS = {
     "integrated": ["baseline", "rule"],
     "weighted": ["baselines", "path", "rule", "ratio", "fill", "keep"],
     "ig2": ["references", "representation", "steps", "rate", "clip"],
+    "decision": ["baseline", "steps", "pilot"],
 }
 
 

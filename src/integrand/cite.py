@@ -50,6 +50,46 @@ BIBTEX = {
   eprint  = {2406.10852},
   archivePrefix = {arXiv}
 }""",
+    "yang2023idgi": """@inproceedings{yang2023idgi,
+  title     = {{IDGI}: A Framework to Eliminate Explanation Noise from Integrated Gradients},
+  author    = {Yang, Ruo and Wang, Binghui and Bilgic, Mustafa},
+  booktitle = {Proceedings of the IEEE/CVF Conference on Computer Vision and Pattern Recognition},
+  year      = {2023},
+  eprint    = {2303.14242},
+  archivePrefix = {arXiv}
+}""",
+    "walker2024integrated": """@inproceedings{walker2024integrated,
+  title     = {Integrated Decision Gradients: Compute Your Attributions Where the Model Makes Its Decision},
+  author    = {Walker, C. and Jha, S. and Chen, K. and Ewetz, R.},
+  booktitle = {Proceedings of the AAAI Conference on Artificial Intelligence},
+  volume    = {38},
+  number    = {6},
+  pages     = {5289--5297},
+  year      = {2024},
+  eprint    = {2305.20052},
+  archivePrefix = {arXiv}
+}""",
+    "kamalov2025pathweighted": """@misc{kamalov2025pathweighted,
+  title  = {Path-Weighted Integrated Gradients for Interpretable Dementia Classification},
+  author = {Kamalov, F. and Al Falasi, M. and Thabtah, F.},
+  year   = {2025},
+  eprint = {2509.17491},
+  archivePrefix = {arXiv}
+}""",
+    "kamalov2026pathsampled": """@misc{kamalov2026pathsampled,
+  title  = {Path-Sampled Integrated Gradients},
+  author = {Kamalov and Thabtah and Sivaraj and Abdelhamid},
+  year   = {2026},
+  eprint = {2604.14338},
+  archivePrefix = {arXiv}
+}""",
+    "miglani2020investigating": """@misc{miglani2020investigating,
+  title  = {Investigating Saturation Effects in Integrated Gradients},
+  author = {Miglani, Vivek and Kokhlikyan, Narine and Alsallakh, Bilal and Martin, Miguel and Reblitz-Richardson, Orion},
+  year   = {2020},
+  eprint = {2010.12697},
+  archivePrefix = {arXiv}
+}""",
 }
 
 

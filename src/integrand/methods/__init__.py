@@ -5,14 +5,20 @@ axioms it satisfies. The command line's ``integrand methods`` and the documentat
 
     straight.py         integrated, expected, weighted
     counterfactual.py   ig2
+    credit.py           important, decision, path_weighted, path_sampled, left
     layers.py           layer, conductance
 """
 
 # isort: off
-from . import straight, counterfactual, layers
+from . import straight, counterfactual, credit, layers
 
 # isort: on
 from .counterfactual import ig2 as ig2
+from .credit import decision as decision
+from .credit import important as important
+from .credit import left as left
+from .credit import path_sampled as path_sampled
+from .credit import path_weighted as path_weighted
 from .layers import conductance as conductance
 from .layers import layer as layer
 from .named import BASELINES as BASELINES
