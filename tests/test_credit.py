@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import gc
 import itertools
 import json
 import math
@@ -296,6 +297,22 @@ def official_sampler(values: list[float], steps: int) -> list[float]:
     return places
 
 
+@pytest.mark.parametrize("steps", [10, 50])
+def test_the_authors_code_restated(steps: int) -> None:
+    """Backward differences of F for φ', each times the step before it, and a mean where a sum belongs: float32, N times too small."""
+    case, x, field = PATHS[f"IDG_{steps}"], img_input()[0], img_logit()
+    values = field.value(torch.stack([j / (steps - 1) * x for j in range(steps)])[:, None], 2)[:, 0]
+    places = official_sampler(values.tolist(), steps)
+    points = torch.stack([at * x for at in places])[:, None]
+    changes = field.value(points, 2)[:, 0].diff()  # φ' · step, and nothing for the first
+    total = x * torch.einsum("q,qcij->cij", changes, field.gradient(points, 2)[1:, 0])
+    official = torch.tensor(case["official"], dtype=torch.float64).reshape(total.shape)
+    near((total / steps - official) / official.abs().max(), torch.zeros_like(total), 1e-6)
+    # N times it is an estimate of what the library integrates, here where F changes all the way.
+    made = ig.methods.decision(0.0, steps, steps)(field, x[None]).values[0]
+    near((total - made) / made.abs().max(), torch.zeros_like(total), 0.5 / steps)
+
+
 def late(z: Tensor) -> Tensor:
     """A decision at 70 % of the way along the first feature, and nothing elsewhere."""
     return (40 * (z[:, 0] - 0.7)).sigmoid() + 0 * z[:, 1]
@@ -470,13 +487,67 @@ def test_no_warning_for_what_is_not_meant_to_add_up(recwarn: pytest.WarningsReco
     assert [one for one in recwarn if issubclass(one.category, ig.errors.IncompleteWarning)] == []
 
 
+class Watched(ig.fields.Function):
+    """Notes how many bytes are alive in tensors at every thirty-second call with gradients, and at the last of 16."""
+
+    def __init__(self, function: Any) -> None:
+        super().__init__(function)
+        self.calls, self.most = 0, 0
+        self.packer = ig.fields.Packer(2)
+
+    def evaluate(self, z: Tensor, index: Tensor, *, gradient: bool = True) -> Evaluation:
+        self.calls += gradient
+        if gradient and (self.calls == 16 or self.calls % 32 == 0):
+            alive = {t.untyped_storage().data_ptr(): t.untyped_storage().nbytes() for t in _tensors()}
+            self.most = max(self.most, sum(alive.values()))
+        return super().evaluate(z, index, gradient=gradient)
+
+
+def _tensors() -> list[Tensor]:
+    return [t for t in gc.get_objects() if type(t) is Tensor]
+
+
+def hoarding(n: int) -> Any:
+    """A rule that keeps its gradients, to be seen."""
+
+    def rule(field: Any, segment: ig.Segment) -> Tensor:
+        kept = [field.gradient(torch.lerp(segment.start, segment.end, q / n), 3) for q in range(n)]
+        return segment.step * sum(kept) / n
+
+    return rule
+
+
+RULES_OF_N = {
+    "important": ig.rules.Important,
+    "decision": lambda n: ig.rules.Decision(n, n),
+    "weighted": lambda n: ig.rules.Weighted("sqrt", ig.rules.Midpoint(n)),
+    "until": lambda n: ig.rules.Until(ig.rules.Saturation(pilot=n), ig.rules.Midpoint(n)),
+    "rescaled": lambda n: ig.rules.Rescaled(ig.rules.Midpoint(n)),
+    "hoarding": hoarding,
+}
+
+
+@pytest.mark.parametrize("name", list(RULES_OF_N))
+def test_memory_is_flat_in_steps(name: str) -> None:
+    """Eight times as many nodes, and no map more than before is alive."""
+    x, start = wave(2, 3, 40, 40), wave(1, 2, 3, 40, 40, phase=1)
+    most = []
+    for n in (16, 128):
+        gc.collect()
+        field = Watched(lambda z: torch.tanh(z.flatten(1)).sum(1))
+        RULES_OF_N[name](n)(field, polyline(torch.stack([start, x.expand_as(start)])))
+        most.append(field.most)
+    grown = (most[1] - most[0]) / x.nbytes
+    assert grown > 50 if name == "hoarding" else grown < 0.5
+
+
 # --- what linear functions get ----------------------------------------------------------------------------------------
 
 
 @pytest.mark.parametrize("steps", [1, 4])
 def test_linear_functions(steps: int) -> None:
     """F = w·z, Δ = x − b: w² w·Δ / ‖w‖² for IDGI, w ⊙ Δ times w·Δ for IDG, half of w ⊙ Δ for PS-IG, what F rises by for Left-IG."""
-    weight = wave(4, phase=3)
+    weight = wave(4, phase=2)
     field, step = ig.fields.Linear(weight), X - STARTS[0]
     change = step @ weight
     baseline = Given(STARTS[:1])

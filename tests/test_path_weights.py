@@ -12,12 +12,12 @@ import pytest
 import torch
 from hypothesis import given
 from hypothesis import strategies as st
-from torch import Tensor
+from torch import Tensor, nn
 
 import integrand as ig
 from integrand.rule.path_weights import NAMED, Beta, Exponential, Fade, Logarithmic, Power, mass_of, weight_at
 from integrand.segment import polyline
-from tests.problems import T6_INPUT, Counting, img, img_input, t6, wave
+from tests.problems import T6_INPUT, Counting, filled, img, img_input, t6, wave
 from tests.test_credit import Paid
 
 PATHS = json.loads((Path(__file__).parent / "references" / "paths.json").read_text())
@@ -261,6 +261,51 @@ def test_path_sampled_by_draws() -> None:
     mean = mapped(ig.rules.GaussLegendre(6), starts=drawn, x=X[:1]).values
     near(ig.methods.path_sampled(Given(start), Power(2.0))(FIELD, X[:1]).values, mean, 1e-5)
     near(ig.methods.path_sampled(Given(start), "quadratic_late")(FIELD, X[:1]).values, mean, 1e-5)
+
+
+# --- at a layer -------------------------------------------------------------------------------------------------------
+
+
+class Around(nn.Module):
+    """The input goes around ``first``."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.first, self.last = nn.Linear(4, 3), nn.Linear(7, 2)
+
+    def forward(self, x: Tensor) -> Tensor:
+        return self.rest(self.first(x), x)
+
+    def rest(self, h: Tensor, x: Tensor) -> Tensor:
+        out: Tensor = self.last(torch.tanh(torch.cat([h, x], 1)))
+        return out
+
+
+@pytest.mark.parametrize("which", ["weighted", "decision", "until"])
+def test_pieces_of_a_layers_path_keep_their_clocks(which: str) -> None:
+    """Where something passes the layer by, pieces are taken apart, each with what passes at its upper corner."""
+    model, pieces = filled(Around()), 6
+    rules = {
+        "weighted": ig.rules.Weighted("linear_late", ig.rules.Midpoint()),
+        "decision": ig.rules.Decision(1, 1),
+        "until": ig.rules.Until(0.5, ig.rules.Midpoint()),
+    }
+    method = ig.Layered("first", ig.Method(Given(STARTS[:1]), ig.paths.Straight(pieces), rules[which]))
+    made = method(ig.TorchField(model, 1), X)
+    expected = torch.zeros(3, 3).double()
+    for k in range(pieces):
+        low, high = (STARTS[0] + t / pieces * (X - STARTS[0]) for t in (k, k + 1))
+        with torch.enable_grad():
+            step = (model.first(high) - model.first(low)).detach()
+            h = (model.first((low + high) / 2)).detach().requires_grad_()
+            (slope,) = torch.autograd.grad(model.rest(h, high)[:, 1].sum(), h)
+        count = {
+            "weighted": torch.tensor(2 * (k + 0.5) / pieces).expand(3),
+            "decision": (slope * step).sum(1) * pieces,
+            "until": torch.tensor(float(k < pieces / 2)).expand(3),
+        }[which]
+        expected += step * slope * count[:, None]
+    near(made.values, expected, 1e-7)
 
 
 # --- refusals ---------------------------------------------------------------------------------------------------------

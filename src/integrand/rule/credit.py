@@ -201,6 +201,9 @@ class Decision:
     complete: ClassVar[bool] = False
     """Σ = ∫ φ'² dα."""
 
+    clocked: ClassVar[bool] = True
+    """What a piece gets depends on its clock."""
+
     def __post_init__(self) -> None:
         if self.steps < 1:
             raise InputError(f"A decision is looked at in at least one step, not {self.steps}.")
@@ -251,6 +254,11 @@ class Rescaled:
     def tol(self) -> float | None:
         """The rule's."""
         return getattr(self.rule, "tol", None)
+
+    @property
+    def clocked(self) -> bool:
+        """Whether the rule is."""
+        return bool(getattr(self.rule, "clocked", False))
 
     @property
     def table(self) -> Any:

@@ -16,7 +16,6 @@ from ..shapes import over
 from ..spacing import pilot
 from .adaptive import Adaptive
 from .base import Integrated, Rule
-from .credit import Decision, Rescaled
 from .path_weights import mass_of, means_of, weight_at, weight_of
 from .quadrature import GaussLegendre, Quadrature, Table, at_nodes
 
@@ -46,12 +45,15 @@ class Weighted:
     [[1.3333, 1.3333]]
     """
 
-    weight: Any
+    weight: Any = "exponential"
     rule: Quadrature = GaussLegendre(50)
     mass: float | None = 1.0
 
     complete: ClassVar[bool] = False
     """Σ = ∫ w φ' dα."""
+
+    clocked: ClassVar[bool] = True
+    """What a piece gets depends on its clock."""
 
     def __post_init__(self) -> None:
         weight_of(self.weight)
@@ -157,15 +159,15 @@ class Until:
     complete: ClassVar[bool] = False
     """Σ = F(γ(α*)) − F(b)."""
 
+    clocked: ClassVar[bool] = True
+    """What a piece gets depends on its clock."""
+
     def __post_init__(self) -> None:
         if not isinstance(self.limit, Saturation) and not 0 < self.limit <= 1:
             raise InputError(f"limit is a moment on the path's clock, above 0 and at most 1, not {self.limit}.")
-        inner: Any = self.rule
-        while isinstance(inner, Rescaled):
-            inner = inner.rule
-        if isinstance(inner, Weighted | Decision):
+        if getattr(self.rule, "clocked", False):
             raise InputError(
-                f"{inner!r} counts by the clock of whole segments, and a shortened one keeps none: for a weight that ends early "
+                f"{self.rule!r} counts by the clock of whole segments, and a shortened one keeps none: for a weight that ends early "
                 "give ig.rules.Weighted one of your own, such as lambda a: (a < 0.5).double()."
             )
 
