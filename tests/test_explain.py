@@ -224,10 +224,11 @@ def test_every_method_by_name(name: str, quiet: None) -> None:
     options: dict[str, Any] = {"weighted": {"fill": 0.0}, "ig2": {"steps": 3}}.get(name, {})
     options |= {"site": "1"} if name in ("layer", "conductance") else {}
     options |= {"codec": Codec(6)} if name in ("latent_guided", "latent", "manifold") else {}
-    single = "baseline" in inspect.signature(ig.methods.about(name).build).parameters
-    references = 0.25 if single else wave(3, 6, phase=1)
+    options |= {"points": wave(9, 6, phase=5)} if name == "geodesic" else {}
+    accepted = inspect.signature(ig.methods.about(name).build).parameters
+    first = next(given for given in ("baseline", "baselines", "references") if given in accepted)
+    references = 0.25 if first == "baseline" else wave(3, 6, phase=1)
     made = ig.explain(tanh_mlp(), X, target=0, method=name, baseline=references, **options)
-    first = "baseline" if single else {"weighted": "baselines"}.get(name, "references")
     by_hand = ig.methods.about(name).build(**{first: references}, **options)(ig.TorchField(tanh_mlp(), 0), X)
     torch.testing.assert_close(made.values, by_hand.values, rtol=0, atol=1e-13)
     if first != "baseline":

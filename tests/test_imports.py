@@ -77,15 +77,12 @@ def test_all_is_what_is_exported() -> None:
 
 DESIGN = {
     "ig": ["explain", "explain_targets", "Method", "Layered", "TorchField", "Attribution", "load", "fields", "targets", "baselines", "paths", "rules", "weightings", "methods", "errors"],
-    "rules": ["Left", "Right", "Midpoint", "Trapezoid", "GaussLegendre", "MonteCarlo", "Exact"],
+    "rules": ["Left", "Right", "Midpoint", "Trapezoid", "GaussLegendre", "MonteCarlo", "Exact", "Important", "Decision", "Rescaled", "Weighted", "Until", "Saturation"],
     "paths": ["Straight", "Descent", "Relative", "LatentGuided", "Latent", "LatentGeodesic", "Blur", "Spectral", "SVD", "DCT", "Haar", "Pyramid"],
     "weightings": ["Uniform", "Fitness"],
     "targets": ["Logit", "Probability", "LogOdds", "Margin", "Loss", "Custom", "Output", "Distance"],
-    "baselines": [
-        "Constant", "Given", "Sample", "Uniform", "Gaussian", "Blurred", "Mean", "Median", "Corners",
-        "black", "white", "grey", "Relevant", "OtherClass",
-    ],
-    "methods": ["integrated", "expected", "weighted", "ig2", "latent_guided", "latent", "manifold", "blur", "spectral", "layer", "conductance", "known", "about"],
+    "baselines": ["Constant", "Given", "Sample", "Uniform", "Gaussian", "Blurred", "Mean", "Median", "Corners", "black", "white", "grey", "Relevant", "OtherClass"],
+    "methods": ["integrated", "expected", "weighted", "ig2", "latent_guided", "latent", "manifold", "blur", "spectral", "layer", "conductance", "important", "decision", "path_weighted", "path_sampled", "left", "known", "about"],
     "fields": ["Field", "TorchField", "Function", "Linear", "Monomial", "Gathered", "Metered", "Several", "SiteField", "Site"],
 }  # fmt: skip
 
@@ -102,6 +99,7 @@ PARAMETERS = {
     "ig2": ["references", "representation", "steps", "rate", "clip"],
     "blur": ["sigma", "steps"],
     "spectral": ["baseline", "steps", "overlap", "rule"],
+    "decision": ["baseline", "steps", "pilot"],
 }
 
 

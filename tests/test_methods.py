@@ -27,6 +27,9 @@ FINE = ig.rules.GaussLegendre(12)
 AT_LAYERS = {"layer", "conductance"}
 """Their maps have a layer's shape; they meet their own problems in tests/test_layers.py."""
 
+OTHERWISE = {"important", "decision", "path_sampled", "left"}
+"""They give other credit than displacement times gradient; tests/test_credit.py says what, of linear models too."""
+
 CARDS = list(ig.methods.known())
 NAMES = [name for name in CARDS if name not in AT_LAYERS]
 
@@ -148,7 +151,7 @@ def test_weighted_is_the_papers_definition() -> None:
     assert len(seen) > 1
 
 
-@pytest.mark.parametrize("name", [name for name, problem in PAIRS if problem == "linear"])
+@pytest.mark.parametrize("name", [name for name, problem in PAIRS if problem == "linear" and name not in OTHERWISE])
 def test_linear_models(name: str) -> None:
     """w ⊙ (x − start), weighted over references, wherever the path began."""
     p = PROBLEMS["linear"]
@@ -187,6 +190,23 @@ COSTS: dict[str, list[Callable[[Problem], Any]]] = {
         )
     ],
     "weighted": [lambda p: ig.methods.weighted(ig.baselines.Given(p.references), rule=ig.rules.Midpoint(4), fill=0.0)],
+    "important": [
+        lambda p: ig.methods.important(ig.baselines.Given(p.references), 5),
+        lambda p: ig.methods.important(0.25, 2, ig.paths.Straight(3)),
+    ],
+    "decision": [
+        lambda p: ig.methods.decision(ig.baselines.Given(p.references), 5, 4),
+        lambda p: ig.methods.decision(0.25, 3, 2, ig.paths.Straight(3)),
+    ],
+    "path_weighted": [
+        lambda p: ig.methods.path_weighted(ig.baselines.Given(p.references), "sqrt", 4),
+        lambda p: ig.methods.path_weighted(0.25, "beta22", 2, ig.paths.Straight(3)),
+    ],
+    "path_sampled": [lambda p: ig.methods.path_sampled(ig.baselines.Given(p.references), steps=5)],
+    "left": [
+        lambda p: ig.methods.left(ig.baselines.Given(p.references), 0.5, None, 6, ig.rules.Midpoint(5)),
+        lambda p: ig.methods.left(0.25, 0.5, None, 6, ig.rules.Trapezoid(2)),
+    ],
     "ig2": [
         lambda p: ig.methods.ig2(ig.baselines.Given(p.references), p.representation, 4, 0.01, (-9.0, 9.0)),
         *(

@@ -33,6 +33,9 @@ TYPED = [
     ),
     (ig.paths.Descent("fc", 5, 0.1, (0.0, 1.0), shrink=False), "Descent('fc', 5, 0.1, (0.0, 1.0), shrink=False)"),
     (ig.paths.Descent(rate=ig.paths.Relative(0.01)), "Descent(rate=Relative(0.01))"),
+    (ig.rules.Weighted("sqrt", mass=None), "Weighted('sqrt', mass=None)"),
+    (ig.rules.Until(0.5, ig.rules.Left(2)), "Until(0.5, Left(2))"),
+    (ig.methods.left(0.0, 0.5), "Method(rule=Until(Saturation(0.5)))"),
     (ig.targets.Margin(1, 2), "Margin(1, 2)"),
     (ig.targets.Logit((0, -1)), "Logit((0, -1))"),
     (

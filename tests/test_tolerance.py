@@ -37,6 +37,7 @@ ASKED: dict[str, tuple[float, dict[str, Any], dict[str, Any]]] = {
     "weighted": (0.05, dict(baseline=POOL, fill=0.0), dict(rule=FINE)),
     "ig2": (0.05, dict(baseline=POOL[:2], steps=5, rate=ig.paths.Relative(0.05)), dict(rule=ig.rules.Simpson(300))),
     "blur": (0.05, dict(sigma=2.0, steps=6, axes=(-1,)), dict(rule=ig.rules.Midpoint(250))),
+    "left": (0.02, dict(above=None), dict(rule=FINE)),
     "layer": (0.02, dict(site="1"), dict(rule=FINE)),
     "conductance": (0.05, dict(site="1", steps=8), dict(rule=ig.rules.Midpoint(200))),
 }

@@ -254,15 +254,26 @@ class _AtCorners:
         return getattr(self.rule, "tol", None)
 
     def __call__(self, field: Field, segment: Segment) -> Integrated:
-        leading, inner = segment.leading, segment.start.shape[3:]
-        rows = leading[0] * leading[1] * leading[2]
-        number = leading[2] + torch.arange(rows, device=segment.start.device)
-        one = segment.clock[0][:1]
-        alone = Segment(
-            segment.start.reshape(1, 1, rows, *inner),
-            segment.end.reshape(1, 1, rows, *inner),
-            (torch.zeros_like(one), torch.ones_like(one)),
+        pieces, (begins, ends) = segment.leading[0], segment.clock
+        if not getattr(self.rule, "clocked", False):
+            one = torch.ones_like(begins[:1])
+            return self._alone(field, segment, slice(0, pieces), (0 * one, one))
+        each = [slice(k, k + 1) for k in range(pieces)]
+        found = [self._alone(field, segment, k, (begins[k], ends[k])) for k in each]
+        return Integrated(
+            torch.cat([one.share for one in found]),
+            torch.cat([one.error for one in found]),
+            torch.cat([one.converged for one in found]),
         )
+
+    def _alone(self, field: Field, segment: Segment, which: slice, clock: tuple[Tensor, Tensor]) -> Integrated:
+        """Some pieces at once: all for rules that do not ask when a piece is, else one with its own clock."""
+        start, end = segment.start[which], segment.end[which]
+        leading, inner = start.shape[:3], start.shape[3:]
+        pairs = leading[1] * leading[2]
+        rows = leading[0] * pairs
+        number = leading[2] + which.start * pairs + torch.arange(rows, device=start.device)
+        alone = Segment(start.reshape(1, 1, rows, *inner), end.reshape(1, 1, rows, *inner), clock)
         found = Integrated.ensure(self.rule(Gathered(field, number), alone))
         return Integrated(
             found.share.reshape(*leading, *inner), found.error.reshape(leading), found.converged.reshape(leading)

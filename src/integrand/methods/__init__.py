@@ -8,6 +8,7 @@ axioms it satisfies. The command line's ``integrand methods`` and the documentat
     coarse_to_fine.py   blur, spectral
     latent.py           latent_guided, latent, manifold
     geometric_paths.py  geodesic, relaxed, nonuniform
+    credit.py           important, decision, path_weighted, path_sampled, left
     layers.py           layer, conductance
 """
 
@@ -15,11 +16,17 @@ axioms it satisfies. The command line's ``integrand methods`` and the documentat
 from . import straight, counterfactual, coarse_to_fine, layers
 from . import latent as _latent
 from . import geometric_paths
+from . import credit
 
 # isort: on
 from .coarse_to_fine import blur as blur
 from .coarse_to_fine import spectral as spectral
 from .counterfactual import ig2 as ig2
+from .credit import decision as decision
+from .credit import important as important
+from .credit import left as left
+from .credit import path_sampled as path_sampled
+from .credit import path_weighted as path_weighted
 from .geometric_paths import geodesic as geodesic
 from .geometric_paths import nonuniform as nonuniform
 from .geometric_paths import relaxed as relaxed

@@ -1,10 +1,14 @@
 """Rules: how a segment is integrated. ``(field, segment) -> share (K, R, B, *s)``."""
 
+from . import path_weights as path_weights
 from .adaptive import Adaptive as Adaptive
 from .base import Integrated as Integrated
 from .base import Rule as Rule
 from .base import mean_gradient as mean_gradient
 from .chords import Chords as Chords
+from .credit import Decision as Decision
+from .credit import Important as Important
+from .credit import Rescaled as Rescaled
 from .exact import Exact as Exact
 from .quadrature import ClenshawCurtis as ClenshawCurtis
 from .quadrature import GaussLegendre as GaussLegendre
@@ -14,3 +18,6 @@ from .quadrature import Right as Right
 from .quadrature import Simpson as Simpson
 from .quadrature import Trapezoid as Trapezoid
 from .random import MonteCarlo as MonteCarlo
+from .weighted import Saturation as Saturation
+from .weighted import Until as Until
+from .weighted import Weighted as Weighted

@@ -49,11 +49,18 @@ class Rule(Protocol):
     def __call__(self, field: Field, segment: Segment) -> Tensor | Integrated: ...
 
 
-def mean_gradient(field: Field, segment: Segment, nodes: Tensor, weights: Tensor) -> Tensor:
+Credit = Callable[[Tensor, Tensor], Tensor]
+"""Gradients (n, \\*s) and the rows (n,) they belong to, numbered over (K, R, B) → what counts in their place (n, \\*s)."""
+
+
+def mean_gradient(
+    field: Field, segment: Segment, nodes: Tensor, weights: Tensor, credit: Credit | None = None
+) -> Tensor:
     """Σ_q w_q ∇F(start + t_q (end − start)) → (K, R, B, \\*s), in float32 at least.
 
-    ``nodes`` and ``weights`` are (n,) for all rows alike, or (n, K, R, B). Points are made when the model is ready for them and
-    gradients are added where they belong at once, so memory does not grow with n. Pieces of no length cost nothing.
+    ``nodes`` and ``weights`` are (n,) for all rows alike, or broadcast to (n, K, R, B). Points are made when the model is ready for
+    them and gradients are added where they belong at once, so memory does not grow with n. Pieces of no length cost nothing.
+    With ``credit`` the sum is over what that makes of each gradient.
     """
     leading = segment.leading
     inner = segment.start.shape[3:]
@@ -79,12 +86,13 @@ def mean_gradient(field: Field, segment: Segment, nodes: Tensor, weights: Tensor
         return torch.lerp(begin, finishes(which), over(t[part], begin))
 
     def add(part: slice, found: Evaluation) -> None:
-        weighted = found.gradient * over(w[part], found.gradient)
+        which = torch.arange(part.start, part.stop, device=place.device) % rows
+        gradient = found.gradient if credit is None else credit(found.gradient, place[which])
+        weighted = gradient * over(w[part], gradient)
         if whole(part):
             mean.add_(weighted.reshape(-1, *mean.shape).sum(0))
-            return
-        which = torch.arange(part.start, part.stop, device=place.device) % rows
-        mean.index_add_(0, place[which], weighted)
+        else:
+            mean.index_add_(0, place[which], weighted)
 
     field.stream(example, make, add, segment.start[0, 0, 0], whole=rows)
     return mean.reshape(*leading, *inner)

@@ -7,6 +7,7 @@ used, not evaluated again.
 from __future__ import annotations
 
 from abc import ABC, abstractmethod
+from collections.abc import Sequence
 from functools import lru_cache
 
 import numpy as np
@@ -16,7 +17,8 @@ from torch import Tensor
 from ..errors import InputError
 from ..field import Field
 from ..parts import part
-from ..segment import Evaluation, Segment
+from ..segment import Segment
+from ..shapes import over
 from .base import mean_gradient
 
 Table = tuple[tuple[float, ...], tuple[float, ...]]
@@ -36,26 +38,22 @@ class Quadrature(ABC):
 
     def __call__(self, field: Field, segment: Segment) -> Tensor:
         nodes, weights = self.table()
-        paid: list[tuple[float, Evaluation]] = []
-        open_nodes: list[float] = []
-        open_weights: list[float] = []
-        for node, weight in zip(nodes, weights, strict=True):
-            known = {0.0: segment.at_start, 1.0: segment.at_end}.get(node)
-            if known is not None:
-                paid.append((weight, known))
-            else:
-                open_nodes.append(node)
-                open_weights.append(weight)
-        like = segment.start
-        mean = mean_gradient(
-            field,
-            segment,
-            torch.tensor(open_nodes, dtype=torch.float64).to(like),
-            torch.tensor(open_weights, dtype=torch.float64).to(like),
-        )
-        for weight, known in paid:
-            mean += weight * known.gradient
-        return mean.mul_(segment.step)
+        return at_nodes(field, segment, nodes, torch.tensor(weights, dtype=torch.float64).to(segment.start))
+
+
+def at_nodes(field: Field, segment: Segment, nodes: Sequence[float], weights: Tensor) -> Tensor:
+    """(end − start) ⊙ Σ_q w_q ∇F(start + t_q (end − start)); ``weights`` (n,) or broadcast to (n, K, R, B).
+
+    Gradients at the ends that the path has paid for are used, not evaluated again.
+    """
+    known = [{0.0: segment.at_start, 1.0: segment.at_end}.get(node) for node in nodes]
+    unknown = [q for q, paid in enumerate(known) if paid is None]
+    times = torch.tensor([nodes[q] for q in unknown], dtype=torch.float64).to(segment.start)
+    mean = mean_gradient(field, segment, times, weights[unknown])
+    for weight, paid in zip(weights, known, strict=True):
+        if paid is not None:
+            mean += over(weight, paid.gradient) * paid.gradient
+    return mean.mul_(segment.step)
 
 
 def _pieces(n: int) -> int:
