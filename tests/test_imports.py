@@ -76,7 +76,7 @@ def test_all_is_what_is_exported() -> None:
 
 
 DESIGN = {
-    "ig": ["explain", "explain_targets", "Method", "Layered", "TorchField", "Attribution", "load", "fields", "targets", "baselines", "paths", "rules", "weightings", "methods", "errors"],
+    "ig": ["explain", "explain_targets", "Method", "Layered", "Greedy", "Smoothed", "Regions", "Distanced", "TorchField", "Attribution", "load", "fields", "targets", "baselines", "paths", "rules", "weightings", "methods", "errors"],
     "rules": ["Left", "Right", "Midpoint", "Trapezoid", "GaussLegendre", "MonteCarlo", "Exact"],
     "paths": ["Straight", "Descent", "Relative"],
     "weightings": ["Uniform", "Fitness"],
@@ -85,7 +85,7 @@ DESIGN = {
         "Constant", "Given", "Sample", "Uniform", "Gaussian", "Blurred", "Mean", "Median", "Corners",
         "black", "white", "grey", "Relevant", "OtherClass",
     ],
-    "methods": ["integrated", "expected", "weighted", "ig2", "layer", "conductance", "known", "about"],
+    "methods": ["integrated", "expected", "weighted", "ig2", "layer", "conductance", "greedy", "smooth", "regions", "distanced", "known", "about"],
     "fields": ["Field", "TorchField", "Function", "Linear", "Monomial", "Gathered", "Metered", "Several", "SiteField", "Site"],
 }  # fmt: skip
 

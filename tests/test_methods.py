@@ -16,7 +16,7 @@ import integrand as ig
 from integrand.baseline.base import checked
 from integrand.cite import BIBTEX, bibtex
 from integrand.method import gradients_per_row
-from tests.catalogue import AXIOMATIC, BUILD, Explains
+from tests.catalogue import AXIOMATIC, BUILD, WRAPPERS, Explains
 from tests.catalogue.counterfactual import phi
 from tests.problems import PROBLEMS, Counting, Problem, R, filled, joined, sure, wave
 
@@ -26,11 +26,12 @@ AT_LAYERS = {"layer", "conductance"}
 """Their maps have a layer's shape; they meet their own problems in tests/test_layers.py."""
 
 CARDS = list(ig.methods.known())
-NAMES = [name for name in CARDS if name not in AT_LAYERS]
+NAMES = [name for name in CARDS if name not in AT_LAYERS | WRAPPERS]
 
 
 def test_every_published_method_is_here() -> None:
     assert set(CARDS) == set(BUILD) | AT_LAYERS
+    assert set(BUILD) >= WRAPPERS
 
 
 def run(problem: Problem, method: Any, **options: Any) -> ig.Attribution:
@@ -452,7 +453,12 @@ CHECKS: dict[str, Callable[[Explains], None]] = {
     "implementation-invariant": check_implementation_invariant,
 }
 
-CLAIMED = [(name, axiom) for name in NAMES for axiom in CHECKS if ig.methods.about(name).axioms[axiom]]
+CLAIMED = [
+    (name, axiom)
+    for name in [*NAMES, *sorted(WRAPPERS & set(AXIOMATIC))]
+    for axiom in CHECKS
+    if ig.methods.about(name).axioms[axiom]
+]
 
 
 @pytest.mark.parametrize(("name", "axiom"), CLAIMED)

@@ -50,6 +50,35 @@ BIBTEX = {
   eprint  = {2406.10852},
   archivePrefix = {arXiv}
 }""",
+    "axiotis2023greedy": """@misc{axiotis2023greedy,
+  title  = {Greedy {PIG}: Adaptive Integrated Gradients},
+  author = {Axiotis, Kyriakos and Abu-al-haija, Sami and Chen, Lin and Fahrbach, Matthew and Fu, Gang},
+  year   = {2023},
+  eprint = {2311.06192},
+  archivePrefix = {arXiv}
+}""",
+    "smilkov2017smoothgrad": """@misc{smilkov2017smoothgrad,
+  title  = {{SmoothGrad}: removing noise by adding noise},
+  author = {Smilkov, Daniel and Thorat, Nikhil and Kim, Been and Vi{\'e}gas, Fernanda and Wattenberg, Martin},
+  year   = {2017},
+  eprint = {1706.03825},
+  archivePrefix = {arXiv}
+}""",
+    "kapishnikov2019xrai": """@inproceedings{kapishnikov2019xrai,
+  title     = {{XRAI}: Better Attributions Through Regions},
+  author    = {Kapishnikov, Andrei and Bolukbasi, Tolga and Vi{\'e}gas, Fernanda and Terry, Michael},
+  booktitle = {IEEE/CVF International Conference on Computer Vision},
+  year      = {2019},
+  eprint    = {1906.02825},
+  archivePrefix = {arXiv}
+}""",
+    "mazinirodrigues2024transforming": """@misc{mazinirodrigues2024transforming,
+  title  = {Transforming gradient-based techniques into interpretable methods},
+  author = {Mazini Rodrigues, C. and Boutry, N. and Najman, L.},
+  year   = {2024},
+  eprint = {2401.14434},
+  archivePrefix = {arXiv}
+}""",
 }
 
 

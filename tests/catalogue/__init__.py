@@ -2,6 +2,7 @@
 
     BUILD      name: (a problem of tests/problems.py) -> the method, set to explain it accurately
     AXIOMATIC  name: (field, x (B, n), references (R, n)) -> its map of a function of n features, for the axioms
+    WRAPPERS   names of methods around a method, whose maps are no sums along one path: they meet the problems in tests of their own
 
 A new method gets a line in both, or tests/test_methods.py says so.
 """
@@ -21,8 +22,10 @@ Explains = Callable[[Any, Tensor, Tensor], Tensor]
 
 BUILD: dict[str, Callable[[Problem], Any]] = {}
 AXIOMATIC: dict[str, Explains] = {}
+WRAPPERS: set[str] = set()
 
 for _found in pkgutil.iter_modules(__path__):
     _file = importlib.import_module(f"{__name__}.{_found.name}")
     BUILD.update(_file.BUILD)
     AXIOMATIC.update(_file.AXIOMATIC)
+    WRAPPERS |= getattr(_file, "WRAPPERS", set())

@@ -6,10 +6,11 @@ axioms it satisfies. The command line's ``integrand methods`` and the documentat
     straight.py         integrated, expected, weighted
     counterfactual.py   ig2
     layers.py           layer, conductance
+    wrapped.py          greedy, smooth, regions, distanced: around any other
 """
 
 # isort: off
-from . import straight, counterfactual, layers
+from . import straight, counterfactual, layers, wrapped
 
 # isort: on
 from .counterfactual import ig2 as ig2
@@ -23,3 +24,7 @@ from .registry import published as published
 from .straight import expected as expected
 from .straight import integrated as integrated
 from .straight import weighted as weighted
+from .wrapped import distanced as distanced
+from .wrapped import greedy as greedy
+from .wrapped import regions as regions
+from .wrapped import smooth as smooth

@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+import inspect
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from typing import Any, TypeVar
 
@@ -53,6 +54,11 @@ def about(name: str) -> Published:
     if name not in _PUBLISHED:
         raise UnknownName("method", name, _PUBLISHED)
     return _PUBLISHED[name]
+
+
+def start_of(accepted: Mapping[str, inspect.Parameter]) -> inspect.Parameter:
+    """Which parameter of a published method says where it starts: the baseline, else the first."""
+    return accepted.get("baseline", next(iter(accepted.values())))
 
 
 def axioms(
