@@ -52,8 +52,8 @@ class Smoothed:
     SmoothGrad too; here squares have to be asked for.
 
     >>> import torch, integrand as ig
-    >>> field = ig.fields.Function(lambda z: (8 * z).sin().sum(1))
-    >>> made = ig.Smoothed(ig.methods.integrated(), draws=50)(field, torch.tensor([[1.0, 0.0]]))
+    >>> field = ig.fields.Function(lambda z: z.exp().sum(1))
+    >>> made = ig.Smoothed(ig.methods.integrated(), draws=50)(field, torch.tensor([[1.0, 0.5]]))
     >>> made.values.shape, made.notes["noised"].shape
     (torch.Size([1, 2]), torch.Size([50, 1, 1]))
     """
