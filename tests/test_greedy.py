@@ -315,6 +315,17 @@ def test_warnings_are_given_once() -> None:
     assert caught[0].filename == __file__
 
 
+def test_warnings_of_others_pass() -> None:
+    def model(z: Tensor) -> Tensor:
+        warnings.warn("of somebody else's", UserWarning, stacklevel=1)
+        return z.sum(1)
+
+    with pytest.warns(UserWarning, match="of somebody else's") as caught:
+        ig.Greedy(ig.methods.integrated(rule=ig.rules.Midpoint(1)), 1)(ig.fields.Function(model), torch.ones(1, 2))
+    assert len(caught) > 1
+    assert {one.filename for one in caught} == {__file__}
+
+
 # --- errors -----------------------------------------------------------------------------------------------------------
 
 
