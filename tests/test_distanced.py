@@ -14,7 +14,7 @@ import torch
 from torch import Tensor, nn
 
 import integrand as ig
-from tests.problems import Counting, filled, wave
+from tests.problems import Counting, Observed, filled, wave
 
 PLAIN = ig.methods.integrated(rule=ig.rules.Midpoint(8))
 DATA = wave(60, 6, phase=0.7, scale=1.5)
@@ -331,7 +331,7 @@ def test_models_that_cannot_be_taught() -> None:
     with pytest.raises(ig.errors.InputError, match=r"which a Function is not"):
         method()(ig.fields.Function(lambda z: z.sum(1)), X)
 
-    class Stubborn(nn.Linear):
+    class Stubborn(Observed, nn.Linear):
         def __deepcopy__(self, memo: Any) -> Any:
             raise TypeError("there is only one of me")
 
