@@ -15,6 +15,7 @@ import torch
 from torch import Tensor, nn
 
 import integrand as ig
+from tests.catalogue import WRAPPERS
 from tests.catalogue.latent import Codec
 from tests.problems import PROBLEMS, Counting, Output, Scaled, Two, filled, softplus_cnn, sure, tanh_mlp, wave
 
@@ -219,7 +220,7 @@ def test_numpy_baselines() -> None:
         assert torch.equal(made.baselines[0], torch.full((5, 6), 0.5).double())
 
 
-@pytest.mark.parametrize("name", [name for name in ig.methods.known() if name not in ("blur", "spectral")])
+@pytest.mark.parametrize("name", [n for n in ig.methods.known() if n not in WRAPPERS | {"blur", "spectral"}])
 def test_every_method_by_name(name: str, quiet: None) -> None:
     options: dict[str, Any] = {"weighted": {"fill": 0.0}, "ig2": {"steps": 3}}.get(name, {})
     options |= {"site": "1"} if name in ("layer", "conductance") else {}

@@ -14,7 +14,7 @@ SOURCE = Path(inspect.getfile(ig)).parent
 
 FLOORS: list[list[str]] = [
     ["errors", "shapes", "parts", "seeds", "normalisation"],
-    ["target", "segment"],
+    ["target", "segment", "features"],
     ["field"],
     ["spacing"],
     ["baseline", "path", "rule", "weighting", "cost"],

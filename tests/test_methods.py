@@ -16,7 +16,7 @@ import integrand as ig
 from integrand.baseline.base import checked
 from integrand.cite import BIBTEX, bibtex
 from integrand.method import gradients_per_row
-from tests.catalogue import AXIOMATIC, BEGINS, BUILD, NEEDS, Explains, fits
+from tests.catalogue import AXIOMATIC, BEGINS, BUILD, NEEDS, WRAPPERS, Explains, fits
 from tests.catalogue import COSTS as MORE_COSTS
 from tests.catalogue.counterfactual import phi
 from tests.catalogue.latent import codec
@@ -31,11 +31,12 @@ OTHERWISE = {"important", "decision", "path_sampled", "left"}
 """They give other credit than displacement times gradient; tests/test_credit.py says what, of linear models too."""
 
 CARDS = list(ig.methods.known())
-NAMES = [name for name in CARDS if name not in AT_LAYERS]
+NAMES = [name for name in CARDS if name not in AT_LAYERS | WRAPPERS]
 
 
 def test_every_published_method_is_here() -> None:
     assert set(CARDS) == set(BUILD) | AT_LAYERS
+    assert set(BUILD) >= WRAPPERS
 
 
 def run(problem: Problem, method: Any, **options: Any) -> ig.Attribution:
@@ -523,7 +524,12 @@ CHECKS: dict[str, Callable[[Explains], None]] = {
     "implementation-invariant": check_implementation_invariant,
 }
 
-CLAIMED = [(name, axiom) for name in NAMES for axiom in CHECKS if ig.methods.about(name).axioms[axiom]]
+CLAIMED = [
+    (name, axiom)
+    for name in [*NAMES, *sorted(WRAPPERS & set(AXIOMATIC))]
+    for axiom in CHECKS
+    if ig.methods.about(name).axioms[axiom]
+]
 
 
 @pytest.mark.parametrize(("name", "axiom"), CLAIMED)

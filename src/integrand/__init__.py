@@ -27,19 +27,27 @@ from .field import TorchField as TorchField
 
 # The parts that every method is made of.
 from .layered import Layered as Layered
+from .method import Distanced as Distanced
+from .method import Greedy as Greedy
 from .method import Method as Method
+from .method import Regions as Regions
 from .method import Sampled as Sampled
+from .method import Smoothed as Smoothed
 from .method import Staged as Staged
 from .normalisation import Normalisation as Normalisation
 from .segment import Segment as Segment
 
 __all__ = [
     "Attribution",
+    "Distanced",
+    "Greedy",
     "Layered",
     "Method",
     "Normalisation",
+    "Regions",
     "Segment",
     "Sampled",
+    "Smoothed",
     "Staged",
     "TorchField",
     "baselines",

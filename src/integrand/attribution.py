@@ -48,7 +48,8 @@ class Attribution:
     fitness    (R, B) D of each baseline, where the weights came from one; ``criterion`` says what D counts, and ``reasons``
                (per example) where it says nothing
     names      what the references are called
-    notes      named numbers measured along the path, (K+1, R, B): IG2's "distance" from the counterfactual to the input
+    notes      named numbers measured along the path, (K+1, R, B): IG2's "distance" from the counterfactual to the input.
+               Methods around a method keep here what they measured, maps too; the third axis is always that of the examples
     frames     points along the path, when recorded (``record=("path",)``)
     """
 

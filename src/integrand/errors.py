@@ -21,6 +21,7 @@
     ├── TrainingModeWarning              the model was in training mode
     ├── IncompleteWarning                the map misses more than a tenth of the change
     ├── FitnessWarning                   fitness could not tell the baselines apart
+    ├── SupportWarning                   support regressors have not learnt what they should say
     └── OptimizeWarning                  optimize=True can do nothing for this model
 
 Each message says what was wrong and what to do about it.
@@ -128,6 +129,10 @@ class IncompleteWarning(IntegrandWarning):
 
 class FitnessWarning(IntegrandWarning):
     """Fitness could not tell the baselines apart."""
+
+
+class SupportWarning(IntegrandWarning):
+    """Support regressors have not learnt what they should say."""
 
 
 class OptimizeWarning(IntegrandWarning):

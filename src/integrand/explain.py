@@ -25,9 +25,9 @@ from .field.layout import Layout
 from .field.memory import Memory
 from .field.network import check_extra
 from .field.wrap import Tally
-from .layered import Layered
-from .method import Method, Staged
+from .method import Method, inside
 from .methods import BASELINES, about
+from .methods.registry import start_of
 from .normalisation import Normalisation
 from .rule import Adaptive
 from .seeds import reseeded
@@ -42,7 +42,7 @@ def explain(
     inputs: Any,
     *,
     target: Any,
-    method: str | Method | Staged | Layered | Callable[..., Attribution] = "integrated",
+    method: str | Callable[..., Attribution] = "integrated",
     baseline: Any = None,
     tol: float | None = None,
     seed: int | None = None,
@@ -83,7 +83,7 @@ def explain(
     x = layout.pack(inputs)
     _check_finite(x, layout)
     check_extra(extra, len(x))
-    way = _method(method, _arranged(baseline, layout, x, shared=_takes_references(method)), tol, options)
+    way = _method(method, _arranged(baseline, layout, x, shared=_takes_references(method, options)), tol, options)
     if seed is not None:
         way = reseeded(way, seed)
     field = TorchField(
@@ -137,7 +137,7 @@ def chosen(inputs: Any, method: Any, baseline: Any, tol: float | None, options: 
     """The method that ``explain`` would run for these arguments."""
     layout = Layout.of(inputs, integers=_lifts(method))
     x = layout.pack(inputs)
-    return _method(method, _arranged(baseline, layout, x, shared=_takes_references(method)), tol, options)
+    return _method(method, _arranged(baseline, layout, x, shared=_takes_references(method, options)), tol, options)
 
 
 def _check_finite(x: Tensor, layout: Layout) -> None:
@@ -174,7 +174,7 @@ def _method(method: Any, baseline: Any, tol: float | None, options: dict[str, An
         for name in options:
             if name not in accepted:
                 raise UnknownName(f"option of method {method!r}", name, accepted)
-        first = _start(accepted)
+        first = start_of(accepted)
         for name, spec in accepted.items():
             if spec.default is spec.empty and name not in options and spec is not first:
                 raise InputError(f"Method {method!r} needs {name}=; see help(ig.methods.{method}).")
@@ -199,8 +199,9 @@ def _method(method: Any, baseline: Any, tol: float | None, options: dict[str, An
         raise UnknownName(f"option beside method={method!r}", next(iter(options)), ("baseline",))
     if baseline is None and tol is None:
         return method
-    if isinstance(method, Staged | Layered):
-        return dataclasses.replace(method, method=_method(method.method, baseline, tol, {}))
+    inner = inside(method)
+    if inner is not None and not hasattr(method, "tol"):  # a wrapper without a tolerance and draws of its own
+        return dataclasses.replace(method, method=_method(inner, baseline, tol, {}))
     if not isinstance(method, Method):
         raise InputError(f"baseline= and tol= do not go with {method!r}, which has its own.")
     if baseline is not None:
@@ -208,15 +209,18 @@ def _method(method: Any, baseline: Any, tol: float | None, options: dict[str, An
     return method if tol is None else dataclasses.replace(method, rule=Adaptive(tol))
 
 
-def _takes_references(method: Any) -> bool:
-    """Whether a published name starts from references that all examples share, rather than from a baseline each."""
-    first = _start(inspect.signature(about(method).build).parameters) if isinstance(method, str) else None
+def _takes_references(method: Any, options: Mapping[str, Any]) -> bool:
+    """Whether a published name starts from references that all examples share, rather than from a baseline each.
+
+    One that wraps another starts where that does.
+    """
+    if not isinstance(method, str):
+        return False
+    accepted = inspect.signature(about(method).build).parameters
+    if "of" in accepted:
+        return _takes_references(options.get("of", accepted["of"].default), {})
+    first = start_of(accepted)
     return first is not None and first.name != "baseline"
-
-
-def _start(accepted: Mapping[str, inspect.Parameter]) -> inspect.Parameter | None:
-    """Which parameter of a published method says where it starts; None for methods that choose for themselves."""
-    return next((accepted[name] for name in ("baseline", "baselines", "references") if name in accepted), None)
 
 
 def _arranged(baseline: Any, layout: Layout, x: Tensor, *, shared: bool) -> Any:

@@ -19,8 +19,7 @@ from .explain import check_classes, chosen, explain, is_predicted, predicted
 from .field import Field, TorchField
 from .field.memory import Memory
 from .field.several import Several
-from .layered import Layered
-from .method import Method, Sampled, Staged
+from .method import Method, inside
 from .method.outcome import Watch
 from .parts import part
 from .target import Output, as_target
@@ -118,21 +117,26 @@ class _ForEach:
 
 def _repeated(method: Any, count: int, batch: int) -> Any:
     """The method, with what it holds per example repeated as the examples are."""
-    if isinstance(method, Staged | Sampled | Layered):
-        return dataclasses.replace(method, method=_repeated(method.method, count, batch))
+    inner = inside(method)
+    if inner is not None:
+        return dataclasses.replace(method, method=_repeated(inner, count, batch), **_labels(method, count, batch))
     if not isinstance(method, Method):
         return method
     weighting: Any = method.weighting
     if dataclasses.is_dataclass(weighting) and not isinstance(weighting, type):
-        names = {spec.name for spec in dataclasses.fields(weighting)}
-        changes: dict[str, Any] = {}
-        if "fill" in names:
+        changes = _labels(weighting, count, batch)
+        if "fill" in {spec.name for spec in dataclasses.fields(weighting)}:
             changes["fill"] = _references(weighting.fill, count)  # type: ignore[attr-defined]
-        features = getattr(weighting, "features", None)
-        if isinstance(features, Tensor) and features.ndim == 3 and len(features) == batch:
-            changes["features"] = features.repeat_interleave(count, 0)
         weighting = dataclasses.replace(weighting, **changes)
     return dataclasses.replace(method, baseline=_references(method.baseline, count), weighting=weighting)
+
+
+def _labels(part: Any, count: int, batch: int) -> dict[str, Any]:
+    """Label maps (B, H, W) of the examples' own that a part has its features from, repeated as the examples are."""
+    features = getattr(part, "features", None)
+    if isinstance(features, Tensor) and features.ndim == 3 and len(features) == batch:
+        return {"features": features.repeat_interleave(count, 0)}
+    return {}
 
 
 def _references(baseline: Baseline, count: int) -> Baseline:

@@ -9,7 +9,6 @@ ranks highest must be taken away to halve the class probability. No labels are u
 
 from __future__ import annotations
 
-import math
 from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Any, Protocol
@@ -17,11 +16,14 @@ from typing import Any, Protocol
 import torch
 from torch import Tensor
 
-from .errors import BaselineError, InputError, ShapeError
+from .errors import BaselineError, InputError
+from .features import Features, kind_of
+from .features import feature_map as feature_map
+from .features import feature_scores as feature_scores
 from .field import Field
 from .parts import part
 from .segment import Evaluation
-from .shapes import checked_references, describe
+from .shapes import checked_references
 
 
 @dataclass(frozen=True, eq=False)
@@ -80,70 +82,6 @@ def beforehand(weighting: Any, references: int, batch: int) -> Tensor | None:
     return None if known is None else known(references, batch)
 
 
-# --- features ---------------------------------------------------------------------------------------------------------
-
-
-_AUTO = {3: "pixels", 2: "tokens"}  # what a feature is, by how many axes an example has
-
-
-def _named(features: str, axes: int) -> str:
-    """What "auto" stands for; any other name as it is."""
-    return _AUTO.get(axes, "elements") if features == "auto" else features
-
-
-def feature_map(features: str | Tensor, x: Tensor) -> Tensor:
-    """Which feature each element of an example belongs to: (\\*s), or (B, \\*s) for label maps of their own; numbered from 0.
-
-    "pixels" (C, H, W): all channels of a place;  "tokens" (T, D): a whole row;  "elements" / "columns": each number alone;
-    "auto": pixels for three axes, tokens for two, elements otherwise;  a label map (H, W) or (B, H, W): superpixels.
-    """
-    shape = x.shape[1:]
-    if isinstance(features, Tensor):
-        return _label_map(features, x)
-    features = _named(features, len(shape))
-    if features in ("elements", "columns"):
-        return torch.arange(math.prod(shape), device=x.device).reshape(shape)
-    if features == "pixels" and len(shape) == 3:
-        places = shape[1] * shape[2]
-        return torch.arange(places, device=x.device).reshape(1, *shape[1:]).expand(shape)
-    if features == "tokens" and len(shape) >= 2:
-        column = torch.arange(shape[0], device=x.device).reshape(-1, *(1,) * (len(shape) - 1))
-        return column.expand(shape)
-    known = "'pixels' (C, H, W), 'tokens' (T, D), 'columns', 'elements', 'auto', or a label map"
-    raise ShapeError(f"features={features!r} does not fit examples of shape {describe(shape)}; choose from {known}.")
-
-
-def _label_map(labels: Tensor, x: Tensor) -> Tensor:
-    if labels.is_floating_point():
-        raise InputError(f"A label map holds whole numbers, not {labels.dtype}.")
-    labels = labels.to(x.device).long()
-    own = labels.ndim == x.ndim - 1 and labels.shape[0] == len(x) and x.ndim == 4
-    shape = x.shape if own else x.shape[1:]
-    # Numbered from 0 without gaps, so that every number between is a feature that can be replaced.
-    numbered: Tensor = torch.unique(labels, return_inverse=True)[1]
-    if own:
-        numbered = numbered[:, None]
-    try:
-        return numbered.expand(shape)
-    except RuntimeError:
-        raise ShapeError(
-            f"A label map of shape {describe(labels.shape)} does not fit examples of shape {describe(x.shape[1:])}."
-        ) from None
-
-
-def feature_scores(maps: Tensor, groups: Tensor) -> Tensor:
-    """Maps (R, B, \\*s) summed, with sign, over the elements of each feature → (R, B, N).
-
-    A feature that an example does not have (label maps of their own) gets −∞ and so ranks last.
-    """
-    count = int(groups.max()) + 1
-    leading = maps.shape[:2]
-    where = groups.expand(maps.shape[1:]).reshape(1, leading[1], -1).expand(*leading, -1)
-    sums = maps.new_zeros(*leading, count).scatter_add_(2, where, maps.reshape(*leading, -1))
-    present = torch.zeros_like(sums, dtype=torch.bool).scatter_(2, where, True)
-    return sums.masked_fill(~present, float("-inf"))
-
-
 # --- fitness ----------------------------------------------------------------------------------------------------------
 
 
@@ -174,7 +112,7 @@ class Fitness:
     fill: Callable[[Tensor, Field], Tensor]
     ratio: float = 0.5
     keep: float = 0.0
-    features: str | Tensor = "auto"
+    features: Features = "auto"
     least: float = 0.02
 
     def __post_init__(self) -> None:
@@ -211,7 +149,7 @@ class Fitness:
             ) from None
 
     def _criterion(self, features: int, x: Tensor) -> str:
-        kind = _named(self.features, x.ndim - 1) if isinstance(self.features, str) else "superpixels"
+        kind = kind_of(self.features, x)
         fill = getattr(self.fill, "label", type(self.fill).__name__.lower())
         return (
             f"D is the fewest of {features:,} {kind}, in the order of the baseline's own map, whose replacement "

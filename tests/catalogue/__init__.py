@@ -2,6 +2,7 @@
 
     BUILD      name: (a problem of tests/problems.py) -> the method, set to explain it accurately
     AXIOMATIC  name: (field, x (B, n), references (R, n)) -> its map of a function of n features, for the axioms
+    WRAPPERS   names of methods around a method, whose maps are no sums along one path: they meet the problems in tests of their own
 
 A new method gets a line in both, or tests/test_methods.py says so. A file may say more of its methods:
 
@@ -28,6 +29,7 @@ AXIOMATIC: dict[str, Explains] = {}
 NEEDS: dict[str, Callable[[Problem], bool]] = {}
 BEGINS: dict[str, Callable[[Tensor, Tensor], Tensor]] = {}
 COSTS: dict[str, list[Callable[[Problem], Any]]] = {}
+WRAPPERS: set[str] = set()
 
 for _found in pkgutil.iter_modules(__path__):
     _file = importlib.import_module(f"{__name__}.{_found.name}")
@@ -36,6 +38,7 @@ for _found in pkgutil.iter_modules(__path__):
     NEEDS.update(getattr(_file, "NEEDS", {}))
     BEGINS.update(getattr(_file, "BEGINS", {}))
     COSTS.update(getattr(_file, "COSTS", {}))
+    WRAPPERS |= getattr(_file, "WRAPPERS", set())
 
 
 def fits(name: str, problem: Problem) -> bool:

@@ -18,7 +18,7 @@ POOL = torch.linspace(0, 1, 4 * 3 * 64).reshape(4, 3, 8, 8)
 
 def test_every_published_method_has_a_setting() -> None:
     setting = Setting(photo=PHOTO, pool=POOL, others=4)
-    for name in set(known()) - {"layer", "conductance"}:
+    for name in set(known()) - {"layer", "conductance", "distanced"}:
         assert callable(method(name, setting)), name
 
 
@@ -26,6 +26,20 @@ def test_every_published_method_has_a_setting() -> None:
 def test_maps_of_layers_are_no_pictures(name: str) -> None:
     with pytest.raises(InputError, match=f"{name} explains a layer, whose map is no picture: in Python, "):
         recipes.check([name], [])
+
+
+def test_data_is_no_picture() -> None:
+    with pytest.raises(InputError, match=r"distanced learns from data, and here are only pictures: in Python, "):
+        recipes.check(["distanced"], [])
+
+
+def test_methods_around_a_method() -> None:
+    assert method("smooth", Setting()) == ig.methods.smooth(baseline="black")
+    assert method("greedy", Setting(nodes=7)) == ig.methods.greedy(baseline="black", rule=ig.rules.GaussLegendre(7))
+    assert method("regions", Setting()) == ig.methods.regions()
+    assert method("regions", Setting(baselines=("white",))) == ig.methods.regions(baseline="white")
+    assert [recipes.wants(name) for name in ("smooth", "greedy", "regions")] == [None] * 3
+    assert recipes.wants("regions", ["photo"]) == "photo"
 
 
 def test_usual_baselines() -> None:

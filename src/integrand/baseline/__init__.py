@@ -11,6 +11,7 @@ from .fixed import Plain as Plain
 from .image import Blurred as Blurred
 from .image import Colour as Colour
 from .image import Corners as Corners
+from .image import Extreme as Extreme
 from .image import Mean as Mean
 from .image import Median as Median
 from .image import black as black

@@ -11,7 +11,7 @@ from torch import Tensor
 from ..errors import BaselineError
 from ..field import Field
 from ..parts import part
-from ..shapes import describe
+from ..shapes import describe, over
 
 
 def _image(x: Tensor, who: str) -> None:
@@ -57,6 +57,23 @@ def white() -> Colour:
 def grey(level: float = 0.5) -> Colour:
     """An even grey; 0.5 is half way between black and white."""
     return Colour((level,), "grey")
+
+
+@part
+class Extreme:
+    """One reference: the input's own smallest number everywhere, or its ``largest``. XRAI's black and white."""
+
+    largest: bool = False
+    count: ClassVar[int] = 1
+
+    @property
+    def label(self) -> str:
+        return "lightest" if self.largest else "darkest"
+
+    def __call__(self, x: Tensor, field: Field) -> Tensor:
+        flat = x.flatten(1)
+        number = flat.amax(1) if self.largest else flat.amin(1)
+        return over(number, x).expand(1, *x.shape)
 
 
 @part

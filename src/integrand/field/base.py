@@ -48,6 +48,11 @@ class Field(ABC):
         """Whether F is known to have no kinks, such as those of ReLUs and maxima; seldom known before chords were asked for."""
         return False
 
+    @property
+    def integers(self) -> bool:
+        """Whether the inputs are integers, between which there is nothing."""
+        return False
+
     # --- required -------------------------------------------------------------------------------------------------
 
     @abstractmethod

@@ -91,6 +91,10 @@ class Several(Field):
         return replace(made, passes=passes)
 
     @property
+    def integers(self) -> bool:
+        return self.inner.integers
+
+    @property
     def smooth(self) -> bool:
         return all(field.smooth for field in self.fields)
 
@@ -218,10 +222,6 @@ class SeveralBehind(Several):
     @property
     def bypassed(self) -> bool:
         return self.inner.bypassed
-
-    @property
-    def integers(self) -> bool:
-        return self.inner.integers
 
     @property
     def tally(self) -> Tally:

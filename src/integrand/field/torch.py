@@ -164,6 +164,11 @@ class TorchField(Field):
             return self._scalar(self.target, outputs, index, len(outputs))
 
     @property
+    def integers(self) -> bool:
+        layout = self.network.layout
+        return layout is not None and not all(dtype.is_floating_point for dtype in layout.dtypes)
+
+    @property
     def pooled(self) -> bool:
         return self.network.pooled
 

@@ -2,5 +2,15 @@
 
 from .base import Method as Method
 from .base import gradients_per_row as gradients_per_row
+from .distanced import Distanced as Distanced
+from .distanced import Supports as Supports
+from .greedy import Greedy as Greedy
+from .outcome import core as core
+from .outcome import inside as inside
+from .regions import Regions as Regions
 from .sampled import Sampled as Sampled
+from .smoothed import Smoothed as Smoothed
 from .staged import Staged as Staged
+from .wrapping import Explainer as Explainer
+from .wrapping import Wrapper as Wrapper
+from .wrapping import with_core as with_core

@@ -69,7 +69,7 @@ def result(
         fitness=weighed.fitness,
         criterion=weighed.criterion,
         reasons=weighed.reasons,
-        names=labels(_core(method).baseline, len(references)),
+        names=labels(core(method).baseline, len(references)),
         notes=walked.notes,
         frames=walked.frames,
         cost=cost,
@@ -77,7 +77,7 @@ def result(
     )
     made = judged(made, method)
     # Paths that choose their own start are judged by that, where it is kept.
-    _warn(made, field, _core(method), _tolerance(method), walked.begin if walked.begin.numel() else references)
+    _warn(made, field, core(method), _tolerance(method), walked.begin if walked.begin.numel() else references)
     return made
 
 
@@ -96,14 +96,23 @@ def _relative_error(weights: Tensor, error: Tensor, values: Tensor) -> Tensor:
     return counted.square().sum(0).sqrt() / total(values.square(), 1).sqrt().clamp_min(torch.finfo(values.dtype).tiny)
 
 
-def _core(method: Any) -> Any:
-    return getattr(method, "method", method)
+def core(method: Any) -> Any:
+    """The innermost of methods around a method: the one with a baseline, a path and a rule."""
+    while (inner := inside(method)) is not None:
+        method = inner
+    return method
+
+
+def inside(method: Any) -> Any:
+    """What a wrapper wraps; None for what is no wrapper."""
+    inner = getattr(method, "method", None)
+    return inner if callable(inner) else None
 
 
 def _tolerance(method: Any) -> float | None:
     """The relative error that was asked for, of the draws or of the rule; None where none was."""
     own: float | None = getattr(method, "tol", None)
-    return getattr(_core(method).rule, "tol", None) if own is None else own
+    return getattr(core(method).rule, "tol", None) if own is None else own
 
 
 def _warn(made: Attribution, field: Field, method: Any, tol: float | None, starts: Tensor) -> None:
@@ -140,7 +149,7 @@ def _trouble(made: Attribution, field: Field, starts: Tensor, example: int) -> s
 def _more(method: Any) -> str:
     if hasattr(method, "tol"):
         return "Allow more draws (draws=), or ask for less."
-    if hasattr(_core(method).path, "steps"):
+    if hasattr(core(method).path, "steps"):
         return "Its steps are integrated one by one: ask more of each (a smaller tol), or allow more gradients (max_gradients)."
     return "Allow more gradients (max_gradients), or a baseline that is less degenerate."
 

@@ -20,10 +20,10 @@ from ..errors import InputError
 from ..field import Gathered
 from ..field.base import Field
 from ..parts import part
-from ..shapes import over
 from ..walk import side_by_side, walk
 from ..weighting import Weighed
 from .base import Method
+from .mean import Mean
 from .outcome import Watch, opened, result
 
 _KEPT_ELEMENTS = 1 << 24
@@ -63,7 +63,7 @@ class Sampled:
         x, meter = opened(field, x, watch)
         with measured(meter, x.device) as stopwatch:
             references = checked(method.baseline(x, meter), x, method.baseline)
-            mean = _Mean(x)
+            mean = Mean(x)
             taken = torch.zeros(len(x), dtype=torch.long, device=x.device)
             busy = torch.arange(len(x), device=x.device)
             keeps = "shares" in method.record
@@ -98,37 +98,6 @@ class Sampled:
             walked = dataclasses.replace(walked, error=error)
         used = references[: len(weights)]
         return result(self, meter, mean.value, x, walked, Weighed(weights), used, stopwatch.cost())
-
-
-class _Mean:
-    """A running mean of maps per example, and how much the maps differ."""
-
-    def __init__(self, x: Tensor) -> None:
-        self.count = x.new_zeros(len(x))
-        self.value = torch.zeros_like(x)
-        self.squares = x.new_zeros(len(x))
-
-    def add(self, shares: Tensor, which: Tensor) -> None:
-        """More maps (n, M, \\*s) of the examples ``which`` (M,)."""
-        n, before = len(shares), self.count[which]
-        mean = shares.mean(0)
-        step = mean - self.value[which]
-        inside = (shares - mean).square().flatten(2).sum(2).sum(0)
-        between = step.square().flatten(1).sum(1) * before * n / (before + n)
-        self.squares[which] += inside + between
-        self.value[which] += step * over(n / (before + n), step)
-        self.count[which] += n
-
-    def error(self) -> Tensor:
-        """The standard error of the mean (B,)."""
-        found: Tensor = (self.squares / (self.count - 1).clamp_min(1) / self.count).sqrt()
-        return found
-
-    def relative(self) -> Tensor:
-        """The same, relative to the norm of the mean (B,)."""
-        size = self.value.flatten(1).norm(dim=1)
-        found: Tensor = self.error() / size.clamp_min(torch.finfo(size.dtype).tiny)
-        return found
 
 
 def _of(references: Tensor, which: Tensor) -> Tensor:

@@ -10,6 +10,7 @@ axioms it satisfies. The command line's ``integrand methods`` and the documentat
     geometric_paths.py  geodesic, relaxed, nonuniform
     credit.py           important, decision, path_weighted, path_sampled, left
     layers.py           layer, conductance
+    wrapped.py          greedy, smooth, regions, distanced: around any other
 """
 
 # isort: off
@@ -17,6 +18,7 @@ from . import straight, counterfactual, coarse_to_fine, layers
 from . import latent as _latent
 from . import geometric_paths
 from . import credit
+from . import wrapped
 
 # isort: on
 from .coarse_to_fine import blur as blur
@@ -43,3 +45,7 @@ from .registry import published as published
 from .straight import expected as expected
 from .straight import integrated as integrated
 from .straight import weighted as weighted
+from .wrapped import distanced as distanced
+from .wrapped import greedy as greedy
+from .wrapped import regions as regions
+from .wrapped import smooth as smooth

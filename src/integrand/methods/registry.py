@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+import inspect
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from typing import Any, TypeVar
 
@@ -53,6 +54,11 @@ def about(name: str) -> Published:
     if name not in _PUBLISHED:
         raise UnknownName("method", name, _PUBLISHED)
     return _PUBLISHED[name]
+
+
+def start_of(accepted: Mapping[str, inspect.Parameter]) -> inspect.Parameter | None:
+    """Which parameter of a published method says where it starts; None for methods that choose for themselves."""
+    return next((accepted[name] for name in ("baseline", "baselines", "references") if name in accepted), None)
 
 
 def axioms(

@@ -4,10 +4,9 @@ from __future__ import annotations
 
 from typing import Any
 
-from torch import Tensor
-
 from ..baseline import Baseline, Sample, as_baseline, count_of
 from ..errors import InputError
+from ..features import Features
 from ..method import Method, Sampled, Staged
 from ..path import Path, Straight
 from ..rule import Adaptive, GaussLegendre, MonteCarlo, Rule
@@ -112,7 +111,7 @@ def weighted(
     fill: Any = "corners",
     keep: float = 0.0,
     *,
-    features: str | Tensor = "auto",
+    features: Features = "auto",
     scout: Rule | int | None = None,
     record: tuple[str, ...] = (),
 ) -> Method | Staged:
@@ -125,7 +124,7 @@ def weighted(
     baselines  a tensor (R, \\*s) or (R, B, \\*s), or a list of baselines and names
     fill       "corners" (the mean colour of the four corners), "mean", "blurred", a number, a tensor, or a baseline
     keep       drop baselines whose weight is under ``keep`` times the mean weight (the paper's filter is 0.25)
-    features   what is replaced at a time: pixels for images, else tokens or columns; or a label map of superpixels
+    features   what is replaced at a time: pixels for images, else tokens or columns; an int for square patches; or a label map of superpixels
     scout      a rule (or its number of nodes) to rank with before the fine integration: with ``keep``, baselines that are
                dropped then cost only the scout's gradients
 

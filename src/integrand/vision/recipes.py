@@ -118,13 +118,17 @@ def check(methods: Iterable[str], baselines: Iterable[str]) -> None:
             raise InputError(
                 f"{one} explains a layer, whose map is no picture: in Python, ig.explain(model, x, target=…, method={one!r}, site=…)."
             )
+        if _first_argument(one) == "data":
+            raise InputError(
+                f"{one} learns from data, and here are only pictures: in Python, ig.explain(model, x, target=…, method={one!r}, data=…)."
+            )
     for one in baselines:
         _baseline(one, 0, None)
 
 
 def wants(name: str, baselines: Sequence[str] = ()) -> str | None:
     """What a method looks for in a setting besides the ``baselines`` asked for: "photo", "pool", or nothing."""
-    if name in _BY_NAME:
+    if _BY_NAME.get(name) is _ig2:
         return "pool"
     usual = _USUAL.get(_first_argument(name), ())
     return PHOTO if PHOTO in (baselines or usual) else None
@@ -163,11 +167,15 @@ def _ig2(setting: Setting) -> dict[str, Any]:
     }
 
 
+def _regions(setting: Setting) -> dict[str, Any]:
+    return _one(setting) if setting.baselines else {}  # else from XRAI's own two
+
+
 _Recipe = Callable[[Setting], dict[str, Any]]
-_BY_NAME: dict[str, _Recipe] = {"ig2": _ig2}
-_BY_ARGUMENT: dict[str, _Recipe] = {"baseline": _one, "baselines": _several, "references": _several}
+_BY_NAME: dict[str, _Recipe] = {"ig2": _ig2, "regions": _regions}
+_BY_ARGUMENT: dict[str, _Recipe] = {"baseline": _one, "of": _one, "baselines": _several, "references": _several}
 """For methods without a recipe of their own: by the name of their first argument."""
-_USUAL = {"baseline": ONE, "baselines": SEVERAL, "references": SEVERAL}
+_USUAL = {"baseline": ONE, "of": ONE, "baselines": SEVERAL, "references": SEVERAL}
 
 
 def baselines(names: Sequence[str], photo: Tensor | None = None) -> list[Baseline]:

@@ -1,0 +1,161 @@
+"""What methods around a method share: the method inside, its runs accounted for as one, its warnings given once.
+
+A wrapper is called like a Method, ``(field, x, *, watch=None) -> Attribution``, and holds what it wraps as ``method``. Nothing else
+has to be known of it: who wants the baseline, the path or the rule asks for the ``core``, who wants another one puts it there
+(``with_core``), through as many wrappers as there are.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+import warnings
+from collections import Counter
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from typing import Any, Protocol
+
+import torch
+from torch import Tensor
+
+from ..attribution import Attribution
+from ..baseline.base import checked, labels
+from ..baseline.fixed import Given
+from ..cost import Cost, measured
+from ..errors import InputError, IntegrandWarning, warn
+from ..field import Field
+from ..field.wrap import Tally
+from ..shapes import total
+from .base import Method
+from .outcome import Watch, core, inside, opened
+
+
+class Explainer(Protocol):
+    """Whatever explains: a Method, or a wrapper of one."""
+
+    def __call__(self, field: Field, x: Tensor, *, watch: Watch | None = None) -> Attribution: ...
+
+
+class Wrapper(Explainer, Protocol):
+    """An explainer around another."""
+
+    @property
+    def method(self) -> Explainer: ...
+
+
+def with_core(method: Any, change: Callable[[Method], Method]) -> Any:
+    """The same wrappers around another core."""
+    inner = inside(method)
+    return change(method) if inner is None else dataclasses.replace(method, method=with_core(inner, change))
+
+
+def check_wrappable(method: Any, who: str, *, layers: bool) -> None:
+    """Refuse what has no baseline to start from, and layers where maps are needed in the space of the inputs."""
+    if not isinstance(core(method), Method):
+        raise InputError(
+            f"{who} wraps a Method, such as ig.methods.integrated(…) makes, or a wrapper of one, not {type(method).__name__}."
+        )
+    if not layers and lifts(method):
+        raise InputError(f"{who} explains the inputs, and {method!r} a layer: wrap the method that the layer takes.")
+
+
+def lifts(method: Any) -> bool:
+    """Whether a method's map is of a layer."""
+    return bool(getattr(method, "lifts", False))
+
+
+class Held:
+    """A field and inputs, and where a method starts from for them, asked for once.
+
+    x          (B, \\*s) in the type of the integration
+    references (R, B, \\*s) of the method's baseline
+    """
+
+    def __init__(self, method: Any, field: Field, x: Tensor) -> None:
+        baseline = core(method).baseline
+        self.x, self.meter = opened(field, x, None)
+        with measured(self.meter, x.device) as stopwatch:
+            self.references = checked(baseline(self.x, self.meter), self.x, baseline)
+        self._names = labels(baseline, len(self.references))
+        self._stopwatch = stopwatch
+
+    def starting(self, method: Any, references: Tensor | None = None) -> Any:
+        """The method with these references instead of its baseline, whatever the inputs then are."""
+        given = Given(self.references if references is None else references, names=self._names)
+        return with_core(method, lambda one: dataclasses.replace(one, baseline=given))
+
+    def output(self) -> Tensor:
+        """F(x) (B,), asked for once."""
+        with self.meter.ready():
+            return self.meter.value(self.x)
+
+    @property
+    def cost(self) -> Cost:
+        return self._stopwatch.cost()
+
+
+class Runs:
+    """Several runs, one after the other: watched and accounted for as one."""
+
+    def __init__(self, watch: Watch | None, expected: int | None = None) -> None:
+        self.cost = Cost()
+        self._watch = watch
+        self._expected = expected
+
+    def __call__(self, method: Any, field: Field, x: Tensor) -> Attribution:
+        done = self.cost
+
+        def watched(tally: Tally) -> None:
+            assert self._watch is not None
+            every = None if tally.expected is None or self._expected is None else tally.expected * self._expected
+            counts = (done.gradients + tally.gradients, done.values + tally.values, done.calls + tally.calls)
+            self._watch(Tally(*counts, every))
+
+        made: Attribution = method(field, x, watch=watched if self._watch else None)
+        self.add(made.cost)
+        return made
+
+    def add(self, cost: Cost) -> None:
+        """Something else that it took."""
+        self.cost = Cost(
+            self.cost.gradients + cost.gradients,
+            self.cost.values + cost.values,
+            self.cost.calls + cost.calls,
+            self.cost.seconds + cost.seconds,
+            max(self.cost.peak_bytes, cost.peak_bytes),
+        )
+
+
+def rearranged(made: Attribution, values: Tensor, **changes: Any) -> Attribution:
+    """The attribution with other values, held against the change of F as they are; maps of single references are gone."""
+    made = dataclasses.replace(made, values=values, shares=None, **changes)
+    residual = (made.weights * made.change).sum(0) - total(values, 1)
+    return dataclasses.replace(made, residual=residual)
+
+
+def same_start(begin: Tensor, references: Tensor) -> bool:
+    """Whether paths began at the references, or the first of them where not all were taken."""
+    first = references[: len(begin)]
+    return begin.shape == first.shape and torch.equal(begin, first)
+
+
+@contextmanager
+def warned_once() -> Iterator[None]:
+    """What several runs warn of is said once, with how often."""
+    with warnings.catch_warnings(record=True) as caught:
+        warnings.simplefilter("always")
+        yield
+    times = Counter(one.category for one in caught)
+    said: set[type[Warning]] = set()
+    for one in caught:
+        category = one.category
+        if not issubclass(category, IntegrandWarning):
+            warnings.warn_explicit(one.message, category, one.filename, one.lineno)
+        elif category not in said:
+            said.add(category)
+            again = f" (the first of {times[category]} such warnings of single runs)" if times[category] > 1 else ""
+            warn(f"{one.message}{again}", category)
+
+
+def nan_like(error: Tensor) -> Tensor:
+    """Errors that nobody estimates."""
+    return torch.full_like(error, float("nan"))

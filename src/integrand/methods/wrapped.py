@@ -1,0 +1,195 @@
+"""Methods around a method: greedy, smooth, regions, distanced.
+
+Each takes what it wraps as ``of``: a published name, set up with ``baseline`` and ``rule``, or the method itself.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+import inspect
+from collections.abc import Callable
+from typing import Any
+
+from torch import Tensor
+
+from ..baseline import Extreme, as_baseline
+from ..errors import InputError
+from ..features import Features
+from ..method import Distanced, Greedy, Method, Regions, Smoothed, with_core
+from ..rule import Rule
+from .named import BASELINES
+from .registry import about, axioms, published, start_of
+
+
+def inner(of: Any, baseline: Any, rule: Rule | None) -> Any:
+    """The method that a wrapper is asked to wrap: a published name set up, or a method with another start or rule."""
+    if isinstance(of, str):
+        return _named(of, baseline, rule)
+    if not callable(of):
+        raise InputError(f"of= is a published name or a method, not {type(of).__name__}.")
+
+    def changed(one: Any) -> Any:
+        if not isinstance(one, Method):
+            return one  # the wrapper says what is wrong with it
+        start = one.baseline if baseline is None else as_baseline(baseline, BASELINES)
+        return dataclasses.replace(one, baseline=start, rule=one.rule if rule is None else rule)
+
+    return of if baseline is None and rule is None else with_core(of, changed)
+
+
+def _named(name: str, baseline: Any, rule: Rule | None) -> Any:
+    build = about(name).build
+    accepted = inspect.signature(build).parameters
+    options: dict[str, Any] = {}
+    first = start_of(accepted)
+    if baseline is not None:
+        if first is None:
+            raise InputError(f"Method {name!r} chooses for itself where it starts: leave out baseline=.")
+        options[first.name] = baseline
+    if rule is not None:
+        if "rule" not in accepted:
+            raise InputError(f"Method {name!r} has a rule of its own: leave out rule= and tol=.")
+        options["rule"] = rule
+    for wanted, spec in accepted.items():
+        if spec.default is spec.empty and wanted not in options:
+            hint = "give baseline=, or" if first is not None and wanted == first.name else "give"
+            raise InputError(f"Method {name!r} needs {wanted}=: {hint} the method itself, of=ig.methods.{name}(…).")
+    return build(**options)
+
+
+@published(
+    title="Greedy PIG",
+    key="axiotis2023greedy",
+    formula="S ← S ∪ {z features with the largest A(x; b_S)},  b_S = x on S, b elsewhere;  values: n − position",
+    cost="rounds × the method's",
+    axioms=axioms(complete=False, dummy=False, linear=False, symmetric=False),
+)
+def greedy(
+    of: Any = "integrated",
+    chunk: int | None = None,
+    rounds: int | None = None,
+    features: Features = "auto",
+    growth: float = 1.0,
+    largest: bool = True,
+    *,
+    baseline: Any = None,
+    rule: Rule | None = None,
+) -> Greedy:
+    """Greedy PIG: rank features round by round, each round from where the last one revealed some.
+
+    ``of`` is what explains each round: a published name, started from ``baseline`` and integrated by ``rule``, or a method. The other
+    parameters are those of ``ig.Greedy``. Values are ranks, and no parts of F(x) − F(b); a feature that F does not look at is
+    ranked with those worth nothing, and of two that are alike one comes first.
+
+    Cost: rounds (10) × the method's. Source: Axiotis et al., arXiv 2311.06192 (no code was published; the paper's z is not known here).
+
+    >>> import integrand as ig
+    >>> ig.methods.greedy(chunk=2, baseline="black")
+    Greedy(Method(Colour(label='black')), 2)
+    """
+    return Greedy(inner(of, baseline, rule), chunk, rounds, features, growth, largest)
+
+
+@published(
+    title="SmoothGrad",
+    key="smilkov2017smoothgrad",
+    formula="mean_d A(x + ε_d),  ε_d ~ N(0, σ²)",
+    cost="draws × the method's + 1 value",
+    axioms=axioms(complete=False, symmetric=False, inside=False),
+)
+def smooth(
+    of: Any = "integrated",
+    draws: int = 25,
+    sigma: float | Tensor = 0.15,
+    seed: int = 0,
+    reduce: str = "mean",
+    *,
+    baseline: Any = None,
+    rule: Rule | None = None,
+) -> Smoothed:
+    """SmoothGrad of any method: A = mean_d A(x + ε_d), ε_d ~ N(0, σ²), σ 0.15 of each example's range.
+
+    ``of`` is what explains each noisy copy: a published name, started from ``baseline`` and integrated by ``rule``, or a method. The
+    other parameters are those of ``ig.Smoothed``. The map adds up to mean_d F(x + ε_d) − F(b); noise treats features that are alike
+    differently, so they get the same only in the mean over many draws. Linearity and dummy are those of integrated gradients.
+
+    Cost: draws × the method's. Source: Smilkov et al., arXiv 1706.03825.
+
+    >>> import integrand as ig
+    >>> ig.methods.smooth(draws=10, baseline="black")
+    Smoothed(Method(Colour(label='black')), 10)
+    """
+    return Smoothed(inner(of, baseline, rule), draws, sigma, seed, reduce)
+
+
+@published(
+    title="XRAI",
+    key="kapishnikov2019xrai",
+    formula="segments by falling mean over their new pixels of max_c A(x)_c",
+    cost="the method's + a segmentation of each image",
+    axioms=axioms(complete=False, dummy=False, linear=False, symmetric=False),
+)
+def regions(
+    of: Any = "integrated",
+    scales: tuple[float, ...] = (50.0, 100.0, 150.0, 250.0, 500.0, 1200.0),
+    dilation: int = 5,
+    least: int = 50,
+    channels: str = "max",
+    segments: Tensor | Callable[[Tensor], Tensor] | None = None,
+    *,
+    baseline: Any = None,
+    rule: Rule | None = None,
+) -> Regions:
+    """XRAI: the regions of an image, ranked by the mean of a map over them.
+
+    ``of`` is the method whose map is averaged. A published name starts from ``baseline``, by default from the image's own smallest and
+    its largest number everywhere (XRAI's black and white), and is integrated by ``rule``; 100 steps in the published code, to a
+    tolerance here. The other parameters are those of ``ig.Regions``. Needs integrand[images] (scikit-image).
+
+    Cost: the method's, and about a second per image. Source: Kapishnikov et al., ICCV 2019 (arXiv 1906.02825).
+
+    >>> import integrand as ig
+    >>> ig.methods.regions(rule=ig.rules.Midpoint(100))
+    Regions(Method(Several((Extreme(), Extreme(True))), rule=Midpoint(100)))
+    """
+    if baseline is None and isinstance(of, str) and "baseline" in inspect.signature(about(of).build).parameters:
+        baseline = [Extreme(), Extreme(largest=True)]
+    return Regions(inner(of, baseline, rule), scales, dilation, least, channels, segments)
+
+
+@published(
+    title="Gradient Artificial Distancing",
+    key="mazinirodrigues2024transforming",
+    formula="A_f(x) ⊙ [among the first of |A_f| and of every |A_{f_t}|],  f_t ≈ f ± τ_t u on two classes",
+    cost="(1 + T) × the method's + T trainings",
+    axioms=axioms(complete=False, dummy=False, linear=False, symmetric=False, implementation_invariant=False),
+)
+def distanced(
+    data: Any,
+    classes: tuple[int, int],
+    of: Any = "integrated",
+    labels: Tensor | None = None,
+    distances: tuple[float, ...] = (0.5, 1.0, 1.5),
+    epochs: int = 20,
+    rate: float = 1e-3,
+    batch: int = 16,
+    held: float = 0.2,
+    fit: float = 0.8,
+    keep: float = 0.25,
+    features: Features = "auto",
+    seed: int = 0,
+    *,
+    baseline: Any = None,
+    rule: Rule | None = None,
+) -> Distanced:
+    """GAD (experimental): what persists of a map as two classes are pushed apart.
+
+    Copies of the model are trained on ``data`` to say what it says with the two ``classes`` further apart, and only features that are
+    important to all of them keep what the method gives them. ``of`` is that method: a published name, started from ``baseline`` and
+    integrated by ``rule``, or a method. The other parameters are those of ``ig.Distanced``, which says what of this is the paper's and
+    what is our reconstruction of it.
+
+    Cost: (1 + T) × the method's, and T trainings of epochs × 0.8 N rows. Source: Mazini Rodrigues, Boutry, Najman, arXiv 2401.14434.
+    """
+    method = inner(of, baseline, rule)
+    return Distanced(method, data, classes, labels, distances, epochs, rate, batch, held, fit, keep, features, seed)
