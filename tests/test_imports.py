@@ -76,8 +76,8 @@ def test_all_is_what_is_exported() -> None:
 
 
 DESIGN = {
-    "ig": ["explain", "explain_targets", "Method", "Layered", "TorchField", "Attribution", "load", "fields", "targets", "baselines", "paths", "rules", "weightings", "methods", "errors"],
-    "rules": ["Left", "Right", "Midpoint", "Trapezoid", "GaussLegendre", "MonteCarlo", "Exact"],
+    "ig": ["explain", "explain_targets", "Method", "Layered", "Backward", "TorchField", "Attribution", "load", "fields", "targets", "baselines", "paths", "rules", "weightings", "methods", "errors"],
+    "rules": ["Left", "Right", "Midpoint", "Trapezoid", "GaussLegendre", "MonteCarlo", "Exact", "Ascent"],
     "paths": ["Straight", "Descent", "Relative"],
     "weightings": ["Uniform", "Fitness"],
     "targets": ["Logit", "Probability", "LogOdds", "Margin", "Loss", "Custom", "Output", "Distance"],
@@ -85,8 +85,8 @@ DESIGN = {
         "Constant", "Given", "Sample", "Uniform", "Gaussian", "Blurred", "Mean", "Median", "Corners",
         "black", "white", "grey", "Relevant", "OtherClass",
     ],
-    "methods": ["integrated", "expected", "weighted", "ig2", "layer", "conductance", "known", "about"],
-    "fields": ["Field", "TorchField", "Function", "Linear", "Monomial", "Gathered", "Metered", "Several", "SiteField", "Site"],
+    "methods": ["integrated", "expected", "weighted", "ig2", "layer", "conductance", "pattern_guided", "geometric", "known", "about"],
+    "fields": ["Field", "TorchField", "Function", "Linear", "Monomial", "Gathered", "Metered", "Several", "SiteField", "Site", "GuidedReLU", "Patterns"],
 }  # fmt: skip
 
 

@@ -25,12 +25,18 @@ FINE = ig.rules.GaussLegendre(12)
 AT_LAYERS = {"layer", "conductance"}
 """Their maps have a layer's shape; they meet their own problems in tests/test_layers.py."""
 
+OF_MODELS = {"pattern_guided"}
+"""They explain layers' weights and nothing that is a mere function; they meet their own problems in tests/test_patterns.py."""
+
 CARDS = list(ig.methods.known())
-NAMES = [name for name in CARDS if name not in AT_LAYERS]
+NAMES = [name for name in CARDS if name not in AT_LAYERS | OF_MODELS]
+
+INTEGRATED = [name for name in NAMES if name not in {"geometric"}]
+"""Those whose maps are integrals, in units of F."""
 
 
 def test_every_published_method_is_here() -> None:
-    assert set(CARDS) == set(BUILD) | AT_LAYERS
+    assert set(CARDS) == set(BUILD) | AT_LAYERS | OF_MODELS
 
 
 def run(problem: Problem, method: Any, **options: Any) -> ig.Attribution:
@@ -136,7 +142,7 @@ def test_weighted_is_the_papers_definition() -> None:
     assert len(seen) > 1
 
 
-@pytest.mark.parametrize("name", NAMES)
+@pytest.mark.parametrize("name", INTEGRATED)
 def test_linear_models(name: str) -> None:
     """w ⊙ (x − start), weighted over references, wherever the path began."""
     p = PROBLEMS["linear"]
@@ -158,6 +164,7 @@ COSTS: dict[str, list[Callable[[Problem], Any]]] = {
         lambda p: ig.methods.expected(ig.baselines.Given(p.references), rule=ig.rules.Left(4)),
     ],
     "weighted": [lambda p: ig.methods.weighted(ig.baselines.Given(p.references), rule=ig.rules.Midpoint(4), fill=0.0)],
+    "geometric": [lambda p: ig.methods.geometric(ig.baselines.Given(p.references), 3, 2, 0.01)],
     "ig2": [
         lambda p: ig.methods.ig2(ig.baselines.Given(p.references), p.representation, 4, 0.01, (-9.0, 9.0)),
         *(

@@ -26,6 +26,7 @@ from .field import TorchField as TorchField
 
 # The parts that every method is made of.
 from .layered import Layered as Layered
+from .method import Backward as Backward
 from .method import Method as Method
 from .method import Sampled as Sampled
 from .method import Staged as Staged
@@ -34,6 +35,7 @@ from .segment import Segment as Segment
 
 __all__ = [
     "Attribution",
+    "Backward",
     "Layered",
     "Method",
     "Normalisation",

@@ -50,6 +50,21 @@ BIBTEX = {
   eprint  = {2406.10852},
   archivePrefix = {arXiv}
 }""",
+    "schwarzenberg2020pattern": """@misc{schwarzenberg2020pattern,
+  title  = {Pattern-Guided Integrated Gradients},
+  author = {Schwarzenberg, R. and Castle, S.},
+  year   = {2020},
+  note   = {ICML 2020 WHI},
+  eprint = {2007.10685},
+  archivePrefix = {arXiv}
+}""",
+    "rahman2022geometrically": """@misc{rahman2022geometrically,
+  title  = {Geometrically Guided Integrated Gradients},
+  author = {Rahman, M. M. and Lewis, N. and Plis, S.},
+  year   = {2022},
+  eprint = {2206.05903},
+  archivePrefix = {arXiv}
+}""",
 }
 
 

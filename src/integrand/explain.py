@@ -26,7 +26,7 @@ from .field.memory import Memory
 from .field.network import check_extra
 from .field.wrap import Tally
 from .layered import Layered
-from .method import Method, Staged
+from .method import Backward, Method, Staged
 from .methods import BASELINES, about
 from .normalisation import Normalisation
 from .rule import Adaptive
@@ -42,7 +42,7 @@ def explain(
     inputs: Any,
     *,
     target: Any,
-    method: str | Method | Staged | Layered | Callable[..., Attribution] = "integrated",
+    method: str | Method | Staged | Layered | Backward | Callable[..., Attribution] = "integrated",
     baseline: Any = None,
     tol: float | None = None,
     seed: int | None = None,
@@ -195,7 +195,7 @@ def _method(method: Any, baseline: Any, tol: float | None, options: dict[str, An
         raise UnknownName(f"option beside method={method!r}", next(iter(options)), ("baseline",))
     if baseline is None and tol is None:
         return method
-    if isinstance(method, Staged | Layered):
+    if isinstance(method, Staged | Layered | Backward):
         return dataclasses.replace(method, method=_method(method.method, baseline, tol, {}))
     if not isinstance(method, Method):
         raise InputError(f"baseline= and tol= do not go with {method!r}, which has its own.")

@@ -20,7 +20,7 @@ from .field import Field, TorchField
 from .field.memory import Memory
 from .field.several import Several
 from .layered import Layered
-from .method import Method, Sampled, Staged
+from .method import Backward, Method, Sampled, Staged
 from .method.outcome import Watch
 from .parts import part
 from .target import Output, as_target
@@ -118,7 +118,7 @@ class _ForEach:
 
 def _repeated(method: Any, count: int, batch: int) -> Any:
     """The method, with what it holds per example repeated as the examples are."""
-    if isinstance(method, Staged | Sampled | Layered):
+    if isinstance(method, Staged | Sampled | Layered | Backward):
         return dataclasses.replace(method, method=_repeated(method.method, count, batch))
     if not isinstance(method, Method):
         return method

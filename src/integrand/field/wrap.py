@@ -28,6 +28,10 @@ class _Wrapped(Field):
     def smooth(self) -> bool:
         return self.inner.smooth
 
+    @property
+    def conservative(self) -> bool:
+        return self.inner.conservative
+
     def evaluate(self, z: Tensor, index: Tensor, *, gradient: bool = True) -> Evaluation:
         return self.inner.evaluate(z, index, gradient=gradient)
 

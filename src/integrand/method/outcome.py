@@ -115,7 +115,8 @@ def _warn(made: Attribution, field: Field, method: Any, tol: float | None, refer
             f"{_trouble(made, field, references, worst) or _more(made.method)}",
             IncompleteWarning,
         )
-    if getattr(method.rule, "complete", True) and bool((made.gap > INCOMPLETE).any()):
+    completes = field.conservative and getattr(method.rule, "complete", True)
+    if completes and bool((made.gap > INCOMPLETE).any()):
         worst = int(made.gap.argmax())
         change = float((made.output - made.base)[worst])
         warn(

@@ -6,12 +6,15 @@ axioms it satisfies. The command line's ``integrand methods`` and the documentat
     straight.py         integrated, expected, weighted
     counterfactual.py   ig2
     layers.py           layer, conductance
+    backward.py         pattern_guided, geometric
 """
 
 # isort: off
-from . import straight, counterfactual, layers
+from . import straight, counterfactual, layers, backward
 
 # isort: on
+from .backward import geometric as geometric
+from .backward import pattern_guided as pattern_guided
 from .counterfactual import ig2 as ig2
 from .layers import conductance as conductance
 from .layers import layer as layer

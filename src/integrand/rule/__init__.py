@@ -1,6 +1,7 @@
 """Rules: how a segment is integrated. ``(field, segment) -> share (K, R, B, *s)``."""
 
 from .adaptive import Adaptive as Adaptive
+from .ascent import Ascent as Ascent
 from .base import Integrated as Integrated
 from .base import Rule as Rule
 from .base import mean_gradient as mean_gradient
