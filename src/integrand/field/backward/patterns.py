@@ -60,7 +60,7 @@ class Patterns:
     transposed convolutions, normalisations, matrix products, and what torch does inside one call (``nn.MultiheadAttention``, recurrent
     kernels). The result is not complete and depends on how F is written down: the authors' own counter-example.
 
-    Cost: that of the ordinary gradient, and as much memory again as the weights. With ``optimize=True`` the model itself runs all the
+    Cost: nearly that of the ordinary gradient, and twice as much memory again as the weights. With ``optimize=True`` the model itself runs all the
     same: folded weights are others than the patterns are for.
     Errors: ``ModelError`` for a plain function, for compiled and scripted modules, and when a layer runs that has no pattern;
     ``InputError`` for another model than the patterns were fitted on.
@@ -103,7 +103,8 @@ class Patterns:
 
         A convolution's samples are all its windows. Units that are never active, or always the same, get the pattern zero. Sums are in
         float64; neither batches nor the order of the data matter. The model runs in eval mode and is given back as it was.
-        Cost: a forward pass of the data, and three passes of each layer alone in float64; memory of four copies of the weights.
+        Cost: a forward pass of the data, and three passes of each layer alone in float64, together some ten forward passes on a CPU;
+        memory of the weights three times over in float64, and one layer's twice more.
         Source: Kindermans et al. 2017; Schwarzenberg and Castle, arXiv 2007.10685, with their formula: in their
         published code E₊[h y] comes out as E₊[h] E₊[y], because (N, 1, 1) is multiplied with (N, 1), so that the pattern is E₊[h] over
         w · E₊[h].
