@@ -13,6 +13,7 @@ from hypothesis import strategies as st
 from torch import Tensor
 
 import integrand as ig
+from integrand import testing
 from tests.problems import Counting, img, img_input, relu_mlp, tanh_mlp, wave
 
 REFERENCES = json.loads((Path(__file__).parent / "references" / "paths.json").read_text())
@@ -85,6 +86,11 @@ def test_blocks_do_not_matter(
     tolerance = 1e-12 if dtype == torch.float64 else 1e-5
     torch.testing.assert_close(parts.values, whole.values, rtol=0, atol=tolerance)
     assert parts.cost.gradients == whole.cost.gradients == (steps + 1) * iterations * references * 5
+
+
+@pytest.mark.parametrize("gather", ["max", "trapezoid", "mean"])
+def test_the_rule_conforms(gather: str) -> None:
+    testing.check_rule(ig.rules.Ascent(3, 2, 0.01, gather), linear=False)
 
 
 class Peak(Counting):

@@ -23,6 +23,7 @@ import integrand as ig
 from integrand.field.backward import fitting
 from integrand.field.backward.patterns import Pattern
 from tests.problems import Counting, Observed, filled, softplus_cnn, wave
+from tests.test_checkpointing import offloaded
 
 REFERENCES = json.loads((Path(__file__).parent / "references" / "paths.json").read_text())
 Patterns = ig.fields.Patterns
@@ -372,6 +373,22 @@ def test_weights_that_are_computed(how: str) -> None:
     other = ig.TorchField(model, 1, backward=found).gradient(FLAT)
     torch.testing.assert_close(other, one, rtol=1e-8, atol=1e-9)
     assert {id(m): set(vars(m)) for m in model.modules()} == before
+
+
+@pytest.mark.parametrize("how", ["by hand", "by accelerate"])
+def test_weights_that_are_kept_elsewhere(how: str) -> None:
+    """Parameters are new ones with every call, and on no device between."""
+    if how == "by hand":
+        model: Any = offloaded(mlp())
+    else:
+        import accelerate
+
+        model = accelerate.cpu_offload(mlp(), execution_device=torch.device("cpu"))
+    expected, found = Patterns.fit(mlp(), FLAT), Patterns.fit(model, FLAT)
+    assert found == expected
+    one, other = (ig.TorchField(m, 1, backward=expected).gradient(FLAT) for m in (mlp(), model))
+    torch.testing.assert_close(other, one, rtol=0, atol=1e-12)
+    assert all(parameter.is_meta for parameter in model.parameters())
 
 
 class Unasked(nn.Module):

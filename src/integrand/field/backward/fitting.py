@@ -149,7 +149,7 @@ def fitted(
     return found
 
 
-def batches(data: Any, size: int, device: torch.device) -> Iterator[Any]:
+def batches(data: Any, size: int, device: torch.device | None) -> Iterator[Any]:
     """Inputs for the model, a batch at a time: of a tensor, a dataset, or anything that yields batches."""
     if isinstance(data, Tensor):
         if data.ndim < 2:
@@ -165,15 +165,19 @@ def batches(data: Any, size: int, device: torch.device) -> Iterator[Any]:
     for batch in data:
         inputs = batch[0] if isinstance(batch, list | tuple) else batch  # pairs lose their label
         if isinstance(inputs, Tensor):
-            yield inputs.to(device)
+            yield _moved(inputs, device)
         elif isinstance(inputs, Mapping):
-            yield {key: value.to(device) if isinstance(value, Tensor) else value for key, value in inputs.items()}
+            yield {key: _moved(value, device) for key, value in inputs.items()}
         elif isinstance(inputs, list | tuple):
-            yield tuple(value.to(device) if isinstance(value, Tensor) else value for value in inputs)
+            yield tuple(_moved(value, device) for value in inputs)
         else:
             raise InputError(
                 f"A batch to fit patterns on is a tensor, (inputs, …) or a dict of inputs; this one holds {type(inputs).__name__}."
             )
+
+
+def _moved(value: Any, device: torch.device | None) -> Any:
+    return value.to(device) if isinstance(value, Tensor) and device is not None else value
 
 
 def double(t: Tensor) -> Tensor:
@@ -182,5 +186,7 @@ def double(t: Tensor) -> Tensor:
     return t.detach().to(device).to(torch.float64, copy=True)
 
 
-def _device(module: nn.Module) -> torch.device:
-    return next((p.device for p in (*module.parameters(), *module.buffers())), torch.device("cpu"))
+def _device(module: nn.Module) -> torch.device | None:
+    """Where the model is, None where its weights are elsewhere until they are needed: then its hooks move inputs."""
+    places = (t.device for t in (*module.parameters(), *module.buffers()))
+    return next((place for place in places if place.type != "meta"), None)
