@@ -231,6 +231,25 @@ def test_at_a_layer() -> None:
     torch.testing.assert_close(made.values, expected, rtol=0, atol=1e-13)
 
 
+class Skipped(nn.Module):
+    """Much of the change passes the layer "inner" by."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.inner, self.last = nn.Linear(6, 6), nn.Linear(6, 3)
+
+    def forward(self, x: Tensor) -> Tensor:
+        return self.last(F.relu(0.1 * self.inner(x) + 2 * x))
+
+
+def test_no_warning_at_layers_either() -> None:
+    model, method = filled(Skipped()), ig.methods.conductance("inner", steps=4)
+    with pytest.warns(ig.errors.IncompleteWarning, match="passes the layer by"):
+        ig.explain(model, X, target=0, method=method)
+    made = ig.explain(model, X, target=0, method=ig.Backward(GUIDED, method))
+    assert float(made.gap.max()) > 0.1
+
+
 def test_a_double_serves_as_well() -> None:
     """ReLUs are the double's too: it is run, and the map is the same."""
     model = filled(nn.Sequential(nn.Conv2d(3, 4, 3), nn.BatchNorm2d(4), nn.ReLU(), nn.Flatten(), nn.Linear(144, 3)))
