@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
+import inspect
 import io
 from collections import UserDict
 from contextlib import redirect_stderr
@@ -219,12 +220,18 @@ def test_numpy_baselines() -> None:
 
 @pytest.mark.parametrize("name", list(ig.methods.known()))
 def test_every_method_by_name(name: str, quiet: None) -> None:
-    options: dict[str, Any] = {"weighted": {"fill": 0.0}, "ig2": {"steps": 3}}.get(name, {})
-    options |= {"site": "1"} if name in ("layer", "conductance") else {}
-    references = 0.25 if name in ("integrated", "layer", "conductance") else wave(3, 6, phase=1)
+    options: dict[str, Any] = {
+        "weighted": {"fill": 0.0},
+        "ig2": {"steps": 3},
+        "layer": {"site": "1"},
+        "conductance": {"site": "1"},
+        "geometric": {"steps": 3, "iterations": 2},
+        "pattern_guided": {"patterns": ig.fields.Patterns.fit(tanh_mlp(), X)},
+    }.get(name, {})
+    accepted = inspect.signature(ig.methods.about(name).build).parameters
+    first = "baseline" if "baseline" in accepted else next(iter(accepted))
+    references = 0.25 if first == "baseline" else wave(3, 6, phase=1)
     made = ig.explain(tanh_mlp(), X, target=0, method=name, baseline=references, **options)
-    own = {"integrated": "baseline", "layer": "baseline", "conductance": "baseline", "weighted": "baselines"}
-    first = own.get(name, "references")
     by_hand = ig.methods.about(name).build(**{first: references}, **options)(ig.TorchField(tanh_mlp(), 0), X)
     torch.testing.assert_close(made.values, by_hand.values, rtol=0, atol=1e-13)
     if first != "baseline":
