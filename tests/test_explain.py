@@ -222,10 +222,16 @@ def test_numpy_baselines() -> None:
 
 @pytest.mark.parametrize("name", [n for n in ig.methods.known() if n not in WRAPPERS | {"blur", "spectral"}])
 def test_every_method_by_name(name: str, quiet: None) -> None:
-    options: dict[str, Any] = {"weighted": {"fill": 0.0}, "ig2": {"steps": 3}}.get(name, {})
-    options |= {"site": "1"} if name in ("layer", "conductance") else {}
-    options |= {"codec": Codec(6)} if name in ("latent_guided", "latent", "manifold") else {}
-    options |= {"points": wave(9, 6, phase=5)} if name == "geodesic" else {}
+    options: dict[str, Any] = {
+        "weighted": {"fill": 0.0},
+        "ig2": {"steps": 3},
+        "layer": {"site": "1"},
+        "conductance": {"site": "1"},
+        **{key: {"codec": Codec(6)} for key in ("latent_guided", "latent", "manifold")},
+        "geodesic": {"points": wave(9, 6, phase=5)},
+        "geometric": {"steps": 3, "iterations": 2},
+        "pattern_guided": {"patterns": ig.fields.Patterns.fit(tanh_mlp(), X)},
+    }.get(name, {})
     accepted = inspect.signature(ig.methods.about(name).build).parameters
     first = next(given for given in ("baseline", "baselines", "references") if given in accepted)
     references = 0.25 if first == "baseline" else wave(3, 6, phase=1)

@@ -27,15 +27,18 @@ FINE = ig.rules.GaussLegendre(12)
 AT_LAYERS = {"layer", "conductance"}
 """Their maps have a layer's shape; they meet their own problems in tests/test_layers.py."""
 
-OTHERWISE = {"important", "decision", "path_sampled", "left"}
-"""They give other credit than displacement times gradient; tests/test_credit.py says what, of linear models too."""
+OTHERWISE = {"important", "decision", "path_sampled", "left", "geometric"}
+"""They give other credit than displacement times gradient; tests/test_credit.py and tests/test_geometric.py say what."""
+
+OF_MODELS = {"pattern_guided"}
+"""They explain layers' weights and nothing that is a mere function; they meet their own problems in tests/test_patterns.py."""
 
 CARDS = list(ig.methods.known())
-NAMES = [name for name in CARDS if name not in AT_LAYERS | WRAPPERS]
+NAMES = [name for name in CARDS if name not in AT_LAYERS | WRAPPERS | OF_MODELS]
 
 
 def test_every_published_method_is_here() -> None:
-    assert set(CARDS) == set(BUILD) | AT_LAYERS
+    assert set(CARDS) == set(BUILD) | AT_LAYERS | OF_MODELS
     assert set(BUILD) >= WRAPPERS
 
 
@@ -208,6 +211,7 @@ COSTS: dict[str, list[Callable[[Problem], Any]]] = {
         lambda p: ig.methods.left(ig.baselines.Given(p.references), 0.5, None, 6, ig.rules.Midpoint(5)),
         lambda p: ig.methods.left(0.25, 0.5, None, 6, ig.rules.Trapezoid(2)),
     ],
+    "geometric": [lambda p: ig.methods.geometric(ig.baselines.Given(p.references), 3, 2, 0.01)],
     "ig2": [
         lambda p: ig.methods.ig2(ig.baselines.Given(p.references), p.representation, 4, 0.01, (-9.0, 9.0)),
         *(

@@ -27,6 +27,7 @@ from .field import TorchField as TorchField
 
 # The parts that every method is made of.
 from .layered import Layered as Layered
+from .method import Backward as Backward
 from .method import Distanced as Distanced
 from .method import Greedy as Greedy
 from .method import Method as Method
@@ -41,6 +42,7 @@ __all__ = [
     "Attribution",
     "Distanced",
     "Greedy",
+    "Backward",
     "Layered",
     "Method",
     "Normalisation",

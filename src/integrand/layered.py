@@ -105,6 +105,8 @@ class Layered:
         cost = _sum(stopwatch.cost(), made.cost, there.tally)
         # Where corners bring their surroundings along, F at the ends says nothing of the pieces one by one.
         settled = torch.ones_like(made.converged) if apart else made.gap <= INCOMPLETE
+        if not there.conservative:  # nothing was promised
+            settled = torch.zeros_like(settled)
         named = self if isinstance(self.site, str) else Layered(there.place.name, self.method, there.place.side)
         made = named._told(made, core, inputs.value, change, settled, cost)
         return judged(made, self.method) if apart else made

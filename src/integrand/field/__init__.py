@@ -3,6 +3,10 @@
 from .analytic import Function as Function
 from .analytic import Linear as Linear
 from .analytic import Monomial as Monomial
+from .backward import BackwardRule as BackwardRule
+from .backward import GuidedReLU as GuidedReLU
+from .backward import Pattern as Pattern
+from .backward import Patterns as Patterns
 from .base import Field as Field
 from .network import Site as Site
 from .packing import Packer as Packer

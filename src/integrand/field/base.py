@@ -53,6 +53,11 @@ class Field(ABC):
         """Whether the inputs are integers, between which there is nothing."""
         return False
 
+    @property
+    def conservative(self) -> bool:
+        """Whether what it calls a gradient is that of F, so that its integral along a path is the change of F."""
+        return True
+
     # --- required -------------------------------------------------------------------------------------------------
 
     @abstractmethod
@@ -134,6 +139,13 @@ class Field(ABC):
         """The same scalar as a field over what comes out of a layer, or goes into it (``side``); see ``SiteField``."""
         raise ModelError(
             f"{type(self).__name__} has no layers: explain one of a model, with ig.TorchField(model, target)."
+        )
+
+    def with_backward(self, rule: Any) -> Field:
+        """The same scalar, its gradients from a backward pass that follows ``rule`` (``ig.fields.GuidedReLU``, ``ig.fields.Patterns``)."""
+        raise ModelError(
+            f"{type(self).__name__} has no operations whose backward pass could follow a rule: explain a model, with "
+            "ig.TorchField(model, target)."
         )
 
     @property

@@ -195,6 +195,20 @@ class Network:
         return Site(module, "input", name)
 
 
+class Itself(Network):
+    """A network that is never run as a double of itself."""
+
+    def __init__(self, whole: Network) -> None:
+        vars(self).update(vars(whole))
+        self.optimiser = None
+        self.whole = whole
+
+    @contextmanager
+    def ready(self) -> Iterator[None]:
+        with self.whole.ready():
+            yield
+
+
 def _module(model: Any) -> nn.Module | None:
     """The module behind a model: itself, or what a bound method or a partial of one belongs to."""
     while isinstance(model, functools.partial):

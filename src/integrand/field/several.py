@@ -98,6 +98,15 @@ class Several(Field):
     def smooth(self) -> bool:
         return all(field.smooth for field in self.fields)
 
+    @property
+    def conservative(self) -> bool:
+        return self.inner.conservative
+
+    def with_backward(self, rule: Any) -> Several:
+        other = type(self)(self.inner.with_backward(rule), self.targets)
+        other.memory = self.memory
+        return other
+
     def points(self, index: Tensor) -> Tensor:
         begins = torch.ones(len(index), dtype=torch.bool, device=index.device)
         base = index // len(self.targets)

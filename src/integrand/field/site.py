@@ -12,8 +12,7 @@ What passes the layer by (a skip connection around it, a mask, the input itself)
 from __future__ import annotations
 
 import math
-from collections.abc import Callable, Iterator, Sequence
-from contextlib import contextmanager
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -28,7 +27,7 @@ from ..shapes import state_dtype
 from ..target import Target
 from .layout import Layout
 from .modes import gradients
-from .network import Network, Site
+from .network import Itself, Network, Site
 from .packing import Packer, packer_for
 from .plan import Leaf, Plan, Planned
 from .tape import Forward, Probe, Tape, forwards, tensors_of
@@ -72,21 +71,14 @@ class RunAgain(ModelError, CheckpointError):
     """A checkpoint around a site."""
 
 
-class Behind(Network):
-    """A network from a site on, called with what is there (N, \\*L) instead of with inputs."""
+class Behind(Itself):
+    """A network from a site on, called with what is there (N, \\*L) instead of with inputs. It is run in parts, as it is."""
 
     def __init__(self, whole: Network, site: Site) -> None:
-        vars(self).update(vars(whole))
-        self.optimiser = None  # a network that is run in parts is run as it is
-        self.whole = whole
+        super().__init__(whole)
         self.stop = site
         self.plan: Plan | None = None
         self.held: Lifted | None = None
-
-    @contextmanager
-    def ready(self) -> Iterator[None]:
-        with self.whole.ready():
-            yield
 
     def run(self, z: Tensor, index: Tensor | None, sites: Sequence[Site] = ()) -> tuple[Any, list[Tensor]]:
         skipped = [call.module for call in self.plan.calls if call.leaves is not None] if self.plan else []

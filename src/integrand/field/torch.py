@@ -13,7 +13,7 @@ import copy
 import dataclasses
 import math
 from collections.abc import Callable, Mapping, Sequence
-from contextlib import AbstractContextManager
+from contextlib import AbstractContextManager, nullcontext
 from dataclasses import replace
 from typing import Any
 
@@ -21,17 +21,18 @@ import torch
 from torch import Tensor, nn
 from torch.utils.checkpoint import CheckpointError
 
-from ..errors import DetachedModel, IntegrandError, ModelError, TargetError
+from ..errors import DetachedModel, InputError, IntegrandError, ModelError, TargetError
 from ..normalisation import Normalisation
 from ..segment import Evaluation
 from ..shapes import describe, state_dtype, total
 from ..target import Custom, Output, Target, as_target, output_tensor
+from .backward.base import BackwardRule, During
 from .base import Field
 from .chords import Chords
 from .diagnose import degenerate, raise_nonfinite
 from .layout import Layout
 from .modes import gradients, is_reentrant, slopes
-from .network import Network, Site, calm
+from .network import Itself, Network, Site, calm
 from .packing import is_out_of_memory, packer_for
 
 Ask = tuple[Target, Tensor]
@@ -50,6 +51,7 @@ class TorchField(Field):
     batch_size     rows per model call; found while working unless given
     layout         how inputs are arranged, for models with several (``ig.explain`` fills it in)
     optimize       run a faster double of the model: batch norms folded, channels last (``field/optimise.py``)
+    backward       a rule that gradients follow instead, such as ``ig.fields.GuidedReLU()`` (``field/backward``)
 
     Cost: one gradient is one forward and one backward pass to the input; nothing is computed for parameters.
 
@@ -69,6 +71,7 @@ class TorchField(Field):
         batch_size: int | None = None,
         layout: Layout | None = None,
         optimize: bool = False,
+        backward: BackwardRule | None = None,
     ) -> None:
         self.network = Network(model, layout, extra, optimize=optimize)
         self.target = as_target(target)
@@ -76,16 +79,43 @@ class TorchField(Field):
         self.packer = packer_for(model, batch_size, "double" if self.network.optimiser else "itself")
         self.chordal = True  # until chords are seen not to add up
         self.kinks = True  # until chords have met none
+        self.backward: BackwardRule | None = None
+        self._during: During = nullcontext
+        if backward is not None:
+            self._follow(backward)
 
     def __repr__(self) -> str:
-        return f"TorchField({type(self.network.model).__name__}, {self.target!r})"
+        rule = "" if self.backward is None else f", backward={self.backward!r}"
+        return f"TorchField({type(self.network.model).__name__}, {self.target!r}{rule})"
 
     def with_target(self, target: Any) -> TorchField:
         """The same model, asked something else; what was learnt about batch sizes is shared."""
         other = copy.copy(self)
         other.target = as_target(target)
-        other.chordal = other.kinks = True  # what failed, or bent, may have been the target
+        other.chordal = other.conservative  # what failed, or bent, may have been the target
+        other.kinks = True
         return other
+
+    def with_backward(self, rule: BackwardRule) -> TorchField:
+        """The same question, its gradients from a backward pass that follows ``rule`` (instead of the one it followed)."""
+        other = copy.copy(self)
+        other._follow(rule)
+        return other
+
+    def _follow(self, rule: BackwardRule) -> None:
+        if not callable(getattr(rule, "bound", None)):
+            raise InputError(
+                f"backward= is a rule such as ig.fields.GuidedReLU() or ig.fields.Patterns.fit(model, data), not {type(rule).__name__}."
+            )
+        self._during = rule.bound(self.network.module)
+        if rule.layers and self.network.optimiser is not None:
+            self.network = Itself(self.network)
+        self.backward = rule
+        self.chordal, self.kinks = False, True  # chords are those of F
+
+    @property
+    def conservative(self) -> bool:
+        return self.backward is None
 
     def ready(self) -> AbstractContextManager[None]:
         return self.network.ready()
@@ -219,10 +249,13 @@ class TorchField(Field):
 
     def _passed(self, z: Tensor, index: Tensor, asks: Sequence[Ask], *, gradient: bool) -> list[Evaluation]:
         sites = [target.site for target, _ in asks if target.site is not None]
+        during = self._during if gradient else nullcontext
         with self.ready(), gradients(gradient):
             leaf = (z.clone() if z.is_inference() else z.detach()).requires_grad_(gradient)
             # The model gets a copy: one that works in place may neither break the leaf nor the caller's rows.
-            outputs, seen = self.network.run(leaf.clone(), index, sites)
+            copied = leaf.clone()
+            with during():
+                outputs, seen = self.network.run(copied, index, sites)
             views = iter(seen)
             scalars = [
                 self._scalar(target, outputs if target.site is None else next(views), own, len(z))
@@ -231,7 +264,8 @@ class TorchField(Field):
             if not gradient:
                 return [self._finite(z, index, s, z.new_empty(0), asks) for s in scalars]
             last = len(scalars) - 1
-            made = [self._slope(scalar, leaf, keep=number < last) for number, scalar in enumerate(scalars)]
+            with during():  # checkpoints run again what they ran
+                made = [self._slope(scalar, leaf, keep=number < last) for number, scalar in enumerate(scalars)]
         return [self._finite(z, index, s, g, asks) for s, g in zip(scalars, made, strict=True)]
 
     @staticmethod

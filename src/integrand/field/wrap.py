@@ -32,6 +32,10 @@ class _Wrapped(Field):
     def integers(self) -> bool:
         return self.inner.integers
 
+    @property
+    def conservative(self) -> bool:
+        return self.inner.conservative
+
     def evaluate(self, z: Tensor, index: Tensor, *, gradient: bool = True) -> Evaluation:
         return self.inner.evaluate(z, index, gradient=gradient)
 

@@ -1,5 +1,6 @@
 """Methods: a baseline, a path, a rule and a weighting, and the ways to spend gradients on them. ``(field, x) -> Attribution``."""
 
+from .backward import Backward as Backward
 from .base import Method as Method
 from .base import gradients_per_row as gradients_per_row
 from .distanced import Distanced as Distanced

@@ -125,7 +125,8 @@ def _warn(made: Attribution, field: Field, method: Any, tol: float | None, start
             f"{_trouble(made, field, starts, worst) or _more(made.method)}",
             IncompleteWarning,
         )
-    if getattr(method.rule, "complete", True) and bool((made.gap > INCOMPLETE).any()):
+    completes = field.conservative and getattr(method.rule, "complete", True)
+    if completes and bool((made.gap > INCOMPLETE).any()):
         worst = int(made.gap.argmax())
         change = float((made.output - made.base)[worst])
         warn(

@@ -2,6 +2,7 @@
 
 from . import path_weights as path_weights
 from .adaptive import Adaptive as Adaptive
+from .ascent import Ascent as Ascent
 from .base import Integrated as Integrated
 from .base import Rule as Rule
 from .base import mean_gradient as mean_gradient

@@ -83,6 +83,7 @@ class Adaptive:
             raise InputError(f"max_gradients is at least {_START + 1}, not {self.max_gradients}.")
 
     def __call__(self, field: Field, segment: Segment) -> Integrated:
+        _check_conservative(field, self)
         if segment.at_start is not None and segment.at_end is not None:
             return between(field, segment, self.tol, self.max_gradients)
         # Block by block: what is known of one is let go before the next.
@@ -90,6 +91,7 @@ class Adaptive:
 
     def look(self, field: Field, segment: Segment) -> Looked:
         """A first look at every path, kept to be refined when it is known how much each counts."""
+        _check_conservative(field, self)
         return Looked(segment, list(self._looks(field, segment)))
 
     def _looks(self, field: Field, segment: Segment) -> Iterator[tuple[Tensor, _Refining]]:
@@ -100,6 +102,14 @@ class Adaptive:
         for place in _blocks(field, segment):
             lines = Lines.of(field, segment, place)
             yield place, _Refining(self, lines, lines.on_grid(grid))
+
+
+def _check_conservative(field: Field, rule: Adaptive) -> None:
+    if not field.conservative:
+        raise InputError(
+            f"{rule!r} judges a map by what it adds up to, and the gradients of this field follow a backward rule, so that they add up "
+            "to nothing: give fixed nodes, such as rule=ig.rules.Midpoint(50)."
+        )
 
 
 @dataclass(frozen=True, eq=False)

@@ -1,0 +1,72 @@
+"""What a backward rule is, and the mode that sees every operation of a forward pass."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from contextlib import AbstractContextManager
+from typing import Any, Protocol
+
+import torch
+from torch import nn
+from torch.autograd.graph import get_gradient_edge
+from torch.overrides import TorchFunctionMode
+
+from ...errors import ModelError
+
+Change = Callable[[Any, Any, Any], Any]
+"""(function, args, kwargs) → what the operation returns, with another way back, or NotImplemented."""
+
+During = Callable[[], AbstractContextManager[Any]]
+
+
+class BackwardRule(Protocol):
+    """What some operations hand on in the backward pass, instead of their derivative.
+
+    layers  the rule knows the model's layers by their weights, so that the model itself must run, and no faster double of it
+    """
+
+    @property
+    def layers(self) -> bool: ...
+
+    def bound(self, module: nn.Module | None) -> During:
+        """What makes the backward passes of a model follow the rule, each time it is called and entered.
+
+        ``module`` is the model's, None for a plain function. Errors: ``ModelError`` or ``InputError`` for models the rule is
+        not for.
+        """
+        ...
+
+
+class Changed(TorchFunctionMode):
+    """While this lasts, ``change`` is asked first for every operation that autograd records."""
+
+    def __init__(self, change: Change) -> None:
+        super().__init__()
+        self.change = change
+
+    def __torch_function__(self, func: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
+        kwargs = kwargs or {}
+        if func is torch.autograd.backward:
+            return self._back(*args, **kwargs)
+        if not torch.is_grad_enabled():  # the way back, where the mode stays for the sake of checkpoints
+            return func(*args, **kwargs)
+        made = self.change(func, args, kwargs)
+        return func(*args, **kwargs) if made is NotImplemented else made
+
+    def _back(self, tensors: Any, *, inputs: Any = None, **kwargs: Any) -> None:
+        """The way back of a reentrant checkpoint, which runs operations again: given tensors, torch would do so without this mode."""
+        places = [get_gradient_edge(tensor) for tensor in tensors]
+        ends = None if inputs is None else [get_gradient_edge(tensor) for tensor in inputs]
+        with self:
+            torch.autograd.backward(places, inputs=ends, **kwargs)
+
+
+def check_open(module: nn.Module | None, who: str) -> None:
+    """Errors: ``ModelError`` for modules whose operations torch does not show."""
+    for name, inner in () if module is None else module.named_modules():
+        if isinstance(inner, torch.jit.ScriptModule) or hasattr(inner, "_orig_mod"):
+            kind = "scripted" if isinstance(inner, torch.jit.ScriptModule) else "compiled"
+            raise ModelError(
+                f"{who} has to see every operation of the model, but {f'layer {name!r}' if name else 'the model'} is {kind}: give "
+                "the module as it was before that."
+            )

@@ -1,0 +1,90 @@
+"""Gradients of another kind: through patterns, and the largest met on a climb."""
+
+from __future__ import annotations
+
+from typing import Any
+
+from ..baseline import as_baseline
+from ..errors import InputError
+from ..field import Patterns
+from ..method import Backward, Method
+from ..path import Straight
+from ..rule import Ascent, Right, Rule
+from .named import BASELINES
+from .registry import axioms, published
+
+
+@published(
+    title="Pattern-Guided Integrated Gradients",
+    key="schwarzenberg2020pattern",
+    formula="(x − b) ⊙ mean over k of PA(b + (k/n)(x − b)),  PA: backward through w ⊙ a instead of w",
+    cost="n gradients; one pass over data for the patterns",
+    axioms=axioms(complete=False, dummy=False, linear=False, symmetric=False, implementation_invariant=False),
+)
+def pattern_guided(
+    patterns: Patterns,
+    baseline: Any = 0.0,
+    rule: Rule = Right(25),
+    *,
+    record: tuple[str, ...] = (),
+) -> Backward:
+    """Pattern-Guided Integrated Gradients: A = (x − b) ⊙ (1/n) Σ_k PA(b + (k/n)(x − b)), k = 1 … n.
+
+    PA is PatternAttribution: a backward pass from F in which layers hand back through w ⊙ a instead of w, a being the pattern of the data.
+    ``patterns`` come from ``ig.fields.Patterns.fit(model, data)``, or from ``Patterns.load``; ``rule`` has fixed nodes (published: 25 on
+    ImageNet, 100 on toy data). The target is what comes back from: a logit sends back 1, ``ig.targets.Probability`` the slope of the
+    softmax, as the authors' ImageNet code does.
+
+    Not complete, not independent of how F is implemented (the authors show it), not linear in F; a feature that F does not look at may
+    get something. Cost: n gradients; see ``Patterns`` for memory and for what is not covered.
+    Source: Schwarzenberg and Castle, "Pattern-Guided Integrated Gradients", ICML 2020 WHI (arXiv 2007.10685). In their ImageNet code
+    "25 steps" are 24 points whose sum is divided by 25, and their pattern is another one: see ``Patterns.fit``.
+
+    >>> import torch, integrand as ig
+    >>> model = torch.nn.Sequential(torch.nn.Linear(4, 8), torch.nn.ReLU(), torch.nn.Linear(8, 3))
+    >>> ig.methods.pattern_guided(ig.fields.Patterns.fit(model, torch.randn(100, 4)))
+    Backward(Patterns<2 layers, positive>, Method(rule=Right(25)))
+    """
+    if not isinstance(patterns, Patterns):
+        raise InputError(
+            f"patterns= is what ig.fields.Patterns.fit(model, data) or ig.fields.Patterns.load(path) gives, not {type(patterns).__name__}."
+        )
+    return Backward(patterns, Method(as_baseline(baseline, BASELINES), Straight(), rule, record=record))
+
+
+@published(
+    title="Geometrically Guided Integrated Gradients",
+    key="rahman2022geometrically",
+    formula="max over i and t of ∇F(P_i,t),  P_i,0 = b + (i/m)(x − b),  P_i,t+1 = P_i,t + rate ∇F(P_i,t)",
+    cost="(steps + 1)·iterations gradients",
+    axioms=axioms(complete=False, linear=False, inside=False, monotone=False),
+)
+def geometric(
+    baseline: Any = 0.0,
+    steps: int = 50,
+    iterations: int = 100,
+    rate: float = 1e-4,
+    gather: str = "max",
+    signed: bool = True,
+    *,
+    record: tuple[str, ...] = (),
+) -> Method:
+    """Geometrically Guided Integrated Gradients: A_j = max_i max_t ∂_j F(P_i,t), climbing F from each scaled input P_i,0.
+
+    From each of ``steps`` + 1 points of the straight line, plain gradient ascent in input space; of every feature the largest
+    gradient on the way is kept, and gathered over the points (``gather``: "max", "trapezoid", "mean"). See ``ig.rules.Ascent``.
+
+    rate    0.0001 for ImageNet, 0.1 for MNIST-like data in the authors' code
+    signed  as published, the largest gradient: biased towards positive ones. False gathers the largest |∇F|
+
+    Does not integrate, whatever its name says: values are gradients, in units of F per input, not multiplied by x − b, and add up to
+    nothing. F is the target; the authors take the logit of the predicted class (``target="predicted"``).
+    Cost: (steps + 1) · iterations gradients (5100). Memory does not grow with steps or iterations.
+    Source: Rahman, Lewis, Plis, arXiv 2206.05903 ("M.GDAsc.M" is "max", "M.GDAsc.IG" is "trapezoid").
+
+    >>> import integrand as ig
+    >>> ig.methods.geometric(steps=20)
+    Method(rule=Ascent(20))
+    """
+    rule = Ascent(steps, iterations, rate, gather, signed)
+    return Method(as_baseline(baseline, BASELINES), Straight(), rule, record=record)
