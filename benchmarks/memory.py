@@ -18,7 +18,6 @@ import argparse
 import functools
 import importlib.util
 import os
-import resource
 import subprocess
 import sys
 from pathlib import Path
@@ -28,6 +27,7 @@ import torch
 from torch import Tensor, nn
 
 import integrand as ig
+from integrand.field.packing import peak_memory
 
 from .problems import minilm, similar
 from .side_by_side import Row, arguments, begin, tell
@@ -65,7 +65,7 @@ def peak(task: str, size: int) -> int:
     else:
         rows = 8 if task == "fixed" else None
         ig.explain(net, x, target=0, rule=ig.rules.Midpoint(size), batch_size=rows)
-    return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * 1024 - before
+    return peak_memory() - before
 
 
 def sentences(examples: int, most: int) -> int:
@@ -91,7 +91,7 @@ def sentences(examples: int, most: int) -> int:
         Similarity(), x, target=ig.targets.Output(), baseline=ig.baselines.Plain(padding),
         rule=ig.rules.Adaptive(0.1, most), extra=(mask,),
     )  # fmt: skip
-    return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * 1024
+    return peak_memory()
 
 
 def _resident() -> int:
