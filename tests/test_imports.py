@@ -78,14 +78,14 @@ def test_all_is_what_is_exported() -> None:
 DESIGN = {
     "ig": ["explain", "explain_targets", "Method", "Layered", "TorchField", "Attribution", "load", "fields", "targets", "baselines", "paths", "rules", "weightings", "methods", "errors"],
     "rules": ["Left", "Right", "Midpoint", "Trapezoid", "GaussLegendre", "MonteCarlo", "Exact"],
-    "paths": ["Straight", "Descent", "Relative"],
+    "paths": ["Straight", "Descent", "Relative", "Adversarial", "Fixed", "Shrinking", "Implicit"],
     "weightings": ["Uniform", "Fitness"],
-    "targets": ["Logit", "Probability", "LogOdds", "Margin", "Loss", "Custom", "Output", "Distance"],
+    "targets": ["Logit", "Probability", "LogOdds", "Margin", "Loss", "Custom", "Output", "Distance", "Lead"],
     "baselines": [
         "Constant", "Given", "Sample", "Uniform", "Gaussian", "Blurred", "Mean", "Median", "Corners",
-        "black", "white", "grey", "Relevant", "OtherClass",
+        "black", "white", "grey", "Relevant", "OtherClass", "Boundary", "Itself", "Rivals",
     ],
-    "methods": ["integrated", "expected", "weighted", "ig2", "layer", "conductance", "known", "about"],
+    "methods": ["integrated", "expected", "weighted", "ig2", "adversarial", "mfaba", "boundary", "layer", "conductance", "known", "about"],
     "fields": ["Field", "TorchField", "Function", "Linear", "Monomial", "Gathered", "Metered", "Several", "SiteField", "Site"],
 }  # fmt: skip
 

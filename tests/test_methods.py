@@ -16,6 +16,7 @@ import integrand as ig
 from integrand.baseline.base import checked
 from integrand.cite import BIBTEX, bibtex
 from integrand.method import gradients_per_row
+from tests import catalogue
 from tests.catalogue import AXIOMATIC, BUILD, Explains
 from tests.catalogue.counterfactual import phi
 from tests.problems import PROBLEMS, Counting, Problem, R, filled, joined, sure, wave
@@ -173,13 +174,14 @@ COSTS: dict[str, list[Callable[[Problem], Any]]] = {
             )
         ),
     ],
+    **catalogue.COSTS,
 }
 
 
 @pytest.mark.parametrize("problem", ["t6", "softplus cnn", "extra arguments"])
 @pytest.mark.parametrize(("name", "which"), [(name, i) for name in NAMES for i in range(len(COSTS[name]))])
 def test_gradients_are_what_the_parts_say(name: str, which: int, problem: str) -> None:
-    """Counted where they reach the model: gradients_per_row(path, rule) · R · B, and not one more."""
+    """Counted where they reach the model: gradients_per_row(path, rule) · R · B beside what a baseline is searched with."""
     p = PROBLEMS[problem]
     method = COSTS[name][which](p)
     model = Counting(p.model)
@@ -189,9 +191,12 @@ def test_gradients_are_what_the_parts_say(name: str, which: int, problem: str) -
         method = replace(method, path=replace(method.path, representation=named))
     made = run(replace(p, model=model), method, progress=lambda tally: tallies.append(tally.expected))
     references = len(made.weights)
-    assert model.gradients == made.cost.gradients == gradients_per_row(method.path, method.rule) * references * 5
+    search = ig.fields.Metered(p.field())
+    method.baseline(p.packed(), search)
+    walks = gradients_per_row(method.path, method.rule) * references * 5
+    assert model.gradients == made.cost.gradients == search.tally.gradients + walks
     assert name == "ig2" or model.values == made.cost.values
-    assert set(tallies) == {model.gradients}
+    assert set(tallies) - ({None} if search.tally.calls else set()) == {model.gradients}
 
 
 def test_the_published_ig2_costs_steps_plus_one() -> None:
@@ -383,6 +388,8 @@ def check_complete(explains: Explains) -> None:
     if explains is AXIOMATIC["ig2"]:
         path = ig.paths.Descent(phi, 8, 0.05, (-9.0, 9.0))
         start = ig.paths.corners(path, field, STARTS[:1, None].expand(1, 2, 4), POINTS)[1][0, 0]
+    elif begins := [catalogue.BEGINS[name] for name in catalogue.BEGINS if AXIOMATIC[name] is explains]:
+        start = begins[0](field, POINTS)
     else:
         start = STARTS[0].expand(2, 4)
     near(values.sum(1), f(POINTS) - f(start))

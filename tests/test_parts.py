@@ -31,7 +31,10 @@ TYPED = [
         ig.baselines.Several((ig.baselines.Constant(1.0), ig.baselines.Uniform(0.0, 1.0, seed=2))),
         "Several((Constant(1.0), Uniform(0.0, 1.0, seed=2)))",
     ),
-    (ig.paths.Descent("fc", 5, 0.1, (0.0, 1.0), shrink=False), "Descent('fc', 5, 0.1, (0.0, 1.0), shrink=False)"),
+    (
+        ig.paths.Descent("fc", 5, 0.1, (0.0, 1.0), step=ig.paths.Fixed()),
+        "Descent('fc', 5, 0.1, (0.0, 1.0), step=Fixed())",
+    ),
     (ig.paths.Descent(rate=ig.paths.Relative(0.01)), "Descent(rate=Relative(0.01))"),
     (ig.targets.Margin(1, 2), "Margin(1, 2)"),
     (ig.targets.Logit((0, -1)), "Logit((0, -1))"),

@@ -146,7 +146,7 @@ PATHS = {
     "Straight": lambda p: ig.paths.Straight(),
     "Straight(4)": lambda p: ig.paths.Straight(4),
     "Descent": lambda p: ig.paths.Descent(p.representation, 3, 0.05),
-    "Descent, relative": lambda p: ig.paths.Descent(p.representation, 3, norm="l1", shrink=False),
+    "Descent, relative": lambda p: ig.paths.Descent(p.representation, 3, norm="l1", step=ig.paths.Fixed()),
 }
 RULES = [
     ig.rules.Left(),

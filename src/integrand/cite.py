@@ -38,6 +38,27 @@ BIBTEX = {
   eprint    = {1805.12233},
   archivePrefix = {arXiv}
 }""",
+    "pan2021explaining": """@inproceedings{pan2021explaining,
+  title     = {Explaining Deep Neural Network Models with Adversarial Gradient Integration},
+  author    = {Pan, Deng and Li, Xin and Zhu, Dongxiao},
+  booktitle = {Proceedings of the Thirtieth International Joint Conference on Artificial Intelligence},
+  year      = {2021}
+}""",
+    "zhu2024mfaba": """@inproceedings{zhu2024mfaba,
+  title     = {{MFABA}: A More Faithful and Accelerated Boundary-based Attribution Method for Deep Neural Networks},
+  author    = {Zhu, Zhiyu and Chen, Huaming and Zhang, Jiayu and Wang, Xinyi and Jin, Zhibo and Xue, Minhui and Zhu, Dongxiao and Choo, Kim-Kwang Raymond},
+  booktitle = {Proceedings of the AAAI Conference on Artificial Intelligence},
+  year      = {2024},
+  eprint    = {2312.13630},
+  archivePrefix = {arXiv}
+}""",
+    "wang2021boundary": """@misc{wang2021boundary,
+  title  = {Boundary Attributions for Normal (Vector) Explanations},
+  author = {Wang, Zifan and Fredrikson, Matt and Datta, Anupam},
+  year   = {2021},
+  eprint = {2103.11257},
+  archivePrefix = {arXiv}
+}""",
     "zhuo2024ig2": """@article{zhuo2024ig2,
   title   = {{IG2}: Integrated Gradient on Iterative Gradient Path for Feature Attribution},
   author  = {Zhuo, Yue and Ge, Zhiqiang},

@@ -2,8 +2,10 @@
 
     BUILD      name: (a problem of tests/problems.py) -> the method, set to explain it accurately
     AXIOMATIC  name: (field, x (B, n), references (R, n)) -> its map of a function of n features, for the axioms
+    COSTS      name: what its parts are asked to cost, several (a problem) -> the method; in tests/test_methods.py, or here
+    BEGINS     name: (field, x) -> where its path begins (B, n), of methods that choose it themselves
 
-A new method gets a line in both, or tests/test_methods.py says so.
+A new method gets a line in the first three, or tests/test_methods.py says so.
 """
 
 from __future__ import annotations
@@ -21,8 +23,12 @@ Explains = Callable[[Any, Tensor, Tensor], Tensor]
 
 BUILD: dict[str, Callable[[Problem], Any]] = {}
 AXIOMATIC: dict[str, Explains] = {}
+COSTS: dict[str, list[Callable[[Problem], Any]]] = {}
+BEGINS: dict[str, Callable[[Any, Tensor], Tensor]] = {}
 
 for _found in pkgutil.iter_modules(__path__):
     _file = importlib.import_module(f"{__name__}.{_found.name}")
     BUILD.update(_file.BUILD)
     AXIOMATIC.update(_file.AXIOMATIC)
+    COSTS.update(getattr(_file, "COSTS", {}))
+    BEGINS.update(getattr(_file, "BEGINS", {}))

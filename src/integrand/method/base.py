@@ -74,7 +74,9 @@ class Method:
         x, meter = opened(field, x, watch)
         with measured(meter, x.device) as stopwatch:
             references = checked(self.baseline(x, meter), x, self.baseline)
-            meter.tally.expected = gradients_per_row(self.path, self.rule) * len(x) * len(references)
+            # A baseline may have been searched for; what that took is known by now.
+            walks = len(x) * len(references)
+            meter.tally.expected = meter.tally.gradients + gradients_per_row(self.path, self.rule) * walks
             known = beforehand(self.weighting, *references.shape[:2])
             if known is None:
                 weighed, walked = self._weighed_afterwards(meter, references, x)

@@ -5,13 +5,17 @@ axioms it satisfies. The command line's ``integrand methods`` and the documentat
 
     straight.py         integrated, expected, weighted
     counterfactual.py   ig2
+    attacks.py          adversarial, mfaba, boundary
     layers.py           layer, conductance
 """
 
 # isort: off
-from . import straight, counterfactual, layers
+from . import straight, counterfactual, attacks, layers
 
 # isort: on
+from .attacks import adversarial as adversarial
+from .attacks import boundary as boundary
+from .attacks import mfaba as mfaba
 from .counterfactual import ig2 as ig2
 from .layers import conductance as conductance
 from .layers import layer as layer
