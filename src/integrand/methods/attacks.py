@@ -27,7 +27,7 @@ def adversarial(
     goal: Goal = "drawn",
     count: int = 20,
     steps: int = 50,
-    rate: float | Relative = Relative(0.05),
+    rate: float | Relative = Relative(0.005),
     clip: tuple[float, float] | None = None,
     *,
     norm: str = "sign",
@@ -46,9 +46,10 @@ def adversarial(
 
     goal    "drawn": ``count`` rival classes drawn for each input (fewer where the model has fewer); "likeliest": those the model
             ranks next; a class or several; "away": whichever comes first; a decision function. See ``ig.paths.Adversarial``
-    rate    a number is the published method as published: steps of exactly that length (.05 for images in [0, 1]) and the gradient
-            at the explicand's end of each (``Right()``). Left out it is as much of the data range, and each step is integrated by
-            ``Simpson(2)``, which uses the gradients at both ends that the walk has paid for
+    rate    a number is a step as published, of exactly that length, with the gradient at the explicand's end of it (``Right()``). Left
+            out it is .005 of the data range, and each step is integrated by ``Simpson(2)``, which uses the gradients at both
+            ends that the walk has paid for. The published .05 (of images in [0, 1]) was chosen for a path that stays at the
+            input: on a path that moves, five such steps lead far beyond the boundary, and their sum misses most of the change
     norm, clip, step, seed   see ``ig.paths.Adversarial``;  rule: choose it yourself
 
     Cost: one value per input for the classes; for each rival class at most steps + 1 evaluations (one forward and two backward

@@ -66,7 +66,7 @@ class Adversarial:
 
     goal: Goal = "away"
     steps: int = 50
-    rate: float | Relative = Relative(0.05)
+    rate: float | Relative = Relative(0.005)
     clip: tuple[float, float] | None = None
     norm: str = "sign"
     step: Step = Fixed()

@@ -74,20 +74,21 @@ class Shrinking:
 class Implicit:
     """z' = z − h u(z'), a backward Euler step of the unit-speed descent, regularised at the goal.
 
-    Where the goal is nearer than h no point satisfies the equation with a gradient that is not zero; its solution in the limit is the
-    goal itself. Both cases are one: z' minimises d over the ball of radius h around z (its optimality condition is the equation
-    wherever the minimum lies on the sphere). So d never rises, and a walk that has arrived stays.
+    Where the goal is nearer than h no point with a gradient satisfies the equation; its limit is the goal itself. Both cases are one:
+    z' minimises d over the ball of radius h around z (the equation is that minimum's optimality condition wherever it lies on
+    the sphere). So d never rises, and a walk that has arrived stays.
 
     It is solved by ``looks`` rounds of averaged fixed-point iteration, from w = z:
 
-        v = clip(z − h u(w)),   w ← w + θ (v − w)   where d falls,   θ = min(1, what is left of d / its slope on the way to v)
+        v = clip(z − h u(w)),   w ← w + θ (v − w) where d falls by it,   θ = min(1, what is left of d / its slope on the way to v)
 
-    With w = z − h u(w) the rounds have nothing left to do. A round that would not descend is taken back and θ halved, as far as the
-    step is concerned; h never shrinks, so that one bend of the way does not make all later steps short.
+    At w = z − h u(w) the rounds have nothing left to do. After a round that does not descend, θ is that of the parabola through what
+    was seen; where no round descends, the walk stays and h is halved.
 
-    Cost: ``looks`` joint evaluations per step, where an explicit step takes one. One round alone is an explicit step that stops at the
-    goal. Source: backward Euler as studied for gradient descent by Xu et al., "Convergence of Implicit Gradient Descent for
-    Training Two-Layer Physics-Informed Neural Networks", arXiv 2407.02827; its use on descents towards a counterfactual is
+    Cost: ``looks`` joint evaluations per step, where an explicit step takes one. For as many evaluations an implicit walk has fewer,
+    better steps, not a nearer end: ``Shrinking()`` gets as near (docs/design/0005).
+    Source: backward Euler as studied for gradient descent by Xu et al., "Convergence of Implicit Gradient Descent for
+    Training Two-Layer Physics-Informed Neural Networks", arXiv 2407.02827; its use on the way to a counterfactual is
     this library's.
     """
 
@@ -105,12 +106,19 @@ class Implicit:
         for _ in range(self.looks):
             way = hill.stride(here.point, found.slope, length) - found.point
             fall = -total(found.slope * way, 2)
+            falling = fall > 0
             left = hill.degree * found.height.clamp_min(0)
-            reach = torch.where(
-                fall > 0, damping * (left / fall.clamp_min(torch.finfo(fall.dtype).tiny)).clamp_max(1), 0
-            )
-            tried = hill.look(found.point + over(reach, way) * way, here)
+            part = damping * (left / torch.where(falling, fall, 1)).clamp_max(1)
+            part = torch.where(falling, part, 0)
+            tried = hill.look(found.point + over(part, way) * way, here)
             better = tried.height < found.height
+            # The parabola through both heights and the slope has its lowest point at this part of the way that was tried.
+            lowest = part * fall / (2 * (tried.height - found.height + part * fall)).clamp_min(_tiny(fall))
+            damping = (damping * torch.where(better, lowest.clamp(1, 4), lowest.clamp(0.1, 0.5))).clamp_max(1)
             found = tried.where(better, found)
-            damping = torch.where(better, 1.0, damping / 2)
-        return found, length
+        solved = found.height < here.height
+        return found, torch.where(solved, length, length / 2)
+
+
+def _tiny(like: Tensor) -> float:
+    return float(torch.finfo(like.dtype).tiny)
