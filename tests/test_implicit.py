@@ -33,7 +33,9 @@ def corners(path: Any, x: Tensor, reference: Tensor) -> Tensor:
 def distances(p: Any, rate: float, step: Any, steps: int = 30) -> Tensor:
     """(K+1, R, B) from the input on."""
     method = ig.Method(
-        ig.baselines.Given(p.references), ig.paths.Descent(p.representation, steps, rate, WIDE, step=step), ig.rules.Right()
+        ig.baselines.Given(p.references),
+        ig.paths.Descent(p.representation, steps, rate, WIDE, step=step),
+        ig.rules.Right(),
     )
     with warnings.catch_warnings():
         warnings.simplefilter("ignore", ig.errors.IncompleteWarning)
