@@ -64,11 +64,11 @@ class Boundary:
     1. Search: projected gradient steps from x, each to where the linearised decision is zero and 2 % beyond, kept inside ``clip``
        and ``radius``, until the decision has changed.
     2. Bisection of the straight line from x to what was found: ``halvings`` forward passes.
-    3. ``rounds`` of drawing nearer: the foot of x on the boundary's tangent, bisected with whichever end is on the other side;
-       kept where it is nearer.
+    3. ``rounds`` of drawing nearer: aside along the boundary's tangent, towards the foot of x on it, and from there in or out
+       along the line from x, bisected; kept where that is nearer, else tried again with a quarter of the way.
 
-    On a linear model without a box the result is the nearest point, to 2 ^ −halvings of its distance. Elsewhere it is a local one:
-    ``restarts`` begin the search beside x as well, at its linearised distance in directions drawn from ``seed`` (the same for all
+    On a linear model of two classes, without a box, the result is the nearest point, to 2 ^ −halvings of its distance. Elsewhere it is
+    a local one, on the boundary that the search crossed first: ``restarts`` begin the search beside x as well, at its linearised distance in directions drawn from ``seed`` (the same for all
     examples), and the nearest is kept.
 
     decision  a function outputs → (N,), or an ``ig.targets`` value, that crosses zero where the decision changes, for models without
@@ -76,8 +76,9 @@ class Boundary:
     steps     of the search, at most;  clip  (low, high), by default what images may hold where the field knows, else no limit
     radius    the farthest that is looked, in the L2 norm; by default any distance
 
-    Cost per example and start, at most 1 + steps + rounds joint evaluations (one forward and two backward passes) and
-    (halvings + 1) · (rounds + 1) values; those that have been found are not asked any more. Examples do not influence each other.
+    Cost per example: the outputs and one joint evaluation (one forward and two backward passes) for x; per start at most steps +
+    rounds joint evaluations, and halvings · (rounds + 1) + 2 rounds values. Those that have been found are not asked any more, and
+    examples do not influence each other.
     Errors: ``BaselineError`` that names the examples for which no boundary was found; a point that is not on the boundary is never
     handed out as one.
     Source: Wang, Fredrikson, Datta, "Boundary Attributions for Normal (Vector) Explanations", 2021 (arXiv 2103.11257). The authors' code takes the adversarial example of the smallest of seven radii at which
@@ -116,8 +117,9 @@ class Boundary:
             raise BaselineError(self._nowhere(missing, len(x)))
         starting, example = found.nonzero(as_tuple=True)
         near = search.bisected(x[example], far[starting, example], example, self.halvings)
+        reach = x.new_ones(len(example))
         for _ in range(self.rounds):
-            near = search.nearer(near, example, self.halvings)
+            near, reach = search.nearer(near, reach, example, self.halvings)
         distance = torch.full(found.shape, float("inf"), dtype=x.dtype, device=x.device)
         distance[starting, example] = _length(near - x[example])
         far[starting, example] = near
@@ -229,18 +231,24 @@ class _Search:
             near, far = torch.where(stands, middle, near), torch.where(stands, far, middle)
         return far
 
-    def nearer(self, z: Tensor, example: Tensor, halvings: int) -> Tensor:
-        """Points across the boundary that are nearer to x than rows z, or z."""
+    def nearer(self, z: Tensor, reach: Tensor, example: Tensor, halvings: int) -> tuple[Tensor, Tensor]:
+        """Points across the boundary that are nearer to x than rows z, or z; and how far towards the foot to go next (N,)."""
         x = self.x[example]
         _, slope = self.look(z, example)
         steep = total(slope.square(), 1).clamp_min(torch.finfo(z.dtype).tiny)
-        foot = self.kept(x + over(total(slope * (z - x), 1) / steep, slope) * slope, example)
-        stands = over(self.stands(foot, example), foot)
-        # Between x and the foot, or between the foot and where we are, the decision changes.
-        tried = self.bisected(torch.where(stands, foot, x), torch.where(stands, z, foot), example, halvings)
+        foot = x + over(total(slope * (z - x), 1) / steep, slope) * slope
+        aside = self.kept(torch.lerp(z, foot, over(reach, z)), example)
+        stretch = _length(z - x) / _length(aside - x).clamp_min(torch.finfo(z.dtype).tiny)
+        out = self.kept(x + over(stretch, x) * (aside - x), example)  # as far from x as z is, in that direction
+        stands = over(self.stands(aside, example), z)
+        lost = self.stands(out, example)
+        near, far = torch.where(stands, aside, x), torch.where(stands, out, aside)
+        tried = self.bisected(near, far, example, halvings)
         # Nearer by more than bisection is sure of: what is equally near may not be decided by rounding.
         gained = _length(tried - x) < (1 - 0.5**halvings) * _length(z - x)
-        return torch.where(over(gained, z), tried, z)
+        gained &= ~(stands.reshape(len(z), -1)[:, 0] & lost)
+        reach = torch.where(gained, 2 * reach, reach / 4).clamp_max(1)
+        return torch.where(over(gained, z), tried, z), reach
 
 
 def _length(z: Tensor) -> Tensor:

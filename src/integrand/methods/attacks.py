@@ -106,7 +106,7 @@ def mfaba(
     title="Boundary-based Integrated Gradients",
     key="wang2021boundary",
     formula="(x − b) ⊙ ∫ ∇F(b + t(x − b)) dt,  b: the nearest point found on the decision boundary",
-    cost="the search (some 50 joint gradients and 85 values) + integrated",
+    cost="the search (some 50 joint gradients and 89 values) + integrated",
     axioms=axioms(linear=False, symmetric=False),
 )
 def boundary(
@@ -128,7 +128,7 @@ def boundary(
     What a feature did to bring the input from undecided to its class. The point is searched for by ``ig.baselines.Boundary``, whose
     options these are; it comes with the result (``.baselines``).
 
-    Cost: at most 1 + steps + 4 joint evaluations (one forward and two backward passes each) and 85 values for the search, per start,
+    Cost: at most 1 + steps + 4 joint evaluations (one forward and two backward passes each) and 89 values for the search,
     and the gradients of ``integrated``. Complete. The boundary is that of the whole model, so maps are linear and symmetric only as
     far as it is not concerned. Errors: ``BaselineError`` naming the examples for which no boundary was found.
     Source: Wang, Fredrikson, Datta, 2021 (arXiv 2103.11257).
