@@ -386,6 +386,18 @@ def test_several_targets_share_the_walk() -> None:
         torch.testing.assert_close(made.baselines, alone.baselines, rtol=0, atol=1e-12)
 
 
+def test_the_command_line_sets_them_up() -> None:
+    from integrand.vision import recipes
+
+    setting = recipes.Setting()
+    made = recipes.method("adversarial", setting)
+    assert made.baseline == ig.baselines.Rivals(5)
+    assert made.rule == recipes.method("mfaba", setting).rule == ig.rules.Simpson(2)
+    assert recipes.method("adversarial", recipes.Setting(tol=0.1)).rule == ig.rules.Adaptive(0.1)
+    assert isinstance(recipes.method("boundary", setting).baseline, ig.baselines.Boundary)
+    assert [recipes.wants(name) for name in ("adversarial", "mfaba", "boundary")] == [None] * 3
+
+
 def test_at_a_layer() -> None:
     model = softplus_cnn()
     x = 0.5 + 0.5 * wave(2, 3, 8, 8)
