@@ -15,6 +15,7 @@ from torch import Tensor
 import integrand as ig
 from integrand.segment import Evaluation
 from integrand.weighting import Weighed
+from tests.catalogue import attacks
 from tests.problems import PROBLEMS, joined, wave
 
 checked = jaxtyped(typechecker=beartype)
@@ -146,6 +147,8 @@ PATHS = {
     "Straight": lambda p: ig.paths.Straight(),
     "Straight(4)": lambda p: ig.paths.Straight(4),
     "Descent": lambda p: ig.paths.Descent(p.representation, 3, 0.05),
+    "Descent, implicit": lambda p: ig.paths.Descent(p.representation, 3, 0.05, step=ig.paths.Implicit(2)),
+    "Adversarial": lambda p: ig.paths.Adversarial(attacks.decision(p) or "away", 3, 0.05),
     "Descent, relative": lambda p: ig.paths.Descent(p.representation, 3, norm="l1", step=ig.paths.Fixed()),
 }
 RULES = [
