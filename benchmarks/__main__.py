@@ -17,7 +17,8 @@ from pathlib import Path
 
 from .side_by_side import HEADER, begin, tell, versions
 
-PAGE = Path(__file__).parent.parent / "docs" / "benchmarks.md"
+ROOT = Path(__file__).parent.parent
+PAGE, README = ROOT / "docs" / "benchmarks.md", ROOT / "README.md"
 
 
 def measurable() -> list[str]:
@@ -36,6 +37,23 @@ def written(page: str, name: str, lines: list[str], measured: str) -> str:
     if found.search(page):
         return found.sub(lambda _: block, page)
     return f"{page.rstrip()}\n\n{block}\n"
+
+
+def summary(page: str) -> str:
+    """Every line of the page that has a goal, one row each."""
+    rows = ["| | measured | goal |", "|---|---|---|"]
+    for line in page.splitlines():
+        cells = [cell.strip() for cell in line.strip("|").split(" | ")]
+        if line.startswith("| ") and len(cells) >= 5 and cells[3] not in ("", "goal"):
+            missed = " **(missed)**" if "missed" in cells[4] else ""
+            rows.append(f"| {cells[0]} | {cells[1]}{missed} | {cells[3]} |")
+    return "\n".join(rows)
+
+
+def summarised(readme: str, page: str) -> str:
+    """The README with its table of goals exchanged."""
+    block = f"<!-- benchmarks -->\n{summary(page)}\n<!-- /benchmarks -->"
+    return re.sub(r"<!-- benchmarks -->.*<!-- /benchmarks -->", lambda _: block, readme, flags=re.S)
 
 
 def main() -> None:
@@ -57,6 +75,7 @@ def main() -> None:
         measured = f"{asked.repeats} repeats, torch.set_num_threads({asked.threads}); {versions()}"
         if not asked.dry:
             PAGE.write_text(written(PAGE.read_text("utf-8"), name, list(map(str, rows)), measured), "utf-8")
+            README.write_text(summarised(README.read_text("utf-8"), PAGE.read_text("utf-8")), "utf-8")
 
 
 if __name__ == "__main__":

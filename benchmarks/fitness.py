@@ -122,7 +122,7 @@ def rows(repeats: int) -> list[Row]:
             note=seconds(times),
         ),
         Row(
-            "how much faster than the same gradients and the published search",
+            "Weighted Gradients, how much faster than the same gradients and the published search",
             *ratio(times, "published", "weighted"),
             2.5,
             more=True,

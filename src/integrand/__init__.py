@@ -11,6 +11,7 @@ from . import baseline as baselines
 from . import errors as errors
 from . import field as fields
 from . import methods as methods
+from . import metrics as metrics
 from . import path as paths
 from . import rule as rules
 from . import segment as segments
@@ -48,6 +49,7 @@ __all__ = [
     "fields",
     "load",
     "methods",
+    "metrics",
     "paths",
     "rules",
     "segments",

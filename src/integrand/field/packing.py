@@ -162,7 +162,9 @@ class Packer:
             rows = min(even, total - done)
             failure: str | None = None
             longer = 1.0
-            began, before = time.perf_counter(), peak_memory()
+            # Asking the system takes as long as a small call, so it is asked only while a size is looked for.
+            before = 0 if size.settled else peak_memory()
+            began = time.perf_counter()
             try:
                 longer = call(slice(done, done + rows)) or 1.0
             except (RuntimeError, MemoryError) as error:

@@ -1,0 +1,101 @@
+"""Methods, paths and plain functions, asked in one way: a field, inputs and references in, maps out."""
+
+from __future__ import annotations
+
+import dataclasses
+import inspect
+import warnings
+from collections.abc import Callable
+from dataclasses import dataclass
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from ...baseline import Given
+from ...errors import InputError, IntegrandWarning
+from ...field import Field
+from ...method import Method
+from ...path import Path
+from ...rule import GaussLegendre
+
+Explains = Callable[[Field, Tensor, Tensor], Tensor]
+"""(field, x (B, n), references (R, n)) -> maps (B, n)."""
+
+_NODES = 12  # of a path that comes without a rule
+
+
+@dataclass(frozen=True, eq=False)
+class Asked:
+    """Something that explains: a method whose baseline is exchanged for the references asked with, or a function.
+
+    explains  (field, x, references) -> maps
+    method    with references in place of its baseline, or None where it is a plain function
+    path      the way it takes, or None where it has none
+    own       the method with its own baseline (zero for a bare path), or None where it is a plain function
+    """
+
+    explains: Explains
+    method: Callable[[Tensor], Any] | None
+    path: Path | None
+    own: Any
+
+    @classmethod
+    def of(cls, given: Any) -> Asked:
+        """Of a method, anything that wraps one, a path, or a function ``(field, x, references) -> values``."""
+        core = _core(given)
+        if core is not None:
+            return cls._of_method(lambda references: _from(given, references), core.path, given)
+        parameters = _parameters(given)
+        if parameters[:3] == ["field", "start", "end"]:
+            own = Method(path=given, rule=GaussLegendre(_NODES))
+            return cls._of_method(lambda references: dataclasses.replace(own, baseline=Given(references)), given, own)
+        if len(parameters) == 3:
+            return cls(_quietly(given), None, None, None)
+        raise InputError(
+            f"axioms() takes a method, a path (field, start, end), or a function (field, x, references) -> values, not {given!r}."
+        )
+
+    @classmethod
+    def _of_method(cls, make: Callable[[Tensor], Any], path: Path, own: Any) -> Asked:
+        def explains(field: Field, x: Tensor, references: Tensor) -> Tensor:
+            values: Tensor = ask(make(references), field, x).values
+            return values
+
+        return cls(explains, make, path, own)
+
+
+def ask(method: Any, field: Field, x: Tensor) -> Any:
+    """The attribution, without its warnings: what is missing is measured here."""
+    with warnings.catch_warnings(), field.ready(), torch.no_grad():
+        warnings.simplefilter("ignore", IntegrandWarning)
+        return method(field, x)
+
+
+def _quietly(explains: Explains) -> Explains:
+    def asked(field: Field, x: Tensor, references: Tensor) -> Tensor:
+        with warnings.catch_warnings(), field.ready():
+            warnings.simplefilter("ignore", IntegrandWarning)
+            return explains(field, x, references)
+
+    return asked
+
+
+def _core(given: Any) -> Method | None:
+    while given is not None and not isinstance(given, Method):
+        given = getattr(given, "method", None)
+    return given
+
+
+def _from(given: Any, references: Tensor) -> Any:
+    """The method, or what wraps one, with these references for its baseline."""
+    if isinstance(given, Method):
+        return dataclasses.replace(given, baseline=Given(references))
+    return dataclasses.replace(given, method=_from(given.method, references))
+
+
+def _parameters(given: Any) -> list[str]:
+    try:
+        return list(inspect.signature(given).parameters)
+    except (TypeError, ValueError):
+        return []
