@@ -101,7 +101,7 @@ def test_it_is_just_across(problem: str) -> None:
     z = ig.baselines.Boundary(choose, clip=(-9.0, 9.0))(x, field)[0]
 
     def decided(z: Tensor) -> Tensor:
-        outputs = field.seen(z, every)
+        outputs = field.looked(z, every)
         return outputs.argmax(1) if choose is None else choose(outputs) >= 0
 
     assert bool((decided(z) != decided(x)).all())

@@ -191,7 +191,7 @@ class _Search:
 
     def stands(self, z: Tensor, example: Tensor) -> Tensor:
         """Whether the decision still stands at rows z (N,); a forward pass."""
-        outputs = self.field.seen(z, example, self.decision.site)
+        outputs = self.field.looked(z, example, self.decision.site)
         return self.side[example] * self.decision(outputs, example).to(z.dtype) >= 0
 
     def step(self, z: Tensor, height: Tensor, slope: Tensor, example: Tensor) -> Tensor:
