@@ -389,7 +389,7 @@ def check_complete(explains: Explains) -> None:
         path = ig.paths.Descent(phi, 8, 0.05, (-9.0, 9.0))
         start = ig.paths.corners(path, field, STARTS[:1, None].expand(1, 2, 4), POINTS)[1][0, 0]
     elif begins := [catalogue.BEGINS[name] for name in catalogue.BEGINS if AXIOMATIC[name] is explains]:
-        start = begins[0](field, POINTS)
+        start = begins[0](field, POINTS, STARTS)
     else:
         start = STARTS[0].expand(2, 4)
     near(values.sum(1), f(POINTS) - f(start))

@@ -72,5 +72,5 @@ MADE: dict[str, Callable[[Any, Tensor], ig.Attribution]] = {
 
 AXIOMATIC = {name: lambda field, x, refs, made=made: made(field, x).values for name, made in MADE.items()}
 
-BEGINS = {name: lambda field, x, made=made: made(field, x).baselines[0] for name, made in MADE.items()}
+BEGINS = {name: lambda field, x, refs, made=made: made(field, x).baselines[0] for name, made in MADE.items()}
 """Where these begin, who choose it themselves."""
