@@ -110,10 +110,10 @@ def main() -> None:
     photographs = model.prepare(*pictures(arguments.folder))
     chosen = torch.linspace(0, len(photographs) - 1, arguments.images).long().tolist()
     every = {
-        "steps of fixed length": (ig.paths.Descent(steps=arguments.steps, shrink=False), _lines()),
+        "steps of fixed length": (ig.paths.Descent(steps=arguments.steps, step=ig.paths.Fixed()), _lines()),
         "steps that shrink": (ig.paths.Descent(steps=arguments.steps), _lines()),
     }
-    walks = every if arguments.fixed else {k: v for k, v in every.items() if v[0].shrink}
+    walks = every if arguments.fixed else {k: v for k, v in every.items() if v[0].step == ig.paths.Shrinking()}
     for done, i in enumerate(chosen):
         x, others = photographs[i : i + 1], photographs[torch.arange(len(photographs)) != i]
         target = ig.targets.Logit(int(model.module(x).argmax(1)))

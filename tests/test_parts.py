@@ -31,7 +31,10 @@ TYPED = [
         ig.baselines.Several((ig.baselines.Constant(1.0), ig.baselines.Uniform(0.0, 1.0, seed=2))),
         "Several((Constant(1.0), Uniform(0.0, 1.0, seed=2)))",
     ),
-    (ig.paths.Descent("fc", 5, 0.1, (0.0, 1.0), shrink=False), "Descent('fc', 5, 0.1, (0.0, 1.0), shrink=False)"),
+    (
+        ig.paths.Descent("fc", 5, 0.1, (0.0, 1.0), step=ig.paths.Fixed()),
+        "Descent('fc', 5, 0.1, (0.0, 1.0), step=Fixed())",
+    ),
     (ig.paths.Descent(rate=ig.paths.Relative(0.01)), "Descent(rate=Relative(0.01))"),
     (ig.rules.Weighted("sqrt", mass=None), "Weighted('sqrt', mass=None)"),
     (ig.rules.Until(0.5, ig.rules.Left(2)), "Until(0.5, Left(2))"),

@@ -28,6 +28,19 @@ def bend(z: Tensor) -> Tensor:
 BENDING = (lambda x: 0.8 * x + 0.1, lambda z: z + 0.3 * torch.tanh(2 * z.roll(1, 1)))
 """A codec for rows of any length."""
 
+
+class Bend(ig.targets.Target):
+    """A decision for fields that are functions of the input."""
+
+    def site(self, z: Tensor) -> Tensor:
+        return bend(z)
+
+    def __call__(self, outputs: Tensor, index: Tensor) -> Tensor:
+        return outputs[:, 0] - 0.1
+
+
+STEPS = [ig.paths.Fixed(), ig.paths.Shrinking(), ig.paths.Implicit()]
+
 PATHS = {
     "Straight()": ig.paths.Straight(),
     "Straight(7)": ig.paths.Straight(7),
@@ -38,10 +51,10 @@ PATHS = {
     "Latent, slerp": ig.paths.Latent(BENDING, 5, 1, slerp=True),
     "LatentGeodesic": ig.paths.LatentGeodesic(BENDING, 6, ends=3),
     "Descent, l2": ig.paths.Descent(bend, 12, 0.11, (-9.0, 9.0)),
-    "Descent, l2, as published": ig.paths.Descent(bend, 12, 0.11, (-9.0, 9.0), shrink=False),
+    "Descent, l2, as published": ig.paths.Descent(bend, 12, 0.11, (-9.0, 9.0), step=ig.paths.Fixed()),
     "Descent, l1": ig.paths.Descent(bend, 12, 0.11, (-9.0, 9.0), "l1"),
     "Descent, sign": ig.paths.Descent(bend, 12, 0.11, (-9.0, 9.0), "sign"),
-    "Descent, clipped": ig.paths.Descent(bend, 12, 0.3, (-0.7, 0.7), shrink=False),
+    "Descent, clipped": ig.paths.Descent(bend, 12, 0.3, (-0.7, 0.7), step=ig.paths.Fixed()),
     "Descent, relative": ig.paths.Descent(bend, 12, ig.paths.Relative(0.03)),
     "Geodesic": ig.paths.Geodesic(wave(12, 5, phase=4), 3),
     "Geodesic, official": ig.paths.Geodesic(wave(12, 5, phase=4), 3, graph="official"),
@@ -50,6 +63,9 @@ PATHS = {
     "Respaced": ig.paths.Respaced(7, 11),
     "Scheduled": ig.paths.Scheduled((0.0, 0.1, 0.25, 0.7, 1.0)),
     "Respaced, midpoint": ig.paths.Respaced(9, 11, "midpoint"),
+    "Descent, implicit": ig.paths.Descent(bend, 12, 0.4, (-9.0, 9.0), step=ig.paths.Implicit()),
+    "Adversarial": ig.paths.Adversarial(Bend(), 12, 0.05, (-9.0, 9.0)),
+    "Adversarial, implicit": ig.paths.Adversarial(Bend(), 12, 0.3, (-9.0, 9.0), "l2", ig.paths.Implicit(2)),
 }
 
 
@@ -77,7 +93,8 @@ ELSEWHERE = {"Relative", "Split", "SVD", "DCT", "Haar", "Pyramid", "Spectral"}
 
 def test_every_path_is_here() -> None:
     exported = {name for name, c in vars(ig.paths).items() if inspect.isclass(c) and dataclasses.is_dataclass(c)}
-    assert exported - ELSEWHERE == {type(path).__name__ for path in PATHS.values()}
+    steps = {"Relative"} | {type(step).__name__ for step in STEPS}
+    assert exported - steps - ELSEWHERE == {type(path).__name__ for path in PATHS.values()}
 
 
 @pytest.mark.parametrize("name", list(PATHS))
@@ -203,7 +220,7 @@ def gradpath(phi: Any, x: Tensor, reference: Tensor, steps: int, rate: float, lo
 
 @pytest.mark.parametrize(("low", "high"), [(-9.0, 9.0), (-0.6, 0.8)])
 def test_descent_is_the_papers_loop(low: float, high: float) -> None:
-    _, points = corners(descent(bend, 9, 0.13, (low, high), shrink=False))
+    _, points = corners(descent(bend, 9, 0.13, (low, high), step=ig.paths.Fixed()))
     for r, b in itertools.product(range(2), range(3)):
         expected = torch.stack(gradpath(bend, X[b], STARTS[r, b], 9, 0.13, low, high)).flip(0)
         torch.testing.assert_close(points[:, r, b], expected, rtol=0, atol=1e-13)
@@ -215,15 +232,15 @@ def test_identity_representation_goes_straight() -> None:
     way = STARTS - X
     assert bool((way.norm(dim=2) > steps * rate).all())
     unit = way / way.norm(dim=2, keepdim=True)
-    for shrink in (True, False):
-        _, points = corners(descent(identity, steps, rate, shrink=shrink))
+    for step in STEPS:
+        _, points = corners(descent(identity, steps, rate, step=step))
         for j in range(steps + 1):
             torch.testing.assert_close(points[steps - j], X + j * rate * unit, rtol=0, atol=1e-14)
 
 
 def test_identity_representation_is_a_riemann_sum_from_the_inputs_side(quiet: None) -> None:
     """IG2 with the published rule: Σ_j (z_j − z_{j+1}) ⊙ ∇F(z_j)."""
-    field, path = ig.fields.Function(smooth), descent(identity, 6, 0.1, shrink=False)
+    field, path = ig.fields.Function(smooth), descent(identity, 6, 0.1, step=ig.paths.Fixed())
     _, z = corners(path, field)
     expected = torch.zeros_like(STARTS)
     for j in range(6):
@@ -232,15 +249,15 @@ def test_identity_representation_is_a_riemann_sum_from_the_inputs_side(quiet: No
     torch.testing.assert_close(made.shares, expected, rtol=0, atol=1e-14)
 
 
-def test_overshoot_oscillates_without_shrink() -> None:
+def test_overshoot_oscillates_with_fixed_steps() -> None:
     """A reference 2.5 steps away: 0, 1, 2, 3, 2, 3, … steps from the input."""
     x, reference, rate = torch.zeros(1, 2).double(), torch.tensor([[[3.0, 4.0]]]).double(), 2.0
-    _, points = corners(descent(identity, 8, rate, shrink=False), start=reference, end=x)
+    _, points = corners(descent(identity, 8, rate, step=ig.paths.Fixed()), start=reference, end=x)
     places = points[:, 0, 0].norm(dim=1).flip(0) / rate
     assert places.tolist() == pytest.approx([0, 1, 2, 3, 2, 3, 2, 3, 2], abs=1e-14)
 
 
-def test_shrink_takes_the_step_back_and_halves_it() -> None:
+def test_shrinking_takes_the_step_back_and_halves_it() -> None:
     """From 2: the step to 3 is as far from 2.5, taken back; then half a step hits 2.5, where the gradient is zero."""
     x, reference, rate = torch.zeros(1, 2).double(), torch.tensor([[[3.0, 4.0]]]).double(), 2.0
     _, points = corners(descent(identity, 8, rate), start=reference, end=x)
@@ -257,15 +274,16 @@ def noted(path: Any, field: Any = None, start: Tensor = STARTS, end: Tensor = X)
 
 @pytest.mark.parametrize("norm", ["l2", "l1", "sign"])
 @pytest.mark.parametrize("rate", [0.05, 0.5, 5.0])
-def test_shrink_never_goes_further_away(norm: str, rate: float) -> None:
-    distance = noted(descent(bend, 20, rate, norm=norm))
+@pytest.mark.parametrize("step", [ig.paths.Shrinking(), ig.paths.Implicit()], ids=repr)
+def test_guarded_steps_never_go_further_away(norm: str, rate: float, step: Any) -> None:
+    distance = noted(descent(bend, 20, rate, norm=norm, step=step))
     # From the end of the walk to the input the distance never falls.
     assert bool((distance[1:] >= distance[:-1]).all())
     assert bool((distance[0] < distance[-1]).all())
 
 
-def test_without_shrink_it_may() -> None:
-    distance = noted(descent(bend, 20, 0.5, shrink=False))
+def test_fixed_steps_may() -> None:
+    distance = noted(descent(bend, 20, 0.5, step=ig.paths.Fixed()))
     assert bool((distance[1:] < distance[:-1]).any())
 
 
@@ -279,13 +297,13 @@ def test_the_noted_distance_is_that_of_the_corners(name: str) -> None:
         torch.testing.assert_close(found[j, r, b], expected, rtol=0, atol=1e-14)
 
 
-@pytest.mark.parametrize("shrink", [True, False])
+@pytest.mark.parametrize("step", STEPS, ids=repr)
 @pytest.mark.parametrize("norm", ["l2", "l1", "sign"])
-def test_a_reference_that_is_the_input(norm: str, shrink: bool) -> None:
+def test_a_reference_that_is_the_input(norm: str, step: Any) -> None:
     """The published code divides zero by zero here. The walk stands still; its neighbour in the batch walks on."""
     start = STARTS.clone()
     start[0, 1] = X[1]
-    path = descent(bend, 5, 0.1, norm=norm, shrink=shrink)
+    path = descent(bend, 5, 0.1, norm=norm, step=step)
     _, points = corners(path, start=start)
     assert bool(torch.isfinite(points).all())
     assert torch.equal(points[:, 0, 1], X[1].expand(6, 5))
@@ -302,15 +320,15 @@ def test_a_flat_representation_stops_the_walk() -> None:
     assert torch.equal(points, X.expand_as(points))
 
 
-@pytest.mark.parametrize("shrink", [True, False])
-def test_the_clip_is_respected(shrink: bool) -> None:
+@pytest.mark.parametrize("step", [ig.paths.Shrinking(), ig.paths.Fixed()], ids=repr)
+def test_the_clip_is_respected(step: Any) -> None:
     low, high = -0.5, 0.4
-    _, points = corners(descent(bend, 20, 0.2, (low, high), shrink=shrink), end=0.4 * X)
+    _, points = corners(descent(bend, 20, 0.2, (low, high), step=step), end=0.4 * X)
     assert (float(points.min()), float(points.max())) == (low, high)
 
 
 def test_an_input_outside_the_box_is_brought_inside_at_the_first_step() -> None:
-    _, points = corners(descent(bend, 5, 0.1, (-0.5, 0.4), shrink=False))
+    _, points = corners(descent(bend, 5, 0.1, (-0.5, 0.4), step=ig.paths.Fixed()))
     assert torch.equal(points[-1], X.expand_as(STARTS))
     assert bool(((points[:-1] >= -0.5) & (points[:-1] <= 0.4)).all())
 
@@ -321,7 +339,7 @@ def test_the_default_box_is_what_the_images_may_hold() -> None:
     reference = n.encode(0.5 + 0.5 * wave(1, 2, 3, 4, 4, phase=1))
     field = ig.TorchField(filled(nn.Sequential(nn.Flatten(), nn.Linear(48, 3))), 0, normalisation=n)
     away = lambda z: (10 * z.flatten(1)).sin()  # noqa: E731
-    _, points = corners(descent(away, 9, 5.0, None, shrink=False), field, reference, x)
+    _, points = corners(descent(away, 9, 5.0, None, step=ig.paths.Fixed()), field, reference, x)
     mean, std = (torch.tensor(t, dtype=torch.float64)[:, None, None] for t in (n.mean, n.std))
     colours = points * std + mean
     assert float(colours.min()) == pytest.approx(0, abs=1e-12)
@@ -330,7 +348,7 @@ def test_the_default_box_is_what_the_images_may_hold() -> None:
 
 def test_the_default_box_is_each_examples_own_range() -> None:
     """Without clip or images: the range of the input and its references, so that a batch equals its examples."""
-    path = ig.paths.Descent(bend, 15, 0.4, shrink=False)
+    path = ig.paths.Descent(bend, 15, 0.4, step=ig.paths.Fixed())
     _, points = corners(path)
     for b in range(3):
         both = torch.cat([STARTS[:, b], X[b : b + 1]])
@@ -361,13 +379,13 @@ def test_the_map_is_the_mean_over_references() -> None:
 
 @pytest.mark.parametrize(("norm", "order"), [("l2", 2), ("l1", 1), ("sign", float("inf"))])
 def test_step_lengths(norm: str, order: float) -> None:
-    _, points = corners(descent(bend, 6, 0.07, norm=norm, shrink=False))
+    _, points = corners(descent(bend, 6, 0.07, norm=norm, step=ig.paths.Fixed()))
     steps = torch.linalg.vector_norm(points[1:] - points[:-1], ord=order, dim=3)
     torch.testing.assert_close(steps, torch.full_like(steps, 0.07), rtol=1e-12, atol=0)
 
 
 def test_sign_moves_every_feature_alike() -> None:
-    _, points = corners(descent(identity, 2, 0.07, norm="sign", shrink=False))
+    _, points = corners(descent(identity, 2, 0.07, norm="sign", step=ig.paths.Fixed()))
     steps = (points[1:] - points[:-1]).abs()
     torch.testing.assert_close(steps, torch.full_like(steps, 0.07), rtol=1e-12, atol=0)
 
@@ -375,8 +393,8 @@ def test_sign_moves_every_feature_alike() -> None:
 @pytest.mark.parametrize(("norm", "length"), [("l2", 2.0 * 5**0.5), ("l1", 2.0 * 5), ("sign", 2.0)])
 def test_relative_rate(norm: str, length: float) -> None:
     """A fraction of the box's diagonal in the step's own norm: range · √n, range · n, range."""
-    path = ig.paths.Descent(bend, 4, ig.paths.Relative(0.01), (-1.0, 1.0), norm, shrink=False)
-    absolute = ig.paths.Descent(bend, 4, 0.01 * length, (-1.0, 1.0), norm, shrink=False)
+    path = ig.paths.Descent(bend, 4, ig.paths.Relative(0.01), (-1.0, 1.0), norm, step=ig.paths.Fixed())
+    absolute = ig.paths.Descent(bend, 4, 0.01 * length, (-1.0, 1.0), norm, step=ig.paths.Fixed())
     torch.testing.assert_close(corners(path)[1], corners(absolute)[1], rtol=0, atol=1e-14)
 
 
@@ -419,7 +437,7 @@ def test_representations_agree(kind: str) -> None:
         torch.stack(gradpath(lambda z: model[:6](z), x[b], reference[r, b], 5, 0.3, 0.0, 1.0)).flip(0)
         for r, b in itertools.product(range(2), range(2))
     ]
-    path = ig.paths.Descent(representations(model)[kind], 5, 0.3, (0.0, 1.0), shrink=False)
+    path = ig.paths.Descent(representations(model)[kind], 5, 0.3, (0.0, 1.0), step=ig.paths.Fixed())
     _, points = corners(path, field, reference, x)
     torch.testing.assert_close(points.flatten(1, 2).movedim(1, 0), torch.stack(expected), rtol=0, atol=1e-12)
 
@@ -448,7 +466,7 @@ def test_the_output_of_a_layer_is_not_what_an_inplace_layer_made_of_it(layer: st
 
     def path(inplace: bool) -> Tensor:
         model = filled(nn.Sequential(nn.Linear(5, 8), nn.ReLU(inplace=inplace), nn.Linear(8, 3)))
-        return corners(descent(layer, 6, 0.2, shrink=False), ig.TorchField(model, 0))[1]
+        return corners(descent(layer, 6, 0.2, step=ig.paths.Fixed()), ig.TorchField(model, 0))[1]
 
     torch.testing.assert_close(path(True), path(False), rtol=0, atol=1e-14)
 
@@ -510,7 +528,7 @@ def test_the_gap_closes_with_the_step(rule: Any, order: int, quiet: None) -> Non
     field = ig.fields.Function(smooth)
 
     def gap(steps: int) -> float:
-        path = ig.paths.Descent(identity, steps, 0.6 / steps, (-9.0, 9.0), shrink=False)
+        path = ig.paths.Descent(identity, steps, 0.6 / steps, (-9.0, 9.0), step=ig.paths.Fixed())
         return float(ig.Method(ig.baselines.Given(STARTS), path, rule)(field, X).residual.abs().max())
 
     coarse, fine = gap(20), gap(80)

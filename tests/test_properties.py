@@ -156,7 +156,7 @@ def test_weights_are_a_convex_combination(task: Any) -> None:
 
 
 @given(tasks())
-def test_a_walk_with_shrink_never_leaves_the_box_nor_goes_astray(task: Any) -> None:
+def test_a_walk_that_shrinks_never_leaves_the_box_nor_goes_astray(task: Any) -> None:
     f, x, references = task
     method = ig.methods.ig2(
         ig.baselines.Given(references), lambda z: z.flatten(1).sin(), 5, ig.paths.Relative(0.2), (-2.0, 2.0)

@@ -81,7 +81,7 @@ def test_ig2(name: str, representation: str | None, quiet: None) -> None:
 def test_a_number_for_the_rate_means_the_published_rule() -> None:
     published = ig2(case("ig2_a"))
     assert published.rule == ig.rules.Right()
-    assert published.path.shrink is False
+    assert published.path.step == ig.paths.Fixed()
 
 
 @pytest.mark.parametrize("batch_size", [1, 3, 64])

@@ -15,6 +15,7 @@ from torch import Tensor
 import integrand as ig
 from integrand.segment import Evaluation
 from integrand.weighting import Weighed
+from tests.catalogue import attacks
 from tests.catalogue.latent import codec
 from tests.problems import PROBLEMS, joined, wave
 
@@ -150,7 +151,9 @@ PATHS = {
     "Latent": lambda p: ig.paths.Latent(codec(p.packed()), 4, 2),
     "LatentGeodesic": lambda p: ig.paths.LatentGeodesic(codec(p.packed()), 4, iterations=3, ends=2),
     "Descent": lambda p: ig.paths.Descent(p.representation, 3, 0.05),
-    "Descent, relative": lambda p: ig.paths.Descent(p.representation, 3, norm="l1", shrink=False),
+    "Descent, implicit": lambda p: ig.paths.Descent(p.representation, 3, 0.05, step=ig.paths.Implicit(2)),
+    "Adversarial": lambda p: ig.paths.Adversarial(attacks.decision(p) or "away", 3, 0.05),
+    "Descent, relative": lambda p: ig.paths.Descent(p.representation, 3, norm="l1", step=ig.paths.Fixed()),
 }
 RULES = [
     ig.rules.Left(),

@@ -30,10 +30,11 @@ def by_hand(kind: str, row: Tensor, c: int, d: int = 2) -> Tensor:
         "LogOdds": (p / (1 - p)).log(),
         "Margin": row[c] - row[d],
         "Loss": -p.log(),
+        "Lead": row[c] - max(row[k] for k in range(len(row)) if k != c % len(row)),
     }[kind]
 
 
-KINDS = ["Logit", "Probability", "LogOdds", "Margin", "Loss"]
+KINDS = ["Logit", "Probability", "LogOdds", "Margin", "Loss", "Lead"]
 
 
 def build(kind: str, which: Any) -> ig.targets.Target:
@@ -69,6 +70,21 @@ def test_at_gathers_examples(kind: str) -> None:
     assert gathered == expected
     assert torch.equal(gathered(OUT, INDEX), expected(OUT, INDEX))
     assert build(kind, 1).at(which) == build(kind, 1)
+
+
+def test_the_lead_is_positive_where_the_class_is_predicted() -> None:
+    for c in range(4):
+        lead = ig.targets.Lead(c)(OUT, INDEX)
+        assert torch.equal(lead > 0, OUT.argmax(1) == c)
+    leaf = OUT[:1].clone().requires_grad_()
+    (slope,) = torch.autograd.grad(ig.targets.Lead(2)(leaf, INDEX[:1]).sum(), leaf)
+    best = max((k for k in range(4) if k != 2), key=lambda k: float(OUT[0, k]))
+    assert slope[0].tolist() == [float(k == 2) - float(k == best) for k in range(4)]
+    for few in (OUT[:, :1], OUT[:, :, None]):
+        with pytest.raises(
+            ig.errors.TargetError, match=r"Lead needs outputs \(rows, classes\) with two classes at least"
+        ):
+            ig.targets.Lead(0)(few, INDEX)
 
 
 def test_log_odds_where_probabilities_round_to_one() -> None:

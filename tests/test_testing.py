@@ -15,7 +15,7 @@ from integrand import testing
 from integrand.segment import Evaluation
 from tests.problems import PROBLEMS, softplus_cnn, sure, tanh_mlp, wave
 from tests.test_methods import OneByOne
-from tests.test_paths import PATHS, bend
+from tests.test_paths import PATHS, Bend, bend
 
 IMAGES = 0.5 + 0.5 * wave(2, 3, 8, 8)
 UNIT = ig.Normalisation.unit()
@@ -27,6 +27,11 @@ def three(z: Tensor) -> Tensor:
     return bend(torch.nn.functional.pad(z, (0, 2)))
 
 
+class Three(Bend):
+    def site(self, z: Tensor) -> Tensor:
+        return three(z)
+
+
 @pytest.mark.parametrize("name", list(PATHS))
 def test_paths(name: str) -> None:
     path = PATHS[name]
@@ -34,7 +39,9 @@ def test_paths(name: str) -> None:
         path = dataclasses.replace(path, representation=three)
     if name.startswith("Geodesic"):
         path = dataclasses.replace(path, points=path.points[:, :3])
-    testing.check_path(path, own_start=name.startswith(("Descent", "Blur")))
+    if name.startswith("Adversarial"):
+        path = dataclasses.replace(path, goal=Three())
+    testing.check_path(path, own_start=name.startswith(("Descent", "Blur", "Adversarial")))
 
 
 def test_a_path_over_images_and_a_model() -> None:

@@ -180,6 +180,13 @@ class Probability(_OfClass):
         return _pick(_log_probabilities(_rows(outputs, "Probability")), self.which, index).exp()
 
 
+def _others(out: Tensor, which: Index, index: Tensor) -> Tensor:
+    """``out`` (N, C) with each row's own class at −∞."""
+    column = torch.as_tensor(which, device=out.device) % out.shape[1]
+    column = (column.expand(len(out)) if column.ndim == 0 else column[index.to(out.device)])[:, None]
+    return out.scatter(1, column, float("-inf"))
+
+
 @part
 class LogOdds(_OfClass):
     """The log-odds of a class against all others: F = log p_c − log(1 − p_c) = z_c − logsumexp of the others."""
@@ -188,10 +195,23 @@ class LogOdds(_OfClass):
         out = _log_probabilities(_rows(outputs, "LogOdds"))
         if out.ndim != 2:
             raise TargetError("LogOdds explains outputs (rows, classes); use a callable for others.")
-        own = _pick(out, self.which, index)
-        column = torch.as_tensor(self.which, device=out.device) % out.shape[1]
-        column = (column.expand(len(out)) if column.ndim == 0 else column[index.to(out.device)])[:, None]
-        return own - out.scatter(1, column, float("-inf")).logsumexp(1)
+        return _pick(out, self.which, index) - _others(out, self.which, index).logsumexp(1)
+
+
+@part
+class Lead(_OfClass):
+    """How far a class is ahead of the best of the others: F = z_c − max_{k≠c} z_k, positive where the class is predicted.
+
+    Zero is the decision boundary of the class. Where several others are best, the slope is the mean of theirs.
+    """
+
+    def __call__(self, outputs: Any, index: Tensor) -> Tensor:
+        out = _rows(outputs, "Lead")
+        if out.ndim != 2 or out.shape[1] < 2:
+            raise TargetError(
+                f"Lead needs outputs (rows, classes) with two classes at least, but one output has shape {describe(out.shape[1:])}."
+            )
+        return _pick(out, self.which, index) - _others(out, self.which, index).amax(1)
 
 
 @part

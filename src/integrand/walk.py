@@ -66,23 +66,37 @@ def walk(
     frames: bool = False,
     output: Tensor | None = None,
     lanes: tuple[int, int] | None = None,
+    places: Tensor | None = None,
     weights: Tensor | None = None,
 ) -> Walked:
     """Every path from its reference (R, B, \\*s) to the input (B, \\*s), integrated.
 
-    ``output`` is F(x) where it is known already; ``lanes`` says which of how many references these are, ``weights`` (R, B) how
-    they are weighed in the end, where that is known.
+    ``output`` is F(x) where it is known already; ``lanes`` says which of how many references these are, or ``places`` (R, B) which
+    number each has; ``weights`` (R, B) how they are weighed in the end, where that is known.
     """
     shares = references.new_zeros(references.shape)
     squares = references.new_zeros(references.shape[:2])
     diary = _Diary(output, keeps_frames=frames)
-    for segment in path(field, references, x):
+    for segment in _placed(path, references, lanes, places)(field, references, x):
         segment = replace(segment, lanes=lanes, weights=weights)
         found = Integrated.ensure(rule(field, segment))
         shares += found.share.sum(0)
         squares += found.error.square().sum(0)  # errors of different pieces are taken as independent
         diary.enter(segment, found)
     return diary.close(field, x, shares, squares.sqrt())
+
+
+def _placed(path: Path, references: Tensor, lanes: tuple[int, int] | None, places: Tensor | None) -> Path:
+    """The path, told which number each reference has, if it goes another way for each."""
+    placed = getattr(path, "placed", None)
+    if placed is None or (places is None and lanes is None):
+        return path
+    if places is None:
+        assert lanes is not None
+        numbers = torch.arange(lanes[0], lanes[0] + len(references), device=references.device)
+        places = numbers[:, None].expand(references.shape[:2])
+    told: Path = placed(places)
+    return told
 
 
 def _value(paid: Evaluation | None, found: Tensor | None, piece: int) -> Tensor | None:

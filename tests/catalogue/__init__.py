@@ -7,7 +7,7 @@
 A new method gets a line in both, or tests/test_methods.py says so. A file may say more of its methods:
 
     NEEDS      name: (a problem) -> whether the method is for such inputs; it refuses others with an ``InputError``
-    BEGINS     name: (x (B, n), references (R, n)) -> where its path in AXIOMATIC begins (B, n), if not at the first reference
+    BEGINS     name: (field, x (B, n), references (R, n)) -> where its path in AXIOMATIC begins (B, n), if not at the first reference
     COSTS      name: builders like BUILD's, of open-loop paths and rules whose gradients are counted
 """
 
@@ -27,9 +27,9 @@ Explains = Callable[[Any, Tensor, Tensor], Tensor]
 BUILD: dict[str, Callable[[Problem], Any]] = {}
 AXIOMATIC: dict[str, Explains] = {}
 NEEDS: dict[str, Callable[[Problem], bool]] = {}
-BEGINS: dict[str, Callable[[Tensor, Tensor], Tensor]] = {}
 COSTS: dict[str, list[Callable[[Problem], Any]]] = {}
 WRAPPERS: set[str] = set()
+BEGINS: dict[str, Explains] = {}
 
 for _found in pkgutil.iter_modules(__path__):
     _file = importlib.import_module(f"{__name__}.{_found.name}")

@@ -50,7 +50,7 @@ def blurred_table(field: ig.fields.Field, x: Tensor, refs: Tensor) -> Tensor:
     return ig.methods.blur(1.5, 12, axes=(-1,), rule=FINE)(field, x).values
 
 
-def widest(x: Tensor, refs: Tensor) -> Tensor:
+def widest(field: Any, x: Tensor, refs: Tensor) -> Tensor:
     return ig.paths.corners(ig.paths.Blur(1.5, 1, axes=(-1,)), ig.fields.Linear(x[0]), x[None], x)[1][0, 0]
 
 

@@ -14,7 +14,7 @@ BUILD = {
         6,
         0.05,
         (-9.0, 9.0),
-        shrink=True,
+        step=ig.paths.Shrinking(),
         rule=ig.rules.GaussLegendre(3),
     ),
 }
@@ -28,7 +28,13 @@ def phi(z: Tensor) -> Tensor:
 AXIOMATIC = {
     "ig2": lambda field, x, refs: (
         ig.methods.ig2(
-            ig.baselines.Given(refs), phi, 8, 0.05, (-9.0, 9.0), shrink=True, rule=ig.rules.GaussLegendre(4)
+            ig.baselines.Given(refs),
+            phi,
+            8,
+            0.05,
+            (-9.0, 9.0),
+            step=ig.paths.Shrinking(),
+            rule=ig.rules.GaussLegendre(4),
         )(field, x).values
     ),
 }

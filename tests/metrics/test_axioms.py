@@ -142,7 +142,7 @@ def test_every_axiom_can_be_broken(axiom: str) -> None:
         "linear": lambda field, x, refs: corner((0, 1, 2, 3))(field, x, refs).square(),
         "implementation-invariant": reads_weights,
         "within the box": ig.paths.Descent(
-            lambda z: torch.stack([z.sum(1), z.square().sum(1)], 1), 8, 0.3, (-9.0, 9.0), shrink=False
+            lambda z: torch.stack([z.sum(1), z.square().sum(1)], 1), 8, 0.3, (-9.0, 9.0), step=ig.paths.Fixed()
         ),
     }
     control = others.get(axiom) or next(c for c, axioms in CONTROLS.values() if axiom in axioms)

@@ -1,5 +1,8 @@
 """Baselines: where a path may start. ``(x (B, *s), field) -> references (R, B, *s)``."""
 
+from .attack import Boundary as Boundary
+from .attack import Itself as Itself
+from .attack import Rivals as Rivals
 from .base import Baseline as Baseline
 from .base import Several as Several
 from .base import as_baseline as as_baseline

@@ -210,15 +210,16 @@ class Field(ABC):
 
     def outputs(self, z: Tensor, *, pool: bool = False) -> Tensor:
         """What the model says of a batch ``z`` (B, \\*s), or of a pool of inputs that are no examples, before any target."""
-        return self._looked(z, None if pool else torch.arange(len(z), device=z.device), None)
+        return self.looked(z, None if pool else torch.arange(len(z), device=z.device), None)
 
     def distance(self, goal: Tensor, index: Tensor, representation: Any = None) -> Distance:
         """The target ‖φ(z) − φ(goal)‖² for goals (M, \\*s) of the examples ``index`` (M,)."""
         with self.ready():
             site = self.site(representation, goal[:1], index[:1])
-            return Distance(self._looked(goal, index, site), site)
+            return Distance(self.looked(goal, index, site), site)
 
-    def _looked(self, z: Tensor, index: Tensor | None, site: Any) -> Tensor:
+    def looked(self, z: Tensor, index: Tensor | None, site: Any = None) -> Tensor:
+        """``look`` for any number of rows."""
         found: list[Tensor] = []
 
         def call(part: slice) -> None:

@@ -75,7 +75,9 @@ class Method:
         with measured(meter, x.device) as stopwatch:
             references = checked(self.baseline(x, meter), x, self.baseline)
             each = gradients_per_row(self.path, self.rule)
-            meter.tally.expected = None if each is None else each * len(x) * len(references)
+            # A baseline may have been searched for; what that took is known by now.
+            searched, walks = meter.tally.gradients, len(x) * len(references)
+            meter.tally.expected = None if each is None else searched + each * walks
             known = beforehand(self.weighting, *references.shape[:2])
             if known is None:
                 weighed, walked = self._weighed_afterwards(meter, references, x)

@@ -41,7 +41,13 @@ class Staged:
             r, b = (weighed.weights > 0).nonzero(as_tuple=True)
             # The survivors are a ragged choice of pairs; to paths and rules they look like one reference of a longer batch.
             fine = walk(
-                method.path, method.rule, Gathered(meter, b), references[r, b][None], x[b], output=rough.output[b]
+                method.path,
+                method.rule,
+                Gathered(meter, b),
+                references[r, b][None],
+                x[b],
+                output=rough.output[b],
+                places=r[None],
             )
             rough.shares[r, b], rough.error[r, b] = fine.shares[0], fine.error[0]
             values = weighed_sum(weighed.weights, rough.shares)

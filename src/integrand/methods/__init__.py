@@ -5,6 +5,7 @@ axioms it satisfies. The command line's ``integrand methods`` and the documentat
 
     straight.py         integrated, expected, weighted
     counterfactual.py   ig2
+    attacks.py          adversarial, mfaba, boundary
     coarse_to_fine.py   blur, spectral
     latent.py           latent_guided, latent, manifold
     geometric_paths.py  geodesic, relaxed, nonuniform
@@ -18,6 +19,7 @@ axioms it satisfies. The command line's ``integrand methods`` and the documentat
 # The order of the catalogue.
 from .straight import integrated as integrated, expected as expected, weighted as weighted
 from .counterfactual import ig2 as ig2
+from .attacks import adversarial as adversarial, mfaba as mfaba, boundary as boundary
 from .coarse_to_fine import blur as blur, spectral as spectral
 from .latent import latent_guided as latent_guided, latent as latent, manifold as manifold
 from .geometric_paths import geodesic as geodesic, relaxed as relaxed, nonuniform as nonuniform

@@ -5,7 +5,7 @@ from __future__ import annotations
 from typing import Any
 
 from ..method import Method
-from ..path import Descent, Relative
+from ..path import Descent, Fixed, Relative, Shrinking, Step
 from ..rule import Right, Rule, Simpson
 from .named import references_of
 from .registry import axioms, published
@@ -26,7 +26,7 @@ def ig2(
     clip: tuple[float, float] | None = None,
     *,
     norm: str = "l2",
-    shrink: bool | None = None,
+    step: Step | None = None,
     rule: Rule | None = None,
     record: tuple[str, ...] = (),
 ) -> Method:
@@ -40,9 +40,9 @@ def ig2(
     representation  a layer's name or module (its output), a function of the input, or the input of the last linear layer
     rate            a number is the published method as published: steps of exactly that length, the gradient at the explicand's
                     end of each (``Right()``). Left out, the length is ``Relative(0.002)`` of the data range, a step that does not
-                    come nearer is taken back and halved, and each step is integrated by ``Simpson(2)``, which uses the gradients at
+                    come nearer is taken back and halved (``Shrinking()``), and each step is integrated by ``Simpson(2)``, which uses the gradients at
                     both ends that the walk has paid for
-    norm, clip      see ``ig.paths.Descent``;  shrink, rule: choose either yourself
+    norm, clip      see ``ig.paths.Descent``;  step, rule: choose either yourself
 
     On networks with kinks a map of the published rule can add up to several times the change it should explain (the result's
     ``residual`` says so and a warning is given); nodes inside the steps close that gap. See docs/how-to-choose.md.
@@ -51,9 +51,9 @@ def ig2(
     with nodes inside the steps. Source: Zhuo and Ge, TPAMI 2024 (arXiv 2406.10852).
     """
     as_published = rate is not None and not isinstance(rate, Relative)
-    if shrink is None:
-        shrink = not as_published
+    if step is None:
+        step = Fixed() if as_published else Shrinking()
     if rule is None:
         rule = Right() if as_published else Simpson(2)
-    path = Descent(representation, steps, Relative() if rate is None else rate, clip, norm, shrink)
+    path = Descent(representation, steps, Relative() if rate is None else rate, clip, norm, step)
     return Method(references_of(references), path, rule, record=record)

@@ -1,5 +1,6 @@
 """Paths: which way from the baseline to the input. ``(field, start, end) -> iterator of Segment``."""
 
+from .adversarial import Adversarial as Adversarial
 from .base import Path as Path
 from .base import corners as corners
 from .bases import DCT as DCT
@@ -20,4 +21,9 @@ from .relaxed import Relaxed as Relaxed
 from .respaced import Respaced as Respaced
 from .respaced import Scheduled as Scheduled
 from .spectral import Spectral as Spectral
+from .step import Fixed as Fixed
+from .step import Implicit as Implicit
+from .step import Relative as Relative
+from .step import Shrinking as Shrinking
+from .step import Step as Step
 from .straight import Straight as Straight

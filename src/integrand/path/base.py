@@ -3,6 +3,9 @@
 A path is any callable ``(field, start (R, B, \\*s), end (B, \\*s)) -> iterator of Segment``. It may look at the field on its way; then
 it hands on what it paid for. Segments may come in any order: their clocks say where each belongs. The first to begin starts at
 the baseline the path really used, the last to end ends at the input, and neighbours share a corner.
+
+References come in blocks, and in any selection. A path that goes another way for each of them, whatever their values, has a method
+``placed(places (R, B)) -> path`` that is told which number each has.
 """
 
 from __future__ import annotations

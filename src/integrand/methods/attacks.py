@@ -1,0 +1,144 @@
+"""Paths that an attack finds: to another class, to the decision boundary, away from the predicted class."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import Any
+
+from torch import Tensor
+
+from ..baseline import Boundary, Itself, Rivals
+from ..method import Method
+from ..path import Adversarial, Fixed, Path, Relative, Step, Straight
+from ..path.adversarial import Goal
+from ..rule import Adaptive, Right, Rule, Simpson
+from ..target import Target
+from .registry import axioms, published
+
+
+@published(
+    title="Adversarial Gradient Integration",
+    key="pan2021explaining",
+    formula="mean over rival classes k of ∫ ∇F ⊙ dγ along the steepest ascent of p_k, from the adversarial example to x",
+    cost="R·(steps + 1) joint gradients + R·steps·nodes, at most: walks end on arrival",
+    axioms=axioms(linear=False, symmetric=False, inside=False, monotone=False),
+)
+def adversarial(
+    goal: Goal = "drawn",
+    count: int = 20,
+    steps: int = 50,
+    rate: float | Relative = Relative(0.005),
+    clip: tuple[float, float] | None = None,
+    *,
+    norm: str = "sign",
+    step: Step = Fixed(),
+    rule: Rule | None = None,
+    seed: int = 0,
+    record: tuple[str, ...] = (),
+) -> Method:
+    """Adversarial Gradient Integration (AGI): A = mean_k ∫ ∇F(γ_k) ⊙ dγ_k, γ_k the attack's way from x to class k.
+
+        z_0 = x,   z_{j+1} = clip(z_j + rate · sign ∇p_k(z_j))   until the model predicts k
+
+    There is no baseline to choose: where each attack ends is one (``.baselines``), and the map adds up to F(x) minus the mean of F
+    there. The paper sums over classes; here it is the mean, as over any references. ``.notes["lead"]`` tells for every walk how
+    far the decision was from changing: below zero at its end where the class was reached.
+
+    goal    "drawn": ``count`` rival classes drawn for each input (fewer where the model has fewer); "likeliest": those the model
+            ranks next; a class or several; "away": whichever comes first; a decision function. See ``ig.paths.Adversarial``
+    rate    a number is a step as published, of exactly that length, with the gradient at the explicand's end of it (``Right()``). Left
+            out it is .005 of the data range, and each step is integrated by ``Simpson(2)``, which uses the gradients at both
+            ends that the walk has paid for. The published .05 (of images in [0, 1]) was chosen for a path that stays at the
+            input: on a path that moves, five such steps lead far beyond the boundary, and their sum misses most of the change
+    norm, clip, step, seed   see ``ig.paths.Adversarial``;  rule: choose it yourself
+
+    Cost: one value per input for the classes; for each rival class at most steps + 1 evaluations (one forward and two backward
+    passes each), and nodes gradients per step that was gone. Complete with respect to where the walks ended, as far as the rule
+    goes; linear only as far as the way does not change; features that the whole model, not only F, treats alike get the same.
+    Source: Pan, Li, Zhu, IJCAI 2021. The released code adds every step to the original input, so that its path never gets
+    further than one step, and takes the same twenty classes for all inputs.
+    """
+    if rule is None:
+        rule = Simpson(2) if isinstance(rate, Relative) else Right()
+    path = Adversarial(goal, steps, rate, clip, norm, step, seed)
+    return Method(_walks(path.goal, count), path, rule, record=record)
+
+
+@published(
+    title="MFABA",
+    key="zhu2024mfaba",
+    formula="−Σ_k (z_{k+1} − z_k) ⊙ ∇F(z_k) along the descent of the predicted class's probability",
+    cost="steps + 1 joint gradients at most: the walk ends when another class is predicted",
+    axioms=axioms(linear=False, symmetric=False, inside=False, monotone=False),
+)
+def mfaba(
+    goal: Goal = "away",
+    steps: int = 50,
+    rate: float | Relative = 0.1,
+    clip: tuple[float, float] | None = None,
+    *,
+    norm: str = "l2",
+    step: Step = Fixed(),
+    rule: Rule = Right(),
+    record: tuple[str, ...] = (),
+) -> Method:
+    """MFABA: A = −Σ_k (z_{k+1} − z_k) ⊙ ∇F(z_k), z_k an attack's steps from x until another class is predicted.
+
+        z_0 = x,   z_{k+1} = clip(z_k − rate · ∇p_c(z_k) / ‖∇p_c(z_k)‖₂),   c the class predicted for x
+
+    The defaults are the authors' "sharp" variant: steps of .1 in the L2 norm (of images in [0, 1]; ``rate=0.001, norm="sign"`` is
+    "smooth"), at most 50 of them, the gradient at the explicand's end of each. The walk has paid for the other end too, so
+    ``rule=ig.rules.Trapezoid()`` (their second variant) costs nothing and is nearer to complete.
+
+    goal, clip, step   see ``ig.paths.Adversarial``
+
+    Cost: one value per input for the class, and at most steps + 1 evaluations (one forward and two backward passes each). The walk
+    goes down the probability of the predicted class whatever F is; with F that probability, as in the paper, it is the
+    published method. Complete with respect to where the walk ended, as far as the rule goes.
+    Source: Zhu et al., AAAI 2024 (arXiv 2312.13630). The variants of their code that project the way onto its chord ("cos",
+    "norm") are no path integrals and are left out.
+    """
+    path = Adversarial(goal, steps, rate, clip, norm, step)
+    return Method(_walks(path.goal, 1), path, rule, record=record)
+
+
+@published(
+    title="Boundary-based Integrated Gradients",
+    key="wang2021boundary",
+    formula="(x − b) ⊙ ∫ ∇F(b + t(x − b)) dt,  b: the nearest point found on the decision boundary",
+    cost="the search (some 50 joint gradients and 89 values) + integrated",
+    axioms=axioms(linear=False, symmetric=False),
+)
+def boundary(
+    decision: Target | Callable[..., Tensor] | None = None,
+    steps: int = 40,
+    clip: tuple[float, float] | None = None,
+    rule: Rule = Adaptive(),
+    path: Path = Straight(),
+    *,
+    radius: float | None = None,
+    restarts: int = 0,
+    seed: int = 0,
+    record: tuple[str, ...] = (),
+) -> Method:
+    """Boundary-based Integrated Gradients: Integrated Gradients straight from the nearest point of the decision boundary.
+
+        b = argmin ‖z − x‖₂ where the model decides otherwise,   A = (x − b) ⊙ ∫₀¹ ∇F(b + t(x − b)) dt
+
+    What a feature did to bring the input from undecided to its class. The point is searched for by ``ig.baselines.Boundary``, whose
+    options these are; it comes with the result (``.baselines``).
+
+    Cost: at most 1 + steps + 4 joint evaluations (one forward and two backward passes each) and 89 values for the search,
+    and the gradients of ``integrated``. Complete. The boundary is that of the whole model, so maps are linear and symmetric only as
+    far as it is not concerned. Errors: ``BaselineError`` naming the examples for which no boundary was found.
+    Source: Wang, Fredrikson, Datta, 2021 (arXiv 2103.11257).
+    """
+    start = Boundary(decision, steps, clip, radius, restarts, seed=seed)
+    return Method(start, path, rule, record=record)
+
+
+def _walks(goal: Any, count: int) -> Rivals | Itself:
+    """A reference for every walk there is to be."""
+    if isinstance(goal, str) and goal != "away":
+        return Rivals(count)
+    return Itself(len(goal) if isinstance(goal, tuple) else 1)
