@@ -78,14 +78,14 @@ def test_all_is_what_is_exported() -> None:
 DESIGN = {
     "ig": ["explain", "explain_targets", "Method", "Layered", "TorchField", "Attribution", "load", "fields", "targets", "baselines", "paths", "rules", "weightings", "methods", "errors"],
     "rules": ["Left", "Right", "Midpoint", "Trapezoid", "GaussLegendre", "MonteCarlo", "Exact"],
-    "paths": ["Straight", "Descent", "Relative"],
+    "paths": ["Straight", "Descent", "Relative", "Guided", "Salient", "Between", "Backwards"],
     "weightings": ["Uniform", "Fitness"],
     "targets": ["Logit", "Probability", "LogOdds", "Margin", "Loss", "Custom", "Output", "Distance"],
     "baselines": [
         "Constant", "Given", "Sample", "Uniform", "Gaussian", "Blurred", "Mean", "Median", "Corners",
         "black", "white", "grey", "Relevant", "OtherClass",
     ],
-    "methods": ["integrated", "expected", "weighted", "ig2", "layer", "conductance", "known", "about"],
+    "methods": ["integrated", "expected", "weighted", "ig2", "guided", "salient", "layer", "conductance", "known", "about"],
     "fields": ["Field", "TorchField", "Function", "Linear", "Monomial", "Gathered", "Metered", "Several", "SiteField", "Site"],
 }  # fmt: skip
 
@@ -100,6 +100,7 @@ PARAMETERS = {
     "integrated": ["baseline", "rule"],
     "weighted": ["baselines", "path", "rule", "ratio", "fill", "keep"],
     "ig2": ["references", "representation", "steps", "rate", "clip"],
+    "guided": ["baseline", "steps", "fraction", "stray", "anchors", "rule"],
 }
 
 

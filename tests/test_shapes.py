@@ -147,6 +147,10 @@ PATHS = {
     "Straight(4)": lambda p: ig.paths.Straight(4),
     "Descent": lambda p: ig.paths.Descent(p.representation, 3, 0.05),
     "Descent, relative": lambda p: ig.paths.Descent(p.representation, 3, norm="l1", shrink=False),
+    "Guided": lambda p: ig.paths.Guided(3),
+    "Salient": lambda p: ig.paths.Salient(3),
+    "Between": lambda p: ig.paths.Between(ig.paths.Guided(3, stray=1.0), 1),
+    "Backwards": lambda p: ig.paths.Backwards(ig.paths.Salient(3, first="lowest")),
 }
 RULES = [
     ig.rules.Left(),

@@ -26,6 +26,8 @@ ASKED: dict[str, tuple[float, dict[str, Any], dict[str, Any]]] = {
     "expected": (0.1, dict(baseline=POOL), dict(rule=FINE)),
     "weighted": (0.05, dict(baseline=POOL, fill=0.0), dict(rule=FINE)),
     "ig2": (0.05, dict(baseline=POOL[:2], steps=5, rate=ig.paths.Relative(0.05)), dict(rule=ig.rules.Simpson(300))),
+    "guided": (0.05, dict(steps=8), dict(rule=ig.rules.Simpson(300))),
+    "salient": (0.05, dict(steps=8), dict(rule=ig.rules.Simpson(300))),
     "layer": (0.02, dict(site="1"), dict(rule=FINE)),
     "conductance": (0.05, dict(site="1", steps=8), dict(rule=ig.rules.Midpoint(200))),
 }

@@ -38,6 +38,22 @@ BIBTEX = {
   eprint    = {1805.12233},
   archivePrefix = {arXiv}
 }""",
+    "kapishnikov2021guided": """@inproceedings{kapishnikov2021guided,
+  title     = {Guided Integrated Gradients: an Adaptive Path Method for Removing Noise},
+  author    = {Kapishnikov, Andrei and Venugopalan, Subhashini and Avci, Besim and Wedin, Ben and Terry, Michael and Bolukbasi, Tolga},
+  booktitle = {Proceedings of the IEEE/CVF Conference on Computer Vision and Pattern Recognition},
+  year      = {2021},
+  eprint    = {2106.09788},
+  archivePrefix = {arXiv}
+}""",
+    "zhang2024path": """@inproceedings{zhang2024path,
+  title     = {Path Choice Matters for Clear Attribution in Path Methods},
+  author    = {Zhang, Borui and Zheng, Wenzhao and Zhou, Jie and Lu, Jiwen},
+  booktitle = {The Twelfth International Conference on Learning Representations},
+  year      = {2024},
+  eprint    = {2401.10442},
+  archivePrefix = {arXiv}
+}""",
     "zhuo2024ig2": """@article{zhuo2024ig2,
   title   = {{IG2}: Integrated Gradient on Iterative Gradient Path for Feature Attribution},
   author  = {Zhuo, Yue and Ge, Zhiqiang},

@@ -121,9 +121,14 @@ class Method:
 
 
 def gradients_per_row(path: Any, rule: Any) -> int:
-    """Gradients a path and a rule need for one reference of one example; what the path paid for is not paid twice."""
+    """Gradients a path and a rule need for one reference of one example; what the path paid for is not paid twice.
+
+    A path that pays for its corners may leave one end of the whole way ``unpaid``: 0.0 where it begins, 1.0 the input.
+    """
     walked = getattr(path, "gradients", 0)
     each = getattr(rule, "gradients", 0)
     if walked and hasattr(rule, "table"):
-        each = sum(0 < node < 1 for node in rule.table()[0])
+        nodes = rule.table()[0]
+        each = sum(0 < node < 1 for node in nodes)
+        walked += len(set(getattr(path, "unpaid", ())) & set(nodes))
     return int(walked + getattr(path, "segments", 1) * each)

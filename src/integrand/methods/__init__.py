@@ -5,14 +5,17 @@ axioms it satisfies. The command line's ``integrand methods`` and the documentat
 
     straight.py         integrated, expected, weighted
     counterfactual.py   ig2
+    guided.py           guided, salient
     layers.py           layer, conductance
 """
 
 # isort: off
-from . import straight, counterfactual, layers
+from . import straight, counterfactual, guided as _guided, layers
 
 # isort: on
 from .counterfactual import ig2 as ig2
+from .guided import guided as guided
+from .guided import salient as salient
 from .layers import conductance as conductance
 from .layers import layer as layer
 from .named import BASELINES as BASELINES

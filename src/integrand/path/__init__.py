@@ -2,6 +2,10 @@
 
 from .base import Path as Path
 from .base import corners as corners
+from .between import Backwards as Backwards
+from .between import Between as Between
 from .descent import Descent as Descent
 from .descent import Relative as Relative
+from .guided import Guided as Guided
+from .guided import Salient as Salient
 from .straight import Straight as Straight

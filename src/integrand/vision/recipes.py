@@ -86,7 +86,8 @@ def method(name: str, setting: Setting) -> Any:
     accepted = inspect.signature(build).parameters
     recipe = _BY_NAME.get(name) or _BY_ARGUMENT.get(_first_argument(name), _bare)
     options = recipe(setting)
-    options.setdefault("rule", _rule(setting, Adaptive()))
+    if setting.nodes is not None or setting.tol is not None:
+        options.setdefault("rule", _rule(setting, Adaptive()))
     return build(**{key: value for key, value in options.items() if key in accepted})
 
 
