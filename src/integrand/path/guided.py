@@ -216,16 +216,17 @@ def _moved(at: Tensor, cost: Tensor, far: Tensor, whole: Tensor, step: int, move
     rest = whole * (step / moves.steps) - (far * at).sum(1, keepdim=True)
     enough = _ROUNDING * torch.finfo(far.dtype).eps * whole
     room = high - at
-    cost = cost.masked_fill(room <= 0, torch.inf)
+    cost = _shut(cost, _at_most(room, 0.0))
     room.mul_(far)
     full, partly = torch.full_like(whole, -torch.inf), torch.full_like(whole, -torch.inf)
     gamma = torch.zeros_like(whole)
     group, left, busy = moves.group(far.shape[1]), cost, rest > enough
+    done = torch.zeros_like(cost)
     for _ in range(-(-far.shape[1] // group)):
         if not bool(busy.any()):
             break
         limit = _within(_smallest(left, group), moves.tie)
-        gained = torch.where(left <= limit, room, 0.0).sum(1, keepdim=True)
+        gained = _at_most(left, limit).mul_(room).sum(1, keepdim=True)
         last = busy & (rest <= gained)
         partly = torch.where(last, limit, partly)
         gamma = torch.where(last, rest / gained, gamma)
@@ -233,21 +234,36 @@ def _moved(at: Tensor, cost: Tensor, far: Tensor, whole: Tensor, step: int, move
         full = torch.where(busy, limit, full)
         rest = torch.where(busy, rest - gained, rest)
         busy = busy & (rest > enough)
-        left = cost.masked_fill(cost <= full, torch.inf)
-    way = torch.where(cost <= full, 1.0, torch.where(cost <= partly, gamma, 0.0))
-    return torch.lerp(at, torch.full_like(at, high), way)
+        done = _at_most(cost, full)
+        left = _shut(cost, done)
+    way = torch.lerp(done, _at_most(cost, partly).maximum(done), gamma)
+    return torch.lerp(at, at.new_tensor(high), way)
+
+
+# Masks are numbers, 0 or 1: on a CPU arithmetic takes a tenth of the time that choosing by booleans does.
+
+
+def _at_most(numbers: Tensor, limit: Tensor | float) -> Tensor:
+    """1 where ``numbers`` (M, n) are at most ``limit``, else 0."""
+    found = torch.empty_like(numbers)
+    return torch.le(numbers, limit, out=found)
+
+
+def _shut(cost: Tensor, some: Tensor) -> Tensor:
+    """The cost (M, n), out of reach where ``some`` is 1."""
+    return torch.add(cost, some, alpha=torch.finfo(cost.dtype).max / 4)
 
 
 def _within(limit: Tensor, tie: float) -> Tensor:
-    """The cost up to which coordinates move; finite, because what costs infinity may not move."""
-    most = torch.finfo(limit.dtype).max
+    """The cost up to which coordinates move; below those that are out of reach."""
+    most = torch.finfo(limit.dtype).max / 8
     limit = limit.clamp_max(most)
     return (limit + tie * limit.abs()).clamp_max(most)
 
 
 def _smallest(numbers: Tensor, k: int) -> Tensor:
     """The k-th smallest of every row (M, n) → (M, 1), by selection: nothing is sorted."""
-    if numbers.device.type == "cpu":  # NumPy selects with vector instructions, torch one number at a time
+    if numbers.device.type == "cpu":  # NumPy selects with vector instructions, in a twentieth of torch's time
         return torch.from_numpy(np.partition(numbers.numpy(), k - 1, axis=1)[:, k - 1 : k].copy())
     return _selected(numbers, k)
 
