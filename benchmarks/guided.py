@@ -57,7 +57,7 @@ def peer(net: nn.Module, x: Tensor, target: int, steps: int) -> np.ndarray[Any, 
 
     guided_ig.np = _Numpy()
 
-    def call(batch: Any, _: Any = None, expected_keys: Any = None) -> dict[str, Any]:
+    def call(batch: Any, call_model_args: Any = None, expected_keys: Any = None) -> dict[str, Any]:
         leaf = torch.as_tensor(np.asarray(batch), dtype=x.dtype).requires_grad_()
         (slope,) = torch.autograd.grad(net(leaf)[:, target].sum(), leaf)
         return {INPUT_OUTPUT_GRADIENTS: slope.numpy()}

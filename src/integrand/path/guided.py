@@ -8,7 +8,9 @@ covered. ``Guided`` and ``Salient`` differ in the cost alone. Which coordinates 
 on as one straight segment with the gradient at its start, and rules integrate it as they like.
 
 Where a coordinate is, is kept as its own part α_i = (p_i − b_i)/(x_i − b_i) of its way: then the band, what may still move and what
-has arrived are comparisons with one number.
+has arrived are comparisons with one number. It is kept in float64 also where the model computes in float32. The order in which
+coordinates move is chaotic: where two gradients nearly tie, a difference in the last place of one point makes another path, and
+what is rounded away here would add to what the model rounds.
 """
 
 from __future__ import annotations
@@ -179,17 +181,18 @@ def _steps(field: Field, start: Tensor, end: Tensor, moves: _Moves, cost: Cost) 
     """The steps of all R·B rows at once, each with what the field says at its start."""
     references, batch = start.shape[:2]
     example = torch.arange(batch, device=end.device).repeat(references)
-    begin, goal = start.flatten(0, 1), end.expand_as(start).flatten(0, 1)
-    far = (goal - begin).abs().reshape(len(begin), -1)
+    here, goal = start.flatten(0, 1), end.expand_as(start).flatten(0, 1)
+    state = start.dtype if start.device.type == "mps" else torch.float64
+    low, high = here.to(state), goal.to(state)
+    far = (high - low).abs().reshape(len(here), -1)
     whole = far.sum(1, keepdim=True)
     at = torch.where(far > 0, 0.0, _STILL).to(far)
-    here = begin
     for step in range(1, moves.steps + 1):
         found = field.rows(here, example)
         if step < moves.steps:
-            ranked = cost(found.gradient, goal - here).reshape(far.shape)
+            ranked = cost(found.gradient, goal - here).reshape(far.shape).to(state)
             at = _moved(at, ranked, far, whole, step, moves)
-            there = torch.lerp(begin, goal, at.reshape(begin.shape))
+            there = torch.lerp(low, high, at.reshape(low.shape)).to(here.dtype)
         else:
             there = goal  # all that is left goes, in whatever order, and arrives without rounding
         clock = torch.tensor([step - 1, step], dtype=torch.float64) / moves.steps
