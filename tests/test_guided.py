@@ -238,6 +238,23 @@ def test_backwards_takes_away_what_counts_first(quiet: None) -> None:
     assert made.cost.gradients == 11
 
 
+@pytest.mark.parametrize("stray", [0.05, 1.0])
+def test_float32_models_are_walked_in_float64(stray: float) -> None:
+    """As the published code does: else one rounded place makes another path, and soon another map."""
+    model = filled(torch.nn.Sequential(torch.nn.Linear(40, 30), torch.nn.Tanh(), torch.nn.Linear(30, 3))).float()
+    f = lambda z: model(z)[:, 0]  # noqa: E731
+    x, start = wave(5, 40, phase=0.3).float(), wave(5, 40, phase=2).float()
+    found = corners_of(ig.paths.Guided(40, 0.1, stray), f, x, start)
+    assert found.dtype == torch.float32
+    gradient = gradient_of(f)
+    for b in range(5):
+        alone = corners_of(ig.paths.Guided(40, 0.1, stray), f, x[b : b + 1], start[b : b + 1])[:, 0]
+        torch.testing.assert_close(alone, found[:, b], rtol=0, atol=2e-6)
+        single = lambda z: gradient(z.float()).double()  # noqa: E731
+        expected, _ = guided_by_hand(single, x[b].double(), start[b].double(), 40, 0.1, stray)
+        torch.testing.assert_close(alone.double(), expected, rtol=0, atol=1e-6)
+
+
 # --- properties -------------------------------------------------------------------------------------------------------
 
 

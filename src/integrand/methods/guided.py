@@ -45,7 +45,9 @@ def guided(
               ``Trapezoid()`` uses the gradients at both ends, all of them paid for but the last; ``Simpson()`` adds one inside each
               step; ``Adaptive(tol)`` as many as the tolerance takes. The path is the same for all of them
 
-    Gradients that hardly differ decide which coordinate moves, so float32 maps differ a little between devices and batch sizes.
+    The path is chaotic: a difference in the last place of one gradient can decide which coordinate moves, and the paths part. Maps
+    of a deep float32 network are therefore repeatable only where its gradients are, to the bit; between devices they may differ
+    by half their norm. Explain a float64 copy of the model where that matters.
 
     Cost: ``steps`` gradients per reference, one after the other, all references and examples in one batch. Complete up to the rule,
     symmetric (ties move together), monotone and inside the box; not linear in F. Source: Kapishnikov et al., CVPR 2021

@@ -190,7 +190,7 @@ def _steps(field: Field, start: Tensor, end: Tensor, moves: _Moves, cost: Cost) 
     for step in range(1, moves.steps + 1):
         found = field.rows(here, example)
         if step < moves.steps:
-            ranked = cost(found.gradient, goal - here).reshape(far.shape).to(state)
+            ranked = cost(found.gradient, goal - here).reshape(far.shape)
             at = _moved(at, ranked, far, whole, step, moves)
             there = torch.lerp(low, high, at.reshape(low.shape)).to(here.dtype)
         else:
@@ -216,20 +216,20 @@ def _moved(at: Tensor, cost: Tensor, far: Tensor, whole: Tensor, step: int, move
     low, high = moves.band(step)
     if low > 0:
         at = at.clamp_min(low)
-    rest = whole * (step / moves.steps) - (far * at).sum(1, keepdim=True)
-    enough = _ROUNDING * torch.finfo(far.dtype).eps * whole
     room = high - at
-    cost = _shut(cost, _at_most(room, 0.0))
+    cost = _shut(cost, _at_most(room, 0.0).to(cost))
     room.mul_(far)
-    full, partly = torch.full_like(whole, -torch.inf), torch.full_like(whole, -torch.inf)
+    rest = room.sum(1, keepdim=True) - whole * (high - step / moves.steps)
+    enough = _ROUNDING * torch.finfo(far.dtype).eps * whole
+    full = partly = torch.full_like(whole, -torch.inf, dtype=cost.dtype)
     gamma = torch.zeros_like(whole)
-    group, left, busy = moves.group(far.shape[1]), cost, rest > enough
-    done = torch.zeros_like(cost)
+    group, busy = moves.group(far.shape[1]), rest > enough
     for _ in range(-(-far.shape[1] // group)):
         if not bool(busy.any()):
             break
+        left = _shut(cost, _at_most(cost, full))
         limit = _within(_smallest(left, group), moves.tie)
-        gained = _at_most(left, limit).mul_(room).sum(1, keepdim=True)
+        gained = _at_most(left, limit).to(room).mul_(room).sum(1, keepdim=True)
         last = busy & (rest <= gained)
         partly = torch.where(last, limit, partly)
         gamma = torch.where(last, rest / gained, gamma)
@@ -237,9 +237,8 @@ def _moved(at: Tensor, cost: Tensor, far: Tensor, whole: Tensor, step: int, move
         full = torch.where(busy, limit, full)
         rest = torch.where(busy, rest - gained, rest)
         busy = busy & (rest > enough)
-        done = _at_most(cost, full)
-        left = _shut(cost, done)
-    way = torch.lerp(done, _at_most(cost, partly).maximum(done), gamma)
+    done = _at_most(cost, full)
+    way = torch.lerp(done.to(room), _at_most(cost, partly).maximum(done).to(room), gamma)
     return torch.lerp(at, at.new_tensor(high), way)
 
 
