@@ -78,11 +78,11 @@ def test_all_is_what_is_exported() -> None:
 DESIGN = {
     "ig": ["explain", "explain_targets", "Method", "Layered", "TorchField", "Attribution", "load", "fields", "targets", "baselines", "paths", "rules", "weightings", "methods", "errors", "Greedy", "Smoothed", "Regions", "Distanced", "Backward"],
     "rules": ["Left", "Right", "Midpoint", "Trapezoid", "GaussLegendre", "MonteCarlo", "Exact", "Important", "Decision", "Rescaled", "Weighted", "Until", "Saturation", "Ascent"],
-    "paths": ["Straight", "Descent", "Relative", "LatentGuided", "Latent", "LatentGeodesic", "Blur", "Spectral", "SVD", "DCT", "Haar", "Pyramid", "Adversarial", "Fixed", "Shrinking", "Implicit"],
+    "paths": ["Straight", "Descent", "Relative", "LatentGuided", "Latent", "LatentGeodesic", "Blur", "Spectral", "SVD", "DCT", "Haar", "Pyramid", "Adversarial", "Fixed", "Shrinking", "Implicit", "Guided", "Salient", "Between", "Backwards"],
     "weightings": ["Uniform", "Fitness"],
     "targets": ["Logit", "Probability", "LogOdds", "Margin", "Loss", "Custom", "Output", "Distance", "Lead"],
     "baselines": ["Constant", "Given", "Sample", "Uniform", "Gaussian", "Blurred", "Mean", "Median", "Corners", "black", "white", "grey", "Relevant", "OtherClass", "Boundary", "Itself", "Rivals"],
-    "methods": ["integrated", "expected", "weighted", "ig2", "latent_guided", "latent", "manifold", "blur", "spectral", "layer", "conductance", "important", "decision", "path_weighted", "path_sampled", "left", "known", "about", "greedy", "smooth", "regions", "distanced", "pattern_guided", "geometric", "adversarial", "mfaba", "boundary"],
+    "methods": ["integrated", "expected", "weighted", "ig2", "latent_guided", "latent", "manifold", "blur", "spectral", "layer", "conductance", "important", "decision", "path_weighted", "path_sampled", "left", "known", "about", "greedy", "smooth", "regions", "distanced", "pattern_guided", "geometric", "adversarial", "mfaba", "boundary", "guided", "salient"],
     "fields": ["Field", "TorchField", "Function", "Linear", "Monomial", "Gathered", "Metered", "Several", "SiteField", "Site", "GuidedReLU", "Patterns"],
 }  # fmt: skip
 
@@ -100,6 +100,7 @@ PARAMETERS = {
     "blur": ["sigma", "steps"],
     "spectral": ["baseline", "steps", "overlap", "rule"],
     "decision": ["baseline", "steps", "pilot"],
+    "guided": ["baseline", "steps", "fraction", "stray", "anchors", "rule"],
 }
 
 

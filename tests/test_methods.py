@@ -237,6 +237,27 @@ COSTS: dict[str, list[Callable[[Problem], Any]]] = {
         lambda p: ig.methods.nonuniform(0.25, 7, 5),
         lambda p: ig.methods.nonuniform([0.25, -0.5], 6, 5, "midpoint", rule=ig.rules.Trapezoid()),
     ],
+    "guided": [
+        lambda p: ig.methods.guided(ig.baselines.Given(p.references), 4),
+        *(
+            lambda p, rule=rule, anchors=anchors: ig.methods.guided([0.25, -0.5], 4, anchors=anchors, rule=rule)
+            for rule in (
+                ig.rules.Right(),
+                ig.rules.Trapezoid(2),
+                ig.rules.Simpson(),
+                ig.rules.GaussLegendre(2),
+                ig.rules.MonteCarlo(2),
+            )
+            for anchors in (0, 2)
+        ),
+    ],
+    "salient": [
+        lambda p: ig.methods.salient(ig.baselines.Given(p.references), 4),
+        *(
+            lambda p, rule=rule: ig.methods.salient(0.25, 4, walk="deletion", rule=rule)
+            for rule in (None, ig.rules.Left(), ig.rules.Trapezoid(), ig.rules.Midpoint())
+        ),
+    ],
 }
 
 

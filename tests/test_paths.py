@@ -66,6 +66,12 @@ PATHS = {
     "Descent, implicit": ig.paths.Descent(bend, 12, 0.4, (-9.0, 9.0), step=ig.paths.Implicit()),
     "Adversarial": ig.paths.Adversarial(Bend(), 12, 0.05, (-9.0, 9.0)),
     "Adversarial, implicit": ig.paths.Adversarial(Bend(), 12, 0.3, (-9.0, 9.0), "l2", ig.paths.Implicit(2)),
+    "Guided": ig.paths.Guided(9, 0.3, 0.1),
+    "Guided, free": ig.paths.Guided(9, stray=1.0),
+    "Salient": ig.paths.Salient(9, 0.1),
+    "Between": ig.paths.Between(ig.paths.Guided(9, stray=1.0), 3),
+    "Between, of a straight line": ig.paths.Between(ig.paths.Straight(9), 3),
+    "Backwards": ig.paths.Backwards(ig.paths.Salient(9, 0.1, "lowest")),
 }
 
 
@@ -142,7 +148,7 @@ def test_what_is_handed_on_is_what_the_field_says(name: str) -> None:
             if paid is not None:
                 torch.testing.assert_close(paid.value, field.value(points, 3), rtol=0, atol=1e-14)
                 torch.testing.assert_close(paid.gradient, field.gradient(points, 3), rtol=0, atol=1e-14)
-    assert not hasattr(PATHS[name], "gradients") or segment.at_start is not None
+    assert not getattr(PATHS[name], "gradients", 0) or segment.at_start is not None or segment.at_end is not None
 
 
 def test_straight_7_corners() -> None:

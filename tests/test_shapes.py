@@ -154,6 +154,10 @@ PATHS = {
     "Descent, implicit": lambda p: ig.paths.Descent(p.representation, 3, 0.05, step=ig.paths.Implicit(2)),
     "Adversarial": lambda p: ig.paths.Adversarial(attacks.decision(p) or "away", 3, 0.05),
     "Descent, relative": lambda p: ig.paths.Descent(p.representation, 3, norm="l1", step=ig.paths.Fixed()),
+    "Guided": lambda p: ig.paths.Guided(3),
+    "Salient": lambda p: ig.paths.Salient(3),
+    "Between": lambda p: ig.paths.Between(ig.paths.Guided(3, stray=1.0), 1),
+    "Backwards": lambda p: ig.paths.Backwards(ig.paths.Salient(3, first="lowest")),
 }
 RULES = [
     ig.rules.Left(),

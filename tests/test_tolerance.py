@@ -38,6 +38,8 @@ ASKED: dict[str, tuple[float, dict[str, Any], dict[str, Any]]] = {
     "ig2": (0.05, dict(baseline=POOL[:2], steps=5, rate=ig.paths.Relative(0.05)), dict(rule=ig.rules.Simpson(300))),
     "blur": (0.05, dict(sigma=2.0, steps=6, axes=(-1,)), dict(rule=ig.rules.Midpoint(250))),
     "left": (0.02, dict(above=None), dict(rule=FINE)),
+    "guided": (0.05, dict(steps=8), dict(rule=ig.rules.Simpson(300))),
+    "salient": (0.05, dict(steps=8), dict(rule=ig.rules.Simpson(300))),
     "layer": (0.02, dict(site="1"), dict(rule=FINE)),
     "conductance": (0.05, dict(site="1", steps=8), dict(rule=ig.rules.Midpoint(200))),
 }

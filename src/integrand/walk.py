@@ -191,7 +191,7 @@ class Patient:
     """A rule that is content with rough shares until it is known how much each reference counts.
 
     Rules that can look (``rule.look(field, segment)``, such as ``Adaptive``) are made to wait; others, and segments whose path has
-    paid for both ends, are integrated at once.
+    paid for an end, are integrated at once.
     """
 
     def __init__(self, rule: Rule) -> None:
@@ -201,7 +201,7 @@ class Patient:
     def __call__(self, field: Field, segment: Segment) -> Tensor | Integrated:
         look = getattr(self.rule, "look", None)
         large = segment.start.numel() > _LOOK_ELEMENTS
-        if look is None or large or segment.at_end is not None:
+        if look is None or large or segment.at_start is not None or segment.at_end is not None:
             return self.rule(field, segment)
         looked = look(field, segment)
         self.looked.append((looked, looked.refined(tol=_ROUGH)))

@@ -126,13 +126,16 @@ class Method:
 def gradients_per_row(path: Any, rule: Any) -> int | None:
     """Gradients a path and a rule need for one reference of one example; what the path paid for is not paid twice.
 
-    ``path.gradients`` are at its corners and are handed on, ``path.scouted`` are elsewhere and are not. None for paths that cannot
-    tell beforehand how many pieces or gradients they come to: theirs are None.
+    ``path.gradients`` are at its corners and are handed on, ``path.scouted`` are elsewhere and are not. A path that pays for its
+    corners may leave one end of the whole way ``unpaid``: 0.0 where it begins, 1.0 the input. None for paths that cannot tell
+    beforehand how many pieces or gradients they come to: theirs are None.
     """
     walked, pieces = getattr(path, "gradients", 0), getattr(path, "segments", 1)
     if walked is None or pieces is None:
         return None
     each = getattr(rule, "gradients", 0)
     if walked and hasattr(rule, "table"):
-        each = sum(0 < node < 1 for node in rule.table()[0])
+        nodes = rule.table()[0]
+        each = sum(0 < node < 1 for node in nodes)
+        walked += len(set(getattr(path, "unpaid", ())) & set(nodes))
     return int(walked + getattr(path, "scouted", 0) + pieces * each)

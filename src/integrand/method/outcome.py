@@ -150,12 +150,12 @@ def _trouble(made: Attribution, field: Field, starts: Tensor, example: int) -> s
 def _more(method: Any) -> str:
     if hasattr(method, "tol"):
         return "Allow more draws (draws=), or ask for less."
-    if hasattr(core(method).path, "steps"):
+    if getattr(core(method).path, "gradients", 0):
         return "Its steps are integrated one by one: ask more of each (a smaller tol), or allow more gradients (max_gradients)."
     return "Allow more gradients (max_gradients), or a baseline that is less degenerate."
 
 
 def _advice(method: Any) -> str:
-    if hasattr(method.path, "steps"):
+    if getattr(method.path, "gradients", 0):
         return "Integrate each step with more nodes (rule=ig.rules.Simpson(2)), or take shorter steps."
     return "Ask for a tolerance (tol=0.05) or more nodes, or take a baseline that is less degenerate for this model."

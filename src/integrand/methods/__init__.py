@@ -6,6 +6,7 @@ axioms it satisfies. The command line's ``integrand methods`` and the documentat
     straight.py         integrated, expected, weighted
     counterfactual.py   ig2
     attacks.py          adversarial, mfaba, boundary
+    guided.py           guided, salient
     coarse_to_fine.py   blur, spectral
     latent.py           latent_guided, latent, manifold
     geometric_paths.py  geodesic, relaxed, nonuniform
@@ -20,6 +21,7 @@ axioms it satisfies. The command line's ``integrand methods`` and the documentat
 from .straight import integrated as integrated, expected as expected, weighted as weighted
 from .counterfactual import ig2 as ig2
 from .attacks import adversarial as adversarial, mfaba as mfaba, boundary as boundary
+from .guided import guided as guided, salient as salient
 from .coarse_to_fine import blur as blur, spectral as spectral
 from .latent import latent_guided as latent_guided, latent as latent, manifold as manifold
 from .geometric_paths import geodesic as geodesic, relaxed as relaxed, nonuniform as nonuniform

@@ -9,10 +9,13 @@ from .bases import Basis as Basis
 from .bases import Haar as Haar
 from .bases import Pyramid as Pyramid
 from .bases import Split as Split
+from .between import Backwards as Backwards
+from .between import Between as Between
 from .blur import Blur as Blur
 from .descent import Descent as Descent
-from .descent import Relative as Relative
 from .geodesic import Geodesic as Geodesic
+from .guided import Guided as Guided
+from .guided import Salient as Salient
 from .latent import Autoencoder as Autoencoder
 from .latent import Latent as Latent
 from .latent import LatentGeodesic as LatentGeodesic

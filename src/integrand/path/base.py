@@ -10,14 +10,15 @@ References come in blocks, and in any selection. A path that goes another way fo
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+import dataclasses
+from collections.abc import Iterable, Iterator
 from typing import Protocol
 
 import torch
 from torch import Tensor
 
 from ..field import Field
-from ..segment import Segment
+from ..segment import Evaluation, Segment
 
 
 class Path(Protocol):
@@ -41,3 +42,36 @@ def corners(path: Path, field: Field, start: Tensor, end: Tensor) -> tuple[Tenso
     clock = torch.cat(clocks)
     order = clock.argsort(stable=True)
     return clock[order], torch.cat(points)[order]
+
+
+def handed_on(segments: Iterable[Segment]) -> Iterator[Segment]:
+    """Single pieces, one after the other, each with what its successor has paid for at the corner they share."""
+    held: Segment | None = None
+    for segment in segments:
+        if held is not None:
+            single = len(held.start) == len(segment.start) == 1
+            follows = single and bool(held.clock[1][0] == segment.clock[0][0])
+            yield dataclasses.replace(held, at_end=segment.at_start) if follows and held.at_end is None else held
+        held = segment
+    if held is not None:
+        yield held
+
+
+def between_pairs(path: Path, field: Field, start: Tensor, end: Tensor) -> Iterator[Segment]:
+    """A path to ends (R, B, \\*s) that differ by reference: every pair of reference and example is walked as an example of its own."""
+    references, batch = start.shape[:2]
+    example = torch.arange(batch, device=start.device).repeat(references)
+
+    def unfolded(paid: Evaluation | None, pieces: int) -> Evaluation | None:
+        return None if paid is None else paid.reshape(pieces, references, batch)
+
+    for segment in path(field.at(example), start.flatten(0, 1)[None], end.flatten(0, 1)):
+        pieces, inner = len(segment.start), segment.start.shape[3:]
+        yield dataclasses.replace(
+            segment,
+            start=segment.start.reshape(pieces, references, batch, *inner),
+            end=segment.end.reshape(pieces, references, batch, *inner),
+            at_start=unfolded(segment.at_start, pieces),
+            at_end=unfolded(segment.at_end, pieces),
+            notes={name: numbers.reshape(pieces + 1, references, batch) for name, numbers in segment.notes.items()},
+        )

@@ -66,8 +66,8 @@ class Adaptive:
     tol            relative to the norm of the path's share, or of the weighted sum where weights are known (``Segment.weights``)
     max_gradients  per path (reference × example); one that needs more is returned as it is, with its error, and not ``converged``
 
-    Open-loop segments are looked at with 4 chords and laid anew where those are not alike. On segments whose path has paid for both
-    ends (descents, guided paths), nodes are added between by halving.
+    Open-loop segments are looked at with 4 chords and laid anew where those are not alike. On segments whose path has paid for an
+    end (descents, guided paths), nodes are added between both ends by halving.
 
     Returns shares with their estimated errors, whose weighted squares add up to that of the sum. Cost: 5 gradients per path for
     nearly linear networks, about 25 for EfficientNet-Lite0 from black at 10 %.
@@ -84,7 +84,7 @@ class Adaptive:
 
     def __call__(self, field: Field, segment: Segment) -> Integrated:
         _check_conservative(field, self)
-        if segment.at_start is not None and segment.at_end is not None:
+        if segment.at_start is not None or segment.at_end is not None:
             return between(field, segment, self.tol, self.max_gradients)
         # Block by block: what is known of one is let go before the next.
         return Looked(segment, self._looks(field, segment)).refined(segment.weights)

@@ -64,9 +64,11 @@ def mean_gradient(
     """
     leading = segment.leading
     inner = segment.start.shape[3:]
-    place = segment.moving()
     mean = segment.start.new_zeros(math.prod(leading), *inner)
-    if not len(place) or not len(nodes):
+    if not len(nodes):
+        return mean.reshape(*leading, *inner)
+    place = segment.moving()
+    if not len(place):
         return mean.reshape(*leading, *inner)
     begins, finishes = _picker(segment.start, place), _picker(segment.end, place)
     t, w = (_per_row(numbers, leading, place) for numbers in (nodes, weights))

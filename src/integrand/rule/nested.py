@@ -1,4 +1,4 @@
-"""Nodes between two ends whose gradients the path has paid for: closed-loop paths, integrated to a tolerance.
+"""Nodes between two ends of which the path has paid for one at least: closed-loop paths, integrated to a tolerance.
 
     T_n = Δ ⊙ (½ g_0 + g_1 + … + ½ g_n) / n,    S_n = (4 T_n − T_{n/2}) / 3
 
@@ -15,7 +15,7 @@ import torch
 from torch import Tensor
 
 from ..field import Field
-from ..segment import Segment
+from ..segment import Evaluation, Segment
 from ..shapes import total
 from .base import Integrated, mean_gradient
 
@@ -26,15 +26,15 @@ _RATE = 2.0  # an error of the sum is taken to be at most this much in the vecto
 
 def between(field: Field, segment: Segment, tol: float, max_gradients: int) -> Integrated:
     """Each piece's share to a relative L2 error of ``tol``, from the evaluations at its ends and as many between as that takes."""
-    assert segment.at_start is not None
-    assert segment.at_end is not None
+    at_start = segment.at_start or _looked_at(field, segment.start)
+    at_end = segment.at_end or _looked_at(field, segment.end)
     leading, inner = segment.leading, segment.start.shape[3:]
     step = segment.step.reshape(-1, *inner)
-    change = (segment.at_end.value - segment.at_start.value).reshape(-1)
-    coarse = step * ((segment.at_start.gradient + segment.at_end.gradient) / 2).reshape(step.shape)
+    change = (at_end.value - at_start.value).reshape(-1)
+    coarse = step * ((at_start.gradient + at_end.gradient) / 2).reshape(step.shape)
     share, error = torch.zeros_like(step), step.new_zeros(len(step))
     # What rounding alone makes of a difference of two values: steps that were halved many times change F by less.
-    values = torch.maximum(segment.at_start.value.abs(), segment.at_end.value.abs()).reshape(-1)
+    values = torch.maximum(at_start.value.abs(), at_end.value.abs()).reshape(-1)
     rounding = _ROUNDING * torch.finfo(step.dtype).eps * values
     busy = segment.moving()
     pieces = 2
@@ -54,8 +54,16 @@ def between(field: Field, segment: Segment, tol: float, max_gradients: int) -> I
         busy = busy[wrong > tol * size] if 2 * pieces <= max_gradients else busy[:0]
         pieces *= 2
     done = error <= tol * share.flatten(1).norm(dim=1)
-    begin, end = segment.at_start.value, segment.at_end.value
-    return Integrated(share.reshape(*leading, *inner), error.reshape(leading), done.reshape(leading), begin, end)
+    return Integrated(
+        share.reshape(*leading, *inner), error.reshape(leading), done.reshape(leading), at_start.value, at_end.value
+    )
+
+
+def _looked_at(field: Field, points: Tensor) -> Evaluation:
+    """F and ∇F at points (K, R, B, \\*s): the one end of a path that its walk had no need to look at."""
+    leading, inner = points.shape[:3], points.shape[3:]
+    index = torch.arange(leading[2], device=points.device).expand(leading).reshape(-1)
+    return field.rows(points.reshape(-1, *inner), index).reshape(*leading)
 
 
 def _odd(field: Field, segment: Segment, place: Tensor, pieces: int) -> Tensor:

@@ -92,7 +92,7 @@ def method(name: str, setting: Setting) -> Any:
     options = recipe(setting)
     if "steps" in accepted and "steps" not in options:
         options |= _step_by_step(setting)
-    else:
+    elif setting.nodes is not None or setting.tol is not None:
         options.setdefault("rule", _rule(setting, Adaptive()))
     return build(**{key: value for key, value in options.items() if key in accepted})
 
