@@ -5,7 +5,7 @@
 The path is a closed loop, so steps follow one another and only photographs can share a call. Bare gradients are as many calls of the model as
 the walk makes, by hand, at fixed points, in the best of several call sizes. ``saliency`` (``pip install --no-deps saliency``) walks one
 photograph at a time, in NumPy and float64 around the same model; its time is per photograph, so it is run on one of them and counted
-eight times. Both find the same map: in float64 to rounding, in float32 up to coordinates whose gradients tie within it.
+eight times. Both find the same map to rounding, which they only do because both keep the path in float64: it is chaotic.
 """
 
 from __future__ import annotations

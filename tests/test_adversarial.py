@@ -427,9 +427,9 @@ def test_goals_that_are_none(goal: Any, message: str) -> None:
 
 @pytest.mark.parametrize("method", ["adversarial", "mfaba"])
 def test_a_baseline_is_refused(method: str) -> None:
-    with pytest.raises(ig.errors.InputError, match=r"chooses its own baseline"):
+    with pytest.raises(ig.errors.InputError, match=r"chooses for itself where it starts"):
         ig.explain(five(), X, target=0, method=method, baseline="black")
-    with pytest.raises(ig.errors.InputError, match=r"chooses its own baseline"):
+    with pytest.raises(ig.errors.InputError, match=r"chooses for itself where it starts"):
         ig.explain(five(), X, target=0, method=method, baseline=wave(6))
 
 

@@ -339,7 +339,7 @@ def test_advice_is_about_where_the_path_began() -> None:
     with pytest.warns(ig.errors.IncompleteWarning) as caught:
         ig.explain(model, x, target=0, method="blur", sigma=2.0, steps=1)
     assert "starves" not in str(caught[0].message)
-    assert "take shorter steps" in str(caught[0].message)
+    assert "Ask for a tolerance" in str(caught[0].message)
 
 
 # --- costs ------------------------------------------------------------------------------------------------------------

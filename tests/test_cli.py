@@ -385,7 +385,7 @@ def test_foreign_warnings_go_where_they_would_have_gone(place: Path) -> None:
 
 
 def test_methods_are_listed_with_formula_cost_axioms_and_source(monkeypatch) -> None:
-    monkeypatch.setenv("COLUMNS", "120")
+    monkeypatch.setenv("COLUMNS", "400")
     said = run("methods").stdout
     for name, one in ig.methods.known().items():
         assert all(part in said for part in (name, one.title, one.cost, one.key))

@@ -230,15 +230,19 @@ def test_every_method_by_name(name: str, quiet: None) -> None:
         **{key: {"codec": Codec(6)} for key in ("latent_guided", "latent", "manifold")},
         "geodesic": {"points": wave(9, 6, phase=5)},
         "geometric": {"steps": 3, "iterations": 2},
+        "adversarial": {"steps": 3, "count": 2},
+        "mfaba": {"steps": 3},
+        "boundary": {"clip": (-9.0, 9.0)},
         "pattern_guided": {"patterns": ig.fields.Patterns.fit(tanh_mlp(), X)},
     }.get(name, {})
     accepted = inspect.signature(ig.methods.about(name).build).parameters
-    first = next(given for given in ("baseline", "baselines", "references") if given in accepted)
-    references = 0.25 if first == "baseline" else wave(3, 6, phase=1)
+    first = next((given for given in ("baseline", "baselines", "references") if given in accepted), None)
+    references = 0.25 if first == "baseline" else None if first is None else wave(3, 6, phase=1)
     made = ig.explain(tanh_mlp(), X, target=0, method=name, baseline=references, **options)
-    by_hand = ig.methods.about(name).build(**{first: references}, **options)(ig.TorchField(tanh_mlp(), 0), X)
+    given = {} if first is None else {first: references}
+    by_hand = ig.methods.about(name).build(**given, **options)(ig.TorchField(tanh_mlp(), 0), X)
     torch.testing.assert_close(made.values, by_hand.values, rtol=0, atol=1e-13)
-    if first != "baseline":
+    if first in ("baselines", "references"):
         again = ig.explain(tanh_mlp(), X, target=0, method=name, **{first: references}, **options)
         torch.testing.assert_close(again.values, made.values, rtol=0, atol=1e-13)
 

@@ -100,6 +100,7 @@ def test_parts_are_frozen(cls: type) -> None:
         "Regions": (ig.Method(),),
         "Distanced": (ig.Method(), wave(10, 3), (0, 1)),
         "Layered": ("0", ig.Method()),
+        "Backward": (ig.fields.GuidedReLU(), ig.Method()),
         "Margin": (0, 1),
         "Fitness": (ig.baselines.Mean(),),
         **dict.fromkeys(("Latent", "LatentGeodesic", "LatentGuided"), ((abs, abs),)),

@@ -221,7 +221,7 @@ def test_it_prints_as_a_table() -> None:
 def test_verdicts_by_name() -> None:
     found = ig.metrics.axioms(ig.paths.Straight())
     assert found["complete"].axiom == "complete"
-    with pytest.raises(KeyError, match="there are complete, dummy"):
+    with pytest.raises(ig.errors.UnknownName, match=r"no axiom named 'completeness'. Did you mean 'complete'"):
         found["completeness"]
 
 

@@ -18,8 +18,13 @@ POOL = torch.linspace(0, 1, 4 * 3 * 64).reshape(4, 3, 8, 8)
 
 def test_every_published_method_has_a_setting() -> None:
     setting = Setting(photo=PHOTO, pool=POOL, others=4)
-    for name in set(known()) - {"layer", "conductance", "distanced"}:
+    others = {"layer", "conductance", "distanced", "geodesic", "latent", "latent_guided", "manifold", "pattern_guided"}
+    for name in set(known()) - others:
+        recipes.check([name], [])
         assert callable(method(name, setting)), name
+    for name in others:
+        with pytest.raises(InputError, match=f"{name} .*: in Python, ig.explain"):
+            recipes.check([name], [])
 
 
 @pytest.mark.parametrize("name", ["layer", "conductance"])

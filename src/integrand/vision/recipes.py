@@ -111,20 +111,26 @@ def _step_by_step(setting: Setting) -> dict[str, Any]:
     return {} if setting.tol is None else {"rule": Adaptive(setting.tol)}
 
 
+_NO_PICTURES = {
+    "site": "explains a layer, whose map is no picture",
+    "data": "learns from data, and here are only pictures",
+    "points": "walks through data, and here are only pictures",
+    "patterns": "follows patterns that are fitted to data, and here are only pictures",
+    "codec": "walks through an autoencoder, and here is none",
+}
+"""What methods need that pictures and a model are not."""
+
+
 def check(methods: Iterable[str], baselines: Iterable[str]) -> None:
     """Refuse names that are not known, before any work, and methods that are not about pictures.
 
     Errors: ``UnknownName`` with the nearest names, ``InputError``.
     """
     for one in methods:
-        if _first_argument(one) == "site":
-            raise InputError(
-                f"{one} explains a layer, whose map is no picture: in Python, ig.explain(model, x, target=…, method={one!r}, site=…)."
-            )
-        if _first_argument(one) == "data":
-            raise InputError(
-                f"{one} learns from data, and here are only pictures: in Python, ig.explain(model, x, target=…, method={one!r}, data=…)."
-            )
+        accepted = inspect.signature(about(one).build).parameters
+        for needed, why in _NO_PICTURES.items():
+            if needed in accepted and accepted[needed].default is inspect.Parameter.empty:
+                raise InputError(f"{one} {why}: in Python, ig.explain(model, x, target=…, method={one!r}, {needed}=…).")
     for one in baselines:
         _baseline(one, 0, None)
 

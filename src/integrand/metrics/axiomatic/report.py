@@ -8,7 +8,7 @@ from typing import Any
 
 from torch import Tensor
 
-from ...errors import InputError
+from ...errors import InputError, UnknownName
 from ...field import Field, TorchField
 from .asking import Asked
 from .catalogue import CATALOGUE
@@ -44,7 +44,7 @@ class Axioms:
         for verdict in self.verdicts:
             if verdict.axiom == axiom:
                 return verdict
-        raise KeyError(f"no axiom named {axiom!r}; there are {', '.join(v.axiom for v in self.verdicts)}")
+        raise UnknownName("axiom", axiom, [verdict.axiom for verdict in self.verdicts])
 
     def __iter__(self) -> Iterator[Verdict]:
         return iter(self.verdicts)
@@ -84,7 +84,7 @@ def axioms(
     Lundstrom and Razaviyayn 2025 (arXiv 2306.13753).
 
     >>> import integrand as ig
-    >>> found = ig.metrics.axioms(ig.methods.integrated())
+    >>> found = ig.metrics.axioms(ig.methods.integrated(rule=ig.rules.GaussLegendre(12)))
     >>> found["symmetric"].holds, len(found.kept)
     (True, 14)
     """
