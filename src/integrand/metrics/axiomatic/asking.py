@@ -5,7 +5,8 @@ from __future__ import annotations
 import dataclasses
 import inspect
 import warnings
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass
 from typing import Any
 
@@ -15,7 +16,7 @@ from torch import Tensor
 from ...baseline import Given
 from ...errors import InputError, IntegrandWarning
 from ...field import Field
-from ...method import Method
+from ...method import Method, core, with_core
 from ...path import Path
 from ...rule import GaussLegendre
 
@@ -43,13 +44,13 @@ class Asked:
     @classmethod
     def of(cls, given: Any) -> Asked:
         """Of a method, anything that wraps one, a path, or a function ``(field, x, references) -> values``."""
-        core = _core(given)
-        if core is not None:
-            return cls._of_method(lambda references: _from(given, references), core.path, given)
+        inmost = core(given)
+        if isinstance(inmost, Method):
+            return cls._of_method(lambda references: with_core(given, _from(references)), inmost.path, given)
         parameters = _parameters(given)
         if parameters[:3] == ["field", "start", "end"]:
             own = Method(path=given, rule=GaussLegendre(_NODES))
-            return cls._of_method(lambda references: dataclasses.replace(own, baseline=Given(references)), given, own)
+            return cls._of_method(lambda references: _from(references)(own), given, own)
         if len(parameters) == 3:
             return cls(_quietly(given), None, None, None)
         raise InputError(
@@ -67,31 +68,27 @@ class Asked:
 
 def ask(method: Any, field: Field, x: Tensor) -> Any:
     """The attribution, without its warnings: what is missing is measured here."""
-    with warnings.catch_warnings(), field.ready(), torch.no_grad():
-        warnings.simplefilter("ignore", IntegrandWarning)
+    with _quiet(field), torch.no_grad():
         return method(field, x)
+
+
+@contextmanager
+def _quiet(field: Field) -> Iterator[None]:
+    with warnings.catch_warnings(), field.ready():
+        warnings.simplefilter("ignore", IntegrandWarning)
+        yield
 
 
 def _quietly(explains: Explains) -> Explains:
     def asked(field: Field, x: Tensor, references: Tensor) -> Tensor:
-        with warnings.catch_warnings(), field.ready():
-            warnings.simplefilter("ignore", IntegrandWarning)
+        with _quiet(field):
             return explains(field, x, references)
 
     return asked
 
 
-def _core(given: Any) -> Method | None:
-    while given is not None and not isinstance(given, Method):
-        given = getattr(given, "method", None)
-    return given
-
-
-def _from(given: Any, references: Tensor) -> Any:
-    """The method, or what wraps one, with these references for its baseline."""
-    if isinstance(given, Method):
-        return dataclasses.replace(given, baseline=Given(references))
-    return dataclasses.replace(given, method=_from(given.method, references))
+def _from(references: Tensor) -> Callable[[Method], Method]:
+    return lambda method: dataclasses.replace(method, baseline=Given(references))
 
 
 def _parameters(given: Any) -> list[str]:
