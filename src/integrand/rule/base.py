@@ -53,6 +53,19 @@ Credit = Callable[[Tensor, Tensor], Tensor]
 """Gradients (n, \\*s) and the rows (n,) they belong to, numbered over (K, R, B) → what counts in their place (n, \\*s)."""
 
 
+_ROUNDING = 64  # what a difference of two values may be off by, in units of their last place
+
+
+def missed(summed: Tensor, begin: Tensor, end: Tensor) -> Tensor:
+    """What shares that add up to ``summed`` miss of the change from F = ``begin`` to ``end``; nothing where rounding explains it.
+
+    Steps that were halved many times change F by less than a difference of two of its values can tell.
+    """
+    off = (summed - (end - begin)).abs()
+    rounding = _ROUNDING * torch.finfo(begin.dtype).eps * torch.maximum(begin.abs(), end.abs())
+    return torch.where(off > rounding, off, 0)
+
+
 def mean_gradient(
     field: Field, segment: Segment, nodes: Tensor, weights: Tensor, credit: Credit | None = None
 ) -> Tensor:

@@ -17,9 +17,8 @@ from torch import Tensor
 from ..field import Field
 from ..segment import Evaluation, Segment
 from ..shapes import total
-from .base import Integrated, mean_gradient
+from .base import Integrated, mean_gradient, missed
 
-_ROUNDING = 64  # what a difference of two values may be off by, in units of their last place
 _KINKED = 2.5  # Simpson's error on a kink, in differences to the trapezoid; where F is smooth it is far less
 _RATE = 2.0  # an error of the sum is taken to be at most this much in the vector, also where F hardly changes
 
@@ -30,12 +29,9 @@ def between(field: Field, segment: Segment, tol: float, max_gradients: int) -> I
     at_end = segment.at_end or _looked_at(field, segment.end)
     leading, inner = segment.leading, segment.start.shape[3:]
     step = segment.step.reshape(-1, *inner)
-    change = (at_end.value - at_start.value).reshape(-1)
     coarse = step * ((at_start.gradient + at_end.gradient) / 2).reshape(step.shape)
     share, error = torch.zeros_like(step), step.new_zeros(len(step))
-    # What rounding alone makes of a difference of two values: steps that were halved many times change F by less.
-    values = torch.maximum(at_start.value.abs(), at_end.value.abs()).reshape(-1)
-    rounding = _ROUNDING * torch.finfo(step.dtype).eps * values
+    begin, end = at_start.value.reshape(-1), at_end.value.reshape(-1)
     busy = segment.moving()
     pieces = 2
     while len(busy):
@@ -45,11 +41,9 @@ def between(field: Field, segment: Segment, tol: float, max_gradients: int) -> I
         size = best.flatten(1).norm(dim=1)
         # With one kink anywhere Simpson's rule errs by 1⅔ of what it differs from the trapezoid, on average, and by 4 at most.
         differs = _KINKED * (best - fine).flatten(1).norm(dim=1)
-        missed = (total(best, 1) - change[busy]).abs()
-        missed = torch.where(missed > rounding[busy], missed, 0)
-        rate = size / change[busy].abs().clamp_min(torch.finfo(size.dtype).tiny)
+        rate = size / (end - begin)[busy].abs().clamp_min(torch.finfo(size.dtype).tiny)
         rate = rate.clamp_max(_RATE)  # a step across the slope changes F by nothing, and hides nothing for that
-        wrong = torch.maximum(differs, torch.minimum(missed * rate, size))
+        wrong = torch.maximum(differs, torch.minimum(missed(total(best, 1), begin[busy], end[busy]) * rate, size))
         share[busy], error[busy], coarse[busy] = best, wrong, fine
         busy = busy[wrong > tol * size] if 2 * pieces <= max_gradients else busy[:0]
         pieces *= 2

@@ -16,6 +16,7 @@ import torch
 from torch import Tensor
 
 from ..segment import Evaluation
+from .base import missed
 from .intervals import Intervals, Lines
 from .quadrature import ClenshawCurtis
 
@@ -23,7 +24,6 @@ FIRST = 9
 """Gradients of the first level."""
 
 _LEVELS = (8, 16, 32)
-_ROUNDING = 64  # what a difference of two values may be off by, in units of their last place
 _FASTEST = 0.05  # a doubling is not believed to gain more than twenty times what the one before it gained
 _GAINING = 0.9  # a line whose first doublings gain less than this is not doubled again …
 _SETTLING = 0.5  # … nor one that still gains less than this later: smooth lines gain more and more
@@ -42,7 +42,7 @@ def spectral(lines: Lines, enough: Tensor, room: Tensor) -> tuple[Intervals, Ten
     ends = lines.start.new_empty(2, count)
     busy = torch.arange(count, device=device)
     seen = lines.start.new_empty(0, count, *lines.start.shape[1:])
-    before = rounding = error  # (m,) what the last doubling changed; (M,) what rounding makes of differences of F
+    before = error  # (m,) what the last doubling changed
     for level in _LEVELS:
         first = level == _LEVELS[0]
         at = torch.tensor(ClenshawCurtis(level).table()[0], dtype=torch.float64)
@@ -50,7 +50,6 @@ def spectral(lines: Lines, enough: Tensor, room: Tensor) -> tuple[Intervals, Ten
         value, gradient = _evaluated(lines, busy, new.to(lines.start))
         if first:
             ends[0, busy], ends[1, busy] = value[0], value[-1]
-            rounding = _ROUNDING * torch.finfo(value.dtype).eps * ends.abs().amax(0)
             seen = gradient
             before = _size((_mean(seen[::2]) - _mean(seen[::4])) * step[busy])
         else:
@@ -60,10 +59,9 @@ def spectral(lines: Lines, enough: Tensor, room: Tensor) -> tuple[Intervals, Ten
         now = _mean(seen)
         changed = _size((now - _mean(seen[::2])) * step[busy])
         rate = (changed / before.clamp_min(torch.finfo(changed.dtype).tiny)).clamp(_FASTEST, 1)
-        missed = ((now * step[busy]).flatten(1).sum(1) - ends[1, busy] + ends[0, busy]).abs()
-        missed = torch.where(missed > rounding[busy], missed, 0)
+        off = missed((now * step[busy]).flatten(1).sum(1), ends[0, busy], ends[1, busy])
         found[busy], nodes[busy] = now, level + 1
-        error[busy] = torch.maximum(changed * (2 * rate).clamp_max(1), missed)
+        error[busy] = torch.maximum(changed * (2 * rate).clamp_max(1), off)
         gains = rate < (_GAINING if first else _SETTLING)
         go = ((error[busy] > enough[busy]) & gains & (room[busy] >= 2 * level + 1)).nonzero()[:, 0]
         if not len(go):
