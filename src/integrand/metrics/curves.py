@@ -1,0 +1,125 @@
+"""Deletion and insertion: the score while features go, or come, in the order of a map."""
+
+from __future__ import annotations
+
+from typing import Any, ClassVar
+
+import torch
+from torch import Tensor
+
+from ..errors import InputError
+from ..features import Features
+from ..parts import part
+from .maps import Maps
+from .metric import Metric, door, metric
+from .removal import ranked, scores_without, steps_of
+from .subject import Score, Subject
+
+
+def area(curve: Tensor) -> Tensor:
+    """The area under a curve (…, K+1) over [0, 1] by the trapezoid rule, both ends included: (Σ c − (c_0 + c_K)/2) / K."""
+    return (curve.sum(-1) - (curve[..., 0] + curve[..., -1]) / 2) / (curve.shape[-1] - 1)
+
+
+def normalised(curve: Tensor, how: str | None, whole: Tensor, empty: Tensor) -> Tensor:
+    """A curve (M, B, K+1) relative to the score of the input (B,), or between that and the score with everything gone (B,)."""
+    if how is None:
+        return curve
+    if how == "whole":
+        return curve / whole[:, None]
+    if how == "range":
+        span = whole - empty
+        return (curve - empty[:, None]) / torch.where(span == 0, torch.nan, span)[:, None]
+    raise InputError(f'normalise= is None, "whole" or "range", not {how!r}.')
+
+
+@part
+class _Curve(Metric):
+    fill: Any = 0.0
+    steps: int = 50
+    each: int | None = None
+    features: Features = "auto"
+    score: Score = "probability"
+    normalise: str | None = None
+    seed: int = 0
+
+    keep: ClassVar[bool]
+
+    def measure(self, subject: Subject, maps: Maps) -> Tensor:
+        """The curves (M, B, K+1)."""
+        ranking = ranked(subject, maps, self.features, self.seed)
+        gone = steps_of(ranking.counts, self.steps if self.each is None else None, self.each)
+        curve = scores_without(subject, ranking, gone, self._fill(subject), score=self.score, keep=self.keep)
+        ends = curve[0, :, 0], curve[0, :, -1]
+        empty, whole = ends if self.keep else ends[::-1]
+        return normalised(curve, self.normalise, whole, empty)
+
+    def values(self, measured: Tensor) -> Tensor:
+        return area(measured)
+
+    def _fill(self, subject: Subject) -> Any:
+        return self.fill
+
+
+@metric("deletion")
+@part
+class Deletion(_Curve):
+    """Deletion: the area under the score while features go, most important first. Lower is better.
+
+        c_k = F(x with the k first-ranked features replaced),  k = 0 … N,      (Σ c − (c_0 + c_K)/2) / K
+
+    fill       what removed features become: a number, a tensor, a name, or any baseline; 0 in the model's own numbers, as published
+               (the mean colour for inputs normalised by their mean, black for others: look at what it means for yours)
+    steps      equal parts the features go in, at most one each; ``each`` features at a time instead (224 in RISE)
+    features   what goes at a time: "auto" is pixels for images (all channels together), tokens for (T, D), elements otherwise; an
+               int is square patches; a label map (H, W) superpixels
+    score      "probability" of the class explained, "output" (the scalar explained, a logit mostly), or a target
+    normalise  "whole": divided by F(x); "range": 0 where everything is gone, 1 at F(x)
+    seed       of the shuffle that breaks ties, the same for all maps
+
+    Features are ranked by the signed sum of their map. Cost: K − 1 rows for each map and example, one sort; F(x) and F(all gone) once per
+    example for all maps.
+    Pitfalls: half-deleted inputs look like nothing the model was trained on, and fills differ in how much; magnitudes do not count,
+    ranks do; explanations of negative evidence do well late in the curve only.
+    Peers: Quantus' PixelFlipping removes single numbers (a channel of a pixel) with "black" meaning the smallest number of the image,
+    leaves F(x) out of the curve, and does not divide by its length; PAIR and Captum have none.
+    Source: Petsiuk et al., "RISE", 2018 (fill zero in normalised space, K = 224).
+
+    >>> import torch, integrand as ig
+    >>> model, x = torch.nn.Linear(4, 3), torch.randn(5, 4)
+    >>> ig.metrics.deletion(model, x, ig.explain(model, x, target=0), target=0).shape
+    torch.Size([5])
+    """
+
+    higher: ClassVar[bool] = False
+    keep: ClassVar[bool] = False
+
+
+@metric("insertion")
+@part
+class Insertion(_Curve):
+    """Insertion: the area under the score while features come back, most important first. Higher is better.
+
+        c_k = F(fill with the k first-ranked features of x),  k = 0 … N,      (Σ c − (c_0 + c_K)/2) / K
+
+    fill  as in ``Deletion``; "auto" is the blurred input for images and 0 for anything else
+    others as in ``Deletion``
+
+    Cost: as deletion. Pitfalls: on a blurred start, smooth maps that uncover whole regions do well; ranks only.
+    Peers: RISE blurs with an 11 × 11 Gaussian of σ 5, cut off nearly flat; ``fill=ig.baselines.Blurred(5.0)`` comes near.
+    Source: Petsiuk et al., "RISE", 2018.
+    """
+
+    fill: Any = "auto"
+
+    higher: ClassVar[bool] = True
+    keep: ClassVar[bool] = True
+
+    def _fill(self, subject: Subject) -> Any:
+        if isinstance(self.fill, str) and self.fill == "auto":
+            return "blurred" if subject.x.ndim == 4 else 0.0
+        return self.fill
+
+
+deletion = door(Deletion)
+insertion = door(Insertion)
