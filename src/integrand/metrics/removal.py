@@ -48,19 +48,25 @@ class Ranking:
     counts: Tensor
 
     @classmethod
-    def of(cls, values: Tensor, x: Tensor, features: Features = "auto", *, seed: int = 0) -> Ranking:
-        """Features by the signed sum of their elements, largest first.
+    def of(
+        cls, values: Tensor, x: Tensor, features: Features = "auto", *, seed: int = 0, signed: bool = True
+    ) -> Ranking:
+        """Features by the signed sum of their elements, or by its size, largest first.
 
         Ties are broken by one seeded shuffle, the same for every map and example: the order of places would prefer a corner of the
         image. A map that is the same everywhere therefore ranks at random.
         """
         groups = feature_map(features, x)
         scores = feature_scores(values, groups)
+        if not signed:
+            scores = torch.where(
+                scores > float("-inf"), scores.abs(), scores
+            )  # features that an example does not have stay last
         shuffle = torch.randperm(scores.shape[2], generator=generator(seed)).to(x.device)
         order = shuffle[scores[..., shuffle].argsort(dim=2, descending=True, stable=True)]
         ranks = torch.arange(scores.shape[2], device=x.device).expand_as(order)
         rank = torch.empty_like(order).scatter_(2, order, ranks)
-        thin = _thin(groups)
+        thin = unexpanded(groups)
         own = thin.expand(len(x), *thin.shape[-(x.ndim - 1) :]) if thin.ndim == x.ndim - 1 else thin
         where = own.reshape(1, len(x), -1).expand(len(values), -1, -1)
         place = rank.gather(2, where).reshape(len(values), *own.shape)
@@ -73,7 +79,7 @@ class Ranking:
         return Ranking(counts - 1 - self.place, self.counts)
 
 
-def _thin(groups: Tensor) -> Tensor:
+def unexpanded(groups: Tensor) -> Tensor:
     """``groups`` without the axes along which it was only expanded."""
     for axis, (stride, size) in enumerate(zip(groups.stride(), groups.shape, strict=True)):
         if stride == 0 and size > 1:
