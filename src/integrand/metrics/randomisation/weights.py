@@ -117,7 +117,7 @@ def forget(layer: nn.Module, random: torch.Generator) -> None:
     before = {name: p.detach().clone() for name, p in parameters.items()}
     reset: Any = getattr(layer, "reset_parameters", None) or getattr(layer, "_reset_parameters", None)
     devices = [p.device for p in parameters.values() if p.device.type == "cuda"]
-    with torch.no_grad(), torch.inference_mode(False):
+    with gradients(False):
         if callable(reset) and not parametrize.is_parametrized(layer):
             seed = int(torch.randint(2**31, (), generator=random))
             inside = Saved(layer, own=False)  # a layer's own way of starting anew may start those inside it too
@@ -148,7 +148,7 @@ class Saved:
 
     def restore(self) -> None:
         """Put everything back."""
-        with torch.no_grad(), torch.inference_mode(False):
+        with gradients(False):
             for table, name, tensor, numbers in self._held:
                 tensor.copy_(numbers)
                 table[name] = tensor  # type: ignore[assignment]
