@@ -155,7 +155,7 @@ class Monotonicity(Metric):
     Undefined (NaN): maps that give all features the same |φ|, which rank nothing, and examples whose score never moves, which
     every order would pass.
     Pitfalls: features that speak against the class have large |φ| and must make the score fall: a perfect map of a model with negative
-    evidence fails. With many features "every" is 0 for every map; so is it with fewer ``steps`` than features less often.
+    evidence fails. With many features "every" is 0 for nearly every map; "share" tells them apart.
     Peers: Quantus' Monotonicity is true for every map: what it reveals it replaces again, so that its curve is constant (0.6). AIX360 leaves
     the first step out and orders by the signed φ. XAI-Bench differences in the order of the feature's index, not of its rank.
     Source: Arya et al., "One explanation does not fit all", 2019; Luss et al., 2019.

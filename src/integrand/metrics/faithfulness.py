@@ -116,8 +116,7 @@ class FaithfulnessCorrelation(Metric):
     Undefined (NaN) and errors as for ``SensitivityN``.
     Pitfalls: k decides the answer: small k judge single features, large ones the noise between nearly equal sets. Report it.
     Peers: Quantus' FaithfulnessCorrelation agrees (to 1e-5 for the same subsets) with features="elements"; its 224 elements are a share
-    of 0.0015 of an ImageNet picture, its "black" the smallest number of the example, and it returns nan with a warning, or an error,
-    for constant maps.
+    of 0.0015 of an ImageNet picture, and its "black" is the smallest number of the example.
     Source: Bhatt, Weller, Moura, "Evaluating and aggregating feature-based model explanations", IJCAI 2020.
 
     >>> import torch, integrand as ig
@@ -158,14 +157,15 @@ class FaithfulnessEstimate(Metric):
         PCC over features i of    φ_i    and    F(x) − F(x with i replaced)
 
     fill, features, score   as in ``SensitivityN``
-    absolute                compare |φ_i| with |F(x) − F(x without i)|, as AIX360 and XAI-Bench do
+    absolute                compare |φ_i| with |F(x) − F(x without i)|, as XAI-Bench does
 
     Cost: one row for each feature and example, whatever the number of maps, and one for F(x). For images take patches
     (``features=16``) or superpixels: a pixel alone changes little.
     Undefined (NaN): maps that give all features the same, examples where F never changes, fewer than two features.
     Pitfalls: says nothing of features that matter together; F saturates, and a feature that is backed up by others seems useless.
     Peers: Quantus' FaithfulnessEstimate agrees (to 1e-5) with features="elements" and features_in_step=1; with more in a step its groups
-    follow the map's order, so that every map is asked something else.
+    follow the map's order, so that every map is asked something else. AIX360's faithfulness_metric is this one, of the probability of the
+    class predicted; XAI-Bench's interventional version writes into the means it fills with, and so carries features over to the next.
     Source: Alvarez-Melis and Jaakkola, "Towards robust interpretability with self-explaining neural networks", NeurIPS 2018.
 
     >>> import torch, integrand as ig

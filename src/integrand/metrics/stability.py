@@ -38,8 +38,7 @@ class MaxSensitivity(Metric):
     Pitfalls: the largest of a few draws, a lower bound of the maximum, grows with their number; a constant map is perfectly stable;
     the prediction may change within the radius, and then the map should.
     Peers: Captum's sensitivity_max and Quantus' MaxSensitivity agree (to 1e-5 for the same noise); for maps of zeros Captum divides by 1.
-    Captum explains draws × B inputs in one call, and says nothing where the method has to know which example is which. Quantus' radius
-    is 0.2, of 200 draws.
+    Quantus' radius is 0.2, of 200 draws.
     Source: Yeh et al., "On the (in)fidelity and sensitivity of explanations", NeurIPS 2019.
 
     >>> import torch, integrand as ig

@@ -74,8 +74,10 @@ class Cells:
         chosen = torch.zeros(draws, len(counts), len(self), dtype=torch.bool)
         for count, size in sorted(set(zip(counts.tolist(), sizes.expand(len(counts)).tolist(), strict=True))):
             noise = torch.rand(draws, count, generator=generator(*seed, size, count), dtype=torch.float64)
-            picked = torch.zeros(draws, count, dtype=torch.bool)
-            picked.scatter_(1, noise.topk(size, dim=1).indices, True)
+            most = 2 * size > count  # then those that are left are found faster
+            picked = torch.full((draws, count), most)
+            few = noise.topk(count - size if most else size, dim=1, sorted=False).indices
+            picked.scatter_(1, few, not most)
             theirs = ((counts == count) & (sizes == size)).cpu()
             chosen[:, theirs, :count] = picked[:, None]
         return chosen.to(self.present.device)

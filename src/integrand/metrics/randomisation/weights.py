@@ -5,7 +5,8 @@
             method(fresh, x)
 
 The user's own module is made random in place, so that functions, partials and hooks around it see it too; parameters, buffers,
-and the identity of both are put back when the block ends, also after an error. A layer is a module with parameters of its own. It is
+and the identity of both are put back when the block ends, also after an error. (They were written to: a backward pass that was begun
+before cannot be finished after.) This takes the memory of one copy of them. A layer is a module with parameters of its own. It is
 drawn by its ``reset_parameters``, as it was before training; parameters that this leaves as they were, or that have none, are drawn from
 the normal distribution of their own mean and deviation.
 """
@@ -138,7 +139,8 @@ class Saved:
 
     def __init__(self, module: nn.Module, *, own: bool = True) -> None:
         self._held = [
-            (table, name, tensor, tensor.detach().clone())
+            # Scripted modules hand out another object each time, and let nobody exchange what is behind it.
+            (None if isinstance(part, torch.jit.ScriptModule) else table, name, tensor, tensor.detach().clone())
             for part in module.modules()
             if own or part is not module
             for table in (part._parameters, part._buffers)
@@ -151,7 +153,8 @@ class Saved:
         with gradients(False):
             for table, name, tensor, numbers in self._held:
                 tensor.copy_(numbers)
-                table[name] = tensor  # type: ignore[assignment]
+                if table is not None and table.get(name) is not tensor:
+                    table[name] = tensor  # type: ignore[assignment]
 
 
 def _refresh(field: TorchField) -> None:
