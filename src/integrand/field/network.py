@@ -255,7 +255,7 @@ def _restore(training: list[nn.Module], wanted: list[tuple[nn.Module, str, nn.Pa
     for module, name, parameter in wanted:
         parameter.requires_grad_(True)
         # Models that are kept elsewhere put another parameter in its place with every call, made like the one that was there.
-        now = module._parameters.get(name)
+        now = dict(module._parameters.items()).get(name)  # scripted modules have no real dict
         if now is not None:
             now.requires_grad_(True)
 

@@ -104,6 +104,8 @@ def layers_in_order(field: TorchField, x: Tensor) -> list[tuple[str, nn.Module]]
         stack.enter_context(field.ready())
         stack.enter_context(gradients(False))
         for name, module in own.items():
+            if isinstance(module, torch.jit.ScriptModule):
+                continue  # which takes no hooks: its layers are in the order in which they were registered
             note = lambda *_, name=name: ran.append(name)  # noqa: E731
             stack.callback(module.register_forward_pre_hook(note).remove)
         field.network.plainly(x[:1].clone(), torch.zeros(1, dtype=torch.long, device=x.device))
