@@ -12,6 +12,7 @@ from torch import Tensor, nn
 
 import integrand as ig
 from integrand.metrics.subsets import Cells
+from tests.problems import Counting
 
 SUPERPIXELS = torch.tensor([[0, 0, 1, 1], [0, 2, 2, 1], [3, 3, 2, 4], [3, 5, 4, 4]])
 
@@ -284,8 +285,7 @@ def test_superpixels_of_ones_own(model: nn.Module, x: Tensor, maps: Tensor, name
 
 def test_cost(model: nn.Module, x: Tensor, maps: Tensor) -> None:
     """Rows as claimed, whatever the number of maps; F(x) once."""
-    rows: list[int] = []
-    model.register_forward_pre_hook(lambda module, args: rows.append(len(args[0])))
+    counting = Counting(model)
     claimed = {
         "sensitivity_n": (3 * 20 * 3, {"sizes": (1, 2, 3), "subsets": 20}),
         "faithfulness_correlation": (3 * 20, {"runs": 20}),
@@ -296,9 +296,9 @@ def test_cost(model: nn.Module, x: Tensor, maps: Tensor) -> None:
         "monotonicity": (4 * 3 * 15 + 3, {}),
     }
     for name, (expected, options) in claimed.items():
-        rows.clear()
-        METRICS[name][0](model, x, [*maps, *maps], target=1, **options)
-        assert sum(rows) == expected + 3, name
+        counting.reset()
+        METRICS[name][0](counting, x, [*maps, *maps], target=1, **options)
+        assert counting.values == expected + 3, name
 
 
 def test_any_features_and_scores(model: nn.Module, x: Tensor, maps: Tensor) -> None:
