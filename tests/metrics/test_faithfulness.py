@@ -339,7 +339,8 @@ def test_models_that_nothing_moves_have_no_value(x: Tensor, maps: Tensor, name: 
     """A constant F, and one that moves by rounding only: never a silent 0 or 1."""
     metric, options = METRICS[name]
     still = ig.fields.Function(lambda z: 0 * z.flatten(1).sum(1) + 3)
-    rounded = ig.fields.Function(lambda z: 1e3 + 1e-3 * torch.finfo(z.dtype).eps * z.flatten(1).sum(1))
+    rounded = ig.fields.Function(lambda z: 1e3 * (1 + 3 * torch.finfo(z.dtype).eps * z.flatten(1).sum(1).sin()))
+    assert len(rounded.value(x.to(dtype)).unique()) > 1
     for field in (still, rounded):
         assert bool(metric(field, x.to(dtype), maps[0].to(dtype), **options).isnan().all())
 

@@ -82,6 +82,14 @@ def test_both_sets_are_masked_with_the_means_of_the_training_set(data: Any) -> N
     maps = torch.randn(400, 5, generator=random), torch.randn(200, 5, generator=random)
     ig.metrics.roar(train, data, maps, cutoffs=(0.4,), seeds=3, seed=7, control=False)
     assert [seed for _, seed in seen] == [7, 8, 9]
+    ig.metrics.kar(train, data, maps, cutoffs=(0.4,), seeds=1, control=False)
+    assert bool(((seen[3][0] != x).sum(1) == 3).all())
+    assert bool(((seen[3][0] != x) ^ (seen[0][0] != x)).all())  # what one leaves the other takes
+    ig.metrics.roar(train, data, maps, cutoffs=(0.4,), seeds=1)
+    gone, tested = seen[-1][0] != x, asked[-1] != z
+    assert bool((gone.sum(1) == 2).all() and (tested.sum(1) == 2).all())
+    assert not torch.equal(gone[:200], tested)
+    assert len(gone.unique(dim=0)) == 10  # all pairs of five, in no example's favour
     for masked, plain, own in ((seen[0][0], x, maps[0]), (asked[0], z, maps[1])):
         for row in range(5):
             top = own[row].argsort(descending=True)[:2]
