@@ -26,7 +26,7 @@ title = "Toy"
 question = "?"
 [methods]
 IG = "integrated(0.0, rule=GaussLegendre(8))"
-"random map" = "random_map()"
+"random map" = "RandomMap()"
 [metrics]
 deletion = "deletion(steps=4)"
 [[run]]
@@ -80,7 +80,9 @@ def test_a_suite_runs_and_goes_on_where_it_stopped(asked: list[Sequence[int]], t
     asked.clear()
     harness.run(suite, harness.Request(tmp_path / "parts", examples=4))
     assert asked == [(0, 1), (2, 3)]
-    (tmp_path / "parts/first/scores-00001.parquet").unlink()  # as if it had been killed before the second batch was done
+    (
+        tmp_path / "parts/first/scores-00001.parquet"
+    ).unlink()  # as if it had been killed before the second batch was done
     asked.clear()
     again = harness.run(suite, harness.Request(tmp_path / "parts"))
     assert asked == [(2, 3), (4, 5), (6, 7), (8, 9), (10, 11)]
@@ -206,7 +208,7 @@ def test_files_of_a_folder_of_folders_and_of_a_list(tmp_path: Path) -> None:
     (tmp_path / "labels.csv").write_text("file,class\ncat/a.png,1\nc.png,2\n")
     assert [path.name for path in files_of(tmp_path / "labels.csv")] == ["a.png", "c.png"]
     (tmp_path / "labels.csv").write_text("file,class\ncat/a.png,1\nmissing.png,2\n")
-    with pytest.raises(ig.errors.InputError, match="missing.png"):
+    with pytest.raises(ig.errors.InputError, match=r"missing\.png"):
         files_of(tmp_path / "labels.csv")
 
 

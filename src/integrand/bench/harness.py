@@ -21,7 +21,7 @@ from typing import Any
 
 import torch
 
-from ..compare.controls import CONTROLS
+from ..compare.controls import Control
 from ..compare.judging import scored
 from ..compare.scores import Scores
 from ..errors import InputError, MissingExtra
@@ -131,7 +131,8 @@ def _judged(one: Run, problem: Problem, batch: Sequence[int]) -> Scores:
     question = problem.question(batch)
     with question.ready() as asked:
         subject = Subject(asked, question.x, question.layout, examples.masks)
-        return scored(subject, methods, metrics, [problem.ids[i] for i in batch], controls=tuple(CONTROLS))
+        controls = [name for name, made in methods.items() if isinstance(made, Control)]
+        return scored(subject, methods, metrics, [problem.ids[i] for i in batch], controls=controls)
 
 
 def _write(scores: Scores, file: Path) -> None:
