@@ -208,6 +208,22 @@ BIBTEX = {
   eprint    = {1906.02825},
   archivePrefix = {arXiv}
 }""",
+    "sanyal2021discretized": """@inproceedings{sanyal2021discretized,
+  title     = {Discretized Integrated Gradients for Explaining Language Models},
+  author    = {Sanyal, S. and Ren, X.},
+  booktitle = {Proceedings of the 2021 Conference on Empirical Methods in Natural Language Processing},
+  year      = {2021},
+  eprint    = {2108.13654},
+  archivePrefix = {arXiv}
+}""",
+    "enguehard2023sequential": """@inproceedings{enguehard2023sequential,
+  title     = {Sequential Integrated Gradients: a simple but effective method for explaining language models},
+  author    = {Enguehard, J.},
+  booktitle = {Findings of the Association for Computational Linguistics: ACL 2023},
+  year      = {2023},
+  eprint    = {2305.15853},
+  archivePrefix = {arXiv}
+}""",
     "mazinirodrigues2024transforming": """@misc{mazinirodrigues2024transforming,
   title  = {Transforming gradient-based techniques into interpretable methods},
   author = {Mazini Rodrigues, C. and Boutry, N. and Najman, L.},
