@@ -25,7 +25,7 @@ from ..field.memory import Memory
 from ..field.modes import gradients
 from ..field.wrap import Tally
 from ..parts import part
-from ..path.blocks import block_elements
+from ..path.blocks import at_once
 from ..shapes import over, total
 from .outcome import Watch, advice
 from .wrapping import Explainer, Held, Runs, check_wrappable, same_start, warned_once
@@ -78,7 +78,7 @@ class Sequential:
             output = held.output()
             apart = _Apart(held.x, held.references, groups)
             moving = apart.moving()
-            most = max(1, block_elements(x.device) // (len(held.references) * x[0].numel()))
+            most = at_once(len(held.references) * x[0].numel(), x.device)
             for some in torch.split(moving, most) if len(moving) else ():
                 example, feature = some.unbind(1)
                 begin, given, own = apart.begin(example, feature), x[example], field.at(example)

@@ -43,11 +43,11 @@ def discretized(
     baseline    as for ``integrated``; the paper's is the padding token's vector, ``table[pad]``, at every place but special tokens:
                 ``ig.baselines.Kept(table[pad], (0, -1))``
     neighbours, steps, strategy  see ``ig.paths.Discretized``; the defaults are those of the published code
-    rule        for each piece. ``Left()`` is the published method, which leaves a residual of a sixth where ``Midpoint()``, for as many gradients,
-                leaves one of a hundredth or so; ``Left(2**f)`` is its factor f
+    rule        for each piece. ``Left()`` is the published method, ``Left(2**f)`` its factor f. On the three words of the reference values (10
+                steps) ``Left()`` leaves a gap of 16 %, ``Midpoint()`` one of 0.2 % for as many gradients
 
-    Cost: steps + 1 gradients per reference (times the nodes of the rule), and the search for anchors where the inputs are. Complete up to the rule, linear in F, monotone, inside the box; not symmetric, for it depends on the words there are. Source: Sanyal and Ren, EMNLP 2021
-    (arXiv 2108.13654).
+    Cost: steps + 1 gradients per reference (times the nodes of the rule), and the search for anchors where the inputs are. Complete up to the rule, linear in F, monotone, inside the box; not symmetric, for it depends on
+    the words there are. Source: Sanyal and Ren, EMNLP 2021 (arXiv 2108.13654).
 
     >>> import torch, integrand as ig
     >>> ig.methods.discretized(torch.eye(4), torch.ones(4) / 4, neighbours=2, steps=3)

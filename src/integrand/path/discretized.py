@@ -20,7 +20,7 @@ from ..field import Field
 from ..parts import part
 from ..segment import Segment, polyline
 from ..shapes import describe
-from .blocks import block_elements
+from .blocks import at_once
 
 _STRATEGIES = ("greedy", "maxcount")
 _SEARCH_ELEMENTS = 1 << 22  # numbers of candidates that are looked at at a time
@@ -91,7 +91,7 @@ class Discretized:
     def __call__(self, field: Field, start: Tensor, end: Tensor) -> Iterator[Segment]:
         words = self._words(end)
         anchors = self._anchors(words, start, end.expand_as(start))
-        most = max(1, block_elements(start.device) // start.numel())
+        most = at_once(start.numel(), start.device)
         corners = [end.expand_as(start)]
         for done in range(1, self.segments + 1):
             here = start if done > self.steps else self._towards(words, start, corners[-1], anchors[done - 1])
