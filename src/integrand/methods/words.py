@@ -20,7 +20,7 @@ from .wrapped import inner
     title="Discretized Integrated Gradients",
     key="sanyal2021discretized",
     formula="∫ ∇F ⊙ dγ along monotone ways over other words, from the baseline's vector to each word's",
-    cost="(steps + 1)·n gradients + steps searches among k neighbours for each word",
+    cost="at most R·(steps + 1)·n gradients + steps searches among k neighbours for each word",
     axioms=axioms(symmetric=False),
 )
 def discretized(
@@ -46,8 +46,9 @@ def discretized(
     rule        for each piece. ``Left()`` is the published method, ``Left(2**f)`` its factor f. On the three words of the reference values (10
                 steps) ``Left()`` leaves a gap of 16 %, ``Midpoint()`` one of 0.2 % for as many gradients
 
-    Cost: steps + 1 gradients per reference (times the nodes of the rule), and the search for anchors where the inputs are. Complete up to the rule, linear in F, monotone, inside the box; not symmetric, for it depends on
-    the words there are. Source: Sanyal and Ren, EMNLP 2021 (arXiv 2108.13654).
+    Cost: at most steps + 1 gradients per reference (times the nodes of the rule; less where all words of a sentence arrive early), and
+    the search for anchors, where the inputs are. Complete up to the rule, linear in F, monotone, inside the box; not symmetric, for it
+    depends on the words there are. Source: Sanyal and Ren, EMNLP 2021 (arXiv 2108.13654).
 
     >>> import torch, integrand as ig
     >>> ig.methods.discretized(torch.eye(4), torch.ones(4) / 4, neighbours=2, steps=3)
