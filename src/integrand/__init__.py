@@ -33,6 +33,7 @@ from .method import Greedy as Greedy
 from .method import Method as Method
 from .method import Regions as Regions
 from .method import Sampled as Sampled
+from .method import Sequential as Sequential
 from .method import Smoothed as Smoothed
 from .method import Staged as Staged
 from .normalisation import Normalisation as Normalisation
@@ -49,6 +50,7 @@ __all__ = [
     "Regions",
     "Segment",
     "Sampled",
+    "Sequential",
     "Smoothed",
     "Staged",
     "TorchField",

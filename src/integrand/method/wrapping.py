@@ -88,6 +88,11 @@ class Held:
         with self.meter.ready():
             return self.meter.value(self.x)
 
+    def outputs(self, example: Tensor) -> Tensor | None:
+        """What the model says of some examples, where that is known by now."""
+        known = None if self.meter.memory is None else self.meter.memory.outputs
+        return None if known is None else known[example]
+
     @property
     def cost(self) -> Cost:
         return self._stopwatch.cost()
