@@ -265,7 +265,6 @@ class _AtCorners:
         return Integrated(
             torch.cat([one.share for one in found]),
             torch.cat([one.error for one in found]),
-            torch.cat([one.converged for one in found]),
         )
 
     def _alone(self, field: Field, segment: Segment, which: slice, clock: tuple[Tensor, Tensor]) -> Integrated:
@@ -277,6 +276,4 @@ class _AtCorners:
         number = leading[2] + which.start * pairs + torch.arange(rows, device=start.device)
         alone = Segment(start.reshape(1, 1, rows, *inner), end.reshape(1, 1, rows, *inner), clock)
         found = Integrated.ensure(self.rule(Gathered(field, number), alone))
-        return Integrated(
-            found.share.reshape(*leading, *inner), found.error.reshape(leading), found.converged.reshape(leading)
-        )
+        return Integrated(found.share.reshape(*leading, *inner), found.error.reshape(leading))

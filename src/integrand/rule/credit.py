@@ -10,6 +10,7 @@ Neither of the first two is linear in F. ``Important`` adds up exactly, by teles
 
 from __future__ import annotations
 
+from dataclasses import dataclass
 from typing import Any, ClassVar
 
 import torch
@@ -62,8 +63,79 @@ class Important:
         return tuple(q / self.n for q in range(self.n)), (1 / self.n,) * self.n
 
     def __call__(self, field: Field, segment: Segment) -> Integrated:
+        seen = _Seen.of(field, segment, self.n)
+        share = segment.start.new_zeros(segment.start.shape).flatten(0, 2)
+        self._stream(field, segment, seen, share)
+        if segment.at_start is not None:
+            piece, lane = seen.moving.nonzero(as_tuple=True)
+            first = _Nodes(piece, lane, torch.zeros_like(piece))
+            _give(share, seen, first, segment.at_start.gradient.flatten(0, 2)[first.place(seen.lanes)])
+        found = Integrated.ensure(share.reshape(segment.start.shape))
+        return Integrated(
+            found.share, found.error, seen.begin.reshape(segment.leading), seen.end.reshape(segment.leading)
+        )
+
+    def _stream(self, field: Field, segment: Segment, seen: _Seen, share: Tensor) -> None:
+        """Credit at every node that the path has not paid for.
+
+        From the last piece to the first: then F at the end of a piece is known when its gradient comes, and no gradient waits for it.
+        """
+        first = 0 if segment.at_start is None else 1
+        free = seen.moving[:, None].expand(-1, self.n - first, -1)
+        piece, node, lane = (numbers.flip(0) for numbers in free.nonzero(as_tuple=True))
+        if not len(piece):
+            return
+        nodes = _Nodes(piece, lane, node + first)
+        begins, finishes = (_picker(side, nodes.place(seen.lanes)) for side in (segment.start, segment.end))
+        times = (torch.arange(self.n, dtype=torch.float64) / self.n).to(segment.start)
+
+        def make(part: slice) -> Tensor:
+            which = torch.arange(part.start, part.stop, device=piece.device)
+            begin = begins(which)
+            return torch.lerp(begin, finishes(which), over(times[nodes.at(part).node], begin))
+
+        def use(part: slice, found: Evaluation) -> None:
+            some = nodes.at(part)
+            seen.values[seen.here(some)] = found.value
+            _give(share, seen, some, found.gradient)
+
+        field.stream(lane % segment.leading[2], make, use, segment.start[0, 0, 0], whole=seen.lanes)
+
+
+@dataclass(frozen=True, eq=False)
+class _Nodes:
+    """Some nodes: which piece each is on (N,), in which lane of the R·B, and which of the piece's n it is."""
+
+    piece: Tensor
+    lane: Tensor
+    node: Tensor
+
+    def at(self, part: slice) -> _Nodes:
+        return _Nodes(self.piece[part], self.lane[part], self.node[part])
+
+    def place(self, lanes: int) -> Tensor:
+        """The piece and the lane, numbered over (K, R·B)."""
+        return self.piece * lanes + self.lane
+
+
+@dataclass(frozen=True, eq=False)
+class _Seen:
+    """F at the nodes of all pieces that move, as far as it is known: the path's, what was asked for, and what came with gradients.
+
+    values  (K·(n+1)·R·B,) F at the n nodes of every piece and at its end, NaN where it is not known;  moving (K, R·B)
+    after   (K, R·B) where F at the end of each piece stands: where the next piece that moves begins with it, the place of that
+    """
+
+    n: int
+    values: Tensor
+    moving: Tensor
+    after: Tensor
+
+    @classmethod
+    def of(cls, field: Field, segment: Segment, n: int) -> _Seen:
+        """What the path has paid for, and F at ends that come with no gradient."""
         pieces, references, batch = segment.leading
-        n, lanes, inner = self.n, references * batch, segment.start.shape[3:]
+        lanes = references * batch
         moving = _moving(segment)
         after = _after(segment, moving, n)
         value = segment.start.new_full((pieces, n + 1, lanes), float("nan"))
@@ -73,50 +145,39 @@ class Important:
             value[:, n] = segment.at_end.value.reshape(pieces, lanes)
         else:
             wanted = moving & (after == _numbers(after, n))
-            value[:, n] = _filled(field, segment.end, value[:, n].reshape(segment.leading), wanted).reshape(
-                pieces, lanes
-            )
-        share = segment.start.new_zeros(pieces * lanes, *inner)
-        seen = value.reshape(-1)
+            own = value[:, n].reshape(segment.leading)
+            value[:, n] = _filled(field, segment.end, own, wanted).reshape(pieces, lanes)
+        return cls(n, value.reshape(-1), moving, after)
 
-        # From the last piece to the first: then F at the end of a piece is known when its gradient comes, and no gradient waits for it.
-        first = 0 if segment.at_start is None else 1
-        piece, node, lane = (
-            numbers.flip(0) for numbers in moving[:, None].expand(-1, n - first, -1).nonzero(as_tuple=True)
-        )
-        node = node + first
-        place = piece * lanes + lane
-        here = (piece * (n + 1) + node) * lanes + lane
-        onward = torch.where(node == n - 1, after[piece, lane], here + lanes)
-        begins, finishes = _picker(segment.start, place), _picker(segment.end, place)
-        times = (torch.arange(n, dtype=torch.float64) / n).to(segment.start)
+    @property
+    def lanes(self) -> int:
+        return self.moving.shape[1]
 
-        def make(part: slice) -> Tensor:
-            which = torch.arange(part.start, part.stop, device=place.device)
-            begin = begins(which)
-            return torch.lerp(begin, finishes(which), over(times[node[part]], begin))
+    @property
+    def begin(self) -> Tensor:
+        """F where each piece begins (K, R·B)."""
+        return self.values.reshape(len(self.moving), self.n + 1, self.lanes)[:, 0]
 
-        def give(part: slice, found: Evaluation) -> None:
-            seen[here[part]] = found.value
-            change = seen[onward[part]] - found.value
-            share.index_add_(0, place[part], _portions(found.gradient) * over(change, found.gradient))
+    @property
+    def end(self) -> Tensor:
+        """F where each piece ends (K, R·B)."""
+        return self.values[self.after]
 
-        if len(place):
-            field.stream(lane % batch, make, give, segment.start[0, 0, 0], whole=lanes)
-        if segment.at_start is not None:
-            end = seen[after] if n == 1 else value[:, 1]
-            change = torch.where(moving, end - value[:, 0], 0).reshape(-1)
-            paid = segment.at_start.gradient.reshape(pieces * lanes, *inner)
-            share += _portions(paid) * over(change, paid)
+    def here(self, nodes: _Nodes) -> Tensor:
+        """Where F at these nodes stands (N,)."""
+        return (nodes.piece * (self.n + 1) + nodes.node) * self.lanes + nodes.lane
 
-        found = Integrated.ensure(share.reshape(*segment.leading, *inner))
-        return Integrated(
-            found.share,
-            found.error,
-            found.converged,
-            value[:, 0].reshape(segment.leading),
-            seen[after].reshape(segment.leading),
-        )
+    def change(self, nodes: _Nodes) -> Tensor:
+        """By how much F changes from each node to the one after it (N,)."""
+        here = self.here(nodes)
+        onward = torch.where(nodes.node == self.n - 1, self.after[nodes.piece, nodes.lane], here + self.lanes)
+        return self.values[onward] - self.values[here]
+
+
+def _give(share: Tensor, seen: _Seen, nodes: _Nodes, gradient: Tensor) -> None:
+    """Each change of F, shared out along the gradient (N, \\*s) at the node before it."""
+    credit = _portions(gradient) * over(seen.change(nodes), gradient)
+    share.index_add_(0, nodes.place(seen.lanes), credit)
 
 
 def _portions(gradient: Tensor) -> Tensor:
@@ -227,7 +288,7 @@ class Decision:
         begins, ends = segment.clock
         mean = mean_gradient(field, segment, nodes, weights, by_slope)
         found = Integrated.ensure(mean.mul_(step) / over((ends - begins).to(step), step))
-        return Integrated(found.share, found.error, found.converged, values[0], values[-1])
+        return Integrated(found.share, found.error, values[0], values[-1])
 
 
 @part
@@ -271,9 +332,7 @@ class Rescaled:
         whole = total(found.share, 3)
         smallest = torch.finfo(whole.dtype).eps ** 0.5 * total(found.share.abs(), 3)
         factor = torch.where(whole.abs() > smallest, (end - begin) / whole, 1)
-        return Integrated(
-            found.share * over(factor, found.share), found.error * factor.abs(), found.converged, begin, end
-        )
+        return Integrated(found.share * over(factor, found.share), found.error * factor.abs(), begin, end)
 
 
 def _ends(field: Field, segment: Segment, found: Integrated) -> tuple[Tensor, Tensor]:
