@@ -101,7 +101,8 @@ class Salient:
     Cost and properties: as ``Guided``. Source: Zhang, Zheng, Zhou, Lu, "Path Choice Matters for Clear Attribution in Path
     Methods" (SAMP), ICLR 2024 (arXiv 2401.10442). There a gradient moves five pixels, about 20000 gradients at 224² (here
     ``Salient(10_000, 1e-4)``), colours of a pixel move together, and ties are taken within an absolute 1e-6 in the implementation that
-    is public, by which all pixels tie where gradients are small; here the tolerance is relative. Momentum (SAMP++) is left out.
+    is public, by which all pixels tie where gradients are small; here the tolerance is relative. Momentum
+    (SAMP++) is left out: neither the abstract nor any code that is public says what is carried on from step to step.
     """
 
     steps: int = 200
