@@ -13,7 +13,7 @@ from __future__ import annotations
 import time
 from collections.abc import Callable
 from importlib import import_module
-from typing import Any
+from typing import Any, ClassVar
 
 import numpy as np
 import torch
@@ -82,6 +82,9 @@ class Regions:
     least: int = 50
     channels: str = "max"
     segments: Tensor | Callable[[Tensor], Tensor] | None = None
+
+    at_layers: ClassVar[bool] = False
+    """What is at a layer is no picture."""
 
     def __post_init__(self) -> None:
         check_wrappable(self.method, "Regions", layers=False)
