@@ -42,6 +42,13 @@ class Wrapper(Explainer, Protocol):
     def method(self) -> Explainer: ...
 
 
+def nested(method: Any) -> Iterator[Any]:
+    """The method, what it wraps, what that wraps, and so on to the core."""
+    while method is not None:
+        yield method
+        method = inside(method)
+
+
 def with_core(method: Any, change: Callable[[Method], Method]) -> Any:
     """The same wrappers around another core."""
     inner = inside(method)
