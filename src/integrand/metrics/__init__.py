@@ -9,6 +9,7 @@ graphs.py     fidelity, unfaithfulness                            xai_bench/    
 axiomatic/    the axioms as a tool
 """
 
+from . import xai_bench as xai_bench
 from .agreement import Agreement as Agreement
 from .agreement import agreement as agreement
 from .axiomatic import Axioms as Axioms
