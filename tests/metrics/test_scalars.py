@@ -12,6 +12,7 @@ from hypothesis import given
 from torch import nn
 
 import integrand as ig
+from integrand.metrics import ranks
 from tests.problems import wave
 
 ONE_TO_FOUR = torch.tensor([[1.0, 2.0, 3.0, 4.0]]).double()
@@ -93,6 +94,35 @@ def test_maps_of_nothing() -> None:
     assert bool(ig.metrics.complexity(nothing).isnan().all())
     with pytest.raises(ig.errors.NonFiniteInput, match="NaN or infinity"):
         ig.metrics.sparseness(torch.tensor([[1.0, torch.inf]]))
+
+
+@pytest.mark.parametrize("block", [1, 70, 1 << 22])
+def test_blocks_change_nothing(block: int, monkeypatch: pytest.MonkeyPatch) -> None:
+    maps = [wave(5, 3, 4, 5), wave(5, 3, 4, 5, phase=1)]
+    masks = wave(5, 4, 5) > 0.2
+    names = ("sparseness", "complexity", "agreement")
+    known = [getattr(ig.metrics, name)(maps) for name in names]
+    overlap = ig.metrics.mask_overlap(maps, masks)
+    monkeypatch.setattr(ranks, "_BLOCK_ELEMENTS", block)
+    for name, expected in zip(names, known, strict=True):
+        torch.testing.assert_close(getattr(ig.metrics, name)(maps), expected)
+    torch.testing.assert_close(ig.metrics.mask_overlap(maps, masks), overlap)
+
+
+def test_types_are_those_of_the_maps() -> None:
+    for dtype in (torch.float32, torch.float64):
+        maps, masks = wave(2, 3, 8, 8).to(dtype), wave(2, 8, 8) > 0
+        for name in ("sparseness", "complexity", "effective_complexity", "sparsity", "agreement"):
+            assert getattr(ig.metrics, name)([maps, -maps]).dtype == dtype, name
+        for name in (
+            "pointing_game",
+            "relevance_mass",
+            "relevance_rank",
+            "mask_overlap",
+            "localisation_auc",
+            "jaccard",
+        ):
+            assert getattr(ig.metrics, name)(maps, masks).dtype == dtype, name
 
 
 # --- the gap --------------------------------------------------------------------------------------------------------
@@ -184,6 +214,19 @@ def test_agreement_is_symmetric_one_for_itself_and_nan_for_constants(by: str) ->
     for b in range(2):
         alone = ig.metrics.agreement([one[b : b + 1] for one in maps], by=by)
         torch.testing.assert_close(alone[0], found[b], equal_nan=True)
+
+
+def test_features_without_weight_are_not_among_the_top() -> None:
+    """Sparse maps of nothing in common do not agree about the zeros."""
+    one, other = torch.zeros(2, 1, 10).double()
+    one[0, :2], other[0, 7:] = torch.tensor([3.0, -1.0]).double(), torch.tensor([1.0, 2.0, 3.0]).double()
+    for by in ("features", "ranks", "signs", "signed_ranks"):
+        assert ig.metrics.agreement([one, other], by=by, k=6)[0].tolist() == [[1, 0], [0, 1]]
+    other[0, 0] = 4.0
+    assert (
+        ig.metrics.agreement([one, other], by="features", k=6)[0, 0, 1].item() == 0.25
+    )  # one of the larger number, four
+    assert ig.metrics.agreement([one, other], by="features", k=1)[0, 0, 1].item() == 1
 
 
 def test_random_maps_agree_by_chance() -> None:

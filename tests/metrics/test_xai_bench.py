@@ -13,6 +13,7 @@ import torch
 from torch import Tensor, nn
 
 import integrand as ig
+from integrand.metrics.xai_bench import expectation
 from integrand.metrics.xai_bench.terms import CosineSteps, Decay, Magnitude, Sine, Slope, Square, Steps
 from tests.problems import filled, wave
 
@@ -179,6 +180,39 @@ def test_draws_agree_with_closed_forms_within_their_standard_error(function: str
     free = drawn.error > 1e-9
     # That the standard error is none too large: coalitions are correlated, but not all off by nothing.
     assert away[free].square().mean().item() > 0.05
+
+
+@pytest.mark.parametrize("block", [1, 100])
+def test_blocks_change_nothing(block: int, monkeypatch: pytest.MonkeyPatch) -> None:
+    problem = bench.mixture("nonlinear_additive", 4, 0.3)
+    x, known = problem.data(3)[0], every_coalition(4)
+    drawn = ig.fields.Function(problem.field)
+    before = (
+        problem.expected(x, known).value,
+        problem.expected(x, known, drawn, draws=20).value,
+        problem.shapley(x).values,
+    )
+    monkeypatch.setattr(expectation, "_BLOCK_ELEMENTS", block)
+    after = (
+        problem.expected(x, known).value,
+        problem.expected(x, known, drawn, draws=20).value,
+        problem.shapley(x).values,
+    )
+    torch.testing.assert_close(after, before)
+
+
+def test_single_precision_stays_single() -> None:
+    problem = bench.gaussian("nonlinear_additive", rho=0.3)
+    x = problem.data(3)[0].float()
+    assert problem.shapley(x).values.dtype == torch.float32
+    torch.testing.assert_close(problem.shapley(x).values, problem.shapley(x.double()).values.float())
+    for by in (
+        bench.Faithfulness(problem),
+        bench.Monotonicity(problem),
+        bench.ShapleyError(problem),
+        bench.Infidelity(20),
+    ):
+        assert ig.metrics.judge(problem.field, x, wave(3, 5).float(), by).dtype == torch.float32
 
 
 def test_expectations_of_products() -> None:

@@ -17,7 +17,7 @@ from ..features import Features
 from ..parts import part
 from .maps import Maps
 from .metric import unasked
-from .ranks import average_ranks, pearson
+from .ranks import average_ranks, blocks, pearson
 from .scalars import by_feature
 from .subject import Subject
 
@@ -39,10 +39,11 @@ class Agreement:
     absolute  whether magnitudes are ranked: True for the top k, as published (the largest, whichever sign); for correlations False
     features  "auto" is pixels (channels summed with sign), tokens, or elements, as in ``Sparseness``
 
-    Rows and columns of maps that are the same everywhere are NaN, the diagonal too: they say nothing to agree with. Among equal
-    magnitudes at the edge of the top k, the feature that comes first counts, alike in both maps.
+    Rows and columns of maps that are the same everywhere are NaN, the diagonal too: they say nothing to agree with. Features of no weight
+    are never among the top: where both maps have fewer than k others, shares are of the larger number. Among equal magnitudes
+    at the edge of the top, the feature that comes first counts, alike in both maps.
     Pitfalls: correlations over all pixels are decided by the many that matter little; agreement at the top by few.
-    Peers: OpenXAI's FA, RA, SA and SRA divide by k too, and agree where no two magnitudes are equal.
+    Peers: OpenXAI's FA, RA, SA and SRA agree where no two magnitudes are equal; equal ones share a rank there, and zeros can be top.
     Source: Krishna et al., "The disagreement problem in explainable machine learning", 2022.
     """
 
@@ -61,7 +62,7 @@ class Agreement:
         scores, present = by_feature(subject, maps, self.features)
         if not bool(present.all()):
             return torch.cat([self._matrix(scores[:, b : b + 1, own]) for b, own in enumerate(present)])
-        return self._matrix(scores)
+        return torch.cat([self._matrix(scores[:, own]) for own in blocks(scores)])
 
     def _matrix(self, scores: Tensor) -> Tensor:
         """(M, B, N) → (B, M, M)"""
@@ -82,15 +83,16 @@ class Agreement:
         label = torch.ones_like(order, dtype=scores.dtype).expand_as(order)
         if self.by in ("ranks", "signed_ranks"):
             label = torch.arange(1, k + 1, device=scores.device, dtype=scores.dtype).expand_as(order)
-        said = scores.new_zeros(scores.shape).scatter_(-1, order, label)
+        said = scores.new_zeros(scores.shape).scatter_(-1, order, label) * (scores != 0)
+        many = (said > 0).sum(-1)
         signed = self.by in ("signs", "signed_ranks")
         sign = scores.sign()
         rows = []
-        for one, own in zip(said.unbind(1), sign.unbind(1), strict=True):
+        for one, own, count in zip(said.unbind(1), sign.unbind(1), many.unbind(1), strict=True):
             same = (one[:, None] == said) & (said > 0)
             if signed:
                 same &= own[:, None] == sign
-            rows.append(same.sum(-1) / k)
+            rows.append(same.sum(-1) / torch.maximum(many, count[:, None]))
         found = torch.stack(rows, 1).to(scores.dtype)
         dull = size.amax(-1) == size.amin(-1)
         return torch.where(dull[:, :, None] | dull[:, None, :], torch.nan, found)

@@ -25,7 +25,7 @@ from ..errors import InputError, NonFiniteInput
 from ..parts import part
 from .maps import Maps
 from .metric import Metric, door_of_evidence, metric
-from .ranks import found_among_first
+from .ranks import blocks, found_among_first
 from .subject import Subject
 
 POOLS: dict[str, Callable[[Tensor, int], Tensor]] = {
@@ -71,6 +71,9 @@ class Places:
         marked = marked.flatten(1)
         return cls(scores.flatten(2), marked, marked.sum(1), plane)
 
+    def of_examples(self, part: slice) -> Places:
+        return Places(self.scores[:, part], self.marked[part], self.size[part], self.plane)
+
     @property
     def count(self) -> int:
         """How many places there are."""
@@ -105,7 +108,8 @@ class _Localisation(Metric):
             )
 
     def measure(self, subject: Subject, maps: Maps) -> Tensor:
-        return self.found(Places.of(subject, maps, self.pool))
+        places = Places.of(subject, maps, self.pool)
+        return torch.cat([self.found(places.of_examples(part)) for part in blocks(places.scores)], 1)
 
     def found(self, places: Places) -> Tensor:
         """(M, B)"""

@@ -6,8 +6,18 @@ form. Nothing depends on a sorting algorithm, on a seed, or on where in an image
 
 from __future__ import annotations
 
+from collections.abc import Iterator
+
 import torch
 from torch import Tensor
+
+_BLOCK_ELEMENTS = 1 << 22
+
+
+def blocks(scores: Tensor) -> Iterator[slice]:
+    """Examples of ``scores`` (M, B, N), a few at a time: sorting takes several times the memory of what is sorted."""
+    step = max(1, _BLOCK_ELEMENTS // max(1, scores.shape[0] * scores.shape[2]))
+    return (slice(start, start + step) for start in range(0, scores.shape[1], step))
 
 
 def in_groups(values: Tensor, *, descending: bool = False) -> tuple[Tensor, Tensor]:

@@ -16,6 +16,7 @@ from ..features import Features, feature_map, feature_scores
 from ..parts import part
 from .maps import Maps
 from .metric import Metric, Nobody, door_of_maps, metric
+from .ranks import blocks
 from .subject import Subject
 
 
@@ -42,7 +43,8 @@ class _OfMap(Metric):
 
     def measure(self, subject: Subject, maps: Maps) -> Tensor:
         scores, present = by_feature(subject, maps, self.features)
-        return self.found(scores.abs().double(), present).to(maps.values.dtype)
+        found = [self.found(scores[:, own].abs().double(), present[own]) for own in blocks(scores)]
+        return torch.cat(found, 1).to(maps.values.dtype)
 
     def found(self, size: Tensor, present: Tensor) -> Tensor:
         """Magnitudes (M, B, N) of features, those that are not ``present`` (B, N) zero → (M, B)."""

@@ -65,10 +65,17 @@ def expected(
     """
     known = _coalitions(known)
     if isinstance(field, Additive):
-        value = distribution.given(x, known).expected(field.terms)
-        return Expected(value.to(x), torch.zeros_like(value).to(x))
-    found = torch.cat([sampled.double() for sampled in _samples(field, distribution, x, known, draws, seed, index)], 1)
-    return Expected(found.mean(-1).to(x), _standard_error(found).to(x))
+        # Coalitions in blocks: each holds a matrix (D, D), for each example where they differ.
+        step = max(1, _BLOCK_ELEMENTS // (x.shape[1] * max(len(x), known.shape[1] * x.shape[1])))
+        parts = (known[start : start + step] for start in range(0, len(known), step))
+        value = torch.cat([distribution.given(x, own).expected(field.terms) for own in parts]).to(x)
+        return Expected(value, torch.zeros_like(value))
+    found = [
+        (sampled.mean(-1), _standard_error(sampled))
+        for sampled in _samples(field, distribution, x, known, draws, seed, index)
+    ]
+    mean, error = (torch.cat(parts, 1).to(x) for parts in zip(*found, strict=True))
+    return Expected(mean, error)
 
 
 def shapley(
@@ -101,22 +108,16 @@ def shapley(
     known = (torch.arange(2**features)[:, None] >> torch.arange(features)) & 1 > 0
     weight = _kernel(known).to(x.device)
     if isinstance(field, Additive):
-        # One block of examples after another: coalitions are many.
-        step = max(1, _BLOCK_ELEMENTS // (len(known) * features))
-        value = torch.cat([expected(field, distribution, part, known).value.double() for part in _blocks(x, step)], 1)
+        value = expected(field, distribution, x.double(), known).value
         values = (weight @ value).T.to(x)
         return Shapley(values, torch.zeros_like(values), value[0].to(x))
     means, errors, bases = [], [], []
     for sampled in _samples(field, distribution, x, _coalitions(known), draws, seed, index):
-        own = torch.einsum("ds,sbn->bdn", weight, sampled.double())
+        own = torch.einsum("ds,sbn->bdn", weight, sampled)
         means.append(own.mean(-1))
         errors.append(_standard_error(own))
-        bases.append(sampled[0].double().mean(-1))
+        bases.append(sampled[0].mean(-1))
     return Shapley(torch.cat(means).to(x), torch.cat(errors).to(x), torch.cat(bases).to(x))
-
-
-def _blocks(x: Tensor, step: int) -> Iterator[Tensor]:
-    return (x[start : start + step] for start in range(0, len(x), step))
 
 
 def _coalitions(known: Tensor) -> Tensor:
@@ -161,7 +162,7 @@ def _samples(
         found = torch.stack(
             [_asked(field, given, k, noise[k], x[part], index[part], len(known)) for k in range(components)]
         )
-        yield (weights.to(found)[..., None] * found).sum(0)
+        yield (weights[..., None] * found.double()).sum(0)
 
 
 def _asked(field: Field, given: Given, component: int, noise: Tensor, x: Tensor, index: Tensor, count: int) -> Tensor:
