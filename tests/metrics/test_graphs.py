@@ -131,11 +131,16 @@ def test_linear_models(edges: Tensor) -> None:
 def test_cost_and_batches(model: nn.Module, edges: Tensor, maps: Tensor) -> None:
     rows: list[int] = []
     handle = model.register_forward_pre_hook(lambda module, args: rows.append(len(args[0])))
-    whole = N.fidelity_plus(model, edges, list(maps), target=0)
-    assert sum(rows) == 2 * 7 + 7
-    rows.clear()
-    N.unfaithfulness(model, edges, list(maps), target=0)
-    assert sum(rows) <= 2 * 7 + 2 * 7  # the outputs, and the score of the whole that every curve knows
+    for expected, measure, by in (
+        (2 * 7 + 7, N.fidelity_plus, {}),
+        (2 * 7 + 2 * 7, N.fidelity_plus, {"by": "accuracy"}),
+        (2 * 2 * 7 + 7, N.characterization, {"by": "probability"}),
+        (2 * 2 * 7 + 2 * 7, N.characterization, {"by": "accuracy"}),
+        (2 * 7 + 2 * 7, N.unfaithfulness, {}),
+    ):
+        rows.clear()
+        measure(model, edges, list(maps), target=0, **by)
+        assert sum(rows) == expected, (measure.__name__, by)
     handle.remove()
     for name in ("fidelity_plus", "fidelity_minus", "unfaithfulness", "characterization"):
         measure = getattr(N, name)
@@ -247,6 +252,13 @@ def test_questions_that_cannot_be_asked(model: nn.Module, edges: Tensor, maps: T
         N.fidelities(wave(2, 3), wave(1, 3), wave(2, 3))
     with pytest.raises(ig.errors.ShapeError, match="two classes at least"):
         N.unfaithful(wave(2, 1), wave(2, 1))
+
+
+def test_every_metric_here_goes_by_its_name() -> None:
+    for name in ("fidelity_plus", "fidelity_minus", "characterization", "unfaithfulness", "sparsity", "jaccard"):
+        made = N.as_metric(name)
+        assert made.name == name
+        assert N.as_metric(getattr(N, name)) == made
 
 
 def test_constant_maps_cut_at_random_but_alike(model: nn.Module, edges: Tensor) -> None:

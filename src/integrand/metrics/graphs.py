@@ -193,14 +193,15 @@ class _Fidelity(_Cut):
         _known(self.by, _BY, "by")
         _known(self.mode, _MODES, "mode")
 
-    def fidelity(self, subject: Subject, maps: Maps, *, alone: bool) -> Tensor:
-        """(M, B)"""
+    def fidelity(self, subject: Subject, maps: Maps, *ways: bool) -> Tensor:
+        """(M, B, ways): what is lost by S alone, for True, or without S, for False."""
         if self.by == "probability":
-            return subject.whole() - self.without(subject, maps, "probability", alone=alone)
+            left = [self.without(subject, maps, "probability", alone=alone) for alone in ways]
+            return subject.whole()[:, None] - torch.stack(left, -1)
         ahead = Lead(self._class(subject))
-        before = (subject.whole(ahead) > 0).to(subject.x.dtype)
-        after = (self.without(subject, maps, ahead, alone=alone) > 0).to(subject.x.dtype)
-        return (before - after).abs()
+        before = subject.whole(ahead) > 0
+        after = torch.stack([self.without(subject, maps, ahead, alone=alone) > 0 for alone in ways], -1)
+        return (before[:, None] != after).to(subject.x.dtype)
 
     def _class(self, subject: Subject) -> Any:
         """The class whose being predicted counts: the predicted one, or the one explained."""
@@ -232,7 +233,7 @@ class FidelityPlus(_Fidelity):
     features  "auto": pixels for images, tokens for (T, D), elements otherwise, such as edges (B, E)
     seed      of the shuffle that breaks ties
 
-    Cost: one row for each map and example; F(x) once.
+    Cost: one row for each map and example; x once (by="accuracy": twice, once to know the class).
     Pitfalls: a graph without S looks like nothing the model was trained on; a model changes its mind for that alone (compare with a random
     map of the same sparsity). A tie for the highest output counts as not predicted.
     Peers: PyG uses soft masks as given and averages; threshold them there for the numbers here.
@@ -247,7 +248,7 @@ class FidelityPlus(_Fidelity):
     higher: ClassVar[bool] = True
 
     def measure(self, subject: Subject, maps: Maps) -> Tensor:
-        return self.fidelity(subject, maps, alone=False)
+        return self.fidelity(subject, maps, False)[..., 0]
 
 
 @metric("fidelity_minus")
@@ -266,7 +267,7 @@ class FidelityMinus(_Fidelity):
     higher: ClassVar[bool] = False
 
     def measure(self, subject: Subject, maps: Maps) -> Tensor:
-        return self.fidelity(subject, maps, alone=True)
+        return self.fidelity(subject, maps, True)[..., 0]
 
 
 @metric("characterization")
@@ -281,7 +282,7 @@ class Characterization(_Fidelity):
 
     One number per example is the score of that example; the summary is, as published, the score of the *mean* fidelities, which is
     not the mean of the scores. NaN where a harmonic mean is none: fid₊ < 0 (the probability rises without S).
-    Cost: two rows for each map and example.
+    Cost: two rows for each map and example; x once (by="accuracy": twice).
     Source: Amara et al., "GraphFramEx", 2022.
     """
 
@@ -296,7 +297,7 @@ class Characterization(_Fidelity):
 
     def measure(self, subject: Subject, maps: Maps) -> Tensor:
         """Fidelity+ and fidelity− (M, B, 2)."""
-        return torch.stack([self.fidelity(subject, maps, alone=alone) for alone in (False, True)], -1)
+        return self.fidelity(subject, maps, False, True)
 
     def values(self, measured: Tensor) -> Tensor:
         return characterize(measured[..., 0], measured[..., 1], self.weights)
@@ -313,7 +314,7 @@ class Unfaithfulness(_Cut):
         GEF = 1 − exp(−KL(y ‖ ŷ)),      y = p(x),  ŷ = p(S alone)
 
     Parameters as in ``FidelityPlus``. The model has class outputs (B, C); which class is explained does not matter.
-    Cost: one row for each map and example; the outputs for x once.
+    Cost: one row for each map and example, and x twice: its outputs, and what every curve knows of its score.
     Pitfalls: the divergence is taken over all classes, so an explanation of one class is blamed for what it rightly leaves out.
     Peers: PyG's ``unfaithfulness`` computes KL(ŷ ‖ y) for the formula above, and averages before the exponential.
     Source: Agarwal et al., "Evaluating explainability for graph neural networks" (GraphXAI), 2022.
