@@ -3,9 +3,15 @@
 subject.py    what is judged on: a field, inputs, masks           maps.py     what is judged: maps of one or several methods
 metric.py     what a metric is, its name, and its doors           running.py  a metric over a data set
 removal.py    the engine of curves                                curves.py   deletion, insertion
+ranks.py      ranks and correlations with ties                    localisation.py  maps against masks
+scalars.py    what a map is like                                  agreement.py     maps against maps
+graphs.py     fidelity, unfaithfulness                            xai_bench/       problems whose answers are known
 axiomatic/    the axioms as a tool
 """
 
+from . import xai_bench as xai_bench
+from .agreement import Agreement as Agreement
+from .agreement import agreement as agreement
 from .axiomatic import Axioms as Axioms
 from .axiomatic import Verdict as Verdict
 from .axiomatic import axioms as axioms
@@ -14,6 +20,33 @@ from .curves import Insertion as Insertion
 from .curves import area as area
 from .curves import deletion as deletion
 from .curves import insertion as insertion
+from .graphs import Characterization as Characterization
+from .graphs import FidelityMinus as FidelityMinus
+from .graphs import FidelityPlus as FidelityPlus
+from .graphs import Jaccard as Jaccard
+from .graphs import Sparsity as Sparsity
+from .graphs import Unfaithfulness as Unfaithfulness
+from .graphs import characterization as characterization
+from .graphs import characterize as characterize
+from .graphs import fidelities as fidelities
+from .graphs import fidelity_minus as fidelity_minus
+from .graphs import fidelity_plus as fidelity_plus
+from .graphs import jaccard as jaccard
+from .graphs import sparsity as sparsity
+from .graphs import unfaithful as unfaithful
+from .graphs import unfaithfulness as unfaithfulness
+from .localisation import LocalisationAUC as LocalisationAUC
+from .localisation import MaskOverlap as MaskOverlap
+from .localisation import PointingGame as PointingGame
+from .localisation import RelevanceMass as RelevanceMass
+from .localisation import RelevanceRank as RelevanceRank
+from .localisation import TopIntersection as TopIntersection
+from .localisation import localisation_auc as localisation_auc
+from .localisation import mask_overlap as mask_overlap
+from .localisation import pointing_game as pointing_game
+from .localisation import relevance_mass as relevance_mass
+from .localisation import relevance_rank as relevance_rank
+from .localisation import top_intersection as top_intersection
 from .maps import Maps as Maps
 from .metric import Metric as Metric
 from .metric import as_metric as as_metric
@@ -22,4 +55,12 @@ from .metric import known as known
 from .metric import metric as metric
 from .running import Result as Result
 from .running import Running as Running
+from .scalars import CompletenessGap as CompletenessGap
+from .scalars import Complexity as Complexity
+from .scalars import EffectiveComplexity as EffectiveComplexity
+from .scalars import Sparseness as Sparseness
+from .scalars import completeness_gap as completeness_gap
+from .scalars import complexity as complexity
+from .scalars import effective_complexity as effective_complexity
+from .scalars import sparseness as sparseness
 from .subject import Subject as Subject
