@@ -170,9 +170,8 @@ def flipping() -> dict[str, Any]:
         classes = pooled(weight)(torch.from_numpy(images)).argmax(1).numpy()
     segments = np.stack([get_superpixel_segments(np.moveaxis(one, 0, -1).astype("double"), "slic") for one in images])
     segments[2:] //= 3
-    given = iter(segments)
     irof = quantus.IROF(perturb_baseline=0.25, segmentation_method="slic", return_aggregate=False, **plain)
-    with mock.patch.object(quantus.helpers.utils, "get_superpixel_segments", lambda *_, **__: next(given)):
+    with mock.patch.object(quantus.helpers.utils, "get_superpixel_segments", side_effect=segments):
         areas_over = irof(model=pooled(weight), x_batch=images, y_batch=classes, a_batch=image_maps, device="cpu")
     found = {
         "x": x,
