@@ -17,10 +17,16 @@ from ..field.layout import Layout
 from ..methods import BASELINES
 from ..question import Question
 from ..shapes import checked_references, describe
-from ..target import Target
+from ..target import Loss, Predicted, Probability, Target
 
 Score = str | Target | Callable[..., Tensor]
-"""What a curve measures: "probability" of the class explained, "output" (the scalar explained itself), or a target."""
+"""What a curve measures, or a target:
+
+    "probability"  of the class explained          "accuracy"  1 where that class is predicted, else 0
+    "output"       the scalar explained itself     "loss"      minus the logarithm of the probability
+"""
+
+_OF_CLASS: dict[str, Callable[[Any], Target]] = {"accuracy": Predicted, "loss": Loss}
 
 
 @dataclass(frozen=True, eq=False)
@@ -86,7 +92,13 @@ class Subject:
         if score == "output":
             return self.field
         if isinstance(score, str):
-            raise InputError(f'score= is "probability", "output", or a target, not {score!r}.')
+            if score not in _OF_CLASS:
+                raise InputError(f'score= is "probability", "accuracy", "loss", "output", or a target, not {score!r}.')
+            target = getattr(self.field, "target", None)
+            about = None if target is None else target.score()
+            if not isinstance(about, Probability) or isinstance(about.which, tuple):
+                raise InputError(f'score="{score}" asks about a class, and {target!r} names none: explain one.')
+            score = _OF_CLASS[score](about.which)
         asked = getattr(self.field, "with_target", None)
         if asked is None:
             raise InputError(
