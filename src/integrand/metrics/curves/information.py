@@ -39,6 +39,7 @@ class _Information(Metric):
     least: float = 0.8
     monotone: bool = True
     aggregate: str = "median"
+    rank: str = "signed"
     mask: Tensor | None = None
     seed: int = 0
 
@@ -56,7 +57,7 @@ class _Information(Metric):
     def measure(self, subject: Subject, maps: Maps) -> Tensor:
         """The curves (M, B, 1001) over information from 0 to 1; NaN for images that are left out."""
         pictures = _pictures(subject)
-        place = ranked(subject, maps, "pixels", self.seed).place[:, :, 0].cpu().numpy()
+        place = ranked(subject, maps, "pixels", self.seed, self.rank).place[:, :, 0].cpu().numpy()
         pixels = place[0, 0].size
         kept = [int((pixels - 1) * share) + 1 for share in self.thresholds]
         curves = np.full((*place.shape[:2], _POINTS + 1), np.nan)
