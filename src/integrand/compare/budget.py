@@ -28,6 +28,7 @@ from ..method import Method, Sampled, Smoothed, core, gradients_per_row, inside,
 from ..metrics import Subject
 from ..path import Descent
 from ..rule import Adaptive, GaussLegendre, Midpoint
+from ..rule.quadrature import Quadrature
 from .portion import Portion, narrowed, portion
 
 _DIALS = (
@@ -106,7 +107,7 @@ def tolerant(method: Any, tol: float) -> Fitted:
     if not isinstance(inner, Method):
         return Fitted(method, float("nan"), "has no rule: as it is")
     rule = inner.rule
-    if isinstance(rule, Adaptive) or hasattr(rule, "table"):
+    if isinstance(rule, Adaptive | Quadrature):
         made = dataclasses.replace(rule, tol=tol) if isinstance(rule, Adaptive) else Adaptive(tol)
         changed = with_core(method, lambda one: dataclasses.replace(one, rule=made))
         return Fitted(changed, float("nan"), f"to a tolerance of {tol:.2g}")
@@ -223,7 +224,7 @@ def _has(holder: Any, name: str) -> bool:
     if not dataclasses.is_dataclass(holder) or name not in {spec.name for spec in dataclasses.fields(holder)}:
         return False
     value = getattr(holder, name)
-    return (isinstance(value, int) and not isinstance(value, bool)) or (value is None and name == "rounds")
+    return (isinstance(value, int) and not isinstance(value, bool)) or (value is None and name in ("rounds", "count"))
 
 
 def _turned(method: Any, where: str, name: str, value: int) -> Any:
