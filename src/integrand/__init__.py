@@ -21,6 +21,8 @@ from . import weighting as weightings
 # The door, and what comes out of it.
 from .archive import load as load
 from .attribution import Attribution as Attribution
+from .compare import Comparison as Comparison
+from .compare import compare as compare
 from .explain import explain as explain
 from .explain_targets import explain_targets as explain_targets
 from .field import TorchField as TorchField
@@ -41,6 +43,7 @@ from .segment import Segment as Segment
 
 __all__ = [
     "Attribution",
+    "Comparison",
     "Distanced",
     "Greedy",
     "Backward",
@@ -55,6 +58,7 @@ __all__ = [
     "Staged",
     "TorchField",
     "baselines",
+    "compare",
     "errors",
     "explain",
     "explain_targets",

@@ -23,7 +23,6 @@ from torch import Tensor
 from ..attribution import Attribution
 from ..errors import IncompleteWarning, InputError, IntegrandError
 from ..method.wrapping import lifts, warned_once
-from ..methods import about
 from ..metrics import Maps, Metric, Subject, as_metric
 from ..question import Question
 from ..shapes import describe
@@ -82,8 +81,10 @@ class Explained:
                 yield examples, [m for m, _ in chosen], [run for _, run in chosen]
 
 
-def explained(subject: Subject, methods: Mapping[str, Explainer]) -> Explained:
-    """Run every method on every example of a subject whose model is ready."""
+def explained(
+    subject: Subject, methods: Mapping[str, Explainer], watch: Callable[[int], None] | None = None
+) -> Explained:
+    """Run every method on every example of a subject whose model is ready; ``watch`` is told of so many more maps."""
     batch = len(subject)
     runs: list[tuple[Run | None, ...]] = []
     numbers = {name: np.zeros((len(methods), batch)) for name in ("gradients", "rows", "seconds")}
@@ -94,6 +95,8 @@ def explained(subject: Subject, methods: Mapping[str, Explainer]) -> Explained:
             for b, why in which.items():
                 reasons[name, b] = why
         runs.append(tuple(made))
+        if watch is not None:
+            watch(batch)
     return Explained(subject, tuple(methods), tuple(runs), **numbers, reasons=reasons)
 
 
@@ -168,6 +171,7 @@ def scored(
     controls: Sequence[str] = (),
     curves: bool = True,
     look: Callable[[Explained], None] | None = None,
+    watch: Callable[[int], None] | None = None,
 ) -> Scores:
     """Judge every method on every example by every metric.
 
@@ -176,7 +180,7 @@ def scored(
     metrics   names or values, or values by name
     ids       what examples are called; their numbers unless given
     curves    keep what metrics measured before it became one number
-    look      is shown the maps before they are let go
+    look      is shown the maps before they are let go;  watch is told of so many more maps while they are made
 
     A map that holds NaN, or whose method raises an ``IntegrandError``, has no scores (NaN), and ``reasons`` says why. Errors of
     metrics are raised: they mean that a metric was asked what it cannot know. Cost: the methods', and the metrics' for all
@@ -185,7 +189,7 @@ def scored(
     if isinstance(subject, Question):
         with subject.ready() as field:
             own = Subject(field, subject.x, subject.layout)
-            return scored(own, methods, metrics, ids, controls=controls, curves=curves, look=look)
+            return scored(own, methods, metrics, ids, controls=controls, curves=curves, look=look, watch=watch)
     named = metrics_by_name(metrics)
     names = tuple(str(i) for i in range(len(subject))) if ids is None else tuple(ids)
     if len(names) != len(subject):
@@ -194,7 +198,7 @@ def scored(
     if layer is not None:
         raise InputError(f"{layer!r} explains a layer: maps of the inputs are compared, so leave it out.")
     with warned_once():
-        seen = explained(subject, methods)
+        seen = explained(subject, methods, watch)
     if look is not None:
         look(seen)
     shape = len(methods), len(named), len(subject)
@@ -295,11 +299,3 @@ def _distinct(names: list[str], longer: list[str]) -> list[str]:
     if twice is not None:
         raise InputError(f"{twice} is given twice: leave one out, or name them with a dict.")
     return made
-
-
-def title_of(name: str) -> str:
-    """The title of a published method; other names as they are."""
-    try:
-        return about(name).title
-    except IntegrandError:
-        return name
