@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import copy
 import functools
+import itertools
 from typing import Any
 
 import pytest
@@ -118,7 +119,7 @@ def test_layers_go_in_the_order_they_run(model: nn.Module, x: Tensor) -> None:
     everything = {"itself", "first", "norm", "middle", "head"}
     assert down[0] == {"head"}
     assert down[-1] == everything
-    assert all(earlier <= later for earlier, later in zip(down, down[1:], strict=False))
+    assert all(earlier <= later for earlier, later in itertools.pairwise(down))
     with unlearning(field, x, order="bottom_up") as stages:
         up = [changed(model, before) for _ in stages]
     assert up[0] == {"itself"}

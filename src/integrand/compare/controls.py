@@ -25,7 +25,7 @@ from ..seeds import generator
 from ..shapes import describe
 
 
-class _Control:
+class Control:
     """What all controls share: the map is made by ``_map`` and wrapped up as an attribution."""
 
     label: str
@@ -54,7 +54,7 @@ class _Control:
 
 
 @part
-class RandomMap(_Control):
+class RandomMap(Control):
     """Independent normal numbers, drawn anew for every input: the seed is mixed with its bytes, so that batches do not matter."""
 
     seed: int = 0
@@ -72,7 +72,7 @@ class RandomMap(_Control):
 
 
 @part
-class EdgeMap(_Control):
+class EdgeMap(Control):
     """Edges of the image, which know nothing of the model: ‖(S_x ∗ g, S_y ∗ g)‖ of the grey image g, or |L ∗ g|.
 
     kind  "sobel", or "laplace";  g is the mean of the channels. Every channel gets an equal part
@@ -102,7 +102,7 @@ _KERNELS: dict[str, list[list[list[float]]]] = {
 
 
 @part
-class Gradient(_Control):
+class Gradient(Control):
     """∇F(x): what a small change of each feature does. Cost: one gradient."""
 
     label = "gradient"
@@ -113,7 +113,7 @@ class Gradient(_Control):
 
 
 @part
-class InputGradient(_Control):
+class InputGradient(Control):
     """x ⊙ ∇F(x), in the numbers the model is given. Cost: one gradient."""
 
     label = "input × gradient"

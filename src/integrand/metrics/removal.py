@@ -100,11 +100,11 @@ class Ranking:
         shuffle = torch.randperm(scores.shape[2], generator=generator(seed)).to(x.device)
         order = shuffle[scores.index_select(2, shuffle).argsort(dim=2, descending=True, stable=True)]
         ranks = torch.arange(scores.shape[2], device=x.device).expand_as(order)
-        rank = torch.empty_like(order).scatter_(2, order, ranks)
+        placed = torch.empty_like(order).scatter_(2, order, ranks)
         thin = unexpanded(groups)
         own = thin.expand(len(x), *thin.shape[-(x.ndim - 1) :]) if thin.ndim == x.ndim - 1 else thin
         where = own.reshape(1, len(x), -1).expand(len(values), -1, -1)
-        place = rank.gather(2, where).reshape(len(values), *own.shape)
+        place = placed.gather(2, where).reshape(len(values), *own.shape)
         return cls(place, (scores[0] > float("-inf")).sum(1))
 
     @property

@@ -120,6 +120,7 @@ class SIC(_Information):
     monotone    s_t is the largest so far
     aggregate   ``summary`` is the area under the "median" curve of all images, or under the "mean" curve
     mask        (H, W) bool, pixels always shown (the corners are besides); else a random 1 %, drawn from the seed and the image itself
+    rank        what pixels are ranked by, as in ``Deletion``
     seed        of the mask, and of the shuffle that breaks ties
 
     An image is left out, NaN in ``values``, where p_image < least, p_mask ≥ p_image, or bytes_mask ≥ bytes_image (pictures of a few
