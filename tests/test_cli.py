@@ -240,6 +240,20 @@ def test_a_gap_is_marked_and_explained(place: Path) -> None:
     assert "more than a tenth" not in fine.stdout
 
 
+def test_methods_that_do_not_claim_to_add_up_are_not_blamed(place: Path) -> None:
+    result = explain(
+        "many/rose.png", "--method", "path_weighted", "--method", "greedy", "--nodes", "2", model="toys.py:jumpy"
+    )
+    assert result.exit_code == 0, result.output
+    rows = [line for line in result.stdout.splitlines() if line.startswith(("path_weighted", "greedy"))]
+    assert ["not claimed" in row for row in rows] == [True, True]
+    assert "*" not in result.stdout
+    page = (place / "integrand-out/index.html").read_text("utf-8")
+    assert "▲ incomplete" not in page
+    assert page.count("<td>not claimed</td>") == 2
+    assert "Methods whose gap is not claimed" in page
+
+
 def test_the_estimated_error_is_told_and_marked(place: Path) -> None:
     result = explain("many/rose.png", "--method", "integrated", "--tol", "1e-9", model="toys.py:jumpy")
     assert result.exit_code == 0, result.output

@@ -29,7 +29,7 @@ from rich.table import Table
 from rich.text import Text
 from torch import Tensor
 
-from ..attribution import INCOMPLETE, Attribution
+from ..attribution import Attribution
 from ..errors import (
     ImageError,
     IncompleteWarning,
@@ -42,7 +42,7 @@ from ..errors import (
 from ..explain import explain
 from ..field.wrap import Tally
 from ..report import Case, page
-from ..report.words import unsettled
+from ..report.words import NOT_CLAIMED, incomplete, unsettled
 from ..vision import REGISTRY, Guess, ImageModel, load_model, pictures, recipes, samples, title
 from ..vision.images import SAMPLE
 from . import tell
@@ -195,11 +195,17 @@ def _table(results: Mapping[str, Attribution]) -> Table:
     numbers = ("residual", "gap", "error", "gradients", "seconds")
     table = tell.table("method", *numbers, right=numbers)
     for method, made in results.items():
-        gap = float(made.gap[0])
-        shown = Text(f"{gap:.1%} *", "bold yellow") if gap > INCOMPLETE else Text(f"{gap:.1%}  ")
-        cost, residual = made.cost, f"{float(made.residual[0]):+.3f}"
-        table.add_row(method, residual, shown, _error(made), str(cost.gradients), f"{cost.seconds:.1f}")
+        residual = f"{float(made.residual[0]):+.3f}" if made.claims_completeness else "–"
+        cost = made.cost
+        table.add_row(method, residual, _gap(made), _error(made), str(cost.gradients), f"{cost.seconds:.1f}")
     return table
+
+
+def _gap(made: Attribution) -> Text:
+    if not made.claims_completeness:
+        return Text(f"{NOT_CLAIMED}  ", "dim")
+    gap = f"{float(made.gap[0]):.1%}"
+    return Text(f"{gap} *", "bold yellow") if incomplete(made, 0) else Text(f"{gap}  ")
 
 
 def _error(made: Attribution) -> Text:
@@ -211,7 +217,7 @@ def _error(made: Attribution) -> Text:
 
 
 def _footnote(results: Mapping[str, Attribution]) -> None:
-    if any(float(made.gap[0]) > INCOMPLETE for made in results.values()):
+    if any(incomplete(made, 0) for made in results.values()):
         words = "* These maps miss more than a tenth of the change they should add up to; more --nodes close the gap."
         tell.out().print(Text(words, "yellow"))
     if any(unsettled(made, 0) for made in results.values()):

@@ -14,7 +14,7 @@ import dataclasses
 import time
 from collections.abc import Iterable
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, ClassVar
 
 import torch
 from torch import Tensor, nn
@@ -110,6 +110,9 @@ class Distanced:
     features: Features = "auto"
     seed: int = 0
     supports: Supports | None = None
+
+    complete: ClassVar[bool] = False
+    """What does not persist is zero."""
 
     def __post_init__(self) -> None:
         check_wrappable(self.method, "Distanced", layers=False)

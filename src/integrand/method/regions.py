@@ -19,7 +19,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from ..attribution import Attribution
+from ..attribution import Attribution, claims_completeness
 from ..cost import Cost
 from ..errors import InputError, MissingExtra, ShapeError
 from ..field import Field
@@ -79,6 +79,11 @@ class Regions:
     least: int = 50
     channels: str = "max"
     segments: Tensor | Callable[[Tensor], Tensor] | None = None
+
+    @property
+    def complete(self) -> bool:
+        """With "sum" the map adds up to what the method's own does; of several channels the largest does not."""
+        return self.channels == "sum" and claims_completeness(self.method)
 
     def __post_init__(self) -> None:
         check_wrappable(self.method, "Regions", layers=False)

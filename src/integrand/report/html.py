@@ -21,7 +21,7 @@ from ..shapes import describe
 from .colours import Numbers, Pixels, overlay_rgb, ramp, signed_rgb
 from .pictures import data_uri, display_image, is_image, limit_of, need, pixel_map
 from .views import Result, result
-from .words import INCOMPLETE, incomplete, number, percent, target_of, unsettled
+from .words import INCOMPLETE, gap_of, incomplete, number, percent, target_of, unsettled
 
 _THUMBNAILS = 8
 _SMALL = 96  # pictures with a shorter side than this are shown pixel by pixel
@@ -130,13 +130,14 @@ def _text(name: str) -> str:
 
 
 def _row(attribution: Attribution, i: int, pictures: Sequence[str]) -> str:
-    gap = float(attribution.gap[i])
+    residual = number(float(attribution.residual[i])) if attribution.claims_completeness else "–"
     change = float((attribution.weights[:, i] * attribution.change[:, i]).sum())
     cells = [
         f"<td>{i}</td>",
         *([f'<td class="text">{pictures[i]}</td>'] if pictures else []),
-        *(f"<td>{number(v)}</td>" for v in (float(attribution.output[i]), change, float(attribution.residual[i]))),
-        f"<td>{_marked('incomplete', percent(gap), when=incomplete(gap))}</td>",
+        *(f"<td>{number(v)}</td>" for v in (float(attribution.output[i]), change)),
+        f"<td>{residual}</td>",
+        f"<td>{_marked('incomplete', gap_of(attribution, i), when=incomplete(attribution, i))}</td>",
         f"<td>{_marked('not converged', percent(float(attribution.error[i])), when=unsettled(attribution, i))}</td>",
         f'<td class="text">{html.escape(target_of(attribution, i))}</td>',
     ]

@@ -16,7 +16,7 @@ from ..errors import InputError, ShapeError, UnknownName
 from ..methods import about
 from .colours import Numbers, overlay_rgb, signed_rgb
 from .pictures import data_uri, decoded, display_image, flat_map, is_image, limit_of, pixel_map
-from .words import incomplete, number, percent, unsettled
+from .words import gap_of, incomplete, number, percent, unsettled
 
 _CELLS = 14  # regions along a side of the summed map
 _COARSE = 4  # under this many pixels a cell says little more than the pixels themselves
@@ -36,6 +36,7 @@ class Row:
     explained: str
     residual: str
     gap: str
+    claimed: bool
     incomplete: bool
     error: str
     unsettled: bool
@@ -160,16 +161,17 @@ def _published(name: str) -> tuple[str, str | None]:
 def summary(name: str, title: str, attribution: Attribution) -> Row:
     """What the map should explain, what it does, and what that took."""
     change = float((attribution.weights * attribution.change).sum(0)[0])
-    residual, gap = float(attribution.residual[0]), float(attribution.gap[0])
+    residual = float(attribution.residual[0])
     cost = attribution.cost
     return Row(
         name,
         title,
         number(change),
         number(change - residual),
-        number(residual),
-        percent(gap),
-        incomplete(gap),
+        number(residual) if attribution.claims_completeness else "–",
+        gap_of(attribution, 0),
+        attribution.claims_completeness,
+        incomplete(attribution, 0),
         percent(float(attribution.error[0])),
         unsettled(attribution, 0),
         f"{cost.gradients:,}",
