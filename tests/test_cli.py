@@ -25,7 +25,7 @@ Image = pytest.importorskip("PIL.Image")
 
 from typer.testing import CliRunner, Result  # noqa: E402
 
-from integrand.cli import app_main, doctor  # noqa: E402
+from integrand.cli import app_main, doctor, tell  # noqa: E402
 from integrand.cli import explain as command  # noqa: E402
 from integrand.cli.app import app  # noqa: E402
 from integrand.vision import load_model  # noqa: E402
@@ -398,17 +398,36 @@ def test_foreign_warnings_go_where_they_would_have_gone(place: Path) -> None:
 # --- methods, cite, doctor --------------------------------------------------------------------------------------------
 
 
-def test_methods_are_listed_with_formula_cost_axioms_and_source(monkeypatch) -> None:
-    monkeypatch.setenv("COLUMNS", "400")
+@pytest.mark.parametrize("width", [80, 120])
+def test_methods_are_listed_with_formula_costs_axioms_defaults_and_source(monkeypatch, width: int) -> None:
+    monkeypatch.setenv("COLUMNS", str(width))
     said = run("methods").stdout
+    assert max(map(len, said.splitlines())) == width
+    assert not any(line.endswith(" ") for line in said.splitlines())
+    words = " ".join(said.replace("\xa0", " ").split())
     for name, one in ig.methods.known().items():
-        assert all(part in said for part in (name, one.title, one.cost, one.key))
-    assert "✓ ✓ – ✓ ✓" in said
-    assert "C complete" in said
+        card = words[words.index(f"{name} {one.title}") :]
+        card = card[: card.index(one.key) + len(one.key)]
+        assert all(" ".join(part.split()) in card for part in (one.formula, f"cost {one.cost}"))
+        assert f"measured {one.measured}" in card
+        assert all(f"{argument}={value!r}" in card for argument, value in one.defaults.items())
+        assert ("needs " + ", ".join(one.needs) in card) == bool(one.needs)
+    assert "weighted Weighted Gradients C D – S I W M" in words
+    assert "C complete D dummy L linear" in words
+    assert ig.methods.counted_on() in words
+
+
+def test_a_narrow_terminal_breaks_lines_and_loses_nothing(monkeypatch) -> None:
+    monkeypatch.setenv("COLUMNS", "40")
+    said = run("methods").stdout
+    assert "nonuniform  Integrated Gradients with non-uniform interpolation\n  C D L S I W M\n" in said
 
 
 def test_one_method_is_told_in_full() -> None:
     said = run("methods", "weighted").stdout
+    assert max(map(len, said.partition("@")[0].splitlines())) <= 80
+    assert "@misc{tran2025weighted" in said or "@article{tran2025weighted" in said
+    said = " ".join(said.split())
     assert "ig.methods.weighted(baselines, path=Straight(), rule=Adaptive(), ratio=0.5" in said
     assert "the fewest" in said or "smallest number of features" in said
     wrong = run("methods", "weigthed")
@@ -420,6 +439,10 @@ def test_methods_as_json() -> None:
     found = json.loads(run("methods", "--json").stdout)
     assert [one["name"] for one in found] == list(ig.methods.known())
     assert found[0]["axioms"]["complete"] is True
+    guided = next(one for one in found if one["name"] == "guided")
+    assert guided["measured"] == {"gradients": 201, "values": 0}
+    assert guided["defaults"]["rule"] == "Trapezoid()"
+    assert guided["family"].startswith("Paths that choose")
     assert json.loads(run("methods", "ig2", "--json").stdout)[0]["key"] == "zhuo2024ig2"
 
 
@@ -483,3 +506,20 @@ def test_as_a_program_on_a_terminal_that_knows_only_ascii() -> None:
     )
     assert "Integrated Gradients" in made.stdout
     assert not made.stderr
+
+
+def test_docstrings_are_folded_to_the_width() -> None:
+    text = "One line that is long\nand goes on.\n\nname   says what\n       it is\n\n    A = b + c\n\n>>> code stays  as it is, however long\nanswer"
+    assert tell.folded(text, 16) == [
+        "One line that is",
+        "long and goes",
+        "on.",
+        "",
+        "name   says what",
+        "       it is",
+        "",
+        "    A = b + c",
+        "",
+        ">>> code stays  as it is, however long",
+        "answer",
+    ]
