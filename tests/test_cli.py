@@ -269,6 +269,42 @@ def test_the_estimated_error_is_told_and_marked(place: Path) -> None:
     assert next(line.split()[3] for line in nodes.stdout.splitlines() if line.startswith("integrated")) == "–"
 
 
+def test_every_method_explains_a_picture(place: Path, monkeypatch) -> None:
+    """Of some that stand for all; tests/vision/test_recipes.py sets up every one."""
+    some = (
+        "integrated",
+        "ig2",
+        "latent",
+        "geodesic",
+        "decision",
+        "greedy",
+        "distanced",
+        "layer",
+        "blur",
+        "pattern_guided",
+    )
+    monkeypatch.setattr(command.recipes, "every", lambda: some)
+    result = explain("many/rose.png", "--method", "all", "--references", "many", "--nodes", "2")
+    assert result.exit_code == 0, result.output
+    made = {file.name for file in (place / "integrand-out").iterdir()}
+    left_out = {name for name in some if f"rose-{name}.png" not in made}
+    assert left_out == {"distanced", "layer"}  # too few photographs, and a model without places
+    for name in left_out:
+        assert f"{name} is left out: " in text(result)
+    assert made == {"index.html", "rose-methods.png"} | {f"rose-{name}.png" for name in set(some) - left_out}
+    assert "latent: autoencoder of 8 × 8 patches" in text(result)
+    page = (place / "integrand-out/index.html").read_text("utf-8")
+    assert page.count('<figure class="card">') == len(some) - 2
+    assert "about a hundred gradients" not in page  # nodes were asked for
+    assert all(f"<code>{name}</code> " in page for name in left_out)
+
+
+def test_one_method_that_cannot_be_had_is_an_error_where_it_was_asked_for(place: Path) -> None:
+    result = explain("many/rose.png", "--method", "layer", "--references", "many")
+    assert result.exit_code == 2
+    assert "has no layer with at least 12" in text(result)
+
+
 def test_warnings_are_told_once_and_tidily(place: Path) -> None:
     flags = ("--method", "integrated", "--method", "expected", "--nodes", "2")
     result = explain("many", *flags, model="toys.py:training")

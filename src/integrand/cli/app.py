@@ -89,7 +89,7 @@ def explain(
         list[str] | None,
         typer.Option(
             metavar="NAME",
-            help="integrated, expected, weighted, ig2 … (see: integrand methods); may be repeated.",
+            help="integrated, expected, weighted, ig2 … (see: integrand methods), or all of them; may be repeated.",
             show_default="weighted",
         ),
     ] = None,
@@ -145,6 +145,9 @@ def explain(
     For every picture: the top classes, then one line per method with its completeness residual (how much of the change of the
     class's logit the map misses), the gap (that, relative to the change), the gradients and the seconds it took. Writes
     DIR/index.html and a PNG for every map.
+
+    "--method all" sets every published method up to take about a hundred gradients, makes what some need (an autoencoder, patterns, points)
+    of the other photographs, and draws all maps on one picture as well; two to four minutes for EfficientNet-Lite0 on one idle core.
 
     The four methods take about 860 gradients of 224 x 224 pixels together, under a minute for EfficientNet-Lite0 on two idle cores.
 
