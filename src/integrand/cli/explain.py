@@ -151,6 +151,9 @@ def _one(desk: Desk, source: str, pages: Pages) -> None:
                 with undisturbed():
                     _write(made, desk.request, f"{pages.name(source)}-{name}")
                     results[name] = made
+                if "fit" in made.notes:
+                    learnt = ", ".join(f"{float(one):.2f}" for one in made.notes["fit"].flatten())
+                    remarks[name] = f"{remarks.get(name, '')}; R² of its support regressors {learnt}".removeprefix("; ")
     if len(results) >= _SHEET:
         with undisturbed():
             sheet(case, desk.request.out / f"{pages.name(source)}-methods.png")
@@ -227,7 +230,7 @@ def _table(results: Mapping[str, Attribution]) -> Table:
 def _gap(made: Attribution) -> Text:
     if not made.claims_completeness:
         return Text(f"{NOT_CLAIMED}  ", "dim")
-    gap = f"{float(made.gap[0]):.1%}"
+    gap = "> 999%" if float(made.gap[0]) >= 10 else f"{float(made.gap[0]):.1%}"
     return Text(f"{gap} *", "bold yellow") if incomplete(made, 0) else Text(f"{gap}  ")
 
 

@@ -21,8 +21,8 @@ if TYPE_CHECKING:
     from matplotlib.figure import Figure
 
 _COLUMNS = 6
-_LINE = 44  # characters of a heading over one map
-_WIDTH, _HEIGHT = 2.15, 2.95  # inches of a map with its words
+_LINE = 36  # characters of a heading over one map
+_WIDTH, _HEIGHT = 2.15, 3.25  # inches of a map with its words
 _INK, _MUTED, _ALARM = "#24272b", "#70757d", "#b0003a"
 
 
@@ -38,14 +38,19 @@ def sheet(case: Case, path: str | Path | None = None) -> Figure:
     figure = Figure(figsize=(_COLUMNS * _WIDTH, rows * _HEIGHT), facecolor="white")
     FigureCanvasAgg(figure)
     grid = figure.subplots(
-        rows, _COLUMNS, squeeze=False, gridspec_kw={"left": 0.01, "right": 0.99, "top": 1 - 0.62 / (rows * _HEIGHT),
-                                                    "bottom": 0.45 / (rows * _HEIGHT), "wspace": 0.07, "hspace": 0.5},
+        rows, _COLUMNS, squeeze=False, gridspec_kw={"left": 0.01, "right": 0.99, "top": 1 - 0.85 / (rows * _HEIGHT),
+                                                    "bottom": 0.45 / (rows * _HEIGHT), "wspace": 0.07, "hspace": 0.56},
     )  # fmt: skip
     for axes in grid.flat:
         axes.set_axis_off()
     top = grid[0][0]
     top.imshow(photograph)
-    _words(top, case.name, [f"{shortened(name, 30)} {percent(p)}" for name, p in case.predictions[:2]], _INK)
+    _words(
+        top,
+        case.name,
+        [f"{shortened(name, 30)} {percent(p)}" for name, p in case.predictions[:1]] + [f"explained: {case.target}"],
+        _INK,
+    )
     for row, column, family, name in places:
         axes, made = grid[row][column], case.results[name]
         values = regions_of(made, photograph)
@@ -79,8 +84,7 @@ def _places(families: list[tuple[str, tuple[str, ...]]]) -> list[tuple[int, int,
 def _caption(name: str, made: Attribution) -> tuple[str, list[str], str]:
     row = summary(name, name, made)
     adds_up = f"residual {row.residual} of {row.change} ({row.gap})" if row.claimed else "adds up: not claimed"
-    cost = f"{row.gradients} gradients, {row.values} forward, {row.seconds} s"
-    return name, [adds_up, cost], _ALARM if row.incomplete else _INK
+    return name, [adds_up, row.took], _ALARM if row.incomplete else _INK
 
 
 def _words(axes: object, title: str, lines: list[str], colour: str) -> None:
@@ -90,6 +94,6 @@ def _words(axes: object, title: str, lines: list[str], colour: str) -> None:
     axes.set_title(title, loc="left", fontsize=10, color=_INK, pad=4, parse_math=False)
     for place, line in enumerate(lines):
         axes.text(
-            0, -0.09 - 0.11 * place, line, transform=axes.transAxes, fontsize=7.5, parse_math=False,
+            0, -0.09 - 0.11 * place, line, transform=axes.transAxes, fontsize=7, parse_math=False,
             color=colour if place == 0 else _MUTED,
         )  # fmt: skip

@@ -17,7 +17,7 @@ from ..errors import InputError, ShapeError, UnknownName
 from ..methods import about, known
 from .colours import Numbers, overlay_rgb, signed_rgb
 from .pictures import cells, data_uri, decoded, display_image, flat_map, is_image, limit_of, pixel_map
-from .words import gap_of, incomplete, number, percent, unsettled
+from .words import beside, gap_of, incomplete, number, percent, unsettled
 
 _CELLS = 14  # regions along a side of the summed map
 _COARSE = 4  # under this many pixels a cell says little more than the pixels themselves
@@ -46,6 +46,12 @@ class Row:
     values: str
     seconds: str
 
+    @property
+    def took(self) -> str:
+        """In words."""
+        rows = "forward row" if self.values == "1" else "forward rows"
+        return f"{self.gradients} gradients, {self.values} {rows}, {self.seconds} s"
+
 
 @dataclass(frozen=True)
 class Map:
@@ -57,6 +63,8 @@ class Map:
     regions: str | None
     region_limit: str
     cell: int
+    places: bool
+    """Whether it is of a layer, whose places are squares already."""
 
 
 @dataclass(frozen=True)
@@ -183,8 +191,8 @@ def summary(name: str, title: str, attribution: Attribution) -> Row:
         name,
         title,
         number(change),
-        number(change - residual),
-        number(residual) if attribution.claims_completeness else "–",
+        number(change - residual) if attribution.claims_completeness else "–",
+        beside(residual, change) if attribution.claims_completeness else "–",
         gap_of(attribution, 0),
         attribution.claims_completeness,
         incomplete(attribution, 0),
@@ -210,6 +218,7 @@ def map_of(attribution: Attribution, photograph: Numbers) -> Map:
         data_uri(overlay_rgb(photograph, coarse, region_limit)) if cell >= _COARSE else None,
         number(region_limit),
         cell,
+        attribution.values.shape[-2:] != photograph.shape[:2],
     )
 
 

@@ -28,6 +28,15 @@ def number(value: float) -> str:
     return text.replace("-", "−")
 
 
+def beside(value: float, whole: float) -> str:
+    """A number that is read beside a larger one: what is lost in the latter's digits is nothing.
+
+    >>> beside(-0.012, 9.9), beside(4.5e-7, 9.9), beside(4.5e-7, 2e-5)
+    ('−0.0120', '0', '4.50e−07')
+    """
+    return "0" if abs(value) < 5e-4 * abs(whole) else number(value)
+
+
 def percent(value: float) -> str:
     """One decimal; beyond a thousand per cent the digits say nothing more.
 
