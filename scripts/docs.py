@@ -214,7 +214,8 @@ def main() -> None:
         GALLERY.parent.mkdir(exist_ok=True)
         GALLERY.write_text(json.dumps(taken_in(asked.gallery), indent=1, ensure_ascii=False) + "\n", "utf-8")
         drawn = Image.open(next(asked.gallery.glob("*-methods.png"))).convert("RGB")
-        drawn.quantize(256).save(PICTURE, optimize=True)
+        # A palette would save half, and spoil the photograph.
+        drawn.resize([round(0.8 * side) for side in drawn.size], Image.Resampling.LANCZOS).save(PICTURE, optimize=True)
     made = blocks()
     for page, mark in PAGES.items():
         if mark in made:

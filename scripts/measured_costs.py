@@ -21,9 +21,13 @@ from torch import Tensor, nn
 import integrand as ig
 
 FILE = Path(__file__).parent.parent / "src" / "integrand" / "methods" / "measured.json"
-PROBLEM = "one image of 3 × 16 × 16 numbers, a convolutional ReLU network of ten classes, four references where a method wants some"
+PROBLEM = (
+    "one image of 3 × 16 × 16 numbers, a convolutional ReLU network of ten classes, four references where a method wants some; methods of "
+    "words on a sentence of six of forty words"
+)
 SHAPE, CLASSES, REFERENCES = (3, 16, 16), 10, 4
 GAIN = 40.0
+OF_WORDS = {"discretized", "sequential"}
 
 
 def wave(*shape: int, phase: float = 0.0, scale: float = 1.0) -> Tensor:
@@ -73,6 +77,20 @@ def codec() -> tuple[Any, Any]:
     return encode, decode
 
 
+def words() -> Tensor:
+    """Vectors (40, 16) of forty words."""
+    return wave(40, 16, phase=1.0)
+
+
+def reader() -> nn.Module:
+    """A network (N, 6, 16) → ten classes, for a sentence of six words."""
+    model = nn.Sequential(nn.Flatten(), nn.Linear(96, 24), nn.Tanh(), nn.Linear(24, CLASSES)).double()
+    with torch.no_grad():
+        for place, parameter in enumerate(model.parameters()):
+            parameter.copy_(wave(*parameter.shape, phase=place, scale=0.5))
+    return model.eval()
+
+
 def needs(model: nn.Module) -> dict[str, Any]:
     """What methods cannot do without, by the names of their parameters."""
     others = images(REFERENCES, 2.0)
@@ -87,6 +105,7 @@ def needs(model: nn.Module) -> dict[str, Any]:
         "labels": torch.arange(12) % 2,
         "classes": (0, 1),
         "site": "3",
+        "table": words(),
     }
 
 
@@ -105,14 +124,15 @@ def setup(name: str, given: dict[str, Any]) -> Any:
 
 def counted(names: list[str] | None = None) -> dict[str, dict[str, int]]:
     """Gradients and forward rows of each method for one example."""
-    model, x = network(), images(1, 0.5)
-    given, found = needs(model), {}
+    pictures, texts = (network(), images(1, 0.5)), (reader(), words()[[3, 14, 15, 9, 26, 5]][None])
+    given, found = needs(pictures[0]), {}
     for name in names or list(ig.methods.known()):
         method = setup(name, given)
         if method is None:
             continue
         with warnings.catch_warnings():
             warnings.simplefilter("ignore", ig.errors.IntegrandWarning)
+            model, x = texts if name in OF_WORDS else pictures
             made = ig.explain(
                 model, x, target="predicted", method=method, normalisation=ig.Normalisation.unit(), batch_size=64
             )

@@ -83,7 +83,7 @@ class Attribution:
 
     @property
     def claims_completeness(self) -> bool:
-        """Whether the method says that its maps add up to the change; of one that does not, the residual is no fault."""
+        """Whether the method says that its maps add up to ``change``; of one that does not, the residual is no fault."""
         return claims_completeness(self.method)
 
     @property

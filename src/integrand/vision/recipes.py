@@ -37,6 +37,8 @@ NODES = 50
 """Of each of several baselines."""
 STEPS, STEP_PIECES, REFERENCES = 25, 2, 2
 """Of IG2: together about 200 gradients, half a minute for EfficientNet-Lite0 on two cores."""
+PATCH = 32
+"""Pixels along the side of what Sequential takes away at a time: 49 squares of an image of 224, as often its method's gradients."""
 RIVALS = 5
 """Of an attack on each of several classes: about 100 gradients, as it arrives in five or six steps."""
 
@@ -58,6 +60,7 @@ BRIEF: dict[str, dict[str, Any]] = {
     "greedy": {"rounds": 5, "rule": GaussLegendre(20)},
     "smooth": {"draws": 6, "rule": GaussLegendre(16)},
     "regions": {"rule": GaussLegendre(50)},
+    "sequential": {"features": 56, "rule": GaussLegendre(6)},
     "distanced": {"distances": (1.0,), "epochs": 4, "rule": GaussLegendre(50)},
 }
 """What differs from the usual where all methods explain one picture: each takes about a hundred gradients, and thirty take minutes."""
@@ -222,6 +225,10 @@ def _regions(setting: Setting) -> dict[str, Any]:
     return _one(setting) if setting.baselines else {}  # else from XRAI's own two
 
 
+def _sequential(setting: Setting) -> dict[str, Any]:
+    return {**_one(setting), "features": PATCH}
+
+
 def _attack(setting: Setting) -> dict[str, Any]:
     return {"count": RIVALS, "rule": _inside_steps(setting), "record": ("path",)}
 
@@ -232,7 +239,7 @@ def _inside_steps(setting: Setting) -> Rule:
 
 
 _Recipe = Callable[[Setting], dict[str, Any]]
-_BY_NAME: dict[str, _Recipe] = {"ig2": _ig2, "regions": _regions}
+_BY_NAME: dict[str, _Recipe] = {"ig2": _ig2, "regions": _regions, "sequential": _sequential}
 _BY_ARGUMENT: dict[str, _Recipe] = {
     "baseline": _one,
     "of": _one,
