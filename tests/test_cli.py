@@ -559,3 +559,33 @@ def test_docstrings_are_folded_to_the_width() -> None:
         ">>> code stays  as it is, however long",
         "answer",
     ]
+
+
+def test_what_passes_a_layer_by_is_told(place: Path) -> None:
+    """The table has no gap for methods that do not claim to add up."""
+    (place / "skip.py").write_text(CODE + SKIP)
+    (place / "many/more.png").write_bytes((place / "many/sky.png").read_bytes())
+    result = explain("many/rose.png", "--method", "layer", "--references", "many", "--nodes", "3", model="skip.py:skip")
+    assert result.exit_code == 0, result.output
+    assert "layer: at body, 3 channels of 16 × 16 places" in text(result)
+    assert (
+        "Warning: rose, layer: 1 of 1 maps miss more than a tenth of the change, most likely because it passes the layer by"
+        in text(result)
+    )
+
+
+SKIP = """
+class Skip(nn.Module):
+    def __init__(self):
+        super().__init__()
+        self.body = nn.Conv2d(3, 3, 1)
+        with torch.no_grad():
+            self.body.weight.copy_(torch.eye(3)[:, :, None, None] / 4)
+            self.body.bias.zero_()
+
+    def forward(self, z):
+        return 9 * (z + self.body(z)).mean((2, 3))
+
+def skip():
+    return ImageModel("skip", Skip().eval(), ig.Normalisation.unit(), 16)
+"""

@@ -164,7 +164,7 @@ def _one(desk: Desk, source: str, pages: Pages) -> None:
 
 def _explained(desk: Desk, about: Subject, name: str, method: Any, bars: Progress) -> Attribution:
     """The attribution by one method."""
-    with desk.hearing(f"{title(about.source)}, {name}: "):
+    with desk.hearing(f"{title(about.source)}, {name}: ", gaps=bool(getattr(method, "lifts", False))):
         return explain(
             desk.model.module,
             about.x,
@@ -402,8 +402,11 @@ class Desk:
     # Warnings.
 
     @contextmanager
-    def hearing(self, who: str = "") -> Iterator[None]:
-        """The library's warnings are kept, to be told when the table is out; others go where they would have gone."""
+    def hearing(self, who: str = "", *, gaps: bool = False) -> Iterator[None]:
+        """The library's warnings are kept, to be told when the table is out; others go where they would have gone.
+
+        Those of ``gaps`` are kept only where the table does not tell them.
+        """
         with warnings.catch_warnings():
             warnings.simplefilter("always", IntegrandWarning)
             elsewhere = warnings.showwarning
@@ -411,7 +414,7 @@ class Desk:
             def show(message: Any, category: type[Warning], *where: Any, **more: Any) -> None:
                 if not issubclass(category, IntegrandWarning):
                     elsewhere(message, category, *where, **more)
-                elif not issubclass(category, IncompleteWarning):  # the table says so
+                elif gaps or not issubclass(category, IncompleteWarning):  # the table says so
                     self._heard.append(str(message) if issubclass(category, _OF_THE_MODEL) else f"{who}{message}")
 
             warnings.showwarning = show
