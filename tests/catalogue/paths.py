@@ -186,7 +186,7 @@ LONG: dict[str, Callable[[int, int], Any]] = {
     "Straight": lambda n, size: ig.paths.Straight(n),
     "Scheduled": lambda n, size: ig.paths.Scheduled(tuple(i / n for i in range(n + 1))),
     "Respaced": lambda n, size: ig.paths.Respaced(n, n),
-    "Geodesic": lambda n, size: ig.paths.Geodesic(_data(size), 3, n),
+    "Geodesic": lambda n, size: ig.paths.Geodesic(_data(size), 2, n // 4),
     "Descent": lambda n, size: ig.paths.Descent(flat, n, 1.0, WIDE),
     "Adversarial": lambda n, size: ig.paths.Adversarial(lambda out: out + 1e9, n, 0.01, WIDE),
     "Guided": lambda n, size: ig.paths.Guided(n, 0.5),
