@@ -187,6 +187,15 @@ def test_what_is_paid_for_is_used(sides: str, backwards: bool, together: bool, n
     assert made.cost.values == ends
 
 
+def test_a_path_of_one_that_does_not_move() -> None:
+    """One example, one reference, and that is the input."""
+    for steps in (1, 4):
+        for path in (ig.paths.Straight(), ig.paths.Straight(3), ig.paths.Guided(2)):
+            made = ig.methods.important(Given(X[:1]), steps, path)(FIELD, X[:1])
+            assert made.values.tolist() == [[0.0] * X.shape[1]]
+            near(made.change, [[0.0]])
+
+
 def test_pieces_that_do_not_move_cost_nothing() -> None:
     """Rows that stand still for a while (a descent that has arrived): the next piece that moves says what F is there."""
     corners = wave(5, 2, 3, 4, phase=1)

@@ -346,6 +346,30 @@ def test_paths_made_of_paths(name: str, problem: str) -> None:
         check_cell(name, rule, "several", problem)
 
 
+# --- nowhere to go ----------------------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("name", list(PATHS))
+def test_a_reference_that_is_the_input(name: str) -> None:
+    """Of a batch one, and of a batch of one the only one: nothing is credited, nothing fails, and the others are as they were."""
+    p = PROBLEMS["img"]  # which no path refuses
+    path, x = PATHS[name].build(p), p.packed()
+    apart = p.references[:1, None].expand(-1, *x.shape).clone()
+    among = apart.clone()
+    among[0, 1] = x[1]
+    for rule in RULES.values():
+        found, other = (explained(p, p.model, ig.Method(ig.baselines.Given(b), path, rule)) for b in (among, apart))
+        alone = explained(p.only(1), p.model, ig.Method(ig.baselines.Given(x[1:2]), path, rule))
+        for b in (0, 2, 3, 4):
+            torch.testing.assert_close(found.values[b], other.values[b], rtol=0, atol=1e-12)
+        torch.testing.assert_close(found.values[1], alone.values[0], rtol=0, atol=1e-12)
+        assert bool(torch.isfinite(alone.values).all())
+        if not PATHS[name].own_start:
+            assert alone.change.abs().max() < 1e-12
+        if not PATHS[name].own_start and not name.startswith(("latent", "neighbours")):  # those make an excursion
+            assert alone.values.abs().max() == 0
+
+
 # --- how fast residuals fall ------------------------------------------------------------------------------------------
 
 
