@@ -48,7 +48,7 @@ def start(p: Problem) -> ig.baselines.Given:
 def test_guided_without_stray_is_integrated_gradients_by_left_ends(problem: str, steps: int) -> None:
     p = PROBLEMS[problem]
     plain = values(p, ig.methods.integrated(start(p), ig.rules.Left(steps)))
-    near(values(p, ig.methods.guided(start(p), steps, stray=0.0)), plain)
+    near(values(p, ig.methods.guided(start(p), steps, stray=0.0, rule=ig.rules.Left())), plain)
     if steps > 1:
         assert float((values(p, ig.methods.guided(start(p), steps, stray=0.4)) - plain).abs().max()) > 1e-3
 
