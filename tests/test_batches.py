@@ -13,7 +13,7 @@ import torch
 from torch import Tensor
 
 import integrand as ig
-from tests.catalogue import BUILD, fits
+from tests.catalogue import BUILD, fits, words
 from tests.problems import PROBLEMS, Problem, joined, wave
 
 FINE = ig.rules.GaussLegendre(6)
@@ -51,6 +51,9 @@ OTHERS: dict[str, Callable[[Problem], Any]] = {
     ),
     "layer": lambda p: ig.methods.layer("1", ig.baselines.Given(p.references), FINE),
     "conductance": lambda p: ig.methods.conductance("1", ig.baselines.Given(p.references), 6),
+    "discretized": lambda p: ig.methods.discretized(
+        words.table(eight(p.name).packed(), p.references), ig.baselines.Given(p.references), 10, 5, rule=FINE
+    ),
     "distanced": distanced,
 }
 """Methods that need more of a problem than the catalogue is told."""

@@ -196,6 +196,13 @@ def test_a_path_of_one_that_does_not_move() -> None:
             near(made.change, [[0.0]])
 
 
+def test_walks_that_have_all_arrived() -> None:
+    """Steps that nobody takes any more, at the ends of which the path has looked."""
+    path = ig.paths.Adversarial(lambda out: out - smooth(X).min() + 1e-3, 4, 10.0, (-9.0, 9.0))
+    made = ig.Method(Given(X[:1]), path, ig.rules.Important())(ig.TorchField(smooth, ig.targets.Output()), X)
+    near(made.residual, torch.zeros(len(X)).double())
+
+
 def test_pieces_that_do_not_move_cost_nothing() -> None:
     """Rows that stand still for a while (a descent that has arrived): the next piece that moves says what F is there."""
     corners = wave(5, 2, 3, 4, phase=1)

@@ -16,7 +16,7 @@ FLOORS: list[list[str]] = [
     ["errors", "shapes", "parts", "seeds", "normalisation"],
     ["target", "segment", "features"],
     ["field"],
-    ["spacing"],
+    ["spacing", "question"],
     ["baseline", "path", "rule", "weighting", "cost"],
     ["walk"],
     ["attribution"],
@@ -26,7 +26,9 @@ FLOORS: list[list[str]] = [
     ["explain"],
     ["explain_targets"],
     ["metrics", "vision"],
+    ["compare"],
     ["run", "report"],
+    ["bench"],
     ["cli", "__main__"],
 ]
 """From the ground up; `__init__` stands outside and may import everything."""

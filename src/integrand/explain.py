@@ -19,20 +19,17 @@ from torch import Tensor
 
 from .attribution import Attribution, mapped
 from .baseline import Plain, as_baseline
-from .errors import BaselineError, InputError, NonFiniteInput, TargetError, UnknownName
-from .field import TorchField
+from .errors import BaselineError, InputError, UnknownName
 from .field.layout import Layout
-from .field.memory import Memory
-from .field.network import check_extra
 from .field.wrap import Tally
 from .method import Method, inside
 from .methods import BASELINES, about
 from .methods.registry import start_of
 from .normalisation import Normalisation
+from .question import Question
 from .rule import Adaptive
 from .seeds import reseeded
 from .shapes import describe
-from .target import Logit, Output, Target
 
 Progress = bool | Callable[[Tally], None]
 
@@ -79,29 +76,22 @@ def explain(
     >>> result.values.shape, bool(result.converged.all())
     (torch.Size([5, 4]), True)
     """
-    layout = Layout.of(inputs, integers=_lifts(method))
-    x = layout.pack(inputs)
-    _check_finite(x, layout)
-    check_extra(extra, len(x))
-    way = _method(method, _arranged(baseline, layout, x, shared=_takes_references(method, options)), tol, options)
-    if seed is not None:
-        way = reseeded(way, seed)
-    field = TorchField(
+    asked = Question.of(
         model,
-        Output() if is_predicted(target) else target,
+        inputs,
+        target,
         extra=extra,
         normalisation=normalisation,
         batch_size=batch_size,
-        layout=layout,
         optimize=optimize,
+        integers=_lifts(method),
     )
-    with field.ready():
-        if is_predicted(target):
-            field.memory = Memory(x, field.outputs(x))
-            field.target = predicted(field.memory)
-        check_classes(field.target, len(x))
-        with _watched(progress) as watch:
-            made = way(field, x, watch=watch)
+    layout, x = asked.layout, asked.x
+    way = _method(method, _arranged(baseline, layout, x, shared=_takes_references(method, options)), tol, options)
+    if seed is not None:
+        way = reseeded(way, seed)
+    with asked.ready() as field, _watched(progress) as watch:
+        made = way(field, x, watch=watch)
     if _lifts(way):  # a layer's values are arranged as the layer is, and no image's
         layout, normalisation = Layout.of(made.values), None
     made = dataclasses.replace(made, target=field.target, normalisation=normalisation)
@@ -115,24 +105,6 @@ def _lifts(method: Any) -> bool:
     return bool(getattr(method, "lifts", False))
 
 
-def is_predicted(target: Any) -> bool:
-    return isinstance(target, str) and target == "predicted"
-
-
-def predicted(memory: Memory) -> Target:
-    """The class each example is given; the only output where there is one."""
-    outputs = memory.outputs
-    assert outputs is not None
-    if outputs.ndim == 1 or outputs.shape[1] == 1:
-        return Output()
-    if outputs.ndim != 2:
-        raise TargetError(
-            f"'predicted' needs outputs (rows, classes), but one output has shape {describe(outputs.shape[1:])}: "
-            "name a position, or give a callable."
-        )
-    return Logit(outputs.argmax(1))
-
-
 def chosen(inputs: Any, method: Any, baseline: Any, tol: float | None, options: dict[str, Any]) -> Any:
     """The method that ``explain`` would run for these arguments."""
     layout = Layout.of(inputs, integers=_lifts(method))
@@ -140,68 +112,54 @@ def chosen(inputs: Any, method: Any, baseline: Any, tol: float | None, options: 
     return _method(method, _arranged(baseline, layout, x, shared=_takes_references(method, options)), tol, options)
 
 
-def _check_finite(x: Tensor, layout: Layout) -> None:
-    wrong = ~torch.isfinite(x).flatten(1).all(1)
-    if bool(wrong.any()):
-        example = int(wrong.nonzero()[0])
-        count = int((~torch.isfinite(x[example])).sum())
-        raise NonFiniteInput(
-            f"Example {example} holds {count} NaN or infinite number{'s' * (count != 1)} ({int(wrong.sum())} of {len(x)} examples "
-            "do). Fill missing values before explaining."
-        )
-
-
-def check_classes(target: Target, batch: int) -> None:
-    for name in ("which", "other"):
-        which = getattr(target, name, None)
-        if isinstance(which, Tensor) and len(which) != batch:
-            raise TargetError(
-                f"The target names {len(which)} classes for {batch} examples: give one for each, or one for all."
-            )
-    data = getattr(target, "data", None)
-    if isinstance(data, Tensor) and len(data) != batch:
-        raise TargetError(f"The target's data has {len(data)} entries for {batch} examples.")
-
-
 def _method(method: Any, baseline: Any, tol: float | None, options: dict[str, Any]) -> Any:
+    """The method that was asked for: built by its name, or as it was given with another start and tolerance."""
     if tol is not None and "rule" in options:
         raise InputError("tol= and rule= both say how to integrate: give one of them.")
     if isinstance(method, str):
-        build = about(method).build
-        accepted = inspect.signature(build).parameters
-        if tol is not None:
-            options = {**options, **({"tol": tol} if "tol" in accepted else {"rule": Adaptive(tol)})}
-        for name in options:
-            if name not in accepted:
-                raise UnknownName(f"option of method {method!r}", name, accepted)
-        first = start_of(accepted)
-        for name, spec in accepted.items():
-            if spec.default is spec.empty and name not in options and spec is not first:
-                raise InputError(f"Method {method!r} needs {name}=; see help(ig.methods.{method}).")
-        if first is None:
-            if baseline is not None:
-                raise InputError(f"Method {method!r} chooses for itself where it starts: it takes no baseline=.")
-            return build(**options)
-        if baseline is not None and first.name in options:
-            raise InputError(f"Method {method!r} was given where to start twice: as baseline= and as {first.name}=.")
-        if baseline is None:
-            if first.default is inspect.Parameter.empty and first.name not in options:
-                raise InputError(
-                    f"Method {method!r} starts from {first.name}: give baseline= a tensor, a list of baselines, or a sampler."
-                )
-            return build(**options)
-        return build(**{first.name: baseline}, **options)
+        return _built(method, baseline, tol, options)
     if not callable(method):
         raise InputError(
             f"method= is a published name or a Method, not {type(method).__name__}; 'integrand methods' lists the names."
         )
     if options:
         raise UnknownName(f"option beside method={method!r}", next(iter(options)), ("baseline",))
+    return _changed(method, baseline, tol)
+
+
+def _built(name: str, baseline: Any, tol: float | None, options: dict[str, Any]) -> Any:
+    """A published method, its options those of the factory."""
+    build = about(name).build
+    accepted = inspect.signature(build).parameters
+    if tol is not None:
+        options = {**options, **({"tol": tol} if "tol" in accepted else {"rule": Adaptive(tol)})}
+    for option in options:
+        if option not in accepted:
+            raise UnknownName(f"option of method {name!r}", option, accepted)
+    first = start_of(accepted)
+    for option, spec in accepted.items():
+        if spec.default is spec.empty and option not in options and spec is not first:
+            raise InputError(f"Method {name!r} needs {option}=; see help(ig.methods.{name}).")
+    if baseline is None:
+        if first is not None and first.default is first.empty and first.name not in options:
+            raise InputError(
+                f"Method {name!r} starts from {first.name}: give baseline= a tensor, a list of baselines, or a sampler."
+            )
+        return build(**options)
+    if first is None:
+        raise InputError(f"Method {name!r} chooses for itself where it starts: it takes no baseline=.")
+    if first.name in options:
+        raise InputError(f"Method {name!r} was given where to start twice: as baseline= and as {first.name}=.")
+    return build(**{first.name: baseline}, **options)
+
+
+def _changed(method: Any, baseline: Any, tol: float | None) -> Any:
+    """The same method from another ``baseline``, to another tolerance, where these are given."""
     if baseline is None and tol is None:
         return method
     inner = inside(method)
     if inner is not None and not hasattr(method, "tol"):  # a wrapper without a tolerance and draws of its own
-        return dataclasses.replace(method, method=_method(inner, baseline, tol, {}))
+        return dataclasses.replace(method, method=_changed(inner, baseline, tol))
     if not isinstance(method, Method):
         raise InputError(f"baseline= and tol= do not go with {method!r}, which has its own.")
     if baseline is not None:

@@ -15,13 +15,14 @@ from .baseline.base import Baseline, count_of, label_of
 from .baseline.base import Several as Baselines
 from .cost import Cost
 from .errors import InputError, TargetError
-from .explain import check_classes, chosen, explain, is_predicted, predicted
+from .explain import chosen, explain
 from .field import Field, TorchField
 from .field.memory import Memory
 from .field.several import Several
 from .method import Method, inside
 from .method.outcome import Watch
 from .parts import part
+from .question import check_classes, is_predicted, predicted
 from .target import Output, as_target
 
 _DOOR = {name for name, spec in inspect.signature(explain).parameters.items() if spec.kind is spec.KEYWORD_ONLY}

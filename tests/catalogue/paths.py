@@ -17,6 +17,7 @@ from typing import Any
 import torch
 
 import integrand as ig
+from tests.catalogue import words
 from tests.catalogue.attacks import WIDE, decision
 from tests.catalogue.coarse_to_fine import pictures
 from tests.catalogue.geometric_paths import points
@@ -24,7 +25,7 @@ from tests.catalogue.latent import codec
 from tests.problems import Problem, wave
 
 NO_PATHS = {
-    "Path", "corners", "Autoencoder",  # protocols, and a function for pictures
+    "Path", "corners", "Autoencoder", "neighbour_graph",  # protocols, and functions
     "Basis", "DCT", "Haar", "Pyramid", "SVD", "Split",  # parts of Spectral
     "Fixed", "Implicit", "Relative", "Shrinking", "Step",  # parts of walks
 }  # fmt: skip
@@ -59,6 +60,7 @@ PATHS: dict[str, Way] = {
     "descent, implicit steps": Way(_descent(ig.paths.Implicit(2)), own_start=True),
     "adversarial": Way(lambda p: ig.paths.Adversarial(decision(p) or "away", 3, 0.2, WIDE), own_start=True),
     "adversarial, rivals": Way(lambda p: ig.paths.Adversarial("likeliest", 3, 0.2, WIDE), own_start=True),
+    "discretized": Way(lambda p: ig.paths.Discretized(words.of(p), 10, 3)),
     "guided": Way(lambda p: ig.paths.Guided(4, stray=0.3)),
     "salient": Way(lambda p: ig.paths.Salient(4, 0.3)),
     "between": Way(lambda p: ig.paths.Between(ig.paths.Guided(4, stray=1.0), 1)),
@@ -144,6 +146,13 @@ WRAPPER_REFUSALS = (
         r"A guided latent path has at least 3 points, both ends included, not 2",
         "four points are too few for two stretches of three",
     ),
+    Refusal(
+        ("between: discretized", "backwards: discretized"),
+        lambda p: True,
+        None,
+        r"different words are not in the table.* explain the words' own vectors",
+        "what lies on a straight line, and a reference, are not words from which a way over words could begin",
+    ),
 )
 
 
@@ -182,6 +191,12 @@ def _data(size: int) -> torch.Tensor:
     return wave(12, 3, size, size, phase=2).float()
 
 
+def _words(size: int) -> torch.Tensor:
+    """The rows of the picture that tests/test_memory.py explains, and others."""
+    x = wave(1, 3, size, size, phase=0.3).float()
+    return words.table(x, torch.full_like(x, 0.1), 400)
+
+
 LONG: dict[str, Callable[[int, int], Any]] = {
     "Straight": lambda n, size: ig.paths.Straight(n),
     "Scheduled": lambda n, size: ig.paths.Scheduled(tuple(i / n for i in range(n + 1))),
@@ -189,6 +204,7 @@ LONG: dict[str, Callable[[int, int], Any]] = {
     "Geodesic": lambda n, size: ig.paths.Geodesic(_data(size), 2, n // 4),
     "Descent": lambda n, size: ig.paths.Descent(flat, n, 1.0, WIDE),
     "Adversarial": lambda n, size: ig.paths.Adversarial(lambda out: out + 1e9, n, 0.01, WIDE),
+    "Discretized": lambda n, size: ig.paths.Discretized(_words(size), 4, n),
     "Guided": lambda n, size: ig.paths.Guided(n, 0.5),
     "Salient": lambda n, size: ig.paths.Salient(n, 0.5),
     "Between": lambda n, size: ig.paths.Between(ig.paths.Guided(n, 0.5), n // 2),

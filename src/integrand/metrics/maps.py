@@ -1,0 +1,126 @@
+"""Explanations under judgement: the maps of one or several methods for the same inputs."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from ..attribution import Attribution
+from ..errors import InputError, NonFiniteInput, ShapeError
+from ..field import Field
+from ..field.layout import Layout
+from ..shapes import describe
+
+Explainer = Callable[..., Attribution]
+"""(field, x) -> Attribution, as every method is."""
+
+
+@dataclass(frozen=True, eq=False)
+class Maps:
+    """Maps (M, B, \\*s) of M methods for B examples.
+
+    names    what each is called
+    found    the attributions they come from, where known; metrics of the gap read them
+    methods  what made them, where known; metrics that explain again (other inputs, other models) call it
+    """
+
+    values: Tensor
+    names: tuple[str, ...]
+    found: tuple[Attribution | None, ...]
+    methods: tuple[Explainer | None, ...]
+
+    @classmethod
+    def of(cls, given: Any, x: Tensor, layout: Layout, methods: Sequence[Explainer | None] = ()) -> Maps:
+        """Maps as people give them: an attribution, a tensor, or a list or dict of these.
+
+        Tensors are (B, \\*s) as the inputs were; (B, H, W) and (B, 1, H, W) are spread evenly over the channels of images.
+        Errors: ``ShapeError`` for another size, ``NonFiniteInput`` for NaN.
+        """
+        entries = _entries(given, layout)
+        names = tuple(entries)
+        values = torch.stack([_one(name, one, x, layout) for name, one in entries.items()])
+        found = tuple(one if isinstance(one, Attribution) else None for one in entries.values())
+        makers = tuple(methods) or tuple(None if one is None else one.method for one in found)
+        if len(makers) != len(names):
+            raise InputError(f"{len(makers)} methods were given for {len(names)} maps: one for each.")
+        return cls(values, names, found, makers)
+
+    def __len__(self) -> int:
+        return len(self.values)
+
+    def attributions(self) -> tuple[Attribution, ...]:
+        """The attributions, all of them. Errors: bare tensors do not know what they should add up to."""
+        missing = [name for name, one in zip(self.names, self.found, strict=True) if one is None]
+        if missing:
+            raise InputError(f"The map {missing[0]!r} is a bare tensor: give the Attribution it comes from.")
+        return tuple(one for one in self.found if one is not None)
+
+    def explainers(self) -> tuple[Explainer, ...]:
+        """What made the maps. Errors: maps whose method is not known."""
+        missing = [name for name, one in zip(self.names, self.methods, strict=True) if not callable(one)]
+        if missing:
+            raise InputError(
+                f"The map {missing[0]!r} is to be made again, and nobody said how: give method=, a method or a name."
+            )
+        return tuple(one for one in self.methods if one is not None)
+
+
+def explained(method: Callable[..., Any], field: Field, x: Tensor) -> Tensor:
+    """The map (B, \\*s) that a method, or a function (field, x) → map, makes.
+
+    Errors: ``ShapeError`` for a map of something other than the inputs, such as a layer.
+    """
+    made = method(field, x)
+    values = made.values if isinstance(made, Attribution) else made
+    if not isinstance(values, Tensor) or values.shape != x.shape:
+        got = describe(values.shape) if isinstance(values, Tensor) else type(values).__name__
+        raise ShapeError(f"{method!r} made a map of {got} for inputs of shape {describe(x.shape)}: explain the inputs.")
+    return values.detach().to(x)
+
+
+def _entries(given: Any, layout: Layout) -> dict[str, Any]:
+    if isinstance(given, Mapping) and not (layout.names is not None and set(given) == set(layout.names)):
+        entries = {str(name): one for name, one in given.items()}
+    elif isinstance(given, list):
+        entries = {f"map {i + 1}": one for i, one in enumerate(given)}
+    else:
+        entries = {"map": given}
+    if not entries:
+        raise InputError("There are no maps to judge: give at least one.")
+    return entries
+
+
+def _one(name: str, given: Any, x: Tensor, layout: Layout) -> Tensor:
+    values = given.values if isinstance(given, Attribution) else given
+    if not layout.single:
+        values = Layout.of(values).pack(values)
+    if not isinstance(values, Tensor):
+        raise InputError(f"The map {name!r} is a {type(values).__name__}, not an Attribution or a tensor.")
+    values = _spread(values.detach().to(x), x)
+    if values.shape != x.shape:
+        raise ShapeError(
+            f"The map {name!r} has shape {describe(values.shape)}, the inputs have {describe(x.shape)}: resize it to what "
+            "the model sees."
+        )
+    wrong = ~torch.isfinite(values).flatten(1).all(1)
+    if bool(wrong.any()):
+        raise NonFiniteInput(
+            f"The map {name!r} holds NaN or infinity for example {int(wrong.nonzero()[0])} ({int(wrong.sum())} of {len(x)} "
+            "examples): it ranks nothing and adds up to nothing."
+        )
+    return values
+
+
+def _spread(values: Tensor, x: Tensor) -> Tensor:
+    """One number per place, shared evenly by the channels of images, so that sums over channels are what they were."""
+    if x.ndim != 4 or values.shape == x.shape:
+        return values
+    if values.ndim == 3 and values.shape == (len(x), *x.shape[2:]):
+        values = values[:, None]
+    if values.shape == (len(x), 1, *x.shape[2:]):
+        return (values / x.shape[1]).expand(x.shape)
+    return values

@@ -1,0 +1,82 @@
+"""A metric over a data set: shards are measured wherever they are, and laid side by side."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+import torch
+from torch import Tensor
+
+from ..errors import InputError
+from .maps import Maps
+from .metric import Metric, as_metric
+from .subject import Subject
+
+
+@dataclass(frozen=True, eq=False)
+class Result:
+    """What a metric says of B examples.
+
+    summary  (M,) per method;  values (M, B) per example, NaN where there is none;  measured (M, B, \\*t) what both came from
+    """
+
+    summary: Tensor
+    values: Tensor
+    measured: Tensor
+    names: tuple[str, ...]
+
+
+class Running:
+    """A metric fed batch by batch: ``update``, ``compute``, ``reset``, and a ``merge`` that changes nothing.
+
+        running = Running("deletion")
+        for batch in batches: running.update(subject, maps)
+        running.compute().summary
+
+    Merging is laying examples side by side, so it is associative, and shards may be measured in any order or place.
+    """
+
+    def __init__(self, metric: str | Metric) -> None:
+        self.metric = as_metric(metric)
+        self.reset()
+
+    def reset(self) -> None:
+        """Forget every example."""
+        self._measured: list[Tensor] = []
+        self._names: tuple[str, ...] = ()
+
+    def update(self, subject: Subject, maps: Maps) -> Tensor:
+        """Measure a batch; its own values (M, B)."""
+        measured = self.metric.measure(subject, maps)
+        self._add(measured.cpu(), maps.names)
+        return self.metric.values(measured)
+
+    def merge(self, *others: Running) -> Running:
+        """A new one that has seen what this one and the others have."""
+        made = Running(self.metric)
+        for one in (self, *others):
+            if one.metric != self.metric:
+                raise InputError(f"Shards of two metrics do not merge: {self.metric!r} and {one.metric!r}.")
+            for measured in one._measured:
+                made._add(measured, one._names)
+        return made
+
+    def compute(self) -> Result:
+        """What all examples so far say. Errors: none seen."""
+        if not self._measured:
+            raise InputError(f"{self.metric.name} has seen no example yet: call update first.")
+        measured = torch.cat(self._measured, 1)
+        return Result(self.metric.summary(measured), self.metric.values(measured), measured, self._names)
+
+    def _add(self, measured: Tensor, names: tuple[str, ...]) -> None:
+        if self._measured and names != self._names:
+            raise InputError(
+                f"The methods changed from {self._names} to {names}: one running metric judges the same ones."
+            )
+        if self._measured and measured.shape[2:] != self._measured[0].shape[2:]:
+            raise InputError(
+                f"Curves of {measured.shape[2:].numel()} and {self._measured[0].shape[2:].numel()} points do not merge: "
+                "examples need the same number of features, or steps= below it."
+            )
+        self._measured.append(measured)
+        self._names = names

@@ -1,0 +1,132 @@
+"""What explanations are judged on: a model, inputs, and the class explained for each."""
+
+from __future__ import annotations
+
+import dataclasses
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass
+from typing import Any
+
+from torch import Tensor
+
+from ..baseline import as_baseline
+from ..errors import InputError, ShapeError, TargetError
+from ..field import Field
+from ..field.layout import Layout
+from ..methods import BASELINES
+from ..question import Question
+from ..shapes import checked_references, describe
+from ..target import Loss, Predicted, Probability, Target
+
+Score = str | Target | Callable[..., Tensor]
+"""What a curve measures, or a target:
+
+    "probability"  of the class explained          "accuracy"  1 where that class is predicted, else 0
+    "output"       the scalar explained itself     "loss"      minus the logarithm of the probability
+"""
+
+_OF_CLASS: dict[str, Callable[[Any], Target]] = {"accuracy": Predicted, "loss": Loss}
+
+
+@dataclass(frozen=True, eq=False)
+class Subject:
+    """A field and its inputs x (B, \\*s), with what else is known of the examples.
+
+    field   the scalar that was explained; metrics ask its ``score()``, the class probability, unless told otherwise
+    layout  how inputs and maps are arranged outside
+    masks   (B, H, W) or (B, \\*s) where the evidence is known to be, or None
+    """
+
+    field: Field
+    x: Tensor
+    layout: Layout
+    masks: Tensor | None = None
+    _seen: dict[str, tuple[Field, Tensor]] = dataclasses.field(default_factory=dict, repr=False)
+
+    @classmethod
+    @contextmanager
+    def of(
+        cls, model: Any, inputs: Any, target: Any = None, *, masks: Tensor | None = None, **door: Any
+    ) -> Iterator[Subject]:
+        """The subject, while its model is fit to be asked.
+
+        ``model`` may be a Field, which is its own target. ``door``: extra, normalisation, batch_size, optimize, as in ``explain``.
+        """
+        if isinstance(model, Field):
+            if target is not None:
+                raise TargetError("A field has its target already: leave target= out.")
+            if door:
+                raise InputError(f"{next(iter(door))}= goes with a model; a field has its own.")
+            layout = Layout.of(inputs)
+            with model.ready():
+                yield cls(model, layout.pack(inputs), layout, masks)
+            return
+        if target is None:
+            raise TargetError("Metrics ask about the class that was explained: give target=.")
+        question = Question.of(model, inputs, target, **door)
+        with question.ready() as asked:
+            yield cls(asked, question.x, question.layout, masks)
+
+    def __len__(self) -> int:
+        return len(self.x)
+
+    def score(self, score: Score = "probability") -> Field:
+        """What is measured, as a field."""
+        return self._scored(score)[0]
+
+    def whole(self, score: Score = "probability") -> Tensor:
+        """(B,) the score of the inputs as they are; asked of the model once."""
+        return self._scored(score)[1]
+
+    def _scored(self, score: Score) -> tuple[Field, Tensor]:
+        key = score if isinstance(score, str) else repr((id(score), score))
+        if key not in self._seen:
+            asked = self._field(score)
+            self._seen[key] = asked, asked.value(self.x)
+        return self._seen[key]
+
+    def _field(self, score: Score) -> Field:
+        if score == "probability":
+            return self.field.score()
+        if score == "output":
+            return self.field
+        if isinstance(score, str):
+            if score not in _OF_CLASS:
+                raise InputError(f'score= is "probability", "accuracy", "loss", "output", or a target, not {score!r}.')
+            target = getattr(self.field, "target", None)
+            about = None if target is None else target.score()
+            if not isinstance(about, Probability) or isinstance(about.which, tuple):
+                raise InputError(f'score="{score}" asks about a class, and {target!r} names none: explain one.')
+            score = _OF_CLASS[score](about.which)
+        asked = getattr(self.field, "with_target", None)
+        if asked is None:
+            raise InputError(
+                f'{type(self.field).__name__} knows one question only: score= is "probability" or "output".'
+            )
+        made: Field = asked(score)
+        return made
+
+    def fill(self, fill: Any) -> Tensor:
+        """(B, \\*s) what removed features become: the first reference of a baseline, a number, a tensor or a name."""
+        return self.fills(fill)[0]
+
+    def fills(self, fill: Any) -> Tensor:
+        """(R, B, \\*s) everything that removed features may become: all references of a baseline."""
+        baseline = as_baseline(fill, BASELINES)
+        return checked_references(baseline(self.x, self.field), self.x, "The fill")
+
+    def evidence(self) -> Tensor:
+        """(B, \\*s) bool: the masks, laid over the inputs. Errors: none given, or of another size."""
+        if self.masks is None:
+            raise InputError("Localisation needs masks=: (B, H, W), where the evidence is known to be.")
+        masks = self.masks.to(self.x.device)
+        if masks.ndim == self.x.ndim - 1 and self.x.ndim in (3, 4):  # places of images, tokens of sentences
+            masks = masks[:, None] if self.x.ndim == 4 else masks[..., None]
+        try:
+            return masks.bool().expand(self.x.shape)
+        except RuntimeError:
+            raise ShapeError(
+                f"Masks of shape {describe(self.masks.shape)} do not fit inputs of shape {describe(self.x.shape)}: give "
+                f"{describe((len(self.x), *self.x.shape[2:]))} or {describe(self.x.shape)}, at the size the model sees."
+            ) from None

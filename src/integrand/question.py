@@ -1,0 +1,115 @@
+"""What is asked of a model: its inputs, laid out as one tensor, and the scalar of its output that is explained or judged.
+
+inputs ── layout ──▶ x (B, *s)          model, target, extra ──▶ field
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from .errors import NonFiniteInput, TargetError
+from .field import TorchField
+from .field.layout import Layout
+from .field.memory import Memory
+from .field.network import check_extra
+from .normalisation import Normalisation
+from .shapes import describe
+from .target import Logit, Output, Target
+
+
+@dataclass(frozen=True, eq=False)
+class Question:
+    """A field and the inputs (B, \\*s) it is asked about, arranged by ``layout``; "predicted" waits until it is ``ready``."""
+
+    field: TorchField
+    x: Tensor
+    layout: Layout
+    predicted: bool = False
+
+    @classmethod
+    def of(
+        cls,
+        model: Callable[..., Any],
+        inputs: Any,
+        target: Any,
+        *,
+        extra: Sequence[Any] | Mapping[str, Any] = (),
+        normalisation: Normalisation | None = None,
+        batch_size: int | None = None,
+        optimize: bool = False,
+        integers: bool = False,
+    ) -> Question:
+        """Everything that can be checked without running the model is checked here."""
+        layout = Layout.of(inputs, integers=integers)
+        x = layout.pack(inputs)
+        _check_finite(x)
+        check_extra(extra, len(x))
+        field = TorchField(
+            model,
+            Output() if is_predicted(target) else target,
+            extra=extra,
+            normalisation=normalisation,
+            batch_size=batch_size,
+            layout=layout,
+            optimize=optimize,
+        )
+        return cls(field, x, layout, is_predicted(target))
+
+    @contextmanager
+    def ready(self) -> Iterator[TorchField]:
+        """The field, while its model is fit to be asked; "predicted" has become the classes that were predicted."""
+        with self.field.ready():
+            if self.predicted:
+                self.field.memory = Memory(self.x, self.field.outputs(self.x))
+                self.field.target = predicted(self.field.memory)
+            check_classes(self.field.target, len(self.x))
+            yield self.field
+
+
+def is_predicted(target: Any) -> bool:
+    """Whether a target is the word for the class each example is given."""
+    return isinstance(target, str) and target == "predicted"
+
+
+def predicted(memory: Memory) -> Target:
+    """The class each example is given; the only output where there is one."""
+    outputs = memory.outputs
+    assert outputs is not None
+    if outputs.ndim == 1 or outputs.shape[1] == 1:
+        return Output()
+    if outputs.ndim != 2:
+        raise TargetError(
+            f"'predicted' needs outputs (rows, classes), but one output has shape {describe(outputs.shape[1:])}: "
+            "name a position, or give a callable."
+        )
+    return Logit(outputs.argmax(1))
+
+
+def check_classes(target: Target, batch: int) -> None:
+    """A target with something for each example has it for all of them."""
+    for name in ("which", "other"):
+        which = getattr(target, name, None)
+        if isinstance(which, Tensor) and len(which) != batch:
+            raise TargetError(
+                f"The target names {len(which)} classes for {batch} examples: give one for each, or one for all."
+            )
+    data = getattr(target, "data", None)
+    if isinstance(data, Tensor) and len(data) != batch:
+        raise TargetError(f"The target's data has {len(data)} entries for {batch} examples.")
+
+
+def _check_finite(x: Tensor) -> None:
+    wrong = ~torch.isfinite(x).flatten(1).all(1)
+    if bool(wrong.any()):
+        example = int(wrong.nonzero()[0])
+        count = int((~torch.isfinite(x[example])).sum())
+        raise NonFiniteInput(
+            f"Example {example} holds {count} NaN or infinite number{'s' * (count != 1)} ({int(wrong.sum())} of {len(x)} examples "
+            "do). Fill missing values before explaining."
+        )
