@@ -93,8 +93,8 @@ def in_order(segments: list[ig.Segment]) -> list[tuple[float, float, Tensor, Ten
     return sorted(pieces, key=lambda piece: piece[0])
 
 
-ELSEWHERE = {"Relative", "Split", "SVD", "DCT", "Haar", "Pyramid", "Spectral"}
-"""Parts of paths; and paths of images, which have a file of their own."""
+ELSEWHERE = {"Relative", "Split", "SVD", "DCT", "Haar", "Pyramid", "Spectral", "Discretized"}
+"""Parts of paths; and paths of images and of words, which have files of their own."""
 
 
 def test_every_path_is_here() -> None:
