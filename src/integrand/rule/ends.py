@@ -24,7 +24,7 @@ def is_chained(segment: Segment) -> bool:
 
 
 def filled(field: Field, points: Tensor, known: Tensor, wanted: Tensor) -> Tensor:
-    """``known`` values (K, R, B) of F at ``points`` (K, R, B, \\*s), with those that are ``wanted`` evaluated."""
+    """``known`` values (K, R, B) of F at ``points`` (K, R, B, \\*s), with those that are ``wanted`` evaluated; a tensor of its own."""
     place, values = wanted.reshape(-1).nonzero()[:, 0], known.reshape(-1).clone()
     if not len(place):
         return values.reshape(known.shape)
