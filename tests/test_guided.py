@@ -573,6 +573,8 @@ def test_paths_that_miss_the_anchor_are_refused() -> None:
 
 # --- costs ------------------------------------------------------------------------------------------------------------
 
+GUIDED = ig.paths.Guided(9, stray=0.3)
+
 
 def test_claimed_costs() -> None:
     guided = ig.paths.Guided(50)
@@ -581,6 +583,28 @@ def test_claimed_costs() -> None:
     assert gradients_per_row(guided, ig.rules.Simpson(2)) == 51 + 150
     assert gradients_per_row(ig.paths.Backwards(guided), ig.rules.Left()) == 51
     assert gradients_per_row(ig.paths.Backwards(guided), ig.rules.Right()) == 50
+
+
+def test_claims_of_paths_inside() -> None:
+    """What a path takes to be found, and that it cannot tell, are true of what is made of it."""
+    relaxed, geodesic = ig.paths.Relaxed(3, iterations=2), ig.paths.Geodesic(wave(9, 6), 3)
+    for path, stretches in ((ig.paths.Between(relaxed, 2), 3), (ig.paths.Backwards(relaxed), 1)):
+        assert path.scouted == stretches * relaxed.scouted
+        assert gradients_per_row(path, ig.rules.Left()) == stretches * (relaxed.scouted + 4)
+    for path in (ig.paths.Between(geodesic, 2), ig.paths.Backwards(geodesic)):
+        assert path.segments is None
+        assert path.gradients is None
+        assert gradients_per_row(path, ig.rules.Left()) is None
+
+
+@pytest.mark.parametrize("rule", [ig.rules.Left(), ig.rules.Right(), ig.rules.Trapezoid(), ig.rules.Important()])
+def test_anchors_are_paid_for_once_whichever_way_stretches_are_walked(rule: Any, quiet: None) -> None:
+    x, start = wave(2, 6), wave(3, 2, 6, phase=2)
+    for path in (ig.paths.Between(ig.paths.Backwards(GUIDED), 2), ig.paths.Backwards(ig.paths.Between(GUIDED, 2))):
+        model = Counting(t6)
+        made = ig.Method(ig.baselines.Given(start), path, rule)(ig.TorchField(model, ig.targets.Output()), x)
+        assert model.gradients == made.cost.gradients == 6 * gradients_per_row(path, rule)
+        assert gradients_per_row(path, rule) == path.gradients + (rule.table()[0][0] == 0)
 
 
 def test_memory_is_flat_in_steps() -> None:
