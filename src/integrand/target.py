@@ -245,6 +245,21 @@ class Loss(_OfClass):
 
 
 @part
+class Predicted(_OfClass):
+    """Whether a class is predicted: F = 1 where no other has a larger output, else 0. It has no slope; curves are measured with it."""
+
+    def __call__(self, outputs: Any, index: Tensor) -> Tensor:
+        out = _rows(outputs, "Predicted")
+        _pick(out, self.which, index)  # whether there is such a class
+        if out.ndim != 2 or out.shape[1] < 2:
+            raise TargetError(
+                f"Predicted needs outputs (rows, classes) with two classes at least, but one output has shape {describe(out.shape[1:])}."
+            )
+        which = self.which[index.to(self.which.device)].to(out.device) if isinstance(self.which, Tensor) else self.which
+        return (out.argmax(1) == torch.as_tensor(which, device=out.device) % out.shape[1]).to(out.dtype)
+
+
+@part
 class Custom(Target):
     """Any function of the model's outputs, row by row: F = function(outputs) or function(outputs, data[index]).
 

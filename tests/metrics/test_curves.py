@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import itertools
+
 import pytest
 import torch
 from torch import Tensor, nn
@@ -35,7 +37,7 @@ def slow_area(model: nn.Module, x: Tensor, values: Tensor, blank: Tensor, steps:
         row = (blank if insert else x).clone().reshape(3, -1)
         row[:, order[:k]] = (x if insert else blank).reshape(3, -1)[:, order[:k]]
         curve.append(model(row.reshape(1, *x.shape)).softmax(1)[0, 1].item())
-    return sum((a + b) / 2 for a, b in zip(curve, curve[1:], strict=False)) / steps
+    return sum((a + b) / 2 for a, b in itertools.pairwise(curve)) / steps
 
 
 @pytest.mark.parametrize("steps", [1, 16, 64])

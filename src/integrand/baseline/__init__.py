@@ -20,6 +20,9 @@ from .image import Median as Median
 from .image import black as black
 from .image import grey as grey
 from .image import white as white
+from .kept import Kept as Kept
+from .left import Imputed as Imputed
+from .left import MeanLeft as MeanLeft
 from .noise import Gaussian as Gaussian
 from .noise import Uniform as Uniform
 from .sample import OtherClass as OtherClass

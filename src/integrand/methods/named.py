@@ -13,7 +13,9 @@ from ..baseline import (
     Constant,
     Corners,
     Given,
+    Imputed,
     Mean,
+    MeanLeft,
     Median,
     Uniform,
     as_baseline,
@@ -34,6 +36,8 @@ BASELINES: dict[str, Callable[[], Baseline]] = {
     "mean": Mean,
     "median": Median,
     "corners": Corners,
+    "imputed": Imputed,
+    "mean left": MeanLeft,
 }
 """Baselines that go by a name alone."""
 

@@ -1,4 +1,4 @@
-"""How alike two rows of numbers are: Pearson, Spearman, and the ranks between, for any number of rows at once.
+"""How alike two rows of numbers are, where some may be absent and some is rounding: Pearson and Spearman, for any number of rows at once.
 
 Everything is done in float64. A row that is the same everywhere, rounding apart, is like nothing: its correlation is NaN, never 0.
 """
@@ -7,6 +7,8 @@ from __future__ import annotations
 
 import torch
 from torch import Tensor
+
+from .ranks import average_ranks
 
 Noise = Tensor | float | None
 """By how much a row may vary without meaning it: a number for each row, in its units; or a part of its size."""
@@ -38,21 +40,12 @@ def spearman(
 
     ``present`` and ``noise`` as in ``pearson``.
     """
-    whole = torch.ones((), dtype=torch.bool, device=a.device) if present is None else present
-    still = constant(a, whole, noise[0]) | constant(b, whole, noise[1])
-    return torch.where(still, torch.nan, pearson(ranks(a, present), ranks(b, present), present))
-
-
-def ranks(values: Tensor, present: Tensor | None = None) -> Tensor:
-    """Ranks from 1 of the numbers in each row (…, N); equal numbers share the mean of their places. Absent ones rank last."""
-    values = values.double()
-    if present is not None:
-        values = torch.where(present, values, torch.inf)
-    rows = values.reshape(-1, values.shape[-1]).contiguous()
-    ordered = rows.sort(-1).values
-    below = torch.searchsorted(ordered, rows, right=False)
-    upto = torch.searchsorted(ordered, rows, right=True)
-    return ((below + 1 + upto).double() / 2).reshape(values.shape)
+    if present is None:
+        present = torch.ones((), dtype=torch.bool, device=a.device)
+    still = constant(a, present, noise[0]) | constant(b, present, noise[1])
+    # Absent entries rank last, and so leave the others' ranks alone.
+    a, b = (average_ranks(torch.where(present, rows, torch.inf)) for rows in (a, b))
+    return torch.where(still, torch.nan, pearson(a, b, present))
 
 
 def rounding(values: Tensor) -> float:
@@ -74,4 +67,7 @@ def _centred(values: Tensor, present: Tensor) -> Tensor:
     values, present = values.double(), present.expand(values.shape)
     count = present.sum(-1, keepdim=True).clamp_min(1)
     mean = torch.where(present, values, 0).sum(-1, keepdim=True) / count
-    return torch.where(present, values - mean, 0)
+    centred = torch.where(present, values - mean, 0)
+    # Scaled: the squares of small numbers are no numbers any more.
+    largest = centred.abs().amax(-1, keepdim=True)
+    return centred / torch.where(largest == 0, 1, largest)

@@ -184,7 +184,9 @@ class Monotonicity(Metric):
         cells = Cells.of(self.features, subject.x)
         shares = cells.shares(maps.values)
         ranked = shares if self.signed else shares.abs()
-        ranking = Ranking.of(maps.values, subject.x, self.features, seed=self.seed, signed=self.signed).reversed
+        ranking = Ranking.of(
+            maps.values, subject.x, self.features, seed=self.seed, rank="signed" if self.signed else "size"
+        ).reversed
         come = steps_of(ranking.counts, self.steps, 1 if self.steps is None else None)
         curve = scores_without(subject, ranking, come, self.fill, score=self.score, keep=True)
         fine = rounding(maps.values) * shares.abs().amax(-1)

@@ -8,32 +8,71 @@ example and are asked once; everything between is one row per map, example and s
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from typing import Any
 
 import torch
 from torch import Tensor
 
-from ..errors import InputError
+from ..baseline import as_baseline
+from ..errors import InputError, UnknownName
 from ..features import Features, feature_map, feature_scores
 from ..field import Field
+from ..methods import BASELINES
 from ..seeds import generator
 from ..segment import Evaluation
+from ..shapes import over
 from .maps import Maps
 from .subject import Score, Subject
 
 Replace = Callable[[Tensor, Tensor, Tensor], Tensor]
-"""(x rows (N, \\*s), gone (N, \\*s or broadcast), example (N,)) -> rows with what is gone replaced."""
+"""(x rows (N, \\*s), gone (N, \\*s or broadcast), example (N,)) -> rows with what is gone replaced.
+
+``gone`` is bool, or 0 and 1 in the type of the rows, which is quickest.
+"""
 
 
 def replacement(subject: Subject, fill: Any) -> Replace:
     """How removed features are replaced: by a baseline, or by one that looks at what is left (``without``)."""
+    fill = as_baseline(fill, BASELINES)
     without: Replace | None = getattr(fill, "without", None)
     if without is not None:
-        return without
+        seeing = without
+        return lambda rows, gone, example: seeing(rows, gone.bool(), example)
     blank = subject.fill(fill)
-    return lambda rows, gone, example: torch.where(gone, blank[example], rows)
+    shared = blank[:1] if blank.stride(0) == 0 or len(blank) == 1 else None
+
+    def put(rows: Tensor, gone: Tensor, example: Tensor) -> Tensor:
+        # At 0 and 1 an interpolation is exact, and several times as fast as torch.where.
+        return torch.lerp(rows, blank.index_select(0, example) if shared is None else shared, gone.to(rows.dtype))
+
+    return put
+
+
+def _size(values: Tensor, groups: Tensor) -> Tensor:
+    scores = feature_scores(values, groups)
+    return torch.where(scores > float("-inf"), scores.abs(), scores)  # features that an example does not have stay last
+
+
+def _mean(values: Tensor, groups: Tensor) -> Tensor:
+    return feature_scores(values, groups) / feature_scores(torch.ones_like(values[:1]), groups).clamp(min=1)
+
+
+RANKS: dict[str, Callable[[Tensor, Tensor], Tensor]] = {
+    "signed": feature_scores,
+    "size": _size,
+    "magnitude": lambda values, groups: feature_scores(values.abs(), groups),
+    "mean": _mean,
+}
+"""What features are ranked by: the sum of their elements, its size |Σ|, the sum of the sizes Σ|·|, or the mean of the elements."""
+
+
+def merits(values: Tensor, groups: Tensor, rank: str = "signed") -> Tensor:
+    """What each feature's elements come to (M, B, N). Errors: ``UnknownName``."""
+    if rank not in RANKS:
+        raise UnknownName("way to rank features", rank, RANKS)
+    return RANKS[rank](values, groups)
 
 
 @dataclass(frozen=True, eq=False)
@@ -49,27 +88,23 @@ class Ranking:
 
     @classmethod
     def of(
-        cls, values: Tensor, x: Tensor, features: Features = "auto", *, seed: int = 0, signed: bool = True
+        cls, values: Tensor, x: Tensor, features: Features = "auto", *, seed: int = 0, rank: str = "signed"
     ) -> Ranking:
-        """Features by the signed sum of their elements, or by its size, largest first.
+        """Features by what their elements come to (``RANKS``), largest first.
 
         Ties are broken by one seeded shuffle, the same for every map and example: the order of places would prefer a corner of the
         image. A map that is the same everywhere therefore ranks at random.
         """
         groups = feature_map(features, x)
-        scores = feature_scores(values, groups)
-        if not signed:
-            scores = torch.where(
-                scores > float("-inf"), scores.abs(), scores
-            )  # features that an example does not have stay last
+        scores = merits(values, groups, rank)
         shuffle = torch.randperm(scores.shape[2], generator=generator(seed)).to(x.device)
-        order = shuffle[scores[..., shuffle].argsort(dim=2, descending=True, stable=True)]
+        order = shuffle[scores.index_select(2, shuffle).argsort(dim=2, descending=True, stable=True)]
         ranks = torch.arange(scores.shape[2], device=x.device).expand_as(order)
-        rank = torch.empty_like(order).scatter_(2, order, ranks)
+        placed = torch.empty_like(order).scatter_(2, order, ranks)
         thin = unexpanded(groups)
         own = thin.expand(len(x), *thin.shape[-(x.ndim - 1) :]) if thin.ndim == x.ndim - 1 else thin
         where = own.reshape(1, len(x), -1).expand(len(values), -1, -1)
-        place = rank.gather(2, where).reshape(len(values), *own.shape)
+        place = placed.gather(2, where).reshape(len(values), *own.shape)
         return cls(place, (scores[0] > float("-inf")).sum(1))
 
     @property
@@ -77,6 +112,11 @@ class Ranking:
         """The least important first."""
         counts = self.counts.reshape(-1, *(1,) * (self.place.ndim - 2))
         return Ranking(counts - 1 - self.place, self.counts)
+
+    @property
+    def both(self) -> Ranking:
+        """All maps from their most important feature on, then all from their least important on: (2 M, …)."""
+        return Ranking(torch.cat([self.place, self.reversed.place]), self.counts)
 
 
 def unexpanded(groups: Tensor) -> Tensor:
@@ -129,15 +169,22 @@ def scores_without(
         found[:] = torch.where(everything, emptied[:, None], found)
 
     b, k = (~(nothing | everything)).nonzero().T
+    # Ranks and counts as numbers of the rows' type: then comparing them writes 0 and 1 in that type, without a mask between.
+    exact = torch.float32 if int(ranking.counts.max()) < 1 << 24 else torch.float64
+    kind = torch.promote_types(found.dtype, exact)
+    places = ranking.place.flatten(0, 1).to(kind)
+    cuts = gone[b, k].to(kind).repeat(methods)
+    pair = (torch.arange(methods, device=b.device)[:, None] * batch + b).flatten()
     m = torch.arange(methods, device=b.device).repeat_interleave(len(b))
     b, k = b.repeat(methods), k.repeat(methods)
     values = found.new_empty(len(b))
+    compare = torch.ge if keep else torch.lt
 
     def make(part: slice) -> Tensor:
         example = b[part]
-        place = ranking.place[m[part], example]
-        first = place < gone[example, k[part]].reshape(-1, *(1,) * (place.ndim - 1))
-        return replace(subject.x[example], ~first if keep else first, example)
+        place = places.index_select(0, pair[part])
+        away = compare(place, over(cuts[part], place), out=torch.empty_like(place))
+        return replace(subject.x.index_select(0, example), away, example)
 
     def use(part: slice, seen: Evaluation) -> None:
         values[part] = seen.value
@@ -151,10 +198,18 @@ def scores_without(
 def _emptied(subject: Subject, asked: Field, replace: Replace) -> Tensor:
     """(B,) the score with everything gone."""
     example = torch.arange(len(subject), device=subject.x.device)
-    gone = torch.ones((), dtype=torch.bool, device=subject.x.device).expand(subject.x.shape)
+    gone = torch.ones((len(subject), *(1,) * (subject.x.ndim - 1)), dtype=torch.bool, device=subject.x.device)
     return asked.value(replace(subject.x, gone, example))
 
 
-def ranked(subject: Subject, maps: Maps, features: Features, seed: int) -> Ranking:
+def shares_of(counts: Tensor, shares: Sequence[float]) -> Tensor:
+    """How many features are shares of all of them, in [0, 1], rounded down: (K, B)."""
+    if not shares or not all(0 <= share <= 1 for share in shares):
+        raise InputError(f"Shares of the features lie between 0 and 1, not {tuple(shares)}.")
+    exact = torch.tensor(tuple(shares), dtype=torch.float64, device=counts.device)[:, None] * counts
+    return (exact + 1e-9).floor().long()  # 0.3 · 10 is 3, whatever its last digit says
+
+
+def ranked(subject: Subject, maps: Maps, features: Features, seed: int, rank: str = "signed") -> Ranking:
     """The ranking of all maps."""
-    return Ranking.of(maps.values, subject.x, features, seed=seed)
+    return Ranking.of(maps.values, subject.x, features, seed=seed, rank=rank)

@@ -3,10 +3,10 @@
 from __future__ import annotations
 
 import dataclasses
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Hashable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, TypeVar
 
 from torch import Tensor
 
@@ -17,10 +17,18 @@ from ..field.layout import Layout
 from ..methods import BASELINES
 from ..question import Question
 from ..shapes import checked_references, describe
-from ..target import Target
+from ..target import Loss, Predicted, Probability, Target
+
+T = TypeVar("T")
 
 Score = str | Target | Callable[..., Tensor]
-"""What a curve measures: "probability" of the class explained, "output" (the scalar explained itself), or a target."""
+"""What a curve measures, or a target:
+
+    "probability"  of the class explained          "accuracy"  1 where that class is predicted, else 0
+    "output"       the scalar explained itself     "loss"      minus the logarithm of the probability
+"""
+
+_OF_CLASS: dict[str, Callable[[Any], Target]] = {"accuracy": Predicted, "loss": Loss}
 
 
 @dataclass(frozen=True, eq=False)
@@ -36,7 +44,7 @@ class Subject:
     x: Tensor
     layout: Layout
     masks: Tensor | None = None
-    _seen: dict[str, tuple[Field, Tensor]] = dataclasses.field(default_factory=dict, repr=False)
+    _seen: dict[Hashable, Any] = dataclasses.field(default_factory=dict, repr=False)
 
     @classmethod
     @contextmanager
@@ -74,11 +82,18 @@ class Subject:
         return self._scored(score)[1]
 
     def _scored(self, score: Score) -> tuple[Field, Tensor]:
-        key = score if isinstance(score, str) else repr((id(score), score))
-        if key not in self._seen:
+        def made() -> tuple[Field, Tensor]:
             asked = self._field(score)
-            self._seen[key] = asked, asked.value(self.x)
-        return self._seen[key]
+            return asked, asked.value(self.x)
+
+        return self.once(score if isinstance(score, str) else repr((id(score), score)), made)
+
+    def once(self, key: Hashable, make: Callable[[], T]) -> T:
+        """What ``make`` returns, made once for all metrics that ask for it under this key."""
+        if key not in self._seen:
+            self._seen[key] = make()
+        found: T = self._seen[key]
+        return found
 
     def _field(self, score: Score) -> Field:
         if score == "probability":
@@ -86,7 +101,13 @@ class Subject:
         if score == "output":
             return self.field
         if isinstance(score, str):
-            raise InputError(f'score= is "probability", "output", or a target, not {score!r}.')
+            if score not in _OF_CLASS:
+                raise InputError(f'score= is "probability", "accuracy", "loss", "output", or a target, not {score!r}.')
+            target = getattr(self.field, "target", None)
+            about = None if target is None else target.score()
+            if not isinstance(about, Probability) or isinstance(about.which, tuple):
+                raise InputError(f'score="{score}" asks about a class, and {target!r} names none: explain one.')
+            score = _OF_CLASS[score](about.which)
         asked = getattr(self.field, "with_target", None)
         if asked is None:
             raise InputError(

@@ -95,13 +95,20 @@ class Adaptive:
         return Looked(segment, list(self._looks(field, segment)))
 
     def _looks(self, field: Field, segment: Segment) -> Iterator[tuple[Tensor, _Refining]]:
-        pieces = segment.leading[0]
-        each = max(1, -(-_START // pieces))
-        grid = torch.linspace(0, 1, each + 1, dtype=segment.start.dtype, device=segment.start.device)
-        grid = grid**_GRADE if pieces == 1 else grid
         for place in _blocks(field, segment):
             lines = Lines.of(field, segment, place)
-            yield place, _Refining(self, lines, lines.on_grid(grid))
+            yield place, _Refining(self, lines, _first_look(lines))
+
+
+def _first_look(lines: Lines) -> Intervals:
+    """A few chords on every path, by the number of its own pieces that move: an interval without a neighbour has nothing to be judged by."""
+    own = torch.bincount(lines.chain)[lines.chain]
+    each = (-(-_START // own)).clamp_min(1)
+    line = torch.repeat_interleave(torch.arange(len(lines), device=each.device), each)
+    place = torch.arange(len(line), device=each.device) - (each.cumsum(0) - each)[line]
+    a, b = ((number / each[line]).to(lines.start.dtype) for number in (place, place + 1))
+    graded = own[line] == 1
+    return lines.chords(line, torch.where(graded, a**_GRADE, a), torch.where(graded, b**_GRADE, b))
 
 
 def _check_conservative(field: Field, rule: Adaptive) -> None:
@@ -125,7 +132,6 @@ class Looked:
         leading, inner = segment.leading, segment.start.shape[3:]
         share = segment.start.new_zeros(leading[0] * leading[1] * leading[2], *inner)
         error = share.new_zeros(len(share))
-        done = torch.ones(len(share), dtype=torch.bool, device=share.device)
         begin, end = (share.new_full((len(share),), float("nan")) for _ in range(2))
         for place, block in self.blocks:
             _, r, b = torch.unravel_index(place, leading)
@@ -134,9 +140,9 @@ class Looked:
             else:
                 group, weight = torch.unique(b, return_inverse=True)[1], weights[r, b].to(share)
             asked = _Asked(group, weight, block.rule.tol if tol is None else tol)
-            share[place], error[place], done[place] = block.refined(asked)
+            share[place], error[place] = block.refined(asked)
             begin[place], end[place] = block.begin, block.end
-        shaped = (numbers.reshape(leading) for numbers in (error, done, begin, end))
+        shaped = (numbers.reshape(leading) for numbers in (error, begin, end))
         return Integrated(share.reshape(*leading, *inner), *shaped)
 
 
@@ -194,8 +200,8 @@ class _Refining:
         self.tried = torch.zeros(self.chains, dtype=torch.bool, device=lines.start.device)
         self.begin, self.end = lines.ends(known)
 
-    def refined(self, asked: _Asked) -> tuple[Tensor, Tensor, Tensor]:
-        """Shares, errors and whether they suffice, per line (M,), once what is asked is known or the gradients are spent."""
+    def refined(self, asked: _Asked) -> tuple[Tensor, Tensor]:
+        """Shares and errors per line (M,), once what is asked is known or the gradients are spent."""
         group, weight = asked.group, asked.weight
         found = self._refine(asked)
         total = found.total
@@ -203,7 +209,7 @@ class _Refining:
         # Each line's error is raised so that the weighted squares add up to what the sum may be wrong by.
         squares = torch.zeros_like(total).index_add_(0, group, weight.square() * own)
         raised = total / squares.sqrt().clamp_min(torch.finfo(total.dtype).tiny)
-        return found.shares, own.sqrt() * raised[group], (total <= found.goal)[group]
+        return found.shares, own.sqrt() * raised[group]
 
     def _refine(self, asked: _Asked) -> _Found:
         """Lay intervals anew until the weighted sum over every group of lines is within the tolerance, or the gradients are spent."""

@@ -4,66 +4,15 @@ from __future__ import annotations
 
 from typing import Any, ClassVar
 
-import torch
-from torch import Tensor
-
-from ..errors import InputError
-from ..features import Features
-from ..parts import part
-from .maps import Maps
-from .metric import Metric, door, metric
-from .removal import ranked, scores_without, steps_of
-from .subject import Score, Subject
-
-
-def area(curve: Tensor) -> Tensor:
-    """The area under a curve (…, K+1) over [0, 1] by the trapezoid rule, both ends included: (Σ c − (c_0 + c_K)/2) / K."""
-    return (curve.sum(-1) - (curve[..., 0] + curve[..., -1]) / 2) / (curve.shape[-1] - 1)
-
-
-def normalised(curve: Tensor, how: str | None, whole: Tensor, empty: Tensor) -> Tensor:
-    """A curve (M, B, K+1) relative to the score of the input (B,), or between that and the score with everything gone (B,)."""
-    if how is None:
-        return curve
-    if how == "whole":
-        return curve / whole[:, None]
-    if how == "range":
-        span = whole - empty
-        return (curve - empty[:, None]) / torch.where(span == 0, torch.nan, span)[:, None]
-    raise InputError(f'normalise= is None, "whole" or "range", not {how!r}.')
-
-
-@part
-class _Curve(Metric):
-    fill: Any = 0.0
-    steps: int = 50
-    each: int | None = None
-    features: Features = "auto"
-    score: Score = "probability"
-    normalise: str | None = None
-    seed: int = 0
-
-    keep: ClassVar[bool]
-
-    def measure(self, subject: Subject, maps: Maps) -> Tensor:
-        """The curves (M, B, K+1)."""
-        ranking = ranked(subject, maps, self.features, self.seed)
-        gone = steps_of(ranking.counts, self.steps if self.each is None else None, self.each)
-        curve = scores_without(subject, ranking, gone, self._fill(subject), score=self.score, keep=self.keep)
-        ends = curve[0, :, 0], curve[0, :, -1]
-        empty, whole = ends if self.keep else ends[::-1]
-        return normalised(curve, self.normalise, whole, empty)
-
-    def values(self, measured: Tensor) -> Tensor:
-        return area(measured)
-
-    def _fill(self, subject: Subject) -> Any:
-        return self.fill
+from ...parts import part
+from ..metric import door, metric
+from ..subject import Subject
+from .curve import Curve
 
 
 @metric("deletion")
 @part
-class Deletion(_Curve):
+class Deletion(Curve):
     """Deletion: the area under the score while features go, most important first. Lower is better.
 
         c_k = F(x with the k first-ranked features replaced),  k = 0 … N,      (Σ c − (c_0 + c_K)/2) / K
@@ -75,9 +24,11 @@ class Deletion(_Curve):
                int is square patches; a label map (H, W) superpixels
     score      "probability" of the class explained, "output" (the scalar explained, a logit mostly), or a target
     normalise  "whole": divided by F(x); "range": 0 where everything is gone, 1 at F(x)
+    rank       what features are ranked by: "signed", the sum of their elements; "size", |Σ|; "magnitude", Σ|·|. On photographs this choice
+               moves insertion more than the choice of method does: always say which
     seed       of the shuffle that breaks ties, the same for all maps
 
-    Features are ranked by the signed sum of their map. Cost: K − 1 rows for each map and example, one sort; F(x) and F(all gone) once per
+    Cost: K − 1 rows for each map and example, one sort; F(x) and F(all gone) once per
     example for all maps.
     Pitfalls: half-deleted inputs look like nothing the model was trained on, and fills differ in how much; magnitudes do not count,
     ranks do; explanations of negative evidence do well late in the curve only.
@@ -97,7 +48,7 @@ class Deletion(_Curve):
 
 @metric("insertion")
 @part
-class Insertion(_Curve):
+class Insertion(Curve):
     """Insertion: the area under the score while features come back, most important first. Higher is better.
 
         c_k = F(fill with the k first-ranked features of x),  k = 0 … N,      (Σ c − (c_0 + c_K)/2) / K

@@ -1,0 +1,103 @@
+"""What suites are run on: a model, examples, and the words that recipes use about them."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from ...errors import InputError, UnknownName
+from ...normalisation import Normalisation
+from ...question import Question
+from ...seeds import generator
+
+
+@dataclass(frozen=True, eq=False)
+class Examples:
+    """Some examples x (B, \\*s), with what the model wants beside them, and masks where the evidence is known to be."""
+
+    x: Tensor
+    extra: tuple[Tensor, ...] = ()
+    masks: Tensor | None = None
+
+
+@dataclass(frozen=True, eq=False)
+class Problem:
+    """A model and examples to explain it on.
+
+    ids     what the examples are called, in the order they are taken: shuffled once, so that the first hundred are a fair sample
+    load    numbers of examples → those examples
+    words   what recipes may say: references, baselines, distributions
+    facts   what a reader should know: data, accuracy of a model that was trained here
+    """
+
+    name: str
+    model: Callable[..., Any]
+    ids: tuple[str, ...]
+    load: Callable[[Sequence[int]], Examples]
+    target: Any = "predicted"
+    normalisation: Normalisation | None = None
+    words: Mapping[str, Any] = field(default_factory=dict)
+    facts: Mapping[str, Any] = field(default_factory=dict)
+
+    def question(self, numbers: Sequence[int], *, batch_size: int | None = None) -> Question:
+        """What is asked about the examples with these numbers."""
+        examples = self.load(numbers)
+        return Question.of(
+            self.model,
+            examples.x,
+            self.target,
+            extra=examples.extra,
+            normalisation=self.normalisation,
+            batch_size=batch_size,
+        )
+
+
+@dataclass(frozen=True)
+class Setting:
+    """What problems are set up with.
+
+    data   a folder or a file of examples, for problems that do not bring their own
+    cache  where models trained here are kept
+    """
+
+    data: Path | None = None
+    cache: Path = Path("bench-cache")
+    seed: int = 0
+
+    def needed(self, who: str, what: str) -> Path:
+        """The data. Errors: ``InputError`` where there are none."""
+        if self.data is None or not self.data.exists():
+            raise InputError(f"{who} needs --data: {what}; {self.data or 'nothing'} was given.")
+        return self.data
+
+
+Build = Callable[..., Problem]
+_PROBLEMS: dict[str, Build] = {}
+
+
+def problem(name: str) -> Callable[[Build], Build]:
+    """Register a function (setting, **options) → Problem under the name that recipes use."""
+
+    def register(build: Build) -> Build:
+        _PROBLEMS[name] = build
+        return build
+
+    return register
+
+
+def problem_named(name: str) -> Build:
+    """The problem that recipes call ``name``. Errors: ``UnknownName``."""
+    if name not in _PROBLEMS:
+        raise UnknownName("problem", name, _PROBLEMS)
+    return _PROBLEMS[name]
+
+
+def shuffled(count: int, seed: int) -> list[int]:
+    """The numbers below ``count`` in a seeded order."""
+    order: list[int] = torch.randperm(count, generator=generator(seed, 7)).tolist()
+    return order

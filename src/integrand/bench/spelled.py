@@ -1,0 +1,75 @@
+"""Parts as they are typed in Python, read from recipes: ``weighted(several, rule=GaussLegendre(25))``.
+
+Only calls of known names with numbers, strings, lists and each other are read; nothing is executed that has not been looked up in
+the table of names. What recipes spell is what reprs print.
+"""
+
+from __future__ import annotations
+
+import ast
+import operator
+from collections.abc import Callable, Mapping
+from typing import Any
+
+from ..errors import InputError, UnknownName
+
+_ARITHMETIC: dict[type[ast.operator], Callable[[Any, Any], Any]] = {
+    ast.Add: operator.add,
+    ast.Sub: operator.sub,
+    ast.Mult: operator.mul,
+    ast.FloorDiv: operator.floordiv,
+    ast.Div: operator.truediv,
+}
+
+
+def spelled(text: str, names: Mapping[str, Any]) -> Any:
+    """What ``text`` spells, its words looked up in ``names``. Errors: ``UnknownName``; ``InputError`` for anything but calls.
+
+    >>> spelled("dict(a=[1, -n // 2])", {"dict": dict, "n": 6})
+    {'a': [1, -3]}
+    """
+    try:
+        tree = ast.parse(text.strip(), mode="eval")
+    except SyntaxError as error:
+        raise InputError(f"{text!r} cannot be read: {error.msg}.") from None
+    return _Reader(text, names).read(tree.body)
+
+
+class _Reader:
+    def __init__(self, text: str, names: Mapping[str, Any]) -> None:
+        self.text, self.names = text, names
+
+    def read(self, node: ast.expr) -> Any:
+        match node:
+            case ast.Constant(value=value):
+                return value
+            case ast.Name(id=name):
+                return self._word(name)
+            case ast.List(elts=items):
+                return [self.read(item) for item in items]
+            case ast.Tuple(elts=items):
+                return tuple(self.read(item) for item in items)
+            case ast.UnaryOp(op=ast.USub(), operand=inner):
+                return -self.read(inner)
+            case ast.BinOp(left=left, op=op, right=right) if type(op) in _ARITHMETIC:
+                return _ARITHMETIC[type(op)](self.read(left), self.read(right))
+            case ast.Call(func=ast.Name(id=name), args=given, keywords=keywords):
+                return self._called(name, given, keywords)
+        raise InputError(
+            f"{ast.unparse(node)!r} in {self.text!r} is neither a number, a word, a list nor a call such as GaussLegendre(25)."
+        )
+
+    def _word(self, name: str) -> Any:
+        if name not in self.names:
+            raise UnknownName(f"word in {self.text!r}", name, self.names)
+        return self.names[name]
+
+    def _called(self, name: str, given: list[ast.expr], keywords: list[ast.keyword]) -> Any:
+        build = self._word(name)
+        if not callable(build):
+            raise InputError(f"{name} in {self.text!r} is a value, not something to call.")
+        options = {one.arg: self.read(one.value) for one in keywords if one.arg is not None}
+        try:
+            return build(*map(self.read, given), **options)
+        except TypeError as error:
+            raise InputError(f"{self.text!r} does not fit: {error}") from None

@@ -1,0 +1,71 @@
+"""Small models trained where a suite needs one: seeded, kept, and never trained twice."""
+
+from __future__ import annotations
+
+import hashlib
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+
+from ..errors import MissingExtra
+from ..seeds import generator
+
+
+def trained(
+    build: Callable[[], nn.Module],
+    x: Tensor,
+    y: Tensor,
+    *,
+    cache: Path,
+    name: str,
+    epochs: int,
+    rate: float = 1e-3,
+    batch: int = 64,
+    decay: float = 0.0,
+    seed: int = 0,
+) -> nn.Module:
+    """A classifier of x (N, \\*s) into classes y (N,), by Adam on the cross-entropy; in eval mode.
+
+    Kept in ``cache`` under a name that says how it was made, data included. Global generators are left as they were.
+    """
+    key = repr((name, epochs, rate, batch, decay, seed, tuple(x.shape), float(x.double().sum()), int(y.sum())))
+    file = cache / f"{name}-{hashlib.blake2b(key.encode(), digest_size=6).hexdigest()}.safetensors"
+    with torch.random.fork_rng():
+        torch.manual_seed(seed)
+        model = build()
+        if file.is_file():
+            model.load_state_dict(_safetensors().load_file(file))
+        else:
+            _fit(model, x, y, epochs, rate, batch, decay, seed)
+            cache.mkdir(parents=True, exist_ok=True)
+            _safetensors().save_file({k: v.contiguous() for k, v in model.state_dict().items()}, file)
+    return model.eval().requires_grad_(False)
+
+
+def _fit(model: nn.Module, x: Tensor, y: Tensor, epochs: int, rate: float, batch: int, decay: float, seed: int) -> None:
+    model.train()
+    steps = torch.optim.Adam(model.parameters(), lr=rate, weight_decay=decay)
+    shuffles = generator(seed, 11)
+    for _ in range(epochs):
+        for rows in torch.split(torch.randperm(len(x), generator=shuffles), batch):
+            steps.zero_grad()
+            nn.functional.cross_entropy(model(x[rows]), y[rows]).backward()  # type: ignore[no-untyped-call]
+            steps.step()
+
+
+@torch.no_grad()
+def accuracy(model: nn.Module, x: Tensor, y: Tensor) -> float:
+    """The share of x whose class is predicted."""
+    found = torch.cat([model(part).argmax(1) for part in torch.split(x, 256)])
+    return float((found == y).double().mean())
+
+
+def _safetensors() -> Any:
+    try:
+        from safetensors import torch as safetensors
+    except ImportError:
+        raise MissingExtra("safetensors", "save", "Keeping a trained model") from None
+    return safetensors
