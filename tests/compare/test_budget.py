@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable
 from typing import Any
 
@@ -117,6 +118,18 @@ def test_something_else_has_nothing_to_turn(subject: Any) -> None:
     assert fit.method is own
     assert (fit.gradients, fit.note) == (7, "has nothing to turn")
     assert tolerant(own, 0.1).method is own
+
+
+def test_a_method_that_fails_on_what_it_is_tried_on(subject: Any) -> None:
+    def picky(field: Any, x: torch.Tensor, *, watch: Any = None) -> ig.Attribution:
+        if torch.equal(x, subject.x[:1]):
+            raise ig.errors.BaselineError("Not this one.")
+        return M.integrated(rule=ig.rules.Midpoint(7))(field, x)
+
+    assert fitted(picky, 60, subject, (0, 1)).gradients == 7
+    hopeless = fitted(picky, 60, subject, (0,))
+    assert math.isnan(hopeless.gradients)
+    assert hopeless.note == "as it is: it cannot be tried out (Not this one.)"
 
 
 def test_one_tolerance_for_all() -> None:

@@ -82,7 +82,10 @@ def fitted(method: Any, budget: int, subject: Subject, probe: Sequence[int] = (0
         if spent <= budget:
             break
     if spent is None:
-        spent = cost(now)
+        try:
+            spent = cost(now)
+        except IntegrandError as error:
+            return Fitted(now, float("nan"), f"as it is: it cannot be tried out ({' '.join(str(error).split())})")
     if spent > budget:
         changed.append("above the budget at its cheapest")
     return Fitted(now, spent, ", ".join(changed) or "has nothing to turn")
@@ -150,14 +153,26 @@ def _costs(subject: Subject, probe: Sequence[int]) -> Costs:
         told = claimed(method)
         if told is not None:
             return told
-        some = portion(subject, probe)
-        assert isinstance(some.field, Portion)
-        with warnings.catch_warnings():
-            warnings.simplefilter("ignore", IntegrandWarning)
-            narrowed(method, probe, subject.x)(some.field, some.x)
-        return float(some.field.counts.gradients.max())
+        spent: list[float] = []
+        for b in probe:
+            try:
+                spent.append(_counted(method, b, subject))
+            except IntegrandError:
+                if b == probe[-1] and not spent:
+                    raise
+        return max(spent)
 
     return cost
+
+
+def _counted(method: Any, example: int, subject: Subject) -> float:
+    """Gradients that a method takes for one example."""
+    some = portion(subject, [example])
+    assert isinstance(some.field, Portion)
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore", IntegrandWarning)
+        narrowed(method, [example], subject.x)(some.field, some.x)
+    return float(some.field.counts.gradients.max())
 
 
 # --- dials ------------------------------------------------------------------------------------------------------------
