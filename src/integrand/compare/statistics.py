@@ -111,7 +111,8 @@ def _corrected(tails: Numbers, drawn: Numbers, values: Numbers, statistic: Stati
 def sign_flip(differences: Any, sure: Sure = Sure()) -> Numbers:
     """p of paired differences (P, E), two-sided: how often flipping their signs at random makes a mean as far from 0.
 
-    The null hypothesis: every difference is as likely as its negative. Up to 14 examples that differ all flips are tried and p is exact;
+    The null hypothesis: every difference is as likely as its negative. Differences that average 0 and are skewed are not: of very skewed
+    ones (exponential, 20 examples) 9 % come out below .05, of a hundred 6 %. Verdicts look at the interval as well. Up to 14 examples that differ all flips are tried and p is exact;
     beyond, ``draws`` of them, the observed one counted: p = (1 + as extreme) / (1 + draws). NaN differences are left out; where all
     are, p is NaN.
     """
@@ -273,7 +274,7 @@ def differences(scores: Scores, reference: str, sure: Sure = Sure()) -> list[Dif
 def verdict(scores: Scores, metric: str, sure: Sure = Sure()) -> Verdict:
     """Who wins by a metric, if anyone: the method with the best mean, where it is told from every other one and from every control.
 
-    Each of its M − 1 differences is tested by ``sign_flip`` and p is multiplied by M − 1. Whoever is truly best is then, at the level
+    Each of its M − 1 differences is tested by ``sign_flip`` and p is multiplied by M − 1; the interval of the difference has to leave out 0 as well. Whoever is truly best is then, at the level
     asked for, either the method with the best mean or among those that are not told from it, although which is best is
     seen from the same scores: a method is crowned wrongly only if it beats the truly best one at p < (1 − level)/(M − 1), and there are
     M − 1 such methods (multiple comparisons with the best, Hsu 1996). Holm's steps would be too generous here, because a crown needs all
@@ -292,7 +293,8 @@ def verdict(scores: Scores, metric: str, sure: Sure = Sure()) -> Verdict:
     paired = sign * _paired(scores, metric, [(best, name) for name in rivals])
     corrected = np.minimum(1, len(rivals) * sign_flip(paired, _family(sure, len(rivals))))
     ahead = np.array([_known_mean(row) for row in paired])
-    told = dict(zip(rivals, (corrected < sure.alpha) & (ahead > 0), strict=True))
+    apart = np.array([interval(row, sure)[0] > 0 for row in paired], dtype=bool)
+    told = dict(zip(rivals, (corrected < sure.alpha) & (ahead > 0) & apart, strict=True))
     blind = tuple(name for name in rivals if not told[name] and name in scores.controls)
     tied = tuple(name for name in rivals if not told[name] and name not in scores.controls)
     others = {name: _wins(row) for name, row in zip(rivals, paired, strict=True) if name not in scores.controls}
