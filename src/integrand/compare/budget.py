@@ -21,8 +21,6 @@ from dataclasses import dataclass
 from typing import Any
 
 from ..baseline.base import Several, count_of
-from ..baseline.fixed import Constant, Given, Plain
-from ..baseline.sample import Sample
 from ..errors import InputError, IntegrandError, IntegrandWarning
 from ..method import Method, Sampled, Smoothed, core, gradients_per_row, inside, with_core
 from ..metrics import Subject
@@ -141,9 +139,7 @@ def _references(baseline: Any) -> int | None:
     if isinstance(baseline, Several):
         counts = [_references(one) for one in baseline.parts]
         return None if None in counts else sum(c for c in counts if c is not None)
-    if isinstance(baseline, Plain):
-        return None
-    return count_of(baseline) if isinstance(baseline, Constant | Given | Sample) else None
+    return None if hasattr(baseline, "steps") else count_of(baseline)  # one that searches goes in steps
 
 
 def _costs(subject: Subject, probe: Sequence[int]) -> Costs:
