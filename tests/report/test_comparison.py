@@ -133,6 +133,8 @@ def test_figures_show_the_numbers(made: ig.Comparison) -> None:
     labels = [label.get_text() for label in boxes.axes[0].get_yticklabels()]
     means = {name: made.summaries[name, "insertion"].mean for name in made.scores.methods}
     assert labels == sorted(means, key=lambda name: -means[name])
+    some = dataclasses.replace(made, scores=made.scores.select(examples=["a", "b"])).plot_boxes("insertion")
+    assert (len(boxes.axes[0].patches), len(some.axes[0].patches)) == (len(labels) - 1, 0)  # one method fails on some
     pareto = made.plot_pareto("deletion", cost="seconds")
     points = {line.get_label(): line for line in pareto.axes[0].lines}
     assert points["blur"].get_ydata()[0] == made.summaries["blur", "deletion"].mean

@@ -26,6 +26,8 @@ from .panels import INK, MUTED, Picture
 _PALETTE = ("#0072b2", "#d55e00", "#009e73", "#cc79a7", "#e69f00", "#56b4e9", "#8c510a", "#5e3c99")
 _MARKERS = "osD^vPX*"
 _DASHES: tuple[Any, ...] = ((0, (4, 2)), (0, (1, 1.5)), (0, (5, 1.5, 1, 1.5)), (0, (2, 3)))
+_PAGE_INCH = 122  # pixels of a page, so that letters are of one size in all figures
+_LEAST = 5  # examples that make a box
 _POINTS = 40  # examples that are drawn one by one
 _GRID = "#d9d9d4"
 
@@ -104,7 +106,7 @@ def _box(axes: Axes, row: int, values: Any, look: Look, comparison: Comparison, 
     if not len(values):
         axes.annotate("no value", (0.02, row), xycoords=("axes fraction", "data"), fontsize=7, color=MUTED, va="center")
         return
-    if len(values) > 1:
+    if len(values) >= _LEAST:
         five, quarter, median, three, most = np.quantile(values, (0.05, 0.25, 0.5, 0.75, 0.95))
         axes.plot([five, quarter], [row, row], color=look.colour, linewidth=0.9)
         axes.plot([three, most], [row, row], color=look.colour, linewidth=0.9)
@@ -114,7 +116,15 @@ def _box(axes: Axes, row: int, values: Any, look: Look, comparison: Comparison, 
         axes.plot([median, median], [row - 0.22, row + 0.22], color=look.colour, linewidth=1.6)
     if len(values) <= _POINTS:  # one under another, so that few are seen for few
         spread = row + 0.14 * (np.arange(len(values)) % 3 - 1)
-        axes.plot(values, spread, ".", color=look.colour, markersize=2.6, alpha=0.55, markeredgewidth=0)
+        axes.plot(
+            values,
+            spread,
+            ".",
+            color=look.colour,
+            markersize=2.6 if len(values) >= _LEAST else 5,
+            alpha=0.55,
+            markeredgewidth=0,
+        )
     own = comparison.summaries[name, metric]
     if own.n > 1:
         axes.plot([own.low, own.high], [row - 0.34, row - 0.34], color=INK, linewidth=1.1)
@@ -236,6 +246,7 @@ def svg(figure: Figure, name: str) -> str:
         figure.savefig(file, format="svg", facecolor="none", metadata={"Date": None, "Creator": None})
     text = file.getvalue()
     text = re.sub(r"<metadata>.*?</metadata>", "", text[text.index("<svg") :], flags=re.DOTALL)
+    text = text.replace("<svg ", f'<svg style="max-width:{_PAGE_INCH * figure.get_figwidth():.0f}px" ', 1)
     for colour, variable in ((INK, "var(--ink)"), (MUTED, "var(--soft)"), (_GRID, "var(--line)")):
         text = text.replace(colour, variable)
     return text
