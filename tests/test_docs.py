@@ -36,6 +36,11 @@ def test_the_extending_page_shows_the_file_that_runs() -> None:
     assert block.strip() in (ROOT / "docs" / "examples" / "own_path.py").read_text()
 
 
+def test_the_compare_page_shows_the_file_that_runs() -> None:
+    (block, *_) = re.findall(r"```python\n(.*?)```", (ROOT / "docs" / "usage" / "compare.md").read_text(), re.S)
+    assert block.strip() in (ROOT / "docs" / "examples" / "compare.py").read_text()
+
+
 def test_the_layers_page_shows_lines_of_the_file_that_runs() -> None:
     blocks = re.findall(r"```python\n(.*?)```", (ROOT / "docs" / "usage" / "layers.md").read_text(), re.S)
     text = (ROOT / "docs" / "examples" / "layer.py").read_text()

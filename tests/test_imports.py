@@ -87,7 +87,7 @@ def test_all_is_what_is_exported() -> None:
 
 
 DESIGN = {
-    "ig": ["explain", "explain_targets", "Method", "Layered", "TorchField", "Attribution", "load", "fields", "targets", "baselines", "paths", "rules", "weightings", "methods", "errors", "Greedy", "Smoothed", "Regions", "Distanced", "Backward", "Sequential"],
+    "ig": ["explain", "explain_targets", "Method", "Layered", "TorchField", "Attribution", "load", "fields", "targets", "baselines", "paths", "rules", "weightings", "methods", "errors", "Greedy", "Smoothed", "Regions", "Distanced", "Backward", "Sequential", "compare", "Comparison"],
     "rules": ["Left", "Right", "Midpoint", "Trapezoid", "GaussLegendre", "MonteCarlo", "Exact", "Important", "Decision", "Rescaled", "Weighted", "Until", "Saturation", "Ascent"],
     "paths": ["Straight", "Descent", "Relative", "LatentGuided", "Latent", "LatentGeodesic", "Blur", "Spectral", "SVD", "DCT", "Haar", "Pyramid", "Adversarial", "Fixed", "Shrinking", "Implicit", "Guided", "Salient", "Between", "Backwards", "Discretized", "neighbour_graph"],
     "weightings": ["Uniform", "Fitness"],

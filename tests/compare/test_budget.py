@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable
 from typing import Any
 
@@ -79,6 +80,18 @@ def test_claims_are_what_is_counted(name: str, subject: Any) -> None:
     assert claimed(fit.method) == explained(subject, {name: fit.method}).gradients[0, 0] <= 40
 
 
+def test_what_is_claimed_is_not_tried_out(subject: Any) -> None:
+    rows: list[int] = []
+    subject.field.network.module.register_forward_pre_hook(lambda module, args: rows.append(len(args[0])))
+    noises = [ig.baselines.Uniform(), ig.baselines.Blurred(), 0.0, ig.baselines.Mean(), pool(1)[0]]
+    assert claimed(fitted(M.weighted(noises[:4]), 40, subject).method) == 40
+    fitted(M.ig2(ig.baselines.OtherClass(pool(), 2)), 40, subject)
+    assert rows == []
+    assert claimed(M.boundary()) is None
+    assert fitted(M.boundary(rule=ig.rules.Midpoint()), 5, subject).gradients > 5
+    assert rows
+
+
 def test_one_more_would_be_too_much(subject: Any) -> None:
     """What is found is the largest that fits, also where cost is only known by counting."""
     fit = fitted(M.greedy(rounds=7), 60, subject)
@@ -117,6 +130,18 @@ def test_something_else_has_nothing_to_turn(subject: Any) -> None:
     assert fit.method is own
     assert (fit.gradients, fit.note) == (7, "has nothing to turn")
     assert tolerant(own, 0.1).method is own
+
+
+def test_a_method_that_fails_on_what_it_is_tried_on(subject: Any) -> None:
+    def picky(field: Any, x: torch.Tensor, *, watch: Any = None) -> ig.Attribution:
+        if torch.equal(x, subject.x[:1]):
+            raise ig.errors.BaselineError("Not this one.")
+        return M.integrated(rule=ig.rules.Midpoint(7))(field, x)
+
+    assert fitted(picky, 60, subject, (0, 1)).gradients == 7
+    hopeless = fitted(picky, 60, subject, (0,))
+    assert math.isnan(hopeless.gradients)
+    assert hopeless.note == "as it is: it cannot be tried out (Not this one.)"
 
 
 def test_one_tolerance_for_all() -> None:

@@ -1,8 +1,9 @@
-"""The command line: ``integrand explain | methods | cite | doctor``.
+"""The command line: ``integrand explain | compare | methods | cite | doctor``.
 
     __init__   the entry: whether the packages are there that the rest needs
     app        commands and options; turns errors into one line and an exit status
     explain    the work behind ``explain``: pictures in, maps and a page out
+    compare    the work behind ``compare``: pictures and methods in, verdicts out
     doctor     the work behind ``doctor``
     tell       the two consoles, and how things are said on them
 

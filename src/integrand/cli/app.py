@@ -8,7 +8,7 @@ from __future__ import annotations
 import inspect
 import json
 import textwrap
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from contextlib import contextmanager
 from dataclasses import asdict
 from importlib import metadata
@@ -172,6 +172,121 @@ def explain(
             optimize=optimize,
         )
         raise typer.Exit(run(request))
+
+
+# --- compare ----------------------------------------------------------------------------------------------------------
+
+
+@app.command("compare")
+def compare(
+    images: Annotated[
+        list[str],
+        typer.Argument(metavar="IMAGE", help="Pictures, folders of pictures, or sample:NAME."),
+    ],
+    method: Annotated[
+        list[str],
+        typer.Option(metavar="NAMES", help="Methods, separated by commas (see: integrand methods); may be repeated."),
+    ],
+    metric: Annotated[
+        list[str] | None,
+        typer.Option(metavar="NAMES", help="Metrics, separated by commas.", show_default="deletion,insertion"),
+    ] = None,
+    budget: Annotated[
+        int | None,
+        typer.Option(min=1, help="Gradients that every method may spend on a picture.", show_default="each its own"),
+    ] = None,
+    tol: Annotated[
+        float | None,
+        typer.Option(
+            help="Relative error that every method is integrated to, instead of a budget.", show_default=False
+        ),
+    ] = None,
+    model: Annotated[
+        str, typer.Option(metavar="NAME|WHERE:FUNCTION", help="As in integrand explain.")
+    ] = "efficientnet-lite0",
+    target: Annotated[
+        str, typer.Option(metavar="predicted|INDEX|NAME", help="The class to explain in every picture.")
+    ] = "predicted",
+    reference: Annotated[
+        str | None,
+        typer.Option(metavar="NAME", help="The method that the others are held against.", show_default="the first"),
+    ] = None,
+    controls: Annotated[
+        bool,
+        typer.Option(
+            "--controls/--no-controls", help="Random maps, edges, gradient, input times gradient beside the methods."
+        ),
+    ] = True,
+    baseline: Annotated[
+        list[str] | None,
+        typer.Option(
+            metavar="NAMES", help="What to start from, as in integrand explain.", show_default="as integrand explain"
+        ),
+    ] = None,
+    vary: Annotated[
+        list[str] | None,
+        typer.Option(
+            metavar="NAMES",
+            help="Two or more baselines to start every method from as well, to see how much they matter.",
+            show_default=False,
+        ),
+    ] = None,
+    references: Annotated[
+        list[str] | None,
+        typer.Option(
+            metavar="PATH",
+            help="Other photographs to start from, as in integrand explain; may be repeated.",
+            show_default="photographs inside scikit-image",
+        ),
+    ] = None,
+    level: Annotated[float, typer.Option(help="Of intervals; tests have what is left.")] = 0.95,
+    seed: Annotated[int | None, typer.Option(min=0, help="Changes every random part.", show_default=False)] = None,
+    device: Annotated[str, typer.Option(metavar="cpu|cuda", help="Where to compute.")] = "cpu",
+    out: Annotated[Path, typer.Option(metavar="DIR", help="Where the page and the scores go.")] = Path(
+        "integrand-compare"
+    ),
+    optimize: Annotated[
+        bool, typer.Option("--optimize", help="Run a faster double of the model; maps agree to rounding.")
+    ] = False,
+    debug: Debug = False,
+) -> None:
+    """Find out which method suits a model.
+
+    Every method explains every picture, at the same cost if a budget is given, and every metric judges the maps. For each metric:
+    means with intervals over pictures, differences from a reference method with a permutation test, on how many pictures a method is
+    better, what it cost, and a verdict, which names no winner where the numbers do not tell one. Writes DIR/index.html,
+    DIR/scores.parquet and DIR/comparison.json.
+
+    Exit status: 0 all done, 1 some pictures could not be read or some maps are missing, 2 nothing done, 130 stopped.
+    """
+    with reported(debug):
+        from .compare import Request, run
+
+        request = Request(
+            images=tuple(images),
+            methods=_listed(method),
+            metrics=_listed(metric or ["deletion,insertion"]),
+            model=model,
+            budget=budget,
+            tol=tol,
+            target=target,
+            reference=reference,
+            controls=controls,
+            baselines=_listed(baseline or ()),
+            vary=_listed(vary or ()),
+            references=tuple(references or ()),
+            level=level,
+            seed=seed,
+            device=device,
+            out=out,
+            optimize=optimize,
+        )
+        raise typer.Exit(run(request))
+
+
+def _listed(words: Iterable[str]) -> tuple[str, ...]:
+    """Names separated by commas, each once."""
+    return tuple(dict.fromkeys(name.strip() for word in words for name in word.split(",") if name.strip()))
 
 
 # --- methods ----------------------------------------------------------------------------------------------------------

@@ -21,8 +21,6 @@ from dataclasses import dataclass
 from typing import Any
 
 from ..baseline.base import Several, count_of
-from ..baseline.fixed import Constant, Given, Plain
-from ..baseline.sample import Sample
 from ..errors import InputError, IntegrandError, IntegrandWarning
 from ..method import Method, Sampled, Smoothed, core, gradients_per_row, inside, with_core
 from ..metrics import Subject
@@ -82,7 +80,10 @@ def fitted(method: Any, budget: int, subject: Subject, probe: Sequence[int] = (0
         if spent <= budget:
             break
     if spent is None:
-        spent = cost(now)
+        try:
+            spent = cost(now)
+        except IntegrandError as error:
+            return Fitted(now, float("nan"), f"as it is: it cannot be tried out ({' '.join(str(error).split())})")
     if spent > budget:
         changed.append("above the budget at its cheapest")
     return Fitted(now, spent, ", ".join(changed) or "has nothing to turn")
@@ -138,9 +139,7 @@ def _references(baseline: Any) -> int | None:
     if isinstance(baseline, Several):
         counts = [_references(one) for one in baseline.parts]
         return None if None in counts else sum(c for c in counts if c is not None)
-    if isinstance(baseline, Plain):
-        return None
-    return count_of(baseline) if isinstance(baseline, Constant | Given | Sample) else None
+    return None if hasattr(baseline, "steps") else count_of(baseline)  # one that searches goes in steps
 
 
 def _costs(subject: Subject, probe: Sequence[int]) -> Costs:
@@ -150,14 +149,26 @@ def _costs(subject: Subject, probe: Sequence[int]) -> Costs:
         told = claimed(method)
         if told is not None:
             return told
-        some = portion(subject, probe)
-        assert isinstance(some.field, Portion)
-        with warnings.catch_warnings():
-            warnings.simplefilter("ignore", IntegrandWarning)
-            narrowed(method, probe, subject.x)(some.field, some.x)
-        return float(some.field.counts.gradients.max())
+        spent: list[float] = []
+        for b in probe:
+            try:
+                spent.append(_counted(method, b, subject))
+            except IntegrandError:
+                if b == probe[-1] and not spent:
+                    raise
+        return max(spent)
 
     return cost
+
+
+def _counted(method: Any, example: int, subject: Subject) -> float:
+    """Gradients that a method takes for one example."""
+    some = portion(subject, [example])
+    assert isinstance(some.field, Portion)
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore", IntegrandWarning)
+        narrowed(method, [example], subject.x)(some.field, some.x)
+    return float(some.field.counts.gradients.max())
 
 
 # --- dials ------------------------------------------------------------------------------------------------------------

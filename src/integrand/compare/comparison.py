@@ -160,7 +160,7 @@ class Comparison:
     # --- disk -----------------------------------------------------------------------------------------------------
 
     def save(self, folder: str | Path, *, page: bool = True) -> None:
-        """scores.parquet, comparison.json and, unless it is not wanted, index.html. Needs integrand[run], and integrand[report] for the page."""
+        """scores.parquet, comparison.json and, unless it is not wanted, index.html. Needs integrand[save], and integrand[report] for the page."""
         place = Path(folder)
         place.mkdir(parents=True, exist_ok=True)
         self.scores.to_parquet(place / "scores.parquet")

@@ -9,6 +9,7 @@ share what the model says of the example.
 
 from __future__ import annotations
 
+import dataclasses
 import time
 import warnings
 from collections.abc import Callable, Iterator, Mapping, Sequence
@@ -126,6 +127,8 @@ def _attempts(
             yield {which[0]: _said(error)}
         return
     _count(numbers, m, which, some.field, time.perf_counter() - began)
+    # Maps of single references, and paths, are let go at once: nothing here looks at them.
+    found = dataclasses.replace(found, shares=None, baselines=None, frames=None)
     run = Run(own, found, tuple(which))
     finite = torch.isfinite(found.values).flatten(1).all(1).tolist()
     for b, fine in zip(which, finite, strict=True):
@@ -134,7 +137,7 @@ def _attempts(
 
 
 def _check(found: Any, x: Tensor) -> None:
-    values = getattr(found, "values", None)
+    values = found.values if isinstance(found, Attribution) else None
     if not isinstance(values, Tensor):
         raise InputError(f"it returned {type(found).__name__}, not an Attribution")
     if values.shape != x.shape:

@@ -168,7 +168,7 @@ class Scores:
     # --- disk -----------------------------------------------------------------------------------------------------
 
     def to_parquet(self, path: str | Path) -> None:
-        """One row for every method, metric and example; the rest as JSON in the file's metadata. Needs integrand[run]."""
+        """One row for every method, metric and example; the rest as JSON in the file's metadata. Needs integrand[save]."""
         arrow, parquet = _pyarrow()
         many = len(self.methods), len(self.metrics), len(self.examples)
         m, q, e = (place.ravel() for place in np.indices(many))
@@ -264,5 +264,5 @@ def _pyarrow() -> tuple[Any, Any]:
         import pyarrow
         from pyarrow import parquet
     except ImportError:
-        raise MissingExtra("pyarrow", "run", "Scores on disk") from None
+        raise MissingExtra("pyarrow", "save", "Scores on disk") from None
     return pyarrow, parquet

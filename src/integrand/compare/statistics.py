@@ -111,7 +111,8 @@ def _corrected(tails: Numbers, drawn: Numbers, values: Numbers, statistic: Stati
 def sign_flip(differences: Any, sure: Sure = Sure()) -> Numbers:
     """p of paired differences (P, E), two-sided: how often flipping their signs at random makes a mean as far from 0.
 
-    The null hypothesis: every difference is as likely as its negative. Up to 14 examples that differ all flips are tried and p is exact;
+    The null hypothesis: every difference is as likely as its negative. Differences that average 0 and are skewed are not: of very skewed
+    ones (exponential, 20 examples) 9 % come out below .05, of a hundred 6 %. Verdicts look at the interval as well. Up to 14 examples that differ all flips are tried and p is exact;
     beyond, ``draws`` of them, the observed one counted: p = (1 + as extreme) / (1 + draws). NaN differences are left out; where all
     are, p is NaN.
     """
@@ -220,7 +221,7 @@ class Difference:
 class Verdict:
     """What one metric allows to say.
 
-    best    the method with the best mean, controls apart; None where nothing has a value
+    best    the method with the best mean over the examples that all have values for, controls apart; None where nothing has a value
     winner  that method, if it is told from every other; else None
     tied    methods that are not told from the best;  blind  controls that are not
     words   the same in a sentence
@@ -273,7 +274,7 @@ def differences(scores: Scores, reference: str, sure: Sure = Sure()) -> list[Dif
 def verdict(scores: Scores, metric: str, sure: Sure = Sure()) -> Verdict:
     """Who wins by a metric, if anyone: the method with the best mean, where it is told from every other one and from every control.
 
-    Each of its M − 1 differences is tested by ``sign_flip`` and p is multiplied by M − 1. Whoever is truly best is then, at the level
+    Each of its M − 1 differences is tested by ``sign_flip`` and p is multiplied by M − 1; the interval of the difference has to leave out 0 as well. Whoever is truly best is then, at the level
     asked for, either the method with the best mean or among those that are not told from it, although which is best is
     seen from the same scores: a method is crowned wrongly only if it beats the truly best one at p < (1 − level)/(M − 1), and there are
     M − 1 such methods (multiple comparisons with the best, Hsu 1996). Holm's steps would be too generous here, because a crown needs all
@@ -283,7 +284,7 @@ def verdict(scores: Scores, metric: str, sure: Sure = Sure()) -> Verdict:
     """
     values = dict(zip(scores.methods, scores.of(metric), strict=True))
     sign = 1 if scores.is_higher(metric) else -1
-    means = {name: sign * float(row[~np.isnan(row)].mean()) for name, row in values.items() if (~np.isnan(row)).any()}
+    means = {name: sign * mean for name, mean in _means(values).items()}
     judged = [name for name in means if name not in scores.controls]
     if not judged:
         return Verdict(metric, None, None, (), (), "no winner: no method has a value")
@@ -292,7 +293,8 @@ def verdict(scores: Scores, metric: str, sure: Sure = Sure()) -> Verdict:
     paired = sign * _paired(scores, metric, [(best, name) for name in rivals])
     corrected = np.minimum(1, len(rivals) * sign_flip(paired, _family(sure, len(rivals))))
     ahead = np.array([_known_mean(row) for row in paired])
-    told = dict(zip(rivals, (corrected < sure.alpha) & (ahead > 0), strict=True))
+    apart = np.array([interval(row, sure)[0] > 0 for row in paired], dtype=bool)
+    told = dict(zip(rivals, (corrected < sure.alpha) & (ahead > 0) & apart, strict=True))
     blind = tuple(name for name in rivals if not told[name] and name in scores.controls)
     tied = tuple(name for name in rivals if not told[name] and name not in scores.controls)
     others = {name: _wins(row) for name, row in zip(rivals, paired, strict=True) if name not in scores.controls}
@@ -300,6 +302,16 @@ def verdict(scores: Scores, metric: str, sure: Sure = Sure()) -> Verdict:
     crowned = n > 1 and bool(others) and not tied and not blind
     words = _worded(metric, best, n, others, tied, blind, len(rivals), sure)
     return Verdict(metric, best, best if crowned else None, tied, blind, words)
+
+
+def _means(values: dict[str, Numbers]) -> dict[str, float]:
+    """Means of methods that have any value, over the examples that all of these have values for where there are such.
+
+    A method that fails on what is hard would otherwise look good for it.
+    """
+    known = {name: row for name, row in values.items() if not np.isnan(row).all()}
+    common = ~np.isnan(list(known.values())).any(0) if known else np.zeros(0, dtype=bool)
+    return {name: float(row[common].mean()) if common.any() else _known_mean(row) for name, row in known.items()}
 
 
 def _known_mean(row: Numbers) -> float:
@@ -325,26 +337,25 @@ def _worded(
 ) -> str:
     if n == 1:
         return "no winner: one example says nothing"
+    if not others and not blind:
+        return f"no winner: {best} is the only method"
+    needed = _needed(tests, sure)
+    if n < min(needed, _EXACT):
+        return f"no winner: {n} examples are too few for any difference to be significant; {needed} may do"
     if blind:
         beside = f", nor from {_listed(tied)}" if tied else ""
-        return f"no winner: {metric} does not tell {best} from control {_listed(blind)} here{beside}{_too_few(n, tests, sure)}"
-    if not others:
-        return f"no winner: {best} is the only method"
+        which = "controls" if len(blind) > 1 else "control"
+        return f"no winner: {metric} does not tell {best} from {which} {_listed(blind)} here{beside}"
     if tied:
-        return (
-            f"no winner: {_listed(tied)} cannot be told from {best}, which has the best mean{_too_few(n, tests, sure)}"
-        )
+        return f"no winner: {_listed(tied)} cannot be told from {best}, which has the best mean"
     closest = min(others, key=lambda name: others[name])
     beaten = _listed(list(others)) if len(others) < 4 else f"all {len(others)} others"
     return f"{best} beats {beaten}; it is better than {closest} on {100 * others[closest]:.0f} % of examples"
 
 
-def _too_few(n: int, tests: int, sure: Sure) -> str:
-    """Where no result could have been significant, it is said."""
-    if n > _EXACT or tests * 2.0 ** (1 - n) < sure.alpha:
-        return ""
-    needed = next(k for k in range(2, 64) if tests * 2.0 ** (1 - k) < sure.alpha)
-    return f" ({n} examples are too few for any difference to be significant; {needed} may do)"
+def _needed(tests: int, sure: Sure) -> int:
+    """How many examples it takes before the smallest p there is, 2/2^n, survives the correction."""
+    return max(2, 2 + math.floor(math.log2(max(1, tests) / sure.alpha)))
 
 
 def _listed(names: Sequence[str]) -> str:

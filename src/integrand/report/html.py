@@ -24,7 +24,7 @@ from .views import MANY, Result, check, families_of, result
 from .words import INCOMPLETE, gap_of, incomplete, number, percent, target_of, unsettled
 
 _THUMBNAILS = 8
-_SMALL = 96  # pictures with a shorter side than this are shown pixel by pixel
+SMALL = 96  # pictures with a shorter side than this are shown pixel by pixel
 
 
 @dataclass(frozen=True)
@@ -74,23 +74,31 @@ def page(cases: Sequence[Case], *, title: str) -> str:
 
     Errors: ``MissingExtra`` without jinja2 or pillow; ``InputError`` or ``ShapeError`` for results that are not of one image.
     """
-    jinja2 = need("jinja2", "report", "page()")
-    templates = jinja2.Environment(
+    text: str = (
+        environment()
+        .get_template("page.html.j2")
+        .render(
+            title=title,
+            cases=[_case(case) for case in cases],
+            signed=", ".join(ramp("signed")[1]),
+            overlay=", ".join(ramp("overlay")[1]),
+            incomplete=f"{100 * INCOMPLETE:.0f} %",
+            versions={"integrand": metadata.version("integrand"), "torch": torch.__version__},
+        )
+    )
+    return text
+
+
+def environment() -> Any:
+    """The templates: every text is escaped, what is not defined is an error. Errors: ``MissingExtra`` without jinja2."""
+    jinja2 = need("jinja2", "report", "A page")
+    return jinja2.Environment(
         loader=jinja2.PackageLoader(__package__),
         autoescape=True,
         undefined=jinja2.StrictUndefined,
         trim_blocks=True,
         lstrip_blocks=True,
     )
-    text: str = templates.get_template("page.html.j2").render(
-        title=title,
-        cases=[_case(case) for case in cases],
-        signed=", ".join(ramp("signed")[1]),
-        overlay=", ".join(ramp("overlay")[1]),
-        incomplete=f"{100 * INCOMPLETE:.0f} %",
-        versions={"integrand": metadata.version("integrand"), "torch": torch.__version__},
-    )
-    return text
 
 
 def _case(case: Case) -> _CaseView:
@@ -107,7 +115,7 @@ def _case(case: Case) -> _CaseView:
         case.name,
         case.target,
         data_uri(photograph),
-        min(photograph.shape[:2]) < _SMALL,
+        min(photograph.shape[:2]) < SMALL,
         number(float(first.output[0])),
         tuple((name, float(p), percent(float(p))) for name, p in case.predictions),
         results,
@@ -119,7 +127,7 @@ def _case(case: Case) -> _CaseView:
 
 # --- notebooks --------------------------------------------------------------------------------------------------------
 
-_STYLE = (
+STYLE = (
     "<style>.integrand{font:13px/1.45 system-ui,sans-serif}.integrand table{border-collapse:collapse;margin:.4em 0}"
     ".integrand td,.integrand th{padding:.2em .8em .2em 0;text-align:right;font-variant-numeric:tabular-nums;vertical-align:middle}"
     ".integrand th{font-weight:600;opacity:.7}.integrand td:first-child,.integrand th:first-child,.integrand .text{text-align:left}"
@@ -143,7 +151,7 @@ def fragment(attribution: Attribution) -> str:
         rows.append(f'<tr><td colspan="{len(head)}">… and {len(attribution) - len(shown)} more</td></tr>')
     head_cells = "".join(f"<th{_text(name)}>{name}</th>" for name in head)
     return (
-        f'{_STYLE}<div class="integrand"><code>{html.escape(repr(attribution.method))}</code>'
+        f'{STYLE}<div class="integrand"><code>{html.escape(repr(attribution.method))}</code>'
         f"<table><tr>{head_cells}</tr>{''.join(rows)}</table><small>{remark}{_effort(attribution)}</small></div>"
     )
 
@@ -192,7 +200,7 @@ def _pictures(attribution: Attribution, i: int, values: Numbers, limit: float) -
         overlay_rgb(photograph, values, limit),
         signed_rgb(values, limit),
     )
-    style = "pixels" if min(values.shape) < _SMALL else ""
+    style = "pixels" if min(values.shape) < SMALL else ""
     names = ("input", "overlay", "map")
     return "".join(
         f'<img class="{style}" alt="{name} {i}" src="{data_uri(picture, 144)}">'

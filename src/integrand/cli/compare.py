@@ -1,0 +1,240 @@
+"""``integrand compare``: every method on every picture, judged by every metric; tables, a page, and the raw scores on disk.
+
+    names checked ─▶ model ─▶ pictures ─▶ predict ─▶ methods at one budget ─▶ maps ─▶ metrics ─▶ tables, page, Parquet
+
+Names are checked and packages looked for before the model is loaded. A picture that cannot be read is named and passed over; a
+method that fails on a picture has no score there, and the table says on how many.
+"""
+
+from __future__ import annotations
+
+import math
+import warnings
+from collections import Counter
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from importlib.util import find_spec
+from pathlib import Path
+from typing import Any
+
+import torch
+from rich.progress import BarColumn, Progress, TextColumn, TimeRemainingColumn
+from rich.text import Text
+from torch import Tensor
+
+from ..compare import Comparison, Sure, compare
+from ..compare.comparison import chance, short
+from ..compare.judging import metrics_by_name
+from ..errors import ImageError, InputError, IntegrandWarning, MissingExtra, UnknownName
+from ..report.comparison import page
+from ..vision import REGISTRY, load_model, recipes, title
+from . import tell
+from .explain import Desk, undisturbed
+from .explain import Request as Explaining
+
+
+@dataclass(frozen=True)
+class Request:
+    """What was asked for on the command line."""
+
+    images: tuple[str, ...]
+    methods: tuple[str, ...]
+    metrics: tuple[str, ...] = ("deletion", "insertion")
+    model: str = "efficientnet-lite0"
+    budget: int | None = None
+    tol: float | None = None
+    target: str = "predicted"
+    reference: str | None = None
+    controls: bool = True
+    baselines: tuple[str, ...] = ()
+    vary: tuple[str, ...] = ()
+    references: tuple[str, ...] = ()
+    level: float = 0.95
+    seed: int | None = None
+    device: str = "cpu"
+    out: Path = Path("integrand-compare")
+    optimize: bool = False
+
+
+def run(request: Request) -> int:
+    """Do it. Returns the exit status: 1 if a picture was passed over or a map is missing."""
+    recipes.check(request.methods, (*request.baselines, *request.vary))
+    metrics_by_name(request.metrics)
+    sure = Sure(request.level)
+    if request.reference is not None and request.reference not in request.methods:
+        raise UnknownName("method to compare with", request.reference, request.methods)
+    _check_packages()
+    request.out.mkdir(parents=True, exist_ok=True)
+    model = load_model(request.model).to(request.device)
+    if model.name == request.model and request.model not in REGISTRY:
+        tell.note(f"{model.name} is taken to want {model.size} x {model.size} pixels and {model.normalisation}.")
+    desk = Desk(Explaining(request.images, references=request.references), model)
+    sources, x = _pictures(desk)
+    with desk.hearing():
+        logits = model.logits(x)
+        target: Any = logits.argmax(1)
+        if request.target != "predicted":
+            target = model.find(request.target, logits.shape[1])
+        methods = _methods(request, desk, x, logits)
+        vary = _vary(request)
+        tell.note(f"{len(sources)} pictures, {len(methods)} methods, {len(request.metrics)} metrics.")
+        with _bar() as bars:
+            task = bars.add_task("maps and scores", total=None)
+            made = compare(
+                model.module,
+                x,
+                target=target,
+                methods=methods,
+                metrics=request.metrics,
+                gradients=request.budget,
+                tol=request.tol,
+                reference=request.reference,
+                controls=request.controls,
+                baselines=vary,
+                ids=_ids(sources),
+                normalisation=model.normalisation,
+                seed=request.seed,
+                sure=sure,
+                optimize=request.optimize,
+                progress=lambda done, total: bars.update(task, completed=done, total=total),
+            )
+    _tell(made)
+    desk.tell_heard()
+    with undisturbed(), warnings.catch_warnings():
+        warnings.simplefilter("ignore", IntegrandWarning)
+        made.save(request.out, page=False)
+        (request.out / "index.html").write_text(page(made, title=f"Which method for {request.model}?"), "utf-8")
+    tell.out().print(Text(f"Wrote {request.out / 'index.html'}", "bold"), soft_wrap=True)
+    return 1 if desk.passed_over or made.scores.reasons else 0
+
+
+def _check_packages() -> None:
+    """What is needed only at the end is looked for at the beginning."""
+    needed = {
+        "PIL": ("pillow", "cli"),
+        "matplotlib": ("matplotlib", "plot"),
+        "jinja2": ("jinja2", "report"),
+        "pyarrow": ("pyarrow", "save"),
+    }
+    for module, (package, extra) in needed.items():
+        if find_spec(module) is None:
+            raise MissingExtra(package, extra, "integrand compare")
+
+
+# --- pictures and methods ---------------------------------------------------------------------------------------------
+
+
+def _pictures(desk: Desk) -> tuple[list[str], Tensor]:
+    """Those that can be read, as one batch."""
+    sources: list[str] = []
+    found: list[Tensor] = []
+    for source in desk.images:
+        with desk.passing_over():
+            found.append(desk.model.prepare(source))
+            sources.append(source)
+    if not found:
+        raise InputError("None of the pictures can be read, so there is nothing to compare on.")
+    return sources, torch.cat(found)
+
+
+def _ids(sources: Sequence[str]) -> list[str]:
+    """Their names, or the whole source where two have the same."""
+    names = [title(source) for source in sources]
+    return [
+        name if many == 1 else source
+        for name, source, many in zip(names, sources, map(Counter(names).get, names), strict=True)
+    ]
+
+
+def _methods(request: Request, desk: Desk, x: Tensor, logits: Tensor) -> dict[str, Any]:
+    """Every method set up once, for all pictures."""
+    wanted = {name: recipes.wants(name, request.baselines) for name in request.methods}
+    setting: dict[str, Any] = {"baselines": request.baselines, "tol": request.tol}
+    if "pool" in wanted.values() and desk.pool is not None:
+        pool, classes = desk.pool
+        others = (classes[None] != logits.argmax(1)[:, None]).sum(1)
+        setting |= {"pool": pool, "others": int(others.min())}
+    if recipes.PHOTO in wanted.values():
+        setting["photo"] = _photo(desk, x)
+    return {name: recipes.method(name, recipes.Setting(**setting)) for name in request.methods}
+
+
+def _photo(desk: Desk, x: Tensor) -> Tensor | None:
+    """One photograph that is none of the pictures."""
+    for other in (*desk.references, *desk.shipped):
+        try:
+            found = desk.model.prepare(other)
+        except ImageError:
+            continue
+        if not bool((found == x).flatten(1).all(1).any()):
+            return found[0]
+    tell.note("There is no other photograph, so that baseline is left out; --references adds one.")
+    return None
+
+
+def _vary(request: Request) -> dict[str, Any] | None:
+    if not request.vary:
+        return None
+    return {name: recipes.baselines([name])[0] for name in request.vary}
+
+
+def _bar() -> Progress:
+    console = tell.err()
+    return Progress(
+        TextColumn("{task.description}"),
+        BarColumn(),
+        TextColumn("{task.completed} of {task.total} maps"),
+        TimeRemainingColumn(),
+        console=console,
+        transient=True,
+        disable=not console.is_terminal,
+    )
+
+
+# --- tables -----------------------------------------------------------------------------------------------------------
+
+
+def _tell(made: Comparison) -> None:
+    rows = made.table()
+    for metric in made.scores.metrics:
+        better = "higher is better" if made.scores.is_higher(metric) else "lower is better"
+        tell.out().print(Text.assemble((metric, "bold"), f"  {better}, {len(made.scores)} pictures"))
+        tell.out().print(_table(made, [row for row in rows if row["metric"] == metric]))
+        found = made.verdict(metric)
+        tell.out().print(Text(found.words, "bold green" if found.winner else "yellow"), soft_wrap=True)
+        tell.out().print()
+    misses = {row["method"]: row["incomplete"] for row in rows if row["incomplete"]}
+    if misses:
+        some = ", ".join(f"{name} {count}" for name, count in misses.items())
+        words = f"Maps that miss more than a tenth of the change they should add up to, of {len(made.scores)}: {some}."
+        tell.out().print(Text(words, "yellow"), soft_wrap=True)
+    notes = [f"{name}: {note}" for name, note in made.notes.items() if note != "as it is"]
+    if notes:
+        tell.out().print(Text("; ".join(notes), "dim"), soft_wrap=True)
+    if made.sensitivity is not None:
+        alike = ", ".join(f"{name} {short(value)}" for name, value in made.sensitivity.alike().items())
+        over = ", ".join(made.sensitivity.baselines)
+        tell.out().print(Text(f"Likeness of maps from {over}: {alike}", "dim"), soft_wrap=True)
+
+
+def _table(made: Comparison, rows: Sequence[Mapping[str, Any]]) -> Any:
+    """Fits eighty columns; intervals of differences, rows and incomplete maps are on the page."""
+    numbers = ("mean", f"{100 * made.sure.level:g} %", "diff", "p", "better", "grads", "s")
+    table = tell.table("method", *numbers, right=numbers)
+    for column in table.columns[1:]:
+        column.no_wrap = True
+    table.caption = f"diff, p, better: against {made.reference}"
+    table.caption_justify = "left"
+    sign = -1 if rows[0]["higher_is_better"] else 1
+    for row in sorted(rows, key=lambda row: (math.isnan(row["mean"]), sign * row["mean"])):
+        name = Text(row["method"], "dim" if row["control"] else "")
+        if row["missing"]:
+            name.append(f" ({row['missing']} missing)", "yellow")
+        difference, p, wins = "", "", ""
+        if row["difference"] is not None:
+            difference, p = short(row["difference"], signed=True), chance(row["corrected"])
+            wins = "–" if math.isnan(row["wins"]) else f"{100 * row['wins']:.0f} %"
+        interval = "–" if math.isnan(row["low"]) else f"{short(row['low'])}–{short(row['high'])}"
+        cost = f"{row['gradients']:.0f}", f"{row['seconds']:.2g}"
+        table.add_row(name, short(row["mean"]), interval, difference, p, wins, *cost)
+    return table
