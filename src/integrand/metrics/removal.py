@@ -12,6 +12,7 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from typing import Any
 
+import numpy as np
 import torch
 from torch import Tensor
 
@@ -75,7 +76,7 @@ class Ranking:
         if mean:
             scores = scores / feature_scores(torch.ones_like(values[:1]), groups).clamp(min=1)
         shuffle = torch.randperm(scores.shape[2], generator=generator(seed)).to(x.device)
-        order = shuffle[scores.index_select(2, shuffle).argsort(dim=2, descending=True, stable=True)]
+        order = shuffle[_descending(scores.index_select(2, shuffle))]
         ranks = torch.arange(scores.shape[2], device=x.device).expand_as(order)
         rank = torch.empty_like(order).scatter_(2, order, ranks)
         thin = _thin(groups)
@@ -94,6 +95,17 @@ class Ranking:
     def both(self) -> Ranking:
         """All maps from their most important feature on, then all from their least important on: (2 M, …)."""
         return Ranking(torch.cat([self.place, self.reversed.place]), self.counts)
+
+
+def _descending(scores: Tensor) -> Tensor:
+    """Places of scores (M, B, N) from the largest to the smallest; of equal ones the first comes first."""
+    if scores.device.type == "cpu" and scores.dtype in (torch.float32, torch.float64):
+        # NumPy sorts several times as fast as torch, though not stably: where nothing ties that is the same.
+        order = torch.from_numpy(np.argsort(-scores.numpy(), axis=2))
+        ranked = scores.gather(2, order)
+        if not bool((ranked[..., 1:] == ranked[..., :-1]).any()):
+            return order
+    return scores.argsort(dim=2, descending=True, stable=True)
 
 
 def _thin(groups: Tensor) -> Tensor:
