@@ -494,6 +494,10 @@ def test_images_without_a_curve_are_left_out_and_counted(pictures: Tensor) -> No
         assert by.values(measured).isnan().tolist() == [[False, True, False, False]]
         left = measured[0, [0, 2, 3]]
         torch.testing.assert_close(by.summary(measured), ig.metrics.area(left.median(0).values)[None])
+        middle = (left[0] + left[1]) / 2  # of an even number of curves between the two
+        torch.testing.assert_close(by.summary(measured[:, :3]), ig.metrics.area(middle)[None])
+        mean = ig.metrics.SIC(aggregate="mean").summary(measured)
+        torch.testing.assert_close(mean, by.values(measured)[0, [0, 2, 3]].mean()[None])
     asked: dict[str, Any] = {"normalisation": UNIT, "thresholds": (0.05, 0.5)}
     for measure in (ig.metrics.sic, ig.metrics.aic):
         never = measure(net, pictures, places[1:], target=1, **asked)
