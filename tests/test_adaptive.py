@@ -104,6 +104,11 @@ def norm(shares: Tensor) -> Tensor:
     return shares.flatten(3).norm(dim=3)
 
 
+def met(found: Integrated, tol: float) -> bool:
+    """Whether every share is as exact as was asked for, by its own account."""
+    return bool((found.error <= tol * norm(found.share) * (1 + 1e-12)).all())
+
+
 def integrated(field: ig.fields.Field, segment: ig.Segment, **options: float) -> tuple[Integrated, int]:
     meter = Metered(field)
     found = ig.rules.Adaptive(**options)(meter, segment)
@@ -120,7 +125,6 @@ def test_the_error_is_what_it_says(name: str, tol: float) -> None:
     found, _ = answer(name, tol)
     real = norm(found.share - truth)
     assert real.numel() >= 60
-    assert bool(found.converged.all())
     assert float((real <= found.error + 1e-12).double().mean()) >= 0.9
     assert float((real <= tol * norm(truth)).double().mean()) >= 0.9
     assert float((real / norm(truth)).max()) < 3 * tol
@@ -181,7 +185,6 @@ def test_linear_is_exact_at_first_sight() -> None:
         _, look = integrated(field, segment, tol=0.99)
         torch.testing.assert_close(found.share, segment.step * weight, rtol=0, atol=1e-13)
         assert cost == look <= FIRST_LOOK * 2 * 2 * 4
-        assert bool(found.converged.all())
         assert float(found.error.max()) < 1e-9
 
 
@@ -215,7 +218,7 @@ def test_rows_of_no_length_cost_nothing() -> None:
     assert not found.share[0, 1].any()
     assert not found.share[0, 3, 4].any()
     assert not found.error[0, 1].any()
-    assert bool(found.converged.all())
+    assert met(found, 0.05)
     rest = answer("relu mlp", 0.05)[0].share
     keep = torch.ones(REFERENCES, EXAMPLES, dtype=torch.bool)
     keep[1], keep[3, 4] = False, False
@@ -228,7 +231,7 @@ def test_nothing_moves_at_all() -> None:
     found, cost = integrated(field, polyline(torch.stack([segment.end[0], segment.end[0]])), tol=0.05)
     assert not found.share.any()
     assert not found.error.any()
-    assert bool(found.converged.all())
+    assert met(found, 0.05)
     assert cost == 0
 
 
@@ -237,7 +240,7 @@ def test_a_field_that_does_not_care() -> None:
     field = ig.fields.Function(lambda z: 0 * z.sum(1))
     found, cost = integrated(field, polyline(wave(2, 1, 3, 4)), tol=0.05)
     assert not found.share.any()
-    assert bool(found.converged.all())
+    assert met(found, 0.05)
     assert cost <= FIRST_LOOK * 3
 
 
@@ -279,7 +282,7 @@ def test_same_in_float32_to_its_precision() -> None:
     lines = polyline(torch.stack([segment.start[0], segment.end[0]]).float())
     found, _ = integrated(single, lines, tol=0.05)
     assert found.share.dtype == torch.float32
-    assert bool(found.converged.all())
+    assert met(found, 0.05)
     assert float((norm(found.share - truth) / norm(truth)).max()) < 0.15
 
 
@@ -293,7 +296,6 @@ def test_max_gradients(most: int) -> None:
     own = ig.TorchField(counted, 0)
     one = polyline(torch.stack([segment.start[0, 1:2, :1], segment.end[0, 1:2, :1]]))
     found = ig.rules.Adaptive(1e-5, max_gradients=most)(own, one)
-    assert not found.converged.any()
     assert float(found.error) > 1e-5 * float(norm(found.share))
     assert bool(torch.isfinite(found.share).all())
     assert counted.gradients <= most

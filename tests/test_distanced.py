@@ -283,6 +283,47 @@ def test_a_margin_is_explained_too() -> None:
     assert bool(made.values.any())
 
 
+@pytest.mark.parametrize("targets", [[0, 1], ["predicted", 2], [ig.targets.Margin(0, 1), 0]])
+def test_several_targets_are_those_of_single_calls(targets: list[Any]) -> None:
+    several = ig.explain_targets(model(), X, targets=targets, method=trained())
+    for target, made in zip(targets, several, strict=True):
+        alone = ig.explain(model(), X, target=target, method=trained())
+        torch.testing.assert_close(made.values, alone.values, rtol=0, atol=1e-12)
+        for name in ("fit", "kept"):
+            torch.testing.assert_close(made.notes[name], alone.notes[name], rtol=0, atol=0)
+
+
+def test_several_targets_share_one_training() -> None:
+    watched = Counting(copy.deepcopy(model()))
+    short = method(epochs=1, fit=-100.0, distances=(0.5,))
+    ig.explain(watched, X, target=0, method=short)
+    once = watched.calls
+    watched.calls = 0
+    made = ig.explain_targets(watched, X, targets=[0, 1], method=short)
+    assert [one.values.shape for one in made] == [X.shape, X.shape]
+    assert watched.calls <= once + 1
+
+
+def test_copies_follow_the_same_backward_rule() -> None:
+    """ReLUs let only positive gradients back, in the copies too."""
+    relu = filled(nn.Sequential(nn.Linear(6, 16), nn.ReLU(), nn.Linear(16, 3)), phase=0.3)
+    short = method(epochs=1, fit=-100.0, distances=(0.5,), keep=1.0)
+    ruled = ig.TorchField(relu, 0, backward=ig.fields.GuidedReLU())
+    supports = short.trained(ruled).supports
+    seen: list[Any] = []
+
+    class Watched(ig.Method):
+        def __call__(self, field: Any, x: Tensor, *, watch: Any = None) -> ig.Attribution:
+            seen.append(field)
+            return super().__call__(field, x, watch=watch)
+
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore", ig.errors.IntegrandWarning)
+        method(method=Watched(rule=ig.rules.Midpoint(4)), supports=supports, keep=1.0)(ruled, X)
+    assert [one.backward for one in seen] == [ig.fields.GuidedReLU()] * 2
+    assert seen[1].network.module is supports.models[0]
+
+
 # --- errors -----------------------------------------------------------------------------------------------------------
 
 
@@ -339,6 +380,21 @@ def test_models_that_cannot_be_taught() -> None:
         method()(ig.TorchField(Stubborn(6, 3).double(), 0), X)
 
 
+def test_trained_supports_take_arguments_for_each_example() -> None:
+    """Trained with one that holds for all of the data, as the error says."""
+
+    class Scaled(nn.Linear):
+        def forward(self, z: Tensor, scale: Any) -> Tensor:
+            return super().forward(z) * torch.as_tensor(scale).reshape(-1, 1)
+
+    scaled, scales = filled(Scaled(6, 3)), torch.tensor([0.5, 1.0, 2.0, 4.0]).double()
+    supports = method(epochs=2, fit=-100.0).trained(ig.TorchField(scaled, 0, extra=(2.0,))).supports
+    made = method(supports=supports)(ig.TorchField(scaled, 0, extra=(scales,)), X)
+    for b in range(4):
+        alone = method(supports=supports)(ig.TorchField(scaled, 0, extra=(float(scales[b]),)), X[b : b + 1])
+        torch.testing.assert_close(alone.values[0], made.values[b], rtol=0, atol=1e-12)
+
+
 def test_arguments_for_each_example_are_refused() -> None:
     class Scaled(nn.Linear):
         def forward(self, z: Tensor, scale: Tensor) -> Tensor:
@@ -355,7 +411,5 @@ def test_arguments_for_each_example_are_refused() -> None:
 
     with pytest.raises(ig.errors.InputError, match=r"models with one input"):
         ig.explain(Joined(6, 3).double(), several, target=0, method=method())
-    with pytest.raises(ig.errors.InputError, match=r"which a Several is not"):
-        ig.explain_targets(model(), X, targets=[0, 1], method=method())
     with pytest.raises(ig.errors.InputError, match=r"'distanced' needs data="):
         ig.explain(model(), X, target=0, method="distanced")

@@ -229,6 +229,7 @@ def test_every_method_by_name(name: str, quiet: None) -> None:
         "conductance": {"site": "1"},
         **{key: {"codec": Codec(6)} for key in ("latent_guided", "latent", "manifold")},
         "geodesic": {"points": wave(9, 6, phase=5)},
+        "discretized": {"table": torch.cat([X, wave(9, 6, phase=5)]), "steps": 3},
         "geometric": {"steps": 3, "iterations": 2},
         "adversarial": {"steps": 3, "count": 2},
         "mfaba": {"steps": 3},

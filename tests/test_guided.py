@@ -420,15 +420,15 @@ def test_a_flat_model() -> None:
 
 def test_selection_without_numpy(monkeypatch: pytest.MonkeyPatch) -> None:
     """Other devices select with torch; the numbers are the same."""
-    from integrand.path import guided
+    from integrand.path import cheapest
 
     numbers = wave(3, 50)
     numbers[1, 10:] = torch.inf
     for k in (1, 7, 50):
-        found = guided._smallest(numbers, k)
+        found = cheapest._smallest(numbers, k)
         assert found.shape == (3, 1)
         torch.testing.assert_close(found, numbers.sort(1).values[:, k - 1 : k], rtol=0, atol=0)
-        torch.testing.assert_close(found, guided._selected(numbers, k), rtol=0, atol=0)
+        torch.testing.assert_close(found, cheapest._selected(numbers, k), rtol=0, atol=0)
 
 
 # --- Between ----------------------------------------------------------------------------------------------------------

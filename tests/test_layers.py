@@ -410,6 +410,101 @@ def test_a_path_that_chooses_its_own_start() -> None:
     torch.testing.assert_close(made.notes["distance"], plain.notes["distance"], rtol=0, atol=1e-12)
 
 
+# --- wrappers inside a layer ------------------------------------------------------------------------------------------
+
+
+WRAPPED: dict[str, Callable[[Any], Any]] = {
+    "smoothed": lambda method: ig.Smoothed(method, 4, 0.2),
+    "squared": lambda method: ig.Smoothed(method, 3, 0.2, reduce="square"),
+    "greedy": lambda method: ig.Greedy(method, rounds=4, features="elements"),
+    "greedy, smoothed": lambda method: ig.Greedy(ig.Smoothed(method, 2, 0.1), rounds=3, features="elements"),
+}
+
+
+@pytest.mark.parametrize("name", list(WRAPPED))
+def test_wrappers_inside_work_on_the_layers_values(name: str) -> None:
+    """Where everything passes through the layer, they are those of the model behind it, explained at h."""
+    model = softplus_cnn()
+    before, behind = nn.Sequential(*list(model)[:2]), nn.Sequential(*list(model)[2:])
+    h, starts = before(IMAGES).detach(), before(REFERENCES).detach()
+    at_layer = WRAPPED[name](ig.Method(ig.baselines.Given(REFERENCES), rule=FINE))
+    plain = WRAPPED[name](ig.Method(ig.baselines.Given(starts), rule=FINE))
+    made = run(model, IMAGES, ig.Layered("1", at_layer))
+    alone = run(behind, h, plain)
+    for part in ("values", "inputs", "baselines", "output", "change", "weights", "residual"):
+        torch.testing.assert_close(getattr(made, part), getattr(alone, part), rtol=0, atol=1e-10)
+    assert set(made.notes) == set(alone.notes)
+    assert made.method == ig.Layered("1", at_layer)
+
+
+def test_a_layer_inside_a_wrapper_is_another_thing() -> None:
+    """Noise is on the inputs there, and on the layer's values here."""
+    method = ig.methods.integrated(0.25, FINE)
+    inside = run(softplus_cnn(), IMAGES, ig.Layered("1", ig.Smoothed(method, 3)))
+    around = run(softplus_cnn(), IMAGES, ig.Smoothed(ig.Layered("1", method), 3))
+    assert inside.values.shape == around.values.shape
+    assert not torch.allclose(inside.values, around.values, rtol=0, atol=1e-3)
+
+
+@pytest.mark.parametrize("name", list(WRAPPED))
+def test_five_at_once_are_five_alone_inside_a_wrapper(name: str) -> None:
+    model, method = filled(Skip()), ig.Layered("inner", WRAPPED[name](ig.methods.integrated(0.25, FINE)))
+    whole = run(model, X, method)
+    for b in range(5):
+        alone = run(model, X[b : b + 1], method, target=CLASSES[b : b + 1])
+        torch.testing.assert_close(alone.values[0], whole.values[b], rtol=0, atol=1e-12)
+        torch.testing.assert_close(alone.change[:, 0], whole.change[:, b], rtol=0, atol=1e-12)
+
+
+def test_a_wrapper_costs_what_its_runs_behind_the_layer_cost() -> None:
+    model, draws = filled(Skip()), 4
+    method = ig.Layered("inner", ig.Smoothed(ig.methods.integrated(0.25, ig.rules.Midpoint(6)), draws))
+    tallies: list[Any] = []
+    with counted(model) as rows:
+        made = run(model, X, method, progress=lambda tally: tallies.append((tally.gradients, tally.expected)))
+    assert made.cost.gradients == draws * 6 * 5
+    assert tallies[-1] == (draws * 6 * 5, draws * 6 * 5)
+    assert rows["first"] == 2 * 5 + 1  # the input, the baseline, and a row to learn from
+
+
+def test_noise_on_the_embeddings_of_tokens() -> None:
+    model, pads = filled(Reader()), torch.full_like(IDS, 10)
+    method = ig.Layered("embeddings", ig.Smoothed(ig.methods.integrated(pads, FINE), 3))
+    made = run(model, IDS, method)
+    plain = run(model, IDS, "layer", site="embeddings", baseline=pads, rule=FINE)
+    assert made.values.shape == (3, 5, 4)
+    assert 1e-3 < float((made.values - plain.values).abs().max()) < 1
+    with pytest.raises(ig.errors.InputError, match=r"adds noise to its inputs, and integers take none"):
+        run(model, IDS, ig.Smoothed(ig.Layered("embeddings", ig.methods.integrated(pads, FINE)), 3))
+
+
+def test_a_wrapper_in_a_layer_for_several_targets() -> None:
+    method = ig.Layered("1", ig.Smoothed(ig.methods.integrated(0.25, FINE), 3))
+    several = ig.explain_targets(softplus_cnn(), IMAGES, targets=[0, CLASSES], method=method)
+    torch.testing.assert_close(several[1].values, run(softplus_cnn(), IMAGES, method).values, rtol=0, atol=1e-10)
+
+
+@pytest.mark.parametrize(
+    ("inside", "message"),
+    [
+        (lambda: ig.Regions(ig.Method()), r"Regions explains the inputs only; leave it out at a layer"),
+        (lambda: ig.Greedy(ig.Regions(ig.Method())), r"Regions explains the inputs only"),
+        (lambda: ig.Distanced(ig.Method(), X, (0, 1)), r"Distanced explains the inputs only"),
+        (lambda: ig.methods.layer("0"), r"is of a layer already"),
+        (lambda: ig.Smoothed(ig.methods.layer("0")), r"is of a layer already"),
+        (lambda: ig.Smoothed(ig.Method(path=ig.paths.Straight(3))), r"Smoothed goes with straight lines"),
+        (
+            lambda: ig.Smoothed(ig.methods.expected(REFERENCES, tol=0.4)),
+            r"Sampled draws other references in every run of Smoothed: leave tol out",
+        ),
+        (lambda: ig.methods.pattern_guided, r"or a wrapper of one, not function"),
+    ],
+)
+def test_wrappers_that_are_of_the_inputs_only(inside: Any, message: str) -> None:
+    with pytest.raises(ig.errors.InputError, match=message):
+        ig.Layered("1", inside())
+
+
 # --- what passes the layer by -----------------------------------------------------------------------------------------
 
 

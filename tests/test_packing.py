@@ -12,7 +12,7 @@ from torch import Tensor, nn
 
 import integrand as ig
 from integrand.field.packing import Packer, _Size, is_out_of_memory, packer_for
-from tests.problems import Counting, Observed, tanh_mlp, wave
+from tests.problems import Counting, Observed, filled, tanh_mlp, wave
 
 ROW = torch.zeros(6)
 
@@ -133,6 +133,96 @@ def test_the_climb_ends_at_the_second_size_that_gains_nothing(monkeypatch: pytes
     sizes = run(packer, 1000, cost, Clock(monkeypatch))
     assert sizes[:7] == [32, 32, 64, 128, 128, 256, 64]
     assert packer.size(ROW, "gradient") == 64
+
+
+# --- chords, of which each cut takes a row along again ----------------------------------------------------------------
+
+PHOTO = torch.empty(1).expand(3, 224, 224)
+
+
+def chords(packer: Packer, total: int, seconds: Any, clock: Clock, like: Tensor = PHOTO) -> list[int]:
+    sizes: list[int] = []
+
+    def call(part: slice) -> None:
+        sizes.append(part.stop - part.start)
+        clock.now += seconds(sizes[-1])
+
+    packer.run(total, call, like, "chords")
+    assert sum(sizes) == total
+    return sizes
+
+
+def test_chords_take_a_few_rows_however_fast_one_seems(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Four at first, then eight, though the time per row rises; gradients settle at one."""
+    clock, packer = Clock(monkeypatch), Packer()
+    dear = lambda rows: float(rows) ** 1.5  # noqa: E731
+    assert chords(packer, 60, dear, clock) == [4, 8, 8, 16, 8, 8, 8]
+    assert chords(packer, 20, dear, clock) == [8, 8, 4]
+    run(packer, 60, dear, clock, PHOTO)
+    assert packer.size(PHOTO, "gradient") == 1
+
+
+def test_chords_go_on_to_more_rows_where_that_is_faster(monkeypatch: pytest.MonkeyPatch) -> None:
+    clock, packer = Clock(monkeypatch), Packer()
+    chords(packer, 300, lambda rows: rows + 100.0, clock)
+    assert packer.size(PHOTO, "chords") == 27  # as many as a call may hold of this size
+    assert Packer().size(torch.empty(1).expand(3, 16, 16), "chords") == 42  # small rows begin as ever
+
+
+def test_few_chords_are_one_call(monkeypatch: pytest.MonkeyPatch) -> None:
+    clock, packer = Clock(monkeypatch), Packer()
+    assert chords(packer, 3, float, clock) == [3]
+    assert chords(packer, 4, float, clock) == [4]
+    assert chords(packer, 5, float, clock) == [5]
+    assert chords(packer, 7, float, clock) == [7]
+
+
+def test_memory_makes_chords_fewer(monkeypatch: pytest.MonkeyPatch) -> None:
+    clock, packer, used = Clock(monkeypatch), Packer(), [0]
+
+    def call(part: slice) -> None:
+        sizes.append(part.stop - part.start)
+        used[0] = max(used[0], sizes[-1] << 26)  # 64 MiB a row: from four to eight the peak would rise by 512
+
+    sizes: list[int] = []
+    monkeypatch.setattr("integrand.field.packing.peak_memory", lambda: used[0])
+    packer.run(20, call, PHOTO, "chords")
+    assert sizes == [4] * 5
+    # Rows so large that eight would be too much to begin with begin one by one.
+    large = torch.empty(1).expand(3, 512, 512)
+    assert chords(Packer(), 20, lambda rows: rows + 1.0, clock, large)[:3] == [1, 2, 4]
+
+
+def test_chords_that_ran_out_of_memory_stay_small() -> None:
+    sizes: list[int] = []
+
+    def call(part: slice) -> None:
+        if part.stop - part.start > 3:
+            raise ERRORS[0]
+        sizes.append(part.stop - part.start)
+
+    packer = Packer()
+    packer.run(20, call, PHOTO, "chords")
+    assert sizes == [2] * 10
+    assert packer.size(PHOTO, "chords") == 2
+
+
+@pytest.mark.parametrize("first", ["few rows seem fast", "few rows seem slow"])
+def test_few_rows_of_a_photograph_are_run_twice(first: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Counted where they reach the model, whatever the machine is busy with: an eighth, and the first calls."""
+    net = filled(
+        nn.Sequential(nn.Conv2d(3, 4, 5, 8), nn.ReLU(), nn.AdaptiveAvgPool2d(2), nn.Flatten(), nn.Linear(16, 3))
+    )
+    clock, model = Clock(monkeypatch), Counting(net)
+    model.register_forward_hook(
+        lambda module, given, made: setattr(
+            clock, "now", clock.now + (len(given[0]) ** 2.0 if first == "few rows seem fast" else 1.0)
+        )
+    )
+    x = wave(3, 224, 224).reshape(1, 3, 224, 224)
+    made = ig.Method(rule=ig.rules.Chords(96))(ig.TorchField(model, 0), x)
+    assert made.cost.gradients == model.gradients
+    assert 97 <= model.gradients <= 97 * 9 / 8 + 2
 
 
 def test_nothing_to_do(monkeypatch: pytest.MonkeyPatch) -> None:

@@ -98,6 +98,7 @@ def test_parts_are_frozen(cls: type) -> None:
         "Greedy": (ig.Method(),),
         "Smoothed": (ig.Method(),),
         "Regions": (ig.Method(),),
+        "Sequential": (ig.Method(),),
         "Distanced": (ig.Method(), wave(10, 3), (0, 1)),
         "Layered": ("0", ig.Method()),
         "Backward": (ig.fields.GuidedReLU(), ig.Method()),
@@ -105,6 +106,7 @@ def test_parts_are_frozen(cls: type) -> None:
         "Fitness": (ig.baselines.Mean(),),
         **dict.fromkeys(("Latent", "LatentGeodesic", "LatentGuided"), ((abs, abs),)),
         "Geodesic": (wave(4, 3),),
+        "Discretized": (wave(4, 3),),
         "Scheduled": ((0.0, 1.0),),
     }
     needed = [f for f in dataclasses.fields(cls) if f.default is f.default_factory is dataclasses.MISSING]

@@ -192,6 +192,50 @@ def test_even_images_are_one_region() -> None:
     assert not made.notes["regions"].any()
 
 
+# --- the published code -----------------------------------------------------------------------------------------------
+
+
+def pair(name: str) -> tuple[Tensor, Tensor]:
+    """What XRAI of PAIR's saliency 0.2.1 made, with its defaults, of ``the_cat``: region numbers (H, W) from 0, and their means.
+
+    "given": of the map u ⊙ x, which it was handed; "ig": of its own Integrated Gradients of Σ u ⊙ x + w ⊙ x²/2, in float32.
+    """
+    with np.load(Path(__file__).parent / "references" / "xrai.npz", allow_pickle=False) as file:
+        return torch.from_numpy(file[f"{name}_regions"]).long(), torch.from_numpy(file[f"{name}_heat"])
+
+
+def the_cat() -> Tensor:
+    """Every fourth pixel of scikit-image's, between −1 and 1: 1x3x75x113."""
+    from skimage import data
+
+    return torch.from_numpy(data.chelsea()[::4, ::4] / 127.5 - 1).permute(2, 0, 1)[None].contiguous()
+
+
+U, W = wave(3, 75, 113, phase=0.3), wave(3, 75, 113, phase=2.0)
+
+
+@pytest.mark.parametrize(
+    ("name", "field", "baseline", "tolerance"),
+    [
+        ("given", ig.fields.Linear(U), 0.0, 1e-14),
+        # Gradients along the line are linear: the published mean of them is the integral too.
+        ("ig", ig.fields.Function(lambda z: (U * z + W * z * z / 2).flatten(1).sum(1)), None, 1e-7),
+    ],
+)
+def test_is_the_published_code(name: str, field: ig.fields.Field, baseline: Any, tolerance: float) -> None:
+    regions, means = pair(name)
+    made = ig.methods.regions(baseline=baseline, rule=ig.rules.Midpoint(1))(field, the_cat())
+    assert torch.equal(made.notes["regions"][0, 0, 0], regions)
+    torch.testing.assert_close(made.values[0].sum(0), means[regions], rtol=0, atol=tolerance)
+
+
+@pytest.mark.parametrize("other", [{"dilation": 4}, {"least": 120}, {"scales": (50.0, 100.0)}])
+def test_the_published_numbers_tell_other_defaults_apart(other: dict[str, Any]) -> None:
+    regions, _ = pair("given")
+    made = ig.methods.regions(baseline=0.0, rule=ig.rules.Midpoint(1), **other)(ig.fields.Linear(U), the_cat())
+    assert not torch.equal(made.notes["regions"][0, 0, 0], regions)
+
+
 # --- with other parts -------------------------------------------------------------------------------------------------
 
 

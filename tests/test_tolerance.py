@@ -49,6 +49,11 @@ ASKED: dict[str, tuple[float, dict[str, Any], dict[str, Any]]] = {
     "nonuniform": (0.05, dict(steps=6, pilot=8), dict(rule=ig.rules.Midpoint(250))),
     "relaxed": (0.05, dict(corners=4, iterations=3), dict(rule=ig.rules.Midpoint(300))),
     "geodesic": (0.05, dict(baseline=0.0, points=POOL, neighbours=2), dict(rule=FINE)),
+    "discretized": (
+        0.05,
+        dict(table=torch.cat([X, POOL, wave(40, 8, phase=2.1)]), neighbours=20, steps=5),
+        dict(rule=ig.rules.Midpoint(250)),
+    ),
     "adversarial": (0.05, dict(count=2, steps=8, rate=ig.paths.Relative(0.01)), dict(rule=ig.rules.Simpson(300))),
     "mfaba": (0.05, dict(steps=5, rate=0.2), dict(rule=ig.rules.Simpson(300))),
     "boundary": (0.05, dict(decision=bordered, clip=(-9.0, 9.0)), dict(rule=FINE)),

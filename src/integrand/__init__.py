@@ -21,6 +21,8 @@ from . import weighting as weightings
 # The door, and what comes out of it.
 from .archive import load as load
 from .attribution import Attribution as Attribution
+from .compare import Comparison as Comparison
+from .compare import compare as compare
 from .explain import explain as explain
 from .explain_targets import explain_targets as explain_targets
 from .field import TorchField as TorchField
@@ -33,6 +35,7 @@ from .method import Greedy as Greedy
 from .method import Method as Method
 from .method import Regions as Regions
 from .method import Sampled as Sampled
+from .method import Sequential as Sequential
 from .method import Smoothed as Smoothed
 from .method import Staged as Staged
 from .normalisation import Normalisation as Normalisation
@@ -40,6 +43,7 @@ from .segment import Segment as Segment
 
 __all__ = [
     "Attribution",
+    "Comparison",
     "Distanced",
     "Greedy",
     "Backward",
@@ -49,10 +53,12 @@ __all__ = [
     "Regions",
     "Segment",
     "Sampled",
+    "Sequential",
     "Smoothed",
     "Staged",
     "TorchField",
     "baselines",
+    "compare",
     "errors",
     "explain",
     "explain_targets",

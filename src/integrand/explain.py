@@ -113,44 +113,53 @@ def chosen(inputs: Any, method: Any, baseline: Any, tol: float | None, options: 
 
 
 def _method(method: Any, baseline: Any, tol: float | None, options: dict[str, Any]) -> Any:
+    """The method that was asked for: built by its name, or as it was given with another start and tolerance."""
     if tol is not None and "rule" in options:
         raise InputError("tol= and rule= both say how to integrate: give one of them.")
     if isinstance(method, str):
-        build = about(method).build
-        accepted = inspect.signature(build).parameters
-        if tol is not None:
-            options = {**options, **({"tol": tol} if "tol" in accepted else {"rule": Adaptive(tol)})}
-        for name in options:
-            if name not in accepted:
-                raise UnknownName(f"option of method {method!r}", name, accepted)
-        first = start_of(accepted)
-        for name, spec in accepted.items():
-            if spec.default is spec.empty and name not in options and spec is not first:
-                raise InputError(f"Method {method!r} needs {name}=; see help(ig.methods.{method}).")
-        if first is None:
-            if baseline is not None:
-                raise InputError(f"Method {method!r} chooses for itself where it starts: it takes no baseline=.")
-            return build(**options)
-        if baseline is not None and first.name in options:
-            raise InputError(f"Method {method!r} was given where to start twice: as baseline= and as {first.name}=.")
-        if baseline is None:
-            if first.default is inspect.Parameter.empty and first.name not in options:
-                raise InputError(
-                    f"Method {method!r} starts from {first.name}: give baseline= a tensor, a list of baselines, or a sampler."
-                )
-            return build(**options)
-        return build(**{first.name: baseline}, **options)
+        return _built(method, baseline, tol, options)
     if not callable(method):
         raise InputError(
             f"method= is a published name or a Method, not {type(method).__name__}; 'integrand methods' lists the names."
         )
     if options:
         raise UnknownName(f"option beside method={method!r}", next(iter(options)), ("baseline",))
+    return _changed(method, baseline, tol)
+
+
+def _built(name: str, baseline: Any, tol: float | None, options: dict[str, Any]) -> Any:
+    """A published method, its options those of the factory."""
+    build = about(name).build
+    accepted = inspect.signature(build).parameters
+    if tol is not None:
+        options = {**options, **({"tol": tol} if "tol" in accepted else {"rule": Adaptive(tol)})}
+    for option in options:
+        if option not in accepted:
+            raise UnknownName(f"option of method {name!r}", option, accepted)
+    first = start_of(accepted)
+    for option, spec in accepted.items():
+        if spec.default is spec.empty and option not in options and spec is not first:
+            raise InputError(f"Method {name!r} needs {option}=; see help(ig.methods.{name}).")
+    if baseline is None:
+        if first is not None and first.default is first.empty and first.name not in options:
+            raise InputError(
+                f"Method {name!r} starts from {first.name}: give baseline= a tensor, a list of baselines, or a sampler."
+            )
+        return build(**options)
+    if first is None:
+        raise InputError(f"Method {name!r} chooses for itself where it starts: it takes no baseline=.")
+    if first.name in options:
+        raise InputError(f"Method {name!r} was given where to start twice: as baseline= and as {first.name}=.")
+    return build(**{first.name: baseline}, **options)
+
+
+def _changed(method: Any, baseline: Any, tol: float | None) -> Any:
+    """The same method from another ``baseline``, to another tolerance, where these are given."""
     if baseline is None and tol is None:
         return method
     inner = inside(method)
     if inner is not None and not hasattr(method, "tol"):  # a wrapper without a tolerance and draws of its own
-        return dataclasses.replace(method, method=_method(inner, baseline, tol, {}))
+        return dataclasses.replace(method, method=_changed(inner, baseline, tol))
     if not isinstance(method, Method):
         raise InputError(f"baseline= and tol= do not go with {method!r}, which has its own.")
     if baseline is not None:

@@ -28,8 +28,10 @@ from .field import Field, Gathered, Metered, Narrowed
 from .field.network import Site
 from .field.site import Lifted
 from .field.wrap import Tally
-from .method import Method, Sampled, Staged
+from .method import Method, Sampled
 from .method.outcome import Watch, judged
+from .method.outcome import core as core_of
+from .method.wrapping import Explainer, lifts, nested, with_core
 from .parts import part
 from .path import Path, Straight
 from .rule import Integrated, Rule
@@ -46,7 +48,9 @@ class Layered:
         A(x) = Σ_r w_r Σ_k (h_{k+1} − h_k) ⊙ ∫ ∂F/∂h dt        h_k: what is at the layer at corner k of the method's path
 
     site    a layer by name, the module itself, or an ``ig.fields.Site``
-    method  any method: its baseline and its path live in the space of the inputs, its rule and its weighting in the layer's
+    method  any method: its baseline and its path live in the space of the inputs, its rule and its weighting in the layer's. Of a
+            wrapper the baseline alone does: ``Layered("1", Smoothed(…))`` adds noise to the layer's values, ``Greedy`` ranks the
+            layer's features. To add noise to the inputs put the layer inside, ``Smoothed(Layered("1", …))``
     side    "output" of the layer, or its "input"
 
     Cost: one forward pass for every corner of the path (references and inputs are corners); gradients run only what is behind
@@ -61,7 +65,7 @@ class Layered:
     """
 
     site: str | nn.Module | Site
-    method: Method | Staged | Sampled
+    method: Explainer
     side: str = "output"
 
     lifts: ClassVar[bool] = True
@@ -70,22 +74,33 @@ class Layered:
     def __post_init__(self) -> None:
         if self.side not in ("input", "output"):
             raise InputError(f"side is 'input' or 'output' of the layer, not {self.side!r}.")
-        if not isinstance(self.method, Method | Staged | Sampled):
+        *around, core = nested(self.method)
+        if not isinstance(core, Method):
             raise InputError(
-                f"A layer takes a Method, such as ig.methods.weighted(…) makes, not {type(self.method).__name__}."
+                f"A layer takes a Method, such as ig.methods.weighted(…) makes, or a wrapper of one, not {type(self.method).__name__}."
             )
-        if not isinstance(self.method, Method) and self.method.method.path != Straight():
+        if lifts(self.method):
+            raise InputError(f"{self.method!r} is of a layer already, and there is no layer in a layer's space.")
+        for number, wrapper in enumerate(around):
+            name = type(wrapper).__name__
+            if not getattr(wrapper, "at_layers", True):
+                raise InputError(f"{name} explains the inputs only; leave it out at a layer.")
+            if number and isinstance(wrapper, Sampled):
+                raise InputError(
+                    f"At a layer, {name} draws other references in every run of {type(self.method).__name__}: leave tol out."
+                )
+        if around and core.path != Straight():
             raise InputError(
-                f"At a layer, {type(self.method).__name__} goes with straight lines; leave it out for paths with corners."
+                f"At a layer, {type(around[0]).__name__} goes with straight lines; leave it out for paths with corners."
             )
 
     def __call__(self, field: Field, x: Tensor, *, watch: Watch | None = None) -> Attribution:
-        core = self.method if isinstance(self.method, Method) else self.method.method
+        core = core_of(self.method)
         given, x = x.dtype, plain(x).to(state_dtype(x.dtype))
         outer = Metered(field if given == x.dtype else Narrowed(field, given))
         there = field.behind(self.site, self.side)
         straight = core.path == Straight()
-        if not straight and (there.integers or not given.is_floating_point):
+        if not straight and (field.integers or not given.is_floating_point):
             raise InputError(
                 f"{core.path!r} has corners between the baseline and the input, and between integers there is nothing: use "
                 "method='layer', which goes straight in the layer's space."
@@ -156,20 +171,20 @@ def _sum(own: Cost, inner: Cost, lifts: Tally) -> Cost:
 
 
 def _placed(
-    whole: Method | Staged | Sampled,
+    whole: Explainer,
     core: Method,
     path: _Corners | None,
     starts: Lifted,
     references: int,
     *,
     apart: bool,
-) -> Method | Staged | Sampled:
+) -> Explainer:
     """The method in the layer's space."""
     points = starts.points.reshape(references, -1, *starts.points.shape[1:])
     begin = Given(points, names=labels(core.baseline, references))
     if path is None:
-        made = dataclasses.replace(core, baseline=begin)
-        return made if isinstance(whole, Method) else dataclasses.replace(whole, method=made)
+        made: Explainer = with_core(whole, lambda one: dataclasses.replace(one, baseline=begin))
+        return made
     # All references in one walk: the path knows its corners by their order.
     rule = _AtCorners(core.rule) if apart else core.rule
     return dataclasses.replace(
@@ -265,7 +280,6 @@ class _AtCorners:
         return Integrated(
             torch.cat([one.share for one in found]),
             torch.cat([one.error for one in found]),
-            torch.cat([one.converged for one in found]),
         )
 
     def _alone(self, field: Field, segment: Segment, which: slice, clock: tuple[Tensor, Tensor]) -> Integrated:
@@ -277,6 +291,4 @@ class _AtCorners:
         number = leading[2] + which.start * pairs + torch.arange(rows, device=start.device)
         alone = Segment(start.reshape(1, 1, rows, *inner), end.reshape(1, 1, rows, *inner), clock)
         found = Integrated.ensure(self.rule(Gathered(field, number), alone))
-        return Integrated(
-            found.share.reshape(*leading, *inner), found.error.reshape(leading), found.converged.reshape(leading)
-        )
+        return Integrated(found.share.reshape(*leading, *inner), found.error.reshape(leading))

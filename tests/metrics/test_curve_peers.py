@@ -156,7 +156,7 @@ def test_irof_is_that_of_quantus_up_to_scale_and_where_it_begins() -> None:
         with ig.metrics.Subject.of(net, x[b : b + 1], y[b : b + 1]) as subject:
             seen = ig.metrics.Maps.of(maps[b : b + 1], subject.x, subject.layout)
             ours = float(ig.metrics.IROF(labels[b], fill=0.25)(subject, seen))
-            ranking = ranked(subject, seen, labels[b], 0, mean=True)
+            ranking = ranked(subject, seen, labels[b], 0, "mean")
             curve = scores_without(subject, ranking, steps_of(ranking.counts, None, 1), 0.25)[0, 0]
         start, first, last = (curve[[0, 1, -1]] / curve[0]).tolist()
         theirs = count * ours + (start + first) / 2 - (last / 2 if count < max(counts) else 0)

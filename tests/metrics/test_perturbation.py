@@ -293,7 +293,7 @@ def test_diffid_of_a_linear_model() -> None:
     torch.testing.assert_close(  # negative evidence counts as much as its size, unless signs are asked for
         ig.metrics.diffid(net, x, -exact, target=ig.targets.Output(), shares=(0.25, 0.5), fill=0.0), found
     )
-    signed = ig.metrics.diffid(net, x, -exact, target=ig.targets.Output(), shares=(0.25, 0.5), fill=0.0, absolute=False)
+    signed = ig.metrics.diffid(net, x, -exact, target=ig.targets.Output(), shares=(0.25, 0.5), fill=0.0, rank="signed")
     torch.testing.assert_close(signed, -found)
 
 

@@ -19,6 +19,7 @@ POOL = torch.linspace(0, 1, 4 * 3 * 64).reshape(4, 3, 8, 8)
 def test_every_published_method_has_a_setting() -> None:
     setting = Setting(photo=PHOTO, pool=POOL, others=4)
     others = {"layer", "conductance", "distanced", "geodesic", "latent", "latent_guided", "manifold", "pattern_guided"}
+    others |= {"discretized"}
     for name in set(known()) - others:
         recipes.check([name], [])
         assert callable(method(name, setting)), name
@@ -43,7 +44,11 @@ def test_methods_around_a_method() -> None:
     assert method("greedy", Setting(nodes=7)) == ig.methods.greedy(baseline="black", rule=ig.rules.GaussLegendre(7))
     assert method("regions", Setting()) == ig.methods.regions()
     assert method("regions", Setting(baselines=("white",))) == ig.methods.regions(baseline="white")
-    assert [recipes.wants(name) for name in ("smooth", "greedy", "regions")] == [None] * 3
+    # Pixel by pixel would be fifty thousand maps.
+    assert method("sequential", Setting(tol=0.1)) == ig.methods.sequential(
+        features=recipes.PATCH, baseline="black", rule=ig.rules.Adaptive(0.1)
+    )
+    assert [recipes.wants(name) for name in ("smooth", "greedy", "regions", "sequential")] == [None] * 4
     assert recipes.wants("regions", ["photo"]) == "photo"
 
 

@@ -20,6 +20,7 @@ from .image import Median as Median
 from .image import black as black
 from .image import grey as grey
 from .image import white as white
+from .kept import Kept as Kept
 from .left import Imputed as Imputed
 from .left import MeanLeft as MeanLeft
 from .noise import Gaussian as Gaussian

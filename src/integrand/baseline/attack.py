@@ -81,7 +81,7 @@ class Boundary:
     examples do not influence each other.
     Errors: ``BaselineError`` that names the examples for which no boundary was found; a point that is not on the boundary is never
     handed out as one.
-    Source: Wang, Fredrikson, Datta, "Boundary Attributions for Normal (Vector) Explanations", 2021 (arXiv 2103.11257). The authors' code takes the adversarial example of the smallest of seven radii at which
+    Source: Wang, Fredrikson, Datta, "Robust Models Are More Interpretable Because Attributions Look Normal", 2021 (arXiv 2103.11257). The authors' code takes the adversarial example of the smallest of seven radii at which
     40 steps of PGD succeed (or one of Carlini and Wagner's attack), which lies up to a radius beyond the boundary; where every
     attack fails, it takes what the last one left.
     """

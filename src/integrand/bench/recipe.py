@@ -23,7 +23,7 @@ class Run:
     """One problem, the methods and the metrics: names → parts as they are typed.
 
     examples   at most so many of the problem's; None for all
-    options    of the problem
+    options    of the problem;  words  what parts may say beside the problem's own
     reference  the method others are held against
     """
 
@@ -35,7 +35,7 @@ class Run:
     examples: int | None = None
     batch: int = 4
     options: Mapping[str, Any] = field(default_factory=dict)
-    note: str = ""
+    words: Mapping[str, Any] = field(default_factory=dict)
 
 
 @dataclass(frozen=True)
@@ -134,21 +134,28 @@ def _run(suite: str, entry: Mapping[str, Any], shared: Mapping[str, Mapping[str,
 
 
 def _claims(suite: str, entries: Sequence[Mapping[str, Any]]) -> list[Claim]:
-    """Claims as they are written; ``order`` says of a list that each is better than the next."""
+    """Claims as they are written, one for every run, metric and pair.
+
+    A pair is ``method`` and each it is held ``against``, or each of an ``order`` and the next.
+    """
     made = []
     for entry in entries:
         told = dict(entry)
-        order = told.pop("order", None)
-        metrics = told.pop("metrics", None) or [told.pop("metric", "")]
-        runs = told.pop("runs", None) or [told.pop("run", "")]
-        pairs = [(told.pop("method", ""), told.pop("than", ""))] if order is None else list(pairwise(order))
-        try:
-            made += [
-                Claim(run=run, metric=metric, method=method, than=than, **told)
-                for run in runs
-                for metric in metrics
-                for method, than in pairs
-            ]
-        except TypeError as error:
-            raise InputError(f"A claim of the recipe {suite!r} does not fit: {error}") from None
+        for key in ("text", "source", "runs", "metrics"):
+            if key not in told:
+                raise InputError(f"A claim of the recipe {suite!r} has no {key}=.")
+        unknown = next((key for key in told if key not in _CLAIM), None)
+        if unknown is not None:
+            raise UnknownName(f"entry of a claim of recipe {suite!r}", unknown, _CLAIM)
+        order = told.get("order")
+        pairs = [(told["method"], than) for than in told["against"]] if order is None else list(pairwise(order))
+        made += [
+            Claim(told["text"], told["source"], run, metric, method, than, told.get("size"))
+            for run in told["runs"]
+            for metric in told["metrics"]
+            for method, than in pairs
+        ]
     return made
+
+
+_CLAIM = ("text", "source", "runs", "metrics", "method", "against", "order", "size")

@@ -229,6 +229,68 @@ def _typed(build: Callable[..., object]) -> str:
 # --- cite, doctor -----------------------------------------------------------------------------------------------------
 
 
+@app.command("bench")
+def bench(
+    suite: Annotated[
+        str | None,
+        typer.Argument(
+            metavar="SUITE", help="weighted, ig2, paths, or a recipe: path/to/recipe.toml.", show_default="list them"
+        ),
+    ] = None,
+    data: Annotated[
+        Path | None,
+        typer.Option(
+            metavar="PATH",
+            help="A folder of pictures (or of folders of them), or a CSV file that names them; texts lie in it or beside it, in a "
+            "folder trec with train.txt and test.txt.",
+            show_default=False,
+        ),
+    ] = None,
+    out: Annotated[
+        Path, typer.Option(metavar="DIR", help="Where results go; a run that was stopped goes on there.")
+    ] = Path("bench-out"),
+    examples: Annotated[
+        int | None,
+        typer.Option(metavar="N", help="At most so many examples of each run.", show_default="as the recipe says"),
+    ] = None,
+    minutes: Annotated[
+        float | None, typer.Option(metavar="T", help="Stop after so long; what is finished counts.", show_default=False)
+    ] = None,
+    part: Annotated[
+        str,
+        typer.Option(
+            metavar="K/N", help="The K-th of N processes that share the work: 1/2 in one terminal, 2/2 in another."
+        ),
+    ] = "1/1",
+    run: Annotated[
+        list[str] | None, typer.Option(metavar="NAME", help="One run of the suite; may be repeated.")
+    ] = None,
+    seed: Annotated[int, typer.Option(help="Of the order of examples, references and trained models.")] = 0,
+    threads: Annotated[
+        int | None, typer.Option(metavar="N", help="Threads of torch.", show_default="all cores")
+    ] = None,
+    debug: Debug = False,
+) -> None:
+    """Hold what papers claim against numbers of your own: claim, our number, interval, verdict."""
+    with reported(debug):
+        from ..bench.harness import Request
+        from . import bench as command
+
+        if suite is None:
+            command.listing()
+            return
+        request = Request(out, data, examples, minutes, _part(part), tuple(run or ()), seed)
+        raise typer.Exit(command.run(suite, request, threads=threads))
+
+
+def _part(text: str) -> tuple[int, int]:
+    """ "2/3" → (2, 3)."""
+    place, _, parts = text.partition("/")
+    if not (place.isdigit() and parts.isdigit() and 1 <= int(place) <= int(parts)):
+        raise InputError(f"--part is K/N with K from 1 to N, such as 1/2, not {text!r}.")
+    return int(place), int(parts)
+
+
 @app.command("cite")
 def cite(
     method: Annotated[list[str] | None, typer.Argument(metavar="METHOD", help="Which methods to cite.")] = None,

@@ -4,6 +4,9 @@ No size is right everywhere: on a CPU four rows of 224² can be twice as fast pe
 faults grow with the batch), a small tabular model wants thousands, a GPU the most that fits. So the first rows of real work
 are run at doubling sizes, the time per row is watched, and the best size stays. Nothing is run only to be timed. When memory
 runs out the size is halved and the same rows are taken again; what was done stays done.
+
+Chords are the exception: every cut takes a row along again, so calls of two or three are dear whatever a few timings on a busy
+machine say, and only memory makes them smaller than ``CHORDS``.
 """
 
 from __future__ import annotations
@@ -25,6 +28,8 @@ _MOST_ON_CPU = (
     1 << 22
 )  # … and on a CPU, where running out of memory is not an error but the end, no call more than this many
 _MOST_ELSEWHERE = 1 << 30
+CHORDS = 8  # rows of a call of chords, at least, as far as memory goes …
+_CHORD_ELEMENTS = 1 << 20  # … of which the first call holds up to half, if they are no more input elements than this
 _TRIES = 2  # timings of the first size, which pays for warming up, and of one that disappoints; the better one counts
 _GAIN = 0.97  # a larger size must at least be this much faster per row to be worth its memory
 _SEVERAL = 2  # wholes in a call from which on the rows left over are worth leaving to the next
@@ -47,6 +52,7 @@ class _Size:
 
     rows: int
     most: int
+    least: int = 1
     settled: bool = False
     seconds: dict[int, list[float]] = field(default_factory=dict)
 
@@ -55,7 +61,7 @@ class _Size:
 
     def fitting(self, total: int) -> int:
         """The size for ``total`` rows of work: too few to try the next size on, they are done at the best one known."""
-        if self.settled or self.rows <= total or not self.seconds:
+        if self.settled or self.rows <= max(total, self.least) or not self.seconds:
             return self.rows
         return min(self.seconds, key=self.best)
 
@@ -65,6 +71,9 @@ class _Size:
             return
         timings = self.seconds.setdefault(rows, [])
         timings.append(each)
+        if rows < self.least:  # too small, however fast
+            self.rows = min(rows * 2, self.most)
+            return
         tried = sorted(self.seconds)
         gains = [self.best(later) <= _GAIN * self.best(earlier) for earlier, later in pairwise(tried)]
         # Two sizes in a row that gain nothing end the climb; one alone may be noise, and is timed again. No more than that:
@@ -80,8 +89,11 @@ class _Size:
     def enough(self) -> None:
         """No larger sizes than those tried: the smallest that was as fast as any."""
         if self.seconds:
-            worth = min(map(self.best, self.seconds)) / _GAIN
-            self.rows = next(size for size in sorted(self.seconds) if self.best(size) <= worth)
+            tried = sorted(self.seconds)
+            # Where memory ended the climb below the least size, the largest tried is the nearest to it.
+            tried = [size for size in tried if size >= self.least] or tried[-1:]
+            worth = min(map(self.best, tried)) / _GAIN
+            self.rows = next(size for size in tried if self.best(size) <= worth)
         self.settled = True
 
     def shrink(self, failed: int) -> None:
@@ -146,11 +158,14 @@ class Packer:
         if key not in self._sizes:
             elements = max(1, like.numel())
             most = max(1, (_MOST_ON_CPU if like.device.type == "cpu" else _MOST_ELSEWHERE) // elements)
-            start = max(1, min(most, _START_ELEMENTS // elements))
+            start, least = max(1, min(most, _START_ELEMENTS // elements)), 1
+            if kind.startswith("chords"):
+                least = min(most, CHORDS)
+                start = max(start, least // 2 if least * elements <= 2 * _CHORD_ELEMENTS else 1)
             if self.rows:
                 self._sizes[key] = _Size(self.rows, self.rows, settled=True)
             else:
-                self._sizes[key] = _Size(start, most)
+                self._sizes[key] = _Size(start, most, least)
         return self._sizes[key]
 
     def run(

@@ -195,9 +195,8 @@ class SiteField(TorchField):
 
     @property
     def integers(self) -> bool:
-        """Whether the inputs are integers, between which there is nothing."""
-        layout = self.network.layout
-        return layout is not None and not all(dtype.is_floating_point for dtype in layout.dtypes)
+        """What is at a layer has a gradient, whatever the inputs are."""
+        return False
 
     def lift(self, z: Tensor, index: Tensor, targets: Sequence[Target] = ()) -> Lifted:
         """Rows ``z`` (N, \\*s) of the examples ``index`` (N,), run through the whole model: one value each."""

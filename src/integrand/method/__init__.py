@@ -10,6 +10,7 @@ from .outcome import core as core
 from .outcome import inside as inside
 from .regions import Regions as Regions
 from .sampled import Sampled as Sampled
+from .sequential import Sequential as Sequential
 from .smoothed import Smoothed as Smoothed
 from .staged import Staged as Staged
 from .wrapping import Explainer as Explainer

@@ -14,7 +14,7 @@ import dataclasses
 import time
 from collections.abc import Iterable
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, ClassVar
 
 import torch
 from torch import Tensor, nn
@@ -23,7 +23,7 @@ from ..attribution import Attribution
 from ..cost import Cost
 from ..errors import InputError, ModelError, SupportWarning, warn
 from ..features import Features, feature_map, feature_scores
-from ..field import Field, TorchField
+from ..field import Field, Several, TorchField
 from ..field.modes import gradients
 from ..parts import part
 from ..seeds import generator
@@ -81,7 +81,7 @@ class Distanced:
     Cost: (1 + T) × the method's, which ``cost`` counts, and T × epochs × (1 − held) × N training rows of one forward and one backward
     pass, to parameters too, which it does not (``Supports.rows`` says how many); ``seconds`` holds the time of both. Train once
     for many calls: ``method.trained(field)``. Errors: ``InputError`` for data that does not fit, fewer than five examples of
-    either class, or models with arguments for each example; ``ModelError`` for functions, which have no parameters to train.
+    either class, or training models with arguments for each example, which the data would need too; ``ModelError`` for functions, which have no parameters to train.
 
     Source: Mazini Rodrigues, Boutry, Najman, "Transforming gradient-based techniques into interpretable methods", arXiv 2401.14434.
     Theirs, as far as the abstract says: pairs of classes, shifted activations of the last layer, support regressors from images to
@@ -110,6 +110,9 @@ class Distanced:
     features: Features = "auto"
     seed: int = 0
     supports: Supports | None = None
+
+    at_layers: ClassVar[bool] = False
+    """Copies are trained on inputs, and what is at a layer is another thing in each of them."""
 
     def __post_init__(self) -> None:
         check_wrappable(self.method, "Distanced", layers=False)
@@ -176,9 +179,9 @@ class Distanced:
             models, fit, rows = [], [], 0
             for number, distance in enumerate(self.distances):
                 model = _twin(inner.network.model)
-                rows += self._teach(_on(inner, model), model, lesson, distance, number)
+                rows += self._teach(_alike(inner, model), model, lesson, distance, number)
                 models.append(model)
-                fit.append(self._judge(_on(inner, model), lesson, distance))
+                fit.append(self._judge(_alike(inner, model), lesson, distance))
         poor = [
             f"{one:.2f} at distance {distance:g}"
             for one, distance in zip(fit, self.distances, strict=True)
@@ -284,11 +287,16 @@ class _Lesson:
 
 
 def _torch_field(field: Field) -> TorchField:
+    """What asks the model that is copied; several targets ask the same one."""
+    if isinstance(field, Several):
+        field = field.inner
     if not isinstance(field, TorchField):
         raise InputError(f"Distanced trains copies of a torch model, which a {type(field).__name__} is not.")
     if not field.pooled:
         raise InputError(
-            "Distanced runs the model on data of its own, and some of its extra arguments are for each example."
+            "Distanced runs the model on data of its own, and some of its extra arguments are for each example. Train "
+            "beforehand with ones that hold for all of the data, supports=method.trained(field).supports, or wrap the model in a module "
+            "that makes them from the input."
         )
     if field.network.layout is not None and not field.network.layout.single:
         raise InputError("Distanced takes models with one input.")
@@ -309,9 +317,15 @@ def _twin(model: Any) -> Any:
         raise ModelError(f"Distanced trains copies of the model, and this one cannot be copied: {error}") from error
 
 
-def _on(field: Field, model: Any) -> TorchField:
-    """The same question, asked of another model."""
+def _on(field: Field, model: Any) -> Field:
+    """The same questions, asked of another model."""
+    if isinstance(field, Several):
+        return Several(_alike(field.inner, model), field.targets)
     assert isinstance(field, TorchField)
+    return _alike(field, model)
+
+
+def _alike(field: TorchField, model: Any) -> TorchField:
     network = field.network
     return TorchField(
         model,
@@ -320,6 +334,7 @@ def _on(field: Field, model: Any) -> TorchField:
         normalisation=field.normalisation,
         layout=network.layout,
         optimize=network.optimiser is not None,
+        backward=field.backward,
     )
 
 

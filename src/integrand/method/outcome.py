@@ -147,6 +147,11 @@ def _trouble(made: Attribution, field: Field, starts: Tensor, example: int) -> s
     return field.trouble(starts[r, example][None], made.inputs[example][None], index)
 
 
+def advice(method: Any) -> str:
+    """What to do about maps that miss their tolerance, or what they should add up to."""
+    return _advice(core(method)) if _tolerance(method) is None else _more(method)
+
+
 def _more(method: Any) -> str:
     if hasattr(method, "tol"):
         return "Allow more draws (draws=), or ask for less."

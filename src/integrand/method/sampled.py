@@ -20,7 +20,7 @@ from ..errors import InputError
 from ..field import Gathered
 from ..field.base import Field
 from ..parts import part
-from ..walk import side_by_side, walk
+from ..walk import Walked, side_by_side, walk
 from ..weighting import Weighed
 from .base import Method
 from .mean import Mean
@@ -63,41 +63,66 @@ class Sampled:
         x, meter = opened(field, x, watch)
         with measured(meter, x.device) as stopwatch:
             references = checked(method.baseline(x, meter), x, method.baseline)
-            mean = Mean(x)
-            taken = torch.zeros(len(x), dtype=torch.long, device=x.device)
+            drawn = _Drawn(x, meter.value(x), keeps="shares" in method.record)
             busy = torch.arange(len(x), device=x.device)
-            keeps = "shares" in method.record
-            blocks, shares, output = [], [], meter.value(x)
             for first in range(0, len(references), self.block):
                 some = references[first : first + self.block]
-                own = Gathered(meter, busy)
+                own, output = Gathered(meter, busy), drawn.output[busy]
                 lanes = (first, len(references))
-                found = walk(method.path, method.rule, own, _of(some, busy), x[busy], output=output[busy], lanes=lanes)
-                mean.add(found.shares, busy)
-                taken[busy] += len(some)
-                whole = dataclasses.replace(
-                    found,
-                    shares=x.new_empty(0),
-                    begin=some,
-                    change=_spread(found.change, busy, len(x)),
-                    error=x.new_zeros(len(some), len(x)),
-                    output=output,
-                    notes={},
-                    frames=None,
-                )
-                blocks.append(whole)
-                shares += [_spread(found.shares, busy, len(x))] if keeps else []
-                busy = busy[mean.relative()[busy] > self.tol] if first else busy
+                found = walk(method.path, method.rule, own, _of(some, busy), x[busy], output=output, lanes=lanes)
+                drawn.add(found, some, busy)
+                busy = busy[drawn.mean.relative()[busy] > self.tol] if first else busy
                 if not len(busy):
                     break
-            walked = side_by_side(blocks, torch.cat(shares) if keeps else x.new_empty(0), _KEPT_ELEMENTS)
-            order = torch.arange(len(walked.change), device=x.device)[:, None]
-            weights = torch.where(order < taken, 1 / taken.to(x.dtype), 0)
-            # Errors of single draws, such that those of equal weights add up to the standard error.
-            error = (mean.error() * taken.to(x.dtype).sqrt()).expand_as(weights)
-            walked = dataclasses.replace(walked, error=error)
+            walked, weights = drawn.walked()
         used = references[: len(weights)]
-        return result(self, meter, mean.value, x, walked, Weighed(weights), used, stopwatch.cost())
+        return result(self, meter, drawn.mean.value, x, walked, Weighed(weights), used, stopwatch.cost())
+
+
+class _Drawn:
+    """What is kept of draws as they come: their running mean, how many each example took, and where their paths began.
+
+    output  (B,) F(x);  mean of shares (B, \\*s);  keeps  whether shares are kept one by one
+    """
+
+    def __init__(self, x: Tensor, output: Tensor, *, keeps: bool) -> None:
+        self.x = x
+        self.output = output
+        self.keeps = keeps
+        self.mean = Mean(x)
+        self.taken = torch.zeros(len(x), dtype=torch.long, device=x.device)
+        self.blocks: list[Walked] = []
+        self.shares: list[Tensor] = []
+
+    def add(self, found: Walked, references: Tensor, busy: Tensor) -> None:
+        """A block of ``references`` (R, B, \\*s) that the examples ``busy`` (M,) walked from."""
+        x = self.x
+        self.mean.add(found.shares, busy)
+        self.taken[busy] += len(references)
+        whole = dataclasses.replace(
+            found,
+            shares=x.new_empty(0),
+            begin=references,
+            change=_spread(found.change, busy, len(x)),
+            error=x.new_zeros(len(references), len(x)),
+            output=self.output,
+            notes={},
+            frames=None,
+        )
+        self.blocks.append(whole)
+        if self.keeps:
+            self.shares.append(_spread(found.shares, busy, len(x)))
+
+    def walked(self) -> tuple[Walked, Tensor]:
+        """All of it as one walk, and the weights (R, B): even over the draws an example took."""
+        shares = torch.cat(self.shares) if self.keeps else self.x.new_empty(0)
+        walked = side_by_side(self.blocks, shares, _KEPT_ELEMENTS)
+        order = torch.arange(len(walked.change), device=self.x.device)[:, None]
+        taken = self.taken.to(self.x.dtype)
+        weights = torch.where(order < self.taken, 1 / taken, 0)
+        # Errors of single draws, such that those of equal weights add up to the standard error.
+        error = (self.mean.error() * taken.sqrt()).expand_as(weights)
+        return dataclasses.replace(walked, error=error), weights
 
 
 def _of(references: Tensor, which: Tensor) -> Tensor:

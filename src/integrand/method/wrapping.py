@@ -42,6 +42,13 @@ class Wrapper(Explainer, Protocol):
     def method(self) -> Explainer: ...
 
 
+def nested(method: Any) -> Iterator[Any]:
+    """The method, what it wraps, what that wraps, and so on to the core."""
+    while method is not None:
+        yield method
+        method = inside(method)
+
+
 def with_core(method: Any, change: Callable[[Method], Method]) -> Any:
     """The same wrappers around another core."""
     inner = inside(method)
@@ -87,6 +94,11 @@ class Held:
         """F(x) (B,), asked for once."""
         with self.meter.ready():
             return self.meter.value(self.x)
+
+    def outputs(self, example: Tensor) -> Tensor | None:
+        """What the model says of some examples, where that is known by now."""
+        known = None if self.meter.memory is None else self.meter.memory.outputs
+        return None if known is None else known[example]
 
     @property
     def cost(self) -> Cost:

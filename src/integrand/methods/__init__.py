@@ -13,6 +13,7 @@ axioms it satisfies. The command line's ``integrand methods`` and the documentat
     credit.py           important, decision, path_weighted, path_sampled, left
     backward.py         pattern_guided, geometric
     wrapped.py          greedy, smooth, regions, distanced
+    words.py            discretized, sequential
     layers.py           layer, conductance
 """
 
@@ -34,6 +35,7 @@ from .credit import (
 )
 from .backward import pattern_guided as pattern_guided, geometric as geometric
 from .wrapped import greedy as greedy, smooth as smooth, regions as regions, distanced as distanced
+from .words import discretized as discretized, sequential as sequential
 from .layers import layer as layer, conductance as conductance
 
 # isort: on

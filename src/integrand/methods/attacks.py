@@ -95,8 +95,9 @@ def mfaba(
     Cost: one value per input for the class, and at most steps + 1 evaluations (one forward and two backward passes each). The walk
     goes down the probability of the predicted class whatever F is; with F that probability, as in the paper, it is the
     published method. Complete with respect to where the walk ended, as far as the rule goes.
-    Source: Zhu et al., AAAI 2024 (arXiv 2312.13630). The variants of their code that project the way onto its chord ("cos",
-    "norm") are no path integrals and are left out.
+    Source: Zhu et al., AAAI 2024 (arXiv 2312.13630). Two variants of their code are left out: "cos" and "norm" take the gradients of the
+    walk but credit the straight chord, (x − z_K) ⊙ Σ_k (t_{k+1} − t_k) ∇F(z_k), t the walk's projection on the chord or its distance
+    from x. No path has these gradients and that direction, so they add up to nothing that F does.
     """
     path = Adversarial(goal, steps, rate, clip, norm, step)
     return Method(_walks(path.goal, 1), path, rule, record=record)

@@ -94,7 +94,7 @@ def salient(
     rule      the gradient at the start of each step in the direction of the walk, as published; or any other, on the same path
 
     The greedy opposite of ``guided``, and as sensitive to noise: a contrast to it more than a recommendation. Momentum (SAMP++) is
-    left out; see ``ig.paths.Salient`` for what else differs.
+    left out, for want of its definition; see ``ig.paths.Salient`` for what else differs.
 
     Cost: ``steps`` gradients per reference, one after the other. Complete up to the rule, symmetric, monotone and inside the box;
     not linear in F. Source: Zhang, Zheng, Zhou, Lu, "Path Choice Matters for Clear Attribution in Path Methods", ICLR 2024

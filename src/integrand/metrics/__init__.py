@@ -2,10 +2,16 @@
 
 subject.py    what is judged on: a field, inputs, masks           maps.py     what is judged: maps of one or several methods
 metric.py     what a metric is, its name, and its doors           running.py  a metric over a data set
+ranks.py      ranks and correlations with ties                    localisation.py  maps against masks
+scalars.py    what a map is like                                  agreement.py     maps against maps
+graphs.py     fidelity, unfaithfulness                            xai_bench/       problems whose answers are known
 removal.py    the engine of curves                                curves/     what is measured with it
 axiomatic/    the axioms as a tool
 """
 
+from . import xai_bench as xai_bench
+from .agreement import Agreement as Agreement
+from .agreement import agreement as agreement
 from .axiomatic import Axioms as Axioms
 from .axiomatic import Verdict as Verdict
 from .axiomatic import axioms as axioms
@@ -44,12 +50,80 @@ from .curves import road as road
 from .curves import road_lerf as road_lerf
 from .curves import sic as sic
 from .curves import sufficiency as sufficiency
+from .effects import Monotonicity as Monotonicity
+from .effects import MonotonicityCorrelation as MonotonicityCorrelation
+from .effects import NonSensitivity as NonSensitivity
+from .effects import Within as Within
+from .effects import monotonicity as monotonicity
+from .effects import monotonicity_correlation as monotonicity_correlation
+from .effects import non_sensitivity as non_sensitivity
+from .faithfulness import FaithfulnessCorrelation as FaithfulnessCorrelation
+from .faithfulness import FaithfulnessEstimate as FaithfulnessEstimate
+from .faithfulness import SensitivityN as SensitivityN
+from .faithfulness import faithfulness_correlation as faithfulness_correlation
+from .faithfulness import faithfulness_estimate as faithfulness_estimate
+from .faithfulness import sensitivity_n as sensitivity_n
+from .graphs import Characterization as Characterization
+from .graphs import FidelityMinus as FidelityMinus
+from .graphs import FidelityPlus as FidelityPlus
+from .graphs import Jaccard as Jaccard
+from .graphs import Sparsity as Sparsity
+from .graphs import Unfaithfulness as Unfaithfulness
+from .graphs import characterization as characterization
+from .graphs import characterize as characterize
+from .graphs import fidelities as fidelities
+from .graphs import fidelity_minus as fidelity_minus
+from .graphs import fidelity_plus as fidelity_plus
+from .graphs import jaccard as jaccard
+from .graphs import sparsity as sparsity
+from .graphs import unfaithful as unfaithful
+from .graphs import unfaithfulness as unfaithfulness
+from .infidelity import Infidelity as Infidelity
+from .infidelity import Jitter as Jitter
+from .infidelity import NoisyFill as NoisyFill
+from .infidelity import RandomFeatures as RandomFeatures
+from .infidelity import Square as Square
+from .infidelity import infidelity as infidelity
+from .localisation import LocalisationAUC as LocalisationAUC
+from .localisation import MaskOverlap as MaskOverlap
+from .localisation import PointingGame as PointingGame
+from .localisation import RelevanceMass as RelevanceMass
+from .localisation import RelevanceRank as RelevanceRank
+from .localisation import TopIntersection as TopIntersection
+from .localisation import localisation_auc as localisation_auc
+from .localisation import mask_overlap as mask_overlap
+from .localisation import pointing_game as pointing_game
+from .localisation import relevance_mass as relevance_mass
+from .localisation import relevance_rank as relevance_rank
+from .localisation import top_intersection as top_intersection
 from .maps import Maps as Maps
 from .metric import Metric as Metric
 from .metric import as_metric as as_metric
 from .metric import judge as judge
 from .metric import known as known
 from .metric import metric as metric
+from .randomisation import MPRT as MPRT
+from .randomisation import EfficientMPRT as EfficientMPRT
+from .randomisation import RandomLogit as RandomLogit
+from .randomisation import SmoothMPRT as SmoothMPRT
+from .randomisation import efficient_mprt as efficient_mprt
+from .randomisation import mprt as mprt
+from .randomisation import random_logit as random_logit
+from .randomisation import smooth_mprt as smooth_mprt
+from .retraining import Retraining as Retraining
+from .retraining import diff_roar as diff_roar
+from .retraining import kar as kar
+from .retraining import roar as roar
 from .running import Result as Result
 from .running import Running as Running
+from .scalars import CompletenessGap as CompletenessGap
+from .scalars import Complexity as Complexity
+from .scalars import EffectiveComplexity as EffectiveComplexity
+from .scalars import Sparseness as Sparseness
+from .scalars import completeness_gap as completeness_gap
+from .scalars import complexity as complexity
+from .scalars import effective_complexity as effective_complexity
+from .scalars import sparseness as sparseness
+from .stability import MaxSensitivity as MaxSensitivity
+from .stability import max_sensitivity as max_sensitivity
 from .subject import Subject as Subject

@@ -11,6 +11,7 @@ from torch import Tensor
 
 from ..attribution import Attribution
 from ..errors import InputError, NonFiniteInput, ShapeError
+from ..field import Field
 from ..field.layout import Layout
 from ..shapes import describe
 
@@ -66,6 +67,19 @@ class Maps:
                 f"The map {missing[0]!r} is to be made again, and nobody said how: give method=, a method or a name."
             )
         return tuple(one for one in self.methods if one is not None)
+
+
+def explained(method: Callable[..., Any], field: Field, x: Tensor) -> Tensor:
+    """The map (B, \\*s) that a method, or a function (field, x) → map, makes.
+
+    Errors: ``ShapeError`` for a map of something other than the inputs, such as a layer.
+    """
+    made = method(field, x)
+    values = made.values if isinstance(made, Attribution) else made
+    if not isinstance(values, Tensor) or values.shape != x.shape:
+        got = describe(values.shape) if isinstance(values, Tensor) else type(values).__name__
+        raise ShapeError(f"{method!r} made a map of {got} for inputs of shape {describe(x.shape)}: explain the inputs.")
+    return values.detach().to(x)
 
 
 def _entries(given: Any, layout: Layout) -> dict[str, Any]:

@@ -145,7 +145,7 @@ def door_of_maps(cls: type[Metric]) -> Callable[..., Tensor]:
 
     def call(attribution: Any, **given: Any) -> Tensor:
         by = cls(**given)
-        with _unasked(attribution) as (subject, maps):
+        with unasked(attribution) as (subject, maps):
             return _arranged(by(subject, maps), attribution)
 
     return _named(call, cls)
@@ -156,24 +156,24 @@ def door_of_evidence(cls: type[Metric]) -> Callable[..., Tensor]:
 
     def call(attribution: Any, masks: Tensor, **given: Any) -> Tensor:
         by = cls(**given)
-        with _unasked(attribution, masks) as (subject, maps):
+        with unasked(attribution, masks) as (subject, maps):
             return _arranged(by(subject, maps), attribution)
 
     return _named(call, cls)
 
 
 @contextmanager
-def _unasked(attribution: Any, masks: Tensor | None = None) -> Iterator[tuple[Subject, Maps]]:
-    """Maps with a subject that has no model."""
+def unasked(attribution: Any, masks: Tensor | None = None) -> Iterator[tuple[Subject, Maps]]:
+    """Maps with a subject that has no model; its inputs are those of an attribution, or else the map itself."""
     one = attribution
     while isinstance(one, list | dict) and one:
         one = one[0] if isinstance(one, list) else next(iter(one.values()))
     like = one.inputs if isinstance(one, Attribution) else one
-    with Subject.of(_Nobody(), like, masks=masks) as subject:
+    with Subject.of(Nobody(), like, masks=masks) as subject:
         yield subject, Maps.of(attribution, subject.x, subject.layout)
 
 
-class _Nobody(Field):
+class Nobody(Field):
     """The field of metrics that ask no model."""
 
     def evaluate(self, z: Tensor, index: Tensor, *, gradient: bool = True) -> Evaluation:

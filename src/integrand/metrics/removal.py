@@ -17,7 +17,7 @@ import torch
 from torch import Tensor
 
 from ..baseline import as_baseline
-from ..errors import InputError
+from ..errors import InputError, UnknownName
 from ..features import Features, feature_map, feature_scores
 from ..field import Field
 from ..methods import BASELINES
@@ -51,6 +51,31 @@ def replacement(subject: Subject, fill: Any) -> Replace:
     return put
 
 
+def _size(values: Tensor, groups: Tensor) -> Tensor:
+    scores = feature_scores(values, groups)
+    return torch.where(scores > float("-inf"), scores.abs(), scores)  # features that an example does not have stay last
+
+
+def _mean(values: Tensor, groups: Tensor) -> Tensor:
+    return feature_scores(values, groups) / feature_scores(torch.ones_like(values[:1]), groups).clamp(min=1)
+
+
+RANKS: dict[str, Callable[[Tensor, Tensor], Tensor]] = {
+    "signed": feature_scores,
+    "size": _size,
+    "magnitude": lambda values, groups: feature_scores(values.abs(), groups),
+    "mean": _mean,
+}
+"""What features are ranked by: the sum of their elements, its size |Σ|, the sum of the sizes Σ|·|, or the mean of the elements."""
+
+
+def merits(values: Tensor, groups: Tensor, rank: str = "signed") -> Tensor:
+    """What each feature's elements come to (M, B, N). Errors: ``UnknownName``."""
+    if rank not in RANKS:
+        raise UnknownName("way to rank features", rank, RANKS)
+    return RANKS[rank](values, groups)
+
+
 @dataclass(frozen=True, eq=False)
 class Ranking:
     """Which features go first.
@@ -64,25 +89,23 @@ class Ranking:
 
     @classmethod
     def of(
-        cls, values: Tensor, x: Tensor, features: Features = "auto", *, seed: int = 0, mean: bool = False
+        cls, values: Tensor, x: Tensor, features: Features = "auto", *, seed: int = 0, rank: str = "signed"
     ) -> Ranking:
-        """Features by the signed sum of their elements, or their ``mean``, largest first.
+        """Features by what their elements come to (``RANKS``), largest first.
 
         Ties are broken by one seeded shuffle, the same for every map and example: the order of places would prefer a corner of the
         image. A map that is the same everywhere therefore ranks at random.
         """
         groups = feature_map(features, x)
-        scores = feature_scores(values, groups)
-        if mean:
-            scores = scores / feature_scores(torch.ones_like(values[:1]), groups).clamp(min=1)
+        scores = merits(values, groups, rank)
         shuffle = torch.randperm(scores.shape[2], generator=generator(seed)).to(x.device)
         order = shuffle[_descending(scores.index_select(2, shuffle))]
         ranks = torch.arange(scores.shape[2], device=x.device).expand_as(order)
-        rank = torch.empty_like(order).scatter_(2, order, ranks)
-        thin = _thin(groups)
+        placed = torch.empty_like(order).scatter_(2, order, ranks)
+        thin = unexpanded(groups)
         own = thin.expand(len(x), *thin.shape[-(x.ndim - 1) :]) if thin.ndim == x.ndim - 1 else thin
         where = own.reshape(1, len(x), -1).expand(len(values), -1, -1)
-        place = rank.gather(2, where).reshape(len(values), *own.shape)
+        place = placed.gather(2, where).reshape(len(values), *own.shape)
         return cls(place, (scores[0] > float("-inf")).sum(1))
 
     @property
@@ -108,7 +131,7 @@ def _descending(scores: Tensor) -> Tensor:
     return scores.argsort(dim=2, descending=True, stable=True)
 
 
-def _thin(groups: Tensor) -> Tensor:
+def unexpanded(groups: Tensor) -> Tensor:
     """``groups`` without the axes along which it was only expanded."""
     for axis, (stride, size) in enumerate(zip(groups.stride(), groups.shape, strict=True)):
         if stride == 0 and size > 1:
@@ -199,6 +222,6 @@ def shares_of(counts: Tensor, shares: Sequence[float]) -> Tensor:
     return (exact + 1e-9).floor().long()  # 0.3 · 10 is 3, whatever its last digit says
 
 
-def ranked(subject: Subject, maps: Maps, features: Features, seed: int, *, mean: bool = False) -> Ranking:
+def ranked(subject: Subject, maps: Maps, features: Features, seed: int, rank: str = "signed") -> Ranking:
     """The ranking of all maps."""
-    return Ranking.of(maps.values, subject.x, features, seed=seed, mean=mean)
+    return Ranking.of(maps.values, subject.x, features, seed=seed, rank=rank)

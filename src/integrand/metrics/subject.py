@@ -109,8 +109,12 @@ class Subject:
 
     def fill(self, fill: Any) -> Tensor:
         """(B, \\*s) what removed features become: the first reference of a baseline, a number, a tensor or a name."""
+        return self.fills(fill)[0]
+
+    def fills(self, fill: Any) -> Tensor:
+        """(R, B, \\*s) everything that removed features may become: all references of a baseline."""
         baseline = as_baseline(fill, BASELINES)
-        return checked_references(baseline(self.x, self.field), self.x, "The fill")[0]
+        return checked_references(baseline(self.x, self.field), self.x, "The fill")
 
     def evidence(self) -> Tensor:
         """(B, \\*s) bool: the masks, laid over the inputs. Errors: none given, or of another size."""

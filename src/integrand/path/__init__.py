@@ -13,6 +13,8 @@ from .between import Backwards as Backwards
 from .between import Between as Between
 from .blur import Blur as Blur
 from .descent import Descent as Descent
+from .discretized import Discretized as Discretized
+from .discretized import neighbour_graph as neighbour_graph
 from .geodesic import Geodesic as Geodesic
 from .guided import Guided as Guided
 from .guided import Salient as Salient

@@ -11,6 +11,12 @@ _BLOCK_ELEMENTS = 1 << 24  # corners are stacked up to about this many numbers a
 _BLOCK_ON_CPU = 1 << 21  # where a model call wants no more rows than that, and memory is the process' own
 
 
+def at_once(elements: int, device: torch.device) -> int:
+    """How many corners of ``elements`` numbers are stacked at a time."""
+    block = min(_BLOCK_ELEMENTS, _BLOCK_ON_CPU) if device.type == "cpu" else _BLOCK_ELEMENTS
+    return max(1, block // max(1, elements))
+
+
 def in_blocks(
     steps: int, elements: int, device: torch.device, corners: Callable[[Tensor], Tensor]
 ) -> Iterator[tuple[Tensor, Tensor]]:
@@ -19,8 +25,7 @@ def in_blocks(
     ``corners`` makes the points (k, …) on the ``device`` for clocks (k,), in float64 on the CPU, out of 0, 1/steps, …, 1; one
     takes ``elements`` numbers. Each corner is made once: where two blocks meet they hold the same numbers.
     """
-    block = min(_BLOCK_ELEMENTS, _BLOCK_ON_CPU) if device.type == "cpu" else _BLOCK_ELEMENTS
-    most = max(1, block // max(1, elements))
+    most = at_once(elements, device)
     last: Tensor | None = None
     for first in range(0, steps, most):
         clock = torch.arange(first, min(first + most, steps) + 1, dtype=torch.float64) / steps

@@ -65,7 +65,9 @@ class Geodesic:
 
     Source: Salek and Enguehard, "Using the Path of Least Resistance to Explain Deep Networks" (arXiv 2502.12108), the version with
     nearest neighbours; with "euclidean" Jha et al., "Enhanced Integrated Gradients", Genome Biology 2020. The published code
-    puts all inputs of a batch into one graph, so that a map depends on what is explained beside it; here it does not.
+    puts all inputs of a batch into one graph, so that a map depends on what is explained beside it; here it does not. Its Steiner points
+    (``n_steiner``, more nodes on long edges by a scheme of arXiv 2007.10430) are left out, for the paper does not say which edges are
+    long or how many points they get: give more ``points``.
     """
 
     points: Tensor | Sequence[Any]

@@ -19,7 +19,6 @@ from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from typing import ClassVar
 
-import numpy as np
 import torch
 from torch import Tensor
 
@@ -28,6 +27,7 @@ from ..field import Field
 from ..parts import part
 from ..segment import Segment
 from .base import handed_on
+from .cheapest import at_most, cheapest, group_of, shut
 
 _ROUNDING = 64  # what a sum of distances may be off by, in units of its last place
 _STILL = 2.0  # where coordinates are kept that have no way to go: past the end, so that nothing ever moves them
@@ -101,7 +101,8 @@ class Salient:
     Cost and properties: as ``Guided``. Source: Zhang, Zheng, Zhou, Lu, "Path Choice Matters for Clear Attribution in Path
     Methods" (SAMP), ICLR 2024 (arXiv 2401.10442). There a gradient moves five pixels, about 20000 gradients at 224² (here
     ``Salient(10_000, 1e-4)``), colours of a pixel move together, and ties are taken within an absolute 1e-6 in the implementation that
-    is public, by which all pixels tie where gradients are small; here the tolerance is relative. Momentum (SAMP++) is left out.
+    is public, by which all pixels tie where gradients are small; here the tolerance is relative. Momentum
+    (SAMP++) is left out: neither the abstract nor any code that is public says what is carried on from step to step.
     """
 
     steps: int = 200
@@ -163,10 +164,6 @@ class _Moves:
     stray: float
     tie: float = 0.0
 
-    def group(self, coordinates: int) -> int:
-        """How many move at a time: the rank of numpy's lower quantile, counted over all coordinates."""
-        return int((coordinates - 1) * self.fraction) + 1
-
     def band(self, step: int) -> tuple[float, float]:
         """Between which parts of its way every coordinate lies after ``step`` of the steps."""
         part = step / self.steps
@@ -209,66 +206,17 @@ def _steps(field: Field, start: Tensor, end: Tensor, moves: _Moves, cost: Cost) 
 def _moved(at: Tensor, cost: Tensor, far: Tensor, whole: Tensor, step: int, moves: _Moves) -> Tensor:
     """Where the coordinates (M, n) are after ``step``, each a part of its way.
 
-    Those that lag are brought up to the band. Of the others a group after the other moves to the band's end, cheapest first; the
-    group that would go too far moves a part of its way, all alike. A coordinate moves in one group only, so what has been decided
-    is two costs per row: all that cost at most ``full`` have moved all the way, dearer ones up to ``partly`` a part ``gamma`` of it.
+    Those that lag are brought up to the band; the others go towards the band's end, cheapest first.
     """
     low, high = moves.band(step)
     if low > 0:
         at = at.clamp_min(low)
     room = high - at
-    cost = _shut(cost, _at_most(room, 0.0).to(cost))
+    cost = shut(cost, at_most(room, 0.0).to(cost))
     room.mul_(far)
-    rest = room.sum(1, keepdim=True) - whole * (high - step / moves.steps)
+    distance = room.sum(1, keepdim=True) - whole * (high - step / moves.steps)
     enough = _ROUNDING * torch.finfo(far.dtype).eps * whole
-    full = partly = torch.full_like(whole, -torch.inf, dtype=cost.dtype)
-    gamma = torch.zeros_like(whole)
-    group, busy = moves.group(far.shape[1]), rest > enough
-    for _ in range(-(-far.shape[1] // group)):
-        if not bool(busy.any()):
-            break
-        left = _shut(cost, _at_most(cost, full))
-        limit = _within(_smallest(left, group), moves.tie)
-        gained = _at_most(left, limit).to(room).mul_(room).sum(1, keepdim=True)
-        last = busy & (rest <= gained)
-        partly = torch.where(last, limit, partly)
-        gamma = torch.where(last, rest / gained, gamma)
-        busy = busy & ~last
-        full = torch.where(busy, limit, full)
-        rest = torch.where(busy, rest - gained, rest)
-        busy = busy & (rest > enough)
-    done = _at_most(cost, full)
-    way = torch.lerp(done.to(room), _at_most(cost, partly).maximum(done).to(room), gamma)
+    moved = cheapest(cost, room, distance, enough, group_of(moves.fraction, far.shape[1]), moves.tie)
+    done = at_most(cost, moved.full)
+    way = torch.lerp(done.to(room), at_most(cost, moved.partly).maximum(done).to(room), moved.part)
     return torch.lerp(at, at.new_tensor(high), way)
-
-
-# Masks are numbers, 0 or 1: on a CPU arithmetic takes a tenth of the time that choosing by booleans does.
-
-
-def _at_most(numbers: Tensor, limit: Tensor | float) -> Tensor:
-    """1 where ``numbers`` (M, n) are at most ``limit``, else 0."""
-    found = torch.empty_like(numbers)
-    return torch.le(numbers, limit, out=found)
-
-
-def _shut(cost: Tensor, some: Tensor) -> Tensor:
-    """The cost (M, n), out of reach where ``some`` is 1."""
-    return torch.add(cost, some, alpha=torch.finfo(cost.dtype).max / 4)
-
-
-def _within(limit: Tensor, tie: float) -> Tensor:
-    """The cost up to which coordinates move; below those that are out of reach."""
-    most = torch.finfo(limit.dtype).max / 8
-    limit = limit.clamp_max(most)
-    return (limit + tie * limit.abs()).clamp_max(most)
-
-
-def _smallest(numbers: Tensor, k: int) -> Tensor:
-    """The k-th smallest of every row (M, n) → (M, 1), by selection: nothing is sorted."""
-    if numbers.device.type == "cpu":  # NumPy selects with vector instructions, in a twentieth of torch's time
-        return torch.from_numpy(np.partition(numbers.numpy(), k - 1, axis=1)[:, k - 1 : k].copy())
-    return _selected(numbers, k)
-
-
-def _selected(numbers: Tensor, k: int) -> Tensor:
-    return numbers.kthvalue(k, dim=1, keepdim=True).values

@@ -8,9 +8,9 @@ from .base import Rule as Rule
 from .base import mean_gradient as mean_gradient
 from .chords import Chords as Chords
 from .credit import Decision as Decision
-from .credit import Important as Important
 from .credit import Rescaled as Rescaled
 from .exact import Exact as Exact
+from .important import Important as Important
 from .quadrature import ClenshawCurtis as ClenshawCurtis
 from .quadrature import GaussLegendre as GaussLegendre
 from .quadrature import Left as Left

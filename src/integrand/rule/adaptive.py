@@ -125,7 +125,6 @@ class Looked:
         leading, inner = segment.leading, segment.start.shape[3:]
         share = segment.start.new_zeros(leading[0] * leading[1] * leading[2], *inner)
         error = share.new_zeros(len(share))
-        done = torch.ones(len(share), dtype=torch.bool, device=share.device)
         begin, end = (share.new_full((len(share),), float("nan")) for _ in range(2))
         for place, block in self.blocks:
             _, r, b = torch.unravel_index(place, leading)
@@ -134,9 +133,9 @@ class Looked:
             else:
                 group, weight = torch.unique(b, return_inverse=True)[1], weights[r, b].to(share)
             asked = _Asked(group, weight, block.rule.tol if tol is None else tol)
-            share[place], error[place], done[place] = block.refined(asked)
+            share[place], error[place] = block.refined(asked)
             begin[place], end[place] = block.begin, block.end
-        shaped = (numbers.reshape(leading) for numbers in (error, done, begin, end))
+        shaped = (numbers.reshape(leading) for numbers in (error, begin, end))
         return Integrated(share.reshape(*leading, *inner), *shaped)
 
 
@@ -194,8 +193,8 @@ class _Refining:
         self.tried = torch.zeros(self.chains, dtype=torch.bool, device=lines.start.device)
         self.begin, self.end = lines.ends(known)
 
-    def refined(self, asked: _Asked) -> tuple[Tensor, Tensor, Tensor]:
-        """Shares, errors and whether they suffice, per line (M,), once what is asked is known or the gradients are spent."""
+    def refined(self, asked: _Asked) -> tuple[Tensor, Tensor]:
+        """Shares and errors per line (M,), once what is asked is known or the gradients are spent."""
         group, weight = asked.group, asked.weight
         found = self._refine(asked)
         total = found.total
@@ -203,7 +202,7 @@ class _Refining:
         # Each line's error is raised so that the weighted squares add up to what the sum may be wrong by.
         squares = torch.zeros_like(total).index_add_(0, group, weight.square() * own)
         raised = total / squares.sqrt().clamp_min(torch.finfo(total.dtype).tiny)
-        return found.shares, own.sqrt() * raised[group], (total <= found.goal)[group]
+        return found.shares, own.sqrt() * raised[group]
 
     def _refine(self, asked: _Asked) -> _Found:
         """Lay intervals anew until the weighted sum over every group of lines is within the tolerance, or the gradients are spent."""

@@ -24,13 +24,11 @@ class Integrated:
     """A share, and what its rule knows about it.
 
     share (K, R, B, \\*s);  error (K, R, B) the estimated L2 error, NaN where the rule estimates none
-    converged (K, R, B) whether the rule got what it was asked for, as far as it knows; a map is judged by its error as a whole
     begin, end (K, R, B) F at the pieces' ends where the rule came by it, NaN elsewhere; None where it did not
     """
 
     share: Tensor
     error: Tensor
-    converged: Tensor
     begin: Tensor | None = None
     end: Tensor | None = None
 
@@ -39,8 +37,7 @@ class Integrated:
         """A bare tensor is a share whose error nobody estimated."""
         if isinstance(found, Integrated):
             return found
-        numbers = found.new_full(found.shape[:3], float("nan"))
-        return cls(found, numbers, torch.ones_like(numbers, dtype=torch.bool))
+        return cls(found, found.new_full(found.shape[:3], float("nan")))
 
 
 class Rule(Protocol):

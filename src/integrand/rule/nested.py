@@ -47,10 +47,7 @@ def between(field: Field, segment: Segment, tol: float, max_gradients: int) -> I
         share[busy], error[busy], coarse[busy] = best, wrong, fine
         busy = busy[wrong > tol * size] if 2 * pieces <= max_gradients else busy[:0]
         pieces *= 2
-    done = error <= tol * share.flatten(1).norm(dim=1)
-    return Integrated(
-        share.reshape(*leading, *inner), error.reshape(leading), done.reshape(leading), at_start.value, at_end.value
-    )
+    return Integrated(share.reshape(*leading, *inner), error.reshape(leading), at_start.value, at_end.value)
 
 
 def _looked_at(field: Field, points: Tensor) -> Evaluation:

@@ -36,6 +36,8 @@ NODES = 50
 """Of each of several baselines."""
 STEPS, STEP_PIECES, REFERENCES = 25, 2, 2
 """Of IG2: together about 200 gradients, half a minute for EfficientNet-Lite0 on two cores."""
+PATCH = 32
+"""Pixels along the side of what Sequential takes away at a time: 49 squares of an image of 224, as often its method's gradients."""
 RIVALS = 5
 """Of an attack on each of several classes: about 100 gradients, as it arrives in five or six steps."""
 
@@ -117,6 +119,7 @@ _NO_PICTURES = {
     "points": "walks through data, and here are only pictures",
     "patterns": "follows patterns that are fitted to data, and here are only pictures",
     "codec": "walks through an autoencoder, and here is none",
+    "table": "walks over the words of a table, and here are only pictures",
 }
 """What methods need that pictures and a model are not."""
 
@@ -180,6 +183,10 @@ def _regions(setting: Setting) -> dict[str, Any]:
     return _one(setting) if setting.baselines else {}  # else from XRAI's own two
 
 
+def _sequential(setting: Setting) -> dict[str, Any]:
+    return {**_one(setting), "features": PATCH}
+
+
 def _attack(setting: Setting) -> dict[str, Any]:
     return {"count": RIVALS, "rule": _inside_steps(setting), "record": ("path",)}
 
@@ -190,7 +197,7 @@ def _inside_steps(setting: Setting) -> Rule:
 
 
 _Recipe = Callable[[Setting], dict[str, Any]]
-_BY_NAME: dict[str, _Recipe] = {"ig2": _ig2, "regions": _regions}
+_BY_NAME: dict[str, _Recipe] = {"ig2": _ig2, "regions": _regions, "sequential": _sequential}
 _BY_ARGUMENT: dict[str, _Recipe] = {
     "baseline": _one,
     "of": _one,

@@ -51,6 +51,7 @@ def photographs(setting: Setting, model: str = "efficientnet-lite0") -> Problem:
         words={
             "one": black(),
             "photo": photo,
+            "pool": pool,
             "several": [black(), white(), grey(), Uniform(), Uniform(seed=1), photo],
             "references": lambda count=2: Relevant(pool, count, seed=setting.seed),
             "others": lambda count=2: OtherClass(pool, count, setting.seed),

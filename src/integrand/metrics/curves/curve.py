@@ -47,13 +47,14 @@ class Curve(Metric):
     features: Features = "auto"
     score: Score = "probability"
     normalise: str | None = None
+    rank: str = "signed"
     seed: int = 0
 
     keep: ClassVar[bool]
 
     def measure(self, subject: Subject, maps: Maps) -> Tensor:
         """The curves (M, B, K+1)."""
-        ranking = ranked(subject, maps, self.features, self.seed)
+        ranking = ranked(subject, maps, self.features, self.seed, self.rank)
         gone = steps_of(ranking.counts, self.steps if self.each is None else None, self.each)
         curve = scores_without(subject, ranking, gone, self._fill(subject), score=self.score, keep=self.keep)
         ends = curve[0, :, 0], curve[0, :, -1]

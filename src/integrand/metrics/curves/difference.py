@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import dataclasses
 from typing import Any, ClassVar
 
 from torch import Tensor
@@ -27,7 +26,7 @@ class DiffID(Metric):
     fill      what is removed becomes the mean of the numbers that are left of that image, all channels together, as published
     score     "output": the scalar explained, a logit mostly, as published; "accuracy": whether the class is still predicted, which is not
               divided by F(x); "probability" …
-    absolute  rank by the sum of absolute values over a feature's elements, as published; else by the signed sum
+    rank      "magnitude": features are ranked by the sum of absolute values over their elements, as published; others as in ``Deletion``
     features  what goes at a time; seed of the shuffle that breaks ties
 
     NaN where F(x) is 0: nothing can be relative to it. Cost: 2 rows for each share, map and example, F(x) once.
@@ -42,7 +41,7 @@ class DiffID(Metric):
     shares: tuple[float, ...] = (0.1, 0.2, 0.3, 0.4, 0.5, 0.6, 0.7, 0.8, 0.9)
     fill: Any = "mean left"
     score: Score = "output"
-    absolute: bool = True
+    rank: str = "magnitude"
     features: Features = "auto"
     seed: int = 0
 
@@ -50,8 +49,7 @@ class DiffID(Metric):
 
     def measure(self, subject: Subject, maps: Maps) -> Tensor:
         """Insertion − deletion for each share (M, B, R)."""
-        seen = dataclasses.replace(maps, values=maps.values.abs()) if self.absolute else maps
-        ranking = ranked(subject, seen, self.features, self.seed).both
+        ranking = ranked(subject, maps, self.features, self.seed, self.rank).both
         gone = shares_of(ranking.counts, self.shares)
         curve = scores_without(subject, ranking, gone, self.fill, score=self.score)
         if self.score != "accuracy":

@@ -20,13 +20,14 @@ class _Road(Metric):
     fill: Any = "imputed"
     score: Score = "probability"
     features: Features = "auto"
+    rank: str = "signed"
     seed: int = 0
 
     keep: ClassVar[bool]
 
     def measure(self, subject: Subject, maps: Maps) -> Tensor:
         """The score at each share (M, B, R)."""
-        ranking = ranked(subject, maps, self.features, self.seed)
+        ranking = ranked(subject, maps, self.features, self.seed, self.rank)
         gone = shares_of(ranking.counts, self.shares)
         return scores_without(subject, ranking, gone, self.fill, score=self.score, keep=self.keep)
 

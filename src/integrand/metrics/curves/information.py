@@ -39,6 +39,7 @@ class _Information(Metric):
     least: float = 0.8
     monotone: bool = True
     aggregate: str = "median"
+    rank: str = "signed"
     mask: Tensor | None = None
     seed: int = 0
 
@@ -56,7 +57,7 @@ class _Information(Metric):
     def measure(self, subject: Subject, maps: Maps) -> Tensor:
         """The curves (M, B, 1001) over information from 0 to 1; NaN for images that are left out."""
         pictures = _pictures(subject)
-        place = ranked(subject, maps, "pixels", self.seed).place[:, :, 0].cpu().numpy()
+        place = ranked(subject, maps, "pixels", self.seed, self.rank).place[:, :, 0].cpu().numpy()
         pixels = place[0, 0].size
         kept = [int((pixels - 1) * share) + 1 for share in self.thresholds]
         curves = np.full((*place.shape[:2], _POINTS + 1), np.nan)
@@ -119,6 +120,7 @@ class SIC(_Information):
     monotone    s_t is the largest so far
     aggregate   ``summary`` is the area under the "median" curve of all images, or under the "mean" curve
     mask        (H, W) bool, pixels always shown (the corners are besides); else a random 1 %, drawn from the seed and the image itself
+    rank        what pixels are ranked by, as in ``Deletion``
     seed        of the mask, and of the shuffle that breaks ties
 
     An image is left out, NaN in ``values``, where p_image < least, p_mask ≥ p_image, or bytes_mask ≥ bytes_image (pictures of a few

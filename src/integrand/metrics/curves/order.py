@@ -53,7 +53,7 @@ class LeRF(Curve):
 
     def measure(self, subject: Subject, maps: Maps) -> Tensor:
         """The curves (M, B, K+1)."""
-        ranking = ranked(subject, maps, self.features, self.seed).reversed
+        ranking = ranked(subject, maps, self.features, self.seed, self.rank).reversed
         gone = steps_of(ranking.counts, self.steps if self.each is None else None, self.each)
         curve = scores_without(subject, ranking, gone, self.fill, score=self.score)
         return normalised(curve, self.normalise, curve[0, :, 0], curve[0, :, -1])
@@ -72,7 +72,7 @@ class AOPC(Metric):
     fill      "auto": uniform noise between black and white, as published, for images whose normalisation is known, and 0 elsewhere.
               One draw, the same for all examples; published numbers average over several
     score     "output": the scalar explained, as published; or "probability" …
-    seed      of the shuffle that breaks ties
+    rank      as in ``Deletion``;  seed of the shuffle that breaks ties
 
     Cost: L rows for each map and example, F(x) once.
     Pitfalls: grows with the scale of F, so that only maps of one model compare; L regions of 9 × 9 of 224 × 224 are a sixth of the image.
@@ -85,6 +85,7 @@ class AOPC(Metric):
     features: Features = "auto"
     fill: Any = "auto"
     score: Score = "output"
+    rank: str = "signed"
     seed: int = 0
 
     higher: ClassVar[bool] = True
@@ -97,7 +98,7 @@ class AOPC(Metric):
         """What the score has lost after each step (M, B, L+1)."""
         image = subject.x.ndim == 4
         auto = isinstance(self.features, str) and self.features == "auto"
-        ranking = ranked(subject, maps, _REGION if auto and image else self.features, self.seed)
+        ranking = ranked(subject, maps, _REGION if auto and image else self.features, self.seed, self.rank)
         gone = steps_of(ranking.counts, None, self.each)[: self.most + 1]
         fill = self.fill
         if isinstance(fill, str) and fill == "auto":
@@ -130,7 +131,7 @@ class ABPC(Curve):
 
     def measure(self, subject: Subject, maps: Maps) -> Tensor:
         """How far the curves are apart at each point (M, B, K+1)."""
-        ranking = ranked(subject, maps, self.features, self.seed).both
+        ranking = ranked(subject, maps, self.features, self.seed, self.rank).both
         gone = steps_of(ranking.counts, self.steps if self.each is None else None, self.each)
         curve = scores_without(subject, ranking, gone, self.fill, score=self.score)
         most, least = normalised(curve, self.normalise, curve[0, :, 0], curve[0, :, -1]).chunk(2)

@@ -24,9 +24,11 @@ class Deletion(Curve):
                int is square patches; a label map (H, W) superpixels
     score      "probability" of the class explained, "output" (the scalar explained, a logit mostly), or a target
     normalise  "whole": divided by F(x); "range": 0 where everything is gone, 1 at F(x)
+    rank       what features are ranked by: "signed", the sum of their elements; "size", |Σ|; "magnitude", Σ|·|. On photographs this choice
+               moves insertion more than the choice of method does: always say which
     seed       of the shuffle that breaks ties, the same for all maps
 
-    Features are ranked by the signed sum of their map. Cost: K − 1 rows for each map and example, one sort; F(x) and F(all gone) once per
+    Cost: K − 1 rows for each map and example, one sort; F(x) and F(all gone) once per
     example for all maps.
     Pitfalls: half-deleted inputs look like nothing the model was trained on, and fills differ in how much; magnitudes do not count,
     ranks do; explanations of negative evidence do well late in the curve only.

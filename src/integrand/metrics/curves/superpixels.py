@@ -64,7 +64,7 @@ class IROF(Metric):
             if isinstance(self.segments, int)
             else self.segments
         )
-        ranking = ranked(subject, maps, labels, self.seed, mean=True)
+        ranking = ranked(subject, maps, labels, self.seed, "mean")
         gone = steps_of(ranking.counts, None, 1)  # an image with fewer superpixels stays empty once it is
         curve = ratio(scores_without(subject, ranking, gone, self.fill, score=self.score), subject.whole(self.score))
         last = ranking.counts

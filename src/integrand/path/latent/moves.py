@@ -7,10 +7,10 @@ All of it is done for every row at once; rows that are done stay.
 
 from __future__ import annotations
 
-import math
-
 import torch
 from torch import Tensor
+
+from ..cheapest import at_most, cheapest, group_of, shut
 
 _CLOSE = 1e-9  # of the whole way: distances that count as none
 _PARALLEL = 0.9995  # cosines beyond this have no plane to turn in
@@ -36,27 +36,17 @@ def guided(
 ) -> Tensor:
     """From codes z (N, L) on towards ``goal``, until an L1 distance of ``left`` (N,) remains; the flattest coordinates go first.
 
-    Among the coordinates that have not arrived, those whose |slope| is at most the ``fraction`` quantile of all (arrived ones count
-    as infinitely steep, the quantile is an order statistic) go together; all the way if that is not too far, and then the
-    next. ``whole`` (N,) is the distance at the start of the walk. Rows do not look at each other.
+    Groups of the ``fraction`` of all coordinates, among those that have not arrived; the last one goes a part of its way, straight or
+    along an arc. ``whole`` (N,) is the distance at the start of the walk. Rows do not look at each other.
     """
-    steep = slope.abs()
-    order = math.floor(fraction * (z.shape[1] - 1)) + 1
-    near = _CLOSE * (goal - z).abs().amax(1, keepdim=True)
-    busy = torch.ones_like(left, dtype=torch.bool)
-    while True:
-        way = (goal - z).abs()
-        ahead = way.sum(1) - left
-        movable = way > near
-        busy = busy & (ahead.abs() > _CLOSE * whole) & movable.any(1)
-        if not bool(busy.any()):
-            return z
-        rank = torch.where(movable, steep, torch.inf)
-        chosen = movable & (rank <= rank.kthvalue(order, dim=1, keepdim=True).values)
-        part = ahead / torch.where(chosen, way, 0).sum(1)
-        full = part > 1
-        # Coordinates that stay are left out of the angle.
-        moved = mixed(torch.where(chosen, z, 0), torch.where(chosen, goal, 0), part.clamp_max(1), slerp=slerp)
-        moved = torch.where(full[:, None], goal, moved)
-        z = torch.where(chosen & busy[:, None], moved, z)
-        busy = busy & full
+    way = (goal - z).abs()
+    arrived = at_most(way, _CLOSE * way.amax(1, keepdim=True))
+    room = way * (1 - arrived)
+    ahead = torch.where(room.sum(1) > 0, way.sum(1) - left, 0)[:, None]
+    cost = shut(slope.abs(), arrived)
+    moved = cheapest(cost, room, ahead, _CLOSE * whole[:, None], group_of(fraction, z.shape[1]))
+    done = at_most(cost, moved.full).bool()
+    some = at_most(cost, moved.partly).bool() & ~done
+    # Coordinates that stay are left out of the angle.
+    partly = mixed(torch.where(some, z, 0), torch.where(some, goal, 0), moved.part[:, 0], slerp=slerp)
+    return torch.where(done, goal, torch.where(some, partly, z))

@@ -1,0 +1,79 @@
+"""``integrand bench``: run a suite, or go on with it, and tell what it came to."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import Any
+
+import torch
+from rich.text import Text
+
+from ..bench import harness, recipe, telling
+from . import tell
+
+
+def run(name: str, request: harness.Request, *, threads: int | None = None) -> int:
+    """Run the suite called ``name``, or in that file. Returns the exit status: 1 where nothing was finished."""
+    suite = recipe.suite(name)
+    for wanted in request.runs:
+        suite.run(wanted)
+    if threads is not None:
+        torch.set_num_threads(threads)
+    results = harness.run(suite, request, tell.note)
+    told = telling.write(results, request.out)
+    out = tell.out()
+    out.print(Text(told["title"], "bold"))
+    for name, one in told["runs"].items():
+        _tell_run(name, one)
+    if told["claims"]:
+        out.print()
+        out.print(_claims(told["claims"]))
+    out.print(f"\n{request.out / 'index.html'}, results.md, results.json", soft_wrap=True)
+    return 0 if any("summaries" in one for one in told["runs"].values()) else 1
+
+
+def listing() -> None:
+    """The suites there are."""
+    table = tell.table("suite", "what it asks", "runs")
+    for name in recipe.names():
+        suite = recipe.suite(name)
+        table.add_row(Text(name, "bold"), suite.question, ", ".join(one.name for one in suite.runs))
+    tell.out().print(table)
+
+
+def _tell_run(name: str, one: dict[str, Any]) -> None:
+    out = tell.out()
+    if "summaries" not in one:
+        out.print(f"\n{name}: {one['left out'] or 'nothing is finished yet'}")
+        return
+    out.print(f"\n{name}: {one['examples']} examples", style="bold")
+    metrics = list(one["higher"])
+    table = tell.table("method", *(f"{m} {'↑' if one['higher'][m] else '↓'}" for m in metrics), "gradients", "gap")
+    means = {(row["method"], row["metric"]): row["mean"] for row in one["summaries"]}
+    for method in one["methods"]:
+        cells = [telling.number(means[method, metric]) for metric in metrics]
+        cost = one["costs"][method]
+        style = "dim" if method in one["controls"] else ""
+        row: Sequence[str] = [
+            method,
+            *cells,
+            telling.number(cost["gradients"]),
+            telling.percent(cost["gap"], sign=False),
+        ]
+        table.add_row(*(Text(cell, style) for cell in row))
+    out.print(table)
+    for metric, words in one["verdicts"].items():
+        out.print(Text.assemble((metric, "bold"), f": {words}"), soft_wrap=True)
+
+
+def _claims(claims: Sequence[dict[str, Any]]) -> Any:
+    table = tell.table("claim", "held against", "better by (95 %)", "on", "verdict")
+    for one in claims:
+        table.add_row(
+            one["text"],
+            f"{one['run']}, {one['metric']}: {one['method']} against {one['than']}",
+            f"{telling.percent(one['share'])} ({telling.percent(one['low'])} to {telling.percent(one['high'])})",
+            f"{telling.percent(one['wins'], sign=False)} of {one['examples']}",
+            Text(one["verdict"], "bold"),
+        )
+    return table

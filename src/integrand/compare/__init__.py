@@ -1,0 +1,32 @@
+"""Which method for this model: every method on every example, judged by every metric, and what the numbers allow to say.
+
+door.py        ig.compare                                          comparison.py   the result
+judging.py     methods and metrics in, scores out                  scores.py       the table of raw results, mergeable and on disk
+statistics.py  intervals, tests, verdicts                          controls.py     maps that a metric has to tell from explanations
+budget.py      methods at one cost, or one tolerance               portion.py      some examples of a batch, as a batch
+agreement.py   how alike maps are                                  sensitivity.py  to the baseline
+"""
+
+from .agreement import Agreement as Agreement
+from .agreement import agreement as agreement
+from .budget import Fitted as Fitted
+from .budget import fitted as fitted
+from .budget import tolerant as tolerant
+from .comparison import Comparison as Comparison
+from .controls import CONTROLS as CONTROLS
+from .controls import EdgeMap as EdgeMap
+from .controls import Gradient as Gradient
+from .controls import InputGradient as InputGradient
+from .controls import RandomMap as RandomMap
+from .door import compare as compare
+from .judging import Explained as Explained
+from .judging import scored as scored
+from .scores import Scores as Scores
+from .sensitivity import Sensitivity as Sensitivity
+from .statistics import Difference as Difference
+from .statistics import Summary as Summary
+from .statistics import Sure as Sure
+from .statistics import Verdict as Verdict
+from .statistics import differences as differences
+from .statistics import summaries as summaries
+from .statistics import verdict as verdict

@@ -1,0 +1,281 @@
+"""A comparison: the raw scores, and what may be said from them."""
+
+from __future__ import annotations
+
+import dataclasses
+import json
+import math
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from functools import cached_property
+from importlib import import_module
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from ..attribution import INCOMPLETE, Attribution
+from ..errors import InputError
+from .agreement import Agreement
+from .scores import Scores
+from .sensitivity import Sensitivity
+from .statistics import Difference, Summary, Sure, Verdict, differences, summaries, verdict
+
+_FORMAT = 1
+
+
+@dataclass(frozen=True, eq=False)
+class Comparison:
+    """Methods judged by metrics on the same examples.
+
+    scores       the raw results, a ``Scores``
+    reference    the method that the others are held against
+    sure         level, draws and seed of intervals and tests
+    notes        how each method was set up, in words
+    agreement    between the maps of methods, where it was measured
+    sensitivity  to the baseline, where others were tried
+    shown        attributions of one example by method, for pictures; not saved
+    """
+
+    scores: Scores
+    reference: str
+    sure: Sure = Sure()
+    notes: Mapping[str, str] = field(default_factory=dict)
+    agreement: Agreement | None = None
+    sensitivity: Sensitivity | None = None
+    shown: Mapping[str, Attribution] = field(default_factory=dict)
+
+    # --- statistics -----------------------------------------------------------------------------------------------
+
+    @cached_property
+    def summaries(self) -> dict[tuple[str, str], Summary]:
+        """By (method, metric)."""
+        return {(one.method, one.metric): one for one in summaries(self.scores, self.sure)}
+
+    @cached_property
+    def differences(self) -> dict[tuple[str, str], Difference]:
+        """Against the reference, by (method, metric)."""
+        return {(one.method, one.metric): one for one in differences(self.scores, self.reference, self.sure)}
+
+    @cached_property
+    def verdicts(self) -> dict[str, Verdict]:
+        """By metric."""
+        return {metric: verdict(self.scores, metric, self.sure) for metric in self.scores.metrics}
+
+    def verdict(self, metric: str) -> Verdict:
+        """What one metric allows to say. Errors: ``UnknownName``."""
+        self.scores.of(metric)
+        return self.verdicts[metric]
+
+    def winner(self, metric: str) -> str | None:
+        """The method that is told from all others by a metric; None where there is none, and ``verdict(metric).words`` says why."""
+        return self.verdict(metric).winner
+
+    def against(self, reference: str) -> Comparison:
+        """The same, held against another method. Errors: ``UnknownName``."""
+        self.scores.select(methods=[reference])
+        return dataclasses.replace(self, reference=reference)
+
+    def table(self) -> list[dict[str, Any]]:
+        """Everything as plain data, a row for each metric and method: mean with interval, difference from the reference, cost.
+
+        Costs are means per example. ``incomplete`` is how many maps miss more than a tenth of the change of F.
+        """
+        return [self._row(metric, m) for metric in self.scores.metrics for m in range(len(self.scores.methods))]
+
+    def _row(self, metric: str, m: int) -> dict[str, Any]:
+        scores, method = self.scores, self.scores.methods[m]
+        own = self.summaries[method, metric]
+        row: dict[str, Any] = {
+            "metric": metric,
+            "higher_is_better": scores.is_higher(metric),
+            "method": method,
+            "control": method in scores.controls,
+            **{name: getattr(own, name) for name in ("n", "missing", "mean", "low", "high", "median")},
+            "quantiles": list(own.quantiles),
+        }
+        other = self.differences.get((method, metric))
+        for name in ("mean", "low", "high", "p", "corrected", "wins", "wins_low", "wins_high"):
+            key = {"mean": "difference", "low": "difference_low", "high": "difference_high"}.get(name, name)
+            row[key] = None if other is None else getattr(other, name)
+        row |= {
+            name: _known_mean(getattr(scores, name)[m]) for name in ("gradients", "rows", "seconds", "gap", "error")
+        }
+        row["incomplete"] = int((scores.gap[m] > INCOMPLETE).sum())
+        return row
+
+    def cost(self) -> dict[str, tuple[float, float, float]]:
+        """Mean gradients, rows and seconds per example, by method."""
+        numbers = (self.scores.gradients, self.scores.rows, self.scores.seconds)
+        found = zip(*(np.array([_known_mean(row) for row in one]) for one in numbers), strict=True)
+        return {
+            name: (float(a), float(b), float(c)) for name, (a, b, c) in zip(self.scores.methods, found, strict=True)
+        }
+
+    # --- printing -------------------------------------------------------------------------------------------------
+
+    def __repr__(self) -> str:
+        return f"<Comparison of {', '.join(self.scores.methods)} by {', '.join(self.scores.metrics)} on {len(self.scores)} examples>"
+
+    def __str__(self) -> str:
+        return "\n\n".join(self._block(metric) for metric in self.scores.metrics)
+
+    def _block(self, metric: str) -> str:
+        level = f"{100 * self.sure.level:g} %"
+        head = ["method", "mean", level, f"− {self.reference}", level, "p", "better on", "gradients", "rows", "s"]
+        cells = [self._cells(row) for row in self.table() if row["metric"] == metric]
+        better = "higher" if self.scores.is_higher(metric) else "lower"
+        title = f"{metric} ({better} is better), {len(self.scores)} example{'s' * (len(self.scores) != 1)}"
+        return "\n".join([title, *_aligned([head, *cells]), self.verdicts[metric].words])
+
+    def _cells(self, row: Mapping[str, Any]) -> list[str]:
+        name = row["method"] + (" (control)" if row["control"] else "")
+        cells = [name, short(row["mean"]), span(row["low"], row["high"])]
+        if row["difference"] is None:
+            cells += ["", "", "", ""]
+        else:
+            wins = "–" if math.isnan(row["wins"]) else f"{100 * row['wins']:.0f} %"
+            difference = short(row["difference"], signed=True), span(row["difference_low"], row["difference_high"])
+            cells += [*difference, chance(row["corrected"]), wins]
+        costs = f"{row['gradients']:.0f}", f"{row['rows']:.0f}", f"{row['seconds']:.2g}"
+        return [*cells, *costs] + ([f"{row['missing']} without a value"] if row["missing"] else [])
+
+    def _repr_html_(self) -> str:
+        return str(_door("report.comparison").fragment(self))
+
+    # --- pictures -------------------------------------------------------------------------------------------------
+
+    def plot_curves(self, metric: str | None = None, **options: Any) -> Any:
+        """Mean curves with their spread, of every metric that measures one; see ``report.comparison``. Needs integrand[plot]."""
+        return _door("report.comparison").plot_curves(self, metric, **options)
+
+    def plot_boxes(self, metric: str | None = None, **options: Any) -> Any:
+        """The distribution over examples of every method. Needs integrand[plot]."""
+        return _door("report.comparison").plot_boxes(self, metric, **options)
+
+    def plot_pareto(self, metric: str | None = None, **options: Any) -> Any:
+        """Quality against cost, with the methods that nothing beats in both. Needs integrand[plot]."""
+        return _door("report.comparison").plot_pareto(self, metric, **options)
+
+    # --- disk -----------------------------------------------------------------------------------------------------
+
+    def save(self, folder: str | Path, *, page: bool = True) -> None:
+        """scores.parquet, comparison.json and, unless it is not wanted, index.html. Needs integrand[run], and integrand[report] for the page."""
+        place = Path(folder)
+        place.mkdir(parents=True, exist_ok=True)
+        self.scores.to_parquet(place / "scores.parquet")
+        if self.sensitivity is not None:
+            self.sensitivity.scores.to_parquet(place / "baselines.parquet")
+        (place / "comparison.json").write_text(json.dumps(self._json(), indent=1, allow_nan=False), "utf-8")
+        if page:
+            (place / "index.html").write_text(_door("report.comparison").page(self), "utf-8")
+
+    def _json(self) -> dict[str, Any]:
+        found: dict[str, Any] = plain(
+            {
+                "format": _FORMAT,
+                "reference": self.reference,
+                "sure": dataclasses.asdict(self.sure),
+                "notes": dict(self.notes),
+                "verdicts": [dataclasses.asdict(one) for one in self.verdicts.values()],
+                "table": self.table(),
+                "agreement": None if self.agreement is None else dataclasses.asdict(self.agreement),
+                "sensitivity": None
+                if self.sensitivity is None
+                else {
+                    "baselines": self.sensitivity.baselines,
+                    "methods": self.sensitivity.methods,
+                    "ranks": self.sensitivity.ranks,
+                },
+                "about": self.scores.about,
+            }
+        )
+        return found
+
+    @classmethod
+    def load(cls, folder: str | Path) -> Comparison:
+        """What ``save`` wrote; pictures of maps are only in its page. Errors: ``InputError``."""
+        place = Path(folder)
+        if not (place / "comparison.json").is_file():
+            raise InputError(f"There is no comparison in {str(folder)!r}: no comparison.json.")
+        header = json.loads((place / "comparison.json").read_text("utf-8"))
+        if header["format"] > _FORMAT:
+            raise InputError(f"{str(folder)!r} was written by a newer integrand: upgrade to read it.")
+        agreed, moved = header["agreement"], header["sensitivity"]
+        return cls(
+            Scores.from_parquet(place / "scores.parquet"),
+            header["reference"],
+            Sure(**header["sure"]),
+            header["notes"],
+            agreed
+            and Agreement(tuple(agreed["methods"]), _array(agreed["ranks"]), _array(agreed["first"]), agreed["top"]),
+            moved
+            and Sensitivity(
+                tuple(moved["baselines"]),
+                tuple(moved["methods"]),
+                _array(moved["ranks"]),
+                Scores.from_parquet(place / "baselines.parquet"),
+            ),
+        )
+
+
+# --- words ------------------------------------------------------------------------------------------------------------
+
+
+def short(value: float, *, signed: bool = False) -> str:
+    """Three significant digits; a dash for no number."""
+    if math.isnan(value):
+        return "–"
+    text = f"{value:+.3g}" if signed else f"{value:.3g}"
+    return text.replace("-", "−")
+
+
+def span(low: float, high: float) -> str:
+    """An interval; a dash where there is none."""
+    return "–" if math.isnan(low) else f"[{short(low)}, {short(high)}]"
+
+
+def chance(p: float) -> str:
+    """A p value."""
+    if math.isnan(p):
+        return "–"
+    return "< .001" if p < 0.001 else f"{p:.3f}".removeprefix("0")
+
+
+def _aligned(rows: list[list[str]]) -> list[str]:
+    columns = max(map(len, rows))
+    filled = [row + [""] * (columns - len(row)) for row in rows]
+    widths = [max(len(row[i]) for row in filled) for i in range(columns)]
+    return [
+        "  ".join(
+            cell.ljust(width) if i == 0 else cell.rjust(width)
+            for i, (cell, width) in enumerate(zip(row, widths, strict=True))
+        ).rstrip()
+        for row in filled
+    ]
+
+
+def _known_mean(values: Any) -> float:
+    known = values[~np.isnan(values)]
+    return float(known.mean()) if len(known) else math.nan
+
+
+def plain(value: Any) -> Any:
+    """Numbers, texts, lists and dicts, as JSON has them; what is no number is null."""
+    if isinstance(value, Mapping):
+        return {str(name): plain(one) for name, one in value.items()}
+    if isinstance(value, np.ndarray):
+        return plain(value.tolist())
+    if isinstance(value, list | tuple):
+        return [plain(one) for one in value]
+    if isinstance(value, float) and not math.isfinite(value):
+        return None
+    return value
+
+
+def _array(nested: Any) -> Any:
+    return np.array(nested, dtype=np.float64)  # null becomes NaN
+
+
+def _door(module: str) -> Any:
+    return import_module(f"{__package__.rpartition('.')[0]}.{module}")

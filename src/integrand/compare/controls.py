@@ -1,0 +1,143 @@
+"""Maps that a metric has to tell from explanations: what is random, what looks at the input only, what is one gradient.
+
+They are called as methods are, ``(field, x) -> Attribution``, and run in the same table. A metric by which one of them cannot be told
+from the best method says nothing on these examples, whatever its numbers are (Adebayo et al., "Sanity checks for saliency maps",
+2018, for the idea). They add up to nothing: ``residual`` and ``error`` are NaN.
+"""
+
+from __future__ import annotations
+
+import hashlib
+from collections.abc import Callable
+from typing import Any
+
+import torch
+from torch import Tensor
+from torch.nn import functional
+
+from ..attribution import Attribution
+from ..cost import measured
+from ..errors import InputError, UnknownName
+from ..field import Field
+from ..method.outcome import Watch, opened
+from ..parts import part
+from ..seeds import generator
+from ..shapes import describe
+
+
+class Control:
+    """What all controls share: the map is made by ``_map`` and wrapped up as an attribution."""
+
+    label: str
+
+    def __call__(self, field: Field, x: Tensor, *, watch: Watch | None = None) -> Attribution:
+        x, meter = opened(field, x, watch)
+        with measured(meter, x.device) as stopwatch:
+            values, output = self._map(meter, x)
+        unknown = x.new_full((len(x),), torch.nan)
+        return Attribution(
+            values=values,
+            inputs=x,
+            output=unknown if output is None else output,
+            weights=x.new_ones(1, len(x)),
+            change=unknown[None],
+            residual=unknown,
+            error=unknown,
+            converged=torch.zeros_like(unknown, dtype=torch.bool),
+            cost=stopwatch.cost(),
+            method=self,
+        )
+
+    def _map(self, field: Field, x: Tensor) -> tuple[Tensor, Tensor | None]:
+        """The map (B, \\*s), and F(x) (B,) where it came along."""
+        raise NotImplementedError
+
+
+@part
+class RandomMap(Control):
+    """Independent normal numbers, drawn anew for every input: the seed is mixed with its bytes, so that batches do not matter."""
+
+    seed: int = 0
+
+    label = "random"
+
+    def _map(self, field: Field, x: Tensor) -> tuple[Tensor, Tensor | None]:
+        return torch.stack([self._one(example) for example in x]), None
+
+    def _one(self, example: Tensor) -> Tensor:
+        data = example.detach().cpu().contiguous()
+        digest = hashlib.blake2b(data.view(torch.uint8).numpy().tobytes(), digest_size=8).digest()
+        stream = generator(self.seed, int.from_bytes(digest, "little"))
+        return torch.randn(example.shape, generator=stream, dtype=torch.float64).to(example)
+
+
+@part
+class EdgeMap(Control):
+    """Edges of the image, which know nothing of the model: ‖(S_x ∗ g, S_y ∗ g)‖ of the grey image g, or |L ∗ g|.
+
+    kind  "sobel", or "laplace";  g is the mean of the channels. Every channel gets an equal part
+    """
+
+    kind: str = "sobel"
+
+    label = "edges"
+
+    def __post_init__(self) -> None:
+        if self.kind not in _KERNELS:
+            raise UnknownName("kind of edges", self.kind, _KERNELS)
+
+    def _map(self, field: Field, x: Tensor) -> tuple[Tensor, Tensor | None]:
+        if x.ndim != 4:
+            raise InputError(f"Only images (B, C, H, W) have edges, not inputs {describe(x.shape)}.")
+        grey = functional.pad(x.mean(1, keepdim=True), (1, 1, 1, 1), mode="replicate")
+        kernels = torch.tensor(_KERNELS[self.kind], dtype=x.dtype, device=x.device)[:, None]
+        size = functional.conv2d(grey, kernels).norm(dim=1, keepdim=True)
+        return (size / x.shape[1]).expand(x.shape).contiguous(), None
+
+
+_KERNELS: dict[str, list[list[list[float]]]] = {
+    "sobel": [[[-1, 0, 1], [-2, 0, 2], [-1, 0, 1]], [[-1, -2, -1], [0, 0, 0], [1, 2, 1]]],
+    "laplace": [[[0, 1, 0], [1, -4, 1], [0, 1, 0]]],
+}
+
+
+@part
+class Gradient(Control):
+    """∇F(x): what a small change of each feature does. Cost: one gradient."""
+
+    label = "gradient"
+
+    def _map(self, field: Field, x: Tensor) -> tuple[Tensor, Tensor | None]:
+        found = field.rows(x, torch.arange(len(x), device=x.device))
+        return found.gradient, found.value
+
+
+@part
+class InputGradient(Control):
+    """x ⊙ ∇F(x), in the numbers the model is given. Cost: one gradient."""
+
+    label = "input × gradient"
+
+    def _map(self, field: Field, x: Tensor) -> tuple[Tensor, Tensor | None]:
+        found = field.rows(x, torch.arange(len(x), device=x.device))
+        return x * found.gradient, found.value
+
+
+CONTROLS: dict[str, Callable[[], Any]] = {
+    "random": RandomMap,
+    "edges": EdgeMap,
+    "gradient": Gradient,
+    "input × gradient": InputGradient,
+}
+"""Controls by name."""
+
+
+def controls_for(given: Any, x: Tensor) -> dict[str, Any]:
+    """Controls as people ask for them: True for all that fit the inputs, False for none, or names. Errors: ``UnknownName``."""
+    if given is False or given is None:
+        return {}
+    names = [name for name in CONTROLS if name != "edges" or x.ndim == 4] if given is True else list(given)
+    for name in names:
+        if name not in CONTROLS:
+            raise UnknownName("control", name, CONTROLS)
+    return {name: CONTROLS[name]() for name in names}

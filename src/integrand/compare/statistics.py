@@ -1,0 +1,381 @@
+"""What a table of scores allows to say: intervals, paired differences with their tests, and verdicts that refuse more than scores tell.
+
+    mean       with a bootstrap interval over examples (BCa)
+    differences  between two methods on the same examples: mean with its interval, sign-flip permutation test, win rate with
+               Wilson's interval
+    verdict    a winner only where its differences to all other methods are significant after Bonferroni's correction
+
+Examples are what is drawn again and what is flipped, never pixels or steps. An example without a value (NaN) is left out of what needs
+that value, and counted.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from statistics import NormalDist
+from typing import Any
+
+import numpy as np
+
+from ..errors import InputError, UnknownName
+from .scores import Numbers, Scores
+
+_BLOCK = 1 << 22  # numbers drawn at a time
+_EXACT = 14  # up to so many examples all flips of signs are tried: 16,384
+_TIE = 1e-12  # relative difference of two means that is rounding
+
+Statistic = Callable[..., Any]
+"""(values (…, E), axis=-1) -> (…), as ``np.mean`` and ``np.median``."""
+
+
+@dataclass(frozen=True)
+class Sure:
+    """How sure to be, and how: the level of intervals (and 1 − level of tests), draws of bootstrap and permutations, their seed.
+
+    bootstrap  "bca", corrected for bias and skewness, or "percentile"
+    """
+
+    level: float = 0.95
+    draws: int = 9999
+    seed: int = 0
+    bootstrap: str = "bca"
+
+    def __post_init__(self) -> None:
+        if not 0 < self.level < 1:
+            raise InputError(f"level= is a probability such as 0.95, not {self.level}.")
+        if self.draws < 99:
+            raise InputError(f"draws= is at least 99, not {self.draws}: tests and intervals are no finer than that.")
+        if self.bootstrap not in ("bca", "percentile"):
+            raise UnknownName("bootstrap", self.bootstrap, ("bca", "percentile"))
+
+    @property
+    def alpha(self) -> float:
+        """What a corrected p has to be below."""
+        return 1 - self.level
+
+
+# --- arithmetic -------------------------------------------------------------------------------------------------------
+
+
+def interval(values: Any, sure: Sure = Sure(), statistic: Statistic = np.mean) -> tuple[float, float]:
+    """The bootstrap interval of a statistic of values (E,), examples drawn with replacement.
+
+    Percentiles of the statistic of ``draws`` draws; "bca" moves them by the bias z₀ = Φ⁻¹(share of draws below the statistic) and the
+    acceleration a of the jackknife: α → Φ(z₀ + (z₀ + z_α) / (1 − a (z₀ + z_α))). With fewer than two values, (NaN, NaN): one
+    example says nothing. It is too narrow for few examples, as every bootstrap is: of nominal 95 % intervals of ten examples about 90 %
+    hold the mean, of thirty about 93 %.
+    Source: Efron, "Better bootstrap confidence intervals", JASA 1987.
+    """
+    values = np.asarray(values, dtype=np.float64)
+    values = values[~np.isnan(values)]
+    if len(values) < 2:
+        return math.nan, math.nan
+    if np.ptp(values) <= _TIE * np.abs(values).max():
+        return float(values[0]), float(values[0])
+    drawn = _drawn(values, sure, statistic)
+    tails = np.array([(1 - sure.level) / 2, (1 + sure.level) / 2])
+    if sure.bootstrap == "bca":
+        tails = _corrected(tails, drawn, values, statistic)
+    low, high = np.quantile(drawn, tails)
+    return float(low), float(high)
+
+
+def _drawn(values: Numbers, sure: Sure, statistic: Statistic) -> Numbers:
+    """(draws,) the statistic of samples drawn with replacement."""
+    generator = np.random.default_rng(sure.seed)
+    size = max(1, _BLOCK // len(values))
+    found = []
+    for first in range(0, sure.draws, size):
+        which = generator.integers(len(values), size=(min(size, sure.draws - first), len(values)))
+        found.append(np.asarray(statistic(values[which], axis=-1)))
+    return np.concatenate(found)
+
+
+def _corrected(tails: Numbers, drawn: Numbers, values: Numbers, statistic: Statistic) -> Numbers:
+    """The tails of BCa; those of percentiles where the draws are all on one side, or the jackknife does not vary."""
+    normal = NormalDist()
+    seen = statistic(values, axis=-1)
+    below = (np.mean(drawn < seen) + np.mean(drawn <= seen)) / 2
+    left_out = np.array([statistic(np.delete(values, i), axis=-1) for i in range(len(values))])
+    off = left_out.mean() - left_out
+    spread = float((off**2).sum()) ** 1.5
+    if not 0 < below < 1 or spread == 0:
+        return tails
+    bias, pull = normal.inv_cdf(float(below)), float((off**3).sum()) / (6 * spread)
+    moved = [bias + normal.inv_cdf(float(tail)) for tail in tails]
+    return np.array([normal.cdf(bias + z / (1 - pull * z)) for z in moved])
+
+
+def sign_flip(differences: Any, sure: Sure = Sure()) -> Numbers:
+    """p of paired differences (P, E), two-sided: how often flipping their signs at random makes a mean as far from 0.
+
+    The null hypothesis: every difference is as likely as its negative. Up to 14 examples that differ all flips are tried and p is exact;
+    beyond, ``draws`` of them, the observed one counted: p = (1 + as extreme) / (1 + draws). NaN differences are left out; where all
+    are, p is NaN.
+    """
+    differences = np.atleast_2d(np.asarray(differences, dtype=np.float64))
+    known = ~np.isnan(differences)
+    found = np.where(known.any(1), 1.0, np.nan)
+    flipped = np.where(known, differences, 0.0)  # flipping nothing changes nothing
+    differ = (flipped != 0).sum(1)
+    for row in np.flatnonzero((differ > 0) & (differ <= _EXACT)):
+        own = flipped[row][flipped[row] != 0]
+        signs = 1 - 2 * (np.arange(2 ** len(own))[:, None] >> np.arange(len(own)) & 1)
+        found[row] = _as_extreme(signs @ own[:, None], own.sum(keepdims=True)).mean()
+    many = np.flatnonzero(differ > _EXACT)
+    if len(many):
+        found[many] = _sampled(flipped[many], sure)
+    return found
+
+
+def _as_extreme(sums: Numbers, seen: Numbers) -> Any:
+    return np.abs(sums) >= np.abs(seen) * (1 - _TIE)
+
+
+def _sampled(differences: Numbers, sure: Sure) -> Numbers:
+    generator = np.random.default_rng(sure.seed)
+    rows, examples = differences.shape
+    extreme = np.zeros(rows)
+    size = max(1, _BLOCK // max(examples, rows))
+    seen = differences.sum(1)
+    for first in range(0, sure.draws, size):
+        signs = generator.integers(2, size=(min(size, sure.draws - first), examples), dtype=np.int8) * 2.0 - 1.0
+        extreme += _as_extreme(signs @ differences.T, seen).sum(0)
+    found: Numbers = (1 + extreme) / (1 + sure.draws)
+    return found
+
+
+def holm(p: Any) -> Numbers:
+    """p values (P,) of a family, corrected so that the chance of any false one is what a single one's was.
+
+    Sorted, p_(i) becomes the largest (P − j) p_(j) of those up to it, j from 0; NaN is no test and stays NaN.
+    Source: Holm, "A simple sequentially rejective multiple test procedure", 1979.
+    """
+    p = np.asarray(p, dtype=np.float64)
+    found = np.full(p.shape, np.nan)
+    tests = np.flatnonzero(~np.isnan(p))
+    order = tests[np.argsort(p[tests], kind="stable")]
+    factors = np.arange(len(order), 0, -1)
+    found[order] = np.minimum(1, np.maximum.accumulate(factors * p[order]))
+    return found
+
+
+def wilson(wins: float, many: int, level: float = 0.95) -> tuple[float, float]:
+    """Wilson's interval of a share of ``many``; ``wins`` may be halves, for ties. (NaN, NaN) of none."""
+    if many == 0:
+        return math.nan, math.nan
+    z = NormalDist().inv_cdf((1 + level) / 2)
+    share, scale = wins / many, 1 + z**2 / many
+    middle = (share + z**2 / (2 * many)) / scale
+    half = z * math.sqrt(share * (1 - share) / many + z**2 / (4 * many**2)) / scale
+    return max(0.0, middle - half), min(1.0, middle + half)
+
+
+# --- of scores --------------------------------------------------------------------------------------------------------
+
+
+@dataclass(frozen=True)
+class Summary:
+    """One method by one metric.
+
+    n  examples with a value, ``missing`` without;  low, high  of the mean;  quantiles  .05, .25, .75 and .95
+    """
+
+    method: str
+    metric: str
+    n: int
+    missing: int
+    mean: float
+    low: float
+    high: float
+    median: float
+    quantiles: tuple[float, float, float, float]
+
+
+@dataclass(frozen=True)
+class Difference:
+    """One method against another by one metric, on the n examples that both have values for.
+
+    mean  of method − reference, low and high its interval;  p, and corrected for the family it was tested in
+    wins  share of examples on which the method is better, ties counting half, with its interval
+    """
+
+    method: str
+    reference: str
+    metric: str
+    n: int
+    mean: float
+    low: float
+    high: float
+    p: float
+    corrected: float
+    wins: float
+    wins_low: float
+    wins_high: float
+
+
+@dataclass(frozen=True)
+class Verdict:
+    """What one metric allows to say.
+
+    best    the method with the best mean, controls apart; None where nothing has a value
+    winner  that method, if it is told from every other; else None
+    tied    methods that are not told from the best;  blind  controls that are not
+    words   the same in a sentence
+    """
+
+    metric: str
+    best: str | None
+    winner: str | None
+    tied: tuple[str, ...]
+    blind: tuple[str, ...]
+    words: str
+
+
+def summaries(scores: Scores, sure: Sure = Sure()) -> list[Summary]:
+    """Every method by every metric."""
+    found = []
+    for metric in scores.metrics:
+        for method, values in zip(scores.methods, scores.of(metric), strict=True):
+            known = values[~np.isnan(values)]
+            if not len(known):
+                none = math.nan
+                found.append(Summary(method, metric, 0, len(values), none, none, none, none, (none,) * 4))
+                continue
+            five, quarter, median, three, most = (float(v) for v in np.quantile(known, (0.05, 0.25, 0.5, 0.75, 0.95)))
+            low, high = interval(known, sure)
+            missing = len(values) - len(known)
+            mean = float(known.mean())
+            found.append(
+                Summary(method, metric, len(known), missing, mean, low, high, median, (five, quarter, three, most))
+            )
+    return found
+
+
+def differences(scores: Scores, reference: str, sure: Sure = Sure()) -> list[Difference]:
+    """Every method against the reference by every metric; Holm's correction is over all of these tests."""
+    if reference not in scores.methods:
+        raise UnknownName("method to compare with", reference, scores.methods)
+    pairs = [(method, reference) for method in scores.methods if method != reference]
+    tested = {metric: _paired(scores, metric, pairs) for metric in scores.metrics}
+    family = _family(sure, len(pairs) * len(tested))
+    p = np.concatenate([sign_flip(paired, family) for paired in tested.values()]) if pairs else np.empty(0)
+    corrected = iter(zip(p, holm(p), strict=True))
+    return [
+        _difference(scores, metric, pair, own, *next(corrected), sure)
+        for metric, paired in tested.items()
+        for pair, own in zip(pairs, paired, strict=True)
+    ]
+
+
+def verdict(scores: Scores, metric: str, sure: Sure = Sure()) -> Verdict:
+    """Who wins by a metric, if anyone: the method with the best mean, where it is told from every other one and from every control.
+
+    Each of its M − 1 differences is tested by ``sign_flip`` and p is multiplied by M − 1. Whoever is truly best is then, at the level
+    asked for, either the method with the best mean or among those that are not told from it, although which is best is
+    seen from the same scores: a method is crowned wrongly only if it beats the truly best one at p < (1 − level)/(M − 1), and there are
+    M − 1 such methods (multiple comparisons with the best, Hsu 1996). Holm's steps would be too generous here, because a crown needs all
+    tests at once.
+
+    A control that is not told from the best makes the metric one that says nothing here, and nobody wins.
+    """
+    values = dict(zip(scores.methods, scores.of(metric), strict=True))
+    sign = 1 if scores.is_higher(metric) else -1
+    means = {name: sign * float(row[~np.isnan(row)].mean()) for name, row in values.items() if (~np.isnan(row)).any()}
+    judged = [name for name in means if name not in scores.controls]
+    if not judged:
+        return Verdict(metric, None, None, (), (), "no winner: no method has a value")
+    best = max(judged, key=lambda name: means[name])
+    rivals = [name for name in means if name != best]
+    paired = sign * _paired(scores, metric, [(best, name) for name in rivals])
+    corrected = np.minimum(1, len(rivals) * sign_flip(paired, _family(sure, len(rivals))))
+    ahead = np.array([_known_mean(row) for row in paired])
+    told = dict(zip(rivals, (corrected < sure.alpha) & (ahead > 0), strict=True))
+    blind = tuple(name for name in rivals if not told[name] and name in scores.controls)
+    tied = tuple(name for name in rivals if not told[name] and name not in scores.controls)
+    others = {name: _wins(row) for name, row in zip(rivals, paired, strict=True) if name not in scores.controls}
+    n = int((~np.isnan(values[best])).sum())
+    crowned = n > 1 and bool(others) and not tied and not blind
+    words = _worded(metric, best, n, others, tied, blind, len(rivals), sure)
+    return Verdict(metric, best, best if crowned else None, tied, blind, words)
+
+
+def _known_mean(row: Numbers) -> float:
+    known = row[~np.isnan(row)]
+    return float(known.mean()) if len(known) else math.nan
+
+
+def _wins(differences: Numbers) -> float:
+    """The share of differences that are positive, those that are zero counting half."""
+    known = differences[~np.isnan(differences)]
+    return float(np.mean((known > 0) + (known == 0) / 2)) if len(known) else math.nan
+
+
+def _worded(
+    metric: str,
+    best: str,
+    n: int,
+    others: dict[str, float],
+    tied: tuple[str, ...],
+    blind: tuple[str, ...],
+    tests: int,
+    sure: Sure,
+) -> str:
+    if n == 1:
+        return "no winner: one example says nothing"
+    if blind:
+        beside = f", nor from {_listed(tied)}" if tied else ""
+        return f"no winner: {metric} does not tell {best} from control {_listed(blind)} here{beside}{_too_few(n, tests, sure)}"
+    if not others:
+        return f"no winner: {best} is the only method"
+    if tied:
+        return (
+            f"no winner: {_listed(tied)} cannot be told from {best}, which has the best mean{_too_few(n, tests, sure)}"
+        )
+    closest = min(others, key=lambda name: others[name])
+    beaten = _listed(list(others)) if len(others) < 4 else f"all {len(others)} others"
+    return f"{best} beats {beaten}; it is better than {closest} on {100 * others[closest]:.0f} % of examples"
+
+
+def _too_few(n: int, tests: int, sure: Sure) -> str:
+    """Where no result could have been significant, it is said."""
+    if n > _EXACT or tests * 2.0 ** (1 - n) < sure.alpha:
+        return ""
+    needed = next(k for k in range(2, 64) if tests * 2.0 ** (1 - k) < sure.alpha)
+    return f" ({n} examples are too few for any difference to be significant; {needed} may do)"
+
+
+def _listed(names: Sequence[str]) -> str:
+    shown = list(names) if len(names) <= 4 else [*names[:3], f"{len(names) - 3} more"]
+    return shown[0] if len(shown) == 1 else f"{', '.join(shown[:-1])} and {shown[-1]}"
+
+
+def _paired(scores: Scores, metric: str, pairs: Sequence[tuple[str, str]]) -> Numbers:
+    """(P, E) differences of pairs of methods."""
+    values = dict(zip(scores.methods, scores.of(metric), strict=True))
+    return np.array([values[one] - values[other] for one, other in pairs]).reshape(len(pairs), len(scores))
+
+
+def _family(sure: Sure, tests: int) -> Sure:
+    """Enough draws that the smallest p is still small after correction for so many tests."""
+    draws = max(sure.draws, math.ceil(5 * tests / sure.alpha))
+    return Sure(sure.level, draws, sure.seed, sure.bootstrap)
+
+
+def _difference(
+    scores: Scores, metric: str, pair: tuple[str, str], own: Numbers, p: float, corrected: float, sure: Sure
+) -> Difference:
+    known = own[~np.isnan(own)]
+    if not len(known):
+        none = math.nan
+        return Difference(*pair, metric, 0, none, none, none, none, none, none, none, none)
+    better = known > 0 if scores.is_higher(metric) else known < 0
+    wins = float(better.sum() + (known == 0).sum() / 2)
+    low, high = interval(known, sure)
+    bounds = wilson(wins, len(known), sure.level) if len(known) > 1 else (math.nan, math.nan)
+    mean = float(known.mean())
+    return Difference(
+        *pair, metric, len(known), mean, low, high, float(p), float(corrected), wins / len(known), *bounds
+    )

@@ -1,0 +1,60 @@
+"""What every baseline promises."""
+
+from __future__ import annotations
+
+import torch
+from torch import Tensor
+
+from ..baseline.base import Baseline, label_of
+from ..field import Field, Function
+from ..shapes import describe
+from .assertions import as_called, close, say
+from .problem import smooth, waves
+
+
+def check_baseline(baseline: Baseline, x: Tensor | None = None, *, field: Field | None = None) -> None:
+    """A baseline (x (B, \\*s), field) → references (R, B, \\*s).
+
+    * R ≥ 1 references shaped, typed and placed like the inputs, all finite; ``count``, where it is known, is R.
+    * The same call gives the same references, also for each example alone, and leaves the inputs and torch's global
+      generator alone.
+    * It has a name for reports.
+    """
+    x = waves(3, 4) if x is None else x
+    field = field or Function(smooth)
+    given, random = x.clone(), torch.get_rng_state()
+    with as_called(field):
+        found = baseline(x, field)
+        _check_references(baseline, x, found)
+        close(baseline(x, field), found, "A second call gives other references; take randomness from a seed")
+        _check_each(baseline, field, x, found)
+    say(torch.equal(x, given), "The baseline changed the inputs.")
+    say(
+        torch.equal(torch.get_rng_state(), random),
+        "The baseline drew from torch's global generator; use a seed of its own.",
+    )
+    say(bool(label_of(baseline)), "The baseline has no name; give it a label.")
+
+
+def _check_references(baseline: Baseline, x: Tensor, found: Tensor) -> None:
+    say(isinstance(found, Tensor), f"The baseline returned {type(found).__name__}, not a tensor.")
+    say(
+        found.shape[1:] == x.shape and len(found) > 0,
+        f"References have shape {describe(found.shape)}; for these inputs they must be R x {describe(x.shape)} (R, B, *s).",
+    )
+    say(found.dtype == x.dtype, f"References are {found.dtype}, the inputs {x.dtype}.")
+    say(found.device == x.device, f"References are on {found.device}, the inputs on {x.device}.")
+    say(bool(torch.isfinite(found).all()), "References hold NaN or infinity.")
+    count = getattr(baseline, "count", None)
+    say(not isinstance(count, int) or count == len(found), f"count says {count} references, but {len(found)} came.")
+
+
+def _check_each(baseline: Baseline, field: Field, x: Tensor, found: Tensor) -> None:
+    """Every example alone."""
+    for example in range(len(x)):
+        one = slice(example, example + 1)
+        alone = baseline(x[one], field.at(torch.tensor([example], device=x.device)))
+        say(
+            len(alone) == len(found), f"Example {example} alone has {len(alone)} references, in the batch {len(found)}."
+        )
+        close(alone, found[:, one], f"References of example {example} depend on the other examples of its batch")

@@ -1,0 +1,67 @@
+"""What every weighting promises."""
+
+from __future__ import annotations
+
+import torch
+from torch import Tensor
+
+from ..field import Field, Function
+from ..shapes import describe, over
+from ..weighting import Weighed, Weighting, beforehand
+from .assertions import as_called, close, say
+from .problem import smooth, waves
+
+
+def check_weighting(
+    weighting: Weighting,
+    *,
+    field: Field | None = None,
+    x: Tensor | None = None,
+    shares: Tensor | None = None,
+) -> None:
+    """A weighting (shares (R, B, \\*s), x (B, \\*s), field) → weights (R, B), or ``Weighed``.
+
+    * Weights are finite and add up to one for every example; a fitness, where there is one, is (R, B) too.
+    * Which place a reference stands in does not matter: permuting shares permutes weights.
+    * An example's weights do not depend on its neighbours, and the shares are not changed.
+    * ``beforehand``, where it is there, says the same without looking at shares.
+    """
+    x = waves(3, 6, phase=0.3) if x is None else x
+    field = field or Function(lambda z: smooth(z).sigmoid())
+    shares = waves(4, *x.shape, phase=1.0) if shares is None else shares
+    given = shares.clone()
+    with as_called(field):
+        found = Weighed.ensure(weighting(shares, x, field))
+        _check_weights(found, shares.shape[:2])
+        _check_independence(weighting, field, x, shares, found.weights)
+    say(torch.equal(shares, given), "The weighting changed the shares.")
+    known = beforehand(weighting, *shares.shape[:2])
+    if known is not None:
+        close(known.to(found.weights), found.weights, "beforehand() and the call give different weights")
+        # Known weights stand for the sum that is taken while shares come.
+        streamed = (over(known.to(shares), shares) * shares).sum(0)
+        close(streamed, (over(found.weights, shares) * shares).sum(0), "Streamed and kept sums differ")
+
+
+def _check_weights(found: Weighed, leading: torch.Size) -> None:
+    for name, numbers in (("Weights", found.weights), ("The fitness", found.fitness)):
+        if numbers is not None:
+            say(
+                numbers.shape == leading,
+                f"{name} of shape {describe(numbers.shape)}: for {leading[0]} references of {leading[1]} examples it "
+                f"must be {describe(leading)} (R, B).",
+            )
+            say(bool(torch.isfinite(numbers).all()), f"{name}: NaN or infinity.")
+    close(found.weights.sum(0), torch.ones_like(found.weights[0]), "The weights of an example do not add up to one")
+
+
+def _check_independence(weighting: Weighting, field: Field, x: Tensor, shares: Tensor, weights: Tensor) -> None:
+    """References in another order, and every example alone."""
+    order = torch.arange(len(shares)).roll(1)
+    turned = Weighed.ensure(weighting(shares[order], x, field))
+    close(turned.weights, weights[order], "Weights depend on the order of the references")
+    for example in range(len(x)):
+        one = slice(example, example + 1)
+        some = field.at(torch.tensor([example], device=x.device))
+        alone = Weighed.ensure(weighting(shares[:, one], x[one], some))
+        close(alone.weights, weights[:, one], f"Weights of example {example} depend on the others of its batch")

@@ -1,0 +1,246 @@
+"""Suites, run on a toy: numbers, resuming, sharing, stopping, and folders that belong to something else."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Iterator, Sequence
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+from torch import Tensor, nn
+
+import integrand as ig
+from integrand.bench import harness, recipe
+from integrand.bench.claims import hold
+from integrand.bench.problems import Examples, Problem, Setting, problem
+from integrand.bench.problems.base import _PROBLEMS
+from integrand.bench.problems.photographs import files_of
+from integrand.bench.problems.questions import lines_of
+from integrand.bench.training import accuracy, trained
+from integrand.compare.scores import Scores
+
+RECIPE = """
+title = "Toy"
+question = "?"
+[methods]
+IG = "integrated(0.0, rule=GaussLegendre(8))"
+"random map" = "RandomMap()"
+[metrics]
+deletion = "deletion(steps=4)"
+[[run]]
+name = "first"
+problem = "toy"
+batch = 2
+[[claim]]
+text = "IG is better than chance"
+source = "nobody"
+runs = ["first"]
+metrics = ["deletion"]
+method = "IG"
+against = ["random map"]
+"""
+
+
+@pytest.fixture
+def asked() -> Iterator[list[Sequence[int]]]:
+    """Which examples of the toy were loaded, batch by batch."""
+    loaded: list[Sequence[int]] = []
+    torch.manual_seed(0)
+    model = nn.Sequential(nn.Linear(6, 16), nn.ReLU(), nn.Linear(16, 3))
+    x = torch.randn(12, 6, generator=torch.Generator().manual_seed(1))
+
+    @problem("toy")
+    def toy(setting: Setting) -> Problem:
+        def load(numbers: Sequence[int]) -> Examples:
+            return Examples(x[list(numbers)])
+
+        class Told(Problem):
+            pass
+
+        made = Problem("toy", model, tuple(f"x{i}" for i in range(12)), load, facts={"rows": 12})
+        original = made.question
+
+        def question(numbers: Sequence[int], **options: object) -> object:
+            loaded.append(tuple(numbers))
+            return original(numbers)
+
+        object.__setattr__(made, "question", question)
+        return made
+
+    yield loaded
+    del _PROBLEMS["toy"]
+
+
+def test_a_suite_runs_and_goes_on_where_it_stopped(asked: list[Sequence[int]], tmp_path: Path) -> None:
+    suite = recipe.parsed("toy", RECIPE)
+    whole = harness.run(suite, harness.Request(tmp_path / "whole"))
+    assert len(asked) == 6
+    asked.clear()
+    harness.run(suite, harness.Request(tmp_path / "parts", examples=4))
+    assert asked == [(0, 1), (2, 3)]
+    (
+        tmp_path / "parts/first/scores-00001.parquet"
+    ).unlink()  # as if it had been killed before the second batch was done
+    asked.clear()
+    again = harness.run(suite, harness.Request(tmp_path / "parts"))
+    assert asked == [(2, 3), (4, 5), (6, 7), (8, 9), (10, 11)]
+    (one,), (other,) = whole.finished, again.finished
+    assert one.scores is not None
+    assert other.scores is not None
+    assert one.scores.examples == other.scores.examples == tuple(f"x{i}" for i in range(12))
+    np.testing.assert_allclose(one.scores.values, other.scores.values)
+    assert one.facts == {"rows": 12}
+
+
+def test_processes_share_the_work(asked: list[Sequence[int]], tmp_path: Path) -> None:
+    suite = recipe.parsed("toy", RECIPE)
+    harness.run(suite, harness.Request(tmp_path, part=(1, 2)))
+    assert asked == [(0, 1), (4, 5), (8, 9)]
+    asked.clear()
+    done = harness.run(suite, harness.Request(tmp_path, part=(2, 2)))
+    assert asked == [(2, 3), (6, 7), (10, 11)]
+    assert done.finished[0].scores is not None
+    assert len(done.finished[0].scores) == 12
+
+
+def test_time_is_kept(asked: list[Sequence[int]], tmp_path: Path) -> None:
+    told: list[str] = []
+    done = harness.run(recipe.parsed("toy", RECIPE), harness.Request(tmp_path, minutes=0.0), told.append)
+    assert asked == []
+    assert done.finished[0].scores is None
+    assert any("out of time" in line for line in told)
+
+
+def test_a_folder_belongs_to_one_recipe_and_seed(asked: list[Sequence[int]], tmp_path: Path) -> None:
+    suite = recipe.parsed("toy", RECIPE)
+    harness.run(suite, harness.Request(tmp_path, examples=2))
+    assert json.loads((tmp_path / "suite.json").read_text())["suite"] == "toy"
+    with pytest.raises(ig.errors.InputError, match="another seed"):
+        harness.run(suite, harness.Request(tmp_path, examples=2, seed=1))
+    with pytest.raises(ig.errors.InputError, match="another recipe"):
+        harness.run(recipe.parsed("toy", RECIPE.replace("steps=4", "steps=5")), harness.Request(tmp_path))
+
+
+def test_half_written_tables_are_not_read(asked: list[Sequence[int]], tmp_path: Path) -> None:
+    (tmp_path / "first").mkdir(parents=True)
+    (tmp_path / "first/scores-00000.123.partial").write_text("half")
+    done = harness.run(recipe.parsed("toy", RECIPE), harness.Request(tmp_path, examples=2))
+    assert done.finished[0].scores is not None
+    assert asked == [(0, 1)]
+
+
+# --- claims -----------------------------------------------------------------------------------------------------------
+
+
+def scores(ours: Tensor, theirs: Tensor, *, higher: bool) -> Scores:
+    values = torch.stack([ours, theirs])[:, None].double().numpy()
+    nothing = np.zeros((2, len(ours)))
+    return Scores(
+        values,
+        ("ours", "theirs"),
+        ("m",),
+        (higher,),
+        tuple(map(str, range(len(ours)))),
+        **dict.fromkeys(("gradients", "rows", "seconds", "gap", "error"), nothing),
+    )
+
+
+def claim(size: float | None) -> recipe.Claim:
+    return recipe.Claim("", "", "run", "m", "ours", "theirs", size)
+
+
+@pytest.mark.parametrize(
+    ("factor", "size", "verdict"),
+    [
+        (0.5, None, "confirmed"),
+        (0.5, 0.36, "confirmed"),
+        (0.9, 0.36, "direction confirmed"),
+        (1.0, 0.36, "not shown"),
+        (1.3, 0.36, "contradicted"),
+    ],
+)
+@pytest.mark.parametrize("higher", [False, True])
+def test_verdicts(factor: float, size: float | None, verdict: str, higher: bool) -> None:
+    stream = torch.Generator().manual_seed(0)
+    theirs = 1 + 0.05 * torch.randn(60, generator=stream).double()
+    factor = 2 - factor if higher else factor
+    ours = factor * theirs + 0.05 * torch.randn(60, generator=stream).double()
+    held = hold(claim(size), scores(ours, theirs, higher=higher))
+    assert held.verdict == verdict
+    assert held.share == pytest.approx((1 if higher else -1) * float((ours - theirs).mean() / theirs.mean()))
+    assert held.low <= held.share <= held.high
+
+
+def test_the_interval_covers_what_is_true() -> None:
+    """Of 200 samples of 40 examples with a true improvement of a tenth, about 95 % of the intervals hold it."""
+    stream = torch.Generator().manual_seed(0)
+    held = 0
+    for seed in range(200):
+        theirs = 1 + 0.3 * torch.randn(40, generator=stream).double()
+        ours = 0.9 * theirs + 0.2 * torch.randn(40, generator=stream).double()
+        found = hold(claim(None), scores(ours, theirs, higher=False), seed=seed)
+        held += found.low <= 0.1 <= found.high
+    assert 180 <= held <= 198
+
+
+def test_few_examples_say_nothing() -> None:
+    two = torch.tensor([1.0, 2.0])
+    assert hold(claim(None), scores(two, two + 1, higher=False)).verdict == "2 examples say nothing"
+    nothing = torch.full((8,), torch.nan)
+    assert hold(claim(None), scores(nothing, nothing, higher=False)).verdict == "0 examples say nothing"
+
+
+def test_ties_are_half_wins() -> None:
+    eight = torch.arange(8.0)
+    assert hold(claim(None), scores(eight, eight, higher=True)).wins == 0.5
+
+
+# --- what problems are made of ----------------------------------------------------------------------------------------
+
+
+def test_files_of_a_folder_of_folders_and_of_a_list(tmp_path: Path) -> None:
+    for name in ("cat/a.png", "dog/b.jpg", "c.png", "dog/notes.txt"):
+        (tmp_path / name).parent.mkdir(exist_ok=True)
+        (tmp_path / name).write_bytes(b"")
+    assert [path.name for path in files_of(tmp_path)] == ["c.png", "a.png", "b.jpg"]
+    (tmp_path / "labels.csv").write_text("file,class\ncat/a.png,1\nc.png,2\n")
+    assert [path.name for path in files_of(tmp_path / "labels.csv")] == ["a.png", "c.png"]
+    (tmp_path / "labels.csv").write_text("file,class\ncat/a.png,1\nmissing.png,2\n")
+    with pytest.raises(ig.errors.InputError, match=r"missing\.png"):
+        files_of(tmp_path / "labels.csv")
+
+
+def test_questions_are_read_once_each(tmp_path: Path) -> None:
+    file = tmp_path / "train.txt"
+    file.write_text("NUM:dist How far ?\nLOC:city Where ?\nNUM:dist How far ?\n")
+    lines = lines_of(file)
+    assert lines.classes == ("LOC", "NUM")
+    assert lines.words == [["how", "far", "?"], ["where", "?"]]
+    assert lines.labels.tolist() == [1, 0]
+    with pytest.raises(ig.errors.InputError, match="'NUM', which the training file does not"):
+        lines_of(file, ["LOC"])
+    file.write_text("NUM:dist\n")
+    with pytest.raises(ig.errors.InputError, match="a label, a space, and a text"):
+        lines_of(file)
+
+
+def test_models_are_trained_once_and_from_their_seed(tmp_path: Path) -> None:
+    x = torch.randn(200, 4, generator=torch.Generator().manual_seed(0))
+    y = (x[:, 0] > 0).long()
+
+    def build() -> nn.Module:
+        return nn.Linear(4, 2)
+
+    before = torch.get_rng_state()
+    one = trained(build, x, y, cache=tmp_path / "a", name="toy", epochs=20, rate=0.05)
+    assert torch.equal(torch.get_rng_state(), before)
+    assert accuracy(one, x, y) > 0.95
+    other = trained(build, x, y, cache=tmp_path / "b", name="toy", epochs=20, rate=0.05)
+    torch.testing.assert_close(one.state_dict(), other.state_dict())
+    (file,) = (tmp_path / "a").iterdir()
+    stamp = file.stat().st_mtime_ns
+    kept = trained(build, x, y, cache=tmp_path / "a", name="toy", epochs=20, rate=0.05)
+    torch.testing.assert_close(kept.state_dict(), one.state_dict())
+    assert file.stat().st_mtime_ns == stamp
