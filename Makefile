@@ -18,10 +18,11 @@ PYTEST = OMP_NUM_THREADS=1 $(BIN)/python -m pytest -n $(WORKERS) --benchmark-dis
 FOUNDATION := $(addprefix tests/test_,$(addsuffix .py,references captum methods fields explain))
 DEMO := demo
 DEMO_METHODS := integrated expected weighted ig2
+GALLERY := build/gallery
 
 .DEFAULT_GOAL := help
 .DELETE_ON_ERROR:
-.PHONY: help demo test test-optimized test-all lint types bench clean
+.PHONY: help demo gallery docs test test-optimized test-all lint types bench clean
 
 help:  ## list the targets
 	@awk -F ':[^#]*## ' '/^[a-z-]+:.*## / {printf "  make %-16s%s\n", $$1, $$2}' Makefile
@@ -31,6 +32,15 @@ demo: $(VENV)/.demo-installed  ## explain a photograph with four methods; writes
 		$(addprefix --method ,$(DEMO_METHODS)) --out $(DEMO)
 	@test -s $(DEMO)/index.html
 	@echo "Open $(DEMO)/index.html in a browser."
+
+gallery: $(VENV)/.demo-installed  ## one photograph, every method; writes docs/gallery.md
+	OMP_NUM_THREADS=1 $(BIN)/integrand explain sample:chelsea --method all --save --out $(GALLERY)
+	$(BIN)/python scripts/docs.py --gallery $(GALLERY)
+	@echo "Open $(GALLERY)/index.html in a browser."
+
+docs: $(VENV)/.demo-installed  ## count costs again, and write the tables of methods in docs/
+	$(BIN)/python scripts/measured_costs.py
+	$(BIN)/python scripts/docs.py
 
 test: lint types test-optimized  ## lint, types, and the tests that are not marked slow
 	$(PYTEST) -m "not slow" $(PYTEST_FLAGS)

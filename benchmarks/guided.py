@@ -71,7 +71,7 @@ def peer(net: nn.Module, x: Tensor, target: int, steps: int) -> np.ndarray[Any, 
 def difference(net: nn.Module, x: Tensor, target: int, steps: int) -> float:
     """‖ours − theirs‖ / ‖theirs‖ for one photograph."""
     theirs = torch.from_numpy(peer(net, x, target, steps)).to(x)
-    ours = ig.methods.guided(0.0, steps)(ig.TorchField(net, target), x[None]).values[0]
+    ours = ig.methods.guided(0.0, steps, rule=ig.rules.Left())(ig.TorchField(net, target), x[None]).values[0]
     return float((ours - theirs).norm() / theirs.norm())
 
 
@@ -89,7 +89,7 @@ def rows(repeats: int, steps: int = 50) -> list[Row]:
     rounded = difference(net, x[0], first, steps)
     sizes = interleaved({str(n): lambda n=n: gradients(net, x, target, n) for n in CHUNKS}, 2)
     best = int(min(sizes, key=lambda size: min(sizes[size])))
-    method = ig.methods.guided(0.0, steps)
+    method = ig.methods.guided(0.0, steps, rule=ig.rules.Left())
     field, fast = ig.TorchField(net, target), ig.TorchField(net, target, optimize=True)
     ways = {
         "integrand": lambda: method(field, x),

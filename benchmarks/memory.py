@@ -21,7 +21,7 @@ import os
 import subprocess
 import sys
 from pathlib import Path
-from statistics import median, quantiles
+from statistics import median
 
 import torch
 from torch import Tensor, nn
@@ -124,9 +124,9 @@ def rows(repeats: int) -> list[Row]:
     bytes_of = {key: measured(*key, repeats) for key in asked}
 
     def against(one: tuple[str, int], other: tuple[str, int]) -> tuple[float, tuple[float, float]]:
-        ratios = [a / b for a in bytes_of[one] for b in bytes_of[other]]
-        low, _, high = quantiles(ratios, n=4)
-        return median(ratios), (low, high)
+        ratios = torch.tensor([a / b for a in bytes_of[one] for b in bytes_of[other]], dtype=torch.float64)
+        low, middle, high = ratios.quantile(torch.tensor([0.25, 0.5, 0.75], dtype=torch.float64)).tolist()
+        return middle, (low, high)
 
     def megabytes(*keys: tuple[str, int]) -> str:
         return " and ".join(f"{median(bytes_of[key]) / 2**20:.0f} MB" for key in keys)

@@ -226,6 +226,24 @@ def test_rows_of_no_length_cost_nothing() -> None:
     assert cost < answer("relu mlp", 0.05)[1]
 
 
+@pytest.mark.parametrize("pieces", [2, 3, 7])
+def test_paths_of_fewer_pieces_are_looked_at_as_if_alone(pieces: int) -> None:
+    """Rows of different lengths are filled up with pieces of no length; a piece that is then all has no neighbour to be judged by."""
+    field = ig.TorchField(lambda z: z[:, 0] ** 3 * z[:, 1] * z[:, 2] ** 2, ig.targets.Output())
+    start, end = torch.tensor([[0.7, 0.4, 0.3]]).double(), torch.tensor([[1.2, 1.7, 0.9]]).double()
+    corners = torch.lerp(start, end, torch.linspace(0, 1, pieces + 1, dtype=torch.float64)[:, None])
+    once = torch.cat([start, end.expand(pieces, 3)])
+    both = polyline(torch.stack([corners, once], 1)[:, :, None])
+    (found, _), (alone, _) = (
+        integrated(field, s, tol=0.01) for s in (both, polyline(torch.stack([start, end])[:, None]))
+    )
+    torch.testing.assert_close(found.share.sum(0)[1], alone.share.sum(0)[0], rtol=0, atol=1e-14)
+    torch.testing.assert_close(found.error.square().sum(0)[1], alone.error.square().sum(0)[0], rtol=1e-9, atol=0)
+    truth = ig.rules.GaussLegendre(8)(field, both).sum(0)
+    wrong, size = (numbers.flatten(1).norm(dim=1) for numbers in (found.share.sum(0) - truth, truth))
+    assert bool((wrong < 0.01 * size).all())
+
+
 def test_nothing_moves_at_all() -> None:
     field, segment, _ = case("relu mlp")
     found, cost = integrated(field, polyline(torch.stack([segment.end[0], segment.end[0]])), tol=0.05)

@@ -25,7 +25,7 @@ Image = pytest.importorskip("PIL.Image")
 
 from typer.testing import CliRunner, Result  # noqa: E402
 
-from integrand.cli import app_main, doctor  # noqa: E402
+from integrand.cli import app_main, doctor, tell  # noqa: E402
 from integrand.cli import explain as command  # noqa: E402
 from integrand.cli.app import app  # noqa: E402
 from integrand.vision import load_model  # noqa: E402
@@ -240,6 +240,20 @@ def test_a_gap_is_marked_and_explained(place: Path) -> None:
     assert "more than a tenth" not in fine.stdout
 
 
+def test_methods_that_do_not_claim_to_add_up_are_not_blamed(place: Path) -> None:
+    result = explain(
+        "many/rose.png", "--method", "path_weighted", "--method", "greedy", "--nodes", "2", model="toys.py:jumpy"
+    )
+    assert result.exit_code == 0, result.output
+    rows = [line for line in result.stdout.splitlines() if line.startswith(("path_weighted", "greedy"))]
+    assert ["not claimed" in row for row in rows] == [True, True]
+    assert "*" not in result.stdout
+    page = (place / "integrand-out/index.html").read_text("utf-8")
+    assert "▲ incomplete" not in page
+    assert page.count("<td>not claimed</td>") == 2
+    assert "Methods whose gap is not claimed" in page
+
+
 def test_the_estimated_error_is_told_and_marked(place: Path) -> None:
     result = explain("many/rose.png", "--method", "integrated", "--tol", "1e-9", model="toys.py:jumpy")
     assert result.exit_code == 0, result.output
@@ -253,6 +267,42 @@ def test_the_estimated_error_is_told_and_marked(place: Path) -> None:
     assert "†" not in fine.stdout
     nodes = explain("many/rose.png", "--method", "integrated", "--nodes", "5")
     assert next(line.split()[3] for line in nodes.stdout.splitlines() if line.startswith("integrated")) == "–"
+
+
+def test_every_method_explains_a_picture(place: Path, monkeypatch) -> None:
+    """Of some that stand for all; tests/vision/test_recipes.py sets up every one."""
+    some = (
+        "integrated",
+        "ig2",
+        "latent",
+        "geodesic",
+        "decision",
+        "greedy",
+        "distanced",
+        "layer",
+        "blur",
+        "pattern_guided",
+    )
+    monkeypatch.setattr(command.recipes, "every", lambda: some)
+    result = explain("many/rose.png", "--method", "all", "--references", "many", "--nodes", "2")
+    assert result.exit_code == 0, result.output
+    made = {file.name for file in (place / "integrand-out").iterdir()}
+    left_out = {name for name in some if f"rose-{name}.png" not in made}
+    assert left_out == {"distanced", "layer"}  # too few photographs, and a model without places
+    for name in left_out:
+        assert f"{name} is left out: " in text(result)
+    assert made == {"index.html", "rose-methods.png"} | {f"rose-{name}.png" for name in set(some) - left_out}
+    assert "latent: autoencoder of 8 × 8 patches" in text(result)
+    page = (place / "integrand-out/index.html").read_text("utf-8")
+    assert page.count('<figure class="card">') == len(some) - 2
+    assert "about a hundred gradients" not in page  # nodes were asked for
+    assert all(f"<code>{name}</code> " in page for name in left_out)
+
+
+def test_one_method_that_cannot_be_had_is_an_error_where_it_was_asked_for(place: Path) -> None:
+    result = explain("many/rose.png", "--method", "layer", "--references", "many")
+    assert result.exit_code == 2
+    assert "has no layer with at least 12" in text(result)
 
 
 def test_warnings_are_told_once_and_tidily(place: Path) -> None:
@@ -384,17 +434,36 @@ def test_foreign_warnings_go_where_they_would_have_gone(place: Path) -> None:
 # --- methods, cite, doctor --------------------------------------------------------------------------------------------
 
 
-def test_methods_are_listed_with_formula_cost_axioms_and_source(monkeypatch) -> None:
-    monkeypatch.setenv("COLUMNS", "400")
+@pytest.mark.parametrize("width", [80, 120])
+def test_methods_are_listed_with_formula_costs_axioms_defaults_and_source(monkeypatch, width: int) -> None:
+    monkeypatch.setenv("COLUMNS", str(width))
     said = run("methods").stdout
+    assert max(map(len, said.splitlines())) == width
+    assert not any(line.endswith(" ") for line in said.splitlines())
+    words = " ".join(said.replace("\xa0", " ").split())
     for name, one in ig.methods.known().items():
-        assert all(part in said for part in (name, one.title, one.cost, one.key))
-    assert "✓ ✓ – ✓ ✓" in said
-    assert "C complete" in said
+        card = words[words.index(f"{name} {one.title}") :]
+        card = card[: card.index(one.key) + len(one.key)]
+        assert all(" ".join(part.split()) in card for part in (one.formula, f"cost {one.cost}"))
+        assert f"measured {one.measured}" in card
+        assert all(f"{argument}={value!r}" in card for argument, value in one.defaults.items())
+        assert ("needs " + ", ".join(one.needs) in card) == bool(one.needs)
+    assert "weighted Weighted Gradients C D – S I W M" in words
+    assert "C complete D dummy L linear" in words
+    assert ig.methods.counted_on() in words
+
+
+def test_a_narrow_terminal_breaks_lines_and_loses_nothing(monkeypatch) -> None:
+    monkeypatch.setenv("COLUMNS", "40")
+    said = run("methods").stdout
+    assert "nonuniform  Integrated Gradients with non-uniform interpolation\n  C D L S I W M\n" in said
 
 
 def test_one_method_is_told_in_full() -> None:
     said = run("methods", "weighted").stdout
+    assert max(map(len, said.partition("@")[0].splitlines())) <= 80
+    assert "@misc{tran2025weighted" in said or "@article{tran2025weighted" in said
+    said = " ".join(said.split())
     assert "ig.methods.weighted(baselines, path=Straight(), rule=Adaptive(), ratio=0.5" in said
     assert "the fewest" in said or "smallest number of features" in said
     wrong = run("methods", "weigthed")
@@ -406,6 +475,10 @@ def test_methods_as_json() -> None:
     found = json.loads(run("methods", "--json").stdout)
     assert [one["name"] for one in found] == list(ig.methods.known())
     assert found[0]["axioms"]["complete"] is True
+    guided = next(one for one in found if one["name"] == "guided")
+    assert guided["measured"] == {"gradients": 201, "values": 0}
+    assert guided["defaults"]["rule"] == "Trapezoid()"
+    assert guided["family"].startswith("Paths that choose")
     assert json.loads(run("methods", "ig2", "--json").stdout)[0]["key"] == "zhuo2024ig2"
 
 
@@ -469,3 +542,50 @@ def test_as_a_program_on_a_terminal_that_knows_only_ascii() -> None:
     )
     assert "Integrated Gradients" in made.stdout
     assert not made.stderr
+
+
+def test_docstrings_are_folded_to_the_width() -> None:
+    text = "One line that is long\nand goes on.\n\nname   says what\n       it is\n\n    A = b + c\n\n>>> code stays  as it is, however long\nanswer"
+    assert tell.folded(text, 16) == [
+        "One line that is",
+        "long and goes",
+        "on.",
+        "",
+        "name   says what",
+        "       it is",
+        "",
+        "    A = b + c",
+        "",
+        ">>> code stays  as it is, however long",
+        "answer",
+    ]
+
+
+def test_what_passes_a_layer_by_is_told(place: Path) -> None:
+    """The table has no gap for methods that do not claim to add up."""
+    (place / "skip.py").write_text(CODE + SKIP)
+    (place / "many/more.png").write_bytes((place / "many/sky.png").read_bytes())
+    result = explain("many/rose.png", "--method", "layer", "--references", "many", "--nodes", "3", model="skip.py:skip")
+    assert result.exit_code == 0, result.output
+    assert "layer: at body, 3 channels of 16 × 16 places" in text(result)
+    assert (
+        "Warning: rose, layer: 1 of 1 maps miss more than a tenth of the change, most likely because it passes the layer by"
+        in text(result)
+    )
+
+
+SKIP = """
+class Skip(nn.Module):
+    def __init__(self):
+        super().__init__()
+        self.body = nn.Conv2d(3, 3, 1)
+        with torch.no_grad():
+            self.body.weight.copy_(torch.eye(3)[:, :, None, None] / 4)
+            self.body.bias.zero_()
+
+    def forward(self, z):
+        return 9 * (z + self.body(z)).mean((2, 3))
+
+def skip():
+    return ImageModel("skip", Skip().eval(), ig.Normalisation.unit(), 16)
+"""

@@ -187,6 +187,22 @@ def test_what_is_paid_for_is_used(sides: str, backwards: bool, together: bool, n
     assert made.cost.values == ends
 
 
+def test_a_path_of_one_that_does_not_move() -> None:
+    """One example, one reference, and that is the input."""
+    for steps in (1, 4):
+        for path in (ig.paths.Straight(), ig.paths.Straight(3), ig.paths.Guided(2)):
+            made = ig.methods.important(Given(X[:1]), steps, path)(FIELD, X[:1])
+            assert made.values.tolist() == [[0.0] * X.shape[1]]
+            near(made.change, [[0.0]])
+
+
+def test_walks_that_have_all_arrived() -> None:
+    """Steps that nobody takes any more, at the ends of which the path has looked."""
+    path = ig.paths.Adversarial(lambda out: out - smooth(X).min() + 1e-3, 4, 10.0, (-9.0, 9.0))
+    made = ig.Method(Given(X[:1]), path, ig.rules.Important())(ig.TorchField(smooth, ig.targets.Output()), X)
+    near(made.residual, torch.zeros(len(X)).double())
+
+
 def test_pieces_that_do_not_move_cost_nothing() -> None:
     """Rows that stand still for a while (a descent that has arrived): the next piece that moves says what F is there."""
     corners = wave(5, 2, 3, 4, phase=1)

@@ -2,11 +2,18 @@
 
 from __future__ import annotations
 
+import dataclasses
+import json
 import re
 import runpy
 from pathlib import Path
 
 import pytest
+import torch
+
+import integrand as ig
+from integrand.methods import registry
+from scripts import docs
 
 ROOT = Path(__file__).parent.parent
 PAGES = [ROOT / "README.md", *sorted((ROOT / "docs").rglob("*.md"))]
@@ -41,3 +48,64 @@ def test_links_lead_somewhere(page: Path) -> None:
     for link in re.findall(r"\]\(([^)#]+)(?:#[^)]*)?\)", text):
         if not link.startswith("http"):
             assert (page.parent / link).exists(), f"{page.name} links to {link}, which is not there"
+
+
+# --- what is said of every method -------------------------------------------------------------------------------------
+
+
+def test_tables_of_methods_are_what_is_known_of_them() -> None:
+    assert docs.stale() == [], "run make docs"
+
+
+def test_a_changed_card_makes_the_page_stale(monkeypatch: pytest.MonkeyPatch) -> None:
+    card = dataclasses.replace(ig.methods.about("guided"), cost="nothing at all")
+    monkeypatch.setitem(registry._PUBLISHED, "guided", card)
+    assert docs.stale() == [ROOT / "docs" / "usage" / "how-to-choose.md"]
+
+
+def test_quality_is_shown_once_it_was_measured(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    quality = {"columns": {"deletion": "deletion ↓"}, "methods": {"ig2": {"deletion": 0.0581}}, "note": "On a lot."}
+    (tmp_path / "paths.json").write_text(json.dumps(quality))
+    monkeypatch.setattr(docs, "QUALITY", tmp_path / "paths.json")
+    lines = docs.blocks()["methods"].splitlines()
+    assert lines[0].endswith("| deletion ↓ |")
+    assert next(line for line in lines if "`ig2`" in line).endswith("| 0.0581 |")
+    assert next(line for line in lines if "`guided`" in line).endswith("| – |")
+    assert "On a lot." in lines
+    columns = [line.count(" |") for line in lines if line.startswith("| ")]
+    assert len(set(columns)) == 1
+
+
+def test_without_a_gallery_there_are_still_the_cards(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    monkeypatch.setattr(docs, "GALLERY", tmp_path / "none.json")
+    made = docs.blocks()
+    assert list(made) == ["methods"]
+    assert "photograph" not in made["methods"]
+    for name, one in ig.methods.known().items():
+        assert f"| `{name}` {one.title} | " in made["methods"]
+        assert f"| {one.cost} | " in made["methods"]
+
+
+def test_what_is_written_by_hand_stays(tmp_path: Path) -> None:
+    page = "Before.\n<!-- methods -->\nold\n<!-- /methods -->\nAfter."
+    assert docs.written(page, "methods", "new") == "Before.\n<!-- methods -->\nnew\n<!-- /methods -->\nAfter."
+    with pytest.raises(ValueError, match="no <!-- methods -->"):
+        docs.written("A page.", "methods", "new")
+
+
+def test_the_gallery_is_read_off_the_maps(tmp_path: Path) -> None:
+    pytest.importorskip("safetensors")
+    x, of = torch.ones(1, 4), {"target": ig.targets.Output(), "steps": 4}
+    claims = ig.explain(lambda z: z.square().sum(1), x, method="important", **of)
+    other = ig.explain(lambda z: z.square().sum(1), x, method="decision", **of)
+    claims.save(tmp_path / "cat-important.safetensors")
+    other.save(tmp_path / "cat-decision.safetensors")
+    found = docs.taken_in(tmp_path)["methods"]
+    assert list(found) == ["important", "decision"]
+    assert found["important"]["gap"] == pytest.approx(float(claims.gap))
+    assert found["important"]["gradients"] == claims.cost.gradients == 4
+    assert (found["decision"]["gap"], found["decision"]["residual"]) == (None, None)
+    assert found["important"]["setup"] == "Method(rule=Important(4))"
+    block = "\n".join(docs.gallery({"made": "here", "methods": found}))
+    assert "| `decision` Integrated Decision Gradients | 4.00 | – | not claimed | 4 |" in block
+    assert "Not for photographs, or not measured yet: `integrated`" in block

@@ -129,7 +129,7 @@ def test_all_five_are_here() -> None:
 def test_the_published_numbers(settings: tuple[int, float, float], quiet: None) -> None:
     """The authors' own code on T6, to rounding."""
     steps, fraction, stray = settings
-    method = ig.methods.guided(0.0, steps, fraction, stray)
+    method = ig.methods.guided(0.0, steps, fraction, stray, rule=ig.rules.Left())
     made = ig.explain(t6, T6_INPUT, target=ig.targets.Output(), method=method)
     official = torch.tensor(OFFICIAL[settings]["official"], dtype=torch.float64)
     torch.testing.assert_close(made.values[0], official, rtol=0, atol=1e-12)
@@ -145,13 +145,15 @@ def test_the_published_numbers_by_hand(settings: tuple[int, float, float]) -> No
 
 
 def test_the_defaults_are_published() -> None:
-    assert ig.methods.guided() == ig.Method(path=ig.paths.Guided(200, 0.25, 0.02), rule=ig.rules.Left())
+    """But for the rule: see docs/design/0006-guided-rule.md."""
+    assert ig.methods.guided() == ig.Method(path=ig.paths.Guided(200, 0.25, 0.02), rule=ig.rules.Trapezoid())
 
 
 # --- the unit tests of the official suite -----------------------------------------------------------------------------
 
 
 def explained(f: Any, x: list[float], b: list[float], **options: Any) -> Tensor:
+    options = {"rule": ig.rules.Left()} | options
     method = ig.methods.guided(torch.tensor(b, dtype=torch.float64), **options)
     return method(ig.fields.Function(f), torch.tensor([x], dtype=torch.float64)).values[0]
 
@@ -355,7 +357,10 @@ def test_complete_to_what_the_rule_says(rule: Any) -> None:
     field = ig.fields.Function(t6)
     made = ig.methods.guided(steps=50, rule=rule)(field, x)
     torch.testing.assert_close(made.residual, torch.zeros(5).double(), rtol=0, atol=1e-4 if rule != FINE else 1e-9)
-    rough, better = (float(ig.methods.guided(steps=steps)(field, T6_INPUT).residual.abs()) for steps in (50, 200))
+    rough, better = (
+        float(ig.methods.guided(steps=steps, rule=ig.rules.Left())(field, T6_INPUT).residual.abs())
+        for steps in (50, 200)
+    )
     assert 3.5 < rough / better < 4.5
     assert rough == pytest.approx(1.7916 - 1.7453, abs=1e-4)
 
@@ -568,6 +573,8 @@ def test_paths_that_miss_the_anchor_are_refused() -> None:
 
 # --- costs ------------------------------------------------------------------------------------------------------------
 
+GUIDED = ig.paths.Guided(9, stray=0.3)
+
 
 def test_claimed_costs() -> None:
     guided = ig.paths.Guided(50)
@@ -576,6 +583,28 @@ def test_claimed_costs() -> None:
     assert gradients_per_row(guided, ig.rules.Simpson(2)) == 51 + 150
     assert gradients_per_row(ig.paths.Backwards(guided), ig.rules.Left()) == 51
     assert gradients_per_row(ig.paths.Backwards(guided), ig.rules.Right()) == 50
+
+
+def test_claims_of_paths_inside() -> None:
+    """What a path takes to be found, and that it cannot tell, are true of what is made of it."""
+    relaxed, geodesic = ig.paths.Relaxed(3, iterations=2), ig.paths.Geodesic(wave(9, 6), 3)
+    for path, stretches in ((ig.paths.Between(relaxed, 2), 3), (ig.paths.Backwards(relaxed), 1)):
+        assert path.scouted == stretches * relaxed.scouted
+        assert gradients_per_row(path, ig.rules.Left()) == stretches * (relaxed.scouted + 4)
+    for path in (ig.paths.Between(geodesic, 2), ig.paths.Backwards(geodesic)):
+        assert path.segments is None
+        assert path.gradients is None
+        assert gradients_per_row(path, ig.rules.Left()) is None
+
+
+@pytest.mark.parametrize("rule", [ig.rules.Left(), ig.rules.Right(), ig.rules.Trapezoid(), ig.rules.Important()])
+def test_anchors_are_paid_for_once_whichever_way_stretches_are_walked(rule: Any, quiet: None) -> None:
+    x, start = wave(2, 6), wave(3, 2, 6, phase=2)
+    for path in (ig.paths.Between(ig.paths.Backwards(GUIDED), 2), ig.paths.Backwards(ig.paths.Between(GUIDED, 2))):
+        model = Counting(t6)
+        made = ig.Method(ig.baselines.Given(start), path, rule)(ig.TorchField(model, ig.targets.Output()), x)
+        assert model.gradients == made.cost.gradients == 6 * gradients_per_row(path, rule)
+        assert gradients_per_row(path, rule) == path.gradients + (rule.table()[0][0] == 0)
 
 
 def test_memory_is_flat_in_steps() -> None:

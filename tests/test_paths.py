@@ -93,8 +93,8 @@ def in_order(segments: list[ig.Segment]) -> list[tuple[float, float, Tensor, Ten
     return sorted(pieces, key=lambda piece: piece[0])
 
 
-ELSEWHERE = {"Relative", "Split", "SVD", "DCT", "Haar", "Pyramid", "Spectral"}
-"""Parts of paths; and paths of images, which have a file of their own."""
+ELSEWHERE = {"Relative", "Split", "SVD", "DCT", "Haar", "Pyramid", "Spectral", "Discretized"}
+"""Parts of paths; and paths of images and of words, which have files of their own."""
 
 
 def test_every_path_is_here() -> None:
@@ -162,7 +162,7 @@ def test_straight_7_corners() -> None:
 
 def test_straight_is_stacked_in_pieces_without_a_seam(monkeypatch: pytest.MonkeyPatch) -> None:
     whole = corners(ig.paths.Straight(7))
-    monkeypatch.setattr("integrand.path.straight._STACK_ELEMENTS", 3 * STARTS.numel())
+    monkeypatch.setattr("integrand.path.blocks._BLOCK_ELEMENTS", 3 * STARTS.numel())
     segments = list(ig.paths.Straight(7)(ig.fields.Function(smooth), STARTS, X))
     assert [len(s.start) for s in segments] == [3, 3, 1]
     for one, other in zip(corners(ig.paths.Straight(7)), whole, strict=True):
@@ -171,7 +171,7 @@ def test_straight_is_stacked_in_pieces_without_a_seam(monkeypatch: pytest.Monkey
 
 def test_paths_stream(monkeypatch: pytest.MonkeyPatch) -> None:
     """A million segments are not made before the first is used."""
-    monkeypatch.setattr("integrand.path.straight._STACK_ELEMENTS", 1 << 10)
+    monkeypatch.setattr("integrand.path.blocks._BLOCK_ELEMENTS", 1 << 10)
     for path in (ig.paths.Straight(10**6), ig.paths.Descent(bend, 10**6, 1e-4, (-9.0, 9.0))):
         segment = next(iter(path(ig.fields.Function(smooth), STARTS, X)))
         assert segment.start.numel() <= 1 << 10

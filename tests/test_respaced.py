@@ -110,7 +110,7 @@ def test_blocks_of_steps_meet(dtype: torch.dtype, monkeypatch: pytest.MonkeyPatc
     path, starts, x = ig.paths.Respaced(11, 6), STARTS.to(dtype), X.to(dtype)
     field = ig.fields.Function(lambda z: z.square().sum(1))
     whole = ig.paths.corners(path, field, starts, x)
-    monkeypatch.setattr("integrand.path.respaced._STACK_ELEMENTS", 2 * starts.numel())
+    monkeypatch.setattr("integrand.path.blocks._BLOCK_ELEMENTS", 2 * starts.numel())
     segments = list(path(field, starts, x))
     assert [len(segment.start) for segment in segments] == [2, 2, 2, 2, 2, 1]
     for one, other in itertools.pairwise(segments):

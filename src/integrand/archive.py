@@ -25,7 +25,12 @@ _PLAIN = ("output", "weights", "change", "residual", "error", "converged", "fitn
 
 
 class Words(str):
-    """Something that was written down as it printed; it prints the same and runs nothing."""
+    """Something that was written down as it printed; it prints the same and runs nothing.
+
+    ``complete``: of a method, whether its maps are meant to add up.
+    """
+
+    complete: bool = True
 
     def __repr__(self) -> str:
         return str(self)
@@ -50,6 +55,7 @@ def save(attribution: Attribution, path: str | Path) -> None:
         "integrand": metadata.version("integrand"),
         "arranged": arranged,
         "method": repr(attribution.method),
+        "complete": attribution.claims_completeness,
         "target": repr(attribution.target),
         "names": attribution.names,
         "reasons": attribution.reasons,
@@ -89,6 +95,8 @@ def _attribution(header: Any, tensors: dict[str, Tensor], path: str | Path) -> A
     if "frames/clock" in tensors:
         frames = Frames(tensors["frames/clock"], tensors["frames/points"])
     normalisation = header["normalisation"]
+    method = Words(header["method"])
+    method.complete = header.get("complete", True)  # files of 0.1 do not say
     return Attribution(
         **{name: _take(name, header["arranged"][name], tensors) for name in _STRUCTURED},
         **{name: tensors.get(name) for name in _PLAIN},  # type: ignore[arg-type]
@@ -98,7 +106,7 @@ def _attribution(header: Any, tensors: dict[str, Tensor], path: str | Path) -> A
         notes={name: tensors[f"notes/{name}"] for name in header["notes"]},
         frames=frames,
         cost=Cost(**header["cost"]),
-        method=Words(header["method"]),
+        method=method,
         target=Words(header["target"]),
         normalisation=normalisation and Normalisation(tuple(normalisation["mean"]), tuple(normalisation["std"])),
     )

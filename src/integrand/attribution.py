@@ -82,6 +82,11 @@ class Attribution:
         return self.output - (self.weights * self.change).sum(0)
 
     @property
+    def claims_completeness(self) -> bool:
+        """Whether the method says that its maps add up to ``change``; of one that does not, the residual is no fault."""
+        return claims_completeness(self.method)
+
+    @property
     def gap(self) -> Tensor:
         """(B,) the residual relative to the change it should explain."""
         change = (self.weights * self.change).sum(0).abs()
@@ -131,9 +136,10 @@ class Attribution:
 
     def __repr__(self) -> str:
         shape = mapped(lambda t: tuple(t.shape), self.values)
+        adds_up = f"worst gap {float(self.gap.max()):.2%}" if self.claims_completeness else "adds up: not claimed"
         return (
             f"<Attribution of {len(self)} example{'s' * (len(self) != 1)}, values {shape}, by {self.method!r}, "
-            f"worst gap {float(self.gap.max()):.2%}, {self.cost.gradients} gradients in {self.cost.seconds:.2f} s>"
+            f"{adds_up}, {self.cost.gradients} gradients in {self.cost.seconds:.2f} s>"
         )
 
     # --- doors to the floors above --------------------------------------------------------------------------------
@@ -165,6 +171,21 @@ class Attribution:
 
 _BY_EXAMPLE = ("values", "inputs", "output", "residual", "error", "converged")
 _BY_REFERENCE = ("weights", "change", "shares", "baselines", "fitness")
+
+
+def claims_completeness(method: Any) -> bool:
+    """Whether maps of a method are meant to add up to the change of F: it says so itself, or what it wraps or its rule does.
+
+    Rules that add up only on average count as well: what one of their maps misses is an error of that map.
+    """
+    own = getattr(method, "complete", None)
+    if isinstance(own, bool):
+        return own
+    inner = getattr(method, "method", None)
+    if callable(inner):
+        return claims_completeness(inner)
+    rule = getattr(method, "rule", None)
+    return bool(getattr(rule, "complete", True) or getattr(rule, "unbiased", False))
 
 
 def mapped(function: Callable[[Tensor], Any], parts: Parts) -> Any:

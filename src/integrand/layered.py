@@ -70,6 +70,8 @@ class Layered:
 
     lifts: ClassVar[bool] = True
     """The map has the layer's shape, and the inputs need no gradient."""
+    complete: ClassVar[bool] = False
+    """Only where nothing passes the layer by; a warning says where something does."""
 
     def __post_init__(self) -> None:
         if self.side not in ("input", "output"):

@@ -135,6 +135,10 @@ def test_every_suite_spells_parts_that_exist(name: str) -> None:
         "corners": ig.baselines.Corners(),
         "blurred": ig.baselines.Blurred(),
         "padding": ig.baselines.Constant(0.0),
+        "table": ig.metrics.xai_bench.gaussian(),
+        **{
+            name: getattr(ig.metrics.xai_bench, name) for name in ("Faithfulness", "Monotonicity", "ShapleyCorrelation")
+        },
     }
     suite = recipe.suite(name)
     assert suite.title

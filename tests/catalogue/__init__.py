@@ -9,6 +9,8 @@ A new method gets a line in both, or tests/test_methods.py says so. A file may s
     NEEDS      name: (a problem) -> whether the method is for such inputs; it refuses others with an ``InputError``
     BEGINS     name: (field, x (B, n), references (R, n)) -> where its path in AXIOMATIC begins (B, n), if not at the first reference
     COSTS      name: builders like BUILD's, of open-loop paths and rules whose gradients are counted
+
+``paths.py`` is such a list of paths, by themselves and not as methods: it is for tests/test_matrix.py.
 """
 
 from __future__ import annotations
@@ -32,6 +34,8 @@ WRAPPERS: set[str] = set()
 BEGINS: dict[str, Explains] = {}
 
 for _found in pkgutil.iter_modules(__path__):
+    if _found.name == "paths":
+        continue
     _file = importlib.import_module(f"{__name__}.{_found.name}")
     BUILD.update(_file.BUILD)
     AXIOMATIC.update(_file.AXIOMATIC)

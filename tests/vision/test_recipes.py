@@ -2,41 +2,92 @@
 
 from __future__ import annotations
 
+import dataclasses
+import inspect
+from typing import Any
+
 import pytest
 import torch
 from torch import nn
 
 import integrand as ig
 from integrand.errors import InputError, UnknownName
-from integrand.methods import known
-from integrand.vision import recipes
+from integrand.methods import known, registry
+from integrand.vision import ImageModel, recipes
 from integrand.vision.recipes import Setting, method
+from integrand.vision.supplies import Supplies
 
 PHOTO = torch.full((3, 8, 8), 0.3)
 POOL = torch.linspace(0, 1, 4 * 3 * 64).reshape(4, 3, 8, 8)
 
 
+def network() -> nn.Module:
+    """Places, a bend, three classes."""
+    torch.manual_seed(0)
+    return nn.Sequential(
+        nn.Conv2d(3, 4, 3, padding=1), nn.ReLU(), nn.AdaptiveAvgPool2d(2), nn.Flatten(), nn.Linear(16, 3)
+    ).eval()
+
+
+def supplies(**changes: Any) -> Supplies:
+    model = ImageModel("toy", network(), ig.Normalisation.unit(), 16)
+    pictures = torch.rand(13, 3, 16, 16, generator=torch.Generator().manual_seed(1))
+    with torch.no_grad():
+        # Undecided between every two of its classes, over all of them.
+        model.module[-1].bias -= model.module(pictures).median(0).values
+        logits = model.module(pictures)
+    return dataclasses.replace(Supplies(model, pictures[:1], 1, pictures[1:], logits[1:]), **changes)
+
+
 def test_every_published_method_has_a_setting() -> None:
-    setting = Setting(photo=PHOTO, pool=POOL, others=4)
-    others = {"layer", "conductance", "distanced", "geodesic", "latent", "latent_guided", "manifold", "pattern_guided"}
-    others |= {"discretized"}
-    for name in set(known()) - others:
-        recipes.check([name], [])
+    given = supplies()
+    recipes.check(recipes.every(), [])
+    setting = Setting(photo=given.pool[0], pool=given.pool, others=4, supplies=given)
+    for name in recipes.every():
         assert callable(method(name, setting)), name
-    for name in others:
-        with pytest.raises(InputError, match=f"{name} .*: in Python, ig.explain"):
-            recipes.check([name], [])
+    assert set(recipes.every()) == set(known()) - {"discretized"}  # over words
 
 
-@pytest.mark.parametrize("name", ["layer", "conductance"])
-def test_maps_of_layers_are_no_pictures(name: str) -> None:
-    with pytest.raises(InputError, match=f"{name} explains a layer, whose map is no picture: in Python, "):
-        recipes.check([name], [])
+def test_what_differs_in_a_brief_setting_is_a_parameter_of_the_method() -> None:
+    assert set(recipes.BRIEF) <= set(known())
+    for name, options in recipes.BRIEF.items():
+        assert set(options) <= set(inspect.signature(ig.methods.about(name).build).parameters), name
 
 
-def test_data_is_no_picture() -> None:
-    with pytest.raises(InputError, match=r"distanced learns from data, and here are only pictures: in Python, "):
-        recipes.check(["distanced"], [])
+def test_brief_unless_asked_otherwise() -> None:
+    assert method("guided", Setting(brief=True)) == ig.methods.guided("black", 100)
+    assert method("guided", Setting(brief=True, nodes=7)) == ig.methods.guided("black", 7)
+    assert method("guided", Setting()) == ig.methods.guided("black")
+    assert method("ig2", Setting(pool=POOL, others=2, brief=True)).record == ()
+    assert method("integrated", Setting(brief=True)) == ig.methods.integrated("black")
+
+
+def test_what_is_supplied_is_handed_on() -> None:
+    given = supplies()
+    setting = Setting(supplies=given)
+    assert method("latent", setting).path.codec is given.codec
+    assert method("pattern_guided", setting).rule is given.patterns
+    assert method("geodesic", setting).path.points is given.pool
+    assert method("layer", setting).site == given.site
+    made = method("distanced", setting)
+    assert made.classes == given.classes
+    assert made.method == ig.methods.integrated("black")
+    assert recipes.supplied("distanced") == ("data", "classes")
+    assert recipes.wants("layer") == "supplies"
+    with pytest.raises(
+        InputError, match=r"latent needs codec, which is made from other photographs, and there are none"
+    ):
+        method("latent", Setting())
+
+
+def test_methods_that_need_something_else_are_refused(monkeypatch) -> None:
+    strange = dataclasses.replace(ig.methods.about("integrated"), name="strange", build=lambda tree, baseline=0.0: None)
+    monkeypatch.setitem(registry._PUBLISHED, "strange", strange)
+    with pytest.raises(
+        InputError, match=r"strange needs tree, which pictures and a model do not give: in Python, ig.explain"
+    ):
+        recipes.check(["strange"], [])
+    assert "strange" not in recipes.every()
 
 
 def test_methods_around_a_method() -> None:

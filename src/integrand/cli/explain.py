@@ -29,11 +29,12 @@ from rich.table import Table
 from rich.text import Text
 from torch import Tensor
 
-from ..attribution import INCOMPLETE, Attribution
+from ..attribution import Attribution
 from ..errors import (
     ImageError,
     IncompleteWarning,
     InputError,
+    IntegrandError,
     IntegrandWarning,
     MissingExtra,
     OptimizeWarning,
@@ -41,13 +42,16 @@ from ..errors import (
 )
 from ..explain import explain
 from ..field.wrap import Tally
-from ..report import Case, page
-from ..report.words import unsettled
+from ..report import Case, page, sheet
+from ..report.words import NOT_CLAIMED, incomplete, unsettled
 from ..vision import REGISTRY, Guess, ImageModel, load_model, pictures, recipes, samples, title
 from ..vision.images import SAMPLE
+from ..vision.supplies import Supplies
 from . import tell
 
 _TOP = 5
+_ALL = "all"  # methods
+_SHEET = 7  # methods and more are also drawn together on one picture
 _PAGE = 20  # pictures on a page: a browser still opens it, and their attributions fit into memory
 _POOL = 64  # references that are looked at
 _OF_THE_MODEL = (TrainingModeWarning, OptimizeWarning)  # the same for every picture and method
@@ -74,6 +78,9 @@ class Request:
 
 def run(request: Request) -> int:
     """Do it. Returns the exit status: 1 if a picture was passed over."""
+    every = _ALL in request.methods
+    if every:
+        request = replace(request, methods=recipes.every())
     recipes.check(request.methods, request.baselines)
     if request.nodes is not None and request.tol is not None:
         raise InputError("--nodes and --tol both say how to integrate: give one of them.")
@@ -82,7 +89,7 @@ def run(request: Request) -> int:
     model = load_model(request.model).to(request.device)
     if model.name == request.model and request.model not in REGISTRY:  # its function did not say
         tell.note(f"{model.name} is taken to want {model.size} x {model.size} pixels and {model.normalisation}.")
-    desk = Desk(request, model)
+    desk = Desk(request, model, every=every)
     pages = Pages(request.out, f"{request.model} explained")
     try:
         for source in desk.images:
@@ -116,39 +123,58 @@ def _one(desk: Desk, source: str, pages: Pages) -> None:
         logits = model.logits(x)
         guesses = model.guesses(logits, _TOP)[0]
         target = guesses[0].index if wanted == "predicted" else model.find(wanted, logits.shape[1])
-        methods = {name: desk.method(name, source, x, guesses[0].index) for name in desk.request.methods}
-    results: dict[str, Attribution] = {}
-    pages.add(
-        Case(title(source), [(g.name, g.probability) for g in guesses], f"logit of {model.label(target)}", results)
+        about = Subject(source, x, guesses[0].index, target)
+        results: dict[str, Attribution] = {}
+        remarks: dict[str, str] = {}
+        left_out: dict[str, str] = {}
+        methods = {}
+        for name in desk.request.methods:
+            with desk.leaving_out(name, left_out):
+                methods[name] = desk.method(name, about)
+                remarks |= desk.remark(name, about)
+    case = Case(
+        title(source),
+        [(g.name, g.probability) for g in guesses],
+        f"logit of {model.label(target)}",
+        results,
+        remarks,
+        left_out,
+        picture=model.normalisation.decode(x[0].double()).permute(1, 2, 0).cpu().numpy(),
+        brief=desk.brief,
     )
+    pages.add(case)
     tell.out().print(_prediction(source, guesses, target, model.label(target)))
     with _bars() as bars:
-        for name, made in _explained(desk, source, x, target, methods, bars):
-            with undisturbed():
-                _write(made, desk.request, f"{pages.name(source)}-{name}")
-                results[name] = made
+        for name, method in methods.items():
+            with desk.leaving_out(name, left_out):
+                made = _explained(desk, about, name, method, bars)
+                with undisturbed():
+                    _write(made, desk.request, f"{pages.name(source)}-{name}")
+                    results[name] = made
+                if "fit" in made.notes:
+                    learnt = ", ".join(f"{float(one):.2f}" for one in made.notes["fit"].flatten())
+                    remarks[name] = f"{remarks.get(name, '')}; R² of its support regressors {learnt}".removeprefix("; ")
+    if len(results) >= _SHEET:
+        with undisturbed():
+            sheet(case, desk.request.out / f"{pages.name(source)}-methods.png")
     tell.out().print(_table(results))
     _footnote(results)
     desk.tell_heard()
 
 
-def _explained(
-    desk: Desk, source: str, x: Tensor, target: int, methods: Mapping[str, Any], bars: Progress
-) -> Iterator[tuple[str, Attribution]]:
-    """The attribution by each method in turn, all of the same class."""
-    for name, method in methods.items():
-        with desk.hearing(f"{title(source)}, {name}: "):
-            made = explain(
-                desk.model.module,
-                x,
-                target=target,
-                method=method,
-                normalisation=desk.model.normalisation,
-                seed=desk.request.seed,
-                progress=_bar(bars, name),
-                optimize=desk.request.optimize,
-            )
-        yield name, made
+def _explained(desk: Desk, about: Subject, name: str, method: Any, bars: Progress) -> Attribution:
+    """The attribution by one method."""
+    with desk.hearing(f"{title(about.source)}, {name}: ", gaps=bool(getattr(method, "lifts", False))):
+        return explain(
+            desk.model.module,
+            about.x,
+            target=about.target,
+            method=method,
+            normalisation=desk.model.normalisation,
+            seed=desk.request.seed,
+            progress=_bar(bars, name),
+            optimize=desk.request.optimize,
+        )
 
 
 def _write(made: Attribution, request: Request, name: str) -> None:
@@ -195,11 +221,17 @@ def _table(results: Mapping[str, Attribution]) -> Table:
     numbers = ("residual", "gap", "error", "gradients", "seconds")
     table = tell.table("method", *numbers, right=numbers)
     for method, made in results.items():
-        gap = float(made.gap[0])
-        shown = Text(f"{gap:.1%} *", "bold yellow") if gap > INCOMPLETE else Text(f"{gap:.1%}  ")
-        cost, residual = made.cost, f"{float(made.residual[0]):+.3f}"
-        table.add_row(method, residual, shown, _error(made), str(cost.gradients), f"{cost.seconds:.1f}")
+        residual = f"{float(made.residual[0]):+.3f}" if made.claims_completeness else "–"
+        cost = made.cost
+        table.add_row(method, residual, _gap(made), _error(made), str(cost.gradients), f"{cost.seconds:.1f}")
     return table
+
+
+def _gap(made: Attribution) -> Text:
+    if not made.claims_completeness:
+        return Text(f"{NOT_CLAIMED}  ", "dim")
+    gap = "> 999%" if float(made.gap[0]) >= 10 else f"{float(made.gap[0]):.1%}"
+    return Text(f"{gap} *", "bold yellow") if incomplete(made, 0) else Text(f"{gap}  ")
 
 
 def _error(made: Attribution) -> Text:
@@ -211,7 +243,7 @@ def _error(made: Attribution) -> Text:
 
 
 def _footnote(results: Mapping[str, Attribution]) -> None:
-    if any(float(made.gap[0]) > INCOMPLETE for made in results.values()):
+    if any(incomplete(made, 0) for made in results.values()):
         words = "* These maps miss more than a tenth of the change they should add up to; more --nodes close the gap."
         tell.out().print(Text(words, "yellow"))
     if any(unsettled(made, 0) for made in results.values()):
@@ -225,13 +257,26 @@ def _footnote(results: Mapping[str, Attribution]) -> None:
 # --- what is on the desk ----------------------------------------------------------------------------------------------
 
 
+@dataclass(frozen=True, eq=False)
+class Subject:
+    """A picture x (1, C, H, W) from somewhere, the class that the model gives it, and the one to explain."""
+
+    source: str
+    x: Tensor
+    predicted: int
+    target: int
+
+
 @dataclass
 class Desk:
     """The model, the pictures, and the other photographs that methods start from; read once, when first needed."""
 
     request: Request
     model: ImageModel
+    every: bool = False
+    """Whether all methods were asked for, and not these."""
     passed_over: list[str] = field(default_factory=list)
+    _supplies: tuple[Subject, Supplies] | None = None
     _heard: list[str] = field(default_factory=list)
     _told: set[str] = field(default_factory=set)
 
@@ -274,16 +319,57 @@ class Desk:
 
     # What methods start from.
 
-    def method(self, name: str, source: str, x: Tensor, predicted: int) -> Any:
+    @property
+    def brief(self) -> bool:
+        """Whether methods are set up to take little."""
+        return self.every and self.request.nodes is None and self.request.tol is None
+
+    def method(self, name: str, about: Subject) -> Any:
         """The method called ``name``, set up for this picture; what it does not look for is not read."""
         wants = recipes.wants(name, self.request.baselines)
-        setting = recipes.Setting(self.request.baselines, nodes=self.request.nodes, tol=self.request.tol)
+        setting = recipes.Setting(
+            self.request.baselines, nodes=self.request.nodes, tol=self.request.tol, brief=self.every
+        )
         if wants == "pool" and self.pool is not None:
-            pool, classes = self.pool
-            setting = replace(setting, pool=pool, others=int((classes != predicted).sum()))
-        elif wants == recipes.PHOTO:
-            setting = replace(setting, photo=self._photo(source, x))
+            pool, logits = self.pool
+            setting = replace(setting, pool=pool, others=int((logits.argmax(1) != about.predicted).sum()))
+        elif wants == "supplies":
+            setting = replace(setting, supplies=self._supplied(about))
+        if wants != "pool" and recipes.PHOTO in (
+            self.request.baselines or ((recipes.PHOTO,) if wants == recipes.PHOTO else ())
+        ):
+            setting = replace(setting, photo=self._photo(about.source, about.x))
         return recipes.method(name, setting)
+
+    def remark(self, name: str, about: Subject) -> dict[str, str]:
+        """What a reader of the map has to know of how the method was set up; also told at once."""
+        supplies = self._supplied(about) if recipes.supplied(name) else None
+        made = supplies.made_for(recipes.supplied(name)) if supplies else ""
+        if made:
+            self._tell_once(f"{name}: {made}.")
+        return {name: made} if made else {}
+
+    def _supplied(self, about: Subject) -> Supplies | None:
+        """What is made of other photographs than this picture."""
+        if self.pool is None:
+            return None
+        if self._supplies is None or self._supplies[0] is not about:
+            pool, logits = self.pool
+            other = (pool != about.x).flatten(1).any(1)
+            made = Supplies(self.model, about.x, about.target, pool[other], logits[other])
+            self._supplies = (about, made)
+        return self._supplies[1]
+
+    @contextmanager
+    def leaving_out(self, name: str, left_out: dict[str, str]) -> Iterator[None]:
+        """Where all methods were asked for, one that cannot be had is named and left out."""
+        try:
+            yield
+        except IntegrandError as error:
+            if not self.every:
+                raise
+            left_out[name] = str(error)
+            tell.note(f"{name} is left out: {error}")
 
     def _photo(self, source: str, x: Tensor) -> Tensor | None:
         """One other photograph than ``source``: a reference, else another picture that was given, else a sample."""
@@ -299,7 +385,7 @@ class Desk:
 
     @cached_property
     def pool(self) -> tuple[Tensor, Tensor] | None:
-        """Photographs to choose references from (N, C, H, W), and the class that the model gives each (N,)."""
+        """Photographs to choose references from (N, C, H, W), and what the model says of each (N, classes)."""
         sources = self.references or self.shipped
         if len(sources) > _POOL:
             self._tell_once(f"Of {len(sources)} references {_POOL} are used, evenly spaced.")
@@ -311,13 +397,16 @@ class Desk:
         if not found:
             return None
         pool = torch.cat(found)
-        return pool, self.model.logits(pool).argmax(1)
+        return pool, self.model.logits(pool)
 
     # Warnings.
 
     @contextmanager
-    def hearing(self, who: str = "") -> Iterator[None]:
-        """The library's warnings are kept, to be told when the table is out; others go where they would have gone."""
+    def hearing(self, who: str = "", *, gaps: bool = False) -> Iterator[None]:
+        """The library's warnings are kept, to be told when the table is out; others go where they would have gone.
+
+        Those of ``gaps`` are kept only where the table does not tell them.
+        """
         with warnings.catch_warnings():
             warnings.simplefilter("always", IntegrandWarning)
             elsewhere = warnings.showwarning
@@ -325,7 +414,7 @@ class Desk:
             def show(message: Any, category: type[Warning], *where: Any, **more: Any) -> None:
                 if not issubclass(category, IntegrandWarning):
                     elsewhere(message, category, *where, **more)
-                elif not issubclass(category, IncompleteWarning):  # the table says so
+                elif gaps or not issubclass(category, IncompleteWarning):  # the table says so
                     self._heard.append(str(message) if issubclass(category, _OF_THE_MODEL) else f"{who}{message}")
 
             warnings.showwarning = show

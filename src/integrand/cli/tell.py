@@ -6,6 +6,9 @@ written here is never read as markup: paths and messages may hold square bracket
 
 from __future__ import annotations
 
+import re
+import textwrap
+
 from rich.box import SIMPLE_HEAD
 from rich.console import Console
 from rich.table import Table
@@ -43,3 +46,47 @@ def table(*columns: str, right: tuple[str, ...] = ()) -> Table:
     for column in columns:
         made.add_column(column, justify="right" if column in right else "left", overflow="fold")
     return made
+
+
+def folded(text: str, width: int) -> list[str]:
+    """Text of docstrings in lines of ``width``: paragraphs are filled anew, definitions hang, code stays as it is.
+
+    >>> folded("steps     how many\\n          pieces there are", 20)
+    ['steps     how many', '          pieces', '          there are']
+    """
+    lines: list[str] = []
+    item, hang = "", 0
+    code = False
+
+    def done() -> None:
+        nonlocal item
+        if item:
+            first, rest, beside = item[:hang], item[hang:], " " * hang
+            if hang > width // 2:
+                first, rest, beside = "", item, "    "
+            lines.extend(
+                textwrap.wrap(
+                    rest,
+                    width,
+                    initial_indent=first,
+                    subsequent_indent=beside,
+                    break_long_words=False,
+                    break_on_hyphens=False,
+                )
+            )
+        item = ""
+
+    for line in text.split("\n"):
+        indent = len(line) - len(line.lstrip())
+        code = bool(line.strip()) and (code or line.startswith(">>>"))
+        if code or not line.strip():
+            done()
+            lines.append(line.rstrip())
+        elif item and indent == hang:
+            item += " " + line.strip()
+        else:
+            done()
+            named = re.match(r"\S.{0,30}?\s{2,}(?=\S)", line)
+            item, hang = line, named.end() if named and not indent else indent
+    done()
+    return lines

@@ -240,7 +240,8 @@ class Metered(_Wrapped):
 
     def look(self, z: Tensor, index: Tensor | None, site: Any = None) -> Tensor:
         found = self.inner.look(z, index, site)
-        self._count(values=len(z))
+        if not callable(site):  # a function of the input is seen without the model
+            self._count(values=len(z))
         return found
 
     def site(self, representation: Any, z: Tensor, index: Tensor) -> Any:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
-from typing import Any
+from typing import Any, ClassVar
 
 from torch import Tensor
 
@@ -36,6 +36,9 @@ class Backward:
 
     rule: BackwardRule
     method: Any
+
+    complete: ClassVar[bool] = False
+    """What comes back is no gradient of F."""
 
     def __post_init__(self) -> None:
         if not callable(getattr(self.rule, "bound", None)):

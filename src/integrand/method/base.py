@@ -128,12 +128,11 @@ def gradients_per_row(path: Any, rule: Any) -> int | None:
 
     ``path.gradients`` are at its corners and are handed on, ``path.scouted`` are elsewhere and are not. A path that pays for its
     corners may leave one end of the whole way ``unpaid``: 0.0 where it begins, 1.0 the input. None for paths that cannot tell
-    beforehand how many pieces or gradients they come to: theirs are None.
+    beforehand how many pieces or gradients they come to (theirs are None), and for rules that do not say (``Adaptive``).
     """
-    walked, pieces = getattr(path, "gradients", 0), getattr(path, "segments", 1)
-    if walked is None or pieces is None:
+    walked, pieces, each = getattr(path, "gradients", 0), getattr(path, "segments", 1), getattr(rule, "gradients", None)
+    if walked is None or pieces is None or each is None:
         return None
-    each = getattr(rule, "gradients", 0)
     if walked and hasattr(rule, "table"):
         nodes = rule.table()[0]
         each = sum(0 < node < 1 for node in nodes)

@@ -111,6 +111,8 @@ class Distanced:
     seed: int = 0
     supports: Supports | None = None
 
+    complete: ClassVar[bool] = False
+    """What does not persist is zero."""
     at_layers: ClassVar[bool] = False
     """Copies are trained on inputs, and what is at a layer is another thing in each of them."""
 

@@ -11,6 +11,7 @@ What a round reveals, the next one knows: of two features that say the same, the
 from __future__ import annotations
 
 import math
+from typing import ClassVar
 
 import torch
 from torch import Tensor
@@ -70,6 +71,9 @@ class Greedy:
     features: Features = "auto"
     growth: float = 1.0
     largest: bool = True
+
+    complete: ClassVar[bool] = False
+    """Ranks add up to nothing."""
 
     def __post_init__(self) -> None:
         check_wrappable(self.method, "Greedy", layers=False)

@@ -19,7 +19,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from ..attribution import Attribution
+from ..attribution import Attribution, claims_completeness
 from ..cost import Cost
 from ..errors import InputError, MissingExtra, ShapeError
 from ..field import Field
@@ -85,6 +85,11 @@ class Regions:
 
     at_layers: ClassVar[bool] = False
     """What is at a layer is no picture."""
+
+    @property
+    def complete(self) -> bool:
+        """With "sum" the map adds up to what the method's own does; of several channels the largest does not."""
+        return self.channels == "sum" and claims_completeness(self.method)
 
     def __post_init__(self) -> None:
         check_wrappable(self.method, "Regions", layers=False)

@@ -7,7 +7,7 @@ A map that changes with every small change of the input says little; what the ma
 
 from __future__ import annotations
 
-from typing import Any
+from typing import Any, ClassVar
 
 import torch
 from torch import Tensor
@@ -63,6 +63,9 @@ class Smoothed:
     sigma: float | Tensor = 0.15
     seed: int = 0
     reduce: str = "mean"
+
+    complete: ClassVar[bool] = False
+    """The map adds up for noisy inputs, not for x."""
 
     def __post_init__(self) -> None:
         check_wrappable(self.method, "Smoothed", layers=True)

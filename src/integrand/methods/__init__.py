@@ -40,7 +40,9 @@ from .layers import layer as layer, conductance as conductance
 
 # isort: on
 from .named import BASELINES as BASELINES
+from .registry import Measured as Measured
 from .registry import Published as Published
 from .registry import about as about
+from .registry import counted_on as counted_on
 from .registry import known as known
 from .registry import published as published

@@ -1,16 +1,31 @@
-"""What is known about methods that go by a name, beside the names: source, formula, cost, and the axioms each satisfies."""
+"""What is known about methods that go by a name, beside the names: source, formula, cost claimed and counted, axioms, defaults."""
 
 from __future__ import annotations
 
 import inspect
+import json
+import sys
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
+from functools import cache
+from importlib import resources
 from typing import Any, TypeVar
 
 from ..cite import bibtex
 from ..errors import UnknownName
 
 F = TypeVar("F", bound=Callable[..., Any])
+
+
+@dataclass(frozen=True)
+class Measured:
+    """What one example took on the small problem of ``scripts/measured_costs.py``: rows with a gradient, and rows without."""
+
+    gradients: int
+    values: int
+
+    def __str__(self) -> str:
+        return f"{self.gradients:,} gradients, {self.values:,} forward rows"
 
 
 @dataclass(frozen=True)
@@ -30,8 +45,50 @@ class Published:
         """BibTeX."""
         return bibtex(self.key)
 
+    @property
+    def family(self) -> str:
+        """What it has in common with the methods of its file: the first words of the file."""
+        said = sys.modules[self.build.__module__].__doc__ or ""
+        return said.partition("\n")[0].partition(":")[0].rstrip(".")
+
+    @property
+    def needs(self) -> tuple[str, ...]:
+        """Arguments without a default."""
+        return tuple(name for name, spec in self._parameters.items() if spec.default is spec.empty)
+
+    @property
+    def defaults(self) -> dict[str, Any]:
+        """Those of its paper, where it gives any."""
+        return {
+            name: spec.default
+            for name, spec in self._parameters.items()
+            if spec.default is not spec.empty and name != "record"
+        }
+
+    @property
+    def measured(self) -> Measured | None:
+        """What it takes with its defaults, counted; None where nobody has counted."""
+        found = _measured()["methods"].get(self.name)
+        return None if found is None else Measured(**found)
+
+    @property
+    def _parameters(self) -> Mapping[str, inspect.Parameter]:
+        return inspect.signature(self.build).parameters
+
 
 _PUBLISHED: dict[str, Published] = {}
+
+
+def counted_on() -> str:
+    """What costs were counted on, in words."""
+    return str(_measured()["problem"])
+
+
+@cache
+def _measured() -> dict[str, Any]:
+    text = resources.files(__package__).joinpath("measured.json").read_text("utf-8")
+    found: dict[str, Any] = json.loads(text)
+    return found
 
 
 def published(*, title: str, key: str, formula: str, cost: str, axioms: dict[str, bool]) -> Callable[[F], F]:

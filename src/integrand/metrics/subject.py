@@ -3,10 +3,10 @@
 from __future__ import annotations
 
 import dataclasses
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Hashable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, TypeVar
 
 from torch import Tensor
 
@@ -18,6 +18,8 @@ from ..methods import BASELINES
 from ..question import Question
 from ..shapes import checked_references, describe
 from ..target import Loss, Predicted, Probability, Target
+
+T = TypeVar("T")
 
 Score = str | Target | Callable[..., Tensor]
 """What a curve measures, or a target:
@@ -42,7 +44,7 @@ class Subject:
     x: Tensor
     layout: Layout
     masks: Tensor | None = None
-    _seen: dict[str, tuple[Field, Tensor]] = dataclasses.field(default_factory=dict, repr=False)
+    _seen: dict[Hashable, Any] = dataclasses.field(default_factory=dict, repr=False)
 
     @classmethod
     @contextmanager
@@ -80,11 +82,18 @@ class Subject:
         return self._scored(score)[1]
 
     def _scored(self, score: Score) -> tuple[Field, Tensor]:
-        key = score if isinstance(score, str) else repr((id(score), score))
-        if key not in self._seen:
+        def made() -> tuple[Field, Tensor]:
             asked = self._field(score)
-            self._seen[key] = asked, asked.value(self.x)
-        return self._seen[key]
+            return asked, asked.value(self.x)
+
+        return self.once(score if isinstance(score, str) else repr((id(score), score)), made)
+
+    def once(self, key: Hashable, make: Callable[[], T]) -> T:
+        """What ``make`` returns, made once for all metrics that ask for it under this key."""
+        if key not in self._seen:
+            self._seen[key] = make()
+        found: T = self._seen[key]
+        return found
 
     def _field(self, score: Score) -> Field:
         if score == "probability":

@@ -49,14 +49,19 @@ class Between:
             )
 
     @property
-    def segments(self) -> int:
-        """Those of all stretches."""
-        return sum(getattr(stretch, "segments", 1) for stretch in self._stretches())
+    def segments(self) -> int | None:
+        """Those of all stretches; None where a stretch cannot tell."""
+        return self._added_up("segments", 1)
 
     @property
-    def gradients(self) -> int:
-        """Gradients that the stretches pay for and hand on."""
-        return sum(getattr(stretch, "gradients", 0) for stretch in self._stretches())
+    def gradients(self) -> int | None:
+        """Gradients that the stretches pay for and hand on; None where a stretch cannot tell."""
+        return self._added_up("gradients", 0)
+
+    @property
+    def scouted(self) -> int:
+        """Gradients that finding the stretches takes."""
+        return self._added_up("scouted", 0) or 0
 
     @property
     def unpaid(self) -> tuple[float, ...]:
@@ -68,13 +73,24 @@ class Between:
 
     def _walked(self, field: Field, start: Tensor, end: Tensor) -> Iterator[Segment]:
         stretches = self._stretches()
-        here = start
+        here, arrived = start, None
         for number, stretch in enumerate(stretches, 1):
             there = end if number == len(stretches) else torch.lerp(start, end, number / len(stretches))
+            known, arrived = arrived, None
             for segment in between_pairs(stretch, field, here, there):
                 self._check(segment, here, there)
+                if len(segment.start) == 1:  # what was paid for at an anchor serves the stretches on both sides
+                    if segment.at_start is None and float(segment.clock[0]) == 0:
+                        segment = dataclasses.replace(segment, at_start=known)
+                    if float(segment.clock[1]) == 1:
+                        arrived = segment.at_end
                 yield dataclasses.replace(segment, clock=_later(segment.clock, number - 1, len(stretches)))
             here = there
+
+    def _added_up(self, name: str, without: int) -> int | None:
+        """What all stretches say of themselves, together."""
+        each = [getattr(stretch, name, without) for stretch in self._stretches()]
+        return None if None in each else sum(each)
 
     def _stretches(self) -> list[Any]:
         """The path on each stretch, with its part of the steps."""
@@ -111,14 +127,19 @@ class Backwards:
     path: Path
 
     @property
-    def segments(self) -> int:
+    def segments(self) -> int | None:
         """Those of the path."""
-        return int(getattr(self.path, "segments", 1))
+        return getattr(self.path, "segments", 1)
 
     @property
-    def gradients(self) -> int:
+    def gradients(self) -> int | None:
         """Gradients that the path pays for and hands on."""
-        return int(getattr(self.path, "gradients", 0))
+        return getattr(self.path, "gradients", 0)
+
+    @property
+    def scouted(self) -> int:
+        """Gradients that finding the path takes."""
+        return int(getattr(self.path, "scouted", 0))
 
     @property
     def unpaid(self) -> tuple[float, ...]:

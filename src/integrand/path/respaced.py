@@ -22,8 +22,7 @@ from ..segment import Segment
 from ..shapes import over
 from ..spacing import EVEN, bend, quantiles
 from ..spacing import pilot as look_along
-
-_STACK_ELEMENTS = 1 << 25  # segments are stacked up to about this many numbers at a time
+from .blocks import at_once
 
 
 @part
@@ -145,14 +144,15 @@ def _pieces(start: Tensor, end: Tensor, place: Tensor) -> Iterator[Segment]:
     """The lines from start to end (R, B, \\*s), cut at place (K + 1, R, B), stacked in blocks."""
     steps = len(place) - 1
     clock = (torch.arange(steps + 1, dtype=torch.float64) / steps).to(start)
-    most = max(1, _STACK_ELEMENTS // start.numel())
+    most = at_once(start.numel(), start.device)
     corner = start[None]
     for first in range(0, steps, most):
         last = min(first + most, steps)
         onward = torch.lerp(start, end, over(place[first + 1 : last + 1], start[None]))
         points = torch.cat([corner, onward])
         yield Segment(points[:-1], points[1:], (clock[first:last], clock[first + 1 : last + 1]))
-        corner = points[-1:]
+        corner = points[-1:].clone()  # a view would keep the whole block
+        del points, onward
 
 
 _DENSITIES: dict[str, Callable[[Tensor], Tensor]] = {

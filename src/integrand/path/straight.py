@@ -11,8 +11,7 @@ from ..errors import InputError
 from ..field import Field
 from ..parts import part
 from ..segment import Segment
-
-_STACK_ELEMENTS = 1 << 25  # segments are stacked up to about this many numbers at a time
+from .blocks import at_once
 
 
 @part
@@ -36,7 +35,7 @@ class Straight:
             clock = torch.tensor([0.0, 1.0], dtype=start.dtype, device=start.device)
             yield Segment(start[None], end[None], (clock[:1], clock[1:]))
             return
-        most = max(1, _STACK_ELEMENTS // start.numel())
+        most = at_once(start.numel(), start.device)
         step = end - start
         for first in range(0, self.segments, most):
             last = min(first + most, self.segments)

@@ -9,7 +9,7 @@ from __future__ import annotations
 import dataclasses
 import html
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from importlib import metadata
 from typing import Any
 
@@ -20,8 +20,8 @@ from ..errors import InputError, MissingExtra
 from ..shapes import describe
 from .colours import Numbers, Pixels, overlay_rgb, ramp, signed_rgb
 from .pictures import data_uri, display_image, is_image, limit_of, need, pixel_map
-from .views import Result, result
-from .words import INCOMPLETE, incomplete, number, percent, target_of, unsettled
+from .views import MANY, Result, check, families_of, result
+from .words import INCOMPLETE, gap_of, incomplete, number, percent, target_of, unsettled
 
 _THUMBNAILS = 8
 _SMALL = 96  # pictures with a shorter side than this are shown pixel by pixel
@@ -33,13 +33,26 @@ class Case:
 
     predictions  what the model says of it: (class, probability), likeliest first
     target       the scalar explained, in words
-    results      by method name, each the attribution of this one image
+    results      by method name, each the attribution of this one image, or of a layer whose maps have places
+    remarks      by method name, what a reader of the map has to know of how it came about
+    left_out     by method name, why there is no map
+    picture      (H, W, 3) in [0, 1], the image as a person sees it; left out, it is read off the first result
+    brief        methods were set up to take little, and not as their papers do
     """
 
     name: str
     predictions: Sequence[tuple[str, float]]
     target: str
     results: Mapping[str, Attribution]
+    remarks: Mapping[str, str] = field(default_factory=dict)
+    left_out: Mapping[str, str] = field(default_factory=dict)
+    picture: Numbers | None = None
+    brief: bool = False
+
+    @property
+    def photograph(self) -> Numbers:
+        """The image as a person sees it (H, W, 3)."""
+        return display_image(next(iter(self.results.values())), 0) if self.picture is None else self.picture
 
 
 @dataclass(frozen=True)
@@ -51,6 +64,9 @@ class _CaseView:
     output: str
     predictions: tuple[tuple[str, float, str], ...]
     results: tuple[Result, ...]
+    families: tuple[tuple[str, tuple[Result, ...]], ...]
+    left_out: tuple[tuple[str, str], ...]
+    brief: bool
 
 
 def page(cases: Sequence[Case], *, title: str) -> str:
@@ -80,9 +96,13 @@ def page(cases: Sequence[Case], *, title: str) -> str:
 def _case(case: Case) -> _CaseView:
     if not case.results:
         raise InputError(f"The case {case.name!r} has no results: give it at least one attribution.")
-    results = tuple(result(name, attribution) for name, attribution in case.results.items())
-    first = next(iter(case.results.values()))
-    photograph = display_image(first, 0)
+    for name, attribution in case.results.items():
+        check(name, attribution)
+    first, photograph = next(iter(case.results.values())), case.photograph
+    results = tuple(
+        result(name, attribution, photograph, case.remarks.get(name, "")) for name, attribution in case.results.items()
+    )
+    families = families_of(results, lambda one: one.row.name) if len(results) >= MANY else ()
     return _CaseView(
         case.name,
         case.target,
@@ -91,6 +111,9 @@ def _case(case: Case) -> _CaseView:
         number(float(first.output[0])),
         tuple((name, float(p), percent(float(p))) for name, p in case.predictions),
         results,
+        families,
+        tuple(case.left_out.items()),
+        case.brief,
     )
 
 
@@ -130,13 +153,14 @@ def _text(name: str) -> str:
 
 
 def _row(attribution: Attribution, i: int, pictures: Sequence[str]) -> str:
-    gap = float(attribution.gap[i])
+    residual = number(float(attribution.residual[i])) if attribution.claims_completeness else "–"
     change = float((attribution.weights[:, i] * attribution.change[:, i]).sum())
     cells = [
         f"<td>{i}</td>",
         *([f'<td class="text">{pictures[i]}</td>'] if pictures else []),
-        *(f"<td>{number(v)}</td>" for v in (float(attribution.output[i]), change, float(attribution.residual[i]))),
-        f"<td>{_marked('incomplete', percent(gap), when=incomplete(gap))}</td>",
+        *(f"<td>{number(v)}</td>" for v in (float(attribution.output[i]), change)),
+        f"<td>{residual}</td>",
+        f"<td>{_marked('incomplete', gap_of(attribution, i), when=incomplete(attribution, i))}</td>",
         f"<td>{_marked('not converged', percent(float(attribution.error[i])), when=unsettled(attribution, i))}</td>",
         f'<td class="text">{html.escape(target_of(attribution, i))}</td>',
     ]

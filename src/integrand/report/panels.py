@@ -75,7 +75,7 @@ def draw(attribution: Attribution, shown: Sequence[int], panels: Sequence[Panel]
 
 
 def _entitle(axes: Axes, attribution: Attribution, example: int) -> None:
-    marked = incomplete(float(attribution.gap[example])) or unsettled(attribution, example)
+    marked = incomplete(attribution, example) or unsettled(attribution, example)
     axes.set_title(
         headline(attribution, example), loc="left", fontsize=8, color=ALARM if marked else INK, parse_math=False
     )

@@ -6,20 +6,22 @@ since methods differ in the size of what they hand out, and every record carries
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass
+from typing import TypeVar
 
 import numpy as np
 
 from ..attribution import Attribution
 from ..errors import InputError, ShapeError, UnknownName
-from ..methods import about
+from ..methods import about, known
 from .colours import Numbers, overlay_rgb, signed_rgb
-from .pictures import data_uri, decoded, display_image, flat_map, is_image, limit_of, pixel_map
-from .words import incomplete, number, percent, unsettled
+from .pictures import cells, data_uri, decoded, display_image, flat_map, is_image, limit_of, pixel_map
+from .words import beside, gap_of, incomplete, number, percent, unsettled
 
 _CELLS = 14  # regions along a side of the summed map
 _COARSE = 4  # under this many pixels a cell says little more than the pixels themselves
+MANY = 7  # methods on a page, from where on they are shown by families
 _STRIPS = 3
 _CARDS = 12  # baselines shown, the heaviest
 _FRAME = 128  # pixels along a side of a frame
@@ -36,12 +38,19 @@ class Row:
     explained: str
     residual: str
     gap: str
+    claimed: bool
     incomplete: bool
     error: str
     unsettled: bool
     gradients: str
     values: str
     seconds: str
+
+    @property
+    def took(self) -> str:
+        """In words."""
+        rows = "forward row" if self.values == "1" else "forward rows"
+        return f"{self.gradients} gradients, {self.values} {rows}, {self.seconds} s"
 
 
 @dataclass(frozen=True)
@@ -54,6 +63,8 @@ class Map:
     regions: str | None
     region_limit: str
     cell: int
+    places: bool
+    """Whether it is of a layer, whose places are squares already."""
 
 
 @dataclass(frozen=True)
@@ -123,19 +134,33 @@ class Result:
     film: Film | None
     repr: str
     citation: str | None
+    remark: str
 
 
-def result(name: str, attribution: Attribution) -> Result:
-    """All that a page shows of one attribution of one image. Errors: ``ShapeError``, ``InputError``."""
-    check(name, attribution)
+T = TypeVar("T")
+
+
+def families_of(items: Iterable[T], name: Callable[[T], str]) -> tuple[tuple[str, tuple[T, ...]], ...]:
+    """Items under what their methods have in common, in the order of the catalogue."""
+    order = list(known())
+    found: dict[str, list[T]] = {}
+    for item in sorted(items, key=lambda one: order.index(name(one)) if name(one) in order else len(order)):
+        family = known()[name(item)].family if name(item) in order else "Others"
+        found.setdefault(family, []).append(item)
+    return tuple((family, tuple(members)) for family, members in found.items())
+
+
+def result(name: str, attribution: Attribution, photograph: Numbers, remark: str = "") -> Result:
+    """All that a page shows of one attribution of one image (H, W, 3)."""
     title, citation = _published(name)
     return Result(
         summary(name, title, attribution),
-        map_of(attribution),
+        map_of(attribution, photograph),
         None if attribution.fitness is None else fitness_of(title, attribution),
         film_of(title, attribution),
         repr(attribution.method),
         citation,
+        remark,
     )
 
 
@@ -160,16 +185,17 @@ def _published(name: str) -> tuple[str, str | None]:
 def summary(name: str, title: str, attribution: Attribution) -> Row:
     """What the map should explain, what it does, and what that took."""
     change = float((attribution.weights * attribution.change).sum(0)[0])
-    residual, gap = float(attribution.residual[0]), float(attribution.gap[0])
+    residual = float(attribution.residual[0])
     cost = attribution.cost
     return Row(
         name,
         title,
         number(change),
-        number(change - residual),
-        number(residual),
-        percent(gap),
-        incomplete(gap),
+        number(change - residual) if attribution.claims_completeness else "–",
+        beside(residual, change) if attribution.claims_completeness else "–",
+        gap_of(attribution, 0),
+        attribution.claims_completeness,
+        incomplete(attribution, 0),
         percent(float(attribution.error[0])),
         unsettled(attribution, 0),
         f"{cost.gradients:,}",
@@ -178,12 +204,12 @@ def summary(name: str, title: str, attribution: Attribution) -> Row:
     )
 
 
-def map_of(attribution: Attribution) -> Map:
+def map_of(attribution: Attribution, photograph: Numbers) -> Map:
     """The map over the photograph, alone, and added up by regions."""
-    photograph, values = display_image(attribution, 0), pixel_map(attribution, 0)
+    values = spread(pixel_map(attribution, 0), photograph)
     limit = limit_of([values])
     cell = max(values.shape) // _CELLS
-    coarse = pixel_map(attribution, 0, cell=max(cell, 1))
+    coarse = regions_of(attribution, photograph)
     region_limit = limit_of([coarse])
     return Map(
         data_uri(overlay_rgb(photograph, values, limit)),
@@ -192,7 +218,25 @@ def map_of(attribution: Attribution) -> Map:
         data_uri(overlay_rgb(photograph, coarse, region_limit)) if cell >= _COARSE else None,
         number(region_limit),
         cell,
+        attribution.values.shape[-2:] != photograph.shape[:2],
     )
+
+
+def regions_of(attribution: Attribution, photograph: Numbers) -> Numbers:
+    """The map, summed over squares; places of a layer are squares already."""
+    values = pixel_map(attribution, 0)
+    if values.shape != photograph.shape[:2]:
+        return spread(values, photograph)
+    return cells(values, max(max(values.shape) // _CELLS, 1))
+
+
+def spread(values: Numbers, photograph: Numbers) -> Numbers:
+    """A map (h, w) in the size of the photograph: every place of a layer is shown as the pixels it stands over."""
+    rows, columns = (
+        np.arange(there) * here // there for here, there in zip(values.shape, photograph.shape, strict=False)
+    )
+    made: Numbers = values[rows][:, columns]
+    return made
 
 
 # --- baselines --------------------------------------------------------------------------------------------------------

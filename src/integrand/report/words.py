@@ -7,10 +7,11 @@ from typing import Any
 
 import torch
 
+from ..attribution import INCOMPLETE as INCOMPLETE
 from ..attribution import Attribution
 
-INCOMPLETE = 0.1
-"""A map that misses more of the change than this is marked wherever it is shown."""
+NOT_CLAIMED = "not claimed"
+"""What stands for the gap of a method that does not say that its maps add up."""
 
 
 def number(value: float) -> str:
@@ -27,6 +28,15 @@ def number(value: float) -> str:
     return text.replace("-", "−")
 
 
+def beside(value: float, whole: float) -> str:
+    """A number that is read beside a larger one: what is lost in the latter's digits is nothing.
+
+    >>> beside(-0.012, 9.9), beside(4.5e-7, 9.9), beside(4.5e-7, 2e-5)
+    ('−0.0120', '0', '4.50e−07')
+    """
+    return "0" if abs(value) < 5e-4 * abs(whole) else number(value)
+
+
 def percent(value: float) -> str:
     """One decimal; beyond a thousand per cent the digits say nothing more.
 
@@ -38,9 +48,14 @@ def percent(value: float) -> str:
     return "> 999 %" if value >= 10 else f"{100 * value:.1f} %"
 
 
-def incomplete(gap: float) -> bool:
-    """Whether a map with this gap is marked; a gap that is no number is."""
-    return not gap <= INCOMPLETE
+def incomplete(attribution: Attribution, example: int) -> bool:
+    """Whether a map is marked: it was to add up, and misses more than a tenth of the change, or nobody knows how much."""
+    return attribution.claims_completeness and not float(attribution.gap[example]) <= INCOMPLETE
+
+
+def gap_of(attribution: Attribution, example: int) -> str:
+    """The gap of one example, where its method says that there should be none."""
+    return percent(float(attribution.gap[example])) if attribution.claims_completeness else NOT_CLAIMED
 
 
 def unsettled(attribution: Attribution, example: int) -> bool:
@@ -63,12 +78,14 @@ def shortened(text: str, most: int) -> str:
 
 def headline(attribution: Attribution, example: int) -> str:
     """Example, target, output, gap and estimated error of one example, in a line; marks where the map is not as it should be."""
-    gap, error = float(attribution.gap[example]), float(attribution.error[example])
+    error = float(attribution.error[example])
+    gap = gap_of(attribution, example)
     facts = [
         f"example {example}",
         target_of(attribution, example),
         f"F = {number(float(attribution.output[example]))}",
-        f"gap {percent(gap)}" + (" ▲ incomplete" if incomplete(gap) else ""),
+        f"{'gap' if attribution.claims_completeness else 'adds up:'} {gap}"
+        + (" ▲ incomplete" if incomplete(attribution, example) else ""),
     ]
     if not math.isnan(error):
         facts.append(

@@ -95,13 +95,20 @@ class Adaptive:
         return Looked(segment, list(self._looks(field, segment)))
 
     def _looks(self, field: Field, segment: Segment) -> Iterator[tuple[Tensor, _Refining]]:
-        pieces = segment.leading[0]
-        each = max(1, -(-_START // pieces))
-        grid = torch.linspace(0, 1, each + 1, dtype=segment.start.dtype, device=segment.start.device)
-        grid = grid**_GRADE if pieces == 1 else grid
         for place in _blocks(field, segment):
             lines = Lines.of(field, segment, place)
-            yield place, _Refining(self, lines, lines.on_grid(grid))
+            yield place, _Refining(self, lines, _first_look(lines))
+
+
+def _first_look(lines: Lines) -> Intervals:
+    """A few chords on every path, by the number of its own pieces that move: an interval without a neighbour has nothing to be judged by."""
+    own = torch.bincount(lines.chain)[lines.chain]
+    each = (-(-_START // own)).clamp_min(1)
+    line = torch.repeat_interleave(torch.arange(len(lines), device=each.device), each)
+    place = torch.arange(len(line), device=each.device) - (each.cumsum(0) - each)[line]
+    a, b = ((number / each[line]).to(lines.start.dtype) for number in (place, place + 1))
+    graded = own[line] == 1
+    return lines.chords(line, torch.where(graded, a**_GRADE, a), torch.where(graded, b**_GRADE, b))
 
 
 def _check_conservative(field: Field, rule: Adaptive) -> None:

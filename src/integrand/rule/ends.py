@@ -24,11 +24,11 @@ def is_chained(segment: Segment) -> bool:
 
 
 def filled(field: Field, points: Tensor, known: Tensor, wanted: Tensor) -> Tensor:
-    """``known`` values (K, R, B) of F at ``points`` (K, R, B, \\*s), with those that are ``wanted`` evaluated."""
-    place = wanted.reshape(-1).nonzero()[:, 0]
+    """``known`` values (K, R, B) of F at ``points`` (K, R, B, \\*s), with those that are ``wanted`` evaluated; a tensor of its own."""
+    place, values = wanted.reshape(-1).nonzero()[:, 0], known.reshape(-1).clone()
     if not len(place):
-        return known
-    pick, values = _picker(points, place), known.reshape(-1).clone()
+        return values.reshape(known.shape)
+    pick = _picker(points, place)
 
     def use(part: slice, found: Evaluation) -> None:
         values[place[part]] = found.value

@@ -60,7 +60,8 @@ class Important:
         if segment.at_start is not None:
             piece, lane = seen.moving.nonzero(as_tuple=True)
             first = _Nodes(piece, lane, torch.zeros_like(piece))
-            _give(share, seen, first, segment.at_start.gradient.flatten(0, 2)[first.place(seen.lanes)])
+            if len(piece):
+                _give(share, seen, first, segment.at_start.gradient.flatten(0, 2)[first.place(seen.lanes)])
         found = Integrated.ensure(share.reshape(segment.start.shape))
         return Integrated(
             found.share, found.error, seen.begin.reshape(segment.leading), seen.end.reshape(segment.leading)

@@ -27,7 +27,8 @@ class MonteCarlo:
     n: int = 1
     seed: int = 0
     complete: ClassVar[bool] = False
-    """Only in expectation."""
+    unbiased: ClassVar[bool] = True
+    """Complete in expectation: what one map misses is its error, but none that a warning could do anything about."""
 
     @property
     def gradients(self) -> int:

@@ -24,8 +24,9 @@ from torch import Tensor
 
 from ..baseline import Baseline, Constant, Given, Relevant, Uniform, as_baseline
 from ..errors import InputError, UnknownName
-from ..methods import BASELINES, about
+from ..methods import BASELINES, about, known
 from ..rule import Adaptive, GaussLegendre, Rule, Simpson
+from .supplies import NAMES, Supplies
 
 PHOTO = "photo"
 """The name of the baseline that is one other photograph."""
@@ -40,6 +41,29 @@ PATCH = 32
 """Pixels along the side of what Sequential takes away at a time: 49 squares of an image of 224, as often its method's gradients."""
 RIVALS = 5
 """Of an attack on each of several classes: about 100 gradients, as it arrives in five or six steps."""
+
+BRIEF: dict[str, dict[str, Any]] = {
+    "expected": {"rule": GaussLegendre(16)},
+    "weighted": {"rule": GaussLegendre(16)},
+    "ig2": {"steps": 12, "record": ()},
+    "adversarial": {"count": 3, "record": ()},
+    "boundary": {"steps": 20},
+    "guided": {"steps": 100},
+    "salient": {"steps": 100},
+    "spectral": {"steps": 100},
+    "latent_guided": {"steps": 60, "ends": 20},
+    "latent": {"steps": 20},
+    "manifold": {"points": 12},
+    "geodesic": {"neighbours": 3, "nodes": 3},
+    "relaxed": {"corners": 7, "iterations": 5},
+    "geometric": {"steps": 9, "iterations": 10},
+    "greedy": {"rounds": 5, "rule": GaussLegendre(20)},
+    "smooth": {"draws": 6, "rule": GaussLegendre(16)},
+    "regions": {"rule": GaussLegendre(50)},
+    "sequential": {"features": 56, "rule": GaussLegendre(6)},
+    "distanced": {"distances": (1.0,), "epochs": 4, "rule": GaussLegendre(50)},
+}
+"""What differs from the usual where all methods explain one picture: each takes about a hundred gradients, and thirty take minutes."""
 
 PHOTOGRAPHS = (
     "rocket",
@@ -68,6 +92,8 @@ class Setting:
     nodes      gradients per baseline, pieces of Simpson's rule per step of IG2, steps of other paths that go in steps; None for as many
                as the tolerance takes, or the usual steps
     tol        the relative error that maps are integrated to; None for the usual
+    supplies   what methods need that a picture and a model are not, made from other photographs
+    brief      unless nodes or a tolerance are asked for, take about a hundred gradients where the usual is more (``BRIEF``)
     """
 
     baselines: tuple[str, ...] = ()
@@ -76,6 +102,8 @@ class Setting:
     others: int = 0
     nodes: int | None = None
     tol: float | None = None
+    supplies: Supplies | None = None
+    brief: bool = False
 
 
 def method(name: str, setting: Setting) -> Any:
@@ -92,10 +120,19 @@ def method(name: str, setting: Setting) -> Any:
     accepted = inspect.signature(build).parameters
     recipe = _BY_NAME.get(name) or _BY_ARGUMENT.get(_first_argument(name), _bare)
     options = recipe(setting)
+    asked = setting.nodes is not None or setting.tol is not None
+    if setting.brief and not asked:
+        options |= BRIEF.get(name, {})
     if "steps" in accepted and "steps" not in options:
         options |= _step_by_step(setting)
-    elif setting.nodes is not None or setting.tol is not None:
+    elif asked:
         options.setdefault("rule", _rule(setting, Adaptive()))
+    for argument in supplied(name):
+        if setting.supplies is None:
+            raise InputError(
+                f"{name} needs {argument}, which is made from other photographs, and there are none: give some with --references."
+            )
+        options[argument] = setting.supplies.of(argument)
     return build(**{key: value for key, value in options.items() if key in accepted})
 
 
@@ -113,41 +150,46 @@ def _step_by_step(setting: Setting) -> dict[str, Any]:
     return {} if setting.tol is None else {"rule": Adaptive(setting.tol)}
 
 
-_NO_PICTURES = {
-    "site": "explains a layer, whose map is no picture",
-    "data": "learns from data, and here are only pictures",
-    "points": "walks through data, and here are only pictures",
-    "patterns": "follows patterns that are fitted to data, and here are only pictures",
-    "codec": "walks through an autoencoder, and here is none",
-    "table": "walks over the words of a table, and here are only pictures",
-}
-"""What methods need that pictures and a model are not."""
-
-
 def check(methods: Iterable[str], baselines: Iterable[str]) -> None:
-    """Refuse names that are not known, before any work, and methods that are not about pictures.
+    """Refuse names that are not known, before any work, and methods that need what neither pictures nor a model give.
 
     Errors: ``UnknownName`` with the nearest names, ``InputError``.
     """
     for one in methods:
-        accepted = inspect.signature(about(one).build).parameters
-        for needed, why in _NO_PICTURES.items():
-            if needed in accepted and accepted[needed].default is inspect.Parameter.empty:
-                raise InputError(f"{one} {why}: in Python, ig.explain(model, x, target=…, method={one!r}, {needed}=…).")
+        lacking = [name for name in about(one).needs if name not in (*_STARTS, *NAMES)]
+        if lacking:
+            raise InputError(
+                f"{one} needs {', '.join(lacking)}, which pictures and a model do not give: in Python, ig.explain(model, x, target=…, "
+                f"method={one!r}, {lacking[0]}=…)."
+            )
     for one in baselines:
         _baseline(one, 0, None)
 
 
+def every() -> tuple[str, ...]:
+    """All published methods that can be set up for a picture."""
+    return tuple(name for name, one in known().items() if set(one.needs) <= {*_STARTS, *NAMES})
+
+
 def wants(name: str, baselines: Sequence[str] = ()) -> str | None:
-    """What a method looks for in a setting besides the ``baselines`` asked for: "photo", "pool", or nothing."""
+    """What a method looks for in a setting besides the ``baselines`` asked for: "photo", "pool", "supplies", or nothing."""
     if _BY_NAME.get(name) is _ig2:
         return "pool"
+    if supplied(name):
+        return "supplies"
     usual = _USUAL.get(_first_argument(name), ())
     return PHOTO if PHOTO in (baselines or usual) else None
 
 
+def supplied(name: str) -> tuple[str, ...]:
+    """The arguments of a method that are made from other photographs."""
+    return tuple(argument for argument in about(name).needs if argument in NAMES)
+
+
 def _first_argument(name: str) -> str:
-    return next(iter(inspect.signature(about(name).build).parameters))
+    """What decides where a method starts: its first argument, but for those that are supplied."""
+    arguments = inspect.signature(about(name).build).parameters
+    return next((argument for argument in arguments if argument not in NAMES), "")
 
 
 def _one(setting: Setting) -> dict[str, Any]:
@@ -206,6 +248,7 @@ _BY_ARGUMENT: dict[str, _Recipe] = {
     "goal": _attack,
 }
 """For methods without a recipe of their own: by the name of their first argument."""
+_STARTS = ("baseline", "baselines", "references")
 _USUAL = {"baseline": ONE, "of": ONE, "baselines": SEVERAL, "references": SEVERAL}
 
 

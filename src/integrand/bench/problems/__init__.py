@@ -3,6 +3,7 @@
 from . import digits as digits
 from . import photographs as photographs
 from . import questions as questions
+from . import tables as tables
 from .base import Examples as Examples
 from .base import Problem as Problem
 from .base import Setting as Setting

@@ -58,8 +58,6 @@ class _Information(Metric):
         """The curves (M, B, 1001) over information from 0 to 1; NaN for images that are left out."""
         pictures = _pictures(subject)
         place = ranked(subject, maps, "pixels", self.seed, self.rank).place[:, :, 0].cpu().numpy()
-        pixels = place[0, 0].size
-        kept = [int((pixels - 1) * share) + 1 for share in self.thresholds]
         curves = np.full((*place.shape[:2], _POINTS + 1), np.nan)
         asked = _Asked(subject, self.score)
         whole = asked(pictures, np.arange(len(pictures)))
@@ -70,9 +68,8 @@ class _Information(Metric):
             first = asked(start[None], np.array([example]))[0]
             if whole[example] < self.least or first >= whole[example] or low >= high:
                 continue
-            shown = [_interpolated(picture, hidden | (own < k)) for own in place[:, example] for k in kept]
-            scores = asked(np.stack(shown), np.full(len(shown), example)).reshape(len(place), -1)
-            sizes = np.array([_bytes(one) for one in shown]).reshape(len(place), -1)
+            shown, sizes = self._shown(subject, maps, example, picture, hidden, place[:, example])
+            scores = asked(shown, np.full(len(shown), example)).reshape(len(place), -1)
             information = ((sizes - low) / (high - low)).clip(0, 1)
             performance = ((scores - first) / (whole[example] - first)).clip(0, 1)
             if self.monotone:
@@ -80,6 +77,20 @@ class _Information(Metric):
             for method in range(len(place)):
                 curves[method, example] = _curve(information[method], performance[method])
         return torch.from_numpy(curves).to(subject.x)
+
+    def _shown(
+        self, subject: Subject, maps: Maps, example: int, picture: Any, hidden: Any, place: Any
+    ) -> tuple[Any, Any]:
+        """The pictures (M · thresholds, H, W, C) of an example, and their bytes (M, thresholds): the same whatever is asked about them."""
+        kept = [int((hidden.size - 1) * share) + 1 for share in self.thresholds]
+
+        def made() -> tuple[Any, Any]:
+            shown = [_interpolated(picture, hidden | (own < k)) for own in place for k in kept]
+            return np.stack(shown), np.array([_bytes(one) for one in shown]).reshape(len(place), -1)
+
+        # The subject keeps the map alive that the key names by where it is.
+        key = (id(maps), example, self.thresholds, self.rank, self.seed, hidden.tobytes())
+        return subject.once(key, lambda: (maps, made()))[1]
 
     def values(self, measured: Tensor) -> Tensor:
         return area(measured)
@@ -147,7 +158,7 @@ class AIC(_Information):
     """Accuracy Information Curve: as ``SIC``, with 1 for "the class explained is predicted" and 0 for not in place of its probability.
 
     Images are left out where the class is not predicted, where the mask alone predicts it, or for their bytes: other images
-    than SIC leaves out.
+    than SIC leaves out. Judged beside SIC it costs rows only: the pictures are the same.
 
     Peers: the port to IDG's repository takes the probability for the mask alone.
     """

@@ -71,7 +71,8 @@ def leg(
             here, then = (Evaluation(every.value[some], every.gradient[some]) for some in (slice(-1), slice(1, None)))
             before = Evaluation(every.value[-1:], every.gradient[-1:])
         yield Segment(corners[:-1], corners[1:], (times[:-1], times[1:]), here, then)
-        previous = after[-1]
+        previous = after[-1].clone()  # a view would keep the whole block
+        del after, corners
 
 
 def through(
@@ -112,7 +113,8 @@ def through(
         last = min(first + most, len(clock))
         points = torch.cat([previous, corners(first, last)])
         yield polyline(points, clock[first - 1 : last])
-        previous = points[-1:]
+        previous = points[-1:].clone()  # a view would keep the whole block
+        del points
 
 
 def _between(start: Tensor, end: Tensor, at: Tensor) -> Tensor:

@@ -1,0 +1,226 @@
+"""Write what the documentation says of every method: python scripts/docs.py [--gallery FOLDER] [--check]
+
+Two pages hold a block between marks that is made here, from the cards of ``ig.methods``, from costs as counted (measured_costs.py), and from
+measurements that are kept as data; everything else on them is written by hand.
+
+    docs/gallery.md               <!-- gallery -->   every method on one photograph; of docs/results/gallery.json
+    docs/usage/how-to-choose.md   <!-- methods -->   what each starts from, takes, and gave on that photograph, and its measured quality
+
+``--gallery FOLDER`` takes in what ``integrand explain sample:chelsea --method all --save --out FOLDER`` has written. Quality comes from
+docs/results/paths.json where that exists:
+
+    {"columns": {"deletion": "deletion ↓", …}, "methods": {"integrated": {"deletion": 0.058, …}, …}, "note": "on what, and how"}
+
+``--check`` writes nothing and fails where a page is not what would be written. ``make docs`` and ``make gallery`` run this.
+"""
+
+from __future__ import annotations
+
+import argparse
+import inspect
+import json
+import re
+import sys
+from collections.abc import Iterator
+from importlib import metadata
+from itertools import groupby
+from pathlib import Path
+from typing import Any
+
+from PIL import Image
+
+import integrand as ig
+from integrand.methods import Published
+from integrand.methods.registry import start_of
+from integrand.report.words import beside, number, percent
+
+DOCS = Path(__file__).parent.parent / "docs"
+GALLERY, QUALITY = DOCS / "results" / "gallery.json", DOCS / "results" / "paths.json"
+PICTURE = DOCS / "images" / "gallery.png"
+PAGES = {DOCS / "gallery.md": "gallery", DOCS / "usage" / "how-to-choose.md": "methods"}
+
+STARTS = {
+    "baseline": "a baseline, or several",
+    "baselines": "several baselines",
+    "references": "references",
+    None: "finds its own start",
+}
+
+Results = dict[str, Any]
+
+
+# --- the gallery ------------------------------------------------------------------------------------------------------
+
+
+def taken_in(folder: Path) -> Results:
+    """The numbers of every map in a folder that the command line has filled."""
+    methods = {}
+    for name in ig.methods.known():
+        file = next(iter(folder.glob(f"*-{name}.safetensors")), None)
+        if file is None:
+            continue
+        made = ig.load(file)
+        claimed = made.claims_completeness
+        methods[name] = {
+            "change": float((made.output - made.base)[0]),
+            "residual": float(made.residual[0]) if claimed else None,
+            "gap": float(made.gap[0]) if claimed else None,
+            "gradients": made.cost.gradients,
+            "values": made.cost.values,
+            "seconds": round(made.cost.seconds, 1),
+            "setup": repr(made.method),
+        }
+    versions = ", ".join(f"{package} {metadata.version(package)}" for package in ("integrand", "torch"))
+    return {"made": f"{versions}, one thread", "methods": methods}
+
+
+def gallery(results: Results) -> Iterator[str]:
+    """The block of docs/gallery.md."""
+    yield f"Made with {results['made']}: `make gallery`."
+    yield ""
+    yield "| method | change of F | residual | gap | gradients | forward rows | seconds |"
+    yield "|---|---|---|---|---|---|---|"
+    for family, cards in _families():
+        shown = [(one, results["methods"][one.name]) for one in cards if one.name in results["methods"]]
+        if shown:
+            yield f"| *{family}* | | | | | | |"
+        for one, found in shown:
+            claimed = found["gap"] is not None
+            residual = beside(found["residual"], found["change"]) if claimed else "–"
+            gap = _gap(found)
+            yield (
+                f"| `{one.name}` {one.title} | {number(found['change'])} | {residual} | {gap} | {found['gradients']:,} | "
+                f"{found['values']:,} | {found['seconds']:.1f} |"
+            )
+    missing = [name for name in ig.methods.known() if name not in results["methods"]]
+    if missing:
+        yield ""
+        yield f"Not for photographs, or not measured yet: {', '.join(f'`{name}`' for name in missing)}."
+    yield ""
+    yield "How each was set up, as it prints:"
+    yield ""
+    for name, found in results["methods"].items():
+        yield f"* `{name}`: `{_short(found['setup'])}`"
+
+
+def _short(text: str) -> str:
+    return text if len(text) <= 200 else text[:199] + "…"
+
+
+def _gap(found: Results) -> str:
+    return "not claimed" if found["gap"] is None else percent(found["gap"])
+
+
+# --- how to choose ----------------------------------------------------------------------------------------------------
+
+
+def choices(results: Results | None, quality: Results | None) -> Iterator[str]:
+    """The block of docs/usage/how-to-choose.md."""
+    columns = ["method", "starts from", "adds up", "cost", "counted: gradients + forward rows"]
+    if results:
+        columns += ["photograph: gap", "gradients", "forward rows"]
+    if quality:
+        columns += list(quality["columns"].values())
+    yield f"| {' | '.join(columns)} |"
+    yield f"|{'---|' * len(columns)}"
+    for family, cards in _families():
+        yield f"| *{family}* |{' |' * (len(columns) - 1)}"
+        for one in cards:
+            cells = [f"`{one.name}` {one.title}", _start(one), "yes" if one.axioms["complete"] else "not claimed"]
+            cells += [
+                one.cost,
+                "–" if one.measured is None else f"{one.measured.gradients:,} + {one.measured.values:,}",
+            ]
+            if results:
+                cells += _on_the_photograph(results["methods"].get(one.name))
+            if quality:
+                own = quality["methods"].get(one.name, {})
+                cells += [number(own[key]) if key in own else "–" for key in quality["columns"]]
+            yield f"| {' | '.join(cells)} |"
+    yield ""
+    yield (
+        f"Counted for one example with the defaults, on {ig.methods.counted_on()}. What is left to a tolerance depends on the problem: a real "
+        "network takes more."
+    )
+    if results:
+        yield "The photograph is that of the [gallery](../gallery.md), where methods are set up to take about a hundred gradients."
+    if quality:
+        yield quality["note"]
+
+
+def _on_the_photograph(found: Results | None) -> list[str]:
+    if found is None:
+        return ["–", "–", "–"]
+    return [_gap(found), f"{found['gradients']:,}", f"{found['values']:,}"]
+
+
+def _start(one: Published) -> str:
+    accepted = inspect.signature(one.build).parameters
+    first = start_of(accepted)
+    own = [name for name in one.needs if first is None or name != first.name]
+    also = f"; needs {', '.join(f'`{name}`' for name in own)}" if own else ""
+    return ("as the method inside" if "of" in accepted else STARTS[first and first.name]) + also
+
+
+def _families() -> Iterator[tuple[str, list[Published]]]:
+    for family, cards in groupby(ig.methods.known().values(), lambda one: one.family):
+        yield family, list(cards)
+
+
+# --- pages ------------------------------------------------------------------------------------------------------------
+
+
+def read(file: Path) -> Results | None:
+    """Results that are kept as data, where there are any."""
+    return json.loads(file.read_text("utf-8")) if file.exists() else None
+
+
+def blocks() -> dict[str, str]:
+    """What stands between the marks of each page."""
+    results = read(GALLERY)
+    made = {"methods": "\n".join(choices(results, read(QUALITY)))}
+    if results:
+        made["gallery"] = "\n".join(gallery(results))
+    return made
+
+
+def written(page: str, mark: str, block: str) -> str:
+    """The page with the block between its marks exchanged."""
+    found = re.compile(rf"<!-- {mark} -->.*?<!-- /{mark} -->", re.S)
+    if not found.search(page):
+        raise ValueError(f"The page has no <!-- {mark} --> … <!-- /{mark} -->.")
+    return found.sub(lambda _: f"<!-- {mark} -->\n{block}\n<!-- /{mark} -->", page)
+
+
+def stale() -> list[Path]:
+    """Pages that are not what would be written."""
+    made = blocks()
+    texts = {page: page.read_text("utf-8") for page in PAGES}
+    return [
+        page for page, mark in PAGES.items() if mark in made and written(texts[page], mark, made[mark]) != texts[page]
+    ]
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=(__doc__ or "").splitlines()[0])
+    parser.add_argument("--gallery", type=Path, help="take in what the command line has written there")
+    parser.add_argument("--check", action="store_true")
+    asked = parser.parse_args()
+    if asked.check:
+        if found := stale():
+            sys.exit(f"{', '.join(map(str, found))}: not what is known of the methods now; run make docs.")
+        return
+    if asked.gallery:
+        GALLERY.parent.mkdir(exist_ok=True)
+        GALLERY.write_text(json.dumps(taken_in(asked.gallery), indent=1, ensure_ascii=False) + "\n", "utf-8")
+        drawn = Image.open(next(asked.gallery.glob("*-methods.png"))).convert("RGB")
+        # A palette would save half, and spoil the photograph.
+        drawn.resize([round(0.8 * side) for side in drawn.size], Image.Resampling.LANCZOS).save(PICTURE, optimize=True)
+    made = blocks()
+    for page, mark in PAGES.items():
+        if mark in made:
+            page.write_text(written(page.read_text("utf-8"), mark, made[mark]), "utf-8")
+
+
+if __name__ == "__main__":
+    main()
