@@ -11,7 +11,7 @@ import torch
 from torch import Tensor, nn
 
 import integrand as ig
-from integrand.metrics.removal import Ranking, scores_without, shares_of
+from integrand.metrics.removal import Ranking, _descending, scores_without, shares_of
 
 UNIT = ig.Normalisation.unit()
 
@@ -167,6 +167,16 @@ def test_superpixels_of_their_own_end_where_they_end(model: nn.Module, x: Tensor
             away = torch.isin(labels[b], first)
             row = torch.where(away, 0.0, x[b])
             torch.testing.assert_close(found[0, b, 1], model(row[None]).softmax(1)[0, 1])
+
+
+@pytest.mark.parametrize("dtype", [torch.float32, torch.float64])
+def test_the_quick_sort_is_the_stable_one(dtype: torch.dtype) -> None:
+    """With ties among the scores and without, -0 and 0 among them."""
+    apart = drawn(2, 3, 200, seed=18).to(dtype)
+    tied = (apart * 3).round()
+    tied[0, 0, :2] = torch.tensor([0.0, -0.0])
+    for scores in (apart, tied, torch.zeros_like(apart)):
+        assert torch.equal(_descending(scores), scores.argsort(dim=2, descending=True, stable=True))
 
 
 def test_shares_are_rounded_down_but_for_rounding() -> None:

@@ -195,7 +195,7 @@ def scores_without(
     def make(part: slice) -> Tensor:
         example = b[part]
         place = places.index_select(0, pair[part])
-        away = compare(place, over(cuts[part], place), out=torch.empty_like(place))
+        away = compare(place, over(cuts[part], place), out=place)
         return replace(subject.x.index_select(0, example), away, example)
 
     def use(part: slice, seen: Evaluation) -> None:
