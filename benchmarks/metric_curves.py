@@ -26,7 +26,7 @@ from .side_by_side import Row, Times, arguments, interleaved, ratio, seconds, te
 IMAGES, MAPS = 32, 4
 EACH = 14  # of 784 pixels that go at a time: 56 steps; columns go one by one
 PHOTOGRAPHS, STEPS = 2, 12
-CHUNKS = (4, 6, 8, 12, 16)
+CHUNKS = (2, 4, 6, 8, 12, 16)
 
 
 def cnn() -> nn.Module:
@@ -153,7 +153,7 @@ def photographs(repeats: int) -> Row:
         "integrand": lambda: ig.metrics.deletion(net, x, maps, target=target, steps=STEPS),
         "bare": bare(net, x[:1], rows),
     }
-    times = interleaved(ways, repeats)
+    times = interleaved(ways, repeats, warm=2)
     return Row(
         f"deletion curves of EfficientNet-Lite0 at 224², {rows} rows, to bare passes",
         *ratio(times, "integrand", "bare"),

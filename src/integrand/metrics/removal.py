@@ -30,7 +30,7 @@ from .subject import Score, Subject
 Replace = Callable[[Tensor, Tensor, Tensor], Tensor]
 """(x rows (N, \\*s), gone (N, \\*s or broadcast), example (N,)) -> rows with what is gone replaced.
 
-``gone`` is bool, or 0 and 1 in the type of the rows, which is quickest.
+``gone`` is bool, or 0 and 1 in the type of the rows, which is quickest. The rows may be written to: give copies.
 """
 
 
@@ -46,7 +46,7 @@ def replacement(subject: Subject, fill: Any) -> Replace:
 
     def put(rows: Tensor, gone: Tensor, example: Tensor) -> Tensor:
         # At 0 and 1 an interpolation is exact, and several times as fast as torch.where.
-        return torch.lerp(rows, blank.index_select(0, example) if shared is None else shared, gone.to(rows.dtype))
+        return rows.lerp_(blank.index_select(0, example) if shared is None else shared, gone.to(rows.dtype))
 
     return put
 
@@ -211,7 +211,7 @@ def _emptied(subject: Subject, asked: Field, replace: Replace) -> Tensor:
     """(B,) the score with everything gone."""
     example = torch.arange(len(subject), device=subject.x.device)
     gone = torch.ones((len(subject), *(1,) * (subject.x.ndim - 1)), dtype=torch.bool, device=subject.x.device)
-    return asked.value(replace(subject.x, gone, example))
+    return asked.value(replace(subject.x.clone(), gone, example))
 
 
 def shares_of(counts: Tensor, shares: Sequence[float]) -> Tensor:
