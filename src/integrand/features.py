@@ -92,6 +92,10 @@ def feature_scores(maps: Tensor, groups: Tensor) -> Tensor:
     """
     count = int(groups.max()) + 1
     leading = maps.shape[:2]
+    if groups.shape == maps.shape[2:] and count == groups.numel():
+        place = groups.flatten()
+        if torch.equal(place, torch.arange(count, device=place.device)):  # every number is a feature
+            return maps.reshape(*leading, count)
     where = groups.expand(maps.shape[1:]).reshape(1, leading[1], -1).expand(*leading, -1)
     sums = maps.new_zeros(*leading, count).scatter_add_(2, where, maps.reshape(*leading, -1))
     present = torch.zeros_like(sums, dtype=torch.bool).scatter_(2, where, True)

@@ -6,6 +6,7 @@ Their numbers are stored in tests/references/curves.npz, made by scripts/curve_r
 from __future__ import annotations
 
 import importlib.util
+import sys
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -173,6 +174,15 @@ def test_irof_is_that_of_quantus_up_to_scale_and_where_it_begins() -> None:
 def quantus(monkeypatch: pytest.MonkeyPatch) -> Any:
     monkeypatch.setattr(np, "trapz", np.trapezoid, raising=False)
     return pytest.importorskip("quantus")
+
+
+def test_stored_numbers_are_what_pair_gives(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(np, "trapz", np.trapezoid, raising=False)
+    if not any(Path(place, "saliency", "metrics", "pic.py").is_file() for place in sys.path):
+        pytest.skip("saliency is not installed")
+    again = SCRIPT.information()
+    for name in ("variation_sic_curves", "variation_aic_curves", "variation_sic_merged", "variation_aic_merged"):
+        np.testing.assert_allclose(again[name], FOUND[name], rtol=0, atol=1e-6)
 
 
 @pytest.mark.filterwarnings("ignore")

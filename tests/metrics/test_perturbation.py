@@ -11,7 +11,7 @@ import torch
 from torch import Tensor, nn
 
 import integrand as ig
-from integrand.metrics.removal import Ranking, scores_without, shares_of
+from integrand.metrics.removal import Ranking, _descending, scores_without, shares_of
 
 UNIT = ig.Normalisation.unit()
 
@@ -167,6 +167,16 @@ def test_superpixels_of_their_own_end_where_they_end(model: nn.Module, x: Tensor
             away = torch.isin(labels[b], first)
             row = torch.where(away, 0.0, x[b])
             torch.testing.assert_close(found[0, b, 1], model(row[None]).softmax(1)[0, 1])
+
+
+@pytest.mark.parametrize("dtype", [torch.float32, torch.float64])
+def test_the_quick_sort_is_the_stable_one(dtype: torch.dtype) -> None:
+    """With ties among the scores and without, -0 and 0 among them."""
+    apart = drawn(2, 3, 200, seed=18).to(dtype)
+    tied = (apart * 3).round()
+    tied[0, 0, :2] = torch.tensor([0.0, -0.0])
+    for scores in (apart, tied, torch.zeros_like(apart)):
+        assert torch.equal(_descending(scores), scores.argsort(dim=2, descending=True, stable=True))
 
 
 def test_shares_are_rounded_down_but_for_rounding() -> None:
@@ -494,6 +504,10 @@ def test_images_without_a_curve_are_left_out_and_counted(pictures: Tensor) -> No
         assert by.values(measured).isnan().tolist() == [[False, True, False, False]]
         left = measured[0, [0, 2, 3]]
         torch.testing.assert_close(by.summary(measured), ig.metrics.area(left.median(0).values)[None])
+        middle = (left[0] + left[1]) / 2  # of an even number of curves between the two
+        torch.testing.assert_close(by.summary(measured[:, :3]), ig.metrics.area(middle)[None])
+        mean = ig.metrics.SIC(aggregate="mean").summary(measured)
+        torch.testing.assert_close(mean, by.values(measured)[0, [0, 2, 3]].mean()[None])
     asked: dict[str, Any] = {"normalisation": UNIT, "thresholds": (0.05, 0.5)}
     for measure in (ig.metrics.sic, ig.metrics.aic):
         never = measure(net, pictures, places[1:], target=1, **asked)

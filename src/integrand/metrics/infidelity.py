@@ -206,7 +206,7 @@ class Infidelity(Metric):
         became = perturb(own, filled, generator(self.seed, draw))
         if became.dtype == torch.bool:
             gone = became.expand(own.shape)
-            became = replace(own, gone, torch.arange(len(x), device=x.device)[some])
+            became = replace(own.clone(), gone, torch.arange(len(x), device=x.device)[some])
             part = gone.to(x.dtype) if self.form == "global" else own - became
         else:
             if became.shape != own.shape:

@@ -12,6 +12,7 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from typing import Any
 
+import numpy as np
 import torch
 from torch import Tensor
 
@@ -29,7 +30,7 @@ from .subject import Score, Subject
 Replace = Callable[[Tensor, Tensor, Tensor], Tensor]
 """(x rows (N, \\*s), gone (N, \\*s or broadcast), example (N,)) -> rows with what is gone replaced.
 
-``gone`` is bool, or 0 and 1 in the type of the rows, which is quickest.
+``gone`` is bool, or 0 and 1 in the type of the rows, which is quickest. The rows may be written to: give copies.
 """
 
 
@@ -45,7 +46,7 @@ def replacement(subject: Subject, fill: Any) -> Replace:
 
     def put(rows: Tensor, gone: Tensor, example: Tensor) -> Tensor:
         # At 0 and 1 an interpolation is exact, and several times as fast as torch.where.
-        return torch.lerp(rows, blank.index_select(0, example) if shared is None else shared, gone.to(rows.dtype))
+        return rows.lerp_(blank.index_select(0, example) if shared is None else shared, gone.to(rows.dtype))
 
     return put
 
@@ -98,7 +99,7 @@ class Ranking:
         groups = feature_map(features, x)
         scores = merits(values, groups, rank)
         shuffle = torch.randperm(scores.shape[2], generator=generator(seed)).to(x.device)
-        order = shuffle[scores.index_select(2, shuffle).argsort(dim=2, descending=True, stable=True)]
+        order = shuffle[_descending(scores.index_select(2, shuffle))]
         ranks = torch.arange(scores.shape[2], device=x.device).expand_as(order)
         placed = torch.empty_like(order).scatter_(2, order, ranks)
         thin = unexpanded(groups)
@@ -117,6 +118,17 @@ class Ranking:
     def both(self) -> Ranking:
         """All maps from their most important feature on, then all from their least important on: (2 M, …)."""
         return Ranking(torch.cat([self.place, self.reversed.place]), self.counts)
+
+
+def _descending(scores: Tensor) -> Tensor:
+    """Places of scores (M, B, N) from the largest to the smallest; of equal ones the first comes first."""
+    if scores.device.type == "cpu" and scores.dtype in (torch.float32, torch.float64):
+        # NumPy sorts several times as fast as torch, though not stably: where nothing ties that is the same.
+        order = torch.from_numpy(np.argsort(-scores.numpy(), axis=2))
+        ranked = scores.gather(2, order)
+        if not bool((ranked[..., 1:] == ranked[..., :-1]).any()):
+            return order
+    return scores.argsort(dim=2, descending=True, stable=True)
 
 
 def unexpanded(groups: Tensor) -> Tensor:
@@ -183,7 +195,7 @@ def scores_without(
     def make(part: slice) -> Tensor:
         example = b[part]
         place = places.index_select(0, pair[part])
-        away = compare(place, over(cuts[part], place), out=torch.empty_like(place))
+        away = compare(place, over(cuts[part], place), out=place)
         return replace(subject.x.index_select(0, example), away, example)
 
     def use(part: slice, seen: Evaluation) -> None:
@@ -199,7 +211,7 @@ def _emptied(subject: Subject, asked: Field, replace: Replace) -> Tensor:
     """(B,) the score with everything gone."""
     example = torch.arange(len(subject), device=subject.x.device)
     gone = torch.ones((len(subject), *(1,) * (subject.x.ndim - 1)), dtype=torch.bool, device=subject.x.device)
-    return asked.value(replace(subject.x, gone, example))
+    return asked.value(replace(subject.x.clone(), gone, example))
 
 
 def shares_of(counts: Tensor, shares: Sequence[float]) -> Tensor:

@@ -23,7 +23,7 @@ from ..subject import Score, Subject
 class _Gap(Metric):
     share: float = 0.25
     fill: Any = Gaussian(0.1, mean="input", count=100)
-    absolute: bool = True
+    rank: str = "magnitude"
     score: Score = "probability"
     features: Features = "auto"
     seed: int = 0
@@ -38,8 +38,7 @@ class _Gap(Metric):
 
     def measure(self, subject: Subject, maps: Maps) -> Tensor:
         """The mean gap (M, B)."""
-        seen = Maps(maps.values.abs(), maps.names, maps.found, maps.methods) if self.absolute else maps
-        ranking = ranked(subject, seen, self.features, self.seed)
+        ranking = ranked(subject, maps, self.features, self.seed, self.rank)
         gone = shares_of(ranking.counts, (self.share,)).clamp(min=1)
         draws = checked_references(as_baseline(self.fill, BASELINES)(subject.x, subject.field), subject.x, "The fill")
         whole = subject.whole(self.score)
@@ -60,7 +59,7 @@ class PGI(_Gap):
 
     share     of the features that are important, rounded down but one at least
     fill      what they become, a reference for each draw: 100 draws of the input plus normal noise of 0.1, in the model's numbers
-    absolute  rank by absolute values, as published; else by the signed sum
+    rank      "magnitude": by the sum of absolute values over a feature's elements, as published; others as in ``Deletion``
     score     "probability" …;  features, and seed of the shuffle that breaks ties
 
     Cost: one row for each draw, map and example, F(x) once. Memory: the draws, as many copies of the inputs.
