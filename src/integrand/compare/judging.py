@@ -212,7 +212,9 @@ def scored(
         some = portion(subject, examples)
         found = [_of(run, examples) for run in runs]
         at = np.ix_(chosen, examples)
-        gap[at] = np.stack([_array(one.gap) for one in found])
+        gap[at] = np.stack(
+            [_array(one.gap) if one.claims_completeness else np.full(len(examples), np.nan) for one in found]
+        )
         error[at] = np.stack([_array(one.error) for one in found])
         called = tuple(seen.names[m] for m in chosen)
         given = dict(zip(called, found, strict=True))

@@ -33,7 +33,7 @@ class Scores:
     gradients, rows  (M, E) rows evaluated with and without a gradient for each map. Rows that serve a whole batch, such as references
                that all its examples share, count in equal parts
     seconds    (M, E) wall clock, of a batch in proportion to its rows
-    gap        (M, E) what the map misses of the change of F, relative to it; error (M, E) its relative error as its method
+    gap        (M, E) what the map misses of the change of F, relative to it, NaN where its method does not say that it adds up; error (M, E) its relative error as its method
                estimates it, NaN where it does not
     reasons    why there is no map, by (method, example)
     curves     by metric, what was measured before it became a number (M, E, \\*t); NaN as in values

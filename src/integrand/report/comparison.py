@@ -287,10 +287,11 @@ def shown(comparison: Comparison) -> tuple[str, list[Shown], bool]:
     picture = data_uri(display_image(next(iter(images.values())), 0))
     maps = []
     for name, one in images.items():
-        drawn = map_of(one)
+        drawn = map_of(one, display_image(one, 0))
         control = name in comparison.scores.controls
         gap = float(one.gap[0])
-        said = "adds up to nothing" if math.isnan(gap) else f"gap {percent(gap)}"
+        claimed = one.claims_completeness and not math.isnan(gap)
+        said = f"gap {percent(gap)}" if claimed else "adds up: not claimed"
         maps.append(Shown(_title(name), control, drawn.overlay, drawn.limit, said))
     return picture, maps, min(next(iter(images.values())).values.shape[-2:]) < SMALL
 
