@@ -10,8 +10,10 @@ from typing import Any
 
 import numpy as np
 
+from ..compare import Comparison
 from ..compare.scores import COSTS, Scores
 from ..compare.statistics import differences, summaries, verdict
+from ..report import comparison, suite
 from .harness import Finished, Results
 
 
@@ -209,12 +211,21 @@ def percent(value: float | None, *, sign: bool = True) -> str:
     """A share in per cent."""
     if value is None or not math.isfinite(value):
         return "–"
-    return f"{100 * value:{'+' if sign else ''}.0f} %"
+    return f"{100 * value:{'+' if sign else ''}.0f} %".replace("-", "−")
 
 
 def write(results: Results, folder: Path) -> dict[str, Any]:
-    """results.json and results.md in a folder; what they say."""
+    """results.json, results.md and index.html in a folder, and a page in the folder of each run; what they say. Needs integrand[report]."""
     told = as_json(results)
+    pages = {}
+    for one in results.finished:
+        if one.scores is not None:
+            compared = Comparison(one.scores, one.run.reference, notes=dict(one.run.methods))
+            pages[one.run.name] = f"{one.run.name}/index.html"
+            (folder / pages[one.run.name]).write_text(
+                comparison.page(compared, title=f"{results.suite.title}: {one.run.name}"), "utf-8"
+            )
+    (folder / "index.html").write_text(suite.page(told, pages), "utf-8")
     (folder / "results.json").write_text(json.dumps(told, indent=1, ensure_ascii=False) + "\n")
     (folder / "results.md").write_text(as_markdown(told))
     return told

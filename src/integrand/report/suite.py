@@ -1,0 +1,95 @@
+"""What a suite came to, as a page: claims with their verdicts, then every run with a link to its own page."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+from .html import environment
+
+
+@dataclass(frozen=True)
+class Row:
+    """A claim held against two methods. ``place`` is where share, low and high lie on the scale of its table, in per cent."""
+
+    run: str
+    metric: str
+    method: str
+    than: str
+    means: str
+    share: str
+    interval: str
+    wins: str
+    verdict: str
+    place: tuple[float, float, float] | None
+
+
+@dataclass(frozen=True)
+class Claimed:
+    """What a source says, with the rows that were held against it; ``size`` lies on the scale too, from ``low`` to ``high``."""
+
+    text: str
+    source: str
+    rows: tuple[Row, ...]
+    low: str
+    high: str
+    size: float | None
+
+
+def page(told: Mapping[str, Any], pages: Mapping[str, str]) -> str:
+    """Results in plain data (``bench.telling.as_json``) as one HTML file; ``pages`` are where the runs have theirs.
+
+    Errors: ``MissingExtra`` without jinja2.
+    """
+    template = environment().get_template("suite.html.j2")
+    text: str = template.render(told=told, claims=claims(told["claims"]), pages=pages)
+    return text
+
+
+def claims(told: Sequence[Mapping[str, Any]]) -> list[Claimed]:
+    """Claims as they are grouped on the page, each group on a scale of its own."""
+    groups: dict[tuple[Any, ...], list[Mapping[str, Any]]] = {}
+    for one in told:
+        groups.setdefault((one["text"], one["source"], one["size"]), []).append(one)
+    return [_group(text, source, size, rows) for (text, source, size), rows in groups.items()]
+
+
+def _group(text: str, source: str, size: float | None, rows: Sequence[Mapping[str, Any]]) -> Claimed:
+    # Far ends of intervals are cut off: one ratio of small numbers would make a line of all the others.
+    ends = [end for row in rows for end in (row["low"], row["high"]) if end is not None]
+    bound = min(1.0, max([0.05, *map(abs, ends), *([size] if size else [])]))
+
+    def place(share: float) -> float:
+        found: float = 50 + 50 * max(-1.0, min(1.0, share / bound))
+        return found
+
+    made = tuple(
+        Row(
+            row["run"],
+            row["metric"],
+            row["method"],
+            row["than"],
+            f"{_number(row['ours'])} against {_number(row['theirs'])}",
+            _percent(row["share"]),
+            f"{_percent(row['low'])} to {_percent(row['high'])}",
+            f"{_percent(row['wins'], sign=False)} of {row['examples']}",
+            row["verdict"],
+            None if row["share"] is None else (place(row["share"]), place(row["low"]), place(row["high"])),
+        )
+        for row in rows
+    )
+    return Claimed(text, source, made, _percent(-bound), _percent(bound), None if size is None else place(size))
+
+
+def _number(value: float | None) -> str:
+    return "–" if value is None or not math.isfinite(value) else f"{value:.3g}"
+
+
+def _percent(value: float | None, *, sign: bool = True) -> str:
+    return (
+        "–"
+        if value is None or not math.isfinite(value)
+        else f"{100 * value:{'+' if sign else ''}.0f} %".replace("-", "−")
+    )
