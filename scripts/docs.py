@@ -7,9 +7,7 @@ measurements that are kept as data; everything else on them is written by hand.
     docs/usage/how-to-choose.md   <!-- methods -->   what each starts from, takes, and gave on that photograph, and its measured quality
 
 ``--gallery FOLDER`` takes in what ``integrand explain sample:chelsea --method all --save --out FOLDER`` has written. Quality comes from
-docs/results/paths.json where that exists:
-
-    {"columns": {"deletion": "deletion ↓", …}, "methods": {"integrated": {"deletion": 0.058, …}, …}, "note": "on what, and how"}
+docs/results/paths/results.json, what ``integrand bench paths`` has written, where that exists.
 
 ``--check`` writes nothing and fails where a page is not what would be written. ``make docs`` and ``make gallery`` run this.
 """
@@ -35,7 +33,7 @@ from integrand.methods.registry import start_of
 from integrand.report.words import beside, number, percent
 
 DOCS = Path(__file__).parent.parent / "docs"
-GALLERY, QUALITY = DOCS / "results" / "gallery.json", DOCS / "results" / "paths.json"
+GALLERY, QUALITY = DOCS / "results" / "gallery.json", DOCS / "results" / "paths" / "results.json"
 PICTURE = DOCS / "images" / "gallery.png"
 PAGES = {DOCS / "gallery.md": "gallery", DOCS / "usage" / "how-to-choose.md": "methods"}
 
@@ -175,10 +173,28 @@ def read(file: Path) -> Results | None:
     return json.loads(file.read_text("utf-8")) if file.exists() else None
 
 
+def quality_of(told: Results) -> Results:
+    """Mean scores by method and metric, from the results of a suite; of several settings of a method the first counts."""
+    name, run = next((name, run) for name, run in told["runs"].items() if "summaries" in run)
+    published = {label: text.split("(")[0] for label, text in reversed(run["methods"].items())}
+    labels = {method: label for label, method in published.items()}
+    means = {(one["method"], one["metric"]): one["mean"] for one in run["summaries"]}
+    kept = {
+        method: {metric: mean for metric in run["metrics"] if (mean := means[label, metric]) is not None}
+        for method, label in labels.items()
+    }
+    arrows = {metric: f"{metric} {'↑' if run['higher'][metric] else '↓'}" for metric in run["metrics"]}
+    note = (
+        f"Quality: means over {run['examples']} photographs of the [suite `{told['suite']}`](../results/{told['suite']}/results.md), run {name}, at about fifty "
+        "gradients each; its tables have intervals, controls, and which differences are more than chance. Few are."
+    )
+    return {"columns": arrows, "methods": kept, "note": note}
+
+
 def blocks() -> dict[str, str]:
     """What stands between the marks of each page."""
-    results = read(GALLERY)
-    made = {"methods": "\n".join(choices(results, read(QUALITY)))}
+    results, told = read(GALLERY), read(QUALITY)
+    made = {"methods": "\n".join(choices(results, quality_of(told) if told else None))}
     if results:
         made["gallery"] = "\n".join(gallery(results))
     return made

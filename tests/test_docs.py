@@ -69,14 +69,34 @@ def test_a_changed_card_makes_the_page_stale(monkeypatch: pytest.MonkeyPatch) ->
 
 
 def test_quality_is_shown_once_it_was_measured(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
-    quality = {"columns": {"deletion": "deletion ↓"}, "methods": {"ig2": {"deletion": 0.0581}}, "note": "On a lot."}
-    (tmp_path / "paths.json").write_text(json.dumps(quality))
+    told = {
+        "suite": "paths",
+        "runs": {
+            "left out": {"left out": "why"},
+            "lite0": {
+                "examples": 12,
+                "methods": {
+                    "first": "ig2(references(2), steps=12)",
+                    "second": "ig2(references(8))",
+                    "chance": "RandomMap()",
+                },
+                "metrics": {"deletion": "deletion()"},
+                "higher": {"deletion": False},
+                "summaries": [
+                    {"method": "first", "metric": "deletion", "mean": 0.0581},
+                    {"method": "second", "metric": "deletion", "mean": 0.9},
+                    {"method": "chance", "metric": "deletion", "mean": None},
+                ],
+            },
+        },
+    }
+    (tmp_path / "paths.json").write_text(json.dumps(told))
     monkeypatch.setattr(docs, "QUALITY", tmp_path / "paths.json")
     lines = docs.blocks()["methods"].splitlines()
     assert lines[0].endswith("| deletion ↓ |")
     assert next(line for line in lines if "`ig2`" in line).endswith("| 0.0581 |")
     assert next(line for line in lines if "`guided`" in line).endswith("| – |")
-    assert "On a lot." in lines
+    assert any("12 photographs" in line and "../results/paths/results.md" in line for line in lines)
     columns = [line.count(" |") for line in lines if line.startswith("| ")]
     assert len(set(columns)) == 1
 
