@@ -1,10 +1,11 @@
 """Write what the documentation says of every method: python scripts/docs.py [--gallery FOLDER] [--check]
 
-Two pages hold a block between marks that is made here, from the cards of ``ig.methods``, from costs as counted (measured_costs.py), and from
+Three pages hold a block between marks that is made here, from the cards of ``ig.methods``, from costs as counted (measured_costs.py), and from
 measurements that are kept as data; everything else on them is written by hand.
 
     docs/gallery.md               <!-- gallery -->   every method on one photograph; of docs/results/gallery.json
     docs/usage/how-to-choose.md   <!-- methods -->   what each starts from, takes, and gave on that photograph, and its measured quality
+    docs/usage/metrics.md         <!-- metrics -->   every metric in a line
 
 ``--gallery FOLDER`` takes in what ``integrand explain sample:chelsea --method all --save --out FOLDER`` has written. Quality comes from
 docs/results/paths/results.json, what ``integrand bench paths`` has written, where that exists.
@@ -35,7 +36,11 @@ from integrand.report.words import beside, number, percent
 DOCS = Path(__file__).parent.parent / "docs"
 GALLERY, QUALITY = DOCS / "results" / "gallery.json", DOCS / "results" / "paths" / "results.json"
 PICTURE = DOCS / "images" / "gallery.png"
-PAGES = {DOCS / "gallery.md": "gallery", DOCS / "usage" / "how-to-choose.md": "methods"}
+PAGES = {
+    DOCS / "gallery.md": "gallery",
+    DOCS / "usage" / "how-to-choose.md": "methods",
+    DOCS / "usage" / "metrics.md": "metrics",
+}
 
 STARTS = {
     "baseline": "a baseline, or several",
@@ -165,6 +170,29 @@ def _families() -> Iterator[tuple[str, list[Published]]]:
         yield family, list(cards)
 
 
+# --- metrics ----------------------------------------------------------------------------------------------------------
+
+
+def measures() -> Iterator[str]:
+    """The block of docs/usage/metrics.md."""
+    yield "| metric | better | what it says |"
+    yield "|---|---|---|"
+    families: dict[str, list[tuple[str, type[ig.metrics.Metric]]]] = {}
+    for name, cls in ig.metrics.known().items():
+        families.setdefault(cls.__module__, []).append((name, cls))
+    for module, members in families.items():
+        family = (sys.modules[module].__doc__ or "").splitlines()[0].rstrip(".")
+        yield f"| *{family}* | | |"
+        for name, cls in members:
+            yield f"| `{name}` | {'higher' if cls.higher else 'lower'} | {_said(cls)} |"
+
+
+def _said(cls: type) -> str:
+    """The first line of a docstring, without what the second column says."""
+    said = inspect.cleandoc(cls.__doc__ or "").splitlines()[0].replace("``", "`").replace("|", "\\|")
+    return re.sub(r" (Higher|Lower) is better\.", "", said)
+
+
 # --- pages ------------------------------------------------------------------------------------------------------------
 
 
@@ -195,6 +223,7 @@ def blocks() -> dict[str, str]:
     """What stands between the marks of each page."""
     results, told = read(GALLERY), read(QUALITY)
     made = {"methods": "\n".join(choices(results, quality_of(told) if told else None))}
+    made["metrics"] = "\n".join(measures())
     if results:
         made["gallery"] = "\n".join(gallery(results))
     return made
