@@ -35,7 +35,7 @@ from integrand.report.words import beside, number, percent
 
 DOCS = Path(__file__).parent.parent / "docs"
 GALLERY, QUALITY = DOCS / "results" / "gallery.json", DOCS / "results" / "paths" / "results.json"
-PICTURE = DOCS / "images" / "gallery.png"
+PICTURE, SAME_SCALE = DOCS / "images" / "gallery.png", DOCS / "images" / "gallery-same-scale.png"
 PAGES = {
     DOCS / "gallery.md": "gallery",
     DOCS / "usage" / "how-to-choose.md": "methods",
@@ -258,9 +258,11 @@ def main() -> None:
     if asked.gallery:
         GALLERY.parent.mkdir(exist_ok=True)
         GALLERY.write_text(json.dumps(taken_in(asked.gallery), indent=1, ensure_ascii=False) + "\n", "utf-8")
-        drawn = Image.open(next(asked.gallery.glob("*-methods.png"))).convert("RGB")
-        # A palette would save half, and spoil the photograph.
-        drawn.resize([round(0.8 * side) for side in drawn.size], Image.Resampling.LANCZOS).save(PICTURE, optimize=True)
+        for end, picture in (("methods", PICTURE), ("methods-same-scale", SAME_SCALE)):
+            drawn = Image.open(next(asked.gallery.glob(f"*-{end}.png"))).convert("RGB")
+            # A palette would save half, and spoil the photograph.
+            size = [round(0.8 * side) for side in drawn.size]
+            drawn.resize(size, Image.Resampling.LANCZOS).save(picture, optimize=True)
     made = blocks()
     for page, mark in PAGES.items():
         if mark in made:

@@ -12,6 +12,7 @@ import pytest
 import torch
 
 import integrand as ig
+from integrand.bench import recipe, vocabulary
 from integrand.methods import registry
 from scripts import docs
 
@@ -39,6 +40,23 @@ def test_the_extending_page_shows_the_file_that_runs() -> None:
 def test_the_compare_page_shows_the_file_that_runs() -> None:
     (block, *_) = re.findall(r"```python\n(.*?)```", (ROOT / "docs" / "usage" / "compare.md").read_text(), re.S)
     assert block.strip() in (ROOT / "docs" / "examples" / "compare.py").read_text()
+
+
+def test_the_metrics_page_shows_lines_of_the_file_that_runs() -> None:
+    blocks = re.findall(r"```python\n(.*?)```", (ROOT / "docs" / "usage" / "metrics.md").read_text(), re.S)
+    text = (ROOT / "docs" / "examples" / "metrics.py").read_text()
+    assert len(blocks) == 4
+    assert [block for block in blocks if block.strip() not in text] == []
+
+
+def test_the_recipe_of_the_bench_page_can_be_run() -> None:
+    (block,) = re.findall(r"```toml\n(.*?)```", (ROOT / "docs" / "usage" / "bench.md").read_text(), re.S)
+    suite = recipe.parsed("my", block)
+    words = {"blurred": ig.baselines.Blurred(), "corners": ig.baselines.Corners()}
+    (run,) = suite.runs
+    assert [callable(vocabulary.method(text, words)) for text in run.methods.values()] == [True] * 3
+    assert isinstance(vocabulary.metric(run.metrics["deletion"], words), ig.metrics.Deletion)
+    assert suite.claims[0].than == "black"
 
 
 def test_the_layers_page_shows_lines_of_the_file_that_runs() -> None:

@@ -244,3 +244,18 @@ def test_models_are_trained_once_and_from_their_seed(tmp_path: Path) -> None:
     kept = trained(build, x, y, cache=tmp_path / "a", name="toy", epochs=20, rate=0.05)
     torch.testing.assert_close(kept.state_dict(), one.state_dict())
     assert file.stat().st_mtime_ns == stamp
+
+
+def test_metrics_with_a_summary_of_their_own_keep_it(
+    asked: list[Sequence[int]], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """As SIC: one number for all examples that is not the mean of theirs."""
+    deletion = ig.metrics.Deletion
+    monkeypatch.setattr(deletion, "summary", lambda self, measured: measured.amax((1, 2)), raising=False)
+    done = harness.run(recipe.parsed("toy", RECIPE), harness.Request(tmp_path, examples=4))
+    scores = done.finished[0].scores
+    assert scores is not None
+    found = done.finished[0].summaries["deletion"]
+    assert found == {
+        method: pytest.approx(scores.curves["deletion"][m].max()) for m, method in enumerate(scores.methods)
+    }

@@ -116,3 +116,16 @@ def test_families_keep_together_where_they_fit() -> None:
     assert [at[n] for n in "678"] == [(1, 0), (1, 1), (1, 2)]
     assert [at[n] for n in "ABFGH"] == [(2, 0), (2, 1), (2, 5), (3, 0), (3, 1)]
     assert [family for *_, family, _ in places if family] == ["a", "b", "c", "d"]
+
+
+def test_on_the_same_scale_only_maps_in_units_of_the_change_share_one(case: Case, tmp_path: Path) -> None:
+    figure = sheet(case, tmp_path / "same.png", same_scale=True)
+    ends = {
+        axes.get_title(loc="left"): next(text.get_text() for text in axes.texts if "scale: ±" in text.get_text())
+        for axes in figure.axes
+        if axes.get_title(loc="left") in NAMES
+    }
+    parts = [name for name in NAMES if case.results[name].claims_completeness]
+    assert 1 < len(parts) < len(NAMES)
+    assert len({ends[name] for name in parts}) == 1
+    assert all(ends[name].startswith("its own scale") for name in NAMES if name not in parts)

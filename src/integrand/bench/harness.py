@@ -25,7 +25,7 @@ from ..compare.controls import Control
 from ..compare.judging import scored
 from ..compare.scores import Scores
 from ..errors import InputError, MissingExtra
-from ..metrics import Subject
+from ..metrics import Metric, Subject
 from .claims import Held, hold
 from .problems import Problem, Setting, problem_named
 from .recipe import Run, Suite
@@ -57,11 +57,15 @@ class Request:
 
 @dataclass(frozen=True, eq=False)
 class Finished:
-    """What a run came to: its scores so far, what is known of its problem, or why it was left out."""
+    """What a run came to: its scores so far, what is known of its problem, or why it was left out.
+
+    summaries  metrics whose one number per method is not the mean of the examples' (the area under a median curve): by metric and method
+    """
 
     run: Run
     scores: Scores | None
     facts: dict[str, Any] = field(default_factory=dict)
+    summaries: dict[str, dict[str, float]] = field(default_factory=dict)
     left_out: str = ""
 
 
@@ -120,7 +124,19 @@ def _finished(one: Run, request: Request, until: float | None, tell: Tell) -> Fi
         found = _judged(one, problem, batch)
         _write(found, file)
         tell(f"{one.name}: batch {number + 1} of {len(batches)}, {time.monotonic() - began:.0f} s")
-    return Finished(one, _gathered(folder, one, problem), dict(problem.facts))
+    gathered = _gathered(folder, one, problem)
+    summaries = {} if gathered is None else _summaries(one, problem, gathered)
+    return Finished(one, gathered, dict(problem.facts), summaries)
+
+
+def _summaries(one: Run, problem: Problem, scores: Scores) -> dict[str, dict[str, float]]:
+    words = {**problem.words, **one.words}
+    found: dict[str, dict[str, float]] = {}
+    for name, curves in scores.curves.items():
+        by = metric(one.metrics[name], words)
+        if type(by).summary is not Metric.summary:
+            found[name] = dict(zip(scores.methods, by.summary(torch.from_numpy(curves)).tolist(), strict=True))
+    return found
 
 
 def _judged(one: Run, problem: Problem, batch: Sequence[int]) -> Scores:

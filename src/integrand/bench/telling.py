@@ -49,6 +49,7 @@ def _run(one: Finished) -> dict[str, Any]:
         "verdicts": {metric: verdict(scores, metric).words for metric in scores.metrics},
         "blind": {metric: list(verdict(scores, metric).blind) for metric in scores.metrics},
         "costs": _costs(scores),
+        "as published": one.summaries,
         "reasons": _reasons(scores),
     }
 
@@ -137,6 +138,12 @@ def _run_page(name: str, run: dict[str, Any]) -> str:
     ]
     blocks += [_overview(run)]
     blocks += [f"- **{metric}**: {words}" for metric, words in run["verdicts"].items()]
+    for metric, by_method in run["as published"].items():
+        rows = [[method, number(value)] for method, value in by_method.items()]
+        blocks += [
+            f"{metric} as published, one number for all examples (the area under their median curve):",
+            table(["method", metric], rows),
+        ]
     if run["reasons"]:
         lost = [
             f"- {method}: no map of {count} examples: {why}"

@@ -157,6 +157,7 @@ def _one(desk: Desk, source: str, pages: Pages) -> None:
     if len(results) >= _SHEET:
         with undisturbed():
             sheet(case, desk.request.out / f"{pages.name(source)}-methods.png")
+            sheet(case, desk.request.out / f"{pages.name(source)}-methods-same-scale.png", same_scale=True)
     tell.out().print(_table(results))
     _footnote(results)
     desk.tell_heard()
