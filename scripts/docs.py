@@ -10,6 +10,12 @@ measurements that are kept as data; everything else on them is written by hand.
 ``--gallery FOLDER`` takes in what ``integrand explain sample:chelsea --method all --save --out FOLDER`` has written. Quality comes from
 docs/results/paths/results.json, what ``integrand bench paths`` has written, where that exists.
 
+Numbers in the prose of docs/usage/which-method.md are those of docs/results, between marks of their own:
+
+    <!--= weighted/lite0/deletion/WG/mean -->0.0463<!--/-->             of a method: mean, interval, gradients
+    <!--= weighted/lite0/deletion/WG>EG/share -->+21 %<!--/-->          of a claim: share, interval, wins, examples, verdict
+    <!--= ig2/digits/examples -->200<!--/-->                            of a run
+
 ``--check`` writes nothing and fails where a page is not what would be written. ``make docs`` and ``make gallery`` run this.
 """
 
@@ -29,6 +35,7 @@ from typing import Any
 from PIL import Image
 
 import integrand as ig
+from integrand.bench import telling
 from integrand.methods import Published
 from integrand.methods.registry import start_of
 from integrand.report.words import beside, number, percent
@@ -193,6 +200,51 @@ def _said(cls: type) -> str:
     return re.sub(r" (Higher|Lower) is better\.", "", said)
 
 
+# --- numbers in prose -------------------------------------------------------------------------------------------------
+
+NUMBERED = DOCS / "usage" / "which-method.md"
+_MARK = re.compile(r"<!--= (.*?) -->(.*?)<!--/-->", re.S)
+
+
+def numbered(page: str, results: Path) -> str:
+    """The page with every marked number exchanged for what the results say. Errors: ``KeyError`` for what they do not know."""
+    return _MARK.sub(lambda found: f"<!--= {found[1]} -->{found_number(found[1], results)}<!--/-->", page)
+
+
+def found_number(path: str, results: Path) -> str:
+    """The number that a path such as suite/run/metric/method/mean names, in words."""
+    suite, run, *rest = path.split("/")
+    told = json.loads((results / suite / "results.json").read_text("utf-8"))
+    if rest == ["examples"]:
+        return str(told["runs"][run]["examples"])
+    metric, who, what = rest
+    method, _, than = who.partition(">")
+    if than:
+        keys = {"run": run, "metric": metric, "method": method, "than": than}
+        claim = next((one for one in told["claims"] if all(one[key] == value for key, value in keys.items())), None)
+        if claim is None:
+            raise KeyError(path)
+        return {
+            "share": telling.percent(claim["share"]),
+            "interval": f"{telling.percent(claim['low'])} to {telling.percent(claim['high'])}",
+            "wins": telling.percent(claim["wins"], sign=False),
+            "examples": str(claim["examples"]),
+            "verdict": claim["verdict"],
+        }[what]
+    if what in ("gradients", "gap"):
+        cost = told["runs"][run]["costs"][method][what]
+        return telling.number(cost) if what == "gradients" else telling.percent(cost, sign=False)
+    one = next(
+        (one for one in told["runs"][run]["summaries"] if (one["method"], one["metric"]) == (method, metric)), None
+    )
+    if one is None:
+        raise KeyError(path)
+    return {
+        "mean": telling.number(one["mean"]),
+        "interval": f"{telling.number(one['low'])} to {telling.number(one['high'])}",
+    }[what]
+
+
 # --- pages ------------------------------------------------------------------------------------------------------------
 
 
@@ -241,9 +293,11 @@ def stale() -> list[Path]:
     """Pages that are not what would be written."""
     made = blocks()
     texts = {page: page.read_text("utf-8") for page in PAGES}
-    return [
+    found = [
         page for page, mark in PAGES.items() if mark in made and written(texts[page], mark, made[mark]) != texts[page]
     ]
+    prose = NUMBERED.read_text("utf-8")
+    return found + ([NUMBERED] if numbered(prose, DOCS / "results") != prose else [])
 
 
 def main() -> None:
@@ -267,6 +321,7 @@ def main() -> None:
     for page, mark in PAGES.items():
         if mark in made:
             page.write_text(written(page.read_text("utf-8"), mark, made[mark]), "utf-8")
+    NUMBERED.write_text(numbered(NUMBERED.read_text("utf-8"), DOCS / "results"), "utf-8")
 
 
 if __name__ == "__main__":

@@ -25,9 +25,9 @@ def run(name: str, request: harness.Request, *, threads: int | None = None) -> i
     out.print(Text(told["title"], "bold"))
     for name, one in told["runs"].items():
         _tell_run(name, one)
-    if told["claims"]:
-        out.print()
-        out.print(_claims(told["claims"]))
+    for text, source in dict.fromkeys((one["text"], one["source"]) for one in told["claims"]):
+        out.print(Text.assemble("\n", (text, "bold"), f" ({source})"))
+        out.print(_claim([one for one in told["claims"] if (one["text"], one["source"]) == (text, source)]))
     out.print(f"\n{request.out / 'index.html'}, results.md, results.json", soft_wrap=True)
     return 0 if any("summaries" in one for one in told["runs"].values()) else 1
 
@@ -66,13 +66,13 @@ def _tell_run(name: str, one: dict[str, Any]) -> None:
         out.print(Text.assemble((metric, "bold"), f": {words}"), soft_wrap=True)
 
 
-def _claims(claims: Sequence[dict[str, Any]]) -> Any:
-    table = tell.table("claim", "held against", "better by (95 %)", "on", "verdict")
-    for one in claims:
+def _claim(rows: Sequence[dict[str, Any]]) -> Any:
+    table = tell.table("where", "against", "better by (95 %)", "on", "verdict")
+    for one in rows:
         table.add_row(
-            one["text"],
-            f"{one['run']}, {one['metric']}: {one['method']} against {one['than']}",
-            f"{telling.percent(one['share'])} ({telling.percent(one['low'])} to {telling.percent(one['high'])})",
+            f"{one['run']}, {one['metric']}",
+            f"{one['method']}\nagainst {one['than']}",
+            f"{telling.percent(one['share'])}\n{telling.percent(one['low'])} to {telling.percent(one['high'])}",
             f"{telling.percent(one['wins'], sign=False)} of {one['examples']}",
             Text(one["verdict"], "bold"),
         )

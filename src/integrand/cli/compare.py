@@ -59,6 +59,7 @@ class Request:
 def run(request: Request) -> int:
     """Do it. Returns the exit status: 1 if a picture was passed over or a map is missing."""
     recipes.check(request.methods, (*request.baselines, *request.vary))
+    _check_methods(request.methods)
     metrics_by_name(request.metrics)
     sure = Sure(request.level)
     if request.reference is not None and request.reference not in request.methods:
@@ -135,6 +136,19 @@ def _pictures(desk: Desk) -> tuple[list[str], Tensor]:
     if not found:
         raise InputError("None of the pictures can be read, so there is nothing to compare on.")
     return sources, torch.cat(found)
+
+
+def _check_methods(names: Sequence[str]) -> None:
+    """Refuse methods whose maps are not of pixels, and those that learn from data of which here are only pictures to judge them on."""
+    for name in names:
+        made = recipes.supplied(name)
+        if "site" in made:
+            raise InputError(f"{name} explains a layer, whose map is not compared with maps of pixels: leave it out.")
+        if made:
+            raise InputError(
+                f"{name} needs {', '.join(made)}, made of other data than what it is judged on: in Python, "
+                f"ig.compare(…, methods={{{name!r}: ig.methods.{name}(…)}})."
+            )
 
 
 def _ids(sources: Sequence[str]) -> list[str]:
