@@ -345,12 +345,13 @@ def _worded(
     if blind:
         beside = f", nor from {_listed(tied)}" if tied else ""
         which = "controls" if len(blind) > 1 else "control"
-        return f"no winner: {metric} does not tell {best} from {which} {_listed(blind)} here{beside}"
+        return f"no winner: {metric} does not tell {_quoted(best)} from {which} {_listed(blind)} here{beside}"
     if tied:
-        return f"no winner: {_listed(tied)} cannot be told from {best}, which has the best mean"
+        return f"no winner: {_listed(tied)} cannot be told from {_quoted(best)}, which has the best mean"
     closest = min(others, key=lambda name: others[name])
+    best = _quoted(best)
     beaten = _listed(list(others)) if len(others) < 4 else f"all {len(others)} others"
-    return f"{best} beats {beaten}; it is better than {closest} on {100 * others[closest]:.0f} % of examples"
+    return f"{best} beats {beaten}; it is better than {_quoted(closest)} on {100 * others[closest]:.0f} % of examples"
 
 
 def _needed(tests: int, sure: Sure) -> int:
@@ -358,8 +359,14 @@ def _needed(tests: int, sure: Sure) -> int:
     return max(2, 2 + math.floor(math.log2(max(1, tests) / sure.alpha)))
 
 
+def _quoted(name: str) -> str:
+    """A name in a sentence: one with a comma of its own would read as two."""
+    return f"“{name}”" if "," in name else name
+
+
 def _listed(names: Sequence[str]) -> str:
-    shown = list(names) if len(names) <= 4 else [*names[:3], f"{len(names) - 3} more"]
+    names = list(map(_quoted, names))
+    shown = names if len(names) <= 4 else [*names[:3], f"{len(names) - 3} more"]
     return shown[0] if len(shown) == 1 else f"{', '.join(shown[:-1])} and {shown[-1]}"
 
 
