@@ -208,3 +208,15 @@ def test_names() -> None:
             methods_by_name(names)
     with pytest.raises(ig.errors.UnknownName, match="deletion"):
         metrics_by_name(["delation"])
+
+
+def test_a_class_is_known_within_a_comparison(model: nn.Module, x: Tensor) -> None:
+    """Metrics that ask whether the class is predicted find it out for some examples of a batch as for all of them."""
+    metrics = [ig.metrics.DiffID(score="accuracy"), ig.metrics.Deletion(score="loss", steps=4)]
+    methods = {"picky": picky, "all": ig.methods.integrated()}
+    target = torch.tensor([0, 1, 2, 3])
+    found = scored(Question.of(model, x, target), methods, metrics)
+    made = ig.explain(model, x, target=target)
+    for q, metric in enumerate(metrics):
+        alone = ig.metrics.judge(model, x, made, metric, target=target)
+        np.testing.assert_allclose(found.values[1, q], alone.numpy(), atol=1e-6)

@@ -67,6 +67,11 @@ class Portion(Gathered):
     def score(self) -> Field:
         return self._like(self.inner.score())
 
+    @property
+    def target(self) -> Any:
+        """What is asked of the whole batch, as ``with_target`` takes it; None where the field does not tell."""
+        return getattr(self.inner, "target", None)
+
     def with_target(self, target: Any) -> Field:
         """The same examples, asked something else; a target with something for each has it for the whole batch."""
         asked = getattr(self.inner, "with_target", None)
