@@ -8,7 +8,6 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import Any
 
 import numpy as np
 import torch
@@ -16,6 +15,7 @@ from torch import Tensor
 
 from ..errors import InputError
 from ..features import Features, feature_map, feature_scores
+from ..metrics.ranks import average_ranks
 from .judging import Explained
 from .scores import Numbers
 
@@ -74,7 +74,7 @@ def agreement(seen: Explained, *, features: Features = "auto", top: float = TOP)
         place = [m for m, _ in maps]
         scores = _scores([one for _, one in maps], groups[b : b + 1] if own else groups)
         at = np.ix_(place, place)
-        ranks[..., b][at] = correlation(np.stack([mean_ranks(one) for one in scores]))
+        ranks[..., b][at] = correlation(average_ranks(torch.from_numpy(scores)).numpy())
         first[..., b][at] = overlap(scores, top)
     return Agreement(seen.names, ranks, first, top)
 
@@ -83,13 +83,6 @@ def _scores(maps: Sequence[Tensor], groups: Tensor) -> Numbers:
     """(M, N) by feature, those that the example does not have left out."""
     found = feature_scores(torch.stack(list(maps))[:, None].double(), groups)[:, 0]
     return np.asarray(found[:, found[0] > float("-inf")].cpu().numpy(), dtype=np.float64)
-
-
-def mean_ranks(values: Any) -> Numbers:
-    """Ranks from 1 for the smallest (N,); equal values share their mean rank."""
-    _, which, many = np.unique(np.asarray(values), return_inverse=True, return_counts=True)
-    found: Numbers = (np.cumsum(many) - (many - 1) / 2)[which]
-    return found
 
 
 def correlation(rows: Numbers) -> Numbers:

@@ -15,9 +15,10 @@ from torch import Tensor
 from ..errors import InputError, UnknownName
 from ..features import Features
 from ..parts import part
+from .correlation import pearson
 from .maps import Maps
 from .metric import unasked
-from .ranks import average_ranks, blocks, pearson
+from .ranks import average_ranks, blocks
 from .scalars import by_feature
 from .subject import Subject
 

@@ -1,4 +1,4 @@
-"""Ranks and correlations along the last axis, ties treated as what they are: no order at all.
+"""Ranks along the last axis, ties treated as what they are: no order at all.
 
 Where an order is needed and there is none, every order counts the same; the numbers here are means over all of them, in closed
 form. Nothing depends on a sorting algorithm, on a seed, or on where in an image a tie is.
@@ -52,22 +52,3 @@ def found_among_first(scores: Tensor, marked: Tensor) -> Tensor:
     found = hit.new_zeros(*scores.shape[:-1], scores.shape[-1] + 1)
     found[..., 1:] = _levelled(hit, group).cumsum(-1)
     return found
-
-
-def pearson(one: Tensor, other: Tensor) -> Tensor:
-    """The correlation of ``one`` and ``other`` (…, N) along the last axis; NaN where either is the same everywhere."""
-    return (_standard(one) * _standard(other)).sum(-1).clamp(-1, 1)
-
-
-def spearman(one: Tensor, other: Tensor) -> Tensor:
-    """Spearman's rank correlation of ``one`` and ``other`` (…, N), ties ranked evenly; NaN where either is the same everywhere."""
-    return pearson(average_ranks(one), average_ranks(other))
-
-
-def _standard(values: Tensor) -> Tensor:
-    """Centred, of length one; NaN where all are equal, whatever rounding leaves of the differences."""
-    centred = values - values.mean(-1, keepdim=True)
-    # Scaled first: the squares of small numbers are no numbers any more.
-    centred = centred / centred.abs().amax(-1, keepdim=True)
-    alike = values.amax(-1, keepdim=True) == values.amin(-1, keepdim=True)
-    return torch.where(alike, torch.nan, centred / centred.norm(dim=-1, keepdim=True))

@@ -17,9 +17,9 @@ from ...parts import part
 from ...seeds import generator
 from ...segment import Evaluation
 from ...shapes import describe
+from ..correlation import pearson
 from ..maps import Maps
 from ..metric import Metric, metric
-from ..ranks import pearson
 from ..subject import Score, Subject
 from .expectation import Expected, expected
 from .problem import Problem
@@ -128,7 +128,7 @@ class Faithfulness(_Asked):
         else:
             whole, changed = self._mean(field, x), self.asked(field, x, alone)
         delta = _rounded((whole - changed).abs().T, changed)
-        return pearson(maps.values.abs(), delta)
+        return pearson(maps.values.abs(), delta).to(maps.values)
 
 
 @part
@@ -258,7 +258,7 @@ class ShapleyCorrelation(_AgainstTruth):
     higher: ClassVar[bool] = True
 
     def measure(self, subject: Subject, maps: Maps) -> Tensor:
-        return pearson(maps.values, _rounded(self.truth(subject), subject.whole(self.score)))
+        return pearson(maps.values, _rounded(self.truth(subject), subject.whole(self.score))).to(maps.values)
 
 
 @metric("xai_bench_infidelity")
