@@ -152,3 +152,26 @@ def test_the_gallery_is_read_off_the_maps(tmp_path: Path) -> None:
     block = "\n".join(docs.gallery({"made": "here", "methods": found}))
     assert "| `decision` Integrated Decision Gradients | 4.00 | – | not claimed | 4 |" in block
     assert "Not for photographs, or not measured yet: `integrated`" in block
+
+
+def test_numbers_in_prose_are_those_of_the_results(tmp_path: Path) -> None:
+    claim = {"run": "r", "metric": "m", "method": "a", "than": "b", "share": 0.28, "low": 0.1, "high": 0.4, "wins": 0.83, "examples": 24, "verdict": "confirmed"}  # fmt: skip
+    told = {
+        "claims": [claim],
+        "runs": {
+            "r": {
+                "examples": 24,
+                "summaries": [{"method": "a", "metric": "m", "mean": 0.12345, "low": 0.1, "high": 0.2}],
+                "costs": {"a": {"gradients": 50.0, "gap": 0.07}},
+            }
+        },
+    }
+    (tmp_path / "s").mkdir()
+    (tmp_path / "s" / "results.json").write_text(json.dumps(told))
+    page = "x <!--= s/r/m/a/mean -->9<!--/--> <!--= s/r/m/a/interval -->?<!--/--> <!--= s/r/m/a>b/share -->?<!--/--> <!--= s/r/m/a>b/wins -->?<!--/--> <!--= s/r/examples -->?<!--/--> <!--= s/r/m/a/gap -->?<!--/--> y"
+    made = docs.numbered(page, tmp_path)
+    assert re.sub(r"<!--.*?-->", "", made) == "x 0.123 0.1 to 0.2 +28 % 83 % 24 7 % y"
+    assert docs.numbered(made, tmp_path) == made
+    for wrong in ("s/r/m/c/mean", "s/r/m/a>c/share"):
+        with pytest.raises(KeyError):
+            docs.numbered(f"<!--= {wrong} -->?<!--/-->", tmp_path)

@@ -77,6 +77,7 @@ class Results:
     finished: tuple[Finished, ...]
     claims: tuple[Held, ...]
     machine: dict[str, Any]
+    seed: int = 0
 
 
 def run(suite: Suite, request: Request, tell: Tell = lambda line: None) -> Results:
@@ -96,7 +97,7 @@ def run(suite: Suite, request: Request, tell: Tell = lambda line: None) -> Resul
     held = tuple(
         hold(claim, found, seed=request.seed) for claim in suite.claims if (found := scores.get(claim.run)) is not None
     )
-    return Results(suite, tuple(finished), held, machine())
+    return Results(suite, tuple(finished), held, machine(), request.seed)
 
 
 def _finished(one: Run, request: Request, until: float | None, tell: Tell) -> Finished:

@@ -25,6 +25,7 @@ def as_json(results: Results) -> dict[str, Any]:
             "title": results.suite.title,
             "question": results.suite.question,
             "machine": results.machine,
+            "seed": results.seed,
             "runs": {one.run.name: _run(one) for one in results.finished},
             "claims": [one.told() for one in results.claims],
         }
@@ -102,7 +103,7 @@ def _made_by(told: dict[str, Any]) -> str:
     versions = ", ".join(f"{name} {version}" for name, version in machine["versions"].items())
     return (
         f"*`integrand bench {told['suite']}`, {machine['date']}; {machine['processor']}, {machine['cores']} cores, "
-        f"{machine['threads']} thread{'s' * (machine['threads'] != 1)}; Python {machine['python']}, {versions}.*"
+        f"{machine['threads']} thread{'s' * (machine['threads'] != 1)}; seed {told['seed']}; Python {machine['python']}, {versions}.*"
     )
 
 
