@@ -121,6 +121,7 @@ def test_quality_is_shown_once_it_was_measured(monkeypatch: pytest.MonkeyPatch, 
 
 def test_without_a_gallery_there_are_still_the_cards(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
     monkeypatch.setattr(docs, "GALLERY", tmp_path / "none.json")
+    monkeypatch.setattr(docs, "QUALITY", tmp_path / "none.json")
     made = docs.blocks()
     assert list(made) == ["methods", "metrics"]
     assert "photograph" not in made["methods"]
