@@ -291,7 +291,8 @@ def test_every_method_explains_a_picture(place: Path, monkeypatch) -> None:
     assert left_out == {"distanced", "layer"}  # too few photographs, and a model without places
     for name in left_out:
         assert f"{name} is left out: " in text(result)
-    assert made == {"index.html", "rose-methods.png"} | {f"rose-{name}.png" for name in set(some) - left_out}
+    sheets = {"rose-methods.png", "rose-methods-same-scale.png"}
+    assert made == {"index.html"} | sheets | {f"rose-{name}.png" for name in set(some) - left_out}
     assert "latent: autoencoder of 8 × 8 patches" in text(result)
     page = (place / "integrand-out/index.html").read_text("utf-8")
     assert page.count('<figure class="card">') == len(some) - 2
