@@ -69,12 +69,12 @@ def test_methods_run_on_every_problem(name: str, request: pytest.FixtureRequest)
     metrics = ["deletion(steps=4)", "insertion(steps=4, fill=zero)"]
     if name == "tables":
         metrics += ["Faithfulness(table, draws=50)", "ShapleyCorrelation(table, draws=50)"]
-    question = problem.question([0, 2])
-    found = scored(question, methods, {text: vocabulary.metric(text, problem.words) for text in metrics})
+    with problem.subject([0, 2]) as subject:
+        found = scored(subject, methods, {text: vocabulary.metric(text, problem.words) for text in metrics})
     assert found.reasons == {}
     assert bool((found.values == found.values).all())
     same = problem.load([2]).x
-    torch.testing.assert_close(question.x[1:], same)  # an example is the same in whatever batch it comes
+    torch.testing.assert_close(subject.x[1:], same)  # an example is the same in whatever batch it comes
 
 
 def test_what_is_known_of_models_trained_here(questions: Problem, tables: Problem) -> None:

@@ -25,7 +25,7 @@ from ..compare.controls import Control
 from ..compare.judging import scored
 from ..compare.scores import Scores
 from ..errors import InputError, MissingExtra
-from ..metrics import Metric, Subject
+from ..metrics import Metric
 from .claims import Held, hold
 from .problems import Problem, Setting, problem_named
 from .recipe import Run, Suite
@@ -131,7 +131,7 @@ def _finished(one: Run, request: Request, until: float | None, tell: Tell) -> Fi
 
 
 def _summaries(one: Run, problem: Problem, scores: Scores) -> dict[str, dict[str, float]]:
-    words = {**problem.words, **one.words}
+    words = _words(one, problem)
     found: dict[str, dict[str, float]] = {}
     for name, curves in scores.curves.items():
         by = metric(one.metrics[name], words)
@@ -140,15 +140,17 @@ def _summaries(one: Run, problem: Problem, scores: Scores) -> dict[str, dict[str
     return found
 
 
+def _words(one: Run, problem: Problem) -> dict[str, Any]:
+    """What the parts of a run may say: the problem's words, and the run's own."""
+    return {**problem.words, **one.words}
+
+
 def _judged(one: Run, problem: Problem, batch: Sequence[int]) -> Scores:
-    words = {**problem.words, **one.words}
+    words = _words(one, problem)
     methods = {name: method(text, words) for name, text in one.methods.items()}
     metrics = {name: metric(text, words) for name, text in one.metrics.items()}
-    examples = problem.load(batch)
-    question = problem.question(batch)
-    with question.ready() as asked:
-        subject = Subject(asked, question.x, question.layout, examples.masks)
-        controls = [name for name, made in methods.items() if isinstance(made, Control)]
+    controls = [name for name, made in methods.items() if isinstance(made, Control)]
+    with problem.subject(batch) as subject:
         return scored(subject, methods, metrics, [problem.ids[i] for i in batch], controls=controls)
 
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
+from contextlib import AbstractContextManager
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -11,8 +12,8 @@ import torch
 from torch import Tensor
 
 from ...errors import InputError, UnknownName
+from ...metrics import Subject
 from ...normalisation import Normalisation
-from ...question import Question
 from ...seeds import generator
 
 
@@ -44,16 +45,16 @@ class Problem:
     words: Mapping[str, Any] = field(default_factory=dict)
     facts: Mapping[str, Any] = field(default_factory=dict)
 
-    def question(self, numbers: Sequence[int], *, batch_size: int | None = None) -> Question:
-        """What is asked about the examples with these numbers."""
+    def subject(self, numbers: Sequence[int]) -> AbstractContextManager[Subject]:
+        """The examples with these numbers, loaded once, as what methods are judged on while the model is fit to be asked."""
         examples = self.load(numbers)
-        return Question.of(
+        return Subject.of(
             self.model,
             examples.x,
             self.target,
+            masks=examples.masks,
             extra=examples.extra,
             normalisation=self.normalisation,
-            batch_size=batch_size,
         )
 
 
