@@ -14,6 +14,8 @@ from ..compare import Comparison
 from ..compare.scores import COSTS, Scores
 from ..compare.statistics import differences, summaries, verdict
 from ..report import comparison, suite
+from ..report.suite import number as number
+from ..report.suite import percent as percent
 from .harness import Finished, Results
 
 
@@ -111,7 +113,7 @@ def _claims(claims: Sequence[dict[str, Any]]) -> str:
     """Every claim with the rows that were held against it."""
     head = ["run", "metric", "methods", "means", "better by (95 %)", "better on", "verdict"]
     blocks = ["## What was claimed"]
-    for text, source, size in dict.fromkeys((one["text"], one["source"], one["size"]) for one in claims):
+    for (text, source, _), held in suite.grouped(claims).items():
         rows = [
             [
                 one["run"],
@@ -122,8 +124,7 @@ def _claims(claims: Sequence[dict[str, Any]]) -> str:
                 f"{percent(one['wins'], sign=False)} of {one['examples']}",
                 f"**{one['verdict']}**",
             ]
-            for one in claims
-            if (one["text"], one["source"], one["size"]) == (text, source, size)
+            for one in held
         ]
         blocks += [f"> {text} ({source})", table(head, rows)]
     return "\n\n".join(blocks)
@@ -205,21 +206,6 @@ def table(head: Sequence[str], rows: Iterable[Sequence[str]]) -> str:
     """A Markdown table; bars inside cells are escaped."""
     lines = [list(head), ["---"] * len(head), *map(list, rows)]
     return "\n".join("| " + " | ".join(cell.replace("|", "\\|") for cell in line) + " |" for line in lines)
-
-
-def number(value: float | None, digits: int = 3) -> str:
-    """Three significant digits; a dash where there is none."""
-    if value is None or not math.isfinite(value):
-        return "–"
-    text = f"{value:.{digits}g}"
-    return text if "e" not in text or abs(value) < 1 else f"{value:,.0f}"
-
-
-def percent(value: float | None, *, sign: bool = True) -> str:
-    """A share in per cent."""
-    if value is None or not math.isfinite(value):
-        return "–"
-    return f"{100 * value:{'+' if sign else ''}.0f} %".replace("-", "−")
 
 
 def write(results: Results, folder: Path) -> dict[str, Any]:

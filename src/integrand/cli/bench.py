@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 import torch
 from rich.text import Text
 
 from ..bench import harness, recipe, telling
+from ..report.suite import grouped
 from . import tell
 
 
@@ -25,9 +26,9 @@ def run(name: str, request: harness.Request, *, threads: int | None = None) -> i
     out.print(Text(told["title"], "bold"))
     for name, one in told["runs"].items():
         _tell_run(name, one)
-    for text, source in dict.fromkeys((one["text"], one["source"]) for one in told["claims"]):
+    for (text, source, _), held in grouped(told["claims"]).items():
         out.print(Text.assemble("\n", (text, "bold"), f" ({source})"))
-        out.print(_claim([one for one in told["claims"] if (one["text"], one["source"]) == (text, source)]))
+        out.print(_claim(held))
     out.print(f"\n{request.out / 'index.html'}, results.md, results.json", soft_wrap=True)
     return 0 if any("summaries" in one for one in told["runs"].values()) else 1
 
@@ -66,7 +67,7 @@ def _tell_run(name: str, one: dict[str, Any]) -> None:
         out.print(Text.assemble((metric, "bold"), f": {words}"), soft_wrap=True)
 
 
-def _claim(rows: Sequence[dict[str, Any]]) -> Any:
+def _claim(rows: Sequence[Mapping[str, Any]]) -> Any:
     table = tell.table("where", "against", "better by (95 %)", "on", "verdict")
     for one in rows:
         table.add_row(

@@ -50,10 +50,15 @@ def page(told: Mapping[str, Any], pages: Mapping[str, str]) -> str:
 
 def claims(told: Sequence[Mapping[str, Any]]) -> list[Claimed]:
     """Claims as they are grouped on the page, each group on a scale of its own."""
-    groups: dict[tuple[Any, ...], list[Mapping[str, Any]]] = {}
+    return [_group(text, source, size, rows) for (text, source, size), rows in grouped(told).items()]
+
+
+def grouped(told: Sequence[Mapping[str, Any]]) -> dict[tuple[str, str, float | None], list[Mapping[str, Any]]]:
+    """What was held against each claim, by its text, source and size."""
+    groups: dict[tuple[str, str, float | None], list[Mapping[str, Any]]] = {}
     for one in told:
         groups.setdefault((one["text"], one["source"], one["size"]), []).append(one)
-    return [_group(text, source, size, rows) for (text, source, size), rows in groups.items()]
+    return groups
 
 
 def _group(text: str, source: str, size: float | None, rows: Sequence[Mapping[str, Any]]) -> Claimed:
@@ -71,25 +76,28 @@ def _group(text: str, source: str, size: float | None, rows: Sequence[Mapping[st
             row["metric"],
             row["method"],
             row["than"],
-            f"{_number(row['ours'])} against {_number(row['theirs'])}",
-            _percent(row["share"]),
-            f"{_percent(row['low'])} to {_percent(row['high'])}",
-            f"{_percent(row['wins'], sign=False)} of {row['examples']}",
+            f"{number(row['ours'])} against {number(row['theirs'])}",
+            percent(row["share"]),
+            f"{percent(row['low'])} to {percent(row['high'])}",
+            f"{percent(row['wins'], sign=False)} of {row['examples']}",
             row["verdict"],
             None if row["share"] is None else (place(row["share"]), place(row["low"]), place(row["high"])),
         )
         for row in rows
     )
-    return Claimed(text, source, made, _percent(-bound), _percent(bound), None if size is None else place(size))
+    return Claimed(text, source, made, percent(-bound), percent(bound), None if size is None else place(size))
 
 
-def _number(value: float | None) -> str:
-    return "–" if value is None or not math.isfinite(value) else f"{value:.3g}"
+def number(value: float | None, digits: int = 3) -> str:
+    """Three significant digits; a dash where there is none."""
+    if value is None or not math.isfinite(value):
+        return "–"
+    text = f"{value:.{digits}g}"
+    return text if "e" not in text or abs(value) < 1 else f"{value:,.0f}"
 
 
-def _percent(value: float | None, *, sign: bool = True) -> str:
-    return (
-        "–"
-        if value is None or not math.isfinite(value)
-        else f"{100 * value:{'+' if sign else ''}.0f} %".replace("-", "−")
-    )
+def percent(value: float | None, *, sign: bool = True) -> str:
+    """A share in per cent."""
+    if value is None or not math.isfinite(value):
+        return "–"
+    return f"{100 * value:{'+' if sign else ''}.0f} %".replace("-", "−")
