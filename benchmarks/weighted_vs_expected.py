@@ -21,11 +21,13 @@ import torch
 from torch import Tensor
 
 import integrand as ig
+from integrand.compare.statistics import Sure, interval
 from integrand.vision import load_model, pictures
 
-from .curves import bootstrap, curve_areas
+from .curves import curve_areas
 
 METHODS = ("expected", "weighted", "best single")
+PERCENTILE = Sure(bootstrap="percentile")
 
 
 @dataclass(frozen=True)
@@ -82,7 +84,7 @@ def summary(rows: list[Row]) -> str:
         ]
         for other in (1, 2):
             difference = areas[:, other] - areas[:, 0]
-            low, high = bootstrap(difference)
+            low, high = interval(difference.numpy(), PERCENTILE)
             wins = (better * difference > 0).float().mean()
             relative = difference.mean() / areas[:, 0].mean()
             lines.append(
