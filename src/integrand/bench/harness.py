@@ -123,7 +123,7 @@ def _finished(one: Run, request: Request, until: float | None, tell: Tell) -> Fi
             break
         began = time.monotonic()
         found = _judged(one, problem, batch)
-        _write(found, file)
+        _whole(file, found.to_parquet)
         tell(f"{one.name}: batch {number + 1} of {len(batches)}, {time.monotonic() - began:.0f} s")
     gathered = _gathered(folder, one, problem)
     summaries = {} if gathered is None else _summaries(one, problem, gathered)
@@ -154,10 +154,10 @@ def _judged(one: Run, problem: Problem, batch: Sequence[int]) -> Scores:
         return scored(subject, methods, metrics, [problem.ids[i] for i in batch], controls=controls)
 
 
-def _write(scores: Scores, file: Path) -> None:
-    """Whole or not at all: a process that is killed while it writes leaves no half table."""
+def _whole(file: Path, write: Callable[[Path], Any]) -> None:
+    """Write a file whole or not at all: a process that is killed meanwhile leaves no half of it."""
     partial = file.with_suffix(f".{os.getpid()}.partial")
-    scores.to_parquet(partial)
+    write(partial)
     partial.replace(file)
 
 
@@ -167,7 +167,7 @@ def _gathered(folder: Path, one: Run, problem: Problem) -> Scores | None:
         return None
     found = Scores.merged(Scores.from_parquet(file) for file in files)
     found = replace(found, about={"run": one.name, "problem": problem.name, **problem.facts})
-    _write(found, folder / "scores.parquet")
+    _whole(folder / "scores.parquet", found.to_parquet)
     return found
 
 
@@ -192,9 +192,7 @@ def _claim_folder(suite: Suite, request: Request) -> None:
                 f"{request.out} holds results of another {' and '.join(different)}: give another --out, or remove the folder."
             )
         return
-    partial = file.with_suffix(f".{os.getpid()}")
-    partial.write_text(json.dumps(mark, indent=2))
-    partial.replace(file)
+    _whole(file, lambda partial: partial.write_text(json.dumps(mark, indent=2)))
 
 
 def machine() -> dict[str, Any]:

@@ -166,7 +166,7 @@ def _words(pool: Tensor, table: Tensor, unknown: Tensor, setting: Setting) -> di
 class Probe(nn.Module):
     """MiniLM with a linear layer on its sentence vector: word vectors (N, T, D) and their mask (N, T) → logits."""
 
-    def __init__(self, encoder: Any, head: nn.Linear) -> None:
+    def __init__(self, encoder: Any, head: nn.Module) -> None:
         super().__init__()
         self.encoder, self.head = encoder, head
 
@@ -189,21 +189,7 @@ def sentences(setting: Setting, examples: int = 2000, epochs: int = 60) -> Probl
     table = encoder.embeddings.word_embeddings.weight.detach()
     chosen = shuffled(len(train.words), setting.seed)[:examples]
     tokens, mask = _tokenised(tokenizer, [train.words[i] for i in chosen])
-    bare = Probe(encoder, nn.Linear(table.shape[1], len(train.classes))).eval().requires_grad_(False)
-    with torch.no_grad():
-        pairs = zip(torch.split(tokens, 64), torch.split(mask, 64), strict=True)
-        vectors = torch.cat([bare.sentence(table[rows], seen) for rows, seen in pairs])
-    head = trained(
-        lambda: nn.Linear(table.shape[1], len(train.classes)),
-        vectors,
-        train.labels[chosen],
-        cache=setting.cache,
-        name="sentences",
-        epochs=epochs,
-        rate=1e-2,
-        seed=setting.seed,
-    )
-    model = Probe(encoder, head).eval().requires_grad_(False)  # type: ignore[arg-type]
+    model = _probed(encoder, tokens, mask, train.labels[chosen], len(train.classes), epochs, setting)
     tests, seen = _tokenised(tokenizer, test.words)
     order = shuffled(len(tests), setting.seed)
     pool = table[tokens[:_POOL]]
@@ -216,7 +202,7 @@ def sentences(setting: Setting, examples: int = 2000, epochs: int = 60) -> Probl
     padding = Constant(table[tokenizer.pad_token_id].expand(pool.shape[1:]), label="padding")
     masked = Constant(table[tokenizer.mask_token_id].expand(pool.shape[1:]), label="[MASK]")
     another = Given(pool[:1], label="another question")  # the pool has no masks of its own to be classified with
-    several = [words["mean"], padding, masked, *words["several"][2:5], another]
+    several = [words["mean"], padding, masked, *words["several"][3:5], another]
     with torch.no_grad():
         right = torch.cat(
             [model(table[a], b).argmax(1) for a, b in zip(torch.split(tests, 64), torch.split(seen, 64), strict=True)]
@@ -226,13 +212,35 @@ def sentences(setting: Setting, examples: int = 2000, epochs: int = 60) -> Probl
         model,
         tuple(f"{order[i]:03d} {' '.join(test.words[order[i]])[:60]}" for i in range(len(tests))),
         load,
-        words={**words, "one": padding, "padding": padding, "several": several[:3] + several[4:]},
+        words={**words, "one": padding, "padding": padding, "several": several},
         facts={
             "probe trained on": len(chosen),
             "accuracy on the test file": round(float(right.double().mean()), 4),
             "tokens": _LENGTH,
         },
     )
+
+
+def _probed(
+    encoder: Any, tokens: Tensor, mask: Tensor, labels: Tensor, classes: int, epochs: int, setting: Setting
+) -> Probe:
+    """The encoder with a linear layer trained on its vectors of sentences."""
+    table = encoder.embeddings.word_embeddings.weight.detach()
+    bare = Probe(encoder, nn.Identity()).eval().requires_grad_(False)
+    pairs = zip(torch.split(tokens, 64), torch.split(mask, 64), strict=True)
+    with torch.no_grad():
+        vectors = torch.cat([bare.sentence(table[rows], seen) for rows, seen in pairs])
+    head = trained(
+        lambda: nn.Linear(table.shape[1], classes),
+        vectors,
+        labels,
+        cache=setting.cache,
+        name="sentences",
+        epochs=epochs,
+        rate=1e-2,
+        seed=setting.seed,
+    )
+    return Probe(encoder, head).eval().requires_grad_(False)
 
 
 def _tokenised(tokenizer: Any, texts: list[list[str]]) -> tuple[Tensor, Tensor]:
