@@ -24,6 +24,7 @@ from ..errors import ModelError, NoShare, TargetError
 from ..normalisation import Normalisation
 from ..segment import Evaluation, Segment
 from ..target import Distance, Target
+from .layout import Layout
 from .memory import Memory
 from .modes import gradients
 from .network import calm
@@ -39,6 +40,9 @@ class Field(ABC):
     """
 
     normalisation: Normalisation | None = None
+
+    layout: Layout | None = None
+    """How several inputs of a model are laid end to end in a row; None where a row is one input."""
 
     memory: Memory | None = None
     """What is known already of the inputs that are explained."""

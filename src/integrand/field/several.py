@@ -48,6 +48,7 @@ class Several(Field):
         self.inner = inner
         self.targets = tuple(targets)
         self.normalisation = inner.normalisation
+        self.layout = inner.layout
         self.fields = [inner.with_target(target) for target in self.targets]
         self.packer = _PerPoint(inner.packer, len(self.targets))
 

@@ -175,7 +175,7 @@ class SiteField(TorchField):
         vars(self).update(vars(field))
         self.field = field
         self.network = Behind(field.network, site)
-        self.normalisation = self.memory = None
+        self.normalisation = self.memory = self.layout = None
         self.tally = Tally()
         self.packer = _Weighted(Packer(field.packer.rows) if field.packer.rows else packer_for(site.module, None))
 

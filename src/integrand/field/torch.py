@@ -76,6 +76,7 @@ class TorchField(Field):
         self.network = Network(model, layout, extra, optimize=optimize)
         self.target = as_target(target)
         self.normalisation = normalisation
+        self.layout = layout
         self.packer = packer_for(model, batch_size, "double" if self.network.optimiser else "itself")
         self.chordal = True  # until chords are seen not to add up
         self.kinks = True  # until chords have met none

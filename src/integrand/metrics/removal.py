@@ -40,6 +40,11 @@ def replacement(subject: Subject, fill: Any) -> Replace:
     without: Replace | None = getattr(fill, "without", None)
     if without is not None:
         seeing = without
+        if not subject.layout.single:
+            raise InputError(
+                f"fill={fill!r} looks at what is left of one input, and this model has several: give a number, a name such as 'zero', or one "
+                "for each, ig.baselines.PerInput((…))."
+            )
         return lambda rows, gone, example: seeing(rows, gone.bool(), example)
     blank = subject.fill(fill)
     shared = blank[:1] if blank.stride(0) == 0 or len(blank) == 1 else None
