@@ -14,22 +14,21 @@ from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from typing import Any
 
-import torch
 from torch import Tensor
 
 from .attribution import Attribution, mapped
-from .baseline import Plain, as_baseline
-from .errors import BaselineError, InputError, UnknownName
+from .baseline import as_baseline
+from .errors import InputError, UnknownName
 from .field.layout import Layout
 from .field.wrap import Tally
 from .method import Method, inside
 from .methods import BASELINES, about
+from .methods.named import for_inputs
 from .methods.registry import start_of
 from .normalisation import Normalisation
 from .question import Question
 from .rule import Adaptive
 from .seeds import reseeded
-from .shapes import describe
 
 Progress = bool | Callable[[Tally], None]
 
@@ -87,7 +86,7 @@ def explain(
         integers=_lifts(method),
     )
     layout, x = asked.layout, asked.x
-    way = _method(method, _arranged(baseline, layout, x, shared=_takes_references(method, options)), tol, options)
+    way = _method(method, baseline, tol, options, _placing(inputs, layout, x))
     if seed is not None:
         way = reseeded(way, seed)
     with asked.ready() as field, _watched(progress) as watch:
@@ -108,16 +107,25 @@ def _lifts(method: Any) -> bool:
 def chosen(inputs: Any, method: Any, baseline: Any, tol: float | None, options: dict[str, Any]) -> Any:
     """The method that ``explain`` would run for these arguments."""
     layout = Layout.of(inputs, integers=_lifts(method))
-    x = layout.pack(inputs)
-    return _method(method, _arranged(baseline, layout, x, shared=_takes_references(method, options)), tol, options)
+    return _method(method, baseline, tol, options, _placing(inputs, layout, layout.pack(inputs)))
 
 
-def _method(method: Any, baseline: Any, tol: float | None, options: dict[str, Any]) -> Any:
+_Place = Callable[[Any, bool], Any]
+"""A baseline as it was given, and whether it is references that all examples share → what fits the inputs laid end to end."""
+
+
+def _placing(inputs: Any, layout: Layout, x: Tensor) -> _Place:
+    """How baselines are arranged for these inputs."""
+    return lambda given, shared: for_inputs(given, layout, x, shared=shared, listed=isinstance(inputs, list))
+
+
+def _method(method: Any, baseline: Any, tol: float | None, options: dict[str, Any], place: _Place) -> Any:
     """The method that was asked for: built by its name, or as it was given with another start and tolerance."""
     if tol is not None and "rule" in options:
         raise InputError("tol= and rule= both say how to integrate: give one of them.")
+    baseline = None if baseline is None else place(baseline, _takes_references(method, options))
     if isinstance(method, str):
-        return _built(method, baseline, tol, options)
+        return _built(method, baseline, tol, _placed(method, options, place))
     if not callable(method):
         raise InputError(
             f"method= is a published name or a Method, not {type(method).__name__}; 'integrand methods' lists the names."
@@ -125,6 +133,17 @@ def _method(method: Any, baseline: Any, tol: float | None, options: dict[str, An
     if options:
         raise UnknownName(f"option beside method={method!r}", next(iter(options)), ("baseline",))
     return _changed(method, baseline, tol)
+
+
+def _placed(name: str, options: dict[str, Any], place: _Place) -> dict[str, Any]:
+    """Options that hold baselines, arranged as the inputs are."""
+    first = start_of(inspect.signature(about(name).build).parameters)
+    shared = _takes_references(name, options)
+    starts = {} if first is None else {first.name: shared}
+    return {
+        option: place(given, starts.get(option, False)) if option in (*starts, "fill") and given is not None else given
+        for option, given in options.items()
+    }
 
 
 def _built(name: str, baseline: Any, tol: float | None, options: dict[str, Any]) -> Any:
@@ -179,36 +198,6 @@ def _takes_references(method: Any, options: Mapping[str, Any]) -> bool:
         return _takes_references(options.get("of", accepted["of"].default), {})
     first = start_of(accepted)
     return first is not None and first.name != "baseline"
-
-
-def _arranged(baseline: Any, layout: Layout, x: Tensor, *, shared: bool) -> Any:
-    """A tuple or dict of baselines for a tuple or dict of inputs → one tensor; anything else as it is.
-
-    Shared references (R, \\*s) stay R rows; baselines are broadcast to one for each example.
-    """
-    if layout.single or not isinstance(baseline, tuple | dict):
-        return baseline
-    keys = layout.names if layout.names is not None else tuple(range(len(layout.shapes)))
-    given = baseline if isinstance(baseline, dict) else dict(enumerate(baseline))
-    if set(given) != set(keys):
-        raise InputError(
-            f"The baselines are for {sorted(map(str, given))}, the inputs are {sorted(map(str, keys))}: give one for each."
-        )
-    values = [torch.as_tensor(given[key]).to(x) for key in keys]
-    # Shared references: what has an axis more than an example is R of them, anything else is one for all.
-    several = [len(v) for v, shape in zip(values, layout.shapes, strict=True) if v.ndim > len(shape)]
-    rows = max(several, default=1) if shared else len(x)
-    parts = []
-    for key, value, shape in zip(keys, values, layout.shapes, strict=True):
-        try:
-            parts.append(value.expand(rows, *shape).reshape(rows, -1))
-        except RuntimeError:
-            raise BaselineError(
-                f"The baseline for input {key!r} has shape {describe(value.shape)}, which does not broadcast to "
-                f"{describe((rows, *shape))}."
-            ) from None
-    joint = torch.cat(parts, 1)
-    return joint if shared else Plain(joint)
 
 
 @contextmanager

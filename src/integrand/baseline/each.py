@@ -12,7 +12,6 @@ from abc import ABC, abstractmethod
 from collections.abc import Callable, Mapping
 from typing import Any
 
-import torch
 from torch import Tensor
 
 from ..errors import BaselineError, InputError
@@ -93,15 +92,13 @@ class PerInput:
 
 def matched(given: tuple[Any, ...] | Mapping[Any, Any], layout: Layout) -> dict[Any, Any]:
     """What was given for each input, by its name or number. Errors: too many, too few, or others."""
-    entries = dict(given.items()) if isinstance(given, Mapping) else dict(enumerate(given))
+    entries = dict(enumerate(given)) if isinstance(given, tuple) else dict(given.items())
     keys = layout.keys
-    if not isinstance(given, Mapping) and len(entries) == len(keys):
-        return dict(zip(keys, entries.values(), strict=True))
     if set(entries) != set(keys):
         raise InputError(
             f"The baselines are for {sorted(map(str, entries))}, the inputs are {sorted(map(str, keys))}: give one for each."
         )
-    return entries
+    return {key: entries[key] for key in keys}
 
 
 def _ready(one: Any) -> Baseline:
@@ -125,6 +122,20 @@ def _by_input(x: Tensor, field: Field, layout: Layout, make: Callable[[Any, Tens
     some = [one[:, :1] if shared else one for one in made]
     joint = layout.join([one.expand(most, *one.shape[1:]) for one in some], 2)
     return joint.expand(-1, len(x), -1) if shared else joint
+
+
+@part
+class Own:
+    """References (R, B, \\*s_i) of the examples themselves, for one input among several."""
+
+    references: Tensor
+
+    @property
+    def count(self) -> int:
+        return len(self.references)
+
+    def __call__(self, x: Tensor, field: Field) -> Tensor:
+        return self.references.to(x)
 
 
 class _Alone(Field):

@@ -145,7 +145,9 @@ def _check(label: str, part: Tensor, *, integers: bool) -> None:
             "For one example add it with x[None]."
         )
     if part.numel() == 0:
-        raise ShapeError(f"Input{label} has shape {describe(part.shape)}: examples without numbers cannot be explained.")
+        raise ShapeError(
+            f"Input{label} has shape {describe(part.shape)}: examples without numbers cannot be explained."
+        )
     if part.is_complex():
         raise InputError(
             f"Input{label} holds {str(part.dtype).removeprefix('torch.')}: complex numbers have no real gradient. Give real and imaginary "

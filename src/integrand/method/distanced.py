@@ -332,7 +332,7 @@ def _alike(field: TorchField, model: Any) -> TorchField:
     return TorchField(
         model,
         field.target,
-        extra=network.named or network.positional,
+        extra=network.extra.named or network.extra.positional,
         normalisation=field.normalisation,
         layout=network.layout,
         optimize=network.optimiser is not None,

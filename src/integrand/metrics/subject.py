@@ -105,7 +105,7 @@ class Subject:
                 raise InputError(f'score= is "probability", "accuracy", "loss", "output", or a target, not {score!r}.')
             target = getattr(self.field, "target", None)
             about = None if target is None else target.score()
-            if not isinstance(about, Probability) or isinstance(about.which, tuple):
+            if not isinstance(about, Probability) or not about.of_classes:
                 raise InputError(f'score="{score}" asks about a class, and {target!r} names none: explain one.')
             score = _OF_CLASS[score](about.which)
         asked = getattr(self.field, "with_target", None)
