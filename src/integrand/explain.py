@@ -93,6 +93,8 @@ def explain(
         made = way(field, x, watch=watch)
     if _lifts(way):  # a layer's values are arranged as the layer is, and no image's
         layout, normalisation = Layout.of(made.values), None
+    else:
+        made = made.apart()
     made = dataclasses.replace(made, target=field.target, normalisation=normalisation)
     return _unpacked(made, layout)
 

@@ -19,7 +19,7 @@ from .field.extra import Extra
 from .field.layout import Layout
 from .field.memory import Memory
 from .normalisation import Normalisation
-from .shapes import describe, flat
+from .shapes import describe, flattened
 from .target import Logit, Output, Target
 
 
@@ -106,7 +106,7 @@ def check_classes(target: Target, batch: int) -> None:
 
 
 def _check_finite(x: Tensor) -> None:
-    wrong = ~flat(torch.isfinite(x), 1).all(1)
+    wrong = ~flattened(torch.isfinite(x), 1).all(1)
     if bool(wrong.any()):
         example = int(wrong.nonzero()[0])
         count = int((~torch.isfinite(x[example])).sum())

@@ -54,7 +54,7 @@ def carried(t: Tensor, dtype: torch.dtype, who: str) -> Tensor:
     return made
 
 
-def flat(maps: Tensor, leading: int) -> Tensor:
+def flattened(maps: Tensor, leading: int) -> Tensor:
     """``maps`` (L…, \\*s) with everything behind the first ``leading`` axes in one axis; examples of one number get one."""
     return maps.flatten(leading) if maps.ndim > leading else maps[..., None]
 
@@ -96,6 +96,15 @@ def checked_references(references: Any, x: Tensor, who: str) -> Tensor:
 def plain(t: Tensor) -> Tensor:
     """``t`` apart from any graph, and fit for autograd also if it was made in inference mode."""
     return t.clone() if t.is_inference() else t.detach()
+
+
+def copied(t: Tensor) -> Tensor:
+    """``t`` in memory of its own; what was only expanded stays so."""
+    thin = t
+    for axis, (stride, size) in enumerate(zip(t.stride(), t.shape, strict=True)):
+        if stride == 0 and size > 1:
+            thin = thin.narrow(axis, 0, 1)
+    return thin.clone().expand(t.shape)
 
 
 def describe(shape: Sequence[int]) -> str:

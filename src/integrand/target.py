@@ -10,7 +10,7 @@ the class score. ``score()`` gives the same question as a probability, which is 
 from __future__ import annotations
 
 from abc import ABC, abstractmethod
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
 import torch
@@ -18,7 +18,7 @@ from torch import Tensor
 
 from .errors import TargetError
 from .parts import part
-from .shapes import describe
+from .shapes import describe, flattened
 
 Index = int | Tensor | tuple[int, ...]
 """A class, a class for each example (B,), a position in a longer output, or a position for each example (B, P)."""
@@ -46,10 +46,11 @@ def output_tensor(outputs: Any) -> Tensor:
 def _entry(outputs: Mapping[Any, Any]) -> Tensor | None:
     """The "logits" of a dict of outputs, or its only tensor."""
     if isinstance(outputs.get("logits"), Tensor):
-        return outputs["logits"]
+        logits: Tensor = outputs["logits"]
+        return logits
     tensors = {name: entry for name, entry in outputs.items() if isinstance(entry, Tensor)}
     if len(tensors) > 1:
-        shown = ", ".join(f"{name!r} ({describe(entry.shape)})" for name, entry in tensors.items())
+        shown = ", ".join(f"{name!r} ({describe(entry.shape[1:])} per row)" for name, entry in tensors.items())
         name = next(iter(tensors))
         raise TargetError(
             f"The model returned several outputs, {shown}, and none is called 'logits': say which one is explained, by a model that returns "
@@ -104,21 +105,14 @@ def _check_class(index: int | Tensor, classes: int) -> None:
 
 def _pick(out: Tensor, which: Index, index: Tensor) -> Tensor:
     """``out[n, which]`` for one class, a class per example, or a position in a longer output."""
-    places = len(which) if isinstance(which, tuple) else which.shape[1] if _positions(which) else 0
-    if places:
-        if places != out.ndim - 1:
-            shown = which if isinstance(which, tuple) else tuple(which[0].tolist())  # type: ignore[union-attr]
-            raise TargetError(
-                f"Target {shown} has {places} positions, but one output has shape {describe(out.shape[1:])}: "
-                f"give {out.ndim - 1}."
-            )
-        each = which if isinstance(which, tuple) else which.unbind(1)  # type: ignore[union-attr]
-        for axis, position in enumerate(each):
-            _check_class(position, out.shape[1 + axis])
-        if isinstance(which, tuple):
-            where: tuple[slice | int, ...] = (slice(None), *which)
-            return out[where]
-        return out.flatten(1).gather(1, _numbered(which, out.shape[1:])[index.to(which.device)].to(out.device))[:, 0]  # type: ignore[arg-type]
+    if isinstance(which, tuple):
+        _check_position(which, which, out)
+        where: tuple[slice | int, ...] = (slice(None), *which)
+        return out[where]
+    if isinstance(which, Tensor) and which.ndim == 2:
+        _check_position(which.unbind(1), tuple(which[0].tolist()), out)
+        place = _numbered(which, out.shape[1:])[index.to(which.device)]
+        return flattened(out, 1).gather(1, place.to(out.device))[:, 0]
     if out.ndim != 2:
         raise TargetError(
             f"One output has shape {describe(out.shape[1:])}, so a class alone does not name a number: "
@@ -131,9 +125,15 @@ def _pick(out: Tensor, which: Index, index: Tensor) -> Tensor:
     return out.gather(1, chosen[:, None])[:, 0]
 
 
-def _positions(which: Index) -> bool:
-    """Whether there is a position for each example, (B, P)."""
-    return isinstance(which, Tensor) and which.ndim == 2
+def _check_position(each: Sequence[int | Tensor], shown: tuple[int, ...], out: Tensor) -> None:
+    """Whether one output has as many axes as a position has places, and each place."""
+    if len(each) != out.ndim - 1:
+        raise TargetError(
+            f"Target {shown} has {len(each)} positions, but one output has shape {describe(out.shape[1:])}: "
+            f"give {out.ndim - 1}."
+        )
+    for axis, place in enumerate(each):
+        _check_class(place, out.shape[1 + axis])
 
 
 def _numbered(which: Tensor, shape: torch.Size) -> Tensor:
@@ -160,10 +160,10 @@ def _clean_index(which: Any) -> Index:
             )
         if which.numel() == 1:  # one for all examples, also where it comes in a list
             return int(which)
-        which = which.detach().long()
-        if which.ndim == 2 and len(which) == 1:  # one position for all
-            return tuple(which[0].tolist())
-        return which[:, 0] if which.ndim == 2 and which.shape[1] == 1 else which
+        classes: Tensor = which.detach().long()
+        if classes.ndim == 2 and len(classes) == 1:  # one position for all
+            return tuple(classes[0].tolist())
+        return classes[:, 0] if classes.ndim == 2 and classes.shape[1] == 1 else classes
     if isinstance(which, tuple):
         return tuple(int(w) for w in which)
     try:
@@ -196,7 +196,7 @@ class Output(Target):
     def __call__(self, outputs: Any, index: Tensor) -> Tensor:
         out = output_tensor(outputs)
         if out.ndim > 1 and out.shape[1:].numel() == 1:
-            out = out.flatten(1)[:, 0]
+            out = flattened(out, 1)[:, 0]
         if out.ndim != 1:
             raise TargetError(
                 f"Output() explains models with one number per row, but this one returned {describe(out.shape)}. "
@@ -217,7 +217,7 @@ class _OfClass(Target):
     @property
     def of_classes(self) -> bool:
         """Whether it names classes, and not positions in a longer output."""
-        return not isinstance(self.which, tuple) and not _positions(self.which)
+        return isinstance(self.which, int) or (isinstance(self.which, Tensor) and self.which.ndim == 1)
 
     def at(self, index: Tensor) -> Target:
         return type(self)(_select(self.which, index))
@@ -365,7 +365,7 @@ class Distance(Target):
     site: Any = None
 
     def __call__(self, outputs: Any, index: Tensor) -> Tensor:
-        found = output_tensor(outputs).flatten(1)
+        found = flattened(output_tensor(outputs), 1)
         return (found - self.goal[index.to(self.goal.device)]).square().sum(1)
 
 

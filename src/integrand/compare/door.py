@@ -123,7 +123,7 @@ def compare(
         work = _Work({**ways, **beside}, judges, tuple(beside), tried and variants(ways, tried), tried or {}, names)
         scores, agreed, moved, shown = work.run(subject, progress)
         about = _about(subject, ways, judges, gradients, tol, seed)
-        shown = {name: dataclasses.replace(one, normalisation=normalisation) for name, one in shown.items()}
+        shown = {name: dataclasses.replace(one.apart(), normalisation=normalisation) for name, one in shown.items()}
     return Comparison(
         dataclasses.replace(scores, about=about),
         chosen_reference,

@@ -23,6 +23,7 @@ from torch import Tensor
 from ..errors import ModelError, NoShare, TargetError
 from ..normalisation import Normalisation
 from ..segment import Evaluation, Segment
+from ..shapes import flattened
 from ..target import Distance, Target
 from .layout import Layout
 from .memory import Memory
@@ -128,7 +129,7 @@ class Field(ABC):
             raise TargetError(f"{type(self).__name__} has no class outputs to choose references by.")
         with gradients(False):
             found: Tensor = site(z)
-        return found.flatten(1)
+        return flattened(found, 1)
 
     def site(self, representation: Any, z: Tensor, index: Tensor) -> Any:
         """Where a representation is seen; ``z`` and ``index`` are a row to try the model with."""

@@ -53,14 +53,14 @@ class Layout:
         if not parts:
             raise InputError("There are no inputs to explain: give at least one tensor.")
         labels = [""] if single else [f" {n!r}" for n in (names or range(len(parts)))]
-        parts = [_tensor(part, f"Input{label}") for label, part in zip(labels, parts, strict=True)]
-        for label, part in zip(labels, parts, strict=True):
+        tensors = [_tensor(part, f"Input{label}") for label, part in zip(labels, parts, strict=True)]
+        for label, part in zip(labels, tensors, strict=True):
             _check(label, part, integers=integers)
-        if len({len(part) for part in parts}) != 1:
-            shown = ", ".join(describe(part.shape) for part in parts)
+        if len({len(part) for part in tensors}) != 1:
+            shown = ", ".join(describe(part.shape) for part in tensors)
             raise ShapeError(f"Every input needs the same batch size, but the shapes are {shown}.")
-        shapes = tuple(tuple(part.shape[1:]) for part in parts)
-        return cls(names, shapes, tuple(part.dtype for part in parts), single)
+        shapes = tuple(tuple(part.shape[1:]) for part in tensors)
+        return cls(names, shapes, tuple(part.dtype for part in tensors), single)
 
     @property
     def keys(self) -> tuple[Any, ...]:

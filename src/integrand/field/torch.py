@@ -24,7 +24,7 @@ from torch.utils.checkpoint import CheckpointError
 from ..errors import DetachedModel, InputError, IntegrandError, ModelError, TargetError
 from ..normalisation import Normalisation
 from ..segment import Evaluation
-from ..shapes import describe, state_dtype, total
+from ..shapes import describe, flattened, state_dtype, total
 from ..target import Custom, Output, Target, as_target, output_tensor
 from .backward.base import BackwardRule, During
 from .base import Field
@@ -184,7 +184,7 @@ class TorchField(Field):
             outputs, seen = self.network.run(z.clone(), index, [] if site is None else [site])
         if site is None:
             return output_tensor(outputs)
-        return seen[0].flatten(1).to(state_dtype(seen[0].dtype))
+        return flattened(seen[0], 1).to(state_dtype(seen[0].dtype))
 
     @property
     def reads(self) -> bool:
