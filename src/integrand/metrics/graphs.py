@@ -366,7 +366,7 @@ class Sparsity(Metric):
     def measure(self, subject: Subject, maps: Maps) -> Tensor:
         scores, present = by_feature(subject, maps, self.features)
         chosen = ((scores > self.threshold) & present).sum(-1)
-        return (1 - chosen / present.sum(-1)).to(maps.values.dtype)
+        return 1 - chosen.to(maps.values.dtype) / present.sum(-1)
 
 
 @metric("jaccard")
@@ -396,7 +396,7 @@ class Jaccard(Metric):
         chosen = places.scores > self.threshold
         both = (chosen & places.marked).sum(-1)
         either = (chosen | places.marked).sum(-1)
-        return places.where(places.size > 0, both / either)
+        return places.where(places.size > 0, both.to(places.scores.dtype) / either)
 
 
 fidelity_plus = door(FidelityPlus)

@@ -300,7 +300,7 @@ class Infidelity(Metric):
 
     def measure(self, subject: Subject, maps: Maps) -> Tensor:
         x, field = subject.x, subject.score(self.score)
-        noise = torch.randn(self.draws, *x.shape[1:], generator=generator(self.seed)).to(x)
+        noise = torch.randn(self.draws, *x.shape[1:], generator=generator(self.seed), dtype=torch.float64).to(x)
         number = torch.arange(len(x) * self.draws, device=x.device)
         example = number // self.draws
         changed = x.new_empty(len(number))
