@@ -86,7 +86,7 @@ def explain(
         integers=_lifts(method),
     )
     layout, x = asked.layout, asked.x
-    way = _method(method, baseline, tol, options, _placing(inputs, layout, x))
+    way = _method(method, baseline, tol, options, placing(inputs, layout, x))
     if seed is not None:
         way = reseeded(way, seed)
     with asked.ready() as field, _watched(progress) as watch:
@@ -109,14 +109,14 @@ def _lifts(method: Any) -> bool:
 def chosen(inputs: Any, method: Any, baseline: Any, tol: float | None, options: dict[str, Any]) -> Any:
     """The method that ``explain`` would run for these arguments."""
     layout = Layout.of(inputs, integers=_lifts(method))
-    return _method(method, baseline, tol, options, _placing(inputs, layout, layout.pack(inputs)))
+    return _method(method, baseline, tol, options, placing(inputs, layout, layout.pack(inputs)))
 
 
 _Place = Callable[[Any, bool], Any]
 """A baseline as it was given, and whether it is references that all examples share → what fits the inputs laid end to end."""
 
 
-def _placing(inputs: Any, layout: Layout, x: Tensor) -> _Place:
+def placing(inputs: Any, layout: Layout, x: Tensor) -> _Place:
     """How baselines are arranged for these inputs."""
     return lambda given, shared: for_inputs(given, layout, x, shared=shared, listed=isinstance(inputs, list))
 

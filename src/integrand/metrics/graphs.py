@@ -206,7 +206,12 @@ class _Fidelity(_Cut):
     def _class(self, subject: Subject) -> Any:
         """The class whose being predicted counts: the predicted one, or the one explained."""
         if self.mode == "model":
-            return outputs_of(subject.field, subject.x).argmax(1)
+            outputs = outputs_of(subject.field, subject.x)
+            if outputs.ndim != 2:
+                raise TargetError(
+                    f"Whether a class is predicted needs outputs (rows, classes), but one output has shape {describe(outputs.shape[1:])}."
+                )
+            return outputs.argmax(1)
         which = getattr(getattr(subject.field, "target", None), "which", None)
         if which is None:
             raise TargetError(

@@ -7,10 +7,9 @@ from typing import Any, ClassVar
 import torch
 from torch import Tensor
 
-from ...baseline import Gaussian, Given, as_baseline
+from ...baseline import Gaussian, Given
 from ...errors import InputError
 from ...features import Features
-from ...methods import BASELINES
 from ...parts import part
 from ...shapes import checked_references, flattened
 from ..maps import Maps
@@ -40,7 +39,7 @@ class _Gap(Metric):
         """The mean gap (M, B)."""
         ranking = ranked(subject, maps, self.features, self.seed, self.rank)
         gone = shares_of(ranking.counts, (self.share,)).clamp(min=1)
-        draws = checked_references(as_baseline(self.fill, BASELINES)(subject.x, subject.field), subject.x, "The fill")
+        draws = checked_references(subject.filling(self.fill)(subject.x, subject.field), subject.x, "The fill")
         whole = subject.whole(self.score)
         gaps = torch.zeros_like(flattened(maps.values, 2)[..., 0])
         for draw in draws:

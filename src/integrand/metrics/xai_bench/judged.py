@@ -16,7 +16,7 @@ from ...field import Field
 from ...parts import part
 from ...seeds import generator
 from ...segment import Evaluation
-from ...shapes import describe
+from ...shapes import describe, flattened
 from ..correlation import pearson
 from ..maps import Maps
 from ..metric import Metric, metric
@@ -312,7 +312,7 @@ class Infidelity(Metric):
 
         def use(part: slice, seen: Evaluation) -> None:
             changed[part] = seen.value
-            predicted[:, part] = (moved(part) * maps.values[:, example[part]]).flatten(2).sum(-1)
+            predicted[:, part] = flattened(moved(part) * maps.values[:, example[part]], 2).sum(-1)
 
         field.stream(example, lambda part: x[example[part]] - moved(part), use, x[0], gradient=False)
         delta = subject.whole(self.score)[:, None] - changed.reshape(len(x), -1)
