@@ -52,16 +52,20 @@ def explain(
     """Explain what a model says of some inputs: A(x) = Σ_r w_r ∫ ∇F(γ_r) ⊙ dγ_r, and how far that adds up.
 
     model          an nn.Module or any function torch can differentiate; it is given back as it was, whatever happens
-    inputs         a tensor (B, \\*s), or a tuple or dict of them (each is attributed)
-    target         which scalar: an int, a tensor of ints (one per example), "predicted", an ``ig.targets`` value, or a callable
+    inputs         a tensor or array (B, \\*s), or a tuple or dict of them (each is attributed); of layers also integers, such as ids,
+                   which reach the model exactly, up to 2^53
+    target         which scalar: an int, a tensor of ints (one per example), a position in a longer output or a list of positions (one per
+                   example), "predicted" (of a model with one number per row, that number), an ``ig.targets`` value, or a callable
                    outputs → (N,)
     method         a published name (``integrand methods`` lists them), or a ``Method``; ``options`` go to the published name
-    baseline       what the method starts from, as its first argument (``references`` for expected and ig2)
+    baseline       what the method starts from, as its first argument (``references`` for expected and ig2). A list is several; for
+                   several inputs a tuple or dict is one for each: tensors, numbers, names, baselines, or None for zero
     tol            relative L2 error of the map to reach, 0.05 for most methods unless given; the result's ``error`` says what was
                    reached. For "expected" it is the standard error over references
     seed           mixed into every random part; without it their own seeds hold. Nothing global is touched
     progress       True for a line on stderr, or a callable that is given a running tally
-    extra          further arguments of the model, not attributed: a tuple or dict; tensors hold one entry per example
+    extra          further arguments of the model, not attributed: a tuple or dict. Tensors, arrays and lists of numbers or words hold one
+                   entry per example, inside tuples, lists and dicts too; ``ig.Shared(t)`` is the same for all
     normalisation  what image inputs mean to the eye: black baselines, data ranges and plots need it
     batch_size     rows per model call; found while working unless given
     optimize       run a faster double of the model: batch norms folded into convolutions, channels last. Maps agree to rounding

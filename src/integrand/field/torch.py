@@ -46,7 +46,7 @@ class TorchField(Field):
     model          an nn.Module, or any function of tensors that torch can differentiate
     target         a class, a tensor with a class per example, an ``ig.targets`` value, or a callable outputs → (N,)
     extra          arguments that follow the input and are not attributed: a tuple (positional) or a dict (named);
-                   tensors among them hold one entry per example
+                   tensors among them hold one entry per example, unless they are ``ig.Shared``
     normalisation  what image inputs mean to the eye; black baselines, data ranges and plots need it
     batch_size     rows per model call; found while working unless given
     layout         how inputs are arranged, for models with several (``ig.explain`` fills it in)
