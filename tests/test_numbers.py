@@ -15,7 +15,10 @@ import torch
 from torch import Tensor, nn
 
 import integrand as ig
+from integrand.compare.portion import narrowed
+from integrand.explain import chosen
 from integrand.field.extra import Extra
+from integrand.field.layout import Layout
 from integrand.metrics import known as known_metrics
 from tests.catalogue import BUILD, fits
 from tests.catalogue.paths import PATHS
@@ -325,6 +328,19 @@ def test_baselines_of_other_methods_and_metrics(quiet: None) -> None:
     with ig.metrics.Subject.of(f, (LEFT, RIGHT), 0) as subject:
         start = subject.fill(fills[0])
     assert torch.equal(start, torch.cat([torch.zeros(3, 4), torch.ones(3, 5)], 1).double())
+
+
+@pytest.mark.parametrize("start", [("mean", ROW / 2), {"image": "mean", "row": ROW / 2}])
+def test_some_examples_keep_their_own_baselines(start: Any) -> None:
+    """compare takes examples in blocks; each block has the baselines of its examples."""
+    inputs: Any = {"image": IMAGE, "row": ROW} if isinstance(start, dict) else (IMAGE, ROW)
+    method = chosen(inputs, "integrated", start, None, {"rule": FINE})
+    x = Layout.of(inputs).pack(inputs)
+    some = narrowed(method, [1], x)
+    one: Any = {"image": IMAGE[1:], "row": ROW[1:]} if isinstance(start, dict) else (IMAGE[1:], ROW[1:])
+    made = ig.explain(both, one, target=0, method=some).values
+    for part, truth in zip(made.values() if isinstance(made, dict) else made, truths(MEAN, ROW / 2), strict=True):
+        torch.testing.assert_close(part, truth[1:], rtol=1e-10, atol=1e-12)
 
 
 def test_noise_for_each_input() -> None:

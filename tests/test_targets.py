@@ -161,7 +161,9 @@ def test_the_only_output_in_any_shape(shape: tuple[int, ...]) -> None:
 def test_a_dict_of_outputs_is_asked_which() -> None:
     """Features may not be explained for scores because they come first."""
     both = {"features": wave(7, 9), "scores": OUT, "cache": [OUT]}
-    with pytest.raises(ig.errors.TargetError, match=r"'features' \(9 per row\), 'scores' \(4 per row\), and none .* 'logits'"):
+    with pytest.raises(
+        ig.errors.TargetError, match=r"'features' \(9 per row\), 'scores' \(4 per row\), and none .* 'logits'"
+    ):
         output_tensor(both)
     assert torch.equal(as_target(lambda out: out["scores"][:, 2])(both, INDEX), OUT[:, 2])
     assert output_tensor({"cache": [OUT], "scores": OUT}) is OUT
