@@ -229,11 +229,33 @@ def test_mean_and_median_of_images() -> None:
             assert median[b, c].unique().tolist() == pytest.approx([middle], abs=1e-14)
 
 
-def test_mean_and_median_of_tables() -> None:
-    mean, median = made(ig.baselines.Mean(), TABLE)[0], made(ig.baselines.Median(), TABLE)[0]
-    for b in range(4):
-        assert mean[b].tolist() == pytest.approx([sum(TABLE[b].tolist()) / 5] * 5, abs=1e-14)
-        assert median[b].tolist() == pytest.approx([sorted(TABLE[b].tolist())[2]] * 5, abs=1e-14)
+@pytest.mark.parametrize(
+    "baseline",
+    [ig.baselines.Mean(), ig.baselines.Median(), ig.baselines.MeanLeft(), ig.baselines.Extreme()],
+    ids=["mean", "median", "mean left", "darkest"],
+)
+@pytest.mark.parametrize("x", [TABLE, TABLE[:, 0]], ids=["columns", "one number"])
+def test_unlike_numbers_have_no_mean(baseline: Any, x: Tensor) -> None:
+    """Age and income have no mean, and one column has none but itself: the error says what to give."""
+    with pytest.raises(ig.errors.BaselineError, match=r"different kinds, such as age and income; .*data\.mean\(0\)"):
+        made(baseline, x)
+
+
+@pytest.mark.parametrize("baseline", [ig.baselines.Mean(), ig.baselines.Median(), ig.baselines.MeanLeft()])
+def test_two_axes_do_not_say_which_is_the_channel(baseline: Any) -> None:
+    """(channels, time), (tokens, width) or (height, width): the error names the mean over either axis, and both fit."""
+    series = wave(2, 3, 5)
+    with pytest.raises(ig.errors.BaselineError, match=r"each of the 5 columns .* 3x5, x\.mean\(2, .* 3 rows"):
+        made(baseline, series)
+    for axis in (1, 2):
+        mean = series.mean(axis, keepdim=True).expand_as(series)
+        assert torch.equal(made(ig.baselines.Plain(mean), series)[0], mean)
+
+
+def test_films_have_a_mean_per_channel() -> None:
+    films = wave(2, 3, 4, 5, 6)
+    found = made(ig.baselines.Mean(), films)[0]
+    torch.testing.assert_close(found, films.mean((2, 3, 4), keepdim=True).expand_as(films), rtol=0, atol=1e-14)
 
 
 @pytest.mark.parametrize("baseline", [ig.baselines.Blurred(), ig.baselines.Corners(), ig.baselines.black()])

@@ -33,7 +33,13 @@ FLOORS: list[list[str]] = [
 ]
 """From the ground up; `__init__` stands outside and may import everything."""
 
-WITHIN = {("methods", "cite"), ("__main__", "cli"), ("parts", "shapes"), ("shapes", "errors")}
+WITHIN = {
+    ("methods", "cite"),
+    ("__main__", "cli"),
+    ("parts", "shapes"),
+    ("shapes", "errors"),
+    ("normalisation", "errors"),
+}
 """Who may look at whom on the same floor: names at their sources, the entry at what it starts, printing at how shapes print."""
 
 

@@ -93,6 +93,7 @@ def test_the_parts_are_found() -> None:
 def test_parts_are_frozen(cls: type) -> None:
     arguments = {
         "Several": ((ig.baselines.Constant(),),),
+        "PerInput": ((ig.baselines.Constant(),),),
         "Staged": (ig.Method(), ig.rules.Left()),
         "Sampled": (ig.Method(),),
         "Greedy": (ig.Method(),),

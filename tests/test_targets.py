@@ -5,6 +5,7 @@ from __future__ import annotations
 from types import SimpleNamespace
 from typing import Any
 
+import numpy as np
 import pytest
 import torch
 from torch import Tensor
@@ -122,6 +123,65 @@ def test_positions_in_longer_outputs() -> None:
         ig.targets.Logit((0, 5))(out, INDEX)
 
 
+def test_a_position_for_every_example() -> None:
+    """As Captum writes them: [(2, 1), (0, 3), …]; a tensor (B, P) is the same, and one position is for all."""
+    out, places = wave(7, 4, 5), [(2, 1), (0, 3), (-1, -5)]
+    found = ig.targets.Logit(places)(out, INDEX)
+    for n, b in enumerate(INDEX.tolist()):
+        assert found[n] == out[n][places[b]]
+    assert ig.targets.Logit(torch.tensor(places)) == ig.targets.Logit(places)
+    assert ig.targets.Logit(places).at(torch.tensor([2, 1])) == ig.targets.Logit([places[2], places[1]])
+    assert ig.targets.Logit([(2, 1)]) == ig.targets.Logit((2, 1))
+    probability = ig.targets.Logit(places).score()(out, INDEX)
+    for n, b in enumerate(INDEX.tolist()):
+        torch.testing.assert_close(probability[n], out[n].softmax(0)[places[b]], rtol=0, atol=1e-14)
+    margin = ig.targets.Margin(places, [(0, 0), (1, 1), (2, 2)])(out, INDEX)
+    torch.testing.assert_close(margin, found - out[range(7), INDEX, INDEX], rtol=0, atol=0)
+    with pytest.raises(ig.errors.TargetError, match=r"class 5 does not exist: the model has 5 classes"):
+        ig.targets.Logit([(2, 1), (0, 5), (0, 0)])(out, INDEX)
+    with pytest.raises(ig.errors.TargetError, match=r"\(2, 1\) has 2 positions, but one output has shape 4: give 1"):
+        ig.targets.Logit(places)(OUT, INDEX)
+
+
+@pytest.mark.parametrize("which", [[1], torch.tensor([1]), torch.tensor([[1]]), np.array([1])])
+def test_one_element_is_one_class_for_all(which: Any) -> None:
+    assert ig.targets.Logit(which) == ig.targets.Logit(1)
+
+
+def test_a_column_of_classes() -> None:
+    assert ig.targets.Logit(CLASSES[:, None]) == ig.targets.Logit(CLASSES)
+    assert ig.targets.Logit([(1,), (3,), (0,)]) == ig.targets.Logit(CLASSES)
+
+
+@pytest.mark.parametrize("shape", [(7,), (7, 1), (7, 1, 1), (7, 1, 1, 1)])
+def test_the_only_output_in_any_shape(shape: tuple[int, ...]) -> None:
+    assert torch.equal(ig.targets.Output()(OUT[:, 0].reshape(shape), INDEX), OUT[:, 0])
+
+
+def test_a_dict_of_outputs_is_asked_which() -> None:
+    """Features may not be explained for scores because they come first."""
+    both = {"features": wave(7, 9), "scores": OUT, "cache": [OUT]}
+    with pytest.raises(
+        ig.errors.TargetError, match=r"'features' \(9 per row\), 'scores' \(4 per row\), and none .* 'logits'"
+    ):
+        output_tensor(both)
+    assert torch.equal(as_target(lambda out: out["scores"][:, 2])(both, INDEX), OUT[:, 2])
+    assert output_tensor({"cache": [OUT], "scores": OUT}) is OUT
+    assert output_tensor({**both, "logits": OUT}) is OUT
+
+
+def test_complex_outputs_have_no_order() -> None:
+    turned = OUT * 1j
+    for call in (
+        lambda: output_tensor(turned),
+        lambda: output_tensor({"logits": turned}),
+        lambda: as_target(lambda out: out[:, 0])(turned, INDEX),
+    ):
+        with pytest.raises(ig.errors.TargetError, match=r"complex numbers \(complex128\).*\.abs\(\).*\.real"):
+            call()
+    assert torch.equal(as_target(lambda out: out[:, 0].imag)(turned, INDEX), OUT[:, 0])
+
+
 def test_custom() -> None:
     assert torch.equal(ig.targets.Custom(lambda out: out.square().sum(1))(OUT, INDEX), OUT.square().sum(1))
     weights = wave(3, 4, phase=1)
@@ -188,7 +248,10 @@ def test_out_of_range(kind: str, target: Any, message: str) -> None:
         (1.5, "1.5 is not a class"),
         ("cat", "'cat' is not a class"),
         (torch.tensor([0.0, 1.0]), "Target classes are integers, one or one per example; got torch.float32 of shape 2"),
-        (torch.zeros(2, 2, dtype=torch.long), "of shape 2x2"),
+        (torch.zeros(2, 2, 2, dtype=torch.long), "of shape 2x2x2"),
+        ([(2, 1), (0,)], r"tuples of one length, one for each example; got lengths 1, 2"),
+        ([(2, 1), 0], "tuples of one length"),
+        ([0, "cat"], r"integers, one or one per example; got \[0, 'cat'\]"),
         (torch.tensor([True]), "torch.bool"),
     ],
 )

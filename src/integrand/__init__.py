@@ -26,6 +26,7 @@ from .compare import compare as compare
 from .explain import explain as explain
 from .explain_targets import explain_targets as explain_targets
 from .field import TorchField as TorchField
+from .field.extra import Shared as Shared
 
 # The parts that every method is made of.
 from .layered import Layered as Layered
@@ -54,6 +55,7 @@ __all__ = [
     "Segment",
     "Sampled",
     "Sequential",
+    "Shared",
     "Smoothed",
     "Staged",
     "TorchField",

@@ -19,6 +19,7 @@ from torch import Tensor
 from .cost import Cost
 from .errors import InputError, MissingExtra
 from .normalisation import Normalisation
+from .shapes import copied
 from .walk import Frames
 
 INCOMPLETE = 0.1
@@ -133,6 +134,10 @@ class Attribution:
             frames=frames,
             target=target,
         )
+
+    def apart(self) -> Attribution:
+        """The same, its inputs and baselines in memory of their own, so that whoever owns those may write to them again."""
+        return dataclasses.replace(self, inputs=mapped(copied, self.inputs), baselines=mapped(copied, self.baselines))
 
     def __repr__(self) -> str:
         shape = mapped(lambda t: tuple(t.shape), self.values)

@@ -14,22 +14,21 @@ from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from typing import Any
 
-import torch
 from torch import Tensor
 
 from .attribution import Attribution, mapped
-from .baseline import Plain, as_baseline
-from .errors import BaselineError, InputError, UnknownName
+from .baseline import as_baseline
+from .errors import InputError, UnknownName
 from .field.layout import Layout
 from .field.wrap import Tally
 from .method import Method, inside
 from .methods import BASELINES, about
+from .methods.named import for_inputs
 from .methods.registry import start_of
 from .normalisation import Normalisation
 from .question import Question
 from .rule import Adaptive
 from .seeds import reseeded
-from .shapes import describe
 
 Progress = bool | Callable[[Tally], None]
 
@@ -53,16 +52,20 @@ def explain(
     """Explain what a model says of some inputs: A(x) = Σ_r w_r ∫ ∇F(γ_r) ⊙ dγ_r, and how far that adds up.
 
     model          an nn.Module or any function torch can differentiate; it is given back as it was, whatever happens
-    inputs         a tensor (B, \\*s), or a tuple or dict of them (each is attributed)
-    target         which scalar: an int, a tensor of ints (one per example), "predicted", an ``ig.targets`` value, or a callable
+    inputs         a tensor or array (B, \\*s), or a tuple or dict of them (each is attributed); of layers also integers, such as ids,
+                   which reach the model exactly, up to 2^53
+    target         which scalar: an int, a tensor of ints (one per example), a position in a longer output or a list of positions (one per
+                   example), "predicted" (of a model with one number per row, that number), an ``ig.targets`` value, or a callable
                    outputs → (N,)
     method         a published name (``integrand methods`` lists them), or a ``Method``; ``options`` go to the published name
-    baseline       what the method starts from, as its first argument (``references`` for expected and ig2)
+    baseline       what the method starts from, as its first argument (``references`` for expected and ig2). A list is several; for
+                   several inputs a tuple or dict is one for each: tensors, numbers, names, baselines, or None for zero
     tol            relative L2 error of the map to reach, 0.05 for most methods unless given; the result's ``error`` says what was
                    reached. For "expected" it is the standard error over references
     seed           mixed into every random part; without it their own seeds hold. Nothing global is touched
     progress       True for a line on stderr, or a callable that is given a running tally
-    extra          further arguments of the model, not attributed: a tuple or dict; tensors hold one entry per example
+    extra          further arguments of the model, not attributed: a tuple or dict. Tensors, arrays and lists of numbers or words hold one
+                   entry per example, inside tuples, lists and dicts too; ``ig.Shared(t)`` is the same for all
     normalisation  what image inputs mean to the eye: black baselines, data ranges and plots need it
     batch_size     rows per model call; found while working unless given
     optimize       run a faster double of the model: batch norms folded into convolutions, channels last. Maps agree to rounding
@@ -87,13 +90,15 @@ def explain(
         integers=_lifts(method),
     )
     layout, x = asked.layout, asked.x
-    way = _method(method, _arranged(baseline, layout, x, shared=_takes_references(method, options)), tol, options)
+    way = _method(method, baseline, tol, options, placing(inputs, layout, x))
     if seed is not None:
         way = reseeded(way, seed)
     with asked.ready() as field, _watched(progress) as watch:
         made = way(field, x, watch=watch)
     if _lifts(way):  # a layer's values are arranged as the layer is, and no image's
         layout, normalisation = Layout.of(made.values), None
+    else:
+        made = made.apart()
     made = dataclasses.replace(made, target=field.target, normalisation=normalisation)
     return _unpacked(made, layout)
 
@@ -108,16 +113,25 @@ def _lifts(method: Any) -> bool:
 def chosen(inputs: Any, method: Any, baseline: Any, tol: float | None, options: dict[str, Any]) -> Any:
     """The method that ``explain`` would run for these arguments."""
     layout = Layout.of(inputs, integers=_lifts(method))
-    x = layout.pack(inputs)
-    return _method(method, _arranged(baseline, layout, x, shared=_takes_references(method, options)), tol, options)
+    return _method(method, baseline, tol, options, placing(inputs, layout, layout.pack(inputs)))
 
 
-def _method(method: Any, baseline: Any, tol: float | None, options: dict[str, Any]) -> Any:
+_Place = Callable[[Any, bool], Any]
+"""A baseline as it was given, and whether it is references that all examples share → what fits the inputs laid end to end."""
+
+
+def placing(inputs: Any, layout: Layout, x: Tensor) -> _Place:
+    """How baselines are arranged for these inputs."""
+    return lambda given, shared: for_inputs(given, layout, x, shared=shared, listed=isinstance(inputs, list))
+
+
+def _method(method: Any, baseline: Any, tol: float | None, options: dict[str, Any], place: _Place) -> Any:
     """The method that was asked for: built by its name, or as it was given with another start and tolerance."""
     if tol is not None and "rule" in options:
         raise InputError("tol= and rule= both say how to integrate: give one of them.")
+    baseline = None if baseline is None else place(baseline, _takes_references(method, options))
     if isinstance(method, str):
-        return _built(method, baseline, tol, options)
+        return _built(method, baseline, tol, _placed(method, options, place))
     if not callable(method):
         raise InputError(
             f"method= is a published name or a Method, not {type(method).__name__}; 'integrand methods' lists the names."
@@ -125,6 +139,17 @@ def _method(method: Any, baseline: Any, tol: float | None, options: dict[str, An
     if options:
         raise UnknownName(f"option beside method={method!r}", next(iter(options)), ("baseline",))
     return _changed(method, baseline, tol)
+
+
+def _placed(name: str, options: dict[str, Any], place: _Place) -> dict[str, Any]:
+    """Options that hold baselines, arranged as the inputs are."""
+    first = start_of(inspect.signature(about(name).build).parameters)
+    shared = _takes_references(name, options)
+    starts = {} if first is None else {first.name: shared}
+    return {
+        option: place(given, starts.get(option, False)) if option in (*starts, "fill") and given is not None else given
+        for option, given in options.items()
+    }
 
 
 def _built(name: str, baseline: Any, tol: float | None, options: dict[str, Any]) -> Any:
@@ -179,36 +204,6 @@ def _takes_references(method: Any, options: Mapping[str, Any]) -> bool:
         return _takes_references(options.get("of", accepted["of"].default), {})
     first = start_of(accepted)
     return first is not None and first.name != "baseline"
-
-
-def _arranged(baseline: Any, layout: Layout, x: Tensor, *, shared: bool) -> Any:
-    """A tuple or dict of baselines for a tuple or dict of inputs → one tensor; anything else as it is.
-
-    Shared references (R, \\*s) stay R rows; baselines are broadcast to one for each example.
-    """
-    if layout.single or not isinstance(baseline, tuple | dict):
-        return baseline
-    keys = layout.names if layout.names is not None else tuple(range(len(layout.shapes)))
-    given = baseline if isinstance(baseline, dict) else dict(enumerate(baseline))
-    if set(given) != set(keys):
-        raise InputError(
-            f"The baselines are for {sorted(map(str, given))}, the inputs are {sorted(map(str, keys))}: give one for each."
-        )
-    values = [torch.as_tensor(given[key]).to(x) for key in keys]
-    # Shared references: what has an axis more than an example is R of them, anything else is one for all.
-    several = [len(v) for v, shape in zip(values, layout.shapes, strict=True) if v.ndim > len(shape)]
-    rows = max(several, default=1) if shared else len(x)
-    parts = []
-    for key, value, shape in zip(keys, values, layout.shapes, strict=True):
-        try:
-            parts.append(value.expand(rows, *shape).reshape(rows, -1))
-        except RuntimeError:
-            raise BaselineError(
-                f"The baseline for input {key!r} has shape {describe(value.shape)}, which does not broadcast to "
-                f"{describe((rows, *shape))}."
-            ) from None
-    joint = torch.cat(parts, 1)
-    return joint if shared else Plain(joint)
 
 
 @contextmanager

@@ -6,10 +6,13 @@ a data range to stay inside, or a picture to draw asks this one value.
 
 from __future__ import annotations
 
+import math
 from dataclasses import dataclass
 
 import torch
 from torch import Tensor
+
+from .errors import InputError
 
 
 @dataclass(frozen=True)
@@ -24,6 +27,16 @@ class Normalisation:
 
     mean: tuple[float, ...] = (0.0,)
     std: tuple[float, ...] = (1.0,)
+
+    def __post_init__(self) -> None:
+        if not self.mean or not all(math.isfinite(number) for number in self.mean):
+            raise InputError(f"Normalisation takes a finite mean for each channel, not mean={self.mean}.")
+        if not self.std or not all(math.isfinite(number) and number > 0 for number in self.std):
+            raise InputError(f"Normalisation divides by std=, which is above 0 for each channel, not std={self.std}.")
+        if len(self.mean) != len(self.std) and 1 not in (len(self.mean), len(self.std)):
+            raise InputError(
+                f"Normalisation has {len(self.mean)} means and {len(self.std)} deviations: give one of each for every channel."
+            )
 
     @classmethod
     def unit(cls) -> Normalisation:

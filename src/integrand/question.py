@@ -15,11 +15,11 @@ from torch import Tensor
 
 from .errors import NonFiniteInput, TargetError
 from .field import TorchField
+from .field.extra import Extra
 from .field.layout import Layout
 from .field.memory import Memory
-from .field.network import check_extra
 from .normalisation import Normalisation
-from .shapes import describe
+from .shapes import describe, flattened
 from .target import Logit, Output, Target
 
 
@@ -49,7 +49,7 @@ class Question:
         layout = Layout.of(inputs, integers=integers)
         x = layout.pack(inputs)
         _check_finite(x)
-        check_extra(extra, len(x))
+        Extra.of(extra).check(len(x))
         field = TorchField(
             model,
             Output() if is_predicted(target) else target,
@@ -78,10 +78,10 @@ def is_predicted(target: Any) -> bool:
 
 
 def predicted(memory: Memory) -> Target:
-    """The class each example is given; the only output where there is one."""
+    """The class each example is given; the only output where there is one, which is then explained for either class."""
     outputs = memory.outputs
     assert outputs is not None
-    if outputs.ndim == 1 or outputs.shape[1] == 1:
+    if outputs.shape[1:].numel() == 1:
         return Output()
     if outputs.ndim != 2:
         raise TargetError(
@@ -96,8 +96,9 @@ def check_classes(target: Target, batch: int) -> None:
     for name in ("which", "other"):
         which = getattr(target, name, None)
         if isinstance(which, Tensor) and len(which) != batch:
+            kind = "positions" if which.ndim == 2 else "classes"
             raise TargetError(
-                f"The target names {len(which)} classes for {batch} examples: give one for each, or one for all."
+                f"The target names {len(which)} {kind} for {batch} examples: give one for each, or one for all."
             )
     data = getattr(target, "data", None)
     if isinstance(data, Tensor) and len(data) != batch:
@@ -105,7 +106,7 @@ def check_classes(target: Target, batch: int) -> None:
 
 
 def _check_finite(x: Tensor) -> None:
-    wrong = ~torch.isfinite(x).flatten(1).all(1)
+    wrong = ~flattened(torch.isfinite(x), 1).all(1)
     if bool(wrong.any()):
         example = int(wrong.nonzero()[0])
         count = int((~torch.isfinite(x[example])).sum())

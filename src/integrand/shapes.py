@@ -23,12 +23,40 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from .errors import BaselineError
+from .errors import BaselineError, IntegerInput
+
+EXACT = 2**53
+"""Whole numbers up to this size are exact in float64, whatever number they are."""
 
 
 def state_dtype(dtype: torch.dtype) -> torch.dtype:
     """The type integration is done in: float32 at least, float64 for float64 inputs."""
     return torch.promote_types(dtype, torch.float32)
+
+
+def carrier(dtype: torch.dtype, device: torch.device) -> torch.dtype:
+    """The type that carries numbers of this type unchanged: that of the integration, and float64 for integers too long for float32."""
+    wide = not dtype.is_floating_point and not dtype.is_complex and dtype.itemsize > 2
+    return torch.float64 if wide and device.type != "mps" else state_dtype(dtype)  # which has no float64
+
+
+def carried(t: Tensor, dtype: torch.dtype, who: str) -> Tensor:
+    """``t`` as numbers of ``dtype``; whole numbers that it cannot hold exactly are refused, for they are names of things."""
+    made = t.to(dtype)
+    if t.is_floating_point() or t.dtype.itemsize <= 2 or not t.numel():
+        return made
+    most = EXACT if dtype == torch.float64 else 2**24
+    if bool((made.abs() > most).any()) or not torch.equal(made.to(t.dtype), t):
+        raise IntegerInput(
+            f"{who} holds whole numbers beyond {most:,}, which would be rounded on their way to the model. Map such ids to smaller "
+            "ones first (ids % buckets, or their place in a vocabulary)."
+        )
+    return made
+
+
+def flattened(maps: Tensor, leading: int) -> Tensor:
+    """``maps`` (L…, \\*s) with everything behind the first ``leading`` axes in one axis; examples of one number get one."""
+    return maps.flatten(leading) if maps.ndim > leading else maps[..., None]
 
 
 def over(weights: Tensor, maps: Tensor) -> Tensor:
@@ -68,6 +96,15 @@ def checked_references(references: Any, x: Tensor, who: str) -> Tensor:
 def plain(t: Tensor) -> Tensor:
     """``t`` apart from any graph, and fit for autograd also if it was made in inference mode."""
     return t.clone() if t.is_inference() else t.detach()
+
+
+def copied(t: Tensor) -> Tensor:
+    """``t`` in memory of its own; what was only expanded stays so."""
+    thin = t
+    for axis, (stride, size) in enumerate(zip(t.stride(), t.shape, strict=True)):
+        if stride == 0 and size > 1:
+            thin = thin.narrow(axis, 0, 1)
+    return thin.clone().expand(t.shape)
 
 
 def describe(shape: Sequence[int]) -> str:

@@ -10,7 +10,7 @@ the class score. ``score()`` gives the same question as a probability, which is 
 from __future__ import annotations
 
 from abc import ABC, abstractmethod
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
 import torch
@@ -18,26 +18,53 @@ from torch import Tensor
 
 from .errors import TargetError
 from .parts import part
-from .shapes import describe
+from .shapes import describe, flattened
 
 Index = int | Tensor | tuple[int, ...]
+"""A class, a class for each example (B,), a position in a longer output, or a position for each example (B, P)."""
 
 
 def output_tensor(outputs: Any) -> Tensor:
-    """The tensor among a model's outputs: itself, ``.logits``, ``["logits"]``, or the first of a tuple."""
-    if isinstance(outputs, Tensor):
-        return outputs
-    logits = getattr(outputs, "logits", None)
-    if logits is None and isinstance(outputs, Mapping):
-        logits = outputs.get("logits", next(iter(outputs.values()), None))
-    if logits is None and isinstance(outputs, tuple | list) and outputs:
-        logits = outputs[0]
-    if not isinstance(logits, Tensor):
+    """The tensor among a model's outputs: itself, the "logits", the only tensor of a dict, or the first entry of a tuple.
+
+    Errors: ``TargetError`` where a dict leaves open which is meant, where no tensor is found, and for complex numbers.
+    """
+    found = outputs if isinstance(outputs, Tensor) else getattr(outputs, "logits", None)
+    if found is None and isinstance(outputs, Mapping):
+        found = _entry(outputs)
+    if found is None and isinstance(outputs, tuple | list) and outputs:
+        found = outputs[0]
+    if not isinstance(found, Tensor):
         raise TargetError(
             f"The model returned {type(outputs).__name__}, in which no tensor was found. "
             "Give target= a callable that takes these outputs and returns one number per row."
         )
-    return logits
+    _check_real(found, "The model")
+    return found
+
+
+def _entry(outputs: Mapping[Any, Any]) -> Tensor | None:
+    """The "logits" of a dict of outputs, or its only tensor."""
+    if isinstance(outputs.get("logits"), Tensor):
+        logits: Tensor = outputs["logits"]
+        return logits
+    tensors = {name: entry for name, entry in outputs.items() if isinstance(entry, Tensor)}
+    if len(tensors) > 1:
+        shown = ", ".join(f"{name!r} ({describe(entry.shape[1:])} per row)" for name, entry in tensors.items())
+        name = next(iter(tensors))
+        raise TargetError(
+            f"The model returned several outputs, {shown}, and none is called 'logits': say which one is explained, by a model that returns "
+            f"it, lambda *inputs: model(*inputs)[{name!r}], or by a target that takes all of them, target=lambda out: out[{name!r}][:, 0]."
+        )
+    return next(iter(tensors.values()), None)
+
+
+def _check_real(numbers: Tensor, who: str) -> None:
+    if numbers.is_complex():
+        raise TargetError(
+            f"{who} returned complex numbers ({str(numbers.dtype).removeprefix('torch.')}), of which none is larger than another: return "
+            "their size (.abs()), or their real or imaginary part (.real, .imag)."
+        )
 
 
 class Target(ABC):
@@ -79,15 +106,13 @@ def _check_class(index: int | Tensor, classes: int) -> None:
 def _pick(out: Tensor, which: Index, index: Tensor) -> Tensor:
     """``out[n, which]`` for one class, a class per example, or a position in a longer output."""
     if isinstance(which, tuple):
-        if len(which) != out.ndim - 1:
-            raise TargetError(
-                f"Target {which} has {len(which)} positions, but one output has shape {describe(out.shape[1:])}: "
-                f"give {out.ndim - 1}."
-            )
-        for axis, position in enumerate(which):
-            _check_class(position, out.shape[1 + axis])
+        _check_position(which, which, out)
         where: tuple[slice | int, ...] = (slice(None), *which)
         return out[where]
+    if isinstance(which, Tensor) and which.ndim == 2:
+        _check_position(which.unbind(1), tuple(which[0].tolist()), out)
+        place = _numbered(which, out.shape[1:])[index.to(which.device)]
+        return flattened(out, 1).gather(1, place.to(out.device))[:, 0]
     if out.ndim != 2:
         raise TargetError(
             f"One output has shape {describe(out.shape[1:])}, so a class alone does not name a number: "
@@ -100,6 +125,25 @@ def _pick(out: Tensor, which: Index, index: Tensor) -> Tensor:
     return out.gather(1, chosen[:, None])[:, 0]
 
 
+def _check_position(each: Sequence[int | Tensor], shown: tuple[int, ...], out: Tensor) -> None:
+    """Whether one output has as many axes as a position has places, and each place."""
+    if len(each) != out.ndim - 1:
+        raise TargetError(
+            f"Target {shown} has {len(each)} positions, but one output has shape {describe(out.shape[1:])}: "
+            f"give {out.ndim - 1}."
+        )
+    for axis, place in enumerate(each):
+        _check_class(place, out.shape[1 + axis])
+
+
+def _numbered(which: Tensor, shape: torch.Size) -> Tensor:
+    """Positions (B, P) as places in the output laid flat (B, 1)."""
+    place = torch.zeros_like(which[:, :1])
+    for axis, size in enumerate(shape):
+        place = place * size + (which[:, axis : axis + 1] % size)
+    return place
+
+
 def _select(which: Index, index: Tensor) -> Index:
     return which[index.to(which.device)] if isinstance(which, Tensor) else which
 
@@ -108,13 +152,18 @@ def _clean_index(which: Any) -> Index:
     if isinstance(which, bool):
         raise TargetError("A target class is an integer, not True or False.")
     if isinstance(which, list) or type(which).__module__ == "numpy":
-        which = torch.as_tensor(which)
+        which = _listed(which)
     if isinstance(which, Tensor):
-        if which.is_floating_point() or which.dtype == torch.bool or which.ndim > 1:
+        if which.is_floating_point() or which.is_complex() or which.dtype == torch.bool or which.ndim > 2:
             raise TargetError(
                 f"Target classes are integers, one or one per example; got {which.dtype} of shape {describe(which.shape)}."
             )
-        return int(which) if which.ndim == 0 else which.detach().long()
+        if which.numel() == 1:  # one for all examples, also where it comes in a list
+            return int(which)
+        classes: Tensor = which.detach().long()
+        if classes.ndim == 2 and len(classes) == 1:  # one position for all
+            return tuple(classes[0].tolist())
+        return classes[:, 0] if classes.ndim == 2 and classes.shape[1] == 1 else classes
     if isinstance(which, tuple):
         return tuple(int(w) for w in which)
     try:
@@ -123,14 +172,31 @@ def _clean_index(which: Any) -> Index:
         raise TargetError(f"{which!r} is not a class: give an int, a tensor of ints, or a position.") from None
 
 
+def _listed(which: Any) -> Tensor:
+    """A list of classes, or of positions of one length, one for each example."""
+    if isinstance(which, list) and any(isinstance(one, tuple | list) for one in which):
+        lengths = {len(one) if isinstance(one, tuple | list) else 0 for one in which}
+        if len(lengths) > 1:
+            raise TargetError(
+                f"Target positions are tuples of one length, one for each example; got lengths {', '.join(map(str, sorted(lengths)))}."
+            )
+    try:
+        return torch.as_tensor(which)
+    except (TypeError, ValueError, RuntimeError):
+        raise TargetError(f"Target classes are integers, one or one per example; got {which!r}.") from None
+
+
 @part
 class Output(Target):
-    """The model's only number per row: F = f(x), outputs (N,) or (N, 1)."""
+    """The model's only number per row: F = f(x), outputs (N,), (N, 1) or (N, 1, …, 1).
+
+    Of a classifier with one logit it is that logit: positive maps push towards class 1, for examples of class 0 too.
+    """
 
     def __call__(self, outputs: Any, index: Tensor) -> Tensor:
         out = output_tensor(outputs)
-        if out.ndim == 2 and out.shape[1] == 1:
-            out = out[:, 0]
+        if out.ndim > 1 and out.shape[1:].numel() == 1:
+            out = flattened(out, 1)[:, 0]
         if out.ndim != 1:
             raise TargetError(
                 f"Output() explains models with one number per row, but this one returned {describe(out.shape)}. "
@@ -141,12 +207,17 @@ class Output(Target):
 
 @part
 class _OfClass(Target):
-    """A target about one class: an int, an int per example (B,), or a position in a longer output."""
+    """A target about one class: an int, an int per example (B,), a position in a longer output, or a position per example (B, P)."""
 
     which: Index
 
     def __post_init__(self) -> None:
         object.__setattr__(self, "which", _clean_index(self.which))
+
+    @property
+    def of_classes(self) -> bool:
+        """Whether it names classes, and not positions in a longer output."""
+        return isinstance(self.which, int) or (isinstance(self.which, Tensor) and self.which.ndim == 1)
 
     def at(self, index: Tensor) -> Target:
         return type(self)(_select(self.which, index))
@@ -271,9 +342,11 @@ class Custom(Target):
     data: Tensor | None = None
 
     def __call__(self, outputs: Any, index: Tensor) -> Tensor:
-        if self.data is None:
-            return self.function(outputs)
-        return self.function(outputs, self.data[index.to(self.data.device)])
+        own = () if self.data is None else (self.data[index.to(self.data.device)],)
+        found = self.function(outputs, *own)
+        if isinstance(found, Tensor):
+            _check_real(found, "The target function")
+        return found
 
     def at(self, index: Tensor) -> Target:
         if self.data is None:
@@ -292,7 +365,7 @@ class Distance(Target):
     site: Any = None
 
     def __call__(self, outputs: Any, index: Tensor) -> Tensor:
-        found = output_tensor(outputs).flatten(1)
+        found = flattened(output_tensor(outputs), 1)
         return (found - self.goal[index.to(self.goal.device)]).square().sum(1)
 
 

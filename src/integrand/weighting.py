@@ -23,7 +23,7 @@ from .features import feature_scores as feature_scores
 from .field import Field
 from .parts import part
 from .segment import Evaluation
-from .shapes import checked_references
+from .shapes import checked_references, flattened
 
 
 @dataclass(frozen=True, eq=False)
@@ -227,7 +227,7 @@ class _Search:
         def make(part: slice) -> Tensor:
             b = example[part]
             gone = rank[part] < count[part, None]
-            mask = gone.gather(1, groups[b].flatten(1)).reshape(len(b), *self.x.shape[1:])
+            mask = gone.gather(1, flattened(groups[b], 1)).reshape(len(b), *self.x.shape[1:])
             return torch.where(mask, self.blank[b], self.x[b])
 
         def keep(part: slice, seen: Evaluation) -> None:

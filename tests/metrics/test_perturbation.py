@@ -97,12 +97,12 @@ def test_imputed_pixels_are_noisy_and_others_are_not(x: Tensor) -> None:
 def test_fills_of_an_input_of_which_nothing_is_left(x: Tensor) -> None:
     everything = torch.ones(3, 1, 1, 1, dtype=torch.bool)
     colour = x.mean((2, 3), keepdim=True).expand_as(x)
-    imputed = ig.baselines.Imputed(noise=0.0)
+    imputed, field = ig.baselines.Imputed(noise=0.0), ig.fields.Function(lambda z: z.sum((1, 2, 3)))
     torch.testing.assert_close(imputed.without(x, everything.expand(3, 1, 8, 8), torch.arange(3)), colour)
-    torch.testing.assert_close(imputed(x, None)[0], colour)
+    torch.testing.assert_close(imputed(x, field)[0], colour)
     mean = x.mean((1, 2, 3), keepdim=True).expand_as(x)
     torch.testing.assert_close(ig.baselines.MeanLeft().without(x, everything, torch.arange(3)), mean)
-    torch.testing.assert_close(ig.baselines.MeanLeft()(x, None)[0], mean)
+    torch.testing.assert_close(ig.baselines.MeanLeft()(x, field)[0], mean)
 
 
 def test_the_mean_of_what_is_left(x: Tensor) -> None:
@@ -311,9 +311,9 @@ def test_nothing_is_relative_to_zero() -> None:
     """A logit of exactly 0 leaves ratios undefined: NaN, which means and ranks leave out, not 0."""
     net = nn.Linear(4, 2, bias=False).double()
     x = torch.tensor([[0.0, 0, 0, 0], [1, 2, 3, 4]]).double()
-    found = ig.metrics.diffid(net, x, drawn(2, 4, seed=1), target=0)
+    found = ig.metrics.diffid(net, x, drawn(2, 4, seed=1), target=0, fill=0.0)
     assert found.isnan().tolist() == [True, False]
-    running = ig.metrics.Running(ig.metrics.DiffID())
+    running = ig.metrics.Running(ig.metrics.DiffID(fill=0.0))
     with ig.metrics.Subject.of(net, x, 0) as subject:
         running.update(subject, ig.metrics.Maps.of(drawn(2, 4, seed=1), subject.x, subject.layout))
     torch.testing.assert_close(running.compute().summary, found[1:])

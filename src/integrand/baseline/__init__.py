@@ -8,6 +8,8 @@ from .base import Several as Several
 from .base import as_baseline as as_baseline
 from .base import count_of as count_of
 from .base import label_of as label_of
+from .each import OfEach as OfEach
+from .each import PerInput as PerInput
 from .fixed import Constant as Constant
 from .fixed import Given as Given
 from .fixed import Plain as Plain

@@ -15,7 +15,7 @@ from ..field import Field
 from ..field.decision import as_decision, class_outputs, side_of
 from ..parts import part
 from ..seeds import generator
-from ..shapes import over, total
+from ..shapes import flattened, over, total
 from ..target import Lead, Target
 
 _BEYOND = 0.02  # how much longer than to the linearised boundary a step is, so that it crosses
@@ -253,5 +253,5 @@ class _Search:
 
 def _length(z: Tensor) -> Tensor:
     """‖z‖₂ of each row (N,)."""
-    length: Tensor = z.flatten(1).norm(dim=1)
+    length: Tensor = flattened(z, 1).norm(dim=1)
     return length

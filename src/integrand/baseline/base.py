@@ -10,6 +10,7 @@ import dataclasses
 from collections.abc import Callable, Mapping
 from typing import Any, Protocol
 
+import numpy as np
 import torch
 from torch import Tensor
 
@@ -96,7 +97,7 @@ def _distinct(parts: list[Baseline]) -> tuple[Baseline, ...]:
 
 
 def as_baseline(value: Any, names: Mapping[str, Callable[[], Baseline]] | None = None) -> Baseline:
-    """A number, tensor, name, list or callable → a baseline.
+    """A number, tensor, array, name, list or callable → a baseline.
 
     A number or a tensor that broadcasts to one example is a constant; a tensor shaped like the inputs (B, \\*s) is one
     baseline per example; a list is several baselines.
@@ -110,6 +111,8 @@ def as_baseline(value: Any, names: Mapping[str, Callable[[], Baseline]] | None =
         return known[value]()
     if isinstance(value, list | tuple):
         return Several(_distinct([as_baseline(one, names) for one in value]))
+    if isinstance(value, np.ndarray | np.generic):
+        value = torch.from_numpy(np.array(value))
     if isinstance(value, Tensor):
         return Plain(value)
     if isinstance(value, int | float):

@@ -10,12 +10,17 @@ from torch import Tensor
 from ..errors import BaselineError
 from ..field import Field
 from ..parts import part
-from ..shapes import describe
+from ..shapes import carried, describe
+
+
+def as_numbers(value: Tensor, x: Tensor) -> Tensor:
+    """A baseline's numbers where the input is, and in its type; whole ones that this would round are refused."""
+    return carried(value.to(x.device), x.dtype, "The baseline") if x.dtype == torch.float64 else value.to(x)
 
 
 def one_example(value: Tensor, x: Tensor) -> Tensor | None:
     """``value`` broadcast to one example of ``x`` (B, \\*s) → (\\*s); three numbers are the channels of an image; else None."""
-    value = value.to(x)
+    value = as_numbers(value, x)
     shape = x.shape[1:]
     if value.ndim == 1 and len(shape) == 3 and len(value) == shape[0]:
         value = value[:, None, None]
@@ -57,7 +62,7 @@ class Given:
         return len(self.references)
 
     def __call__(self, x: Tensor, field: Field) -> Tensor:
-        given = self.references.to(x)
+        given = as_numbers(self.references, x)
         if given.shape[1:] == x.shape:
             return given
         if given.shape[1:] == x.shape[1:]:
@@ -80,7 +85,7 @@ class Plain:
     label: str = "given"
 
     def __call__(self, x: Tensor, field: Field) -> Tensor:
-        content = self.content.to(x)
+        content = as_numbers(self.content, x)
         if content.ndim < x.ndim and one_example(content, x) is not None:
             return Constant(content)(x, field)
         if content.shape == x.shape:

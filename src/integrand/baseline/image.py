@@ -12,6 +12,7 @@ from ..errors import BaselineError
 from ..field import Field
 from ..parts import part
 from ..shapes import describe, over
+from .each import OfEach, unlike
 
 
 def _image(x: Tensor, who: str) -> None:
@@ -23,7 +24,7 @@ def _image(x: Tensor, who: str) -> None:
 
 
 @part
-class Colour:
+class Colour(OfEach):
     """An even colour, given as the eye sees it: 0 is black, 1 is white, per channel or for all.
 
     The field's normalisation turns it into the model's numbers.
@@ -33,7 +34,7 @@ class Colour:
     label: str = "colour"
     count: ClassVar[int] = 1
 
-    def __call__(self, x: Tensor, field: Field) -> Tensor:
+    def of(self, x: Tensor, field: Field) -> Tensor:
         if field.normalisation is None:
             raise BaselineError(
                 f"A {self.label} baseline needs to know which number the model takes for {self.label}: pass normalisation= "
@@ -60,7 +61,7 @@ def grey(level: float = 0.5) -> Colour:
 
 
 @part
-class Extreme:
+class Extreme(OfEach):
     """One reference: the input's own smallest number everywhere, or its ``largest``. XRAI's black and white."""
 
     largest: bool = False
@@ -70,14 +71,16 @@ class Extreme:
     def label(self) -> str:
         return "lightest" if self.largest else "darkest"
 
-    def __call__(self, x: Tensor, field: Field) -> Tensor:
-        flat = x.flatten(1)
-        number = flat.amax(1) if self.largest else flat.amin(1)
+    def of(self, x: Tensor, field: Field) -> Tensor:
+        if x.ndim < 3:
+            unlike(x, f"The {'largest' if self.largest else 'smallest'} number")
+        numbers = x.flatten(1)
+        number = numbers.amax(1) if self.largest else numbers.amin(1)
         return over(number, x).expand(1, *x.shape)
 
 
 @part
-class Blurred:
+class Blurred(OfEach):
     """The input, blurred: a Gaussian of ``sigma`` pixels, edges reflected, cut at 3 σ.
 
     Cost: two one-dimensional convolutions per image.
@@ -87,7 +90,7 @@ class Blurred:
     label: str = "blurred"
     count: ClassVar[int] = 1
 
-    def __call__(self, x: Tensor, field: Field) -> Tensor:
+    def of(self, x: Tensor, field: Field) -> Tensor:
         _image(x, "A blurred baseline")
         if self.sigma < 0:
             raise BaselineError(f"A blur has a positive width, not sigma={self.sigma}.")
@@ -116,32 +119,31 @@ def blur(x: Tensor, sigma: float) -> Tensor:
 
 
 @part
-class Mean:
-    """The input's own mean colour (per channel for images, over the features otherwise)."""
+class Mean(OfEach):
+    """The input's own mean colour, per channel (C, …). Errors: ``BaselineError`` for columns and other numbers of different kinds."""
 
     label: str = "mean"
     count: ClassVar[int] = 1
 
-    def __call__(self, x: Tensor, field: Field) -> Tensor:
-        flat = x.flatten(2) if x.ndim == 4 else x.flatten(1)
-        return flat.mean(-1).reshape(*flat.shape[:-1], *(1,) * (x.ndim - flat.ndim + 1)).expand(1, *x.shape)
+    def of(self, x: Tensor, field: Field) -> Tensor:
+        unlike(x, "The mean")
+        return over(x.flatten(2).mean(-1), x).expand(1, *x.shape)
 
 
 @part
-class Median:
-    """The input's own median colour (per channel for images, over the features otherwise)."""
+class Median(OfEach):
+    """The input's own median colour, per channel (C, …). Errors: ``BaselineError`` for columns and other numbers of different kinds."""
 
     label: str = "median"
     count: ClassVar[int] = 1
 
-    def __call__(self, x: Tensor, field: Field) -> Tensor:
-        flat = x.flatten(2) if x.ndim == 4 else x.flatten(1)
-        middle = flat.quantile(0.5, -1)
-        return middle.reshape(*flat.shape[:-1], *(1,) * (x.ndim - flat.ndim + 1)).expand(1, *x.shape)
+    def of(self, x: Tensor, field: Field) -> Tensor:
+        unlike(x, "The median")
+        return over(x.flatten(2).quantile(0.5, -1), x).expand(1, *x.shape)
 
 
 @part
-class Corners:
+class Corners(OfEach):
     """The mean colour of the four corner patches, each a tenth of the height on a side: a guess at the background.
 
     Per channel; the four patch means are averaged. Source: the fill of Weighted Gradients (arXiv 2505.03201).
@@ -151,7 +153,7 @@ class Corners:
     label: str = "corners"
     count: ClassVar[int] = 1
 
-    def __call__(self, x: Tensor, field: Field) -> Tensor:
+    def of(self, x: Tensor, field: Field) -> Tensor:
         _image(x, "The corner colour")
         side = max(1, math.floor(self.share * x.shape[2]))
         low, high = slice(None, side), slice(-side, None)

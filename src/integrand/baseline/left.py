@@ -17,23 +17,26 @@ from ..errors import InputError, MissingExtra
 from ..field import Field
 from ..parts import part
 from ..seeds import generator
+from .each import OfEach, unlike
 from .image import Mean, _image
 
 
 @part
-class MeanLeft:
+class MeanLeft(OfEach):
     """The mean of all numbers that are left (over channels and places alike); of the whole input where nothing is.
 
-    The fill of DiffID: what is added says nothing that what is left does not say.
+    The fill of DiffID: what is added says nothing that what is left does not say. Errors: ``BaselineError`` for columns and other
+    numbers of different kinds.
     """
 
     label: str = "mean of what is left"
     count: ClassVar[int] = 1
 
-    def __call__(self, x: Tensor, field: Field) -> Tensor:
+    def of(self, x: Tensor, field: Field) -> Tensor:
         return self.without(x, torch.ones((), dtype=torch.bool, device=x.device), torch.arange(len(x)))[None]
 
     def without(self, rows: Tensor, gone: Tensor, example: Tensor) -> Tensor:
+        unlike(rows, "The mean of what is left")
         away = gone.expand(rows.shape)
         left = (~away).to(rows.dtype).flatten(1)
         flat = rows.flatten(1)
@@ -43,7 +46,7 @@ class MeanLeft:
 
 
 @part
-class Imputed:
+class Imputed(OfEach):
     """Noisy linear imputation: every missing pixel is the weighted mean of its eight neighbours, missing ones included, plus noise.
 
         Σ_q w_pq (z_p − z_q) = 0  for missing p,   w = 1/6 for neighbours beside, above and below, 1/12 across corners
@@ -69,9 +72,9 @@ class Imputed:
         if self.noise < 0:
             raise InputError(f"Noise has a positive deviation, or 0, not noise={self.noise}.")
 
-    def __call__(self, x: Tensor, field: Field) -> Tensor:
+    def of(self, x: Tensor, field: Field) -> Tensor:
         _image(x, "Imputation")
-        return Mean()(x, field) + self._noise(x)
+        return Mean().of(x, field) + self._noise(x)
 
     def without(self, rows: Tensor, gone: Tensor, example: Tensor) -> Tensor:
         _image(rows, "Imputation")

@@ -9,6 +9,7 @@ from ..errors import BaselineError
 from ..field import Field
 from ..parts import part
 from ..seeds import generator
+from .image import _image
 
 
 @part
@@ -33,6 +34,12 @@ class Uniform:
                     "Uniform noise needs its bounds: Uniform(low, high), or a field that knows its images "
                     "(normalisation=ig.Normalisation.imagenet())."
                 )
+            if field.layout is not None and not field.layout.single:
+                raise BaselineError(
+                    "Uniform noise between black and white is for one image; for several inputs give its bounds, Uniform(low, high), or "
+                    "one for each: ig.baselines.PerInput((Uniform(), …))."
+                )
+            _image(x, "Noise between black and white")
             darkest, lightest = field.normalisation.range(x)
             low, high = (darkest if low is None else low), (lightest if high is None else high)
         shape = (self.count, 1, *x.shape[1:])

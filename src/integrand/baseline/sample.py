@@ -13,6 +13,7 @@ from ..field import Field
 from ..parts import part
 from ..seeds import generator
 from ..shapes import describe
+from .fixed import as_numbers
 
 
 def _rows(data: Any, which: Tensor, x: Tensor) -> Tensor:
@@ -27,7 +28,7 @@ def _rows(data: Any, which: Tensor, x: Tensor) -> Tensor:
             f"The data to draw references from holds examples of shape {describe(found.shape[1:])}, but the inputs have "
             f"{describe(x.shape[1:])}."
         )
-    return found.to(x)
+    return as_numbers(found, x)
 
 
 @part

@@ -65,7 +65,7 @@ class RandomMap(Control):
         return torch.stack([self._one(example) for example in x]), None
 
     def _one(self, example: Tensor) -> Tensor:
-        data = example.detach().cpu().contiguous()
+        data = example.detach().cpu().reshape(-1)
         digest = hashlib.blake2b(data.view(torch.uint8).numpy().tobytes(), digest_size=8).digest()
         stream = generator(self.seed, int.from_bytes(digest, "little"))
         return torch.randn(example.shape, generator=stream, dtype=torch.float64).to(example)

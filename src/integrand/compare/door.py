@@ -14,8 +14,9 @@ from torch import Tensor
 
 from ..attribution import Attribution
 from ..errors import InputError, UnknownName
-from ..explain import chosen
+from ..explain import chosen, placing
 from ..field import Field
+from ..field.layout import Layout
 from ..method.wrapping import lifts
 from ..methods.registry import about, start_of
 from ..metrics import Metric, Subject
@@ -96,7 +97,7 @@ def compare(
         raise InputError("gradients= and tol= both say what methods may spend: give one of them.")
     named = methods_by_name(methods)
     judges = metrics_by_name(metrics)
-    tried = None if baselines is None else baselines_by_name(baselines)
+    tried = None if baselines is None else baselines_by_name(_for_inputs(baselines, inputs))
     door: dict[str, Any] = dict(extra=extra, normalisation=normalisation, batch_size=batch_size, optimize=optimize)
     if isinstance(model, Field):
         door, target = {}, None if target == "predicted" else target
@@ -123,7 +124,7 @@ def compare(
         work = _Work({**ways, **beside}, judges, tuple(beside), tried and variants(ways, tried), tried or {}, names)
         scores, agreed, moved, shown = work.run(subject, progress)
         about = _about(subject, ways, judges, gradients, tol, seed)
-        shown = {name: dataclasses.replace(one, normalisation=normalisation) for name, one in shown.items()}
+        shown = {name: dataclasses.replace(one.apart(), normalisation=normalisation) for name, one in shown.items()}
     return Comparison(
         dataclasses.replace(scores, about=about),
         chosen_reference,
@@ -154,6 +155,14 @@ def _built(
             raise InputError(f"{name!r} explains a layer: maps of the inputs are compared, so leave it out.")
         ways[name] = given
     return ways
+
+
+def _for_inputs(baselines: Any, inputs: Any) -> Any:
+    """Baselines to try, each arranged as the inputs are."""
+    place = placing(inputs, layout := Layout.of(inputs), layout.pack(inputs))
+    if isinstance(baselines, Mapping):
+        return {name: place(one, False) for name, one in baselines.items()}
+    return [place(one, False) for one in baselines]
 
 
 def _start(name: str, own: Mapping[str, Any], baseline: Any, references: Any) -> Any:

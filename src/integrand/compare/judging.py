@@ -26,7 +26,7 @@ from ..errors import IncompleteWarning, InputError, IntegrandError
 from ..method.wrapping import lifts, warned_once
 from ..metrics import Maps, Metric, Subject, as_metric
 from ..question import Question
-from ..shapes import describe
+from ..shapes import describe, flattened
 from .portion import Portion, narrowed, portion
 from .scores import Scores
 
@@ -130,7 +130,7 @@ def _attempts(
     # Maps of single references, and paths, are let go at once: nothing here looks at them.
     found = dataclasses.replace(found, shares=None, baselines=None, frames=None)
     run = Run(own, found, tuple(which))
-    finite = torch.isfinite(found.values).flatten(1).all(1).tolist()
+    finite = flattened(torch.isfinite(found.values), 1).all(1).tolist()
     for b, fine in zip(which, finite, strict=True):
         made[b] = run if fine else None
     yield {b: "the map holds NaN or infinity" for b, fine in zip(which, finite, strict=True) if not fine}

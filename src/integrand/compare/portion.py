@@ -10,6 +10,7 @@ import torch
 from torch import Tensor
 
 from ..baseline.base import Several
+from ..baseline.each import Own, PerInput
 from ..baseline.fixed import Given, Plain
 from ..errors import InputError
 from ..field import Field, Gathered
@@ -127,6 +128,13 @@ def _references(old: Any, index: Tensor, x: Tensor) -> Any:
     if isinstance(old, Several):
         parts = tuple(_references(one, index, x) for one in old.parts)
         return old if all(a is b for a, b in zip(parts, old.parts, strict=True)) else Several(parts)
+    if isinstance(old, PerInput):
+        given = old.baselines
+        entries = given if isinstance(given, tuple) else tuple(given.values())
+        own = tuple(_references(one, index, x) for one in entries)
+        return PerInput(own if isinstance(given, tuple) else dict(zip(given, own, strict=True)))
+    if isinstance(old, Own):
+        return Own(old.references[:, index.to(old.references.device)])
     if isinstance(old, Given) and old.references.shape[1:] == x.shape:
         return dataclasses.replace(old, references=old.references[:, index.to(old.references.device)])
     if isinstance(old, Plain):

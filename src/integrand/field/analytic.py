@@ -8,7 +8,7 @@ import torch
 from torch import Tensor
 
 from ..segment import Evaluation, Segment
-from ..shapes import total
+from ..shapes import flattened, total
 from .base import Field
 from .modes import gradients
 
@@ -49,7 +49,7 @@ class Monomial(_Alike):
         self.base = base
 
     def evaluate(self, z: Tensor, index: Tensor, *, gradient: bool = True) -> Evaluation:
-        offset = (z - self.base).flatten(1)
+        offset = flattened(z - self.base, 1)
         powers = self.powers.flatten().to(offset.dtype)
         value = offset.pow(powers).prod(1)
         if not gradient:

@@ -23,7 +23,9 @@ from torch import Tensor
 from ..errors import ModelError, NoShare, TargetError
 from ..normalisation import Normalisation
 from ..segment import Evaluation, Segment
+from ..shapes import flattened
 from ..target import Distance, Target
+from .layout import Layout
 from .memory import Memory
 from .modes import gradients
 from .network import calm
@@ -39,6 +41,9 @@ class Field(ABC):
     """
 
     normalisation: Normalisation | None = None
+
+    layout: Layout | None = None
+    """How several inputs of a model are laid end to end in a row; None where a row is one input."""
 
     memory: Memory | None = None
     """What is known already of the inputs that are explained."""
@@ -124,7 +129,7 @@ class Field(ABC):
             raise TargetError(f"{type(self).__name__} has no class outputs to choose references by.")
         with gradients(False):
             found: Tensor = site(z)
-        return found.flatten(1)
+        return flattened(found, 1)
 
     def site(self, representation: Any, z: Tensor, index: Tensor) -> Any:
         """Where a representation is seen; ``z`` and ``index`` are a row to try the model with."""

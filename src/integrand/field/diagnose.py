@@ -104,7 +104,9 @@ def _slope_into(found: list[Tensor]) -> Callable[..., None]:
             # Without hooks, its own among them; of a copy, because it may work in place.
             output = module.forward(leaf.clone(), *args[1:], **kwargs)
             if isinstance(output, Tensor) and output.requires_grad:
-                direction = torch.sin(torch.arange(1.0, 1 + output.numel(), device=output.device)).reshape(output.shape)
+                direction = torch.sin(
+                    torch.arange(1.0, 1 + output.numel(), dtype=torch.float32, device=output.device)
+                ).reshape(output.shape)
                 (slope,) = torch.autograd.grad(output, leaf, direction.to(output), allow_unused=True)
                 if slope is not None:
                     found.append(slope.abs().float())

@@ -15,8 +15,9 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from ..errors import InputError, ModelError, ShapeError, TrainingModeWarning, UnknownName, warn
+from ..errors import InputError, ModelError, TrainingModeWarning, UnknownName, warn
 from ..shapes import describe
+from .extra import Extra
 from .layout import Layout
 from .modes import gradients
 from .optimise import Double, Optimiser
@@ -58,7 +59,7 @@ class Network:
         self.model = model
         self.module = _module(model)
         self.layout = layout
-        self.positional, self.named = _extra(extra)
+        self.extra = Extra.of(extra)
         self.optimiser = Optimiser.of(self.module) if optimize else None
         self.reentrant = False  # until a checkpoint is met that cannot go back to the inputs alone
         self._ready = 0
@@ -66,7 +67,7 @@ class Network:
     @property
     def pooled(self) -> bool:
         """Whether no extra argument is per example, so that any input can be run."""
-        return not any(isinstance(v, Tensor) and v.ndim for v in (*self.positional, *self.named.values()))
+        return not self.extra.per_example
 
     # --- borrowing ------------------------------------------------------------------------------------------------
 
@@ -143,8 +144,7 @@ class Network:
         return self.optimiser.double(trial)
 
     def _call(self, z: Tensor, index: Tensor | None, double: Double | None = None) -> Any:
-        positional = [_gather(value, index) for value in self.positional]
-        named = {key: _gather(value, index) for key, value in self.named.items()}
+        positional, named = self.extra.rows(index)
         inputs = self.layout.unpack(z, model=True) if self.layout else z
         model = self.model
         if double is not None:
@@ -275,36 +275,3 @@ def _depends_on_mode(module: nn.Module) -> bool:
         return bool(module.track_running_stats)
     rate = getattr(module, "dropout", 0.0)
     return isinstance(module, _DROPS) or (isinstance(rate, float) and rate > 0)
-
-
-def _extra(
-    extra: Sequence[Any] | Mapping[str, Any],
-) -> tuple[tuple[Any, ...], dict[str, Any]]:
-    if isinstance(extra, Mapping):
-        return (), dict(extra)
-    if isinstance(extra, tuple | list):
-        return tuple(extra), {}
-    return (extra,), {}
-
-
-def _gather(value: Any, index: Tensor | None) -> Any:
-    """The rows' own entries of a per-example tensor; anything else as it is."""
-    if not isinstance(value, Tensor) or value.ndim == 0:
-        return value
-    if index is None:
-        raise ShapeError(
-            f"The extra arguments hold {len(value)} entries, one per example, but the model was asked about inputs that are no "
-            "examples, such as a pool of references. Choose the references yourself (ig.baselines.Given)."
-        )
-    return value.detach()[index.to(value.device)]  # nobody asks for its gradient
-
-
-def check_extra(extra: Sequence[Any] | Mapping[str, Any], batch: int) -> None:
-    """Tensors among extra arguments need one entry per example."""
-    positional, named = _extra(extra)
-    for name, value in [*enumerate(positional), *named.items()]:
-        if isinstance(value, Tensor) and value.ndim and len(value) != batch:
-            raise ShapeError(
-                f"Extra argument {name!r} has shape {describe(value.shape)}, but there are {batch} examples. Extra tensors are "
-                "per example; close over one that is shared: lambda x: model(x, shared)."
-            )

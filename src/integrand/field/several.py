@@ -22,7 +22,7 @@ from torch.utils.checkpoint import CheckpointError
 from ..errors import InputError
 from ..seeds import generator
 from ..segment import Evaluation
-from ..shapes import first_alike
+from ..shapes import first_alike, flattened
 from ..target import Distance, Target
 from .base import Field
 from .chords import Chords
@@ -48,6 +48,7 @@ class Several(Field):
         self.inner = inner
         self.targets = tuple(targets)
         self.normalisation = inner.normalisation
+        self.layout = inner.layout
         self.fields = [inner.with_target(target) for target in self.targets]
         self.packer = _PerPoint(inner.packer, len(self.targets))
 
@@ -281,12 +282,12 @@ def _begins(z: Tensor, base: Tensor) -> Tensor:
 
 def _differ(z: Tensor) -> Tensor:
     """(N−1,) which rows differ from the one before them."""
-    return (z[1:] != z[:-1]).flatten(1).any(1)
+    return flattened(z[1:] != z[:-1], 1).any(1)
 
 
 def _alike(z: Tensor, base: Tensor) -> Tensor:
     """(N,) for each row the first of the same example that is equal to the last bit."""
-    bits = z.flatten(1).contiguous().view(torch.int64 if z.element_size() == 8 else torch.int32)
+    bits = flattened(z, 1).contiguous().view(torch.int64 if z.element_size() == 8 else torch.int32)
     # Sums of whole numbers do not depend on their order, as those of rows of floating-point numbers may.
     factors = torch.randint(-(1 << 62), 1 << 62, (bits.shape[1] + 1,), generator=generator(bits.shape[1]))
     code = (bits * factors[1:].to(z.device)).sum(1) + base * factors[0].to(z.device)

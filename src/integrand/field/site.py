@@ -175,7 +175,7 @@ class SiteField(TorchField):
         vars(self).update(vars(field))
         self.field = field
         self.network = Behind(field.network, site)
-        self.normalisation = self.memory = None
+        self.normalisation = self.memory = self.layout = None
         self.tally = Tally()
         self.packer = _Weighted(Packer(field.packer.rows) if field.packer.rows else packer_for(site.module, None))
 
@@ -286,7 +286,7 @@ class SiteField(TorchField):
     def _continues(self, lifted: Lifted, targets: Sequence[Target]) -> bool:
         count = len(lifted.points)
         tried = min(count, _TRIED)
-        some = lifted[torch.linspace(0, count - 1, tried).round().long()]
+        some = lifted[torch.linspace(0, count - 1, tried, dtype=torch.float64).round().long()]
         self.hold(some)
         rows = torch.arange(tried, device=some.points.device)
         found, rounding = torch.empty_like(some.value), [0.0]

@@ -24,7 +24,7 @@ from torch.utils.checkpoint import CheckpointError
 from ..errors import DetachedModel, InputError, IntegrandError, ModelError, TargetError
 from ..normalisation import Normalisation
 from ..segment import Evaluation
-from ..shapes import describe, state_dtype, total
+from ..shapes import describe, flattened, state_dtype, total
 from ..target import Custom, Output, Target, as_target, output_tensor
 from .backward.base import BackwardRule, During
 from .base import Field
@@ -46,7 +46,7 @@ class TorchField(Field):
     model          an nn.Module, or any function of tensors that torch can differentiate
     target         a class, a tensor with a class per example, an ``ig.targets`` value, or a callable outputs → (N,)
     extra          arguments that follow the input and are not attributed: a tuple (positional) or a dict (named);
-                   tensors among them hold one entry per example
+                   tensors among them hold one entry per example, unless they are ``ig.Shared``
     normalisation  what image inputs mean to the eye; black baselines, data ranges and plots need it
     batch_size     rows per model call; found while working unless given
     layout         how inputs are arranged, for models with several (``ig.explain`` fills it in)
@@ -76,6 +76,7 @@ class TorchField(Field):
         self.network = Network(model, layout, extra, optimize=optimize)
         self.target = as_target(target)
         self.normalisation = normalisation
+        self.layout = layout
         self.packer = packer_for(model, batch_size, "double" if self.network.optimiser else "itself")
         self.chordal = True  # until chords are seen not to add up
         self.kinks = True  # until chords have met none
@@ -183,7 +184,7 @@ class TorchField(Field):
             outputs, seen = self.network.run(z.clone(), index, [] if site is None else [site])
         if site is None:
             return output_tensor(outputs)
-        return seen[0].flatten(1).to(state_dtype(seen[0].dtype))
+        return flattened(seen[0], 1).to(state_dtype(seen[0].dtype))
 
     @property
     def reads(self) -> bool:

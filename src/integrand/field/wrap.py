@@ -22,6 +22,7 @@ class _Wrapped(Field):
     def __init__(self, inner: Field) -> None:
         self.inner = inner
         self.normalisation = inner.normalisation
+        self.layout = inner.layout
         self.packer = inner.packer
 
     @property

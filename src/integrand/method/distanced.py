@@ -27,7 +27,7 @@ from ..field import Field, Several, TorchField
 from ..field.modes import gradients
 from ..parts import part
 from ..seeds import generator
-from ..shapes import describe, plain
+from ..shapes import describe, flattened, plain
 from ..target import output_tensor
 from .outcome import Watch
 from .wrapping import Explainer, Runs, check_wrappable, nan_like, rearranged, warned_once
@@ -144,7 +144,7 @@ class Distanced:
             kept = self._important(made.values, groups)
             for model in supports.models:
                 kept &= self._important(runs(self.method, _on(field, model), x).values, groups)
-            where = groups.expand(made.values.shape).flatten(1)
+            where = flattened(groups.expand(made.values.shape), 1)
             mask = kept.gather(1, where).reshape(made.values.shape)
         batch = len(made)
         fit = torch.tensor(supports.fit, dtype=made.values.dtype, device=x.device)
@@ -332,7 +332,7 @@ def _alike(field: TorchField, model: Any) -> TorchField:
     return TorchField(
         model,
         field.target,
-        extra=network.named or network.positional,
+        extra=network.extra.named or network.extra.positional,
         normalisation=field.normalisation,
         layout=network.layout,
         optimize=network.optimiser is not None,

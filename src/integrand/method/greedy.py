@@ -22,6 +22,7 @@ from ..features import Features, feature_map, feature_scores
 from ..field import Field
 from ..field.modes import gradients
 from ..parts import part
+from ..shapes import flattened
 from .outcome import Watch
 from .wrapping import Explainer, Held, Runs, check_wrappable, rearranged, same_start, warned_once
 
@@ -148,7 +149,7 @@ class _Ranking:
     """Features (B, n) as they are taken, round by round."""
 
     def __init__(self, groups: Tensor, x: Tensor, n: int, *, largest: bool) -> None:
-        self.where = groups.expand(x.shape).flatten(1)
+        self.where = flattened(groups.expand(x.shape), 1)
         self.groups = groups
         self.shape = x.shape
         self.sign = 1 if largest else -1

@@ -5,7 +5,7 @@ from __future__ import annotations
 import torch
 from torch import Tensor
 
-from ..shapes import over, total
+from ..shapes import flattened, over, total
 
 
 class Mean:
@@ -39,6 +39,6 @@ class Mean:
 
     def relative(self) -> Tensor:
         """The same, relative to the norm of the mean (B,)."""
-        size = self.value.flatten(1).norm(dim=1)
+        size = flattened(self.value, 1).norm(dim=1)
         found: Tensor = self.error() / size.clamp_min(torch.finfo(size.dtype).tiny)
         return found

@@ -26,7 +26,7 @@ from ..field.modes import gradients
 from ..field.wrap import Tally
 from ..parts import part
 from ..path.blocks import at_once
-from ..shapes import over, total
+from ..shapes import flattened, over, total
 from .outcome import Watch, advice
 from .wrapping import Explainer, Held, Runs, check_wrappable, same_start, warned_once
 
@@ -129,7 +129,9 @@ class _Apart:
     def moving(self) -> Tensor:
         """The pairs (P, 2) of an example and a feature that some reference changes."""
         differs = (self.references != self.x).any(0)
-        count = torch.zeros_like(self.effect).scatter_add_(1, self.groups.flatten(1), differs.flatten(1).to(self.x))
+        count = torch.zeros_like(self.effect).scatter_add_(
+            1, flattened(self.groups, 1), flattened(differs, 1).to(self.x)
+        )
         return count.nonzero()
 
     def begin(self, example: Tensor, feature: Tensor) -> Tensor:

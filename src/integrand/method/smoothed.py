@@ -7,6 +7,7 @@ A map that changes with every small change of the input says little; what the ma
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from typing import Any, ClassVar
 
 import torch
@@ -15,13 +16,17 @@ from torch import Tensor
 from ..attribution import Attribution
 from ..errors import InputError
 from ..field import Field
+from ..field.layout import Layout
 from ..field.modes import gradients
 from ..parts import part
 from ..seeds import generator
-from ..shapes import over
+from ..shapes import flattened, over
 from .mean import Mean
 from .outcome import Watch
 from .wrapping import Explainer, Held, Runs, check_wrappable, lifts, nan_like, rearranged, same_start, warned_once
+
+Sigma = float | Tensor | tuple[float | Tensor, ...] | Mapping[Any, float | Tensor]
+"""How wide noise is: for one input, or for each of several."""
 
 _REDUCTIONS = ("mean", "square", "variance")
 
@@ -35,7 +40,8 @@ class Smoothed:
     method  any method; where it starts from is asked for x once, and no noise is added to it
     draws   how many noisy copies
     sigma   the standard deviation, relative to the range (largest − smallest number) of each example; or a tensor that broadcasts to
-            an example: the deviation itself, in units of the input, for columns of different units
+            an example: the deviation itself, in units of the input, for columns of different units. Of a model with several inputs,
+            relative to the range of each; or a tuple or dict with one for each input
     seed    of the noise; all examples of a batch get the same, scaled to their range
     reduce  "mean": SmoothGrad;  "square": mean_d A_d², SmoothGrad-Squared;  "variance": the (unbiased) variance of A_d, VarGrad
 
@@ -60,7 +66,7 @@ class Smoothed:
 
     method: Explainer
     draws: int = 25
-    sigma: float | Tensor = 0.15
+    sigma: Sigma = 0.15
     seed: int = 0
     reduce: str = "mean"
 
@@ -71,7 +77,10 @@ class Smoothed:
         check_wrappable(self.method, "Smoothed", layers=True)
         if self.draws < 1 + (self.reduce == "variance"):
             raise InputError(f"{self.draws} draws are too few: a mean takes one, a variance two.")
-        if not bool(torch.as_tensor(self.sigma).ge(0).all()):
+        several = tuple(self.sigma.values()) if isinstance(self.sigma, Mapping) else self.sigma
+        if not all(
+            bool(torch.as_tensor(one).ge(0).all()) for one in (several if isinstance(several, tuple) else (several,))
+        ):
             raise InputError(f"A standard deviation is not negative: sigma={self.sigma!r}.")
         if self.reduce not in _REDUCTIONS:
             raise InputError(f"reduce is one of {', '.join(map(repr, _REDUCTIONS))}, not {self.reduce!r}.")
@@ -89,7 +98,7 @@ class Smoothed:
         runs = Runs(watch, self.draws)
         with warned_once(), field.ready(), gradients(False):
             held = Held(self.method, field, x)
-            method, width = held.starting(self.method), self._width(held.x)
+            method, width = held.starting(self.method), self._width(held.x, field.layout)
             gathered: _Gathered | None = None
             for draw in range(self.draws):
                 made = runs(method, field, (held.x + width * self._noise(draw, held.x)).to(x.dtype))
@@ -112,17 +121,40 @@ class Smoothed:
         """Standard normal numbers (\\*s) of one draw."""
         return torch.randn(x.shape[1:], generator=generator(self.seed, draw), dtype=torch.float64).to(x)
 
-    def _width(self, x: Tensor) -> Tensor:
-        """The standard deviation, broadcasting to (B, \\*s)."""
-        if isinstance(self.sigma, Tensor):
-            try:
-                return self.sigma.to(x).expand(x.shape[1:])
-            except RuntimeError:
+    def _width(self, x: Tensor, layout: Layout | None) -> Tensor:
+        """The standard deviation, broadcasting to (B, \\*s); each of several inputs has its own."""
+        if layout is None or layout.single:
+            return _deviation(self.sigma, x)
+        given = self.sigma
+        if isinstance(given, tuple | Mapping):
+            entries = dict(enumerate(given)) if isinstance(given, tuple) else dict(given)
+            if set(entries) != set(layout.keys):
                 raise InputError(
-                    f"sigma of shape {tuple(self.sigma.shape)} does not broadcast to an example of shape {tuple(x.shape[1:])}."
-                ) from None
-        flat = x.flatten(1)
-        return over(self.sigma * (flat.amax(1) - flat.amin(1)), x)
+                    f"sigma= is for {sorted(map(str, entries))}, the inputs are {sorted(map(str, layout.keys))}: give one for each."
+                )
+        elif isinstance(given, Tensor) and given.ndim:
+            return _deviation(given, x)
+        else:
+            entries = dict.fromkeys(layout.keys, given)
+        parts = zip(layout.keys, layout.split(x), strict=True)
+        return layout.join([_deviation(entries[key], part).expand_as(part) for key, part in parts])
+
+
+def _deviation(sigma: Any, x: Tensor) -> Tensor:
+    """The standard deviation of the noise on one input, broadcasting to (B, \\*s)."""
+    if isinstance(sigma, Tensor):
+        try:
+            return sigma.to(x).expand(x.shape[1:])
+        except RuntimeError:
+            raise InputError(
+                f"sigma of shape {tuple(sigma.shape)} does not broadcast to an example of shape {tuple(x.shape[1:])}."
+            ) from None
+    if not isinstance(sigma, int | float):
+        raise InputError(
+            f"sigma= is a number, or a tensor for one input; several inputs take a tuple or dict with one for each, not {sigma!r}."
+        )
+    numbers = flattened(x, 1)
+    return over(sigma * (numbers.amax(1) - numbers.amin(1)), x)
 
 
 class _Gathered:

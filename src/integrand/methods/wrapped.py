@@ -16,6 +16,7 @@ from ..baseline import Extreme, as_baseline
 from ..errors import InputError
 from ..features import Features
 from ..method import Distanced, Greedy, Method, Regions, Smoothed, with_core
+from ..method.smoothed import Sigma
 from ..rule import Rule
 from .named import BASELINES
 from .registry import about, axioms, published, start_of
@@ -100,7 +101,7 @@ def greedy(
 def smooth(
     of: Any = "integrated",
     draws: int = 25,
-    sigma: float | Tensor = 0.15,
+    sigma: Sigma = 0.15,
     seed: int = 0,
     reduce: str = "mean",
     *,

@@ -12,6 +12,7 @@ from ..features import Features
 from ..field import Field
 from ..parts import part
 from ..seeds import generator
+from ..shapes import flattened
 from .correlation import constant, rounding, spearman
 from .maps import Maps
 from .metric import Metric, door, metric
@@ -33,7 +34,7 @@ class Within:
     label: str = "noise within the example"
 
     def __call__(self, x: Tensor, field: Field) -> Tensor:
-        low, high = x.flatten(1).aminmax(dim=1)
+        low, high = flattened(x, 1).aminmax(dim=1)
         low, high = (end.reshape(-1, *(1,) * (x.ndim - 1)) for end in (low, high))
         noise = torch.rand(self.count, 1, *x.shape[1:], generator=generator(self.seed), dtype=torch.float64).to(x)
         return low + (high - low) * noise

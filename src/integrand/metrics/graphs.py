@@ -206,7 +206,12 @@ class _Fidelity(_Cut):
     def _class(self, subject: Subject) -> Any:
         """The class whose being predicted counts: the predicted one, or the one explained."""
         if self.mode == "model":
-            return outputs_of(subject.field, subject.x).argmax(1)
+            outputs = outputs_of(subject.field, subject.x)
+            if outputs.ndim != 2:
+                raise TargetError(
+                    f"Whether a class is predicted needs outputs (rows, classes), but one output has shape {describe(outputs.shape[1:])}."
+                )
+            return outputs.argmax(1)
         which = getattr(getattr(subject.field, "target", None), "which", None)
         if which is None:
             raise TargetError(
@@ -366,7 +371,7 @@ class Sparsity(Metric):
     def measure(self, subject: Subject, maps: Maps) -> Tensor:
         scores, present = by_feature(subject, maps, self.features)
         chosen = ((scores > self.threshold) & present).sum(-1)
-        return (1 - chosen / present.sum(-1)).to(maps.values.dtype)
+        return 1 - chosen.to(maps.values.dtype) / present.sum(-1)
 
 
 @metric("jaccard")
@@ -396,7 +401,7 @@ class Jaccard(Metric):
         chosen = places.scores > self.threshold
         both = (chosen & places.marked).sum(-1)
         either = (chosen | places.marked).sum(-1)
-        return places.where(places.size > 0, both / either)
+        return places.where(places.size > 0, both.to(places.scores.dtype) / either)
 
 
 fidelity_plus = door(FidelityPlus)

@@ -13,7 +13,7 @@ from ..features import Features
 from ..parts import part
 from ..seeds import generator
 from ..segment import Evaluation
-from ..shapes import describe
+from ..shapes import describe, flattened
 from .maps import Maps
 from .metric import Metric, door, metric
 from .removal import replacement
@@ -218,7 +218,7 @@ class Infidelity(Metric):
             if self.form == "global":
                 whole = own - filled
                 part = torch.where(whole == 0, 0, part / whole)
-        said.copy_((values[:, some] * part).flatten(2).sum(-1))
+        said.copy_(flattened(values[:, some] * part, 2).sum(-1))
         return became
 
 

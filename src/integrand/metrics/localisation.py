@@ -23,6 +23,7 @@ from torch import Tensor, nn
 
 from ..errors import InputError, NonFiniteInput
 from ..parts import part
+from ..shapes import flattened
 from .maps import Maps
 from .metric import Metric, door_of_evidence, metric
 from .ranks import blocks, found_among_first
@@ -68,8 +69,8 @@ class Places:
         else:
             scores, marked = POOLS[pool](maps.values, axis + 1), marked.any(axis)
         plane = (marked.shape[1], marked.shape[2]) if marked.ndim == 3 else None
-        marked = marked.flatten(1)
-        return cls(scores.flatten(2), marked, marked.sum(1), plane)
+        marked = flattened(marked, 1)
+        return cls(flattened(scores, 2), marked, marked.sum(1), plane)
 
     def of_examples(self, part: slice) -> Places:
         return Places(self.scores[:, part], self.marked[part], self.size[part], self.plane)
@@ -156,7 +157,7 @@ class PointingGame(_Localisation):
     def found(self, places: Places) -> Tensor:
         near = places.marked
         if places.plane is not None:
-            near = _widened(near.reshape(-1, *places.plane), self.tolerance).flatten(1)
+            near = flattened(_widened(near.reshape(-1, *places.plane), self.tolerance), 1)
         highest = places.scores == places.scores.amax(-1, keepdim=True)
         hit = (highest & near).sum(-1) / highest.sum(-1)
         return places.where(places.size > 0, hit)

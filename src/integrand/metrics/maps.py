@@ -13,7 +13,7 @@ from ..attribution import Attribution
 from ..errors import InputError, NonFiniteInput, ShapeError
 from ..field import Field
 from ..field.layout import Layout
-from ..shapes import describe
+from ..shapes import describe, flattened
 
 Explainer = Callable[..., Attribution]
 """(field, x) -> Attribution, as every method is."""
@@ -106,7 +106,7 @@ def _one(name: str, given: Any, x: Tensor, layout: Layout) -> Tensor:
             f"The map {name!r} has shape {describe(values.shape)}, the inputs have {describe(x.shape)}: resize it to what "
             "the model sees."
         )
-    wrong = ~torch.isfinite(values).flatten(1).all(1)
+    wrong = ~flattened(torch.isfinite(values), 1).all(1)
     if bool(wrong.any()):
         raise NonFiniteInput(
             f"The map {name!r} holds NaN or infinity for example {int(wrong.nonzero()[0])} ({int(wrong.sum())} of {len(x)} "

@@ -16,11 +16,9 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from ..baseline import as_baseline
 from ..errors import InputError, UnknownName
 from ..features import Features, feature_map, feature_scores
 from ..field import Field
-from ..methods import BASELINES
 from ..seeds import generator
 from ..segment import Evaluation
 from ..shapes import over
@@ -36,10 +34,15 @@ Replace = Callable[[Tensor, Tensor, Tensor], Tensor]
 
 def replacement(subject: Subject, fill: Any) -> Replace:
     """How removed features are replaced: by a baseline, or by one that looks at what is left (``without``)."""
-    fill = as_baseline(fill, BASELINES)
+    fill = subject.filling(fill)
     without: Replace | None = getattr(fill, "without", None)
     if without is not None:
         seeing = without
+        if not subject.layout.single:
+            raise InputError(
+                f"fill={fill!r} looks at what is left of one input, and this model has several: give a number, a name such as 'zero', or one "
+                "for each, ig.baselines.PerInput((…))."
+            )
         return lambda rows, gone, example: seeing(rows, gone.bool(), example)
     blank = subject.fill(fill)
     shared = blank[:1] if blank.stride(0) == 0 or len(blank) == 1 else None

@@ -22,7 +22,7 @@ from ..field import Linear
 from ..field.layout import Layout
 from ..methods import BASELINES
 from ..seeds import generator
-from ..shapes import checked_references, describe
+from ..shapes import checked_references, describe, flattened
 from .maps import Maps
 from .removal import Ranking
 
@@ -236,7 +236,7 @@ def _shuffled(like: Tensor, x: Tensor, features: Features, seed: int, side: int)
     order = (
         order.masked_fill(torch.arange(most, device=x.device) >= flat.counts[:, None], torch.inf).argsort(1).argsort(1)
     )
-    place = order.gather(1, flat.place[0].flatten(1)).reshape(flat.place.shape)
+    place = order.gather(1, flattened(flat.place[0], 1)).reshape(flat.place.shape)
     return Ranking(place, flat.counts)
 
 

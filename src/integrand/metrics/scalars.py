@@ -14,6 +14,7 @@ from torch import Tensor
 from ..errors import InputError
 from ..features import Features, feature_map, feature_scores
 from ..parts import part
+from ..shapes import flattened
 from .maps import Maps
 from .metric import Metric, Nobody, door_of_maps, metric
 from .ranks import blocks
@@ -179,7 +180,7 @@ class CompletenessGap(Metric):
         )
 
     def _gap(self, values: Tensor, output: Tensor, change: Tensor) -> Tensor:
-        gap = (change.double() - values.double().flatten(1).sum(1)).abs()
+        gap = (change.double() - flattened(values.double(), 1).sum(1)).abs()
         if not self.relative:
             return gap.to(values)
         rounding = 16 * torch.finfo(output.dtype).eps * torch.maximum(output.abs(), (output - change).abs())

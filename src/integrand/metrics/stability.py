@@ -11,7 +11,7 @@ from torch import Tensor
 from ..errors import InputError, ShapeError
 from ..parts import part
 from ..seeds import generator
-from ..shapes import describe
+from ..shapes import describe, flattened
 from .maps import Maps, explained
 from .metric import Metric, door, metric
 from .subject import Subject
@@ -70,8 +70,8 @@ class MaxSensitivity(Metric):
         for draw in range(self.draws):
             near = x + self._shift(x, draw)
             made = torch.stack([explained(method, subject.field, near) for method in methods])
-            changes.append((made - maps.values).flatten(2).norm(dim=-1))
-        size = maps.values.flatten(2).norm(dim=-1)[..., None]
+            changes.append(flattened(made - maps.values, 2).norm(dim=-1))
+        size = flattened(maps.values, 2).norm(dim=-1)[..., None]
         return torch.stack(changes, -1) / torch.where(size == 0, torch.nan, size)
 
     def values(self, measured: Tensor) -> Tensor:

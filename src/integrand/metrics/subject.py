@@ -10,11 +10,12 @@ from typing import Any, TypeVar
 
 from torch import Tensor
 
-from ..baseline import as_baseline
+from ..baseline import Baseline, as_baseline
 from ..errors import InputError, ShapeError, TargetError
 from ..field import Field
 from ..field.layout import Layout
 from ..methods import BASELINES
+from ..methods.named import for_inputs
 from ..question import Question
 from ..shapes import checked_references, describe
 from ..target import Loss, Predicted, Probability, Target
@@ -105,7 +106,7 @@ class Subject:
                 raise InputError(f'score= is "probability", "accuracy", "loss", "output", or a target, not {score!r}.')
             target = getattr(self.field, "target", None)
             about = None if target is None else target.score()
-            if not isinstance(about, Probability) or isinstance(about.which, tuple):
+            if not isinstance(about, Probability) or not about.of_classes:
                 raise InputError(f'score="{score}" asks about a class, and {target!r} names none: explain one.')
             score = _OF_CLASS[score](about.which)
         asked = getattr(self.field, "with_target", None)
@@ -122,8 +123,11 @@ class Subject:
 
     def fills(self, fill: Any) -> Tensor:
         """(R, B, \\*s) everything that removed features may become: all references of a baseline."""
-        baseline = as_baseline(fill, BASELINES)
-        return checked_references(baseline(self.x, self.field), self.x, "The fill")
+        return checked_references(self.filling(fill)(self.x, self.field), self.x, "The fill")
+
+    def filling(self, fill: Any) -> Baseline:
+        """A fill as a baseline; of several inputs, a tuple or dict is one for each."""
+        return as_baseline(for_inputs(fill, self.layout, self.x, shared=False, listed=False), BASELINES)
 
     def evidence(self) -> Tensor:
         """(B, \\*s) bool: the masks, laid over the inputs. Errors: none given, or of another size."""

@@ -19,7 +19,7 @@ from ..errors import InputError
 from ..features import Features, feature_map
 from ..seeds import generator
 from ..segment import Evaluation
-from ..shapes import describe
+from ..shapes import describe, flattened
 from .removal import replacement, unexpanded
 from .subject import Score, Subject
 
@@ -41,9 +41,9 @@ class Cells:
         own = groups.ndim == x.ndim
         place = unexpanded(groups) if own else unexpanded(groups)[None]
         present = torch.zeros(len(place), int(groups.max()) + 1, dtype=torch.bool, device=x.device)
-        present.scatter_(1, place.flatten(1), True)
+        present.scatter_(1, flattened(place, 1), True)
         if own:  # numbered anew: label maps of a batch share their numbers
-            place = (present.cumsum(1) - 1).gather(1, place.flatten(1)).reshape(place.shape)
+            place = (present.cumsum(1) - 1).gather(1, flattened(place, 1)).reshape(place.shape)
             counts = present.sum(1, keepdim=True)
             present = torch.arange(int(counts.max()), device=x.device) < counts
         return cls(place, present)
@@ -66,7 +66,7 @@ class Cells:
     def gone(self, chosen: Tensor, example: Tensor) -> Tensor:
         """Which elements go (n, \\*s') where these features (n, N) of the examples (n,) do."""
         own = self.place[example if len(self.place) > 1 else torch.zeros_like(example)]
-        return chosen.gather(1, own.flatten(1)).reshape(own.shape)
+        return chosen.gather(1, flattened(own, 1)).reshape(own.shape)
 
     def draw(self, sizes: Tensor, draws: int, *seed: int) -> Tensor:
         """Subsets (draws, 1 or B, N) bool of ``sizes`` (1 or B,) features each, every subset of a size as likely as any other."""

@@ -19,7 +19,7 @@ from ..errors import InputError
 from ..field import Field
 from ..field.decision import side_of
 from ..segment import Evaluation, Segment
-from ..shapes import over, total
+from ..shapes import flattened, over, total
 from ..target import Target
 from .step import Relative, Step
 
@@ -180,7 +180,7 @@ def box_of(
     else:
         # Each pair's own range, so that neither other examples nor other references change a path.
         low, high = (
-            pick(side(start.flatten(2)), side(end.expand_as(start).flatten(2))).reshape(
+            pick(side(flattened(start, 2)), side(flattened(end.expand_as(start), 2))).reshape(
                 *start.shape[:2], *(1,) * (end.ndim - 1)
             )
             for pick, side in ((torch.minimum, _lowest), (torch.maximum, _highest))
@@ -196,7 +196,7 @@ def length_of(rate: float | Relative, norm: str, box: tuple[Tensor, Tensor], her
     """A step's length (R, B) in the units of the input and of the norm."""
     if not isinstance(rate, Relative):
         return here.new_full(here.shape[:2], float(rate))
-    span = (box[1] - box[0]).expand_as(here).flatten(2)
+    span = flattened((box[1] - box[0]).expand_as(here), 2)
     if not bool(torch.isfinite(span).all()):
         raise InputError("A relative rate needs a bounded range: give clip=(low, high), or rate= a number.")
     return LENGTHS[norm](span) * rate.fraction
@@ -219,7 +219,7 @@ def _highest(z: Tensor) -> Tensor:
 
 
 NORMS: dict[str, Callable[[Tensor], Tensor]] = {
-    "l2": lambda g: g.flatten(2).norm(dim=2),
+    "l2": lambda g: flattened(g, 2).norm(dim=2),
     "l1": lambda g: total(g.abs(), 2),
     "sign": lambda g: (total(g.abs(), 2) > 0).to(g.dtype),
 }

@@ -25,7 +25,7 @@ from ..errors import InputError, MissingExtra
 from ..field import Field, Metered
 from ..parts import part
 from ..segment import Evaluation, Segment
-from ..shapes import describe, first_alike, over
+from ..shapes import describe, first_alike, flattened, over
 
 _STACK_ELEMENTS = 1 << 25  # pieces are stacked up to about this many numbers at a time
 _GRAPH_ELEMENTS = 1 << 22  # neighbours of graphs that are built at a time
@@ -154,7 +154,7 @@ class Geodesic:
                 for far in (away.baseline, away.input)
             ]
             around[0] = torch.where(around[0] == n, n + 1, around[0])  # to the baseline, what comes last is the input
-        heads = torch.cat([near.flatten(1), *around], 1)
+        heads = torch.cat([flattened(near, 1), *around], 1)
         tails = [torch.arange(n).repeat_interleave(near.shape[2])]
         tails += [torch.full((far.shape[1],), node) for node, far in zip((n, n + 1), around, strict=True)]
         pair = torch.arange(pairs)[:, None].expand_as(heads)
@@ -233,7 +233,7 @@ class Geodesic:
 
         def use(part: slice, found: Evaluation) -> None:
             e, s = edge(part)
-            norms.index_add_(0, e, w[s] * found.gradient.flatten(1).norm(dim=1))
+            norms.index_add_(0, e, w[s] * flattened(found.gradient, 1).norm(dim=1))
 
         field.stream(example, rows, use, like[0, 0], whole=self.nodes)
         return norms.cpu().double().numpy()
@@ -265,7 +265,7 @@ class _Known:
                 f"The points of a geodesic path hold examples of shape {describe(points.shape[1:])}, but the inputs have "
                 f"{describe(start.shape[2:])}."
             )
-        flat = points.to("cpu", start.dtype).flatten(1)
+        flat = flattened(points.to("cpu", start.dtype), 1)
         if not bool(torch.isfinite(flat).all()):
             raise InputError("The points of a geodesic path hold NaN or infinity. Leave these points out.")
         between = _distances(flat, flat, exact=len(flat) * flat.numel() <= _EXACT)
@@ -316,11 +316,11 @@ class _Ends:
     def distances(self, pairs: range, flat: Tensor) -> _Away:
         """How far some pairs' ends are from the points, and from one another."""
         pair = torch.arange(pairs.start, pairs.stop, device=self.start.device)
-        start = self.start[pair // self.batch, pair % self.batch].flatten(1).cpu()
+        start = flattened(self.start[pair // self.batch, pair % self.batch], 1).cpu()
         # Every input once, not once for each of its references.
         example = torch.unique(pair % self.batch)
         place = torch.searchsorted(example, pair % self.batch).cpu()
-        end = self.end[example].flatten(1).cpu()
+        end = flattened(self.end[example], 1).cpu()
         direct = torch.linalg.vector_norm(start.double() - end[place].double(), dim=1)
         return _Away(_distances(start, flat, exact=True), _distances(end, flat, exact=True)[place], direct)
 

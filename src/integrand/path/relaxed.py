@@ -22,7 +22,7 @@ from ..errors import InputError
 from ..field import Field
 from ..parts import part
 from ..segment import Segment, polyline
-from ..shapes import over
+from ..shapes import flattened, over
 
 
 @part
@@ -75,7 +75,7 @@ class Relaxed:
 
     def __call__(self, field: Field, start: Tensor, end: Tensor) -> Iterator[Segment]:
         end = end.expand_as(start)
-        way = (end - start).flatten(2).norm(dim=2)
+        way = flattened(end - start, 2).norm(dim=2)
         scale = torch.where(way > 0, way, 1)  # energies are in units of the squared way, so that all rows are alike
         line = _line(start, end, self.segments)
         if not self.beta:
@@ -84,7 +84,7 @@ class Relaxed:
         springs = _springs(self.corners).to(start)
         points = line
         gradient = _gradients(field, _middles(points))
-        unit = gradient.flatten(3).norm(dim=3).mean(0)
+        unit = flattened(gradient, 3).norm(dim=3).mean(0)
         terms = _Terms(scale, torch.where(unit > 0, unit, 1), self.beta)
         energy, steepness = terms.energy(points, gradient)
         step = torch.ones_like(way)
@@ -123,15 +123,15 @@ class _Terms:
 
     def energy(self, points: Tensor, gradient: Tensor) -> tuple[Tensor, Tensor]:
         """E (R, B) of paths (K+1, R, B, \\*s) with the gradients at their middles, and ‖∇F‖ ‖d‖ of each piece (K, R, B)."""
-        length = points.diff(dim=0).flatten(3).norm(dim=3)
-        steepness = length * gradient.flatten(3).norm(dim=3)
+        length = flattened(points.diff(dim=0), 3).norm(dim=3)
+        steepness = length * flattened(gradient, 3).norm(dim=3)
         springs = len(length) * (length / self.scale).square().sum(0)
         return springs + self.beta * (steepness / (self.scale * self.unit)).sum(0), steepness
 
     def pull(self, field: Field, points: Tensor, gradient: Tensor, springs: Tensor) -> Tensor:
         """The slope of scale² E at the corners, in the springs' own metric (K−1, R, B, \\*s)."""
         step = points.diff(dim=0)
-        length, size = (vectors.flatten(3).norm(dim=3) for vectors in (step, gradient))
+        length, size = (flattened(vectors, 3).norm(dim=3) for vectors in (step, gradient))
         # How far ĝ is followed: far enough for the difference to be more than rounding, and not far on the scale of the path.
         probe = torch.finfo(points.dtype).eps ** _PROBE * self.scale
         near = _middles(points) + over(probe, step[0]) * over(_inverse(size), step) * gradient

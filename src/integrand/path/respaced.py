@@ -19,7 +19,7 @@ from ..errors import InputError
 from ..field import Field
 from ..parts import part
 from ..segment import Segment
-from ..shapes import over
+from ..shapes import flattened, over
 from ..spacing import EVEN, bend, quantiles
 from ..spacing import pilot as look_along
 from .blocks import at_once
@@ -129,7 +129,7 @@ class Scheduled:
         made = Respaced(steps, pilot, by, even)  # refuses what cannot be
         with field.ready(), torch.no_grad():
             values = look_along(field, start, end.expand_as(start), made.pilot)
-        density = _DENSITIES[by](values.double()).flatten(1).median(1).values
+        density = flattened(_DENSITIES[by](values.double()), 1).median(1).values
         return cls(quantiles(density, steps, even))
 
     def __call__(self, field: Field, start: Tensor, end: Tensor) -> Iterator[Segment]:

@@ -31,7 +31,7 @@ from ..errors import InputError
 from ..field import Field
 from ..parts import part
 from ..segment import Segment
-from ..shapes import over
+from ..shapes import flattened, over
 from .base import Integrated
 from .intervals import Intervals, Lines
 from .nested import between
@@ -240,12 +240,12 @@ class _Refining:
         shares = self.lines.shares(known)
         paths = shares.new_zeros(self.chains, *shares.shape[1:]).index_add_(0, self.lines.chain, shares)
         change = known.change.new_zeros(self.chains).index_add_(0, known.chain, known.change)
-        rate = paths.flatten(1).norm(dim=1) / change.abs().clamp_min(torch.finfo(change.dtype).tiny)
+        rate = flattened(paths, 1).norm(dim=1) / change.abs().clamp_min(torch.finfo(change.dtype).tiny)
         judged = self.lines.errors(known, rate)
         sums = shares.new_zeros(int(group.max()) + 1, *shares.shape[1:]).index_add_(
             0, group, shares * over(weight, shares)
         )
-        goal = asked.tol * sums.flatten(1).norm(dim=1)
+        goal = asked.tol * flattened(sums, 1).norm(dim=1)
         errors, owner = judged.error * weight[known.line], group[known.line]
         return _Found(shares, judged.error, errors, judged.unlike, judged.steady, owner, goal, asked.tol)
 

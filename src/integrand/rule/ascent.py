@@ -109,7 +109,8 @@ def _weighed(weight: Callable[[int, Tensor], Tensor]) -> _Gather:
 
 def _trapezoid(steps: int, node: Tensor) -> Tensor:
     ends = (node == 0) | (node == steps)
-    return torch.where(ends, 0.5 / steps, 1.0 / steps).double()
+    # Of two Python numbers torch.where would make the default type, float32, and round both.
+    return torch.where(ends, 0.5, 1.0).double() / steps
 
 
 def _even(steps: int, node: Tensor) -> Tensor:

@@ -9,7 +9,7 @@ from torch import Tensor
 
 from ..field import Field
 from ..segment import Evaluation, Segment
-from ..shapes import first_alike, over
+from ..shapes import first_alike, flattened, over
 
 _TOWER = 1.0  # an interval this much denser than its neighbours is in doubt
 _STEADY = 0.5  # cos of the differences to both neighbours, above which a stretch is smooth
@@ -131,7 +131,7 @@ class Lines:
         first = first_alike((point * segment.leading[1] + r) * segment.leading[0] + k)
         way = torch.arange(len(place), device=place.device)
         if not torch.equal(first, way):  # a path may go another way for every question
-            same = ((start == start[first]) & (end == end[first])).flatten(1).all(1)
+            same = flattened((start == start[first]) & (end == end[first]), 1).all(1)
             way = torch.where(same, first, way)
         return cls(field, start, end, b, chain, way)
 
@@ -206,7 +206,7 @@ class Lines:
 
     def _compared(self, known: Intervals) -> _Compared:
         """Every interval's slope, and how it differs from the next."""
-        step = (self.end - self.start).flatten(1)
+        step = flattened(self.end - self.start, 1)
         count = len(known.line)
         made = _Compared(*(known.a.new_empty(max(0, count - less)) for less in (0, 0, 1, 1, 2)))
         beside = known.chain[1:] == known.chain[:-1]
@@ -214,7 +214,7 @@ class Lines:
         size = max(1, _PIECE_ELEMENTS // max(1, step.shape[1]))
         for first in range(0, count, size):
             part = slice(first, first + size + 2)  # with the two that the last ones are compared with
-            slope, there = known.slope[part].flatten(1), step[known.line[part]]
+            slope, there = flattened(known.slope[part], 1), step[known.line[part]]
             own = slope * there
             made.norm[part], made.total[part] = own.norm(dim=1), own.sum(1)
             jump = slope[1:] - slope[:-1]

@@ -16,7 +16,7 @@ from torch import Tensor
 
 from ..field import Field
 from ..segment import Evaluation, Segment
-from ..shapes import total
+from ..shapes import flattened, total
 from .base import Integrated, mean_gradient, missed
 
 _KINKED = 2.5  # Simpson's error on a kink, in differences to the trapezoid; where F is smooth it is far less
@@ -38,9 +38,9 @@ def between(field: Field, segment: Segment, tol: float, max_gradients: int) -> I
         inside = _odd(field, segment, busy, pieces)
         fine = (coarse[busy] + inside * step[busy]) / 2
         best = (4 * fine - coarse[busy]) / 3
-        size = best.flatten(1).norm(dim=1)
+        size = flattened(best, 1).norm(dim=1)
         # With one kink anywhere Simpson's rule errs by 1⅔ of what it differs from the trapezoid, on average, and by 4 at most.
-        differs = _KINKED * (best - fine).flatten(1).norm(dim=1)
+        differs = _KINKED * flattened(best - fine, 1).norm(dim=1)
         rate = size / (end - begin)[busy].abs().clamp_min(torch.finfo(size.dtype).tiny)
         rate = rate.clamp_max(_RATE)  # a step across the slope changes F by nothing, and hides nothing for that
         wrong = torch.maximum(differs, torch.minimum(missed(total(best, 1), begin[busy], end[busy]) * rate, size))

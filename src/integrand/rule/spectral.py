@@ -16,6 +16,7 @@ import torch
 from torch import Tensor
 
 from ..segment import Evaluation
+from ..shapes import flattened
 from .base import missed
 from .intervals import Intervals, Lines
 from .quadrature import ClenshawCurtis
@@ -59,7 +60,7 @@ def spectral(lines: Lines, enough: Tensor, room: Tensor) -> tuple[Intervals, Ten
         now = _mean(seen)
         changed = _size((now - _mean(seen[::2])) * step[busy])
         rate = (changed / before.clamp_min(torch.finfo(changed.dtype).tiny)).clamp(_FASTEST, 1)
-        off = missed((now * step[busy]).flatten(1).sum(1), ends[0, busy], ends[1, busy])
+        off = missed(flattened(now * step[busy], 1).sum(1), ends[0, busy], ends[1, busy])
         found[busy], nodes[busy] = now, level + 1
         error[busy] = torch.maximum(changed * (2 * rate).clamp_max(1), off)
         gains = rate < (_GAINING if first else _SETTLING)
@@ -81,7 +82,7 @@ def _mean(seen: Tensor) -> Tensor:
 
 
 def _size(vector: Tensor) -> Tensor:
-    size: Tensor = vector.flatten(1).norm(dim=1)
+    size: Tensor = flattened(vector, 1).norm(dim=1)
     return size
 
 

@@ -5,6 +5,8 @@ from __future__ import annotations
 import torch
 from torch import Tensor
 
+from ..shapes import flattened
+
 
 def waves(*shape: int, phase: float = 0.0) -> Tensor:
     """Numbers between −1 and 1 in float64, the same on every machine and without an obvious pattern."""
@@ -14,6 +16,6 @@ def waves(*shape: int, phase: float = 0.0) -> Tensor:
 
 def smooth(z: Tensor) -> Tensor:
     """A smooth scalar of every feature with interactions, for rows (N, \\*s) of any shape."""
-    flat = z.flatten(1)
+    flat = flattened(z, 1)
     tilt = waves(flat.shape[1], phase=0.5).to(flat) / flat.shape[1] ** 0.5
     return torch.exp(0.5 * flat @ tilt) + torch.tanh(flat).prod(1)

@@ -23,7 +23,8 @@ class DiffID(Metric):
         per share r:   F(x without its r least important) / F(x)  −  F(x without its r most important) / F(x);      then the mean over r
 
     shares    r, of which each is a point; rounded down to whole features
-    fill      what is removed becomes the mean of the numbers that are left of that image, all channels together, as published
+    fill      what is removed becomes the mean of the numbers that are left of that image, all channels together, as published; numbers
+              of different kinds have no mean: for columns give one, such as 0.0 or data.mean(0)
     score     "output": the scalar explained, a logit mostly, as published; "accuracy": whether the class is still predicted, which is not
               divided by F(x); "probability" …
     rank      "magnitude": features are ranked by the sum of absolute values over their elements, as published; others as in ``Deletion``

@@ -7,12 +7,11 @@ from typing import Any, ClassVar
 import torch
 from torch import Tensor
 
-from ...baseline import Gaussian, Given, as_baseline
+from ...baseline import Gaussian, Given
 from ...errors import InputError
 from ...features import Features
-from ...methods import BASELINES
 from ...parts import part
-from ...shapes import checked_references
+from ...shapes import checked_references, flattened
 from ..maps import Maps
 from ..metric import Metric, door, metric
 from ..removal import ranked, scores_without, shares_of
@@ -40,9 +39,9 @@ class _Gap(Metric):
         """The mean gap (M, B)."""
         ranking = ranked(subject, maps, self.features, self.seed, self.rank)
         gone = shares_of(ranking.counts, (self.share,)).clamp(min=1)
-        draws = checked_references(as_baseline(self.fill, BASELINES)(subject.x, subject.field), subject.x, "The fill")
+        draws = checked_references(subject.filling(self.fill)(subject.x, subject.field), subject.x, "The fill")
         whole = subject.whole(self.score)
-        gaps = torch.zeros_like(maps.values.flatten(2)[..., 0])
+        gaps = torch.zeros_like(flattened(maps.values, 2)[..., 0])
         for draw in draws:
             fill = Given(draw[None])
             scores = scores_without(subject, ranking, gone, fill, score=self.score, keep=self.keep)

@@ -12,6 +12,7 @@ from ...features import Features
 from ...field import Field
 from ...parts import part
 from ...seeds import generator
+from ...shapes import flattened
 from ..maps import Explainer, Maps, explained
 from ..metric import Metric, door, metric
 from ..subject import Subject
@@ -120,7 +121,7 @@ class SmoothMPRT(MPRT):
         return torch.stack([self._explained(method, subject.field, subject.x) for method in maps.explainers()])
 
     def _explained(self, method: Explainer, field: Field, x: Tensor) -> Tensor:
-        low, high = x.flatten(1).aminmax(dim=1)
+        low, high = flattened(x, 1).aminmax(dim=1)
         deviation = self.noise * (high - low).reshape(-1, *(1,) * (x.ndim - 1))
         mean = torch.zeros_like(x)
         for draw in range(self.draws):

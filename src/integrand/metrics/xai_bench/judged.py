@@ -16,7 +16,7 @@ from ...field import Field
 from ...parts import part
 from ...seeds import generator
 from ...segment import Evaluation
-from ...shapes import describe
+from ...shapes import describe, flattened
 from ..correlation import pearson
 from ..maps import Maps
 from ..metric import Metric, metric
@@ -300,7 +300,7 @@ class Infidelity(Metric):
 
     def measure(self, subject: Subject, maps: Maps) -> Tensor:
         x, field = subject.x, subject.score(self.score)
-        noise = torch.randn(self.draws, *x.shape[1:], generator=generator(self.seed)).to(x)
+        noise = torch.randn(self.draws, *x.shape[1:], generator=generator(self.seed), dtype=torch.float64).to(x)
         number = torch.arange(len(x) * self.draws, device=x.device)
         example = number // self.draws
         changed = x.new_empty(len(number))
@@ -312,7 +312,7 @@ class Infidelity(Metric):
 
         def use(part: slice, seen: Evaluation) -> None:
             changed[part] = seen.value
-            predicted[:, part] = (moved(part) * maps.values[:, example[part]]).flatten(2).sum(-1)
+            predicted[:, part] = flattened(moved(part) * maps.values[:, example[part]], 2).sum(-1)
 
         field.stream(example, lambda part: x[example[part]] - moved(part), use, x[0], gradient=False)
         delta = subject.whole(self.score)[:, None] - changed.reshape(len(x), -1)
