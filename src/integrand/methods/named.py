@@ -23,6 +23,7 @@ from ..baseline import (
     grey,
     white,
 )
+from ..weighting import ByKind, Fill, ReferenceMean
 
 BASELINES: dict[str, Callable[[], Baseline]] = {
     "zero": Constant,
@@ -45,3 +46,19 @@ BASELINES: dict[str, Callable[[], Baseline]] = {
 def references_of(value: Any) -> Baseline:
     """References as people give them: a tensor (R, \\*s) or (R, B, \\*s), a list of baselines and names, or a baseline."""
     return Given(value) if isinstance(value, Tensor) else as_baseline(value, BASELINES)
+
+
+FILLS: dict[str, Callable[[], Fill]] = {
+    "auto": lambda: ByKind(Corners()),
+    "references": ReferenceMean,
+}
+"""Fills that go by a name and are no baselines: what features become that Weighted Gradients replaces."""
+
+
+def fill_of(value: Any) -> Baseline | Fill:
+    """A fill as people give it: "auto", "references", or whatever a baseline can be."""
+    if isinstance(value, Fill):
+        return value
+    if isinstance(value, str) and value in FILLS:
+        return FILLS[value]()
+    return as_baseline(value, BASELINES)
