@@ -75,7 +75,7 @@ def built(who: str, **options: Any) -> Any:
 
 def test_there_are_many() -> None:
     """Annotations are read: nobody's counts and rates are passed over."""
-    assert len(numbers()) >= 120
+    assert len(numbers()) >= 110
     for who, build in BUILDS.items():
         for name, parameter in inspect.signature(build).parameters.items():
             if str(parameter.annotation) in ("int", "float", "int | None", "float | None"):
@@ -85,14 +85,13 @@ def test_there_are_many() -> None:
 @pytest.mark.parametrize(("who", "name"), numbers())
 def test_wrong_types_are_refused_by_name(who: str, name: str) -> None:
     kinds = numeric(inspect.unwrap(BUILDS[who]))[name]
-    wrong: list[Any] = [{}, object(), True, 1j, b"3", math.nan]
-    wrong += [[], [1, 2], ()] if name != "goal" else []  # a goal may be several classes
+    wrong: list[Any] = [[], [1, 2], (), {}, object(), True, 1j, b"3", math.nan]
     wrong += ["3"] if str not in kinds else []
     wrong += [None] if type(None) not in kinds else []
     wrong += [2.5, np.float32(2.5), torch.tensor(2.5)] if float not in kinds and torch.Tensor not in kinds else []
     wrong += [torch.zeros(3)] if torch.Tensor not in kinds else []
     for value in wrong:
-        with pytest.raises(InputError, match=name):
+        with pytest.raises(InputError, match="NaN" if name == "content" and value is math.nan else name):
             built(who, **{name: value})
 
 

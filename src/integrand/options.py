@@ -16,6 +16,7 @@ from __future__ import annotations
 import functools
 import inspect
 import math
+import re
 import types
 from collections.abc import Callable, Mapping
 from typing import Any, TypeVar, Union, cast, get_args, get_origin
@@ -39,7 +40,7 @@ _WORDS: dict[Any, str] = {
 
 def whole(name: str, value: Any, *, least: int | None = None) -> int:
     """``value`` as an int, or an error that says what the option ``name`` takes."""
-    number: int = option(name, value, (int,))
+    number: int = value if type(value) is int else option(name, value, (int,))
     if least is not None and number < least:
         raise InputError(f"{name} is {least} at least, not {number}.")
     return number
@@ -72,7 +73,8 @@ def check_finite(name: str, value: Any) -> None:
 def numeric(annotated: Any) -> Mapping[str, tuple[Any, ...]]:
     """Fields of a class or parameters of a function that take numbers, by name: the kinds they may be of.
 
-    Annotations that name what only a type checker imports cannot be read; nothing is asked of these.
+    Numbers count where they are written: names for several types (``Features``, ``Index``) are read by whoever made them. Annotations
+    that name what only a type checker imports cannot be read; nothing is asked of these.
     """
     found: dict[str, tuple[Any, ...]] = {}
     for one in reversed(annotated.__mro__) if isinstance(annotated, type) else (annotated,):
@@ -80,18 +82,23 @@ def numeric(annotated: Any) -> Mapping[str, tuple[Any, ...]]:
             hints = inspect.get_annotations(one, eval_str=True)
         except NameError:
             continue
-        found |= {name: kinds for name, hint in hints.items() if _takes_numbers(kinds := _kinds(hint))}
+        written = inspect.get_annotations(one)
+        found |= {
+            name: kinds
+            for name, hint in hints.items()
+            if _writes_numbers(written[name]) and _takes_numbers(kinds := _kinds(hint))
+        }
     return found
 
 
 def with_checked_options(build: F) -> F:
     """The function ``build``, whose numbers are checked before anything else is done."""
-    signature = inspect.signature(build)
+    signature = functools.cache(lambda: inspect.signature(build))  # when it is first needed: importing is quick
 
     @functools.wraps(build)
     def checked(*given: Any, **options: Any) -> Any:
         try:
-            bound = signature.bind(*given, **options)
+            bound = signature().bind(*given, **options)
         except TypeError:  # something is missing, or too much; Python says what
             return build(*given, **options)
         kinds = numeric(build)
@@ -105,8 +112,19 @@ def with_checked_options(build: F) -> F:
 # --- kinds: types as they are annotated ---------------------------------------------------------------------------------
 
 
+@functools.cache
+def usual(kinds: tuple[Any, ...]) -> frozenset[type]:
+    """The exact types that need no second look: Python's own numbers and None, as far as ``kinds`` has them."""
+    own: dict[Any, set[type]] = {int: {int}, float: {int, float}, type(None): {type(None)}}
+    return frozenset(one for kind in kinds if isinstance(kind, type) for one in own.get(kind, ()))
+
+
 def _kinds(hint: Any) -> tuple[Any, ...]:
     return get_args(hint) if get_origin(hint) in (Union, types.UnionType) else (hint,)
+
+
+def _writes_numbers(annotation: Any) -> bool:
+    return not isinstance(annotation, str) or re.search(r"\b(int|float)\b", annotation) is not None
 
 
 def _takes_numbers(kinds: tuple[Any, ...]) -> bool:

@@ -14,7 +14,7 @@ from typing import Any, TypeVar, dataclass_transform
 import torch
 from torch import Tensor, nn
 
-from .options import check_finite, numeric, option
+from .options import check_finite, numeric, option, usual
 from .shapes import describe
 
 T = TypeVar("T")
@@ -39,6 +39,8 @@ def _check_numbers(cls: type) -> None:
         kinds = numeric(type(self))  # type: ignore[arg-type]  # classes are hashable, whatever mypy says
         for name, allowed in kinds.items():
             given = getattr(self, name)
+            if type(given) in usual(allowed):
+                continue
             number = option(name, given, allowed)
             if number is not given:
                 object.__setattr__(self, name, number)
