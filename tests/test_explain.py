@@ -505,7 +505,7 @@ def test_refused_at_the_first_look_at_the_model(kind: str) -> None:
 @pytest.mark.parametrize(
     ("changed", "error", "message"),
     [
-        ({}, ig.errors.BaselineError, "corner|fill"),
+        (dict(fill="corners"), ig.errors.BaselineError, "corner colour needs images.*fill="),
         (dict(fill=torch.zeros(4)), ig.errors.BaselineError, "shape 4"),
         (dict(fill=lambda x, field: torch.zeros(1, 5, 4)), ig.errors.BaselineError, "1x5x4"),
         (dict(fill=float("nan")), ig.errors.BaselineError, "NaN"),
@@ -515,7 +515,7 @@ def test_refused_at_the_first_look_at_the_model(kind: str) -> None:
     ids=["corners of a table", "fill", "fill of a function", "fill of NaN", "features", "label map"],
 )
 def test_what_weighing_needs_is_checked_before_gradients(changed: Any, error: Any, message: str) -> None:
-    """Issue item 5: before any long work. The default fill fits images only, and says so at once."""
+    """Before any long work: a fill for images only says so at once."""
     model = Counting(tanh_mlp())
     with pytest.raises(error, match=message):
         ig.explain(model, X, target=0, method="weighted", baseline=[0.0, 1.0], **changed)
@@ -531,13 +531,10 @@ def test_a_score_that_cannot_be_taken_is_found_before_gradients() -> None:
 
 
 def test_the_default_fill_of_a_table(quiet: None) -> None:
-    """weighted without fill= works on tables or says which fill to give."""
-    try:
-        made = ig.explain(tanh_mlp(), X, target="predicted", method="weighted", baseline=[0.0, 1.0])
-    except ig.errors.BaselineError as error:
-        assert "fill=" in str(error)  # noqa: PT017
-    else:
-        assert bool(torch.isfinite(made.values).all())
+    """weighted without fill= works on tables."""
+    made = ig.explain(tanh_mlp(), X, target="predicted", method="weighted", baseline=[0.0, 1.0])
+    assert "fill: mean of the references" in made.criterion
+    assert bool(torch.isfinite(made.values).all())
 
 
 @pytest.mark.parametrize("how", ["detach", "constant"])

@@ -13,7 +13,7 @@ import integrand as ig
 SOURCE = Path(inspect.getfile(ig)).parent
 
 FLOORS: list[list[str]] = [
-    ["errors", "shapes", "parts", "seeds", "normalisation"],
+    ["errors", "options", "shapes", "parts", "seeds", "normalisation"],
     ["target", "segment", "features"],
     ["field"],
     ["spacing", "question"],
@@ -37,10 +37,14 @@ WITHIN = {
     ("methods", "cite"),
     ("__main__", "cli"),
     ("parts", "shapes"),
+    ("parts", "options"),
     ("shapes", "errors"),
+    ("options", "errors"),
+    ("seeds", "options"),
     ("normalisation", "errors"),
 }
-"""Who may look at whom on the same floor: names at their sources, the entry at what it starts, printing at how shapes print."""
+"""Who may look at whom on the same floor: names at their sources, the entry at what it starts, printing at how shapes print, parts at
+what their numbers may be."""
 
 
 def floor_of(name: str) -> int:

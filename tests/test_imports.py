@@ -123,7 +123,7 @@ def test_parameters_that_checks_use(name: str) -> None:
     assert [p for p in PARAMETERS[name] if p not in accepted] == []
     if name == "weighted":
         defaults = {p: accepted[p].default for p in ("ratio", "fill", "keep")}
-        assert defaults == {"ratio": 0.5, "fill": "corners", "keep": 0.0}
+        assert defaults == {"ratio": 0.5, "fill": "auto", "keep": 0.0}
 
 
 def test_it_is_typed() -> None:

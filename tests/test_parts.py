@@ -48,7 +48,7 @@ TYPED = [
     (
         ig.methods.weighted(["black", 0.5], keep=0.25, scout=2),
         "Staged(Method(Several((Colour(label='black'), Constant(0.5))), "
-        "weighting=Fitness(Corners(), keep=0.25), record=('shares',)), GaussLegendre(2))",
+        "weighting=Fitness(ByKind(Corners()), keep=0.25), record=('shares',)), GaussLegendre(2))",
     ),
 ]
 

@@ -4,12 +4,12 @@ from __future__ import annotations
 
 import itertools
 import math
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from typing import Any
 
 import pytest
 import torch
-from torch import Tensor
+from torch import Tensor, nn
 
 import integrand as ig
 from integrand.segment import Evaluation
@@ -110,6 +110,163 @@ def test_a_score_that_rises_before_it_falls() -> None:
     assert int(found.fitness) in (1, 10)
 
 
+# --- the definition where replacing everything does not halve the score -----------------------------------------------
+
+
+def test_two_features_that_only_count_together() -> None:
+    """4 z₀ z₃ and a little: replaced by −1, both gone are as good as both there, one gone is not.
+
+    The maps by hand: 2 (b = 0) shares z₀ z₃ equally between z₀ and z₃; (1, 1, 1, 0) gives it all to z₃, (1, 0, 0, 1) none.
+    """
+    w = torch.tensor([3.0, 2.0, 1.0, 0.5], dtype=torch.float64)
+    model = lambda z: torch.stack([4 * z[:, 0] * z[:, 3] + 0.1 * z @ w, torch.zeros(len(z))], 1)  # noqa: E731
+    references = torch.tensor([[0, 0, 0, 0], [1, 1, 1, 0], [1, 0, 0, 1]], dtype=torch.float64)
+    x = torch.ones(1, 4, dtype=torch.float64)
+    made = ig.explain(
+        model,
+        x,
+        target=0,
+        method="weighted",
+        baseline=references,
+        fill=-1.0,
+        rule=ig.rules.GaussLegendre(20),
+    )
+    # Orders by hand: 0 3 1 2 (2.3, 2.05, .2, .1), 3 0 1 2 (4.05, then ties), 1 2 0 3 (.2, .1, then ties).
+    for r, order in enumerate([(0, 3, 1, 2), (3, 0, 1, 2), (1, 2, 0, 3)]):
+        halved = []
+        for k in range(1, 5):
+            z = x.clone()
+            z[0, list(order[:k])] = -1
+            halved.append(float(model(z).softmax(1)[0, 0]) <= 0.5 * float(model(x).softmax(1)[0, 0]))
+        assert not halved[3]
+        assert int(made.fitness[r, 0]) == 1 + halved.index(True) == (1, 1, 3)[r]
+    assert made.weights[:, 0].tolist() == pytest.approx([3 / 7, 3 / 7, 1 / 7], abs=1e-12)
+    assert made.reasons == (None,)
+
+
+def random_cnn(seed: int, side: int, gain: float) -> tuple[nn.Module, Tensor, Tensor]:
+    """A small network of random weights, loud enough to be sure of a class; pictures, and five baselines for them."""
+    generator = torch.Generator().manual_seed(seed)
+    model = nn.Sequential(
+        nn.Conv2d(3, 6, 3), nn.ReLU(), nn.AvgPool2d(2), nn.Conv2d(6, 8, 3), nn.ReLU(), nn.Flatten(), nn.LazyLinear(4)
+    ).double()
+    x = torch.rand(2, 3, side, side, generator=generator, dtype=torch.float64)
+    model(x)
+    with torch.no_grad():
+        for weight in model.parameters():
+            fan_in = weight[0].numel() if weight.ndim > 1 else 4
+            weight.copy_(torch.randn(weight.shape, generator=generator, dtype=torch.float64) / fan_in**0.5)
+        model[-1].weight *= gain
+        model[-1].bias -= model(torch.full_like(x[:1], 0.5))[0]
+    references = torch.rand(5, 3, side, side, generator=generator, dtype=torch.float64)
+    references[0], references[1] = 0, 1
+    return model, x, references
+
+
+def every_score(model: nn.Module, x: Tensor, share: Tensor, blank: Tensor, target: int) -> list[float]:
+    """p(x with the k pixels that a share ranks highest replaced) for k = 0 … N, one after the other."""
+    ranking = sorted(range(x[0].numel()), key=lambda n: (-float(share.sum(0).flatten()[n]), n))
+    rows, z = [x.clone()], x.clone()
+    for n in ranking:
+        z.flatten(1)[:, n] = blank.flatten(1)[:, n]
+        rows.append(z.clone())
+    with torch.no_grad():
+        probabilities: list[float] = model(torch.stack(rows)).softmax(1)[:, target].tolist()
+    return probabilities
+
+
+def against_brute_force(
+    model: nn.Module, x: Tensor, references: Tensor, fill: Any
+) -> Iterator[tuple[int, list[float]]]:
+    """For every reference of every example D, and the scores with 0, 1, … N pixels replaced."""
+    classes = model(x).argmax(1)
+    method = ig.methods.weighted(references, fill=fill, rule=ig.rules.GaussLegendre(8))
+    made = ig.explain(model, x, target=classes, method=method)
+    blank = method.weighting.fill(x, ig.TorchField(model, 0))[0]
+    for r, b in itertools.product(range(len(references)), range(len(x))):
+        yield int(made.fitness[r, b]), every_score(model, x[b], made.shares[r, b], blank[b], int(classes[b]))
+
+
+def smallest(scores: list[float]) -> int:
+    """min {k : s(k) ≤ ½ s(0)}; the number of features where there is none."""
+    return next((k for k, score in enumerate(scores) if score <= 0.5 * scores[0]), len(scores) - 1)
+
+
+def test_random_networks_of_few_pixels_are_brute_force(quiet: None) -> None:
+    """9 × 9 pixels, curves of every shape: D is the smallest k, also where replacing everything is not enough."""
+    beyond = 0
+    for seed in range(12):
+        for d, scores in against_brute_force(*random_cnn(seed, 9, gain=20.0), "corners"):
+            assert d == smallest(scores)
+            beyond += scores[-1] > 0.5 * scores[0] >= scores[d]
+    assert beyond >= 30
+
+
+def test_random_networks_of_many_pixels(quiet: None) -> None:
+    """14 × 14: D halves and D − 1 does not. There is no D only where none of 1, 2, 4, … and all pixels halves the score."""
+    halved = beyond = 0
+    for seed in range(12):
+        for d, scores in against_brute_force(*random_cnn(seed, 14, gain=20.0), "corners"):
+            goal = 0.5 * scores[0]
+            if scores[d] > goal:
+                assert d == 196
+                assert all(scores[k] > goal for k in (1, 2, 4, 8, 16, 32, 64, 128, 196))
+                continue
+            assert scores[d - 1] > goal
+            halved += 1
+            beyond += scores[-1] > goal
+    assert halved >= 110
+    assert beyond >= 70
+
+
+@pytest.mark.parametrize("seed", range(4))
+def test_networks_whose_score_falls_monotonically(seed: int, quiet: None) -> None:
+    """Every pixel speaks for class 0: of many pixels, too, D is the smallest k."""
+    model, x, references = random_cnn(seed, 14, gain=3.0)
+    with torch.no_grad():
+        for weight in model.parameters():
+            weight.abs_()
+        model[-1].weight[1:] *= -1
+        model[-1].bias -= model(torch.full_like(x[:1], 0.3))[0]
+    ds = set()
+    for d, scores in against_brute_force(model, x, references, 0.0):
+        assert all(one >= other for one, other in itertools.pairwise(scores))
+        assert scores[-1] < 0.5 * scores[0]
+        assert d == smallest(scores)
+        ds.add(d)
+    assert len(ds) > 2
+
+
+@pytest.mark.parametrize("seed", range(12))
+@pytest.mark.parametrize("features", [12, 128])
+def test_few_features_are_all_looked_at(seed: int, features: int) -> None:
+    """D is the definition's smallest k for any score whatever, replacing everything enough or not."""
+    generator = torch.Generator().manual_seed(seed)
+    table = torch.rand(features + 1, generator=generator, dtype=torch.float64) ** (0.2 + 0.2 * (seed % 4))
+    table[features] = 0.95
+    curve = lambda z: table[z.sum(1).round().long()]  # noqa: E731
+    shares = torch.rand(5, 2, features, generator=generator, dtype=torch.float64)
+    found = judged(shares, curve)
+    for r, b in itertools.product(range(5), range(2)):
+        assert int(found.fitness[r, b]) == brute_force(shares[r, b], curve)
+
+
+@pytest.mark.parametrize("first", [1, 2, 3, 100, 128, 190])
+def test_many_features_and_a_dip(first: int) -> None:
+    """Low enough for k = first … 200 of 300 only: found, because 128 lies between, to the very first k."""
+    table = torch.full((301,), 0.8, dtype=torch.float64)
+    table[300 - 200 : 300 - first + 1] = 0.1
+    found = judged(torch.rand(2, 1, 300).double(), lambda z: table[z.sum(1).round().long()])
+    if first <= 128:
+        assert found.fitness.tolist() == [[first], [first]]
+        assert "all baselines need the same" in found.reasons[0]
+    else:  # as documented: no power of two lies in it
+        assert found.fitness.tolist() == [[300], [300]]
+        assert found.reasons == (
+            "the class score (0.8) does not fall to 0.5 of itself, with 1, 2, 4, … or all 300 features replaced; try another fill",
+        )
+
+
 # --- what fitness cannot judge ----------------------------------------------------------------------------------------
 
 
@@ -118,7 +275,8 @@ def test_a_score_that_never_halves() -> None:
     assert found.fitness.tolist() == [[N, N]] * 3
     torch.testing.assert_close(found.weights, torch.full((3, 2), 1 / 3, dtype=torch.float64))
     assert all(
-        "0.9) does not fall to 0.5 of itself even with every feature replaced; try another fill" in r
+        r
+        == "the class score (0.9) does not fall to 0.5 of itself, whichever number of features is replaced; try another fill"
         for r in found.reasons
     )
 
@@ -134,7 +292,7 @@ def test_a_probability_too_low() -> None:
 def test_a_score_that_is_not_positive() -> None:
     found = judged(maps(3, 1, N), lambda z: -weighted_sum(z))
     assert found.fitness.unique().tolist() == [N]
-    assert "does not fall" in found.reasons[0]
+    assert "is not positive, so there is nothing to halve; explain a class" in found.reasons[0]
 
 
 def test_all_equal() -> None:
@@ -165,6 +323,25 @@ def test_a_baseline_that_is_the_input() -> None:
     assert bool((found.weights[1] == found.weights.min(0).values).all())
     assert bool((found.weights[1] < found.weights[0]).all())
     assert bool(torch.isfinite(found.weights).all())
+
+
+def test_baselines_that_are_all_the_input() -> None:
+    found = judged(torch.zeros(2, 1, N).double(), weighted_sum)
+    assert found.fitness.tolist() == [[N], [N]]
+    assert found.reasons == (
+        "every baseline's map is zero, so no feature ranks above another; give baselines that differ from the input",
+    )
+
+
+def test_one_reference_that_halves_is_enough_to_tell() -> None:
+    """Where another reference has no k, it gets the worst D, and nothing is flagged: the two are told apart."""
+    curve = lambda z: 0.5 + 0.4 * z[:, 0] - 0.4 * (1 - z[:, 0]) * z[:, 1]  # noqa: E731
+    shares = torch.zeros(2, 1, N).double()
+    shares[0, 0, 0], shares[1, 0, 1] = 1.0, 1.0
+    shares[1, 0, 0] = -1.0
+    found = judged(shares, curve)
+    assert found.fitness.tolist() == [[1.0], [float(N)]]
+    assert found.reasons == (None,)
 
 
 def test_the_reason_becomes_a_warning() -> None:
@@ -219,12 +396,27 @@ def test_refused(options: Any, message: str) -> None:
 # --- cost -------------------------------------------------------------------------------------------------------------
 
 
-@pytest.mark.parametrize("features", [2, 3, 12, 100, 1000])
-def test_rounds(features: int) -> None:
-    """All searches of all references and examples advance in lock-step."""
+@pytest.mark.parametrize("features", [2, 3, 8, 9, 12, 100, 128])
+def test_rows_where_every_k_is_looked_at(features: int) -> None:
+    """One round for all k below 8, then as many k again in each round, each reference until one of them halves."""
     score = Score(weighted_sum)
     shares = maps(8, 5, features)
-    ig.weightings.Fitness(ig.baselines.Constant(0.0))(shares, torch.ones(5, features).double(), score)
+    found = ig.weightings.Fitness(ig.baselines.Constant(0.0))(shares, torch.ones(5, features).double(), score)
+    rows, first, stop = [5, 5], 1, 8
+    while left := int(((found.fitness >= first) & (first < features)).sum()):
+        rows.append(left * (min(stop, features) - first))
+        first, stop = stop, 2 * stop
+    assert score.calls == rows
+    # As stated: fewer than 2 D rows for each search, 7 if D is small, and never more than N − 1.
+    assert sum(rows[2:]) <= sum(min(max(7, 2 * d - 1), features - 1) for d in found.fitness.flatten().tolist())
+    assert len(rows) - 2 <= max(1, math.ceil(math.log2(features)) - 2)
+
+
+@pytest.mark.parametrize("features", [129, 1000])
+def test_rows_of_the_bisection(features: int) -> None:
+    """All searches of all references and examples advance in lock-step, one row each."""
+    score = Score(weighted_sum)
+    ig.weightings.Fitness(ig.baselines.Constant(0.0))(maps(8, 5, features), torch.ones(5, features).double(), score)
     assert len(score.calls) <= math.ceil(math.log2(features)) + 2
     assert score.calls[:2] == [5, 5]
     assert all(rows <= 8 * 5 for rows in score.calls[2:])
@@ -249,10 +441,27 @@ def test_rounds_through_explain(quiet: None) -> None:
     assert made.cost.values == model.values - 3  # "predicted" is asked before the method
 
 
-def test_a_hopeless_search_is_not_made() -> None:
+@pytest.mark.parametrize(("features", "rows"), [(12, [7 * 6, 4 * 6]), (129, [8 * 6]), (1000, [10 * 6])])
+def test_rows_where_nothing_halves(features: int, rows: list[int]) -> None:
+    """Every k for few features, ⌈log2 N⌉ of them for many, for each of 3 references of 2 examples."""
     score = Score(lambda z: 0.6 + 0.3 * z.mean(1))
-    ig.weightings.Fitness(ig.baselines.Constant(0.0))(wave(3, 2, N), torch.ones(2, N).double(), score)
-    assert score.calls == [2, 2]
+    ig.weightings.Fitness(ig.baselines.Constant(0.0))(wave(3, 2, features), torch.ones(2, features).double(), score)
+    assert score.calls == [2, 2, *rows]
+
+
+def test_the_bracket_is_made_only_where_it_is_needed() -> None:
+    """The first example's score falls, the second's does not: eight rows more for each of its three references."""
+    curve = lambda z: torch.where(z[:, -1] > 0.5, 0.6 + 0.3 * z.mean(1), weighted_sum(z))  # noqa: E731
+    x = torch.ones(2, 129).double()
+    x[0, -1] = 0
+    shares = maps(3, 2, 129)
+    shares[..., -1] = -100.0  # what tells the two apart is replaced last
+    score = Score(curve)
+    blank = torch.zeros(2, 129).double()
+    blank[1, -1] = 1
+    ig.weightings.Fitness(ig.baselines.Plain(blank))(shares, x, score)
+    assert score.calls[:3] == [2, 2, 8 * 3]
+    assert all(rows == 3 for rows in score.calls[3:])
 
 
 # --- features ---------------------------------------------------------------------------------------------------------
@@ -278,6 +487,8 @@ def test_pixels_sum_channels_with_sign() -> None:
         ((7, 4), "auto", 7),
         ((7, 4), "tokens", 7),
         ((7, 4), "elements", 28),
+        ((7, 4), "steps", 4),
+        ((1, 9), "auto", 9),
         ((6,), "auto", 6),
         ((6,), "columns", 6),
     ],
@@ -397,6 +608,106 @@ def _without(x: Tensor, share: Tensor, blank: Tensor, k: int) -> Tensor:
     return z
 
 
+class Wave(nn.Module):
+    """A class score for any shape: columns, tokens, series."""
+
+    def __init__(self, *shape: int) -> None:
+        super().__init__()
+        self.weight = nn.Parameter(wave(*shape, scale=2.0))
+
+    def forward(self, z: Tensor) -> Tensor:
+        score = (z * self.weight).flatten(1).tanh().sum(1)
+        return torch.stack([3 * score, torch.zeros_like(score)], 1)
+
+
+@pytest.mark.parametrize(
+    ("shape", "options", "kind", "axis"),
+    [
+        ((7,), {}, "elements", 0),
+        ((6, 3), {}, "tokens", 0),
+        ((3, 6), {"features": "steps"}, "steps", 1),
+        ((1, 9), {}, "elements", 1),
+    ],
+)
+def test_defaults_for_what_is_no_picture(
+    shape: tuple[int, ...], options: Any, kind: str, axis: int, quiet: None
+) -> None:
+    """Columns, tokens and series need no option: features become the mean of the references, by brute force."""
+    model, x = Wave(*shape), 0.5 * wave(2, *shape, phase=1.0).abs() * Wave(*shape).weight.detach().sign()
+    references = 0.2 * wave(4, *shape, phase=2.0)
+    made = ig.explain(model, x, target=0, method="weighted", baseline=references, **options)
+    for r, b in itertools.product(range(4), range(2)):
+        scores = made.shares[r, b].movedim(axis, 0).reshape(shape[axis], -1).sum(1)
+        rows, z = [x[b].clone()], x[b].clone()
+        for n in sorted(range(shape[axis]), key=lambda n: (-float(scores[n]), n)):
+            z.movedim(axis, 0)[n] = references.mean(0).movedim(axis, 0)[n]
+            rows.append(z.clone())
+        assert int(made.fitness[r, b]) == smallest(model(torch.stack(rows)).softmax(1)[:, 0].tolist())
+    assert f"{shape[axis]} {kind}" in made.criterion
+    assert "fill: mean of the references" in made.criterion
+
+
+def test_defaults_for_several_inputs(quiet: None) -> None:
+    """Inputs side by side are columns, and each becomes the mean of its own references."""
+    model = lambda a, b: Wave(3 + 8)(torch.cat([a, b.flatten(1)], 1))  # noqa: E731
+    a, b = wave(2, 3, phase=1.0), wave(2, 2, 4, phase=3.0)
+    references = (0.2 * wave(4, 3, phase=2.0), 0.2 * wave(4, 2, 4, phase=4.0))
+    made = ig.explain(model, (a, b), target=0, method="weighted", baseline=references)
+    joint = ig.explain(
+        Wave(11),
+        torch.cat([a, b.flatten(1)], 1),
+        target=0,
+        method="weighted",
+        baseline=torch.cat([references[0], references[1].flatten(1)], 1),
+    )
+    assert torch.equal(made.fitness, joint.fitness)
+    assert len(made.fitness.unique()) > 1
+    torch.testing.assert_close(made.values[1].flatten(1), joint.values[:, 3:], rtol=0, atol=1e-12)
+
+
+def test_defaults_at_an_embedding(quiet: None) -> None:
+    """References and their mean are those of the layer, in whose space features are replaced."""
+    table, head = nn.Embedding(9, 3).double(), Wave(5, 3)
+    with torch.no_grad():
+        table.weight.copy_(wave(9, 3, phase=0.7))
+    model = nn.Sequential(table, head)
+    ids, others = torch.tensor([[1, 4, 2, 8, 3], [7, 7, 1, 0, 2]]), torch.tensor([[0] * 5, [5] * 5, [6, 2, 6, 2, 6]])
+    made = ig.explain(model, ids, target=0, method=ig.Layered("0", ig.methods.weighted(ig.baselines.Given(others))))
+    direct = ig.explain(
+        head, table(ids).detach(), target=0, method="weighted", baseline=ig.baselines.Given(table(others).detach())
+    )
+    assert torch.equal(made.fitness, direct.fitness)
+    assert made.criterion == direct.criterion
+    assert "5 tokens" in made.criterion
+    torch.testing.assert_close(made.values, direct.values, rtol=0, atol=1e-12)
+
+
+def test_the_default_is_the_corner_colour_for_pictures(quiet: None) -> None:
+    model, x = sure(softplus_cnn(), torch.zeros(3, 8, 8).double(), 150.0), 0.5 + 0.5 * wave(2, 3, 8, 8)
+    run = lambda **options: ig.explain(  # noqa: E731
+        model, x, target=1, method="weighted", baseline=[0.0, 1.0, "blurred"], rule=ig.rules.Midpoint(5), **options
+    )
+    auto, corners = run(), run(fill="corners")
+    assert torch.equal(auto.fitness, corners.fitness)
+    assert torch.equal(auto.values, corners.values)
+    assert auto.criterion == corners.criterion
+    mean = run(fill="references")
+    references = torch.stack([torch.zeros_like(x), torch.ones_like(x), ig.baselines.Blurred()(x, None)[0]])
+    assert torch.equal(mean.fitness, run(fill=references.mean(0)).fitness)
+    assert not torch.equal(mean.fitness, corners.fitness)
+
+
+def test_a_fill_made_of_references_needs_them() -> None:
+    fitness = ig.weightings.Fitness(ig.weightings.ReferenceMean())
+    with pytest.raises(ig.errors.InputError, match=r"made of the references.*prepared\(x, field, references\)"):
+        fitness(maps(3, 2, N), torch.ones(2, N).double(), Score(weighted_sum))
+
+
+def test_corners_are_of_pictures_only() -> None:
+    with pytest.raises(ig.errors.BaselineError, match=r"corner colour needs images .* Features are replaced by fill="):
+        ig.explain(tanh_mlp(), wave(2, 6), target=0, method="weighted", baseline=[0.0, 1.0], fill="corners")
+
+
 # --- the rest ---------------------------------------------------------------------------------------------------------
 
 
@@ -409,7 +720,7 @@ def test_permuting_baselines_permutes_weights(quiet: None) -> None:
     assert torch.equal(other.fitness, one.fitness[order])
     torch.testing.assert_close(other.weights, one.weights[order], rtol=0, atol=1e-15)
     torch.testing.assert_close(other.values, one.values, rtol=0, atol=1e-14)
-    assert len(one.weights[:, 0].unique()) > 1
+    assert len(one.weights[:, 1].unique()) > 1
 
 
 def test_identical_baselines_are_uniform_and_integrated_gradients(quiet: None) -> None:

@@ -79,6 +79,8 @@ def explain(
     >>> result.values.shape, bool(result.converged.all())
     (torch.Size([5, 4]), True)
     """
+    if not isinstance(progress, bool) and not callable(progress):
+        raise InputError(f"progress is True, False or a callable that is given a running tally, not {progress!r}.")
     asked = Question.of(
         model,
         inputs,

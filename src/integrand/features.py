@@ -2,8 +2,12 @@
 
     (C, H, W)   "pixels": all channels of a place;  an int: square patches of that side;  a label map (H, W): superpixels
     (T, D)      "tokens": a whole row
+    (C, L)      "steps": all channels of a time step
     any         "elements" / "columns": each number alone
-    "auto"      pixels for three axes, tokens for two, elements otherwise
+    "auto"      pixels for three axes, tokens for two, elements otherwise, and where there is one row only
+
+A shape does not say whether its two axes are (T, D) or (C, L): for series of several channels say "steps", or each channel is a
+feature. One row alone cannot be ranked, so that each step of a series of one channel (1, L) is a feature.
 
 Whoever ranks, replaces or reveals features asks here which elements belong together, so that all mean the same by a pixel.
 """
@@ -30,15 +34,17 @@ def kind_of(features: Features, x: Tensor) -> str:
         return "superpixels"
     if isinstance(features, int):
         return "patches"
-    return _AUTO.get(x.ndim - 1, "elements") if features == "auto" else features
+    if features != "auto":
+        return features
+    return "elements" if x.ndim == 3 and x.shape[1] == 1 else _AUTO.get(x.ndim - 1, "elements")
 
 
 def feature_map(features: Features, x: Tensor) -> Tensor:
     """Which feature each element of an example belongs to: (\\*s), or (B, \\*s) for label maps of their own; numbered from 0.
 
     "pixels" (C, H, W): all channels of a place;  an int: square patches of that many pixels, those at the far edges cut off;
-    "tokens" (T, D): a whole row;  "elements" / "columns": each number alone;  "auto": pixels for three axes, tokens for two,
-    elements otherwise;  a label map (H, W) or (B, H, W): superpixels.
+    "tokens" (T, D): a whole row;  "steps" (C, L): all channels of a time step;  "elements" / "columns": each number alone;
+    "auto": pixels for three axes, tokens for two (elements if there is one row), elements otherwise;  a label map (H, W) or (B, H, W): superpixels.
     """
     shape = x.shape[1:]
     if isinstance(features, Tensor):
@@ -54,7 +60,12 @@ def feature_map(features: Features, x: Tensor) -> Tensor:
     if kind == "tokens" and len(shape) >= 2:
         column = torch.arange(shape[0], device=x.device).reshape(-1, *(1,) * (len(shape) - 1))
         return column.expand(shape)
-    known = "'pixels' (C, H, W), an int (patches of that side), 'tokens' (T, D), 'columns', 'elements', 'auto', or a label map"
+    if kind == "steps" and len(shape) == 2:
+        return torch.arange(shape[1], device=x.device).expand(shape)
+    known = (
+        "'pixels' (C, H, W), an int (patches of that side), 'tokens' (T, D), 'steps' (C, L), 'columns', 'elements', 'auto', or a "
+        "label map"
+    )
     raise ShapeError(f"features={features!r} does not fit examples of shape {describe(shape)}; choose from {known}.")
 
 

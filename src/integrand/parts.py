@@ -1,17 +1,20 @@
 """What every part is: a frozen value that prints as it was typed and equals its like.
 
 ``@part`` is a frozen dataclass whose repr leaves out what was left at its default and shows a tensor by its shape, and whose
-equality looks into tensors. Constructors only store (and refuse nonsense); nothing is computed until a part is called.
+equality looks into tensors. Constructors only store (and refuse nonsense); nothing is computed until a part is called. Numbers are
+checked by their annotations (see ``options``) before a part's own ``__post_init__``, which checks their ranges.
 """
 
 from __future__ import annotations
 
 import dataclasses
+from collections.abc import Callable
 from typing import Any, TypeVar, dataclass_transform
 
 import torch
 from torch import Tensor, nn
 
+from .options import check_finite, numeric, option, usual
 from .shapes import describe
 
 T = TypeVar("T")
@@ -20,11 +23,33 @@ T = TypeVar("T")
 @dataclass_transform(frozen_default=True)
 def part(cls: type[T]) -> type[T]:
     """Make ``cls`` a part."""
+    _check_numbers(cls)
     made = dataclasses.dataclass(frozen=True, eq=False, repr=False)(cls)
     for name, method in (("__repr__", _typed), ("__eq__", _alike), ("__hash__", _hash)):
         if name not in cls.__dict__ or name == "__hash__":
             setattr(made, name, method)
     return made
+
+
+def _check_numbers(cls: type) -> None:
+    """Let the class look at its numbers around whatever else it does once its fields are stored."""
+    own: Callable[[Any], None] | None = getattr(cls, "__post_init__", None)
+
+    def checked(self: Any) -> None:
+        kinds = numeric(type(self))  # type: ignore[arg-type]  # classes are hashable, whatever mypy says
+        for name, allowed in kinds.items():
+            given = getattr(self, name)
+            if type(given) in usual(allowed):
+                continue
+            number = option(name, given, allowed)
+            if number is not given:
+                object.__setattr__(self, name, number)
+        if own is not None:
+            own(self)
+        for name in kinds:
+            check_finite(name, getattr(self, name))
+
+    cls.__post_init__ = checked  # type: ignore[attr-defined]
 
 
 def _typed(self: Any) -> str:

@@ -12,6 +12,8 @@ from typing import Any, TypeVar
 
 import torch
 
+from .options import whole
+
 T = TypeVar("T")
 
 
@@ -24,6 +26,7 @@ def generator(*seed: int) -> torch.Generator:
 
 def reseeded(part: T, seed: int) -> T:
     """``part`` (a frozen dataclass, nested to any depth) with ``seed`` mixed into every field named ``seed``."""
+    seed = whole("seed", seed)
     if isinstance(part, tuple | list):
         return type(part)(reseeded(item, seed) for item in part)
     if not dataclasses.is_dataclass(part) or isinstance(part, type):

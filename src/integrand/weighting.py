@@ -9,6 +9,7 @@ ranks highest must be taken away to halve the class probability. No labels are u
 
 from __future__ import annotations
 
+from abc import ABC, abstractmethod
 from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Any, Protocol
@@ -64,14 +65,14 @@ class Uniform:
         return self.beforehand(*shares.shape[:2]).to(shares)
 
 
-def prepared(weighting: Any, x: Tensor, field: Field) -> Callable[[Tensor], Weighed]:
-    """A weighting that has looked at the inputs and found them fit, waiting for shares.
+def prepared(weighting: Any, x: Tensor, field: Field, references: Tensor) -> Callable[[Tensor], Weighed]:
+    """A weighting that has looked at the inputs and the references (R, B, \\*s) and found them fit, waiting for shares.
 
-    Weightings with a ``prepared(x, field)`` of their own say there, before any gradient, what they cannot work with.
+    Weightings with a ``prepared(x, field, references)`` of their own say there, before any gradient, what they cannot work with.
     """
     own = getattr(weighting, "prepared", None)
     if own is not None:
-        ready: Callable[[Tensor], Weighed] = own(x, field)
+        ready: Callable[[Tensor], Weighed] = own(x, field, references)
         return ready
     return lambda shares: Weighed.ensure(weighting(shares, x, field))
 
@@ -82,16 +83,67 @@ def beforehand(weighting: Any, references: int, batch: int) -> Tensor | None:
     return None if known is None else known(references, batch)
 
 
+# --- what replaced features become ------------------------------------------------------------------------------------
+
+
+class Fill(ABC):
+    """What replaced features become, where that depends on the references; a fill that does not is a baseline."""
+
+    @abstractmethod
+    def among(self, references: Tensor, x: Tensor, field: Field) -> Tensor:
+        """References (R, B, \\*s), inputs (B, \\*s) → what replaces them (B, \\*s)."""
+
+    @abstractmethod
+    def name(self, x: Tensor) -> str:
+        """What a report calls it for inputs such as ``x``."""
+
+
+@part
+class ReferenceMean(Fill):
+    """The mean of an example's references: what a column, token or time step is where the baselines say it is missing."""
+
+    def among(self, references: Tensor, x: Tensor, field: Field) -> Tensor:
+        return references.mean(0)
+
+    def name(self, x: Tensor) -> str:
+        return "mean of the references"
+
+
+@part
+class ByKind(Fill):
+    """``pictures`` for examples of three axes (C, H, W), the mean of the references for all others."""
+
+    pictures: Callable[[Tensor, Field], Tensor]
+
+    def among(self, references: Tensor, x: Tensor, field: Field) -> Tensor:
+        return self.pictures(x, field)[0] if x.ndim == 4 else ReferenceMean().among(references, x, field)
+
+    def name(self, x: Tensor) -> str:
+        return _name_of(self.pictures, x) if x.ndim == 4 else ReferenceMean().name(x)
+
+
+def _name_of(fill: Callable[[Tensor, Field], Tensor] | Fill, x: Tensor) -> str:
+    if isinstance(fill, Fill):
+        return fill.name(x)
+    return str(getattr(fill, "label", type(fill).__name__.lower()))
+
+
 # --- fitness ----------------------------------------------------------------------------------------------------------
+
+FEW = 128
+"""Up to so many features every k is looked at: at most as many forward rows as a few dozen gradients take."""
+
+_FILLS = "Features are replaced by fill=: 'auto', 'references', a number, a tensor, 'mean', 'blurred', or a baseline."
+_FIRST_ROUND = 8  # the first round looks at every k below this; each further round at as many as all before it together
 
 
 @part
 class Fitness:
     """Weighted Gradients: w_r = (1/D_r) / Σ_k (1/D_k), D_r the fewest top-ranked features that carry the class score.
 
-        D_r = min { k : p(x with the k features that share r ranks highest replaced by ``fill``) ≤ ratio · p(x) }
+        D_r = min { k : s_r(k) ≤ ratio · p(x) },   s_r(k) = p(x with the k features that share r ranks highest replaced by ``fill``)
 
-    fill      a baseline that says what replaced features become (its first reference)
+    fill      a baseline that says what replaced features become (its first reference), or a ``Fill`` made of the references
     ratio     how far the score must fall (½ in the paper)
     keep      drop references whose weight is under ``keep`` × the mean weight, and share theirs out (¼ in the paper's
               filtered variant; 0 keeps all)
@@ -99,17 +151,27 @@ class Fitness:
     least     a class probability under this is too low to halve meaningfully; the example is flagged
 
     Ranking is by the signed sum over each feature's elements, descending, ties by position. The score is the class probability on
-    the same inputs and the same class as the gradient. The search keeps ``score(k) ≤ ratio · p(x)`` true of the k it returns
-    even where the score is not monotone in k; there it may not be the smallest. A reference whose share is zero everywhere (it
-    equals the input) ranks nothing and gets the worst D, the number of features.
+    the same inputs and the same class as the gradient.
 
-    Cost: 2 B rows, then R·B rows in each of ⌈log2 N⌉ rounds: all references and examples search in lock-step.
+    D is a k that halves the score while k − 1 does not. It is the smallest one, as in the formula,
+
+    * always for up to 128 features (``FEW``: columns, tokens, superpixels), because every k is looked at, from 1 on;
+    * for more features where the score falls monotonically with k. There the search is a bisection between 0 and N features. Where
+      replacing all N is not enough, k = 1, 2, 4, … are looked at first, and the bisection is below the first of them that halves;
+      a score that halves only between two of them is not found.
+
+    A reference of which no k that was looked at halves the score gets the worst D, the number of features, as does one whose share
+    is zero everywhere (it equals the input) and so ranks nothing. Where that is so of all references the example is flagged.
+
+    Cost: 2 B rows. For few features fewer than 2 D rows per reference and example (7 if D is under 4, N − 1 at most), in about
+    log2 N − 2 rounds. For many, one row in each of ⌈log2 N⌉ rounds; and ⌈log2 N⌉ rows in one round before them where replacing
+    everything is not enough. All references and examples search in lock-step.
     Source: Tran et al., "Enhancing Visual Feature Attribution via Weighted Integrated Gradients", arXiv 2505.03201. The
     released code searches with an absolute tolerance, returns the last midpoint rather than the smallest k, and scores
     images that were not normalised; here the definition is computed.
     """
 
-    fill: Callable[[Tensor, Field], Tensor]
+    fill: Callable[[Tensor, Field], Tensor] | Fill
     ratio: float = 0.5
     keep: float = 0.0
     features: Features = "auto"
@@ -124,36 +186,43 @@ class Fitness:
     def __call__(self, shares: Tensor, x: Tensor, field: Field) -> Weighed:
         return self.prepared(x, field)(shares)
 
-    def prepared(self, x: Tensor, field: Field) -> Callable[[Tensor], Weighed]:
+    def prepared(self, x: Tensor, field: Field, references: Tensor | None = None) -> Callable[[Tensor], Weighed]:
         """Features, fill and score found fit for these inputs; errors say which are not."""
         groups = feature_map(self.features, x)
-        blank = self._blank(x, field)
+        blank = self._blank(x, field, references)
         score = field.score()
         whole = score.value(x)  # on its own, because a field that remembers what was said of x is asked for nothing
         search = _Search(groups, x, blank, score, whole, self.ratio * whole, score.value(blank))
 
         def weigh(shares: Tensor) -> Weighed:
             scores = feature_scores(shares, groups)
-            count = search(scores)
-            weights = self._filtered(1 / count.to(shares.dtype))
-            return Weighed(weights, count, self._criterion(scores.shape[2], x), self._reasons(count, search))
+            halving = search(scores)
+            weights = self._filtered(1 / halving.count.to(shares.dtype))
+            reasons = tuple(self._reason(halving, b, float(whole[b])) for b in range(len(x)))
+            return Weighed(weights, halving.count, self._criterion(scores.shape[2], x), reasons)
 
         return weigh
 
-    def _blank(self, x: Tensor, field: Field) -> Tensor:
+    def _blank(self, x: Tensor, field: Field, references: Tensor | None) -> Tensor:
         try:
-            return checked_references(self.fill(x, field), x, "The fill of the fitness")[0]
+            return checked_references(self._filled(x, field, references), x, "The fill of the fitness")[0]
         except BaselineError as error:
-            raise BaselineError(
-                f"{error} Features are replaced by fill=: a number, a tensor, 'mean', 'blurred', or a baseline."
-            ) from None
+            raise BaselineError(f"{error} {_FILLS}") from None
+
+    def _filled(self, x: Tensor, field: Field, references: Tensor | None) -> Tensor:
+        if not isinstance(self.fill, Fill):
+            return self.fill(x, field)
+        if references is None:
+            raise InputError(
+                f"fill={self.fill!r} is made of the references, which a weighting that is called with shares alone does not see: "
+                "give a baseline as fill, or call prepared(x, field, references)."
+            )
+        return self.fill.among(references, x, field)[None]
 
     def _criterion(self, features: int, x: Tensor) -> str:
-        kind = kind_of(self.features, x)
-        fill = getattr(self.fill, "label", type(self.fill).__name__.lower())
         return (
-            f"D is the fewest of {features:,} {kind}, in the order of the baseline's own map, whose replacement "
-            f"(fill: {fill}) brings the class score to {self.ratio:g} of what it was"
+            f"D is the fewest of {features:,} {kind_of(self.features, x)}, in the order of the baseline's own map, whose replacement "
+            f"(fill: {_name_of(self.fill, x)}) brings the class score to {self.ratio:g} of what it was"
         )
 
     def _filtered(self, merit: Tensor) -> Tensor:
@@ -163,16 +232,19 @@ class Fitness:
         kept = weights * (weights >= slack * self.keep / len(weights))
         return kept / kept.sum(0)
 
-    def _reasons(self, count: Tensor, search: _Search) -> tuple[str | None, ...]:
-        return tuple(
-            self._reason(count[:, b], float(search.whole[b]), bool(search.possible[b])) for b in range(count.shape[1])
-        )
-
-    def _reason(self, count: Tensor, whole: float, possible: bool) -> str | None:
+    def _reason(self, halving: _Halving, example: int, whole: float) -> str | None:
         """Why D says nothing about one example, whose score is ``whole``."""
-        if not possible:
+        count = halving.count[:, example]
+        if not whole > 0:
             return (
-                f"the class score ({whole:.3g}) does not fall to {self.ratio:g} of itself even with every feature replaced; "
+                f"the class score ({whole:.3g}) is not positive, so there is nothing to halve; explain a class, whose score is "
+                "its probability, or a target that is positive"
+            )
+        if not bool(halving.ranked[:, example].any()):
+            return "every baseline's map is zero, so no feature ranks above another; give baselines that differ from the input"
+        if not bool(halving.halves[:, example].any()):
+            return (
+                f"the class score ({whole:.3g}) does not fall to {self.ratio:g} of itself, {halving.looked} replaced; "
                 "try another fill"
             )
         if whole < self.least:
@@ -180,6 +252,22 @@ class Fitness:
         if len(count) > 1 and bool((count == count[0]).all()):
             return f"all baselines need the same number of features ({int(count[0])})"
         return None
+
+
+@dataclass(frozen=True, eq=False)
+class _Halving:
+    """What a search found.
+
+    count   (R, B) D; the number of features where no k was seen to halve the score
+    halves  (R, B) whether the score with ``count`` features replaced is low enough
+    ranked  (R, B) whether a reference tells features apart at all
+    looked  which numbers of features the search has looked at where it found none
+    """
+
+    count: Tensor
+    halves: Tensor
+    ranked: Tensor
+    looked: str
 
 
 @dataclass(frozen=True, eq=False)
@@ -197,41 +285,94 @@ class _Search:
     goal: Tensor
     empty: Tensor
 
-    @property
-    def possible(self) -> Tensor:
-        """(B,) A score that is not positive cannot be halved, and one that never falls has no k."""
-        return (self.whole > 0) & (self.empty <= self.goal)
-
-    def __call__(self, scores: Tensor) -> Tensor:
-        """Feature scores (R, B, N) → k (R, B); the number of features where there is none."""
+    def __call__(self, scores: Tensor) -> _Halving:
+        """Feature scores (R, B, N) → D (R, B), with what is known of it."""
         ranked = (scores.isfinite() & (scores != 0)).any(2)
         order = scores.argsort(dim=2, descending=True, stable=True)
         places = torch.arange(scores.shape[2], device=scores.device).expand_as(order)
         rank = torch.empty_like(order).scatter_(2, order, places)
-        high = (scores > float("-inf")).sum(2)  # the features this example has
-        low = torch.zeros_like(high)
-        # Invariant: the score with ``high`` features replaced is low enough. It holds whether or not the score is monotone.
-        while len(pairs := ((high - low > 1) & self.possible & ranked).nonzero()):
+        features = (scores > float("-inf")).sum(2)  # those this example has
+        wanted = ranked & (self.whole > 0)
+        emptied = ((self.empty <= self.goal) & (self.whole > 0)).expand_as(features)
+        if scores.shape[2] <= FEW:
+            looked = "whichever number of features is"
+            count, halves = self._every(rank, features, emptied, wanted)
+        else:
+            looked = f"with 1, 2, 4, … or all {scores.shape[2]:,} features"
+            low, high, halves = self._bracketed(rank, features, emptied, wanted)
+            count = self._bisected(rank, low, high, wanted & halves)
+        return _Halving(count, halves, ranked, looked)
+
+    def _every(self, rank: Tensor, features: Tensor, emptied: Tensor, wanted: Tensor) -> tuple[Tensor, Tensor]:
+        """Every k from 1 on, in rounds that double, until one halves: the smallest k (R, B), and whether there is one.
+
+        That it need not look further than twice the smallest k is what makes this cheap: D is small for a map that is any good.
+        """
+        count, halves, searched = features, emptied, wanted
+        first, stop = 1, _FIRST_ROUND
+        while len(pairs := (searched & (first < features)).nonzero()):
+            k = torch.arange(first, stop, device=rank.device).repeat(len(pairs))
+            r, b = pairs.repeat_interleave(stop - first, 0).T
+            there = k < features[r, b]  # all features replaced is ``empty``
+            smallest = self._smallest(rank, r[there], b[there], k[there])
+            hit = smallest < features
+            count, halves, searched = torch.where(hit, smallest, count), halves | hit, searched & ~hit
+            first, stop = stop, 2 * stop
+        return count, halves
+
+    def _bracketed(
+        self, rank: Tensor, features: Tensor, emptied: Tensor, wanted: Tensor
+    ) -> tuple[Tensor, Tensor, Tensor]:
+        """Between which numbers of features (R, B) to bisect, and whether the upper one halves the score.
+
+        0 and all of them where replacing all is enough; elsewhere the first of 1, 2, 4, … that halves, and the one before it.
+        """
+        pairs = (wanted & ~emptied).nonzero()
+        steps = max(1, (rank.shape[2] - 1).bit_length())
+        k = (2 ** torch.arange(steps, device=rank.device)).repeat(len(pairs))
+        r, b = pairs.repeat_interleave(steps, 0).T
+        there = k < features[r, b]
+        smallest = self._smallest(rank, r[there], b[there], k[there])
+        hit = smallest < features
+        return torch.where(hit, smallest // 2, 0), torch.where(hit, smallest, features), emptied | hit
+
+    def _bisected(self, rank: Tensor, low: Tensor, high: Tensor, wanted: Tensor) -> Tensor:
+        """The k (R, B) above ``low`` and up to ``high`` that halves while k − 1 does not.
+
+        Invariant: ``high`` features replaced are enough and ``low`` are not, whether or not the score falls monotonically.
+        """
+        low, high = low.clone(), high.clone()
+        while len(pairs := ((high - low > 1) & wanted).nonzero()):
             r, b = pairs.T
             middle = (low[r, b] + high[r, b]) // 2
-            enough = self._without(rank[r, b], middle, b) <= self.goal[b]
+            enough = self._without(rank, r, b, middle) <= self.goal[b]
             high[r, b] = torch.where(enough, middle, high[r, b])
             low[r, b] = torch.where(enough, low[r, b], middle)
         return high
 
-    def _without(self, rank: Tensor, count: Tensor, example: Tensor) -> Tensor:
-        """The score of each row's example with its ``count`` highest-ranked features replaced."""
-        found = self.x.new_empty(len(example))
+    def _smallest(self, rank: Tensor, r: Tensor, b: Tensor, k: Tensor) -> Tensor:
+        """Of the k looked at the smallest that halves, for each reference and example (R, B); N where none does."""
+        references, batch, features = rank.shape
+        enough = self._without(rank, r, b, k) <= self.goal[b]
+        smallest = k.new_full((references * batch,), features)
+        place = r[enough] * batch + b[enough]
+        return smallest.scatter_reduce_(0, place, k[enough], "amin").reshape(references, batch)
+
+    def _without(self, rank: Tensor, r: Tensor, b: Tensor, k: Tensor) -> Tensor:
+        """The score of each row's example ``b`` with the ``k`` features replaced that reference ``r`` ranks highest."""
+        scores = self.x.new_empty(len(b))
+        if not len(b):
+            return scores
         groups = self.groups.expand(self.x.shape)
 
         def make(part: slice) -> Tensor:
-            b = example[part]
-            gone = rank[part] < count[part, None]
-            mask = gone.gather(1, flattened(groups[b], 1)).reshape(len(b), *self.x.shape[1:])
-            return torch.where(mask, self.blank[b], self.x[b])
+            examples = b[part]
+            gone = rank[r[part], examples] < k[part, None]
+            mask = gone.gather(1, flattened(groups[examples], 1)).reshape(len(examples), *self.x.shape[1:])
+            return torch.where(mask, self.blank[examples], self.x[examples])
 
         def keep(part: slice, seen: Evaluation) -> None:
-            found[part] = seen.value
+            scores[part] = seen.value
 
-        self.score.stream(example, make, keep, self.x[0], gradient=False)
-        return found
+        self.score.stream(b, make, keep, self.x[0], gradient=False)
+        return scores

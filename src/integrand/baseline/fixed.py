@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from typing import ClassVar
 
 import torch
@@ -37,6 +38,12 @@ class Constant:
     content: float | Tensor = 0.0
     label: str = "constant"
     count: ClassVar[int] = 1
+
+    def __post_init__(self) -> None:
+        if not isinstance(self.content, Tensor) and not math.isfinite(self.content):
+            raise BaselineError(
+                f"The baseline {self.label!r} holds NaN or infinity. Fill missing values before explaining."
+            )
 
     def __call__(self, x: Tensor, field: Field) -> Tensor:
         value = torch.as_tensor(self.content, dtype=x.dtype)

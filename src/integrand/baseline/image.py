@@ -153,6 +153,12 @@ class Corners(OfEach):
     label: str = "corners"
     count: ClassVar[int] = 1
 
+    def __post_init__(self) -> None:
+        if not 0 < self.share <= 0.5:
+            raise BaselineError(
+                f"share is the part of the height that a corner takes, above 0 and up to 0.5, not {self.share}."
+            )
+
     def of(self, x: Tensor, field: Field) -> Tensor:
         _image(x, "The corner colour")
         side = max(1, math.floor(self.share * x.shape[2]))

@@ -7,6 +7,7 @@ from torch import Tensor
 
 from ..errors import BaselineError
 from ..field import Field
+from ..options import whole
 from ..parts import part
 from ..seeds import generator
 from .image import _image
@@ -24,6 +25,9 @@ class Uniform:
     count: int = 1
     seed: int = 0
     label: str = "uniform noise"
+
+    def __post_init__(self) -> None:
+        whole("count", self.count, least=1)
 
     def __call__(self, x: Tensor, field: Field) -> Tensor:
         low: Tensor | float | None = self.low
@@ -59,6 +63,11 @@ class Gaussian:
     count: int = 1
     seed: int = 0
     label: str = "gaussian noise"
+
+    def __post_init__(self) -> None:
+        whole("count", self.count, least=1)
+        if not self.std >= 0:
+            raise BaselineError(f"Noise has a positive deviation, or 0, not std={self.std}.")
 
     def __call__(self, x: Tensor, field: Field) -> Tensor:
         if isinstance(self.mean, str) and self.mean != "input":

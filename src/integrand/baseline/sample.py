@@ -10,6 +10,7 @@ from torch import Tensor
 
 from ..errors import BaselineError
 from ..field import Field
+from ..options import whole
 from ..parts import part
 from ..seeds import generator
 from ..shapes import describe
@@ -83,6 +84,9 @@ class Relevant:
     seed: int = 0
     label: str = "relevant"
 
+    def __post_init__(self) -> None:
+        whole("count", self.count, least=1)
+
     def __call__(self, x: Tensor, field: Field) -> Tensor:
         pool, classes, ranks = _ranked(self.pool, x, field, self.seed)
         place = ranks[:, classes] + 1  # (B, N): the rank that each pool member's class has for each input
@@ -102,6 +106,9 @@ class OtherClass:
     count: int = 8
     seed: int = 0
     label: str = "other class"
+
+    def __post_init__(self) -> None:
+        whole("count", self.count, least=1)
 
     def __call__(self, x: Tensor, field: Field) -> Tensor:
         pool, classes, ranks = _ranked(self.pool, x, field, self.seed)

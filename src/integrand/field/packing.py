@@ -22,6 +22,7 @@ from weakref import WeakKeyDictionary
 import torch
 
 from ..errors import InputError, ModelTooLarge
+from ..options import option
 
 _START_ELEMENTS = 1 << 15  # the first call holds about this many input elements …
 _MOST_ON_CPU = (
@@ -141,8 +142,9 @@ class Packer:
     """
 
     def __init__(self, rows: int | None = None) -> None:
+        rows = option("batch_size", rows, (int, type(None)))
         if rows is not None and rows < 1:
-            raise InputError(f"A model call holds at least one row, not {rows}.")
+            raise InputError(f"A model call holds at least one row, not {rows}: batch_size says how many.")
         self.rows = rows
         self._sizes: dict[Hashable, _Size] = {}
 

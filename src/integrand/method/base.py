@@ -89,7 +89,7 @@ class Method:
 
     def _weighed_afterwards(self, field: Field, references: Tensor, x: Tensor) -> tuple[Weighed, Walked]:
         """Weights that need shares: judged on a first look where the rule has one, which is then refined where it counts."""
-        weigh = prepared(self.weighting, x, field)
+        weigh = prepared(self.weighting, x, field, references)
         rule = Patient(self.rule)
         walked = walk(self.path, rule, field, references, x, frames="path" in self.record)
         weighed = weigh(walked.shares)

@@ -35,7 +35,7 @@ class Staged:
         x, meter = opened(field, x, watch)
         with measured(meter, x.device) as stopwatch:
             references = checked(method.baseline(x, meter), x, method.baseline)
-            weigh = prepared(method.weighting, x, meter)
+            weigh = prepared(method.weighting, x, meter, references)
             rough = walk(method.path, self.scout, meter, references, x, frames="path" in method.record)
             weighed = weigh(rough.shares)
             r, b = (weighed.weights > 0).nonzero(as_tuple=True)

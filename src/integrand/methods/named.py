@@ -35,6 +35,7 @@ from ..baseline.fixed import as_numbers
 from ..errors import BaselineError, InputError
 from ..field.layout import Layout, is_mapping
 from ..shapes import describe
+from ..weighting import ByKind, Fill, ReferenceMean
 
 BASELINES: dict[str, Callable[[], Baseline]] = {
     "zero": Constant,
@@ -129,3 +130,17 @@ def _check_joint(value: Tensor, layout: Layout, x: Tensor, *, shared: bool) -> N
             f"One baseline of shape {describe(value.shape)} does not fit the inputs {shown}: give a tuple or a dict with one for each of "
             "them, or a number or a name for all."
         )
+FILLS: dict[str, Callable[[], Fill]] = {
+    "auto": lambda: ByKind(Corners()),
+    "references": ReferenceMean,
+}
+"""Fills that go by a name and are no baselines: what features become that Weighted Gradients replaces."""
+
+
+def fill_of(value: Any) -> Baseline | Fill:
+    """A fill as people give it: "auto", "references", or whatever a baseline can be."""
+    if isinstance(value, Fill):
+        return value
+    if isinstance(value, str) and value in FILLS:
+        return FILLS[value]()
+    return as_baseline(value, BASELINES)

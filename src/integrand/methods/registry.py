@@ -13,6 +13,7 @@ from typing import Any, TypeVar
 
 from ..cite import bibtex
 from ..errors import UnknownName
+from ..options import with_checked_options
 
 F = TypeVar("F", bound=Callable[..., Any])
 
@@ -95,6 +96,7 @@ def published(*, title: str, key: str, formula: str, cost: str, axioms: dict[str
     """Register the decorated factory under its own name."""
 
     def register(build: F) -> F:
+        build = with_checked_options(build)
         _PUBLISHED[build.__name__] = Published(build.__name__, build, title, key, formula, cost, axioms)
         return build
 

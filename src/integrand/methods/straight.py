@@ -11,7 +11,7 @@ from ..method import Method, Sampled, Staged
 from ..path import Path, Straight
 from ..rule import Adaptive, GaussLegendre, MonteCarlo, Rule
 from ..weighting import Fitness
-from .named import BASELINES, references_of
+from .named import BASELINES, fill_of, references_of
 from .registry import axioms, published
 
 
@@ -108,7 +108,7 @@ def weighted(
     path: Path = Straight(),
     rule: Rule = Adaptive(),
     ratio: float = 0.5,
-    fill: Any = "corners",
+    fill: Any = "auto",
     keep: float = 0.0,
     *,
     features: Features = "auto",
@@ -118,21 +118,26 @@ def weighted(
     """Weighted Gradients: A = Σ_b w_b IG_b with w_b = (1/D_b) / Σ_k (1/D_k).
 
     D_b is the smallest number of features that baseline b ranks highest whose replacement by ``fill`` brings the class
-    probability to ``ratio`` of what it was: the better a baseline's map, the fewer it takes. Weights depend on the model and the
-    input, use no labels, and come with the result (``.fitness``, ``.weights``, ``.shares``, ``.reasons``).
+    probability to ``ratio`` of what it was (see ``ig.weightings.Fitness`` for scores that do not fall monotonically): the better a
+    baseline's map, the fewer it takes. Weights depend on the model and the input, use no labels, and come with the result
+    (``.fitness``, ``.weights``, ``.shares``, ``.reasons``).
 
     baselines  a tensor (R, \\*s) or (R, B, \\*s), or a list of baselines and names
-    fill       "corners" (the mean colour of the four corners), "mean", "blurred", a number, a tensor, or a baseline
+    fill       what replaced features become. "auto": the mean colour of the four corners for pictures (C, H, W), as published,
+               and the mean of the references for everything else (columns, tokens, series, several inputs). "corners" and
+               "references" say so for any input; or "mean", "blurred", a number, a tensor, or a baseline
     keep       drop baselines whose weight is under ``keep`` times the mean weight (the paper's filter is 0.25)
-    features   what is replaced at a time: pixels for images, else tokens or columns; an int for square patches; or a label map of superpixels
+    features   what is replaced at a time: pixels (C, H, W), tokens (T, D), else columns; "steps" for time steps of series (C, L);
+               an int for square patches; or a label map of superpixels
     scout      a rule (or its number of nodes) to rank with before the fine integration: with ``keep``, baselines that are
                dropped then cost only the scout's gradients
 
-    Cost: R × nodes gradients and about R × ⌈log₂ N⌉ forward rows, in ⌈log₂ N⌉ + 1 rounds. Complete with respect to the weighted
+    Cost: R × nodes gradients and about R × ⌈log₂ N⌉ forward rows, in ⌈log₂ N⌉ + 1 rounds; for up to 128 features fewer than 2 D_b
+    rows for baseline b. Complete with respect to the weighted
     baselines; not linear in F, because the weights are not. Source: Tran et al., arXiv 2505.03201 (first titled
     "Weighted Average Gradients").
     """
-    weighting = Fitness(as_baseline(fill, BASELINES), ratio, keep, features)
+    weighting = Fitness(fill_of(fill), ratio, keep, features)
     keeps = tuple(dict.fromkeys(("shares", *record)))
     method = Method(references_of(baselines), path, rule, weighting, keeps)
     if scout is None:

@@ -83,7 +83,7 @@ class Adversarial:
         return self.steps * self.step.looks + 1
 
     def __post_init__(self) -> None:
-        check_walk(self.steps, self.norm, "An attack")
+        check_walk(self.steps, self.norm, self.rate, "An attack")
         object.__setattr__(self, "goal", _cleaned(self.goal))
 
     def placed(self, places: Tensor) -> Path:

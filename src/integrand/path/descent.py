@@ -61,7 +61,7 @@ class Descent:
         return self.steps * self.step.looks + 1
 
     def __post_init__(self) -> None:
-        check_walk(self.steps, self.norm, "A descent")
+        check_walk(self.steps, self.norm, self.rate, "A descent")
 
     def __call__(self, field: Field, start: Tensor, end: Tensor) -> Iterator[Segment]:
         references, batch = start.shape[:2]

@@ -202,10 +202,14 @@ def length_of(rate: float | Relative, norm: str, box: tuple[Tensor, Tensor], her
     return LENGTHS[norm](span) * rate.fraction
 
 
-def check_walk(steps: int, norm: str, what: str) -> None:
+def check_walk(steps: int, norm: str, rate: float | Relative, what: str) -> None:
     """What every walk refuses."""
     if steps < 1:
         raise InputError(f"{what} takes at least one step, not {steps}.")
+    if not isinstance(rate, Relative) and not rate > 0:
+        raise InputError(
+            f"rate is the length of a step, above 0, not {rate}: a walk that goes back climbs where it should fall."
+        )
     if norm not in NORMS:
         raise InputError(f"norm is one of {', '.join(map(repr, NORMS))}, not {norm!r}.")
 

@@ -31,6 +31,10 @@ class Relative:
 
     fraction: float = 0.002
 
+    def __post_init__(self) -> None:
+        if not self.fraction > 0:
+            raise InputError(f"fraction is a part of the data's range, above 0, not {self.fraction}.")
+
 
 class Step(Protocol):
     """How a walk goes one step. ``looks``: joint evaluations per step; ``guarded``: whether steps that do not descend are taken back."""

@@ -8,6 +8,7 @@ import torch
 from torch import Tensor
 
 from ..field import Field
+from ..options import whole
 from ..parts import part
 from ..seeds import generator
 from ..segment import Segment
@@ -29,6 +30,9 @@ class MonteCarlo:
     complete: ClassVar[bool] = False
     unbiased: ClassVar[bool] = True
     """Complete in expectation: what one map misses is its error, but none that a warning could do anything about."""
+
+    def __post_init__(self) -> None:
+        whole("n", self.n, least=1)
 
     @property
     def gradients(self) -> int:
