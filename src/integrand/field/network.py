@@ -1,7 +1,8 @@
 """A user's model, borrowed: run on rows, looked into at layers, and given back exactly as it was.
 
 While a network is ``ready`` its modules are in eval mode and its parameters ask for no gradients, so that nothing is computed
-for them; afterwards, also after an error or Ctrl-C, modes, requires_grad flags and hooks are what they were.
+for them, and no other thread explains anything; afterwards, also after an error or Ctrl-C, modes, requires_grad flags and hooks are
+what they were. The modules of a plain function are those its code names (``discovery``), and those it is asked about.
 """
 
 from __future__ import annotations
@@ -15,14 +16,14 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from ..errors import InputError, ModelError, ShapeError, TrainingModeWarning, UnknownName, warn
+from ..errors import InputError, ModelError, ShapeError, UnknownName
 from ..shapes import describe
+from .borrowed import borrowed
+from .discovery import modules_behind
 from .layout import Layout
 from .modes import gradients
 from .optimise import Double, Optimiser
-
-_NORMS = (nn.modules.batchnorm._BatchNorm, nn.modules.instancenorm._InstanceNorm)
-_DROPS = (nn.modules.dropout._DropoutNd,)
+from .turns import turn, undone
 
 
 @dataclass(frozen=True, eq=False)
@@ -57,11 +58,13 @@ class Network:
             )
         self.model = model
         self.module = _module(model)
+        self.roots = modules_behind(model) if self.module is None else [self.module]
         self.layout = layout
         self.positional, self.named = _extra(extra)
         self.optimiser = Optimiser.of(self.module) if optimize else None
         self.reentrant = False  # until a checkpoint is met that cannot go back to the inputs alone
         self._ready = 0
+        self._lent: ExitStack | None = None  # what is given back when it is no longer ready
 
     @property
     def pooled(self) -> bool:
@@ -72,37 +75,39 @@ class Network:
 
     @contextmanager
     def ready(self) -> Iterator[None]:
-        """Eval mode and no parameter gradients while this lasts; re-entrant."""
-        if self._ready or self.module is None:
+        """Eval mode and no parameter gradients while this lasts, and nothing else is explained; re-entrant."""
+        with turn():
             self._ready += 1
             try:
+                if self._ready == 1:
+                    self._lent = self._borrowed()
                 yield
             finally:
                 self._ready -= 1
-            return
-        model = self.module
-        training = [module for module in model.modules() if module.training]
-        wanted = [
-            (module, name, parameter)
-            for module in model.modules()
-            for name, parameter in module._parameters.items()
-            if parameter is not None and parameter.requires_grad
-        ]
-        _warn_of_training(training)
+                if not self._ready and self._lent is not None:
+                    lent, self._lent = self._lent, None
+                    lent.close()
+
+    def _borrowed(self) -> ExitStack:
+        """Every module, borrowed until this is closed."""
         with ExitStack() as stack:
-            stack.callback(_restore, training, wanted)
-            for module in training:
-                module.training = False
-            for _, _, parameter in wanted:
-                parameter.requires_grad_(False)
-            if any(isinstance(m, nn.RNNBase) for m in model.modules()):
-                # cuDNN refuses the backward pass of an RNN in eval mode; PyTorch's own kernels do not.
-                stack.enter_context(torch.backends.cudnn.flags(enabled=False))
+            stack.enter_context(undone(self._forget))
+            for root in self.roots:
+                stack.enter_context(borrowed(root))
             if self.optimiser:
                 self.optimiser.refresh()
-            self._ready += 1
-            stack.callback(setattr, self, "_ready", 0)
-            yield
+            return stack.pop_all()
+
+    def _forget(self) -> None:
+        self._ready, self._lent = 0, None  # what matters in a forked process: nobody comes to do it there
+
+    def adopt(self, module: nn.Module) -> None:
+        """From now on a module counts among those that are run: the user named it, and the model's own do not show it."""
+        if any(part is module for root in self.roots for part in root.modules()):
+            return
+        self.roots.append(module)
+        if self._lent is not None:
+            self._lent.enter_context(borrowed(module))
 
     # --- running --------------------------------------------------------------------------------------------------
 
@@ -113,7 +118,7 @@ class Network:
         with ExitStack() as stack:
             for place, site in enumerate(sites):
                 module = double.twin(site.module, site.side) if double else site.module
-                stack.callback(_listen(module, site.side, seen, place).remove)
+                stack.enter_context(undone(_listen(module, site.side, seen, place).remove))
             outputs = self._call(z, index, double)
         for site, found in zip(sites, seen, strict=True):
             if not isinstance(found, Tensor) or len(found) != len(z):
@@ -158,8 +163,18 @@ class Network:
     # --- layers ---------------------------------------------------------------------------------------------------
 
     def layers(self) -> dict[str, nn.Module]:
-        """Every named layer."""
-        return {} if self.module is None else dict(self.module.named_modules())
+        """Every named layer; of a function around several modules, later ones of the same name are numbered."""
+        if len(self.roots) == 1:
+            return dict(self.roots[0].named_modules())
+        named: dict[str, nn.Module] = {}
+        for root in self.roots:
+            for name, module in root.named_modules():
+                number = 2
+                key = name = name or type(root).__name__
+                while key in named:
+                    key, number = f"{name} ({number})", number + 1
+                named[key] = module
+        return named
 
     def site(self, layer: str | nn.Module) -> Site:
         """The output of a layer, given by name or as the module itself."""
@@ -167,14 +182,25 @@ class Network:
         if isinstance(layer, str):
             if layer not in layers or not layer:
                 raise UnknownName("layer", layer, layers)
+            if f"{layer} (2)" in layers:
+                raise ModelError(
+                    f"Several of the modules that this function runs have a layer {layer!r}: give the module itself instead of its name."
+                )
             return Site(layers[layer], "output", layer)
         for name, module in layers.items():
             if module is layer:
                 return Site(module, "output", name)
-        raise ModelError(
-            f"The given {type(layer).__name__} is not a layer of this model. "
-            f"Name one of its layers, such as {list(layers)[-1]!r}."
-        )
+        if not isinstance(layer, nn.Module):
+            raise ModelError(f"A layer is named, or given as the module itself, not as a {type(layer).__name__}.")
+        self.adopt(layer)
+        return Site(layer, "output", type(layer).__name__)
+
+    def runs(self, module: nn.Module, z: Tensor, index: Tensor) -> bool:
+        """Whether a module that is none of the model's own runs all the same when rows ``z`` (N, \\*s) do."""
+        ran: list[nn.Module] = []
+        with undone(module.register_forward_pre_hook(lambda ran_module, _: ran.append(ran_module)).remove):
+            self.plainly(z, index)
+        return bool(ran)
 
     def last_linear(self, z: Tensor, index: Tensor) -> Site:
         """The input of the linear layer that runs last: the representation the classifier decides on."""
@@ -183,7 +209,7 @@ class Network:
             for name, module in self.layers().items():
                 if isinstance(module, nn.Linear):
                     note = lambda *_, name=name, module=module: order.append((name, module))  # noqa: E731
-                    stack.callback(module.register_forward_hook(note).remove)
+                    stack.enter_context(undone(module.register_forward_hook(note).remove))
             with torch.no_grad():
                 self.plainly(z, index)
         if not order:
@@ -208,6 +234,9 @@ class Itself(Network):
         with self.whole.ready():
             yield
 
+    def adopt(self, module: nn.Module) -> None:
+        self.whole.adopt(module)  # the roots are the same list
+
 
 def _module(model: Any) -> nn.Module | None:
     """The module behind a model: itself, or what a bound method or a partial of one belongs to."""
@@ -218,10 +247,10 @@ def _module(model: Any) -> nn.Module | None:
 
 
 def calm(representation: Any) -> Any:
-    """A function of the input that is a module of its own, called in eval mode; any other function as it is."""
-    if _module(representation) is None:
-        return representation
+    """A function of the input, its modules in eval mode while it is called; one without modules as it is."""
     network = Network(representation)
+    if not network.roots:
+        return representation
 
     def seen(z: Tensor) -> Any:
         with network.ready():
@@ -247,34 +276,6 @@ def _listen(module: nn.Module, side: str, seen: list[Any], place: int) -> Any:
 def _kept(found: Any) -> Any:
     """A copy: a layer further on may work in place."""
     return found.clone() if isinstance(found, Tensor) else found
-
-
-def _restore(training: list[nn.Module], wanted: list[tuple[nn.Module, str, nn.Parameter]]) -> None:
-    for module in training:
-        module.training = True
-    for module, name, parameter in wanted:
-        parameter.requires_grad_(True)
-        # Models that are kept elsewhere put another parameter in its place with every call, made like the one that was there.
-        now = dict(module._parameters.items()).get(name)  # scripted modules have no real dict
-        if now is not None:
-            now.requires_grad_(True)
-
-
-def _warn_of_training(training: list[nn.Module]) -> None:
-    fickle = sorted({type(m).__name__ for m in training if _depends_on_mode(m)})
-    if fickle:
-        warn(
-            f"The model is in training mode and has {', '.join(fickle)}; it is explained in eval mode and given back in "
-            "training mode. Call model.eval() first if that is what you mean.",
-            TrainingModeWarning,
-        )
-
-
-def _depends_on_mode(module: nn.Module) -> bool:
-    if isinstance(module, _NORMS):
-        return bool(module.track_running_stats)
-    rate = getattr(module, "dropout", 0.0)
-    return isinstance(module, _DROPS) or (isinstance(rate, float) and rate > 0)
 
 
 def _extra(

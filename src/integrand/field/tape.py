@@ -24,6 +24,7 @@ from ..errors import ModelError
 from ..shapes import describe
 from .modes import is_reentrant, slopes
 from .network import Network, Site
+from .turns import turn, undone
 
 Forward = Callable[..., Any]
 
@@ -35,16 +36,18 @@ _PLAIN = (bool, int, float, complex, str, bytes, type(None), torch.dtype, torch.
 def forwards(replaced: Sequence[tuple[nn.Module, Forward]]) -> Iterator[None]:
     """While this lasts modules run these instead of their own ``forward``; afterwards they are as they were."""
     before = [(module, vars(module).get("forward", _OWN)) for module, _ in replaced]
-    try:
-        for module, forward in replaced:
-            vars(module)["forward"] = forward
-        yield
-    finally:
-        for module, own in before:
+
+    def put_back() -> None:
+        for module, own in reversed(before):
             if own is _OWN:
                 vars(module).pop("forward", None)
             else:
                 vars(module)["forward"] = own
+
+    with turn(), undone(put_back):
+        for module, forward in replaced:
+            vars(module)["forward"] = forward
+        yield
 
 
 @dataclass(eq=False)

@@ -217,7 +217,7 @@ class TorchField(Field):
         if representation is None:
             with self.ready(), gradients(False):
                 return self.network.last_linear(z.clone(), index)
-        if callable(representation) and not self._owns(representation):
+        if callable(representation) and not self._runs(representation, z, index):
             return calm(representation)
         return self.network.site(representation)
 
@@ -227,10 +227,14 @@ class TorchField(Field):
 
     # ----------------------------------------------------------------------------------------------------------------
 
-    def _owns(self, representation: Any) -> bool:
-        return isinstance(representation, nn.Module) and any(
-            module is representation for module in self.network.layers().values()
-        )
+    def _runs(self, representation: Any, z: Tensor, index: Tensor) -> bool:
+        """Whether a representation is a layer: a module among the model's, or one that runs when the model does."""
+        if not isinstance(representation, nn.Module):
+            return False
+        if any(module is representation for module in self.network.layers().values()):
+            return True
+        with self.ready(), gradients(False):
+            return self.network.runs(representation, z.clone(), index)
 
     def _scalars(self, z: Tensor, index: Tensor, asks: Sequence[Ask], *, gradient: bool = True) -> list[Evaluation]:
         """Several targets of one forward pass, each with its own backward pass."""
@@ -239,7 +243,7 @@ class TorchField(Field):
         except RuntimeError as error:
             if self.network.reentrant or not is_reentrant(error):
                 raise
-            if self.network.module is None:  # whose parameters are not known, so that they cannot be kept out of it
+            if not self.network.roots:  # parameters that are not known cannot be kept out of it
                 raise ModelError(
                     "The function checkpoints with use_reentrant=True, which gives every parameter a gradient that nobody asked for: "
                     "explain the nn.Module itself, or checkpoint with use_reentrant=False."
