@@ -7,7 +7,9 @@ what they were. The modules of a plain function are those its code names (``disc
 
 from __future__ import annotations
 
+import dataclasses
 import functools
+import itertools
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass
@@ -15,6 +17,7 @@ from typing import Any
 
 import torch
 from torch import Tensor, nn
+from torch.utils._pytree import tree_leaves
 
 from ..errors import InputError, ModelError, ShapeError, UnknownName
 from ..shapes import describe
@@ -26,16 +29,61 @@ from .optimise import Double, Optimiser
 from .turns import turn, undone
 
 
-@dataclass(frozen=True, eq=False)
+@dataclass(frozen=True)
 class Site:
-    """A place inside a model: what goes into a layer, or what comes out of it."""
+    """A place inside a model: what goes into a layer, or what comes out of it.
 
-    module: nn.Module
+    layer   its name, or the module itself
+    side    "output", or "input": positional arguments that are tensors (keyword arguments where there are none)
+    name    what it is called; filled in for names
+    tensor  which of the tensors there, counted from 0, where there are several; all of them unless given
+    run     which run of the layer, counted from 0, where it runs several times in one forward pass; all of them unless given
+
+    A representation (``ig2``) is one tensor: the first unless ``tensor`` is given, of the last run unless ``run`` is.
+
+    >>> import integrand as ig
+    >>> ig.fields.Site("lstm", tensor=1)
+    Site('lstm', tensor=1)
+    """
+
+    layer: str | nn.Module
     side: str = "output"
     name: str = ""
+    tensor: int | None = None
+    run: int | None = None
+
+    def __post_init__(self) -> None:
+        check_side(self.side)
+        for what in ("tensor", "run"):
+            number = getattr(self, what)
+            if number is not None and (type(number) is not int or number < 0):
+                raise InputError(f"{what}= of a Site is counted from 0, not {number!r}.")
+
+    @property
+    def module(self) -> nn.Module:
+        """The layer itself. Errors: ``ModelError`` for a name that no model has been asked about yet."""
+        if isinstance(self.layer, str):
+            raise ModelError(f"Layer {self.layer!r} is only a name: ask a model for it, with network.resolved(site).")
+        return self.layer
 
     def __str__(self) -> str:
-        return f"the {self.side} of layer {self.name!r}"
+        tensor = "" if self.tensor is None else f"tensor {self.tensor} of "
+        run = "" if self.run is None else f" in run {self.run}"
+        return f"{tensor}the {self.side} of layer {self.name!r}{run}"
+
+    def __repr__(self) -> str:
+        layer = self.name or (self.layer if isinstance(self.layer, str) else type(self.layer).__name__)
+        side = "" if self.side == "output" else f", {self.side!r}"
+        rest = "".join(
+            f", {what}={value}" for what, value in (("tensor", self.tensor), ("run", self.run)) if value is not None
+        )
+        return f"Site({layer!r}{side}{rest})"
+
+
+def check_side(side: str) -> None:
+    """A layer has two sides."""
+    if side not in ("input", "output"):
+        raise InputError(f"side is 'input' or 'output' of the layer, not {side!r}.")
 
 
 class Network:
@@ -63,6 +111,7 @@ class Network:
         self.positional, self.named = _extra(extra)
         self.optimiser = Optimiser.of(self.module) if optimize else None
         self.reentrant = False  # until a checkpoint is met that cannot go back to the inputs alone
+        self._adopted: list[nn.Module] = []
         self._ready = 0
         self._lent: ExitStack | None = None  # what is given back when it is no longer ready
 
@@ -88,6 +137,10 @@ class Network:
                     lent, self._lent = self._lent, None
                     lent.close()
 
+    def is_adopted(self, module: nn.Module) -> bool:
+        """Whether a module is known by the user's word only."""
+        return any(part is module for part in self._adopted)
+
     def _borrowed(self) -> ExitStack:
         """Every module, borrowed until this is closed."""
         with ExitStack() as stack:
@@ -106,6 +159,7 @@ class Network:
         if any(part is module for root in self.roots for part in root.modules()):
             return
         self.roots.append(module)
+        self._adopted.append(module)
         if self._lent is not None:
             self._lent.enter_context(borrowed(module))
 
@@ -118,7 +172,7 @@ class Network:
         with ExitStack() as stack:
             for place, site in enumerate(sites):
                 module = double.twin(site.module, site.side) if double else site.module
-                stack.enter_context(undone(_listen(module, site.side, seen, place).remove))
+                stack.enter_context(undone(_listen(module, site, seen, place).remove))
             outputs = self._call(z, index, double)
         for site, found in zip(sites, seen, strict=True):
             if not isinstance(found, Tensor) or len(found) != len(z):
@@ -195,6 +249,13 @@ class Network:
         self.adopt(layer)
         return Site(layer, "output", type(layer).__name__)
 
+    def resolved(self, site: str | nn.Module | Site, side: str = "output") -> Site:
+        """A site as the user gave it, with its module; ``side`` is that of names and modules."""
+        if not isinstance(site, Site):
+            return dataclasses.replace(self.site(site), side=side)
+        known = self.site(site.layer)
+        return dataclasses.replace(site, layer=known.layer, name=site.name or known.name)
+
     def runs(self, module: nn.Module, z: Tensor, index: Tensor) -> bool:
         """Whether a module that is none of the model's own runs all the same when rows ``z`` (N, \\*s) do."""
         ran: list[nn.Module] = []
@@ -259,18 +320,25 @@ def calm(representation: Any) -> Any:
     return seen
 
 
-def _listen(module: nn.Module, side: str, seen: list[Any], place: int) -> Any:
-    if side == "input":
+def _listen(module: nn.Module, site: Site, seen: list[Any], place: int) -> Any:
+    runs = itertools.count()
 
-        def before(_: nn.Module, args: tuple[Any, ...]) -> None:
-            seen[place] = _kept(args[0])
+    def note(passed: Any) -> None:
+        if next(runs) == site.run or site.run is None:
+            seen[place] = _kept(_tensor_of(passed, site))
 
-        return module.register_forward_pre_hook(before)
+    if site.side == "input":
+        return module.register_forward_pre_hook(lambda _, args, named: note(args or named), with_kwargs=True)
+    return module.register_forward_hook(lambda _, __, output: note(output))
 
-    def after(_: nn.Module, __: tuple[Any, ...], output: Any) -> None:
-        seen[place] = _kept(output[0] if isinstance(output, tuple) else output)
 
-    return module.register_forward_hook(after)
+def _tensor_of(passed: Any, site: Site) -> Any:
+    """The tensor of a representation among what went into a layer or came out of it."""
+    if isinstance(passed, Tensor):
+        return passed
+    tensors = [leaf for leaf in tree_leaves(passed) if isinstance(leaf, Tensor)]
+    number = site.tensor or 0
+    return tensors[number] if number < len(tensors) else passed
 
 
 def _kept(found: Any) -> Any:

@@ -10,7 +10,6 @@ representation distance, are asked of one forward pass (``together``).
 from __future__ import annotations
 
 import copy
-import dataclasses
 import math
 from collections.abc import Callable, Mapping, Sequence
 from contextlib import AbstractContextManager, nullcontext
@@ -135,8 +134,8 @@ class TorchField(Field):
     def behind(self, site: Any, side: str = "output") -> Any:
         from .site import SiteField  # a field made of this one; the import waits for it
 
-        found = site if isinstance(site, Site) else dataclasses.replace(self.network.site(site), side=side)
-        return SiteField(self, found)
+        sites = site if isinstance(site, list | tuple) else [site]
+        return SiteField(self, [self.network.resolved(one, side) for one in sites])
 
     def score(self) -> Field:
         return self.with_target(self.target.score())
@@ -219,7 +218,7 @@ class TorchField(Field):
                 return self.network.last_linear(z.clone(), index)
         if callable(representation) and not self._runs(representation, z, index):
             return calm(representation)
-        return self.network.site(representation)
+        return self.network.resolved(representation)
 
     def trouble(self, start: Tensor, end: Tensor, index: Tensor) -> str | None:
         with self.ready(), gradients(False):
