@@ -758,7 +758,10 @@ class Mean(nn.Module):
     [
         ("unused", r"Layer 'unused' did not run in the forward pass"),
         (ig.fields.Site("act", run=2), r"Layer 'act' runs 2 times in one forward pass, so there is no run 2"),
-        (ig.fields.Site("act", tensor=1), r"There is no tensor 1 of the output of layer 'act': it is 1 tensor, counted from 0"),
+        (
+            ig.fields.Site("act", tensor=1),
+            r"There is no tensor 1 of the output of layer 'act': it is 1 tensor, counted from 0",
+        ),
         ("mean", r"one entry per row \(2\), but the output of layer 'mean' is float64 \(\)"),
         ("thing", r"Layer 'thing' returns a Value, which cannot be handed out again"),
         ("frist", r"no layer named 'frist'. Did you mean 'first'"),
