@@ -348,3 +348,105 @@ def test_recurrent_layers() -> None:
         made = ig.explain(model, wave(2, 4, 3), target="predicted")
     assert model.training
     assert bool(made.converged.all())
+
+
+# --- models of other kinds --------------------------------------------------------------------------------------------
+
+
+@pytest.mark.filterwarnings("ignore::DeprecationWarning")  # of TorchScript
+@pytest.mark.parametrize("frozen", [torch.jit.freeze, torch.jit.optimize_for_inference])
+def test_frozen_scripts(frozen: Any) -> None:
+    """Whose modules have no mode and no parameters left: the map is that of the model they were made from."""
+    model = tanh_mlp().eval()
+    script = frozen(torch.jit.script(model))
+    for asked in (script, lambda z: script(z)):
+        made = ig.explain(asked, X, target=1, rule=ig.rules.GaussLegendre(8))
+        expected = ig.explain(model, X, target=1, rule=ig.rules.GaussLegendre(8))
+        torch.testing.assert_close(made.values, expected.values, rtol=0, atol=1e-13)
+    with pytest.raises(ig.errors.IntegrandError):
+        ig.explain(script, X, target=1, method="layer", site="1")
+
+
+@pytest.mark.parametrize("training", [False, True])
+@pytest.mark.filterwarnings("ignore::integrand.errors.TrainingModeWarning")
+def test_models_made_in_inference_mode(training: bool, quiet: None) -> None:
+    """Autograd cannot go back through their tensors: copies stand in for them, and the tensors come back."""
+    with torch.inference_mode():
+        model = filled(nn.Sequential(nn.Linear(6, 8), nn.BatchNorm1d(8), nn.Tanh(), nn.Linear(8, 3)))
+    model.train(training)
+    plain = copy.deepcopy(model.eval())
+    for name, tensor in [*model.named_parameters(), *model.named_buffers()]:
+        owner, _, key = name.rpartition(".")
+        store = plain.get_submodule(owner)
+        with torch.no_grad():
+            kind = nn.Parameter if isinstance(tensor, nn.Parameter) else lambda t: t
+            setattr(store, key, kind(tensor.clone()))
+    model.train(training)
+    held = [*model.parameters(), *model.buffers()]
+    asks = [tensor.requires_grad for tensor in held]
+    for method, options in (("integrated", {}), ("layer", {"site": "2"}), ("ig2", {"baseline": X[:1], "steps": 3})):
+        made = ig.explain(model, X, target=1, method=method, **options)
+        expected = ig.explain(plain, X, target=1, method=method, **options)
+        torch.testing.assert_close(made.values, expected.values, rtol=0, atol=1e-13)
+    assert all(a is b for a, b in zip(held, [*model.parameters(), *model.buffers()], strict=True))
+    assert [tensor.requires_grad for tensor in held] == asks
+    assert all(module.training is training for module in model.modules())
+
+
+class Encoder(nn.Module):
+    """PyTorch's own encoder, which in eval mode runs as one kernel, over tensors of ragged rows where a mask is given."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.enc = nn.TransformerEncoder(nn.TransformerEncoderLayer(8, 2, 16, batch_first=True), 2)
+        self.out = nn.Linear(8, 3)
+
+    def forward(self, x: Tensor, pad: Tensor) -> Tensor:
+        return self.out(self.enc(x, src_key_padding_mask=pad).mean(1))
+
+
+@pytest.mark.parametrize("enabled", [True, False])
+@pytest.mark.parametrize("site", ["enc.layers.0", "enc.layers.0.self_attn", "enc.layers.1.linear1", "enc"])
+def test_fused_attention_is_switched_off_and_given_back(site: str, enabled: bool, quiet: None) -> None:
+    model = filled(Encoder()).eval()
+    x, pad = wave(2, 5, 8), torch.tensor([[False] * 5, [False] * 3 + [True] * 2])
+    options = {"target": 1, "extra": (pad,), "method": "layer", "site": site, "rule": ig.rules.GaussLegendre(6)}
+    torch.backends.mha.set_fastpath_enabled(enabled)
+    try:
+        made = ig.explain(model, x, **options)
+        assert torch.backends.mha.get_fastpath_enabled() is enabled
+        with pytest.raises(ig.errors.TargetError):
+            ig.explain(model, x, **(options | {"target": 9}))
+        assert torch.backends.mha.get_fastpath_enabled() is enabled
+    finally:
+        torch.backends.mha.set_fastpath_enabled(True)
+    # By hand, with autograd watching, where PyTorch takes the plain way of itself.
+    module = model.get_submodule(site)
+    points: list[Tensor] = []
+
+    def at(value: Tensor | None, z: Tensor) -> Tensor:
+        def hook(_: Any, __: Any, output: Any) -> Any:
+            first = output[0] if isinstance(output, tuple) else output
+            points.append(first.detach())
+            if value is None:
+                return None
+            return (value, *output[1:]) if isinstance(output, tuple) else value
+
+        handle = module.register_forward_hook(hook)
+        try:
+            return model(z.clone().requires_grad_(), pad)
+        finally:
+            handle.remove()
+
+    at(None, torch.zeros_like(x))
+    at(None, x)
+    start, end = points[:2]
+    nodes, weights = (
+        torch.tensor(ig.rules.GaussLegendre(6).table()[0]),
+        torch.tensor(ig.rules.GaussLegendre(6).table()[1]),
+    )
+    total = torch.zeros_like(end)
+    for t, w in zip(nodes.tolist(), weights.tolist(), strict=True):
+        h = (start + t * (end - start)).requires_grad_()
+        total += w * torch.autograd.grad(at(h, x)[:, 1].sum(), h)[0]
+    torch.testing.assert_close(made.values, (end - start) * total, rtol=0, atol=1e-10)

@@ -14,3 +14,28 @@ print(f"{float((layer.values - flow.values).abs().max()):.2g}")  # two ways thro
 
 first, margin = ig.explain_targets(model, x, targets=[0, ig.targets.Margin(1, 2)], baseline=x.mean(0))
 print(first.values.shape, margin.target)
+
+both = ig.explain(model, x, target=2, method="layer", site=["1", "3"], baseline=x.mean(0))
+print([tuple(values.shape) for values in both.values])  # a map for each, which add up to the change together
+
+lstm, head = nn.LSTM(4, 5, batch_first=True), nn.Linear(5, 3)
+series = torch.randn(8, 6, 4)
+
+
+def last_state(z):
+    return head(lstm(z)[1][0][-1])
+
+
+state = ig.explain(last_state, series, target=2, method="layer", site=ig.fields.Site(lstm, tensor=1))
+print(state.values.shape)  # of (y, (h, c)) the second, h
+
+words, judge = nn.Embedding(50, 4), nn.Linear(4, 3)
+
+
+def classify(ids):
+    return judge(words(ids).tanh().mean(1))
+
+
+ids = torch.randint(50, (2, 6))
+tokens = ig.explain(classify, ids, target=0, method="layer", site=words, layer_baseline=words.weight.mean(0))
+print(tokens.values.sum(-1).shape)  # a number for every token

@@ -18,6 +18,7 @@ from torch import Tensor
 
 from .cost import Cost
 from .errors import InputError, MissingExtra
+from .field.layout import Layout
 from .normalisation import Normalisation
 from .shapes import copied
 from .walk import Frames
@@ -52,6 +53,7 @@ class Attribution:
     notes      named numbers measured along the path, (K+1, R, B): IG2's "distance" from the counterfactual to the input.
                Methods around a method keep here what they measured, maps too; the third axis is always that of the examples
     frames     points along the path, when recorded (``record=("path",)``)
+    layout     how several maps of layers lie end to end in ``values``; None where they are one, or have been taken apart
     """
 
     values: Parts
@@ -74,6 +76,7 @@ class Attribution:
     method: Any = None
     target: Any = None
     normalisation: Normalisation | None = None
+    layout: Layout | None = None
 
     # --- numbers --------------------------------------------------------------------------------------------------
 

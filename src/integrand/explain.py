@@ -98,7 +98,7 @@ def explain(
     with asked.ready() as field, _watched(progress) as watch:
         made = way(field, x, watch=watch)
     if _lifts(way):  # a layer's values are arranged as the layer is, and no image's
-        layout, normalisation = Layout.of(made.values), None
+        layout, normalisation = made.layout or Layout.of(made.values), None
     else:
         made = made.apart()
     made = dataclasses.replace(made, target=field.target, normalisation=normalisation)
@@ -235,4 +235,5 @@ def _unpacked(made: Attribution, layout: Layout) -> Attribution:
         inputs=layout.unpack(made.inputs, 1),
         shares=None if made.shares is None else layout.unpack(made.shares, 2),
         baselines=None if made.baselines is None else layout.unpack(made.baselines, 2),
+        layout=None,
     )

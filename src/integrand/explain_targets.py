@@ -19,6 +19,7 @@ from .explain import chosen, explain
 from .field import Field, TorchField
 from .field.memory import Memory
 from .field.several import Several
+from .layered import PerPlace
 from .method import Method, inside
 from .method.outcome import Watch
 from .parts import part
@@ -144,6 +145,8 @@ def _references(baseline: Baseline, count: int) -> Baseline:
     """The references of the examples themselves, repeated as they are; several stay several, so that each keeps its name."""
     if isinstance(baseline, Baselines):
         return Baselines(tuple(_references(one, count) for one in baseline.parts))
+    if isinstance(baseline, PerPlace):
+        return PerPlace(tuple(_references(one, count) for one in baseline.parts))
     return _Repeated(baseline, count)
 
 

@@ -12,7 +12,7 @@ The change that a map is held against is the real one, F(x) − F(baseline): wha
 from __future__ import annotations
 
 import dataclasses
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from typing import Any, ClassVar
 
@@ -20,12 +20,14 @@ import torch
 from torch import Tensor, nn
 
 from .attribution import INCOMPLETE, Attribution
-from .baseline.base import checked, labels
+from .baseline.base import Baseline, checked, label_of, labels
 from .baseline.fixed import Given
-from .cost import Cost, measured
-from .errors import IncompleteWarning, InputError, warn
+from .cost import Cost, Stopwatch, measured
+from .errors import BaselineError, IncompleteWarning, InputError, warn
 from .field import Field, Gathered, Metered, Narrowed
-from .field.network import Site
+from .field.layout import Layout
+from .field.network import Site, check_side
+from .field.plan import Plan
 from .field.site import Lifted
 from .field.wrap import Tally
 from .method import Method, Sampled
@@ -37,6 +39,7 @@ from .path import Path, Straight
 from .rule import Integrated, Rule
 from .segment import Segment
 from .shapes import plain, state_dtype, total
+from .walk import Frames
 
 _BLOCK_ELEMENTS = 1 << 24  # corners are lifted in blocks of about this many numbers
 
@@ -47,11 +50,17 @@ class Layered:
 
         A(x) = Σ_r w_r Σ_k (h_{k+1} − h_k) ⊙ ∫ ∂F/∂h dt        h_k: what is at the layer at corner k of the method's path
 
-    site    a layer by name, the module itself, or an ``ig.fields.Site``
+    site    a layer by name, the module itself, or an ``ig.fields.Site``; a list of them for several at once, which move together
     method  any method: its baseline and its path live in the space of the inputs, its rule and its weighting in the layer's. Of a
             wrapper the baseline alone does: ``Layered("1", Smoothed(…))`` adds noise to the layer's values, ``Greedy`` ranks the
             layer's features. To add noise to the inputs put the layer inside, ``Smoothed(Layered("1", …))``
     side    "output" of the layer, or its "input"
+    start   what the method's baseline is one of: the "inputs", or values of the "layer" (a ``PerPlace`` for several)
+
+    A layer that returns several tensors (an LSTM, attention) is explained at all of them, and one that runs several times in all of its
+    runs; ``ig.fields.Site(layer, tensor=0, run=1)`` names one. Maps of several layers and tensors are a tuple from ``ig.explain``, and
+    laid end to end (B, n) here; runs are added up (their inputs and baselines too) where they have the same shape. They add up
+    to the change together.
 
     Cost: one forward pass for every corner of the path (references and inputs are corners); gradients run only what is behind
     the layer. ``inputs`` and ``baselines`` of the result are those of the layer. Where something passes the layer by, the residual
@@ -64,9 +73,10 @@ class Layered:
     torch.Size([5, 8])
     """
 
-    site: str | nn.Module | Site
+    site: str | nn.Module | Site | Sequence[str | nn.Module | Site]
     method: Explainer
     side: str = "output"
+    start: str = "inputs"
 
     lifts: ClassVar[bool] = True
     """The map has the layer's shape, and the inputs need no gradient."""
@@ -74,8 +84,11 @@ class Layered:
     """Only where nothing passes the layer by; a warning says where something does."""
 
     def __post_init__(self) -> None:
-        if self.side not in ("input", "output"):
-            raise InputError(f"side is 'input' or 'output' of the layer, not {self.side!r}.")
+        check_side(self.side)
+        if self.start not in ("inputs", "layer"):
+            raise InputError(f"start is 'inputs' or 'layer', whichever the baseline is one of, not {self.start!r}.")
+        if isinstance(self.site, list | tuple) and not self.site:
+            raise InputError("site= is an empty list: name one layer at least.")
         *around, core = nested(self.method)
         if not isinstance(core, Method):
             raise InputError(
@@ -95,6 +108,10 @@ class Layered:
             raise InputError(
                 f"At a layer, {type(around[0]).__name__} goes with straight lines; leave it out for paths with corners."
             )
+        if self.start == "layer" and core.path != Straight():
+            raise InputError(
+                f"From values of the layer a path goes straight: {core.path!r} goes through the inputs, and needs a baseline there."
+            )
 
     def __call__(self, field: Field, x: Tensor, *, watch: Watch | None = None) -> Attribution:
         core = core_of(self.method)
@@ -108,6 +125,8 @@ class Layered:
                 "method='layer', which goes straight in the layer's space."
             )
         with measured(outer, x.device) as stopwatch:
+            if self.start == "layer":
+                return self._from_the_layer(there, x, given, stopwatch, watch)
             references = checked(core.baseline(x, outer), x, core.baseline)
             ends = _lifted(there, given, torch.cat([x[None], references]))
             inputs, starts = ends[: len(x)], ends[len(x) :]
@@ -124,9 +143,65 @@ class Layered:
         settled = torch.ones_like(made.converged) if apart else made.gap <= INCOMPLETE
         if not there.conservative:  # nothing was promised
             settled = torch.zeros_like(settled)
-        named = self if isinstance(self.site, str) else Layered(there.place.name, self.method, there.place.side)
-        made = named._told(made, core, inputs.value, change, settled, cost)
-        return judged(made, self.method) if apart else made
+        made = self._named(there.sites)._told(made, core, inputs.value, change, settled, cost)
+        return self._by_map(there.plan, judged(made, self.method) if apart else made)
+
+    def _from_the_layer(
+        self, there: Any, x: Tensor, dtype: torch.dtype, stopwatch: Stopwatch, watch: Watch | None
+    ) -> Attribution:
+        """From a baseline among the layer's values, where nothing that passes the layer by changes."""
+        inputs = _lifted(there, dtype, x[None])
+        there.hold(inputs)
+        start = _Joint.of(core_of(self.method).baseline, there.plan)
+        method = with_core(self.method, lambda one: dataclasses.replace(one, baseline=start))
+        made: Attribution = method(there, inputs.points, watch=watch)
+        cost = _sum(stopwatch.cost(), made.cost, there.tally)
+        return self._by_map(there.plan, dataclasses.replace(made, cost=cost, method=self._named(there.sites)))
+
+    def _named(self, sites: Sequence[Site]) -> Layered:
+        """The same, layers by name instead of modules."""
+        if not isinstance(self.site, list | tuple):
+            return self if isinstance(self.site, str) else self._at(*sites)
+        return dataclasses.replace(self, site=tuple(_printed(site, self.side) for site in sites))
+
+    def _at(self, site: Site) -> Layered:
+        named = _printed(site, site.side)
+        return dataclasses.replace(self, site=named, side=site.side if isinstance(named, str) else self.side)
+
+    def _by_map(self, plan: Plan, made: Attribution) -> Attribution:
+        """One map for every layer and tensor, the runs of a layer added up; several maps lie end to end."""
+        if len(plan.places) == 1:
+            return made
+        values = _added(plan, made.values, 1)
+        joint, own = (total(one.square(), 1).sqrt() for one in (made.values, values))
+        # Errors of pieces are taken as independent, so that those of runs add up in squares, whatever cancels in the maps.
+        error = made.error * joint / own.clamp_min(torch.finfo(own.dtype).tiny)
+        made = dataclasses.replace(
+            made,
+            values=values,
+            inputs=_added(plan, made.inputs, 1),
+            shares=None if made.shares is None else _added(plan, made.shares, 2),
+            baselines=None if made.baselines is None else _added(plan, made.baselines, 2),
+            frames=made.frames and Frames(made.frames.clock, _added(plan, made.frames.points, 3)),
+            layout=_layout_of_maps(plan),
+        )
+        return made if len(plan.maps) == len(plan.places) else self._cancelled(dataclasses.replace(made, error=error))
+
+    def _cancelled(self, made: Attribution) -> Attribution:
+        """Runs that take back what others give leave a small map with the error of large ones."""
+        before = made.converged
+        made = judged(made, self.method)
+        made = dataclasses.replace(made, converged=made.converged & before)
+        lost = before & ~made.converged
+        if bool(lost.any()):
+            worst = int((made.error * lost).argmax())
+            warn(
+                f"{int(lost.sum())} of {len(made)} maps did not reach their tolerance: the runs of layer {self.site!r} cancel in their sum, "
+                f"which is off by an estimated relative {float(made.error[worst]):.2g} in example {worst}. Explain one run "
+                "(ig.fields.Site(layer, run=0)), or ask for a smaller tol.",
+                IncompleteWarning,
+            )
+        return made
 
     def _told(
         self, made: Attribution, core: Method, output: Tensor, change: Tensor, settled: Tensor, cost: Cost
@@ -160,6 +235,77 @@ def _lifted(there: Any, dtype: torch.dtype, z: Tensor) -> Lifted:
     """Batches (n, B, \\*s) lifted, flat; in the type the model was given."""
     made: Lifted = there.lift(z.flatten(0, 1).to(dtype), torch.arange(z.shape[1], device=z.device).repeat(len(z)))
     return made
+
+
+def _printed(site: Site, side: str) -> str | Site:
+    """A site as it is typed: its name, where that says it."""
+    if site.tensor is None and site.run is None and site.side == side:
+        return site.name
+    return dataclasses.replace(site, layer=site.name)
+
+
+def _added(plan: Plan, joint: Tensor, leading: int) -> Tensor:
+    """What lies end to end by place (L…, n), by map instead: (L…, \\*L) of one, (L…, m) of several."""
+    parts = plan.layout.unpack(joint, leading)
+    maps = [torch.stack([parts[place] for place in places]).sum(0) for places in plan.maps]
+    return maps[0] if len(maps) == 1 else torch.cat([one.flatten(leading) for one in maps], leading)
+
+
+def _layout_of_maps(plan: Plan) -> Layout | None:
+    """How several maps lie end to end; None for one."""
+    if len(plan.maps) == 1:
+        return None
+    first = [places[0] for places in plan.maps]
+    shapes, dtypes = plan.layout.shapes, plan.layout.dtypes
+    return Layout(None, tuple(shapes[place] for place in first), tuple(dtypes[place] for place in first), False)
+
+
+@part
+class PerPlace:
+    """Baselines among the values of several layers or tensors, one for each map, in their order."""
+
+    parts: tuple[Baseline, ...]
+
+    def __call__(self, x: Tensor, field: Field) -> Tensor:
+        raise InputError(
+            "A baseline for each of several layers goes with layers: ig.methods.layer([…], layer_baseline=(…))."
+        )
+
+
+@part
+class _Joint:
+    """A baseline among the values of layers, asked for map by map, and laid end to end as they are."""
+
+    baselines: tuple[Baseline, ...]
+    layout: Layout
+    maps: tuple[tuple[int, ...], ...]
+
+    @classmethod
+    def of(cls, baseline: Baseline, plan: Plan) -> Baseline:
+        if isinstance(baseline, PerPlace):
+            if len(baseline.parts) != len(plan.maps):
+                raise BaselineError(
+                    f"There are {len(baseline.parts)} baselines of layers for {len(plan.maps)} maps: give one for each, or one for all."
+                )
+            return cls(baseline.parts, plan.layout, plan.maps)
+        return baseline if len(plan.places) == 1 else cls((baseline,) * len(plan.maps), plan.layout, plan.maps)
+
+    @property
+    def label(self) -> str:
+        return label_of(self.baselines[0])
+
+    def __call__(self, x: Tensor, field: Field) -> Tensor:
+        parts = [x] if self.layout.single else list(self.layout.unpack(x, 1))
+        made: list[Tensor] = [x] * len(parts)
+        for baseline, places in zip(self.baselines, self.maps, strict=True):
+            for place in places:
+                made[place] = checked(baseline(parts[place], field), parts[place], baseline)
+        counts = {len(references) for references in made}
+        if len(counts) > 1:
+            raise BaselineError(
+                f"The layers have {sorted(counts)} references: give as many for each, so that they can move together."
+            )
+        return made[0] if self.layout.single else torch.cat([references.flatten(2) for references in made], 2)
 
 
 def _sum(own: Cost, inner: Cost, lifts: Tally) -> Cost:

@@ -13,7 +13,7 @@ from __future__ import annotations
 
 from abc import ABC, abstractmethod
 from collections.abc import Callable, Sequence
-from contextlib import AbstractContextManager, nullcontext
+from contextlib import AbstractContextManager
 from functools import cached_property
 from typing import Any
 
@@ -30,6 +30,7 @@ from .memory import Memory
 from .modes import gradients
 from .network import calm
 from .packing import Packer
+from .turns import turn
 
 Rows = Callable[[slice], Tensor]
 
@@ -172,8 +173,8 @@ class Field(ABC):
         return None
 
     def ready(self) -> AbstractContextManager[Any]:
-        """While this lasts, the model is fit to be explained; afterwards it is as it was."""
-        return nullcontext()
+        """While this lasts, the model is fit to be explained, and nothing else is; afterwards it is as it was."""
+        return turn()
 
     @cached_property
     def packer(self) -> Packer:

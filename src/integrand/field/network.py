@@ -1,12 +1,15 @@
 """A user's model, borrowed: run on rows, looked into at layers, and given back exactly as it was.
 
 While a network is ``ready`` its modules are in eval mode and its parameters ask for no gradients, so that nothing is computed
-for them; afterwards, also after an error or Ctrl-C, modes, requires_grad flags and hooks are what they were.
+for them, and no other thread explains anything; afterwards, also after an error or Ctrl-C, modes, requires_grad flags and hooks are
+what they were. The modules of a plain function are those its code names (``discovery``), and those it is asked about.
 """
 
 from __future__ import annotations
 
+import dataclasses
 import functools
+import itertools
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass
@@ -14,28 +17,74 @@ from typing import Any
 
 import torch
 from torch import Tensor, nn
+from torch.utils._pytree import tree_leaves
 
-from ..errors import InputError, ModelError, TrainingModeWarning, UnknownName, warn
+from ..errors import InputError, ModelError, UnknownName
 from ..shapes import describe
+from .borrowed import borrowed
+from .discovery import modules_behind
 from .extra import Extra
 from .layout import Layout
 from .modes import gradients
 from .optimise import Double, Optimiser
-
-_NORMS = (nn.modules.batchnorm._BatchNorm, nn.modules.instancenorm._InstanceNorm)
-_DROPS = (nn.modules.dropout._DropoutNd,)
+from .turns import turn, undone
 
 
-@dataclass(frozen=True, eq=False)
+@dataclass(frozen=True)
 class Site:
-    """A place inside a model: what goes into a layer, or what comes out of it."""
+    """A place inside a model: what goes into a layer, or what comes out of it.
 
-    module: nn.Module
+    layer   its name, or the module itself
+    side    "output", or "input": positional arguments that are tensors (keyword arguments where there are none)
+    name    what it is called; filled in for names
+    tensor  which of the tensors there, counted from 0, where there are several; all of them unless given
+    run     which run of the layer, counted from 0, where it runs several times in one forward pass; all of them unless given
+
+    A representation (``ig2``) is one tensor: the first unless ``tensor`` is given, of the last run unless ``run`` is.
+
+    >>> import integrand as ig
+    >>> ig.fields.Site("lstm", tensor=1)
+    Site('lstm', tensor=1)
+    """
+
+    layer: str | nn.Module
     side: str = "output"
     name: str = ""
+    tensor: int | None = None
+    run: int | None = None
+
+    def __post_init__(self) -> None:
+        check_side(self.side)
+        for what in ("tensor", "run"):
+            number = getattr(self, what)
+            if number is not None and (type(number) is not int or number < 0):
+                raise InputError(f"{what}= of a Site is counted from 0, not {number!r}.")
+
+    @property
+    def module(self) -> nn.Module:
+        """The layer itself. Errors: ``ModelError`` for a name that no model has been asked about yet."""
+        if isinstance(self.layer, str):
+            raise ModelError(f"Layer {self.layer!r} is only a name: ask a model for it, with network.resolved(site).")
+        return self.layer
 
     def __str__(self) -> str:
-        return f"the {self.side} of layer {self.name!r}"
+        tensor = "" if self.tensor is None else f"tensor {self.tensor} of "
+        run = "" if self.run is None else f" in run {self.run}"
+        return f"{tensor}the {self.side} of layer {self.name!r}{run}"
+
+    def __repr__(self) -> str:
+        layer = self.name or (self.layer if isinstance(self.layer, str) else type(self.layer).__name__)
+        side = "" if self.side == "output" else f", {self.side!r}"
+        rest = "".join(
+            f", {what}={value}" for what, value in (("tensor", self.tensor), ("run", self.run)) if value is not None
+        )
+        return f"Site({layer!r}{side}{rest})"
+
+
+def check_side(side: str) -> None:
+    """A layer has two sides."""
+    if side not in ("input", "output"):
+        raise InputError(f"side is 'input' or 'output' of the layer, not {side!r}.")
 
 
 class Network:
@@ -58,11 +107,14 @@ class Network:
             )
         self.model = model
         self.module = _module(model)
+        self.roots = modules_behind(model) if self.module is None else [self.module]
         self.layout = layout
         self.extra = Extra.of(extra)
         self.optimiser = Optimiser.of(self.module) if optimize else None
         self.reentrant = False  # until a checkpoint is met that cannot go back to the inputs alone
+        self._adopted: list[nn.Module] = []
         self._ready = 0
+        self._lent: ExitStack | None = None  # what is given back when it is no longer ready
 
     @property
     def pooled(self) -> bool:
@@ -73,37 +125,44 @@ class Network:
 
     @contextmanager
     def ready(self) -> Iterator[None]:
-        """Eval mode and no parameter gradients while this lasts; re-entrant."""
-        if self._ready or self.module is None:
+        """Eval mode and no parameter gradients while this lasts, and nothing else is explained; re-entrant."""
+        with turn():
             self._ready += 1
             try:
+                if self._ready == 1:
+                    self._lent = self._borrowed()
                 yield
             finally:
                 self._ready -= 1
-            return
-        model = self.module
-        training = [module for module in model.modules() if module.training]
-        wanted = [
-            (module, name, parameter)
-            for module in model.modules()
-            for name, parameter in module._parameters.items()
-            if parameter is not None and parameter.requires_grad
-        ]
-        _warn_of_training(training)
+                if not self._ready and self._lent is not None:
+                    lent, self._lent = self._lent, None
+                    lent.close()
+
+    def is_adopted(self, module: nn.Module) -> bool:
+        """Whether a module is known by the user's word only."""
+        return any(part is module for part in self._adopted)
+
+    def _borrowed(self) -> ExitStack:
+        """Every module, borrowed until this is closed."""
         with ExitStack() as stack:
-            stack.callback(_restore, training, wanted)
-            for module in training:
-                module.training = False
-            for _, _, parameter in wanted:
-                parameter.requires_grad_(False)
-            if any(isinstance(m, nn.RNNBase) for m in model.modules()):
-                # cuDNN refuses the backward pass of an RNN in eval mode; PyTorch's own kernels do not.
-                stack.enter_context(torch.backends.cudnn.flags(enabled=False))
+            stack.enter_context(undone(self._forget))
+            for root in self.roots:
+                stack.enter_context(borrowed(root))
             if self.optimiser:
                 self.optimiser.refresh()
-            self._ready += 1
-            stack.callback(setattr, self, "_ready", 0)
-            yield
+            return stack.pop_all()
+
+    def _forget(self) -> None:
+        self._ready, self._lent = 0, None  # what matters in a forked process: nobody comes to do it there
+
+    def adopt(self, module: nn.Module) -> None:
+        """From now on a module counts among those that are run: the user named it, and the model's own do not show it."""
+        if any(part is module for root in self.roots for part in root.modules()):
+            return
+        self.roots.append(module)
+        self._adopted.append(module)
+        if self._lent is not None:
+            self._lent.enter_context(borrowed(module))
 
     # --- running --------------------------------------------------------------------------------------------------
 
@@ -114,7 +173,7 @@ class Network:
         with ExitStack() as stack:
             for place, site in enumerate(sites):
                 module = double.twin(site.module, site.side) if double else site.module
-                stack.callback(_listen(module, site.side, seen, place).remove)
+                stack.enter_context(undone(_listen(module, site, seen, place).remove))
             outputs = self._call(z, index, double)
         for site, found in zip(sites, seen, strict=True):
             if not isinstance(found, Tensor) or len(found) != len(z):
@@ -158,8 +217,18 @@ class Network:
     # --- layers ---------------------------------------------------------------------------------------------------
 
     def layers(self) -> dict[str, nn.Module]:
-        """Every named layer."""
-        return {} if self.module is None else dict(self.module.named_modules())
+        """Every named layer; of a function around several modules, later ones of the same name are numbered."""
+        if len(self.roots) == 1:
+            return dict(self.roots[0].named_modules())
+        named: dict[str, nn.Module] = {}
+        for root in self.roots:
+            for name, module in root.named_modules():
+                number = 2
+                key = name = name or type(root).__name__
+                while key in named:
+                    key, number = f"{name} ({number})", number + 1
+                named[key] = module
+        return named
 
     def site(self, layer: str | nn.Module) -> Site:
         """The output of a layer, given by name or as the module itself."""
@@ -167,14 +236,32 @@ class Network:
         if isinstance(layer, str):
             if layer not in layers or not layer:
                 raise UnknownName("layer", layer, layers)
+            if f"{layer} (2)" in layers:
+                raise ModelError(
+                    f"Several of the modules that this function runs have a layer {layer!r}: give the module itself instead of its name."
+                )
             return Site(layers[layer], "output", layer)
         for name, module in layers.items():
             if module is layer:
                 return Site(module, "output", name)
-        raise ModelError(
-            f"The given {type(layer).__name__} is not a layer of this model. "
-            f"Name one of its layers, such as {list(layers)[-1]!r}."
-        )
+        if not isinstance(layer, nn.Module):
+            raise ModelError(f"A layer is named, or given as the module itself, not as a {type(layer).__name__}.")
+        self.adopt(layer)
+        return Site(layer, "output", type(layer).__name__)
+
+    def resolved(self, site: str | nn.Module | Site, side: str = "output") -> Site:
+        """A site as the user gave it, with its module; ``side`` is that of names and modules."""
+        if not isinstance(site, Site):
+            return dataclasses.replace(self.site(site), side=side)
+        known = self.site(site.layer)
+        return dataclasses.replace(site, layer=known.layer, name=site.name or known.name)
+
+    def runs(self, module: nn.Module, z: Tensor, index: Tensor) -> bool:
+        """Whether a module that is none of the model's own runs all the same when rows ``z`` (N, \\*s) do."""
+        ran: list[nn.Module] = []
+        with undone(module.register_forward_pre_hook(lambda ran_module, _: ran.append(ran_module)).remove):
+            self.plainly(z, index)
+        return bool(ran)
 
     def last_linear(self, z: Tensor, index: Tensor) -> Site:
         """The input of the linear layer that runs last: the representation the classifier decides on."""
@@ -183,7 +270,7 @@ class Network:
             for name, module in self.layers().items():
                 if isinstance(module, nn.Linear):
                     note = lambda *_, name=name, module=module: order.append((name, module))  # noqa: E731
-                    stack.callback(module.register_forward_hook(note).remove)
+                    stack.enter_context(undone(module.register_forward_hook(note).remove))
             with torch.no_grad():
                 self.plainly(z, index)
         if not order:
@@ -208,6 +295,9 @@ class Itself(Network):
         with self.whole.ready():
             yield
 
+    def adopt(self, module: nn.Module) -> None:
+        self.whole.adopt(module)  # the roots are the same list
+
 
 def _module(model: Any) -> nn.Module | None:
     """The module behind a model: itself, or what a bound method or a partial of one belongs to."""
@@ -218,10 +308,10 @@ def _module(model: Any) -> nn.Module | None:
 
 
 def calm(representation: Any) -> Any:
-    """A function of the input that is a module of its own, called in eval mode; any other function as it is."""
-    if _module(representation) is None:
-        return representation
+    """A function of the input, its modules in eval mode while it is called; one without modules as it is."""
     network = Network(representation)
+    if not network.roots:
+        return representation
 
     def seen(z: Tensor) -> Any:
         with network.ready():
@@ -230,48 +320,27 @@ def calm(representation: Any) -> Any:
     return seen
 
 
-def _listen(module: nn.Module, side: str, seen: list[Any], place: int) -> Any:
-    if side == "input":
+def _listen(module: nn.Module, site: Site, seen: list[Any], place: int) -> Any:
+    runs = itertools.count()
 
-        def before(_: nn.Module, args: tuple[Any, ...]) -> None:
-            seen[place] = _kept(args[0])
+    def note(passed: Any) -> None:
+        if next(runs) == site.run or site.run is None:
+            seen[place] = _kept(_tensor_of(passed, site))
 
-        return module.register_forward_pre_hook(before)
+    if site.side == "input":
+        return module.register_forward_pre_hook(lambda _, args, named: note(args or named), with_kwargs=True)
+    return module.register_forward_hook(lambda _, __, output: note(output))
 
-    def after(_: nn.Module, __: tuple[Any, ...], output: Any) -> None:
-        seen[place] = _kept(output[0] if isinstance(output, tuple) else output)
 
-    return module.register_forward_hook(after)
+def _tensor_of(passed: Any, site: Site) -> Any:
+    """The tensor of a representation among what went into a layer or came out of it."""
+    if isinstance(passed, Tensor):
+        return passed
+    tensors = [leaf for leaf in tree_leaves(passed) if isinstance(leaf, Tensor)]
+    number = site.tensor or 0
+    return tensors[number] if number < len(tensors) else passed
 
 
 def _kept(found: Any) -> Any:
     """A copy: a layer further on may work in place."""
     return found.clone() if isinstance(found, Tensor) else found
-
-
-def _restore(training: list[nn.Module], wanted: list[tuple[nn.Module, str, nn.Parameter]]) -> None:
-    for module in training:
-        module.training = True
-    for module, name, parameter in wanted:
-        parameter.requires_grad_(True)
-        # Models that are kept elsewhere put another parameter in its place with every call, made like the one that was there.
-        now = dict(module._parameters.items()).get(name)  # scripted modules have no real dict
-        if now is not None:
-            now.requires_grad_(True)
-
-
-def _warn_of_training(training: list[nn.Module]) -> None:
-    fickle = sorted({type(m).__name__ for m in training if _depends_on_mode(m)})
-    if fickle:
-        warn(
-            f"The model is in training mode and has {', '.join(fickle)}; it is explained in eval mode and given back in "
-            "training mode. Call model.eval() first if that is what you mean.",
-            TrainingModeWarning,
-        )
-
-
-def _depends_on_mode(module: nn.Module) -> bool:
-    if isinstance(module, _NORMS):
-        return bool(module.track_running_stats)
-    rate = getattr(module, "dropout", 0.0)
-    return isinstance(module, _DROPS) or (isinstance(rate, float) and rate > 0)

@@ -1,4 +1,4 @@
-"""What of a model's beginning must be handed out again behind a site, and how it is arranged by rows.
+"""What of a model's beginning must be handed out again behind a site, and how it and what is at the site are arranged by rows.
 
 Two passes with different numbers of rows tell which axis of an output grows with the rows; a pass that autograd follows tells
 which outputs reach the model's own without passing the site. Only those are kept. In place of the others, whose values can make no
@@ -12,12 +12,14 @@ from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from typing import Any
 
+import torch
 from torch import Tensor, nn
 from torch.utils._pytree import TreeSpec
 
 from ..errors import ModelError
 from ..shapes import describe
-from .tape import Probe, Tape
+from .layout import Layout
+from .tape import Probe, Spot, Tape, no_place
 
 INPUT = 0  # the number under which the model's own input is kept
 
@@ -61,19 +63,52 @@ class Planned:
 
 
 @dataclass(frozen=True, eq=False)
-class Plan:
-    """How to run what comes behind a site.
+class Place:
+    """One tensor that is explained, of one run of a layer.
 
-    calls     before the site in the order they began, the site's own last where its output is explained
+    spot    number of the spot in the pass;  leaf: which of what was there
+    module  whose run it is, and ``turn``: which of those that are left where only what is behind the first spot runs
+    side    of the module;  site: number of the site, and ``run``: of the layer in the whole pass
+    axis    of the tensor that numbers the rows
+    """
+
+    spot: int
+    leaf: int
+    module: nn.Module
+    turn: int
+    side: str
+    site: int
+    run: int
+    axis: int
+
+    def by_row(self, value: Tensor) -> Tensor:
+        """The tensor with its rows in front (N, \\*L)."""
+        return value.movedim(self.axis, 0)
+
+    def as_it_was(self, rows: Tensor) -> Tensor:
+        """Back from ``by_row``."""
+        return rows.movedim(0, self.axis)
+
+
+@dataclass(frozen=True, eq=False)
+class Plan:
+    """How to run what comes behind the first of some spots.
+
+    calls     before it in the order they began, its own last where its output is explained
     entrance  the model's input
-    place     which leaf of the site's is explained;  like: one row of it (1, \\*L)
-    heaviest  numbers per row in the largest output behind the site
+    places    every tensor that is explained, in the order in which they were met
+    layout    how these lie end to end in one tensor (N, \\*L) or (N, n)
+    maps      which places make up each map: the runs of one layer, where they have the same shape
+    met       the spots in the order in which they were met
+    heaviest  numbers per row in the largest output behind the first spot
     """
 
     calls: tuple[Planned, ...]
     entrance: Leaf
-    place: int
-    like: Tensor
+    places: tuple[Place, ...]
+    layout: Layout
+    maps: tuple[tuple[int, ...], ...]
+    met: list[Any]
     heaviest: int
 
     @classmethod
@@ -81,8 +116,13 @@ class Plan:
         """From a pass of one row that autograd followed, its input copied first, and a pass of ``rows`` rows."""
         if [(c.module, c.spec) for c in one.calls] != [(c.module, c.spec) for c in many.calls]:
             raise ModelError(
-                f"Which layers run before {one.site.name!r} depends on the numbers or on how many rows there are, so what they did "
+                f"Which layers run before {one.sites[0].name!r} depends on the numbers or on how many rows there are, so what they did "
                 "for one input says nothing about others. Choose a layer before that decision."
+            )
+        if met(one) != met(many):
+            raise ModelError(
+                f"How often layer {one.sites[0].name!r} runs, or what with, depends on how many rows there are, so its runs cannot be told "
+                "apart by row. Choose another layer, or one run (ig.fields.Site(layer, run=0))."
             )
         needed = probe.reaching(one.outputs)
         calls = []
@@ -94,15 +134,23 @@ class Plan:
                     for place, (sample, value) in enumerate(zip(call.leaves, other.leaves, strict=True))
                 )
             calls.append(Planned(call.name, call.module, leaves, call.spec))
-        if one.site.side == "output":  # what is explained is given, not kept
+        places = tuple(_places(one, many, rows))
+        first = one.spots[0]
+        if first.call is not None and first.call is one.calls[-1]:  # what is explained is given, not kept
+            given = [place.leaf for place in places if one.spots[place.spot].call is first.call]
             own = calls[-1].leaves
             assert own is not None
-            calls[-1] = dataclasses.replace(
-                calls[-1],
-                leaves=(*own[: one.place], dataclasses.replace(own[one.place], used=False), *own[one.place + 1 :]),
-            )
+            changed = [dataclasses.replace(leaf, used=leaf.used and k not in given) for k, leaf in enumerate(own)]
+            calls[-1] = dataclasses.replace(calls[-1], leaves=tuple(changed))
         entrance = Leaf(probe.leaves[INPUT].detach(), 0, 1, needed[INPUT] or whole_input, probe.written(INPUT))
-        return cls(tuple(calls), entrance, one.place, one.seen, one.heaviest)
+        samples = [place.by_row(one.spots[place.spot].leaves[place.leaf]) for place in places]
+        layout = Layout(
+            None,
+            tuple(tuple(sample.shape[1:]) for sample in samples),
+            tuple(sample.dtype for sample in samples),
+            len(samples) == 1,
+        )
+        return cls(tuple(calls), entrance, places, layout, _maps(places, layout), met(one), one.heaviest)
 
     def cautious(self) -> Plan:
         """The same, keeping everything: for models in which values matter in ways that autograd does not see."""
@@ -129,6 +177,31 @@ class Plan:
         used = [leaf for leaf in call.leaves if leaf.used and leaf.axis is not None]
         return bool(used), any(leaf.written for leaf in used)
 
+    def points(self, tape: Tape) -> Tensor:
+        """What is explained, as it was in a pass, end to end: (N, \\*L), or (N, n) of several places."""
+        if met(tape) != self.met:
+            raise ModelError(
+                f"How often layer {tape.sites[0].name!r} runs, or what it is given, differs between inputs, so they cannot be explained "
+                "there together. Name one run that all have in common (ig.fields.Site(layer, run=0)), or explain them one at a time."
+            )
+        parts = [place.by_row(tape.spots[place.spot].leaves[place.leaf]) for place in self.places]
+        return self.layout.pack(parts[0] if self.layout.single else parts)
+
+    def given(self, h: Tensor) -> dict[tuple[nn.Module, int, str], dict[int, Tensor]]:
+        """``h`` (N, \\*L) taken apart: what goes where, by module, its turn and its side, and there by leaf."""
+        parts = self.layout.unpack(h, 1, model=True)
+        by_spot: dict[tuple[nn.Module, int, str], dict[int, Tensor]] = {}
+        for place, part in zip(self.places, (parts,) if self.layout.single else parts, strict=True):
+            # Pieces of one tensor may not be worked on in place, as a model may do with what it is handed.
+            own = place.as_it_was(part if self.layout.single else part.clone())
+            by_spot.setdefault((place.module, place.turn, place.side), {})[place.leaf] = own
+        return by_spot
+
+    @property
+    def size(self) -> int:
+        """Numbers per row of what is explained."""
+        return sum(int(torch.Size(shape).numel()) for shape in self.layout.shapes)
+
     def taken(self, tape: Tape, z: Tensor) -> tuple[Tensor, ...]:
         """What is kept of a pass of rows ``z`` (N, …), each with its rows in front: the input first."""
         rest = []
@@ -136,6 +209,54 @@ class Plan:
             leaves: Sequence[Any] = tape.calls[number].leaves or ()
             rest.append(leaf.by_row(leaves[place]))
         return (self.entrance.by_row(z) if self.entrance.used else z.new_empty(len(z), 0), *rest)
+
+
+def met(tape: Tape) -> list[Any]:
+    """Which runs of which layers were met in a pass, in their order, with what in them."""
+    return [(spot.number, spot.run, spot.later, spot.call is None, spot.choice) for spot in tape.spots]
+
+
+def _places(one: Tape, many: Tape, rows: int) -> Iterator[Place]:
+    """The tensors at every spot that have one entry per row, along whichever axis."""
+    for number, (spot, other) in enumerate(zip(one.spots, many.spots, strict=True)):
+        axes = {leaf: _axis_of_rows(spot.leaves[leaf], other.leaves[leaf], rows) for leaf in spot.choice}
+        fitting = [leaf for leaf, axis in axes.items() if axis is not None]
+        if not fitting:
+            raise no_place(spot.site, rows, other.leaves[spot.choice[0]])
+        # A mask of minus infinities beside what is explained is no place on a way.
+        finite = [leaf for leaf in fitting if bool(torch.isfinite(other.leaves[leaf]).all())]
+        for leaf in finite or fitting:
+            axis = axes[leaf]
+            assert axis is not None
+            yield Place(number, leaf, spot.site.module, _turn(one, spot), spot.site.side, spot.number, spot.run, axis)
+
+
+def _axis_of_rows(sample: Any, value: Any, rows: int) -> int | None:
+    """The one axis along which a value has as many entries as there are rows, where it had one for one row."""
+    if sample.ndim != value.ndim:
+        return None
+    grown = [axis for axis, (a, b) in enumerate(zip(sample.shape, value.shape, strict=True)) if a != b]
+    return grown[0] if len(grown) == 1 and (sample.shape[grown[0]], value.shape[grown[0]]) == (1, rows) else None
+
+
+def _turn(tape: Tape, spot: Spot) -> int:
+    """Which of its layer's runs a spot is, where those that are inside noted calls do not happen."""
+    own = [call for call in tape.calls if call.module is spot.site.module]
+    if spot.call is None:
+        return len(own) + spot.later
+    return next(turn for turn, call in enumerate(own) if call is spot.call)
+
+
+def _maps(places: Sequence[Place], layout: Layout) -> tuple[tuple[int, ...], ...]:
+    """Places by map: site by site, tensor by tensor; runs are added up where they have the same shape."""
+    maps: list[tuple[int, ...]] = []
+    for site in sorted({place.site for place in places}):
+        own = [number for number, place in enumerate(places) if place.site == site]
+        runs = [[n for n in own if places[n].run == run] for run in sorted({places[n].run for n in own})]
+        shapes = [[layout.shapes[n] for n in run] for run in runs]
+        alike = all(shape == shapes[0] for shape in shapes)
+        maps += list(zip(*runs, strict=True)) if alike else [(n,) for run in runs for n in run]
+    return tuple(maps)
 
 
 def _leaf(

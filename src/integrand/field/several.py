@@ -28,6 +28,7 @@ from .base import Field
 from .chords import Chords
 from .network import Site
 from .packing import Packer
+from .plan import Plan
 from .site import Lifted, SiteField
 from .torch import TorchField
 from .wrap import Tally
@@ -226,8 +227,12 @@ class SeveralBehind(Several):
     inner: SiteField
 
     @property
-    def place(self) -> Site:
-        return self.inner.place
+    def sites(self) -> tuple[Site, ...]:
+        return self.inner.sites
+
+    @property
+    def plan(self) -> Plan:
+        return self.inner.plan
 
     @property
     def bypassed(self) -> bool:

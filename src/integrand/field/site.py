@@ -7,11 +7,14 @@
 
 What passes the layer by (a skip connection around it, a mask, the input itself) is kept from the lift and belongs to an *example*:
 0 … B−1 are the inputs, and ``hold`` numbers further lifted rows from B on, for paths whose corners bring their own.
+
+Several places (layers, tensors of one layer, runs of one layer) are one point h of a joint space, laid end to end: they move together,
+and each gives way to its own part of h where the model comes by.
 """
 
 from __future__ import annotations
 
-import math
+import itertools
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from typing import Any
@@ -74,17 +77,22 @@ class RunAgain(ModelError, CheckpointError):
 class Behind(Itself):
     """A network from a site on, called with what is there (N, \\*L) instead of with inputs. It is run in parts, as it is."""
 
-    def __init__(self, whole: Network, site: Site) -> None:
+    def __init__(self, whole: Network, sites: Sequence[Site]) -> None:
         super().__init__(whole)
-        self.stop = site
+        self.sites = tuple(sites)
         self.plan: Plan | None = None
         self.held: Lifted | None = None
+
+    @property
+    def where(self) -> str:
+        """The places, in words."""
+        return " and ".join(map(str, self.sites))
 
     def run(self, z: Tensor, index: Tensor | None, sites: Sequence[Site] = ()) -> tuple[Any, list[Tensor]]:
         skipped = [call.module for call in self.plan.calls if call.leaves is not None] if self.plan else []
         for site in sites:
             if any(site.module is module for module in skipped):
-                raise ModelError(f"{site} is not behind {self.stop}, where this field begins.".capitalize())
+                raise ModelError(f"{site} is not behind {self.where}, where this field begins.".capitalize())
         return super().run(z, index, sites)
 
     def examples(self, index: Tensor) -> Tensor:
@@ -116,47 +124,46 @@ class Behind(Itself):
             return seen.clone() if leaf.written else seen
 
         z = give(-1, 0, plan.entrance)
-        with forwards(self._forwards(plan, h.to(plan.like.dtype), give)):
+        with forwards(self._forwards(plan, h, give)):
             return self.whole._call(z, self.examples(index))
 
     def _forwards(
         self, plan: Plan, h: Tensor, give: Callable[[int, int, Leaf], Any]
     ) -> list[tuple[nn.Module, Forward]]:
-        by_module: dict[nn.Module, list[tuple[int, Planned]]] = {}
+        by_module: dict[nn.Module, list[tuple[int, Planned]]] = {place.module: [] for place in plan.places}
         for number, call in enumerate(plan.calls):
             by_module.setdefault(call.module, []).append((number, call))
+        given = plan.given(h)
 
         def stub(module: nn.Module, calls: list[tuple[int, Planned]]) -> Forward:
-            own, left = module.forward, iter(calls)
+            own, turns = module.forward, itertools.count()
 
             def forward(*args: Any, **kwargs: Any) -> Any:
-                number, call = next(left, (0, None))
-                if call is None or call.leaves is None:
-                    return own(*args, **kwargs)
-                made = [give(number, place, leaf) for place, leaf in enumerate(call.leaves)]
-                if self.stop.side == "output" and number == len(plan.calls) - 1:
-                    made[plan.place] = h
-                assert call.spec is not None
-                return tree_unflatten(made, call.spec)
+                turn = next(turns)
+                leaving = given.get((module, turn, "output"), {})
+                number, call = calls[turn] if turn < len(calls) else (0, None)
+                if call is not None and call.leaves is not None:
+                    assert call.spec is not None
+                    made = [
+                        leaving[place] if place in leaving else give(number, place, leaf)
+                        for place, leaf in enumerate(call.leaves)
+                    ]
+                    return tree_unflatten(made, call.spec)
+                entering = given.get((module, turn, "input"))
+                if entering:
+                    args, kwargs = _with(entering, (args, kwargs))
+                made = own(*args, **kwargs)
+                return _with(leaving, made) if leaving else made
 
             return forward
 
-        stubs = [(module, stub(module, calls)) for module, calls in by_module.items()]
-        if self.stop.side == "input":
-            stubs.append((self.stop.module, _fed(self.stop.module.forward, plan.place, h)))
-        return stubs
+        return [(module, stub(module, calls)) for module, calls in by_module.items()]
 
 
-def _fed(own: Forward, place: int, h: Tensor) -> Forward:
-    """A module's own forward, with ``h`` for the argument at ``place``."""
-
-    def forward(*args: Any, **kwargs: Any) -> Any:
-        leaves, spec = tree_flatten((args, kwargs))
-        leaves[place] = h
-        args, kwargs = tree_unflatten(leaves, spec)
-        return own(*args, **kwargs)
-
-    return forward
+def _with(given: dict[int, Tensor], value: Any) -> Any:
+    """A value with other leaves at some places."""
+    leaves, spec = tree_flatten(value)
+    return tree_unflatten([given.get(place, leaf) for place, leaf in enumerate(leaves)], spec)
 
 
 class SiteField(TorchField):
@@ -171,21 +178,28 @@ class SiteField(TorchField):
     network: Behind
     packer: _Weighted
 
-    def __init__(self, field: TorchField, site: Site) -> None:
+    def __init__(self, field: TorchField, sites: Sequence[Site]) -> None:
         vars(self).update(vars(field))
         self.field = field
-        self.network = Behind(field.network, site)
+        self.network = Behind(field.network, sites)
         self.normalisation = self.memory = self.layout = None
         self.tally = Tally()
-        self.packer = _Weighted(Packer(field.packer.rows) if field.packer.rows else packer_for(site.module, None))
+        self.packer = _Weighted(Packer(field.packer.rows) if field.packer.rows else packer_for(sites[0].module, None))
 
     def __repr__(self) -> str:
-        return f"SiteField({self.field!r}, {self.network.stop})"
+        return f"SiteField({self.field!r}, {self.network.where})"
 
     @property
-    def place(self) -> Site:
+    def sites(self) -> tuple[Site, ...]:
         """Where in the model this is."""
-        return self.network.stop
+        return self.network.sites
+
+    @property
+    def plan(self) -> Plan:
+        """How what is at the sites is arranged; known when something has been lifted."""
+        if self.network.plan is None:
+            raise ModelError("Nothing was lifted yet: what is at a layer is known only after lift().")
+        return self.network.plan
 
     @property
     def bypassed(self) -> bool:
@@ -237,7 +251,7 @@ class SiteField(TorchField):
             return self._scalars(z, index, [*((target, own) for target in targets), *beside], gradient=gradient)
         except CheckpointError as error:
             raise RunAgain(
-                f"What is explained is {self.network.stop}, inside a part that is checkpointed: it would run again on the way back, from "
+                f"What is explained is {self.network.where}, inside a part that is checkpointed: it would run again on the way back, from "
                 "its own beginning. Choose the output of that part, or a layer outside, or switch checkpointing off."
             ) from error
 
@@ -254,13 +268,13 @@ class SiteField(TorchField):
         two = self._taped(z, index)
         probe = Probe()
         with gradients(True):
-            one = Tape(behind.stop, probe).run(behind.whole, probe.copy(z[:1]), index[:1])
+            one = Tape(behind.sites, probe).run(behind.whole, probe.copy(z[:1]), index[:1])
             plan = Plan.of(one, probe, two, 2, whole_input=_holds_integers(z, behind.layout))
         self.tally.values += 1
         self.tally.calls += 1
         behind.plan = plan
         # An output is some four times the size of the input in the networks that the usual sizes were found with.
-        self.packer.least = max(math.prod(plan.like.shape), plan.heaviest // 4)
+        self.packer.least = max(plan.size, plan.heaviest // 4)
         if any(leaf.written for _, _, leaf in plan.kept()):  # by now it is not what it was
             two = self._taped(z, index)
         return self._lifted(two, z, index, targets)[:rows]
@@ -279,14 +293,15 @@ class SiteField(TorchField):
         if self._continues(lifted, targets):
             return lifted
         raise ModelError(
-            f"The model gives other numbers when it is continued from {self.network.stop} than when it is run as a whole, so it "
+            f"The model gives other numbers when it is continued from {self.network.where} than when it is run as a whole, so it "
             "cannot be explained there: something in it depends on how often its layers run, or on chance."
         )
 
     def _continues(self, lifted: Lifted, targets: Sequence[Target]) -> bool:
         count = len(lifted.points)
         tried = min(count, _TRIED)
-        some = lifted[torch.linspace(0, count - 1, tried, dtype=torch.float64).round().long()]
+        # In the reverse order: what is handed out by row has to be each row's own.
+        some = lifted[torch.linspace(count - 1, 0, tried, dtype=torch.float64).round().long()]
         self.hold(some)
         rows = torch.arange(tried, device=some.points.device)
         found, rounding = torch.empty_like(some.value), [0.0]
@@ -308,17 +323,16 @@ class SiteField(TorchField):
 
     def _taped(self, z: Tensor, index: Tensor) -> Tape:
         plan = self.network.plan
-        tape = Tape(self.network.stop, wanted=plan.wanted if plan else None)
+        tape = Tape(self.network.sites, wanted=plan.wanted if plan else None)
         tape.run(self.network.whole, z.clone(), index)
         self.tally.values += len(z)
         self.tally.calls += 1
         return tape
 
     def _lifted(self, tape: Tape, z: Tensor, index: Tensor, targets: Sequence[Target]) -> Lifted:
-        plan, points = self.network.plan, tape.seen
-        assert plan is not None
+        plan = self.plan
         value = self._values(tape.outputs, index, targets)
-        return Lifted(points.to(state_dtype(points.dtype)), value, index, plan.taken(tape, z))
+        return Lifted(plan.points(tape), value, index, plan.taken(tape, z))
 
     def _values(self, outputs: Any, index: Tensor, targets: Sequence[Target]) -> Tensor:
         values = [self._scalar(target, outputs, index, len(index)).detach() for target in targets or [self.target]]

@@ -10,7 +10,6 @@ representation distance, are asked of one forward pass (``together``).
 from __future__ import annotations
 
 import copy
-import dataclasses
 import math
 from collections.abc import Callable, Mapping, Sequence
 from contextlib import AbstractContextManager, nullcontext
@@ -136,8 +135,8 @@ class TorchField(Field):
     def behind(self, site: Any, side: str = "output") -> Any:
         from .site import SiteField  # a field made of this one; the import waits for it
 
-        found = site if isinstance(site, Site) else dataclasses.replace(self.network.site(site), side=side)
-        return SiteField(self, found)
+        sites = site if isinstance(site, list | tuple) else [site]
+        return SiteField(self, [self.network.resolved(one, side) for one in sites])
 
     def score(self) -> Field:
         return self.with_target(self.target.score())
@@ -218,9 +217,9 @@ class TorchField(Field):
         if representation is None:
             with self.ready(), gradients(False):
                 return self.network.last_linear(z.clone(), index)
-        if callable(representation) and not self._owns(representation):
+        if callable(representation) and not self._runs(representation, z, index):
             return calm(representation)
-        return self.network.site(representation)
+        return self.network.resolved(representation)
 
     def trouble(self, start: Tensor, end: Tensor, index: Tensor) -> str | None:
         with self.ready(), gradients(False):
@@ -228,10 +227,14 @@ class TorchField(Field):
 
     # ----------------------------------------------------------------------------------------------------------------
 
-    def _owns(self, representation: Any) -> bool:
-        return isinstance(representation, nn.Module) and any(
-            module is representation for module in self.network.layers().values()
-        )
+    def _runs(self, representation: Any, z: Tensor, index: Tensor) -> bool:
+        """Whether a representation is a layer: a module among the model's, or one that runs when the model does."""
+        if not isinstance(representation, nn.Module):
+            return False
+        if any(module is representation for module in self.network.layers().values()):
+            return True
+        with self.ready(), gradients(False):
+            return self.network.runs(representation, z.clone(), index)
 
     def _scalars(self, z: Tensor, index: Tensor, asks: Sequence[Ask], *, gradient: bool = True) -> list[Evaluation]:
         """Several targets of one forward pass, each with its own backward pass."""
@@ -240,7 +243,7 @@ class TorchField(Field):
         except RuntimeError as error:
             if self.network.reentrant or not is_reentrant(error):
                 raise
-            if self.network.module is None:  # whose parameters are not known, so that they cannot be kept out of it
+            if not self.network.roots:  # parameters that are not known cannot be kept out of it
                 raise ModelError(
                     "The function checkpoints with use_reentrant=True, which gives every parameter a gradient that nobody asked for: "
                     "explain the nn.Module itself, or checkpoint with use_reentrant=False."

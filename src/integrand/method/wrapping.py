@@ -23,6 +23,7 @@ from ..baseline.fixed import Given
 from ..cost import Cost, measured
 from ..errors import InputError, IntegrandWarning, warn
 from ..field import Field
+from ..field.turns import turn
 from ..field.wrap import Tally
 from ..shapes import total
 from .base import Method
@@ -153,7 +154,8 @@ def same_start(begin: Tensor, references: Tensor) -> bool:
 @contextmanager
 def warned_once() -> Iterator[None]:
     """What several runs warn of is said once, with how often."""
-    with warnings.catch_warnings(record=True) as caught:
+    # Filters are those of the whole process: two threads that change them at once would leave them changed.
+    with turn(), warnings.catch_warnings(record=True) as caught:
         warnings.simplefilter("always")
         yield
     times = Counter(one.category for one in caught)

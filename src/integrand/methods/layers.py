@@ -2,14 +2,18 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from typing import Any
 
 from torch import nn
 
+from ..baseline import as_baseline
+from ..errors import InputError
 from ..field.network import Site
-from ..layered import Layered
+from ..layered import Layered, PerPlace
 from ..path import Straight
 from ..rule import Adaptive, Midpoint, Rule
+from .named import BASELINES
 from .registry import axioms, published
 from .straight import integrated
 
@@ -22,32 +26,51 @@ from .straight import integrated
     axioms=axioms(complete=False, implementation_invariant=False),
 )
 def layer(
-    site: str | nn.Module | Site,
+    site: str | nn.Module | Site | Sequence[str | nn.Module | Site],
     baseline: Any = 0.0,
     rule: Rule = Adaptive(),
     *,
     side: str = "output",
+    layer_baseline: Any = None,
     record: tuple[str, ...] = (),
 ) -> Layered:
     """Integrated Gradients at a layer: A_j = (h_j(x) − h_j(b)) ∫₀¹ ∂F/∂h_j dt, straight from h(b) to h(x).
 
     Values have the layer's shape (B, \\*L). ``baseline`` is one of the inputs, as in ``integrated``, and is taken to the layer by the
     model; what passes the layer by stays as it is for x. Token ids are explained at their embedding: ``site="embeddings"`` with
-    ids as inputs and as baseline.
+    ids as inputs and as baseline, or with ``layer_baseline``.
 
-    site  a layer's name, the module, or an ``ig.fields.Site``;  side  its "output", or its "input"
+    site            a layer's name, the module, or an ``ig.fields.Site``; a list of them for several layers at once
+    side            its "output", or its "input"
+    layer_baseline  where the layer starts instead of at h(b): 0.0, a vector such as the mean embedding, a tensor (\\*L) or (B, \\*L),
+                    whatever a baseline can be; a tuple, one for each map, where there are several
+
+    Several layers, or a layer that returns several tensors, make a tuple of maps, one for each, which add up together. A layer that
+    runs several times has the sum over its runs (a map for each where shapes differ). ``ig.fields.Site(layer, tensor=0, run=1)``
+    names one tensor or one run.
 
     Cost: the gradients of ``integrated``, but of the layers behind the site only, and one forward pass of the whole model for x and
     for each baseline.
     Adds up to F(x) − F(b) where nothing passes the layer by; else the residual holds what did. Errors: ``UnknownName`` for the
-    layer, ``ModelError`` for layers that do not run, run several times, or give no tensor with one entry per row.
+    layer, ``ModelError`` for layers that do not run, or give no tensor with one entry per row.
     Source: Sundararajan, Taly, Yan, ICML 2017 (arXiv 1703.01365), their integral taken in a layer's space, as they do for embeddings.
 
     >>> import integrand as ig
     >>> ig.methods.layer("features.3", rule=ig.rules.GaussLegendre(8))
     Layered('features.3', Method(rule=GaussLegendre(8)))
     """
-    return Layered(site, integrated(baseline, rule, record=record), side)
+    if layer_baseline is None:
+        return Layered(site, integrated(baseline, rule, record=record), side)
+    if not (isinstance(baseline, int | float) and baseline == 0):
+        raise InputError(
+            "baseline= is put into the model, and layer_baseline= is a value of the layer: give one of them."
+        )
+    start = (
+        PerPlace(tuple(as_baseline(one, BASELINES) for one in layer_baseline))
+        if isinstance(layer_baseline, tuple)
+        else layer_baseline
+    )
+    return Layered(site, integrated(start, rule, record=record), side, "layer")
 
 
 @published(
@@ -58,7 +81,7 @@ def layer(
     axioms=axioms(complete=False, symmetric=False, implementation_invariant=False),
 )
 def conductance(
-    site: str | nn.Module | Site,
+    site: str | nn.Module | Site | Sequence[str | nn.Module | Site],
     baseline: Any = 0.0,
     steps: int = 50,
     rule: Rule = Midpoint(),

@@ -74,7 +74,7 @@ def ask(method: Any, field: Field, x: Tensor) -> Any:
 
 @contextmanager
 def _quiet(field: Field) -> Iterator[None]:
-    with warnings.catch_warnings(), field.ready():
+    with field.ready(), warnings.catch_warnings():  # filters are those of the whole process: one thread at a time
         warnings.simplefilter("ignore", IntegrandWarning)
         yield
 

@@ -72,10 +72,8 @@ class Borrowed:
         self.code: torch.Size | None = None
         networks = [Network(function) for function in (self.encoder, self.decoder)]
         # Half and half may be methods of one module, which is then borrowed once.
-        self.networks = list(
-            {id(network.module): network for network in networks if network.module is not None}.values()
-        )
-        self.packer = packer_for(self.networks[-1].module if self.networks else codec, None, "codec")
+        self.networks = list({tuple(map(id, network.roots)): network for network in networks if network.roots}.values())
+        self.packer = packer_for(self.networks[-1].roots[0] if self.networks else codec, None, "codec")
 
     # --- what paths ask -------------------------------------------------------------------------------------------
 

@@ -1,0 +1,157 @@
+"""A module, borrowed: in eval mode, its parameters asking for no gradients, and given back exactly as it was.
+
+Changes are counted by what is changed: where two borrowers have a layer in common, in whatever order they come and go, it is given
+back when the last of them is done.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Hashable, Iterator, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+
+from ..errors import TrainingModeWarning, warn
+from .turns import turn, undone
+
+_NORMS = (nn.modules.batchnorm._BatchNorm, nn.modules.instancenorm._InstanceNorm)
+_DROPS = (nn.modules.dropout._DropoutNd,)
+_FUSED = (nn.MultiheadAttention, nn.TransformerEncoderLayer, nn.TransformerEncoder)
+"""Layers that in eval mode may run as one fused kernel, without running those inside them."""
+
+
+@dataclass(eq=False)
+class _Loan:
+    """A change that lasts as long as it has borrowers; ``thing`` is kept alive, so that its id is nobody else's."""
+
+    thing: Any
+    give_back: Callable[[], object]
+    borrowers: int = 0
+
+
+_loans: dict[Hashable, _Loan] = {}
+
+
+@contextmanager
+def borrowed(root: nn.Module) -> Iterator[None]:
+    """While this lasts a module is fit to be explained, alone in this process; afterwards everything is as it was."""
+    with turn():
+        parts = list(root.modules())
+        _warn_of_training([part for part in parts if in_training(part)])
+        own: list[Hashable] = []
+        with undone(lambda: _give_back(own)):
+            _borrow(parts, own)
+            yield
+
+
+def in_training(module: nn.Module) -> bool:
+    """Whether a module is in training mode. Frozen scripts have no mode: they are in eval mode for good."""
+    try:
+        return bool(module.training)
+    except AttributeError:
+        return False
+
+
+def _borrow(parts: Sequence[nn.Module], own: list[Hashable]) -> None:
+    """Every change that is needed, or has been made already by somebody who is not done yet."""
+
+    def change(key: Hashable, thing: Any, wanted: bool, make: Callable[[], Callable[[], object]]) -> None:
+        if key not in _loans:
+            if not wanted:
+                return
+            _loans[key] = _Loan(thing, make())
+        _loans[key].borrowers += 1
+        own.append(key)
+
+    for module in parts:
+        change(("mode", id(module)), module, in_training(module), lambda module=module: _in_eval_mode(module))  # type: ignore[misc]
+        scripted = isinstance(module, torch.jit.ScriptModule)
+        for store in () if scripted else (module._parameters, module._buffers):
+            for name, tensor in store.items():
+                key = ("copy", id(module), name)
+                inferred = tensor is not None and tensor.is_inference()
+                change(key, module, inferred, lambda store=store, name=name: _normal(store, name))  # type: ignore[misc]
+        for name, parameter in module._parameters.items():
+            if parameter is not None:
+                key = ("gradient", id(module), name)
+                without = lambda m=module, name=name, p=parameter: _without_gradient(m, name, p)  # noqa: E731
+                change(key, module, parameter.requires_grad, without)
+    change("cuDNN", None, any(isinstance(part, nn.RNNBase) for part in parts), _without_cudnn)
+    change("fused attention", None, any(isinstance(part, _FUSED) for part in parts), _without_fused_attention)
+
+
+def _give_back(own: list[Hashable]) -> None:
+    for key in reversed(own):
+        loan = _loans[key]
+        loan.borrowers -= 1
+        if not loan.borrowers:
+            del _loans[key]
+            loan.give_back()
+    own.clear()
+
+
+# --- changes, each of which returns how to undo it --------------------------------------------------------------------
+
+
+def _in_eval_mode(module: nn.Module) -> Callable[[], object]:
+    module.training = False
+    return lambda: setattr(module, "training", True)
+
+
+def _without_gradient(module: nn.Module, name: str, parameter: nn.Parameter) -> Callable[[], object]:
+    parameter.requires_grad_(False)
+
+    def give_back() -> None:
+        parameter.requires_grad_(True)
+        # Models that are kept elsewhere put another parameter in its place with every call, made like the one that was there.
+        now = dict(module._parameters.items()).get(name)  # scripted modules have no real dict
+        if now is not None:
+            now.requires_grad_(True)
+
+    return give_back
+
+
+def _normal(store: dict[str, Any], name: str) -> Callable[[], object]:
+    """A copy in place of a tensor that was made in inference mode, through which autograd cannot go back."""
+    tensor: Tensor = store[name]
+    with torch.inference_mode(False), torch.no_grad():
+        copied = tensor.clone()
+        store[name] = nn.Parameter(copied, requires_grad=False) if isinstance(tensor, nn.Parameter) else copied
+    return lambda: store.__setitem__(name, tensor)
+
+
+def _without_cudnn() -> Callable[[], object]:
+    """cuDNN refuses the backward pass of an RNN in eval mode; PyTorch's own kernels do not."""
+    flags = torch.backends.cudnn.flags(enabled=False)
+    flags.__enter__()
+    return lambda: flags.__exit__(None, None, None)
+
+
+def _without_fused_attention() -> Callable[[], object]:
+    """Layers inside a fused kernel do not run, and a padding mask makes it hand on tensors of ragged rows."""
+    before = torch.backends.mha.get_fastpath_enabled()
+    torch.backends.mha.set_fastpath_enabled(False)
+    return lambda: torch.backends.mha.set_fastpath_enabled(before)
+
+
+# --- the warning ------------------------------------------------------------------------------------------------------
+
+
+def _warn_of_training(training: Sequence[nn.Module]) -> None:
+    fickle = sorted({type(m).__name__ for m in training if _depends_on_mode(m)})
+    if fickle:
+        warn(
+            f"The model is in training mode and has {', '.join(fickle)}; it is explained in eval mode and given back in "
+            "training mode. Call model.eval() first if that is what you mean.",
+            TrainingModeWarning,
+        )
+
+
+def _depends_on_mode(module: nn.Module) -> bool:
+    if isinstance(module, _NORMS):
+        return bool(module.track_running_stats)
+    rate = getattr(module, "dropout", 0.0)
+    return isinstance(module, _DROPS) or (isinstance(rate, float) and rate > 0)
