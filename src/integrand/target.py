@@ -11,7 +11,7 @@ from __future__ import annotations
 
 from abc import ABC, abstractmethod
 from collections.abc import Callable, Mapping
-from typing import Any
+from typing import Any, ClassVar
 
 import torch
 from torch import Tensor
@@ -46,6 +46,9 @@ class Target(ABC):
     site: Any = None
     """What is looked at instead of the model's output: a layer, or a function of the input."""
 
+    by_row: ClassVar[bool] = False
+    """Whether it reads outputs (N, …) that hold an entry for each of N rows; others know how to read outputs of their own."""
+
     @abstractmethod
     def __call__(self, outputs: Any, index: Tensor) -> Tensor:
         """Outputs for N rows, and the example each row belongs to → N numbers."""
@@ -63,8 +66,8 @@ def _rows(outputs: Any, what: str) -> Tensor:
     out = output_tensor(outputs)
     if out.ndim < 2:
         raise TargetError(
-            f"{what} needs outputs with a class axis (rows, classes), but the model returned {describe(out.shape)}. "
-            "For a model with one number per row use target=ig.targets.Output()."
+            f"{what} needs outputs with a class axis (rows, classes), but the model returned one number per row: use "
+            "target=ig.targets.Output()."
         )
     return out
 
@@ -127,13 +130,15 @@ def _clean_index(which: Any) -> Index:
 class Output(Target):
     """The model's only number per row: F = f(x), outputs (N,) or (N, 1)."""
 
+    by_row: ClassVar[bool] = True
+
     def __call__(self, outputs: Any, index: Tensor) -> Tensor:
         out = output_tensor(outputs)
         if out.ndim == 2 and out.shape[1] == 1:
             out = out[:, 0]
         if out.ndim != 1:
             raise TargetError(
-                f"Output() explains models with one number per row, but this one returned {describe(out.shape)}. "
+                f"Output() explains models with one number per row, but this one returned {describe(out.shape[1:])} for each. "
                 "Name a class: target=3."
             )
         return out
@@ -144,6 +149,7 @@ class _OfClass(Target):
     """A target about one class: an int, an int per example (B,), or a position in a longer output."""
 
     which: Index
+    by_row: ClassVar[bool] = True
 
     def __post_init__(self) -> None:
         object.__setattr__(self, "which", _clean_index(self.which))
@@ -220,6 +226,7 @@ class Margin(Target):
 
     which: Index
     other: Index
+    by_row: ClassVar[bool] = True
 
     def __post_init__(self) -> None:
         object.__setattr__(self, "which", _clean_index(self.which))

@@ -17,11 +17,13 @@ from torch import Tensor, nn
 
 from ..errors import InputError, ModelError, ShapeError, TrainingModeWarning, UnknownName, warn
 from ..shapes import describe
+from .failure import tells_of_rows
 from .layout import Layout
 from .modes import gradients
 from .optimise import Double, Optimiser
 
-_NORMS = (nn.modules.batchnorm._BatchNorm, nn.modules.instancenorm._InstanceNorm)
+INSTANCE_NORMS = (nn.modules.instancenorm._InstanceNorm,)
+NORMS = (nn.modules.batchnorm._BatchNorm, *INSTANCE_NORMS)
 _DROPS = (nn.modules.dropout._DropoutNd,)
 
 
@@ -61,6 +63,10 @@ class Network:
         self.positional, self.named = _extra(extra)
         self.optimiser = Optimiser.of(self.module) if optimize else None
         self.reentrant = False  # until a checkpoint is met that cannot go back to the inputs alone
+        self.differentiates = (
+            False  # until the model is seen to differentiate itself, and to leave recording to its caller
+        )
+        self.batch: int | None = None  # how many examples there are, where that is known
         self._ready = 0
 
     @property
@@ -142,6 +148,7 @@ class Network:
 
         return self.optimiser.double(trial)
 
+    @tells_of_rows
     def _call(self, z: Tensor, index: Tensor | None, double: Double | None = None) -> Any:
         positional = [_gather(value, index) for value in self.positional]
         named = {key: _gather(value, index) for key, value in self.named.items()}
@@ -271,7 +278,7 @@ def _warn_of_training(training: list[nn.Module]) -> None:
 
 
 def _depends_on_mode(module: nn.Module) -> bool:
-    if isinstance(module, _NORMS):
+    if isinstance(module, NORMS):
         return bool(module.track_running_stats)
     rate = getattr(module, "dropout", 0.0)
     return isinstance(module, _DROPS) or (isinstance(rate, float) and rate > 0)

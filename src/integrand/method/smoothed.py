@@ -21,7 +21,18 @@ from ..seeds import generator
 from ..shapes import over
 from .mean import Mean
 from .outcome import Watch
-from .wrapping import Explainer, Held, Runs, check_wrappable, lifts, nan_like, rearranged, same_start, warned_once
+from .wrapping import (
+    Explainer,
+    Held,
+    Runs,
+    check_wrappable,
+    lifts,
+    nan_like,
+    one_call,
+    rearranged,
+    same_start,
+    warned_once,
+)
 
 _REDUCTIONS = ("mean", "square", "variance")
 
@@ -81,6 +92,7 @@ class Smoothed:
         """Whether the map is of a layer."""
         return lifts(self.method)
 
+    @one_call
     def __call__(self, field: Field, x: Tensor, *, watch: Watch | None = None) -> Attribution:
         if field.integers or not x.is_floating_point():
             raise InputError(
