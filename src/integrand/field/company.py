@@ -62,6 +62,11 @@ class Company:
     verdict: str = ""
     _depth: int = field(default=0, repr=False)
 
+    @property
+    def unchecked(self) -> bool:
+        """Whether there is a call of the library under way that has not asked yet."""
+        return self._depth > 0 and not self.asked
+
     @contextmanager
     def during(self) -> Iterator[None]:
         """One call of the library, however often it is entered again."""
@@ -114,12 +119,11 @@ class Company:
         if alone or bool(((again.value - first.value).abs() > first.rounding).any()):
             self._tell_of_chance(float(first.value[worst]), float((known if alone else again.value)[worst]))
             return
+        # As many rows, but others, and the row behind them: what still has its answer depends on the count alone.
         others = rows[:1] if whole else torch.lerp(rows[0], rows[1], 0.25)[None]
-        beside = torch.cat(
-            [others.expand(worst, *rows.shape[1:]), rows[worst : worst + 1], others.expand_as(rows[worst + 1 :])]
-        )
+        beside = torch.cat([others.expand(len(rows) - 1, *rows.shape[1:]), rows[worst : worst + 1]])
         other = ask(beside, examples[worst].expand(len(rows)))
-        counted = len(z) != len(rows) and float((other.value[worst] - first.value[worst]).abs()) <= first.rounding
+        counted = len(z) != len(rows) and float((other.value[-1] - first.value[worst]).abs()) <= first.rounding
         counts = (len(z), len(rows))
         self._tell_of_rows(int(examples[worst]), counts, float(known[worst]), float(found[worst]), counted=counted)
 
@@ -152,7 +156,7 @@ def _chosen(z: Tensor, *, alone: bool, whole: bool) -> tuple[Tensor, Tensor | No
     count = len(z)
     last = torch.tensor([count - 1], device=z.device)
     if alone:
-        return last, z[-1:]
+        return last, z[-1:] if bool(z[-1:].any()) else None  # dropout leaves zeros as they are
     # Not the first: nodes lie evenly around the middle, so that the mean of the two outermost is the mean of all.
     places = torch.tensor([count - 1, count // 3], device=z.device)
     if count > ROWS and bool((z[places[1]] != z[-1]).any()):

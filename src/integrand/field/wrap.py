@@ -233,7 +233,7 @@ class Metered(_Wrapped):
     def check(self, z: Tensor, index: Tensor, value: Tensor) -> None:
         """Whether the answers ``value`` (N,) to rows ``z`` (N, \\*s) of one call were about each row alone; asked once per call of the library."""
         company = self.company
-        if company is not None and not company.asked:
+        if company is not None and company.unchecked:
             company.check(self.again, z, index, value, most=self.packer.rows, whole=self.integers)
 
     def score(self) -> Field:
