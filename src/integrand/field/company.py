@@ -10,9 +10,12 @@ are asked to name the kind, and one warning says it.
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass, field
+from functools import cached_property
+from typing import Any
 
 import torch
 from torch import Tensor
@@ -31,6 +34,7 @@ _PRECISION: tuple[tuple[torch.dtype, float], ...] = (
     (torch.float64, 1e-6),
 )
 """What calls of other sizes may change of outputs in each type, relative to the largest: sums in another order, other kernels."""
+_USUAL = 16  # units in the last place of F that need no second look
 _TENSOR_FLOAT = 3e-3  # … and of float32 on a GPU, where some kernels multiply with ten bits
 
 
@@ -42,10 +46,19 @@ _REMEDY = (
 
 @dataclass(frozen=True, eq=False)
 class Answer:
-    """F (N,) of rows in one call, and by how much rounding may change it from call to call."""
+    """F (N,) of rows in one call, or (N, T) for several targets, and the outputs it was read off."""
 
     value: Tensor
-    rounding: float
+    outputs: Any
+
+    @cached_property
+    def rounding(self) -> float:
+        """By how much rounding may change F from call to call."""
+        return _rounding(self.outputs, self.value)
+
+
+Ask = Callable[[Tensor, Tensor], Answer]
+"""Rows (N, \\*s) and the examples they belong to (N,) → what the model says of them, in one call."""
 
 
 @dataclass(eq=False)
@@ -80,7 +93,7 @@ class Company:
 
     def check(
         self,
-        ask: Callable[[Tensor, Tensor], Answer],
+        ask: Ask,
         z: Tensor,
         index: Tensor,
         value: Tensor,
@@ -100,32 +113,44 @@ class Company:
         self.asked = True
         examples = index[places]
         examples = torch.cat([examples, examples[:1].expand(len(rows) - len(places))])
-        try:
-            first = ask(rows, examples)
-        except ModelError:
-            if most is None or most <= ROWS:
-                raise
-            # It may have been made for exactly so many.
-            turn = torch.arange(most, device=rows.device) % ROWS
-            rows, examples = rows[turn], examples[turn]
-            first = ask(rows, examples)
+        rows, examples, first = _answered(ask, rows, examples, most)
         known, found = value[places], first.value[: len(places)].to(value)
-        size = max(first.rounding, _relative(found) * float(known.abs().max().nan_to_num(0.0)))
-        # What is not finite is not this check's to judge: it is told when it is evaluated.
-        if not bool(((found - known).abs() > size).any()):
+        difference = (found - known).abs()
+        largest = float(known.abs().max())
+        if float(difference.max()) <= _USUAL * torch.finfo(known.dtype).eps * largest:
             return
-        worst = int((found - known).abs().nan_to_num(0.0).argmax())
+        size = max(first.rounding, _relative(found) * (largest if math.isfinite(largest) else 0.0))
+        # What is not finite is not this check's to judge: it is told when it is evaluated.
+        if not bool((difference > size).any()):
+            return
+        worst = int(difference.nan_to_num(0.0).argmax())
+        self._name(ask, (rows, examples), first, worst, float(known[worst]), count=len(z), alone=alone, whole=whole)
+
+    def _name(
+        self,
+        ask: Ask,
+        asked: tuple[Tensor, Tensor],
+        first: Answer,
+        worst: int,
+        known: float,
+        *,
+        count: int,
+        alone: bool,
+        whole: bool,
+    ) -> None:
+        """Ask some more, to say what it is that the answer to row ``worst`` depends on: it was ``known`` in a call of ``count``."""
+        rows, examples = asked
         again = ask(rows, examples)
+        found = float(first.value[worst])
         if alone or bool(((again.value - first.value).abs() > first.rounding).any()):
-            self._tell_of_chance(float(first.value[worst]), float((known if alone else again.value)[worst]))
+            self._tell_of_chance(found, known if alone else float(again.value[worst]))
             return
         # As many rows, but others, and the row behind them: what still has its answer depends on the count alone.
-        others = rows[:1] if whole else torch.lerp(rows[0], rows[1], 0.25)[None]
+        others = rows[0] if whole else torch.lerp(rows[0], rows[1], 0.25)
         beside = torch.cat([others.expand(len(rows) - 1, *rows.shape[1:]), rows[worst : worst + 1]])
         other = ask(beside, examples[worst].expand(len(rows)))
-        counted = len(z) != len(rows) and float((other.value[-1] - first.value[worst]).abs()) <= first.rounding
-        counts = (len(z), len(rows))
-        self._tell_of_rows(int(examples[worst]), counts, float(known[worst]), float(found[worst]), counted=counted)
+        counted = count != len(rows) and abs(float(other.value[-1]) - found) <= first.rounding
+        self._tell_of_rows(int(examples[worst]), (count, len(rows)), known, found, counted=counted)
 
     def _tell_of_rows(self, example: int, rows: tuple[int, int], known: float, found: float, *, counted: bool) -> None:
         self.verdict = (
@@ -151,6 +176,18 @@ class Company:
         )
 
 
+def _answered(ask: Ask, rows: Tensor, examples: Tensor, most: int | None) -> tuple[Tensor, Tensor, Answer]:
+    """The rows, and what the model says of them: of ``most`` in turn, where it takes no fewer because it was made for so many."""
+    try:
+        return rows, examples, ask(rows, examples)
+    except ModelError:
+        if most is None or most <= ROWS:
+            raise
+    turn = torch.arange(most, device=rows.device) % ROWS
+    rows, examples = rows[turn], examples[turn]
+    return rows, examples, ask(rows, examples)
+
+
 def _chosen(z: Tensor, *, alone: bool, whole: bool) -> tuple[Tensor, Tensor | None]:
     """Places of rows whose answers are known (at most two), and the rows to ask about: these, and what keeps one of them company."""
     count = len(z)
@@ -169,7 +206,7 @@ def _chosen(z: Tensor, *, alone: bool, whole: bool) -> tuple[Tensor, Tensor | No
     return last, None if bool((company == z[-1]).all()) else torch.stack([z[-1], company])
 
 
-def rounding(outputs: object, scalars: Tensor) -> float:
+def _rounding(outputs: Any, scalars: Tensor) -> float:
     """By how much numbers read off these outputs may differ from call to call."""
     try:
         tensors = [output_tensor(outputs)]

@@ -102,7 +102,7 @@ class Several(Field):
     def again(self, z: Tensor, index: Tensor) -> Answer:
         base, which = index // len(self.targets), index % len(self.targets)
         found = self.inner.again_several(z, base, self.targets)
-        return Answer(found.value.gather(1, which[:, None])[:, 0], found.rounding)
+        return Answer(found.value.gather(1, which[:, None])[:, 0], found.outputs)
 
     @property
     def smooth(self) -> bool:

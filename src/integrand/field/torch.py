@@ -30,7 +30,7 @@ from ..target import Custom, Output, Target, as_target, output_tensor
 from .backward.base import BackwardRule, During
 from .base import Field
 from .chords import Chords
-from .company import Answer, Company, rounding
+from .company import Answer, Company
 from .diagnose import degenerate, mixing, raise_nonfinite
 from .layout import Layout
 from .modes import gradients, is_reentrant, slopes
@@ -131,7 +131,7 @@ class TorchField(Field):
 
     def again(self, z: Tensor, index: Tensor) -> Answer:
         found = self.again_several(z, index, [self.target])
-        return Answer(found.value[:, 0], found.rounding)
+        return Answer(found.value[:, 0], found.outputs)
 
     def again_several(self, z: Tensor, index: Tensor, targets: Sequence[Target]) -> Answer:
         """``again`` for several targets: values (N, T), in the type of the rows."""
@@ -139,7 +139,7 @@ class TorchField(Field):
             asks = [(target, index) for target in targets]
             outputs, scalars = self._asked(z.clone(), index, asks)
             values = torch.stack([scalar.detach() for scalar in scalars], 1)
-        return Answer(values.to(z.dtype), rounding(outputs, values))
+        return Answer(values.to(z.dtype), outputs)
 
     def evaluate(self, z: Tensor, index: Tensor, *, gradient: bool = True) -> Evaluation:
         return self.evaluate_several(z, index, [self.target], gradient=gradient)[0]
