@@ -11,6 +11,7 @@ import torch
 from torch import Tensor, nn
 
 import integrand as ig
+from integrand.field.company import ROWS
 from tests.problems import PROBLEMS, Counting, filled, softplus_cnn, tanh_mlp, wave
 
 WIDE = (-9.0, 9.0)
@@ -265,7 +266,7 @@ def test_references_in_blocks_keep_their_numbers(monkeypatch: pytest.MonkeyPatch
     torch.testing.assert_close(blocks.values, whole.values, rtol=0, atol=1e-13)
     torch.testing.assert_close(blocks.change, whole.change, rtol=0, atol=1e-13)
     assert blocks.cost.gradients == whole.cost.gradients
-    assert blocks.cost.values == whole.cost.values == 4
+    assert blocks.cost.values == whole.cost.values == 4 + ROWS
 
 
 def test_a_selection_of_references_keeps_its_numbers() -> None:
@@ -351,7 +352,7 @@ def test_walks_that_have_arrived_cost_nothing(rule: Any, looks: int) -> None:
     assert made.cost.gradients <= most
     if looks == 1:
         assert made.cost.gradients < most
-    assert made.cost.values == model.values == len(X) * (goal == "drawn")
+    assert made.cost.values == model.values == len(X) * (goal == "drawn") + ROWS
 
 
 def test_walks_in_the_same_direction_cost_what_they_say() -> None:

@@ -1,4 +1,7 @@
-"""What the model is asked of inputs and starts: once per call, and not once more for every question."""
+"""What the model is asked of inputs and starts: once per call, and not once more for every question.
+
+Two rows of each call are the exception: they are asked about again, to know that rows do not depend on one another (tests/test_rows.py).
+"""
 
 from __future__ import annotations
 
@@ -9,6 +12,7 @@ import torch
 from torch import Tensor, nn
 
 import integrand as ig
+from integrand.field.company import ROWS, Company
 from tests.problems import Counting, Scaled, filled, relu_mlp, sure, wave
 
 B, R = 5, 3
@@ -42,7 +46,7 @@ def right(made: ig.Attribution, model: nn.Module, target: Any) -> None:
 def test_one_baseline_for_all(model: Counting, target: Any, quiet: None) -> None:
     """F(x) of all targets comes from one pass, and F(0) is the same for all examples."""
     made = run(model, target, "integrated", rule=FIXED)
-    assert model.values == B + 1
+    assert model.values == B + 1 + ROWS
     assert model.gradients == 4 * B
     right(made, model, made.target)
 
@@ -50,14 +54,14 @@ def test_one_baseline_for_all(model: Counting, target: Any, quiet: None) -> None
 def test_shared_references(model: Counting, quiet: None) -> None:
     for baseline in (REFERENCES, ig.baselines.Given(REFERENCES), ig.baselines.Sample(REFERENCES, R)):
         made = run(model, "predicted", "expected", baseline=baseline, rule=FIXED)
-        assert model.values == B + R
+        assert model.values == B + R + ROWS
         right(made, model, made.target)
 
 
 def test_references_of_their_own(model: Counting, quiet: None) -> None:
     own = wave(R, B, 6, phase=1)
     made = run(model, "predicted", "expected", baseline=ig.baselines.Given(own), rule=FIXED)
-    assert model.values == B + R * B
+    assert model.values == B + R * B + ROWS
     right(made, model, made.target)
 
 
@@ -66,23 +70,23 @@ def test_blocks_of_references_ask_for_the_inputs_once(
 ) -> None:
     monkeypatch.setattr("integrand.method.base._BLOCK_ELEMENTS", 2 * X.numel())
     run(model, "predicted", "expected", baseline=wave(7, 6, phase=1), rule=FIXED)
-    assert model.values == B + 7
+    assert model.values == B + 7 + ROWS
 
 
 @pytest.mark.parametrize(("target", "asked"), [("predicted", B), (CLASSES, 0)])
 def test_adaptive_asks_for_nothing_more(model: Counting, target: Any, asked: int) -> None:
     """F at both ends comes with the chords."""
     made = run(model, target, "integrated", tol=0.05)
-    assert model.values == asked
+    assert model.values == asked + ROWS
     right(made, model, made.target)
     run(model, target, "expected", baseline=REFERENCES, rule=ig.rules.Adaptive(0.05))
-    assert model.values == asked
+    assert model.values == asked + ROWS
 
 
 def test_one_example_is_nothing_special(model: Counting, quiet: None) -> None:
     model.reset()
     made = ig.explain(model, X[:1], target="predicted", method="expected", baseline=REFERENCES, rule=FIXED)
-    assert model.values == 1 + R
+    assert model.values == 1 + R + ROWS
     start = ig.TorchField(model, made.target).value(REFERENCES[:, None], 2)
     torch.testing.assert_close(made.output - made.change, start, rtol=0, atol=1e-12)
 
@@ -96,8 +100,11 @@ def inputs_seen(model: Counting) -> list[Tensor]:
 
 @pytest.mark.parametrize("target", ["predicted", CLASSES])
 @pytest.mark.parametrize("rule", [FIXED, ig.rules.Adaptive(0.05)], ids=repr)
-def test_weighted_asks_for_the_inputs_once(target: Any, rule: ig.rules.Rule, quiet: None) -> None:
-    """Prediction, logit and class probability are read off one forward pass of x."""
+def test_weighted_asks_for_the_inputs_once(
+    target: Any, rule: ig.rules.Rule, monkeypatch: pytest.MonkeyPatch, quiet: None
+) -> None:
+    """Prediction, logit and class probability are read off one forward pass of x; what is asked again on purpose aside."""
+    monkeypatch.setattr(Company, "check", lambda *_, **__: None)
     model = Counting(sure(relu_mlp(), torch.zeros(6).double()))
     seen = inputs_seen(model)
     made = run(model, target, "weighted", baseline=REFERENCES, rule=rule, fill=0.0)
@@ -131,7 +138,7 @@ def test_extra_arguments_make_starts_differ(quiet: None) -> None:
     made = ig.explain(
         model, x, target=CLASSES, method="expected", baseline=references, rule=FIXED, extra={"scale": scale}
     )
-    assert model.values == B + R * B
+    assert model.values == B + R * B + ROWS
     with torch.no_grad():
         start = torch.stack([model.inner(one.expand(B, 4), scale)[torch.arange(B), CLASSES] for one in references])
         output = model.inner(x, scale)[torch.arange(B), CLASSES]
@@ -144,7 +151,7 @@ def test_a_number_beside_the_inputs_is_no_obstacle(quiet: None) -> None:
     model = Counting(lambda z, shift: inner(z, torch.ones(len(z)).double(), shift))
     x = wave(B, 4)
     made = ig.explain(model, x, target=CLASSES, baseline=0.25, rule=FIXED, extra={"shift": 0.3})
-    assert model.values == B + 1
+    assert model.values == B + 1 + ROWS
     with torch.no_grad():
         start = inner(torch.full((1, 4), 0.25).double(), torch.ones(1).double(), 0.3)[0, CLASSES]
     torch.testing.assert_close(made.output - made.change[0], start, rtol=0, atol=1e-12)
@@ -155,7 +162,7 @@ def test_functions_of_the_outputs_are_asked_themselves(model: Counting, quiet: N
     shift = wave(B)
     target = ig.targets.Custom(lambda outputs, own: outputs[:, 0] * own, shift)
     made = run(model, target, "integrated", rule=FIXED)
-    assert model.values == 2 * B
+    assert model.values == 2 * B + ROWS
     with torch.no_grad():
         torch.testing.assert_close(made.output, model(X)[:, 0] * shift, rtol=0, atol=1e-12)
         torch.testing.assert_close(made.change[0], (model(X) - model(0 * X))[:, 0] * shift, rtol=0, atol=1e-12)

@@ -12,6 +12,7 @@ from torch import Tensor, nn
 import integrand as ig
 from integrand import testing
 from integrand.baseline.base import count_of, label_of
+from integrand.field.company import ROWS
 from tests.catalogue.attacks import decision
 from tests.problems import PROBLEMS, Counting, filled, softplus_cnn, sure, wave
 
@@ -231,7 +232,7 @@ def test_the_method_asks_for_the_classes_once() -> None:
     method = ig.methods.boundary(rule=ig.rules.GaussLegendre(4))
     made = ig.explain(model, X, target="predicted", method=method)
     searched = 4 * (16 * 5 + 8)
-    assert model.values == 4 + searched + 4  # the inputs, the search, F at the baselines
+    assert model.values == 4 + searched + 4 + ROWS  # the inputs, the search, F at the baselines, the check
     assert made.cost.gradients == model.gradients
 
 

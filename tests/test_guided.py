@@ -16,6 +16,7 @@ from torch import Tensor
 
 import integrand as ig
 from integrand import testing
+from integrand.field.company import ROWS
 from integrand.method import gradients_per_row
 from integrand.segment import Evaluation
 from tests.problems import PROBLEMS, T6_INPUT, Counting, filled, img, img_input, relu_mlp, t6, tanh_mlp, wave
@@ -376,7 +377,7 @@ def test_adaptive_uses_what_the_walk_has_paid_for() -> None:
     assert model.gradients == made.cost.gradients == 3 * (20 + 1 + 20)
     assert bool(made.converged.all())
     assert bool((made.error < 0.5).all())
-    assert model.values == 0  # F at the baseline and at the input came with the gradients
+    assert model.values == ROWS  # of the check; F at the baseline and at the input came with the gradients
 
 
 def test_what_simpson_costs_and_is_worth(quiet: None) -> None:

@@ -15,6 +15,7 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 import integrand as ig
+from integrand.field.company import ROWS
 from integrand.field.tape import forwards
 from tests.problems import filled, relu_mlp, softplus_cnn, wave
 
@@ -201,16 +202,16 @@ def test_sites_may_be_modules_names_or_sites() -> None:
 
 @pytest.mark.parametrize("batch_size", [None, 1, 3])
 def test_only_what_is_behind_the_layer_runs(batch_size: int | None) -> None:
-    """Layers before the site run on inputs, references, and one row to look; the ones behind on every node."""
+    """Layers before the site run on inputs, references, one row to look and two to check; the ones behind on every node."""
     model = softplus_cnn()
     with counted(model) as rows:
         made = run(
             model, IMAGES, "layer", site="3", baseline=[0.0, 1.0], rule=ig.rules.Midpoint(7), batch_size=batch_size
         )
-    assert rows["0"] == rows["1"] == rows["2"] == rows["3"] == 5 + 2 * 5 + 1
+    assert rows["0"] == rows["1"] == rows["2"] == rows["3"] == 5 + 2 * 5 + 1 + ROWS
     assert made.cost.gradients == 2 * 5 * 7
     assert rows["4"] == rows["6"] == made.cost.gradients + made.cost.values
-    assert made.cost.values == 16 + 8 + 15  # lifted, tried, and F at the ends
+    assert made.cost.values == 16 + 8 + 15 + ROWS  # lifted, tried, F at the ends, and the check
 
 
 def test_corners_are_lifted_once() -> None:

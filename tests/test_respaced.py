@@ -11,6 +11,7 @@ from torch import Tensor
 
 import integrand as ig
 from integrand import testing
+from integrand.field.company import ROWS
 from integrand.spacing import equal_change, least_error, pilot, quantiles
 from tests.problems import Counting, t6, tanh_mlp, wave
 
@@ -126,7 +127,7 @@ def test_cost() -> None:
     made = ig.explain(model, X, target=0, method=method)
     assert model.gradients == made.cost.gradients == 2 * 3 * 7 * 3
     # The pilot, and F where paths begin and at the inputs.
-    assert model.values == made.cost.values == 2 * 3 * 13 + 2 * 3 + 3
+    assert model.values == made.cost.values == 2 * 3 * 13 + 2 * 3 + 3 + ROWS
 
 
 @pytest.mark.parametrize(

@@ -15,6 +15,7 @@ from torch import Tensor
 
 import integrand as ig
 from integrand.features import feature_map
+from integrand.field.company import ROWS
 from integrand.method import Explainer, core, with_core
 from tests.problems import PROBLEMS, Counting, Problem, filled, pick, wave
 from tests.test_discretized import FIELD, MODEL, PAD, SENTENCES, TABLE, E, X, three_words
@@ -154,7 +155,7 @@ def test_gradients_and_values_are_counted(kept: tuple[int, ...]) -> None:
     made = ig.explain(model, WORDS, target=0, method=method)
     words = 5 - len(kept)
     assert model.gradients == made.cost.gradients == 3 * words * 2 * 7
-    assert model.values == made.cost.values == 3 * (words * 2 + 1)
+    assert model.values == made.cost.values == 3 * (words * 2 + 1) + ROWS
     if kept:
         assert bool((made.values[:, [0, -1]] == 0).all())
         assert bool((made.notes["effect"][0, 0][:, [0, -1]] == 0).all())

@@ -20,6 +20,8 @@
     IntegrandWarning (UserWarning)
     ├── TrainingModeWarning              the model was in training mode
     ├── IncompleteWarning                the map misses more than a tenth of the change
+    ├── DependentRowsWarning             what the model says of a row depends on the rows beside it
+    ├── StochasticModelWarning           the model says something else when it is asked again
     ├── FitnessWarning                   fitness could not tell the baselines apart
     ├── SupportWarning                   support regressors have not learnt what they should say
     └── OptimizeWarning                  optimize=True can do nothing for this model
@@ -125,6 +127,14 @@ class TrainingModeWarning(IntegrandWarning):
 
 class IncompleteWarning(IntegrandWarning):
     """The map misses more than a tenth of the change it should add up to."""
+
+
+class DependentRowsWarning(IntegrandWarning):
+    """What the model says of a row depends on the rows beside it."""
+
+
+class StochasticModelWarning(IntegrandWarning):
+    """The model says something else when it is asked again."""
 
 
 class FitnessWarning(IntegrandWarning):

@@ -67,10 +67,11 @@ def explain(
     extra          further arguments of the model, not attributed: a tuple or dict. Tensors, arrays and lists of numbers or words hold one
                    entry per example, inside tuples, lists and dicts too; ``ig.Shared(t)`` is the same for all
     normalisation  what image inputs mean to the eye: black baselines, data ranges and plots need it
-    batch_size     rows per model call; found while working unless given
+    batch_size     rows per model call, at most; found while working unless given. With 1 there are no chords, but gradients at both ends
     optimize       run a faster double of the model: batch norms folded into convolutions, channels last. Maps agree to rounding
 
-    Returns an ``Attribution`` arranged as the inputs were. Cost: that of the method, plus one forward pass for "predicted".
+    Returns an ``Attribution`` arranged as the inputs were. Cost: that of the method, one forward pass for "predicted", and two rows without
+    gradients, by which models are warned of whose rows depend on one another or that roll dice.
     Errors: the tree in ``integrand.errors``, before any long work where possible.
 
     >>> import torch, integrand as ig

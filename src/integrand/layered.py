@@ -130,6 +130,7 @@ class Layered:
             references = checked(core.baseline(x, outer), x, core.baseline)
             ends = _lifted(there, given, torch.cat([x[None], references]))
             inputs, starts = ends[: len(x)], ends[len(x) :]
+            outer.check(x, torch.arange(len(x), device=x.device), inputs.value)
             there.hold(inputs)
             path = None if straight else _Corners(core.path, there, given, outer, x, references, inputs, starts)
             apart = path is not None and there.bypassed

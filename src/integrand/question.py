@@ -59,6 +59,7 @@ class Question:
             layout=layout,
             optimize=optimize,
         )
+        field.network.batch = len(x)
         return cls(field, x, layout, is_predicted(target))
 
     @contextmanager

@@ -11,7 +11,7 @@ from __future__ import annotations
 
 from abc import ABC, abstractmethod
 from collections.abc import Callable, Mapping, Sequence
-from typing import Any
+from typing import Any, ClassVar
 
 import torch
 from torch import Tensor
@@ -73,6 +73,9 @@ class Target(ABC):
     site: Any = None
     """What is looked at instead of the model's output: a layer, or a function of the input."""
 
+    by_row: ClassVar[bool] = False
+    """Whether it reads outputs (N, …) that hold an entry for each of N rows; others know how to read outputs of their own."""
+
     @abstractmethod
     def __call__(self, outputs: Any, index: Tensor) -> Tensor:
         """Outputs for N rows, and the example each row belongs to → N numbers."""
@@ -90,8 +93,8 @@ def _rows(outputs: Any, what: str) -> Tensor:
     out = output_tensor(outputs)
     if out.ndim < 2:
         raise TargetError(
-            f"{what} needs outputs with a class axis (rows, classes), but the model returned {describe(out.shape)}. "
-            "For a model with one number per row use target=ig.targets.Output()."
+            f"{what} needs outputs with a class axis (rows, classes), but the model returned one number per row: use "
+            "target=ig.targets.Output()."
         )
     return out
 
@@ -193,13 +196,15 @@ class Output(Target):
     Of a classifier with one logit it is that logit: positive maps push towards class 1, for examples of class 0 too.
     """
 
+    by_row: ClassVar[bool] = True
+
     def __call__(self, outputs: Any, index: Tensor) -> Tensor:
         out = output_tensor(outputs)
         if out.ndim > 1 and out.shape[1:].numel() == 1:
             out = flattened(out, 1)[:, 0]
         if out.ndim != 1:
             raise TargetError(
-                f"Output() explains models with one number per row, but this one returned {describe(out.shape)}. "
+                f"Output() explains models with one number per row, but this one returned {describe(out.shape[1:])} for each. "
                 "Name a class: target=3."
             )
         return out
@@ -210,6 +215,7 @@ class _OfClass(Target):
     """A target about one class: an int, an int per example (B,), a position in a longer output, or a position per example (B, P)."""
 
     which: Index
+    by_row: ClassVar[bool] = True
 
     def __post_init__(self) -> None:
         object.__setattr__(self, "which", _clean_index(self.which))
@@ -291,6 +297,7 @@ class Margin(Target):
 
     which: Index
     other: Index
+    by_row: ClassVar[bool] = True
 
     def __post_init__(self) -> None:
         object.__setattr__(self, "which", _clean_index(self.which))

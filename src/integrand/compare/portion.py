@@ -14,6 +14,7 @@ from ..baseline.each import Own, PerInput
 from ..baseline.fixed import Given, Plain
 from ..errors import InputError
 from ..field import Field, Gathered
+from ..field.company import Answer
 from ..field.memory import Memory
 from ..metrics import Subject
 from ..segment import Evaluation
@@ -62,6 +63,11 @@ class Portion(Gathered):
 
     def look(self, z: Tensor, index: Tensor | None, site: Any = None) -> Tensor:
         found = super().look(z, index, site)
+        self.counts.add(index, len(z), gradient=False)
+        return found
+
+    def again(self, z: Tensor, index: Tensor) -> Answer:
+        found = super().again(z, index)
         self.counts.add(index, len(z), gradient=False)
         return found
 

@@ -14,6 +14,7 @@ from __future__ import annotations
 from abc import ABC, abstractmethod
 from collections.abc import Callable, Sequence
 from contextlib import AbstractContextManager
+from dataclasses import replace
 from functools import cached_property
 from typing import Any
 
@@ -25,6 +26,7 @@ from ..normalisation import Normalisation
 from ..segment import Evaluation, Segment
 from ..shapes import flattened
 from ..target import Distance, Target
+from .company import Answer, Company
 from .layout import Layout
 from .memory import Memory
 from .modes import gradients
@@ -48,6 +50,11 @@ class Field(ABC):
 
     memory: Memory | None = None
     """What is known already of the inputs that are explained."""
+
+    @property
+    def company(self) -> Company | None:
+        """What is known of how rows that share a call depend on one another; None for fields that are right by construction."""
+        return None
 
     @property
     def smooth(self) -> bool:
@@ -168,6 +175,10 @@ class Field(ABC):
         """Whether inputs can be looked at that belong to no example."""
         return False
 
+    def again(self, z: Tensor, index: Tensor) -> Answer:
+        """F for rows ``z`` (N, \\*s) in one call, for fields that have a ``company`` to check."""
+        raise TargetError(f"{type(self).__name__} has no model that could be asked again.")
+
     def trouble(self, start: Tensor, end: Tensor, index: Tensor) -> str | None:
         """Why the way from row ``start`` to row ``end`` (1, \\*s) of an example is hard to integrate, if the model tells."""
         return None
@@ -248,8 +259,12 @@ class Field(ABC):
         """Like ``stream``, for chords along runs of rows: each row's chord comes from a row before it.
 
         ``before`` (N,) says which, or the row itself where a run begins. Runs that are cut take the rows before the cut along again.
+        These count among the rows that a call may hold; where it may hold one, there are gradients at both ends instead of chords.
         """
 
+        if self.packer.rows == 1:
+            self._stream_ends(index, before, rows, use, like)
+            return
         point = self.points(index)
         width = len(index) // (int(point[-1]) + 1)
 
@@ -264,23 +279,54 @@ class Field(ABC):
             longer: float = (part.stop - part.start + width) / len(whole)
             return longer
 
-        self._run(index, call, like, "chords")
+        self._run(index, call, like, "chords", fitting=_fitting(point, before) if self.packer.rows else None)
+
+    def _stream_ends(
+        self,
+        index: Tensor,
+        before: Tensor,
+        rows: Callable[[Tensor], Tensor],
+        use: Callable[[slice, Evaluation], None],
+        like: Tensor,
+    ) -> None:
+        """``stream_chords`` a point at a time: the mean of the gradients at both ends, those that are needed later held so long."""
+        every = torch.arange(len(index), device=index.device)
+        needed = torch.zeros_like(every).scatter_reduce_(0, before, every, "amax").tolist()
+        origins = before.tolist()
+        held: dict[int, Tensor] = {}
+
+        def call(part: slice) -> None:
+            found = self.evaluate(rows(every[part]), index[part])
+            own = range(part.start, part.stop)
+            held.update((row, found.gradient[row - part.start]) for row in own if needed[row] >= row)
+            chords = [(found.gradient[row - part.start] + held[origins[row]]) / 2 for row in own]
+            use(part, replace(found, gradient=torch.stack(chords)))
+            for row in [row for row in held if needed[row] < part.stop]:
+                del held[row]
+
+        self._run(index, call, like, "gradient")
 
     def _run(
-        self, index: Tensor, call: Callable[[slice], float | None], like: Tensor, kind: str, whole: int = 1
+        self,
+        index: Tensor,
+        call: Callable[[slice], float | None],
+        like: Tensor,
+        kind: str,
+        whole: int = 1,
+        fitting: Callable[[int, int], int] | None = None,
     ) -> None:
         """``call`` on slices of rows that hold a good number of points, none of which is torn apart."""
         point = self.points(index)
         many = int(point[-1]) + 1
         if many == len(index):
-            self.packer.run(many, call, like, kind, whole)
+            self.packer.run(many, call, like, kind, whole, fitting)
             return
         stops = [0, *torch.bincount(point).cumsum(0).tolist()]
 
         def points(part: slice) -> float | None:
             return call(slice(stops[part.start], stops[part.stop]))
 
-        self.packer.run(many, points, like, kind, int(point[whole - 1]) + 1)
+        self.packer.run(many, points, like, kind, int(point[whole - 1]) + 1, fitting)
 
     def rows(self, z: Tensor, index: Tensor, *, gradient: bool = True) -> Evaluation:
         """``evaluate`` for any number of rows."""
@@ -318,6 +364,23 @@ def _function(z: Tensor, other: Target, index: Tensor) -> Evaluation:
         found = other(other.site(leaf), index)
         (slope,) = torch.autograd.grad(found.sum(), leaf)
     return Evaluation(found.detach(), slope)
+
+
+def _fitting(point: Tensor, before: Tensor) -> Callable[[int, int], int]:
+    """How many of so many points from the first on fit into a call of so many, beside those that must be taken along."""
+    begins = torch.searchsorted(point, torch.arange(int(point[-1]) + 2, device=point.device)).tolist()
+
+    def fitting(first: int, points: int) -> int:
+        count = points
+        while count > 1:
+            origin = before[begins[first] : begins[first + count]]
+            along = len(torch.unique(point[origin[origin < begins[first]]]))
+            if along + count <= points:
+                return count
+            count = max(1, points - along)
+        return count
+
+    return fitting
 
 
 def _joined(parts: Sequence[Evaluation]) -> Evaluation:

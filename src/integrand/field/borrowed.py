@@ -17,7 +17,8 @@ from torch import Tensor, nn
 from ..errors import TrainingModeWarning, warn
 from .turns import turn, undone
 
-_NORMS = (nn.modules.batchnorm._BatchNorm, nn.modules.instancenorm._InstanceNorm)
+INSTANCE_NORMS = (nn.modules.instancenorm._InstanceNorm,)
+NORMS = (nn.modules.batchnorm._BatchNorm, *INSTANCE_NORMS)
 _DROPS = (nn.modules.dropout._DropoutNd,)
 _FUSED = (nn.MultiheadAttention, nn.TransformerEncoderLayer, nn.TransformerEncoder)
 """Layers that in eval mode may run as one fused kernel, without running those inside them."""
@@ -151,7 +152,7 @@ def _warn_of_training(training: Sequence[nn.Module]) -> None:
 
 
 def _depends_on_mode(module: nn.Module) -> bool:
-    if isinstance(module, _NORMS):
+    if isinstance(module, NORMS):
         return bool(module.track_running_stats)
     rate = getattr(module, "dropout", 0.0)
     return isinstance(module, _DROPS) or (isinstance(rate, float) and rate > 0)

@@ -11,6 +11,7 @@ from torch import Tensor, nn
 
 from ..errors import NonFiniteGradient, TargetError
 from ..target import output_tensor
+from .borrowed import INSTANCE_NORMS, NORMS
 from .modes import slopes
 from .network import Network
 
@@ -47,6 +48,20 @@ def raise_nonfinite(network: Network, z: Tensor, index: Tensor, scalar: Callable
         "zero, a division by a norm (an all-zero baseline in front of a normalisation), half precision. "
         "Try another baseline, or float32."
     )
+
+
+def mixing(network: Network) -> str:
+    """Which layer is likely to mix the rows of a call and what to do about it, as a sentence; nothing where none is known to."""
+    for name, module in network.layers().items():
+        where = f"layer {name!r} ({type(module).__name__})" if name else f"this {type(module).__name__}"
+        if isinstance(module, NORMS) and module.running_mean is None and not isinstance(module, INSTANCE_NORMS):
+            return f"Most likely {where} takes its statistics from the call: let it keep running ones (track_running_stats=True), and call .eval()."
+        if isinstance(module, nn.RNNBase | nn.MultiheadAttention) and not module.batch_first:
+            return (
+                f"Most likely it is {where}, whose first axis is time and not the batch (batch_first=False): put the batch first, "
+                "lambda z: model(z.transpose(0, 1)), and let the inputs begin with it."
+            )
+    return ""
 
 
 def degenerate(network: Network, start: Tensor, end: Tensor, index: Tensor) -> str | None:

@@ -24,6 +24,7 @@ from ..shapes import describe
 from .borrowed import borrowed
 from .discovery import modules_behind
 from .extra import Extra
+from .failure import tells_of_rows
 from .layout import Layout
 from .modes import gradients
 from .optimise import Double, Optimiser
@@ -113,6 +114,10 @@ class Network:
         self.optimiser = Optimiser.of(self.module) if optimize else None
         self.reentrant = False  # until a checkpoint is met that cannot go back to the inputs alone
         self._adopted: list[nn.Module] = []
+        self.differentiates = (
+            False  # until the model is seen to differentiate itself, and to leave recording to its caller
+        )
+        self.batch: int | None = None  # how many examples there are, where that is known
         self._ready = 0
         self._lent: ExitStack | None = None  # what is given back when it is no longer ready
 
@@ -202,6 +207,7 @@ class Network:
 
         return self.optimiser.double(trial)
 
+    @tells_of_rows
     def _call(self, z: Tensor, index: Tensor | None, double: Double | None = None) -> Any:
         positional, named = self.extra.rows(index)
         inputs = self.layout.unpack(z, model=True) if self.layout else z

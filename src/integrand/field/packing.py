@@ -171,12 +171,19 @@ class Packer:
         return self._sizes[key]
 
     def run(
-        self, total: int, call: Callable[[slice], float | None], like: torch.Tensor, kind: str, whole: int = 1
+        self,
+        total: int,
+        call: Callable[[slice], float | None],
+        like: torch.Tensor,
+        kind: str,
+        whole: int = 1,
+        fitting: Callable[[int, int], int] | None = None,
     ) -> None:
         """``call(slice)`` over ``range(total)``, each slice as long as is good; ``call`` may be repeated after a failure.
 
         ``whole`` rows are better not torn apart: calls that hold several times as many hold a multiple of them. A ``call`` that
-        was an easy one returns how many times as long others of its size take.
+        was an easy one returns how many times as long others of its size take. Where calls hold more than their slice,
+        ``fitting(first, rows)`` says how many of these rows from the first on fit into a call of so many; a fixed size is kept to.
         """
         size = self._size(like, kind)
         done = 0
@@ -184,6 +191,8 @@ class Packer:
             full = size.fitting(total)
             even = full - full % whole if full >= _SEVERAL * whole else full
             rows = min(even, total - done)
+            if fitting is not None and self.rows:
+                rows = fitting(done, rows)
             failure: str | None = None
             longer = 1.0
             # Asking the system takes as long as a small call, so it is asked only while a size is looked for.

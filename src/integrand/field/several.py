@@ -26,6 +26,7 @@ from ..shapes import first_alike, flattened
 from ..target import Distance, Target
 from .base import Field
 from .chords import Chords
+from .company import Answer, Company
 from .network import Site
 from .packing import Packer
 from .plan import Plan
@@ -97,6 +98,15 @@ class Several(Field):
         return self.inner.integers
 
     @property
+    def company(self) -> Company | None:
+        return self.inner.company
+
+    def again(self, z: Tensor, index: Tensor) -> Answer:
+        base, which = index // len(self.targets), index % len(self.targets)
+        found = self.inner.again_several(z, base, self.targets)
+        return Answer(found.value.gather(1, which[:, None])[:, 0], found.outputs)
+
+    @property
     def smooth(self) -> bool:
         return all(field.smooth for field in self.fields)
 
@@ -164,6 +174,11 @@ class Several(Field):
         """Chords that the targets ``asked`` all ask for at ``rows``, from one forward pass; how many it took in the end."""
         base, which = index // len(self.targets), index[rows] % len(self.targets)
         every, there, own = _with_what_is_before(chord, before)
+        ways = torch.unique(chord)
+        if self.packer.rows and len(every) > self.packer.rows and len(ways) > 1:  # more points than were promised
+            first = chord < ways[len(ways) // 2]
+            halves = ((chord[half], rows[half]) for half in (first, ~first))
+            return max(self._together(z, index, before, *half, asked, made) for half in halves)
         found: Sequence[Evaluation | None]
         kinks = True
         try:

@@ -28,6 +28,7 @@ from ..errors import ModelError, TargetError
 from ..segment import Evaluation
 from ..shapes import state_dtype
 from ..target import Target
+from .company import Answer
 from .layout import Layout
 from .modes import gradients
 from .network import Itself, Network, Site
@@ -242,6 +243,13 @@ class SiteField(TorchField):
     @property
     def pooled(self) -> bool:
         return False  # a layer's values belong to examples
+
+    def again_several(self, z: Tensor, index: Tensor, targets: Sequence[Target]) -> Answer:
+        own = self.network.examples(index)
+        with self.ready(), gradients(False):
+            outputs, _ = self.network.run(z.clone(), index)
+            values = torch.stack([self._scalar(target, outputs, own, len(z)).detach() for target in targets], 1)
+        return Answer(values.to(z.dtype), outputs)
 
     def evaluate_several(
         self, z: Tensor, index: Tensor, targets: Sequence[Target], *, beside: Sequence[Ask] = (), gradient: bool = True

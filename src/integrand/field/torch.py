@@ -11,9 +11,10 @@ from __future__ import annotations
 
 import copy
 import math
-from collections.abc import Callable, Mapping, Sequence
-from contextlib import AbstractContextManager, nullcontext
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import contextmanager, nullcontext
 from dataclasses import replace
+from functools import partial
 from typing import Any
 
 import torch
@@ -28,7 +29,8 @@ from ..target import Custom, Output, Target, as_target, output_tensor
 from .backward.base import BackwardRule, During
 from .base import Field
 from .chords import Chords
-from .diagnose import degenerate, raise_nonfinite
+from .company import Answer, Company
+from .diagnose import degenerate, mixing, raise_nonfinite
 from .layout import Layout
 from .modes import gradients, is_reentrant, slopes
 from .network import Itself, Network, Site, calm
@@ -47,7 +49,7 @@ class TorchField(Field):
     extra          arguments that follow the input and are not attributed: a tuple (positional) or a dict (named);
                    tensors among them hold one entry per example, unless they are ``ig.Shared``
     normalisation  what image inputs mean to the eye; black baselines, data ranges and plots need it
-    batch_size     rows per model call; found while working unless given
+    batch_size     rows per model call, at most; found while working unless given
     layout         how inputs are arranged, for models with several (``ig.explain`` fills it in)
     optimize       run a faster double of the model: batch norms folded, channels last (``field/optimise.py``)
     backward       a rule that gradients follow instead, such as ``ig.fields.GuidedReLU()`` (``field/backward``)
@@ -79,6 +81,7 @@ class TorchField(Field):
         self.packer = packer_for(model, batch_size, "double" if self.network.optimiser else "itself")
         self.chordal = True  # until chords are seen not to add up
         self.kinks = True  # until chords have met none
+        self._company = Company(partial(mixing, self.network))
         self.backward: BackwardRule | None = None
         self._during: During = nullcontext
         if backward is not None:
@@ -117,8 +120,26 @@ class TorchField(Field):
     def conservative(self) -> bool:
         return self.backward is None
 
-    def ready(self) -> AbstractContextManager[None]:
-        return self.network.ready()
+    @contextmanager
+    def ready(self) -> Iterator[None]:
+        with self.network.ready(), self._company.during():
+            yield
+
+    @property
+    def company(self) -> Company | None:
+        return self._company
+
+    def again(self, z: Tensor, index: Tensor) -> Answer:
+        found = self.again_several(z, index, [self.target])
+        return Answer(found.value[:, 0], found.outputs)
+
+    def again_several(self, z: Tensor, index: Tensor, targets: Sequence[Target]) -> Answer:
+        """``again`` for several targets: values (N, T), in the type of the rows."""
+        with self.ready(), gradients(False):
+            asks = [(target, index) for target in targets]
+            outputs, scalars = self._asked(z.clone(), index, asks)
+            values = torch.stack([scalar.detach() for scalar in scalars], 1)
+        return Answer(values.to(z.dtype), outputs)
 
     def evaluate(self, z: Tensor, index: Tensor, *, gradient: bool = True) -> Evaluation:
         return self.evaluate_several(z, index, [self.target], gradient=gradient)[0]
@@ -182,7 +203,9 @@ class TorchField(Field):
         with self.ready(), gradients(False):
             outputs, seen = self.network.run(z.clone(), index, [] if site is None else [site])
         if site is None:
-            return output_tensor(outputs)
+            found = output_tensor(outputs)
+            check_rows(found, len(z))
+            return found
         return flattened(seen[0], 1).to(state_dtype(seen[0].dtype))
 
     @property
@@ -252,19 +275,13 @@ class TorchField(Field):
         return self._passed(z, index, asks, gradient=gradient)
 
     def _passed(self, z: Tensor, index: Tensor, asks: Sequence[Ask], *, gradient: bool) -> list[Evaluation]:
-        sites = [target.site for target, _ in asks if target.site is not None]
         during = self._during if gradient else nullcontext
         with self.ready(), gradients(gradient):
             leaf = (z.clone() if z.is_inference() else z.detach()).requires_grad_(gradient)
             # The model gets a copy: one that works in place may neither break the leaf nor the caller's rows.
             copied = leaf.clone()
             with during():
-                outputs, seen = self.network.run(copied, index, sites)
-            views = iter(seen)
-            scalars = [
-                self._scalar(target, outputs if target.site is None else next(views), own, len(z))
-                for target, own in asks
-            ]
+                _, scalars = self._asked(copied, index, asks)
             if not gradient:
                 return [self._finite(z, index, s, z.new_empty(0), asks) for s in scalars]
             last = len(scalars) - 1
@@ -272,8 +289,18 @@ class TorchField(Field):
                 made = [self._slope(scalar, leaf, keep=number < last) for number, scalar in enumerate(scalars)]
         return [self._finite(z, index, s, g, asks) for s, g in zip(scalars, made, strict=True)]
 
+    def _asked(self, z: Tensor, index: Tensor, asks: Sequence[Ask]) -> tuple[Any, list[Tensor]]:
+        """The model's outputs for rows ``z``, and the targets' scalars."""
+        outputs, seen = self.network.run(z, index, [target.site for target, _ in asks if target.site is not None])
+        views = iter(seen)
+        return outputs, [
+            self._scalar(target, outputs if target.site is None else next(views), own, len(z)) for target, own in asks
+        ]
+
     @staticmethod
     def _scalar(target: Target, outputs: Any, index: Tensor, rows: int) -> Tensor:
+        if target.by_row:
+            check_rows(output_tensor(outputs), rows)
         try:
             scalar = target(outputs, index)
         except (RuntimeError, IndexError, ValueError, TypeError) as error:
@@ -315,3 +342,17 @@ class TorchField(Field):
             target, own = asks[0]
             raise_nonfinite(self.network, z, index, lambda outputs: target(outputs, own))
         return Evaluation(value, slope.to(z.dtype))
+
+
+def check_rows(outputs: Tensor, rows: int) -> None:
+    """A model's outputs have one entry per row."""
+    if not outputs.ndim:
+        raise TargetError(
+            f"The model returned one number for {rows} row{'s' * (rows != 1)} together: one per row is needed. Drop the .sum() or .mean() "
+            "over the batch."
+        )
+    if len(outputs) != rows:
+        raise TargetError(
+            f"The model returned {len(outputs)} row{'s' * (len(outputs) != 1)} for {rows}: is the first axis of the inputs the batch? For "
+            "models with time first: lambda z: model(z.transpose(0, 1)), with the batch in front of the inputs."
+        )

@@ -13,6 +13,7 @@ from torch import Tensor
 from ..segment import Evaluation, Segment
 from ..target import Target
 from .base import Field
+from .company import Answer, Company
 from .memory import Memory
 
 
@@ -24,6 +25,13 @@ class _Wrapped(Field):
         self.normalisation = inner.normalisation
         self.layout = inner.layout
         self.packer = inner.packer
+
+    @property
+    def company(self) -> Company | None:
+        return self.inner.company
+
+    def again(self, z: Tensor, index: Tensor) -> Answer:
+        return self.inner.again(z, index)
 
     @property
     def smooth(self) -> bool:
@@ -115,6 +123,9 @@ class Gathered(_Wrapped):
     def questions(self, index: Tensor) -> Tensor:
         return self.inner.questions(self.index[index])
 
+    def again(self, z: Tensor, index: Tensor) -> Answer:
+        return self.inner.again(z, self.index[index])
+
     def look(self, z: Tensor, index: Tensor | None, site: Any = None) -> Tensor:
         return self.inner.look(z, None if index is None else self.index[index], site)
 
@@ -156,6 +167,10 @@ class Narrowed(_Wrapped):
 
     def look(self, z: Tensor, index: Tensor | None, site: Any = None) -> Tensor:
         return self.inner.look(z.to(self.dtype), index, site)
+
+    def again(self, z: Tensor, index: Tensor) -> Answer:
+        found = self.inner.again(z.to(self.dtype), index)
+        return replace(found, value=found.value.to(z.dtype))
 
     def trouble(self, start: Tensor, end: Tensor, index: Tensor) -> str | None:
         return self.inner.trouble(start.to(self.dtype), end.to(self.dtype), index)
@@ -208,7 +223,19 @@ class Metered(_Wrapped):
     def evaluate(self, z: Tensor, index: Tensor, *, gradient: bool = True) -> Evaluation:
         found = self.inner.evaluate(z, index, gradient=gradient)
         self._count(**{"gradients" if gradient else "values": len(z)})
+        self.check(z, index, found.value)
         return found
+
+    def again(self, z: Tensor, index: Tensor) -> Answer:
+        found = self.inner.again(z, index)
+        self._count(values=len(z))
+        return found
+
+    def check(self, z: Tensor, index: Tensor, value: Tensor) -> None:
+        """Whether the answers ``value`` (N,) to rows ``z`` (N, \\*s) of one call were about each row alone; asked once per call of the library."""
+        company = self.company
+        if company is not None and company.unchecked:
+            company.check(self.again, z, index, value, most=self.packer.rows, whole=self.integers)
 
     def score(self) -> Field:
         return Metered(self.inner.score(), self.tally, self.watch, self.memory)
@@ -232,11 +259,13 @@ class Metered(_Wrapped):
         found = self.inner.evaluate_both(z, index, other, other_index)
         # One joint row is one gradient of F; the second backward pass is the driver's.
         self._count(gradients=len(z))
+        self.check(z, index, found[0].value)
         return found
 
     def evaluate_chords(self, z: Tensor, index: Tensor, before: Tensor) -> Evaluation:
         found = self.inner.evaluate_chords(z, index, before)
         self._count(gradients=found.passes * len(z), calls=found.passes)
+        self.check(z, index, found.value)
         return found
 
     def look(self, z: Tensor, index: Tensor | None, site: Any = None) -> Tensor:

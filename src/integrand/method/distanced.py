@@ -30,7 +30,7 @@ from ..seeds import generator
 from ..shapes import describe, flattened, plain
 from ..target import output_tensor
 from .outcome import Watch
-from .wrapping import Explainer, Runs, check_wrappable, nan_like, rearranged, warned_once
+from .wrapping import Explainer, Runs, check_wrappable, nan_like, one_call, rearranged, warned_once
 
 _FEWEST = 5  # examples of each class: fewer cannot be both learnt from and held out
 
@@ -133,6 +133,7 @@ class Distanced:
                 f"keep is the part of features that counts as important, between 0 and 1, not {self.keep}."
             )
 
+    @one_call
     def __call__(self, field: Field, x: Tensor, *, watch: Watch | None = None) -> Attribution:
         groups = feature_map(self.features, x)
         began = time.perf_counter()

@@ -24,7 +24,7 @@ from ..field.modes import gradients
 from ..parts import part
 from ..shapes import flattened
 from .outcome import Watch
-from .wrapping import Explainer, Held, Runs, check_wrappable, rearranged, same_start, warned_once
+from .wrapping import Explainer, Held, Runs, check_wrappable, one_call, rearranged, same_start, warned_once
 
 _ROUNDS = 10
 
@@ -109,6 +109,7 @@ class Greedy:
             wanted = min(wanted * self.growth, float(n))
         return sizes
 
+    @one_call
     def __call__(self, field: Field, x: Tensor, *, watch: Watch | None = None) -> Attribution:
         groups = feature_map(self.features, x)
         n = int(groups.max()) + 1

@@ -141,7 +141,9 @@ def _warn(made: Attribution, field: Field, method: Any, tol: float | None, start
 
 
 def _trouble(made: Attribution, field: Field, starts: Tensor, example: int) -> str | None:
-    """What is wrong with the baseline that counts most for an example, as far as the model tells."""
+    """What is wrong with the model's rows, or with the baseline that counts most for an example, as far as the model tells."""
+    if field.company is not None and field.company.verdict:
+        return field.company.verdict
     r = int(made.weights[:, example].argmax())
     index = torch.tensor([example], device=made.inputs.device)
     return field.trouble(starts[r, example][None], made.inputs[example][None], index)

@@ -28,7 +28,7 @@ from ..normalisation import Normalisation
 from ..parts import part
 from ..shapes import describe
 from .outcome import Watch
-from .wrapping import Explainer, Runs, check_wrappable, nan_like, rearranged
+from .wrapping import Explainer, Runs, check_wrappable, nan_like, one_call, rearranged
 
 _SIDE = 224  # of the images that the published scales are meant for
 _SMOOTHING, _LEAST = 0.8, 150  # of Felzenszwalb's segments: blur in pixels, pixels of the smallest
@@ -100,6 +100,7 @@ class Regions:
         if self.channels not in ("max", "sum"):
             raise InputError(f"channels is 'max' or 'sum', not {self.channels!r}.")
 
+    @one_call
     def __call__(self, field: Field, x: Tensor, *, watch: Watch | None = None) -> Attribution:
         if x.ndim != 4:
             raise ShapeError(

@@ -28,7 +28,7 @@ from ..parts import part
 from ..path.blocks import at_once
 from ..shapes import flattened, over, total
 from .outcome import Watch, advice
-from .wrapping import Explainer, Held, Runs, check_wrappable, same_start, warned_once
+from .wrapping import Explainer, Held, Runs, check_wrappable, one_call, same_start, warned_once
 
 
 @part
@@ -69,6 +69,7 @@ class Sequential:
     def __post_init__(self) -> None:
         check_wrappable(self.method, "Sequential", layers=False)
 
+    @one_call
     def __call__(self, field: Field, x: Tensor, *, watch: Watch | None = None) -> Attribution:
         groups = feature_map(self.features, x).expand(x.shape)
         progress = _Progress(watch)

@@ -23,7 +23,18 @@ from ..seeds import generator
 from ..shapes import flattened, over
 from .mean import Mean
 from .outcome import Watch
-from .wrapping import Explainer, Held, Runs, check_wrappable, lifts, nan_like, rearranged, same_start, warned_once
+from .wrapping import (
+    Explainer,
+    Held,
+    Runs,
+    check_wrappable,
+    lifts,
+    nan_like,
+    one_call,
+    rearranged,
+    same_start,
+    warned_once,
+)
 
 Sigma = float | Tensor | tuple[float | Tensor, ...] | Mapping[Any, float | Tensor]
 """How wide noise is: for one input, or for each of several."""
@@ -90,6 +101,7 @@ class Smoothed:
         """Whether the map is of a layer."""
         return lifts(self.method)
 
+    @one_call
     def __call__(self, field: Field, x: Tensor, *, watch: Watch | None = None) -> Attribution:
         if field.integers or not x.is_floating_point():
             raise InputError(

@@ -8,6 +8,7 @@ has to be known of it: who wants the baseline, the path or the rule asks for the
 from __future__ import annotations
 
 import dataclasses
+import functools
 import warnings
 from collections import Counter
 from collections.abc import Callable, Iterator
@@ -69,6 +70,17 @@ def check_wrappable(method: Any, who: str, *, layers: bool) -> None:
 def lifts(method: Any) -> bool:
     """Whether a method's map is of a layer."""
     return bool(getattr(method, "lifts", False))
+
+
+def one_call(explain: Callable[..., Attribution]) -> Callable[..., Attribution]:
+    """For a wrapper's ``__call__``: its runs are one call of the library, for which the model is made ready, and its rows checked, once."""
+
+    @functools.wraps(explain)
+    def called(self: Any, field: Field, x: Tensor, *, watch: Watch | None = None) -> Attribution:
+        with field.ready():
+            return explain(self, field, x, watch=watch)
+
+    return called
 
 
 class Held:
