@@ -59,7 +59,7 @@ def explain(
     method         a published name (``integrand methods`` lists them), or a ``Method``; ``options`` go to the published name
     baseline       what the method starts from, as its first argument (``references`` for expected and ig2)
     tol            relative L2 error of the map to reach, 0.05 for most methods unless given; the result's ``error`` says what was
-                   reached. For "expected" it is the standard error over references
+                   reached. For "expected" it is a 95 % bound over random draws, and one standard error is well below it
     seed           mixed into every random part; without it their own seeds hold. Nothing global is touched
     progress       True for a line on stderr, or a callable that is given a running tally
     extra          further arguments of the model, not attributed: a tuple or dict; tensors hold one entry per example

@@ -10,7 +10,6 @@ there: paths that choose their own start need no special case.
 from __future__ import annotations
 
 import math
-from collections.abc import Sequence
 from dataclasses import dataclass, field, replace
 from typing import Any
 
@@ -47,7 +46,7 @@ class Walked:
 
     shares  (R, B, \\*s)         begin  (R, B, \\*s) where each really began
     error   (R, B) the estimated L2 error of each, NaN where the rule estimates none
-    change  (R, B) F(x) − F(begin)   output  (B,) F(x)
+    change  (R, B) F(x) − F(begin)   output  (B,) F(x)   start  (R, B) F(begin)
     notes   named numbers (K+1, R, B), in the order of the clock
     alike   (R,) a number for each reference, the same for references that are the same
     noise   (G, R, B, \\*s) what a rule with random nodes knows of its error (``Integrated.noise``), None of others
@@ -58,6 +57,7 @@ class Walked:
     begin: Tensor
     change: Tensor
     output: Tensor
+    start: Tensor
     notes: dict[str, Tensor]
     frames: Frames | None
     alike: Tensor
@@ -71,6 +71,7 @@ class Walked:
             error=self.error[number],
             begin=self.begin[number],
             change=self.change[number],
+            start=self.start[number],
             notes={name: numbers[:, number] for name, numbers in self.notes.items()},
             frames=self.frames and Frames(self.frames.clock, self.frames.points[:, number]),
             alike=self.alike[number],
@@ -109,11 +110,12 @@ def walk(
     first = lanes[0] if lanes else 0
     try:
         walked = _walk(_placed(path, some, lanes, places), rule, field, some, x, frames, output, lanes, weights)
-        _check_ends(walked, number, first)
     except NonFiniteGradient as error:
         where = _not_finite(field, references, x, first)
         raise NonFiniteGradient(f"{where} {error}" if where else str(error)) from error
-    return replace(walked if whole else walked.at(number), alike=alike)
+    walked = replace(walked if whole else walked.at(number), alike=alike)
+    _check_ends(walked, first)
+    return walked
 
 
 def _walk(
@@ -187,24 +189,29 @@ def _once(alike: Tensor, *, apart: bool) -> tuple[Tensor | None, Tensor]:
     return which, number
 
 
-def _check_ends(walked: Walked, number: Tensor, first: int) -> None:
-    """Refuse ends at which F is not finite; ``number`` says which of what was walked each reference is."""
+def _check_ends(walked: Walked, first: int) -> None:
+    """Refuse ends at which F is not finite; ``first`` is the number of the first reference."""
     if math.isfinite(float(walked.change.sum())) or bool(torch.isfinite(walked.change).all()):
         return
-    if not bool(torch.isfinite(walked.output).all()):
-        example = int((~torch.isfinite(walked.output)).nonzero()[0])
-        raise NonFiniteGradient(f"{_at_input(example, float(walked.output[example]))} {_CURES}")
-    start = (walked.output - walked.change)[number]
-    r, b = (~torch.isfinite(start)).nonzero()[0].tolist()
-    raise NonFiniteGradient(f"{_at_reference(first + r, b, float(start[r, b]))} {_CURES}")
+    checked_output(walked.output)
+    start = walked.start
+    r, b = (~torch.isfinite(walked.change)).nonzero()[0].tolist()
+    if math.isfinite(float(start[r, b])):
+        raise NonFiniteGradient(
+            f"F is {float(walked.output[b]):.3g} at example {b} and {float(start[r, b]):.3g} at its reference {first + r}: the change between "
+            "them is too large for a number of this type. Use float64, or explain a smaller score."
+        )
+    raise NonFiniteGradient(
+        f"F is {float(start[r, b])} at reference {first + r} of example {b}, where its path begins. {_CURES}"
+    )
 
 
-def _at_input(example: int, value: float) -> str:
-    return f"F is {value} at example {example} itself."
-
-
-def _at_reference(reference: int, example: int, value: float) -> str:
-    return f"F is {value} at reference {reference} of example {example}, where its path begins."
+def checked_output(output: Tensor) -> Tensor:
+    """F (B,) at the examples, all of it finite. Errors: ``NonFiniteGradient``."""
+    if not bool(torch.isfinite(output).all()):
+        example = int((~torch.isfinite(output)).nonzero()[0])
+        raise NonFiniteGradient(f"F is {float(output[example])} at example {example} itself. {_CURES}")
+    return output
 
 
 _CURES = (
@@ -270,7 +277,9 @@ class _Diary:
         output = field.value(x) if self.output is None else self.output
         start = field.value(self.begin, leading=2) if self.begin_value is None else self.begin_value
         alike = torch.arange(len(self.begin), device=x.device)
-        return Walked(shares, error, self.begin, output - start, output, self._numbers(), self._frames(), alike)
+        return Walked(
+            shares, error, self.begin, output - start, output, start, self._numbers(), self._frames(), alike
+        )
 
     def _note_ends(self, segment: Segment, found: Integrated) -> None:
         first, last = int(segment.clock[0].argmin()), int(segment.clock[1].argmax())
@@ -312,29 +321,53 @@ class _Diary:
         return Frames(clock, torch.stack([self.points[frame] for frame in known]))
 
 
-def without_starts(blocks: list[Walked], most: int) -> list[Walked]:
-    """The blocks, their starts let go where they hold more than ``most`` numbers together, or some are gone already."""
-    sizes = [block.begin.numel() for block in blocks]
-    if all(sizes) and sum(sizes) <= most:
-        return blocks
-    return [replace(block, begin=block.begin.new_empty(0)) for block in blocks]
+class SideBySide:
+    """Walks from up to R references, entered block by block, as one walk. Shares are not kept, starts only up to ``most`` numbers.
 
+    Room for the small numbers is made at once: small tensors that are made between large ones, and stay, keep the large ones' memory from
+    being used again.
+    """
 
-def side_by_side(blocks: Sequence[Walked], shares: Tensor) -> Walked:
-    """Blocks of references as one; ``shares`` are what is left of theirs. Starts are kept where every block has its own."""
-    first = blocks[0]
-    fits = all(block.begin.numel() for block in blocks)
-    frames = [block.frames.points for block in blocks if block.frames]
-    return Walked(
-        shares,
-        torch.cat([block.error for block in blocks]),
-        torch.cat([block.begin for block in blocks]) if fits else shares.new_empty(0),
-        torch.cat([block.change for block in blocks]),
-        first.output,
-        {name: torch.cat([block.notes[name] for block in blocks], 1) for name in first.notes},
-        Frames(first.frames.clock, torch.cat(frames, 1)) if first.frames else None,
-        torch.cat([block.alike for block in blocks]),
-    )
+    def __init__(self, references: int, x: Tensor, most: int) -> None:
+        self.most = most
+        self.room = {name: x.new_zeros(references, len(x)) for name in ("error", "change", "start")}
+        self.alike = torch.zeros(references, dtype=torch.long, device=x.device)
+        self.notes: dict[str, Tensor] = {}
+        self.begin: list[Tensor] | None = []
+        self.output: Tensor | None = None
+        self.entered = 0
+
+    def enter(self, block: Walked) -> None:
+        """The next references (r, B, \\*s)."""
+        last = self.entered + len(block.alike)
+        part = slice(self.entered, last)
+        for name, numbers in self.room.items():
+            numbers[part] = getattr(block, name)
+        self.alike[part] = block.alike
+        for name, note in block.notes.items():
+            if name not in self.notes:
+                self.notes[name] = note.new_zeros(len(note), len(self.alike), *note.shape[2:])
+            self.notes[name][:, part] = note
+        if self.begin is not None:
+            self.begin.append(block.begin)
+            if sum(begin.numel() for begin in self.begin) > self.most:
+                self.begin = None
+        self.entered, self.output = last, block.output
+
+    def walked(self, like: Tensor, shares: Tensor | None = None) -> Walked:
+        """All that was entered; ``shares`` are what is left of theirs, ``like`` is of their kind."""
+        assert self.output is not None
+        nothing = like.new_empty(0)
+        part = slice(self.entered)
+        return Walked(
+            shares=nothing if shares is None else shares,
+            begin=torch.cat(self.begin) if self.begin else nothing,
+            output=self.output,
+            notes={name: numbers[:, part] for name, numbers in self.notes.items()},
+            frames=None,
+            alike=self.alike[part],
+            **{name: numbers[part] for name, numbers in self.room.items()},
+        )
 
 
 class Patient:

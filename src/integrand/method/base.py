@@ -30,7 +30,7 @@ from ..path.base import Path
 from ..path.straight import Straight
 from ..rule.adaptive import Adaptive
 from ..rule.base import Rule, unbiased
-from ..walk import Patient, Walked, side_by_side, walk
+from ..walk import Patient, Walked, SideBySide, walk
 from ..weighting import Uniform, Weighed, Weighting, beforehand, prepared
 from .chance import Chance
 from .outcome import Watch, opened, result, weighed_sum
@@ -109,10 +109,9 @@ class Method:
         most = min(_BLOCK_ELEMENTS, _BLOCK_ON_CPU) if x.device.type == "cpu" else _BLOCK_ELEMENTS
         size = len(references) if keeps else max(1, most // x.numel())
         values = torch.zeros_like(x)
-        blocks: list[Walked] = []
+        kept = SideBySide(len(references), x, _BLOCK_ELEMENTS)
         for first in range(0, len(references), size):
             some = slice(first, first + size)
-            output = blocks[0].output if blocks else None
             block = walk(
                 self.path,
                 self.rule,
@@ -120,21 +119,18 @@ class Method:
                 references[some],
                 x,
                 frames="path" in self.record,
-                output=output,
+                output=kept.output,
                 lanes=(first, len(references)),
                 weights=weights[some],
             )
             values += weighed_sum(weights[some], block.shares)
             if chance:
                 chance.add(block, weights[some])
-            block = dataclasses.replace(block, noise=None)
             if keeps:
-                return values, block
-            # What is not kept is let go before the next block, starts of more references than are kept among it.
-            start = x.new_empty(0) if len(references) * x.numel() > _BLOCK_ELEMENTS else block.begin
-            blocks.append(dataclasses.replace(block, shares=x.new_empty(0), begin=start))
-            del block
-        return values, side_by_side(blocks, x.new_empty(0))
+                return values, dataclasses.replace(block, noise=None)
+            kept.enter(block)
+            del block  # before the next is made
+        return values, kept.walked(x)
 
 
 def gradients_per_row(path: Any, rule: Any) -> int | None:

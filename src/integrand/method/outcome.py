@@ -88,10 +88,11 @@ def result(
         frames=walked.frames,
         cost=cost,
         method=method,
+        resolution=field.resolution,
     )
     made = judged(made, method)
     # Paths that choose their own start are judged by that, where it is kept.
-    _warn(made, field, core(method), _tolerance(method), walked.begin if walked.begin.numel() else references, doubt)
+    _warn(made, field, core(method), tolerance_of(method), walked.begin if walked.begin.numel() else references, doubt)
     return made
 
 
@@ -100,7 +101,7 @@ def judged(made: Attribution, method: Any) -> Attribution:
 
     Without one, an error that is known may not be more than a tenth either.
     """
-    tol = _tolerance(method)
+    tol = tolerance_of(method)
     complete = (made.gap <= INCOMPLETE) & ~(made.error > INCOMPLETE)
     # What each reference or piece is wrong by says little alone: small ones may be, and large ones may cancel.
     met = complete if tol is None else torch.where(made.error.isnan(), complete, made.error <= tol)
@@ -132,7 +133,7 @@ def inside(method: Any) -> Any:
     return inner if callable(inner) else None
 
 
-def _tolerance(method: Any) -> float | None:
+def tolerance_of(method: Any) -> float | None:
     """The relative error that was asked for, of the draws or of the rule; None where none was."""
     own: float | None = getattr(method, "tol", None)
     return getattr(core(method).rule, "tol", None) if own is None else own
@@ -202,7 +203,7 @@ def _trouble(made: Attribution, field: Field, starts: Tensor | References, examp
 
 def advice(method: Any) -> str:
     """What to do about maps that miss their tolerance, or what they should add up to."""
-    return _advice(core(method)) if _tolerance(method) is None else _more(method)
+    return _advice(core(method)) if tolerance_of(method) is None else _more(method)
 
 
 def _more(method: Any) -> str:

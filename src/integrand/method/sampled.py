@@ -22,7 +22,7 @@ from ..field import Gathered
 from ..field.base import Field
 from ..parts import part
 from ..shapes import total
-from ..walk import Walked, side_by_side, walk, without_starts
+from ..walk import SideBySide, Walked, walk
 from ..weighting import Weighed
 from .base import Method
 from .chance import Doubt, Spread
@@ -68,7 +68,7 @@ class Sampled:
         x, meter = opened(field, x, watch)
         with measured(meter, x.device) as stopwatch:
             references = References.of(method.baseline, x, meter)
-            drawn = _Drawn(x, meter.value(x), keeps="shares" in method.record)
+            drawn = _Drawn(x, meter.value(x), len(references), keeps="shares" in method.record)
             busy = torch.arange(len(x), device=x.device)
             met = torch.zeros(len(x), dtype=torch.bool, device=x.device)
             size = min(self.block, max(1, _WALKED_ELEMENTS // max(1, x.numel())))
@@ -80,6 +80,7 @@ class Sampled:
                     lanes = (begin, len(references))
                     found = walk(method.path, method.rule, own, _of(some, busy), x[busy], output=output, lanes=lanes)
                     drawn.add(found, some, busy)
+                    del found, some  # before the next are made
                 before, met = met, drawn.spread.doubt().error <= self.tol
                 busy = busy[~(before & met)[busy]]
                 if not len(busy):
@@ -96,39 +97,35 @@ class _Drawn:
     output  (B,) F(x);  spread of shares (B, \\*s);  keeps  whether shares are kept one by one
     """
 
-    def __init__(self, x: Tensor, output: Tensor, *, keeps: bool) -> None:
+    def __init__(self, x: Tensor, output: Tensor, references: int, *, keeps: bool) -> None:
         self.x = x
         self.output = output
         self.keeps = keeps
         self.spread = Spread(x)
         self.taken = torch.zeros(len(x), dtype=torch.long, device=x.device)
-        self.blocks: list[Walked] = []
+        self.kept = SideBySide(references, x, _KEPT_ELEMENTS)
         self.shares: list[Tensor] = []
 
     def add(self, found: Walked, references: Tensor, busy: Tensor) -> None:
         """A block of ``references`` (R, B, \\*s) that the examples ``busy`` (M,) walked from."""
-        x = self.x
         self.spread.add(found.shares, found.change - total(found.shares, 2), busy)
         self.taken[busy] += len(references)
+        if self.keeps:
+            self.shares.append(_spread(found.shares, busy, len(self.x)))
         whole = dataclasses.replace(
             found,
-            shares=x.new_empty(0),
             begin=references,
-            change=_spread(found.change, busy, len(x)),
-            error=x.new_zeros(len(references), len(x)),
+            change=_spread(found.change, busy, len(self.x)),
+            start=_spread(found.start, busy, len(self.x)),
+            error=_spread(found.error, busy, len(self.x)),
             output=self.output,
             notes={},
-            frames=None,
-            noise=None,
         )
-        self.blocks = without_starts([*self.blocks, whole], _KEPT_ELEMENTS)
-        if self.keeps:
-            self.shares.append(_spread(found.shares, busy, len(x)))
+        self.kept.enter(whole)
 
     def walked(self) -> tuple[Walked, Tensor]:
         """All of it as one walk, and the weights (R, B): even over the draws an example took."""
-        shares = torch.cat(self.shares) if self.keeps else self.x.new_empty(0)
-        walked = side_by_side(self.blocks, shares)
+        walked = self.kept.walked(self.x, torch.cat(self.shares) if self.keeps else None)
         order = torch.arange(len(walked.change), device=self.x.device)[:, None]
         weights = (order < self.taken).to(self.x.dtype) / self.taken.to(self.x.dtype)
         return walked, weights
