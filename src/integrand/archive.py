@@ -62,6 +62,7 @@ def save(attribution: Attribution, path: str | Path) -> None:
         "criterion": attribution.criterion,
         "notes": list(attribution.notes),
         "cost": asdict(attribution.cost),
+        "resolution": attribution.resolution,
         "normalisation": attribution.normalisation and asdict(attribution.normalisation),
     }
     write(tensors, str(path), metadata={"integrand": json.dumps(header)})
@@ -106,6 +107,7 @@ def _attribution(header: Any, tensors: dict[str, Tensor], path: str | Path) -> A
         notes={name: tensors[f"notes/{name}"] for name in header["notes"]},
         frames=frames,
         cost=Cost(**header["cost"]),
+        resolution=header.get("resolution", 0.0),
         method=method,
         target=Words(header["target"]),
         normalisation=normalisation and Normalisation(tuple(normalisation["mean"]), tuple(normalisation["std"])),

@@ -20,7 +20,7 @@ from .cost import Cost
 from .errors import InputError, MissingExtra
 from .field.layout import Layout
 from .normalisation import Normalisation
-from .shapes import copied
+from .shapes import ROUNDING, copied, total
 from .walk import Frames
 
 INCOMPLETE = 0.1
@@ -43,10 +43,11 @@ class Attribution:
     shares     (R, B, \\*s) the map of each reference alone, or None when it was not kept (``record=("shares",)`` keeps it)
     baselines  (R, B, \\*s) where each path really began; None when there were too many to keep
     residual   (B,) what the map misses of the change, in units of F
-    error      (B,) the relative L2 error of ``values`` that the rule itself estimates, errors of pieces and references taken as
-               independent; NaN for rules that estimate none
+    error      (B,) the relative L2 error of ``values`` that the rule itself estimates, errors of pieces and of different references taken
+               as independent; NaN for rules that estimate none. Where chance decides (random nodes, references that are drawn until they
+               are enough) an upper bound that holds for 95 of 100 maps; infinite where too few draws tell nothing
     converged  (B,) whether the tolerance was met: ``error`` of the map as a whole is at most that; without one, whether the residual is
-               at most a tenth of the change
+               at most a tenth of the change, and ``error``, where it is known, at most a tenth
     fitness    (R, B) D of each baseline, where the weights came from one; ``criterion`` says what D counts, and ``reasons``
                (per example) where it says nothing
     names      what the references are called
@@ -54,6 +55,7 @@ class Attribution:
                Methods around a method keep here what they measured, maps too; the third axis is always that of the examples
     frames     points along the path, when recorded (``record=("path",)``)
     layout     how several maps of layers lie end to end in ``values``; None where they are one, or have been taken apart
+    resolution how far apart, relatively, the numbers lie that F was computed in; 0 where only the type of ``output`` tells
     """
 
     values: Parts
@@ -77,6 +79,7 @@ class Attribution:
     target: Any = None
     normalisation: Normalisation | None = None
     layout: Layout | None = None
+    resolution: float = 0.0
 
     # --- numbers --------------------------------------------------------------------------------------------------
 
@@ -92,12 +95,16 @@ class Attribution:
 
     @property
     def gap(self) -> Tensor:
-        """(B,) the residual relative to the change it should explain."""
+        """(B,) the residual relative to the change it should explain; infinite where either is not a number.
+
+        A change that rounding may have made is taken for as large as rounding makes it: a gap relative to it would mean nothing.
+        """
         change = (self.weights * self.change).sum(0).abs()
-        # A change far below the values themselves is rounding; a gap relative to it would mean nothing.
-        floor = 1e-4 * torch.maximum(self.output.abs(), self.base.abs())
+        summed = _total(mapped(lambda t: total(t.abs(), 1), self.values))
+        floor = rounding(self.output, self.base, summed, self.resolution)
         smallest = torch.finfo(change.dtype).tiny
-        return self.residual.abs() / torch.maximum(change, floor).clamp_min(smallest)
+        found = self.residual.abs() / torch.maximum(change, floor).clamp_min(smallest)
+        return found.nan_to_num(nan=torch.inf, posinf=torch.inf)
 
     # --- examples -------------------------------------------------------------------------------------------------
 
@@ -194,6 +201,24 @@ def claims_completeness(method: Any) -> bool:
         return claims_completeness(inner)
     rule = getattr(method, "rule", None)
     return bool(getattr(rule, "complete", True) or getattr(rule, "unbiased", False))
+
+
+def rounding(output: Tensor, base: Tensor, summed: Tensor, resolution: float = 0.0) -> Tensor:
+    """(B,) what rounding may make of the change of F between ``output`` and ``base``, and of the sum of a map.
+
+    ``summed`` is Σ |values|, which the sum of the map is rounded relative to; ``resolution`` that of the numbers F was computed in.
+    """
+    eps = torch.finfo(output.dtype).eps
+    ends = torch.maximum(output.abs(), base.abs())
+    return ROUNDING * torch.maximum(max(resolution, eps) * ends, eps * summed.to(ends))
+
+
+def _total(parts: Parts) -> Tensor:
+    """The sum of the tensors of a tensor, tuple or dict."""
+    if isinstance(parts, Tensor):
+        return parts
+    found: Tensor = sum(parts.values() if isinstance(parts, dict) else parts, torch.zeros(()))
+    return found
 
 
 def mapped(function: Callable[[Tensor], Any], parts: Parts) -> Any:

@@ -61,7 +61,7 @@ def explain(
     baseline       what the method starts from, as its first argument (``references`` for expected and ig2). A list is several; for
                    several inputs a tuple or dict is one for each: tensors, numbers, names, baselines, or None for zero
     tol            relative L2 error of the map to reach, 0.05 for most methods unless given; the result's ``error`` says what was
-                   reached. For "expected" it is the standard error over references
+                   reached. For "expected" it is a 95 % bound over random draws, and one standard error is well below it
     seed           mixed into every random part; without it their own seeds hold. Nothing global is touched
     progress       True for a line on stderr, or a callable that is given a running tally
     extra          further arguments of the model, not attributed: a tuple or dict. Tensors, arrays and lists of numbers or words hold one

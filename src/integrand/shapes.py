@@ -29,6 +29,11 @@ EXACT = 2**53
 """Whole numbers up to this size are exact in float64, whatever number they are."""
 
 
+ROUNDING = 64
+"""What a difference of two values of F may be off by, in units of their last place: a forward pass rounds at every one of some dozens
+of operations."""
+
+
 def state_dtype(dtype: torch.dtype) -> torch.dtype:
     """The type integration is done in: float32 at least, float64 for float64 inputs."""
     return torch.promote_types(dtype, torch.float32)

@@ -9,20 +9,23 @@ there: paths that choose their own start need no special case.
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+import math
 from dataclasses import dataclass, field, replace
 from typing import Any
 
 import torch
 from torch import Tensor
 
-from .errors import InputError
+from .errors import InputError, NonFiniteGradient
 from .field import Field
 from .path.base import Path
-from .rule.base import Integrated, Rule
+from .rule.base import Integrated, Rule, unbiased
+from .seeds import generator
 from .segment import Evaluation, Segment
+from .shapes import first_alike
 
 _ROUGH = 0.25  # relative error of the maps that references are weighed by
+_HASHED_ELEMENTS = 1 << 20  # numbers of references are compared about this many at a time
 _LOOK_ELEMENTS = 1 << 26  # more numbers than this are not kept waiting, several to each, until weights are known
 
 FRAMES = 9
@@ -43,8 +46,10 @@ class Walked:
 
     shares  (R, B, \\*s)         begin  (R, B, \\*s) where each really began
     error   (R, B) the estimated L2 error of each, NaN where the rule estimates none
-    change  (R, B) F(x) − F(begin)   output  (B,) F(x)
+    change  (R, B) F(x) − F(begin)   output  (B,) F(x)   start  (R, B) F(begin)
     notes   named numbers (K+1, R, B), in the order of the clock
+    alike   (R,) a number for each reference, the same for references that are the same
+    noise   (G, R, B, \\*s) what a rule with random nodes knows of its error (``Integrated.noise``), None of others
     """
 
     shares: Tensor
@@ -52,8 +57,25 @@ class Walked:
     begin: Tensor
     change: Tensor
     output: Tensor
+    start: Tensor
     notes: dict[str, Tensor]
     frames: Frames | None
+    alike: Tensor
+    noise: Tensor | None = None
+
+    def at(self, number: Tensor) -> Walked:
+        """Walks from the references ``number`` (R,) among these."""
+        return replace(
+            self,
+            shares=self.shares[number],
+            error=self.error[number],
+            begin=self.begin[number],
+            change=self.change[number],
+            start=self.start[number],
+            notes={name: numbers[:, number] for name, numbers in self.notes.items()},
+            frames=self.frames and Frames(self.frames.clock, self.frames.points[:, number]),
+            alike=self.alike[number],
+        )
 
 
 def walk(
@@ -73,17 +95,58 @@ def walk(
 
     ``output`` is F(x) where it is known already; ``lanes`` says which of how many references these are, or ``places`` (R, B) which
     number each has; ``weights`` (R, B) how they are weighed in the end, where that is known.
+
+    References that are the same are walked once, and count for as much as all of them together: what one is wrong by, all are. Errors:
+    ``NonFiniteGradient`` where F is NaN or infinite at an end of a path, or on the way; it names the example and the reference.
     """
-    shares = references.new_zeros(references.shape)
+    alike = same_content(references)
+    # Chance treats equal references differently: paths that go another way for each, and random nodes.
+    apart = getattr(path, "placed", None) is not None or unbiased(rule)
+    which, number = _once(alike, apart=apart)
+    whole = which is None
+    some = references if which is None else references[which]
+    if weights is not None and not whole:
+        weights = weights.new_zeros(some.shape[:2]).index_add_(0, number, weights)
+    first = lanes[0] if lanes else 0
+    try:
+        walked = _walk(_placed(path, some, lanes, places), rule, field, some, x, frames, output, lanes, weights)
+    except NonFiniteGradient as error:
+        where = _not_finite(field, references, x, first)
+        raise NonFiniteGradient(f"{where} {error}" if where else str(error)) from error
+    walked = replace(walked if whole else walked.at(number), alike=alike)
+    _check_ends(walked, first)
+    return walked
+
+
+def _walk(
+    path: Path,
+    rule: Rule,
+    field: Field,
+    references: Tensor,
+    x: Tensor,
+    frames: bool,
+    output: Tensor | None,
+    lanes: tuple[int, int] | None,
+    weights: Tensor | None,
+) -> Walked:
+    shares: Tensor | None = None
     squares = references.new_zeros(references.shape[:2])
+    noise: Tensor | None = None
     diary = _Diary(output, keeps_frames=frames)
-    for segment in _placed(path, references, lanes, places)(field, references, x):
+    for segment in path(field, references, x):
         segment = replace(segment, lanes=lanes, weights=weights)
         found = Integrated.ensure(rule(field, segment))
-        shares += found.share.sum(0)
-        squares += found.error.square().sum(0)  # errors of different pieces are taken as independent
         diary.enter(segment, found)
-    return diary.close(field, x, shares, squares.sqrt())
+        squares += found.error.square().sum(0)  # errors of different pieces are taken as independent
+        if found.noise is not None:
+            noise = found.noise.sum(1) if noise is None else noise + found.noise.sum(1)
+        # The share of a path in one piece is not copied.
+        share = found.share[0] if len(found.share) == 1 else found.share.sum(0)
+        shares = share if shares is None else shares + share
+        del found, share
+    if shares is None:
+        raise InputError("The path made no segments; a path yields at least one.")
+    return replace(diary.close(field, x, shares, squares.sqrt()), noise=noise)
 
 
 def _placed(path: Path, references: Tensor, lanes: tuple[int, int] | None, places: Tensor | None) -> Path:
@@ -97,6 +160,91 @@ def _placed(path: Path, references: Tensor, lanes: tuple[int, int] | None, place
         places = numbers[:, None].expand(references.shape[:2])
     told: Path = placed(places)
     return told
+
+
+def same_content(references: Tensor) -> Tensor:
+    """(R,) the same number for references (R, B, \\*s) that hold the same, bit for bit, and other numbers for others."""
+    if len(references) == 1:
+        return torch.zeros(1, dtype=torch.long, device=references.device)
+    content = references[:, 0] if references.stride(1) == 0 else references.flatten(1)
+    content = content.reshape(len(content), -1)
+    bits = torch.int64 if content.dtype == torch.float64 else torch.int32
+    features = content.shape[1]
+    stream = generator(features)
+    factors = torch.randint(-(2**62), 2**62, (features,), generator=stream).to(content.device)
+    rows = max(1, _HASHED_ELEMENTS // max(1, features))
+    # Wrapping sums of products with random numbers: whatever the order, equal rows give equal sums.
+    return torch.cat([(part.contiguous().view(bits).long() * factors).sum(1) for part in content.split(rows)])
+
+
+def _once(alike: Tensor, *, apart: bool) -> tuple[Tensor | None, Tensor]:
+    """Which references stand for all, None where all do for themselves; and which of these each is (R,)."""
+    place = torch.arange(len(alike), device=alike.device)
+    if apart or len(alike) == 1:
+        return None, place
+    first = first_alike(alike)
+    if torch.equal(first, place):
+        return None, place
+    which, number = torch.unique(first, return_inverse=True)
+    return which, number
+
+
+def _check_ends(walked: Walked, first: int) -> None:
+    """Refuse ends at which F is not finite; ``first`` is the number of the first reference."""
+    if math.isfinite(float(walked.change.sum())) or bool(torch.isfinite(walked.change).all()):
+        return
+    checked_output(walked.output)
+    start = walked.start
+    r, b = (~torch.isfinite(walked.change)).nonzero()[0].tolist()
+    if math.isfinite(float(start[r, b])):
+        raise NonFiniteGradient(
+            f"F is {float(walked.output[b]):.3g} at example {b} and {float(start[r, b]):.3g} at its reference {first + r}: the change between "
+            "them is too large for a number of this type. Use float64, or explain a smaller score."
+        )
+    raise NonFiniteGradient(
+        f"F is {float(start[r, b])} at reference {first + r} of example {b}, where its path begins. {_CURES}"
+    )
+
+
+def checked_output(output: Tensor) -> Tensor:
+    """F (B,) at the examples, all of it finite. Errors: ``NonFiniteGradient``."""
+    if not bool(torch.isfinite(output).all()):
+        example = int((~torch.isfinite(output)).nonzero()[0])
+        raise NonFiniteGradient(f"F is {float(output[example])} at example {example} itself. {_CURES}")
+    return output
+
+
+_CURES = (
+    "There is no change of F to explain from there. Usual causes: a square root or logarithm at zero, a division by a norm, half precision. "
+    "Take another baseline (of several, leave that one out), or float32."
+)
+
+
+def _not_finite(field: Field, references: Tensor, x: Tensor, first: int) -> str | None:
+    """At which input or reference F is not finite, asked again because something was not; None where none is."""
+    at_input = _broken(field, x)
+    if at_input is not None:
+        return f"F is not finite at example {at_input} itself."
+    for number, starts in enumerate(references):
+        example = _broken(field, starts)
+        if example is not None:
+            return f"F is not finite at reference {first + number} of example {example}, where its path begins."
+    return None
+
+
+def _broken(field: Field, z: Tensor) -> int | None:
+    """The first example of a batch z (B, \\*s) at which F is not finite."""
+    try:
+        wrong = ~torch.isfinite(field.value(z))
+        return int(wrong.nonzero()[0]) if bool(wrong.any()) else None
+    except NonFiniteGradient:
+        if len(z) == 1:
+            return 0
+    for example in range(len(z)):
+        one = torch.tensor([example], device=z.device)
+        if _broken(field.at(one), z[one]) is not None:
+            return example
+    return None
 
 
 def _value(paid: Evaluation | None, found: Tensor | None, piece: int) -> Tensor | None:
@@ -125,11 +273,13 @@ class _Diary:
             self._note_points(segment)
 
     def close(self, field: Field, x: Tensor, shares: Tensor, error: Tensor) -> Walked:
-        if self.begin is None:
-            raise InputError("The path made no segments; a path yields at least one.")
+        assert self.begin is not None
         output = field.value(x) if self.output is None else self.output
         start = field.value(self.begin, leading=2) if self.begin_value is None else self.begin_value
-        return Walked(shares, error, self.begin, output - start, output, self._numbers(), self._frames())
+        alike = torch.arange(len(self.begin), device=x.device)
+        return Walked(
+            shares, error, self.begin, output - start, output, start, self._numbers(), self._frames(), alike
+        )
 
     def _note_ends(self, segment: Segment, found: Integrated) -> None:
         first, last = int(segment.clock[0].argmin()), int(segment.clock[1].argmax())
@@ -171,20 +321,53 @@ class _Diary:
         return Frames(clock, torch.stack([self.points[frame] for frame in known]))
 
 
-def side_by_side(blocks: Sequence[Walked], shares: Tensor, most: int) -> Walked:
-    """Blocks of references as one; ``shares`` are what is left of theirs. Starts are kept up to ``most`` numbers."""
-    first = blocks[0]
-    fits = sum(block.begin.numel() for block in blocks) <= most
-    frames = [block.frames.points for block in blocks if block.frames]
-    return Walked(
-        shares,
-        torch.cat([block.error for block in blocks]),
-        torch.cat([block.begin for block in blocks]) if fits else shares.new_empty(0),
-        torch.cat([block.change for block in blocks]),
-        first.output,
-        {name: torch.cat([block.notes[name] for block in blocks], 1) for name in first.notes},
-        Frames(first.frames.clock, torch.cat(frames, 1)) if first.frames else None,
-    )
+class SideBySide:
+    """Walks from up to R references, entered block by block, as one walk. Shares are not kept, starts only up to ``most`` numbers.
+
+    Room for the small numbers is made at once: small tensors that are made between large ones, and stay, keep the large ones' memory from
+    being used again.
+    """
+
+    def __init__(self, references: int, x: Tensor, most: int) -> None:
+        self.most = most
+        self.room = {name: x.new_zeros(references, len(x)) for name in ("error", "change", "start")}
+        self.alike = torch.zeros(references, dtype=torch.long, device=x.device)
+        self.notes: dict[str, Tensor] = {}
+        self.begin: list[Tensor] | None = []
+        self.output: Tensor | None = None
+        self.entered = 0
+
+    def enter(self, block: Walked) -> None:
+        """The next references (r, B, \\*s)."""
+        last = self.entered + len(block.alike)
+        part = slice(self.entered, last)
+        for name, numbers in self.room.items():
+            numbers[part] = getattr(block, name)
+        self.alike[part] = block.alike
+        for name, note in block.notes.items():
+            if name not in self.notes:
+                self.notes[name] = note.new_zeros(len(note), len(self.alike), *note.shape[2:])
+            self.notes[name][:, part] = note
+        if self.begin is not None:
+            self.begin.append(block.begin)
+            if sum(begin.numel() for begin in self.begin) > self.most:
+                self.begin = None
+        self.entered, self.output = last, block.output
+
+    def walked(self, like: Tensor, shares: Tensor | None = None) -> Walked:
+        """All that was entered; ``shares`` are what is left of theirs, ``like`` is of their kind."""
+        assert self.output is not None
+        nothing = like.new_empty(0)
+        part = slice(self.entered)
+        return Walked(
+            shares=nothing if shares is None else shares,
+            begin=torch.cat(self.begin) if self.begin else nothing,
+            output=self.output,
+            notes={name: numbers[:, part] for name, numbers in self.notes.items()},
+            frames=None,
+            alike=self.alike[part],
+            **{name: numbers[part] for name, numbers in self.room.items()},
+        )
 
 
 class Patient:
@@ -196,24 +379,43 @@ class Patient:
 
     def __init__(self, rule: Rule) -> None:
         self.rule = rule
-        self.looked: list[tuple[Any, Integrated]] = []
+        self.unbiased = unbiased(rule)
+        self.looked: list[Any] = []
+        self.share: Tensor | None = None  # of what was integrated at once, and the squares of its errors
+        self.squares: Tensor | None = None
 
     def __call__(self, field: Field, segment: Segment) -> Tensor | Integrated:
         look = getattr(self.rule, "look", None)
         large = segment.start.numel() > _LOOK_ELEMENTS
         if look is None or large or segment.at_start is not None or segment.at_end is not None:
-            return self.rule(field, segment)
+            found = Integrated.ensure(self.rule(field, segment))
+            if look is not None:
+                share, squares = found.share.sum(0), found.error.square().sum(0)
+                self.share = share if self.share is None else self.share + share
+                self.squares = squares if self.squares is None else self.squares + squares
+            return found
         looked = look(field, segment)
-        self.looked.append((looked, looked.refined(tol=_ROUGH)))
-        return self.looked[-1][1]
+        self.looked.append(looked)
+        rough: Integrated = looked.refined(tol=_ROUGH)
+        return rough
 
     def settle(self, walked: Walked, weights: Tensor) -> Walked:
         """What was walked, refined to what the weighted sum needs (R, B)."""
         if not self.looked:
             return walked
-        shares, squares = walked.shares, walked.error.square()
-        for looked, rough in self.looked:
-            fine = looked.refined(weights)
-            shares = shares + (fine.share - rough.share).sum(0)
-            squares = squares + (fine.error.square() - rough.error.square()).sum(0)
-        return replace(walked, shares=shares, error=squares.clamp_min(0).sqrt())
+        distinct = self.looked[0].segment.leading[1]
+        number = torch.arange(len(weights), device=weights.device)
+        if distinct < len(weights):
+            _, number = _once(walked.alike, apart=False)
+            weights = weights.new_zeros(distinct, weights.shape[1]).index_add_(0, number, weights)
+        shares, squares = self.share, self.squares
+        walked = replace(walked, shares=weights.new_empty(0))  # rough ones are let go
+        while self.looked:
+            fine = self.looked.pop(0).refined(weights)
+            share, square = (part[0] if len(part) == 1 else part.sum(0) for part in (fine.share, fine.error.square()))
+            shares = share if shares is None else shares + share
+            squares = square if squares is None else squares + square
+        assert shares is not None and squares is not None
+        if distinct < len(number):
+            shares, squares = shares[number], squares[number]
+        return replace(walked, shares=shares, error=squares.sqrt())

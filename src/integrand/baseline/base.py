@@ -7,6 +7,7 @@ Give it a ``label`` and, where it is known without looking at x, a ``count`` (R)
 from __future__ import annotations
 
 import dataclasses
+from abc import ABC, abstractmethod
 from collections.abc import Callable, Mapping
 from typing import Any, Protocol
 
@@ -24,6 +25,46 @@ class Baseline(Protocol):
     """Where paths start: ``(x (B, \\*s), field) -> references (R, B, \\*s)``."""
 
     def __call__(self, x: Tensor, field: Field) -> Tensor: ...
+
+
+class References:
+    """R references (R, B, \\*s), made when they are asked for: ``references[3:7]`` makes four, ``references[:]`` all.
+
+    size     R
+    make     a slice of them → (r, B, \\*s)
+    sampled  whether chance chose them from more
+    """
+
+    def __init__(self, size: int, make: Callable[[slice], Tensor], *, sampled: bool = False) -> None:
+        self.size = size
+        self.make = make
+        self.sampled = sampled
+
+    def __len__(self) -> int:
+        return self.size
+
+    def __getitem__(self, part: slice) -> Tensor:
+        return self.make(part)
+
+    @classmethod
+    def of(cls, baseline: Baseline, x: Tensor, field: Field) -> References:
+        """Those of a baseline, checked: at once, or as they are made where it makes them in parts."""
+        if isinstance(baseline, InParts):
+            found = baseline.parts(x)
+            return cls(len(found), lambda part: checked(found[part], x, baseline), sampled=found.sampled)
+        whole = checked(baseline(x, field), x, baseline)
+        return cls(len(whole), lambda part: whole[part])
+
+
+class InParts(ABC):
+    """A baseline of many references that can be made a few at a time, and that only looks at the shape and type of inputs."""
+
+    @abstractmethod
+    def parts(self, x: Tensor) -> References:
+        """The references for x (B, \\*s), not made yet."""
+
+    def __call__(self, x: Tensor, field: Field) -> Tensor:
+        return self.parts(x)[:]
 
 
 def label_of(baseline: Any) -> str:

@@ -14,13 +14,14 @@ from ..options import whole
 from ..parts import part
 from ..seeds import generator
 from ..shapes import describe
+from .base import InParts, References
 from .fixed import as_numbers
 
 
-def _rows(data: Any, which: Tensor, x: Tensor) -> Tensor:
+def _rows(data: Any, which: Tensor | slice, x: Tensor) -> Tensor:
     """The entries ``which`` of a tensor or a dataset of examples (or of (example, label) pairs)."""
     if isinstance(data, Tensor):
-        found = data[which.to(data.device)]
+        found = data[which if isinstance(which, slice) else which.to(data.device)]
     else:
         items = [data[int(i)] for i in which]
         found = torch.stack([torch.as_tensor(i[0] if isinstance(i, tuple | list) else i) for i in items])
@@ -33,12 +34,12 @@ def _rows(data: Any, which: Tensor, x: Tensor) -> Tensor:
 
 
 @part
-class Sample:
+class Sample(InParts):
     """``count`` references drawn without replacement from ``data``, the same for every example.
 
     ``data`` is a tensor (N, \\*s) or anything with ``len`` and ``[i]`` (a torch Dataset); pairs lose their label.
     With ``count=None`` all of it is used, in order. With ``replace`` the data may be gone through more than once, each time in
-    another order. Errors: more references asked for than there is data.
+    another order. Only what is used is read, when it is used. Errors: more references asked for than there is data.
     """
 
     data: Tensor | Sequence[Any]
@@ -52,18 +53,26 @@ class Sample:
         """R."""
         return len(self.data) if self.count is None else self.count
 
-    def __call__(self, x: Tensor, field: Field) -> Tensor:
+    def parts(self, x: Tensor) -> References:
         size = len(self.data)
         if not 0 < self.size <= (self.size if self.replace and size else size):
             raise BaselineError(
                 f"{self.size} references cannot be drawn without replacement from {size} examples: give more data or a smaller count."
             )
-        which = torch.arange(size)
+        which: Tensor | None = None  # all, as they are
         if self.count is not None:
             stream = generator(self.seed)
             rounds = [torch.randperm(size, generator=stream) for _ in range(-(-self.count // size))]
             which = torch.cat(rounds)[: self.count]
-        return _rows(self.data, which, x)[:, None].expand(-1, len(x), *x.shape[1:])
+
+
+        def make(part: slice) -> Tensor:
+            # A slice of a tensor is no copy of it.
+            some = torch.arange(size)[part] if which is None else which[part]
+            rows = _rows(self.data, part if which is None and isinstance(self.data, Tensor) else some, x)
+            return rows[:, None].expand(-1, len(x), *x.shape[1:])
+
+        return References(self.size, make, sampled=self.count is not None and self.count % size != 0)
 
 
 @part

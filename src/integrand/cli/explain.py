@@ -240,7 +240,8 @@ def _error(made: Attribution) -> Text:
     error = float(made.error[0])
     if math.isnan(error):
         return Text("–  ")
-    return Text(f"{error:.1%} †", "bold yellow") if unsettled(made, 0) else Text(f"{error:.1%}  ")
+    said = "> 999%" if error >= 10 else f"{error:.1%}"
+    return Text(f"{said} †", "bold yellow") if unsettled(made, 0) else Text(f"{said}  ")
 
 
 def _footnote(results: Mapping[str, Attribution]) -> None:

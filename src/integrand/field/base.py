@@ -62,6 +62,11 @@ class Field(ABC):
         return False
 
     @property
+    def resolution(self) -> float:
+        """How far apart, relatively, the numbers lie that F is computed in, as far as that was seen; 0 while it was not."""
+        return 0.0
+
+    @property
     def integers(self) -> bool:
         """Whether the inputs are integers, between which there is nothing."""
         return False

@@ -82,6 +82,7 @@ class TorchField(Field):
         self.chordal = True  # until chords are seen not to add up
         self.kinks = True  # until chords have met none
         self._company = Company(partial(mixing, self.network))
+        self._resolution = 0.0  # of the coarsest numbers that F came in
         self.backward: BackwardRule | None = None
         self._during: During = nullcontext
         if backward is not None:
@@ -140,6 +141,9 @@ class TorchField(Field):
             outputs, scalars = self._asked(z.clone(), index, asks)
             values = torch.stack([scalar.detach() for scalar in scalars], 1)
         return Answer(values.to(z.dtype), outputs)
+    @property
+    def resolution(self) -> float:
+        return self._resolution
 
     def evaluate(self, z: Tensor, index: Tensor, *, gradient: bool = True) -> Evaluation:
         return self.evaluate_several(z, index, [self.target], gradient=gradient)[0]
@@ -214,7 +218,7 @@ class TorchField(Field):
 
     def read(self, outputs: Tensor, index: Tensor) -> Tensor:
         with gradients(False):
-            return self._scalar(self.target, outputs, index, len(outputs))
+            return self._noted(self._scalar(self.target, outputs, index, len(outputs)))
 
     @property
     def integers(self) -> bool:
@@ -333,8 +337,16 @@ class TorchField(Field):
             )
         return slope
 
+    def _noted(self, value: Tensor) -> Tensor:
+        """Values of F as the model gave them; how finely is remembered."""
+        kind = value.device.type
+        # A model may compute in half precision and answer in float32.
+        mixed = torch.get_autocast_dtype(kind) if torch.is_autocast_enabled(kind) else value.dtype
+        self._resolution = max(self._resolution, *(torch.finfo(t).eps for t in (value.dtype, mixed) if t.is_floating_point))
+        return value
+
     def _finite(self, z: Tensor, index: Tensor, value: Tensor, slope: Tensor, asks: Sequence[Ask]) -> Evaluation:
-        value = value.detach().to(z.dtype)
+        value = self._noted(value).detach().to(z.dtype)
         # A sum is finite only if every term is; only the rare infinite sum is looked at term by term.
         if not math.isfinite(float(value.sum() + slope.sum())) and not bool(
             torch.isfinite(value).all() and torch.isfinite(slope).all()

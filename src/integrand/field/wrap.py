@@ -38,6 +38,10 @@ class _Wrapped(Field):
         return self.inner.smooth
 
     @property
+    def resolution(self) -> float:
+        return self.inner.resolution
+
+    @property
     def integers(self) -> bool:
         return self.inner.integers
 
@@ -149,6 +153,10 @@ class Narrowed(_Wrapped):
     def __init__(self, inner: Field, dtype: torch.dtype) -> None:
         super().__init__(inner)
         self.dtype = dtype
+
+    @property
+    def resolution(self) -> float:
+        return max(self.inner.resolution, torch.finfo(self.dtype).eps)
 
     def evaluate(self, z: Tensor, index: Tensor, *, gradient: bool = True) -> Evaluation:
         return _as(z, self.inner.evaluate(z.to(self.dtype), index, gradient=gradient))

@@ -20,7 +20,7 @@ import torch
 from torch import Tensor
 
 from ..attribution import Attribution
-from ..baseline.base import Baseline, checked
+from ..baseline.base import Baseline, References
 from ..baseline.fixed import Constant
 from ..cost import measured
 from ..errors import InputError
@@ -29,9 +29,10 @@ from ..parts import part
 from ..path.base import Path
 from ..path.straight import Straight
 from ..rule.adaptive import Adaptive
-from ..rule.base import Rule
-from ..walk import Patient, Walked, side_by_side, walk
+from ..rule.base import Rule, unbiased
+from ..walk import Patient, SideBySide, Walked, walk
 from ..weighting import Uniform, Weighed, Weighting, beforehand, prepared
+from .chance import Chance
 from .outcome import Watch, opened, result, weighed_sum
 
 _BLOCK_ELEMENTS = (
@@ -73,19 +74,24 @@ class Method:
     def __call__(self, field: Field, x: Tensor, *, watch: Watch | None = None) -> Attribution:
         x, meter = opened(field, x, watch)
         with measured(meter, x.device) as stopwatch:
-            references = checked(self.baseline(x, meter), x, self.baseline)
+            references = References.of(self.baseline, x, meter)
             each = gradients_per_row(self.path, self.rule)
             # A baseline may have been searched for; what that took is known by now.
             searched, walks = meter.tally.gradients, len(x) * len(references)
             meter.tally.expected = None if each is None else searched + each * walks
-            known = beforehand(self.weighting, *references.shape[:2])
+            known = beforehand(self.weighting, len(references), len(x))
+            chance = None
+            if unbiased(self.rule):
+                chance = Chance(x, len(references), self.rule.gradients, sampled=references.sampled)
             if known is None:
-                weighed, walked = self._weighed_afterwards(meter, references, x)
+                weighed, walked = self._weighed_afterwards(meter, references[:], x)
                 values = weighed_sum(weighed.weights, walked.shares)
+                if chance:
+                    chance.add(walked, weighed.weights)
             else:
                 weighed = Weighed(known.to(x))
-                values, walked = self._blocks(meter, references, x, weighed.weights)
-        return result(self, meter, values, x, walked, weighed, references, stopwatch.cost())
+                values, walked = self._blocks(meter, references, x, weighed.weights, chance)
+        return result(self, meter, values, x, walked, weighed, references, stopwatch.cost(), chance)
 
     def _weighed_afterwards(self, field: Field, references: Tensor, x: Tensor) -> tuple[Weighed, Walked]:
         """Weights that need shares: judged on a first look where the rule has one, which is then refined where it counts."""
@@ -95,16 +101,17 @@ class Method:
         weighed = weigh(walked.shares)
         return weighed, rule.settle(walked, weighed.weights)
 
-    def _blocks(self, field: Field, references: Tensor, x: Tensor, weights: Tensor) -> tuple[Tensor, Walked]:
+    def _blocks(
+        self, field: Field, references: References, x: Tensor, weights: Tensor, chance: Chance | None
+    ) -> tuple[Tensor, Walked]:
         """The weighted sum of shares, a block of references at a time, without keeping them unless asked to."""
         keeps = "shares" in self.record or len(references) == 1
         most = min(_BLOCK_ELEMENTS, _BLOCK_ON_CPU) if x.device.type == "cpu" else _BLOCK_ELEMENTS
         size = len(references) if keeps else max(1, most // x.numel())
         values = torch.zeros_like(x)
-        blocks: list[Walked] = []
+        kept = SideBySide(len(references), x, _BLOCK_ELEMENTS)
         for first in range(0, len(references), size):
             some = slice(first, first + size)
-            output = blocks[0].output if blocks else None
             block = walk(
                 self.path,
                 self.rule,
@@ -112,15 +119,18 @@ class Method:
                 references[some],
                 x,
                 frames="path" in self.record,
-                output=output,
+                output=kept.output,
                 lanes=(first, len(references)),
                 weights=weights[some],
             )
             values += weighed_sum(weights[some], block.shares)
+            if chance:
+                chance.add(block, weights[some])
             if keeps:
-                return values, block
-            blocks.append(dataclasses.replace(block, shares=x.new_empty(0)))
-        return values, side_by_side(blocks, x.new_empty(0), _BLOCK_ELEMENTS)
+                return values, dataclasses.replace(block, noise=None)
+            kept.enter(block)
+            del block  # before the next is made
+        return values, kept.walked(x)
 
 
 def gradients_per_row(path: Any, rule: Any) -> int | None:

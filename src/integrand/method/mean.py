@@ -5,7 +5,7 @@ from __future__ import annotations
 import torch
 from torch import Tensor
 
-from ..shapes import flattened, over, total
+from ..shapes import over
 
 
 class Mean:
@@ -31,14 +31,3 @@ class Mean:
     def variance(self) -> Tensor:
         """The unbiased variance of single maps (B, \\*s); NaN of fewer than two."""
         return self.squares / over(self.count - 1, self.squares)
-
-    def error(self) -> Tensor:
-        """The standard error of the mean (B,): √(Σ_i variance_i / n)."""
-        found: Tensor = (total(self.squares, 1) / (self.count - 1).clamp_min(1) / self.count).sqrt()
-        return found
-
-    def relative(self) -> Tensor:
-        """The same, relative to the norm of the mean (B,)."""
-        size = flattened(self.value, 1).norm(dim=1)
-        found: Tensor = self.error() / size.clamp_min(torch.finfo(size.dtype).tiny)
-        return found

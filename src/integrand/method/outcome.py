@@ -3,14 +3,15 @@
 from __future__ import annotations
 
 import dataclasses
+import math
 from collections.abc import Callable
-from typing import Any
+from typing import Any, Protocol
 
 import torch
 from torch import Tensor
 
 from ..attribution import INCOMPLETE, Attribution
-from ..baseline.base import labels
+from ..baseline.base import References, labels
 from ..cost import Cost
 from ..errors import FitnessWarning, IncompleteWarning, IntegerInput, warn
 from ..field import Field, Metered, Narrowed
@@ -20,8 +21,19 @@ from ..field.wrap import Tally
 from ..shapes import plain, state_dtype, total
 from ..walk import Walked
 from ..weighting import Weighed
+from .chance import Doubt
 
 Watch = Callable[[Tally], None]
+
+_CHANCE = 4.0  # standard errors that a residual is rarely more than
+_NORMAL = 1.96  # of them, that it is in 95 of 100 cases no more than
+_MOST_DRAWS = 1e7  # that anybody would be advised to take
+
+
+class Doubtful(Protocol):
+    """What knows how far chance may have led a map."""
+
+    def doubt(self, values: Tensor, residual: Tensor) -> Doubt: ...
 
 
 def opened(field: Field, x: Tensor, watch: Watch | None) -> tuple[Tensor, Metered]:
@@ -50,11 +62,13 @@ def result(
     x: Tensor,
     walked: Walked,
     weighed: Weighed,
-    references: Tensor,
+    references: References,
     cost: Cost,
+    chance: Doubtful | None = None,
 ) -> Attribution:
-    """The attribution, its completeness measured and its warnings given."""
+    """The attribution, its completeness measured and its warnings given; ``chance`` knows the error of maps that were drawn."""
     residual = (weighed.weights * walked.change).sum(0) - total(values, 1)
+    doubt = None if chance is None else chance.doubt(values, residual)
     made = Attribution(
         values=values,
         inputs=x,
@@ -62,38 +76,48 @@ def result(
         weights=weighed.weights,
         change=walked.change,
         residual=residual,
-        error=_relative_error(weighed.weights, walked.error, values),
+        error=_relative_error(weighed.weights, walked.error, values, walked.alike) if doubt is None else doubt.error,
         converged=torch.zeros_like(residual, dtype=torch.bool),
         shares=walked.shares if walked.shares.numel() else None,
         baselines=walked.begin if walked.begin.numel() else None,
         fitness=weighed.fitness,
         criterion=weighed.criterion,
         reasons=weighed.reasons,
-        names=labels(core(method).baseline, len(references)),
+        names=labels(core(method).baseline, len(weighed.weights)),
         notes=walked.notes,
         frames=walked.frames,
         cost=cost,
         method=method,
+        resolution=field.resolution,
     )
     made = judged(made, method)
     # Paths that choose their own start are judged by that, where it is kept.
-    _warn(made, field, core(method), _tolerance(method), walked.begin if walked.begin.numel() else references)
+    _warn(made, field, core(method), tolerance_of(method), walked.begin if walked.begin.numel() else references, doubt)
     return made
 
 
 def judged(made: Attribution, method: Any) -> Attribution:
-    """The attribution with its verdict: the map, not its parts, is held against the tolerance; without one, against the change of F."""
-    tol = _tolerance(method)
-    complete = made.gap <= INCOMPLETE
+    """The attribution with its verdict: the map, not its parts, is held against the tolerance; without one, against the change of F.
+
+    Without one, an error that is known may not be more than a tenth either.
+    """
+    tol = tolerance_of(method)
+    complete = (made.gap <= INCOMPLETE) & ~(made.error > INCOMPLETE)
     # What each reference or piece is wrong by says little alone: small ones may be, and large ones may cancel.
     met = complete if tol is None else torch.where(made.error.isnan(), complete, made.error <= tol)
     return dataclasses.replace(made, converged=met)
 
 
-def _relative_error(weights: Tensor, error: Tensor, values: Tensor) -> Tensor:
-    """Errors (R, B) of independent references as that of their weighted sum (B,), relative to it."""
+def _relative_error(weights: Tensor, error: Tensor, values: Tensor, alike: Tensor) -> Tensor:
+    """Errors (R, B) of references as that of their weighted sum (B,), relative to it.
+
+    Errors of different references are taken as independent; references that are ``alike`` (R,) err alike, and their errors add up.
+    """
     counted = torch.where(weights == 0, 0, weights * error)  # what does not count need not be known
-    return counted.square().sum(0).sqrt() / total(values.square(), 1).sqrt().clamp_min(torch.finfo(values.dtype).tiny)
+    number = torch.unique(alike, return_inverse=True)[1]
+    together = torch.zeros_like(counted).index_add_(0, number, counted)
+    least = torch.finfo(values.dtype).tiny
+    return together.square().sum(0).sqrt() / total(values.square(), 1).sqrt().clamp_min(least)
 
 
 def core(method: Any) -> Any:
@@ -109,30 +133,35 @@ def inside(method: Any) -> Any:
     return inner if callable(inner) else None
 
 
-def _tolerance(method: Any) -> float | None:
+def tolerance_of(method: Any) -> float | None:
     """The relative error that was asked for, of the draws or of the rule; None where none was."""
     own: float | None = getattr(method, "tol", None)
     return getattr(core(method).rule, "tol", None) if own is None else own
 
 
-def _warn(made: Attribution, field: Field, method: Any, tol: float | None, starts: Tensor) -> None:
+def _warn(
+    made: Attribution, field: Field, method: Any, tol: float | None, starts: Tensor | References, doubt: Doubt | None
+) -> None:
     missed = ~made.converged & ~made.error.isnan()
     if tol is not None and bool(missed.any()):
         worst = int(made.error.masked_fill(~missed, -1).argmax())
+        what = "an estimated relative error" if doubt is None else "a relative error (95 % bound)"
+        more = _more(made.method) if doubt is None else _more_draws(doubt, worst, (made.error[worst] / tol).square())
         warn(
-            f"{int(missed.sum())} of {len(made)} maps did not reach their tolerance; the worst has an estimated relative "
-            f"error of {float(made.error[worst]):.2g}. "
-            f"{_trouble(made, field, starts, worst) or _more(made.method)}",
+            f"{int(missed.sum())} of {len(made)} maps did not reach their tolerance; the worst has {what} "
+            f"of {float(made.error[worst]):.2g}. {_trouble(made, field, starts, worst) or more}",
             IncompleteWarning,
         )
-    completes = field.conservative and getattr(method.rule, "complete", True)
-    if completes and bool((made.gap > INCOMPLETE).any()):
+    completes = field.conservative and (getattr(method.rule, "complete", True) or doubt is not None)
+    incomplete = ~(made.gap <= INCOMPLETE)
+    if completes and bool(incomplete.any()):
         worst = int(made.gap.argmax())
         change = float((made.output - made.base)[worst])
+        more = _advice(method) if doubt is None else _by_chance(made, doubt, worst)
         warn(
-            f"{int((made.gap > INCOMPLETE).sum())} of {len(made)} maps miss more than a tenth of the change they should explain: "
+            f"{int(incomplete.sum())} of {len(made)} maps miss more than a tenth of the change they should explain: "
             f"example {worst} adds up to {change - float(made.residual[worst]):.3g} where F changes by {change:.3g}. "
-            f"{_trouble(made, field, starts, worst) or _advice(method)}",
+            f"{_trouble(made, field, starts, worst) or more}",
             IncompleteWarning,
         )
     for example, reason in enumerate(made.reasons):
@@ -140,18 +169,43 @@ def _warn(made: Attribution, field: Field, method: Any, tol: float | None, start
             warn(f"Fitness says nothing about example {example}: {reason}.", FitnessWarning)
 
 
-def _trouble(made: Attribution, field: Field, starts: Tensor, example: int) -> str | None:
+def _by_chance(made: Attribution, doubt: Doubt, example: int) -> str:
+    """Whether chance explains what a map of random draws misses, and how many more draws would do."""
+    residual, error = made.residual[example].abs(), doubt.residual[example]
+    if not bool(error.isfinite()):
+        return "A single draw, or two, do not tell whether that is chance: take more (draws=)."
+    units = float(residual / error.clamp_min(torch.finfo(error.dtype).tiny))
+    if units > _CHANCE:
+        return (
+            f"That is {units:.2g} of its standard errors, more than chance makes: F may jump where no gradient tells, or a few draws may "
+            "matter more than all others. Integrate by a rule instead (rule=ig.rules.Adaptive())."
+        )
+    goal = INCOMPLETE * (made.output - made.base)[example].abs()
+    times = (_NORMAL * error / goal.clamp_min(torch.finfo(goal.dtype).tiny)).square()
+    return f"That is {units:.2g} of its standard errors, and chance. {_more_draws(doubt, example, times)}"
+
+
+def _more_draws(doubt: Doubt, example: int, times: Tensor) -> str:
+    """How many more draws bring the error of an example down as far as ``times`` the draws do."""
+    more = float(doubt.draws[example] * (times - 1))
+    if not more < _MOST_DRAWS:
+        return "No reasonable number of draws would do: integrate by a rule instead (rule=ig.rules.Adaptive()), or ask for less."
+    rounded = math.ceil(float(f"{max(more, 1):.1e}"))
+    return f"Some {rounded:,} more draws would do (draws= of expected, n= of MonteCarlo), or a rule that is not random."
+
+
+def _trouble(made: Attribution, field: Field, starts: Tensor | References, example: int) -> str | None:
     """What is wrong with the model's rows, or with the baseline that counts most for an example, as far as the model tells."""
     if field.company is not None and field.company.verdict:
         return field.company.verdict
     r = int(made.weights[:, example].argmax())
     index = torch.tensor([example], device=made.inputs.device)
-    return field.trouble(starts[r, example][None], made.inputs[example][None], index)
+    return field.trouble(starts[r : r + 1][0, example][None], made.inputs[example][None], index)
 
 
 def advice(method: Any) -> str:
     """What to do about maps that miss their tolerance, or what they should add up to."""
-    return _advice(core(method)) if _tolerance(method) is None else _more(method)
+    return _advice(core(method)) if tolerance_of(method) is None else _more(method)
 
 
 def _more(method: Any) -> str:

@@ -1,9 +1,10 @@
 """References drawn until their mean is known well enough.
 
-    stop when  √(Σ_i Var_r(share_ri) / n)  ≤  tol · ‖mean_r share_r‖
+    stop when  q · √(Σ_i Var_r(share_ri) / n)  ≤  tol · ‖mean_r share_r‖         at two looks that follow one another
 
-The standard error over references, of the vector. Draws are stratified, which the variance of single draws does not see, so what
-is reported is an upper estimate.
+The left side is what the mean is off by in 95 of 100 cases at most (``chance.py``). One look that happens to meet the tolerance
+is chosen among many, and says less than it seems to: so two have to. Draws are stratified, and references drawn without replacement as
+long as they last, which the variance of single draws does not see, so what is reported is an upper estimate.
 """
 
 from __future__ import annotations
@@ -14,27 +15,31 @@ import torch
 from torch import Tensor
 
 from ..attribution import Attribution
-from ..baseline.base import checked
+from ..baseline.base import References
 from ..cost import measured
 from ..errors import InputError
 from ..field import Gathered
 from ..field.base import Field
 from ..parts import part
-from ..walk import Walked, side_by_side, walk
+from ..shapes import total
+from ..walk import SideBySide, Walked, walk
 from ..weighting import Weighed
 from .base import Method
-from .mean import Mean
+from .chance import Doubt, Spread
 from .outcome import Watch, opened, result
 
 _KEPT_ELEMENTS = 1 << 24
+_WALKED_ELEMENTS = 1 << 21  # references of a block are walked about this many numbers at a time
 
 
 @part
 class Sampled:
-    """A method whose references are taken in blocks until the standard error over them meets ``tol``.
+    """A method whose references are taken in blocks until their mean is known to ``tol``, in 95 of 100 cases or more.
 
-    tol    relative to the norm of the map, per example; examples that are done leave
-    block  references taken at a time; the decision waits for two blocks
+    tol    relative L2 error, per example; examples that are done leave
+    block  references taken at a time; an example is done when its 95 % bound meets ``tol`` after two blocks that follow one another
+
+    ``error`` of the result is that bound; the truth is the mean over all that may be drawn, references and positions.
 
     The method's references must come in random order (``Sample`` draws them so), and count the same. Where they run out first, the
     map is returned with its error and is not ``converged``. Cost: the method's, for as many references as it takes.
@@ -62,67 +67,72 @@ class Sampled:
         method = self.method
         x, meter = opened(field, x, watch)
         with measured(meter, x.device) as stopwatch:
-            references = checked(method.baseline(x, meter), x, method.baseline)
-            drawn = _Drawn(x, meter.value(x), keeps="shares" in method.record)
+            references = References.of(method.baseline, x, meter)
+            drawn = _Drawn(x, meter.value(x), len(references), keeps="shares" in method.record)
             busy = torch.arange(len(x), device=x.device)
+            met = torch.zeros(len(x), dtype=torch.bool, device=x.device)
+            size = min(self.block, max(1, _WALKED_ELEMENTS // max(1, x.numel())))
             for first in range(0, len(references), self.block):
-                some = references[first : first + self.block]
                 own, output = Gathered(meter, busy), drawn.output[busy]
-                lanes = (first, len(references))
-                found = walk(method.path, method.rule, own, _of(some, busy), x[busy], output=output, lanes=lanes)
-                drawn.add(found, some, busy)
-                busy = busy[drawn.mean.relative()[busy] > self.tol] if first else busy
+                last = min(first + self.block, len(references))
+                for begin in range(first, last, size):
+                    some = references[begin : min(begin + size, last)]
+                    lanes = (begin, len(references))
+                    found = walk(method.path, method.rule, own, _of(some, busy), x[busy], output=output, lanes=lanes)
+                    drawn.add(found, some, busy)
+                    del found, some  # before the next are made
+                before, met = met, drawn.spread.doubt().error <= self.tol
+                busy = busy[~(before & met)[busy]]
                 if not len(busy):
                     break
             walked, weights = drawn.walked()
-        used = references[: len(weights)]
-        return result(self, meter, drawn.mean.value, x, walked, Weighed(weights), used, stopwatch.cost())
+        return result(
+            self, meter, drawn.spread.value, x, walked, Weighed(weights), references, stopwatch.cost(), drawn
+        )
 
 
 class _Drawn:
-    """What is kept of draws as they come: their running mean, how many each example took, and where their paths began.
+    """What is kept of draws as they come: their spread, how many each example took, and where their paths began.
 
-    output  (B,) F(x);  mean of shares (B, \\*s);  keeps  whether shares are kept one by one
+    output  (B,) F(x);  spread of shares (B, \\*s);  keeps  whether shares are kept one by one
     """
 
-    def __init__(self, x: Tensor, output: Tensor, *, keeps: bool) -> None:
+    def __init__(self, x: Tensor, output: Tensor, references: int, *, keeps: bool) -> None:
         self.x = x
         self.output = output
         self.keeps = keeps
-        self.mean = Mean(x)
+        self.spread = Spread(x)
         self.taken = torch.zeros(len(x), dtype=torch.long, device=x.device)
-        self.blocks: list[Walked] = []
+        self.kept = SideBySide(references, x, _KEPT_ELEMENTS)
         self.shares: list[Tensor] = []
 
     def add(self, found: Walked, references: Tensor, busy: Tensor) -> None:
         """A block of ``references`` (R, B, \\*s) that the examples ``busy`` (M,) walked from."""
-        x = self.x
-        self.mean.add(found.shares, busy)
+        self.spread.add(found.shares, found.change - total(found.shares, 2), busy)
         self.taken[busy] += len(references)
+        if self.keeps:
+            self.shares.append(_spread(found.shares, busy, len(self.x)))
         whole = dataclasses.replace(
             found,
-            shares=x.new_empty(0),
             begin=references,
-            change=_spread(found.change, busy, len(x)),
-            error=x.new_zeros(len(references), len(x)),
+            change=_spread(found.change, busy, len(self.x)),
+            start=_spread(found.start, busy, len(self.x)),
+            error=_spread(found.error, busy, len(self.x)),
             output=self.output,
             notes={},
-            frames=None,
         )
-        self.blocks.append(whole)
-        if self.keeps:
-            self.shares.append(_spread(found.shares, busy, len(x)))
+        self.kept.enter(whole)
 
     def walked(self) -> tuple[Walked, Tensor]:
         """All of it as one walk, and the weights (R, B): even over the draws an example took."""
-        shares = torch.cat(self.shares) if self.keeps else self.x.new_empty(0)
-        walked = side_by_side(self.blocks, shares, _KEPT_ELEMENTS)
+        walked = self.kept.walked(self.x, torch.cat(self.shares) if self.keeps else None)
         order = torch.arange(len(walked.change), device=self.x.device)[:, None]
-        taken = self.taken.to(self.x.dtype)
-        weights = torch.where(order < self.taken, 1 / taken, 0)
-        # Errors of single draws, such that those of equal weights add up to the standard error.
-        error = (self.mean.error() * taken.sqrt()).expand_as(weights)
-        return dataclasses.replace(walked, error=error), weights
+        weights = (order < self.taken).to(self.x.dtype) / self.taken.to(self.x.dtype)
+        return walked, weights
+
+    def doubt(self, values: Tensor, residual: Tensor) -> Doubt:
+        """What is known of the mean."""
+        return self.spread.doubt()
 
 
 def _of(references: Tensor, which: Tensor) -> Tensor:

@@ -13,7 +13,7 @@ from typing import Any, ClassVar
 import torch
 from torch import Tensor
 
-from ..attribution import Attribution
+from ..attribution import INCOMPLETE, Attribution
 from ..errors import InputError
 from ..field import Field
 from ..field.layout import Layout
@@ -21,8 +21,9 @@ from ..field.modes import gradients
 from ..parts import part
 from ..seeds import generator
 from ..shapes import flattened, over
+from .chance import Spread
 from .mean import Mean
-from .outcome import Watch
+from .outcome import Watch, tolerance_of
 from .wrapping import (
     Explainer,
     Held,
@@ -38,6 +39,7 @@ from .wrapping import (
 
 Sigma = float | Tensor | tuple[float | Tensor, ...] | Mapping[Any, float | Tensor]
 """How wide noise is: for one input, or for each of several."""
+
 
 _REDUCTIONS = ("mean", "square", "variance")
 
@@ -56,8 +58,9 @@ class Smoothed:
     seed    of the noise; all examples of a batch get the same, scaled to their range
     reduce  "mean": SmoothGrad;  "square": mean_d A_d², SmoothGrad-Squared;  "variance": the (unbiased) variance of A_d, VarGrad
 
-    ``error`` is the standard error of the mean over draws, √(Σ_i Var_d(A_d,i) / n) ÷ ‖A‖, one sigma; for "variance", and of a single
-    draw, nobody estimates it (NaN). ``converged`` says whether the integrals of all draws met their own tolerance. The map adds
+    ``error`` is what the mean over draws is off by, relative to what infinitely many would give, in 95 of 100 cases at most; infinite for
+    a single draw, and for "variance" nobody estimates it (NaN). ``converged`` says whether the integrals of all draws met their own
+    tolerance, and the error too, where it is known (a tenth where they have none); a few dozen draws are seldom enough. The map adds
     up to mean_d F(x + ε_d) − F(b), not to F(x) − F(b): ``residual`` holds the difference, and ``notes["noised"]`` (draws, 1, B) is
     F(x + ε_d).
 
@@ -114,17 +117,21 @@ class Smoothed:
             gathered: _Gathered | None = None
             for draw in range(self.draws):
                 made = runs(method, field, (held.x + width * self._noise(draw, held.x)).to(x.dtype))
-                gathered = gathered or _Gathered(made, squares=self.reduce == "square")
+                gathered = gathered or _Gathered(made, self.reduce)
                 gathered.add(made)
             assert gathered is not None
             output = held.output()
             runs.add(held.cost)
+            error = gathered.error()
+            tol = tolerance_of(self.method)
+            close = error <= (INCOMPLETE if tol is None else tol)
         return rearranged(
             gathered.first,
-            gathered.mean.variance() if self.reduce == "variance" else gathered.mean.value,
-            **gathered.told(output, held.references),
+            gathered.map(),
+            **gathered.told(output, held),
+            error=error,
+            converged=gathered.converged & (close | error.isnan()),
             inputs=gathered.first.inputs if self.lifts else held.x,
-            error=nan_like(output) if self.reduce == "variance" or self.draws == 1 else gathered.mean.relative(),
             cost=runs.cost,
             method=self,
         )
@@ -172,10 +179,10 @@ def _deviation(sigma: Any, x: Tensor) -> Tensor:
 class _Gathered:
     """What is kept of runs, added up as they come."""
 
-    def __init__(self, first: Attribution, *, squares: bool) -> None:
+    def __init__(self, first: Attribution, reduce: str) -> None:
         self.first = first
-        self.squares = squares
-        self.mean = Mean(first.values)
+        self.reduce = reduce
+        self.maps: Mean | Spread = Mean(first.values) if reduce == "variance" else Spread(first.values)
         self.base = Mean(first.base)
         self.begin = Mean(first.change)
         self.weights = Mean(first.weights)
@@ -184,7 +191,7 @@ class _Gathered:
         self.outputs: list[Tensor] = []
 
     def add(self, made: Attribution) -> None:
-        self.mean.add((made.values.square() if self.squares else made.values)[None])
+        self.maps.add((made.values.square() if self.reduce == "square" else made.values)[None])
         self.base.add(made.base[None])
         self.alike = self.alike and made.weights.shape == self.first.weights.shape
         if self.alike:
@@ -193,10 +200,18 @@ class _Gathered:
         self.converged &= made.converged
         self.outputs.append(made.output)
 
-    def told(self, output: Tensor, references: Tensor) -> dict[str, Any]:
+    def map(self) -> Tensor:
+        """What the runs come to (B, \\*s)."""
+        return self.maps.variance() if isinstance(self.maps, Mean) else self.maps.value
+
+    def error(self) -> Tensor:
+        """What that is wrong by (B,), relative to it."""
+        return nan_like(self.first.error) if isinstance(self.maps, Mean) else self.maps.doubt().error
+
+    def told(self, output: Tensor, held: Held) -> dict[str, Any]:
         """The rest of the attribution, for x itself: F(x) (B,), and where its paths began, where that is one place for all draws."""
         begin = self.first.baselines
-        fixed = self.alike and begin is not None and same_start(begin, references)
+        fixed = self.alike and begin is not None and same_start(begin, held.references)
         # Methods that take as many references as they need take another number for every draw: what counts is their mean.
         weights = self.weights.value if self.alike else torch.ones_like(output)[None]
         start = self.begin.value if self.alike else self.base.value[None]
@@ -210,6 +225,5 @@ class _Gathered:
             "criterion": "",
             "reasons": (),
             "frames": None,
-            "converged": self.converged,
             "notes": {"noised": torch.stack(self.outputs)[:, None]},
         }

@@ -5,14 +5,15 @@ from __future__ import annotations
 from torch import Tensor
 
 from ..attribution import Attribution
-from ..baseline.base import checked
+from ..baseline.base import References
 from ..cost import measured
 from ..field import Field, Gathered
 from ..parts import part
-from ..rule.base import Rule
+from ..rule.base import Rule, unbiased
 from ..walk import walk
 from ..weighting import prepared
 from .base import Method
+from .chance import Chance
 from .outcome import Watch, opened, result, weighed_sum
 
 
@@ -34,7 +35,8 @@ class Staged:
         method = self.method
         x, meter = opened(field, x, watch)
         with measured(meter, x.device) as stopwatch:
-            references = checked(method.baseline(x, meter), x, method.baseline)
+            whole = References.of(method.baseline, x, meter)
+            references = whole[:]
             weigh = prepared(method.weighting, x, meter, references)
             rough = walk(method.path, self.scout, meter, references, x, frames="path" in method.record)
             weighed = weigh(rough.shares)
@@ -51,4 +53,9 @@ class Staged:
             )
             rough.shares[r, b], rough.error[r, b] = fine.shares[0], fine.error[0]
             values = weighed_sum(weighed.weights, rough.shares)
-        return result(self, meter, values, x, rough, weighed, references, stopwatch.cost())
+            chance = None
+            if unbiased(method.rule):
+                # The rule's noise stays with the pairs; how the references differ is at least as much.
+                chance = Chance(x, len(references), method.rule.gradients, sampled=True)
+                chance.add(rough, weighed.weights)
+        return result(self, meter, values, x, rough, weighed, whole, stopwatch.cost(), chance)

@@ -13,13 +13,14 @@ import warnings
 from collections import Counter
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
+from functools import cached_property
 from typing import Any, Protocol
 
 import torch
 from torch import Tensor
 
 from ..attribution import Attribution
-from ..baseline.base import checked, labels
+from ..baseline.base import InParts, References, labels
 from ..baseline.fixed import Given
 from ..cost import Cost, measured
 from ..errors import InputError, IntegrandWarning, warn
@@ -27,6 +28,7 @@ from ..field import Field
 from ..field.turns import turn
 from ..field.wrap import Tally
 from ..shapes import total
+from ..walk import checked_output
 from .base import Method
 from .outcome import Watch, core, inside, opened
 
@@ -94,19 +96,28 @@ class Held:
         baseline = core(method).baseline
         self.x, self.meter = opened(field, x, None)
         with measured(self.meter, x.device) as stopwatch:
-            self.references = checked(baseline(self.x, self.meter), self.x, baseline)
-        self._names = labels(baseline, len(self.references))
+            self._made = References.of(baseline, self.x, self.meter)
+        # What is made in parts is the same for any inputs, and made by whoever takes it.
+        self._alike = isinstance(baseline, InParts)
+        self._names = labels(baseline, len(self._made))
         self._stopwatch = stopwatch
+
+    @cached_property
+    def references(self) -> Tensor:
+        """(R, B, \\*s) all of them."""
+        return self._made[:]
 
     def starting(self, method: Any, references: Tensor | None = None) -> Any:
         """The method with these references instead of its baseline, whatever the inputs then are."""
+        if references is None and self._alike:
+            return method
         given = Given(self.references if references is None else references, names=self._names)
         return with_core(method, lambda one: dataclasses.replace(one, baseline=given))
 
     def output(self) -> Tensor:
         """F(x) (B,), asked for once."""
         with self.meter.ready():
-            return self.meter.value(self.x)
+            return checked_output(self.meter.value(self.x))
 
     def outputs(self, example: Tensor) -> Tensor | None:
         """What the model says of some examples, where that is known by now."""

@@ -2,10 +2,11 @@
 
 from __future__ import annotations
 
+import math
 from typing import Any
 
 from ..baseline import Baseline, Sample, as_baseline, count_of
-from ..errors import InputError
+from ..errors import BaselineError, InputError
 from ..features import Features
 from ..method import Method, Sampled, Staged
 from ..path import Path, Straight
@@ -66,12 +67,20 @@ def expected(
     ``references``: a tensor (N, \\*s) or a dataset to draw from, or a list of baselines. ``draws`` (200) pairs of reference and
     position are taken: references without replacement as long as they last, positions stratified over all draws. With a ``rule``
     nothing is random: every reference is integrated by it (its exact map, up to the rule). With ``tol`` draws are taken until the
-    standard error of the map, relative to it, is below ``tol``, but at most ``draws`` (2000) of them.
+    map's relative error is below ``tol`` in 95 of 100 cases, but at most ``draws`` (2000) of them.
 
-    Cost: ``draws`` gradients, or references × nodes with a rule; one value per reference for the residual. Complete in
-    expectation (with a rule: as complete as the rule). Source: Erion et al., Nature Machine Intelligence 2021.
+    ``error`` of the result is a 95 % bound of the relative L2 error against the mean over all of ``references`` and positions, and without
+    ``tol`` a map is ``converged`` where that and the gap are at most a tenth; 200 draws are seldom enough for it. With a rule it is the
+    rule's own estimate.
+
+    Cost: ``draws`` gradients, or references × nodes with a rule; one value per reference for the residual. References of data are read
+    as they are needed. Complete in expectation (with a rule: as complete as the rule). Source: Erion et al., Nature Machine Intelligence 2021.
     """
     pool = hasattr(references, "__getitem__") and not isinstance(references, list | tuple | str)
+    if draws is not None and not 1 <= draws < math.inf:
+        raise InputError(f"draws is how many pairs of reference and position are taken, 1 or more, not {draws}.")
+    if pool and not len(references):
+        raise BaselineError("There are no references to draw from: the data is empty.")
     if tol is not None:
         if rule is not None:
             raise InputError(
@@ -82,13 +91,13 @@ def expected(
                 "tol= draws references from data: give a tensor or a dataset of them. A list of baselines is integrated to a "
                 "tolerance by rule=ig.rules.Adaptive(tol)."
             )
-        drawn = Sample(references, draws or 2000, seed, replace=True)
+        drawn = Sample(references, 2000 if draws is None else draws, seed, replace=True)
         return Sampled(Method(drawn, Straight(), MonteCarlo(1, seed), record=record), tol)
     size = len(references) if pool else count_of(references_of(references)) or 1
     if rule is not None:
         made: Baseline = Sample(references) if pool else references_of(references)
         return Method(made, Straight(), rule, record=record)
-    draws = draws or 200
+    draws = 200 if draws is None else draws
     if pool:
         made = Sample(references, draws, seed) if draws < size else Sample(references)
     else:

@@ -11,6 +11,7 @@ from typing import ClassVar
 import torch
 from torch import Tensor
 
+from ..attribution import rounding
 from ..errors import InputError
 from ..features import Features, feature_map, feature_scores
 from ..parts import part
@@ -157,6 +158,7 @@ class CompletenessGap(Metric):
 
     ΔF is what the attribution measured where its paths really began, and Σ φ is summed here. Bare tensors are refused, since nobody
     knows what they should add up to. NaN for a relative gap where F does not change but for rounding: use the absolute one there.
+    Elsewhere it is the attribution's own ``gap``, which never is NaN: it takes such a change for as large as rounding makes it.
     Pitfalls: any map becomes complete by adding a constant; complete is necessary, not good. Methods that are not complete by design
     say so in their cards.
     Peers: Quantus' Completeness tests floats for exact equality, by default after dividing the map by its maximum: False for exact maps.
@@ -174,17 +176,17 @@ class CompletenessGap(Metric):
     def measure(self, subject: Subject, maps: Maps) -> Tensor:
         return torch.stack(
             [
-                self._gap(values, one.output, (one.weights * one.change).sum(0))
+                self._gap(values, one.output, (one.weights * one.change).sum(0), one.resolution)
                 for values, one in zip(maps.values, maps.attributions(), strict=True)
             ]
         )
 
-    def _gap(self, values: Tensor, output: Tensor, change: Tensor) -> Tensor:
+    def _gap(self, values: Tensor, output: Tensor, change: Tensor, resolution: float) -> Tensor:
         gap = (change.double() - flattened(values.double(), 1).sum(1)).abs()
         if not self.relative:
             return gap.to(values)
-        rounding = 16 * torch.finfo(output.dtype).eps * torch.maximum(output.abs(), (output - change).abs())
-        return torch.where(change.abs() > rounding, gap / change.abs(), torch.nan).to(values)
+        least = rounding(output, output - change, values.flatten(1).abs().sum(1), resolution)
+        return torch.where(change.abs() > least, gap / change.abs(), torch.nan).to(values)
 
 
 sparseness = door_of_maps(Sparseness)

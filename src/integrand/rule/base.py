@@ -9,14 +9,14 @@ from __future__ import annotations
 import math
 from collections.abc import Callable
 from dataclasses import dataclass
-from typing import Protocol
+from typing import Any, Protocol
 
 import torch
 from torch import Tensor
 
 from ..field import Field
 from ..segment import Evaluation, Segment
-from ..shapes import over
+from ..shapes import ROUNDING, over
 
 
 @dataclass(frozen=True, eq=False)
@@ -25,12 +25,15 @@ class Integrated:
 
     share (K, R, B, \\*s);  error (K, R, B) the estimated L2 error, NaN where the rule estimates none
     begin, end (K, R, B) F at the pieces' ends where the rule came by it, NaN elsewhere; None where it did not
+    noise (G, K, R, B, \\*s) of a rule with random nodes: G vectors whose products add up, on average, to the covariance of the share, of
+                 which G − 1 are independent; None of other rules, and where there are too few nodes to tell
     """
 
     share: Tensor
     error: Tensor
     begin: Tensor | None = None
     end: Tensor | None = None
+    noise: Tensor | None = None
 
     @classmethod
     def ensure(cls, found: Tensor | Integrated) -> Integrated:
@@ -46,11 +49,13 @@ class Rule(Protocol):
     def __call__(self, field: Field, segment: Segment) -> Tensor | Integrated: ...
 
 
+def unbiased(rule: Any) -> bool:
+    """Whether a rule is right on average over random nodes, so that what one share is wrong by is chance."""
+    return bool(getattr(rule, "unbiased", False))
+
+
 Credit = Callable[[Tensor, Tensor], Tensor]
 """Gradients (n, \\*s) and the rows (n,) they belong to, numbered over (K, R, B) → what counts in their place (n, \\*s)."""
-
-
-_ROUNDING = 64  # what a difference of two values may be off by, in units of their last place
 
 
 def missed(summed: Tensor, begin: Tensor, end: Tensor) -> Tensor:
@@ -59,7 +64,7 @@ def missed(summed: Tensor, begin: Tensor, end: Tensor) -> Tensor:
     Steps that were halved many times change F by less than a difference of two of its values can tell.
     """
     off = (summed - (end - begin)).abs()
-    rounding = _ROUNDING * torch.finfo(begin.dtype).eps * torch.maximum(begin.abs(), end.abs())
+    rounding = ROUNDING * torch.finfo(begin.dtype).eps * torch.maximum(begin.abs(), end.abs())
     return torch.where(off > rounding, off, 0)
 
 
@@ -68,26 +73,42 @@ def mean_gradient(
 ) -> Tensor:
     """Σ_q w_q ∇F(start + t_q (end − start)) → (K, R, B, \\*s), in float32 at least.
 
+    Nodes, weights and ``credit`` are those of ``mean_gradients``.
+    """
+    group = torch.zeros(len(nodes), dtype=torch.long, device=segment.start.device)
+    return mean_gradients(field, segment, nodes, weights, group, 1, credit)[0]
+
+
+def mean_gradients(
+    field: Field,
+    segment: Segment,
+    nodes: Tensor,
+    weights: Tensor,
+    group: Tensor,
+    groups: int,
+    credit: Credit | None = None,
+) -> Tensor:
+    """Σ_q w_q ∇F(start + t_q (end − start)) over the nodes q of each ``group`` (n,) → (groups, K, R, B, \\*s).
+
     ``nodes`` and ``weights`` are (n,) for all rows alike, or broadcast to (n, K, R, B). Points are made when the model is ready for
     them and gradients are added where they belong at once, so memory does not grow with n. Pieces of no length cost nothing.
     With ``credit`` the sum is over what that makes of each gradient.
     """
     leading = segment.leading
     inner = segment.start.shape[3:]
-    mean = segment.start.new_zeros(math.prod(leading), *inner)
-    if not len(nodes):
-        return mean.reshape(*leading, *inner)
+    every = math.prod(leading)
+    mean = segment.start.new_zeros(groups * every, *inner)
     place = segment.moving()
-    if not len(place):
-        return mean.reshape(*leading, *inner)
+    if not len(nodes) or not len(place):
+        return mean.reshape(groups, *leading, *inner)
     begins, finishes = _picker(segment.start, place), _picker(segment.end, place)
     t, w = (_per_row(numbers, leading, place) for numbers in (nodes, weights))
-    rows = len(place)
+    rows, group = len(place), group.to(place.device)
     example = (place % leading[2]).repeat(len(nodes))
 
     def whole(part: slice) -> bool:
         """Whether a part is a number of nodes for all rows, as most are: then nothing need be picked, it is broadcast."""
-        return rows == math.prod(leading) and part.start % rows == 0 and part.stop % rows == 0
+        return rows == every and part.start % rows == 0 and part.stop % rows == 0
 
     def make(part: slice) -> Tensor:
         if whole(part):
@@ -101,13 +122,14 @@ def mean_gradient(
         which = torch.arange(part.start, part.stop, device=place.device) % rows
         gradient = found.gradient if credit is None else credit(found.gradient, place[which])
         weighted = gradient * over(w[part], gradient)
-        if whole(part):
+        if groups == 1 and whole(part):
             mean.add_(weighted.reshape(-1, *mean.shape).sum(0))
         else:
-            mean.index_add_(0, place[which], weighted)
+            node = torch.arange(part.start, part.stop, device=place.device) // rows
+            mean.index_add_(0, group[node] * every + place[which], weighted)
 
     field.stream(example, make, add, segment.start[0, 0, 0], whole=rows)
-    return mean.reshape(*leading, *inner)
+    return mean.reshape(groups, *leading, *inner)
 
 
 def _picker(points: Tensor, place: Tensor) -> Callable[[Tensor], Tensor]:
