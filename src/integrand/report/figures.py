@@ -21,6 +21,7 @@ from .colours import signed_rgb as signed_rgb
 from .pictures import display_image as display_image
 from .pictures import is_image, need, parts
 from .pictures import pixel_map as pixel_map
+from .pictures import write_figure
 
 if TYPE_CHECKING:
     from matplotlib.figure import Figure
@@ -81,7 +82,7 @@ def plot(
     remark = f"the first {_MOST} of {count} examples" if examples is None and count > _MOST else ""
     figure: Figure = look.draw(attribution, shown, panels, remark)
     if path is not None:
-        figure.savefig(path)
+        write_figure(figure, path)
     return figure
 
 
