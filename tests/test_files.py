@@ -93,7 +93,7 @@ def test_permissions_are_those_of_any_new_file_and_links_are_followed(tmp_path: 
     assert (tmp_path / "link").is_symlink()
     assert (tmp_path / "ours").read_text() == "through it"
     write_text(os.devnull, "nothing to replace")
-    assert not os.path.isfile(os.devnull)  # noqa: PTH113
+    assert not os.path.isfile(os.devnull)
 
 
 def test_names_fit_and_stay_apart() -> None:

@@ -162,7 +162,8 @@ def _digest(header: str, tensors: Mapping[str, Tensor]) -> str:
     for name in sorted(tensors):
         tensor = tensors[name]
         found.update(f"\0{name}\0{tensor.dtype}\0{tuple(tensor.shape)}\0".encode())
-        found.update(memoryview(tensor.reshape(-1).view(torch.uint8).numpy()))
+        flat = tensor.contiguous().as_strided((tensor.numel(),), (1,))  # strides of axes of one element may be any
+        found.update(flat.view(torch.uint8).numpy().data)
     return found.hexdigest()
 
 

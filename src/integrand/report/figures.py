@@ -19,9 +19,8 @@ from .colours import heat_rgb as heat_rgb
 from .colours import overlay_rgb as overlay_rgb
 from .colours import signed_rgb as signed_rgb
 from .pictures import display_image as display_image
-from .pictures import is_image, need, parts
+from .pictures import is_image, need, parts, write_figure
 from .pictures import pixel_map as pixel_map
-from .pictures import write_figure
 
 if TYPE_CHECKING:
     from matplotlib.figure import Figure
@@ -44,6 +43,7 @@ def plot(
     cell: int = 1,
     names: Names = None,
     top: int = 15,
+    titles: str | Sequence[str] | None = None,
     path: str | Path | None = None,
 ) -> Figure:
     """Draw an attribution: images beside their maps, features and tokens as bars.
@@ -57,6 +57,7 @@ def plot(
     cell        show sums over squares of this many pixels, which are easier to read than single ones
     names       of features or tokens; a mapping by input where there are several
     top         how many features to name; one bar adds up the others
+    titles      what to call each example drawn, with its target, in place of "example i · target": one text, or one for each of them
     path        also write the figure to this file
 
     Errors: ``MissingExtra`` without matplotlib; ``UnknownName`` for another kind; ``InputError`` for examples, channels, scales
@@ -80,7 +81,7 @@ def plot(
             panels.append(images)
     count = len(attribution)
     remark = f"the first {_MOST} of {count} examples" if examples is None and count > _MOST else ""
-    figure: Figure = look.draw(attribution, shown, panels, remark)
+    figure: Figure = look.draw(attribution, shown, panels, remark, _titles_of(titles, len(shown)))
     if path is not None:
         write_figure(figure, path)
     return figure
@@ -94,6 +95,15 @@ def _chosen(examples: int | Sequence[int] | None, count: int) -> list[int]:
     if wrong is not None or not chosen:
         raise InputError(f"examples={examples} names none of the {count} examples, 0 to {count - 1}.")
     return [i % count for i in chosen]
+
+
+def _titles_of(titles: str | Sequence[str] | None, count: int) -> list[str | None]:
+    if titles is None:
+        return [None] * count
+    given = [titles] if isinstance(titles, str) else [str(title) for title in titles]
+    if len(given) != count:
+        raise InputError(f"There are {len(given)} titles for {count} examples that are drawn: give one for each.")
+    return [*given]
 
 
 def _drawn_as(kind: str, part: Attribution) -> str:

@@ -53,15 +53,21 @@ class Picture(Figure):
         return file.getvalue()
 
 
-def draw(attribution: Attribution, shown: Sequence[int], panels: Sequence[Panel], remark: str) -> Figure:
+def draw(
+    attribution: Attribution,
+    shown: Sequence[int],
+    panels: Sequence[Panel],
+    remark: str,
+    titles: Sequence[str | None],
+) -> Figure:
     """All panels of all shown examples on one figure, a row each; the scales have the last row."""
     widths = [w for panel in panels for w in panel.widths]
     heights = [max(panel.height for panel in panels)] * len(shown) + [_SCALE]
     figure = Picture(figsize=(sum(widths), sum(heights) + 0.5), dpi=_DPI, layout="constrained", facecolor="white")
     FigureCanvasAgg(figure)
     grid = figure.subplots(len(heights), len(widths), squeeze=False, width_ratios=widths, height_ratios=heights)
-    for row, example in zip(grid, shown, strict=False):
-        _entitle(row[0], attribution, example)
+    for row, example, title in zip(grid, shown, titles, strict=False):
+        _entitle(row[0], attribution, example, title)
     first = 0
     for panel in panels:
         own = grid[:, first : first + len(panel.widths)]
@@ -74,10 +80,14 @@ def draw(attribution: Attribution, shown: Sequence[int], panels: Sequence[Panel]
     return figure
 
 
-def _entitle(axes: Axes, attribution: Attribution, example: int) -> None:
+def _entitle(axes: Axes, attribution: Attribution, example: int, title: str | None) -> None:
     marked = incomplete(attribution, example) or unsettled(attribution, example)
     axes.set_title(
-        headline(attribution, example), loc="left", fontsize=8, color=ALARM if marked else INK, parse_math=False
+        headline(attribution, example, title),
+        loc="left",
+        fontsize=8,
+        color=ALARM if marked else INK,
+        parse_math=False,
     )
 
 
