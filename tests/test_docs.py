@@ -77,11 +77,7 @@ def test_links_lead_somewhere(page: Path) -> None:
 def test_no_line_of_the_glossary_is_left_over() -> None:
     """Every line begins an entry, or goes on with a sentence of the one before."""
     lines = (ROOT / "docs" / "glossary.md").read_text().splitlines()[2:]
-    orphans = [
-        line
-        for before, line in itertools.pairwise(lines)
-        if not line.startswith("**") and before.endswith(".")
-    ]
+    orphans = [line for before, line in itertools.pairwise(lines) if not line.startswith("**") and before.endswith(".")]
     assert orphans == []
     assert len({line.partition("**")[2] for line in lines if line.startswith("**")}) == sum(
         line.startswith("**") for line in lines

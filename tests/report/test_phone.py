@@ -46,7 +46,7 @@ def looked_at(file: Path, width: int) -> dict[str, object]:
         f'<!doctype html><iframe id=frame src="{file.name}" style="width:{width}px;height:900px;border:0"></iframe>'
         f"<pre id=answer></pre><script>{LOOK.replace('WIDTH', str(width))}</script>"
     )
-    flags = ["--headless", "--no-sandbox", "--disable-gpu", "--disable-background-networking", "--allow-file-access-from-files", "--virtual-time-budget=4000"]  # fmt: skip
+    flags = ["--headless", "--no-sandbox", "--disable-gpu", "--disable-background-networking", "--allow-file-access-from-files", "--hide-scrollbars", "--virtual-time-budget=4000"]  # fmt: skip
     told = subprocess.run([str(CHROMIUM), *flags, f"--user-data-dir={file.parent / 'profile'}", "--dump-dom", frame.as_uri()], capture_output=True, text=True, timeout=120, check=True)  # fmt: skip
     found: dict[str, object] = json.loads(re.search(r'<pre id="answer">(.*?)</pre>', told.stdout, re.S)[1])
     return found
