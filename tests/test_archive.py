@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import random
 import sys
 import warnings
 from pathlib import Path
@@ -15,7 +16,8 @@ from safetensors.torch import save_file
 from torch import Tensor
 
 import integrand as ig
-from tests.problems import Two, filled, tanh_mlp, wave
+from tests.catalogue import BUILD, fits
+from tests.problems import PROBLEMS, Two, filled, tanh_mlp, wave
 
 TENSORS = ("output", "weights", "change", "residual", "error", "converged", "fitness")
 ARRANGED = ("values", "inputs", "shares", "baselines")
@@ -171,3 +173,135 @@ def test_without_safetensors(name: str, tmp_path: Path, monkeypatch: pytest.Monk
     act = ig.load if name == "safetensors" else made.save
     with pytest.raises(ig.errors.MissingExtra, match=r"pip install 'integrand\[save\]'"):
         act(tmp_path / "map")
+
+
+# --- what does not fit together ---------------------------------------------------------------------------------------
+
+
+def opened(path: Path) -> tuple[dict[str, Any], dict[str, Tensor]]:
+    with safetensors.safe_open(path, "pt") as file:
+        tensors = {name: file.get_tensor(name) for name in file.keys()}  # noqa: SIM118
+        return json.loads(file.metadata()["integrand"]), tensors
+
+
+def test_a_newer_format_is_not_called_damaged(tmp_path: Path) -> None:
+    save_file({"values": wave(2)}, tmp_path / "map", {"integrand": json.dumps({"format": 2, "integrand": "9.0"})})
+    with pytest.raises(ig.errors.InputError) as caught:
+        ig.load(tmp_path / "map")
+    assert str(caught.value).endswith("map' was written by integrand 9.0, in a newer format: upgrade to read it.")
+
+
+@pytest.mark.parametrize("name", [name for name in (*TENSORS, "values", "inputs") if name != "fitness"])
+def test_a_part_that_is_missing(name: str, tmp_path: Path) -> None:
+    attribution("single").save(tmp_path / "map")
+    header, tensors = opened(tmp_path / "map")
+    del tensors[name]
+    save_file(tensors, tmp_path / "part", {"integrand": json.dumps(header)})
+    with pytest.raises(ig.errors.InputError, match=rf"it lacks {name}|not an attribution's \(KeyError\('{name}'\)"):
+        ig.load(tmp_path / "part")
+
+
+@pytest.mark.parametrize("name", [*TENSORS, *ARRANGED, "notes", "frames/points", "frames/clock"])
+@pytest.mark.parametrize("fault", ["shorter", "flat", "integers"])
+def test_a_part_that_does_not_fit(name: str, fault: str, tmp_path: Path) -> None:
+    made = attribution("single")
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore", ig.errors.IntegrandWarning)
+        noted = ig.explain(tanh_mlp(), wave(3, 6), target=0, method="ig2", baseline=wave(4, 6, phase=1), steps=3)
+    (noted if name == "notes" else made).save(tmp_path / "map")
+    header, tensors = opened(tmp_path / "map")
+    key = f"notes/{header['notes'][0]}" if name == "notes" else name
+    if fault == "integers":
+        if name in ("fitness", "inputs", "baselines", "notes", "frames/points", "frames/clock"):
+            pytest.skip("may be whole numbers, or is a picture")
+        tensors[key] = tensors[key].nan_to_num().long()
+    else:
+        whole = tensors[key]
+        tensors[key] = (whole.flatten()[:-1] if fault == "flat" else whole[..., :-1] if whole.ndim < 3 else whole[:, :, :-1] if "/" in key else whole[:, :-1]).contiguous()  # fmt: skip
+        if (name, fault) in {("values", "shorter"), ("inputs", "shorter")}:
+            tensors[key] = whole[:-1].contiguous()
+    save_file(tensors, tmp_path / "odd", {"integrand": json.dumps(header)})
+    with pytest.raises(ig.errors.InputError, match=r"holds no whole attribution"):
+        ig.load(tmp_path / "odd")
+
+
+@pytest.mark.parametrize(
+    ("entry", "value"),
+    [
+        ("reasons", ["one"]), ("reasons", [1, 2, 3]), ("names", [1]), ("names", None), ("criterion", 7), ("method", None), ("target", []),
+        ("cost", {"seconds": "long"}), ("cost", {"gradients": None}), ("cost", {"euros": 1}), ("cost", []), ("notes", ["gone"]), ("format", "1"),
+        ("arranged", {"values": "tensor"}), ("normalisation", {"mean": [0.5], "std": [0.0]}), ("normalisation", {"mean": [0.5, 0.5], "std": [1.0]}),
+        ("normalisation", {"mean": []}), ("normalisation", 3),
+    ],
+)  # fmt: skip
+def test_a_header_entry_that_is_something_else(entry: str, value: Any, tmp_path: Path) -> None:
+    attribution("single").save(tmp_path / "map")
+    header, tensors = opened(tmp_path / "map")
+    save_file(tensors, tmp_path / "odd", {"integrand": json.dumps({**header, entry: value})})
+    with pytest.raises(ig.errors.InputError):
+        ig.load(tmp_path / "odd")
+
+
+def looked_at(read: ig.Attribution) -> None:
+    """Everything that a reader does first."""
+    repr(read)
+    read._repr_html_()
+    read[0]
+    _ = read.gap, read.base
+
+
+@pytest.mark.parametrize("kind", ["single", "tuple", "dict"])
+@pytest.mark.parametrize("digest", [True, False])
+def test_damage_anywhere_is_seen_or_harmless(kind: str, digest: bool, tmp_path: Path) -> None:
+    """Bits turned, bytes lost, doubled and zeroed, all over the file. A file that knows its digest gives what was saved, or is refused;
+    one of 0.1, which has none, gives something that can be looked at, or is refused."""
+    made, path = attribution(kind), tmp_path / "map"
+    made.save(path)
+    if not digest:
+        header, tensors = opened(path)
+        save_file(tensors, path, {"integrand": json.dumps(header)})
+    whole = path.read_bytes()
+    top = 8 + int.from_bytes(whole[:8], "little")
+    rng, loaded = random.Random(f"{kind} {digest}"), 0
+    for trial in range(120):
+        data = bytearray(whole)
+        at = rng.randrange(top) if trial % 2 else rng.randrange(top, len(data))
+        match rng.randrange(5):
+            case 0 | 1:
+                data[at] ^= 1 << rng.randrange(8)
+            case 2:
+                del data[at : at + rng.randrange(1, 40)]
+            case 3:
+                data[at:at] = data[at : at + rng.randrange(1, 40)]
+            case _:
+                data[at : at + rng.randrange(1, 40)] = bytes(min(len(data) - at, 8))
+        path.write_bytes(bytes(data))
+        try:
+            read = ig.load(path)
+        except (ig.errors.IntegrandError, OSError):
+            continue
+        loaded += 1
+        looked_at(read)
+        if digest:
+            for name in (*TENSORS, *ARRANGED):
+                same(getattr(read, name), getattr(made, name))
+    assert loaded < 100 if digest else loaded > 0
+
+
+@pytest.mark.parametrize("problem", ["relu mlp", "softplus cnn"])
+def test_every_published_method_is_read_back(problem: str, tmp_path: Path) -> None:
+    """What is refused in damaged files is nothing that some method makes."""
+    given, read_back = PROBLEMS[problem], 0
+    for name in (name for name in BUILD if fits(name, given)):
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore", ig.errors.IntegrandWarning)
+            try:
+                made = ig.explain(given.model, given.inputs, target=given.target, method=BUILD[name](given))
+            except ig.errors.IntegrandError:  # a wrapper that is not for such a model
+                continue
+        made.save(tmp_path / name)
+        read = ig.load(tmp_path / name)
+        looked_at(read)
+        same(read.values, made.values)
+        read_back += 1
+    assert read_back >= 20

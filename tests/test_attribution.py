@@ -213,10 +213,66 @@ def test_to_shap_without_shap(made: ig.Attribution, monkeypatch: pytest.MonkeyPa
 def test_to_shap(made: ig.Attribution, monkeypatch: pytest.MonkeyPatch) -> None:
     """The three arrays that shap.Explanation takes; the package itself is not needed to see that they are right."""
     monkeypatch.setitem(sys.modules, "shap", SimpleNamespace(Explanation=lambda *arrays: arrays))
-    values, base, data = made.to_shap()
-    assert np.array_equal(values, made.values.numpy())
-    assert np.array_equal(base, made.base.numpy())
+    close = ig.explain(MODEL, X, target=0, rule=ig.rules.GaussLegendre(40))
+    values, base, data = close.to_shap()
+    assert np.array_equal(values, close.values.numpy())
+    assert np.array_equal(base, close.base.numpy())
     assert np.array_equal(data, X.numpy())
+
+
+class Explanation:
+    """What SHAP's plots read: f(x) is not stored, they add it up."""
+
+    def __init__(self, values: Any, base_values: Any = None, data: Any = None, feature_names: Any = None) -> None:
+        self.values, self.base_values, self.data, self.feature_names = values, base_values, data, feature_names
+
+    @property
+    def said(self) -> Any:
+        return self.base_values + self.values.sum(-1)
+
+
+@pytest.mark.parametrize("options", [{"rule": ig.rules.Left(2)}, {"method": "expected", "baseline": REFERENCES, "rule": ig.rules.MonteCarlo(1)}])  # fmt: skip
+def test_shap_prints_what_the_model_says(options: dict[str, Any], monkeypatch: pytest.MonkeyPatch, quiet: None) -> None:
+    """f(x) = base + Σ values is the model's output, whatever the map misses: that is a feature of its own."""
+    monkeypatch.setitem(sys.modules, "shap", SimpleNamespace(Explanation=Explanation))
+    made = ig.explain(MODEL, X, target=0, **options)
+    with torch.no_grad():
+        output = MODEL(X)[:, 0].numpy()
+    assert np.abs(output - (made.base + made.values.sum(1)).numpy()).max() > 1e-3  # the maps alone do not say it
+    told = made.to_shap([f"column {i}" for i in range(6)])
+    np.testing.assert_allclose(told.said, output, rtol=1e-9)
+    assert told.feature_names == [*(f"column {i}" for i in range(6)), "not explained"]
+    assert np.array_equal(told.values[:, :6], made.values.numpy())
+    assert np.isnan(told.data[:, 6]).all()
+    assert made.to_shap().feature_names == ["0", "1", "2", "3", "4", "5", "not explained"]
+
+
+def test_shap_of_maps_that_add_up_has_the_features_alone(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setitem(sys.modules, "shap", SimpleNamespace(Explanation=Explanation))
+    told = ig.explain(MODEL, X, target=0).to_shap(list("abcdef"))
+    assert told.feature_names == list("abcdef")
+    with pytest.raises(ig.errors.InputError, match=r"2 names for values of shape 5x6: give one for each column"):
+        ig.explain(MODEL, X, target=0).to_shap(["a", "b"])
+
+
+def test_shap_of_images_that_do_not_add_up_warns(monkeypatch: pytest.MonkeyPatch, quiet: None) -> None:
+    monkeypatch.setitem(sys.modules, "shap", SimpleNamespace(Explanation=Explanation))
+    images = PROBLEMS["softplus cnn"]
+    made = ig.explain(images.model, images.inputs, target=0, rule=ig.rules.Left(1))
+    with pytest.warns(ig.errors.IncompleteWarning, match=r"SHAP prints base \+ Σ values as what the model says"):
+        made.to_shap()
+
+
+def test_of_no_examples_there_is_a_repr(made: ig.Attribution) -> None:
+    assert "0 examples" in repr(made[0:0])
+
+
+def test_a_map_that_adds_up_without_claiming_it_says_so() -> None:
+    """A layer that everything passes through leaves nothing out; one that is passed by does, and claims nothing."""
+    made = ig.explain(MODEL, X, target=0, method="layer", site="0")
+    assert not made.claims_completeness
+    assert float(made.gap.max()) < 0.01
+    assert f"worst gap {float(made.gap.max()):.2%}" in repr(made)
 
 
 def test_to_shap_of_several_inputs(monkeypatch: pytest.MonkeyPatch) -> None:

@@ -2,12 +2,18 @@
 
 from __future__ import annotations
 
+import contextlib
+import errno
 import json
 import os
+import re
+import shutil
 import signal
 import subprocess
 import sys
+import time
 import warnings
+from collections.abc import Iterator
 from pathlib import Path
 
 import numpy as np
@@ -25,7 +31,7 @@ Image = pytest.importorskip("PIL.Image")
 
 from typer.testing import CliRunner, Result  # noqa: E402
 
-from integrand.cli import app_main, doctor, tell  # noqa: E402
+from integrand.cli import app_main, doctor, stopping, tell  # noqa: E402
 from integrand.cli import explain as command  # noqa: E402
 from integrand.cli.app import app  # noqa: E402
 from integrand.vision import load_model  # noqa: E402
@@ -226,7 +232,7 @@ def test_without_another_photograph_it_is_left_out_and_said_so(place: Path, monk
     stuck = explain("many/rose.png", "--method", "integrated", "--method", "ig2", "--out", "stuck")
     assert stuck.exit_code == 2
     assert "give some with --references" in text(stuck)
-    assert not list((place / "stuck").iterdir())  # refused before the first gradient
+    assert not (place / "stuck").exists()  # refused before the first gradient
 
 
 def test_a_gap_is_marked_and_explained(place: Path) -> None:
@@ -343,9 +349,10 @@ def test_unreadable_pictures_are_passed_over(place: Path) -> None:
 def test_nothing_readable_writes_nothing(place: Path) -> None:
     (place / "empty").mkdir()
     result = explain("empty", "gone.png", "--method", "integrated")
-    assert result.exit_code == 1
+    assert result.exit_code == 2
     assert "'empty' holds no pictures" in text(result)
-    assert not list((place / "integrand-out").iterdir())
+    assert "None of the pictures could be read." in text(result)
+    assert not (place / "integrand-out").exists()
 
 
 @pytest.mark.parametrize(
@@ -501,11 +508,11 @@ def test_doctor_finds_everything_in_order() -> None:
 
 
 def test_doctor_names_what_is_missing_and_what_is_wrong(monkeypatch) -> None:
-    monkeypatch.setattr(doctor, "_version", lambda package: None if package == "zarr" else "1.0")
+    monkeypatch.setattr(doctor, "_version", lambda package: None if package == "jinja2" else "1.0")
     monkeypatch.setattr(doctor, "self_check", lambda device: doctor.Check(device, 0.1, 0.0))
     result = run("doctor")
     assert result.exit_code == 1
-    assert "missing zarr" in result.stdout
+    assert "missing jinja2" in result.stdout
     assert "FAILED" in result.stdout
     assert set(doctor.extras()) >= {"cli", "plot", "report", "save", "demo"}
     assert "test" not in doctor.extras()
@@ -590,3 +597,347 @@ class Skip(nn.Module):
 def skip():
     return ImageModel("skip", Skip().eval(), ig.Normalisation.unit(), 16)
 """
+
+
+# --- files, disks and names -------------------------------------------------------------------------------------------
+
+
+def links(page: Path) -> list[str]:
+    """Where a page's links to other pages lead."""
+    return re.findall(r'<a href="((?:index|page-\d+)\.html)(?:#[^"]*)?"', page.read_text("utf-8"))
+
+
+def test_pages_lead_to_one_another(place: Path, monkeypatch) -> None:
+    monkeypatch.setattr(command, "_PAGE", 1)
+    assert explain("many", "--method", "integrated", "--nodes", "2").exit_code == 0
+    out = place / "integrand-out"
+    pages = ["index.html", "page-2.html", "page-3.html"]
+    assert sorted(file.name for file in out.glob("*.html")) == pages
+    for name in pages:
+        assert set(links(out / name)) >= set(pages) - {name}
+        assert all((out / link).is_file() for link in links(out / name))
+    index = (out / "index.html").read_text("utf-8")
+    for head, name in zip(
+        ("leaf", "rose", "sky"), pages, strict=True
+    ):  # every picture can be reached from the first page
+        assert f'<a href="{name}#case-1">{head}</a>' in index
+        assert '<section class="case pixelated" id="case-1">' in (out / name).read_text("utf-8")
+
+
+def test_one_page_has_no_links_to_pages(place: Path) -> None:
+    assert explain("many/rose.png", "--method", "integrated", "--nodes", "2").exit_code == 0
+    assert links(place / "integrand-out/index.html") == []
+
+
+def test_a_later_run_removes_what_an_earlier_one_wrote_and_nothing_else(place: Path, monkeypatch) -> None:
+    monkeypatch.setattr(command, "_PAGE", 1)
+    flags = ("--method", "integrated", "--nodes", "2")
+    assert explain("many", *flags, "--save").exit_code == 0
+    out = place / "integrand-out"
+    (out / "mine.png").write_bytes(b"of the user's own")
+    (out / "page-9.html").write_text("of the user's own")
+    result = explain("many/sky.png", "many/rose.png", *flags)
+    assert result.exit_code == 0, result.output
+    assert "2 maps and pages of an earlier run in integrand-out were removed." in text(result)
+    left = {file.name for file in out.iterdir()}
+    saved = {f"{name}-integrated.safetensors" for name in ("leaf", "rose", "sky")}  # attributions are not thrown away
+    maps = {"sky-integrated.png", "rose-integrated.png"}
+    assert left == saved | maps | {"index.html", "page-2.html", "mine.png", "page-9.html"}
+    again = explain("many/sky.png", "many/rose.png", *flags)
+    assert "removed" not in text(again)
+
+
+def test_names_in_a_page_cannot_remove_files_elsewhere(place: Path) -> None:
+    (place / "precious.png").write_bytes(b"kept")
+    out = place / "integrand-out"
+    out.mkdir()
+    listed = '<meta name="generator" content="integrand explain"><!-- files of this run: ["../precious.png", "toys.py", 3] -->\n'
+    (out / "index.html").write_text(f"<head>{listed}</head>")
+    (out / "toys.py").write_text("kept")
+    assert explain("many/sky.png", "--method", "integrated", "--nodes", "2").exit_code == 0
+    assert (place / "precious.png").exists()
+    assert (out / "toys.py").exists()
+
+
+def test_another_command_s_folder_is_refused(place: Path) -> None:
+    out = place / "integrand-out"
+    out.mkdir()
+    page = '<head><meta name="generator" content="integrand compare"></head>'
+    (out / "index.html").write_text(page)
+    result = explain("many/sky.png", "--method", "integrated")
+    assert result.exit_code == 2
+    assert "integrand-out holds what integrand compare wrote: give another --out" in text(result)
+    assert (out / "index.html").read_text() == page
+
+
+def test_a_page_of_unknown_origin_is_replaced_and_named(place: Path) -> None:
+    out = place / "integrand-out"
+    out.mkdir()
+    (out / "index.html").write_text("somebody's")
+    result = explain("many/sky.png", "--method", "integrated", "--nodes", "2")
+    assert result.exit_code == 0
+    assert "index.html says nothing of integrand explain; it will be replaced." in text(result)
+
+
+def test_pictures_of_one_name_can_be_told_apart(place: Path) -> None:
+    (place / "more").mkdir()
+    (place / "many/sky.png").rename(place / "more/rose.png")
+    result = explain("many/rose.png", "more/rose.png", "--method", "integrated", "--nodes", "2")
+    assert result.exit_code == 0, result.output
+    page = (place / "integrand-out/index.html").read_text("utf-8")
+    assert "<h2>many/rose.png</h2>" in page
+    assert "<h2>more/rose.png</h2>" in page
+    assert "many/rose.png" in result.stdout
+
+
+def test_long_names_are_shortened_and_stay_apart(place: Path) -> None:
+    for end in "ab":
+        shutil.copy(place / "many/sky.png", place / f"{'x' * 245}{end}.png")
+    names = sorted(file.name for file in place.glob("x*.png"))
+    result = explain(*names, "many/rose.png", "--method", "integrated", "--nodes", "2", "--save")
+    assert result.exit_code == 0, result.output
+    made = sorted(file.name for file in (place / "integrand-out").glob("x*"))
+    assert len(made) == 4
+    assert max(map(len, made)) < 160
+    assert (place / "integrand-out/rose-integrated.safetensors").exists()
+
+
+def test_a_name_that_no_disk_takes_is_passed_over(place: Path) -> None:
+    result = explain("y" * 300, "many/rose.png", "--method", "integrated", "--nodes", "2")
+    assert result.exit_code == 1
+    assert "cannot be read as a picture: File name too long. Skipped." in text(result)
+    assert (place / "integrand-out/rose-integrated.png").exists()
+
+
+def test_a_file_that_cannot_be_written_is_told_and_the_rest_goes_on(place: Path) -> None:
+    """A folder stands where the map of the second picture belongs."""
+    (place / "integrand-out/rose-integrated.png").mkdir(parents=True)
+    result = explain("many", "--method", "integrated", "--nodes", "2")
+    assert result.exit_code == 1, result.output
+    assert "Error: integrand-out/rose-integrated.png: Is a directory. It is not written." in text(result)
+    assert "Traceback" not in result.output
+    assert {file.name for file in (place / "integrand-out").glob("*.png") if file.is_file()} == {"leaf-integrated.png", "sky-integrated.png"}  # fmt: skip
+    page = (place / "integrand-out/index.html").read_text("utf-8")
+    assert all(f"<h2>{name}</h2>" in page for name in ("leaf", "rose", "sky"))  # its map is on the page all the same
+
+
+@pytest.fixture
+def small_disk(place: Path) -> Iterator[Path]:
+    """A file system of 200 kB."""
+    disk = place / "disk"
+    disk.mkdir()
+    if shutil.which("mount") is None or subprocess.run(["mount", "-t", "tmpfs", "-o", "size=200k", "tmpfs", disk], capture_output=True, check=False).returncode:  # fmt: skip
+        pytest.skip("mounting a small disk is not permitted here")
+    yield disk
+    subprocess.run(["umount", disk], check=True)
+
+
+def filled(path: Path) -> None:
+    """Take up all room that there is on a disk."""
+    with path.open("wb", buffering=0) as file, contextlib.suppress(OSError):
+        while True:
+            file.write(bytes(1024))
+
+
+def test_a_full_disk_ends_without_a_traceback_and_leaves_the_earlier_page(small_disk: Path) -> None:
+    flags = ("--method", "integrated", "--nodes", "2", "--out", str(small_disk))
+    assert explain("many/rose.png", *flags).exit_code == 0
+    before = (small_disk / "index.html").read_bytes()
+    filled(small_disk / "fill")
+    result = explain("many", *flags, "--save")
+    assert result.exit_code == 2, result.output
+    assert "Traceback" not in result.output
+    assert result.exception is None or isinstance(result.exception, SystemExit)
+    assert "No space left on device. It is not written." in text(result)
+    assert "Nothing was written." in text(result)
+    assert (small_disk / "index.html").read_bytes() == before
+    assert not [file for file in small_disk.iterdir() if file.name.startswith(".")]
+
+
+def test_a_disk_that_fills_up_keeps_what_was_finished(place: Path, monkeypatch) -> None:
+    real, written = os.fsync, []
+
+    def full_after_three(handle: int) -> None:
+        written.append(handle)
+        if len(written) > 3:
+            raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
+        real(handle)
+
+    monkeypatch.setattr(os, "fsync", full_after_three)
+    monkeypatch.setattr(command, "_PAGE", 1)
+    result = explain("many", "--method", "integrated", "--nodes", "2")
+    assert result.exit_code == 1
+    assert "No space left on device" in text(result)
+    made = sorted(file.name for file in (place / "integrand-out").iterdir())
+    assert made == ["index.html", "leaf-integrated.png", "rose-integrated.png"]
+    assert links(place / "integrand-out/index.html") == []  # no link to a page that is not there
+
+
+@pytest.mark.parametrize("out", ["toys.py/inside", "none/such/../../toys.py"])
+def test_folders_that_cannot_be_made(place: Path, out: str) -> None:
+    result = explain("many/rose.png", "--method", "integrated", "--out", out)
+    assert result.exit_code == 2
+    assert len(result.stderr.splitlines()) == 1
+    assert not (place / "none").exists()
+
+
+def test_no_empty_folder_is_left_behind(place: Path) -> None:
+    (place / "kept").mkdir()
+    for out in ("new/deeper", "kept"):
+        assert explain("many/rose.png", "--target", "9", "--out", out).exit_code == 2
+    assert not (place / "new").exists()
+    assert (place / "kept").is_dir()  # it was there before
+
+
+EVIL = """
+def evil():
+    return ImageModel("evil", Colours().eval(), ig.Normalisation.unit(), 16, ("\\x1b[31mRED\\x1b]0;title\\x07", "[red]green[/red]", "dark\\nblue\\x9b2J"))
+"""
+
+
+def test_names_give_the_terminal_no_orders(place: Path) -> None:
+    (place / "evil.py").write_text(CODE + EVIL)
+    name = "\x1b]0;pwn\x1b[41m[bold]rose"
+    shutil.copy(place / "many/rose.png", place / f"{name}.png")
+    result = explain(f"{name}.png", "\x1b[2Jgone.png", "--method", "integrated", "--nodes", "2", model="evil.py:evil")
+    assert result.exit_code == 1, result.output
+    for stream in (result.stdout, result.stderr):
+        assert not re.search(r"[\x00-\x09\x0b-\x1f\x7f-\x9f]", stream)
+    assert "␛]0;pwn␛[41m[bold]rose" in result.stdout
+    assert "␛[31mRED␛]0;title" in result.stdout
+    assert "[red]green[/red] (1)" in result.stdout
+    assert "dark␊blue�2J (2)" in result.stdout
+    assert "␛[2Jgone.png" in result.stderr or "\\x1b[2Jgone.png" in result.stderr
+    page = (place / "integrand-out/index.html").read_text("utf-8")
+    assert "[red]green[/red]" in page
+    several = explain("many/rose.png", "--target", "e", model="evil.py:evil")
+    assert "\x1b" not in several.stderr
+
+
+def test_control_signs_are_shown() -> None:
+    assert tell.visible("a\x1b[0m\x07\x9b\u202e\nb") == "a␛[0m␇��\nb"
+    assert tell.line("a\nb") == "a␊b"
+
+
+def test_markup_in_messages_is_text(capsys) -> None:
+    tell.fail("no [red]markup[/red] :smile:")
+    tell.out().print("[bold]as it is[/bold]")
+    said = capsys.readouterr()
+    assert "no [red]markup[/red] :smile:" in said.err
+    assert "[bold]as it is[/bold]" in said.out
+
+
+# --- stopping ---------------------------------------------------------------------------------------------------------
+
+
+def test_sigterm_ends_like_ctrl_c(place: Path, monkeypatch) -> None:
+    real, calls = command.explain, []
+
+    def terminated_at_the_third(*args: object, **options: object) -> object:
+        calls.append(1)
+        if len(calls) == 3:
+            signal.raise_signal(signal.SIGTERM)
+        return real(*args, **options)
+
+    before = signal.getsignal(signal.SIGTERM)
+    monkeypatch.setattr(command, "explain", terminated_at_the_third)
+    result = explain("many", "--method", "integrated", "--nodes", "2")
+    assert result.exit_code == 143
+    assert "Stopped. What was finished is written." in text(result)
+    html = (place / "integrand-out/index.html").read_text("utf-8")
+    assert all(f"<h2>{name}</h2>" in html for name in ("leaf", "rose"))
+    assert signal.getsignal(signal.SIGTERM) is before
+
+
+def test_sigterm_waits_until_a_file_is_whole() -> None:
+    done = []
+
+    def stopped() -> None:
+        with stopping.terminable(), stopping.undisturbed():
+            signal.raise_signal(signal.SIGTERM)
+            done.append("whole")
+
+    with pytest.raises(stopping.Terminated):
+        stopped()
+    assert done == ["whole"]
+
+
+@pytest.mark.slow
+def test_a_real_process_is_terminated_politely(place: Path) -> None:
+    (place / "slow.py").write_text(CODE + SLOW)
+    words = [
+        "explain",
+        "many/leaf.png",
+        "many/rose.png",
+        "--model",
+        "slow.py:slow",
+        "--method",
+        "integrated",
+        "--nodes",
+        "2",
+    ]
+    run = subprocess.Popen([sys.executable, "-m", "integrand", *words], stderr=subprocess.PIPE, text=True)
+    for _ in range(600):
+        if (place / "integrand-out/leaf-integrated.png").exists():
+            break
+        time.sleep(0.1)
+    time.sleep(0.5)  # in the middle of the second picture
+    run.terminate()
+    _, said = run.communicate(timeout=60)
+    assert run.returncode == 143, said
+    assert "Stopped. What was finished is written." in said
+    assert "<h2>leaf</h2>" in (place / "integrand-out/index.html").read_text("utf-8")
+
+
+SLOW = """
+import time
+
+def slow():
+    class Slow(Colours):
+        def forward(self, z):
+            time.sleep(1.0)
+            return super().forward(z)
+    return ImageModel("slow", Slow().eval(), ig.Normalisation.unit(), 16)
+"""
+
+
+# --- what is said -----------------------------------------------------------------------------------------------------
+
+
+def test_pages_are_called_as_the_model_is(place: Path) -> None:
+    assert explain("many/rose.png", "--method", "integrated", "--nodes", "2").exit_code == 0
+    assert "<title>colours explained</title>" in (place / "integrand-out/index.html").read_text("utf-8")
+
+
+def test_maps_are_titled_by_picture_class_and_method(place: Path, monkeypatch) -> None:
+    titles = []
+    monkeypatch.setattr(ig.Attribution, "plot", lambda made, **options: titles.append(options["titles"]))
+    explain("many/rose.png", "--method", "integrated,expected", "--nodes", "2", "--target", "dark blue")
+    assert titles == ["rose · dark blue · integrated", "rose · dark blue · expected"]
+
+
+def test_what_closes_the_gap_is_said_of_the_maps_that_it_is_true_of(place: Path) -> None:
+    """The advice is followed: at the tolerance it names, the maps it names add up."""
+    result = explain("many/rose.png", "--method", "integrated,left", "--nodes", "2", model="toys.py:jumpy")
+    told = re.search(r"--tol 0\.05 integrates (.*?) more closely", " ".join(result.stdout.split()))
+    assert told is not None, result.stdout
+    assert "--nodes close" not in result.stdout
+    again = explain("many/rose.png", "--method", told[1].replace(" ", ""), "--tol", "0.05", model="toys.py:jumpy")
+    assert "more than a tenth" not in again.stdout
+
+
+def test_methods_are_found_by_the_acronyms_of_their_papers() -> None:
+    for alias, title in {"IG": "Integrated Gradients", "EG": "Expected Gradients", "WG": "Weighted Gradients", "agi": "Adversarial Gradient Integration"}.items():  # fmt: skip
+        assert run("methods", alias).stdout.startswith(f"{title}  (")
+    assert "tran2025weighted" in run("cite", "WG").stdout
+    elsewhere = run("methods", "lime")
+    assert elsewhere.exit_code == 2
+    assert "LIME is not in this library" in text(elsewhere)
+
+
+def test_doctor_says_what_to_type(monkeypatch) -> None:
+    monkeypatch.setattr(doctor, "_version", lambda package: None if package in ("jinja2", "safetensors") else "1.0")
+    said = " ".join(run("doctor").stdout.split())
+    assert re.search(r"pip install 'integrand\[[\w,]*report[\w,]*save[\w,]*\]'", said)
+    monkeypatch.setattr(doctor, "_version", lambda package: "1.0")
+    assert "pip install" not in run("doctor").stdout

@@ -81,6 +81,53 @@ def test_methods_are_compared(place: Path) -> None:
     np.testing.assert_allclose(made.scores.of("deletion")[0], expected, atol=1e-5)
 
 
+@pytest.mark.parametrize("many", [1, 2, 5])
+def test_ig2_is_compared_on_any_number_of_pictures(place: Path, many: int) -> None:
+    """Its references are taken from the pool by the class that the model gives them, for one picture and for several."""
+    pictures = [f"many/picture{number}.png" for number in range(many)]
+    words = [
+        "--method",
+        "integrated,guided,blur,ig2",
+        "--metric",
+        "deletion,insertion",
+        "--budget",
+        "60",
+        "--no-controls",
+    ]
+    result = compare(*pictures, *words, "--references", "many")
+    assert result.exit_code == 0, result.output
+    scores = ig.Comparison.load(place / "integrand-compare").scores
+    assert scores.examples == tuple(f"picture{number}" for number in range(many))
+    assert np.isfinite(scores.values).all()
+    assert not scores.reasons
+
+
+def test_ig2_counts_the_pictures_of_other_classes(place: Path) -> None:
+    """Pictures 0 and 3 are red, 1 and 4 green, 2 blue: of this pool one is of another class than the red ones, two than the green one."""
+    from integrand.cli import compare as command
+
+    desk = command.Desk(command.Explaining(("many",), references=("many/picture0.png", "many/picture1.png", "many/picture3.png")), load_model("toys.py:colours"))  # fmt: skip
+    for pictures, others in ((["picture0"], 1), (["picture1"], 2), (["picture1", "picture3"], 1)):
+        x = desk.model.prepare(*(f"many/{name}.png" for name in pictures))
+        request = command.Request(("many",), ("ig2",))
+        (method,) = command._methods(request, desk, x, desk.model.logits(x)).values()
+        assert method.baseline.count == min(2, others)
+
+
+def test_a_folder_of_another_command_is_refused(place: Path) -> None:
+    (place / "integrand-compare").mkdir()
+    page = '<meta name="generator" content="integrand explain">'
+    (place / "integrand-compare/index.html").write_text(page)
+    result = compare("many", "--method", "integrated")
+    assert result.exit_code == 2
+    assert "holds what integrand explain wrote" in text(result)
+
+
+def test_nothing_is_left_behind_by_what_fails(place: Path) -> None:
+    assert compare("gone.png", "--method", "integrated", "--out", "new/deeper").exit_code == 2
+    assert not (place / "new").exists()
+
+
 def test_other_questions(place: Path) -> None:
     result = compare(
         "many", "--method", "integrated,weighted", "--metric", "insertion", "--tol", "0.1", "--target", "green",

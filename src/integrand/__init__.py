@@ -6,6 +6,8 @@
 torch.Size([4, 3])
 """
 
+from importlib import metadata as _metadata
+
 # The namespaces, one per part.
 from . import baseline as baselines
 from . import errors as errors
@@ -41,6 +43,11 @@ from .method import Smoothed as Smoothed
 from .method import Staged as Staged
 from .normalisation import Normalisation as Normalisation
 from .segment import Segment as Segment
+
+try:
+    __version__ = _metadata.version("integrand")
+except _metadata.PackageNotFoundError:  # the source alone, not installed
+    __version__ = "0+unknown"
 
 __all__ = [
     "Attribution",

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import dataclasses
 import operator
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from importlib import import_module
 from typing import Any
@@ -17,14 +17,20 @@ import torch
 from torch import Tensor
 
 from .cost import Cost
-from .errors import InputError, MissingExtra
+from .errors import IncompleteWarning, InputError, MissingExtra, warn
 from .field.layout import Layout
 from .normalisation import Normalisation
-from .shapes import ROUNDING, copied, total
+from .shapes import ROUNDING, copied, describe, total
 from .walk import Frames
 
 INCOMPLETE = 0.1
 """A gap above this is warned of."""
+
+_NO_GAP = 0.01
+"""Up to this a map adds up, whether its method claims it or not."""
+
+_ROUNDING = 1e-5
+"""Of F: what a sum of a map may be off by."""
 
 Parts = Any  # a tensor, or a tuple or dict of tensors, as the inputs were
 
@@ -151,7 +157,9 @@ class Attribution:
 
     def __repr__(self) -> str:
         shape = mapped(lambda t: tuple(t.shape), self.values)
-        adds_up = f"worst gap {float(self.gap.max()):.2%}" if self.claims_completeness else "adds up: not claimed"
+        worst = float(self.gap.max()) if len(self) else 0.0
+        # Where nothing is missing, that can be said of a method that does not promise it, too.
+        adds_up = f"worst gap {worst:.2%}" if self.claims_completeness or worst <= _NO_GAP else "adds up: not claimed"
         return (
             f"<Attribution of {len(self)} example{'s' * (len(self) != 1)}, values {shape}, by {self.method!r}, "
             f"{adds_up}, {self.cost.gradients} gradients in {self.cost.seconds:.2f} s>"
@@ -164,11 +172,24 @@ class Attribution:
         return _door("report.figures").plot(self, **options)
 
     def save(self, path: Any) -> None:
-        """Write to one safetensors file with a JSON header. Needs integrand[save]; read back with ``ig.load``."""
+        """Write to one safetensors file with a JSON header, whole or not at all; ``ig.load`` reads it back. Needs integrand[save].
+
+        Errors: ``OSError`` where the disk refuses.
+        """
         _door("archive").save(self, path)
 
-    def to_shap(self) -> Any:
-        """The same numbers as a ``shap.Explanation`` (values, base values, data), for SHAP's plots. Needs shap."""
+    def to_shap(self, names: Sequence[str] | None = None) -> Any:
+        """The same numbers as a ``shap.Explanation``, for SHAP's plots. Needs shap.
+
+            base + Σ values = F(x)
+
+        SHAP takes this for granted, and prints the left side as what the model says. What the maps of columns miss of it is therefore a last
+        feature, "not explained" (its data is NaN), wherever it is more than rounding; images and tokens have no room for one, and warn.
+
+        names   (N,) of the features of examples (N,)
+
+        Errors: ``MissingExtra`` without shap, ``InputError`` for several inputs and for names that do not fit.
+        """
         try:
             shap = import_module("shap")
         except ImportError:
@@ -177,8 +198,32 @@ class Attribution:
             raise InputError(
                 "to_shap() takes one input tensor; this attribution has several: build one Explanation for each."
             )
-        values, base, data = (t.detach().cpu().numpy() for t in (self.values, self.base, self.inputs))
-        return shap.Explanation(values, base, data)
+        columns = self.values.ndim == 2
+        if names is not None and not (columns and len(names) == self.values.shape[1]):
+            raise InputError(
+                f"There are {len(names)} names for values of shape {describe(self.values.shape)}: give one for each column."
+            )
+        values, data = self.values, self._data()
+        labels = None if names is None else [str(name) for name in names]
+        missed = self.output - self.base - total(values, 1)
+        if bool((missed.abs() > _ROUNDING * torch.maximum(self.output.abs(), self.base.abs())).any()):
+            if columns:
+                values = torch.cat([values, missed[:, None]], 1)
+                data = torch.cat([data.to(values.dtype), torch.full_like(values[:, :1], torch.nan)], 1)
+                labels = [*(labels or map(str, range(values.shape[1] - 1))), "not explained"]
+            else:
+                warn(
+                    f"SHAP prints base + Σ values as what the model says, and these maps miss up to {float(missed.abs().max()):.3g} of it: "
+                    "ask for a smaller tol, or read F(x) off result.output.",
+                    IncompleteWarning,
+                )
+        numbers = (t.detach().cpu().numpy() for t in (values, self.base, data))
+        return shap.Explanation(*numbers, **({} if labels is None else {"feature_names": labels}))
+
+    def _data(self) -> Tensor:
+        """What stood at each value: the inputs, or nothing (NaN) for values of a layer."""
+        fits = isinstance(self.inputs, Tensor) and self.inputs.shape == self.values.shape
+        return self.inputs if fits else torch.full_like(self.values, torch.nan)
 
     def _repr_html_(self) -> str:
         return str(_door("report.html").fragment(self))

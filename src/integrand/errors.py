@@ -90,10 +90,12 @@ class ModelTooLarge(ModelError):
 class UnknownName(IntegrandError, LookupError):
     """No such method, layer, baseline …; the message names the nearest."""
 
-    def __init__(self, kind: str, name: str, known: Iterable[str]) -> None:
+    def __init__(self, kind: str, name: str, known: Iterable[str], hint: str | None = None) -> None:
         known = [k for k in known if k]
         near = difflib.get_close_matches(name, known, n=5, cutoff=0.4)
-        if near:
+        if hint is not None:
+            pass
+        elif near:
             hint = "Did you mean " + ", ".join(repr(n) for n in near) + "?"
         else:
             shown = ", ".join(repr(k) for k in known[:12]) or "none"

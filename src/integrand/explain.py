@@ -23,6 +23,7 @@ from .field.layout import Layout
 from .field.wrap import Tally
 from .method import Method, inside
 from .methods import BASELINES, about
+from .methods.habits import about_option
 from .methods.named import for_inputs
 from .methods.registry import start_of
 from .normalisation import Normalisation
@@ -163,7 +164,8 @@ def _built(name: str, baseline: Any, tol: float | None, options: dict[str, Any])
         options = {**options, **({"tol": tol} if "tol" in accepted else {"rule": Adaptive(tol)})}
     for option in options:
         if option not in accepted:
-            raise UnknownName(f"option of method {name!r}", option, accepted)
+            hint = about_option(option, options[option], accepted)
+            raise UnknownName(f"option of method {name!r}", option, accepted, hint)
     first = start_of(accepted)
     for option, spec in accepted.items():
         if spec.default is spec.empty and option not in options and spec is not first:

@@ -415,7 +415,8 @@ class Patient:
             share, square = (part[0] if len(part) == 1 else part.sum(0) for part in (fine.share, fine.error.square()))
             shares = share if shares is None else shares + share
             squares = square if squares is None else squares + square
-        assert shares is not None and squares is not None
+        assert shares is not None
+        assert squares is not None
         if distinct < len(number):
             shares, squares = shares[number], squares[number]
         return replace(walked, shares=shares, error=squares.sqrt())

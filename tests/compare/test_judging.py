@@ -220,3 +220,39 @@ def test_a_class_is_known_within_a_comparison(model: nn.Module, x: Tensor) -> No
     for q, metric in enumerate(metrics):
         alone = ig.metrics.judge(model, x, made, metric, target=target)
         np.testing.assert_allclose(found.values[1, q], alone.numpy(), atol=1e-6)
+
+
+@pytest.mark.parametrize(
+    "error",
+    [RuntimeError("sizes differ"), ZeroDivisionError(), AttributeError("no such"), AssertionError("of the user's")],
+)
+def test_whatever_a_method_raises_is_a_reason_and_the_others_are_judged(error: Exception) -> None:
+    """On some examples or on all: those it fails on have no score and a reason, everything else has its numbers."""
+
+    def always(field: Any, x: Any, watch: Any = None) -> Any:
+        raise error
+
+    def sometimes(field: Any, x: Any, watch: Any = None) -> Any:
+        if bool((x[:, 0] > 1).any()):
+            raise error
+        return ig.methods.integrated()(field, x)
+
+    x = torch.tensor([[0.5, 1.0, 2.0], [3.0, 1.0, 0.0], [0.2, 0.1, 0.4]], dtype=torch.float64)
+    model = torch.nn.Linear(3, 2).double()
+    made = ig.compare(model, x, target=0, methods={"a": "integrated", "b": always, "c": sometimes}, metrics=["deletion"], controls=False)  # fmt: skip
+    said = f"{type(error).__name__}: {error}" if str(error) else type(error).__name__
+    assert made.scores.reasons == {**{("b", str(i)): said for i in range(3)}, ("c", "1"): said}
+    values = made.scores.of("deletion")
+    assert np.isnan(values[1]).all()
+    assert np.isnan(values[2]).tolist() == [False, True, False]
+    alone = ig.compare(model, x, target=0, methods={"a": "integrated"}, metrics=["deletion"], controls=False)
+    np.testing.assert_array_equal(values[0], alone.scores.of("deletion")[0])
+
+
+@pytest.mark.parametrize("stop", [KeyboardInterrupt(), SystemExit(3), MemoryError()])
+def test_what_is_no_fault_of_a_method_ends_the_comparison(stop: BaseException) -> None:
+    def stopped(field: Any, x: Any, watch: Any = None) -> Any:
+        raise stop
+
+    with pytest.raises(type(stop)):
+        ig.compare(torch.nn.Linear(3, 2), torch.ones(2, 3), target=0, methods={"a": stopped}, metrics=["deletion"], controls=False)  # fmt: skip

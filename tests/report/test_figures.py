@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
+import itertools
 import sys
 from typing import Any
 
@@ -305,3 +306,67 @@ def test_without_matplotlib_the_extra_is_named(images: Attribution, monkeypatch:
 def test_numbers_read_as_a_person_writes_them() -> None:
     assert [number(v) for v in (1.5, -0.01234, 12345.6, 0.0)] == ["1.50", "−0.0123", "12,346", "0"]
     assert [percent(v) for v in (0.0534, 25.0, float("nan"))] == ["5.3 %", "> 999 %", "–"]
+
+
+# --- tokens by their names, and titles --------------------------------------------------------------------------------
+
+
+def tokens(count: int, examples: int = 2) -> ig.Attribution:
+    x = torch.linspace(-1, 1.4, examples * count * 3).reshape(examples, count, 3)
+    return ig.explain(lambda z: z.tanh().sum((1, 2)), x, target=ig.targets.Output(), baseline=0.0)
+
+
+def written(figure: Any) -> list[str]:
+    return [one.get_text() for axes in figure.axes for one in axes.texts]
+
+
+@pytest.mark.parametrize("count", [41, 90, 400])
+def test_names_of_many_tokens_are_kept_and_stay_inside(count: int) -> None:
+    """Every name, in order, none over another and none over the edge."""
+    words = [f"wörd{'x' * (i % 9)}{i}" for i in range(count)]
+    made = tokens(count)
+    figure = made.plot(names=words)
+    assert written(figure) == [*words, *words]
+    axes = figure.axes[0]
+    boxes = [patch.get_bbox() for patch in axes.patches]
+    assert len(boxes) == count
+    low, high = axes.get_xlim()
+    assert all(low <= box.x0 < box.x1 <= high for box in boxes)
+    for before, after in itertools.pairwise(boxes):
+        assert after.y0 > before.y0 or after.x0 >= before.x1
+    bottom, top = axes.get_ylim()
+    assert min(bottom, top) <= min(box.y0 for box in boxes)
+    assert max(box.y1 for box in boxes) <= max(bottom, top)
+
+
+def test_tokens_are_coloured_by_what_they_contribute() -> None:
+    made = tokens(50, 1)
+    figure = made.plot(names=[f"t{i}" for i in range(50)])
+    sums = made.values.sum(-1)[0]
+    for patch, value in zip(figure.axes[0].patches, sums.tolist(), strict=True):
+        red, _, blue, _ = patch.get_facecolor()
+        assert (red > blue) == (value > 0) or abs(value) < 0.02 * float(sums.abs().max())
+
+
+def test_every_example_may_have_names_of_its_own() -> None:
+    each = [[f"a{i}" for i in range(5)], [f"b{i}" for i in range(5)]]
+    figure = tokens(5).plot(names=each)
+    labels = [[tick.get_text() for tick in axes.get_yticklabels()] for axes in figure.axes[:2]]
+    assert labels == each
+    assert written(tokens(60).plot(names=[[f"a{i}" for i in range(60)], [f"b{i}" for i in range(60)]])) == [f"{c}{i}" for c in "ab" for i in range(60)]  # fmt: skip
+    with pytest.raises(ig.errors.InputError, match=r"names for 3 examples of 2"):
+        tokens(5).plot(names=[*each, each[0]])
+    with pytest.raises(ig.errors.InputError, match=r"There are 4 names for 5 features"):
+        tokens(5).plot(names=[each[0], each[1][:4]])
+
+
+def test_titles_say_what_is_shown() -> None:
+    made = tokens(4)
+    figure = made.plot(titles=["review 1 · positive", "review 2"])
+    heads = [axes.get_title(loc="left") for axes in figure.axes[:2]]
+    assert heads[0].startswith("review 1 · positive · F = ")
+    assert heads[1].startswith("review 2 · F = ")
+    assert made.plot(examples=1, titles="one").axes[0].get_title(loc="left").startswith("one · F = ")
+    assert made.plot().axes[1].get_title(loc="left").startswith("example 1 · ")
+    with pytest.raises(ig.errors.InputError, match=r"There are 3 titles for 2 examples that are drawn"):
+        made.plot(titles=["a", "b", "c"])

@@ -25,6 +25,7 @@ from ..compare.controls import Control
 from ..compare.judging import scored
 from ..compare.scores import Scores
 from ..errors import InputError, MissingExtra
+from ..files import write_text
 from ..metrics import Metric
 from .claims import Held, hold
 from .problems import Problem, Setting, problem_named
@@ -123,7 +124,7 @@ def _finished(one: Run, request: Request, until: float | None, tell: Tell) -> Fi
             break
         began = time.monotonic()
         found = _judged(one, problem, batch)
-        _whole(file, found.to_parquet)
+        found.to_parquet(file)
         tell(f"{one.name}: batch {number + 1} of {len(batches)}, {time.monotonic() - began:.0f} s")
     gathered = _gathered(folder, one, problem)
     summaries = {} if gathered is None else _summaries(one, problem, gathered)
@@ -154,20 +155,13 @@ def _judged(one: Run, problem: Problem, batch: Sequence[int]) -> Scores:
         return scored(subject, methods, metrics, [problem.ids[i] for i in batch], controls=controls)
 
 
-def _whole(file: Path, write: Callable[[Path], Any]) -> None:
-    """Write a file whole or not at all: a process that is killed meanwhile leaves no half of it."""
-    partial = file.with_suffix(f".{os.getpid()}.partial")
-    write(partial)
-    partial.replace(file)
-
-
 def _gathered(folder: Path, one: Run, problem: Problem) -> Scores | None:
     files = sorted(folder.glob("scores-[0-9]*.parquet"))
     if not files:
         return None
     found = Scores.merged(Scores.from_parquet(file) for file in files)
     found = replace(found, about={"run": one.name, "problem": problem.name, **problem.facts})
-    _whole(folder / "scores.parquet", found.to_parquet)
+    found.to_parquet(folder / "scores.parquet")
     return found
 
 
@@ -192,7 +186,7 @@ def _claim_folder(suite: Suite, request: Request) -> None:
                 f"{request.out} holds results of another {' and '.join(different)}: give another --out, or remove the folder."
             )
         return
-    _whole(file, lambda partial: partial.write_text(json.dumps(mark, indent=2)))
+    write_text(file, json.dumps(mark, indent=2))
 
 
 def machine() -> dict[str, Any]:

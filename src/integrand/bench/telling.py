@@ -13,6 +13,7 @@ import numpy as np
 from ..compare import Comparison
 from ..compare.scores import COSTS, Scores
 from ..compare.statistics import differences, summaries, verdict
+from ..files import write_text
 from ..report import comparison, suite
 from ..report.suite import number as number
 from ..report.suite import percent as percent
@@ -216,10 +217,9 @@ def write(results: Results, folder: Path) -> dict[str, Any]:
         if one.scores is not None:
             compared = Comparison(one.scores, one.run.reference, notes=dict(one.run.methods))
             pages[one.run.name] = f"{one.run.name}/index.html"
-            (folder / pages[one.run.name]).write_text(
-                comparison.page(compared, title=f"{results.suite.title}: {one.run.name}"), "utf-8"
-            )
-    (folder / "index.html").write_text(suite.page(told, pages), "utf-8")
-    (folder / "results.json").write_text(json.dumps(told, indent=1, ensure_ascii=False) + "\n")
-    (folder / "results.md").write_text(as_markdown(told))
+            title = f"{results.suite.title}: {one.run.name}"
+            write_text(folder / pages[one.run.name], comparison.page(compared, title=title))
+    write_text(folder / "index.html", suite.page(told, pages))
+    write_text(folder / "results.json", json.dumps(told, indent=1, ensure_ascii=False) + "\n")
+    write_text(folder / "results.md", as_markdown(told))
     return told

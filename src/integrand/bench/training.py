@@ -11,6 +11,7 @@ import torch
 from torch import Tensor, nn
 
 from ..errors import MissingExtra
+from ..files import write_tensors
 from ..seeds import generator
 
 
@@ -41,7 +42,8 @@ def trained(
         else:
             _fit(model, x, y, epochs, rate, batch, decay, seed)
             cache.mkdir(parents=True, exist_ok=True)
-            _safetensors().save_file({k: v.contiguous() for k, v in model.state_dict().items()}, file)
+            held = {k: v.contiguous() for k, v in model.state_dict().items()}
+            write_tensors(_safetensors().save_file, held, file, {})
     return model.eval().requires_grad_(False)
 
 

@@ -5,9 +5,12 @@
     explain    the work behind ``explain``: pictures in, maps and a page out
     compare    the work behind ``compare``: pictures and methods in, verdicts out
     doctor     the work behind ``doctor``
+    pages      the folder that is written into, and the pages in it
+    stopping   Ctrl-C and SIGTERM
     tell       the two consoles, and how things are said on them
 
-Exit status: 0 done, 1 done but something was skipped or found wrong, 2 not done because of what was asked, 130 stopped.
+Exit status: 0 done, 1 done but something was skipped or found wrong, 2 not done because of what was asked or met, 130 stopped by Ctrl-C, 143 by
+SIGTERM.
 """
 
 from __future__ import annotations

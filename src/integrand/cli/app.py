@@ -21,7 +21,11 @@ from rich.text import Text
 
 from ..errors import InputError, IntegrandError
 from ..methods import Published, about, counted_on, known
+from ..methods.habits import formal
 from . import tell
+from .stopping import STATUS, terminable
+
+_KEPT = "Stopped. What was finished is written."
 
 app = typer.Typer(
     name="integrand",
@@ -37,13 +41,14 @@ Debug = Annotated[bool, typer.Option("--debug", help="Show the traceback of an e
 
 
 @contextmanager
-def reported(debug: bool) -> Iterator[None]:
-    """What goes wrong → one line on stderr, and exit status 2; Ctrl-C → 130."""
+def reported(debug: bool, stopped: str = "Stopped.") -> Iterator[None]:
+    """What goes wrong → one line on stderr, and exit status 2; Ctrl-C → 130, SIGTERM → 143."""
     try:
-        yield
-    except KeyboardInterrupt:
-        tell.note("Stopped. What was finished is written.")
-        raise typer.Exit(130) from None
+        with terminable():
+            yield
+    except KeyboardInterrupt as stop:
+        tell.note(stopped)
+        raise typer.Exit(STATUS[type(stop)]) from None
     except (IntegrandError, OSError) as error:
         if debug:
             raise
@@ -89,7 +94,7 @@ def explain(
         list[str] | None,
         typer.Option(
             metavar="NAME",
-            help="integrated, expected, weighted, ig2 … (see: integrand methods), or all of them; may be repeated.",
+            help="integrated, expected, weighted, ig2 … (see: integrand methods), separated by commas, or all; may be repeated.",
             show_default="weighted",
         ),
     ] = None,
@@ -151,15 +156,17 @@ def explain(
 
     The four methods take about 860 gradients of 224 x 224 pixels together, under a minute for EfficientNet-Lite0 on two idle cores.
 
-    Exit status: 0 all done, 1 some pictures could not be read, 2 nothing done, 130 stopped.
+    Pages and maps that an earlier run left in DIR are removed once this one has written its own; saved attributions stay.
+
+    Exit status: 0 all done, 1 some pictures could not be read or some files not written, 2 nothing done, 130 stopped by Ctrl-C, 143 by SIGTERM.
     """
-    with reported(debug):
+    with reported(debug, _KEPT):
         from .explain import Request, run
 
         request = Request(
             images=tuple(images),
             model=model,
-            methods=tuple(dict.fromkeys(method or ["weighted"])),
+            methods=_listed(method or ["weighted"]),
             baselines=tuple(baseline or ()),
             target=target,
             references=tuple(references or ()),
@@ -257,9 +264,10 @@ def compare(
     better, what it cost, and a verdict, which names no winner where the numbers do not tell one. Writes DIR/index.html,
     DIR/scores.parquet and DIR/comparison.json.
 
-    Exit status: 0 all done, 1 some pictures could not be read or some maps are missing, 2 nothing done, 130 stopped.
+    Exit status: 0 all done, 1 some pictures could not be read or some maps are missing, 2 nothing done, 130 stopped by Ctrl-C and 143 by
+    SIGTERM, with nothing written.
     """
-    with reported(debug):
+    with reported(debug, "Stopped. Nothing is written: scores are of all pictures together."):
         from .compare import Request, run
 
         request = Request(
@@ -294,13 +302,16 @@ def _listed(words: Iterable[str]) -> tuple[str, ...]:
 
 @app.command("methods")
 def methods(
-    name: Annotated[str | None, typer.Argument(help="Tell all about one method.", show_default=False)] = None,
+    name: Annotated[
+        str | None,
+        typer.Argument(help="Tell all about one method, by its name or IG, EG, WG, AGI.", show_default=False),
+    ] = None,
     as_json: Annotated[bool, typer.Option("--json", help="The same as JSON.")] = False,
     debug: Debug = False,
 ) -> None:
     """List the published methods: formula, cost as claimed and as counted, axioms, defaults, source; or all about one."""
     with reported(debug):
-        chosen = [about(name)] if name else list(known().values())
+        chosen = [about(formal(name))] if name else list(known().values())
         if as_json:
             typer.echo(json.dumps([_record(one) for one in chosen], indent=2))
         else:
@@ -442,8 +453,11 @@ def bench(
     ] = None,
     debug: Debug = False,
 ) -> None:
-    """Hold what papers claim against numbers of your own: claim, our number, interval, verdict."""
-    with reported(debug):
+    """Hold what papers claim against numbers of your own: claim, number, interval, verdict.
+
+    Exit status: 0 some run has results, 1 none has, 2 nothing done, 130 stopped by Ctrl-C, 143 by SIGTERM; it goes on from there.
+    """
+    with reported(debug, _KEPT):
         from ..bench.harness import Request
         from . import bench as command
 
@@ -471,7 +485,7 @@ def cite(
     with reported(debug):
         if not method:
             raise InputError(f"Name the methods to cite, of {', '.join(known())}.")
-        for entry in dict.fromkeys(about(name).citation for name in method):
+        for entry in dict.fromkeys(about(formal(name)).citation for name in method):
             typer.echo(entry + "\n")
 
 

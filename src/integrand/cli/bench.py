@@ -11,6 +11,7 @@ from rich.text import Text
 from ..bench import harness, recipe, telling
 from ..report.suite import grouped
 from . import tell
+from .pages import claimed
 
 
 def run(name: str, request: harness.Request, *, threads: int | None = None) -> int:
@@ -20,7 +21,8 @@ def run(name: str, request: harness.Request, *, threads: int | None = None) -> i
         suite.run(wanted)
     if threads is not None:
         torch.set_num_threads(threads)
-    results = harness.run(suite, request, tell.note)
+    with claimed(request.out, "bench"):
+        results = harness.run(suite, request, tell.note)
     told = telling.write(results, request.out)
     out = tell.out()
     out.print(Text(told["title"], "bold"))

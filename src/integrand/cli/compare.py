@@ -10,7 +10,6 @@ from __future__ import annotations
 
 import math
 import warnings
-from collections import Counter
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from importlib.util import find_spec
@@ -26,11 +25,14 @@ from ..compare import Comparison, Sure, compare
 from ..compare.comparison import chance, short
 from ..compare.judging import metrics_by_name
 from ..errors import ImageError, InputError, IntegrandWarning, MissingExtra, UnknownName
+from ..files import write_text
 from ..report.comparison import page
-from ..vision import REGISTRY, load_model, recipes, title
+from ..vision import REGISTRY, load_model, recipes, titles
 from . import tell
-from .explain import Desk, undisturbed
+from .explain import Desk
 from .explain import Request as Explaining
+from .pages import claimed
+from .stopping import undisturbed
 
 
 @dataclass(frozen=True)
@@ -65,7 +67,11 @@ def run(request: Request) -> int:
     if request.reference is not None and request.reference not in request.methods:
         raise UnknownName("method to compare with", request.reference, request.methods)
     _check_packages()
-    request.out.mkdir(parents=True, exist_ok=True)
+    with claimed(request.out, "compare"):
+        return _run(request, sure)
+
+
+def _run(request: Request, sure: Sure) -> int:
     model = load_model(request.model).to(request.device)
     if model.name == request.model and request.model not in REGISTRY:
         tell.note(f"{model.name} is taken to want {model.size} x {model.size} pixels and {model.normalisation}.")
@@ -92,7 +98,7 @@ def run(request: Request) -> int:
                 reference=request.reference,
                 controls=request.controls,
                 baselines=vary,
-                ids=_ids(sources),
+                ids=[titles(sources)[source] for source in sources],
                 normalisation=model.normalisation,
                 seed=request.seed,
                 sure=sure,
@@ -104,7 +110,7 @@ def run(request: Request) -> int:
     with undisturbed(), warnings.catch_warnings():
         warnings.simplefilter("ignore", IntegrandWarning)
         made.save(request.out, page=False)
-        (request.out / "index.html").write_text(page(made, title=f"Which method for {request.model}?"), "utf-8")
+        write_text(request.out / "index.html", page(made, title=f"Which method for {model.name}?"))
     tell.out().print(Text(f"Wrote {request.out / 'index.html'}", "bold"), soft_wrap=True)
     return 1 if desk.passed_over or made.scores.reasons else 0
 
@@ -151,23 +157,14 @@ def _check_methods(names: Sequence[str]) -> None:
             )
 
 
-def _ids(sources: Sequence[str]) -> list[str]:
-    """Their names, or the whole source where two have the same."""
-    names = [title(source) for source in sources]
-    return [
-        name if many == 1 else source
-        for name, source, many in zip(names, sources, map(Counter(names).get, names), strict=True)
-    ]
-
-
 def _methods(request: Request, desk: Desk, x: Tensor, logits: Tensor) -> dict[str, Any]:
     """Every method set up once, for all pictures."""
     wanted = {name: recipes.wants(name, request.baselines) for name in request.methods}
     setting: dict[str, Any] = {"baselines": request.baselines, "tol": request.tol}
     if "pool" in wanted.values() and desk.pool is not None:
-        pool, classes = desk.pool
-        others = (classes[None] != logits.argmax(1)[:, None]).sum(1)
-        setting |= {"pool": pool, "others": int(others.min())}
+        pool, said_of_pool = desk.pool
+        others = said_of_pool.argmax(1)[None] != logits.argmax(1)[:, None]  # of each picture, which of the pool
+        setting |= {"pool": pool, "others": int(others.sum(1).min())}
     if recipes.PHOTO in wanted.values():
         setting["photo"] = _photo(desk, x)
     return {name: recipes.method(name, recipes.Setting(**setting)) for name in request.methods}
@@ -195,7 +192,7 @@ def _vary(request: Request) -> dict[str, Any] | None:
 def _bar() -> Progress:
     console = tell.err()
     return Progress(
-        TextColumn("{task.description}"),
+        TextColumn("{task.description}", markup=False),
         BarColumn(),
         TextColumn("{task.completed} of {task.total} maps"),
         TimeRemainingColumn(),

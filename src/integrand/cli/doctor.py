@@ -13,6 +13,7 @@ from importlib import metadata
 
 import torch
 from rich.table import Table
+from rich.text import Text
 
 from ..field.analytic import Monomial
 from ..methods import integrated
@@ -40,14 +41,16 @@ def run() -> int:
     """Print what was found. Returns the exit status: 1 if a self-check failed."""
     console = tell.out()
     console.print(_versions())
-    console.print(_extras())
+    found = extras()
+    console.print(_extras(found))
+    absent = [extra for extra, packages in found.items() if None in packages.values()]
+    if absent:
+        console.print(f"What is missing comes with: pip install 'integrand[{','.join(absent)}]'", soft_wrap=True)
     checks = [self_check(device) for device in _devices()]
     for check in checks:
-        words = "[green]passed[/]" if check.passed else "[bold red]FAILED[/]"
-        console.print(
-            f"Self-check on {check.device}: {words} (IG of a monomial is within {check.error:.0e} of its closed form; "
-            f"{check.seconds:.2f} s)"
-        )
+        words = ("passed", "green") if check.passed else ("FAILED", "bold red")
+        how = f" (IG of a monomial is within {check.error:.0e} of its closed form; {check.seconds:.2f} s)"
+        console.print(Text.assemble(f"Self-check on {check.device}: ", words, how))
     return 0 if all(check.passed for check in checks) else 1
 
 
@@ -77,11 +80,11 @@ def _versions() -> Table:
     return made
 
 
-def _extras() -> Table:
+def _extras(extras: dict[str, dict[str, str | None]]) -> Table:
     made = tell.table("extra", "state", "packages")
-    for extra, packages in extras().items():
+    for extra, packages in extras.items():
         missing = [name for name, version in packages.items() if version is None]
-        state = f"[yellow]missing {', '.join(missing)}[/]" if missing else "[green]installed[/]"
+        state = Text(f"missing {', '.join(missing)}", "yellow") if missing else Text("installed", "green")
         made.add_row(extra, state, ", ".join(f"{name} {version}" for name, version in packages.items() if version))
     return made
 

@@ -1,25 +1,21 @@
 """``integrand explain``: for every picture, what the model sees in it, and why, by every method that was asked for.
 
     names checked ─▶ model ─▶ for each picture:  predict ─▶ explain by each method ─▶ maps on disk, a table on the terminal
-                                                                                 └──▶ a page of at most 20 pictures
+                                                                                 └──▶ pages of at most 20 pictures
 
-Names are checked and packages looked for before the model is loaded. A picture that cannot be read is named and passed over.
-Whatever stops the work, maps that are finished are on disk and the page tells of them.
+Names are checked and packages looked for before the model is loaded. A picture that cannot be read is named and passed over, and so is a
+file that cannot be written. Whatever stops the work, maps that are finished are on disk and the page tells of them.
 """
 
 from __future__ import annotations
 
 import math
-import re
-import signal
-import threading
 import warnings
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, field, replace
 from functools import cached_property
 from importlib.util import find_spec
-from itertools import count
 from pathlib import Path
 from typing import Any
 
@@ -42,18 +38,22 @@ from ..errors import (
 )
 from ..explain import explain
 from ..field.wrap import Tally
-from ..report import Case, page, sheet
-from ..report.words import NOT_CLAIMED, incomplete, unsettled
-from ..vision import REGISTRY, Guess, ImageModel, load_model, pictures, recipes, samples, title
+from ..report import Case, sheet
+from ..report.words import NO_GAP, NOT_CLAIMED, incomplete, shortened, unsettled
+from ..vision import REGISTRY, Guess, ImageModel, load_model, pictures, recipes, samples, titles
 from ..vision.images import SAMPLE
 from ..vision.supplies import Supplies
 from . import tell
+from .pages import Pages, claimed
+from .stopping import undisturbed as undisturbed
 
 _TOP = 5
 _ALL = "all"  # methods
 _SHEET = 7  # methods and more are also drawn together on one picture
 _PAGE = 20  # pictures on a page: a browser still opens it, and their attributions fit into memory
 _POOL = 64  # references that are looked at
+_LISTED = 5  # pages that are named one by one when they are written
+_HEAD = 40  # characters of names in the title of a picture
 _OF_THE_MODEL = (TrainingModeWarning, OptimizeWarning)  # the same for every picture and method
 
 
@@ -77,7 +77,7 @@ class Request:
 
 
 def run(request: Request) -> int:
-    """Do it. Returns the exit status: 1 if a picture was passed over."""
+    """Do it. Returns the exit status: 1 if a picture was passed over or a file not written, 2 if nothing was done."""
     every = _ALL in request.methods
     if every:
         request = replace(request, methods=recipes.every())
@@ -85,21 +85,29 @@ def run(request: Request) -> int:
     if request.nodes is not None and request.tol is not None:
         raise InputError("--nodes and --tol both say how to integrate: give one of them.")
     _check_packages(request.save)
-    request.out.mkdir(parents=True, exist_ok=True)
+    with claimed(request.out, "explain"):
+        return _run(request, every)
+
+
+def _run(request: Request, every: bool) -> int:
     model = load_model(request.model).to(request.device)
     if model.name == request.model and request.model not in REGISTRY:  # its function did not say
         tell.note(f"{model.name} is taken to want {model.size} x {model.size} pixels and {model.normalisation}.")
     desk = Desk(request, model, every=every)
-    pages = Pages(request.out, f"{request.model} explained")
+    pages = Pages(request.out, f"{model.name} explained", _PAGE)
     try:
         for source in desk.images:
             with desk.passing_over():
                 _one(desk, source, pages)
     finally:
-        pages.flush()
-    if pages.written:
-        tell.out().print(Text(f"Wrote {', '.join(map(str, pages.written))}", "bold"), soft_wrap=True)
-    return 1 if desk.passed_over else 0
+        pages.finish()
+    if not pages.written:
+        tell.fail("Nothing was written." if pages.failed else "None of the pictures could be read.")
+        return 2
+    written = [str(file) for file in pages.written]
+    listed = written if len(written) <= _LISTED else [written[0], "…", written[-1]]
+    tell.out().print(Text(f"Wrote {', '.join(listed)}", "bold"), soft_wrap=True)
+    return 1 if desk.passed_over or pages.failed else 0
 
 
 def _check_packages(save: bool) -> None:
@@ -133,7 +141,7 @@ def _one(desk: Desk, source: str, pages: Pages) -> None:
                 methods[name] = desk.method(name, about)
                 remarks |= desk.remark(name, about)
     case = Case(
-        title(source),
+        desk.titles[source],
         [(g.name, g.probability) for g in guesses],
         f"logit of {model.label(target)}",
         results,
@@ -143,21 +151,22 @@ def _one(desk: Desk, source: str, pages: Pages) -> None:
         brief=desk.brief,
     )
     pages.add(case)
-    tell.out().print(_prediction(source, guesses, target, model.label(target)))
+    tell.out().print(_prediction(case.name, guesses, target, model.label(target)))
     with _bars() as bars:
         for name, method in methods.items():
             with desk.leaving_out(name, left_out):
                 made = _explained(desk, about, name, method, bars)
                 with undisturbed():
-                    _write(made, desk.request, f"{pages.name(source)}-{name}")
-                    results[name] = made
+                    results[name] = made  # on the page, whether or not its own files can be written
+                    with pages.writing():
+                        _write(made, desk, pages, about, name)
                 if "fit" in made.notes:
                     learnt = ", ".join(f"{float(one):.2f}" for one in made.notes["fit"].flatten())
                     remarks[name] = f"{remarks.get(name, '')}; R² of its support regressors {learnt}".removeprefix("; ")
     if len(results) >= _SHEET:
-        with undisturbed():
-            sheet(case, desk.request.out / f"{pages.name(source)}-methods.png")
-            sheet(case, desk.request.out / f"{pages.name(source)}-methods-same-scale.png", same_scale=True)
+        with pages.writing():
+            sheet(case, pages.file(f"{pages.name(source)}-methods.png"))
+            sheet(case, pages.file(f"{pages.name(source)}-methods-same-scale.png"), same_scale=True)
     tell.out().print(_table(results))
     _footnote(results)
     desk.tell_heard()
@@ -165,7 +174,7 @@ def _one(desk: Desk, source: str, pages: Pages) -> None:
 
 def _explained(desk: Desk, about: Subject, name: str, method: Any, bars: Progress) -> Attribution:
     """The attribution by one method."""
-    with desk.hearing(f"{title(about.source)}, {name}: ", gaps=bool(getattr(method, "lifts", False))):
+    with desk.hearing(f"{desk.titles[about.source]}, {name}: ", gaps=bool(getattr(method, "lifts", False))):
         return explain(
             desk.model.module,
             about.x,
@@ -178,19 +187,21 @@ def _explained(desk: Desk, about: Subject, name: str, method: Any, bars: Progres
         )
 
 
-def _write(made: Attribution, request: Request, name: str) -> None:
-    made.plot(path=request.out / f"{name}.png")
-    if request.save:
-        made.save(request.out / f"{name}.safetensors")
+def _write(made: Attribution, desk: Desk, pages: Pages, about: Subject, name: str) -> None:
+    stem = f"{pages.name(about.source)}-{name}"
+    words = (shortened(desk.titles[about.source], _HEAD), shortened(desk.model.label(about.target), _HEAD), name)
+    made.plot(path=pages.file(f"{stem}.png"), titles=tell.line(" · ".join(words)))
+    if desk.request.save:
+        made.save(pages.file(f"{stem}.safetensors"))
 
 
 def _bars() -> Progress:
     """A bar per method, gone when the picture is done; nothing where stderr is no terminal."""
     console = tell.err()
     return Progress(
-        TextColumn("{task.description}"),
+        TextColumn("{task.description}", markup=False),
         BarColumn(),
-        TextColumn("{task.fields[work]}"),
+        TextColumn("{task.fields[work]}", markup=False),
         TimeRemainingColumn(),
         console=console,
         transient=True,
@@ -208,13 +219,13 @@ def _bar(bars: Progress, method: str) -> Callable[[Tally], None]:
     return watch
 
 
-def _prediction(source: str, guesses: Sequence[Guess], target: int, label: str) -> Text:
-    said = Text.assemble((title(source), "bold"))
+def _prediction(head: str, guesses: Sequence[Guess], target: int, label: str) -> Text:
+    said = Text.assemble((tell.line(head), "bold"))
     for guess in guesses:
         mark = "  ◀ explained" if guess.index == target else ""
-        said.append(f"\n  {guess.probability:6.1%}  {guess.name} ({guess.index}){mark}")
+        said.append(f"\n  {guess.probability:6.1%}  {tell.line(guess.name)} ({guess.index}){mark}")
     if target not in [guess.index for guess in guesses]:
-        said.append(f"\n     …     {label} ({target})  ◀ explained")
+        said.append(f"\n     …     {tell.line(label)} ({target})  ◀ explained")
     return said.append("\n")
 
 
@@ -229,10 +240,11 @@ def _table(results: Mapping[str, Attribution]) -> Table:
 
 
 def _gap(made: Attribution) -> Text:
+    gap = float(made.gap[0])
     if not made.claims_completeness:
-        return Text(f"{NOT_CLAIMED}  ", "dim")
-    gap = "> 999%" if float(made.gap[0]) >= 10 else f"{float(made.gap[0]):.1%}"
-    return Text(f"{gap} *", "bold yellow") if incomplete(made, 0) else Text(f"{gap}  ")
+        return Text(f"{gap:.1%}  " if gap <= NO_GAP else f"{NOT_CLAIMED}  ", "dim")
+    said = "> 999%" if gap >= 10 else f"{gap:.1%}"
+    return Text(f"{said} *", "bold yellow") if incomplete(made, 0) else Text(f"{said}  ")
 
 
 def _error(made: Attribution) -> Text:
@@ -245,8 +257,9 @@ def _error(made: Attribution) -> Text:
 
 
 def _footnote(results: Mapping[str, Attribution]) -> None:
-    if any(incomplete(made, 0) for made in results.values()):
-        words = "* These maps miss more than a tenth of the change they should add up to; more --nodes close the gap."
+    missing = [name for name, made in results.items() if incomplete(made, 0)]
+    if missing:
+        words = "* These maps miss more than a tenth of the change they should add up to. " + _remedy(missing, results)
         tell.out().print(Text(words, "yellow"))
     if any(unsettled(made, 0) for made in results.values()):
         words = (
@@ -254,6 +267,15 @@ def _footnote(results: Mapping[str, Attribution]) -> None:
         )
         tell.out().print(Text(words, "yellow"))
     tell.out().print()
+
+
+def _remedy(missing: Sequence[str], results: Mapping[str, Attribution]) -> str:
+    """What closes the gap of some maps: a tolerance, where their rule can be set and has none; else only another start."""
+    able = [name for name in missing if recipes.integrates(name) and results[name].error.isnan().all()]
+    rest = [name for name in missing if name not in able]
+    said = [f"--tol 0.05 integrates {', '.join(able)} more closely."] if able else []
+    said += [f"Of {', '.join(rest)} another --baseline may miss less."] if rest else []
+    return " ".join(said)
 
 
 # --- what is on the desk ----------------------------------------------------------------------------------------------
@@ -288,6 +310,11 @@ class Desk:
     def images(self) -> list[str]:
         """The pictures to explain; folders are opened."""
         return self._opened(self.request.images)
+
+    @cached_property
+    def titles(self) -> dict[str, str]:
+        """What to call each picture."""
+        return titles(self.images)
 
     @cached_property
     def references(self) -> list[str]:
@@ -432,58 +459,3 @@ class Desk:
         if message not in self._told:
             self._told.add(message)
             how(message)
-
-
-# --- pages ------------------------------------------------------------------------------------------------------------
-
-
-@dataclass
-class Pages:
-    """The page, or as many as the pictures need: index.html, page-2.html, …"""
-
-    folder: Path
-    title: str
-    written: list[Path] = field(default_factory=list)
-    _cases: list[Case] = field(default_factory=list)
-    _names: dict[str, str] = field(default_factory=dict)
-
-    def add(self, case: Case) -> None:
-        """Take in a picture, whose results may still be coming; a full page is written first."""
-        if len(self._cases) >= _PAGE:
-            self.flush()
-        self._cases.append(case)
-
-    def flush(self) -> None:
-        """Write what there is."""
-        cases = [case for case in self._cases if case.results]
-        self._cases.clear()
-        if cases:
-            file = self.folder / ("index.html" if not self.written else f"page-{len(self.written) + 1}.html")
-            with undisturbed():
-                file.write_text(page(cases, title=self.title), "utf-8")
-            self.written.append(file)
-
-    def name(self, source: str) -> str:
-        """What a picture's files are called: its own name, made fit for a file, numbered if another picture has it."""
-        if source not in self._names:
-            stem = re.sub(r"[^\w.-]+", "_", title(source)) or "picture"
-            taken = {name.casefold() for name in self._names.values()}
-            names = (stem if n == 1 else f"{stem}-{n}" for n in count(1))
-            self._names[source] = next(name for name in names if name.casefold() not in taken)
-        return self._names[source]
-
-
-@contextmanager
-def undisturbed() -> Iterator[None]:
-    """Ctrl-C waits until this is over, so that no file is left half written."""
-    if threading.current_thread() is not threading.main_thread():  # which alone hears of it
-        yield
-        return
-    stopped: list[int] = []
-    before = signal.signal(signal.SIGINT, lambda number, frame: stopped.append(number))
-    try:
-        yield
-    finally:
-        signal.signal(signal.SIGINT, before)
-    if stopped:
-        raise KeyboardInterrupt

@@ -1,32 +1,84 @@
 """The two consoles, and how things are said on them: results on stdout, everything else on stderr.
 
-Consoles are made when something is said, so that they write to whatever stdout and stderr are at that moment. What was not
-written here is never read as markup: paths and messages may hold square brackets.
+Consoles are made when something is said, so that they write to whatever stdout and stderr are at that moment. Nothing is ever read as
+markup, for paths and messages may hold square brackets; and whatever is printed passes one place (``_Safe.render``) where the control
+characters of file names, class names and prompts become visible signs, so that no picture can give the terminal orders.
 """
 
 from __future__ import annotations
 
+import os
 import re
 import textwrap
+from collections.abc import Iterator
+from typing import Any
 
 from rich.box import SIMPLE_HEAD
-from rich.console import Console
+from rich.console import Console, ConsoleOptions, RenderableType
+from rich.segment import Segment
 from rich.table import Table
 from rich.text import Text
+
+_SIGNS: dict[int, int | str] = {
+    **{code: 0x2400 + code for code in range(32) if chr(code) != "\n"},  # ␛ for ESC, ␇ for BEL
+    0x7F: 0x2421,
+    **dict.fromkeys(range(0x80, 0xA0), "�"),
+    **dict.fromkeys((*range(0x202A, 0x202F), *range(0x2066, 0x206A), 0x200E, 0x200F, 0x61C), "�"),  # turns of direction
+    **dict.fromkeys((0x2028, 0x2029), " "),
+}
+
+
+def visible(text: str) -> str:
+    """A text whose control characters are signs that show and do nothing; line ends stay.
+
+    >>> visible("\x1b[31mred\x07")
+    '␛[31mred␇'
+    """
+    return text.translate(_SIGNS)
+
+
+def line(text: str) -> str:
+    """A name as it stands in the middle of a line: it cannot begin another."""
+    return visible(text.replace("\n", "␊"))
+
+
+class _Safe(Console):
+    """A console that shows what it is told, and obeys only itself."""
+
+    def render(self, renderable: RenderableType, options: ConsoleOptions | None = None) -> Iterator[Segment]:
+        for segment in super().render(renderable, options):
+            yield segment if segment.control else Segment(visible(segment.text), segment.style)
+
+
+def _console(**options: Any) -> Console:
+    return _Safe(highlight=False, markup=False, emoji=False, **options)
 
 
 def out() -> Console:
     """For results."""
-    return Console(highlight=False)
+    return _console()
 
 
 def err() -> Console:
     """For progress, warnings and errors."""
-    return Console(stderr=True, highlight=False)
+    return _console(stderr=True)
+
+
+def reason(error: BaseException) -> str:
+    """What an error says; of the system's errors, the file and the reason, without the number."""
+    if isinstance(error, OSError) and error.errno is not None and error.strerror:
+        named = (
+            ""
+            if error.filename is None
+            else f"{os.fsdecode(error.filename) if not isinstance(error.filename, int) else error.filename}: "
+        )
+        return f"{named}{error.strerror}"
+    return str(error)
 
 
 def fail(message: object) -> None:
     """Why something could not be done, in one line."""
+    message = reason(message) if isinstance(message, BaseException) else message
     err().print(Text.assemble(("Error: ", "bold red"), " ".join(str(message).split())), soft_wrap=True)
 
 

@@ -16,6 +16,7 @@ import numpy as np
 
 from ..attribution import INCOMPLETE, Attribution
 from ..errors import InputError
+from ..files import write_text
 from .agreement import Agreement
 from .scores import Scores
 from .sensitivity import Sensitivity
@@ -166,9 +167,9 @@ class Comparison:
         self.scores.to_parquet(place / "scores.parquet")
         if self.sensitivity is not None:
             self.sensitivity.scores.to_parquet(place / "baselines.parquet")
-        (place / "comparison.json").write_text(json.dumps(self._json(), indent=1, allow_nan=False), "utf-8")
+        write_text(place / "comparison.json", json.dumps(self._json(), indent=1, allow_nan=False))
         if page:
-            (place / "index.html").write_text(_door("report.comparison").page(self), "utf-8")
+            write_text(place / "index.html", _door("report.comparison").page(self))
 
     def _json(self) -> dict[str, Any]:
         found: dict[str, Any] = plain(

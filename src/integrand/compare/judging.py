@@ -22,7 +22,7 @@ import torch
 from torch import Tensor
 
 from ..attribution import Attribution
-from ..errors import IncompleteWarning, InputError, IntegrandError
+from ..errors import IncompleteWarning, InputError
 from ..method.wrapping import lifts, warned_once
 from ..metrics import Maps, Metric, Subject, as_metric
 from ..question import Question
@@ -118,7 +118,9 @@ def _attempts(
         with _expected_warnings():
             found = own(some.field, some.x)
         _check(found, some.x)
-    except IntegrandError as error:
+    except (MemoryError, torch.OutOfMemoryError):  # says nothing of the method, and the next would meet it too
+        raise
+    except Exception as error:  # a method may be the user's own code
         if len(which) > 1:
             for b in which:
                 yield from _attempts(subject, method, [b], made, numbers, m)
@@ -144,8 +146,8 @@ def _check(found: Any, x: Tensor) -> None:
         raise InputError(f"its map has shape {describe(values.shape)}, the inputs have {describe(x.shape)}")
 
 
-def _said(error: IntegrandError) -> str:
-    return f"{type(error).__name__}: {' '.join(str(error).split())}"
+def _said(error: Exception) -> str:
+    return f"{type(error).__name__}: {' '.join(str(error).split())}".removesuffix(": ")
 
 
 def _count(numbers: Mapping[str, Any], m: int, which: Sequence[int], field: Portion, seconds: float) -> None:
@@ -185,7 +187,7 @@ def scored(
     curves    keep what metrics measured before it became one number
     look      is shown the maps before they are let go;  watch is told of so many more maps while they are made
 
-    A map that holds NaN, or whose method raises an ``IntegrandError``, has no scores (NaN), and ``reasons`` says why. Errors of
+    A map that holds NaN, or whose method raises an exception, has no scores (NaN), and ``reasons`` says why. Errors of
     metrics are raised: they mean that a metric was asked what it cannot know. Cost: the methods', and the metrics' for all
     maps at once.
     """

@@ -15,6 +15,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from ..errors import InputError, MissingExtra, UnknownName
+from ..files import whole
 
 Numbers = NDArray[np.float64]
 
@@ -196,7 +197,8 @@ class Scores:
             "about": self.about,
         }
         table = arrow.table(columns).replace_schema_metadata({"integrand": json.dumps(header)})
-        parquet.write_table(table, str(path))
+        with whole(path) as partial:
+            parquet.write_table(table, str(partial))
 
     def _curve(self, m: int, q: int, e: int) -> list[float] | None:
         curve = self.curves.get(self.metrics[q])

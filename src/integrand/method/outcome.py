@@ -18,6 +18,7 @@ from ..field import Field, Metered, Narrowed
 from ..field.memory import Memory
 from ..field.modes import gradients
 from ..field.wrap import Tally
+from ..rule import Adaptive
 from ..shapes import plain, state_dtype, total
 from ..walk import Walked
 from ..weighting import Weighed
@@ -210,13 +211,28 @@ def advice(method: Any) -> str:
 
 def _more(method: Any) -> str:
     if hasattr(method, "tol"):
-        return "Allow more draws (draws=), or ask for less."
-    if getattr(core(method).path, "gradients", 0):
-        return "Its steps are integrated one by one: ask more of each (a smaller tol), or allow more gradients (max_gradients)."
-    return "Allow more gradients (max_gradients), or a baseline that is less degenerate."
+        return "Allow more draws (draws=), or ask for less (a larger tol)."
+    rule = core(method).rule
+    if not isinstance(rule, Adaptive):
+        return "Ask for less (a larger tol), or take a baseline that is less degenerate for this model."
+    more = f"rule=ig.rules.Adaptive({rule.tol:g}, max_gradients={2 * rule.max_gradients})"
+    if _walks(core(method)):
+        return f"Its steps are integrated one by one: take shorter steps, or allow each more gradients ({more})."
+    return f"Allow more gradients ({more}), or take a baseline that is less degenerate for this model."
 
 
 def _advice(method: Any) -> str:
-    if getattr(method.path, "gradients", 0):
-        return "Integrate each step with more nodes (rule=ig.rules.Simpson(2)), or take shorter steps."
-    return "Ask for a tolerance (tol=0.05) or more nodes, or take a baseline that is less degenerate for this model."
+    tol = getattr(method.rule, "tol", None)
+    if _walks(method):
+        return f"{'Integrate each step with more nodes (rule=ig.rules.Simpson(2))' if tol is None else 'Ask for a smaller tol'}, or take shorter steps."
+    ask = (
+        "Ask for a tolerance (tol=0.05) or more nodes"
+        if tol is None
+        else f"Ask for a smaller tolerance than tol={tol:g}"
+    )
+    return f"{ask}, or take a baseline that is less degenerate for this model."
+
+
+def _walks(method: Any) -> bool:
+    """Whether a path looks at the model on its way, and goes by steps of its own; how many gradients that takes, it may not know (None)."""
+    return getattr(method.path, "gradients", 0) != 0

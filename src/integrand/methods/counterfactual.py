@@ -45,7 +45,7 @@ def ig2(
     norm, clip      see ``ig.paths.Descent``;  step, rule: choose either yourself
 
     On networks with kinks a map of the published rule can add up to several times the change it should explain (the result's
-    ``residual`` says so and a warning is given); nodes inside the steps close that gap. See docs/how-to-choose.md.
+    ``residual`` says so and a warning is given); nodes inside the steps close that gap. See docs/usage/how-to-choose.md.
 
     Cost: steps + 1 evaluations per reference (one forward and two backward passes each), plus steps × nodes gradients for rules
     with nodes inside the steps. Source: Zhuo and Ge, TPAMI 2024 (arXiv 2406.10852).

@@ -14,6 +14,7 @@ from typing import Any, TypeVar
 from ..cite import bibtex
 from ..errors import UnknownName
 from ..options import with_checked_options
+from .habits import about_method
 
 F = TypeVar("F", bound=Callable[..., Any])
 
@@ -111,7 +112,7 @@ def known() -> dict[str, Published]:
 def about(name: str) -> Published:
     """What is known about the method called ``name``. Errors: ``UnknownName`` with the nearest names."""
     if name not in _PUBLISHED:
-        raise UnknownName("method", name, _PUBLISHED)
+        raise UnknownName("method", name, _PUBLISHED, about_method(name))
     return _PUBLISHED[name]
 
 

@@ -23,7 +23,7 @@ from ..errors import InputError, UnknownName
 from ..methods import about
 from .colours import ramp
 from .html import SMALL, STYLE, environment
-from .pictures import data_uri, display_image, is_image, need
+from .pictures import data_uri, display_image, is_image, need, write_figure
 from .views import map_of
 from .words import number, percent
 
@@ -78,7 +78,7 @@ def _metrics(comparison: Comparison, metric: str | None) -> list[str]:
 def _drawn(kind: str, comparison: Comparison, metrics: Sequence[str], path: Any, **options: Any) -> Figure:
     figure: Figure = getattr(_charts(), kind)(comparison, metrics, **options)
     if path is not None:
-        figure.savefig(path)
+        write_figure(figure, path)
     return figure
 
 

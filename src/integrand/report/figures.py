@@ -19,7 +19,7 @@ from .colours import heat_rgb as heat_rgb
 from .colours import overlay_rgb as overlay_rgb
 from .colours import signed_rgb as signed_rgb
 from .pictures import display_image as display_image
-from .pictures import is_image, need, parts
+from .pictures import is_image, need, parts, write_figure
 from .pictures import pixel_map as pixel_map
 
 if TYPE_CHECKING:
@@ -29,7 +29,7 @@ if TYPE_CHECKING:
 
 KINDS = ("auto", "overlay", "heat", "signed", "bars")
 _MOST = 8  # examples drawn when nobody says which
-Names = Sequence[str] | Mapping[str, Sequence[str]] | None
+Names = Sequence[str] | Sequence[Sequence[str]] | Mapping[str, Any] | None
 
 
 def plot(
@@ -43,6 +43,7 @@ def plot(
     cell: int = 1,
     names: Names = None,
     top: int = 15,
+    titles: str | Sequence[str] | None = None,
     path: str | Path | None = None,
 ) -> Figure:
     """Draw an attribution: images beside their maps, features and tokens as bars.
@@ -54,8 +55,9 @@ def plot(
     scale       the end of the colour scale (or of the bars' axis), which is symmetric about 0 and shared by all examples
     percentile  where the colour scale ends without ``scale``: at this percentile of |map| over all examples drawn
     cell        show sums over squares of this many pixels, which are easier to read than single ones
-    names       of features or tokens; a mapping by input where there are several
+    names       of features or tokens, or a list of them for every example (of tokens, which differ); a mapping by input where there are several
     top         how many features to name; one bar adds up the others
+    titles      what to call each example drawn, with its target, in place of "example i · target": one text, or one for each of them
     path        also write the figure to this file
 
     Errors: ``MissingExtra`` without matplotlib; ``UnknownName`` for another kind; ``InputError`` for examples, channels, scales
@@ -79,9 +81,9 @@ def plot(
             panels.append(images)
     count = len(attribution)
     remark = f"the first {_MOST} of {count} examples" if examples is None and count > _MOST else ""
-    figure: Figure = look.draw(attribution, shown, panels, remark)
+    figure: Figure = look.draw(attribution, shown, panels, remark, _titles_of(titles, len(shown)))
     if path is not None:
-        figure.savefig(path)
+        write_figure(figure, path)
     return figure
 
 
@@ -93,6 +95,15 @@ def _chosen(examples: int | Sequence[int] | None, count: int) -> list[int]:
     if wrong is not None or not chosen:
         raise InputError(f"examples={examples} names none of the {count} examples, 0 to {count - 1}.")
     return [i % count for i in chosen]
+
+
+def _titles_of(titles: str | Sequence[str] | None, count: int) -> list[str | None]:
+    if titles is None:
+        return [None] * count
+    given = [titles] if isinstance(titles, str) else [str(title) for title in titles]
+    if len(given) != count:
+        raise InputError(f"There are {len(given)} titles for {count} examples that are drawn: give one for each.")
+    return [*given]
 
 
 def _drawn_as(kind: str, part: Attribution) -> str:
@@ -109,11 +120,22 @@ def _drawn_as(kind: str, part: Attribution) -> str:
     return kind
 
 
-def _names_of(names: Names, part: str, attribution: Attribution) -> list[str] | None:
+def _names_of(names: Names, part: str, attribution: Attribution) -> list[list[str]] | None:
+    """The names of the features of every example."""
     chosen: Any = names.get(part) if isinstance(names, Mapping) else names
     if chosen is None:
         return None
-    count = attribution.values.shape[1] if attribution.values.ndim > 1 else 1
-    if len(chosen) != count:
-        raise InputError(f"There are {len(chosen)} names for {count} features: give one for each.")
-    return [str(name) for name in chosen]
+    count, examples = attribution.values.shape[1] if attribution.values.ndim > 1 else 1, len(attribution)
+    each = (
+        [list(one) for one in chosen]
+        if all(isinstance(one, list | tuple) for one in chosen)
+        else [list(chosen)] * examples
+    )
+    if len(each) != examples:
+        raise InputError(
+            f"There are names for {len(each)} examples of {examples}: give a list for each, or one for all."
+        )
+    wrong = next((one for one in each if len(one) != count), None)
+    if wrong is not None:
+        raise InputError(f"There are {len(wrong)} names for {count} features: give one for each.")
+    return [[str(name) for name in one] for one in each]

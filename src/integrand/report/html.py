@@ -24,6 +24,10 @@ from .views import MANY, Result, check, families_of, result
 from .words import INCOMPLETE, gap_of, incomplete, number, percent, target_of, unsettled
 
 _THUMBNAILS = 8
+_LEAVES = (
+    "<!-- leaves -->",
+    "<!-- /leaves -->",
+)  # what stands between them in a page leads to the others; no text can hold either
 SMALL = 96  # pictures with a shorter side than this are shown pixel by pixel
 
 
@@ -69,8 +73,16 @@ class _CaseView:
     brief: bool
 
 
-def page(cases: Sequence[Case], *, title: str) -> str:
-    """Cases as one self-contained HTML file.
+@dataclass(frozen=True)
+class Leaf:
+    """One of several pages: where it is, and what its cases are called."""
+
+    href: str
+    names: tuple[str, ...]
+
+
+def page(cases: Sequence[Case], *, title: str, leaves: Sequence[Leaf] = (), here: int = 0) -> str:
+    """Cases as one self-contained HTML file, which leads to the other ``leaves`` where it is one of several.
 
     Errors: ``MissingExtra`` without jinja2 or pillow; ``InputError`` or ``ShapeError`` for results that are not of one image.
     """
@@ -84,9 +96,19 @@ def page(cases: Sequence[Case], *, title: str) -> str:
             overlay=", ".join(ramp("overlay")[1]),
             incomplete=f"{100 * INCOMPLETE:.0f} %",
             versions={"integrand": metadata.version("integrand"), "torch": torch.__version__},
+            leaves=leaves,
+            here=here,
         )
     )
     return text
+
+
+def relinked(text: str, leaves: Sequence[Leaf], here: int) -> str:
+    """A page that was written when there were fewer leaves, with links to all of them."""
+    links: str = environment().get_template("leaves.html.j2").render(leaves=leaves, here=here)
+    before, _, rest = text.partition(_LEAVES[0])
+    _, _, after = rest.partition(_LEAVES[1])
+    return before + links.strip() + after
 
 
 def environment() -> Any:

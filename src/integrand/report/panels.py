@@ -1,7 +1,7 @@
 """What ``plot`` is made of: a panel draws one input of every example, and explains its scale once.
 
-Images are a photograph, a map, and a colour bar; bars are features by size or tokens in order. The only file that
-imports matplotlib.
+Images are a photograph, a map, and a colour bar; bars are features by size or tokens in order, and of many tokens that have names the text
+itself, coloured. The only file that imports matplotlib.
 """
 
 from __future__ import annotations
@@ -11,6 +11,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from functools import cached_property
 from typing import Any, Protocol
+from unicodedata import east_asian_width
 
 import numpy as np
 from matplotlib.axes import Axes
@@ -18,6 +19,7 @@ from matplotlib.backends.backend_agg import FigureCanvasAgg
 from matplotlib.cm import ScalarMappable
 from matplotlib.colors import ListedColormap, Normalize
 from matplotlib.figure import Figure
+from matplotlib.patches import Rectangle
 
 from ..attribution import Attribution
 from .colours import Numbers, Pixels, heat_rgb, overlay_rgb, ramp, signed_rgb
@@ -29,6 +31,8 @@ RAISES, LOWERS = ramp("overlay", 3)[1][2], ramp("overlay", 3)[1][0]
 _DPI = 150
 _SCALE = 0.09  # inches of colour
 _LONGEST = 40  # tokens that still get a line each
+_COLUMNS, _LINE, _LETTER = 92, 0.2, 6.5  # of coloured text: letters in a line, inches of a line, points of a letter
+_LUMA = np.array([0.299, 0.587, 0.114])
 
 
 class Panel(Protocol):
@@ -53,15 +57,21 @@ class Picture(Figure):
         return file.getvalue()
 
 
-def draw(attribution: Attribution, shown: Sequence[int], panels: Sequence[Panel], remark: str) -> Figure:
+def draw(
+    attribution: Attribution,
+    shown: Sequence[int],
+    panels: Sequence[Panel],
+    remark: str,
+    titles: Sequence[str | None],
+) -> Figure:
     """All panels of all shown examples on one figure, a row each; the scales have the last row."""
     widths = [w for panel in panels for w in panel.widths]
     heights = [max(panel.height for panel in panels)] * len(shown) + [_SCALE]
     figure = Picture(figsize=(sum(widths), sum(heights) + 0.5), dpi=_DPI, layout="constrained", facecolor="white")
     FigureCanvasAgg(figure)
     grid = figure.subplots(len(heights), len(widths), squeeze=False, width_ratios=widths, height_ratios=heights)
-    for row, example in zip(grid, shown, strict=False):
-        _entitle(row[0], attribution, example)
+    for row, example, title in zip(grid, shown, titles, strict=False):
+        _entitle(row[0], attribution, example, title)
     first = 0
     for panel in panels:
         own = grid[:, first : first + len(panel.widths)]
@@ -74,10 +84,14 @@ def draw(attribution: Attribution, shown: Sequence[int], panels: Sequence[Panel]
     return figure
 
 
-def _entitle(axes: Axes, attribution: Attribution, example: int) -> None:
+def _entitle(axes: Axes, attribution: Attribution, example: int, title: str | None) -> None:
     marked = incomplete(attribution, example) or unsettled(attribution, example)
     axes.set_title(
-        headline(attribution, example), loc="left", fontsize=8, color=ALARM if marked else INK, parse_math=False
+        headline(attribution, example, title),
+        loc="left",
+        fontsize=8,
+        color=ALARM if marked else INK,
+        parse_math=False,
     )
 
 
@@ -155,19 +169,21 @@ class Images:
 
 @dataclass(frozen=True)
 class Bars:
-    """A bar for every token in order, or for the largest features with one more for all others."""
+    """A bar for every token in order, or for the largest features with one more for all others; many tokens with names as coloured text."""
 
     attribution: Attribution
     name: str
     shown: Sequence[int]
     scale: float | None
-    names: Sequence[str] | None
+    names: Sequence[Sequence[str]] | None
     top: int
 
     widths = (6.2,)
 
     @property
     def height(self) -> float:
+        if self._text:
+            return 0.55 + _LINE * max(self._laid(i)[-1][2] + 1 for i in self.shown)
         bars = max(len(self.bars(i)[0]) for i in self.shown)
         return 2.2 if self._long else 0.55 + 0.19 * bars
 
@@ -178,6 +194,10 @@ class Bars:
     @property
     def _long(self) -> bool:
         return self._tokens and self.attribution.values.shape[1] > _LONGEST
+
+    @property
+    def _text(self) -> bool:
+        return self._long and self.names is not None
 
     @property
     def _rest(self) -> bool:
@@ -194,17 +214,17 @@ class Bars:
         values = self.attribution.values[example]
         if self._tokens:
             sums = token_sums(values)
-            return sums, [self._label(i, "token") for i in range(len(sums))]
+            return sums, [self._label(example, i, "token") for i in range(len(sums))]
         lengths = column_values(values)
         order = np.argsort(-np.abs(lengths), kind="stable")
         if not self._rest:
-            return lengths[order], [self._label(i, "feature") for i in order]
+            return lengths[order], [self._label(example, i, "feature") for i in order]
         largest, others = order[: self.top], order[self.top :]
-        labels = [self._label(i, "feature") for i in largest]
+        labels = [self._label(example, i, "feature") for i in largest]
         return np.append(lengths[largest], lengths[others].sum()), [*labels, f"{len(others)} others"]
 
-    def _label(self, i: int, what: str) -> str:
-        return f"{what} {i}" if self.names is None else shortened(self.names[i], 28)
+    def _label(self, example: int, i: int, what: str) -> str:
+        return f"{what} {i}" if self.names is None else shortened(self.names[example][i], 28)
 
     def draw(self, axes: Any, example: int) -> None:
         (one,) = axes
@@ -212,7 +232,9 @@ class Bars:
         colours = [RAISES if v > 0 else LOWERS for v in lengths]
         if self._rest:
             colours[-1] = MUTED
-        if self._long:
+        if self._text:
+            self._draw_text(one, example, lengths)
+        elif self._long:
             self._draw_long(one, lengths, colours)
         else:
             self._draw_lines(one, lengths, labels, colours)
@@ -239,12 +261,45 @@ class Bars:
         one.set_xlim(-1, len(lengths))
         one.set_xlabel("token", fontsize=7, color=MUTED)
 
+    def _laid(self, example: int) -> list[tuple[str, int, int, int]]:
+        """Every token's text, and where it stands: its first column, its line, and how many columns it takes."""
+        laid, column, line = [], 0, 0
+        for label in self.bars(example)[1]:
+            word = label.replace("\n", "↵") or " "
+            wide = sum(2 if east_asian_width(letter) in "WF" else 1 for letter in word) + 1
+            if column and column + wide > _COLUMNS:
+                column, line = 0, line + 1
+            laid.append((word, column, line, wide))
+            column += wide
+        return laid
+
+    def _draw_text(self, one: Axes, example: int, lengths: Numbers) -> None:
+        colours = signed_rgb(lengths[None], self.limit)[0] / 255
+        laid = self._laid(example)
+        for (word, column, line, wide), colour in zip(laid, colours, strict=True):
+            one.add_patch(Rectangle((column, line - 0.42), wide - 0.15, 0.84, facecolor=colour, edgecolor="none"))
+            dark = float(colour @ _LUMA) > 0.5
+            one.text(column + (wide - 0.15) / 2, line, word, ha="center", va="center", fontsize=_LETTER, family="monospace",
+                     color=INK if dark else "white", parse_math=False)  # fmt: skip
+        one.set_xlim(0, _COLUMNS)
+        one.set_ylim(laid[-1][2] + 0.6, -0.6)
+        one.set_xticks([])
+        one.set_yticks([])
+
     def legend(self, figure: Figure, axes: Any) -> None:
         """What the length of a bar means, under the last of them."""
         text = f"{self.name + ': ' if self.name else ''}contribution to F"
+        if self._text:
+            text += (
+                f": orange raises it, blue lowers it, full colour at ±{number(self.limit)}"
+                if self.limit
+                else ": zero everywhere"
+            )
         axes[-1][0].set_axis_off()
         last = axes[-2][0]
-        (last.set_ylabel if self._long else last.set_xlabel)(text, fontsize=7, color=MUTED, parse_math=False)
+        (last.set_ylabel if self._long and not self._text else last.set_xlabel)(
+            text, fontsize=7, color=MUTED, parse_math=False
+        )
 
 
 def _plain(axes: Any) -> None:

@@ -11,6 +11,7 @@ import io
 from collections.abc import Iterable
 from dataclasses import replace
 from importlib import import_module
+from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -19,6 +20,7 @@ from torch import Tensor
 
 from ..attribution import Attribution
 from ..errors import InputError, MissingExtra, ShapeError
+from ..files import whole
 from ..shapes import describe
 from .colours import Numbers, Pixels
 
@@ -143,6 +145,13 @@ def _smallest(image: Any) -> Any:
     small = need("PIL.Image", "report", "A picture").fromarray(index.reshape(rgb.shape[:2]).astype(np.uint8))
     small.putpalette(np.stack([colours >> 16, colours >> 8 & 255, colours & 255], 1).astype(np.uint8).tobytes())
     return small
+
+
+def write_figure(figure: Any, path: str | Path, **options: Any) -> None:
+    """Write a matplotlib figure, whole or not at all; a PNG where the name has no ending. Errors: ``OSError``."""
+    file = Path(path)
+    with whole(file if file.suffix else file.with_name(file.name + ".png")) as partial:
+        figure.savefig(partial, **options)
 
 
 def need(module: str, extra: str, why: str) -> Any:

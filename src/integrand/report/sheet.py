@@ -15,7 +15,7 @@ from typing import TYPE_CHECKING
 from ..attribution import Attribution
 from .colours import Numbers, overlay_rgb
 from .html import Case
-from .pictures import limit_of, need
+from .pictures import limit_of, need, write_figure
 from .views import families_of, regions_of, summary
 from .words import number, percent, shortened
 
@@ -69,7 +69,7 @@ def sheet(case: Case, path: str | Path | None = None, *, same_scale: bool = Fals
                 0, 1.17, family, transform=axes.transAxes, fontsize=8, color=_MUTED, style="italic", parse_math=False
             )
     if path is not None:
-        figure.savefig(path, dpi=100)
+        write_figure(figure, path, dpi=100)
     return figure
 
 

@@ -13,6 +13,9 @@ from ..attribution import Attribution
 NOT_CLAIMED = "not claimed"
 """What stands for the gap of a method that does not say that its maps add up."""
 
+NO_GAP = 0.01
+"""A gap up to which a map adds up, whether its method claims it or not."""
+
 
 def number(value: float) -> str:
     """Three significant digits, a true minus, no bare exponent for everyday sizes.
@@ -54,8 +57,9 @@ def incomplete(attribution: Attribution, example: int) -> bool:
 
 
 def gap_of(attribution: Attribution, example: int) -> str:
-    """The gap of one example, where its method says that there should be none."""
-    return percent(float(attribution.gap[example])) if attribution.claims_completeness else NOT_CLAIMED
+    """The gap of one example, where its method says that there should be none, or where there is none to speak of all the same."""
+    gap = float(attribution.gap[example])
+    return percent(gap) if attribution.claims_completeness or gap <= NO_GAP else NOT_CLAIMED
 
 
 def unsettled(attribution: Attribution, example: int) -> bool:
@@ -76,15 +80,14 @@ def shortened(text: str, most: int) -> str:
     return text if len(text) <= most else text[: most - 1] + "…"
 
 
-def headline(attribution: Attribution, example: int) -> str:
-    """Example, target, output, gap and estimated error of one example, in a line; marks where the map is not as it should be."""
+def headline(attribution: Attribution, example: int, title: str | None = None) -> str:
+    """Example and target (or ``title``), output, gap and estimated error of one example, in a line; marks where the map is not as it should be."""
     error = float(attribution.error[example])
     gap = gap_of(attribution, example)
     facts = [
-        f"example {example}",
-        target_of(attribution, example),
+        *([f"example {example}", target_of(attribution, example)] if title is None else [title]),
         f"F = {number(float(attribution.output[example]))}",
-        f"{'gap' if attribution.claims_completeness else 'adds up:'} {gap}"
+        f"{'adds up:' if gap == NOT_CLAIMED else 'gap'} {gap}"
         + (" ▲ incomplete" if incomplete(attribution, example) else ""),
     ]
     if not math.isnan(error):

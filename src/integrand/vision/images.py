@@ -12,7 +12,10 @@ callers can skip one picture and go on with the next. What a model makes of colo
 from __future__ import annotations
 
 import warnings
+from collections import Counter
+from collections.abc import Sequence
 from importlib.util import find_spec
+from itertools import count
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -68,6 +71,24 @@ def title(source: str | Path) -> str:
     return str(source).removeprefix(SAMPLE) if str(source).startswith(SAMPLE) else Path(source).stem
 
 
+def titles(sources: Sequence[str]) -> dict[str, str]:
+    """What to call each of several pictures: its title, or where others share that, as much of its path as tells them apart.
+
+    >>> titles(["cats/x.png", "dogs/x.png", "dogs/y.png"])
+    {'cats/x.png': 'cats/x.png', 'dogs/x.png': 'dogs/x.png', 'dogs/y.png': 'y'}
+    """
+    found = {source: title(source) for source in sources}
+    for depth in count(1):
+        often = Counter(found.values())
+        alike = [source for source, name in found.items() if often[name] > 1]
+        if not alike:
+            return found
+        for source in alike:
+            parts = Path(source).parts
+            found[source] = source if depth >= len(parts) else "/".join(parts[-depth:])
+    raise AssertionError  # sources differ, so that their whole paths do
+
+
 def pictures(source: str | Path) -> list[str]:
     """A source as a list of single pictures: a folder is its pictures, sorted by name; anything else is itself.
 
@@ -75,12 +96,23 @@ def pictures(source: str | Path) -> list[str]:
     folder without pictures.
     """
     path = find(source)
-    if not path.is_dir():
+    if not _is_folder(path):
         return [str(source)]
-    inside = sorted(str(file) for file in path.iterdir() if _is_picture(file))
+    try:
+        inside = sorted(str(file) for file in path.iterdir() if _is_picture(file))
+    except OSError as error:
+        raise ImageError(f"The folder {str(source)!r} cannot be read: {_reason(path, error)}.") from error
     if not inside:
         raise ImageError(f"The folder {str(source)!r} holds no pictures (its subfolders are not searched).")
     return inside
+
+
+def _is_folder(path: Path) -> bool:
+    """Whether a path names a folder; one that no system takes (too long) names none."""
+    try:
+        return path.is_dir()
+    except OSError:
+        return False
 
 
 def _is_picture(file: Path) -> bool:
@@ -114,10 +146,12 @@ def read(source: str | Path) -> Image:
 def _reason(path: Path, error: Exception) -> str:
     if isinstance(error, FileNotFoundError):
         return "there is no such file"
-    if path.is_dir():
-        return "it is a folder"
     if isinstance(error, PermissionError):
         return "reading it is not permitted"
+    if _is_folder(path):
+        return "it is a folder"
+    if isinstance(error, OSError) and error.errno is not None and error.strerror:
+        return error.strerror
     if path.is_file() and not path.stat().st_size:
         return "the file is empty"
     if type(error).__name__ == "UnidentifiedImageError":

@@ -186,6 +186,11 @@ def supplied(name: str) -> tuple[str, ...]:
     return tuple(argument for argument in about(name).needs if argument in NAMES)
 
 
+def integrates(name: str) -> bool:
+    """Whether a method can be told how to integrate, so that a tolerance can be asked of it."""
+    return "rule" in inspect.signature(about(name).build).parameters
+
+
 def _first_argument(name: str) -> str:
     """What decides where a method starts: its first argument, but for those that are supplied."""
     arguments = inspect.signature(about(name).build).parameters

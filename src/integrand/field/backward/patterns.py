@@ -19,6 +19,7 @@ import torch
 from torch import Tensor, nn
 
 from ...errors import InputError, MissingExtra, ModelError
+from ...files import write_tensors
 from ...parts import part
 from ...shapes import describe, state_dtype
 from ..modes import gradients
@@ -141,7 +142,7 @@ class Patterns:
             ],
         }
         tensors = {one.name: one.values.detach().cpu().contiguous().clone() for one in self.each}
-        write(tensors, str(path), metadata={"patterns": json.dumps(header)})
+        write_tensors(write, tensors, path, {"patterns": json.dumps(header)})
 
     @classmethod
     def load(cls, path: str | Path, model: nn.Module | None = None) -> Patterns:

@@ -1,0 +1,93 @@
+"""Files that are written whole or not at all, and names that fit onto every disk.
+
+    with whole("index.html") as partial:      a file of another name in the same folder,
+        partial.write_text(page)              which takes its place once it is complete and on the disk
+
+Whatever goes wrong meanwhile (a full disk, Ctrl-C, a kill), the earlier file stands as it stood. What the system refuses is an ``OSError``
+with its number and the name that was asked for, also where a package tells of it in words alone.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import errno
+import hashlib
+import os
+import re
+import secrets
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any
+
+NAME_BYTES = 120
+"""Of a picture's part in a file's name: with what is put behind it, it stays below the 143 bytes of the strictest file systems."""
+
+_FLAGS = os.O_CREAT | os.O_EXCL | os.O_WRONLY | getattr(os, "O_CLOEXEC", 0)
+
+
+@contextmanager
+def whole(path: str | Path) -> Iterator[Path]:
+    """A file to write in place of ``path``, which it becomes at the end; its ending is that of ``path``.
+
+    Links are followed; what is no ordinary file (``/dev/stdout``) is written to as it is. Errors: ``OSError`` that names ``path``.
+    """
+    target = partial = Path(os.path.realpath(path))
+    try:
+        if target.is_dir():
+            raise IsADirectoryError(errno.EISDIR, os.strerror(errno.EISDIR), str(path))
+        if not target.exists() or target.is_file():
+            partial = target.with_name(f".{secrets.token_hex(8)}.partial{target.suffix[:16]}")
+            # Made with the umask's permissions, where tempfile's would be the owner's alone.
+            os.close(os.open(partial, _FLAGS, 0o666))
+        yield partial
+        if partial != target:
+            _to_disk(partial)
+            partial.replace(target)
+    except BaseException as error:
+        if partial != target:
+            with contextlib.suppress(OSError):
+                partial.unlink()
+        if not isinstance(error, OSError) or error.errno is None or error.filename not in (None, str(partial)):
+            raise
+        raise type(error)(error.errno, os.strerror(error.errno), str(path)) from error
+
+
+def write_text(path: str | Path, text: str) -> None:
+    """Write a text in UTF-8, whole or not at all. Errors: ``OSError``."""
+    with whole(path) as partial:
+        partial.write_text(text, "utf-8")
+
+
+def write_tensors(save_file: Callable[..., Any], tensors: Any, path: str | Path, header: dict[str, str]) -> None:
+    """Write tensors by ``safetensors.torch.save_file``, whole or not at all. Errors: ``OSError`` where the disk refuses."""
+    with whole(path) as partial:
+        try:
+            save_file(tensors, str(partial), metadata=header)
+        except Exception as error:  # of a kind of its own, which is no OSError
+            refused = re.search(r"\(os error (\d+)\)", str(error))
+            if refused is None:
+                raise
+            number = int(refused[1])
+            raise OSError(number, os.strerror(number), str(path)) from error
+
+
+def fitting(name: str, key: str = "") -> str:
+    """A name that fits into a file's name: a long one is cut, and told apart by a hash of it and of ``key``.
+
+    >>> fitting("cat"), len(fitting("c" * 300)), fitting("c" * 300, "a") == fitting("c" * 300, "b")
+    ('cat', 120, False)
+    """
+    if len(name.encode()) <= NAME_BYTES:
+        return name
+    mark = "-" + hashlib.blake2b(f"{name}\0{key}".encode(), digest_size=6).hexdigest()
+    return name.encode()[: NAME_BYTES - len(mark)].decode("utf-8", "ignore") + mark
+
+
+def _to_disk(file: Path) -> None:
+    """Wait until a file is on the disk: some file systems say only then that there was no room."""
+    handle = os.open(file, os.O_RDWR)
+    try:
+        os.fsync(handle)
+    finally:
+        os.close(handle)
