@@ -12,6 +12,7 @@ import pytest
 import torch
 
 import integrand as ig
+from integrand.field.chords import Chords
 from tests.problems import Observed
 
 hypothesis.settings.register_profile(
@@ -51,6 +52,12 @@ def _one_thread() -> Iterator[None]:
     torch.set_num_threads(1)
     yield
     torch.set_num_threads(before)
+
+
+@pytest.fixture(autouse=True)
+def _strict_chords(monkeypatch: pytest.MonkeyPatch) -> None:
+    """A chord that fails is done without for users; here it fails the test."""
+    monkeypatch.setattr(Chords, "strict", True)
 
 
 @pytest.fixture

@@ -2,12 +2,34 @@
 
 from __future__ import annotations
 
+import threading
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 
 import torch
 from torch import Tensor
 from torch.autograd.graph import get_gradient_edge
+
+
+class _Way(threading.local):
+    back = False
+
+
+_WAY = _Way()
+
+
+def going_back() -> bool:
+    """Whether this thread is in a backward pass of ``slopes``; any other was asked for by the model itself."""
+    return _WAY.back
+
+
+@contextmanager
+def _back() -> Iterator[None]:
+    before, _WAY.back = _WAY.back, True
+    try:
+        yield
+    finally:
+        _WAY.back = before
 
 
 @contextmanager
@@ -30,8 +52,10 @@ def slopes(
         # Given tensors, torch would set modes aside while it goes back, and what a checkpoint then runs again would be run without
         # the chords that it was first run with. Given their places in the graph it does not.
         places, ends = ([get_gradient_edge(tensor) for tensor in side] for side in (roots, leaves))
-        return list(torch.autograd.grad(places, ends, seeds, retain_graph=keep, allow_unused=True))
-    torch.autograd.backward(roots, seeds, retain_graph=keep)
+        with _back():
+            return list(torch.autograd.grad(places, ends, seeds, retain_graph=keep, allow_unused=True))
+    with _back():
+        torch.autograd.backward(roots, seeds, retain_graph=keep)
     found = [leaf.grad for leaf in leaves]
     for leaf in leaves:
         leaf.grad = None

@@ -17,7 +17,6 @@ from typing import Any
 
 import torch
 from torch import Tensor
-from torch.utils.checkpoint import CheckpointError
 
 from ..errors import InputError
 from ..seeds import generator
@@ -28,7 +27,7 @@ from .base import Field
 from .chords import Chords
 from .company import Answer, Company
 from .network import Site
-from .packing import Packer
+from .packing import Packer, is_out_of_memory
 from .plan import Plan
 from .site import Lifted, SiteField
 from .torch import TorchField
@@ -185,15 +184,21 @@ class Several(Field):
             with Chords(there) as seen:
                 found = self.inner.evaluate_several(z[every], base[every], [self.targets[number] for number in asked])
             kinks = seen.kinks
-        except CheckpointError:  # what was run again did not go as the first time
-            found = [None] * len(asked)
+            if seen.inner:
+                found = [None] * len(asked)
+        except Exception as error:
+            if is_out_of_memory(error):
+                raise
+            found = [None] * len(asked)  # one of them, or the model: each finds out for itself
         passes = 1
         for target, one in zip(asked.tolist(), found, strict=True):
             field = self.fields[target]
             field.kinks = kinks
             if one is None or not field.adds_up(z[every], one, there):
-                field.chordal, passes = False, 2
+                if one is not None:
+                    field.give_up(seen)
                 one = field.evaluate_chords(z[every], base[every], there)
+                passes = max(passes, 1 + one.passes)
             mine = which == target
             _put(made, rows[mine], one, own[mine], gradient=True)
         return passes

@@ -28,7 +28,7 @@ from ..shapes import describe, flattened, state_dtype, total
 from ..target import Custom, Output, Target, as_target, output_tensor
 from .backward.base import BackwardRule, During
 from .base import Field
-from .chords import Chords
+from .chords import Chords, InnerGradient
 from .company import Answer, Company
 from .diagnose import degenerate, mixing, raise_nonfinite
 from .layout import Layout
@@ -83,6 +83,7 @@ class TorchField(Field):
         self.kinks = True  # until chords have met none
         self._company = Company(partial(mixing, self.network))
         self._resolution = 0.0  # of the coarsest numbers that F came in
+        self.without_chords: str | None = None  # why chords were given up, if they were
         self.backward: BackwardRule | None = None
         self._during: During = nullcontext
         if backward is not None:
@@ -97,7 +98,7 @@ class TorchField(Field):
         other = copy.copy(self)
         other.target = as_target(target)
         other.chordal = other.conservative  # what failed, or bent, may have been the target
-        other.kinks = True
+        other.kinks, other.without_chords = True, None
         return other
 
     def with_backward(self, rule: BackwardRule) -> TorchField:
@@ -177,17 +178,38 @@ class TorchField(Field):
     def evaluate_chords(self, z: Tensor, index: Tensor, before: Tensor) -> Evaluation:
         if not self.chordal:
             return super().evaluate_chords(z, index, before)
+        chords = Chords(before)
+        failure: Exception | None = None
         try:
-            with Chords(before) as seen:
+            with chords:
                 found = self.evaluate(z, index)
-            self.kinks = seen.kinks
-            if self.adds_up(z, found, before):
+            self.kinks = chords.kinks
+            if not chords.inner and self.adds_up(z, found, before):
                 return found
-        except CheckpointError:  # what was run again did not go as the first time
-            pass
+        except Exception as error:
+            if is_out_of_memory(error):
+                raise
+            failure = error
         # Something in the model or the target is not a sum of chords; gradients at both ends are the next best thing, from now on.
+        # What the model itself raises, it raises here too.
+        found = replace(super().evaluate_chords(z, index, before), passes=2)
+        self.give_up(chords, failure)
+        return found
+
+    def give_up(self, chords: Chords, failure: Exception | None = None) -> None:
+        """Chords failed where gradients do not: do without them, and remember why."""
+        # A checkpoint may not run again as it ran at first.
+        if chords.strict and failure is not None and not isinstance(failure, InnerGradient | CheckpointError):
+            raise failure
         self.chordal = False
-        return replace(super().evaluate_chords(z, index, before), passes=2)
+        if chords.inner:
+            self.without_chords = "the model asks for a gradient inside"
+        elif failure is not None:
+            self.without_chords = f"{type(failure).__name__}: {failure}"
+        else:
+            self.without_chords = "they miss more than a hundredth of the change of F"
+        if chords.refused:
+            self.without_chords += f" ({'; '.join(f'{name}: {why}' for name, why in chords.refused.items())})"
 
     @staticmethod
     def adds_up(z: Tensor, found: Evaluation, before: Tensor) -> bool:

@@ -17,12 +17,15 @@ Shrikumar et al. 2017.)
     table.py        torch function → chord; how to add one
     elementwise.py  secants           products.py   products and quotients      softmax.py    softmax, log-softmax, logsumexp
     normalise.py    layer norm, …     attention.py  from products and softmax   selection.py  maximum, max pooling, where
+    complex.py      moduli, phases
 """
 
 from . import attention as attention  # each fills the table
+from . import complex as complex
 from . import elementwise as elementwise
 from . import normalise as normalise
 from . import products as products
 from . import selection as selection
 from . import softmax as softmax
 from .mode import Chords as Chords
+from .mode import InnerGradient as InnerGradient

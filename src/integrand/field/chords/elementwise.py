@@ -17,7 +17,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from .rows import Rows, outer
+from .rows import Chord, Rows, outer
 from .table import TABLE, chord, spelled
 
 Function = Callable[..., Any]
@@ -80,7 +80,7 @@ def _add(called: Function, plain: Function, *, straight: bool, always: bool = Fa
             inplace, args = inplace or bool(args[place]), args[:place]
         return secant(rows, plain, u, *args, straight=straight, inplace=inplace, **kwargs)
 
-    chord(called)(make)
+    chord(called, complex=True)(make)
 
 
 def _place_of_inplace(function: Function) -> int | None:
@@ -99,6 +99,8 @@ def secant(
     rest = (*args, *kwargs.values())
     if not rows.moves(u) or any(isinstance(other, Tensor) and other.requires_grad for other in rest):
         return NotImplemented
+    if not u.is_complex() and any(isinstance(v, complex) or (isinstance(v, Tensor) and v.is_complex()) for v in rest):
+        return NotImplemented  # a slope is of the kind of what it is the slope of
     derivative = _DERIVATIVES.get(function)
     whole = any(isinstance(other, Tensor) and other.ndim for other in rest)
 
@@ -115,11 +117,12 @@ def secant(
 def _derivative(function: Callable[[Tensor], Tensor], u: Tensor) -> Tensor:
     with torch.enable_grad():
         leaf = u.detach().requires_grad_()
-        (slope,) = torch.autograd.grad(function(leaf).sum(), leaf)
-    return slope
+        made = function(leaf)
+        (slope,) = torch.autograd.grad(made, leaf, torch.ones_like(made))
+    return slope.conj()  # of a complex function torch gives the conjugate
 
 
-class _Secant(torch.autograd.Function):
+class _Secant(Chord):
     @staticmethod
     def forward(ctx: Any, rows: Rows, u: Tensor, f: Any, df: Any, straight: bool, inplace: bool, whole: bool) -> Tensor:
         flat = None if whole else _flat(rows, u)
@@ -142,7 +145,7 @@ class _Secant(torch.autograd.Function):
     @staticmethod
     def backward(ctx: Any, gradient: Tensor) -> tuple[Tensor | None, ...]:
         (slope,) = ctx.saved_tensors
-        return None, gradient * slope, None, None, None, None, None
+        return None, gradient * slope.conj(), None, None, None, None, None
 
 
 def _by_pieces(rows: Rows, u: Tensor, to_y: Any, to_slope: Any, f: Any, df: Any, straight: bool) -> None:
@@ -172,7 +175,8 @@ def _slopes(
         return
     # Nearer than this the difference of two values is more rounding than function; halfway the derivative is as good.
     middle = torch.lerp(u0, u, 0.5)
-    close = step.abs_() <= middle.abs().mul_(torch.finfo(u.dtype).eps ** 0.4)
+    apart = step.abs() if u.is_complex() else step.abs_()
+    close = apart <= middle.abs().mul_(torch.finfo(u.dtype).eps ** 0.4)
     torch.where(close, df(middle), out, out=out)
 
 

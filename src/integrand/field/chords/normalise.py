@@ -26,7 +26,7 @@ from torch import Tensor
 
 from .elementwise import secant
 from .products import owns, tail
-from .rows import Rows, outer
+from .rows import Chord, Rows, outer
 from .table import chord, composite, spelled
 
 
@@ -35,7 +35,7 @@ def normalised(rows: Rows, u: Tensor, groups: int, eps: float, *, centred: bool 
     return rows.apply(_Normalised, u, groups, eps, centred)
 
 
-class _Normalised(torch.autograd.Function):
+class _Normalised(Chord):
     @staticmethod
     def forward(ctx: Any, rows: Rows, u: Tensor, groups: int, eps: float, centred: bool) -> Tensor:
         c = u.reshape(groups, -1)
@@ -126,7 +126,7 @@ def _per_channel(y: Tensor, weight: Tensor | None, bias: Tensor | None) -> Tenso
 # --- sizes and spreads ------------------------------------------------------------------------------------------------
 
 
-class _Variance(torch.autograd.Function):
+class _Variance(Chord):
     """Δ Σ c²/m = Σ 2 c̄ Δc/m, m counting the elements less the correction."""
 
     @staticmethod
@@ -145,11 +145,15 @@ class _Variance(torch.autograd.Function):
 
 @chord(*owns("var"))
 def variance(rows: Rows, u: Tensor, *args: Any, **kwargs: Any) -> Any:
+    return _spreading(_Variance, rows, u, *args, **kwargs)
+
+
+def _spreading(function: Any, rows: Rows, u: Tensor, *args: Any, **kwargs: Any) -> Any:
     dims, correction, keepdim = _spread(u, *args, **kwargs)
     found = rows.place(u)
     if not dims or found is None or found[0] in dims:
         return NotImplemented
-    made = rows.apply(_Variance, u, dims, correction)
+    made = rows.apply(function, u, dims, correction)
     return made if keepdim else made.squeeze(dims)
 
 
@@ -164,9 +168,28 @@ def _spread(
     return tuple(d % u.ndim for d in dims), correction, keepdim
 
 
-@composite(*owns("std"))
-def deviation(u: Tensor, *args: Any, **kwargs: Any) -> Tensor:
-    return u.var(*args, **kwargs).sqrt()
+class _Deviation(Chord):
+    """Δσ = Δσ²/(σ_a + σ_b), and nothing between two that do not vary, as torch has it."""
+
+    @staticmethod
+    def forward(ctx: Any, rows: Rows, u: Tensor, dims: tuple[int, ...], correction: float) -> Tensor:
+        c = u - u.mean(dims, keepdim=True)
+        y = u.std(dims, correction=correction, keepdim=True)
+        count = max(0.0, prod(u.shape[d] for d in dims) - correction)
+        total = y + rows.previous(y, rows.axes(u, y.shape))
+        twice = c + rows.previous(c, outer(u))
+        ctx.save_for_backward(torch.where(total == 0, 0, twice / (count * total)))
+        return y
+
+    @staticmethod
+    def backward(ctx: Any, gradient: Tensor) -> tuple[None, Tensor, None, None]:
+        (slope,) = ctx.saved_tensors
+        return None, slope * gradient, None, None
+
+
+@chord(*owns("std"))
+def deviation(rows: Rows, u: Tensor, *args: Any, **kwargs: Any) -> Any:
+    return _spreading(_Deviation, rows, u, *args, **kwargs)
 
 
 @composite(torch.var_mean)
@@ -181,7 +204,7 @@ def deviation_and_mean(u: Tensor, *args: Any, **kwargs: Any) -> Any:
     return (u.std(*args, **kwargs), u.mean(dims, keepdim)) if dims else NotImplemented
 
 
-class _Length(torch.autograd.Function):
+class _Length(Chord):
     """Δ‖u‖ = ū·Δu / mean ‖u‖, and nothing between two zeros."""
 
     @staticmethod
@@ -198,12 +221,12 @@ class _Length(torch.autograd.Function):
         return None, gradient * direction, None
 
 
-@chord(torch.linalg.norm)
+@chord(torch.linalg.norm, complex=True)
 def vector_or_matrix_norm(rows: Rows, u: Tensor, *args: Any, **kwargs: Any) -> Any:
     return norm(rows, u, *args, **kwargs) if len(_order(u, *args, **kwargs)[1]) == 1 else NotImplemented
 
 
-@chord(torch.linalg.vector_norm, *owns("norm"))
+@chord(torch.linalg.vector_norm, *owns("norm"), complex=True)
 def norm(rows: Rows, u: Tensor, *args: Any, **kwargs: Any) -> Any:
     order, dims, keepdim = _order(u, *args, **kwargs)
     found = rows.place(u)
@@ -213,7 +236,7 @@ def norm(rows: Rows, u: Tensor, *args: Any, **kwargs: Any) -> Any:
         made = rows.apply(_Length, u, dims)
         return made if keepdim else made.squeeze(dims)
     if order in (1, 1.0):
-        return secant(rows, torch.abs, u, straight=True).sum(dims, keepdim)
+        return NotImplemented if u.is_complex() else secant(rows, torch.abs, u, straight=True).sum(dims, keepdim)
     return NotImplemented
 
 

@@ -18,7 +18,7 @@ import torch.nn.functional as F
 from torch import Tensor
 
 from .elementwise import secant
-from .rows import Rows, outer
+from .rows import Chord, Rows, outer
 from .table import chord, composite, spelled
 
 _INVERSE = "_integrand_inverse"  # on results of rsqrt and the like: what they multiply is divided by something
@@ -31,7 +31,7 @@ def owns(*names: str) -> list[Callable[..., Any]]:
 # --- products ---------------------------------------------------------------------------------------------------------
 
 
-@chord(*owns("mul", "multiply", "__mul__", "__rmul__"))
+@chord(*owns("mul", "multiply", "__mul__", "__rmul__"), complex=True)
 def product(rows: Rows, u: Any, other: Any, **kwargs: Any) -> Any:
     if kwargs or not (rows.moves(u) and rows.moves(other)):
         return NotImplemented
@@ -41,13 +41,13 @@ def product(rows: Rows, u: Any, other: Any, **kwargs: Any) -> Any:
     return rows.apply(_Product, u, other)
 
 
-@chord(*owns("mul_", "multiply_", "__imul__"))
+@chord(*owns("mul_", "multiply_", "__imul__"), complex=True)
 def product_in_place(rows: Rows, u: Tensor, other: Any) -> Any:
     made = product(rows, rows.alike(u.clone(), u), other)
     return NotImplemented if made is NotImplemented else u.copy_(made)
 
 
-class _Product(torch.autograd.Function):
+class _Product(Chord):
     @staticmethod
     def forward(ctx: Any, rows: Rows, u: Tensor, v: Tensor) -> Tensor:
         ctx.save_for_backward(rows.mean(u), rows.mean(v))
@@ -56,10 +56,17 @@ class _Product(torch.autograd.Function):
     @staticmethod
     def backward(ctx: Any, gradient: Tensor) -> tuple[None, Tensor, Tensor]:
         u, v = ctx.saved_tensors
-        return None, (gradient * v).sum_to_size(u.shape), (gradient * u).sum_to_size(v.shape)
+        to_u, to_v = gradient * v.conj(), gradient * u.conj()
+        return None, _back(to_u, u.shape, u.is_complex()), _back(to_v, v.shape, v.is_complex())
 
 
-@chord(*owns("matmul", "__matmul__", "bmm", "mm"))
+def _back(gradient: Tensor, shape: torch.Size, complex: bool) -> Tensor:
+    """What goes back to one of two: a sum over what it was broadcast to, and real to a real one."""
+    made = gradient.sum_to_size(shape)
+    return made if complex or not made.is_complex() else made.real
+
+
+@chord(*owns("matmul", "__matmul__", "bmm", "mm"), complex=True)
 def matrix_product(rows: Rows, u: Any, other: Any = None, **kwargs: Any) -> Any:
     v = kwargs.pop("mat2", other)
     if kwargs or not (rows.moves(u) and rows.moves(v)):
@@ -69,7 +76,7 @@ def matrix_product(rows: Rows, u: Any, other: Any = None, **kwargs: Any) -> Any:
     return rows.apply(_Bilinear, torch.matmul, u, v)
 
 
-class _MatrixProduct(torch.autograd.Function):
+class _MatrixProduct(Chord):
     @staticmethod
     def forward(ctx: Any, rows: Rows, u: Tensor, v: Tensor) -> Tensor:
         ctx.save_for_backward(rows.mean(u), rows.mean(v))
@@ -78,10 +85,11 @@ class _MatrixProduct(torch.autograd.Function):
     @staticmethod
     def backward(ctx: Any, gradient: Tensor) -> tuple[None, Tensor, Tensor]:
         u, v = ctx.saved_tensors
-        return None, (gradient @ v.mT).sum_to_size(u.shape), (u.mT @ gradient).sum_to_size(v.shape)
+        to_u, to_v = gradient @ v.mH, u.mH @ gradient
+        return None, _back(to_u, u.shape, u.is_complex()), _back(to_v, v.shape, v.is_complex())
 
 
-class _Bilinear(torch.autograd.Function):
+class _Bilinear(Chord):
     """Any bilinear function, by its own gradient at the means."""
 
     @staticmethod
@@ -97,7 +105,7 @@ class _Bilinear(torch.autograd.Function):
             return None, None, *torch.autograd.grad(ctx.function(u, v), (u, v), gradient)
 
 
-@chord(torch.einsum)
+@chord(torch.einsum, complex=True)
 def einsum(rows: Rows, *args: Any) -> Any:
     if len(args) == 2 and isinstance(args[1], tuple | list):
         args = (args[0], *args[1])
@@ -121,18 +129,18 @@ def bilinear(rows: Rows, u: Any, v: Any, weight: Tensor, bias: Tensor | None = N
     return made if bias is None else made + bias
 
 
-@composite(*owns("baddbmm", "addmm"))
+@composite(*owns("baddbmm", "addmm"), complex=True)
 def add_matrix_product(u: Tensor, first: Tensor, second: Tensor, *, beta: float = 1, alpha: float = 1) -> Tensor:
     made = alpha * (first @ second)
     return made if beta == 0 else made + beta * u
 
 
-@composite(*owns("addcmul"))
+@composite(*owns("addcmul"), complex=True)
 def add_product(u: Tensor, first: Tensor, second: Tensor, *, value: float = 1) -> Tensor:
     return u + value * (first * second)
 
 
-@composite(*owns("addcdiv"))
+@composite(*owns("addcdiv"), complex=True)
 def add_quotient(u: Tensor, first: Tensor, second: Tensor, *, value: float = 1) -> Tensor:
     return u + value * (first / second)
 
@@ -140,7 +148,7 @@ def add_quotient(u: Tensor, first: Tensor, second: Tensor, *, value: float = 1) 
 # --- quotients --------------------------------------------------------------------------------------------------------
 
 
-@chord(*owns("div", "divide", "true_divide", "__truediv__", "__div__"))
+@chord(*owns("div", "divide", "true_divide", "__truediv__", "__div__"), complex=True)
 def quotient(rows: Rows, u: Any, other: Any, **kwargs: Any) -> Any:
     if kwargs.pop("rounding_mode", None) is not None or not rows.moves(other):
         return NotImplemented
@@ -151,23 +159,23 @@ def quotient(rows: Rows, u: Any, other: Any, **kwargs: Any) -> Any:
     return _inverse(rows.apply(_Reciprocal, other) * u)
 
 
-@chord(*owns("__rdiv__", "__rtruediv__"))
+@chord(*owns("__rdiv__", "__rtruediv__"), complex=True)
 def quotient_turned(rows: Rows, v: Any, u: Any) -> Any:
     return quotient(rows, u, v)
 
 
-@chord(*owns("div_", "divide_", "true_divide_", "__itruediv__", "__idiv__"))
+@chord(*owns("div_", "divide_", "true_divide_", "__itruediv__", "__idiv__"), complex=True)
 def quotient_in_place(rows: Rows, u: Tensor, other: Any, **kwargs: Any) -> Any:
     made = quotient(rows, rows.alike(u.clone(), u), other, **kwargs) if rows.moves(u) else NotImplemented
     return NotImplemented if made is NotImplemented else u.copy_(made)
 
 
-@chord(*owns("reciprocal"))
+@chord(*owns("reciprocal"), complex=True)
 def reciprocal(rows: Rows, v: Tensor) -> Any:
     return _inverse(rows.apply(_Reciprocal, v))
 
 
-class _Reciprocal(torch.autograd.Function):
+class _Reciprocal(Chord):
     """Δ(1/v) = −Δv / (v_a v_b)."""
 
     @staticmethod
@@ -179,10 +187,10 @@ class _Reciprocal(torch.autograd.Function):
     @staticmethod
     def backward(ctx: Any, gradient: Tensor) -> tuple[None, Tensor]:
         (inverse,) = ctx.saved_tensors
-        return None, -gradient * inverse
+        return None, -gradient * inverse.conj()
 
 
-class _Quotient(torch.autograd.Function):
+class _Quotient(Chord):
     @staticmethod
     def forward(ctx: Any, rows: Rows, u: Tensor, v: Tensor) -> Tensor:
         z = u / v
@@ -190,30 +198,45 @@ class _Quotient(torch.autograd.Function):
         u0 = rows.previous(u)
         total = v + v0
         x = (v - v0) / total
-        tau = tail(x, 0.5 * (v / v0).abs().log())
+        tau = tail(x, _half_log(v, v0))
         middle = total / 2
         to_u = (1 + x * tau) / middle
         to_v = (u / v + u0 / v0).div_(-total) - (u - u0) * (tau / total / total * 2)
-        pole = v * v0 <= 0
+        pole = (v * v0 * total == 0) if v.is_complex() else v * v0 <= 0
         to_u = torch.where(pole, (1 / v + 1 / v0) / 2, to_u)
         to_v = torch.where(pole, -(u + u0) / (2 * v * v0), to_v)
-        ctx.shapes = u.shape, v.shape
+        ctx.ends = [(end.shape, end.is_complex()) for end in (u, v)]
         ctx.save_for_backward(to_u, to_v)
         return z
 
     @staticmethod
     def backward(ctx: Any, gradient: Tensor) -> tuple[None, Tensor, Tensor]:
         to_u, to_v = ctx.saved_tensors
-        u, v = ctx.shapes
-        return None, (gradient * to_u).sum_to_size(u), (gradient * to_v).sum_to_size(v)
+        u, v = ctx.ends
+        return None, _back(gradient * to_u.conj(), *u), _back(gradient * to_v.conj(), *v)
+
+
+def _half_log(v: Tensor, v0: Tensor) -> Tensor:
+    """artanh x for x = (v − v0)/(v + v0)."""
+    ratio = v / v0
+    return 0.5 * (ratio if v.is_complex() else ratio.abs()).log()
+
+
+def mean_inverse(v: Tensor, v0: Tensor) -> Tensor:
+    """∫₀¹ dt / v(t) along a straight way between complex numbers."""
+    total = v + v0
+    x = (v - v0) / total
+    return torch.where(total == 0, (v / v0).log() / (v - v0), (1 + x * tail(x, _half_log(v, v0))) / total * 2)
 
 
 def tail(x: Tensor, artanh: Tensor) -> Tensor:
-    """τ(x) = (artanh(x)/x − 1)/x for |x| < 1, where |artanh x| is known better than from x if that is nearly 1."""
+    """τ(x) = (artanh(x)/x − 1)/x, for real |x| < 1, where |artanh x| is known better than from x if that is nearly 1, and complex x."""
     square = x * x
     series = 1 / 13 + 0 * square
     for odd in (11, 9, 7, 5, 3):
         series = 1 / odd + square * series
+    if x.is_complex():
+        return torch.where(square.abs() < 0.01, x * series, (artanh / x - 1) / x)
     return torch.where(square < 0.01, x * series, (artanh.abs() / x.abs() - 1) / x)
 
 
@@ -226,12 +249,12 @@ def _inverse(made: Any) -> Any:
     return made
 
 
-@chord(*owns("rsqrt"))
+@chord(*owns("rsqrt"), complex=True)
 def rsqrt(rows: Rows, u: Tensor) -> Any:
     return _inverse(secant(rows, torch.rsqrt, u))
 
 
-@chord(*owns("pow", "__pow__", "float_power"))
+@chord(*owns("pow", "__pow__", "float_power"), complex=True)
 def power(rows: Rows, u: Any, exponent: Any) -> Any:
     if not rows.moves(u):
         # A number to a moving power.
@@ -240,7 +263,7 @@ def power(rows: Rows, u: Any, exponent: Any) -> Any:
     return _inverse(made) if isinstance(exponent, int | float) and exponent < 0 else made
 
 
-@chord(*owns("__rpow__"))
+@chord(*owns("__rpow__"), complex=True)
 def power_turned(rows: Rows, exponent: Any, u: Any) -> Any:
     return power(rows, u, exponent)
 

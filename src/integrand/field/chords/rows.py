@@ -19,6 +19,7 @@ from typing import Any
 
 import torch
 from torch import Tensor
+from torch.autograd.function import once_differentiable
 
 _TAG = "_integrand_outer"  # on tensors of one pass: their P, where it is not 1
 
@@ -26,6 +27,14 @@ _TAG = "_integrand_outer"  # on tensors of one pass: their P, where it is not 1
 def outer(u: Tensor) -> int:
     found: int = getattr(u, _TAG, 1)
     return found
+
+
+class Chord(torch.autograd.Function):
+    """A function with a chord for a derivative. It has no second one, and says so instead of taking the chord for a constant."""
+
+    def __init_subclass__(cls) -> None:
+        super().__init_subclass__()
+        cls.backward = staticmethod(once_differentiable(cls.backward))  # type: ignore[method-assign]
 
 
 class Rows:

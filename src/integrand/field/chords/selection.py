@@ -18,13 +18,13 @@ from torch import Tensor
 
 from .elementwise import secant
 from .products import owns
-from .rows import Rows, outer
+from .rows import Chord, Rows, outer
 from .table import chord, composite
 
 # --- the largest of several -------------------------------------------------------------------------------------------
 
 
-class _Taken(torch.autograd.Function):
+class _Taken(Chord):
     """u at ``index`` along ``dim``, which is where the largest of some of its elements are."""
 
     @staticmethod
@@ -115,7 +115,7 @@ for _axes in (1, 2, 3):
 # --- one of two -------------------------------------------------------------------------------------------------------
 
 
-class _Either(torch.autograd.Function):
+class _Either(Chord):
     """x where the condition holds and y elsewhere; either may be a constant."""
 
     @staticmethod

@@ -16,7 +16,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from .rows import Rows, outer
+from .rows import Chord, Rows, outer
 from .table import chord, composite, spelled
 
 
@@ -78,7 +78,7 @@ def _weights(rows: Rows, u: Tensor, dim: int) -> Tensor:
     return torch.where(larger > 0, larger * ratio, 0)
 
 
-class _Softmax(torch.autograd.Function):
+class _Softmax(Chord):
     @staticmethod
     def forward(ctx: Any, rows: Rows, u: Tensor, dim: int) -> Tensor:
         ctx.dim = dim
@@ -93,7 +93,7 @@ class _Softmax(torch.autograd.Function):
         return None, weighed.sub_(s * mean), None
 
 
-class _LogSoftmax(torch.autograd.Function):
+class _LogSoftmax(Chord):
     @staticmethod
     def forward(ctx: Any, rows: Rows, u: Tensor, dim: int) -> Tensor:
         s = _weights(rows, u, dim)
@@ -107,7 +107,7 @@ class _LogSoftmax(torch.autograd.Function):
         return None, gradient - w * gradient.sum(ctx.dim, keepdim=True), None
 
 
-class _LogSumExp(torch.autograd.Function):
+class _LogSumExp(Chord):
     @staticmethod
     def forward(ctx: Any, rows: Rows, u: Tensor, dim: int) -> Tensor:
         s = _weights(rows, u, dim)

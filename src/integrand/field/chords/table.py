@@ -26,8 +26,11 @@ _F = TypeVar("_F", bound=Function)
 
 @dataclass(frozen=True)
 class Entry:
+    """``complex`` chords also hold for complex numbers; where one moves, calls of the others are left alone."""
+
     make: Function
     composite: bool
+    complex: bool
 
 
 TABLE: dict[Function, Entry] = {}
@@ -40,19 +43,19 @@ def spelled(*names: str, owners: tuple[Any, ...] = _OWNERS) -> list[Function]:
     return [getattr(owner, name) for name in names for owner in owners if callable(getattr(owner, name, None))]
 
 
-def chord(*functions: Function) -> Callable[[_F], _F]:
+def chord(*functions: Function, complex: bool = False) -> Callable[[_F], _F]:
     """The decorated ``make(rows, *args, **kwargs)`` is the chord of these torch functions."""
-    return _register(functions, composite=False)
+    return _register(functions, composite=False, complex=complex)
 
 
-def composite(*functions: Function) -> Callable[[_F], _F]:
+def composite(*functions: Function, complex: bool = False) -> Callable[[_F], _F]:
     """The decorated ``make(*args, **kwargs)`` says the same in operations that have chords."""
-    return _register(functions, composite=True)
+    return _register(functions, composite=True, complex=complex)
 
 
-def _register(functions: tuple[Function, ...], *, composite: bool) -> Callable[[_F], _F]:
+def _register(functions: tuple[Function, ...], *, composite: bool, complex: bool) -> Callable[[_F], _F]:
     def register(make: _F) -> _F:
-        TABLE.update({function: Entry(make, composite) for function in functions})
+        TABLE.update({function: Entry(make, composite, complex) for function in functions})
         return make
 
     return register
