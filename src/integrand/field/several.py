@@ -95,6 +95,10 @@ class Several(Field):
         return self.inner.integers
 
     @property
+    def gated(self) -> bool:
+        return any(field.gated for field in self.fields)
+
+    @property
     def smooth(self) -> bool:
         return all(field.smooth for field in self.fields)
 
@@ -163,17 +167,17 @@ class Several(Field):
         base, which = index // len(self.targets), index[rows] % len(self.targets)
         every, there, own = _with_what_is_before(chord, before)
         found: Sequence[Evaluation | None]
-        kinks = True
+        kinks = gates = True
         try:
             with Chords(there) as seen:
                 found = self.inner.evaluate_several(z[every], base[every], [self.targets[number] for number in asked])
-            kinks = seen.kinks
+            kinks, gates = seen.kinks, seen.gates
         except CheckpointError:  # what was run again did not go as the first time
             found = [None] * len(asked)
         passes = 1
         for target, one in zip(asked.tolist(), found, strict=True):
             field = self.fields[target]
-            field.kinks = kinks
+            field.kinks, field.gates = kinks, gates
             if one is None or not field.adds_up(z[every], one, there):
                 field.chordal, passes = False, 2
                 one = field.evaluate_chords(z[every], base[every], there)

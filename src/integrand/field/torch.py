@@ -78,7 +78,7 @@ class TorchField(Field):
         self.normalisation = normalisation
         self.packer = packer_for(model, batch_size, "double" if self.network.optimiser else "itself")
         self.chordal = True  # until chords are seen not to add up
-        self.kinks = True  # until chords have met none
+        self.kinks = self.gates = True  # until chords have met none
         self.backward: BackwardRule | None = None
         self._during: During = nullcontext
         if backward is not None:
@@ -93,7 +93,7 @@ class TorchField(Field):
         other = copy.copy(self)
         other.target = as_target(target)
         other.chordal = other.conservative  # what failed, or bent, may have been the target
-        other.kinks = True
+        other.kinks = other.gates = True
         return other
 
     def with_backward(self, rule: BackwardRule) -> TorchField:
@@ -111,7 +111,7 @@ class TorchField(Field):
         if rule.layers and self.network.optimiser is not None:
             self.network = Itself(self.network)
         self.backward = rule
-        self.chordal, self.kinks = False, True  # chords are those of F
+        self.chordal, self.kinks, self.gates = False, True, True  # chords are those of F
 
     @property
     def conservative(self) -> bool:
@@ -155,7 +155,7 @@ class TorchField(Field):
         try:
             with Chords(before) as seen:
                 found = self.evaluate(z, index)
-            self.kinks = seen.kinks
+            self.kinks, self.gates = seen.kinks, seen.gates
             if self.adds_up(z, found, before):
                 return found
         except CheckpointError:  # what was run again did not go as the first time
@@ -171,6 +171,10 @@ class TorchField(Field):
         explained = total(found.gradient * (z - z[before]), 1)
         rounding = max(1e3, 8 * len(z)) * torch.finfo(z.dtype).eps * found.value.abs().amax()
         return bool((explained - change).abs().sum() <= _DEFECT * change.abs().sum() + rounding)
+
+    @property
+    def gated(self) -> bool:
+        return self.gates or not self.chordal
 
     @property
     def smooth(self) -> bool:

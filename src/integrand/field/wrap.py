@@ -29,6 +29,10 @@ class _Wrapped(Field):
         return self.inner.smooth
 
     @property
+    def gated(self) -> bool:
+        return self.inner.gated
+
+    @property
     def integers(self) -> bool:
         return self.inner.integers
 

@@ -82,11 +82,13 @@ def result(
 
 
 def judged(made: Attribution, method: Any) -> Attribution:
-    """The attribution with its verdict: the map, not its parts, is held against the tolerance; without one, against the change of F."""
+    """The attribution with its verdict: the map, not its parts, is held against the tolerance; without one, against the change of F.
+
+    An error that is not known does not meet a tolerance.
+    """
     tol = _tolerance(method)
-    complete = made.gap <= INCOMPLETE
     # What each reference or piece is wrong by says little alone: small ones may be, and large ones may cancel.
-    met = complete if tol is None else torch.where(made.error.isnan(), complete, made.error <= tol)
+    met = made.gap <= INCOMPLETE if tol is None else made.error <= tol
     return dataclasses.replace(made, converged=met)
 
 
@@ -116,9 +118,9 @@ def _tolerance(method: Any) -> float | None:
 
 
 def _warn(made: Attribution, field: Field, method: Any, tol: float | None, starts: Tensor) -> None:
-    missed = ~made.converged & ~made.error.isnan()
+    missed = ~made.converged
     if tol is not None and bool(missed.any()):
-        worst = int(made.error.masked_fill(~missed, -1).argmax())
+        worst = int(made.error.nan_to_num(torch.inf).masked_fill(~missed, -1).argmax())
         warn(
             f"{int(missed.sum())} of {len(made)} maps did not reach their tolerance; the worst has an estimated relative "
             f"error of {float(made.error[worst]):.2g}. "

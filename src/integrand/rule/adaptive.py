@@ -31,7 +31,7 @@ from ..errors import InputError
 from ..field import Field
 from ..parts import part
 from ..segment import Segment
-from ..shapes import over
+from ..shapes import norm, norms_of, over
 from .base import Integrated
 from .intervals import Intervals, Lines
 from .nested import between
@@ -52,6 +52,9 @@ _HALVINGS = 24  # of the search for how many pieces
 _EVENNESS = 0.4  # pieces go like error^this: less than the best exponent for known errors, because they are not
 _WORTH = 1.25  # an interval that should be this many is laid anew
 _MOST_PIECES = 16  # one interval becomes, in one round
+_BLIND = 0.25  # no stretch of a path longer than this is believed without a look into it …
+_BLIND_GATED = 0.1  # … or this, where things that move are multiplied with each other, so that more can hide
+_FLOOR = 16  # no error is worth a gradient that is below so many units of the last place of what the map is made of
 _BLOCK_ELEMENTS = 1 << 23  # paths are refined in blocks whose chords hold about this many numbers …
 _EXAMPLE_ELEMENTS = (
     1 << 25
@@ -139,7 +142,7 @@ class Looked:
                 group, weight = block.lines.chain, segment.start.new_ones(len(place))
             else:
                 group, weight = torch.unique(b, return_inverse=True)[1], weights[r, b].to(share)
-            asked = _Asked(group, weight, block.rule.tol if tol is None else tol)
+            asked = _Asked(group, weight, block.rule.tol if tol is None else tol, looks=tol is None)
             share[place], error[place] = block.refined(asked)
             begin[place], end[place] = block.begin, block.end
         shaped = (numbers.reshape(leading) for numbers in (error, begin, end))
@@ -178,11 +181,15 @@ def _blocks(field: Field, segment: Segment) -> list[Tensor]:
 
 @dataclass(frozen=True, eq=False)
 class _Asked:
-    """What is to be known: the sum of every ``group`` (M,) of lines, weighed by ``weight`` (M,), to a relative error ``tol``."""
+    """What is to be known: the sum of every ``group`` (M,) of lines, weighed by ``weight`` (M,), to a relative error ``tol``.
+
+    ``looks``: whether what seems to be so is looked into once more.
+    """
 
     group: Tensor
     weight: Tensor
     tol: float
+    looks: bool = True
 
 
 class _Refining:
@@ -197,19 +204,51 @@ class _Refining:
         self.known = known
         self.chains = int(lines.chain[-1]) + 1
         self.spent = lines.cost(known, self.chains)
-        self.tried = torch.zeros(self.chains, dtype=torch.bool, device=lines.start.device)
+        self.tried, self.doubted = torch.zeros(2, self.chains, dtype=torch.bool, device=lines.start.device)
+        self.pieces = torch.bincount(lines.chain)
         self.begin, self.end = lines.ends(known)
 
     def refined(self, asked: _Asked) -> tuple[Tensor, Tensor]:
         """Shares and errors per line (M,), once what is asked is known or the gradients are spent."""
         group, weight = asked.group, asked.weight
         found = self._refine(asked)
+        while asked.looks and self._looked_into(asked, found):
+            found = self._refine(asked)
         total = found.total
-        own = total.new_zeros(len(self.lines)).index_add_(0, self.known.line, found.own.square())
+        own = norms_of(self.known.line, found.own, len(self.lines))
         # Each line's error is raised so that the weighted squares add up to what the sum may be wrong by.
-        squares = torch.zeros_like(total).index_add_(0, group, weight.square() * own)
-        raised = total / squares.sqrt().clamp_min(torch.finfo(total.dtype).tiny)
-        return found.shares, own.sqrt() * raised[group]
+        apart = norms_of(group, weight * own, len(total))
+        raised = torch.where((apart > 0) & total.isfinite(), total / apart, 1)
+        # Nothing is better known than to rounding; a map that is no more than that itself is zero.
+        eps = torch.finfo(own.dtype).eps
+        made = own.new_zeros(len(self.lines)).index_add_(0, self.known.line, found.size)
+        error = torch.maximum(own * raised[group], 4 * eps * made)
+        nothing = torch.maximum(norm(found.shares), error) <= _FLOOR * eps * made
+        return found.shares, torch.where(nothing, 0, error)
+
+    def _looked_into(self, asked: _Asked, found: _Found) -> bool:
+        """Look into the long intervals of paths that claim to be known; whether something was there that they did not know of.
+
+        A stretch that no node fell into may hold anything that is over at its ends.
+        """
+        known, lines = self.known, self.lines
+        blind = _BLIND_GATED if lines.field.gated else _BLIND
+        stretch = known.length / self.pieces[known.chain]
+        blind = torch.where(self.doubted, blind / 2, blind)[known.chain]
+        count = (stretch / blind - 1e-3).ceil().long() - 1
+        settled = (found.total <= found.goal)[found.owner] & (found.total.isfinite())[found.owner]
+        count = count * (settled & known.known.isnan() & (asked.weight != 0)[known.line] & (count > known.looks))
+        cost = count.new_zeros(self.chains).index_add_(0, known.chain, count.clamp_min(0))
+        count = count * (self.spent + cost <= self.rule.max_gradients)[known.chain]
+        which = (count > 0).nonzero()[:, 0]
+        if not len(which):
+            return False
+        self.known = lines.looked_into(known, which, count[which])
+        self.spent.index_add_(0, known.chain[which], count[which])
+        again = self._judged(asked)
+        worse = again.own > found.own
+        self.doubted[known.chain[worse]] = True
+        return bool((again.total > again.goal).any())
 
     def _refine(self, asked: _Asked) -> _Found:
         """Lay intervals anew until the weighted sum over every group of lines is within the tolerance, or the gradients are spent."""
@@ -217,7 +256,8 @@ class _Refining:
             found = self._judged(asked)
             chain = self.known.chain
             affordable = (self.spent < self.rule.max_gradients)[chain]
-            busy = (found.total > found.goal)[found.owner] & affordable
+            # What is infinitely wrong is not mended by more gradients.
+            busy = ((found.total > found.goal) & found.total.isfinite())[found.owner] & affordable
             if not bool(busy.any()):
                 return found
             # Companions go along, so that their nodes stay common, until they are as good as they will ever have to be.
@@ -226,10 +266,10 @@ class _Refining:
             pieces = self.lines.most(self.known, found.pieces() * busy) * along
             if self._smoothly(pieces, asked, found):
                 continue
-            cut = self._affordable(pieces, found.errors)
+            cut = self._affordable(pieces * self._divisible(), found.errors)
             if not bool(cut.any()):
                 return found
-            laid = self.lines.regridded(self.known.at(cut), pieces[cut])
+            laid = self.lines.regridded(self.known.at(cut), pieces[cut], self.doubted)
             self.spent += self.lines.cost(laid, self.chains)
             self.known = self.known.at(~cut)  # what is replaced is let go first
             self.known = self.known.joined(laid)
@@ -239,15 +279,20 @@ class _Refining:
         group, weight, known = asked.group, asked.weight, self.known
         shares = self.lines.shares(known)
         paths = shares.new_zeros(self.chains, *shares.shape[1:]).index_add_(0, self.lines.chain, shares)
-        change = known.change.new_zeros(self.chains).index_add_(0, known.chain, known.change)
-        rate = paths.flatten(1).norm(dim=1) / change.abs().clamp_min(torch.finfo(change.dtype).tiny)
-        judged = self.lines.errors(known, rate)
+        judged = self.lines.errors(known, self.lines.rates(known, paths))
         sums = shares.new_zeros(int(group.max()) + 1, *shares.shape[1:]).index_add_(
             0, group, shares * over(weight, shares)
         )
-        goal = asked.tol * sums.flatten(1).norm(dim=1)
         errors, owner = judged.error * weight[known.line], group[known.line]
-        return _Found(shares, judged.error, errors, judged.unlike, judged.steady, owner, goal, asked.tol)
+        goal = asked.tol * norm(sums)
+        made = torch.zeros_like(goal).index_add_(0, owner, judged.size * weight[known.line])
+        goal = torch.maximum(goal, _FLOOR * torch.finfo(goal.dtype).eps * made)
+        return _Found(shares, judged.size, judged.error, errors, judged.unlike, judged.steady, owner, goal, asked.tol)
+
+    def _divisible(self) -> Tensor:
+        """Which intervals are so long (n,) that points between their ends differ from them."""
+        ends = torch.maximum(self.known.a.abs(), self.known.b.abs())
+        return self.known.length > 64 * torch.finfo(ends.dtype).eps * ends
 
     def _affordable(self, pieces: Tensor, errors: Tensor) -> Tensor:
         """Which intervals are laid anew: all that are worth it; in paths that would overspend, the worst that can be paid for."""
@@ -268,7 +313,7 @@ class _Refining:
         known, chains, group, weight = self.known, self.chains, asked.group, asked.weight
         need = pieces.new_zeros(chains).index_add_(0, known.chain, pieces)
         alike = _ALIKE_SMOOTH if self.lines.field.smooth else _ALIKE
-        rough = torch.zeros_like(self.tried).index_fill_(0, known.chain[found.unlike > alike], True)
+        rough = self.doubted.index_fill(0, known.chain[found.unlike > alike], True)
         single = torch.bincount(self.lines.chain, minlength=chains) == 1
         room = self.spent + FIRST <= self.rule.max_gradients
         chosen = (need > _SMOOTH_COST) & ~rough & ~self.tried & single & room
@@ -280,12 +325,11 @@ class _Refining:
         self.tried |= chosen
         line = chosen[self.lines.chain].nonzero()[:, 0]
         members = torch.bincount(group, minlength=len(found.goal))[group]
-        tiny = torch.finfo(weight.dtype).tiny
-        enough = (found.goal[group] / (_BIAS * weight * members.sqrt()).clamp_min(tiny))[line]
+        enough = (found.goal[group] / (_BIAS * weight * members.sqrt()))[line]
         made, nodes = spectral(self.lines.some(line), enough, self.rule.max_gradients - self.spent[chosen])
         self.spent[chosen] += nodes
         # What is not good enough is still better than chords that there is no room left for.
-        had = torch.zeros_like(self.begin).index_add_(0, known.line, found.own.square()).sqrt()[line]
+        had = norms_of(known.line, found.own, len(self.lines))[line]
         poor = (self.spent + need > self.rule.max_gradients)[chosen]
         done = made.known < enough
         last = ~done & poor & (made.known < had)
@@ -302,11 +346,12 @@ class _Refining:
 class _Found:
     """What is known of some lines.
 
-    shares (M, \\*s);  own (n,) what each interval may be wrong by, and errors (n,) what it counts for in its group, ``owner`` (n,)
+    shares (M, \\*s);  size (n,) the norm of each interval's;  own (n,) what each interval may be wrong by, and errors (n,) what it counts for in its group, ``owner`` (n,)
     unlike, steady (n,) how it goes with its neighbours;  goal (G,) what each group's sum may be wrong by, ``tol`` of its norm
     """
 
     shares: Tensor
+    size: Tensor
     own: Tensor
     errors: Tensor
     unlike: Tensor
@@ -323,8 +368,8 @@ class _Found:
     def _added(self, errors: Tensor) -> Tensor:
         """Errors (n,) of steady stretches as they are, others as if independent → (G,)."""
         together = torch.zeros_like(self.goal).index_add_(0, self.owner, torch.where(self.steady, errors, 0))
-        apart = torch.zeros_like(self.goal).index_add_(0, self.owner, torch.where(self.steady, 0, errors.square()))
-        return ((_BIAS * together).square() + self._safety**2 * apart).sqrt()
+        apart = norms_of(self.owner, torch.where(self.steady, 0, errors), len(self.goal))
+        return torch.hypot(_BIAS * together, self._safety * apart)
 
     @property
     def _safety(self) -> float:
@@ -336,7 +381,10 @@ class _Found:
         coarse = self.total * self.tol > _COARSE * goal
         kinked = torch.where(coarse, _KINKED_COARSE, _KINKED).to(goal)[owner]
         q = torch.where(self.steady, _SMOOTH, kinked)
-        part = (errors / goal.clamp_min(torch.finfo(goal.dtype).tiny)[owner]) ** _EVENNESS
+        # A map of nothing that misses something is cut where most is missed.
+        worst = torch.zeros_like(goal).scatter_reduce_(0, owner, errors, "amax")
+        scale = torch.where(goal > 0, goal, torch.where(worst > 0, worst, 1))
+        part = (errors / scale[owner]) ** _EVENNESS
         low, high = torch.full_like(goal, -20.0), torch.full_like(goal, 20.0)
         for _ in range(_HALVINGS):
             middle = (low + high) / 2
@@ -348,5 +396,4 @@ class _Found:
         most = torch.zeros_like(goal).scatter_reduce_(0, owner, pieces, "amax")
         pieces = pieces * (_MOST_PIECES / most.clamp_min(_MOST_PIECES))[owner]
         # Where nothing seems worth it and something must be done, the worst interval is laid anew.
-        worst = errors >= torch.zeros_like(goal).scatter_reduce_(0, owner, errors, "amax")[owner]
-        return torch.where(worst, pieces.clamp_min(2), pieces)
+        return torch.where(errors >= worst[owner], pieces.clamp_min(2), pieces)

@@ -63,6 +63,11 @@ def missed(summed: Tensor, begin: Tensor, end: Tensor) -> Tensor:
     return torch.where(off > rounding, off, 0)
 
 
+def least_norm(moving: Tensor) -> Tensor:
+    """The norm of the smallest vector in ``moving`` (n,) numbers that adds up to 1: no map that misses a change is nearer than this times it."""
+    return moving.clamp_min(1).rsqrt()
+
+
 def mean_gradient(
     field: Field, segment: Segment, nodes: Tensor, weights: Tensor, credit: Credit | None = None
 ) -> Tensor:
