@@ -43,7 +43,7 @@ def total(maps: Tensor, leading: int) -> Tensor:
 
 def norm(maps: Tensor, leading: int = 1) -> Tensor:
     """The L2 norm of everything behind the first ``leading`` axes, also where squares are too small or too large for the type."""
-    flat = maps.reshape(*maps.shape[:leading], -1)
+    flat = maps.flatten(leading) if maps.ndim > leading else maps[..., None]
     found: Tensor = flat.norm(dim=-1)
     limits = torch.finfo(flat.dtype)
     low, high = (limits.tiny / limits.eps) ** 0.5, limits.max**0.5 * limits.eps

@@ -23,6 +23,7 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
+from functools import cached_property
 
 import torch
 from torch import Tensor
@@ -53,7 +54,8 @@ _EVENNESS = 0.4  # pieces go like error^this: less than the best exponent for kn
 _WORTH = 1.25  # an interval that should be this many is laid anew
 _MOST_PIECES = 16  # one interval becomes, in one round
 _BLIND = 0.25  # no stretch of a path longer than this is believed without a look into it …
-_BLIND_GATED = 0.1  # … or this, where things that move are multiplied with each other, so that more can hide
+_BLIND_GATED = 0.125  # … or this, where things that move are multiplied with each other, so that more can hide
+_DOUBTED = 3.0  # errors of a path on which a look found what it did not know of are raised by this
 _FLOOR = 16  # no error is worth a gradient that is below so many units of the last place of what the map is made of
 _BLOCK_ELEMENTS = 1 << 23  # paths are refined in blocks whose chords hold about this many numbers …
 _EXAMPLE_ELEMENTS = (
@@ -246,8 +248,9 @@ class _Refining:
         self.known = lines.looked_into(known, which, count[which])
         self.spent.index_add_(0, known.chain[which], count[which])
         again = self._judged(asked)
-        worse = again.own > found.own
-        self.doubted[known.chain[worse]] = True
+        # What turned out to know too little of itself is believed less from now on.
+        wrong = (again.own > found.own) & (again.total > again.goal)[again.owner]
+        self.doubted[known.chain[wrong]] = True
         return bool((again.total > again.goal).any())
 
     def _refine(self, asked: _Asked) -> _Found:
@@ -283,11 +286,12 @@ class _Refining:
         sums = shares.new_zeros(int(group.max()) + 1, *shares.shape[1:]).index_add_(
             0, group, shares * over(weight, shares)
         )
-        errors, owner = judged.error * weight[known.line], group[known.line]
+        own = judged.error * torch.where(self.doubted, _DOUBTED, 1.0).to(judged.error)[known.chain]
+        errors, owner = own * weight[known.line], group[known.line]
         goal = asked.tol * norm(sums)
         made = torch.zeros_like(goal).index_add_(0, owner, judged.size * weight[known.line])
         goal = torch.maximum(goal, _FLOOR * torch.finfo(goal.dtype).eps * made)
-        return _Found(shares, judged.size, judged.error, errors, judged.unlike, judged.steady, owner, goal, asked.tol)
+        return _Found(shares, judged.size, own, errors, judged.unlike, judged.steady, owner, goal, asked.tol)
 
     def _divisible(self) -> Tensor:
         """Which intervals are so long (n,) that points between their ends differ from them."""
@@ -360,16 +364,22 @@ class _Found:
     goal: Tensor
     tol: float
 
-    @property
+    @cached_property
+    def worst(self) -> Tensor:
+        """The largest error of an interval of each group (G,)."""
+        return torch.zeros_like(self.goal).scatter_reduce_(0, self.owner, self.errors, "amax")
+
+    @cached_property
     def total(self) -> Tensor:
         """What each group's sum is taken to be wrong by (G,)."""
-        return self._added(self.errors)
+        scale = torch.where((self.worst > 0) & self.worst.isfinite(), self.worst, 1)
+        return self._added(self.errors / scale[self.owner]) * scale
 
     def _added(self, errors: Tensor) -> Tensor:
         """Errors (n,) of steady stretches as they are, others as if independent → (G,)."""
         together = torch.zeros_like(self.goal).index_add_(0, self.owner, torch.where(self.steady, errors, 0))
-        apart = norms_of(self.owner, torch.where(self.steady, 0, errors), len(self.goal))
-        return torch.hypot(_BIAS * together, self._safety * apart)
+        apart = torch.zeros_like(self.goal).index_add_(0, self.owner, torch.where(self.steady, 0, errors.square()))
+        return ((_BIAS * together).square() + self._safety**2 * apart).sqrt()
 
     @property
     def _safety(self) -> float:
@@ -382,18 +392,18 @@ class _Found:
         kinked = torch.where(coarse, _KINKED_COARSE, _KINKED).to(goal)[owner]
         q = torch.where(self.steady, _SMOOTH, kinked)
         # A map of nothing that misses something is cut where most is missed.
-        worst = torch.zeros_like(goal).scatter_reduce_(0, owner, errors, "amax")
-        scale = torch.where(goal > 0, goal, torch.where(worst > 0, worst, 1))
-        part = (errors / scale[owner]) ** _EVENNESS
+        scale = torch.where(goal > 0, goal, torch.where(self.worst > 0, self.worst, 1))
+        relative, wanted = errors / scale[owner], goal / scale
+        part = relative**_EVENNESS
         low, high = torch.full_like(goal, -20.0), torch.full_like(goal, 20.0)
         for _ in range(_HALVINGS):
             middle = (low + high) / 2
             many = (part * 2 ** middle[owner]).clamp_min(1)
-            enough = self._added(errors / many**q) <= goal
+            enough = self._added(relative / many**q) <= wanted
             low, high = torch.where(enough, low, middle), torch.where(enough, middle, high)
         pieces = part * 2 ** high[owner]
         # One round goes only so far; where errors are in one place, the rest waits until more is known.
         most = torch.zeros_like(goal).scatter_reduce_(0, owner, pieces, "amax")
         pieces = pieces * (_MOST_PIECES / most.clamp_min(_MOST_PIECES))[owner]
         # Where nothing seems worth it and something must be done, the worst interval is laid anew.
-        return torch.where(errors >= worst[owner], pieces.clamp_min(2), pieces)
+        return torch.where(errors >= self.worst[owner], pieces.clamp_min(2), pieces)

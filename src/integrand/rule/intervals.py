@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import dataclass, replace
+from functools import cached_property
 
 import torch
 from torch import Tensor
@@ -127,7 +128,6 @@ class Lines:
 
     start, end (M, \\*s);  example (M,) which each belongs to;  chain (M,) which path it is a piece of, in order
     way (M,) the same number for lines that several questions are asked along: companions, that share their nodes if they can
-    moving (M,) how many numbers change along each
     """
 
     field: Field
@@ -136,7 +136,6 @@ class Lines:
     example: Tensor
     chain: Tensor
     way: Tensor
-    moving: Tensor
 
     @classmethod
     def of(cls, field: Field, segment: Segment, place: Tensor) -> Lines:
@@ -147,12 +146,11 @@ class Lines:
         start, end = segment.start[k, r, b], segment.end[k, r, b]
         point = field.points(torch.arange(segment.leading[2], device=place.device))[b]
         first = first_alike((point * segment.leading[1] + r) * segment.leading[0] + k)
-        moving = (start != end).flatten(1).sum(1)
         way = torch.arange(len(place), device=place.device)
         if not torch.equal(first, way):  # a path may go another way for every question
             same = ((start == start[first]) & (end == end[first])).flatten(1).all(1)
             way = torch.where(same, first, way)
-        return cls(field, start, end, b, chain, way, moving)
+        return cls(field, start, end, b, chain, way)
 
     def __len__(self) -> int:
         return len(self.start)
@@ -167,8 +165,13 @@ class Lines:
             example=self.example[which],
             chain=chain,
             way=self.way[which],
-            moving=self.moving[which],
         )
+
+    @cached_property
+    def moving(self) -> Tensor:
+        """How many numbers change along each line (M,)."""
+        found: Tensor = (self.start != self.end).flatten(1).sum(1)
+        return found
 
     def most(self, known: Intervals, numbers: Tensor) -> Tensor:
         """The largest of the ``numbers`` (n,) of an interval and the same intervals of its companions (n,)."""
@@ -312,7 +315,7 @@ class Lines:
         owner = torch.repeat_interleave(torch.arange(stretches, device=pieces.device), count)
         place = place.double()
         inner = doubted[old.chain[stretch]][owner].index_fill(0, first, False)
-        place = place + torch.where(inner, 2 * _scattered(place.long() - first[owner], place), 0)
+        place = place + torch.where(inner, 4 * _scattered(place.long() - first[owner], place), 0)
         inside = torch.searchsorted(ticks, place, right=True).clamp_max(len(old.a) - 1)
         inside = torch.maximum(inside, stretch.nonzero()[:, 0][owner])
         share = ((place - before[inside]) / (ticks[inside] - before[inside])).clamp(0, 1).to(old.a)
