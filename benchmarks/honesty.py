@@ -106,9 +106,7 @@ def _waves() -> Iterator[Trap]:
             torch.tensor([[1.0, 2.0, 2.0]]).double(),
         )
     for k in (16, 32):
-        yield _gated(
-            lambda t, k=k: torch.sin(k * math.pi * t) ** 2, 0.4, "wave", f"sin²({k} π z0)(z1 − z2)"
-        )
+        yield _gated(lambda t, k=k: torch.sin(k * math.pi * t) ** 2, 0.4, "wave", f"sin²({k} π z0)(z1 − z2)")
 
 
 def _plateaus() -> Iterator[Trap]:

@@ -21,6 +21,7 @@ from .field import Field
 from .path.base import Path
 from .rule.base import Integrated, Rule
 from .segment import Evaluation, Segment
+from .shapes import norm
 
 _ROUGH = 0.25  # relative error of the maps that references are weighed by
 _LOOK_ELEMENTS = 1 << 26  # more numbers than this are not kept waiting, several to each, until weights are known
@@ -75,15 +76,16 @@ def walk(
     number each has; ``weights`` (R, B) how they are weighed in the end, where that is known.
     """
     shares = references.new_zeros(references.shape)
-    squares = references.new_zeros(references.shape[:2])
+    error = references.new_zeros(references.shape[:2])
     diary = _Diary(output, keeps_frames=frames)
     for segment in _placed(path, references, lanes, places)(field, references, x):
         segment = replace(segment, lanes=lanes, weights=weights)
         found = Integrated.ensure(rule(field, segment))
         shares += found.share.sum(0)
-        squares += found.error.square().sum(0)  # errors of different pieces are taken as independent
+        # Errors of different pieces are taken as independent.
+        error = torch.hypot(error, norm(found.error.movedim(0, -1), 2))
         diary.enter(segment, found)
-    return diary.close(field, x, shares, squares.sqrt())
+    return diary.close(field, x, shares, error)
 
 
 def _placed(path: Path, references: Tensor, lanes: tuple[int, int] | None, places: Tensor | None) -> Path:
@@ -211,9 +213,11 @@ class Patient:
         """What was walked, refined to what the weighted sum needs (R, B)."""
         if not self.looked:
             return walked
-        shares, squares = walked.shares, walked.error.square()
+        shares = walked.shares
+        scale = torch.where((walked.error > 0) & walked.error.isfinite(), walked.error, 1)
+        squares = (walked.error / scale).square()
         for looked, rough in self.looked:
             fine = looked.refined(weights)
             shares = shares + (fine.share - rough.share).sum(0)
-            squares = squares + (fine.error.square() - rough.error.square()).sum(0)
-        return replace(walked, shares=shares, error=squares.clamp_min(0).sqrt())
+            squares = squares + ((fine.error / scale).square() - (rough.error / scale).square()).sum(0)
+        return replace(walked, shares=shares, error=squares.clamp_min(0).sqrt() * scale)

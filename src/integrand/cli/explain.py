@@ -238,9 +238,8 @@ def _gap(made: Attribution) -> Text:
 def _error(made: Attribution) -> Text:
     """The error that the method estimates of its map, where it does."""
     error = float(made.error[0])
-    if math.isnan(error):
-        return Text("–  ")
-    return Text(f"{error:.1%} †", "bold yellow") if unsettled(made, 0) else Text(f"{error:.1%}  ")
+    words = "–" if math.isnan(error) else f"{error:.1%}"
+    return Text(f"{words} †", "bold yellow") if unsettled(made, 0) else Text(f"{words}  ")
 
 
 def _footnote(results: Mapping[str, Attribution]) -> None:

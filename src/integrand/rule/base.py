@@ -60,7 +60,7 @@ def missed(summed: Tensor, begin: Tensor, end: Tensor) -> Tensor:
     """
     off = (summed - (end - begin)).abs()
     rounding = _ROUNDING * torch.finfo(begin.dtype).eps * torch.maximum(begin.abs(), end.abs())
-    return torch.where(off > rounding, off, 0)
+    return torch.where((off <= rounding) & off.isfinite(), 0, off)
 
 
 def least_norm(moving: Tensor) -> Tensor:

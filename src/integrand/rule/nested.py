@@ -47,8 +47,8 @@ def between(field: Field, segment: Segment, tol: float, max_gradients: int) -> I
         defect = missed(total(best, 1), begin[busy], end[busy])
         # However little of a map there is, what it misses is in no vector smaller than this.
         wrong = torch.maximum(differs, torch.maximum(torch.minimum(defect * rate, size), defect * least[busy]))
-        share[busy], error[busy], coarse[busy] = best, wrong, fine
-        busy = busy[~(wrong <= tol * size)] if 2 * pieces <= max_gradients else busy[:0]
+        share[busy], error[busy], coarse[busy] = best, wrong.nan_to_num(torch.inf, torch.inf), fine
+        busy = busy[(wrong > tol * size) & wrong.isfinite()] if 2 * pieces <= max_gradients else busy[:0]
         pieces *= 2
     return Integrated(share.reshape(*leading, *inner), error.reshape(leading), at_start.value, at_end.value)
 

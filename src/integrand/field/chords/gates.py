@@ -16,8 +16,32 @@ from torch import Tensor
 from .table import spelled
 
 _PRODUCTS = ("mul", "multiply", "div", "divide", "true_divide", "addcmul", "addcdiv")
-_MATRICES = ("matmul", "mm", "bmm", "mv", "dot", "inner", "outer", "addmm", "baddbmm", "addbmm", "addmv", "einsum", "bilinear", "cross")
-_SPECIAL = ("__mul__", "__rmul__", "__imul__", "__truediv__", "__rtruediv__", "__itruediv__", "__matmul__", "__rmatmul__")
+_MATRICES = (
+    "matmul",
+    "mm",
+    "bmm",
+    "mv",
+    "dot",
+    "inner",
+    "outer",
+    "addmm",
+    "baddbmm",
+    "addbmm",
+    "addmv",
+    "einsum",
+    "bilinear",
+    "cross",
+)
+_SPECIAL = (
+    "__mul__",
+    "__rmul__",
+    "__imul__",
+    "__truediv__",
+    "__rtruediv__",
+    "__itruediv__",
+    "__matmul__",
+    "__rmatmul__",
+)
 
 BETWEEN: frozenset[Any] = frozenset(
     spelled(*_PRODUCTS, *_MATRICES, *_SPECIAL, *(name + "_" for name in _PRODUCTS), owners=(torch, Tensor, F))
@@ -31,7 +55,5 @@ _RISE_AND_FALL = (
     "scaled_dot_product_attention", "multi_head_attention_forward",
 )  # fmt: skip
 
-WITHIN: frozenset[Any] = frozenset(
-    spelled(*_RISE_AND_FALL, *(name + "_" for name in _RISE_AND_FALL))
-)
+WITHIN: frozenset[Any] = frozenset(spelled(*_RISE_AND_FALL, *(name + "_" for name in _RISE_AND_FALL)))
 """Of one that does."""
