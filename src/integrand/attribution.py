@@ -51,7 +51,10 @@ class Attribution:
     residual   (B,) what the map misses of the change, in units of F
     error      (B,) the relative L2 error of ``values`` that the rule itself estimates, errors of pieces and of different references taken
                as independent; NaN for rules that estimate none. Where chance decides (random nodes, references that are drawn until they
-               are enough) an upper bound that holds for 95 of 100 maps; infinite where too few draws tell nothing
+               are enough) an upper bound that holds for 95 of 100 maps; infinite where too few draws tell nothing. An estimate knows F
+               and its gradients at the points that were looked at: what begins and ends between two of them (an eighth of the path at
+               most where parts of the model multiply each other, a quarter elsewhere) leaves no trace in it. Nor does it know how
+               wrong the model's own rounding is.
     converged  (B,) whether the tolerance was met: ``error`` of the map as a whole is at most that; without one, whether the residual is
                at most a tenth of the change, and ``error``, where it is known, at most a tenth
     fitness    (R, B) D of each baseline, where the weights came from one; ``criterion`` says what D counts, and ``reasons``

@@ -74,6 +74,29 @@ def total(maps: Tensor, leading: int) -> Tensor:
     return maps.flatten(leading).sum(-1) if maps.ndim > leading else maps
 
 
+def norm(maps: Tensor, leading: int = 1) -> Tensor:
+    """The L2 norm of everything behind the first ``leading`` axes, also where squares are too small or too large for the type."""
+    flat = maps.flatten(leading) if maps.ndim > leading else maps[..., None]
+    found: Tensor = flat.norm(dim=-1)
+    limits = torch.finfo(flat.dtype)
+    low, high = (limits.tiny / limits.eps) ** 0.5, limits.max**0.5 * limits.eps
+    extreme = ~((found > low) & (found < high))
+    if bool(extreme.any()) and flat.shape[-1]:
+        some = flat[extreme]
+        largest = some.abs().amax(-1)
+        scale = torch.where((largest > 0) & largest.isfinite(), largest, 1)
+        found[extreme] = (some / scale[..., None]).norm(dim=-1) * scale
+    return found
+
+
+def norms_of(groups: Tensor, numbers: Tensor, count: int) -> Tensor:
+    """√Σ numbers² over each of ``count`` groups, of numbers (n,) that belong to the ``groups`` (n,), at every scale."""
+    largest = numbers.new_zeros(count).scatter_reduce_(0, groups, numbers.abs(), "amax")
+    scale = torch.where((largest > 0) & largest.isfinite(), largest, 1)
+    squares = (numbers / scale[groups]).square()
+    return numbers.new_zeros(count).index_add_(0, groups, squares).sqrt() * scale
+
+
 def first_alike(numbers: Tensor) -> Tensor:
     """For each of ``numbers`` (N,) or rows of numbers (N, C) the place of the first that is the same (N,)."""
     which = torch.unique(numbers, dim=None if numbers.ndim == 1 else 0, return_inverse=True)[1]

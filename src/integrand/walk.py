@@ -22,7 +22,7 @@ from .path.base import Path
 from .rule.base import Integrated, Rule, unbiased
 from .seeds import generator
 from .segment import Evaluation, Segment
-from .shapes import first_alike
+from .shapes import first_alike, norm
 
 _ROUGH = 0.25  # relative error of the maps that references are weighed by
 _HASHED_ELEMENTS = 1 << 20  # numbers of references are compared about this many at a time
@@ -130,14 +130,15 @@ def _walk(
     weights: Tensor | None,
 ) -> Walked:
     shares: Tensor | None = None
-    squares = references.new_zeros(references.shape[:2])
+    error = references.new_zeros(references.shape[:2])
     noise: Tensor | None = None
     diary = _Diary(output, keeps_frames=frames)
     for segment in path(field, references, x):
         segment = replace(segment, lanes=lanes, weights=weights)
         found = Integrated.ensure(rule(field, segment))
         diary.enter(segment, found)
-        squares += found.error.square().sum(0)  # errors of different pieces are taken as independent
+        # Errors of different pieces are taken as independent.
+        error = torch.hypot(error, norm(found.error.movedim(0, -1), 2))
         if found.noise is not None:
             noise = found.noise.sum(1) if noise is None else noise + found.noise.sum(1)
         # The share of a path in one piece is not copied.
@@ -146,7 +147,7 @@ def _walk(
         del found, share
     if shares is None:
         raise InputError("The path made no segments; a path yields at least one.")
-    return replace(diary.close(field, x, shares, squares.sqrt()), noise=noise)
+    return replace(diary.close(field, x, shares, error), noise=noise)
 
 
 def _placed(path: Path, references: Tensor, lanes: tuple[int, int] | None, places: Tensor | None) -> Path:
@@ -277,9 +278,7 @@ class _Diary:
         output = field.value(x) if self.output is None else self.output
         start = field.value(self.begin, leading=2) if self.begin_value is None else self.begin_value
         alike = torch.arange(len(self.begin), device=x.device)
-        return Walked(
-            shares, error, self.begin, output - start, output, start, self._numbers(), self._frames(), alike
-        )
+        return Walked(shares, error, self.begin, output - start, output, start, self._numbers(), self._frames(), alike)
 
     def _note_ends(self, segment: Segment, found: Integrated) -> None:
         first, last = int(segment.clock[0].argmin()), int(segment.clock[1].argmax())
@@ -381,8 +380,8 @@ class Patient:
         self.rule = rule
         self.unbiased = unbiased(rule)
         self.looked: list[Any] = []
-        self.share: Tensor | None = None  # of what was integrated at once, and the squares of its errors
-        self.squares: Tensor | None = None
+        self.share: Tensor | None = None  # of what was integrated at once, and its error
+        self.error: Tensor | None = None
 
     def __call__(self, field: Field, segment: Segment) -> Tensor | Integrated:
         look = getattr(self.rule, "look", None)
@@ -390,9 +389,9 @@ class Patient:
         if look is None or large or segment.at_start is not None or segment.at_end is not None:
             found = Integrated.ensure(self.rule(field, segment))
             if look is not None:
-                share, squares = found.share.sum(0), found.error.square().sum(0)
+                share, error = found.share.sum(0), norm(found.error.movedim(0, -1), 2)
                 self.share = share if self.share is None else self.share + share
-                self.squares = squares if self.squares is None else self.squares + squares
+                self.error = error if self.error is None else torch.hypot(self.error, error)
             return found
         looked = look(field, segment)
         self.looked.append(looked)
@@ -408,15 +407,16 @@ class Patient:
         if distinct < len(weights):
             _, number = _once(walked.alike, apart=False)
             weights = weights.new_zeros(distinct, weights.shape[1]).index_add_(0, number, weights)
-        shares, squares = self.share, self.squares
+        shares, error = self.share, self.error
         walked = replace(walked, shares=weights.new_empty(0))  # rough ones are let go
         while self.looked:
             fine = self.looked.pop(0).refined(weights)
-            share, square = (part[0] if len(part) == 1 else part.sum(0) for part in (fine.share, fine.error.square()))
+            share = fine.share[0] if len(fine.share) == 1 else fine.share.sum(0)
+            own = norm(fine.error.movedim(0, -1), 2)
             shares = share if shares is None else shares + share
-            squares = square if squares is None else squares + square
+            error = own if error is None else torch.hypot(error, own)
         assert shares is not None
-        assert squares is not None
+        assert error is not None
         if distinct < len(number):
-            shares, squares = shares[number], squares[number]
-        return replace(walked, shares=shares, error=squares.sqrt())
+            shares, error = shares[number], error[number]
+        return replace(walked, shares=shares, error=error)

@@ -250,10 +250,8 @@ def _gap(made: Attribution) -> Text:
 def _error(made: Attribution) -> Text:
     """The error that the method estimates of its map, where it does."""
     error = float(made.error[0])
-    if math.isnan(error):
-        return Text("–  ")
-    said = "> 999%" if error >= 10 else f"{error:.1%}"
-    return Text(f"{said} †", "bold yellow") if unsettled(made, 0) else Text(f"{said}  ")
+    words = "–" if math.isnan(error) else "> 999%" if error >= 10 else f"{error:.1%}"
+    return Text(f"{words} †", "bold yellow") if unsettled(made, 0) else Text(f"{words}  ")
 
 
 def _footnote(results: Mapping[str, Attribution]) -> None:

@@ -33,6 +33,10 @@ class Linear(_Alike):
         self.weight = weight
         self.constant = constant
 
+    @property
+    def gated(self) -> bool:
+        return False
+
     def evaluate(self, z: Tensor, index: Tensor, *, gradient: bool = True) -> Evaluation:
         value = total(z * self.weight, 1) + self.constant
         return Evaluation(value, self.weight.expand_as(z).clone() if gradient else z.new_empty(0))

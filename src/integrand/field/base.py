@@ -57,6 +57,12 @@ class Field(ABC):
         return None
 
     @property
+    def gated(self) -> bool:
+        """Whether one part of the input may switch another on for a part of the way only: products of things that move, normalisations,
+        functions that rise and fall. Taken to be so until chords were seen to meet none."""
+        return True
+
+    @property
     def smooth(self) -> bool:
         """Whether F is known to have no kinks, such as those of ReLUs and maxima; seldom known before chords were asked for."""
         return False

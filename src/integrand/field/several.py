@@ -97,6 +97,10 @@ class Several(Field):
         return self.inner.integers
 
     @property
+    def gated(self) -> bool:
+        return any(field.gated for field in self.fields)
+
+    @property
     def company(self) -> Company | None:
         return self.inner.company
 
@@ -179,11 +183,11 @@ class Several(Field):
             halves = ((chord[half], rows[half]) for half in (first, ~first))
             return max(self._together(z, index, before, *half, asked, made) for half in halves)
         found: Sequence[Evaluation | None]
-        kinks = True
+        kinks = gates = True
         try:
             with Chords(there) as seen:
                 found = self.inner.evaluate_several(z[every], base[every], [self.targets[number] for number in asked])
-            kinks = seen.kinks
+            kinks, gates = seen.kinks, seen.gates
             if seen.inner:
                 found = [None] * len(asked)
         except Exception as error:
@@ -193,7 +197,7 @@ class Several(Field):
         passes = 1
         for target, one in zip(asked.tolist(), found, strict=True):
             field = self.fields[target]
-            field.kinks = kinks
+            field.kinks, field.gates = kinks, gates
             if one is None or not field.adds_up(z[every], one, there):
                 if one is not None:
                     field.give_up(seen)

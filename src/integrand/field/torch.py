@@ -80,7 +80,7 @@ class TorchField(Field):
         self.layout = layout
         self.packer = packer_for(model, batch_size, "double" if self.network.optimiser else "itself")
         self.chordal = True  # until chords are seen not to add up
-        self.kinks = True  # until chords have met none
+        self.kinks = self.gates = True  # until chords have met none
         self._company = Company(partial(mixing, self.network))
         self._resolution = 0.0  # of the coarsest numbers that F came in
         self.without_chords: str | None = None  # why chords were given up, if they were
@@ -98,7 +98,8 @@ class TorchField(Field):
         other = copy.copy(self)
         other.target = as_target(target)
         other.chordal = other.conservative  # what failed, or bent, may have been the target
-        other.kinks, other.without_chords = True, None
+        other.kinks = other.gates = True
+        other.without_chords = None
         return other
 
     def with_backward(self, rule: BackwardRule) -> TorchField:
@@ -116,7 +117,7 @@ class TorchField(Field):
         if rule.layers and self.network.optimiser is not None:
             self.network = Itself(self.network)
         self.backward = rule
-        self.chordal, self.kinks = False, True  # chords are those of F
+        self.chordal, self.kinks, self.gates = False, True, True  # chords are those of F
 
     @property
     def conservative(self) -> bool:
@@ -142,6 +143,7 @@ class TorchField(Field):
             outputs, scalars = self._asked(z.clone(), index, asks)
             values = torch.stack([scalar.detach() for scalar in scalars], 1)
         return Answer(values.to(z.dtype), outputs)
+
     @property
     def resolution(self) -> float:
         return self._resolution
@@ -183,7 +185,7 @@ class TorchField(Field):
         try:
             with chords:
                 found = self.evaluate(z, index)
-            self.kinks = chords.kinks
+            self.kinks, self.gates = chords.kinks, chords.gates
             if not chords.inner and self.adds_up(z, found, before):
                 return found
         except Exception as error:
@@ -218,6 +220,10 @@ class TorchField(Field):
         explained = total(found.gradient * (z - z[before]), 1)
         rounding = max(1e3, 8 * len(z)) * torch.finfo(z.dtype).eps * found.value.abs().amax()
         return bool((explained - change).abs().sum() <= _DEFECT * change.abs().sum() + rounding)
+
+    @property
+    def gated(self) -> bool:
+        return self.gates or not self.chordal
 
     @property
     def smooth(self) -> bool:
@@ -364,7 +370,9 @@ class TorchField(Field):
         kind = value.device.type
         # A model may compute in half precision and answer in float32.
         mixed = torch.get_autocast_dtype(kind) if torch.is_autocast_enabled(kind) else value.dtype
-        self._resolution = max(self._resolution, *(torch.finfo(t).eps for t in (value.dtype, mixed) if t.is_floating_point))
+        self._resolution = max(
+            self._resolution, *(torch.finfo(t).eps for t in (value.dtype, mixed) if t.is_floating_point)
+        )
         return value
 
     def _finite(self, z: Tensor, index: Tensor, value: Tensor, slope: Tensor, asks: Sequence[Ask]) -> Evaluation:

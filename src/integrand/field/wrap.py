@@ -42,6 +42,10 @@ class _Wrapped(Field):
         return self.inner.resolution
 
     @property
+    def gated(self) -> bool:
+        return self.inner.gated
+
+    @property
     def integers(self) -> bool:
         return self.inner.integers
 

@@ -21,7 +21,9 @@ from ..shapes import over, total
 from ..walk import Walked
 
 _SKETCH = 32  # numbers that stand for a map where only its products with other maps count
-_NORMAL = 1.675  # the normal 95 % quantile, 1.645, raised until the approximation below is nowhere under the exact quantile
+_NORMAL = (
+    1.675  # the normal 95 % quantile, 1.645, raised until the approximation below is nowhere under the exact quantile
+)
 _BLOCK_ELEMENTS = 1 << 21  # noise is looked at about this many numbers at a time
 
 
@@ -82,7 +84,9 @@ class Spread:
     def doubt(self, draws: float = 1) -> Doubt:
         """What is known, of maps that took so many ``draws`` each."""
         distance = bound(self.error(), self.rank(), self.count - 1)
-        return Doubt(_relative(distance, self.missed, self.value), self._of_mean(self.missed_squares), self.count * draws)
+        return Doubt(
+            _relative(distance, self.missed, self.value), self._of_mean(self.missed_squares), self.count * draws
+        )
 
     def _of_mean(self, squares: Tensor) -> Tensor:
         found = (squares / (self.count - 1).clamp_min(1) / self.count).sqrt()

@@ -100,12 +100,12 @@ def result(
 def judged(made: Attribution, method: Any) -> Attribution:
     """The attribution with its verdict: the map, not its parts, is held against the tolerance; without one, against the change of F.
 
-    Without one, an error that is known may not be more than a tenth either.
+    Without one, an error that is known may not be more than a tenth either; with one, an error that is not known does not meet it.
     """
     tol = tolerance_of(method)
     complete = (made.gap <= INCOMPLETE) & ~(made.error > INCOMPLETE)
     # What each reference or piece is wrong by says little alone: small ones may be, and large ones may cancel.
-    met = complete if tol is None else torch.where(made.error.isnan(), complete, made.error <= tol)
+    met = complete if tol is None else made.error <= tol
     return dataclasses.replace(made, converged=met)
 
 
@@ -143,9 +143,9 @@ def tolerance_of(method: Any) -> float | None:
 def _warn(
     made: Attribution, field: Field, method: Any, tol: float | None, starts: Tensor | References, doubt: Doubt | None
 ) -> None:
-    missed = ~made.converged & ~made.error.isnan()
+    missed = ~made.converged
     if tol is not None and bool(missed.any()):
-        worst = int(made.error.masked_fill(~missed, -1).argmax())
+        worst = int(made.error.nan_to_num(torch.inf).masked_fill(~missed, -1).argmax())
         what = "an estimated relative error" if doubt is None else "a relative error (95 % bound)"
         more = _more(made.method) if doubt is None else _more_draws(doubt, worst, (made.error[worst] / tol).square())
         warn(

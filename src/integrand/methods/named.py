@@ -130,6 +130,8 @@ def _check_joint(value: Tensor, layout: Layout, x: Tensor, *, shared: bool) -> N
             f"One baseline of shape {describe(value.shape)} does not fit the inputs {shown}: give a tuple or a dict with one for each of "
             "them, or a number or a name for all."
         )
+
+
 FILLS: dict[str, Callable[[], Fill]] = {
     "auto": lambda: ByKind(Corners()),
     "references": ReferenceMean,

@@ -63,8 +63,13 @@ def gap_of(attribution: Attribution, example: int) -> str:
 
 
 def unsettled(attribution: Attribution, example: int) -> bool:
-    """Whether a map whose error was estimated has not met its tolerance."""
-    return not bool(attribution.error[example].isnan() | attribution.converged[example])
+    """Whether a map has not met its tolerance: its estimated error is too large, or was to be known and is not."""
+    if bool(attribution.converged[example]):
+        return False
+    if not bool(attribution.error[example].isnan()):
+        return True
+    # Where no error is estimated the change of F decides, and says so by itself.
+    return attribution.claims_completeness and not incomplete(attribution, example)
 
 
 def target_of(attribution: Attribution, example: int) -> str:
@@ -90,7 +95,7 @@ def headline(attribution: Attribution, example: int, title: str | None = None) -
         f"{'adds up:' if gap == NOT_CLAIMED else 'gap'} {gap}"
         + (" ▲ incomplete" if incomplete(attribution, example) else ""),
     ]
-    if not math.isnan(error):
+    if not math.isnan(error) or unsettled(attribution, example):
         facts.append(
             f"estimated error {percent(error)}" + (" ▲ not converged" if unsettled(attribution, example) else "")
         )

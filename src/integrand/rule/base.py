@@ -65,7 +65,12 @@ def missed(summed: Tensor, begin: Tensor, end: Tensor) -> Tensor:
     """
     off = (summed - (end - begin)).abs()
     rounding = ROUNDING * torch.finfo(begin.dtype).eps * torch.maximum(begin.abs(), end.abs())
-    return torch.where(off > rounding, off, 0)
+    return torch.where((off <= rounding) & off.isfinite(), 0, off)
+
+
+def least_norm(moving: Tensor) -> Tensor:
+    """The norm of the smallest vector in ``moving`` (n,) numbers that adds up to 1: no map that misses a change is nearer than this times it."""
+    return moving.clamp_min(1).rsqrt()
 
 
 def mean_gradient(

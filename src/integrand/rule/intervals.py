@@ -3,16 +3,21 @@
 from __future__ import annotations
 
 from dataclasses import dataclass, replace
+from functools import cached_property
 
 import torch
 from torch import Tensor
 
 from ..field import Field
 from ..segment import Evaluation, Segment
-from ..shapes import first_alike, flattened, over
+from ..shapes import first_alike, flattened, norm, over
+from .base import least_norm, missed
 
 _TOWER = 1.0  # an interval this much denser than its neighbours is in doubt
 _STEADY = 0.5  # cos of the differences to both neighbours, above which a stretch is smooth
+_HIDDEN = 0.5  # of what a look between the nodes cannot explain, this much is taken to be wrong all along the interval
+_RATE = 2.0  # where F comes back to where it began, a missed change is taken to be at most this much in the vector
+_ROUNDING = 64  # units of the last place of a share that a missed change must be to count
 _NOISE = 256  # differences of slopes below this many units of their last place are rounding
 _PIECE_ELEMENTS = (
     1 << 21
@@ -21,12 +26,18 @@ _PIECE_ELEMENTS = (
 
 @dataclass(frozen=True, eq=False)
 class Judgement:
-    """What intervals may be wrong by (n,), their differences to their neighbours relative to themselves, and whether these go on
-    steadily, so that errors may be of one sign."""
+    """What is thought of intervals.
+
+    error   (n,) what they may be wrong by; infinite where it is not a number
+    unlike  (n,) their differences to their neighbours relative to themselves
+    steady  (n,) whether these go on steadily, so that errors may be of one sign
+    size    (n,) the norms of their shares
+    """
 
     error: Tensor
     unlike: Tensor
     steady: Tensor
+    size: Tensor
 
 
 @dataclass(frozen=True, eq=False)
@@ -38,6 +49,8 @@ class Intervals:
     slope   (n, \\*s) the mean gradient
     value   (n,) F(b), and change (n,) F(b) − F(a), which came with the gradients
     known   (n,) the error, where something better than its neighbours has told it; else NaN
+    looks   (n,) gradients that were taken between its ends, and surprise (n,) the most that one of them differed from the chord,
+            ‖(gradient − slope) ⊙ Δ‖
     """
 
     line: Tensor
@@ -48,6 +61,8 @@ class Intervals:
     value: Tensor
     change: Tensor
     known: Tensor
+    looks: Tensor
+    surprise: Tensor
 
     @property
     def length(self) -> Tensor:
@@ -87,6 +102,8 @@ class Intervals:
             self.value,
             self.change,
             self.known,
+            self.looks,
+            self.surprise,
         )
 
 
@@ -95,7 +112,7 @@ class _Compared:
     """What is to be known of slopes along their lines, as numbers.
 
     norm, total (n,) ‖slope ⊙ Δ‖ and Σ slope ⊙ Δ;  to_after, to_before (n−1,) ‖(next slope − slope) ⊙ Δ‖ for Δ of the next and of its own
-    aligned (n−2,) (difference from the one before ⊙ Δ) · (difference to the one after ⊙ Δ)
+    aligned (n−2,) the cosine between the difference from the one before ⊙ Δ and the difference to the one after ⊙ Δ
     """
 
     norm: Tensor
@@ -150,6 +167,12 @@ class Lines:
             way=self.way[which],
         )
 
+    @cached_property
+    def moving(self) -> Tensor:
+        """How many numbers change along each line (M,)."""
+        found: Tensor = (self.start != self.end).flatten(1).sum(1)
+        return found
+
     def most(self, known: Intervals, numbers: Tensor) -> Tensor:
         """The largest of the ``numbers`` (n,) of an interval and the same intervals of its companions (n,)."""
         same = self._same(known.line, known.a, known.b)
@@ -173,24 +196,35 @@ class Lines:
         Also by what its chord misses of the change of F, at the ``rate`` (chains,) at which changes of F turn into attributions.
         """
         compared = self._compared(known)
-        size = compared.norm * known.length
-        tiny = torch.finfo(size.dtype).tiny
+        length = known.length
+        size = compared.norm * length
         jump, steady = self._differences(known, compared)
-        difference = jump * known.length
-        ratio = difference / size.clamp_min(tiny)
+        # Beside a slope of nothing any other is infinitely unlike, and φ(r) = 0.45 / (1/r² + 0.6) is 0.75.
+        ratio = torch.where(jump > 0, jump / compared.norm, 0)
+        doubt = 0.45 / (ratio**-2 + 0.6)
         # A share of nothing beside a large one is as uncertain as its neighbours are large.
-        error = torch.maximum(size, difference * (ratio > 2)) * 0.45 * ratio**2 / (1 + 0.6 * ratio**2)
+        error = torch.maximum(size, jump * length * (ratio > 2)) * doubt
         # What towers above its neighbours may hide anything: a normalisation that wakes up right behind a zero baseline.
-        beside = self._neighbours(known, size / known.length) * known.length
-        error = torch.maximum(error, size * (1 - _TOWER * beside / size.clamp_min(tiny)))
-        missed = (compared.total * known.length - known.change).abs()
-        defect = missed * rate[known.chain]
-        # What rounding alone makes of a difference of two values is no defect, however far up they are.
-        eps = torch.finfo(size.dtype).eps
-        real = (defect > 64 * eps * size) & (missed > 16 * eps * known.value.abs())
-        error = torch.maximum(error, torch.where(real, defect, 0))
+        error = torch.maximum(error, size - _TOWER * self._neighbours(known, compared.norm) * length)
+        # A gradient from between the nodes may differ as much as the next chord does; what is more was not seen by any of them.
+        noise = _NOISE * torch.finfo(size.dtype).eps * compared.norm
+        error = torch.maximum(error, _HIDDEN * length * (known.surprise - jump - noise).clamp_min(0))
+        defect = missed(compared.total * length, known.value - known.change, known.value)
+        defect = torch.where(defect > _ROUNDING * torch.finfo(size.dtype).eps * size, defect, 0)
+        # Where one feature moves alone, its share is the change of F, and nothing can be wrong but what it misses of that.
+        alone = (self.moving == 1)[known.line]
+        error = torch.where(alone, defect, torch.maximum(error, defect * rate[known.chain]))
         told = ~known.known.isnan()
-        return Judgement(torch.where(told, known.known, error), torch.where(told, 0, ratio), steady | told)
+        error = torch.where(told, known.known, error).nan_to_num(torch.inf, torch.inf)
+        return Judgement(error, torch.where(told, 0, ratio), steady | told, size)
+
+    def rates(self, known: Intervals, paths: Tensor) -> Tensor:
+        """How much of a vector a missed change of F is, by path (chains,): as much as the shares of the ``paths`` (chains, \\*s) are for what
+        they explain, and no less than in any vector that adds up to it."""
+        change = known.change.new_zeros(len(paths)).index_add_(0, known.chain, known.change).abs()
+        moving = torch.zeros_like(change).scatter_reduce_(0, self.chain, self.moving.to(change), "amax")
+        rate = torch.where(change > 0, norm(paths) / change, _RATE)
+        return torch.maximum(rate.clamp_max(_RATE), least_norm(moving))
 
     @staticmethod
     def _neighbours(known: Intervals, density: Tensor) -> Tensor:
@@ -216,14 +250,16 @@ class Lines:
             part = slice(first, first + size + 2)  # with the two that the last ones are compared with
             slope, there = flattened(known.slope[part], 1), step[known.line[part]]
             own = slope * there
-            made.norm[part], made.total[part] = own.norm(dim=1), own.sum(1)
+            made.norm[part], made.total[part] = norm(own), own.sum(1)
             jump = slope[1:] - slope[:-1]
             after = jump * there[1:]
             # At a corner of the path the two neighbours go different ways.
             before = after if straight else jump * there[:-1]
             pairs, triples = slice(first, first + len(jump)), slice(first, first + max(0, len(jump) - 1))
-            made.to_after[pairs], made.to_before[pairs] = after.norm(dim=1), before.norm(dim=1)
-            made.aligned[triples] = (after[:-1] * before[1:]).sum(1)
+            one = norm(after)
+            other = one if straight else norm(before)
+            made.to_after[pairs], made.to_before[pairs] = one, other
+            made.aligned[triples] = _cosine(after[:-1], before[1:], one[:-1], other[1:])
         return made
 
     @staticmethod
@@ -242,7 +278,7 @@ class Lines:
             # Between kinks slopes are equal but for rounding, which goes any way and must not decide.
             noise = _NOISE * torch.finfo(known.slope.dtype).eps * compared.norm[1:-1]
             told = torch.minimum(to_after[:-1], to_before[1:]) > noise
-            steady[1:-1] = told & (compared.aligned >= _STEADY * to_after[:-1] * to_before[1:])
+            steady[1:-1] = told & (compared.aligned >= _STEADY)
             inner = beside[1:] & beside[:-1]
             steady[1:-1] |= ~inner
             # Ends have one neighbour only, and go by what is next to them.
@@ -257,10 +293,11 @@ class Lines:
             lines.repeat_interleave(len(grid) - 1), grid[:-1].repeat(len(lines)), grid[1:].repeat(len(lines))
         )
 
-    def regridded(self, old: Intervals, pieces: Tensor) -> Intervals:
+    def regridded(self, old: Intervals, pieces: Tensor, doubted: Tensor) -> Intervals:
         """New intervals in place of ``old`` ones, as dense as ``pieces`` (n,) per old interval asks.
 
-        Old intervals that follow one another are taken as one stretch, in which new ones are laid freely.
+        Old intervals that follow one another are taken as one stretch, in which new ones are laid freely; at uneven places on paths
+        that are ``doubted`` (chains,), lest a wave be met at the same height each time.
         """
         stretch = torch.ones_like(old.line, dtype=torch.bool)
         stretch[1:] = (old.line[1:] != old.line[:-1]) | (old.a[1:] != old.b[:-1])
@@ -276,7 +313,10 @@ class Lines:
         first = count.cumsum(0) - count
         place = torch.arange(int(count.sum()), device=pieces.device)
         owner = torch.repeat_interleave(torch.arange(stretches, device=pieces.device), count)
-        inside = torch.searchsorted(ticks, place.double(), right=True).clamp_max(len(old.a) - 1)
+        place = place.double()
+        inner = doubted[old.chain[stretch]][owner].index_fill(0, first, False)
+        place = place + torch.where(inner, 4 * _scattered(place.long() - first[owner], place), 0)
+        inside = torch.searchsorted(ticks, place, right=True).clamp_max(len(old.a) - 1)
         inside = torch.maximum(inside, stretch.nonzero()[:, 0][owner])
         share = ((place - before[inside]) / (ticks[inside] - before[inside])).clamp(0, 1).to(old.a)
         a = old.a[inside] + share * (old.b[inside] - old.a[inside])
@@ -284,7 +324,7 @@ class Lines:
         a[first] = old.a[begins]
         # Companions' stretches are laid alike to the last bit.
         same = self._same(old.line[begins], old.a[begins], old.b[ends], count)
-        a = a[(first[same] - first)[owner] + place]
+        a = a[(first[same] - first)[owner] + torch.arange(len(a), device=a.device)]
         b = torch.cat([a[1:], a[:1]])
         b[first + count - 1] = old.b[ends]
         return self.chords(old.line[begins][owner], a, b)
@@ -328,7 +368,37 @@ class Lines:
             value[place],
             value[place] - value[before[place]],
             torch.full_like(a, float("nan")),
+            torch.zeros_like(line),
+            torch.zeros_like(a),
         )
+
+    def looked_into(self, known: Intervals, which: Tensor, count: Tensor) -> Intervals:
+        """The same intervals, and in those that ``which`` numbers (m,) gradients at ``count`` (m,) places held against their chords."""
+        interval = torch.repeat_interleave(which, count)
+        number = torch.arange(len(interval), device=which.device)
+        number -= torch.repeat_interleave(count.cumsum(0) - count, count)
+        many = torch.repeat_interleave(count, count).to(known.a)
+        share = (number + 1 + _scattered(number, known.a)) / (many + 1)
+        t = torch.lerp(known.a[interval], known.b[interval], share)
+        line = known.line[interval]
+        # Companions side by side, as in ``chords``.
+        order = torch.argsort(t, stable=True)
+        order = order[torch.argsort(self.way[line[order]], stable=True)]
+        line, t, interval = line[order], t[order], interval[order]
+        surprise = torch.zeros_like(known.surprise)
+
+        def make(part: slice) -> Tensor:
+            return self.points(line[part], t[part])
+
+        def keep(part: slice, found: Evaluation) -> None:
+            there = line[part]
+            off = (found.gradient - known.slope[interval[part]]) * (self.end[there] - self.start[there])
+            surprise.scatter_reduce_(0, interval[part], norm(off), "amax")
+
+        self.field.stream(self.example[line], make, keep, self.start[0])
+        looks = known.looks.clone()
+        looks[which] = torch.maximum(looks[which], count)
+        return replace(known, looks=looks, surprise=torch.maximum(known.surprise, surprise))
 
     def cost(self, laid: Intervals, chains: int) -> Tensor:
         """The gradients that these chords took of each path (chains,)."""
@@ -352,3 +422,20 @@ class Lines:
     def points(self, line: Tensor, t: Tensor) -> Tensor:
         begin = self.start[line]
         return torch.lerp(begin, self.end[line], over(t, begin))
+
+
+def _cosine(one: Tensor, other: Tensor, size: Tensor, other_size: Tensor) -> Tensor:
+    """Of rows of two matrices (n, Q) with these norms, at every scale; 0 where one is nothing."""
+    product, both = (one * other).sum(1), size * other_size
+    limits = torch.finfo(both.dtype)
+    extreme = ~((both > limits.tiny / limits.eps) & (both < limits.max * limits.eps)) & (size > 0) & (other_size > 0)
+    if bool(extreme.any()):
+        some, others = (t[extreme] / n[extreme, None] for t, n in ((one, size), (other, other_size)))
+        product[extreme], both[extreme] = (some * others).sum(1), 1
+    return torch.where(both > 0, product / both, 0)
+
+
+def _scattered(number: Tensor, like: Tensor) -> Tensor:
+    """For 0, 1, 2, … offsets (n,) within ±0.1, the same on every run and in no step with any wave: multiples of the golden ratio."""
+    offsets: Tensor = ((number.to(like) + 1) * 0.6180339887498949 + 0.5) % 1
+    return 0.2 * (offsets - 0.5)

@@ -16,8 +16,8 @@ from torch import Tensor
 
 from ..field import Field
 from ..segment import Evaluation, Segment
-from ..shapes import flattened, total
-from .base import Integrated, mean_gradient, missed
+from ..shapes import norm, total
+from .base import Integrated, least_norm, mean_gradient, missed
 
 _KINKED = 2.5  # Simpson's error on a kink, in differences to the trapezoid; where F is smooth it is far less
 _RATE = 2.0  # an error of the sum is taken to be at most this much in the vector, also where F hardly changes
@@ -32,20 +32,23 @@ def between(field: Field, segment: Segment, tol: float, max_gradients: int) -> I
     coarse = step * ((at_start.gradient + at_end.gradient) / 2).reshape(step.shape)
     share, error = torch.zeros_like(step), step.new_zeros(len(step))
     begin, end = at_start.value.reshape(-1), at_end.value.reshape(-1)
-    busy = segment.moving()
+    busy, least = segment.moving(), least_norm((step != 0).flatten(1).sum(1).to(step))
     pieces = 2
     while len(busy):
         inside = _odd(field, segment, busy, pieces)
         fine = (coarse[busy] + inside * step[busy]) / 2
         best = (4 * fine - coarse[busy]) / 3
-        size = flattened(best, 1).norm(dim=1)
+        size = norm(best)
         # With one kink anywhere Simpson's rule errs by 1⅔ of what it differs from the trapezoid, on average, and by 4 at most.
-        differs = _KINKED * flattened(best - fine, 1).norm(dim=1)
-        rate = size / (end - begin)[busy].abs().clamp_min(torch.finfo(size.dtype).tiny)
-        rate = rate.clamp_max(_RATE)  # a step across the slope changes F by nothing, and hides nothing for that
-        wrong = torch.maximum(differs, torch.minimum(missed(total(best, 1), begin[busy], end[busy]) * rate, size))
-        share[busy], error[busy], coarse[busy] = best, wrong, fine
-        busy = busy[wrong > tol * size] if 2 * pieces <= max_gradients else busy[:0]
+        differs = _KINKED * norm(best - fine)
+        change = (end - begin)[busy].abs()
+        # A step across the slope changes F by nothing, and hides nothing for that.
+        rate = torch.where(change > 0, size / change, _RATE).clamp_max(_RATE)
+        defect = missed(total(best, 1), begin[busy], end[busy])
+        # However little of a map there is, what it misses is in no vector smaller than this.
+        wrong = torch.maximum(differs, torch.maximum(torch.minimum(defect * rate, size), defect * least[busy]))
+        share[busy], error[busy], coarse[busy] = best, wrong.nan_to_num(torch.inf, torch.inf), fine
+        busy = busy[(wrong > tol * size) & wrong.isfinite()] if 2 * pieces <= max_gradients else busy[:0]
         pieces *= 2
     return Integrated(share.reshape(*leading, *inner), error.reshape(leading), at_start.value, at_end.value)
 

@@ -16,7 +16,7 @@ import torch
 from torch import Tensor
 
 from ..segment import Evaluation
-from ..shapes import flattened
+from ..shapes import flattened, norm
 from .base import missed
 from .intervals import Intervals, Lines
 from .quadrature import ClenshawCurtis
@@ -52,14 +52,14 @@ def spectral(lines: Lines, enough: Tensor, room: Tensor) -> tuple[Intervals, Ten
         if first:
             ends[0, busy], ends[1, busy] = value[0], value[-1]
             seen = gradient
-            before = _size((_mean(seen[::2]) - _mean(seen[::4])) * step[busy])
+            before = norm((_mean(seen[::2]) - _mean(seen[::4])) * step[busy])
         else:
             merged = gradient.new_empty(level + 1, *gradient.shape[1:])
             merged[0::2], merged[1::2] = seen, gradient
             seen = merged
         now = _mean(seen)
-        changed = _size((now - _mean(seen[::2])) * step[busy])
-        rate = (changed / before.clamp_min(torch.finfo(changed.dtype).tiny)).clamp(_FASTEST, 1)
+        changed = norm((now - _mean(seen[::2])) * step[busy])
+        rate = torch.where(before > 0, changed / before, 1).clamp(_FASTEST, 1)
         off = missed(flattened(now * step[busy], 1).sum(1), ends[0, busy], ends[1, busy])
         found[busy], nodes[busy] = now, level + 1
         error[busy] = torch.maximum(changed * (2 * rate).clamp_max(1), off)
@@ -70,7 +70,9 @@ def spectral(lines: Lines, enough: Tensor, room: Tensor) -> tuple[Intervals, Ten
         busy, seen, before = busy[go], seen[:, go], changed[go]
     rows = torch.arange(count, device=device)
     zeros = torch.zeros_like(error)
-    made = Intervals(rows, lines.chain, zeros, zeros + 1, found, ends[1], ends[1] - ends[0], error)
+    made = Intervals(
+        rows, lines.chain, zeros, zeros + 1, found, ends[1], ends[1] - ends[0], error, torch.zeros_like(rows), zeros
+    )
     return made, nodes
 
 
@@ -79,11 +81,6 @@ def _mean(seen: Tensor) -> Tensor:
     weights = torch.tensor(ClenshawCurtis(len(seen) - 1).table()[1], dtype=torch.float64)
     mean: Tensor = torch.tensordot(weights.to(seen), seen, 1)
     return mean
-
-
-def _size(vector: Tensor) -> Tensor:
-    size: Tensor = flattened(vector, 1).norm(dim=1)
-    return size
 
 
 def _evaluated(lines: Lines, which: Tensor, t: Tensor) -> tuple[Tensor, Tensor]:

@@ -10,6 +10,7 @@ from torch.overrides import TorchFunctionMode
 
 from ..modes import going_back
 from ..packing import is_out_of_memory
+from .gates import BETWEEN, WITHIN
 from .kinks import KINKS
 from .rows import Rows, tensors
 from .table import TABLE, Entry
@@ -27,6 +28,7 @@ class Chords(TorchFunctionMode):
     An operation whose chord fails is done without it. The rest is for whoever asks how it went:
 
     kinks    whether anything that moves went through a function that is not smooth
+    gates    whether anything that moves may have switched something else that moves on and off
     refused  operation → why its chord could not be had
     inner    whether the model asked for a gradient on its way, so that nothing that was found may be used
 
@@ -39,7 +41,7 @@ class Chords(TorchFunctionMode):
     def __init__(self, before: Tensor) -> None:
         super().__init__()
         self.rows = Rows(before)
-        self.kinks = False
+        self.kinks = self.gates = False
         self.inner = False
         self.refused: dict[str, str] = {}
 
@@ -53,6 +55,9 @@ class Chords(TorchFunctionMode):
         made = NotImplemented
         if not self.kinks and func in KINKS:
             self.kinks = any(map(self.rows.moves, tensors((*args, *kwargs.values()))))
+        if not self.gates and (func in BETWEEN or func in WITHIN):
+            moving = sum(map(self.rows.moves, tensors((*args, *kwargs.values()))))
+            self.gates = moving > (1 if func in BETWEEN else 0)
         entry = TABLE.get(func)
         if entry is not None:
             made = self._tried(func, entry, args, kwargs)
