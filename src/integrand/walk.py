@@ -174,7 +174,8 @@ def same_content(references: Tensor) -> Tensor:
     factors = torch.randint(-(2**62), 2**62, (features,), generator=stream).to(content.device)
     rows = max(1, _HASHED_ELEMENTS // max(1, features))
     # Wrapping sums of products with random numbers: whatever the order, equal rows give equal sums.
-    return torch.cat([(part.contiguous().view(bits).long() * factors).sum(1) for part in content.split(rows)])
+    parts = [content[first : first + rows].contiguous() for first in range(0, len(content), rows)]
+    return torch.cat([(part.view(bits).long() * factors).sum(1) for part in parts])
 
 
 def _once(alike: Tensor, *, apart: bool) -> tuple[Tensor | None, Tensor]:
@@ -415,7 +416,8 @@ class Patient:
             share, square = (part[0] if len(part) == 1 else part.sum(0) for part in (fine.share, fine.error.square()))
             shares = share if shares is None else shares + share
             squares = square if squares is None else squares + square
-        assert shares is not None and squares is not None
+        assert shares is not None
+        assert squares is not None
         if distinct < len(number):
             shares, squares = shares[number], squares[number]
         return replace(walked, shares=shares, error=squares.sqrt())
