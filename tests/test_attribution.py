@@ -16,12 +16,24 @@ import torch
 from torch import Tensor
 
 import integrand as ig
+from integrand.parts import part
+from integrand.rule.quadrature import Quadrature
 from tests.problems import PROBLEMS, Two, filled, joined, softplus_cnn, tanh_mlp, wave
 
 X = wave(5, 6)
 REFERENCES = wave(3, 6, phase=1)
 CLASSES = torch.tensor([0, 2, 1, 0, 2])
 MODEL = tanh_mlp()
+
+
+@part
+class At(Quadrature):
+    """One node, wherever it is."""
+
+    node: float
+
+    def table(self) -> Any:
+        return (self.node,), (1.0,)
 
 
 def everything() -> ig.Attribution:
@@ -107,8 +119,67 @@ def test_gap_of_a_change_that_is_only_rounding() -> None:
     field = ig.fields.Function(lambda z: 1e3 + 1.3e-13 * z.square().sum(1))
     made = ig.methods.integrated(1.0, ig.rules.GaussLegendre(50))(field, X)
     assert bool((made.residual != 0).any())
-    assert bool((made.gap < 1e-9).all())
+    ends = torch.maximum(made.output.abs(), made.base.abs())
+    assert bool(((made.output - made.base).abs() < 64 * 2.0**-52 * ends).all())
+    torch.testing.assert_close(made.gap, made.residual.abs() / (64 * 2.0**-52 * ends), rtol=1e-6, atol=0)
+    assert bool((made.gap < 0.1).all())
     assert bool(made.converged.all())
+
+
+def test_gap_of_a_small_change_of_a_large_value() -> None:
+    """A map of nothing, of a price of 250,000 that changes by 2: by hand (1.2, 0.8), so all of it is missed, and float64 can tell."""
+    field = ig.fields.Function(lambda z: 250_000 + 1.2 * z[:, 0] ** 3 + 0.8 * z[:, 1] ** 2)
+    with pytest.warns(ig.errors.IncompleteWarning, match="adds up to 0 where F changes by 2"):
+        made = ig.methods.integrated(rule=ig.rules.Left(1))(field, torch.ones(1, 2).double())
+    assert float(made.gap) == pytest.approx(1)
+    assert made.converged.tolist() == [False]
+    assert float(ig.metrics.completeness_gap(made)) == pytest.approx(float(made.gap), rel=1e-12)
+
+
+@pytest.mark.parametrize("scale", [1e-30, 1.0, 1e30])
+@pytest.mark.parametrize("dtype", [torch.float32, torch.float64])
+def test_gap_has_no_scale(scale: float, dtype: torch.dtype) -> None:
+    """z² by its gradient at z = 0.75, 1.5 of a change of 1: the gap is a half, whatever F is measured in."""
+    field = ig.fields.Function(lambda z: scale * z[:, 0].square())
+    with pytest.warns(ig.errors.IncompleteWarning):
+        made = ig.methods.integrated(rule=At(0.75))(field, torch.ones(1, 1, dtype=dtype))
+    assert float(made.gap) == pytest.approx(0.5, rel=1e-5)
+
+
+@pytest.mark.parametrize("shift", [0.0, 1e4])
+def test_gap_of_no_change_at_all(shift: float) -> None:
+    """F(x) = F(b), and the parts of the map cancel but for rounding: what is left is no gap of 1e11."""
+    weight = wave(1, 400).float() * 7
+    field = ig.fields.Function(lambda z: ((z * weight).sum(1)).cos() * 0 + (z[:, :200] - z[:, 200:]).sum(1).sinh() + shift)
+    x = wave(3, 200, phase=0.4).float().repeat(1, 2)
+    made = ig.methods.integrated(rule=ig.rules.GaussLegendre(7))(field, x)
+    assert bool((made.gap < 0.1).all())
+    assert bool(made.converged.all())
+
+
+@pytest.mark.parametrize(("dtype", "eps"), [(torch.float16, 2.0**-10), (torch.bfloat16, 2.0**-7)])
+def test_gap_knows_what_the_model_computed_in(dtype: torch.dtype, eps: float) -> None:
+    """A change of three units in the last place of half precision is rounding there, and none in float32."""
+    model = torch.nn.Linear(4, 1).to(dtype)
+    with torch.no_grad():
+        model.weight.fill_(0.75 * eps), model.bias.fill_(1.0)
+    made = ig.explain(model, torch.ones(2, 4, dtype=dtype), target=0, rule=ig.rules.Midpoint(2))
+    assert made.resolution == eps
+    assert bool((made.gap < 0.1).all())
+    assert made.output.dtype == torch.float32
+
+
+def test_gap_of_a_model_under_autocast() -> None:
+    model = torch.nn.Linear(4, 1)
+    with torch.autocast("cpu", torch.bfloat16):
+        made = ig.explain(lambda z: model(z).float(), torch.ones(2, 4), target=0, rule=ig.rules.Midpoint(2))
+    assert made.resolution == 2.0**-7
+    assert ig.explain(model, torch.ones(2, 4), target=0).resolution == 2.0**-23
+
+
+def test_a_gap_that_is_not_a_number_is_infinite(made: ig.Attribution) -> None:
+    broken = dataclasses.replace(made, residual=torch.tensor([0.1, float("nan"), 0.0, float("inf"), 0.0]).double())
+    assert broken.gap.isinf().tolist() == [False, True, False, True, False]
 
 
 def test_gap_of_a_change_that_cancels() -> None:

@@ -294,7 +294,7 @@ def ramp(k: int, r: int, b: int = 1) -> Tensor:
 def test_monte_carlo_is_the_mean_of_its_draws() -> None:
     rule, corners = ig.rules.MonteCarlo(5, seed=3), ramp(1, 4)
     share = rule(ig.fields.Function(lambda z: z.square().sum(1) / 2), polyline(corners))
-    torch.testing.assert_close(share[0, :, 0, 0], draws(rule, corners)[:, 0].mean(0), rtol=0, atol=1e-15)
+    torch.testing.assert_close(share.share[0, :, 0, 0], draws(rule, corners)[:, 0].mean(0), rtol=0, atol=1e-15)
 
 
 @pytest.mark.parametrize(("n", "r"), [(1, 8), (5, 1), (3, 7)])
@@ -307,7 +307,7 @@ def test_monte_carlo_takes_one_draw_from_every_stratum(n: int, r: int) -> None:
 def test_monte_carlo_is_unbiased() -> None:
     """The mean over 2000 seeds of one draw of ∫ 3z² dz = 1 is within four standard errors."""
     field = ig.fields.Function(lambda z: z[:, 0] ** 3)
-    shares = torch.stack([ig.rules.MonteCarlo(1, seed)(field, polyline(ramp(1, 1))).squeeze() for seed in range(2000)])
+    shares = torch.stack([ig.rules.MonteCarlo(1, seed)(field, polyline(ramp(1, 1))).share.squeeze() for seed in range(2000)])
     assert abs(float(shares.mean()) - 1) < 4 * float(shares.std()) / 2000**0.5
     assert float(shares.std()) > 0.5
 
@@ -316,7 +316,7 @@ def test_monte_carlo_strata_beat_independent_draws() -> None:
     field = ig.fields.Function(lambda z: z[:, 0] ** 3)
 
     def spread(r: int, n: int) -> float:
-        means = [ig.rules.MonteCarlo(n, seed)(field, polyline(ramp(1, r))).mean() for seed in range(200)]
+        means = [ig.rules.MonteCarlo(n, seed)(field, polyline(ramp(1, r))).share.mean() for seed in range(200)]
         return float(torch.stack(means).std())
 
     # Independent draws of 3z² have the standard deviation 2/√5, their mean over 64 draws an eighth of that.
@@ -338,8 +338,30 @@ def test_monte_carlo_draws_are_the_same_for_every_example() -> None:
     found = draws(ig.rules.MonteCarlo(2), ramp(1, 3, b=4))
     assert found.shape == (2, 1, 3)  # column b = 0
     segment = polyline(ramp(1, 3, b=4))
-    share = ig.rules.MonteCarlo(2)(ig.fields.Function(lambda z: z.square().sum(1)), segment)
+    share = ig.rules.MonteCarlo(2)(ig.fields.Function(lambda z: z.square().sum(1)), segment).share
     assert torch.equal(share, share[:, :, :1].expand_as(share))
+
+
+@pytest.mark.parametrize(("n", "r"), [(2, 30), (5, 3), (40, 1)])
+def test_monte_carlo_knows_its_error(n: int, r: int) -> None:
+    """Noise adds up, on average over seeds, to no less than the real squared error and to no more than that of independent draws."""
+    field = ig.fields.Function(lambda z: z[:, 0] ** 3)
+    real, stated, each = [], [], []
+    for seed in range(300):
+        found = ig.rules.MonteCarlo(n, seed)(field, polyline(ramp(1, r)))
+        torch.testing.assert_close(found.error, found.noise.square().sum(0).flatten(3).sum(3).sqrt(), rtol=1e-12, atol=0)
+        real.append((found.share - 1).square().mean())
+        stated.append(found.error.square().mean())
+        each.append(len(found.noise))
+    independent = (9 / 5 - 1) / n  # the variance of 3z² over uniform z is 4/5
+    assert float(torch.stack(real).mean()) <= 1.1 * float(torch.stack(stated).mean()) <= 1.3 * independent
+    assert set(each) == {min(n, max(2, -(-16 // r) + 1))}
+
+
+def test_one_random_node_knows_nothing_of_its_error() -> None:
+    found = ig.rules.MonteCarlo(1)(ig.fields.Function(smooth), stack())
+    assert bool(found.error.isinf().all())
+    assert found.noise is None
 
 
 def test_monte_carlo_seeds() -> None:

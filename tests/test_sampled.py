@@ -9,6 +9,7 @@ from typing import Any
 
 import pytest
 import torch
+from scipy import stats
 from torch import Tensor
 
 import integrand as ig
@@ -52,33 +53,45 @@ def shares(draws: int) -> Tensor:
     """The map of every single draw that may be taken, (draws, B, 8): one reference at one position each."""
     references = ig.baselines.Sample(POOL, draws, replace=True)(X, field())
     segment = dataclasses.replace(polyline(torch.stack([references, X.expand_as(references)])), lanes=(0, draws))
-    return ig.rules.MonteCarlo(1)(field(), segment)[0]
+    return ig.rules.MonteCarlo(1)(field(), segment).share[0]
 
 
-def standard_error(maps: Tensor) -> tuple[Tensor, Tensor]:
-    """The mean of maps (n, 8), and √(Σ_i Var_i / n) relative to its norm."""
+def bounded(maps: Tensor) -> tuple[Tensor, float]:
+    """The mean of maps (n, 8), and the 95 % bound of its relative error: F(ν, n − 1) tr Σ / n, ν = (tr Σ)² / tr Σ²."""
     n, mean = len(maps), maps.sum(0) / len(maps)
-    variance = (maps - mean).square().sum(0) / (n - 1)
-    return mean, (variance.sum() / n).sqrt() / mean.norm()
+    covariance = torch.cov(maps.T)
+    trace = covariance.trace()
+    rank = float(trace**2 / covariance.square().sum())
+    square = stats.f.ppf(0.95, rank, n - 1) * float(trace / n)
+    left = float(mean.square().sum()) - square
+    return mean, (square / left) ** 0.5 if left > 0 else float("inf")
+
+
+def least(made: ig.Attribution, b: int) -> float:
+    """No map that misses so much of the change is nearer to the truth."""
+    distance = float(made.residual[b].abs()) / 8**0.5
+    return distance / (float(made.values[b].square().sum()) - distance**2) ** 0.5
 
 
 @pytest.mark.parametrize("tol", [0.4, 0.2, 0.1])
-def test_it_stops_when_the_standard_error_allows(tol: float) -> None:
-    """Looked at after every block but the first; each example by itself."""
+def test_it_stops_when_the_bound_allows(tol: float) -> None:
+    """Twice in a row, looked at after every block; each example by itself."""
     made, every = drawn(tol), shares(2000)
     for b in range(B):
         n = int((made.weights[:, b] > 0).sum())
-        wanted = next(k for k in range(2 * BLOCK, 2001, BLOCK) if standard_error(every[:k, b])[1] <= tol)
-        assert n == wanted
-        mean, error = standard_error(every[:n, b])
+        mean, error = bounded(every[:n, b])
         torch.testing.assert_close(made.values[b], mean, rtol=0, atol=1e-12)
-        assert float(made.error[b]) == pytest.approx(float(error), rel=1e-9)
+        # The quantile is a formula that is up to 2 % above the exact one.
+        assert 0.999 * max(error, least(made, b)) <= float(made.error[b]) <= 1.03 * max(error, least(made, b))
+        assert all(bounded(every[:k, b])[1] <= tol for k in (n - BLOCK, n))
+        earlier = [bounded(every[:k, b])[1] <= tol / 1.03 for k in range(BLOCK, n, BLOCK)]
+        assert not any(one and other for one, other in zip(earlier, earlier[1:], strict=False))
     assert bool(made.converged.all())
     assert bool((made.error <= tol).all())
 
 
 def test_looser_tolerances_stop_earlier() -> None:
-    costs = [drawn(tol).cost.gradients for tol in (0.3, 0.1, 0.05)]
+    costs = [drawn(tol).cost.gradients for tol in (0.6, 0.3, 0.15)]
     assert costs == sorted(set(costs))
     assert costs[2] > 3 * costs[1]  # four times for half the error
 
@@ -112,20 +125,19 @@ def test_batch_equals_singles() -> None:
 
 
 def test_the_truth_is_within_the_error() -> None:
-    """One sigma of a vector, against the exact mean over pool and positions; 240 maps of 40 seeds."""
+    """In 95 of 100 cases, against the exact mean over pool and positions; 240 maps of 40 seeds."""
     inside, outside = [], []
     for seed in range(40):
-        made = drawn(0.15, seed=seed)
+        made = drawn(0.25, seed=seed)
         real = (made.values - exact()).norm(dim=1) / exact().norm(dim=1)
-        inside.append(real <= 1.2 * made.error)
+        inside.append(real <= made.error)
         outside.append(real / made.error)
     share = float(torch.stack(inside).double().mean())
     ratio = torch.stack(outside)
     assert ratio.numel() >= 200
-    assert share >= 0.6
-    # An estimate and not a bound far above: the error is of the size it says.
-    assert 0.3 < float(ratio.square().mean().sqrt()) < 1.2
-    assert float(ratio.max()) < 4
+    assert share >= 0.95
+    # A bound, and not one far above: the error is of the size it says.
+    assert 0.3 < float(ratio.square().mean().sqrt()) < 0.8
 
 
 def test_adds_up_with_its_residual() -> None:
@@ -158,7 +170,9 @@ def test_shares_are_kept_when_asked_for() -> None:
 
 def test_shares_of_a_layer_are_kept() -> None:
     options = dict(target=CLASSES[:3], method=ig.Layered("1", ig.methods.expected(POOL, tol=0.4, record=("shares",))))
-    made = ig.explain(model().inner, X[:3], **options)
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore", ig.errors.IncompleteWarning)
+        made = ig.explain(model().inner, X[:3], **options)
     torch.testing.assert_close((made.weights[..., None] * made.shares).sum(0), made.values, rtol=0, atol=1e-12)
 
 
@@ -184,7 +198,9 @@ def test_rows_are_counted_where_they_reach_the_model() -> None:
 def test_sharing_starts_stays_right_where_it_cannot_be() -> None:
     """A target that is a function of the outputs is asked of every row."""
     score = lambda outputs: outputs[:, 0] * outputs[:, 1]  # noqa: E731
-    made = ig.explain(model(), X, target=score, method="expected", baseline=POOL, tol=0.3)
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore", ig.errors.IncompleteWarning)
+        made = ig.explain(model(), X, target=score, method="expected", baseline=POOL, tol=0.3)
     own = ig.TorchField(model(), score)
     start = torch.stack([own.value(one.expand_as(X)) for one in made.baselines[:, 0]])
     base = (made.weights * start).sum(0)
@@ -199,9 +215,10 @@ def test_draws_run_out() -> None:
     with warnings.catch_warnings(record=True) as caught:
         warnings.simplefilter("always")
         made = ig.explain(model(), X, target=CLASSES, method="expected", baseline=POOL, tol=0.01, draws=60)
-    assert [w.category for w in caught] == [ig.errors.IncompleteWarning]
+    assert {w.category for w in caught} == {ig.errors.IncompleteWarning}
     assert f"{B} of {B} maps did not reach their tolerance" in str(caught[0].message)
-    assert "draws" in str(caught[0].message)
+    assert "(95 % bound)" in str(caught[0].message)
+    assert "more draws would do (draws= of expected" in str(caught[0].message)
     assert caught[0].filename == __file__
     assert not made.converged.any()
     assert bool((made.error > 0.01).all())
@@ -210,9 +227,9 @@ def test_draws_run_out() -> None:
 
 
 def test_some_run_out_and_some_do_not() -> None:
-    made = drawn(0.1, draws=150)
+    made = drawn(0.25, draws=200)
     assert 0 < int(made.converged.sum()) < B
-    assert torch.equal(made.converged, made.error <= 0.1)
+    assert torch.equal(made.converged, made.error <= 0.25)
 
 
 @pytest.mark.parametrize("references", [["black", 0.5], (0.0, 1.0), "black"], ids=repr)
@@ -260,7 +277,9 @@ def test_published_name_and_parts_are_the_same() -> None:
     assert method == parts
     made = drawn(0.2)
     assert made.method == parts
-    assert torch.equal(parts(field(), X).values, made.values)
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore", ig.errors.IncompleteWarning)
+        assert torch.equal(parts(field(), X).values, made.values)
 
 
 def test_seeds() -> None:
@@ -271,5 +290,8 @@ def test_seeds() -> None:
 
 def test_blocks_are_what_they_say() -> None:
     method = ig.method.Sampled(ig.Method(ig.baselines.Sample(POOL, 64), rule=ig.rules.MonteCarlo(1)), 0.9, 8)
-    made = method(field(), X)
-    assert len(made.weights) == 16  # two blocks, and the tolerance is loose
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore", ig.errors.IncompleteWarning)
+        made = method(field(), X[:1])
+    assert len(made.weights) % 8 == 0
+    assert 16 <= len(made.weights) < 64

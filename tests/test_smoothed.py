@@ -11,6 +11,7 @@ import pytest
 import torch
 from hypothesis import given
 from hypothesis import strategies as st
+from scipy import stats
 from torch import Tensor
 
 import integrand as ig
@@ -59,8 +60,12 @@ def test_is_the_mean_over_noisy_copies(problem: str) -> None:
         torch.testing.assert_close(square.values[b], maps.square().mean(0), rtol=0, atol=1e-12)
         torch.testing.assert_close(variance.values[b], maps.var(0), rtol=0, atol=1e-12)
         for made, numbers in ((mean, maps), (square, maps.square())):
-            expected = float((numbers.var(0).sum() / 6).sqrt() / numbers.mean(0).norm())
-            assert float(made.error[b]) == pytest.approx(expected, rel=1e-9)
+            # The 95 % quantile of F is at least that of as many directions as there are, and at most that of one.
+            error = float((numbers.var(0).sum() / 6).sqrt() / numbers.mean(0).norm())
+            low, high = (error * stats.f.ppf(0.95, directions, 5) ** 0.5 for directions in (6, 1))
+            stated = float(made.error[b])
+            assert low <= stated / (1 + stated**2) ** 0.5 <= 1.05 * high  # relative to what is left at a right angle
+            assert not bool(made.converged[b])
     assert bool(variance.error.isnan().all())
 
 
@@ -110,7 +115,7 @@ def test_noise_changes_the_map() -> None:
 
 
 def test_the_error_is_the_real_one() -> None:
-    """Against the mean of many draws: the root mean square of real over estimated error is near one."""
+    """Against the mean of many draws: a bound in 95 of 100 cases, and not far above what the error is."""
     p = PROBLEMS["relu mlp"]
     inside = ig.methods.integrated(0.25, ig.rules.Midpoint(3))
     exact = run(p, ig.Smoothed(inside, 300, seed=99)).values
@@ -118,7 +123,9 @@ def test_the_error_is_the_real_one() -> None:
     for seed in range(16):
         made = run(p, ig.Smoothed(inside, 12, seed=seed))
         ratios.append((made.values - exact).norm(dim=1) / exact.norm(dim=1) / made.error)
-    assert 0.8 < float(torch.stack(ratios).square().mean().sqrt()) < 1.25
+    ratio = torch.stack(ratios)
+    assert float((ratio <= 1).double().mean()) >= 0.93
+    assert float(ratio.square().mean().sqrt()) > 0.4
 
 
 def test_sigma_for_each_feature() -> None:

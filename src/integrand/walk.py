@@ -175,7 +175,8 @@ def same_content(references: Tensor) -> Tensor:
     factors = torch.randint(-(2**62), 2**62, (features,), generator=stream).to(content.device)
     rows = max(1, _HASHED_ELEMENTS // max(1, features))
     # Wrapping sums of products with random numbers: whatever the order, equal rows give equal sums.
-    return torch.cat([(part.contiguous().view(bits).long() * factors).sum(1) for part in content.split(rows)])
+    parts = [content[first : first + rows].contiguous() for first in range(0, len(content), rows)]
+    return torch.cat([(part.view(bits).long() * factors).sum(1) for part in parts])
 
 
 def _once(alike: Tensor, *, apart: bool) -> tuple[Tensor | None, Tensor]:

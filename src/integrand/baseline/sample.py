@@ -23,7 +23,8 @@ def _rows(data: Any, which: Tensor | slice, x: Tensor) -> Tensor:
     if isinstance(data, Tensor):
         found = data[which if isinstance(which, slice) else which.to(data.device)]
     else:
-        items = [data[int(i)] for i in which]
+        numbers = range(len(data))[which] if isinstance(which, slice) else which.tolist()
+        items = [data[i] for i in numbers]
         found = torch.stack([torch.as_tensor(i[0] if isinstance(i, tuple | list) else i) for i in items])
     if found.shape[1:] != x.shape[1:]:
         raise BaselineError(
@@ -67,8 +68,7 @@ class Sample(InParts):
 
         def make(part: slice) -> Tensor:
             # A slice of a tensor is no copy of it.
-            some = torch.arange(size)[part] if which is None else which[part]
-            rows = _rows(self.data, part if which is None and isinstance(self.data, Tensor) else some, x)
+            rows = _rows(self.data, part if which is None else which[part], x)
             return rows[:, None].expand(-1, len(x), *x.shape[1:])
 
         return References(self.size, make, sampled=self.count is not None and self.count % size != 0)

@@ -82,7 +82,7 @@ class Method:
             known = beforehand(self.weighting, len(references), len(x))
             chance = None
             if unbiased(self.rule):
-                chance = Chance(x, len(references), self.rule.gradients, sampled=references.sampled)
+                chance = Chance(x, len(references), each or 1, sampled=references.sampled)
             if known is None:
                 weighed, walked = self._weighed_afterwards(meter, references[:], x)
                 values = weighed_sum(weighed.weights, walked.shares)

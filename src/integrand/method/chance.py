@@ -110,7 +110,8 @@ class Noise:
         """The noise (G, R, B, \\*s) of more references, weighed in the end by ``weights`` (R, B)."""
         self.groups = len(noise)
         size = max(1, _BLOCK_ELEMENTS // max(1, noise[:, :1].numel()))
-        for some, weight in zip(noise.split(size, 1), weights.split(size), strict=True):
+        for first in range(0, len(weights), size):
+            some, weight = noise[:, first : first + size], weights[first : first + size]
             weighed = (some * over(weight, some[0])).flatten(0, 1)
             drawn = self.sketch(weighed)
             self.squares += total(weighed.square(), 2).sum(0)
@@ -187,7 +188,7 @@ class _Sketch:
         if self.signs is None:
             return flat
         signed = torch.nn.functional.pad(flat * self.signs, (0, self.short))
-        return signed.unflatten(-1, (-1, self.size)).sum(-2)
+        return signed.reshape(*signed.shape[:2], -1, self.size).sum(2)
 
 
 def bound(error: Tensor, rank: Tensor, freedom: Tensor) -> Tensor:

@@ -12,7 +12,7 @@ from ..parts import part
 from ..rule.base import Rule, unbiased
 from ..walk import walk
 from ..weighting import prepared
-from .base import Method
+from .base import Method, gradients_per_row
 from .chance import Chance
 from .outcome import Watch, opened, result, weighed_sum
 
@@ -56,6 +56,7 @@ class Staged:
             chance = None
             if unbiased(method.rule):
                 # The rule's noise stays with the pairs; how the references differ is at least as much.
-                chance = Chance(x, len(references), method.rule.gradients, sampled=True)
+                each = gradients_per_row(method.path, method.rule)
+                chance = Chance(x, len(references), each or 1, sampled=True)
                 chance.add(rough, weighed.weights)
         return result(self, meter, values, x, rough, weighed, whole, stopwatch.cost(), chance)
