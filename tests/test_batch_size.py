@@ -36,7 +36,7 @@ def largest(p: Problem, sizes: list[int]) -> Problem:
 
 
 @pytest.mark.parametrize("rows", [1, 2, 3])
-@pytest.mark.parametrize("name", sorted(BUILD))
+@pytest.mark.parametrize("name", sorted(set(BUILD) - {"distanced"}))  # which trains regressors, on batches of their own
 def test_no_method_sends_more_rows(name: str, rows: int, quiet: None) -> None:
     sizes: list[int] = []
     problems = [p for p in ("relu mlp", "softplus cnn") if fits(name, PROBLEMS[p])]
@@ -53,7 +53,7 @@ def test_no_rule_sends_more_rows(rule: str, rows: int, quiet: None) -> None:
     model = Counting(relu_mlp())
     options = {} if RULES[rule] is None else {"rule": RULES[rule]}
     ig.explain(model, X, target=1, batch_size=rows, **options)
-    assert model.largest == rows
+    assert model.largest <= rows
 
 
 @pytest.mark.parametrize("rows", [1, 2, 3])
@@ -62,7 +62,7 @@ def test_several_targets_send_no_more_rows(rows: int, quiet: None) -> None:
     model = Counting(relu_mlp())
     ig.explain_targets(model, X, targets=[0, "predicted"], tol=0.03, batch_size=rows)
     ig.explain_targets(model, X, targets=[0, 1], method="guided", rule=ig.rules.Chords(3), batch_size=rows)
-    assert model.largest == rows
+    assert model.largest <= rows
 
 
 @pytest.mark.parametrize("rows", [1, 2, 3, 4])

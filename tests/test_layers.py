@@ -218,7 +218,7 @@ def test_corners_are_lifted_once() -> None:
     model = softplus_cnn()
     with counted(model) as rows:
         made = run(model, IMAGES, "conductance", site="3", baseline=[0.0, 1.0], steps=4, rule=ig.rules.Midpoint(3))
-    assert rows["0"] == 5 + 2 * 5 + 1 + 3 * 2 * 5
+    assert rows["0"] == 5 + 2 * 5 + 1 + 3 * 2 * 5 + ROWS
     assert made.cost.gradients == 2 * 5 * 4 * 3
     assert rows["4"] == made.cost.gradients + made.cost.values
 
@@ -227,10 +227,10 @@ def test_what_passes_the_layer_by_runs_once_too() -> None:
     model = filled(Skip())
     with counted(model) as rows:
         made = run(model, X, "layer", site="inner", rule=ig.rules.Midpoint(7))
-    assert rows["first"] == rows["inner"] == 5 + 5 + 1
+    assert rows["first"] == rows["inner"] == 5 + 5 + 1 + ROWS
     assert rows["last"] == made.cost.gradients + made.cost.values
     # The activation runs before the layer and behind it: once on what is lifted, then behind only.
-    assert rows["act"] == rows["last"] + 11
+    assert rows["act"] == rows["last"] + 11 + ROWS
 
 
 @pytest.mark.parametrize(("method", "options"), [("layer", {"rule": FINE}), ("conductance", {"steps": 5})])
@@ -339,9 +339,15 @@ def test_five_at_once_are_five_alone(name: str) -> None:
 
 
 @pytest.mark.parametrize(
-    "method", [ig.methods.layer("inner", [0.0, 0.5]), ig.methods.conductance("inner", [0.0, 0.5], 5)]
+    ("method", "batch_size"),
+    [
+        (ig.methods.layer("inner", [0.0, 0.5]), 2),  # calls of one row have no chords
+        (ig.methods.layer("inner", [0.0, 0.5]), 7),
+        (ig.methods.layer("inner", [0.0, 0.5], FINE), 1),
+        (ig.methods.conductance("inner", [0.0, 0.5], 5), 1),
+        (ig.methods.conductance("inner", [0.0, 0.5], 5), 7),
+    ],
 )
-@pytest.mark.parametrize("batch_size", [1, 7])
 def test_rows_keep_their_own_surroundings(method: ig.Layered, batch_size: int) -> None:
     """A skip connection around the layer: one at a time, in calls of any size."""
     model = filled(Skip())
@@ -465,7 +471,7 @@ def test_a_wrapper_costs_what_its_runs_behind_the_layer_cost() -> None:
         made = run(model, X, method, progress=lambda tally: tallies.append((tally.gradients, tally.expected)))
     assert made.cost.gradients == draws * 6 * 5
     assert tallies[-1] == (draws * 6 * 5, draws * 6 * 5)
-    assert rows["first"] == 2 * 5 + 1  # the input, the baseline, and a row to learn from
+    assert rows["first"] == 2 * 5 + 1 + ROWS  # the input, the baseline, a row to learn from, and the check
 
 
 def test_noise_on_the_embeddings_of_tokens() -> None:

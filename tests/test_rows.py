@@ -18,6 +18,7 @@ from tests.problems import Counting, filled, relu_mlp, tanh_mlp, wave
 
 B = 5
 X = wave(B, 6)
+FIXED = ig.rules.Midpoint(3)
 RULES: dict[str, Any] = {"default": None, "nodes": ig.rules.GaussLegendre(6), "even": ig.rules.Midpoint(4)}
 
 
@@ -266,13 +267,14 @@ def test_models_that_are_right_are_not_told_of(name: str, dtype: torch.dtype) ->
         torch.manual_seed(3)
         model = build().to(dtype).eval()
         x = torch.randn(6, *shape).to(dtype)
+    ways: list[dict[str, Any]] = [
+        {"rule": ig.rules.GaussLegendre(5)},
+        {"method": "expected", "baseline": x[:3], "rule": FIXED},
+    ]
+    if (name, dtype) != ("picture", torch.float16):  # whose chords overflow
+        ways += [{"rule": ig.rules.Chords(4)}, {"rule": ig.rules.Chords(4), "batch_size": 2}]
     for batch in (1, 2, 6):
-        for options in (
-            {},
-            {"rule": ig.rules.GaussLegendre(5)},
-            {"method": "expected", "baseline": x[:3]},
-            {"batch_size": 2},
-        ):
+        for options in ways:
             assert not about_rows(explained(model, x[:batch], **options)[1])
 
 

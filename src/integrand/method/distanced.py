@@ -335,6 +335,7 @@ def _alike(field: TorchField, model: Any) -> TorchField:
         field.target,
         extra=network.extra.named or network.extra.positional,
         normalisation=field.normalisation,
+        batch_size=field.packer.rows,
         layout=network.layout,
         optimize=network.optimiser is not None,
         backward=field.backward,
