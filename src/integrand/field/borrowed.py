@@ -9,6 +9,7 @@ from __future__ import annotations
 from collections.abc import Callable, Hashable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
+from functools import partial
 from typing import Any
 
 import torch
@@ -59,29 +60,30 @@ def in_training(module: nn.Module) -> bool:
 def _borrow(parts: Sequence[nn.Module], own: list[Hashable]) -> None:
     """Every change that is needed, or has been made already by somebody who is not done yet."""
 
-    def change(key: Hashable, thing: Any, wanted: bool, make: Callable[[], Callable[[], object]]) -> None:
+    shared = bool(_loans)  # by a borrower who is not done yet
+
+    def change(key: Hashable, thing: Any, make: Callable[[], Callable[[], object]]) -> None:
         if key not in _loans:
-            if not wanted:
-                return
             _loans[key] = _Loan(thing, make())
         _loans[key].borrowers += 1
         own.append(key)
 
     for module in parts:
-        change(("mode", id(module)), module, in_training(module), lambda module=module: _in_eval_mode(module))  # type: ignore[misc]
+        if in_training(module) or (shared and ("mode", id(module)) in _loans):
+            change(("mode", id(module)), module, partial(_in_eval_mode, module))
         scripted = isinstance(module, torch.jit.ScriptModule)
         for store in () if scripted else (module._parameters, module._buffers):
             for name, tensor in store.items():
-                key = ("copy", id(module), name)
-                inferred = tensor is not None and tensor.is_inference()
-                change(key, module, inferred, lambda store=store, name=name: _normal(store, name))  # type: ignore[misc]
+                if tensor is not None and (tensor.is_inference() or (shared and ("copy", id(module), name) in _loans)):
+                    change(("copy", id(module), name), module, partial(_normal, store, name))
         for name, parameter in module._parameters.items():
-            if parameter is not None:
-                key = ("gradient", id(module), name)
-                without = lambda m=module, name=name, p=parameter: _without_gradient(m, name, p)  # noqa: E731
-                change(key, module, parameter.requires_grad, without)
-    change("cuDNN", None, any(isinstance(part, nn.RNNBase) for part in parts), _without_cudnn)
-    change("fused attention", None, any(isinstance(part, _FUSED) for part in parts), _without_fused_attention)
+            key = ("gradient", id(module), name)
+            if parameter is not None and (parameter.requires_grad or (shared and key in _loans)):
+                change(key, module, partial(_without_gradient, module, name, parameter))
+    if any(isinstance(part, nn.RNNBase) for part in parts):
+        change("cuDNN", None, _without_cudnn)
+    if any(isinstance(part, _FUSED) for part in parts):
+        change("fused attention", None, _without_fused_attention)
 
 
 def _give_back(own: list[Hashable]) -> None:
