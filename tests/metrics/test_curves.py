@@ -46,7 +46,7 @@ def test_areas_are_those_of_the_definition(model: nn.Module, x: Tensor, maps: Te
     measure = ig.metrics.insertion if insert else ig.metrics.deletion
     fill = "blurred" if insert else 0.0
     found = measure(model, x, list(maps), target=1, steps=steps, fill=fill)
-    blank = ig.baselines.Blurred()(x, None)[0] if insert else torch.zeros_like(x)
+    blank = ig.baselines.Blurred()(x, ig.TorchField(model, 1))[0] if insert else torch.zeros_like(x)
     expected = [
         [slow_area(model, x[b], maps[m, b], blank[b], steps, insert=insert) for b in range(4)] for m in range(2)
     ]
