@@ -314,7 +314,8 @@ def test_progress() -> None:
         progress=lambda tally: seen.append((tally.gradients, tally.expected)),
     )
     assert {expected for _, expected in seen} == {250}
-    assert [done for done, _ in seen][:10] == list(range(25, 251, 25))
+    gradients = [done for done, _ in seen]  # calls that take none, such as the check of rows, show the same number again
+    assert [done for done in dict.fromkeys(gradients) if done][:10] == list(range(25, 251, 25))
 
 
 @pytest.mark.parametrize("method", ["integrated", "weighted", "ig2"])
@@ -463,7 +464,8 @@ def test_refused_before_the_model_is_asked_anything(kind: str) -> None:
 @pytest.mark.parametrize("references", [0.0, "zero"])
 def test_expected_takes_what_other_methods_take(references: Any) -> None:
     """weighted(0.0) and ig2("zero") are one reference each; so is expected's."""
-    made = ig.explain(tanh_mlp(), X, target=0, method="expected", baseline=references, draws=6)
+    with pytest.warns(ig.errors.IncompleteWarning, match="standard errors"):  # six random points are few
+        made = ig.explain(tanh_mlp(), X, target=0, method="expected", baseline=references, draws=6)
     assert made.weights.shape == (1, 5)
     assert made.cost.gradients == 6 * 5
 

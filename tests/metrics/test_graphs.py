@@ -162,9 +162,9 @@ def test_characterization() -> None:
     assert bool(found[3].isnan())
     assert found[4].item() == 1
     assert N.characterize(plus[0], minus[0], (0.9, 0.1)).item() == pytest.approx(1 / (0.9 / 0.8 + 0.1 / 0.6))
-    with pytest.raises(ig.errors.InputError, match="two positive|weights is a tuple of 2 numbers"):
+    with pytest.raises(ig.errors.InputError, match="two positive"):
         N.characterize(plus, minus, (1.0, 0.0))
-    with pytest.raises(ig.errors.InputError, match="two positive|weights is a tuple of 2 numbers"):
+    with pytest.raises(ig.errors.InputError, match="weights is a tuple of 2 numbers"):
         N.Characterization(weights=(1.0,))
 
 

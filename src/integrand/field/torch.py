@@ -189,7 +189,9 @@ class TorchField(Field):
             if not chords.inner and self.adds_up(z, found, before):
                 return found
         except Exception as error:
-            if is_out_of_memory(error):
+            if is_out_of_memory(error) or isinstance(error, TargetError):  # no gradient will be without it
+                raise
+            if isinstance(error, DetachedModel) and not chords.inner:
                 raise
             failure = error
         # Something in the model or the target is not a sum of chords; gradients at both ends are the next best thing, from now on.
