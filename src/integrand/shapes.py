@@ -25,7 +25,6 @@ from torch import Tensor
 
 from .errors import BaselineError
 
-
 ROUNDING = 64
 """What a difference of two values of F may be off by, in units of their last place: a forward pass rounds at every one of some dozens
 of operations."""

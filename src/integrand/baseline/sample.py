@@ -64,7 +64,6 @@ class Sample(InParts):
             rounds = [torch.randperm(size, generator=stream) for _ in range(-(-self.count // size))]
             which = torch.cat(rounds)[: self.count]
 
-
         def make(part: slice) -> Tensor:
             # A slice of a tensor is no copy of it.
             rows = _rows(self.data, part if which is None else which[part], x)

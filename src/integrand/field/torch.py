@@ -312,7 +312,9 @@ class TorchField(Field):
         kind = value.device.type
         # A model may compute in half precision and answer in float32.
         mixed = torch.get_autocast_dtype(kind) if torch.is_autocast_enabled(kind) else value.dtype
-        self._resolution = max(self._resolution, *(torch.finfo(t).eps for t in (value.dtype, mixed) if t.is_floating_point))
+        self._resolution = max(
+            self._resolution, *(torch.finfo(t).eps for t in (value.dtype, mixed) if t.is_floating_point)
+        )
         return value
 
     def _finite(self, z: Tensor, index: Tensor, value: Tensor, slope: Tensor, asks: Sequence[Ask]) -> Evaluation:

@@ -30,7 +30,7 @@ from ..path.base import Path
 from ..path.straight import Straight
 from ..rule.adaptive import Adaptive
 from ..rule.base import Rule, unbiased
-from ..walk import Patient, Walked, SideBySide, walk
+from ..walk import Patient, SideBySide, Walked, walk
 from ..weighting import Uniform, Weighed, Weighting, beforehand, prepared
 from .chance import Chance
 from .outcome import Watch, opened, result, weighed_sum

@@ -21,8 +21,10 @@ from ..shapes import over, total
 from ..walk import Walked
 
 _SKETCH = 32  # numbers that stand for a map where only its products with other maps count
-_NORMAL = 1.675  # the normal 95 % quantile, 1.645, raised until the approximation below is nowhere under the exact quantile
-_BLOCK_ELEMENTS = 1 << 21  # noise is looked at about this many numbers at a time
+_NORMAL = (
+    1.675  # the normal 95 % quantile, 1.645, raised until the approximation below is nowhere under the exact quantile
+)
+_BLOCK_ELEMENTS = 1 << 19  # maps are looked at about this many numbers at a time
 
 
 @dataclass(frozen=True, eq=False)
@@ -82,7 +84,9 @@ class Spread:
     def doubt(self, draws: float = 1) -> Doubt:
         """What is known, of maps that took so many ``draws`` each."""
         distance = bound(self.error(), self.rank(), self.count - 1)
-        return Doubt(_relative(distance, self.missed, self.value), self._of_mean(self.missed_squares), self.count * draws)
+        return Doubt(
+            _relative(distance, self.missed, self.value), self._of_mean(self.missed_squares), self.count * draws
+        )
 
     def _of_mean(self, squares: Tensor) -> Tensor:
         found = (squares / (self.count - 1).clamp_min(1) / self.count).sqrt()
@@ -151,10 +155,10 @@ class Chance:
         missed = walked.change - total(walked.shares, 2)
         for first in range(0, len(weights), size):
             part = slice(first, first + size)
-            # As the plain mean of maps that are as much larger as they count for more.
-            times = weights[part] * self.references
-            some = walked.shares[part]
-            self.spread.add(some * over(times, some), missed[part] * times)
+            some, times = walked.shares[part], weights[part] * self.references
+            if not bool((times == 1).all()):  # as the plain mean of maps that are as much larger as they count for more
+                some = some * over(times, some)
+            self.spread.add(some, missed[part] * times)
 
     def doubt(self, values: Tensor, residual: Tensor) -> Doubt:
         """What is known of the sum ``values`` (B, \\*s), that misses ``residual`` (B,) of the change."""
@@ -223,4 +227,5 @@ def _relative(distance: Tensor, missed: Tensor, values: Tensor) -> Tensor:
     distance = torch.maximum(distance, missed.abs() / max(1, values.shape[1:].numel()) ** 0.5)
     unit = torch.maximum(size, distance).clamp_min(torch.finfo(size.dtype).tiny)
     left = ((size / unit).square() - (distance / unit).square()).clamp_min(0).sqrt()
-    return torch.where(distance > 0, distance / unit / left, 0)
+    found = torch.where(distance > 0, distance / unit / left, 0)
+    return torch.where(distance.isfinite(), found, torch.inf)

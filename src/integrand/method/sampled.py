@@ -86,9 +86,7 @@ class Sampled:
                 if not len(busy):
                     break
             walked, weights = drawn.walked()
-        return result(
-            self, meter, drawn.spread.value, x, walked, Weighed(weights), references, stopwatch.cost(), drawn
-        )
+        return result(self, meter, drawn.spread.value, x, walked, Weighed(weights), references, stopwatch.cost(), drawn)
 
 
 class _Drawn:

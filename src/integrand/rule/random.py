@@ -5,7 +5,6 @@ from __future__ import annotations
 from typing import ClassVar
 
 import torch
-from torch import Tensor
 
 from ..field import Field
 from ..parts import part
@@ -14,7 +13,9 @@ from ..segment import Segment
 from ..shapes import over, total
 from .base import Integrated, mean_gradients
 
-_FREEDOM = 16  # degrees of freedom that the error of a share, or of all shares together, is known from, if the nodes suffice
+_FREEDOM = (
+    16  # degrees of freedom that the error of a share, or of all shares together, is known from, if the nodes suffice
+)
 
 
 @part
