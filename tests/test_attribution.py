@@ -150,7 +150,9 @@ def test_gap_has_no_scale(scale: float, dtype: torch.dtype) -> None:
 def test_gap_of_no_change_at_all(shift: float) -> None:
     """F(x) = F(b), and the parts of the map cancel but for rounding: what is left is no gap of 1e11."""
     weight = wave(1, 400).float() * 7
-    field = ig.fields.Function(lambda z: ((z * weight).sum(1)).cos() * 0 + (z[:, :200] - z[:, 200:]).sum(1).sinh() + shift)
+    field = ig.fields.Function(
+        lambda z: ((z * weight).sum(1)).cos() * 0 + (z[:, :200] - z[:, 200:]).sum(1).sinh() + shift
+    )
     x = wave(3, 200, phase=0.4).float().repeat(1, 2)
     made = ig.methods.integrated(rule=ig.rules.GaussLegendre(7))(field, x)
     assert bool((made.gap < 0.1).all())

@@ -307,7 +307,9 @@ def test_monte_carlo_takes_one_draw_from_every_stratum(n: int, r: int) -> None:
 def test_monte_carlo_is_unbiased() -> None:
     """The mean over 2000 seeds of one draw of ∫ 3z² dz = 1 is within four standard errors."""
     field = ig.fields.Function(lambda z: z[:, 0] ** 3)
-    shares = torch.stack([ig.rules.MonteCarlo(1, seed)(field, polyline(ramp(1, 1))).share.squeeze() for seed in range(2000)])
+    shares = torch.stack(
+        [ig.rules.MonteCarlo(1, seed)(field, polyline(ramp(1, 1))).share.squeeze() for seed in range(2000)]
+    )
     assert abs(float(shares.mean()) - 1) < 4 * float(shares.std()) / 2000**0.5
     assert float(shares.std()) > 0.5
 
@@ -349,7 +351,9 @@ def test_monte_carlo_knows_its_error(n: int, r: int) -> None:
     real, stated, each = [], [], []
     for seed in range(300):
         found = ig.rules.MonteCarlo(n, seed)(field, polyline(ramp(1, r)))
-        torch.testing.assert_close(found.error, found.noise.square().sum(0).flatten(3).sum(3).sqrt(), rtol=1e-12, atol=0)
+        torch.testing.assert_close(
+            found.error, found.noise.square().sum(0).flatten(3).sum(3).sqrt(), rtol=1e-12, atol=0
+        )
         real.append((found.share - 1).square().mean())
         stated.append(found.error.square().mean())
         each.append(len(found.noise))

@@ -5,6 +5,7 @@ from __future__ import annotations
 import dataclasses
 import warnings
 from functools import cache
+from itertools import pairwise
 from typing import Any
 
 import pytest
@@ -85,7 +86,7 @@ def test_it_stops_when_the_bound_allows(tol: float) -> None:
         assert 0.999 * max(error, least(made, b)) <= float(made.error[b]) <= 1.03 * max(error, least(made, b))
         assert all(bounded(every[:k, b])[1] <= tol for k in (n - BLOCK, n))
         earlier = [bounded(every[:k, b])[1] <= tol / 1.03 for k in range(BLOCK, n, BLOCK)]
-        assert not any(one and other for one, other in zip(earlier, earlier[1:], strict=False))
+        assert not any(one and other for one, other in pairwise(earlier))
     assert bool(made.converged.all())
     assert bool((made.error <= tol).all())
 
@@ -93,7 +94,7 @@ def test_it_stops_when_the_bound_allows(tol: float) -> None:
 def test_looser_tolerances_stop_earlier() -> None:
     costs = [drawn(tol).cost.gradients for tol in (0.6, 0.3, 0.15)]
     assert costs == sorted(set(costs))
-    assert costs[2] > 3 * costs[1]  # four times for half the error
+    assert costs[2] > 2 * costs[1]  # four times for half the error, of what is not the least anyway
 
 
 def test_examples_leave_by_themselves() -> None:

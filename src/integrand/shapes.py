@@ -28,7 +28,6 @@ from .errors import BaselineError, IntegerInput
 EXACT = 2**53
 """Whole numbers up to this size are exact in float64, whatever number they are."""
 
-
 ROUNDING = 64
 """What a difference of two values of F may be off by, in units of their last place: a forward pass rounds at every one of some dozens
 of operations."""

@@ -99,15 +99,15 @@ def walk(
     References that are the same are walked once, and count for as much as all of them together: what one is wrong by, all are. Errors:
     ``NonFiniteGradient`` where F is NaN or infinite at an end of a path, or on the way; it names the example and the reference.
     """
-    alike = same_content(references)
+    first, of = lanes or (0, len(references))
     # Chance treats equal references differently: paths that go another way for each, and random nodes.
-    apart = getattr(path, "placed", None) is not None or unbiased(rule)
+    apart = of == 1 or getattr(path, "placed", None) is not None or unbiased(rule)
+    alike = torch.arange(first, first + len(references), device=x.device) if apart else same_content(references)
     which, number = _once(alike, apart=apart)
     whole = which is None
     some = references if which is None else references[which]
     if weights is not None and not whole:
         weights = weights.new_zeros(some.shape[:2]).index_add_(0, number, weights)
-    first = lanes[0] if lanes else 0
     try:
         walked = _walk(_placed(path, some, lanes, places), rule, field, some, x, frames, output, lanes, weights)
     except NonFiniteGradient as error:
@@ -165,8 +165,6 @@ def _placed(path: Path, references: Tensor, lanes: tuple[int, int] | None, place
 
 def same_content(references: Tensor) -> Tensor:
     """(R,) the same number for references (R, B, \\*s) that hold the same, bit for bit, and other numbers for others."""
-    if len(references) == 1:
-        return torch.zeros(1, dtype=torch.long, device=references.device)
     content = references[:, 0] if references.stride(1) == 0 else references.flatten(1)
     content = content.reshape(len(content), -1)
     bits = torch.int64 if content.dtype == torch.float64 else torch.int32

@@ -24,7 +24,7 @@ _SKETCH = 32  # numbers that stand for a map where only its products with other 
 _NORMAL = (
     1.675  # the normal 95 % quantile, 1.645, raised until the approximation below is nowhere under the exact quantile
 )
-_BLOCK_ELEMENTS = 1 << 21  # noise is looked at about this many numbers at a time
+_BLOCK_ELEMENTS = 1 << 19  # maps are looked at about this many numbers at a time
 
 
 @dataclass(frozen=True, eq=False)
@@ -155,10 +155,10 @@ class Chance:
         missed = walked.change - total(walked.shares, 2)
         for first in range(0, len(weights), size):
             part = slice(first, first + size)
-            # As the plain mean of maps that are as much larger as they count for more.
-            times = weights[part] * self.references
-            some = walked.shares[part]
-            self.spread.add(some * over(times, some), missed[part] * times)
+            some, times = walked.shares[part], weights[part] * self.references
+            if not bool((times == 1).all()):  # as the plain mean of maps that are as much larger as they count for more
+                some = some * over(times, some)
+            self.spread.add(some, missed[part] * times)
 
     def doubt(self, values: Tensor, residual: Tensor) -> Doubt:
         """What is known of the sum ``values`` (B, \\*s), that misses ``residual`` (B,) of the change."""
@@ -227,4 +227,5 @@ def _relative(distance: Tensor, missed: Tensor, values: Tensor) -> Tensor:
     distance = torch.maximum(distance, missed.abs() / max(1, values.shape[1:].numel()) ** 0.5)
     unit = torch.maximum(size, distance).clamp_min(torch.finfo(size.dtype).tiny)
     left = ((size / unit).square() - (distance / unit).square()).clamp_min(0).sqrt()
-    return torch.where(distance > 0, distance / unit / left, 0)
+    found = torch.where(distance > 0, distance / unit / left, 0)
+    return torch.where(distance.isfinite(), found, torch.inf)
