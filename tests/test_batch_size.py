@@ -60,7 +60,7 @@ def test_no_rule_sends_more_rows(rule: str, rows: int, quiet: None) -> None:
 def test_several_targets_send_no_more_rows(rows: int, quiet: None) -> None:
     """Also where they need other nodes, so that a point has several rows before it."""
     model = Counting(relu_mlp())
-    ig.explain_targets(model, X, targets=[0, "predicted"], tol=0.03, batch_size=rows)
+    ig.explain_targets(model, X, targets=[0, "predicted"], tol=0.1, batch_size=rows)
     ig.explain_targets(model, X, targets=[0, 1], method="guided", rule=ig.rules.Chords(3), batch_size=rows)
     assert model.largest <= rows
 

@@ -190,7 +190,8 @@ DICE: dict[str, Callable[[Tensor], Tensor]] = {
 @pytest.mark.parametrize("name", DICE)
 def test_dice_are_told_of_once(name: str, batch: int, size: int | None) -> None:
     torch.manual_seed(1)
-    _, said = explained(DICE[name], X[:batch], batch_size=size)
+    options = {} if size is None else {"rule": ig.rules.Chords(5)}
+    _, said = explained(DICE[name], X[:batch], batch_size=size, **options)
     (told,) = about_rows(said)
     assert isinstance(told, StochasticModelWarning)
     for one in said:
