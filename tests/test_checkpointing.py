@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import functools
+import gc
 from collections.abc import Callable
 from typing import Any
 
@@ -170,12 +171,22 @@ def test_a_layer_inside_a_checkpoint_is_refused(rule: Any, quiet: None) -> None:
         ig.explain(checkpointed(use_reentrant=True), X, target=1, method=method)
 
 
-def test_a_function_that_checkpoints_reentrantly_is_refused_untouched(quiet: None) -> None:
-    """Its parameters are nobody's known, so nobody could keep gradients out of them."""
+def by_id(number: int) -> Any:
+    """An object that is found by no name."""
+    return next(thing for thing in gc.get_objects() if id(thing) == number)
+
+
+def test_a_function_that_checkpoints_reentrantly(quiet: None) -> None:
+    """Where its module is found its parameters are kept out; where nobody knows them it is refused, and leaves them untouched."""
     model = checkpointed(use_reentrant=True)
     before = state(model)
+    made = explained(lambda x: model(x), "fixed nodes")
+    torch.testing.assert_close(made.values, explained(plain(), "fixed nodes").values, rtol=0, atol=1e-12)
+    assert_same(before, state(model))
+    number = id(model)
+    hidden = lambda x: eval("model(x)", {"model": by_id(number), "x": x})  # noqa: E731
     with pytest.raises(ig.errors.ModelError, match="use_reentrant=False"):
-        explained(lambda x: model(x), "fixed nodes")
+        explained(hidden, "fixed nodes")
     assert_same(before, state(model))
     kept = checkpointed(use_reentrant=False)
     made = explained(lambda x: kept(x), "adaptive")
