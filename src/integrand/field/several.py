@@ -24,7 +24,7 @@ from ..segment import Evaluation
 from ..shapes import first_alike
 from ..target import Distance, Target
 from .base import Field
-from .chords import Chords
+from .chords import Chords, eager
 from .network import Site
 from .packing import Packer, is_out_of_memory
 from .site import Lifted, SiteField
@@ -164,10 +164,10 @@ class Several(Field):
         found: Sequence[Evaluation | None]
         kinks = True
         try:
-            with Chords(there) as seen:
+            with eager(), Chords(there) as seen:
                 found = self.inner.evaluate_several(z[every], base[every], [self.targets[number] for number in asked])
             kinks = seen.kinks
-            if seen.inner:
+            if seen.derived:
                 found = [None] * len(asked)
         except Exception as error:
             if is_out_of_memory(error):

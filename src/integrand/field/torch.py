@@ -28,7 +28,7 @@ from ..shapes import describe, state_dtype, total
 from ..target import Custom, Output, Target, as_target, output_tensor
 from .backward.base import BackwardRule, During
 from .base import Field
-from .chords import Chords, InnerGradient
+from .chords import Chords, InnerGradient, eager
 from .diagnose import degenerate, raise_nonfinite
 from .layout import Layout
 from .modes import gradients, is_reentrant, slopes
@@ -156,10 +156,10 @@ class TorchField(Field):
         chords = Chords(before)
         failure: Exception | None = None
         try:
-            with chords:
+            with eager(), chords:
                 found = self.evaluate(z, index)
             self.kinks = chords.kinks
-            if not chords.inner and self.adds_up(z, found, before):
+            if not chords.derived and self.adds_up(z, found, before):
                 return found
         except Exception as error:
             if is_out_of_memory(error):
@@ -177,7 +177,7 @@ class TorchField(Field):
         if chords.strict and failure is not None and not isinstance(failure, InnerGradient | CheckpointError):
             raise failure
         self.chordal = False
-        if chords.inner:
+        if chords.derived:
             self.without_chords = "the model asks for a gradient inside"
         elif failure is not None:
             self.without_chords = f"{type(failure).__name__}: {failure}"

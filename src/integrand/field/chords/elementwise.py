@@ -32,7 +32,8 @@ _CURVED = [
     "sigmoid", "expit", "tanh", "softshrink", "tanhshrink", "logit", "prelu",
     "exp", "exp2", "expm1", "log", "log2", "log10", "log1p", "sqrt", "square",
     "erf", "erfc", "ndtr", "sin", "cos", "tan", "asin", "acos", "atan", "arcsin", "arccos", "arctan", "sinh", "cosh", "asinh", "acosh",
-    "atanh", "arctanh", "sinc",
+    "atanh", "arctanh", "sinc", "erfinv", "lgamma", "gammaln", "digamma", "psi", "i0", "i0e", "i1", "i1e", "entr", "erfcx", "log_ndtr",
+    "ndtri", "arcsinh", "arccosh",
 ]  # fmt: skip
 
 
@@ -99,7 +100,7 @@ def secant(
     rest = (*args, *kwargs.values())
     if not rows.moves(u) or any(isinstance(other, Tensor) and other.requires_grad for other in rest):
         return NotImplemented
-    if not u.is_complex() and any(isinstance(v, complex) or isinstance(v, Tensor) and v.is_complex() for v in rest):
+    if not u.is_complex() and any(isinstance(v, complex) or (isinstance(v, Tensor) and v.is_complex()) for v in rest):
         return NotImplemented  # a slope is of the kind of what it is the slope of
     derivative = _DERIVATIVES.get(function)
     whole = any(isinstance(other, Tensor) and other.ndim for other in rest)
