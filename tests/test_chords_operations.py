@@ -13,6 +13,7 @@ from torch import Tensor
 
 import integrand as ig
 from integrand.field.chords import Chords
+from integrand.field.modes import slopes
 from tests.problems import wave
 
 Function = Callable[[Tensor], Tensor]
@@ -33,6 +34,11 @@ def attend(u: Tensor, **options: object) -> Tensor:
     q, k, v = (u @ (MIX + shift).to(u) for shift in (0.0, 0.5, -0.5))
     heads = lambda t: t.unflatten(-1, (2, 3)).transpose(1, 2)  # noqa: E731
     return F.scaled_dot_product_attention(heads(q), heads(k), heads(v), **options).transpose(1, 2).flatten(2)
+
+
+def plane(u: Tensor) -> Tensor:
+    """Complex numbers (N, 4, 6)."""
+    return torch.complex(u, u.flip(2) @ MIX.to(u))
 
 
 def image(u: Tensor) -> Tensor:
@@ -84,6 +90,8 @@ OPERATIONS: dict[str, Function] = {
     "expm1": lambda u: torch.expm1(u),
     "log": lambda u: positive(u).log(),
     "log1p": lambda u: torch.log1p(positive(u)),
+    "lgamma": lambda u: torch.lgamma(positive(u)),
+    "i0e": lambda u: torch.special.i0e(positive(u)),
     "erf": lambda u: torch.erf(u),
     "gelu by hand": lambda u: u * 0.5 * (1 + torch.erf(u / math.sqrt(2))),
     "sin": lambda u: torch.sin(u),
@@ -140,6 +148,34 @@ OPERATIONS: dict[str, Function] = {
     "attention, grouped": lambda u: F.scaled_dot_product_attention(
         image(u).repeat_interleave(2, 1), image(u), image(u.flip(1)), enable_gqa=True
     ),
+    # complex numbers
+    "modulus of a spectrum": lambda u: torch.fft.rfft(u).abs(),
+    "power of a spectrum": lambda u: torch.fft.rfft(u).abs().square(),
+    "short-time spectrum": lambda u: torch.stft(u.flatten(1), 8, 4, window=torch.hann_window(8).to(u), return_complex=True).abs(),
+    "filter that moves": lambda u: torch.fft.irfft(torch.fft.rfft(u) * torch.fft.rfft(u.flip(1)), n=FEATURES),
+    "exp(1j u)": lambda u: torch.exp(1j * u).imag,
+    "complex exp": lambda u: plane(u).exp().real,
+    "complex sqrt": lambda u: (plane(u) + 4).sqrt().imag,
+    "complex tanh": lambda u: (0.3 * plane(u)).tanh().real,
+    "complex power": lambda u: (plane(u) ** 3).imag,
+    "complex product": lambda u: (plane(u) * plane(u.flip(1)).conj()).imag,
+    "real times complex": lambda u: (u * plane(u.flip(1))).imag,
+    "complex product in place": lambda u: (1 * plane(u)).mul_(plane(u.flip(1))).real,
+    "complex matmul": lambda u: (plane(u) @ plane(u.flip(1)).mH).real,
+    "complex einsum": lambda u: torch.einsum("nte,nse->nts", plane(u), plane(u.flip(1)).conj()).imag,
+    "complex linear": lambda u: F.linear(plane(u), torch.complex(MIX, MIX.T).to(plane(u))).abs(),
+    "complex quotient": lambda u: (plane(u) / (3 + plane(u.flip(1)))).real,
+    "real / complex": lambda u: (u / (3 + plane(u.flip(1)))).imag,
+    "complex / real": lambda u: (plane(u) / positive(u.flip(1))).imag,
+    "complex reciprocal": lambda u: (1 / (3 + plane(u))).imag,
+    "complex logarithm": lambda u: (plane(u) + 4).log().real,
+    "phase": lambda u: (plane(u) + 4).angle(),
+    "atan2": lambda u: torch.atan2(u, positive(u.flip(1))),
+    "atan2 of a number": lambda u: torch.atan2(u, ONE.to(u)),
+    "hypot": lambda u: torch.hypot(u, u.flip(1)),
+    "polar": lambda u: torch.polar(u.square(), u.flip(1)).real,
+    "unit circle": lambda u: torch.sgn(plane(u) + 4).imag,
+    "complex norm": lambda u: torch.linalg.vector_norm(plane(u), dim=2),
     # choices
     "max_pool1d": lambda u: F.max_pool1d(u, 2, 1),
     "max_pool2d": lambda u: F.max_pool2d(image(u), 3, 2, 1),
@@ -191,7 +227,8 @@ def chords(function: Function, z: Tensor, before: Tensor) -> tuple[Tensor, Tenso
         made = function(leaf.clone())
         weights = wave(*made.shape[1:], phase=0.2).to(made) if made.ndim > 1 else ONE.to(made)
         value = (made * weights).reshape(len(z), -1).sum(1)
-        (slope,) = torch.autograd.grad(value.sum(), leaf)
+        (slope,) = slopes([value], [leaf])
+    assert slope is not None
     return value.detach(), slope
 
 

@@ -692,7 +692,9 @@ def test_the_default_is_the_corner_colour_for_pictures(quiet: None) -> None:
     assert torch.equal(auto.values, corners.values)
     assert auto.criterion == corners.criterion
     mean = run(fill="references")
-    references = torch.stack([torch.zeros_like(x), torch.ones_like(x), ig.baselines.Blurred()(x, ig.TorchField(model, 1))[0]])
+    references = torch.stack(
+        [torch.zeros_like(x), torch.ones_like(x), ig.baselines.Blurred()(x, ig.TorchField(model, 1))[0]]
+    )
     assert torch.equal(mean.fitness, run(fill=references.mean(0)).fitness)
     assert not torch.equal(mean.fitness, corners.fitness)
 

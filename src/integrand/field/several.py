@@ -24,7 +24,7 @@ from ..segment import Evaluation
 from ..shapes import first_alike, flattened
 from ..target import Distance, Target
 from .base import Field
-from .chords import Chords
+from .chords import Chords, eager
 from .company import Answer, Company
 from .network import Site
 from .packing import Packer, is_out_of_memory
@@ -185,10 +185,10 @@ class Several(Field):
         found: Sequence[Evaluation | None]
         kinks = gates = True
         try:
-            with Chords(there) as seen:
+            with eager(), Chords(there) as seen:
                 found = self.inner.evaluate_several(z[every], base[every], [self.targets[number] for number in asked])
             kinks, gates = seen.kinks, seen.gates
-            if seen.inner:
+            if seen.derived:
                 found = [None] * len(asked)
         except Exception as error:
             if is_out_of_memory(error):

@@ -28,7 +28,7 @@ from ..shapes import describe, flattened, state_dtype, total
 from ..target import Custom, Output, Target, as_target, output_tensor
 from .backward.base import BackwardRule, During
 from .base import Field
-from .chords import Chords, InnerGradient
+from .chords import Chords, InnerGradient, eager
 from .company import Answer, Company
 from .diagnose import degenerate, mixing, raise_nonfinite
 from .layout import Layout
@@ -183,15 +183,15 @@ class TorchField(Field):
         chords = Chords(before)
         failure: Exception | None = None
         try:
-            with chords:
+            with eager(), chords:
                 found = self.evaluate(z, index)
             self.kinks, self.gates = chords.kinks, chords.gates
-            if not chords.inner and self.adds_up(z, found, before):
+            if not chords.derived and self.adds_up(z, found, before):
                 return found
         except Exception as error:
             if is_out_of_memory(error) or isinstance(error, TargetError):  # no gradient will be without it
                 raise
-            if isinstance(error, DetachedModel) and not chords.inner:
+            if isinstance(error, DetachedModel) and not chords.derived:
                 raise
             failure = error
         # Something in the model or the target is not a sum of chords; gradients at both ends are the next best thing, from now on.
@@ -206,7 +206,7 @@ class TorchField(Field):
         if chords.strict and failure is not None and not isinstance(failure, InnerGradient | CheckpointError):
             raise failure
         self.chordal = False
-        if chords.inner:
+        if chords.derived:
             self.without_chords = "the model asks for a gradient inside"
         elif failure is not None:
             self.without_chords = f"{type(failure).__name__}: {failure}"

@@ -29,3 +29,4 @@ from . import selection as selection
 from . import softmax as softmax
 from .mode import Chords as Chords
 from .mode import InnerGradient as InnerGradient
+from .mode import eager as eager

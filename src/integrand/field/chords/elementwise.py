@@ -32,7 +32,8 @@ _CURVED = [
     "sigmoid", "expit", "tanh", "softshrink", "tanhshrink", "logit", "prelu",
     "exp", "exp2", "expm1", "log", "log2", "log10", "log1p", "sqrt", "square",
     "erf", "erfc", "ndtr", "sin", "cos", "tan", "asin", "acos", "atan", "arcsin", "arccos", "arctan", "sinh", "cosh", "asinh", "acosh",
-    "atanh", "arctanh", "sinc",
+    "atanh", "arctanh", "sinc", "erfinv", "lgamma", "gammaln", "digamma", "psi", "i0", "i0e", "i1", "i1e", "entr", "erfcx", "log_ndtr",
+    "ndtri", "arcsinh", "arccosh",
 ]  # fmt: skip
 
 

@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+import sys
+from collections.abc import Iterator
+from contextlib import contextmanager
 from typing import Any, ClassVar
 
 import torch
@@ -18,6 +21,16 @@ from .table import TABLE, Entry
 _GRADIENTS = frozenset([torch.autograd.grad, torch.autograd.backward, Tensor.backward])
 
 
+@contextmanager
+def eager() -> Iterator[None]:
+    """While this lasts, compiled models run as they were written, so that their operations are seen, and chords are not compiled."""
+    if "torch._dynamo" not in sys.modules:  # then nothing is compiled, and importing it takes seconds
+        yield
+        return
+    with torch.compiler.set_stance("force_eager"):
+        yield
+
+
 class InnerGradient(Exception):
     """The model itself asks for a gradient. It means the gradient, not chords, and chords have no second derivative."""
 
@@ -30,7 +43,7 @@ class Chords(TorchFunctionMode):
     kinks    whether anything that moves went through a function that is not smooth
     gates    whether anything that moves may have switched something else that moves on and off
     refused  operation → why its chord could not be had
-    inner    whether the model asked for a gradient on its way, so that nothing that was found may be used
+    derived  whether the model asked for a gradient on its way, so that nothing that was found may be used
 
     Errors: ``InnerGradient``; what the model's own operations raise.
     """
@@ -42,13 +55,13 @@ class Chords(TorchFunctionMode):
         super().__init__()
         self.rows = Rows(before)
         self.kinks = self.gates = False
-        self.inner = False
+        self.derived = False
         self.refused: dict[str, str] = {}
 
     def __torch_function__(self, func: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
         kwargs = kwargs or {}
         if func in _GRADIENTS and not going_back():
-            self.inner = True
+            self.derived = True
             raise InnerGradient
         if not torch.is_grad_enabled():  # the way back, where the mode stays for the sake of checkpoints
             return func(*args, **kwargs)
@@ -60,7 +73,7 @@ class Chords(TorchFunctionMode):
             self.gates = moving > (1 if func in BETWEEN else 0)
         entry = TABLE.get(func)
         if entry is not None:
-            made = self._tried(func, entry, args, kwargs)
+            made = self._chord(entry, args, kwargs) if going_back() else self._tried(func, entry, args, kwargs)
         if made is NotImplemented:
             made = func(*args, **kwargs)
         self.rows.follow(func, args, kwargs, made)

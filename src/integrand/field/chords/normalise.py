@@ -240,6 +240,11 @@ def norm(rows: Rows, u: Tensor, *args: Any, **kwargs: Any) -> Any:
     return NotImplemented
 
 
+@composite(torch.linalg.matrix_norm)
+def matrix_norm(u: Tensor, ord: Any = "fro", dim: Any = (-2, -1), keepdim: bool = False, *, dtype: Any = None) -> Any:
+    return torch.linalg.vector_norm(u, 2, dim, keepdim) if ord == "fro" and dtype is None else NotImplemented
+
+
 def _order(
     u: Tensor,
     first: Any = 2,

@@ -34,7 +34,7 @@ class Chord(torch.autograd.Function):
 
     def __init_subclass__(cls) -> None:
         super().__init_subclass__()
-        cls.backward = staticmethod(once_differentiable(cls.backward))  # type: ignore[method-assign]
+        cls.backward = staticmethod(once_differentiable(cls.backward))  # type: ignore[assignment]
 
 
 class Rows:
