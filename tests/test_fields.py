@@ -85,7 +85,7 @@ def test_results_are_detached() -> None:
     assert not found.value.requires_grad
     assert not found.gradient.requires_grad
     leaf = X.clone().requires_grad_()
-    made = ig.methods.integrated("mean")(field, leaf)
+    made = ig.methods.integrated(ig.baselines.Gaussian(mean="input"))(field, leaf)
     assert leaf.grad is None
     assert not made.values.requires_grad
 

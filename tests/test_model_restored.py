@@ -306,7 +306,7 @@ def test_inputs_made_in_inference_mode() -> None:
 def test_inputs_that_ask_for_gradients(mode: Any) -> None:
     leaf = X.clone().requires_grad_()
     with mode():
-        made = ig.explain(tanh_mlp(), leaf, target=0, baseline="mean")
+        made = ig.explain(tanh_mlp(), leaf, target=0, baseline=ig.baselines.Gaussian(mean="input"))
     assert leaf.grad is None
     assert leaf.requires_grad
     assert not made.values.requires_grad
