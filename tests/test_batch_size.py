@@ -61,7 +61,7 @@ def test_several_targets_send_no_more_rows(rows: int, quiet: None) -> None:
     """Also where they need other nodes, so that a point has several rows before it."""
     model = Counting(relu_mlp())
     ig.explain_targets(model, X, targets=[0, "predicted"], tol=0.1, batch_size=rows)
-    ig.explain_targets(model, X, targets=[0, 1], method="guided", rule=ig.rules.Chords(3), batch_size=rows)
+    ig.explain_targets(model, X, targets=[0, 1], method="guided", steps=5, rule=ig.rules.Chords(3), batch_size=rows)
     assert model.largest <= rows
 
 
@@ -78,7 +78,7 @@ def test_the_map_is_as_good(rows: int) -> None:
     assert float(((made.values - right).norm(dim=1) / right.norm(dim=1)).max()) < 0.01
 
 
-def test_chords_of_one_row_are_gradients_at_both_ends() -> None:
+def test_chords_of_one_row_are_gradients_at_both_ends(quiet: None) -> None:
     """The trapezoid of end gradients, one gradient for each point and none twice."""
     model, n = Counting(relu_mlp()), 6
     made = ig.explain(model, X, target=1, rule=ig.rules.Chords(n, grade=1.0), batch_size=1)

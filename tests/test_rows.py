@@ -272,7 +272,7 @@ def test_models_that_are_right_are_not_told_of(name: str, dtype: torch.dtype) ->
         {"rule": ig.rules.GaussLegendre(5)},
         {"method": "expected", "baseline": x[:3], "rule": FIXED},
     ]
-    if (name, dtype) != ("picture", torch.float16):  # whose chords overflow
+    if dtype != torch.float16 or name not in ("picture", "instance norm"):  # whose chords overflow
         ways += [{"rule": ig.rules.Chords(4)}, {"rule": ig.rules.Chords(4), "batch_size": 2}]
     for batch in (1, 2, 6):
         for options in ways:
