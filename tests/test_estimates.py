@@ -204,6 +204,14 @@ def test_one_feature_gets_the_change(dtype: torch.dtype) -> None:
     assert float(made.error) == 0
 
 
+def test_shares_that_cancel_are_not_chased() -> None:
+    """F = sin(π(z0 + z1)/2) comes back to 0: the true map is 0, an error relative to it means nothing, and is said not to be met."""
+    made = asked(lambda z: torch.sin(torch.pi * z.sum(1) / 2), torch.ones(1, 2).double())
+    assert made.cost.gradients <= 300
+    assert float(made.values.norm()) <= 1e-3  # of intervals whose shares are √2 long together
+    assert made.converged.tolist() == [False] or float(made.error) == 0
+
+
 # --- looks between the nodes ------------------------------------------------------------------------------------------
 
 WINDOW = honesty.functions()[0]  # on 0.6 … 0.95, where no node of a first look falls

@@ -62,6 +62,9 @@ _BLIND = 0.25  # no stretch of a path longer than this is believed without a loo
 _BLIND_GATED = 0.125  # … or this, where things that move are multiplied with each other, so that more can hide
 _DOUBTED = 3.0  # errors of a path on which a look found what it did not know of are raised by this
 _FLOOR = 16  # no error is worth a gradient that is below so many units of the last place of what the map is made of
+_CANCELLED = (
+    1e-3  # … nor one that is within the tolerance of a map of this part of what it is made of: the rest has cancelled
+)
 _BLOCK_ELEMENTS = 1 << 23  # paths are refined in blocks whose chords hold about this many numbers …
 _EXAMPLE_ELEMENTS = (
     1 << 25
@@ -80,8 +83,10 @@ class Adaptive:
     end (descents, guided paths), nodes are added between both ends by halving.
 
     What seems to be known is looked into once more: no stretch longer than a quarter of the path (an eighth where parts of the model
-    multiply each other, or its operations are not known) is believed without a gradient from its inside. The tolerance is relative to
-    the map, or to rounding of what the map is made of, where that is more.
+    multiply each other, or its operations are not known) is believed without a gradient from its inside.
+
+    Gradients are spent until the error is ``tol`` of the map, or of a hundredth of what the map is made of (the shares of its intervals,
+    which cancel where F comes back to where it began), or rounding of that. The map is ``converged`` only in the first case.
 
     Returns shares with their estimated errors, whose weighted squares add up to that of the sum. Cost: 7 gradients per path for
     nearly linear networks (11 where parts multiply each other), about 25 for EfficientNet-Lite0 from black at 10 %.
@@ -299,7 +304,7 @@ class _Refining:
         errors, owner = own * weight[known.line], group[known.line]
         goal = asked.tol * norm(sums)
         made = torch.zeros_like(goal).index_add_(0, owner, judged.size * weight[known.line])
-        goal = torch.maximum(goal, _FLOOR * torch.finfo(goal.dtype).eps * made)
+        goal = torch.maximum(goal, max(_FLOOR * torch.finfo(goal.dtype).eps, asked.tol * _CANCELLED) * made)
         return _Found(shares, judged.size, own, errors, judged.unlike, judged.steady, owner, goal, asked.tol)
 
     def _divisible(self) -> Tensor:
