@@ -27,7 +27,7 @@ Clenshaw–Curtis nodes instead, when the tolerance is so tight that these are f
 from __future__ import annotations
 
 from collections.abc import Iterable, Iterator
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import cached_property
 
 import torch
@@ -281,7 +281,7 @@ class _Refining:
             # Companions go along, so that their nodes stay common, until they are as good as they will ever have to be.
             final = found.goal * min(1.0, self.rule.tol / asked.tol)
             along = (found.total > final)[found.owner] & affordable
-            pieces = self.lines.most(self.known, found.pieces() * busy) * along
+            pieces = self.lines.most(self.known, found.pieces(busy)) * along
             if self._smoothly(pieces, asked, found):
                 continue
             cut = self._affordable(pieces * self._divisible(), found.errors)
@@ -401,8 +401,13 @@ class _Found:
     def _safety(self) -> float:
         return 1 + min(_SAFETY * self.tol, _MOST_SAFETY)
 
-    def pieces(self) -> Tensor:
-        """As many pieces (n,) as bring the errors, falling like pieces^−q, down to the goal of their group."""
+    def pieces(self, busy: Tensor) -> Tensor:
+        """As many pieces (n,) as bring the errors, falling like pieces^−q, down to the goal of their group; 0 where not ``busy`` (n,)."""
+        mine = torch.zeros_like(self.goal, dtype=torch.bool).index_fill_(0, self.owner[busy], True)[self.owner]
+        some = replace(self, errors=self.errors[mine], owner=self.owner[mine], steady=self.steady[mine])
+        return torch.zeros_like(self.errors).masked_scatter_(mine, some._pieces()) * busy
+
+    def _pieces(self) -> Tensor:
         goal, owner, errors = self.goal, self.owner, self.errors
         coarse = self.total * self.tol > _COARSE * goal
         kinked = torch.where(coarse, _KINKED_COARSE, _KINKED).to(goal)[owner]
