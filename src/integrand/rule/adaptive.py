@@ -27,7 +27,7 @@ Clenshaw–Curtis nodes instead, when the tolerance is so tight that these are f
 from __future__ import annotations
 
 from collections.abc import Iterable, Iterator
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import cached_property
 
 import torch
@@ -63,7 +63,7 @@ _BLIND_GATED = 0.125  # … or this, where things that move are multiplied with 
 _DOUBTED = 3.0  # errors of a path on which a look found what it did not know of are raised by this
 _FLOOR = 16  # no error is worth a gradient that is below so many units of the last place of what the map is made of
 _CANCELLED = (
-    1e-3  # … nor one that is within the tolerance of a map of this part of what it is made of: the rest has cancelled
+    1e-2  # … nor one that is within the tolerance of a map of this part of what it is made of: the rest has cancelled
 )
 _BLOCK_ELEMENTS = 1 << 23  # paths are refined in blocks whose chords hold about this many numbers …
 _EXAMPLE_ELEMENTS = (
@@ -212,6 +212,7 @@ class _Refining:
     """Some paths, the intervals that are known of them, and what those have cost.
 
     begin, end  (M,) F at both ends of every line
+    made        (M,) the norms of what each line's share was added up from, the most they have been
     """
 
     def __init__(self, rule: Adaptive, lines: Lines, known: Intervals) -> None:
@@ -223,6 +224,7 @@ class _Refining:
         self.tried, self.doubted = torch.zeros(2, self.chains, dtype=torch.bool, device=lines.start.device)
         self.pieces = torch.bincount(lines.chain)
         self.begin, self.end = lines.ends(known)
+        self.made = torch.zeros_like(self.begin)
 
     def refined(self, asked: _Asked) -> tuple[Tensor, Tensor]:
         """Shares and errors per line (M,), once what is asked is known or the gradients are spent."""
@@ -237,9 +239,8 @@ class _Refining:
         raised = torch.where((apart > 0) & total.isfinite(), total / apart, 1)
         # Nothing is better known than to rounding; a map that is no more than that itself is zero.
         eps = torch.finfo(own.dtype).eps
-        made = own.new_zeros(len(self.lines)).index_add_(0, self.known.line, found.size)
-        error = torch.maximum(own * raised[group], 4 * eps * made)
-        nothing = torch.maximum(norm(found.shares), error) <= _FLOOR * eps * made
+        error = torch.maximum(own * raised[group], 4 * eps * self.made)
+        nothing = torch.maximum(norm(found.shares), error) <= _FLOOR * eps * self.made
         return found.shares, torch.where(nothing, 0, error)
 
     def _looked_into(self, asked: _Asked, found: _Found) -> bool:
@@ -280,7 +281,7 @@ class _Refining:
             # Companions go along, so that their nodes stay common, until they are as good as they will ever have to be.
             final = found.goal * min(1.0, self.rule.tol / asked.tol)
             along = (found.total > final)[found.owner] & affordable
-            pieces = self.lines.most(self.known, found.pieces() * busy) * along
+            pieces = self.lines.most(self.known, found.pieces(busy)) * along
             if self._smoothly(pieces, asked, found):
                 continue
             cut = self._affordable(pieces * self._divisible(), found.errors)
@@ -303,9 +304,11 @@ class _Refining:
         own = judged.error * torch.where(self.doubted, _DOUBTED, 1.0).to(judged.error)[known.chain]
         errors, owner = own * weight[known.line], group[known.line]
         goal = asked.tol * norm(sums)
-        made = torch.zeros_like(goal).index_add_(0, owner, judged.size * weight[known.line])
+        # What shares were made of is not forgotten where one interval takes the place of several.
+        self.made = torch.maximum(self.made, torch.zeros_like(self.made).index_add_(0, known.line, judged.size))
+        made = torch.zeros_like(goal).index_add_(0, group, self.made * weight)
         goal = torch.maximum(goal, max(_FLOOR * torch.finfo(goal.dtype).eps, asked.tol * _CANCELLED) * made)
-        return _Found(shares, judged.size, own, errors, judged.unlike, judged.steady, owner, goal, asked.tol)
+        return _Found(shares, own, errors, judged.unlike, judged.steady, owner, goal, asked.tol)
 
     def _divisible(self) -> Tensor:
         """Which intervals are so long (n,) that points between their ends differ from them."""
@@ -364,12 +367,11 @@ class _Refining:
 class _Found:
     """What is known of some lines.
 
-    shares (M, \\*s);  size (n,) the norm of each interval's;  own (n,) what each interval may be wrong by, and errors (n,) what it counts for in its group, ``owner`` (n,)
+    shares (M, \\*s);  own (n,) what each interval may be wrong by, and errors (n,) what it counts for in its group, ``owner`` (n,)
     unlike, steady (n,) how it goes with its neighbours;  goal (G,) what each group's sum may be wrong by, ``tol`` of its norm
     """
 
     shares: Tensor
-    size: Tensor
     own: Tensor
     errors: Tensor
     unlike: Tensor
@@ -399,8 +401,13 @@ class _Found:
     def _safety(self) -> float:
         return 1 + min(_SAFETY * self.tol, _MOST_SAFETY)
 
-    def pieces(self) -> Tensor:
-        """As many pieces (n,) as bring the errors, falling like pieces^−q, down to the goal of their group."""
+    def pieces(self, busy: Tensor) -> Tensor:
+        """As many pieces (n,) as bring the errors, falling like pieces^−q, down to the goal of their group; 0 where not ``busy`` (n,)."""
+        mine = torch.zeros_like(self.goal, dtype=torch.bool).index_fill_(0, self.owner[busy], True)[self.owner]
+        some = replace(self, errors=self.errors[mine], owner=self.owner[mine], steady=self.steady[mine])
+        return torch.zeros_like(self.errors).masked_scatter_(mine, some._pieces()) * busy
+
+    def _pieces(self) -> Tensor:
         goal, owner, errors = self.goal, self.owner, self.errors
         coarse = self.total * self.tol > _COARSE * goal
         kinked = torch.where(coarse, _KINKED_COARSE, _KINKED).to(goal)[owner]
