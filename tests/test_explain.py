@@ -463,6 +463,7 @@ def test_refused_before_the_model_is_asked_anything(kind: str) -> None:
     assert model.calls == 0
 
 
+@pytest.mark.filterwarnings("ignore::integrand.errors.IncompleteWarning")  # six random positions
 @pytest.mark.parametrize("references", [0.0, "zero"])
 def test_expected_takes_what_other_methods_take(references: Any) -> None:
     """weighted(0.0) and ig2("zero") are one reference each; so is expected's."""
