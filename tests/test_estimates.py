@@ -319,3 +319,34 @@ def test_networks_that_do_not(name: str) -> None:
     assert not any(math.isnan(one.claimed) for one in found)
     assert sum(one.dishonest(0.05) for one in found) <= (1 if name == "ReLU 16-16-16-16" else 0)
     assert not any(one.dishonest(0.1) for one in found)
+
+
+# --- the unit that F is measured in -----------------------------------------------------------------------------------
+
+UNITS: dict[str, dict[str, Any]] = {
+    "tolerance": dict(tol=0.01),
+    "fixed nodes": dict(rule=ig.rules.Midpoint(8)),
+    "expected": dict(method="expected", baseline=wave(40, 10).float()),
+    "expected, tolerance": dict(method="expected", baseline=wave(200, 10).float(), tol=0.3),
+    "guided": dict(method="guided", steps=8, tol=0.05),
+    "ig2": dict(method="ig2", baseline=wave(3, 10).float(), steps=6, tol=0.05),
+    "sequential": dict(method=ig.Sequential(ig.methods.integrated())),
+    "smooth": dict(method="smooth", draws=6),
+}
+
+
+@pytest.mark.filterwarnings("ignore::integrand.errors.IntegrandWarning")
+@pytest.mark.parametrize("unit", [2.0**-100, 2.0**90])
+@pytest.mark.parametrize("kind", list(UNITS))
+def test_nothing_depends_on_the_unit_of_f(kind: str, unit: float) -> None:
+    """A(c F) = c A(F): maps are equal but for rounding, and errors, gaps, verdicts and costs are the same."""
+    torch.manual_seed(0)
+    net = torch.nn.Sequential(torch.nn.Linear(10, 16), torch.nn.ReLU(), torch.nn.Linear(16, 2))
+    x = wave(3, 10).float()
+    plain = ig.explain(net, x, target=1, **UNITS[kind])
+    scaled = ig.explain(lambda z: net(z) * unit, x, target=1, **UNITS[kind])
+    torch.testing.assert_close(scaled.values / unit, plain.values, rtol=1e-6, atol=0)
+    torch.testing.assert_close(scaled.error, plain.error, rtol=1e-4, atol=0, equal_nan=True)
+    torch.testing.assert_close(scaled.gap, plain.gap, rtol=1e-4, atol=1e-5)
+    assert torch.equal(scaled.converged, plain.converged)
+    assert scaled.cost.gradients == plain.cost.gradients

@@ -17,7 +17,7 @@ import torch
 from torch import Tensor
 
 from ..seeds import generator
-from ..shapes import over, total
+from ..shapes import norm, over, total
 from ..walk import Walked
 
 _SKETCH = 32  # numbers that stand for a map where only its products with other maps count
@@ -41,6 +41,11 @@ class Doubt:
     draws: Tensor
 
 
+def _wide(device: torch.device) -> torch.dtype:
+    """The type sums of squares are kept in: float64, in which squares of float32 numbers neither vanish nor overflow, where there is one."""
+    return torch.float32 if device.type == "mps" else torch.float64
+
+
 class Spread:
     """A running mean of independent random maps per example, and how far from the truth it may be.
 
@@ -51,10 +56,11 @@ class Spread:
 
     def __init__(self, like: Tensor) -> None:
         self.sketch = _Sketch(like)
-        self.count, self.squares = like.new_zeros(len(like)), like.new_zeros(len(like))
+        wide = _wide(like.device)
+        self.count, self.squares = like.new_zeros(len(like)), like.new_zeros(len(like), dtype=wide)
         self.value = torch.zeros_like(like)
-        self.moments = like.new_zeros(len(like), self.sketch.size, self.sketch.size)
-        self.missed, self.missed_squares = torch.zeros_like(self.count), torch.zeros_like(self.count)
+        self.moments = like.new_zeros(len(like), self.sketch.size, self.sketch.size, dtype=wide)
+        self.missed, self.missed_squares = torch.zeros_like(self.count), torch.zeros_like(self.squares)
 
     def add(self, maps: Tensor, missed: Tensor | None = None, which: Tensor | slice = slice(None)) -> None:
         """More maps (n, M, \\*s) of the examples ``which`` (M,), all unless given, and what each ``missed`` (n, M) of its change."""
@@ -65,13 +71,15 @@ class Spread:
         apart, step = maps - mean, mean - self.value[which]
         self.count[which] += n
         self.value[which] += step * over(pace, step)
-        self.squares[which] += total(apart.square(), 2).sum(0) + total(step.square(), 1) * counts
-        drawn, moved = self.sketch(apart), self.sketch(step[None])[0] * counts.sqrt()[:, None]
+        wide = self.squares.dtype
+        self.squares[which] += norm(apart, 2).to(wide).square().sum(0) + norm(step).to(wide).square() * counts
+        drawn, moved = self.sketch(apart).to(wide), self.sketch(step[None])[0].to(wide) * counts.sqrt()[:, None]
         self.moments[which] += torch.einsum("nbi,nbj->bij", drawn, drawn) + moved[:, :, None] * moved[:, None]
         if missed is not None:
             off = missed.mean(0) - self.missed[which]
             self.missed[which] += off * pace
-            self.missed_squares[which] += (missed - missed.mean(0)).square().sum(0) + off.square() * counts
+            from_mean = (missed - missed.mean(0)).to(wide)
+            self.missed_squares[which] += from_mean.square().sum(0) + off.to(wide).square() * counts
 
     def error(self) -> Tensor:
         """The standard error of the mean (B,): √(tr Σ / n); infinite for fewer than two maps."""
@@ -79,7 +87,7 @@ class Spread:
 
     def rank(self) -> Tensor:
         """In how many directions the maps differ (B,): (tr Σ)² / tr Σ², at least 1."""
-        return _rank(self.moments)
+        return _rank(self.moments).to(self.count.dtype)
 
     def doubt(self, draws: float = 1) -> Doubt:
         """What is known, of maps that took so many ``draws`` each."""
@@ -89,8 +97,8 @@ class Spread:
         )
 
     def _of_mean(self, squares: Tensor) -> Tensor:
-        found = (squares / (self.count - 1).clamp_min(1) / self.count).sqrt()
-        return torch.where(self.count > 1, found, torch.inf)
+        error = (squares / (self.count - 1).clamp_min(1) / self.count).sqrt().to(self.count.dtype)
+        return torch.where(self.count > 1, error, torch.inf)
 
 
 class Noise:
@@ -101,8 +109,9 @@ class Noise:
 
     def __init__(self, like: Tensor) -> None:
         self.sketch = _Sketch(like)
-        self.squares, self.residual = like.new_zeros(len(like)), like.new_zeros(len(like))
-        self.moments = like.new_zeros(len(like), self.sketch.size, self.sketch.size)
+        wide = _wide(like.device)
+        self.squares, self.residual = (like.new_zeros(len(like), dtype=wide) for _ in range(2))
+        self.moments = like.new_zeros(len(like), self.sketch.size, self.sketch.size, dtype=wide)
         self.counted, self.evenness = like.new_zeros(len(like)), like.new_zeros(len(like))
         self.groups = 0
 
@@ -113,10 +122,11 @@ class Noise:
         for first in range(0, len(weights), size):
             some, weight = noise[:, first : first + size], weights[first : first + size]
             weighed = (some * over(weight, some[0])).flatten(0, 1)
-            drawn = self.sketch(weighed)
-            self.squares += total(weighed.square(), 2).sum(0)
+            wide = self.squares.dtype
+            drawn = self.sketch(weighed).to(wide)
+            self.squares += norm(weighed, 2).to(wide).square().sum(0)
             self.moments += torch.einsum("nbi,nbj->bij", drawn, drawn)
-            self.residual += total(weighed, 2).square().sum(0)
+            self.residual += total(weighed, 2).to(wide).square().sum(0)
         self.counted += weights.square().sum(0)
         self.evenness += weights.square().square().sum(0)
 
@@ -125,9 +135,9 @@ class Noise:
         # Satterthwaite: as many degrees of freedom as references that count, times those of each.
         tiny = torch.finfo(self.evenness.dtype).tiny
         freedom = (self.groups - 1) * self.counted.square() / self.evenness.clamp_min(tiny)
-        distance = bound(self.squares.sqrt(), _rank(self.moments), freedom)
+        distance = bound(self.squares.sqrt().to(values.dtype), _rank(self.moments).to(values.dtype), freedom)
         error = _relative(distance, residual, values)
-        return Doubt(error, self.residual.sqrt(), torch.full_like(error, draws))
+        return Doubt(error, self.residual.sqrt().to(values.dtype), torch.full_like(error, draws))
 
 
 class Chance:
@@ -223,9 +233,10 @@ def _relative(distance: Tensor, missed: Tensor, values: Tensor) -> Tensor:
     The error of a mean of random maps is about at a right angle to the truth and makes the mean longer. A map that ``missed`` (B,) of the
     change is at least that over √features away, whatever the draws say.
     """
-    size = values.flatten(1).norm(dim=1)
+    size = norm(values)
     distance = torch.maximum(distance, missed.abs() / max(1, values.shape[1:].numel()) ** 0.5)
-    unit = torch.maximum(size, distance).clamp_min(torch.finfo(size.dtype).tiny)
+    unit = torch.maximum(size, distance)
+    unit = torch.where(unit > 0, unit, 1)
     left = ((size / unit).square() - (distance / unit).square()).clamp_min(0).sqrt()
     found = torch.where(distance > 0, distance / unit / left, 0)
     return torch.where(distance.isfinite(), found, torch.inf)

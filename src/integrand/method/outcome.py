@@ -19,7 +19,7 @@ from ..field.memory import Memory
 from ..field.modes import gradients
 from ..field.wrap import Tally
 from ..rule import Adaptive
-from ..shapes import plain, state_dtype, total
+from ..shapes import norm, plain, state_dtype, total
 from ..walk import Walked
 from ..weighting import Weighed
 from .chance import Doubt
@@ -117,8 +117,8 @@ def _relative_error(weights: Tensor, error: Tensor, values: Tensor, alike: Tenso
     counted = torch.where(weights == 0, 0, weights * error)  # what does not count need not be known
     number = torch.unique(alike, return_inverse=True)[1]
     together = torch.zeros_like(counted).index_add_(0, number, counted)
-    least = torch.finfo(values.dtype).tiny
-    return together.square().sum(0).sqrt() / total(values.square(), 1).sqrt().clamp_min(least)
+    distance, size = norm(together.movedim(0, -1)), norm(values)
+    return torch.where(distance == 0, 0, distance / size)  # of a map of zeros that misses something, infinite
 
 
 def core(method: Any) -> Any:

@@ -26,7 +26,7 @@ from ..field.modes import gradients
 from ..field.wrap import Tally
 from ..parts import part
 from ..path.blocks import at_once
-from ..shapes import flattened, over, total
+from ..shapes import flattened, norm, over, total
 from .outcome import Watch, advice
 from .wrapping import Explainer, Held, Runs, check_wrappable, one_call, same_start, warned_once
 
@@ -123,7 +123,7 @@ class _Apart:
         self.values = torch.zeros_like(x)
         self.effect = x.new_zeros(len(x), int(groups.max()) + 1)
         self.missed = torch.zeros_like(self.effect)
-        self.squares = x.new_zeros(len(x))
+        self.errors = torch.zeros_like(self.effect)
         self.settled = torch.ones_like(self.effect, dtype=torch.bool)
         self.warned = False
 
@@ -148,7 +148,7 @@ class _Apart:
         self.values.index_add_(0, example, values)
         self.effect[example, feature] = effect
         self.missed[example, feature] = effect - total(values, 1)
-        self.squares.index_add_(0, example, made.error.square() * total(made.values.square(), 1))
+        self.errors[example, feature] = made.error * norm(made.values)
         self.settled[example, feature] = made.converged
         self.warned |= warned
 
@@ -168,7 +168,7 @@ class _Apart:
         )
 
     def told(self, output: Tensor, cost: Cost, method: Sequential) -> Attribution:
-        size = total(self.values.square(), 1).sqrt()
+        distance = norm(self.errors)  # of different features taken as independent
         return Attribution(
             values=self.values,
             inputs=self.x,
@@ -176,7 +176,7 @@ class _Apart:
             weights=torch.ones_like(output)[None],
             change=self.effect.sum(1)[None],
             residual=self.missed.sum(1),
-            error=self.squares.sqrt() / size.clamp_min(torch.finfo(size.dtype).tiny),
+            error=torch.where(distance == 0, 0, distance / norm(self.values)),
             converged=self.settled.all(1),
             names=("each feature's own",),
             notes={"effect": self.effect[None, None], "missed": self.missed[None, None]},
