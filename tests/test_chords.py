@@ -480,7 +480,7 @@ def by_example(rows: int | None = None, model: nn.Module | None = None) -> ig.To
     return ig.TorchField(made, torch.tensor([0, 2, 1, 2]), batch_size=rows)
 
 
-@pytest.mark.parametrize("rows", [1, 2, 3, 7, 64, None])
+@pytest.mark.parametrize("rows", [2, 3, 7, 64, None])
 def test_streams_are_the_same_however_cut(rows: int | None) -> None:
     found, z, begins, index = streamed(by_example(rows))
     field = by_example()
@@ -492,7 +492,7 @@ def test_streams_are_the_same_however_cut(rows: int | None) -> None:
         torch.testing.assert_close(found.value[i], own.value[1], rtol=0, atol=1e-13)
 
 
-@pytest.mark.parametrize("rows", [1, 2, 3, 64])
+@pytest.mark.parametrize("rows", [2, 3, 64])
 def test_streams_of_models_without_chords_are_the_same_however_cut(rows: int) -> None:
     found = streamed(by_example(rows, grown(Normed)))[0]
     whole = streamed(by_example(64, grown(Normed)))[0]
@@ -500,9 +500,20 @@ def test_streams_of_models_without_chords_are_the_same_however_cut(rows: int) ->
     torch.testing.assert_close(found.gradient, whole.gradient, rtol=0, atol=1e-12)
 
 
-@pytest.mark.parametrize(("rows", "most"), [(64, 25), (5, 30), (1, 50)])
+def test_streams_a_row_at_a_time_are_gradients_at_both_ends() -> None:
+    """Of one row there is no chord; every gradient is asked for once."""
+    model = Counting(filled(nn.Sequential(nn.Linear(6, 12), nn.ReLU(), nn.Linear(12, 3))))
+    found, z, begins, index = streamed(by_example(1, model))
+    assert (model.gradients, model.largest) == (len(z), 1)
+    whole = by_example().evaluate(z, index)
+    before = torch.where(begins[:, None], whole.gradient, whole.gradient.roll(1, 0))
+    torch.testing.assert_close(found.gradient, (whole.gradient + before) / 2, rtol=0, atol=1e-13)
+    torch.testing.assert_close(found.value, whole.value, rtol=0, atol=1e-13)
+
+
+@pytest.mark.parametrize(("rows", "most"), [(64, 25), (5, 31), (2, 43)])
 def test_metered(rows: int, most: int) -> None:
-    """Every row is paid for once, and again only where a cut goes through a run."""
+    """Every row is paid for once, and again only where a cut goes through a run; no call holds more than were allowed."""
     counted = Counting(filled(nn.Sequential(nn.Linear(6, 12), nn.ReLU(), nn.Linear(12, 3))))
     meter = Metered(by_example(rows, counted))
     plain = streamed(by_example(rows))[0]
@@ -511,7 +522,8 @@ def test_metered(rows: int, most: int) -> None:
     assert meter.tally.gradients == counted.gradients
     assert sum(RUNS) <= meter.tally.gradients <= most
     assert meter.tally.values == 0
-    assert meter.tally.calls == counted.calls == math.ceil(sum(RUNS) / rows)
+    assert meter.tally.calls == counted.calls >= math.ceil(sum(RUNS) / rows)
+    assert counted.largest <= rows
 
 
 def test_float32() -> None:
@@ -560,7 +572,7 @@ def test_nothing_leaks_after_an_exception() -> None:
 
     model = nn.Sequential(nn.Linear(6, 4), nn.ReLU(), Broken()).double().eval()
     depth = torch._C._len_torch_function_stack()
-    with pytest.raises(ZeroDivisionError, match="inside the model"):
+    with pytest.raises(ig.errors.ModelError, match="ZeroDivisionError: inside the model"):
         between(ig.TorchField(model, 0), STARTS, ENDS)
     assert torch._C._len_torch_function_stack() == depth
     assert all(parameter.requires_grad for parameter in model.parameters())

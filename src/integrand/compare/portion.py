@@ -68,7 +68,7 @@ class Portion(Gathered):
 
     def again(self, z: Tensor, index: Tensor) -> Answer:
         found = super().again(z, index)
-        self.counts.add(index, len(z), gradient=False)
+        self.counts.add(None, len(z), gradient=False)  # asked once, for all
         return found
 
     def score(self) -> Field:

@@ -15,6 +15,7 @@ from ..target import Target
 from .base import Field
 from .company import Answer, Company
 from .memory import Memory
+from .packing import is_out_of_memory
 
 
 class _Wrapped(Field):
@@ -247,7 +248,11 @@ class Metered(_Wrapped):
         """Whether the answers ``value`` (N,) to rows ``z`` (N, \\*s) of one call were about each row alone; asked once per call of the library."""
         company = self.company
         if company is not None and company.unchecked:
-            company.check(self.again, z, index, value, most=self.packer.rows, whole=self.integers)
+            try:
+                company.check(self.again, z, index, value, most=self.packer.rows, whole=self.integers)
+            except (RuntimeError, MemoryError) as error:
+                if not is_out_of_memory(error):  # one row fits where two do not
+                    raise
 
     def score(self) -> Field:
         return Metered(self.inner.score(), self.tally, self.watch, self.memory)
