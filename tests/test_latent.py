@@ -249,7 +249,7 @@ class TestLegs:
     def test_shared_starts_are_encoded_once_and_go_the_same_way(self, make: Any) -> None:
         shared = STARTS[:, :1].expand(-1, 3, -1)
         one, other = corners(make(2), start=shared)[1], corners(make(2), start=shared.clone())[1]
-        torch.testing.assert_close(one, other, rtol=0, atol=1e-14)
+        torch.testing.assert_close(one, other, rtol=0, atol=1e-12)  # kernels round batches of other sizes differently
 
     def test_memory_does_not_grow_with_steps(self, make: Any, monkeypatch: pytest.MonkeyPatch) -> None:
         path = make(2)
