@@ -106,7 +106,7 @@ def load(path: str | Path) -> Attribution:
         wrong = _changed(written, tensors)
         attribution = None if wrong else _attribution(header, tensors)
         wrong = wrong or _unfit(attribution)
-    except (AttributeError, KeyError, TypeError, ValueError) as error:
+    except (AttributeError, KeyError, TypeError, ValueError, InputError) as error:
         raise InputError(f"{str(path)!r} has a header that is not an attribution's ({error!r}).") from error
     if attribution is None or wrong:
         raise InputError(f"{str(path)!r} holds no whole attribution: {wrong}. Save it again.")
@@ -139,19 +139,19 @@ def _attribution(header: Any, tensors: dict[str, Tensor]) -> Attribution:
 
 def _text(value: Any) -> str:
     if not isinstance(value, str):
-        raise TypeError(f"{value!r} is no text")
+        raise InputError(f"{value!r} is no text")
     return value
 
 
 def _number(value: Any) -> Any:
     if isinstance(value, bool) or not isinstance(value, int | float) or not math.isfinite(value):
-        raise TypeError(f"{value!r} is no number")
+        raise InputError(f"{value!r} is no number")
     return value
 
 
 def _normalisation(mean: Any, std: Any) -> Normalisation:
     if not len(mean) or len(mean) != len(std) or not all(_number(one) > 0 for one in std):
-        raise ValueError(f"mean {mean!r} and std {std!r} are no normalisation")
+        raise InputError(f"mean {mean!r} and std {std!r} are no normalisation")
     return Normalisation(tuple(map(_number, mean)), tuple(std))
 
 
@@ -254,7 +254,7 @@ def _take(name: str, arranged: Any, tensors: dict[str, Tensor]) -> Any:
     kind, keys = arranged
     parts = {key: tensors[f"{name}/{key}"] for key in keys}
     if kind not in ("dict", "tuple") or not parts or len(parts) != len(keys):
-        raise ValueError(f"{name} is arranged as {arranged!r}")
+        raise InputError(f"{name} is arranged as {arranged!r}")
     return parts if kind == "dict" else tuple(parts.values())
 
 

@@ -104,18 +104,17 @@ class Attribution:
 
     @property
     def gap(self) -> Tensor:
-        """(B,) the residual relative to the change it should explain; infinite where either is not a number, though NaN for maps that
-        explain no change at all and are of methods that claim none.
+        """(B,) the residual relative to the change it should explain; infinite where either is not a number.
 
-        A change that rounding may have made is taken for as large as rounding makes it: a gap relative to it would mean nothing.
+        NaN where it is not stated by a method that claims no completeness. A change that rounding may have made is taken for as large
+        as rounding makes it: a gap relative to it would mean nothing.
         """
         change = (self.weights * self.change).sum(0).abs()
         summed = _total(mapped(lambda t: total(t.abs(), 1), self.values))
         floor = rounding(self.output, self.base, summed, self.resolution)
         smallest = torch.finfo(change.dtype).tiny
         relative = self.residual.abs() / torch.maximum(change, floor).clamp_min(smallest)
-        unknown = torch.inf if self.claims_completeness else torch.nan
-        return relative.nan_to_num(nan=unknown, posinf=torch.inf)
+        return relative.nan_to_num(nan=torch.inf if self.claims_completeness else torch.nan, posinf=torch.inf)
 
     # --- examples -------------------------------------------------------------------------------------------------
 

@@ -332,6 +332,7 @@ class SideBySide:
         self.alike = torch.zeros(references, dtype=torch.long, device=x.device)
         self.notes: dict[str, Tensor] = {}
         self.begin: list[Tensor] | None = []
+        self.frames: list[Frames] = []
         self.output: Tensor | None = None
         self.entered = 0
 
@@ -350,6 +351,8 @@ class SideBySide:
             self.begin.append(block.begin)
             if sum(begin.numel() for begin in self.begin) > self.most:
                 self.begin = None
+        if block.frames:
+            self.frames.append(block.frames)
         self.entered, self.output = last, block.output
 
     def walked(self, like: Tensor, shares: Tensor | None = None) -> Walked:
@@ -362,7 +365,9 @@ class SideBySide:
             begin=torch.cat(self.begin) if self.begin else nothing,
             output=self.output,
             notes={name: numbers[:, part] for name, numbers in self.notes.items()},
-            frames=None,
+            frames=Frames(self.frames[0].clock, torch.cat([frames.points for frames in self.frames], 1))
+            if self.frames
+            else None,
             alike=self.alike[part],
             **{name: numbers[part] for name, numbers in self.room.items()},
         )

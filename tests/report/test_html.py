@@ -266,7 +266,10 @@ def test_the_estimated_error_is_told_where_there_is_one(results: dict[str, Attri
 def test_what_estimates_nothing_is_not_called_unconverged(results: dict[str, Attribution]) -> None:
     """A fixed number of nodes promises nothing; its gap is marked, that is all there is to go by."""
     unknown = dataclasses.replace(
-        results["integrated"], error=torch.tensor([float("nan")]), converged=torch.tensor([False])
+        results["integrated"],
+        error=torch.tensor([float("nan")]),
+        converged=torch.tensor([False]),
+        method=ig.methods.integrated(rule=ig.rules.Midpoint(8)),
     )
     assert "▲" not in page([case({"integrated": unknown})], title="t")
     assert "▲" not in fragment(unknown)

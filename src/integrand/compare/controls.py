@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import hashlib
 from collections.abc import Callable
-from typing import Any
+from typing import Any, ClassVar
 
 import torch
 from torch import Tensor
@@ -29,6 +29,9 @@ class Control:
     """What all controls share: the map is made by ``_map`` and wrapped up as an attribution."""
 
     label: str
+
+    complete: ClassVar[bool] = False
+    """They explain no change of F, so they add up to none."""
 
     def __call__(self, field: Field, x: Tensor, *, watch: Watch | None = None) -> Attribution:
         x, meter = opened(field, x, watch)

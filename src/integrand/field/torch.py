@@ -28,7 +28,7 @@ from ..shapes import describe, flattened, state_dtype, total
 from ..target import Custom, Output, Target, as_target, output_tensor
 from .backward.base import BackwardRule, During
 from .base import Field
-from .chords import Chords, InnerGradient, eager
+from .chords import Chords, eager
 from .company import Answer, Company
 from .diagnose import degenerate, mixing, raise_nonfinite
 from .layout import Layout
@@ -203,7 +203,7 @@ class TorchField(Field):
     def give_up(self, chords: Chords, failure: Exception | None = None) -> None:
         """Chords failed where gradients do not: do without them, and remember why."""
         # A checkpoint may not run again as it ran at first.
-        if chords.strict and failure is not None and not isinstance(failure, InnerGradient | CheckpointError):
+        if chords.strict and failure is not None and not chords.derived and not isinstance(failure, CheckpointError):
             raise failure
         self.chordal = False
         if chords.derived:

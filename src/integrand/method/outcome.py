@@ -137,7 +137,7 @@ def inside(method: Any) -> Any:
 def tolerance_of(method: Any) -> float | None:
     """The relative error that was asked for, of the draws or of the rule; None where none was."""
     own: float | None = getattr(method, "tol", None)
-    return getattr(core(method).rule, "tol", None) if own is None else own
+    return getattr(getattr(core(method), "rule", None), "tol", None) if own is None else own
 
 
 def _warn(

@@ -9,6 +9,7 @@ import torch
 
 from ..attribution import INCOMPLETE as INCOMPLETE
 from ..attribution import Attribution
+from ..method.outcome import tolerance_of
 
 NOT_CLAIMED = "not claimed"
 """What stands for the gap of a method that does not say that its maps add up."""
@@ -68,8 +69,8 @@ def unsettled(attribution: Attribution, example: int) -> bool:
         return False
     if not bool(attribution.error[example].isnan()):
         return True
-    # Where no error is estimated the change of F decides, and says so by itself.
-    return attribution.claims_completeness and not incomplete(attribution, example)
+    # Where none was asked for the change of F decides, and says so by itself.
+    return tolerance_of(attribution.method) is not None
 
 
 def target_of(attribution: Attribution, example: int) -> str:
