@@ -63,7 +63,7 @@ _BLIND_GATED = 0.125  # … or this, where things that move are multiplied with 
 _DOUBTED = 3.0  # errors of a path on which a look found what it did not know of are raised by this
 _FLOOR = 16  # no error is worth a gradient that is below so many units of the last place of what the map is made of
 _CANCELLED = (
-    1e-2  # … nor one that is within the tolerance of a map of this part of what it is made of: the rest has cancelled
+    1e-3  # … nor one that is within the tolerance of a map of this part of what it is made of: the rest has cancelled
 )
 _BLOCK_ELEMENTS = 1 << 23  # paths are refined in blocks whose chords hold about this many numbers …
 _EXAMPLE_ELEMENTS = (
@@ -85,7 +85,7 @@ class Adaptive:
     What seems to be known is looked into once more: no stretch longer than a quarter of the path (an eighth where parts of the model
     multiply each other, or its operations are not known) is believed without a gradient from its inside.
 
-    Gradients are spent until the error is ``tol`` of the map, or of a hundredth of what the map is made of (the shares of its intervals,
+    Gradients are spent until the error is ``tol`` of the map, or of a thousandth of what the map is made of (the shares of its intervals,
     which cancel where F comes back to where it began), or rounding of that. The map is ``converged`` only in the first case.
 
     Returns shares with their estimated errors, whose weighted squares add up to that of the sum. Cost: 7 gradients per path for
