@@ -521,7 +521,7 @@ class Watched(ig.fields.Function):
 
 
 def _tensors() -> list[Tensor]:
-    return [t for t in gc.get_objects() if type(t) is Tensor]
+    return [t for t in gc.get_objects() if type(t) is Tensor and t.layout is torch.strided]
 
 
 def hoarding(n: int) -> Any:

@@ -289,7 +289,7 @@ def test_memory_is_flat_in_steps(monkeypatch: pytest.MonkeyPatch) -> None:
 
 
 def _tensors() -> list[Tensor]:
-    return [t for t in gc.get_objects() if type(t) is Tensor]
+    return [t for t in gc.get_objects() if type(t) is Tensor and t.layout is torch.strided]
 
 
 # --- a method ---------------------------------------------------------------------------------------------------------

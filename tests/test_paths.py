@@ -13,6 +13,7 @@ import torch
 from torch import Tensor, nn
 
 import integrand as ig
+from integrand.rule.base import Integrated
 from integrand.segment import polyline
 from tests.problems import Counting, filled, softplus_cnn, tanh_mlp, wave
 
@@ -133,7 +134,7 @@ def test_straight_ends_on_the_input_exactly(segments: int, dtype: torch.dtype) -
 def test_a_linear_field_gets_w_times_the_way(name: str, rule: Any) -> None:
     weight = wave(5, phase=1)
     field = ig.fields.Linear(weight)
-    share = sum(rule(field, segment).sum(0) for segment in PATHS[name](field, STARTS, X))
+    share = sum(Integrated.ensure(rule(field, segment)).share.sum(0) for segment in PATHS[name](field, STARTS, X))
     start = corners(PATHS[name], field)[1][0]
     torch.testing.assert_close(share, weight * (X - start), rtol=0, atol=1e-14)
     if not name.startswith(("Descent", "Blur", "Adversarial")):  # those choose where they begin

@@ -232,7 +232,7 @@ def test_memory_is_flat_in_words(monkeypatch: pytest.MonkeyPatch) -> None:
 
 
 def _tensors() -> list[Tensor]:
-    return [t for t in gc.get_objects() if type(t) is Tensor]
+    return [t for t in gc.get_objects() if type(t) is Tensor and t.layout is torch.strided]
 
 
 # --- around methods ---------------------------------------------------------------------------------------------------
@@ -286,12 +286,12 @@ def test_a_rule_that_estimates_no_error() -> None:
 def test_maps_that_miss_their_effect_are_told() -> None:
     steep = ig.fields.Function(lambda z: torch.sigmoid(40 * (z[:, 0, 0] - 0.5)) + z[:, 1, 0])
     x = torch.tensor([[[1.0], [1.0]], [[0.1], [1.0]]]).double()
-    message = r"1 of 4 features miss .*: feature 0 of example 0 adds up to \S+ where F changes by 1 without it\. Ask for a tolerance"
+    message = r"2 of 4 features miss .*: feature 0 of example 0 adds up to \S+ where F changes by 1 without it\. Ask for a tolerance"
     with pytest.warns(ig.errors.IncompleteWarning, match=message) as caught:
         made = ig.methods.sequential(rule=ig.rules.Midpoint(2))(steep, x)
     assert len(caught) == 1
     assert caught[0].filename == __file__
-    assert made.converged.tolist() == [False, True]
+    assert made.converged.tolist() == [False, False]  # of a change by 1e-7 all is missed, too
     assert abs(float(made.notes["missed"][0, 0, 0, 0])) > 0.5
     near(made.notes["missed"][0, 0, :, 1], torch.zeros(2))
 

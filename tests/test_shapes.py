@@ -13,6 +13,7 @@ from jaxtyping import Float, Int, TypeCheckError, jaxtyped
 from torch import Tensor
 
 import integrand as ig
+from integrand.rule.base import Integrated
 from integrand.segment import Evaluation
 from integrand.weighting import Weighed
 from tests.catalogue import attacks
@@ -116,13 +117,16 @@ def shaped_path(path: Any) -> Callable[[Any, Tensor, Tensor], Iterator[ig.Segmen
     return call
 
 
-def shaped_rule(rule: Any) -> Callable[[Any, ig.Segment], Tensor]:
-    def call(field: Any, segment: ig.Segment) -> Tensor:
+def shaped_rule(rule: Any) -> Callable[[Any, ig.Segment], Integrated]:
+    def call(field: Any, segment: ig.Segment) -> Integrated:
+        result = Integrated.ensure(rule(field, segment))
+
         @checked
         def share(start: Pieces) -> Pieces:
-            return rule(field, segment)
+            return result.share
 
-        return share(segment.start)
+        share(segment.start)
+        return result
 
     return call
 

@@ -101,7 +101,7 @@ def test_without_noise_it_is_the_method(n: int, batch: int, draws: int, phase: f
     for name in ("values", "output", "weights", "baselines", "inputs", "converged"):
         assert torch.equal(getattr(made, name), getattr(plain, name)), name
     torch.testing.assert_close(made.residual, plain.residual, rtol=0, atol=1e-6)
-    assert bool((made.error == 0).all() if draws > 1 else made.error.isnan().all())
+    assert bool((made.error == 0).all())  # there is no noise to be wrong by
     assert made.cost.gradients == draws * plain.cost.gradients
 
 

@@ -314,8 +314,7 @@ class TorchField(Field):
             leaf = (z.clone() if z.is_inference() else z.detach()).requires_grad_(gradient)
             # The model gets a copy: one that works in place may neither break the leaf nor the caller's rows.
             copied = leaf.clone()
-            with during():
-                _, scalars = self._asked(copied, index, asks)
+            _, scalars = self._asked(copied, index, asks, during)
             if not gradient:
                 return [self._finite(z, index, s, z.new_empty(0), asks) for s in scalars]
             last = len(scalars) - 1
@@ -323,9 +322,12 @@ class TorchField(Field):
                 made = [self._slope(scalar, leaf, keep=number < last) for number, scalar in enumerate(scalars)]
         return [self._finite(z, index, s, g, asks) for s, g in zip(scalars, made, strict=True)]
 
-    def _asked(self, z: Tensor, index: Tensor, asks: Sequence[Ask]) -> tuple[Any, list[Tensor]]:
-        """The model's outputs for rows ``z``, and the targets' scalars."""
-        outputs, seen = self.network.run(z, index, [target.site for target, _ in asks if target.site is not None])
+    def _asked(
+        self, z: Tensor, index: Tensor, asks: Sequence[Ask], during: During = nullcontext
+    ) -> tuple[Any, list[Tensor]]:
+        """The model's outputs for rows ``z``, and the targets' scalars; a backward rule is for the model's operations (``during``) alone."""
+        with during():
+            outputs, seen = self.network.run(z, index, [target.site for target, _ in asks if target.site is not None])
         views = iter(seen)
         return outputs, [
             self._scalar(target, outputs if target.site is None else next(views), own, len(z)) for target, own in asks

@@ -92,6 +92,9 @@ class Smoothed:
         if self.draws < 1 + (self.reduce == "variance"):
             raise InputError(f"{self.draws} draws are too few: a mean takes one, a variance two.")
         several = tuple(self.sigma.values()) if isinstance(self.sigma, Mapping) else self.sigma
+        for one in several if isinstance(several, tuple) else (several,):
+            if isinstance(one, bool) or not isinstance(one, int | float | Tensor):
+                raise InputError(f"sigma is a number or a tensor, not {one!r}; for several inputs, one for each.")
         if not all(
             bool(torch.as_tensor(one).ge(0).all()) for one in (several if isinstance(several, tuple) else (several,))
         ):
@@ -122,7 +125,8 @@ class Smoothed:
             assert gathered is not None
             output = held.output()
             runs.add(held.cost)
-            error = gathered.error()
+            noiseless = flattened((width == 0).expand_as(held.x), 1).all(1)
+            error = torch.where(noiseless, 0, gathered.error())
             tol = tolerance_of(self.method)
             close = error <= (INCOMPLETE if tol is None else tol)
         return rearranged(

@@ -185,7 +185,7 @@ class CompletenessGap(Metric):
         gap = (change.double() - flattened(values.double(), 1).sum(1)).abs()
         if not self.relative:
             return gap.to(values)
-        least = rounding(output, output - change, values.flatten(1).abs().sum(1), resolution)
+        least = rounding(output, output - change, flattened(values, 1).abs().sum(1), resolution)
         return torch.where(change.abs() > least, gap / change.abs(), torch.nan).to(values)
 
 

@@ -170,7 +170,7 @@ class Lines:
     @cached_property
     def moving(self) -> Tensor:
         """How many numbers change along each line (M,)."""
-        found: Tensor = (self.start != self.end).flatten(1).sum(1)
+        found: Tensor = flattened(self.start != self.end, 1).sum(1)
         return found
 
     def most(self, known: Intervals, numbers: Tensor) -> Tensor:

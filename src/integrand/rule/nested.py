@@ -16,7 +16,7 @@ from torch import Tensor
 
 from ..field import Field
 from ..segment import Evaluation, Segment
-from ..shapes import norm, total
+from ..shapes import flattened, norm, total
 from .base import Integrated, least_norm, mean_gradient, missed
 
 _KINKED = 2.5  # Simpson's error on a kink, in differences to the trapezoid; where F is smooth it is far less
@@ -32,7 +32,7 @@ def between(field: Field, segment: Segment, tol: float, max_gradients: int) -> I
     coarse = step * ((at_start.gradient + at_end.gradient) / 2).reshape(step.shape)
     share, error = torch.zeros_like(step), step.new_zeros(len(step))
     begin, end = at_start.value.reshape(-1), at_end.value.reshape(-1)
-    busy, least = segment.moving(), least_norm((step != 0).flatten(1).sum(1).to(step))
+    busy, least = segment.moving(), least_norm(flattened(step != 0, 1).sum(1).to(step))
     pieces = 2
     while len(busy):
         inside = _odd(field, segment, busy, pieces)

@@ -89,13 +89,13 @@ class ImageModel:
         """The model's outputs (B, classes) for a batch, in eval mode; the module is given back as it was."""
         try:
             outputs = TorchField(self.module, Output()).outputs(x)
-        except IntegrandError:
-            raise
-        except Exception as error:  # whatever the user's code raises; the chain keeps where
-            raise ModelError(
-                f"The model {self.name!r} refused pictures of shape {describe(x.shape)}: {error} "
+        except ModelError as error:
+            if error.__cause__ is None:
+                raise
+            raise ModelError(  # whatever the user's code raises; the chain keeps where
+                f"The model {self.name!r} refused pictures of shape {describe(x.shape)}: {error.__cause__} "
                 "If it wants another size or preprocessing, return an integrand.vision.ImageModel that says so."
-            ) from error
+            ) from error.__cause__
         if outputs.ndim != 2 or outputs.shape[1] < 2:
             raise ModelError(
                 f"The model {self.name!r} returned {describe(outputs.shape)} for {len(x)} pictures; a classifier returns one row "
