@@ -17,6 +17,7 @@ import functools
 import inspect
 import math
 import re
+import sys
 import types
 from collections.abc import Callable, Mapping
 from typing import Any, TypeVar, Union, cast, get_args, get_origin
@@ -29,6 +30,13 @@ from .errors import InputError
 F = TypeVar("F", bound=Callable[..., Any])
 
 _NUMBERS = (int, float)
+_PLAIN: dict[Any, tuple[Any, ...]] = {
+    "int": (int,),
+    "float": (float,),
+    "int | None": (int, type(None)),
+    "float | None": (float, type(None)),
+}
+"""Annotations that need not be evaluated, which most are: the library is imported with many parts as defaults."""
 _WORDS: dict[Any, str] = {
     int: "a whole number",
     float: "a number",
@@ -76,19 +84,14 @@ def numeric(annotated: Any) -> Mapping[str, tuple[Any, ...]]:
     Numbers count where they are written: names for several types (``Features``, ``Index``) are read by whoever made them. Annotations
     that name what only a type checker imports cannot be read; nothing is asked of these.
     """
-    found: dict[str, tuple[Any, ...]] = {}
-    for one in reversed(annotated.__mro__) if isinstance(annotated, type) else (annotated,):
-        try:
-            hints = inspect.get_annotations(one, eval_str=True)
-        except NameError:
-            continue
-        written = inspect.get_annotations(one)
-        found |= {
-            name: kinds
-            for name, hint in hints.items()
-            if _writes_numbers(written[name]) and _takes_numbers(kinds := _kinds(hint))
-        }
-    return found
+    numbers: dict[str, tuple[Any, ...]] = {}
+    for owner in reversed(annotated.__mro__) if isinstance(annotated, type) else (annotated,):
+        for name, written in inspect.get_annotations(owner).items():
+            if _writes_numbers(written):
+                kinds = _kinds_of(written, owner)
+                if _takes_numbers(kinds):
+                    numbers[name] = kinds
+    return numbers
 
 
 def with_checked_options(build: F) -> F:
@@ -119,8 +122,16 @@ def usual(kinds: tuple[Any, ...]) -> frozenset[type]:
     return frozenset(one for kind in kinds if isinstance(kind, type) for one in own.get(kind, ()))
 
 
-def _kinds(hint: Any) -> tuple[Any, ...]:
-    return get_args(hint) if get_origin(hint) in (Union, types.UnionType) else (hint,)
+def _kinds_of(written: Any, owner: Any) -> tuple[Any, ...]:
+    """What an annotation of a class or function allows; nothing where it names what only a type checker imports."""
+    if written in _PLAIN:
+        return _PLAIN[written]
+    if isinstance(written, str):
+        try:
+            written = eval(written, vars(sys.modules[owner.__module__]))  # as inspect.get_annotations does, one by one
+        except NameError:
+            return ()
+    return get_args(written) if get_origin(written) in (Union, types.UnionType) else (written,)
 
 
 def _writes_numbers(annotation: Any) -> bool:
