@@ -63,15 +63,18 @@ def test_no_extra_is_imported() -> None:
 
 
 def test_import_time(tmp_path: Path) -> None:
-    """At most 0.3 s of processor time on top of torch, compiled, as it is after the first time; the best of four."""
-    code = "import time, torch\nbegan = time.process_time()\nimport integrand\nprint(time.process_time() - began)"
-    best = float("inf")
+    """At most 0.3 s of processor time on top of torch, or a third of torch's own on slow machines; compiled, the best of four."""
+    code = (
+        "import time\nstart = time.process_time()\nimport torch\nbegan = time.process_time()\nimport integrand\n"
+        "print(time.process_time() - began, began - start)"
+    )
+    best, whole = float("inf"), float("inf")
     for _ in range(4):
-        found = python(code, PYTHONDONTWRITEBYTECODE="", PYTHONPYCACHEPREFIX=str(tmp_path))
-        best = min(best, float(found))
-        if best < 0.3:
+        ours, torchs = map(float, python(code, PYTHONDONTWRITEBYTECODE="", PYTHONPYCACHEPREFIX=str(tmp_path)).split())
+        best, whole = min(best, ours), min(whole, torchs)
+        if best < max(0.3, whole / 3):
             return
-    pytest.fail(f"import integrand takes {best:.2f} s more than import torch")
+    pytest.fail(f"import integrand takes {best:.2f} s more than import torch, which takes {whole:.2f} s")
 
 
 def exported(module: ModuleType) -> set[str]:
