@@ -26,7 +26,7 @@ from .walk import Frames
 INCOMPLETE = 0.1
 """A gap above this is warned of."""
 
-_NO_GAP = 0.01
+NO_GAP = 0.01
 """Up to this a map adds up, whether its method claims it or not."""
 
 _ROUNDING = 1e-5
@@ -163,7 +163,7 @@ class Attribution:
         shape = mapped(lambda t: tuple(t.shape), self.values)
         worst = float(self.gap.max()) if len(self) else 0.0
         # Where nothing is missing, that can be said of a method that does not promise it, too.
-        adds_up = f"worst gap {worst:.2%}" if self.claims_completeness or worst <= _NO_GAP else "adds up: not claimed"
+        adds_up = f"worst gap {worst:.2%}" if self.claims_completeness or worst <= NO_GAP else "adds up: not claimed"
         return (
             f"<Attribution of {len(self)} example{'s' * (len(self) != 1)}, values {shape}, by {self.method!r}, "
             f"{adds_up}, {self.cost.gradients} gradients in {self.cost.seconds:.2f} s>"

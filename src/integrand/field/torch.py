@@ -189,9 +189,9 @@ class TorchField(Field):
             if not chords.derived and self.adds_up(z, found, before):
                 return found
         except Exception as error:
-            if is_out_of_memory(error) or isinstance(error, TargetError):  # no gradient will be without it
-                raise
-            if isinstance(error, DetachedModel) and not chords.derived:
+            # What a target refuses, and a gradient that is missing though no chord took it away, would be so without chords, too.
+            detached = isinstance(error, DetachedModel) and not chords.derived
+            if is_out_of_memory(error) or isinstance(error, TargetError) or detached:
                 raise
             failure = error
         # Something in the model or the target is not a sum of chords; gradients at both ends are the next best thing, from now on.

@@ -92,13 +92,11 @@ class Smoothed:
         if self.draws < 1 + (self.reduce == "variance"):
             raise InputError(f"{self.draws} draws are too few: a mean takes one, a variance two.")
         several = tuple(self.sigma.values()) if isinstance(self.sigma, Mapping) else self.sigma
-        for one in several if isinstance(several, tuple) else (several,):
-            if isinstance(one, bool) or not isinstance(one, int | float | Tensor):
-                raise InputError(f"sigma is a number or a tensor, not {one!r}; for several inputs, one for each.")
-        if not all(
-            bool(torch.as_tensor(one).ge(0).all()) for one in (several if isinstance(several, tuple) else (several,))
-        ):
-            raise InputError(f"A standard deviation is not negative: sigma={self.sigma!r}.")
+        for deviation in several if isinstance(several, tuple) else (several,):
+            if isinstance(deviation, bool) or not isinstance(deviation, int | float | Tensor):
+                raise InputError(f"sigma is a number or a tensor, not {deviation!r}; for several inputs, one for each.")
+            if not bool(torch.as_tensor(deviation).ge(0).all()):
+                raise InputError(f"A standard deviation is not negative: sigma={self.sigma!r}.")
         if self.reduce not in _REDUCTIONS:
             raise InputError(f"reduce is one of {', '.join(map(repr, _REDUCTIONS))}, not {self.reduce!r}.")
 

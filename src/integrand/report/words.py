@@ -8,14 +8,12 @@ from typing import Any
 import torch
 
 from ..attribution import INCOMPLETE as INCOMPLETE
+from ..attribution import NO_GAP as NO_GAP
 from ..attribution import Attribution
 from ..method.outcome import tolerance_of
 
 NOT_CLAIMED = "not claimed"
 """What stands for the gap of a method that does not say that its maps add up."""
-
-NO_GAP = 0.01
-"""A gap up to which a map adds up, whether its method claims it or not."""
 
 
 def number(value: float) -> str:

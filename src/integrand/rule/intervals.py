@@ -10,14 +10,14 @@ from torch import Tensor
 
 from ..field import Field
 from ..segment import Evaluation, Segment
-from ..shapes import first_alike, flattened, norm, over
+from ..shapes import ROUNDING, first_alike, flattened, norm, over
 from .base import least_norm, missed
 
 _TOWER = 1.0  # an interval this much denser than its neighbours is in doubt
 _STEADY = 0.5  # cos of the differences to both neighbours, above which a stretch is smooth
 _HIDDEN = 0.5  # of what a look between the nodes cannot explain, this much is taken to be wrong all along the interval
 _RATE = 2.0  # where F comes back to where it began, a missed change is taken to be at most this much in the vector
-_ROUNDING = 64  # units of the last place of a share that a missed change must be to count
+
 _NOISE = 256  # differences of slopes below this many units of their last place are rounding
 _PIECE_ELEMENTS = (
     1 << 21
@@ -210,7 +210,7 @@ class Lines:
         noise = _NOISE * torch.finfo(size.dtype).eps * compared.norm
         error = torch.maximum(error, _HIDDEN * length * (known.surprise - jump - noise).clamp_min(0))
         defect = missed(compared.total * length, known.value - known.change, known.value)
-        defect = torch.where(defect > _ROUNDING * torch.finfo(size.dtype).eps * size, defect, 0)
+        defect = torch.where(defect > ROUNDING * torch.finfo(size.dtype).eps * size, defect, 0)
         # Where one feature moves alone, its share is the change of F, and nothing can be wrong but what it misses of that.
         alone = (self.moving == 1)[known.line]
         error = torch.where(alone, defect, torch.maximum(error, defect * rate[known.chain]))
