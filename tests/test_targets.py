@@ -113,8 +113,8 @@ def test_output() -> None:
 def test_positions_in_longer_outputs() -> None:
     out = wave(7, 4, 5)
     assert torch.equal(ig.targets.Logit((2, -1))(out, INDEX), out[:, 2, 4])
-    probability = ig.targets.Probability((2, 3))(out, INDEX)
-    torch.testing.assert_close(probability, out.softmax(1)[:, 2, 3], rtol=0, atol=1e-14)
+    assert ig.targets.Logit((2, 3)).score() == ig.targets.Logit((2, 3))
+    assert ig.targets.Margin((2, 3), (1, 3)).score() == ig.targets.Logit((2, 3))
     with pytest.raises(ig.errors.TargetError, match=r"\(1,\) has 1 positions, but one output has shape 4x5: give 2"):
         ig.targets.Logit((1,))(out, INDEX)
     with pytest.raises(ig.errors.TargetError, match=r"a class alone does not name a number: give a tuple"):
@@ -132,7 +132,7 @@ def test_a_position_for_every_example() -> None:
     assert ig.targets.Logit(torch.tensor(places)) == ig.targets.Logit(places)
     assert ig.targets.Logit(places).at(torch.tensor([2, 1])) == ig.targets.Logit([places[2], places[1]])
     assert ig.targets.Logit([(2, 1)]) == ig.targets.Logit((2, 1))
-    probability = ig.targets.Logit(places).score()(out, INDEX)
+    probability = ig.targets.Probability(places, axis=1)(out, INDEX)
     for n, b in enumerate(INDEX.tolist()):
         torch.testing.assert_close(probability[n], out[n].softmax(0)[places[b]], rtol=0, atol=1e-14)
     margin = ig.targets.Margin(places, [(0, 0), (1, 1), (2, 2)])(out, INDEX)
@@ -258,6 +258,29 @@ def test_out_of_range(kind: str, target: Any, message: str) -> None:
 def test_what_is_not_a_class(which: Any, message: str) -> None:
     with pytest.raises(ig.errors.TargetError, match=message):
         ig.targets.Logit(which)
+
+
+@pytest.mark.parametrize("axis", [1, 2, -1, -2])
+def test_the_softmax_of_a_longer_output_runs_along_the_axis_that_is_named(axis: int) -> None:
+    """Tokens (rows, tokens, classes) have their classes last, pictures (rows, classes, height, width) first."""
+    out = wave(7, 4, 5)
+    scaled = (out - out.amax(axis, keepdim=True)).exp()
+    expected = (scaled / scaled.sum(axis, keepdim=True))[:, 2, 3]
+    each = ig.targets.Probability(torch.tensor([[2, 3]] * 7), axis)
+    for target in (ig.targets.Probability((2, 3), axis=axis), each.at(INDEX), ig.targets.Loss((2, 3), axis=axis).score()):
+        torch.testing.assert_close(target(out, torch.arange(7)), expected, rtol=0, atol=1e-14)
+    loss = ig.targets.Loss((2, 3), axis=axis)(out, INDEX)
+    torch.testing.assert_close(loss, -expected.log(), rtol=0, atol=1e-13)
+
+
+@pytest.mark.parametrize("kind", ["Probability", "Loss"])
+def test_the_softmax_of_a_longer_output_needs_an_axis(kind: str) -> None:
+    make, out = getattr(ig.targets, kind), wave(7, 4, 5)
+    with pytest.raises(ig.errors.TargetError, match=rf"shape 4x5.*{kind}\(…, axis=1\) for images.*axis=-1 for tokens"):
+        make((2, 3))(out, INDEX)
+    for axis in (0, -3, 3):
+        with pytest.raises(ig.errors.TargetError, match=rf"Axis {axis} holds no classes.*3 axes.*a number from 1 to 2"):
+            make((2, 3), axis=axis)(out, INDEX)
 
 
 @pytest.mark.parametrize("kind", KINDS)

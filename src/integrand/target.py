@@ -11,6 +11,7 @@ from __future__ import annotations
 
 from abc import ABC, abstractmethod
 from collections.abc import Callable, Mapping, Sequence
+from dataclasses import replace
 from typing import Any, ClassVar
 
 import torch
@@ -226,19 +227,51 @@ class _OfClass(Target):
         return isinstance(self.which, int) or (isinstance(self.which, Tensor) and self.which.ndim == 1)
 
     def at(self, index: Tensor) -> Target:
-        return type(self)(_select(self.which, index))
+        return replace(self, which=_select(self.which, index))
 
     def score(self) -> Target:
-        return Probability(self.which)
+        # Which axis of a longer output holds the classes is not known: the number at a position is its own score.
+        return Probability(self.which) if self.of_classes else self
 
 
-def _log_probabilities(out: Tensor) -> Tensor:
-    if out.shape[1] == 1:
+@part
+class _OfSoftmax(_OfClass):
+    """A target about a class's share of a softmax.
+
+    ``axis`` is the axis of the outputs that holds the classes, as torch counts it (rows are axis 0); it must be named where one
+    output has several axes: 1 for pictures (rows, classes, height, width), −1 for tokens (rows, tokens, classes).
+    """
+
+    axis: int | None = None
+
+    def score(self) -> Target:
+        return Probability(self.which, self.axis)
+
+    def _log(self, outputs: Any) -> Tensor:
+        name = type(self).__name__
+        return _log_probabilities(_rows(outputs, name), self.axis, name)
+
+
+def _log_probabilities(out: Tensor, axis: int | None = None, what: str = "") -> Tensor:
+    """The log of the softmax over the classes, which lie along ``axis``; with a single axis after the rows, along that."""
+    if axis is None and out.ndim > 2:
+        shape = describe(out.shape[1:])
+        raise TargetError(
+            f"One output has shape {shape}, and a softmax over each of its axes is something else. Name the axis that holds the classes: "
+            f"{what}(…, axis=1) for images (rows, classes, height, width), axis=-1 for tokens (rows, tokens, classes)."
+        )
+    axis = 1 if axis is None else axis
+    if not -out.ndim < axis < out.ndim or axis % out.ndim == 0:
+        raise TargetError(
+            f"Axis {axis} holds no classes: the outputs have {out.ndim} axes, and axis 0 holds the rows; "
+            f"give a number from 1 to {out.ndim - 1}, or a negative one."
+        )
+    if out.shape[axis] == 1:
         raise TargetError(
             "A softmax over one class is always 1. For a model with a single logit use a callable, "
             "e.g. target=lambda out: out[:, 0].sigmoid()."
         )
-    return out.log_softmax(1)
+    return out.log_softmax(axis)
 
 
 @part
@@ -250,11 +283,14 @@ class Logit(_OfClass):
 
 
 @part
-class Probability(_OfClass):
-    """The softmax probability of a class: F = p_c = exp(z_c) / Σ exp(z)."""
+class Probability(_OfSoftmax):
+    """The softmax probability of a class: F = p_c = exp(z_c) / Σ exp(z), the sum over ``axis``.
+
+    ``axis`` is needed only where one output has several axes, such as (rows, tokens, classes): ``Probability((3, 7), axis=-1)``.
+    """
 
     def __call__(self, outputs: Any, index: Tensor) -> Tensor:
-        return _pick(_log_probabilities(_rows(outputs, "Probability")), self.which, index).exp()
+        return _pick(self._log(outputs), self.which, index).exp()
 
 
 def _others(out: Tensor, which: Index, index: Tensor) -> Tensor:
@@ -269,9 +305,10 @@ class LogOdds(_OfClass):
     """The log-odds of a class against all others: F = log p_c − log(1 − p_c) = z_c − logsumexp of the others."""
 
     def __call__(self, outputs: Any, index: Tensor) -> Tensor:
-        out = _log_probabilities(_rows(outputs, "LogOdds"))
+        out = _rows(outputs, "LogOdds")
         if out.ndim != 2:
             raise TargetError("LogOdds explains outputs (rows, classes); use a callable for others.")
+        out = _log_probabilities(out)
         return _pick(out, self.which, index) - _others(out, self.which, index).logsumexp(1)
 
 
@@ -311,15 +348,18 @@ class Margin(Target):
         return Margin(_select(self.which, index), _select(self.other, index))
 
     def score(self) -> Target:
-        return Probability(self.which)
+        return Logit(self.which).score()
 
 
 @part
-class Loss(_OfClass):
-    """The cross-entropy of a label: F = −log p_c. Attributions say what raises the loss."""
+class Loss(_OfSoftmax):
+    """The cross-entropy of a label: F = −log p_c. Attributions say what raises the loss.
+
+    ``axis`` is needed only where one output has several axes, such as (rows, tokens, classes): ``Loss((3, 7), axis=-1)``.
+    """
 
     def __call__(self, outputs: Any, index: Tensor) -> Tensor:
-        return -_pick(_log_probabilities(_rows(outputs, "Loss")), self.which, index)
+        return -_pick(self._log(outputs), self.which, index)
 
 
 @part
