@@ -27,7 +27,8 @@ from ..seeds import generator
 from ..segment import Segment
 from ..target import Lead, LogOdds, Target
 from .base import Path
-from .downhill import Hill, box_of, check_walk, downhill, length_of
+from .downhill import box_of, check_walk, downhill, length_of
+from .objective import Objective
 from .step import Fixed, Relative, Step
 
 Goal = str | int | Sequence[int] | Target | Callable[..., Tensor]
@@ -99,8 +100,8 @@ class Adversarial:
         driver, index, goal = self._driver(field, end, places)
         box = box_of(field, start, end, self.clip, guarded=self.step.guarded)
         here = end.expand_as(start)
-        hill = Hill(field, driver, index, box, self.norm, (references, batch), goal)
-        yield from downhill(hill, here, length_of(self.rate, self.norm, box, here), self.step, self.steps, "lead")
+        objective = Objective(field, driver, index, box, self.norm, (references, batch), goal)
+        yield from downhill(objective, here, length_of(self.rate, self.norm, box, here), self.step, self.steps, "lead")
 
     def _driver(self, field: Field, end: Tensor, places: Tensor) -> tuple[Target, Tensor, str]:
         """What is descended, what it is asked with for every walk, and where it is to end."""

@@ -18,7 +18,8 @@ from torch import Tensor
 from ..field import Field
 from ..parts import part
 from ..segment import Segment
-from .downhill import Hill, box_of, check_walk, downhill, length_of
+from .downhill import box_of, check_walk, downhill, length_of
+from .objective import Objective
 from .step import Relative, Shrinking, Step
 
 
@@ -70,5 +71,7 @@ class Descent:
         goal = field.distance(start.flatten(0, 1), example, self.representation)
         box = box_of(field, start, end, self.clip, guarded=self.step.guarded)
         here = end.expand_as(start)
-        hill = Hill(field, goal, pair, box, self.norm, (references, batch), "zero")
-        yield from downhill(hill, here, length_of(self.rate, self.norm, box, here), self.step, self.steps, "distance")
+        objective = Objective(field, goal, pair, box, self.norm, (references, batch), "zero")
+        yield from downhill(
+            objective, here, length_of(self.rate, self.norm, box, here), self.step, self.steps, "distance"
+        )

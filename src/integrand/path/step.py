@@ -6,13 +6,13 @@
     Shrinking  z' = z − h u(z)       taken back, and h halved, where d would not fall
     Implicit   z' = z − h u(z')      backward Euler: the direction is the one at the end of the step
 
-A step is called with the hill, where the walk stands, and the length of a step (R, B); it returns where the walk stands next and the
-length of the next step. It asks the hill to ``look`` exactly ``looks`` times: that is what the walk pays for.
+A step is called with the objective, where the walk stands, and the length of a step (R, B); it returns where the walk stands next and the
+length of the next step. It asks the objective to ``look`` exactly ``looks`` times: that is what the walk pays for.
 """
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, ClassVar, Protocol
+from typing import ClassVar, Protocol
 
 import torch
 from torch import Tensor
@@ -20,9 +20,7 @@ from torch import Tensor
 from ..errors import InputError
 from ..parts import part
 from ..shapes import over, total
-
-if TYPE_CHECKING:
-    from .downhill import Hill, Stand
+from .objective import Objective, State
 
 
 @part
@@ -45,7 +43,7 @@ class Step(Protocol):
     @property
     def guarded(self) -> bool: ...
 
-    def __call__(self, hill: Hill, here: Stand, length: Tensor) -> tuple[Stand, Tensor]: ...
+    def __call__(self, objective: Objective, state: State, length: Tensor) -> tuple[State, Tensor]: ...
 
 
 @part
@@ -55,8 +53,8 @@ class Fixed:
     looks: ClassVar[int] = 1
     guarded: ClassVar[bool] = False
 
-    def __call__(self, hill: Hill, here: Stand, length: Tensor) -> tuple[Stand, Tensor]:
-        return hill.look(hill.stride(here.point, here.slope, length), here), length
+    def __call__(self, objective: Objective, state: State, length: Tensor) -> tuple[State, Tensor]:
+        return objective.evaluate(objective.advance(state.point, state.gradient, length), state), length
 
 
 @part
@@ -66,12 +64,12 @@ class Shrinking:
     looks: ClassVar[int] = 1
     guarded: ClassVar[bool] = True
 
-    def __call__(self, hill: Hill, here: Stand, length: Tensor) -> tuple[Stand, Tensor]:
-        there = hill.look(hill.stride(here.point, here.slope, length), here)
-        worse = there.height >= here.height
+    def __call__(self, objective: Objective, state: State, length: Tensor) -> tuple[State, Tensor]:
+        following = objective.evaluate(objective.advance(state.point, state.gradient, length), state)
+        worse = following.value >= state.value
         if not bool(worse.any()):
-            return there, length
-        return here.where(worse, there), torch.where(worse, length / 2, length)
+            return following, length
+        return state.where(worse, following), torch.where(worse, length / 2, length)
 
 
 @part
@@ -104,24 +102,24 @@ class Implicit:
         if self.looks < 1:
             raise InputError(f"An implicit step takes at least one look, not {self.looks}.")
 
-    def __call__(self, hill: Hill, here: Stand, length: Tensor) -> tuple[Stand, Tensor]:
-        found = here
+    def __call__(self, objective: Objective, state: State, length: Tensor) -> tuple[State, Tensor]:
+        best = state
         damping = torch.ones_like(length)
         for _ in range(self.looks):
-            way = hill.stride(here.point, found.slope, length) - found.point
-            fall = -total(found.slope * way, 2)
+            direction = objective.advance(state.point, best.gradient, length) - best.point
+            fall = -total(best.gradient * direction, 2)
             falling = fall > 0
-            left = hill.degree * found.height.clamp_min(0)
-            part = damping * (left / torch.where(falling, fall, 1)).clamp_max(1)
-            part = torch.where(falling, part, 0)
-            tried = hill.look(found.point + over(part, way) * way, here)
-            better = tried.height < found.height
-            # The parabola through both heights and the slope has its lowest point at this part of the way that was tried.
-            lowest = part * fall / (2 * (tried.height - found.height + part * fall)).clamp_min(_tiny(fall))
+            remaining = objective.degree * best.value.clamp_min(0)
+            fraction = damping * (remaining / torch.where(falling, fall, 1)).clamp_max(1)
+            fraction = torch.where(falling, fraction, 0)
+            trial = objective.evaluate(best.point + over(fraction, direction) * direction, state)
+            better = trial.value < best.value
+            # The parabola through both values and the slope has its minimum at this fraction of the direction that was tried.
+            lowest = fraction * fall / (2 * (trial.value - best.value + fraction * fall)).clamp_min(_tiny(fall))
             damping = (damping * torch.where(better, lowest.clamp(1, 4), lowest.clamp(0.1, 0.5))).clamp_max(1)
-            found = tried.where(better, found)
-        solved = found.height < here.height
-        return found, torch.where(solved, length, length / 2)
+            best = trial.where(better, best)
+        solved = best.value < state.value
+        return best, torch.where(solved, length, length / 2)
 
 
 def _tiny(like: Tensor) -> float:
