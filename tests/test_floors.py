@@ -13,7 +13,7 @@ import integrand as ig
 SOURCE = Path(inspect.getfile(ig)).parent
 
 FLOORS: list[list[str]] = [
-    ["errors", "files", "options", "shapes", "parts", "seeds", "normalisation"],
+    ["errors", "files", "optional", "options", "shapes", "parts", "seeds", "normalisation"],
     ["target", "segment", "features"],
     ["field"],
     ["spacing", "question"],
@@ -39,6 +39,7 @@ WITHIN = {
     ("parts", "shapes"),
     ("parts", "options"),
     ("shapes", "errors"),
+    ("optional", "errors"),
     ("options", "errors"),
     ("seeds", "options"),
     ("normalisation", "errors"),

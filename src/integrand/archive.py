@@ -20,9 +20,10 @@ from torch import Tensor
 
 from .attribution import Attribution
 from .cost import Cost
-from .errors import InputError, MissingExtra
+from .errors import InputError
 from .files import write_tensors
 from .normalisation import Normalisation
+from .optional import optional
 from .shapes import describe
 from .walk import Frames
 
@@ -259,12 +260,5 @@ def _take(name: str, arranged: Any, tensors: dict[str, Tensor]) -> Any:
 
 
 def _safetensors(name: str) -> Any:
-    try:
-        if name == "save_file":
-            from safetensors.torch import save_file
-
-            return save_file
-        from safetensors import safe_open
-    except ImportError:
-        raise MissingExtra("safetensors", "save", "Saving and loading attributions") from None
-    return safe_open
+    module = "safetensors.torch" if name == "save_file" else "safetensors"
+    return getattr(optional(module, extra="save", needs="Saving and loading attributions"), name)

@@ -17,9 +17,10 @@ import torch
 from torch import Tensor
 
 from .cost import Cost
-from .errors import IncompleteWarning, InputError, MissingExtra, warn
+from .errors import IncompleteWarning, InputError, warn
 from .field.layout import Layout
 from .normalisation import Normalisation
+from .optional import optional
 from .shapes import ROUNDING, copied, describe, total
 from .walk import Frames
 
@@ -194,10 +195,7 @@ class Attribution:
 
         Errors: ``MissingExtra`` without shap, ``InputError`` for several inputs and for names that do not fit.
         """
-        try:
-            shap = import_module("shap")
-        except ImportError:
-            raise MissingExtra("shap", "shap", "to_shap()") from None
+        shap = optional("shap", extra="shap", needs="to_shap()")
         if not isinstance(self.values, Tensor):
             raise InputError(
                 "to_shap() takes one input tensor; this attribution has several: build one Explanation for each."

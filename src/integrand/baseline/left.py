@@ -7,14 +7,16 @@ it wherever features are taken away. Called like any baseline it says what an in
 from __future__ import annotations
 
 from functools import lru_cache
+from importlib import import_module
 from typing import Any, ClassVar
 
 import numpy as np
 import torch
 from torch import Tensor
 
-from ..errors import InputError, MissingExtra
+from ..errors import InputError
 from ..field import Field
+from ..optional import optional
 from ..parts import part
 from ..seeds import generator
 from .each import OfEach, unlike
@@ -137,8 +139,5 @@ def _laplacian(height: int, width: int) -> Any:
 
 def _scipy() -> Any:
     """SciPy with its sparse matrices."""
-    try:
-        import scipy.sparse.linalg
-    except ImportError:
-        raise MissingExtra("scipy", "curves", "Imputation") from None
-    return scipy
+    optional("scipy.sparse.linalg", extra="curves", needs="Imputation")
+    return import_module("scipy")

@@ -10,8 +10,8 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from ..errors import MissingExtra
 from ..files import write_tensors
+from ..optional import optional
 from ..seeds import generator
 
 
@@ -66,8 +66,4 @@ def accuracy(model: nn.Module, x: Tensor, y: Tensor) -> float:
 
 
 def _safetensors() -> Any:
-    try:
-        from safetensors import torch as safetensors
-    except ImportError:
-        raise MissingExtra("safetensors", "save", "Keeping a trained model") from None
-    return safetensors
+    return optional("safetensors.torch", extra="save", needs="Keeping a trained model")

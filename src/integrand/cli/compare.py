@@ -12,7 +12,6 @@ import math
 import warnings
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from importlib.util import find_spec
 from pathlib import Path
 from typing import Any
 
@@ -24,8 +23,9 @@ from torch import Tensor
 from ..compare import Comparison, Sure, compare
 from ..compare.comparison import chance, short
 from ..compare.judging import metrics_by_name
-from ..errors import ImageError, InputError, IntegrandWarning, MissingExtra, UnknownName
+from ..errors import ImageError, InputError, IntegrandWarning, UnknownName
 from ..files import write_text
+from ..optional import check_installed
 from ..report.comparison import page
 from ..vision import REGISTRY, load_model, recipes, titles
 from . import tell
@@ -117,15 +117,7 @@ def _run(request: Request, sure: Sure) -> int:
 
 def _check_packages() -> None:
     """What is needed only at the end is looked for at the beginning."""
-    needed = {
-        "PIL": ("pillow", "cli"),
-        "matplotlib": ("matplotlib", "plot"),
-        "jinja2": ("jinja2", "report"),
-        "pyarrow": ("pyarrow", "save"),
-    }
-    for module, (package, extra) in needed.items():
-        if find_spec(module) is None:
-            raise MissingExtra(package, extra, "integrand compare")
+    check_installed({"PIL": "cli", "matplotlib": "plot", "jinja2": "report", "pyarrow": "save"}, "integrand compare")
 
 
 # --- pictures and methods ---------------------------------------------------------------------------------------------

@@ -15,7 +15,6 @@ from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, field, replace
 from functools import cached_property
-from importlib.util import find_spec
 from pathlib import Path
 from typing import Any
 
@@ -38,6 +37,7 @@ from ..errors import (
 )
 from ..explain import explain
 from ..field.wrap import Tally
+from ..optional import check_installed
 from ..report import Case, sheet
 from ..report.words import NO_GAP, NOT_CLAIMED, incomplete, shortened, unsettled
 from ..vision import REGISTRY, Guess, ImageModel, load_model, pictures, recipes, samples, titles
@@ -112,12 +112,8 @@ def _run(request: Request, every: bool) -> int:
 
 def _check_packages(save: bool) -> None:
     """What is needed only at the end is looked for at the beginning."""
-    needed = {"PIL": ("pillow", "cli"), "matplotlib": ("matplotlib", "plot"), "jinja2": ("jinja2", "report")}
-    if save:
-        needed["safetensors"] = ("safetensors", "save")
-    for module, (package, extra) in needed.items():
-        if find_spec(module) is None:
-            raise MissingExtra(package, extra, "integrand explain")
+    extras = {"PIL": "cli", "matplotlib": "plot", "jinja2": "report", **({"safetensors": "save"} if save else {})}
+    check_installed(extras, "integrand explain")
 
 
 # --- one picture ------------------------------------------------------------------------------------------------------

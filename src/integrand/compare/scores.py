@@ -8,14 +8,16 @@ from __future__ import annotations
 import json
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
+from importlib import import_module
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
 
-from ..errors import InputError, MissingExtra, UnknownName
+from ..errors import InputError, UnknownName
 from ..files import whole
+from ..optional import optional
 
 Numbers = NDArray[np.float64]
 
@@ -262,9 +264,5 @@ def _places(what: str, wanted: Sequence[str] | None, names: tuple[str, ...]) -> 
 
 
 def _pyarrow() -> tuple[Any, Any]:
-    try:
-        import pyarrow
-        from pyarrow import parquet
-    except ImportError:
-        raise MissingExtra("pyarrow", "save", "Scores on disk") from None
-    return pyarrow, parquet
+    parquet = optional("pyarrow.parquet", extra="save", needs="Scores on disk")
+    return import_module("pyarrow"), parquet

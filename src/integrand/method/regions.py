@@ -21,10 +21,11 @@ from torch import Tensor
 
 from ..attribution import Attribution, claims_completeness
 from ..cost import Cost
-from ..errors import InputError, MissingExtra, ShapeError
+from ..errors import InputError, ShapeError
 from ..field import Field
 from ..field.modes import gradients
 from ..normalisation import Normalisation
+from ..optional import optional
 from ..parts import part
 from ..shapes import describe
 from .outcome import Watch
@@ -228,9 +229,6 @@ def _sums(masks: Tensor, numbers: Tensor) -> Tensor:
 
 def _skimage() -> Any:
     """scikit-image with the parts that are used here."""
-    try:
-        for name in ("segmentation", "transform", "morphology"):
-            import_module(f"skimage.{name}")
-    except ImportError:
-        raise MissingExtra("scikit-image", "images", "Regions") from None
+    for name in ("segmentation", "transform", "morphology"):
+        optional(f"skimage.{name}", extra="images", needs="Regions")
     return import_module("skimage")

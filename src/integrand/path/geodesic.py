@@ -14,6 +14,7 @@ from __future__ import annotations
 import math
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, field
+from importlib import import_module
 from typing import Any
 from weakref import WeakKeyDictionary
 
@@ -21,8 +22,9 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from ..errors import InputError, MissingExtra
+from ..errors import InputError
 from ..field import Field, Metered
+from ..optional import optional
 from ..parts import part
 from ..segment import Evaluation, Segment
 from ..shapes import describe, first_alike, flattened, over
@@ -434,8 +436,5 @@ def _matrix(nodes: int, pairs: int, edges: _Edges, cost: _Numbers | None = None)
 
 def _scipy() -> Any:
     """SciPy with its sparse graphs, which nobody needs who walks other paths."""
-    try:
-        import scipy.sparse.csgraph
-    except ImportError:
-        raise MissingExtra("scipy", "graph", "A geodesic path") from None
-    return scipy
+    optional("scipy.sparse.csgraph", extra="graph", needs="A geodesic path")
+    return import_module("scipy")

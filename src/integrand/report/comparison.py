@@ -21,9 +21,10 @@ from ..attribution import Attribution
 from ..compare import Comparison
 from ..errors import InputError, UnknownName
 from ..methods import about
+from ..optional import optional
 from .colours import ramp
 from .html import SMALL, STYLE, environment
-from .pictures import data_uri, display_image, is_image, need, write_figure
+from .pictures import data_uri, display_image, is_image, write_figure
 from .views import map_of
 from .words import number, percent
 
@@ -83,7 +84,7 @@ def _drawn(kind: str, comparison: Comparison, metrics: Sequence[str], path: Any,
 
 
 def _charts() -> Any:
-    need("matplotlib", "plot", "A figure of a comparison")
+    optional("matplotlib", extra="plot", needs="A figure of a comparison")
     return import_module(".charts", __package__)
 
 

@@ -14,12 +14,13 @@ from typing import TYPE_CHECKING, Any
 
 from ..attribution import Attribution
 from ..errors import InputError, ShapeError, UnknownName
+from ..optional import optional
 from ..shapes import describe
 from .colours import heat_rgb as heat_rgb
 from .colours import overlay_rgb as overlay_rgb
 from .colours import signed_rgb as signed_rgb
 from .pictures import display_image as display_image
-from .pictures import is_image, need, parts, write_figure
+from .pictures import is_image, parts, write_figure
 from .pictures import pixel_map as pixel_map
 
 if TYPE_CHECKING:
@@ -63,7 +64,7 @@ def plot(
     Errors: ``MissingExtra`` without matplotlib; ``UnknownName`` for another kind; ``InputError`` for examples, channels, scales
     or names that do not fit; ``ShapeError`` for examples of more than three axes.
     """
-    need("matplotlib", "plot", "plot()")
+    optional("matplotlib", extra="plot", needs="plot()")
     if kind not in KINDS:
         raise UnknownName("kind of plot", kind, KINDS)
     if scale is not None and not scale > 0:

@@ -17,9 +17,10 @@ import torch
 
 from ..attribution import Attribution, mapped
 from ..errors import InputError, MissingExtra
+from ..optional import optional
 from ..shapes import describe
 from .colours import Numbers, Pixels, overlay_rgb, ramp, signed_rgb
-from .pictures import data_uri, display_image, is_image, limit_of, need, pixel_map
+from .pictures import data_uri, display_image, is_image, limit_of, pixel_map
 from .views import MANY, Result, check, families_of, result
 from .words import INCOMPLETE, gap_of, incomplete, number, percent, target_of, unsettled
 
@@ -113,7 +114,7 @@ def relinked(text: str, leaves: Sequence[Leaf], here: int) -> str:
 
 def environment() -> Any:
     """The templates: every text is escaped, what is not defined is an error. Errors: ``MissingExtra`` without jinja2."""
-    jinja2 = need("jinja2", "report", "A page")
+    jinja2 = optional("jinja2", extra="report", needs="A page")
     return jinja2.Environment(
         loader=jinja2.PackageLoader(__package__),
         autoescape=True,

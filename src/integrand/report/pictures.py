@@ -10,7 +10,6 @@ import base64
 import io
 from collections.abc import Iterable
 from dataclasses import replace
-from importlib import import_module
 from pathlib import Path
 from typing import Any
 
@@ -19,8 +18,9 @@ import torch
 from torch import Tensor
 
 from ..attribution import Attribution
-from ..errors import InputError, MissingExtra, ShapeError
+from ..errors import InputError, ShapeError
 from ..files import whole
+from ..optional import optional
 from ..shapes import describe
 from .colours import Numbers, Pixels
 
@@ -121,7 +121,7 @@ def data_uri(picture: Pixels | Numbers, side: int | None = None, *, sharp: bool 
     """
     image = as_image(picture)
     if side is not None and max(image.size) > side:
-        ways = need("PIL.Image", "report", "A picture").Resampling
+        ways = optional("PIL.Image", extra="report", needs="A picture").Resampling
         image.thumbnail((side, side), resample=ways.NEAREST if sharp else ways.LANCZOS)
     file = io.BytesIO()
     _smallest(image).save(file, "PNG", optimize=True)
@@ -130,7 +130,7 @@ def data_uri(picture: Pixels | Numbers, side: int | None = None, *, sharp: bool 
 
 def as_image(picture: Pixels | Numbers) -> Any:
     """Bytes, or colours in [0, 1], (H, W, 3) → a pillow image."""
-    pil = need("PIL.Image", "report", "A picture")
+    pil = optional("PIL.Image", extra="report", needs="A picture")
     if picture.dtype != np.uint8:
         picture = np.rint(np.clip(picture, 0, 1) * 255).astype(np.uint8)
     return pil.fromarray(np.ascontiguousarray(picture))
@@ -142,7 +142,9 @@ def _smallest(image: Any) -> Any:
     colours, index = np.unique(rgb @ np.array([1 << 16, 1 << 8, 1]), return_inverse=True)
     if len(colours) > 256:
         return image
-    small = need("PIL.Image", "report", "A picture").fromarray(index.reshape(rgb.shape[:2]).astype(np.uint8))
+    small = optional("PIL.Image", extra="report", needs="A picture").fromarray(
+        index.reshape(rgb.shape[:2]).astype(np.uint8)
+    )
     small.putpalette(np.stack([colours >> 16, colours >> 8 & 255, colours & 255], 1).astype(np.uint8).tobytes())
     return small
 
@@ -152,15 +154,6 @@ def write_figure(figure: Any, path: str | Path, **options: Any) -> None:
     file = Path(path)
     with whole(file if file.suffix else file.with_name(file.name + ".png")) as partial:
         figure.savefig(partial, **options)
-
-
-def need(module: str, extra: str, why: str) -> Any:
-    """An optional module, or ``MissingExtra`` naming what to install."""
-    try:
-        return import_module(module)
-    except ImportError:
-        package = {"PIL.Image": "pillow"}.get(module, module.partition(".")[0])
-        raise MissingExtra(package, extra, why) from None
 
 
 def _array(t: Tensor) -> Numbers:

@@ -13,9 +13,10 @@ from statistics import median
 from typing import TYPE_CHECKING
 
 from ..attribution import Attribution
+from ..optional import optional
 from .colours import Numbers, overlay_rgb
 from .html import Case
-from .pictures import limit_of, need, write_figure
+from .pictures import limit_of, write_figure
 from .views import families_of, regions_of, summary
 from .words import number, percent, shortened
 
@@ -30,7 +31,7 @@ _INK, _MUTED, _ALARM = "#24272b", "#70757d", "#b0003a"
 
 def sheet(case: Case, path: str | Path | None = None, *, same_scale: bool = False) -> Figure:
     """All maps of a case as a figure, also written to ``path``. Errors: ``MissingExtra`` without matplotlib."""
-    need("matplotlib", "plot", "sheet()")
+    optional("matplotlib", extra="plot", needs="sheet()")
     from matplotlib.backends.backend_agg import FigureCanvasAgg
     from matplotlib.figure import Figure
 

@@ -24,6 +24,7 @@ import torch
 from torch import Tensor
 
 from ..errors import ImageError, InputError, MissingExtra, UnknownName
+from ..optional import optional
 
 if TYPE_CHECKING:
     from PIL.Image import Image
@@ -186,11 +187,7 @@ def _eight_bits(picture: Image) -> Image:
 
 def _pillow(part: str) -> Any:
     """A part of Pillow, imported when the first picture is read."""
-    try:
-        from PIL import Image, ImageOps
-    except ImportError:
-        raise MissingExtra("pillow", "cli", "Reading pictures") from None
-    return {"Image": Image, "ImageOps": ImageOps}[part]
+    return optional(f"PIL.{part}", extra="cli", needs="Reading pictures")
 
 
 # --- tensors ----------------------------------------------------------------------------------------------------------

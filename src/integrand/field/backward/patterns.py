@@ -18,8 +18,9 @@ from typing import Any, ClassVar
 import torch
 from torch import Tensor, nn
 
-from ...errors import InputError, MissingExtra, ModelError
+from ...errors import InputError, ModelError
 from ...files import write_tensors
+from ...optional import optional
 from ...parts import part
 from ...shapes import describe, state_dtype
 from ..modes import gradients
@@ -294,12 +295,5 @@ def _known_again(pattern: Pattern, weight: Tensor) -> bool:
 
 
 def _safetensors(name: str) -> Any:
-    try:
-        if name == "save_file":
-            from safetensors.torch import save_file
-
-            return save_file
-        from safetensors import safe_open
-    except ImportError:
-        raise MissingExtra("safetensors", "save", "Saving and loading patterns") from None
-    return safe_open
+    module = "safetensors.torch" if name == "save_file" else "safetensors"
+    return getattr(optional(module, extra="save", needs="Saving and loading patterns"), name)

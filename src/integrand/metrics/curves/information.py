@@ -10,7 +10,6 @@ from __future__ import annotations
 
 import io
 import zlib
-from importlib import import_module
 from typing import Any, ClassVar
 
 import numpy as np
@@ -19,6 +18,7 @@ from torch import Tensor
 
 from ...errors import InputError, MissingExtra, ShapeError
 from ...normalisation import Normalisation
+from ...optional import optional
 from ...parts import part
 from ...seeds import generator
 from ...segment import Evaluation
@@ -220,10 +220,7 @@ def _interpolated(picture: Any, shown: Any) -> Any:
     """A picture (H, W, C) with all but the pixels ``shown`` (H, W) interpolated linearly between these."""
     if shown.all():
         return picture
-    try:
-        interpolate = import_module("scipy.interpolate")
-    except ImportError:
-        raise MissingExtra("scipy", "curves", "An information curve") from None
+    interpolate = optional("scipy.interpolate", extra="curves", needs="An information curve")
     made = picture.copy()
     fill = picture.mean((0, 1))  # outside of all pixels shown, where rounding may put a pixel of the edge
     seen = interpolate.LinearNDInterpolator(np.argwhere(shown), picture[shown].astype(float))(np.argwhere(~shown))
@@ -234,11 +231,8 @@ def _interpolated(picture: Any, shown: Any) -> Any:
 
 def _bytes(picture: Any) -> int:
     """How many bytes a picture (H, W, C) takes as lossless WebP."""
-    try:
-        image = import_module("PIL.Image")
-        features = import_module("PIL.features")
-    except ImportError:
-        raise MissingExtra("pillow", "curves", "An information curve") from None
+    image = optional("PIL.Image", extra="curves", needs="An information curve")
+    features = optional("PIL.features", extra="curves", needs="An information curve")
     if not features.check("webp"):
         raise MissingExtra("pillow", "curves", "An information curve (this Pillow was built without WebP)")
     if max(picture.shape[:2]) > 16383:

@@ -2,14 +2,14 @@
 
 from __future__ import annotations
 
-from importlib import import_module
 from typing import Any, ClassVar
 
 import torch
 from torch import Tensor
 
-from ...errors import InputError, MissingExtra, ShapeError
+from ...errors import InputError, ShapeError
 from ...normalisation import Normalisation
+from ...optional import optional
 from ...parts import part
 from ...shapes import describe
 from ..maps import Maps
@@ -76,10 +76,7 @@ class IROF(Metric):
 
 def superpixels(x: Tensor, segments: int, normalisation: Normalisation | None) -> Tensor:
     """SLIC label maps (B, H, W) of images (B, C, H, W), numbered apart. Errors: ``MissingExtra``."""
-    try:
-        slic = import_module("skimage.segmentation").slic
-    except ImportError:
-        raise MissingExtra("scikit-image", "curves", "IROF") from None
+    slic = optional("skimage.segmentation", extra="curves", needs="IROF").slic
     if normalisation is not None:
         pictures = normalisation.decode(x)
     else:

@@ -5,8 +5,9 @@ from __future__ import annotations
 import torch
 from torch import Tensor
 
-from ...errors import InputError, MissingExtra, ShapeError
+from ...errors import InputError, ShapeError
 from ...features import Features
+from ...optional import optional
 from ...shapes import describe
 from ..correlation import pearson, rounding, spearman
 from ..subsets import Cells
@@ -37,10 +38,9 @@ def alike(
 
 def _ssim(one: Tensor, other: Tensor, *, absolute: bool) -> Tensor:
     """Structural similarity of the maps' channel sums, each divided by its largest size: within [0, 1] or [−1, 1]."""
-    try:
-        from skimage.metrics import structural_similarity
-    except ImportError as error:
-        raise MissingExtra("scikit-image", "images", "Structural similarity") from error
+    structural_similarity = optional(
+        "skimage.metrics", extra="images", needs="Structural similarity"
+    ).structural_similarity
     if one.ndim != 5:
         raise ShapeError(
             f"SSIM compares maps of images (C, H, W), not of {describe(one.shape[2:])}: take another similarity=."
@@ -57,6 +57,6 @@ def _ssim(one: Tensor, other: Tensor, *, absolute: bool) -> Tensor:
     )
     a, b = ((i / s[..., None, None]).cpu().numpy() for i, s in zip(images, sizes, strict=True))
     for m, e in varied.all(0).nonzero().tolist():
-        likeness = structural_similarity(a[m, e], b[m, e], data_range=1.0 if absolute else 2.0)  # type: ignore[no-untyped-call]
+        likeness = structural_similarity(a[m, e], b[m, e], data_range=1.0 if absolute else 2.0)
         found[m, e] = float(likeness)
     return found
