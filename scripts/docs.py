@@ -35,10 +35,9 @@ from typing import Any
 from PIL import Image
 
 import integrand as ig
-from integrand.bench import telling
+from integrand.formatting import beside, count, number, percent, signed_percent
 from integrand.methods import Published
 from integrand.methods.registry import start_of
-from integrand.report.words import beside, number, percent
 
 DOCS = Path(__file__).parent.parent / "docs"
 GALLERY, QUALITY = DOCS / "results" / "gallery.json", DOCS / "results" / "paths" / "results.json"
@@ -225,23 +224,23 @@ def found_number(path: str, results: Path) -> str:
         if claim is None:
             raise KeyError(path)
         return {
-            "share": telling.percent(claim["share"]),
-            "interval": f"{telling.percent(claim['low'])} to {telling.percent(claim['high'])}",
-            "wins": telling.percent(claim["wins"], sign=False),
+            "share": signed_percent(claim["share"]),
+            "interval": f"{signed_percent(claim['low'])} to {signed_percent(claim['high'])}",
+            "wins": percent(claim["wins"], decimals=0),
             "examples": str(claim["examples"]),
             "verdict": claim["verdict"],
         }[what]
     if what in ("gradients", "gap"):
         cost = told["runs"][run]["costs"][method][what]
-        return telling.number(cost) if what == "gradients" else telling.percent(cost, sign=False)
+        return count(cost) if what == "gradients" else percent(cost, decimals=0)
     one = next(
         (one for one in told["runs"][run]["summaries"] if (one["method"], one["metric"]) == (method, metric)), None
     )
     if one is None:
         raise KeyError(path)
     return {
-        "mean": telling.number(one["mean"]),
-        "interval": f"{telling.number(one['low'])} to {telling.number(one['high'])}",
+        "mean": number(one["mean"]),
+        "interval": f"{number(one['low'])} to {number(one['high'])}",
     }[what]
 
 

@@ -21,6 +21,7 @@ import pytest
 import torch
 
 import integrand as ig
+from integrand import optional
 from integrand.errors import BaselineError
 
 pytest.importorskip("typer")
@@ -97,6 +98,11 @@ def text(result: Result) -> str:
     return " ".join(result.stderr.split())
 
 
+def cells(line: str) -> list[str]:
+    """What stands in the columns of a table's line, which are two spaces apart at least."""
+    return re.split(r"\s{2,}", line.strip())
+
+
 # --- explain ----------------------------------------------------------------------------------------------------------
 
 
@@ -106,7 +112,7 @@ def test_four_methods_explain_a_picture(place: Path) -> None:
     result = explain("many/rose.png", *flags, "--references", "many", "--nodes", "5", "--save")
     assert result.exit_code == 0, result.output
     assert "red (0)  ◀ explained" in result.stdout
-    rows = {line.split()[0]: line.split() for line in result.stdout.splitlines() if line.startswith(methods)}
+    rows = {cells(line)[0]: cells(line) for line in result.stdout.splitlines() if line.startswith(methods)}
     assert [rows[method][-2] for method in methods[:3]] == ["5", "30", "30"]
     assert all("%" in rows[method][2] for method in methods)
     assert "Wrote integrand-out/index.html" in result.stdout
@@ -267,12 +273,12 @@ def test_the_estimated_error_is_told_and_marked(place: Path) -> None:
     assert "† These maps stopped before their estimated error was within the tolerance" in result.stdout
     assert "▲ not converged" in (place / "integrand-out/index.html").read_text("utf-8")
     fine = explain("many/rose.png", "--method", "integrated", "--tol", "0.05")
-    row = next(line.split() for line in fine.stdout.splitlines() if line.startswith("integrated"))
+    row = next(cells(line) for line in fine.stdout.splitlines() if line.startswith("integrated"))
     assert len(row) == 6
-    assert 0 <= float(row[3].removesuffix("%")) <= 5
+    assert 0 <= float(row[3].removesuffix(" %")) <= 5
     assert "†" not in fine.stdout
     nodes = explain("many/rose.png", "--method", "integrated", "--nodes", "5")
-    assert next(line.split()[3] for line in nodes.stdout.splitlines() if line.startswith("integrated")) == "–"
+    assert next(cells(line)[3] for line in nodes.stdout.splitlines() if line.startswith("integrated")) == "–"
 
 
 def test_every_method_explains_a_picture(place: Path, monkeypatch) -> None:
@@ -391,7 +397,7 @@ def test_debug_shows_where_it_happened(place: Path) -> None:
 
 
 def test_packages_are_looked_for_before_the_work(place: Path, monkeypatch) -> None:
-    monkeypatch.setattr(command, "find_spec", lambda name: None if name == "jinja2" else name)
+    monkeypatch.setattr(optional, "find_spec", lambda name: None if name == "jinja2" else name)
     result = explain("many/rose.png")
     assert result.exit_code == 2
     assert "'jinja2': install it with pip install 'integrand[report]'" in text(result)

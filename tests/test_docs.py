@@ -200,7 +200,7 @@ def test_numbers_in_prose_are_those_of_the_results(tmp_path: Path) -> None:
     (tmp_path / "s" / "results.json").write_text(json.dumps(told))
     page = "x <!--= s/r/m/a/mean -->9<!--/--> <!--= s/r/m/a/interval -->?<!--/--> <!--= s/r/m/a>b/share -->?<!--/--> <!--= s/r/m/a>b/wins -->?<!--/--> <!--= s/r/examples -->?<!--/--> <!--= s/r/m/a/gap -->?<!--/--> y"
     made = docs.numbered(page, tmp_path)
-    assert re.sub(r"<!--.*?-->", "", made) == "x 0.123 0.1 to 0.2 +28 % 83 % 24 7 % y"
+    assert re.sub(r"<!--.*?-->", "", made) == "x 0.123 0.100 to 0.200 +28 % 83 % 24 7 % y"
     assert docs.numbered(made, tmp_path) == made
     for wrong in ("s/r/m/c/mean", "s/r/m/a>c/share"):
         with pytest.raises(KeyError):

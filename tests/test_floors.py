@@ -13,7 +13,7 @@ import integrand as ig
 SOURCE = Path(inspect.getfile(ig)).parent
 
 FLOORS: list[list[str]] = [
-    ["errors", "files", "optional", "options", "shapes", "parts", "seeds", "normalisation"],
+    ["errors", "files", "formatting", "optional", "options", "shapes", "parts", "seeds", "normalisation"],
     ["target", "segment", "features"],
     ["field"],
     ["spacing", "question"],

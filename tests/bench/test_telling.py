@@ -17,6 +17,7 @@ from integrand.bench.problems import Examples, Problem, Setting, problem
 from integrand.bench.problems.base import _PROBLEMS
 from integrand.cli.app import app
 from integrand.errors import MissingExtra
+from integrand.formatting import number, percent, signed_percent
 from integrand.report import suite as pages
 
 RECIPE = """
@@ -105,11 +106,11 @@ def test_the_scale_of_claims() -> None:
 
 
 def test_numbers() -> None:
-    assert telling.number(None) == telling.number(np.nan) == telling.percent(None) == "–"
-    assert telling.number(0.000123456) == "0.000123"
-    assert telling.number(12345.6) == "12,346"
-    assert telling.percent(-0.126) == "−13 %"
-    assert telling.percent(0.5, sign=False) == "50 %"
+    assert number(None) == number(np.nan) == percent(None) == signed_percent(None) == "–"
+    assert number(0.000123456) == "0.000123"
+    assert number(12345.6) == "12,346"
+    assert signed_percent(-0.126) == "−13 %"
+    assert percent(0.5, decimals=0) == "50 %"
     assert telling.table(["a|b"], [["c"]]) == "| a\\|b |\n| --- |\n| c |"
 
 

@@ -19,9 +19,9 @@ import torch
 import integrand as ig
 from integrand.attribution import Attribution
 from integrand.errors import InputError, MissingExtra, ShapeError
+from integrand.formatting import number
 from integrand.report import Case, fragment, page
 from integrand.report.pictures import data_uri, flat_map, limit_of
-from integrand.report.words import number
 
 pytest.importorskip("jinja2")
 Image = pytest.importorskip("PIL.Image")

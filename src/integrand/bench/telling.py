@@ -14,15 +14,14 @@ from ..compare import Comparison
 from ..compare.scores import COSTS, Scores
 from ..compare.statistics import differences, summaries, verdict
 from ..files import write_text
+from ..formatting import count, json_ready, number, percent, signed_percent
 from ..report import comparison, suite
-from ..report.suite import number as number
-from ..report.suite import percent as percent
 from .harness import Finished, Results
 
 
 def as_json(results: Results) -> dict[str, Any]:
     """Everything that is said of a suite, in plain data."""
-    made: dict[str, Any] = _plain(
+    made: dict[str, Any] = json_ready(
         {
             "suite": results.suite.name,
             "title": results.suite.title,
@@ -79,17 +78,6 @@ def _reasons(scores: Scores) -> dict[str, dict[str, int]]:
     return found
 
 
-def _plain(value: Any) -> Any:
-    """NaN → None, tuples → lists: what every reader of JSON understands."""
-    if isinstance(value, dict):
-        return {str(key): _plain(one) for key, one in value.items()}
-    if isinstance(value, list | tuple):
-        return [_plain(one) for one in value]
-    if isinstance(value, float | np.floating):
-        return float(value) if math.isfinite(value) else None
-    return value.item() if isinstance(value, np.generic) else value
-
-
 # --- Markdown ---------------------------------------------------------------------------------------------------------
 
 
@@ -121,8 +109,8 @@ def _claims(claims: Sequence[dict[str, Any]]) -> str:
                 one["metric"],
                 f"{one['method']} against {one['than']}",
                 f"{number(one['ours'])} against {number(one['theirs'])}",
-                f"{percent(one['share'])} ({percent(one['low'])} to {percent(one['high'])})",
-                f"{percent(one['wins'], sign=False)} of {one['examples']}",
+                f"{signed_percent(one['share'])} ({signed_percent(one['low'])} to {signed_percent(one['high'])})",
+                f"{percent(one['wins'], decimals=0)} of {one['examples']}",
                 f"**{one['verdict']}**",
             ]
             for one in held
@@ -175,9 +163,9 @@ def _overview(run: dict[str, Any]) -> str:
             [
                 f"*{method}*" if method in run["controls"] else method,
                 *cells,
-                number(cost["gradients"], 3),
-                number(cost["rows"], 3),
-                percent(cost["gap"], sign=False),
+                count(cost["gradients"]),
+                count(cost["rows"]),
+                percent(cost["gap"], decimals=0),
             ]
         )
     note = (
@@ -195,7 +183,7 @@ def _cell(summary: dict[str, Any], against: dict[str, Any] | None, higher: bool)
         return text
     better = (against["mean"] > 0) is higher
     mark = "" if against["corrected"] is None or against["corrected"] >= 0.05 else (" +" if better else " −")
-    return f"{text} [{percent(against['wins'], sign=False)}{mark}]"
+    return f"{text} [{percent(against['wins'], decimals=0)}{mark}]"
 
 
 def _spelled(run: dict[str, Any]) -> str:

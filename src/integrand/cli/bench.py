@@ -9,6 +9,7 @@ import torch
 from rich.text import Text
 
 from ..bench import harness, recipe, telling
+from ..formatting import count, number, percent, signed_percent
 from ..report.suite import grouped
 from . import tell
 from .pages import claimed
@@ -54,14 +55,14 @@ def _tell_run(name: str, one: dict[str, Any]) -> None:
     table = tell.table("method", *(f"{m} {'↑' if one['higher'][m] else '↓'}" for m in metrics), "gradients", "gap")
     means = {(row["method"], row["metric"]): row["mean"] for row in one["summaries"]}
     for method in one["methods"]:
-        cells = [telling.number(means[method, metric]) for metric in metrics]
+        cells = [number(means[method, metric]) for metric in metrics]
         cost = one["costs"][method]
         style = "dim" if method in one["controls"] else ""
         row: Sequence[str] = [
             method,
             *cells,
-            telling.number(cost["gradients"]),
-            telling.percent(cost["gap"], sign=False),
+            count(cost["gradients"]),
+            percent(cost["gap"], decimals=0),
         ]
         table.add_row(*(Text(cell, style) for cell in row))
     out.print(table)
@@ -75,8 +76,8 @@ def _claim(rows: Sequence[Mapping[str, Any]]) -> Any:
         table.add_row(
             f"{one['run']}, {one['metric']}",
             f"{one['method']}\nagainst {one['than']}",
-            f"{telling.percent(one['share'])}\n{telling.percent(one['low'])} to {telling.percent(one['high'])}",
-            f"{telling.percent(one['wins'], sign=False)} of {one['examples']}",
+            f"{signed_percent(one['share'])}\n{signed_percent(one['low'])} to {signed_percent(one['high'])}",
+            f"{percent(one['wins'], decimals=0)} of {one['examples']}",
             Text(one["verdict"], "bold"),
         )
     return table

@@ -21,10 +21,10 @@ from rich.text import Text
 from torch import Tensor
 
 from ..compare import Comparison, Sure, compare
-from ..compare.comparison import chance, short
 from ..compare.judging import metrics_by_name
 from ..errors import ImageError, InputError, IntegrandWarning, UnknownName
 from ..files import write_text
+from ..formatting import number, p_value
 from ..optional import check_installed
 from ..report.comparison import page
 from ..vision import REGISTRY, load_model, recipes, titles
@@ -215,7 +215,7 @@ def _tell(made: Comparison) -> None:
     if notes:
         tell.out().print(Text("; ".join(notes), "dim"), soft_wrap=True)
     if made.sensitivity is not None:
-        alike = ", ".join(f"{name} {short(value)}" for name, value in made.sensitivity.alike().items())
+        alike = ", ".join(f"{name} {number(value)}" for name, value in made.sensitivity.alike().items())
         over = ", ".join(made.sensitivity.baselines)
         tell.out().print(Text(f"Likeness of maps from {over}: {alike}", "dim"), soft_wrap=True)
 
@@ -235,9 +235,9 @@ def _table(made: Comparison, rows: Sequence[Mapping[str, Any]]) -> Any:
             name.append(f" ({row['missing']} missing)", "yellow")
         difference, p, wins = "", "", ""
         if row["difference"] is not None:
-            difference, p = short(row["difference"], signed=True), chance(row["corrected"])
+            difference, p = number(row["difference"], signed=True), p_value(row["corrected"])
             wins = "–" if math.isnan(row["wins"]) else f"{100 * row['wins']:.0f} %"
-        interval = "–" if math.isnan(row["low"]) else f"{short(row['low'])}–{short(row['high'])}"
+        interval = "–" if math.isnan(row["low"]) else f"{number(row['low'])}–{number(row['high'])}"
         cost = f"{row['gradients']:.0f}", f"{row['seconds']:.2g}"
-        table.add_row(name, short(row["mean"]), interval, difference, p, wins, *cost)
+        table.add_row(name, number(row["mean"]), interval, difference, p, wins, *cost)
     return table

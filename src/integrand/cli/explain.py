@@ -9,7 +9,6 @@ file that cannot be written. Whatever stops the work, maps that are finished are
 
 from __future__ import annotations
 
-import math
 import warnings
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
@@ -37,9 +36,10 @@ from ..errors import (
 )
 from ..explain import explain
 from ..field.wrap import Tally
+from ..formatting import percent, shortened
 from ..optional import check_installed
 from ..report import Case, sheet
-from ..report.words import NO_GAP, NOT_CLAIMED, incomplete, shortened, unsettled
+from ..report.words import NO_GAP, NOT_CLAIMED, incomplete, unsettled
 from ..vision import REGISTRY, Guess, ImageModel, load_model, pictures, recipes, samples, titles
 from ..vision.images import SAMPLE
 from ..vision.supplies import Supplies
@@ -238,16 +238,14 @@ def _table(results: Mapping[str, Attribution]) -> Table:
 def _gap(made: Attribution) -> Text:
     gap = float(made.gap[0])
     if not made.claims_completeness:
-        return Text(f"{gap:.1%}  " if gap <= NO_GAP else f"{NOT_CLAIMED}  ", "dim")
-    said = "> 999%" if gap >= 10 else f"{gap:.1%}"
-    return Text(f"{said} *", "bold yellow") if incomplete(made, 0) else Text(f"{said}  ")
+        return Text(f"{percent(gap)}  " if gap <= NO_GAP else f"{NOT_CLAIMED}  ", "dim")
+    return Text(f"{percent(gap)} *", "bold yellow") if incomplete(made, 0) else Text(f"{percent(gap)}  ")
 
 
 def _error(made: Attribution) -> Text:
     """The error that the method estimates of its map, where it does."""
     error = float(made.error[0])
-    words = "–" if math.isnan(error) else "> 999%" if error >= 10 else f"{error:.1%}"
-    return Text(f"{words} †", "bold yellow") if unsettled(made, 0) else Text(f"{words}  ")
+    return Text(f"{percent(error)} †", "bold yellow") if unsettled(made, 0) else Text(f"{percent(error)}  ")
 
 
 def _footnote(results: Mapping[str, Attribution]) -> None:

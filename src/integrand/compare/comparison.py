@@ -17,6 +17,7 @@ import numpy as np
 from ..attribution import INCOMPLETE, Attribution
 from ..errors import InputError
 from ..files import write_text
+from ..formatting import interval, json_ready, number, p_value
 from .agreement import Agreement
 from .scores import Scores
 from .sensitivity import Sensitivity
@@ -131,13 +132,13 @@ class Comparison:
 
     def _cells(self, row: Mapping[str, Any]) -> list[str]:
         name = row["method"] + (" (control)" if row["control"] else "")
-        cells = [name, short(row["mean"]), span(row["low"], row["high"])]
+        cells = [name, number(row["mean"]), interval(row["low"], row["high"])]
         if row["difference"] is None:
             cells += ["", "", "", ""]
         else:
             wins = "–" if math.isnan(row["wins"]) else f"{100 * row['wins']:.0f} %"
-            difference = short(row["difference"], signed=True), span(row["difference_low"], row["difference_high"])
-            cells += [*difference, chance(row["corrected"]), wins]
+            difference = number(row["difference"], signed=True), interval(row["difference_low"], row["difference_high"])
+            cells += [*difference, p_value(row["corrected"]), wins]
         costs = f"{row['gradients']:.0f}", f"{row['rows']:.0f}", f"{row['seconds']:.2g}"
         return [*cells, *costs] + ([f"{row['missing']} without a value"] if row["missing"] else [])
 
@@ -172,7 +173,7 @@ class Comparison:
             write_text(place / "index.html", _door("report.comparison").page(self))
 
     def _json(self) -> dict[str, Any]:
-        found: dict[str, Any] = plain(
+        found: dict[str, Any] = json_ready(
             {
                 "format": _FORMAT,
                 "reference": self.reference,
@@ -223,26 +224,6 @@ class Comparison:
 # --- words ------------------------------------------------------------------------------------------------------------
 
 
-def short(value: float, *, signed: bool = False) -> str:
-    """Three significant digits; a dash for no number."""
-    if math.isnan(value):
-        return "–"
-    text = f"{value:+.3g}" if signed else f"{value:.3g}"
-    return text.replace("-", "−")
-
-
-def span(low: float, high: float) -> str:
-    """An interval; a dash where there is none."""
-    return "–" if math.isnan(low) else f"[{short(low)}, {short(high)}]"
-
-
-def chance(p: float) -> str:
-    """A p value."""
-    if math.isnan(p):
-        return "–"
-    return "< .001" if p < 0.001 else f"{p:.3f}".removeprefix("0")
-
-
 def _aligned(rows: list[list[str]]) -> list[str]:
     columns = max(map(len, rows))
     filled = [row + [""] * (columns - len(row)) for row in rows]
@@ -259,19 +240,6 @@ def _aligned(rows: list[list[str]]) -> list[str]:
 def _known_mean(values: Any) -> float:
     known = values[~np.isnan(values)]
     return float(known.mean()) if len(known) else math.nan
-
-
-def plain(value: Any) -> Any:
-    """Numbers, texts, lists and dicts, as JSON has them; what is no number is null."""
-    if isinstance(value, Mapping):
-        return {str(name): plain(one) for name, one in value.items()}
-    if isinstance(value, np.ndarray):
-        return plain(value.tolist())
-    if isinstance(value, list | tuple):
-        return [plain(one) for one in value]
-    if isinstance(value, float) and not math.isfinite(value):
-        return None
-    return value
 
 
 def _array(nested: Any) -> Any:

@@ -20,13 +20,13 @@ import numpy as np
 from ..attribution import Attribution
 from ..compare import Comparison
 from ..errors import InputError, UnknownName
+from ..formatting import count, number, p_value, percent, two_decimals
 from ..methods import about
 from ..optional import optional
 from .colours import ramp
 from .html import SMALL, STYLE, environment
 from .pictures import data_uri, display_image, is_image, write_figure
 from .views import map_of
-from .words import number, percent
 
 if TYPE_CHECKING:
     from matplotlib.figure import Figure
@@ -167,18 +167,18 @@ def _line(comparison: Comparison, row: Mapping[str, Any], low: float, high: floa
         if math.isnan(row["mean"])
         else tuple(along(row["mean"] if alone else row[key]) for key in ("mean", "low", "high")),  # type: ignore[arg-type]
         missing=f"{row['missing']} without a value" if row["missing"] else "",
-        difference=_signed(row["difference"]) if compared else "",
-        difference_interval=f"{_signed(row['difference_low'])} to {_signed(row['difference_high'])}"
+        difference=number(row["difference"], signed=True) if compared else "",
+        difference_interval=f"{number(row['difference_low'], signed=True)} to {number(row['difference_high'], signed=True)}"
         if compared and not math.isnan(row["difference_low"])
         else "",
-        p=_chance(row["corrected"]) if compared else "",
+        p=p_value(row["corrected"]) if compared else "",
         significant=compared and row["corrected"] < comparison.sure.alpha,
-        wins=_share(row["wins"]) if compared else "",
-        wins_interval=f"{_share(row['wins_low'])} to {_share(row['wins_high'])}"
+        wins=percent(row["wins"], decimals=0) if compared else "",
+        wins_interval=f"{percent(row['wins_low'], decimals=0)} to {percent(row['wins_high'], decimals=0)}"
         if compared and not math.isnan(row["wins_low"])
         else "",
-        gradients=_count(row["gradients"]),
-        rows=_count(row["rows"]),
+        gradients=count(row["gradients"]),
+        rows=count(row["rows"]),
         seconds=f"{row['seconds']:.2g}" if row["seconds"] >= 0.01 else "< 0.01",
         incomplete="" if row["control"] else f"{row['incomplete']}",
     )
@@ -189,26 +189,6 @@ def _title(name: str) -> str:
         return about(name).title
     except UnknownName:
         return name
-
-
-def _signed(value: float) -> str:
-    return number(value) if math.isnan(value) or value <= 0 else f"+{number(value)}"
-
-
-def _chance(p: float) -> str:
-    if math.isnan(p):
-        return "–"
-    return "< 0.001" if p < 0.001 else f"{p:.3f}" if p < 0.1 else f"{p:.2f}"
-
-
-def _share(value: float) -> str:
-    return "–" if math.isnan(value) else f"{100 * value:.0f} %"
-
-
-def _count(value: float) -> str:
-    if 0 < value < 0.05:
-        return "< 0.1"
-    return f"{value:,.0f}" if value >= 10 or value == round(value) else f"{value:.1f}"
 
 
 @dataclass(frozen=True)
@@ -234,13 +214,10 @@ def matrices(comparison: Comparison) -> list[Matrix]:
 
 
 def _matrix(title: str, names: tuple[str, ...], values: Any) -> Matrix:
-    cells = tuple(tuple(("–", 0.0) if np.isnan(v) else (_two(v), float(max(0.0, v))) for v in row) for row in values)
+    cells = tuple(
+        tuple(("–", 0.0) if np.isnan(v) else (two_decimals(v), float(max(0.0, v))) for v in row) for row in values
+    )
     return Matrix(title, names, cells)
-
-
-def _two(value: float) -> str:
-    """Two decimals, no negative zero."""
-    return f"{round(float(value), 2) + 0.0:.2f}".replace("-", "−")
 
 
 @dataclass(frozen=True)
@@ -262,7 +239,7 @@ def moved(comparison: Comparison) -> list[Moved]:
     return [
         Moved(
             name,
-            "–" if math.isnan(alike[name]) else _two(alike[name]),
+            "–" if math.isnan(alike[name]) else two_decimals(alike[name]),
             tuple(tuple(number(v) for v in means[metric][name].values()) for metric in means),
         )
         for name in found.methods

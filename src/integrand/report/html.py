@@ -17,12 +17,13 @@ import torch
 
 from ..attribution import Attribution, mapped
 from ..errors import InputError, MissingExtra
+from ..formatting import number, percent
 from ..optional import optional
 from ..shapes import describe
 from .colours import Numbers, Pixels, overlay_rgb, ramp, signed_rgb
 from .pictures import data_uri, display_image, is_image, limit_of, pixel_map
 from .views import MANY, Result, check, families_of, result
-from .words import INCOMPLETE, gap_of, incomplete, number, percent, target_of, unsettled
+from .words import INCOMPLETE, gap_of, incomplete, target_of, unsettled
 
 _THUMBNAILS = 8
 _LEAVES = (

@@ -13,12 +13,12 @@ from statistics import median
 from typing import TYPE_CHECKING
 
 from ..attribution import Attribution
+from ..formatting import number, percent, shortened
 from ..optional import optional
 from .colours import Numbers, overlay_rgb
 from .html import Case
 from .pictures import limit_of, write_figure
 from .views import families_of, regions_of, summary
-from .words import number, percent, shortened
 
 if TYPE_CHECKING:
     from matplotlib.figure import Figure

@@ -2,11 +2,11 @@
 
 from __future__ import annotations
 
-import math
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
+from ..formatting import number, percent, signed_percent
 from .html import environment
 
 
@@ -77,27 +77,19 @@ def _group(text: str, source: str, size: float | None, rows: Sequence[Mapping[st
             row["method"],
             row["than"],
             f"{number(row['ours'])} against {number(row['theirs'])}",
-            percent(row["share"]),
-            f"{percent(row['low'])} to {percent(row['high'])}",
-            f"{percent(row['wins'], sign=False)} of {row['examples']}",
+            signed_percent(row["share"]),
+            f"{signed_percent(row['low'])} to {signed_percent(row['high'])}",
+            f"{percent(row['wins'], decimals=0)} of {row['examples']}",
             row["verdict"],
             None if row["share"] is None else (place(row["share"]), place(row["low"]), place(row["high"])),
         )
         for row in rows
     )
-    return Claimed(text, source, made, percent(-bound), percent(bound), None if size is None else place(size))
-
-
-def number(value: float | None, digits: int = 3) -> str:
-    """Three significant digits; a dash where there is none."""
-    if value is None or not math.isfinite(value):
-        return "–"
-    text = f"{value:.{digits}g}"
-    return text if "e" not in text or abs(value) < 1 else f"{value:,.0f}"
-
-
-def percent(value: float | None, *, sign: bool = True) -> str:
-    """A share in per cent."""
-    if value is None or not math.isfinite(value):
-        return "–"
-    return f"{100 * value:{'+' if sign else ''}.0f} %".replace("-", "−")
+    return Claimed(
+        text,
+        source,
+        made,
+        signed_percent(-bound),
+        signed_percent(bound),
+        None if size is None else place(size),
+    )

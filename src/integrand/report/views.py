@@ -14,10 +14,11 @@ import numpy as np
 
 from ..attribution import Attribution
 from ..errors import InputError, ShapeError, UnknownName
+from ..formatting import beside, number, percent
 from ..methods import about, known
 from .colours import Numbers, overlay_rgb, signed_rgb
 from .pictures import cells, data_uri, decoded, display_image, flat_map, is_image, limit_of, pixel_map
-from .words import beside, gap_of, incomplete, number, percent, unsettled
+from .words import gap_of, incomplete, unsettled
 
 _CELLS = 14  # regions along a side of the summed map
 _COARSE = 4  # under this many pixels a cell says little more than the pixels themselves

@@ -1,4 +1,4 @@
-"""Numbers and names as a reader meets them, the same in figures, notebooks and pages."""
+"""What figures, notebooks and pages say of an attribution, in the same words everywhere."""
 
 from __future__ import annotations
 
@@ -10,44 +10,11 @@ import torch
 from ..attribution import INCOMPLETE as INCOMPLETE
 from ..attribution import NO_GAP as NO_GAP
 from ..attribution import Attribution
+from ..formatting import number, percent, shortened
 from ..method.outcome import tolerance_of
 
 NOT_CLAIMED = "not claimed"
 """What stands for the gap of a method that does not say that its maps add up."""
-
-
-def number(value: float) -> str:
-    """Three significant digits, a true minus, no bare exponent for everyday sizes.
-
-    >>> number(-0.01234), number(1234567), number(0), number(float("nan"))
-    ('−0.0123', '1,234,567', '0', '–')
-    """
-    if not math.isfinite(value):
-        return "–"
-    if value == 0:
-        return "0"
-    text = f"{value:,.0f}" if abs(value) >= 1000 else f"{value:#.3g}".rstrip(".")
-    return text.replace("-", "−")
-
-
-def beside(value: float, whole: float) -> str:
-    """A number that is read beside a larger one: what is lost in the latter's digits is nothing.
-
-    >>> beside(-0.012, 9.9), beside(4.5e-7, 9.9), beside(4.5e-7, 2e-5)
-    ('−0.0120', '0', '4.50e−07')
-    """
-    return "0" if abs(value) < 5e-4 * abs(whole) else number(value)
-
-
-def percent(value: float) -> str:
-    """One decimal; beyond a thousand per cent the digits say nothing more.
-
-    >>> percent(0.1234), percent(50.0)
-    ('12.3 %', '> 999 %')
-    """
-    if math.isnan(value):
-        return "–"
-    return "> 999 %" if value >= 10 else f"{100 * value:.1f} %"
 
 
 def incomplete(attribution: Attribution, example: int) -> bool:
@@ -77,11 +44,6 @@ def target_of(attribution: Attribution, example: int) -> str:
     if hasattr(target, "at"):
         target = target.at(torch.tensor([example]))
     return shortened("F" if target is None else repr(target), 48)
-
-
-def shortened(text: str, most: int) -> str:
-    """At most ``most`` characters."""
-    return text if len(text) <= most else text[: most - 1] + "…"
 
 
 def headline(attribution: Attribution, example: int, title: str | None = None) -> str:
