@@ -72,13 +72,14 @@ class Finished:
 
 @dataclass(frozen=True, eq=False)
 class Results:
-    """What a suite came to."""
+    """What a suite came to; ``data`` is the name of the folder or file of examples."""
 
     suite: Suite
     finished: tuple[Finished, ...]
     claims: tuple[Held, ...]
     machine: dict[str, Any]
     seed: int = 0
+    data: str | None = None
 
 
 def run(suite: Suite, request: Request, tell: Tell = lambda line: None) -> Results:
@@ -98,7 +99,8 @@ def run(suite: Suite, request: Request, tell: Tell = lambda line: None) -> Resul
     held = tuple(
         hold(claim, found, seed=request.seed) for claim in suite.claims if (found := scores.get(claim.run)) is not None
     )
-    return Results(suite, tuple(finished), held, machine(), request.seed)
+    data = None if request.data is None else request.data.name
+    return Results(suite, tuple(finished), held, machine(), request.seed, data)
 
 
 def _finished(one: Run, request: Request, until: float | None, tell: Tell) -> Finished:

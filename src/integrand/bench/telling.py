@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import shlex
 import math
 from collections.abc import Iterable, Sequence
 from pathlib import Path
@@ -24,6 +25,7 @@ def as_json(results: Results) -> dict[str, Any]:
     made: dict[str, Any] = json_ready(
         {
             "suite": results.suite.name,
+            "data": results.data,
             "title": results.suite.title,
             "question": results.suite.question,
             "machine": results.machine,
@@ -92,8 +94,9 @@ def as_markdown(told: dict[str, Any]) -> str:
 def _made_by(told: dict[str, Any]) -> str:
     machine = told["machine"]
     versions = ", ".join(f"{name} {version}" for name, version in machine["versions"].items())
+    data = f" --data {shlex.quote(told['data'])}" if told["data"] else ""
     return (
-        f"*`integrand bench {told['suite']}`, {machine['date']}; {machine['processor']}, {machine['cores']} cores, "
+        f"*`integrand bench {told['suite']}{data}`, {machine['date']}; {machine['processor']}, {machine['cores']} cores, "
         f"{machine['threads']} thread{'s' * (machine['threads'] != 1)}; seed {told['seed']}; Python {machine['python']}, {versions}.*"
     )
 
