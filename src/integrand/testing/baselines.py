@@ -24,7 +24,8 @@ def check_baseline(baseline: Baseline, x: Tensor | None = None, *, field: Field 
     x = waves(3, 4) if x is None else x
     field = field or Function(smooth)
     with as_called(field), untouched("The baseline", "the inputs", x):
-        found = baseline(x, field)
+        with untouched("The baseline", "the inputs", x):
+            found = baseline(x, field)
         _check_references(baseline, x, found)
         close(baseline(x, field), found, "A second call gives other references; take randomness from a seed")
         _check_each(baseline, field, x, found)
