@@ -531,6 +531,21 @@ def test_a_path_of_images_says_what_it_needs() -> None:
         testing.check_path(ig.paths.Blur(1.5, 9), own_start=True)
 
 
+def test_what_a_path_has_paid_for_is_used_where_it_belongs() -> None:
+    class WrongEnd:
+        """Trapezoids that take what was paid for at one end for the other."""
+
+        def __call__(self, field: Any, segment: ig.Segment) -> Tensor:
+            if segment.at_start is None or segment.at_end is None:
+                return quadrature(field, segment, [0.0, 1.0], [0.5, 0.5])
+            return segment.step * segment.at_start.gradient
+
+    with pytest.raises(
+        AssertionError, match=r"paid for the ends of a segment \(at_start, at_end\), the share is another one"
+    ):
+        testing.check_rule(WrongEnd())
+
+
 def test_what_goes_another_way_for_each_reference_says_so() -> None:
     @dataclass(frozen=True)
     class Fan:

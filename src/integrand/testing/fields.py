@@ -37,9 +37,9 @@ def check_field(field: Field, x: Tensor, *, tolerance: float = 1e-4, differentia
             _check_slopes(field, x, index, tolerance)
         value = field.value(x)
         _check_share(field, x, value, tolerance, differentiable=differentiable)
-        asked = field.questions(index)
-        say(asked.shape == index.shape, f"questions numbers {describe(asked.shape)} of {len(x)} examples.")
-        first = first_alike(asked)
+        questions = field.questions(index)
+        say(questions.shape == index.shape, f"questions numbers {describe(questions.shape)} of {len(x)} examples.")
+        first = first_alike(questions)
         close(field.rows(x, first, gradient=False).value, value, "Examples of one question have several values")
 
 
@@ -47,16 +47,19 @@ def _loose(x: Tensor) -> float:
     return 1e-10 if x.dtype == torch.float64 else 1e-4
 
 
-def _check_evaluation(found: Evaluation, x: Tensor) -> None:
+def _check_evaluation(evaluation: Evaluation, x: Tensor) -> None:
     """What an answer with gradients looks like."""
-    check_numbers(found.value, (len(x),), x, f"Values of {len(x)} rows", "(N,)")
+    check_numbers(evaluation.value, (len(x),), x, f"Values of {len(x)} rows", "(N,)")
     say(
-        found.gradient.shape == x.shape,
-        f"Gradients have shape {describe(found.gradient.shape)}; like the rows they must be {describe(x.shape)}.",
+        evaluation.gradient.shape == x.shape,
+        f"Gradients have shape {describe(evaluation.gradient.shape)}; like the rows they must be {describe(x.shape)}.",
     )
-    say(not (found.value.requires_grad or found.gradient.requires_grad), "Values and gradients must be detached.")
     say(
-        bool(torch.isfinite(found.value).all() and torch.isfinite(found.gradient).all()),
+        not (evaluation.value.requires_grad or evaluation.gradient.requires_grad),
+        "Values and gradients must be detached.",
+    )
+    say(
+        bool(torch.isfinite(evaluation.value).all() and torch.isfinite(evaluation.gradient).all()),
         "The field holds NaN or infinity.",
     )
 
@@ -80,19 +83,19 @@ def _check_values(field: Field, x: Tensor, index: Tensor) -> None:
 
 
 def _check_slopes(field: Field, x: Tensor, index: Tensor, tolerance: float) -> None:
-    found = field.evaluate(x, index)
+    evaluation = field.evaluate(x, index)
     loose, order = _loose(x), index.flip(0)
     without = field.evaluate(x, index, gradient=False).value
-    close(without, found.value, "With gradient=False the values are others", loose)
+    close(without, evaluation.value, "With gradient=False the values are others", loose)
     turned = field.evaluate(x[order], order)
-    close(turned.gradient, found.gradient[order], "Gradients depend on the order of rows", loose)
+    close(turned.gradient, evaluation.gradient[order], "Gradients depend on the order of rows", loose)
     alone = field.evaluate(x[:1], index[:1])
-    close(alone.gradient, found.gradient[:1], "The gradient of a row depends on the rows beside it", loose)
+    close(alone.gradient, evaluation.gradient[:1], "The gradient of a row depends on the rows beside it", loose)
     step = _step(x)
     for phase in (0.0, 1.0, 2.0):
         way = _way(x, phase)
         slope = (field.evaluate(x + step * way, index).value - field.evaluate(x - step * way, index).value) / (2 * step)
-        close(total(found.gradient * way, 1), slope, "The gradient is not the slope of the value", tolerance)
+        close(total(evaluation.gradient * way, 1), slope, "The gradient is not the slope of the value", tolerance)
 
 
 def _step(x: Tensor) -> float:

@@ -39,7 +39,7 @@ def check_method(
       generator is drawn from, and autograd is on or off as it was.
 
     Args:
-        method: what ``method=`` takes in ``ig.explain``, made: a value, not a name.
+        method: what ``method=`` takes in ``ig.explain``, attribution: a value, not a name.
         model, x, target: a module in eval mode, inputs and a class for each (B,). By default a small network of six features and three
             classes; methods of images or words get their own.
         complete: whether maps add up; by default what the result claims.
@@ -53,23 +53,25 @@ def check_method(
     with untouched("The method", "the inputs", x):
         field = _Counted(model, target)
         with untouched("The method", "the inputs", x):
-            made = method(field, x)
-        asked = field.asked.gradients
-        _check_result(made, TorchField(model, target), x)
+            attribution = method(field, x)
+        evaluated = field.counted.gradients
+        _check_result(attribution, TorchField(model, target), x)
         say(
-            made.cost.gradients == asked,
-            f"cost.gradients says {made.cost.gradients}, but the field was asked for {asked} rows with a gradient.",
+            attribution.cost.gradients == evaluated,
+            f"cost.gradients says {attribution.cost.gradients}, but the field was asked for {evaluated} rows with a gradient.",
         )
-        _check_gap(made, complete, gap)
-        again = _watched(method, TorchField(model, target), x, made.cost)
-        close(again.values, made.values, "The same call gives another map; take randomness from a seed", tolerance)
+        _check_gap(attribution, complete, gap)
+        again = _watched(method, TorchField(model, target), x, attribution.cost)
+        close(
+            again.values, attribution.values, "The same call gives another map; take randomness from a seed", tolerance
+        )
         for example in range(len(x)):
             alone = method(TorchField(model, int(target[example])), x[example : example + 1])
             message = (
                 f"The map of example {example}, of class {int(target[example])}, is another one when it is explained alone: it depends on "
                 "the other examples of its batch, or is about the class of another"
             )
-            close(alone.values[0], made.values[example], message, tolerance)
+            close(alone.values[0], attribution.values[example], message, tolerance)
     after = _state(model)
     for name, state in before.items():
         say(state == after[name], f"The method left the model changed: {name}.")
@@ -81,47 +83,55 @@ class _Counted(TorchField):
 
     def __init__(self, model: nn.Module, target: Any) -> None:
         super().__init__(model, target)
-        self.asked = Tally()
+        self.counted = Tally()
 
     def evaluate_several(self, z: Tensor, index: Tensor, *given: Any, **options: Any) -> list[Evaluation]:
         if options.get("gradient", True):
-            self.asked.gradients += len(z)
+            self.counted.gradients += len(z)
         return super().evaluate_several(z, index, *given, **options)
 
     def again_several(self, z: Tensor, index: Tensor, *given: Any) -> Answer:
-        self.asked.values += len(z)
+        self.counted.values += len(z)
         return super().again_several(z, index, *given)
 
 
-def _check_result(made: Any, field: TorchField, x: Tensor) -> None:
-    say(isinstance(made, Attribution), f"The method returned a {type(made).__name__}, not an ig.Attribution.")
-    wide = x.to(state_dtype(x.dtype))
-    check_numbers(made.values, tuple(x.shape), wide, "Values", "(B, *s), as the inputs")
-    say(not made.values.requires_grad, "Values must be detached.")
-    say(bool(torch.isfinite(made.values).all()), "Values hold NaN or infinity.")
-    close(made.output, field.value(x).to(wide), "output is not F(x)", 1e-6)
-    references, batch = made.weights.shape[0], len(x)
-    for name in ("weights", "change"):
-        check_numbers(getattr(made, name), (references, batch), wide, f"Its {name}", "(R, B)")
-    for name in ("residual", "error"):
-        check_numbers(getattr(made, name), (batch,), wide, f"Numbers of {name}", "(B,)")
+def _check_result(attribution: Any, field: TorchField, x: Tensor) -> None:
     say(
-        made.converged.shape == (batch,) and made.converged.dtype == torch.bool,
-        f"converged is {made.converged.dtype} of shape {describe(made.converged.shape)}; it is one verdict for each example.",
+        isinstance(attribution, Attribution),
+        f"The method returned a {type(attribution).__name__}, not an ig.Attribution.",
     )
-    close(made.weights.sum(0), torch.ones_like(made.residual), "The weights of an example do not add up to one", 1e-6)
-    if made.baselines is not None:
-        change = made.output - field.value(made.baselines, 2).to(wide)
-        close(made.change, change, "change is not that of F between where paths began (baselines) and x", 1e-6)
-    missed = (made.weights * made.change).sum(0) - total(made.values, 1)
-    close(made.residual, missed, "residual is not the change of F minus the sum of the map", 1e-6)
+    wide = x.to(state_dtype(x.dtype))
+    check_numbers(attribution.values, tuple(x.shape), wide, "Values", "(B, *s), as the inputs")
+    say(not attribution.values.requires_grad, "Values must be detached.")
+    say(bool(torch.isfinite(attribution.values).all()), "Values hold NaN or infinity.")
+    close(attribution.output, field.value(x).to(wide), "output is not F(x)", 1e-6)
+    references, batch = attribution.weights.shape[0], len(x)
+    for name in ("weights", "change"):
+        check_numbers(getattr(attribution, name), (references, batch), wide, f"Its {name}", "(R, B)")
+    for name in ("residual", "error"):
+        check_numbers(getattr(attribution, name), (batch,), wide, f"Numbers of {name}", "(B,)")
+    say(
+        attribution.converged.shape == (batch,) and attribution.converged.dtype == torch.bool,
+        f"converged is {attribution.converged.dtype} of shape {describe(attribution.converged.shape)}; it is one verdict for each example.",
+    )
+    close(
+        attribution.weights.sum(0),
+        torch.ones_like(attribution.residual),
+        "The weights of an example do not add up to one",
+        1e-6,
+    )
+    if attribution.baselines is not None:
+        change = attribution.output - field.value(attribution.baselines, 2).to(wide)
+        close(attribution.change, change, "change is not that of F between where paths began (baselines) and x", 1e-6)
+    missed = (attribution.weights * attribution.change).sum(0) - total(attribution.values, 1)
+    close(attribution.residual, missed, "residual is not the change of F minus the sum of the map", 1e-6)
 
 
-def _check_gap(made: Attribution, complete: bool | None, most: float) -> None:
-    if made.claims_completeness if complete is None else complete:
-        change = (made.weights * made.change).sum(0).abs()
-        floor = 1e-6 * torch.maximum(made.output.abs(), total(made.values.abs(), 1))
-        missed = made.residual.abs() / torch.maximum(change, floor).clamp_min(1e-30)
+def _check_gap(attribution: Attribution, complete: bool | None, most: float) -> None:
+    if attribution.claims_completeness if complete is None else complete:
+        change = (attribution.weights * attribution.change).sum(0).abs()
+        floor = 1e-6 * torch.maximum(attribution.output.abs(), total(attribution.values.abs(), 1))
+        missed = attribution.residual.abs() / torch.maximum(change, floor).clamp_min(1e-30)
         worst = int(missed.argmax())
         say(
             bool((missed <= most).all()),
@@ -134,7 +144,7 @@ def _watched(method: Any, field: TorchField, x: Tensor, cost: Cost) -> Attributi
     """The method once more, with somebody watching."""
     seen: list[int] = []
     try:
-        made: Attribution = method(field, x, watch=lambda tally: seen.append(tally.gradients))
+        attribution: Attribution = method(field, x, watch=lambda tally: seen.append(tally.gradients))
     except TypeError as error:
         if "watch" not in str(error):
             raise
@@ -146,7 +156,7 @@ def _watched(method: Any, field: TorchField, x: Tensor, cost: Cost) -> Attributi
         most == cost.gradients,
         f"watch was shown {most} gradients at most, and cost.gradients says {cost.gradients}: hand watch on to what asks the field.",
     )
-    return made
+    return attribution
 
 
 def _state(model: nn.Module) -> dict[str, Any]:

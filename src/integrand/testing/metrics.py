@@ -62,10 +62,14 @@ def check_metric(
         f"{type(metric).__name__} does not say whether higher is better: higher: ClassVar[bool] = True, or False.",
     )
     case = _Case.of(model, x, target, methods, masks, normalisation)
-    given = [case.x, *(made.values for made in case.made.values()), *case.model.state_dict().values()]
+    given = [
+        case.x,
+        *(attribution.values for attribution in case.attributions.values()),
+        *case.model.state_dict().values(),
+    ]
     with untouched("The metric", "the inputs, the maps or the model", *given):
         measured = case.measured(metric)
-        _check_numbers(metric, measured, len(case.made), len(case.x))
+        _check_numbers(metric, measured, len(case.attributions), len(case.x))
         same(
             case.measured(metric),
             measured,
@@ -94,7 +98,7 @@ class _Case:
     methods: Mapping[str, Any]
     masks: Tensor
     normalisation: Normalisation | None
-    made: Mapping[str, Attribution]
+    attributions: Mapping[str, Attribution]
 
     @classmethod
     def of(
@@ -114,24 +118,27 @@ class _Case:
             methods = {"from zero": Method(rule=rule), "from a quarter": Method(Constant(0.25), rule=rule)}
         if masks is None:
             masks = (torch.arange(x.numel(), device=x.device) % 2 == 0).reshape(x.shape)
-        made = {name: method(TorchField(model, target), x) for name, method in methods.items()}
-        return cls(model, x, target, methods, masks, normalisation, made)
+        attributions = {name: method(TorchField(model, target), x) for name, method in methods.items()}
+        return cls(model, x, target, methods, masks, normalisation, attributions)
 
     def measured(
         self, metric: Metric, examples: list[int] | None = None, maps: list[str] | None = None, *, scale: float = 1.0
     ) -> Tensor:
         """What a metric measures of some examples and maps, by a model that has not been asked yet."""
         which = list(range(len(self.x))) if examples is None else examples
-        names = list(self.made) if maps is None else maps
+        names = list(self.attributions) if maps is None else maps
         x, masks = self.x[which], self.masks[which]
         field: Field = TorchField(self.model, self.target[which], normalisation=self.normalisation)
-        made: dict[str, Any] = {name: self.made[name][which] for name in names}
+        judged: dict[str, Any] = {name: self.attributions[name][which] for name in names}
         if scale != 1:
-            made = {name: dataclasses.replace(one, values=one.values * scale) for name, one in made.items()}
+            judged = {
+                name: dataclasses.replace(attribution, values=attribution.values * scale)
+                for name, attribution in judged.items()
+            }
         layout = Layout.of(x)
-        judged = Maps.of(made, x, layout, tuple(self.methods[name] for name in names))
-        with field.ready(), gradients(False), untouched("The metric", "the inputs or the maps", x, judged.values):
-            return metric.measure(Subject(field, x, layout, masks), judged)
+        lent = Maps.of(judged, x, layout, tuple(self.methods[name] for name in names))
+        with field.ready(), gradients(False), untouched("The metric", "the inputs or the maps", x, lent.values):
+            return metric.measure(Subject(field, x, layout, masks), lent)
 
 
 def _check_numbers(metric: Metric, measured: Any, maps: int, examples: int) -> None:
@@ -172,7 +179,7 @@ def _check_company(metric: Metric, case: _Case, measured: Tensor, tolerance: flo
     turned = [len(case.x) - 1, 0, 0]
     message = "What is measured of an example depends on where it stands in the batch, or on its being there twice"
     same(case.measured(metric, turned), measured[:, turned], message, tolerance)
-    names = list(case.made)
+    names = list(case.attributions)
     for place, name in enumerate(names):
         message = f"What is measured of the map {name!r} depends on the other maps"
         same(case.measured(metric, maps=[name]), measured[place : place + 1], message, tolerance)
@@ -184,12 +191,15 @@ def _check_arithmetic(metric: Metric, measured: Tensor, tolerance: float) -> Non
     """``values`` and ``summary``, which see nothing but what was measured."""
     values, summary = metric.values(measured), metric.summary(measured)
     for example in range(measured.shape[1]):
-        one = slice(example, example + 1)
+        alone = slice(example, example + 1)
         message = f"values() of example {example} depend on the other examples"
-        same(metric.values(measured[:, one]), values[:, one], message, tolerance)
+        same(metric.values(measured[:, alone]), values[:, alone], message, tolerance)
     for place in range(len(measured)):
-        one = slice(place, place + 1)
+        alone = slice(place, place + 1)
         same(
-            metric.summary(measured[one]), summary[one], "summary() of a method depends on the other methods", tolerance
+            metric.summary(measured[alone]),
+            summary[alone],
+            "summary() of a method depends on the other methods",
+            tolerance,
         )
     same(metric.summary(measured.flip(1)), summary, "summary() depends on the order of the examples", tolerance)

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
+
 import torch
 from torch import Tensor
 
@@ -11,7 +13,7 @@ from ..field.modes import gradients
 from ..path.straight import Straight
 from ..rule.base import Integrated, Rule
 from ..rule.quadrature import GaussLegendre
-from ..segment import Segment, polyline
+from ..segment import Evaluation, Segment, polyline
 from ..shapes import describe, norm, total
 from .assertions import apart, close, say, untouched
 from .problem import smooth, waves
@@ -31,6 +33,7 @@ def check_rule(rule: Rule, *, complete: bool | None = None, order: float | None 
     * ``rule.gradients``, where it is there, is what one piece costs.
     * What comes with the share is true: ``Integrated.begin`` and ``end`` are F at the ends of the pieces, and ``error`` is not below
       what the share is wrong by (a rule that does not know leaves them NaN, or returns the bare share).
+    * What the path has paid for at the ends of a segment may save gradients, and changes nothing else.
     * The segment is not changed, and no global generator is drawn from.
 
     Rules that ask for a field's exact share are checked on fields that have one only: a linear one.
@@ -81,6 +84,7 @@ def _check_rule(rule: Rule, segment: Segment, complete: bool, order: float | Non
     still = Segment(segment.start, segment.start, segment.clock)
     close(_share(rule, Function(smooth), still), torch.zeros_like(share), "Pieces of no length have a share")
     _check_independence(rule, segment, found)
+    _check_paid(rule, segment, found)
     if complete:
         coarse, fine = _gap(rule, 32), _gap(rule, 64)
         say(fine < 0.05, f"Over 64 pieces the shares miss the change of F by {fine:.3g} of it.")
@@ -149,11 +153,9 @@ def _check_independence(rule: Rule, segment: Segment, found: Integrated) -> None
         one = slice(k, k + 1)
         part = Segment(segment.start[one], segment.end[one], (segment.clock[0][one], segment.clock[1][one]))
         alone = Integrated.ensure(rule(Function(smooth), part))
-        # A rule that works to a tolerance asks more of a piece where others leave room; that it may, within the errors it claims.
-        room = _OPTIMISM * float((alone.error + found.error[one]).nan_to_num(0, 0).max())
-        message = f"The share of piece {k} depends on the other pieces of its stack"
-        if not room or not apart(alone.share, found.share[one]) <= room:
-            close(alone.share, found.share[one], message)
+        among = Integrated(found.share[one], found.error[one])
+        # A rule that works to a tolerance asks more of a piece where others leave room.
+        _check_near(alone, among, f"The share of piece {k} depends on the other pieces of its stack")
     for r in range(references):
         one = slice(r, r + 1)
         # Random nodes are stratified over the references; which of them this is stands in its lanes.
@@ -171,6 +173,26 @@ def _check_independence(rule: Rule, segment: Segment, found: Integrated) -> None
             found.share[:, :, one],
             f"The share of example {b} depends on the others of its batch",
         )
+
+
+def _check_paid(rule: Rule, segment: Segment, found: Integrated) -> None:
+    """The same segment from a path that has paid for its ends: what is handed on may save gradients, and changes nothing else."""
+    field = Function(smooth)
+    at_start, at_end = (
+        Evaluation(field.value(points, 3), field.gradient(points, 3)) for points in (segment.start, segment.end)
+    )
+    paid = Integrated.ensure(rule(field, replace(segment, at_start=at_start, at_end=at_end)))
+    _check_near(
+        paid, found, "Where the path has paid for the ends of a segment (at_start, at_end), the share is another one"
+    )
+    _check_ends(paid, Function(smooth), segment)
+
+
+def _check_near(found: Integrated, expected: Integrated, message: str) -> None:
+    """Two shares of the same piece, equal but for the errors that they claim: rules that work to a tolerance may look elsewhere."""
+    room = _OPTIMISM * float((found.error + expected.error).nan_to_num(0, 0).max())
+    if not room or not apart(found.share, expected.share) <= room:
+        close(found.share, expected.share, message)
 
 
 def _share(rule: Rule, field: Field, segment: Segment) -> Tensor:

@@ -57,22 +57,22 @@ def _every(outputs: Tensor) -> Tensor:
 
 def _check_rows(target: Target, outputs: Tensor, who: str) -> None:
     index = _every(outputs)
-    found = target(outputs, index)
-    check_numbers(found, (len(outputs),), outputs, f"{who}: its numbers", "(N,), one for each row")
-    say(bool(torch.isfinite(found).all()), f"{who} holds NaN or infinity for finite outputs.")
-    close(target(outputs, index), found, f"{who} says something else when it is asked again")
+    numbers = target(outputs, index)
+    check_numbers(numbers, (len(outputs),), outputs, f"{who}: its numbers", "(N,), one for each row")
+    say(bool(torch.isfinite(numbers).all()), f"{who} holds NaN or infinity for finite outputs.")
+    close(target(outputs, index), numbers, f"{who} says something else when it is asked again")
     order = index.flip(0)
-    close(target(outputs[order], order), found[order], f"{who}: numbers depend on the order of rows")
+    close(target(outputs[order], order), numbers[order], f"{who}: numbers depend on the order of rows")
     for row in range(len(outputs)):
-        one = slice(row, row + 1)
+        alone = slice(row, row + 1)
         message = f"{who}: the number of row {row} depends on the rows beside it"
-        close(target(outputs[one], index[one]), found[one], message)
+        close(target(outputs[alone], index[alone]), numbers[alone], message)
     # Several rows of one example, as nodes of a path are.
     for example in range(len(outputs)):
         mine = torch.full_like(index, example)
-        alone = torch.cat([target(outputs[r : r + 1], mine[:1]) for r in range(len(outputs))])
+        one_by_one = torch.cat([target(outputs[r : r + 1], mine[:1]) for r in range(len(outputs))])
         message = f"{who}: with all rows of example {example}, numbers are others than for each row alone"
-        close(target(outputs, mine), alone, message)
+        close(target(outputs, mine), one_by_one, message)
 
 
 def _some(outputs: Tensor) -> Tensor:
@@ -106,15 +106,15 @@ def _check_slope(target: Target, outputs: Tensor) -> None:
     index = _every(outputs)
     with gradients(True):
         leaf = outputs.clone().requires_grad_()
-        found = target(leaf, index)
+        numbers = target(leaf, index)
         say(
-            found.requires_grad,
+            numbers.requires_grad,
             "No slope leads from the target to the outputs: it was detached, or made of whole numbers. If it only measures, "
             "say differentiable=False.",
         )
-        (slope,) = torch.autograd.grad(found.sum(), leaf)
+        (slope,) = torch.autograd.grad(numbers.sum(), leaf)
     with gradients(False):
-        close(found.detach(), target(outputs, index), "With autograd on the target says something else")
+        close(numbers.detach(), target(outputs, index), "With autograd on the target says something else")
         for phase in (0.0, 1.0):
             way = waves(*outputs.shape, phase=phase).to(outputs)
             ahead, behind = (target(outputs + sign * _STEP * way, index) for sign in (1, -1))
