@@ -6,8 +6,11 @@ import re
 from importlib import resources
 
 import pytest
+import torch
 
+import integrand as ig
 from integrand.cite import BIBTEX, bibtex
+from integrand.methods import registry
 
 EVERY = pytest.mark.parametrize("key", list(BIBTEX))
 
@@ -55,3 +58,51 @@ def test_the_file_is_the_whole_of_it() -> None:
     text = resources.files("integrand").joinpath("citations.bib").read_text("utf-8")
     assert "\n\n".join(BIBTEX.values()) + "\n" == text
     assert len(re.findall("^@", text, re.MULTILINE)) == len(BIBTEX)
+
+
+# --- methods of others ------------------------------------------------------------------------------------------------
+
+OWN = "@article{me2026,\n  title = {Arcs},\n  author = {Me, Myself},\n  year = {2026}\n}"
+
+
+@pytest.fixture
+def shelf(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Names that are published in a test are gone after it."""
+    monkeypatch.setattr(registry, "_PUBLISHED", dict(registry._PUBLISHED))
+
+
+def publish(**options: str) -> None:
+    card = {"title": "Arcs", "key": "me2026", "formula": "∫ ∇F dγ", "cost": "n gradients"}
+
+    @ig.methods.published(**card, axioms=ig.methods.axioms(inside=False), **options)  # type: ignore[arg-type]
+    def arc(baseline: float = 0.0, *, nodes: int = 8) -> ig.Method:
+        return ig.Method(ig.baselines.Constant(baseline), rule=ig.rules.GaussLegendre(nodes))
+
+
+@pytest.mark.usefixtures("shelf")
+def test_a_method_of_others_brings_its_citation() -> None:
+    publish(citation=OWN + "\n")
+    card = ig.methods.about("arc")
+    assert card.citation == OWN
+    assert card.axioms["complete"]
+    assert not card.axioms["within the box"]
+    assert (card.measured, card.defaults) == (None, {"baseline": 0.0, "nodes": 8})
+    x = torch.ones(2, 3)
+    made = ig.explain(lambda z: z.square().sum(1), x, target=ig.targets.Output(), method="arc", nodes=2)
+    torch.testing.assert_close(made.values, x)
+    with pytest.raises(ig.errors.InputError, match="nodes"):
+        ig.methods.about("arc").build(nodes=2.5)
+
+
+@pytest.mark.usefixtures("shelf")
+def test_without_a_citation_there_is_the_title_under_the_key() -> None:
+    publish()
+    assert ig.methods.about("arc").citation == "@misc{me2026,\n  title = {Arcs}\n}"
+
+
+@pytest.mark.parametrize("wrong", ["Me, Arcs, 2026", "@article{you2026, title = {Arcs}}", "@article me2026"])
+@pytest.mark.usefixtures("shelf")
+def test_a_citation_is_an_entry_under_its_key(wrong: str) -> None:
+    with pytest.raises(ig.errors.InputError, match="citation= is a BibTeX entry under key='me2026'"):
+        publish(citation=wrong)
+    assert "arc" not in ig.methods.known()

@@ -3,11 +3,13 @@
 from __future__ import annotations
 
 import dataclasses
+import importlib
 import itertools
 import json
 import re
 import runpy
 from pathlib import Path
+from typing import Any
 
 import pytest
 import torch
@@ -19,11 +21,15 @@ from scripts import docs
 
 ROOT = Path(__file__).parent.parent
 PAGES = [ROOT / "README.md", *sorted((ROOT / "docs").rglob("*.md"))]
+METRICS = importlib.import_module("integrand.metrics.metric")  # ``ig.metrics.metric`` is the decorator
 EXAMPLES = sorted((ROOT / "docs" / "examples").glob("*.py"))
 
 
 @pytest.mark.parametrize("example", EXAMPLES, ids=lambda path: path.stem)
-def test_examples_run(example: Path, capsys: pytest.CaptureFixture[str]) -> None:
+def test_examples_run(example: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch) -> None:
+    # What an example publishes or registers is gone after it.
+    monkeypatch.setattr(registry, "_PUBLISHED", dict(registry._PUBLISHED))
+    monkeypatch.setattr(METRICS, "_METRICS", dict(METRICS._METRICS))
     runpy.run_path(str(example), run_name="__main__")
     assert capsys.readouterr().out.strip(), "an example shows something"
 
@@ -33,9 +39,27 @@ def test_the_readme_shows_the_file_that_runs() -> None:
     assert block == (ROOT / "docs" / "examples" / "ten_lines.py").read_text()
 
 
-def test_the_extending_page_shows_the_file_that_runs() -> None:
-    (block, *_) = re.findall(r"```python\n(.*?)```", (ROOT / "docs" / "usage" / "extending.md").read_text(), re.S)
-    assert block.strip() in (ROOT / "docs" / "examples" / "own_path.py").read_text()
+def test_the_extending_page_shows_the_files_that_run() -> None:
+    text = (ROOT / "docs" / "usage" / "extending.md").read_text()
+    blocks = re.findall(r"```python\n(.*?)```", text, re.S)
+    files = "".join((ROOT / "docs" / "examples" / name).read_text() for name in ("own_path.py", "own_parts.py"))
+    assert [block for block in blocks if block.strip() not in files] == []
+    every = {"Detour", "Boole", "Quantiles", "Sparse", "Entropy", "Quadratic", "TotalVariation", "Positive"}
+    assert set(re.findall(r"^class (\w+)", "".join(blocks), re.M)) >= every
+
+
+def test_the_extending_page_names_what_there_is() -> None:
+    """Every check of the kit, and nothing of ``ig`` that is not there."""
+    text = (ROOT / "docs" / "usage" / "extending.md").read_text()
+    assert [name for name in ig.testing.__all__ if name.startswith("check_") and f"`{name}`" not in text] == []
+    missing = set()
+    for dotted in set(re.findall(r"\big\.((?:\w+\.)*\w+)", text)):
+        place: Any = ig
+        for name in dotted.split("."):
+            place = getattr(place, name, None)
+        if place is None:
+            missing.add(dotted)
+    assert missing == set()
 
 
 def test_the_compare_page_shows_the_file_that_runs() -> None:

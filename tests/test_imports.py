@@ -62,6 +62,17 @@ def test_no_extra_is_imported() -> None:
     assert [name for name in NEVER if name in loaded] == []
 
 
+def test_the_conformance_kit_is_loaded_on_first_use() -> None:
+    """And it needs no test framework."""
+    code = (
+        "import sys, integrand as ig\nprint('integrand.testing' in sys.modules, 'testing' in dir(ig))\n"
+        "print(ig.testing.check_path.__name__, 'pytest' in sys.modules)\n"
+        "try: ig.tests\nexcept AttributeError as error: print(error)"
+    )
+    said = python(code).splitlines()
+    assert said == ["False True", "check_path False", "module 'integrand' has no attribute 'tests'"]
+
+
 def test_import_time(tmp_path: Path) -> None:
     """At most 0.3 s of processor time on top of torch, or a third of torch's own on slow machines; compiled, the best of four."""
     code = (

@@ -436,7 +436,7 @@ def gradient_times_input(field: Any, x: Tensor, refs: Tensor) -> Tensor:
 class OneByOne:
     """The path that moves one feature at a time, in order: complete and linear, but not symmetric."""
 
-    segments = 1
+    segments = None
 
     def __call__(self, field: Any, start: Tensor, end: Tensor) -> Any:
         count = end.shape[1]

@@ -6,7 +6,10 @@
 torch.Size([4, 3])
 """
 
+from importlib import import_module as _import_module
 from importlib import metadata as _metadata
+from types import ModuleType as _ModuleType
+from typing import TYPE_CHECKING as _TYPE_CHECKING
 
 # The namespaces, one per part.
 from . import baseline as baselines
@@ -44,6 +47,23 @@ from .method import Staged as Staged
 from .normalisation import Normalisation as Normalisation
 from .segment import Segment as Segment
 
+if _TYPE_CHECKING:
+    from . import testing as testing
+
+_ON_FIRST_USE = ("testing",)
+"""Rooms that explaining needs nothing of."""
+
+
+def __getattr__(name: str) -> _ModuleType:
+    if name in _ON_FIRST_USE:
+        return _import_module(f"{__name__}.{name}")
+    raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
+
+
+def __dir__() -> list[str]:
+    return sorted({*globals(), *_ON_FIRST_USE})
+
+
 try:
     __version__ = _metadata.version("integrand")
 except _metadata.PackageNotFoundError:  # the source alone, not installed
@@ -79,5 +99,6 @@ __all__ = [
     "rules",
     "segments",
     "targets",
+    "testing",
     "weightings",
 ]

@@ -415,6 +415,9 @@ class Distance(Target):
         found = flattened(output_tensor(outputs), 1)
         return (found - self.goal[index.to(self.goal.device)]).square().sum(1)
 
+    def at(self, index: Tensor) -> Target:
+        return replace(self, goal=self.goal[index.to(self.goal.device)])
+
 
 def as_target(target: Any) -> Target:
     """An int, a tensor of ints, a position, a callable or a Target → a Target."""

@@ -43,6 +43,7 @@ from .named import BASELINES as BASELINES
 from .registry import Measured as Measured
 from .registry import Published as Published
 from .registry import about as about
+from .registry import axioms as axioms
 from .registry import counted_on as counted_on
 from .registry import known as known
 from .registry import published as published

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import inspect
 import json
+import re
 import sys
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
@@ -11,8 +12,8 @@ from functools import cache
 from importlib import resources
 from typing import Any, TypeVar
 
-from ..cite import bibtex
-from ..errors import UnknownName
+from ..cite import BIBTEX, bibtex
+from ..errors import InputError, UnknownName
 from ..options import with_checked_options
 from .habits import about_method
 
@@ -41,11 +42,15 @@ class Published:
     formula: str
     cost: str
     axioms: dict[str, bool]
+    entry: str | None = None
+    """BibTeX of a source that is not among the library's own."""
 
     @property
     def citation(self) -> str:
-        """BibTeX."""
-        return bibtex(self.key)
+        """BibTeX: its own entry, that of the library's file, or at least the title under the key."""
+        if self.entry is not None:
+            return self.entry
+        return bibtex(self.key) if self.key in BIBTEX else f"@misc{{{self.key},\n  title = {{{self.title}}}\n}}"
 
     @property
     def family(self) -> str:
@@ -93,12 +98,30 @@ def _measured() -> dict[str, Any]:
     return found
 
 
-def published(*, title: str, key: str, formula: str, cost: str, axioms: dict[str, bool]) -> Callable[[F], F]:
-    """Register the decorated factory under its own name."""
+def published(
+    *, title: str, key: str, formula: str, cost: str, axioms: dict[str, bool], citation: str | None = None
+) -> Callable[[F], F]:
+    """Register the decorated factory under its own name, for ``method="name"``, ``about("name")`` and the command line.
+
+    Args:
+        title: what the method is called in prose.
+        key: of its source, as in a bibliography.
+        formula: A(x) in a line.
+        cost: gradients and values per example, in a line.
+        axioms: what maps keep to, by ``axioms(…)``.
+        citation: the source as a BibTeX entry under ``key``; the library's own methods have theirs in ``citations.bib``.
+
+    Errors: ``InputError`` for a citation that is not an entry under ``key``.
+    """
+    if citation is not None and not re.match(rf"@\w+{{\s*{re.escape(key)}\s*,", citation.strip()):
+        raise InputError(
+            f"citation= is a BibTeX entry under key={key!r}, such as '@article{{{key}, title = {{…}}}}'; got {citation.strip()[:40]!r}."
+        )
 
     def register(build: F) -> F:
         build = with_checked_options(build)
-        _PUBLISHED[build.__name__] = Published(build.__name__, build, title, key, formula, cost, axioms)
+        entry = None if citation is None else citation.strip()
+        _PUBLISHED[build.__name__] = Published(build.__name__, build, title, key, formula, cost, axioms, entry)
         return build
 
     return register

@@ -51,7 +51,7 @@ class Between:
     @property
     def segments(self) -> int | None:
         """Those of all stretches; None where a stretch cannot tell."""
-        return self._added_up("segments", 1)
+        return self._added_up("segments", None)
 
     @property
     def gradients(self) -> int | None:
@@ -87,9 +87,9 @@ class Between:
                 yield dataclasses.replace(segment, clock=_later(segment.clock, number - 1, len(stretches)))
             here = there
 
-    def _added_up(self, name: str, without: int) -> int | None:
+    def _added_up(self, name: str, without: int | None) -> int | None:
         """What all stretches say of themselves, together."""
-        each = [getattr(stretch, name, without) for stretch in self._stretches()]
+        each: list[Any] = [getattr(stretch, name, without) for stretch in self._stretches()]
         return None if None in each else sum(each)
 
     def _stretches(self) -> list[Any]:
@@ -129,7 +129,7 @@ class Backwards:
     @property
     def segments(self) -> int | None:
         """Those of the path."""
-        return getattr(self.path, "segments", 1)
+        return getattr(self.path, "segments", None)
 
     @property
     def gradients(self) -> int | None:

@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
+import random
 from collections.abc import Iterator
 from contextlib import contextmanager
 from typing import Any
 
+import numpy as np
 import torch
 from torch import Tensor
 
@@ -22,6 +24,39 @@ def as_called(field: Field) -> Iterator[None]:
     """The surroundings in which a method calls its parts."""
     with field.ready(), gradients(False):
         yield
+
+
+@contextmanager
+def untouched(who: str, what: str, *given: Tensor) -> Iterator[None]:
+    """What is called inside changes neither the tensors it was ``given`` nor the global generators of torch, NumPy and Python.
+
+    Args:
+        who: what is called, as the first words of a sentence: "The path".
+        what: the tensors that it was given: "the tensors it was given".
+        given: those tensors.
+    """
+    before = [tensor.clone() for tensor in given]
+    states = _generators()
+    yield
+    say(all(map(_equal, given, before)), f"{who} changed {what}.")
+    for name, state in _generators().items():
+        say(state == states[name], f"{who} drew from {name} global generator; use a seed of its own.")
+
+
+def _equal(tensor: Tensor, other: Tensor) -> bool:
+    return bool(((tensor == other) | (tensor.isnan() & other.isnan())).all())
+
+
+def _generators() -> dict[str, Any]:
+    """The states of the global generators, to be compared."""
+    numpy_state = np.random.get_state(legacy=False)  # read, not drawn from
+    return {
+        "torch's": torch.get_rng_state().numpy().tobytes(),
+        "NumPy's": repr(
+            {**numpy_state, "state": {k: np.asarray(v).tobytes() for k, v in numpy_state["state"].items()}}
+        ),
+        "Python's": random.getstate(),
+    }
 
 
 def say(true: bool, message: str) -> None:
@@ -41,3 +76,28 @@ def close(found: Any, expected: Tensor, message: str, tolerance: float = CLOSE) 
     scale = max(1.0, float(expected.abs().max()) if expected.numel() else 0.0)
     if not apart(found, expected) <= loose * scale:
         raise AssertionError(f"{message}: they are {apart(found, expected):.3g} apart.")
+
+
+def same(found: Any, expected: Tensor, message: str, tolerance: float = CLOSE) -> None:
+    """Like ``close``, for numbers some of which there are none (NaN): both have none in the same places."""
+    if isinstance(found, Tensor) and found.shape == expected.shape:
+        differ = found.isnan() != expected.isnan()
+        say(not bool(differ.any()), f"{message}: one has a number where the other has NaN.")
+        found, expected = found.nan_to_num(nan=0.0), expected.nan_to_num(nan=0.0)
+    close(found, expected, message, tolerance)
+
+
+def check_numbers(found: Any, shape: tuple[int, ...], like: Tensor, who: str, axes: str) -> None:
+    """Refuse what is not a detached tensor of ``shape``, of the type and on the device of ``like``.
+
+    Args:
+        who: what the numbers are, in the plural: "Values".
+        axes: the shape in letters, to be shown beside it: "(B,)".
+    """
+    say(isinstance(found, Tensor), f"{who} are a {type(found).__name__}, not a tensor.")
+    say(
+        found.shape == shape,
+        f"{who} have shape {describe(found.shape)}; they must be {describe(shape)} {axes}.",
+    )
+    say(found.dtype == like.dtype, f"{who} are {found.dtype}, where {like.dtype} was given.")
+    say(found.device == like.device, f"{who} are on {found.device}, where {like.device} was given.")

@@ -4,16 +4,21 @@ from __future__ import annotations
 
 from collections.abc import Iterable
 from itertools import pairwise
+from typing import Any
 
 import torch
 from torch import Tensor
 
-from ..field import Field, Function
+from ..field import Field, Function, Metered
+from ..field.wrap import Tally
 from ..path.base import Path
 from ..segment import Segment
 from ..shapes import describe
-from .assertions import apart, as_called, close, say
+from .assertions import apart, as_called, close, say, untouched
 from .problem import smooth, waves
+
+_ROUNDS = 1e-6
+"""A path that ends nearer to the input than this, relative to the way there, was meant to end on it."""
 
 _Piece = tuple[float, float, Tensor, Tensor]
 """Of a path: when it begins and ends, and where (R, B, \\*s)."""
@@ -34,26 +39,41 @@ def check_path(
     * The last end is the input itself. The first start is the reference, unless the path chooses its own (``own_start``).
     * So a linear field gets w ⊙ (x − start), whatever the way.
     * What is handed on (``at_start``, ``at_end``) is what the field says there; notes are (K+1, R, B).
-    * The same call gives the same path, each example's path does not depend on its neighbours (but for pieces of no length), and
-      nothing given is changed.
+    * What the path says of its cost is true: ``segments`` is how many pieces it comes to, ``gradients`` + ``scouted`` how many
+      gradients it asks for, for each reference of each example that keeps moving. Either may be None or missing: not known beforehand.
+    * The same call gives the same path; each example's path does not depend on its neighbours, nor a reference's on those beside it
+      (but for pieces of no length). A path that goes another way for each reference says so: ``placed(places (R, B)) -> path`` is
+      told which number each has, and then goes the same way for it in any company.
+    * Nothing given is changed, and no global generator is drawn from.
 
     Without arguments the problem is three features, two references, three examples; give your own field and inputs for paths
     that need images or a model.
     """
+    default = field is None and x is None
     field = field or Function(smooth)
     x = waves(3, 3, phase=0.3) if x is None else x
     references = waves(2, *x.shape, phase=2.0) if references is None else references
-    given = references.clone(), x.clone()
-    with as_called(field):
-        segments = list(path(field, references, x))
-    say(torch.equal(references, given[0]) and torch.equal(x, given[1]), "The path changed the tensors it was given.")
+    meter = Metered(field)
+    with as_called(field), untouched("The path", "the tensors it was given", references, x):
+        try:
+            segments = list(path(meter, references, x))
+        except Exception as error:
+            if not default:
+                raise
+            raise AssertionError(
+                f"The path raised {type(error).__name__} ({error}) on the problem it is tried on by default: three examples of three "
+                "features each, and a smooth function instead of a model. If it needs images or a model, give inputs of its own kind: "
+                "check_path(path, field=ig.TorchField(model, target), x=images)."
+            ) from error
     say(len(segments) > 0, "The path yielded no segments; it yields at least one.")
     for number, segment in enumerate(segments):
-        _check_segment(segment, number, field, references.shape)
+        _check_segment(segment, number, field, references)
     pieces = _in_order(segments)
     _check_chain(pieces)
     _check_ends(pieces, references, x, own_start=own_start)
     _check_repeats(path, field, references, x, pieces)
+    _check_references(path, field, references, x)
+    _check_claims(path, pieces, meter.tally, references.shape[0] * references.shape[1])
 
 
 def _check_chain(pieces: list[_Piece]) -> None:
@@ -75,18 +95,39 @@ def _check_chain(pieces: list[_Piece]) -> None:
 def _check_ends(pieces: list[_Piece], references: Tensor, x: Tensor, *, own_start: bool) -> None:
     """From the reference to the input, and no other way than that."""
     begin, end = pieces[0][2], pieces[-1][3]
-    say(
-        torch.equal(end, x.expand_as(references)),
-        f"The last segment ends {apart(end, x.expand_as(references)):.3g} away from the input. Let it end on the "
-        "input itself: start + (x − start) rounds.",
-    )
+    _check_arrival(end, x.expand_as(references), references)
     if not own_start:
+        missed, rounds = _missed(begin, references, x.expand_as(references))
+        advice = "Begin at the reference itself, not at a point computed from it." if rounds else ""
         say(
-            torch.equal(begin, references),
-            f"The path begins {apart(begin, references):.3g} away from the reference. If it chooses its own start, say own_start=True.",
+            missed == 0,
+            f"The path begins {missed:.3g} away from the reference. {advice or 'If it chooses its own start, say own_start=True.'}",
         )
     way: Tensor = torch.stack([stop - start for _, _, start, stop in pieces]).sum(0)
     close(way, x - begin, "The steps of the path do not add up to the input minus its start")
+
+
+def _check_arrival(end: Tensor, x: Tensor, references: Tensor) -> None:
+    """The last end is the input: neither a rounding error away from it, nor somewhere on the way."""
+    missed, rounds = _missed(end, x, references)
+    if missed == 0:
+        return
+    if rounds:
+        raise AssertionError(
+            f"The last segment ends {missed:.3g} away from the input, which is rounding: the way is right, but start + (x − start) is "
+            "not x. Let the last segment end on the input itself."
+        )
+    left = float((end - x).abs().sum() / (references - x).abs().sum())
+    raise AssertionError(
+        f"The last segment ends {missed:.3g} away from the input: the path stops where {100 * left:.3g} % of the way from the reference "
+        "to the input are left, or leads elsewhere. It must go on until it is there."
+    )
+
+
+def _missed(point: Tensor, goal: Tensor, other: Tensor) -> tuple[float, bool]:
+    """How far a point is from its goal, and whether that is rounding: tiny beside the way from the ``other`` end."""
+    missed = apart(point, goal)
+    return missed, missed <= _ROUNDS * max(apart(goal, other), float(goal.abs().max()))
 
 
 def _check_repeats(path: Path, field: Field, references: Tensor, x: Tensor, pieces: list[_Piece]) -> None:
@@ -94,15 +135,73 @@ def _check_repeats(path: Path, field: Field, references: Tensor, x: Tensor, piec
     with as_called(field):
         again = _in_order(path(field, references, x))
     close(again[0][2], pieces[0][2], "A second call of the path begins elsewhere")
+    say(len(again) == len(pieces), f"A second call of the path has {len(again)} pieces, the first {len(pieces)}.")
+    for (begins, _, start, _), (_, _, before, _) in zip(again, pieces, strict=True):
+        close(start, before, f"A second call of the path goes another way at clock {begins:g}")
     for example in range(len(x)):
         one = slice(example, example + 1)
         some = field.at(torch.tensor([example], device=x.device))
         with as_called(some):
             alone = _in_order(path(some, references[:, one], x[one]))
-        mine, theirs = _moving(alone), _moving([(begin, end, s[:, one], e[:, one]) for begin, end, s, e in pieces])
-        say(len(mine) == len(theirs), f"Example {example} alone has {len(mine)} pieces, in the batch {len(theirs)}.")
-        for (_, _, start, _), (_, _, among, _) in zip(mine, theirs, strict=True):
-            close(start, among, f"The path of example {example} depends on the other examples of its batch")
+        among = [(begin, end, s[:, one], e[:, one]) for begin, end, s, e in pieces]
+        _check_same_way(
+            alone,
+            among,
+            f"Example {example} alone has",
+            f"The path of example {example} depends on the other examples of its batch",
+        )
+
+
+def _check_references(path: Any, field: Field, references: Tensor, x: Tensor) -> None:
+    """Each reference alone, told its number if the path asks for it."""
+    placed = getattr(path, "placed", None)
+    number = torch.arange(len(references), device=x.device)[:, None].expand(references.shape[:2])
+    advice = (
+        "placed() was told the number of each, and must make the way depend on nothing else"
+        if placed
+        else "a path that goes another way for each reference has a method placed(places (R, B)) -> path, which is told the number of each"
+    )
+    with as_called(field):
+        pieces = _in_order((placed(number) if placed else path)(field, references, x))
+        for reference in range(len(references)):
+            one = slice(reference, reference + 1)
+            alone = _in_order((placed(number[one]) if placed else path)(field, references[one], x))
+            _check_same_way(
+                alone,
+                [(begin, end, s[one], e[one]) for begin, end, s, e in pieces],
+                f"Reference {reference} alone has",
+                f"The path from reference {reference} depends on how many references there are, or which are beside it ({advice})",
+            )
+
+
+def _check_same_way(alone: list[_Piece], among: list[_Piece], count: str, message: str) -> None:
+    """The same corners, but for pieces of no length."""
+    mine, theirs = _moving(alone), _moving(among)
+    say(len(mine) == len(theirs), f"{message}: {count} {len(mine)} pieces, in company {len(theirs)}.")
+    for (_, _, start, _), (_, _, other, _) in zip(mine, theirs, strict=True):
+        close(start, other, message)
+
+
+def _check_claims(path: Any, pieces: list[_Piece], tally: Tally, rows: int) -> None:
+    """What the path says of its cost, counted."""
+    segments = getattr(path, "segments", None)
+    if isinstance(segments, int):
+        say(
+            segments == len(pieces),
+            f"path.segments says {segments}, but {len(pieces)} pieces came. A path that cannot know beforehand says None.",
+        )
+    gradients, scouted = getattr(path, "gradients", None), getattr(path, "scouted", 0)
+    if gradients is None or scouted is None:
+        return
+    claimed = (gradients + scouted) * rows
+    # Rows that have arrived, or whose way is shorter, may do without some.
+    waits = any(bool((start == end).flatten(2).all(2).any()) for _, _, start, end in pieces)
+    said = f"path.gradients says {gradients}" + (f" and path.scouted {scouted}" if scouted else "")
+    say(
+        tally.gradients == claimed or (waits and tally.gradients < claimed),
+        f"{said} for each reference of each example, {claimed} in all, but {tally.gradients} gradients were asked for. Gradients at "
+        "corners, which are handed on, are path.gradients; those elsewhere path.scouted.",
+    )
 
 
 def _moving(pieces: list[_Piece]) -> list[_Piece]:
@@ -110,12 +209,17 @@ def _moving(pieces: list[_Piece]) -> list[_Piece]:
     return [piece for piece in pieces if bool((piece[2] != piece[3]).any())]
 
 
-def _check_segment(segment: Segment, number: int, field: Field, shape: torch.Size) -> None:
-    who = f"Segment {number}"
+def _check_segment(segment: Any, number: int, field: Field, references: Tensor) -> None:
+    who, shape = f"Segment {number}", references.shape
+    say(isinstance(segment, Segment), f"{who} is a {type(segment).__name__}; a path yields ig.Segment values.")
     for name, corner in (("start", segment.start), ("end", segment.end)):
         say(
             corner.shape[1:] == shape,
             f"{who}: {name} has shape {describe(corner.shape)}; it must be K x {describe(shape)} (K, R, B, *s).",
+        )
+        say(
+            corner.dtype == references.dtype and corner.device == references.device,
+            f"{who}: {name} is {corner.dtype} on {corner.device}, the reference {references.dtype} on {references.device}.",
         )
         say(bool(torch.isfinite(corner).all()), f"{who}: {name} holds NaN or infinity.")
     count = len(segment.start)

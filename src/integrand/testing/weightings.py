@@ -8,7 +8,7 @@ from torch import Tensor
 from ..field import Field, Function
 from ..shapes import describe, over
 from ..weighting import Weighed, Weighting, beforehand
-from .assertions import as_called, close, say
+from .assertions import as_called, close, say, untouched
 from .problem import smooth, waves
 
 
@@ -23,18 +23,23 @@ def check_weighting(
 
     * Weights are finite and add up to one for every example; a fitness, where there is one, is (R, B) too.
     * Which place a reference stands in does not matter: permuting shares permutes weights.
-    * An example's weights do not depend on its neighbours, and the shares are not changed.
+    * An example's weights do not depend on its neighbours; nothing given is changed, and no global generator is drawn from.
+    * The same call gives the same weights.
     * ``beforehand``, where it is there, says the same without looking at shares.
     """
     x = waves(3, 6, phase=0.3) if x is None else x
     field = field or Function(lambda z: smooth(z).sigmoid())
     shares = waves(4, *x.shape, phase=1.0) if shares is None else shares
-    given = shares.clone()
-    with as_called(field):
+    with (
+        as_called(field),
+        untouched("The weighting", "the shares", shares),
+        untouched("The weighting", "the inputs", x),
+    ):
         found = Weighed.ensure(weighting(shares, x, field))
         _check_weights(found, shares.shape[:2])
+        again = Weighed.ensure(weighting(shares, x, field))
+        close(again.weights, found.weights, "A second call gives other weights; take randomness from a seed")
         _check_independence(weighting, field, x, shares, found.weights)
-    say(torch.equal(shares, given), "The weighting changed the shares.")
     known = beforehand(weighting, *shares.shape[:2])
     if known is not None:
         close(known.to(found.weights), found.weights, "beforehand() and the call give different weights")
