@@ -16,9 +16,8 @@ from .baseline.base import Several as Baselines
 from .cost import Cost
 from .errors import InputError, TargetError
 from .explain import chosen, explain
-from .field import Field, TorchField
+from .field import Field
 from .field.memory import Memory
-from .field.several import Several
 from .layered import PerPlace
 from .method import Method, inside
 from .method.outcome import Watch
@@ -99,8 +98,6 @@ class _ForEach:
         return bool(getattr(self.method, "lifts", False))
 
     def __call__(self, field: Field, x: Tensor, *, watch: Watch | None = None) -> Attribution:
-        if not isinstance(field, TorchField):
-            raise InputError(f"Several targets need a torch model, not a {type(field).__name__}.")
         count = len(self.targets)
         rows = x.repeat_interleave(count, 0)
         targets, memory = self.targets, None
@@ -111,7 +108,7 @@ class _ForEach:
             memory = Memory(rows, outputs.repeat_interleave(count, 0))
         for target in targets:
             check_classes(target, len(x))
-        several = Several(field, targets)
+        several = field.with_targets([as_target(target) for target in targets])
         several.memory = memory
         made: Attribution = _repeated(self.method, count, len(x))(several, rows, watch=watch)
         return dataclasses.replace(made, method=_ForEach(self.method, targets))

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import sys
-from collections.abc import Iterator
 from typing import Any
 
 import numpy as np
@@ -25,25 +24,20 @@ PATTERNS = ig.fields.Patterns.fit(P.model, P.packed())
 METHODS: dict[str, Any] = {
     **{name: build(P) for name, build in BUILD.items()},
     "pattern_guided": ig.methods.pattern_guided(PATTERNS),
+    "distanced": ig.methods.distanced(
+        wave(40, 3, 8, 8), (0, 1), labels=torch.arange(40) % 2, epochs=1, rule=ig.rules.Midpoint(2)
+    ),
 }
 
 OF_LAYERS = {"layer": "explains a layer", "conductance": "explains a layer"}
 """The only refusals: maps of a layer are not maps of the inputs."""
-
-WITHOUT = {"distanced"}
-
-
-def published() -> Iterator[Any]:
-    for name in METHODS:
-        marks = [pytest.mark.xfail(strict=True, reason="views hide the model")] if name in WITHOUT else []
-        yield pytest.param(name, marks=marks)
 
 
 def test_every_published_method_is_here() -> None:
     assert set(ig.methods.known()) == set(METHODS) | set(OF_LAYERS)
 
 
-@pytest.mark.parametrize("name", list(published()))
+@pytest.mark.parametrize("name", METHODS)
 def test_every_published_method_runs(name: str) -> None:
     made = ig.compare(
         P.model, P.inputs, target=P.target, methods={name: METHODS[name]}, metrics=["sparseness"], controls=False
@@ -73,7 +67,6 @@ def test_layers_are_refused(name: str) -> None:
     ],
     ids=["integrated", "expected", "guided", "ig2", "smoothed", "greedy", "sequential"],
 )
-@pytest.mark.xfail(strict=True, reason="views hide the model")
 def test_distanced_runs_around_every_kind_of_method(inner: Any) -> None:
     model, x = small(), wave(4, 4, phase=0.3)
     method = ig.Distanced(inner, wave(40, 4), (0, 1), torch.arange(40) % 2, epochs=1)
@@ -103,21 +96,13 @@ CHEAP: dict[str, Any] = {
 UNDEFINED = {"aic"}
 """Blurred, these pictures are still predicted to be of their class, so that there is no curve."""
 
-HIDDEN = {"mprt", "efficient_mprt", "smooth_mprt", "random_logit"}
-
-
-def registered() -> Iterator[Any]:
-    for name in known():
-        marks = [pytest.mark.xfail(strict=True, reason="views hide the model")] if name in HIDDEN else []
-        yield pytest.param(name, marks=marks)
-
 
 MASKS = torch.zeros(5, 8, 8)
 MASKS[:, 2:5, 3:6] = 1
 CLASSES = softplus_cnn()(P.inputs).argmax(1).detach()
 
 
-@pytest.mark.parametrize("name", list(registered()))
+@pytest.mark.parametrize("name", list(known()))
 def test_every_metric_runs(name: str) -> None:
     """With the scores that it gives the same maps by itself."""
     model, by = softplus_cnn(), CHEAP.get(name, ig.metrics.as_metric(name))
@@ -138,29 +123,17 @@ def test_every_metric_runs(name: str) -> None:
     assert np.isfinite(made.scores.values).any() == (name not in UNDEFINED)
 
 
-FURTHER = (CLASSES + torch.tensor([1, 2, 1, 1, 2])) % 3
+FURTHER = (P.target + torch.tensor([1, 2, 1, 1, 2])) % 3
 
 
 @pytest.mark.parametrize(
     "by",
     [
-        pytest.param(ig.metrics.RandomLogit(), marks=pytest.mark.xfail(strict=True, reason="views hide the model")),
-        pytest.param(
-            ig.metrics.RandomLogit(FURTHER), marks=pytest.mark.xfail(strict=True, reason="views hide the model")
-        ),
+        ig.metrics.RandomLogit(),
+        ig.metrics.RandomLogit(FURTHER),
         ig.metrics.FidelityPlus(by="accuracy", mode="phenomenon"),
-        pytest.param(
-            ig.metrics.FidelityPlus(by="accuracy"),
-            marks=pytest.mark.xfail(
-                strict=True, reason="classes of some examples are looked up as if they were of all"
-            ),
-        ),
-        pytest.param(
-            ig.metrics.Characterization(),
-            marks=pytest.mark.xfail(
-                strict=True, reason="classes of some examples are looked up as if they were of all"
-            ),
-        ),
+        ig.metrics.FidelityPlus(by="accuracy"),
+        ig.metrics.Characterization(),
         ig.metrics.Deletion(score="accuracy", steps=8),
         ig.metrics.Deletion(score=ig.targets.Logit(FURTHER), steps=8),
         ig.metrics.Deletion(score=ig.targets.Custom(lambda out, data: out[:, 0] * data, wave(5)), steps=8),
@@ -169,7 +142,7 @@ FURTHER = (CLASSES + torch.tensor([1, 2, 1, 1, 2])) % 3
 )
 def test_what_belongs_to_an_example_stays_with_it_in_blocks(by: Any, monkeypatch: pytest.MonkeyPatch) -> None:
     model, methods = softplus_cnn(), {"one": ig.methods.integrated(rule=ig.rules.Midpoint(2))}
-    target = torch.tensor([0, 2, 1, 0, 2])
+    target = P.target
     options: dict[str, Any] = {"target": target, "methods": methods, "metrics": [by], "controls": False}
     alone = ig.explain(model, P.inputs, target=target, method=methods["one"])
     expected = ig.metrics.judge(model, P.inputs, alone, by, target=target)

@@ -27,7 +27,7 @@ from ..method.wrapping import lifts, warned_once
 from ..metrics import Maps, Metric, Subject, as_metric
 from ..question import Question
 from ..shapes import describe, flattened
-from .portion import Portion, narrowed, portion
+from .portion import Counts, narrowed, portion
 from .scores import Scores
 
 Explainer = Callable[..., Attribution]
@@ -110,8 +110,8 @@ def _attempts(
     m: int,
 ) -> Iterator[dict[int, str]]:
     """The whole batch at once; where that fails, example by example. Yields why some have no map."""
-    some = portion(subject, which)
-    assert isinstance(some.field, Portion)
+    counts = Counts(len(which))
+    some = portion(subject, which, counts)
     own = narrowed(method, which, subject.x)
     began = time.perf_counter()
     try:
@@ -125,10 +125,10 @@ def _attempts(
             for b in which:
                 yield from _attempts(subject, method, [b], made, numbers, m)
         else:
-            _count(numbers, m, which, some.field, time.perf_counter() - began)
+            _count(numbers, m, which, counts, time.perf_counter() - began)
             yield {which[0]: _said(error)}
         return
-    _count(numbers, m, which, some.field, time.perf_counter() - began)
+    _count(numbers, m, which, counts, time.perf_counter() - began)
     # Maps of single references, and paths, are let go at once: nothing here looks at them.
     found = dataclasses.replace(found, shares=None, baselines=None, frames=None)
     run = Run(own, found, tuple(which))
@@ -150,9 +150,9 @@ def _said(error: Exception) -> str:
     return f"{type(error).__name__}: {' '.join(str(error).split())}".removesuffix(": ")
 
 
-def _count(numbers: Mapping[str, Any], m: int, which: Sequence[int], field: Portion, seconds: float) -> None:
+def _count(numbers: Mapping[str, Any], m: int, which: Sequence[int], counts: Counts, seconds: float) -> None:
     place = list(which)
-    gradients, rows = field.counts.gradients.numpy(), field.counts.values.numpy()
+    gradients, rows = counts.gradients.numpy(), counts.values.numpy()
     work = GRADIENT_ROWS * gradients + rows
     share = work / work.sum() if work.sum() else np.full(len(place), 1 / len(place))
     for name, one in (("gradients", gradients), ("rows", rows), ("seconds", seconds * share)):

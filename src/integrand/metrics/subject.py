@@ -104,18 +104,15 @@ class Subject:
         if isinstance(score, str):
             if score not in _OF_CLASS:
                 raise InputError(f'score= is "probability", "accuracy", "loss", "output", or a target, not {score!r}.')
-            target = getattr(self.field, "target", None)
+            target = self.field.target
             about = None if target is None else target.score()
             if not isinstance(about, Probability) or not about.of_classes:
                 raise InputError(f'score="{score}" asks about a class, and {target!r} names none: explain one.')
             score = _OF_CLASS[score](about.which)
-        asked = getattr(self.field, "with_target", None)
-        if asked is None:
-            raise InputError(
-                f'{type(self.field).__name__} knows one question only: score= is "probability" or "output".'
-            )
-        made: Field = asked(score)
-        return made
+        try:
+            return self.field.with_target(score)
+        except TargetError as error:
+            raise InputError(f'{error} score= is then "probability" or "output".') from error
 
     def fill(self, fill: Any) -> Tensor:
         """(B, \\*s) what removed features become: the first reference of a baseline, a number, a tensor or a name."""
