@@ -25,8 +25,8 @@ from ..attribution import Attribution
 from ..errors import IncompleteWarning, InputError
 from ..method.wrapping import lifts, warned_once
 from ..metrics import Maps, Metric, Subject, as_metric
-from ..question import Question
 from ..shapes import describe, flattened
+from ..task import Task
 from .portion import Counts, narrowed, portion
 from .scores import Scores
 
@@ -168,7 +168,7 @@ def _expected_warnings() -> Iterator[None]:
 
 
 def scored(
-    subject: Subject | Question,
+    subject: Subject | Task,
     methods: Mapping[str, Explainer],
     metrics: Mapping[str, Metric] | Sequence[Any],
     ids: Sequence[str] | None = None,
@@ -180,7 +180,7 @@ def scored(
 ) -> Scores:
     """Judge every method on every example by every metric.
 
-    subject   what is judged on: a ``Subject`` whose model is ready, or a ``Question``, made ready once for all of it
+    subject   what is judged on: a ``Subject`` whose model is ready, or a ``Task``, made ready once for all of it
     methods   by name, each (field, x) -> Attribution of the inputs
     metrics   names or values, or values by name
     ids       what examples are called; their numbers unless given
@@ -191,9 +191,8 @@ def scored(
     metrics are raised: they mean that a metric was asked what it cannot know. Cost: the methods', and the metrics' for all
     maps at once.
     """
-    if isinstance(subject, Question):
-        with subject.ready() as field:
-            own = Subject(field, subject.x, subject.layout)
+    if isinstance(subject, Task):
+        with Subject.ready(subject) as own:
             return scored(own, methods, metrics, ids, controls=controls, curves=curves, look=look, watch=watch)
     named = metrics_by_name(metrics)
     names = tuple(str(i) for i in range(len(subject))) if ids is None else tuple(ids)

@@ -194,7 +194,7 @@ class Field(ABC):
 
     def with_targets(self, targets: Sequence[Target]) -> Field:
         """The same model, asked T things at once: example b·T + t is example b, asked about target t."""
-        raise TargetError(f"{type(self).__name__} knows one question only: it is no target of a model.")
+        raise TargetError(f"{type(self).__name__} knows one question only: leave targets= out.")
 
     def with_model(self, model: Callable[..., Any]) -> Field:
         """The same question, asked of another model of the same kind, such as a copy that was trained further."""

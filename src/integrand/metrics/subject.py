@@ -16,9 +16,9 @@ from ..field import Field
 from ..field.layout import Layout
 from ..methods import BASELINES
 from ..methods.named import for_inputs
-from ..question import Question
 from ..shapes import checked_references, describe
 from ..target import Loss, Predicted, Probability, Target
+from ..task import Task
 
 T = TypeVar("T")
 
@@ -39,12 +39,14 @@ class Subject:
     field   the scalar that was explained; metrics ask its ``score()``, the class probability, unless told otherwise
     layout  how inputs and maps are arranged outside
     masks   (B, H, W) or (B, \\*s) where the evidence is known to be, or None
+    bare    whether nobody gave inputs, so that x may be a map itself
     """
 
     field: Field
     x: Tensor
     layout: Layout
     masks: Tensor | None = None
+    bare: bool = False
     _seen: dict[Hashable, Any] = dataclasses.field(default_factory=dict, repr=False)
 
     @classmethod
@@ -56,20 +58,15 @@ class Subject:
 
         ``model`` may be a Field, which is its own target. ``door``: extra, normalisation, batch_size, optimize, as in ``explain``.
         """
-        if isinstance(model, Field):
-            if target is not None:
-                raise TargetError("A field has its target already: leave target= out.")
-            if door:
-                raise InputError(f"{next(iter(door))}= goes with a model; a field has its own.")
-            layout = Layout.of(inputs)
-            with model.ready():
-                yield cls(model, layout.pack(inputs), layout, masks)
-            return
-        if target is None:
-            raise TargetError("Metrics ask about the class that was explained: give target=.")
-        question = Question.of(model, inputs, target, **door)
-        with question.ready() as asked:
-            yield cls(asked, question.x, question.layout, masks)
+        with cls.ready(Task.of(model, inputs, target, **door), masks) as subject:
+            yield subject
+
+    @classmethod
+    @contextmanager
+    def ready(cls, task: Task, masks: Tensor | None = None) -> Iterator[Subject]:
+        """The subject of a task that is laid out already, while its model is fit to be asked."""
+        with task.ready() as field:
+            yield cls(field, task.x, task.layout, masks)
 
     def __len__(self) -> int:
         return len(self.x)
