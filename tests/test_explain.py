@@ -600,8 +600,8 @@ def test_the_model_says_what_went_wrong_in_its_own_words() -> None:
 
 
 def test_explain_names_its_options() -> None:
-    with pytest.raises(TypeError, match=r"target"):
-        ig.explain(tanh_mlp(), X)  # type: ignore[call-arg]
+    with pytest.raises(ig.errors.TargetError, match="give target="):
+        ig.explain(tanh_mlp(), X)
 
 
 @pytest.mark.parametrize("problem", list(PROBLEMS))

@@ -16,7 +16,7 @@ FLOORS: list[list[str]] = [
     ["errors", "files", "formatting", "optional", "options", "shapes", "parts", "seeds", "normalisation"],
     ["target", "segment", "features"],
     ["field"],
-    ["spacing", "question"],
+    ["spacing", "task"],
     ["baseline", "path", "rule", "weighting", "cost"],
     ["walk"],
     ["attribution"],

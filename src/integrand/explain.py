@@ -19,6 +19,7 @@ from torch import Tensor
 from .attribution import Attribution, mapped
 from .baseline import as_baseline
 from .errors import InputError, UnknownName
+from .field import Field
 from .field.layout import Layout
 from .field.wrap import Tally
 from .method import Method, inside
@@ -27,18 +28,18 @@ from .methods.habits import about_option
 from .methods.named import for_inputs
 from .methods.registry import start_of
 from .normalisation import Normalisation
-from .question import Question
 from .rule import Adaptive
 from .seeds import reseeded
+from .task import Task
 
 Progress = bool | Callable[[Tally], None]
 
 
 def explain(
-    model: Callable[..., Any],
+    model: Callable[..., Any] | Field,
     inputs: Any,
     *,
-    target: Any,
+    target: Any = None,
     method: str | Callable[..., Attribution] = "integrated",
     baseline: Any = None,
     tol: float | None = None,
@@ -52,7 +53,8 @@ def explain(
 ) -> Attribution:
     """Explain what a model says of some inputs: A(x) = Σ_r w_r ∫ ∇F(γ_r) ⊙ dγ_r, and how far that adds up.
 
-    model          an nn.Module or any function torch can differentiate; it is given back as it was, whatever happens
+    model          an nn.Module or any function torch can differentiate; it is given back as it was, whatever happens. A Field (of
+                   ``ig.fields``, or your own) goes in its place: it has its target, extra and batch_size already
     inputs         a tensor or array (B, \\*s), or a tuple or dict of them (each is attributed); of layers also integers, such as ids,
                    which reach the model exactly, up to 2^53
     target         which scalar: an int, a tensor of ints (one per example), a position in a longer output or a list of positions (one per
@@ -83,7 +85,8 @@ def explain(
     """
     if not isinstance(progress, bool) and not callable(progress):
         raise InputError(f"progress is True, False or a callable that is given a running tally, not {progress!r}.")
-    asked = Question.of(
+    task = task_for(
+        method,
         model,
         inputs,
         target,
@@ -91,14 +94,22 @@ def explain(
         normalisation=normalisation,
         batch_size=batch_size,
         optimize=optimize,
-        integers=_lifts(method),
     )
-    layout, x = asked.layout, asked.x
-    way = _method(method, baseline, tol, options, placing(inputs, layout, x))
+    return explained(task, chosen(inputs, method, baseline, tol, options, task), seed=seed, progress=progress)
+
+
+def task_for(method: Any, model: Any, inputs: Any, target: Any, **door: Any) -> Task:
+    """The task that a method is given: one that explains a layer takes integers too."""
+    return Task.of(model, inputs, target, **door, integers=_lifts(method))
+
+
+def explained(task: Task, way: Any, *, seed: int | None = None, progress: Progress = False) -> Attribution:
+    """What a method makes of a task, arranged as its inputs were."""
+    layout, normalisation = task.layout, task.field.normalisation
     if seed is not None:
         way = reseeded(way, seed)
-    with asked.ready() as field, _watched(progress) as watch:
-        made = way(field, x, watch=watch)
+    with task.ready() as field, _watched(progress) as watch:
+        made = way(field, task.x, watch=watch)
     if _lifts(way):  # a layer's values are arranged as the layer is, and no image's
         layout, normalisation = made.layout or Layout.of(made.values), None
     else:
@@ -114,10 +125,13 @@ def _lifts(method: Any) -> bool:
     return bool(getattr(method, "lifts", False))
 
 
-def chosen(inputs: Any, method: Any, baseline: Any, tol: float | None, options: dict[str, Any]) -> Any:
-    """The method that ``explain`` would run for these arguments."""
-    layout = Layout.of(inputs, integers=_lifts(method))
-    return _method(method, baseline, tol, options, placing(inputs, layout, layout.pack(inputs)))
+def chosen(
+    inputs: Any, method: Any, baseline: Any, tol: float | None, options: dict[str, Any], task: Task | None = None
+) -> Any:
+    """The method that ``explain`` would run for these arguments; ``task`` has the inputs laid out, where that was done."""
+    layout = Layout.of(inputs, integers=_lifts(method)) if task is None else task.layout
+    x = layout.pack(inputs) if task is None else task.x
+    return _method(method, baseline, tol, options, placing(inputs, layout, x))
 
 
 _Place = Callable[[Any, bool], Any]

@@ -15,16 +15,15 @@ from .baseline.base import Baseline, count_of, label_of
 from .baseline.base import Several as Baselines
 from .cost import Cost
 from .errors import InputError, TargetError
-from .explain import chosen, explain
-from .field import Field, TorchField
-from .field.memory import Memory
-from .field.several import Several
+from .explain import chosen, explain, explained, task_for
+from .field import Field
+from .field.memory import Memory, outputs_of
 from .layered import PerPlace
 from .method import Method, inside
 from .method.outcome import Watch
 from .parts import part
-from .question import check_classes, is_predicted, predicted
-from .target import Output, as_target
+from .target import as_target
+from .task import check_classes, is_predicted, predicted
 
 _DOOR = {name for name, spec in inspect.signature(explain).parameters.items() if spec.kind is spec.KEYWORD_ONLY}
 
@@ -33,7 +32,7 @@ def explain_targets(
     model: Any,
     inputs: Any,
     *,
-    targets: Sequence[Any],
+    targets: Sequence[Any] | None = None,
     method: Any = "integrated",
     baseline: Any = None,
     tol: float | None = None,
@@ -44,6 +43,7 @@ def explain_targets(
         A_t(x) = Σ_r w_{t,r} ∫ ∇F_t(γ_r) ⊙ dγ_r,   t = 1 … T
 
     targets   what ``explain`` takes as its target, T times: classes, tensors with a class per example, "predicted", callables …
+              A Field of a model in the model's place is asked these instead of its own; without any it is asked its own
     the rest  as in ``explain``
 
     With fixed nodes the numbers are those of a call for each. A tolerance is met for each target, but on nodes that all have in common:
@@ -60,18 +60,17 @@ def explain_targets(
     >>> [made.values.shape for made in ig.explain_targets(model, x, targets=[0, "predicted", ig.targets.Margin(1, 2)])]
     [torch.Size([5, 4]), torch.Size([5, 4]), torch.Size([5, 4])]
     """
-    if isinstance(targets, str | Tensor) or not isinstance(targets, Sequence):
-        raise TargetError(
-            f"targets= is a list of targets, not {type(targets).__name__}; for one target call ig.explain."
-        )
-    if not targets:
-        raise TargetError("targets= is empty: name at least one.")
     if "target" in same:
         raise InputError("Give the targets as targets=[…], all of them.")
     door = {name: same.pop(name) for name in _DOOR & set(same)}
-    one = chosen(inputs, method, baseline, tol, same)
-    wanted = tuple(target if is_predicted(target) else as_target(target) for target in targets)
-    made = explain(model, inputs, target=Output(), method=_ForEach(one, wanted), **door)
+    if targets is None and isinstance(model, Field):
+        return [explain(model, inputs, method=method, baseline=baseline, tol=tol, **door, **same)]
+    wanted = _as_targets(targets)
+    show = {name: door.pop(name) for name in ("seed", "progress") if name in door}
+    own = None if isinstance(model, Field) else wanted[0]
+    task = task_for(method, model, inputs, own, **door)
+    one = chosen(inputs, method, baseline, tol, same, task)
+    made = explained(task, _ForEach(one, wanted), **show)
     known: _ForEach = made.method
     return [
         dataclasses.replace(
@@ -79,6 +78,17 @@ def explain_targets(
         )
         for number, target in enumerate(known.targets)
     ]
+
+
+def _as_targets(targets: Any) -> tuple[Any, ...]:
+    """Targets as they are asked; "predicted" waits for the model."""
+    if isinstance(targets, str | Tensor) or not isinstance(targets, Sequence):
+        raise TargetError(
+            f"targets= is a list of targets, not {type(targets).__name__}; for one target call ig.explain."
+        )
+    if not targets:
+        raise TargetError("targets= is empty: name at least one.")
+    return tuple(target if is_predicted(target) else as_target(target) for target in targets)
 
 
 def _part(cost: Cost, count: int) -> Cost:
@@ -99,19 +109,17 @@ class _ForEach:
         return bool(getattr(self.method, "lifts", False))
 
     def __call__(self, field: Field, x: Tensor, *, watch: Watch | None = None) -> Attribution:
-        if not isinstance(field, TorchField):
-            raise InputError(f"Several targets need a torch model, not a {type(field).__name__}.")
         count = len(self.targets)
         rows = x.repeat_interleave(count, 0)
         targets, memory = self.targets, None
         if any(map(is_predicted, targets)):
-            outputs = field.outputs(x)
+            outputs = outputs_of(field, x)
             own = predicted(Memory(x, outputs))
             targets = tuple(own if is_predicted(target) else target for target in targets)
             memory = Memory(rows, outputs.repeat_interleave(count, 0))
         for target in targets:
             check_classes(target, len(x))
-        several = Several(field, targets)
+        several = field.with_targets(targets)
         several.memory = memory
         made: Attribution = _repeated(self.method, count, len(x))(several, rows, watch=watch)
         return dataclasses.replace(made, method=_ForEach(self.method, targets))

@@ -89,6 +89,13 @@ class Target(ABC):
         """The target of the examples ``index`` of the batch."""
         return self
 
+    def of_batch(self, index: Tensor) -> Target:
+        """The target of a batch whose examples ``index`` (B,) it is of: what it says of one is looked up by its place in the batch.
+
+        Errors: ``TargetError`` where it says different things of one example that is there twice.
+        """
+        return self
+
 
 def _rows(outputs: Any, what: str) -> Tensor:
     out = output_tensor(outputs)
@@ -150,6 +157,22 @@ def _numbered(which: Tensor, shape: torch.Size) -> Tensor:
 
 def _select(which: Index, index: Tensor) -> Index:
     return which[index.to(which.device)] if isinstance(which, Tensor) else which
+
+
+def _placed(each: Tensor, index: Tensor) -> Tensor:
+    """What is said of B examples, at their places ``index`` in a batch; zeros for the others, which are not asked about."""
+    index = index.to(each.device)
+    whole = each.new_zeros(int(index.max()) + 1, *each.shape[1:])
+    whole[index] = each
+    if not torch.equal(whole[index], each):
+        raise TargetError(
+            "The target says different things of an example that the batch holds twice: explain the two apart."
+        )
+    return whole
+
+
+def _placed_index(which: Index, index: Tensor) -> Index:
+    return _placed(which, index) if isinstance(which, Tensor) else which
 
 
 def _clean_index(which: Any) -> Index:
@@ -228,6 +251,9 @@ class _OfClass(Target):
 
     def at(self, index: Tensor) -> Target:
         return replace(self, which=_select(self.which, index))
+
+    def of_batch(self, index: Tensor) -> Target:
+        return replace(self, which=_placed_index(self.which, index))
 
     def score(self) -> Target:
         # Which axis of a longer output holds the classes is not known: the number at a position is its own score.
@@ -347,6 +373,9 @@ class Margin(Target):
     def at(self, index: Tensor) -> Target:
         return Margin(_select(self.which, index), _select(self.other, index))
 
+    def of_batch(self, index: Tensor) -> Target:
+        return Margin(_placed_index(self.which, index), _placed_index(self.other, index))
+
     def score(self) -> Target:
         return Logit(self.which).score()
 
@@ -399,6 +428,9 @@ class Custom(Target):
         if self.data is None:
             return self
         return Custom(self.function, self.data[index.to(self.data.device)])
+
+    def of_batch(self, index: Tensor) -> Target:
+        return self if self.data is None else Custom(self.function, _placed(self.data, index))
 
 
 @part

@@ -12,7 +12,7 @@ from torch import Tensor, nn
 import integrand as ig
 from integrand.compare.judging import methods_by_name, metrics_by_name, scored
 from integrand.compare.scores import Scores
-from integrand.question import Question
+from integrand.task import Task
 
 pytestmark = pytest.mark.usefixtures("quiet")
 METRICS = [ig.metrics.Deletion(steps=8), ig.metrics.Insertion(steps=8)]
@@ -45,7 +45,7 @@ def lost(field: Any, x: Tensor, *, watch: Any = None) -> ig.Attribution:
 
 
 def judged(model: nn.Module, x: Tensor, methods: dict[str, Any], **options: Any) -> Scores:
-    return scored(Question.of(model, x, "predicted"), methods, METRICS, **options)
+    return scored(Task.of(model, x, "predicted"), methods, METRICS, **options)
 
 
 def test_scores_are_those_of_the_doors(model: nn.Module, x: Tensor) -> None:
@@ -185,14 +185,14 @@ def test_inputs_in_several_parts() -> None:
             return torch.stack([(a.sum((1, 2)) * b[:, 0]).tanh(), b.sum(1)], 1)
 
     inputs = (torch.randn(3, 2, 2), torch.randn(3, 4))
-    found = scored(Question.of(Both(), inputs, 0), {"integrated": ig.methods.integrated()}, ["deletion"])
+    found = scored(Task.of(Both(), inputs, 0), {"integrated": ig.methods.integrated()}, ["deletion"])
     assert found.values.shape == (1, 1, 3)
     assert not np.isnan(found.values).any()
 
 
 def test_errors_of_metrics_are_raised(model: nn.Module, x: Tensor) -> None:
     with pytest.raises(ig.errors.InputError, match="normalise"):
-        scored(Question.of(model, x, 1), {"a": ig.methods.integrated()}, [ig.metrics.Deletion(normalise="max")])
+        scored(Task.of(model, x, 1), {"a": ig.methods.integrated()}, [ig.metrics.Deletion(normalise="max")])
     with pytest.raises(ig.errors.InputError, match="3 ids for 4 examples"):
         judged(model, x, {"a": ig.methods.integrated()}, ids=list("abc"))
 
@@ -215,7 +215,7 @@ def test_a_class_is_known_within_a_comparison(model: nn.Module, x: Tensor) -> No
     metrics = [ig.metrics.DiffID(score="accuracy"), ig.metrics.Deletion(score="loss", steps=4)]
     methods = {"picky": picky, "all": ig.methods.integrated()}
     target = torch.tensor([0, 1, 2, 3])
-    found = scored(Question.of(model, x, target), methods, metrics)
+    found = scored(Task.of(model, x, target), methods, metrics)
     made = ig.explain(model, x, target=target)
     for q, metric in enumerate(metrics):
         alone = ig.metrics.judge(model, x, made, metric, target=target)

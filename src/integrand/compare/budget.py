@@ -27,7 +27,7 @@ from ..metrics import Subject
 from ..path import Descent
 from ..rule import Adaptive, GaussLegendre, Midpoint
 from ..rule.quadrature import Quadrature
-from .portion import Portion, narrowed, portion
+from .portion import Counts, narrowed, portion
 
 _DIALS = (
     ("path", "steps", 2),
@@ -163,12 +163,12 @@ def _costs(subject: Subject, probe: Sequence[int]) -> Costs:
 
 def _counted(method: Any, example: int, subject: Subject) -> float:
     """Gradients that a method takes for one example."""
-    some = portion(subject, [example])
-    assert isinstance(some.field, Portion)
+    counts = Counts(1)
+    some = portion(subject, [example], counts)
     with warnings.catch_warnings():
         warnings.simplefilter("ignore", IntegrandWarning)
         narrowed(method, [example], subject.x)(some.field, some.x)
-    return float(some.field.counts.gradients.max())
+    return float(counts.gradients.max())
 
 
 # --- dials ------------------------------------------------------------------------------------------------------------

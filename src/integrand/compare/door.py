@@ -16,12 +16,12 @@ from ..attribution import Attribution
 from ..errors import InputError, UnknownName
 from ..explain import chosen, placing
 from ..field import Field
-from ..field.layout import Layout
 from ..method.wrapping import lifts
 from ..methods.registry import about, start_of
 from ..metrics import Metric, Subject
 from ..normalisation import Normalisation
 from ..seeds import reseeded
+from ..task import Task, is_predicted
 from .agreement import Agreement, agreement
 from .budget import fitted, tolerant
 from .comparison import Comparison
@@ -97,15 +97,14 @@ def compare(
         raise InputError("gradients= and tol= both say what methods may spend: give one of them.")
     named = methods_by_name(methods)
     judges = metrics_by_name(metrics)
-    tried = None if baselines is None else baselines_by_name(_for_inputs(baselines, inputs))
     door: dict[str, Any] = dict(extra=extra, normalisation=normalisation, batch_size=batch_size, optimize=optimize)
-    if isinstance(model, Field):
-        door, target = {}, None if target == "predicted" else target
-    ways = _built(named, inputs, baseline, references, options or {})
+    task = Task.of(model, inputs, None if isinstance(model, Field) and is_predicted(target) else target, **door)
+    tried = None if baselines is None else baselines_by_name(_for_inputs(baselines, inputs, task))
+    ways = _built(named, inputs, task, baseline, references, options or {})
     if seed is not None:
         ways = {name: reseeded(way, seed) for name, way in ways.items()}
         judges = {name: reseeded(judge, seed) for name, judge in judges.items()}
-    with Subject.of(model, inputs, target, masks=masks, **door) as subject:
+    with Subject.ready(task, masks) as subject:
         beside = controls_for(controls, subject.x)
         clash = next((name for name in beside if name in ways), None)
         if clash is not None:
@@ -124,7 +123,10 @@ def compare(
         work = _Work({**ways, **beside}, judges, tuple(beside), tried and variants(ways, tried), tried or {}, names)
         scores, agreed, moved, shown = work.run(subject, progress)
         about = _about(subject, ways, judges, gradients, tol, seed)
-        shown = {name: dataclasses.replace(one.apart(), normalisation=normalisation) for name, one in shown.items()}
+        shown = {
+            name: dataclasses.replace(one.apart(), normalisation=task.field.normalisation)
+            for name, one in shown.items()
+        }
     return Comparison(
         dataclasses.replace(scores, about=about),
         chosen_reference,
@@ -137,7 +139,12 @@ def compare(
 
 
 def _built(
-    named: Mapping[str, Any], inputs: Any, baseline: Any, references: Any, options: Mapping[str, Mapping[str, Any]]
+    named: Mapping[str, Any],
+    inputs: Any,
+    task: Task,
+    baseline: Any,
+    references: Any,
+    options: Mapping[str, Mapping[str, Any]],
 ) -> dict[str, Any]:
     """Methods that are callable: names are built, with where they start from."""
     unknown = next((name for name in options if name not in named), None)
@@ -148,7 +155,7 @@ def _built(
         own = dict(options.get(name, {}))
         if isinstance(given, str):
             start = _start(given, own, baseline, references)
-            given = chosen(inputs, given, start, None, own)
+            given = chosen(inputs, given, start, None, own, task)
         elif own:
             raise InputError(f"options= go to published names; {name!r} is a method already.")
         if lifts(given):
@@ -157,9 +164,9 @@ def _built(
     return ways
 
 
-def _for_inputs(baselines: Any, inputs: Any) -> Any:
+def _for_inputs(baselines: Any, inputs: Any, task: Task) -> Any:
     """Baselines to try, each arranged as the inputs are."""
-    place = placing(inputs, layout := Layout.of(inputs), layout.pack(inputs))
+    place = placing(inputs, task.layout, task.x)
     if isinstance(baselines, Mapping):
         return {name: place(one, False) for name, one in baselines.items()}
     return [place(one, False) for one in baselines]

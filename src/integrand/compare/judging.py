@@ -25,9 +25,9 @@ from ..attribution import Attribution
 from ..errors import IncompleteWarning, InputError
 from ..method.wrapping import lifts, warned_once
 from ..metrics import Maps, Metric, Subject, as_metric
-from ..question import Question
 from ..shapes import describe, flattened
-from .portion import Portion, narrowed, portion
+from ..task import Task
+from .portion import Counts, narrowed, portion
 from .scores import Scores
 
 Explainer = Callable[..., Attribution]
@@ -110,8 +110,8 @@ def _attempts(
     m: int,
 ) -> Iterator[dict[int, str]]:
     """The whole batch at once; where that fails, example by example. Yields why some have no map."""
-    some = portion(subject, which)
-    assert isinstance(some.field, Portion)
+    counts = Counts(len(which))
+    some = portion(subject, which, counts)
     own = narrowed(method, which, subject.x)
     began = time.perf_counter()
     try:
@@ -125,10 +125,10 @@ def _attempts(
             for b in which:
                 yield from _attempts(subject, method, [b], made, numbers, m)
         else:
-            _count(numbers, m, which, some.field, time.perf_counter() - began)
+            _count(numbers, m, which, counts, time.perf_counter() - began)
             yield {which[0]: _said(error)}
         return
-    _count(numbers, m, which, some.field, time.perf_counter() - began)
+    _count(numbers, m, which, counts, time.perf_counter() - began)
     # Maps of single references, and paths, are let go at once: nothing here looks at them.
     found = dataclasses.replace(found, shares=None, baselines=None, frames=None)
     run = Run(own, found, tuple(which))
@@ -150,9 +150,9 @@ def _said(error: Exception) -> str:
     return f"{type(error).__name__}: {' '.join(str(error).split())}".removesuffix(": ")
 
 
-def _count(numbers: Mapping[str, Any], m: int, which: Sequence[int], field: Portion, seconds: float) -> None:
+def _count(numbers: Mapping[str, Any], m: int, which: Sequence[int], counts: Counts, seconds: float) -> None:
     place = list(which)
-    gradients, rows = field.counts.gradients.numpy(), field.counts.values.numpy()
+    gradients, rows = counts.gradients.numpy(), counts.values.numpy()
     work = GRADIENT_ROWS * gradients + rows
     share = work / work.sum() if work.sum() else np.full(len(place), 1 / len(place))
     for name, one in (("gradients", gradients), ("rows", rows), ("seconds", seconds * share)):
@@ -168,7 +168,7 @@ def _expected_warnings() -> Iterator[None]:
 
 
 def scored(
-    subject: Subject | Question,
+    subject: Subject | Task,
     methods: Mapping[str, Explainer],
     metrics: Mapping[str, Metric] | Sequence[Any],
     ids: Sequence[str] | None = None,
@@ -180,7 +180,7 @@ def scored(
 ) -> Scores:
     """Judge every method on every example by every metric.
 
-    subject   what is judged on: a ``Subject`` whose model is ready, or a ``Question``, made ready once for all of it
+    subject   what is judged on: a ``Subject`` whose model is ready, or a ``Task``, made ready once for all of it
     methods   by name, each (field, x) -> Attribution of the inputs
     metrics   names or values, or values by name
     ids       what examples are called; their numbers unless given
@@ -191,9 +191,8 @@ def scored(
     metrics are raised: they mean that a metric was asked what it cannot know. Cost: the methods', and the metrics' for all
     maps at once.
     """
-    if isinstance(subject, Question):
-        with subject.ready() as field:
-            own = Subject(field, subject.x, subject.layout)
+    if isinstance(subject, Task):
+        with Subject.ready(subject) as own:
             return scored(own, methods, metrics, ids, controls=controls, curves=curves, look=look, watch=watch)
     named = metrics_by_name(metrics)
     names = tuple(str(i) for i in range(len(subject))) if ids is None else tuple(ids)

@@ -12,12 +12,9 @@ from torch import Tensor
 from ..baseline.base import Several
 from ..baseline.each import Own, PerInput
 from ..baseline.fixed import Given, Plain
-from ..errors import InputError
 from ..field import Field, Gathered
-from ..field.company import Answer
 from ..field.memory import Memory
 from ..metrics import Subject
-from ..segment import Evaluation
 from ..target import Target
 
 
@@ -44,62 +41,17 @@ class Portion(Gathered):
         super().__init__(inner, index)
         self.counts = counts or Counts(len(index))
 
-    def evaluate(self, z: Tensor, index: Tensor, *, gradient: bool = True) -> Evaluation:
-        found = super().evaluate(z, index, gradient=gradient)
-        self.counts.add(index, len(z), gradient=gradient)
-        return found
-
-    def evaluate_both(
-        self, z: Tensor, index: Tensor, other: Target, other_index: Tensor
-    ) -> tuple[Evaluation, Evaluation]:
-        found = super().evaluate_both(z, index, other, other_index)
-        self.counts.add(index, len(z), gradient=True)
-        return found
-
-    def evaluate_chords(self, z: Tensor, index: Tensor, before: Tensor) -> Evaluation:
-        found = super().evaluate_chords(z, index, before)
-        self.counts.add(index, len(z), gradient=True, times=found.passes)
-        return found
-
-    def look(self, z: Tensor, index: Tensor | None, site: Any = None) -> Tensor:
-        found = super().look(z, index, site)
-        self.counts.add(index, len(z), gradient=False)
-        return found
-
-    def again(self, z: Tensor, index: Tensor) -> Answer:
-        found = super().again(z, index)
-        self.counts.add(None, len(z), gradient=False)  # asked once, for all
-        return found
-
-    def score(self) -> Field:
-        return self._like(self.inner.score())
-
-    @property
-    def target(self) -> Any:
-        """What is asked of the whole batch, as ``with_target`` takes it; None where the field does not tell."""
-        return getattr(self.inner, "target", None)
-
-    def with_target(self, target: Any) -> Field:
-        """The same examples, asked something else; a target with something for each has it for the whole batch."""
-        asked = getattr(self.inner, "with_target", None)
-        if asked is None:
-            raise InputError(f"{type(self.inner).__name__} knows one question only.")
-        return self._like(asked(target))
-
-    def with_backward(self, rule: Any) -> Field:
-        return self._like(self.inner.with_backward(rule))
-
-    def _like(self, inner: Field) -> Portion:
-        made = Portion(inner, self.index, self.counts)
-        made.memory = self.memory
-        return made
+    def _seen(
+        self, z: Tensor, index: Tensor | None, value: Tensor | None = None, *, gradient: bool = False, passes: int = 1
+    ) -> None:
+        self.counts.add(index, len(z), gradient=gradient, times=passes)
 
 
-def portion(subject: Subject, which: Sequence[int]) -> Subject:
-    """Some examples of a subject; its model stays as fit to be asked as it is."""
+def portion(subject: Subject, which: Sequence[int], counts: Counts | None = None) -> Subject:
+    """Some examples of a subject; its model stays as fit to be asked as it is. Rows that they are asked for are counted in ``counts``."""
     index = torch.tensor(list(which), dtype=torch.long, device=subject.x.device)
     x = subject.x[index]
-    made = Portion(subject.field, index)
+    made = Portion(subject.field, index, counts)
     known = subject.field.memory
     if known is not None and known.x is subject.x and known.outputs is not None:
         made.memory = Memory(x, known.outputs[index])
@@ -108,7 +60,7 @@ def portion(subject: Subject, which: Sequence[int]) -> Subject:
 
 
 def narrowed(part: Any, which: Sequence[int], x: Tensor) -> Any:
-    """A method or a metric for some examples of the batch ``x`` (B, \\*s), where it holds something for each: baselines, fills, label maps."""
+    """A method or a metric for some examples of the batch ``x`` (B, \\*s), where it holds something for each: baselines, fills, label maps, classes."""
     if len(which) == len(x) or not dataclasses.is_dataclass(part) or isinstance(part, type):
         return part
     index = torch.tensor(list(which), dtype=torch.long)
@@ -124,6 +76,11 @@ def narrowed(part: Any, which: Sequence[int], x: Tensor) -> Any:
 def _narrowed(name: str, old: Any, index: Tensor, which: Sequence[int], x: Tensor) -> Any:
     if name in ("baseline", "fill"):
         return _references(old, index, x)
+    if name == "score" and isinstance(old, Target):
+        own = old.at(index)
+        return old if own == old else own  # what is the same for all stays one object, which metrics share
+    if name == "other" and isinstance(old, Tensor) and old.ndim == 1 and len(old) == len(x):
+        return old[index.to(old.device)]
     if name == "features" and isinstance(old, Tensor) and old.ndim == 3 and len(old) == len(x):
         return old[index.to(old.device)]
     return narrowed(old, which, x) if name in ("method", "weighting") else old

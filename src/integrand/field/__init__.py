@@ -16,3 +16,5 @@ from .torch import TorchField as TorchField
 from .wrap import Gathered as Gathered
 from .wrap import Metered as Metered
 from .wrap import Narrowed as Narrowed
+from .wrap import View as View
+from .wrap import innermost as innermost

@@ -30,7 +30,7 @@ from .company import Answer, Company
 from .layout import Layout
 from .memory import Memory
 from .modes import gradients
-from .network import calm
+from .network import Network, calm
 from .packing import Packer
 from .turns import turn
 
@@ -48,8 +48,19 @@ class Field(ABC):
     layout: Layout | None = None
     """How several inputs of a model are laid end to end in a row; None where a row is one input."""
 
+    target: Target | None = None
+    """What is asked of the model's outputs, numbering examples as this field does; None where F is no target of a model."""
+
+    network: Network | None = None
+    """The model behind F, with its layers; None for fields without one."""
+
     memory: Memory | None = None
     """What is known already of the inputs that are explained."""
+
+    @property
+    def kept(self) -> dict[Any, Any] | None:
+        """Where parts keep what they know of F between their turns; None where nothing may be kept, because F may change meanwhile."""
+        return None
 
     @property
     def company(self) -> Company | None:
@@ -76,6 +87,11 @@ class Field(ABC):
     def integers(self) -> bool:
         """Whether the inputs are integers, between which there is nothing."""
         return False
+
+    @property
+    def additive(self) -> Sequence[Any] | None:
+        """Functions of one feature each whose sum F is, where it is known to be one: their expectations are then exact."""
+        return None
 
     @property
     def conservative(self) -> bool:
@@ -171,6 +187,29 @@ class Field(ABC):
             f"{type(self).__name__} has no operations whose backward pass could follow a rule: explain a model, with "
             "ig.TorchField(model, target)."
         )
+
+    def with_target(self, target: Any) -> Field:
+        """The same model, asked something else; a target that says something for each example numbers them as this field does."""
+        raise TargetError(f"{type(self).__name__} knows one question only: it is no target of a model.")
+
+    def with_targets(self, targets: Sequence[Target]) -> Field:
+        """The same model, asked T things at once: example b·T + t is example b, asked about target t."""
+        raise TargetError(f"{type(self).__name__} knows one question only: leave targets= out.")
+
+    def with_model(self, model: Callable[..., Any]) -> Field:
+        """The same question, asked of another model of the same kind, such as a copy that was trained further."""
+        raise ModelError(f"{type(self).__name__} has no model that another could stand in for.")
+
+    def afresh(self) -> Field:
+        """The same question of the model as it is now, without what was learnt of it before its parameters changed."""
+        raise ModelError(f"{type(self).__name__} has no model whose parameters could have changed.")
+
+    def plainly(self, z: Tensor, index: Tensor | None) -> Any:
+        """The model's outputs for rows ``z`` (N, \\*s) in one call: of the model itself, also where a double is run in its place.
+
+        Whether autograd records is the caller's choice; ``index`` is None for rows that belong to no example.
+        """
+        raise ModelError(f"{type(self).__name__} has no model that could be run.")
 
     @property
     def reads(self) -> bool:

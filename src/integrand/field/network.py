@@ -169,6 +169,11 @@ class Network:
         if self._lent is not None:
             self._lent.enter_context(borrowed(module))
 
+    def refresh(self) -> None:
+        """The model's parameters have changed: a faster double of it follows."""
+        if self.optimiser is not None:
+            self.optimiser.refresh()
+
     # --- running --------------------------------------------------------------------------------------------------
 
     def run(self, z: Tensor, index: Tensor | None, sites: Sequence[Site] = ()) -> tuple[Any, list[Tensor]]:

@@ -11,30 +11,29 @@ at every point: only those that are go backward.
 from __future__ import annotations
 
 from collections.abc import Sequence
-from contextlib import AbstractContextManager
 from dataclasses import replace
 from typing import Any
 
 import torch
 from torch import Tensor
 
-from ..errors import InputError
+from ..errors import InputError, TargetError
 from ..seeds import generator
-from ..segment import Evaluation
+from ..segment import Evaluation, Segment
 from ..shapes import first_alike, flattened
 from ..target import Distance, Target
 from .base import Field
 from .chords import Chords, eager
-from .company import Answer, Company
+from .company import Answer
 from .network import Site
 from .packing import Packer, is_out_of_memory
 from .plan import Plan
 from .site import Lifted, SiteField
 from .torch import TorchField
-from .wrap import Tally
+from .wrap import Tally, View
 
 
-class Several(Field):
+class Several(View):
     """F_t(z) = target_t(model(z)) for T targets; example b·T + t is example b of ``inner``, asked about target t.
 
     Cost of a point at which all T are asked: one forward pass and T backward passes.
@@ -45,16 +44,25 @@ class Several(Field):
     torch.Size([8, 3])
     """
 
+    inner: TorchField
+
     def __init__(self, inner: TorchField, targets: Sequence[Target]) -> None:
-        self.inner = inner
+        super().__init__(inner)
         self.targets = tuple(targets)
-        self.normalisation = inner.normalisation
-        self.layout = inner.layout
         self.fields = [inner.with_target(target) for target in self.targets]
         self.packer = _PerPoint(inner.packer, len(self.targets))
 
     def __repr__(self) -> str:
         return f"{type(self).__name__}({self.inner!r}, {list(self.targets)!r})"
+
+    def _index(self, index: Tensor) -> Tensor:
+        return index // len(self.targets)
+
+    def _like(self, inner: Field) -> Several:
+        assert isinstance(inner, TorchField)
+        other = type(self)(inner, self.targets)
+        other.memory = self.memory
+        return other
 
     def evaluate(self, z: Tensor, index: Tensor, *, gradient: bool = True) -> Evaluation:
         return self._evaluate(z, index, _begins(z, index // len(self.targets)), gradient=gradient)[0]
@@ -63,7 +71,7 @@ class Several(Field):
         self, z: Tensor, index: Tensor, other: Target, other_index: Tensor
     ) -> tuple[Evaluation, Evaluation]:
         if other.site is not None and not isinstance(other.site, Site):
-            return super().evaluate_both(z, index, other, other_index)
+            return Field.evaluate_both(self, z, index, other, other_index)
         begins = _begins(z, index // len(self.targets))
         if isinstance(other, Distance):
             begins[1:] |= _differ(other.goal[other_index.to(other.goal.device)]).to(begins.device)
@@ -80,7 +88,7 @@ class Several(Field):
         if not bool(chordal.all()):
             rows = (~chordal).nonzero()[:, 0]
             every, there, own = _with_what_is_before(rows, before)
-            _put(made, rows, super().evaluate_chords(z[every], index[every], there), own, gradient=True)
+            _put(made, rows, Field.evaluate_chords(self, z[every], index[every], there), own, gradient=True)
         # Chords that the same targets ask for take one forward pass.
         chord = _chords_of(z, index // len(self.targets), before)
         asked = torch.zeros(len(z), len(self.targets), dtype=torch.bool, device=z.device)
@@ -92,17 +100,16 @@ class Several(Field):
                 passes = max(passes, self._together(z, index, before, chord[rows], rows, targets.nonzero()[:, 0], made))
         return replace(made, passes=passes)
 
+    def share(self, segment: Segment) -> Tensor:
+        return Field.share(self, segment)
+
     @property
-    def integers(self) -> bool:
-        return self.inner.integers
+    def target(self) -> None:  # type: ignore[override]
+        """There are several."""
 
     @property
     def gated(self) -> bool:
         return any(field.gated for field in self.fields)
-
-    @property
-    def company(self) -> Company | None:
-        return self.inner.company
 
     def again(self, z: Tensor, index: Tensor) -> Answer:
         base, which = index // len(self.targets), index % len(self.targets)
@@ -113,14 +120,13 @@ class Several(Field):
     def smooth(self) -> bool:
         return all(field.smooth for field in self.fields)
 
-    @property
-    def conservative(self) -> bool:
-        return self.inner.conservative
+    def with_target(self, target: Any) -> Field:
+        raise TargetError(
+            f"{len(self.targets)} targets are asked about already: ask the field that they were asked of."
+        )
 
-    def with_backward(self, rule: Any) -> Several:
-        other = type(self)(self.inner.with_backward(rule), self.targets)
-        other.memory = self.memory
-        return other
+    def with_targets(self, targets: Sequence[Target]) -> Field:
+        return self.with_target(targets)
 
     def points(self, index: Tensor) -> Tensor:
         begins = torch.ones(len(index), dtype=torch.bool, device=index.device)
@@ -135,9 +141,6 @@ class Several(Field):
         begins = _begins(z, base)
         points = torch.split(begins.nonzero()[:, 0], self.packer.size(z[0], "value"))
         return torch.cat([self.inner.look(z[own], base[own], site) for own in points])[begins.cumsum(0) - 1]
-
-    def site(self, representation: Any, z: Tensor, index: Tensor) -> Any:
-        return self.inner.site(representation, z, index // len(self.targets))
 
     def score(self) -> Field:
         return type(self)(self.inner, [target.score() for target in self.targets])
@@ -156,18 +159,8 @@ class Several(Field):
         found = torch.stack([field.questions(base) for field in self.fields], 1)
         return found.gather(1, which[:, None])[:, 0] * len(self.targets) + which
 
-    @property
-    def pooled(self) -> bool:
-        return self.inner.pooled
-
-    def trouble(self, start: Tensor, end: Tensor, index: Tensor) -> str | None:
-        return self.inner.trouble(start, end, index // len(self.targets))
-
     def behind(self, site: Any, side: str = "output") -> Any:
         return SeveralBehind(self.inner.behind(site, side), self.targets)
-
-    def ready(self) -> AbstractContextManager[Any]:
-        return self.inner.ready()
 
     # ----------------------------------------------------------------------------------------------------------------
 

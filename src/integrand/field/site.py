@@ -237,6 +237,11 @@ class SiteField(TorchField):
         """From now on, these rows are the examples 0, 1, 2 …"""
         self.network.held = Lifted.joined(lifted)
 
+    def with_model(self, model: Any) -> TorchField:
+        raise ModelError(
+            "What is held of a layer is of this model: ask for the layer of the other one, field.with_model(model).behind(site)."
+        )
+
     def read(self, outputs: Tensor, index: Tensor) -> Tensor:
         return super().read(outputs, self.network.examples(index))
 

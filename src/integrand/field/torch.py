@@ -62,6 +62,9 @@ class TorchField(Field):
     torch.Size([4, 3])
     """
 
+    network: Network
+    target: Target
+
     def __init__(
         self,
         model: Callable[..., Any],
@@ -107,6 +110,36 @@ class TorchField(Field):
         other = copy.copy(self)
         other._follow(rule)
         return other
+
+    def with_targets(self, targets: Sequence[Target]) -> Field:
+        from .several import Several  # a field made of this one; the import waits for it
+
+        return Several(self, targets)
+
+    def with_model(self, model: Callable[..., Any]) -> TorchField:
+        """The same question, asked of another model that takes the same inputs; nothing of what was learnt of this one is kept."""
+        network = self.network
+        return TorchField(
+            model,
+            self.target,
+            extra=network.extra.named or network.extra.positional,
+            normalisation=self.normalisation,
+            batch_size=self.packer.rows,
+            layout=network.layout,
+            optimize=network.optimiser is not None,
+            backward=self.backward,
+        )
+
+    def afresh(self) -> TorchField:
+        """The same question of the model as it is now: its memory and its chords were those of the model as it was."""
+        self.network.refresh()
+        other = copy.copy(self)
+        other.memory = None
+        other.chordal, other.kinks = other.conservative, True
+        return other
+
+    def plainly(self, z: Tensor, index: Tensor | None) -> Any:
+        return self.network.plainly(z, index)
 
     def _follow(self, rule: BackwardRule) -> None:
         if not callable(getattr(rule, "bound", None)):

@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+import copy
+from collections.abc import Callable, Sequence
 from contextlib import AbstractContextManager
 from dataclasses import dataclass, replace
 from typing import Any
@@ -10,29 +11,131 @@ from typing import Any
 import torch
 from torch import Tensor
 
+from ..normalisation import Normalisation
 from ..segment import Evaluation, Segment
-from ..target import Target
+from ..target import Target, as_target
 from .base import Field
 from .company import Answer, Company
+from .layout import Layout
 from .memory import Memory
+from .network import Network
 from .packing import is_out_of_memory
 
 
-class _Wrapped(Field):
-    """Hands everything on to ``inner``; the classes below change one thing each."""
+class View(Field):
+    """A field seen through something: everything is handed on to ``inner``, and a view says only what it changes.
+
+        index    z                                    examples and rows, as this view is asked about them
+          │ _index │ _rows
+        inner.evaluate(…)   ──▶ _results ──▶ what is handed out;   _seen is told of it
+
+    _index    the inner field's numbers of these examples           _results  numbers as they are handed out
+    _rows     rows as the inner field takes them                    _seen     what has been asked, for those that count
+    _like     the same view of another field                        _known    the model's outputs, where nobody need be asked
+
+    What belongs to inputs rather than to F, the ``memory``, is each view's own.
+    """
 
     def __init__(self, inner: Field) -> None:
         self.inner = inner
-        self.normalisation = inner.normalisation
-        self.layout = inner.layout
         self.packer = inner.packer
+
+    # --- what a view may change -----------------------------------------------------------------------------------
+
+    def _index(self, index: Tensor) -> Tensor:
+        return index
+
+    def _rows(self, z: Tensor) -> Tensor:
+        return z
+
+    def _results(self, z: Tensor, evaluation: Evaluation) -> Evaluation:
+        return evaluation
+
+    def _seen(
+        self, z: Tensor, index: Tensor | None, value: Tensor | None = None, *, gradient: bool = False, passes: int = 1
+    ) -> None:
+        """Rows ``z`` were asked about, ``passes`` times, and F there is ``value`` where that was the question; of no example for None."""
+
+    def _known(self, z: Tensor, leading: int) -> Tensor | None:
+        return None
+
+    def _like(self, inner: Field) -> View:
+        made = copy.copy(self)
+        View.__init__(made, inner)
+        return made
+
+    # --- F --------------------------------------------------------------------------------------------------------
+
+    def evaluate(self, z: Tensor, index: Tensor, *, gradient: bool = True) -> Evaluation:
+        found = self._results(z, self.inner.evaluate(self._rows(z), self._index(index), gradient=gradient))
+        self._seen(z, index, found.value, gradient=gradient)
+        return found
+
+    def evaluate_both(
+        self, z: Tensor, index: Tensor, other: Target, other_index: Tensor
+    ) -> tuple[Evaluation, Evaluation]:
+        own, theirs = self.inner.evaluate_both(self._rows(z), self._index(index), other, other_index)
+        own = self._results(z, own)
+        # One joint row is one gradient of F; the second backward pass is the driver's.
+        self._seen(z, index, own.value, gradient=True)
+        return own, self._results(z, theirs)
+
+    def evaluate_chords(self, z: Tensor, index: Tensor, before: Tensor) -> Evaluation:
+        found = self._results(z, self.inner.evaluate_chords(self._rows(z), self._index(index), before))
+        self._seen(z, index, found.value, gradient=True, passes=found.passes)
+        return found
+
+    def value(self, z: Tensor, leading: int = 1) -> Tensor:
+        outputs = self._known(z, leading) if self.reads else None
+        return super().value(z, leading) if outputs is None else _read(self, outputs, z, leading)
+
+    def share(self, segment: Segment) -> Tensor:
+        return self.inner.share(segment)
+
+    def again(self, z: Tensor, index: Tensor) -> Answer:
+        found = self.inner.again(self._rows(z), self._index(index))
+        self._seen(z, None)  # asked once, for all
+        return replace(found, value=found.value.to(z.dtype))
+
+    def look(self, z: Tensor, index: Tensor | None, site: Any = None) -> Tensor:
+        found = self.inner.look(self._rows(z), None if index is None else self._index(index), site)
+        if not callable(site):  # a function of the input is seen without the model
+            self._seen(z, index)
+        return found
+
+    def read(self, outputs: Tensor, index: Tensor) -> Tensor:
+        return self.inner.read(outputs, self._index(index))
+
+    # --- what is known of it --------------------------------------------------------------------------------------
+
+    # Plain attributes of other fields. A view looks them up, so that none can be out of date.
+    @property
+    def normalisation(self) -> Normalisation | None:  # type: ignore[override]
+        return self.inner.normalisation
+
+    @property
+    def layout(self) -> Layout | None:  # type: ignore[override]
+        return self.inner.layout
+
+    @property
+    def target(self) -> Target | None:  # type: ignore[override]
+        return self.inner.target
+
+    @property
+    def network(self) -> Network | None:  # type: ignore[override]
+        return self.inner.network
+
+    @property
+    def kept(self) -> dict[Any, Any] | None:
+        return self.inner.kept
 
     @property
     def company(self) -> Company | None:
         return self.inner.company
 
-    def again(self, z: Tensor, index: Tensor) -> Answer:
-        return self.inner.again(z, index)
+    @property
+    def gated(self) -> bool:
+        return self.inner.gated
 
     @property
     def smooth(self) -> bool:
@@ -43,65 +146,83 @@ class _Wrapped(Field):
         return self.inner.resolution
 
     @property
-    def gated(self) -> bool:
-        return self.inner.gated
-
-    @property
     def integers(self) -> bool:
         return self.inner.integers
+
+    @property
+    def additive(self) -> Sequence[Any] | None:
+        return self.inner.additive
 
     @property
     def conservative(self) -> bool:
         return self.inner.conservative
 
-    def evaluate(self, z: Tensor, index: Tensor, *, gradient: bool = True) -> Evaluation:
-        return self.inner.evaluate(z, index, gradient=gradient)
-
-    def share(self, segment: Segment) -> Tensor:
-        return self.inner.share(segment)
-
-    def score(self) -> Field:
-        return self.inner.score()
-
-    def evaluate_both(
-        self, z: Tensor, index: Tensor, other: Target, other_index: Tensor
-    ) -> tuple[Evaluation, Evaluation]:
-        return self.inner.evaluate_both(z, index, other, other_index)
-
-    def evaluate_chords(self, z: Tensor, index: Tensor, before: Tensor) -> Evaluation:
-        return self.inner.evaluate_chords(z, index, before)
-
-    def points(self, index: Tensor) -> Tensor:
-        return self.inner.points(index)
-
-    def questions(self, index: Tensor) -> Tensor:
-        return self.inner.questions(index)
-
-    def look(self, z: Tensor, index: Tensor | None, site: Any = None) -> Tensor:
-        return self.inner.look(z, index, site)
-
-    def site(self, representation: Any, z: Tensor, index: Tensor) -> Any:
-        return self.inner.site(representation, z, index)
-
     @property
     def reads(self) -> bool:
         return self.inner.reads
-
-    def read(self, outputs: Tensor, index: Tensor) -> Tensor:
-        return self.inner.read(outputs, index)
 
     @property
     def pooled(self) -> bool:
         return self.inner.pooled
 
+    def points(self, index: Tensor) -> Tensor:
+        return self.inner.points(self._index(index))
+
+    def questions(self, index: Tensor) -> Tensor:
+        return self.inner.questions(self._index(index))
+
     def trouble(self, start: Tensor, end: Tensor, index: Tensor) -> str | None:
-        return self.inner.trouble(start, end, index)
+        return self.inner.trouble(self._rows(start), self._rows(end), self._index(index))
+
+    # --- the model ------------------------------------------------------------------------------------------------
+
+    def site(self, representation: Any, z: Tensor, index: Tensor) -> Any:
+        return self.inner.site(representation, self._rows(z), self._index(index))
+
+    def plainly(self, z: Tensor, index: Tensor | None) -> Any:
+        return self.inner.plainly(self._rows(z), None if index is None else self._index(index))
 
     def ready(self) -> AbstractContextManager[Any]:
         return self.inner.ready()
 
+    # --- other fields, seen in the same way -----------------------------------------------------------------------
 
-class Gathered(_Wrapped):
+    def score(self) -> Field:
+        return self._like(self.inner.score())
+
+    def behind(self, site: Any, side: str = "output") -> Any:
+        return LayerView(self, self.inner.behind(site, side))
+
+    def with_backward(self, rule: Any) -> Field:
+        return self._like(self.inner.with_backward(rule))
+
+    def with_target(self, target: Any) -> Field:
+        return self._like(self.inner.with_target(target))
+
+    def with_targets(self, targets: Sequence[Target]) -> Field:
+        return self._like(self.inner.with_targets(targets))
+
+    def with_model(self, model: Callable[..., Any]) -> Field:
+        return self._forgetful(self.inner.with_model(model))
+
+    def afresh(self) -> Field:
+        return self._forgetful(self.inner.afresh())
+
+    def _forgetful(self, inner: Field) -> View:
+        """The same view of a field whose model says other things of the same inputs."""
+        made = self._like(inner)
+        made.memory = None
+        return made
+
+
+def innermost(field: Field) -> Field:
+    """What a field is a view of, through as many views as there are."""
+    while isinstance(field, View):
+        field = field.inner
+    return field
+
+
+class Gathered(View):
     """The field of a batch made of some of the inner field's examples, in any order and with repeats.
 
     ``Gathered(field, index)`` sees example ``index[i]`` of the inner field as its own example ``i``. This is how a ragged
@@ -112,47 +233,43 @@ class Gathered(_Wrapped):
         super().__init__(inner)
         self.index = index
 
-    def evaluate(self, z: Tensor, index: Tensor, *, gradient: bool = True) -> Evaluation:
-        return self.inner.evaluate(z, self.index[index], gradient=gradient)
+    def _index(self, index: Tensor) -> Tensor:
+        return self.index[index]
 
-    def score(self) -> Field:
-        return Gathered(self.inner.score(), self.index)
+    @property
+    def target(self) -> Target | None:  # type: ignore[override]
+        return None if self.inner.target is None else self.inner.target.at(self.index)
 
-    def evaluate_both(
-        self, z: Tensor, index: Tensor, other: Target, other_index: Tensor
-    ) -> tuple[Evaluation, Evaluation]:
-        return self.inner.evaluate_both(z, self.index[index], other, other_index)
+    def with_target(self, target: Any) -> Field:
+        return self._like(self.inner.with_target(as_target(target).of_batch(self.index)))
 
-    def evaluate_chords(self, z: Tensor, index: Tensor, before: Tensor) -> Evaluation:
-        return self.inner.evaluate_chords(z, self.index[index], before)
+    def with_targets(self, targets: Sequence[Target]) -> Field:
+        count = len(targets)
+        several = self.inner.with_targets([target.of_batch(self.index) for target in targets])
+        place = self.index[:, None] * count + torch.arange(count, device=self.index.device)
+        return Gathered(several, place.reshape(-1))
 
-    def points(self, index: Tensor) -> Tensor:
-        return self.inner.points(self.index[index])
+    def share(self, segment: Segment) -> Tensor:
+        """Exact fields take every example of a batch, in its place: repeated examples go one after the other."""
+        if torch.equal(self.index, torch.arange(len(self.index), device=self.index.device)):
+            return self.inner.share(segment)
+        shares = torch.empty_like(segment.start)
+        turn = (self.index[:, None] == self.index).tril(-1).sum(1)  # how often each was there before
+        for number in range(int(turn.max()) + 1):
+            own = (turn == number).nonzero()[:, 0]
+            place = torch.zeros(int(self.index[own].max()) + 1, dtype=torch.long, device=self.index.device)
+            place[self.index[own]] = own
+            ends = replace(segment, start=segment.start[:, :, place], end=segment.end[:, :, place])
+            shares[:, :, own] = self.inner.share(replace(ends, at_start=None, at_end=None, notes={}, weights=None))[
+                :, :, self.index[own]
+            ]
+        return shares
 
-    def questions(self, index: Tensor) -> Tensor:
-        return self.inner.questions(self.index[index])
-
-    def again(self, z: Tensor, index: Tensor) -> Answer:
-        return self.inner.again(z, self.index[index])
-
-    def look(self, z: Tensor, index: Tensor | None, site: Any = None) -> Tensor:
-        return self.inner.look(z, None if index is None else self.index[index], site)
-
-    def read(self, outputs: Tensor, index: Tensor) -> Tensor:
-        return self.inner.read(outputs, self.index[index])
-
-    def value(self, z: Tensor, leading: int = 1) -> Tensor:
-        outputs = _shared(self, z, leading) if self.reads else None
-        return super().value(z, leading) if outputs is None else _read(self, outputs, z, leading)
-
-    def trouble(self, start: Tensor, end: Tensor, index: Tensor) -> str | None:
-        return self.inner.trouble(start, end, self.index[index])
-
-    def site(self, representation: Any, z: Tensor, index: Tensor) -> Any:
-        return self.inner.site(representation, z, self.index[index])
+    def _known(self, z: Tensor, leading: int) -> Tensor | None:
+        return _shared(self, z, leading)
 
 
-class Narrowed(_Wrapped):
+class Narrowed(View):
     """The inner field asked in a narrower type than the integration is done in: half-precision models, float32 maps."""
 
     def __init__(self, inner: Field, dtype: torch.dtype) -> None:
@@ -163,37 +280,11 @@ class Narrowed(_Wrapped):
     def resolution(self) -> float:
         return max(self.inner.resolution, torch.finfo(self.dtype).eps)
 
-    def evaluate(self, z: Tensor, index: Tensor, *, gradient: bool = True) -> Evaluation:
-        return _as(z, self.inner.evaluate(z.to(self.dtype), index, gradient=gradient))
+    def _rows(self, z: Tensor) -> Tensor:
+        return z.to(self.dtype)
 
-    def score(self) -> Field:
-        return Narrowed(self.inner.score(), self.dtype)
-
-    def evaluate_both(
-        self, z: Tensor, index: Tensor, other: Target, other_index: Tensor
-    ) -> tuple[Evaluation, Evaluation]:
-        own, theirs = self.inner.evaluate_both(z.to(self.dtype), index, other, other_index)
-        return _as(z, own), _as(z, theirs)
-
-    def evaluate_chords(self, z: Tensor, index: Tensor, before: Tensor) -> Evaluation:
-        return _as(z, self.inner.evaluate_chords(z.to(self.dtype), index, before))
-
-    def look(self, z: Tensor, index: Tensor | None, site: Any = None) -> Tensor:
-        return self.inner.look(z.to(self.dtype), index, site)
-
-    def again(self, z: Tensor, index: Tensor) -> Answer:
-        found = self.inner.again(z.to(self.dtype), index)
-        return replace(found, value=found.value.to(z.dtype))
-
-    def trouble(self, start: Tensor, end: Tensor, index: Tensor) -> str | None:
-        return self.inner.trouble(start.to(self.dtype), end.to(self.dtype), index)
-
-    def site(self, representation: Any, z: Tensor, index: Tensor) -> Any:
-        return self.inner.site(representation, z.to(self.dtype), index)
-
-
-def _as(z: Tensor, found: Evaluation) -> Evaluation:
-    return replace(found, value=found.value.to(z.dtype), gradient=found.gradient.to(z.dtype))
+    def _results(self, z: Tensor, evaluation: Evaluation) -> Evaluation:
+        return replace(evaluation, value=evaluation.value.to(z.dtype), gradient=evaluation.gradient.to(z.dtype))
 
 
 @dataclass
@@ -206,7 +297,7 @@ class Tally:
     expected: int | None = None
 
 
-class Metered(_Wrapped):
+class Metered(View):
     """The field, with everything that is asked of it counted; ``watch(tally)`` is called after every call.
 
     What the model said of the inputs in ``memory`` is not asked again, and what it says of references that all examples share
@@ -225,24 +316,28 @@ class Metered(_Wrapped):
         self.watch = watch
         self.memory = memory
         self._default_site: Any = None
+        self._kept: dict[Any, Any] = {}
 
-    def _count(self, *, gradients: int = 0, values: int = 0, calls: int = 1) -> None:
-        self.tally.gradients += gradients
-        self.tally.values += values
-        self.tally.calls += calls
+    @property
+    def kept(self) -> dict[Any, Any]:
+        """A meter lives for one call of a method."""
+        return self._kept
+
+    def _like(self, inner: Field) -> Metered:
+        return Metered(inner, self.tally, self.watch, self.memory)
+
+    def _seen(
+        self, z: Tensor, index: Tensor | None, value: Tensor | None = None, *, gradient: bool = False, passes: int = 1
+    ) -> None:
+        if gradient:
+            self.tally.gradients += passes * len(z)
+        else:
+            self.tally.values += passes * len(z)
+        self.tally.calls += passes
         if self.watch:
             self.watch(self.tally)
-
-    def evaluate(self, z: Tensor, index: Tensor, *, gradient: bool = True) -> Evaluation:
-        found = self.inner.evaluate(z, index, gradient=gradient)
-        self._count(**{"gradients" if gradient else "values": len(z)})
-        self.check(z, index, found.value)
-        return found
-
-    def again(self, z: Tensor, index: Tensor) -> Answer:
-        found = self.inner.again(z, index)
-        self._count(values=len(z))
-        return found
+        if value is not None and index is not None:
+            self.check(z, index, value)
 
     def check(self, z: Tensor, index: Tensor, value: Tensor) -> None:
         """Whether the answers ``value`` (N,) to rows ``z`` (N, \\*s) of one call were about each row alone; asked once per call of the library."""
@@ -254,13 +349,6 @@ class Metered(_Wrapped):
                 if not is_out_of_memory(error):  # one row fits where two do not
                     raise
 
-    def score(self) -> Field:
-        return Metered(self.inner.score(), self.tally, self.watch, self.memory)
-
-    def value(self, z: Tensor, leading: int = 1) -> Tensor:
-        outputs = self._known(z, leading) if self.reads else None
-        return super().value(z, leading) if outputs is None else _read(self, outputs, z, leading)
-
     def _known(self, z: Tensor, leading: int) -> Tensor | None:
         """The model's outputs, a row for each of z's, where they are known or shared by all examples; None elsewhere."""
         memory = self.memory
@@ -270,34 +358,51 @@ class Metered(_Wrapped):
             return memory.outputs
         return _shared(self, z, leading)
 
-    def evaluate_both(
-        self, z: Tensor, index: Tensor, other: Target, other_index: Tensor
-    ) -> tuple[Evaluation, Evaluation]:
-        found = self.inner.evaluate_both(z, index, other, other_index)
-        # One joint row is one gradient of F; the second backward pass is the driver's.
-        self._count(gradients=len(z))
-        self.check(z, index, found[0].value)
-        return found
-
-    def evaluate_chords(self, z: Tensor, index: Tensor, before: Tensor) -> Evaluation:
-        found = self.inner.evaluate_chords(z, index, before)
-        self._count(gradients=found.passes * len(z), calls=found.passes)
-        self.check(z, index, found.value)
-        return found
-
-    def look(self, z: Tensor, index: Tensor | None, site: Any = None) -> Tensor:
-        found = self.inner.look(z, index, site)
-        if not callable(site):  # a function of the input is seen without the model
-            self._count(values=len(z))
-        return found
-
     def site(self, representation: Any, z: Tensor, index: Tensor) -> Any:
         if representation is not None:
-            return self.inner.site(representation, z, index)
+            return super().site(representation, z, index)
         if self._default_site is None:  # found by running a row, once
-            self._default_site = self.inner.site(None, z, index)
-            self._count(values=len(z))
+            self._default_site = super().site(None, z, index)
+            self._seen(z, index)
         return self._default_site
+
+
+class LayerView(View):
+    """What is behind a layer of the model that ``outer`` is a view of: rows are lifted through the view.
+
+    Its examples are the rows that it holds, as those of ``inner`` are, so that nothing but lifting needs the view.
+    """
+
+    inner: Any
+
+    def __init__(self, outer: View, inner: Any) -> None:
+        super().__init__(inner)
+        self.outer = outer
+
+    @property
+    def sites(self) -> Any:
+        return self.inner.sites
+
+    @property
+    def plan(self) -> Any:
+        return self.inner.plan
+
+    @property
+    def bypassed(self) -> bool:
+        return bool(self.inner.bypassed)
+
+    @property
+    def tally(self) -> Tally:
+        tally: Tally = self.inner.tally
+        return tally
+
+    def lift(self, z: Tensor, index: Tensor) -> Any:
+        """Rows ``z`` (N, \\*s) of the examples ``index`` (N,) of the view, run through the whole model."""
+        return self.inner.lift(self.outer._rows(z), self.outer._index(index))
+
+    def hold(self, *lifted: Any) -> None:
+        """From now on, these rows are the examples 0, 1, 2 …"""
+        self.inner.hold(*lifted)
 
 
 def _shared(field: Field, z: Tensor, leading: int) -> Tensor | None:

@@ -23,8 +23,9 @@ from ..attribution import Attribution
 from ..cost import Cost
 from ..errors import InputError, ModelError, SupportWarning, warn
 from ..features import Features, feature_map, feature_scores
-from ..field import Field, Several, TorchField
+from ..field import Field, innermost
 from ..field.modes import gradients
+from ..field.network import Network
 from ..parts import part
 from ..seeds import generator
 from ..shapes import describe, flattened, plain
@@ -144,7 +145,7 @@ class Distanced:
             made = runs(self.method, field, x)
             kept = self._important(made.values, groups)
             for model in supports.models:
-                kept &= self._important(runs(self.method, _on(field, model), x).values, groups)
+                kept &= self._important(runs(self.method, field.with_model(model), x).values, groups)
             where = flattened(groups.expand(made.values.shape), 1)
             mask = kept.gather(1, where).reshape(made.values.shape)
         batch = len(made)
@@ -176,15 +177,15 @@ class Distanced:
     # --- training -------------------------------------------------------------------------------------------------
 
     def _train(self, field: Field) -> Supports:
-        inner = _torch_field(field)
+        _check_trainable(field)
         with field.ready(), gradients(False):
-            lesson = self._lesson(inner)
+            lesson = self._lesson(field)
             models, fit, rows = [], [], 0
             for number, distance in enumerate(self.distances):
-                model = _twin(inner.network.model)
-                rows += self._teach(_alike(inner, model), model, lesson, distance, number)
+                model = _twin(_network(field).model)
+                rows += self._teach(field.with_model(model), lesson, distance, number)
                 models.append(model)
-                fit.append(self._judge(_alike(inner, model), lesson, distance))
+                fit.append(self._judge(field.with_model(model), lesson, distance))
         poor = [
             f"{one:.2f} at distance {distance:g}"
             for one, distance in zip(fit, self.distances, strict=True)
@@ -198,7 +199,7 @@ class Distanced:
             )
         return Supports(tuple(models), tuple(fit), rows)
 
-    def _lesson(self, field: TorchField) -> _Lesson:
+    def _lesson(self, field: Field) -> _Lesson:
         examples, labels = _gathered(self.data, self.labels)
         place = next((p for p in _module(field).parameters()), None)
         examples = examples.to(device=place.device, dtype=place.dtype) if place is not None else examples
@@ -240,7 +241,7 @@ class Distanced:
             learnt.append(which[order[out:]])
         return torch.cat(learnt), torch.cat(held)
 
-    def _teach(self, field: TorchField, model: Any, lesson: _Lesson, distance: float, number: int) -> int:
+    def _teach(self, field: Field, lesson: _Lesson, distance: float, number: int) -> int:
         """Train a copy to say what it should; how many rows that took."""
         module = _module(field)
         parameters = [p.requires_grad_() for p in module.parameters() if p.is_floating_point()]
@@ -253,7 +254,7 @@ class Distanced:
                 order = torch.randperm(len(lesson.learnt), generator=generator(self.seed, 1, number, epoch))
                 for some in torch.split(order, self.batch):
                     which = lesson.learnt[some.to(lesson.learnt.device)]
-                    said = output_tensor(field.network.plainly(lesson.examples[which].clone(), None))
+                    said = output_tensor(field.plainly(lesson.examples[which].clone(), None))
                     loss = (said - goal[which].to(said)).square().mean()
                     optimiser.zero_grad()
                     loss.backward()  # type: ignore[no-untyped-call]
@@ -264,7 +265,7 @@ class Distanced:
             parameter.requires_grad_(False)
         return rows
 
-    def _judge(self, field: TorchField, lesson: _Lesson, distance: float) -> float:
+    def _judge(self, field: Field, lesson: _Lesson, distance: float) -> float:
         """R² along the direction of the shift, on what was held out."""
         said = field.outputs(lesson.examples[lesson.held], pool=True) @ lesson.way
         wanted = (lesson.goal(distance) @ lesson.way)[lesson.held]
@@ -289,28 +290,31 @@ class _Lesson:
         return self.outputs + distance * self.gap * self.side[:, None] * self.way
 
 
-def _torch_field(field: Field) -> TorchField:
-    """What asks the model that is copied; several targets ask the same one."""
-    if isinstance(field, Several):
-        field = field.inner
-    if not isinstance(field, TorchField):
-        raise InputError(f"Distanced trains copies of a torch model, which a {type(field).__name__} is not.")
+def _check_trainable(field: Field) -> None:
+    """Whether there is a model of one input to copy, and to run on other data."""
+    network = _network(field)
     if not field.pooled:
         raise InputError(
             "Distanced runs the model on data of its own, and some of its extra arguments are for each example. Train "
             "beforehand with ones that hold for all of the data, supports=method.trained(field).supports, or wrap the model in a module "
             "that makes them from the input."
         )
-    if field.network.layout is not None and not field.network.layout.single:
+    if network.layout is not None and not network.layout.single:
         raise InputError("Distanced takes models with one input.")
     _module(field)
-    return field
 
 
-def _module(field: TorchField) -> nn.Module:
-    if field.network.module is None:
+def _network(field: Field) -> Network:
+    if field.network is None:
+        raise InputError(f"Distanced trains copies of a torch model, which a {type(innermost(field)).__name__} is not.")
+    return field.network
+
+
+def _module(field: Field) -> nn.Module:
+    module = _network(field).module
+    if module is None:
         raise ModelError("Distanced trains copies of the model, and a function has no parameters: give the nn.Module.")
-    return field.network.module
+    return module
 
 
 def _twin(model: Any) -> Any:
@@ -318,28 +322,6 @@ def _twin(model: Any) -> Any:
         return copy.deepcopy(model)
     except Exception as error:
         raise ModelError(f"Distanced trains copies of the model, and this one cannot be copied: {error}") from error
-
-
-def _on(field: Field, model: Any) -> Field:
-    """The same questions, asked of another model."""
-    if isinstance(field, Several):
-        return Several(_alike(field.inner, model), field.targets)
-    assert isinstance(field, TorchField)
-    return _alike(field, model)
-
-
-def _alike(field: TorchField, model: Any) -> TorchField:
-    network = field.network
-    return TorchField(
-        model,
-        field.target,
-        extra=network.extra.named or network.extra.positional,
-        normalisation=field.normalisation,
-        batch_size=field.packer.rows,
-        layout=network.layout,
-        optimize=network.optimiser is not None,
-        backward=field.backward,
-    )
 
 
 def _gathered(data: Any, labels: Tensor | None) -> tuple[Tensor, Tensor | None]:

@@ -212,7 +212,7 @@ class _Fidelity(_Cut):
                     f"Whether a class is predicted needs outputs (rows, classes), but one output has shape {describe(outputs.shape[1:])}."
                 )
             return outputs.argmax(1)
-        which = getattr(getattr(subject.field, "target", None), "which", None)
+        which = getattr(subject.field.target, "which", None)
         if which is None:
             raise TargetError(
                 'mode="phenomenon" needs the true class of each example as the target: give target= classes.'

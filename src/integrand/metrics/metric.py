@@ -22,6 +22,7 @@ from torch import Tensor
 from ..attribution import Attribution
 from ..errors import InputError, ModelError, UnknownName
 from ..field import Field
+from ..field.layout import Layout
 from ..methods import about as about_method
 from ..segment import Evaluation
 from .maps import Maps
@@ -169,7 +170,9 @@ def unasked(attribution: Any, masks: Tensor | None = None) -> Iterator[tuple[Sub
     while isinstance(one, list | dict) and one:
         one = one[0] if isinstance(one, list) else next(iter(one.values()))
     like = one.inputs if isinstance(one, Attribution) else one
-    with Subject.of(Nobody(), like, masks=masks) as subject:
+    layout, nobody = Layout.of(like), Nobody()
+    subject = Subject(nobody, layout.pack(like), layout, masks, bare=not isinstance(one, Attribution))
+    with nobody.ready():
         yield subject, Maps.of(attribution, subject.x, subject.layout)
 
 

@@ -17,7 +17,7 @@ from ..features import Features, feature_map, feature_scores
 from ..parts import part
 from ..shapes import flattened
 from .maps import Maps
-from .metric import Metric, Nobody, door_of_maps, metric
+from .metric import Metric, door_of_maps, metric
 from .ranks import blocks
 from .subject import Subject
 
@@ -28,8 +28,7 @@ def by_feature(subject: Subject, maps: Maps, features: Features) -> tuple[Tensor
     Features that an example does not have are 0 in the first.
     """
     x = subject.x
-    bare = isinstance(subject.field, Nobody) and maps.found[0] is None
-    if bare and x.ndim == 3 and isinstance(features, str) and features == "auto":
+    if subject.bare and x.ndim == 3 and isinstance(features, str) and features == "auto":
         # A map with three axes and no inputs beside it is a batch of pictures: its rows are not tokens.
         features = "elements"
     scores = feature_scores(maps.values, feature_map(features, x))

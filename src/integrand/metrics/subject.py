@@ -16,9 +16,9 @@ from ..field import Field
 from ..field.layout import Layout
 from ..methods import BASELINES
 from ..methods.named import for_inputs
-from ..question import Question
 from ..shapes import checked_references, describe
 from ..target import Loss, Predicted, Probability, Target
+from ..task import Task
 
 T = TypeVar("T")
 
@@ -39,12 +39,14 @@ class Subject:
     field   the scalar that was explained; metrics ask its ``score()``, the class probability, unless told otherwise
     layout  how inputs and maps are arranged outside
     masks   (B, H, W) or (B, \\*s) where the evidence is known to be, or None
+    bare    whether nobody gave inputs, so that x may be a map itself
     """
 
     field: Field
     x: Tensor
     layout: Layout
     masks: Tensor | None = None
+    bare: bool = False
     _seen: dict[Hashable, Any] = dataclasses.field(default_factory=dict, repr=False)
 
     @classmethod
@@ -56,20 +58,15 @@ class Subject:
 
         ``model`` may be a Field, which is its own target. ``door``: extra, normalisation, batch_size, optimize, as in ``explain``.
         """
-        if isinstance(model, Field):
-            if target is not None:
-                raise TargetError("A field has its target already: leave target= out.")
-            if door:
-                raise InputError(f"{next(iter(door))}= goes with a model; a field has its own.")
-            layout = Layout.of(inputs)
-            with model.ready():
-                yield cls(model, layout.pack(inputs), layout, masks)
-            return
-        if target is None:
-            raise TargetError("Metrics ask about the class that was explained: give target=.")
-        question = Question.of(model, inputs, target, **door)
-        with question.ready() as asked:
-            yield cls(asked, question.x, question.layout, masks)
+        with cls.ready(Task.of(model, inputs, target, **door), masks) as subject:
+            yield subject
+
+    @classmethod
+    @contextmanager
+    def ready(cls, task: Task, masks: Tensor | None = None) -> Iterator[Subject]:
+        """The subject of a task that is laid out already, while its model is fit to be asked."""
+        with task.ready() as field:
+            yield cls(field, task.x, task.layout, masks)
 
     def __len__(self) -> int:
         return len(self.x)
@@ -104,18 +101,15 @@ class Subject:
         if isinstance(score, str):
             if score not in _OF_CLASS:
                 raise InputError(f'score= is "probability", "accuracy", "loss", "output", or a target, not {score!r}.')
-            target = getattr(self.field, "target", None)
+            target = self.field.target
             about = None if target is None else target.score()
             if not isinstance(about, Probability) or not about.of_classes:
                 raise InputError(f'score="{score}" asks about a class, and {target!r} names none: explain one.')
             score = _OF_CLASS[score](about.which)
-        asked = getattr(self.field, "with_target", None)
-        if asked is None:
-            raise InputError(
-                f'{type(self.field).__name__} knows one question only: score= is "probability" or "output".'
-            )
-        made: Field = asked(score)
-        return made
+        try:
+            return self.field.with_target(score)
+        except TargetError as error:
+            raise InputError(f'{error} score= is then "probability" or "output".') from error
 
     def fill(self, fill: Any) -> Tensor:
         """(B, \\*s) what removed features become: the first reference of a baseline, a number, a tensor or a name."""

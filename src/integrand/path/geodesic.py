@@ -16,14 +16,13 @@ from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, field
 from importlib import import_module
 from typing import Any
-from weakref import WeakKeyDictionary
 
 import numpy as np
 import torch
 from torch import Tensor
 
 from ..errors import InputError
-from ..field import Field, Metered
+from ..field import Field
 from ..optional import optional
 from ..parts import part
 from ..segment import Evaluation, Segment
@@ -121,12 +120,13 @@ class Geodesic:
 
     def _known(self, field: Field, start: Tensor) -> _Known:
         """What is known of the points, kept while a method is at work: it may come for one block of references after another."""
-        if not isinstance(field, Metered):  # a field that outlives the call, and whose model may learn in the meantime
+        kept = field.kept
+        if kept is None:
             return _Known.of(self.points, start)
-        mine = _KNOWN.setdefault(field, {})
-        if self not in mine:
-            mine[self] = _Known.of(self.points, start)
-        return mine[self]
+        if self not in kept:
+            kept[self] = _Known.of(self.points, start)
+        known: _Known = kept[self]
+        return known
 
     def _routes(self, field: Field, ends: _Ends, known: _Known, pairs: range) -> list[list[int]]:
         """The nodes of the shortest way of each of some pairs: N is the baseline, N + 1 the input, the others are points."""
@@ -203,7 +203,7 @@ class Geodesic:
         for example in np.unique(question[among]):
             mine = np.flatnonzero(among & (question == example) & (length > 0))
             code = one[mine] * n + other[mine]
-            costs = known.steepness.setdefault(int(example), {})
+            costs = known.steepness.setdefault(int(asked[example]), {})  # numbers of the field's, whoever asks
             new = np.array([c for c in np.unique(code) if c not in costs], dtype=np.int64)
             found = self._norms(field, ends, np.full(len(new), example), new // n, new % n)
             costs.update(zip(new.tolist(), found.tolist(), strict=True))
@@ -278,9 +278,6 @@ class _Known:
         apart = self.between.clone().fill_diagonal_(math.inf)
         which = _first(apart, min(count, len(apart) - 1))
         return apart.gather(1, which), which
-
-
-_KNOWN: WeakKeyDictionary[Field, dict[Geodesic, _Known]] = WeakKeyDictionary()
 
 
 @dataclass(frozen=True, eq=False)

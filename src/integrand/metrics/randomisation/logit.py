@@ -10,7 +10,7 @@ from torch import Tensor
 
 from ...errors import InputError, TargetError
 from ...features import Features
-from ...field import Field, TorchField
+from ...field import Field
 from ...field.memory import outputs_of
 from ...parts import part
 from ...seeds import generator
@@ -67,8 +67,9 @@ class RandomLogit(Metric):
 
     def _another(self, field: Field, x: Tensor) -> Field:
         """The same question about another class."""
-        which = getattr(getattr(field, "target", None), "which", None)
-        if not isinstance(field, TorchField) or not isinstance(which, int | Tensor):
+        target: Any = field.target
+        which = getattr(target, "which", None)
+        if not isinstance(which, int | Tensor):
             raise TargetError(
                 "The random logit test asks about another class: explain a class of a torch model, target=3 or "
                 'target="predicted", not a callable, a position or a field that knows one question only.'
@@ -89,7 +90,7 @@ class RandomLogit(Metric):
                 )
             if bool((other % classes == own).any()):
                 raise InputError("other= names the class that was explained: a map is like itself.")
-        return field.with_target(dataclasses.replace(field.target, which=other))  # type: ignore[type-var]
+        return field.with_target(dataclasses.replace(target, which=other))
 
 
 random_logit = door(RandomLogit)

@@ -13,7 +13,6 @@ the normal distribution of their own mean and deviation.
 
 from __future__ import annotations
 
-import copy
 from collections.abc import Iterator
 from contextlib import ExitStack, contextmanager
 from itertools import pairwise
@@ -24,8 +23,9 @@ from torch import Tensor, nn
 from torch.nn.utils import parametrize
 
 from ...errors import InputError, ModelError
-from ...field import Field, TorchField
+from ...field import Field, innermost
 from ...field.modes import gradients
+from ...field.network import Network
 from ...seeds import generator
 
 ORDERS = ("top_down", "bottom_up", "independent")
@@ -44,10 +44,8 @@ def unlearning(
         raise InputError(f"order= is one of {', '.join(map(repr, ORDERS))}, not {order!r}.")
     if stages is not None and stages < 1:
         raise InputError(f"There is one stage at least, not {stages}.")
-    learnt = asked(field)
-    module = learnt.network.module
-    assert module is not None
-    layers = layers_in_order(learnt, x)
+    network, module = asked(field)
+    layers = layers_in_order(field, x)
     if order != "bottom_up":
         layers = layers[::-1]
     count = len(layers) if stages is None else min(stages, len(layers))
@@ -61,42 +59,34 @@ def unlearning(
                 saved.restore()
             for name, layer in layers[first:last]:
                 forget(layer, generator(seed, numbers[name]))
-            yield tuple(name for name, _ in layers[first:last]), _unknown(learnt)
+            yield tuple(name for name, _ in layers[first:last]), field.afresh()
 
     try:
         yield steps()
     finally:
         saved.restore()
-        _refresh(learnt)
+        network.refresh()
 
 
-def _unknown(field: TorchField) -> TorchField:
-    """The field of a model that is another one now: a new object, since what is known of a field is kept by it."""
-    _refresh(field)
-    fresh = copy.copy(field)
-    fresh.memory = None
-    fresh.chordal, fresh.kinks = fresh.conservative, True
-    return fresh
-
-
-def asked(field: Field) -> TorchField:
-    """The field as one with a module to make random. Errors: ``ModelError`` for those without."""
-    if not isinstance(field, TorchField) or field.network.module is None:
-        what = type(field.network.model).__name__ if isinstance(field, TorchField) else type(field).__name__
+def asked(field: Field) -> tuple[Network, nn.Module]:
+    """The field's model, and the module to make random. Errors: ``ModelError`` for fields without."""
+    network = field.network
+    if network is None or network.module is None:
+        what = type(innermost(field) if network is None else network.model).__name__
         raise ModelError(
             f"Randomisation needs the parameters of the model, and a {what} does not show them: give the nn.Module itself "
             "(with target= a callable of its outputs if need be), one of its methods, or a functools.partial of these."
         )
-    if not any(True for _ in field.network.module.parameters()):
-        raise ModelError(f"{type(field.network.module).__name__} has no parameters to make random.")
-    return field
+    if not any(True for _ in network.module.parameters()):
+        raise ModelError(f"{type(network.module).__name__} has no parameters to make random.")
+    return network, network.module
 
 
-def layers_in_order(field: TorchField, x: Tensor) -> list[tuple[str, nn.Module]]:
+def layers_in_order(field: Field, x: Tensor) -> list[tuple[str, nn.Module]]:
     """Modules with parameters of their own, in the order in which they run; those that are not run as modules come first."""
     own = {
         name: module
-        for name, module in field.network.layers().items()
+        for name, module in asked(field)[0].layers().items()
         if any(p is not None for p in module._parameters.values())
     }
     ran: list[str] = []
@@ -108,7 +98,7 @@ def layers_in_order(field: TorchField, x: Tensor) -> list[tuple[str, nn.Module]]
                 continue  # which takes no hooks: its layers are in the order in which they were registered
             note = lambda *_, name=name: ran.append(name)  # noqa: E731
             stack.callback(module.register_forward_pre_hook(note).remove)
-        field.network.plainly(x[:1].clone(), torch.zeros(1, dtype=torch.long, device=x.device))
+        field.plainly(x[:1].clone(), torch.zeros(1, dtype=torch.long, device=x.device))
     # A layer that runs several times is where it runs last: nearest to the output.
     place = {name: number for number, name in enumerate(ran)}
     return sorted(own.items(), key=lambda entry: place.get(entry[0], -1))
@@ -157,9 +147,3 @@ class Saved:
                 tensor.copy_(numbers)
                 if table is not None and table.get(name) is not tensor:
                     table[name] = tensor  # type: ignore[assignment]
-
-
-def _refresh(field: TorchField) -> None:
-    """A faster double is one of the model as it was."""
-    if field.network.optimiser is not None:
-        field.network.optimiser.refresh()

@@ -13,7 +13,6 @@ from ...errors import InputError
 from ...field import Field
 from ...segment import Evaluation
 from .distributions import Distribution, Given
-from .terms import Additive
 
 _MOST = 16  # features whose coalitions are enumerated
 _BLOCK_ELEMENTS = 1 << 22
@@ -51,7 +50,7 @@ def expected(
 ) -> Expected:
     """E[F(X) | X_S = x_S] for S coalitions of B rows.
 
-    field   an ``Additive`` has closed forms; of any other, the mean over ``draws`` of each component, with its standard error
+    field   an additive one, such as ``Additive``, has closed forms; of any other, the mean over ``draws`` of each component, with its standard error
     known   (S, D) which features each coalition knows, or (S, B, D) where they differ between examples
     index   (B,) the examples of the field that the rows belong to; 0 … B−1 unless given
 
@@ -64,11 +63,11 @@ def expected(
     1.5
     """
     known = _coalitions(known)
-    if isinstance(field, Additive):
+    if field.additive is not None:
         # Coalitions in blocks: each holds a matrix (D, D), for each example where they differ.
         step = max(1, _BLOCK_ELEMENTS // (x.shape[1] * max(len(x), known.shape[1] * x.shape[1])))
         parts = (known[start : start + step] for start in range(0, len(known), step))
-        value = torch.cat([distribution.given(x, own).expected(field.terms) for own in parts]).to(x)
+        value = torch.cat([distribution.given(x, own).expected(field.additive) for own in parts]).to(x)
         return Expected(value, torch.zeros_like(value))
     found = [
         (sampled.mean(-1), _standard_error(sampled))
@@ -91,7 +90,7 @@ def shapley(
 
         φ_i = Σ_{S ∌ i} |S|! (D − |S| − 1)! / D! · (v(S ∪ i) − v(S)),      v(S) = E[F(X) | X_S = x_S]
 
-    Exact for an ``Additive``. For others from ``draws`` rows, the same for all coalitions, with the standard error of φ itself.
+    Exact for additive functions. For others from ``draws`` rows, the same for all coalitions, with the standard error of φ itself.
     Cost: nothing for additive functions; otherwise 2^D · B · draws rows for each component. D is 16 at most.
     Peers: the stock code solves a weighted regression on 20,000 draws for every coalition, with weight 1e6 on the empty and the full one
     and *no intercept*: its values add up to F(x), not to F(x) − E F(X), unless E F(X) is 0 (as that of standardised targets is).
@@ -107,7 +106,7 @@ def shapley(
         raise InputError(f"Shapley values of {features} features need 2^{features} coalitions; {_MOST} is the most.")
     known = (torch.arange(2**features)[:, None] >> torch.arange(features)) & 1 > 0
     weight = _kernel(known).to(x.device)
-    if isinstance(field, Additive):
+    if field.additive is not None:
         value = expected(field, distribution, x.double(), known).value
         values = (weight @ value).T.to(x)
         return Shapley(values, torch.zeros_like(values), value[0].to(x))

@@ -195,5 +195,9 @@ class Additive(Field):
             (slope,) = torch.autograd.grad(value.sum() + 0 * leaf.sum(), leaf)
         return Evaluation(value.detach(), slope)
 
+    @property
+    def additive(self) -> Sequence[Term]:
+        return self.terms
+
     def questions(self, index: Tensor) -> Tensor:
         return torch.zeros_like(index)

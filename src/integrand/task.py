@@ -1,6 +1,6 @@
-"""What is asked of a model: its inputs, laid out as one tensor, and the scalar of its output that is explained or judged.
+"""A task: the scalar that is explained or judged, and the inputs it is asked about, laid out as one tensor.
 
-inputs ── layout ──▶ x (B, *s)          model, target, extra ──▶ field
+inputs ── layout ──▶ x (B, *s)          model, target, extra ──▶ field, or a field as it is
 """
 
 from __future__ import annotations
@@ -13,21 +13,21 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from .errors import NonFiniteInput, TargetError
-from .field import TorchField
+from .errors import InputError, NonFiniteInput, TargetError
+from .field import Field, TorchField
 from .field.extra import Extra
 from .field.layout import Layout
 from .field.memory import Memory
 from .normalisation import Normalisation
 from .shapes import describe, flattened
-from .target import Logit, Output, Target
+from .target import Logit, Output, Target, as_target
 
 
 @dataclass(frozen=True, eq=False)
-class Question:
-    """A field and the inputs (B, \\*s) it is asked about, arranged by ``layout``; "predicted" waits until it is ``ready``."""
+class Task:
+    """A field and the inputs x (B, \\*s) it is asked about, arranged by ``layout``; "predicted" waits until it is ``ready``."""
 
-    field: TorchField
+    field: Field
     x: Tensor
     layout: Layout
     predicted: bool = False
@@ -35,20 +35,32 @@ class Question:
     @classmethod
     def of(
         cls,
-        model: Callable[..., Any],
+        model: Callable[..., Any] | Field,
         inputs: Any,
-        target: Any,
+        target: Any = None,
         *,
         extra: Sequence[Any] | Mapping[str, Any] = (),
         normalisation: Normalisation | None = None,
         batch_size: int | None = None,
         optimize: bool = False,
         integers: bool = False,
-    ) -> Question:
-        """Everything that can be checked without running the model is checked here."""
+    ) -> Task:
+        """The task of a model and a target, or of a Field, which has its own; inputs are laid out and packed once, here.
+
+        Everything that can be checked without running the model is checked here.
+        Errors: ``TargetError`` for a model without a target and for a field with another; ``InputError`` for options of models beside a field.
+        """
         layout = Layout.of(inputs, integers=integers)
         x = layout.pack(inputs)
         _check_finite(x)
+        if isinstance(model, Field):
+            options = {"extra": len(extra) > 0, "batch_size": batch_size is not None, "optimize": bool(optimize)}
+            _check_field(model, target, {**options, "normalisation": normalisation is not None})
+            return cls(model, x, layout)
+        if target is None:
+            raise TargetError(
+                "Nothing says which scalar of the model is meant: give target=, such as a class or 'predicted'."
+            )
         Extra.of(extra).check(len(x))
         field = TorchField(
             model,
@@ -63,14 +75,31 @@ class Question:
         return cls(field, x, layout, is_predicted(target))
 
     @contextmanager
-    def ready(self) -> Iterator[TorchField]:
+    def ready(self) -> Iterator[Field]:
         """The field, while its model is fit to be asked; "predicted" has become the classes that were predicted."""
         with self.field.ready():
             if self.predicted:
                 self.field.memory = Memory(self.x, self.field.outputs(self.x))
                 self.field.target = predicted(self.field.memory)
-            check_classes(self.field.target, len(self.x))
+            if self.field.target is not None:
+                check_classes(self.field.target, len(self.x))
             yield self.field
+
+
+def _check_field(field: Field, target: Any, options: Mapping[str, bool]) -> None:
+    """A field knows its model and its target: what is given beside it says the same, or nothing."""
+    given = next((name for name, value in options.items() if value), None)
+    if given is not None:
+        raise InputError(f"{given}= goes with a model; a field has its own.")
+    if target is None:
+        return
+    if field.target is None or is_predicted(target):
+        raise TargetError("A field has its target already: leave target= out.")
+    other = as_target(target)
+    if other != field.target:
+        raise TargetError(
+            f"The field asks about {field.target!r}, and target= says {other!r}: leave target= out, or explain field.with_target(…)."
+        )
 
 
 def is_predicted(target: Any) -> bool:
