@@ -267,7 +267,11 @@ def test_the_softmax_of_a_longer_output_runs_along_the_axis_that_is_named(axis: 
     scaled = (out - out.amax(axis, keepdim=True)).exp()
     expected = (scaled / scaled.sum(axis, keepdim=True))[:, 2, 3]
     each = ig.targets.Probability(torch.tensor([[2, 3]] * 7), axis)
-    for target in (ig.targets.Probability((2, 3), axis=axis), each.at(INDEX), ig.targets.Loss((2, 3), axis=axis).score()):
+    for target in (
+        ig.targets.Probability((2, 3), axis=axis),
+        each.at(INDEX),
+        ig.targets.Loss((2, 3), axis=axis).score(),
+    ):
         torch.testing.assert_close(target(out, torch.arange(7)), expected, rtol=0, atol=1e-14)
     loss = ig.targets.Loss((2, 3), axis=axis)(out, INDEX)
     torch.testing.assert_close(loss, -expected.log(), rtol=0, atol=1e-13)

@@ -8,7 +8,6 @@ name or Method ────▶ method ────┘
 from __future__ import annotations
 
 import dataclasses
-import inspect
 import sys
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
@@ -16,16 +15,15 @@ from typing import Any
 
 from torch import Tensor
 
-from .attribution import Attribution, mapped
+from .attribution import Attribution, Explainer, ExplainerLike, as_explainer, mapped
 from .baseline import as_baseline
 from .errors import InputError, UnknownName
 from .field.layout import Layout
 from .field.wrap import Tally
-from .method import Method, inside
+from .method import Method
 from .methods import BASELINES, about
 from .methods.habits import about_option
 from .methods.named import for_inputs
-from .methods.registry import start_of
 from .normalisation import Normalisation
 from .question import Question
 from .rule import Adaptive
@@ -39,7 +37,7 @@ def explain(
     inputs: Any,
     *,
     target: Any,
-    method: str | Callable[..., Attribution] = "integrated",
+    method: str | ExplainerLike = "integrated",
     baseline: Any = None,
     tol: float | None = None,
     seed: int | None = None,
@@ -91,7 +89,7 @@ def explain(
         normalisation=normalisation,
         batch_size=batch_size,
         optimize=optimize,
-        integers=_lifts(method),
+        integers=_explains_layer(method),
     )
     layout, x = asked.layout, asked.x
     way = _method(method, baseline, tol, options, placing(inputs, layout, x))
@@ -99,7 +97,7 @@ def explain(
         way = reseeded(way, seed)
     with asked.ready() as field, _watched(progress) as watch:
         made = way(field, x, watch=watch)
-    if _lifts(way):  # a layer's values are arranged as the layer is, and no image's
+    if way.explains == "layer":  # a layer's values are arranged as the layer is, and no image's
         layout, normalisation = made.layout or Layout.of(made.values), None
     else:
         made = made.apart()
@@ -107,16 +105,16 @@ def explain(
     return _unpacked(made, layout)
 
 
-def _lifts(method: Any) -> bool:
+def _explains_layer(method: str | ExplainerLike) -> bool:
     """Whether a method explains a layer, so that nobody asks for the gradient of the inputs."""
-    if isinstance(method, str):
-        return "site" in inspect.signature(about(method).build).parameters
-    return bool(getattr(method, "lifts", False))
+    return (about(method) if isinstance(method, str) else as_explainer(method)).explains == "layer"
 
 
-def chosen(inputs: Any, method: Any, baseline: Any, tol: float | None, options: dict[str, Any]) -> Any:
+def chosen(
+    inputs: Any, method: str | ExplainerLike, baseline: Any, tol: float | None, options: dict[str, Any]
+) -> Explainer:
     """The method that ``explain`` would run for these arguments."""
-    layout = Layout.of(inputs, integers=_lifts(method))
+    layout = Layout.of(inputs, integers=_explains_layer(method))
     return _method(method, baseline, tol, options, placing(inputs, layout, layout.pack(inputs)))
 
 
@@ -129,7 +127,9 @@ def placing(inputs: Any, layout: Layout, x: Tensor) -> _Place:
     return lambda given, shared: for_inputs(given, layout, x, shared=shared, listed=isinstance(inputs, list))
 
 
-def _method(method: Any, baseline: Any, tol: float | None, options: dict[str, Any], place: _Place) -> Any:
+def _method(
+    method: str | ExplainerLike, baseline: Any, tol: float | None, options: dict[str, Any], place: _Place
+) -> Explainer:
     """The method that was asked for: built by its name, or as it was given with another start and tolerance."""
     if tol is not None and "rule" in options:
         raise InputError("tol= and rule= both say how to integrate: give one of them.")
@@ -142,54 +142,51 @@ def _method(method: Any, baseline: Any, tol: float | None, options: dict[str, An
         )
     if options:
         raise UnknownName(f"option beside method={method!r}", next(iter(options)), ("baseline",))
-    return _changed(method, baseline, tol)
+    return _changed(as_explainer(method), baseline, tol)
 
 
 def _placed(name: str, options: dict[str, Any], place: _Place) -> dict[str, Any]:
     """Options that hold baselines, arranged as the inputs are."""
-    first = start_of(inspect.signature(about(name).build).parameters)
-    shared = _takes_references(name, options)
-    starts = {} if first is None else {first.name: shared}
+    start = about(name).start
+    starts = {} if start is None else {start: _takes_references(name, options)}
     return {
         option: place(given, starts.get(option, False)) if option in (*starts, "fill") and given is not None else given
         for option, given in options.items()
     }
 
 
-def _built(name: str, baseline: Any, tol: float | None, options: dict[str, Any]) -> Any:
+def _built(name: str, baseline: Any, tol: float | None, options: dict[str, Any]) -> Explainer:
     """A published method, its options those of the factory."""
-    build = about(name).build
-    accepted = inspect.signature(build).parameters
+    known = about(name)
+    accepted, start = known.options, known.start
     if tol is not None:
         options = {**options, **({"tol": tol} if "tol" in accepted else {"rule": Adaptive(tol)})}
     for option in options:
         if option not in accepted:
             hint = about_option(option, options[option], accepted)
             raise UnknownName(f"option of method {name!r}", option, accepted, hint)
-    first = start_of(accepted)
-    for option, spec in accepted.items():
-        if spec.default is spec.empty and option not in options and spec is not first:
+    for option in known.needs:
+        if option not in options and option != start:
             raise InputError(f"Method {name!r} needs {option}=; see help(ig.methods.{name}).")
     if baseline is None:
-        if first is not None and first.default is first.empty and first.name not in options:
+        if start in known.needs and start not in options:
             raise InputError(
-                f"Method {name!r} starts from {first.name}: give baseline= a tensor, a list of baselines, or a sampler."
+                f"Method {name!r} starts from {start}: give baseline= a tensor, a list of baselines, or a sampler."
             )
-        return build(**options)
-    if first is None:
+        return as_explainer(known.build(**options))
+    if start is None:
         raise InputError(f"Method {name!r} chooses for itself where it starts: it takes no baseline=.")
-    if first.name in options:
-        raise InputError(f"Method {name!r} was given where to start twice: as baseline= and as {first.name}=.")
-    return build(**{first.name: baseline}, **options)
+    if start in options:
+        raise InputError(f"Method {name!r} was given where to start twice: as baseline= and as {start}=.")
+    return as_explainer(known.build(**{start: baseline}, **options))
 
 
-def _changed(method: Any, baseline: Any, tol: float | None) -> Any:
+def _changed(method: Explainer, baseline: Any, tol: float | None) -> Explainer:
     """The same method from another ``baseline``, to another tolerance, where these are given."""
     if baseline is None and tol is None:
         return method
-    inner = inside(method)
-    if inner is not None and not hasattr(method, "tol"):  # a wrapper without a tolerance and draws of its own
-        return dataclasses.replace(method, method=_changed(inner, baseline, tol))
+    if method.inner is not None and not method.samples:
+        return method.with_inner(_changed(method.inner, baseline, tol))
     if not isinstance(method, Method):
         raise InputError(f"baseline= and tol= do not go with {method!r}, which has its own.")
     if baseline is not None:
@@ -197,18 +194,15 @@ def _changed(method: Any, baseline: Any, tol: float | None) -> Any:
     return method if tol is None else dataclasses.replace(method, rule=Adaptive(tol))
 
 
-def _takes_references(method: Any, options: Mapping[str, Any]) -> bool:
+def _takes_references(method: str | ExplainerLike, options: Mapping[str, Any]) -> bool:
     """Whether a published name starts from references that all examples share, rather than from a baseline each.
 
     One that wraps another starts where that does.
     """
     if not isinstance(method, str):
         return False
-    accepted = inspect.signature(about(method).build).parameters
-    if "of" in accepted:
-        return _takes_references(options.get("of", accepted["of"].default), {})
-    first = start_of(accepted)
-    return first is not None and first.name != "baseline"
+    known = about(method)
+    return known.shared if known.wraps is None else _takes_references(options.get("of", known.wraps), {})
 
 
 @contextmanager

@@ -109,7 +109,7 @@ class TorchField(Field):
         return other
 
     def _follow(self, rule: BackwardRule) -> None:
-        if not callable(getattr(rule, "bound", None)):
+        if not isinstance(rule, BackwardRule):
             raise InputError(
                 f"backward= is a rule such as ig.fields.GuidedReLU() or ig.fields.Patterns.fit(model, data), not {type(rule).__name__}."
             )

@@ -14,7 +14,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Sequence
 from functools import partial
-from typing import Any
+from typing import Any, ClassVar
 
 import torch
 from torch import Tensor
@@ -26,7 +26,7 @@ from ..parts import part
 from ..seeds import generator
 from ..segment import Segment
 from ..target import Lead, LogOdds, Target
-from .base import Path
+from .base import Path, PathLike
 from .downhill import Hill, box_of, check_walk, downhill, length_of
 from .step import Fixed, Relative, Step
 
@@ -36,7 +36,7 @@ _WAYS = ("away", "drawn", "likeliest")
 
 
 @part
-class Adversarial:
+class Adversarial(Path):
     """Normalised ascent of a rival class's probability, from the input until the model predicts it.
 
     goal    "away": down the probability of the predicted class, until another is predicted, whichever that is;
@@ -72,6 +72,11 @@ class Adversarial:
     step: Step = Fixed()
     seed: int = 0
 
+    resolution: ClassVar[str] = "steps"
+    coarsest: ClassVar[int] = 2
+    chooses_start: ClassVar[bool] = True
+    stops_early: ClassVar[bool] = True
+
     @property
     def segments(self) -> int:
         """As many as steps."""
@@ -86,7 +91,7 @@ class Adversarial:
         check_walk(self.steps, self.norm, self.rate, "An attack")
         object.__setattr__(self, "goal", _cleaned(self.goal))
 
-    def placed(self, places: Tensor) -> Path:
+    def placed(self, places: Tensor) -> PathLike:
         """The same for references that are some of more: ``places`` (R, B) says which number each has."""
         return partial(self._walk, places=places)
 

@@ -7,13 +7,13 @@ from torch import Tensor
 
 from ..field import Field, Function
 from ..shapes import describe, over
-from ..weighting import Weighed, Weighting, beforehand
+from ..weighting import Weighed, Weighting, WeightingLike, as_weighting
 from .assertions import as_called, close, say
 from .problem import smooth, waves
 
 
 def check_weighting(
-    weighting: Weighting,
+    weighting: WeightingLike,
     *,
     field: Field | None = None,
     x: Tensor | None = None,
@@ -26,6 +26,7 @@ def check_weighting(
     * An example's weights do not depend on its neighbours, and the shares are not changed.
     * ``beforehand``, where it is there, says the same without looking at shares.
     """
+    weighting = as_weighting(weighting)
     x = waves(3, 6, phase=0.3) if x is None else x
     field = field or Function(lambda z: smooth(z).sigmoid())
     shares = waves(4, *x.shape, phase=1.0) if shares is None else shares
@@ -35,7 +36,7 @@ def check_weighting(
         _check_weights(found, shares.shape[:2])
         _check_independence(weighting, field, x, shares, found.weights)
     say(torch.equal(shares, given), "The weighting changed the shares.")
-    known = beforehand(weighting, *shares.shape[:2])
+    known = weighting.beforehand(*shares.shape[:2])
     if known is not None:
         close(known.to(found.weights), found.weights, "beforehand() and the call give different weights")
         # Known weights stand for the sum that is taken while shares come.
