@@ -175,3 +175,136 @@ def test_recipes_keep_noise_where_baselines_stand(text: str) -> None:
         ig.baselines.Uniform(count=3),
         ig.baselines.Several((ig.baselines.Uniform(count=3),)),
     )
+
+
+# --- what strangers say of themselves -----------------------------------------------------------------------------------
+
+
+@dataclass(frozen=True)
+class Telling(Line):
+    """Says how many pieces it has, in a field of its own name."""
+
+    @property
+    def segments(self) -> int:
+        return self.pieces
+
+
+@dataclass(frozen=True)
+class Declaring(Stepping):
+    """Says which of its fields a budget turns, and nothing of its cost."""
+
+    resolution = "steps"
+
+
+@pytest.mark.parametrize(("path", "field"), [(Telling(), "pieces"), (Declaring(), "steps")])
+def test_a_budget_turns_what_a_path_declares_or_what_its_claim_grows_with(path: Any, field: str) -> None:
+    method = ig.Method(ig.baselines.Constant(0.0), path, ig.rules.GaussLegendre(3))
+    made = ig.compare(
+        model(), inputs(), target=0, methods={"mine": method}, metrics=["sparseness"], gradients=300, controls=False
+    )
+    assert made.notes["mine"] == f"100 {field}"
+    assert made.scores.gradients.tolist() == [[300.0] * 6]
+
+
+def test_a_stranger_prints_and_compares_as_what_it_is() -> None:
+    method = ig.Method(path=Line(7))
+    assert repr(method) == "Method(path=Line(pieces=7))"
+    assert method == ig.Method(path=Line(7)) != ig.Method(path=Line(8))
+    assert method.path == Line(7)
+    assert Line(7) == method.path
+    assert method.path.pieces == 7  # type: ignore[attr-defined]
+    with pytest.raises(AttributeError):
+        method.path.nothing  # type: ignore[attr-defined]  # noqa: B018
+    assert method.path.segments is None
+    assert ig.Method(path=Telling(7)).path.segments == 7
+    assert repr(ig.paths.Between(by_name, 2)) == "Between(by_name, 2)"
+
+
+def by_name(field: ig.fields.Field, start: Tensor, end: Tensor) -> Iterator[ig.Segment]:
+    return Line(4)(field, start, end)
+
+
+def test_a_part_is_adopted_once() -> None:
+    path = ig.paths.as_path(Line())
+    assert ig.paths.as_path(path) is path
+    assert ig.Method(path=path).path is path
+    assert ig.paths.as_path(ig.paths.Guided()) == ig.paths.Guided()
+
+
+class Plainly(ig.rules.Rule):
+    """A rule with the base class that sets what it says in ``__init__``."""
+
+    def __init__(self, n: int) -> None:
+        self.n = n
+        vars(self)["gradients"] = n
+
+    def __call__(self, field: ig.fields.Field, segment: ig.Segment) -> Tensor | ig.rules.Integrated:
+        return ig.rules.Left(self.n)(field, segment)
+
+
+@dataclass(frozen=True)
+class Fielded(ig.rules.Rule):
+    """A rule whose field has the name of something that is declared, and no default."""
+
+    tol: float
+
+    def __call__(self, field: ig.fields.Field, segment: ig.Segment) -> Tensor | ig.rules.Integrated:
+        return ig.rules.Adaptive(self.tol)(field, segment)
+
+
+def test_whatever_a_class_says_comes_before_the_default() -> None:
+    assert Plainly(3).gradients == 3
+    assert Plainly(3).tol is None
+    assert ig.Method(rule=Fielded(0.1)).tol == 0.1
+    assert Fielded(0.1).gradients is None
+    with pytest.raises(TypeError, match="tol"):
+        Fielded()  # type: ignore[call-arg]
+
+
+@dataclass(frozen=True)
+class Filled:
+    """A stranger's weighting that holds a tensor for each example: it has to be that of the examples it is called with."""
+
+    fill: Tensor
+
+    def __call__(self, shares: Tensor, x: Tensor, field: ig.fields.Field) -> Tensor:
+        assert torch.equal(self.fill, x)
+        return torch.full(shares.shape[:2], 1 / len(shares))
+
+
+def test_what_strangers_hold_for_each_example_goes_with_the_examples() -> None:
+    x = inputs()
+    method = ig.Method(
+        ig.baselines.Several([ig.baselines.Constant(0.0), ig.baselines.Constant(1.0)]),
+        rule=ig.rules.Left(4),
+        weighting=Filled(x),
+    )
+    made = ig.compare(
+        model(), x, target=0, methods={"mine": method}, metrics=["sparseness"], gradients=20, controls=False
+    )
+    assert not made.scores.reasons
+    assert made.scores.gradients.tolist() == [[20.0] * 6]
+
+
+@pytest.mark.parametrize(
+    ("name", "start", "shared", "explains"),
+    [
+        ("integrated", "baseline", False, "inputs"),
+        ("weighted", "baselines", True, "inputs"),
+        ("expected", "references", True, "inputs"),
+        ("ig2", "references", True, "inputs"),
+        ("adversarial", None, False, "inputs"),
+        ("layer", "baseline", False, "layer"),
+        ("conductance", "baseline", False, "layer"),
+    ],
+)
+def test_published_methods_know_where_they_start_and_what_they_explain(
+    name: str, start: str | None, shared: bool, explains: str
+) -> None:
+    known = ig.methods.about(name)
+    assert (known.start, known.shared, known.explains) == (start, shared, explains)
+
+
+def test_what_is_said_of_a_layer_is_what_is_built() -> None:
+    for name, known in ig.methods.known().items():
+        assert (known.explains == "layer") == ("site" in known.options), name

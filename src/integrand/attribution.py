@@ -308,8 +308,7 @@ class Wrapper(Explainer):
 
     @property
     def inner(self) -> Explainer:
-        inner: Explainer = vars(self)["method"]
-        return inner
+        return self.method  # type: ignore[attr-defined, no-any-return]
 
     def with_inner(self, inner: Explainer) -> Explainer:
         return dataclasses.replace(self, method=inner)  # type: ignore[type-var]

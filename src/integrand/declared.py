@@ -61,7 +61,7 @@ class Part:
 
     def dial(self, name: str) -> int:
         """The number that a dial (``resolution`` or ``effort``) stands at; 0 where it is left open (None)."""
-        return int(vars(self)[name] or 0)
+        return int(getattr(self, name) or 0)
 
     def turned(self, name: str, value: int) -> Self:
         """The same part with a dial at another number. Errors: ``InputError`` for one that it does not take."""

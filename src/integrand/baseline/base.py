@@ -173,9 +173,9 @@ def count_of(baseline: BaselineLike) -> int | None:
     return size if isinstance(size, int) else None
 
 
-def labels(baseline: Baseline, count: int) -> tuple[str, ...]:
+def labels(baseline: BaselineLike, count: int) -> tuple[str, ...]:
     """One name for each of ``count`` references; equal names are numbered."""
-    parts = baseline.parts if isinstance(baseline, Several) else (baseline,)
+    parts = baseline.parts if isinstance(baseline, Several) else (adopted(baseline),)
     counts = [count_of(one) for one in parts]
     if counts.count(None) == 1:  # the one that did not say has made the rest
         counts[counts.index(None)] = count - sum(known for known in counts if known is not None)

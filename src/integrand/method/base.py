@@ -143,13 +143,14 @@ class Method(Explainer):
         return values, kept.walked(x)
 
 
-def gradients_per_row(path: Path, rule: Rule) -> int | None:
+def gradients_per_row(path: PathLike, rule: RuleLike) -> int | None:
     """Gradients a path and a rule need for one reference of one example; what the path paid for is not paid twice.
 
     ``path.gradients`` are at its corners and are handed on, ``path.scouted`` are elsewhere and are not. A path that pays for its
     corners may leave one end of the whole way ``unpaid``: 0.0 where it begins, 1.0 the input. None for paths that cannot tell
     beforehand how many pieces or gradients they come to (theirs are None), and for rules that do not say (``Adaptive``).
     """
+    path, rule = as_path(path), as_rule(rule)
     walked, pieces, each = path.gradients, path.segments, rule.gradients
     if walked is None or pieces is None or each is None:
         return None
