@@ -163,9 +163,9 @@ def weight_of(value: Any) -> PathWeight:
     return value if isinstance(value, PathWeight) else _StrangerPathWeight(value)
 
 
-def mass_of(weight: PathWeight) -> float:
+def mass_of(weight: PathWeightLike) -> float:
     """∫₀¹ w(α) dα: what the weight says of itself, or by Gauss–Legendre nodes that crowd towards both ends."""
-    own = weight.mass
+    own = weight_of(weight).mass
     whole = torch.tensor([0.0], dtype=torch.float64), torch.tensor([1.0], dtype=torch.float64)
     found = float(own) if own is not None else float(means_of(weight, *whole, panels=_PANELS))
     if own is None and not abs(float(means_of(weight, *whole, panels=2 * _PANELS)) - found) <= _SURE * abs(found):
@@ -178,7 +178,7 @@ def mass_of(weight: PathWeight) -> float:
     return found
 
 
-def means_of(weight: PathWeight, begins: Tensor, ends: Tensor, *, panels: int = _FEW) -> Tensor:
+def means_of(weight: PathWeightLike, begins: Tensor, ends: Tensor, *, panels: int = _FEW) -> Tensor:
     """The mean of w between clocks (K,) and (K,), by Gauss–Legendre nodes that crowd towards both ends."""
     nodes, weights = np.polynomial.legendre.leggauss(8)
     u = torch.from_numpy((np.arange(panels)[:, None] + (nodes + 1) / 2).reshape(-1) / panels)[:, None]
@@ -187,7 +187,7 @@ def means_of(weight: PathWeight, begins: Tensor, ends: Tensor, *, panels: int = 
     return (weight_at(weight, alpha.clamp(0, 1)) * slope).sum(0)
 
 
-def weight_at(weight: PathWeight, alpha: Tensor) -> Tensor:
+def weight_at(weight: PathWeightLike, alpha: Tensor) -> Tensor:
     """w at clocks (…), float64. Errors: ``InputError`` where it is negative or not finite, or shaped otherwise."""
     found = torch.as_tensor(weight(alpha), dtype=torch.float64)
     if found.shape not in (alpha.shape, torch.Size()):
