@@ -58,6 +58,11 @@ class Path(Part, ABC):
         return ()
 
     @declared
+    def divisible(self) -> str | None:
+        """The field that counts its pieces, which ``Between`` divides over its stretches; None: each is walked as the whole way is."""
+        return self.resolution
+
+    @declared
     def chooses_start(self) -> bool:
         """Whether it decides where it begins, so that references are no starts."""
         return False

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import dataclasses
 from collections.abc import Iterable, Iterator
-from typing import Any
+from typing import Any, ClassVar
 
 import torch
 from torch import Tensor
@@ -37,10 +37,12 @@ class Between(Path):
     path: Adopted[PathLike, Path] = Adopted(as_path)
     anchors: int = 20
 
+    divisible: ClassVar[str | None] = None
+
     def __post_init__(self) -> None:
         if self.anchors < 0:
             raise InputError(f"A path has no fewer than 0 anchors, not {self.anchors}.")
-        counted = self.path.resolution
+        counted = self.path.divisible
         if counted is not None and self.path.dial(counted) <= self.anchors:
             raise InputError(
                 f"{self.path!r} has {counted}={self.path.dial(counted)} to divide over {self.anchors + 1} stretches: "
@@ -74,8 +76,8 @@ class Between(Path):
 
     @property
     def coarsest(self) -> int:
-        """One for each stretch."""
-        return self.anchors + 1
+        """One for each stretch, where steps are divided over them."""
+        return self.path.coarsest if self.path.divisible is None else self.anchors + 1
 
     def dial(self, name: str) -> int:
         """The path's."""
@@ -107,7 +109,7 @@ class Between(Path):
     def _stretches(self) -> list[Path]:
         """The path on each stretch, with its part of the steps."""
         many = self.anchors + 1
-        counted = self.path.resolution
+        counted = self.path.divisible
         if counted is None:
             return [self.path] * many
         total = self.path.dial(counted)
@@ -136,6 +138,8 @@ class Backwards(Path):
     """
 
     path: Adopted[PathLike, Path] = Adopted(as_path)
+
+    divisible: ClassVar[str | None] = None
 
     @property
     def segments(self) -> int | None:

@@ -57,6 +57,7 @@ class Relaxed(Path):
     resolution: ClassVar[str] = "corners"
     coarsest: ClassVar[int] = 2
     effort: ClassVar[str] = "iterations"
+    divisible: ClassVar[str | None] = None
 
     @property
     def segments(self) -> int:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
+from typing import ClassVar
 
 import torch
 from torch import Tensor
@@ -25,6 +26,8 @@ class Straight(Path):
     """
 
     segments: int = 1
+
+    divisible: ClassVar[str] = "segments"
 
     @property
     def resolution(self) -> str | None:
