@@ -37,7 +37,6 @@ from PIL import Image
 import integrand as ig
 from integrand.formatting import beside, count, number, percent, signed_percent
 from integrand.methods import Published
-from integrand.methods.registry import start_of
 
 DOCS = Path(__file__).parent.parent / "docs"
 GALLERY, QUALITY = DOCS / "results" / "gallery.json", DOCS / "results" / "paths" / "results.json"
@@ -164,11 +163,9 @@ def _on_the_photograph(found: Results | None) -> list[str]:
 
 
 def _start(one: Published) -> str:
-    accepted = inspect.signature(one.build).parameters
-    first = start_of(accepted)
-    own = [name for name in one.needs if first is None or name != first.name]
+    own = [name for name in one.needs if name != one.start]
     also = f"; needs {', '.join(f'`{name}`' for name in own)}" if own else ""
-    return ("as the method inside" if "of" in accepted else STARTS[first and first.name]) + also
+    return ("as the method inside" if one.wraps else STARTS[one.start]) + also
 
 
 def _families() -> Iterator[tuple[str, list[Published]]]:

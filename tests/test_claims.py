@@ -10,7 +10,7 @@ import pytest
 import torch
 
 import integrand as ig
-from integrand.attribution import claims_completeness
+from integrand.attribution import as_explainer
 from integrand.report import fragment
 from integrand.report.views import summary
 from integrand.report.words import headline, incomplete
@@ -32,7 +32,7 @@ def built(name: str) -> Any:
 
 @pytest.mark.parametrize("name", list(ig.methods.known()))
 def test_methods_claim_what_their_cards_say(name: str) -> None:
-    assert claims_completeness(built(name)) == (ig.methods.about(name).axioms["complete"] or name in OTHER_CHANGE)
+    assert as_explainer(built(name)).complete == (ig.methods.about(name).axioms["complete"] or name in OTHER_CHANGE)
 
 
 @pytest.mark.parametrize(
@@ -51,7 +51,7 @@ def test_methods_claim_what_their_cards_say(name: str) -> None:
     ids=str,
 )
 def test_wrappers_claim_what_they_wrap_does(method: Any, claimed: bool) -> None:
-    assert claims_completeness(method) is claimed
+    assert as_explainer(method).complete is claimed
 
 
 @pytest.fixture(scope="module")

@@ -13,7 +13,7 @@ import integrand as ig
 SOURCE = Path(inspect.getfile(ig)).parent
 
 FLOORS: list[list[str]] = [
-    ["errors", "files", "formatting", "optional", "options", "shapes", "parts", "seeds", "normalisation"],
+    ["errors", "files", "formatting", "optional", "options", "shapes", "parts", "declared", "seeds", "normalisation"],
     ["target", "segment", "features"],
     ["field"],
     ["spacing", "task"],
@@ -38,6 +38,7 @@ WITHIN = {
     ("__main__", "cli"),
     ("parts", "shapes"),
     ("parts", "options"),
+    ("declared", "parts"),
     ("shapes", "errors"),
     ("optional", "errors"),
     ("options", "errors"),
@@ -45,7 +46,7 @@ WITHIN = {
     ("normalisation", "errors"),
 }
 """Who may look at whom on the same floor: names at their sources, the entry at what it starts, printing at how shapes print, parts at
-what their numbers may be."""
+what their numbers may be, what parts declare at how they print."""
 
 
 def floor_of(name: str) -> int:

@@ -497,9 +497,7 @@ def test_between_takes_any_path() -> None:
     testing.check_path(ig.paths.Backwards(Stacked()))
     testing.check_path(ig.paths.Backwards(ig.paths.Between(ig.paths.Guided(5), 2)))
     testing.check_path(ig.paths.Between(ig.paths.Backwards(ig.paths.Guided(3)), 2))
-    assert (
-        ig.paths.Between(Stacked(), 2).segments is None
-    )  # nine: a path that counts nothing is not taken for one piece
+    assert ig.paths.Between(Stacked(), 2).segments is None  # nine, as it happens: one that counts nothing is not known
 
 
 def test_anchors_of_a_method() -> None:

@@ -11,8 +11,13 @@ from hypothesis import strategies as st
 from torch import Tensor
 
 import integrand as ig
-from integrand.spacing import equal_change, least_error, midpoints, pilot, quantiles
+from integrand.spacing import EVEN, bend, equal_change, midpoints, pilot, quantiles
 from tests.problems import wave
+
+
+def least_error(values: torch.Tensor, steps: int, order: int = 1, even: float = EVEN) -> torch.Tensor:
+    """The clock whose steps bound the error of a rule of ``order`` best, as ``ig.paths.Respaced`` places them."""
+    return quantiles(bend(values, order), steps, even)
 
 
 def interpolated(values: list[float], t: float) -> float:

@@ -13,7 +13,7 @@ from torch import Tensor, nn
 
 import integrand as ig
 from integrand.segment import Evaluation
-from integrand.weighting import Weighed, beforehand, feature_map, feature_scores
+from integrand.weighting import Weighed, feature_map, feature_scores
 from tests.problems import Counting, softplus_cnn, sure, tanh_mlp, wave
 
 N = 12  # features of the toys
@@ -745,8 +745,8 @@ def test_the_score_is_taken_of_the_explained_class() -> None:
 def test_uniform() -> None:
     weights = ig.weightings.Uniform()(wave(5, 2, 3), wave(2, 3), None)
     assert weights.tolist() == [[0.2, 0.2]] * 5
-    assert torch.equal(beforehand(ig.weightings.Uniform(), 5, 2), weights)
-    assert beforehand(ig.weightings.Fitness(ig.baselines.Mean()), 5, 2) is None
+    assert torch.equal(ig.weightings.Uniform().beforehand(5, 2), weights)
+    assert ig.weightings.Fitness(ig.baselines.Mean()).beforehand(5, 2) is None
 
 
 def test_a_bare_tensor_is_a_weighting_too() -> None:

@@ -8,19 +8,24 @@ from __future__ import annotations
 
 import dataclasses
 import operator
+from abc import ABC, abstractmethod
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from importlib import import_module
-from typing import Any
+from typing import Any, Protocol
 
 import torch
 from torch import Tensor
 
 from .cost import Cost
+from .declared import Part, Stranger, declared
 from .errors import IncompleteWarning, InputError, warn
+from .field import Field
 from .field.layout import Layout
+from .field.wrap import Tally
 from .normalisation import Normalisation
 from .optional import optional
+from .rule.base import as_rule
 from .shapes import ROUNDING, copied, describe, total
 from .walk import Frames
 
@@ -101,7 +106,7 @@ class Attribution:
     @property
     def claims_completeness(self) -> bool:
         """Whether the method says that its maps add up to ``change``; of one that does not, the residual is no fault."""
-        return claims_completeness(self.method)
+        return as_explainer(self.method).complete
 
     @property
     def gap(self) -> Tensor:
@@ -235,19 +240,111 @@ _BY_EXAMPLE = ("values", "inputs", "output", "residual", "error", "converged")
 _BY_REFERENCE = ("weights", "change", "shares", "baselines", "fitness")
 
 
-def claims_completeness(method: Any) -> bool:
-    """Whether maps of a method are meant to add up to the change of F: it says so itself, or what it wraps or its rule does.
+Watch = Callable[[Tally], None]
+"""What is shown a running tally."""
 
-    Rules that add up only on average count as well: what one of their maps misses is an error of that map.
-    """
-    own = getattr(method, "complete", None)
-    if isinstance(own, bool):
-        return own
-    inner = getattr(method, "method", None)
-    if callable(inner):
-        return claims_completeness(inner)
-    rule = getattr(method, "rule", None)
-    return bool(getattr(rule, "complete", True) or getattr(rule, "unbiased", False))
+
+class ExplainerLike(Protocol):
+    """Whatever can be called as a method."""
+
+    def __call__(self, field: Field, x: Tensor, *, watch: Watch | None = None) -> Attribution: ...
+
+
+class Explainer(Part, ABC):
+    """Whatever explains, ``(field, x) -> Attribution``: a Method, a wrapper of one, a control."""
+
+    @abstractmethod
+    def __call__(self, field: Field, x: Tensor, *, watch: Watch | None = None) -> Attribution: ...
+
+    @declared
+    def inner(self) -> Explainer | None:
+        """What it wraps; None for what is no wrapper."""
+        return None
+
+    @declared
+    def explains(self) -> str:
+        """What its map is of: "inputs", or a "layer"."""
+        return "inputs" if self.inner is None else self.inner.explains
+
+    @declared
+    def complete(self) -> bool:
+        """Whether maps are meant to add up to the change of F, each by itself or on average over random nodes."""
+        return True if self.inner is None else self.inner.complete
+
+    @declared
+    def tol(self) -> float | None:
+        """The relative error that is asked for, of the draws or of the rule; None where none is."""
+        return None if self.inner is None else self.inner.tol
+
+    @declared
+    def samples(self) -> bool:
+        """Whether its tolerance is one of draws, which it goes on with until it is met."""
+        return False
+
+    @declared
+    def at_layers(self) -> bool:
+        """Whether it may stand inside ``Layered``, its map that of a layer."""
+        return True
+
+    @declared
+    def label(self) -> str:
+        """What tables call it; empty where it is called as it prints."""
+        return ""
+
+    @declared
+    def features(self) -> Any:
+        """What one feature is, where it asks; label maps (B, H, W) hold something for each example."""
+        return None
+
+    def with_inner(self, inner: Explainer) -> Explainer:
+        """The same around another."""
+        raise NotImplementedError(f"{self!r} is no wrapper.")
+
+
+class Wrapper(Explainer):
+    """An explainer around another one, which is its field ``method``."""
+
+    @property
+    def inner(self) -> Explainer:
+        return self.method  # type: ignore[attr-defined, no-any-return]
+
+    def with_inner(self, inner: Explainer) -> Explainer:
+        return dataclasses.replace(self, method=inner)  # type: ignore[type-var]
+
+
+class _StrangerExplainer(Stranger, Explainer):
+    """A user's callable as an explainer. One that has a callable ``method`` wraps that."""
+
+    @property
+    def inner(self) -> Explainer | None:
+        inner = getattr(self.of, "method", None)
+        return as_explainer(inner) if callable(inner) else None
+
+    @declared
+    def explains(self) -> str:
+        return (
+            "layer" if getattr(self.of, "lifts", False) or (self.inner and self.inner.explains == "layer") else "inputs"
+        )
+
+    @declared
+    def complete(self) -> bool:
+        rule = getattr(self.of, "rule", None)
+        if self.inner is not None or not callable(rule):
+            return self.inner is None or self.inner.complete
+        return as_rule(rule).complete or as_rule(rule).unbiased
+
+    @declared
+    def samples(self) -> bool:
+        return "tol" in vars(self)
+
+    def with_inner(self, inner: Explainer) -> Explainer:
+        changed = inner.of if isinstance(inner, Stranger) else inner
+        return dataclasses.replace(self, of=dataclasses.replace(self.of, method=changed))
+
+
+def as_explainer(method: ExplainerLike) -> Explainer:
+    """An explainer as it is, or a user's callable as one, with what it says of itself."""
+    return method if isinstance(method, Explainer) else _StrangerExplainer(method)
 
 
 def rounding(output: Tensor, base: Tensor, summed: Tensor, resolution: float = 0.0) -> Tensor:

@@ -13,7 +13,6 @@
     │   ├── NonFiniteGradient            NaN or infinity appeared inside the model
     │   └── ModelTooLarge                one row alone does not fit into memory
     ├── UnknownName (LookupError)        no such method, layer, baseline …; names the nearest
-    ├── NoGradient (TypeError)           this field has no gradient; use its exact share
     ├── NoShare (TypeError)              this field has no exact share; use a quadrature
     └── MissingExtra (ImportError)       an optional package is not installed
 
@@ -102,10 +101,6 @@ class UnknownName(IntegrandError, LookupError):
             hint = f"Known: {shown}{', …' if len(known) > 12 else ''}."
         super().__init__(f"There is no {kind} named {name!r}. {hint}")
         self.near = near
-
-
-class NoGradient(IntegrandError, TypeError):
-    """This field has no gradient; use its exact share."""
 
 
 class NoShare(IntegrandError, TypeError):

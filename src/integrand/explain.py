@@ -8,7 +8,6 @@ name or Method ────▶ method ────┘
 from __future__ import annotations
 
 import dataclasses
-import inspect
 import sys
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
@@ -16,17 +15,16 @@ from typing import Any
 
 from torch import Tensor
 
-from .attribution import Attribution, mapped
+from .attribution import Attribution, Explainer, ExplainerLike, as_explainer, mapped
 from .baseline import as_baseline
 from .errors import InputError, UnknownName
 from .field import Field
 from .field.layout import Layout
 from .field.wrap import Tally
-from .method import Method, inside
+from .method import Method
 from .methods import BASELINES, about
 from .methods.habits import about_option
 from .methods.named import for_inputs
-from .methods.registry import start_of
 from .normalisation import Normalisation
 from .rule import Adaptive
 from .seeds import reseeded
@@ -40,7 +38,7 @@ def explain(
     inputs: Any,
     *,
     target: Any = None,
-    method: str | Callable[..., Attribution] = "integrated",
+    method: str | ExplainerLike = "integrated",
     baseline: Any = None,
     tol: float | None = None,
     seed: int | None = None,
@@ -98,19 +96,19 @@ def explain(
     return explained(task, chosen(inputs, method, baseline, tol, options, task), seed=seed, progress=progress)
 
 
-def task_for(method: Any, model: Any, inputs: Any, target: Any, **door: Any) -> Task:
+def task_for(method: str | ExplainerLike, model: Any, inputs: Any, target: Any, **door: Any) -> Task:
     """The task that a method is given: one that explains a layer takes integers too."""
-    return Task.of(model, inputs, target, **door, integers=_lifts(method))
+    return Task.of(model, inputs, target, **door, integers=_explains_layer(method))
 
 
-def explained(task: Task, way: Any, *, seed: int | None = None, progress: Progress = False) -> Attribution:
+def explained(task: Task, way: Explainer, *, seed: int | None = None, progress: Progress = False) -> Attribution:
     """What a method makes of a task, arranged as its inputs were."""
     layout, normalisation = task.layout, task.field.normalisation
     if seed is not None:
         way = reseeded(way, seed)
     with task.ready() as field, _watched(progress) as watch:
         made = way(field, task.x, watch=watch)
-    if _lifts(way):  # a layer's values are arranged as the layer is, and no image's
+    if way.explains == "layer":  # a layer's values are arranged as the layer is, and no image's
         layout, normalisation = made.layout or Layout.of(made.values), None
     else:
         made = made.apart()
@@ -118,18 +116,21 @@ def explained(task: Task, way: Any, *, seed: int | None = None, progress: Progre
     return _unpacked(made, layout)
 
 
-def _lifts(method: Any) -> bool:
+def _explains_layer(method: str | ExplainerLike) -> bool:
     """Whether a method explains a layer, so that nobody asks for the gradient of the inputs."""
-    if isinstance(method, str):
-        return "site" in inspect.signature(about(method).build).parameters
-    return bool(getattr(method, "lifts", False))
+    return (about(method) if isinstance(method, str) else as_explainer(method)).explains == "layer"
 
 
 def chosen(
-    inputs: Any, method: Any, baseline: Any, tol: float | None, options: dict[str, Any], task: Task | None = None
-) -> Any:
+    inputs: Any,
+    method: str | ExplainerLike,
+    baseline: Any,
+    tol: float | None,
+    options: dict[str, Any],
+    task: Task | None = None,
+) -> Explainer:
     """The method that ``explain`` would run for these arguments; ``task`` has the inputs laid out, where that was done."""
-    layout = Layout.of(inputs, integers=_lifts(method)) if task is None else task.layout
+    layout = Layout.of(inputs, integers=_explains_layer(method)) if task is None else task.layout
     x = layout.pack(inputs) if task is None else task.x
     return _method(method, baseline, tol, options, placing(inputs, layout, x))
 
@@ -143,7 +144,9 @@ def placing(inputs: Any, layout: Layout, x: Tensor) -> _Place:
     return lambda given, shared: for_inputs(given, layout, x, shared=shared, listed=isinstance(inputs, list))
 
 
-def _method(method: Any, baseline: Any, tol: float | None, options: dict[str, Any], place: _Place) -> Any:
+def _method(
+    method: str | ExplainerLike, baseline: Any, tol: float | None, options: dict[str, Any], place: _Place
+) -> Explainer:
     """The method that was asked for: built by its name, or as it was given with another start and tolerance."""
     if tol is not None and "rule" in options:
         raise InputError("tol= and rule= both say how to integrate: give one of them.")
@@ -156,54 +159,51 @@ def _method(method: Any, baseline: Any, tol: float | None, options: dict[str, An
         )
     if options:
         raise UnknownName(f"option beside method={method!r}", next(iter(options)), ("baseline",))
-    return _changed(method, baseline, tol)
+    return _changed(as_explainer(method), baseline, tol)
 
 
 def _placed(name: str, options: dict[str, Any], place: _Place) -> dict[str, Any]:
     """Options that hold baselines, arranged as the inputs are."""
-    first = start_of(inspect.signature(about(name).build).parameters)
-    shared = _takes_references(name, options)
-    starts = {} if first is None else {first.name: shared}
+    start = about(name).start
+    starts = {} if start is None else {start: _takes_references(name, options)}
     return {
         option: place(given, starts.get(option, False)) if option in (*starts, "fill") and given is not None else given
         for option, given in options.items()
     }
 
 
-def _built(name: str, baseline: Any, tol: float | None, options: dict[str, Any]) -> Any:
+def _built(name: str, baseline: Any, tol: float | None, options: dict[str, Any]) -> Explainer:
     """A published method, its options those of the factory."""
-    build = about(name).build
-    accepted = inspect.signature(build).parameters
+    known = about(name)
+    accepted, start = known.options, known.start
     if tol is not None:
         options = {**options, **({"tol": tol} if "tol" in accepted else {"rule": Adaptive(tol)})}
     for option in options:
         if option not in accepted:
             hint = about_option(option, options[option], accepted)
             raise UnknownName(f"option of method {name!r}", option, accepted, hint)
-    first = start_of(accepted)
-    for option, spec in accepted.items():
-        if spec.default is spec.empty and option not in options and spec is not first:
+    for option in known.needs:
+        if option not in options and option != start:
             raise InputError(f"Method {name!r} needs {option}=; see help(ig.methods.{name}).")
     if baseline is None:
-        if first is not None and first.default is first.empty and first.name not in options:
+        if start in known.needs and start not in options:
             raise InputError(
-                f"Method {name!r} starts from {first.name}: give baseline= a tensor, a list of baselines, or a sampler."
+                f"Method {name!r} starts from {start}: give baseline= a tensor, a list of baselines, or a sampler."
             )
-        return build(**options)
-    if first is None:
+        return as_explainer(known.build(**options))
+    if start is None:
         raise InputError(f"Method {name!r} chooses for itself where it starts: it takes no baseline=.")
-    if first.name in options:
-        raise InputError(f"Method {name!r} was given where to start twice: as baseline= and as {first.name}=.")
-    return build(**{first.name: baseline}, **options)
+    if start in options:
+        raise InputError(f"Method {name!r} was given where to start twice: as baseline= and as {start}=.")
+    return as_explainer(known.build(**{start: baseline}, **options))
 
 
-def _changed(method: Any, baseline: Any, tol: float | None) -> Any:
+def _changed(method: Explainer, baseline: Any, tol: float | None) -> Explainer:
     """The same method from another ``baseline``, to another tolerance, where these are given."""
     if baseline is None and tol is None:
         return method
-    inner = inside(method)
-    if inner is not None and not hasattr(method, "tol"):  # a wrapper without a tolerance and draws of its own
-        return dataclasses.replace(method, method=_changed(inner, baseline, tol))
+    if method.inner is not None and not method.samples:
+        return method.with_inner(_changed(method.inner, baseline, tol))
     if not isinstance(method, Method):
         raise InputError(f"baseline= and tol= do not go with {method!r}, which has its own.")
     if baseline is not None:
@@ -211,18 +211,15 @@ def _changed(method: Any, baseline: Any, tol: float | None) -> Any:
     return method if tol is None else dataclasses.replace(method, rule=Adaptive(tol))
 
 
-def _takes_references(method: Any, options: Mapping[str, Any]) -> bool:
+def _takes_references(method: str | ExplainerLike, options: Mapping[str, Any]) -> bool:
     """Whether a published name starts from references that all examples share, rather than from a baseline each.
 
     One that wraps another starts where that does.
     """
     if not isinstance(method, str):
         return False
-    accepted = inspect.signature(about(method).build).parameters
-    if "of" in accepted:
-        return _takes_references(options.get("of", accepted["of"].default), {})
-    first = start_of(accepted)
-    return first is not None and first.name != "baseline"
+    known = about(method)
+    return known.shared if known.wraps is None else _takes_references(options.get("of", known.wraps), {})
 
 
 @contextmanager

@@ -3,29 +3,30 @@
 from __future__ import annotations
 
 import dataclasses
-import inspect
 from collections.abc import Sequence
 from typing import Any
 
 import torch
 from torch import Tensor
 
-from .attribution import Attribution
-from .baseline.base import Baseline, count_of, label_of
+from .attribution import Attribution, Explainer, ExplainerLike, Wrapper
+from .baseline.base import Baseline, BaselineLike, adopted, count_of, label_of
 from .baseline.base import Several as Baselines
 from .cost import Cost
+from .declared import with_fields
 from .errors import InputError, TargetError
 from .explain import chosen, explain, explained, task_for
 from .field import Field
 from .field.memory import Memory, outputs_of
 from .layered import PerPlace
-from .method import Method, inside
+from .method import Method
 from .method.outcome import Watch
 from .parts import part
 from .target import as_target
 from .task import check_classes, is_predicted, predicted
+from .weighting import Fill
 
-_DOOR = {name for name, spec in inspect.signature(explain).parameters.items() if spec.kind is spec.KEYWORD_ONLY}
+_DOOR = set(explain.__kwdefaults__ or {})
 
 
 def explain_targets(
@@ -33,7 +34,7 @@ def explain_targets(
     inputs: Any,
     *,
     targets: Sequence[Any] | None = None,
-    method: Any = "integrated",
+    method: str | ExplainerLike = "integrated",
     baseline: Any = None,
     tol: float | None = None,
     **same: Any,
@@ -98,15 +99,11 @@ def _part(cost: Cost, count: int) -> Cost:
 
 
 @part
-class _ForEach:
+class _ForEach(Wrapper):
     """A method for T targets at once: examples are repeated T times, interleaved, and explained as one batch."""
 
-    method: Any
+    method: Explainer
     targets: tuple[Any, ...]
-
-    @property
-    def lifts(self) -> bool:
-        return bool(getattr(self.method, "lifts", False))
 
     def __call__(self, field: Field, x: Tensor, *, watch: Watch | None = None) -> Attribution:
         count = len(self.targets)
@@ -121,45 +118,43 @@ class _ForEach:
             check_classes(target, len(x))
         several = field.with_targets(targets)
         several.memory = memory
-        made: Attribution = _repeated(self.method, count, len(x))(several, rows, watch=watch)
+        made = _repeated(self.method, count, len(x))(several, rows, watch=watch)
         return dataclasses.replace(made, method=_ForEach(self.method, targets))
 
 
-def _repeated(method: Any, count: int, batch: int) -> Any:
+def _repeated(method: Explainer, count: int, batch: int) -> Explainer:
     """The method, with what it holds per example repeated as the examples are."""
-    inner = inside(method)
-    if inner is not None:
-        return dataclasses.replace(method, method=_repeated(inner, count, batch), **_labels(method, count, batch))
+    if method.inner is not None:
+        repeated = method.with_inner(_repeated(method.inner, count, batch))
+        return with_fields(repeated, **_labels(method.features, count, batch))
     if not isinstance(method, Method):
         return method
-    weighting: Any = method.weighting
-    if dataclasses.is_dataclass(weighting) and not isinstance(weighting, type):
-        changes = _labels(weighting, count, batch)
-        if "fill" in {spec.name for spec in dataclasses.fields(weighting)}:
-            changes["fill"] = _references(weighting.fill, count)  # type: ignore[attr-defined]
-        weighting = dataclasses.replace(weighting, **changes)
+    weighting = method.weighting
+    changes = _labels(weighting.features, count, batch)
+    if weighting.fill is not None and not isinstance(weighting.fill, Fill):
+        changes["fill"] = _references(weighting.fill, count)
+    weighting = with_fields(weighting, **changes)
     return dataclasses.replace(method, baseline=_references(method.baseline, count), weighting=weighting)
 
 
-def _labels(part: Any, count: int, batch: int) -> dict[str, Any]:
+def _labels(features: Any, count: int, batch: int) -> dict[str, Any]:
     """Label maps (B, H, W) of the examples' own that a part has its features from, repeated as the examples are."""
-    features = getattr(part, "features", None)
     if isinstance(features, Tensor) and features.ndim == 3 and len(features) == batch:
         return {"features": features.repeat_interleave(count, 0)}
     return {}
 
 
-def _references(baseline: Baseline, count: int) -> Baseline:
+def _references(baseline: BaselineLike, count: int) -> Baseline:
     """The references of the examples themselves, repeated as they are; several stay several, so that each keeps its name."""
     if isinstance(baseline, Baselines):
         return Baselines(tuple(_references(one, count) for one in baseline.parts))
     if isinstance(baseline, PerPlace):
         return PerPlace(tuple(_references(one, count) for one in baseline.parts))
-    return _Repeated(baseline, count)
+    return _Repeated(adopted(baseline), count)
 
 
 @part
-class _Repeated:
+class _Repeated(Baseline):
     """A baseline of the examples themselves, its references repeated as they are."""
 
     baseline: Baseline
@@ -175,7 +170,7 @@ class _Repeated:
 
     @property
     def names(self) -> tuple[str, ...]:
-        return tuple(getattr(self.baseline, "names", ()))
+        return self.baseline.names
 
     def __call__(self, x: Tensor, field: Field) -> Tensor:
         once = torch.arange(0, len(x), self.times, device=x.device)

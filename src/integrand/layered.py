@@ -19,10 +19,11 @@ from typing import Any, ClassVar
 import torch
 from torch import Tensor, nn
 
-from .attribution import INCOMPLETE, Attribution
+from .attribution import INCOMPLETE, Attribution, Explainer, ExplainerLike, Wrapper, as_explainer
 from .baseline.base import Baseline, checked, label_of, labels
 from .baseline.fixed import Given
 from .cost import Cost, Stopwatch, measured
+from .declared import Adopted, name_of
 from .errors import BaselineError, IncompleteWarning, InputError, warn
 from .field import Field, Gathered, Metered, Narrowed
 from .field.layout import Layout
@@ -33,7 +34,7 @@ from .field.wrap import Tally
 from .method import Method, Sampled
 from .method.outcome import Watch, judged
 from .method.outcome import core as core_of
-from .method.wrapping import Explainer, lifts, nested, with_core
+from .method.wrapping import nested, with_core
 from .parts import part
 from .path import Path, Straight
 from .rule import Integrated, Rule
@@ -45,7 +46,7 @@ _BLOCK_ELEMENTS = 1 << 24  # corners are lifted in blocks of about this many num
 
 
 @part
-class Layered:
+class Layered(Wrapper):
     """A method whose map is of a layer instead of the inputs: values (B, \\*L).
 
         A(x) = Σ_r w_r Σ_k (h_{k+1} − h_k) ⊙ ∫ ∂F/∂h dt        h_k: what is at the layer at corner k of the method's path
@@ -74,11 +75,11 @@ class Layered:
     """
 
     site: str | nn.Module | Site | Sequence[str | nn.Module | Site]
-    method: Explainer
+    method: Adopted[ExplainerLike, Explainer] = Adopted(as_explainer)
     side: str = "output"
     start: str = "inputs"
 
-    lifts: ClassVar[bool] = True
+    explains: ClassVar[str] = "layer"
     """The map has the layer's shape, and the inputs need no gradient."""
     complete: ClassVar[bool] = False
     """Only where nothing passes the layer by; a warning says where something does."""
@@ -92,21 +93,21 @@ class Layered:
         *around, core = nested(self.method)
         if not isinstance(core, Method):
             raise InputError(
-                f"A layer takes a Method, such as ig.methods.weighted(…) makes, or a wrapper of one, not {type(self.method).__name__}."
+                f"A layer takes a Method, such as ig.methods.weighted(…) makes, or a wrapper of one, not {name_of(self.method)}."
             )
-        if lifts(self.method):
+        if self.method.explains == "layer":
             raise InputError(f"{self.method!r} is of a layer already, and there is no layer in a layer's space.")
         for number, wrapper in enumerate(around):
-            name = type(wrapper).__name__
-            if not getattr(wrapper, "at_layers", True):
+            name = name_of(wrapper)
+            if not wrapper.at_layers:
                 raise InputError(f"{name} explains the inputs only; leave it out at a layer.")
             if number and isinstance(wrapper, Sampled):
                 raise InputError(
-                    f"At a layer, {name} draws other references in every run of {type(self.method).__name__}: leave tol out."
+                    f"At a layer, {name} draws other references in every run of {name_of(self.method)}: leave tol out."
                 )
         if around and core.path != Straight():
             raise InputError(
-                f"At a layer, {type(around[0]).__name__} goes with straight lines; leave it out for paths with corners."
+                f"At a layer, {name_of(around[0])} goes with straight lines; leave it out for paths with corners."
             )
         if self.start == "layer" and core.path != Straight():
             raise InputError(
@@ -155,7 +156,7 @@ class Layered:
         there.hold(inputs)
         start = _Joint.of(core_of(self.method).baseline, there.plan)
         method = with_core(self.method, lambda one: dataclasses.replace(one, baseline=start))
-        made: Attribution = method(there, inputs.points, watch=watch)
+        made = method(there, inputs.points, watch=watch)
         cost = _sum(stopwatch.cost(), made.cost, there.tally)
         return self._by_map(there.plan, dataclasses.replace(made, cost=cost, method=self._named(there.sites)))
 
@@ -219,7 +220,7 @@ class Layered:
             method=self,
         )
         around = settled & (made.gap > INCOMPLETE)
-        if bool(around.any()) and getattr(core.rule, "complete", True):
+        if bool(around.any()) and core.rule.complete:
             worst = int((made.gap * around).argmax())
             whole = float((made.output - made.base)[worst])
             warn(
@@ -262,7 +263,7 @@ def _layout_of_maps(plan: Plan) -> Layout | None:
 
 
 @part
-class PerPlace:
+class PerPlace(Baseline):
     """Baselines among the values of several layers or tensors, one for each map, in their order."""
 
     parts: tuple[Baseline, ...]
@@ -274,7 +275,7 @@ class PerPlace:
 
 
 @part
-class _Joint:
+class _Joint(Baseline):
     """A baseline among the values of layers, asked for map by map, and laid end to end as they are."""
 
     baselines: tuple[Baseline, ...]
@@ -332,8 +333,7 @@ def _placed(
     points = starts.points.reshape(references, -1, *starts.points.shape[1:])
     begin = Given(points, names=labels(core.baseline, references))
     if path is None:
-        made: Explainer = with_core(whole, lambda one: dataclasses.replace(one, baseline=begin))
-        return made
+        return with_core(whole, lambda one: dataclasses.replace(one, baseline=begin))
     # All references in one walk: the path knows its corners by their order.
     rule = _AtCorners(core.rule) if apart else core.rule
     return dataclasses.replace(
@@ -342,7 +342,7 @@ def _placed(
 
 
 @dataclass(eq=False)
-class _Corners:
+class _Corners(Path):
     """A path through the layer's space: that of the inputs, its corners lifted. ``first`` is where it really began."""
 
     path: Path
@@ -355,12 +355,16 @@ class _Corners:
     starts: Lifted
 
     def __post_init__(self) -> None:
-        self.segments = getattr(self.path, "segments", 1)
         self.clock = float("inf")
         self.first = self.starts
         r, b = self.references.shape[:2]
         every = torch.arange(b, device=self.x.device).repeat(r)
         self.known = [(self.references, self.starts), (self.x.expand_as(self.references), self.inputs[every])]
+
+    @property
+    def segments(self) -> int | None:
+        """Those of the path."""
+        return self.path.segments
 
     def __call__(self, field: Field, start: Tensor, end: Tensor) -> Iterator[Segment]:
         per_piece = max(1, start.numel(), self.references.numel())
@@ -403,7 +407,7 @@ class _Corners:
 
 
 @part
-class _AtCorners:
+class _AtCorners(Rule):
     """A rule for pieces that each have their own surroundings: every piece of every pair is an example of its own."""
 
     rule: Rule
@@ -412,16 +416,16 @@ class _AtCorners:
     """Not by F at the ends alone: from corner to corner the surroundings change too."""
 
     @property
-    def gradients(self) -> int:
-        return int(getattr(self.rule, "gradients", 0))
+    def gradients(self) -> int | None:
+        return self.rule.gradients
 
     @property
     def tol(self) -> float | None:
-        return getattr(self.rule, "tol", None)
+        return self.rule.tol
 
     def __call__(self, field: Field, segment: Segment) -> Integrated:
         pieces, (begins, ends) = segment.leading[0], segment.clock
-        if not getattr(self.rule, "clocked", False):
+        if not self.rule.clocked:
             one = torch.ones_like(begins[:1])
             return self._alone(field, segment, slice(0, pieces), (0 * one, one))
         each = [slice(k, k + 1) for k in range(pieces)]

@@ -53,7 +53,7 @@ def _check_numbers(cls: type) -> None:
 
 
 def _typed(self: Any) -> str:
-    shown = []
+    typed = []
     positional = True
     for spec in dataclasses.fields(self):
         value = getattr(self, spec.name)
@@ -61,11 +61,12 @@ def _typed(self: Any) -> str:
         if default is not dataclasses.MISSING and _same(value, default):
             positional = False
             continue
-        shown.append(_shown(value) if positional else f"{spec.name}={_shown(value)}")
-    return f"{type(self).__name__}({', '.join(shown)})"
+        typed.append(shown(value) if positional else f"{spec.name}={shown(value)}")
+    return f"{type(self).__name__}({', '.join(typed)})"
 
 
-def _shown(value: Any) -> str:
+def shown(value: Any) -> str:
+    """A value as it is typed, large ones by their shape or name."""
     if isinstance(value, Tensor):
         if value.numel() == 1:
             return repr(value.item())
@@ -73,7 +74,7 @@ def _shown(value: Any) -> str:
     if isinstance(value, nn.Module):  # whose own repr is as long as the network
         return type(value).__name__
     if isinstance(value, tuple) and any(isinstance(v, Tensor) or callable(v) for v in value):
-        return "(" + ", ".join(map(_shown, value)) + ("," if len(value) == 1 else "") + ")"
+        return "(" + ", ".join(map(shown, value)) + ("," if len(value) == 1 else "") + ")"
     if callable(value) and hasattr(value, "__qualname__"):
         return str(value.__qualname__)
     if hasattr(value, "__len__") and not isinstance(value, str | tuple | list | dict):

@@ -61,18 +61,13 @@ def equal_change(values: Tensor, steps: int, even: float = EVEN) -> Tensor:
     return quantiles(values.diff(dim=0).abs(), steps, even)
 
 
-def least_error(values: Tensor, steps: int, order: int = 1, even: float = EVEN) -> Tensor:
-    """F at even positions (N + 1, …) → the clock (steps + 1, …) that bounds the error of a rule of ``order`` best.
+def bend(values: Tensor, order: int) -> Tensor:
+    """F at even positions (N + 1, …) → |dᵖ⁺¹F/dtᵖ⁺¹|^(1/(p+1)) of each cell (N, …), p the order, up to a factor.
 
     One node per step of length h errs by c · |dᵖ⁺¹F/dtᵖ⁺¹| · hᵖ⁺¹, p the order (1 for the left end, 2 for the midpoint). For a given
-    number of steps the sum is least where h ∝ |dᵖ⁺¹F/dtᵖ⁺¹|^(−1/(p+1)): the closed form of what RiemannOpt looks for with an optimiser.
-    Derivatives are differences of ``values``, of which there must be at least p + 2.
+    number of steps the sum is least where h ∝ |dᵖ⁺¹F/dtᵖ⁺¹|^(−1/(p+1)), so that each step carries an equal part of this density: the closed
+    form of what RiemannOpt looks for with an optimiser. Derivatives are differences of ``values``, of which there must be at least p + 2.
     """
-    return quantiles(bend(values, order), steps, even)
-
-
-def bend(values: Tensor, order: int) -> Tensor:
-    """F at even positions (N + 1, …) → |dᵖ⁺¹F/dtᵖ⁺¹|^(1/(p+1)) of each cell (N, …), p the order, up to a factor."""
     if order < 1:
         raise InputError(f"The order of a rule is at least 1, not {order}.")
     if len(values) < order + 2:

@@ -11,15 +11,14 @@ from __future__ import annotations
 
 import math
 from dataclasses import dataclass, field, replace
-from typing import Any
 
 import torch
 from torch import Tensor
 
 from .errors import InputError, NonFiniteGradient
 from .field import Field
-from .path.base import Path
-from .rule.base import Integrated, Rule, unbiased
+from .path.base import Path, PathLike, as_path
+from .rule.base import Integrated, RoughShares, Rule, RuleLike, as_rule
 from .seeds import generator
 from .segment import Evaluation, Segment
 from .shapes import first_alike, norm
@@ -79,8 +78,8 @@ class Walked:
 
 
 def walk(
-    path: Path,
-    rule: Rule,
+    path: PathLike,
+    rule: RuleLike,
     field: Field,
     references: Tensor,
     x: Tensor,
@@ -99,9 +98,10 @@ def walk(
     References that are the same are walked once, and count for as much as all of them together: what one is wrong by, all are. Errors:
     ``NonFiniteGradient`` where F is NaN or infinite at an end of a path, or on the way; it names the example and the reference.
     """
+    path, rule = as_path(path), as_rule(rule)
     first, of = lanes or (0, len(references))
     # Chance treats equal references differently: paths that go another way for each, and random nodes.
-    apart = of == 1 or getattr(path, "placed", None) is not None or unbiased(rule)
+    apart = of == 1 or path.by_reference or rule.unbiased
     alike = torch.arange(first, first + len(references), device=x.device) if apart else same_content(references)
     which, number = _once(alike, apart=apart)
     whole = which is None
@@ -119,7 +119,7 @@ def walk(
 
 
 def _walk(
-    path: Path,
+    path: PathLike,
     rule: Rule,
     field: Field,
     references: Tensor,
@@ -150,17 +150,15 @@ def _walk(
     return replace(diary.close(field, x, shares, error), noise=noise)
 
 
-def _placed(path: Path, references: Tensor, lanes: tuple[int, int] | None, places: Tensor | None) -> Path:
+def _placed(path: Path, references: Tensor, lanes: tuple[int, int] | None, places: Tensor | None) -> PathLike:
     """The path, told which number each reference has, if it goes another way for each."""
-    placed = getattr(path, "placed", None)
-    if placed is None or (places is None and lanes is None):
+    if not path.by_reference or (places is None and lanes is None):
         return path
     if places is None:
         assert lanes is not None
         numbers = torch.arange(lanes[0], lanes[0] + len(references), device=references.device)
         places = numbers[:, None].expand(references.shape[:2])
-    told: Path = placed(places)
-    return told
+    return path.placed(places)
 
 
 def same_content(references: Tensor) -> Tensor:
@@ -373,7 +371,7 @@ class SideBySide:
         )
 
 
-class Patient:
+class Patient(Rule):
     """A rule that is content with rough shares until it is known how much each reference counts.
 
     Rules that can look (``rule.look(field, segment)``, such as ``Adaptive``) are made to wait; others, and segments whose path has
@@ -382,25 +380,27 @@ class Patient:
 
     def __init__(self, rule: Rule) -> None:
         self.rule = rule
-        self.unbiased = unbiased(rule)
-        self.looked: list[Any] = []
+        self.looked: list[RoughShares] = []
         self.share: Tensor | None = None  # of what was integrated at once, and its error
         self.error: Tensor | None = None
 
+    @property
+    def unbiased(self) -> bool:
+        """As the rule is."""
+        return self.rule.unbiased
+
     def __call__(self, field: Field, segment: Segment) -> Tensor | Integrated:
-        look = getattr(self.rule, "look", None)
         large = segment.start.numel() > _LOOK_ELEMENTS
-        if look is None or large or segment.at_start is not None or segment.at_end is not None:
+        if not self.rule.looks or large or segment.at_start is not None or segment.at_end is not None:
             found = Integrated.ensure(self.rule(field, segment))
-            if look is not None:
+            if self.rule.looks:
                 share, error = found.share.sum(0), norm(found.error.movedim(0, -1), 2)
                 self.share = share if self.share is None else self.share + share
                 self.error = error if self.error is None else torch.hypot(self.error, error)
             return found
-        looked = look(field, segment)
+        looked = self.rule.look(field, segment)
         self.looked.append(looked)
-        rough: Integrated = looked.refined(tol=_ROUGH)
-        return rough
+        return looked.refined(tol=_ROUGH)
 
     def settle(self, walked: Walked, weights: Tensor) -> Walked:
         """What was walked, refined to what the weighted sum needs (R, B)."""

@@ -17,6 +17,7 @@ from typing import Any, Protocol
 import torch
 from torch import Tensor
 
+from .declared import Part, Stranger, declared
 from .errors import BaselineError, InputError
 from .features import Features, kind_of
 from .features import feature_map as feature_map
@@ -47,14 +48,51 @@ class Weighed:
         return weights if isinstance(weights, Weighed) else cls(weights)
 
 
-class Weighting(Protocol):
-    """How references are weighed: ``(shares (R, B, \\*s), x (B, \\*s), field) -> weights (R, B)`` or ``Weighed``."""
+class WeightingLike(Protocol):
+    """Whatever can be called as a weighting."""
 
     def __call__(self, shares: Tensor, x: Tensor, field: Field) -> Tensor | Weighed: ...
 
 
+class Weighting(Part, ABC):
+    """How references are weighed: ``(shares (R, B, \\*s), x (B, \\*s), field) -> weights (R, B)`` or ``Weighed``."""
+
+    @abstractmethod
+    def __call__(self, shares: Tensor, x: Tensor, field: Field) -> Tensor | Weighed: ...
+
+    @declared
+    def features(self) -> Features | None:
+        """What one feature is, where it asks; label maps (B, H, W) hold something for each example."""
+        return None
+
+    @declared
+    def fill(self) -> Any:
+        """What replaced features become, where it replaces any; baselines may hold something for each example."""
+        return None
+
+    def beforehand(self, references: int, batch: int) -> Tensor | None:
+        """The weights (R, B) of a weighting that needs no shares, so that these can be added up as they come; else None."""
+        return None
+
+    def prepared(self, x: Tensor, field: Field, references: Tensor) -> Callable[[Tensor], Weighed]:
+        """The weighting once it has looked at the inputs and the references (R, B, \\*s), waiting for shares.
+
+        What it cannot work with it says here, before any gradient.
+        """
+        return lambda shares: Weighed.ensure(self(shares, x, field))
+
+
+class _StrangerWeighting(Stranger, Weighting):
+    """A user's callable as a weighting."""
+
+
+def as_weighting(weighting: WeightingLike) -> Weighting:
+    """A weighting as it is, or a user's callable as one, with what it says of itself."""
+    return weighting if isinstance(weighting, Weighting) else _StrangerWeighting(weighting)
+
+
 @part
-class Uniform:
+class Uniform(Weighting):
     """Every reference counts the same: w_r = 1/R."""
 
     def beforehand(self, references: int, batch: int) -> Tensor:
@@ -63,24 +101,6 @@ class Uniform:
 
     def __call__(self, shares: Tensor, x: Tensor, field: Field) -> Tensor:
         return self.beforehand(*shares.shape[:2]).to(shares)
-
-
-def prepared(weighting: Any, x: Tensor, field: Field, references: Tensor) -> Callable[[Tensor], Weighed]:
-    """A weighting that has looked at the inputs and the references (R, B, \\*s) and found them fit, waiting for shares.
-
-    Weightings with a ``prepared(x, field, references)`` of their own say there, before any gradient, what they cannot work with.
-    """
-    own = getattr(weighting, "prepared", None)
-    if own is not None:
-        ready: Callable[[Tensor], Weighed] = own(x, field, references)
-        return ready
-    return lambda shares: Weighed.ensure(weighting(shares, x, field))
-
-
-def beforehand(weighting: Any, references: int, batch: int) -> Tensor | None:
-    """The weights of a weighting that needs no shares, else None."""
-    known = getattr(weighting, "beforehand", None)
-    return None if known is None else known(references, batch)
 
 
 # --- what replaced features become ------------------------------------------------------------------------------------
@@ -125,7 +145,7 @@ class ByKind(Fill):
 def _name_of(fill: Callable[[Tensor, Field], Tensor] | Fill, x: Tensor) -> str:
     if isinstance(fill, Fill):
         return fill.name(x)
-    return str(getattr(fill, "label", type(fill).__name__.lower()))
+    return str(getattr(fill, "label", type(fill).__name__.lower()))  # any callable may be a fill
 
 
 # --- fitness ----------------------------------------------------------------------------------------------------------
@@ -138,7 +158,7 @@ _FIRST_ROUND = 8  # the first round looks at every k below this; each further ro
 
 
 @part
-class Fitness:
+class Fitness(Weighting):
     """Weighted Gradients: w_r = (1/D_r) / Σ_k (1/D_k), D_r the fewest top-ranked features that carry the class score.
 
         D_r = min { k : s_r(k) ≤ ratio · p(x) },   s_r(k) = p(x with the k features that share r ranks highest replaced by ``fill``)

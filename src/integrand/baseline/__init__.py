@@ -4,6 +4,7 @@ from .attack import Boundary as Boundary
 from .attack import Itself as Itself
 from .attack import Rivals as Rivals
 from .base import Baseline as Baseline
+from .base import BaselineLike as BaselineLike
 from .base import Several as Several
 from .base import as_baseline as as_baseline
 from .base import count_of as count_of

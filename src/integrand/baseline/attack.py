@@ -17,16 +17,19 @@ from ..parts import part
 from ..seeds import generator
 from ..shapes import flattened, over, total
 from ..target import Lead, Target
+from .base import Baseline
 
 _BEYOND = 0.02  # how much longer than to the linearised boundary a step is, so that it crosses
 
 
 @part
-class Itself:
+class Itself(Baseline):
     """The input itself, ``count`` times: for paths that choose their own start, such as ``ig.paths.Adversarial``."""
 
     count: int = 1
     label: str = "input"
+
+    resolution: ClassVar[str] = "count"
 
     def __post_init__(self) -> None:
         if self.count < 1:
@@ -37,7 +40,7 @@ class Itself:
 
 
 @part
-class Rivals:
+class Rivals(Baseline):
     """The input itself, once for each of ``most`` classes that the model does not predict, or for all where it has fewer.
 
     For ``ig.paths.Adversarial``, which goes towards another class from each. Cost: the outputs for the inputs.
@@ -45,6 +48,8 @@ class Rivals:
 
     most: int = 20
     label: str = "rival"
+
+    resolution: ClassVar[str] = "most"
 
     def __post_init__(self) -> None:
         if self.most < 1:
@@ -56,7 +61,7 @@ class Rivals:
 
 
 @part
-class Boundary:
+class Boundary(Baseline):
     """The nearest point found at which the model decides otherwise than for the input: just across its decision boundary.
 
         min ‖z − x‖₂   such that   decision(z) ≤ 0          decision: z_c − max_{k≠c} z_k, c the class predicted for x
@@ -96,6 +101,9 @@ class Boundary:
     seed: int = 0
     label: str = "boundary"
     count: ClassVar[int] = 1
+
+    gradients: ClassVar[int | None] = None
+    """It searches; how long, it does not know."""
 
     def __post_init__(self) -> None:
         for name, least in (("steps", 1), ("restarts", 0), ("rounds", 0), ("halvings", 1)):

@@ -2,29 +2,100 @@
 
 A baseline is any callable ``(x (B, \\*s), field) -> references (R, B, \\*s)``; an expanded view is welcome, nobody writes to it.
 Give it a ``label`` and, where it is known without looking at x, a ``count`` (R), and reports can name what it made.
+
+What a baseline may say of itself is listed in the base class ``Baseline``. Users' baselines need no base class: what they say is read
+by ``as_baseline``, once.
 """
 
 from __future__ import annotations
 
-import dataclasses
 from abc import ABC, abstractmethod
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from typing import Any, Protocol
 
 import numpy as np
 import torch
 from torch import Tensor
 
+from ..declared import Adopted, Part, Stranger, declared
 from ..errors import BaselineError, UnknownName
 from ..field import Field
 from ..parts import part
 from ..shapes import checked_references
 
 
-class Baseline(Protocol):
-    """Where paths start: ``(x (B, \\*s), field) -> references (R, B, \\*s)``."""
+class BaselineLike(Protocol):
+    """Whatever can be called as a baseline."""
 
     def __call__(self, x: Tensor, field: Field) -> Tensor: ...
+
+
+class Baseline(Part, ABC):
+    """Where paths start: ``(x (B, \\*s), field) -> references (R, B, \\*s)``."""
+
+    @abstractmethod
+    def __call__(self, x: Tensor, field: Field) -> Tensor: ...
+
+    @declared
+    def label(self) -> str:
+        """What reports call it."""
+        return type(self).__name__.lower()
+
+    @declared
+    def names(self) -> tuple[str, ...]:
+        """What reports call its references one by one; empty where ``label`` is enough."""
+        return ()
+
+    @declared
+    def count(self) -> int | None:
+        """How many references it is asked for, where that is known without looking at x."""
+        return None
+
+    @declared
+    def size(self) -> int | None:
+        """R, how many it makes, where that is known without looking at x: ``count`` unless it says otherwise."""
+        return self.count
+
+    @declared
+    def single(self) -> bool:
+        """Whether it makes one reference, so that another single one may stand in its place."""
+        return self.size == 1
+
+    @declared
+    def gradients(self) -> int | None:
+        """Gradients per example that it takes itself; None where it searches and does not know."""
+        return 0
+
+    @declared
+    def seed(self) -> int | None:
+        """The seed of its chance; equal parts of one baseline are given other ones. None where there is no chance."""
+        return None
+
+    @declared
+    def sees_what_is_left(self) -> bool:
+        """Whether, as a fill, it looks at the features that are not replaced: it has ``without``."""
+        return self.overrides(Baseline, "without")
+
+    def without(self, rows: Tensor, gone: Tensor, example: Tensor) -> Tensor:
+        """Rows (N, \\*s) of the examples (N,), with what is ``gone`` (N, \\*s) replaced by what is left of them."""
+        raise NotImplementedError(f"{self!r} does not look at what is left.")
+
+
+class _StrangerBaseline(Stranger, Baseline):
+    """A user's callable as a baseline."""
+
+    @declared
+    def label(self) -> str:
+        return type(self.of).__name__.lower()
+
+    @declared
+    def resolution(self) -> str | None:
+        return self.grows_with("count")
+
+
+def adopted(baseline: BaselineLike) -> Baseline:
+    """A baseline as it is, or a user's callable as one, with what it says of itself."""
+    return baseline if isinstance(baseline, Baseline) else _StrangerBaseline(baseline)
 
 
 class References:
@@ -56,7 +127,7 @@ class References:
         return cls(len(whole), lambda part: whole[part])
 
 
-class InParts(ABC):
+class InParts(Baseline):
     """A baseline of many references that can be made a few at a time, and that only looks at the shape and type of inputs."""
 
     @abstractmethod
@@ -67,17 +138,21 @@ class InParts(ABC):
         return self.parts(x)[:]
 
 
-def label_of(baseline: Any) -> str:
+def label_of(baseline: BaselineLike) -> str:
     """What a report calls this baseline."""
-    label = getattr(baseline, "label", None)
-    return str(label) if label else type(baseline).__name__.lower()
+    known = adopted(baseline)
+    return str(known.label) if known.label else type(baseline).__name__.lower()
+
+
+def _all_adopted(parts: Sequence[BaselineLike]) -> tuple[Baseline, ...]:
+    return tuple(map(adopted, parts))
 
 
 @part
-class Several:
+class Several(Baseline):
     """The references of several baselines, one after the other: R = Σ R_i."""
 
-    parts: tuple[Baseline, ...]
+    parts: Adopted[Sequence[BaselineLike], tuple[Baseline, ...]] = Adopted(_all_adopted)
 
     def __post_init__(self) -> None:
         if not self.parts:
@@ -92,15 +167,15 @@ class Several:
         return torch.cat([checked(one(x, field), x, one) for one in self.parts])
 
 
-def count_of(baseline: Any) -> int | None:
+def count_of(baseline: BaselineLike) -> int | None:
     """R, where a baseline knows it without looking at the input."""
-    count = getattr(baseline, "size", getattr(baseline, "count", None))
-    return count if isinstance(count, int) else None
+    size = adopted(baseline).size
+    return size if isinstance(size, int) else None
 
 
-def labels(baseline: Any, count: int) -> tuple[str, ...]:
+def labels(baseline: BaselineLike, count: int) -> tuple[str, ...]:
     """One name for each of ``count`` references; equal names are numbered."""
-    parts = baseline.parts if isinstance(baseline, Several) else (baseline,)
+    parts = baseline.parts if isinstance(baseline, Several) else (adopted(baseline),)
     counts = [count_of(one) for one in parts]
     if counts.count(None) == 1:  # the one that did not say has made the rest
         counts[counts.index(None)] = count - sum(known for known in counts if known is not None)
@@ -108,8 +183,7 @@ def labels(baseline: Any, count: int) -> tuple[str, ...]:
         return tuple(f"reference {i + 1}" for i in range(count))
     names: list[str] = []
     for one, known in zip(parts, counts, strict=True):
-        own = getattr(one, "names", ())
-        names += own if len(own) == known else [label_of(one)] * (known or 0)
+        names += one.names if len(one.names) == known else [label_of(one)] * (known or 0)
     return tuple(_numbered(names))
 
 
@@ -131,8 +205,8 @@ def _distinct(parts: list[Baseline]) -> tuple[Baseline, ...]:
     """Equal random parts get seeds of their own: "two noises" are not the same noise twice."""
     made: list[Baseline] = []
     for one in parts:
-        while hasattr(one, "seed") and one in made:
-            one = dataclasses.replace(one, seed=one.seed + 1)  # type: ignore[type-var]
+        while one.seed is not None and one in made:
+            one = one.turned("seed", one.seed + 1)
         made.append(one)
     return tuple(made)
 
@@ -159,8 +233,7 @@ def as_baseline(value: Any, names: Mapping[str, Callable[[], Baseline]] | None =
     if isinstance(value, int | float):
         return Constant(float(value))
     if callable(value):
-        made: Baseline = value
-        return made
+        return adopted(value)
     raise BaselineError(
         f"A baseline is a number, a tensor, a list of baselines, or a callable (x, field) -> references; got {type(value).__name__}."
     )

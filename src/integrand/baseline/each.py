@@ -8,7 +8,7 @@ Rows of several inputs are laid end to end (``field.layout``); here they are cut
 
 from __future__ import annotations
 
-from abc import ABC, abstractmethod
+from abc import abstractmethod
 from collections.abc import Callable, Mapping
 from typing import Any
 
@@ -23,7 +23,7 @@ from ..shapes import describe
 from .base import Baseline, _distinct, as_baseline, checked, count_of, label_of
 
 
-class OfEach(ABC):
+class OfEach(Baseline):
     """A baseline that looks at the input: where a model has several, it is made of each by itself."""
 
     @abstractmethod
@@ -38,7 +38,7 @@ class OfEach(ABC):
 
 
 @part
-class PerInput:
+class PerInput(Baseline):
     """A baseline for each of several inputs: ``PerInput((0.0, Mean()))``, or by name, ``PerInput({"image": Blurred(), "row": t})``.
 
         references = (references of the first input, of the second, …)          one for all where a part has only one
@@ -125,7 +125,7 @@ def _by_input(x: Tensor, field: Field, layout: Layout, make: Callable[[Any, Tens
 
 
 @part
-class Own:
+class Own(Baseline):
     """References (R, B, \\*s_i) of the examples themselves, for one input among several."""
 
     references: Tensor

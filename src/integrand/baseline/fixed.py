@@ -12,6 +12,7 @@ from ..errors import BaselineError
 from ..field import Field
 from ..parts import part
 from ..shapes import carried, describe
+from .base import Baseline
 
 
 def as_numbers(value: Tensor, x: Tensor) -> Tensor:
@@ -32,12 +33,14 @@ def one_example(value: Tensor, x: Tensor) -> Tensor | None:
 
 
 @part
-class Constant:
+class Constant(Baseline):
     """One reference: a number, or a tensor that broadcasts to an example (\\*s); (C,) colours an image (C, H, W)."""
 
     content: float | Tensor = 0.0
     label: str = "constant"
     count: ClassVar[int] = 1
+
+    single: ClassVar[bool] = True
 
     def __post_init__(self) -> None:
         if not isinstance(self.content, Tensor) and not math.isfinite(self.content):
@@ -57,7 +60,7 @@ class Constant:
 
 
 @part
-class Given:
+class Given(Baseline):
     """References as they are: (R, \\*s) for all examples alike, or (R, B, \\*s) with their own for each."""
 
     references: Tensor
@@ -81,7 +84,7 @@ class Given:
 
 
 @part
-class Plain:
+class Plain(Baseline):
     """A bare tensor: a constant if it broadcasts to one example, else one baseline per example (B, \\*s), or (R, B, \\*s).
 
     Shapes decide, and a tensor (R, \\*s) of references shared by all examples is refused rather than taken for one per
@@ -90,6 +93,9 @@ class Plain:
 
     content: Tensor
     label: str = "given"
+
+    single: ClassVar[bool] = True
+    """Nearly always; shapes decide."""
 
     def __call__(self, x: Tensor, field: Field) -> Tensor:
         content = as_numbers(self.content, x)

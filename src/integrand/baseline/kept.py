@@ -12,11 +12,11 @@ from ..errors import BaselineError
 from ..field import Field
 from ..parts import part
 from ..shapes import describe
-from .base import as_baseline, checked, count_of, label_of
+from .base import Baseline, as_baseline, checked, count_of, label_of
 
 
 @part
-class Kept:
+class Kept(Baseline):
     """``baseline``, but with some positions as they are in the input: nothing moves there, and they get no credit.
 
         references = x where kept, the baseline elsewhere

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from typing import ClassVar
+
 import torch
 from torch import Tensor
 
@@ -10,11 +12,12 @@ from ..field import Field
 from ..options import whole
 from ..parts import part
 from ..seeds import generator
+from .base import Baseline
 from .image import _image
 
 
 @part
-class Uniform:
+class Uniform(Baseline):
     """``count`` references of noise, uniform between ``low`` and ``high``.
 
     Without bounds they are those of the field's images (black to white).
@@ -25,6 +28,8 @@ class Uniform:
     count: int = 1
     seed: int = 0
     label: str = "uniform noise"
+
+    resolution: ClassVar[str] = "count"
 
     def __post_init__(self) -> None:
         whole("count", self.count, least=1)
@@ -52,7 +57,7 @@ class Uniform:
 
 
 @part
-class Gaussian:
+class Gaussian(Baseline):
     """``count`` references of normal noise around ``mean``, or around the input itself (``mean="input"``).
 
     ``std`` is in the units of the input.
@@ -63,6 +68,8 @@ class Gaussian:
     count: int = 1
     seed: int = 0
     label: str = "gaussian noise"
+
+    resolution: ClassVar[str] = "count"
 
     def __post_init__(self) -> None:
         whole("count", self.count, least=1)

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from typing import Any
+from typing import Any, ClassVar
 
 import torch
 from torch import Tensor
@@ -14,7 +14,7 @@ from ..options import whole
 from ..parts import part
 from ..seeds import generator
 from ..shapes import describe
-from .base import InParts, References
+from .base import Baseline, InParts, References
 from .fixed import as_numbers
 
 
@@ -49,6 +49,8 @@ class Sample(InParts):
     label: str = "sample"
     replace: bool = False
 
+    resolution: ClassVar[str] = "count"
+
     @property
     def size(self) -> int:
         """R."""
@@ -75,7 +77,7 @@ class Sample(InParts):
 
 
 @part
-class Relevant:
+class Relevant(Baseline):
     """``count`` references whose predicted class is among the model's ranks ``first``–``last`` for the input (2–4).
 
     References near the decision at hand; the trick behind IG2's published ImageNet maps (arXiv 2406.10852). Each example
@@ -92,6 +94,8 @@ class Relevant:
     seed: int = 0
     label: str = "relevant"
 
+    resolution: ClassVar[str] = "count"
+
     def __post_init__(self) -> None:
         whole("count", self.count, least=1)
 
@@ -104,7 +108,7 @@ class Relevant:
 
 
 @part
-class OtherClass:
+class OtherClass(Baseline):
     """``count`` references from ``pool`` that the model gives another class than the input; each example gets its own.
 
     Cost: one forward pass of the pool and of the inputs. Source: the counterfactual references of IG2 (arXiv 2406.10852).
@@ -114,6 +118,8 @@ class OtherClass:
     count: int = 8
     seed: int = 0
     label: str = "other class"
+
+    resolution: ClassVar[str] = "count"
 
     def __post_init__(self) -> None:
         whole("count", self.count, least=1)

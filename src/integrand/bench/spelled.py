@@ -1,14 +1,14 @@
 """Parts as they are typed in Python, read from recipes: ``weighted(several, rule=GaussLegendre(25))``.
 
 Only calls of known names with numbers, strings, lists and each other are read; nothing is executed that has not been looked up in
-the table of names. What recipes spell is what reprs print.
+the table of names: that of the argument it stands in, if that has one. What recipes spell is what reprs print.
 """
 
 from __future__ import annotations
 
 import ast
 import operator
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
 from ..errors import InputError, UnknownName
@@ -22,8 +22,16 @@ _ARITHMETIC: dict[type[ast.operator], Callable[[Any, Any], Any]] = {
 }
 
 
-def spelled(text: str, names: Mapping[str, Any]) -> Any:
+def spelled(
+    text: str,
+    names: Mapping[str, Any],
+    roles: Mapping[str, Mapping[str, Any]] | None = None,
+    arguments: Callable[[Any], Sequence[str]] = lambda build: (),
+) -> Any:
     """What ``text`` spells, its words looked up in ``names``. Errors: ``UnknownName``; ``InputError`` for anything but calls.
+
+    roles      by the name of an argument, the names that its words are looked up in instead, and those inside
+    arguments  what the callable that is called calls its arguments, in order
 
     >>> spelled("dict(a=[1, -n // 2])", {"dict": dict, "n": 6})
     {'a': [1, -3]}
@@ -32,12 +40,18 @@ def spelled(text: str, names: Mapping[str, Any]) -> Any:
         tree = ast.parse(text.strip(), mode="eval")
     except SyntaxError as error:
         raise InputError(f"{text!r} cannot be read: {error.msg}.") from None
-    return _Reader(text, names).read(tree.body)
+    return _Reader(text, names, roles or {}, arguments).read(tree.body)
 
 
 class _Reader:
-    def __init__(self, text: str, names: Mapping[str, Any]) -> None:
-        self.text, self.names = text, names
+    def __init__(
+        self,
+        text: str,
+        names: Mapping[str, Any],
+        roles: Mapping[str, Mapping[str, Any]],
+        arguments: Callable[[Any], Sequence[str]],
+    ) -> None:
+        self.text, self.names, self.roles, self.arguments = text, names, roles, arguments
 
     def read(self, node: ast.expr) -> Any:
         match node:
@@ -59,6 +73,12 @@ class _Reader:
             f"{ast.unparse(node)!r} in {self.text!r} is neither a number, a word, a list nor a call such as GaussLegendre(25)."
         )
 
+    def _of(self, argument: str) -> _Reader:
+        """What reads the words of an argument."""
+        if argument not in self.roles:
+            return self
+        return _Reader(self.text, self.roles[argument], self.roles, self.arguments)
+
     def _word(self, name: str) -> Any:
         if name not in self.names:
             raise UnknownName(f"word in {self.text!r}", name, self.names)
@@ -68,8 +88,10 @@ class _Reader:
         build = self._word(name)
         if not callable(build):
             raise InputError(f"{name} in {self.text!r} is a value, not something to call.")
-        options = {one.arg: self.read(one.value) for one in keywords if one.arg is not None}
+        arguments = self.arguments(build)
+        positional = [self._of(arguments[k] if k < len(arguments) else "").read(node) for k, node in enumerate(given)]
+        options = {one.arg: self._of(one.arg).read(one.value) for one in keywords if one.arg is not None}
         try:
-            return build(*map(self.read, given), **options)
+            return build(*positional, **options)
         except TypeError as error:
             raise InputError(f"{self.text!r} does not fit: {error}") from None

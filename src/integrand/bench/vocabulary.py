@@ -18,6 +18,15 @@ from ..methods import known as methods
 from ..metrics import known as metrics
 from .spelled import spelled
 
+_ROLES: dict[str, ModuleType] = {
+    **dict.fromkeys(("baseline", "baselines", "references", "fill"), baselines),
+    "path": paths,
+    **dict.fromkeys(("rule", "scout"), rules),
+    "weighting": weightings,
+    "target": targets,
+}
+"""What stands in which argument: where two parts share a name (``Uniform``), the argument says which is meant."""
+
 
 def _parts(module: ModuleType) -> dict[str, Any]:
     """The values that a module exports, by their names."""
@@ -26,18 +35,30 @@ def _parts(module: ModuleType) -> dict[str, Any]:
 
 def parts() -> dict[str, Any]:
     """Every part by its name."""
-    found: dict[str, Any] = {}
+    every: dict[str, Any] = {}
     for module in (controls, targets, weightings, wrappers, paths, rules, baselines):
-        found |= _parts(module)  # where two share a name, the later one has it
-    return found
+        every |= _parts(module)  # where two share a name and no argument says which is meant, the later one has it
+    return every
+
+
+def _arguments(build: Any) -> tuple[str, ...]:
+    """What a part or a published method is built with, in order."""
+    if isinstance(build, type) and dataclasses.is_dataclass(build):
+        return tuple(spec.name for spec in dataclasses.fields(build) if spec.init)
+    return next((tuple(one.options) for one in methods().values() if one.build is build), ())
+
+
+def _spelled(text: str, names: Mapping[str, Any], words: Mapping[str, Any]) -> Any:
+    roles = {argument: {**names, **_parts(module), **words} for argument, module in _ROLES.items()}
+    return spelled(text, {**names, **words}, roles, _arguments)
 
 
 def method(text: str, words: Mapping[str, Any]) -> Any:
     """A method as it is typed: ``weighted(several, rule=GaussLegendre(25))``, or ``RandomMap()``, a control."""
     published = {name: one.build for name, one in methods().items()}
-    return spelled(text, {**parts(), **published, **words})
+    return _spelled(text, {**parts(), **published}, words)
 
 
 def metric(text: str, words: Mapping[str, Any]) -> Any:
     """A metric as it is typed: ``deletion(steps=25, fill=corners)``."""
-    return spelled(text, {**parts(), **metrics(), **words})
+    return _spelled(text, {**parts(), **metrics()}, words)

@@ -170,7 +170,7 @@ def _one(desk: Desk, source: str, pages: Pages) -> None:
 
 def _explained(desk: Desk, about: Subject, name: str, method: Any, bars: Progress) -> Attribution:
     """The attribution by one method."""
-    with desk.hearing(f"{desk.titles[about.source]}, {name}: ", gaps=bool(getattr(method, "lifts", False))):
+    with desk.hearing(f"{desk.titles[about.source]}, {name}: ", gaps=method.explains == "layer"):
         return explain(
             desk.model.module,
             about.x,

@@ -1,15 +1,18 @@
 """Methods of very different cost at the same cost: as many gradients per example as asked for, at most.
 
-Every method has *dials*, integers that its cost grows with, somewhere in the values it is made of:
+Every method has *dials*, whole numbers that its cost grows with. Its parts say which of their fields these are (``resolution``, and
+``effort`` of a search); they are tried in this order:
 
-    path.steps, path.segments    paths that go in steps of their own         (their rule is left as it is)
-    rule.n, rule.steps           nodes on a straight path; inside rules too  (a tolerance becomes Gauss–Legendre nodes)
-    baseline.count, .most        references, where those are drawn
-    draws, rounds, iterations    of wrappers, and of paths that are searched for
+    the path's resolution        paths that go in steps of their own         (their rule is left as it is)
+    the rule's resolution        nodes, where the path has no steps; of rules inside too  (a tolerance becomes Gauss–Legendre nodes)
+    the path's, the rule's effort       iterations of what is searched for
+    the baseline's resolution    references, where those are drawn
+    the wrappers' resolution     draws, rounds; from outside in
 
 One dial is turned, the first that can: to the largest value whose cost is within the budget. What a method costs is what its parts
-claim where they can tell, else it is measured on an example. A method that is above the budget at the low end of a dial
-keeps it there, and the next one is turned; one that is above at the low end of all of them is run so and said to be.
+claim where they can tell, else it is counted on an example: a path that says nothing of its segments is walked. A method that is above
+the budget at the low end of a dial keeps it there, and the next one is turned; one that is above at the low end of all of them is run
+so and said to be.
 """
 
 from __future__ import annotations
@@ -18,31 +21,27 @@ import dataclasses
 import warnings
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
-from typing import Any
 
-from ..baseline.base import Several, count_of
+from ..attribution import Explainer, ExplainerLike, as_explainer
+from ..baseline.base import Baseline, Several, count_of
+from ..declared import Part, name_of, own
 from ..errors import InputError, IntegrandError, IntegrandWarning
-from ..method import Method, Sampled, Smoothed, core, gradients_per_row, inside, with_core
+from ..method import Method, Sampled, Smoothed, core, gradients_per_row, with_core
 from ..metrics import Subject
 from ..path import Descent
-from ..rule import Adaptive, GaussLegendre, Midpoint
+from ..rule import Adaptive, GaussLegendre, Midpoint, Rule
 from ..rule.quadrature import Quadrature
 from .portion import Counts, narrowed, portion
 
-_DIALS = (
-    ("path", "steps", 2),
-    ("path", "segments", 1),
-    ("path", "corners", 2),
-    ("rule", "steps", 1),
-    ("rule", "n", 1),
-    ("path", "iterations", 1),
-    ("rule", "iterations", 1),
-    ("baseline", "count", 1),
-    ("baseline", "most", 1),
-    ("wrapper", "draws", 1),
-    ("wrapper", "rounds", 1),
+_ORDER = (
+    ("path", "resolution"),
+    ("rule", "resolution"),
+    ("path", "effort"),
+    ("rule", "effort"),
+    ("baseline", "resolution"),
+    ("wrapper", "resolution"),
 )
-"""Where, what, and the smallest it is turned to; in the order in which they are tried."""
+"""Whose dial, and which of its two; in the order in which they are tried."""
 
 _MOST = 100_000
 _TRIES = 12  # costs asked for in a search
@@ -52,55 +51,80 @@ _TRIES = 12  # costs asked for in a search
 class Fitted:
     """A method at a budget: how it was fitted, and what it is expected to cost per example (NaN: not known)."""
 
-    method: Any
+    method: ExplainerLike
     gradients: float
     note: str
 
 
-def fitted(method: Any, budget: int, subject: Subject, probe: Sequence[int] = (0,)) -> Fitted:
+@dataclass(frozen=True)
+class _Dial:
+    """A dial of a part: ``where`` it is in the method and how ``deep`` inside rules or wrappers, its field, and the least it is turned to."""
+
+    where: str
+    deep: int
+    name: str
+    least: int
+
+    def read(self, method: Explainer) -> int:
+        """Where it stands."""
+        return self._parts(method)[self.deep].dial(self.name)
+
+    def turned(self, method: Explainer, value: int) -> Explainer:
+        """The method with the dial at another value. Errors: those of its parts."""
+        if self.where == "wrapper":
+            return _turned_wrapper(method, self.deep, self.name, value)
+        if self.where == "rule":
+            return with_core(
+                method, lambda one: dataclasses.replace(one, rule=_turned_rule(one.rule, self.deep, self.name, value))
+            )
+        part = self._parts(method)[0].turned(self.name, value)
+        return with_core(method, lambda one: dataclasses.replace(one, **{self.where: part}))
+
+    def _parts(self, method: Explainer) -> list[Part]:
+        return list(_holders(method, self.where))
+
+
+def fitted(method: ExplainerLike, budget: int, subject: Subject, probe: Sequence[int] = (0,)) -> Fitted:
     """The method at a cost as close to ``budget`` gradients per example as its dials allow, at or below it.
 
     ``subject`` and ``probe`` are what is measured on, where that is needed: the most that one of these examples takes.
     """
     if budget < 1:
         raise InputError(f"A budget is at least one gradient per example, not {budget}.")
-    open_ended = _fixed(method)
+    given = as_explainer(method)
+    now, spent = _fixed(given), None
     cost = _costs(subject, probe)
-    changed: list[str] = [] if open_ended is method else ["fixed nodes for a tolerance"]
-    now, spent = open_ended, None
-    for where, name, least in _DIALS:
-        value = _read(now, where, name)
-        if value is None or not _turns(now, where, name):
+    changed: list[str] = [] if now is given else ["fixed nodes for a tolerance"]
+    for dial in _dials(now):
+        turned, many, cost_turned = _largest(now, dial, budget, cost)
+        if turned is None:
             continue
-        found, many, cost_found = _largest(now, where, name, least, budget, cost)
-        if found is None:
-            continue
-        now, spent = found, cost_found
-        changed.append(_said(where, name, many, method))
+        now, spent = turned, cost_turned
+        changed.append(_said(dial, many, given))
         if spent <= budget:
             break
     if spent is None:
         try:
             spent = cost(now)
         except IntegrandError as error:
-            return Fitted(now, float("nan"), f"as it is: it cannot be tried out ({' '.join(str(error).split())})")
+            return Fitted(own(now), float("nan"), f"as it is: it cannot be tried out ({' '.join(str(error).split())})")
     if spent > budget:
         changed.append("above the budget at its cheapest")
-    return Fitted(now, spent, ", ".join(changed) or "has nothing to turn")
+    return Fitted(own(now), spent, ", ".join(changed) or "has nothing to turn")
 
 
-def _said(where: str, name: str, value: int, method: Any) -> str:
-    if (where, name) == ("rule", "n"):
+def _said(dial: _Dial, value: int, method: Explainer) -> str:
+    if dial.where == "rule" and dial.name == "n":
         return f"{value} node{'s' * (value != 1)}"
-    if where == "baseline":
+    if dial.where == "baseline":
         return f"{value} reference{'s' * (value != 1)}"
     path = core(method).path if isinstance(core(method), Method) else None
-    if name == "steps" and isinstance(path, Descent) and path.steps != value:
+    if dial.name == "steps" and isinstance(path, Descent) and path.steps != value:
         return f"{value} steps, {path.steps / value:.2g} times as long"
-    return f"{value} {name}"
+    return f"{value} {dial.name}"
 
 
-def tolerant(method: Any, tol: float) -> Fitted:
+def tolerant(method: ExplainerLike, tol: float) -> Fitted:
     """The method, its integrals to a relative error ``tol``, where its rule can."""
     if isinstance(method, Sampled):
         return Fitted(dataclasses.replace(method, tol=tol), float("nan"), f"draws to {tol:.2g}")
@@ -112,15 +136,15 @@ def tolerant(method: Any, tol: float) -> Fitted:
         made = dataclasses.replace(rule, tol=tol) if isinstance(rule, Adaptive) else Adaptive(tol)
         changed = with_core(method, lambda one: dataclasses.replace(one, rule=made))
         return Fitted(changed, float("nan"), f"to a tolerance of {tol:.2g}")
-    return Fitted(method, float("nan"), f"{type(rule).__name__} knows no tolerance: as it is")
+    return Fitted(method, float("nan"), f"{name_of(rule)} knows no tolerance: as it is")
 
 
 # --- what a method costs ----------------------------------------------------------------------------------------------
 
-Costs = Callable[[Any], float]
+Costs = Callable[[ExplainerLike], float]
 
 
-def claimed(method: Any) -> int | None:
+def claimed(method: ExplainerLike) -> int | None:
     """Gradients per example that a method claims; None for methods that cannot tell."""
     if isinstance(method, Smoothed):
         each = claimed(method.method)
@@ -129,23 +153,23 @@ def claimed(method: Any) -> int | None:
         return None
     references = _references(method.baseline)
     each = gradients_per_row(method.path, method.rule)
-    if references is None or not each or hasattr(method.path, "goal"):  # walks that end on arrival claim the most
+    if references is None or not each or method.path.stops_early:  # which claims the most it may take
         return None
     return references * each
 
 
-def _references(baseline: Any) -> int | None:
+def _references(baseline: Baseline) -> int | None:
     """R, of baselines that take no gradients themselves."""
     if isinstance(baseline, Several):
         counts = [_references(one) for one in baseline.parts]
         return None if None in counts else sum(c for c in counts if c is not None)
-    return None if hasattr(baseline, "steps") else count_of(baseline)  # one that searches goes in steps
+    return count_of(baseline) if baseline.gradients == 0 else None
 
 
 def _costs(subject: Subject, probe: Sequence[int]) -> Costs:
     """What a method claims, or takes on the probes."""
 
-    def cost(method: Any) -> float:
+    def cost(method: ExplainerLike) -> float:
         told = claimed(method)
         if told is not None:
             return told
@@ -161,7 +185,7 @@ def _costs(subject: Subject, probe: Sequence[int]) -> Costs:
     return cost
 
 
-def _counted(method: Any, example: int, subject: Subject) -> float:
+def _counted(method: ExplainerLike, example: int, subject: Subject) -> float:
     """Gradients that a method takes for one example."""
     counts = Counts(1)
     some = portion(subject, [example], counts)
@@ -174,107 +198,81 @@ def _counted(method: Any, example: int, subject: Subject) -> float:
 # --- dials ------------------------------------------------------------------------------------------------------------
 
 
-def _fixed(method: Any) -> Any:
+def _fixed(method: Explainer) -> Explainer:
     """The method with fixed nodes where it has a tolerance."""
     if isinstance(method, Sampled):
         return _fixed(method.method)
     inner = core(method)
     if not isinstance(inner, Method):
         return method
-    own_steps = getattr(inner.path, "segments", 1) != 1 or hasattr(inner.path, "steps")
+    own_steps = inner.path.resolution is not None or inner.path.segments not in (1, None)
     rule = _without_tolerance(inner.rule, Midpoint() if own_steps else GaussLegendre())
     return method if rule is inner.rule else with_core(method, lambda one: dataclasses.replace(one, rule=rule))
 
 
-def _without_tolerance(rule: Any, instead: Any) -> Any:
+def _without_tolerance(rule: Rule, instead: Rule) -> Rule:
     if isinstance(rule, Adaptive):
         return instead
-    inner = getattr(rule, "rule", None)
-    if inner is None or not dataclasses.is_dataclass(rule) or isinstance(rule, type):
+    if rule.inner is None:
         return rule
-    fixed = _without_tolerance(inner, instead)
-    return rule if fixed is inner else dataclasses.replace(rule, rule=fixed)
+    fixed = _without_tolerance(rule.inner, instead)
+    return rule if fixed is rule.inner else rule.with_inner(fixed)
 
 
-def _turns(method: Any, where: str, name: str) -> bool:
-    """Whether turning a dial is how this method is made cheaper."""
-    inner = core(method)
-    if not isinstance(inner, Method):
-        return True
-    if (
-        where == "path" and name == "segments"
-    ):  # one straight line is integrated by more nodes, not cut into more pieces
-        return inner.path.segments > 1  # type: ignore[attr-defined, no-any-return]
-    if where == "rule" and name == "n":
-        return getattr(inner.path, "steps", None) is None and getattr(inner.path, "segments", 1) == 1
-    return True
+def _dials(method: Explainer) -> Iterator[_Dial]:
+    """What can be turned to make a method cheaper, in the order in which it is tried."""
+    for where, kind in _ORDER:
+        for deep, part in enumerate(_holders(method, where)):
+            name = part.resolution if kind == "resolution" else part.effort
+            if name is not None:
+                yield _Dial(where, deep, name, part.coarsest if kind == "resolution" else 1)
 
 
-def _read(method: Any, where: str, name: str) -> int | None:
-    holder = next(_holders(method, where, name), None)
-    return None if holder is None else int(getattr(holder, name) or 0)
-
-
-def _holders(method: Any, where: str, name: str) -> Iterator[Any]:
-    """The values in which a dial is a field: the path, the rule or a rule inside it, the baseline or its parts, or wrappers from outside in."""
+def _holders(method: Explainer, where: str) -> Iterator[Part]:
+    """The parts that may have a dial: the path, the rule and those inside it, the baseline, or wrappers from outside in."""
     if where == "wrapper":
-        while (inner := inside(method)) is not None:
-            if _has(method, name):
-                yield method
-            method = inner
+        while method.inner is not None:
+            yield method
+            method = method.inner
         return
     inner = core(method)
-    held = getattr(inner, where, None)
-    while held is not None:
-        if _has(held, name):
-            yield held
-        held = getattr(held, "rule", None) if where == "rule" else None
+    if not isinstance(inner, Method):
+        return
+    if where == "rule":
+        rule: Rule | None = inner.rule
+        while rule is not None:
+            yield rule
+            rule = rule.inner
+        return
+    yield inner.path if where == "path" else inner.baseline
 
 
-def _has(holder: Any, name: str) -> bool:
-    if not dataclasses.is_dataclass(holder) or name not in {spec.name for spec in dataclasses.fields(holder)}:
-        return False
-    value = getattr(holder, name)
-    return (isinstance(value, int) and not isinstance(value, bool)) or (value is None and name in ("rounds", "count"))
+def _turned_wrapper(method: Explainer, deep: int, name: str, value: int) -> Explainer:
+    if not deep:
+        return method.turned(name, value)
+    assert method.inner is not None
+    return method.with_inner(_turned_wrapper(method.inner, deep - 1, name, value))
 
 
-def _turned(method: Any, where: str, name: str, value: int) -> Any:
-    """The method with one dial at another value. Errors: those of its parts."""
-    if where == "wrapper":
-        if _has(method, name):
-            return dataclasses.replace(method, **{name: value})
-        inner = inside(method)
-        return dataclasses.replace(method, method=_turned(inner, where, name, value))
-    return with_core(
-        method, lambda one: dataclasses.replace(one, **{where: _turned_part(getattr(one, where), name, value)})
-    )
-
-
-def _turned_part(held: Any, name: str, value: int) -> Any:
-    if not _has(held, name):
-        return dataclasses.replace(held, rule=_turned_part(held.rule, name, value))
-    changes: dict[str, Any] = {name: value}
-    if isinstance(held, Descent) and name == "steps":  # fewer steps go as far
-        factor = held.steps / value
-        if isinstance(held.rate, int | float):
-            changes["rate"] = held.rate * factor
-        else:
-            changes["rate"] = dataclasses.replace(held.rate, fraction=held.rate.fraction * factor)
-    return dataclasses.replace(held, **changes)
+def _turned_rule(rule: Rule, deep: int, name: str, value: int) -> Rule:
+    if not deep:
+        return rule.turned(name, value)
+    assert rule.inner is not None
+    return rule.with_inner(_turned_rule(rule.inner, deep - 1, name, value))
 
 
 def _largest(
-    method: Any, where: str, name: str, least: int, budget: int, cost: Costs
-) -> tuple[Any, int, float] | tuple[None, int, float]:
-    """The method with a dial at the largest value within the budget, that value, and its cost; at ``least`` if that is above."""
+    method: Explainer, dial: _Dial, budget: int, cost: Costs
+) -> tuple[Explainer, int, float] | tuple[None, int, float]:
+    """The method with a dial at the largest value within the budget, that value, and its cost; at the least if that is above."""
+    least = dial.least
     low, high = least, _MOST
-    best: tuple[Any, int, float] | None = None
+    best: tuple[Explainer, int, float] | None = None
     seen: dict[int, float] = {}
-    own = _read(method, where, name) or least
-    planned = [max(own, least)]  # what the method does of itself is the second that is tried
+    planned = [max(dial.read(method), least)]  # what the method does of itself is the second that is tried
     tried = least
     for _ in range(_TRIES):
-        made, spent = _asked(method, where, name, tried, cost)
+        made, spent = _tried(method, dial, tried, cost)
         if made is None:  # a value that the part refuses, such as an odd number of pieces
             tried = tried + 1 if tried == low else tried - 1
             if tried in seen or tried >= high or tried < low:
@@ -297,9 +295,9 @@ def _largest(
     return best if best is not None else (None, 0, float("nan"))
 
 
-def _asked(method: Any, where: str, name: str, value: int, cost: Costs) -> tuple[Any, float]:
+def _tried(method: Explainer, dial: _Dial, value: int, cost: Costs) -> tuple[Explainer | None, float]:
     try:
-        made = _turned(method, where, name, value)
+        made = dial.turned(method, value)
     except InputError:
         return None, float("nan")
     try:

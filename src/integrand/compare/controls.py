@@ -15,7 +15,7 @@ import torch
 from torch import Tensor
 from torch.nn import functional
 
-from ..attribution import Attribution
+from ..attribution import Attribution, Explainer
 from ..cost import measured
 from ..errors import InputError, UnknownName
 from ..field import Field
@@ -25,7 +25,7 @@ from ..seeds import generator
 from ..shapes import describe
 
 
-class Control:
+class Control(Explainer):
     """What all controls share: the map is made by ``_map`` and wrapped up as an attribution."""
 
     label: str

@@ -12,12 +12,11 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from ..attribution import Attribution
+from ..attribution import Attribution, Explainer, as_explainer
 from ..errors import InputError, UnknownName
 from ..explain import chosen, placing
 from ..field import Field
-from ..method.wrapping import lifts
-from ..methods.registry import about, start_of
+from ..methods.registry import about
 from ..metrics import Metric, Subject
 from ..normalisation import Normalisation
 from ..seeds import reseeded
@@ -120,8 +119,9 @@ def compare(
             raise InputError(
                 f"ids= names each of the {len(subject)} examples, each differently; got {len(names)} names."
             )
-        work = _Work({**ways, **beside}, judges, tuple(beside), tried and variants(ways, tried), tried or {}, names)
+        work = _Work({**ways, **beside}, judges, tuple(beside), variants(ways, tried or {}), tried or {}, names)
         scores, agreed, moved, shown = work.run(subject, progress)
+        notes = _with_spending(notes, scores, gradients)
         about = _about(subject, ways, judges, gradients, tol, seed)
         shown = {
             name: dataclasses.replace(one.apart(), normalisation=task.field.normalisation)
@@ -145,12 +145,12 @@ def _built(
     baseline: Any,
     references: Any,
     options: Mapping[str, Mapping[str, Any]],
-) -> dict[str, Any]:
+) -> dict[str, Explainer]:
     """Methods that are callable: names are built, with where they start from."""
     unknown = next((name for name in options if name not in named), None)
     if unknown is not None:
         raise UnknownName("method to give options to", unknown, named)
-    ways = {}
+    ways: dict[str, Explainer] = {}
     for name, given in named.items():
         own = dict(options.get(name, {}))
         if isinstance(given, str):
@@ -158,9 +158,9 @@ def _built(
             given = chosen(inputs, given, start, None, own, task)
         elif own:
             raise InputError(f"options= go to published names; {name!r} is a method already.")
-        if lifts(given):
+        ways[name] = as_explainer(given)
+        if ways[name].explains == "layer":
             raise InputError(f"{name!r} explains a layer: maps of the inputs are compared, so leave it out.")
-        ways[name] = given
     return ways
 
 
@@ -174,27 +174,21 @@ def _for_inputs(baselines: Any, inputs: Any, task: Task) -> Any:
 
 def _start(name: str, own: Mapping[str, Any], baseline: Any, references: Any) -> Any:
     """What a published name starts from, of what was given for all."""
-    first = start_of(_parameters(name))
-    if first is None or first.name in own:
+    known = about(name)
+    if known.start is None or known.start in own:
         return None
-    if first.name == "baseline":
+    if not known.shared:
         return baseline
-    if references is None and first.default is first.empty:
+    if references is None and known.start in known.needs:
         raise InputError(
-            f"{name} starts from {first.name}: give references= a tensor (R, …), a list of baselines, or a sampler."
+            f"{name} starts from {known.start}: give references= a tensor (R, …), a list of baselines, or a sampler."
         )
     return references
 
 
-def _parameters(name: str) -> Any:
-    import inspect
-
-    return inspect.signature(about(name).build).parameters
-
-
 def _equal(
-    ways: Mapping[str, Any], gradients: int | None, tol: float | None, subject: Subject
-) -> tuple[dict[str, Any], dict[str, str]]:
+    ways: Mapping[str, Explainer], gradients: int | None, tol: float | None, subject: Subject
+) -> tuple[dict[str, Explainer], dict[str, str]]:
     """Methods at the same budget or the same tolerance, and how each was set up."""
     if gradients is None and tol is None:
         return dict(ways), dict.fromkeys(ways, "as it is")
@@ -203,7 +197,19 @@ def _equal(
         name: fitted(way, gradients, subject, probe) if gradients is not None else tolerant(way, float(tol or 0))
         for name, way in ways.items()
     }
-    return {name: one.method for name, one in fits.items()}, {name: one.note for name, one in fits.items()}
+    return {name: as_explainer(one.method) for name, one in fits.items()}, {
+        name: one.note for name, one in fits.items()
+    }
+
+
+def _with_spending(notes: Mapping[str, str], scores: Scores, budget: int | None) -> dict[str, str]:
+    """Notes on how methods were set up; those that took less than half of the budget say what they took."""
+    said = dict(notes)
+    for name, gradients in zip(scores.methods, scores.gradients, strict=True):
+        known = gradients[~np.isnan(gradients)]
+        if budget is not None and name in said and len(known) and known.mean() < budget / 2:
+            said[name] += f", far below the budget: it took {known.mean():.3g} of {budget} gradients"
+    return said
 
 
 def _about(

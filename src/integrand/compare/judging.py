@@ -21,16 +21,14 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from ..attribution import Attribution
+from ..attribution import Attribution, ExplainerLike, as_explainer
 from ..errors import IncompleteWarning, InputError
-from ..method.wrapping import lifts, warned_once
+from ..method.wrapping import warned_once
 from ..metrics import Maps, Metric, Subject, as_metric
 from ..shapes import describe, flattened
 from ..task import Task
 from .portion import Counts, narrowed, portion
 from .scores import Scores
-
-Explainer = Callable[..., Attribution]
 
 GRADIENT_ROWS = 3
 """What a row with a gradient is worth in rows without, where the seconds of a batch are shared out."""
@@ -40,7 +38,7 @@ GRADIENT_ROWS = 3
 class Run:
     """One call of a method: what it made of the examples ``which`` of the batch."""
 
-    method: Explainer
+    method: ExplainerLike
     made: Attribution
     which: tuple[int, ...]
 
@@ -83,7 +81,7 @@ class Explained:
 
 
 def explained(
-    subject: Subject, methods: Mapping[str, Explainer], watch: Callable[[int], None] | None = None
+    subject: Subject, methods: Mapping[str, ExplainerLike], watch: Callable[[int], None] | None = None
 ) -> Explained:
     """Run every method on every example of a subject whose model is ready; ``watch`` is told of so many more maps."""
     batch = len(subject)
@@ -103,7 +101,7 @@ def explained(
 
 def _attempts(
     subject: Subject,
-    method: Explainer,
+    method: ExplainerLike,
     which: Sequence[int],
     made: list[Run | None],
     numbers: Mapping[str, Any],
@@ -169,7 +167,7 @@ def _expected_warnings() -> Iterator[None]:
 
 def scored(
     subject: Subject | Task,
-    methods: Mapping[str, Explainer],
+    methods: Mapping[str, ExplainerLike],
     metrics: Mapping[str, Metric] | Sequence[Any],
     ids: Sequence[str] | None = None,
     *,
@@ -198,7 +196,7 @@ def scored(
     names = tuple(str(i) for i in range(len(subject))) if ids is None else tuple(ids)
     if len(names) != len(subject):
         raise InputError(f"There are {len(names)} ids for {len(subject)} examples: give one for each.")
-    layer = next((name for name, method in methods.items() if lifts(method)), None)
+    layer = next((name for name, method in methods.items() if as_explainer(method).explains == "layer"), None)
     if layer is not None:
         raise InputError(f"{layer!r} explains a layer: maps of the inputs are compared, so leave it out.")
     with warned_once():
@@ -294,7 +292,7 @@ def methods_by_name(given: Mapping[str, Any] | Sequence[Any]) -> dict[str, Any]:
     for one in given:
         if not isinstance(one, str) and not callable(one):
             raise InputError(f"A method is a published name or a Method, not {type(one).__name__}.")
-    names = [one if isinstance(one, str) else str(getattr(one, "label", "") or repr(one)) for one in given]
+    names = [one if isinstance(one, str) else as_explainer(one).label or repr(one) for one in given]
     return dict(zip(_distinct(names, names), given, strict=True))
 
 

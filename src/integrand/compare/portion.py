@@ -83,7 +83,7 @@ def _narrowed(name: str, old: Any, index: Tensor, which: Sequence[int], x: Tenso
         return old[index.to(old.device)]
     if name == "features" and isinstance(old, Tensor) and old.ndim == 3 and len(old) == len(x):
         return old[index.to(old.device)]
-    return narrowed(old, which, x) if name in ("method", "weighting") else old
+    return narrowed(old, which, x) if name in ("method", "weighting", "of") else old
 
 
 def _references(old: Any, index: Tensor, x: Tensor) -> Any:

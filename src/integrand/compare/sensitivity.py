@@ -9,8 +9,9 @@ from typing import Any
 
 import numpy as np
 
-from ..baseline import as_baseline
-from ..baseline.base import count_of, label_of
+from ..attribution import Explainer
+from ..baseline import Baseline, as_baseline
+from ..baseline.base import label_of
 from ..errors import InputError
 from ..method import Method, core, with_core
 from ..methods import BASELINES
@@ -66,7 +67,7 @@ def variant(method: str, baseline: str) -> str:
     return f"{method} from {baseline}"
 
 
-def baselines_by_name(given: Any) -> dict[str, Any]:
+def baselines_by_name(given: Any) -> dict[str, Baseline]:
     """Baselines to try, by name. Errors: ``UnknownName``, ``InputError`` for fewer than two."""
     if isinstance(given, Mapping):
         made = {str(name): as_baseline(one, BASELINES) for name, one in given.items()}
@@ -80,7 +81,7 @@ def baselines_by_name(given: Any) -> dict[str, Any]:
     return made
 
 
-def variants(methods: Mapping[str, Any], baselines: Mapping[str, Any]) -> dict[str, dict[str, Any]]:
+def variants(methods: Mapping[str, Explainer], baselines: Mapping[str, Baseline]) -> dict[str, dict[str, Explainer]]:
     """By method, it started from every baseline; methods that do not start from one baseline are left out."""
     return {
         name: {label: _from(method, baseline) for label, baseline in baselines.items()}
@@ -89,17 +90,15 @@ def variants(methods: Mapping[str, Any], baselines: Mapping[str, Any]) -> dict[s
     }
 
 
-def _from(method: Any, baseline: Any) -> Any:
+def _from(method: Explainer, baseline: Baseline) -> Explainer:
     return with_core(method, lambda one: dataclasses.replace(one, baseline=baseline))
 
 
-def _starts_from_one(method: Any) -> bool:
+def _starts_from_one(method: Explainer) -> bool:
     inner = core(method)
     if not isinstance(inner, Method):
         return False
-    walks = hasattr(inner.path, "representation") or hasattr(inner.path, "goal")  # whose references are no starts
-    single = hasattr(inner.baseline, "content") or count_of(inner.baseline) == 1
-    return single and not walks
+    return inner.baseline.single and not inner.path.chooses_start
 
 
 def of_variants(

@@ -142,7 +142,7 @@ class TorchField(Field):
         return self.network.plainly(z, index)
 
     def _follow(self, rule: BackwardRule) -> None:
-        if not callable(getattr(rule, "bound", None)):
+        if not isinstance(rule, BackwardRule):
             raise InputError(
                 f"backward= is a rule such as ig.fields.GuidedReLU() or ig.fields.Patterns.fit(model, data), not {type(rule).__name__}."
             )

@@ -3,11 +3,12 @@
 from __future__ import annotations
 
 import dataclasses
-from typing import Any, ClassVar
+from typing import ClassVar
 
 from torch import Tensor
 
-from ..attribution import Attribution
+from ..attribution import Attribution, Explainer, ExplainerLike, Wrapper, as_explainer
+from ..declared import Adopted, name_of, own
 from ..errors import InputError
 from ..field import BackwardRule, Field
 from ..parts import part
@@ -15,7 +16,7 @@ from .outcome import Watch
 
 
 @part
-class Backward:
+class Backward(Wrapper):
     """A method whose gradients follow a backward rule.
 
         A(x) = Σ_r w_r Σ_segments share,    ∇F replaced by what the rule hands back from F
@@ -35,26 +36,19 @@ class Backward:
     """
 
     rule: BackwardRule
-    method: Any
+    method: Adopted[ExplainerLike, Explainer] = Adopted(as_explainer)
 
     complete: ClassVar[bool] = False
     """What comes back is no gradient of F."""
 
     def __post_init__(self) -> None:
-        if not callable(getattr(self.rule, "bound", None)):
+        if not isinstance(self.rule, BackwardRule):
             raise InputError(
                 f"A backward rule is ig.fields.GuidedReLU(), ig.fields.Patterns.fit(model, data) or the like, not {type(self.rule).__name__}."
             )
-        if not callable(self.method):
-            raise InputError(
-                f"Backward takes a method, such as ig.methods.integrated(…), not {type(self.method).__name__}."
-            )
-
-    @property
-    def lifts(self) -> bool:
-        """Whether the map is of a layer."""
-        return bool(getattr(self.method, "lifts", False))
+        if not callable(own(self.method)):
+            raise InputError(f"Backward takes a method, such as ig.methods.integrated(…), not {name_of(self.method)}.")
 
     def __call__(self, field: Field, x: Tensor, *, watch: Watch | None = None) -> Attribution:
-        made: Attribution = self.method(field.with_backward(self.rule), x, watch=watch)
+        made = self.method(field.with_backward(self.rule), x, watch=watch)
         return dataclasses.replace(made, method=self)

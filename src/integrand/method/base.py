@@ -14,24 +14,24 @@ hundred maps. Completeness is measured on every result, never assumed.
 from __future__ import annotations
 
 import dataclasses
-from typing import Any
 
 import torch
 from torch import Tensor
 
-from ..attribution import Attribution
-from ..baseline.base import Baseline, References
+from ..attribution import Attribution, Explainer
+from ..baseline.base import Baseline, BaselineLike, References, adopted
 from ..baseline.fixed import Constant
 from ..cost import measured
+from ..declared import Adopted
 from ..errors import InputError
 from ..field import Field
 from ..parts import part
-from ..path.base import Path
+from ..path.base import Path, PathLike, as_path
 from ..path.straight import Straight
 from ..rule.adaptive import Adaptive
-from ..rule.base import Rule, unbiased
+from ..rule.base import Rule, RuleLike, as_rule
 from ..walk import Patient, SideBySide, Walked, walk
-from ..weighting import Uniform, Weighed, Weighting, beforehand, prepared
+from ..weighting import Uniform, Weighed, Weighting, WeightingLike, as_weighting
 from .chance import Chance
 from .outcome import Watch, opened, result, weighed_sum
 
@@ -43,7 +43,7 @@ _RECORDS = ("shares", "path")
 
 
 @part
-class Method:
+class Method(Explainer):
     """A path attribution: a baseline, a path, a rule and a weighting.
 
         A(x) = Σ_r w_r ∫ ∇F(γ_r(t)) ⊙ dγ_r(t)
@@ -60,16 +60,26 @@ class Method:
     tensor([[1., 1., 1.]])
     """
 
-    baseline: Baseline = Constant(0.0)
-    path: Path = Straight()
-    rule: Rule = Adaptive()
-    weighting: Weighting = Uniform()
+    baseline: Adopted[BaselineLike, Baseline] = Adopted(adopted, Constant(0.0))
+    path: Adopted[PathLike, Path] = Adopted(as_path, Straight())
+    rule: Adopted[RuleLike, Rule] = Adopted(as_rule, Adaptive())
+    weighting: Adopted[WeightingLike, Weighting] = Adopted(as_weighting, Uniform())
     record: tuple[str, ...] = ()
 
     def __post_init__(self) -> None:
         unknown = set(self.record) - set(_RECORDS)
         if unknown:
             raise InputError(f"record takes {', '.join(map(repr, _RECORDS))}; got {', '.join(map(repr, unknown))}.")
+
+    @property
+    def complete(self) -> bool:
+        """As the rule says; one that is right on average counts as well, for what one of its maps misses is an error of that map."""
+        return self.rule.complete or self.rule.unbiased
+
+    @property
+    def tol(self) -> float | None:
+        """The rule's."""
+        return self.rule.tol
 
     def __call__(self, field: Field, x: Tensor, *, watch: Watch | None = None) -> Attribution:
         x, meter = opened(field, x, watch)
@@ -79,9 +89,9 @@ class Method:
             # A baseline may have been searched for; what that took is known by now.
             searched, walks = meter.tally.gradients, len(x) * len(references)
             meter.tally.expected = None if each is None else searched + each * walks
-            known = beforehand(self.weighting, len(references), len(x))
+            known = self.weighting.beforehand(len(references), len(x))
             chance = None
-            if unbiased(self.rule):
+            if self.rule.unbiased:
                 chance = Chance(x, len(references), each or 1, sampled=references.sampled)
             if known is None:
                 weighed, walked = self._weighed_afterwards(meter, references[:], x)
@@ -95,7 +105,7 @@ class Method:
 
     def _weighed_afterwards(self, field: Field, references: Tensor, x: Tensor) -> tuple[Weighed, Walked]:
         """Weights that need shares: judged on a first look where the rule has one, which is then refined where it counts."""
-        weigh = prepared(self.weighting, x, field, references)
+        weigh = self.weighting.prepared(x, field, references)
         rule = Patient(self.rule)
         walked = walk(self.path, rule, field, references, x, frames="path" in self.record)
         weighed = weigh(walked.shares)
@@ -133,18 +143,20 @@ class Method:
         return values, kept.walked(x)
 
 
-def gradients_per_row(path: Any, rule: Any) -> int | None:
+def gradients_per_row(path: PathLike, rule: RuleLike) -> int | None:
     """Gradients a path and a rule need for one reference of one example; what the path paid for is not paid twice.
 
     ``path.gradients`` are at its corners and are handed on, ``path.scouted`` are elsewhere and are not. A path that pays for its
     corners may leave one end of the whole way ``unpaid``: 0.0 where it begins, 1.0 the input. None for paths that cannot tell
     beforehand how many pieces or gradients they come to (theirs are None), and for rules that do not say (``Adaptive``).
     """
-    walked, pieces, each = getattr(path, "gradients", 0), getattr(path, "segments", 1), getattr(rule, "gradients", None)
+    path, rule = as_path(path), as_rule(rule)
+    walked, pieces, each = path.gradients, path.segments, rule.gradients
     if walked is None or pieces is None or each is None:
         return None
-    if walked and hasattr(rule, "table"):
-        nodes = rule.table()[0]
+    table = rule.table()
+    if walked and table is not None:
+        nodes = table[0]
         each = sum(0 < node < 1 for node in nodes)
-        walked += len(set(getattr(path, "unpaid", ())) & set(nodes))
-    return int(walked + getattr(path, "scouted", 0) + pieces * each)
+        walked += len(set(path.unpaid) & set(nodes))
+    return walked + path.scouted + pieces * each

@@ -19,8 +19,9 @@ from typing import Any, ClassVar
 import torch
 from torch import Tensor, nn
 
-from ..attribution import Attribution
+from ..attribution import Attribution, Explainer, ExplainerLike, Wrapper, as_explainer
 from ..cost import Cost
+from ..declared import Adopted
 from ..errors import InputError, ModelError, SupportWarning, warn
 from ..features import Features, feature_map, feature_scores
 from ..field import Field, innermost
@@ -31,7 +32,7 @@ from ..seeds import generator
 from ..shapes import describe, flattened, plain
 from ..target import output_tensor
 from .outcome import Watch
-from .wrapping import Explainer, Runs, check_wrappable, nan_like, one_call, rearranged, warned_once
+from .wrapping import Runs, check_wrappable, nan_like, one_call, rearranged, warned_once
 
 _FEWEST = 5  # examples of each class: fewer cannot be both learnt from and held out
 
@@ -54,7 +55,7 @@ class Supports:
 
 
 @part
-class Distanced:
+class Distanced(Wrapper):
     """GAD (experimental): the method's map, where it persists as two classes are pushed apart.
 
         goal_t(x) = f(x) ± τ_t u,   u = (e_A − e_B)/√2,   τ_t = distances_t × the gap between the classes' means along u
@@ -97,9 +98,9 @@ class Distanced:
     Distanced(Method(), tensor<40x4>, (0, 1), tensor<40>, keep=0.5)
     """
 
-    method: Explainer
-    data: Any
-    classes: tuple[int, int]
+    method: Adopted[ExplainerLike, Explainer] = Adopted(as_explainer)
+    data: Any  # type: ignore[misc]  # mypy takes the descriptor before it for a default
+    classes: tuple[int, int]  # type: ignore[misc]
     labels: Tensor | None = None
     distances: tuple[float, ...] = (0.5, 1.0, 1.5)
     epochs: int = 20

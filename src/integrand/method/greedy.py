@@ -16,7 +16,8 @@ from typing import ClassVar
 import torch
 from torch import Tensor
 
-from ..attribution import Attribution
+from ..attribution import Attribution, Explainer, ExplainerLike, Wrapper, as_explainer
+from ..declared import Adopted
 from ..errors import InputError
 from ..features import Features, feature_map, feature_scores
 from ..field import Field
@@ -24,13 +25,13 @@ from ..field.modes import gradients
 from ..parts import part
 from ..shapes import flattened
 from .outcome import Watch
-from .wrapping import Explainer, Held, Runs, check_wrappable, one_call, rearranged, same_start, warned_once
+from .wrapping import Held, Runs, check_wrappable, one_call, rearranged, same_start, warned_once
 
 _ROUNDS = 10
 
 
 @part
-class Greedy:
+class Greedy(Wrapper):
     """Greedy PIG: features in the order in which they are revealed, each round explained from where the last one left off.
 
         a_S = A(x; b_S),   b_S = x on S, b elsewhere;   next: the z features outside S with the largest Σ_{i in feature} a_S,i
@@ -66,7 +67,7 @@ class Greedy:
     [[0, 2, 1]]
     """
 
-    method: Explainer
+    method: Adopted[ExplainerLike, Explainer] = Adopted(as_explainer)
     chunk: int | None = None
     rounds: int | None = None
     features: Features = "auto"
@@ -75,6 +76,8 @@ class Greedy:
 
     complete: ClassVar[bool] = False
     """Ranks add up to nothing."""
+
+    resolution: ClassVar[str] = "rounds"
 
     def __post_init__(self) -> None:
         check_wrappable(self.method, "Greedy", layers=False)

@@ -4,27 +4,24 @@ from __future__ import annotations
 
 import dataclasses
 import math
-from collections.abc import Callable
 from typing import Any, Protocol
 
 import torch
 from torch import Tensor
 
-from ..attribution import INCOMPLETE, Attribution
+from ..attribution import INCOMPLETE, Attribution, Explainer, ExplainerLike, as_explainer
+from ..attribution import Watch as Watch
 from ..baseline.base import References, labels
 from ..cost import Cost
 from ..errors import FitnessWarning, IncompleteWarning, IntegerInput, warn
 from ..field import Field, Metered, Narrowed
 from ..field.memory import Memory
 from ..field.modes import gradients
-from ..field.wrap import Tally
 from ..rule import Adaptive
 from ..shapes import norm, plain, state_dtype, total
 from ..walk import Walked
 from ..weighting import Weighed
 from .chance import Doubt
-
-Watch = Callable[[Tally], None]
 
 _CHANCE = 4.0  # standard errors that a residual is rarely more than
 _NORMAL = 1.96  # of them, that it is in 95 of 100 cases no more than
@@ -57,7 +54,7 @@ def weighed_sum(weights: Tensor, shares: Tensor) -> Tensor:
 
 
 def result(
-    method: Any,
+    method: Explainer,
     field: Field,
     values: Tensor,
     x: Tensor,
@@ -93,16 +90,16 @@ def result(
     )
     made = judged(made, method)
     # Paths that choose their own start are judged by that, where it is kept.
-    _warn(made, field, core(method), tolerance_of(method), walked.begin if walked.begin.numel() else references, doubt)
+    _warn(made, field, core(method), method.tol, walked.begin if walked.begin.numel() else references, doubt)
     return made
 
 
-def judged(made: Attribution, method: Any) -> Attribution:
+def judged(made: Attribution, method: Explainer) -> Attribution:
     """The attribution with its verdict: the map, not its parts, is held against the tolerance; without one, against the change of F.
 
     Without one, an error that is known may not be more than a tenth either; with one, an error that is not known does not meet it.
     """
-    tol = tolerance_of(method)
+    tol = method.tol
     complete = (made.gap <= INCOMPLETE) & ~(made.error > INCOMPLETE)
     # What each reference or piece is wrong by says little alone: small ones may be, and large ones may cancel.
     met = complete if tol is None else made.error <= tol
@@ -121,23 +118,12 @@ def _relative_error(weights: Tensor, error: Tensor, values: Tensor, alike: Tenso
     return torch.where(distance == 0, 0, distance / size)  # of a map of zeros that misses something, infinite
 
 
-def core(method: Any) -> Any:
-    """The innermost of methods around a method: the one with a baseline, a path and a rule."""
-    while (inner := inside(method)) is not None:
-        method = inner
-    return method
-
-
-def inside(method: Any) -> Any:
-    """What a wrapper wraps; None for what is no wrapper."""
-    inner = getattr(method, "method", None)
-    return inner if callable(inner) else None
-
-
-def tolerance_of(method: Any) -> float | None:
-    """The relative error that was asked for, of the draws or of the rule; None where none was."""
-    own: float | None = getattr(method, "tol", None)
-    return getattr(getattr(core(method), "rule", None), "tol", None) if own is None else own
+def core(method: ExplainerLike) -> Any:
+    """The innermost of methods around a method: the one with a baseline, a path and a rule, unless it is a user's own."""
+    known = as_explainer(method)
+    while known.inner is not None:
+        known = known.inner
+    return known
 
 
 def _warn(
@@ -153,7 +139,7 @@ def _warn(
             f"of {float(made.error[worst]):.2g}. {_trouble(made, field, starts, worst) or more}",
             IncompleteWarning,
         )
-    completes = field.conservative and (getattr(method.rule, "complete", True) or doubt is not None)
+    completes = field.conservative and (method.rule.complete or doubt is not None)
     incomplete = ~(made.gap <= INCOMPLETE)
     if completes and bool(incomplete.any()):
         worst = int(made.gap.argmax())
@@ -204,13 +190,13 @@ def _trouble(made: Attribution, field: Field, starts: Tensor | References, examp
     return field.trouble(starts[r : r + 1][0, example][None], made.inputs[example][None], index)
 
 
-def advice(method: Any) -> str:
+def advice(method: Explainer) -> str:
     """What to do about maps that miss their tolerance, or what they should add up to."""
-    return _advice(core(method)) if tolerance_of(method) is None else _more(method)
+    return _advice(core(method)) if method.tol is None else _more(method)
 
 
-def _more(method: Any) -> str:
-    if hasattr(method, "tol"):
+def _more(method: Explainer) -> str:
+    if method.samples:
         return "Allow more draws (draws=), or ask for less (a larger tol)."
     rule = core(method).rule
     if not isinstance(rule, Adaptive):
@@ -222,7 +208,7 @@ def _more(method: Any) -> str:
 
 
 def _advice(method: Any) -> str:
-    tol = getattr(method.rule, "tol", None)
+    tol = method.rule.tol
     if _walks(method):
         return f"{'Integrate each step with more nodes (rule=ig.rules.Simpson(2))' if tol is None else 'Ask for a smaller tol'}, or take shorter steps."
     ask = (
@@ -235,4 +221,4 @@ def _advice(method: Any) -> str:
 
 def _walks(method: Any) -> bool:
     """Whether a path looks at the model on its way, and goes by steps of its own; how many gradients that takes, it may not know (None)."""
-    return getattr(method.path, "gradients", 0) != 0
+    return bool(method.path.gradients != 0)

@@ -19,8 +19,9 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from ..attribution import Attribution, claims_completeness
+from ..attribution import Attribution, Explainer, ExplainerLike, Wrapper, as_explainer
 from ..cost import Cost
+from ..declared import Adopted
 from ..errors import InputError, ShapeError
 from ..field import Field
 from ..field.modes import gradients
@@ -29,7 +30,7 @@ from ..optional import optional
 from ..parts import part
 from ..shapes import describe
 from .outcome import Watch
-from .wrapping import Explainer, Runs, check_wrappable, nan_like, one_call, rearranged
+from .wrapping import Runs, check_wrappable, nan_like, one_call, rearranged
 
 _SIDE = 224  # of the images that the published scales are meant for
 _SMOOTHING, _LEAST = 0.8, 150  # of Felzenszwalb's segments: blur in pixels, pixels of the smallest
@@ -37,7 +38,7 @@ _RANGE = (-1.0, 1.0)
 
 
 @part
-class Regions:
+class Regions(Wrapper):
     """XRAI: the map of a method, averaged over regions that it ranks itself.
 
         a(p) = max_c A(x)_{c,p};   next region: the segment with the largest mean of a over its pixels that are not taken yet
@@ -77,7 +78,7 @@ class Regions:
     ([1.0, 1.0, 0.0, 0.0], [0, 0, 1, 1])
     """
 
-    method: Explainer
+    method: Adopted[ExplainerLike, Explainer] = Adopted(as_explainer)
     scales: tuple[float, ...] = (50.0, 100.0, 150.0, 250.0, 500.0, 1200.0)
     dilation: int = 5
     least: int = 50
@@ -90,7 +91,7 @@ class Regions:
     @property
     def complete(self) -> bool:
         """With "sum" the map adds up to what the method's own does; of several channels the largest does not."""
-        return self.channels == "sum" and claims_completeness(self.method)
+        return self.channels == "sum" and self.method.complete
 
     def __post_init__(self) -> None:
         check_wrappable(self.method, "Regions", layers=False)

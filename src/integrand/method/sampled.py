@@ -10,11 +10,12 @@ long as they last, which the variance of single draws does not see, so what is r
 from __future__ import annotations
 
 import dataclasses
+from typing import ClassVar
 
 import torch
 from torch import Tensor
 
-from ..attribution import Attribution
+from ..attribution import Attribution, Wrapper
 from ..baseline.base import References
 from ..cost import measured
 from ..errors import InputError
@@ -33,7 +34,7 @@ _WALKED_ELEMENTS = 1 << 21  # references of a block are walked about this many n
 
 
 @part
-class Sampled:
+class Sampled(Wrapper):
     """A method whose references are taken in blocks until their mean is known to ``tol``, in 95 of 100 cases or more.
 
     tol    relative L2 error, per example; examples that are done leave
@@ -51,6 +52,9 @@ class Sampled:
     method: Method
     tol: float = 0.05
     block: int = 25
+
+    samples: ClassVar[bool] = True
+    """It goes on with drawing until the tolerance is met."""
 
     def __post_init__(self) -> None:
         if not 0 < self.tol < 1:

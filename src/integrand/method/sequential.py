@@ -16,8 +16,9 @@ from contextlib import contextmanager
 import torch
 from torch import Tensor
 
-from ..attribution import Attribution
+from ..attribution import Attribution, Explainer, ExplainerLike, Wrapper, as_explainer
 from ..cost import Cost
+from ..declared import Adopted
 from ..errors import IncompleteWarning, InputError, warn
 from ..features import Features, feature_map
 from ..field import Field
@@ -28,11 +29,11 @@ from ..parts import part
 from ..path.blocks import at_once
 from ..shapes import flattened, norm, over, total
 from .outcome import Watch, advice
-from .wrapping import Explainer, Held, Runs, check_wrappable, one_call, same_start, warned_once
+from .wrapping import Held, Runs, check_wrappable, one_call, same_start, warned_once
 
 
 @part
-class Sequential:
+class Sequential(Wrapper):
     """A method asked about one feature after another: it moves from its baseline to the input, all others stay in the input.
 
         A_i(x) = A(x; x̄_i) on feature i,   x̄_i = b on feature i, x elsewhere
@@ -63,7 +64,7 @@ class Sequential:
     ([[[6.0, 0.0], [6.0, 0.0]]], [6.0, 6.0])
     """
 
-    method: Explainer
+    method: Adopted[ExplainerLike, Explainer] = Adopted(as_explainer)
     features: Features = "auto"
 
     def __post_init__(self) -> None:

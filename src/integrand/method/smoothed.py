@@ -13,7 +13,8 @@ from typing import Any, ClassVar
 import torch
 from torch import Tensor
 
-from ..attribution import INCOMPLETE, Attribution
+from ..attribution import INCOMPLETE, Attribution, Explainer, ExplainerLike, Wrapper, as_explainer
+from ..declared import Adopted
 from ..errors import InputError
 from ..field import Field
 from ..field.layout import Layout
@@ -23,13 +24,11 @@ from ..seeds import generator
 from ..shapes import flattened, over
 from .chance import Spread
 from .mean import Mean
-from .outcome import Watch, tolerance_of
+from .outcome import Watch
 from .wrapping import (
-    Explainer,
     Held,
     Runs,
     check_wrappable,
-    lifts,
     nan_like,
     one_call,
     rearranged,
@@ -45,7 +44,7 @@ _REDUCTIONS = ("mean", "square", "variance")
 
 
 @part
-class Smoothed:
+class Smoothed(Wrapper):
     """A method's map, averaged over noisy copies of the input.
 
         A(x) = mean_d A_d,   A_d = the map of x + ε_d,   ε_d ~ N(0, σ²)
@@ -78,7 +77,7 @@ class Smoothed:
     (torch.Size([1, 2]), torch.Size([50, 1, 1]))
     """
 
-    method: Explainer
+    method: Adopted[ExplainerLike, Explainer] = Adopted(as_explainer)
     draws: int = 25
     sigma: Sigma = 0.15
     seed: int = 0
@@ -86,6 +85,8 @@ class Smoothed:
 
     complete: ClassVar[bool] = False
     """The map adds up for noisy inputs, not for x."""
+
+    resolution: ClassVar[str] = "draws"
 
     def __post_init__(self) -> None:
         check_wrappable(self.method, "Smoothed", layers=True)
@@ -99,11 +100,6 @@ class Smoothed:
                 raise InputError(f"A standard deviation is not negative: sigma={self.sigma!r}.")
         if self.reduce not in _REDUCTIONS:
             raise InputError(f"reduce is one of {', '.join(map(repr, _REDUCTIONS))}, not {self.reduce!r}.")
-
-    @property
-    def lifts(self) -> bool:
-        """Whether the map is of a layer."""
-        return lifts(self.method)
 
     @one_call
     def __call__(self, field: Field, x: Tensor, *, watch: Watch | None = None) -> Attribution:
@@ -125,7 +121,7 @@ class Smoothed:
             runs.add(held.cost)
             noiseless = flattened((width == 0).expand_as(held.x), 1).all(1)
             error = torch.where(noiseless, 0, gathered.error())
-            tol = tolerance_of(self.method)
+            tol = self.method.tol
             close = error <= (INCOMPLETE if tol is None else tol)
         return rearranged(
             gathered.first,
@@ -133,7 +129,7 @@ class Smoothed:
             **gathered.told(output, held),
             error=error,
             converged=gathered.converged & (close | error.isnan()),
-            inputs=gathered.first.inputs if self.lifts else held.x,
+            inputs=gathered.first.inputs if self.explains == "layer" else held.x,
             cost=runs.cost,
             method=self,
         )

@@ -4,21 +4,21 @@ from __future__ import annotations
 
 from torch import Tensor
 
-from ..attribution import Attribution
+from ..attribution import Attribution, Wrapper
 from ..baseline.base import References
 from ..cost import measured
+from ..declared import Adopted
 from ..field import Field, Gathered
 from ..parts import part
-from ..rule.base import Rule, unbiased
+from ..rule.base import Rule, RuleLike, as_rule
 from ..walk import walk
-from ..weighting import prepared
 from .base import Method, gradients_per_row
 from .chance import Chance
 from .outcome import Watch, opened, result, weighed_sum
 
 
 @part
-class Staged:
+class Staged(Wrapper):
     """A method in two stages: rank the references cheaply, drop the poor ones, spend the gradients on the rest.
 
     ``scout`` integrates every reference roughly; the method's weighting judges those rough maps and may give some a weight of
@@ -29,7 +29,7 @@ class Staged:
     """
 
     method: Method
-    scout: Rule
+    scout: Adopted[RuleLike, Rule] = Adopted(as_rule)
 
     def __call__(self, field: Field, x: Tensor, *, watch: Watch | None = None) -> Attribution:
         method = self.method
@@ -37,7 +37,7 @@ class Staged:
         with measured(meter, x.device) as stopwatch:
             whole = References.of(method.baseline, x, meter)
             references = whole[:]
-            weigh = prepared(method.weighting, x, meter, references)
+            weigh = method.weighting.prepared(x, meter, references)
             rough = walk(method.path, self.scout, meter, references, x, frames="path" in method.record)
             weighed = weigh(rough.shares)
             r, b = (weighed.weights > 0).nonzero(as_tuple=True)
@@ -54,7 +54,7 @@ class Staged:
             rough.shares[r, b], rough.error[r, b] = fine.shares[0], fine.error[0]
             values = weighed_sum(weighed.weights, rough.shares)
             chance = None
-            if unbiased(method.rule):
+            if method.rule.unbiased:
                 # The rule's noise stays with the pairs; how the references differ is at least as much.
                 each = gradients_per_row(method.path, method.rule)
                 chance = Chance(x, len(references), each or 1, sampled=True)

@@ -14,15 +14,16 @@ from collections import Counter
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from functools import cached_property
-from typing import Any, Protocol
+from typing import Any
 
 import torch
 from torch import Tensor
 
-from ..attribution import Attribution
+from ..attribution import Attribution, Explainer, ExplainerLike, Watch, as_explainer
 from ..baseline.base import InParts, References, labels
 from ..baseline.fixed import Given
 from ..cost import Cost, measured
+from ..declared import name_of
 from ..errors import InputError, IntegrandWarning, warn
 from ..field import Field
 from ..field.turns import turn
@@ -30,48 +31,33 @@ from ..field.wrap import Tally
 from ..shapes import total
 from ..walk import checked_output
 from .base import Method
-from .outcome import Watch, core, inside, opened
+from .outcome import core, opened
 
 
-class Explainer(Protocol):
-    """Whatever explains: a Method, or a wrapper of one."""
-
-    def __call__(self, field: Field, x: Tensor, *, watch: Watch | None = None) -> Attribution: ...
-
-
-class Wrapper(Explainer, Protocol):
-    """An explainer around another."""
-
-    @property
-    def method(self) -> Explainer: ...
-
-
-def nested(method: Any) -> Iterator[Any]:
+def nested(method: ExplainerLike) -> Iterator[Explainer]:
     """The method, what it wraps, what that wraps, and so on to the core."""
-    while method is not None:
-        yield method
-        method = inside(method)
+    known: Explainer | None = as_explainer(method)
+    while known is not None:
+        yield known
+        known = known.inner
 
 
-def with_core(method: Any, change: Callable[[Method], Method]) -> Any:
+def with_core(method: ExplainerLike, change: Callable[[Any], ExplainerLike]) -> Explainer:
     """The same wrappers around another core."""
-    inner = inside(method)
-    return change(method) if inner is None else dataclasses.replace(method, method=with_core(inner, change))
+    known = as_explainer(method)
+    if known.inner is None:
+        return as_explainer(change(known))
+    return known.with_inner(with_core(known.inner, change))
 
 
-def check_wrappable(method: Any, who: str, *, layers: bool) -> None:
+def check_wrappable(method: Explainer, who: str, *, layers: bool) -> None:
     """Refuse what has no baseline to start from, and layers where maps are needed in the space of the inputs."""
     if not isinstance(core(method), Method):
         raise InputError(
-            f"{who} wraps a Method, such as ig.methods.integrated(…) makes, or a wrapper of one, not {type(method).__name__}."
+            f"{who} wraps a Method, such as ig.methods.integrated(…) makes, or a wrapper of one, not {name_of(method)}."
         )
-    if not layers and lifts(method):
+    if not layers and method.explains == "layer":
         raise InputError(f"{who} explains the inputs, and {method!r} a layer: wrap the method that the layer takes.")
-
-
-def lifts(method: Any) -> bool:
-    """Whether a method's map is of a layer."""
-    return bool(getattr(method, "lifts", False))
 
 
 def one_call(explain: Callable[..., Attribution]) -> Callable[..., Attribution]:
@@ -92,7 +78,7 @@ class Held:
     references (R, B, \\*s) of the method's baseline
     """
 
-    def __init__(self, method: Any, field: Field, x: Tensor) -> None:
+    def __init__(self, method: Explainer, field: Field, x: Tensor) -> None:
         baseline = core(method).baseline
         self.x, self.meter = opened(field, x, None)
         with measured(self.meter, x.device) as stopwatch:
@@ -107,7 +93,7 @@ class Held:
         """(R, B, \\*s) all of them."""
         return self._made[:]
 
-    def starting(self, method: Any, references: Tensor | None = None) -> Any:
+    def starting(self, method: Explainer, references: Tensor | None = None) -> Explainer:
         """The method with these references instead of its baseline, whatever the inputs then are."""
         if references is None and self._alike:
             return method
@@ -137,7 +123,7 @@ class Runs:
         self._watch = watch
         self._expected = expected
 
-    def __call__(self, method: Any, field: Field, x: Tensor) -> Attribution:
+    def __call__(self, method: Explainer, field: Field, x: Tensor) -> Attribution:
         done = self.cost
 
         def watched(tally: Tally) -> None:
@@ -146,7 +132,7 @@ class Runs:
             counts = (done.gradients + tally.gradients, done.values + tally.values, done.calls + tally.calls)
             self._watch(Tally(*counts, every))
 
-        made: Attribution = method(field, x, watch=watched if self._watch else None)
+        made = method(field, x, watch=watched if self._watch else None)
         self.add(made.cost)
         return made
 

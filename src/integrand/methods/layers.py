@@ -24,6 +24,7 @@ from .straight import integrated
     formula="(h(x) − h(b)) ⊙ ∫ ∂F/∂h (h(b) + t(h(x) − h(b))) dt,  h: what is at the layer",
     cost="as integrated, of the layers behind the site only + 1 value",
     axioms=axioms(complete=False, implementation_invariant=False),
+    explains="layer",
 )
 def layer(
     site: str | nn.Module | Site | Sequence[str | nn.Module | Site],
@@ -79,6 +80,7 @@ def layer(
     formula="∫ ∂F/∂h ⊙ dh along the straight line of the inputs, h: what is at the layer",
     cost="steps·n gradients behind the layer + steps values",
     axioms=axioms(complete=False, symmetric=False, implementation_invariant=False),
+    explains="layer",
 )
 def conductance(
     site: str | nn.Module | Site | Sequence[str | nn.Module | Site],

@@ -8,7 +8,7 @@ import re
 import sys
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
-from functools import cache
+from functools import cache, cached_property
 from importlib import resources
 from typing import Any, TypeVar
 
@@ -33,7 +33,10 @@ class Measured:
 
 @dataclass(frozen=True)
 class Published:
-    """What is known about a method that goes by a name."""
+    """What is known about a method that goes by a name.
+
+    explains  what its maps are of: the "inputs", or a "layer"
+    """
 
     name: str
     build: Callable[..., Any]
@@ -42,8 +45,29 @@ class Published:
     formula: str
     cost: str
     axioms: dict[str, bool]
+    explains: str = "inputs"
     entry: str | None = None
     """BibTeX of a source that is not among the library's own."""
+
+    @cached_property
+    def options(self) -> Mapping[str, inspect.Parameter]:
+        """What the method is built with, by name."""
+        return inspect.signature(self.build).parameters
+
+    @cached_property
+    def start(self) -> str | None:
+        """The option that says where it starts; None for methods that choose for themselves."""
+        return next((name for name in _STARTS if name in self.options), None)
+
+    @property
+    def shared(self) -> bool:
+        """Whether it starts from references that all examples share, rather than from a baseline of each."""
+        return self.start not in (None, "baseline")
+
+    @property
+    def wraps(self) -> str | None:
+        """What it wraps unless told otherwise (``of=``); None for methods that wrap nothing."""
+        return self.options["of"].default if "of" in self.options else None
 
     @property
     def citation(self) -> str:
@@ -61,14 +85,14 @@ class Published:
     @property
     def needs(self) -> tuple[str, ...]:
         """Arguments without a default."""
-        return tuple(name for name, spec in self._parameters.items() if spec.default is spec.empty)
+        return tuple(name for name, spec in self.options.items() if spec.default is spec.empty)
 
     @property
     def defaults(self) -> dict[str, Any]:
         """Those of its paper, where it gives any."""
         return {
             name: spec.default
-            for name, spec in self._parameters.items()
+            for name, spec in self.options.items()
             if spec.default is not spec.empty and name != "record"
         }
 
@@ -78,10 +102,8 @@ class Published:
         found = _measured()["methods"].get(self.name)
         return None if found is None else Measured(**found)
 
-    @property
-    def _parameters(self) -> Mapping[str, inspect.Parameter]:
-        return inspect.signature(self.build).parameters
 
+_STARTS = ("baseline", "baselines", "references")
 
 _PUBLISHED: dict[str, Published] = {}
 
@@ -99,9 +121,18 @@ def _measured() -> dict[str, Any]:
 
 
 def published(
-    *, title: str, key: str, formula: str, cost: str, axioms: dict[str, bool], citation: str | None = None
+    *,
+    title: str,
+    key: str,
+    formula: str,
+    cost: str,
+    axioms: dict[str, bool],
+    explains: str = "inputs",
+    citation: str | None = None,
 ) -> Callable[[F], F]:
     """Register the decorated factory under its own name, for ``method="name"``, ``about("name")`` and the command line.
+
+    What it is built with, and which of that says where it starts, is read off its signature.
 
     Args:
         title: what the method is called in prose.
@@ -109,6 +140,7 @@ def published(
         formula: A(x) in a line.
         cost: gradients and values per example, in a line.
         axioms: what maps keep to, by ``axioms(…)``.
+        explains: what its maps are of, the "inputs" or a "layer".
         citation: the source as a BibTeX entry under ``key``; the library's own methods have theirs in ``citations.bib``.
 
     Errors: ``InputError`` for a citation that is not an entry under ``key``.
@@ -121,7 +153,9 @@ def published(
     def register(build: F) -> F:
         build = with_checked_options(build)
         entry = None if citation is None else citation.strip()
-        _PUBLISHED[build.__name__] = Published(build.__name__, build, title, key, formula, cost, axioms, entry)
+        _PUBLISHED[build.__name__] = Published(
+            build.__name__, build, title, key, formula, cost, axioms, explains, entry
+        )
         return build
 
     return register
@@ -137,11 +171,6 @@ def about(name: str) -> Published:
     if name not in _PUBLISHED:
         raise UnknownName("method", name, _PUBLISHED, about_method(name))
     return _PUBLISHED[name]
-
-
-def start_of(accepted: Mapping[str, inspect.Parameter]) -> inspect.Parameter | None:
-    """Which parameter of a published method says where it starts; None for methods that choose for themselves."""
-    return next((accepted[name] for name in ("baseline", "baselines", "references") if name in accepted), None)
 
 
 def axioms(

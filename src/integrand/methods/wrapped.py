@@ -6,56 +6,54 @@ Each takes what it wraps as ``of``: a published name, set up with ``baseline`` a
 from __future__ import annotations
 
 import dataclasses
-import inspect
 from collections.abc import Callable
 from typing import Any
 
 from torch import Tensor
 
+from ..attribution import Explainer, ExplainerLike, as_explainer
 from ..baseline import Extreme, as_baseline
 from ..errors import InputError
 from ..features import Features
 from ..method import Distanced, Greedy, Method, Regions, Smoothed, with_core
 from ..method.smoothed import Sigma
-from ..rule import Rule
+from ..rule.base import Rule, RuleLike
 from .named import BASELINES
-from .registry import about, axioms, published, start_of
+from .registry import about, axioms, published
 
 
-def inner(of: Any, baseline: Any, rule: Rule | None) -> Any:
+def inner(of: str | ExplainerLike, baseline: Any, rule: RuleLike | None) -> Explainer:
     """The method that a wrapper is asked to wrap: a published name set up, or a method with another start or rule."""
     if isinstance(of, str):
         return _named(of, baseline, rule)
     if not callable(of):
         raise InputError(f"of= is a published name or a method, not {type(of).__name__}.")
 
-    def changed(one: Any) -> Any:
+    def changed(one: Explainer) -> Explainer:
         if not isinstance(one, Method):
             return one  # the wrapper says what is wrong with it
         start = one.baseline if baseline is None else as_baseline(baseline, BASELINES)
         return dataclasses.replace(one, baseline=start, rule=one.rule if rule is None else rule)
 
-    return of if baseline is None and rule is None else with_core(of, changed)
+    return as_explainer(of) if baseline is None and rule is None else with_core(of, changed)
 
 
-def _named(name: str, baseline: Any, rule: Rule | None) -> Any:
-    build = about(name).build
-    accepted = inspect.signature(build).parameters
+def _named(name: str, baseline: Any, rule: RuleLike | None) -> Explainer:
+    known = about(name)
     options: dict[str, Any] = {}
-    first = start_of(accepted)
     if baseline is not None:
-        if first is None:
+        if known.start is None:
             raise InputError(f"Method {name!r} chooses for itself where it starts: leave out baseline=.")
-        options[first.name] = baseline
+        options[known.start] = baseline
     if rule is not None:
-        if "rule" not in accepted:
+        if "rule" not in known.options:
             raise InputError(f"Method {name!r} has a rule of its own: leave out rule= and tol=.")
         options["rule"] = rule
-    for wanted, spec in accepted.items():
-        if spec.default is spec.empty and wanted not in options:
-            hint = "give baseline=, or" if first is not None and wanted == first.name else "give"
+    for wanted in known.needs:
+        if wanted not in options:
+            hint = "give baseline=, or" if wanted == known.start else "give"
             raise InputError(f"Method {name!r} needs {wanted}=: {hint} the method itself, of=ig.methods.{name}(…).")
-    return build(**options)
+    return as_explainer(known.build(**options))
 
 
 @published(
@@ -66,7 +64,7 @@ def _named(name: str, baseline: Any, rule: Rule | None) -> Any:
     axioms=axioms(complete=False, dummy=False, linear=False, symmetric=False),
 )
 def greedy(
-    of: Any = "integrated",
+    of: str | ExplainerLike = "integrated",
     chunk: int | None = None,
     rounds: int | None = None,
     features: Features = "auto",
@@ -99,7 +97,7 @@ def greedy(
     axioms=axioms(complete=False, symmetric=False, inside=False),
 )
 def smooth(
-    of: Any = "integrated",
+    of: str | ExplainerLike = "integrated",
     draws: int = 25,
     sigma: Sigma = 0.15,
     seed: int = 0,
@@ -131,7 +129,7 @@ def smooth(
     axioms=axioms(complete=False, dummy=False, linear=False, symmetric=False),
 )
 def regions(
-    of: Any = "integrated",
+    of: str | ExplainerLike = "integrated",
     scales: tuple[float, ...] = (50.0, 100.0, 150.0, 250.0, 500.0, 1200.0),
     dilation: int = 5,
     least: int = 50,
@@ -153,7 +151,7 @@ def regions(
     >>> ig.methods.regions(rule=ig.rules.Midpoint(100))
     Regions(Method(Several((Extreme(), Extreme(True))), rule=Midpoint(100)))
     """
-    if baseline is None and isinstance(of, str) and "baseline" in inspect.signature(about(of).build).parameters:
+    if baseline is None and isinstance(of, str) and about(of).start == "baseline":
         baseline = [Extreme(), Extreme(largest=True)]
     return Regions(inner(of, baseline, rule), scales, dilation, least, channels, segments)
 
@@ -168,7 +166,7 @@ def regions(
 def distanced(
     data: Any,
     classes: tuple[int, int],
-    of: Any = "integrated",
+    of: str | ExplainerLike = "integrated",
     labels: Tensor | None = None,
     distances: tuple[float, ...] = (0.5, 1.0, 1.5),
     epochs: int = 20,

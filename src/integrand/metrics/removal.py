@@ -35,9 +35,8 @@ Replace = Callable[[Tensor, Tensor, Tensor], Tensor]
 def replacement(subject: Subject, fill: Any) -> Replace:
     """How removed features are replaced: by a baseline, or by one that looks at what is left (``without``)."""
     fill = subject.filling(fill)
-    without: Replace | None = getattr(fill, "without", None)
-    if without is not None:
-        seeing = without
+    if fill.sees_what_is_left:
+        seeing = fill.without
         if not subject.layout.single:
             raise InputError(
                 f"fill={fill!r} looks at what is left of one input, and this model has several: give a number, a name such as 'zero', or one "

@@ -15,6 +15,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
+from ..baseline.base import adopted
 from ..errors import InputError
 from ..features import Features, feature_map
 from ..seeds import generator
@@ -130,8 +131,9 @@ def changes_alone(subject: Subject, cells: Cells, fill: Any, score: Score = "out
 
     Cost: R · B · N rows, whatever the number of maps; F(x) once.
     """
-    without = getattr(fill, "without", None)
-    blanks = subject.x[None] if without else subject.fills(fill)
+    known = adopted(fill) if callable(fill) else None
+    seeing = known is not None and known.sees_what_is_left
+    blanks = subject.x[None] if seeing else subject.fills(fill)
     present = cells.present.expand(len(subject), -1)
     b, i = present.nonzero().T
     many, references = len(b), len(blanks)
@@ -142,7 +144,11 @@ def changes_alone(subject: Subject, cells: Cells, fill: Any, score: Score = "out
         example, rows = b[part], subject.x[b[part]]
         place = cells.place[example if len(cells.place) > 1 else torch.zeros_like(example)]
         gone = place == i[part].reshape(-1, *(1,) * (place.ndim - 1))
-        return without(rows, gone, example) if without else torch.where(gone, blanks[r[part], example], rows)
+        return (
+            known.without(rows, gone, example)
+            if known is not None and seeing
+            else torch.where(gone, blanks[r[part], example], rows)
+        )
 
     found = _asked(subject, b, make, score)
     change = torch.zeros(references, *present.shape, dtype=found.dtype, device=found.device)

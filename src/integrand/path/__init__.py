@@ -2,6 +2,8 @@
 
 from .adversarial import Adversarial as Adversarial
 from .base import Path as Path
+from .base import PathLike as PathLike
+from .base import as_path as as_path
 from .base import corners as corners
 from .bases import DCT as DCT
 from .bases import SVD as SVD

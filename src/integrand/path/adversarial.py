@@ -14,7 +14,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Sequence
 from functools import partial
-from typing import Any
+from typing import Any, ClassVar
 
 import torch
 from torch import Tensor
@@ -26,7 +26,7 @@ from ..parts import part
 from ..seeds import generator
 from ..segment import Segment
 from ..target import Lead, LogOdds, Target
-from .base import Path
+from .base import Path, PathLike
 from .downhill import box_of, check_walk, downhill, length_of
 from .objective import Objective
 from .step import Fixed, Relative, Step
@@ -37,7 +37,7 @@ _WAYS = ("away", "drawn", "likeliest")
 
 
 @part
-class Adversarial:
+class Adversarial(Path):
     """Normalised ascent of a rival class's probability, from the input until the model predicts it.
 
     goal    "away": down the probability of the predicted class, until another is predicted, whichever that is;
@@ -73,6 +73,11 @@ class Adversarial:
     step: Step = Fixed()
     seed: int = 0
 
+    resolution: ClassVar[str] = "steps"
+    coarsest: ClassVar[int] = 2
+    chooses_start: ClassVar[bool] = True
+    stops_early: ClassVar[bool] = True
+
     @property
     def segments(self) -> int:
         """As many as steps."""
@@ -87,7 +92,7 @@ class Adversarial:
         check_walk(self.steps, self.norm, self.rate, "An attack")
         object.__setattr__(self, "goal", _cleaned(self.goal))
 
-    def placed(self, places: Tensor) -> Path:
+    def placed(self, places: Tensor) -> PathLike:
         """The same for references that are some of more: ``places`` (R, B) says which number each has."""
         return partial(self._walk, places=places)
 

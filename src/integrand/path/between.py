@@ -3,23 +3,22 @@
 from __future__ import annotations
 
 import dataclasses
-from collections.abc import Iterator
-from typing import Any
+from collections.abc import Iterable, Iterator
+from typing import Any, ClassVar
 
 import torch
 from torch import Tensor
 
+from ..declared import Adopted, name_of
 from ..errors import InputError
 from ..field import Field
 from ..parts import part
 from ..segment import Segment
-from .base import Path, between_pairs, handed_on
-
-_COUNTS = ("steps", "segments")  # what a path's length may be called
+from .base import Path, PathLike, as_path, between_pairs, handed_on
 
 
 @part
-class Between:
+class Between(Path):
     """``path`` from anchor to anchor: a_j = b + j/(m+1) (x − b), j = 0 … m+1, with m = ``anchors`` between the ends.
 
     However far the path strays, it comes back to the straight line at every anchor. Its steps (or segments, whichever it counts)
@@ -35,38 +34,58 @@ class Between:
     50
     """
 
-    path: Path
+    path: Adopted[PathLike, Path] = Adopted(as_path)
     anchors: int = 20
+
+    divisible: ClassVar[str | None] = None
 
     def __post_init__(self) -> None:
         if self.anchors < 0:
             raise InputError(f"A path has no fewer than 0 anchors, not {self.anchors}.")
-        counted = _counted(self.path)
-        if counted is not None and getattr(self.path, counted) <= self.anchors:
+        counted = self.path.divisible
+        if counted is not None and self.path.dial(counted) <= self.anchors:
             raise InputError(
-                f"{self.path!r} has {counted}={getattr(self.path, counted)} to divide over {self.anchors + 1} stretches: "
+                f"{self.path!r} has {counted}={self.path.dial(counted)} to divide over {self.anchors + 1} stretches: "
                 f"give it {counted}={self.anchors + 1} at least, or take fewer anchors."
             )
 
     @property
     def segments(self) -> int | None:
         """Those of all stretches; None where a stretch cannot tell."""
-        return self._added_up("segments", None)
+        return _sum_of(stretch.segments for stretch in self._stretches())
 
     @property
     def gradients(self) -> int | None:
         """Gradients that the stretches pay for and hand on; None where a stretch cannot tell."""
-        return self._added_up("gradients", 0)
+        return _sum_of(stretch.gradients for stretch in self._stretches())
 
     @property
     def scouted(self) -> int:
         """Gradients that finding the stretches takes."""
-        return self._added_up("scouted", 0) or 0
+        return sum(stretch.scouted for stretch in self._stretches())
 
     @property
     def unpaid(self) -> tuple[float, ...]:
         """Ends of the whole way that the path does not look at."""
-        return tuple(getattr(self.path, "unpaid", ()))
+        return self.path.unpaid
+
+    @property
+    def resolution(self) -> str | None:
+        """The path's."""
+        return self.path.resolution
+
+    @property
+    def coarsest(self) -> int:
+        """One for each stretch, where steps are divided over them."""
+        return self.path.coarsest if self.path.divisible is None else self.anchors + 1
+
+    def dial(self, name: str) -> int:
+        """The path's."""
+        return self.path.dial(name)
+
+    def turned(self, name: str, value: int) -> Between:
+        """The same of another number of steps."""
+        return dataclasses.replace(self, path=self.path.turned(name, value))
 
     def __call__(self, field: Field, start: Tensor, end: Tensor) -> Iterator[Segment]:
         return handed_on(self._walked(field, start, end.expand_as(start)))
@@ -87,21 +106,15 @@ class Between:
                 yield dataclasses.replace(segment, clock=_later(segment.clock, number - 1, len(stretches)))
             here = there
 
-    def _added_up(self, name: str, without: int | None) -> int | None:
-        """What all stretches say of themselves, together."""
-        each: list[Any] = [getattr(stretch, name, without) for stretch in self._stretches()]
-        return None if None in each else sum(each)
-
-    def _stretches(self) -> list[Any]:
+    def _stretches(self) -> list[Path]:
         """The path on each stretch, with its part of the steps."""
         many = self.anchors + 1
-        path: Any = self.path
-        counted = _counted(path)
+        counted = self.path.divisible
         if counted is None:
-            return [path] * many
-        total = getattr(path, counted)
+            return [self.path] * many
+        total = self.path.dial(counted)
         counts = [total * (j + 1) // many - total * j // many for j in range(many)]
-        return [dataclasses.replace(path, **{counted: count}) for count in counts]
+        return [self.path.turned(counted, count) for count in counts]
 
     def _check(self, segment: Segment, here: Tensor, there: Tensor) -> None:
         """That a stretch begins and ends at its anchors."""
@@ -110,13 +123,13 @@ class Between:
         ends = float(segment.clock[1][last]) < 1 or torch.equal(segment.end[last], there)
         if not (begins and ends):
             raise InputError(
-                f"Between walks from anchor to anchor, but {type(self.path).__name__} chooses where it {'ends' if begins else 'begins'}: "
+                f"Between walks from anchor to anchor, but {name_of(self.path)} chooses where it {'ends' if begins else 'begins'}: "
                 "give it a path that goes from its start to its end, such as Guided or Straight."
             )
 
 
 @part
-class Backwards:
+class Backwards(Path):
     """``path`` walked from the input to the reference, and handed out from the reference to the input.
 
     A path that does not look at F is its own mirror image; one that does sees the input first: ``Backwards(Salient(first="lowest"))``
@@ -124,27 +137,47 @@ class Backwards:
     begin, which would not end at the input.
     """
 
-    path: Path
+    path: Adopted[PathLike, Path] = Adopted(as_path)
+
+    divisible: ClassVar[str | None] = None
 
     @property
     def segments(self) -> int | None:
         """Those of the path."""
-        return getattr(self.path, "segments", None)
+        return self.path.segments
 
     @property
     def gradients(self) -> int | None:
         """Gradients that the path pays for and hands on."""
-        return getattr(self.path, "gradients", 0)
+        return self.path.gradients
 
     @property
     def scouted(self) -> int:
         """Gradients that finding the path takes."""
-        return int(getattr(self.path, "scouted", 0))
+        return self.path.scouted
 
     @property
     def unpaid(self) -> tuple[float, ...]:
         """Ends of the whole way that the path does not look at."""
-        return tuple(1 - end for end in getattr(self.path, "unpaid", ()))
+        return tuple(1 - end for end in self.path.unpaid)
+
+    @property
+    def resolution(self) -> str | None:
+        """The path's."""
+        return self.path.resolution
+
+    @property
+    def coarsest(self) -> int:
+        """The path's."""
+        return self.path.coarsest
+
+    def dial(self, name: str) -> int:
+        """The path's."""
+        return self.path.dial(name)
+
+    def turned(self, name: str, value: int) -> Backwards:
+        """The same of another number of steps."""
+        return dataclasses.replace(self, path=self.path.turned(name, value))
 
     def __call__(self, field: Field, start: Tensor, end: Tensor) -> Iterator[Segment]:
         begin = end.expand_as(start)
@@ -152,7 +185,7 @@ class Backwards:
             first = int(segment.clock[0].argmin())
             if float(segment.clock[0][first]) == 0 and not torch.equal(segment.start[first], begin):
                 raise InputError(
-                    f"Backwards walks from the input to the reference, but {type(self.path).__name__} chooses where it begins: "
+                    f"Backwards walks from the input to the reference, but {name_of(self.path)} chooses where it begins: "
                     "give it a path that goes from its start to its end, such as Guided or Salient."
                 )
             yield _turned(segment)
@@ -184,9 +217,7 @@ def _later(clock: tuple[Tensor, Tensor], before: int, of: int) -> tuple[Tensor, 
     return begins, ends
 
 
-def _counted(path: Any) -> str | None:
-    """What a path counts its length in, where that can be changed."""
-    if not dataclasses.is_dataclass(path):
-        return None
-    names = {spec.name for spec in dataclasses.fields(path)}
-    return next((name for name in _COUNTS if name in names), None)
+def _sum_of(counts: Iterable[int | None]) -> int | None:
+    """What all stretches come to; None where one cannot tell."""
+    known = list(counts)
+    return None if None in known else sum(count for count in known if count is not None)

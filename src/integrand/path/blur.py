@@ -15,6 +15,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Callable, Iterator, Sequence
+from typing import ClassVar
 
 import torch
 from torch import Tensor
@@ -24,6 +25,7 @@ from ..field import Field
 from ..parts import part
 from ..segment import Segment, polyline
 from ..shapes import describe
+from .base import Path
 from .blocks import in_blocks
 
 _TRUNCATE = 4.0  # kernels end at this many sigmas
@@ -34,7 +36,7 @@ _SPACINGS: dict[str, Callable[[Tensor], Tensor]] = {"linear": lambda left: left,
 
 
 @part
-class Blur:
+class Blur(Path):
     """γ(σ) = G_σ ∗ x, with σ falling from ``sigma`` to 0 in ``steps``: the input comes into focus.
 
     sigma    the widest blur, in pixels (or samples); where the path begins
@@ -69,6 +71,9 @@ class Blur:
     border: str = "reflect"
     spacing: str = "linear"
     axes: tuple[int, ...] | None = None
+
+    resolution: ClassVar[str] = "steps"
+    coarsest: ClassVar[int] = 2
 
     @property
     def segments(self) -> int:

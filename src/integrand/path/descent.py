@@ -9,8 +9,9 @@ baseline. One forward pass at every point serves both gradients (``downhill.py``
 
 from __future__ import annotations
 
+import dataclasses
 from collections.abc import Iterator
-from typing import Any
+from typing import Any, ClassVar
 
 import torch
 from torch import Tensor
@@ -18,13 +19,14 @@ from torch import Tensor
 from ..field import Field
 from ..parts import part
 from ..segment import Segment
+from .base import Path
 from .downhill import box_of, check_walk, downhill, length_of
 from .objective import Objective
 from .step import Relative, Shrinking, Step
 
 
 @part
-class Descent:
+class Descent(Path):
     """Normalised gradient descent of the representation distance, from the input towards the references.
 
     representation  the output of a layer (its name, or the module), any function of the input, or by default the input of
@@ -50,6 +52,19 @@ class Descent:
     clip: tuple[float, float] | None = None
     norm: str = "l2"
     step: Step = Shrinking()
+
+    resolution: ClassVar[str] = "steps"
+    coarsest: ClassVar[int] = 2
+    chooses_start: ClassVar[bool] = True
+
+    def turned(self, name: str, value: int) -> Descent:
+        """Another number of steps that go as far together."""
+        changes: dict[str, Any] = {name: value}
+        if name == "steps":
+            factor = self.steps / value
+            rate = self.rate
+            changes["rate"] = Relative(rate.fraction * factor) if isinstance(rate, Relative) else rate * factor
+        return dataclasses.replace(self, **changes)
 
     @property
     def segments(self) -> int:

@@ -11,6 +11,7 @@ first, as numbers of rows of the table, and the points are made from them while 
 from __future__ import annotations
 
 from collections.abc import Iterator
+from typing import ClassVar
 
 import torch
 from torch import Tensor
@@ -20,6 +21,7 @@ from ..field import Field
 from ..parts import part
 from ..segment import Segment, polyline
 from ..shapes import describe
+from .base import Path
 from .blocks import at_once
 
 _STRATEGIES = ("greedy", "maxcount")
@@ -31,7 +33,7 @@ _NONE = -1  # instead of a row's number
 
 
 @part
-class Discretized:
+class Discretized(Path):
     """From the baseline to each word of a sequence, a monotone way near the vectors of other words.
 
         w_{j+1} = argmin_{i ∈ N(w_j)} ‖e_i − m(b, e_{w_j}, e_i)‖₂     N: nearest neighbours, without the baseline and what was visited
@@ -71,6 +73,9 @@ class Discretized:
     neighbours: int | Tensor = 500
     steps: int = 30
     strategy: str = "greedy"
+
+    resolution: ClassVar[str] = "steps"
+    coarsest: ClassVar[int] = 2
 
     @property
     def segments(self) -> int:

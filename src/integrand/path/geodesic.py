@@ -27,6 +27,7 @@ from ..optional import optional
 from ..parts import part
 from ..segment import Evaluation, Segment
 from ..shapes import describe, first_alike, flattened, over
+from .base import Path
 
 _STACK_ELEMENTS = 1 << 25  # pieces are stacked up to about this many numbers at a time
 _GRAPH_ELEMENTS = 1 << 22  # neighbours of graphs that are built at a time
@@ -39,7 +40,7 @@ _DISTANCES = ("geodesic", "euclidean")
 
 
 @part
-class Geodesic:
+class Geodesic(Path):
     """The shortest way from the baseline to the input over ``points`` of data, where steep stretches count as long.
 
         cost(u, v) = ‖v − u‖₂ · Σ_s w_s ‖∇F(u + t_s (v − u))‖₂

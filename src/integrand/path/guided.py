@@ -26,7 +26,7 @@ from ..errors import InputError
 from ..field import Field
 from ..parts import part
 from ..segment import Segment
-from .base import handed_on
+from .base import Path, handed_on
 from .cheapest import at_most, cheapest, group_of, shut
 
 _ROUNDING = 64  # what a sum of distances may be off by, in units of its last place
@@ -37,7 +37,7 @@ Cost = Callable[[Tensor, Tensor], Tensor]
 
 
 @part
-class Guided:
+class Guided(Path):
     """Guided IG: the coordinates whose gradient is smallest in absolute value move first.
 
         S = the ``fraction`` of coordinates with the smallest |∂_i F(p)| among those that may move;   p_S moves towards x_S
@@ -63,6 +63,9 @@ class Guided:
     unpaid: ClassVar[tuple[float, ...]] = (1.0,)
     """The walk has no need to look at the input; a rule with a node there pays for it."""
 
+    resolution: ClassVar[str] = "steps"
+    coarsest: ClassVar[int] = 2
+
     def __post_init__(self) -> None:
         _refuse(self.steps, self.fraction)
         if not 0 <= self.stray <= 1:
@@ -85,7 +88,7 @@ class Guided:
 
 
 @part
-class Salient:
+class Salient(Path):
     """Salient manipulation: the coordinates whose move changes F most are moved first, the opposite of ``Guided``.
 
         S = the ``fraction`` of coordinates with the largest ∂_i F(p) (x_i − p_i) among those not yet there
@@ -111,6 +114,9 @@ class Salient:
     tie: float = 1e-6
     unpaid: ClassVar[tuple[float, ...]] = (1.0,)
     """The walk has no need to look at the input; a rule with a node there pays for it."""
+
+    resolution: ClassVar[str] = "steps"
+    coarsest: ClassVar[int] = 2
 
     def __post_init__(self) -> None:
         _refuse(self.steps, self.fraction)

@@ -14,6 +14,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 from dataclasses import dataclass
+from typing import ClassVar
 
 import torch
 from torch import Tensor
@@ -23,10 +24,11 @@ from ..field import Field
 from ..parts import part
 from ..segment import Segment, polyline
 from ..shapes import flattened, over
+from .base import Path
 
 
 @part
-class Relaxed:
+class Relaxed(Path):
     """The line from the baseline to the input, relaxed to avoid steep gradients; its ends are fixed, so the map stays complete.
 
         minimise  K Σ_k ‖d_k‖² + β s Σ_k ‖d_k‖ ‖∇F(m_k)‖     over the corners between K pieces d_k with middles m_k
@@ -51,6 +53,11 @@ class Relaxed:
     corners: int = 15
     beta: float = 0.3
     iterations: int = 30
+
+    resolution: ClassVar[str] = "corners"
+    coarsest: ClassVar[int] = 2
+    effort: ClassVar[str] = "iterations"
+    divisible: ClassVar[str | None] = None
 
     @property
     def segments(self) -> int:

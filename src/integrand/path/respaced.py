@@ -11,6 +11,7 @@ would err most.
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator
+from typing import ClassVar
 
 import torch
 from torch import Tensor
@@ -22,11 +23,12 @@ from ..segment import Segment
 from ..shapes import flattened, over
 from ..spacing import EVEN, bend, quantiles
 from ..spacing import pilot as look_along
+from .base import Path
 from .blocks import at_once
 
 
 @part
-class Respaced:
+class Respaced(Path):
     """γ(t) = b + t (x − b) in ``steps`` pieces whose lengths follow a pilot of F on the line, for every reference and example its own.
 
     steps  how many pieces (50)
@@ -54,6 +56,9 @@ class Respaced:
     by: str = "change"
     even: float = EVEN
 
+    resolution: ClassVar[str] = "steps"
+    coarsest: ClassVar[int] = 2
+
     @property
     def segments(self) -> int:
         """As many as steps."""
@@ -77,7 +82,7 @@ class Respaced:
 
 
 @part
-class Scheduled:
+class Scheduled(Path):
     """γ(t) = b + t (x − b) cut at the positions of a schedule, the same for every reference and example.
 
     clock   0 = t_0 < t_1 < … < t_K = 1, numbers or a tensor (K + 1,)

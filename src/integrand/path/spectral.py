@@ -10,6 +10,7 @@ all enter together, which is the straight line.
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator
+from typing import ClassVar
 
 import torch
 from torch import Tensor
@@ -19,6 +20,7 @@ from ..field import Field
 from ..parts import part
 from ..segment import Segment, polyline
 from ..shapes import describe
+from .base import Path
 from .bases import SVD, Basis
 from .blocks import in_blocks
 
@@ -36,7 +38,7 @@ GATES: dict[str, Gate] = {
 
 
 @part
-class Spectral:
+class Spectral(Path):
     """γ(α) = b + Σ_i φ_i(α) c_i, components c_i of x − b, the strong ones first.
 
     steps    how many pieces; the path is straight between its corners at α = 0, 1/steps, …, 1
@@ -65,6 +67,9 @@ class Spectral:
     overlap: float = 0.4
     basis: Basis = SVD()
     gate: str | Gate = "linear"
+
+    resolution: ClassVar[str] = "steps"
+    coarsest: ClassVar[int] = 2
 
     @property
     def segments(self) -> int:

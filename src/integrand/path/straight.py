@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
+from typing import ClassVar
 
 import torch
 from torch import Tensor
@@ -11,11 +12,12 @@ from ..errors import InputError
 from ..field import Field
 from ..parts import part
 from ..segment import Segment
+from .base import Path
 from .blocks import at_once
 
 
 @part
-class Straight:
+class Straight(Path):
     """γ(t) = b + t (x − b), cut into ``segments`` equal pieces.
 
     One piece is enough for any rule with nodes of its own; several make composite rules of one-node ones
@@ -24,6 +26,13 @@ class Straight:
     """
 
     segments: int = 1
+
+    divisible: ClassVar[str] = "segments"
+
+    @property
+    def resolution(self) -> str | None:
+        """One line is integrated by more nodes, not cut into more pieces; several pieces are made more or fewer."""
+        return "segments" if self.segments > 1 else None
 
     def __post_init__(self) -> None:
         if self.segments < 1:

@@ -11,7 +11,7 @@ from ..attribution import INCOMPLETE as INCOMPLETE
 from ..attribution import NO_GAP as NO_GAP
 from ..attribution import Attribution
 from ..formatting import number, percent, shortened
-from ..method.outcome import tolerance_of
+from ..method import as_explainer
 
 NOT_CLAIMED = "not claimed"
 """What stands for the gap of a method that does not say that its maps add up."""
@@ -35,7 +35,7 @@ def unsettled(attribution: Attribution, example: int) -> bool:
     if not bool(attribution.error[example].isnan()):
         return True
     # Where none was asked for the change of F decides, and says so by itself.
-    return tolerance_of(attribution.method) is not None
+    return as_explainer(attribution.method).tol is not None
 
 
 def target_of(attribution: Attribution, example: int) -> str:

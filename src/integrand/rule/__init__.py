@@ -5,6 +5,8 @@ from .adaptive import Adaptive as Adaptive
 from .ascent import Ascent as Ascent
 from .base import Integrated as Integrated
 from .base import Rule as Rule
+from .base import RuleLike as RuleLike
+from .base import as_rule as as_rule
 from .base import mean_gradient as mean_gradient
 from .chords import Chords as Chords
 from .credit import Decision as Decision

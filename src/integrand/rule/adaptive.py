@@ -38,7 +38,7 @@ from ..field import Field
 from ..parts import part
 from ..segment import Segment
 from ..shapes import norm, norms_of, over
-from .base import Integrated
+from .base import Integrated, Rule
 from .intervals import Intervals, Lines
 from .nested import between
 from .spectral import FIRST, spectral
@@ -73,7 +73,7 @@ _SMOOTH_COST = 17  # gradients that a smooth path mostly takes with Clenshaw–C
 
 
 @part
-class Adaptive:
+class Adaptive(Rule):
     """As many gradients as the tolerance needs: the relative L2 error is brought below ``tol``.
 
     tol            relative to the norm of the path's share, or of the weighted sum where weights are known (``Segment.weights``)

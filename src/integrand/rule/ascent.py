@@ -13,12 +13,13 @@ from ..errors import InputError
 from ..field import Field
 from ..parts import part
 from ..segment import Segment
+from .base import Rule
 
 _BLOCK_ELEMENTS = 1 << 23  # climbs are made in blocks of about this many numbers
 
 
 @part
-class Ascent:
+class Ascent(Rule):
     """Not an integral: from ``steps`` + 1 points of a segment climb F, and keep the largest gradient of each feature.
 
         P_i = start + (i/m) (end − start),  i = 0 … m        P_i ← P_i + rate ∇F(P_i),  ``iterations`` − 1 times
@@ -43,6 +44,9 @@ class Ascent:
 
     complete: ClassVar[bool] = False
     """Largest gradients are no integral."""
+
+    resolution: ClassVar[str] = "steps"
+    effort: ClassVar[str] = "iterations"
 
     def __post_init__(self) -> None:
         if self.steps < 1:

@@ -2,18 +2,22 @@
 
 A rule is any callable ``(field, segment) -> share (K, R, B, \\*s)``: what the path's piece contributes to the attribution. Shares,
 not gradients, leave a rule, because not every way of giving credit is displacement times gradient.
+
+What a rule may say of itself is listed in the base class ``Rule``. Users' rules need no base class: what they say is read by ``as_rule``, once.
 """
 
 from __future__ import annotations
 
 import math
+from abc import ABC, abstractmethod
 from collections.abc import Callable
 from dataclasses import dataclass
-from typing import Any, Protocol
+from typing import Protocol, Self
 
 import torch
 from torch import Tensor
 
+from ..declared import Part, Stranger, declared
 from ..field import Field
 from ..segment import Evaluation, Segment
 from ..shapes import ROUNDING, over
@@ -43,15 +47,90 @@ class Integrated:
         return cls(found, found.new_full(found.shape[:3], float("nan")))
 
 
-class Rule(Protocol):
-    """How a segment is integrated: to a share, or to a share and what is known of its error."""
+Table = tuple[tuple[float, ...], tuple[float, ...]]
+"""Nodes in [0, 1], and weights that sum to one."""
+
+
+class RuleLike(Protocol):
+    """Whatever can be called as a rule."""
 
     def __call__(self, field: Field, segment: Segment) -> Tensor | Integrated: ...
 
 
-def unbiased(rule: Any) -> bool:
-    """Whether a rule is right on average over random nodes, so that what one share is wrong by is chance."""
-    return bool(getattr(rule, "unbiased", False))
+class RoughShares(Protocol):
+    """What a rule has seen of a segment at a first look: shares that can be refined where they count."""
+
+    @property
+    def segment(self) -> Segment: ...
+
+    def refined(self, weights: Tensor | None = None, tol: float | None = None) -> Integrated: ...
+
+
+class Rule(Part, ABC):
+    """How a segment is integrated: to a share, or to a share and what is known of its error."""
+
+    @abstractmethod
+    def __call__(self, field: Field, segment: Segment) -> Tensor | Integrated: ...
+
+    @declared
+    def gradients(self) -> int | None:
+        """Gradients per segment, reference and example; None where that is not known beforehand."""
+        return None
+
+    @declared
+    def complete(self) -> bool:
+        """Whether shares are meant to add up to the change of F; maps that are not are not warned of."""
+        return True
+
+    @declared
+    def unbiased(self) -> bool:
+        """Whether it is right on average over random nodes, so that what one share is wrong by is chance."""
+        return False
+
+    @declared
+    def clocked(self) -> bool:
+        """Whether it asks when on the path a segment is (``Segment.clock``), and not only where it lies."""
+        return False
+
+    @declared
+    def tol(self) -> float | None:
+        """The relative L2 error it integrates to; None where it has no tolerance."""
+        return None
+
+    @declared
+    def inner(self) -> Rule | None:
+        """The rule it takes its gradients by, of a rule around a rule."""
+        return None
+
+    @declared
+    def looks(self) -> bool:
+        """Whether it can wait with refining until it is known how much each reference counts: it has ``look``."""
+        return self.overrides(Rule, "look")
+
+    def table(self) -> Table | None:
+        """Its nodes and weights, the same on every segment; a path's gradients at ends with a node are used. None where it has none."""
+        return None
+
+    def look(self, field: Field, segment: Segment) -> RoughShares:
+        """A first look at a segment, to be refined later."""
+        raise NotImplementedError(f"{self!r} integrates at once.")
+
+    def with_inner(self, inner: Rule) -> Self:
+        """The same around another rule."""
+        raise NotImplementedError(f"{self!r} is no rule around a rule.")
+
+
+class _StrangerRule(Stranger, Rule):
+    """A user's callable as a rule."""
+
+    @declared
+    def resolution(self) -> str | None:
+        return self.grows_with("gradients")
+
+
+def as_rule(rule: RuleLike) -> Rule:
+    """A rule as it is, or a user's callable as one, with what it says of itself."""
+    return rule if isinstance(rule, Rule) else _StrangerRule(rule)
 
 
 Credit = Callable[[Tensor, Tensor], Tensor]

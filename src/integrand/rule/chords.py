@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from typing import ClassVar
+
 import torch
 from torch import Tensor
 
@@ -9,13 +11,14 @@ from ..errors import InputError
 from ..field import Field
 from ..parts import part
 from ..segment import Segment
+from .base import Rule
 from .intervals import Lines
 
 _BLOCK_ELEMENTS = 1 << 25  # rows are taken in blocks whose chords hold about this many numbers
 
 
 @part
-class Chords:
+class Chords(Rule):
     """``n`` chords per segment: share = Δ ⊙ Σ_k h_k c_k, c_k the mean gradient over interval k as its ends tell it.
 
     Intervals end at t = (j/n)^grade; a grade above 1 puts more of them near the baseline, where most of the change usually is. For
@@ -29,6 +32,8 @@ class Chords:
 
     n: int = 24
     grade: float = 2.0
+
+    resolution: ClassVar[str] = "n"
 
     def __post_init__(self) -> None:
         if self.n < 1:

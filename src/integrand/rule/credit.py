@@ -8,23 +8,25 @@
 
 from __future__ import annotations
 
-from typing import Any, ClassVar
+from dataclasses import replace
+from typing import ClassVar
 
 import torch
 from torch import Tensor
 
+from ..declared import Adopted
 from ..errors import InputError
 from ..field import Field
 from ..parts import part
 from ..segment import Segment
 from ..shapes import over, total
 from ..spacing import equal_change, midpoints, pilot
-from .base import Integrated, Rule, mean_gradient
+from .base import Integrated, Rule, RuleLike, Table, as_rule, mean_gradient
 from .ends import ends_of
 
 
 @part
-class Decision:
+class Decision(Rule):
     """Gradients that count as much as F moves where they are taken (Integrated Decision Gradients).
 
         share_i = ∫ g_i γ_i' · φ' dα,   φ(α) = F(γ(α)),   φ' = g · γ'
@@ -49,6 +51,8 @@ class Decision:
 
     clocked: ClassVar[bool] = True
     """What a piece gets depends on its clock."""
+
+    resolution: ClassVar[str] = "steps"
 
     def __post_init__(self) -> None:
         if self.steps < 1:
@@ -77,7 +81,7 @@ class Decision:
 
 
 @part
-class Rescaled:
+class Rescaled(Rule):
     """The shares of another ``rule``, scaled to add up to the change of F over each piece.
 
         share' = share · (F(end) − F(start)) / Σ_i share_i
@@ -89,27 +93,35 @@ class Rescaled:
     Cost: that of the rule, and F at ends that neither it nor the path has come by. Error: the rule's, scaled alike.
     """
 
-    rule: Rule = Decision()
+    rule: Adopted[RuleLike, Rule] = Adopted(as_rule, Decision())
 
     @property
-    def gradients(self) -> int:
+    def gradients(self) -> int | None:
         """As many as the rule's."""
-        return int(self.rule.gradients)  # type: ignore[attr-defined]
+        return self.rule.gradients
+
+    @property
+    def inner(self) -> Rule:
+        """The rule that is scaled."""
+        return self.rule
+
+    def with_inner(self, inner: Rule) -> Rescaled:
+        """The same of another rule."""
+        return replace(self, rule=inner)
 
     @property
     def tol(self) -> float | None:
         """The rule's."""
-        return getattr(self.rule, "tol", None)
+        return self.rule.tol
 
     @property
     def clocked(self) -> bool:
         """Whether the rule is."""
-        return bool(getattr(self.rule, "clocked", False))
+        return self.rule.clocked
 
-    @property
-    def table(self) -> Any:
+    def table(self) -> Table | None:
         """The rule's, if it has one: what the path has paid for is as good here as there."""
-        return self.rule.table  # type: ignore[attr-defined]
+        return self.rule.table()
 
     def __call__(self, field: Field, segment: Segment) -> Integrated:
         found = Integrated.ensure(self.rule(field, segment))

@@ -7,10 +7,11 @@ from torch import Tensor
 from ..field import Field
 from ..parts import part
 from ..segment import Segment
+from .base import Rule
 
 
 @part
-class Exact:
+class Exact(Rule):
     """The field's own closed form of the share, where it has one (trees, Gaussian processes, linear fields).
 
     Cost: no gradients. Errors: ``NoShare`` for fields without a closed form.

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
+from typing import ClassVar
 
 import torch
 from torch import Tensor
@@ -12,13 +13,12 @@ from ..field import Field
 from ..parts import part
 from ..segment import Evaluation, Segment
 from ..shapes import over
-from .base import Integrated, _picker
+from .base import Integrated, Rule, Table, _picker
 from .ends import filled, is_chained, moving_pieces
-from .quadrature import Table
 
 
 @part
-class Important:
+class Important(Rule):
     """The change of F over each of ``n`` equal pieces p_k → p_{k+1}, shared out by the squared gradient at p_k (IDGI).
 
         share_i = Σ_k g_i(p_k)² / ‖g(p_k)‖² · (F(p_{k+1}) − F(p_k))
@@ -39,6 +39,8 @@ class Important:
     """
 
     n: int = 1
+
+    resolution: ClassVar[str] = "n"
 
     def __post_init__(self) -> None:
         if self.n < 1:

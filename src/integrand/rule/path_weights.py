@@ -1,13 +1,14 @@
 """Weights along a path: parts of it that count more than others.
 
 A path weight is any callable ``w(α) → (…)`` of the path's clock α in [0, 1] (float64, 0 at the baseline and 1 at the input), finite and at
-least 0. Where it knows its integral it says so in ``mass``; else that is found numerically. ``NAMED`` holds the weights of Path-Weighted
+least 0. Where it knows its integral it says so in ``mass`` (see ``PathWeight``); else that is found numerically. ``NAMED`` holds the weights of Path-Weighted
 Integrated Gradients by the names their authors' code gives them.
 """
 
 from __future__ import annotations
 
 import math
+from abc import ABC, abstractmethod
 from collections.abc import Callable
 from typing import Any
 
@@ -15,10 +16,28 @@ import numpy as np
 import torch
 from torch import Tensor
 
+from ..declared import Part, Stranger, declared
 from ..errors import InputError, UnknownName
 from ..parts import part
 
-PathWeight = Callable[[Tensor], Tensor]
+PathWeightLike = Callable[[Tensor], Tensor]
+
+
+class PathWeight(Part, ABC):
+    """How much each moment α of a path's clock counts: ``w(α)``, shaped as α."""
+
+    @abstractmethod
+    def __call__(self, alpha: Tensor) -> Tensor: ...
+
+    @declared
+    def mass(self) -> float | None:
+        """∫₀¹ w(α) dα, where it is known; else it is found numerically."""
+        return None
+
+
+class _StrangerPathWeight(Stranger, PathWeight):
+    """A user's callable as a path weight."""
+
 
 _PANELS = 256
 _FEW = 16  # panels for one of the pieces of a path
@@ -26,7 +45,7 @@ _SURE = 2e-3  # what twice as many panels may change an integral by
 
 
 @part
-class Power:
+class Power(PathWeight):
     """w(α) = α^exponent: late parts of the path count more. ∫w = 1 / (exponent + 1)."""
 
     exponent: float = 1.0
@@ -47,7 +66,7 @@ class Power:
 
 
 @part
-class Fade:
+class Fade(PathWeight):
     """w(α) = (1 − α)^exponent: early parts of the path count more. ∫w = 1 / (exponent + 1)."""
 
     exponent: float = 1.0
@@ -65,7 +84,7 @@ class Fade:
 
 
 @part
-class Logarithmic:
+class Logarithmic(PathWeight):
     """w(α) = log(1 + cα), c > 0. ∫w = ((1 + c) log(1 + c) − c) / c."""
 
     c: float = 1.0
@@ -83,7 +102,7 @@ class Logarithmic:
 
 
 @part
-class Exponential:
+class Exponential(PathWeight):
     """w(α) = exp(β(α − 1)): late parts count more, or early ones for β < 0. ∫w = (1 − exp(−β)) / β."""
 
     beta: float = 1.0
@@ -97,7 +116,7 @@ class Exponential:
 
 
 @part
-class Beta:
+class Beta(PathWeight):
     """w(α) = α^(a−1) (1 − α)^(b−1) / B(a, b), the Beta density: the middle of the path counts most. ∫w = 1."""
 
     a: float = 2.0
@@ -141,13 +160,12 @@ def weight_of(value: Any) -> PathWeight:
         raise InputError(
             f"A path weight is a name ({', '.join(NAMED)}) or a callable of the clock α, not {type(value).__name__}."
         )
-    weight: PathWeight = value
-    return weight
+    return value if isinstance(value, PathWeight) else _StrangerPathWeight(value)
 
 
-def mass_of(weight: PathWeight) -> float:
+def mass_of(weight: PathWeightLike) -> float:
     """∫₀¹ w(α) dα: what the weight says of itself, or by Gauss–Legendre nodes that crowd towards both ends."""
-    own = getattr(weight, "mass", None)
+    own = weight_of(weight).mass
     whole = torch.tensor([0.0], dtype=torch.float64), torch.tensor([1.0], dtype=torch.float64)
     found = float(own) if own is not None else float(means_of(weight, *whole, panels=_PANELS))
     if own is None and not abs(float(means_of(weight, *whole, panels=2 * _PANELS)) - found) <= _SURE * abs(found):
@@ -160,7 +178,7 @@ def mass_of(weight: PathWeight) -> float:
     return found
 
 
-def means_of(weight: PathWeight, begins: Tensor, ends: Tensor, *, panels: int = _FEW) -> Tensor:
+def means_of(weight: PathWeightLike, begins: Tensor, ends: Tensor, *, panels: int = _FEW) -> Tensor:
     """The mean of w between clocks (K,) and (K,), by Gauss–Legendre nodes that crowd towards both ends."""
     nodes, weights = np.polynomial.legendre.leggauss(8)
     u = torch.from_numpy((np.arange(panels)[:, None] + (nodes + 1) / 2).reshape(-1) / panels)[:, None]
@@ -169,7 +187,7 @@ def means_of(weight: PathWeight, begins: Tensor, ends: Tensor, *, panels: int = 
     return (weight_at(weight, alpha.clamp(0, 1)) * slope).sum(0)
 
 
-def weight_at(weight: PathWeight, alpha: Tensor) -> Tensor:
+def weight_at(weight: PathWeightLike, alpha: Tensor) -> Tensor:
     """w at clocks (…), float64. Errors: ``InputError`` where it is negative or not finite, or shaped otherwise."""
     found = torch.as_tensor(weight(alpha), dtype=torch.float64)
     if found.shape not in (alpha.shape, torch.Size()):

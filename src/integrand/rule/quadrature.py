@@ -6,7 +6,7 @@ used, not evaluated again.
 
 from __future__ import annotations
 
-from abc import ABC, abstractmethod
+from abc import abstractmethod
 from collections.abc import Sequence
 from functools import lru_cache
 
@@ -19,13 +19,16 @@ from ..field import Field
 from ..parts import part
 from ..segment import Segment
 from ..shapes import over
-from .base import mean_gradient
-
-Table = tuple[tuple[float, ...], tuple[float, ...]]
+from .base import Rule, Table, mean_gradient
 
 
-class Quadrature(ABC):
-    """A table of nodes in [0, 1] and weights that sum to one."""
+class Quadrature(Rule):
+    """A table of nodes in [0, 1] and weights that sum to one; more nodes cost more."""
+
+    @property
+    def resolution(self) -> str | None:
+        """Its nodes, where it can have more of them."""
+        return "n" if "n" in vars(self) else None
 
     @abstractmethod
     def table(self) -> Table:

@@ -12,7 +12,7 @@ from ..parts import part
 from ..seeds import generator
 from ..segment import Segment
 from ..shapes import over, total
-from .base import Integrated, mean_gradients
+from .base import Integrated, Rule, mean_gradients
 
 _FREEDOM = (
     16  # degrees of freedom that the error of a share, or of all shares together, is known from, if the nodes suffice
@@ -20,7 +20,7 @@ _FREEDOM = (
 
 
 @part
-class MonteCarlo:
+class MonteCarlo(Rule):
     """``n`` random nodes per segment and reference, stratified: unbiased for every n.
 
     All R·n draws of a segment share [0, 1]: each takes one of R·n equal strata, in random order, at a random place inside
@@ -35,6 +35,8 @@ class MonteCarlo:
     complete: ClassVar[bool] = False
     unbiased: ClassVar[bool] = True
     """Complete in expectation: what one map misses is chance, and more draws make it less."""
+
+    resolution: ClassVar[str] = "n"
 
     def __post_init__(self) -> None:
         whole("n", self.n, least=1)

@@ -8,6 +8,7 @@ from typing import Any, ClassVar
 import torch
 from torch import Tensor
 
+from ..declared import Adopted
 from ..errors import InputError
 from ..field import Field
 from ..parts import part
@@ -15,13 +16,13 @@ from ..segment import Segment
 from ..shapes import over
 from ..spacing import pilot
 from .adaptive import Adaptive
-from .base import Integrated, Rule
+from .base import Integrated, Rule, RuleLike, Table, as_rule
 from .path_weights import mass_of, means_of, weight_at, weight_of
-from .quadrature import GaussLegendre, Quadrature, Table, at_nodes
+from .quadrature import GaussLegendre, Quadrature, at_nodes
 
 
 @part
-class Weighted:
+class Weighted(Rule):
     """Integrated with a weight along the path: share = ∫ w(α) g(γ(α)) ⊙ γ'(α) dα, α the path's clock.
 
     weight  a name ("sqrt", "linear_late", "quadratic_late", "linear_early", "quadratic_early", "logarithmic", "exponential",
@@ -68,6 +69,15 @@ class Weighted:
     def gradients(self) -> int:
         """As many as the rule's."""
         return self.rule.gradients
+
+    @property
+    def inner(self) -> Quadrature:
+        """The rule whose nodes are weighed."""
+        return self.rule
+
+    def with_inner(self, inner: Rule) -> Weighted:
+        """The same at other nodes."""
+        return replace(self, rule=inner)  # type: ignore[arg-type]  # refused unless it is a Quadrature
 
     def table(self) -> Table:
         """That of the rule, before the path's weight."""
@@ -139,7 +149,7 @@ class Saturation:
 
 
 @part
-class Until:
+class Until(Rule):
     """Integrated from the baseline up to a moment of the path, and no further: share = ∫₀^{α*} g(γ(α)) ⊙ γ'(α) dα.
 
     limit  a moment on the path's clock, or ``Saturation()``: where F has come to most of what it comes to. That has to see the
@@ -154,7 +164,7 @@ class Until:
     """
 
     limit: float | Saturation = Saturation()
-    rule: Rule = Adaptive()
+    rule: Adopted[RuleLike, Rule] = Adopted(as_rule, Adaptive())
 
     complete: ClassVar[bool] = False
     """Σ = F(γ(α*)) − F(b)."""
@@ -165,21 +175,30 @@ class Until:
     def __post_init__(self) -> None:
         if not isinstance(self.limit, Saturation) and not 0 < self.limit <= 1:
             raise InputError(f"limit is a moment on the path's clock, above 0 and at most 1, not {self.limit}.")
-        if getattr(self.rule, "clocked", False):
+        if self.rule.clocked:
             raise InputError(
                 f"{self.rule!r} counts by the clock of whole segments, and a shortened one keeps none: for a weight that ends early "
                 "give ig.rules.Weighted one of your own, such as lambda a: (a < 0.5).double()."
             )
 
     @property
-    def gradients(self) -> int:
+    def gradients(self) -> int | None:
         """As many as the rule's, at most."""
-        return int(self.rule.gradients)  # type: ignore[attr-defined]
+        return self.rule.gradients
 
     @property
     def tol(self) -> float | None:
         """The rule's."""
-        return getattr(self.rule, "tol", None)
+        return self.rule.tol
+
+    @property
+    def inner(self) -> Rule:
+        """The rule that integrates what is left."""
+        return self.rule
+
+    def with_inner(self, inner: Rule) -> Until:
+        """The same of another rule."""
+        return replace(self, rule=inner)
 
     def __call__(self, field: Field, segment: Segment) -> Integrated:
         begins, ends = segment.clock

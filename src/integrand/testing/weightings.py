@@ -7,13 +7,13 @@ from torch import Tensor
 
 from ..field import Field, Function
 from ..shapes import describe, over
-from ..weighting import Weighed, Weighting, beforehand
+from ..weighting import Weighed, Weighting, WeightingLike, as_weighting
 from .assertions import as_called, close, say, untouched
 from .problem import smooth, waves
 
 
 def check_weighting(
-    weighting: Weighting,
+    weighting: WeightingLike,
     *,
     field: Field | None = None,
     x: Tensor | None = None,
@@ -27,6 +27,7 @@ def check_weighting(
     * The same call gives the same weights.
     * ``beforehand``, where it is there, says the same without looking at shares.
     """
+    weighting = as_weighting(weighting)
     x = waves(3, 6, phase=0.3) if x is None else x
     field = field or Function(lambda z: smooth(z).sigmoid())
     shares = waves(4, *x.shape, phase=1.0) if shares is None else shares
@@ -40,7 +41,7 @@ def check_weighting(
         again = Weighed.ensure(weighting(shares, x, field))
         close(again.weights, found.weights, "A second call gives other weights; take randomness from a seed")
         _check_independence(weighting, field, x, shares, found.weights)
-    known = beforehand(weighting, *shares.shape[:2])
+    known = weighting.beforehand(*shares.shape[:2])
     if known is not None:
         close(known.to(found.weights), found.weights, "beforehand() and the call give different weights")
         # Known weights stand for the sum that is taken while shares come.

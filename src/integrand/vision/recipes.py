@@ -15,7 +15,6 @@ published tomorrow works today.
 
 from __future__ import annotations
 
-import inspect
 from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass
 from typing import Any
@@ -116,8 +115,7 @@ def method(name: str, setting: Setting) -> Any:
     >>> made.baseline.label, made.rule
     ('black', GaussLegendre(8))
     """
-    build = about(name).build
-    accepted = inspect.signature(build).parameters
+    build, accepted = about(name).build, about(name).options
     recipe = _BY_NAME.get(name) or _BY_ARGUMENT.get(_first_argument(name), _bare)
     options = recipe(setting)
     asked = setting.nodes is not None or setting.tol is not None
@@ -188,13 +186,12 @@ def supplied(name: str) -> tuple[str, ...]:
 
 def integrates(name: str) -> bool:
     """Whether a method can be told how to integrate, so that a tolerance can be asked of it."""
-    return "rule" in inspect.signature(about(name).build).parameters
+    return "rule" in about(name).options
 
 
 def _first_argument(name: str) -> str:
     """What decides where a method starts: its first argument, but for those that are supplied."""
-    arguments = inspect.signature(about(name).build).parameters
-    return next((argument for argument in arguments if argument not in NAMES), "")
+    return next((argument for argument in about(name).options if argument not in NAMES), "")
 
 
 def _one(setting: Setting) -> dict[str, Any]:

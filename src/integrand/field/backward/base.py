@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from contextlib import AbstractContextManager
-from typing import Any, Protocol
+from typing import Any, Protocol, runtime_checkable
 
 import torch
 from torch import nn
@@ -19,6 +19,7 @@ Change = Callable[[Any, Any, Any], Any]
 During = Callable[[], AbstractContextManager[Any]]
 
 
+@runtime_checkable
 class BackwardRule(Protocol):
     """What some operations hand on in the backward pass, instead of their derivative.
 

@@ -13,6 +13,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
+from ...attribution import Attribution, ExplainerLike
 from ...baseline import Given
 from ...errors import InputError, IntegrandWarning
 from ...field import Field
@@ -48,7 +49,7 @@ class Asked:
         if isinstance(inmost, Method):
             return cls._of_method(lambda references: with_core(given, _from(references)), inmost.path, given)
         parameters = _parameters(given)
-        if parameters[:3] == ["field", "start", "end"]:
+        if isinstance(given, Path) or parameters[:3] == ["field", "start", "end"]:
             own = Method(path=given, rule=GaussLegendre(_NODES))
             return cls._of_method(lambda references: _from(references)(own), given, own)
         if len(parameters) == 3:
@@ -66,7 +67,7 @@ class Asked:
         return cls(explains, make, path, own)
 
 
-def ask(method: Any, field: Field, x: Tensor) -> Any:
+def ask(method: ExplainerLike, field: Field, x: Tensor) -> Attribution:
     """The attribution, without its warnings: what is missing is measured here."""
     with _quiet(field), torch.no_grad():
         return method(field, x)

@@ -3,17 +3,17 @@
 from __future__ import annotations
 
 from collections.abc import Callable
-from typing import Any
 
 import torch
 from torch import Tensor
 
+from ...attribution import ExplainerLike
 from ...field import Field, Linear
 from ...segment import Evaluation
 from .asking import ask
 from .catalogue import apart
 
-OwnCheck = Callable[[Any, Field, Tensor], float]
+OwnCheck = Callable[[ExplainerLike, Field, Tensor], float]
 
 
 class _Frozen(Field):
@@ -40,20 +40,20 @@ class _Sum(Field):
         return Evaluation(one.value + other.value, one.gradient + other.gradient)
 
 
-def complete(method: Any, field: Field, x: Tensor) -> float:
+def complete(method: ExplainerLike, field: Field, x: Tensor) -> float:
     """On your model: a map adds up to F(x) − F(where the path began)."""
     made = ask(method, field, x)
     return float(made.gap.amax())
 
 
-def dummy(method: Any, field: Field, x: Tensor) -> float:
+def dummy(method: ExplainerLike, field: Field, x: Tensor) -> float:
     """On your model, made blind to every other feature: those get nothing."""
     seen = (torch.arange(x[0].numel(), device=x.device) % 2 == 0).reshape(x[0].shape)
     values = ask(method, _Frozen(field, x, seen), x).values
     return apart(values * ~seen, torch.zeros_like(values), values)
 
 
-def linear(method: Any, field: Field, x: Tensor) -> float:
+def linear(method: ExplainerLike, field: Field, x: Tensor) -> float:
     """On your model: a linear function added to F adds its own map."""
     with field.ready():
         slope = field.gradient(x)

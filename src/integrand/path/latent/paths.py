@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
-from typing import Any
+from typing import Any, ClassVar
 
 import torch
 from torch import Tensor
@@ -12,6 +12,7 @@ from ...errors import InputError
 from ...field import Field
 from ...parts import part
 from ...segment import Evaluation, Segment
+from ..base import Path
 from .codec import Borrowed, halves
 from .geodesic import Relaxation
 from .legs import leg, looking, pieces, through
@@ -19,7 +20,7 @@ from .moves import guided, mixed
 
 
 @part
-class LatentGuided:
+class LatentGuided(Path):
     """Guided IG in latent space: the coordinates of the code that F feels least go first, and the path is what they decode to.
 
         z_0 = E(b),   z_k: ‖z_k − E(x)‖₁ = (1 − k/K) ‖E(b) − E(x)‖₁,   k = 1 … K − 2,   K = steps
@@ -51,6 +52,9 @@ class LatentGuided:
     fraction: float = 0.05
     slerp: bool = True
     ends: int = 20
+
+    resolution: ClassVar[str] = "steps"
+    coarsest: ClassVar[int] = 2
 
     def __post_init__(self) -> None:
         halves(self.codec)
@@ -99,7 +103,7 @@ class LatentGuided:
 
 
 @part
-class Latent:
+class Latent(Path):
     """The straight line between the codes of baseline and input, decoded.
 
         path:  b → D(z(0)) → D(z(1/n)) → … → D(z(1)) → x,   z(t) = E(b) + t (E(x) − E(b)),   n = steps
@@ -120,6 +124,9 @@ class Latent:
     ends: int = 10
     slerp: bool = False
 
+    resolution: ClassVar[str] = "steps"
+    coarsest: ClassVar[int] = 2
+
     def __post_init__(self) -> None:
         halves(self.codec)
         pieces(self.ends)
@@ -138,7 +145,7 @@ class Latent:
 
 
 @part
-class LatentGeodesic:
+class LatentGeodesic(Path):
     """The shortest decoded way between the codes of baseline and input.
 
         z minimises  E = T/2 Σ_i ‖D(z_{i+1}) − D(z_i)‖²,   z_1 = E(b),  z_T = E(x),   T = points
@@ -172,6 +179,8 @@ class LatentGeodesic:
     tolerance: float = 1e-4
     energy: float | None = None
     ends: int = 10
+
+    effort: ClassVar[str] = "iterations"
 
     def __post_init__(self) -> None:
         halves(self.codec)
