@@ -7,6 +7,7 @@ metrics and methods with bugs of their own.
 from __future__ import annotations
 
 import dataclasses
+import re
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from typing import Any, ClassVar
@@ -721,7 +722,7 @@ THREE = torch.tensor([[0, 1], [1, 2], [0, 0]])
         (ig.targets.Logit(THREE), {"outputs": waves(3, 2, 4)}),
         (ig.targets.Probability((1, 2), -1), {"outputs": waves(3, 2, 4)}),
     ],
-    ids=str,
+    ids=lambda value: re.sub(r" at 0x\w+", "", str(value)),
 )
 def test_targets_of_the_library_pass(target: Any, options: dict[str, Any]) -> None:
     testing.check_target(target, **options)

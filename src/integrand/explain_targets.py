@@ -17,7 +17,8 @@ from .declared import with_fields
 from .errors import InputError, TargetError
 from .explain import chosen, explain, explained, task_for
 from .field import Field
-from .field.memory import Memory, outputs_of
+from .field.base import outputs_of
+from .field.memory import Memory
 from .layered import PerPlace
 from .method import Method
 from .method.outcome import Watch
@@ -73,6 +74,7 @@ def explain_targets(
     one = chosen(inputs, method, baseline, tol, same, task)
     made = explained(task, _ForEach(one, wanted), **show)
     known: _ForEach = made.method
+    made = dataclasses.replace(made, target=None)  # each part has its own
     return [
         dataclasses.replace(
             made[number :: len(wanted)], target=target, method=known.method, cost=_part(made.cost, len(wanted))

@@ -13,7 +13,7 @@ import torch
 from torch import Tensor, nn
 
 import integrand as ig
-from integrand.field.memory import outputs_of
+from integrand.field.base import outputs_of
 from integrand.metrics.randomisation.parameters import entropy
 from integrand.metrics.randomisation.similarity import alike
 from integrand.metrics.randomisation.weights import forget, layers_in_order, unlearning

@@ -1,12 +1,12 @@
 """Baselines: where a path may start. ``(x (B, *s), field) -> references (R, B, *s)``."""
 
+from .adopt import as_baseline as as_baseline
 from .attack import Boundary as Boundary
 from .attack import Itself as Itself
 from .attack import Rivals as Rivals
 from .base import Baseline as Baseline
 from .base import BaselineLike as BaselineLike
 from .base import Several as Several
-from .base import as_baseline as as_baseline
 from .base import count_of as count_of
 from .base import label_of as label_of
 from .each import OfEach as OfEach

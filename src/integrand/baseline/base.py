@@ -10,15 +10,14 @@ by ``as_baseline``, once.
 from __future__ import annotations
 
 from abc import ABC, abstractmethod
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Sequence
 from typing import Any, Protocol
 
-import numpy as np
 import torch
 from torch import Tensor
 
 from ..declared import Adopted, Part, Stranger, declared
-from ..errors import BaselineError, UnknownName
+from ..errors import BaselineError
 from ..field import Field
 from ..parts import part
 from ..shapes import checked_references
@@ -199,41 +198,3 @@ def _numbered(names: list[str]) -> list[str]:
 def checked(references: Any, x: Tensor, baseline: Any) -> Tensor:
     """References that are what ``baseline`` promised, or an error that says what they are instead."""
     return checked_references(references, x, f"The baseline {label_of(baseline)!r}")
-
-
-def _distinct(parts: list[Baseline]) -> tuple[Baseline, ...]:
-    """Equal random parts get seeds of their own: "two noises" are not the same noise twice."""
-    made: list[Baseline] = []
-    for one in parts:
-        while one.seed is not None and one in made:
-            one = one.turned("seed", one.seed + 1)
-        made.append(one)
-    return tuple(made)
-
-
-def as_baseline(value: Any, names: Mapping[str, Callable[[], Baseline]] | None = None) -> Baseline:
-    """A number, tensor, array, name, list or callable → a baseline.
-
-    A number or a tensor that broadcasts to one example is a constant; a tensor shaped like the inputs (B, \\*s) is one
-    baseline per example; a list is several baselines.
-    """
-    from .fixed import Constant, Plain  # fixed needs this file; the import waits for it
-
-    if isinstance(value, str):
-        known = names or {}
-        if value not in known:
-            raise UnknownName("baseline", value, known)
-        return known[value]()
-    if isinstance(value, list | tuple):
-        return Several(_distinct([as_baseline(one, names) for one in value]))
-    if isinstance(value, np.ndarray | np.generic):
-        value = torch.from_numpy(np.array(value))
-    if isinstance(value, Tensor):
-        return Plain(value)
-    if isinstance(value, int | float):
-        return Constant(float(value))
-    if callable(value):
-        return adopted(value)
-    raise BaselineError(
-        f"A baseline is a number, a tensor, a list of baselines, or a callable (x, field) -> references; got {type(value).__name__}."
-    )

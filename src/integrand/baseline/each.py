@@ -20,7 +20,8 @@ from ..field.layout import Layout
 from ..parts import part
 from ..segment import Evaluation
 from ..shapes import describe
-from .base import Baseline, _distinct, as_baseline, checked, count_of, label_of
+from .adopt import as_baseline, distinct
+from .base import Baseline, checked, count_of, label_of
 
 
 class OfEach(Baseline):
@@ -86,7 +87,7 @@ class PerInput(Baseline):
             raise BaselineError("PerInput is for models with several inputs, in a tuple or a dict; this one has one.")
         given = matched(self.baselines, layout)
         # Equal random parts are not the same draw twice.
-        of = dict(zip(given, _distinct([_ready(one) for one in given.values()]), strict=True))
+        of = dict(zip(given, distinct([_ready(one) for one in given.values()]), strict=True))
         return _by_input(x, field, layout, lambda key, one, field: of[key](one, field))
 
 

@@ -12,7 +12,8 @@ from ..errors import BaselineError
 from ..field import Field
 from ..parts import part
 from ..shapes import describe
-from .base import Baseline, as_baseline, checked, count_of, label_of
+from .adopt import as_baseline
+from .base import Baseline, checked, count_of, label_of
 
 
 @part

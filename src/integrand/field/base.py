@@ -16,7 +16,7 @@ from collections.abc import Callable, Sequence
 from contextlib import AbstractContextManager
 from dataclasses import replace
 from functools import cached_property
-from typing import Any
+from typing import Any, ClassVar
 
 import torch
 from torch import Tensor
@@ -119,11 +119,12 @@ class Field(ABC):
         """The same question as a number that can be halved: the probability of the class explained."""
         return self
 
-    def at(self, index: Tensor) -> Field:
-        """This field for a batch made of the examples ``index``."""
-        from .wrap import Gathered  # wrap needs Field; the import waits for it
+    _subset: ClassVar[Any]  # a view, which needs this class as its base: put here where it is defined
 
-        return Gathered(self, index)
+    def at(self, index: Tensor) -> Field:
+        """This field for a batch made of the examples ``index``, in any order and with repetitions."""
+        view: Field = self._subset(self, index)
+        return view
 
     def points(self, index: Tensor) -> Tensor:
         """Rows of the examples ``index`` (N,), numbered from 0 by the point they may be at (N,).
@@ -435,3 +436,13 @@ def _fitting(point: Tensor, before: Tensor) -> Callable[[int, int], int]:
 
 def _joined(parts: Sequence[Evaluation]) -> Evaluation:
     return Evaluation(torch.cat([part.value for part in parts]), torch.cat([part.gradient for part in parts]))
+
+
+def outputs_of(field: Field, x: Tensor) -> Tensor:
+    """The model's outputs (B, C) for the inputs x (B, \\*s), remembered where they are the ones that are explained."""
+    memory = field.memory
+    if memory is None or memory.x is not x:
+        return field.outputs(x)
+    if memory.outputs is None:
+        memory.outputs = field.outputs(x)
+    return memory.outputs

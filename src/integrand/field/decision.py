@@ -17,8 +17,7 @@ from torch import Tensor
 from ..errors import TargetError
 from ..shapes import describe
 from ..target import Custom, Target, as_target, output_tensor
-from .base import Field
-from .memory import outputs_of
+from .base import Field, outputs_of
 
 
 def class_outputs(field: Field, x: Tensor, who: str) -> Tensor:

@@ -3,12 +3,8 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import TYPE_CHECKING
 
 from torch import Tensor
-
-if TYPE_CHECKING:
-    from .base import Field
 
 
 @dataclass(eq=False)
@@ -17,13 +13,3 @@ class Memory:
 
     x: Tensor
     outputs: Tensor | None = None
-
-
-def outputs_of(field: Field, x: Tensor) -> Tensor:
-    """The model's outputs (B, C) for the inputs x (B, \\*s), remembered where they are the ones that are explained."""
-    memory = field.memory
-    if memory is None or memory.x is not x:
-        return field.outputs(x)
-    if memory.outputs is None:
-        memory.outputs = field.outputs(x)
-    return memory.outputs

@@ -341,3 +341,6 @@ def _put(into: Evaluation, rows: Tensor, found: Evaluation, which: Tensor, *, gr
     into.value[rows] = found.value[which]
     if gradient:
         into.gradient[rows] = found.gradient[which]
+
+
+TorchField.several_targets = Several

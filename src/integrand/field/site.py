@@ -376,3 +376,6 @@ class _Weighted(Packer):
     def _size(self, like: Tensor, kind: str) -> Any:
         heavier = like if like.numel() >= self.least else like.new_empty(()).expand(self.least)
         return super()._size(heavier, kind)
+
+
+TorchField.layer_field = SiteField

@@ -15,7 +15,7 @@ from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager, nullcontext
 from dataclasses import replace
 from functools import partial
-from typing import Any
+from typing import Any, ClassVar
 
 import torch
 from torch import Tensor, nn
@@ -65,6 +65,10 @@ class TorchField(Field):
     network: Network
     target: Target
 
+    # Fields made of this one need it as their base, so that they are put here where they are defined.
+    layer_field: ClassVar[Any]
+    several_targets: ClassVar[Any]
+
     def __init__(
         self,
         model: Callable[..., Any],
@@ -112,9 +116,8 @@ class TorchField(Field):
         return other
 
     def with_targets(self, targets: Sequence[Target]) -> Field:
-        from .several import Several  # a field made of this one; the import waits for it
-
-        return Several(self, targets)
+        several: Field = self.several_targets(self, targets)
+        return several
 
     def with_model(self, model: Callable[..., Any]) -> TorchField:
         """The same question, asked of another model that takes the same inputs; nothing of what was learnt of this one is kept."""
@@ -194,10 +197,8 @@ class TorchField(Field):
         return self._scalars(z, index, [*((target, index) for target in targets), *beside], gradient=gradient)
 
     def behind(self, site: Any, side: str = "output") -> Any:
-        from .site import SiteField  # a field made of this one; the import waits for it
-
         sites = site if isinstance(site, list | tuple) else [site]
-        return SiteField(self, [self.network.resolved(one, side) for one in sites])
+        return self.layer_field(self, [self.network.resolved(one, side) for one in sites])
 
     def score(self) -> Field:
         return self.with_target(self.target.score())

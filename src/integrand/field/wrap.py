@@ -416,3 +416,6 @@ def _read(field: Field, outputs: Tensor, z: Tensor, leading: int) -> Tensor:
     """F read off the model's outputs for stacks of batches z."""
     examples = torch.arange(z.shape[leading - 1], device=z.device).expand(z.shape[:leading]).reshape(-1)
     return field.read(outputs, examples).reshape(z.shape[:leading]).to(z.dtype)
+
+
+Field._subset = Gathered

@@ -19,7 +19,7 @@ from torch import Tensor
 
 from ..errors import InputError, ShapeError, TargetError
 from ..features import Features, feature_map, feature_scores
-from ..field.memory import outputs_of
+from ..field.base import outputs_of
 from ..parts import part
 from ..shapes import describe
 from ..target import Custom, Lead

@@ -11,7 +11,7 @@ from torch import Tensor
 from ...errors import InputError, TargetError
 from ...features import Features
 from ...field import Field
-from ...field.memory import outputs_of
+from ...field.base import outputs_of
 from ...parts import part
 from ...seeds import generator
 from ...shapes import describe

@@ -1,0 +1,50 @@
+"""What users give as a baseline: numbers, tensors, names, lists and callables."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping
+from typing import Any
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from ..errors import BaselineError, UnknownName
+from .base import Baseline, Several, adopted
+from .fixed import Constant, Plain
+
+
+def distinct(parts: list[Baseline]) -> tuple[Baseline, ...]:
+    """Equal random parts get seeds of their own: "two noises" are not the same noise twice."""
+    made: list[Baseline] = []
+    for one in parts:
+        while one.seed is not None and one in made:
+            one = one.turned("seed", one.seed + 1)
+        made.append(one)
+    return tuple(made)
+
+
+def as_baseline(value: Any, names: Mapping[str, Callable[[], Baseline]] | None = None) -> Baseline:
+    """A number, tensor, array, name, list or callable → a baseline.
+
+    A number or a tensor that broadcasts to one example is a constant; a tensor shaped like the inputs (B, \\*s) is one
+    baseline per example; a list is several baselines.
+    """
+    if isinstance(value, str):
+        known = names or {}
+        if value not in known:
+            raise UnknownName("baseline", value, known)
+        return known[value]()
+    if isinstance(value, list | tuple):
+        return Several(distinct([as_baseline(one, names) for one in value]))
+    if isinstance(value, np.ndarray | np.generic):
+        value = torch.from_numpy(np.array(value))
+    if isinstance(value, Tensor):
+        return Plain(value)
+    if isinstance(value, int | float):
+        return Constant(float(value))
+    if callable(value):
+        return adopted(value)
+    raise BaselineError(
+        f"A baseline is a number, a tensor, a list of baselines, or a callable (x, field) -> references; got {type(value).__name__}."
+    )
