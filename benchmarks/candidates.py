@@ -13,7 +13,7 @@ import torch
 from torch import Tensor
 
 import integrand as ig
-from integrand.shapes import over
+from integrand.core.shapes import over
 
 _ROUND = 4  # intervals that are halved at a time
 

@@ -23,7 +23,7 @@ from torch import Tensor
 import integrand as ig
 from benchmarks.candidates import Graded
 from benchmarks.problems import relative
-from integrand.vision import load_model, pictures
+from integrand.images import load_model, pictures
 
 LADDERS: dict[str, tuple[Callable[[int], ig.rules.Rule], tuple[int, ...], int]] = {
     "GaussLegendre (Captum's rule)": (ig.rules.GaussLegendre, (20, 28, 40, 56, 80, 112, 160), 0),

@@ -20,7 +20,7 @@ from torch import Tensor
 from torch.nn.functional import avg_pool2d
 
 import integrand as ig
-from integrand.vision import load_model, pictures
+from integrand.images import load_model, pictures
 
 from .curves import curve_areas
 
@@ -57,7 +57,7 @@ def walked(field: ig.TorchField, x: Tensor, path: ig.paths.Guided, exact: ig.rul
     return {**maps, "change": change}
 
 
-def measured(model: ig.vision.ImageModel, x: Tensor, path: ig.paths.Guided, exact: ig.rules.GaussLegendre) -> Numbers:
+def measured(model: ig.images.ImageModel, x: Tensor, path: ig.paths.Guided, exact: ig.rules.GaussLegendre) -> Numbers:
     """One photograph's numbers: rule → gap, error, error of squares, deletion, insertion."""
     field = ig.TorchField(
         model.module, ig.targets.Logit(int(model.module(x).argmax(1))), normalisation=model.normalisation

@@ -18,7 +18,7 @@ import torch
 from torch import Tensor
 
 import integrand as ig
-from integrand.vision import load_model, pictures
+from integrand.images import load_model, pictures
 
 from .curves import curve_areas
 

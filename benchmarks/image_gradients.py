@@ -14,7 +14,7 @@ import torch
 from torch import Tensor, nn
 
 import integrand as ig
-from integrand.vision import load_model, samples
+from integrand.images import load_model, samples
 
 from .side_by_side import Row, arguments, interleaved, ratio, seconds, tell
 

@@ -53,7 +53,7 @@ def network() -> tuple[ig.TorchField, Tensor, Tensor]:
 
 def photograph(source: str) -> tuple[ig.TorchField, Tensor, Tensor]:
     """EfficientNet-Lite0, a photograph, and another of another class as the reference."""
-    from integrand.vision import load_model, pictures
+    from integrand.images import load_model, pictures
 
     model = load_model("efficientnet-lite0")
     x = model.prepare(*pictures(source))[:1]

@@ -17,7 +17,7 @@ import torch
 from torch import Tensor, nn
 
 import integrand as ig
-from integrand.vision import load_model
+from integrand.images import load_model
 
 from .side_by_side import Row, Times, arguments, interleaved, ratio, seconds, tell
 

@@ -28,7 +28,7 @@ import torch
 from torch import Tensor, nn
 
 import integrand as ig
-from integrand.field.packing import peak_memory
+from integrand.model.batching import peak_memory
 
 from .problems import minilm, similar
 from .side_by_side import Row, arguments, begin, tell

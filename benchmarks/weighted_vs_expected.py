@@ -22,7 +22,7 @@ from torch import Tensor
 
 import integrand as ig
 from integrand.compare.statistics import Sure, interval
-from integrand.vision import load_model, pictures
+from integrand.images import load_model, pictures
 
 from .curves import curve_areas
 

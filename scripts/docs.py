@@ -35,7 +35,7 @@ from typing import Any
 from PIL import Image
 
 import integrand as ig
-from integrand.formatting import beside, count, number, percent, signed_percent
+from integrand.core.formatting import beside, count, number, percent, signed_percent
 from integrand.methods import Published
 
 DOCS = Path(__file__).parent.parent / "docs"

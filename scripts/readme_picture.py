@@ -13,8 +13,8 @@ import numpy as np
 from matplotlib.figure import Figure
 
 import integrand as ig
+from integrand.report.arrays import display_image, limit_of, pixel_map
 from integrand.report.colours import overlay_rgb
-from integrand.report.pictures import display_image, limit_of, pixel_map
 
 METHODS = {
     "integrated": "Integrated Gradients",

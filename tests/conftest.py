@@ -12,7 +12,7 @@ import pytest
 import torch
 
 import integrand as ig
-from integrand.field.chords import Chords
+from integrand.backprop.secant import Chords
 from tests.problems import Observed
 
 hypothesis.settings.register_profile(

@@ -15,7 +15,7 @@ import torch
 from torch import Tensor, nn
 
 import integrand as ig
-from integrand.field.layout import Layout
+from integrand.model.layout import Layout
 
 B = 5  # examples of every problem
 R = 3  # references

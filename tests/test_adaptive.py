@@ -13,9 +13,9 @@ import torch
 from torch import Tensor, nn
 
 import integrand as ig
-from integrand.field import Metered
-from integrand.rule.base import Integrated
-from integrand.segment import polyline
+from integrand.core.segment import polyline
+from integrand.fields import Metered
+from integrand.rules.base import Integrated
 from tests.problems import Counting, filled, wave
 
 TOLERANCES = (0.1, 0.05, 0.01)
@@ -289,7 +289,7 @@ def test_batch_size_does_not_matter(rows: int) -> None:
 
 def test_blocks_of_rows_do_not_matter(monkeypatch: pytest.MonkeyPatch) -> None:
     field, segment, _ = case("relu cnn")
-    monkeypatch.setattr("integrand.rule.adaptive._BLOCK_ELEMENTS", 32 * 36 * 7)
+    monkeypatch.setattr("integrand.rules.adaptive.adaptive._BLOCK_ELEMENTS", 32 * 36 * 7)
     found, _ = integrated(field, segment, tol=0.05)
     torch.testing.assert_close(found.share, answer("relu cnn", 0.05)[0].share, rtol=0, atol=1e-9)
 

@@ -11,7 +11,7 @@ import torch
 from torch import Tensor, nn
 
 import integrand as ig
-from integrand.field.company import ROWS
+from integrand.model.row_independence import ROWS
 from tests.problems import PROBLEMS, Counting, filled, softplus_cnn, tanh_mlp, wave
 
 WIDE = (-9.0, 9.0)
@@ -261,7 +261,7 @@ def test_references_in_blocks_keep_their_numbers(monkeypatch: pytest.MonkeyPatch
     model = five()
     method = ig.methods.adversarial("drawn", 4, 6, 0.05, WIDE)
     whole = seen(method, model, X)
-    monkeypatch.setattr("integrand.method.base._BLOCK_ELEMENTS", 1)
+    monkeypatch.setattr("integrand.integration.method._BLOCK_ELEMENTS", 1)
     blocks = seen(method, model, X)
     torch.testing.assert_close(blocks.values, whole.values, rtol=0, atol=1e-13)
     torch.testing.assert_close(blocks.change, whole.change, rtol=0, atol=1e-13)
@@ -348,7 +348,7 @@ def test_walks_that_have_arrived_cost_nothing(rule: Any, looks: int) -> None:
     lengths = int((frames[1:] != frames[:-1]).flatten(3).any(3).sum())
     assert lengths <= moved
     assert made.cost.gradients == made.weights.numel() + looks * moved + inside * lengths == model.gradients
-    most = ig.method.gradients_per_row(method.path, rule) * made.weights.numel()
+    most = ig.integration.gradients_per_row(method.path, rule) * made.weights.numel()
     assert made.cost.gradients <= most
     if looks == 1:
         assert made.cost.gradients < most
@@ -388,7 +388,7 @@ def test_several_targets_share_the_walk() -> None:
 
 
 def test_the_command_line_sets_them_up() -> None:
-    from integrand.vision import recipes
+    from integrand.cli import presets as recipes
 
     setting = recipes.Setting()
     made = recipes.method("adversarial", setting)

@@ -11,7 +11,7 @@ import torch
 
 import integrand as ig
 from integrand.errors import IncompleteWarning, UnknownName
-from integrand.methods.habits import _ALIASES, formal
+from integrand.methods.hints import _ALIASES, formal
 from tests.problems import tanh_mlp, wave
 
 

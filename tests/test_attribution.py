@@ -16,8 +16,8 @@ import torch
 from torch import Tensor
 
 import integrand as ig
-from integrand.parts import part
-from integrand.rule.quadrature import Quadrature
+from integrand.core.values import part
+from integrand.rules.quadrature import Quadrature
 from tests.problems import PROBLEMS, Two, filled, joined, softplus_cnn, tanh_mlp, wave
 
 X = wave(5, 6)

@@ -13,7 +13,7 @@ from torch import Tensor, nn
 from torch.utils.checkpoint import checkpoint
 
 import integrand as ig
-from integrand.field.wrap import Gathered, Metered, Narrowed
+from integrand.fields.views import Gathered, Metered, Narrowed
 from tests.problems import PROBLEMS, filled, joined, relu_mlp, wave
 
 GUIDED = ig.fields.GuidedReLU()
@@ -369,7 +369,7 @@ class Doubling:
     layers = False
 
     def bound(self, module: Any) -> Any:
-        from integrand.field.backward.base import Changed
+        from integrand.backprop.modified.base import Changed
 
         def change(func: Any, args: Any, kwargs: Any) -> Any:
             if func is not F.linear:

@@ -11,8 +11,8 @@ import torch
 from torch import Tensor, nn
 
 import integrand as ig
-from integrand.baseline.base import checked, labels
-from integrand.seeds import generator
+from integrand.baselines.base import checked, labels
+from integrand.core.random import generator
 from tests.problems import Counting, filled, wave
 
 IMAGENET = ig.Normalisation.imagenet()

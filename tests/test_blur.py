@@ -17,7 +17,7 @@ from torch import Tensor, nn
 
 import integrand as ig
 from integrand import testing
-from integrand.path.blur import blurred
+from integrand.paths.blur import blurred
 from tests.problems import Counting, filled, img, img_input, softplus_cnn, tanh_mlp, wave
 
 PUBLISHED = json.loads((Path(__file__).parent / "references" / "paths.json").read_text())
@@ -29,7 +29,7 @@ FINE = ig.rules.GaussLegendre(4)
 def form(request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch) -> str:
     """Both ways to convolve."""
     if request.param == "Fourier":
-        monkeypatch.setattr("integrand.path.blur._DENSE", 0)
+        monkeypatch.setattr("integrand.paths.blur._DENSE", 0)
     return request.param
 
 
@@ -84,7 +84,7 @@ def test_reflection_keeps_the_mean_and_the_range(shape: tuple[int, int, int], si
     x = wave(*shape, phase=sigma)
     with pytest.MonkeyPatch.context() as patch:
         if fourier:
-            patch.setattr("integrand.path.blur._DENSE", 0)
+            patch.setattr("integrand.paths.blur._DENSE", 0)
         made = blurred(x, torch.tensor([sigma], dtype=torch.float64), (-2, -1))[0]
     near(made.mean((1, 2)), x.mean((1, 2)), 1e-13)
     assert bool((made.amax((1, 2)) <= x.amax((1, 2)) + 1e-13).all())
@@ -120,7 +120,7 @@ PATHS = {
 @pytest.mark.parametrize("name", list(PATHS))
 def test_conforms(name: str, blocks: str, form: str, monkeypatch: pytest.MonkeyPatch) -> None:
     if blocks != "one block":
-        monkeypatch.setattr("integrand.path.blocks._BLOCK_ELEMENTS", 2 * X.numel() + 150)
+        monkeypatch.setattr("integrand.core.memory_budget._BLOCK_ELEMENTS", 2 * X.numel() + 150)
     field = ig.fields.Function(smooth)
     if form == "Fourier" and blocks != "one block":
         pieces = [len(segment.start) for segment in PATHS[name](field, STARTS, X)]
@@ -155,13 +155,13 @@ def test_widths() -> None:
 def test_blocks_do_not_change_the_map(monkeypatch: pytest.MonkeyPatch, quiet: None) -> None:
     field, method = ig.fields.Function(smooth), ig.methods.blur(3.0, 11, rule=ig.rules.Left())
     whole = method(field, X).values
-    monkeypatch.setattr("integrand.path.blocks._BLOCK_ELEMENTS", 1)
+    monkeypatch.setattr("integrand.core.memory_budget._BLOCK_ELEMENTS", 1)
     near(method(field, X).values, whole, 1e-14)
 
 
 def test_it_streams(monkeypatch: pytest.MonkeyPatch) -> None:
     """A million steps are not made before the first is used."""
-    monkeypatch.setattr("integrand.path.blocks._BLOCK_ELEMENTS", 1 << 12)
+    monkeypatch.setattr("integrand.core.memory_budget._BLOCK_ELEMENTS", 1 << 12)
     segment = next(iter(ig.paths.Blur(3.0, 10**6)(ig.fields.Function(smooth), STARTS, X)))
     assert segment.start[:, 0].numel() <= 1 << 12
     assert segment.start.untyped_storage().nbytes() <= 8 << 12

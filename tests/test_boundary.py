@@ -11,8 +11,8 @@ from torch import Tensor, nn
 
 import integrand as ig
 from integrand import testing
-from integrand.baseline.base import count_of, label_of
-from integrand.field.company import ROWS
+from integrand.baselines.base import count_of, label_of
+from integrand.model.row_independence import ROWS
 from tests.catalogue.attacks import decision
 from tests.problems import PROBLEMS, Counting, filled, softplus_cnn, sure, wave
 

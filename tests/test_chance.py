@@ -12,8 +12,8 @@ from scipy import stats
 from torch import Tensor, nn
 
 import integrand as ig
-from integrand.method.chance import Spread, quantile
-from integrand.parts import part
+from integrand.core.values import part
+from integrand.integration.sampling_error import Spread, quantile
 from tests.problems import wave
 from tests.test_memory import Alive
 
@@ -304,7 +304,7 @@ def test_different_references_err_independently_and_groups_of_them_too(hushed: N
 def test_the_same_reference_in_other_blocks_counts_as_the_same(monkeypatch: pytest.MonkeyPatch, hushed: None) -> None:
     x, pool = table("normal", 6, 3, 1), table("normal", 6, 4, 2)
     one = made_from(pool[:1], x)
-    monkeypatch.setattr("integrand.method.base._BLOCK_ON_CPU", 2 * x.numel())
+    monkeypatch.setattr("integrand.integration.method._BLOCK_ON_CPU", 2 * x.numel())
     made = made_from(pool[:1].repeat(5, 1), x)
     torch.testing.assert_close(made.error, one.error, rtol=1e-12, atol=0)
 
@@ -322,7 +322,7 @@ def test_references_of_weighted_gradients_that_are_the_same(hushed: None) -> Non
 
 def test_permuted_references_are_not_the_same() -> None:
     eye = torch.eye(6).double()
-    from integrand.walk import same_content
+    from integrand.integration.loop import same_content
 
     assert len(same_content(eye[:, None]).unique()) == 6
     pairs = torch.stack([eye[i] + eye[j] for i in range(6) for j in range(i)])

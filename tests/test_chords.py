@@ -12,8 +12,8 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 import integrand as ig
-from integrand.field import Gathered, Metered
-from integrand.segment import Evaluation
+from integrand.core.segment import Evaluation
+from integrand.fields import Gathered, Metered
 from tests.problems import Counting, Cube, filled, wave
 
 STARTS, ENDS = wave(6, 6, phase=0.7, scale=1.5), wave(6, 6, phase=2.9, scale=1.5)

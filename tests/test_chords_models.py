@@ -11,7 +11,7 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 import integrand as ig
-from integrand.field import Metered
+from integrand.fields import Metered
 from tests.problems import Counting, Cube, wave
 
 TOKENS, WIDTH = 4, 8

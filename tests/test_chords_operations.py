@@ -12,8 +12,8 @@ import torch.nn.functional as F
 from torch import Tensor
 
 import integrand as ig
-from integrand.field.chords import Chords
-from integrand.field.modes import slopes
+from integrand.backprop.secant import Chords
+from integrand.model.autograd import slopes
 from tests.problems import wave
 
 Function = Callable[[Tensor], Tensor]

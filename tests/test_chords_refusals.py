@@ -11,9 +11,9 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 import integrand as ig
+from integrand.backprop.secant import Chords
+from integrand.backprop.secant.table import TABLE, Entry
 from integrand.errors import NonFiniteGradient
-from integrand.field.chords import Chords
-from integrand.field.chords.table import TABLE, Entry
 from tests.problems import brute_force, filled, wave
 
 STARTS, ENDS = wave(3, 6, phase=0.7, scale=0.8), wave(3, 6, phase=2.9, scale=0.8)

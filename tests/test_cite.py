@@ -9,8 +9,8 @@ import pytest
 import torch
 
 import integrand as ig
-from integrand.cite import BIBTEX, bibtex
 from integrand.methods import registry
+from integrand.methods.citations import BIBTEX, bibtex
 
 EVERY = pytest.mark.parametrize("key", list(BIBTEX))
 
@@ -55,7 +55,7 @@ def test_accents_are_what_bibtex_reads() -> None:
 
 
 def test_the_file_is_the_whole_of_it() -> None:
-    text = resources.files("integrand").joinpath("citations.bib").read_text("utf-8")
+    text = resources.files("integrand.methods").joinpath("citations.bib").read_text("utf-8")
     assert "\n\n".join(BIBTEX.values()) + "\n" == text
     assert len(re.findall("^@", text, re.MULTILINE)) == len(BIBTEX)
 

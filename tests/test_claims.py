@@ -10,10 +10,10 @@ import pytest
 import torch
 
 import integrand as ig
-from integrand.attribution import as_explainer
+from integrand.integration.attribution import as_explainer
 from integrand.report import fragment
+from integrand.report.formatting import headline, incomplete
 from integrand.report.views import summary
-from integrand.report.words import headline, incomplete
 from tests.catalogue import BUILD, fits
 from tests.problems import PROBLEMS
 

@@ -21,7 +21,7 @@ import pytest
 import torch
 
 import integrand as ig
-from integrand import optional
+from integrand.core import optional
 from integrand.errors import BaselineError
 
 pytest.importorskip("typer")
@@ -32,17 +32,19 @@ Image = pytest.importorskip("PIL.Image")
 
 from typer.testing import CliRunner, Result  # noqa: E402
 
-from integrand.cli import app_main, doctor, stopping, tell  # noqa: E402
+from integrand.cli import app_main, doctor  # noqa: E402
+from integrand.cli import console as tell  # noqa: E402
 from integrand.cli import explain as command  # noqa: E402
+from integrand.cli import signals as stopping  # noqa: E402
 from integrand.cli.app import app  # noqa: E402
-from integrand.vision import load_model  # noqa: E402
+from integrand.images import load_model  # noqa: E402
 
 # Names the strongest colour of a picture; curved, so that nodes matter, and quick.
 CODE = """
 import torch
 from torch import nn
 import integrand as ig
-from integrand.vision import ImageModel
+from integrand.images import ImageModel
 
 class Colours(nn.Module):
     def __init__(self):

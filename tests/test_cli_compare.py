@@ -16,13 +16,13 @@ from typer.testing import CliRunner, Result  # noqa: E402
 
 import integrand as ig  # noqa: E402
 from integrand.cli.app import app  # noqa: E402
-from integrand.vision import load_model  # noqa: E402
+from integrand.images import load_model  # noqa: E402
 
 CODE = """
 import torch
 from torch import nn
 import integrand as ig
-from integrand.vision import ImageModel
+from integrand.images import ImageModel
 
 class Colours(nn.Module):
     def __init__(self):

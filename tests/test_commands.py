@@ -21,10 +21,11 @@ Image = pytest.importorskip("PIL.Image")
 
 from typer.testing import CliRunner, Result  # noqa: E402
 
-from integrand.bench import harness, recipe  # noqa: E402
+from integrand.bench import runner as harness  # noqa: E402
+from integrand.bench import suite as recipe  # noqa: E402
 from integrand.cli import bench as bench_command  # noqa: E402
 from integrand.cli.app import app  # noqa: E402
-from integrand.vision import models  # noqa: E402
+from integrand.images import models  # noqa: E402
 from tests.test_cli import CODE  # noqa: E402
 
 ROOT = Path(__file__).parent.parent

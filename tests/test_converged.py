@@ -12,8 +12,8 @@ import torch
 from torch import Tensor
 
 import integrand as ig
-from integrand.parts import part
-from integrand.segment import Evaluation, polyline
+from integrand.core.segment import Evaluation, polyline
+from integrand.core.values import part
 from tests.problems import relu_mlp, wave
 
 TOL = 0.05

@@ -18,8 +18,8 @@ from torch import Tensor
 
 import integrand as ig
 from integrand import testing
-from integrand.field.company import ROWS
-from integrand.segment import Evaluation, polyline
+from integrand.core.segment import Evaluation, polyline
+from integrand.model.row_independence import ROWS
 from tests.problems import PROBLEMS, T6_INPUT, Counting, img, img_input, relu_mlp, t6, wave
 
 PATHS = json.loads((Path(__file__).parent / "references" / "paths.json").read_text())
@@ -248,8 +248,8 @@ def test_descent_and_important_cost_the_walk_alone() -> None:
     path = ig.paths.Descent(lambda z: z.square(), 7, 0.05, (-9.0, 9.0))
     made = ig.Method(Given(wave(2, 6)), path, ig.rules.Important())(field, T6_INPUT)
     assert made.cost.gradients == 2 * 8
-    assert ig.method.gradients_per_row(path, ig.rules.Important()) == 8
-    assert ig.method.gradients_per_row(path, ig.rules.Important(3)) == 8 + 2 * 7
+    assert ig.integration.gradients_per_row(path, ig.rules.Important()) == 8
+    assert ig.integration.gradients_per_row(path, ig.rules.Important(3)) == 8 + 2 * 7
     near(made.residual, [0.0], 1e-12)
 
 

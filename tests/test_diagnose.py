@@ -11,8 +11,8 @@ import torch
 from torch import Tensor, nn
 
 import integrand as ig
-from integrand.field.diagnose import degenerate
-from integrand.field.network import Network
+from integrand.model.diagnose import degenerate
+from integrand.model.network import Network
 from tests.problems import Counting, filled, wave
 
 B = 4

@@ -14,7 +14,7 @@ import torch
 from torch import Tensor, nn
 
 import integrand as ig
-from integrand.field.discovery import modules_behind
+from integrand.model.discovery import modules_behind
 from tests.problems import filled, relu_mlp, wave
 
 X = wave(4, 6, phase=0.3)

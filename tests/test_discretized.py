@@ -17,7 +17,7 @@ from torch import Tensor, nn
 
 import integrand as ig
 from integrand import testing
-from integrand.path.discretized import _SEARCH_ELEMENTS
+from integrand.paths.discretized import _SEARCH_ELEMENTS
 from tests.problems import Counting, filled, wave
 
 OFFICIAL = json.loads((Path(__file__).parent / "references" / "paths.json").read_text())
@@ -227,8 +227,8 @@ def test_conformance(k: int, m: int, strategy: str, places: tuple[int, ...], dty
 def test_it_does_not_depend_on_the_size_of_blocks(monkeypatch: pytest.MonkeyPatch) -> None:
     path, x = ig.paths.Discretized(TABLE, 6, 9), TABLE[SENTENCES]
     clock, whole = ig.paths.corners(path, FIELD, STARTS, x)
-    monkeypatch.setattr("integrand.path.discretized._SEARCH_ELEMENTS", 30)
-    monkeypatch.setattr("integrand.path.blocks._BLOCK_ON_CPU", 3 * STARTS.numel())
+    monkeypatch.setattr("integrand.paths.discretized._SEARCH_ELEMENTS", 30)
+    monkeypatch.setattr("integrand.core.memory_budget._BLOCK_ON_CPU", 3 * STARTS.numel())
     assert max(len(segment.start) for segment in path(FIELD, STARTS, x)) == 3
     again = ig.paths.corners(path, FIELD, STARTS, x)
     assert torch.equal(again[0], clock)
@@ -270,7 +270,7 @@ def test_memory_is_flat_in_steps(monkeypatch: pytest.MonkeyPatch) -> None:
     table = wave(160, 256, phase=1)
     x = table[torch.arange(8).reshape(2, 4)]
     graph = ig.paths.neighbour_graph(table, 150)
-    monkeypatch.setattr("integrand.path.blocks._BLOCK_ON_CPU", 2 * x.numel())
+    monkeypatch.setattr("integrand.core.memory_budget._BLOCK_ON_CPU", 2 * x.numel())
 
     def held(steps: int) -> int:
         """The most bytes of tensors that are alive while a piece is out; a few are looked at."""

@@ -15,13 +15,14 @@ import pytest
 import torch
 
 import integrand as ig
-from integrand.bench import recipe, vocabulary
+from integrand.bench import names as vocabulary
+from integrand.bench import suite as recipe
 from integrand.methods import registry
 from scripts import docs
 
 ROOT = Path(__file__).parent.parent
 PAGES = [ROOT / "README.md", *sorted((ROOT / "docs").rglob("*.md"))]
-METRICS = importlib.import_module("integrand.metrics.metric")  # ``ig.metrics.metric`` is the decorator
+METRICS = importlib.import_module("integrand.metrics.base")  # ``ig.metrics.metric`` is the decorator
 EXAMPLES = sorted((ROOT / "docs" / "examples").glob("*.py"))
 
 

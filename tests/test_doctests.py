@@ -39,9 +39,11 @@ def test_docstrings(name: str) -> None:
 
 def test_the_front_door_has_examples() -> None:
     named = {
-        test.name for name in ("integrand", "integrand.explain", "integrand.method.base") for test in examples(name)
+        test.name
+        for name in ("integrand", "integrand.explain", "integrand.integration.method")
+        for test in examples(name)
     }
-    assert {"integrand", "integrand.explain.explain", "integrand.method.base.Method"} <= named
+    assert {"integrand", "integrand.explain.explain", "integrand.integration.method.Method"} <= named
 
 
 @pytest.mark.filterwarnings("ignore::integrand.errors.IntegrandWarning")

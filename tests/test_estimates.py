@@ -16,14 +16,14 @@ from torch import Tensor, nn
 
 import integrand as ig
 from benchmarks import honesty
-from integrand.attribution import Attribution
-from integrand.field import Metered
-from integrand.report.words import headline, unsettled
-from integrand.rule.adaptive import Adaptive
-from integrand.rule.base import Integrated
-from integrand.rule.intervals import Lines
-from integrand.segment import polyline
-from integrand.shapes import norm, norms_of
+from integrand.core.segment import polyline
+from integrand.core.shapes import norm, norms_of
+from integrand.fields import Metered
+from integrand.integration.attribution import Attribution
+from integrand.report.formatting import headline, unsettled
+from integrand.rules.adaptive.adaptive import Adaptive
+from integrand.rules.adaptive.intervals import Lines
+from integrand.rules.base import Integrated
 from tests.problems import wave
 from tests.test_adaptive import gelu_mlp, grown, relu_mlp
 

@@ -10,8 +10,8 @@ import torch
 from torch import Tensor, nn
 
 import integrand as ig
-from integrand.field import Field
-from integrand.segment import Evaluation, Segment
+from integrand.core.segment import Evaluation, Segment
+from integrand.fields import Field
 from tests.problems import PROBLEMS, filled, wave
 
 X = wave(5, 4, phase=0.3)

@@ -10,8 +10,8 @@ import torch
 from torch import Tensor, nn
 
 import integrand as ig
-from integrand.field.wrap import Tally
-from integrand.segment import Evaluation, polyline
+from integrand.core.segment import Evaluation, polyline
+from integrand.fields.views import Tally
 from tests.problems import PROBLEMS, Counting, Problem, Scaled, filled, joined, softplus_cnn, tanh_mlp, wave
 
 X = wave(4, 6)

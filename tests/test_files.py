@@ -11,7 +11,7 @@ import pytest
 import torch
 
 import integrand as ig
-from integrand.files import NAME_BYTES, fitting, whole, write_text
+from integrand.core.files import NAME_BYTES, fitting, whole, write_text
 from tests.problems import tanh_mlp, wave
 
 

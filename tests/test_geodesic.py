@@ -16,7 +16,7 @@ from torch import Tensor, nn
 
 import integrand as ig
 from integrand import testing
-from integrand.path.geodesic import _distances
+from integrand.paths.geodesic import _distances
 from tests.problems import Counting, filled, tanh_mlp, wave
 
 OFFICIAL = json.loads((Path(__file__).parent / "references" / "paths.json").read_text())
@@ -221,9 +221,9 @@ def test_the_kit_with_classes_of_their_own() -> None:
 def test_pieces_are_stacked_without_a_seam(monkeypatch: pytest.MonkeyPatch) -> None:
     path = ig.paths.Geodesic(POINTS, 3)
     whole = ig.paths.corners(path, FIELD, STARTS, X)
-    monkeypatch.setattr("integrand.path.geodesic._STACK_ELEMENTS", 1)
-    monkeypatch.setattr("integrand.path.geodesic._GRAPH_ELEMENTS", 1)
-    monkeypatch.setattr("integrand.path.geodesic._BLOCK_ELEMENTS", 20)
+    monkeypatch.setattr("integrand.paths.geodesic._STACK_ELEMENTS", 1)
+    monkeypatch.setattr("integrand.paths.geodesic._GRAPH_ELEMENTS", 1)
+    monkeypatch.setattr("integrand.paths.geodesic._BLOCK_ELEMENTS", 20)
     assert all(len(segment.start) == 1 for segment in path(FIELD, STARTS, X))
     for one, other in zip(whole, ig.paths.corners(path, FIELD, STARTS, X), strict=True):
         assert torch.equal(one, other)
@@ -351,7 +351,7 @@ def test_blocks_of_references_share_what_is_known(monkeypatch: pytest.MonkeyPatc
     method = ig.Method(ig.baselines.Given(STARTS), ig.paths.Geodesic(POINTS, 3), ig.rules.Midpoint())
     field = ig.TorchField(tanh_mlp(4), 1)
     whole = method(field, X)
-    monkeypatch.setattr("integrand.method.base._BLOCK_ELEMENTS", 1)
+    monkeypatch.setattr("integrand.integration.method._BLOCK_ELEMENTS", 1)
     blocks = method(field, X)
     torch.testing.assert_close(blocks.values, whole.values, rtol=0, atol=1e-14)
     assert blocks.cost.gradients == whole.cost.gradients

@@ -80,7 +80,7 @@ def test_blocks_do_not_matter(
     field, x = ig.TorchField(tanh_mlp().to(dtype), 0), X.to(dtype)
     whole = method(field, x)
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr("integrand.rule.ascent._BLOCK_ELEMENTS", block)
+        patch.setattr("integrand.rules.ascent._BLOCK_ELEMENTS", block)
         parts = method(field, x)
     assert whole.values.dtype == dtype
     tolerance = 1e-12 if dtype == torch.float64 else 1e-5
@@ -98,7 +98,7 @@ class Peak(Counting):
 
 
 def test_memory_is_flat_in_steps(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("integrand.rule.ascent._BLOCK_ELEMENTS", 8 * X.numel())
+    monkeypatch.setattr("integrand.rules.ascent._BLOCK_ELEMENTS", 8 * X.numel())
     for steps in (20, 200):
         model = Peak(tanh_mlp())
         ig.explain(model, X, target=0, method=ig.methods.geometric(0.0, steps, 2), batch_size=10_000)

@@ -15,7 +15,7 @@ from hypothesis import strategies as st
 from torch import Tensor
 
 import integrand as ig
-from integrand.features import feature_map
+from integrand.core.features import feature_map
 from tests.catalogue import BUILD
 from tests.problems import PROBLEMS, T6_INPUT, Counting, Problem, joined, t6, wave
 

@@ -16,9 +16,9 @@ from torch import Tensor
 
 import integrand as ig
 from integrand import testing
-from integrand.field.company import ROWS
-from integrand.method import gradients_per_row
-from integrand.segment import Evaluation
+from integrand.core.segment import Evaluation
+from integrand.integration import gradients_per_row
+from integrand.model.row_independence import ROWS
 from tests.problems import PROBLEMS, T6_INPUT, Counting, filled, img, img_input, relu_mlp, t6, tanh_mlp, wave
 from tests.test_references import PATHS as PUBLISHED
 
@@ -426,7 +426,7 @@ def test_a_flat_model() -> None:
 
 def test_selection_without_numpy(monkeypatch: pytest.MonkeyPatch) -> None:
     """Other devices select with torch; the numbers are the same."""
-    from integrand.path import cheapest
+    from integrand.paths import greedy_step as cheapest
 
     numbers = wave(3, 50)
     numbers[1, 10:] = torch.inf

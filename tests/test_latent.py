@@ -19,8 +19,8 @@ from torch import Tensor, nn
 
 import integrand as ig
 from integrand import testing
-from integrand.method import gradients_per_row
-from integrand.path.latent.moves import guided, mixed
+from integrand.integration import gradients_per_row
+from integrand.paths.latent.greedy_step import guided, mixed
 from tests.catalogue.latent import Codec
 from tests.problems import T6_INPUT, Counting, img, img_input, t6, tanh_mlp, wave
 from tests.test_model_restored import assert_same, state
@@ -235,7 +235,7 @@ class TestLegs:
     def test_they_are_stacked_in_blocks_without_a_seam(self, make: Any, monkeypatch: pytest.MonkeyPatch) -> None:
         path = make(7)
         whole = corners(path)
-        monkeypatch.setattr("integrand.path.latent.legs._STACK_ELEMENTS", 3 * STARTS.numel())
+        monkeypatch.setattr("integrand.paths.latent.legs._STACK_ELEMENTS", 3 * STARTS.numel())
         segments = list(path(F, STARTS, X))
         assert max(len(s.start) for s in segments) == 3
         for one, other in zip(corners(path), whole, strict=True):
@@ -265,7 +265,7 @@ class TestLegs:
             assert float(last.clock[1][-1]) == 1
             return found
 
-        monkeypatch.setattr("integrand.path.latent.legs._STACK_ELEMENTS", 4 * 6)
+        monkeypatch.setattr("integrand.paths.latent.legs._STACK_ELEMENTS", 4 * 6)
         held(10)
         assert held(400) <= held(40) + 64
 
@@ -490,7 +490,9 @@ def test_polylines_are_relaxed_in_calls_of_any_size(monkeypatch: pytest.MonkeyPa
     path = ig.paths.LatentGeodesic(SMALL, 9, iterations=12)
     whole = corners(path)[1]
     for rows in (1, 3, 5):
-        monkeypatch.setattr("integrand.path.latent.codec.packer_for", lambda *_, rows=rows: ig.fields.Packer(rows))
+        monkeypatch.setattr(
+            "integrand.paths.latent.autoencoder.packer_for", lambda *_, rows=rows: ig.fields.Packer(rows)
+        )
         torch.testing.assert_close(corners(path)[1], whole, rtol=0, atol=1e-11)
 
 
@@ -705,7 +707,7 @@ def test_codecs_come_back_as_they_were(make: Any, fail: int | None, monkeypatch:
         still = Fickle().eval()
         torch.testing.assert_close(seen, corners(make(still, 5))[1], rtol=0, atol=1e-14)
     else:
-        monkeypatch.setattr("integrand.path.latent.codec.packer_for", lambda *_: ig.fields.Packer(1))
+        monkeypatch.setattr("integrand.paths.latent.autoencoder.packer_for", lambda *_: ig.fields.Packer(1))
         with pytest.raises(KeyboardInterrupt):
             corners(path)
     codec.calls = 0

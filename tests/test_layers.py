@@ -15,8 +15,8 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 import integrand as ig
-from integrand.field.company import ROWS
-from integrand.field.tape import forwards
+from integrand.model.recording import forwards
+from integrand.model.row_independence import ROWS
 from tests.problems import filled, relu_mlp, softplus_cnn, wave
 
 with warnings.catch_warnings():

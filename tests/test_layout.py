@@ -9,7 +9,7 @@ import pytest
 import torch
 
 import integrand as ig
-from integrand.field.layout import Layout
+from integrand.model.layout import Layout
 from tests.problems import wave
 
 LEFT, RIGHT = wave(2, 4), wave(2, 3, 5, phase=1)

@@ -29,10 +29,10 @@ import torch
 from torch import Tensor
 
 import integrand as ig
-from integrand.field import Metered
-from integrand.field.modes import gradients
-from integrand.method import gradients_per_row
-from integrand.segment import Segment
+from integrand.core.segment import Segment
+from integrand.fields import Metered
+from integrand.integration import gradients_per_row
+from integrand.model.autograd import gradients
 from tests.catalogue.paths import COMBINED, NO_PATHS, PATHS, REFUSALS, Way, refusal
 from tests.problems import PROBLEMS, Counting, Problem, R, joined
 

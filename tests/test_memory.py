@@ -18,8 +18,8 @@ from torch.utils._python_dispatch import TorchDispatchMode
 from torch.utils._pytree import tree_leaves
 
 import integrand as ig
-from integrand.field.packing import Packer
-from integrand.segment import Segment
+from integrand.core.segment import Segment
+from integrand.model.batching import Packer
 from tests.catalogue.paths import LONG, PATHS
 from tests.problems import PROBLEMS, wave
 
@@ -72,10 +72,10 @@ def most_alive(path: Any, rule: Any, size: int = SIZE) -> float:
 def small_blocks(monkeypatch: pytest.MonkeyPatch) -> None:
     """Blocks of five pieces, so that a few dozen steps are many blocks; calls to codecs of four rows, whatever the clock says."""
     block = 5 * 3 * SIZE * SIZE
-    monkeypatch.setattr("integrand.path.blocks._BLOCK_ELEMENTS", block)
-    monkeypatch.setattr("integrand.path.latent.legs._STACK_ELEMENTS", block)
-    monkeypatch.setattr("integrand.path.geodesic._STACK_ELEMENTS", block)
-    monkeypatch.setattr("integrand.path.latent.codec.packer_for", lambda *known: Packer(4))
+    monkeypatch.setattr("integrand.core.memory_budget._BLOCK_ELEMENTS", block)
+    monkeypatch.setattr("integrand.paths.latent.legs._STACK_ELEMENTS", block)
+    monkeypatch.setattr("integrand.paths.geodesic._STACK_ELEMENTS", block)
+    monkeypatch.setattr("integrand.paths.latent.autoencoder.packer_for", lambda *known: Packer(4))
 
 
 LEFT, GAUSS = ig.rules.Left(), ig.rules.GaussLegendre(2)

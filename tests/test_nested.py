@@ -11,9 +11,9 @@ import torch
 from torch import Tensor, nn
 
 import integrand as ig
-from integrand.field import Metered
-from integrand.rule.base import Integrated
-from integrand.segment import Evaluation, polyline
+from integrand.core.segment import Evaluation, polyline
+from integrand.fields import Metered
+from integrand.rules.base import Integrated
 from tests.problems import Counting, filled, wave
 from tests.test_adaptive import gelu_mlp, grown, met, norm, relu_mlp
 

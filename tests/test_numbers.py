@@ -15,11 +15,11 @@ import torch
 from torch import Tensor, nn
 
 import integrand as ig
-from integrand.compare.portion import narrowed
+from integrand.compare.subset import narrowed
 from integrand.explain import chosen
-from integrand.field.extra import Extra
-from integrand.field.layout import Layout
 from integrand.metrics import known as known_metrics
+from integrand.model.extra import Extra
+from integrand.model.layout import Layout
 from tests.catalogue import BUILD, fits
 from tests.catalogue.paths import PATHS
 from tests.problems import PROBLEMS, filled, wave
@@ -356,7 +356,7 @@ def test_noise_for_each_input() -> None:
     ):  # fmt: skip
         made = ig.explain(linear, (LEFT, RIGHT), target=0, method="smooth", sigma=sigma, draws=3)
         noise = torch.stack(
-            [torch.randn(9, generator=ig.seeds.generator(0, d), dtype=torch.float64) for d in range(3)]
+            [torch.randn(9, generator=ig.core.random.generator(0, d), dtype=torch.float64) for d in range(3)]
         ).mean(0)
         for one, width, part, place in zip(made.values, widths, (LEFT, RIGHT), (slice(4), slice(4, 9)), strict=True):
             torch.testing.assert_close(one, part + width * noise[place], rtol=1e-10, atol=1e-12)

@@ -16,7 +16,7 @@ from torch import Tensor, nn
 from torch.nn.utils import parametrizations
 
 import integrand as ig
-from integrand.field.optimise import Double
+from integrand.model.fusion import Double
 from tests.problems import filled, tanh_mlp, wave
 
 
@@ -445,7 +445,7 @@ def test_a_copied_model_has_its_own_double() -> None:
 @pytest.mark.slow
 def test_efficientnet() -> None:
     """All 49 batch norms; maps agree to 10⁻¹⁰ in float64, and in float32 to what switched kinks leave (see docs/benchmarks.md)."""
-    from integrand.vision import load_model
+    from integrand.images import load_model
 
     net = load_model("efficientnet-lite0")
     x = net.prepare("sample:chelsea")

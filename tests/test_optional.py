@@ -7,7 +7,7 @@ import sys
 import pytest
 
 import integrand as ig
-from integrand.optional import check_installed, optional
+from integrand.core.optional import check_installed, optional
 
 
 def test_a_module_that_is_there() -> None:

@@ -13,10 +13,10 @@ import pytest
 import torch
 
 import integrand as ig
+from integrand.core.options import numeric, option, real, whole
+from integrand.core.values import part
 from integrand.errors import InputError, IntegrandError
 from integrand.methods.registry import known
-from integrand.options import numeric, option, real, whole
-from integrand.parts import part
 from tests.problems import tanh_mlp, wave
 
 WRAPPERS = (ig.Distanced, ig.Greedy, ig.Regions, ig.Sampled, ig.Sequential, ig.Smoothed)

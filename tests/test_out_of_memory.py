@@ -11,7 +11,7 @@ import torch
 from torch import Tensor, nn
 
 import integrand as ig
-from integrand.field.packing import packer_for
+from integrand.model.batching import packer_for
 from tests.problems import Counting, Observed, tanh_mlp, wave
 
 X = wave(5, 6)

@@ -11,7 +11,7 @@ import torch
 from torch import Tensor, nn
 
 import integrand as ig
-from integrand.field.packing import Packer, _Size, is_out_of_memory, packer_for
+from integrand.model.batching import Packer, _Size, is_out_of_memory, packer_for
 from tests.problems import Counting, Observed, filled, tanh_mlp, wave
 
 ROW = torch.zeros(6)
@@ -22,7 +22,7 @@ class Clock:
 
     def __init__(self, monkeypatch: pytest.MonkeyPatch) -> None:
         self.now = 0.0
-        monkeypatch.setattr("integrand.field.packing.time.perf_counter", lambda: self.now)
+        monkeypatch.setattr("integrand.model.batching.time.perf_counter", lambda: self.now)
 
 
 def run(packer: ig.fields.Packer, total: int, seconds: Any, clock: Clock, like: Tensor = ROW) -> list[int]:
@@ -43,7 +43,7 @@ def run(packer: ig.fields.Packer, total: int, seconds: Any, clock: Clock, like: 
 @pytest.mark.parametrize("best", [64, 256, 1024])
 def test_the_best_size_is_found(best: int, monkeypatch: pytest.MonkeyPatch) -> None:
     """Time per row falls up to ``best`` rows and rises behind it."""
-    monkeypatch.setattr("integrand.field.packing._START_ELEMENTS", 32 * 6)
+    monkeypatch.setattr("integrand.model.batching._START_ELEMENTS", 32 * 6)
     clock, packer = Clock(monkeypatch), ig.fields.Packer()
     cost = lambda rows: rows * (1 + abs(torch.tensor(rows / best).log2().item()))  # noqa: E731
     sizes = run(packer, 100_000, cost, clock)
@@ -55,7 +55,7 @@ def test_the_best_size_is_found(best: int, monkeypatch: pytest.MonkeyPatch) -> N
 
 
 def test_one_slow_call_is_not_the_end_of_the_climb(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("integrand.field.packing._START_ELEMENTS", 32 * 6)
+    monkeypatch.setattr("integrand.model.batching._START_ELEMENTS", 32 * 6)
     clock, packer = Clock(monkeypatch), ig.fields.Packer()
     calls = 0
 
@@ -69,7 +69,7 @@ def test_one_slow_call_is_not_the_end_of_the_climb(monkeypatch: pytest.MonkeyPat
 
 
 def test_sizes_are_known_per_kind_of_row(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("integrand.field.packing._START_ELEMENTS", 32 * 6)
+    monkeypatch.setattr("integrand.model.batching._START_ELEMENTS", 32 * 6)
     clock, packer = Clock(monkeypatch), ig.fields.Packer()
     run(packer, 10_000, lambda rows: rows + 1000, clock)
     assert packer.size(ROW, "gradient") > 32
@@ -80,8 +80,8 @@ def test_sizes_are_known_per_kind_of_row(monkeypatch: pytest.MonkeyPatch) -> Non
 
 def test_no_call_is_larger_than_memory_is_likely_to_hold(monkeypatch: pytest.MonkeyPatch) -> None:
     """On a CPU running out of memory is the end of the process, so there is a ceiling, however fast larger calls are."""
-    monkeypatch.setattr("integrand.field.packing._START_ELEMENTS", 32 * 6)
-    monkeypatch.setattr("integrand.field.packing._MOST_ON_CPU", 200 * 6)
+    monkeypatch.setattr("integrand.model.batching._START_ELEMENTS", 32 * 6)
+    monkeypatch.setattr("integrand.model.batching._MOST_ON_CPU", 200 * 6)
     sizes = run(ig.fields.Packer(), 10_000, lambda rows: 1.0, Clock(monkeypatch))
     assert max(sizes) == sizes[-2] == 200
     assert ig.fields.Packer().size(torch.empty(1).expand(3, 4000, 4000), "gradient") == 1
@@ -116,7 +116,7 @@ def test_wholes_are_not_torn_apart_where_a_call_holds_several(monkeypatch: pytes
 
 
 def test_work_too_little_for_the_next_size_is_done_at_the_best_one_known(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("integrand.field.packing._START_ELEMENTS", 32 * 6)
+    monkeypatch.setattr("integrand.model.batching._START_ELEMENTS", 32 * 6)
     clock, packer = Clock(monkeypatch), ig.fields.Packer()
     cost = lambda rows: rows + 10  # noqa: E731
     assert run(packer, 250, cost, clock) == [32, 32, 64, 122]
@@ -127,7 +127,7 @@ def test_work_too_little_for_the_next_size_is_done_at_the_best_one_known(monkeyp
 
 def test_the_climb_ends_at_the_second_size_that_gains_nothing(monkeypatch: pytest.MonkeyPatch) -> None:
     """The first is timed twice, for it may have been noise; the second is timed once, for it may be very slow."""
-    monkeypatch.setattr("integrand.field.packing._START_ELEMENTS", 32 * 6)
+    monkeypatch.setattr("integrand.model.batching._START_ELEMENTS", 32 * 6)
     cost = lambda rows: rows * {32: 2.0, 64: 1.0, 128: 0.99}.get(rows, 5.0)  # noqa: E731
     packer = ig.fields.Packer()
     sizes = run(packer, 1000, cost, Clock(monkeypatch))
@@ -185,7 +185,7 @@ def test_memory_makes_chords_fewer(monkeypatch: pytest.MonkeyPatch) -> None:
         used[0] = max(used[0], sizes[-1] << 26)  # 64 MiB a row: from four to eight the peak would rise by 512
 
     sizes: list[int] = []
-    monkeypatch.setattr("integrand.field.packing.peak_memory", lambda: used[0])
+    monkeypatch.setattr("integrand.model.batching.peak_memory", lambda: used[0])
     packer.run(20, call, PHOTO, "chords")
     assert sizes == [4] * 5
     # Rows so large that eight would be too much to begin with begin one by one.
@@ -240,7 +240,7 @@ def test_what_was_learnt_stays_with_the_model() -> None:
 
 
 def test_models_are_not_kept_alive() -> None:
-    from integrand.field import packing
+    from integrand.model import batching as packing
 
     model = tanh_mlp()
     ig.TorchField(model, 0)
@@ -373,7 +373,7 @@ def test_no_call_is_tried_that_would_take_much_memory(monkeypatch: pytest.Monkey
         time.sleep(0.01 if sizes[-1] <= best else 0.01 * sizes[-1])
 
     sizes: list[int] = []
-    monkeypatch.setattr("integrand.field.packing.peak_memory", lambda: used)
+    monkeypatch.setattr("integrand.model.batching.peak_memory", lambda: used)
     Packer().run(200, call, torch.zeros(1 << 15), "gradient")
     assert sum(sizes) == 200
     assert max(sizes) <= 16  # from 16 to 32 rows the peak would rise by 512 MiB

@@ -11,8 +11,8 @@ import pytest
 import torch
 
 import integrand as ig
-from integrand.parts import part
-from integrand.shapes import describe, over, state_dtype, total
+from integrand.core.shapes import describe, over, state_dtype, total
+from integrand.core.values import part
 from tests.problems import wave
 
 SPACES = (ig.paths, ig.rules, ig.targets, ig.weightings, ig.baselines)

@@ -15,9 +15,9 @@ from hypothesis import strategies as st
 from torch import Tensor, nn
 
 import integrand as ig
-from integrand.field.company import ROWS
-from integrand.rule.path_weights import NAMED, Beta, Exponential, Fade, Logarithmic, Power, mass_of, weight_at
-from integrand.segment import polyline
+from integrand.core.segment import polyline
+from integrand.model.row_independence import ROWS
+from integrand.rules.path_weights import NAMED, Beta, Exponential, Fade, Logarithmic, Power, mass_of, weight_at
 from tests.problems import T6_INPUT, Counting, filled, img, img_input, t6, wave
 from tests.test_credit import Paid
 
@@ -187,7 +187,7 @@ def test_gradients_at_the_ends_are_not_paid_twice(sides: str) -> None:
         made.cost.gradients == 4 * 6 * 3
     )  # two looks at the ends and one node inside; what is known is not asked again
     walk = ig.paths.Descent(torch.tanh, 5, 0.05, (-9.0, 9.0))
-    assert ig.method.gradients_per_row(walk, rule) == 6 + 5
+    assert ig.integration.gradients_per_row(walk, rule) == 6 + 5
     assert mapped(rule, walk).cost.gradients == 6 * (6 + 5)
 
 

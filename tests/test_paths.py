@@ -13,8 +13,8 @@ import torch
 from torch import Tensor, nn
 
 import integrand as ig
-from integrand.rule.base import Integrated
-from integrand.segment import polyline
+from integrand.core.segment import polyline
+from integrand.rules.base import Integrated
 from tests.problems import Counting, filled, softplus_cnn, tanh_mlp, wave
 
 X = wave(3, 5, phase=0.3)  # B = 3 examples of five features
@@ -163,7 +163,7 @@ def test_straight_7_corners() -> None:
 
 def test_straight_is_stacked_in_pieces_without_a_seam(monkeypatch: pytest.MonkeyPatch) -> None:
     whole = corners(ig.paths.Straight(7))
-    monkeypatch.setattr("integrand.path.blocks._BLOCK_ELEMENTS", 3 * STARTS.numel())
+    monkeypatch.setattr("integrand.core.memory_budget._BLOCK_ELEMENTS", 3 * STARTS.numel())
     segments = list(ig.paths.Straight(7)(ig.fields.Function(smooth), STARTS, X))
     assert [len(s.start) for s in segments] == [3, 3, 1]
     for one, other in zip(corners(ig.paths.Straight(7)), whole, strict=True):
@@ -172,7 +172,7 @@ def test_straight_is_stacked_in_pieces_without_a_seam(monkeypatch: pytest.Monkey
 
 def test_paths_stream(monkeypatch: pytest.MonkeyPatch) -> None:
     """A million segments are not made before the first is used."""
-    monkeypatch.setattr("integrand.path.blocks._BLOCK_ELEMENTS", 1 << 10)
+    monkeypatch.setattr("integrand.core.memory_budget._BLOCK_ELEMENTS", 1 << 10)
     for path in (ig.paths.Straight(10**6), ig.paths.Descent(bend, 10**6, 1e-4, (-9.0, 9.0))):
         segment = next(iter(path(ig.fields.Function(smooth), STARTS, X)))
         assert segment.start.numel() <= 1 << 10

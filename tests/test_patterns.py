@@ -20,8 +20,8 @@ from torch.utils.checkpoint import checkpoint
 from torch.utils.data import DataLoader, TensorDataset
 
 import integrand as ig
-from integrand.field.backward import fitting
-from integrand.field.backward.patterns import Pattern
+from integrand.backprop.modified import fit_patterns as fitting
+from integrand.backprop.modified.patterns import Pattern
 from tests.problems import Counting, Observed, filled, softplus_cnn, wave
 from tests.test_checkpointing import offloaded
 

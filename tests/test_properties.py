@@ -201,7 +201,7 @@ def test_monte_carlo_is_the_same_twice_and_complete_on_linear_functions(task: An
 
 @given(st.data())
 def test_layouts_there_and_back(data: Any) -> None:
-    from integrand.field.layout import Layout
+    from integrand.model.layout import Layout
 
     batch = data.draw(st.integers(1, 3))
     parts = data.draw(st.lists(shapes, min_size=1, max_size=3))

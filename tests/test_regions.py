@@ -16,7 +16,7 @@ from hypothesis import strategies as st
 from torch import Tensor
 
 import integrand as ig
-from integrand.method.regions import _apart, _ranked
+from integrand.integration.wrappers.xrai import _apart, _ranked
 from tests.catalogue import BUILD
 from tests.catalogue.wrapped import quarters
 from tests.problems import PROBLEMS, Counting, Problem, wave

@@ -10,7 +10,7 @@ from torch import Tensor
 
 import integrand as ig
 from integrand import testing
-from integrand.path.relaxed import _gradients, _middles, _springs, _Terms
+from integrand.paths.elastic import _gradients, _middles, _springs, _Terms
 from tests.problems import PROBLEMS, tanh_mlp, wave
 
 X = wave(3, 4, phase=0.3)  # B = 3 examples of four features

@@ -11,9 +11,9 @@ from torch import Tensor
 
 import integrand as ig
 from integrand import testing
-from integrand.field.company import ROWS
-from integrand.spacing import bend as bent
-from integrand.spacing import equal_change, pilot, quantiles
+from integrand.fields.line_scan import bend as bent
+from integrand.fields.line_scan import equal_change, pilot, quantiles
+from integrand.model.row_independence import ROWS
 from tests.problems import Counting, t6, tanh_mlp, wave
 
 X = wave(3, 4, phase=0.3)  # B = 3 examples of four features
@@ -112,7 +112,7 @@ def test_blocks_of_steps_meet(dtype: torch.dtype, monkeypatch: pytest.MonkeyPatc
     path, starts, x = ig.paths.Respaced(11, 6), STARTS.to(dtype), X.to(dtype)
     field = ig.fields.Function(lambda z: z.square().sum(1))
     whole = ig.paths.corners(path, field, starts, x)
-    monkeypatch.setattr("integrand.path.blocks._BLOCK_ELEMENTS", 2 * starts.numel())
+    monkeypatch.setattr("integrand.core.memory_budget._BLOCK_ELEMENTS", 2 * starts.numel())
     segments = list(path(field, starts, x))
     assert [len(segment.start) for segment in segments] == [2, 2, 2, 2, 2, 1]
     for one, other in itertools.pairwise(segments):

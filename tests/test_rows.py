@@ -13,7 +13,7 @@ from torch.nn import functional
 
 import integrand as ig
 from integrand.errors import DependentRowsWarning, IncompleteWarning, ModelError, StochasticModelWarning
-from integrand.field.company import ROWS
+from integrand.model.row_independence import ROWS
 from tests.problems import Counting, filled, relu_mlp, tanh_mlp, wave
 
 B = 5
@@ -315,7 +315,7 @@ def test_two_rows_for_a_call_and_no_gradient(
     checked = ig.explain(model, X, target=1, batch_size=7, **options)
     rows, gradients = model.values, model.gradients
     model.reset()
-    monkeypatch.setattr("integrand.field.company.Company.check", lambda *_, **__: None)
+    monkeypatch.setattr("integrand.model.row_independence.Company.check", lambda *_, **__: None)
     plain = ig.explain(model, X, target=1, batch_size=7, **options)
     assert (rows, gradients) == (model.values + ROWS, model.gradients)
     assert torch.equal(checked.values, plain.values)

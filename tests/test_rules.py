@@ -11,8 +11,8 @@ import torch
 from torch import Tensor
 
 import integrand as ig
-from integrand.rule.base import mean_gradient
-from integrand.segment import Evaluation, polyline
+from integrand.core.segment import Evaluation, polyline
+from integrand.rules.base import mean_gradient
 from tests.problems import Counting, wave
 
 RULES = {

@@ -14,8 +14,8 @@ from scipy import stats
 from torch import Tensor
 
 import integrand as ig
-from integrand.field.company import ROWS
-from integrand.segment import polyline
+from integrand.core.segment import polyline
+from integrand.model.row_independence import ROWS
 from tests.problems import Counting, wave
 from tests.test_adaptive import gelu_mlp, grown
 
@@ -254,25 +254,25 @@ def test_bad_tolerances(tol: float) -> None:
 
 def test_bad_blocks() -> None:
     with pytest.raises(ig.errors.InputError, match="at least two references, not 1"):
-        ig.method.Sampled(ig.Method(), 0.1, 1)
+        ig.integration.Sampled(ig.Method(), 0.1, 1)
 
 
 # --- as a part --------------------------------------------------------------------------------------------------------
 
 
 def test_prints_as_typed_and_reads_back() -> None:
-    made = ig.method.Sampled(ig.Method(ig.baselines.Constant(0.5), rule=ig.rules.MonteCarlo()), 0.2, 10)
+    made = ig.integration.Sampled(ig.Method(ig.baselines.Constant(0.5), rule=ig.rules.MonteCarlo()), 0.2, 10)
     typed = "Sampled(Method(Constant(0.5), rule=MonteCarlo()), 0.2, 10)"
     assert repr(made) == typed
-    names = {"Sampled": ig.method.Sampled, "Method": ig.Method, **vars(ig.rules), **vars(ig.baselines)}
+    names = {"Sampled": ig.integration.Sampled, "Method": ig.Method, **vars(ig.rules), **vars(ig.baselines)}
     assert eval(typed, names) == made
     assert hash(eval(typed, names)) == hash(made)
 
 
 def test_published_name_and_parts_are_the_same() -> None:
     method = ig.methods.expected(POOL, tol=0.2)
-    assert isinstance(method, ig.method.Sampled)
-    parts = ig.method.Sampled(
+    assert isinstance(method, ig.integration.Sampled)
+    parts = ig.integration.Sampled(
         ig.Method(ig.baselines.Sample(POOL, 2000, replace=True), rule=ig.rules.MonteCarlo(1)), 0.2
     )
     assert method == parts
@@ -290,7 +290,7 @@ def test_seeds() -> None:
 
 
 def test_blocks_are_what_they_say() -> None:
-    method = ig.method.Sampled(ig.Method(ig.baselines.Sample(POOL, 64), rule=ig.rules.MonteCarlo(1)), 0.9, 8)
+    method = ig.integration.Sampled(ig.Method(ig.baselines.Sample(POOL, 64), rule=ig.rules.MonteCarlo(1)), 0.9, 8)
     with warnings.catch_warnings():
         warnings.simplefilter("ignore", ig.errors.IncompleteWarning)
         made = method(field(), X[:1])

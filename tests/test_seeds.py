@@ -10,7 +10,7 @@ import pytest
 import torch
 
 import integrand as ig
-from integrand.seeds import generator, reseeded
+from integrand.core.random import generator, reseeded
 from tests.problems import tanh_mlp, wave
 
 X, POOL = wave(3, 6), wave(20, 6, phase=1)

@@ -14,9 +14,9 @@ import torch
 from torch import Tensor
 
 import integrand as ig
-from integrand.features import feature_map
-from integrand.field.company import ROWS
-from integrand.method import Explainer, core, with_core
+from integrand.core.features import feature_map
+from integrand.integration import Explainer, core, with_core
+from integrand.model.row_independence import ROWS
 from tests.problems import PROBLEMS, Counting, Problem, filled, pick, wave
 from tests.test_discretized import FIELD, MODEL, PAD, SENTENCES, TABLE, E, X, three_words
 
@@ -192,7 +192,7 @@ def test_it_does_not_depend_on_the_size_of_batches(most: int, monkeypatch: pytes
     """And progress is shown against all of the work, whatever part of it is under way."""
     method = ig.methods.sequential(baseline=ig.baselines.Given(wave(2, 5, 4)), rule=FINE)
     whole = ig.explain(MODEL, WORDS, target=0, method=method)
-    monkeypatch.setattr("integrand.path.blocks._BLOCK_ON_CPU", most * 2 * 20)
+    monkeypatch.setattr("integrand.core.memory_budget._BLOCK_ON_CPU", most * 2 * 20)
     shown: list[tuple[int, int | None]] = []
     again = ig.explain(
         MODEL, WORDS, target=0, method=method, progress=lambda tally: shown.append((tally.gradients, tally.expected))
@@ -207,7 +207,7 @@ def test_it_does_not_depend_on_the_size_of_batches(most: int, monkeypatch: pytes
 
 def test_memory_is_flat_in_words(monkeypatch: pytest.MonkeyPatch) -> None:
     """Five times as many words: five times as large a map, not 25 times."""
-    monkeypatch.setattr("integrand.path.blocks._BLOCK_ON_CPU", 1 << 12)
+    monkeypatch.setattr("integrand.core.memory_budget._BLOCK_ON_CPU", 1 << 12)
     most: list[int] = []
 
     class Watched(ig.fields.Function):

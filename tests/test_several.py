@@ -275,7 +275,7 @@ def test_blocks_keep_companions_together(monkeypatch: pytest.MonkeyPatch) -> Non
     options = dict(method="weighted", baseline=list(REFERENCES), fill=0.0, tol=0.003, batch_size=1000)
     forward = []
     for block in (1 << 25, 7 * 32 * 192):
-        monkeypatch.setattr("integrand.rule.adaptive._BLOCK_ELEMENTS", block)
+        monkeypatch.setattr("integrand.rules.adaptive.adaptive._BLOCK_ELEMENTS", block)
         model = Counting(kinked_cnn())
         ig.explain_targets(model, IMAGES, targets=[0, 1, 2], **options)
         forward.append(model.gradients)

@@ -13,9 +13,9 @@ from jaxtyping import Float, Int, TypeCheckError, jaxtyped
 from torch import Tensor
 
 import integrand as ig
-from integrand.rule.base import Integrated
-from integrand.segment import Evaluation
-from integrand.weighting import Weighed
+from integrand.core.segment import Evaluation
+from integrand.rules.base import Integrated
+from integrand.weightings import Weighed
 from tests.catalogue import attacks
 from tests.catalogue.latent import codec
 from tests.problems import PROBLEMS, joined, wave

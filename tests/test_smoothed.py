@@ -15,7 +15,7 @@ from scipy import stats
 from torch import Tensor
 
 import integrand as ig
-from integrand.seeds import generator
+from integrand.core.random import generator
 from tests.catalogue import AXIOMATIC, BUILD
 from tests.problems import PROBLEMS, Counting, Problem, joined, wave
 from tests.test_methods import CHECKS

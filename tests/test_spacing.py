@@ -11,7 +11,7 @@ from hypothesis import strategies as st
 from torch import Tensor
 
 import integrand as ig
-from integrand.spacing import EVEN, bend, equal_change, midpoints, pilot, quantiles
+from integrand.fields.line_scan import EVEN, bend, equal_change, midpoints, pilot, quantiles
 from tests.problems import wave
 
 

@@ -9,11 +9,11 @@ import torch
 from torch import Tensor, nn
 
 import integrand as ig
-from integrand.field import Metered
-from integrand.rule.base import Integrated
-from integrand.rule.intervals import Lines
-from integrand.rule.spectral import spectral
-from integrand.segment import polyline
+from integrand.core.segment import polyline
+from integrand.fields import Metered
+from integrand.rules.adaptive.clenshaw_curtis import spectral
+from integrand.rules.adaptive.intervals import Lines
+from integrand.rules.base import Integrated
 from tests.problems import Counting, filled, wave
 from tests.test_adaptive import gelu_mlp, grown, met, norm, relu_mlp
 
@@ -47,8 +47,8 @@ def spent(field: ig.fields.Field, segment: ig.Segment, tol: float, most: int = 1
 @pytest.fixture
 def chords_only(monkeypatch: pytest.MonkeyPatch) -> None:
     """No line is so smooth that other nodes are tried."""
-    monkeypatch.setattr("integrand.rule.adaptive._ALIKE", -1.0)
-    monkeypatch.setattr("integrand.rule.adaptive._ALIKE_SMOOTH", -1.0)
+    monkeypatch.setattr("integrand.rules.adaptive.adaptive._ALIKE", -1.0)
+    monkeypatch.setattr("integrand.rules.adaptive.adaptive._ALIKE_SMOOTH", -1.0)
 
 
 @pytest.mark.parametrize("tol", TIGHT)
@@ -133,7 +133,7 @@ def test_loose_tolerances_do_without(monkeypatch: pytest.MonkeyPatch) -> None:
     def refuse(*_: object) -> None:
         raise AssertionError("tried Clenshaw–Curtis nodes")
 
-    monkeypatch.setattr("integrand.rule.adaptive.spectral", refuse)
+    monkeypatch.setattr("integrand.rules.adaptive.adaptive.spectral", refuse)
     field, segment, _ = case("tanh mlp")
     assert spent(field, segment, 0.05)[1] < 17 * B
     with pytest.raises(AssertionError, match="tried"):
@@ -158,8 +158,8 @@ def test_kinked_lines_do_not_end_worse_for_trying(tol: float, monkeypatch: pytes
     """Made to try: what is not better is not taken, and the tolerance is met all the same."""
     field, segment, truth = case("relu mlp")
     _, cost = spent(field, segment, tol)
-    monkeypatch.setattr("integrand.rule.adaptive._ALIKE", float("inf"))
-    monkeypatch.setattr("integrand.rule.adaptive._SMOOTH_COST", 6)
+    monkeypatch.setattr("integrand.rules.adaptive.adaptive._ALIKE", float("inf"))
+    monkeypatch.setattr("integrand.rules.adaptive.adaptive._SMOOTH_COST", 6)
     made, dearer = spent(field, segment, tol, 2000)
     real = norm(made.share - truth) / norm(truth)
     assert met(made, tol)

@@ -17,7 +17,7 @@ from torch import Tensor
 
 import integrand as ig
 from integrand import testing
-from integrand.path.spectral import GATES
+from integrand.paths.spectral import GATES
 from tests.problems import Counting, img, img_input, softplus_cnn, tanh_mlp, wave
 
 PUBLISHED = json.loads((Path(__file__).parent / "references" / "paths.json").read_text())
@@ -320,7 +320,7 @@ def test_every_reference_has_a_path_of_its_own() -> None:
 def test_blocks_do_not_change_the_path(basis: Any, monkeypatch: pytest.MonkeyPatch) -> None:
     path = ig.paths.Spectral(7, basis=basis)
     whole = corners(path)
-    monkeypatch.setattr("integrand.path.blocks._BLOCK_ELEMENTS", 3 * STARTS.numel())
+    monkeypatch.setattr("integrand.core.memory_budget._BLOCK_ELEMENTS", 3 * STARTS.numel())
     assert [len(segment.start) for segment in path(FIELD, STARTS, X)] == [3, 3, 1]
     near(corners(path), whole, 1e-14)
     testing.check_path(path, field=FIELD, x=X, references=STARTS)
@@ -329,7 +329,7 @@ def test_blocks_do_not_change_the_path(basis: Any, monkeypatch: pytest.MonkeyPat
 @EVERY_BASIS
 def test_it_streams(basis: Any, monkeypatch: pytest.MonkeyPatch) -> None:
     """A million steps are not made before the first is used."""
-    monkeypatch.setattr("integrand.path.blocks._BLOCK_ELEMENTS", 1 << 12)
+    monkeypatch.setattr("integrand.core.memory_budget._BLOCK_ELEMENTS", 1 << 12)
     segment = next(iter(ig.paths.Spectral(10**6, basis=basis)(FIELD, STARTS, X)))
     assert segment.start.numel() <= 1 << 12
     assert segment.start.untyped_storage().nbytes() <= 8 * ((1 << 12) + STARTS.numel())

@@ -11,7 +11,7 @@ import torch
 from torch import Tensor
 
 import integrand as ig
-from integrand.target import as_target, output_tensor
+from integrand.targets import as_target, output_tensor
 from tests.problems import tanh_mlp, wave
 
 OUT = 3 * wave(7, 4)  # rows of a model call: 7 rows of 3 examples

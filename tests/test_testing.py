@@ -12,7 +12,7 @@ from torch import Tensor
 
 import integrand as ig
 from integrand import testing
-from integrand.segment import Evaluation
+from integrand.core.segment import Evaluation
 from tests.problems import PROBLEMS, softplus_cnn, sure, tanh_mlp, wave
 from tests.test_methods import OneByOne
 from tests.test_paths import PATHS, Bend, bend

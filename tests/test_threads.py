@@ -25,8 +25,8 @@ import torch
 from torch import Tensor, nn
 
 import integrand as ig
-from integrand.field.turns import turn, undone
 from integrand.methods.registry import known
+from integrand.model.turns import turn, undone
 from tests.problems import filled, wave
 
 IMAGES = [0.5 + 0.5 * wave(2, 3, 4, 4, phase=0.1 * i) for i in range(4)]

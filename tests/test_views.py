@@ -15,14 +15,14 @@ from torch import Tensor, nn
 from torch.utils._pytree import tree_leaves
 
 import integrand as ig
-from integrand.compare.portion import Portion
-from integrand.field import Field, Gathered, Metered, Narrowed, Packer, Several, View, innermost
-from integrand.field.company import Answer, Company
-from integrand.field.layout import Layout
-from integrand.field.network import Network
-from integrand.field.several import SeveralBehind
-from integrand.field.wrap import LayerView
-from integrand.segment import Evaluation, Segment
+from integrand.compare.subset import Portion
+from integrand.core.segment import Evaluation, Segment
+from integrand.fields import Field, Gathered, Metered, Narrowed, Packer, Several, View, innermost
+from integrand.fields.multi_target import SeveralBehind
+from integrand.fields.views import LayerView
+from integrand.model.layout import Layout
+from integrand.model.network import Network
+from integrand.model.row_independence import Answer, Company
 from tests.problems import filled, wave
 
 MIDPOINTS = ig.methods.integrated(rule=ig.rules.Midpoint(4))

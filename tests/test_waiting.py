@@ -10,10 +10,10 @@ import torch
 from torch import Tensor, nn
 
 import integrand as ig
-from integrand.field import Metered
-from integrand.rule.base import Integrated
-from integrand.segment import Evaluation, polyline
-from integrand.weighting import Weighed
+from integrand.core.segment import Evaluation, polyline
+from integrand.fields import Metered
+from integrand.rules.base import Integrated
+from integrand.weightings import Weighed
 from tests.problems import sure, wave
 from tests.test_adaptive import grown, met, norm
 
@@ -156,7 +156,7 @@ def test_baselines_of_no_weight_are_looked_at_only() -> None:
 
 def test_large_inputs_do_not_wait(monkeypatch: pytest.MonkeyPatch, quiet: None) -> None:
     """Where too much would have to be kept, every map is integrated to the tolerance at once."""
-    monkeypatch.setattr("integrand.walk._LOOK_ELEMENTS", 0)
+    monkeypatch.setattr("integrand.integration.loop._LOOK_ELEMENTS", 0)
     made = method(ig.rules.Adaptive(0.02))(field(), X)
     real = (made.weights[..., None] * truth()).sum(0)
     assert bool(made.converged.all())
@@ -249,7 +249,7 @@ def test_several_pieces_in_a_method() -> None:
 def test_blocks_change_nothing_for_paths_alone(rows: int, monkeypatch: pytest.MonkeyPatch) -> None:
     whole = {count: integrated(pieces(count), 0.05) for count in (1, 3)}
     for count, (found, cost) in whole.items():
-        monkeypatch.setattr("integrand.rule.adaptive._BLOCK_ELEMENTS", rows * 32 * count * N)
+        monkeypatch.setattr("integrand.rules.adaptive.adaptive._BLOCK_ELEMENTS", rows * 32 * count * N)
         made, price = integrated(pieces(count), 0.05)
         torch.testing.assert_close(made.share, found.share, rtol=0, atol=1e-10)
         torch.testing.assert_close(made.error, found.error, rtol=1e-6, atol=1e-10)
@@ -263,7 +263,7 @@ def test_blocks_of_weighed_references_keep_the_tolerance(rows: int, monkeypatch:
     segment = weighed(straight(), [8, 4, 2, 1, 0.5])
     assert segment.weights is not None
     whole, cost = integrated(segment, 0.02)
-    monkeypatch.setattr("integrand.rule.adaptive._BLOCK_ELEMENTS", rows * 32 * N)
+    monkeypatch.setattr("integrand.rules.adaptive.adaptive._BLOCK_ELEMENTS", rows * 32 * N)
     made, price = integrated(segment, 0.02)
     if rows >= R:
         torch.testing.assert_close(made.share, whole.share, rtol=0, atol=1e-10)
@@ -277,7 +277,7 @@ def test_blocks_of_weighed_references_keep_the_tolerance(rows: int, monkeypatch:
 
 def test_blocks_in_a_method_with_weights_afterwards(monkeypatch: pytest.MonkeyPatch, quiet: None) -> None:
     whole = method(ig.rules.Adaptive(0.02))(field(), X)
-    monkeypatch.setattr("integrand.rule.adaptive._BLOCK_ELEMENTS", R * 32 * N)
+    monkeypatch.setattr("integrand.rules.adaptive.adaptive._BLOCK_ELEMENTS", R * 32 * N)
     made = method(ig.rules.Adaptive(0.02))(field(), X)
     torch.testing.assert_close(made.values, whole.values, rtol=0, atol=1e-10)
     torch.testing.assert_close(made.weights, whole.weights, rtol=0, atol=1e-12)

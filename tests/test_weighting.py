@@ -12,8 +12,8 @@ import torch
 from torch import Tensor, nn
 
 import integrand as ig
-from integrand.segment import Evaluation
-from integrand.weighting import Weighed, feature_map, feature_scores
+from integrand.core.segment import Evaluation
+from integrand.weightings import Weighed, feature_map, feature_scores
 from tests.problems import Counting, softplus_cnn, sure, tanh_mlp, wave
 
 N = 12  # features of the toys

@@ -1,5 +1,5 @@
 import integrand as ig
-from integrand.vision import load_model
+from integrand.images import load_model
 
 net = load_model("efficientnet-lite0")
 x = net.prepare("sample:coffee")

@@ -12,40 +12,40 @@ from types import ModuleType as _ModuleType
 from typing import TYPE_CHECKING as _TYPE_CHECKING
 
 # The namespaces, one per part.
-from . import baseline as baselines
+from . import baselines as baselines
 from . import errors as errors
-from . import field as fields
+from . import fields as fields
 from . import methods as methods
 from . import metrics as metrics
-from . import path as paths
-from . import rule as rules
-from . import segment as segments
-from . import target as targets
-from . import weighting as weightings
-
-# The door, and what comes out of it.
-from .archive import load as load
-from .attribution import Attribution as Attribution
+from . import paths as paths
+from . import rules as rules
+from . import targets as targets
+from . import weightings as weightings
 from .compare import Comparison as Comparison
 from .compare import compare as compare
+from .core import segment as segments
+from .core.normalisation import Normalisation as Normalisation
+from .core.segment import Segment as Segment
 from .explain import explain as explain
 from .explain_targets import explain_targets as explain_targets
-from .field import TorchField as TorchField
-from .field.extra import Shared as Shared
+from .fields import TorchField as TorchField
+from .integration import Backward as Backward
+from .integration import Distanced as Distanced
+from .integration import Greedy as Greedy
+from .integration import Method as Method
+from .integration import Regions as Regions
+from .integration import Sampled as Sampled
+from .integration import Sequential as Sequential
+from .integration import Smoothed as Smoothed
+from .integration import Staged as Staged
+from .integration.attribution import Attribution as Attribution
+
+# The door, and what comes out of it.
+from .integration.io import load as load
 
 # The parts that every method is made of.
-from .layered import Layered as Layered
-from .method import Backward as Backward
-from .method import Distanced as Distanced
-from .method import Greedy as Greedy
-from .method import Method as Method
-from .method import Regions as Regions
-from .method import Sampled as Sampled
-from .method import Sequential as Sequential
-from .method import Smoothed as Smoothed
-from .method import Staged as Staged
-from .normalisation import Normalisation as Normalisation
-from .segment import Segment as Segment
+from .integration.wrappers.layer import Layered as Layered
+from .model.extra import Shared as Shared
 
 if _TYPE_CHECKING:
     from . import testing as testing

@@ -15,19 +15,19 @@ from typing import Any
 
 from torch import Tensor
 
-from .attribution import Attribution, Explainer, ExplainerLike, as_explainer, mapped
-from .baseline import as_baseline
+from .baselines import as_baseline
+from .core.normalisation import Normalisation
+from .core.random import reseeded
 from .errors import InputError, UnknownName
-from .field import Field
-from .field.layout import Layout
-from .field.wrap import Tally
-from .method import Method
+from .fields import Field
+from .fields.views import Tally
+from .integration import Method
+from .integration.attribution import Attribution, Explainer, ExplainerLike, as_explainer, mapped
 from .methods import BASELINES, about
-from .methods.habits import about_option
-from .methods.named import for_inputs
-from .normalisation import Normalisation
-from .rule import Adaptive
-from .seeds import reseeded
+from .methods.baseline_names import for_inputs
+from .methods.hints import about_option
+from .model.layout import Layout
+from .rules import Adaptive
 from .task import Task
 
 Progress = bool | Callable[[Tally], None]

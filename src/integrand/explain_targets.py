@@ -9,23 +9,23 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from .attribution import Attribution, Explainer, ExplainerLike, Wrapper
-from .baseline.base import Baseline, BaselineLike, adopted, count_of, label_of
-from .baseline.base import Several as Baselines
-from .cost import Cost
-from .declared import with_fields
+from .baselines.base import Baseline, BaselineLike, adopted, count_of, label_of
+from .baselines.base import Several as Baselines
+from .core.declared import with_fields
+from .core.values import part
 from .errors import InputError, TargetError
 from .explain import chosen, explain, explained, task_for
-from .field import Field
-from .field.base import outputs_of
-from .field.memory import Memory
-from .layered import PerPlace
-from .method import Method
-from .method.outcome import Watch
-from .parts import part
-from .target import as_target
+from .fields import Field
+from .fields.base import outputs_of
+from .fields.memory import Memory
+from .integration import Method
+from .integration.assemble import Watch
+from .integration.attribution import Attribution, Explainer, ExplainerLike, Wrapper
+from .integration.cost import Cost
+from .integration.wrappers.layer import PerPlace
+from .targets import as_target
 from .task import check_classes, is_predicted, predicted
-from .weighting import Fill
+from .weightings import Fill
 
 _DOOR = set(explain.__kwdefaults__ or {})
 

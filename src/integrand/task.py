@@ -13,14 +13,14 @@ from typing import Any
 import torch
 from torch import Tensor
 
+from .core.normalisation import Normalisation
+from .core.shapes import describe, flattened
 from .errors import InputError, NonFiniteInput, TargetError
-from .field import Field, TorchField
-from .field.extra import Extra
-from .field.layout import Layout
-from .field.memory import Memory
-from .normalisation import Normalisation
-from .shapes import describe, flattened
-from .target import Logit, Output, Target, as_target
+from .fields import Field, TorchField
+from .fields.memory import Memory
+from .model.extra import Extra
+from .model.layout import Layout
+from .targets import Logit, Output, Target, as_target
 
 
 @dataclass(frozen=True, eq=False)

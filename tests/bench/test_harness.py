@@ -12,12 +12,13 @@ import torch
 from torch import Tensor, nn
 
 import integrand as ig
-from integrand.bench import harness, recipe
+from integrand.bench import runner as harness
+from integrand.bench import suite as recipe
 from integrand.bench.claims import hold
 from integrand.bench.problems import Examples, Problem, Setting, problem
 from integrand.bench.problems.base import _PROBLEMS
-from integrand.bench.problems.photographs import files_of
-from integrand.bench.problems.questions import lines_of
+from integrand.bench.problems.images import files_of
+from integrand.bench.problems.text import lines_of
 from integrand.bench.training import accuracy, trained
 from integrand.compare.scores import Scores
 

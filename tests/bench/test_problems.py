@@ -9,13 +9,13 @@ import torch
 from PIL import Image
 
 import integrand as ig
-from integrand.bench import vocabulary
+from integrand.bench import names as vocabulary
 from integrand.bench.problems import Problem, Setting, problem_named
-from integrand.compare.judging import scored
+from integrand.compare.evaluate import scored
 
 MODEL = """
 import torch
-from integrand.vision import ImageModel
+from integrand.images import ImageModel
 
 def load():
     torch.manual_seed(0)

@@ -8,8 +8,9 @@ import pytest
 import torch
 
 import integrand as ig
-from integrand.bench import recipe, vocabulary
-from integrand.bench.spelled import spelled
+from integrand.bench import names as vocabulary
+from integrand.bench import suite as recipe
+from integrand.bench.expression import spelled
 
 TOY = """
 title = "Toy"

@@ -12,12 +12,14 @@ import torch
 from torch import nn
 from typer.testing import CliRunner
 
-from integrand.bench import harness, recipe, telling
+from integrand.bench import results as telling
+from integrand.bench import runner as harness
+from integrand.bench import suite as recipe
 from integrand.bench.problems import Examples, Problem, Setting, problem
 from integrand.bench.problems.base import _PROBLEMS
 from integrand.cli.app import app
+from integrand.core.formatting import number, percent, signed_percent
 from integrand.errors import MissingExtra
-from integrand.formatting import number, percent, signed_percent
 from integrand.report import suite as pages
 
 RECIPE = """

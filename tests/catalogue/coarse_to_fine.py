@@ -7,7 +7,7 @@ from typing import Any
 from torch import Tensor
 
 import integrand as ig
-from integrand.segment import Evaluation
+from integrand.core.segment import Evaluation
 from tests.problems import Problem
 
 FINE = ig.rules.GaussLegendre(4)

@@ -12,7 +12,7 @@ from torch import nn
 
 import integrand as ig
 from integrand.compare.budget import claimed, fitted, tolerant
-from integrand.compare.judging import explained
+from integrand.compare.evaluate import explained
 
 pytestmark = pytest.mark.usefixtures("quiet")
 M = ig.methods

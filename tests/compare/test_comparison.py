@@ -14,10 +14,10 @@ import torch
 from torch import Tensor, nn
 
 import integrand as ig
-from integrand.compare.agreement import Agreement, agreement, correlation, overlap
-from integrand.compare.judging import explained
+from integrand.compare.evaluate import explained
+from integrand.compare.map_agreement import Agreement, agreement, correlation, overlap
 from integrand.compare.statistics import Sure
-from integrand.metrics.ranks import average_ranks
+from integrand.core.ranks import average_ranks
 
 pytestmark = pytest.mark.usefixtures("quiet")
 QUICK = Sure(draws=199)
@@ -77,7 +77,7 @@ def test_blocks_of_examples_change_nothing(model: nn.Module, x: Tensor, monkeypa
         "masks": torch.ones(6, 8, 8),
     }
     whole = compared(model, x, **options)
-    monkeypatch.setattr(sys.modules["integrand.compare.door"], "_HELD_ELEMENTS", 6 * 192 * 4)
+    monkeypatch.setattr(sys.modules["integrand.compare.api"], "_HELD_ELEMENTS", 6 * 192 * 4)
     counted: list[tuple[int, int]] = []
     blocks = compared(model, x, **options, progress=lambda done, total: counted.append((done, total)))
     np.testing.assert_allclose(blocks.scores.values, whole.scores.values, atol=1e-6)

@@ -8,7 +8,7 @@ from torch import Tensor, nn
 
 import integrand as ig
 from integrand.compare.controls import CONTROLS, EdgeMap, Gradient, InputGradient, RandomMap, controls_for
-from integrand.field.company import ROWS
+from integrand.model.row_independence import ROWS
 
 scipy_ndimage = pytest.importorskip("scipy.ndimage")
 

@@ -11,7 +11,7 @@ import torch
 from torch import Tensor, nn
 
 import integrand as ig
-from integrand.metrics.metric import known
+from integrand.metrics.base import known
 from tests.catalogue import BUILD
 from tests.problems import PROBLEMS, softplus_cnn, wave
 
@@ -147,6 +147,6 @@ def test_what_belongs_to_an_example_stays_with_it_in_blocks(by: Any, monkeypatch
     alone = ig.explain(model, P.inputs, target=target, method=methods["one"])
     expected = ig.metrics.judge(model, P.inputs, alone, by, target=target)
     assert len(set(expected.tolist())) > 1 or isinstance(by, ig.metrics.FidelityPlus | ig.metrics.Characterization)
-    monkeypatch.setattr(sys.modules["integrand.compare.door"], "_HELD_ELEMENTS", 2 * 192)
+    monkeypatch.setattr(sys.modules["integrand.compare.api"], "_HELD_ELEMENTS", 2 * 192)
     made = ig.compare(model, P.inputs, **options)
     np.testing.assert_allclose(made.scores.values[0, 0], expected, rtol=1e-9, atol=1e-12)

@@ -10,7 +10,7 @@ import torch
 from torch import Tensor, nn
 
 import integrand as ig
-from integrand.compare.judging import methods_by_name, metrics_by_name, scored
+from integrand.compare.evaluate import methods_by_name, metrics_by_name, scored
 from integrand.compare.scores import Scores
 from integrand.task import Task
 

@@ -12,7 +12,7 @@ import torch
 from torch import Tensor, nn
 
 import integrand as ig
-from integrand.metrics.axiomatic.catalogue import CATALOGUE
+from integrand.metrics.axioms.checks import CATALOGUE
 from tests.problems import filled, softplus_cnn, wave
 
 FINE = ig.rules.GaussLegendre(12)

@@ -10,7 +10,7 @@ from hypothesis import strategies as st
 from hypothesis.extra import numpy as hnp
 from scipy import stats
 
-from integrand.metrics.correlation import pearson, spearman
+from integrand.core.correlation import pearson, spearman
 
 ROWS = hnp.arrays(np.float64, (2, 3, 7), elements=st.integers(-3, 3).map(float))  # small integers: many ties
 

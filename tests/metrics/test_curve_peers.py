@@ -17,8 +17,8 @@ import torch
 from torch import Tensor, nn
 
 import integrand as ig
-from integrand.metrics.curves import information
-from integrand.metrics.removal import ranked, scores_without, steps_of
+from integrand.metrics.perturbation import information
+from integrand.metrics.perturbation.removal import ranked, scores_without, steps_of
 
 ROOT = Path(__file__).parents[2]
 FOUND = np.load(ROOT / "tests" / "references" / "curves.npz")

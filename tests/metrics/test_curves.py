@@ -9,7 +9,7 @@ import torch
 from torch import Tensor, nn
 
 import integrand as ig
-from integrand.metrics.removal import Ranking, steps_of
+from integrand.metrics.perturbation.removal import Ranking, steps_of
 
 
 @pytest.fixture

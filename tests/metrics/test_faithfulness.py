@@ -11,7 +11,7 @@ import torch
 from torch import Tensor, nn
 
 import integrand as ig
-from integrand.metrics.subsets import Cells
+from integrand.metrics.perturbation.subsets import Cells
 from tests.problems import Counting
 
 SUPERPIXELS = torch.tensor([[0, 0, 1, 1], [0, 2, 2, 1], [3, 3, 2, 4], [3, 5, 4, 4]])
@@ -194,7 +194,7 @@ def test_infidelity_is_its_definition(model: nn.Module, x: Tensor, maps: Tensor)
                 said, done = [], []
                 for draw in range(9):
                     row = x[b : b + 1]
-                    became = perturb(row, torch.full_like(row, 0.1), ig.seeds.generator(6, draw))
+                    became = perturb(row, torch.full_like(row, 0.1), ig.core.random.generator(6, draw))
                     if became.dtype == torch.bool:
                         gone = became.expand_as(row)
                         became = torch.where(gone, 0.1, row)
@@ -210,17 +210,17 @@ def test_infidelity_is_its_definition(model: nn.Module, x: Tensor, maps: Tensor)
 
 def test_squares_lie_anywhere_and_are_of_every_size() -> None:
     rows = torch.zeros(1, 1, 12, 9)
-    seen = [ig.metrics.Square(4)(rows, rows, ig.seeds.generator(n)) for n in range(400)]
+    seen = [ig.metrics.Square(4)(rows, rows, ig.core.random.generator(n)) for n in range(400)]
     assert {int(s.sum()) for s in seen} == {1, 4, 9, 16}
     assert bool(torch.stack(seen).any(0).all())
-    assert int(ig.metrics.Square(99)(rows, rows, ig.seeds.generator(1)).sum()) <= 81
+    assert int(ig.metrics.Square(99)(rows, rows, ig.core.random.generator(1)).sum()) <= 81
 
 
 def test_yehs_gaussian_perturbation_is_noise_around_the_fill() -> None:
     """As coded: r = clip(N(0, 0.2²) + x, x − 1, x), x' = x − r, which is noise between 0 and 1 and not x at all."""
     x = torch.rand(4, 50, generator=torch.Generator().manual_seed(0))
-    became = ig.metrics.NoisyFill(0.2, 0.0, 1.0)(x, torch.zeros_like(x), ig.seeds.generator(3))
-    noise = torch.randn(1, 50, generator=ig.seeds.generator(3), dtype=torch.float64).float() * -0.2
+    became = ig.metrics.NoisyFill(0.2, 0.0, 1.0)(x, torch.zeros_like(x), ig.core.random.generator(3))
+    noise = torch.randn(1, 50, generator=ig.core.random.generator(3), dtype=torch.float64).float() * -0.2
     r = torch.minimum(torch.maximum(noise + x, x - 1), x)
     torch.testing.assert_close(became.expand_as(x), x - r)
 

@@ -12,9 +12,9 @@ from hypothesis import given
 from torch import Tensor
 
 import integrand as ig
-from integrand.metrics.correlation import pearson, spearman
+from integrand.core.correlation import pearson, spearman
+from integrand.core.ranks import average_ranks, found_among_first
 from integrand.metrics.localisation import POOLS
-from integrand.metrics.ranks import average_ranks, found_among_first
 from tests.problems import wave
 
 DOORS = {

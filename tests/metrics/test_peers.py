@@ -14,7 +14,7 @@ import torch
 from torch import Tensor, nn
 
 import integrand as ig
-from integrand.metrics.randomisation.parameters import entropy
+from integrand.metrics.robustness.mprt import entropy
 from tests.metrics import peers
 
 THEIRS = json.loads(peers.PATH.read_text())
@@ -34,7 +34,7 @@ def explainer(field: Any, x: Tensor) -> Tensor:
     return x * field.gradient(x)
 
 
-_DRAWS = {ig.seeds.generator(0, draw).initial_seed(): draw for draw in range(6)}
+_DRAWS = {ig.core.random.generator(0, draw).initial_seed(): draw for draw in range(6)}
 
 
 def shift(x: Tensor, random: torch.Generator) -> Tensor:

@@ -11,7 +11,7 @@ import torch
 from torch import Tensor, nn
 
 import integrand as ig
-from integrand.metrics.removal import Ranking, _descending, scores_without, shares_of
+from integrand.metrics.perturbation.removal import Ranking, _descending, scores_without, shares_of
 
 UNIT = ig.Normalisation.unit()
 

@@ -13,10 +13,10 @@ import torch
 from torch import Tensor, nn
 
 import integrand as ig
-from integrand.field.base import outputs_of
-from integrand.metrics.randomisation.parameters import entropy
-from integrand.metrics.randomisation.similarity import alike
-from integrand.metrics.randomisation.weights import forget, layers_in_order, unlearning
+from integrand.fields.base import outputs_of
+from integrand.metrics.robustness.mprt import entropy
+from integrand.metrics.robustness.reset_weights import forget, layers_in_order, unlearning
+from integrand.metrics.robustness.similarity import alike
 
 
 class Net(nn.Module):
@@ -170,7 +170,7 @@ def test_layers_that_cannot_start_anew_are_drawn_like_themselves() -> None:
     torch.manual_seed(0)
     layer = Own()
     table, inner = layer.table.detach().clone(), layer.inner.weight.detach().clone()
-    forget(layer, ig.seeds.generator(1))
+    forget(layer, ig.core.random.generator(1))
     assert torch.equal(layer.inner.weight, inner)  # a layer of its own
     assert not torch.equal(layer.table, table)
     assert abs(float(layer.table.detach().mean()) - 3) < 0.3
@@ -191,7 +191,7 @@ def test_the_curve_is_the_similarity_at_every_stage(model: nn.Module, x: Tensor)
     from scipy import stats
 
     for stage, (name, number) in enumerate((("4", 5), ("2", 3), ("0", 1))):
-        forget(modules[name], ig.seeds.generator(5, number))
+        forget(modules[name], ig.core.random.generator(5, number))
         random = slope(ig.TorchField(other, 1), x)
         for b in range(5):
             for m, (a, c) in enumerate(((own, random), (x * own, x * random))):
@@ -252,7 +252,7 @@ def test_smooth_maps_are_averaged_over_the_same_noise(model: nn.Module, x: Tenso
     own = slope(ig.TorchField(model, 1), x)
     found = ig.metrics.judge(model, x, own, by, target=1, method=slope)
     deviation = 0.2 * (x.amax(1) - x.amin(1))[:, None]
-    noise = [torch.randn(1, 3, generator=ig.seeds.generator(2, d), dtype=torch.float64) for d in range(3)]
+    noise = [torch.randn(1, 3, generator=ig.core.random.generator(2, d), dtype=torch.float64) for d in range(3)]
     mean = lambda field: sum(field.gradient(x + deviation * e) for e in noise) / 3  # noqa: E731
     before = mean(ig.TorchField(model, 1))
     with unlearning(ig.TorchField(model, 1), x, stages=1, seed=2) as stages:

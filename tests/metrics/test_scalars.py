@@ -12,7 +12,7 @@ from hypothesis import given
 from torch import nn
 
 import integrand as ig
-from integrand.metrics import ranks
+from integrand.core import ranks
 from tests.problems import wave
 
 ONE_TO_FOUR = torch.tensor([[1.0, 2.0, 3.0, 4.0]]).double()

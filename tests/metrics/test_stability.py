@@ -25,7 +25,7 @@ def x() -> Tensor:
 
 
 def shift(seed: int, draw: int, radius: float) -> Tensor:
-    noise = torch.rand(1, 4, generator=ig.seeds.generator(seed, draw), dtype=torch.float64)
+    noise = torch.rand(1, 4, generator=ig.core.random.generator(seed, draw), dtype=torch.float64)
     return radius * (2 * noise - 1)
 
 

@@ -13,8 +13,8 @@ import torch
 from torch import Tensor, nn
 
 import integrand as ig
-from integrand.metrics.xai_bench import expectation
-from integrand.metrics.xai_bench.terms import CosineSteps, Decay, Magnitude, Sine, Slope, Square, Steps
+from integrand.synthetic import expectation
+from integrand.synthetic.terms import CosineSteps, Decay, Magnitude, Sine, Slope, Square, Steps
 from tests.problems import filled, wave
 
 bench = ig.metrics.xai_bench
@@ -486,7 +486,7 @@ def test_infidelity() -> None:
     assert bool(nothing.isnan().all())
     torch.testing.assert_close(ig.metrics.judge(problem.field, X, -7 * weight * X, by), exact)  # β takes the scale
     # Restated for one row, with the stock code's clips.
-    noise = torch.randn(300, 5, generator=ig.seeds.generator(0), dtype=torch.float64)
+    noise = torch.randn(300, 5, generator=ig.core.random.generator(0), dtype=torch.float64)
     row, phi = X[3], (weight * X)[3]
     r = torch.maximum(row - 1, torch.minimum(row, 0.2 * noise + row))
     difference, a = (weight @ row) - (row - r) @ weight, r @ phi

@@ -12,13 +12,13 @@ import pytest
 import torch
 
 import integrand as ig
-from integrand.attribution import Attribution
+from integrand.core.formatting import number, percent
 from integrand.errors import InputError, MissingExtra, ShapeError, UnknownName
-from integrand.formatting import number, percent
+from integrand.integration.attribution import Attribution
+from integrand.report.arrays import cells, limit_of
 from integrand.report.colours import ramp
 from integrand.report.figures import display_image, heat_rgb, overlay_rgb, pixel_map, plot, signed_rgb
-from integrand.report.pictures import cells, limit_of
-from integrand.report.words import headline
+from integrand.report.formatting import headline
 
 pytest.importorskip("matplotlib")
 

@@ -17,11 +17,11 @@ import pytest
 import torch
 
 import integrand as ig
-from integrand.attribution import Attribution
+from integrand.core.formatting import number
 from integrand.errors import InputError, MissingExtra, ShapeError
-from integrand.formatting import number
+from integrand.integration.attribution import Attribution
 from integrand.report import Case, fragment, page
-from integrand.report.pictures import data_uri, flat_map, limit_of
+from integrand.report.arrays import data_uri, flat_map, limit_of
 
 pytest.importorskip("jinja2")
 Image = pytest.importorskip("PIL.Image")

@@ -12,7 +12,7 @@ import torch
 
 import integrand as ig
 from integrand.report import Case, page, sheet
-from integrand.report.sheet import _places
+from integrand.report.method_grid import _places
 from integrand.report.views import MANY, families_of, regions_of, spread
 
 pytest.importorskip("jinja2")

@@ -9,7 +9,8 @@ import pytest
 import torch
 
 from integrand.errors import ImageError, InputError, MissingExtra, UnknownName
-from integrand.vision import images, pictures, prepare, read, samples, title
+from integrand.images import files as images
+from integrand.images import pictures, prepare, read, samples, title
 
 Image = pytest.importorskip("PIL.Image")
 

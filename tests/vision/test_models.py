@@ -11,14 +11,14 @@ from torch import nn
 
 import integrand as ig
 from integrand.errors import InputError, MissingExtra, ModelError, TargetError, TrainingModeWarning, UnknownName
-from integrand.vision import ImageModel, load_model, models
+from integrand.images import ImageModel, load_model, models
 
 Image = pytest.importorskip("PIL.Image")
 
 CODE = """
 import torch
 import integrand as ig
-from integrand.vision import ImageModel
+from integrand.images import ImageModel
 
 def module():
     return torch.nn.Sequential(torch.nn.Flatten(), torch.nn.LazyLinear(3))
@@ -98,7 +98,7 @@ def test_a_module_in_training_mode_is_given_back_so() -> None:
 def test_a_model_that_refuses_the_picture_says_what_shape_it_was() -> None:
     model = ImageModel("small", nn.Sequential(nn.Flatten(), nn.Linear(5, 2)), size=4)
     with pytest.raises(
-        ModelError, match=r"'small' refused pictures of shape 1x3x4x4: .*return an integrand.vision.ImageModel"
+        ModelError, match=r"'small' refused pictures of shape 1x3x4x4: .*return an integrand.images.ImageModel"
     ):
         model.predict(torch.zeros(1, 3, 4, 4))
 

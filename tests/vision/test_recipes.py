@@ -11,11 +11,12 @@ import torch
 from torch import nn
 
 import integrand as ig
+from integrand.cli import presets as recipes
+from integrand.cli.presets import Setting, method
+from integrand.cli.supplies import Supplies
 from integrand.errors import InputError, UnknownName
+from integrand.images import ImageModel
 from integrand.methods import known, registry
-from integrand.vision import ImageModel, recipes
-from integrand.vision.recipes import Setting, method
-from integrand.vision.supplies import Supplies
 
 PHOTO = torch.full((3, 8, 8), 0.3)
 POOL = torch.linspace(0, 1, 4 * 3 * 64).reshape(4, 3, 8, 8)

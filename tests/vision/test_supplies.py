@@ -9,10 +9,10 @@ import torch
 from torch import nn
 
 import integrand as ig
+from integrand.cli.patch_autoencoder import Patches
+from integrand.cli.supplies import NAMES, Supplies
 from integrand.errors import InputError, ModelError
-from integrand.vision import ImageModel
-from integrand.vision.autoencoder import Patches
-from integrand.vision.supplies import NAMES, Supplies
+from integrand.images import ImageModel
 from tests.vision.test_recipes import supplies
 
 

@@ -8,7 +8,7 @@ from typing import Any
 import numpy as np
 
 from ..compare.scores import Scores
-from .recipe import Claim
+from .suite import Claim
 
 _DRAWS = 10_000
 _FEW = 5

@@ -10,9 +10,9 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from ..files import write_tensors
-from ..optional import optional
-from ..seeds import generator
+from ..core.files import write_tensors
+from ..core.optional import optional
+from ..core.random import generator
 
 
 def trained(

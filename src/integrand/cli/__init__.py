@@ -6,8 +6,8 @@
     compare    the work behind ``compare``: pictures and methods in, verdicts out
     doctor     the work behind ``doctor``
     pages      the folder that is written into, and the pages in it
-    stopping   Ctrl-C and SIGTERM
-    tell       the two consoles, and how things are said on them
+    signals    Ctrl-C and SIGTERM
+    console    results to stdout, progress and warnings to stderr
 
 Exit status: 0 done, 1 done but something was skipped or found wrong, 2 not done because of what was asked or met, 130 stopped by Ctrl-C, 143 by
 SIGTERM.

@@ -21,9 +21,9 @@ from rich.text import Text
 
 from ..errors import InputError, IntegrandError
 from ..methods import Published, about, counted_on, known
-from ..methods.habits import formal
-from . import tell
-from .stopping import STATUS, terminable
+from ..methods.hints import formal
+from . import console
+from .signals import STATUS, terminable
 
 _KEPT = "Stopped. What was finished is written."
 
@@ -47,12 +47,12 @@ def reported(debug: bool, stopped: str = "Stopped.") -> Iterator[None]:
         with terminable():
             yield
     except KeyboardInterrupt as stop:
-        tell.note(stopped)
+        console.note(stopped)
         raise typer.Exit(STATUS[type(stop)]) from None
     except (IntegrandError, OSError) as error:
         if debug:
             raise
-        tell.fail(error)
+        console.fail(error)
         raise typer.Exit(2) from None
 
 
@@ -315,10 +315,10 @@ def methods(
         if as_json:
             typer.echo(json.dumps([_record(one) for one in chosen], indent=2))
         else:
-            console = tell.out()
-            lines = _detail(chosen[0], console.width) if name else _overview(chosen, console.width)
+            terminal = console.out()
+            lines = _detail(chosen[0], terminal.width) if name else _overview(chosen, terminal.width)
             for line in lines:
-                console.print(line, soft_wrap=True)
+                terminal.print(line, soft_wrap=True)
 
 
 _LABELS = 12  # characters of the labels on a card
@@ -339,7 +339,7 @@ def _overview(chosen: list[Published], width: int) -> list[Text]:
     """A card for each method, under what those of a file have in common."""
     shown: list[Text] = []
     for family, cards in groupby(chosen, lambda one: one.family):
-        shown += [Text(line, "bold underline") for line in tell.folded(family, width)] + [Text()]
+        shown += [Text(line, "bold underline") for line in console.folded(family, width)] + [Text()]
         for one in cards:
             shown += [*_card(one, width), Text()]
     axioms = [f"{axiom[0].upper()}\u00a0{axiom}".replace("-", "\u2011") for axiom in chosen[0].axioms]
@@ -382,14 +382,14 @@ def _detail(one: Published, width: int) -> list[Text]:
     """All about one method."""
     axioms = ", ".join(f"{axiom}\u00a0{_tick(holds)}" for axiom, holds in one.axioms.items())
     facts = [*_facts(one), ("axioms", axioms)]
-    about_it = tell.folded(inspect.getdoc(one.build) or "", width)
+    about_it = console.folded(inspect.getdoc(one.build) or "", width)
     return [
         Text.assemble((one.title, "bold"), f"  ({one.name})"),
         Text(one.family, "dim"),
         Text(),
         *(line for label, text in facts for line in _labelled(label, text, width)),
         Text(),
-        *map(Text, tell.folded(f"ig.methods.{one.name}{_typed(one.build)}", width)),
+        *map(Text, console.folded(f"ig.methods.{one.name}{_typed(one.build)}", width)),
         Text(),
         *map(Text, about_it),
         Text(),
@@ -458,7 +458,7 @@ def bench(
     Exit status: 0 some run has results, 1 none has, 2 nothing done, 130 stopped by Ctrl-C, 143 by SIGTERM; it goes on from there.
     """
     with reported(debug, _KEPT):
-        from ..bench.harness import Request
+        from ..bench.runner import Request
         from . import bench as command
 
         if suite is None:

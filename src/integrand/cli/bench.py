@@ -8,10 +8,12 @@ from typing import Any
 import torch
 from rich.text import Text
 
-from ..bench import harness, recipe, telling
-from ..formatting import count, number, percent, signed_percent
+from ..bench import results as telling
+from ..bench import runner as harness
+from ..bench import suite as recipe
+from ..core.formatting import count, number, percent, signed_percent
 from ..report.suite import grouped
-from . import tell
+from . import console
 from .pages import claimed
 
 
@@ -23,9 +25,9 @@ def run(name: str, request: harness.Request, *, threads: int | None = None) -> i
     if threads is not None:
         torch.set_num_threads(threads)
     with claimed(request.out, "bench"):
-        results = harness.run(suite, request, tell.note)
+        results = harness.run(suite, request, console.note)
     told = telling.write(results, request.out)
-    out = tell.out()
+    out = console.out()
     out.print(Text(told["title"], "bold"))
     for name, one in told["runs"].items():
         _tell_run(name, one)
@@ -38,21 +40,21 @@ def run(name: str, request: harness.Request, *, threads: int | None = None) -> i
 
 def listing() -> None:
     """The suites there are."""
-    table = tell.table("suite", "what it asks", "runs")
+    table = console.table("suite", "what it asks", "runs")
     for name in recipe.names():
         suite = recipe.suite(name)
         table.add_row(Text(name, "bold"), suite.question, ", ".join(one.name for one in suite.runs))
-    tell.out().print(table)
+    console.out().print(table)
 
 
 def _tell_run(name: str, one: dict[str, Any]) -> None:
-    out = tell.out()
+    out = console.out()
     if "summaries" not in one:
         out.print(f"\n{name}: {one['left out'] or 'nothing is finished yet'}")
         return
     out.print(f"\n{name}: {one['examples']} examples", style="bold")
     metrics = list(one["higher"])
-    table = tell.table("method", *(f"{m} {'↑' if one['higher'][m] else '↓'}" for m in metrics), "gradients", "gap")
+    table = console.table("method", *(f"{m} {'↑' if one['higher'][m] else '↓'}" for m in metrics), "gradients", "gap")
     means = {(row["method"], row["metric"]): row["mean"] for row in one["summaries"]}
     for method in one["methods"]:
         cells = [number(means[method, metric]) for metric in metrics]
@@ -71,7 +73,7 @@ def _tell_run(name: str, one: dict[str, Any]) -> None:
 
 
 def _claim(rows: Sequence[Mapping[str, Any]]) -> Any:
-    table = tell.table("where", "against", "better by (95 %)", "on", "verdict")
+    table = console.table("where", "against", "better by (95 %)", "on", "verdict")
     for one in rows:
         table.add_row(
             f"{one['run']}, {one['metric']}",

@@ -21,18 +21,18 @@ from rich.text import Text
 from torch import Tensor
 
 from ..compare import Comparison, Sure, compare
-from ..compare.judging import metrics_by_name
+from ..compare.evaluate import metrics_by_name
+from ..core.files import write_text
+from ..core.formatting import number, p_value
+from ..core.optional import check_installed
 from ..errors import ImageError, InputError, IntegrandWarning, UnknownName
-from ..files import write_text
-from ..formatting import number, p_value
-from ..optional import check_installed
+from ..images import REGISTRY, load_model, titles
 from ..report.comparison import page
-from ..vision import REGISTRY, load_model, recipes, titles
-from . import tell
+from . import console, presets
 from .explain import Desk
 from .explain import Request as Explaining
 from .pages import claimed
-from .stopping import undisturbed
+from .signals import undisturbed
 
 
 @dataclass(frozen=True)
@@ -60,7 +60,7 @@ class Request:
 
 def run(request: Request) -> int:
     """Do it. Returns the exit status: 1 if a picture was passed over or a map is missing."""
-    recipes.check(request.methods, (*request.baselines, *request.vary))
+    presets.check(request.methods, (*request.baselines, *request.vary))
     _check_methods(request.methods)
     metrics_by_name(request.metrics)
     sure = Sure(request.level)
@@ -74,7 +74,7 @@ def run(request: Request) -> int:
 def _run(request: Request, sure: Sure) -> int:
     model = load_model(request.model).to(request.device)
     if model.name == request.model and request.model not in REGISTRY:
-        tell.note(f"{model.name} is taken to want {model.size} x {model.size} pixels and {model.normalisation}.")
+        console.note(f"{model.name} is taken to want {model.size} x {model.size} pixels and {model.normalisation}.")
     desk = Desk(Explaining(request.images, references=request.references), model)
     sources, x = _pictures(desk)
     with desk.hearing():
@@ -84,7 +84,7 @@ def _run(request: Request, sure: Sure) -> int:
             target = model.find(request.target, logits.shape[1])
         methods = _methods(request, desk, x, logits)
         vary = _vary(request)
-        tell.note(f"{len(sources)} pictures, {len(methods)} methods, {len(request.metrics)} metrics.")
+        console.note(f"{len(sources)} pictures, {len(methods)} methods, {len(request.metrics)} metrics.")
         with _bar() as bars:
             task = bars.add_task("maps and scores", total=None)
             made = compare(
@@ -111,7 +111,7 @@ def _run(request: Request, sure: Sure) -> int:
         warnings.simplefilter("ignore", IntegrandWarning)
         made.save(request.out, page=False)
         write_text(request.out / "index.html", page(made, title=f"Which method for {model.name}?"))
-    tell.out().print(Text(f"Wrote {request.out / 'index.html'}", "bold"), soft_wrap=True)
+    console.out().print(Text(f"Wrote {request.out / 'index.html'}", "bold"), soft_wrap=True)
     return 1 if desk.passed_over or made.scores.reasons else 0
 
 
@@ -139,7 +139,7 @@ def _pictures(desk: Desk) -> tuple[list[str], Tensor]:
 def _check_methods(names: Sequence[str]) -> None:
     """Refuse methods whose maps are not of pixels, and those that learn from data of which here are only pictures to judge them on."""
     for name in names:
-        made = recipes.supplied(name)
+        made = presets.supplied(name)
         if "site" in made:
             raise InputError(f"{name} explains a layer, whose map is not compared with maps of pixels: leave it out.")
         if made:
@@ -151,15 +151,15 @@ def _check_methods(names: Sequence[str]) -> None:
 
 def _methods(request: Request, desk: Desk, x: Tensor, logits: Tensor) -> dict[str, Any]:
     """Every method set up once, for all pictures."""
-    wanted = {name: recipes.wants(name, request.baselines) for name in request.methods}
+    wanted = {name: presets.wants(name, request.baselines) for name in request.methods}
     setting: dict[str, Any] = {"baselines": request.baselines, "tol": request.tol}
     if "pool" in wanted.values() and desk.pool is not None:
         pool, said_of_pool = desk.pool
         others = said_of_pool.argmax(1)[None] != logits.argmax(1)[:, None]  # of each picture, which of the pool
         setting |= {"pool": pool, "others": int(others.sum(1).min())}
-    if recipes.PHOTO in wanted.values():
+    if presets.PHOTO in wanted.values():
         setting["photo"] = _photo(desk, x)
-    return {name: recipes.method(name, recipes.Setting(**setting)) for name in request.methods}
+    return {name: presets.method(name, presets.Setting(**setting)) for name in request.methods}
 
 
 def _photo(desk: Desk, x: Tensor) -> Tensor | None:
@@ -171,26 +171,26 @@ def _photo(desk: Desk, x: Tensor) -> Tensor | None:
             continue
         if not bool((found == x).flatten(1).all(1).any()):
             return found[0]
-    tell.note("There is no other photograph, so that baseline is left out; --references adds one.")
+    console.note("There is no other photograph, so that baseline is left out; --references adds one.")
     return None
 
 
 def _vary(request: Request) -> dict[str, Any] | None:
     if not request.vary:
         return None
-    return {name: recipes.baselines([name])[0] for name in request.vary}
+    return {name: presets.baselines([name])[0] for name in request.vary}
 
 
 def _bar() -> Progress:
-    console = tell.err()
+    terminal = console.err()
     return Progress(
         TextColumn("{task.description}", markup=False),
         BarColumn(),
         TextColumn("{task.completed} of {task.total} maps"),
         TimeRemainingColumn(),
-        console=console,
+        console=terminal,
         transient=True,
-        disable=not console.is_terminal,
+        disable=not terminal.is_terminal,
     )
 
 
@@ -201,29 +201,29 @@ def _tell(made: Comparison) -> None:
     rows = made.table()
     for metric in made.scores.metrics:
         better = "higher is better" if made.scores.is_higher(metric) else "lower is better"
-        tell.out().print(Text.assemble((metric, "bold"), f"  {better}, {len(made.scores)} pictures"))
-        tell.out().print(_table(made, [row for row in rows if row["metric"] == metric]))
+        console.out().print(Text.assemble((metric, "bold"), f"  {better}, {len(made.scores)} pictures"))
+        console.out().print(_table(made, [row for row in rows if row["metric"] == metric]))
         found = made.verdict(metric)
-        tell.out().print(Text(found.words, "bold green" if found.winner else "yellow"), soft_wrap=True)
-        tell.out().print()
+        console.out().print(Text(found.words, "bold green" if found.winner else "yellow"), soft_wrap=True)
+        console.out().print()
     misses = {row["method"]: row["incomplete"] for row in rows if row["incomplete"]}
     if misses:
         some = ", ".join(f"{name} {count}" for name, count in misses.items())
         words = f"Maps that miss more than a tenth of the change they should add up to, of {len(made.scores)}: {some}."
-        tell.out().print(Text(words, "yellow"), soft_wrap=True)
+        console.out().print(Text(words, "yellow"), soft_wrap=True)
     notes = [f"{name}: {note}" for name, note in made.notes.items() if note != "as it is"]
     if notes:
-        tell.out().print(Text("; ".join(notes), "dim"), soft_wrap=True)
+        console.out().print(Text("; ".join(notes), "dim"), soft_wrap=True)
     if made.sensitivity is not None:
         alike = ", ".join(f"{name} {number(value)}" for name, value in made.sensitivity.alike().items())
         over = ", ".join(made.sensitivity.baselines)
-        tell.out().print(Text(f"Likeness of maps from {over}: {alike}", "dim"), soft_wrap=True)
+        console.out().print(Text(f"Likeness of maps from {over}: {alike}", "dim"), soft_wrap=True)
 
 
 def _table(made: Comparison, rows: Sequence[Mapping[str, Any]]) -> Any:
     """Fits eighty columns; intervals of differences, rows and incomplete maps are on the page."""
     numbers = ("mean", f"{100 * made.sure.level:g} %", "diff", "p", "better", "grads", "s")
-    table = tell.table("method", *numbers, right=numbers)
+    table = console.table("method", *numbers, right=numbers)
     for column in table.columns[1:]:
         column.no_wrap = True
     table.caption = f"diff, p, better: against {made.reference}"

@@ -15,10 +15,10 @@ import torch
 from rich.table import Table
 from rich.text import Text
 
-from ..field.analytic import Monomial
+from ..fields.analytic import Monomial
 from ..methods import integrated
-from ..rule import GaussLegendre
-from . import tell
+from ..rules import GaussLegendre
+from . import console
 
 _TOLERANCE = 1e-12
 _CONTRIBUTORS = frozenset({"dev", "test"})
@@ -39,18 +39,18 @@ class Check:
 
 def run() -> int:
     """Print what was found. Returns the exit status: 1 if a self-check failed."""
-    console = tell.out()
-    console.print(_versions())
+    terminal = console.out()
+    terminal.print(_versions())
     found = extras()
-    console.print(_extras(found))
+    terminal.print(_extras(found))
     absent = [extra for extra, packages in found.items() if None in packages.values()]
     if absent:
-        console.print(f"What is missing comes with: pip install 'integrand[{','.join(absent)}]'", soft_wrap=True)
+        terminal.print(f"What is missing comes with: pip install 'integrand[{','.join(absent)}]'", soft_wrap=True)
     checks = [self_check(device) for device in _devices()]
     for check in checks:
         words = ("passed", "green") if check.passed else ("FAILED", "bold red")
         how = f" (IG of a monomial is within {check.error:.0e} of its closed form; {check.seconds:.2f} s)"
-        console.print(Text.assemble(f"Self-check on {check.device}: ", words, how))
+        terminal.print(Text.assemble(f"Self-check on {check.device}: ", words, how))
     return 0 if all(check.passed for check in checks) else 1
 
 
@@ -70,7 +70,7 @@ def _devices() -> list[str]:
 
 
 def _versions() -> Table:
-    made = tell.table("package", "version")
+    made = console.table("package", "version")
     made.add_row("integrand", metadata.version("integrand"))
     made.add_row("python", f"{platform.python_version()} on {platform.system()} {platform.machine()}")
     made.add_row("torch", f"{torch.__version__}, {torch.get_num_threads()} threads")
@@ -81,7 +81,7 @@ def _versions() -> Table:
 
 
 def _extras(extras: dict[str, dict[str, str | None]]) -> Table:
-    made = tell.table("extra", "state", "packages")
+    made = console.table("extra", "state", "packages")
     for extra, packages in extras.items():
         missing = [name for name, version in packages.items() if version is None]
         state = Text(f"missing {', '.join(missing)}", "yellow") if missing else Text("installed", "green")

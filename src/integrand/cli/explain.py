@@ -23,7 +23,8 @@ from rich.table import Table
 from rich.text import Text
 from torch import Tensor
 
-from ..attribution import Attribution
+from ..core.formatting import percent, shortened
+from ..core.optional import check_installed
 from ..errors import (
     ImageError,
     IncompleteWarning,
@@ -35,17 +36,16 @@ from ..errors import (
     TrainingModeWarning,
 )
 from ..explain import explain
-from ..field.wrap import Tally
-from ..formatting import percent, shortened
-from ..optional import check_installed
+from ..fields.views import Tally
+from ..images import REGISTRY, Guess, ImageModel, load_model, pictures, samples, titles
+from ..images.files import SAMPLE
+from ..integration.attribution import Attribution
 from ..report import Case, sheet
-from ..report.words import NO_GAP, NOT_CLAIMED, incomplete, unsettled
-from ..vision import REGISTRY, Guess, ImageModel, load_model, pictures, recipes, samples, titles
-from ..vision.images import SAMPLE
-from ..vision.supplies import Supplies
-from . import tell
+from ..report.formatting import NO_GAP, NOT_CLAIMED, incomplete, unsettled
+from . import console, presets
 from .pages import Pages, claimed
-from .stopping import undisturbed as undisturbed
+from .signals import undisturbed as undisturbed
+from .supplies import Supplies
 
 _TOP = 5
 _ALL = "all"  # methods
@@ -80,8 +80,8 @@ def run(request: Request) -> int:
     """Do it. Returns the exit status: 1 if a picture was passed over or a file not written, 2 if nothing was done."""
     every = _ALL in request.methods
     if every:
-        request = replace(request, methods=recipes.every())
-    recipes.check(request.methods, request.baselines)
+        request = replace(request, methods=presets.every())
+    presets.check(request.methods, request.baselines)
     if request.nodes is not None and request.tol is not None:
         raise InputError("--nodes and --tol both say how to integrate: give one of them.")
     _check_packages(request.save)
@@ -92,7 +92,7 @@ def run(request: Request) -> int:
 def _run(request: Request, every: bool) -> int:
     model = load_model(request.model).to(request.device)
     if model.name == request.model and request.model not in REGISTRY:  # its function did not say
-        tell.note(f"{model.name} is taken to want {model.size} x {model.size} pixels and {model.normalisation}.")
+        console.note(f"{model.name} is taken to want {model.size} x {model.size} pixels and {model.normalisation}.")
     desk = Desk(request, model, every=every)
     pages = Pages(request.out, f"{model.name} explained", _PAGE)
     try:
@@ -102,11 +102,11 @@ def _run(request: Request, every: bool) -> int:
     finally:
         pages.finish()
     if not pages.written:
-        tell.fail("Nothing was written." if pages.failed else "None of the pictures could be read.")
+        console.fail("Nothing was written." if pages.failed else "None of the pictures could be read.")
         return 2
     written = [str(file) for file in pages.written]
     listed = written if len(written) <= _LISTED else [written[0], "…", written[-1]]
-    tell.out().print(Text(f"Wrote {', '.join(listed)}", "bold"), soft_wrap=True)
+    console.out().print(Text(f"Wrote {', '.join(listed)}", "bold"), soft_wrap=True)
     return 1 if desk.passed_over or pages.failed else 0
 
 
@@ -147,7 +147,7 @@ def _one(desk: Desk, source: str, pages: Pages) -> None:
         brief=desk.brief,
     )
     pages.add(case)
-    tell.out().print(_prediction(case.name, guesses, target, model.label(target)))
+    console.out().print(_prediction(case.name, guesses, target, model.label(target)))
     with _bars() as bars:
         for name, method in methods.items():
             with desk.leaving_out(name, left_out):
@@ -163,7 +163,7 @@ def _one(desk: Desk, source: str, pages: Pages) -> None:
         with pages.writing():
             sheet(case, pages.file(f"{pages.name(source)}-methods.png"))
             sheet(case, pages.file(f"{pages.name(source)}-methods-same-scale.png"), same_scale=True)
-    tell.out().print(_table(results))
+    console.out().print(_table(results))
     _footnote(results)
     desk.tell_heard()
 
@@ -186,22 +186,22 @@ def _explained(desk: Desk, about: Subject, name: str, method: Any, bars: Progres
 def _write(made: Attribution, desk: Desk, pages: Pages, about: Subject, name: str) -> None:
     stem = f"{pages.name(about.source)}-{name}"
     words = (shortened(desk.titles[about.source], _HEAD), shortened(desk.model.label(about.target), _HEAD), name)
-    made.plot(path=pages.file(f"{stem}.png"), titles=tell.line(" · ".join(words)))
+    made.plot(path=pages.file(f"{stem}.png"), titles=console.line(" · ".join(words)))
     if desk.request.save:
         made.save(pages.file(f"{stem}.safetensors"))
 
 
 def _bars() -> Progress:
     """A bar per method, gone when the picture is done; nothing where stderr is no terminal."""
-    console = tell.err()
+    terminal = console.err()
     return Progress(
         TextColumn("{task.description}", markup=False),
         BarColumn(),
         TextColumn("{task.fields[work]}", markup=False),
         TimeRemainingColumn(),
-        console=console,
+        console=terminal,
         transient=True,
-        disable=not console.is_terminal,
+        disable=not terminal.is_terminal,
     )
 
 
@@ -216,18 +216,18 @@ def _bar(bars: Progress, method: str) -> Callable[[Tally], None]:
 
 
 def _prediction(head: str, guesses: Sequence[Guess], target: int, label: str) -> Text:
-    said = Text.assemble((tell.line(head), "bold"))
+    said = Text.assemble((console.line(head), "bold"))
     for guess in guesses:
         mark = "  ◀ explained" if guess.index == target else ""
-        said.append(f"\n  {guess.probability:6.1%}  {tell.line(guess.name)} ({guess.index}){mark}")
+        said.append(f"\n  {guess.probability:6.1%}  {console.line(guess.name)} ({guess.index}){mark}")
     if target not in [guess.index for guess in guesses]:
-        said.append(f"\n     …     {tell.line(label)} ({target})  ◀ explained")
+        said.append(f"\n     …     {console.line(label)} ({target})  ◀ explained")
     return said.append("\n")
 
 
 def _table(results: Mapping[str, Attribution]) -> Table:
     numbers = ("residual", "gap", "error", "gradients", "seconds")
-    table = tell.table("method", *numbers, right=numbers)
+    table = console.table("method", *numbers, right=numbers)
     for method, made in results.items():
         residual = f"{float(made.residual[0]):+.3f}" if made.claims_completeness else "–"
         cost = made.cost
@@ -252,18 +252,18 @@ def _footnote(results: Mapping[str, Attribution]) -> None:
     missing = [name for name, made in results.items() if incomplete(made, 0)]
     if missing:
         words = "* These maps miss more than a tenth of the change they should add up to. " + _remedy(missing, results)
-        tell.out().print(Text(words, "yellow"))
+        console.out().print(Text(words, "yellow"))
     if any(unsettled(made, 0) for made in results.values()):
         words = (
             "† These maps stopped before their estimated error was within the tolerance; a larger --tol is met sooner."
         )
-        tell.out().print(Text(words, "yellow"))
-    tell.out().print()
+        console.out().print(Text(words, "yellow"))
+    console.out().print()
 
 
 def _remedy(missing: Sequence[str], results: Mapping[str, Attribution]) -> str:
     """What closes the gap of some maps: a tolerance, where their rule can be set and has none; else only another start."""
-    able = [name for name in missing if recipes.integrates(name) and results[name].error.isnan().all()]
+    able = [name for name in missing if presets.integrates(name) and results[name].error.isnan().all()]
     rest = [name for name in missing if name not in able]
     said = [f"--tol 0.05 integrates {', '.join(able)} more closely."] if able else []
     said += [f"Of {', '.join(rest)} another --baseline may miss less."] if rest else []
@@ -320,7 +320,7 @@ class Desk:
             shipped = samples()
         except MissingExtra:
             return []
-        return [SAMPLE + name for name in recipes.PHOTOGRAPHS if name in shipped]
+        return [SAMPLE + name for name in presets.PHOTOGRAPHS if name in shipped]
 
     def _opened(self, sources: Sequence[str]) -> list[str]:
         found: list[str] = []
@@ -336,7 +336,7 @@ class Desk:
             yield
         except ImageError as error:
             self.passed_over.append(str(error))
-            tell.fail(f"{error} Skipped.")
+            console.fail(f"{error} Skipped.")
 
     # What methods start from.
 
@@ -347,8 +347,8 @@ class Desk:
 
     def method(self, name: str, about: Subject) -> Any:
         """The method called ``name``, set up for this picture; what it does not look for is not read."""
-        wants = recipes.wants(name, self.request.baselines)
-        setting = recipes.Setting(
+        wants = presets.wants(name, self.request.baselines)
+        setting = presets.Setting(
             self.request.baselines, nodes=self.request.nodes, tol=self.request.tol, brief=self.every
         )
         if wants == "pool" and self.pool is not None:
@@ -356,16 +356,16 @@ class Desk:
             setting = replace(setting, pool=pool, others=int((logits.argmax(1) != about.predicted).sum()))
         elif wants == "supplies":
             setting = replace(setting, supplies=self._supplied(about))
-        if wants != "pool" and recipes.PHOTO in (
-            self.request.baselines or ((recipes.PHOTO,) if wants == recipes.PHOTO else ())
+        if wants != "pool" and presets.PHOTO in (
+            self.request.baselines or ((presets.PHOTO,) if wants == presets.PHOTO else ())
         ):
             setting = replace(setting, photo=self._photo(about.source, about.x))
-        return recipes.method(name, setting)
+        return presets.method(name, setting)
 
     def remark(self, name: str, about: Subject) -> dict[str, str]:
         """What a reader of the map has to know of how the method was set up; also told at once."""
-        supplies = self._supplied(about) if recipes.supplied(name) else None
-        made = supplies.made_for(recipes.supplied(name)) if supplies else ""
+        supplies = self._supplied(about) if presets.supplied(name) else None
+        made = supplies.made_for(presets.supplied(name)) if supplies else ""
         if made:
             self._tell_once(f"{name}: {made}.")
         return {name: made} if made else {}
@@ -390,7 +390,7 @@ class Desk:
             if not self.every:
                 raise
             left_out[name] = str(error)
-            tell.note(f"{name} is left out: {error}")
+            console.note(f"{name} is left out: {error}")
 
     def _photo(self, source: str, x: Tensor) -> Tensor | None:
         """One other photograph than ``source``: a reference, else another picture that was given, else a sample."""
@@ -444,10 +444,10 @@ class Desk:
     def tell_heard(self) -> None:
         """Every warning once."""
         for message in self._heard:
-            self._tell_once(message, tell.warn)
+            self._tell_once(message, console.warn)
         self._heard.clear()
 
-    def _tell_once(self, message: str, how: Callable[[str], None] = tell.note) -> None:
+    def _tell_once(self, message: str, how: Callable[[str], None] = console.note) -> None:
         if message not in self._told:
             self._told.add(message)
             how(message)

@@ -17,13 +17,13 @@ from dataclasses import dataclass, field
 from itertools import count
 from pathlib import Path
 
+from ..core.files import fitting, write_text
 from ..errors import InputError
-from ..files import fitting, write_text
+from ..images import title
 from ..report import Case
 from ..report.html import Leaf, page, relinked
-from ..vision import title
-from . import tell
-from .stopping import undisturbed
+from . import console
+from .signals import undisturbed
 
 _INDEX = "index.html"
 _MADE_BY = re.compile(r'<meta name="generator" content="integrand (\w+)">')
@@ -47,7 +47,7 @@ def claimed(folder: Path, command: str) -> Iterator[None]:
             if by is not None and by[1] != command:
                 raise InputError(f"{folder} holds what integrand {by[1]} wrote: give another --out, or remove it.")
             if by is None:
-                tell.note(f"{index} says nothing of integrand {command}; it will be replaced.")
+                console.note(f"{index} says nothing of integrand {command}; it will be replaced.")
         yield
     finally:
         for one in made:
@@ -101,8 +101,8 @@ class Pages:
             try:
                 yield
             except OSError as error:
-                self.failed.append(tell.reason(error))
-                tell.fail(f"{self.failed[-1]}. It is not written.")
+                self.failed.append(console.reason(error))
+                console.fail(f"{self.failed[-1]}. It is not written.")
 
     def flush(self) -> None:
         """Write what there is, and lead to it from the first page."""
@@ -136,7 +136,7 @@ class Pages:
             self._earlier = []
             self._relink(0, list(self._files))
             if removed:
-                tell.note(f"{len(removed)} maps and pages of an earlier run in {self.folder} were removed.")
+                console.note(f"{len(removed)} maps and pages of an earlier run in {self.folder} were removed.")
 
     def _relink(self, place: int, files: Sequence[str] | None = None) -> None:
         file = self.folder / self._leaves[place].href

@@ -7,8 +7,8 @@ budget.py      methods at one cost, or one tolerance               portion.py   
 agreement.py   how alike maps are                                  sensitivity.py  to the baseline
 """
 
-from .agreement import Agreement as Agreement
-from .agreement import agreement as agreement
+from .api import compare as compare
+from .baseline_sensitivity import Sensitivity as Sensitivity
 from .budget import Fitted as Fitted
 from .budget import fitted as fitted
 from .budget import tolerant as tolerant
@@ -18,11 +18,11 @@ from .controls import EdgeMap as EdgeMap
 from .controls import Gradient as Gradient
 from .controls import InputGradient as InputGradient
 from .controls import RandomMap as RandomMap
-from .door import compare as compare
-from .judging import Explained as Explained
-from .judging import scored as scored
+from .evaluate import Explained as Explained
+from .evaluate import scored as scored
+from .map_agreement import Agreement as Agreement
+from .map_agreement import agreement as agreement
 from .scores import Scores as Scores
-from .sensitivity import Sensitivity as Sensitivity
 from .statistics import Difference as Difference
 from .statistics import Summary as Summary
 from .statistics import Sure as Sure

@@ -22,16 +22,16 @@ import warnings
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 
-from ..attribution import Explainer, ExplainerLike, as_explainer
-from ..baseline.base import Baseline, Several, count_of
-from ..declared import Part, name_of, own
+from ..baselines.base import Baseline, Several, count_of
+from ..core.declared import Part, name_of, own
 from ..errors import InputError, IntegrandError, IntegrandWarning
-from ..method import Method, Sampled, Smoothed, core, gradients_per_row, with_core
+from ..integration import Method, Sampled, Smoothed, core, gradients_per_row, with_core
+from ..integration.attribution import Explainer, ExplainerLike, as_explainer
 from ..metrics import Subject
-from ..path import Descent
-from ..rule import Adaptive, GaussLegendre, Midpoint, Rule
-from ..rule.quadrature import Quadrature
-from .portion import Counts, narrowed, portion
+from ..paths import Descent
+from ..rules import Adaptive, GaussLegendre, Midpoint, Rule
+from ..rules.quadrature import Quadrature
+from .subset import Counts, narrowed, portion
 
 _ORDER = (
     ("path", "resolution"),

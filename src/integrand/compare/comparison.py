@@ -8,19 +8,19 @@ import math
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from functools import cached_property
-from importlib import import_module
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 
-from ..attribution import INCOMPLETE, Attribution
+from ..core.files import write_text
+from ..core.formatting import interval, json_ready, number, p_value
+from ..core.optional import room
 from ..errors import InputError
-from ..files import write_text
-from ..formatting import interval, json_ready, number, p_value
-from .agreement import Agreement
+from ..integration.attribution import INCOMPLETE, Attribution
+from .baseline_sensitivity import Sensitivity
+from .map_agreement import Agreement
 from .scores import Scores
-from .sensitivity import Sensitivity
 from .statistics import Difference, Summary, Sure, Verdict, differences, summaries, verdict
 
 _FORMAT = 1
@@ -143,21 +143,21 @@ class Comparison:
         return [*cells, *costs] + ([f"{row['missing']} without a value"] if row["missing"] else [])
 
     def _repr_html_(self) -> str:
-        return str(_door("report.comparison").fragment(self))
+        return str(room("report.comparison").fragment(self))
 
     # --- pictures -------------------------------------------------------------------------------------------------
 
     def plot_curves(self, metric: str | None = None, **options: Any) -> Any:
         """Mean curves with their spread, of every metric that measures one; see ``report.comparison``. Needs integrand[plot]."""
-        return _door("report.comparison").plot_curves(self, metric, **options)
+        return room("report.comparison").plot_curves(self, metric, **options)
 
     def plot_boxes(self, metric: str | None = None, **options: Any) -> Any:
         """The distribution over examples of every method. Needs integrand[plot]."""
-        return _door("report.comparison").plot_boxes(self, metric, **options)
+        return room("report.comparison").plot_boxes(self, metric, **options)
 
     def plot_pareto(self, metric: str | None = None, **options: Any) -> Any:
         """Quality against cost, with the methods that nothing beats in both. Needs integrand[plot]."""
-        return _door("report.comparison").plot_pareto(self, metric, **options)
+        return room("report.comparison").plot_pareto(self, metric, **options)
 
     # --- disk -----------------------------------------------------------------------------------------------------
 
@@ -170,7 +170,7 @@ class Comparison:
             self.sensitivity.scores.to_parquet(place / "baselines.parquet")
         write_text(place / "comparison.json", json.dumps(self._json(), indent=1, allow_nan=False))
         if page:
-            write_text(place / "index.html", _door("report.comparison").page(self))
+            write_text(place / "index.html", room("report.comparison").page(self))
 
     def _json(self) -> dict[str, Any]:
         found: dict[str, Any] = json_ready(
@@ -244,7 +244,3 @@ def _known_mean(values: Any) -> float:
 
 def _array(nested: Any) -> Any:
     return np.array(nested, dtype=np.float64)  # null becomes NaN
-
-
-def _door(module: str) -> Any:
-    return import_module(f"{__package__.rpartition('.')[0]}.{module}")

@@ -15,14 +15,14 @@ import torch
 from torch import Tensor
 from torch.nn import functional
 
-from ..attribution import Attribution, Explainer
-from ..cost import measured
+from ..core.random import generator
+from ..core.shapes import describe
+from ..core.values import part
 from ..errors import InputError, UnknownName
-from ..field import Field
-from ..method.outcome import Watch, opened
-from ..parts import part
-from ..seeds import generator
-from ..shapes import describe
+from ..fields import Field
+from ..integration.assemble import Watch, opened
+from ..integration.attribution import Attribution, Explainer
+from ..integration.cost import measured
 
 
 class Control(Explainer):

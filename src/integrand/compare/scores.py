@@ -15,9 +15,9 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
+from ..core.files import whole
+from ..core.optional import optional
 from ..errors import InputError, UnknownName
-from ..files import whole
-from ..optional import optional
 
 Numbers = NDArray[np.float64]
 

@@ -39,7 +39,7 @@ from .words import discretized as discretized, sequential as sequential
 from .layers import layer as layer, conductance as conductance
 
 # isort: on
-from .named import BASELINES as BASELINES
+from .baseline_names import BASELINES as BASELINES
 from .registry import Measured as Measured
 from .registry import Published as Published
 from .registry import about as about

@@ -7,12 +7,12 @@ from typing import Any
 
 from torch import Tensor
 
-from ..baseline import Boundary, Itself, Rivals
-from ..method import Method
-from ..path import Adversarial, Fixed, Path, Relative, Step, Straight
-from ..path.adversarial import Goal
-from ..rule import Adaptive, Right, Rule, Simpson
-from ..target import Target
+from ..baselines import Boundary, Itself, Rivals
+from ..integration import Method
+from ..paths import Adversarial, Fixed, Path, Relative, Step, Straight
+from ..paths.descent.attack import Goal
+from ..rules import Adaptive, Right, Rule, Simpson
+from ..targets import Target
 from .registry import axioms, published
 
 

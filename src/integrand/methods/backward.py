@@ -4,13 +4,13 @@ from __future__ import annotations
 
 from typing import Any
 
-from ..baseline import as_baseline
+from ..baselines import as_baseline
 from ..errors import InputError
-from ..field import Patterns
-from ..method import Backward, Method
-from ..path import Straight
-from ..rule import Ascent, Right, Rule
-from .named import BASELINES
+from ..fields import Patterns
+from ..integration import Backward, Method
+from ..paths import Straight
+from ..rules import Ascent, Right, Rule
+from .baseline_names import BASELINES
 from .registry import axioms, published
 
 

@@ -4,12 +4,12 @@ from __future__ import annotations
 
 from typing import Any
 
-from ..baseline import Constant, as_baseline
-from ..method import Method
-from ..path import SVD, Basis, Blur, Spectral
-from ..path.spectral import Gate
-from ..rule import Midpoint, Rule
-from .named import BASELINES
+from ..baselines import Constant, as_baseline
+from ..integration import Method
+from ..paths import SVD, Basis, Blur, Spectral
+from ..paths.spectral import Gate
+from ..rules import Midpoint, Rule
+from .baseline_names import BASELINES
 from .registry import axioms, published
 
 

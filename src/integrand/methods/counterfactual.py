@@ -4,10 +4,10 @@ from __future__ import annotations
 
 from typing import Any
 
-from ..method import Method
-from ..path import Descent, Fixed, Relative, Shrinking, Step
-from ..rule import Right, Rule, Simpson
-from .named import references_of
+from ..integration import Method
+from ..paths import Descent, Fixed, Relative, Shrinking, Step
+from ..rules import Right, Rule, Simpson
+from .baseline_names import references_of
 from .registry import axioms, published
 
 

@@ -4,12 +4,12 @@ from __future__ import annotations
 
 from typing import Any
 
-from ..baseline import as_baseline
-from ..method import Method
-from ..path import Path, Straight
-from ..rule import Adaptive, Decision, GaussLegendre, Important, Rule, Saturation, Trapezoid, Until, Weighted
-from ..rule.path_weights import Power
-from .named import BASELINES
+from ..baselines import as_baseline
+from ..integration import Method
+from ..paths import Path, Straight
+from ..rules import Adaptive, Decision, GaussLegendre, Important, Rule, Saturation, Trapezoid, Until, Weighted
+from ..rules.path_weights import Power
+from .baseline_names import BASELINES
 from .registry import axioms, published
 
 

@@ -7,12 +7,12 @@ from typing import Any
 
 from torch import Tensor
 
-from ..baseline import as_baseline
-from ..method import Method
-from ..path import Geodesic, Relaxed, Respaced
-from ..rule import GaussLegendre, Midpoint, Rule
-from ..spacing import EVEN
-from .named import BASELINES
+from ..baselines import as_baseline
+from ..fields.line_scan import EVEN
+from ..integration import Method
+from ..paths import Geodesic, Relaxed, Respaced
+from ..rules import GaussLegendre, Midpoint, Rule
+from .baseline_names import BASELINES
 from .registry import axioms, published
 
 

@@ -5,12 +5,12 @@ from __future__ import annotations
 from collections.abc import Callable
 from typing import Any
 
-from ..baseline import as_baseline
+from ..baselines import as_baseline
 from ..errors import InputError
-from ..method import Method
-from ..path import Backwards, Between, Guided, Path, Salient
-from ..rule import Left, Right, Rule, Trapezoid
-from .named import BASELINES
+from ..integration import Method
+from ..paths import Backwards, Between, Guided, Path, Salient
+from ..rules import Left, Right, Rule, Trapezoid
+from .baseline_names import BASELINES
 from .registry import axioms, published
 
 

@@ -4,11 +4,11 @@ from __future__ import annotations
 
 from typing import Any
 
-from ..baseline import as_baseline
-from ..method import Method
-from ..path import Latent, LatentGeodesic, LatentGuided
-from ..rule import Adaptive, Rule, Trapezoid
-from .named import BASELINES
+from ..baselines import as_baseline
+from ..integration import Method
+from ..paths import Latent, LatentGeodesic, LatentGuided
+from ..rules import Adaptive, Rule, Trapezoid
+from .baseline_names import BASELINES
 from .registry import axioms, published
 
 

@@ -7,13 +7,13 @@ from typing import Any
 
 from torch import nn
 
-from ..baseline import as_baseline
+from ..baselines import as_baseline
 from ..errors import InputError
-from ..field.network import Site
-from ..layered import Layered, PerPlace
-from ..path import Straight
-from ..rule import Adaptive, Midpoint, Rule
-from .named import BASELINES
+from ..integration.wrappers.layer import Layered, PerPlace
+from ..model.network import Site
+from ..paths import Straight
+from ..rules import Adaptive, Midpoint, Rule
+from .baseline_names import BASELINES
 from .registry import axioms, published
 from .straight import integrated
 

@@ -12,10 +12,10 @@ from functools import cache, cached_property
 from importlib import resources
 from typing import Any, TypeVar
 
-from ..cite import BIBTEX, bibtex
+from ..core.options import with_checked_options
 from ..errors import InputError, UnknownName
-from ..options import with_checked_options
-from .habits import about_method
+from .citations import BIBTEX, bibtex
+from .hints import about_method
 
 F = TypeVar("F", bound=Callable[..., Any])
 

@@ -5,14 +5,14 @@ from __future__ import annotations
 import math
 from typing import Any
 
-from ..baseline import Baseline, Sample, as_baseline, count_of
+from ..baselines import Baseline, Sample, as_baseline, count_of
+from ..core.features import Features
 from ..errors import BaselineError, InputError
-from ..features import Features
-from ..method import Method, Sampled, Staged
-from ..path import Path, Straight
-from ..rule import Adaptive, GaussLegendre, MonteCarlo, Rule
-from ..weighting import Fitness
-from .named import BASELINES, fill_of, references_of
+from ..integration import Method, Sampled, Staged
+from ..paths import Path, Straight
+from ..rules import Adaptive, GaussLegendre, MonteCarlo, Rule
+from ..weightings import Fitness
+from .baseline_names import BASELINES, fill_of, references_of
 from .registry import axioms, published
 
 

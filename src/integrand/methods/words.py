@@ -6,12 +6,12 @@ from typing import Any
 
 from torch import Tensor
 
-from ..baseline import as_baseline
-from ..features import Features
-from ..method import Method, Sequential
-from ..path import Discretized
-from ..rule import Midpoint, Rule
-from .named import BASELINES
+from ..baselines import as_baseline
+from ..core.features import Features
+from ..integration import Method, Sequential
+from ..paths import Discretized
+from ..rules import Midpoint, Rule
+from .baseline_names import BASELINES
 from .registry import axioms, published
 from .wrapped import inner
 

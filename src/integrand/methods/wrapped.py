@@ -11,14 +11,14 @@ from typing import Any
 
 from torch import Tensor
 
-from ..attribution import Explainer, ExplainerLike, as_explainer
-from ..baseline import Extreme, as_baseline
+from ..baselines import Extreme, as_baseline
+from ..core.features import Features
 from ..errors import InputError
-from ..features import Features
-from ..method import Distanced, Greedy, Method, Regions, Smoothed, with_core
-from ..method.smoothed import Sigma
-from ..rule.base import Rule, RuleLike
-from .named import BASELINES
+from ..integration import Distanced, Greedy, Method, Regions, Smoothed, with_core
+from ..integration.attribution import Explainer, ExplainerLike, as_explainer
+from ..integration.wrappers.smoothgrad import Sigma
+from ..rules.base import Rule, RuleLike
+from .baseline_names import BASELINES
 from .registry import about, axioms, published
 
 

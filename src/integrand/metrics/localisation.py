@@ -21,13 +21,13 @@ from typing import ClassVar
 import torch
 from torch import Tensor, nn
 
+from ..core.ranks import blocks, found_among_first
+from ..core.shapes import flattened
+from ..core.values import part
 from ..errors import InputError, NonFiniteInput
-from ..parts import part
-from ..shapes import flattened
+from .base import Metric, door_of_evidence, metric
 from .maps import Maps
-from .metric import Metric, door_of_evidence, metric
-from .ranks import blocks, found_among_first
-from .subject import Subject
+from .task import Subject
 
 POOLS: dict[str, Callable[[Tensor, int], Tensor]] = {
     "sum": lambda v, axis: v.sum(axis),

@@ -9,11 +9,11 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from ..attribution import Attribution
+from ..core.shapes import describe, flattened
 from ..errors import InputError, NonFiniteInput, ShapeError
-from ..field import Field
-from ..field.layout import Layout
-from ..shapes import describe, flattened
+from ..fields import Field
+from ..integration.attribution import Attribution
+from ..model.layout import Layout
 
 Explainer = Callable[..., Attribution]
 """(field, x) -> Attribution, as every method is."""

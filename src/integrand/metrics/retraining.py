@@ -14,17 +14,17 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from ..attribution import Attribution
-from ..baseline import as_baseline
+from ..baselines import as_baseline
+from ..core.features import Features
+from ..core.random import generator
+from ..core.shapes import checked_references, describe, flattened
 from ..errors import InputError, ShapeError
-from ..features import Features
-from ..field import Linear
-from ..field.layout import Layout
+from ..fields import Linear
+from ..integration.attribution import Attribution
 from ..methods import BASELINES
-from ..seeds import generator
-from ..shapes import checked_references, describe, flattened
+from ..model.layout import Layout
 from .maps import Maps
-from .removal import Ranking
+from .perturbation.removal import Ranking
 
 Predict = Callable[[Tensor], Tensor]
 """inputs (N, \\*s) -> outputs (N, C), classes (N,), or whatever ``score`` understands."""

@@ -8,9 +8,9 @@ import torch
 from torch import Tensor
 
 from ..errors import InputError
+from .base import Metric, as_metric
 from .maps import Maps
-from .metric import Metric, as_metric
-from .subject import Subject
+from .task import Subject
 
 
 @dataclass(frozen=True, eq=False)

@@ -4,6 +4,6 @@ from .figures import plot as plot
 from .html import Case as Case
 from .html import fragment as fragment
 from .html import page as page
-from .sheet import sheet as sheet
+from .method_grid import sheet as sheet
 
 __all__ = ["Case", "fragment", "page", "plot", "sheet"]

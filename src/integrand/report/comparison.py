@@ -17,15 +17,15 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from ..attribution import Attribution
 from ..compare import Comparison
+from ..core.formatting import count, number, p_value, percent, two_decimals
+from ..core.optional import optional
 from ..errors import InputError, UnknownName
-from ..formatting import count, number, p_value, percent, two_decimals
+from ..integration.attribution import Attribution
 from ..methods import about
-from ..optional import optional
+from .arrays import data_uri, display_image, is_image, write_figure
 from .colours import ramp
 from .html import SMALL, STYLE, environment
-from .pictures import data_uri, display_image, is_image, write_figure
 from .views import map_of
 
 if TYPE_CHECKING:

@@ -12,16 +12,16 @@ from importlib import import_module
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from ..attribution import Attribution
+from ..core.optional import optional
+from ..core.shapes import describe
 from ..errors import InputError, ShapeError, UnknownName
-from ..optional import optional
-from ..shapes import describe
+from ..integration.attribution import Attribution
+from .arrays import display_image as display_image
+from .arrays import is_image, parts, write_figure
+from .arrays import pixel_map as pixel_map
 from .colours import heat_rgb as heat_rgb
 from .colours import overlay_rgb as overlay_rgb
 from .colours import signed_rgb as signed_rgb
-from .pictures import display_image as display_image
-from .pictures import is_image, parts, write_figure
-from .pictures import pixel_map as pixel_map
 
 if TYPE_CHECKING:
     from matplotlib.figure import Figure

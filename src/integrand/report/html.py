@@ -15,15 +15,15 @@ from typing import Any
 
 import torch
 
-from ..attribution import Attribution, mapped
+from ..core.formatting import number, percent
+from ..core.optional import optional
+from ..core.shapes import describe
 from ..errors import InputError, MissingExtra
-from ..formatting import number, percent
-from ..optional import optional
-from ..shapes import describe
+from ..integration.attribution import Attribution, mapped
+from .arrays import data_uri, display_image, is_image, limit_of, pixel_map
 from .colours import Numbers, Pixels, overlay_rgb, ramp, signed_rgb
-from .pictures import data_uri, display_image, is_image, limit_of, pixel_map
+from .formatting import INCOMPLETE, gap_of, incomplete, target_of, unsettled
 from .views import MANY, Result, check, families_of, result
-from .words import INCOMPLETE, gap_of, incomplete, target_of, unsettled
 
 _THUMBNAILS = 8
 _LEAVES = (

@@ -21,11 +21,11 @@ from matplotlib.colors import ListedColormap, Normalize
 from matplotlib.figure import Figure
 from matplotlib.patches import Rectangle
 
-from ..attribution import Attribution
-from ..formatting import number, shortened
+from ..core.formatting import number, shortened
+from ..integration.attribution import Attribution
+from .arrays import column_values, display_image, limit_of, pixel_map, token_sums
 from .colours import Numbers, Pixels, heat_rgb, overlay_rgb, ramp, signed_rgb
-from .pictures import column_values, display_image, limit_of, pixel_map, token_sums
-from .words import headline, incomplete, unsettled
+from .formatting import headline, incomplete, unsettled
 
 INK, MUTED, ALARM = "#24272b", "#70757d", "#b0003a"
 RAISES, LOWERS = ramp("overlay", 3)[1][2], ramp("overlay", 3)[1][0]

@@ -6,7 +6,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
-from ..formatting import number, percent, signed_percent
+from ..core.formatting import number, percent, signed_percent
 from .html import environment
 
 

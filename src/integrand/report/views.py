@@ -12,13 +12,13 @@ from typing import TypeVar
 
 import numpy as np
 
-from ..attribution import Attribution
+from ..core.formatting import beside, number, percent
 from ..errors import InputError, ShapeError, UnknownName
-from ..formatting import beside, number, percent
+from ..integration.attribution import Attribution
 from ..methods import about, known
+from .arrays import cells, data_uri, decoded, display_image, flat_map, is_image, limit_of, pixel_map
 from .colours import Numbers, overlay_rgb, signed_rgb
-from .pictures import cells, data_uri, decoded, display_image, flat_map, is_image, limit_of, pixel_map
-from .words import gap_of, incomplete, unsettled
+from .formatting import gap_of, incomplete, unsettled
 
 _CELLS = 14  # regions along a side of the summed map
 _COARSE = 4  # under this many pixels a cell says little more than the pixels themselves

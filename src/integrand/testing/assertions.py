@@ -11,9 +11,9 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from ..field import Field
-from ..field.modes import gradients
-from ..shapes import describe
+from ..core.shapes import describe
+from ..fields import Field
+from ..model.autograd import gradients
 
 CLOSE = 1e-9
 """How far apart numbers may be, relative to the largest of them."""

@@ -5,9 +5,9 @@ from __future__ import annotations
 import torch
 from torch import Tensor
 
-from ..baseline.base import Baseline, label_of
-from ..field import Field, Function
-from ..shapes import describe
+from ..baselines.base import Baseline, label_of
+from ..core.shapes import describe
+from ..fields import Field, Function
 from .assertions import as_called, close, say, untouched
 from .problem import smooth, waves
 

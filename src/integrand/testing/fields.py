@@ -5,10 +5,10 @@ from __future__ import annotations
 import torch
 from torch import Tensor
 
+from ..core.segment import Evaluation, Segment, polyline
+from ..core.shapes import describe, first_alike, flattened, total
 from ..errors import NoShare
-from ..field import Field, Gathered
-from ..segment import Evaluation, Segment, polyline
-from ..shapes import describe, first_alike, flattened, total
+from ..fields import Field, Gathered
 from .assertions import as_called, check_numbers, close, say, untouched
 from .problem import waves
 

@@ -7,13 +7,13 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from ..attribution import Attribution
-from ..cost import Cost
-from ..field import TorchField
-from ..field.company import Answer
-from ..field.wrap import Tally
-from ..segment import Evaluation
-from ..shapes import describe, state_dtype, total
+from ..core.segment import Evaluation
+from ..core.shapes import describe, state_dtype, total
+from ..fields import TorchField
+from ..fields.views import Tally
+from ..integration.attribution import Attribution
+from ..integration.cost import Cost
+from ..model.row_independence import Answer
 from .assertions import check_numbers, close, say, untouched
 from .problem import classes_of, tanh_network, waves
 

@@ -10,16 +10,16 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from ..attribution import Attribution
-from ..baseline import Constant
-from ..field import Field, TorchField
-from ..field.layout import Layout
-from ..field.modes import gradients
-from ..method import Method
+from ..baselines import Constant
+from ..core.normalisation import Normalisation
+from ..core.shapes import describe
+from ..fields import Field, TorchField
+from ..integration import Method
+from ..integration.attribution import Attribution
 from ..metrics import Maps, Metric, Subject, as_metric
-from ..normalisation import Normalisation
-from ..rule import GaussLegendre
-from ..shapes import describe
+from ..model.autograd import gradients
+from ..model.layout import Layout
+from ..rules import GaussLegendre
 from .assertions import CLOSE, same, say, untouched
 from .problem import classes_of, tanh_network, waves
 

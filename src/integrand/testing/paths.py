@@ -9,11 +9,11 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from ..field import Field, Function, Metered
-from ..field.wrap import Tally
-from ..path.base import Path
-from ..segment import Segment
-from ..shapes import describe
+from ..core.segment import Segment
+from ..core.shapes import describe
+from ..fields import Field, Function, Metered
+from ..fields.views import Tally
+from ..paths.base import Path
 from .assertions import apart, as_called, close, say, untouched
 from .problem import smooth, waves
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 import torch
 from torch import Tensor, nn
 
-from ..shapes import flattened
+from ..core.shapes import flattened
 
 
 def waves(*shape: int, phase: float = 0.0) -> Tensor:

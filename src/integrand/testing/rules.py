@@ -7,14 +7,14 @@ from dataclasses import replace
 import torch
 from torch import Tensor
 
+from ..core.segment import Evaluation, Segment, polyline
+from ..core.shapes import describe, norm, total
 from ..errors import NoShare
-from ..field import Field, Function, Linear, Metered, Packer
-from ..field.modes import gradients
-from ..path.straight import Straight
-from ..rule.base import Integrated, Rule
-from ..rule.quadrature import GaussLegendre
-from ..segment import Evaluation, Segment, polyline
-from ..shapes import describe, norm, total
+from ..fields import Field, Function, Linear, Metered, Packer
+from ..model.autograd import gradients
+from ..paths.straight import Straight
+from ..rules.base import Integrated, Rule
+from ..rules.quadrature import GaussLegendre
 from .assertions import apart, close, say, untouched
 from .problem import smooth, waves
 

@@ -7,9 +7,9 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from ..field.modes import gradients
-from ..shapes import flattened, total
-from ..target import Target, as_target
+from ..core.shapes import flattened, total
+from ..model.autograd import gradients
+from ..targets import Target, as_target
 from .assertions import check_numbers, close, say, untouched
 from .problem import waves
 

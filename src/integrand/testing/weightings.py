@@ -5,9 +5,9 @@ from __future__ import annotations
 import torch
 from torch import Tensor
 
-from ..field import Field, Function
-from ..shapes import describe, over
-from ..weighting import Weighed, Weighting, WeightingLike, as_weighting
+from ..core.shapes import describe, over
+from ..fields import Field, Function
+from ..weightings import Weighed, Weighting, WeightingLike, as_weighting
 from .assertions import as_called, close, say, untouched
 from .problem import smooth, waves
 

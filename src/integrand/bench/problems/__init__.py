@@ -1,9 +1,9 @@
 """What suites are run on. A new kind of data is a file here: a function (setting, **options) → Problem, registered by name."""
 
 from . import digits as digits
-from . import photographs as photographs
-from . import questions as questions
+from . import images as images
 from . import tables as tables
+from . import text as text
 from .base import Examples as Examples
 from .base import Problem as Problem
 from .base import Setting as Setting

@@ -11,10 +11,10 @@ from typing import Any
 import torch
 from torch import Tensor
 
+from ...core.normalisation import Normalisation
+from ...core.random import generator
 from ...errors import InputError, UnknownName
 from ...metrics import Subject
-from ...normalisation import Normalisation
-from ...seeds import generator
 
 
 @dataclass(frozen=True, eq=False)

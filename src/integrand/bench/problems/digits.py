@@ -8,9 +8,9 @@ from functools import cache
 import torch
 from torch import Tensor, nn
 
-from ...baseline import Blurred, Constant, Mean, OtherClass, Relevant, Uniform
-from ...normalisation import Normalisation
-from ...optional import optional
+from ...baselines import Blurred, Constant, Mean, OtherClass, Relevant, Uniform
+from ...core.normalisation import Normalisation
+from ...core.optional import optional
 from ..training import accuracy, trained
 from .base import Examples, Problem, Setting, problem, shuffled
 

@@ -6,7 +6,7 @@ from collections.abc import Sequence
 
 from torch import Tensor, nn
 
-from ...baseline import Constant, Gaussian, OtherClass, Sample
+from ...baselines import Constant, Gaussian, OtherClass, Sample
 from ...metrics import xai_bench
 from ..training import accuracy, trained
 from .base import Examples, Problem, Setting, problem

@@ -1,0 +1,110 @@
+"""The mode that sees every operation of a forward pass."""
+
+from __future__ import annotations
+
+import sys
+from collections.abc import Iterator
+from contextlib import contextmanager
+from typing import Any, ClassVar
+
+import torch
+from torch import Tensor
+from torch.overrides import TorchFunctionMode
+
+from ...model.autograd import going_back
+from ...model.batching import is_out_of_memory
+from .gates import BETWEEN, WITHIN
+from .kinks import KINKS
+from .rows import Rows, tensors
+from .table import TABLE, Entry
+
+_GRADIENTS = frozenset([torch.autograd.grad, torch.autograd.backward, Tensor.backward])
+
+
+@contextmanager
+def eager() -> Iterator[None]:
+    """While this lasts, compiled models run as they were written, so that their operations are seen, and chords are not compiled."""
+    if "torch._dynamo" not in sys.modules:  # then nothing is compiled, and importing it takes seconds
+        yield
+        return
+    with torch.compiler.set_stance("force_eager"):
+        yield
+
+
+class InnerGradient(Exception):
+    """The model itself asks for a gradient. It means the gradient, not chords, and chords have no second derivative."""
+
+
+class Chords(TorchFunctionMode):
+    """While this lasts, backward passes follow chords: row i's from row ``before[i]`` (N,).
+
+    An operation whose chord fails is done without it. The rest is for whoever asks how it went:
+
+    kinks    whether anything that moves went through a function that is not smooth
+    gates    whether anything that moves may have switched something else that moves on and off
+    refused  operation → why its chord could not be had
+    derived  whether the model asked for a gradient on its way, so that nothing that was found may be used
+
+    Errors: ``InnerGradient``; what the model's own operations raise.
+    """
+
+    strict: ClassVar[bool] = False
+    """Raise what a chord raised where the operation itself goes well: a fault of the chord, which tests are to see."""
+
+    def __init__(self, before: Tensor) -> None:
+        super().__init__()
+        self.rows = Rows(before)
+        self.kinks = self.gates = False
+        self.derived = False
+        self.refused: dict[str, str] = {}
+
+    def __torch_function__(self, func: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
+        kwargs = kwargs or {}
+        if func in _GRADIENTS and not going_back():
+            self.derived = True
+            raise InnerGradient
+        if not torch.is_grad_enabled():  # the way back, where the mode stays for the sake of checkpoints
+            return func(*args, **kwargs)
+        made = NotImplemented
+        if not self.kinks and func in KINKS:
+            self.kinks = any(map(self.rows.moves, tensors((*args, *kwargs.values()))))
+        if not self.gates and (func in BETWEEN or func in WITHIN):
+            moving = sum(map(self.rows.moves, tensors((*args, *kwargs.values()))))
+            self.gates = moving > (1 if func in BETWEEN else 0)
+        entry = TABLE.get(func)
+        if entry is not None:
+            made = self._chord(entry, args, kwargs) if going_back() else self._tried(func, entry, args, kwargs)
+        if made is NotImplemented:
+            made = func(*args, **kwargs)
+        self.rows.follow(func, args, kwargs, made)
+        return made
+
+    def _tried(self, func: Any, entry: Entry, args: Any, kwargs: Any) -> Any:
+        try:
+            return self._chord(entry, args, kwargs)
+        except InnerGradient:
+            raise
+        except Exception as error:
+            if is_out_of_memory(error):
+                raise
+            refusal = error
+        made = func(*args, **kwargs)  # what this raises is the caller's own
+        if self.strict:
+            raise refusal
+        name = getattr(func, "__name__", str(func))
+        self.refused[name] = f"{type(refusal).__name__}: {refusal}"
+        return made
+
+    def _chord(self, entry: Entry, args: Any, kwargs: Any) -> Any:
+        if not args and "input" in kwargs:
+            kwargs = dict(kwargs)
+            args = (kwargs.pop("input"),)
+        given = list(tensors((*args, *kwargs.values())))
+        if not any(map(self.rows.moves, given)) or torch._C._are_functorch_transforms_active():
+            return NotImplemented
+        if not entry.complex and any(u.is_complex() for u in given):
+            return NotImplemented
+        if entry.composite:
+            with self:
+                return entry.make(*args, **kwargs)
+        return entry.make(self.rows, *args, **kwargs)

@@ -1,0 +1,152 @@
+"""Baselines drawn from data, without replacement and from a seed."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import Any, ClassVar
+
+import torch
+from torch import Tensor
+
+from ..core.options import whole
+from ..core.random import generator
+from ..core.shapes import describe
+from ..core.values import part
+from ..errors import BaselineError
+from ..fields import Field
+from .base import Baseline, InParts, References
+from .fixed import as_numbers
+
+
+def _rows(data: Any, which: Tensor | slice, x: Tensor) -> Tensor:
+    """The entries ``which`` of a tensor or a dataset of examples (or of (example, label) pairs)."""
+    if isinstance(data, Tensor):
+        found = data[which if isinstance(which, slice) else which.to(data.device)]
+    else:
+        numbers = range(len(data))[which] if isinstance(which, slice) else which.tolist()
+        items = [data[i] for i in numbers]
+        found = torch.stack([torch.as_tensor(i[0] if isinstance(i, tuple | list) else i) for i in items])
+    if found.shape[1:] != x.shape[1:]:
+        raise BaselineError(
+            f"The data to draw references from holds examples of shape {describe(found.shape[1:])}, but the inputs have "
+            f"{describe(x.shape[1:])}."
+        )
+    return as_numbers(found, x)
+
+
+@part
+class Sample(InParts):
+    """``count`` references drawn without replacement from ``data``, the same for every example.
+
+    ``data`` is a tensor (N, \\*s) or anything with ``len`` and ``[i]`` (a torch Dataset); pairs lose their label.
+    With ``count=None`` all of it is used, in order. With ``replace`` the data may be gone through more than once, each time in
+    another order. Only what is used is read, when it is used. Errors: more references asked for than there is data.
+    """
+
+    data: Tensor | Sequence[Any]
+    count: int | None = None
+    seed: int = 0
+    label: str = "sample"
+    replace: bool = False
+
+    resolution: ClassVar[str] = "count"
+
+    @property
+    def size(self) -> int:
+        """R."""
+        return len(self.data) if self.count is None else self.count
+
+    def parts(self, x: Tensor) -> References:
+        size = len(self.data)
+        if not 0 < self.size <= (self.size if self.replace and size else size):
+            raise BaselineError(
+                f"{self.size} references cannot be drawn without replacement from {size} examples: give more data or a smaller count."
+            )
+        which: Tensor | None = None  # all, as they are
+        if self.count is not None:
+            stream = generator(self.seed)
+            rounds = [torch.randperm(size, generator=stream) for _ in range(-(-self.count // size))]
+            which = torch.cat(rounds)[: self.count]
+
+        def make(part: slice) -> Tensor:
+            # A slice of a tensor is no copy of it.
+            rows = _rows(self.data, part if which is None else which[part], x)
+            return rows[:, None].expand(-1, len(x), *x.shape[1:])
+
+        return References(self.size, make, sampled=self.count is not None and self.count % size != 0)
+
+
+@part
+class Relevant(Baseline):
+    """``count`` references whose predicted class is among the model's ranks ``first``–``last`` for the input (2–4).
+
+    References near the decision at hand; the trick behind IG2's published ImageNet maps (arXiv 2406.10852). Each example
+    gets its own. Where fewer than ``count`` fit, the pool's other members fill up in order of how highly the model ranks
+    their class for the input, never with the input's own class.
+
+    Cost: one forward pass of the pool and of the inputs.
+    """
+
+    pool: Tensor | Sequence[Any]
+    count: int = 8
+    first: int = 2
+    last: int = 4
+    seed: int = 0
+    label: str = "relevant"
+
+    resolution: ClassVar[str] = "count"
+
+    def __post_init__(self) -> None:
+        whole("count", self.count, least=1)
+
+    def __call__(self, x: Tensor, field: Field) -> Tensor:
+        pool, classes, ranks = _ranked(self.pool, x, field, self.seed)
+        place = ranks[:, classes] + 1  # (B, N): the rank that each pool member's class has for each input
+        near = (place >= self.first) & (place <= self.last)
+        order = torch.where(near, 0, place)
+        return _first(pool, order, place == 1, self.count, x, "relevant")
+
+
+@part
+class OtherClass(Baseline):
+    """``count`` references from ``pool`` that the model gives another class than the input; each example gets its own.
+
+    Cost: one forward pass of the pool and of the inputs. Source: the counterfactual references of IG2 (arXiv 2406.10852).
+    """
+
+    pool: Tensor | Sequence[Any]
+    count: int = 8
+    seed: int = 0
+    label: str = "other class"
+
+    resolution: ClassVar[str] = "count"
+
+    def __post_init__(self) -> None:
+        whole("count", self.count, least=1)
+
+    def __call__(self, x: Tensor, field: Field) -> Tensor:
+        pool, classes, ranks = _ranked(self.pool, x, field, self.seed)
+        same = ranks[:, classes] == 0
+        return _first(pool, torch.zeros_like(ranks[:, classes]), same, self.count, x, "other")
+
+
+def _ranked(data: Any, x: Tensor, field: Field, seed: int) -> tuple[Tensor, Tensor, Tensor]:
+    """The shuffled pool (N, \\*s), its predicted classes (N,), and each class's rank for each input (B, C)."""
+    shuffled = torch.randperm(len(data), generator=generator(seed))
+    pool = _rows(data, shuffled, x)
+    classes = field.outputs(pool, pool=True).argmax(1)
+    ranks = field.outputs(x).argsort(dim=1, descending=True, stable=True).argsort(dim=1)
+    return pool, classes, ranks
+
+
+def _first(pool: Tensor, order: Tensor, banned: Tensor, count: int, x: Tensor, kind: str) -> Tensor:
+    """For each example the ``count`` pool members of lowest ``order`` (B, N) that are not ``banned`` → (count, B, \\*s)."""
+    left = int((~banned).sum(1).min())
+    if left < count:
+        raise BaselineError(
+            f"{count} {kind} references were asked for, but the pool of {len(pool)} holds only {left} that the model gives "
+            "another class than the input. Add images of other classes, or ask for fewer."
+        )
+    worst = order.max() + 1
+    chosen = order.masked_fill(banned, int(worst)).argsort(dim=1, stable=True)[:, :count]
+    return pool[chosen.T.reshape(-1)].reshape(count, *x.shape)

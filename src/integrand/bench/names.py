@@ -1,0 +1,64 @@
+"""The words recipes are written in: published methods, controls, metrics and parts, and what a problem adds about its data."""
+
+from __future__ import annotations
+
+import dataclasses
+from collections.abc import Mapping
+from types import ModuleType
+from typing import Any
+
+from .. import baselines as baselines
+from .. import integration as wrappers
+from .. import paths as paths
+from .. import rules as rules
+from .. import targets as targets
+from .. import weightings as weightings
+from ..compare import controls
+from ..methods import known as methods
+from ..metrics import known as metrics
+from .expression import spelled
+
+_ROLES: dict[str, ModuleType] = {
+    **dict.fromkeys(("baseline", "baselines", "references", "fill"), baselines),
+    "path": paths,
+    **dict.fromkeys(("rule", "scout"), rules),
+    "weighting": weightings,
+    "target": targets,
+}
+"""What stands in which argument: where two parts share a name (``Uniform``), the argument says which is meant."""
+
+
+def _parts(module: ModuleType) -> dict[str, Any]:
+    """The values that a module exports, by their names."""
+    return {name: one for name, one in vars(module).items() if isinstance(one, type) and dataclasses.is_dataclass(one)}
+
+
+def parts() -> dict[str, Any]:
+    """Every part by its name."""
+    every: dict[str, Any] = {}
+    for module in (controls, targets, weightings, wrappers, paths, rules, baselines):
+        every |= _parts(module)  # where two share a name and no argument says which is meant, the later one has it
+    return every
+
+
+def _arguments(build: Any) -> tuple[str, ...]:
+    """What a part or a published method is built with, in order."""
+    if isinstance(build, type) and dataclasses.is_dataclass(build):
+        return tuple(spec.name for spec in dataclasses.fields(build) if spec.init)
+    return next((tuple(one.options) for one in methods().values() if one.build is build), ())
+
+
+def _spelled(text: str, names: Mapping[str, Any], words: Mapping[str, Any]) -> Any:
+    roles = {argument: {**names, **_parts(module), **words} for argument, module in _ROLES.items()}
+    return spelled(text, {**names, **words}, roles, _arguments)
+
+
+def method(text: str, words: Mapping[str, Any]) -> Any:
+    """A method as it is typed: ``weighted(several, rule=GaussLegendre(25))``, or ``RandomMap()``, a control."""
+    published = {name: one.build for name, one in methods().items()}
+    return _spelled(text, {**parts(), **published}, words)
+
+
+def metric(text: str, words: Mapping[str, Any]) -> Any:
+    """A metric as it is typed: ``deletion(steps=25, fill=corners)``."""
+    return _spelled(text, {**parts(), **metrics()}, words)

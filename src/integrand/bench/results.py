@@ -1,0 +1,216 @@
+"""What a suite came to, as JSON for machines and Markdown for people; the page is made of the same."""
+
+from __future__ import annotations
+
+import json
+import math
+import shlex
+from collections.abc import Iterable, Sequence
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from ..compare import Comparison
+from ..compare.scores import COSTS, Scores
+from ..compare.statistics import differences, summaries, verdict
+from ..core.files import write_text
+from ..core.formatting import count, json_ready, number, percent, signed_percent
+from ..report import comparison, suite
+from .runner import Finished, Results
+
+
+def as_json(results: Results) -> dict[str, Any]:
+    """Everything that is said of a suite, in plain data."""
+    made: dict[str, Any] = json_ready(
+        {
+            "suite": results.suite.name,
+            "data": results.data,
+            "title": results.suite.title,
+            "question": results.suite.question,
+            "machine": results.machine,
+            "seed": results.seed,
+            "runs": {one.run.name: _run(one) for one in results.finished},
+            "claims": [one.told() for one in results.claims],
+        }
+    )
+    return made
+
+
+def _run(one: Finished) -> dict[str, Any]:
+    told: dict[str, Any] = {"problem": one.run.problem, "facts": one.facts, "left out": one.left_out}
+    scores = one.scores
+    if scores is None:
+        return told
+    return told | {
+        "examples": len(scores),
+        "reference": one.run.reference,
+        "methods": dict(one.run.methods),
+        "metrics": dict(one.run.metrics),
+        "controls": list(scores.controls),
+        "higher": dict(zip(scores.metrics, scores.higher, strict=True)),
+        "summaries": [vars(summary) for summary in summaries(scores)],
+        "differences": [vars(difference) for difference in differences(scores, one.run.reference)],
+        "verdicts": {metric: verdict(scores, metric).words for metric in scores.metrics},
+        "blind": {metric: list(verdict(scores, metric).blind) for metric in scores.metrics},
+        "costs": _costs(scores),
+        "as published": one.summaries,
+        "reasons": _reasons(scores),
+    }
+
+
+def _costs(scores: Scores) -> dict[str, dict[str, float]]:
+    """Medians over examples, by method."""
+    found: dict[str, dict[str, float]] = {}
+    for m, method in enumerate(scores.methods):
+        rows = {name: getattr(scores, name)[m] for name in COSTS}
+        found[method] = {
+            name: float(np.median(row[np.isfinite(row)])) if np.isfinite(row).any() else math.nan
+            for name, row in rows.items()
+        }
+    return found
+
+
+def _reasons(scores: Scores) -> dict[str, dict[str, int]]:
+    """Why examples have no map: by method, reasons and how many."""
+    found: dict[str, dict[str, int]] = {}
+    for (method, _), why in scores.reasons.items():
+        counts = found.setdefault(method, {})
+        counts[why] = counts.get(why, 0) + 1
+    return found
+
+
+# --- Markdown ---------------------------------------------------------------------------------------------------------
+
+
+def as_markdown(told: dict[str, Any]) -> str:
+    """The results (of ``as_json``) as a page of tables."""
+    blocks = [f"# {told['title']}", told["question"], _made_by(told)]
+    blocks += [_claims(told["claims"])] if told["claims"] else []
+    blocks += [_run_page(name, run) for name, run in told["runs"].items()]
+    return "\n\n".join(blocks) + "\n"
+
+
+def _made_by(told: dict[str, Any]) -> str:
+    machine = told["machine"]
+    versions = ", ".join(f"{name} {version}" for name, version in machine["versions"].items())
+    data = f" --data {shlex.quote(told['data'])}" if told["data"] else ""
+    return (
+        f"*`integrand bench {told['suite']}{data}`, {machine['date']}; {machine['processor']}, {machine['cores']} cores, "
+        f"{machine['threads']} thread{'s' * (machine['threads'] != 1)}; seed {told['seed']}; Python {machine['python']}, {versions}.*"
+    )
+
+
+def _claims(claims: Sequence[dict[str, Any]]) -> str:
+    """Every claim with the rows that were held against it."""
+    head = ["run", "metric", "methods", "means", "better by (95 %)", "better on", "verdict"]
+    blocks = ["## What was claimed"]
+    for (text, source, _), held in suite.grouped(claims).items():
+        rows = [
+            [
+                one["run"],
+                one["metric"],
+                f"{one['method']} against {one['than']}",
+                f"{number(one['ours'])} against {number(one['theirs'])}",
+                f"{signed_percent(one['share'])} ({signed_percent(one['low'])} to {signed_percent(one['high'])})",
+                f"{percent(one['wins'], decimals=0)} of {one['examples']}",
+                f"**{one['verdict']}**",
+            ]
+            for one in held
+        ]
+        blocks += [f"> {text} ({source})", table(head, rows)]
+    return "\n\n".join(blocks)
+
+
+def _run_page(name: str, run: dict[str, Any]) -> str:
+    if "summaries" not in run:
+        return f"## {name}\n\n{run['left out'] or 'Nothing is finished yet.'}"
+    facts = ", ".join(f"{key}: {value}" for key, value in run["facts"].items())
+    blocks = [
+        f"## {name}",
+        f"{run['examples']} examples of `{run['problem']}` ({facts}). Held against {run['reference']}.",
+    ]
+    blocks += [_overview(run)]
+    blocks += [f"- **{metric}**: {words}" for metric, words in run["verdicts"].items()]
+    for metric, by_method in run["as published"].items():
+        rows = [[method, number(value)] for method, value in by_method.items()]
+        blocks += [
+            f"{metric} as published, one number for all examples (the area under their median curve):",
+            table(["method", metric], rows),
+        ]
+    if run["reasons"]:
+        lost = [
+            f"- {method}: no map of {count} examples: {why}"
+            for method, reasons in run["reasons"].items()
+            for why, count in reasons.items()
+        ]
+        blocks += ["\n".join(lost)]
+    blocks += [_spelled(run)]
+    return "\n\n".join(blocks)
+
+
+def _overview(run: dict[str, Any]) -> str:
+    """One row per method: mean and interval of every metric, and what its maps took."""
+    metrics = list(run["higher"])
+    found = {(one["method"], one["metric"]): one for one in run["summaries"]}
+    against = {(one["method"], one["metric"]): one for one in run["differences"]}
+    head = ["method", *(f"{metric} {'↑' if run['higher'][metric] else '↓'}" for metric in metrics)]
+    head += ["gradients", "rows", "gap"]
+    rows = []
+    for method in run["methods"]:
+        cost = run["costs"][method]
+        cells = [
+            _cell(found[method, metric], against.get((method, metric)), run["higher"][metric]) for metric in metrics
+        ]
+        rows.append(
+            [
+                f"*{method}*" if method in run["controls"] else method,
+                *cells,
+                count(cost["gradients"]),
+                count(cost["rows"]),
+                percent(cost["gap"], decimals=0),
+            ]
+        )
+    note = (
+        "Mean (95 % interval); in brackets the share of examples on which the method is better than the reference, with + or − where the "
+        "difference is significant (sign-flip test, Holm). Controls in italics. Gradients, forward rows and gap are medians per example."
+    )
+    return f"{table(head, rows)}\n\n{note}"
+
+
+def _cell(summary: dict[str, Any], against: dict[str, Any] | None, higher: bool) -> str:
+    if summary["mean"] is None:
+        return "–"
+    text = f"{number(summary['mean'])} ({number(summary['low'])} to {number(summary['high'])})"
+    if against is None or against["mean"] is None:
+        return text
+    better = (against["mean"] > 0) is higher
+    mark = "" if against["corrected"] is None or against["corrected"] >= 0.05 else (" +" if better else " −")
+    return f"{text} [{percent(against['wins'], decimals=0)}{mark}]"
+
+
+def _spelled(run: dict[str, Any]) -> str:
+    lines = [f"{name} = {text}" for name, text in {**run["methods"], **run["metrics"]}.items()]
+    return "```\n" + "\n".join(lines) + "\n```"
+
+
+def table(head: Sequence[str], rows: Iterable[Sequence[str]]) -> str:
+    """A Markdown table; bars inside cells are escaped."""
+    lines = [list(head), ["---"] * len(head), *map(list, rows)]
+    return "\n".join("| " + " | ".join(cell.replace("|", "\\|") for cell in line) + " |" for line in lines)
+
+
+def write(results: Results, folder: Path) -> dict[str, Any]:
+    """results.json, results.md and index.html in a folder, and a page in the folder of each run; what they say. Needs integrand[report]."""
+    told = as_json(results)
+    pages = {}
+    for one in results.finished:
+        if one.scores is not None:
+            compared = Comparison(one.scores, one.run.reference, notes=dict(one.run.methods))
+            pages[one.run.name] = f"{one.run.name}/index.html"
+            title = f"{results.suite.title}: {one.run.name}"
+            write_text(folder / pages[one.run.name], comparison.page(compared, title=title))
+    write_text(folder / "index.html", suite.page(told, pages))
+    write_text(folder / "results.json", json.dumps(told, indent=1, ensure_ascii=False) + "\n")
+    write_text(folder / "results.md", as_markdown(told))
+    return told

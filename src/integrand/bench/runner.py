@@ -1,0 +1,218 @@
+"""Suites, run: every batch of examples is judged once and kept, so that work that was stopped goes on where it stopped.
+
+OUT/suite.json                     what is run, by which versions on which machine
+OUT/RUN/scores-00012.parquet       what a batch of examples scored; written whole or not at all
+OUT/RUN/scores.parquet             all of them;   OUT/results.json, OUT/index.html   what they say
+"""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import os
+import platform
+import time
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, field, replace
+from datetime import UTC, datetime
+from importlib import metadata
+from pathlib import Path
+from typing import Any
+
+import torch
+
+from ..compare.controls import Control
+from ..compare.evaluate import scored
+from ..compare.scores import Scores
+from ..core.files import write_text
+from ..errors import InputError, MissingExtra
+from ..metrics import Metric
+from .claims import Held, hold
+from .names import method, metric
+from .problems import Problem, Setting, problem_named
+from .suite import Run, Suite
+
+Tell = Callable[[str], None]
+
+
+@dataclass(frozen=True)
+class Request:
+    """How much of a suite is run, and where.
+
+    data      a folder or file of examples
+    out       where results are kept
+    examples  at most so many of each run; None for what the recipe says
+    minutes   stop after so long; what is finished counts, and a later run goes on
+    part      (k, n): every n-th batch from the k-th, for n processes that share the work
+    runs      some of the suite's runs; all unless given
+    """
+
+    out: Path
+    data: Path | None = None
+    examples: int | None = None
+    minutes: float | None = None
+    part: tuple[int, int] = (1, 1)
+    runs: tuple[str, ...] = ()
+    seed: int = 0
+
+
+@dataclass(frozen=True, eq=False)
+class Finished:
+    """What a run came to: its scores so far, what is known of its problem, or why it was left out.
+
+    summaries  metrics whose one number per method is not the mean of the examples' (the area under a median curve): by metric and method
+    """
+
+    run: Run
+    scores: Scores | None
+    facts: dict[str, Any] = field(default_factory=dict)
+    summaries: dict[str, dict[str, float]] = field(default_factory=dict)
+    left_out: str = ""
+
+
+@dataclass(frozen=True, eq=False)
+class Results:
+    """What a suite came to; ``data`` is the name of the folder or file of examples."""
+
+    suite: Suite
+    finished: tuple[Finished, ...]
+    claims: tuple[Held, ...]
+    machine: dict[str, Any]
+    seed: int = 0
+    data: str | None = None
+
+
+def run(suite: Suite, request: Request, tell: Tell = lambda line: None) -> Results:
+    """Run a suite, or go on with it.
+
+    A run whose model or data need a package that is not installed is left out, and its reason is part of the results.
+    Errors: ``InputError`` for a folder that holds results of another recipe or seed.
+    """
+    _claim_folder(suite, request)
+    until = None if request.minutes is None else time.monotonic() + 60 * request.minutes
+    finished = []
+    for one in suite.runs:
+        if request.runs and one.name not in request.runs:
+            continue
+        finished.append(_finished(one, request, until, tell))
+    scores = {one.run.name: one.scores for one in finished if one.scores is not None}
+    held = tuple(
+        hold(claim, found, seed=request.seed) for claim in suite.claims if (found := scores.get(claim.run)) is not None
+    )
+    data = None if request.data is None else request.data.name
+    return Results(suite, tuple(finished), held, machine(), request.seed, data)
+
+
+def _finished(one: Run, request: Request, until: float | None, tell: Tell) -> Finished:
+    setting = Setting(request.data, request.out / "models", request.seed)
+    tell(f"{one.name}: {one.problem}")
+    try:
+        problem = problem_named(one.problem)(setting, **one.options)
+    except MissingExtra as error:
+        tell(f"{one.name} is left out: {error}")
+        return Finished(one, None, left_out=str(error))
+    folder = request.out / one.name
+    folder.mkdir(parents=True, exist_ok=True)
+    limits = [limit for limit in (one.examples, request.examples, len(problem.ids)) if limit is not None]
+    numbers = range(min(limits))
+    batches = [numbers[i : i + one.batch] for i in range(0, len(numbers), one.batch)]
+    place, parts = request.part
+    for number, batch in enumerate(batches):
+        file = folder / f"scores-{number:05d}.parquet"
+        if file.exists() or number % parts != place - 1:
+            continue
+        if until is not None and time.monotonic() > until:
+            tell(f"{one.name}: out of time after {number} of {len(batches)} batches")
+            break
+        began = time.monotonic()
+        found = _judged(one, problem, batch)
+        found.to_parquet(file)
+        tell(f"{one.name}: batch {number + 1} of {len(batches)}, {time.monotonic() - began:.0f} s")
+    gathered = _gathered(folder, one, problem)
+    summaries = {} if gathered is None else _summaries(one, problem, gathered)
+    return Finished(one, gathered, dict(problem.facts), summaries)
+
+
+def _summaries(one: Run, problem: Problem, scores: Scores) -> dict[str, dict[str, float]]:
+    words = _words(one, problem)
+    found: dict[str, dict[str, float]] = {}
+    for name, curves in scores.curves.items():
+        by = metric(one.metrics[name], words)
+        if type(by).summary is not Metric.summary:
+            found[name] = dict(zip(scores.methods, by.summary(torch.from_numpy(curves)).tolist(), strict=True))
+    return found
+
+
+def _words(one: Run, problem: Problem) -> dict[str, Any]:
+    """What the parts of a run may say: the problem's words, and the run's own."""
+    return {**problem.words, **one.words}
+
+
+def _judged(one: Run, problem: Problem, batch: Sequence[int]) -> Scores:
+    words = _words(one, problem)
+    methods = {name: method(text, words) for name, text in one.methods.items()}
+    metrics = {name: metric(text, words) for name, text in one.metrics.items()}
+    controls = [name for name, made in methods.items() if isinstance(made, Control)]
+    with problem.subject(batch) as subject:
+        return scored(subject, methods, metrics, [problem.ids[i] for i in batch], controls=controls)
+
+
+def _gathered(folder: Path, one: Run, problem: Problem) -> Scores | None:
+    files = sorted(folder.glob("scores-[0-9]*.parquet"))
+    if not files:
+        return None
+    found = Scores.merged(Scores.from_parquet(file) for file in files)
+    found = replace(found, about={"run": one.name, "problem": problem.name, **problem.facts})
+    found.to_parquet(folder / "scores.parquet")
+    return found
+
+
+# --- what was run, where ----------------------------------------------------------------------------------------------
+
+
+def _claim_folder(suite: Suite, request: Request) -> None:
+    """A folder belongs to one recipe and seed: results of two would be mixed up."""
+    request.out.mkdir(parents=True, exist_ok=True)
+    file = request.out / "suite.json"
+    mark = {
+        "suite": suite.name,
+        "recipe": hashlib.blake2b(suite.text.encode(), digest_size=8).hexdigest(),
+        "seed": request.seed,
+        "data": None if request.data is None else request.data.name,
+    }
+    if file.exists():
+        held = json.loads(file.read_text())
+        different = [key for key, value in mark.items() if held.get(key) != value]
+        if different:
+            raise InputError(
+                f"{request.out} holds results of another {' and '.join(different)}: give another --out, or remove the folder."
+            )
+        return
+    write_text(file, json.dumps(mark, indent=2))
+
+
+def machine() -> dict[str, Any]:
+    """What results depend on: versions, processor, threads, and when."""
+    versions = {}
+    for package in ("integrand", "torch", "numpy", "scipy", "pillow", "scikit-image", "transformers"):
+        try:
+            versions[package] = metadata.version(package)
+        except metadata.PackageNotFoundError:
+            continue
+    return {
+        "date": datetime.now(UTC).date().isoformat(),
+        "python": platform.python_version(),
+        "versions": versions,
+        "processor": _processor(),
+        "cores": os.cpu_count(),
+        "threads": torch.get_num_threads(),
+    }
+
+
+def _processor() -> str:
+    info = Path("/proc/cpuinfo")
+    if info.is_file():
+        for line in info.read_text().splitlines():
+            if line.startswith("model name"):
+                return line.split(":", 1)[1].strip()
+    return platform.processor() or platform.machine()

@@ -1,0 +1,287 @@
+"""How a method is set up when all there is is a picture.
+
+A published method leaves open where it starts from. For a photograph there are usual answers, and these are they:
+
+    one baseline          black
+    several baselines     black, white, grey, two uniform noises, one other photograph; 50 nodes each
+    references of IG2     2 photographs that the model takes for what it ranks 2nd to 4th for this one ("relevant"; else of
+                          other classes), 25 steps, Simpson's rule on the two halves of each
+    attacks               5 rival classes where there is a choice, Simpson's rule as for IG2
+
+``Setting`` holds what is known (what was asked for, and which other photographs there are); ``method`` turns a name and a setting
+into a Method. Names without a recipe of their own are set up by what their first argument is called, so a method that is
+published tomorrow works today.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterable, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+from torch import Tensor
+
+from ..baselines import Baseline, Constant, Given, Relevant, Uniform, as_baseline
+from ..errors import InputError, UnknownName
+from ..methods import BASELINES, about, known
+from ..rules import Adaptive, GaussLegendre, Rule, Simpson
+from .supplies import NAMES, Supplies
+
+PHOTO = "photo"
+"""The name of the baseline that is one other photograph."""
+
+ONE = ("black",)
+SEVERAL = ("black", "white", "grey", "noise", "noise", PHOTO)
+NODES = 50
+"""Of each of several baselines."""
+STEPS, STEP_PIECES, REFERENCES = 25, 2, 2
+"""Of IG2: together about 200 gradients, half a minute for EfficientNet-Lite0 on two cores."""
+PATCH = 32
+"""Pixels along the side of what Sequential takes away at a time: 49 squares of an image of 224, as often its method's gradients."""
+RIVALS = 5
+"""Of an attack on each of several classes: about 100 gradients, as it arrives in five or six steps."""
+
+BRIEF: dict[str, dict[str, Any]] = {
+    "expected": {"rule": GaussLegendre(16)},
+    "weighted": {"rule": GaussLegendre(16)},
+    "ig2": {"steps": 12, "record": ()},
+    "adversarial": {"count": 3, "record": ()},
+    "boundary": {"steps": 20},
+    "guided": {"steps": 100},
+    "salient": {"steps": 100},
+    "spectral": {"steps": 100},
+    "latent_guided": {"steps": 60, "ends": 20},
+    "latent": {"steps": 20},
+    "manifold": {"points": 12},
+    "geodesic": {"neighbours": 3, "nodes": 3},
+    "relaxed": {"corners": 7, "iterations": 5},
+    "geometric": {"steps": 9, "iterations": 10},
+    "greedy": {"rounds": 5, "rule": GaussLegendre(20)},
+    "smooth": {"draws": 6, "rule": GaussLegendre(16)},
+    "regions": {"rule": GaussLegendre(50)},
+    "sequential": {"features": 56, "rule": GaussLegendre(6)},
+    "distanced": {"distances": (1.0,), "epochs": 4, "rule": GaussLegendre(50)},
+}
+"""What differs from the usual where all methods explain one picture: each takes about a hundred gradients, and thirty take minutes."""
+
+PHOTOGRAPHS = (
+    "rocket",
+    "coffee",
+    "chelsea",
+    "astronaut",
+    "motorcycle_left",
+    "camera",
+    "horse",
+    "coins",
+    "moon",
+    "page",
+    "retina",
+)
+"""The samples that serve as other photographs, the one for baselines first; they are of eleven different classes to ImageNet models."""
+
+
+@dataclass(frozen=True, eq=False)
+class Setting:
+    """What methods are set up with.
+
+    baselines  names and numbers as they were asked for; empty for each method's usual ones
+    photo      one other photograph (C, H, W), where there is one
+    pool       photographs (N, C, H, W) to choose IG2's references from, and ``others``, how many of them the model gives another
+               class than the picture to explain
+    nodes      gradients per baseline, pieces of Simpson's rule per step of IG2, steps of other paths that go in steps; None for as many
+               as the tolerance takes, or the usual steps
+    tol        the relative error that maps are integrated to; None for the usual
+    supplies   what methods need that a picture and a model are not, made from other photographs
+    brief      unless nodes or a tolerance are asked for, take about a hundred gradients where the usual is more (``BRIEF``)
+    """
+
+    baselines: tuple[str, ...] = ()
+    photo: Tensor | None = None
+    pool: Tensor | None = None
+    others: int = 0
+    nodes: int | None = None
+    tol: float | None = None
+    supplies: Supplies | None = None
+    brief: bool = False
+
+
+def method(name: str, setting: Setting) -> Any:
+    """The method called ``name``, set up for a picture.
+
+    Errors: ``UnknownName`` for the method or a baseline, ``InputError`` when there is nothing to start from.
+
+    >>> from integrand.images import recipes
+    >>> made = recipes.method("integrated", recipes.Setting(nodes=8))
+    >>> made.baseline.label, made.rule
+    ('black', GaussLegendre(8))
+    """
+    build, accepted = about(name).build, about(name).options
+    recipe = _BY_NAME.get(name) or _BY_ARGUMENT.get(_first_argument(name), _bare)
+    options = recipe(setting)
+    asked = setting.nodes is not None or setting.tol is not None
+    if setting.brief and not asked:
+        options |= BRIEF.get(name, {})
+    if "steps" in accepted and "steps" not in options:
+        options |= _step_by_step(setting)
+    elif asked:
+        options.setdefault("rule", _rule(setting, Adaptive()))
+    for argument in supplied(name):
+        if setting.supplies is None:
+            raise InputError(
+                f"{name} needs {argument}, which is made from other photographs, and there are none: give some with --references."
+            )
+        options[argument] = setting.supplies.of(argument)
+    return build(**{key: value for key, value in options.items() if key in accepted})
+
+
+def _rule(setting: Setting, usual: Rule) -> Rule:
+    """What was asked for: so many nodes, or a tolerance; else the usual."""
+    if setting.nodes is not None:
+        return GaussLegendre(setting.nodes)
+    return usual if setting.tol is None else Adaptive(setting.tol)
+
+
+def _step_by_step(setting: Setting) -> dict[str, Any]:
+    """Of a path that goes in steps of its own: as many as nodes were asked for, or each piece to a tolerance; else its usual ones."""
+    if setting.nodes is not None:
+        return {"steps": setting.nodes}
+    return {} if setting.tol is None else {"rule": Adaptive(setting.tol)}
+
+
+def check(methods: Iterable[str], baselines: Iterable[str]) -> None:
+    """Refuse names that are not known, before any work, and methods that need what neither pictures nor a model give.
+
+    Errors: ``UnknownName`` with the nearest names, ``InputError``.
+    """
+    for one in methods:
+        lacking = [name for name in about(one).needs if name not in (*_STARTS, *NAMES)]
+        if lacking:
+            raise InputError(
+                f"{one} needs {', '.join(lacking)}, which pictures and a model do not give: in Python, ig.explain(model, x, target=…, "
+                f"method={one!r}, {lacking[0]}=…)."
+            )
+    for one in baselines:
+        _baseline(one, 0, None)
+
+
+def every() -> tuple[str, ...]:
+    """All published methods that can be set up for a picture."""
+    return tuple(name for name, one in known().items() if set(one.needs) <= {*_STARTS, *NAMES})
+
+
+def wants(name: str, baselines: Sequence[str] = ()) -> str | None:
+    """What a method looks for in a setting besides the ``baselines`` asked for: "photo", "pool", "supplies", or nothing."""
+    if _BY_NAME.get(name) is _ig2:
+        return "pool"
+    if supplied(name):
+        return "supplies"
+    usual = _USUAL.get(_first_argument(name), ())
+    return PHOTO if PHOTO in (baselines or usual) else None
+
+
+def supplied(name: str) -> tuple[str, ...]:
+    """The arguments of a method that are made from other photographs."""
+    return tuple(argument for argument in about(name).needs if argument in NAMES)
+
+
+def integrates(name: str) -> bool:
+    """Whether a method can be told how to integrate, so that a tolerance can be asked of it."""
+    return "rule" in about(name).options
+
+
+def _first_argument(name: str) -> str:
+    """What decides where a method starts: its first argument, but for those that are supplied."""
+    return next((argument for argument in about(name).options if argument not in NAMES), "")
+
+
+def _one(setting: Setting) -> dict[str, Any]:
+    made = baselines(setting.baselines or ONE, setting.photo)
+    return {"baseline": made[0] if len(made) == 1 else made}
+
+
+def _several(setting: Setting) -> dict[str, Any]:
+    made = baselines(setting.baselines or SEVERAL, setting.photo)
+    # Maps of very different baselines cancel: a tolerance on their sum can cost ten times what a picture on a page is worth.
+    return {"baselines": made, "references": made, "rule": _rule(setting, GaussLegendre(NODES))}
+
+
+def _bare(setting: Setting) -> dict[str, Any]:
+    return {}
+
+
+def _ig2(setting: Setting) -> dict[str, Any]:
+    if setting.pool is None or not setting.others:
+        raise InputError(
+            "ig2 walks towards pictures that the model gives another class, and there are none: give some with --references."
+        )
+    references = Relevant(setting.pool, min(REFERENCES, setting.others))
+    return {
+        "references": references,
+        "steps": STEPS,
+        "rule": _inside_steps(setting),
+        "record": ("path",),
+    }
+
+
+def _regions(setting: Setting) -> dict[str, Any]:
+    return _one(setting) if setting.baselines else {}  # else from XRAI's own two
+
+
+def _sequential(setting: Setting) -> dict[str, Any]:
+    return {**_one(setting), "features": PATCH}
+
+
+def _attack(setting: Setting) -> dict[str, Any]:
+    return {"count": RIVALS, "rule": _inside_steps(setting), "record": ("path",)}
+
+
+def _inside_steps(setting: Setting) -> Rule:
+    """For walks, which have paid for the ends of every step."""
+    return Simpson(setting.nodes or STEP_PIECES) if setting.tol is None else Adaptive(setting.tol)
+
+
+_Recipe = Callable[[Setting], dict[str, Any]]
+_BY_NAME: dict[str, _Recipe] = {"ig2": _ig2, "regions": _regions, "sequential": _sequential}
+_BY_ARGUMENT: dict[str, _Recipe] = {
+    "baseline": _one,
+    "of": _one,
+    "baselines": _several,
+    "references": _several,
+    "goal": _attack,
+}
+"""For methods without a recipe of their own: by the name of their first argument."""
+_STARTS = ("baseline", "baselines", "references")
+_USUAL = {"baseline": ONE, "of": ONE, "baselines": SEVERAL, "references": SEVERAL}
+
+
+def baselines(names: Sequence[str], photo: Tensor | None = None) -> list[Baseline]:
+    """Baselines by name or number; every further "noise" is another noise, and "photo" is left out where there is none.
+
+    Errors: ``UnknownName`` with the nearest names, ``InputError`` when nothing is left.
+    """
+    made: list[Baseline] = []
+    for place, name in enumerate(names):
+        made += _baseline(name, names[:place].count(name), photo)
+    if not made:
+        raise InputError("There is no other photograph to serve as the baseline: give one with --references.")
+    return made
+
+
+def _baseline(name: str, before: int, photo: Tensor | None) -> Iterable[Baseline]:
+    if name == PHOTO:
+        return () if photo is None else (Given(photo[None], "photo"),)
+    if name == "noise":
+        return (Uniform(seed=before),)
+    number = _number(name)
+    if number is not None:
+        return (Constant(number, name),)
+    if name not in BASELINES:
+        raise UnknownName("baseline", name, (*BASELINES, PHOTO))
+    return (as_baseline(name, BASELINES),)
+
+
+def _number(text: str) -> float | None:
+    try:
+        return float(text)
+    except ValueError:
+        return None

@@ -1,0 +1,110 @@
+"""What becomes of maps and scores when a method starts from another baseline."""
+
+from __future__ import annotations
+
+import dataclasses
+from collections.abc import Mapping
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+
+from ..baselines import Baseline, as_baseline
+from ..baselines.base import label_of
+from ..errors import InputError
+from ..integration import Method, core, with_core
+from ..integration.attribution import Explainer
+from ..methods import BASELINES
+from .map_agreement import Agreement
+from .scores import Numbers, Scores
+
+
+@dataclass(frozen=True, eq=False)
+class Sensitivity:
+    """Methods started from K baselines each.
+
+    ranks   (M, K, K, E) Spearman's correlation of feature ranks between the maps from two baselines
+    scores  of "method from baseline", every method from every baseline
+    """
+
+    baselines: tuple[str, ...]
+    methods: tuple[str, ...]
+    ranks: Numbers
+    scores: Scores
+
+    def merge(self, other: Sensitivity) -> Sensitivity:
+        """Both, side by side along examples."""
+        if (self.baselines, self.methods) != (other.baselines, other.methods):
+            raise InputError("Sensitivities of other methods or baselines do not merge.")
+        ranks = np.concatenate([self.ranks, other.ranks], 3)
+        return dataclasses.replace(self, ranks=ranks, scores=self.scores.merge(other.scores))
+
+    def alike(self) -> dict[str, float]:
+        """By method, how alike maps from different baselines are: the mean correlation over pairs and examples; 1 is the same order."""
+        above = np.triu_indices(len(self.baselines), 1)
+        found = {}
+        for method, ranks in zip(self.methods, self.ranks, strict=True):
+            pairs = ranks[above]
+            known = pairs[~np.isnan(pairs)]
+            found[method] = float(known.mean()) if len(known) else float("nan")
+        return found
+
+    def means(self, metric: str) -> dict[str, dict[str, float]]:
+        """Mean scores by method and baseline."""
+        values = dict(zip(self.scores.methods, self.scores.of(metric), strict=True))
+        found: dict[str, dict[str, float]] = {}
+        for method in self.methods:
+            rows = {baseline: values[variant(method, baseline)] for baseline in self.baselines}
+            found[method] = {
+                baseline: float(np.mean(row[~np.isnan(row)])) if (~np.isnan(row)).any() else float("nan")
+                for baseline, row in rows.items()
+            }
+        return found
+
+
+def variant(method: str, baseline: str) -> str:
+    """What a method is called when it starts from a baseline."""
+    return f"{method} from {baseline}"
+
+
+def baselines_by_name(given: Any) -> dict[str, Baseline]:
+    """Baselines to try, by name. Errors: ``UnknownName``, ``InputError`` for fewer than two."""
+    if isinstance(given, Mapping):
+        made = {str(name): as_baseline(one, BASELINES) for name, one in given.items()}
+    else:
+        parts = [(one, as_baseline(one, BASELINES)) for one in given]
+        made = {str(one) if isinstance(one, str | int | float) else label_of(part): part for one, part in parts}
+        if len(made) < len(parts):
+            raise InputError("Two baselines have the same name: give a dict of them.")
+    if len(made) < 2:
+        raise InputError("baselines= takes at least two: maps are held against each other.")
+    return made
+
+
+def variants(methods: Mapping[str, Explainer], baselines: Mapping[str, Baseline]) -> dict[str, dict[str, Explainer]]:
+    """By method, it started from every baseline; methods that do not start from one baseline are left out."""
+    return {
+        name: {label: _from(method, baseline) for label, baseline in baselines.items()}
+        for name, method in methods.items()
+        if _starts_from_one(method)
+    }
+
+
+def _from(method: Explainer, baseline: Baseline) -> Explainer:
+    return with_core(method, lambda one: dataclasses.replace(one, baseline=baseline))
+
+
+def _starts_from_one(method: Explainer) -> bool:
+    inner = core(method)
+    if not isinstance(inner, Method):
+        return False
+    return inner.baseline.single and not inner.path.chooses_start
+
+
+def of_variants(
+    names: Mapping[str, Mapping[str, Any]], agreed: Agreement, scores: Scores, baselines: Mapping[str, Any]
+) -> Sensitivity:
+    """From the agreement and the scores of all variants."""
+    place = {name: i for i, name in enumerate(agreed.methods)}
+    ranks = [agreed.ranks[np.ix_(*[[place[variant(name, label)] for label in baselines]] * 2)] for name in names]
+    return Sensitivity(tuple(baselines), tuple(names), np.stack(ranks), scores)

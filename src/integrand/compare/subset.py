@@ -1,0 +1,110 @@
+"""Some examples of a batch, as a batch of their own: their field, and methods and metrics that hold something for each example."""
+
+from __future__ import annotations
+
+import dataclasses
+from collections.abc import Sequence
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from ..baselines.base import Several
+from ..baselines.fixed import Given, Plain
+from ..baselines.per_input import Own, PerInput
+from ..fields import Field, Gathered
+from ..fields.memory import Memory
+from ..metrics import Subject
+from ..targets import Target
+
+
+class Counts:
+    """Rows that were evaluated for each example of a batch, with a gradient and without."""
+
+    def __init__(self, batch: int) -> None:
+        self.gradients = torch.zeros(batch, dtype=torch.float64)
+        self.values = torch.zeros(batch, dtype=torch.float64)
+
+    def add(self, index: Tensor | None, rows: int, *, gradient: bool, times: int = 1) -> None:
+        """So many rows of the examples ``index``; rows of no example are everybody's."""
+        counted = self.gradients if gradient else self.values
+        if index is None:
+            counted += times * rows / len(counted)
+        else:
+            counted += times * torch.bincount(index.cpu(), minlength=len(counted))
+
+
+class Portion(Gathered):
+    """The field of some examples of a batch, which counts the rows that each is asked for."""
+
+    def __init__(self, inner: Field, index: Tensor, counts: Counts | None = None) -> None:
+        super().__init__(inner, index)
+        self.counts = counts or Counts(len(index))
+
+    def _seen(
+        self, z: Tensor, index: Tensor | None, value: Tensor | None = None, *, gradient: bool = False, passes: int = 1
+    ) -> None:
+        self.counts.add(index, len(z), gradient=gradient, times=passes)
+
+
+def portion(subject: Subject, which: Sequence[int], counts: Counts | None = None) -> Subject:
+    """Some examples of a subject; its model stays as fit to be asked as it is. Rows that they are asked for are counted in ``counts``."""
+    index = torch.tensor(list(which), dtype=torch.long, device=subject.x.device)
+    x = subject.x[index]
+    made = Portion(subject.field, index, counts)
+    known = subject.field.memory
+    if known is not None and known.x is subject.x and known.outputs is not None:
+        made.memory = Memory(x, known.outputs[index])
+    masks = None if subject.masks is None else subject.masks[index.to(subject.masks.device)]
+    return Subject(made, x, subject.layout, masks)
+
+
+def narrowed(part: Any, which: Sequence[int], x: Tensor) -> Any:
+    """A method or a metric for some examples of the batch ``x`` (B, \\*s), where it holds something for each: baselines, fills, label maps, classes."""
+    if len(which) == len(x) or not dataclasses.is_dataclass(part) or isinstance(part, type):
+        return part
+    index = torch.tensor(list(which), dtype=torch.long)
+    changes: dict[str, Any] = {}
+    for spec in dataclasses.fields(part):
+        old = getattr(part, spec.name)
+        new = _narrowed(spec.name, old, index, which, x)
+        if new is not old:
+            changes[spec.name] = new
+    return dataclasses.replace(part, **changes) if changes else part
+
+
+def _narrowed(name: str, old: Any, index: Tensor, which: Sequence[int], x: Tensor) -> Any:
+    if name in ("baseline", "fill"):
+        return _references(old, index, x)
+    if name == "score" and isinstance(old, Target):
+        own = old.at(index)
+        return old if own == old else own  # what is the same for all stays one object, which metrics share
+    if name == "other" and isinstance(old, Tensor) and old.ndim == 1 and len(old) == len(x):
+        return old[index.to(old.device)]
+    if name == "features" and isinstance(old, Tensor) and old.ndim == 3 and len(old) == len(x):
+        return old[index.to(old.device)]
+    return narrowed(old, which, x) if name in ("method", "weighting", "of") else old
+
+
+def _references(old: Any, index: Tensor, x: Tensor) -> Any:
+    """References of each example's own, those of some examples; anything else as it is."""
+    if isinstance(old, Several):
+        parts = tuple(_references(one, index, x) for one in old.parts)
+        return old if all(a is b for a, b in zip(parts, old.parts, strict=True)) else Several(parts)
+    if isinstance(old, PerInput):
+        given = old.baselines
+        entries = given if isinstance(given, tuple) else tuple(given.values())
+        own = tuple(_references(one, index, x) for one in entries)
+        return PerInput(own if isinstance(given, tuple) else dict(zip(given, own, strict=True)))
+    if isinstance(old, Own):
+        return Own(old.references[:, index.to(old.references.device)])
+    if isinstance(old, Given) and old.references.shape[1:] == x.shape:
+        return dataclasses.replace(old, references=old.references[:, index.to(old.references.device)])
+    if isinstance(old, Plain):
+        content = _references(old.content, index, x)
+        return old if content is old.content else dataclasses.replace(old, content=content)
+    if isinstance(old, Tensor) and old.shape == x.shape:
+        return old[index.to(old.device)]
+    if isinstance(old, Tensor) and old.shape[1:] == x.shape:
+        return old[:, index.to(old.device)]
+    return old

@@ -1,0 +1,448 @@
+"""The Field: the scalar explained, the only thing that knows about a model.
+
+One method is required, ``evaluate``: flat rows in, a value and a gradient per row out. Everything else is a default that a
+field with more structure may beat: ``share`` for fields that know their own integral (trees, Gaussian processes),
+``evaluate_both`` for fields that can answer two questions in one forward pass, ``look`` and ``site`` for models with insides.
+Each of these is one call; the sugar below cuts any number of rows into calls of a good size.
+
+Everything above the Field broadcasts; only the Field flattens and splits into calls that fit the hardware. A rule describes
+its rows lazily (``stream``), so that a thousand nodes need no more memory than ten.
+"""
+
+from __future__ import annotations
+
+from abc import ABC, abstractmethod
+from collections.abc import Callable, Sequence
+from contextlib import AbstractContextManager
+from dataclasses import replace
+from functools import cached_property
+from typing import Any, ClassVar
+
+import torch
+from torch import Tensor
+
+from ..core.normalisation import Normalisation
+from ..core.segment import Evaluation, Segment
+from ..core.shapes import flattened
+from ..errors import ModelError, NoShare, TargetError
+from ..model.autograd import gradients
+from ..model.batching import Packer
+from ..model.layout import Layout
+from ..model.network import Network, calm
+from ..model.row_independence import Answer, Company
+from ..model.turns import turn
+from ..targets import Distance, Target
+from .memory import Memory
+
+Rows = Callable[[slice], Tensor]
+
+
+class Field(ABC):
+    """The scalar explained, as a function of one example; evaluated on rows.
+
+    To write one, define ``evaluate``. ``normalisation`` says what image inputs look like, where that is known.
+    """
+
+    normalisation: Normalisation | None = None
+
+    layout: Layout | None = None
+    """How several inputs of a model are laid end to end in a row; None where a row is one input."""
+
+    target: Target | None = None
+    """What is asked of the model's outputs, numbering examples as this field does; None where F is no target of a model."""
+
+    network: Network | None = None
+    """The model behind F, with its layers; None for fields without one."""
+
+    memory: Memory | None = None
+    """What is known already of the inputs that are explained."""
+
+    @property
+    def kept(self) -> dict[Any, Any] | None:
+        """Where parts keep what they know of F between their turns; None where nothing may be kept, because F may change meanwhile."""
+        return None
+
+    @property
+    def company(self) -> Company | None:
+        """What is known of how rows that share a call depend on one another; None for fields that are right by construction."""
+        return None
+
+    @property
+    def gated(self) -> bool:
+        """Whether one part of the input may switch another on for a part of the way only: products of things that move, normalisations,
+        functions that rise and fall. Taken to be so until chords were seen to meet none."""
+        return True
+
+    @property
+    def smooth(self) -> bool:
+        """Whether F is known to have no kinks, such as those of ReLUs and maxima; seldom known before chords were asked for."""
+        return False
+
+    @property
+    def resolution(self) -> float:
+        """How far apart, relatively, the numbers lie that F is computed in, as far as that was seen; 0 while it was not."""
+        return 0.0
+
+    @property
+    def integers(self) -> bool:
+        """Whether the inputs are integers, between which there is nothing."""
+        return False
+
+    @property
+    def additive(self) -> Sequence[Any] | None:
+        """Functions of one feature each whose sum F is, where it is known to be one: their expectations are then exact."""
+        return None
+
+    @property
+    def conservative(self) -> bool:
+        """Whether what it calls a gradient is that of F, so that its integral along a path is the change of F."""
+        return True
+
+    # --- required -------------------------------------------------------------------------------------------------
+
+    @abstractmethod
+    def evaluate(self, z: Tensor, index: Tensor, *, gradient: bool = True) -> Evaluation:
+        """F and ∇F for rows ``z`` (N, \\*s) of the examples ``index`` (N,), in one call.
+
+        Returns ``Evaluation(value (N,), gradient (N, \\*s))``, detached; with ``gradient=False`` an empty gradient.
+        """
+
+    # --- what structure may beat ----------------------------------------------------------------------------------
+
+    def share(self, segment: Segment) -> Tensor:
+        """The exact share (K, R, B, \\*s) of each piece, for fields that know it."""
+        raise NoShare(
+            f"{type(self).__name__} has no exact share: use a quadrature such as rule=ig.rules.GaussLegendre(50)."
+        )
+
+    def score(self) -> Field:
+        """The same question as a number that can be halved: the probability of the class explained."""
+        return self
+
+    _subset: ClassVar[Any]  # a view, which needs this class as its base: put here where it is defined
+
+    def at(self, index: Tensor) -> Field:
+        """This field for a batch made of the examples ``index``, in any order and with repetitions."""
+        view: Field = self._subset(self, index)
+        return view
+
+    def points(self, index: Tensor) -> Tensor:
+        """Rows of the examples ``index`` (N,), numbered from 0 by the point they may be at (N,).
+
+        A field that asks several questions of one input holds it as several examples. Rows of these that follow one another have the
+        same number: where they are also equal, they cost one forward pass. Elsewhere every row has its own.
+        """
+        return torch.arange(len(index), device=index.device)
+
+    def questions(self, index: Tensor) -> Tensor:
+        """The examples ``index`` (N,) numbered by what is asked of them (N,): equal numbers, one and the same function of rows.
+
+        What is known of a point for one of them is then known for all. Every example asks a question of its own unless a field
+        knows better.
+        """
+        return index
+
+    def evaluate_both(
+        self, z: Tensor, index: Tensor, other: Target, other_index: Tensor
+    ) -> tuple[Evaluation, Evaluation]:
+        """F and a second target for rows ``z`` (N, \\*s), both with gradients, in one call; one forward pass where possible."""
+        return self.evaluate(z, index), _function(z, other, other_index)
+
+    def evaluate_chords(self, z: Tensor, index: Tensor, before: Tensor) -> Evaluation:
+        """F at rows ``z`` (N, \\*s), and the mean gradient on the way to each from the row ``before`` it (N,), in one call.
+
+        Where a row is before itself, its own gradient. The mean is that of the two ends unless a field knows better.
+        """
+        found = self.evaluate(z, index)
+        return Evaluation(found.value, (found.gradient + found.gradient[before]) / 2)
+
+    def look(self, z: Tensor, index: Tensor | None, site: Any = None) -> Tensor:
+        """What is seen at ``site`` for rows ``z`` (N, \\*s), in one call: (N, F) there, or the model's outputs (N, C).
+
+        ``index`` is None for rows that belong to no example, such as a pool of references.
+        """
+        if site is None:
+            raise TargetError(f"{type(self).__name__} has no class outputs to choose references by.")
+        with gradients(False):
+            found: Tensor = site(z)
+        return flattened(found, 1)
+
+    def site(self, representation: Any, z: Tensor, index: Tensor) -> Any:
+        """Where a representation is seen; ``z`` and ``index`` are a row to try the model with."""
+        if not callable(representation):
+            raise TargetError(
+                f"{type(self).__name__} has no layers to take a representation from: "
+                "give representation= a function of the input."
+            )
+        return calm(representation)
+
+    def behind(self, site: Any, side: str = "output") -> Any:
+        """The same scalar as a field over what comes out of a layer, or goes into it (``side``); see ``SiteField``."""
+        raise ModelError(
+            f"{type(self).__name__} has no layers: explain one of a model, with ig.TorchField(model, target)."
+        )
+
+    def with_backward(self, rule: Any) -> Field:
+        """The same scalar, its gradients from a backward pass that follows ``rule`` (``ig.fields.GuidedReLU``, ``ig.fields.Patterns``)."""
+        raise ModelError(
+            f"{type(self).__name__} has no operations whose backward pass could follow a rule: explain a model, with "
+            "ig.TorchField(model, target)."
+        )
+
+    def with_target(self, target: Any) -> Field:
+        """The same model, asked something else; a target that says something for each example numbers them as this field does."""
+        raise TargetError(f"{type(self).__name__} knows one question only: it is no target of a model.")
+
+    def with_targets(self, targets: Sequence[Target]) -> Field:
+        """The same model, asked T things at once: example b·T + t is example b, asked about target t."""
+        raise TargetError(f"{type(self).__name__} knows one question only: leave targets= out.")
+
+    def with_model(self, model: Callable[..., Any]) -> Field:
+        """The same question, asked of another model of the same kind, such as a copy that was trained further."""
+        raise ModelError(f"{type(self).__name__} has no model that another could stand in for.")
+
+    def afresh(self) -> Field:
+        """The same question of the model as it is now, without what was learnt of it before its parameters changed."""
+        raise ModelError(f"{type(self).__name__} has no model whose parameters could have changed.")
+
+    def plainly(self, z: Tensor, index: Tensor | None) -> Any:
+        """The model's outputs for rows ``z`` (N, \\*s) in one call: of the model itself, also where a double is run in its place.
+
+        Whether autograd records is the caller's choice; ``index`` is None for rows that belong to no example.
+        """
+        raise ModelError(f"{type(self).__name__} has no model that could be run.")
+
+    @property
+    def reads(self) -> bool:
+        """Whether F can be read off the model's outputs, so that they are worth remembering."""
+        return False
+
+    def read(self, outputs: Tensor, index: Tensor) -> Tensor:
+        """F (N,) from the model's outputs (N, C) for rows of the examples ``index``, without running the model."""
+        raise TargetError(f"{type(self).__name__} has no class outputs to read F from.")
+
+    @property
+    def pooled(self) -> bool:
+        """Whether inputs can be looked at that belong to no example."""
+        return False
+
+    def again(self, z: Tensor, index: Tensor) -> Answer:
+        """F for rows ``z`` (N, \\*s) in one call, for fields that have a ``company`` to check."""
+        raise TargetError(f"{type(self).__name__} has no model that could be asked again.")
+
+    def trouble(self, start: Tensor, end: Tensor, index: Tensor) -> str | None:
+        """Why the way from row ``start`` to row ``end`` (1, \\*s) of an example is hard to integrate, if the model tells."""
+        return None
+
+    def ready(self) -> AbstractContextManager[Any]:
+        """While this lasts, the model is fit to be explained, and nothing else is; afterwards it is as it was."""
+        return turn()
+
+    @cached_property
+    def packer(self) -> Packer:
+        """How rows are cut into calls."""
+        return Packer()
+
+    # --- sugar ----------------------------------------------------------------------------------------------------
+
+    def stream(
+        self,
+        index: Tensor,
+        rows: Rows,
+        use: Callable[[slice, Evaluation], None],
+        like: Tensor,
+        *,
+        gradient: bool = True,
+        whole: int = 1,
+    ) -> None:
+        """Evaluate rows that are made when needed: ``use(part, evaluation of rows(part))`` until all ``index`` (N,) are done.
+
+        ``like`` (\\*s) shows the shape of a row; ``whole`` rows are better not torn apart.
+        """
+
+        def call(part: slice) -> None:
+            use(part, self.evaluate(rows(part), index[part], gradient=gradient))
+
+        self._run(index, call, like, "gradient" if gradient else "value", whole)
+
+    def together(self, z: Tensor, index: Tensor, other: Target, other_index: Tensor) -> tuple[Evaluation, Evaluation]:
+        """``evaluate_both`` for any number of rows."""
+        found: list[tuple[Evaluation, Evaluation]] = []
+
+        def call(part: slice) -> None:
+            found.append(self.evaluate_both(z[part], index[part], other, other_index[part]))
+
+        self._run(index, call, z[0], "both")
+        own, theirs = zip(*found, strict=True)
+        return _joined(own), _joined(theirs)
+
+    def outputs(self, z: Tensor, *, pool: bool = False) -> Tensor:
+        """What the model says of a batch ``z`` (B, \\*s), or of a pool of inputs that are no examples, before any target."""
+        return self.looked(z, None if pool else torch.arange(len(z), device=z.device), None)
+
+    def distance(self, goal: Tensor, index: Tensor, representation: Any = None) -> Distance:
+        """The target ‖φ(z) − φ(goal)‖² for goals (M, \\*s) of the examples ``index`` (M,)."""
+        with self.ready():
+            site = self.site(representation, goal[:1], index[:1])
+            return Distance(self.looked(goal, index, site), site)
+
+    def looked(self, z: Tensor, index: Tensor | None, site: Any = None) -> Tensor:
+        """``look`` for any number of rows."""
+        found: list[Tensor] = []
+
+        def call(part: slice) -> None:
+            found.append(self.look(z[part], None if index is None else index[part], site))
+
+        if index is None:
+            self.packer.run(len(z), call, z[0], "value")
+        else:
+            self._run(index, call, z[0], "value")
+        return torch.cat(found)
+
+    def stream_chords(
+        self,
+        index: Tensor,
+        before: Tensor,
+        rows: Callable[[Tensor], Tensor],
+        use: Callable[[slice, Evaluation], None],
+        like: Tensor,
+    ) -> None:
+        """Like ``stream``, for chords along runs of rows: each row's chord comes from a row before it.
+
+        ``before`` (N,) says which, or the row itself where a run begins. Runs that are cut take the rows before the cut along again.
+        These count among the rows that a call may hold; where it may hold one, there are gradients at both ends instead of chords.
+        """
+
+        if self.packer.rows == 1:
+            self._stream_ends(index, before, rows, use, like)
+            return
+        point = self.points(index)
+        width = len(index) // (int(point[-1]) + 1)
+
+        def call(part: slice) -> float:
+            origin = before[part]
+            again = torch.unique(origin[origin < part.start])
+            whole = torch.cat([again, torch.arange(part.start, part.stop, device=before.device)])
+            place = torch.searchsorted(whole, torch.cat([again, origin]))
+            found = self.evaluate_chords(rows(whole), index[whole], place)
+            use(part, Evaluation(found.value[len(again) :], found.gradient[len(again) :]))
+            # Most calls take a point along: where calls are small, one that does not would make its size look better than it is.
+            longer: float = (part.stop - part.start + width) / len(whole)
+            return longer
+
+        self._run(index, call, like, "chords", fitting=_fitting(point, before) if self.packer.rows else None)
+
+    def _stream_ends(
+        self,
+        index: Tensor,
+        before: Tensor,
+        rows: Callable[[Tensor], Tensor],
+        use: Callable[[slice, Evaluation], None],
+        like: Tensor,
+    ) -> None:
+        """``stream_chords`` a point at a time: the mean of the gradients at both ends, those that are needed later held so long."""
+        every = torch.arange(len(index), device=index.device)
+        needed = torch.zeros_like(every).scatter_reduce_(0, before, every, "amax").tolist()
+        origins = before.tolist()
+        held: dict[int, Tensor] = {}
+
+        def call(part: slice) -> None:
+            found = self.evaluate(rows(every[part]), index[part])
+            own = range(part.start, part.stop)
+            held.update((row, found.gradient[row - part.start]) for row in own if needed[row] >= row)
+            chords = [(found.gradient[row - part.start] + held[origins[row]]) / 2 for row in own]
+            use(part, replace(found, gradient=torch.stack(chords)))
+            for row in [row for row in held if needed[row] < part.stop]:
+                del held[row]
+
+        self._run(index, call, like, "gradient")
+
+    def _run(
+        self,
+        index: Tensor,
+        call: Callable[[slice], float | None],
+        like: Tensor,
+        kind: str,
+        whole: int = 1,
+        fitting: Callable[[int, int], int] | None = None,
+    ) -> None:
+        """``call`` on slices of rows that hold a good number of points, none of which is torn apart."""
+        point = self.points(index)
+        many = int(point[-1]) + 1
+        if many == len(index):
+            self.packer.run(many, call, like, kind, whole, fitting)
+            return
+        stops = [0, *torch.bincount(point).cumsum(0).tolist()]
+
+        def points(part: slice) -> float | None:
+            return call(slice(stops[part.start], stops[part.stop]))
+
+        self.packer.run(many, points, like, kind, int(point[whole - 1]) + 1, fitting)
+
+    def rows(self, z: Tensor, index: Tensor, *, gradient: bool = True) -> Evaluation:
+        """``evaluate`` for any number of rows."""
+        value = z.new_empty(len(z))
+        slope = torch.empty_like(z) if gradient else z.new_empty(0)
+
+        def use(part: slice, found: Evaluation) -> None:
+            value[part] = found.value
+            if gradient:
+                slope[part] = found.gradient
+
+        if len(z):
+            self.stream(index, lambda part: z[part], use, z[0], gradient=gradient)
+        return Evaluation(value, slope)
+
+    def value(self, z: Tensor, leading: int = 1) -> Tensor:
+        """F for a batch (B, \\*s) → (B,), or for stacks of batches with ``leading`` axes: (…, B, \\*s) → (…, B)."""
+        return self._points(z, leading, gradient=False).value
+
+    def gradient(self, z: Tensor, leading: int = 1) -> Tensor:
+        """∇F for a batch, or for stacks of batches with ``leading`` axes: (…, B, \\*s) → (…, B, \\*s)."""
+        return self._points(z, leading, gradient=True).gradient
+
+    def _points(self, z: Tensor, leading: int, *, gradient: bool) -> Evaluation:
+        shape = z.shape[:leading]
+        index = torch.arange(shape[-1], device=z.device).expand(shape).reshape(-1)
+        found = self.rows(z.reshape(-1, *z.shape[leading:]), index, gradient=gradient)
+        return found.reshape(*shape) if gradient else Evaluation(found.value.reshape(shape), found.gradient)
+
+
+def _function(z: Tensor, other: Target, index: Tensor) -> Evaluation:
+    """A target that looks at a function of the input, not at a model."""
+    with gradients(True):
+        leaf = z.clone().requires_grad_()
+        found = other(other.site(leaf), index)
+        (slope,) = torch.autograd.grad(found.sum(), leaf)
+    return Evaluation(found.detach(), slope)
+
+
+def _fitting(point: Tensor, before: Tensor) -> Callable[[int, int], int]:
+    """How many of so many points from the first on fit into a call of so many, beside those that must be taken along."""
+    begins = torch.searchsorted(point, torch.arange(int(point[-1]) + 2, device=point.device)).tolist()
+
+    def fitting(first: int, points: int) -> int:
+        count = points
+        while count > 1:
+            origin = before[begins[first] : begins[first + count]]
+            along = len(torch.unique(point[origin[origin < begins[first]]]))
+            if along + count <= points:
+                return count
+            count = max(1, points - along)
+        return count
+
+    return fitting
+
+
+def _joined(parts: Sequence[Evaluation]) -> Evaluation:
+    return Evaluation(torch.cat([part.value for part in parts]), torch.cat([part.gradient for part in parts]))
+
+
+def outputs_of(field: Field, x: Tensor) -> Tensor:
+    """The model's outputs (B, C) for the inputs x (B, \\*s), remembered where they are the ones that are explained."""
+    memory = field.memory
+    if memory is None or memory.x is not x:
+        return field.outputs(x)
+    if memory.outputs is None:
+        memory.outputs = field.outputs(x)
+    return memory.outputs

@@ -1,0 +1,346 @@
+"""Several targets of one model, as one field: every example stands there once for each target.
+
+    example b · T + t   is example b, asked about target t          (T targets, interleaved)
+
+Along a path all T ask about the same points, one behind the other, so a call drops rows that repeat their neighbour, runs the rest
+forward once, and goes backward once for each target: (1 + T) / 2T of the work of T runs where forward and backward cost alike.
+Rows that differ (a method went its own way for each target) are simply run; nothing has to be shared. Not every target need be asked
+at every point: only those that are go backward.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import replace
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from ..backprop.secant import Chords, eager
+from ..core.random import generator
+from ..core.segment import Evaluation, Segment
+from ..core.shapes import first_alike, flattened
+from ..errors import InputError, TargetError
+from ..model.batching import Packer, is_out_of_memory
+from ..model.network import Site
+from ..model.replay import Plan
+from ..model.row_independence import Answer
+from ..targets import Distance, Target
+from .base import Field
+from .layer import Lifted, SiteField
+from .torch import TorchField
+from .views import Tally, View
+
+
+class Several(View):
+    """F_t(z) = target_t(model(z)) for T targets; example b·T + t is example b of ``inner``, asked about target t.
+
+    Cost of a point at which all T are asked: one forward pass and T backward passes.
+
+    >>> import torch, integrand as ig
+    >>> field = ig.fields.Several(ig.TorchField(torch.nn.Linear(3, 2), 0), [ig.targets.Logit(0), ig.targets.Logit(1)])
+    >>> field.gradient(torch.zeros(4, 3).repeat_interleave(2, 0)).shape
+    torch.Size([8, 3])
+    """
+
+    inner: TorchField
+
+    def __init__(self, inner: TorchField, targets: Sequence[Target]) -> None:
+        super().__init__(inner)
+        self.targets = tuple(targets)
+        self.fields = [inner.with_target(target) for target in self.targets]
+        self.packer = _PerPoint(inner.packer, len(self.targets))
+
+    def __repr__(self) -> str:
+        return f"{type(self).__name__}({self.inner!r}, {list(self.targets)!r})"
+
+    def _index(self, index: Tensor) -> Tensor:
+        return index // len(self.targets)
+
+    def _like(self, inner: Field) -> Several:
+        assert isinstance(inner, TorchField)
+        other = type(self)(inner, self.targets)
+        other.memory = self.memory
+        return other
+
+    def evaluate(self, z: Tensor, index: Tensor, *, gradient: bool = True) -> Evaluation:
+        return self._evaluate(z, index, _begins(z, index // len(self.targets)), gradient=gradient)[0]
+
+    def evaluate_both(
+        self, z: Tensor, index: Tensor, other: Target, other_index: Tensor
+    ) -> tuple[Evaluation, Evaluation]:
+        if other.site is not None and not isinstance(other.site, Site):
+            return Field.evaluate_both(self, z, index, other, other_index)
+        begins = _begins(z, index // len(self.targets))
+        if isinstance(other, Distance):
+            begins[1:] |= _differ(other.goal[other_index.to(other.goal.device)]).to(begins.device)
+        else:
+            begins[:] = True
+        own, theirs = self._evaluate(z, index, begins, other=(other, other_index))
+        assert theirs is not None
+        return own, theirs
+
+    def evaluate_chords(self, z: Tensor, index: Tensor, before: Tensor) -> Evaluation:
+        which = index % len(self.targets)
+        made, passes = _empty(z, gradient=True), 1
+        chordal = torch.tensor([field.chordal for field in self.fields], device=z.device)[which]
+        if not bool(chordal.all()):
+            rows = (~chordal).nonzero()[:, 0]
+            every, there, own = _with_what_is_before(rows, before)
+            _put(made, rows, Field.evaluate_chords(self, z[every], index[every], there), own, gradient=True)
+        # Chords that the same targets ask for take one forward pass.
+        chord = _chords_of(z, index // len(self.targets), before)
+        asked = torch.zeros(len(z), len(self.targets), dtype=torch.bool, device=z.device)
+        asked[chord[chordal], which[chordal]] = True
+        sets, member = torch.unique(asked, dim=0, return_inverse=True)
+        for number, targets in enumerate(sets):
+            rows = (chordal & (member[chord] == number)).nonzero()[:, 0]
+            if len(rows):
+                passes = max(passes, self._together(z, index, before, chord[rows], rows, targets.nonzero()[:, 0], made))
+        return replace(made, passes=passes)
+
+    def share(self, segment: Segment) -> Tensor:
+        return Field.share(self, segment)
+
+    @property
+    def target(self) -> None:  # type: ignore[override]
+        """There are several."""
+
+    @property
+    def gated(self) -> bool:
+        return any(field.gated for field in self.fields)
+
+    def again(self, z: Tensor, index: Tensor) -> Answer:
+        base, which = index // len(self.targets), index % len(self.targets)
+        found = self.inner.again_several(z, base, self.targets)
+        return Answer(found.value.gather(1, which[:, None])[:, 0], found.outputs)
+
+    @property
+    def smooth(self) -> bool:
+        return all(field.smooth for field in self.fields)
+
+    def with_target(self, target: Any) -> Field:
+        raise TargetError(
+            f"{len(self.targets)} targets are asked about already: ask the field that they were asked of."
+        )
+
+    def with_targets(self, targets: Sequence[Target]) -> Field:
+        return self.with_target(targets)
+
+    def points(self, index: Tensor) -> Tensor:
+        begins = torch.ones(len(index), dtype=torch.bool, device=index.device)
+        base = index // len(self.targets)
+        begins[1:] = (base[1:] != base[:-1]) | (index[1:] <= index[:-1])
+        return begins.cumsum(0) - 1
+
+    def look(self, z: Tensor, index: Tensor | None, site: Any = None) -> Tensor:
+        if index is None:
+            return self.inner.look(z, None, site)
+        base = index // len(self.targets)
+        begins = _begins(z, base)
+        points = torch.split(begins.nonzero()[:, 0], self.packer.size(z[0], "value"))
+        return torch.cat([self.inner.look(z[own], base[own], site) for own in points])[begins.cumsum(0) - 1]
+
+    def score(self) -> Field:
+        return type(self)(self.inner, [target.score() for target in self.targets])
+
+    @property
+    def reads(self) -> bool:
+        return all(field.reads for field in self.fields)
+
+    def read(self, outputs: Tensor, index: Tensor) -> Tensor:
+        base, which = index // len(self.targets), index % len(self.targets)
+        found = torch.stack([field.read(outputs, base) for field in self.fields], 1)
+        return found.gather(1, which[:, None].to(found.device))[:, 0]
+
+    def questions(self, index: Tensor) -> Tensor:
+        base, which = index // len(self.targets), index % len(self.targets)
+        found = torch.stack([field.questions(base) for field in self.fields], 1)
+        return found.gather(1, which[:, None])[:, 0] * len(self.targets) + which
+
+    def behind(self, site: Any, side: str = "output") -> Any:
+        return SeveralBehind(self.inner.behind(site, side), self.targets)
+
+    # ----------------------------------------------------------------------------------------------------------------
+
+    def _together(
+        self, z: Tensor, index: Tensor, before: Tensor, chord: Tensor, rows: Tensor, asked: Tensor, made: Evaluation
+    ) -> int:
+        """Chords that the targets ``asked`` all ask for at ``rows``, from one forward pass; how many it took in the end."""
+        base, which = index // len(self.targets), index[rows] % len(self.targets)
+        every, there, own = _with_what_is_before(chord, before)
+        ways = torch.unique(chord)
+        if self.packer.rows and len(every) > self.packer.rows and len(ways) > 1:  # more points than were promised
+            first = chord < ways[len(ways) // 2]
+            halves = ((chord[half], rows[half]) for half in (first, ~first))
+            return max(self._together(z, index, before, *half, asked, made) for half in halves)
+        found: Sequence[Evaluation | None]
+        kinks = gates = True
+        try:
+            with eager(), Chords(there) as seen:
+                found = self.inner.evaluate_several(z[every], base[every], [self.targets[number] for number in asked])
+            kinks, gates = seen.kinks, seen.gates
+            if seen.derived:
+                found = [None] * len(asked)
+        except Exception as error:
+            if is_out_of_memory(error):
+                raise
+            found = [None] * len(asked)  # one of them, or the model: each finds out for itself
+        passes = 1
+        for target, one in zip(asked.tolist(), found, strict=True):
+            field = self.fields[target]
+            field.kinks, field.gates = kinks, gates
+            if one is None or not field.adds_up(z[every], one, there):
+                if one is not None:
+                    field.give_up(seen)
+                one = field.evaluate_chords(z[every], base[every], there)
+                passes = max(passes, 1 + one.passes)
+            mine = which == target
+            _put(made, rows[mine], one, own[mine], gradient=True)
+        return passes
+
+    def _evaluate(
+        self,
+        z: Tensor,
+        index: Tensor,
+        begins: Tensor,
+        *,
+        other: tuple[Target, Tensor] | None = None,
+        gradient: bool = True,
+    ) -> tuple[Evaluation, Evaluation | None]:
+        """Every target at the rows that ask for it, and ``other`` at all; one point for each row that begins one."""
+        count = len(self.targets)
+        base, which = index // count, index % count
+        made, beside = (_empty(z, gradient=gradient) for _ in range(2))
+        points = begins.nonzero()[:, 0]
+        stops = torch.cat([points[1:], points.new_tensor([len(z)])])
+        point = begins.cumsum(0) - 1
+        # Where neighbours differ there are more points than a call should hold.
+        size = self.packer.size(z[0], "gradient" if gradient else "value")
+        for first in range(0, len(points), size):
+            own = points[first : first + size]
+            rows = slice(int(own[0]), int(stops[first : first + size][-1]))
+            here = point[rows] - first
+            asked = torch.unique(which[rows]).tolist()
+            found = self.inner.evaluate_several(
+                z[own],
+                base[own],
+                [self.targets[number] for number in asked],
+                beside=[] if other is None else [(other[0], other[1][own])],
+                gradient=gradient,
+            )
+            for number, one in zip(asked, found, strict=False):
+                mine = (which[rows] == number).nonzero()[:, 0]
+                _put(made, rows.start + mine, one, here[mine], gradient=gradient)
+            if other is not None:
+                _put(beside, torch.arange(rows.start, rows.stop, device=z.device), found[-1], here, gradient=gradient)
+        return made, None if other is None else beside
+
+
+class SeveralBehind(Several):
+    """Several targets of what comes behind a layer: ``Several``, with the lifting of ``SiteField``."""
+
+    inner: SiteField
+
+    @property
+    def sites(self) -> tuple[Site, ...]:
+        return self.inner.sites
+
+    @property
+    def plan(self) -> Plan:
+        return self.inner.plan
+
+    @property
+    def bypassed(self) -> bool:
+        return self.inner.bypassed
+
+    @property
+    def tally(self) -> Tally:
+        return self.inner.tally
+
+    def lift(self, z: Tensor, index: Tensor) -> Lifted:
+        """Rows lifted once for all targets; they come in groups of T that are alike."""
+        count = len(self.targets)
+        base = index // count
+        begins = _begins(z, base)
+        if len(z) % count or not torch.equal(begins, torch.arange(len(z), device=z.device) % count == 0):
+            raise InputError(
+                "At a layer, several targets share their path: one that depends on the target needs a run for each target."
+            )
+        made = self.inner.lift(z[::count], base[::count], self.targets)
+        return Lifted(
+            made.points.repeat_interleave(count, 0),
+            made.value.reshape(-1),
+            index,
+            tuple(rows.repeat_interleave(count, 0) for rows in made.kept),
+        )
+
+    def hold(self, *lifted: Lifted) -> None:
+        """From now on, these groups of rows are the examples."""
+        count = len(self.targets)
+        groups = [part[::count] for part in lifted]
+        self.inner.hold(*(Lifted(part.points, part.value, part.example // count, part.kept) for part in groups))
+
+
+class _PerPoint(Packer):
+    """Sizes in points, learnt for points at which ``count`` targets are asked."""
+
+    def __init__(self, inner: Packer, count: int) -> None:
+        super().__init__(inner.rows)
+        self.inner = inner
+        self.count = count
+
+    def _size(self, like: Tensor, kind: str) -> Any:
+        return self.inner._size(like, f"{kind} x {self.count}")
+
+
+def _begins(z: Tensor, base: Tensor) -> Tensor:
+    """(N,) which rows are not what the row before them is."""
+    begins = torch.ones(len(z), dtype=torch.bool, device=z.device)
+    begins[1:] = (base[1:] != base[:-1]) | _differ(z)
+    return begins
+
+
+def _differ(z: Tensor) -> Tensor:
+    """(N−1,) which rows differ from the one before them."""
+    return flattened(z[1:] != z[:-1], 1).any(1)
+
+
+def _alike(z: Tensor, base: Tensor) -> Tensor:
+    """(N,) for each row the first of the same example that is equal to the last bit."""
+    bits = flattened(z, 1).contiguous().view(torch.int64 if z.element_size() == 8 else torch.int32)
+    # Sums of whole numbers do not depend on their order, as those of rows of floating-point numbers may.
+    factors = torch.randint(-(1 << 62), 1 << 62, (bits.shape[1] + 1,), generator=generator(bits.shape[1]))
+    code = (bits * factors[1:].to(z.device)).sum(1) + base * factors[0].to(z.device)
+    first = first_alike(code)
+    alike = bool((z == z[first]).all()) and torch.equal(base, base[first])
+    return first if alike else torch.arange(len(z), device=z.device)
+
+
+def _chords_of(z: Tensor, base: Tensor, before: Tensor) -> Tensor:
+    """(N,) for each row the first that is alike and comes after one that is."""
+    row = _alike(z, base)
+    return first_alike(row * len(z) + row[before])
+
+
+def _with_what_is_before(rows: Tensor, before: Tensor) -> tuple[Tensor, Tensor, Tensor]:
+    """Some rows and the ones before them, in order: all of these, what is before each among them, and where the rows are."""
+    every = torch.unique(torch.cat([rows, before[rows]]))
+    place = torch.full_like(before, -1)
+    place[every] = torch.arange(len(every), device=every.device)
+    there = place[before[every]]
+    return every, torch.where(there < 0, place[every], there), place[rows]
+
+
+def _empty(z: Tensor, *, gradient: bool) -> Evaluation:
+    return Evaluation(z.new_empty(len(z)), torch.empty_like(z) if gradient else z.new_empty(0))
+
+
+def _put(into: Evaluation, rows: Tensor, found: Evaluation, which: Tensor, *, gradient: bool) -> None:
+    into.value[rows] = found.value[which]
+    if gradient:
+        into.gradient[rows] = found.gradient[which]
+
+
+TorchField.several_targets = Several

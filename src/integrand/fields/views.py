@@ -1,0 +1,421 @@
+"""Fields around fields: the same scalar, seen through something."""
+
+from __future__ import annotations
+
+import copy
+from collections.abc import Callable, Sequence
+from contextlib import AbstractContextManager
+from dataclasses import dataclass, replace
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from ..core.normalisation import Normalisation
+from ..core.segment import Evaluation, Segment
+from ..model.batching import is_out_of_memory
+from ..model.layout import Layout
+from ..model.network import Network
+from ..model.row_independence import Answer, Company
+from ..targets import Target, as_target
+from .base import Field
+from .memory import Memory
+
+
+class View(Field):
+    """A field seen through something: everything is handed on to ``inner``, and a view says only what it changes.
+
+        index    z                                    examples and rows, as this view is asked about them
+          │ _index │ _rows
+        inner.evaluate(…)   ──▶ _results ──▶ what is handed out;   _seen is told of it
+
+    _index    the inner field's numbers of these examples           _results  numbers as they are handed out
+    _rows     rows as the inner field takes them                    _seen     what has been asked, for those that count
+    _like     the same view of another field                        _known    the model's outputs, where nobody need be asked
+
+    What belongs to inputs rather than to F, the ``memory``, is each view's own.
+    """
+
+    def __init__(self, inner: Field) -> None:
+        self.inner = inner
+        self.packer = inner.packer
+
+    # --- what a view may change -----------------------------------------------------------------------------------
+
+    def _index(self, index: Tensor) -> Tensor:
+        return index
+
+    def _rows(self, z: Tensor) -> Tensor:
+        return z
+
+    def _results(self, z: Tensor, evaluation: Evaluation) -> Evaluation:
+        return evaluation
+
+    def _seen(
+        self, z: Tensor, index: Tensor | None, value: Tensor | None = None, *, gradient: bool = False, passes: int = 1
+    ) -> None:
+        """Rows ``z`` were asked about, ``passes`` times, and F there is ``value`` where that was the question; of no example for None."""
+
+    def _known(self, z: Tensor, leading: int) -> Tensor | None:
+        return None
+
+    def _like(self, inner: Field) -> View:
+        made = copy.copy(self)
+        View.__init__(made, inner)
+        return made
+
+    # --- F --------------------------------------------------------------------------------------------------------
+
+    def evaluate(self, z: Tensor, index: Tensor, *, gradient: bool = True) -> Evaluation:
+        found = self._results(z, self.inner.evaluate(self._rows(z), self._index(index), gradient=gradient))
+        self._seen(z, index, found.value, gradient=gradient)
+        return found
+
+    def evaluate_both(
+        self, z: Tensor, index: Tensor, other: Target, other_index: Tensor
+    ) -> tuple[Evaluation, Evaluation]:
+        own, theirs = self.inner.evaluate_both(self._rows(z), self._index(index), other, other_index)
+        own = self._results(z, own)
+        # One joint row is one gradient of F; the second backward pass is the driver's.
+        self._seen(z, index, own.value, gradient=True)
+        return own, self._results(z, theirs)
+
+    def evaluate_chords(self, z: Tensor, index: Tensor, before: Tensor) -> Evaluation:
+        found = self._results(z, self.inner.evaluate_chords(self._rows(z), self._index(index), before))
+        self._seen(z, index, found.value, gradient=True, passes=found.passes)
+        return found
+
+    def value(self, z: Tensor, leading: int = 1) -> Tensor:
+        outputs = self._known(z, leading) if self.reads else None
+        return super().value(z, leading) if outputs is None else _read(self, outputs, z, leading)
+
+    def share(self, segment: Segment) -> Tensor:
+        return self.inner.share(segment)
+
+    def again(self, z: Tensor, index: Tensor) -> Answer:
+        found = self.inner.again(self._rows(z), self._index(index))
+        self._seen(z, None)  # asked once, for all
+        return replace(found, value=found.value.to(z.dtype))
+
+    def look(self, z: Tensor, index: Tensor | None, site: Any = None) -> Tensor:
+        found = self.inner.look(self._rows(z), None if index is None else self._index(index), site)
+        if not callable(site):  # a function of the input is seen without the model
+            self._seen(z, index)
+        return found
+
+    def read(self, outputs: Tensor, index: Tensor) -> Tensor:
+        return self.inner.read(outputs, self._index(index))
+
+    # --- what is known of it --------------------------------------------------------------------------------------
+
+    # Plain attributes of other fields. A view looks them up, so that none can be out of date.
+    @property
+    def normalisation(self) -> Normalisation | None:  # type: ignore[override]
+        return self.inner.normalisation
+
+    @property
+    def layout(self) -> Layout | None:  # type: ignore[override]
+        return self.inner.layout
+
+    @property
+    def target(self) -> Target | None:  # type: ignore[override]
+        return self.inner.target
+
+    @property
+    def network(self) -> Network | None:  # type: ignore[override]
+        return self.inner.network
+
+    @property
+    def kept(self) -> dict[Any, Any] | None:
+        return self.inner.kept
+
+    @property
+    def company(self) -> Company | None:
+        return self.inner.company
+
+    @property
+    def gated(self) -> bool:
+        return self.inner.gated
+
+    @property
+    def smooth(self) -> bool:
+        return self.inner.smooth
+
+    @property
+    def resolution(self) -> float:
+        return self.inner.resolution
+
+    @property
+    def integers(self) -> bool:
+        return self.inner.integers
+
+    @property
+    def additive(self) -> Sequence[Any] | None:
+        return self.inner.additive
+
+    @property
+    def conservative(self) -> bool:
+        return self.inner.conservative
+
+    @property
+    def reads(self) -> bool:
+        return self.inner.reads
+
+    @property
+    def pooled(self) -> bool:
+        return self.inner.pooled
+
+    def points(self, index: Tensor) -> Tensor:
+        return self.inner.points(self._index(index))
+
+    def questions(self, index: Tensor) -> Tensor:
+        return self.inner.questions(self._index(index))
+
+    def trouble(self, start: Tensor, end: Tensor, index: Tensor) -> str | None:
+        return self.inner.trouble(self._rows(start), self._rows(end), self._index(index))
+
+    # --- the model ------------------------------------------------------------------------------------------------
+
+    def site(self, representation: Any, z: Tensor, index: Tensor) -> Any:
+        return self.inner.site(representation, self._rows(z), self._index(index))
+
+    def plainly(self, z: Tensor, index: Tensor | None) -> Any:
+        return self.inner.plainly(self._rows(z), None if index is None else self._index(index))
+
+    def ready(self) -> AbstractContextManager[Any]:
+        return self.inner.ready()
+
+    # --- other fields, seen in the same way -----------------------------------------------------------------------
+
+    def score(self) -> Field:
+        return self._like(self.inner.score())
+
+    def behind(self, site: Any, side: str = "output") -> Any:
+        return LayerView(self, self.inner.behind(site, side))
+
+    def with_backward(self, rule: Any) -> Field:
+        return self._like(self.inner.with_backward(rule))
+
+    def with_target(self, target: Any) -> Field:
+        return self._like(self.inner.with_target(target))
+
+    def with_targets(self, targets: Sequence[Target]) -> Field:
+        return self._like(self.inner.with_targets(targets))
+
+    def with_model(self, model: Callable[..., Any]) -> Field:
+        return self._forgetful(self.inner.with_model(model))
+
+    def afresh(self) -> Field:
+        return self._forgetful(self.inner.afresh())
+
+    def _forgetful(self, inner: Field) -> View:
+        """The same view of a field whose model says other things of the same inputs."""
+        made = self._like(inner)
+        made.memory = None
+        return made
+
+
+def innermost(field: Field) -> Field:
+    """What a field is a view of, through as many views as there are."""
+    while isinstance(field, View):
+        field = field.inner
+    return field
+
+
+class Gathered(View):
+    """The field of a batch made of some of the inner field's examples, in any order and with repeats.
+
+    ``Gathered(field, index)`` sees example ``index[i]`` of the inner field as its own example ``i``. This is how a ragged
+    choice of (reference, example) pairs is integrated by paths and rules that only know full batches.
+    """
+
+    def __init__(self, inner: Field, index: Tensor) -> None:
+        super().__init__(inner)
+        self.index = index
+
+    def _index(self, index: Tensor) -> Tensor:
+        return self.index[index]
+
+    @property
+    def target(self) -> Target | None:  # type: ignore[override]
+        return None if self.inner.target is None else self.inner.target.at(self.index)
+
+    def with_target(self, target: Any) -> Field:
+        return self._like(self.inner.with_target(as_target(target).of_batch(self.index)))
+
+    def with_targets(self, targets: Sequence[Target]) -> Field:
+        count = len(targets)
+        several = self.inner.with_targets([target.of_batch(self.index) for target in targets])
+        place = self.index[:, None] * count + torch.arange(count, device=self.index.device)
+        return Gathered(several, place.reshape(-1))
+
+    def share(self, segment: Segment) -> Tensor:
+        """Exact fields take every example of a batch, in its place: repeated examples go one after the other."""
+        if torch.equal(self.index, torch.arange(len(self.index), device=self.index.device)):
+            return self.inner.share(segment)
+        shares = torch.empty_like(segment.start)
+        turn = (self.index[:, None] == self.index).tril(-1).sum(1)  # how often each was there before
+        for number in range(int(turn.max()) + 1):
+            own = (turn == number).nonzero()[:, 0]
+            place = torch.zeros(int(self.index[own].max()) + 1, dtype=torch.long, device=self.index.device)
+            place[self.index[own]] = own
+            ends = replace(segment, start=segment.start[:, :, place], end=segment.end[:, :, place])
+            shares[:, :, own] = self.inner.share(replace(ends, at_start=None, at_end=None, notes={}, weights=None))[
+                :, :, self.index[own]
+            ]
+        return shares
+
+    def _known(self, z: Tensor, leading: int) -> Tensor | None:
+        return _shared(self, z, leading)
+
+
+class Narrowed(View):
+    """The inner field asked in a narrower type than the integration is done in: half-precision models, float32 maps."""
+
+    def __init__(self, inner: Field, dtype: torch.dtype) -> None:
+        super().__init__(inner)
+        self.dtype = dtype
+
+    @property
+    def resolution(self) -> float:
+        return max(self.inner.resolution, torch.finfo(self.dtype).eps)
+
+    def _rows(self, z: Tensor) -> Tensor:
+        return z.to(self.dtype)
+
+    def _results(self, z: Tensor, evaluation: Evaluation) -> Evaluation:
+        return replace(evaluation, value=evaluation.value.to(z.dtype), gradient=evaluation.gradient.to(z.dtype))
+
+
+@dataclass
+class Tally:
+    """What was asked of a field: rows with gradients, rows with values only, and calls made; ``expected`` gradients if known."""
+
+    gradients: int = 0
+    values: int = 0
+    calls: int = 0
+    expected: int | None = None
+
+
+class Metered(View):
+    """The field, with everything that is asked of it counted; ``watch(tally)`` is called after every call.
+
+    What the model said of the inputs in ``memory`` is not asked again, and what it says of references that all examples share
+    is asked once for all of them.
+    """
+
+    def __init__(
+        self,
+        inner: Field,
+        tally: Tally | None = None,
+        watch: Callable[[Tally], None] | None = None,
+        memory: Memory | None = None,
+    ) -> None:
+        super().__init__(inner)
+        self.tally = tally or Tally()
+        self.watch = watch
+        self.memory = memory
+        self._default_site: Any = None
+        self._kept: dict[Any, Any] = {}
+
+    @property
+    def kept(self) -> dict[Any, Any]:
+        """A meter lives for one call of a method."""
+        return self._kept
+
+    def _like(self, inner: Field) -> Metered:
+        return Metered(inner, self.tally, self.watch, self.memory)
+
+    def _seen(
+        self, z: Tensor, index: Tensor | None, value: Tensor | None = None, *, gradient: bool = False, passes: int = 1
+    ) -> None:
+        if gradient:
+            self.tally.gradients += passes * len(z)
+        else:
+            self.tally.values += passes * len(z)
+        self.tally.calls += passes
+        if self.watch:
+            self.watch(self.tally)
+        if value is not None and index is not None:
+            self.check(z, index, value)
+
+    def check(self, z: Tensor, index: Tensor, value: Tensor) -> None:
+        """Whether the answers ``value`` (N,) to rows ``z`` (N, \\*s) of one call were about each row alone; asked once per call of the library."""
+        company = self.company
+        if company is not None and company.unchecked:
+            try:
+                company.check(self.again, z, index, value, most=self.packer.rows, whole=self.integers)
+            except (RuntimeError, MemoryError) as error:
+                if not is_out_of_memory(error):  # one row fits where two do not
+                    raise
+
+    def _known(self, z: Tensor, leading: int) -> Tensor | None:
+        """The model's outputs, a row for each of z's, where they are known or shared by all examples; None elsewhere."""
+        memory = self.memory
+        if memory is not None and z is memory.x:
+            if memory.outputs is None:
+                memory.outputs = self.outputs(z)
+            return memory.outputs
+        return _shared(self, z, leading)
+
+    def site(self, representation: Any, z: Tensor, index: Tensor) -> Any:
+        if representation is not None:
+            return super().site(representation, z, index)
+        if self._default_site is None:  # found by running a row, once
+            self._default_site = super().site(None, z, index)
+            self._seen(z, index)
+        return self._default_site
+
+
+class LayerView(View):
+    """What is behind a layer of the model that ``outer`` is a view of: rows are lifted through the view.
+
+    Its examples are the rows that it holds, as those of ``inner`` are, so that nothing but lifting needs the view.
+    """
+
+    inner: Any
+
+    def __init__(self, outer: View, inner: Any) -> None:
+        super().__init__(inner)
+        self.outer = outer
+
+    @property
+    def sites(self) -> Any:
+        return self.inner.sites
+
+    @property
+    def plan(self) -> Any:
+        return self.inner.plan
+
+    @property
+    def bypassed(self) -> bool:
+        return bool(self.inner.bypassed)
+
+    @property
+    def tally(self) -> Tally:
+        tally: Tally = self.inner.tally
+        return tally
+
+    def lift(self, z: Tensor, index: Tensor) -> Any:
+        """Rows ``z`` (N, \\*s) of the examples ``index`` (N,) of the view, run through the whole model."""
+        return self.inner.lift(self.outer._rows(z), self.outer._index(index))
+
+    def hold(self, *lifted: Any) -> None:
+        """From now on, these rows are the examples 0, 1, 2 …"""
+        self.inner.hold(*lifted)
+
+
+def _shared(field: Field, z: Tensor, leading: int) -> Tensor | None:
+    """The model's outputs, a row for each of z's (R, B, \\*s), where all examples share them and they are asked once; else None."""
+    if leading == 2 and z.shape[1] > 1 and z.stride(1) == 0 and field.pooled:
+        return field.outputs(z[:, 0], pool=True).repeat_interleave(z.shape[1], 0)
+    return None
+
+
+def _read(field: Field, outputs: Tensor, z: Tensor, leading: int) -> Tensor:
+    """F read off the model's outputs for stacks of batches z."""
+    examples = torch.arange(z.shape[leading - 1], device=z.device).expand(z.shape[:leading]).reshape(-1)
+    return field.read(outputs, examples).reshape(z.shape[:leading]).to(z.dtype)
+
+
+Field._subset = Gathered

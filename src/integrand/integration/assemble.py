@@ -1,0 +1,224 @@
+"""What every kind of method does before and after its own work: inputs made ready, results measured, warnings given."""
+
+from __future__ import annotations
+
+import dataclasses
+import math
+from typing import Any, Protocol
+
+import torch
+from torch import Tensor
+
+from ..baselines.base import References, labels
+from ..core.shapes import norm, plain, state_dtype, total
+from ..errors import FitnessWarning, IncompleteWarning, IntegerInput, warn
+from ..fields import Field, Metered, Narrowed
+from ..fields.memory import Memory
+from ..model.autograd import gradients
+from ..rules import Adaptive
+from ..weightings import Weighed
+from .attribution import INCOMPLETE, Attribution, Explainer, ExplainerLike, as_explainer
+from .attribution import Watch as Watch
+from .cost import Cost
+from .loop import Walked
+from .sampling_error import Doubt
+
+_CHANCE = 4.0  # standard errors that a residual is rarely more than
+_NORMAL = 1.96  # of them, that it is in 95 of 100 cases no more than
+_MOST_DRAWS = 1e7  # that anybody would be advised to take
+
+
+class Doubtful(Protocol):
+    """What knows how far chance may have led a map."""
+
+    def doubt(self, values: Tensor, residual: Tensor) -> Doubt: ...
+
+
+def opened(field: Field, x: Tensor, watch: Watch | None) -> tuple[Tensor, Metered]:
+    """Inputs in the type of the integration, and the field metered and asked in the type they came in."""
+    if not x.is_floating_point():
+        raise IntegerInput(
+            f"The input holds {str(x.dtype).removeprefix('torch.')}, which has no gradient: convert it with .float()."
+        )
+    state = state_dtype(x.dtype)
+    inner = field if state == x.dtype else Narrowed(field, x.dtype)
+    known = field.memory.outputs if field.memory is not None and field.memory.x is x else None
+    with gradients(False):
+        x = plain(x).to(state)
+        return x, Metered(inner, watch=watch, memory=Memory(x, known))
+
+
+def weighed_sum(weights: Tensor, shares: Tensor) -> Tensor:
+    """Σ_r w_r · share_r, without a weighted copy of every share."""
+    return torch.einsum("rb,rb...->b...", weights, shares)
+
+
+def result(
+    method: Explainer,
+    field: Field,
+    values: Tensor,
+    x: Tensor,
+    walked: Walked,
+    weighed: Weighed,
+    references: References,
+    cost: Cost,
+    chance: Doubtful | None = None,
+) -> Attribution:
+    """The attribution, its completeness measured and its warnings given; ``chance`` knows the error of maps that were drawn."""
+    residual = (weighed.weights * walked.change).sum(0) - total(values, 1)
+    doubt = None if chance is None else chance.doubt(values, residual)
+    made = Attribution(
+        values=values,
+        inputs=x,
+        output=walked.output,
+        weights=weighed.weights,
+        change=walked.change,
+        residual=residual,
+        error=_relative_error(weighed.weights, walked.error, values, walked.alike) if doubt is None else doubt.error,
+        converged=torch.zeros_like(residual, dtype=torch.bool),
+        shares=walked.shares if walked.shares.numel() else None,
+        baselines=walked.begin if walked.begin.numel() else None,
+        fitness=weighed.fitness,
+        criterion=weighed.criterion,
+        reasons=weighed.reasons,
+        names=labels(core(method).baseline, len(weighed.weights)),
+        notes=walked.notes,
+        frames=walked.frames,
+        cost=cost,
+        method=method,
+        resolution=field.resolution,
+    )
+    made = judged(made, method)
+    # Paths that choose their own start are judged by that, where it is kept.
+    _warn(made, field, core(method), method.tol, walked.begin if walked.begin.numel() else references, doubt)
+    return made
+
+
+def judged(made: Attribution, method: Explainer) -> Attribution:
+    """The attribution with its verdict: the map, not its parts, is held against the tolerance; without one, against the change of F.
+
+    Without one, an error that is known may not be more than a tenth either; with one, an error that is not known does not meet it.
+    """
+    tol = method.tol
+    complete = (made.gap <= INCOMPLETE) & ~(made.error > INCOMPLETE)
+    # What each reference or piece is wrong by says little alone: small ones may be, and large ones may cancel.
+    met = complete if tol is None else made.error <= tol
+    return dataclasses.replace(made, converged=met)
+
+
+def _relative_error(weights: Tensor, error: Tensor, values: Tensor, alike: Tensor) -> Tensor:
+    """Errors (R, B) of references as that of their weighted sum (B,), relative to it.
+
+    Errors of different references are taken as independent; references that are ``alike`` (R,) err alike, and their errors add up.
+    """
+    counted = torch.where(weights == 0, 0, weights * error)  # what does not count need not be known
+    number = torch.unique(alike, return_inverse=True)[1]
+    together = torch.zeros_like(counted).index_add_(0, number, counted)
+    distance, size = norm(together.movedim(0, -1)), norm(values)
+    return torch.where(distance == 0, 0, distance / size)  # of a map of zeros that misses something, infinite
+
+
+def core(method: ExplainerLike) -> Any:
+    """The innermost of methods around a method: the one with a baseline, a path and a rule, unless it is a user's own."""
+    known = as_explainer(method)
+    while known.inner is not None:
+        known = known.inner
+    return known
+
+
+def _warn(
+    made: Attribution, field: Field, method: Any, tol: float | None, starts: Tensor | References, doubt: Doubt | None
+) -> None:
+    missed = ~made.converged
+    if tol is not None and bool(missed.any()):
+        worst = int(made.error.nan_to_num(torch.inf).masked_fill(~missed, -1).argmax())
+        what = "an estimated relative error" if doubt is None else "a relative error (95 % bound)"
+        more = _more(made.method) if doubt is None else _more_draws(doubt, worst, (made.error[worst] / tol).square())
+        warn(
+            f"{int(missed.sum())} of {len(made)} maps did not reach their tolerance; the worst has {what} "
+            f"of {float(made.error[worst]):.2g}. {_trouble(made, field, starts, worst) or more}",
+            IncompleteWarning,
+        )
+    completes = field.conservative and (method.rule.complete or doubt is not None)
+    incomplete = ~(made.gap <= INCOMPLETE)
+    if completes and bool(incomplete.any()):
+        worst = int(made.gap.argmax())
+        change = float((made.output - made.base)[worst])
+        more = _advice(method) if doubt is None else _by_chance(made, doubt, worst)
+        warn(
+            f"{int(incomplete.sum())} of {len(made)} maps miss more than a tenth of the change they should explain: "
+            f"example {worst} adds up to {change - float(made.residual[worst]):.3g} where F changes by {change:.3g}. "
+            f"{_trouble(made, field, starts, worst) or more}",
+            IncompleteWarning,
+        )
+    for example, reason in enumerate(made.reasons):
+        if reason:
+            warn(f"Fitness says nothing about example {example}: {reason}.", FitnessWarning)
+
+
+def _by_chance(made: Attribution, doubt: Doubt, example: int) -> str:
+    """Whether chance explains what a map of random draws misses, and how many more draws would do."""
+    residual, error = made.residual[example].abs(), doubt.residual[example]
+    if not bool(error.isfinite()):
+        return "A single draw, or two, do not tell whether that is chance: take more (draws=)."
+    units = float(residual / error.clamp_min(torch.finfo(error.dtype).tiny))
+    if units > _CHANCE:
+        return (
+            f"That is {units:.2g} of its standard errors, more than chance makes: F may jump where no gradient tells, or a few draws may "
+            "matter more than all others. Integrate by a rule instead (rule=ig.rules.Adaptive())."
+        )
+    goal = INCOMPLETE * (made.output - made.base)[example].abs()
+    times = (_NORMAL * error / goal.clamp_min(torch.finfo(goal.dtype).tiny)).square()
+    return f"That is {units:.2g} of its standard errors, and chance. {_more_draws(doubt, example, times)}"
+
+
+def _more_draws(doubt: Doubt, example: int, times: Tensor) -> str:
+    """How many more draws bring the error of an example down as far as ``times`` the draws do."""
+    more = float(doubt.draws[example] * (times - 1))
+    if not more < _MOST_DRAWS:
+        return "No reasonable number of draws would do: integrate by a rule instead (rule=ig.rules.Adaptive()), or ask for less."
+    rounded = math.ceil(float(f"{max(more, 1):.1e}"))
+    return f"Some {rounded:,} more draws would do (draws= of expected, n= of MonteCarlo), or a rule that is not random."
+
+
+def _trouble(made: Attribution, field: Field, starts: Tensor | References, example: int) -> str | None:
+    """What is wrong with the model's rows, or with the baseline that counts most for an example, as far as the model tells."""
+    if field.company is not None and field.company.verdict:
+        return field.company.verdict
+    r = int(made.weights[:, example].argmax())
+    index = torch.tensor([example], device=made.inputs.device)
+    return field.trouble(starts[r : r + 1][0, example][None], made.inputs[example][None], index)
+
+
+def advice(method: Explainer) -> str:
+    """What to do about maps that miss their tolerance, or what they should add up to."""
+    return _advice(core(method)) if method.tol is None else _more(method)
+
+
+def _more(method: Explainer) -> str:
+    if method.samples:
+        return "Allow more draws (draws=), or ask for less (a larger tol)."
+    rule = core(method).rule
+    if not isinstance(rule, Adaptive):
+        return "Ask for less (a larger tol), or take a baseline that is less degenerate for this model."
+    more = f"rule=ig.rules.Adaptive({rule.tol:g}, max_gradients={2 * rule.max_gradients})"
+    if _walks(core(method)):
+        return f"Its steps are integrated one by one: take shorter steps, or allow each more gradients ({more})."
+    return f"Allow more gradients ({more}), or take a baseline that is less degenerate for this model."
+
+
+def _advice(method: Any) -> str:
+    tol = method.rule.tol
+    if _walks(method):
+        return f"{'Integrate each step with more nodes (rule=ig.rules.Simpson(2))' if tol is None else 'Ask for a smaller tol'}, or take shorter steps."
+    ask = (
+        "Ask for a tolerance (tol=0.05) or more nodes"
+        if tol is None
+        else f"Ask for a smaller tolerance than tol={tol:g}"
+    )
+    return f"{ask}, or take a baseline that is less degenerate for this model."
+
+
+def _walks(method: Any) -> bool:
+    """Whether a path looks at the model on its way, and goes by steps of its own; how many gradients that takes, it may not know (None)."""
+    return bool(method.path.gradients != 0)

@@ -1,0 +1,375 @@
+"""The result: a map for every example, and everything needed to defend it.
+
+A value, not an explainer: nothing here computes an attribution. Pictures, pages and files are made by the floors above, reached
+only when they are asked for.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+import operator
+from abc import ABC, abstractmethod
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from dataclasses import dataclass, field
+from typing import Any, Protocol
+
+import torch
+from torch import Tensor
+
+from ..core.declared import Part, Stranger, declared
+from ..core.normalisation import Normalisation
+from ..core.optional import optional, room
+from ..core.shapes import ROUNDING, copied, describe, total
+from ..errors import IncompleteWarning, InputError, warn
+from ..fields import Field
+from ..fields.views import Tally
+from ..model.layout import Layout
+from ..rules.base import as_rule
+from .cost import Cost
+from .loop import Frames
+
+INCOMPLETE = 0.1
+"""A gap above this is warned of."""
+
+NO_GAP = 0.01
+"""Up to this a map adds up, whether its method claims it or not."""
+
+_ROUNDING = 1e-5
+"""Of F: what a sum of a map may be off by."""
+
+Parts = Any  # a tensor, or a tuple or dict of tensors, as the inputs were
+
+
+@dataclass(frozen=True, eq=False)
+class Attribution:
+    """What each feature contributed to F(x), for B examples.
+
+        values = Σ_r weights_r · shares_r          Σ values + residual = F(x) − Σ_r weights_r · F(start_r)
+
+    values     (B, \\*s), arranged as the inputs were (a tuple or dict of tensors for such inputs)
+    inputs     (B, \\*s), what was explained
+    output     (B,) F(x)
+    weights    (R, B); columns add up to one
+    change     (R, B) F(x) − F(start_r), measured where each path really began
+    shares     (R, B, \\*s) the map of each reference alone, or None when it was not kept (``record=("shares",)`` keeps it)
+    baselines  (R, B, \\*s) where each path really began; None when there were too many to keep
+    residual   (B,) what the map misses of the change, in units of F
+    error      (B,) the relative L2 error of ``values`` that the rule itself estimates, errors of pieces and of different references taken
+               as independent; NaN for rules that estimate none. Where chance decides (random nodes, references that are drawn until they
+               are enough) an upper bound that holds for 95 of 100 maps; infinite where too few draws tell nothing. An estimate knows F
+               and its gradients at the points that were looked at: what begins and ends between two of them (an eighth of the path at
+               most where parts of the model multiply each other, a quarter elsewhere) leaves no trace in it. Nor does it know how
+               wrong the model's own rounding is.
+    converged  (B,) whether the tolerance was met: ``error`` of the map as a whole is at most that; without one, whether the residual is
+               at most a tenth of the change, and ``error``, where it is known, at most a tenth
+    fitness    (R, B) D of each baseline, where the weights came from one; ``criterion`` says what D counts, and ``reasons``
+               (per example) where it says nothing
+    names      what the references are called
+    notes      named numbers measured along the path, (K+1, R, B): IG2's "distance" from the counterfactual to the input.
+               Methods around a method keep here what they measured, maps too; the third axis is always that of the examples
+    frames     points along the path, when recorded (``record=("path",)``)
+    layout     how several maps of layers lie end to end in ``values``; None where they are one, or have been taken apart
+    resolution how far apart, relatively, the numbers lie that F was computed in; 0 where only the type of ``output`` tells
+    """
+
+    values: Parts
+    inputs: Parts
+    output: Tensor
+    weights: Tensor
+    change: Tensor
+    residual: Tensor
+    error: Tensor
+    converged: Tensor
+    shares: Parts | None = None
+    baselines: Parts | None = None
+    fitness: Tensor | None = None
+    criterion: str = ""
+    reasons: tuple[str | None, ...] = ()
+    names: tuple[str, ...] = ()
+    notes: Mapping[str, Tensor] = field(default_factory=dict)
+    frames: Frames | None = None
+    cost: Cost = Cost()
+    method: Any = None
+    target: Any = None
+    normalisation: Normalisation | None = None
+    layout: Layout | None = None
+    resolution: float = 0.0
+
+    # --- numbers --------------------------------------------------------------------------------------------------
+
+    @property
+    def base(self) -> Tensor:
+        """(B,) the weighted value at the baselines: what the map explains the difference to."""
+        return self.output - (self.weights * self.change).sum(0)
+
+    @property
+    def claims_completeness(self) -> bool:
+        """Whether the method says that its maps add up to ``change``; of one that does not, the residual is no fault."""
+        return as_explainer(self.method).complete
+
+    @property
+    def gap(self) -> Tensor:
+        """(B,) the residual relative to the change it should explain; infinite where either is not a number.
+
+        NaN where it is not stated by a method that claims no completeness. A change that rounding may have made is taken for as large
+        as rounding makes it: a gap relative to it would mean nothing.
+        """
+        change = (self.weights * self.change).sum(0).abs()
+        summed = _total(mapped(lambda t: total(t.abs(), 1), self.values))
+        floor = rounding(self.output, self.base, summed, self.resolution)
+        smallest = torch.finfo(change.dtype).tiny
+        relative = self.residual.abs() / torch.maximum(change, floor).clamp_min(smallest)
+        return relative.nan_to_num(nan=torch.inf if self.claims_completeness else torch.nan, posinf=torch.inf)
+
+    # --- examples -------------------------------------------------------------------------------------------------
+
+    def __len__(self) -> int:
+        return len(self.output)
+
+    def __iter__(self) -> Iterator[Attribution]:
+        return (self[i] for i in range(len(self)))
+
+    def __getitem__(self, which: int | slice | Tensor | list[int]) -> Attribution:
+        """The attribution of one or some examples, batch axis kept."""
+        if not isinstance(which, slice | list) and getattr(which, "ndim", 0) == 0:
+            which = operator.index(which)
+        if isinstance(which, int):
+            if not -len(self) <= which < len(self):
+                raise IndexError(f"There is no example {which} among {len(self)}.")
+            which = [which % len(self)]
+        numbers = torch.arange(len(self))[which]
+
+        def first(t: Tensor) -> Tensor:
+            return t[numbers.to(t.device)]
+
+        def second(t: Tensor) -> Tensor:
+            return t[:, numbers.to(t.device)]
+
+        def third(t: Tensor) -> Tensor:
+            return t[:, :, numbers.to(t.device)]
+
+        frames = self.frames and Frames(self.frames.clock, third(self.frames.points))
+        target = self.target.at(numbers) if hasattr(self.target, "at") else self.target
+        return dataclasses.replace(
+            self,
+            **{k: mapped(first, getattr(self, k)) for k in _BY_EXAMPLE},
+            **{k: mapped(second, getattr(self, k)) for k in _BY_REFERENCE},
+            notes={k: third(v) for k, v in self.notes.items()},
+            reasons=tuple(self.reasons[i] for i in numbers.tolist()) if self.reasons else (),
+            frames=frames,
+            target=target,
+        )
+
+    def apart(self) -> Attribution:
+        """The same, its inputs and baselines in memory of their own, so that whoever owns those may write to them again."""
+        return dataclasses.replace(self, inputs=mapped(copied, self.inputs), baselines=mapped(copied, self.baselines))
+
+    def __repr__(self) -> str:
+        shape = mapped(lambda t: tuple(t.shape), self.values)
+        worst = float(self.gap.max()) if len(self) else 0.0
+        # Where nothing is missing, that can be said of a method that does not promise it, too.
+        adds_up = f"worst gap {worst:.2%}" if self.claims_completeness or worst <= NO_GAP else "adds up: not claimed"
+        return (
+            f"<Attribution of {len(self)} example{'s' * (len(self) != 1)}, values {shape}, by {self.method!r}, "
+            f"{adds_up}, {self.cost.gradients} gradients in {self.cost.seconds:.2f} s>"
+        )
+
+    # --- doors to the floors above --------------------------------------------------------------------------------
+
+    def plot(self, **options: Any) -> Any:
+        """Draw overlays, heat maps, or bars; see ``integrand.report.figures.plot``. Needs integrand[plot]."""
+        return room("report.figures").plot(self, **options)
+
+    def save(self, path: Any) -> None:
+        """Write to one safetensors file with a JSON header, whole or not at all; ``ig.load`` reads it back. Needs integrand[save].
+
+        Errors: ``OSError`` where the disk refuses.
+        """
+        room("integration.io").save(self, path)
+
+    def to_shap(self, names: Sequence[str] | None = None) -> Any:
+        """The same numbers as a ``shap.Explanation``, for SHAP's plots. Needs shap.
+
+            base + Σ values = F(x)
+
+        SHAP takes this for granted, and prints the left side as what the model says. What the maps of columns miss of it is therefore a last
+        feature, "not explained" (its data is NaN), wherever it is more than rounding; images and tokens have no room for one, and warn.
+
+        names   (N,) of the features of examples (N,)
+
+        Errors: ``MissingExtra`` without shap, ``InputError`` for several inputs and for names that do not fit.
+        """
+        shap = optional("shap", extra="shap", needs="to_shap()")
+        if not isinstance(self.values, Tensor):
+            raise InputError(
+                "to_shap() takes one input tensor; this attribution has several: build one Explanation for each."
+            )
+        columns = self.values.ndim == 2
+        if names is not None and not (columns and len(names) == self.values.shape[1]):
+            raise InputError(
+                f"There are {len(names)} names for values of shape {describe(self.values.shape)}: give one for each column."
+            )
+        values, data = self.values, self._data()
+        labels = None if names is None else [str(name) for name in names]
+        missed = self.output - self.base - total(values, 1)
+        if bool((missed.abs() > _ROUNDING * torch.maximum(self.output.abs(), self.base.abs())).any()):
+            if columns:
+                values = torch.cat([values, missed[:, None]], 1)
+                data = torch.cat([data.to(values.dtype), torch.full_like(values[:, :1], torch.nan)], 1)
+                labels = [*(labels or map(str, range(values.shape[1] - 1))), "not explained"]
+            else:
+                warn(
+                    f"SHAP prints base + Σ values as what the model says, and these maps miss up to {float(missed.abs().max()):.3g} of it: "
+                    "ask for a smaller tol, or read F(x) off result.output.",
+                    IncompleteWarning,
+                )
+        numbers = (t.detach().cpu().numpy() for t in (values, self.base, data))
+        return shap.Explanation(*numbers, **({} if labels is None else {"feature_names": labels}))
+
+    def _data(self) -> Tensor:
+        """What stood at each value: the inputs, or nothing (NaN) for values of a layer."""
+        fits = isinstance(self.inputs, Tensor) and self.inputs.shape == self.values.shape
+        return self.inputs if fits else torch.full_like(self.values, torch.nan)
+
+    def _repr_html_(self) -> str:
+        return str(room("report.html").fragment(self))
+
+
+_BY_EXAMPLE = ("values", "inputs", "output", "residual", "error", "converged")
+_BY_REFERENCE = ("weights", "change", "shares", "baselines", "fitness")
+
+
+Watch = Callable[[Tally], None]
+"""What is shown a running tally."""
+
+
+class ExplainerLike(Protocol):
+    """Whatever can be called as a method."""
+
+    def __call__(self, field: Field, x: Tensor, *, watch: Watch | None = None) -> Attribution: ...
+
+
+class Explainer(Part, ABC):
+    """Whatever explains, ``(field, x) -> Attribution``: a Method, a wrapper of one, a control."""
+
+    @abstractmethod
+    def __call__(self, field: Field, x: Tensor, *, watch: Watch | None = None) -> Attribution: ...
+
+    @declared
+    def inner(self) -> Explainer | None:
+        """What it wraps; None for what is no wrapper."""
+        return None
+
+    @declared
+    def explains(self) -> str:
+        """What its map is of: "inputs", or a "layer"."""
+        return "inputs" if self.inner is None else self.inner.explains
+
+    @declared
+    def complete(self) -> bool:
+        """Whether maps are meant to add up to the change of F, each by itself or on average over random nodes."""
+        return True if self.inner is None else self.inner.complete
+
+    @declared
+    def tol(self) -> float | None:
+        """The relative error that is asked for, of the draws or of the rule; None where none is."""
+        return None if self.inner is None else self.inner.tol
+
+    @declared
+    def samples(self) -> bool:
+        """Whether its tolerance is one of draws, which it goes on with until it is met."""
+        return False
+
+    @declared
+    def at_layers(self) -> bool:
+        """Whether it may stand inside ``Layered``, its map that of a layer."""
+        return True
+
+    @declared
+    def label(self) -> str:
+        """What tables call it; empty where it is called as it prints."""
+        return ""
+
+    @declared
+    def features(self) -> Any:
+        """What one feature is, where it asks; label maps (B, H, W) hold something for each example."""
+        return None
+
+    def with_inner(self, inner: Explainer) -> Explainer:
+        """The same around another."""
+        raise NotImplementedError(f"{self!r} is no wrapper.")
+
+
+class Wrapper(Explainer):
+    """An explainer around another one, which is its field ``method``."""
+
+    @property
+    def inner(self) -> Explainer:
+        return self.method  # type: ignore[attr-defined, no-any-return]
+
+    def with_inner(self, inner: Explainer) -> Explainer:
+        return dataclasses.replace(self, method=inner)  # type: ignore[type-var]
+
+
+class _StrangerExplainer(Stranger, Explainer):
+    """A user's callable as an explainer. One that has a callable ``method`` wraps that."""
+
+    @property
+    def inner(self) -> Explainer | None:
+        inner = getattr(self.of, "method", None)
+        return as_explainer(inner) if callable(inner) else None
+
+    @declared
+    def explains(self) -> str:
+        return (
+            "layer" if getattr(self.of, "lifts", False) or (self.inner and self.inner.explains == "layer") else "inputs"
+        )
+
+    @declared
+    def complete(self) -> bool:
+        rule = getattr(self.of, "rule", None)
+        if self.inner is not None or not callable(rule):
+            return self.inner is None or self.inner.complete
+        return as_rule(rule).complete or as_rule(rule).unbiased
+
+    @declared
+    def samples(self) -> bool:
+        return "tol" in vars(self)
+
+    def with_inner(self, inner: Explainer) -> Explainer:
+        changed = inner.of if isinstance(inner, Stranger) else inner
+        return dataclasses.replace(self, of=dataclasses.replace(self.of, method=changed))
+
+
+def as_explainer(method: ExplainerLike) -> Explainer:
+    """An explainer as it is, or a user's callable as one, with what it says of itself."""
+    return method if isinstance(method, Explainer) else _StrangerExplainer(method)
+
+
+def rounding(output: Tensor, base: Tensor, summed: Tensor, resolution: float = 0.0) -> Tensor:
+    """(B,) what rounding may make of the change of F between ``output`` and ``base``, and of the sum of a map.
+
+    ``summed`` is Σ |values|, which the sum of the map is rounded relative to; ``resolution`` that of the numbers F was computed in.
+    """
+    eps = torch.finfo(output.dtype).eps
+    ends = torch.maximum(output.abs(), base.abs())
+    return ROUNDING * torch.maximum(max(resolution, eps) * ends, eps * summed.to(ends))
+
+
+def _total(parts: Parts) -> Tensor:
+    """The sum of the tensors of a tensor, tuple or dict."""
+    if isinstance(parts, Tensor):
+        return parts
+    found: Tensor = sum(parts.values() if isinstance(parts, dict) else parts, torch.zeros(()))
+    return found
+
+
+def mapped(function: Callable[[Tensor], Any], parts: Parts) -> Any:
+    """``function`` applied to every tensor of a tensor, tuple, dict, or None."""
+    if parts is None:
+        return None
+    if isinstance(parts, dict):
+        return {name: function(part) for name, part in parts.items()}
+    if isinstance(parts, tuple):
+        return tuple(function(part) for part in parts)
+    return function(parts)

@@ -1,0 +1,65 @@
+"""What an attribution took, counted and measured while it is made."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass
+
+import torch
+
+from ..fields.views import Metered
+from ..model.autograd import gradients
+from ..model.batching import peak_memory
+
+
+@dataclass(frozen=True)
+class Cost:
+    """What an attribution took.
+
+    gradients   rows evaluated with a gradient
+    values      rows evaluated without one
+    calls       model calls
+    seconds     wall clock
+    peak_bytes  the most memory in use: on a GPU during the call, on a CPU by the process so far
+    """
+
+    gradients: int = 0
+    values: int = 0
+    calls: int = 0
+    seconds: float = 0.0
+    peak_bytes: int = 0
+
+
+class Stopwatch:
+    """Reads off what a metered field was asked for since the stopwatch was started."""
+
+    def __init__(self, meter: Metered, device: torch.device) -> None:
+        self.meter = meter
+        self.device = device
+        self.began = time.perf_counter()
+        self.seconds: float | None = None
+
+    def cost(self) -> Cost:
+        """What it took up to now, or until the stopwatch was stopped."""
+        tally = self.meter.tally
+        seconds = time.perf_counter() - self.began if self.seconds is None else self.seconds
+        return Cost(tally.gradients, tally.values, tally.calls, seconds, _peak(self.device))
+
+
+@contextmanager
+def measured(meter: Metered, device: torch.device) -> Iterator[Stopwatch]:
+    """A stopwatch for what happens inside, with the model ready to be explained."""
+    if device.type == "cuda":
+        torch.cuda.reset_peak_memory_stats(device)
+    watch = Stopwatch(meter, device)
+    with meter.ready(), gradients(False):  # fields turn them on where they need them
+        yield watch
+    watch.seconds = time.perf_counter() - watch.began
+
+
+def _peak(device: torch.device) -> int:
+    if device.type == "cuda":
+        return torch.cuda.max_memory_allocated(device)
+    return peak_memory()

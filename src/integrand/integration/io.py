@@ -1,0 +1,264 @@
+"""Attributions on disk: one safetensors file, numbers as tensors and everything else as JSON in its header.
+
+Reading runs no code from the file: a method and a target come back as the words they printed as. A file is written whole or not at all, and
+carries a digest of all it holds; one that does not fit together, or not to its digest, is refused when it is read, not when it is used.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import math
+from collections.abc import Iterator, Mapping
+from dataclasses import asdict
+from importlib import metadata
+from pathlib import Path
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from ..core.files import write_tensors
+from ..core.normalisation import Normalisation
+from ..core.optional import optional
+from ..core.shapes import describe
+from ..errors import InputError
+from .attribution import Attribution
+from .cost import Cost
+from .loop import Frames
+
+_FORMAT = 1
+_STRUCTURED = ("values", "inputs", "shares", "baselines")
+_BY_EXAMPLE = ("output", "residual", "error", "converged")  # (B,)
+_BY_REFERENCE = ("weights", "change", "fitness")  # (R, B)
+_PLAIN = (*_BY_EXAMPLE, *_BY_REFERENCE)
+_DIGEST = "blake2b"
+"""Where a file says what it held when it was written; files of 0.1 do not."""
+
+
+class Words(str):
+    """Something that was written down as it printed; it prints the same and runs nothing.
+
+    ``complete``: of a method, whether its maps are meant to add up.
+    """
+
+    complete: bool = True
+
+    def __repr__(self) -> str:
+        return str(self)
+
+
+def save(attribution: Attribution, path: str | Path) -> None:
+    """Write an attribution to ``path``, whole or not at all. Errors: ``OSError`` where the disk refuses, ``MissingExtra`` without safetensors."""
+    write = _safetensors("save_file")
+    tensors: dict[str, Tensor] = {}
+    arranged: dict[str, Any] = {}
+    for name in _STRUCTURED:
+        arranged[name] = _put(name, getattr(attribution, name), tensors)
+    for name in _PLAIN:
+        _put(name, getattr(attribution, name), tensors)
+    for name, note in attribution.notes.items():
+        _put(f"notes/{name}", note, tensors)
+    if attribution.frames is not None:
+        _put("frames/clock", attribution.frames.clock, tensors)
+        _put("frames/points", attribution.frames.points, tensors)
+    header = {
+        "format": _FORMAT,
+        "integrand": metadata.version("integrand"),
+        "arranged": arranged,
+        "method": repr(attribution.method),
+        "complete": attribution.claims_completeness,
+        "target": repr(attribution.target),
+        "names": attribution.names,
+        "reasons": attribution.reasons,
+        "criterion": attribution.criterion,
+        "notes": list(attribution.notes),
+        "cost": asdict(attribution.cost),
+        "resolution": attribution.resolution,
+        "normalisation": attribution.normalisation and asdict(attribution.normalisation),
+    }
+    text = json.dumps(header)
+    write_tensors(write, tensors, path, {"integrand": text, _DIGEST: _digest(text, tensors)})
+
+
+def load(path: str | Path) -> Attribution:
+    """Read an attribution back; its method and target are words.
+
+    Errors: ``InputError`` for files that hold none, only a part of one, or not what was written, and for those of a newer format.
+    """
+    opened = _safetensors("safe_open")
+    if not Path(path).is_file():
+        raise InputError(f"There is no file {str(path)!r}.")
+    try:
+        with opened(str(path), framework="pt") as file:
+            written = file.metadata() or {}
+            header = json.loads(written["integrand"])
+            tensors = {name: file.get_tensor(name) for name in file.keys()}  # noqa: SIM118
+    except KeyError:
+        raise InputError(f"{str(path)!r} holds tensors, but no attribution.") from None
+    except Exception as error:  # safetensors raises its own kinds, unnamed in its stubs
+        raise InputError(f"{str(path)!r} cannot be read as a safetensors file: {error}") from error
+    written_as = header.get("format") if isinstance(header, dict) else None
+    if isinstance(written_as, int) and written_as > _FORMAT:
+        raise InputError(
+            f"{str(path)!r} was written by integrand {header.get('integrand')}, in a newer format: upgrade to read it."
+        )
+    try:
+        wrong = _changed(written, tensors)
+        attribution = None if wrong else _attribution(header, tensors)
+        wrong = wrong or _unfit(attribution)
+    except (AttributeError, KeyError, TypeError, ValueError, InputError) as error:
+        raise InputError(f"{str(path)!r} has a header that is not an attribution's ({error!r}).") from error
+    if attribution is None or wrong:
+        raise InputError(f"{str(path)!r} holds no whole attribution: {wrong}. Save it again.")
+    return attribution
+
+
+def _attribution(header: Any, tensors: dict[str, Tensor]) -> Attribution:
+    _number(header["format"])
+    frames = None
+    if "frames/clock" in tensors:
+        frames = Frames(tensors["frames/clock"], tensors["frames/points"])
+    normalisation = header["normalisation"]
+    method = Words(_text(header["method"]))
+    method.complete = bool(header.get("complete", True))  # files of 0.1 do not say
+    return Attribution(
+        **{name: _take(name, header["arranged"][name], tensors) for name in _STRUCTURED},
+        **{name: tensors.get(name) for name in _PLAIN},  # type: ignore[arg-type]
+        reasons=tuple(reason and _text(reason) for reason in header["reasons"]),
+        criterion=_text(header["criterion"]),
+        names=tuple(map(_text, header["names"])),
+        notes={name: tensors[f"notes/{name}"] for name in header["notes"]},
+        frames=frames,
+        cost=Cost(**{name: _number(value) for name, value in header["cost"].items()}),
+        resolution=header.get("resolution", 0.0),
+        method=method,
+        target=Words(_text(header["target"])),
+        normalisation=None if normalisation is None else _normalisation(**normalisation),
+    )
+
+
+def _text(value: Any) -> str:
+    if not isinstance(value, str):
+        raise InputError(f"{value!r} is no text")
+    return value
+
+
+def _number(value: Any) -> Any:
+    if isinstance(value, bool) or not isinstance(value, int | float) or not math.isfinite(value):
+        raise InputError(f"{value!r} is no number")
+    return value
+
+
+def _normalisation(mean: Any, std: Any) -> Normalisation:
+    if not len(mean) or len(mean) != len(std) or not all(_number(one) > 0 for one in std):
+        raise InputError(f"mean {mean!r} and std {std!r} are no normalisation")
+    return Normalisation(tuple(map(_number, mean)), tuple(std))
+
+
+# --- what fits together -----------------------------------------------------------------------------------------------
+
+
+def _digest(header: str, tensors: Mapping[str, Tensor]) -> str:
+    """A hash of everything a file says: its header, and the names, types, shapes and numbers of its tensors."""
+    found = hashlib.blake2b(header.encode(), digest_size=16)
+    for name in sorted(tensors):
+        tensor = tensors[name]
+        found.update(f"\0{name}\0{tensor.dtype}\0{tuple(tensor.shape)}\0".encode())
+        flat = tensor.contiguous().as_strided((tensor.numel(),), (1,))  # strides of axes of one element may be any
+        found.update(flat.view(torch.uint8).numpy().data)
+    return found.hexdigest()
+
+
+def _changed(written: Mapping[str, str], tensors: Mapping[str, Tensor]) -> str:
+    """Why a file does not hold what was written; empty if it does, or does not know."""
+    known = written.get(_DIGEST)
+    same = known is None or known == _digest(written["integrand"], tensors)
+    return "" if same else "its content has changed since it was written"
+
+
+def _unfit(made: Attribution | None) -> str:
+    """Why the tensors of an attribution do not belong together, in words; empty if they do."""
+    if made is None:
+        return ""
+    absent = [name for name in (*_STRUCTURED[:2], *_PLAIN) if getattr(made, name) is None and name != "fitness"]
+    if absent:
+        return f"it lacks {', '.join(absent)}"
+    if made.output.ndim != 1 or made.weights.ndim != 2 or not len(made.weights):
+        return f"output has shape {describe(made.output.shape)}, weights {describe(made.weights.shape)}"
+    if len(made.reasons) not in (0, len(made)):
+        return f"there are {len(made.reasons)} reasons for {len(made)} examples"
+    return next(_unfitting(made), "")
+
+
+def _unfitting(made: Attribution) -> Iterator[str]:
+    """What does not fit to the examples B and references R there are, one by one."""
+    examples, both = (len(made),), (len(made.weights), len(made))
+    for name, tensor in _tensors(made):
+        expected: tuple[int | None, ...] = examples
+        whole = False
+        if name in (*_BY_EXAMPLE, *_BY_REFERENCE):
+            expected, whole = (examples if name in _BY_EXAMPLE else both), True
+        elif name.startswith(("shares", "baselines")):
+            expected = (None, len(made))
+        elif name.startswith(("notes", "points")):
+            expected = (None, None, len(made))
+        shape = tuple(tensor.shape)
+        fits = len(shape) == len(expected) if whole else len(shape) >= len(expected)
+        if not fits or any(size not in (None, own) for size, own in zip(expected, shape, strict=False)):
+            yield f"{name} has shape {describe(shape)} beside {len(made)} examples and {len(made.weights)} references"
+        counts = name.startswith(
+            ("fitness", "inputs", "baselines", "notes")
+        )  # which may be whole numbers: features, ids, ranks
+        real = tensor.is_floating_point() or (counts and not tensor.is_complex() and tensor.dtype != torch.bool)
+        if not (tensor.dtype == torch.bool if name == "converged" else real):
+            yield f"{name} holds {str(tensor.dtype).removeprefix('torch.')}"
+    if made.frames is not None and made.frames.clock.shape != made.frames.points.shape[:1]:
+        yield f"there are {len(made.frames.points)} frames at times of shape {describe(made.frames.clock.shape)}"
+
+
+def _tensors(made: Attribution) -> Iterator[tuple[str, Tensor]]:
+    """Every tensor of an attribution but the clock, with what it is called in messages."""
+    for name in _STRUCTURED:
+        parts = getattr(made, name)
+        if parts is not None:
+            several = parts.items() if isinstance(parts, dict) else enumerate(parts) if isinstance(parts, tuple) else ()
+            yield from [(f"{name} of {key!r}", part) for key, part in several] or [(name, parts)]
+    yield from ((name, getattr(made, name)) for name in _PLAIN if getattr(made, name) is not None)
+    yield from ((f"notes of {name!r}", note) for name, note in made.notes.items())
+    if made.frames is not None:
+        yield "points of the path", made.frames.points
+
+
+# --- parts ------------------------------------------------------------------------------------------------------------
+
+
+def _put(name: str, value: Any, tensors: dict[str, Tensor]) -> Any:
+    """Store ``value`` under ``name``; returns how it was arranged: None, "tensor", "tuple" and a length, or "dict" and its keys."""
+    if value is None:
+        return None
+    if isinstance(value, Tensor):
+        # A view (an expanded baseline) is written once, not as what it is a view of.
+        tensors[name] = value.detach().cpu().contiguous().clone()
+        return "tensor"
+    keys = list(value) if isinstance(value, dict) else list(range(len(value)))
+    for key in keys:
+        _put(f"{name}/{key}", value[key], tensors)
+    return [type(value).__name__, keys]
+
+
+def _take(name: str, arranged: Any, tensors: dict[str, Tensor]) -> Any:
+    if arranged is None:
+        return None
+    if arranged == "tensor":
+        return tensors[name]
+    kind, keys = arranged
+    parts = {key: tensors[f"{name}/{key}"] for key in keys}
+    if kind not in ("dict", "tuple") or not parts or len(parts) != len(keys):
+        raise InputError(f"{name} is arranged as {arranged!r}")
+    return parts if kind == "dict" else tuple(parts.values())
+
+
+def _safetensors(name: str) -> Any:
+    module = "safetensors.torch" if name == "save_file" else "safetensors"
+    return getattr(optional(module, extra="save", needs="Saving and loading attributions"), name)

@@ -1,0 +1,426 @@
+"""Walking paths: the loop over segments, and what is gathered on the way.
+
+    for segment in path(field, references, x):
+        share += rule(field, segment)
+
+Where a path really began is read off its segments, not off the baseline that was proposed, and the change of F is measured from
+there: paths that choose their own start need no special case.
+"""
+
+from __future__ import annotations
+
+import math
+from dataclasses import dataclass, field, replace
+
+import torch
+from torch import Tensor
+
+from ..core.random import generator
+from ..core.segment import Evaluation, Segment
+from ..core.shapes import first_alike, norm
+from ..errors import InputError, NonFiniteGradient
+from ..fields import Field
+from ..paths.base import Path, PathLike, as_path
+from ..rules.base import Integrated, RoughShares, Rule, RuleLike, as_rule
+
+_ROUGH = 0.25  # relative error of the maps that references are weighed by
+_HASHED_ELEMENTS = 1 << 20  # numbers of references are compared about this many at a time
+_LOOK_ELEMENTS = 1 << 26  # more numbers than this are not kept waiting, several to each, until weights are known
+
+FRAMES = 9
+"""Points of a recorded path, evenly spaced on its clock, both ends included."""
+
+
+@dataclass(frozen=True, eq=False)
+class Frames:
+    """Points along the path, for pictures: clock (F,), points (F, R, B, \\*s)."""
+
+    clock: Tensor
+    points: Tensor
+
+
+@dataclass(frozen=True, eq=False)
+class Walked:
+    """Paths that have been walked.
+
+    shares  (R, B, \\*s)         begin  (R, B, \\*s) where each really began
+    error   (R, B) the estimated L2 error of each, NaN where the rule estimates none
+    change  (R, B) F(x) − F(begin)   output  (B,) F(x)   start  (R, B) F(begin)
+    notes   named numbers (K+1, R, B), in the order of the clock
+    alike   (R,) a number for each reference, the same for references that are the same
+    noise   (G, R, B, \\*s) what a rule with random nodes knows of its error (``Integrated.noise``), None of others
+    """
+
+    shares: Tensor
+    error: Tensor
+    begin: Tensor
+    change: Tensor
+    output: Tensor
+    start: Tensor
+    notes: dict[str, Tensor]
+    frames: Frames | None
+    alike: Tensor
+    noise: Tensor | None = None
+
+    def at(self, number: Tensor) -> Walked:
+        """Walks from the references ``number`` (R,) among these."""
+        return replace(
+            self,
+            shares=self.shares[number],
+            error=self.error[number],
+            begin=self.begin[number],
+            change=self.change[number],
+            start=self.start[number],
+            notes={name: numbers[:, number] for name, numbers in self.notes.items()},
+            frames=self.frames and Frames(self.frames.clock, self.frames.points[:, number]),
+            alike=self.alike[number],
+        )
+
+
+def walk(
+    path: PathLike,
+    rule: RuleLike,
+    field: Field,
+    references: Tensor,
+    x: Tensor,
+    *,
+    frames: bool = False,
+    output: Tensor | None = None,
+    lanes: tuple[int, int] | None = None,
+    places: Tensor | None = None,
+    weights: Tensor | None = None,
+) -> Walked:
+    """Every path from its reference (R, B, \\*s) to the input (B, \\*s), integrated.
+
+    ``output`` is F(x) where it is known already; ``lanes`` says which of how many references these are, or ``places`` (R, B) which
+    number each has; ``weights`` (R, B) how they are weighed in the end, where that is known.
+
+    References that are the same are walked once, and count for as much as all of them together: what one is wrong by, all are. Errors:
+    ``NonFiniteGradient`` where F is NaN or infinite at an end of a path, or on the way; it names the example and the reference.
+    """
+    path, rule = as_path(path), as_rule(rule)
+    first, of = lanes or (0, len(references))
+    # Chance treats equal references differently: paths that go another way for each, and random nodes.
+    apart = of == 1 or path.by_reference or rule.unbiased
+    alike = torch.arange(first, first + len(references), device=x.device) if apart else same_content(references)
+    which, number = _once(alike, apart=apart)
+    whole = which is None
+    some = references if which is None else references[which]
+    if weights is not None and not whole:
+        weights = weights.new_zeros(some.shape[:2]).index_add_(0, number, weights)
+    try:
+        walked = _walk(_placed(path, some, lanes, places), rule, field, some, x, frames, output, lanes, weights)
+    except NonFiniteGradient as error:
+        where = _not_finite(field, references, x, first)
+        raise NonFiniteGradient(f"{where} {error}" if where else str(error)) from error
+    walked = replace(walked if whole else walked.at(number), alike=alike)
+    _check_ends(walked, first)
+    return walked
+
+
+def _walk(
+    path: PathLike,
+    rule: Rule,
+    field: Field,
+    references: Tensor,
+    x: Tensor,
+    frames: bool,
+    output: Tensor | None,
+    lanes: tuple[int, int] | None,
+    weights: Tensor | None,
+) -> Walked:
+    shares: Tensor | None = None
+    error = references.new_zeros(references.shape[:2])
+    noise: Tensor | None = None
+    diary = _Diary(output, keeps_frames=frames)
+    for segment in path(field, references, x):
+        segment = replace(segment, lanes=lanes, weights=weights)
+        found = Integrated.ensure(rule(field, segment))
+        diary.enter(segment, found)
+        # Errors of different pieces are taken as independent.
+        error = torch.hypot(error, norm(found.error.movedim(0, -1), 2))
+        if found.noise is not None:
+            noise = found.noise.sum(1) if noise is None else noise + found.noise.sum(1)
+        # The share of a path in one piece is not copied.
+        share = found.share[0] if len(found.share) == 1 else found.share.sum(0)
+        shares = share if shares is None else shares + share
+        del found, share
+    if shares is None:
+        raise InputError("The path made no segments; a path yields at least one.")
+    return replace(diary.close(field, x, shares, error), noise=noise)
+
+
+def _placed(path: Path, references: Tensor, lanes: tuple[int, int] | None, places: Tensor | None) -> PathLike:
+    """The path, told which number each reference has, if it goes another way for each."""
+    if not path.by_reference or (places is None and lanes is None):
+        return path
+    if places is None:
+        assert lanes is not None
+        numbers = torch.arange(lanes[0], lanes[0] + len(references), device=references.device)
+        places = numbers[:, None].expand(references.shape[:2])
+    return path.placed(places)
+
+
+def same_content(references: Tensor) -> Tensor:
+    """(R,) the same number for references (R, B, \\*s) that hold the same, bit for bit, and other numbers for others."""
+    content = references[:, 0] if references.stride(1) == 0 else references.flatten(1)
+    content = content.reshape(len(content), -1)
+    bits = torch.int64 if content.dtype == torch.float64 else torch.int32
+    features = content.shape[1]
+    stream = generator(features)
+    factors = torch.randint(-(2**62), 2**62, (features,), generator=stream).to(content.device)
+    rows = max(1, _HASHED_ELEMENTS // max(1, features))
+    # Wrapping sums of products with random numbers: whatever the order, equal rows give equal sums.
+    parts = [content[first : first + rows].contiguous() for first in range(0, len(content), rows)]
+    return torch.cat([(part.view(bits).long() * factors).sum(1) for part in parts])
+
+
+def _once(alike: Tensor, *, apart: bool) -> tuple[Tensor | None, Tensor]:
+    """Which references stand for all, None where all do for themselves; and which of these each is (R,)."""
+    place = torch.arange(len(alike), device=alike.device)
+    if apart or len(alike) == 1:
+        return None, place
+    first = first_alike(alike)
+    if torch.equal(first, place):
+        return None, place
+    which, number = torch.unique(first, return_inverse=True)
+    return which, number
+
+
+def _check_ends(walked: Walked, first: int) -> None:
+    """Refuse ends at which F is not finite; ``first`` is the number of the first reference."""
+    if math.isfinite(float(walked.change.sum())) or bool(torch.isfinite(walked.change).all()):
+        return
+    checked_output(walked.output)
+    start = walked.start
+    r, b = (~torch.isfinite(walked.change)).nonzero()[0].tolist()
+    if math.isfinite(float(start[r, b])):
+        raise NonFiniteGradient(
+            f"F is {float(walked.output[b]):.3g} at example {b} and {float(start[r, b]):.3g} at its reference {first + r}: the change between "
+            "them is too large for a number of this type. Use float64, or explain a smaller score."
+        )
+    raise NonFiniteGradient(
+        f"F is {float(start[r, b])} at reference {first + r} of example {b}, where its path begins. {_CURES}"
+    )
+
+
+def checked_output(output: Tensor) -> Tensor:
+    """F (B,) at the examples, all of it finite. Errors: ``NonFiniteGradient``."""
+    if not bool(torch.isfinite(output).all()):
+        example = int((~torch.isfinite(output)).nonzero()[0])
+        raise NonFiniteGradient(f"F is {float(output[example])} at example {example} itself. {_CURES}")
+    return output
+
+
+_CURES = (
+    "There is no change of F to explain from there. Usual causes: a square root or logarithm at zero, a division by a norm, half precision. "
+    "Take another baseline (of several, leave that one out), or float32."
+)
+
+
+def _not_finite(field: Field, references: Tensor, x: Tensor, first: int) -> str | None:
+    """At which input or reference F is not finite, asked again because something was not; None where none is."""
+    at_input = _broken(field, x)
+    if at_input is not None:
+        return f"F is not finite at example {at_input} itself."
+    for number, starts in enumerate(references):
+        example = _broken(field, starts)
+        if example is not None:
+            return f"F is not finite at reference {first + number} of example {example}, where its path begins."
+    return None
+
+
+def _broken(field: Field, z: Tensor) -> int | None:
+    """The first example of a batch z (B, \\*s) at which F is not finite."""
+    try:
+        wrong = ~torch.isfinite(field.value(z))
+        return int(wrong.nonzero()[0]) if bool(wrong.any()) else None
+    except NonFiniteGradient:
+        if len(z) == 1:
+            return 0
+    for example in range(len(z)):
+        one = torch.tensor([example], device=z.device)
+        if _broken(field.at(one), z[one]) is not None:
+            return example
+    return None
+
+
+def _value(paid: Evaluation | None, found: Tensor | None, piece: int) -> Tensor | None:
+    """F (R, B) at an end that the path or the rule has evaluated; None unless all of it is known."""
+    value = paid.value[piece] if paid is not None else None if found is None else found[piece]
+    return None if value is None or bool(value.isnan().any()) else value
+
+
+@dataclass
+class _Diary:
+    """What is remembered of segments that come in any order and are not kept."""
+
+    output: Tensor | None
+    keeps_frames: bool
+    began: float = float("inf")
+    begin: Tensor | None = None
+    begin_value: Tensor | None = None
+    notes: list[tuple[Tensor, dict[str, Tensor]]] = field(default_factory=list)
+    points: dict[int, Tensor] = field(default_factory=dict)
+
+    def enter(self, segment: Segment, found: Integrated) -> None:
+        self._note_ends(segment, found)
+        if segment.notes:
+            self._note_numbers(segment)
+        if self.keeps_frames:
+            self._note_points(segment)
+
+    def close(self, field: Field, x: Tensor, shares: Tensor, error: Tensor) -> Walked:
+        assert self.begin is not None
+        output = field.value(x) if self.output is None else self.output
+        start = field.value(self.begin, leading=2) if self.begin_value is None else self.begin_value
+        alike = torch.arange(len(self.begin), device=x.device)
+        return Walked(shares, error, self.begin, output - start, output, start, self._numbers(), self._frames(), alike)
+
+    def _note_ends(self, segment: Segment, found: Integrated) -> None:
+        first, last = int(segment.clock[0].argmin()), int(segment.clock[1].argmax())
+        if float(segment.clock[0][first]) < self.began:
+            self.began = float(segment.clock[0][first])
+            self.begin = segment.start[first]
+            self.begin_value = _value(segment.at_start, found.begin, first)
+        if self.output is None and float(segment.clock[1][last]) >= 1:
+            value = _value(segment.at_end, found.end, last)
+            self.output = None if value is None else value[0]
+
+    def _note_numbers(self, segment: Segment) -> None:
+        # Neighbours share a corner; it is noted by the one that starts there, so only the very last end is taken.
+        ends = segment.clock[1][-1:]
+        keep = slice(None) if float(ends) >= 1 else slice(-1)
+        clock = torch.cat([segment.clock[0], ends])[keep]
+        self.notes.append((clock, {name: numbers[keep] for name, numbers in segment.notes.items()}))
+
+    def _numbers(self) -> dict[str, Tensor]:
+        if not self.notes:
+            return {}
+        order = torch.cat([clock for clock, _ in self.notes]).argsort(stable=True)
+        return {name: torch.cat([numbers[name] for _, numbers in self.notes])[order] for name in self.notes[0][1]}
+
+    def _note_points(self, segment: Segment) -> None:
+        begins, ends = (side.tolist() for side in segment.clock)
+        for piece, (begin, end) in enumerate(zip(begins, ends, strict=True)):
+            for frame in range(FRAMES):
+                moment = frame / (FRAMES - 1)
+                if begin <= moment < end or moment == end == 1:
+                    at = (moment - begin) / (end - begin)
+                    self.points[frame] = torch.lerp(segment.start[piece], segment.end[piece], at)
+
+    def _frames(self) -> Frames | None:
+        if not self.points:
+            return None
+        known = sorted(self.points)
+        clock = torch.tensor(known) / (FRAMES - 1)
+        return Frames(clock, torch.stack([self.points[frame] for frame in known]))
+
+
+class SideBySide:
+    """Walks from up to R references, entered block by block, as one walk. Shares are not kept, starts only up to ``most`` numbers.
+
+    Room for the small numbers is made at once: small tensors that are made between large ones, and stay, keep the large ones' memory from
+    being used again.
+    """
+
+    def __init__(self, references: int, x: Tensor, most: int) -> None:
+        self.most = most
+        self.room = {name: x.new_zeros(references, len(x)) for name in ("error", "change", "start")}
+        self.alike = torch.zeros(references, dtype=torch.long, device=x.device)
+        self.notes: dict[str, Tensor] = {}
+        self.begin: list[Tensor] | None = []
+        self.frames: list[Frames] = []
+        self.output: Tensor | None = None
+        self.entered = 0
+
+    def enter(self, block: Walked) -> None:
+        """The next references (r, B, \\*s)."""
+        last = self.entered + len(block.alike)
+        part = slice(self.entered, last)
+        for name, numbers in self.room.items():
+            numbers[part] = getattr(block, name)
+        self.alike[part] = block.alike
+        for name, note in block.notes.items():
+            if name not in self.notes:
+                self.notes[name] = note.new_zeros(len(note), len(self.alike), *note.shape[2:])
+            self.notes[name][:, part] = note
+        if self.begin is not None:
+            self.begin.append(block.begin)
+            if sum(begin.numel() for begin in self.begin) > self.most:
+                self.begin = None
+        if block.frames:
+            self.frames.append(block.frames)
+        self.entered, self.output = last, block.output
+
+    def walked(self, like: Tensor, shares: Tensor | None = None) -> Walked:
+        """All that was entered; ``shares`` are what is left of theirs, ``like`` is of their kind."""
+        assert self.output is not None
+        nothing = like.new_empty(0)
+        part = slice(self.entered)
+        return Walked(
+            shares=nothing if shares is None else shares,
+            begin=torch.cat(self.begin) if self.begin else nothing,
+            output=self.output,
+            notes={name: numbers[:, part] for name, numbers in self.notes.items()},
+            frames=Frames(self.frames[0].clock, torch.cat([frames.points for frames in self.frames], 1))
+            if self.frames
+            else None,
+            alike=self.alike[part],
+            **{name: numbers[part] for name, numbers in self.room.items()},
+        )
+
+
+class Patient(Rule):
+    """A rule that is content with rough shares until it is known how much each reference counts.
+
+    Rules that can look (``rule.look(field, segment)``, such as ``Adaptive``) are made to wait; others, and segments whose path has
+    paid for an end, are integrated at once.
+    """
+
+    def __init__(self, rule: Rule) -> None:
+        self.rule = rule
+        self.looked: list[RoughShares] = []
+        self.share: Tensor | None = None  # of what was integrated at once, and its error
+        self.error: Tensor | None = None
+
+    @property
+    def unbiased(self) -> bool:
+        """As the rule is."""
+        return self.rule.unbiased
+
+    def __call__(self, field: Field, segment: Segment) -> Tensor | Integrated:
+        large = segment.start.numel() > _LOOK_ELEMENTS
+        if not self.rule.looks or large or segment.at_start is not None or segment.at_end is not None:
+            found = Integrated.ensure(self.rule(field, segment))
+            if self.rule.looks:
+                share, error = found.share.sum(0), norm(found.error.movedim(0, -1), 2)
+                self.share = share if self.share is None else self.share + share
+                self.error = error if self.error is None else torch.hypot(self.error, error)
+            return found
+        looked = self.rule.look(field, segment)
+        self.looked.append(looked)
+        return looked.refined(tol=_ROUGH)
+
+    def settle(self, walked: Walked, weights: Tensor) -> Walked:
+        """What was walked, refined to what the weighted sum needs (R, B)."""
+        if not self.looked:
+            return walked
+        distinct = self.looked[0].segment.leading[1]
+        number = torch.arange(len(weights), device=weights.device)
+        if distinct < len(weights):
+            _, number = _once(walked.alike, apart=False)
+            weights = weights.new_zeros(distinct, weights.shape[1]).index_add_(0, number, weights)
+        shares, error = self.share, self.error
+        walked = replace(walked, shares=weights.new_empty(0))  # rough ones are let go
+        while self.looked:
+            fine = self.looked.pop(0).refined(weights)
+            share = fine.share[0] if len(fine.share) == 1 else fine.share.sum(0)
+            own = norm(fine.error.movedim(0, -1), 2)
+            shares = share if shares is None else shares + share
+            error = own if error is None else torch.hypot(error, own)
+        assert shares is not None
+        assert error is not None
+        if distinct < len(number):
+            shares, error = shares[number], error[number]
+        return replace(walked, shares=shares, error=error)

@@ -1,0 +1,162 @@
+"""A method is four parts: a baseline, a path, a rule, a weighting.
+
+    A(x) = Σ_r w_r · Σ_segments share(segment)
+
+    references = baseline(x, field)                         where paths start
+    shares     = walk(path, rule, field, references, x)     which way, and how a piece is integrated
+    weights    = weighting(shares, x, field)                how references are weighed
+    values     = Σ_r weights_r · shares_r
+
+References whose weights are known beforehand are taken in blocks and added up as they come: two hundred of them need no two
+hundred maps. Completeness is measured on every result, never assumed.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+
+import torch
+from torch import Tensor
+
+from ..baselines.base import Baseline, BaselineLike, References, adopted
+from ..baselines.fixed import Constant
+from ..core.declared import Adopted
+from ..core.values import part
+from ..errors import InputError
+from ..fields import Field
+from ..paths.base import Path, PathLike, as_path
+from ..paths.straight import Straight
+from ..rules.adaptive.adaptive import Adaptive
+from ..rules.base import Rule, RuleLike, as_rule
+from ..weightings import Uniform, Weighed, Weighting, WeightingLike, as_weighting
+from .assemble import Watch, opened, result, weighed_sum
+from .attribution import Attribution, Explainer
+from .cost import measured
+from .loop import Patient, SideBySide, Walked, walk
+from .sampling_error import Chance
+
+_BLOCK_ELEMENTS = (
+    1 << 24
+)  # references are taken in blocks of about this many numbers when their shares need not be kept
+_BLOCK_ON_CPU = 1 << 21  # where a model call wants no more rows than that, and memory is the process' own
+_RECORDS = ("shares", "path")
+
+
+@part
+class Method(Explainer):
+    """A path attribution: a baseline, a path, a rule and a weighting.
+
+        A(x) = Σ_r w_r ∫ ∇F(γ_r(t)) ⊙ dγ_r(t)
+
+    Called with a field and inputs x (B, \\*s) it returns an ``Attribution``. ``record`` asks it to keep more than the sum:
+    "shares" a map per reference, "path" nine points along every path. ``watch`` is shown a running tally.
+
+    Cost: references × segments × nodes gradients per example, and one value per reference and per example where the rule does not
+    evaluate F at the ends.
+
+    >>> import torch, integrand as ig
+    >>> method = ig.Method(ig.baselines.Constant(0.0), ig.paths.Straight(), ig.rules.GaussLegendre(8))
+    >>> method(ig.fields.Linear(torch.ones(3)), torch.ones(1, 3)).values
+    tensor([[1., 1., 1.]])
+    """
+
+    baseline: Adopted[BaselineLike, Baseline] = Adopted(adopted, Constant(0.0))
+    path: Adopted[PathLike, Path] = Adopted(as_path, Straight())
+    rule: Adopted[RuleLike, Rule] = Adopted(as_rule, Adaptive())
+    weighting: Adopted[WeightingLike, Weighting] = Adopted(as_weighting, Uniform())
+    record: tuple[str, ...] = ()
+
+    def __post_init__(self) -> None:
+        unknown = set(self.record) - set(_RECORDS)
+        if unknown:
+            raise InputError(f"record takes {', '.join(map(repr, _RECORDS))}; got {', '.join(map(repr, unknown))}.")
+
+    @property
+    def complete(self) -> bool:
+        """As the rule says; one that is right on average counts as well, for what one of its maps misses is an error of that map."""
+        return self.rule.complete or self.rule.unbiased
+
+    @property
+    def tol(self) -> float | None:
+        """The rule's."""
+        return self.rule.tol
+
+    def __call__(self, field: Field, x: Tensor, *, watch: Watch | None = None) -> Attribution:
+        x, meter = opened(field, x, watch)
+        with measured(meter, x.device) as stopwatch:
+            references = References.of(self.baseline, x, meter)
+            each = gradients_per_row(self.path, self.rule)
+            # A baseline may have been searched for; what that took is known by now.
+            searched, walks = meter.tally.gradients, len(x) * len(references)
+            meter.tally.expected = None if each is None else searched + each * walks
+            known = self.weighting.beforehand(len(references), len(x))
+            chance = None
+            if self.rule.unbiased:
+                chance = Chance(x, len(references), each or 1, sampled=references.sampled)
+            if known is None:
+                weighed, walked = self._weighed_afterwards(meter, references[:], x)
+                values = weighed_sum(weighed.weights, walked.shares)
+                if chance:
+                    chance.add(walked, weighed.weights)
+            else:
+                weighed = Weighed(known.to(x))
+                values, walked = self._blocks(meter, references, x, weighed.weights, chance)
+        return result(self, meter, values, x, walked, weighed, references, stopwatch.cost(), chance)
+
+    def _weighed_afterwards(self, field: Field, references: Tensor, x: Tensor) -> tuple[Weighed, Walked]:
+        """Weights that need shares: judged on a first look where the rule has one, which is then refined where it counts."""
+        weigh = self.weighting.prepared(x, field, references)
+        rule = Patient(self.rule)
+        walked = walk(self.path, rule, field, references, x, frames="path" in self.record)
+        weighed = weigh(walked.shares)
+        return weighed, rule.settle(walked, weighed.weights)
+
+    def _blocks(
+        self, field: Field, references: References, x: Tensor, weights: Tensor, chance: Chance | None
+    ) -> tuple[Tensor, Walked]:
+        """The weighted sum of shares, a block of references at a time, without keeping them unless asked to."""
+        keeps = "shares" in self.record or len(references) == 1
+        most = min(_BLOCK_ELEMENTS, _BLOCK_ON_CPU) if x.device.type == "cpu" else _BLOCK_ELEMENTS
+        size = len(references) if keeps else max(1, most // x.numel())
+        values = torch.zeros_like(x)
+        kept = SideBySide(len(references), x, _BLOCK_ELEMENTS)
+        for first in range(0, len(references), size):
+            some = slice(first, first + size)
+            block = walk(
+                self.path,
+                self.rule,
+                field,
+                references[some],
+                x,
+                frames="path" in self.record,
+                output=kept.output,
+                lanes=(first, len(references)),
+                weights=weights[some],
+            )
+            values += weighed_sum(weights[some], block.shares)
+            if chance:
+                chance.add(block, weights[some])
+            if keeps:
+                return values, dataclasses.replace(block, noise=None)
+            kept.enter(block)
+            del block  # before the next is made
+        return values, kept.walked(x)
+
+
+def gradients_per_row(path: PathLike, rule: RuleLike) -> int | None:
+    """Gradients a path and a rule need for one reference of one example; what the path paid for is not paid twice.
+
+    ``path.gradients`` are at its corners and are handed on, ``path.scouted`` are elsewhere and are not. A path that pays for its
+    corners may leave one end of the whole way ``unpaid``: 0.0 where it begins, 1.0 the input. None for paths that cannot tell
+    beforehand how many pieces or gradients they come to (theirs are None), and for rules that do not say (``Adaptive``).
+    """
+    path, rule = as_path(path), as_rule(rule)
+    walked, pieces, each = path.gradients, path.segments, rule.gradients
+    if walked is None or pieces is None or each is None:
+        return None
+    table = rule.table()
+    if walked and table is not None:
+        nodes = table[0]
+        each = sum(0 < node < 1 for node in nodes)
+        walked += len(set(path.unpaid) & set(nodes))
+    return walked + path.scouted + pieces * each

@@ -1,0 +1,184 @@
+"""What methods around a method share: the method inside, its runs accounted for as one, its warnings given once.
+
+A wrapper is called like a Method, ``(field, x, *, watch=None) -> Attribution``, and holds what it wraps as ``method``. Nothing else
+has to be known of it: who wants the baseline, the path or the rule asks for the ``core``, who wants another one puts it there
+(``with_core``), through as many wrappers as there are.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+import functools
+import warnings
+from collections import Counter
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from functools import cached_property
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from ...baselines.base import InParts, References, labels
+from ...baselines.fixed import Given
+from ...core.declared import name_of
+from ...core.shapes import total
+from ...errors import InputError, IntegrandWarning, warn
+from ...fields import Field
+from ...fields.views import Tally
+from ...model.turns import turn
+from ..assemble import core, opened
+from ..attribution import Attribution, Explainer, ExplainerLike, Watch, as_explainer
+from ..cost import Cost, measured
+from ..loop import checked_output
+from ..method import Method
+
+
+def nested(method: ExplainerLike) -> Iterator[Explainer]:
+    """The method, what it wraps, what that wraps, and so on to the core."""
+    known: Explainer | None = as_explainer(method)
+    while known is not None:
+        yield known
+        known = known.inner
+
+
+def with_core(method: ExplainerLike, change: Callable[[Any], ExplainerLike]) -> Explainer:
+    """The same wrappers around another core."""
+    known = as_explainer(method)
+    if known.inner is None:
+        return as_explainer(change(known))
+    return known.with_inner(with_core(known.inner, change))
+
+
+def check_wrappable(method: Explainer, who: str, *, layers: bool) -> None:
+    """Refuse what has no baseline to start from, and layers where maps are needed in the space of the inputs."""
+    if not isinstance(core(method), Method):
+        raise InputError(
+            f"{who} wraps a Method, such as ig.methods.integrated(…) makes, or a wrapper of one, not {name_of(method)}."
+        )
+    if not layers and method.explains == "layer":
+        raise InputError(f"{who} explains the inputs, and {method!r} a layer: wrap the method that the layer takes.")
+
+
+def one_call(explain: Callable[..., Attribution]) -> Callable[..., Attribution]:
+    """For a wrapper's ``__call__``: its runs are one call of the library, for which the model is made ready, and its rows checked, once."""
+
+    @functools.wraps(explain)
+    def called(self: Any, field: Field, x: Tensor, *, watch: Watch | None = None) -> Attribution:
+        with field.ready():
+            return explain(self, field, x, watch=watch)
+
+    return called
+
+
+class Held:
+    """A field and inputs, and where a method starts from for them, asked for once.
+
+    x          (B, \\*s) in the type of the integration
+    references (R, B, \\*s) of the method's baseline
+    """
+
+    def __init__(self, method: Explainer, field: Field, x: Tensor) -> None:
+        baseline = core(method).baseline
+        self.x, self.meter = opened(field, x, None)
+        with measured(self.meter, x.device) as stopwatch:
+            self._made = References.of(baseline, self.x, self.meter)
+        # What is made in parts is the same for any inputs, and made by whoever takes it.
+        self._alike = isinstance(baseline, InParts)
+        self._names = labels(baseline, len(self._made))
+        self._stopwatch = stopwatch
+
+    @cached_property
+    def references(self) -> Tensor:
+        """(R, B, \\*s) all of them."""
+        return self._made[:]
+
+    def starting(self, method: Explainer, references: Tensor | None = None) -> Explainer:
+        """The method with these references instead of its baseline, whatever the inputs then are."""
+        if references is None and self._alike:
+            return method
+        given = Given(self.references if references is None else references, names=self._names)
+        return with_core(method, lambda one: dataclasses.replace(one, baseline=given))
+
+    def output(self) -> Tensor:
+        """F(x) (B,), asked for once."""
+        with self.meter.ready():
+            return checked_output(self.meter.value(self.x))
+
+    def outputs(self, example: Tensor) -> Tensor | None:
+        """What the model says of some examples, where that is known by now."""
+        known = None if self.meter.memory is None else self.meter.memory.outputs
+        return None if known is None else known[example]
+
+    @property
+    def cost(self) -> Cost:
+        return self._stopwatch.cost()
+
+
+class Runs:
+    """Several runs, one after the other: watched and accounted for as one."""
+
+    def __init__(self, watch: Watch | None, expected: int | None = None) -> None:
+        self.cost = Cost()
+        self._watch = watch
+        self._expected = expected
+
+    def __call__(self, method: Explainer, field: Field, x: Tensor) -> Attribution:
+        done = self.cost
+
+        def watched(tally: Tally) -> None:
+            assert self._watch is not None
+            every = None if tally.expected is None or self._expected is None else tally.expected * self._expected
+            counts = (done.gradients + tally.gradients, done.values + tally.values, done.calls + tally.calls)
+            self._watch(Tally(*counts, every))
+
+        made = method(field, x, watch=watched if self._watch else None)
+        self.add(made.cost)
+        return made
+
+    def add(self, cost: Cost) -> None:
+        """Something else that it took."""
+        self.cost = Cost(
+            self.cost.gradients + cost.gradients,
+            self.cost.values + cost.values,
+            self.cost.calls + cost.calls,
+            self.cost.seconds + cost.seconds,
+            max(self.cost.peak_bytes, cost.peak_bytes),
+        )
+
+
+def rearranged(made: Attribution, values: Tensor, **changes: Any) -> Attribution:
+    """The attribution with other values, held against the change of F as they are; maps of single references are gone."""
+    made = dataclasses.replace(made, values=values, shares=None, **changes)
+    residual = (made.weights * made.change).sum(0) - total(values, 1)
+    return dataclasses.replace(made, residual=residual)
+
+
+def same_start(begin: Tensor, references: Tensor) -> bool:
+    """Whether paths began at the references, or the first of them where not all were taken."""
+    first = references[: len(begin)]
+    return begin.shape == first.shape and torch.equal(begin, first)
+
+
+@contextmanager
+def warned_once() -> Iterator[None]:
+    """What several runs warn of is said once, with how often."""
+    # Filters are those of the whole process: two threads that change them at once would leave them changed.
+    with turn(), warnings.catch_warnings(record=True) as caught:
+        warnings.simplefilter("always")
+        yield
+    times = Counter(one.category for one in caught)
+    said: set[type[Warning]] = set()
+    for one in caught:
+        category = one.category
+        if not issubclass(category, IntegrandWarning):
+            warnings.warn_explicit(one.message, category, one.filename, one.lineno)
+        elif category not in said:
+            said.add(category)
+            again = f" (the first of {times[category]} such warnings of single runs)" if times[category] > 1 else ""
+            warn(f"{one.message}{again}", category)
+
+
+def nan_like(error: Tensor) -> Tensor:
+    """Errors that nobody estimates."""
+    return torch.full_like(error, float("nan"))

@@ -1,0 +1,362 @@
+"""Gradient artificial distancing: only what stays important when two classes are pushed apart is kept.
+
+    f_t ≈ f + τ_t u on class A, f − τ_t u on class B         support regressors: copies of the model, trained to say so
+    A(x) = A_f(x) ⊙ [feature among the first q of |A_f(x)| and of every |A_{f_t}(x)|]
+
+The paper's code and details are not public: everything that a reader could not know from its abstract is our reconstruction, and is
+named in ``Distanced``.
+"""
+
+from __future__ import annotations
+
+import copy
+import dataclasses
+import time
+from collections.abc import Iterable
+from dataclasses import dataclass
+from typing import Any, ClassVar
+
+import torch
+from torch import Tensor, nn
+
+from ...core.declared import Adopted
+from ...core.features import Features, feature_map, feature_scores
+from ...core.random import generator
+from ...core.shapes import describe, flattened, plain
+from ...core.values import part
+from ...errors import InputError, ModelError, SupportWarning, warn
+from ...fields import Field, innermost
+from ...model.autograd import gradients
+from ...model.network import Network
+from ...targets import output_tensor
+from ..assemble import Watch
+from ..attribution import Attribution, Explainer, ExplainerLike, Wrapper, as_explainer
+from ..cost import Cost
+from .base import Runs, check_wrappable, nan_like, one_call, rearranged, warned_once
+
+_FEWEST = 5  # examples of each class: fewer cannot be both learnt from and held out
+
+
+@dataclass(frozen=True, eq=False)
+class Supports:
+    """Support regressors, and how well they learnt what they were to say.
+
+    models  T copies of the model, in eval mode
+    fit     R² of each on examples that it was not trained on, along the direction in which classes were pushed apart
+    rows    how many rows they were trained on together, each one forward and one backward pass
+    """
+
+    models: tuple[nn.Module, ...]
+    fit: tuple[float, ...]
+    rows: int
+
+    def __len__(self) -> int:
+        return len(self.models)
+
+
+@part
+class Distanced(Wrapper):
+    """GAD (experimental): the method's map, where it persists as two classes are pushed apart.
+
+        goal_t(x) = f(x) ± τ_t u,   u = (e_A − e_B)/√2,   τ_t = distances_t × the gap between the classes' means along u
+        f_t = copy of f, min Σ ‖f_t(x) − goal_t(x)‖² over the data
+        A = A_f ⊙ [feature among the first ``keep`` of Σ|A_f| and of every Σ|A_{f_t}|]
+
+    method     any method
+    data       examples of both classes: a tensor (N, \\*s), a dataset, or a DataLoader, of examples or of (example, label) pairs;
+               all of it is held in memory
+    classes    (A, B), the two outputs that are compared; examples of other classes are left out
+    labels     (N,) the examples' classes, where the data brings none; else the model's own guess among the two
+    distances  τ_t in units of the gap; one support regressor for each
+    epochs, rate, batch   of Adam on the squared error of all outputs, over minibatches; the copies are in eval mode, so norms keep their
+               statistics and nothing is dropped
+    held       the part of each class that is held out, to see whether a support has learnt (``fit``)
+    fit        an R² on what was held out below this is warned of (``SupportWarning``)
+    keep       the part of features that counts as important
+    features   what a feature is: "auto" is pixels for images, else tokens or columns
+    seed       of the split and of the minibatches; nothing global is touched
+    supports   support regressors that are trained already (``trained``); without them every call trains its own
+
+    The user's model is copied and not touched. ``notes["fit"]`` (T, 1, B) is each support's R²; ``notes["kept"]`` (1, 1, B) the part
+    of features that is left. Zeros are features that did not persist; what they would have had is in ``residual``.
+
+    Cost: (1 + T) × the method's, which ``cost`` counts, and T × epochs × (1 − held) × N training rows of one forward and one backward
+    pass, to parameters too, which it does not (``Supports.rows`` says how many); ``seconds`` holds the time of both. Train once
+    for many calls: ``method.trained(field)``. Errors: ``InputError`` for data that does not fit, fewer than five examples of
+    either class, or training models with arguments for each example, which the data would need too; ``ModelError`` for functions, which have no parameters to train.
+
+    Source: Mazini Rodrigues, Boutry, Najman, "Transforming gradient-based techniques into interpretable methods", arXiv 2401.14434.
+    Theirs, as far as the abstract says: pairs of classes, shifted activations of the last layer, support regressors from images to
+    them, and a fusion of maps of which only persistent regions remain. Ours: the shift along u in units of the classes' gap, its
+    sizes, all parameters trained by Adam, the fusion by the intersection of the highest ``keep`` of |A|, and every default. No
+    number of the paper could be checked.
+
+    >>> import torch, integrand as ig
+    >>> model = torch.nn.Sequential(torch.nn.Linear(4, 8), torch.nn.Tanh(), torch.nn.Linear(8, 2))
+    >>> method = ig.Distanced(ig.methods.integrated(), torch.randn(40, 4), (0, 1), torch.arange(40) % 2, keep=0.5)
+    >>> method
+    Distanced(Method(), tensor<40x4>, (0, 1), tensor<40>, keep=0.5)
+    """
+
+    method: Adopted[ExplainerLike, Explainer] = Adopted(as_explainer)
+    data: Any  # type: ignore[misc]  # mypy takes the descriptor before it for a default
+    classes: tuple[int, int]  # type: ignore[misc]
+    labels: Tensor | None = None
+    distances: tuple[float, ...] = (0.5, 1.0, 1.5)
+    epochs: int = 20
+    rate: float = 1e-3
+    batch: int = 16
+    held: float = 0.2
+    fit: float = 0.8
+    keep: float = 0.25
+    features: Features = "auto"
+    seed: int = 0
+    supports: Supports | None = None
+
+    complete: ClassVar[bool] = False
+    """What does not persist is zero."""
+    at_layers: ClassVar[bool] = False
+    """Copies are trained on inputs, and what is at a layer is another thing in each of them."""
+
+    def __post_init__(self) -> None:
+        check_wrappable(self.method, "Distanced", layers=False)
+        if len(self.classes) != 2 or self.classes[0] == self.classes[1]:
+            raise InputError(f"classes are two different outputs (A, B), not {self.classes}.")
+        if not self.distances or min(self.distances) <= 0:
+            raise InputError(f"distances are one or more positive numbers, not {self.distances}.")
+        if self.epochs < 1 or self.batch < 1 or self.rate <= 0:
+            raise InputError(
+                f"epochs and batch are 1 or more and rate is positive, not {self.epochs}, {self.batch} and {self.rate}."
+            )
+        if not 0 < self.held < 1:
+            raise InputError(f"held is the part of the data that is held out, between 0 and 1, not {self.held}.")
+        if not 0 < self.keep <= 1:
+            raise InputError(
+                f"keep is the part of features that counts as important, between 0 and 1, not {self.keep}."
+            )
+
+    @one_call
+    def __call__(self, field: Field, x: Tensor, *, watch: Watch | None = None) -> Attribution:
+        groups = feature_map(self.features, x)
+        began = time.perf_counter()
+        supports = self.supports or self._train(field)
+        runs = Runs(watch, 1 + len(supports))
+        runs.add(Cost(seconds=time.perf_counter() - began))
+        with warned_once(), gradients(False):
+            made = runs(self.method, field, x)
+            kept = self._important(made.values, groups)
+            for model in supports.models:
+                kept &= self._important(runs(self.method, field.with_model(model), x).values, groups)
+            where = flattened(groups.expand(made.values.shape), 1)
+            mask = kept.gather(1, where).reshape(made.values.shape)
+        batch = len(made)
+        fit = torch.tensor(supports.fit, dtype=made.values.dtype, device=x.device)
+        return rearranged(
+            made,
+            torch.where(mask, made.values, 0),
+            error=nan_like(made.error),
+            notes={
+                **made.notes,
+                "fit": fit[:, None, None].expand(-1, 1, batch).contiguous(),
+                "kept": kept.to(made.values.dtype).mean(1)[None, None],
+            },
+            cost=runs.cost,
+            method=self,
+        )
+
+    def trained(self, field: Field) -> Distanced:
+        """The same, with support regressors trained for the model of this field; warns where they fit poorly."""
+        return dataclasses.replace(self, supports=self._train(field))
+
+    def _important(self, values: Tensor, groups: Tensor) -> Tensor:
+        """Which features (B, n) are among the first ``keep`` by |values|; ties go to the first."""
+        scores = feature_scores(values.abs()[None], groups)[0]
+        count = max(1, round(self.keep * scores.shape[1]))
+        first = scores.argsort(dim=1, descending=True, stable=True)[:, :count]
+        return torch.zeros_like(scores, dtype=torch.bool).scatter_(1, first, True)
+
+    # --- training -------------------------------------------------------------------------------------------------
+
+    def _train(self, field: Field) -> Supports:
+        _check_trainable(field)
+        with field.ready(), gradients(False):
+            lesson = self._lesson(field)
+            models, fit, rows = [], [], 0
+            for number, distance in enumerate(self.distances):
+                model = _twin(_network(field).model)
+                rows += self._teach(field.with_model(model), lesson, distance, number)
+                models.append(model)
+                fit.append(self._judge(field.with_model(model), lesson, distance))
+        poor = [
+            f"{one:.2f} at distance {distance:g}"
+            for one, distance in zip(fit, self.distances, strict=True)
+            if not one >= self.fit
+        ]
+        if poor:
+            warn(
+                f"{len(poor)} of {len(fit)} support regressors have not learnt to push the classes apart: R² on held-out examples is "
+                f"{', '.join(poor)}. Give more data, more epochs=, or another rate=; what does not persist may be their fault.",
+                SupportWarning,
+            )
+        return Supports(tuple(models), tuple(fit), rows)
+
+    def _lesson(self, field: Field) -> _Lesson:
+        examples, labels = _gathered(self.data, self.labels)
+        place = next((p for p in _module(field).parameters()), None)
+        examples = examples.to(device=place.device, dtype=place.dtype) if place is not None else examples
+        outputs = field.outputs(examples, pool=True)
+        if outputs.ndim != 2 or not all(0 <= one < outputs.shape[1] for one in self.classes):
+            raise InputError(
+                f"classes={self.classes} are two outputs of a model with a class axis; this one returns {describe(outputs.shape[1:])}."
+            )
+        first, second = self.classes
+        if labels is None:
+            labels = torch.where(outputs[:, first] >= outputs[:, second], first, second)
+        labels = labels.to(outputs.device)
+        some = (labels == first) | (labels == second)
+        examples, outputs, labels = examples[some], outputs[some], labels[some]
+        side = torch.where(labels == first, 1.0, -1.0).to(outputs)
+        counts = int((side > 0).sum()), int((side < 0).sum())
+        if min(counts) < _FEWEST:
+            raise InputError(
+                f"The data holds {counts[0]} examples of class {first} and {counts[1]} of class {second}: give at least {_FEWEST} of "
+                "each, to learn from and to hold out."
+            )
+        way = torch.zeros(outputs.shape[1]).to(outputs)
+        way[first], way[second] = 0.5**0.5, -(0.5**0.5)
+        along = outputs @ way
+        gap = (along[side > 0].mean() - along[side < 0].mean()).abs()
+        if not bool(gap > 0):
+            raise InputError(f"The model says the same of classes {first} and {second}: there is no gap to widen.")
+        learnt, held = self._split(side)
+        return _Lesson(examples, outputs, side, way, float(gap), learnt, held)
+
+    def _split(self, side: Tensor) -> tuple[Tensor, Tensor]:
+        """Which examples are learnt from, and which are held out: the same part of both classes."""
+        learnt, held = [], []
+        for number, own in enumerate((side > 0, side < 0)):
+            which = own.nonzero()[:, 0]
+            order = torch.randperm(len(which), generator=generator(self.seed, 0, number)).to(which.device)
+            out = min(max(1, round(self.held * len(which))), len(which) - 1)
+            held.append(which[order[:out]])
+            learnt.append(which[order[out:]])
+        return torch.cat(learnt), torch.cat(held)
+
+    def _teach(self, field: Field, lesson: _Lesson, distance: float, number: int) -> int:
+        """Train a copy to say what it should; how many rows that took."""
+        module = _module(field)
+        parameters = [p.requires_grad_() for p in module.parameters() if p.is_floating_point()]
+        if not parameters:
+            raise ModelError("The model has no parameters, so that no support regressor can be trained.")
+        optimiser = torch.optim.Adam(parameters, lr=self.rate)
+        goal, rows = lesson.goal(distance), 0
+        with gradients(True):
+            for epoch in range(self.epochs):
+                order = torch.randperm(len(lesson.learnt), generator=generator(self.seed, 1, number, epoch))
+                for some in torch.split(order, self.batch):
+                    which = lesson.learnt[some.to(lesson.learnt.device)]
+                    said = output_tensor(field.plainly(lesson.examples[which].clone(), None))
+                    loss = (said - goal[which].to(said)).square().mean()
+                    optimiser.zero_grad()
+                    loss.backward()  # type: ignore[no-untyped-call]
+                    optimiser.step()
+                    rows += len(which)
+        for parameter in parameters:
+            parameter.grad = None
+            parameter.requires_grad_(False)
+        return rows
+
+    def _judge(self, field: Field, lesson: _Lesson, distance: float) -> float:
+        """R² along the direction of the shift, on what was held out."""
+        said = field.outputs(lesson.examples[lesson.held], pool=True) @ lesson.way
+        wanted = (lesson.goal(distance) @ lesson.way)[lesson.held]
+        spread = (wanted - wanted.mean()).square().sum()
+        return float(1 - (said - wanted).square().sum() / spread.clamp_min(torch.finfo(wanted.dtype).tiny))
+
+
+@dataclass(frozen=True, eq=False)
+class _Lesson:
+    """Examples (N, \\*s), what the model says of them (N, C), which side they are on (N,), and the way (C,) and gap between sides."""
+
+    examples: Tensor
+    outputs: Tensor
+    side: Tensor
+    way: Tensor
+    gap: float
+    learnt: Tensor
+    held: Tensor
+
+    def goal(self, distance: float) -> Tensor:
+        """What a support regressor should say (N, C)."""
+        return self.outputs + distance * self.gap * self.side[:, None] * self.way
+
+
+def _check_trainable(field: Field) -> None:
+    """Whether there is a model of one input to copy, and to run on other data."""
+    network = _network(field)
+    if not field.pooled:
+        raise InputError(
+            "Distanced runs the model on data of its own, and some of its extra arguments are for each example. Train "
+            "beforehand with ones that hold for all of the data, supports=method.trained(field).supports, or wrap the model in a module "
+            "that makes them from the input."
+        )
+    if network.layout is not None and not network.layout.single:
+        raise InputError("Distanced takes models with one input.")
+    _module(field)
+
+
+def _network(field: Field) -> Network:
+    if field.network is None:
+        raise InputError(f"Distanced trains copies of a torch model, which a {type(innermost(field)).__name__} is not.")
+    return field.network
+
+
+def _module(field: Field) -> nn.Module:
+    module = _network(field).module
+    if module is None:
+        raise ModelError("Distanced trains copies of the model, and a function has no parameters: give the nn.Module.")
+    return module
+
+
+def _twin(model: Any) -> Any:
+    try:
+        return copy.deepcopy(model)
+    except Exception as error:
+        raise ModelError(f"Distanced trains copies of the model, and this one cannot be copied: {error}") from error
+
+
+def _gathered(data: Any, labels: Tensor | None) -> tuple[Tensor, Tensor | None]:
+    """All examples (N, \\*s), and their labels (N,) where there are any."""
+    if isinstance(data, Tensor):
+        examples, found = plain(data), None
+    else:
+        examples, found = _from_items(data)
+    if not len(examples):
+        raise InputError("The data to train support regressors on is empty.")
+    given = found if labels is None else torch.as_tensor(labels)
+    if given is not None and given.shape != (len(examples),):
+        raise InputError(
+            f"There are {len(examples)} examples and labels of shape {describe(given.shape)}: give one for each."
+        )
+    if not examples.is_floating_point():
+        raise InputError(f"The data holds {examples.dtype}: convert it with .float().")
+    return examples, given
+
+
+def _from_items(data: Any) -> tuple[Tensor, Tensor | None]:
+    """Examples and labels of a dataset, one by one, or of a loader, batch by batch."""
+    batches = isinstance(data, torch.utils.data.DataLoader)
+    items: Iterable[Any] = data if batches else (data[i] for i in range(len(data)))
+    examples: list[Tensor] = []
+    labels: list[Tensor] = []
+    with torch.random.fork_rng(devices=[]):  # a loader draws from the global generator as it starts
+        for item in items:
+            pair = isinstance(item, tuple | list)
+            example = torch.as_tensor(item[0] if pair else item)
+            examples.append(example if batches else example[None])
+            if pair and len(item) > 1:
+                label = torch.as_tensor(item[1])
+                labels.append(label if batches else label[None])
+    if not examples:
+        raise InputError("The data to train support regressors on is empty.")
+    return plain(torch.cat(examples)), torch.cat(labels) if len(labels) == len(examples) else None

@@ -1,0 +1,218 @@
+"""SmoothGrad: the mean of maps of noisy inputs.
+
+    A(x) = mean_d A(x + ε_d),   ε_d ~ N(0, σ²)
+
+A map that changes with every small change of the input says little; what the maps of neighbours have in common says more.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import Any, ClassVar
+
+import torch
+from torch import Tensor
+
+from ...core.declared import Adopted
+from ...core.random import generator
+from ...core.shapes import flattened, over
+from ...core.values import part
+from ...errors import InputError
+from ...fields import Field
+from ...model.autograd import gradients
+from ...model.layout import Layout
+from ..assemble import Watch
+from ..attribution import INCOMPLETE, Attribution, Explainer, ExplainerLike, Wrapper, as_explainer
+from ..running_mean import Mean
+from ..sampling_error import Spread
+from .base import Held, Runs, check_wrappable, nan_like, one_call, rearranged, same_start, warned_once
+
+Sigma = float | Tensor | tuple[float | Tensor, ...] | Mapping[Any, float | Tensor]
+"""How wide noise is: for one input, or for each of several."""
+
+
+_REDUCTIONS = ("mean", "square", "variance")
+
+
+@part
+class Smoothed(Wrapper):
+    """A method's map, averaged over noisy copies of the input.
+
+        A(x) = mean_d A_d,   A_d = the map of x + ε_d,   ε_d ~ N(0, σ²)
+
+    method  any method; where it starts from is asked for x once, and no noise is added to it
+    draws   how many noisy copies
+    sigma   the standard deviation, relative to the range (largest − smallest number) of each example; or a tensor that broadcasts to
+            an example: the deviation itself, in units of the input, for columns of different units. Of a model with several inputs,
+            relative to the range of each; or a tuple or dict with one for each input
+    seed    of the noise; all examples of a batch get the same, scaled to their range
+    reduce  "mean": SmoothGrad;  "square": mean_d A_d², SmoothGrad-Squared;  "variance": the (unbiased) variance of A_d, VarGrad
+
+    ``error`` is what the mean over draws is off by, relative to what infinitely many would give, in 95 of 100 cases at most; infinite for
+    a single draw, and for "variance" nobody estimates it (NaN). ``converged`` says whether the integrals of all draws met their own
+    tolerance, and the error too, where it is known (a tenth where they have none); a few dozen draws are seldom enough. The map adds
+    up to mean_d F(x + ε_d) − F(b), not to F(x) − F(b): ``residual`` holds the difference, and ``notes["noised"]`` (draws, 1, B) is
+    F(x + ε_d).
+
+    Cost: draws × the method's, and one value per example. Memory does not grow with draws. Errors: ``InputError`` for integers,
+    which take no noise.
+
+    Source: Smilkov et al., "SmoothGrad: removing noise by adding noise", arXiv 1706.03825 (25 draws, σ 0.15 of the range); squares:
+    Hooker et al., arXiv 1806.10758; variance: Adebayo et al., arXiv 1810.03307. Published code squares by default and calls that
+    SmoothGrad too; here squares have to be asked for.
+
+    >>> import torch, integrand as ig
+    >>> field = ig.fields.Function(lambda z: z.exp().sum(1))
+    >>> made = ig.Smoothed(ig.methods.integrated(), draws=50)(field, torch.tensor([[1.0, 0.5]]))
+    >>> made.values.shape, made.notes["noised"].shape
+    (torch.Size([1, 2]), torch.Size([50, 1, 1]))
+    """
+
+    method: Adopted[ExplainerLike, Explainer] = Adopted(as_explainer)
+    draws: int = 25
+    sigma: Sigma = 0.15
+    seed: int = 0
+    reduce: str = "mean"
+
+    complete: ClassVar[bool] = False
+    """The map adds up for noisy inputs, not for x."""
+
+    resolution: ClassVar[str] = "draws"
+
+    def __post_init__(self) -> None:
+        check_wrappable(self.method, "Smoothed", layers=True)
+        if self.draws < 1 + (self.reduce == "variance"):
+            raise InputError(f"{self.draws} draws are too few: a mean takes one, a variance two.")
+        several = tuple(self.sigma.values()) if isinstance(self.sigma, Mapping) else self.sigma
+        for deviation in several if isinstance(several, tuple) else (several,):
+            if isinstance(deviation, bool) or not isinstance(deviation, int | float | Tensor):
+                raise InputError(f"sigma is a number or a tensor, not {deviation!r}; for several inputs, one for each.")
+            if not bool(torch.as_tensor(deviation).ge(0).all()):
+                raise InputError(f"A standard deviation is not negative: sigma={self.sigma!r}.")
+        if self.reduce not in _REDUCTIONS:
+            raise InputError(f"reduce is one of {', '.join(map(repr, _REDUCTIONS))}, not {self.reduce!r}.")
+
+    @one_call
+    def __call__(self, field: Field, x: Tensor, *, watch: Watch | None = None) -> Attribution:
+        if field.integers or not x.is_floating_point():
+            raise InputError(
+                "Smoothed adds noise to its inputs, and integers take none: explain the embeddings themselves, as floating-point inputs."
+            )
+        runs = Runs(watch, self.draws)
+        with warned_once(), field.ready(), gradients(False):
+            held = Held(self.method, field, x)
+            method, width = held.starting(self.method), self._width(held.x, field.layout)
+            gathered: _Gathered | None = None
+            for draw in range(self.draws):
+                made = runs(method, field, (held.x + width * self._noise(draw, held.x)).to(x.dtype))
+                gathered = gathered or _Gathered(made, self.reduce)
+                gathered.add(made)
+            assert gathered is not None
+            output = held.output()
+            runs.add(held.cost)
+            noiseless = flattened((width == 0).expand_as(held.x), 1).all(1)
+            error = torch.where(noiseless, 0, gathered.error())
+            tol = self.method.tol
+            close = error <= (INCOMPLETE if tol is None else tol)
+        return rearranged(
+            gathered.first,
+            gathered.map(),
+            **gathered.told(output, held),
+            error=error,
+            converged=gathered.converged & (close | error.isnan()),
+            inputs=gathered.first.inputs if self.explains == "layer" else held.x,
+            cost=runs.cost,
+            method=self,
+        )
+
+    def _noise(self, draw: int, x: Tensor) -> Tensor:
+        """Standard normal numbers (\\*s) of one draw."""
+        return torch.randn(x.shape[1:], generator=generator(self.seed, draw), dtype=torch.float64).to(x)
+
+    def _width(self, x: Tensor, layout: Layout | None) -> Tensor:
+        """The standard deviation, broadcasting to (B, \\*s); each of several inputs has its own."""
+        if layout is None or layout.single:
+            return _deviation(self.sigma, x)
+        given = self.sigma
+        if isinstance(given, tuple | Mapping):
+            entries = dict(enumerate(given)) if isinstance(given, tuple) else dict(given)
+            if set(entries) != set(layout.keys):
+                raise InputError(
+                    f"sigma= is for {sorted(map(str, entries))}, the inputs are {sorted(map(str, layout.keys))}: give one for each."
+                )
+        elif isinstance(given, Tensor) and given.ndim:
+            return _deviation(given, x)
+        else:
+            entries = dict.fromkeys(layout.keys, given)
+        parts = zip(layout.keys, layout.split(x), strict=True)
+        return layout.join([_deviation(entries[key], part).expand_as(part) for key, part in parts])
+
+
+def _deviation(sigma: Any, x: Tensor) -> Tensor:
+    """The standard deviation of the noise on one input, broadcasting to (B, \\*s)."""
+    if isinstance(sigma, Tensor):
+        try:
+            return sigma.to(x).expand(x.shape[1:])
+        except RuntimeError:
+            raise InputError(
+                f"sigma of shape {tuple(sigma.shape)} does not broadcast to an example of shape {tuple(x.shape[1:])}."
+            ) from None
+    if not isinstance(sigma, int | float):
+        raise InputError(
+            f"sigma= is a number, or a tensor for one input; several inputs take a tuple or dict with one for each, not {sigma!r}."
+        )
+    numbers = flattened(x, 1)
+    return over(sigma * (numbers.amax(1) - numbers.amin(1)), x)
+
+
+class _Gathered:
+    """What is kept of runs, added up as they come."""
+
+    def __init__(self, first: Attribution, reduce: str) -> None:
+        self.first = first
+        self.reduce = reduce
+        self.maps: Mean | Spread = Mean(first.values) if reduce == "variance" else Spread(first.values)
+        self.base = Mean(first.base)
+        self.begin = Mean(first.change)
+        self.weights = Mean(first.weights)
+        self.alike = True
+        self.converged = torch.ones_like(first.converged)
+        self.outputs: list[Tensor] = []
+
+    def add(self, made: Attribution) -> None:
+        self.maps.add((made.values.square() if self.reduce == "square" else made.values)[None])
+        self.base.add(made.base[None])
+        self.alike = self.alike and made.weights.shape == self.first.weights.shape
+        if self.alike:
+            self.begin.add((made.output - made.change)[None])
+            self.weights.add(made.weights[None])
+        self.converged &= made.converged
+        self.outputs.append(made.output)
+
+    def map(self) -> Tensor:
+        """What the runs come to (B, \\*s)."""
+        return self.maps.variance() if isinstance(self.maps, Mean) else self.maps.value
+
+    def error(self) -> Tensor:
+        """What that is wrong by (B,), relative to it."""
+        return nan_like(self.first.error) if isinstance(self.maps, Mean) else self.maps.doubt().error
+
+    def told(self, output: Tensor, held: Held) -> dict[str, Any]:
+        """The rest of the attribution, for x itself: F(x) (B,), and where its paths began, where that is one place for all draws."""
+        begin = self.first.baselines
+        fixed = self.alike and begin is not None and same_start(begin, held.references)
+        # Methods that take as many references as they need take another number for every draw: what counts is their mean.
+        weights = self.weights.value if self.alike else torch.ones_like(output)[None]
+        start = self.begin.value if self.alike else self.base.value[None]
+        return {
+            "output": output,
+            "weights": weights,
+            "change": output - start,
+            "baselines": begin if fixed else None,
+            "names": self.first.names if self.alike else ("all references",),
+            "fitness": None,
+            "criterion": "",
+            "reasons": (),
+            "frames": None,
+            "notes": {"noised": torch.stack(self.outputs)[:, None]},
+        }

@@ -1,0 +1,151 @@
+"""References drawn until their mean is known well enough.
+
+    stop when  q · √(Σ_i Var_r(share_ri) / n)  ≤  tol · ‖mean_r share_r‖         at two looks that follow one another
+
+The left side is what the mean is off by in 95 of 100 cases at most (``chance.py``). One look that happens to meet the tolerance
+is chosen among many, and says less than it seems to: so two have to. Draws are stratified, and references drawn without replacement as
+long as they last, which the variance of single draws does not see, so what is reported is an upper estimate.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+from typing import ClassVar
+
+import torch
+from torch import Tensor
+
+from ...baselines.base import References
+from ...core.shapes import total
+from ...core.values import part
+from ...errors import InputError
+from ...fields import Gathered
+from ...fields.base import Field
+from ...weightings import Weighed
+from ..assemble import Watch, opened, result
+from ..attribution import Attribution, Wrapper
+from ..cost import measured
+from ..loop import SideBySide, Walked, walk
+from ..method import Method
+from ..sampling_error import Doubt, Spread
+
+_KEPT_ELEMENTS = 1 << 24
+_WALKED_ELEMENTS = 1 << 21  # references of a block are walked about this many numbers at a time
+
+
+@part
+class Sampled(Wrapper):
+    """A method whose references are taken in blocks until their mean is known to ``tol``, in 95 of 100 cases or more.
+
+    tol    relative L2 error, per example; examples that are done leave
+    block  references taken at a time; an example is done when its 95 % bound meets ``tol`` after two blocks that follow one another
+
+    ``error`` of the result is that bound; the truth is the mean over all that may be drawn, references and positions.
+
+    The method's references must come in random order (``Sample`` draws them so), and count the same. Where they run out first, the
+    map is returned with its error and is not ``converged``. Cost: the method's, for as many references as it takes.
+
+    Where the method keeps ``shares``, those of references that an example did not take any more are zero, as their weights are. Paths
+    are not kept (``InputError``).
+    """
+
+    method: Method
+    tol: float = 0.05
+    block: int = 25
+
+    samples: ClassVar[bool] = True
+    """It goes on with drawing until the tolerance is met."""
+
+    def __post_init__(self) -> None:
+        if not 0 < self.tol < 1:
+            raise InputError(f"tol is a relative error between 0 and 1, such as 0.05, not {self.tol}.")
+        if self.block < 2:
+            raise InputError(f"A block holds at least two references, not {self.block}.")
+        if "path" in self.method.record:
+            raise InputError(
+                "record='path' does not go with draws that stop when they are enough: there are up to thousands of paths, and other "
+                "ones for every example. Leave tol out and name a few references instead."
+            )
+
+    def __call__(self, field: Field, x: Tensor, *, watch: Watch | None = None) -> Attribution:
+        method = self.method
+        x, meter = opened(field, x, watch)
+        with measured(meter, x.device) as stopwatch:
+            references = References.of(method.baseline, x, meter)
+            drawn = _Drawn(x, meter.value(x), len(references), keeps="shares" in method.record)
+            busy = torch.arange(len(x), device=x.device)
+            met = torch.zeros(len(x), dtype=torch.bool, device=x.device)
+            size = min(self.block, max(1, _WALKED_ELEMENTS // max(1, x.numel())))
+            for first in range(0, len(references), self.block):
+                own, output = Gathered(meter, busy), drawn.output[busy]
+                last = min(first + self.block, len(references))
+                for begin in range(first, last, size):
+                    some = references[begin : min(begin + size, last)]
+                    lanes = (begin, len(references))
+                    found = walk(method.path, method.rule, own, _of(some, busy), x[busy], output=output, lanes=lanes)
+                    drawn.add(found, some, busy)
+                    del found, some  # before the next are made
+                before, met = met, drawn.spread.doubt().error <= self.tol
+                busy = busy[~(before & met)[busy]]
+                if not len(busy):
+                    break
+            walked, weights = drawn.walked()
+        return result(self, meter, drawn.spread.value, x, walked, Weighed(weights), references, stopwatch.cost(), drawn)
+
+
+class _Drawn:
+    """What is kept of draws as they come: their spread, how many each example took, and where their paths began.
+
+    output  (B,) F(x);  spread of shares (B, \\*s);  keeps  whether shares are kept one by one
+    """
+
+    def __init__(self, x: Tensor, output: Tensor, references: int, *, keeps: bool) -> None:
+        self.x = x
+        self.output = output
+        self.keeps = keeps
+        self.spread = Spread(x)
+        self.taken = torch.zeros(len(x), dtype=torch.long, device=x.device)
+        self.kept = SideBySide(references, x, _KEPT_ELEMENTS)
+        self.shares: list[Tensor] = []
+
+    def add(self, found: Walked, references: Tensor, busy: Tensor) -> None:
+        """A block of ``references`` (R, B, \\*s) that the examples ``busy`` (M,) walked from."""
+        self.spread.add(found.shares, found.change - total(found.shares, 2), busy)
+        self.taken[busy] += len(references)
+        if self.keeps:
+            self.shares.append(_spread(found.shares, busy, len(self.x)))
+        whole = dataclasses.replace(
+            found,
+            begin=references,
+            change=_spread(found.change, busy, len(self.x)),
+            start=_spread(found.start, busy, len(self.x)),
+            error=_spread(found.error, busy, len(self.x)),
+            output=self.output,
+            notes={},
+        )
+        self.kept.enter(whole)
+
+    def walked(self) -> tuple[Walked, Tensor]:
+        """All of it as one walk, and the weights (R, B): even over the draws an example took."""
+        walked = self.kept.walked(self.x, torch.cat(self.shares) if self.keeps else None)
+        order = torch.arange(len(walked.change), device=self.x.device)[:, None]
+        weights = (order < self.taken).to(self.x.dtype) / self.taken.to(self.x.dtype)
+        return walked, weights
+
+    def doubt(self, values: Tensor, residual: Tensor) -> Doubt:
+        """What is known of the mean."""
+        return self.spread.doubt()
+
+
+def _of(references: Tensor, which: Tensor) -> Tensor:
+    """References (R, B, \\*s) of some examples; those that all examples share stay shared."""
+    if references.stride(1) == 0:
+        return references[:, :1].expand(-1, len(which), *references.shape[2:])
+    return references[:, which]
+
+
+def _spread(numbers: Tensor, which: Tensor, batch: int) -> Tensor:
+    """Numbers (R, M, …) of some examples, as numbers (R, B, …) of all; zero elsewhere."""
+    found = numbers.new_zeros(len(numbers), batch, *numbers.shape[2:])
+    found[:, which] = numbers
+    return found

@@ -1,0 +1,148 @@
+"""Baselines that go by a name, and references as people give them, for one input or for each of several.
+
+A bracket means one thing: a tuple or dict is one baseline for each input, a list is several baselines.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import Any
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from ..baselines import (
+    Baseline,
+    Blurred,
+    Constant,
+    Corners,
+    Given,
+    Imputed,
+    Mean,
+    MeanLeft,
+    Median,
+    PerInput,
+    Plain,
+    Uniform,
+    as_baseline,
+    black,
+    grey,
+    white,
+)
+from ..baselines.fixed import as_numbers
+from ..baselines.per_input import Own, matched
+from ..core.shapes import describe
+from ..errors import BaselineError, InputError
+from ..model.layout import Layout, is_mapping
+from ..weightings import ByKind, Fill, ReferenceMean
+
+BASELINES: dict[str, Callable[[], Baseline]] = {
+    "zero": Constant,
+    "black": black,
+    "white": white,
+    "grey": grey,
+    "gray": grey,
+    "noise": Uniform,
+    "blurred": Blurred,
+    "blur": Blurred,
+    "mean": Mean,
+    "median": Median,
+    "corners": Corners,
+    "imputed": Imputed,
+    "mean left": MeanLeft,
+}
+"""Baselines that go by a name alone."""
+
+
+def references_of(value: Any) -> Baseline:
+    """References as people give them: a tensor (R, \\*s) or (R, B, \\*s), a list of baselines and names, or a baseline."""
+    return Given(value) if isinstance(value, Tensor) else as_baseline(value, BASELINES)
+
+
+def for_inputs(given: Any, layout: Layout, x: Tensor, *, shared: bool, listed: bool) -> Any:
+    """What a method starts from, as it was given beside several inputs x, laid end to end; for one input, as it is.
+
+    shared   whether a tensor with an axis more than an example is R references for all examples, rather than one for each of them
+    listed   whether the inputs came in a list, beside which a list of baselines could mean either
+
+    A tuple or dict of tensors and numbers becomes one tensor: shared references (R, N), or one baseline for each example. With names,
+    samplers or None (zero) in it, it becomes a ``PerInput``. Errors: ``InputError``, ``BaselineError`` that name the input.
+    """
+    if layout.single:
+        return given
+    if isinstance(given, tuple) or is_mapping(given):
+        return _for_each(given, layout, x, shared=shared)
+    if isinstance(given, list):
+        entries = [isinstance(one, tuple) or is_mapping(one) for one in given]
+        if listed and not all(entries):
+            raise InputError(
+                "The inputs are a list, one for each entry, and a list of baselines would be several baselines of all of them: give a tuple "
+                "for one per input, (b_1, b_2), and a list of tuples for several."
+            )
+        made = [
+            _for_each(one, layout, x, shared=shared) if each else one for one, each in zip(given, entries, strict=True)
+        ]
+        return [Given(one) if shared and isinstance(one, Tensor) and one.ndim == x.ndim else one for one in made]
+    if isinstance(given, Tensor | np.ndarray):
+        _check_joint(torch.as_tensor(given), layout, x, shared=shared)
+    return given
+
+
+def _for_each(given: Any, layout: Layout, x: Tensor, *, shared: bool) -> Any:
+    """A tuple or dict of baselines → one tensor where all are known, else a ``PerInput``."""
+    starts = {key: 0.0 if one is None else one for key, one in matched(given, layout).items()}
+    plain = {key: isinstance(one, Tensor | np.ndarray | np.generic | int | float) for key, one in starts.items()}
+    values = {
+        key: as_numbers(torch.as_tensor(one), x) if plain[key] else as_baseline(one, BASELINES)
+        for key, one in starts.items()
+    }
+    tensors = {key: value for key, value in values.items() if isinstance(value, Tensor)}
+    shapes = dict(zip(layout.keys, layout.shapes, strict=True))
+    # Shared references: what has an axis more than an example is R of them, anything else is one for all.
+    several = [len(value) for key, value in tensors.items() if value.ndim > len(shapes[key])]
+    rows = max(several, default=1) if shared else len(x)
+    laid = {key: _laid(key, value, (rows, *shapes[key])) for key, value in tensors.items()}
+    if len(laid) == len(values):
+        joint = layout.join([laid[key] for key in layout.keys])
+        return joint if shared else Plain(joint)
+    for key, value in laid.items():
+        values[key] = Given(value) if shared else Own(value[None])
+    return PerInput(tuple(values.values()) if layout.names is None else values)
+
+
+def _laid(key: Any, value: Tensor, shape: tuple[int, ...]) -> Tensor:
+    try:
+        return value.expand(shape)
+    except RuntimeError:
+        raise BaselineError(
+            f"The baseline for input {key!r} has shape {describe(value.shape)}, which does not broadcast to {describe(shape)}."
+        ) from None
+
+
+def _check_joint(value: Tensor, layout: Layout, x: Tensor, *, shared: bool) -> None:
+    """Whether one tensor for all inputs fits them laid end to end, as it seldom does."""
+    fits = value.ndim < 2 and value.numel() in (1, x.shape[1])
+    fits |= value.shape[1:] == x.shape or (value.shape[1:] == x.shape[1:] and (shared or len(value) in (1, len(x))))
+    if not fits:
+        shown = ", ".join(f"{key!r} ({describe(shape)})" for key, shape in zip(layout.keys, layout.shapes, strict=True))
+        raise BaselineError(
+            f"One baseline of shape {describe(value.shape)} does not fit the inputs {shown}: give a tuple or a dict with one for each of "
+            "them, or a number or a name for all."
+        )
+
+
+FILLS: dict[str, Callable[[], Fill]] = {
+    "auto": lambda: ByKind(Corners()),
+    "references": ReferenceMean,
+}
+"""Fills that go by a name and are no baselines: what features become that Weighted Gradients replaces."""
+
+
+def fill_of(value: Any) -> Baseline | Fill:
+    """A fill as people give it: "auto", "references", or whatever a baseline can be."""
+    if isinstance(value, Fill):
+        return value
+    if isinstance(value, str) and value in FILLS:
+        return FILLS[value]()
+    return as_baseline(value, BASELINES)

@@ -1,0 +1,178 @@
+"""The axioms. Each takes a way to explain and returns by how much it is broken, relative to the size of the maps; zero is kept.
+
+Statements are in the docstrings' first lines and are what reports print. Sources: Sundararajan, Taly, Yan 2017 (completeness, dummy, linearity,
+implementation invariance, symmetry); Lundstrom, Huang, Razaviyayn 2022 (non-decreasing positivity); Lundstrom and Razaviyayn
+2025 (affine scale invariance, proportionality, symmetric monotonicity, the monomial rule); Lerma and Lucas 2021 (paths and symmetry).
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+
+import torch
+from torch import Tensor
+
+from ...fields import Field, Function, Linear, Monomial, TorchField
+from ...paths import corners
+from .adapter import Asked, ask
+from .probes import (
+    POINTS,
+    SCATTERED,
+    SLOPES,
+    STARTS,
+    of_the_sum,
+    polynomial,
+    rising,
+    steeper_in_the_first,
+    symmetric,
+    twins,
+)
+
+Check = Callable[[Asked], float | None]
+"""How far an axiom is broken; None where the question does not arise."""
+
+_SCALE, _OFFSET = torch.tensor([2.0, -3.0, 0.5, -1.0]).double(), torch.tensor([1.0, -2.0, 0.3, 4.0]).double()
+
+
+def apart(one: Tensor, other: Tensor, size: Tensor) -> float:
+    """The largest difference, relative to the largest number in ``size``."""
+    return float((one - other).abs().amax() / size.abs().amax().clamp_min(1e-12))
+
+
+def complete(asked: Asked) -> float:
+    """A map adds up to F(x) − F(where the path began)."""
+    field = Function(symmetric)
+    if asked.method is None:
+        values = asked.explains(field, POINTS, STARTS[:1])
+        change = symmetric(POINTS) - symmetric(STARTS[:1])
+        return apart(values.sum(1), change, change)
+    made = ask(asked.method(STARTS), field, POINTS)
+    return float((made.residual.abs() / (made.output - made.base).abs()).amax())
+
+
+def dummy(asked: Asked) -> float:
+    """A feature that F does not look at gets nothing."""
+    values = asked.explains(Function(symmetric), POINTS, STARTS)
+    return apart(values[:, 3], torch.zeros(2).double(), values)
+
+
+def linear(asked: Asked) -> float:
+    """A(aF + cG) = a A(F) + c A(G)."""
+    a, c = 1.5, -0.7
+    both = asked.explains(Function(lambda z: a * symmetric(z) + c * polynomial(z)), POINTS, STARTS)
+    one, other = (asked.explains(Function(f), POINTS, STARTS) for f in (symmetric, polynomial))
+    # Weights that go by ranks of features change seldom: they are tried on more features, and references that differ more.
+    x, references = torch.ones(1, 8).double(), SCATTERED
+    first, second, added = (asked.explains(Linear(w), x, references) for w in (*SLOPES, SLOPES.sum(0)))
+    return max(apart(both, a * one + c * other, both), apart(added, first + second, added))
+
+
+def implementation_invariant(asked: Asked) -> float:
+    """Two models of one function have one map."""
+    one, other = (asked.explains(TorchField(model, 0), POINTS, STARTS) for model in twins())
+    return apart(one, other, one)
+
+
+def symmetry(asked: Asked) -> float:
+    """Features that F, the input and the baseline treat alike get the same."""
+    values = asked.explains(Function(symmetric), POINTS, STARTS)
+    return apart(values[:, 0], values[:, 1], values)
+
+
+def positive(asked: Asked) -> float:
+    """Where F never falls on the way, no feature gets less than nothing (non-decreasing positivity)."""
+    values = asked.explains(Function(rising), torch.ones(1, 4).double(), torch.zeros(1, 4).double())
+    return apart(values.clamp_max(0), torch.zeros(1, 4).double(), values)
+
+
+def affine_scale_invariant(asked: Asked) -> float:
+    """Units do not matter: A(Tx, Tb, F ∘ T⁻¹) = A(x, b, F) for T(z) = c ⊙ z + d."""
+    stretched = Function(lambda z: symmetric((z - _OFFSET) / _SCALE))
+    there = asked.explains(stretched, _SCALE * POINTS + _OFFSET, _SCALE * STARTS + _OFFSET)
+    here = asked.explains(Function(symmetric), POINTS, STARTS)
+    return apart(there, here, here)
+
+
+def proportional(asked: Asked) -> float:
+    """Where only the sum of the features counts, each gets its part of the sum."""
+    values = asked.explains(Function(of_the_sum), POINTS, torch.zeros(1, 4).double())
+    rate = values / POINTS
+    return apart(rate, rate.mean(1, keepdim=True), rate)
+
+
+def monotonic(asked: Asked) -> float:
+    """Where F is everywhere at least as steep in i as G is in j, A_i(F)/(x_i − b_i) ≥ A_j(G)/(x_j − b_j) (symmetric monotonicity)."""
+    zero = torch.zeros(1, 4).double()
+    low, high = (asked.explains(Function(f), POINTS, zero) / POINTS for f in (of_the_sum, steeper_in_the_first))
+    # G against itself is as steep in every feature, so all rates are equal; F is steeper in feature 0 than G is in any.
+    return max(
+        apart(low.amin(1), low.amax(1), low), apart((high[:, :1] - low).clamp_max(0), torch.zeros_like(low), low)
+    )
+
+
+def monomial(asked: Asked) -> float:
+    """F = Π (z_i − b_i)^mᵢ gives feature i the part mᵢ/Σm of F(x)."""
+    powers = torch.tensor([3, 1, 2, 0])
+    field = Monomial(powers, STARTS[0])
+    expected = field.value(POINTS)[:, None] * powers / powers.sum()
+    return apart(asked.explains(field, POINTS, STARTS[:1]), expected, expected)
+
+
+def equivariant(asked: Asked) -> float:
+    """The order of the features does not matter: permuting model, input and baselines permutes the map."""
+    order = torch.tensor([2, 0, 3, 1])
+    back = order.argsort()
+    here = asked.explains(Function(symmetric), POINTS, STARTS)
+    there = asked.explains(Function(lambda z: symmetric(z[:, back])), POINTS[:, order], STARTS[:, order])
+    return apart(there, here[:, order], here)
+
+
+def tied(asked: Asked) -> float | None:
+    """Features with the same input and baseline move together, without which no monotone path keeps symmetry."""
+    points = _points(asked, Function(symmetric), POINTS, STARTS)
+    return None if points is None else apart(points[..., 0], points[..., 1], points - points[:1])
+
+
+def boxed(asked: Asked) -> float | None:
+    """The path stays between its start and the input in every feature."""
+    points = _points(asked, Function(symmetric), POINTS, STARTS)
+    if points is None:
+        return None
+    low, high = torch.minimum(points[0], POINTS), torch.maximum(points[0], POINTS)
+    out = torch.maximum(low - points, points - high).clamp_min(0)
+    return apart(out, torch.zeros_like(out), high - low)
+
+
+def monotone(asked: Asked) -> float | None:
+    """No feature ever turns back on the path."""
+    points = _points(asked, Function(symmetric), POINTS, STARTS)
+    if points is None:
+        return None
+    steps = points.diff(dim=0)
+    back = torch.minimum(steps.clamp_min(0).sum(0), (-steps).clamp_min(0).sum(0))
+    return apart(back, torch.zeros_like(back), points - points[:1])
+
+
+def _points(asked: Asked, field: Field, x: Tensor, references: Tensor) -> Tensor | None:
+    """The corners of the path (K+1, R, B, n)."""
+    if asked.path is None:
+        return None
+    return corners(asked.path, field, references[:, None].expand(-1, len(x), -1), x)[1]
+
+
+CATALOGUE: dict[str, Check] = {
+    "complete": complete,
+    "dummy": dummy,
+    "linear": linear,
+    "implementation-invariant": implementation_invariant,
+    "symmetric": symmetry,
+    "non-decreasing positivity": positive,
+    "affine scale invariant": affine_scale_invariant,
+    "proportional": proportional,
+    "symmetric monotonicity": monotonic,
+    "monomial rule": monomial,
+    "permutation-equivariant": equivariant,
+    "tied features move together": tied,
+    "within the box": boxed,
+    "monotone": monotone,
+}

@@ -1,0 +1,112 @@
+"""What is said of each axiom, and the door."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass
+from typing import Any
+
+from torch import Tensor
+
+from ...errors import InputError, UnknownName
+from ...fields import Field, TorchField
+from .adapter import Asked
+from .checks import CATALOGUE
+from .own_model import OWN
+
+_KEPT = 1e-3  # what may be missing, relative to the map: rules integrate to a little
+
+
+@dataclass(frozen=True)
+class Verdict:
+    """One axiom of one method.
+
+    axiom, statement  its name, and what it says
+    gap               by how much it is broken at worst, relative to the size of the maps; NaN where it could not be asked
+    holds             whether that is nothing but error of integration; None where it could not be asked, ``why``
+    """
+
+    axiom: str
+    statement: str
+    gap: float
+    holds: bool | None
+    why: str = ""
+
+
+@dataclass(frozen=True)
+class Axioms:
+    """The verdicts on a method, in the order of the catalogue; prints as a table. ``found["symmetric"].holds``."""
+
+    method: Any
+    verdicts: tuple[Verdict, ...]
+
+    def __getitem__(self, axiom: str) -> Verdict:
+        for verdict in self.verdicts:
+            if verdict.axiom == axiom:
+                return verdict
+        raise UnknownName("axiom", axiom, [verdict.axiom for verdict in self.verdicts])
+
+    def __iter__(self) -> Iterator[Verdict]:
+        return iter(self.verdicts)
+
+    @property
+    def kept(self) -> tuple[str, ...]:
+        """The names of the axioms that hold."""
+        return tuple(v.axiom for v in self.verdicts if v.holds)
+
+    def __str__(self) -> str:
+        lines = [f"Axioms of {self.method!r}"]
+        for v in self.verdicts:
+            mark = {True: "✓", False: "✗", None: "–"}[v.holds]
+            said = v.why if v.holds is None else f"off by {v.gap:.1e}" if not v.holds else ""
+            lines.append(f"  {mark} {v.axiom:<34} {v.statement}{f'  [{said}]' if said else ''}")
+        return "\n".join(lines)
+
+    __repr__ = __str__
+
+
+def axioms(
+    method: Any, model: Any = None, x: Tensor | None = None, *, target: Any = 0, tolerance: float = _KEPT
+) -> Axioms:
+    """Which axioms a method, a path, or a function keeps, each tried on functions where those that break it show it.
+
+    method     a ``Method`` or anything that wraps one (its baseline is exchanged for the references of each trial); a path
+               ``(field, start, end)``; or a function ``(field, x (B, n), references (R, n)) -> values (B, n)``
+    model, x   optionally your own model and inputs (B, \\*s): completeness, dummy, and linearity are then asked there as well, with the
+               method's own baseline
+    target     what is explained of the model
+    tolerance  how much may be missing, relative to the size of the maps, before an axiom counts as broken
+
+    Holding on these trials is evidence, breaking is proof. Axioms that a method cannot be asked for (it needs images, or layers by
+    name) come back with ``holds`` None and the reason.
+    Cost: about 25 maps of functions of four features; with a model, five maps more of it.
+    Sources: Sundararajan et al. 2017; Lerma and Lucas 2021 (arXiv 2103.13533); Lundstrom et al. 2022 (arXiv 2202.11912);
+    Lundstrom and Razaviyayn 2025 (arXiv 2306.13753).
+
+    >>> import integrand as ig
+    >>> found = ig.metrics.axioms(ig.methods.integrated(rule=ig.rules.GaussLegendre(12)))
+    >>> found["symmetric"].holds, len(found.kept)
+    (True, 14)
+    """
+    asked = Asked.of(method)
+    verdicts = [_verdict(name, check, tolerance, asked) for name, check in CATALOGUE.items()]
+    if model is not None:
+        if x is None or asked.own is None:
+            raise InputError(
+                "On a model of your own axioms() takes a method or a path, and inputs: axioms(method, model, x)."
+            )
+        field = model if isinstance(model, Field) else TorchField(model, target)
+        verdicts += [_verdict(name, check, tolerance, asked.own, field, x) for name, check in OWN.items()]
+    return Axioms(method, tuple(verdicts))
+
+
+def _verdict(name: str, check: Callable[..., float | None], tolerance: float, *asked: Any) -> Verdict:
+    statement = (check.__doc__ or "").split("\n")[0].strip().rstrip(".")
+    try:
+        gap = check(*asked)
+    except (RuntimeError, ValueError, IndexError, TypeError) as error:
+        why = f"could not be asked: {error}".split("\n")[0]
+        return Verdict(name, statement, float("nan"), None, why)
+    if gap is None:
+        return Verdict(name, statement, float("nan"), None, "it has no path")
+    return Verdict(name, statement, gap, gap <= tolerance)

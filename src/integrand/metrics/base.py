@@ -1,0 +1,190 @@
+"""What a metric is, and the doors through which one is called.
+
+A metric is a frozen value with one required method, ``measure(subject, maps)``: what it sees of each map of each example, a
+number (M, B) or a curve (M, B, \\*t). What becomes of it is pure arithmetic: ``values`` makes one number per example, ``summary``
+one per method. That is why shards merge by laying their examples side by side (``Running``), and why metrics whose summary is no
+mean, such as the area under a median curve, need nothing special.
+
+Metrics that look at the map alone ignore the subject's field; metrics of evidence ask ``subject.evidence()``; metrics that explain
+again ask ``maps.explainers()``. Nothing is handed over that a metric has to know about and does not use.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+from abc import ABC, abstractmethod
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from typing import Any, ClassVar, TypeVar
+
+from torch import Tensor
+
+from ..core.segment import Evaluation
+from ..errors import InputError, ModelError, UnknownName
+from ..fields import Field
+from ..integration.attribution import Attribution
+from ..methods import about as about_method
+from ..model.layout import Layout
+from .maps import Maps
+from .task import Subject
+
+
+class Metric(ABC):
+    """How good maps are, by one criterion. Subclasses are frozen ``@part`` values."""
+
+    name: ClassVar[str] = ""
+    """What it is called; ``metric(name)`` fills it in."""
+
+    higher: ClassVar[bool]
+    """Whether higher is better."""
+
+    @abstractmethod
+    def measure(self, subject: Subject, maps: Maps) -> Tensor:
+        """What is seen of every map of every example: (M, B), or (M, B, \\*t) for curves."""
+
+    def values(self, measured: Tensor) -> Tensor:
+        """One number per map and example (M, B); NaN where there is none to give."""
+        return measured
+
+    def summary(self, measured: Tensor) -> Tensor:
+        """One number per method (M,): the mean of the examples that have a value."""
+        return self.values(measured).nanmean(1)
+
+    def __call__(self, subject: Subject, maps: Maps) -> Tensor:
+        return self.values(self.measure(subject, maps))
+
+
+_METRICS: dict[str, type[Metric]] = {}
+
+C = TypeVar("C", bound=type[Metric])
+
+
+def metric(name: str) -> Callable[[C], C]:
+    """Register the decorated class under the name that ``compare`` and recipes use."""
+
+    def register(cls: C) -> C:
+        cls.name = name
+        _METRICS[name] = cls
+        return cls
+
+    return register
+
+
+def known() -> dict[str, type[Metric]]:
+    """Every metric that goes by a name."""
+    return dict(_METRICS)
+
+
+def as_metric(given: Any) -> Metric:
+    """A name, a metric, or one of the functions of ``ig.metrics`` → a metric. Errors: ``UnknownName``."""
+    if isinstance(given, Metric):
+        return given
+    if isinstance(given, str):
+        if given not in _METRICS:
+            raise UnknownName("metric", given, _METRICS)
+        return _METRICS[given]()
+    own = getattr(given, "metric", given)
+    if isinstance(own, type) and issubclass(own, Metric):
+        return own()
+    raise InputError(
+        f"A metric is a name, a value such as ig.metrics.Deletion(), or a Metric; got {type(given).__name__}."
+    )
+
+
+# --- doors ------------------------------------------------------------------------------------------------------------
+
+_ASKED = ("extra", "normalisation", "batch_size", "optimize", "masks")
+
+
+def judge(
+    model: Any, inputs: Any, attribution: Any, by: Metric, *, target: Any = None, method: Any = None, **asked: Any
+) -> Tensor:
+    """One number per example (B,) by any metric; (M, B) for a list or dict of attributions.
+
+    model, inputs, target  as in ``explain``; a Field goes without a target
+    attribution            an Attribution, a tensor (B, \\*s), or a list or dict of these: all share what the model is asked
+    method                 what made the attribution, for metrics that explain again; known for attributions
+    asked                  extra, normalisation, batch_size, optimize as in ``explain``; masks for metrics of evidence
+
+    >>> import torch, integrand as ig
+    >>> model, x = torch.nn.Linear(4, 3), torch.randn(5, 4)
+    >>> result = ig.explain(model, x, target=0)
+    >>> ig.metrics.judge(model, x, result, ig.metrics.Deletion(fill=0.0), target=0).shape
+    torch.Size([5])
+    """
+    with Subject.of(model, inputs, target, **asked) as subject:
+        maps = Maps.of(attribution, subject.x, subject.layout, () if method is None else _methods(method))
+        return _arranged(by(subject, maps), attribution)
+
+
+def _arranged(found: Tensor, attribution: Any) -> Tensor:
+    """(M, B) for several maps, (B,) for one."""
+    return found if isinstance(attribution, list | dict) else found[0]
+
+
+def _methods(given: Any) -> tuple[Any, ...]:
+    several = given if isinstance(given, list | tuple) else [given]
+    return tuple(about_method(one).build() if isinstance(one, str) else one for one in several)
+
+
+def door(cls: type[Metric]) -> Callable[..., Tensor]:
+    """The functional form of a metric: ``deletion(model, x, attribution, target=, **options)``."""
+    options = [spec.name for spec in dataclasses.fields(cls) if spec.init]  # type: ignore[arg-type]  # every metric is a part
+
+    def call(model: Any, inputs: Any, attribution: Any, *, target: Any = None, **given: Any) -> Tensor:
+        own = {name: given.pop(name) for name in tuple(given) if name in options}
+        for name in given:
+            if name not in (*_ASKED, "method"):
+                raise UnknownName(f"option of metric {cls.name!r}", name, [*options, *_ASKED])
+        return judge(model, inputs, attribution, cls(**own), target=target, **given)
+
+    return _named(call, cls)
+
+
+def door_of_maps(cls: type[Metric]) -> Callable[..., Tensor]:
+    """The functional form of a metric that looks at maps alone: ``sparseness(attribution, **options)``."""
+
+    def call(attribution: Any, **given: Any) -> Tensor:
+        by = cls(**given)
+        with unasked(attribution) as (subject, maps):
+            return _arranged(by(subject, maps), attribution)
+
+    return _named(call, cls)
+
+
+def door_of_evidence(cls: type[Metric]) -> Callable[..., Tensor]:
+    """The functional form of a metric of maps and masks: ``pointing_game(attribution, masks, **options)``."""
+
+    def call(attribution: Any, masks: Tensor, **given: Any) -> Tensor:
+        by = cls(**given)
+        with unasked(attribution, masks) as (subject, maps):
+            return _arranged(by(subject, maps), attribution)
+
+    return _named(call, cls)
+
+
+@contextmanager
+def unasked(attribution: Any, masks: Tensor | None = None) -> Iterator[tuple[Subject, Maps]]:
+    """Maps with a subject that has no model; its inputs are those of an attribution, or else the map itself."""
+    one = attribution
+    while isinstance(one, list | dict) and one:
+        one = one[0] if isinstance(one, list) else next(iter(one.values()))
+    like = one.inputs if isinstance(one, Attribution) else one
+    layout, nobody = Layout.of(like), Nobody()
+    subject = Subject(nobody, layout.pack(like), layout, masks, bare=not isinstance(one, Attribution))
+    with nobody.ready():
+        yield subject, Maps.of(attribution, subject.x, subject.layout)
+
+
+class Nobody(Field):
+    """The field of metrics that ask no model."""
+
+    def evaluate(self, z: Tensor, index: Tensor, *, gradient: bool = True) -> Evaluation:
+        raise ModelError("This metric asks a model: call it with the model, its inputs and the attribution.")
+
+
+def _named(call: Callable[..., Tensor], cls: type[Metric]) -> Callable[..., Tensor]:
+    call.__name__ = call.__qualname__ = cls.name
+    call.__doc__ = cls.__doc__
+    call.metric = cls  # type: ignore[attr-defined]
+    return call

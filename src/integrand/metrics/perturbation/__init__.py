@@ -1,0 +1,44 @@
+"""Curves: what a model says while features go, or come, in the order of a map.
+
+curve.py         areas, what all share                 rise.py         deletion, insertion
+order.py         MoRF, LeRF, AOPC, ABPC                difference.py   DiffID
+imputation.py    ROAD                                  superpixels.py  IROF
+information.py   SIC, AIC: the score over bytes shown  gap.py          PGI, PGU
+tokens.py        comprehensiveness, sufficiency, log-odds
+"""
+
+from .curve import area as area
+from .deletion import Deletion as Deletion
+from .deletion import Insertion as Insertion
+from .deletion import deletion as deletion
+from .deletion import insertion as insertion
+from .diffid import DiffID as DiffID
+from .diffid import diffid as diffid
+from .information import AIC as AIC
+from .information import SIC as SIC
+from .information import aic as aic
+from .information import sic as sic
+from .irof import IROF as IROF
+from .irof import irof as irof
+from .order import ABPC as ABPC
+from .order import AOPC as AOPC
+from .order import LeRF as LeRF
+from .order import MoRF as MoRF
+from .order import abpc as abpc
+from .order import aopc as aopc
+from .order import lerf as lerf
+from .order import morf as morf
+from .prediction_gap import PGI as PGI
+from .prediction_gap import PGU as PGU
+from .prediction_gap import pgi as pgi
+from .prediction_gap import pgu as pgu
+from .road import ROAD as ROAD
+from .road import ROADLeRF as ROADLeRF
+from .road import road as road
+from .road import road_lerf as road_lerf
+from .tokens import Comprehensiveness as Comprehensiveness
+from .tokens import LogOdds as LogOdds
+from .tokens import Sufficiency as Sufficiency
+from .tokens import comprehensiveness as comprehensiveness
+from .tokens import log_odds as log_odds
+from .tokens import sufficiency as sufficiency

@@ -1,0 +1,99 @@
+"""Tokens taken and kept: comprehensiveness, sufficiency, log-odds."""
+
+from __future__ import annotations
+
+from typing import Any, ClassVar
+
+from torch import Tensor
+
+from ...core.features import Features
+from ...core.values import part
+from ...errors import InputError
+from ..base import Metric, door, metric
+from ..maps import Maps
+from ..task import Score, Subject
+from .removal import ranked, scores_without, shares_of
+
+
+@part
+class _Tokens(Metric):
+    percent: tuple[float, ...] = (1.0, 5.0, 10.0, 20.0, 50.0)
+    fill: Any = 0.0
+    features: Features = "auto"
+    seed: int = 0
+
+    score: ClassVar[Score] = "probability"
+    keep: ClassVar[bool] = False
+
+    def __post_init__(self) -> None:
+        if not self.percent or not all(0 < share <= 100 for share in self.percent):
+            raise InputError(f"percent= are shares of the tokens above 0 and up to 100, not {self.percent}.")
+
+    def measure(self, subject: Subject, maps: Maps) -> Tensor:
+        """F(x) − F(x replaced) for each share (M, B, P)."""
+        ranking = ranked(subject, maps, self.features, self.seed)
+        gone = shares_of(ranking.counts, [share / 100 for share in self.percent]).clamp(min=1)
+        seen = scores_without(subject, ranking, gone, self.fill, score=self.score, keep=self.keep)
+        return subject.whole(self.score)[:, None] - seen
+
+    def values(self, measured: Tensor) -> Tensor:
+        return measured.mean(-1)
+
+
+@metric("comprehensiveness")
+@part
+class Comprehensiveness(_Tokens):
+    """Comprehensiveness: what the probability loses with the most important tokens replaced. Higher is better.
+
+        mean over k of  p(x) − p(x with its k % first-ranked tokens replaced)
+
+    percent   k, of all tokens, rounded down but one token at least: a short text would otherwise lose nothing, and score 0
+    fill      what replaces a token: a number or a tensor in the space of the inputs, mostly the embedding of [MASK] or of padding
+    features  "auto": tokens for (T, D), columns for (F,), pixels for images; seed of the shuffle that breaks ties
+
+    Tokens are ranked by their signed sum. Cost: one row for each share, map and example, p(x) once.
+    Pitfalls: texts with holes are like nothing the model was trained on; k is coarse for short texts; the class explained counts, which
+    need not be the predicted or the labelled one. Special and padding tokens are tokens here and count among
+    the k %; ``fill=ig.baselines.Kept(vector, positions)`` leaves them where they are.
+    Peers: ERASER and DIG cut tokens out of the text and number positions anew, which asks the model about another length; here
+    tokens are replaced and stay where they are. DIG returns p(x) − p(x) = 0 where k % is less than a token.
+    Source: DeYoung et al., "ERASER", 2020 (k = 1, 5, 10, 20, 50); Sanyal & Ren, "Discretized Integrated Gradients", 2021 (k = 20).
+    """
+
+    higher: ClassVar[bool] = True
+
+
+@metric("sufficiency")
+@part
+class Sufficiency(_Tokens):
+    """Sufficiency: what the probability loses when only the most important tokens stay. Lower is better.
+
+        mean over k of  p(x) − p(x with all but its k % first-ranked tokens replaced)
+
+    Options, cost, pitfalls and peers as for ``Comprehensiveness``. Where k % is less than a token one token stays; DIG returns 0 then,
+    its best value.
+    """
+
+    higher: ClassVar[bool] = False
+    keep: ClassVar[bool] = True
+
+
+@metric("log_odds")
+@part
+class LogOdds(_Tokens):
+    """Log-odds: how the log-probability changes with the most important tokens replaced. Lower is better.
+
+        mean over k of  log p(x with its k % first-ranked tokens replaced) − log p(x)
+
+    Options, cost and pitfalls as for ``Comprehensiveness``; tokens are replaced in the literature too. Despite its name it is a
+    ratio of probabilities, not of odds.
+    Source: Shrikumar et al., "DeepLIFT", 2017; Sanyal & Ren, 2021 (k = 20).
+    """
+
+    higher: ClassVar[bool] = False
+    score: ClassVar[Score] = "loss"  # −log p, so that F(x) − F(x replaced) is the change of log p
+
+
+comprehensiveness = door(Comprehensiveness)
+sufficiency = door(Sufficiency)
+log_odds = door(LogOdds)

@@ -1,0 +1,96 @@
+"""The random logit test: whether a map depends on the class it explains."""
+
+from __future__ import annotations
+
+import dataclasses
+from typing import Any, ClassVar
+
+import torch
+from torch import Tensor
+
+from ...core.features import Features
+from ...core.random import generator
+from ...core.shapes import describe
+from ...core.values import part
+from ...errors import InputError, TargetError
+from ...fields import Field
+from ...fields.base import outputs_of
+from ..base import Metric, door, metric
+from ..maps import Maps, explained
+from ..task import Subject
+from .similarity import alike, check_similarity
+
+
+@metric("random_logit")
+@part
+class RandomLogit(Metric):
+    """Random logit test: how like the map of the class a map of another class is. Lower is better, 0 unlike.
+
+        similarity( φ(x; class c), φ(x; class d) ),    d ≠ c drawn at random
+
+    other       the class d, or a tensor with one for each example; drawn unless given: a number of classes further on, the same for
+                all examples
+    similarity  "spearman", "pearson", or "ssim" (images; needs scikit-image)
+    absolute    compare |φ|
+    features    what is ranked: "auto" is pixels for images, tokens for (T, D), elements otherwise
+
+    Needs to know how the maps were made: an Attribution knows, a tensor goes with ``method=``. Cost: one explanation of every
+    example by every method, and one row where a class is drawn.
+    Undefined (NaN): where either map is the same everywhere. Errors: targets that name no class, models of one class, d = c.
+    Pitfalls: with two classes and a probability, or logits that mirror one another, the other map is the first one negated: −1 is then as
+    dependent as can be, and with absolute=True it looks like none at all; related classes have related evidence.
+    Peers: Quantus' RandomLogit compares by SSIM, needs num_classes, and draws a class for each example.
+    Source: Sixt, Granz, Landgraf, "When explanations lie", ICML 2020.
+
+    >>> import torch, integrand as ig
+    >>> model, x = torch.nn.Linear(8, 5), torch.randn(4, 8)
+    >>> ig.metrics.random_logit(model, x, ig.explain(model, x, target=0), target=0).shape
+    torch.Size([4])
+    """
+
+    other: Any = None
+    similarity: str = "spearman"
+    absolute: bool = False
+    features: Features = "auto"
+    seed: int = 0
+
+    higher: ClassVar[bool] = False
+
+    def __post_init__(self) -> None:
+        check_similarity(self.similarity)
+
+    def measure(self, subject: Subject, maps: Maps) -> Tensor:
+        methods = maps.explainers()
+        field = self._another(subject.field, subject.x)
+        others = torch.stack([explained(method, field, subject.x) for method in methods])
+        return alike(maps.values, others, self.similarity, self.features, absolute=self.absolute)
+
+    def _another(self, field: Field, x: Tensor) -> Field:
+        """The same question about another class."""
+        target: Any = field.target
+        which = getattr(target, "which", None)
+        if not isinstance(which, int | Tensor):
+            raise TargetError(
+                "The random logit test asks about another class: explain a class of a torch model, target=3 or "
+                'target="predicted", not a callable, a position or a field that knows one question only.'
+            )
+        outputs = outputs_of(field, x) if field.memory is not None else field.outputs(x[:1])
+        if outputs.ndim != 2 or outputs.shape[1] < 2:
+            raise TargetError(f"There is no other class: one output has shape {describe(outputs.shape[1:])}.")
+        classes = outputs.shape[1]
+        own = torch.as_tensor(which, device=x.device) % classes
+        if self.other is None:
+            further = 1 + int(torch.randint(classes - 1, (), generator=generator(self.seed)))
+            other = (own + further) % classes
+        else:
+            other = torch.as_tensor(self.other, device=x.device)
+            if other.ndim and len(other) != len(x):
+                raise InputError(
+                    f"other= names {len(other)} classes for {len(x)} examples: give one for each, or one for all."
+                )
+            if bool((other % classes == own).any()):
+                raise InputError("other= names the class that was explained: a map is like itself.")
+        return field.with_target(dataclasses.replace(target, which=other))
+
+
+random_logit = door(RandomLogit)

@@ -1,0 +1,62 @@
+"""How alike two maps of the same example are."""
+
+from __future__ import annotations
+
+import torch
+from torch import Tensor
+
+from ...core.correlation import pearson, rounding, spearman
+from ...core.features import Features
+from ...core.optional import optional
+from ...core.shapes import describe
+from ...errors import InputError, ShapeError
+from ..perturbation.subsets import Cells
+
+SIMILARITIES = ("spearman", "pearson", "ssim")
+
+
+def check_similarity(similarity: str) -> None:
+    """Errors: a similarity that there is not."""
+    if similarity not in SIMILARITIES:
+        raise InputError(f"similarity= is one of {', '.join(map(repr, SIMILARITIES))}, not {similarity!r}.")
+
+
+def alike(
+    one: Tensor, other: Tensor, similarity: str, features: Features = "auto", *, absolute: bool = False
+) -> Tensor:
+    """Similarity (M, B) of maps (M, B, \\*s), by the sum of each feature or its size; NaN where a map is the same everywhere."""
+    if similarity == "ssim":
+        return _ssim(one, other, absolute=absolute)
+    cells = Cells.of(features, one[0])
+    a, b = (cells.shares(maps) for maps in (one, other))
+    noise = tuple(rounding(one) * shares.abs().amax(-1) for shares in (a, b))
+    if absolute:
+        a, b = a.abs(), b.abs()
+    by = spearman if similarity == "spearman" else pearson
+    return by(a, b, cells.present, noise=(noise[0], noise[1])).to(one.dtype)
+
+
+def _ssim(one: Tensor, other: Tensor, *, absolute: bool) -> Tensor:
+    """Structural similarity of the maps' channel sums, each divided by its largest size: within [0, 1] or [−1, 1]."""
+    structural_similarity = optional(
+        "skimage.metrics", extra="images", needs="Structural similarity"
+    ).structural_similarity
+    if one.ndim != 5:
+        raise ShapeError(
+            f"SSIM compares maps of images (C, H, W), not of {describe(one.shape[2:])}: take another similarity=."
+        )
+    if min(one.shape[-2:]) < 7:
+        raise ShapeError(f"SSIM looks through windows of 7 × 7 pixels, and these maps are {describe(one.shape[-2:])}.")
+    found = one.new_full(one.shape[:2], torch.nan)
+    images = [maps.sum(2).double() for maps in (one, other)]
+    if absolute:
+        images = [image.abs() for image in images]
+    sizes = [image.abs().amax((-2, -1)) for image in images]
+    varied = torch.stack(
+        [(i.amax((-2, -1)) - i.amin((-2, -1))) > rounding(one) * s for i, s in zip(images, sizes, strict=True)]
+    )
+    a, b = ((i / s[..., None, None]).cpu().numpy() for i, s in zip(images, sizes, strict=True))
+    for m, e in varied.all(0).nonzero().tolist():
+        likeness = structural_similarity(a[m, e], b[m, e], data_range=1.0 if absolute else 2.0)
+        found[m, e] = float(likeness)
+    return found

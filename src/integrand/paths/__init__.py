@@ -1,0 +1,36 @@
+"""Paths: which way from the baseline to the input. ``(field, start, end) -> iterator of Segment``."""
+
+from .base import Path as Path
+from .base import PathLike as PathLike
+from .base import as_path as as_path
+from .base import corners as corners
+from .bases import DCT as DCT
+from .bases import SVD as SVD
+from .bases import Basis as Basis
+from .bases import Haar as Haar
+from .bases import Pyramid as Pyramid
+from .bases import Split as Split
+from .blur import Blur as Blur
+from .composed import Backwards as Backwards
+from .composed import Between as Between
+from .descent.attack import Adversarial as Adversarial
+from .descent.descent import Descent as Descent
+from .descent.step_rules import Fixed as Fixed
+from .descent.step_rules import Implicit as Implicit
+from .descent.step_rules import Relative as Relative
+from .descent.step_rules import Shrinking as Shrinking
+from .descent.step_rules import Step as Step
+from .discretized import Discretized as Discretized
+from .discretized import neighbour_graph as neighbour_graph
+from .elastic import Relaxed as Relaxed
+from .geodesic import Geodesic as Geodesic
+from .greedy import Guided as Guided
+from .greedy import Salient as Salient
+from .latent import Autoencoder as Autoencoder
+from .latent import Latent as Latent
+from .latent import LatentGeodesic as LatentGeodesic
+from .latent import LatentGuided as LatentGuided
+from .respaced import Respaced as Respaced
+from .respaced import Scheduled as Scheduled
+from .spectral import Spectral as Spectral
+from .straight import Straight as Straight

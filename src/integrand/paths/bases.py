@@ -1,0 +1,196 @@
+"""Bases: how the change from a baseline to an image is taken apart, strong and coarse pieces first.
+
+A basis is any callable ``change (N, C, H, W) -> Split``. The pieces themselves are seldom made: a ``Split`` knows how strong each
+is, and how to put together a sum in which piece i counts φ_i. All ones put together the change itself.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass
+from typing import Protocol
+
+import torch
+from torch import Tensor
+from torch.nn import functional
+
+from ..core.values import part
+from ..errors import InputError
+
+Shape = tuple[int, ...]
+
+
+@dataclass(frozen=True, eq=False)
+class Split:
+    """A change taken apart.
+
+    strengths (N|1, …)  how strong each piece is, from 1 (enters first) to 0 (enters last)
+    compose             gates (k, \\*strengths.shape) → Σ_i gate_i · piece_i (k, N, C, H, W)
+    """
+
+    strengths: Tensor
+    compose: Callable[[Tensor], Tensor]
+
+
+class Basis(Protocol):
+    """Takes a change (N, C, H, W) apart."""
+
+    def __call__(self, change: Tensor) -> Split: ...
+
+
+@part
+class SVD:
+    """Singular values: Δ = Σ_i σ_i u_i v_iᵀ, strength σ_i/σ_1.
+
+    Of every channel's H × W matrix by itself, or with ``joint`` of the channels on top of one another, (C·H) × W, which keeps
+    colours together. Singular vectors are not unique where singular values are equal, but then all of these count alike, and
+    their sum is. Cost: one thin decomposition, min(H, W) rank-one pieces that are never made.
+    """
+
+    joint: bool = False
+
+    def __call__(self, change: Tensor) -> Split:
+        matrices = change.flatten(1, 2)[:, None] if self.joint else change
+        left, values, right = torch.linalg.svd(matrices, full_matrices=False)
+        top = values[..., :1]
+        strengths = torch.where(top > 0, values / top, 1)  # no change at all is as strong as any
+
+        def compose(gates: Tensor) -> Tensor:
+            made: Tensor = (left * (values * gates)[..., None, :]) @ right
+            return made.reshape(-1, *change.shape)
+
+        return Split(strengths, compose)
+
+
+@part
+class DCT:
+    """Cosines: the orthonormal two-dimensional DCT-II of every channel, strength 1 − r/max r.
+
+    r is the distance of a frequency (u, v) from the constant, each counted in parts of the highest along its axis. Cost: two
+    products with H × H and W × W matrices per sum.
+    """
+
+    def __call__(self, change: Tensor) -> Split:
+        height, width = change.shape[-2:]
+        rows, columns = (_cosines(size).to(change) for size in (height, width))
+        coefficients = rows @ change @ columns.T
+        vertical, horizontal = (torch.linspace(0, 1, size, dtype=torch.float64) for size in (height, width))
+        radius = torch.hypot(vertical[:, None], horizontal)
+        strengths = (1 - radius / radius.max().clamp_min(1e-300)).clamp(0, 1).to(change)[None]
+
+        def compose(gates: Tensor) -> Tensor:
+            made: Tensor = rows.T @ (coefficients * gates[:, :, None]) @ columns
+            return made
+
+        return Split(strengths, compose)
+
+
+def _cosines(size: int) -> Tensor:
+    """The orthonormal DCT-II (size, size): a row per frequency."""
+    place = torch.arange(size, dtype=torch.float64)
+    matrix: Tensor = torch.cos(torch.pi / size * place[:, None] * (place + 0.5)) * (2 / size) ** 0.5
+    matrix[0] /= 2**0.5
+    return matrix
+
+
+@part
+class Haar:
+    """Haar wavelets: averages, then differences between neighbours from the coarsest level to the finest, strengths even from 1 to 0.
+
+    Every level has three pieces: differences along the width, along the height, and along both. ``levels`` are halvings, as many
+    as the smaller side allows; a last row or column that has no neighbour is paired with itself. Cost: two passes over the pixels
+    per sum. In the published code differences enter from the finest level to the coarsest, and a side that is odd ends the halving.
+    """
+
+    levels: int = 4
+
+    def __post_init__(self) -> None:
+        _check_levels(self.levels)
+
+    def __call__(self, change: Tensor) -> Split:
+        low, details = change, list[tuple[tuple[Tensor, ...], Shape]]()
+        while len(details) < self.levels and min(low.shape[-2:]) >= 2:
+            size = low.shape[-2:]
+            low, *bands = _halved(low)
+            details.insert(0, (tuple(bands), size))  # the coarsest first
+
+        def compose(gates: Tensor) -> Tensor:
+            each = iter(_per_piece(gates))
+            made: Tensor = low * next(each)
+            for bands, (height, width) in details:
+                made = _doubled(made, *(band * next(each) for band in bands))[..., :height, :width]
+            return made
+
+        return Split(_even(1 + 3 * len(details), change), compose)
+
+
+def _halved(z: Tensor) -> tuple[Tensor, ...]:
+    """Averages and three differences of 2 × 2 pixels (N, C, ⌈H/2⌉, ⌈W/2⌉), orthonormal where sides are even."""
+    odd_rows, odd_columns = (size % 2 for size in z.shape[-2:])
+    if odd_rows or odd_columns:
+        z = functional.pad(z, (0, odd_columns, 0, odd_rows), mode="replicate")
+    a, b, c, d = z[..., ::2, ::2], z[..., ::2, 1::2], z[..., 1::2, ::2], z[..., 1::2, 1::2]
+    return (a + b + c + d) / 2, (a - b + c - d) / 2, (a + b - c - d) / 2, (a - b - c + d) / 2
+
+
+def _doubled(low: Tensor, along: Tensor, down: Tensor, both: Tensor) -> Tensor:
+    """What ``_halved`` took apart, (…, H, W) → (…, 2H, 2W)."""
+    *leading, height, width = low.shape
+    made = low.new_empty(*leading, 2 * height, 2 * width)
+    made[..., ::2, ::2] = low + along + down + both
+    made[..., ::2, 1::2] = low - along + down - both
+    made[..., 1::2, ::2] = low + along - down - both
+    made[..., 1::2, 1::2] = low - along - down + both
+    return made.div_(2)
+
+
+@part
+class Pyramid:
+    """The Laplacian pyramid: the smallest picture, then what each larger one adds, strengths even from 1 to 0.
+
+    ``levels`` are halvings by averages of 2 × 2 pixels, as many as the smaller side allows; a level's piece is what bilinear
+    enlargement of the next smaller picture misses. Cost: one enlargement per level and sum. In the published code pieces enter
+    from the finest level to the coarsest.
+    """
+
+    levels: int = 4
+
+    def __post_init__(self) -> None:
+        _check_levels(self.levels)
+
+    def __call__(self, change: Tensor) -> Split:
+        small, details = change, list[Tensor]()
+        while len(details) < self.levels and min(small.shape[-2:]) >= 2:
+            large = small
+            small = functional.avg_pool2d(large, 2, ceil_mode=True)  # a last row or column alone is its own average
+            details.insert(0, large - _enlarged(small, large.shape[-2:]))
+
+        def compose(gates: Tensor) -> Tensor:
+            each = iter(_per_piece(gates))
+            made: Tensor = small * next(each)
+            for detail in details:
+                made = _enlarged(made, detail.shape[-2:]) + detail * next(each)
+            return made
+
+        return Split(_even(1 + len(details), change), compose)
+
+
+def _enlarged(z: Tensor, size: Shape) -> Tensor:
+    """(…, C, h, w) → (…, C, H, W)."""
+    made = functional.interpolate(z.flatten(0, -4), size=tuple(size), mode="bilinear", align_corners=False)
+    return made.reshape(*z.shape[:-2], *size)
+
+
+def _check_levels(levels: int) -> None:
+    if levels < 1:
+        raise InputError(f"levels is how often the picture is halved, at least once, not {levels} times.")
+
+
+def _even(count: int, like: Tensor) -> Tensor:
+    """Strengths (1, count) from 1 to 0; of one piece alone, 1."""
+    return torch.linspace(1, 0, count, dtype=torch.float64).to(like)[None]
+
+
+def _per_piece(gates: Tensor) -> Tensor:
+    """Gates (k, 1, n) → (n, k, 1, 1, 1, 1): for each piece what multiplies it (N, C, h, w)."""
+    return gates[:, 0].T[..., None, None, None, None]

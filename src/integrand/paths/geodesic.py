@@ -1,0 +1,438 @@
+"""Shortest ways through data: edges between neighbours, long where F is steep.
+
+    V = points ∪ {baseline} ∪ {input}        an edge u – v where one is among the other's nearest neighbours
+    cost(u, v) = ‖v − u‖₂ · Σ_s w_s ‖∇F(u + t_s (v − u))‖₂        n Gauss–Legendre nodes (t_s, w_s)
+
+Every pair of a reference and an example has a graph of its own, for the two are nodes of it; but edges between data points are the same in
+all of them, and what they cost is paid once for all pairs that ask the model the same question (``Field.questions``). Distances,
+graphs and shortest paths are the business of SciPy and the CPU; only gradients are asked of the model, and no more than their norms
+are kept.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass, field
+from importlib import import_module
+from typing import Any
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from ..core.optional import optional
+from ..core.segment import Evaluation, Segment
+from ..core.shapes import describe, first_alike, flattened, over
+from ..core.values import part
+from ..errors import InputError
+from ..fields import Field
+from .base import Path
+
+_STACK_ELEMENTS = 1 << 25  # pieces are stacked up to about this many numbers at a time
+_GRAPH_ELEMENTS = 1 << 22  # neighbours of graphs that are built at a time
+_BLOCK_ELEMENTS = 1 << 24  # numbers of a block of points whose distances are taken
+_EXACT = 1 << 30  # more differences than this are not taken one by one
+_SHOWN = 6  # parts of a graph that an error lists
+
+_GRAPHS = ("symmetric", "official")
+_DISTANCES = ("geodesic", "euclidean")
+
+
+@part
+class Geodesic(Path):
+    """The shortest way from the baseline to the input over ``points`` of data, where steep stretches count as long.
+
+        cost(u, v) = ‖v − u‖₂ · Σ_s w_s ‖∇F(u + t_s (v − u))‖₂
+
+    points      (N, \\*s), or a dataset of them (pairs lose their label): a few thousand, of the kind the inputs are
+    neighbours  nearest neighbours that a node is linked to (10)
+    nodes       Gauss–Legendre nodes for the cost of an edge (5)
+    distance    "geodesic" as above; "euclidean": an edge costs its length, and the path is the nearest-neighbour path of Enhanced
+                Integrated Gradients, whose graph asks for no gradients
+    graph       "symmetric": the nodes are the points, the baseline and the input, all alike, linked where one is among the other's
+                ``neighbours`` nearest. "official": as in the authors' code, where only points are looked for, and a point finds
+                itself first: points have ``neighbours`` − 1 real ones, baseline and input are linked to points only
+    join        a graph in several parts gets an edge between the closest points of every two of them; with ``join=False`` it is an
+                error if the baseline is in one part and the input in another
+
+    The rows of a batch have paths of different lengths; shorter ones end with pieces of no length, which cost nothing. A path may turn
+    back and leave the box between its ends.
+
+    Cost: n gradients for every edge among points that any pair's graph has, at most N · neighbours of them, once for all pairs
+    that ask the same question (targets of one class) in one call of a method, and n for every edge of a baseline or an input. The rule then pays for the few
+    edges of the path itself: of the nodes above only norms were kept, for their gradients would be as many maps as there are edges.
+    Distances among points: N² numbers. Errors: ``InputError`` for points of another shape and, with ``join=False``, a disconnected
+    graph; ``MissingExtra`` without scipy.
+
+    Source: Salek and Enguehard, "Using the Path of Least Resistance to Explain Deep Networks" (arXiv 2502.12108), the version with
+    nearest neighbours; with "euclidean" Jha et al., "Enhanced Integrated Gradients", Genome Biology 2020. The published code
+    puts all inputs of a batch into one graph, so that a map depends on what is explained beside it; here it does not. Its Steiner points
+    (``n_steiner``, more nodes on long edges by a scheme of arXiv 2007.10430) are left out, for the paper does not say which edges are
+    long or how many points they get: give more ``points``.
+    """
+
+    points: Tensor | Sequence[Any]
+    neighbours: int = 10
+    nodes: int = 5
+    distance: str = "geodesic"
+    graph: str = "symmetric"
+    join: bool = True
+
+    @property
+    def segments(self) -> None:
+        """Not known beforehand."""
+
+    @property
+    def gradients(self) -> None:
+        """Not known beforehand: how many edges there are depends on the points."""
+
+    def __post_init__(self) -> None:
+        if self.graph not in _GRAPHS:
+            raise InputError(f"graph is one of {', '.join(map(repr, _GRAPHS))}, not {self.graph!r}.")
+        if self.distance not in _DISTANCES:
+            raise InputError(f"distance is one of {', '.join(map(repr, _DISTANCES))}, not {self.distance!r}.")
+        least = 2 if self.graph == "official" else 1
+        if self.neighbours < least:
+            itself = ", the first of which is the point itself" if least == 2 else ""
+            raise InputError(
+                f"A node is linked to {least} neighbours at least{itself}, not to {self.neighbours}: neighbours= says how many."
+            )
+        if self.nodes < 1:
+            raise InputError(f"The cost of an edge takes at least one node, not {self.nodes}.")
+        if not len(self.points):
+            raise InputError("A geodesic path leads over points of data, but points= is empty.")
+
+    def __call__(self, field: Field, start: Tensor, end: Tensor) -> Iterator[Segment]:
+        known = self._known(field, start)
+        ends = _Ends(known.points, start, end)
+        many = start.shape[0] * start.shape[1]
+        at_once = max(1, _GRAPH_ELEMENTS // (len(known.points) * (self.neighbours + 2)))
+        routes = [
+            route
+            for first in range(0, many, at_once)
+            for route in self._routes(field, ends, known, range(first, min(first + at_once, many)))
+        ]
+        pieces = max(map(len, routes)) - 1
+        corner = torch.full((pieces + 1, many), len(known.points) + 1)  # those that have arrived stay
+        for pair, route in enumerate(routes):
+            corner[: len(route), pair] = torch.as_tensor(route)
+        yield from ends.segments(corner)
+
+    def _known(self, field: Field, start: Tensor) -> _Known:
+        """What is known of the points, kept while a method is at work: it may come for one block of references after another."""
+        kept = field.kept
+        if kept is None:
+            return _Known.of(self.points, start)
+        if self not in kept:
+            kept[self] = _Known.of(self.points, start)
+        known: _Known = kept[self]
+        return known
+
+    def _routes(self, field: Field, ends: _Ends, known: _Known, pairs: range) -> list[list[int]]:
+        """The nodes of the shortest way of each of some pairs: N is the baseline, N + 1 the input, the others are points."""
+        away = ends.distances(pairs, known.flat)
+        edges = self._edges(known, away)
+        edges = self._joined(known, away, edges)
+        pair, one, other = edges
+        length = _lengths(known, away, edges)
+        cost = length
+        if self.distance == "geodesic":
+            cost = length * self._steepness(field, ends, known, pair + pairs.start, one, other, length)
+        return _shortest(len(known.points) + 2, len(pairs), edges, cost)
+
+    def _edges(self, known: _Known, away: _Away) -> _Edges:
+        """Neighbours of every node of every graph."""
+        n, pairs = len(known.points), len(away.baseline)
+        if self.graph == "official":
+            near = known.nearest(self.neighbours - 1)[1].expand(pairs, -1, -1)
+            around = [_first(far, self.neighbours) for far in (away.baseline, away.input)]
+        else:
+            own, which = (numbers.expand(pairs, -1, -1) for numbers in known.nearest(self.neighbours))
+            both = torch.stack([away.baseline, away.input], 2)
+            names = torch.cat([which, torch.tensor([n, n + 1]).expand(pairs, n, 2)], 2)
+            near = names.gather(2, _first(torch.cat([own, both], 2), self.neighbours))
+            around = [
+                _first(torch.cat([far, away.direct[:, None]], 1), self.neighbours)
+                for far in (away.baseline, away.input)
+            ]
+            around[0] = torch.where(around[0] == n, n + 1, around[0])  # to the baseline, what comes last is the input
+        heads = torch.cat([flattened(near, 1), *around], 1)
+        tails = [torch.arange(n).repeat_interleave(near.shape[2])]
+        tails += [torch.full((far.shape[1],), node) for node, far in zip((n, n + 1), around, strict=True)]
+        pair = torch.arange(pairs)[:, None].expand_as(heads)
+        tail = torch.cat(tails).expand_as(heads)
+        return _distinct(n + 2, *(numbers.reshape(-1).numpy() for numbers in (pair, tail, heads)))
+
+    def _joined(self, known: _Known, away: _Away, edges: _Edges) -> _Edges:
+        """The same graphs, each in one part."""
+        nodes, pairs = len(known.points) + 2, len(away.baseline)
+        count, label = _scipy().sparse.csgraph.connected_components(_matrix(nodes, pairs, edges), directed=False)
+        if count == pairs:
+            return edges
+        label = label.reshape(pairs, nodes)
+        more: list[tuple[int, int, int]] = []
+        for pair in range(pairs):
+            parts = [np.flatnonzero(label[pair] == one) for one in np.unique(label[pair])]
+            if len(parts) == 1:
+                continue
+            if self.join:
+                more += [(pair, *ends) for ends in _closest(known, away, pair, parts)]
+            elif label[pair, -2] != label[pair, -1]:
+                raise InputError(_disconnected(len(known.points), parts, self.neighbours))
+        if not more:
+            return edges
+        added = np.array(more, dtype=np.int64).T
+        return _distinct(nodes, *(np.concatenate(both) for both in zip(edges, added, strict=True)))
+
+    def _steepness(
+        self,
+        field: Field,
+        ends: _Ends,
+        known: _Known,
+        pair: _Numbers,
+        one: _Numbers,
+        other: _Numbers,
+        length: _Numbers,
+    ) -> _Numbers:
+        """Σ_s w_s ‖∇F‖ on every edge."""
+        n = len(known.points)
+        made = np.zeros(len(one))
+        among = other < n  # the larger of two node numbers: both are points
+        asked = field.questions(torch.arange(ends.batch, device=ends.end.device)).cpu()
+        question = first_alike(asked).numpy()[pair % ends.batch]
+        for example in np.unique(question[among]):
+            mine = np.flatnonzero(among & (question == example) & (length > 0))
+            code = one[mine] * n + other[mine]
+            costs = known.steepness.setdefault(int(asked[example]), {})  # numbers of the field's, whoever asks
+            new = np.array([c for c in np.unique(code) if c not in costs], dtype=np.int64)
+            found = self._norms(field, ends, np.full(len(new), example), new // n, new % n)
+            costs.update(zip(new.tolist(), found.tolist(), strict=True))
+            made[mine] = [costs[c] for c in code.tolist()]
+        mine = np.flatnonzero(~among & (length > 0))
+        made[mine] = self._norms(field, ends, pair[mine], one[mine], other[mine])
+        return made
+
+    def _norms(self, field: Field, ends: _Ends, pair: _Numbers, one: _Numbers, other: _Numbers) -> _Numbers:
+        """Σ_s w_s ‖∇F‖ on edges that are told by their pair (only its example matters for those among points) and their nodes."""
+        if not len(pair):
+            return np.zeros(0)
+        like = ends.start
+        places, weights = np.polynomial.legendre.leggauss(self.nodes)
+        t = torch.from_numpy((places + 1) / 2).to(like)
+        w = torch.from_numpy(weights / weights.sum()).to(like)
+        which = [torch.from_numpy(numbers).to(like.device) for numbers in (pair, one, other)]
+        example = (which[0] % ends.batch).repeat_interleave(self.nodes)
+        norms = like.new_zeros(len(pair))
+
+        def edge(part: slice) -> tuple[Tensor, Tensor]:
+            number = torch.arange(part.start, part.stop, device=like.device)
+            return number // self.nodes, number % self.nodes
+
+        def rows(part: slice) -> Tensor:
+            e, s = edge(part)
+            begin, stop = (ends.take(which[0][e], node[e]) for node in which[1:])
+            return torch.lerp(begin, stop, over(t[s], begin))
+
+        def use(part: slice, found: Evaluation) -> None:
+            e, s = edge(part)
+            norms.index_add_(0, e, w[s] * flattened(found.gradient, 1).norm(dim=1))
+
+        field.stream(example, rows, use, like[0, 0], whole=self.nodes)
+        return norms.cpu().double().numpy()
+
+
+_Numbers = np.ndarray[Any, np.dtype[Any]]
+_Edges = tuple[_Numbers, _Numbers, _Numbers]
+"""Whose graph, and two nodes of it, the smaller number first."""
+
+
+@dataclass(eq=False)
+class _Known:
+    """Points, their distances to one another, and what is known of the edges between them."""
+
+    points: Tensor
+    flat: Tensor
+    between: Tensor
+    steepness: dict[int, dict[int, float]] = field(default_factory=dict)
+
+    @classmethod
+    def of(cls, data: Any, start: Tensor) -> _Known:
+        if isinstance(data, Tensor):
+            points = data.detach()
+        else:
+            items = (data[i] for i in range(len(data)))
+            points = torch.stack([torch.as_tensor(i[0] if isinstance(i, tuple | list) else i) for i in items])
+        if points.shape[1:] != start.shape[2:]:
+            raise InputError(
+                f"The points of a geodesic path hold examples of shape {describe(points.shape[1:])}, but the inputs have "
+                f"{describe(start.shape[2:])}."
+            )
+        flat = flattened(points.to("cpu", start.dtype), 1)
+        if not bool(torch.isfinite(flat).all()):
+            raise InputError("The points of a geodesic path hold NaN or infinity. Leave these points out.")
+        between = _distances(flat, flat, exact=len(flat) * flat.numel() <= _EXACT)
+        return cls(points, flat, between.fill_diagonal_(0))
+
+    def nearest(self, count: int) -> tuple[Tensor, Tensor]:
+        """Distances and numbers of the nearest other points (N, ≤ count), the nearest first."""
+        apart = self.between.clone().fill_diagonal_(math.inf)
+        which = _first(apart, min(count, len(apart) - 1))
+        return apart.gather(1, which), which
+
+
+@dataclass(frozen=True, eq=False)
+class _Away:
+    """Distances of pairs: baseline (P, N) and input (P, N) to the points, direct (P,) to one another."""
+
+    baseline: Tensor
+    input: Tensor
+    direct: Tensor
+
+
+@dataclass(frozen=True, eq=False)
+class _Ends:
+    """Nodes by their numbers: points (N, \\*s), then the baseline start (R, B, \\*s) and the input end (B, \\*s) of a pair r · B + b."""
+
+    points: Tensor
+    start: Tensor
+    end: Tensor
+
+    @property
+    def batch(self) -> int:
+        return len(self.end)
+
+    def take(self, pair: Tensor, node: Tensor) -> Tensor:
+        """The nodes (n, \\*s) of some pairs."""
+        n = len(self.points)
+        made = self.points[node.clamp_max(n - 1).to(self.points.device)].to(self.start)
+        for number in (n, n + 1):
+            mine = (node == number).nonzero()[:, 0]
+            whose = pair[mine]
+            example = whose % self.batch
+            made[mine] = self.start[whose // self.batch, example] if number == n else self.end[example]
+        return made
+
+    def distances(self, pairs: range, flat: Tensor) -> _Away:
+        """How far some pairs' ends are from the points, and from one another."""
+        pair = torch.arange(pairs.start, pairs.stop, device=self.start.device)
+        start = flattened(self.start[pair // self.batch, pair % self.batch], 1).cpu()
+        # Every input once, not once for each of its references.
+        example = torch.unique(pair % self.batch)
+        place = torch.searchsorted(example, pair % self.batch).cpu()
+        end = flattened(self.end[example], 1).cpu()
+        direct = torch.linalg.vector_norm(start.double() - end[place].double(), dim=1)
+        return _Away(_distances(start, flat, exact=True), _distances(end, flat, exact=True)[place], direct)
+
+    def segments(self, corner: Tensor) -> Iterator[Segment]:
+        """The pieces between corners (K + 1, R·B) told by their nodes' numbers, stacked in blocks."""
+        pieces, (references, batch) = len(corner) - 1, self.start.shape[:2]
+        corner = corner.to(self.start.device)
+        pair = torch.arange(corner.shape[1], device=corner.device)
+        clock = (torch.arange(pieces + 1, dtype=torch.float64) / pieces).to(self.start)
+        most = max(1, _STACK_ELEMENTS // self.start.numel())
+        for first in range(0, pieces, most):
+            last = min(first + most, pieces)
+            whose = pair.expand(last - first + 1, -1).reshape(-1)
+            points = self.take(whose, corner[first : last + 1].reshape(-1))
+            points = points.reshape(-1, references, batch, *self.end.shape[1:])
+            yield Segment(points[:-1], points[1:], (clock[first:last], clock[first + 1 : last + 1]))
+
+
+def _distances(a: Tensor, b: Tensor, *, exact: bool) -> Tensor:
+    """‖a_i − b_j‖₂ (n, m) in float64 for a (n, d) and b (m, d), a block at a time."""
+    mode = "donot_use_mm_for_euclid_dist" if exact else "use_mm_for_euclid_dist"
+    middle = 0 if exact else b.double().mean(0)  # near the origin products lose less of the differences
+    most = max(1, _BLOCK_ELEMENTS // max(1, a.shape[1]))
+    made = torch.empty(len(a), len(b), dtype=torch.float64)
+    for i in range(0, len(a), most):
+        block = a[i : i + most].double() - middle
+        for j in range(0, len(b), most):
+            made[i : i + most, j : j + most] = torch.cdist(block, b[j : j + most].double() - middle, compute_mode=mode)
+    return made
+
+
+def _first(numbers: Tensor, count: int) -> Tensor:
+    """Where the ``count`` smallest are along the last axis, the smallest first; of equal ones those that come first."""
+    return numbers.argsort(dim=-1, stable=True)[..., :count]
+
+
+def _distinct(nodes: int, pair: _Numbers, one: _Numbers, other: _Numbers) -> _Edges:
+    """Every edge once, the smaller node first, and none from a node to itself."""
+    low, high = np.minimum(one, other), np.maximum(one, other)
+    real = low < high
+    code = np.unique((pair[real] * nodes + low[real]) * nodes + high[real])
+    return code // nodes**2, code // nodes % nodes, code % nodes
+
+
+def _lengths(known: _Known, away: _Away, edges: _Edges) -> _Numbers:
+    pair, one, other = (torch.from_numpy(numbers) for numbers in edges)
+    n = len(known.points)
+    point = one.clamp_max(n - 1)
+    made = torch.where(other == n, away.baseline[pair, point], away.input[pair, point])
+    made = torch.where(one == n, away.direct[pair], made)
+    found: _Numbers = torch.where(other < n, known.between[point, other.clamp_max(n - 1)], made).numpy()
+    return found
+
+
+def _closest(known: _Known, away: _Away, pair: int, parts: list[_Numbers]) -> Iterator[tuple[int, int]]:
+    """The closest two nodes of every two parts of a pair's graph."""
+    n = len(known.points)
+    whole = torch.empty(n + 2, n + 2, dtype=torch.float64)
+    whole[:n, :n] = known.between
+    for number, far in ((n, away.baseline[pair]), (n + 1, away.input[pair])):
+        whole[number, :n], whole[:n, number] = far, far
+    whole[n, n + 1] = whole[n + 1, n] = away.direct[pair]
+    table = whole.numpy()
+    for i, mine in enumerate(parts):
+        for theirs in parts[i + 1 :]:
+            place = int(table[np.ix_(mine, theirs)].argmin())
+            yield int(mine[place // len(theirs)]), int(theirs[place % len(theirs)])
+
+
+def _disconnected(n: int, parts: list[_Numbers], neighbours: int) -> str:
+    def words(nodes: _Numbers) -> str:
+        points = int((nodes < n).sum())
+        named = [f"{points} point{'s' if points != 1 else ''}"] if points else []
+        named += [word for number, word in ((n, "the baseline"), (n + 1, "the input")) if number in nodes]
+        return " and ".join(named)
+
+    # The parts that matter first.
+    order = sorted(parts, key=lambda nodes: (not (nodes >= n).any(), -len(nodes)))
+    shown = "; ".join(words(nodes) for nodes in order[:_SHOWN])
+    more = f"; {len(parts) - _SHOWN} more" if len(parts) > _SHOWN else ""
+    return (
+        f"Disconnected graph: with {neighbours} neighbours it falls into {len(parts)} parts ({shown}{more}), and no way leads from the "
+        "baseline to the input. Give more points or more neighbours=, or let join=True link the parts where they are closest."
+    )
+
+
+def _shortest(nodes: int, pairs: int, edges: _Edges, cost: _Numbers) -> list[list[int]]:
+    """The nodes on the shortest way from node ``nodes`` − 2 to ``nodes`` − 1 of each of ``pairs`` graphs."""
+    sources = np.arange(pairs) * nodes + nodes - 2
+    # One source in each of many graphs that nothing links: one run finds the ways in all of them.
+    _, before, _ = _scipy().sparse.csgraph.dijkstra(
+        _matrix(nodes, pairs, edges, cost), indices=sources, return_predecessors=True, min_only=True
+    )
+    routes = []
+    for source in sources.tolist():
+        route = [source + 1]
+        while route[-1] != source:
+            route.append(int(before[route[-1]]))
+        routes.append([node % nodes for node in reversed(route)])
+    return routes
+
+
+def _matrix(nodes: int, pairs: int, edges: _Edges, cost: _Numbers | None = None) -> Any:
+    """Graphs side by side as one sparse matrix, every edge both ways; edges that cost nothing are edges."""
+    pair, one, other = edges
+    low, high = pair * nodes + one, pair * nodes + other
+    weights = np.ones(len(pair)) if cost is None else cost
+    places = np.concatenate([low, high]), np.concatenate([high, low])
+    return _scipy().sparse.csr_array((np.concatenate([weights, weights]), places), shape=(pairs * nodes, pairs * nodes))
+
+
+def _scipy() -> Any:
+    """SciPy with its sparse graphs, which nobody needs who walks other paths."""
+    optional("scipy.sparse.csgraph", extra="graph", needs="A geodesic path")
+    return import_module("scipy")

@@ -1,0 +1,123 @@
+"""Decoded paths as segments: the way through decoded points, and the legs that join it to the raw ends.
+
+A codec never gives back quite what it was given, so a decoded path begins and ends beside the baseline and the input. The legs
+b → D(z_0) and D(z_n) → x close it. They are as long as the reconstruction error and may be far longer than the steps
+between them, so they are cut into pieces of their own: one piece each, as published, leaves a first-order error the size of the
+reconstruction error in the map.
+
+On the clock a leg counts as one step, however many pieces it has.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator
+from functools import lru_cache
+
+import torch
+from torch import Tensor
+
+from ...core.segment import Evaluation, Segment, polyline
+from ...errors import InputError
+from ...fields import Field
+from .autoencoder import Borrowed
+
+_STACK_ELEMENTS = 1 << 23  # corners are stacked up to about this many numbers at a time
+
+Look = Callable[[Tensor], Evaluation]
+
+
+def pieces(ends: int) -> int:
+    """The number of pieces of a leg, if it is one."""
+    if ends < 1:
+        raise InputError(f"A leg between an end and what is decoded has at least one piece, not {ends}.")
+    return ends
+
+
+def looking(field: Field, references: int, batch: int, device: torch.device) -> Look:
+    """Evaluations of points (K, R, B, \\*s)."""
+    example = torch.arange(batch, device=device).repeat(references)
+
+    def look(points: Tensor) -> Evaluation:
+        return field.rows(points.flatten(0, 2), example.repeat(len(points))).reshape(*points.shape[:3])
+
+    return look
+
+
+def leg(
+    start: Tensor,
+    end: Tensor,
+    ends: int,
+    clock: tuple[int, int],
+    paid: tuple[Evaluation, Evaluation] | None = None,
+    look: Look | None = None,
+) -> Iterator[Segment]:
+    """``ends`` even pieces from start to end (R, B, \\*s), step ``clock[0]`` of ``clock[1]``.
+
+    ``paid`` are evaluations (1, R, B) at both ends; then ``look`` evaluates the corners between them, and pieces hand on theirs.
+    """
+    most = max(1, _STACK_ELEMENTS // start.numel())
+    previous, before = start, paid[0] if paid else None
+    for first in range(0, ends, most):
+        last = min(first + most, ends)
+        whole = torch.arange(first, last + 1, dtype=torch.float64) / ends
+        after = _between(start, end, whole[1:])
+        times = ((clock[0] + whole) / clock[1]).to(start)
+        corners = torch.cat([previous[None], after])
+        here = then = None
+        if paid and before and look:
+            own = after[:-1] if last == ends else after
+            found = [before, *([look(own)] if len(own) else []), *([paid[1]] if last == ends else [])]
+            every = Evaluation(torch.cat([e.value for e in found]), torch.cat([e.gradient for e in found]))
+            here, then = (Evaluation(every.value[some], every.gradient[some]) for some in (slice(-1), slice(1, None)))
+            before = Evaluation(every.value[-1:], every.gradient[-1:])
+        yield Segment(corners[:-1], corners[1:], (times[:-1], times[1:]), here, then)
+        previous = after[-1].clone()  # a view would keep the whole block
+        del after, corners
+
+
+def through(
+    codec: Borrowed, codes: Callable[[int, int], Tensor], count: int, start: Tensor, end: Tensor, ends: int
+) -> Iterator[Segment]:
+    """From start (R, B, \\*s) through ``count`` ≥ 2 decoded points to end; ``codes(first, last)`` are those of the points (K, R·B, L).
+
+    Legs and steps are stacked together: a rule with a tolerance then judges the path, not its parts, which may cancel.
+    """
+    end = end.expand_as(start)
+    first_leg = torch.arange(ends + 1, dtype=torch.float64) / ends
+    middle = torch.arange(2, count, dtype=torch.float64)
+    clock = (torch.cat([first_leg, middle, count + first_leg]) / (count + 1)).to(start)
+
+    def decoded(first: int, last: int) -> Tensor:
+        return codec.rows(codes(first, last).flatten(0, 1)).reshape(-1, *start.shape)
+
+    @lru_cache(maxsize=2)
+    def joint(which: int) -> Tensor:
+        return decoded(which, which + 1)[0]
+
+    def corners(first: int, last: int) -> Tensor:
+        """Those numbered first … last − 1: ends + 1 of a leg, count − 2 between, ends + 1 of the other leg."""
+        found = [start.new_empty(0, *start.shape)]
+        if first <= ends:
+            found.append(_between(start, joint(0), first_leg[first:last]))
+        inner = [min(max(n - ends, 1), count - 1) for n in (first, last)]
+        if inner[0] < inner[1]:
+            found.append(decoded(*inner))
+        begun = ends + count - 1
+        if last > begun:
+            found.append(_between(joint(count - 1), end, first_leg[max(first - begun, 0) : last - begun]))
+        return torch.cat(found)
+
+    most = max(1, _STACK_ELEMENTS // start.numel())
+    previous = start[None]
+    for first in range(1, len(clock), most):
+        last = min(first + most, len(clock))
+        points = torch.cat([previous, corners(first, last)])
+        yield polyline(points, clock[first - 1 : last])
+        previous = points[-1:].clone()  # a view would keep the whole block
+        del points
+
+
+def _between(start: Tensor, end: Tensor, at: Tensor) -> Tensor:
+    """Points at parts ``at`` (K,) of the way, the end itself at 1."""
+    t = at.to(start).reshape(-1, *(1,) * start.ndim)
+    return torch.where(t == 1, end, torch.lerp(start, end, t))

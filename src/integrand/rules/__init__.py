@@ -1,0 +1,26 @@
+"""Rules: how a segment is integrated. ``(field, segment) -> share (K, R, B, *s)``."""
+
+from . import path_weights as path_weights
+from .adaptive.adaptive import Adaptive as Adaptive
+from .adaptive.secant import Chords as Chords
+from .ascent import Ascent as Ascent
+from .base import Integrated as Integrated
+from .base import Rule as Rule
+from .base import RuleLike as RuleLike
+from .base import as_rule as as_rule
+from .base import mean_gradient as mean_gradient
+from .decision import Decision as Decision
+from .decision import Rescaled as Rescaled
+from .exact import Exact as Exact
+from .idgi import Important as Important
+from .monte_carlo import MonteCarlo as MonteCarlo
+from .path_weighted import Saturation as Saturation
+from .path_weighted import Until as Until
+from .path_weighted import Weighted as Weighted
+from .quadrature import ClenshawCurtis as ClenshawCurtis
+from .quadrature import GaussLegendre as GaussLegendre
+from .quadrature import Left as Left
+from .quadrature import Midpoint as Midpoint
+from .quadrature import Right as Right
+from .quadrature import Simpson as Simpson
+from .quadrature import Trapezoid as Trapezoid

@@ -1,0 +1,6 @@
+"""Rules that go on until a tolerance is met, and estimate their own error.
+
+adaptive         bisection where neighbours disagree          intervals        the lines that are cut into intervals
+clenshaw_curtis  smooth functions, nodes doubled              nested           tolerance for the sum over references
+secant           the exact mean gradient of an interval
+"""

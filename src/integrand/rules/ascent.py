@@ -1,0 +1,124 @@
+"""The largest gradients met on climbs that start along the way."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable
+from typing import ClassVar
+
+import torch
+from torch import Tensor
+
+from ..core.segment import Segment
+from ..core.values import part
+from ..errors import InputError
+from ..fields import Field
+from .base import Rule
+
+_BLOCK_ELEMENTS = 1 << 23  # climbs are made in blocks of about this many numbers
+
+
+@part
+class Ascent(Rule):
+    """Not an integral: from ``steps`` + 1 points of a segment climb F, and keep the largest gradient of each feature.
+
+        P_i = start + (i/m) (end − start),  i = 0 … m        P_i ← P_i + rate ∇F(P_i),  ``iterations`` − 1 times
+        M_i = max over the climb of ∇F(P_i), feature by feature (the first at the point itself)
+        share = max_i M_i, or the trapezoid rule's mean of them, or their plain mean
+
+    steps, iterations  m, and gradients per climb
+    rate               of a step, in units of input² per unit of F
+    gather             over the points: "max", "trapezoid" or "mean"
+    signed             the largest gradient, as published, which prefers positive ones; False: the largest |∇F|
+
+    The share has the units of a gradient: it is not multiplied by the way from start to end, and a segment without a length has
+    none. It adds up to nothing. Cost: (steps + 1) · iterations gradients; memory does not grow with either.
+    Source: Rahman, Lewis, Plis, "Geometrically Guided Integrated Gradients", arXiv 2206.05903.
+    """
+
+    steps: int = 50
+    iterations: int = 100
+    rate: float = 1e-4
+    gather: str = "max"
+    signed: bool = True
+
+    complete: ClassVar[bool] = False
+    """Largest gradients are no integral."""
+
+    resolution: ClassVar[str] = "steps"
+    effort: ClassVar[str] = "iterations"
+
+    def __post_init__(self) -> None:
+        if self.steps < 1:
+            raise InputError(f"steps is at least 1, for the two ends, not {self.steps}.")
+        if self.iterations < 1:
+            raise InputError(f"iterations is at least 1, the gradient where a climb begins, not {self.iterations}.")
+        if not 0 <= self.rate < math.inf:
+            raise InputError(f"rate is the length of a step of ascent, zero or more, not {self.rate}.")
+        if self.gather not in _GATHER:
+            raise InputError(f"gather is one of {', '.join(map(repr, _GATHER))}, not {self.gather!r}.")
+
+    @property
+    def gradients(self) -> int:
+        """Gradients per segment, reference and example."""
+        return (self.steps + 1) * self.iterations
+
+    def __call__(self, field: Field, segment: Segment) -> Tensor:
+        leading, inner = segment.leading, segment.start.shape[3:]
+        share = segment.start.new_zeros(math.prod(leading), *inner)
+        start, end = (corner.reshape(-1, *inner) for corner in (segment.start, segment.end))
+        each = max(1, inner.numel())
+        for rows in torch.split(segment.moving(), max(1, _BLOCK_ELEMENTS // each)):
+            if not len(rows):
+                continue
+            begin, finish, example = start[rows], end[rows], rows % leading[2]
+            most = max(1, _BLOCK_ELEMENTS // (each * len(rows)))
+            for first in range(0, self.steps + 1, most):
+                node = torch.arange(first, min(first + most, self.steps + 1), device=rows.device)
+                at = (node.to(torch.float64) / self.steps).to(share).reshape(-1, *(1,) * begin.ndim)
+                points = torch.lerp(begin, finish, at).flatten(0, 1)
+                found = self._climb(field, points, example.repeat(len(node))).reshape(len(node), *begin.shape)
+                share[rows] = _GATHER[self.gather](self.steps, node, found, share[rows] if first else None)
+        return share.reshape(*leading, *inner)
+
+    def _climb(self, field: Field, points: Tensor, example: Tensor) -> Tensor:
+        """The largest gradient met on the climb from each of ``points`` (N, \\*s)."""
+        best: Tensor | None = None
+        for iteration in range(self.iterations):
+            slope = field.rows(points, example).gradient
+            size = slope if self.signed else slope.abs()
+            best = size if best is None else torch.maximum(best, size)
+            if iteration + 1 < self.iterations:
+                points = torch.add(points, slope, alpha=self.rate)
+        assert best is not None
+        return best
+
+
+_Gather = Callable[[int, Tensor, Tensor, Tensor | None], Tensor]
+"""(m, nodes (n,), found (n, rows, \\*s), what was gathered before) → what is gathered now."""
+
+
+def _largest(steps: int, node: Tensor, found: Tensor, before: Tensor | None) -> Tensor:
+    largest = found.amax(0)
+    return largest if before is None else torch.maximum(before, largest)
+
+
+def _weighed(weight: Callable[[int, Tensor], Tensor]) -> _Gather:
+    def gathered(steps: int, node: Tensor, found: Tensor, before: Tensor | None) -> Tensor:
+        own = torch.einsum("n,n...->...", weight(steps, node).to(found), found)
+        return own if before is None else before + own
+
+    return gathered
+
+
+def _trapezoid(steps: int, node: Tensor) -> Tensor:
+    ends = (node == 0) | (node == steps)
+    # Of two Python numbers torch.where would make the default type, float32, and round both.
+    return torch.where(ends, 0.5, 1.0).double() / steps
+
+
+def _even(steps: int, node: Tensor) -> Tensor:
+    return torch.full((len(node),), 1 / (steps + 1), dtype=torch.float64, device=node.device)
+
+
+_GATHER: dict[str, _Gather] = {"max": _largest, "trapezoid": _weighed(_trapezoid), "mean": _weighed(_even)}

@@ -1,0 +1,233 @@
+"""What a rule is, and the one loop over nodes that every rule with nodes uses.
+
+A rule is any callable ``(field, segment) -> share (K, R, B, \\*s)``: what the path's piece contributes to the attribution. Shares,
+not gradients, leave a rule, because not every way of giving credit is displacement times gradient.
+
+What a rule may say of itself is listed in the base class ``Rule``. Users' rules need no base class: what they say is read by ``as_rule``, once.
+"""
+
+from __future__ import annotations
+
+import math
+from abc import ABC, abstractmethod
+from collections.abc import Callable
+from dataclasses import dataclass
+from typing import Protocol, Self
+
+import torch
+from torch import Tensor
+
+from ..core.declared import Part, Stranger, declared
+from ..core.segment import Evaluation, Segment
+from ..core.shapes import ROUNDING, over
+from ..fields import Field
+
+
+@dataclass(frozen=True, eq=False)
+class Integrated:
+    """A share, and what its rule knows about it.
+
+    share (K, R, B, \\*s);  error (K, R, B) the estimated L2 error, NaN where the rule estimates none
+    begin, end (K, R, B) F at the pieces' ends where the rule came by it, NaN elsewhere; None where it did not
+    noise (G, K, R, B, \\*s) of a rule with random nodes: G vectors whose products add up, on average, to the covariance of the share, of
+                 which G − 1 are independent; None of other rules, and where there are too few nodes to tell
+    """
+
+    share: Tensor
+    error: Tensor
+    begin: Tensor | None = None
+    end: Tensor | None = None
+    noise: Tensor | None = None
+
+    @classmethod
+    def ensure(cls, found: Tensor | Integrated) -> Integrated:
+        """A bare tensor is a share whose error nobody estimated."""
+        if isinstance(found, Integrated):
+            return found
+        return cls(found, found.new_full(found.shape[:3], float("nan")))
+
+
+Table = tuple[tuple[float, ...], tuple[float, ...]]
+"""Nodes in [0, 1], and weights that sum to one."""
+
+
+class RuleLike(Protocol):
+    """Whatever can be called as a rule."""
+
+    def __call__(self, field: Field, segment: Segment) -> Tensor | Integrated: ...
+
+
+class RoughShares(Protocol):
+    """What a rule has seen of a segment at a first look: shares that can be refined where they count."""
+
+    @property
+    def segment(self) -> Segment: ...
+
+    def refined(self, weights: Tensor | None = None, tol: float | None = None) -> Integrated: ...
+
+
+class Rule(Part, ABC):
+    """How a segment is integrated: to a share, or to a share and what is known of its error."""
+
+    @abstractmethod
+    def __call__(self, field: Field, segment: Segment) -> Tensor | Integrated: ...
+
+    @declared
+    def gradients(self) -> int | None:
+        """Gradients per segment, reference and example; None where that is not known beforehand."""
+        return None
+
+    @declared
+    def complete(self) -> bool:
+        """Whether shares are meant to add up to the change of F; maps that are not are not warned of."""
+        return True
+
+    @declared
+    def unbiased(self) -> bool:
+        """Whether it is right on average over random nodes, so that what one share is wrong by is chance."""
+        return False
+
+    @declared
+    def clocked(self) -> bool:
+        """Whether it asks when on the path a segment is (``Segment.clock``), and not only where it lies."""
+        return False
+
+    @declared
+    def tol(self) -> float | None:
+        """The relative L2 error it integrates to; None where it has no tolerance."""
+        return None
+
+    @declared
+    def inner(self) -> Rule | None:
+        """The rule it takes its gradients by, of a rule around a rule."""
+        return None
+
+    @declared
+    def looks(self) -> bool:
+        """Whether it can wait with refining until it is known how much each reference counts: it has ``look``."""
+        return self.overrides(Rule, "look")
+
+    def table(self) -> Table | None:
+        """Its nodes and weights, the same on every segment; a path's gradients at ends with a node are used. None where it has none."""
+        return None
+
+    def look(self, field: Field, segment: Segment) -> RoughShares:
+        """A first look at a segment, to be refined later."""
+        raise NotImplementedError(f"{self!r} integrates at once.")
+
+    def with_inner(self, inner: Rule) -> Self:
+        """The same around another rule."""
+        raise NotImplementedError(f"{self!r} is no rule around a rule.")
+
+
+class _StrangerRule(Stranger, Rule):
+    """A user's callable as a rule."""
+
+    @declared
+    def resolution(self) -> str | None:
+        return self.grows_with("gradients")
+
+
+def as_rule(rule: RuleLike) -> Rule:
+    """A rule as it is, or a user's callable as one, with what it says of itself."""
+    return rule if isinstance(rule, Rule) else _StrangerRule(rule)
+
+
+Credit = Callable[[Tensor, Tensor], Tensor]
+"""Gradients (n, \\*s) and the rows (n,) they belong to, numbered over (K, R, B) → what counts in their place (n, \\*s)."""
+
+
+def missed(summed: Tensor, begin: Tensor, end: Tensor) -> Tensor:
+    """What shares that add up to ``summed`` miss of the change from F = ``begin`` to ``end``; nothing where rounding explains it.
+
+    Steps that were halved many times change F by less than a difference of two of its values can tell.
+    """
+    off = (summed - (end - begin)).abs()
+    rounding = ROUNDING * torch.finfo(begin.dtype).eps * torch.maximum(begin.abs(), end.abs())
+    return torch.where((off <= rounding) & off.isfinite(), 0, off)
+
+
+def least_norm(moving: Tensor) -> Tensor:
+    """The norm of the smallest vector in ``moving`` (n,) numbers that adds up to 1: no map that misses a change is nearer than this times it."""
+    return moving.clamp_min(1).rsqrt()
+
+
+def mean_gradient(
+    field: Field, segment: Segment, nodes: Tensor, weights: Tensor, credit: Credit | None = None
+) -> Tensor:
+    """Σ_q w_q ∇F(start + t_q (end − start)) → (K, R, B, \\*s), in float32 at least.
+
+    Nodes, weights and ``credit`` are those of ``mean_gradients``.
+    """
+    group = torch.zeros(len(nodes), dtype=torch.long, device=segment.start.device)
+    return mean_gradients(field, segment, nodes, weights, group, 1, credit)[0]
+
+
+def mean_gradients(
+    field: Field,
+    segment: Segment,
+    nodes: Tensor,
+    weights: Tensor,
+    group: Tensor,
+    groups: int,
+    credit: Credit | None = None,
+) -> Tensor:
+    """Σ_q w_q ∇F(start + t_q (end − start)) over the nodes q of each ``group`` (n,) → (groups, K, R, B, \\*s).
+
+    ``nodes`` and ``weights`` are (n,) for all rows alike, or broadcast to (n, K, R, B). Points are made when the model is ready for
+    them and gradients are added where they belong at once, so memory does not grow with n. Pieces of no length cost nothing.
+    With ``credit`` the sum is over what that makes of each gradient.
+    """
+    leading = segment.leading
+    inner = segment.start.shape[3:]
+    every = math.prod(leading)
+    mean = segment.start.new_zeros(groups * every, *inner)
+    place = segment.moving()
+    if not len(nodes) or not len(place):
+        return mean.reshape(groups, *leading, *inner)
+    begins, finishes = _picker(segment.start, place), _picker(segment.end, place)
+    t, w = (_per_row(numbers, leading, place) for numbers in (nodes, weights))
+    rows, group = len(place), group.to(place.device)
+    example = (place % leading[2]).repeat(len(nodes))
+
+    def whole(part: slice) -> bool:
+        """Whether a part is a number of nodes for all rows, as most are: then nothing need be picked, it is broadcast."""
+        return rows == every and part.start % rows == 0 and part.stop % rows == 0
+
+    def make(part: slice) -> Tensor:
+        if whole(part):
+            at = t[part].reshape(-1, *leading, *(1,) * len(inner))
+            return torch.lerp(segment.start, segment.end, at).flatten(0, 3)
+        which = torch.arange(part.start, part.stop, device=place.device) % rows
+        begin = begins(which)
+        return torch.lerp(begin, finishes(which), over(t[part], begin))
+
+    def add(part: slice, found: Evaluation) -> None:
+        which = torch.arange(part.start, part.stop, device=place.device) % rows
+        gradient = found.gradient if credit is None else credit(found.gradient, place[which])
+        weighted = gradient * over(w[part], gradient)
+        if groups == 1 and whole(part):
+            mean.add_(weighted.reshape(-1, *mean.shape).sum(0))
+        else:
+            node = torch.arange(part.start, part.stop, device=place.device) // rows
+            mean.index_add_(0, group[node] * every + place[which], weighted)
+
+    field.stream(example, make, add, segment.start[0, 0, 0], whole=rows)
+    return mean.reshape(groups, *leading, *inner)
+
+
+def _picker(points: Tensor, place: Tensor) -> Callable[[Tensor], Tensor]:
+    """Points (K, R, B, \\*s) → a function that picks those numbered ``place[which]`` over (K, R, B), copying no others."""
+    try:
+        flat = points.view(-1, *points.shape[3:])
+    except RuntimeError:  # broadcast over references or examples: a flat one would be as many copies
+        k, r, b = torch.unravel_index(place, points.shape[:3])
+        return lambda which: points[k[which], r[which], b[which]]
+    return lambda which: flat[place[which]]
+
+
+def _per_row(numbers: Tensor, leading: tuple[int, int, int], place: Tensor) -> Tensor:
+    """(n,) or (n, K, R, B) → one number per node and row that is looked at, flat, nodes outermost."""
+    if numbers.ndim == 1:
+        return numbers[:, None].expand(-1, len(place)).reshape(-1)
+    return numbers.expand(-1, *leading).reshape(len(numbers), -1)[:, place].reshape(-1)

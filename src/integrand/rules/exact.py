@@ -1,0 +1,23 @@
+"""No nodes at all."""
+
+from __future__ import annotations
+
+from torch import Tensor
+
+from ..core.segment import Segment
+from ..core.values import part
+from ..fields import Field
+from .base import Rule
+
+
+@part
+class Exact(Rule):
+    """The field's own closed form of the share, where it has one (trees, Gaussian processes, linear fields).
+
+    Cost: no gradients. Errors: ``NoShare`` for fields without a closed form.
+    """
+
+    gradients = 0
+
+    def __call__(self, field: Field, segment: Segment) -> Tensor:
+        return field.share(segment)

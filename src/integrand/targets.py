@@ -1,0 +1,465 @@
+"""A target says which scalar of the model's output is explained.
+
+    target(outputs, index) -> (N,)          outputs for N rows; index (N,) says which example each row belongs to
+
+Classes may differ between examples: they are looked up by ``index``. A target with a ``site`` looks at something else than
+the model's output (a layer inside it); that is all a representation distance is, and why it can share a forward pass with
+the class score. ``score()`` gives the same question as a probability, which is what fitness and curves are measured on.
+"""
+
+from __future__ import annotations
+
+from abc import ABC, abstractmethod
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import replace
+from typing import Any, ClassVar
+
+import torch
+from torch import Tensor
+
+from .core.shapes import describe, flattened
+from .core.values import part
+from .errors import TargetError
+
+Index = int | Tensor | tuple[int, ...]
+"""A class, a class for each example (B,), a position in a longer output, or a position for each example (B, P)."""
+
+
+def output_tensor(outputs: Any) -> Tensor:
+    """The tensor among a model's outputs: itself, the "logits", the only tensor of a dict, or the first entry of a tuple.
+
+    Errors: ``TargetError`` where a dict leaves open which is meant, where no tensor is found, and for complex numbers.
+    """
+    found = outputs if isinstance(outputs, Tensor) else getattr(outputs, "logits", None)
+    if found is None and isinstance(outputs, Mapping):
+        found = _entry(outputs)
+    if found is None and isinstance(outputs, tuple | list) and outputs:
+        found = outputs[0]
+    if not isinstance(found, Tensor):
+        raise TargetError(
+            f"The model returned {type(outputs).__name__}, in which no tensor was found. "
+            "Give target= a callable that takes these outputs and returns one number per row."
+        )
+    _check_real(found, "The model")
+    return found
+
+
+def _entry(outputs: Mapping[Any, Any]) -> Tensor | None:
+    """The "logits" of a dict of outputs, or its only tensor."""
+    if isinstance(outputs.get("logits"), Tensor):
+        logits: Tensor = outputs["logits"]
+        return logits
+    tensors = {name: entry for name, entry in outputs.items() if isinstance(entry, Tensor)}
+    if len(tensors) > 1:
+        shown = ", ".join(f"{name!r} ({describe(entry.shape[1:])} per row)" for name, entry in tensors.items())
+        name = next(iter(tensors))
+        raise TargetError(
+            f"The model returned several outputs, {shown}, and none is called 'logits': say which one is explained, by a model that returns "
+            f"it, lambda *inputs: model(*inputs)[{name!r}], or by a target that takes all of them, target=lambda out: out[{name!r}][:, 0]."
+        )
+    return next(iter(tensors.values()), None)
+
+
+def _check_real(numbers: Tensor, who: str) -> None:
+    if numbers.is_complex():
+        raise TargetError(
+            f"{who} returned complex numbers ({str(numbers.dtype).removeprefix('torch.')}), of which none is larger than another: return "
+            "their size (.abs()), or their real or imaginary part (.real, .imag)."
+        )
+
+
+class Target(ABC):
+    """Which scalar is explained. Subclasses are frozen values."""
+
+    site: Any = None
+    """What is looked at instead of the model's output: a layer, or a function of the input."""
+
+    by_row: ClassVar[bool] = False
+    """Whether it reads outputs (N, …) that hold an entry for each of N rows; others know how to read outputs of their own."""
+
+    @abstractmethod
+    def __call__(self, outputs: Any, index: Tensor) -> Tensor:
+        """Outputs for N rows, and the example each row belongs to → N numbers."""
+
+    def score(self) -> Target:
+        """The probability this target is about; itself where there is none."""
+        return self
+
+    def at(self, index: Tensor) -> Target:
+        """The target of the examples ``index`` of the batch."""
+        return self
+
+    def of_batch(self, index: Tensor) -> Target:
+        """The target of a batch whose examples ``index`` (B,) it is of: what it says of one is looked up by its place in the batch.
+
+        Errors: ``TargetError`` where it says different things of one example that is there twice.
+        """
+        return self
+
+
+def _rows(outputs: Any, what: str) -> Tensor:
+    out = output_tensor(outputs)
+    if out.ndim < 2:
+        raise TargetError(
+            f"{what} needs outputs with a class axis (rows, classes), but the model returned one number per row: use "
+            "target=ig.targets.Output()."
+        )
+    return out
+
+
+def _check_class(index: int | Tensor, classes: int) -> None:
+    extremes = [int(i) for i in index.aminmax()] if isinstance(index, Tensor) else [index]
+    wrong = next((i for i in extremes if not -classes <= i < classes), None)
+    if wrong is not None:
+        raise TargetError(f"Target class {wrong} does not exist: the model has {classes} classes, 0 to {classes - 1}.")
+
+
+def _pick(out: Tensor, which: Index, index: Tensor) -> Tensor:
+    """``out[n, which]`` for one class, a class per example, or a position in a longer output."""
+    if isinstance(which, tuple):
+        _check_position(which, which, out)
+        where: tuple[slice | int, ...] = (slice(None), *which)
+        return out[where]
+    if isinstance(which, Tensor) and which.ndim == 2:
+        _check_position(which.unbind(1), tuple(which[0].tolist()), out)
+        place = _numbered(which, out.shape[1:])[index.to(which.device)]
+        return flattened(out, 1).gather(1, place.to(out.device))[:, 0]
+    if out.ndim != 2:
+        raise TargetError(
+            f"One output has shape {describe(out.shape[1:])}, so a class alone does not name a number: "
+            "give a tuple with a position for each axis, or a callable."
+        )
+    _check_class(which, out.shape[1])
+    if isinstance(which, int):
+        return out[:, which]
+    chosen = (which.to(out.device) % out.shape[1])[index.to(out.device)]
+    return out.gather(1, chosen[:, None])[:, 0]
+
+
+def _check_position(each: Sequence[int | Tensor], shown: tuple[int, ...], out: Tensor) -> None:
+    """Whether one output has as many axes as a position has places, and each place."""
+    if len(each) != out.ndim - 1:
+        raise TargetError(
+            f"Target {shown} has {len(each)} positions, but one output has shape {describe(out.shape[1:])}: "
+            f"give {out.ndim - 1}."
+        )
+    for axis, place in enumerate(each):
+        _check_class(place, out.shape[1 + axis])
+
+
+def _numbered(which: Tensor, shape: torch.Size) -> Tensor:
+    """Positions (B, P) as places in the output laid flat (B, 1)."""
+    place = torch.zeros_like(which[:, :1])
+    for axis, size in enumerate(shape):
+        place = place * size + (which[:, axis : axis + 1] % size)
+    return place
+
+
+def _select(which: Index, index: Tensor) -> Index:
+    return which[index.to(which.device)] if isinstance(which, Tensor) else which
+
+
+def _placed(each: Tensor, index: Tensor) -> Tensor:
+    """What is said of B examples, at their places ``index`` in a batch; zeros for the others, which are not asked about."""
+    index = index.to(each.device)
+    whole = each.new_zeros(int(index.max()) + 1, *each.shape[1:])
+    whole[index] = each
+    if not torch.equal(whole[index], each):
+        raise TargetError(
+            "The target says different things of an example that the batch holds twice: explain the two apart."
+        )
+    return whole
+
+
+def _placed_index(which: Index, index: Tensor) -> Index:
+    return _placed(which, index) if isinstance(which, Tensor) else which
+
+
+def _clean_index(which: Any) -> Index:
+    if isinstance(which, bool):
+        raise TargetError("A target class is an integer, not True or False.")
+    if isinstance(which, list) or type(which).__module__ == "numpy":
+        which = _listed(which)
+    if isinstance(which, Tensor):
+        if which.is_floating_point() or which.is_complex() or which.dtype == torch.bool or which.ndim > 2:
+            raise TargetError(
+                f"Target classes are integers, one or one per example; got {which.dtype} of shape {describe(which.shape)}."
+            )
+        if which.numel() == 1:  # one for all examples, also where it comes in a list
+            return int(which)
+        classes: Tensor = which.detach().long()
+        if classes.ndim == 2 and len(classes) == 1:  # one position for all
+            return tuple(classes[0].tolist())
+        return classes[:, 0] if classes.ndim == 2 and classes.shape[1] == 1 else classes
+    if isinstance(which, tuple):
+        return tuple(int(w) for w in which)
+    try:
+        return int(which.__index__())
+    except AttributeError:
+        raise TargetError(f"{which!r} is not a class: give an int, a tensor of ints, or a position.") from None
+
+
+def _listed(which: Any) -> Tensor:
+    """A list of classes, or of positions of one length, one for each example."""
+    if isinstance(which, list) and any(isinstance(one, tuple | list) for one in which):
+        lengths = {len(one) if isinstance(one, tuple | list) else 0 for one in which}
+        if len(lengths) > 1:
+            raise TargetError(
+                f"Target positions are tuples of one length, one for each example; got lengths {', '.join(map(str, sorted(lengths)))}."
+            )
+    try:
+        return torch.as_tensor(which)
+    except (TypeError, ValueError, RuntimeError):
+        raise TargetError(f"Target classes are integers, one or one per example; got {which!r}.") from None
+
+
+@part
+class Output(Target):
+    """The model's only number per row: F = f(x), outputs (N,), (N, 1) or (N, 1, …, 1).
+
+    Of a classifier with one logit it is that logit: positive maps push towards class 1, for examples of class 0 too.
+    """
+
+    by_row: ClassVar[bool] = True
+
+    def __call__(self, outputs: Any, index: Tensor) -> Tensor:
+        out = output_tensor(outputs)
+        if out.ndim > 1 and out.shape[1:].numel() == 1:
+            out = flattened(out, 1)[:, 0]
+        if out.ndim != 1:
+            raise TargetError(
+                f"Output() explains models with one number per row, but this one returned {describe(out.shape[1:])} for each. "
+                "Name a class: target=3."
+            )
+        return out
+
+
+@part
+class _OfClass(Target):
+    """A target about one class: an int, an int per example (B,), a position in a longer output, or a position per example (B, P)."""
+
+    which: Index
+    by_row: ClassVar[bool] = True
+
+    def __post_init__(self) -> None:
+        object.__setattr__(self, "which", _clean_index(self.which))
+
+    @property
+    def of_classes(self) -> bool:
+        """Whether it names classes, and not positions in a longer output."""
+        return isinstance(self.which, int) or (isinstance(self.which, Tensor) and self.which.ndim == 1)
+
+    def at(self, index: Tensor) -> Target:
+        return replace(self, which=_select(self.which, index))
+
+    def of_batch(self, index: Tensor) -> Target:
+        return replace(self, which=_placed_index(self.which, index))
+
+    def score(self) -> Target:
+        # Which axis of a longer output holds the classes is not known: the number at a position is its own score.
+        return Probability(self.which) if self.of_classes else self
+
+
+@part
+class _OfSoftmax(_OfClass):
+    """A target about a class's share of a softmax.
+
+    ``axis`` is the axis of the outputs that holds the classes, as torch counts it (rows are axis 0); it must be named where one
+    output has several axes: 1 for pictures (rows, classes, height, width), −1 for tokens (rows, tokens, classes).
+    """
+
+    axis: int | None = None
+
+    def score(self) -> Target:
+        return Probability(self.which, self.axis)
+
+    def _log(self, outputs: Any) -> Tensor:
+        name = type(self).__name__
+        return _log_probabilities(_rows(outputs, name), self.axis, name)
+
+
+def _log_probabilities(out: Tensor, axis: int | None = None, what: str = "") -> Tensor:
+    """The log of the softmax over the classes, which lie along ``axis``; with a single axis after the rows, along that."""
+    if axis is None and out.ndim > 2:
+        shape = describe(out.shape[1:])
+        raise TargetError(
+            f"One output has shape {shape}, and a softmax over each of its axes is something else. Name the axis that holds the classes: "
+            f"{what}(…, axis=1) for images (rows, classes, height, width), axis=-1 for tokens (rows, tokens, classes)."
+        )
+    axis = 1 if axis is None else axis
+    if not -out.ndim < axis < out.ndim or axis % out.ndim == 0:
+        raise TargetError(
+            f"Axis {axis} holds no classes: the outputs have {out.ndim} axes, and axis 0 holds the rows; "
+            f"give a number from 1 to {out.ndim - 1}, or a negative one."
+        )
+    if out.shape[axis] == 1:
+        raise TargetError(
+            "A softmax over one class is always 1. For a model with a single logit use a callable, "
+            "e.g. target=lambda out: out[:, 0].sigmoid()."
+        )
+    return out.log_softmax(axis)
+
+
+@part
+class Logit(_OfClass):
+    """The score of a class before the softmax: F = z_c."""
+
+    def __call__(self, outputs: Any, index: Tensor) -> Tensor:
+        return _pick(_rows(outputs, "Logit"), self.which, index)
+
+
+@part
+class Probability(_OfSoftmax):
+    """The softmax probability of a class: F = p_c = exp(z_c) / Σ exp(z), the sum over ``axis``.
+
+    ``axis`` is needed only where one output has several axes, such as (rows, tokens, classes): ``Probability((3, 7), axis=-1)``.
+    """
+
+    def __call__(self, outputs: Any, index: Tensor) -> Tensor:
+        return _pick(self._log(outputs), self.which, index).exp()
+
+
+def _others(out: Tensor, which: Index, index: Tensor) -> Tensor:
+    """``out`` (N, C) with each row's own class at −∞."""
+    column = torch.as_tensor(which, device=out.device) % out.shape[1]
+    column = (column.expand(len(out)) if column.ndim == 0 else column[index.to(out.device)])[:, None]
+    return out.scatter(1, column, float("-inf"))
+
+
+@part
+class LogOdds(_OfClass):
+    """The log-odds of a class against all others: F = log p_c − log(1 − p_c) = z_c − logsumexp of the others."""
+
+    def __call__(self, outputs: Any, index: Tensor) -> Tensor:
+        out = _rows(outputs, "LogOdds")
+        if out.ndim != 2:
+            raise TargetError("LogOdds explains outputs (rows, classes); use a callable for others.")
+        out = _log_probabilities(out)
+        return _pick(out, self.which, index) - _others(out, self.which, index).logsumexp(1)
+
+
+@part
+class Lead(_OfClass):
+    """How far a class is ahead of the best of the others: F = z_c − max_{k≠c} z_k, positive where the class is predicted.
+
+    Zero is the decision boundary of the class. Where several others are best, the slope is the mean of theirs.
+    """
+
+    def __call__(self, outputs: Any, index: Tensor) -> Tensor:
+        out = _rows(outputs, "Lead")
+        if out.ndim != 2 or out.shape[1] < 2:
+            raise TargetError(
+                f"Lead needs outputs (rows, classes) with two classes at least, but one output has shape {describe(out.shape[1:])}."
+            )
+        return _pick(out, self.which, index) - _others(out, self.which, index).amax(1)
+
+
+@part
+class Margin(Target):
+    """How far one class is ahead of another: F = z_c − z_d."""
+
+    which: Index
+    other: Index
+    by_row: ClassVar[bool] = True
+
+    def __post_init__(self) -> None:
+        object.__setattr__(self, "which", _clean_index(self.which))
+        object.__setattr__(self, "other", _clean_index(self.other))
+
+    def __call__(self, outputs: Any, index: Tensor) -> Tensor:
+        out = _rows(outputs, "Margin")
+        return _pick(out, self.which, index) - _pick(out, self.other, index)
+
+    def at(self, index: Tensor) -> Target:
+        return Margin(_select(self.which, index), _select(self.other, index))
+
+    def of_batch(self, index: Tensor) -> Target:
+        return Margin(_placed_index(self.which, index), _placed_index(self.other, index))
+
+    def score(self) -> Target:
+        return Logit(self.which).score()
+
+
+@part
+class Loss(_OfSoftmax):
+    """The cross-entropy of a label: F = −log p_c. Attributions say what raises the loss.
+
+    ``axis`` is needed only where one output has several axes, such as (rows, tokens, classes): ``Loss((3, 7), axis=-1)``.
+    """
+
+    def __call__(self, outputs: Any, index: Tensor) -> Tensor:
+        return -_pick(self._log(outputs), self.which, index)
+
+
+@part
+class Predicted(_OfClass):
+    """Whether a class is predicted: F = 1 where no other has a larger output, else 0. It has no slope; curves are measured with it."""
+
+    def __call__(self, outputs: Any, index: Tensor) -> Tensor:
+        out = _rows(outputs, "Predicted")
+        _pick(out, self.which, index)  # whether there is such a class
+        if out.ndim != 2 or out.shape[1] < 2:
+            raise TargetError(
+                f"Predicted needs outputs (rows, classes) with two classes at least, but one output has shape {describe(out.shape[1:])}."
+            )
+        which = self.which[index.to(self.which.device)].to(out.device) if isinstance(self.which, Tensor) else self.which
+        return (out.argmax(1) == torch.as_tensor(which, device=out.device) % out.shape[1]).to(out.dtype)
+
+
+@part
+class Custom(Target):
+    """Any function of the model's outputs, row by row: F = function(outputs) or function(outputs, data[index]).
+
+    ``function`` is called with however many rows fit into one model call, never with a whole batch at a time, and returns one
+    number per row. What differs between examples goes into ``data`` (B, …), from which the rows' own entries are handed over.
+    """
+
+    function: Callable[..., Tensor]
+    data: Tensor | None = None
+
+    def __call__(self, outputs: Any, index: Tensor) -> Tensor:
+        own = () if self.data is None else (self.data[index.to(self.data.device)],)
+        found = self.function(outputs, *own)
+        if isinstance(found, Tensor):
+            _check_real(found, "The target function")
+        return found
+
+    def at(self, index: Tensor) -> Target:
+        if self.data is None:
+            return self
+        return Custom(self.function, self.data[index.to(self.data.device)])
+
+    def of_batch(self, index: Tensor) -> Target:
+        return self if self.data is None else Custom(self.function, _placed(self.data, index))
+
+
+@part
+class Distance(Target):
+    """How far a representation is from a goal: F = ‖φ(z) − goal‖² (the objective that IG2 descends).
+
+    ``goal`` (M, F) holds φ(reference) for M pairs of example and reference, looked up by the rows' index; ``site`` is φ.
+    """
+
+    goal: Tensor
+    site: Any = None
+
+    def __call__(self, outputs: Any, index: Tensor) -> Tensor:
+        found = flattened(output_tensor(outputs), 1)
+        return (found - self.goal[index.to(self.goal.device)]).square().sum(1)
+
+    def at(self, index: Tensor) -> Target:
+        return replace(self, goal=self.goal[index.to(self.goal.device)])
+
+
+def as_target(target: Any) -> Target:
+    """An int, a tensor of ints, a position, a callable or a Target → a Target."""
+    if isinstance(target, Target):
+        return target
+    if isinstance(target, str):
+        raise TargetError(
+            f"Target {target!r} is not known here. 'predicted' works in ig.explain, which knows the inputs; "
+            "otherwise give a class, a tensor of classes, an ig.targets value or a callable."
+        )
+    if callable(target) and not isinstance(target, Tensor):
+        return Custom(target)
+    return Logit(target)

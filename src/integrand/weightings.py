@@ -1,0 +1,398 @@
+"""Weightings: how references are weighed once their shares are known. ``(shares, x, field) -> weights (R, B)``.
+
+    values = Σ_r w_r · share_r,      Σ_r w_r = 1
+
+``Uniform`` is Expected Gradients; ``Fitness`` is Weighted Gradients: a baseline counts for more the fewer of the features it
+ranks highest must be taken away to halve the class probability. No labels are used. A weighting that is known beforehand
+(``beforehand``) lets shares be added up as they come instead of being kept.
+"""
+
+from __future__ import annotations
+
+from abc import ABC, abstractmethod
+from collections.abc import Callable
+from dataclasses import dataclass
+from typing import Any, Protocol
+
+import torch
+from torch import Tensor
+
+from .core.declared import Part, Stranger, declared
+from .core.features import Features, kind_of
+from .core.features import feature_map as feature_map
+from .core.features import feature_scores as feature_scores
+from .core.segment import Evaluation
+from .core.shapes import checked_references, flattened
+from .core.values import part
+from .errors import BaselineError, InputError
+from .fields import Field
+
+
+@dataclass(frozen=True, eq=False)
+class Weighed:
+    """Weights (R, B), and what they were judged by.
+
+    fitness    (R, B) or None
+    criterion  what the fitness counts, in a sentence
+    reasons    per example, why the fitness cannot tell its baselines apart; None where it can
+    """
+
+    weights: Tensor
+    fitness: Tensor | None = None
+    criterion: str = ""
+    reasons: tuple[str | None, ...] = ()
+
+    @classmethod
+    def ensure(cls, weights: Tensor | Weighed) -> Weighed:
+        """A bare tensor is weights without further notes."""
+        return weights if isinstance(weights, Weighed) else cls(weights)
+
+
+class WeightingLike(Protocol):
+    """Whatever can be called as a weighting."""
+
+    def __call__(self, shares: Tensor, x: Tensor, field: Field) -> Tensor | Weighed: ...
+
+
+class Weighting(Part, ABC):
+    """How references are weighed: ``(shares (R, B, \\*s), x (B, \\*s), field) -> weights (R, B)`` or ``Weighed``."""
+
+    @abstractmethod
+    def __call__(self, shares: Tensor, x: Tensor, field: Field) -> Tensor | Weighed: ...
+
+    @declared
+    def features(self) -> Features | None:
+        """What one feature is, where it asks; label maps (B, H, W) hold something for each example."""
+        return None
+
+    @declared
+    def fill(self) -> Any:
+        """What replaced features become, where it replaces any; baselines may hold something for each example."""
+        return None
+
+    def beforehand(self, references: int, batch: int) -> Tensor | None:
+        """The weights (R, B) of a weighting that needs no shares, so that these can be added up as they come; else None."""
+        return None
+
+    def prepared(self, x: Tensor, field: Field, references: Tensor) -> Callable[[Tensor], Weighed]:
+        """The weighting once it has looked at the inputs and the references (R, B, \\*s), waiting for shares.
+
+        What it cannot work with it says here, before any gradient.
+        """
+        return lambda shares: Weighed.ensure(self(shares, x, field))
+
+
+class _StrangerWeighting(Stranger, Weighting):
+    """A user's callable as a weighting."""
+
+
+def as_weighting(weighting: WeightingLike) -> Weighting:
+    """A weighting as it is, or a user's callable as one, with what it says of itself."""
+    return weighting if isinstance(weighting, Weighting) else _StrangerWeighting(weighting)
+
+
+@part
+class Uniform(Weighting):
+    """Every reference counts the same: w_r = 1/R."""
+
+    def beforehand(self, references: int, batch: int) -> Tensor:
+        """The weights, which do not depend on shares."""
+        return torch.full((references, batch), 1 / references, dtype=torch.float64)
+
+    def __call__(self, shares: Tensor, x: Tensor, field: Field) -> Tensor:
+        return self.beforehand(*shares.shape[:2]).to(shares)
+
+
+# --- what replaced features become ------------------------------------------------------------------------------------
+
+
+class Fill(ABC):
+    """What replaced features become, where that depends on the references; a fill that does not is a baseline."""
+
+    @abstractmethod
+    def among(self, references: Tensor, x: Tensor, field: Field) -> Tensor:
+        """References (R, B, \\*s), inputs (B, \\*s) → what replaces them (B, \\*s)."""
+
+    @abstractmethod
+    def name(self, x: Tensor) -> str:
+        """What a report calls it for inputs such as ``x``."""
+
+
+@part
+class ReferenceMean(Fill):
+    """The mean of an example's references: what a column, token or time step is where the baselines say it is missing."""
+
+    def among(self, references: Tensor, x: Tensor, field: Field) -> Tensor:
+        return references.mean(0)
+
+    def name(self, x: Tensor) -> str:
+        return "mean of the references"
+
+
+@part
+class ByKind(Fill):
+    """``pictures`` for examples of three axes (C, H, W), the mean of the references for all others."""
+
+    pictures: Callable[[Tensor, Field], Tensor]
+
+    def among(self, references: Tensor, x: Tensor, field: Field) -> Tensor:
+        return self.pictures(x, field)[0] if x.ndim == 4 else ReferenceMean().among(references, x, field)
+
+    def name(self, x: Tensor) -> str:
+        return _name_of(self.pictures, x) if x.ndim == 4 else ReferenceMean().name(x)
+
+
+def _name_of(fill: Callable[[Tensor, Field], Tensor] | Fill, x: Tensor) -> str:
+    if isinstance(fill, Fill):
+        return fill.name(x)
+    return str(getattr(fill, "label", type(fill).__name__.lower()))  # any callable may be a fill
+
+
+# --- fitness ----------------------------------------------------------------------------------------------------------
+
+FEW = 128
+"""Up to so many features every k is looked at: at most as many forward rows as a few dozen gradients take."""
+
+_FILLS = "Features are replaced by fill=: 'auto', 'references', a number, a tensor, 'mean', 'blurred', or a baseline."
+_FIRST_ROUND = 8  # the first round looks at every k below this; each further round at as many as all before it together
+
+
+@part
+class Fitness(Weighting):
+    """Weighted Gradients: w_r = (1/D_r) / Σ_k (1/D_k), D_r the fewest top-ranked features that carry the class score.
+
+        D_r = min { k : s_r(k) ≤ ratio · p(x) },   s_r(k) = p(x with the k features that share r ranks highest replaced by ``fill``)
+
+    fill      a baseline that says what replaced features become (its first reference), or a ``Fill`` made of the references
+    ratio     how far the score must fall (½ in the paper)
+    keep      drop references whose weight is under ``keep`` × the mean weight, and share theirs out (¼ in the paper's
+              filtered variant; 0 keeps all)
+    features  what is replaced at a time, see ``feature_map``
+    least     a class probability under this is too low to halve meaningfully; the example is flagged
+
+    Ranking is by the signed sum over each feature's elements, descending, ties by position. The score is the class probability on
+    the same inputs and the same class as the gradient.
+
+    D is a k that halves the score while k − 1 does not. It is the smallest one, as in the formula,
+
+    * always for up to 128 features (``FEW``: columns, tokens, superpixels), because every k is looked at, from 1 on;
+    * for more features where the score falls monotonically with k. There the search is a bisection between 0 and N features. Where
+      replacing all N is not enough, k = 1, 2, 4, … are looked at first, and the bisection is below the first of them that halves;
+      a score that halves only between two of them is not found.
+
+    A reference of which no k that was looked at halves the score gets the worst D, the number of features, as does one whose share
+    is zero everywhere (it equals the input) and so ranks nothing. Where that is so of all references the example is flagged.
+
+    Cost: 2 B rows. For few features fewer than 2 D rows per reference and example (7 if D is under 4, N − 1 at most), in about
+    log2 N − 2 rounds. For many, one row in each of ⌈log2 N⌉ rounds; and ⌈log2 N⌉ rows in one round before them where replacing
+    everything is not enough. All references and examples search in lock-step.
+    Source: Tran et al., "Enhancing Visual Feature Attribution via Weighted Integrated Gradients", arXiv 2505.03201. The
+    released code searches with an absolute tolerance, returns the last midpoint rather than the smallest k, and scores
+    images that were not normalised; here the definition is computed.
+    """
+
+    fill: Callable[[Tensor, Field], Tensor] | Fill
+    ratio: float = 0.5
+    keep: float = 0.0
+    features: Features = "auto"
+    least: float = 0.02
+
+    def __post_init__(self) -> None:
+        if not 0 < self.ratio < 1:
+            raise InputError(f"ratio is between 0 and 1, not {self.ratio}.")
+        if not 0 <= self.keep <= 1:
+            raise InputError(f"keep is between 0 (keep all) and 1 (at least average), not {self.keep}.")
+
+    def __call__(self, shares: Tensor, x: Tensor, field: Field) -> Weighed:
+        return self.prepared(x, field)(shares)
+
+    def prepared(self, x: Tensor, field: Field, references: Tensor | None = None) -> Callable[[Tensor], Weighed]:
+        """Features, fill and score found fit for these inputs; errors say which are not."""
+        groups = feature_map(self.features, x)
+        blank = self._blank(x, field, references)
+        score = field.score()
+        whole = score.value(x)  # on its own, because a field that remembers what was said of x is asked for nothing
+        search = _Search(groups, x, blank, score, whole, self.ratio * whole, score.value(blank))
+
+        def weigh(shares: Tensor) -> Weighed:
+            scores = feature_scores(shares, groups)
+            halving = search(scores)
+            weights = self._filtered(1 / halving.count.to(shares.dtype))
+            reasons = tuple(self._reason(halving, b, float(whole[b])) for b in range(len(x)))
+            return Weighed(weights, halving.count, self._criterion(scores.shape[2], x), reasons)
+
+        return weigh
+
+    def _blank(self, x: Tensor, field: Field, references: Tensor | None) -> Tensor:
+        try:
+            return checked_references(self._filled(x, field, references), x, "The fill of the fitness")[0]
+        except BaselineError as error:
+            raise BaselineError(f"{error} {_FILLS}") from None
+
+    def _filled(self, x: Tensor, field: Field, references: Tensor | None) -> Tensor:
+        if not isinstance(self.fill, Fill):
+            return self.fill(x, field)
+        if references is None:
+            raise InputError(
+                f"fill={self.fill!r} is made of the references, which a weighting that is called with shares alone does not see: "
+                "give a baseline as fill, or call prepared(x, field, references)."
+            )
+        return self.fill.among(references, x, field)[None]
+
+    def _criterion(self, features: int, x: Tensor) -> str:
+        return (
+            f"D is the fewest of {features:,} {kind_of(self.features, x)}, in the order of the baseline's own map, whose replacement "
+            f"(fill: {_name_of(self.fill, x)}) brings the class score to {self.ratio:g} of what it was"
+        )
+
+    def _filtered(self, merit: Tensor) -> Tensor:
+        weights = merit / merit.sum(0)
+        # Equal baselines are all exactly average; rounding may not drop them.
+        slack = 1 - 16 * torch.finfo(weights.dtype).eps
+        kept = weights * (weights >= slack * self.keep / len(weights))
+        return kept / kept.sum(0)
+
+    def _reason(self, halving: _Halving, example: int, whole: float) -> str | None:
+        """Why D says nothing about one example, whose score is ``whole``."""
+        count = halving.count[:, example]
+        if not whole > 0:
+            return (
+                f"the class score ({whole:.3g}) is not positive, so there is nothing to halve; explain a class, whose score is "
+                "its probability, or a target that is positive"
+            )
+        if not bool(halving.ranked[:, example].any()):
+            return "every baseline's map is zero, so no feature ranks above another; give baselines that differ from the input"
+        if not bool(halving.halves[:, example].any()):
+            return (
+                f"the class score ({whole:.3g}) does not fall to {self.ratio:g} of itself, {halving.looked} replaced; "
+                "try another fill"
+            )
+        if whole < self.least:
+            return f"the class probability is only {whole:.3g}, too low to be halved meaningfully; explain a likelier class"
+        if len(count) > 1 and bool((count == count[0]).all()):
+            return f"all baselines need the same number of features ({int(count[0])})"
+        return None
+
+
+@dataclass(frozen=True, eq=False)
+class _Halving:
+    """What a search found.
+
+    count   (R, B) D; the number of features where no k was seen to halve the score
+    halves  (R, B) whether the score with ``count`` features replaced is low enough
+    ranked  (R, B) whether a reference tells features apart at all
+    looked  which numbers of features the search has looked at where it found none
+    """
+
+    count: Tensor
+    halves: Tensor
+    ranked: Tensor
+    looked: str
+
+
+@dataclass(frozen=True, eq=False)
+class _Search:
+    """The smallest k whose k top-ranked features carry the score, for all references and examples in lock-step.
+
+    whole, goal, empty  (B,) the score of the input, what it must fall to, and the score with everything replaced
+    """
+
+    groups: Tensor
+    x: Tensor
+    blank: Tensor
+    score: Field
+    whole: Tensor
+    goal: Tensor
+    empty: Tensor
+
+    def __call__(self, scores: Tensor) -> _Halving:
+        """Feature scores (R, B, N) → D (R, B), with what is known of it."""
+        ranked = (scores.isfinite() & (scores != 0)).any(2)
+        order = scores.argsort(dim=2, descending=True, stable=True)
+        places = torch.arange(scores.shape[2], device=scores.device).expand_as(order)
+        rank = torch.empty_like(order).scatter_(2, order, places)
+        features = (scores > float("-inf")).sum(2)  # those this example has
+        wanted = ranked & (self.whole > 0)
+        emptied = ((self.empty <= self.goal) & (self.whole > 0)).expand_as(features)
+        if scores.shape[2] <= FEW:
+            looked = "whichever number of features is"
+            count, halves = self._every(rank, features, emptied, wanted)
+        else:
+            looked = f"with 1, 2, 4, … or all {scores.shape[2]:,} features"
+            low, high, halves = self._bracketed(rank, features, emptied, wanted)
+            count = self._bisected(rank, low, high, wanted & halves)
+        return _Halving(count, halves, ranked, looked)
+
+    def _every(self, rank: Tensor, features: Tensor, emptied: Tensor, wanted: Tensor) -> tuple[Tensor, Tensor]:
+        """Every k from 1 on, in rounds that double, until one halves: the smallest k (R, B), and whether there is one.
+
+        That it need not look further than twice the smallest k is what makes this cheap: D is small for a map that is any good.
+        """
+        count, halves, searched = features, emptied, wanted
+        first, stop = 1, _FIRST_ROUND
+        while len(pairs := (searched & (first < features)).nonzero()):
+            k = torch.arange(first, stop, device=rank.device).repeat(len(pairs))
+            r, b = pairs.repeat_interleave(stop - first, 0).T
+            there = k < features[r, b]  # all features replaced is ``empty``
+            smallest = self._smallest(rank, r[there], b[there], k[there])
+            hit = smallest < features
+            count, halves, searched = torch.where(hit, smallest, count), halves | hit, searched & ~hit
+            first, stop = stop, 2 * stop
+        return count, halves
+
+    def _bracketed(
+        self, rank: Tensor, features: Tensor, emptied: Tensor, wanted: Tensor
+    ) -> tuple[Tensor, Tensor, Tensor]:
+        """Between which numbers of features (R, B) to bisect, and whether the upper one halves the score.
+
+        0 and all of them where replacing all is enough; elsewhere the first of 1, 2, 4, … that halves, and the one before it.
+        """
+        pairs = (wanted & ~emptied).nonzero()
+        steps = max(1, (rank.shape[2] - 1).bit_length())
+        k = (2 ** torch.arange(steps, device=rank.device)).repeat(len(pairs))
+        r, b = pairs.repeat_interleave(steps, 0).T
+        there = k < features[r, b]
+        smallest = self._smallest(rank, r[there], b[there], k[there])
+        hit = smallest < features
+        return torch.where(hit, smallest // 2, 0), torch.where(hit, smallest, features), emptied | hit
+
+    def _bisected(self, rank: Tensor, low: Tensor, high: Tensor, wanted: Tensor) -> Tensor:
+        """The k (R, B) above ``low`` and up to ``high`` that halves while k − 1 does not.
+
+        Invariant: ``high`` features replaced are enough and ``low`` are not, whether or not the score falls monotonically.
+        """
+        low, high = low.clone(), high.clone()
+        while len(pairs := ((high - low > 1) & wanted).nonzero()):
+            r, b = pairs.T
+            middle = (low[r, b] + high[r, b]) // 2
+            enough = self._without(rank, r, b, middle) <= self.goal[b]
+            high[r, b] = torch.where(enough, middle, high[r, b])
+            low[r, b] = torch.where(enough, low[r, b], middle)
+        return high
+
+    def _smallest(self, rank: Tensor, r: Tensor, b: Tensor, k: Tensor) -> Tensor:
+        """Of the k looked at the smallest that halves, for each reference and example (R, B); N where none does."""
+        references, batch, features = rank.shape
+        enough = self._without(rank, r, b, k) <= self.goal[b]
+        smallest = k.new_full((references * batch,), features)
+        place = r[enough] * batch + b[enough]
+        return smallest.scatter_reduce_(0, place, k[enough], "amin").reshape(references, batch)
+
+    def _without(self, rank: Tensor, r: Tensor, b: Tensor, k: Tensor) -> Tensor:
+        """The score of each row's example ``b`` with the ``k`` features replaced that reference ``r`` ranks highest."""
+        scores = self.x.new_empty(len(b))
+        if not len(b):
+            return scores
+        groups = self.groups.expand(self.x.shape)
+
+        def make(part: slice) -> Tensor:
+            examples = b[part]
+            gone = rank[r[part], examples] < k[part, None]
+            mask = gone.gather(1, flattened(groups[examples], 1)).reshape(len(examples), *self.x.shape[1:])
+            return torch.where(mask, self.blank[examples], self.x[examples])
+
+        def keep(part: slice, seen: Evaluation) -> None:
+            scores[part] = seen.value
+
+        self.score.stream(b, make, keep, self.x[0], gradient=False)
+        return scores
