@@ -20,7 +20,7 @@ import integrand as ig
 
 from .problems import trained
 
-STEPS: dict[str, ig.paths.Step] = {
+STEPS: dict[str, ig.paths.StepRule] = {
     "Fixed()": ig.paths.Fixed(),
     "Shrinking()": ig.paths.Shrinking(),
     "Implicit(2)": ig.paths.Implicit(2),
@@ -32,7 +32,9 @@ Curve = tuple[Tensor, Tensor]
 """Joint evaluations, and the distance relative to that of the input."""
 
 
-def curve(field: ig.fields.Field, x: Tensor, reference: Tensor, step: ig.paths.Step, looks: int, rate: object) -> Curve:
+def curve(
+    field: ig.fields.Field, x: Tensor, reference: Tensor, step: ig.paths.StepRule, looks: int, rate: object
+) -> Curve:
     """One walk of about ``looks`` joint evaluations."""
     path = ig.paths.Descent(None, looks // step.looks, rate, step=step)  # type: ignore[arg-type]
     with warnings.catch_warnings():

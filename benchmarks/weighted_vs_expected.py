@@ -21,13 +21,13 @@ import torch
 from torch import Tensor
 
 import integrand as ig
-from integrand.compare.statistics import Sure, interval
+from integrand.compare.statistics import Inference, interval
 from integrand.images import load_model, pictures
 
 from .curves import curve_areas
 
 METHODS = ("expected", "weighted", "best single")
-PERCENTILE = Sure(bootstrap="percentile")
+PERCENTILE = Inference(bootstrap="percentile")
 
 
 @dataclass(frozen=True)

@@ -12,7 +12,7 @@ import pytest
 import torch
 
 import integrand as ig
-from integrand.backprop.secant import Chords
+from integrand.backprop.secant import SecantMode
 from tests.problems import Observed
 
 hypothesis.settings.register_profile(
@@ -57,7 +57,7 @@ def _one_thread() -> Iterator[None]:
 @pytest.fixture(autouse=True)
 def _strict_chords(monkeypatch: pytest.MonkeyPatch) -> None:
     """A chord that fails is done without for users; here it fails the test."""
-    monkeypatch.setattr(Chords, "strict", True)
+    monkeypatch.setattr(SecantMode, "strict", True)
 
 
 @pytest.fixture

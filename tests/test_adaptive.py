@@ -14,7 +14,7 @@ from torch import Tensor, nn
 
 import integrand as ig
 from integrand.core.segment import polyline
-from integrand.fields import Metered
+from integrand.fields import CountedField
 from integrand.rules.base import Integrated
 from tests.problems import Counting, filled, wave
 
@@ -94,7 +94,7 @@ def case(name: str) -> tuple[ig.TorchField, ig.Segment, Tensor]:
 @cache
 def answer(name: str, tol: float) -> tuple[Integrated, int]:
     field, segment, _ = case(name)
-    meter = Metered(field)
+    meter = CountedField(field)
     found = ig.rules.Adaptive(tol)(meter, segment)
     return found, meter.tally.gradients
 
@@ -110,7 +110,7 @@ def met(found: Integrated, tol: float) -> bool:
 
 
 def integrated(field: ig.fields.Field, segment: ig.Segment, **options: float) -> tuple[Integrated, int]:
-    meter = Metered(field)
+    meter = CountedField(field)
     found = ig.rules.Adaptive(**options)(meter, segment)
     return found, meter.tally.gradients
 

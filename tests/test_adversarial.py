@@ -276,7 +276,7 @@ def test_a_selection_of_references_keeps_its_numbers() -> None:
     path = ig.paths.Adversarial("likeliest", 4, 0.02, (0.0, 1.0))
     weighted = ig.methods.weighted(ig.baselines.Rivals(2), path, ig.rules.Midpoint(2), fill=0.0, keep=0.5)
     one = ig.explain(p.model, p.inputs, target=p.target, method=weighted)
-    two = ig.explain(p.model, p.inputs, target=p.target, method=ig.Staged(weighted, ig.rules.Midpoint(2)))
+    two = ig.explain(p.model, p.inputs, target=p.target, method=ig.TwoStage(weighted, ig.rules.Midpoint(2)))
     assert bool((one.weights[1] > 0).any())
     torch.testing.assert_close(two.values, one.values, rtol=0, atol=1e-13)
     assert float(one.values.abs().max()) > 0
@@ -390,11 +390,11 @@ def test_several_targets_share_the_walk() -> None:
 def test_the_command_line_sets_them_up() -> None:
     from integrand.cli import presets as recipes
 
-    setting = recipes.Setting()
+    setting = recipes.PresetInputs()
     made = recipes.method("adversarial", setting)
     assert made.baseline == ig.baselines.Rivals(5)
     assert made.rule == recipes.method("mfaba", setting).rule == ig.rules.Simpson(2)
-    assert recipes.method("adversarial", recipes.Setting(tol=0.1)).rule == ig.rules.Adaptive(0.1)
+    assert recipes.method("adversarial", recipes.PresetInputs(tol=0.1)).rule == ig.rules.Adaptive(0.1)
     assert isinstance(recipes.method("boundary", setting).baseline, ig.baselines.Boundary)
     assert [recipes.wants(name) for name in ("adversarial", "mfaba", "boundary")] == [None] * 3
 

@@ -13,7 +13,7 @@ from torch import Tensor, nn
 from torch.utils.checkpoint import checkpoint
 
 import integrand as ig
-from integrand.fields.views import Gathered, Metered, Narrowed
+from integrand.fields.views import Cast, CountedField, Subset
 from tests.problems import PROBLEMS, filled, joined, relu_mlp, wave
 
 GUIDED = ig.fields.GuidedReLU()
@@ -273,12 +273,12 @@ def test_fields_with_a_rule() -> None:
     assert not torch.equal(field.gradient(X), ruled.gradient(X))
     torch.testing.assert_close(ruled.with_target(2).gradient(X), ig.TorchField(model, 2, backward=GUIDED).gradient(X))
     for wrapped in (
-        Metered(ruled),
-        Gathered(ruled, torch.arange(7)),
-        Narrowed(ruled, torch.float64),
+        CountedField(ruled),
+        Subset(ruled, torch.arange(7)),
+        Cast(ruled, torch.float64),
         ruled.score(),
         ruled.behind("1"),
-        ig.fields.Several(ruled, [ig.targets.Logit(0)]),
+        ig.fields.MultiTarget(ruled, [ig.targets.Logit(0)]),
     ):
         assert not wrapped.conservative
     # No field is asked for chords of what is no gradient.

@@ -107,7 +107,7 @@ def test_as_baseline() -> None:
     assert as_baseline(TABLE) == ig.baselines.Plain(TABLE)
     own = ig.baselines.Uniform(0.0, 1.0)
     assert as_baseline(own) is own
-    assert as_baseline([0, own], names) == ig.baselines.Several((ig.baselines.Constant(0.0), own))
+    assert as_baseline([0, own], names) == ig.baselines.Union((ig.baselines.Constant(0.0), own))
     with pytest.raises(ig.errors.UnknownName, match=r"no baseline named 'blak'. Did you mean 'black'"):
         as_baseline("blak", names)
     with pytest.raises(ig.errors.BaselineError, match=r"a number, a tensor, a list .* got dict"):
@@ -121,7 +121,7 @@ def test_every_named_baseline_works_on_images(name: str) -> None:
 
 
 def test_several() -> None:
-    several = ig.baselines.Several(
+    several = ig.baselines.Union(
         (ig.baselines.Constant(1.0), ig.baselines.Given(POOL[:2]), ig.baselines.Uniform(0, 1, 2))
     )
     found = made(several, TABLE)
@@ -130,21 +130,21 @@ def test_several() -> None:
     assert torch.equal(found[1:3], POOL[:2, None].expand(2, 4, 5))
     assert torch.equal(found[3:], ig.baselines.Uniform(0, 1, 2)(TABLE, Plane()))
     with pytest.raises(ig.errors.BaselineError, match=r"at least one"):
-        ig.baselines.Several(())
+        ig.baselines.Union(())
 
 
 def test_labels() -> None:
     black, noise = ig.baselines.black(), ig.baselines.Uniform(0, 1, 2)
     assert labels(black, 1) == ("black",)
     assert labels(noise, 2) == ("uniform noise 1", "uniform noise 2")
-    assert labels(ig.baselines.Several((black, noise, black)), 4) == (
+    assert labels(ig.baselines.Union((black, noise, black)), 4) == (
         "black 1",
         "uniform noise 1",
         "uniform noise 2",
         "black 2",
     )
     assert labels(ig.baselines.Given(POOL[:2], names=("a", "b")), 2) == ("a", "b")
-    assert labels(ig.baselines.Several((black, ig.baselines.Sample(POOL))), 31)[:2] == ("black", "sample 1")
+    assert labels(ig.baselines.Union((black, ig.baselines.Sample(POOL))), 31)[:2] == ("black", "sample 1")
     assert labels(lambda x, field: x[None], 1) == ("function",)
 
 

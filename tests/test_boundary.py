@@ -208,7 +208,7 @@ def test_refused(attempt: Any, error: str, message: str) -> None:
 def test_what_the_search_costs(restarts: int, rounds: int, halvings: int) -> None:
     """On a linear model every search arrives with its first step: all counts are known."""
     model = Counting(filled(nn.Linear(6, 2)))
-    meter = ig.fields.Metered(ig.TorchField(model, 0))
+    meter = ig.fields.CountedField(ig.TorchField(model, 0))
     ig.baselines.Boundary(restarts=restarts, rounds=rounds, halvings=halvings)(X, meter)
     looks = meter.tally.gradients / 4
     assert 1 + (1 + restarts) * (1 + rounds) <= looks <= 1 + (1 + restarts) * (2 + rounds)
@@ -220,7 +220,7 @@ def test_what_the_search_costs(restarts: int, rounds: int, halvings: int) -> Non
 
 def test_no_search_costs_more_than_it_says() -> None:
     for restarts in (0, 2):
-        meter = ig.fields.Metered(ig.TorchField(five(), 0))
+        meter = ig.fields.CountedField(ig.TorchField(five(), 0))
         ig.baselines.Boundary(restarts=restarts)(X, meter)
         assert meter.tally.gradients <= 4 * (1 + (40 + 4) * (1 + restarts))
         assert meter.tally.values <= 4 + 4 * (1 + restarts) * (16 * 5 + 8)

@@ -147,8 +147,8 @@ def fixed_at_seven(field: ig.fields.Field, x: Tensor, *, watch: Any = None) -> i
 
 
 RECIPES = [
-    ("Method(Several([Constant(0.0), Constant(1.0)]), rule=Left(4), weighting=Uniform())", ig.weightings.Uniform()),
-    ("Method(Several([Constant(0.0), Constant(1.0)]), Straight(), Left(4), Uniform())", ig.weightings.Uniform()),
+    ("Method(Union([Constant(0.0), Constant(1.0)]), rule=Left(4), weighting=Uniform())", ig.weightings.Uniform()),
+    ("Method(Union([Constant(0.0), Constant(1.0)]), Straight(), Left(4), Uniform())", ig.weightings.Uniform()),
     ("Method(Uniform(0.0, 1.0), rule=Left(4), weighting=Uniform())", ig.weightings.Uniform()),
 ]
 
@@ -173,7 +173,7 @@ def test_recipes_look_names_up_by_the_role_of_the_argument(text: str, weighting:
 def test_recipes_keep_noise_where_baselines_stand(text: str) -> None:
     assert spelled_method(text, {}).baseline in (
         ig.baselines.Uniform(count=3),
-        ig.baselines.Several((ig.baselines.Uniform(count=3),)),
+        ig.baselines.Union((ig.baselines.Uniform(count=3),)),
     )
 
 
@@ -217,7 +217,7 @@ def test_a_stranger_prints_and_compares_as_what_it_is() -> None:
         method.path.nothing  # type: ignore[attr-defined]  # noqa: B018
     assert method.path.segments is None
     assert ig.Method(path=Telling(7)).path.segments == 7
-    assert repr(ig.paths.Between(by_name, 2)) == "Between(by_name, 2)"
+    assert repr(ig.paths.Composed(by_name, 2)) == "Composed(by_name, 2)"
 
 
 def by_name(field: ig.fields.Field, start: Tensor, end: Tensor) -> Iterator[ig.Segment]:
@@ -275,7 +275,7 @@ class Filled:
 def test_what_strangers_hold_for_each_example_goes_with_the_examples() -> None:
     x = inputs()
     method = ig.Method(
-        ig.baselines.Several([ig.baselines.Constant(0.0), ig.baselines.Constant(1.0)]),
+        ig.baselines.Union([ig.baselines.Constant(0.0), ig.baselines.Constant(1.0)]),
         rule=ig.rules.Left(4),
         weighting=Filled(x),
     )

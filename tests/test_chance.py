@@ -120,7 +120,7 @@ def test_the_rank_of_many_features_is_not_overestimated(directions: int) -> None
 
 
 def stopped(maps: Tensor, truth: Tensor, tol: float, block: int = 25) -> tuple[Tensor, Tensor]:
-    """Many runs (n, M, \\*s) of draws, each stopped as ``Sampled`` stops: which converged, and what they are off by."""
+    """Many runs (n, M, \\*s) of draws, each stopped as ``UntilTolerance`` stops: which converged, and what they are off by."""
     spread = Spread(maps[0])
     met = done = torch.zeros(maps.shape[1], dtype=torch.bool)
     error = torch.full((maps.shape[1],), torch.inf).double()
@@ -361,7 +361,7 @@ def test_a_baseline_at_which_f_is_not_finite_is_refused_and_named(name: str) -> 
     else:
         where, baseline = "reference 2 of example 0", pool if "method" in options else ig.baselines.Given(pool)
     if name == "smooth":
-        options["method"] = ig.Smoothed(ig.methods.integrated(0.0, options.pop("rule")), 3)
+        options["method"] = ig.SmoothGrad(ig.methods.integrated(0.0, options.pop("rule")), 3)
         baseline = None
     with pytest.raises(ig.errors.NonFiniteGradient, match=where):
         ig.explain(logs, x, baseline=baseline, **options)

@@ -13,7 +13,7 @@ from torch import Tensor, nn
 
 import integrand as ig
 from integrand.core.segment import Evaluation
-from integrand.fields import Gathered, Metered
+from integrand.fields import CountedField, Subset
 from tests.problems import Counting, Cube, filled, wave
 
 STARTS, ENDS = wave(6, 6, phase=0.7, scale=1.5), wave(6, 6, phase=2.9, scale=1.5)
@@ -257,7 +257,7 @@ def test_custom_data_belongs_to_its_example() -> None:
     )
     assert defect(field, STARTS, ENDS) < 1e-10
     turned = torch.tensor([3, 3, 0, 5, 1, 2])
-    chord, _ = between(Gathered(field, turned), STARTS, ENDS)
+    chord, _ = between(Subset(field, turned), STARTS, ENDS)
     direct, _ = between(field, STARTS, ENDS, turned)
     torch.testing.assert_close(chord, direct, rtol=0, atol=0)
     assert not torch.allclose(chord, between(field, STARTS, ENDS)[0])
@@ -515,7 +515,7 @@ def test_streams_a_row_at_a_time_are_gradients_at_both_ends() -> None:
 def test_metered(rows: int, most: int) -> None:
     """Every row is paid for once, and again only where a cut goes through a run; no call holds more than were allowed."""
     counted = Counting(filled(nn.Sequential(nn.Linear(6, 12), nn.ReLU(), nn.Linear(12, 3))))
-    meter = Metered(by_example(rows, counted))
+    meter = CountedField(by_example(rows, counted))
     plain = streamed(by_example(rows))[0]
     found = streamed(meter)[0]
     torch.testing.assert_close(found.gradient, plain.gradient, rtol=0, atol=0)

@@ -11,7 +11,7 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 import integrand as ig
-from integrand.fields import Metered
+from integrand.fields import CountedField
 from tests.problems import Counting, Cube, wave
 
 TOKENS, WIDTH = 4, 8
@@ -370,7 +370,7 @@ def test_a_target_without_chords_does_not_spoil_others() -> None:
 
 def test_a_call_that_is_made_twice_is_counted_twice() -> None:
     counted = Counting(grown(Bert))
-    meter = Metered(ig.TorchField(counted, lambda out: Cube.apply(out[:, 1])))
+    meter = CountedField(ig.TorchField(counted, lambda out: Cube.apply(out[:, 1])))
     z, place = wave(4, TOKENS, WIDTH), torch.arange(4)
     for calls in (2, 3):
         meter.evaluate_chords(z, place, place - place % 2)

@@ -11,7 +11,7 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 import integrand as ig
-from integrand.backprop.secant import Chords
+from integrand.backprop.secant import SecantMode
 from integrand.backprop.secant.table import TABLE, Entry
 from integrand.errors import NonFiniteGradient
 from tests.problems import brute_force, filled, wave
@@ -134,7 +134,7 @@ def test_one_interval_is_the_mean_of_both_ends(name: str) -> None:
 @pytest.mark.parametrize("name", ["forces", "a small term"])
 def test_several_targets_of_a_model_with_a_gradient_inside(name: str) -> None:
     field = ig.TorchField(enabled(INNER[name]), 0)
-    several = ig.fields.Several(field, [ig.targets.Logit(0), ig.targets.Logit(2)])
+    several = ig.fields.MultiTarget(field, [ig.targets.Logit(0), ig.targets.Logit(2)])
     which = torch.tensor([0, 1]).repeat(len(PAIRS))
     index, before = (2 * each.repeat_interleave(2) + which for each in (INDEX, BEFORE))
     found = several.evaluate_chords(PAIRS.repeat_interleave(2, 0), index, before).gradient.unflatten(0, (3, 2, 2))
@@ -160,7 +160,7 @@ def test_std_of_a_constant() -> None:
 
 @pytest.fixture
 def lenient(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(Chords, "strict", False)
+    monkeypatch.setattr(SecantMode, "strict", False)
 
 
 def broken(monkeypatch: pytest.MonkeyPatch, function: Any, make: Any) -> None:

@@ -448,7 +448,7 @@ def test_ctrl_c_waits_until_a_file_is_whole(interruptible: None) -> None:
 
 
 def test_foreign_warnings_go_where_they_would_have_gone(place: Path) -> None:
-    desk = command.Desk(command.Request(("many",)), load_model("toys.py:colours"))
+    desk = command.Session(command.ExplainOptions(("many",)), load_model("toys.py:colours"))
     with warnings.catch_warnings(record=True) as seen, desk.hearing():
         warnings.simplefilter("always")
         warnings.warn("of somebody else's", UserWarning, stacklevel=1)

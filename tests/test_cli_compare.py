@@ -109,7 +109,7 @@ def test_ig2_counts_the_pictures_of_other_classes(place: Path) -> None:
     desk = command.Desk(command.Explaining(("many",), references=("many/picture0.png", "many/picture1.png", "many/picture3.png")), load_model("toys.py:colours"))  # fmt: skip
     for pictures, others in ((["picture0"], 1), (["picture1"], 2), (["picture1", "picture3"], 1)):
         x = desk.model.prepare(*(f"many/{name}.png" for name in pictures))
-        request = command.Request(("many",), ("ig2",))
+        request = command.CompareOptions(("many",), ("ig2",))
         (method,) = command._methods(request, desk, x, desk.model.logits(x)).values()
         assert method.baseline.count == min(2, others)
 

@@ -137,7 +137,7 @@ def small(monkeypatch: pytest.MonkeyPatch) -> None:
 def suites_are_read(monkeypatch: pytest.MonkeyPatch) -> None:
     """Suites are looked up and their runs named, and not run."""
 
-    def read(name: str, request: harness.Request, *, threads: int | None = None) -> int:
+    def read(name: str, request: harness.RunOptions, *, threads: int | None = None) -> int:
         suite = recipe.suite(name)
         assert all(suite.run(wanted) for wanted in request.runs)
         assert request.data is None or request.data.is_dir()

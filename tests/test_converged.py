@@ -164,7 +164,7 @@ X, REFERENCES = wave(4, 6, phase=0.3), ig.baselines.Given(wave(3, 6, phase=1.1))
 
 def staged(rule: Any, scout: Any) -> ig.Attribution:
     method = ig.Method(REFERENCES, rule=rule, weighting=Some((0.7, 0.0, 0.3)))
-    return ig.explain(relu_mlp(), X, target=0, method=ig.Staged(method, scout))
+    return ig.explain(relu_mlp(), X, target=0, method=ig.TwoStage(method, scout))
 
 
 @pytest.mark.parametrize("scout", [ig.rules.Midpoint(3), ig.rules.Adaptive(0.5)])

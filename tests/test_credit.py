@@ -76,7 +76,7 @@ def cut(points: Tensor, n: int) -> list[Tensor]:
 @pytest.mark.parametrize("n", [1, 2, 7])
 @pytest.mark.parametrize("path", [STRAIGHT, ig.paths.Straight(5), DESCENT], ids=["one", "five", "descent"])
 def test_important_is_the_papers_definition(path: Any, n: int, quiet: None) -> None:
-    made = mapped(ig.rules.Important(n), path)
+    made = mapped(ig.rules.IDGI(n), path)
     points = corners_of(path)
     for r in range(2):
         for b in range(3):
@@ -91,9 +91,9 @@ def test_important_matches_the_reference_values() -> None:
 
 
 def test_pieces_of_a_segment_are_segments() -> None:
-    one = mapped(ig.rules.Important(12)).values
+    one = mapped(ig.rules.IDGI(12)).values
     for pieces in (3, 12):
-        near(mapped(ig.rules.Important(12 // pieces), ig.paths.Straight(pieces)).values, one)
+        near(mapped(ig.rules.IDGI(12 // pieces), ig.paths.Straight(pieces)).values, one)
 
 
 @given(
@@ -106,19 +106,19 @@ def test_pieces_of_a_segment_are_segments() -> None:
 def test_important_adds_up_exactly(n: int, pieces: int, phase: float, model: Any, half: bool) -> None:
     """By telescoping: however few pieces, and with kinks too."""
     x, starts = wave(3, 4, phase=phase), wave(2, 3, 4, phase=phase + 1)
-    made = mapped(ig.rules.Important(n), ig.paths.Straight(pieces), ig.fields.Function(model), x, starts)
+    made = mapped(ig.rules.IDGI(n), ig.paths.Straight(pieces), ig.fields.Function(model), x, starts)
     near(made.residual, torch.zeros(3), 1e-12)
     if half:
         rough = mapped(
-            ig.rules.Important(n), ig.paths.Straight(pieces), ig.fields.Function(smooth), x.float(), starts.float()
+            ig.rules.IDGI(n), ig.paths.Straight(pieces), ig.fields.Function(smooth), x.float(), starts.float()
         )
         assert rough.values.dtype == torch.float32
         near(rough.residual, torch.zeros(3), 1e-4)
 
 
 def test_within_a_piece_all_features_have_one_sign() -> None:
-    shares = mapped(ig.rules.Important()).shares.flatten(2)
-    change = mapped(ig.rules.Important()).change
+    shares = mapped(ig.rules.IDGI()).shares.flatten(2)
+    change = mapped(ig.rules.IDGI()).change
     assert bool((shares * change[..., None] >= 0).all())
     signs = mapped(ig.rules.Midpoint(20)).shares.flatten(2).sign()
     assert bool((signs.amin(2) != signs.amax(2)).any())  # the integral itself has both
@@ -177,8 +177,8 @@ class Paid:
 def test_what_is_paid_for_is_used(sides: str, backwards: bool, together: bool, n: int) -> None:
     """However segments come and whatever is known at their ends: the same map, and not a row more than needed."""
     pieces, rows = 4, 6
-    expected = mapped(ig.rules.Important(n), ig.paths.Straight(pieces))
-    made = mapped(ig.rules.Important(n), Paid(pieces, sides, backwards=backwards, together=together))
+    expected = mapped(ig.rules.IDGI(n), ig.paths.Straight(pieces))
+    made = mapped(ig.rules.IDGI(n), Paid(pieces, sides, backwards=backwards, together=together))
     near(made.values, expected.values)
     near(made.change, expected.change)
     looked = pieces * rows * len(sides.split())
@@ -200,7 +200,7 @@ def test_a_path_of_one_that_does_not_move() -> None:
 def test_walks_that_have_all_arrived() -> None:
     """Steps that nobody takes any more, at the ends of which the path has looked."""
     path = ig.paths.Adversarial(lambda out: out - smooth(X).min() + 1e-3, 4, 10.0, (-9.0, 9.0))
-    made = ig.Method(Given(X[:1]), path, ig.rules.Important())(ig.TorchField(smooth, ig.targets.Output()), X)
+    made = ig.Method(Given(X[:1]), path, ig.rules.IDGI())(ig.TorchField(smooth, ig.targets.Output()), X)
     near(made.residual, torch.zeros(len(X)).double())
 
 
@@ -211,8 +211,8 @@ def test_pieces_that_do_not_move_cost_nothing() -> None:
     corners[3:, 1, 2] = corners[2, 1, 2]
     corners[1:, 1, 0] = corners[0, 1, 0]
     segment = polyline(corners)
-    field = ig.fields.Metered(FIELD)
-    found = ig.rules.Important(2)(field, segment)
+    field = ig.fields.CountedField(FIELD)
+    found = ig.rules.IDGI(2)(field, segment)
     moving = int((segment.start != segment.end).any(-1).sum())
     assert field.tally.gradients == 2 * moving
     assert field.tally.values == 5  # one for every path that moves at all
@@ -238,7 +238,7 @@ def test_important_goes_with_any_path_and_weighting(problem: str, weighting: Any
     for path in (STRAIGHT, ig.paths.Straight(3), ig.paths.Descent(None, 4, 0.05, (-9.0, 9.0))):
         if problem == "extra arguments" and isinstance(path, ig.paths.Descent):
             continue
-        made = ig.Method(Given(p.references), path, ig.rules.Important(3), weighting)(p.field(), p.packed())
+        made = ig.Method(Given(p.references), path, ig.rules.IDGI(3), weighting)(p.field(), p.packed())
         near(made.residual, torch.zeros(5), 1e-10)
 
 
@@ -246,10 +246,10 @@ def test_descent_and_important_cost_the_walk_alone() -> None:
     model = Counting(t6)
     field = ig.TorchField(model, ig.targets.Output())
     path = ig.paths.Descent(lambda z: z.square(), 7, 0.05, (-9.0, 9.0))
-    made = ig.Method(Given(wave(2, 6)), path, ig.rules.Important())(field, T6_INPUT)
+    made = ig.Method(Given(wave(2, 6)), path, ig.rules.IDGI())(field, T6_INPUT)
     assert made.cost.gradients == 2 * 8
-    assert ig.integration.gradients_per_row(path, ig.rules.Important()) == 8
-    assert ig.integration.gradients_per_row(path, ig.rules.Important(3)) == 8 + 2 * 7
+    assert ig.integration.gradients_per_row(path, ig.rules.IDGI()) == 8
+    assert ig.integration.gradients_per_row(path, ig.rules.IDGI(3)) == 8 + 2 * 7
     near(made.residual, [0.0], 1e-12)
 
 
@@ -351,7 +351,7 @@ def test_a_late_decision_is_found() -> None:
 
 def test_decision_adds_up_to_the_squared_slope() -> None:
     """Σ = ∫ φ'² dα ≥ (ΔF)², equal for linear F."""
-    made = mapped(ig.rules.Decision(400, 100))
+    made = mapped(ig.rules.IntegratedDecisionGradients(400, 100))
     nodes, weights = ig.rules.GaussLegendre(40).table()
     for r in range(2):
         for b in range(3):
@@ -361,32 +361,35 @@ def test_decision_adds_up_to_the_squared_slope() -> None:
             near(made.shares[r, b].sum(), squared, 1e-4 * squared)
             assert squared > float(made.change[r, b]) ** 2
     weight = wave(4, phase=3)
-    linear = mapped(ig.rules.Decision(3, 2), field=ig.fields.Linear(weight))
+    linear = mapped(ig.rules.IntegratedDecisionGradients(3, 2), field=ig.fields.Linear(weight))
     near(linear.shares.sum(-1), linear.change**2)
     near(linear.shares, (X - STARTS) * weight * linear.change[..., None])
 
 
 @given(scale=st.floats(-20, 20).filter(lambda c: abs(c) > 0.01), steps=st.integers(1, 12), cells=st.integers(1, 9))
 def test_decision_is_quadratic_in_f(scale: float, steps: int, cells: int) -> None:
-    one = mapped(ig.rules.Decision(steps, cells)).values
-    other = mapped(ig.rules.Decision(steps, cells), field=ig.fields.Function(lambda z: scale * smooth(z))).values
+    one = mapped(ig.rules.IntegratedDecisionGradients(steps, cells)).values
+    other = mapped(
+        ig.rules.IntegratedDecisionGradients(steps, cells), field=ig.fields.Function(lambda z: scale * smooth(z))
+    ).values
     near(other / scale**2, one, 1e-10)
 
 
 @pytest.mark.parametrize("order", [1.8])
 def test_decision_converges_on_any_number_of_segments(order: float) -> None:
     """dF/dα is one of the path's clock: pieces of it have steep slopes, and short clocks."""
-    exact = mapped(ig.rules.Decision(600, 60)).values
+    exact = mapped(ig.rules.IntegratedDecisionGradients(600, 60)).values
     errors = [
-        float((mapped(ig.rules.Decision(4, 4), ig.paths.Straight(k)).values - exact).abs().max()) for k in (4, 16)
+        float((mapped(ig.rules.IntegratedDecisionGradients(4, 4), ig.paths.Straight(k)).values - exact).abs().max())
+        for k in (4, 16)
     ]
     assert errors[1] < errors[0] / 4**order
-    near(mapped(ig.rules.Decision(20, 5), ig.paths.Straight(10)).values, exact, 1e-3)
+    near(mapped(ig.rules.IntegratedDecisionGradients(20, 5), ig.paths.Straight(10)).values, exact, 1e-3)
 
 
 def test_decision_needs_no_direction() -> None:
     """F that does not move along the line: no decision, no map, and no NaN."""
-    made = mapped(ig.rules.Decision(5, 4), field=ig.fields.Function(lambda z: 0 * z.sum(1) + 3))
+    made = mapped(ig.rules.IntegratedDecisionGradients(5, 4), field=ig.fields.Function(lambda z: 0 * z.sum(1) + 3))
     assert torch.equal(made.values, torch.zeros_like(made.values))
 
 
@@ -395,7 +398,12 @@ def test_decision_needs_no_direction() -> None:
 
 @pytest.mark.parametrize(
     "rule",
-    [ig.rules.Decision(6, 4), ig.rules.Weighted("sqrt", ig.rules.Midpoint(5)), ig.rules.Left(), ig.rules.Important(2)],
+    [
+        ig.rules.IntegratedDecisionGradients(6, 4),
+        ig.rules.PathWeighted("sqrt", ig.rules.Midpoint(5)),
+        ig.rules.Left(),
+        ig.rules.IDGI(2),
+    ],
     ids=repr,
 )
 @pytest.mark.parametrize("path", [STRAIGHT, ig.paths.Straight(4), DESCENT], ids=["one", "four", "descent"])
@@ -411,7 +419,10 @@ def test_rescaled_adds_up(rule: Any, path: Any, quiet: None) -> None:
 def test_rescaled_decision_carries_the_sign() -> None:
     """Decision itself cannot tell evidence for from evidence against: it is the same for F and −F."""
     against = ig.fields.Function(lambda z: -smooth(z))
-    near(mapped(ig.rules.Decision()).values, mapped(ig.rules.Decision(), field=against).values)
+    near(
+        mapped(ig.rules.IntegratedDecisionGradients()).values,
+        mapped(ig.rules.IntegratedDecisionGradients(), field=against).values,
+    )
     near(mapped(ig.rules.Rescaled()).values, -mapped(ig.rules.Rescaled(), field=against).values)
 
 
@@ -453,15 +464,15 @@ def test_rescaled_asks_f_only_where_nobody_knows_it(sides: str, together: bool) 
 @pytest.mark.parametrize(
     ("rule", "options"),
     [
-        (ig.rules.Important(), {"linear": False}),
-        (ig.rules.Important(3), {"linear": False}),
-        (ig.rules.Decision(5, 3), {"linear": False}),
-        (ig.rules.Rescaled(ig.rules.Decision(5, 3)), {"linear": False}),
+        (ig.rules.IDGI(), {"linear": False}),
+        (ig.rules.IDGI(3), {"linear": False}),
+        (ig.rules.IntegratedDecisionGradients(5, 3), {"linear": False}),
+        (ig.rules.Rescaled(ig.rules.IntegratedDecisionGradients(5, 3)), {"linear": False}),
         (ig.rules.Rescaled(ig.rules.Midpoint()), {}),
-        (ig.rules.Weighted("beta22", ig.rules.Midpoint(3)), {"linear": False}),
-        (ig.rules.Weighted(lambda a: torch.ones_like(a), ig.rules.Midpoint(3)), {"complete": True, "order": 2}),
-        (ig.rules.Until(0.7, ig.rules.Midpoint(3)), {"linear": False}),
-        (ig.rules.Until(1.0, ig.rules.Midpoint()), {"complete": True, "order": 2}),
+        (ig.rules.PathWeighted("beta22", ig.rules.Midpoint(3)), {"linear": False}),
+        (ig.rules.PathWeighted(lambda a: torch.ones_like(a), ig.rules.Midpoint(3)), {"complete": True, "order": 2}),
+        (ig.rules.SaturationCutoff(0.7, ig.rules.Midpoint(3)), {"linear": False}),
+        (ig.rules.SaturationCutoff(1.0, ig.rules.Midpoint()), {"complete": True, "order": 2}),
     ],
     ids=lambda value: repr(value)[:40],
 )
@@ -470,7 +481,13 @@ def test_rules_keep_their_promises(rule: Any, options: dict[str, Any]) -> None:
 
 
 @pytest.mark.parametrize(
-    "rule", [ig.rules.Decision(3), ig.rules.Weighted("sqrt"), ig.rules.Until(0.9, ig.rules.Left(3))], ids=repr
+    "rule",
+    [
+        ig.rules.IntegratedDecisionGradients(3),
+        ig.rules.PathWeighted("sqrt"),
+        ig.rules.SaturationCutoff(0.9, ig.rules.Left(3)),
+    ],
+    ids=repr,
 )
 def test_what_is_not_complete_says_so(rule: Any) -> None:
     assert rule.complete is False
@@ -478,7 +495,7 @@ def test_what_is_not_complete_says_so(rule: Any) -> None:
         testing.check_rule(rule, complete=True, linear=False)
 
 
-@pytest.mark.parametrize("rule", [ig.rules.Important(), ig.rules.Decision(3)], ids=repr)
+@pytest.mark.parametrize("rule", [ig.rules.IDGI(), ig.rules.IntegratedDecisionGradients(3)], ids=repr)
 def test_they_are_not_displacement_times_gradient(rule: Any) -> None:
     with pytest.raises(AssertionError, match="On a linear field"):
         testing.check_rule(rule)
@@ -487,9 +504,9 @@ def test_they_are_not_displacement_times_gradient(rule: Any) -> None:
 @pytest.mark.parametrize(
     ("build", "message"),
     [
-        (lambda: ig.rules.Important(0), r"at least one piece, not 0"),
-        (lambda: ig.rules.Decision(0), r"at least one step, not 0"),
-        (lambda: ig.rules.Decision(5, 0), r"not 0; with pilot=1 the steps are even"),
+        (lambda: ig.rules.IDGI(0), r"at least one piece, not 0"),
+        (lambda: ig.rules.IntegratedDecisionGradients(0), r"at least one step, not 0"),
+        (lambda: ig.rules.IntegratedDecisionGradients(5, 0), r"not 0; with pilot=1 the steps are even"),
         (lambda: ig.methods.important(steps=-1), r"at least one piece, not -1"),
     ],
 )
@@ -510,7 +527,7 @@ class Watched(ig.fields.Function):
     def __init__(self, function: Any) -> None:
         super().__init__(function)
         self.calls, self.most = 0, 0
-        self.packer = ig.fields.Packer(2)
+        self.packer = ig.fields.BatchSizer(2)
 
     def evaluate(self, z: Tensor, index: Tensor, *, gradient: bool = True) -> Evaluation:
         self.calls += gradient
@@ -535,10 +552,10 @@ def hoarding(n: int) -> Any:
 
 
 RULES_OF_N = {
-    "important": ig.rules.Important,
-    "decision": lambda n: ig.rules.Decision(n, n),
-    "weighted": lambda n: ig.rules.Weighted("sqrt", ig.rules.Midpoint(n)),
-    "until": lambda n: ig.rules.Until(ig.rules.Saturation(pilot=n), ig.rules.Midpoint(n)),
+    "important": ig.rules.IDGI,
+    "decision": lambda n: ig.rules.IntegratedDecisionGradients(n, n),
+    "weighted": lambda n: ig.rules.PathWeighted("sqrt", ig.rules.Midpoint(n)),
+    "until": lambda n: ig.rules.SaturationCutoff(ig.rules.Saturation(pilot=n), ig.rules.Midpoint(n)),
     "rescaled": lambda n: ig.rules.Rescaled(ig.rules.Midpoint(n)),
     "hoarding": hoarding,
 }

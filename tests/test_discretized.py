@@ -364,7 +364,7 @@ def test_special_tokens_are_kept() -> None:
     special = wave(2, 4, phase=9)
     x = TABLE[SENTENCES].clone()
     x[:, 0], x[:, -1] = special
-    kept = ig.baselines.Kept(TABLE[14], (0, -1))
+    kept = ig.baselines.Masked(TABLE[14], (0, -1))
     path = ig.paths.Discretized(TABLE, 10, 6)
     found = corners(path, kept(x, FIELD), x)
     assert torch.equal(found[:, 0, :, [0, -1]], x[:, [0, -1]].expand(8, 3, 2, 4))
@@ -379,7 +379,7 @@ def test_special_tokens_are_kept() -> None:
 
 def test_nothing_moves_where_all_is_kept() -> None:
     x = TABLE[SENTENCES]
-    made = ig.explain(MODEL, x, target=0, method=ig.methods.discretized(TABLE, ig.baselines.Kept(0.0, range(5))))
+    made = ig.explain(MODEL, x, target=0, method=ig.methods.discretized(TABLE, ig.baselines.Masked(0.0, range(5))))
     assert torch.equal(made.values, torch.zeros_like(x))
     assert made.cost.gradients == 0
 
@@ -440,7 +440,7 @@ def test_a_word_that_is_not_in_the_table() -> None:
     x[1, 3] += 0.01
     message = (
         r"1 of 13 different words are not in the table: the one of example 1, position 3 is 0.02 away from the nearest row, number 9. "
-        r".* or keep such positions as they are with baseline=ig.baselines.Kept"
+        r".* or keep such positions as they are with baseline=ig.baselines.Masked"
     )
     with pytest.raises(ig.errors.InputError, match=message):
         ig.explain(MODEL, x, target=0, method=ig.methods.discretized(TABLE))
@@ -453,7 +453,7 @@ def test_a_word_that_is_not_in_the_table() -> None:
 
 
 def test_stretches_between_anchors_of_the_line_end_at_no_word() -> None:
-    path = ig.paths.Between(ig.paths.Discretized(TABLE, 10, 8), 2)
+    path = ig.paths.Composed(ig.paths.Discretized(TABLE, 10, 8), 2)
     with pytest.raises(ig.errors.InputError, match=r"not in the table"):
         corners(path, STARTS, TABLE[SENTENCES])
 

@@ -27,9 +27,11 @@ def model() -> nn.Module:
     return filled(nn.Sequential(nn.Linear(6, 16), nn.Tanh(), nn.Linear(16, 3)), phase=0.3)
 
 
-def method(**options: Any) -> ig.Distanced:
+def method(**options: Any) -> ig.ArtificialDistancing:
     given = dict(distances=(0.5, 1.0), epochs=30, rate=3e-3, keep=0.5) | options
-    return ig.Distanced(given.pop("method", PLAIN), given.pop("data", DATA), given.pop("classes", (0, 1)), **given)
+    return ig.ArtificialDistancing(
+        given.pop("method", PLAIN), given.pop("data", DATA), given.pop("classes", (0, 1)), **given
+    )
 
 
 def field(target: Any = 0) -> ig.TorchField:
@@ -37,7 +39,7 @@ def field(target: Any = 0) -> ig.TorchField:
 
 
 @cache
-def trained() -> ig.Distanced:
+def trained() -> ig.ArtificialDistancing:
     return method().trained(field())
 
 
@@ -267,13 +269,13 @@ def test_around_and_inside_other_wrappers() -> None:
     smooth = ig.methods.smooth(PLAIN, 2)
     made = method(method=smooth, supports=trained().supports)(field(), X)
     assert made.cost.gradients == 3 * 2 * 8 * 4
-    made = ig.Smoothed(trained(), 2)(field(), X)
+    made = ig.SmoothGrad(trained(), 2)(field(), X)
     assert made.cost.gradients == 3 * 2 * 8 * 4
 
 
 def test_it_prints_as_it_was_typed() -> None:
     assert repr(method()) == (
-        "Distanced(Method(rule=Midpoint(8)), tensor<60x6>, (0, 1), distances=(0.5, 1.0), epochs=30, rate=0.003, keep=0.5)"
+        "ArtificialDistancing(Method(rule=Midpoint(8)), tensor<60x6>, (0, 1), distances=(0.5, 1.0), epochs=30, rate=0.003, keep=0.5)"
     )
     assert repr(trained()).endswith("keep=0.5, supports=Supports<2>)")
 

@@ -203,7 +203,7 @@ def test_the_gallery_is_read_off_the_maps(tmp_path: Path) -> None:
     assert found["important"]["gap"] == pytest.approx(float(claims.gap))
     assert found["important"]["gradients"] == claims.cost.gradients == 4
     assert (found["decision"]["gap"], found["decision"]["residual"]) == (None, None)
-    assert found["important"]["setup"] == "Method(rule=Important(4))"
+    assert found["important"]["setup"] == "Method(rule=IDGI(4))"
     block = "\n".join(docs.gallery({"made": "here", "methods": found}))
     assert "| `decision` Integrated Decision Gradients | 4.00 | – | not claimed | 4 |" in block
     assert "Not for photographs, or not measured yet: `integrated`" in block

@@ -18,7 +18,7 @@ import integrand as ig
 from benchmarks import honesty
 from integrand.core.segment import polyline
 from integrand.core.shapes import norm, norms_of
-from integrand.fields import Metered
+from integrand.fields import CountedField
 from integrand.integration.attribution import Attribution
 from integrand.report.formatting import headline, unsettled
 from integrand.rules.adaptive.adaptive import Adaptive
@@ -110,7 +110,7 @@ SCALES = [1e-30, 1e-22, 1e-18, 1.0, 1e18, 1e30]
 def at_scale(outputs: float, inputs: float, tol: float = 1e-2) -> tuple[Integrated, int]:
     """s · F(x / i): shares are s times as large, whatever i is."""
     net = grown(relu_mlp, 5).float()
-    field = Metered(ig.TorchField(lambda z: net(z / inputs)[:, 0] * outputs, ig.targets.Output()))
+    field = CountedField(ig.TorchField(lambda z: net(z / inputs)[:, 0] * outputs, ig.targets.Output()))
     found = Adaptive(tol)(field, lines(wave(6, 8, phase=0.3).float() * inputs))
     return found, field.tally.gradients
 
@@ -292,7 +292,7 @@ def test_an_error_that_is_not_known_meets_no_tolerance() -> None:
 
 def test_an_error_that_is_infinite_is_not_chased() -> None:
     """F is not finite at the baseline: more gradients do not mend that."""
-    field = Metered(ig.fields.Function(lambda z: z.sum(1) + torch.where(z[:, 0] == 0, torch.inf, 0.0)))
+    field = CountedField(ig.fields.Function(lambda z: z.sum(1) + torch.where(z[:, 0] == 0, torch.inf, 0.0)))
     found = Adaptive(0.05)(field, lines(torch.ones(1, 2).double()))
     assert math.isinf(float(found.error))
     assert field.tally.gradients == 5

@@ -267,7 +267,7 @@ def test_method_values(quiet: None) -> None:
     staged = ig.methods.weighted([0.0, 1.0], fill=0.0, keep=0.5, scout=2)
     assert ig.explain(
         tanh_mlp(), X, target=0, method=staged, baseline=[0.0, 0.5]
-    ).method.method.baseline == ig.baselines.Several((ig.baselines.Constant(0.0), ig.baselines.Constant(0.5)))
+    ).method.method.baseline == ig.baselines.Union((ig.baselines.Constant(0.0), ig.baselines.Constant(0.5)))
 
 
 def test_a_method_of_ones_own() -> None:

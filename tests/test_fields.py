@@ -11,7 +11,7 @@ from torch import Tensor, nn
 
 import integrand as ig
 from integrand.core.segment import Evaluation, polyline
-from integrand.fields.views import Tally
+from integrand.fields.views import CallCount
 from tests.problems import PROBLEMS, Counting, Problem, Scaled, filled, joined, softplus_cnn, tanh_mlp, wave
 
 X = wave(4, 6)
@@ -159,10 +159,10 @@ def test_repr() -> None:
 # --- Gathered and Metered ---------------------------------------------------------------------------------------------
 
 
-def gathered() -> tuple[ig.TorchField, ig.fields.Gathered, Tensor]:
+def gathered() -> tuple[ig.TorchField, ig.fields.Subset, Tensor]:
     field = ig.TorchField(filled(Scaled()), torch.tensor([0, 1, 2, 1]), extra={"scale": 1 + 0.5 * wave(4)})
     index = torch.tensor([3, 1, 1, 0, 2])
-    return field, ig.fields.Gathered(field, index), index
+    return field, ig.fields.Subset(field, index), index
 
 
 def test_gathered_sees_other_examples_as_its_own() -> None:
@@ -202,7 +202,7 @@ def test_gathered_outputs_are_those_of_its_own_examples() -> None:
 def test_metered_counts_what_reaches_the_model() -> None:
     model = Counting(softplus_cnn())
     seen: list[tuple[int, int, int]] = []
-    field = ig.fields.Metered(
+    field = ig.fields.CountedField(
         ig.TorchField(model, 0, batch_size=4),
         watch=lambda tally: seen.append((tally.gradients, tally.values, tally.calls)),
     )
@@ -221,7 +221,7 @@ def test_metered_counts_what_reaches_the_model() -> None:
 
 def test_metered_calls_are_model_calls_also_when_pools_are_cut() -> None:
     model = Counting(softplus_cnn())
-    field = ig.fields.Metered(ig.TorchField(model, 0, batch_size=2))
+    field = ig.fields.CountedField(ig.TorchField(model, 0, batch_size=2))
     x = 0.5 + 0.5 * wave(5, 3, 8, 8)
     field.outputs(x)
     distance = field.distance(x, torch.arange(5), "inner.5")
@@ -229,10 +229,10 @@ def test_metered_calls_are_model_calls_also_when_pools_are_cut() -> None:
     assert field.tally.calls == model.calls == 9
 
 
-@pytest.mark.parametrize("wrap", [ig.fields.Metered, lambda field: ig.fields.Gathered(field, torch.arange(4))])
+@pytest.mark.parametrize("wrap", [ig.fields.CountedField, lambda field: ig.fields.Subset(field, torch.arange(4))])
 def test_what_wrappers_hand_on(wrap: Any) -> None:
     inner = ig.fields.Linear(wave(6, phase=1))
-    inner.normalisation, inner.packer = ig.Normalisation.imagenet(), ig.fields.Packer(3)
+    inner.normalisation, inner.packer = ig.Normalisation.imagenet(), ig.fields.BatchSizer(3)
     field = wrap(inner)
     segment = polyline(wave(3, 2, 4, 6))
     assert torch.equal(field.share(segment), inner.share(segment))
@@ -243,8 +243,8 @@ def test_what_wrappers_hand_on(wrap: Any) -> None:
 
 
 def test_a_tally_can_go_on() -> None:
-    tally = Tally(gradients=5)
-    ig.fields.Metered(ig.fields.Linear(wave(6)), tally).gradient(X)
+    tally = CallCount(gradients=5)
+    ig.fields.CountedField(ig.fields.Linear(wave(6)), tally).gradient(X)
     assert tally.gradients == 9
 
 
@@ -303,7 +303,7 @@ def test_gradients_that_the_field_keeps() -> None:
     """A field may hand out a tensor that it goes on using: rules leave it as it was."""
 
     class Kept(ig.fields.Field):
-        packer = ig.fields.Packer(4)
+        packer = ig.fields.BatchSizer(4)
         slope = wave(4, 6, phase=1)
 
         def evaluate(self, z: Tensor, index: Tensor, *, gradient: bool = True) -> Any:

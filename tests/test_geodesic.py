@@ -388,7 +388,7 @@ def test_questions() -> None:
     assert asked(1, extra=(torch.ones(4),)) == [0, 1, 2, 3]
     field = ig.TorchField(model, classes)
     assert field.at(torch.tensor([1, 2, 0])).questions(torch.arange(3)).tolist() == [1, 2, 2]
-    several = ig.fields.Several(ig.TorchField(model, 0), [ig.targets.Logit(0), ig.targets.Logit(classes)])
+    several = ig.fields.MultiTarget(ig.TorchField(model, 0), [ig.targets.Logit(0), ig.targets.Logit(classes)])
     assert several.questions(torch.arange(8)).tolist() == [0, 1, 0, 3, 0, 1, 0, 7]
     assert FIELD.questions(index).tolist() == [0, 0, 0, 0]
 

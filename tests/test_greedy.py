@@ -40,7 +40,7 @@ def order_of(made: ig.Attribution, b: int = 0) -> list[int]:
 
 @pytest.mark.parametrize("z", [1, 2])
 def test_orders_of_the_reference_values(z: int) -> None:
-    made = ig.Greedy(MIDPOINT, z)(ig.fields.Function(t6), T6_INPUT)
+    made = ig.GreedyPIG(MIDPOINT, z)(ig.fields.Function(t6), T6_INPUT)
     assert order_of(made) == ORDERS[f"GreedyPIG_z{z}"]
     assert made.values[0].argsort(descending=True).tolist() == ORDERS[f"GreedyPIG_z{z}"]
 
@@ -93,7 +93,7 @@ def test_is_the_definition(problem: str, features: Any, largest: bool) -> None:
     groups = feature_map(features, p.packed())
     n = int(groups.max()) + 1
     inside = ig.methods.integrated(ig.baselines.Given(p.references[:1]), ig.rules.Midpoint(50))
-    method = ig.Greedy(inside, max(1, n // 4), features=features, growth=1.5, largest=largest)
+    method = ig.GreedyPIG(inside, max(1, n // 4), features=features, growth=1.5, largest=largest)
     made = run(p, method)
     for b in (0, 3):
         order, maps = by_hand(p, b, groups, method.sizes(n), 1 if largest else -1)
@@ -107,7 +107,7 @@ def test_is_the_definition(problem: str, features: Any, largest: bool) -> None:
 
 def test_every_round_is_complete() -> None:
     p = PROBLEMS["softplus cnn"]
-    made = run(p, ig.Greedy(ig.methods.integrated(0.5, ig.rules.GaussLegendre(16)), 20))
+    made = run(p, ig.GreedyPIG(ig.methods.integrated(0.5, ig.rules.GaussLegendre(16)), 20))
     field, x = p.field(), p.packed()
     for k, scores in enumerate(made.notes["rounds"][:, 0]):
         start = torch.full_like(x, 0.5)
@@ -129,7 +129,7 @@ def test_every_round_is_complete() -> None:
 def test_one_round_is_the_order_of_integrated_gradients(n: int, batch: int, phase: float, dtype: torch.dtype) -> None:
     x, tilt = wave(batch, n, phase=phase).to(dtype), wave(n, phase=phase + 1).to(dtype)
     field = ig.fields.Function(lambda z: torch.tanh(z @ tilt) + (z * tilt).square().sum(1))
-    made, plain = ig.Greedy(MIDPOINT, chunk=n)(field, x), MIDPOINT(field, x)
+    made, plain = ig.GreedyPIG(MIDPOINT, chunk=n)(field, x), MIDPOINT(field, x)
     assert torch.equal(made.notes["order"][0, 0], plain.values.argsort(dim=1, descending=True, stable=True))
     assert torch.equal(made.notes["gain"][0, 0], plain.values)
     assert made.values.dtype == dtype
@@ -142,19 +142,19 @@ def test_the_second_of_two_duplicates_comes_later() -> None:
     field = ig.fields.Function(lambda z: torch.tanh(4 * (z[:, 0] + z[:, 1])) + 0.3 * z[:, 2])
     x = torch.ones(1, 3).double()
     assert MIDPOINT(field, x).values[0].argsort(descending=True, stable=True).tolist() == [0, 1, 2]
-    assert order_of(ig.Greedy(MIDPOINT, 1)(field, x)) == [0, 2, 1]
-    assert order_of(ig.Greedy(MIDPOINT, 3)(field, x)) == [0, 1, 2]
+    assert order_of(ig.GreedyPIG(MIDPOINT, 1)(field, x)) == [0, 2, 1]
+    assert order_of(ig.GreedyPIG(MIDPOINT, 3)(field, x)) == [0, 1, 2]
 
 
 def test_ties_go_to_the_first() -> None:
     field, x = ig.fields.Linear(torch.tensor([1.0, 2.0, 1.0, 2.0, -1.0])), torch.ones(1, 5)
-    assert order_of(ig.Greedy(MIDPOINT, 2)(field, x)) == [1, 3, 0, 2, 4]
-    assert order_of(ig.Greedy(MIDPOINT, 1, largest=False)(field, x)) == [4, 0, 2, 1, 3]
+    assert order_of(ig.GreedyPIG(MIDPOINT, 2)(field, x)) == [1, 3, 0, 2, 4]
+    assert order_of(ig.GreedyPIG(MIDPOINT, 1, largest=False)(field, x)) == [4, 0, 2, 1, 3]
 
 
 def test_it_is_signed() -> None:
     field, x = ig.fields.Linear(torch.tensor([1.0, -9.0, 0.0])), torch.ones(1, 3)
-    assert order_of(ig.Greedy(MIDPOINT, 1)(field, x)) == [0, 2, 1]
+    assert order_of(ig.GreedyPIG(MIDPOINT, 1)(field, x)) == [0, 2, 1]
 
 
 # --- how many at a time -----------------------------------------------------------------------------------------------
@@ -167,7 +167,7 @@ def test_it_is_signed() -> None:
     growth=st.floats(1, 4),
 )
 def test_rounds_take_everything_once(n: int, chunk: int | None, rounds: int | None, growth: float) -> None:
-    sizes = ig.Greedy(ig.Method(), chunk, rounds, growth=growth).sizes(n)
+    sizes = ig.GreedyPIG(ig.Method(), chunk, rounds, growth=growth).sizes(n)
     assert sum(sizes) == n
     assert min(sizes) >= 1
     if rounds is not None:
@@ -190,7 +190,7 @@ def test_rounds_take_everything_once(n: int, chunk: int | None, rounds: int | No
     ],
 )
 def test_sizes(options: dict[str, Any], sizes: list[int]) -> None:
-    assert ig.Greedy(ig.Method(), **options).sizes(10) == sizes
+    assert ig.GreedyPIG(ig.Method(), **options).sizes(10) == sizes
 
 
 def test_gradients_are_rounds_times_the_methods() -> None:
@@ -199,7 +199,7 @@ def test_gradients_are_rounds_times_the_methods() -> None:
     tallies: list[Any] = []
     made = run(
         replace(p, model=model),
-        ig.Greedy(ig.methods.integrated(0.25, ig.rules.Midpoint(7)), 16),
+        ig.GreedyPIG(ig.methods.integrated(0.25, ig.rules.Midpoint(7)), 16),
         progress=lambda tally: tallies.append((tally.gradients, tally.values, tally.calls, tally.expected)),
     )
     assert model.gradients == made.cost.gradients == 4 * 7 * 5
@@ -234,12 +234,12 @@ def test_five_at_once_are_five_alone(problem: str) -> None:
 def test_several_and_weighted_baselines() -> None:
     """Every reference is revealed alike; weights are judged anew in each round, the first round's are reported."""
     p = PROBLEMS["img"]
-    mean = run(p, ig.Greedy(ig.methods.integrated(ig.baselines.Given(p.references), ig.rules.Midpoint(9)), 8))
+    mean = run(p, ig.GreedyPIG(ig.methods.integrated(ig.baselines.Given(p.references), ig.rules.Midpoint(9)), 8))
     assert mean.change.shape == (3, 5)
     first = run(p, ig.methods.integrated(ig.baselines.Given(p.references), ig.rules.Midpoint(9)))
     torch.testing.assert_close(mean.notes["rounds"][0, 0], first.values.sum(1).flatten(1), rtol=0, atol=1e-12)
     assert mean.names == first.names
-    weighted = run(p, ig.Greedy(ig.methods.weighted(p.references, rule=ig.rules.Midpoint(9), fill=0.0), 8))
+    weighted = run(p, ig.GreedyPIG(ig.methods.weighted(p.references, rule=ig.rules.Midpoint(9), fill=0.0), 8))
     assert weighted.fitness.shape == weighted.weights.shape == (3, 5)
 
 
@@ -248,7 +248,7 @@ def test_around_other_wrappers() -> None:
     scouted = ig.methods.weighted(p.references, rule=ig.rules.Midpoint(4), fill=0.0, keep=0.5, scout=2)
     drawn = ig.methods.expected(0.5 + 0.5 * wave(60, 3, 8, 8), tol=0.5)
     for inside in (scouted, drawn):
-        made = run(p, ig.Greedy(inside, 32))
+        made = run(p, ig.GreedyPIG(inside, 32))
         assert len(set(order_of(made))) == 64
         assert not made.notes["rounds"][1, 0, 0][order_of(made)[:32]].any()
 
@@ -256,7 +256,7 @@ def test_around_other_wrappers() -> None:
 def test_a_noisy_input_leaves_something_where_it_was_revealed() -> None:
     """Negative control of the line above: noise moves the input away from what was revealed."""
     p = PROBLEMS["softplus cnn"]
-    made = run(p, ig.Greedy(ig.methods.smooth(draws=3, rule=ig.rules.Midpoint(4)), 32))
+    made = run(p, ig.GreedyPIG(ig.methods.smooth(draws=3, rule=ig.rules.Midpoint(4)), 32))
     assert made.notes["rounds"][1, 0, 0][order_of(made)[:32]].any()
 
 
@@ -264,11 +264,13 @@ def test_label_maps_of_their_own_equal_single_runs_and_targets() -> None:
     p = PROBLEMS["softplus cnn"]
     maps = torch.stack([(torch.arange(64).reshape(8, 8) // (10 + 3 * b)) for b in range(5)])
     inside = ig.methods.integrated(0.25, ig.rules.Midpoint(5))
-    whole = run(p, ig.Greedy(inside, 2, features=maps))
+    whole = run(p, ig.GreedyPIG(inside, 2, features=maps))
     for b in range(5):
-        alone = run(p.only(b), ig.Greedy(inside, 2, features=maps[b]))
+        alone = run(p.only(b), ig.GreedyPIG(inside, 2, features=maps[b]))
         assert torch.equal(alone.values[0].argsort(), whole.values[b].argsort())
-    several = ig.explain_targets(p.model, p.inputs, targets=[0, p.target], method=ig.Greedy(inside, 2, features=maps))
+    several = ig.explain_targets(
+        p.model, p.inputs, targets=[0, p.target], method=ig.GreedyPIG(inside, 2, features=maps)
+    )
     assert torch.equal(several[1].values, whole.values)
     assert torch.equal(several[1].notes["order"], whole.notes["order"])
     assert not torch.equal(several[0].values, whole.values)
@@ -277,7 +279,7 @@ def test_label_maps_of_their_own_equal_single_runs_and_targets() -> None:
 def test_by_name() -> None:
     p = PROBLEMS["relu mlp"]
     made = run(p, "greedy", chunk=2, baseline=0.25, rule=ig.rules.Midpoint(6))
-    same = run(p, ig.Greedy(ig.methods.integrated(0.25, ig.rules.Midpoint(6)), 2))
+    same = run(p, ig.GreedyPIG(ig.methods.integrated(0.25, ig.rules.Midpoint(6)), 2))
     assert made.method == same.method
     assert torch.equal(made.values, same.values)
     assert run(p, "greedy", of=ig.methods.weighted(p.references, fill=0.0), rounds=2).weights.shape == (3, 5)
@@ -289,20 +291,20 @@ def test_by_name() -> None:
 
 def test_baseline_and_tolerance_reach_the_method_inside() -> None:
     p = PROBLEMS["relu mlp"]
-    made = run(p, ig.Greedy(ig.Method(), 3), baseline=0.5, tol=0.2)
-    assert made.method == ig.Greedy(ig.Method(ig.baselines.Constant(0.5), rule=ig.rules.Adaptive(0.2)), 3)
+    made = run(p, ig.GreedyPIG(ig.Method(), 3), baseline=0.5, tol=0.2)
+    assert made.method == ig.GreedyPIG(ig.Method(ig.baselines.Constant(0.5), rule=ig.rules.Adaptive(0.2)), 3)
 
 
 def test_saved_and_read_back(tmp_path: Path) -> None:
     made = run(PROBLEMS["img"], "greedy", rule=ig.rules.Midpoint(3))
     made.save(tmp_path / "map.safetensors")
     back = ig.load(tmp_path / "map.safetensors")
-    assert repr(back.method) == "Greedy(Method(rule=Midpoint(3)))" == repr(made.method)
+    assert repr(back.method) == "GreedyPIG(Method(rule=Midpoint(3)))" == repr(made.method)
     assert torch.equal(back.notes["order"], made.notes["order"])
 
 
 def test_half_precision() -> None:
-    made = ig.Greedy(MIDPOINT, 2)(ig.fields.Function(t6), T6_INPUT.to(torch.bfloat16))
+    made = ig.GreedyPIG(MIDPOINT, 2)(ig.fields.Function(t6), T6_INPUT.to(torch.bfloat16))
     assert made.values.dtype == torch.float32
     assert sorted(order_of(made)) == list(range(6))
 
@@ -310,7 +312,7 @@ def test_half_precision() -> None:
 def test_warnings_are_given_once() -> None:
     field = ig.fields.Function(lambda z: z[:, 0] ** 5 + z[:, 1] ** 7)
     with pytest.warns(ig.errors.IncompleteWarning, match=r"\(the first of 2 such warnings of single runs\)") as caught:
-        ig.Greedy(ig.methods.integrated(rule=ig.rules.Midpoint()), 1)(field, torch.ones(2, 2).double())
+        ig.GreedyPIG(ig.methods.integrated(rule=ig.rules.Midpoint()), 1)(field, torch.ones(2, 2).double())
     assert len(caught) == 1
     assert caught[0].filename == __file__
 
@@ -321,7 +323,7 @@ def test_warnings_of_others_pass() -> None:
         return z.sum(1)
 
     with pytest.warns(UserWarning, match="of somebody else's") as caught:
-        ig.Greedy(ig.methods.integrated(rule=ig.rules.Midpoint(1)), 1)(ig.fields.Function(model), torch.ones(1, 2))
+        ig.GreedyPIG(ig.methods.integrated(rule=ig.rules.Midpoint(1)), 1)(ig.fields.Function(model), torch.ones(1, 2))
     assert len(caught) > 1
     assert {one.filename for one in caught} == {__file__}
 
@@ -332,11 +334,11 @@ def test_warnings_of_others_pass() -> None:
 @pytest.mark.parametrize(
     ("make", "message"),
     [
-        (lambda: ig.Greedy("integrated"), r"Greedy wraps a Method, such as ig.methods.integrated.* not str"),
-        (lambda: ig.Greedy(ig.methods.layer("0")), r"Greedy explains the inputs, and Layered"),
-        (lambda: ig.Greedy(ig.Method(), 0), r"chunk=0"),
-        (lambda: ig.Greedy(ig.Method(), rounds=0), r"rounds=0"),
-        (lambda: ig.Greedy(ig.Method(), growth=0.5), r"1 or more, not 0\.5"),
+        (lambda: ig.GreedyPIG("integrated"), r"Greedy wraps a Method, such as ig.methods.integrated.* not str"),
+        (lambda: ig.GreedyPIG(ig.methods.layer("0")), r"Greedy explains the inputs, and Layered"),
+        (lambda: ig.GreedyPIG(ig.Method(), 0), r"chunk=0"),
+        (lambda: ig.GreedyPIG(ig.Method(), rounds=0), r"rounds=0"),
+        (lambda: ig.GreedyPIG(ig.Method(), growth=0.5), r"1 or more, not 0\.5"),
         (lambda: ig.methods.greedy(3), r"of= is a published name or a method, not int"),
         (lambda: ig.methods.greedy("weighted"), r"'weighted' needs baselines=: give baseline=, or the method itself"),
         (lambda: ig.methods.greedy("layer"), r"'layer' needs site=: give the method itself, of=ig\.methods\.layer"),
@@ -351,11 +353,11 @@ def test_paths_with_a_start_of_their_own_are_refused() -> None:
     p = PROBLEMS["relu mlp"]
     method = ig.methods.ig2(p.references, "1", 3, 0.05, (-9.0, 9.0))
     with pytest.raises(ig.errors.InputError, match=r"this method chooses its own start"):
-        run(p, ig.Greedy(method, 2))
+        run(p, ig.GreedyPIG(method, 2))
 
 
 def test_features_that_do_not_fit() -> None:
     with pytest.raises(ig.errors.ShapeError, match=r"features='pixels' does not fit"):
-        run(PROBLEMS["relu mlp"], ig.Greedy(ig.Method(), features="pixels"))
+        run(PROBLEMS["relu mlp"], ig.GreedyPIG(ig.Method(), features="pixels"))
     with pytest.raises(ig.errors.InputError, match=r"one pixel wide, not 0"):
-        run(PROBLEMS["img"], ig.Greedy(ig.Method(), features=0))
+        run(PROBLEMS["img"], ig.GreedyPIG(ig.Method(), features=0))

@@ -207,7 +207,7 @@ def test_salient_corners_are_those_of_the_definition(first: str, fraction: float
     f = lambda z: img(z.reshape(-1, 3, 4, 4))[:, 0]  # noqa: E731
     sign = {"highest": 1.0, "lowest": -1.0}[first]
     for tie in (0.0, 1e-6, 0.3):
-        found = corners_of(ig.paths.Salient(11, fraction, first, tie), f, x, start)[:, 0]
+        found = corners_of(ig.paths.SAMP(11, fraction, first, tie), f, x, start)[:, 0]
         expected = salient_by_hand(gradient_of(f), x[0], start[0], 11, fraction, sign, tie)
         torch.testing.assert_close(found, expected, rtol=0, atol=1e-12)
 
@@ -221,8 +221,8 @@ def test_salient_rises_sooner_and_guided_later(quiet: None) -> None:
         return torch.stack([t6(p) for p in points]).mean(0)
 
     straight = area(ig.paths.Straight(40))
-    assert bool((area(ig.paths.Salient(40, 0.1)) > straight).all())
-    assert bool((area(ig.paths.Salient(40, 0.1, "lowest")) < straight).all())
+    assert bool((area(ig.paths.SAMP(40, 0.1)) > straight).all())
+    assert bool((area(ig.paths.SAMP(40, 0.1, "lowest")) < straight).all())
 
 
 def test_backwards_takes_away_what_counts_first(quiet: None) -> None:
@@ -271,7 +271,7 @@ def test_without_stray_it_is_the_left_rule(quiet: None) -> None:
         torch.testing.assert_close(found.values, expected.values, rtol=0, atol=1e-13)
 
 
-@pytest.mark.parametrize("path", [ig.paths.Guided(30, stray=1.0), ig.paths.Guided(30, 0.1, 0.1), ig.paths.Salient(30)])
+@pytest.mark.parametrize("path", [ig.paths.Guided(30, stray=1.0), ig.paths.Guided(30, 0.1, 0.1), ig.paths.SAMP(30)])
 def test_symmetric_features_move_together(path: Any) -> None:
     """F = x₁x₂: equal shares, though a group is one coordinate."""
     f = lambda z: z[:, 0] * z[:, 1] + 0.1 * z[:, 2]  # noqa: E731
@@ -287,21 +287,19 @@ def test_ties_within_rounding_are_ties_for_salient() -> None:
     x = torch.ones(1, 4).double()
     weight = torch.tensor([1.0, 1.0 + 1e-9, 0.4, 0.3], dtype=torch.float64)
     for scale in (1.0, 1e-9, 1e9):
-        points = corners_of(ig.paths.Salient(4), lambda z, c=scale: z @ (c * weight), x, torch.zeros(1, 4).double())[
-            :, 0
-        ]
+        points = corners_of(ig.paths.SAMP(4), lambda z, c=scale: z @ (c * weight), x, torch.zeros(1, 4).double())[:, 0]
         torch.testing.assert_close(
             points[1:4].T,
             torch.tensor([[0.5, 1, 1], [0.5, 1, 1], [0, 0, 1], [0, 0, 0]]).double(),
             rtol=0,
             atol=1e-12,
         )
-    strict = corners_of(ig.paths.Salient(4, tie=0.0), lambda z: z @ weight, x, torch.zeros(1, 4).double())[:, 0]
+    strict = corners_of(ig.paths.SAMP(4, tie=0.0), lambda z: z @ weight, x, torch.zeros(1, 4).double())[:, 0]
     assert strict[1].tolist() == pytest.approx([0, 1, 0, 0])
 
 
 @pytest.mark.parametrize("unit", [1e-12, 1e-3, 1e6])
-@pytest.mark.parametrize("path", [ig.paths.Guided(12), ig.paths.Guided(12, 0.1, 1.0), ig.paths.Salient(12, 0.1)])
+@pytest.mark.parametrize("path", [ig.paths.Guided(12), ig.paths.Guided(12, 0.1, 1.0), ig.paths.SAMP(12, 0.1)])
 def test_units_do_not_matter(path: Any, unit: float) -> None:
     """The published code compares distances to 1e-9 absolutely; here inputs of any size are walked alike."""
     x, start = wave(3, 6, phase=0.3), wave(3, 6, phase=2)
@@ -326,7 +324,7 @@ def test_every_step_covers_its_part_of_the_way(
     weight = wave(math.prod(shape), phase=phase + 1).to(dtype)
     f = lambda z: torch.tanh(z.flatten(1) @ weight) + z.flatten(1).sin().sum(1)  # noqa: E731
     loose = 1e-12 if dtype == torch.float64 else 1e-5
-    for path, bound in ((ig.paths.Guided(steps, fraction, stray), stray), (ig.paths.Salient(steps, fraction), 1.0)):
+    for path, bound in ((ig.paths.Guided(steps, fraction, stray), stray), (ig.paths.SAMP(steps, fraction), 1.0)):
         points = corners_of(path, f, x, start).flatten(2)
         way = (x - start).flatten(1)
         assert torch.equal(points[0], start.flatten(1))
@@ -399,7 +397,7 @@ def test_a_batch_is_its_examples(quiet: None) -> None:
     start[0, 3] = x[3]
     start[1, 5, :4] = x[5, :4]
     field = ig.TorchField(relu_mlp(), torch.arange(8) % 3)
-    for path in (ig.paths.Guided(9, 0.3, 0.2), ig.paths.Salient(9), ig.paths.Between(ig.paths.Guided(9), 2)):
+    for path in (ig.paths.Guided(9, 0.3, 0.2), ig.paths.SAMP(9), ig.paths.Composed(ig.paths.Guided(9), 2)):
         method = ig.Method(ig.baselines.Given(start), path, ig.rules.Left(), record=("shares",))
         whole = method(field, x)
         assert bool((whole.shares[0, 3] == 0).all())
@@ -444,7 +442,7 @@ def test_between_is_the_path_from_anchor_to_anchor() -> None:
     """The research's recipe: guided_ig from b + j/(m+1) Δ to b + (j+1)/(m+1) Δ, unbounded, K/(m+1) steps each."""
     x, start = wave(3, 6, phase=0.3), wave(2, 3, 6, phase=2)
     field = ig.fields.Function(t6)
-    clock, found = ig.paths.corners(ig.paths.Between(ig.paths.Guided(12, stray=1.0), 3), field, start, x)
+    clock, found = ig.paths.corners(ig.paths.Composed(ig.paths.Guided(12, stray=1.0), 3), field, start, x)
     torch.testing.assert_close(clock, torch.arange(13).double() / 12)
     for r, b in itertools.product(range(2), range(3)):
         way = x[b] - start[r, b]
@@ -455,19 +453,19 @@ def test_between_is_the_path_from_anchor_to_anchor() -> None:
 
 
 def test_steps_are_divided_evenly() -> None:
-    path = ig.paths.Between(ig.paths.Guided(50, stray=1.0), 20)
+    path = ig.paths.Composed(ig.paths.Guided(50, stray=1.0), 20)
     assert (path.segments, path.gradients, path.unpaid) == (50, 50, (1.0,))
     counts = [stretch.steps for stretch in path._stretches()]
     assert len(counts) == 21
     assert set(counts) == {2, 3}
-    assert ig.paths.Between(ig.paths.Straight(50), 20).gradients == 0
+    assert ig.paths.Composed(ig.paths.Straight(50), 20).gradients == 0
 
 
 def test_no_anchors_is_the_path_itself() -> None:
     x, start = wave(3, 6, phase=0.3), wave(2, 3, 6, phase=2)
     field = ig.fields.Function(t6)
     for path in (ig.paths.Guided(7), ig.paths.Straight(5)):
-        one = ig.paths.corners(ig.paths.Between(path, 0), field, start, x)
+        one = ig.paths.corners(ig.paths.Composed(path, 0), field, start, x)
         for a, b in zip(one, ig.paths.corners(path, field, start, x), strict=True):
             torch.testing.assert_close(a, b, rtol=0, atol=1e-14)
 
@@ -493,23 +491,23 @@ class Stacked:
 
 
 def test_between_takes_any_path() -> None:
-    testing.check_path(ig.paths.Between(Stacked(), 2))
-    testing.check_path(ig.paths.Backwards(Stacked()))
-    testing.check_path(ig.paths.Backwards(ig.paths.Between(ig.paths.Guided(5), 2)))
-    testing.check_path(ig.paths.Between(ig.paths.Backwards(ig.paths.Guided(3)), 2))
-    assert ig.paths.Between(Stacked(), 2).segments is None  # nine, as it happens: one that counts nothing is not known
+    testing.check_path(ig.paths.Composed(Stacked(), 2))
+    testing.check_path(ig.paths.Reversed(Stacked()))
+    testing.check_path(ig.paths.Reversed(ig.paths.Composed(ig.paths.Guided(5), 2)))
+    testing.check_path(ig.paths.Composed(ig.paths.Reversed(ig.paths.Guided(3)), 2))
+    assert ig.paths.Composed(Stacked(), 2).segments is None  # nine, as it happens: one that counts nothing is not known
 
 
 def test_anchors_of_a_method() -> None:
-    assert ig.methods.guided(anchors=20).path == ig.paths.Between(ig.paths.Guided(stray=1.0), 20)
-    assert ig.methods.guided(stray=0.1, anchors=3).path == ig.paths.Between(ig.paths.Guided(stray=0.1), 3)
+    assert ig.methods.guided(anchors=20).path == ig.paths.Composed(ig.paths.Guided(stray=1.0), 20)
+    assert ig.methods.guided(stray=0.1, anchors=3).path == ig.paths.Composed(ig.paths.Guided(stray=0.1), 3)
 
 
 def test_evaluations_are_shared_at_anchors() -> None:
     """What the next stretch sees where it begins is known to the last piece of the one before."""
     field = ig.fields.Function(t6)
     x, start = wave(3, 6, phase=0.3), wave(2, 3, 6, phase=2)
-    segments = list(ig.paths.Between(ig.paths.Guided(6, stray=1.0), 2)(field, start, x))
+    segments = list(ig.paths.Composed(ig.paths.Guided(6, stray=1.0), 2)(field, start, x))
     assert [segment.at_end is None for segment in segments] == [False] * 5 + [True]
     for one, other in itertools.pairwise(segments):
         assert isinstance(one.at_end, Evaluation)
@@ -520,23 +518,23 @@ def test_evaluations_are_shared_at_anchors() -> None:
     ("make", "message"),
     [
         (lambda: ig.paths.Guided(0), "at least one step, not 0"),
-        (lambda: ig.paths.Salient(0), "at least one step, not 0"),
+        (lambda: ig.paths.SAMP(0), "at least one step, not 0"),
         (
             lambda: ig.paths.Guided(fraction=0.0),
             "fraction is a part of the coordinates, above 0 and at most 1, not 0.0",
         ),
-        (lambda: ig.paths.Salient(fraction=1.5), "fraction is .* not 1.5"),
+        (lambda: ig.paths.SAMP(fraction=1.5), "fraction is .* not 1.5"),
         (lambda: ig.paths.Guided(stray=-0.1), r"between 0 \(the straight line\) and 1 \(no bound\), not -0.1"),
         (lambda: ig.paths.Guided(stray=2), "stray is .* not 2"),
-        (lambda: ig.paths.Salient(first="best"), "first is one of 'highest', 'lowest', not 'best'"),
-        (lambda: ig.paths.Salient(tie=1.0), "tie is a relative distance, at least 0 and below 1, not 1.0"),
-        (lambda: ig.paths.Between(ig.paths.Straight(3), -1), "no fewer than 0 anchors, not -1"),
+        (lambda: ig.paths.SAMP(first="best"), "first is one of 'highest', 'lowest', not 'best'"),
+        (lambda: ig.paths.SAMP(tie=1.0), "tie is a relative distance, at least 0 and below 1, not 1.0"),
+        (lambda: ig.paths.Composed(ig.paths.Straight(3), -1), "no fewer than 0 anchors, not -1"),
         (lambda: ig.methods.guided(steps=10), None),
         (
             lambda: ig.methods.guided(steps=10, anchors=20),
             r"Guided\(10, stray=1.0\) has steps=10 to divide over 21 stretches: give it steps=21 at least, or take fewer",
         ),
-        (lambda: ig.paths.Between(ig.paths.Straight()), "segments=1 to divide over 21 stretches"),
+        (lambda: ig.paths.Composed(ig.paths.Straight()), "segments=1 to divide over 21 stretches"),
         (lambda: ig.methods.salient(walk="both"), "walk is one of 'insertion', 'deletion', not 'both'"),
     ],
 )
@@ -551,8 +549,8 @@ def test_refused(make: Any, message: str | None) -> None:
 @pytest.mark.parametrize(
     ("wrap", "message"),
     [
-        (lambda path: ig.paths.Between(path, 2), "from anchor to anchor, but Descent chooses where it begins"),
-        (ig.paths.Backwards, "from the input to the reference, but Descent chooses where it begins"),
+        (lambda path: ig.paths.Composed(path, 2), "from anchor to anchor, but Descent chooses where it begins"),
+        (ig.paths.Reversed, "from the input to the reference, but Descent chooses where it begins"),
     ],
 )
 def test_paths_with_a_start_of_their_own_are_refused(wrap: Any, message: str) -> None:
@@ -567,7 +565,7 @@ class EndsElsewhere:
 
 
 def test_paths_that_miss_the_anchor_are_refused() -> None:
-    path = ig.paths.Between(EndsElsewhere(), 2)
+    path = ig.paths.Composed(EndsElsewhere(), 2)
     with pytest.raises(ig.errors.InputError, match="EndsElsewhere chooses where it ends"):
         list(path(ig.fields.Function(t6), wave(2, 3, 6, phase=2), wave(3, 6)))
 
@@ -582,26 +580,26 @@ def test_claimed_costs() -> None:
     assert gradients_per_row(guided, ig.rules.Left()) == 50
     assert gradients_per_row(guided, ig.rules.Right()) == 51
     assert gradients_per_row(guided, ig.rules.Simpson(2)) == 51 + 150
-    assert gradients_per_row(ig.paths.Backwards(guided), ig.rules.Left()) == 51
-    assert gradients_per_row(ig.paths.Backwards(guided), ig.rules.Right()) == 50
+    assert gradients_per_row(ig.paths.Reversed(guided), ig.rules.Left()) == 51
+    assert gradients_per_row(ig.paths.Reversed(guided), ig.rules.Right()) == 50
 
 
 def test_claims_of_paths_inside() -> None:
     """What a path takes to be found, and that it cannot tell, are true of what is made of it."""
-    relaxed, geodesic = ig.paths.Relaxed(3, iterations=2), ig.paths.Geodesic(wave(9, 6), 3)
-    for path, stretches in ((ig.paths.Between(relaxed, 2), 3), (ig.paths.Backwards(relaxed), 1)):
+    relaxed, geodesic = ig.paths.ElasticBand(3, iterations=2), ig.paths.Geodesic(wave(9, 6), 3)
+    for path, stretches in ((ig.paths.Composed(relaxed, 2), 3), (ig.paths.Reversed(relaxed), 1)):
         assert path.scouted == stretches * relaxed.scouted
         assert gradients_per_row(path, ig.rules.Left()) == stretches * (relaxed.scouted + 4)
-    for path in (ig.paths.Between(geodesic, 2), ig.paths.Backwards(geodesic)):
+    for path in (ig.paths.Composed(geodesic, 2), ig.paths.Reversed(geodesic)):
         assert path.segments is None
         assert path.gradients is None
         assert gradients_per_row(path, ig.rules.Left()) is None
 
 
-@pytest.mark.parametrize("rule", [ig.rules.Left(), ig.rules.Right(), ig.rules.Trapezoid(), ig.rules.Important()])
+@pytest.mark.parametrize("rule", [ig.rules.Left(), ig.rules.Right(), ig.rules.Trapezoid(), ig.rules.IDGI()])
 def test_anchors_are_paid_for_once_whichever_way_stretches_are_walked(rule: Any, quiet: None) -> None:
     x, start = wave(2, 6), wave(3, 2, 6, phase=2)
-    for path in (ig.paths.Between(ig.paths.Backwards(GUIDED), 2), ig.paths.Backwards(ig.paths.Between(GUIDED, 2))):
+    for path in (ig.paths.Composed(ig.paths.Reversed(GUIDED), 2), ig.paths.Reversed(ig.paths.Composed(GUIDED, 2))):
         model = Counting(t6)
         made = ig.Method(ig.baselines.Given(start), path, rule)(ig.TorchField(model, ig.targets.Output()), x)
         assert model.gradients == made.cost.gradients == 6 * gradients_per_row(path, rule)

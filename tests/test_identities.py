@@ -182,12 +182,12 @@ def test_decision_gradients_are_quadratic(problem: str, factor: float) -> None:
 
 @pytest.mark.parametrize("problem", [name for name in PROBLEMS if PROBLEMS[name].smooth])
 @pytest.mark.parametrize(
-    "path", [ig.paths.Straight(), ig.paths.Straight(3), ig.paths.Guided(4), ig.paths.Respaced(4, 4)]
+    "path", [ig.paths.Straight(), ig.paths.Straight(3), ig.paths.Guided(4), ig.paths.NonUniform(4, 4)]
 )
 def test_important_directions_add_up_exactly(problem: str, path: Any) -> None:
     """However few steps: the change of F telescopes."""
     p = PROBLEMS[problem]
-    made = explained(p, ig.Method(start(p), path, ig.rules.Important()))
+    made = explained(p, ig.Method(start(p), path, ig.rules.IDGI()))
     near(made.residual, torch.zeros_like(made.residual))
 
 

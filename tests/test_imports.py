@@ -103,14 +103,14 @@ def test_all_is_what_is_exported() -> None:
 
 
 DESIGN = {
-    "ig": ["explain", "explain_targets", "Method", "Layered", "TorchField", "Attribution", "load", "fields", "targets", "baselines", "paths", "rules", "weightings", "methods", "errors", "Greedy", "Smoothed", "Regions", "Distanced", "Backward", "Sequential", "compare", "Comparison"],
-    "rules": ["Left", "Right", "Midpoint", "Trapezoid", "GaussLegendre", "MonteCarlo", "Exact", "Important", "Decision", "Rescaled", "Weighted", "Until", "Saturation", "Ascent"],
-    "paths": ["Straight", "Descent", "Relative", "LatentGuided", "Latent", "LatentGeodesic", "Blur", "Spectral", "SVD", "DCT", "Haar", "Pyramid", "Adversarial", "Fixed", "Shrinking", "Implicit", "Guided", "Salient", "Between", "Backwards", "Discretized", "neighbour_graph"],
+    "ig": ["explain", "explain_targets", "Method", "Layered", "TorchField", "Attribution", "load", "fields", "targets", "baselines", "paths", "rules", "weightings", "methods", "errors", "GreedyPIG", "SmoothGrad", "XRAI", "ArtificialDistancing", "Backward", "Sequential", "compare", "Comparison"],
+    "rules": ["Left", "Right", "Midpoint", "Trapezoid", "GaussLegendre", "MonteCarlo", "Exact", "IDGI", "IntegratedDecisionGradients", "Rescaled", "PathWeighted", "SaturationCutoff", "Saturation", "Ascent"],
+    "paths": ["Straight", "Descent", "Relative", "LatentGuided", "Latent", "LatentGeodesic", "Blur", "Spectral", "SVD", "DCT", "Haar", "Pyramid", "Adversarial", "Fixed", "Shrinking", "Implicit", "Guided", "SAMP", "Composed", "Reversed", "Discretized", "neighbour_graph"],
     "weightings": ["Uniform", "Fitness"],
     "targets": ["Logit", "Probability", "LogOdds", "Margin", "Loss", "Custom", "Output", "Distance", "Lead", "Predicted"],
-    "baselines": ["Constant", "Given", "Sample", "Uniform", "Gaussian", "Blurred", "Mean", "Median", "Corners", "black", "white", "grey", "Relevant", "OtherClass", "Boundary", "Itself", "Rivals", "Kept", "Imputed", "MeanLeft"],
+    "baselines": ["Constant", "Given", "Sample", "Uniform", "Gaussian", "Blurred", "Mean", "Median", "Corners", "black", "white", "grey", "Relevant", "OtherClass", "Boundary", "Itself", "Rivals", "Masked", "Imputed", "MeanLeft"],
     "methods": ["integrated", "expected", "weighted", "ig2", "latent_guided", "latent", "manifold", "blur", "spectral", "layer", "conductance", "important", "decision", "path_weighted", "path_sampled", "left", "known", "about", "greedy", "smooth", "regions", "distanced", "pattern_guided", "geometric", "adversarial", "mfaba", "boundary", "guided", "salient", "discretized", "sequential"],
-    "fields": ["Field", "TorchField", "Function", "Linear", "Monomial", "Gathered", "Metered", "Several", "SiteField", "Site", "GuidedReLU", "Patterns"],
+    "fields": ["Field", "TorchField", "Function", "Linear", "Monomial", "Subset", "CountedField", "MultiTarget", "LayerField", "Site", "GuidedReLU", "Patterns"],
 }  # fmt: skip
 
 

@@ -47,21 +47,21 @@ MASK = torch.tensor([[True, False, True, False], [False] * 4, [True] * 4])
 )
 def test_kept(positions: Any, keeps: Any) -> None:
     references = wave(2, 3, 4, 2, phase=5)
-    found = ig.baselines.Kept(ig.baselines.Given(references), positions)(X, FIELD)
+    found = ig.baselines.Masked(ig.baselines.Given(references), positions)(X, FIELD)
     assert torch.equal(found, kept_by_hand(X, references, keeps))
-    testing.check_baseline(ig.baselines.Kept(0.25, positions if positions is not MASK else MASK[0]), X)
+    testing.check_baseline(ig.baselines.Masked(0.25, positions if positions is not MASK else MASK[0]), X)
 
 
 def test_a_mask_of_single_numbers() -> None:
     mask = wave(3, 4, 2, phase=2) > 0
-    found = ig.baselines.Kept(torch.tensor([0.5, -0.5]).double(), mask)(X, FIELD)
+    found = ig.baselines.Masked(torch.tensor([0.5, -0.5]).double(), mask)(X, FIELD)
     assert torch.equal(found[0], torch.where(mask, X, torch.tensor([0.5, -0.5]).double()))
 
 
 @given(st.lists(st.integers(-6, 5), max_size=6), st.sampled_from([(), (3,), (2, 2)]))
 def test_any_positions(positions: list[int], inner: tuple[int, ...]) -> None:
     x = wave(2, 6, *inner, phase=1)
-    found = ig.baselines.Kept(9.0, positions)(x, FIELD)
+    found = ig.baselines.Masked(9.0, positions)(x, FIELD)
     same = (found[0] == x).reshape(2, 6, -1).all(2)
     expected = torch.zeros(6, dtype=torch.bool)
     expected[[p % 6 for p in positions]] = True
@@ -69,12 +69,12 @@ def test_any_positions(positions: list[int], inner: tuple[int, ...]) -> None:
 
 
 def test_it_is_one_baseline_or_several() -> None:
-    assert ig.baselines.Kept(0.0, (0,)).count == 1
-    assert ig.baselines.Kept(0.0, (0,)).label == "constant"
-    several = ig.baselines.Kept([0.0, ig.baselines.Constant(1.0, "ones")], (0,))
+    assert ig.baselines.Masked(0.0, (0,)).count == 1
+    assert ig.baselines.Masked(0.0, (0,)).label == "constant"
+    several = ig.baselines.Masked([0.0, ig.baselines.Constant(1.0, "ones")], (0,))
     assert several.count == 2
-    assert ig.baselines.Kept(lambda x, field: x[None], (0,)).count is None
-    assert repr(ig.baselines.Kept(0.0, (0, -1))) == "Kept(0.0, (0, -1))"
+    assert ig.baselines.Masked(lambda x, field: x[None], (0,)).count is None
+    assert repr(ig.baselines.Masked(0.0, (0, -1))) == "Masked(0.0, (0, -1))"
     model = filled(nn.Sequential(nn.Flatten(), nn.Linear(8, 3)))
     made = ig.explain(model, X, target=0, method=ig.methods.integrated(several))
     assert bool((made.values[:, 0] == 0).all())
@@ -96,13 +96,13 @@ def test_it_is_one_baseline_or_several() -> None:
 )
 def test_what_does_not_fit(positions: Any, message: str) -> None:
     with pytest.raises(ig.errors.BaselineError, match=message):
-        ig.baselines.Kept(0.0, positions)(X, FIELD)
+        ig.baselines.Masked(0.0, positions)(X, FIELD)
 
 
 def test_other_mistakes() -> None:
     with pytest.raises(ig.errors.BaselineError, match=r"not the name 'black'"):
-        ig.baselines.Kept("black", (0,))
+        ig.baselines.Masked("black", (0,))
     with pytest.raises(ig.errors.BaselineError, match=r"holds NaN"):
-        ig.baselines.Kept(math.nan, (0,))(X, FIELD)
+        ig.baselines.Masked(math.nan, (0,))(X, FIELD)
     with pytest.raises(ig.errors.BaselineError, match=r"no position 0"):
-        ig.baselines.Kept(0.0, (0,))(torch.ones(3), ig.fields.Function(lambda z: z))
+        ig.baselines.Masked(0.0, (0,))(torch.ones(3), ig.fields.Function(lambda z: z))

@@ -491,7 +491,7 @@ def test_polylines_are_relaxed_in_calls_of_any_size(monkeypatch: pytest.MonkeyPa
     whole = corners(path)[1]
     for rows in (1, 3, 5):
         monkeypatch.setattr(
-            "integrand.paths.latent.autoencoder.packer_for", lambda *_, rows=rows: ig.fields.Packer(rows)
+            "integrand.paths.latent.autoencoder.packer_for", lambda *_, rows=rows: ig.fields.BatchSizer(rows)
         )
         torch.testing.assert_close(corners(path)[1], whole, rtol=0, atol=1e-11)
 
@@ -707,7 +707,7 @@ def test_codecs_come_back_as_they_were(make: Any, fail: int | None, monkeypatch:
         still = Fickle().eval()
         torch.testing.assert_close(seen, corners(make(still, 5))[1], rtol=0, atol=1e-14)
     else:
-        monkeypatch.setattr("integrand.paths.latent.autoencoder.packer_for", lambda *_: ig.fields.Packer(1))
+        monkeypatch.setattr("integrand.paths.latent.autoencoder.packer_for", lambda *_: ig.fields.BatchSizer(1))
         with pytest.raises(KeyboardInterrupt):
             corners(path)
     codec.calls = 0

@@ -422,10 +422,10 @@ def test_a_path_that_chooses_its_own_start() -> None:
 
 
 WRAPPED: dict[str, Callable[[Any], Any]] = {
-    "smoothed": lambda method: ig.Smoothed(method, 4, 0.2),
-    "squared": lambda method: ig.Smoothed(method, 3, 0.2, reduce="square"),
-    "greedy": lambda method: ig.Greedy(method, rounds=4, features="elements"),
-    "greedy, smoothed": lambda method: ig.Greedy(ig.Smoothed(method, 2, 0.1), rounds=3, features="elements"),
+    "smoothed": lambda method: ig.SmoothGrad(method, 4, 0.2),
+    "squared": lambda method: ig.SmoothGrad(method, 3, 0.2, reduce="square"),
+    "greedy": lambda method: ig.GreedyPIG(method, rounds=4, features="elements"),
+    "greedy, smoothed": lambda method: ig.GreedyPIG(ig.SmoothGrad(method, 2, 0.1), rounds=3, features="elements"),
 }
 
 
@@ -448,8 +448,8 @@ def test_wrappers_inside_work_on_the_layers_values(name: str) -> None:
 def test_a_layer_inside_a_wrapper_is_another_thing() -> None:
     """Noise is on the inputs there, and on the layer's values here."""
     method = ig.methods.integrated(0.25, FINE)
-    inside = run(softplus_cnn(), IMAGES, ig.Layered("1", ig.Smoothed(method, 3)))
-    around = run(softplus_cnn(), IMAGES, ig.Smoothed(ig.Layered("1", method), 3))
+    inside = run(softplus_cnn(), IMAGES, ig.Layered("1", ig.SmoothGrad(method, 3)))
+    around = run(softplus_cnn(), IMAGES, ig.SmoothGrad(ig.Layered("1", method), 3))
     assert inside.values.shape == around.values.shape
     assert not torch.allclose(inside.values, around.values, rtol=0, atol=1e-3)
 
@@ -466,7 +466,7 @@ def test_five_at_once_are_five_alone_inside_a_wrapper(name: str) -> None:
 
 def test_a_wrapper_costs_what_its_runs_behind_the_layer_cost() -> None:
     model, draws = filled(Skip()), 4
-    method = ig.Layered("inner", ig.Smoothed(ig.methods.integrated(0.25, ig.rules.Midpoint(6)), draws))
+    method = ig.Layered("inner", ig.SmoothGrad(ig.methods.integrated(0.25, ig.rules.Midpoint(6)), draws))
     tallies: list[Any] = []
     with counted(model) as rows:
         made = run(model, X, method, progress=lambda tally: tallies.append((tally.gradients, tally.expected)))
@@ -477,17 +477,17 @@ def test_a_wrapper_costs_what_its_runs_behind_the_layer_cost() -> None:
 
 def test_noise_on_the_embeddings_of_tokens() -> None:
     model, pads = filled(Reader()), torch.full_like(IDS, 10)
-    method = ig.Layered("embeddings", ig.Smoothed(ig.methods.integrated(pads, FINE), 3))
+    method = ig.Layered("embeddings", ig.SmoothGrad(ig.methods.integrated(pads, FINE), 3))
     made = run(model, IDS, method)
     plain = run(model, IDS, "layer", site="embeddings", baseline=pads, rule=FINE)
     assert made.values.shape == (3, 5, 4)
     assert 1e-3 < float((made.values - plain.values).abs().max()) < 1
     with pytest.raises(ig.errors.InputError, match=r"adds noise to its inputs, and integers take none"):
-        run(model, IDS, ig.Smoothed(ig.Layered("embeddings", ig.methods.integrated(pads, FINE)), 3))
+        run(model, IDS, ig.SmoothGrad(ig.Layered("embeddings", ig.methods.integrated(pads, FINE)), 3))
 
 
 def test_a_wrapper_in_a_layer_for_several_targets() -> None:
-    method = ig.Layered("1", ig.Smoothed(ig.methods.integrated(0.25, FINE), 3))
+    method = ig.Layered("1", ig.SmoothGrad(ig.methods.integrated(0.25, FINE), 3))
     several = ig.explain_targets(softplus_cnn(), IMAGES, targets=[0, CLASSES], method=method)
     torch.testing.assert_close(several[1].values, run(softplus_cnn(), IMAGES, method).values, rtol=0, atol=1e-10)
 
@@ -495,14 +495,14 @@ def test_a_wrapper_in_a_layer_for_several_targets() -> None:
 @pytest.mark.parametrize(
     ("inside", "message"),
     [
-        (lambda: ig.Regions(ig.Method()), r"Regions explains the inputs only; leave it out at a layer"),
-        (lambda: ig.Greedy(ig.Regions(ig.Method())), r"Regions explains the inputs only"),
-        (lambda: ig.Distanced(ig.Method(), X, (0, 1)), r"Distanced explains the inputs only"),
+        (lambda: ig.XRAI(ig.Method()), r"Regions explains the inputs only; leave it out at a layer"),
+        (lambda: ig.GreedyPIG(ig.XRAI(ig.Method())), r"Regions explains the inputs only"),
+        (lambda: ig.ArtificialDistancing(ig.Method(), X, (0, 1)), r"Distanced explains the inputs only"),
         (lambda: ig.methods.layer("0"), r"is of a layer already"),
-        (lambda: ig.Smoothed(ig.methods.layer("0")), r"is of a layer already"),
-        (lambda: ig.Smoothed(ig.Method(path=ig.paths.Straight(3))), r"Smoothed goes with straight lines"),
+        (lambda: ig.SmoothGrad(ig.methods.layer("0")), r"is of a layer already"),
+        (lambda: ig.SmoothGrad(ig.Method(path=ig.paths.Straight(3))), r"Smoothed goes with straight lines"),
         (
-            lambda: ig.Smoothed(ig.methods.expected(REFERENCES, tol=0.4)),
+            lambda: ig.SmoothGrad(ig.methods.expected(REFERENCES, tol=0.4)),
             r"Sampled draws other references in every run of Smoothed: leave tol out",
         ),
         (lambda: ig.methods.pattern_guided, r"or a wrapper of one, not function"),

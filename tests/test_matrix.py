@@ -30,7 +30,7 @@ from torch import Tensor
 
 import integrand as ig
 from integrand.core.segment import Segment
-from integrand.fields import Metered
+from integrand.fields import CountedField
 from integrand.integration import gradients_per_row
 from integrand.model.autograd import gradients
 from tests.catalogue.paths import COMBINED, NO_PATHS, PATHS, REFUSALS, Way, refusal
@@ -40,7 +40,7 @@ RULES: dict[str, Any] = {
     "left": ig.rules.Left(),
     "gauss": ig.rules.GaussLegendre(2),
     "adaptive": ig.rules.Adaptive(),
-    "important": ig.rules.Important(),
+    "important": ig.rules.IDGI(),
 }
 
 BASELINES = {"one": 1, "several": R, "weighted": R}
@@ -136,7 +136,7 @@ def walked(name: str, problem: str, references: int) -> Walk:
     p = PROBLEMS[problem]
     way, model = WAYS[name], Counting(p.model)
     path = way.build(p)
-    field, x = Metered(replace(p, model=model).field()), p.packed()
+    field, x = CountedField(replace(p, model=model).field()), p.packed()
     begin = p.references[:references, None].expand(-1, *x.shape)
     with field.ready(), gradients(False):
         segments = list(path(field, begin, x))
@@ -205,7 +205,7 @@ FORMULAS: dict[str, Callable[[Walk], Tensor]] = {"left": by_left, "gauss": by_ga
 
 
 def integral(w: Walk, p: Problem) -> Tensor:
-    """(R, B, *s): what all rules but ``Important`` converge to."""
+    """(R, B, *s): what all rules but ``IDGI`` converge to."""
     nodes, weights = truth(p).table()
     return sum((c * w.step * w.slopes[t]).sum(0) for t, c in zip(nodes, weights, strict=True))  # type: ignore[return-value]
 

@@ -19,7 +19,7 @@ from torch.utils._pytree import tree_leaves
 
 import integrand as ig
 from integrand.core.segment import Segment
-from integrand.model.batching import Packer
+from integrand.model.batching import BatchSizer
 from tests.catalogue.paths import LONG, PATHS
 from tests.problems import PROBLEMS, wave
 
@@ -75,18 +75,18 @@ def small_blocks(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr("integrand.core.memory_budget._BLOCK_ELEMENTS", block)
     monkeypatch.setattr("integrand.paths.latent.legs._STACK_ELEMENTS", block)
     monkeypatch.setattr("integrand.paths.geodesic._STACK_ELEMENTS", block)
-    monkeypatch.setattr("integrand.paths.latent.autoencoder.packer_for", lambda *known: Packer(4))
+    monkeypatch.setattr("integrand.paths.latent.autoencoder.packer_for", lambda *known: BatchSizer(4))
 
 
 LEFT, GAUSS = ig.rules.Left(), ig.rules.GaussLegendre(2)
-PAIRS = [(name, ig.rules.Important()) for name in LONG] + [
+PAIRS = [(name, ig.rules.IDGI()) for name in LONG] + [
     (name, rule) for name in ("Straight", "Guided") for rule in (LEFT, GAUSS)
 ]
 
 
 def test_every_path_is_here() -> None:
     walked = {type(way.build(PROBLEMS["img"])).__name__ for way in PATHS.values()}
-    assert set(LONG) == walked - {"Relaxed"}
+    assert set(LONG) == walked - {"ElasticBand"}
 
 
 @pytest.mark.parametrize(("name", "rule"), PAIRS)
@@ -97,7 +97,7 @@ def test_memory_is_flat_in_steps(name: str, rule: Any) -> None:
     assert many <= GROWN * few
 
 
-@pytest.mark.parametrize("name", ["Straight", "Respaced", "Spectral"])
+@pytest.mark.parametrize("name", ["Straight", "NonUniform", "Spectral"])
 @pytest.mark.filterwarnings("ignore::integrand.errors.IntegrandWarning")
 def test_blocks_are_small_beside_photographs(name: str) -> None:
     """With blocks as they are: 30 and 300 steps to a picture of 224²."""
@@ -109,7 +109,7 @@ def test_blocks_are_small_beside_photographs(name: str) -> None:
 def test_a_relaxed_path_holds_its_corners_and_no_iterations() -> None:
     """All corners move together and are held; that is what its docstring says."""
     few, longer, more = (
-        most_alive(ig.paths.Relaxed(corners, 0.4, iterations), LEFT)
+        most_alive(ig.paths.ElasticBand(corners, 0.4, iterations), LEFT)
         for corners, iterations in ((6, 4), (6, 40), (60, 4))
     )
     assert longer <= GROWN * few

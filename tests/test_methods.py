@@ -280,7 +280,7 @@ def test_gradients_are_what_the_parts_say(name: str, which: int, problem: str) -
     if name == "ig2":
         method = replace(method, path=replace(method.path, representation=named))
     made = run(replace(p, model=model), method, progress=lambda tally: tallies.append(tally.expected))
-    search = ig.fields.Metered(p.field())
+    search = ig.fields.CountedField(p.field())
     method.baseline(p.packed(), search)
     claimed = gradients_per_row(method.path, method.rule)
     assert model.values == made.cost.values
@@ -298,7 +298,7 @@ def test_the_published_ig2_costs_steps_plus_one() -> None:
     assert gradients_per_row(ig.paths.Straight(10), ig.rules.Trapezoid(2)) == 30
 
 
-@pytest.mark.parametrize("path", [ig.paths.Straight(), ig.paths.Guided(5), ig.paths.Between(ig.paths.Guided(5), 1)])
+@pytest.mark.parametrize("path", [ig.paths.Straight(), ig.paths.Guided(5), ig.paths.Composed(ig.paths.Guided(5), 1)])
 @pytest.mark.parametrize("rule", [ig.rules.Adaptive(), lambda field, segment: segment.step])
 def test_what_a_rule_does_not_say_is_not_known(path: Any, rule: Any, quiet: None) -> None:
     """A tolerance takes what it takes: a progress bar that knew better would be full from the start."""
@@ -379,7 +379,7 @@ def test_staged_saves_gradients() -> None:
     scout, fine = ig.rules.Midpoint(2), ig.rules.Midpoint(16)
     references = torch.cat([p.references, p.references.flip(0) * 0.5, torch.ones(1, 3, 8, 8).double()])
     filtered = ig.methods.weighted(references, rule=fine, fill=0.0, keep=0.9)
-    two = run(replace(p, model=model), ig.Staged(filtered, scout))
+    two = run(replace(p, model=model), ig.TwoStage(filtered, scout))
     survivors = int((two.weights > 0).sum())
     assert 5 <= survivors < 7 * 5
     assert model.gradients == two.cost.gradients == 2 * 7 * 5 + 16 * survivors < 16 * 7 * 5
@@ -398,7 +398,7 @@ def test_staged_saves_gradients() -> None:
 def test_staged_equals_filtered_where_the_scout_is_the_rule() -> None:
     p = staged_problem()
     filtered = ig.methods.weighted(p.references, rule=ig.rules.Midpoint(8), fill=0.0, keep=0.9)
-    one, two = run(p, filtered), run(p, ig.Staged(filtered, ig.rules.Midpoint(8)))
+    one, two = run(p, filtered), run(p, ig.TwoStage(filtered, ig.rules.Midpoint(8)))
     for name in ("values", "weights", "fitness", "change", "residual", "shares"):
         torch.testing.assert_close(getattr(two, name), getattr(one, name), rtol=0, atol=1e-13)
     assert two.names == one.names
@@ -409,14 +409,14 @@ def test_staged_walks_descents_too() -> None:
     p = staged_problem()
     path = ig.paths.Descent("5", 4, 0.3, (0.0, 1.0))
     filtered = ig.methods.weighted(p.references, path, ig.rules.Midpoint(4), fill=0.0, keep=0.5)
-    one, two = run(p, filtered), run(p, ig.Staged(filtered, ig.rules.Midpoint(4)))
+    one, two = run(p, filtered), run(p, ig.TwoStage(filtered, ig.rules.Midpoint(4)))
     torch.testing.assert_close(two.values, one.values, rtol=0, atol=1e-13)
     torch.testing.assert_close(two.baselines, one.baselines, rtol=0, atol=1e-13)
 
 
 def test_scout_is_short_for_staged() -> None:
     method = ig.methods.weighted([0.0, 1.0], keep=0.25, scout=3)
-    assert isinstance(method, ig.Staged)
+    assert isinstance(method, ig.TwoStage)
     assert method.scout == ig.rules.GaussLegendre(3)
     assert ig.methods.weighted([0.0, 1.0], keep=0.25, scout=ig.rules.Left()).scout == ig.rules.Left()
     with pytest.raises(ig.errors.InputError, match=r"say which with keep="):

@@ -12,7 +12,7 @@ from torch import Tensor, nn
 
 import integrand as ig
 from integrand.core.segment import Evaluation, polyline
-from integrand.fields import Metered
+from integrand.fields import CountedField
 from integrand.rules.base import Integrated
 from tests.problems import Counting, filled, wave
 from tests.test_adaptive import gelu_mlp, grown, met, norm, relu_mlp
@@ -30,7 +30,7 @@ def paid(segment: ig.Segment, field: ig.fields.Field) -> ig.Segment:
 
 
 def integrated(field: ig.fields.Field, segment: ig.Segment, tol: float, most: int = 1000) -> tuple[Integrated, int]:
-    meter = Metered(field)
+    meter = CountedField(field)
     found = ig.rules.Adaptive(tol, most)(meter, segment)
     return found, meter.tally.gradients
 

@@ -510,7 +510,7 @@ ALIASES: dict[str, Callable[[Tensor], Any]] = {
     "constant": lambda t: t[0],
     "per example": lambda t: t,
     "given": ig.baselines.Given,
-    "kept": lambda t: ig.baselines.Kept(t[0], (0,)),
+    "kept": lambda t: ig.baselines.Masked(t[0], (0,)),
     "a function": lambda t: lambda x, field: t[None],
     "several": lambda t: [t, 0.0],
 }

@@ -16,7 +16,7 @@ from torch import Tensor, nn
 from torch.nn.utils import parametrizations
 
 import integrand as ig
-from integrand.model.fusion import Double
+from integrand.model.fusion import OptimisedCopy
 from tests.problems import filled, tanh_mlp, wave
 
 
@@ -38,7 +38,7 @@ def lived(model: nn.Module) -> nn.Module:
     return model
 
 
-def double_of(field: ig.TorchField, x: Tensor) -> Double | None:
+def double_of(field: ig.TorchField, x: Tensor) -> OptimisedCopy | None:
     field.outputs(x)
     return field.network.optimiser and field.network.optimiser._double
 
@@ -253,7 +253,7 @@ def test_the_double_shares_memory_and_the_model_is_untouched() -> None:
     assert type(model[1]) is nn.BatchNorm2d
 
 
-def double_of_quietly(field: ig.TorchField) -> Double:
+def double_of_quietly(field: ig.TorchField) -> OptimisedCopy:
     assert field.network.optimiser is not None
     assert field.network.optimiser._double is not None
     return field.network.optimiser._double

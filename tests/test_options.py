@@ -19,7 +19,7 @@ from integrand.errors import InputError, IntegrandError
 from integrand.methods.registry import known
 from tests.problems import tanh_mlp, wave
 
-WRAPPERS = (ig.Distanced, ig.Greedy, ig.Regions, ig.Sampled, ig.Sequential, ig.Smoothed)
+WRAPPERS = (ig.ArtificialDistancing, ig.GreedyPIG, ig.XRAI, ig.UntilTolerance, ig.Sequential, ig.SmoothGrad)
 
 NEEDED: dict[str, Any] = {
     "baseline": 0.0,

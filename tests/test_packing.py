@@ -11,7 +11,7 @@ import torch
 from torch import Tensor, nn
 
 import integrand as ig
-from integrand.model.batching import Packer, _Size, is_out_of_memory, packer_for
+from integrand.model.batching import BatchSizer, _Size, is_out_of_memory, packer_for
 from tests.problems import Counting, Observed, filled, tanh_mlp, wave
 
 ROW = torch.zeros(6)
@@ -25,7 +25,7 @@ class Clock:
         monkeypatch.setattr("integrand.model.batching.time.perf_counter", lambda: self.now)
 
 
-def run(packer: ig.fields.Packer, total: int, seconds: Any, clock: Clock, like: Tensor = ROW) -> list[int]:
+def run(packer: ig.fields.BatchSizer, total: int, seconds: Any, clock: Clock, like: Tensor = ROW) -> list[int]:
     """Work through ``total`` rows whose calls take ``seconds(rows)``; returns the sizes of the calls."""
     sizes: list[int] = []
     done: list[int] = []
@@ -44,7 +44,7 @@ def run(packer: ig.fields.Packer, total: int, seconds: Any, clock: Clock, like: 
 def test_the_best_size_is_found(best: int, monkeypatch: pytest.MonkeyPatch) -> None:
     """Time per row falls up to ``best`` rows and rises behind it."""
     monkeypatch.setattr("integrand.model.batching._START_ELEMENTS", 32 * 6)
-    clock, packer = Clock(monkeypatch), ig.fields.Packer()
+    clock, packer = Clock(monkeypatch), ig.fields.BatchSizer()
     cost = lambda rows: rows * (1 + abs(torch.tensor(rows / best).log2().item()))  # noqa: E731
     sizes = run(packer, 100_000, cost, clock)
     assert packer.size(ROW, "gradient") == best
@@ -56,7 +56,7 @@ def test_the_best_size_is_found(best: int, monkeypatch: pytest.MonkeyPatch) -> N
 
 def test_one_slow_call_is_not_the_end_of_the_climb(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr("integrand.model.batching._START_ELEMENTS", 32 * 6)
-    clock, packer = Clock(monkeypatch), ig.fields.Packer()
+    clock, packer = Clock(monkeypatch), ig.fields.BatchSizer()
     calls = 0
 
     def cost(rows: int) -> float:
@@ -70,7 +70,7 @@ def test_one_slow_call_is_not_the_end_of_the_climb(monkeypatch: pytest.MonkeyPat
 
 def test_sizes_are_known_per_kind_of_row(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr("integrand.model.batching._START_ELEMENTS", 32 * 6)
-    clock, packer = Clock(monkeypatch), ig.fields.Packer()
+    clock, packer = Clock(monkeypatch), ig.fields.BatchSizer()
     run(packer, 10_000, lambda rows: rows + 1000, clock)
     assert packer.size(ROW, "gradient") > 32
     assert packer.size(ROW, "value") == 32
@@ -82,9 +82,9 @@ def test_no_call_is_larger_than_memory_is_likely_to_hold(monkeypatch: pytest.Mon
     """On a CPU running out of memory is the end of the process, so there is a ceiling, however fast larger calls are."""
     monkeypatch.setattr("integrand.model.batching._START_ELEMENTS", 32 * 6)
     monkeypatch.setattr("integrand.model.batching._MOST_ON_CPU", 200 * 6)
-    sizes = run(ig.fields.Packer(), 10_000, lambda rows: 1.0, Clock(monkeypatch))
+    sizes = run(ig.fields.BatchSizer(), 10_000, lambda rows: 1.0, Clock(monkeypatch))
     assert max(sizes) == sizes[-2] == 200
-    assert ig.fields.Packer().size(torch.empty(1).expand(3, 4000, 4000), "gradient") == 1
+    assert ig.fields.BatchSizer().size(torch.empty(1).expand(3, 4000, 4000), "gradient") == 1
 
 
 def test_a_gpu_is_filled() -> None:
@@ -99,25 +99,25 @@ def test_a_gpu_is_filled() -> None:
 
 
 def test_a_fixed_size(monkeypatch: pytest.MonkeyPatch) -> None:
-    assert run(ig.fields.Packer(7), 30, lambda rows: 1.0, Clock(monkeypatch)) == [7, 7, 7, 7, 2]
-    assert repr(ig.fields.Packer(7)) == "Packer(7)"
+    assert run(ig.fields.BatchSizer(7), 30, lambda rows: 1.0, Clock(monkeypatch)) == [7, 7, 7, 7, 2]
+    assert repr(ig.fields.BatchSizer(7)) == "BatchSizer(7)"
     with pytest.raises(ig.errors.InputError, match=r"at least one row, not 0"):
-        ig.fields.Packer(0)
+        ig.fields.BatchSizer(0)
 
 
 def test_wholes_are_not_torn_apart_where_a_call_holds_several(monkeypatch: pytest.MonkeyPatch) -> None:
     sizes: list[int] = []
     call = lambda part: sizes.append(part.stop - part.start)  # noqa: E731
-    ig.fields.Packer(50).run(150, call, ROW, "gradient", whole=12)
+    ig.fields.BatchSizer(50).run(150, call, ROW, "gradient", whole=12)
     assert sizes == [48, 48, 48, 6]
     sizes.clear()
-    ig.fields.Packer(50).run(150, call, ROW, "gradient", whole=26)
+    ig.fields.BatchSizer(50).run(150, call, ROW, "gradient", whole=26)
     assert sizes == [50, 50, 50]
 
 
 def test_work_too_little_for_the_next_size_is_done_at_the_best_one_known(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr("integrand.model.batching._START_ELEMENTS", 32 * 6)
-    clock, packer = Clock(monkeypatch), ig.fields.Packer()
+    clock, packer = Clock(monkeypatch), ig.fields.BatchSizer()
     cost = lambda rows: rows + 10  # noqa: E731
     assert run(packer, 250, cost, clock) == [32, 32, 64, 122]
     assert packer.size(ROW, "gradient") == 128
@@ -129,7 +129,7 @@ def test_the_climb_ends_at_the_second_size_that_gains_nothing(monkeypatch: pytes
     """The first is timed twice, for it may have been noise; the second is timed once, for it may be very slow."""
     monkeypatch.setattr("integrand.model.batching._START_ELEMENTS", 32 * 6)
     cost = lambda rows: rows * {32: 2.0, 64: 1.0, 128: 0.99}.get(rows, 5.0)  # noqa: E731
-    packer = ig.fields.Packer()
+    packer = ig.fields.BatchSizer()
     sizes = run(packer, 1000, cost, Clock(monkeypatch))
     assert sizes[:7] == [32, 32, 64, 128, 128, 256, 64]
     assert packer.size(ROW, "gradient") == 64
@@ -140,7 +140,7 @@ def test_the_climb_ends_at_the_second_size_that_gains_nothing(monkeypatch: pytes
 PHOTO = torch.empty(1).expand(3, 224, 224)
 
 
-def chords(packer: Packer, total: int, seconds: Any, clock: Clock, like: Tensor = PHOTO) -> list[int]:
+def chords(packer: BatchSizer, total: int, seconds: Any, clock: Clock, like: Tensor = PHOTO) -> list[int]:
     sizes: list[int] = []
 
     def call(part: slice) -> None:
@@ -154,7 +154,7 @@ def chords(packer: Packer, total: int, seconds: Any, clock: Clock, like: Tensor 
 
 def test_chords_take_a_few_rows_however_fast_one_seems(monkeypatch: pytest.MonkeyPatch) -> None:
     """Four at first, then eight, though the time per row rises; gradients settle at one."""
-    clock, packer = Clock(monkeypatch), Packer()
+    clock, packer = Clock(monkeypatch), BatchSizer()
     dear = lambda rows: float(rows) ** 1.5  # noqa: E731
     assert chords(packer, 60, dear, clock) == [4, 8, 8, 16, 8, 8, 8]
     assert chords(packer, 20, dear, clock) == [8, 8, 4]
@@ -163,14 +163,14 @@ def test_chords_take_a_few_rows_however_fast_one_seems(monkeypatch: pytest.Monke
 
 
 def test_chords_go_on_to_more_rows_where_that_is_faster(monkeypatch: pytest.MonkeyPatch) -> None:
-    clock, packer = Clock(monkeypatch), Packer()
+    clock, packer = Clock(monkeypatch), BatchSizer()
     chords(packer, 300, lambda rows: rows + 100.0, clock)
     assert packer.size(PHOTO, "chords") == 27  # as many as a call may hold of this size
-    assert Packer().size(torch.empty(1).expand(3, 16, 16), "chords") == 42  # small rows begin as ever
+    assert BatchSizer().size(torch.empty(1).expand(3, 16, 16), "chords") == 42  # small rows begin as ever
 
 
 def test_few_chords_are_one_call(monkeypatch: pytest.MonkeyPatch) -> None:
-    clock, packer = Clock(monkeypatch), Packer()
+    clock, packer = Clock(monkeypatch), BatchSizer()
     assert chords(packer, 3, float, clock) == [3]
     assert chords(packer, 4, float, clock) == [4]
     assert chords(packer, 5, float, clock) == [5]
@@ -178,7 +178,7 @@ def test_few_chords_are_one_call(monkeypatch: pytest.MonkeyPatch) -> None:
 
 
 def test_memory_makes_chords_fewer(monkeypatch: pytest.MonkeyPatch) -> None:
-    clock, packer, used = Clock(monkeypatch), Packer(), [0]
+    clock, packer, used = Clock(monkeypatch), BatchSizer(), [0]
 
     def call(part: slice) -> None:
         sizes.append(part.stop - part.start)
@@ -190,7 +190,7 @@ def test_memory_makes_chords_fewer(monkeypatch: pytest.MonkeyPatch) -> None:
     assert sizes == [4] * 5
     # Rows so large that eight would be too much to begin with begin one by one.
     large = torch.empty(1).expand(3, 512, 512)
-    assert chords(Packer(), 20, lambda rows: rows + 1.0, clock, large)[:3] == [1, 2, 4]
+    assert chords(BatchSizer(), 20, lambda rows: rows + 1.0, clock, large)[:3] == [1, 2, 4]
 
 
 def test_chords_that_ran_out_of_memory_stay_small() -> None:
@@ -201,7 +201,7 @@ def test_chords_that_ran_out_of_memory_stay_small() -> None:
             raise ERRORS[0]
         sizes.append(part.stop - part.start)
 
-    packer = Packer()
+    packer = BatchSizer()
     packer.run(20, call, PHOTO, "chords")
     assert sizes == [2] * 10
     assert packer.size(PHOTO, "chords") == 2
@@ -226,7 +226,7 @@ def test_few_rows_of_a_photograph_are_run_twice(first: str, monkeypatch: pytest.
 
 
 def test_nothing_to_do(monkeypatch: pytest.MonkeyPatch) -> None:
-    assert run(ig.fields.Packer(), 0, lambda rows: 1.0, Clock(monkeypatch)) == []
+    assert run(ig.fields.BatchSizer(), 0, lambda rows: 1.0, Clock(monkeypatch)) == []
 
 
 def test_what_was_learnt_stays_with_the_model() -> None:
@@ -249,7 +249,7 @@ def test_models_are_not_kept_alive() -> None:
     del model
     gc.collect()
     assert len(packing._PACKERS) == before - 1
-    assert isinstance(packer_for([].append, None), ig.fields.Packer)
+    assert isinstance(packer_for([].append, None), ig.fields.BatchSizer)
 
 
 # --- out of memory ----------------------------------------------------------------------------------------------------
@@ -374,7 +374,7 @@ def test_no_call_is_tried_that_would_take_much_memory(monkeypatch: pytest.Monkey
 
     sizes: list[int] = []
     monkeypatch.setattr("integrand.model.batching.peak_memory", lambda: used)
-    Packer().run(200, call, torch.zeros(1 << 15), "gradient")
+    BatchSizer().run(200, call, torch.zeros(1 << 15), "gradient")
     assert sum(sizes) == 200
     assert max(sizes) <= 16  # from 16 to 32 rows the peak would rise by 512 MiB
     assert max(sizes[-20:-1]) == best

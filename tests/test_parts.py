@@ -28,17 +28,17 @@ TYPED = [
     (ig.baselines.grey(0.25), "Colour((0.25,), 'grey')"),
     (ig.baselines.Gaussian(0.5, "input"), "Gaussian(0.5, 'input')"),
     (
-        ig.baselines.Several((ig.baselines.Constant(1.0), ig.baselines.Uniform(0.0, 1.0, seed=2))),
-        "Several((Constant(1.0), Uniform(0.0, 1.0, seed=2)))",
+        ig.baselines.Union((ig.baselines.Constant(1.0), ig.baselines.Uniform(0.0, 1.0, seed=2))),
+        "Union((Constant(1.0), Uniform(0.0, 1.0, seed=2)))",
     ),
     (
         ig.paths.Descent("fc", 5, 0.1, (0.0, 1.0), step=ig.paths.Fixed()),
         "Descent('fc', 5, 0.1, (0.0, 1.0), step=Fixed())",
     ),
     (ig.paths.Descent(rate=ig.paths.Relative(0.01)), "Descent(rate=Relative(0.01))"),
-    (ig.rules.Weighted("sqrt", mass=None), "Weighted('sqrt', mass=None)"),
-    (ig.rules.Until(0.5, ig.rules.Left(2)), "Until(0.5, Left(2))"),
-    (ig.methods.left(0.0, 0.5), "Method(rule=Until(Saturation(0.5)))"),
+    (ig.rules.PathWeighted("sqrt", mass=None), "PathWeighted('sqrt', mass=None)"),
+    (ig.rules.SaturationCutoff(0.5, ig.rules.Left(2)), "SaturationCutoff(0.5, Left(2))"),
+    (ig.methods.left(0.0, 0.5), "Method(rule=SaturationCutoff(Saturation(0.5)))"),
     (ig.targets.Margin(1, 2), "Margin(1, 2)"),
     (ig.targets.Logit((0, -1)), "Logit((0, -1))"),
     (
@@ -47,7 +47,7 @@ TYPED = [
     ),
     (
         ig.methods.weighted(["black", 0.5], keep=0.25, scout=2),
-        "Staged(Method(Several((Colour(label='black'), Constant(0.5))), "
+        "TwoStage(Method(Union((Colour(label='black'), Constant(0.5))), "
         "weighting=Fitness(ByKind(Corners()), keep=0.25), record=('shares',)), GaussLegendre(2))",
     ),
 ]
@@ -56,7 +56,7 @@ TYPED = [
 @pytest.mark.parametrize(("value", "typed"), TYPED, ids=[typed[:40] for _, typed in TYPED])
 def test_prints_as_typed_and_reads_back(value: Any, typed: str) -> None:
     assert repr(value) == typed
-    names = {"Method": ig.Method, "Staged": ig.Staged}
+    names = {"Method": ig.Method, "TwoStage": ig.TwoStage}
     for space in SPACES:  # weightings.Uniform gives way to baselines.Uniform
         names |= vars(space)
     read = eval(typed, names)
@@ -92,15 +92,15 @@ def test_the_parts_are_found() -> None:
 @pytest.mark.parametrize("cls", every_part(), ids=lambda c: c.__name__)
 def test_parts_are_frozen(cls: type) -> None:
     arguments = {
-        "Several": ((ig.baselines.Constant(),),),
+        "Union": ((ig.baselines.Constant(),),),
         "PerInput": ((ig.baselines.Constant(),),),
-        "Staged": (ig.Method(), ig.rules.Left()),
-        "Sampled": (ig.Method(),),
-        "Greedy": (ig.Method(),),
-        "Smoothed": (ig.Method(),),
-        "Regions": (ig.Method(),),
+        "TwoStage": (ig.Method(), ig.rules.Left()),
+        "UntilTolerance": (ig.Method(),),
+        "GreedyPIG": (ig.Method(),),
+        "SmoothGrad": (ig.Method(),),
+        "XRAI": (ig.Method(),),
         "Sequential": (ig.Method(),),
-        "Distanced": (ig.Method(), wave(10, 3), (0, 1)),
+        "ArtificialDistancing": (ig.Method(), wave(10, 3), (0, 1)),
         "Layered": ("0", ig.Method()),
         "Backward": (ig.fields.GuidedReLU(), ig.Method()),
         "Margin": (0, 1),

@@ -114,12 +114,12 @@ def test_weighted_is_the_definition(name: str) -> None:
     """Δ ⊙ ∫ w g dα / ∫ w, both at the nodes of the rule; the first alone where the weight is left as it is."""
     formula = FORMULAS[name]
     rule = ig.rules.Simpson(3)
-    made = mapped(ig.rules.Weighted(name, rule))
+    made = mapped(ig.rules.PathWeighted(name, rule))
     nodes, weights = rule.table()
     for r in range(2):
         for b in range(3):
             near(made.shares[r, b], by_hand(formula, b, r, nodes, weights))
-    unscaled = mapped(ig.rules.Weighted(name, rule, mass=None))
+    unscaled = mapped(ig.rules.PathWeighted(name, rule, mass=None))
     near(unscaled.shares, made.shares * NAMED[name].mass)
 
 
@@ -138,7 +138,7 @@ def test_the_published_discretisation(name: str) -> None:
 
     near(official(50), published, 1e-12)
     limit = mapped(
-        ig.rules.Weighted(name, ig.rules.GaussLegendre(200)), STRAIGHT, field, x, torch.zeros(1, 3, 4, 4).double()
+        ig.rules.PathWeighted(name, ig.rules.GaussLegendre(200)), STRAIGHT, field, x, torch.zeros(1, 3, 4, 4).double()
     )
     errors = [float((official(k) - limit.values[0]).abs().max()) for k in (50, 200, 800)]
     assert errors[1] < errors[0] / 3
@@ -151,8 +151,8 @@ def test_the_published_discretisation(name: str) -> None:
 @pytest.mark.parametrize("name", list(NAMED))
 def test_the_weight_is_one_of_the_whole_path(name: str) -> None:
     """Segments are looked up at their own clocks, in whichever order they come."""
-    one = mapped(ig.rules.Weighted(name, ig.rules.GaussLegendre(200)))
-    rule = ig.rules.Weighted(name, ig.rules.GaussLegendre(5))
+    one = mapped(ig.rules.PathWeighted(name, ig.rules.GaussLegendre(200)))
+    rule = ig.rules.PathWeighted(name, ig.rules.GaussLegendre(5))
     many = mapped(rule, ig.paths.Straight(6))
     near(many.values, one.values, 1e-4 if name == "sqrt" else 1e-8)
     for path in (Paid(6, ""), Paid(6, "", backwards=True), Paid(6, "", backwards=True, together=True)):
@@ -173,13 +173,13 @@ def test_linear_functions_are_exact(name: str, rule: Any) -> None:
     for path in (STRAIGHT, ig.paths.Straight(3)):
         if rule == ig.rules.Right() and path != STRAIGHT:
             continue
-        made = mapped(ig.rules.Weighted(name, rule), path, ig.fields.Linear(slope))
+        made = mapped(ig.rules.PathWeighted(name, rule), path, ig.fields.Linear(slope))
         near(made.shares, slope * (X - STARTS), 1e-12)
 
 
 @pytest.mark.parametrize("sides", ["start", "end", "start end"])
 def test_gradients_at_the_ends_are_not_paid_twice(sides: str) -> None:
-    rule = ig.rules.Weighted("linear_late", ig.rules.Simpson())
+    rule = ig.rules.PathWeighted("linear_late", ig.rules.Simpson())
     expected = mapped(rule, ig.paths.Straight(4))
     made = mapped(rule, Paid(4, sides))
     near(made.values, expected.values)
@@ -194,22 +194,22 @@ def test_gradients_at_the_ends_are_not_paid_twice(sides: str) -> None:
 @given(phase=st.floats(0, 6), which=st.sampled_from(sorted(NAMED)), factor=st.floats(0.1, 50))
 def test_only_the_shape_of_a_weight_counts(phase: float, which: str, factor: float) -> None:
     x = wave(3, 4, phase=phase)
-    one = mapped(ig.rules.Weighted(which, ig.rules.Midpoint(7)), x=x)
-    other = mapped(ig.rules.Weighted(lambda a: factor * NAMED[which](a), ig.rules.Midpoint(7)), x=x)
+    one = mapped(ig.rules.PathWeighted(which, ig.rules.Midpoint(7)), x=x)
+    other = mapped(ig.rules.PathWeighted(lambda a: factor * NAMED[which](a), ig.rules.Midpoint(7)), x=x)
     near(other.values, one.values, 1e-8)
-    doubled = mapped(ig.rules.Weighted(which, ig.rules.Midpoint(7), mass=2.0), x=x)
+    doubled = mapped(ig.rules.PathWeighted(which, ig.rules.Midpoint(7), mass=2.0), x=x)
     near(doubled.values, 2 * one.values)
 
 
 @pytest.mark.parametrize("weight", [Power(0), Exponential(0.0), Beta(1.0, 1.0), lambda a: torch.full_like(a, 7.0)])
 def test_a_constant_weight_is_integrated_gradients(weight: Any) -> None:
-    near(mapped(ig.rules.Weighted(weight, FINE)).values, mapped(FINE).values, 1e-12)
+    near(mapped(ig.rules.PathWeighted(weight, FINE)).values, mapped(FINE).values, 1e-12)
 
 
 @pytest.mark.parametrize("name", list(NAMED))
 def test_what_it_adds_up_to(name: str) -> None:
     """∫ w φ' = w(1) F(x) − w(0) F(b) − ∫ w' φ, and not the change of F."""
-    made = mapped(ig.rules.Weighted(name, ig.rules.GaussLegendre(400), mass=None))
+    made = mapped(ig.rules.PathWeighted(name, ig.rules.GaussLegendre(400), mass=None))
     nodes, weights = ig.rules.GaussLegendre(400).table()
     formula = FORMULAS[name]
     for r in range(2):
@@ -229,10 +229,13 @@ def test_what_it_adds_up_to(name: str) -> None:
 def test_float32_paths() -> None:
     """Clocks of float32 reach past 1 by rounding; (1 − α)^p may not be NaN there."""
     made = mapped(
-        ig.rules.Weighted(Fade(0.5), ig.rules.Trapezoid(2)), ig.paths.Straight(7), x=X.float(), starts=STARTS.float()
+        ig.rules.PathWeighted(Fade(0.5), ig.rules.Trapezoid(2)),
+        ig.paths.Straight(7),
+        x=X.float(),
+        starts=STARTS.float(),
     )
     assert made.values.dtype == torch.float32
-    exact = mapped(ig.rules.Weighted(Fade(0.5), ig.rules.Trapezoid(2)), ig.paths.Straight(7))
+    exact = mapped(ig.rules.PathWeighted(Fade(0.5), ig.rules.Trapezoid(2)), ig.paths.Straight(7))
     torch.testing.assert_close(made.values.double(), exact.values, rtol=1e-4, atol=1e-5)
 
 
@@ -287,9 +290,9 @@ def test_pieces_of_a_layers_path_keep_their_clocks(which: str) -> None:
     """Where something passes the layer by, pieces are taken apart, each with what passes at its upper corner."""
     model, pieces = filled(Around()), 6
     rules = {
-        "weighted": ig.rules.Weighted("linear_late", ig.rules.Midpoint()),
-        "decision": ig.rules.Decision(1, 1),
-        "until": ig.rules.Until(0.5, ig.rules.Midpoint()),
+        "weighted": ig.rules.PathWeighted("linear_late", ig.rules.Midpoint()),
+        "decision": ig.rules.IntegratedDecisionGradients(1, 1),
+        "until": ig.rules.SaturationCutoff(0.5, ig.rules.Midpoint()),
     }
     method = ig.Layered("first", ig.Method(Given(STARTS[:1]), ig.paths.Straight(pieces), rules[which]))
     made = method(ig.TorchField(model, 1), X)
@@ -320,16 +323,16 @@ def test_pieces_of_a_layers_path_keep_their_clocks(which: str) -> None:
         (lambda: Fade(-2), r"\(1 − α\)\^-2 has no finite integral"),
         (lambda: Logarithmic(-0.5), r"for c above 0, not for -0\.5"),
         (lambda: Beta(0, 1), r"above 0, not 0 and 1"),
-        (lambda: ig.rules.Weighted(3), r"a name \(sqrt, .*\) or a callable of the clock α, not int"),
+        (lambda: ig.rules.PathWeighted(3), r"a name \(sqrt, .*\) or a callable of the clock α, not int"),
         (
-            lambda: ig.rules.Weighted("sqrt", ig.rules.Adaptive()),
+            lambda: ig.rules.PathWeighted("sqrt", ig.rules.Adaptive()),
             r"at fixed nodes: give a rule such as .*, not Adaptive",
         ),
-        (lambda: ig.rules.Weighted("sqrt", mass=0), r"above 0, or None to leave it; not 0"),
-        (lambda: ig.rules.Until(0.0), r"above 0 and at most 1, not 0\.0"),
-        (lambda: ig.rules.Until(1.5), r"above 0 and at most 1, not 1\.5"),
-        (lambda: ig.rules.Until(0.5, ig.rules.Weighted("sqrt")), r"a shortened one keeps none"),
-        (lambda: ig.rules.Until(0.5, ig.rules.Rescaled()), r"a shortened one keeps none"),
+        (lambda: ig.rules.PathWeighted("sqrt", mass=0), r"above 0, or None to leave it; not 0"),
+        (lambda: ig.rules.SaturationCutoff(0.0), r"above 0 and at most 1, not 0\.0"),
+        (lambda: ig.rules.SaturationCutoff(1.5), r"above 0 and at most 1, not 1\.5"),
+        (lambda: ig.rules.SaturationCutoff(0.5, ig.rules.PathWeighted("sqrt")), r"a shortened one keeps none"),
+        (lambda: ig.rules.SaturationCutoff(0.5, ig.rules.Rescaled()), r"a shortened one keeps none"),
         (lambda: ig.rules.Saturation(0), r"above 0 and at most 1, not 0"),
         (lambda: ig.rules.Saturation(pilot=0), r"at least one cell, not 0"),
     ],
@@ -341,7 +344,7 @@ def test_nonsense_is_refused(build: Any, message: str) -> None:
 
 def test_names_are_looked_up() -> None:
     with pytest.raises(ig.errors.UnknownName, match=r"no path weight named 'exponental'. Did you mean 'exponential'"):
-        ig.rules.Weighted("exponental")
+        ig.rules.PathWeighted("exponental")
 
 
 @pytest.mark.parametrize(
@@ -357,7 +360,7 @@ def test_names_are_looked_up() -> None:
 )
 def test_weights_that_are_none(weight: Any, message: str) -> None:
     with pytest.raises(ig.errors.InputError, match=message):
-        mapped(ig.rules.Weighted(weight, ig.rules.Trapezoid(4)))
+        mapped(ig.rules.PathWeighted(weight, ig.rules.Trapezoid(4)))
 
 
 def test_the_reason_for_refusing_the_inverse() -> None:
@@ -413,7 +416,7 @@ def test_until_saturation_by_hand(phase: float, fraction: float, above: float | 
     """Every pair has its own moment; up to it the map is integrated gradients of the shorter line."""
     x, starts = wave(3, 4, phase=phase), wave(2, 3, 4, phase=phase + 1)
     wavy = ig.fields.Function(lambda z: torch.sin(2 * z.sum(1)) + 0.3 * z[:, 0])
-    rule = ig.rules.Until(ig.rules.Saturation(fraction, above, cells), FINE)
+    rule = ig.rules.SaturationCutoff(ig.rules.Saturation(fraction, above, cells), FINE)
     made = mapped(rule, ig.paths.Straight(pieces), wavy, x, starts)
     cells = pieces * -(-cells // pieces)
     for r in range(2):
@@ -434,7 +437,7 @@ def test_until_saturation_by_hand(phase: float, fraction: float, above: float | 
 )
 def test_until_a_moment(path: Any, limit: float) -> None:
     """A moment of the clock goes with every path, also one that comes piece by piece."""
-    made = mapped(ig.rules.Until(limit, FINE), path)
+    made = mapped(ig.rules.SaturationCutoff(limit, FINE), path)
     ends = STARTS + limit * (X - STARTS)
     near(made.shares.sum(-1), FIELD.value(ends, 2) - FIELD.value(STARTS, 2), 1e-10)
     near(made.change, FIELD.value(X) - FIELD.value(STARTS, 2))
@@ -444,7 +447,7 @@ def test_until_a_moment(path: Any, limit: float) -> None:
 
 def test_until_the_end_is_the_rule_itself() -> None:
     for path in (STRAIGHT, ig.paths.Straight(3), Paid(3, "start end")):
-        one, other = mapped(ig.rules.Until(1.0, ig.rules.Simpson()), path), mapped(ig.rules.Simpson(), path)
+        one, other = mapped(ig.rules.SaturationCutoff(1.0, ig.rules.Simpson()), path), mapped(ig.rules.Simpson(), path)
         assert torch.equal(one.values, other.values)
         assert one.cost.gradients == other.cost.gradients
         assert one.cost.values == other.cost.values
@@ -454,7 +457,7 @@ def test_until_goes_with_other_rules(quiet: None) -> None:
     """IDGI telescopes to F(γ(α*)); a tolerance is met for what is integrated."""
     ends = STARTS + 0.6 * (X - STARTS)
     change = FIELD.value(ends, 2) - FIELD.value(STARTS, 2)
-    near(mapped(ig.rules.Until(0.6, ig.rules.Important(4))).shares.sum(-1), change)
+    near(mapped(ig.rules.SaturationCutoff(0.6, ig.rules.IDGI(4))).shares.sum(-1), change)
     asked = ig.explain(t6, T6_INPUT, target=ig.targets.Output(), method="left", tol=0.001, above=None)
     assert bool(asked.converged.all())
     fine = ig.explain(t6, T6_INPUT, target=ig.targets.Output(), method="left", rule=FINE, above=None)
@@ -464,7 +467,9 @@ def test_until_goes_with_other_rules(quiet: None) -> None:
 def test_what_lies_beyond_costs_nothing() -> None:
     model = Counting(t6)
     field = ig.TorchField(model, ig.targets.Output())
-    made = ig.Method(path=ig.paths.Straight(10), rule=ig.rules.Until(0.35, ig.rules.Midpoint(2)))(field, T6_INPUT)
+    made = ig.Method(path=ig.paths.Straight(10), rule=ig.rules.SaturationCutoff(0.35, ig.rules.Midpoint(2)))(
+        field, T6_INPUT
+    )
     assert model.gradients == made.cost.gradients == 4 * 2
     model.reset()
     made = ig.methods.left(above=None, pilot=20, rule=ig.rules.Midpoint(6))(field, T6_INPUT)
@@ -486,9 +491,9 @@ def test_saturated_from_the_start() -> None:
 
 def test_the_maximum_needs_the_whole_path() -> None:
     with pytest.raises(ig.errors.InputError, match=r"covers the clock from 0 to 0\.25: give the limit as a number"):
-        mapped(ig.rules.Until(), Paid(4, ""))
+        mapped(ig.rules.SaturationCutoff(), Paid(4, ""))
     corners = wave(4, 2, 3, 4)
-    rule = ig.rules.Until(ig.rules.Saturation(above=None, pilot=9), FINE)
+    rule = ig.rules.SaturationCutoff(ig.rules.Saturation(above=None, pilot=9), FINE)
     stacked = rule(FIELD, polyline(corners))
     assert bool(torch.isfinite(stacked.share).all())
     near(stacked.begin[0], FIELD.value(corners[0], 2))
@@ -496,7 +501,7 @@ def test_the_maximum_needs_the_whole_path() -> None:
 
 
 def test_moments_do_not_depend_on_neighbours() -> None:
-    rule = ig.rules.Until(ig.rules.Saturation(0.5, None, 7), ig.rules.Midpoint(5))
+    rule = ig.rules.SaturationCutoff(ig.rules.Saturation(0.5, None, 7), ig.rules.Midpoint(5))
     whole = mapped(rule)
     for b in range(3):
         alone = mapped(rule, x=X[b : b + 1], starts=STARTS[:, b : b + 1])

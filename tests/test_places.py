@@ -545,8 +545,8 @@ def test_wrappers_inside_and_around_several_places() -> None:
     model = filled(Recurrent("yhc"))
     plain = run(model, SERIES, "layer", site="lstm", rule=FINE)
     for wrapped in (
-        ig.Layered("lstm", ig.Smoothed(ig.methods.integrated(0.0, FINE), 3, 0.0)),
-        ig.Smoothed(ig.Layered("lstm", ig.methods.integrated(0.0, FINE)), 3, 0.0),
+        ig.Layered("lstm", ig.SmoothGrad(ig.methods.integrated(0.0, FINE), 3, 0.0)),
+        ig.SmoothGrad(ig.Layered("lstm", ig.methods.integrated(0.0, FINE)), 3, 0.0),
     ):
         made = run(model, SERIES, wrapped)
         assert_maps(made, plain.values, 1e-12)

@@ -80,7 +80,7 @@ def test_regions_are_ranked_by_their_new_pixels() -> None:
 @pytest.mark.parametrize("problem", IMAGES)
 def test_is_the_definition(problem: str, channels: str) -> None:
     p = PROBLEMS[problem]
-    made = run(p, ig.Regions(PLAIN, dilation=0, least=1, channels=channels, segments=quarters))
+    made = run(p, ig.XRAI(PLAIN, dilation=0, least=1, channels=channels, segments=quarters))
     plain = run(p, PLAIN)
     labels = quarters(p.inputs[0])
     masks = [one == k for one in labels for k in range(int(one.max()) + 1)]
@@ -102,7 +102,7 @@ def test_is_the_definition(problem: str, channels: str) -> None:
 def test_one_region_is_uniform(problem: str) -> None:
     p = PROBLEMS[problem]
     whole = torch.zeros(1, *p.inputs.shape[2:], dtype=torch.long)
-    made = run(p, ig.Regions(PLAIN, dilation=0, segments=whole, least=1))
+    made = run(p, ig.XRAI(PLAIN, dilation=0, segments=whole, least=1))
     assert not made.notes["regions"].any()
     for b in range(5):
         mean = run(p, PLAIN).values[b].amax(0).mean()
@@ -111,7 +111,7 @@ def test_one_region_is_uniform(problem: str) -> None:
 
 def test_a_region_for_every_pixel_is_the_map_itself() -> None:
     p = PROBLEMS["img"]
-    made = run(p, ig.Regions(PLAIN, dilation=0, segments=torch.arange(16).reshape(1, 4, 4), least=1))
+    made = run(p, ig.XRAI(PLAIN, dilation=0, segments=torch.arange(16).reshape(1, 4, 4), least=1))
     torch.testing.assert_close(made.values.sum(1), run(p, PLAIN).values.amax(1), rtol=0, atol=1e-13)
     ranks = made.notes["regions"][0, 0].flatten(1)
     assert torch.equal(ranks.argsort(), made.values.sum(1).flatten(1).argsort(descending=True))
@@ -177,7 +177,7 @@ def test_segments_are_of_the_colours_that_the_eye_sees() -> None:
 
     image = two_squares()[None].double()
     model = torch.nn.Sequential(torch.nn.Flatten(), torch.nn.Linear(3 * 48 * 48, 2)).double()
-    method = ig.Regions(PLAIN, dilation=0, segments=watched)
+    method = ig.XRAI(PLAIN, dilation=0, segments=watched)
     normalisation = ig.Normalisation.imagenet()
     for x, known in ((image, None), (normalisation.encode(image), normalisation), (3 * image - 7, None)):
         ig.explain(model, x, target=0, method=method, normalisation=known)
@@ -269,7 +269,7 @@ def test_costs_what_the_method_costs() -> None:
     tallies: list[Any] = []
     made = run(
         replace(p, model=model),
-        ig.Regions(PLAIN, dilation=0, least=1, segments=quarters),
+        ig.XRAI(PLAIN, dilation=0, least=1, segments=quarters),
         progress=lambda tally: tallies.append((tally.gradients, tally.expected)),
     )
     assert model.gradients == made.cost.gradients == 50
@@ -292,26 +292,26 @@ def test_the_published_baselines_are_the_images_own_extremes() -> None:
 
 def test_around_and_inside_other_wrappers() -> None:
     p = PROBLEMS["softplus cnn"]
-    around = run(p, ig.Regions(ig.Smoothed(PLAIN, 2), dilation=0, least=1, segments=quarters))
+    around = run(p, ig.XRAI(ig.SmoothGrad(PLAIN, 2), dilation=0, least=1, segments=quarters))
     assert around.notes["noised"].shape == (2, 1, 5)
-    inside = run(p, ig.Smoothed(ig.Regions(PLAIN, dilation=0, least=1, segments=quarters), 2))
+    inside = run(p, ig.SmoothGrad(ig.XRAI(PLAIN, dilation=0, least=1, segments=quarters), 2))
     assert inside.values.shape == p.inputs.shape
-    ranked = run(p, ig.Regions(ig.Greedy(PLAIN, 20), dilation=0, least=1, segments=quarters))
+    ranked = run(p, ig.XRAI(ig.GreedyPIG(PLAIN, 20), dilation=0, least=1, segments=quarters))
     assert {"order", "regions"} <= set(ranked.notes)
 
 
 def test_several_targets() -> None:
     p = PROBLEMS["softplus cnn"]
-    method = ig.Regions(PLAIN, dilation=0, least=1, segments=quarters)
+    method = ig.XRAI(PLAIN, dilation=0, least=1, segments=quarters)
     made = ig.explain_targets(p.model, p.inputs, targets=[0, p.target], method=method)
     torch.testing.assert_close(made[1].values, run(p, method).values, rtol=0, atol=1e-12)
     assert torch.equal(made[1].notes["regions"], run(p, method).notes["regions"])
 
 
 def test_saved_and_read_back(tmp_path: Path) -> None:
-    made = run(PROBLEMS["img"], ig.Regions(PLAIN, dilation=0, least=1, segments=torch.zeros(1, 4, 4, dtype=torch.long)))
+    made = run(PROBLEMS["img"], ig.XRAI(PLAIN, dilation=0, least=1, segments=torch.zeros(1, 4, 4, dtype=torch.long)))
     assert repr(made.method) == (
-        "Regions(Method(Constant(0.25), rule=Midpoint(10)), dilation=0, least=1, segments=tensor<1x4x4>)"
+        "XRAI(Method(Constant(0.25), rule=Midpoint(10)), dilation=0, least=1, segments=tensor<1x4x4>)"
     )
     made.save(tmp_path / "map.safetensors")
     assert torch.equal(ig.load(tmp_path / "map.safetensors").notes["regions"], made.notes["regions"])
@@ -323,11 +323,11 @@ def test_saved_and_read_back(tmp_path: Path) -> None:
 @pytest.mark.parametrize(
     ("make", "message"),
     [
-        (lambda: ig.Regions("integrated"), r"Regions wraps a Method"),
-        (lambda: ig.Regions(ig.methods.layer("0")), r"Regions explains the inputs, and Layered"),
-        (lambda: ig.Regions(ig.Method(), ()), r"scales are one or more positive numbers, not \(\)"),
-        (lambda: ig.Regions(ig.Method(), dilation=-1), r"not -1 and 50"),
-        (lambda: ig.Regions(ig.Method(), channels="mean"), r"'max' or 'sum', not 'mean'"),
+        (lambda: ig.XRAI("integrated"), r"Regions wraps a Method"),
+        (lambda: ig.XRAI(ig.methods.layer("0")), r"Regions explains the inputs, and Layered"),
+        (lambda: ig.XRAI(ig.Method(), ()), r"scales are one or more positive numbers, not \(\)"),
+        (lambda: ig.XRAI(ig.Method(), dilation=-1), r"not -1 and 50"),
+        (lambda: ig.XRAI(ig.Method(), channels="mean"), r"'max' or 'sum', not 'mean'"),
     ],
 )
 def test_nonsense_is_refused(make: Any, message: str) -> None:
@@ -337,12 +337,12 @@ def test_nonsense_is_refused(make: Any, message: str) -> None:
 
 def test_only_images_have_regions() -> None:
     with pytest.raises(ig.errors.ShapeError, match=r"an example has shape 6\. For other data rank groups of features"):
-        run(PROBLEMS["relu mlp"], ig.Regions(PLAIN))
+        run(PROBLEMS["relu mlp"], ig.XRAI(PLAIN))
 
 
 def test_small_images_are_told_what_is_too_large() -> None:
     with pytest.raises(ig.errors.InputError, match=r"an image of 4x4 pixels can add least=50"):
-        run(PROBLEMS["img"], ig.Regions(PLAIN))
+        run(PROBLEMS["img"], ig.XRAI(PLAIN))
 
 
 @pytest.mark.parametrize("segments", [torch.zeros(4, 4).long(), torch.zeros(1, 3, 4).long(), torch.zeros(1, 4, 4)])
@@ -350,7 +350,7 @@ def test_label_maps_that_do_not_fit(segments: Tensor) -> None:
     with pytest.raises(
         ig.errors.ShapeError, match=r"segments are label maps \(S, height, width\) of whole numbers; for images of 4x4"
     ):
-        run(PROBLEMS["img"], ig.Regions(PLAIN, dilation=0, least=1, segments=segments))
+        run(PROBLEMS["img"], ig.XRAI(PLAIN, dilation=0, least=1, segments=segments))
 
 
 def test_without_scikit_image_the_extra_is_named(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -361,6 +361,6 @@ def test_without_scikit_image_the_extra_is_named(monkeypatch: pytest.MonkeyPatch
     p = PROBLEMS["softplus cnn"]
     model = Counting(p.model)
     with pytest.raises(ig.errors.MissingExtra, match=r"pip install 'integrand\[images\]'"):
-        run(replace(p, model=model), ig.Regions(PLAIN, least=1))
+        run(replace(p, model=model), ig.XRAI(PLAIN, least=1))
     assert model.calls == 0
-    assert np.isfinite(run(p, ig.Regions(PLAIN, dilation=0, least=1, segments=quarters)).values.numpy()).all()
+    assert np.isfinite(run(p, ig.XRAI(PLAIN, dilation=0, least=1, segments=quarters)).values.numpy()).all()

@@ -85,7 +85,7 @@ def test_the_springs() -> None:
 def test_the_energy_falls_with_every_iteration() -> None:
     before = None
     for iterations in (1, 2, 4, 8, 16, 32):
-        p = corners(ig.paths.Relaxed(7, 0.8, iterations))
+        p = corners(ig.paths.ElasticBand(7, 0.8, iterations))
         now = torch.stack([energy(p[:, r, b], STARTS[r, b], X[b], 0.8).detach() for r in range(2) for b in range(3)])
         line = 1.8 * (X - STARTS).square().sum(2).flatten()
         assert bool((now < line).all())
@@ -95,7 +95,7 @@ def test_the_energy_falls_with_every_iteration() -> None:
 
 def test_it_comes_to_rest() -> None:
     """After enough iterations the energy has no slope left."""
-    p = corners(ig.paths.Relaxed(5, 0.5, 60))
+    p = corners(ig.paths.ElasticBand(5, 0.5, 60))
     for r in range(2):
         for b in range(3):
             free = p[1:-1, r, b].clone().requires_grad_()
@@ -108,13 +108,13 @@ def test_it_comes_to_rest() -> None:
 @pytest.mark.parametrize("iterations", [1, 10])
 def test_no_longer_than_the_line(beta: float, iterations: int) -> None:
     """In the metric ‖∇F‖ ‖dγ‖, by the same middles; and the path is bent, else this would say nothing."""
-    p = corners(ig.paths.Relaxed(9, beta, iterations))
+    p = corners(ig.paths.ElasticBand(9, beta, iterations))
     line = torch.lerp(STARTS, X.expand_as(STARTS), torch.linspace(0, 1, 11, dtype=torch.float64)[:, None, None, None])
     assert bool((steepness(p) <= steepness(line) + 1e-12).all())
     if iterations > 1:  # one step alone may be too long, and is then taken back
         assert bool((steepness(p) < steepness(line)).all())
         assert bool(((p - line).abs().amax((0, 3)) > 1e-4).all())
-    noted = ig.Method(ig.baselines.Given(STARTS), ig.paths.Relaxed(9, beta, iterations), ig.rules.GaussLegendre(3))
+    noted = ig.Method(ig.baselines.Given(STARTS), ig.paths.ElasticBand(9, beta, iterations), ig.rules.GaussLegendre(3))
     found = noted(FIELD, X).notes["steepness"]
     assert found.shape == (11, 2, 3)
     torch.testing.assert_close(found[-1], steepness(p), rtol=0, atol=1e-12)
@@ -127,7 +127,7 @@ def test_without_beta_it_is_integrated_gradients(name: str, quiet: None) -> None
     p = PROBLEMS[name]
     field, x = p.field(), p.packed()
     start = ig.baselines.Given(p.references)
-    one = ig.Method(start, ig.paths.Relaxed(9, beta=0), ig.rules.Midpoint())(field, x)
+    one = ig.Method(start, ig.paths.ElasticBand(9, beta=0), ig.rules.Midpoint())(field, x)
     other = ig.Method(start, ig.paths.Straight(10), ig.rules.Midpoint())(field, x)
     torch.testing.assert_close(one.values, other.values, rtol=0, atol=1e-13)
     assert one.cost.gradients == other.cost.gradients
@@ -139,49 +139,49 @@ def test_complete() -> None:
 
 
 def test_the_kit() -> None:
-    testing.check_path(ig.paths.Relaxed(4, 0.5, 6), field=FIELD, x=X, references=STARTS)
+    testing.check_path(ig.paths.ElasticBand(4, 0.5, 6), field=FIELD, x=X, references=STARTS)
     field = ig.TorchField(tanh_mlp(4), torch.tensor([0, 2, 1]))
-    testing.check_path(ig.paths.Relaxed(4, 0.5, 6), field=field, x=X, references=STARTS)
+    testing.check_path(ig.paths.ElasticBand(4, 0.5, 6), field=field, x=X, references=STARTS)
 
 
 def test_nowhere_to_go_and_nothing_to_avoid() -> None:
     starts = STARTS.clone()
     starts[0, 1] = X[1]
-    p = ig.paths.corners(ig.paths.Relaxed(4, 0.5, 5), FIELD, starts, X)[1]
+    p = ig.paths.corners(ig.paths.ElasticBand(4, 0.5, 5), FIELD, starts, X)[1]
     assert torch.equal(p[:, 0, 1], X[1].expand(6, 4))
     flat = ig.fields.Linear(torch.zeros(4).double())
     line = torch.lerp(STARTS, X.expand_as(STARTS), torch.linspace(0, 1, 6, dtype=torch.float64)[:, None, None, None])
-    torch.testing.assert_close(corners(ig.paths.Relaxed(4, 0.5, 5), flat), line, rtol=0, atol=1e-14)
+    torch.testing.assert_close(corners(ig.paths.ElasticBand(4, 0.5, 5), flat), line, rtol=0, atol=1e-14)
 
 
 def test_a_linear_field_keeps_the_line() -> None:
     """Steep everywhere alike: nothing is gained by a detour."""
     line = torch.lerp(STARTS, X.expand_as(STARTS), torch.linspace(0, 1, 6, dtype=torch.float64)[:, None, None, None])
-    found = corners(ig.paths.Relaxed(4, 0.5, 5), ig.fields.Linear(wave(4)))
+    found = corners(ig.paths.ElasticBand(4, 0.5, 5), ig.fields.Linear(wave(4)))
     torch.testing.assert_close(found, line, rtol=0, atol=1e-9)
 
 
 @pytest.mark.parametrize("factor", [1e-3, -1.0, 1e3])
 def test_the_scale_of_f_does_not_matter(factor: float) -> None:
     """Nor its sign, but for the side on which the change of the gradient is looked at."""
-    one = corners(ig.paths.Relaxed(4, 0.5, 6))
-    other = corners(ig.paths.Relaxed(4, 0.5, 6), ig.fields.Function(lambda z: factor * bend(z)))
+    one = corners(ig.paths.ElasticBand(4, 0.5, 6))
+    other = corners(ig.paths.ElasticBand(4, 0.5, 6), ig.fields.Function(lambda z: factor * bend(z)))
     torch.testing.assert_close(one, other, rtol=0, atol=1e-8 if factor > 0 else 1e-4)
 
 
 def test_it_goes_round_a_hill() -> None:
     hill = ig.fields.Function(lambda z: 3 * torch.exp(-8 * z.square().sum(1)))
     start, x = torch.tensor([[[-1.0, 0.1]]], dtype=torch.float64), torch.tensor([[1.0, 0.1]], dtype=torch.float64)
-    p = ig.paths.corners(ig.paths.Relaxed(15, 3.0, 60), hill, start, x)[1][:, 0, 0]
+    p = ig.paths.corners(ig.paths.ElasticBand(15, 3.0, 60), hill, start, x)[1][:, 0, 0]
     assert float(p[:, 1].abs().max()) > 0.3
 
 
 def test_cost() -> None:
-    path = ig.paths.Relaxed(9, 0.3, 7)
+    path = ig.paths.ElasticBand(9, 0.3, 7)
     made = ig.Method(ig.baselines.Given(STARTS), path, ig.rules.Midpoint())(FIELD, X)
     assert made.cost.gradients == 2 * 3 * ((2 * 7 + 1) * 10 + 10)
     assert path.scouted == 150
-    assert ig.paths.Relaxed(beta=0).scouted == 0
+    assert ig.paths.ElasticBand(beta=0).scouted == 0
 
 
 @pytest.mark.parametrize(
@@ -195,4 +195,4 @@ def test_cost() -> None:
 )
 def test_what_is_refused(options: dict[str, Any], message: str) -> None:
     with pytest.raises(ig.errors.InputError, match=message):
-        ig.paths.Relaxed(**options)
+        ig.paths.ElasticBand(**options)

@@ -34,7 +34,7 @@ def decision(z: Tensor) -> Tensor:
 
 @pytest.mark.parametrize("by", ["change", "left", "midpoint"])
 def test_corners_are_the_clocks(by: str) -> None:
-    path = ig.paths.Respaced(9, 20, by, even=0.2)
+    path = ig.paths.NonUniform(9, 20, by, even=0.2)
     clock, points = ig.paths.corners(path, FIELD, STARTS, X)
     values = pilot(FIELD, STARTS, X.expand_as(STARTS), 20)
     orders = {"left": 1, "midpoint": 2}
@@ -47,7 +47,7 @@ def test_corners_are_the_clocks(by: str) -> None:
 def test_every_step_carries_the_same_change() -> None:
     """To the pilot's accuracy: |ΔF| of the real field over the real steps."""
     field = ig.fields.Function(lambda z: torch.exp(z.sum(1)))  # monotone on these lines
-    _, points = ig.paths.corners(ig.paths.Respaced(10, 400, even=0), field, 0 * STARTS, X.abs())
+    _, points = ig.paths.corners(ig.paths.NonUniform(10, 400, even=0), field, 0 * STARTS, X.abs())
     change = field.value(points, 3).diff(dim=0)
     whole = field.value(X.abs()) - 1
     torch.testing.assert_close(change, (whole / 10).expand(10, 2, 3), rtol=1e-3, atol=0)
@@ -71,7 +71,7 @@ def test_fewer_steps_than_even_ones(by: str, quiet: None) -> None:
         found = ig.Method(path=path, rule=ig.rules.Midpoint())(field, x).values
         return float((found - exact).norm() / exact.norm())
 
-    assert error(ig.paths.Respaced(20, 100, by)) < 0.3 * error(ig.paths.Straight(20))
+    assert error(ig.paths.NonUniform(20, 100, by)) < 0.3 * error(ig.paths.Straight(20))
 
 
 def test_converges_to_integrated_gradients() -> None:
@@ -95,21 +95,21 @@ def test_even_is_the_midpoint_rule() -> None:
 
 def test_a_flat_field_is_walked_evenly() -> None:
     flat = ig.fields.Linear(torch.zeros(4).double())
-    _, points = ig.paths.corners(ig.paths.Respaced(5, 8), flat, STARTS, X)
+    _, points = ig.paths.corners(ig.paths.NonUniform(5, 8), flat, STARTS, X)
     _, even = ig.paths.corners(ig.paths.Straight(5), flat, STARTS, X)
     torch.testing.assert_close(points, even, rtol=0, atol=1e-14)
 
 
 def test_the_kit() -> None:
     for by in ("change", "left", "midpoint"):
-        testing.check_path(ig.paths.Respaced(9, 12, by), field=FIELD, x=X, references=STARTS)
+        testing.check_path(ig.paths.NonUniform(9, 12, by), field=FIELD, x=X, references=STARTS)
     field = ig.TorchField(tanh_mlp(4), torch.tensor([0, 2, 1]))
-    testing.check_path(ig.paths.Respaced(9, 12), field=field, x=X, references=STARTS)
+    testing.check_path(ig.paths.NonUniform(9, 12), field=field, x=X, references=STARTS)
 
 
 @pytest.mark.parametrize("dtype", [torch.float32, torch.float64])
 def test_blocks_of_steps_meet(dtype: torch.dtype, monkeypatch: pytest.MonkeyPatch) -> None:
-    path, starts, x = ig.paths.Respaced(11, 6), STARTS.to(dtype), X.to(dtype)
+    path, starts, x = ig.paths.NonUniform(11, 6), STARTS.to(dtype), X.to(dtype)
     field = ig.fields.Function(lambda z: z.square().sum(1))
     whole = ig.paths.corners(path, field, starts, x)
     monkeypatch.setattr("integrand.core.memory_budget._BLOCK_ELEMENTS", 2 * starts.numel())
@@ -143,7 +143,7 @@ def test_cost() -> None:
 )
 def test_what_is_refused(options: dict[str, Any], message: str) -> None:
     with pytest.raises(ig.errors.InputError, match=message):
-        ig.paths.Respaced(**options)
+        ig.paths.NonUniform(**options)
 
 
 # --- schedules --------------------------------------------------------------------------------------------------------

@@ -192,7 +192,7 @@ def test_linear_field(name: str) -> None:
 def test_what_the_path_paid_for_is_used_and_not_evaluated(name: str) -> None:
     """Evaluations handed on with a segment stand in for the nodes at its ends; a wrong one shows that they are believed."""
     segment = stack()
-    counted = ig.fields.Metered(ig.fields.Function(smooth))
+    counted = ig.fields.CountedField(ig.fields.Function(smooth))
     field = ig.fields.Function(smooth)
     at = lambda z: Evaluation(field.value(z, 3), field.gradient(z, 3))  # noqa: E731
     paid = ig.Segment(segment.start, segment.end, segment.clock, at_start=at(segment.start), at_end=at(segment.end))
@@ -217,7 +217,7 @@ def test_pieces_of_no_length_cost_nothing_and_give_zero() -> None:
     corners = wave(3, 2, 3, 3, phase=0.2)
     corners[1, 0] = corners[0, 0]  # the first piece of reference 0 goes nowhere
     corners[2, :, 1] = corners[1, :, 1]  # the second piece of example 1 neither
-    counted = ig.fields.Metered(ig.fields.Function(smooth))
+    counted = ig.fields.CountedField(ig.fields.Function(smooth))
     share = ig.rules.Midpoint(4)(counted, polyline(corners))
     still = torch.zeros(2, 2, 3, dtype=torch.bool)
     still[0, 0] = still[1, :, 1] = True
@@ -228,7 +228,7 @@ def test_pieces_of_no_length_cost_nothing_and_give_zero() -> None:
 
 def test_a_path_without_any_length() -> None:
     corner = wave(2, 3)
-    counted = ig.fields.Metered(ig.fields.Function(smooth))
+    counted = ig.fields.CountedField(ig.fields.Function(smooth))
     assert ig.rules.GaussLegendre(5)(counted, line(corner, corner)).abs().max() == 0
     assert counted.tally.gradients == 0
 
@@ -385,7 +385,7 @@ def test_monte_carlo_draws_anew_for_every_segment(segments: int) -> None:
 
 def test_monte_carlo_says_what_it_costs() -> None:
     rule = ig.rules.MonteCarlo(7)
-    counted = ig.fields.Metered(ig.fields.Function(smooth))
+    counted = ig.fields.CountedField(ig.fields.Function(smooth))
     rule(counted, stack())
     assert counted.tally.gradients == rule.gradients * 12
     assert rule.complete is False

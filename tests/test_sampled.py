@@ -254,25 +254,30 @@ def test_bad_tolerances(tol: float) -> None:
 
 def test_bad_blocks() -> None:
     with pytest.raises(ig.errors.InputError, match="at least two references, not 1"):
-        ig.integration.Sampled(ig.Method(), 0.1, 1)
+        ig.integration.UntilTolerance(ig.Method(), 0.1, 1)
 
 
 # --- as a part --------------------------------------------------------------------------------------------------------
 
 
 def test_prints_as_typed_and_reads_back() -> None:
-    made = ig.integration.Sampled(ig.Method(ig.baselines.Constant(0.5), rule=ig.rules.MonteCarlo()), 0.2, 10)
-    typed = "Sampled(Method(Constant(0.5), rule=MonteCarlo()), 0.2, 10)"
+    made = ig.integration.UntilTolerance(ig.Method(ig.baselines.Constant(0.5), rule=ig.rules.MonteCarlo()), 0.2, 10)
+    typed = "UntilTolerance(Method(Constant(0.5), rule=MonteCarlo()), 0.2, 10)"
     assert repr(made) == typed
-    names = {"Sampled": ig.integration.Sampled, "Method": ig.Method, **vars(ig.rules), **vars(ig.baselines)}
+    names = {
+        "UntilTolerance": ig.integration.UntilTolerance,
+        "Method": ig.Method,
+        **vars(ig.rules),
+        **vars(ig.baselines),
+    }
     assert eval(typed, names) == made
     assert hash(eval(typed, names)) == hash(made)
 
 
 def test_published_name_and_parts_are_the_same() -> None:
     method = ig.methods.expected(POOL, tol=0.2)
-    assert isinstance(method, ig.integration.Sampled)
-    parts = ig.integration.Sampled(
+    assert isinstance(method, ig.integration.UntilTolerance)
+    parts = ig.integration.UntilTolerance(
         ig.Method(ig.baselines.Sample(POOL, 2000, replace=True), rule=ig.rules.MonteCarlo(1)), 0.2
     )
     assert method == parts
@@ -290,7 +295,9 @@ def test_seeds() -> None:
 
 
 def test_blocks_are_what_they_say() -> None:
-    method = ig.integration.Sampled(ig.Method(ig.baselines.Sample(POOL, 64), rule=ig.rules.MonteCarlo(1)), 0.9, 8)
+    method = ig.integration.UntilTolerance(
+        ig.Method(ig.baselines.Sample(POOL, 64), rule=ig.rules.MonteCarlo(1)), 0.9, 8
+    )
     with warnings.catch_warnings():
         warnings.simplefilter("ignore", ig.errors.IncompleteWarning)
         made = method(field(), X[:1])

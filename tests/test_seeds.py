@@ -65,7 +65,7 @@ RANDOM = {
     "positions": dict(method="integrated", rule=ig.rules.MonteCarlo(3)),
     "noise": dict(method="integrated", baseline=[ig.baselines.Uniform(0, 1), ig.baselines.Gaussian()]),
     "nested": dict(
-        method=ig.Staged(ig.methods.weighted([ig.baselines.Uniform(0, 1, 3)], fill=0.0), ig.rules.Midpoint())
+        method=ig.TwoStage(ig.methods.weighted([ig.baselines.Uniform(0, 1, 3)], fill=0.0), ig.rules.Midpoint())
     ),
 }
 
@@ -86,7 +86,7 @@ def test_explain_seed(kind: str, quiet: None) -> None:
 def test_reseeded_keeps_seeds_apart() -> None:
     """Two parts with seeds of their own stay different, at any depth."""
     method = ig.Method(
-        ig.baselines.Several((ig.baselines.Uniform(0, 1, seed=1), ig.baselines.Uniform(0, 1, seed=2))),
+        ig.baselines.Union((ig.baselines.Uniform(0, 1, seed=1), ig.baselines.Uniform(0, 1, seed=2))),
         rule=ig.rules.MonteCarlo(3, seed=3),
     )
     other = reseeded(method, 9)

@@ -150,7 +150,7 @@ def test_label_maps_of_their_own() -> None:
 def test_gradients_and_values_are_counted(kept: tuple[int, ...]) -> None:
     """n · R · nodes gradients for each example, n · R + 1 values; words that are kept cost nothing."""
     model = Counting(MODEL)
-    baselines = ig.baselines.Kept([ig.baselines.Constant(TABLE[14]), 0.1], kept)
+    baselines = ig.baselines.Masked([ig.baselines.Constant(TABLE[14]), 0.1], kept)
     method = ig.methods.sequential(baseline=baselines, rule=ig.rules.GaussLegendre(7))
     made = ig.explain(model, WORDS, target=0, method=method)
     words = 5 - len(kept)
@@ -168,19 +168,19 @@ def test_words_of_each_example_that_are_kept() -> None:
     model = Counting(MODEL)
     rule = ig.rules.GaussLegendre(7)
     made = ig.explain(
-        model, WORDS, target=0, method=ig.methods.sequential(baseline=ig.baselines.Kept(0.0, mask), rule=rule)
+        model, WORDS, target=0, method=ig.methods.sequential(baseline=ig.baselines.Masked(0.0, mask), rule=rule)
     )
     assert model.gradients == 9 * 7
     assert bool((made.values[mask] == 0).all())
     assert bool((made.values[~mask] != 0).all())
     for b in range(3):
-        own = ig.baselines.Kept(0.0, mask[b : b + 1])
+        own = ig.baselines.Masked(0.0, mask[b : b + 1])
         alone = ig.explain(MODEL, WORDS[b : b + 1], target=0, method=ig.methods.sequential(baseline=own, rule=rule))
         near(alone.values[0], made.values[b])
 
 
 def test_nothing_moves_where_all_is_kept() -> None:
-    made = ig.explain(MODEL, WORDS, target=0, method=ig.methods.sequential(baseline=ig.baselines.Kept(0.0, range(5))))
+    made = ig.explain(MODEL, WORDS, target=0, method=ig.methods.sequential(baseline=ig.baselines.Masked(0.0, range(5))))
     assert torch.equal(made.values, torch.zeros_like(WORDS))
     assert made.cost.gradients == 0
     assert bool(made.converged.all())
@@ -361,4 +361,4 @@ def test_what_is_refused() -> None:
     with pytest.raises(ig.errors.IntegerInput):
         ig.methods.sequential()(ig.fields.Function(lambda z: z.sum((1, 2))), torch.ones(1, 2, 3, dtype=torch.long))
     with pytest.raises(ig.errors.BaselineError, match=r"no position 9 to keep: an example of shape 5x4"):
-        ig.explain(MODEL, WORDS, target=0, method=ig.methods.sequential(baseline=ig.baselines.Kept(0.0, (9,))))
+        ig.explain(MODEL, WORDS, target=0, method=ig.methods.sequential(baseline=ig.baselines.Masked(0.0, (9,))))

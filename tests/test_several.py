@@ -287,7 +287,7 @@ def test_chords_that_some_targets_ask_for() -> None:
     model = Counting(kinked_cnn())
     inner = ig.TorchField(model, 0)
     targets = [ig.targets.Logit(0), ig.targets.Logit(CLASSES), ig.targets.Logit(2)]
-    several = ig.fields.Several(inner, targets)
+    several = ig.fields.MultiTarget(inner, targets)
     points = torch.lerp(torch.zeros_like(IMAGES[:1]), IMAGES[:1], torch.linspace(0, 1, 4).double()[:, None, None, None])
     row = torch.tensor(
         [0, 0, 0, 1, 1, 2, 2, 3]
@@ -312,11 +312,11 @@ def test_a_path_of_its_own_for_every_target() -> None:
 
 def test_rows_that_may_be_one_point() -> None:
     inner = ig.TorchField(softplus_cnn(), 0)
-    several = ig.fields.Several(inner, [ig.targets.Logit(0), ig.targets.Logit(1), ig.targets.Logit(2)])
+    several = ig.fields.MultiTarget(inner, [ig.targets.Logit(0), ig.targets.Logit(1), ig.targets.Logit(2)])
     index = torch.tensor([0, 1, 2, 0, 2, 3, 4, 2, 1])
     expected = [0, 0, 0, 1, 1, 2, 2, 3, 4]
     assert several.points(index).tolist() == expected
-    assert ig.fields.Gathered(several, index).points(torch.arange(9)).tolist() == expected
+    assert ig.fields.Subset(several, index).points(torch.arange(9)).tolist() == expected
     assert inner.points(index).tolist() == list(range(9))
 
 
@@ -343,7 +343,7 @@ def test_only_what_is_asked_goes_backward() -> None:
             return slope
 
     inner = relu_mlp()
-    several = ig.fields.Several(
+    several = ig.fields.MultiTarget(
         ig.TorchField(lambda z: Watched.apply(inner(z)), 0),
         [ig.targets.Logit(0), ig.targets.Logit(1), ig.targets.Logit(2)],
     )
@@ -366,7 +366,7 @@ def test_rows_in_any_order() -> None:
     """Shuffled rows, repeats, gaps: whatever is asked, every row gets its own target's answer."""
     inner = ig.TorchField(softplus_cnn(), 0)
     targets = [ig.targets.Logit(CLASSES), ig.targets.Logit(1)]
-    several = ig.fields.Several(inner, targets)
+    several = ig.fields.MultiTarget(inner, targets)
     index = torch.tensor([3, 2, 2, 9, 0, 1, 1, 8, 4, 4, 5])
     z = IMAGES[index // 2] + 0.1 * wave(11, 1, 1, 1)
     z[2], z[9], z[5] = z[1], z[8], z[4]
@@ -381,7 +381,7 @@ def test_rows_in_any_order() -> None:
 
 def test_it_keeps_the_promises_of_a_field() -> None:
     inner = ig.TorchField(softplus_cnn(), 0)
-    several = ig.fields.Several(inner, [ig.targets.Logit(CLASSES), ig.targets.Margin(0, 1)])
+    several = ig.fields.MultiTarget(inner, [ig.targets.Logit(CLASSES), ig.targets.Margin(0, 1)])
     ig_testing().check_field(several, IMAGES.repeat_interleave(2, 0))
     assert repr(several) == f"Several({inner!r}, [Logit(tensor<5>), Margin(0, 1)])"
     assert repr(several.score()) == f"Several({inner!r}, [Probability(tensor<5>), Probability(0)])"
@@ -403,7 +403,7 @@ def test_a_layers_field_keeps_them_too() -> None:
 def test_two_goals_at_one_point_are_two_points() -> None:
     """A representation distance is shared only where the goal is the same."""
     inner = ig.TorchField(relu_mlp(), 0)
-    several = ig.fields.Several(inner, [ig.targets.Logit(0), ig.targets.Logit(1)])
+    several = ig.fields.MultiTarget(inner, [ig.targets.Logit(0), ig.targets.Logit(1)])
     z, index = wave(2, 6).repeat_interleave(2, 0), torch.arange(4)
     with inner.ready():
         for goals in (wave(4, 6, phase=2), wave(2, 6, phase=2).repeat_interleave(2, 0)):

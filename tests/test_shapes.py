@@ -159,9 +159,9 @@ PATHS = {
     "Adversarial": lambda p: ig.paths.Adversarial(attacks.decision(p) or "away", 3, 0.05),
     "Descent, relative": lambda p: ig.paths.Descent(p.representation, 3, norm="l1", step=ig.paths.Fixed()),
     "Guided": lambda p: ig.paths.Guided(3),
-    "Salient": lambda p: ig.paths.Salient(3),
-    "Between": lambda p: ig.paths.Between(ig.paths.Guided(3, stray=1.0), 1),
-    "Backwards": lambda p: ig.paths.Backwards(ig.paths.Salient(3, first="lowest")),
+    "SAMP": lambda p: ig.paths.SAMP(3),
+    "Composed": lambda p: ig.paths.Composed(ig.paths.Guided(3, stray=1.0), 1),
+    "Reversed": lambda p: ig.paths.Reversed(ig.paths.SAMP(3, first="lowest")),
 }
 RULES = [
     ig.rules.Left(),
@@ -222,7 +222,7 @@ IMAGES = [
     ig.baselines.Sample(wave(9, 3, 8, 8), 4),
     ig.baselines.Uniform(0.0, 1.0, 3),
     ig.baselines.Gaussian(count=2),
-    ig.baselines.Several((ig.baselines.black(), ig.baselines.Blurred(2.0))),
+    ig.baselines.Union((ig.baselines.black(), ig.baselines.Blurred(2.0))),
 ]
 
 

@@ -53,7 +53,7 @@ def maps_by_hand(p: Problem, b: int, draws: int, sigma: float = 0.15) -> Tensor:
 @pytest.mark.parametrize("problem", ["relu mlp", "softplus cnn", "extra arguments"])
 def test_is_the_mean_over_noisy_copies(problem: str) -> None:
     p = PROBLEMS[problem]
-    mean, square, variance = (run(p, ig.Smoothed(PLAIN, 6, reduce=kind)) for kind in ("mean", "square", "variance"))
+    mean, square, variance = (run(p, ig.SmoothGrad(PLAIN, 6, reduce=kind)) for kind in ("mean", "square", "variance"))
     for b in (0, 3):
         maps = maps_by_hand(p, b, 6)
         torch.testing.assert_close(mean.values[b], maps.mean(0), rtol=0, atol=1e-12)
@@ -72,7 +72,7 @@ def test_is_the_mean_over_noisy_copies(problem: str) -> None:
 def test_what_it_adds_up_to() -> None:
     """mean F(x + ε) − F(b), up to the rule; the residual is held against F(x) − F(b)."""
     p = PROBLEMS["softplus cnn"]
-    made = run(p, ig.Smoothed(ig.methods.integrated(0.25, ig.rules.GaussLegendre(16)), 5))
+    made = run(p, ig.SmoothGrad(ig.methods.integrated(0.25, ig.rules.GaussLegendre(16)), 5))
     field, x = p.field(), p.packed()
     start, output = field.value(torch.full_like(x, 0.25)), field.value(x)
     torch.testing.assert_close(made.output, output, rtol=0, atol=1e-12)
@@ -97,7 +97,7 @@ def test_what_it_adds_up_to() -> None:
 def test_without_noise_it_is_the_method(n: int, batch: int, draws: int, phase: float, dtype: torch.dtype) -> None:
     x = wave(batch, n, phase=phase).to(dtype)
     field = ig.fields.Function(lambda z: torch.tanh(z).sum(1) ** 2)
-    made, plain = ig.Smoothed(PLAIN, draws, 0.0)(field, x), PLAIN(field, x)
+    made, plain = ig.SmoothGrad(PLAIN, draws, 0.0)(field, x), PLAIN(field, x)
     for name in ("values", "output", "weights", "baselines", "inputs", "converged"):
         assert torch.equal(getattr(made, name), getattr(plain, name)), name
     torch.testing.assert_close(made.residual, plain.residual, rtol=0, atol=1e-6)
@@ -107,21 +107,21 @@ def test_without_noise_it_is_the_method(n: int, batch: int, draws: int, phase: f
 
 def test_noise_changes_the_map() -> None:
     p = PROBLEMS["relu mlp"]
-    plain, one, other = (run(p, m) for m in (PLAIN, ig.Smoothed(PLAIN, 3), ig.Smoothed(PLAIN, 3, seed=1)))
+    plain, one, other = (run(p, m) for m in (PLAIN, ig.SmoothGrad(PLAIN, 3), ig.SmoothGrad(PLAIN, 3, seed=1)))
     assert not torch.isclose(plain.values, one.values).any()
     assert not torch.isclose(other.values, one.values).any()
-    assert torch.equal(run(p, ig.Smoothed(PLAIN, 3)).values, one.values)
-    assert not torch.isclose(run(p, ig.Smoothed(PLAIN, 3), seed=1).values, one.values).any()
+    assert torch.equal(run(p, ig.SmoothGrad(PLAIN, 3)).values, one.values)
+    assert not torch.isclose(run(p, ig.SmoothGrad(PLAIN, 3), seed=1).values, one.values).any()
 
 
 def test_the_error_is_the_real_one() -> None:
     """Against the mean of many draws: a bound in 95 of 100 cases, and not far above what the error is."""
     p = PROBLEMS["relu mlp"]
     inside = ig.methods.integrated(0.25, ig.rules.Midpoint(3))
-    exact = run(p, ig.Smoothed(inside, 300, seed=99)).values
+    exact = run(p, ig.SmoothGrad(inside, 300, seed=99)).values
     ratios = []
     for seed in range(16):
-        made = run(p, ig.Smoothed(inside, 12, seed=seed))
+        made = run(p, ig.SmoothGrad(inside, 12, seed=seed))
         ratios.append((made.values - exact).norm(dim=1) / exact.norm(dim=1) / made.error)
     ratio = torch.stack(ratios)
     assert float((ratio <= 1).double().mean()) >= 0.88  # of a dozen draws nobody knows better how they spread
@@ -131,20 +131,20 @@ def test_the_error_is_the_real_one() -> None:
 def test_sigma_for_each_feature() -> None:
     p = PROBLEMS["relu mlp"]
     sigma = torch.tensor([0.0, 0.5, 0.0, 0.0, 1.0, 0.0])
-    made = run(p, ig.Smoothed(PLAIN, 1, sigma))
+    made = run(p, ig.SmoothGrad(PLAIN, 1, sigma))
     noisy = run(replace(p, inputs=p.inputs + sigma.double() * noise(0, 6)), PLAIN)
     torch.testing.assert_close(made.values, noisy.values, rtol=0, atol=1e-13)
     with pytest.raises(
         ig.errors.InputError, match=r"sigma of shape \(4,\) does not broadcast to an example of shape \(6,\)"
     ):
-        run(p, ig.Smoothed(PLAIN, 1, torch.ones(4)))
+        run(p, ig.SmoothGrad(PLAIN, 1, torch.ones(4)))
 
 
 def test_ranges_are_each_examples_own() -> None:
     """An even example has no range, and so no noise."""
     field = ig.fields.Function(lambda z: z.square().sum(1))
     x = torch.stack([torch.full((3,), 2.0), torch.tensor([0.0, 1.0, 2.0])]).double()
-    made = ig.Smoothed(PLAIN, 4)(field, x)
+    made = ig.SmoothGrad(PLAIN, 4)(field, x)
     torch.testing.assert_close(made.values[0], PLAIN(field, x).values[0], rtol=0, atol=1e-14)
     assert float(made.error[0]) == 0
     assert float(made.error[1]) > 0
@@ -181,7 +181,7 @@ def test_gradients_are_draws_times_the_methods() -> None:
     tallies: list[Any] = []
     made = run(
         replace(p, model=model),
-        ig.Smoothed(PLAIN, 4),
+        ig.SmoothGrad(PLAIN, 4),
         progress=lambda tally: tallies.append((tally.gradients, tally.values, tally.expected)),
     )
     assert model.gradients == made.cost.gradients == 4 * 10 * 5
@@ -193,7 +193,7 @@ def test_gradients_are_draws_times_the_methods() -> None:
 
 def test_nothing_global_is_touched() -> None:
     before = torch.random.get_rng_state()
-    run(PROBLEMS["relu mlp"], ig.Smoothed(PLAIN, 3))
+    run(PROBLEMS["relu mlp"], ig.SmoothGrad(PLAIN, 3))
     assert torch.equal(torch.random.get_rng_state(), before)
 
 
@@ -209,7 +209,7 @@ def test_baselines_take_no_noise() -> None:
         asked.append(x)
         return 0.5 * x[None]
 
-    made = run(p, ig.Smoothed(ig.Method(start, rule=ig.rules.Midpoint(3)), 4))
+    made = run(p, ig.SmoothGrad(ig.Method(start, rule=ig.rules.Midpoint(3)), 4))
     assert len(asked) == 1
     torch.testing.assert_close(made.baselines[0], 0.5 * p.inputs, rtol=0, atol=0)
 
@@ -217,25 +217,25 @@ def test_baselines_take_no_noise() -> None:
 def test_around_other_methods() -> None:
     p = PROBLEMS["softplus cnn"]
     weighted = ig.methods.weighted(p.references, rule=ig.rules.Midpoint(4), fill=0.0)
-    made = run(p, ig.Smoothed(weighted, 3))
+    made = run(p, ig.SmoothGrad(weighted, 3))
     assert made.weights.shape == (3, 5)
     torch.testing.assert_close(made.weights.sum(0), torch.ones(5).double(), rtol=0, atol=1e-12)
     assert made.names == run(p, weighted).names
     drawn = ig.methods.expected(0.5 + 0.5 * wave(60, 3, 8, 8), tol=0.4)
-    made = run(p, ig.Smoothed(drawn, 3))
+    made = run(p, ig.SmoothGrad(drawn, 3))
     flat = made.values.flatten(1).sum(1)
     torch.testing.assert_close(flat + made.residual, made.output - made.base, rtol=0, atol=1e-12)
-    walked = run(p, ig.Smoothed(ig.methods.ig2(p.references, "5", 3, 0.1, (-9.0, 9.0)), 3))
+    walked = run(p, ig.SmoothGrad(ig.methods.ig2(p.references, "5", 3, 0.1, (-9.0, 9.0)), 3))
     assert walked.baselines is None
     assert walked.weights.shape == (3, 5)
-    twice = run(p, ig.Smoothed(ig.Smoothed(PLAIN, 2), 2))
+    twice = run(p, ig.SmoothGrad(ig.SmoothGrad(PLAIN, 2), 2))
     assert twice.cost.gradients == 4 * 10 * 5
 
 
 def test_around_a_layer() -> None:
     p = PROBLEMS["softplus cnn"]
     layer = ig.methods.layer("1", 0.25, ig.rules.Midpoint(6))
-    made = run(p, ig.Smoothed(layer, 3))
+    made = run(p, ig.SmoothGrad(layer, 3))
     plain = run(p, layer)
     assert made.values.shape == plain.values.shape == (5, 4, 6, 6)
     maps = []
@@ -248,15 +248,15 @@ def test_around_a_layer() -> None:
 def test_several_targets_share_their_passes() -> None:
     p = PROBLEMS["softplus cnn"]
     model = Counting(p.model)
-    made = ig.explain_targets(model, p.inputs, targets=[0, p.target], method=ig.Smoothed(PLAIN, 3))
+    made = ig.explain_targets(model, p.inputs, targets=[0, p.target], method=ig.SmoothGrad(PLAIN, 3))
     assert model.gradients == 3 * 10 * 5  # one forward pass for both
-    torch.testing.assert_close(made[1].values, run(p, ig.Smoothed(PLAIN, 3)).values, rtol=0, atol=1e-12)
+    torch.testing.assert_close(made[1].values, run(p, ig.SmoothGrad(PLAIN, 3)).values, rtol=0, atol=1e-12)
 
 
 def test_by_name() -> None:
     p = PROBLEMS["relu mlp"]
     made = run(p, "smooth", draws=3, sigma=0.3, baseline=0.25, rule=ig.rules.Midpoint(6))
-    assert made.method == ig.Smoothed(ig.methods.integrated(0.25, ig.rules.Midpoint(6)), 3, 0.3)
+    assert made.method == ig.SmoothGrad(ig.methods.integrated(0.25, ig.rules.Midpoint(6)), 3, 0.3)
     assert run(p, "smooth", draws=2, tol=0.2).method.method.rule == ig.rules.Adaptive(0.2)
     assert run(p, "smooth", of="ig2", draws=2, baseline=p.references, rule=ig.rules.Left()).weights.shape == (3, 5)
     with pytest.raises(ig.errors.UnknownName, match=r"no option of method 'smooth' named 'draw'. Did you mean 'draws'"):
@@ -277,25 +277,25 @@ def test_names_of_references_by_input() -> None:
 
 def test_saved_and_read_back(tmp_path: Path) -> None:
     made = run(PROBLEMS["img"], "smooth", draws=2)
-    assert repr(made.method) == "Smoothed(Method(), 2)"
+    assert repr(made.method) == "SmoothGrad(Method(), 2)"
     made.save(tmp_path / "map.safetensors")
     assert torch.equal(ig.load(tmp_path / "map.safetensors").notes["noised"], made.notes["noised"])
 
 
 def test_half_precision() -> None:
     x = wave(2, 3).to(torch.bfloat16)
-    made = ig.Smoothed(PLAIN, 3)(ig.fields.Function(lambda z: z.square().sum(1)), x)
+    made = ig.SmoothGrad(PLAIN, 3)(ig.fields.Function(lambda z: z.square().sum(1)), x)
     assert made.values.dtype == torch.float32
 
 
 @pytest.mark.parametrize(
     ("make", "message"),
     [
-        (lambda: ig.Smoothed(3), r"Smoothed wraps a Method"),
-        (lambda: ig.Smoothed(PLAIN, 0), r"0 draws are too few"),
-        (lambda: ig.Smoothed(PLAIN, 1, reduce="variance"), r"1 draws are too few: a mean takes one, a variance two"),
-        (lambda: ig.Smoothed(PLAIN, sigma=-0.1), r"not negative: sigma=-0\.1"),
-        (lambda: ig.Smoothed(PLAIN, reduce="median"), r"'mean', 'square', 'variance', not 'median'"),
+        (lambda: ig.SmoothGrad(3), r"Smoothed wraps a Method"),
+        (lambda: ig.SmoothGrad(PLAIN, 0), r"0 draws are too few"),
+        (lambda: ig.SmoothGrad(PLAIN, 1, reduce="variance"), r"1 draws are too few: a mean takes one, a variance two"),
+        (lambda: ig.SmoothGrad(PLAIN, sigma=-0.1), r"not negative: sigma=-0\.1"),
+        (lambda: ig.SmoothGrad(PLAIN, reduce="median"), r"'mean', 'square', 'variance', not 'median'"),
     ],
 )
 def test_nonsense_is_refused(make: Any, message: str) -> None:
@@ -308,4 +308,4 @@ def test_integers_take_no_noise() -> None:
     ids = torch.tensor([[1, 2], [3, 4]])
     method = ig.methods.layer("0", torch.zeros(2, dtype=torch.long))
     with pytest.raises(ig.errors.InputError, match=r"integers take none: explain the embeddings"):
-        ig.explain(model, ids, target=0, method=ig.Smoothed(method, 2))
+        ig.explain(model, ids, target=0, method=ig.SmoothGrad(method, 2))

@@ -16,7 +16,7 @@ from tests.problems import wave
 
 
 def least_error(values: torch.Tensor, steps: int, order: int = 1, even: float = EVEN) -> torch.Tensor:
-    """The clock whose steps bound the error of a rule of ``order`` best, as ``ig.paths.Respaced`` places them."""
+    """The clock whose steps bound the error of a rule of ``order`` best, as ``ig.paths.NonUniform`` places them."""
     return quantiles(bend(values, order), steps, even)
 
 

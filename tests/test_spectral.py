@@ -10,7 +10,7 @@ from torch import Tensor, nn
 
 import integrand as ig
 from integrand.core.segment import polyline
-from integrand.fields import Metered
+from integrand.fields import CountedField
 from integrand.rules.adaptive.clenshaw_curtis import spectral
 from integrand.rules.adaptive.intervals import Lines
 from integrand.rules.base import Integrated
@@ -39,7 +39,7 @@ def case(name: str) -> tuple[ig.TorchField, ig.Segment, Tensor]:
 
 
 def spent(field: ig.fields.Field, segment: ig.Segment, tol: float, most: int = 1000) -> tuple[Integrated, int]:
-    meter = Metered(field)
+    meter = CountedField(field)
     found = ig.rules.Adaptive(tol, most)(meter, segment)
     return found, meter.tally.gradients
 
@@ -123,7 +123,7 @@ def test_what_is_known_to_be_smooth(model: nn.Module, smooth: bool) -> None:
     assert not field.smooth  # not known yet
     ig.Method(rule=ig.rules.Adaptive(0.5))(field, torch.rand(2, 4) + 0.1)
     assert field.smooth is smooth
-    assert Metered(field).smooth is smooth
+    assert CountedField(field).smooth is smooth
     assert not field.with_target(1).smooth
 
 

@@ -17,7 +17,7 @@ from torch.utils._pytree import tree_leaves
 import integrand as ig
 from integrand.compare.subset import Portion
 from integrand.core.segment import Evaluation, Segment
-from integrand.fields import Field, Gathered, Metered, Narrowed, Packer, Several, View, innermost
+from integrand.fields import BatchSizer, Cast, CountedField, Field, MultiTarget, Subset, View, innermost
 from integrand.fields.multi_target import SeveralBehind
 from integrand.fields.views import LayerView
 from integrand.model.layout import Layout
@@ -45,11 +45,13 @@ def halves(picture: Tensor) -> Tensor:
 WRAPPERS: dict[str, Callable[[Any], Any]] = {
     "plain": lambda inner: inner,
     "backward": lambda inner: ig.Backward(ig.fields.GuidedReLU(), inner),
-    "smoothed": lambda inner: ig.Smoothed(inner, draws=2),
-    "greedy": lambda inner: ig.Greedy(inner, rounds=2),
+    "smoothed": lambda inner: ig.SmoothGrad(inner, draws=2),
+    "greedy": lambda inner: ig.GreedyPIG(inner, rounds=2),
     "sequential": lambda inner: ig.Sequential(inner, features=3),
-    "regions": lambda inner: ig.Regions(inner, segments=halves, dilation=0, least=1),
-    "distanced": lambda inner: ig.Distanced(inner, wave(20, 2, 6, 6, phase=2), (0, 1), torch.arange(20) % 2, epochs=1),
+    "regions": lambda inner: ig.XRAI(inner, segments=halves, dilation=0, least=1),
+    "distanced": lambda inner: ig.ArtificialDistancing(
+        inner, wave(20, 2, 6, 6, phase=2), (0, 1), torch.arange(20) % 2, epochs=1
+    ),
 }
 """Every wrapper, around what it is given."""
 
@@ -60,11 +62,11 @@ def only(index: list[int]) -> Callable[[Field], Field]:
 
 VIEWS: dict[str, tuple[list[int], Callable[[Field], Field]]] = {
     "gathered": ([3, 1, 1], only([3, 1, 1])),
-    "narrowed": ([0, 1, 2, 3], lambda field: Narrowed(field, torch.float64)),
-    "metered": ([0, 1, 2, 3], Metered),
+    "narrowed": ([0, 1, 2, 3], lambda field: Cast(field, torch.float64)),
+    "metered": ([0, 1, 2, 3], CountedField),
     "portion": ([2, 0], lambda field: Portion(field, torch.tensor([2, 0]))),
     "portion of some": ([1, 3], lambda field: Portion(only([3, 2, 1])(field), torch.tensor([2, 0]))),
-    "counted in another type": ([2, 3], lambda field: Metered(Narrowed(only([2, 3])(field), torch.float64))),
+    "counted in another type": ([2, 3], lambda field: CountedField(Cast(only([2, 3])(field), torch.float64))),
 }
 """Every view: the examples of the inner field that it shows, and how it is made."""
 
@@ -127,7 +129,7 @@ class Recorder(Field):
     gated, smooth, integers, conservative, reads, pooled = (False, True, True, False, True, True)  # type: ignore[assignment]
     additive = ("a sum",)  # type: ignore[assignment]
     resolution = 0.5  # type: ignore[assignment]
-    packer = Packer(3)
+    packer = BatchSizer(3)
 
     def __init__(self) -> None:
         self.asked: list[tuple[str, tuple[Any, ...]]] = []
@@ -197,9 +199,9 @@ BOTH = {"gathered": torch.tensor([3, 1]), "portion": torch.tensor([2, 0])}
 
 EVERY_VIEW: dict[str, Callable[[Field], Field]] = {
     "view": View,
-    "gathered": lambda field: Gathered(field, BOTH["gathered"]),
-    "narrowed": lambda field: Narrowed(field, torch.float64),
-    "metered": Metered,
+    "gathered": lambda field: Subset(field, BOTH["gathered"]),
+    "narrowed": lambda field: Cast(field, torch.float64),
+    "metered": CountedField,
     "portion": lambda field: Portion(field, BOTH["portion"]),
     "layer": lambda field: LayerView(View(field), field),
 }
@@ -210,7 +212,7 @@ def test_every_view_is_here() -> None:
         return {cls}.union(*map(below, cls.__subclasses__()))
 
     own = {type(make(Recorder())) for make in EVERY_VIEW.values()}
-    assert {cls for cls in below(View) if cls.__module__.startswith("integrand.")} == own | {Several, SeveralBehind}
+    assert {cls for cls in below(View) if cls.__module__.startswith("integrand.")} == own | {MultiTarget, SeveralBehind}
 
 
 @pytest.mark.parametrize("member", CALLS)
@@ -236,7 +238,7 @@ def test_every_view_hands_on_every_member(view: str, member: str) -> None:
             assert torch.equal(received, sent)
     if isinstance(answer, Field):
         assert innermost(answer) is inner
-        assert isinstance(answer, LayerView if member == "behind" else Gathered if view == "portion" else type(made))
+        assert isinstance(answer, LayerView if member == "behind" else Subset if view == "portion" else type(made))
     else:
         direct = getattr(Recorder(), member)(*asked[0])
         for one, other in zip(tree_leaves(vars_of(answer)), tree_leaves(vars_of(direct)), strict=True):

@@ -11,7 +11,7 @@ from torch import Tensor, nn
 
 import integrand as ig
 from integrand.core.segment import Evaluation, polyline
-from integrand.fields import Metered
+from integrand.fields import CountedField
 from integrand.rules.base import Integrated
 from integrand.weightings import Weighed
 from tests.problems import sure, wave
@@ -111,7 +111,7 @@ class Spread:
         return Weighed((self.weights / self.weights.sum())[:, None].expand(shares.shape[:2]))
 
 
-class OnOneLine(Metered):
+class OnOneLine(CountedField):
     """Counts the rows between one reference and the inputs, the inputs themselves left out."""
 
     def __init__(self, inner: ig.fields.Field, reference: Tensor) -> None:
@@ -147,7 +147,7 @@ def test_poor_baselines_get_fewer_gradients() -> None:
 def test_baselines_of_no_weight_are_looked_at_only() -> None:
     made = method(ig.rules.Adaptive(0.02), Spread([1, 0, 0, 0, 0]))(field(), X)
     alone = ig.Method(ig.baselines.Given(REFERENCES[:1]), rule=ig.rules.Adaptive(0.02))(field(), X)
-    rough = Metered(field())
+    rough = CountedField(field())
     ig.rules.Adaptive(0.25)(rough, polyline(torch.stack([straight().start[0, 1:], straight().end[0, 1:]])))
     assert made.cost.gradients <= 1.3 * alone.cost.gradients + rough.tally.gradients
     assert bool(made.converged.all())
@@ -178,7 +178,7 @@ def test_rules_that_cannot_look_are_not_made_to(quiet: None) -> None:
 
 
 def integrated(segment: ig.Segment, tol: float) -> tuple[Integrated, int]:
-    meter = Metered(field())
+    meter = CountedField(field())
     found = ig.rules.Adaptive(tol)(meter, segment)
     return found, meter.tally.gradients
 
@@ -286,7 +286,7 @@ def test_blocks_in_a_method_with_weights_afterwards(monkeypatch: pytest.MonkeyPa
 
 def test_asked_twice_it_keeps_what_it_knows() -> None:
     """A look refined to a coarse tolerance and then to a fine one costs what is missing, and is as exact as the fine one."""
-    meter = Metered(field())
+    meter = CountedField(field())
     looked = ig.rules.Adaptive(0.05).look(meter, straight())
     looked.refined(tol=0.25)
     first = meter.tally.gradients

@@ -24,7 +24,7 @@ class Score(ig.fields.Field):
 
     def __init__(self, curve: Callable[[Tensor], Tensor]) -> None:
         self.curve = curve
-        self.packer = ig.fields.Packer(10_000)
+        self.packer = ig.fields.BatchSizer(10_000)
         self.calls: list[int] = []
 
     def evaluate(self, z: Tensor, index: Tensor, *, gradient: bool = True) -> Any:

@@ -8,8 +8,8 @@ torch.Size([4, 3])
 
 from importlib import import_module as _import_module
 from importlib import metadata as _metadata
-from types import ModuleType as _ModuleType
 from typing import TYPE_CHECKING as _TYPE_CHECKING
+from typing import Any as _Any
 
 # The namespaces, one per part.
 from . import baselines as baselines
@@ -25,19 +25,20 @@ from .compare import Comparison as Comparison
 from .compare import compare as compare
 from .core import segment as segments
 from .core.normalisation import Normalisation as Normalisation
+from .core.renamed import renamed as _renamed
 from .core.segment import Segment as Segment
 from .explain import explain as explain
 from .explain_targets import explain_targets as explain_targets
 from .fields import TorchField as TorchField
+from .integration import XRAI as XRAI
+from .integration import ArtificialDistancing as ArtificialDistancing
 from .integration import Backward as Backward
-from .integration import Distanced as Distanced
-from .integration import Greedy as Greedy
+from .integration import GreedyPIG as GreedyPIG
 from .integration import Method as Method
-from .integration import Regions as Regions
-from .integration import Sampled as Sampled
 from .integration import Sequential as Sequential
-from .integration import Smoothed as Smoothed
-from .integration import Staged as Staged
+from .integration import SmoothGrad as SmoothGrad
+from .integration import TwoStage as TwoStage
+from .integration import UntilTolerance as UntilTolerance
 from .integration.attribution import Attribution as Attribution
 
 # The door, and what comes out of it.
@@ -54,10 +55,21 @@ _ON_FIRST_USE = ("testing",)
 """Rooms that explaining needs nothing of."""
 
 
-def __getattr__(name: str) -> _ModuleType:
-    if name in _ON_FIRST_USE:
-        return _import_module(f"{__name__}.{name}")
-    raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
+_old_name = _renamed(
+    __name__,
+    {
+        "Distanced": "ArtificialDistancing",
+        "Greedy": "GreedyPIG",
+        "Regions": "XRAI",
+        "Sampled": "UntilTolerance",
+        "Smoothed": "SmoothGrad",
+        "Staged": "TwoStage",
+    },
+)
+
+
+def __getattr__(name: str) -> _Any:
+    return _import_module(f"{__name__}.{name}") if name in _ON_FIRST_USE else _old_name(name)
 
 
 def __dir__() -> list[str]:
@@ -72,19 +84,19 @@ except _metadata.PackageNotFoundError:  # the source alone, not installed
 __all__ = [
     "Attribution",
     "Comparison",
-    "Distanced",
-    "Greedy",
+    "ArtificialDistancing",
+    "GreedyPIG",
     "Backward",
     "Layered",
     "Method",
     "Normalisation",
-    "Regions",
+    "XRAI",
     "Segment",
-    "Sampled",
+    "UntilTolerance",
     "Sequential",
     "Shared",
-    "Smoothed",
-    "Staged",
+    "SmoothGrad",
+    "TwoStage",
     "TorchField",
     "baselines",
     "compare",

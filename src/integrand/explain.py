@@ -20,7 +20,7 @@ from .core.normalisation import Normalisation
 from .core.random import reseeded
 from .errors import InputError, UnknownName
 from .fields import Field
-from .fields.views import Tally
+from .fields.views import CallCount
 from .integration import Method
 from .integration.attribution import Attribution, Explainer, ExplainerLike, as_explainer, mapped
 from .methods import BASELINES, about
@@ -30,7 +30,7 @@ from .model.layout import Layout
 from .rules import Adaptive
 from .task import Task
 
-Progress = bool | Callable[[Tally], None]
+Progress = bool | Callable[[CallCount], None]
 
 
 def explain(
@@ -223,7 +223,7 @@ def _takes_references(method: str | ExplainerLike, options: Mapping[str, Any]) -
 
 
 @contextmanager
-def _watched(progress: Progress) -> Iterator[Callable[[Tally], None] | None]:
+def _watched(progress: Progress) -> Iterator[Callable[[CallCount], None] | None]:
     """What shows the running tally: nothing, a callable, or one line on stderr."""
     if progress is not True:
         yield progress if callable(progress) else None
@@ -234,7 +234,7 @@ def _watched(progress: Progress) -> Iterator[Callable[[Tally], None] | None]:
         print(file=sys.stderr, flush=True)
 
 
-def _print_line(tally: Tally) -> None:
+def _print_line(tally: CallCount) -> None:
     of = f"/{tally.expected}" if tally.expected else ""
     print(f"\r{tally.gradients}{of} gradients, {tally.values} values", end="", file=sys.stderr, flush=True)
 

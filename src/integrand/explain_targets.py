@@ -10,14 +10,14 @@ import torch
 from torch import Tensor
 
 from .baselines.base import Baseline, BaselineLike, adopted, count_of, label_of
-from .baselines.base import Several as Baselines
+from .baselines.base import Union as Baselines
 from .core.declared import with_fields
 from .core.values import part
 from .errors import InputError, TargetError
 from .explain import chosen, explain, explained, task_for
 from .fields import Field
 from .fields.base import outputs_of
-from .fields.memory import Memory
+from .fields.memory import OutputCache
 from .integration import Method
 from .integration.assemble import Watch
 from .integration.attribution import Attribution, Explainer, ExplainerLike, Wrapper
@@ -113,9 +113,9 @@ class _ForEach(Wrapper):
         targets, memory = self.targets, None
         if any(map(is_predicted, targets)):
             outputs = outputs_of(field, x)
-            own = predicted(Memory(x, outputs))
+            own = predicted(OutputCache(x, outputs))
             targets = tuple(own if is_predicted(target) else target for target in targets)
-            memory = Memory(rows, outputs.repeat_interleave(count, 0))
+            memory = OutputCache(rows, outputs.repeat_interleave(count, 0))
         for target in targets:
             check_classes(target, len(x))
         several = field.with_targets(targets)

@@ -17,7 +17,7 @@ from .core.normalisation import Normalisation
 from .core.shapes import describe, flattened
 from .errors import InputError, NonFiniteInput, TargetError
 from .fields import Field, TorchField
-from .fields.memory import Memory
+from .fields.memory import OutputCache
 from .model.extra import Extra
 from .model.layout import Layout
 from .targets import Logit, Output, Target, as_target
@@ -79,7 +79,7 @@ class Task:
         """The field, while its model is fit to be asked; "predicted" has become the classes that were predicted."""
         with self.field.ready():
             if self.predicted:
-                self.field.memory = Memory(self.x, self.field.outputs(self.x))
+                self.field.memory = OutputCache(self.x, self.field.outputs(self.x))
                 self.field.target = predicted(self.field.memory)
             if self.field.target is not None:
                 check_classes(self.field.target, len(self.x))
@@ -107,7 +107,7 @@ def is_predicted(target: Any) -> bool:
     return isinstance(target, str) and target == "predicted"
 
 
-def predicted(memory: Memory) -> Target:
+def predicted(memory: OutputCache) -> Target:
     """The class each example is given; the only output where there is one, which is then explained for either class."""
     outputs = memory.outputs
     assert outputs is not None

@@ -212,7 +212,7 @@ class Fitness(Weighting):
         blank = self._blank(x, field, references)
         score = field.score()
         whole = score.value(x)  # on its own, because a field that remembers what was said of x is asked for nothing
-        search = _Search(groups, x, blank, score, whole, self.ratio * whole, score.value(blank))
+        search = _HalvingSearch(groups, x, blank, score, whole, self.ratio * whole, score.value(blank))
 
         def weigh(shares: Tensor) -> Weighed:
             scores = feature_scores(shares, groups)
@@ -291,7 +291,7 @@ class _Halving:
 
 
 @dataclass(frozen=True, eq=False)
-class _Search:
+class _HalvingSearch:
     """The smallest k whose k top-ranked features carry the score, for all references and examples in lock-step.
 
     whole, goal, empty  (B,) the score of the input, what it must fall to, and the score with everything replaced

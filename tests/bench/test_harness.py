@@ -15,7 +15,7 @@ import integrand as ig
 from integrand.bench import runner as harness
 from integrand.bench import suite as recipe
 from integrand.bench.claims import hold
-from integrand.bench.problems import Examples, Problem, Setting, problem
+from integrand.bench.problems import Examples, Problem, ProblemOptions, problem
 from integrand.bench.problems.base import _PROBLEMS
 from integrand.bench.problems.images import files_of
 from integrand.bench.problems.text import lines_of
@@ -53,7 +53,7 @@ def asked() -> Iterator[list[Sequence[int]]]:
     x = torch.randn(12, 6, generator=torch.Generator().manual_seed(1))
 
     @problem("toy")
-    def toy(setting: Setting) -> Problem:
+    def toy(setting: ProblemOptions) -> Problem:
         def load(numbers: Sequence[int]) -> Examples:
             loaded.append(tuple(numbers))
             return Examples(x[list(numbers)])
@@ -66,16 +66,16 @@ def asked() -> Iterator[list[Sequence[int]]]:
 
 def test_a_suite_runs_and_goes_on_where_it_stopped(asked: list[Sequence[int]], tmp_path: Path) -> None:
     suite = recipe.parsed("toy", RECIPE)
-    whole = harness.run(suite, harness.Request(tmp_path / "whole"))
+    whole = harness.run(suite, harness.RunOptions(tmp_path / "whole"))
     assert len(asked) == 6
     asked.clear()
-    harness.run(suite, harness.Request(tmp_path / "parts", examples=4))
+    harness.run(suite, harness.RunOptions(tmp_path / "parts", examples=4))
     assert asked == [(0, 1), (2, 3)]
     (
         tmp_path / "parts/first/scores-00001.parquet"
     ).unlink()  # as if it had been killed before the second batch was done
     asked.clear()
-    again = harness.run(suite, harness.Request(tmp_path / "parts"))
+    again = harness.run(suite, harness.RunOptions(tmp_path / "parts"))
     assert asked == [(2, 3), (4, 5), (6, 7), (8, 9), (10, 11)]
     (one,), (other,) = whole.finished, again.finished
     assert one.scores is not None
@@ -87,10 +87,10 @@ def test_a_suite_runs_and_goes_on_where_it_stopped(asked: list[Sequence[int]], t
 
 def test_processes_share_the_work(asked: list[Sequence[int]], tmp_path: Path) -> None:
     suite = recipe.parsed("toy", RECIPE)
-    harness.run(suite, harness.Request(tmp_path, part=(1, 2)))
+    harness.run(suite, harness.RunOptions(tmp_path, part=(1, 2)))
     assert asked == [(0, 1), (4, 5), (8, 9)]
     asked.clear()
-    done = harness.run(suite, harness.Request(tmp_path, part=(2, 2)))
+    done = harness.run(suite, harness.RunOptions(tmp_path, part=(2, 2)))
     assert asked == [(2, 3), (6, 7), (10, 11)]
     assert done.finished[0].scores is not None
     assert len(done.finished[0].scores) == 12
@@ -98,7 +98,7 @@ def test_processes_share_the_work(asked: list[Sequence[int]], tmp_path: Path) ->
 
 def test_time_is_kept(asked: list[Sequence[int]], tmp_path: Path) -> None:
     told: list[str] = []
-    done = harness.run(recipe.parsed("toy", RECIPE), harness.Request(tmp_path, minutes=0.0), told.append)
+    done = harness.run(recipe.parsed("toy", RECIPE), harness.RunOptions(tmp_path, minutes=0.0), told.append)
     assert asked == []
     assert done.finished[0].scores is None
     assert any("out of time" in line for line in told)
@@ -106,18 +106,18 @@ def test_time_is_kept(asked: list[Sequence[int]], tmp_path: Path) -> None:
 
 def test_a_folder_belongs_to_one_recipe_and_seed(asked: list[Sequence[int]], tmp_path: Path) -> None:
     suite = recipe.parsed("toy", RECIPE)
-    harness.run(suite, harness.Request(tmp_path, examples=2))
+    harness.run(suite, harness.RunOptions(tmp_path, examples=2))
     assert json.loads((tmp_path / "suite.json").read_text())["suite"] == "toy"
     with pytest.raises(ig.errors.InputError, match="another seed"):
-        harness.run(suite, harness.Request(tmp_path, examples=2, seed=1))
+        harness.run(suite, harness.RunOptions(tmp_path, examples=2, seed=1))
     with pytest.raises(ig.errors.InputError, match="another recipe"):
-        harness.run(recipe.parsed("toy", RECIPE.replace("steps=4", "steps=5")), harness.Request(tmp_path))
+        harness.run(recipe.parsed("toy", RECIPE.replace("steps=4", "steps=5")), harness.RunOptions(tmp_path))
 
 
 def test_half_written_tables_are_not_read(asked: list[Sequence[int]], tmp_path: Path) -> None:
     (tmp_path / "first").mkdir(parents=True)
     (tmp_path / "first/scores-00000.123.partial").write_text("half")
-    done = harness.run(recipe.parsed("toy", RECIPE), harness.Request(tmp_path, examples=2))
+    done = harness.run(recipe.parsed("toy", RECIPE), harness.RunOptions(tmp_path, examples=2))
     assert done.finished[0].scores is not None
     assert asked == [(0, 1)]
 
@@ -243,7 +243,7 @@ def test_metrics_with_a_summary_of_their_own_keep_it(
     """As SIC: one number for all examples that is not the mean of theirs."""
     deletion = ig.metrics.Deletion
     monkeypatch.setattr(deletion, "summary", lambda self, measured: measured.amax((1, 2)), raising=False)
-    done = harness.run(recipe.parsed("toy", RECIPE), harness.Request(tmp_path, examples=4))
+    done = harness.run(recipe.parsed("toy", RECIPE), harness.RunOptions(tmp_path, examples=4))
     scores = done.finished[0].scores
     assert scores is not None
     found = done.finished[0].summaries["deletion"]

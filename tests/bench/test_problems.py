@@ -10,7 +10,7 @@ from PIL import Image
 
 import integrand as ig
 from integrand.bench import names as vocabulary
-from integrand.bench.problems import Problem, Setting, problem_named
+from integrand.bench.problems import Problem, ProblemOptions, problem_named
 from integrand.compare.evaluate import scored
 
 MODEL = """
@@ -36,7 +36,7 @@ def photographs(tmp_path: Path) -> Problem:
         (tmp_path / "pictures").mkdir(exist_ok=True)
         Image.fromarray(pixels).save(tmp_path / "pictures" / f"{i}.png")
     (tmp_path / "net.py").write_text(MODEL)
-    setting = Setting(tmp_path / "pictures", tmp_path / "cache")
+    setting = ProblemOptions(tmp_path / "pictures", tmp_path / "cache")
     return problem_named("photographs")(setting, model=f"{tmp_path / 'net.py'}:load")
 
 
@@ -48,12 +48,12 @@ def questions(tmp_path: Path) -> Problem:
     (folder / "train.txt").write_text("\n".join(lines))
     (folder / "test.txt").write_text("\n".join(lines[::4]))
     (tmp_path / "pictures").mkdir()  # texts are found beside a folder of photographs
-    return problem_named("questions")(Setting(tmp_path / "pictures", tmp_path / "cache"), epochs=4)
+    return problem_named("questions")(ProblemOptions(tmp_path / "pictures", tmp_path / "cache"), epochs=4)
 
 
 @pytest.fixture
 def tables(tmp_path: Path) -> Problem:
-    return problem_named("tables")(Setting(None, tmp_path / "cache"), epochs=2)
+    return problem_named("tables")(ProblemOptions(None, tmp_path / "cache"), epochs=2)
 
 
 METHODS = ("integrated(one, rule=GaussLegendre(4))", "expected(several, rule=GaussLegendre(2))")
@@ -86,10 +86,10 @@ def test_what_is_known_of_models_trained_here(questions: Problem, tables: Proble
 def test_problems_without_their_data(tmp_path: Path) -> None:
     for name in ("photographs", "questions"):
         with pytest.raises(ig.errors.InputError, match="needs --data"):
-            problem_named(name)(Setting(None, tmp_path))
+            problem_named(name)(ProblemOptions(None, tmp_path))
     with pytest.raises(ig.errors.InputError, match=r"train\.txt"):
-        problem_named("questions")(Setting(tmp_path, tmp_path))
+        problem_named("questions")(ProblemOptions(tmp_path, tmp_path))
     with pytest.raises(ig.errors.InputError, match="at least three"):
-        problem_named("photographs")(Setting(tmp_path, tmp_path))
+        problem_named("photographs")(ProblemOptions(tmp_path, tmp_path))
     with pytest.raises(ig.errors.UnknownName, match="photographs"):
         problem_named("photogaphs")

@@ -15,7 +15,7 @@ from typer.testing import CliRunner
 from integrand.bench import results as telling
 from integrand.bench import runner as harness
 from integrand.bench import suite as recipe
-from integrand.bench.problems import Examples, Problem, Setting, problem
+from integrand.bench.problems import Examples, Problem, ProblemOptions, problem
 from integrand.bench.problems.base import _PROBLEMS
 from integrand.cli.app import app
 from integrand.core.formatting import number, percent, signed_percent
@@ -57,14 +57,14 @@ def toys() -> Iterator[None]:
     x = torch.randn(8, 6, generator=torch.Generator().manual_seed(1))
 
     @problem("toy")
-    def toy(setting: Setting) -> Problem:
+    def toy(setting: ProblemOptions) -> Problem:
         def load(numbers: Sequence[int]) -> Examples:
             return Examples(x[list(numbers)])
 
         return Problem("toy", model, tuple(f"x{i}" for i in range(8)), load, facts={"rows": 8})
 
     @problem("toy without its package")
-    def lost(setting: Setting) -> Problem:
+    def lost(setting: ProblemOptions) -> Problem:
         raise MissingExtra("some-package", "bench", "This toy")
 
     yield
@@ -72,7 +72,7 @@ def toys() -> Iterator[None]:
 
 
 def test_json_markdown_and_pages(toys: None, tmp_path: Path) -> None:
-    results = harness.run(recipe.parsed("toy", RECIPE), harness.Request(tmp_path))
+    results = harness.run(recipe.parsed("toy", RECIPE), harness.RunOptions(tmp_path))
     told = telling.write(results, tmp_path)
     assert json.loads((tmp_path / "results.json").read_text()) == told
     first = told["runs"]["first"]
@@ -81,7 +81,7 @@ def test_json_markdown_and_pages(toys: None, tmp_path: Path) -> None:
     mean = next(one["mean"] for one in first["summaries"] if (one["method"], one["metric"]) == ("IG", "deletion"))
     assert mean == pytest.approx(float(scores.of("deletion")[0].mean()))
     assert first["costs"]["IG"]["gradients"] == 8
-    assert first["costs"]["Greedy"]["gap"] is None, "its card does not claim that it adds up"
+    assert first["costs"]["GreedyPIG"]["gap"] is None, "its card does not claim that it adds up"
     assert first["controls"] == ["random map"]
     assert "some-package" in told["runs"]["lost"]["left out"]
     text = (tmp_path / "results.md").read_text()

@@ -51,8 +51,8 @@ def _descent(step: Any) -> Callable[[Problem], Any]:
 PATHS: dict[str, Way] = {
     "straight": Way(lambda p: ig.paths.Straight(3)),
     "scheduled": Way(lambda p: ig.paths.Scheduled((0.0, 0.2, 0.7, 1.0))),
-    "respaced": Way(lambda p: ig.paths.Respaced(3, 4)),
-    "relaxed": Way(lambda p: ig.paths.Relaxed(3, 0.4, 2)),
+    "respaced": Way(lambda p: ig.paths.NonUniform(3, 4)),
+    "relaxed": Way(lambda p: ig.paths.ElasticBand(3, 0.4, 2)),
     "geodesic": Way(lambda p: ig.paths.Geodesic(points(p), 3, 2)),
     "neighbours": Way(lambda p: ig.paths.Geodesic(points(p), 2, distance="euclidean", graph="official")),
     "descent": Way(_descent(ig.paths.Shrinking()), own_start=True),
@@ -62,9 +62,9 @@ PATHS: dict[str, Way] = {
     "adversarial, rivals": Way(lambda p: ig.paths.Adversarial("likeliest", 3, 0.2, WIDE), own_start=True),
     "discretized": Way(lambda p: ig.paths.Discretized(words.of(p), 10, 3)),
     "guided": Way(lambda p: ig.paths.Guided(4, stray=0.3)),
-    "salient": Way(lambda p: ig.paths.Salient(4, 0.3)),
-    "between": Way(lambda p: ig.paths.Between(ig.paths.Guided(4, stray=1.0), 1)),
-    "backwards": Way(lambda p: ig.paths.Backwards(ig.paths.Salient(4, 0.3, "lowest"))),
+    "salient": Way(lambda p: ig.paths.SAMP(4, 0.3)),
+    "between": Way(lambda p: ig.paths.Composed(ig.paths.Guided(4, stray=1.0), 1)),
+    "backwards": Way(lambda p: ig.paths.Reversed(ig.paths.SAMP(4, 0.3, "lowest"))),
     "blur": Way(_blur, own_start=True),
     "blur, of pictures": Way(lambda p: ig.paths.Blur(1.5, 3, "zero", "sqrt"), own_start=True),
     "spectral": Way(lambda p: ig.paths.Spectral(4)),
@@ -78,7 +78,7 @@ PATHS: dict[str, Way] = {
 
 COMBINED = {
     f"{wrapper}: {name}": Way(lambda p, wrap=wrap, inner=way.build: wrap(inner(p)))  # type: ignore[misc]
-    for wrapper, wrap in {"between": lambda path: ig.paths.Between(path, 1), "backwards": ig.paths.Backwards}.items()
+    for wrapper, wrap in {"between": lambda path: ig.paths.Composed(path, 1), "backwards": ig.paths.Reversed}.items()
     for name, way in PATHS.items()
 }
 """Every path inside those that are made of another one."""
@@ -200,19 +200,19 @@ def _words(size: int) -> torch.Tensor:
 LONG: dict[str, Callable[[int, int], Any]] = {
     "Straight": lambda n, size: ig.paths.Straight(n),
     "Scheduled": lambda n, size: ig.paths.Scheduled(tuple(i / n for i in range(n + 1))),
-    "Respaced": lambda n, size: ig.paths.Respaced(n, n),
+    "NonUniform": lambda n, size: ig.paths.NonUniform(n, n),
     "Geodesic": lambda n, size: ig.paths.Geodesic(_data(size), 2, n // 4),
     "Descent": lambda n, size: ig.paths.Descent(flat, n, 1.0, WIDE),
     "Adversarial": lambda n, size: ig.paths.Adversarial(lambda out: out + 1e9, n, 0.01, WIDE),
     "Discretized": lambda n, size: ig.paths.Discretized(_words(size), 4, n),
     "Guided": lambda n, size: ig.paths.Guided(n, 0.5),
-    "Salient": lambda n, size: ig.paths.Salient(n, 0.5),
-    "Between": lambda n, size: ig.paths.Between(ig.paths.Guided(n, 0.5), n // 2),
-    "Backwards": lambda n, size: ig.paths.Backwards(ig.paths.Guided(n, 0.5)),
+    "SAMP": lambda n, size: ig.paths.SAMP(n, 0.5),
+    "Composed": lambda n, size: ig.paths.Composed(ig.paths.Guided(n, 0.5), n // 2),
+    "Reversed": lambda n, size: ig.paths.Reversed(ig.paths.Guided(n, 0.5)),
     "Blur": lambda n, size: ig.paths.Blur(9.0, n),
     "Spectral": lambda n, size: ig.paths.Spectral(n),
     "Latent": lambda n, size: ig.paths.Latent(_codec(size), n, n),
     "LatentGuided": lambda n, size: ig.paths.LatentGuided(_codec(size), n, ends=n),
     "LatentGeodesic": lambda n, size: ig.paths.LatentGeodesic(_codec(size), n, iterations=2, ends=n),
 }
-"""``Relaxed`` is not here: all its corners move together, which its docstring says, and tests/test_matrix.py."""
+"""``ElasticBand`` is not here: all its corners move together, which its docstring says, and tests/test_matrix.py."""

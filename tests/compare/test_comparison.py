@@ -15,12 +15,12 @@ from torch import Tensor, nn
 
 import integrand as ig
 from integrand.compare.evaluate import explained
-from integrand.compare.map_agreement import Agreement, agreement, correlation, overlap
-from integrand.compare.statistics import Sure
+from integrand.compare.map_agreement import MapAgreement, agreement, correlation, overlap
+from integrand.compare.statistics import Inference
 from integrand.core.ranks import average_ranks
 
 pytestmark = pytest.mark.usefixtures("quiet")
-QUICK = Sure(draws=199)
+QUICK = Inference(draws=199)
 METRICS = [ig.metrics.Deletion(steps=6), ig.metrics.Insertion(steps=6)]
 
 
@@ -274,7 +274,7 @@ def test_agreement_of_methods(model: nn.Module, x: Tensor) -> None:
     merged = found.merge(found)
     assert merged.ranks.shape == (4, 4, 12)
     with pytest.raises(ig.errors.InputError, match="other methods"):
-        found.merge(Agreement(("a",), np.ones((1, 1, 2)), np.ones((1, 1, 2))))
+        found.merge(MapAgreement(("a",), np.ones((1, 1, 2)), np.ones((1, 1, 2))))
 
 
 # --- sensitivity ------------------------------------------------------------------------------------------------------

@@ -61,15 +61,15 @@ def test_layers_are_refused(name: str) -> None:
         ig.methods.expected(wave(3, 4, phase=1), rule=ig.rules.Midpoint(2)),
         ig.methods.guided(steps=4),
         ig.methods.ig2(wave(3, 4, phase=1), steps=3),
-        ig.Smoothed(ig.methods.integrated(rule=ig.rules.Midpoint(2)), draws=2),
-        ig.Greedy(ig.methods.integrated(rule=ig.rules.Midpoint(2)), rounds=2),
+        ig.SmoothGrad(ig.methods.integrated(rule=ig.rules.Midpoint(2)), draws=2),
+        ig.GreedyPIG(ig.methods.integrated(rule=ig.rules.Midpoint(2)), rounds=2),
         ig.Sequential(ig.methods.integrated(rule=ig.rules.Midpoint(2)), features="columns"),
     ],
     ids=["integrated", "expected", "guided", "ig2", "smoothed", "greedy", "sequential"],
 )
 def test_distanced_runs_around_every_kind_of_method(inner: Any) -> None:
     model, x = small(), wave(4, 4, phase=0.3)
-    method = ig.Distanced(inner, wave(40, 4), (0, 1), torch.arange(40) % 2, epochs=1)
+    method = ig.ArtificialDistancing(inner, wave(40, 4), (0, 1), torch.arange(40) % 2, epochs=1)
     made = ig.compare(model, x, target=0, methods={"d": method}, metrics=["sparseness"], controls=False)
     assert made.scores.reasons == {}
     expected = ig.metrics.sparseness(ig.explain(model, x, target=0, method=method))

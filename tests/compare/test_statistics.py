@@ -11,12 +11,12 @@ from numpy.typing import NDArray
 
 import integrand as ig
 from integrand.compare.scores import COSTS, Scores
-from integrand.compare.statistics import Sure, differences, holm, interval, sign_flip, summaries, verdict, wilson
+from integrand.compare.statistics import Inference, differences, holm, interval, sign_flip, summaries, verdict, wilson
 
 scipy_stats = pytest.importorskip("scipy.stats")
 
 Numbers = NDArray[np.float64]
-QUICK = Sure(draws=499)
+QUICK = Inference(draws=499)
 
 
 def scores_of(values: Numbers, names: str = "abcdefgh", controls: str = "", higher: bool = True) -> Scores:
@@ -42,7 +42,7 @@ def scores_of(values: Numbers, names: str = "abcdefgh", controls: str = "", high
 def test_the_bootstrap_is_that_of_scipy(how: str, statistic: object, skewed: bool) -> None:
     rng = np.random.default_rng(1)
     values = rng.gamma(0.7, size=40) if skewed else rng.normal(size=40)
-    ours = interval(values, Sure(draws=20_000, bootstrap=how), statistic)  # type: ignore[arg-type]
+    ours = interval(values, Inference(draws=20_000, bootstrap=how), statistic)  # type: ignore[arg-type]
     theirs = scipy_stats.bootstrap(
         (values,), statistic, n_resamples=20_000, method={"bca": "BCa"}.get(how, how), rng=np.random.default_rng(2)
     )
@@ -57,7 +57,7 @@ def test_intervals_hold_the_mean_about_as_often_as_they_say(n: int, least: float
     held = 0
     for seed in range(600):
         values = rng.exponential(size=n) if skewed else rng.normal(1, 1, size=n)
-        low, high = interval(values, Sure(draws=299, seed=seed))
+        low, high = interval(values, Inference(draws=299, seed=seed))
         held += low <= 1 <= high
     assert least <= held / 600 <= 0.98
 
@@ -70,8 +70,8 @@ def test_intervals_at_their_limits() -> None:
     assert 1 <= low < high <= 2
     values = np.random.default_rng(0).normal(size=30)
     assert interval(values) == interval(np.append(values, np.nan))
-    assert interval(values) == interval(values, Sure(seed=0)) != interval(values, Sure(seed=1))
-    narrow, wide = (np.ptp(interval(values, Sure(level))) for level in (0.5, 0.99))
+    assert interval(values) == interval(values, Inference(seed=0)) != interval(values, Inference(seed=1))
+    narrow, wide = (np.ptp(interval(values, Inference(level))) for level in (0.5, 0.99))
     assert narrow < wide / 2
 
 
@@ -91,7 +91,7 @@ def test_sign_flips_are_enumerated() -> None:
 
 def test_sampled_sign_flips_are_those_of_scipy() -> None:
     d = np.random.default_rng(4).normal(0.25, 1, (3, 60))
-    ours = sign_flip(d, Sure(draws=20_000))
+    ours = sign_flip(d, Inference(draws=20_000))
     for row, p in zip(d, ours, strict=True):
         theirs = scipy_stats.permutation_test(
             (row, np.zeros(60)),
@@ -135,8 +135,8 @@ def test_false_positives_of_a_family() -> None:
     single = family = 0
     for seed in range(400):
         values = rng.normal(size=(1, 20)) * 2 + rng.exponential(size=(4, 20))
-        sure = Sure(draws=199, seed=seed)
-        p = sign_flip(values[1:] - values[0], Sure(draws=999, seed=seed))
+        sure = Inference(draws=199, seed=seed)
+        p = sign_flip(values[1:] - values[0], Inference(draws=999, seed=seed))
         single += bool((p < sure.alpha).any())
         family += bool((holm(p) < sure.alpha).any())
     assert single / 400 > 0.08
@@ -152,7 +152,7 @@ def test_crowns_are_seldom_wrong(methods: int) -> None:
         values = rng.normal(size=(1, 20)) * 2 + rng.normal(size=(methods, 20))
         if seed % 2:
             values[2:] -= 3  # two good ones, which all others lose against
-        wrong += verdict(scores_of(values), "score", Sure(draws=999, seed=seed)).winner is not None
+        wrong += verdict(scores_of(values), "score", Inference(draws=999, seed=seed)).winner is not None
     assert wrong / 300 <= 0.05
 
 
@@ -162,7 +162,7 @@ def test_crowns_are_given_where_they_are_due() -> None:
     for seed in range(40):
         values = rng.normal(size=(1, 30)) * 2 + rng.normal(size=(5, 30))
         values[3] += 1.5
-        given += verdict(scores_of(values), "score", Sure(draws=999, seed=seed)).winner == "d"
+        given += verdict(scores_of(values), "score", Inference(draws=999, seed=seed)).winner == "d"
     assert given >= 34
 
 
@@ -285,4 +285,4 @@ def test_nothing_to_say() -> None:
 @pytest.mark.parametrize("wrong", [{"level": 1.0}, {"draws": 10}, {"bootstrap": "student"}])
 def test_what_cannot_be_asked(wrong: dict[str, object]) -> None:
     with pytest.raises((ig.errors.InputError, ig.errors.UnknownName)):
-        Sure(**wrong)  # type: ignore[arg-type]
+        Inference(**wrong)  # type: ignore[arg-type]

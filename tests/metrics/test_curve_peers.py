@@ -50,7 +50,7 @@ def _sight() -> tuple[nn.Module, Tensor, list[Tensor]]:
 KINDS = {"sic": ig.metrics.SIC, "aic": ig.metrics.AIC}
 
 
-def _information(kind: str) -> ig.metrics.Result:
+def _information(kind: str) -> ig.metrics.BatchScores:
     net, x, maps = _sight()
     running = ig.metrics.Running(KINDS[kind](least=0.5, mask=torch.from_numpy(FOUND["mask"])))
     with ig.metrics.Subject.of(net, x, 0, normalisation=ig.Normalisation.imagenet()) as subject:

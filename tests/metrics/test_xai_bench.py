@@ -14,7 +14,7 @@ from torch import Tensor, nn
 
 import integrand as ig
 from integrand.synthetic import expectation
-from integrand.synthetic.terms import CosineSteps, Decay, Magnitude, Sine, Slope, Square, Steps
+from integrand.synthetic.terms import CosineSteps, Decay, Magnitude, Sine, Slope, Squared, Steps
 from tests.problems import filled, wave
 
 bench = ig.metrics.xai_bench
@@ -23,7 +23,7 @@ TERMS = [
     Slope(-2.5),
     Sine(),
     Magnitude(),
-    Square(),
+    Squared(),
     Decay(),
     Steps((0.0,), (-1.0, 1.0)),
     Steps((-0.5, 0.0, 0.5), (-2.0, -1.0, 1.0, 2.0)),
@@ -95,7 +95,7 @@ def test_gaussian_conditionals_are_those_of_the_definition() -> None:
     root = wave(4, 4, phase=0.3)
     normal = bench.Gaussian(wave(4, phase=2.0), root @ root.mT + 0.1 * torch.eye(4).double())
     x, known = wave(3, 4, phase=1.0), every_coalition(4)
-    terms = [Square(), Magnitude(), CosineSteps(), Decay()]
+    terms = [Squared(), Magnitude(), CosineSteps(), Decay()]
     found = bench.expected(bench.Additive(tuple(terms)), normal, x, known)
     for s, own in enumerate(known):
         for b, row in enumerate(x):
@@ -125,7 +125,7 @@ def test_mixtures_weigh_their_components_by_what_is_known() -> None:
             for p, c in zip(prior, components, strict=True)
         )
 
-    field = bench.Additive((Sine(), Square()))
+    field = bench.Additive((Sine(), Squared()))
     for one in (-2.0, 0.1, 1.7):
         likely = density(one)
         expected = math.sin(one) + (z.square() * likely).sum().item() / likely.sum().item()

@@ -14,7 +14,7 @@ from torch import nn
 
 import integrand as ig
 from integrand.compare.scores import COSTS, Scores
-from integrand.compare.statistics import Sure
+from integrand.compare.statistics import Inference
 
 pytest.importorskip("matplotlib")
 pytest.importorskip("jinja2")
@@ -44,7 +44,7 @@ def made() -> ig.Comparison:
         metrics=[ig.metrics.Deletion(steps=5), ig.metrics.Insertion(steps=5)],
         baselines=["zero", "mean"],
         gradients=8,
-        sure=Sure(draws=199),
+        sure=Inference(draws=199),
         normalisation=ig.Normalisation.unit(),
         ids=["a", "b", "c", "d", "e & f"],
     )
@@ -119,7 +119,7 @@ def test_a_page_without_pictures_curves_or_values() -> None:
     text = checked(report.page(ig.Comparison(scores, "a")))
     assert "no winner: no method has a value" in text
     values[0], values[1] = 1, [[1, 2, 4]]
-    assert "Curves" not in checked(report.page(ig.Comparison(scores, "a", Sure(draws=99))))
+    assert "Curves" not in checked(report.page(ig.Comparison(scores, "a", Inference(draws=99))))
     single = scores.select(examples=["1"])
     assert "one example says nothing" in checked(report.page(ig.Comparison(single, "a")))
 
@@ -158,7 +158,7 @@ def test_the_front() -> None:
     costs["gradients"] = np.array([[1.0, 1], [2, 2], [3, 3], [4, 4], [0, 0]])
     for higher, expected in ((True, ["a", "c"]), (False, ["a", "b"])):
         scores = Scores(values, tuple("abcde"), ("score",), (higher,), ("1", "2"), **costs, controls=("e",))
-        comparison = ig.Comparison(scores, "a", Sure(draws=99))
+        comparison = ig.Comparison(scores, "a", Inference(draws=99))
         assert front(comparison, "score", {name: cost[0] for name, cost in comparison.cost().items()}) == expected
 
 

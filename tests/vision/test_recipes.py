@@ -12,7 +12,7 @@ from torch import nn
 
 import integrand as ig
 from integrand.cli import presets as recipes
-from integrand.cli.presets import Setting, method
+from integrand.cli.presets import PresetInputs, method
 from integrand.cli.supplies import Supplies
 from integrand.errors import InputError, UnknownName
 from integrand.images import ImageModel
@@ -43,7 +43,7 @@ def supplies(**changes: Any) -> Supplies:
 def test_every_published_method_has_a_setting() -> None:
     given = supplies()
     recipes.check(recipes.every(), [])
-    setting = Setting(photo=given.pool[0], pool=given.pool, others=4, supplies=given)
+    setting = PresetInputs(photo=given.pool[0], pool=given.pool, others=4, supplies=given)
     for name in recipes.every():
         assert callable(method(name, setting)), name
     assert set(recipes.every()) == set(known()) - {"discretized"}  # over words
@@ -56,16 +56,16 @@ def test_what_differs_in_a_brief_setting_is_a_parameter_of_the_method() -> None:
 
 
 def test_brief_unless_asked_otherwise() -> None:
-    assert method("guided", Setting(brief=True)) == ig.methods.guided("black", 100)
-    assert method("guided", Setting(brief=True, nodes=7)) == ig.methods.guided("black", 7)
-    assert method("guided", Setting()) == ig.methods.guided("black")
-    assert method("ig2", Setting(pool=POOL, others=2, brief=True)).record == ()
-    assert method("integrated", Setting(brief=True)) == ig.methods.integrated("black")
+    assert method("guided", PresetInputs(brief=True)) == ig.methods.guided("black", 100)
+    assert method("guided", PresetInputs(brief=True, nodes=7)) == ig.methods.guided("black", 7)
+    assert method("guided", PresetInputs()) == ig.methods.guided("black")
+    assert method("ig2", PresetInputs(pool=POOL, others=2, brief=True)).record == ()
+    assert method("integrated", PresetInputs(brief=True)) == ig.methods.integrated("black")
 
 
 def test_what_is_supplied_is_handed_on() -> None:
     given = supplies()
-    setting = Setting(supplies=given)
+    setting = PresetInputs(supplies=given)
     assert method("latent", setting).path.codec is given.codec
     assert method("pattern_guided", setting).rule is given.patterns
     assert method("geodesic", setting).path.points is given.pool
@@ -78,7 +78,7 @@ def test_what_is_supplied_is_handed_on() -> None:
     with pytest.raises(
         InputError, match=r"latent needs codec, which is made from other photographs, and there are none"
     ):
-        method("latent", Setting())
+        method("latent", PresetInputs())
 
 
 def test_methods_that_need_something_else_are_refused(monkeypatch) -> None:
@@ -92,12 +92,14 @@ def test_methods_that_need_something_else_are_refused(monkeypatch) -> None:
 
 
 def test_methods_around_a_method() -> None:
-    assert method("smooth", Setting()) == ig.methods.smooth(baseline="black")
-    assert method("greedy", Setting(nodes=7)) == ig.methods.greedy(baseline="black", rule=ig.rules.GaussLegendre(7))
-    assert method("regions", Setting()) == ig.methods.regions()
-    assert method("regions", Setting(baselines=("white",))) == ig.methods.regions(baseline="white")
+    assert method("smooth", PresetInputs()) == ig.methods.smooth(baseline="black")
+    assert method("greedy", PresetInputs(nodes=7)) == ig.methods.greedy(
+        baseline="black", rule=ig.rules.GaussLegendre(7)
+    )
+    assert method("regions", PresetInputs()) == ig.methods.regions()
+    assert method("regions", PresetInputs(baselines=("white",))) == ig.methods.regions(baseline="white")
     # Pixel by pixel would be fifty thousand maps.
-    assert method("sequential", Setting(tol=0.1)) == ig.methods.sequential(
+    assert method("sequential", PresetInputs(tol=0.1)) == ig.methods.sequential(
         features=recipes.PATCH, baseline="black", rule=ig.rules.Adaptive(0.1)
     )
     assert [recipes.wants(name) for name in ("smooth", "greedy", "regions", "sequential")] == [None] * 4
@@ -105,49 +107,49 @@ def test_methods_around_a_method() -> None:
 
 
 def test_usual_baselines() -> None:
-    assert method("integrated", Setting()) == ig.methods.integrated("black")
-    several = method("expected", Setting(photo=PHOTO))
+    assert method("integrated", PresetInputs()) == ig.methods.integrated("black")
+    several = method("expected", PresetInputs(photo=PHOTO))
     field = ig.TorchField(nn.Linear(8, 2), 0, normalisation=ig.Normalisation.unit())
     references = several.baseline(torch.zeros(1, 3, 8, 8), field)
     assert references[:3, 0, 0, 0, 0].tolist() == [0.0, 1.0, 0.5]
     assert not torch.equal(references[3], references[4])  # two different noises
     assert torch.equal(references[5, 0], PHOTO)
     assert several.rule == ig.rules.GaussLegendre(50)
-    assert method("expected", Setting(photo=PHOTO, nodes=50)).rule == ig.rules.GaussLegendre(50)
-    assert method("integrated", Setting(tol=0.01)).rule == ig.rules.Adaptive(0.01)
-    assert method("weighted", Setting(photo=PHOTO)).baseline == several.baseline
+    assert method("expected", PresetInputs(photo=PHOTO, nodes=50)).rule == ig.rules.GaussLegendre(50)
+    assert method("integrated", PresetInputs(tol=0.01)).rule == ig.rules.Adaptive(0.01)
+    assert method("weighted", PresetInputs(photo=PHOTO)).baseline == several.baseline
 
 
 def test_asked_for_baselines_and_nodes() -> None:
-    setting = Setting(baselines=("white", "-0.5"), nodes=7)
+    setting = PresetInputs(baselines=("white", "-0.5"), nodes=7)
     assert method("integrated", setting).baseline.parts == (ig.baselines.white(), ig.baselines.Constant(-0.5, "-0.5"))
     assert method("weighted", setting).rule == method("integrated", setting).rule == ig.rules.GaussLegendre(7)
-    assert method("integrated", Setting(baselines=("0.25",))).baseline == ig.baselines.Constant(0.25, "0.25")
+    assert method("integrated", PresetInputs(baselines=("0.25",))).baseline == ig.baselines.Constant(0.25, "0.25")
 
 
 def test_paths_that_go_in_steps() -> None:
     """Nodes are their steps; a tolerance is kept on each; else both are their own."""
-    assert method("blur", Setting()) == ig.methods.blur()
-    assert method("spectral", Setting()) == ig.methods.spectral("black")
-    assert method("blur", Setting(nodes=7)) == ig.methods.blur(steps=7)
-    assert method("spectral", Setting(tol=0.1)) == ig.methods.spectral("black", rule=ig.rules.Adaptive(0.1))
+    assert method("blur", PresetInputs()) == ig.methods.blur()
+    assert method("spectral", PresetInputs()) == ig.methods.spectral("black")
+    assert method("blur", PresetInputs(nodes=7)) == ig.methods.blur(steps=7)
+    assert method("spectral", PresetInputs(tol=0.1)) == ig.methods.spectral("black", rule=ig.rules.Adaptive(0.1))
 
 
 def test_ig2_takes_what_the_pool_offers() -> None:
-    made = method("ig2", Setting(pool=POOL, others=1, nodes=3))
+    made = method("ig2", PresetInputs(pool=POOL, others=1, nodes=3))
     assert made.baseline == ig.baselines.Relevant(POOL, 1)
     assert made.rule == ig.rules.Simpson(3)
     assert made.record == ("path",)
     with pytest.raises(InputError, match="another class, and there are none: give some with --references"):
-        method("ig2", Setting())
+        method("ig2", PresetInputs())
     with pytest.raises(InputError, match="there are none"):
-        method("ig2", Setting(pool=POOL, others=0))
+        method("ig2", PresetInputs(pool=POOL, others=0))
 
 
 def test_a_missing_photograph_is_left_out() -> None:
-    assert len(method("weighted", Setting()).baseline.parts) == 5
+    assert len(method("weighted", PresetInputs()).baseline.parts) == 5
     with pytest.raises(InputError, match="no other photograph"):
-        method("integrated", Setting(baselines=("photo",)))
+        method("integrated", PresetInputs(baselines=("photo",)))
 
 
 def test_what_methods_want() -> None:

@@ -1,9 +1,10 @@
 """Baselines: where a path may start. ``(x (B, *s), field) -> references (R, B, *s)``."""
 
+from ..core.renamed import renamed as _renamed
 from .adopt import as_baseline as as_baseline
 from .base import Baseline as Baseline
 from .base import BaselineLike as BaselineLike
-from .base import Several as Several
+from .base import Union as Union
 from .base import count_of as count_of
 from .base import label_of as label_of
 from .boundary import Boundary as Boundary
@@ -26,8 +27,10 @@ from .image import grey as grey
 from .image import white as white
 from .imputation import Imputed as Imputed
 from .imputation import MeanLeft as MeanLeft
-from .masked import Kept as Kept
+from .masked import Masked as Masked
 from .noise import Gaussian as Gaussian
 from .noise import Uniform as Uniform
 from .per_input import OfEach as OfEach
 from .per_input import PerInput as PerInput
+
+__getattr__ = _renamed(__name__, {"Several": "Union", "Kept": "Masked"})

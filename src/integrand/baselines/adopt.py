@@ -10,7 +10,7 @@ import torch
 from torch import Tensor
 
 from ..errors import BaselineError, UnknownName
-from .base import Baseline, Several, adopted
+from .base import Baseline, Union, adopted
 from .fixed import Constant, Plain
 
 
@@ -36,7 +36,7 @@ def as_baseline(value: Any, names: Mapping[str, Callable[[], Baseline]] | None =
             raise UnknownName("baseline", value, known)
         return known[value]()
     if isinstance(value, list | tuple):
-        return Several(distinct([as_baseline(one, names) for one in value]))
+        return Union(distinct([as_baseline(one, names) for one in value]))
     if isinstance(value, np.ndarray | np.generic):
         value = torch.from_numpy(np.array(value))
     if isinstance(value, Tensor):

@@ -148,7 +148,7 @@ def _all_adopted(parts: Sequence[BaselineLike]) -> tuple[Baseline, ...]:
 
 
 @part
-class Several(Baseline):
+class Union(Baseline):
     """The references of several baselines, one after the other: R = Σ R_i."""
 
     parts: Adopted[Sequence[BaselineLike], tuple[Baseline, ...]] = Adopted(_all_adopted)
@@ -174,7 +174,7 @@ def count_of(baseline: BaselineLike) -> int | None:
 
 def labels(baseline: BaselineLike, count: int) -> tuple[str, ...]:
     """One name for each of ``count`` references; equal names are numbered."""
-    parts = baseline.parts if isinstance(baseline, Several) else (adopted(baseline),)
+    parts = baseline.parts if isinstance(baseline, Union) else (adopted(baseline),)
     counts = [count_of(one) for one in parts]
     if counts.count(None) == 1:  # the one that did not say has made the rest
         counts[counts.index(None)] = count - sum(known for known in counts if known is not None)

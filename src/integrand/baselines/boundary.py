@@ -117,7 +117,7 @@ class Boundary(Baseline):
             raise BaselineError(f"clip is (low, high) with low below high, not {self.clip}.")
 
     def __call__(self, x: Tensor, field: Field) -> Tensor:
-        search = _Search(field, self._decision(x, field), x, self._box(x, field), self.radius)
+        search = _BoundarySearch(field, self._decision(x, field), x, self._box(x, field), self.radius)
         starts = self._starts(search)
         far, found = search.across(starts, self.steps)
         missing = (~found.any(0)).nonzero()[:, 0].tolist()
@@ -149,7 +149,7 @@ class Boundary(Baseline):
             low, high = (x.new_full((), sign * float("inf")) for sign in (-1, 1))
         return torch.minimum(low, x), torch.maximum(high, x)
 
-    def _starts(self, search: _Search) -> Tensor:
+    def _starts(self, search: _BoundarySearch) -> Tensor:
         """Where the searches begin (S, B, \\*s): one step from x, and beside x at the distance of that step's goal."""
         x = search.x
         every = torch.arange(len(x), device=x.device)
@@ -171,7 +171,7 @@ class Boundary(Baseline):
 
 
 @dataclass(eq=False)
-class _Search:
+class _BoundarySearch:
     """A decision as seen from the inputs x: positive where it stands, negative across."""
 
     field: Field

@@ -17,7 +17,7 @@ from .base import Baseline, checked, count_of, label_of
 
 
 @part
-class Kept(Baseline):
+class Masked(Baseline):
     """``baseline``, but with some positions as they are in the input: nothing moves there, and they get no credit.
 
         references = x where kept, the baseline elsewhere
@@ -30,7 +30,7 @@ class Kept(Baseline):
     Cost: the baseline's. Errors: ``BaselineError`` for positions that an example does not have.
 
     >>> import torch, integrand as ig
-    >>> kept = ig.baselines.Kept(0.0, (0, -1))
+    >>> kept = ig.baselines.Masked(0.0, (0, -1))
     >>> kept(torch.ones(1, 4, 2), ig.fields.Linear(torch.ones(4, 2)))[0, 0, :, 0].tolist()
     [1.0, 0.0, 0.0, 1.0]
     """

@@ -16,7 +16,7 @@ _FEW = 5
 
 
 @dataclass(frozen=True)
-class Held:
+class ClaimResult:
     """A claim beside what was measured.
 
     share      how much better the method is, as a share of the other's mean score; low, high its 95 % interval (bootstrap over examples)
@@ -39,7 +39,7 @@ class Held:
         return {**vars(self.claim), **{key: one for key, one in vars(self).items() if key != "claim"}}
 
 
-def hold(claim: Claim, scores: Scores, *, seed: int = 0) -> Held:
+def hold(claim: Claim, scores: Scores, *, seed: int = 0) -> ClaimResult:
     """Hold a claim against the scores of its run.
 
     better by  s = (their mean − our mean) / |their mean|  where lower is better, and the other way round where higher is. Both means and the
@@ -55,12 +55,12 @@ def hold(claim: Claim, scores: Scores, *, seed: int = 0) -> Held:
     if len(ours) < _FEW:
         nan = float("nan")
         means = (float(ours.mean()), float(theirs.mean())) if len(ours) else (nan, nan)
-        return Held(claim, *means, nan, nan, nan, nan, len(ours), f"{len(ours)} examples say nothing")
+        return ClaimResult(claim, *means, nan, nan, nan, nan, len(ours), f"{len(ours)} examples say nothing")
     difference = sign * (ours - theirs)
     picks = np.random.default_rng(seed).integers(len(ours), size=(_DRAWS, len(ours)))
     shares = difference[picks].mean(1) / np.abs(theirs[picks].mean(1))
     low, high = (float(one) for one in np.quantile(shares, (0.025, 0.975)))
-    return Held(
+    return ClaimResult(
         claim,
         float(ours.mean()),
         float(theirs.mean()),

@@ -27,16 +27,16 @@ from ..compare.scores import Scores
 from ..core.files import write_text
 from ..errors import InputError, MissingExtra
 from ..metrics import Metric
-from .claims import Held, hold
+from .claims import ClaimResult, hold
 from .names import method, metric
-from .problems import Problem, Setting, problem_named
-from .suite import Run, Suite
+from .problems import Problem, ProblemOptions, problem_named
+from .suite import Suite, SuiteRun
 
 Tell = Callable[[str], None]
 
 
 @dataclass(frozen=True)
-class Request:
+class RunOptions:
     """How much of a suite is run, and where.
 
     data      a folder or file of examples
@@ -63,7 +63,7 @@ class Finished:
     summaries  metrics whose one number per method is not the mean of the examples' (the area under a median curve): by metric and method
     """
 
-    run: Run
+    run: SuiteRun
     scores: Scores | None
     facts: dict[str, Any] = field(default_factory=dict)
     summaries: dict[str, dict[str, float]] = field(default_factory=dict)
@@ -76,13 +76,13 @@ class Results:
 
     suite: Suite
     finished: tuple[Finished, ...]
-    claims: tuple[Held, ...]
+    claims: tuple[ClaimResult, ...]
     machine: dict[str, Any]
     seed: int = 0
     data: str | None = None
 
 
-def run(suite: Suite, request: Request, tell: Tell = lambda line: None) -> Results:
+def run(suite: Suite, request: RunOptions, tell: Tell = lambda line: None) -> Results:
     """Run a suite, or go on with it.
 
     A run whose model or data need a package that is not installed is left out, and its reason is part of the results.
@@ -103,8 +103,8 @@ def run(suite: Suite, request: Request, tell: Tell = lambda line: None) -> Resul
     return Results(suite, tuple(finished), held, machine(), request.seed, data)
 
 
-def _finished(one: Run, request: Request, until: float | None, tell: Tell) -> Finished:
-    setting = Setting(request.data, request.out / "models", request.seed)
+def _finished(one: SuiteRun, request: RunOptions, until: float | None, tell: Tell) -> Finished:
+    setting = ProblemOptions(request.data, request.out / "models", request.seed)
     tell(f"{one.name}: {one.problem}")
     try:
         problem = problem_named(one.problem)(setting, **one.options)
@@ -133,7 +133,7 @@ def _finished(one: Run, request: Request, until: float | None, tell: Tell) -> Fi
     return Finished(one, gathered, dict(problem.facts), summaries)
 
 
-def _summaries(one: Run, problem: Problem, scores: Scores) -> dict[str, dict[str, float]]:
+def _summaries(one: SuiteRun, problem: Problem, scores: Scores) -> dict[str, dict[str, float]]:
     words = _words(one, problem)
     found: dict[str, dict[str, float]] = {}
     for name, curves in scores.curves.items():
@@ -143,12 +143,12 @@ def _summaries(one: Run, problem: Problem, scores: Scores) -> dict[str, dict[str
     return found
 
 
-def _words(one: Run, problem: Problem) -> dict[str, Any]:
+def _words(one: SuiteRun, problem: Problem) -> dict[str, Any]:
     """What the parts of a run may say: the problem's words, and the run's own."""
     return {**problem.words, **one.words}
 
 
-def _judged(one: Run, problem: Problem, batch: Sequence[int]) -> Scores:
+def _judged(one: SuiteRun, problem: Problem, batch: Sequence[int]) -> Scores:
     words = _words(one, problem)
     methods = {name: method(text, words) for name, text in one.methods.items()}
     metrics = {name: metric(text, words) for name, text in one.metrics.items()}
@@ -157,7 +157,7 @@ def _judged(one: Run, problem: Problem, batch: Sequence[int]) -> Scores:
         return scored(subject, methods, metrics, [problem.ids[i] for i in batch], controls=controls)
 
 
-def _gathered(folder: Path, one: Run, problem: Problem) -> Scores | None:
+def _gathered(folder: Path, one: SuiteRun, problem: Problem) -> Scores | None:
     files = sorted(folder.glob("scores-[0-9]*.parquet"))
     if not files:
         return None
@@ -170,7 +170,7 @@ def _gathered(folder: Path, one: Run, problem: Problem) -> Scores | None:
 # --- what was run, where ----------------------------------------------------------------------------------------------
 
 
-def _claim_folder(suite: Suite, request: Request) -> None:
+def _claim_folder(suite: Suite, request: RunOptions) -> None:
     """A folder belongs to one recipe and seed: results of two would be mixed up."""
     request.out.mkdir(parents=True, exist_ok=True)
     file = request.out / "suite.json"

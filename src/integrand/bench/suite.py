@@ -19,7 +19,7 @@ from ..errors import InputError, UnknownName
 
 
 @dataclass(frozen=True)
-class Run:
+class SuiteRun:
     """One problem, the methods and the metrics: names → parts as they are typed.
 
     examples   at most so many of the problem's; None for all
@@ -61,11 +61,11 @@ class Suite:
     name: str
     title: str
     question: str
-    runs: tuple[Run, ...]
+    runs: tuple[SuiteRun, ...]
     claims: tuple[Claim, ...]
     text: str
 
-    def run(self, name: str) -> Run:
+    def run(self, name: str) -> SuiteRun:
         """The run called ``name``. Errors: ``UnknownName``."""
         found = {one.name: one for one in self.runs}
         if name not in found:
@@ -113,9 +113,9 @@ def parsed(name: str, text: str) -> Suite:
     return made
 
 
-def _run(suite: str, entry: Mapping[str, Any], shared: Mapping[str, Mapping[str, str]]) -> Run:
+def _run(suite: str, entry: Mapping[str, Any], shared: Mapping[str, Mapping[str, str]]) -> SuiteRun:
     told = dict(entry)
-    known = set(Run.__dataclass_fields__) | {"without"}
+    known = set(SuiteRun.__dataclass_fields__) | {"without"}
     for key in told:
         if key not in known:
             raise UnknownName(f"entry of a run of recipe {suite!r}", key, known)
@@ -130,7 +130,7 @@ def _run(suite: str, entry: Mapping[str, Any], shared: Mapping[str, Mapping[str,
     reference = told.pop("reference", next(iter(methods)))
     if reference not in methods:
         raise UnknownName(f"reference of run {told['name']!r}", reference, methods)
-    return Run(methods=methods, metrics=metrics, reference=reference, **told)
+    return SuiteRun(methods=methods, metrics=metrics, reference=reference, **told)
 
 
 def _claims(suite: str, entries: Sequence[Mapping[str, Any]]) -> list[Claim]:

@@ -161,9 +161,9 @@ def explain(
     Exit status: 0 all done, 1 some pictures could not be read or some files not written, 2 nothing done, 130 stopped by Ctrl-C, 143 by SIGTERM.
     """
     with reported(debug, _KEPT):
-        from .explain import Request, run
+        from .explain import ExplainOptions, run
 
-        request = Request(
+        request = ExplainOptions(
             images=tuple(images),
             model=model,
             methods=_listed(method or ["weighted"]),
@@ -268,9 +268,9 @@ def compare(
     SIGTERM, with nothing written.
     """
     with reported(debug, "Stopped. Nothing is written: scores are of all pictures together."):
-        from .compare import Request, run
+        from .compare import CompareOptions, run
 
-        request = Request(
+        request = CompareOptions(
             images=tuple(images),
             methods=_listed(method),
             metrics=_listed(metric or ["deletion,insertion"]),
@@ -458,13 +458,13 @@ def bench(
     Exit status: 0 some run has results, 1 none has, 2 nothing done, 130 stopped by Ctrl-C, 143 by SIGTERM; it goes on from there.
     """
     with reported(debug, _KEPT):
-        from ..bench.runner import Request
+        from ..bench.runner import RunOptions
         from . import bench as command
 
         if suite is None:
             command.listing()
             return
-        request = Request(out, data, examples, minutes, _part(part), tuple(run or ()), seed)
+        request = RunOptions(out, data, examples, minutes, _part(part), tuple(run or ()), seed)
         raise typer.Exit(command.run(suite, request, threads=threads))
 
 

@@ -17,7 +17,7 @@ from . import console
 from .pages import claimed
 
 
-def run(name: str, request: harness.Request, *, threads: int | None = None) -> int:
+def run(name: str, request: harness.RunOptions, *, threads: int | None = None) -> int:
     """Run the suite called ``name``, or in that file. Returns the exit status: 1 where nothing was finished."""
     suite = recipe.suite(name)
     for wanted in request.runs:

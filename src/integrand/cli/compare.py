@@ -20,7 +20,7 @@ from rich.progress import BarColumn, Progress, TextColumn, TimeRemainingColumn
 from rich.text import Text
 from torch import Tensor
 
-from ..compare import Comparison, Sure, compare
+from ..compare import Comparison, Inference, compare
 from ..compare.evaluate import metrics_by_name
 from ..core.files import write_text
 from ..core.formatting import number, p_value
@@ -29,14 +29,14 @@ from ..errors import ImageError, InputError, IntegrandWarning, UnknownName
 from ..images import REGISTRY, load_model, titles
 from ..report.comparison import page
 from . import console, presets
-from .explain import Desk
-from .explain import Request as Explaining
+from .explain import ExplainOptions as Explaining
+from .explain import Session
 from .pages import claimed
 from .signals import undisturbed
 
 
 @dataclass(frozen=True)
-class Request:
+class CompareOptions:
     """What was asked for on the command line."""
 
     images: tuple[str, ...]
@@ -58,12 +58,12 @@ class Request:
     optimize: bool = False
 
 
-def run(request: Request) -> int:
+def run(request: CompareOptions) -> int:
     """Do it. Returns the exit status: 1 if a picture was passed over or a map is missing."""
     presets.check(request.methods, (*request.baselines, *request.vary))
     _check_methods(request.methods)
     metrics_by_name(request.metrics)
-    sure = Sure(request.level)
+    sure = Inference(request.level)
     if request.reference is not None and request.reference not in request.methods:
         raise UnknownName("method to compare with", request.reference, request.methods)
     _check_packages()
@@ -71,11 +71,11 @@ def run(request: Request) -> int:
         return _run(request, sure)
 
 
-def _run(request: Request, sure: Sure) -> int:
+def _run(request: CompareOptions, sure: Inference) -> int:
     model = load_model(request.model).to(request.device)
     if model.name == request.model and request.model not in REGISTRY:
         console.note(f"{model.name} is taken to want {model.size} x {model.size} pixels and {model.normalisation}.")
-    desk = Desk(Explaining(request.images, references=request.references), model)
+    desk = Session(Explaining(request.images, references=request.references), model)
     sources, x = _pictures(desk)
     with desk.hearing():
         logits = model.logits(x)
@@ -123,7 +123,7 @@ def _check_packages() -> None:
 # --- pictures and methods ---------------------------------------------------------------------------------------------
 
 
-def _pictures(desk: Desk) -> tuple[list[str], Tensor]:
+def _pictures(desk: Session) -> tuple[list[str], Tensor]:
     """Those that can be read, as one batch."""
     sources: list[str] = []
     found: list[Tensor] = []
@@ -149,7 +149,7 @@ def _check_methods(names: Sequence[str]) -> None:
             )
 
 
-def _methods(request: Request, desk: Desk, x: Tensor, logits: Tensor) -> dict[str, Any]:
+def _methods(request: CompareOptions, desk: Session, x: Tensor, logits: Tensor) -> dict[str, Any]:
     """Every method set up once, for all pictures."""
     wanted = {name: presets.wants(name, request.baselines) for name in request.methods}
     setting: dict[str, Any] = {"baselines": request.baselines, "tol": request.tol}
@@ -159,10 +159,10 @@ def _methods(request: Request, desk: Desk, x: Tensor, logits: Tensor) -> dict[st
         setting |= {"pool": pool, "others": int(others.sum(1).min())}
     if presets.PHOTO in wanted.values():
         setting["photo"] = _photo(desk, x)
-    return {name: presets.method(name, presets.Setting(**setting)) for name in request.methods}
+    return {name: presets.method(name, presets.PresetInputs(**setting)) for name in request.methods}
 
 
-def _photo(desk: Desk, x: Tensor) -> Tensor | None:
+def _photo(desk: Session, x: Tensor) -> Tensor | None:
     """One photograph that is none of the pictures."""
     for other in (*desk.references, *desk.shipped):
         try:
@@ -175,7 +175,7 @@ def _photo(desk: Desk, x: Tensor) -> Tensor | None:
     return None
 
 
-def _vary(request: Request) -> dict[str, Any] | None:
+def _vary(request: CompareOptions) -> dict[str, Any] | None:
     if not request.vary:
         return None
     return {name: presets.baselines([name])[0] for name in request.vary}

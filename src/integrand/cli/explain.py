@@ -36,7 +36,7 @@ from ..errors import (
     TrainingModeWarning,
 )
 from ..explain import explain
-from ..fields.views import Tally
+from ..fields.views import CallCount
 from ..images import REGISTRY, Guess, ImageModel, load_model, pictures, samples, titles
 from ..images.files import SAMPLE
 from ..integration.attribution import Attribution
@@ -58,7 +58,7 @@ _OF_THE_MODEL = (TrainingModeWarning, OptimizeWarning)  # the same for every pic
 
 
 @dataclass(frozen=True)
-class Request:
+class ExplainOptions:
     """What was asked for on the command line."""
 
     images: tuple[str, ...]
@@ -76,7 +76,7 @@ class Request:
     optimize: bool = False
 
 
-def run(request: Request) -> int:
+def run(request: ExplainOptions) -> int:
     """Do it. Returns the exit status: 1 if a picture was passed over or a file not written, 2 if nothing was done."""
     every = _ALL in request.methods
     if every:
@@ -89,11 +89,11 @@ def run(request: Request) -> int:
         return _run(request, every)
 
 
-def _run(request: Request, every: bool) -> int:
+def _run(request: ExplainOptions, every: bool) -> int:
     model = load_model(request.model).to(request.device)
     if model.name == request.model and request.model not in REGISTRY:  # its function did not say
         console.note(f"{model.name} is taken to want {model.size} x {model.size} pixels and {model.normalisation}.")
-    desk = Desk(request, model, every=every)
+    desk = Session(request, model, every=every)
     pages = Pages(request.out, f"{model.name} explained", _PAGE)
     try:
         for source in desk.images:
@@ -119,7 +119,7 @@ def _check_packages(save: bool) -> None:
 # --- one picture ------------------------------------------------------------------------------------------------------
 
 
-def _one(desk: Desk, source: str, pages: Pages) -> None:
+def _one(desk: Session, source: str, pages: Pages) -> None:
     """One picture: what the model sees in it, and why by every method."""
     model, wanted = desk.model, desk.request.target
     x = model.prepare(source)
@@ -127,7 +127,7 @@ def _one(desk: Desk, source: str, pages: Pages) -> None:
         logits = model.logits(x)
         guesses = model.guesses(logits, _TOP)[0]
         target = guesses[0].index if wanted == "predicted" else model.find(wanted, logits.shape[1])
-        about = Subject(source, x, guesses[0].index, target)
+        about = PictureTask(source, x, guesses[0].index, target)
         results: dict[str, Attribution] = {}
         remarks: dict[str, str] = {}
         left_out: dict[str, str] = {}
@@ -168,7 +168,7 @@ def _one(desk: Desk, source: str, pages: Pages) -> None:
     desk.tell_heard()
 
 
-def _explained(desk: Desk, about: Subject, name: str, method: Any, bars: Progress) -> Attribution:
+def _explained(desk: Session, about: PictureTask, name: str, method: Any, bars: Progress) -> Attribution:
     """The attribution by one method."""
     with desk.hearing(f"{desk.titles[about.source]}, {name}: ", gaps=method.explains == "layer"):
         return explain(
@@ -183,7 +183,7 @@ def _explained(desk: Desk, about: Subject, name: str, method: Any, bars: Progres
         )
 
 
-def _write(made: Attribution, desk: Desk, pages: Pages, about: Subject, name: str) -> None:
+def _write(made: Attribution, desk: Session, pages: Pages, about: PictureTask, name: str) -> None:
     stem = f"{pages.name(about.source)}-{name}"
     words = (shortened(desk.titles[about.source], _HEAD), shortened(desk.model.label(about.target), _HEAD), name)
     made.plot(path=pages.file(f"{stem}.png"), titles=console.line(" · ".join(words)))
@@ -205,10 +205,10 @@ def _bars() -> Progress:
     )
 
 
-def _bar(bars: Progress, method: str) -> Callable[[Tally], None]:
+def _bar(bars: Progress, method: str) -> Callable[[CallCount], None]:
     task = bars.add_task(method, total=None, work="")
 
-    def watch(tally: Tally) -> None:
+    def watch(tally: CallCount) -> None:
         work = f"{tally.gradients} gradients, {tally.values} values"
         bars.update(task, completed=tally.gradients, total=tally.expected, work=work)
 
@@ -274,7 +274,7 @@ def _remedy(missing: Sequence[str], results: Mapping[str, Attribution]) -> str:
 
 
 @dataclass(frozen=True, eq=False)
-class Subject:
+class PictureTask:
     """A picture x (1, C, H, W) from somewhere, the class that the model gives it, and the one to explain."""
 
     source: str
@@ -284,15 +284,15 @@ class Subject:
 
 
 @dataclass
-class Desk:
+class Session:
     """The model, the pictures, and the other photographs that methods start from; read once, when first needed."""
 
-    request: Request
+    request: ExplainOptions
     model: ImageModel
     every: bool = False
     """Whether all methods were asked for, and not these."""
     passed_over: list[str] = field(default_factory=list)
-    _supplies: tuple[Subject, Supplies] | None = None
+    _supplies: tuple[PictureTask, Supplies] | None = None
     _heard: list[str] = field(default_factory=list)
     _told: set[str] = field(default_factory=set)
 
@@ -345,10 +345,10 @@ class Desk:
         """Whether methods are set up to take little."""
         return self.every and self.request.nodes is None and self.request.tol is None
 
-    def method(self, name: str, about: Subject) -> Any:
+    def method(self, name: str, about: PictureTask) -> Any:
         """The method called ``name``, set up for this picture; what it does not look for is not read."""
         wants = presets.wants(name, self.request.baselines)
-        setting = presets.Setting(
+        setting = presets.PresetInputs(
             self.request.baselines, nodes=self.request.nodes, tol=self.request.tol, brief=self.every
         )
         if wants == "pool" and self.pool is not None:
@@ -362,7 +362,7 @@ class Desk:
             setting = replace(setting, photo=self._photo(about.source, about.x))
         return presets.method(name, setting)
 
-    def remark(self, name: str, about: Subject) -> dict[str, str]:
+    def remark(self, name: str, about: PictureTask) -> dict[str, str]:
         """What a reader of the map has to know of how the method was set up; also told at once."""
         supplies = self._supplied(about) if presets.supplied(name) else None
         made = supplies.made_for(presets.supplied(name)) if supplies else ""
@@ -370,7 +370,7 @@ class Desk:
             self._tell_once(f"{name}: {made}.")
         return {name: made} if made else {}
 
-    def _supplied(self, about: Subject) -> Supplies | None:
+    def _supplied(self, about: PictureTask) -> Supplies | None:
         """What is made of other photographs than this picture."""
         if self.pool is None:
             return None

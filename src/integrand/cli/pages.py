@@ -21,7 +21,7 @@ from ..core.files import fitting, write_text
 from ..errors import InputError
 from ..images import title
 from ..report import Case
-from ..report.html import Leaf, page, relinked
+from ..report.html import PageLink, page, relinked
 from . import console
 from .signals import undisturbed
 
@@ -68,7 +68,7 @@ class Pages:
     written: list[Path] = field(default_factory=list)
     failed: list[str] = field(default_factory=list)
     """What could not be written, and why."""
-    _leaves: list[Leaf] = field(default_factory=list)
+    _leaves: list[PageLink] = field(default_factory=list)
     _files: dict[str, None] = field(default_factory=dict)
     _earlier: list[str] = field(default_factory=list)
     _cases: list[Case] = field(default_factory=list)
@@ -111,7 +111,7 @@ class Pages:
         if not cases:
             return
         number = len(self._leaves) + 1
-        leaf = Leaf(_INDEX if number == 1 else f"page-{number}.html", tuple(case.name for case in cases))
+        leaf = PageLink(_INDEX if number == 1 else f"page-{number}.html", tuple(case.name for case in cases))
         with self.writing():
             leaves = [*self._leaves, leaf]
             text = page(cases, title=self.title, leaves=leaves, here=number - 1)

@@ -8,7 +8,7 @@ A published method leaves open where it starts from. For a photograph there are 
                           other classes), 25 steps, Simpson's rule on the two halves of each
     attacks               5 rival classes where there is a choice, Simpson's rule as for IG2
 
-``Setting`` holds what is known (what was asked for, and which other photographs there are); ``method`` turns a name and a setting
+``PresetInputs`` holds what is known (what was asked for, and which other photographs there are); ``method`` turns a name and a setting
 into a Method. Names without a recipe of their own are set up by what their first argument is called, so a method that is
 published tomorrow works today.
 """
@@ -81,7 +81,7 @@ PHOTOGRAPHS = (
 
 
 @dataclass(frozen=True, eq=False)
-class Setting:
+class PresetInputs:
     """What methods are set up with.
 
     baselines  names and numbers as they were asked for; empty for each method's usual ones
@@ -105,14 +105,14 @@ class Setting:
     brief: bool = False
 
 
-def method(name: str, setting: Setting) -> Any:
+def method(name: str, setting: PresetInputs) -> Any:
     """The method called ``name``, set up for a picture.
 
     Errors: ``UnknownName`` for the method or a baseline, ``InputError`` when there is nothing to start from.
 
-    >>> from integrand.images import recipes
-    >>> made = recipes.method("integrated", recipes.Setting(nodes=8))
-    >>> made.baseline.label, made.rule
+    >>> from integrand.cli import presets
+    >>> method = presets.method("integrated", presets.PresetInputs(nodes=8))
+    >>> method.baseline.label, method.rule
     ('black', GaussLegendre(8))
     """
     build, accepted = about(name).build, about(name).options
@@ -134,14 +134,14 @@ def method(name: str, setting: Setting) -> Any:
     return build(**{key: value for key, value in options.items() if key in accepted})
 
 
-def _rule(setting: Setting, usual: Rule) -> Rule:
+def _rule(setting: PresetInputs, usual: Rule) -> Rule:
     """What was asked for: so many nodes, or a tolerance; else the usual."""
     if setting.nodes is not None:
         return GaussLegendre(setting.nodes)
     return usual if setting.tol is None else Adaptive(setting.tol)
 
 
-def _step_by_step(setting: Setting) -> dict[str, Any]:
+def _step_by_step(setting: PresetInputs) -> dict[str, Any]:
     """Of a path that goes in steps of its own: as many as nodes were asked for, or each piece to a tolerance; else its usual ones."""
     if setting.nodes is not None:
         return {"steps": setting.nodes}
@@ -194,22 +194,22 @@ def _first_argument(name: str) -> str:
     return next((argument for argument in about(name).options if argument not in NAMES), "")
 
 
-def _one(setting: Setting) -> dict[str, Any]:
+def _one(setting: PresetInputs) -> dict[str, Any]:
     made = baselines(setting.baselines or ONE, setting.photo)
     return {"baseline": made[0] if len(made) == 1 else made}
 
 
-def _several(setting: Setting) -> dict[str, Any]:
+def _several(setting: PresetInputs) -> dict[str, Any]:
     made = baselines(setting.baselines or SEVERAL, setting.photo)
     # Maps of very different baselines cancel: a tolerance on their sum can cost ten times what a picture on a page is worth.
     return {"baselines": made, "references": made, "rule": _rule(setting, GaussLegendre(NODES))}
 
 
-def _bare(setting: Setting) -> dict[str, Any]:
+def _bare(setting: PresetInputs) -> dict[str, Any]:
     return {}
 
 
-def _ig2(setting: Setting) -> dict[str, Any]:
+def _ig2(setting: PresetInputs) -> dict[str, Any]:
     if setting.pool is None or not setting.others:
         raise InputError(
             "ig2 walks towards pictures that the model gives another class, and there are none: give some with --references."
@@ -223,24 +223,24 @@ def _ig2(setting: Setting) -> dict[str, Any]:
     }
 
 
-def _regions(setting: Setting) -> dict[str, Any]:
+def _regions(setting: PresetInputs) -> dict[str, Any]:
     return _one(setting) if setting.baselines else {}  # else from XRAI's own two
 
 
-def _sequential(setting: Setting) -> dict[str, Any]:
+def _sequential(setting: PresetInputs) -> dict[str, Any]:
     return {**_one(setting), "features": PATCH}
 
 
-def _attack(setting: Setting) -> dict[str, Any]:
+def _attack(setting: PresetInputs) -> dict[str, Any]:
     return {"count": RIVALS, "rule": _inside_steps(setting), "record": ("path",)}
 
 
-def _inside_steps(setting: Setting) -> Rule:
+def _inside_steps(setting: PresetInputs) -> Rule:
     """For walks, which have paid for the ends of every step."""
     return Simpson(setting.nodes or STEP_PIECES) if setting.tol is None else Adaptive(setting.tol)
 
 
-_Recipe = Callable[[Setting], dict[str, Any]]
+_Recipe = Callable[[PresetInputs], dict[str, Any]]
 _BY_NAME: dict[str, _Recipe] = {"ig2": _ig2, "regions": _regions, "sequential": _sequential}
 _BY_ARGUMENT: dict[str, _Recipe] = {
     "baseline": _one,

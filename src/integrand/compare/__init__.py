@@ -20,12 +20,12 @@ from .controls import InputGradient as InputGradient
 from .controls import RandomMap as RandomMap
 from .evaluate import Explained as Explained
 from .evaluate import scored as scored
-from .map_agreement import Agreement as Agreement
+from .map_agreement import MapAgreement as MapAgreement
 from .map_agreement import agreement as agreement
 from .scores import Scores as Scores
 from .statistics import Difference as Difference
+from .statistics import Inference as Inference
 from .statistics import Summary as Summary
-from .statistics import Sure as Sure
 from .statistics import Verdict as Verdict
 from .statistics import differences as differences
 from .statistics import summaries as summaries

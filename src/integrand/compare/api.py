@@ -26,9 +26,9 @@ from .budget import fitted, tolerant
 from .comparison import Comparison
 from .controls import controls_for
 from .evaluate import Explained, methods_by_name, metrics_by_name, scored
-from .map_agreement import Agreement, agreement
+from .map_agreement import MapAgreement, agreement
 from .scores import Scores
-from .statistics import Sure
+from .statistics import Inference
 from .subset import narrowed, portion
 
 _HELD_ELEMENTS = 1 << 26  # numbers of maps that are held at a time
@@ -55,7 +55,7 @@ def compare(
     ids: Sequence[str] | None = None,
     masks: Tensor | None = None,
     seed: int | None = None,
-    sure: Sure = Sure(),
+    sure: Inference = Inference(),
     progress: Progress = False,
     extra: Sequence[Any] | Mapping[str, Any] = (),
     normalisation: Normalisation | None = None,
@@ -245,7 +245,7 @@ class _Work:
 
     def run(
         self, subject: Subject, progress: Progress
-    ) -> tuple[Scores, Agreement | None, Sensitivity | None, dict[str, Attribution]]:
+    ) -> tuple[Scores, MapAgreement | None, Sensitivity | None, dict[str, Attribution]]:
         """Block by block, merged."""
         others = {
             variant(name, label): one for name, some in (self.varied or {}).items() for label, one in some.items()
@@ -254,7 +254,7 @@ class _Work:
         size = max(1, _HELD_ELEMENTS // max(1, max(len(self.ways), len(others)) * subject.x[0].numel()))
         tell = _Told(progress, many * len(subject))
         tables: list[Scores] = []
-        agreed: Agreement | None = None
+        agreed: MapAgreement | None = None
         moved: Sensitivity | None = None
         shown: dict[str, Attribution] = {}
         for first in range(0, len(subject), size):

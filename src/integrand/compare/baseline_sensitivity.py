@@ -15,7 +15,7 @@ from ..errors import InputError
 from ..integration import Method, core, with_core
 from ..integration.attribution import Explainer
 from ..methods import BASELINES
-from .map_agreement import Agreement
+from .map_agreement import MapAgreement
 from .scores import Numbers, Scores
 
 
@@ -102,7 +102,7 @@ def _starts_from_one(method: Explainer) -> bool:
 
 
 def of_variants(
-    names: Mapping[str, Mapping[str, Any]], agreed: Agreement, scores: Scores, baselines: Mapping[str, Any]
+    names: Mapping[str, Mapping[str, Any]], agreed: MapAgreement, scores: Scores, baselines: Mapping[str, Any]
 ) -> Sensitivity:
     """From the agreement and the scores of all variants."""
     place = {name: i for i, name in enumerate(agreed.methods)}

@@ -22,10 +22,10 @@ import warnings
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 
-from ..baselines.base import Baseline, Several, count_of
+from ..baselines.base import Baseline, Union, count_of
 from ..core.declared import Part, name_of, own
 from ..errors import InputError, IntegrandError, IntegrandWarning
-from ..integration import Method, Sampled, Smoothed, core, gradients_per_row, with_core
+from ..integration import Method, SmoothGrad, UntilTolerance, core, gradients_per_row, with_core
 from ..integration.attribution import Explainer, ExplainerLike, as_explainer
 from ..metrics import Subject
 from ..paths import Descent
@@ -126,7 +126,7 @@ def _said(dial: _Dial, value: int, method: Explainer) -> str:
 
 def tolerant(method: ExplainerLike, tol: float) -> Fitted:
     """The method, its integrals to a relative error ``tol``, where its rule can."""
-    if isinstance(method, Sampled):
+    if isinstance(method, UntilTolerance):
         return Fitted(dataclasses.replace(method, tol=tol), float("nan"), f"draws to {tol:.2g}")
     inner = core(method)
     if not isinstance(inner, Method):
@@ -146,7 +146,7 @@ Costs = Callable[[ExplainerLike], float]
 
 def claimed(method: ExplainerLike) -> int | None:
     """Gradients per example that a method claims; None for methods that cannot tell."""
-    if isinstance(method, Smoothed):
+    if isinstance(method, SmoothGrad):
         each = claimed(method.method)
         return None if each is None else method.draws * each
     if not isinstance(method, Method):
@@ -160,7 +160,7 @@ def claimed(method: ExplainerLike) -> int | None:
 
 def _references(baseline: Baseline) -> int | None:
     """R, of baselines that take no gradients themselves."""
-    if isinstance(baseline, Several):
+    if isinstance(baseline, Union):
         counts = [_references(one) for one in baseline.parts]
         return None if None in counts else sum(c for c in counts if c is not None)
     return count_of(baseline) if baseline.gradients == 0 else None
@@ -200,7 +200,7 @@ def _counted(method: ExplainerLike, example: int, subject: Subject) -> float:
 
 def _fixed(method: Explainer) -> Explainer:
     """The method with fixed nodes where it has a tolerance."""
-    if isinstance(method, Sampled):
+    if isinstance(method, UntilTolerance):
         return _fixed(method.method)
     inner = core(method)
     if not isinstance(inner, Method):

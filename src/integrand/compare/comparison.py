@@ -19,9 +19,9 @@ from ..core.optional import room
 from ..errors import InputError
 from ..integration.attribution import INCOMPLETE, Attribution
 from .baseline_sensitivity import Sensitivity
-from .map_agreement import Agreement
+from .map_agreement import MapAgreement
 from .scores import Scores
-from .statistics import Difference, Summary, Sure, Verdict, differences, summaries, verdict
+from .statistics import Difference, Inference, Summary, Verdict, differences, summaries, verdict
 
 _FORMAT = 1
 
@@ -41,9 +41,9 @@ class Comparison:
 
     scores: Scores
     reference: str
-    sure: Sure = Sure()
+    sure: Inference = Inference()
     notes: Mapping[str, str] = field(default_factory=dict)
-    agreement: Agreement | None = None
+    agreement: MapAgreement | None = None
     sensitivity: Sensitivity | None = None
     shown: Mapping[str, Attribution] = field(default_factory=dict)
 
@@ -207,10 +207,10 @@ class Comparison:
         return cls(
             Scores.from_parquet(place / "scores.parquet"),
             header["reference"],
-            Sure(**header["sure"]),
+            Inference(**header["sure"]),
             header["notes"],
             agreed
-            and Agreement(tuple(agreed["methods"]), _array(agreed["ranks"]), _array(agreed["first"]), agreed["top"]),
+            and MapAgreement(tuple(agreed["methods"]), _array(agreed["ranks"]), _array(agreed["first"]), agreed["top"]),
             moved
             and Sensitivity(
                 tuple(moved["baselines"]),

@@ -35,7 +35,7 @@ GRADIENT_ROWS = 3
 
 
 @dataclass(frozen=True, eq=False)
-class Run:
+class MethodRun:
     """One call of a method: what it made of the examples ``which`` of the batch."""
 
     method: ExplainerLike
@@ -52,7 +52,7 @@ class Explained:
 
     subject: Subject
     names: tuple[str, ...]
-    runs: tuple[tuple[Run | None, ...], ...]
+    runs: tuple[tuple[MethodRun | None, ...], ...]
     gradients: np.ndarray[Any, np.dtype[np.float64]]
     rows: np.ndarray[Any, np.dtype[np.float64]]
     seconds: np.ndarray[Any, np.dtype[np.float64]]
@@ -68,7 +68,7 @@ class Explained:
         run = self.runs[self.names.index(method)][example]
         return None if run is None else run.made[run.which.index(example)]
 
-    def groups(self) -> Iterator[tuple[list[int], list[int], list[Run]]]:
+    def groups(self) -> Iterator[tuple[list[int], list[int], list[MethodRun]]]:
         """Examples that are judged together: their places, the methods that have maps of them, and the runs these come from."""
         found: dict[tuple[int | None, ...], list[int]] = {}
         for b in range(len(self.subject)):
@@ -85,11 +85,11 @@ def explained(
 ) -> Explained:
     """Run every method on every example of a subject whose model is ready; ``watch`` is told of so many more maps."""
     batch = len(subject)
-    runs: list[tuple[Run | None, ...]] = []
+    runs: list[tuple[MethodRun | None, ...]] = []
     numbers = {name: np.zeros((len(methods), batch)) for name in ("gradients", "rows", "seconds")}
     reasons: dict[tuple[str, int], str] = {}
     for m, (name, method) in enumerate(methods.items()):
-        made: list[Run | None] = [None] * batch
+        made: list[MethodRun | None] = [None] * batch
         for which in _attempts(subject, method, range(batch), made, numbers, m):
             for b, why in which.items():
                 reasons[name, b] = why
@@ -103,7 +103,7 @@ def _attempts(
     subject: Subject,
     method: ExplainerLike,
     which: Sequence[int],
-    made: list[Run | None],
+    made: list[MethodRun | None],
     numbers: Mapping[str, Any],
     m: int,
 ) -> Iterator[dict[int, str]]:
@@ -129,7 +129,7 @@ def _attempts(
     _count(numbers, m, which, counts, time.perf_counter() - began)
     # Maps of single references, and paths, are let go at once: nothing here looks at them.
     found = dataclasses.replace(found, shares=None, baselines=None, frames=None)
-    run = Run(own, found, tuple(which))
+    run = MethodRun(own, found, tuple(which))
     finite = flattened(torch.isfinite(found.values), 1).all(1).tolist()
     for b, fine in zip(which, finite, strict=True):
         made[b] = run if fine else None
@@ -242,12 +242,12 @@ def scored(
     )
 
 
-def _of(run: Run, examples: Sequence[int]) -> Attribution:
+def _of(run: MethodRun, examples: Sequence[int]) -> Attribution:
     """What a run made of some of its examples."""
     return run.made if tuple(examples) == run.which else run.made[_within(run, examples)]
 
 
-def _within(run: Run, examples: Sequence[int]) -> list[int]:
+def _within(run: MethodRun, examples: Sequence[int]) -> list[int]:
     return [run.which.index(b) for b in examples]
 
 

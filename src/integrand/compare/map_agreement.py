@@ -24,7 +24,7 @@ TOP = 0.1
 
 
 @dataclass(frozen=True, eq=False)
-class Agreement:
+class MapAgreement:
     """Between M methods on E examples.
 
     ranks (M, M, E)  Spearman's correlation of feature ranks, −1 to 1; NaN where a map is missing or the same everywhere
@@ -36,12 +36,12 @@ class Agreement:
     first: Numbers
     top: float = TOP
 
-    def merge(self, other: Agreement) -> Agreement:
+    def merge(self, other: MapAgreement) -> MapAgreement:
         """Both, laid side by side along examples."""
         if self.methods != other.methods or self.top != other.top:
             raise InputError("Agreements of other methods, or of other shares of features, do not merge.")
         ranks, first = (np.concatenate([a, b], 2) for a, b in ((self.ranks, other.ranks), (self.first, other.first)))
-        return Agreement(self.methods, ranks, first, self.top)
+        return MapAgreement(self.methods, ranks, first, self.top)
 
     def mean(self) -> tuple[Numbers, Numbers]:
         """(M, M) both, over the examples that have them."""
@@ -55,7 +55,7 @@ def _mean(values: Numbers) -> Numbers:
     return found
 
 
-def agreement(seen: Explained, *, features: Features = "auto", top: float = TOP) -> Agreement:
+def agreement(seen: Explained, *, features: Features = "auto", top: float = TOP) -> MapAgreement:
     """Between all methods, on every example of a batch that was explained.
 
     Cost: a sort per map, no model. Features are ranked by the signed sum of their map, as metrics rank them.
@@ -76,7 +76,7 @@ def agreement(seen: Explained, *, features: Features = "auto", top: float = TOP)
         at = np.ix_(place, place)
         ranks[..., b][at] = correlation(average_ranks(torch.from_numpy(scores)).numpy())
         first[..., b][at] = overlap(scores, top)
-    return Agreement(seen.names, ranks, first, top)
+    return MapAgreement(seen.names, ranks, first, top)
 
 
 def _scores(maps: Sequence[Tensor], groups: Tensor) -> Numbers:

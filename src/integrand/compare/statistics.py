@@ -31,7 +31,7 @@ Statistic = Callable[..., Any]
 
 
 @dataclass(frozen=True)
-class Sure:
+class Inference:
     """How sure to be, and how: the level of intervals (and 1 − level of tests), draws of bootstrap and permutations, their seed.
 
     bootstrap  "bca", corrected for bias and skewness, or "percentile"
@@ -59,7 +59,7 @@ class Sure:
 # --- arithmetic -------------------------------------------------------------------------------------------------------
 
 
-def interval(values: Any, sure: Sure = Sure(), statistic: Statistic = np.mean) -> tuple[float, float]:
+def interval(values: Any, sure: Inference = Inference(), statistic: Statistic = np.mean) -> tuple[float, float]:
     """The bootstrap interval of a statistic of values (E,), examples drawn with replacement.
 
     Percentiles of the statistic of ``draws`` draws; "bca" moves them by the bias z₀ = Φ⁻¹(share of draws below the statistic) and the
@@ -82,7 +82,7 @@ def interval(values: Any, sure: Sure = Sure(), statistic: Statistic = np.mean) -
     return float(low), float(high)
 
 
-def _drawn(values: Numbers, sure: Sure, statistic: Statistic) -> Numbers:
+def _drawn(values: Numbers, sure: Inference, statistic: Statistic) -> Numbers:
     """(draws,) the statistic of samples drawn with replacement."""
     generator = np.random.default_rng(sure.seed)
     size = max(1, _BLOCK // len(values))
@@ -108,7 +108,7 @@ def _corrected(tails: Numbers, drawn: Numbers, values: Numbers, statistic: Stati
     return np.array([normal.cdf(bias + z / (1 - pull * z)) for z in moved])
 
 
-def sign_flip(differences: Any, sure: Sure = Sure()) -> Numbers:
+def sign_flip(differences: Any, sure: Inference = Inference()) -> Numbers:
     """p of paired differences (P, E), two-sided: how often flipping their signs at random makes a mean as far from 0.
 
     The null hypothesis: every difference is as likely as its negative. Differences that average 0 and are skewed are not: of very skewed
@@ -135,7 +135,7 @@ def _as_extreme(sums: Numbers, seen: Numbers) -> Any:
     return np.abs(sums) >= np.abs(seen) * (1 - _TIE)
 
 
-def _sampled(differences: Numbers, sure: Sure) -> Numbers:
+def _sampled(differences: Numbers, sure: Inference) -> Numbers:
     generator = np.random.default_rng(sure.seed)
     rows, examples = differences.shape
     extreme = np.zeros(rows)
@@ -235,7 +235,7 @@ class Verdict:
     words: str
 
 
-def summaries(scores: Scores, sure: Sure = Sure()) -> list[Summary]:
+def summaries(scores: Scores, sure: Inference = Inference()) -> list[Summary]:
     """Every method by every metric."""
     found = []
     for metric in scores.metrics:
@@ -255,7 +255,7 @@ def summaries(scores: Scores, sure: Sure = Sure()) -> list[Summary]:
     return found
 
 
-def differences(scores: Scores, reference: str, sure: Sure = Sure()) -> list[Difference]:
+def differences(scores: Scores, reference: str, sure: Inference = Inference()) -> list[Difference]:
     """Every method against the reference by every metric; Holm's correction is over all of these tests."""
     if reference not in scores.methods:
         raise UnknownName("method to compare with", reference, scores.methods)
@@ -271,7 +271,7 @@ def differences(scores: Scores, reference: str, sure: Sure = Sure()) -> list[Dif
     ]
 
 
-def verdict(scores: Scores, metric: str, sure: Sure = Sure()) -> Verdict:
+def verdict(scores: Scores, metric: str, sure: Inference = Inference()) -> Verdict:
     """Who wins by a metric, if anyone: the method with the best mean, where it is told from every other one and from every control.
 
     Each of its M − 1 differences is tested by ``sign_flip`` and p is multiplied by M − 1; the interval of the difference has to leave out 0 as well. Whoever is truly best is then, at the level
@@ -333,7 +333,7 @@ def _worded(
     tied: tuple[str, ...],
     blind: tuple[str, ...],
     tests: int,
-    sure: Sure,
+    sure: Inference,
 ) -> str:
     if n == 1:
         return "no winner: one example says nothing"
@@ -354,7 +354,7 @@ def _worded(
     return f"{best} beats {beaten}; it is better than {_quoted(closest)} on {100 * others[closest]:.0f} % of examples"
 
 
-def _needed(tests: int, sure: Sure) -> int:
+def _needed(tests: int, sure: Inference) -> int:
     """How many examples it takes before the smallest p there is, 2/2^n, survives the correction."""
     return max(2, 2 + math.floor(math.log2(max(1, tests) / sure.alpha)))
 
@@ -376,14 +376,14 @@ def _paired(scores: Scores, metric: str, pairs: Sequence[tuple[str, str]]) -> Nu
     return np.array([values[one] - values[other] for one, other in pairs]).reshape(len(pairs), len(scores))
 
 
-def _family(sure: Sure, tests: int) -> Sure:
+def _family(sure: Inference, tests: int) -> Inference:
     """Enough draws that the smallest p is still small after correction for so many tests."""
     draws = max(sure.draws, math.ceil(5 * tests / sure.alpha))
-    return Sure(sure.level, draws, sure.seed, sure.bootstrap)
+    return Inference(sure.level, draws, sure.seed, sure.bootstrap)
 
 
 def _difference(
-    scores: Scores, metric: str, pair: tuple[str, str], own: Numbers, p: float, corrected: float, sure: Sure
+    scores: Scores, metric: str, pair: tuple[str, str], own: Numbers, p: float, corrected: float, sure: Inference
 ) -> Difference:
     known = own[~np.isnan(own)]
     if not len(known):

@@ -9,11 +9,11 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from ..baselines.base import Several
+from ..baselines.base import Union
 from ..baselines.fixed import Given, Plain
 from ..baselines.per_input import Own, PerInput
-from ..fields import Field, Gathered
-from ..fields.memory import Memory
+from ..fields import Field, Subset
+from ..fields.memory import OutputCache
 from ..metrics import Subject
 from ..targets import Target
 
@@ -34,7 +34,7 @@ class Counts:
             counted += times * torch.bincount(index.cpu(), minlength=len(counted))
 
 
-class Portion(Gathered):
+class Portion(Subset):
     """The field of some examples of a batch, which counts the rows that each is asked for."""
 
     def __init__(self, inner: Field, index: Tensor, counts: Counts | None = None) -> None:
@@ -54,7 +54,7 @@ def portion(subject: Subject, which: Sequence[int], counts: Counts | None = None
     made = Portion(subject.field, index, counts)
     known = subject.field.memory
     if known is not None and known.x is subject.x and known.outputs is not None:
-        made.memory = Memory(x, known.outputs[index])
+        made.memory = OutputCache(x, known.outputs[index])
     masks = None if subject.masks is None else subject.masks[index.to(subject.masks.device)]
     return Subject(made, x, subject.layout, masks)
 
@@ -88,9 +88,9 @@ def _narrowed(name: str, old: Any, index: Tensor, which: Sequence[int], x: Tenso
 
 def _references(old: Any, index: Tensor, x: Tensor) -> Any:
     """References of each example's own, those of some examples; anything else as it is."""
-    if isinstance(old, Several):
+    if isinstance(old, Union):
         parts = tuple(_references(one, index, x) for one in old.parts)
-        return old if all(a is b for a, b in zip(parts, old.parts, strict=True)) else Several(parts)
+        return old if all(a is b for a, b in zip(parts, old.parts, strict=True)) else Union(parts)
     if isinstance(old, PerInput):
         given = old.baselines
         entries = given if isinstance(given, tuple) else tuple(given.values())

@@ -26,13 +26,13 @@ from ..core.segment import Evaluation, Segment
 from ..core.shapes import flattened
 from ..errors import ModelError, NoShare, TargetError
 from ..model.autograd import gradients
-from ..model.batching import Packer
+from ..model.batching import BatchSizer
 from ..model.layout import Layout
 from ..model.network import Network, calm
 from ..model.row_independence import Answer, Company
 from ..model.turns import turn
 from ..targets import Distance, Target
-from .memory import Memory
+from .memory import OutputCache
 
 Rows = Callable[[slice], Tensor]
 
@@ -54,7 +54,7 @@ class Field(ABC):
     network: Network | None = None
     """The model behind F, with its layers; None for fields without one."""
 
-    memory: Memory | None = None
+    memory: OutputCache | None = None
     """What is known already of the inputs that are explained."""
 
     @property
@@ -177,7 +177,7 @@ class Field(ABC):
         return calm(representation)
 
     def behind(self, site: Any, side: str = "output") -> Any:
-        """The same scalar as a field over what comes out of a layer, or goes into it (``side``); see ``SiteField``."""
+        """The same scalar as a field over what comes out of a layer, or goes into it (``side``); see ``LayerField``."""
         raise ModelError(
             f"{type(self).__name__} has no layers: explain one of a model, with ig.TorchField(model, target)."
         )
@@ -239,9 +239,9 @@ class Field(ABC):
         return turn()
 
     @cached_property
-    def packer(self) -> Packer:
+    def packer(self) -> BatchSizer:
         """How rows are cut into calls."""
-        return Packer()
+        return BatchSizer()
 
     # --- sugar ----------------------------------------------------------------------------------------------------
 

@@ -28,22 +28,22 @@ from ..core.segment import Evaluation
 from ..core.shapes import state_dtype
 from ..errors import ModelError, TargetError
 from ..model.autograd import gradients
-from ..model.batching import Packer, packer_for
+from ..model.batching import BatchSizer, packer_for
 from ..model.layout import Layout
-from ..model.network import Itself, Network, Site
-from ..model.recording import Forward, Probe, Tape, forwards, tensors_of
-from ..model.replay import Leaf, Plan, Planned
+from ..model.network import Network, PlainModel, Site
+from ..model.recording import DependencyProbe, Forward, Recording, forwards, tensors_of
+from ..model.replay import Planned, ReplayPlan, Variable
 from ..model.row_independence import Answer
 from ..targets import Target
 from .torch import Ask, TorchField
-from .views import Tally
+from .views import CallCount
 
 _TRIED = 8  # rows are tried, whether what is behind a layer can be run alone
 _SAME = 1e-3  # of the size of the outputs that running only what is behind a layer may change
 
 
 @dataclass(frozen=True, eq=False)
-class Lifted:
+class LayerActivations:
     """Rows that have been run through the whole model.
 
     points  (N, \\*L) what was at the site          value  (N,) F, or (N, T) for several targets
@@ -56,33 +56,35 @@ class Lifted:
     kept: tuple[Tensor, ...]
 
     @staticmethod
-    def joined(parts: Sequence[Lifted]) -> Lifted:
+    def joined(parts: Sequence[LayerActivations]) -> LayerActivations:
         """One after the other."""
         if len(parts) == 1:
             return parts[0]
-        return Lifted(
+        return LayerActivations(
             torch.cat([part.points for part in parts]),
             torch.cat([part.value for part in parts]),
             torch.cat([part.example for part in parts]),
             tuple(torch.cat(rows) for rows in zip(*(part.kept for part in parts), strict=True)),
         )
 
-    def __getitem__(self, rows: slice | Tensor) -> Lifted:
-        return Lifted(self.points[rows], self.value[rows], self.example[rows], tuple(k[rows] for k in self.kept))
+    def __getitem__(self, rows: slice | Tensor) -> LayerActivations:
+        return LayerActivations(
+            self.points[rows], self.value[rows], self.example[rows], tuple(k[rows] for k in self.kept)
+        )
 
 
 class RunAgain(ModelError, CheckpointError):
     """A checkpoint around a site."""
 
 
-class Behind(Itself):
+class Behind(PlainModel):
     """A network from a site on, called with what is there (N, \\*L) instead of with inputs. It is run in parts, as it is."""
 
     def __init__(self, whole: Network, sites: Sequence[Site]) -> None:
         super().__init__(whole)
         self.sites = tuple(sites)
-        self.plan: Plan | None = None
-        self.held: Lifted | None = None
+        self.plan: ReplayPlan | None = None
+        self.held: LayerActivations | None = None
 
     @property
     def where(self) -> str:
@@ -114,7 +116,7 @@ class Behind(Itself):
         # Rows of one example only, as when explaining a single input: views of it instead of copies.
         single = bool((index == index[0]).all())
 
-        def give(number: int, place: int, leaf: Leaf) -> Any:
+        def give(number: int, place: int, leaf: Variable) -> Any:
             if leaf.axis is None:
                 return leaf.sample.clone() if leaf.written else leaf.sample
             own = rows[number, place] if leaf.used else leaf.by_row(leaf.sample)
@@ -129,7 +131,7 @@ class Behind(Itself):
             return self.whole._call(z, self.examples(index))
 
     def _forwards(
-        self, plan: Plan, h: Tensor, give: Callable[[int, int, Leaf], Any]
+        self, plan: ReplayPlan, h: Tensor, give: Callable[[int, int, Variable], Any]
     ) -> list[tuple[nn.Module, Forward]]:
         by_module: dict[nn.Module, list[tuple[int, Planned]]] = {place.module: [] for place in plan.places}
         for number, call in enumerate(plan.calls):
@@ -167,7 +169,7 @@ def _with(given: dict[int, Tensor], value: Any) -> Any:
     return tree_unflatten([given.get(place, leaf) for place, leaf in enumerate(leaves)], spec)
 
 
-class SiteField(TorchField):
+class LayerField(TorchField):
     """F as a function of what is at a layer, for a torch model; what passes the layer by stays as it was at the lift.
 
     ``lift`` runs the whole model, once per row (and the first time one to three rows more, to see what must be kept);
@@ -177,18 +179,20 @@ class SiteField(TorchField):
     """
 
     network: Behind
-    packer: _Weighted
+    packer: _HeavyRows
 
     def __init__(self, field: TorchField, sites: Sequence[Site]) -> None:
         vars(self).update(vars(field))
         self.field = field
         self.network = Behind(field.network, sites)
         self.normalisation = self.memory = self.layout = None
-        self.tally = Tally()
-        self.packer = _Weighted(Packer(field.packer.rows) if field.packer.rows else packer_for(sites[0].module, None))
+        self.tally = CallCount()
+        self.packer = _HeavyRows(
+            BatchSizer(field.packer.rows) if field.packer.rows else packer_for(sites[0].module, None)
+        )
 
     def __repr__(self) -> str:
-        return f"SiteField({self.field!r}, {self.network.where})"
+        return f"LayerField({self.field!r}, {self.network.where})"
 
     @property
     def sites(self) -> tuple[Site, ...]:
@@ -196,7 +200,7 @@ class SiteField(TorchField):
         return self.network.sites
 
     @property
-    def plan(self) -> Plan:
+    def plan(self) -> ReplayPlan:
         """How what is at the sites is arranged; known when something has been lifted."""
         if self.network.plan is None:
             raise ModelError("Nothing was lifted yet: what is at a layer is known only after lift().")
@@ -213,10 +217,10 @@ class SiteField(TorchField):
         """What is at a layer has a gradient, whatever the inputs are."""
         return False
 
-    def lift(self, z: Tensor, index: Tensor, targets: Sequence[Target] = ()) -> Lifted:
+    def lift(self, z: Tensor, index: Tensor, targets: Sequence[Target] = ()) -> LayerActivations:
         """Rows ``z`` (N, \\*s) of the examples ``index`` (N,), run through the whole model: one value each."""
         fresh = self.network.plan is None
-        parts: list[Lifted] = []
+        parts: list[LayerActivations] = []
 
         def first(_: slice) -> None:
             parts.append(self._first(z[:2], index[:2], targets))
@@ -230,12 +234,12 @@ class SiteField(TorchField):
                 parts.append(self._lift(z[rows], index[rows], targets))
 
             self.field.packer.run(max(0, len(z) - done), call, z[0], "value")
-            made = Lifted.joined(parts)
+            made = LayerActivations.joined(parts)
             return self._tried(z, index, made, targets) if fresh else made
 
-    def hold(self, *lifted: Lifted) -> None:
+    def hold(self, *lifted: LayerActivations) -> None:
         """From now on, these rows are the examples 0, 1, 2 …"""
-        self.network.held = Lifted.joined(lifted)
+        self.network.held = LayerActivations.joined(lifted)
 
     def with_model(self, model: Any) -> TorchField:
         raise ModelError(
@@ -270,7 +274,7 @@ class SiteField(TorchField):
 
     # ----------------------------------------------------------------------------------------------------------------
 
-    def _first(self, z: Tensor, index: Tensor, targets: Sequence[Target]) -> Lifted:
+    def _first(self, z: Tensor, index: Tensor, targets: Sequence[Target]) -> LayerActivations:
         """One or two rows: the second (the same again, if there is none) shows which axes grow with the rows.
 
         One row more is run with autograd watching, and shows what passes the site by.
@@ -279,10 +283,10 @@ class SiteField(TorchField):
         if rows == 1:
             z, index = z.repeat(2, *(1,) * (z.ndim - 1)), index.repeat(2)
         two = self._taped(z, index)
-        probe = Probe()
+        probe = DependencyProbe()
         with gradients(True):
-            one = Tape(behind.sites, probe).run(behind.whole, probe.copy(z[:1]), index[:1])
-            plan = Plan.of(one, probe, two, 2, whole_input=_holds_integers(z, behind.layout))
+            one = Recording(behind.sites, probe).run(behind.whole, probe.copy(z[:1]), index[:1])
+            plan = ReplayPlan.of(one, probe, two, 2, whole_input=_holds_integers(z, behind.layout))
         self.tally.values += 1
         self.tally.calls += 1
         behind.plan = plan
@@ -292,7 +296,9 @@ class SiteField(TorchField):
             two = self._taped(z, index)
         return self._lifted(two, z, index, targets)[:rows]
 
-    def _tried(self, z: Tensor, index: Tensor, lifted: Lifted, targets: Sequence[Target] = ()) -> Lifted:
+    def _tried(
+        self, z: Tensor, index: Tensor, lifted: LayerActivations, targets: Sequence[Target] = ()
+    ) -> LayerActivations:
         """``lifted``, if running only what is behind the layer gives what the whole model gave on a few of its rows.
 
         If not, values matter in ways that autograd does not see: everything is kept from now on, and lifted again.
@@ -310,7 +316,7 @@ class SiteField(TorchField):
             "cannot be explained there: something in it depends on how often its layers run, or on chance."
         )
 
-    def _continues(self, lifted: Lifted, targets: Sequence[Target]) -> bool:
+    def _continues(self, lifted: LayerActivations, targets: Sequence[Target]) -> bool:
         count = len(lifted.points)
         tried = min(count, _TRIED)
         # In the reverse order: what is handed out by row has to be each row's own.
@@ -331,21 +337,21 @@ class SiteField(TorchField):
         # What is not finite is not this check's to judge: it is told when it is evaluated.
         return not bool(((found - some.value).abs() > _SAME * scale + max(rounding)).any())
 
-    def _lift(self, z: Tensor, index: Tensor, targets: Sequence[Target]) -> Lifted:
+    def _lift(self, z: Tensor, index: Tensor, targets: Sequence[Target]) -> LayerActivations:
         return self._lifted(self._taped(z, index), z, index, targets)
 
-    def _taped(self, z: Tensor, index: Tensor) -> Tape:
+    def _taped(self, z: Tensor, index: Tensor) -> Recording:
         plan = self.network.plan
-        tape = Tape(self.network.sites, wanted=plan.wanted if plan else None)
+        tape = Recording(self.network.sites, wanted=plan.wanted if plan else None)
         tape.run(self.network.whole, z.clone(), index)
         self.tally.values += len(z)
         self.tally.calls += 1
         return tape
 
-    def _lifted(self, tape: Tape, z: Tensor, index: Tensor, targets: Sequence[Target]) -> Lifted:
+    def _lifted(self, tape: Recording, z: Tensor, index: Tensor, targets: Sequence[Target]) -> LayerActivations:
         plan = self.plan
         value = self._values(tape.outputs, index, targets)
-        return Lifted(plan.points(tape), value, index, plan.taken(tape, z))
+        return LayerActivations(plan.points(tape), value, index, plan.taken(tape, z))
 
     def _values(self, outputs: Any, index: Tensor, targets: Sequence[Target]) -> Tensor:
         values = [self._scalar(target, outputs, index, len(index)).detach() for target in targets or [self.target]]
@@ -365,10 +371,10 @@ def _holds_integers(z: Tensor, layout: Layout | None) -> bool:
     return not all(dtype.is_floating_point for dtype in (z.dtype, *(layout.dtypes if layout else ())))
 
 
-class _Weighted(Packer):
+class _HeavyRows(BatchSizer):
     """Rows count as heavy as the largest output behind the layer makes them: what is explained may be small beside it."""
 
-    def __init__(self, inner: Packer) -> None:
+    def __init__(self, inner: BatchSizer) -> None:
         super().__init__(inner.rows)
         self._sizes = inner._sizes
         self.least = 1
@@ -378,4 +384,4 @@ class _Weighted(Packer):
         return super()._size(heavier, kind)
 
 
-TorchField.layer_field = SiteField
+TorchField.layer_field = LayerField

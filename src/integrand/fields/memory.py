@@ -8,7 +8,7 @@ from torch import Tensor
 
 
 @dataclass(eq=False)
-class Memory:
+class OutputCache:
     """The inputs x (B, \\*s), and the model's outputs (B, C) for them once they have been asked for."""
 
     x: Tensor

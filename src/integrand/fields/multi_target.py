@@ -17,29 +17,29 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from ..backprop.secant import Chords, eager
+from ..backprop.secant import SecantMode, eager
 from ..core.random import generator
 from ..core.segment import Evaluation, Segment
 from ..core.shapes import first_alike, flattened
 from ..errors import InputError, TargetError
-from ..model.batching import Packer, is_out_of_memory
+from ..model.batching import BatchSizer, is_out_of_memory
 from ..model.network import Site
-from ..model.replay import Plan
+from ..model.replay import ReplayPlan
 from ..model.row_independence import Answer
 from ..targets import Distance, Target
 from .base import Field
-from .layer import Lifted, SiteField
+from .layer import LayerActivations, LayerField
 from .torch import TorchField
-from .views import Tally, View
+from .views import CallCount, View
 
 
-class Several(View):
+class MultiTarget(View):
     """F_t(z) = target_t(model(z)) for T targets; example b·T + t is example b of ``inner``, asked about target t.
 
     Cost of a point at which all T are asked: one forward pass and T backward passes.
 
     >>> import torch, integrand as ig
-    >>> field = ig.fields.Several(ig.TorchField(torch.nn.Linear(3, 2), 0), [ig.targets.Logit(0), ig.targets.Logit(1)])
+    >>> field = ig.fields.MultiTarget(ig.TorchField(torch.nn.Linear(3, 2), 0), [ig.targets.Logit(0), ig.targets.Logit(1)])
     >>> field.gradient(torch.zeros(4, 3).repeat_interleave(2, 0)).shape
     torch.Size([8, 3])
     """
@@ -58,7 +58,7 @@ class Several(View):
     def _index(self, index: Tensor) -> Tensor:
         return index // len(self.targets)
 
-    def _like(self, inner: Field) -> Several:
+    def _like(self, inner: Field) -> MultiTarget:
         assert isinstance(inner, TorchField)
         other = type(self)(inner, self.targets)
         other.memory = self.memory
@@ -178,7 +178,7 @@ class Several(View):
         found: Sequence[Evaluation | None]
         kinks = gates = True
         try:
-            with eager(), Chords(there) as seen:
+            with eager(), SecantMode(there) as seen:
                 found = self.inner.evaluate_several(z[every], base[every], [self.targets[number] for number in asked])
             kinks, gates = seen.kinks, seen.gates
             if seen.derived:
@@ -238,17 +238,17 @@ class Several(View):
         return made, None if other is None else beside
 
 
-class SeveralBehind(Several):
-    """Several targets of what comes behind a layer: ``Several``, with the lifting of ``SiteField``."""
+class SeveralBehind(MultiTarget):
+    """Several targets of what comes behind a layer: ``MultiTarget``, with the lifting of ``LayerField``."""
 
-    inner: SiteField
+    inner: LayerField
 
     @property
     def sites(self) -> tuple[Site, ...]:
         return self.inner.sites
 
     @property
-    def plan(self) -> Plan:
+    def plan(self) -> ReplayPlan:
         return self.inner.plan
 
     @property
@@ -256,10 +256,10 @@ class SeveralBehind(Several):
         return self.inner.bypassed
 
     @property
-    def tally(self) -> Tally:
+    def tally(self) -> CallCount:
         return self.inner.tally
 
-    def lift(self, z: Tensor, index: Tensor) -> Lifted:
+    def lift(self, z: Tensor, index: Tensor) -> LayerActivations:
         """Rows lifted once for all targets; they come in groups of T that are alike."""
         count = len(self.targets)
         base = index // count
@@ -269,24 +269,26 @@ class SeveralBehind(Several):
                 "At a layer, several targets share their path: one that depends on the target needs a run for each target."
             )
         made = self.inner.lift(z[::count], base[::count], self.targets)
-        return Lifted(
+        return LayerActivations(
             made.points.repeat_interleave(count, 0),
             made.value.reshape(-1),
             index,
             tuple(rows.repeat_interleave(count, 0) for rows in made.kept),
         )
 
-    def hold(self, *lifted: Lifted) -> None:
+    def hold(self, *lifted: LayerActivations) -> None:
         """From now on, these groups of rows are the examples."""
         count = len(self.targets)
         groups = [part[::count] for part in lifted]
-        self.inner.hold(*(Lifted(part.points, part.value, part.example // count, part.kept) for part in groups))
+        self.inner.hold(
+            *(LayerActivations(part.points, part.value, part.example // count, part.kept) for part in groups)
+        )
 
 
-class _PerPoint(Packer):
+class _PerPoint(BatchSizer):
     """Sizes in points, learnt for points at which ``count`` targets are asked."""
 
-    def __init__(self, inner: Packer, count: int) -> None:
+    def __init__(self, inner: BatchSizer, count: int) -> None:
         super().__init__(inner.rows)
         self.inner = inner
         self.count = count
@@ -343,4 +345,4 @@ def _put(into: Evaluation, rows: Tensor, found: Evaluation, which: Tensor, *, gr
         into.gradient[rows] = found.gradient[which]
 
 
-TorchField.several_targets = Several
+TorchField.several_targets = MultiTarget

@@ -22,7 +22,7 @@ from torch import Tensor, nn
 from torch.utils.checkpoint import CheckpointError
 
 from ..backprop.modified.base import BackwardRule, During
-from ..backprop.secant import Chords, eager
+from ..backprop.secant import SecantMode, eager
 from ..core.normalisation import Normalisation
 from ..core.segment import Evaluation
 from ..core.shapes import describe, flattened, state_dtype, total
@@ -31,7 +31,7 @@ from ..model.autograd import gradients, is_reentrant, slopes
 from ..model.batching import is_out_of_memory, packer_for
 from ..model.diagnose import degenerate, mixing, raise_nonfinite
 from ..model.layout import Layout
-from ..model.network import Itself, Network, Site, calm
+from ..model.network import Network, PlainModel, Site, calm
 from ..model.row_independence import Answer, Company
 from ..targets import Custom, Output, Target, as_target, output_tensor
 from .base import Field
@@ -151,7 +151,7 @@ class TorchField(Field):
             )
         self._during = rule.bound(self.network.module)
         if rule.layers and self.network.optimiser is not None:
-            self.network = Itself(self.network)
+            self.network = PlainModel(self.network)
         self.backward = rule
         self.chordal, self.kinks, self.gates = False, True, True  # chords are those of F
 
@@ -214,7 +214,7 @@ class TorchField(Field):
     def evaluate_chords(self, z: Tensor, index: Tensor, before: Tensor) -> Evaluation:
         if not self.chordal:
             return super().evaluate_chords(z, index, before)
-        chords = Chords(before)
+        chords = SecantMode(before)
         failure: Exception | None = None
         try:
             with eager(), chords:
@@ -234,7 +234,7 @@ class TorchField(Field):
         self.give_up(chords, failure)
         return found
 
-    def give_up(self, chords: Chords, failure: Exception | None = None) -> None:
+    def give_up(self, chords: SecantMode, failure: Exception | None = None) -> None:
         """Chords failed where gradients do not: do without them, and remember why."""
         # A checkpoint may not run again as it ran at first.
         if chords.strict and failure is not None and not chords.derived and not isinstance(failure, CheckpointError):

@@ -19,7 +19,7 @@ from ..model.network import Network
 from ..model.row_independence import Answer, Company
 from ..targets import Target, as_target
 from .base import Field
-from .memory import Memory
+from .memory import OutputCache
 
 
 class View(Field):
@@ -222,10 +222,10 @@ def innermost(field: Field) -> Field:
     return field
 
 
-class Gathered(View):
+class Subset(View):
     """The field of a batch made of some of the inner field's examples, in any order and with repeats.
 
-    ``Gathered(field, index)`` sees example ``index[i]`` of the inner field as its own example ``i``. This is how a ragged
+    ``Subset(field, index)`` sees example ``index[i]`` of the inner field as its own example ``i``. This is how a ragged
     choice of (reference, example) pairs is integrated by paths and rules that only know full batches.
     """
 
@@ -247,7 +247,7 @@ class Gathered(View):
         count = len(targets)
         several = self.inner.with_targets([target.of_batch(self.index) for target in targets])
         place = self.index[:, None] * count + torch.arange(count, device=self.index.device)
-        return Gathered(several, place.reshape(-1))
+        return Subset(several, place.reshape(-1))
 
     def share(self, segment: Segment) -> Tensor:
         """Exact fields take every example of a batch, in its place: repeated examples go one after the other."""
@@ -269,7 +269,7 @@ class Gathered(View):
         return _shared(self, z, leading)
 
 
-class Narrowed(View):
+class Cast(View):
     """The inner field asked in a narrower type than the integration is done in: half-precision models, float32 maps."""
 
     def __init__(self, inner: Field, dtype: torch.dtype) -> None:
@@ -288,7 +288,7 @@ class Narrowed(View):
 
 
 @dataclass
-class Tally:
+class CallCount:
     """What was asked of a field: rows with gradients, rows with values only, and calls made; ``expected`` gradients if known."""
 
     gradients: int = 0
@@ -297,7 +297,7 @@ class Tally:
     expected: int | None = None
 
 
-class Metered(View):
+class CountedField(View):
     """The field, with everything that is asked of it counted; ``watch(tally)`` is called after every call.
 
     What the model said of the inputs in ``memory`` is not asked again, and what it says of references that all examples share
@@ -307,12 +307,12 @@ class Metered(View):
     def __init__(
         self,
         inner: Field,
-        tally: Tally | None = None,
-        watch: Callable[[Tally], None] | None = None,
-        memory: Memory | None = None,
+        tally: CallCount | None = None,
+        watch: Callable[[CallCount], None] | None = None,
+        memory: OutputCache | None = None,
     ) -> None:
         super().__init__(inner)
-        self.tally = tally or Tally()
+        self.tally = tally or CallCount()
         self.watch = watch
         self.memory = memory
         self._default_site: Any = None
@@ -323,8 +323,8 @@ class Metered(View):
         """A meter lives for one call of a method."""
         return self._kept
 
-    def _like(self, inner: Field) -> Metered:
-        return Metered(inner, self.tally, self.watch, self.memory)
+    def _like(self, inner: Field) -> CountedField:
+        return CountedField(inner, self.tally, self.watch, self.memory)
 
     def _seen(
         self, z: Tensor, index: Tensor | None, value: Tensor | None = None, *, gradient: bool = False, passes: int = 1
@@ -392,8 +392,8 @@ class LayerView(View):
         return bool(self.inner.bypassed)
 
     @property
-    def tally(self) -> Tally:
-        tally: Tally = self.inner.tally
+    def tally(self) -> CallCount:
+        tally: CallCount = self.inner.tally
         return tally
 
     def lift(self, z: Tensor, index: Tensor) -> Any:
@@ -418,4 +418,4 @@ def _read(field: Field, outputs: Tensor, z: Tensor, leading: int) -> Tensor:
     return field.read(outputs, examples).reshape(z.shape[:leading]).to(z.dtype)
 
 
-Field._subset = Gathered
+Field._subset = Subset

@@ -12,15 +12,15 @@ from torch import Tensor
 from ..baselines.base import References, labels
 from ..core.shapes import norm, plain, state_dtype, total
 from ..errors import FitnessWarning, IncompleteWarning, IntegerInput, warn
-from ..fields import Field, Metered, Narrowed
-from ..fields.memory import Memory
+from ..fields import Cast, CountedField, Field
+from ..fields.memory import OutputCache
 from ..model.autograd import gradients
 from ..rules import Adaptive
 from ..weightings import Weighed
 from .attribution import INCOMPLETE, Attribution, Explainer, ExplainerLike, as_explainer
 from .attribution import Watch as Watch
 from .cost import Cost
-from .loop import Walked
+from .loop import PathIntegrals
 from .sampling_error import Doubt
 
 _CHANCE = 4.0  # standard errors that a residual is rarely more than
@@ -34,18 +34,18 @@ class Doubtful(Protocol):
     def doubt(self, values: Tensor, residual: Tensor) -> Doubt: ...
 
 
-def opened(field: Field, x: Tensor, watch: Watch | None) -> tuple[Tensor, Metered]:
+def opened(field: Field, x: Tensor, watch: Watch | None) -> tuple[Tensor, CountedField]:
     """Inputs in the type of the integration, and the field metered and asked in the type they came in."""
     if not x.is_floating_point():
         raise IntegerInput(
             f"The input holds {str(x.dtype).removeprefix('torch.')}, which has no gradient: convert it with .float()."
         )
     state = state_dtype(x.dtype)
-    inner = field if state == x.dtype else Narrowed(field, x.dtype)
+    inner = field if state == x.dtype else Cast(field, x.dtype)
     known = field.memory.outputs if field.memory is not None and field.memory.x is x else None
     with gradients(False):
         x = plain(x).to(state)
-        return x, Metered(inner, watch=watch, memory=Memory(x, known))
+        return x, CountedField(inner, watch=watch, memory=OutputCache(x, known))
 
 
 def weighed_sum(weights: Tensor, shares: Tensor) -> Tensor:
@@ -58,7 +58,7 @@ def result(
     field: Field,
     values: Tensor,
     x: Tensor,
-    walked: Walked,
+    walked: PathIntegrals,
     weighed: Weighed,
     references: References,
     cost: Cost,

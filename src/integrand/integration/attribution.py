@@ -22,7 +22,7 @@ from ..core.optional import optional, room
 from ..core.shapes import ROUNDING, copied, describe, total
 from ..errors import IncompleteWarning, InputError, warn
 from ..fields import Field
-from ..fields.views import Tally
+from ..fields.views import CallCount
 from ..model.layout import Layout
 from ..rules.base import as_rule
 from .cost import Cost
@@ -239,7 +239,7 @@ _BY_EXAMPLE = ("values", "inputs", "output", "residual", "error", "converged")
 _BY_REFERENCE = ("weights", "change", "shares", "baselines", "fitness")
 
 
-Watch = Callable[[Tally], None]
+Watch = Callable[[CallCount], None]
 """What is shown a running tally."""
 
 

@@ -9,7 +9,7 @@ from dataclasses import dataclass
 
 import torch
 
-from ..fields.views import Metered
+from ..fields.views import CountedField
 from ..model.autograd import gradients
 from ..model.batching import peak_memory
 
@@ -35,7 +35,7 @@ class Cost:
 class Stopwatch:
     """Reads off what a metered field was asked for since the stopwatch was started."""
 
-    def __init__(self, meter: Metered, device: torch.device) -> None:
+    def __init__(self, meter: CountedField, device: torch.device) -> None:
         self.meter = meter
         self.device = device
         self.began = time.perf_counter()
@@ -49,7 +49,7 @@ class Stopwatch:
 
 
 @contextmanager
-def measured(meter: Metered, device: torch.device) -> Iterator[Stopwatch]:
+def measured(meter: CountedField, device: torch.device) -> Iterator[Stopwatch]:
     """A stopwatch for what happens inside, with the model ready to be explained."""
     if device.type == "cuda":
         torch.cuda.reset_peak_memory_stats(device)

@@ -36,7 +36,7 @@ _DIGEST = "blake2b"
 """Where a file says what it held when it was written; files of 0.1 do not."""
 
 
-class Words(str):
+class PrintedText(str):
     """Something that was written down as it printed; it prints the same and runs nothing.
 
     ``complete``: of a method, whether its maps are meant to add up.
@@ -120,7 +120,7 @@ def _attribution(header: Any, tensors: dict[str, Tensor]) -> Attribution:
     if "frames/clock" in tensors:
         frames = Frames(tensors["frames/clock"], tensors["frames/points"])
     normalisation = header["normalisation"]
-    method = Words(_text(header["method"]))
+    method = PrintedText(_text(header["method"]))
     method.complete = bool(header.get("complete", True))  # files of 0.1 do not say
     return Attribution(
         **{name: _take(name, header["arranged"][name], tensors) for name in _STRUCTURED},
@@ -133,7 +133,7 @@ def _attribution(header: Any, tensors: dict[str, Tensor]) -> Attribution:
         cost=Cost(**{name: _number(value) for name, value in header["cost"].items()}),
         resolution=header.get("resolution", 0.0),
         method=method,
-        target=Words(_text(header["target"])),
+        target=PrintedText(_text(header["target"])),
         normalisation=None if normalisation is None else _normalisation(**normalisation),
     )
 

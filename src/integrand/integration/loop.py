@@ -40,7 +40,7 @@ class Frames:
 
 
 @dataclass(frozen=True, eq=False)
-class Walked:
+class PathIntegrals:
     """Paths that have been walked.
 
     shares  (R, B, \\*s)         begin  (R, B, \\*s) where each really began
@@ -62,7 +62,7 @@ class Walked:
     alike: Tensor
     noise: Tensor | None = None
 
-    def at(self, number: Tensor) -> Walked:
+    def at(self, number: Tensor) -> PathIntegrals:
         """Walks from the references ``number`` (R,) among these."""
         return replace(
             self,
@@ -89,7 +89,7 @@ def walk(
     lanes: tuple[int, int] | None = None,
     places: Tensor | None = None,
     weights: Tensor | None = None,
-) -> Walked:
+) -> PathIntegrals:
     """Every path from its reference (R, B, \\*s) to the input (B, \\*s), integrated.
 
     ``output`` is F(x) where it is known already; ``lanes`` says which of how many references these are, or ``places`` (R, B) which
@@ -128,11 +128,11 @@ def _walk(
     output: Tensor | None,
     lanes: tuple[int, int] | None,
     weights: Tensor | None,
-) -> Walked:
+) -> PathIntegrals:
     shares: Tensor | None = None
     error = references.new_zeros(references.shape[:2])
     noise: Tensor | None = None
-    diary = _Diary(output, keeps_frames=frames)
+    diary = _Accumulator(output, keeps_frames=frames)
     for segment in path(field, references, x):
         segment = replace(segment, lanes=lanes, weights=weights)
         found = Integrated.ensure(rule(field, segment))
@@ -187,7 +187,7 @@ def _once(alike: Tensor, *, apart: bool) -> tuple[Tensor | None, Tensor]:
     return which, number
 
 
-def _check_ends(walked: Walked, first: int) -> None:
+def _check_ends(walked: PathIntegrals, first: int) -> None:
     """Refuse ends at which F is not finite; ``first`` is the number of the first reference."""
     if math.isfinite(float(walked.change.sum())) or bool(torch.isfinite(walked.change).all()):
         return
@@ -252,7 +252,7 @@ def _value(paid: Evaluation | None, found: Tensor | None, piece: int) -> Tensor 
 
 
 @dataclass
-class _Diary:
+class _Accumulator:
     """What is remembered of segments that come in any order and are not kept."""
 
     output: Tensor | None
@@ -270,12 +270,14 @@ class _Diary:
         if self.keeps_frames:
             self._note_points(segment)
 
-    def close(self, field: Field, x: Tensor, shares: Tensor, error: Tensor) -> Walked:
+    def close(self, field: Field, x: Tensor, shares: Tensor, error: Tensor) -> PathIntegrals:
         assert self.begin is not None
         output = field.value(x) if self.output is None else self.output
         start = field.value(self.begin, leading=2) if self.begin_value is None else self.begin_value
         alike = torch.arange(len(self.begin), device=x.device)
-        return Walked(shares, error, self.begin, output - start, output, start, self._numbers(), self._frames(), alike)
+        return PathIntegrals(
+            shares, error, self.begin, output - start, output, start, self._numbers(), self._frames(), alike
+        )
 
     def _note_ends(self, segment: Segment, found: Integrated) -> None:
         first, last = int(segment.clock[0].argmin()), int(segment.clock[1].argmax())
@@ -334,7 +336,7 @@ class SideBySide:
         self.output: Tensor | None = None
         self.entered = 0
 
-    def enter(self, block: Walked) -> None:
+    def enter(self, block: PathIntegrals) -> None:
         """The next references (r, B, \\*s)."""
         last = self.entered + len(block.alike)
         part = slice(self.entered, last)
@@ -353,12 +355,12 @@ class SideBySide:
             self.frames.append(block.frames)
         self.entered, self.output = last, block.output
 
-    def walked(self, like: Tensor, shares: Tensor | None = None) -> Walked:
+    def walked(self, like: Tensor, shares: Tensor | None = None) -> PathIntegrals:
         """All that was entered; ``shares`` are what is left of theirs, ``like`` is of their kind."""
         assert self.output is not None
         nothing = like.new_empty(0)
         part = slice(self.entered)
-        return Walked(
+        return PathIntegrals(
             shares=nothing if shares is None else shares,
             begin=torch.cat(self.begin) if self.begin else nothing,
             output=self.output,
@@ -371,7 +373,7 @@ class SideBySide:
         )
 
 
-class Patient(Rule):
+class DeferredRefinement(Rule):
     """A rule that is content with rough shares until it is known how much each reference counts.
 
     Rules that can look (``rule.look(field, segment)``, such as ``Adaptive``) are made to wait; others, and segments whose path has
@@ -402,7 +404,7 @@ class Patient(Rule):
         self.looked.append(looked)
         return looked.refined(tol=_ROUGH)
 
-    def settle(self, walked: Walked, weights: Tensor) -> Walked:
+    def settle(self, walked: PathIntegrals, weights: Tensor) -> PathIntegrals:
         """What was walked, refined to what the weighted sum needs (R, B)."""
         if not self.looked:
             return walked

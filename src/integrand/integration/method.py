@@ -32,7 +32,7 @@ from ..weightings import Uniform, Weighed, Weighting, WeightingLike, as_weightin
 from .assemble import Watch, opened, result, weighed_sum
 from .attribution import Attribution, Explainer
 from .cost import measured
-from .loop import Patient, SideBySide, Walked, walk
+from .loop import DeferredRefinement, PathIntegrals, SideBySide, walk
 from .sampling_error import Chance
 
 _BLOCK_ELEMENTS = (
@@ -103,17 +103,17 @@ class Method(Explainer):
                 values, walked = self._blocks(meter, references, x, weighed.weights, chance)
         return result(self, meter, values, x, walked, weighed, references, stopwatch.cost(), chance)
 
-    def _weighed_afterwards(self, field: Field, references: Tensor, x: Tensor) -> tuple[Weighed, Walked]:
+    def _weighed_afterwards(self, field: Field, references: Tensor, x: Tensor) -> tuple[Weighed, PathIntegrals]:
         """Weights that need shares: judged on a first look where the rule has one, which is then refined where it counts."""
         weigh = self.weighting.prepared(x, field, references)
-        rule = Patient(self.rule)
+        rule = DeferredRefinement(self.rule)
         walked = walk(self.path, rule, field, references, x, frames="path" in self.record)
         weighed = weigh(walked.shares)
         return weighed, rule.settle(walked, weighed.weights)
 
     def _blocks(
         self, field: Field, references: References, x: Tensor, weights: Tensor, chance: Chance | None
-    ) -> tuple[Tensor, Walked]:
+    ) -> tuple[Tensor, PathIntegrals]:
         """The weighted sum of shares, a block of references at a time, without keeping them unless asked to."""
         keeps = "shares" in self.record or len(references) == 1
         most = min(_BLOCK_ELEMENTS, _BLOCK_ON_CPU) if x.device.type == "cpu" else _BLOCK_ELEMENTS

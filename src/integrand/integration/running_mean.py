@@ -8,7 +8,7 @@ from torch import Tensor
 from ..core.shapes import over
 
 
-class Mean:
+class RunningMean:
     """A running mean of maps per example, and how much the maps differ.
 
     count (B,);  value (B, \\*s) the mean;  squares (B, \\*s) the sum of squared differences from it

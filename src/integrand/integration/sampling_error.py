@@ -18,7 +18,7 @@ from torch import Tensor
 
 from ..core.random import generator
 from ..core.shapes import norm, over, total
-from .loop import Walked
+from .loop import PathIntegrals
 
 _SKETCH = 32  # numbers that stand for a map where only its products with other maps count
 _NORMAL = (
@@ -154,7 +154,7 @@ class Chance:
         self.noise: Noise | None = None
         self.like = like
 
-    def add(self, walked: Walked, weights: Tensor) -> None:
+    def add(self, walked: PathIntegrals, weights: Tensor) -> None:
         """A block of references with their shares, and their weights (R, B)."""
         if walked.noise is not None and not self.sampled:
             self.noise = self.noise or Noise(self.like)

@@ -9,7 +9,7 @@ from torch import Tensor
 
 from ..baselines import Boundary, Itself, Rivals
 from ..integration import Method
-from ..paths import Adversarial, Fixed, Path, Relative, Step, Straight
+from ..paths import Adversarial, Fixed, Path, Relative, StepRule, Straight
 from ..paths.descent.attack import Goal
 from ..rules import Adaptive, Right, Rule, Simpson
 from ..targets import Target
@@ -31,7 +31,7 @@ def adversarial(
     clip: tuple[float, float] | None = None,
     *,
     norm: str = "sign",
-    step: Step = Fixed(),
+    step: StepRule = Fixed(),
     rule: Rule | None = None,
     seed: int = 0,
     record: tuple[str, ...] = (),
@@ -78,7 +78,7 @@ def mfaba(
     clip: tuple[float, float] | None = None,
     *,
     norm: str = "l2",
-    step: Step = Fixed(),
+    step: StepRule = Fixed(),
     rule: Rule = Right(),
     record: tuple[str, ...] = (),
 ) -> Method:

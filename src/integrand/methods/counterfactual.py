@@ -5,7 +5,7 @@ from __future__ import annotations
 from typing import Any
 
 from ..integration import Method
-from ..paths import Descent, Fixed, Relative, Shrinking, Step
+from ..paths import Descent, Fixed, Relative, Shrinking, StepRule
 from ..rules import Right, Rule, Simpson
 from .baseline_names import references_of
 from .registry import axioms, published
@@ -26,7 +26,7 @@ def ig2(
     clip: tuple[float, float] | None = None,
     *,
     norm: str = "l2",
-    step: Step | None = None,
+    step: StepRule | None = None,
     rule: Rule | None = None,
     record: tuple[str, ...] = (),
 ) -> Method:

@@ -7,7 +7,17 @@ from typing import Any
 from ..baselines import as_baseline
 from ..integration import Method
 from ..paths import Path, Straight
-from ..rules import Adaptive, Decision, GaussLegendre, Important, Rule, Saturation, Trapezoid, Until, Weighted
+from ..rules import (
+    IDGI,
+    Adaptive,
+    GaussLegendre,
+    IntegratedDecisionGradients,
+    PathWeighted,
+    Rule,
+    Saturation,
+    SaturationCutoff,
+    Trapezoid,
+)
 from ..rules.path_weights import Power
 from .baseline_names import BASELINES
 from .registry import axioms, published
@@ -39,9 +49,9 @@ def important(
 
     >>> import integrand as ig
     >>> ig.methods.important()
-    Method(rule=Important(50))
+    Method(rule=IDGI(50))
     """
-    return Method(as_baseline(baseline, BASELINES), path, Important(steps), record=record)
+    return Method(as_baseline(baseline, BASELINES), path, IDGI(steps), record=record)
 
 
 @published(
@@ -65,17 +75,17 @@ def decision(
     ``steps`` gradients are taken where a look at F alone in ``pilot`` cells says that it changes.
 
     Not complete: the map adds up to ∫ φ'² dα ≥ (F(x) − F(b))², in squared units of F, and the residual holds the difference. It is
-    quadratic in F: the map of 2F is four times as large and that of −F the same. ``rule=ig.rules.Rescaled(ig.rules.Decision())`` in an
+    quadratic in F: the map of 2F is four times as large and that of −F the same. ``rule=ig.rules.Rescaled(ig.rules.IntegratedDecisionGradients())`` in an
     ``ig.Method`` is the cousin that adds up.
 
     Cost: ``steps`` gradients and ``pilot`` + 1 values. Source: Walker et al., AAAI 2024 (arXiv 2305.20052); the authors' sampler, which can
-    miss the decision, is not reproduced (see ``ig.rules.Decision``).
+    miss the decision, is not reproduced (see ``ig.rules.IntegratedDecisionGradients``).
 
     >>> import integrand as ig
     >>> ig.methods.decision(pilot=20)
-    Method(rule=Decision(pilot=20))
+    Method(rule=IntegratedDecisionGradients(pilot=20))
     """
-    return Method(as_baseline(baseline, BASELINES), path, Decision(steps, pilot), record=record)
+    return Method(as_baseline(baseline, BASELINES), path, IntegratedDecisionGradients(steps, pilot), record=record)
 
 
 @published(
@@ -97,19 +107,19 @@ def path_weighted(
 
     weight  "sqrt" √α, "linear_late" α, "quadratic_late" α², "linear_early" 1 − α, "quadratic_early" (1 − α)², "logarithmic" log(1 + α),
             "exponential" exp(α − 1), "beta22" 6α(1 − α), a part of ``ig.rules.path_weights``, or any callable of α; normalised for you
-    steps   gradients are taken at the ends of so many even steps (the trapezoid rule); ``ig.rules.Weighted`` takes any fixed nodes
+    steps   gradients are taken at the ends of so many even steps (the trapezoid rule); ``ig.rules.PathWeighted`` takes any fixed nodes
 
     Adds up to ∫ w φ' dα, φ(α) = F(b + α(x − b)), not to F(x) − F(b) unless w is constant; the residual holds the difference.
 
     Cost: ``steps`` + 1 gradients. Errors: ``InputError`` for the published weight 1/α ("inverse"), which has no integral.
     Source: Kamalov, Al Falasi, Thabtah, arXiv 2509.17491. Their code pairs the mean gradient of a cell with the weight at its right end;
-    here both are taken at the same nodes, and the two converge to the same integral (see ``ig.rules.Weighted``).
+    here both are taken at the same nodes, and the two converge to the same integral (see ``ig.rules.PathWeighted``).
 
     >>> import integrand as ig
     >>> ig.methods.path_weighted(weight="beta22")
-    Method(rule=Weighted('beta22', Trapezoid(50)))
+    Method(rule=PathWeighted('beta22', Trapezoid(50)))
     """
-    return Method(as_baseline(baseline, BASELINES), path, Weighted(weight, Trapezoid(steps)), record=record)
+    return Method(as_baseline(baseline, BASELINES), path, PathWeighted(weight, Trapezoid(steps)), record=record)
 
 
 @published(
@@ -141,10 +151,13 @@ def path_sampled(
 
     >>> import integrand as ig
     >>> ig.methods.path_sampled()
-    Method(rule=Weighted(Power(), mass=None))
+    Method(rule=PathWeighted(Power(), mass=None))
     """
     return Method(
-        as_baseline(baseline, BASELINES), path, Weighted(distribution, GaussLegendre(steps), mass=None), record=record
+        as_baseline(baseline, BASELINES),
+        path,
+        PathWeighted(distribution, GaussLegendre(steps), mass=None),
+        record=record,
     )
 
 
@@ -172,14 +185,17 @@ def left(
            log-probabilities. Where F never rises above it the whole line is taken
     pilot  how many even cells of the line F is looked at in to find α*
 
-    Adds up to F(γ(α*)) − F(b); the residual is what F changes by after that. For a limit of your own see ``ig.rules.Until``.
+    Adds up to F(γ(α*)) − F(b); the residual is what F changes by after that. For a limit of your own see ``ig.rules.SaturationCutoff``.
 
     Cost: the gradients of ``integrated``, and ``pilot`` + 1 values. Source: Miglani et al., arXiv 2010.12697.
 
     >>> import integrand as ig
     >>> ig.methods.left(fraction=0.8)
-    Method(rule=Until(Saturation(0.8)))
+    Method(rule=SaturationCutoff(Saturation(0.8)))
     """
     return Method(
-        as_baseline(baseline, BASELINES), Straight(), Until(Saturation(fraction, above, pilot), rule), record=record
+        as_baseline(baseline, BASELINES),
+        Straight(),
+        SaturationCutoff(Saturation(fraction, above, pilot), rule),
+        record=record,
     )

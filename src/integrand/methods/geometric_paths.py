@@ -10,7 +10,7 @@ from torch import Tensor
 from ..baselines import as_baseline
 from ..fields.line_scan import EVEN
 from ..integration import Method
-from ..paths import Geodesic, Relaxed, Respaced
+from ..paths import ElasticBand, Geodesic, NonUniform
 from ..rules import GaussLegendre, Midpoint, Rule
 from .baseline_names import BASELINES
 from .registry import axioms, published
@@ -77,12 +77,12 @@ def relaxed(
         γ = argmin K Σ_k ‖d_k‖² + β s Σ_k ‖d_k‖ ‖∇F(m_k)‖      over ``corners`` free points, ends fixed
 
     With ``beta=0`` it is Integrated Gradients. ``.notes["steepness"]`` is the length travelled in the metric ‖∇F‖ ‖dγ‖, which is never
-    more than the straight line's. See ``ig.paths.Relaxed`` for how this differs from the released code, whose maps are not complete.
+    more than the straight line's. See ``ig.paths.ElasticBand`` for how this differs from the released code, whose maps are not complete.
 
     Cost: (2 · iterations + 1) · (corners + 1) gradients to find the path, and the rule's. Complete, up to the rule. Source: Salek and
     Enguehard, arXiv 2502.12108, the version without a graph; their energy, minimised.
     """
-    return Method(as_baseline(baseline, BASELINES), Relaxed(corners, beta, iterations), rule, record=record)
+    return Method(as_baseline(baseline, BASELINES), ElasticBand(corners, beta, iterations), rule, record=record)
 
 
 @published(
@@ -106,11 +106,11 @@ def nonuniform(
 
         A = (x − b) ⊙ Σ_k (t_{k+1} − t_k) ∇F(b + ½(t_k + t_{k+1})(x − b)),   |F(t_{k+1}) − F(t_k)| the same for all k
 
-    ``by``, ``even``: see ``ig.paths.Respaced``. What is integrated is the straight line, so all its axioms hold up to the rule; where F
+    ``by``, ``even``: see ``ig.paths.NonUniform``. What is integrated is the straight line, so all its axioms hold up to the rule; where F
     makes its decision on a short stretch far fewer steps are needed than even ones. ``integrated`` with its default rule does
     better still where gradients are smooth, and tells its error.
 
     Cost: steps gradients (times the rule's nodes) and pilot + 1 forward passes per reference. Source: Bhat and Raychowdhury, ISCAS
     2023 (arXiv 2302.11107).
     """
-    return Method(as_baseline(baseline, BASELINES), Respaced(steps, pilot, by, even), rule, record=record)
+    return Method(as_baseline(baseline, BASELINES), NonUniform(steps, pilot, by, even), rule, record=record)

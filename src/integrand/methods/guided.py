@@ -8,7 +8,7 @@ from typing import Any
 from ..baselines import as_baseline
 from ..errors import InputError
 from ..integration import Method
-from ..paths import Backwards, Between, Guided, Path, Salient
+from ..paths import SAMP, Composed, Guided, Path, Reversed
 from ..rules import Left, Right, Rule, Trapezoid
 from .baseline_names import BASELINES
 from .registry import axioms, published
@@ -63,7 +63,7 @@ def guided(
         stray = 1.0 if anchors else Guided().stray
     path: Path = Guided(steps, fraction, stray)
     if anchors:
-        path = Between(path, anchors)
+        path = Composed(path, anchors)
     return Method(as_baseline(baseline, BASELINES), path, rule, record=record)
 
 
@@ -95,7 +95,7 @@ def salient(
     rule      the gradient at the start of each step in the direction of the walk, as published; or any other, on the same path
 
     The greedy opposite of ``guided``, and as sensitive to noise: a contrast to it more than a recommendation. Momentum (SAMP++) is
-    left out, for want of its definition; see ``ig.paths.Salient`` for what else differs.
+    left out, for want of its definition; see ``ig.paths.SAMP`` for what else differs.
 
     Cost: ``steps`` gradients per reference, one after the other. Complete up to the rule, symmetric, monotone and inside the box;
     not linear in F. Source: Zhang, Zheng, Zhou, Lu, "Path Choice Matters for Clear Attribution in Path Methods", ICLR 2024
@@ -108,7 +108,7 @@ def salient(
 
 
 _WALKS: dict[str, Callable[[int, float], tuple[Path, Rule]]] = {
-    "insertion": lambda steps, fraction: (Salient(steps, fraction), Left()),
-    "deletion": lambda steps, fraction: (Backwards(Salient(steps, fraction, "lowest")), Right()),
+    "insertion": lambda steps, fraction: (SAMP(steps, fraction), Left()),
+    "deletion": lambda steps, fraction: (Reversed(SAMP(steps, fraction, "lowest")), Right()),
 }
 """Each with the rule that takes the gradient where a step of the walk begins."""

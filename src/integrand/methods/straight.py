@@ -8,7 +8,7 @@ from typing import Any
 from ..baselines import Baseline, Sample, as_baseline, count_of
 from ..core.features import Features
 from ..errors import BaselineError, InputError
-from ..integration import Method, Sampled, Staged
+from ..integration import Method, TwoStage, UntilTolerance
 from ..paths import Path, Straight
 from ..rules import Adaptive, GaussLegendre, MonteCarlo, Rule
 from ..weightings import Fitness
@@ -61,7 +61,7 @@ def expected(
     tol: float | None = None,
     seed: int = 0,
     record: tuple[str, ...] = (),
-) -> Method | Sampled:
+) -> Method | UntilTolerance:
     """Expected Gradients: A_i = E_b E_t [(x_i − b_i) ∂_i F(b + t(x − b))], b from data, t uniform on [0, 1].
 
     ``references``: a tensor (N, \\*s) or a dataset to draw from, or a list of baselines. ``draws`` (200) pairs of reference and
@@ -92,7 +92,7 @@ def expected(
                 "tolerance by rule=ig.rules.Adaptive(tol)."
             )
         drawn = Sample(references, 2000 if draws is None else draws, seed, replace=True)
-        return Sampled(Method(drawn, Straight(), MonteCarlo(1, seed), record=record), tol)
+        return UntilTolerance(Method(drawn, Straight(), MonteCarlo(1, seed), record=record), tol)
     size = len(references) if pool else count_of(references_of(references)) or 1
     if rule is not None:
         made: Baseline = Sample(references) if pool else references_of(references)
@@ -123,7 +123,7 @@ def weighted(
     features: Features = "auto",
     scout: Rule | int | None = None,
     record: tuple[str, ...] = (),
-) -> Method | Staged:
+) -> Method | TwoStage:
     """Weighted Gradients: A = Σ_b w_b IG_b with w_b = (1/D_b) / Σ_k (1/D_k).
 
     D_b is the smallest number of features that baseline b ranks highest whose replacement by ``fill`` brings the class
@@ -155,4 +155,4 @@ def weighted(
         raise InputError(
             "scout= ranks baselines so that poor ones can be dropped; say which with keep= (0.25 in the paper)."
         )
-    return Staged(method, GaussLegendre(scout) if isinstance(scout, int) else scout)
+    return TwoStage(method, GaussLegendre(scout) if isinstance(scout, int) else scout)

@@ -41,7 +41,7 @@ def discretized(
     paper divides by the norm of all of a sentence's.
 
     baseline    as for ``integrated``; the paper's is the padding token's vector, ``table[pad]``, at every place but special tokens:
-                ``ig.baselines.Kept(table[pad], (0, -1))``
+                ``ig.baselines.Masked(table[pad], (0, -1))``
     neighbours, steps, strategy  see ``ig.paths.Discretized``; the defaults are those of the published code
     rule        for each piece. ``Left()`` is the published method, ``Left(2**f)`` its factor f. On the three words of the reference values (10
                 steps) ``Left()`` leaves a gap of 16 %, ``Midpoint()`` one of 0.2 % for as many gradients
@@ -78,14 +78,14 @@ def sequential(
 
     ``of`` is what explains each word: a published name, started from ``baseline`` and integrated by ``rule``, or a method. The paper's is
     ``integrated`` from the mask token's vector by ``GaussLegendre(50)``: ``baseline=table[mask]``, or
-    ``ig.baselines.Kept(table[mask], (0, -1))`` with special tokens as they are. ``features`` says what moves at a time: words of sequences
+    ``ig.baselines.Masked(table[mask], (0, -1))`` with special tokens as they are. ``features`` says what moves at a time: words of sequences
     (n, d), pixels of images, columns of tables, unless told otherwise. See ``ig.Sequential``.
 
     Every word adds up to its own effect, what F loses without it; the whole map does not add up to F(x) − F(b). Cost: n × the method's, in
     batches. Source: Enguehard, Findings of ACL 2023 (arXiv 2305.15853).
 
     >>> import torch, integrand as ig
-    >>> ig.methods.sequential(baseline=ig.baselines.Kept(0.0, (0, -1)), rule=ig.rules.GaussLegendre(20))
-    Sequential(Method(Kept(0.0, (0, -1)), rule=GaussLegendre(20)))
+    >>> ig.methods.sequential(baseline=ig.baselines.Masked(0.0, (0, -1)), rule=ig.rules.GaussLegendre(20))
+    Sequential(Method(Masked(0.0, (0, -1)), rule=GaussLegendre(20)))
     """
     return Sequential(inner(of, baseline, rule), features)

@@ -14,7 +14,7 @@ from torch import Tensor
 from ..baselines import Extreme, as_baseline
 from ..core.features import Features
 from ..errors import InputError
-from ..integration import Distanced, Greedy, Method, Regions, Smoothed, with_core
+from ..integration import XRAI, ArtificialDistancing, GreedyPIG, Method, SmoothGrad, with_core
 from ..integration.attribution import Explainer, ExplainerLike, as_explainer
 from ..integration.wrappers.smoothgrad import Sigma
 from ..rules.base import Rule, RuleLike
@@ -73,20 +73,20 @@ def greedy(
     *,
     baseline: Any = None,
     rule: Rule | None = None,
-) -> Greedy:
+) -> GreedyPIG:
     """Greedy PIG: rank features round by round, each round from where the last one revealed some.
 
     ``of`` is what explains each round: a published name, started from ``baseline`` and integrated by ``rule``, or a method. The other
-    parameters are those of ``ig.Greedy``. Values are ranks, and no parts of F(x) − F(b); a feature that F does not look at is
+    parameters are those of ``ig.GreedyPIG``. Values are ranks, and no parts of F(x) − F(b); a feature that F does not look at is
     ranked with those worth nothing, and of two that are alike one comes first.
 
     Cost: rounds (10) × the method's. Source: Axiotis et al., arXiv 2311.06192 (no code was published; the paper's z is not known here).
 
     >>> import integrand as ig
     >>> ig.methods.greedy(chunk=2, baseline="black")
-    Greedy(Method(Colour(label='black')), 2)
+    GreedyPIG(Method(Colour(label='black')), 2)
     """
-    return Greedy(inner(of, baseline, rule), chunk, rounds, features, growth, largest)
+    return GreedyPIG(inner(of, baseline, rule), chunk, rounds, features, growth, largest)
 
 
 @published(
@@ -105,20 +105,20 @@ def smooth(
     *,
     baseline: Any = None,
     rule: Rule | None = None,
-) -> Smoothed:
+) -> SmoothGrad:
     """SmoothGrad of any method: A = mean_d A(x + ε_d), ε_d ~ N(0, σ²), σ 0.15 of each example's range.
 
     ``of`` is what explains each noisy copy: a published name, started from ``baseline`` and integrated by ``rule``, or a method. The
-    other parameters are those of ``ig.Smoothed``. The map adds up to mean_d F(x + ε_d) − F(b); noise treats features that are alike
+    other parameters are those of ``ig.SmoothGrad``. The map adds up to mean_d F(x + ε_d) − F(b); noise treats features that are alike
     differently, so they get the same only in the mean over many draws. Linearity and dummy are those of integrated gradients.
 
     Cost: draws × the method's. Source: Smilkov et al., arXiv 1706.03825.
 
     >>> import integrand as ig
     >>> ig.methods.smooth(draws=10, baseline="black")
-    Smoothed(Method(Colour(label='black')), 10)
+    SmoothGrad(Method(Colour(label='black')), 10)
     """
-    return Smoothed(inner(of, baseline, rule), draws, sigma, seed, reduce)
+    return SmoothGrad(inner(of, baseline, rule), draws, sigma, seed, reduce)
 
 
 @published(
@@ -138,22 +138,22 @@ def regions(
     *,
     baseline: Any = None,
     rule: Rule | None = None,
-) -> Regions:
+) -> XRAI:
     """XRAI: the regions of an image, ranked by the mean of a map over them.
 
     ``of`` is the method whose map is averaged. A published name starts from ``baseline``, by default from the image's own smallest and
     its largest number everywhere (XRAI's black and white), and is integrated by ``rule``; 100 steps in the published code, to a
-    tolerance here. The other parameters are those of ``ig.Regions``. Needs integrand[images] (scikit-image).
+    tolerance here. The other parameters are those of ``ig.XRAI``. Needs integrand[images] (scikit-image).
 
     Cost: the method's, and about a second per image. Source: Kapishnikov et al., ICCV 2019 (arXiv 1906.02825).
 
     >>> import integrand as ig
     >>> ig.methods.regions(rule=ig.rules.Midpoint(100))
-    Regions(Method(Several((Extreme(), Extreme(True))), rule=Midpoint(100)))
+    XRAI(Method(Union((Extreme(), Extreme(True))), rule=Midpoint(100)))
     """
     if baseline is None and isinstance(of, str) and about(of).start == "baseline":
         baseline = [Extreme(), Extreme(largest=True)]
-    return Regions(inner(of, baseline, rule), scales, dilation, least, channels, segments)
+    return XRAI(inner(of, baseline, rule), scales, dilation, least, channels, segments)
 
 
 @published(
@@ -180,15 +180,17 @@ def distanced(
     *,
     baseline: Any = None,
     rule: Rule | None = None,
-) -> Distanced:
+) -> ArtificialDistancing:
     """GAD (experimental): what persists of a map as two classes are pushed apart.
 
     Copies of the model are trained on ``data`` to say what it says with the two ``classes`` further apart, and only features that are
     important to all of them keep what the method gives them. ``of`` is that method: a published name, started from ``baseline`` and
-    integrated by ``rule``, or a method. The other parameters are those of ``ig.Distanced``, which says what of this is the paper's and
+    integrated by ``rule``, or a method. The other parameters are those of ``ig.ArtificialDistancing``, which says what of this is the paper's and
     what is our reconstruction of it.
 
     Cost: (1 + T) × the method's, and T trainings of epochs × 0.8 N rows. Source: Mazini Rodrigues, Boutry, Najman, arXiv 2401.14434.
     """
     method = inner(of, baseline, rule)
-    return Distanced(method, data, classes, labels, distances, epochs, rate, batch, held, fit, keep, features, seed)
+    return ArtificialDistancing(
+        method, data, classes, labels, distances, epochs, rate, batch, held, fit, keep, features, seed
+    )

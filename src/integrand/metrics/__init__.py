@@ -8,9 +8,10 @@ perturbation/    what happens when features are replaced               robustnes
 axioms/          the axioms as a tool                                  conditional     XAI-Bench's metrics, by known expectations
 """
 
+from ..core.renamed import renamed as _renamed
 from . import xai_bench as xai_bench
 from .axioms import Axioms as Axioms
-from .axioms import Verdict as Verdict
+from .axioms import AxiomVerdict as AxiomVerdict
 from .axioms import axioms as axioms
 from .base import Metric as Metric
 from .base import as_metric as as_metric
@@ -121,8 +122,10 @@ from .robustness import random_logit as random_logit
 from .robustness import smooth_mprt as smooth_mprt
 from .robustness.max_sensitivity import MaxSensitivity as MaxSensitivity
 from .robustness.max_sensitivity import max_sensitivity as max_sensitivity
-from .running import Result as Result
+from .running import BatchScores as BatchScores
 from .running import Running as Running
 from .similarity import Agreement as Agreement
 from .similarity import agreement as agreement
 from .task import Subject as Subject
+
+__getattr__ = _renamed(__name__, {"Verdict": "AxiomVerdict"})

@@ -170,13 +170,13 @@ def unasked(attribution: Any, masks: Tensor | None = None) -> Iterator[tuple[Sub
     while isinstance(one, list | dict) and one:
         one = one[0] if isinstance(one, list) else next(iter(one.values()))
     like = one.inputs if isinstance(one, Attribution) else one
-    layout, nobody = Layout.of(like), Nobody()
+    layout, nobody = Layout.of(like), NoModel()
     subject = Subject(nobody, layout.pack(like), layout, masks, bare=not isinstance(one, Attribution))
     with nobody.ready():
         yield subject, Maps.of(attribution, subject.x, subject.layout)
 
 
-class Nobody(Field):
+class NoModel(Field):
     """The field of metrics that ask no model."""
 
     def evaluate(self, z: Tensor, index: Tensor, *, gradient: bool = True) -> Evaluation:

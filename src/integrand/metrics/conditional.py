@@ -19,7 +19,7 @@ from ..core.values import part
 from ..errors import InputError, ShapeError
 from ..fields import Field
 from ..synthetic.expectation import Expected, expected
-from ..synthetic.problem import Problem
+from ..synthetic.problem import SyntheticProblem
 from .base import Metric, metric
 from .maps import Maps
 from .task import Score, Subject
@@ -38,13 +38,13 @@ def _rounded(change: Tensor, scale: Tensor) -> Tensor:
 class _OfProblem(Metric):
     """A metric that asks for expectations over the problem's distribution."""
 
-    problem: Problem
+    problem: SyntheticProblem
     draws: int = 1000
     seed: int = 0
     score: Score = "output"
 
     def __post_init__(self) -> None:
-        if not isinstance(self.problem, Problem):
+        if not isinstance(self.problem, SyntheticProblem):
             raise InputError("XAI-Bench's metrics need the problem whose rows are explained: give a Problem.")
 
     def expected(self, field: Field, x: Tensor, known: Tensor, index: Tensor | None = None) -> Expected:
@@ -58,7 +58,7 @@ class _OfProblem(Metric):
 
 
 @part
-class _Asked(_OfProblem):
+class _ConditionalExpectation(_OfProblem):
     version: str = ""
     conditional: str = "observational"
 
@@ -88,7 +88,7 @@ class _Asked(_OfProblem):
 
 
 @part
-class Faithfulness(_Asked):
+class Faithfulness(_ConditionalExpectation):
     """XAI-Bench faithfulness: do magnitudes go with what each feature alone does to the expectation? −1 to 1; higher is better.
 
         Pearson_j(|φ_j|, δ_j)       "dec": δ_j = |F(x) − E[F | x_−j]|       "inc": δ_j = |E F − E[F | x_j]|
@@ -132,7 +132,7 @@ class Faithfulness(_Asked):
 
 
 @part
-class Monotonicity(_Asked):
+class ConditionalMonotonicity(_ConditionalExpectation):
     """XAI-Bench monotonicity: do features, given in order of magnitude, move the expectation ever more? 0 to 1; higher is better.
 
         y_k = E[F | the k smallest of |φ|],   d_k = |y_k − y_{k−1}|,   k = 1 … D        #{ d_{k+1} ≥ d_k } / (D − 1)
@@ -263,7 +263,7 @@ class ShapleyCorrelation(_AgainstTruth):
 
 @metric("xai_bench_infidelity")
 @part
-class Infidelity(Metric):
+class ConditionalInfidelity(Metric):
     """XAI-Bench infidelity: how badly a map, as a slope, predicts what perturbing all features does. Lower is better.
 
         r = clip(x + 0.2 ε, x − 1, x),  ε normal        a = Σ_i r_i φ_i,  Δ = F(x) − F(x − r)

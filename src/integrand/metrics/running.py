@@ -14,7 +14,7 @@ from .task import Subject
 
 
 @dataclass(frozen=True, eq=False)
-class Result:
+class BatchScores:
     """What a metric says of B examples.
 
     summary  (M,) per method;  values (M, B) per example, NaN where there is none;  measured (M, B, \\*t) what both came from
@@ -61,12 +61,12 @@ class Running:
                 made._add(measured, one._names)
         return made
 
-    def compute(self) -> Result:
+    def compute(self) -> BatchScores:
         """What all examples so far say. Errors: none seen."""
         if not self._measured:
             raise InputError(f"{self.metric.name} has seen no example yet: call update first.")
         measured = torch.cat(self._measured, 1)
-        return Result(self.metric.summary(measured), self.metric.values(measured), measured, self._names)
+        return BatchScores(self.metric.summary(measured), self.metric.values(measured), measured, self._names)
 
     def _add(self, measured: Tensor, names: tuple[str, ...]) -> None:
         if self._measured and names != self._names:

@@ -125,17 +125,17 @@ def peak_memory() -> int:
     return peak if sys.platform == "darwin" else peak * 1024
 
 
-def packer_for(model: object, rows: int | None, run: str = "itself") -> Packer:
+def packer_for(model: object, rows: int | None, run: str = "itself") -> BatchSizer:
     """A packer of ``rows``, or the one that already knows this model, ``run`` as itself or as something that stands in for it."""
     if rows is not None:
-        return Packer(rows)
+        return BatchSizer(rows)
     try:
-        return _PACKERS.setdefault(model, {}).setdefault(run, Packer())
+        return _PACKERS.setdefault(model, {}).setdefault(run, BatchSizer())
     except TypeError:  # not every callable can be remembered
-        return Packer()
+        return BatchSizer()
 
 
-class Packer:
+class BatchSizer:
     """Cuts work into model calls of a good size.
 
     ``rows`` fixes the size; without it the size is found per kind of call (row shape, type, device, forward or gradient).
@@ -149,7 +149,7 @@ class Packer:
         self._sizes: dict[Hashable, _Size] = {}
 
     def __repr__(self) -> str:
-        return f"Packer({self.rows})" if self.rows else "Packer()"
+        return f"BatchSizer({self.rows})" if self.rows else "BatchSizer()"
 
     def size(self, like: torch.Tensor, kind: str) -> int:
         """How many rows shaped like ``like`` (\\*s) the next call of this kind would hold."""
@@ -236,5 +236,5 @@ class Packer:
         size.fill(rows, used, free + used)
 
 
-_PACKERS: WeakKeyDictionary[object, dict[str, Packer]] = WeakKeyDictionary()
+_PACKERS: WeakKeyDictionary[object, dict[str, BatchSizer]] = WeakKeyDictionary()
 """What was learnt about each model that is still alive."""

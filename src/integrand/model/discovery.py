@@ -32,14 +32,14 @@ _LIBRARIES = ("torch", "numpy", "functools", "contextlib", "integrand")
 
 def modules_behind(function: Callable[..., Any]) -> list[nn.Module]:
     """The modules that a function's code can reach by name, outermost ones only, in the order in which they were come across."""
-    search = _Search()
+    search = _Discovery()
     search.look_at(function, frozenset({"__call__"}), 0)
     found = list(search.found.values())
     inside = {id(part) for module in found for part in module.modules() if part is not module}
     return [module for module in found if id(module) not in inside]
 
 
-class _Search:
+class _Discovery:
     """What has been found and looked at so far."""
 
     def __init__(self) -> None:

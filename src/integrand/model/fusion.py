@@ -44,7 +44,7 @@ class Optimiser:
 
     def __init__(self, original: nn.Module) -> None:
         self.original = original
-        self._double: Double | None = None
+        self._double: OptimisedCopy | None = None
         self._tried: list[Any] | None = None  # the original as it was when its double was made, or could not be
 
     @classmethod
@@ -63,16 +63,16 @@ class Optimiser:
         if self._tried is not None and (self._double is None or not _same(self._tried, _fingerprint(self.original))):
             self._double = self._tried = None
 
-    def double(self, trial: Callable[[Double], Any]) -> Double | None:
+    def double(self, trial: Callable[[OptimisedCopy], Any]) -> OptimisedCopy | None:
         """The double, made if there is none; ``trial(double)`` is what it says of a few rows."""
         if self._tried is None:
             made = self._make(trial)
             self._double, self._tried = made, _fingerprint(self.original)
         return self._double
 
-    def _make(self, trial: Callable[[Double], Any]) -> Double | None:
+    def _make(self, trial: Callable[[OptimisedCopy], Any]) -> OptimisedCopy | None:
         try:
-            double = Double(self.original)
+            double = OptimisedCopy(self.original)
         except Exception as error:  # whatever a module's own way of being copied raises
             _give_up(f"it cannot be copied ({error})")
             return None
@@ -90,7 +90,7 @@ def _give_up(why: str) -> None:
     warn(f"optimize=True does nothing for this model: {why}.", OptimizeWarning)
 
 
-class Double:
+class OptimisedCopy:
     """What stands in for a module while it is explained; at first a copy that does the very same.
 
     module         the copy that is run

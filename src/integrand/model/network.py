@@ -26,7 +26,7 @@ from .borrowed import borrowed
 from .discovery import modules_behind
 from .extra import Extra
 from .failure import tells_of_rows
-from .fusion import Double, Optimiser
+from .fusion import OptimisedCopy, Optimiser
 from .layout import Layout
 from .turns import turn, undone
 
@@ -198,7 +198,7 @@ class Network:
         """The outputs of the model itself, also where a double is run in its place."""
         return self._call(z, index)
 
-    def _double(self, z: Tensor, index: Tensor | None) -> Double | None:
+    def _double(self, z: Tensor, index: Tensor | None) -> OptimisedCopy | None:
         """What is run in place of the model, made when there is a row to try it with."""
         if self.optimiser is None:
             return None
@@ -206,14 +206,14 @@ class Network:
         rows = z.detach()[-1:].repeat(2, *(1,) * (z.ndim - 1))
         examples = None if index is None else index[-1:].repeat(2)
 
-        def trial(double: Double) -> Any:
+        def trial(double: OptimisedCopy) -> Any:
             with gradients(False):
                 return self._call(rows.clone(), examples, double)
 
         return self.optimiser.double(trial)
 
     @tells_of_rows
-    def _call(self, z: Tensor, index: Tensor | None, double: Double | None = None) -> Any:
+    def _call(self, z: Tensor, index: Tensor | None, double: OptimisedCopy | None = None) -> Any:
         positional, named = self.extra.rows(index)
         inputs = self.layout.unpack(z, model=True) if self.layout else z
         model = self.model
@@ -293,7 +293,7 @@ class Network:
         return Site(module, "input", name)
 
 
-class Itself(Network):
+class PlainModel(Network):
     """A network that is never run as a double of itself."""
 
     def __init__(self, whole: Network) -> None:

@@ -55,7 +55,7 @@ def forwards(replaced: Sequence[tuple[nn.Module, Forward]]) -> Iterator[None]:
 
 
 @dataclass(eq=False)
-class Call:
+class ModuleCall:
     """One run of a module: what it returned, taken apart; ``leaves`` is None while it is open, and for what cannot be noted."""
 
     name: str
@@ -65,7 +65,7 @@ class Call:
 
 
 @dataclass(eq=False)
-class Probe:
+class DependencyProbe:
     """Copies of what was noted that autograd can tell apart: by leaf, what the model was handed, and its version then."""
 
     leaves: list[Tensor] = field(default_factory=list)
@@ -127,13 +127,13 @@ class Spot:
     number: int
     site: Site
     run: int
-    call: Call | None
+    call: ModuleCall | None
     later: int
     leaves: list[Any]
     choice: list[int]
 
 
-class Tape:
+class Recording:
     """The calls before the first of some sites in one forward pass, what was at the sites, and what the model returned.
 
     probe    hand out copies that autograd can follow
@@ -143,13 +143,13 @@ class Tape:
     def __init__(
         self,
         sites: Sequence[Site],
-        probe: Probe | None = None,
+        probe: DependencyProbe | None = None,
         wanted: Callable[[int, nn.Module], tuple[bool, bool]] | None = None,
     ) -> None:
         self.sites = tuple(sites)
         self.probe = probe
         self.wanted = wanted
-        self.calls: list[Call] = []
+        self.calls: list[ModuleCall] = []
         self.spots: list[Spot] = []
         self.passed = False  # the first spot
         self.outputs: Any = None
@@ -158,7 +158,7 @@ class Tape:
         self._later: Counter[nn.Module] = Counter()
         self._rows = 0
 
-    def run(self, network: Network, z: Tensor, index: Tensor) -> Tape:
+    def run(self, network: Network, z: Tensor, index: Tensor) -> Recording:
         """One forward pass. Errors: ``ModelError`` where a site is no place to explain at."""
         self._rows = len(z)
         with forwards([(module, self._listening(name, module)) for name, module in network.layers().items()]):
@@ -200,7 +200,7 @@ class Tape:
                 call = None
                 self._later[module] += 1
             else:
-                call = Call(name, module)
+                call = ModuleCall(name, module)
                 self.calls.append(call)
             if entering:
                 args, kwargs = self._entered(entering, run, later, args, kwargs)
@@ -246,7 +246,7 @@ class Tape:
         here: Sequence[tuple[int, Site]],
         run: int,
         number: int,
-        call: Call | None,
+        call: ModuleCall | None,
         later: int,
         made: Any,
     ) -> Any:
@@ -268,7 +268,7 @@ class Tape:
         number: int,
         site: Site,
         run: int,
-        call: Call | None,
+        call: ModuleCall | None,
         later: int,
         leaves: Sequence[Any],
         choice: list[int],

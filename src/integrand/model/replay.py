@@ -19,13 +19,13 @@ from torch.utils._pytree import TreeSpec
 from ..core.shapes import describe
 from ..errors import ModelError
 from .layout import Layout
-from .recording import Probe, Spot, Tape, no_place
+from .recording import DependencyProbe, Recording, Spot, no_place
 
 INPUT = 0  # the number under which the model's own input is kept
 
 
 @dataclass(frozen=True, eq=False)
-class Leaf:
+class Variable:
     """One value among what a call returned.
 
     sample   as one row gave it
@@ -58,7 +58,7 @@ class Planned:
 
     name: str
     module: nn.Module
-    leaves: tuple[Leaf, ...] | None
+    leaves: tuple[Variable, ...] | None
     spec: TreeSpec | None
 
 
@@ -91,7 +91,7 @@ class Place:
 
 
 @dataclass(frozen=True, eq=False)
-class Plan:
+class ReplayPlan:
     """How to run what comes behind the first of some spots.
 
     calls     before it in the order they began, its own last where its output is explained
@@ -104,7 +104,7 @@ class Plan:
     """
 
     calls: tuple[Planned, ...]
-    entrance: Leaf
+    entrance: Variable
     places: tuple[Place, ...]
     layout: Layout
     maps: tuple[tuple[int, ...], ...]
@@ -112,7 +112,7 @@ class Plan:
     heaviest: int
 
     @classmethod
-    def of(cls, one: Tape, probe: Probe, many: Tape, rows: int, *, whole_input: bool) -> Plan:
+    def of(cls, one: Recording, probe: DependencyProbe, many: Recording, rows: int, *, whole_input: bool) -> ReplayPlan:
         """From a pass of one row that autograd followed, its input copied first, and a pass of ``rows`` rows."""
         if [(c.module, c.spec) for c in one.calls] != [(c.module, c.spec) for c in many.calls]:
             raise ModelError(
@@ -142,7 +142,7 @@ class Plan:
             assert own is not None
             changed = [dataclasses.replace(leaf, used=leaf.used and k not in given) for k, leaf in enumerate(own)]
             calls[-1] = dataclasses.replace(calls[-1], leaves=tuple(changed))
-        entrance = Leaf(probe.leaves[INPUT].detach(), 0, 1, needed[INPUT] or whole_input, probe.written(INPUT))
+        entrance = Variable(probe.leaves[INPUT].detach(), 0, 1, needed[INPUT] or whole_input, probe.written(INPUT))
         samples = [place.by_row(one.spots[place.spot].leaves[place.leaf]) for place in places]
         layout = Layout(
             None,
@@ -152,7 +152,7 @@ class Plan:
         )
         return cls(tuple(calls), entrance, places, layout, _maps(places, layout), met(one), one.heaviest)
 
-    def cautious(self) -> Plan:
+    def cautious(self) -> ReplayPlan:
         """The same, keeping everything: for models in which values matter in ways that autograd does not see."""
         calls = tuple(
             dataclasses.replace(
@@ -162,7 +162,7 @@ class Plan:
         )
         return dataclasses.replace(self, calls=calls, entrance=dataclasses.replace(self.entrance, used=True))
 
-    def kept(self) -> Iterator[tuple[int, int, Leaf]]:
+    def kept(self) -> Iterator[tuple[int, int, Variable]]:
         """(call, place, leaf) of everything whose rows are kept, the input aside."""
         for number, call in enumerate(self.calls):
             for place, leaf in enumerate(call.leaves or ()):
@@ -177,7 +177,7 @@ class Plan:
         used = [leaf for leaf in call.leaves if leaf.used and leaf.axis is not None]
         return bool(used), any(leaf.written for leaf in used)
 
-    def points(self, tape: Tape) -> Tensor:
+    def points(self, tape: Recording) -> Tensor:
         """What is explained, as it was in a pass, end to end: (N, \\*L), or (N, n) of several places."""
         if met(tape) != self.met:
             raise ModelError(
@@ -202,7 +202,7 @@ class Plan:
         """Numbers per row of what is explained."""
         return sum(int(torch.Size(shape).numel()) for shape in self.layout.shapes)
 
-    def taken(self, tape: Tape, z: Tensor) -> tuple[Tensor, ...]:
+    def taken(self, tape: Recording, z: Tensor) -> tuple[Tensor, ...]:
         """What is kept of a pass of rows ``z`` (N, …), each with its rows in front: the input first."""
         rest = []
         for number, place, leaf in self.kept():
@@ -211,12 +211,12 @@ class Plan:
         return (self.entrance.by_row(z) if self.entrance.used else z.new_empty(len(z), 0), *rest)
 
 
-def met(tape: Tape) -> list[Any]:
+def met(tape: Recording) -> list[Any]:
     """Which runs of which layers were met in a pass, in their order, with what in them."""
     return [(spot.number, spot.run, spot.later, spot.call is None, spot.choice) for spot in tape.spots]
 
 
-def _places(one: Tape, many: Tape, rows: int) -> Iterator[Place]:
+def _places(one: Recording, many: Recording, rows: int) -> Iterator[Place]:
     """The tensors at every spot that have one entry per row, along whichever axis."""
     for number, (spot, other) in enumerate(zip(one.spots, many.spots, strict=True)):
         axes = {leaf: _axis_of_rows(spot.leaves[leaf], other.leaves[leaf], rows) for leaf in spot.choice}
@@ -239,7 +239,7 @@ def _axis_of_rows(sample: Any, value: Any, rows: int) -> int | None:
     return grown[0] if len(grown) == 1 and (sample.shape[grown[0]], value.shape[grown[0]]) == (1, rows) else None
 
 
-def _turn(tape: Tape, spot: Spot) -> int:
+def _turn(tape: Recording, spot: Spot) -> int:
     """Which of its layer's runs a spot is, where those that are inside noted calls do not happen."""
     own = [call for call in tape.calls if call.module is spot.site.module]
     if spot.call is None:
@@ -260,21 +260,21 @@ def _maps(places: Sequence[Place], layout: Layout) -> tuple[tuple[int, ...], ...
 
 
 def _leaf(
-    name: str, sample: Any, value: Any, rows: int, probe: Probe, needed: Sequence[bool], number: int | None
-) -> Leaf:
+    name: str, sample: Any, value: Any, rows: int, probe: DependencyProbe, needed: Sequence[bool], number: int | None
+) -> Variable:
     if not isinstance(sample, Tensor) or number is None:
         if sample != value:
             raise ModelError(
                 f"Layer {name!r} returns {sample!r} for one row and {value!r} for {rows}: it cannot be handed out again."
             )
-        return Leaf(sample)
+        return Variable(sample)
     written = probe.written(number)
     grown = [axis for axis, (a, b) in enumerate(zip(sample.shape, value.shape, strict=False)) if a != b]
     if sample.ndim == value.ndim and not grown:
-        return Leaf(sample, written=written)
+        return Variable(sample, written=written)
     if sample.ndim != value.ndim or len(grown) > 1 or value.shape[grown[0]] != rows * sample.shape[grown[0]]:
         raise ModelError(
             f"Layer {name!r} returns {describe(sample.shape)} for one row and {describe(value.shape)} for {rows}, so its rows cannot "
             "be told apart. Choose a layer before it."
         )
-    return Leaf(sample, grown[0], sample.shape[grown[0]], needed[number], written)
+    return Variable(sample, grown[0], sample.shape[grown[0]], needed[number], written)

@@ -59,7 +59,7 @@ class Path(Part, ABC):
 
     @declared
     def divisible(self) -> str | None:
-        """The field that counts its pieces, which ``Between`` divides over its stretches; None: each is walked as the whole way is."""
+        """The field that counts its pieces, which ``Composed`` divides over its stretches; None: each is walked as the whole way is."""
         return self.resolution
 
     @declared

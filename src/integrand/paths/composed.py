@@ -18,19 +18,19 @@ from .base import Path, PathLike, as_path, between_pairs, handed_on
 
 
 @part
-class Between(Path):
+class Composed(Path):
     """``path`` from anchor to anchor: a_j = b + j/(m+1) (x − b), j = 0 … m+1, with m = ``anchors`` between the ends.
 
     However far the path strays, it comes back to the straight line at every anchor. Its steps (or segments, whichever it counts)
     are divided over the m + 1 stretches as evenly as whole numbers allow; a path that has neither is walked as it is on each.
     The clock of a stretch is a part 1/(m+1) of the whole.
 
-    ``Between(Guided(stray=1.0), anchors=20)`` is Guided IG as the paper bounds it. Cost: that of ``path``. Errors: ``InputError``
+    ``Composed(Guided(stray=1.0), anchors=20)`` is Guided IG as the paper bounds it. Cost: that of ``path``. Errors: ``InputError``
     for fewer steps than stretches, and for paths that choose where they begin (``Descent``): they do not come by anchors.
     Source: Kapishnikov et al., CVPR 2021 (arXiv 2106.09788), section on anchors.
 
     >>> import integrand as ig
-    >>> ig.paths.Between(ig.paths.Guided(steps=50, stray=1.0), anchors=4).segments
+    >>> ig.paths.Composed(ig.paths.Guided(steps=50, stray=1.0), anchors=4).segments
     50
     """
 
@@ -83,7 +83,7 @@ class Between(Path):
         """The path's."""
         return self.path.dial(name)
 
-    def turned(self, name: str, value: int) -> Between:
+    def turned(self, name: str, value: int) -> Composed:
         """The same of another number of steps."""
         return dataclasses.replace(self, path=self.path.turned(name, value))
 
@@ -129,10 +129,10 @@ class Between(Path):
 
 
 @part
-class Backwards(Path):
+class Reversed(Path):
     """``path`` walked from the input to the reference, and handed out from the reference to the input.
 
-    A path that does not look at F is its own mirror image; one that does sees the input first: ``Backwards(Salient(first="lowest"))``
+    A path that does not look at F is its own mirror image; one that does sees the input first: ``Reversed(SAMP(first="lowest"))``
     takes away from the input what counts most. Cost: that of ``path``. Errors: ``InputError`` for paths that choose where they
     begin, which would not end at the input.
     """
@@ -175,7 +175,7 @@ class Backwards(Path):
         """The path's."""
         return self.path.dial(name)
 
-    def turned(self, name: str, value: int) -> Backwards:
+    def turned(self, name: str, value: int) -> Reversed:
         """The same of another number of steps."""
         return dataclasses.replace(self, path=self.path.turned(name, value))
 

@@ -50,7 +50,7 @@ class Discretized(Path):
                 the baseline's and w_j's. Of equal ones the nearest to w_j
 
     A word that is the baseline stays where it is and is not looked for in the table: so special tokens are kept
-    (``ig.baselines.Kept``). The baseline may be any vector; if it is a word's, that word is no anchor. A walk that has nowhere left to
+    (``ig.baselines.Masked``). The baseline may be any vector; if it is a word's, that word is no anchor. A walk that has nowhere left to
     go is at the baseline from there on; pieces of no length cost nothing.
 
     The path does not depend on F, is monotone and stays in the box. Cost: no gradients; R·B·n·steps·k·d operations for the anchors,
@@ -107,16 +107,16 @@ class Discretized(Path):
                 yield polyline(torch.stack(corners[::-1]), clock.to(start))
                 corners = [here]
 
-    def _words(self, end: Tensor) -> _Words:
+    def _words(self, end: Tensor) -> _WordTable:
         width = self.table.shape[1]
         if end.ndim < 2 or end.shape[-1] != width:
             raise ShapeError(
                 f"The table holds vectors of {width} numbers, but an example has shape {describe(end.shape[1:])}: give the table that the "
                 "inputs were looked up in, and inputs (B, n, d) or (B, d) with its d along the last axis."
             )
-        return _Words(self.table.detach().to(end), self.neighbours)
+        return _WordTable(self.table.detach().to(end), self.neighbours)
 
-    def _towards(self, words: _Words, start: Tensor, here: Tensor, anchor: Tensor) -> Tensor:
+    def _towards(self, words: _WordTable, start: Tensor, here: Tensor, anchor: Tensor) -> Tensor:
         """The next points (R, B, \\*n, d), from the points ``here`` and the numbers of the anchors (R, B, \\*n)."""
         wanted = torch.where((anchor == _NONE)[..., None], start, words.table[anchor.clamp_min(0)])
         low, high = torch.minimum(start, here), torch.maximum(start, here)
@@ -124,7 +124,7 @@ class Discretized(Path):
         onwards = (here - (here - start) / self.steps).clamp(low, high)
         return torch.where((wanted >= low) & (wanted <= high), wanted, onwards)
 
-    def _anchors(self, words: _Words, start: Tensor, end: Tensor) -> Tensor:
+    def _anchors(self, words: _WordTable, start: Tensor, end: Tensor) -> Tensor:
         """The numbers (steps, R, B, \\*n) of the rows that each word walks by, −1 where it has come to the baseline."""
         moves = (start != end).any(-1)
         made = torch.full((self.steps, *moves.shape), _NONE, device=end.device)
@@ -142,7 +142,7 @@ class Discretized(Path):
         made[:, moves] = walks[:, of_pair]
         return made
 
-    def _walks(self, words: _Words, word: Tensor, avoided: Tensor, base: Tensor) -> Tensor:
+    def _walks(self, words: _WordTable, word: Tensor, avoided: Tensor, base: Tensor) -> Tensor:
         """Anchors (steps, P) of walks from the rows ``word`` (P,) to the vectors ``base`` (P, d), by way of none of ``avoided`` (P,)."""
         been = word[None]
         for _ in range(self.steps):
@@ -154,7 +154,7 @@ class Discretized(Path):
             been = torch.cat([been, following[None]])
         return been[1:]
 
-    def _choice(self, words: _Words, been: Tensor, avoided: Tensor, base: Tensor) -> Tensor:
+    def _choice(self, words: _WordTable, been: Tensor, avoided: Tensor, base: Tensor) -> Tensor:
         """The next anchor (P,) of walks that have been at (j, P), the last of which is where they are."""
         near = words.near(been[-1])
         if not near.shape[1]:
@@ -186,11 +186,11 @@ def neighbour_graph(table: Tensor, neighbours: int = 500) -> Tensor:
     _check_table(table)
     if neighbours < 1:
         raise InputError(f"A word has at least one neighbour, not neighbours={neighbours}.")
-    words = _Words(table.detach(), neighbours)
+    words = _WordTable(table.detach(), neighbours)
     return words.near(torch.arange(len(table), device=table.device)).to(torch.int32)
 
 
-class _Words:
+class _WordTable:
     """A table (V, d) of vectors: which row a vector is, and which rows are near a row. Neighbours are looked for when asked for."""
 
     def __init__(self, table: Tensor, neighbours: int | Tensor) -> None:
@@ -287,5 +287,5 @@ def _not_there(number: Tensor, nearest: Tensor, apart: Tensor, of_word: Tensor, 
         f"{int((number == _NONE).sum())} of {len(number)} different words are not in the table: the one of {where} is "
         f"{float(apart[one]):.3g} away from the nearest row, number {int(nearest[one])}. A discretized path walks from word to word: explain "
         "the words' own vectors, as they were looked up in this table and before anything is added to them, or keep such positions as "
-        "they are with baseline=ig.baselines.Kept(…)."
+        "they are with baseline=ig.baselines.Masked(…)."
     )

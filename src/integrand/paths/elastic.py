@@ -28,7 +28,7 @@ from .base import Path
 
 
 @part
-class Relaxed(Path):
+class ElasticBand(Path):
     """The line from the baseline to the input, relaxed to avoid steep gradients; its ends are fixed, so the map stays complete.
 
         minimise  K Σ_k ‖d_k‖² + β s Σ_k ‖d_k‖ ‖∇F(m_k)‖     over the corners between K pieces d_k with middles m_k

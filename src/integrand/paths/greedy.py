@@ -4,7 +4,7 @@
 
 A step covers a K-th of the L1 distance from the baseline to the input. Coordinates are ranked by a cost that is read off the
 gradient at the step's start, the cheapest part of them moves as far as it may, then the next cheapest, until the distance is
-covered. ``Guided`` and ``Salient`` differ in the cost alone. Which coordinates move is all that a path decides: a step is handed
+covered. ``Guided`` and ``SAMP`` differ in the cost alone. Which coordinates move is all that a path decides: a step is handed
 on as one straight segment with the gradient at its start, and rules integrate it as they like.
 
 Where a coordinate is, is kept as its own part α_i = (p_i − b_i)/(x_i − b_i) of its way: then the band, what may still move and what
@@ -53,7 +53,7 @@ class Guided(Path):
 
     Source: Kapishnikov, Venugopalan, Avci, Wedin, Terry, Bolukbasi, "Guided Integrated Gradients: an Adaptive Path Method for
     Removing Noise", CVPR 2021 (arXiv 2106.09788). The band and the defaults are those of the published code (PAIR-code/saliency); the
-    paper keeps the path near the line by anchors instead: ``Between(Guided(stray=1.0), anchors=20)``. Distances here are compared
+    paper keeps the path near the line by anchors instead: ``Composed(Guided(stray=1.0), anchors=20)``. Distances here are compared
     relative to ‖x − b‖₁, there to 1e-9 absolutely, which inputs in small units run into.
     """
 
@@ -88,7 +88,7 @@ class Guided(Path):
 
 
 @part
-class Salient(Path):
+class SAMP(Path):
     """Salient manipulation: the coordinates whose move changes F most are moved first, the opposite of ``Guided``.
 
         S = the ``fraction`` of coordinates with the largest ∂_i F(p) (x_i − p_i) among those not yet there
@@ -98,12 +98,12 @@ class Salient(Path):
     first     "highest": what raises F most moves first; "lowest": what lowers it most
     tie       coordinates whose change of F is within this part of the last one chosen move with it
 
-    The published insertion is ``Salient()`` from a blurred baseline; the published deletion goes from the input to black and takes away
-    what lowers F most, ``Backwards(Salient(first="lowest"))``. The published map is the sum of the two.
+    The published insertion is ``SAMP()`` from a blurred baseline; the published deletion goes from the input to black and takes away
+    what lowers F most, ``Reversed(SAMP(first="lowest"))``. The published map is the sum of the two.
 
     Cost and properties: as ``Guided``. Source: Zhang, Zheng, Zhou, Lu, "Path Choice Matters for Clear Attribution in Path
     Methods" (SAMP), ICLR 2024 (arXiv 2401.10442). There a gradient moves five pixels, about 20000 gradients at 224² (here
-    ``Salient(10_000, 1e-4)``), colours of a pixel move together, and ties are taken within an absolute 1e-6 in the implementation that
+    ``SAMP(10_000, 1e-4)``), colours of a pixel move together, and ties are taken within an absolute 1e-6 in the implementation that
     is public, by which all pixels tie where gradients are small; here the tolerance is relative. Momentum
     (SAMP++) is left out: neither the abstract nor any code that is public says what is carried on from step to step.
     """

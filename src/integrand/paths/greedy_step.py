@@ -18,7 +18,7 @@ from torch import Tensor
 
 
 @dataclass(frozen=True, eq=False)
-class Step:
+class GreedyStep:
     """What moves, for every row (M, 1): costs up to ``full`` all the way, dearer ones up to ``partly`` a ``part`` of it."""
 
     full: Tensor
@@ -31,7 +31,7 @@ def group_of(fraction: float, coordinates: int) -> int:
     return int((coordinates - 1) * fraction) + 1
 
 
-def cheapest(cost: Tensor, room: Tensor, distance: Tensor, enough: Tensor, group: int, tie: float = 0.0) -> Step:
+def cheapest(cost: Tensor, room: Tensor, distance: Tensor, enough: Tensor, group: int, tie: float = 0.0) -> GreedyStep:
     """The step that covers ``distance`` (M, 1): ``group`` coordinates at a time, those next that ``cost`` (M, n) least.
 
     room     (M, n) how far each may move; 0 for those whose cost is ``shut``
@@ -56,7 +56,7 @@ def cheapest(cost: Tensor, room: Tensor, distance: Tensor, enough: Tensor, group
         full = torch.where(busy, limit, full)
         rest = torch.where(busy, rest - gained, rest)
         busy = busy & (rest > enough)
-    return Step(full, partly, part)
+    return GreedyStep(full, partly, part)
 
 
 def at_most(numbers: Tensor, limit: Tensor | float) -> Tensor:

@@ -28,7 +28,7 @@ from .base import Path
 
 
 @part
-class Respaced(Path):
+class NonUniform(Path):
     """γ(t) = b + t (x − b) in ``steps`` pieces whose lengths follow a pilot of F on the line, for every reference and example its own.
 
     steps  how many pieces (50)
@@ -128,10 +128,10 @@ class Scheduled(Path):
     ) -> Scheduled:
         """The schedule for lines from ``start`` (R, B, \\*s) to inputs ``end`` (B, \\*s), to be used for others like them.
 
-        As ``Respaced`` places its steps, with the median over all lines of what it goes by (``by``). Cost: pilot + 1 values per
+        As ``NonUniform`` places its steps, with the median over all lines of what it goes by (``by``). Cost: pilot + 1 values per
         line, once.
         """
-        made = Respaced(steps, pilot, by, even)  # refuses what cannot be
+        made = NonUniform(steps, pilot, by, even)  # refuses what cannot be
         with field.ready(), torch.no_grad():
             values = look_along(field, start, end.expand_as(start), made.pilot)
         density = flattened(_DENSITIES[by](values.double()), 1).median(1).values

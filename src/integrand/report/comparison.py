@@ -92,7 +92,7 @@ def _charts() -> Any:
 
 
 @dataclass(frozen=True)
-class Line:
+class MethodRow:
     """A method in the table of a metric; ``place`` are its mean and interval along the scale of the table, in per cent."""
 
     name: str
@@ -124,7 +124,7 @@ class Judged:
     words: str
     won: bool
     blind: bool
-    lines: tuple[Line, ...]
+    lines: tuple[MethodRow, ...]
     low: str
     high: str
 
@@ -149,14 +149,14 @@ def judged(comparison: Comparison, metric: str) -> Judged:
     )
 
 
-def _line(comparison: Comparison, row: Mapping[str, Any], low: float, high: float) -> Line:
+def _line(comparison: Comparison, row: Mapping[str, Any], low: float, high: float) -> MethodRow:
     compared = row["difference"] is not None
     alone = math.isnan(row["low"])
 
     def along(value: float) -> float:
         return 50.0 if high <= low else 100 * (value - low) / (high - low)
 
-    return Line(
+    return MethodRow(
         name=row["method"],
         title=_title(row["method"]),
         control=row["control"],
@@ -356,7 +356,7 @@ def fragment(comparison: Comparison) -> str:
     return f'{STYLE}<div class="integrand">{"<br>".join(parts)}</div>'
 
 
-def _fragment_row(line: Line) -> str:
+def _fragment_row(line: MethodRow) -> str:
     name = html.escape(line.name) + (" <small>control</small>" if line.control else "")
     cells = (line.mean, line.interval, line.difference, line.difference_interval, line.p, line.wins)
     shown = "".join(f"<td>{cell}</td>" for cell in (*cells, line.gradients, line.rows, line.seconds))

@@ -23,7 +23,7 @@ from ..integration.attribution import Attribution, mapped
 from .arrays import data_uri, display_image, is_image, limit_of, pixel_map
 from .colours import Numbers, Pixels, overlay_rgb, ramp, signed_rgb
 from .formatting import INCOMPLETE, gap_of, incomplete, target_of, unsettled
-from .views import MANY, Result, check, families_of, result
+from .views import MANY, MethodView, check, families_of, result
 
 _THUMBNAILS = 8
 _LEAVES = (
@@ -69,21 +69,21 @@ class _CaseView:
     pixelated: bool
     output: str
     predictions: tuple[tuple[str, float, str], ...]
-    results: tuple[Result, ...]
-    families: tuple[tuple[str, tuple[Result, ...]], ...]
+    results: tuple[MethodView, ...]
+    families: tuple[tuple[str, tuple[MethodView, ...]], ...]
     left_out: tuple[tuple[str, str], ...]
     brief: bool
 
 
 @dataclass(frozen=True)
-class Leaf:
+class PageLink:
     """One of several pages: where it is, and what its cases are called."""
 
     href: str
     names: tuple[str, ...]
 
 
-def page(cases: Sequence[Case], *, title: str, leaves: Sequence[Leaf] = (), here: int = 0) -> str:
+def page(cases: Sequence[Case], *, title: str, leaves: Sequence[PageLink] = (), here: int = 0) -> str:
     """Cases as one self-contained HTML file, which leads to the other ``leaves`` where it is one of several.
 
     Errors: ``MissingExtra`` without jinja2 or pillow; ``InputError`` or ``ShapeError`` for results that are not of one image.
@@ -105,7 +105,7 @@ def page(cases: Sequence[Case], *, title: str, leaves: Sequence[Leaf] = (), here
     return text
 
 
-def relinked(text: str, leaves: Sequence[Leaf], here: int) -> str:
+def relinked(text: str, leaves: Sequence[PageLink], here: int) -> str:
     """A page that was written when there were fewer leaves, with links to all of them."""
     links: str = environment().get_template("leaves.html.j2").render(leaves=leaves, here=here)
     before, _, rest = text.partition(_LEAVES[0])

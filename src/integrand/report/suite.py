@@ -11,7 +11,7 @@ from .html import environment
 
 
 @dataclass(frozen=True)
-class Row:
+class ClaimRow:
     """A claim held against two methods. ``place`` is where share, low and high lie on the scale of its table, in per cent."""
 
     run: str
@@ -32,7 +32,7 @@ class Claimed:
 
     text: str
     source: str
-    rows: tuple[Row, ...]
+    rows: tuple[ClaimRow, ...]
     low: str
     high: str
     size: float | None
@@ -71,7 +71,7 @@ def _group(text: str, source: str, size: float | None, rows: Sequence[Mapping[st
         return found
 
     made = tuple(
-        Row(
+        ClaimRow(
             row["run"],
             row["metric"],
             row["method"],

@@ -30,7 +30,7 @@ _FACTORS = (1, 2, 5, 10, 20, 50, 100, 200, 500, 1000)
 
 
 @dataclass(frozen=True)
-class Row:
+class SummaryRow:
     """A line of the summary."""
 
     name: str
@@ -83,7 +83,7 @@ class Reference:
 
 
 @dataclass(frozen=True)
-class Fitness:
+class FitnessView:
     """The baselines of a weighted method, heaviest first, and why their fitness says nothing, if so."""
 
     method: str
@@ -126,12 +126,12 @@ class Film:
 
 
 @dataclass(frozen=True)
-class Result:
+class MethodView:
     """Everything about one method."""
 
-    row: Row
+    row: SummaryRow
     map: Map
-    fitness: Fitness | None
+    fitness: FitnessView | None
     film: Film | None
     repr: str
     citation: str | None
@@ -151,10 +151,10 @@ def families_of(items: Iterable[T], name: Callable[[T], str]) -> tuple[tuple[str
     return tuple((family, tuple(members)) for family, members in found.items())
 
 
-def result(name: str, attribution: Attribution, photograph: Numbers, remark: str = "") -> Result:
+def result(name: str, attribution: Attribution, photograph: Numbers, remark: str = "") -> MethodView:
     """All that a page shows of one attribution of one image (H, W, 3)."""
     title, citation = _published(name)
-    return Result(
+    return MethodView(
         summary(name, title, attribution),
         map_of(attribution, photograph),
         None if attribution.fitness is None else fitness_of(title, attribution),
@@ -183,12 +183,12 @@ def _published(name: str) -> tuple[str, str | None]:
     return known.title, known.citation
 
 
-def summary(name: str, title: str, attribution: Attribution) -> Row:
+def summary(name: str, title: str, attribution: Attribution) -> SummaryRow:
     """What the map should explain, what it does, and what that took."""
     change = float((attribution.weights * attribution.change).sum(0)[0])
     residual = float(attribution.residual[0])
     cost = attribution.cost
-    return Row(
+    return SummaryRow(
         name,
         title,
         number(change),
@@ -243,12 +243,12 @@ def spread(values: Numbers, photograph: Numbers) -> Numbers:
 # --- baselines --------------------------------------------------------------------------------------------------------
 
 
-def fitness_of(method: str, attribution: Attribution) -> Fitness:
+def fitness_of(method: str, attribution: Attribution) -> FitnessView:
     """Baselines by weight."""
     assert attribution.fitness is not None
     order = attribution.weights[:, 0].argsort(descending=True, stable=True).tolist()
     reason = attribution.reasons[0] if attribution.reasons else None
-    return Fitness(
+    return FitnessView(
         method, attribution.criterion, tuple(reference(attribution, r) for r in order[:_CARDS]), len(order), reason
     )
 

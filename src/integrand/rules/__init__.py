@@ -1,5 +1,6 @@
 """Rules: how a segment is integrated. ``(field, segment) -> share (K, R, B, *s)``."""
 
+from ..core.renamed import renamed as _renamed
 from . import path_weights as path_weights
 from .adaptive.adaptive import Adaptive as Adaptive
 from .adaptive.secant import Chords as Chords
@@ -9,14 +10,14 @@ from .base import Rule as Rule
 from .base import RuleLike as RuleLike
 from .base import as_rule as as_rule
 from .base import mean_gradient as mean_gradient
-from .decision import Decision as Decision
+from .decision import IntegratedDecisionGradients as IntegratedDecisionGradients
 from .decision import Rescaled as Rescaled
 from .exact import Exact as Exact
-from .idgi import Important as Important
+from .idgi import IDGI as IDGI
 from .monte_carlo import MonteCarlo as MonteCarlo
+from .path_weighted import PathWeighted as PathWeighted
 from .path_weighted import Saturation as Saturation
-from .path_weighted import Until as Until
-from .path_weighted import Weighted as Weighted
+from .path_weighted import SaturationCutoff as SaturationCutoff
 from .quadrature import ClenshawCurtis as ClenshawCurtis
 from .quadrature import GaussLegendre as GaussLegendre
 from .quadrature import Left as Left
@@ -24,3 +25,13 @@ from .quadrature import Midpoint as Midpoint
 from .quadrature import Right as Right
 from .quadrature import Simpson as Simpson
 from .quadrature import Trapezoid as Trapezoid
+
+__getattr__ = _renamed(
+    __name__,
+    {
+        "Important": "IDGI",
+        "Decision": "IntegratedDecisionGradients",
+        "Weighted": "PathWeighted",
+        "Until": "SaturationCutoff",
+    },
+)

@@ -1,9 +1,9 @@
-"""Rules that give credit otherwise than by displacement times gradient; ``Important`` (IDGI) has a file of its own.
+"""Rules that give credit otherwise than by displacement times gradient; ``IDGI`` (IDGI) has a file of its own.
 
     Decision    ∫ g ⊙ γ' · dF/dα dα                           gradients count as much as F moves where they are taken (IDG)
     Rescaled    share · ΔF / Σ share                          any rule, made to add up
 
-``Decision`` is not linear in F and adds up to ∫ (dF/dα)² dα; ``Rescaled(Decision())`` is its complete cousin.
+``IntegratedDecisionGradients`` is not linear in F and adds up to ∫ (dF/dα)² dα; ``Rescaled(IntegratedDecisionGradients())`` is its complete cousin.
 """
 
 from __future__ import annotations
@@ -26,12 +26,12 @@ from .endpoints import ends_of
 
 
 @part
-class Decision(Rule):
+class IntegratedDecisionGradients(Rule):
     """Gradients that count as much as F moves where they are taken (Integrated Decision Gradients).
 
         share_i = ∫ g_i γ_i' · φ' dα,   φ(α) = F(γ(α)),   φ' = g · γ'
 
-    Adds up to ∫ φ'² dα ≥ (ΔF)²: in squared units of F, four times as large for 2F, and the same for −F. ``Rescaled(Decision())`` adds up
+    Adds up to ∫ φ'² dα ≥ (ΔF)²: in squared units of F, four times as large for 2F, and the same for −F. ``Rescaled(IntegratedDecisionGradients())`` adds up
     to ΔF. Nodes are the midpoints of ``steps`` steps, placed by a look at F alone at ``pilot`` + 1 even positions so that F changes
     equally over each (a tenth of them is spread evenly); φ' is the chain rule's and comes with the gradient. ``pilot=1`` leaves the
     steps even. α is the path's clock: on a path of several segments, each takes ``steps`` nodes of its own.
@@ -86,14 +86,14 @@ class Rescaled(Rule):
 
         share' = share · (F(end) − F(start)) / Σ_i share_i
 
-    Makes a rule complete that is not by itself (``Decision``, ``Weighted``), piece by piece: with one segment the whole map is scaled by one
+    Makes a rule complete that is not by itself (``IntegratedDecisionGradients``, ``PathWeighted``), piece by piece: with one segment the whole map is scaled by one
     number. Where the shares of a piece cancel to less than rounding there is no such number and they are left as they are; the
     residual then tells. A factor is only as good as the sum it divides by: shares that nearly cancel are blown up.
 
     Cost: that of the rule, and F at ends that neither it nor the path has come by. Error: the rule's, scaled alike.
     """
 
-    rule: Adopted[RuleLike, Rule] = Adopted(as_rule, Decision())
+    rule: Adopted[RuleLike, Rule] = Adopted(as_rule, IntegratedDecisionGradients())
 
     @property
     def gradients(self) -> int | None:

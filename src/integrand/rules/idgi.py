@@ -18,7 +18,7 @@ from .endpoints import filled, is_chained, moving_pieces
 
 
 @part
-class Important(Rule):
+class IDGI(Rule):
     """The change of F over each of ``n`` equal pieces p_k → p_{k+1}, shared out by the squared gradient at p_k (IDGI).
 
         share_i = Σ_k g_i(p_k)² / ‖g(p_k)‖² · (F(p_{k+1}) − F(p_k))
@@ -33,7 +33,7 @@ class Important(Rule):
     Source: Yang, Wang, Bilgic, "IDGI: A Framework to Eliminate Explanation Noise from Integrated Gradients", CVPR 2023.
 
     >>> import torch, integrand as ig
-    >>> method = ig.Method(rule=ig.rules.Important(4))
+    >>> method = ig.Method(rule=ig.rules.IDGI(4))
     >>> method(ig.fields.Linear(torch.tensor([1.0, 2.0])), torch.ones(1, 2)).values
     tensor([[0.6000, 2.4000]])
     """

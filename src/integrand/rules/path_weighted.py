@@ -22,7 +22,7 @@ from .quadrature import GaussLegendre, Quadrature, at_nodes
 
 
 @part
-class Weighted(Rule):
+class PathWeighted(Rule):
     """Integrated with a weight along the path: share = ∫ w(α) g(γ(α)) ⊙ γ'(α) dα, α the path's clock.
 
     weight  a name ("sqrt", "linear_late", "quadratic_late", "linear_early", "quadratic_early", "logarithmic", "exponential",
@@ -40,7 +40,7 @@ class Weighted(Rule):
     the cell's right end, normalised by the sum of those, which comes to the same integral with an error of O(1/K).
 
     >>> import torch, integrand as ig
-    >>> rule = ig.rules.Weighted("linear_late", ig.rules.GaussLegendre(4))
+    >>> rule = ig.rules.PathWeighted("linear_late", ig.rules.GaussLegendre(4))
     >>> field = ig.fields.Function(lambda z: z.square().sum(1))  # φ' = 2α ‖x‖², and ∫ 2α · 2α dα = 4/3
     >>> ig.Method(rule=rule)(field, torch.ones(1, 2).double()).values.round(decimals=4).tolist()
     [[1.3333, 1.3333]]
@@ -75,7 +75,7 @@ class Weighted(Rule):
         """The rule whose nodes are weighed."""
         return self.rule
 
-    def with_inner(self, inner: Rule) -> Weighted:
+    def with_inner(self, inner: Rule) -> PathWeighted:
         """The same at other nodes."""
         return replace(self, rule=inner)  # type: ignore[arg-type]  # refused unless it is a Quadrature
 
@@ -128,7 +128,7 @@ class Saturation:
         if not (float(begins[0]) == 0 and float(ends[-1]) == 1 and torch.equal(begins[1:], ends[:-1])):
             raise InputError(
                 f"Where F is largest is known only of a whole path at once, and this segment covers the clock from {float(begins[0]):g} "
-                f"to {float(ends[-1]):g}: give the limit as a number (ig.rules.Until(0.5)), or take ig.paths.Straight()."
+                f"to {float(ends[-1]):g}: give the limit as a number (ig.rules.SaturationCutoff(0.5)), or take ig.paths.Straight()."
             )
         pieces, references, batch = segment.leading
         cells = -(-self.pilot // pieces)
@@ -149,7 +149,7 @@ class Saturation:
 
 
 @part
-class Until(Rule):
+class SaturationCutoff(Rule):
     """Integrated from the baseline up to a moment of the path, and no further: share = ∫₀^{α*} g(γ(α)) ⊙ γ'(α) dα.
 
     limit  a moment on the path's clock, or ``Saturation()``: where F has come to most of what it comes to. That has to see the
@@ -178,7 +178,7 @@ class Until(Rule):
         if self.rule.clocked:
             raise InputError(
                 f"{self.rule!r} counts by the clock of whole segments, and a shortened one keeps none: for a weight that ends early "
-                "give ig.rules.Weighted one of your own, such as lambda a: (a < 0.5).double()."
+                "give ig.rules.PathWeighted one of your own, such as lambda a: (a < 0.5).double()."
             )
 
     @property
@@ -196,7 +196,7 @@ class Until(Rule):
         """The rule that integrates what is left."""
         return self.rule
 
-    def with_inner(self, inner: Rule) -> Until:
+    def with_inner(self, inner: Rule) -> SaturationCutoff:
         """The same of another rule."""
         return replace(self, rule=inner)
 

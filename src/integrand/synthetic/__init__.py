@@ -20,14 +20,14 @@ NeurIPS Datasets and Benchmarks 2021.
 """
 
 from .distributions import Distribution as Distribution
-from .distributions import Gaussian as Gaussian
 from .distributions import Mixture as Mixture
 from .distributions import Multinomial as Multinomial
+from .distributions import MultivariateNormal as MultivariateNormal
 from .expectation import Expected as Expected
 from .expectation import Shapley as Shapley
 from .expectation import expected as expected
 from .expectation import shapley as shapley
-from .problem import Problem as Problem
+from .problem import SyntheticProblem as SyntheticProblem
 from .problem import gaussian as gaussian
 from .problem import mixture as mixture
 from .problem import multinomial as multinomial

@@ -2,7 +2,7 @@
 
     distribution.given(x, known)      x (B, D) rows, known (S, B, D) or (S, 1, D) which features of each are known in S coalitions
 
-A ``Given`` is what the expectations need: the means of functions of one feature, in closed form, and rows drawn with the known
+A ``Conditional`` is what the expectations need: the means of functions of one feature, in closed form, and rows drawn with the known
 features fixed. Draws come from one seed and are the same for every coalition and example, so that differences between coalitions
 are less noisy than the coalitions, and a batch equals its examples.
 """
@@ -24,7 +24,7 @@ from ..errors import InputError, ShapeError
 from .terms import Slope, Term
 
 
-class Given(ABC):
+class Conditional(ABC):
     """A distribution of which some features are known, for S coalitions of B examples."""
 
     @property
@@ -63,9 +63,9 @@ class Distribution(ABC):
         """What n rows of one component are made of."""
 
     @abstractmethod
-    def _given(self, x: Tensor, known: Tensor) -> Given: ...
+    def _given(self, x: Tensor, known: Tensor) -> Conditional: ...
 
-    def given(self, x: Tensor, known: Tensor) -> Given:
+    def given(self, x: Tensor, known: Tensor) -> Conditional:
         """What is left to chance. Errors: rows with another number of features."""
         if x.ndim != 2 or x.shape[1] != self.features or known.shape[-1] != self.features:
             raise ShapeError(
@@ -112,7 +112,7 @@ class _Normal:
 
 
 @dataclass(frozen=True, eq=False)
-class _GivenNormals(Given):
+class _GivenNormals(Conditional):
     x: Tensor
     parts: tuple[_Normal, ...]
     prior: Tensor
@@ -149,7 +149,7 @@ class _Normals(Distribution):
 
     @property
     @abstractmethod
-    def parts(self) -> tuple[Gaussian, ...]:
+    def parts(self) -> tuple[MultivariateNormal, ...]:
         """The components."""
 
     @property
@@ -164,13 +164,13 @@ class _Normals(Distribution):
         factor: Tensor = torch.linalg.cholesky(one.covariance)
         return one.middle + drawn.to(factor) @ factor.mT
 
-    def _given(self, x: Tensor, known: Tensor) -> Given:
+    def _given(self, x: Tensor, known: Tensor) -> Conditional:
         parts = tuple(_Normal.of(one.middle, one.covariance, x, known) for one in self.parts)
         return _GivenNormals(x, parts, self.prior)
 
 
 @part
-class Gaussian(_Normals):
+class MultivariateNormal(_Normals):
     """X ~ N(middle, covariance).
 
     middle      (D,) the mean
@@ -196,7 +196,9 @@ class Gaussian(_Normals):
         object.__setattr__(self, "covariance", covariance)
 
     @classmethod
-    def equicorrelated(cls, features: int = 5, rho: float = 0.0, mean: float | Sequence[float] = 0.0) -> Gaussian:
+    def equicorrelated(
+        cls, features: int = 5, rho: float = 0.0, mean: float | Sequence[float] = 0.0
+    ) -> MultivariateNormal:
         """Variance 1, correlation ``rho`` between any two features: Σ = (1 − ρ) I + ρ 11ᵀ, −1/(D − 1) < ρ < 1."""
         middle = torch.as_tensor(mean, dtype=torch.float64).expand(features).clone()
         off = torch.full((features, features), rho, dtype=torch.float64)
@@ -207,7 +209,7 @@ class Gaussian(_Normals):
         return self.middle
 
     @property
-    def parts(self) -> tuple[Gaussian, ...]:
+    def parts(self) -> tuple[MultivariateNormal, ...]:
         return (self,)
 
     @property
@@ -229,7 +231,7 @@ class Mixture(_Normals):
     n is; and it does not run (``np.rand``, ``mask_dict`` without ``precompute``).
     """
 
-    components: tuple[Gaussian, ...]
+    components: tuple[MultivariateNormal, ...]
     weights: tuple[float, ...] = ()
 
     def __post_init__(self) -> None:
@@ -239,7 +241,7 @@ class Mixture(_Normals):
             raise InputError(f"A mixture of {len(self.components)} needs as many positive weights, not {self.weights}.")
 
     @property
-    def parts(self) -> tuple[Gaussian, ...]:
+    def parts(self) -> tuple[MultivariateNormal, ...]:
         return self.components
 
     @property
@@ -262,7 +264,7 @@ class Mixture(_Normals):
 
 
 @dataclass(frozen=True, eq=False)
-class _GivenCounts(Given):
+class _GivenCounts(Conditional):
     """x_V | x_S ~ Multinomial(n − Σ x_S, p_V / Σ p_V).
 
     left    (S, B) trials left;  chance (S, B or 1, D) of each feature that is not known, 0 for those that are
@@ -343,7 +345,7 @@ class Multinomial(Distribution):
     def noise(self, component: int, n: int, seed: int) -> Tensor:
         return torch.rand(n, self.trials, generator=generator(seed, component), dtype=torch.float64)
 
-    def _given(self, x: Tensor, known: Tensor) -> Given:
+    def _given(self, x: Tensor, known: Tensor) -> Conditional:
         if bool((x < 0).any()) or not torch.equal(x, x.round()) or bool((x.sum(1) != self.trials).any()):
             raise InputError(f"Rows of this multinomial are counts that add up to {self.trials}.")
         known = known.to(x.device)

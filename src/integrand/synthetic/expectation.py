@@ -12,7 +12,7 @@ from torch import Tensor
 from ..core.segment import Evaluation
 from ..errors import InputError
 from ..fields import Field
-from .distributions import Distribution, Given
+from .distributions import Conditional, Distribution
 
 _MOST = 16  # features whose coalitions are enumerated
 _BLOCK_ELEMENTS = 1 << 22
@@ -164,7 +164,9 @@ def _samples(
         yield (weights[..., None] * found.double()).sum(0)
 
 
-def _asked(field: Field, given: Given, component: int, noise: Tensor, x: Tensor, index: Tensor, count: int) -> Tensor:
+def _asked(
+    field: Field, given: Conditional, component: int, noise: Tensor, x: Tensor, index: Tensor, count: int
+) -> Tensor:
     """F (S, b, n) of rows drawn with what each coalition knows."""
     draws, examples = len(noise), len(x)
     number = torch.arange(count * examples * draws, device=x.device)

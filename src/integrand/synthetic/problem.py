@@ -11,7 +11,7 @@ from ..core.random import generator
 from ..core.values import part
 from ..errors import InputError, UnknownName
 from ..fields import Field
-from .distributions import Distribution, Gaussian, Mixture, Multinomial
+from .distributions import Distribution, Mixture, Multinomial, MultivariateNormal
 from .expectation import Expected, Shapley, expected, shapley
 from .terms import Additive
 
@@ -19,7 +19,7 @@ _FUNCTIONS = ("linear", "nonlinear_additive", "piecewise_constant")
 
 
 @part
-class Problem:
+class SyntheticProblem:
     """y = F(X) + noise, X of a known distribution.
 
     distribution  ``Gaussian``, ``Mixture``, or ``Multinomial``
@@ -81,7 +81,7 @@ def gaussian(
     mean: float | Sequence[float] = 0.0,
     weight: Sequence[float] | None = None,
     noise: float = 0.01,
-) -> Problem:
+) -> SyntheticProblem:
     """XAI-Bench's Gaussian problems: variances 1, correlations ``rho`` (0, .25, .5, .75, .99 there).
 
     function  "linear", "nonlinear_additive", "piecewise_constant", or a field
@@ -92,7 +92,9 @@ def gaussian(
     >>> problem.expected(torch.zeros(1, 5), torch.zeros(1, 5, dtype=torch.bool)).value.item()  # √(2/π) + 1 + √e
     3.446...
     """
-    return Problem(Gaussian.equicorrelated(features, rho, mean), _function(function, features, weight), noise)
+    return SyntheticProblem(
+        MultivariateNormal.equicorrelated(features, rho, mean), _function(function, features, weight), noise
+    )
 
 
 def mixture(
@@ -103,10 +105,10 @@ def mixture(
     means: Sequence[float] = (1.0, -1.0),
     weight: Sequence[float] | None = None,
     noise: float = 0.01,
-) -> Problem:
+) -> SyntheticProblem:
     """XAI-Bench's mixtures: equally likely Gaussians around (m, …, m) for each m of ``means``, otherwise as ``gaussian``."""
-    components = tuple(Gaussian.equicorrelated(features, rho, mean) for mean in means)
-    return Problem(Mixture(components), _function(function, features, weight), noise)
+    components = tuple(MultivariateNormal.equicorrelated(features, rho, mean) for mean in means)
+    return SyntheticProblem(Mixture(components), _function(function, features, weight), noise)
 
 
 def multinomial(
@@ -116,7 +118,7 @@ def multinomial(
     *,
     weight: Sequence[float] | None = None,
     noise: float = 0.01,
-) -> Problem:
+) -> SyntheticProblem:
     """XAI-Bench's multinomial problem: counts of ``trials`` draws; weights as in ``gaussian``."""
     chances = tuple(map(float, probabilities))
-    return Problem(Multinomial(trials, chances), _function(function, len(chances), weight), noise)
+    return SyntheticProblem(Multinomial(trials, chances), _function(function, len(chances), weight), noise)

@@ -76,7 +76,7 @@ class Magnitude(Term):
 
 
 @part
-class Square(Term):
+class Squared(Term):
     """g(z) = z²;  E = m² + s²."""
 
     def __call__(self, z: Tensor) -> Tensor:
@@ -169,7 +169,7 @@ class Additive(Field):
     @classmethod
     def nonlinear_additive(cls) -> Additive:
         """F(z) = sin z_1 + |z_2| + z_3² + exp(−z_4)."""
-        return cls((Sine(), Magnitude(), Square(), Decay()))
+        return cls((Sine(), Magnitude(), Squared(), Decay()))
 
     @classmethod
     def piecewise_constant(cls) -> Additive:

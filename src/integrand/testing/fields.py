@@ -8,7 +8,7 @@ from torch import Tensor
 from ..core.segment import Evaluation, Segment, polyline
 from ..core.shapes import describe, first_alike, flattened, total
 from ..errors import NoShare
-from ..fields import Field, Gathered
+from ..fields import Field, Subset
 from .assertions import as_called, check_numbers, close, say, untouched
 from .problem import waves
 
@@ -75,7 +75,7 @@ def _check_values(field: Field, x: Tensor, index: Tensor) -> None:
     close(turned, value[order], "Values depend on the order of rows", loose)
     alone = torch.cat([field.evaluate(x[b : b + 1], index[b : b + 1], gradient=False).value for b in range(len(x))])
     close(alone, value, "The value of a row depends on the rows beside it", loose)
-    twice = Gathered(field, index[:1].expand(3)).value(x[:1].expand(3, *x.shape[1:]))
+    twice = Subset(field, index[:1].expand(3)).value(x[:1].expand(3, *x.shape[1:]))
     close(twice, value[:1].expand(3), "The same row of the same example has several values", loose)
     mixed = field.evaluate(x[:1].expand_as(x), index, gradient=False).value
     by_one = torch.cat([field.evaluate(x[:1], index[b : b + 1], gradient=False).value for b in range(len(x))])

@@ -10,7 +10,7 @@ from torch import Tensor, nn
 from ..core.segment import Evaluation
 from ..core.shapes import describe, state_dtype, total
 from ..fields import TorchField
-from ..fields.views import Tally
+from ..fields.views import CallCount
 from ..integration.attribution import Attribution
 from ..integration.cost import Cost
 from ..model.row_independence import Answer
@@ -83,7 +83,7 @@ class _Counted(TorchField):
 
     def __init__(self, model: nn.Module, target: Any) -> None:
         super().__init__(model, target)
-        self.counted = Tally()
+        self.counted = CallCount()
 
     def evaluate_several(self, z: Tensor, index: Tensor, *given: Any, **options: Any) -> list[Evaluation]:
         if options.get("gradient", True):

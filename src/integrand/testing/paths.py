@@ -11,8 +11,8 @@ from torch import Tensor
 
 from ..core.segment import Segment
 from ..core.shapes import describe
-from ..fields import Field, Function, Metered
-from ..fields.views import Tally
+from ..fields import CountedField, Field, Function
+from ..fields.views import CallCount
 from ..paths.base import Path
 from .assertions import apart, as_called, close, say, untouched
 from .problem import smooth, waves
@@ -53,7 +53,7 @@ def check_path(
     field = field or Function(smooth)
     x = waves(3, 3, phase=0.3) if x is None else x
     references = waves(2, *x.shape, phase=2.0) if references is None else references
-    meter = Metered(field)
+    meter = CountedField(field)
     with as_called(field), untouched("The path", "the tensors it was given", references, x):
         try:
             segments = list(path(meter, references, x))
@@ -182,7 +182,7 @@ def _check_same_way(alone: list[_Piece], among: list[_Piece], count: str, messag
         close(start, other, message)
 
 
-def _check_claims(path: Any, pieces: list[_Piece], tally: Tally, rows: int) -> None:
+def _check_claims(path: Any, pieces: list[_Piece], tally: CallCount, rows: int) -> None:
     """What the path says of its cost, counted."""
     segments = getattr(path, "segments", None)
     if isinstance(segments, int):

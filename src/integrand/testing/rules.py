@@ -10,7 +10,7 @@ from torch import Tensor
 from ..core.segment import Evaluation, Segment, polyline
 from ..core.shapes import describe, norm, total
 from ..errors import NoShare
-from ..fields import Field, Function, Linear, Metered, Packer
+from ..fields import BatchSizer, CountedField, Field, Function, Linear
 from ..model.autograd import gradients
 from ..paths.straight import Straight
 from ..rules.base import Integrated, Rule
@@ -61,7 +61,7 @@ def _check_exact(rule: Rule, segment: Segment) -> None:
 def _check_rule(rule: Rule, segment: Segment, complete: bool, order: float | None, linear: bool) -> None:
     count, references, batch = segment.leading
     weight = waves(4, phase=1.0)
-    tally = Metered(Function(smooth))
+    tally = CountedField(Function(smooth))
     found = Integrated.ensure(rule(tally, segment))
     share = found.share
     _check_shape(found, segment)
@@ -146,7 +146,7 @@ def _check_error(found: Integrated, segment: Segment, linear: bool) -> None:
 def _check_independence(rule: Rule, segment: Segment, found: Integrated) -> None:
     for rows in (1, 5):
         field = Function(smooth)
-        field.packer = Packer(rows)
+        field.packer = BatchSizer(rows)
         close(_share(rule, field, segment), found.share, f"With {rows} rows to a model call the share is another one")
     pieces, references, batch = segment.leading
     for k in range(pieces):

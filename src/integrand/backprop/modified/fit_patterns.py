@@ -22,7 +22,7 @@ from torch.overrides import TorchFunctionMode
 from ...core.shapes import describe
 from ...errors import InputError, ModelError
 from .guided_relu import RELU
-from .linear_calls import Call, Names
+from .linear_calls import LinearCall, Names
 
 _CHUNK_ELEMENTS = 1 << 22  # outputs of a layer are taken in chunks of about this many numbers
 _NOTHING = 1e-10  # of its terms: a denominator below this is rounding
@@ -43,7 +43,7 @@ class Sums:
         self.counted, self.y, self.active = (self.weight.new_zeros(units) for _ in range(3))
         self.samples = 0
 
-    def add(self, h: Tensor, call: Call, outputs: int) -> None:
+    def add(self, h: Tensor, call: LinearCall, outputs: int) -> None:
         """More inputs ``h`` of a call that made so many numbers of them."""
         rows = call.batched(h)
         each = max(1, outputs // max(1, len(rows)))
@@ -52,7 +52,7 @@ class Sums:
             if len(some):
                 self._add(double(some), call, bias)
 
-    def _add(self, h: Tensor, call: Call, bias: Tensor | None) -> None:
+    def _add(self, h: Tensor, call: LinearCall, bias: Tensor | None) -> None:
         with torch.enable_grad():
             weight = self.weight.detach().requires_grad_()
             made = call(h, weight, bias)
@@ -96,7 +96,7 @@ class Fitting(TorchFunctionMode):
 
     def __torch_function__(self, func: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
         kwargs = kwargs or {}
-        found = Call.of(func, args, kwargs)
+        found = LinearCall.of(func, args, kwargs)
         name = self.names(found[0].weight) if found else None
         made = func(*args, **kwargs)
         if found and name is not None:

@@ -26,7 +26,7 @@ _ARGUMENTS = ("input", "weight", "bias", "stride", "padding", "dilation", "group
 
 
 @dataclass(frozen=True, eq=False)
-class Call:
+class LinearCall:
     """A linear map or a convolution: everything but its input.
 
     axes     of space; None for a linear map
@@ -40,7 +40,7 @@ class Call:
     options: Mapping[str, Any]
 
     @staticmethod
-    def of(func: Any, args: tuple[Any, ...], kwargs: Mapping[str, Any]) -> tuple[Call, Tensor] | None:
+    def of(func: Any, args: tuple[Any, ...], kwargs: Mapping[str, Any]) -> tuple[LinearCall, Tensor] | None:
         """The call and its input; None for other operations."""
         if func is not F.linear and func not in _CONVOLUTIONS:
             return None
@@ -49,7 +49,7 @@ class Call:
         axes = _CONVOLUTIONS.get(func)
         if weight.ndim != (2 if axes is None else axes + 2):
             return None
-        return Call(func, axes, weight, bias, named), h
+        return LinearCall(func, axes, weight, bias, named), h
 
     def __call__(self, h: Tensor, weight: Tensor | None = None, bias: Tensor | None = None) -> Tensor:
         """Of another input, and with another weight and bias if there is one."""
@@ -92,7 +92,7 @@ class _Instead(torch.autograd.Function):
     """A call with its own value, and with ``factor`` in place of its weight on the way back."""
 
     @staticmethod
-    def forward(ctx: Any, h: Tensor, call: Call, factor: Tensor) -> Tensor:
+    def forward(ctx: Any, h: Tensor, call: LinearCall, factor: Tensor) -> Tensor:
         ctx.call, ctx.factor, ctx.shape = call, factor, h.shape
         return call(h)
 
@@ -102,7 +102,7 @@ class _Instead(torch.autograd.Function):
         return ctx.call.pulled(gradient, ctx.factor, ctx.shape), None, None
 
 
-def instead(h: Tensor, call: Call, factor: Tensor) -> Tensor:
+def instead(h: Tensor, call: LinearCall, factor: Tensor) -> Tensor:
     """``call(h)``; backward, ``factor`` is in the weight's place."""
     made: Tensor = _Instead.apply(h, call, factor)  # type: ignore[no-untyped-call]
     return made

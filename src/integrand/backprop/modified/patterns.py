@@ -27,7 +27,7 @@ from ...model.autograd import gradients
 from ...model.network import Network
 from .base import Changed, During, check_open
 from .fit_patterns import ESTIMATORS, Sums, double, fitted
-from .linear_calls import Call, Names, instead
+from .linear_calls import LinearCall, Names, instead
 
 _FORMAT = 1
 _SUMMING = 1e-12  # what the order of a sum in float64 may change, relative to its terms
@@ -224,7 +224,7 @@ class Patterns:
         factors = _Factors(self)
 
         def change(func: Any, args: Any, kwargs: Any) -> Any:
-            found = Call.of(func, args, kwargs)
+            found = LinearCall.of(func, args, kwargs)
             if found is None or not found[1].requires_grad:
                 return NotImplemented
             call, h = found

@@ -27,6 +27,6 @@ from . import normalise as normalise
 from . import products as products
 from . import selection as selection
 from . import softmax as softmax
-from .mode import Chords as Chords
 from .mode import InnerGradient as InnerGradient
+from .mode import SecantMode as SecantMode
 from .mode import eager as eager

@@ -35,7 +35,7 @@ class InnerGradient(Exception):
     """The model itself asks for a gradient. It means the gradient, not chords, and chords have no second derivative."""
 
 
-class Chords(TorchFunctionMode):
+class SecantMode(TorchFunctionMode):
     """While this lasts, backward passes follow chords: row i's from row ``before[i]`` (N,).
 
     An operation whose chord fails is done without it. The rest is for whoever asks how it went:

@@ -6,6 +6,6 @@ from . import tables as tables
 from . import text as text
 from .base import Examples as Examples
 from .base import Problem as Problem
-from .base import Setting as Setting
+from .base import ProblemOptions as ProblemOptions
 from .base import problem as problem
 from .base import problem_named as problem_named

@@ -59,7 +59,7 @@ class Problem:
 
 
 @dataclass(frozen=True)
-class Setting:
+class ProblemOptions:
     """What problems are set up with.
 
     data   a folder or a file of examples, for problems that do not bring their own

@@ -12,7 +12,7 @@ from ...baselines import Blurred, Constant, Mean, OtherClass, Relevant, Uniform
 from ...core.normalisation import Normalisation
 from ...core.optional import optional
 from ..training import accuracy, trained
-from .base import Examples, Problem, Setting, problem, shuffled
+from .base import Examples, Problem, ProblemOptions, problem, shuffled
 
 _TRAIN, _POOL = 4000, 200
 
@@ -35,7 +35,7 @@ class DigitNet(nn.Module):
 
 
 @problem("digits")
-def digits(setting: Setting, epochs: int = 6) -> Problem:
+def digits(setting: ProblemOptions, epochs: int = 6) -> Problem:
     """Digits the network was not trained on. Words as for photographs; ``low`` and ``high`` are 0 and 1.
 
     Source: the papers on IG2 name MNIST and no architecture; this network is ours.

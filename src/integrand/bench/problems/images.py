@@ -13,14 +13,14 @@ from pathlib import Path
 from ...baselines import Blurred, Constant, Corners, Mean, OtherClass, Relevant, Uniform, black, grey, white
 from ...errors import InputError
 from ...images import load_model, pictures
-from .base import Examples, Problem, Setting, problem, shuffled
+from .base import Examples, Problem, ProblemOptions, problem, shuffled
 
 _POOL = 48
 """Photographs to choose references from; looking at one costs a forward pass for every batch of examples."""
 
 
 @problem("photographs")
-def photographs(setting: Setting, model: str = "efficientnet-lite0") -> Problem:
+def photographs(setting: ProblemOptions, model: str = "efficientnet-lite0") -> Problem:
     """Photographs from a folder, and an ImageNet classifier (a name, or "file.py:function").
 
     Words: ``one`` (black), ``several`` (black, white, grey, two noises, a photograph of another class), ``photo``,

@@ -9,7 +9,7 @@ from torch import Tensor, nn
 from ...baselines import Constant, Gaussian, OtherClass, Sample
 from ...metrics import xai_bench
 from ..training import accuracy, trained
-from .base import Examples, Problem, Setting, problem
+from .base import Examples, Problem, ProblemOptions, problem
 
 _TRAIN, _POOL, _TEST = 4000, 200, 1000
 
@@ -28,7 +28,9 @@ class TableNet(nn.Module):
 
 
 @problem("tables")
-def tables(setting: Setting, function: str = "nonlinear_additive", rho: float = 0.5, epochs: int = 40) -> Problem:
+def tables(
+    setting: ProblemOptions, function: str = "nonlinear_additive", rho: float = 0.5, epochs: int = 40
+) -> Problem:
     """Rows of five correlated normal features; the class is whether a known function of them is above its median.
 
     Words: ``one`` (the mean, zero), ``several`` (zero, two draws of noise, other rows), ``others(n)`` and ``references(n)`` (rows of the other

@@ -18,7 +18,7 @@ from ...baselines import Constant, Gaussian, Given, OtherClass, Relevant
 from ...core.optional import optional
 from ...errors import InputError
 from ..training import accuracy, trained
-from .base import Examples, Problem, Setting, problem, shuffled
+from .base import Examples, Problem, ProblemOptions, problem, shuffled
 
 _POOL = 96
 _LENGTH = 24  # tokens; 99 % of TREC's questions are no longer
@@ -26,7 +26,7 @@ _PAD, _UNKNOWN = 0, 1
 
 
 @dataclass(frozen=True)
-class Lines:
+class QuestionSet:
     """Questions as words, and their classes as numbers."""
 
     words: list[list[str]]
@@ -34,7 +34,7 @@ class Lines:
     classes: tuple[str, ...]
 
 
-def lines_of(file: Path, classes: Sequence[str] | None = None) -> Lines:
+def lines_of(file: Path, classes: Sequence[str] | None = None) -> QuestionSet:
     """The distinct questions of a file. TREC's own training file holds most of them twice; a split of it would leak.
 
     Errors: ``InputError`` for a line without a label, or with one that is not among ``classes``.
@@ -49,12 +49,12 @@ def lines_of(file: Path, classes: Sequence[str] | None = None) -> Lines:
     unknown = next((label for label in labels if label not in known), None)
     if unknown is not None:
         raise InputError(f"{file} holds the label {unknown!r}, which the training file does not.")
-    return Lines(
+    return QuestionSet(
         [text.lower().split() for _, text in pairs], torch.tensor([known.index(label) for label in labels]), known
     )
 
 
-def _split(setting: Setting, who: str) -> tuple[Lines, Lines]:
+def _split(setting: ProblemOptions, who: str) -> tuple[QuestionSet, QuestionSet]:
     data = setting.needed(who, "a folder with train.txt and test.txt")
     # Beside a folder of photographs is a usual place for texts, so that one --data serves a whole suite.
     for folder in (data, data / "trec", data.parent / "trec"):
@@ -89,7 +89,7 @@ class KimNet(nn.Module):
 
 
 @problem("questions")
-def questions(setting: Setting, epochs: int = 8) -> Problem:
+def questions(setting: ProblemOptions, epochs: int = 8) -> Problem:
     """Questions, and Kim's convolutional network (word vectors of 300, trained with it).
 
     Words: ``one`` (the vector of padding: zero), ``several`` (zero, the mean vector, the unknown word's, two noises, another question),
@@ -136,7 +136,7 @@ def _numbered(texts: list[list[str]], number: dict[str, int]) -> Tensor:
     return torch.tensor([row + [_PAD] * (_LENGTH - len(row)) for row in rows])
 
 
-def _words(pool: Tensor, table: Tensor, unknown: Tensor, setting: Setting) -> dict[str, Any]:
+def _words(pool: Tensor, table: Tensor, unknown: Tensor, setting: ProblemOptions) -> dict[str, Any]:
     other = OtherClass(pool, 1, setting.seed, label="another question")
     spread = float(table.std())
     mean = Constant(table.mean(0).expand(pool.shape[1:]), label="mean vector")
@@ -164,7 +164,7 @@ def _words(pool: Tensor, table: Tensor, unknown: Tensor, setting: Setting) -> di
 # --- a Transformer ----------------------------------------------------------------------------------------------------
 
 
-class Probe(nn.Module):
+class SentenceClassifier(nn.Module):
     """MiniLM with a linear layer on its sentence vector: word vectors (N, T, D) and their mask (N, T) → logits."""
 
     def __init__(self, encoder: Any, head: nn.Module) -> None:
@@ -183,7 +183,7 @@ class Probe(nn.Module):
 
 
 @problem("sentences")
-def sentences(setting: Setting, examples: int = 2000, epochs: int = 60) -> Problem:
+def sentences(setting: ProblemOptions, examples: int = 2000, epochs: int = 60) -> Problem:
     """Questions, and all-MiniLM-L6-v2 with a linear probe trained on ``examples`` of them. Words as for ``questions``."""
     train, test = _split(setting, "'sentences'")
     encoder, tokenizer = _minilm()
@@ -223,11 +223,11 @@ def sentences(setting: Setting, examples: int = 2000, epochs: int = 60) -> Probl
 
 
 def _probed(
-    encoder: Any, tokens: Tensor, mask: Tensor, labels: Tensor, classes: int, epochs: int, setting: Setting
-) -> Probe:
+    encoder: Any, tokens: Tensor, mask: Tensor, labels: Tensor, classes: int, epochs: int, setting: ProblemOptions
+) -> SentenceClassifier:
     """The encoder with a linear layer trained on its vectors of sentences."""
     table = encoder.embeddings.word_embeddings.weight.detach()
-    bare = Probe(encoder, nn.Identity()).eval().requires_grad_(False)
+    bare = SentenceClassifier(encoder, nn.Identity()).eval().requires_grad_(False)
     pairs = zip(torch.split(tokens, 64), torch.split(mask, 64), strict=True)
     with torch.no_grad():
         vectors = torch.cat([bare.sentence(table[rows], seen) for rows, seen in pairs])
@@ -241,7 +241,7 @@ def _probed(
         rate=1e-2,
         seed=setting.seed,
     )
-    return Probe(encoder, head).eval().requires_grad_(False)
+    return SentenceClassifier(encoder, head).eval().requires_grad_(False)
 
 
 def _tokenised(tokenizer: Any, texts: list[list[str]]) -> tuple[Tensor, Tensor]:

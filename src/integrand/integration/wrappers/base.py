@@ -25,7 +25,7 @@ from ...core.declared import name_of
 from ...core.shapes import total
 from ...errors import InputError, IntegrandWarning, warn
 from ...fields import Field
-from ...fields.views import Tally
+from ...fields.views import CallCount
 from ...model.turns import turn
 from ..assemble import core, opened
 from ..attribution import Attribution, Explainer, ExplainerLike, Watch, as_explainer
@@ -71,7 +71,7 @@ def one_call(explain: Callable[..., Attribution]) -> Callable[..., Attribution]:
     return called
 
 
-class Held:
+class FixedBaseline:
     """A field and inputs, and where a method starts from for them, asked for once.
 
     x          (B, \\*s) in the type of the integration
@@ -126,11 +126,11 @@ class Runs:
     def __call__(self, method: Explainer, field: Field, x: Tensor) -> Attribution:
         done = self.cost
 
-        def watched(tally: Tally) -> None:
+        def watched(tally: CallCount) -> None:
             assert self._watch is not None
             every = None if tally.expected is None or self._expected is None else tally.expected * self._expected
             counts = (done.gradients + tally.gradients, done.values + tally.values, done.calls + tally.calls)
-            self._watch(Tally(*counts, every))
+            self._watch(CallCount(*counts, every))
 
         made = method(field, x, watch=watched if self._watch else None)
         self.add(made.cost)

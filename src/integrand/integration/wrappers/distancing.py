@@ -4,7 +4,7 @@
     A(x) = A_f(x) ⊙ [feature among the first q of |A_f(x)| and of every |A_{f_t}(x)|]
 
 The paper's code and details are not public: everything that a reader could not know from its abstract is our reconstruction, and is
-named in ``Distanced``.
+named in ``ArtificialDistancing``.
 """
 
 from __future__ import annotations
@@ -55,7 +55,7 @@ class Supports:
 
 
 @part
-class Distanced(Wrapper):
+class ArtificialDistancing(Wrapper):
     """GAD (experimental): the method's map, where it persists as two classes are pushed apart.
 
         goal_t(x) = f(x) ± τ_t u,   u = (e_A − e_B)/√2,   τ_t = distances_t × the gap between the classes' means along u
@@ -93,9 +93,9 @@ class Distanced(Wrapper):
 
     >>> import torch, integrand as ig
     >>> model = torch.nn.Sequential(torch.nn.Linear(4, 8), torch.nn.Tanh(), torch.nn.Linear(8, 2))
-    >>> method = ig.Distanced(ig.methods.integrated(), torch.randn(40, 4), (0, 1), torch.arange(40) % 2, keep=0.5)
+    >>> method = ig.ArtificialDistancing(ig.methods.integrated(), torch.randn(40, 4), (0, 1), torch.arange(40) % 2, keep=0.5)
     >>> method
-    Distanced(Method(), tensor<40x4>, (0, 1), tensor<40>, keep=0.5)
+    ArtificialDistancing(Method(), tensor<40x4>, (0, 1), tensor<40>, keep=0.5)
     """
 
     method: Adopted[ExplainerLike, Explainer] = Adopted(as_explainer)
@@ -119,7 +119,7 @@ class Distanced(Wrapper):
     """Copies are trained on inputs, and what is at a layer is another thing in each of them."""
 
     def __post_init__(self) -> None:
-        check_wrappable(self.method, "Distanced", layers=False)
+        check_wrappable(self.method, "ArtificialDistancing", layers=False)
         if len(self.classes) != 2 or self.classes[0] == self.classes[1]:
             raise InputError(f"classes are two different outputs (A, B), not {self.classes}.")
         if not self.distances or min(self.distances) <= 0:
@@ -164,7 +164,7 @@ class Distanced(Wrapper):
             method=self,
         )
 
-    def trained(self, field: Field) -> Distanced:
+    def trained(self, field: Field) -> ArtificialDistancing:
         """The same, with support regressors trained for the model of this field; warns where they fit poorly."""
         return dataclasses.replace(self, supports=self._train(field))
 

@@ -25,13 +25,13 @@ from ...fields import Field
 from ...model.autograd import gradients
 from ..assemble import Watch
 from ..attribution import Attribution, Explainer, ExplainerLike, Wrapper, as_explainer
-from .base import Held, Runs, check_wrappable, one_call, rearranged, same_start, warned_once
+from .base import FixedBaseline, Runs, check_wrappable, one_call, rearranged, same_start, warned_once
 
 _ROUNDS = 10
 
 
 @part
-class Greedy(Wrapper):
+class GreedyPIG(Wrapper):
     """Greedy PIG: features in the order in which they are revealed, each round explained from where the last one left off.
 
         a_S = A(x; b_S),   b_S = x on S, b elsewhere;   next: the z features outside S with the largest Σ_{i in feature} a_S,i
@@ -63,7 +63,7 @@ class Greedy(Wrapper):
     >>> x = torch.tensor([[1.0, 0.9, 1.0]])
     >>> ig.methods.integrated()(field, x).values.argsort(descending=True).tolist()
     [[0, 1, 2]]
-    >>> ig.Greedy(ig.methods.integrated(), chunk=1)(field, x).values.argsort(descending=True).tolist()
+    >>> ig.GreedyPIG(ig.methods.integrated(), chunk=1)(field, x).values.argsort(descending=True).tolist()
     [[0, 2, 1]]
     """
 
@@ -80,7 +80,7 @@ class Greedy(Wrapper):
     resolution: ClassVar[str] = "rounds"
 
     def __post_init__(self) -> None:
-        check_wrappable(self.method, "Greedy", layers=False)
+        check_wrappable(self.method, "GreedyPIG", layers=False)
         if self.chunk is not None and self.chunk < 1:
             raise InputError(f"A round takes at least one feature: chunk={self.chunk} does not.")
         if self.rounds is not None and self.rounds < 1:
@@ -119,8 +119,8 @@ class Greedy(Wrapper):
         sizes = self.sizes(n)
         runs = Runs(watch, len(sizes))
         with warned_once(), field.ready(), gradients(False):
-            held = Held(self.method, field, x)
-            ranking = _Ranking(groups, held.x, n, largest=self.largest)
+            held = FixedBaseline(self.method, field, x)
+            ranking = _Rounds(groups, held.x, n, largest=self.largest)
             made = [runs(held.starting(self.method), field, x)]
             self._check_start(made[0], held.references)
             ranking.take(made[0].values, sizes[0])
@@ -149,7 +149,7 @@ class Greedy(Wrapper):
             )
 
 
-class _Ranking:
+class _Rounds:
     """Features (B, n) as they are taken, round by round."""
 
     def __init__(self, groups: Tensor, x: Tensor, n: int, *, largest: bool) -> None:

@@ -26,15 +26,15 @@ from ...core.segment import Segment
 from ...core.shapes import plain, state_dtype, total
 from ...core.values import part
 from ...errors import BaselineError, IncompleteWarning, InputError, warn
-from ...fields import Field, Gathered, Metered, Narrowed
-from ...fields.layer import Lifted
-from ...fields.views import Tally
+from ...fields import Cast, CountedField, Field, Subset
+from ...fields.layer import LayerActivations
+from ...fields.views import CallCount
 from ...model.layout import Layout
 from ...model.network import Site, check_side
-from ...model.replay import Plan
+from ...model.replay import ReplayPlan
 from ...paths import Path, Straight
 from ...rules import Integrated, Rule
-from .. import Method, Sampled
+from .. import Method, UntilTolerance
 from ..assemble import Watch, judged
 from ..assemble import core as core_of
 from ..attribution import INCOMPLETE, Attribution, Explainer, ExplainerLike, Wrapper, as_explainer
@@ -53,8 +53,8 @@ class Layered(Wrapper):
 
     site    a layer by name, the module itself, or an ``ig.fields.Site``; a list of them for several at once, which move together
     method  any method: its baseline and its path live in the space of the inputs, its rule and its weighting in the layer's. Of a
-            wrapper the baseline alone does: ``Layered("1", Smoothed(…))`` adds noise to the layer's values, ``Greedy`` ranks the
-            layer's features. To add noise to the inputs put the layer inside, ``Smoothed(Layered("1", …))``
+            wrapper the baseline alone does: ``Layered("1", SmoothGrad(…))`` adds noise to the layer's values, ``GreedyPIG`` ranks the
+            layer's features. To add noise to the inputs put the layer inside, ``SmoothGrad(Layered("1", …))``
     side    "output" of the layer, or its "input"
     start   what the method's baseline is one of: the "inputs", or values of the "layer" (a ``PerPlace`` for several)
 
@@ -101,7 +101,7 @@ class Layered(Wrapper):
             name = name_of(wrapper)
             if not wrapper.at_layers:
                 raise InputError(f"{name} explains the inputs only; leave it out at a layer.")
-            if number and isinstance(wrapper, Sampled):
+            if number and isinstance(wrapper, UntilTolerance):
                 raise InputError(
                     f"At a layer, {name} draws other references in every run of {name_of(self.method)}: leave tol out."
                 )
@@ -117,7 +117,7 @@ class Layered(Wrapper):
     def __call__(self, field: Field, x: Tensor, *, watch: Watch | None = None) -> Attribution:
         core = core_of(self.method)
         given, x = x.dtype, plain(x).to(state_dtype(x.dtype))
-        outer = Metered(field if given == x.dtype else Narrowed(field, given))
+        outer = CountedField(field if given == x.dtype else Cast(field, given))
         there = field.behind(self.site, self.side)
         straight = core.path == Straight()
         if not straight and (field.integers or not given.is_floating_point):
@@ -133,7 +133,7 @@ class Layered(Wrapper):
             inputs, starts = ends[: len(x)], ends[len(x) :]
             outer.check(x, torch.arange(len(x), device=x.device), inputs.value)
             there.hold(inputs)
-            path = None if straight else _Corners(core.path, there, given, outer, x, references, inputs, starts)
+            path = None if straight else _LiftedPath(core.path, there, given, outer, x, references, inputs, starts)
             apart = path is not None and there.bypassed
             made = _placed(self.method, core, path, starts, len(references), apart=apart)(
                 there, inputs.points, watch=watch
@@ -170,7 +170,7 @@ class Layered(Wrapper):
         named = _printed(site, site.side)
         return dataclasses.replace(self, site=named, side=site.side if isinstance(named, str) else self.side)
 
-    def _by_map(self, plan: Plan, made: Attribution) -> Attribution:
+    def _by_map(self, plan: ReplayPlan, made: Attribution) -> Attribution:
         """One map for every layer and tensor, the runs of a layer added up; several maps lie end to end."""
         if len(plan.places) == 1:
             return made
@@ -233,9 +233,11 @@ class Layered(Wrapper):
         return made
 
 
-def _lifted(there: Any, dtype: torch.dtype, z: Tensor) -> Lifted:
+def _lifted(there: Any, dtype: torch.dtype, z: Tensor) -> LayerActivations:
     """Batches (n, B, \\*s) lifted, flat; in the type the model was given."""
-    made: Lifted = there.lift(z.flatten(0, 1).to(dtype), torch.arange(z.shape[1], device=z.device).repeat(len(z)))
+    made: LayerActivations = there.lift(
+        z.flatten(0, 1).to(dtype), torch.arange(z.shape[1], device=z.device).repeat(len(z))
+    )
     return made
 
 
@@ -246,14 +248,14 @@ def _printed(site: Site, side: str) -> str | Site:
     return dataclasses.replace(site, layer=site.name)
 
 
-def _added(plan: Plan, joint: Tensor, leading: int) -> Tensor:
+def _added(plan: ReplayPlan, joint: Tensor, leading: int) -> Tensor:
     """What lies end to end by place (L…, n), by map instead: (L…, \\*L) of one, (L…, m) of several."""
     parts = plan.layout.unpack(joint, leading)
     maps = [torch.stack([parts[place] for place in places]).sum(0) for places in plan.maps]
     return maps[0] if len(maps) == 1 else torch.cat([one.flatten(leading) for one in maps], leading)
 
 
-def _layout_of_maps(plan: Plan) -> Layout | None:
+def _layout_of_maps(plan: ReplayPlan) -> Layout | None:
     """How several maps lie end to end; None for one."""
     if len(plan.maps) == 1:
         return None
@@ -283,7 +285,7 @@ class _Joint(Baseline):
     maps: tuple[tuple[int, ...], ...]
 
     @classmethod
-    def of(cls, baseline: Baseline, plan: Plan) -> Baseline:
+    def of(cls, baseline: Baseline, plan: ReplayPlan) -> Baseline:
         if isinstance(baseline, PerPlace):
             if len(baseline.parts) != len(plan.maps):
                 raise BaselineError(
@@ -310,7 +312,7 @@ class _Joint(Baseline):
         return made[0] if self.layout.single else torch.cat([references.flatten(2) for references in made], 2)
 
 
-def _sum(own: Cost, inner: Cost, lifts: Tally) -> Cost:
+def _sum(own: Cost, inner: Cost, lifts: CallCount) -> Cost:
     """What the whole took; the stopwatch ran all the time."""
     return dataclasses.replace(
         own,
@@ -323,8 +325,8 @@ def _sum(own: Cost, inner: Cost, lifts: Tally) -> Cost:
 def _placed(
     whole: Explainer,
     core: Method,
-    path: _Corners | None,
-    starts: Lifted,
+    path: _LiftedPath | None,
+    starts: LayerActivations,
     references: int,
     *,
     apart: bool,
@@ -342,7 +344,7 @@ def _placed(
 
 
 @dataclass(eq=False)
-class _Corners(Path):
+class _LiftedPath(Path):
     """A path through the layer's space: that of the inputs, its corners lifted. ``first`` is where it really began."""
 
     path: Path
@@ -351,8 +353,8 @@ class _Corners(Path):
     field: Field
     x: Tensor
     references: Tensor
-    inputs: Lifted
-    starts: Lifted
+    inputs: LayerActivations
+    starts: LayerActivations
 
     def __post_init__(self) -> None:
         self.clock = float("inf")
@@ -381,8 +383,8 @@ class _Corners(Path):
         chained = count > 1 and torch.equal(begins[1:], ends[:-1])
         corners = [begins[0], *ends] if chained else [*begins, *ends]
         lifted = self._each(corners)
-        first = Lifted.joined(lifted[:count])
-        last = Lifted.joined(lifted[1:] if chained else lifted[count:])
+        first = LayerActivations.joined(lifted[:count])
+        last = LayerActivations.joined(lifted[1:] if chained else lifted[count:])
         self.known = [*self.known[:2], (begins[0], lifted[0]), (ends[-1], lifted[-1])]
         earliest = int(clock[0].argmin())
         if float(clock[0][earliest]) < self.clock:
@@ -393,7 +395,7 @@ class _Corners(Path):
         leading = (count, *shape)
         return Segment(first.points.reshape(leading), last.points.reshape(leading), clock, notes=notes)
 
-    def _each(self, corners: list[Tensor]) -> list[Lifted]:
+    def _each(self, corners: list[Tensor]) -> list[LayerActivations]:
         """Each corner (R, B, \\*s) lifted, those that are not known yet in one go."""
         found = [next((done for at, done in self.known if torch.equal(at, corner)), None) for corner in corners]
         new = [corner for corner, done in zip(corners, found, strict=True) if done is None]
@@ -443,5 +445,5 @@ class _AtCorners(Rule):
         rows = leading[0] * pairs
         number = leading[2] + which.start * pairs + torch.arange(rows, device=start.device)
         alone = Segment(start.reshape(1, 1, rows, *inner), end.reshape(1, 1, rows, *inner), clock)
-        found = Integrated.ensure(self.rule(Gathered(field, number), alone))
+        found = Integrated.ensure(self.rule(Subset(field, number), alone))
         return Integrated(found.share.reshape(*leading, *inner), found.error.reshape(leading))

@@ -23,13 +23,13 @@ from ...core.shapes import flattened, norm, over, total
 from ...core.values import part
 from ...errors import IncompleteWarning, InputError, warn
 from ...fields import Field
-from ...fields.memory import Memory
-from ...fields.views import Tally
+from ...fields.memory import OutputCache
+from ...fields.views import CallCount
 from ...model.autograd import gradients
 from ..assemble import Watch, advice
 from ..attribution import Attribution, Explainer, ExplainerLike, Wrapper, as_explainer
 from ..cost import Cost
-from .base import Held, Runs, check_wrappable, one_call, same_start, warned_once
+from .base import FixedBaseline, Runs, check_wrappable, one_call, same_start, warned_once
 
 
 @part
@@ -47,7 +47,7 @@ class Sequential(Wrapper):
     the effects and ``notes["missed"]`` what each feature misses of its own. ``converged`` says whether all features did, ``error`` is
     that of the whole map, errors of features taken as independent. Of several references an effect is the weighted mean.
 
-    Features that the baseline leaves as they are (``ig.baselines.Kept`` for special tokens) get nothing and cost nothing.
+    Features that the baseline leaves as they are (``ig.baselines.Masked`` for special tokens) get nothing and cost nothing.
 
     Cost: the method's for every feature that moves, all of them in batches: n·R·nodes gradients per example, and n·R + 1 values where
     the rule does not evaluate F at the ends. Memory does not grow with the number of features, but for the batch that is worked on. Errors:
@@ -76,7 +76,7 @@ class Sequential(Wrapper):
         progress = _Progress(watch)
         runs = Runs(progress if watch else None, 1)
         with warned_once(), field.ready(), gradients(False):
-            held = Held(self.method, field, x)
+            held = FixedBaseline(self.method, field, x)
             output = held.output()
             apart = _Apart(held.x, held.references, groups)
             moving = apart.moving()
@@ -84,7 +84,7 @@ class Sequential(Wrapper):
             for some in torch.split(moving, most) if len(moving) else ():
                 example, feature = some.unbind(1)
                 begin, given, own = apart.begin(example, feature), x[example], field.at(example)
-                own.memory = Memory(given, held.outputs(example))
+                own.memory = OutputCache(given, held.outputs(example))
                 progress.part = len(moving) / len(some)
                 with _incomplete() as warned:
                     made = runs(held.starting(self.method, begin), own, given)
@@ -193,7 +193,7 @@ class _Progress:
         self.watch = watch
         self.part = 1.0
 
-    def __call__(self, tally: Tally) -> None:
+    def __call__(self, tally: CallCount) -> None:
         assert self.watch is not None
         expected = None if tally.expected is None else round(tally.expected * self.part)
         self.watch(dataclasses.replace(tally, expected=expected))

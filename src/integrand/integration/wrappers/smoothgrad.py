@@ -23,9 +23,9 @@ from ...model.autograd import gradients
 from ...model.layout import Layout
 from ..assemble import Watch
 from ..attribution import INCOMPLETE, Attribution, Explainer, ExplainerLike, Wrapper, as_explainer
-from ..running_mean import Mean
+from ..running_mean import RunningMean
 from ..sampling_error import Spread
-from .base import Held, Runs, check_wrappable, nan_like, one_call, rearranged, same_start, warned_once
+from .base import FixedBaseline, Runs, check_wrappable, nan_like, one_call, rearranged, same_start, warned_once
 
 Sigma = float | Tensor | tuple[float | Tensor, ...] | Mapping[Any, float | Tensor]
 """How wide noise is: for one input, or for each of several."""
@@ -35,7 +35,7 @@ _REDUCTIONS = ("mean", "square", "variance")
 
 
 @part
-class Smoothed(Wrapper):
+class SmoothGrad(Wrapper):
     """A method's map, averaged over noisy copies of the input.
 
         A(x) = mean_d A_d,   A_d = the map of x + ε_d,   ε_d ~ N(0, σ²)
@@ -63,7 +63,7 @@ class Smoothed(Wrapper):
 
     >>> import torch, integrand as ig
     >>> field = ig.fields.Function(lambda z: z.exp().sum(1))
-    >>> made = ig.Smoothed(ig.methods.integrated(), draws=50)(field, torch.tensor([[1.0, 0.5]]))
+    >>> made = ig.SmoothGrad(ig.methods.integrated(), draws=50)(field, torch.tensor([[1.0, 0.5]]))
     >>> made.values.shape, made.notes["noised"].shape
     (torch.Size([1, 2]), torch.Size([50, 1, 1]))
     """
@@ -80,7 +80,7 @@ class Smoothed(Wrapper):
     resolution: ClassVar[str] = "draws"
 
     def __post_init__(self) -> None:
-        check_wrappable(self.method, "Smoothed", layers=True)
+        check_wrappable(self.method, "SmoothGrad", layers=True)
         if self.draws < 1 + (self.reduce == "variance"):
             raise InputError(f"{self.draws} draws are too few: a mean takes one, a variance two.")
         several = tuple(self.sigma.values()) if isinstance(self.sigma, Mapping) else self.sigma
@@ -100,12 +100,12 @@ class Smoothed(Wrapper):
             )
         runs = Runs(watch, self.draws)
         with warned_once(), field.ready(), gradients(False):
-            held = Held(self.method, field, x)
+            held = FixedBaseline(self.method, field, x)
             method, width = held.starting(self.method), self._width(held.x, field.layout)
-            gathered: _Gathered | None = None
+            gathered: _RunningSums | None = None
             for draw in range(self.draws):
                 made = runs(method, field, (held.x + width * self._noise(draw, held.x)).to(x.dtype))
-                gathered = gathered or _Gathered(made, self.reduce)
+                gathered = gathered or _RunningSums(made, self.reduce)
                 gathered.add(made)
             assert gathered is not None
             output = held.output()
@@ -165,16 +165,16 @@ def _deviation(sigma: Any, x: Tensor) -> Tensor:
     return over(sigma * (numbers.amax(1) - numbers.amin(1)), x)
 
 
-class _Gathered:
+class _RunningSums:
     """What is kept of runs, added up as they come."""
 
     def __init__(self, first: Attribution, reduce: str) -> None:
         self.first = first
         self.reduce = reduce
-        self.maps: Mean | Spread = Mean(first.values) if reduce == "variance" else Spread(first.values)
-        self.base = Mean(first.base)
-        self.begin = Mean(first.change)
-        self.weights = Mean(first.weights)
+        self.maps: RunningMean | Spread = RunningMean(first.values) if reduce == "variance" else Spread(first.values)
+        self.base = RunningMean(first.base)
+        self.begin = RunningMean(first.change)
+        self.weights = RunningMean(first.weights)
         self.alike = True
         self.converged = torch.ones_like(first.converged)
         self.outputs: list[Tensor] = []
@@ -191,13 +191,13 @@ class _Gathered:
 
     def map(self) -> Tensor:
         """What the runs come to (B, \\*s)."""
-        return self.maps.variance() if isinstance(self.maps, Mean) else self.maps.value
+        return self.maps.variance() if isinstance(self.maps, RunningMean) else self.maps.value
 
     def error(self) -> Tensor:
         """What that is wrong by (B,), relative to it."""
-        return nan_like(self.first.error) if isinstance(self.maps, Mean) else self.maps.doubt().error
+        return nan_like(self.first.error) if isinstance(self.maps, RunningMean) else self.maps.doubt().error
 
-    def told(self, output: Tensor, held: Held) -> dict[str, Any]:
+    def told(self, output: Tensor, held: FixedBaseline) -> dict[str, Any]:
         """The rest of the attribution, for x itself: F(x) (B,), and where its paths began, where that is one place for all draws."""
         begin = self.first.baselines
         fixed = self.alike and begin is not None and same_start(begin, held.references)

@@ -7,7 +7,7 @@ from torch import Tensor
 from ...baselines.base import References
 from ...core.declared import Adopted
 from ...core.values import part
-from ...fields import Field, Gathered
+from ...fields import Field, Subset
 from ...rules.base import Rule, RuleLike, as_rule
 from ..assemble import Watch, opened, result, weighed_sum
 from ..attribution import Attribution, Wrapper
@@ -18,7 +18,7 @@ from ..sampling_error import Chance
 
 
 @part
-class Staged(Wrapper):
+class TwoStage(Wrapper):
     """A method in two stages: rank the references cheaply, drop the poor ones, spend the gradients on the rest.
 
     ``scout`` integrates every reference roughly; the method's weighting judges those rough maps and may give some a weight of
@@ -45,7 +45,7 @@ class Staged(Wrapper):
             fine = walk(
                 method.path,
                 method.rule,
-                Gathered(meter, b),
+                Subset(meter, b),
                 references[r, b][None],
                 x[b],
                 output=rough.output[b],

@@ -19,13 +19,13 @@ from ...baselines.base import References
 from ...core.shapes import total
 from ...core.values import part
 from ...errors import InputError
-from ...fields import Gathered
+from ...fields import Subset
 from ...fields.base import Field
 from ...weightings import Weighed
 from ..assemble import Watch, opened, result
 from ..attribution import Attribution, Wrapper
 from ..cost import measured
-from ..loop import SideBySide, Walked, walk
+from ..loop import PathIntegrals, SideBySide, walk
 from ..method import Method
 from ..sampling_error import Doubt, Spread
 
@@ -34,7 +34,7 @@ _WALKED_ELEMENTS = 1 << 21  # references of a block are walked about this many n
 
 
 @part
-class Sampled(Wrapper):
+class UntilTolerance(Wrapper):
     """A method whose references are taken in blocks until their mean is known to ``tol``, in 95 of 100 cases or more.
 
     tol    relative L2 error, per example; examples that are done leave
@@ -77,7 +77,7 @@ class Sampled(Wrapper):
             met = torch.zeros(len(x), dtype=torch.bool, device=x.device)
             size = min(self.block, max(1, _WALKED_ELEMENTS // max(1, x.numel())))
             for first in range(0, len(references), self.block):
-                own, output = Gathered(meter, busy), drawn.output[busy]
+                own, output = Subset(meter, busy), drawn.output[busy]
                 last = min(first + self.block, len(references))
                 for begin in range(first, last, size):
                     some = references[begin : min(begin + size, last)]
@@ -108,7 +108,7 @@ class _Drawn:
         self.kept = SideBySide(references, x, _KEPT_ELEMENTS)
         self.shares: list[Tensor] = []
 
-    def add(self, found: Walked, references: Tensor, busy: Tensor) -> None:
+    def add(self, found: PathIntegrals, references: Tensor, busy: Tensor) -> None:
         """A block of ``references`` (R, B, \\*s) that the examples ``busy`` (M,) walked from."""
         self.spread.add(found.shares, found.change - total(found.shares, 2), busy)
         self.taken[busy] += len(references)
@@ -125,7 +125,7 @@ class _Drawn:
         )
         self.kept.enter(whole)
 
-    def walked(self) -> tuple[Walked, Tensor]:
+    def walked(self) -> tuple[PathIntegrals, Tensor]:
         """All of it as one walk, and the weights (R, B): even over the draws an example took."""
         walked = self.kept.walked(self.x, torch.cat(self.shares) if self.keeps else None)
         order = torch.arange(len(walked.change), device=self.x.device)[:, None]

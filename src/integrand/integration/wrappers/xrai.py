@@ -38,7 +38,7 @@ _RANGE = (-1.0, 1.0)
 
 
 @part
-class Regions(Wrapper):
+class XRAI(Wrapper):
     """XRAI: the map of a method, averaged over regions that it ranks itself.
 
         a(p) = max_c A(x)_{c,p};   next region: the segment with the largest mean of a over its pixels that are not taken yet
@@ -73,7 +73,7 @@ class Regions(Wrapper):
     >>> import torch, integrand as ig
     >>> field = ig.fields.Linear(torch.tensor([[[1.0, 1.0, 0.0, 0.0]] * 4]))
     >>> halves = torch.tensor([[[0, 0, 1, 1]] * 4])
-    >>> made = ig.Regions(ig.methods.integrated(), dilation=0, least=1, segments=halves)(field, torch.ones(1, 1, 4, 4))
+    >>> made = ig.XRAI(ig.methods.integrated(), dilation=0, least=1, segments=halves)(field, torch.ones(1, 1, 4, 4))
     >>> made.values[0, 0, 0].tolist(), made.notes["regions"][0, 0, 0, 0].tolist()
     ([1.0, 1.0, 0.0, 0.0], [0, 0, 1, 1])
     """
@@ -94,7 +94,7 @@ class Regions(Wrapper):
         return self.channels == "sum" and self.method.complete
 
     def __post_init__(self) -> None:
-        check_wrappable(self.method, "Regions", layers=False)
+        check_wrappable(self.method, "XRAI", layers=False)
         if not self.scales or min(self.scales) <= 0:
             raise InputError(f"scales are one or more positive numbers, not {self.scales}.")
         if self.dilation < 0 or self.least < 1:
@@ -107,7 +107,7 @@ class Regions(Wrapper):
         if x.ndim != 4:
             raise ShapeError(
                 f"Regions are of images (channels, height, width), and an example has shape {describe(x.shape[1:])}. For other "
-                "data rank groups of features with ig.Greedy(method, features=a label map)."
+                "data rank groups of features with ig.GreedyPIG(method, features=a label map)."
             )
         if x.shape[2] * x.shape[3] < self.least:
             raise InputError(
@@ -231,5 +231,5 @@ def _sums(masks: Tensor, numbers: Tensor) -> Tensor:
 def _skimage() -> Any:
     """scikit-image with the parts that are used here."""
     for name in ("segmentation", "transform", "morphology"):
-        optional(f"skimage.{name}", extra="images", needs="Regions")
+        optional(f"skimage.{name}", extra="images", needs="XRAI")
     return import_module("skimage")

@@ -7,5 +7,5 @@ report.py      what is said of each, and ``axioms``, the door
 """
 
 from .report import Axioms as Axioms
-from .report import Verdict as Verdict
+from .report import AxiomVerdict as AxiomVerdict
 from .report import axioms as axioms

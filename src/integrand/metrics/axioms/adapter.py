@@ -28,7 +28,7 @@ _NODES = 12  # of a path that comes without a rule
 
 
 @dataclass(frozen=True, eq=False)
-class Asked:
+class ExplainerAdapter:
     """Something that explains: a method whose baseline is exchanged for the references asked with, or a function.
 
     explains  (field, x, references) -> maps
@@ -43,7 +43,7 @@ class Asked:
     own: Any
 
     @classmethod
-    def of(cls, given: Any) -> Asked:
+    def of(cls, given: Any) -> ExplainerAdapter:
         """Of a method, anything that wraps one, a path, or a function ``(field, x, references) -> values``."""
         inmost = core(given)
         if isinstance(inmost, Method):
@@ -59,7 +59,7 @@ class Asked:
         )
 
     @classmethod
-    def _of_method(cls, make: Callable[[Tensor], Any], path: Path, own: Any) -> Asked:
+    def _of_method(cls, make: Callable[[Tensor], Any], path: Path, own: Any) -> ExplainerAdapter:
         def explains(field: Field, x: Tensor, references: Tensor) -> Tensor:
             values: Tensor = ask(make(references), field, x).values
             return values

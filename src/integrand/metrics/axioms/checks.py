@@ -14,7 +14,7 @@ from torch import Tensor
 
 from ...fields import Field, Function, Linear, Monomial, TorchField
 from ...paths import corners
-from .adapter import Asked, ask
+from .adapter import ExplainerAdapter, ask
 from .probes import (
     POINTS,
     SCATTERED,
@@ -28,7 +28,7 @@ from .probes import (
     twins,
 )
 
-Check = Callable[[Asked], float | None]
+Check = Callable[[ExplainerAdapter], float | None]
 """How far an axiom is broken; None where the question does not arise."""
 
 _SCALE, _OFFSET = torch.tensor([2.0, -3.0, 0.5, -1.0]).double(), torch.tensor([1.0, -2.0, 0.3, 4.0]).double()
@@ -39,7 +39,7 @@ def apart(one: Tensor, other: Tensor, size: Tensor) -> float:
     return float((one - other).abs().amax() / size.abs().amax().clamp_min(1e-12))
 
 
-def complete(asked: Asked) -> float:
+def complete(asked: ExplainerAdapter) -> float:
     """A map adds up to F(x) − F(where the path began)."""
     field = Function(symmetric)
     if asked.method is None:
@@ -50,13 +50,13 @@ def complete(asked: Asked) -> float:
     return float((made.residual.abs() / (made.output - made.base).abs()).amax())
 
 
-def dummy(asked: Asked) -> float:
+def dummy(asked: ExplainerAdapter) -> float:
     """A feature that F does not look at gets nothing."""
     values = asked.explains(Function(symmetric), POINTS, STARTS)
     return apart(values[:, 3], torch.zeros(2).double(), values)
 
 
-def linear(asked: Asked) -> float:
+def linear(asked: ExplainerAdapter) -> float:
     """A(aF + cG) = a A(F) + c A(G)."""
     a, c = 1.5, -0.7
     both = asked.explains(Function(lambda z: a * symmetric(z) + c * polynomial(z)), POINTS, STARTS)
@@ -67,25 +67,25 @@ def linear(asked: Asked) -> float:
     return max(apart(both, a * one + c * other, both), apart(added, first + second, added))
 
 
-def implementation_invariant(asked: Asked) -> float:
+def implementation_invariant(asked: ExplainerAdapter) -> float:
     """Two models of one function have one map."""
     one, other = (asked.explains(TorchField(model, 0), POINTS, STARTS) for model in twins())
     return apart(one, other, one)
 
 
-def symmetry(asked: Asked) -> float:
+def symmetry(asked: ExplainerAdapter) -> float:
     """Features that F, the input and the baseline treat alike get the same."""
     values = asked.explains(Function(symmetric), POINTS, STARTS)
     return apart(values[:, 0], values[:, 1], values)
 
 
-def positive(asked: Asked) -> float:
+def positive(asked: ExplainerAdapter) -> float:
     """Where F never falls on the way, no feature gets less than nothing (non-decreasing positivity)."""
     values = asked.explains(Function(rising), torch.ones(1, 4).double(), torch.zeros(1, 4).double())
     return apart(values.clamp_max(0), torch.zeros(1, 4).double(), values)
 
 
-def affine_scale_invariant(asked: Asked) -> float:
+def affine_scale_invariant(asked: ExplainerAdapter) -> float:
     """Units do not matter: A(Tx, Tb, F ∘ T⁻¹) = A(x, b, F) for T(z) = c ⊙ z + d."""
     stretched = Function(lambda z: symmetric((z - _OFFSET) / _SCALE))
     there = asked.explains(stretched, _SCALE * POINTS + _OFFSET, _SCALE * STARTS + _OFFSET)
@@ -93,14 +93,14 @@ def affine_scale_invariant(asked: Asked) -> float:
     return apart(there, here, here)
 
 
-def proportional(asked: Asked) -> float:
+def proportional(asked: ExplainerAdapter) -> float:
     """Where only the sum of the features counts, each gets its part of the sum."""
     values = asked.explains(Function(of_the_sum), POINTS, torch.zeros(1, 4).double())
     rate = values / POINTS
     return apart(rate, rate.mean(1, keepdim=True), rate)
 
 
-def monotonic(asked: Asked) -> float:
+def monotonic(asked: ExplainerAdapter) -> float:
     """Where F is everywhere at least as steep in i as G is in j, A_i(F)/(x_i − b_i) ≥ A_j(G)/(x_j − b_j) (symmetric monotonicity)."""
     zero = torch.zeros(1, 4).double()
     low, high = (asked.explains(Function(f), POINTS, zero) / POINTS for f in (of_the_sum, steeper_in_the_first))
@@ -110,7 +110,7 @@ def monotonic(asked: Asked) -> float:
     )
 
 
-def monomial(asked: Asked) -> float:
+def monomial(asked: ExplainerAdapter) -> float:
     """F = Π (z_i − b_i)^mᵢ gives feature i the part mᵢ/Σm of F(x)."""
     powers = torch.tensor([3, 1, 2, 0])
     field = Monomial(powers, STARTS[0])
@@ -118,7 +118,7 @@ def monomial(asked: Asked) -> float:
     return apart(asked.explains(field, POINTS, STARTS[:1]), expected, expected)
 
 
-def equivariant(asked: Asked) -> float:
+def equivariant(asked: ExplainerAdapter) -> float:
     """The order of the features does not matter: permuting model, input and baselines permutes the map."""
     order = torch.tensor([2, 0, 3, 1])
     back = order.argsort()
@@ -127,13 +127,13 @@ def equivariant(asked: Asked) -> float:
     return apart(there, here[:, order], here)
 
 
-def tied(asked: Asked) -> float | None:
+def tied(asked: ExplainerAdapter) -> float | None:
     """Features with the same input and baseline move together, without which no monotone path keeps symmetry."""
     points = _points(asked, Function(symmetric), POINTS, STARTS)
     return None if points is None else apart(points[..., 0], points[..., 1], points - points[:1])
 
 
-def boxed(asked: Asked) -> float | None:
+def boxed(asked: ExplainerAdapter) -> float | None:
     """The path stays between its start and the input in every feature."""
     points = _points(asked, Function(symmetric), POINTS, STARTS)
     if points is None:
@@ -143,7 +143,7 @@ def boxed(asked: Asked) -> float | None:
     return apart(out, torch.zeros_like(out), high - low)
 
 
-def monotone(asked: Asked) -> float | None:
+def monotone(asked: ExplainerAdapter) -> float | None:
     """No feature ever turns back on the path."""
     points = _points(asked, Function(symmetric), POINTS, STARTS)
     if points is None:
@@ -153,7 +153,7 @@ def monotone(asked: Asked) -> float | None:
     return apart(back, torch.zeros_like(back), points - points[:1])
 
 
-def _points(asked: Asked, field: Field, x: Tensor, references: Tensor) -> Tensor | None:
+def _points(asked: ExplainerAdapter, field: Field, x: Tensor, references: Tensor) -> Tensor | None:
     """The corners of the path (K+1, R, B, n)."""
     if asked.path is None:
         return None

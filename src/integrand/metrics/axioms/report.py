@@ -10,7 +10,7 @@ from torch import Tensor
 
 from ...errors import InputError, UnknownName
 from ...fields import Field, TorchField
-from .adapter import Asked
+from .adapter import ExplainerAdapter
 from .checks import CATALOGUE
 from .own_model import OWN
 
@@ -18,7 +18,7 @@ _KEPT = 1e-3  # what may be missing, relative to the map: rules integrate to a l
 
 
 @dataclass(frozen=True)
-class Verdict:
+class AxiomVerdict:
     """One axiom of one method.
 
     axiom, statement  its name, and what it says
@@ -38,15 +38,15 @@ class Axioms:
     """The verdicts on a method, in the order of the catalogue; prints as a table. ``found["symmetric"].holds``."""
 
     method: Any
-    verdicts: tuple[Verdict, ...]
+    verdicts: tuple[AxiomVerdict, ...]
 
-    def __getitem__(self, axiom: str) -> Verdict:
+    def __getitem__(self, axiom: str) -> AxiomVerdict:
         for verdict in self.verdicts:
             if verdict.axiom == axiom:
                 return verdict
         raise UnknownName("axiom", axiom, [verdict.axiom for verdict in self.verdicts])
 
-    def __iter__(self) -> Iterator[Verdict]:
+    def __iter__(self) -> Iterator[AxiomVerdict]:
         return iter(self.verdicts)
 
     @property
@@ -88,7 +88,7 @@ def axioms(
     >>> found["symmetric"].holds, len(found.kept)
     (True, 14)
     """
-    asked = Asked.of(method)
+    asked = ExplainerAdapter.of(method)
     verdicts = [_verdict(name, check, tolerance, asked) for name, check in CATALOGUE.items()]
     if model is not None:
         if x is None or asked.own is None:
@@ -100,13 +100,13 @@ def axioms(
     return Axioms(method, tuple(verdicts))
 
 
-def _verdict(name: str, check: Callable[..., float | None], tolerance: float, *asked: Any) -> Verdict:
+def _verdict(name: str, check: Callable[..., float | None], tolerance: float, *asked: Any) -> AxiomVerdict:
     statement = (check.__doc__ or "").split("\n")[0].strip().rstrip(".")
     try:
         gap = check(*asked)
     except (RuntimeError, ValueError, IndexError, TypeError) as error:
         why = f"could not be asked: {error}".split("\n")[0]
-        return Verdict(name, statement, float("nan"), None, why)
+        return AxiomVerdict(name, statement, float("nan"), None, why)
     if gap is None:
-        return Verdict(name, statement, float("nan"), None, "it has no path")
-    return Verdict(name, statement, gap, gap <= tolerance)
+        return AxiomVerdict(name, statement, float("nan"), None, "it has no path")
+    return AxiomVerdict(name, statement, gap, gap <= tolerance)

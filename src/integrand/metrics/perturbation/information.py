@@ -59,7 +59,7 @@ class _Information(Metric):
         pictures = _pictures(subject)
         place = ranked(subject, maps, "pixels", self.seed, self.rank).place[:, :, 0].cpu().numpy()
         curves = np.full((*place.shape[:2], _POINTS + 1), np.nan)
-        asked = _Asked(subject, self.score)
+        asked = _PictureScores(subject, self.score)
         whole = asked(pictures, np.arange(len(pictures)))
         for example, picture in enumerate(pictures):
             hidden = self._mask(picture)
@@ -173,7 +173,7 @@ aic = door(AIC)
 # --- pictures ---------------------------------------------------------------------------------------------------------
 
 
-class _Asked:
+class _PictureScores:
     """The score of 8-bit pictures (N, H, W, C) of the examples (N,)."""
 
     def __init__(self, subject: Subject, score: Score) -> None:

@@ -54,7 +54,7 @@ class Comprehensiveness(_Tokens):
     Tokens are ranked by their signed sum. Cost: one row for each share, map and example, p(x) once.
     Pitfalls: texts with holes are like nothing the model was trained on; k is coarse for short texts; the class explained counts, which
     need not be the predicted or the labelled one. Special and padding tokens are tokens here and count among
-    the k %; ``fill=ig.baselines.Kept(vector, positions)`` leaves them where they are.
+    the k %; ``fill=ig.baselines.Masked(vector, positions)`` leaves them where they are.
     Peers: ERASER and DIG cut tokens out of the text and number positions anew, which asks the model about another length; here
     tokens are replaced and stay where they are. DIG returns p(x) − p(x) = 0 where k % is less than a token.
     Source: DeYoung et al., "ERASER", 2020 (k = 1, 5, 10, 20, 50); Sanyal & Ren, "Discretized Integrated Gradients", 2021 (k = 20).

@@ -28,7 +28,7 @@ from ...fields.decision import as_decision, class_outputs
 from ...targets import Lead, LogOdds, Target
 from ..base import Path, PathLike
 from .objective import Objective
-from .step_rules import Fixed, Relative, Step
+from .step_rules import Fixed, Relative, StepRule
 from .walk import box_of, check_walk, downhill, length_of
 
 Goal = str | int | Sequence[int] | Target | Callable[..., Tensor]
@@ -70,7 +70,7 @@ class Adversarial(Path):
     rate: float | Relative = Relative(0.005)
     clip: tuple[float, float] | None = None
     norm: str = "sign"
-    step: Step = Fixed()
+    step: StepRule = Fixed()
     seed: int = 0
 
     resolution: ClassVar[str] = "steps"

@@ -21,7 +21,7 @@ from ...core.values import part
 from ...fields import Field
 from ..base import Path
 from .objective import Objective
-from .step_rules import Relative, Shrinking, Step
+from .step_rules import Relative, Shrinking, StepRule
 from .walk import box_of, check_walk, downhill, length_of
 
 
@@ -51,7 +51,7 @@ class Descent(Path):
     rate: float | Relative = Relative()
     clip: tuple[float, float] | None = None
     norm: str = "l2"
-    step: Step = Shrinking()
+    step: StepRule = Shrinking()
 
     resolution: ClassVar[str] = "steps"
     coarsest: ClassVar[int] = 2

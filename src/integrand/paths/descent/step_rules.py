@@ -34,7 +34,7 @@ class Relative:
             raise InputError(f"fraction is a part of the data's range, above 0, not {self.fraction}.")
 
 
-class Step(Protocol):
+class StepRule(Protocol):
     """How a walk goes one step. ``looks``: joint evaluations per step; ``guarded``: whether steps that do not descend are taken back."""
 
     @property

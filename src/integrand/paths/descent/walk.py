@@ -19,11 +19,11 @@ from ...core.shapes import flattened
 from ...errors import InputError
 from ...fields import Field
 from .objective import NORMS, Objective
-from .step_rules import Relative, Step
+from .step_rules import Relative, StepRule
 
 
 def downhill(
-    objective: Objective, here: Tensor, length: Tensor, step: Step, steps: int, note: str
+    objective: Objective, here: Tensor, length: Tensor, step: StepRule, steps: int, note: str
 ) -> Iterator[Segment]:
     """The walk from ``here`` (R, B, \\*s), as ``steps`` segments; ``note`` names the noted value of the objective (K+1, R, B)."""
     state = objective.start(here)

@@ -140,7 +140,7 @@ class Latent(Path):
 
     def __call__(self, field: Field, start: Tensor, end: Tensor) -> Iterator[Segment]:
         codec = Borrowed(self.codec, end)
-        line = _Line(*codec.ends(start, end), self.steps, slerp=self.slerp)
+        line = _CodeLine(*codec.ends(start, end), self.steps, slerp=self.slerp)
         return through(codec, line.codes, self.steps + 1, start, end, self.ends)
 
 
@@ -201,13 +201,13 @@ class LatentGeodesic(Path):
 
     def __call__(self, field: Field, start: Tensor, end: Tensor) -> Iterator[Segment]:
         codec = Borrowed(self.codec, end)
-        line = _Line(*codec.ends(start, end), self.points - 1)
+        line = _CodeLine(*codec.ends(start, end), self.points - 1)
         relaxation = Relaxation(codec, self.rate, self.iterations, self.tolerance, self.energy)
         codes = relaxation(line.codes(0, self.points).transpose(0, 1)).transpose(0, 1)
         return through(codec, lambda first, last: codes[first:last], self.points, start, end, self.ends)
 
 
-class _Line:
+class _CodeLine:
     """Codes at even places between two (N, L), both included."""
 
     def __init__(self, begin: Tensor, goal: Tensor, steps: int, *, slerp: bool = False) -> None:

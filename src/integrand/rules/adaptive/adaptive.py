@@ -158,7 +158,7 @@ class Looked:
                 group, weight = block.lines.chain, segment.start.new_ones(len(place))
             else:
                 group, weight = torch.unique(b, return_inverse=True)[1], weights[r, b].to(share)
-            asked = _Asked(group, weight, block.rule.tol if tol is None else tol, looks=tol is None)
+            asked = _WantedSums(group, weight, block.rule.tol if tol is None else tol, looks=tol is None)
             share[place], error[place] = block.refined(asked)
             begin[place], end[place] = block.begin, block.end
         shaped = (numbers.reshape(leading) for numbers in (error, begin, end))
@@ -196,7 +196,7 @@ def _blocks(field: Field, segment: Segment) -> list[Tensor]:
 
 
 @dataclass(frozen=True, eq=False)
-class _Asked:
+class _WantedSums:
     """What is to be known: the sum of every ``group`` (M,) of lines, weighed by ``weight`` (M,), to a relative error ``tol``.
 
     ``looks``: whether what seems to be so is looked into once more.
@@ -226,7 +226,7 @@ class _Refining:
         self.begin, self.end = lines.ends(known)
         self.made = torch.zeros_like(self.begin)
 
-    def refined(self, asked: _Asked) -> tuple[Tensor, Tensor]:
+    def refined(self, asked: _WantedSums) -> tuple[Tensor, Tensor]:
         """Shares and errors per line (M,), once what is asked is known or the gradients are spent."""
         group, weight = asked.group, asked.weight
         found = self._refine(asked)
@@ -243,7 +243,7 @@ class _Refining:
         nothing = torch.maximum(norm(found.shares), error) <= _FLOOR * eps * self.made
         return found.shares, torch.where(nothing, 0, error)
 
-    def _looked_into(self, asked: _Asked, found: _Found) -> bool:
+    def _looked_into(self, asked: _WantedSums, found: _Found) -> bool:
         """Look into the long intervals of paths that claim to be known; whether there were any.
 
         A stretch that no node fell into may hold anything that is over at its ends.
@@ -268,7 +268,7 @@ class _Refining:
         self.doubted[known.chain[wrong]] = True
         return True
 
-    def _refine(self, asked: _Asked) -> _Found:
+    def _refine(self, asked: _WantedSums) -> _Found:
         """Lay intervals anew until the weighted sum over every group of lines is within the tolerance, or the gradients are spent."""
         while True:
             found = self._judged(asked)
@@ -292,7 +292,7 @@ class _Refining:
             self.known = self.known.at(~cut)  # what is replaced is let go first
             self.known = self.known.joined(laid)
 
-    def _judged(self, asked: _Asked) -> _Found:
+    def _judged(self, asked: _WantedSums) -> _Found:
         """What is known so far, against what is asked."""
         group, weight, known = asked.group, asked.weight, self.known
         shares = self.lines.shares(known)
@@ -329,7 +329,7 @@ class _Refining:
         fits[order] = running <= (self.rule.max_gradients - self.spent)[chain[order]]
         return (cost > 0) & fits
 
-    def _smoothly(self, pieces: Tensor, asked: _Asked, found: _Found) -> bool:
+    def _smoothly(self, pieces: Tensor, asked: _WantedSums, found: _Found) -> bool:
         """Integrate paths that are smooth all along by Clenshaw–Curtis nodes, where those are fewer; whether any were."""
         known, chains, group, weight = self.known, self.chains, asked.group, asked.weight
         need = pieces.new_zeros(chains).index_add_(0, known.chain, pieces)

@@ -1,0 +1,45 @@
+"""Old names are found, and say what they are called now."""
+
+from __future__ import annotations
+
+import pytest
+
+import integrand as ig
+
+OLD = [
+    (ig, "Distanced", "ArtificialDistancing"),
+    (ig, "Greedy", "GreedyPIG"),
+    (ig, "Regions", "XRAI"),
+    (ig, "Sampled", "UntilTolerance"),
+    (ig, "Smoothed", "SmoothGrad"),
+    (ig, "Staged", "TwoStage"),
+    (ig.rules, "Important", "IDGI"),
+    (ig.rules, "Decision", "IntegratedDecisionGradients"),
+    (ig.rules, "Weighted", "PathWeighted"),
+    (ig.rules, "Until", "SaturationCutoff"),
+    (ig.paths, "Salient", "SAMP"),
+    (ig.paths, "Relaxed", "ElasticBand"),
+    (ig.paths, "Respaced", "NonUniform"),
+    (ig.paths, "Between", "Composed"),
+    (ig.paths, "Backwards", "Reversed"),
+    (ig.baselines, "Several", "Union"),
+    (ig.baselines, "Kept", "Masked"),
+    (ig.fields, "Gathered", "Subset"),
+    (ig.fields, "Metered", "CountedField"),
+    (ig.fields, "Several", "MultiTarget"),
+    (ig.fields, "SiteField", "LayerField"),
+    (ig.metrics, "Verdict", "AxiomVerdict"),
+]
+
+
+@pytest.mark.parametrize(("module", "old", "new"), OLD, ids=[f"{module.__name__}.{old}" for module, old, _ in OLD])
+def test_old_names_are_found(module: object, old: str, new: str) -> None:
+    with pytest.warns(DeprecationWarning, match=f"{old} is called {new} now"):
+        assert getattr(module, old) is getattr(module, new)
+    assert old not in dir(module)
+
+
+@pytest.mark.parametrize("module", [ig, ig.rules, ig.paths], ids=lambda module: module.__name__)
+def test_other_names_are_not(module: object) -> None:
+    with pytest.raises(AttributeError, match="has no attribute 'Nothing'"):
+        module.Nothing  # noqa: B018
