@@ -36,11 +36,13 @@ def largest(p: Problem, sizes: list[int]) -> Problem:
 
 
 @pytest.mark.parametrize("rows", [1, 2, 3])
-@pytest.mark.parametrize("name", sorted(set(BUILD) - {"distanced"}))  # which trains regressors, on batches of their own
+@pytest.mark.parametrize(
+    "name", sorted(set(BUILD) - {"artificial_distancing"})
+)  # which trains regressors, on batches of their own
 def test_no_method_sends_more_rows(name: str, rows: int, quiet: None) -> None:
     sizes: list[int] = []
     problems = [p for p in ("relu mlp", "softplus cnn") if fits(name, PROBLEMS[p])]
-    p = largest(PROBLEMS[problems[-1 if name in ("spectral", "regions") else 0]], sizes)
+    p = largest(PROBLEMS[problems[-1 if name in ("spectral", "xrai") else 0]], sizes)
     method = BUILD[name](p)
     sizes.clear()  # what a method learns before it is called is its own affair
     ig.explain(p.model, p.inputs, target=p.target, extra=p.extra, method=method, batch_size=rows)
@@ -99,7 +101,7 @@ def test_rows_that_are_meant_alone() -> None:
     assert float(made.gap.max()) < 0.05
 
 
-@pytest.mark.parametrize("method", ["integrated", "guided", "smooth"])
+@pytest.mark.parametrize("method", ["integrated", "guided", "smoothgrad"])
 def test_a_model_made_for_one_row(method: str, quiet: None) -> None:
     inner = tanh_mlp()
 

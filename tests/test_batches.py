@@ -42,7 +42,7 @@ def distanced(p: Problem) -> Any:
     """Learnt from data in which the model sees its two commonest classes."""
     common = p.model(data(p)).argmax(1).bincount(minlength=3).topk(2).indices.sort().values.tolist()
     start = ig.baselines.Given(p.references[:1])
-    return ig.methods.distanced(data(p), tuple(common), keep=0.5, baseline=start, rule=FINE)
+    return ig.methods.artificial_distancing(data(p), tuple(common), keep=0.5, baseline=start, rule=FINE)
 
 
 OTHERS: dict[str, Callable[[Problem], Any]] = {
@@ -54,11 +54,11 @@ OTHERS: dict[str, Callable[[Problem], Any]] = {
     "discretized": lambda p: ig.methods.discretized(
         words.table(eight(p.name).packed(), p.references), ig.baselines.Given(p.references), 10, 5, rule=FINE
     ),
-    "distanced": distanced,
+    "artificial_distancing": distanced,
 }
 """Methods that need more of a problem than the catalogue is told."""
 
-PICTURES_ONLY = {"spectral", "regions"}
+PICTURES_ONLY = {"spectral", "xrai"}
 """Methods that refuse a table."""
 
 ADAPTIVE: dict[str, Callable[[Problem], Any]] = {

@@ -344,7 +344,7 @@ INFINITE = {
     "expected": dict(method="expected"),
     "expected, tol": dict(method="expected", tol=0.2),
     "expected, rule": dict(method="expected", rule=ig.rules.GaussLegendre(3)),
-    "smooth": dict(method="smoothgrad", rule=ig.rules.Midpoint(2)),
+    "smoothgrad": dict(method="smoothgrad", rule=ig.rules.Midpoint(2)),
     "guided": dict(method="guided", steps=4),
 }
 
@@ -360,7 +360,7 @@ def test_a_baseline_at_which_f_is_not_finite_is_refused_and_named(name: str) -> 
         where, baseline = r"reference \d+ of example 0", pool
     else:
         where, baseline = "reference 2 of example 0", pool if "method" in options else ig.baselines.Given(pool)
-    if name == "smooth":
+    if name == "smoothgrad":
         options["method"] = ig.SmoothGrad(ig.methods.integrated(0.0, options.pop("rule")), 3)
         baseline = None
     with pytest.raises(ig.errors.NonFiniteGradient, match=where):

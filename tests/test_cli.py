@@ -256,10 +256,10 @@ def test_a_gap_is_marked_and_explained(place: Path) -> None:
 
 def test_methods_that_do_not_claim_to_add_up_are_not_blamed(place: Path) -> None:
     result = explain(
-        "many/rose.png", "--method", "path_weighted", "--method", "greedy", "--nodes", "2", model="toys.py:jumpy"
+        "many/rose.png", "--method", "path_weighted", "--method", "greedy_pig", "--nodes", "2", model="toys.py:jumpy"
     )
     assert result.exit_code == 0, result.output
-    rows = [line for line in result.stdout.splitlines() if line.startswith(("path_weighted", "greedy"))]
+    rows = [line for line in result.stdout.splitlines() if line.startswith(("path_weighted", "greedy_pig"))]
     assert ["not claimed" in row for row in rows] == [True, True]
     assert "*" not in result.stdout
     page = (place / "integrand-out/index.html").read_text("utf-8")
@@ -291,8 +291,8 @@ def test_every_method_explains_a_picture(place: Path, monkeypatch) -> None:
         "latent",
         "geodesic",
         "decision",
-        "greedy",
-        "distanced",
+        "greedy_pig",
+        "artificial_distancing",
         "layer",
         "blur",
         "pattern_guided",
@@ -302,7 +302,7 @@ def test_every_method_explains_a_picture(place: Path, monkeypatch) -> None:
     assert result.exit_code == 0, result.output
     made = {file.name for file in (place / "integrand-out").iterdir()}
     left_out = {name for name in some if f"rose-{name}.png" not in made}
-    assert left_out == {"distanced", "layer"}  # too few photographs, and a model without places
+    assert left_out == {"artificial_distancing", "layer"}  # too few photographs, and a model without places
     for name in left_out:
         assert f"{name} is left out: " in text(result)
     sheets = {"rose-methods.png", "rose-methods-same-scale.png"}

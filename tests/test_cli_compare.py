@@ -61,11 +61,11 @@ def text(result: Result) -> str:
 
 
 def test_methods_are_compared(place: Path) -> None:
-    result = compare("many", "--method", "integrated,blur", "--method", "important", "--budget", "8", "--out", "here")
+    result = compare("many", "--method", "integrated,blur", "--method", "idgi", "--budget", "8", "--out", "here")
     assert result.exit_code == 0, result.output
     assert max(map(len, result.stdout.splitlines()[:10])) <= 80
     rows = [line.split()[0] for line in result.stdout.splitlines() if " 8  " in line]
-    assert sorted(rows) == sorted(["integrated", "blur", "important"] * 2)
+    assert sorted(rows) == sorted(["integrated", "blur", "idgi"] * 2)
     assert "no winner: 5 examples are too few for any difference to be significant; 8 may do" in result.stdout
     assert "Wrote here/index.html" in result.stdout
     assert {file.name for file in Path("here").iterdir()} == {"index.html", "scores.parquet", "comparison.json"}

@@ -85,7 +85,7 @@ def test_important_is_the_papers_definition(path: Any, n: int, quiet: None) -> N
 
 def test_important_matches_the_reference_values() -> None:
     """50 steps on the line of IMG, logit."""
-    made = ig.methods.important()(img_logit(), img_input())
+    made = ig.methods.idgi()(img_logit(), img_input())
     near(made.values[0], PATHS["IDGI"], 1e-8)
     near(made.values.sum(), PATHS["IMG_dF_logit"], 1e-12)
 
@@ -128,10 +128,10 @@ def test_a_zero_gradient_gives_no_credit() -> None:
     """F = z² from 0: at the first corner there is no direction, and what F changes by until the second is the residual."""
     field = ig.fields.Function(lambda z: z.square().sum(1))
     x = torch.tensor([[1.0, 2.0]]).double()
-    made = ig.methods.important(0.0, 4)(field, x)
+    made = ig.methods.idgi(0.0, 4)(field, x)
     near(made.residual, [5 / 16])
     near(made.values, (5 - 5 / 16) * torch.tensor([1 / 5, 4 / 5]))
-    dead = ig.methods.important(0.0, 4)(ig.fields.Function(lambda z: (z - 5).relu().sum(1)), x)
+    dead = ig.methods.idgi(0.0, 4)(ig.fields.Function(lambda z: (z - 5).relu().sum(1)), x)
     assert torch.equal(dead.values, torch.zeros(1, 2).double())
 
 
@@ -139,8 +139,8 @@ def test_a_zero_gradient_gives_no_credit() -> None:
 def test_small_and_large_gradients_count(scale: float) -> None:
     """The square of a float32 gradient of 1e-30 is zero, its direction is not."""
     x = X.float()
-    big = ig.methods.important(0.0, 6)(ig.fields.Function(lambda z: smooth(z) * scale), x).values / scale
-    torch.testing.assert_close(big, ig.methods.important(0.0, 6)(FIELD, x).values, rtol=1e-3, atol=1e-4)
+    big = ig.methods.idgi(0.0, 6)(ig.fields.Function(lambda z: smooth(z) * scale), x).values / scale
+    torch.testing.assert_close(big, ig.methods.idgi(0.0, 6)(FIELD, x).values, rtol=1e-3, atol=1e-4)
 
 
 class Paid:
@@ -192,7 +192,7 @@ def test_a_path_of_one_that_does_not_move() -> None:
     """One example, one reference, and that is the input."""
     for steps in (1, 4):
         for path in (ig.paths.Straight(), ig.paths.Straight(3), ig.paths.Guided(2)):
-            made = ig.methods.important(Given(X[:1]), steps, path)(FIELD, X[:1])
+            made = ig.methods.idgi(Given(X[:1]), steps, path)(FIELD, X[:1])
             assert made.values.tolist() == [[0.0] * X.shape[1]]
             near(made.change, [[0.0]])
 
@@ -507,7 +507,7 @@ def test_they_are_not_displacement_times_gradient(rule: Any) -> None:
         (lambda: ig.rules.IDGI(0), r"at least one piece, not 0"),
         (lambda: ig.rules.IntegratedDecisionGradients(0), r"at least one step, not 0"),
         (lambda: ig.rules.IntegratedDecisionGradients(5, 0), r"not 0; with pilot=1 the steps are even"),
-        (lambda: ig.methods.important(steps=-1), r"at least one piece, not -1"),
+        (lambda: ig.methods.idgi(steps=-1), r"at least one piece, not -1"),
     ],
 )
 def test_nonsense_is_refused(build: Any, message: str) -> None:
@@ -552,7 +552,7 @@ def hoarding(n: int) -> Any:
 
 
 RULES_OF_N = {
-    "important": ig.rules.IDGI,
+    "idgi": ig.rules.IDGI,
     "decision": lambda n: ig.rules.IntegratedDecisionGradients(n, n),
     "weighted": lambda n: ig.rules.PathWeighted("sqrt", ig.rules.Midpoint(n)),
     "until": lambda n: ig.rules.SaturationCutoff(ig.rules.Saturation(pilot=n), ig.rules.Midpoint(n)),
@@ -585,7 +585,7 @@ def test_linear_functions(steps: int) -> None:
     field, step = ig.fields.Linear(weight), X - STARTS[0]
     change = step @ weight
     baseline = Given(STARTS[:1])
-    near(ig.methods.important(baseline, steps)(field, X).values, torch.outer(change, weight**2 / weight.square().sum()))
+    near(ig.methods.idgi(baseline, steps)(field, X).values, torch.outer(change, weight**2 / weight.square().sum()))
     near(ig.methods.decision(baseline, steps, steps)(field, X).values, weight * step * change[:, None])
     near(ig.methods.path_sampled(baseline, steps=steps)(field, X).values, weight * step / 2)
     part = torch.where(change > 0, 0.9, 1.0)[:, None]

@@ -249,7 +249,7 @@ def test_images_by_pixels() -> None:
         cnn,
         images[:2],
         target="predicted",
-        method="distanced",
+        method="artificial_distancing",
         data=images,
         classes=(0, 1),
         labels=labels,
@@ -266,7 +266,7 @@ def test_images_by_pixels() -> None:
 
 
 def test_around_and_inside_other_wrappers() -> None:
-    smooth = ig.methods.smooth(PLAIN, 2)
+    smooth = ig.methods.smoothgrad(PLAIN, 2)
     made = method(method=smooth, supports=trained().supports)(field(), X)
     assert made.cost.gradients == 3 * 2 * 8 * 4
     made = ig.SmoothGrad(trained(), 2)(field(), X)
@@ -414,4 +414,4 @@ def test_arguments_for_each_example_are_refused() -> None:
     with pytest.raises(ig.errors.InputError, match=r"models with one input"):
         ig.explain(Joined(6, 3).double(), several, target=0, method=method())
     with pytest.raises(ig.errors.InputError, match=r"'distanced' needs data="):
-        ig.explain(model(), X, target=0, method="distanced")
+        ig.explain(model(), X, target=0, method="artificial_distancing")

@@ -194,16 +194,16 @@ def test_what_is_written_by_hand_stays(tmp_path: Path) -> None:
 def test_the_gallery_is_read_off_the_maps(tmp_path: Path) -> None:
     pytest.importorskip("safetensors")
     x, of = torch.ones(1, 4), {"target": ig.targets.Output(), "steps": 4}
-    claims = ig.explain(lambda z: z.square().sum(1), x, method="important", **of)
+    claims = ig.explain(lambda z: z.square().sum(1), x, method="idgi", **of)
     other = ig.explain(lambda z: z.square().sum(1), x, method="decision", **of)
-    claims.save(tmp_path / "cat-important.safetensors")
+    claims.save(tmp_path / "cat-idgi.safetensors")
     other.save(tmp_path / "cat-decision.safetensors")
     found = docs.taken_in(tmp_path)["methods"]
-    assert list(found) == ["important", "decision"]
-    assert found["important"]["gap"] == pytest.approx(float(claims.gap))
-    assert found["important"]["gradients"] == claims.cost.gradients == 4
+    assert list(found) == ["idgi", "decision"]
+    assert found["idgi"]["gap"] == pytest.approx(float(claims.gap))
+    assert found["idgi"]["gradients"] == claims.cost.gradients == 4
     assert (found["decision"]["gap"], found["decision"]["residual"]) == (None, None)
-    assert found["important"]["setup"] == "Method(rule=IDGI(4))"
+    assert found["idgi"]["setup"] == "Method(rule=IDGI(4))"
     block = "\n".join(docs.gallery({"made": "here", "methods": found}))
     assert "| `decision` Integrated Decision Gradients | 4.00 | – | not claimed | 4 |" in block
     assert "Not for photographs, or not measured yet: `integrated`" in block

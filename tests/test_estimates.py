@@ -331,7 +331,7 @@ UNITS: dict[str, dict[str, Any]] = {
     "guided": dict(method="guided", steps=8, tol=0.05),
     "ig2": dict(method="ig2", baseline=wave(3, 10).float(), steps=6, tol=0.05),
     "sequential": dict(method=ig.Sequential(ig.methods.integrated())),
-    "smooth": dict(method="smooth", draws=6),
+    "smoothgrad": dict(method="smoothgrad", draws=6),
 }
 
 

@@ -118,7 +118,7 @@ def drawn(where: Path) -> None:
 
 def compared(where: Path) -> None:
     pytest.importorskip("pyarrow")
-    made = ig.compare(tanh_mlp(), wave(4, 6), target=0, methods=["integrated", "important"], metrics=["deletion"])
+    made = ig.compare(tanh_mlp(), wave(4, 6), target=0, methods=["integrated", "idgi"], metrics=["deletion"])
     made.scores.to_parquet(where)
 
 

@@ -215,7 +215,7 @@ def test_gradients_are_rounds_times_the_methods() -> None:
 @pytest.mark.parametrize("problem", PROBLEMS)
 def test_five_at_once_are_five_alone(problem: str) -> None:
     p = PROBLEMS[problem]
-    method = BUILD["greedy"](p)
+    method = BUILD["greedy_pig"](p)
     whole = run(p, method)
     assert type(whole.values) is type(p.inputs)
     assert bool(whole.converged.all()) or not p.smooth
@@ -256,7 +256,7 @@ def test_around_other_wrappers() -> None:
 def test_a_noisy_input_leaves_something_where_it_was_revealed() -> None:
     """Negative control of the line above: noise moves the input away from what was revealed."""
     p = PROBLEMS["softplus cnn"]
-    made = run(p, ig.GreedyPIG(ig.methods.smooth(draws=3, rule=ig.rules.Midpoint(4)), 32))
+    made = run(p, ig.GreedyPIG(ig.methods.smoothgrad(draws=3, rule=ig.rules.Midpoint(4)), 32))
     assert made.notes["rounds"][1, 0, 0][order_of(made)[:32]].any()
 
 
@@ -278,12 +278,14 @@ def test_label_maps_of_their_own_equal_single_runs_and_targets() -> None:
 
 def test_by_name() -> None:
     p = PROBLEMS["relu mlp"]
-    made = run(p, "greedy", chunk=2, baseline=0.25, rule=ig.rules.Midpoint(6))
+    made = run(p, "greedy_pig", chunk=2, baseline=0.25, rule=ig.rules.Midpoint(6))
     same = run(p, ig.GreedyPIG(ig.methods.integrated(0.25, ig.rules.Midpoint(6)), 2))
     assert made.method == same.method
     assert torch.equal(made.values, same.values)
-    assert run(p, "greedy", of=ig.methods.weighted(p.references, fill=0.0), rounds=2).weights.shape == (3, 5)
-    assert run(p, "greedy", of="expected", baseline=p.references, rule=ig.rules.Left(2), rounds=2).weights.shape == (
+    assert run(p, "greedy_pig", of=ig.methods.weighted(p.references, fill=0.0), rounds=2).weights.shape == (3, 5)
+    assert run(
+        p, "greedy_pig", of="expected", baseline=p.references, rule=ig.rules.Left(2), rounds=2
+    ).weights.shape == (
         3,
         5,
     )
@@ -296,7 +298,7 @@ def test_baseline_and_tolerance_reach_the_method_inside() -> None:
 
 
 def test_saved_and_read_back(tmp_path: Path) -> None:
-    made = run(PROBLEMS["img"], "greedy", rule=ig.rules.Midpoint(3))
+    made = run(PROBLEMS["img"], "greedy_pig", rule=ig.rules.Midpoint(3))
     made.save(tmp_path / "map.safetensors")
     back = ig.load(tmp_path / "map.safetensors")
     assert repr(back.method) == "GreedyPIG(Method(rule=Midpoint(3)))" == repr(made.method)
@@ -339,9 +341,12 @@ def test_warnings_of_others_pass() -> None:
         (lambda: ig.GreedyPIG(ig.Method(), 0), r"chunk=0"),
         (lambda: ig.GreedyPIG(ig.Method(), rounds=0), r"rounds=0"),
         (lambda: ig.GreedyPIG(ig.Method(), growth=0.5), r"1 or more, not 0\.5"),
-        (lambda: ig.methods.greedy(3), r"of= is a published name or a method, not int"),
-        (lambda: ig.methods.greedy("weighted"), r"'weighted' needs baselines=: give baseline=, or the method itself"),
-        (lambda: ig.methods.greedy("layer"), r"'layer' needs site=: give the method itself, of=ig\.methods\.layer"),
+        (lambda: ig.methods.greedy_pig(3), r"of= is a published name or a method, not int"),
+        (
+            lambda: ig.methods.greedy_pig("weighted"),
+            r"'weighted' needs baselines=: give baseline=, or the method itself",
+        ),
+        (lambda: ig.methods.greedy_pig("layer"), r"'layer' needs site=: give the method itself, of=ig\.methods\.layer"),
     ],
 )
 def test_nonsense_is_refused(make: Any, message: str) -> None:

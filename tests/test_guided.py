@@ -229,7 +229,7 @@ def test_backwards_takes_away_what_counts_first(quiet: None) -> None:
     """Deletion: from the input to the baseline, by hand, the other way round."""
     x, start = img_input().flatten(1), torch.full((1, 48), 0.4).double()
     f = lambda z: img(z.reshape(-1, 3, 4, 4))[:, 0]  # noqa: E731
-    method = ig.methods.salient(start, 11, 0.1, walk="deletion")
+    method = ig.methods.samp(start, 11, 0.1, walk="deletion")
     expected = salient_by_hand(gradient_of(f), start[0], x[0], 11, 0.1, -1.0, 1e-6)
     found = corners_of(method.path, f, x, start)[:, 0]
     torch.testing.assert_close(found, expected.flip(0), rtol=0, atol=1e-12)
@@ -535,7 +535,7 @@ def test_evaluations_are_shared_at_anchors() -> None:
             r"Guided\(10, stray=1.0\) has steps=10 to divide over 21 stretches: give it steps=21 at least, or take fewer",
         ),
         (lambda: ig.paths.Composed(ig.paths.Straight()), "segments=1 to divide over 21 stretches"),
-        (lambda: ig.methods.salient(walk="both"), "walk is one of 'insertion', 'deletion', not 'both'"),
+        (lambda: ig.methods.samp(walk="both"), "walk is one of 'insertion', 'deletion', not 'both'"),
     ],
 )
 def test_refused(make: Any, message: str | None) -> None:

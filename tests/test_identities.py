@@ -116,11 +116,11 @@ def test_a_path_weight_of_one_is_integrated_gradients_by_trapezoids(problem: str
 @pytest.mark.parametrize("problem", ["t6", "relu mlp", "img"])
 def test_greedy_in_one_round_is_the_order_of_integrated_gradients(problem: str) -> None:
     p, rule = PROBLEMS[problem], ig.rules.GaussLegendre(6)
-    made = explained(p, ig.methods.greedy(chunk=p.features, baseline=start(p), rule=rule))
+    made = explained(p, ig.methods.greedy_pig(chunk=p.features, baseline=start(p), rule=rule))
     plain = values(p, ig.methods.integrated(start(p), rule))
     by_feature = plain.flatten(2).sum(1) if plain.ndim == 4 else plain
     assert torch.equal(made.notes["order"][0, 0], by_feature.argsort(dim=1, descending=True, stable=True))
-    step = explained(p, ig.methods.greedy(chunk=1, baseline=start(p), rule=rule))
+    step = explained(p, ig.methods.greedy_pig(chunk=1, baseline=start(p), rule=rule))
     assert not torch.equal(step.notes["order"], made.notes["order"])
 
 
@@ -195,9 +195,9 @@ def test_important_directions_add_up_exactly(problem: str, path: Any) -> None:
 
 NOT_DUMMY = {
     "pattern_guided": "its backward pass goes through patterns of the data, not through F",
-    "distanced": "its support regressors are trained, and see every feature",
-    "greedy": "its values are ranks, and every feature has one",
-    "regions": "its values are those of regions, and a region may hold a dummy",
+    "artificial_distancing": "its support regressors are trained, and see every feature",
+    "greedy_pig": "its values are ranks, and every feature has one",
+    "xrai": "its values are those of regions, and a region may hold a dummy",
 }
 
 
@@ -211,13 +211,13 @@ def test_a_dummy_gets_nothing_but_where_it_is_said() -> None:
 
 @pytest.mark.filterwarnings("ignore::integrand.errors.IntegrandWarning")
 def test_greedys_rounds_give_a_dummy_nothing() -> None:
-    made = ig.methods.greedy(chunk=1, baseline=ig.baselines.Given(STARTS[:1]), rule=ig.rules.GaussLegendre(8))(
+    made = ig.methods.greedy_pig(chunk=1, baseline=ig.baselines.Given(STARTS[:1]), rule=ig.rules.GaussLegendre(8))(
         ig.fields.Function(f), POINTS
     )
     assert bool((made.notes["rounds"][:, 0, :, 3] == 0).all())
     assert bool((made.values[:, 3] > 0).all())  # but its rank is one
     with pytest.raises(AssertionError):
-        CHECKS["dummy"](AXIOMATIC["greedy"])
+        CHECKS["dummy"](AXIOMATIC["greedy_pig"])
 
 
 def test_a_dummy_is_one_for_any_amount_of_it() -> None:

@@ -424,7 +424,7 @@ def test_a_path_that_chooses_its_own_start() -> None:
 WRAPPED: dict[str, Callable[[Any], Any]] = {
     "smoothed": lambda method: ig.SmoothGrad(method, 4, 0.2),
     "squared": lambda method: ig.SmoothGrad(method, 3, 0.2, reduce="square"),
-    "greedy": lambda method: ig.GreedyPIG(method, rounds=4, features="elements"),
+    "greedy_pig": lambda method: ig.GreedyPIG(method, rounds=4, features="elements"),
     "greedy, smoothed": lambda method: ig.GreedyPIG(ig.SmoothGrad(method, 2, 0.1), rounds=3, features="elements"),
 }
 

@@ -40,7 +40,7 @@ RULES: dict[str, Any] = {
     "left": ig.rules.Left(),
     "gauss": ig.rules.GaussLegendre(2),
     "adaptive": ig.rules.Adaptive(),
-    "important": ig.rules.IDGI(),
+    "idgi": ig.rules.IDGI(),
 }
 
 BASELINES = {"one": 1, "several": R, "weighted": R}
@@ -201,7 +201,7 @@ def by_importance(w: Walk) -> Tensor:
     return squares * part_of.reshape(*whole.shape, *(1,) * (squares.ndim - 3))
 
 
-FORMULAS: dict[str, Callable[[Walk], Tensor]] = {"left": by_left, "gauss": by_gauss, "important": by_importance}
+FORMULAS: dict[str, Callable[[Walk], Tensor]] = {"left": by_left, "gauss": by_gauss, "idgi": by_importance}
 
 
 def integral(w: Walk, p: Problem) -> Tensor:
@@ -256,7 +256,7 @@ def check_formula(made: ig.Attribution, w: Walk, rule: str) -> None:
     expected = weighed(made, pieces.sum(0)).flatten(1)
     scale = float(pieces.abs().max())
     torch.testing.assert_close(joined(made.values), expected, rtol=EXACT, atol=EXACT * scale)
-    if rule == "important":
+    if rule == "idgi":
         nowhere = (w.slopes[0.0] == 0).flatten(3).all(3)
         promised = weighed(made, torch.where(nowhere, w.change, 0).sum(0))
         torch.testing.assert_close(made.residual, promised, rtol=EXACT, atol=EXACT)

@@ -27,7 +27,7 @@ FINE = ig.rules.GaussLegendre(12)
 AT_LAYERS = {"layer", "conductance"}
 """Their maps have a layer's shape; they meet their own problems in tests/test_layers.py."""
 
-OTHERWISE = {"important", "decision", "path_sampled", "left", "geometric"}
+OTHERWISE = {"idgi", "decision", "path_sampled", "left", "geometric"}
 """They give other credit than displacement times gradient; tests/test_credit.py and tests/test_geometric.py say what."""
 
 OF_MODELS = {"pattern_guided"}
@@ -194,9 +194,9 @@ COSTS: dict[str, list[Callable[[Problem], Any]]] = {
         )
     ],
     "weighted": [lambda p: ig.methods.weighted(ig.baselines.Given(p.references), rule=ig.rules.Midpoint(4), fill=0.0)],
-    "important": [
-        lambda p: ig.methods.important(ig.baselines.Given(p.references), 5),
-        lambda p: ig.methods.important(0.25, 2, ig.paths.Straight(3)),
+    "idgi": [
+        lambda p: ig.methods.idgi(ig.baselines.Given(p.references), 5),
+        lambda p: ig.methods.idgi(0.25, 2, ig.paths.Straight(3)),
     ],
     "decision": [
         lambda p: ig.methods.decision(ig.baselines.Given(p.references), 5, 4),
@@ -251,10 +251,10 @@ COSTS: dict[str, list[Callable[[Problem], Any]]] = {
             for anchors in (0, 2)
         ),
     ],
-    "salient": [
-        lambda p: ig.methods.salient(ig.baselines.Given(p.references), 4),
+    "samp": [
+        lambda p: ig.methods.samp(ig.baselines.Given(p.references), 4),
         *(
-            lambda p, rule=rule: ig.methods.salient(0.25, 4, walk="deletion", rule=rule)
+            lambda p, rule=rule: ig.methods.samp(0.25, 4, walk="deletion", rule=rule)
             for rule in (None, ig.rules.Left(), ig.rules.Trapezoid(), ig.rules.Midpoint())
         ),
     ],

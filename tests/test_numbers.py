@@ -164,7 +164,7 @@ REFERENCED = {"expected", "weighted", "ig2"}
 
 
 @pytest.mark.parametrize(
-    "name", ["integrated", "expected", "weighted", "ig2", "guided", "greedy", "smooth", "sequential", "important", "decision", "left"]
+    "name", ["integrated", "expected", "weighted", "ig2", "guided", "greedy_pig", "smoothgrad", "sequential", "idgi", "decision", "left"]
 )  # fmt: skip
 def test_methods_of_one_axis(name: str, quiet: None) -> None:
     options: dict[str, Any] = {
@@ -188,8 +188,8 @@ def test_metrics_of_one_axis(quiet: None) -> None:
         assert found.shape[-1] == 3
         measured += 1
     assert measured > 15
-    compared = ig.compare(lambda a: a.tanh(), AXIS, target="predicted", methods=["integrated", "important"])
-    assert compared.scores.methods[:2] == ("integrated", "important")
+    compared = ig.compare(lambda a: a.tanh(), AXIS, target="predicted", methods=["integrated", "idgi"])
+    assert compared.scores.methods[:2] == ("integrated", "idgi")
 
 
 # --- where maps start --------------------------------------------------------------------------------------------------
@@ -354,7 +354,7 @@ def test_noise_for_each_input() -> None:
         ((0.1, 0.3), [s * (one.amax(1) - one.amin(1))[:, None] for s, one in zip((0.1, 0.3), (LEFT, RIGHT), strict=True)]),
         ((torch.tensor(0.5), torch.arange(5.0)), [torch.tensor(0.5), torch.arange(5.0).double()]),
     ):  # fmt: skip
-        made = ig.explain(linear, (LEFT, RIGHT), target=0, method="smooth", sigma=sigma, draws=3)
+        made = ig.explain(linear, (LEFT, RIGHT), target=0, method="smoothgrad", sigma=sigma, draws=3)
         noise = torch.stack(
             [torch.randn(9, generator=ig.core.random.generator(0, d), dtype=torch.float64) for d in range(3)]
         ).mean(0)
@@ -362,9 +362,9 @@ def test_noise_for_each_input() -> None:
             torch.testing.assert_close(one, part + width * noise[place], rtol=1e-10, atol=1e-12)
     for wrong in ((0.1,), {"a": 0.1, "b": 0.2}):
         with pytest.raises(ig.errors.InputError, match=r"sigma= is for .*, the inputs are \['0', '1'\]"):
-            ig.explain(linear, (LEFT, RIGHT), target=0, method="smooth", sigma=wrong)
+            ig.explain(linear, (LEFT, RIGHT), target=0, method="smoothgrad", sigma=wrong)
     with pytest.raises(ig.errors.InputError, match=r"sigma= is a number, or a tensor for one input"):
-        ig.explain(lambda a: a, LEFT, target=0, method="smooth", sigma=(0.1, 0.2))
+        ig.explain(lambda a: a, LEFT, target=0, method="smoothgrad", sigma=(0.1, 0.2))
 
 
 # --- extras ------------------------------------------------------------------------------------------------------------
@@ -517,7 +517,7 @@ ALIASES: dict[str, Callable[[Tensor], Any]] = {
 
 
 @pytest.mark.parametrize("kind", list(ALIASES))
-@pytest.mark.parametrize("method", ["integrated", "guided", "smooth"])
+@pytest.mark.parametrize("method", ["integrated", "guided", "smoothgrad"])
 def test_results_share_nothing_with_the_caller(kind: str, method: str, quiet: None) -> None:
     x, start = LEFT.clone(), 0.5 * wave(3, 4, phase=2)
     made = ig.explain(lambda z: z.square(), x, target=0, method=method, baseline=ALIASES[kind](start))
@@ -606,7 +606,7 @@ def test_the_default_type_has_no_say_in_a_float64_run(kind: str, default_dtype: 
             ran += 1
         if ran == 2:
             return
-    assert ran or kind.removeprefix("method ") in {"distanced"}
+    assert ran or kind.removeprefix("method ") in {"artificial_distancing"}
 
 
 def test_the_trapezoid_gathering_is_exact_to_rounding() -> None:

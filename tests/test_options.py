@@ -124,11 +124,11 @@ def test_numbers_of_other_libraries_are_python_numbers(who: str, name: str) -> N
         ("blur", {"axes": (1, 2.5)}, r"axes is a tuple of whole numbers or None, not \(1, 2.5\)"),
         ("ig2", {"clip": (0.0, 1.0, 2.0)}, "clip is a tuple of 2 numbers or None"),
         ("ig2", {"clip": (0.0, "1")}, "clip is a tuple of 2 numbers or None"),
-        ("regions", {"scales": 3.0}, "scales is a tuple of numbers, not 3.0"),
+        ("xrai", {"scales": 3.0}, "scales is a tuple of numbers, not 3.0"),
         ("Sample", {"count": 2.5}, "count is a whole number or None, not 2.5"),
         ("Uniform", {"low": math.inf}, "low is a finite number, not inf"),
         ("MonteCarlo", {"seed": "a"}, "seed is a whole number, not 'a'"),
-        ("smooth", {"sigma": "wide"}, "sigma is a number or a tensor, not 'wide'"),
+        ("smoothgrad", {"sigma": "wide"}, "sigma is a number or a tensor, not 'wide'"),
     ],
 )
 def test_what_is_said(who: str, options: Any, message: str) -> None:
@@ -151,7 +151,7 @@ def test_options_of_explain(option: str, wrong: Any) -> None:
 
 def test_options_of_explain_of_other_libraries() -> None:
     model, x = tanh_mlp(), wave(2, 6)
-    run = lambda **options: ig.explain(model, x, target=0, method="smooth", draws=3, **options).values  # noqa: E731
+    run = lambda **options: ig.explain(model, x, target=0, method="smoothgrad", draws=3, **options).values  # noqa: E731
     other = run(batch_size=np.int64(4), seed=torch.tensor(3), tol=np.float64(0.1))
     assert torch.equal(other, run(batch_size=4, seed=3, tol=0.1))
 

@@ -155,7 +155,7 @@ def of_the_grey_square() -> ig.fields.Field:
 
 
 def test_felzenszwalb_finds_the_square_that_matters() -> None:
-    made = ig.methods.regions(baseline=0.0, rule=ig.rules.Midpoint(2))(of_the_grey_square(), two_squares()[None])
+    made = ig.methods.xrai(baseline=0.0, rule=ig.rules.Midpoint(2))(of_the_grey_square(), two_squares()[None])
     heat, number = made.values[0].sum(0), made.notes["regions"][0, 0, 0]
     best = number == 0
     square = torch.zeros(48, 48, dtype=torch.bool)
@@ -188,7 +188,7 @@ def test_segments_are_of_the_colours_that_the_eye_sees() -> None:
 
 
 def test_even_images_are_one_region() -> None:
-    made = ig.methods.regions(baseline=0.0)(of_the_grey_square(), torch.ones(1, 3, 48, 48))
+    made = ig.methods.xrai(baseline=0.0)(of_the_grey_square(), torch.ones(1, 3, 48, 48))
     assert not made.notes["regions"].any()
 
 
@@ -224,7 +224,7 @@ U, W = wave(3, 75, 113, phase=0.3), wave(3, 75, 113, phase=2.0)
 )
 def test_is_the_published_code(name: str, field: ig.fields.Field, baseline: Any, tolerance: float) -> None:
     regions, means = pair(name)
-    made = ig.methods.regions(baseline=baseline, rule=ig.rules.Midpoint(1))(field, the_cat())
+    made = ig.methods.xrai(baseline=baseline, rule=ig.rules.Midpoint(1))(field, the_cat())
     assert torch.equal(made.notes["regions"][0, 0, 0], regions)
     torch.testing.assert_close(made.values[0].sum(0), means[regions], rtol=0, atol=tolerance)
 
@@ -232,21 +232,21 @@ def test_is_the_published_code(name: str, field: ig.fields.Field, baseline: Any,
 @pytest.mark.parametrize("other", [{"dilation": 4}, {"least": 120}, {"scales": (50.0, 100.0)}])
 def test_the_published_numbers_tell_other_defaults_apart(other: dict[str, Any]) -> None:
     regions, _ = pair("given")
-    made = ig.methods.regions(baseline=0.0, rule=ig.rules.Midpoint(1), **other)(ig.fields.Linear(U), the_cat())
+    made = ig.methods.xrai(baseline=0.0, rule=ig.rules.Midpoint(1), **other)(ig.fields.Linear(U), the_cat())
     assert not torch.equal(made.notes["regions"][0, 0, 0], regions)
 
 
 # --- with other parts -------------------------------------------------------------------------------------------------
 
 
-FELZENSZWALB = ig.methods.regions(scales=(50.0, 500.0), dilation=1, least=2, rule=ig.rules.Midpoint(5))
+FELZENSZWALB = ig.methods.xrai(scales=(50.0, 500.0), dilation=1, least=2, rule=ig.rules.Midpoint(5))
 
 
 @pytest.mark.parametrize(
     ("problem", "method"),
     [
-        ("img", BUILD["regions"](PROBLEMS["img"])),
-        ("softplus cnn", BUILD["regions"](PROBLEMS["softplus cnn"])),
+        ("img", BUILD["xrai"](PROBLEMS["img"])),
+        ("softplus cnn", BUILD["xrai"](PROBLEMS["softplus cnn"])),
         ("softplus cnn", FELZENSZWALB),
     ],
     ids=["img", "softplus cnn", "Felzenszwalb"],
@@ -279,7 +279,7 @@ def test_costs_what_the_method_costs() -> None:
 
 def test_the_published_baselines_are_the_images_own_extremes() -> None:
     p = PROBLEMS["img"]
-    made = run(p, "regions", dilation=0, least=1, segments=quarters, rule=ig.rules.Midpoint(9))
+    made = run(p, "xrai", dilation=0, least=1, segments=quarters, rule=ig.rules.Midpoint(9))
     assert made.names == ("darkest", "lightest")
     for b in range(5):
         for r, number in enumerate((p.inputs[b].min(), p.inputs[b].max())):

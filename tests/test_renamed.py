@@ -5,6 +5,7 @@ from __future__ import annotations
 import pytest
 
 import integrand as ig
+from integrand.methods.hints import formal
 
 OLD = [
     (ig, "Distanced", "ArtificialDistancing"),
@@ -43,3 +44,30 @@ def test_old_names_are_found(module: object, old: str, new: str) -> None:
 def test_other_names_are_not(module: object) -> None:
     with pytest.raises(AttributeError, match="has no attribute 'Nothing'"):
         module.Nothing  # noqa: B018
+
+
+METHODS = ["important", "salient", "regions", "smooth", "distanced", "greedy"]
+
+
+@pytest.mark.parametrize("old", METHODS)
+def test_old_names_of_methods_are_found(old: str) -> None:
+    with pytest.warns(DeprecationWarning, match=rf"The method '{old}' is called '\w+' now"):
+        new = ig.methods.about(old)
+    with pytest.warns(DeprecationWarning, match=f"{old} is called {new.name} now"):
+        assert getattr(ig.methods, old) is new.build
+    assert formal(old) == new.name
+
+
+@pytest.mark.parametrize(
+    ("typed", "name"),
+    [
+        ("IDGI", "idgi"),
+        ("SmoothGrad", "smoothgrad"),
+        ("XRAI", "xrai"),
+        ("GAD", "artificial_distancing"),
+        ("Left-IG", "left"),
+    ],
+)
+def test_acronyms_are_found(typed: str, name: str) -> None:
+    assert formal(typed) == name
+    assert name in ig.methods.known()

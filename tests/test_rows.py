@@ -306,7 +306,7 @@ def test_low_precision_inside_is_rounding_and_no_company() -> None:
 
 
 @pytest.mark.parametrize(
-    "options", [{}, {"rule": ig.rules.GaussLegendre(4)}, {"method": "smooth"}, {"method": "guided"}], ids=str
+    "options", [{}, {"rule": ig.rules.GaussLegendre(4)}, {"method": "smoothgrad"}, {"method": "guided"}], ids=str
 )
 def test_two_rows_for_a_call_and_no_gradient(
     options: dict[str, Any], monkeypatch: pytest.MonkeyPatch, quiet: None
@@ -344,8 +344,8 @@ def test_once_for_everything_that_one_call_does(monkeypatch: pytest.MonkeyPatch,
         lambda: ig.explain_targets(model, X, targets=[0, 1, "predicted"]),
         lambda: ig.compare(model, X, target=1, methods=["integrated", "guided"], metrics=["deletion"], controls=True),
         lambda: ig.methods.integrated()(field, X),
-        lambda: ig.methods.smooth()(field, X),
-        lambda: ig.methods.greedy()(field, X),
+        lambda: ig.methods.smoothgrad()(field, X),
+        lambda: ig.methods.greedy_pig()(field, X),
         lambda: ig.methods.layer("1")(field, X),
     ]
     for call in calls:
@@ -365,7 +365,7 @@ def test_a_comparison_is_told_of_once() -> None:
     with warnings.catch_warnings(record=True) as caught:
         warnings.simplefilter("always")
         ig.compare(
-            MIXING["softmax over the batch"](), X, target=1, methods=["integrated", "smooth"], metrics=["deletion"]
+            MIXING["softmax over the batch"](), X, target=1, methods=["integrated", "smoothgrad"], metrics=["deletion"]
         )
     assert len(about_rows([one.message for one in caught if isinstance(one.message, Warning)])) == 1
 

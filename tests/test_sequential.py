@@ -242,7 +242,7 @@ AROUND: dict[str, Explainer] = {
     "guided": ig.methods.guided(TABLE[14], 10, rule=ig.rules.GaussLegendre(4)),
     "expected": ig.methods.expected(wave(3, 5, 4, phase=2), rule=FINE),
     "weighted": ig.methods.weighted(wave(3, 5, 4, phase=2), rule=FINE, fill=0.0),
-    "smooth": ig.methods.smooth(draws=3, baseline=TABLE[14], rule=FINE),
+    "smoothgrad": ig.methods.smoothgrad(draws=3, baseline=TABLE[14], rule=FINE),
 }
 
 

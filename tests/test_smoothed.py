@@ -156,7 +156,7 @@ def test_ranges_are_each_examples_own() -> None:
 @pytest.mark.parametrize("problem", PROBLEMS)
 def test_five_at_once_are_five_alone(problem: str) -> None:
     p = PROBLEMS[problem]
-    method = BUILD["smooth"](p)
+    method = BUILD["smoothgrad"](p)
     whole = run(p, method)
     assert type(whole.values) is type(p.inputs)
     values = joined(whole.values)
@@ -172,7 +172,7 @@ def test_five_at_once_are_five_alone(problem: str) -> None:
 def test_symmetry_is_only_in_the_mean() -> None:
     """The card does not claim it; noise treats features that are alike differently."""
     with pytest.raises(AssertionError):
-        CHECKS["symmetric"](AXIOMATIC["smooth"])
+        CHECKS["symmetric"](AXIOMATIC["smoothgrad"])
 
 
 def test_gradients_are_draws_times_the_methods() -> None:
@@ -255,28 +255,30 @@ def test_several_targets_share_their_passes() -> None:
 
 def test_by_name() -> None:
     p = PROBLEMS["relu mlp"]
-    made = run(p, "smooth", draws=3, sigma=0.3, baseline=0.25, rule=ig.rules.Midpoint(6))
+    made = run(p, "smoothgrad", draws=3, sigma=0.3, baseline=0.25, rule=ig.rules.Midpoint(6))
     assert made.method == ig.SmoothGrad(ig.methods.integrated(0.25, ig.rules.Midpoint(6)), 3, 0.3)
-    assert run(p, "smooth", draws=2, tol=0.2).method.method.rule == ig.rules.Adaptive(0.2)
-    assert run(p, "smooth", of="ig2", draws=2, baseline=p.references, rule=ig.rules.Left()).weights.shape == (3, 5)
-    with pytest.raises(ig.errors.UnknownName, match=r"no option of method 'smooth' named 'draw'. Did you mean 'draws'"):
-        run(p, "smooth", draw=3)
+    assert run(p, "smoothgrad", draws=2, tol=0.2).method.method.rule == ig.rules.Adaptive(0.2)
+    assert run(p, "smoothgrad", of="ig2", draws=2, baseline=p.references, rule=ig.rules.Left()).weights.shape == (3, 5)
+    with pytest.raises(
+        ig.errors.UnknownName, match=r"no option of method 'smoothgrad' named 'draw'. Did you mean 'draws'"
+    ):
+        run(p, "smoothgrad", draw=3)
     with pytest.raises(ig.errors.UnknownName, match=r"no method named 'integrate'"):
-        run(p, "smooth", of="integrate")
+        run(p, "smoothgrad", of="integrate")
 
 
 def test_names_of_references_by_input() -> None:
     """Shared references of a method inside are arranged as those of the method itself."""
     p = PROBLEMS["dict input"]
     shared = {"left": wave(3, 4, phase=1), "right": wave(3, 2, 3, phase=2)}
-    made = run(p, "smooth", of="expected", draws=2, sigma=0.0, baseline=shared, rule=ig.rules.Midpoint(4))
+    made = run(p, "smoothgrad", of="expected", draws=2, sigma=0.0, baseline=shared, rule=ig.rules.Midpoint(4))
     same = run(p, "expected", baseline=shared, rule=ig.rules.Midpoint(4))
     for key in ("left", "right"):
         torch.testing.assert_close(made.values[key], same.values[key], rtol=0, atol=1e-13)
 
 
 def test_saved_and_read_back(tmp_path: Path) -> None:
-    made = run(PROBLEMS["img"], "smooth", draws=2)
+    made = run(PROBLEMS["img"], "smoothgrad", draws=2)
     assert repr(made.method) == "SmoothGrad(Method(), 2)"
     made.save(tmp_path / "map.safetensors")
     assert torch.equal(ig.load(tmp_path / "map.safetensors").notes["noised"], made.notes["noised"])

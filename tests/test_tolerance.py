@@ -45,7 +45,7 @@ ASKED: dict[str, tuple[float, dict[str, Any], dict[str, Any]]] = {
     "blur": (0.05, dict(sigma=2.0, steps=6, axes=(-1,)), dict(rule=ig.rules.Midpoint(250))),
     "left": (0.02, dict(above=None), dict(rule=FINE)),
     "guided": (0.05, dict(steps=8), dict(rule=ig.rules.Simpson(300))),
-    "salient": (0.05, dict(steps=8), dict(rule=ig.rules.Simpson(300))),
+    "samp": (0.05, dict(steps=8), dict(rule=ig.rules.Simpson(300))),
     "nonuniform": (0.05, dict(steps=6, pilot=8), dict(rule=ig.rules.Midpoint(250))),
     "relaxed": (0.05, dict(corners=4, iterations=3), dict(rule=ig.rules.Midpoint(300))),
     "geodesic": (0.05, dict(baseline=0.0, points=POOL, neighbours=2), dict(rule=FINE)),

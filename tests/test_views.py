@@ -46,10 +46,10 @@ WRAPPERS: dict[str, Callable[[Any], Any]] = {
     "plain": lambda inner: inner,
     "backward": lambda inner: ig.Backward(ig.fields.GuidedReLU(), inner),
     "smoothed": lambda inner: ig.SmoothGrad(inner, draws=2),
-    "greedy": lambda inner: ig.GreedyPIG(inner, rounds=2),
+    "greedy_pig": lambda inner: ig.GreedyPIG(inner, rounds=2),
     "sequential": lambda inner: ig.Sequential(inner, features=3),
-    "regions": lambda inner: ig.XRAI(inner, segments=halves, dilation=0, least=1),
-    "distanced": lambda inner: ig.ArtificialDistancing(
+    "xrai": lambda inner: ig.XRAI(inner, segments=halves, dilation=0, least=1),
+    "artificial_distancing": lambda inner: ig.ArtificialDistancing(
         inner, wave(20, 2, 6, 6, phase=2), (0, 1), torch.arange(20) % 2, epochs=1
     ),
 }

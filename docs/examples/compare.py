@@ -12,7 +12,7 @@ result = ig.compare(
     model,
     inputs,
     target="predicted",
-    methods=["integrated", "guided", "important", "expected"],
+    methods=["integrated", "guided", "idgi", "expected"],
     metrics=["deletion", ig.metrics.Insertion(score="output")],
     references=torch.randn(100, 12),
     gradients=30,

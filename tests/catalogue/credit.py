@@ -7,7 +7,7 @@ import integrand as ig
 FINE = ig.rules.GaussLegendre(12)
 
 BUILD = {
-    "important": lambda p: ig.methods.important(ig.baselines.Given(p.references[:1]), 12),
+    "idgi": lambda p: ig.methods.idgi(ig.baselines.Given(p.references[:1]), 12),
     "decision": lambda p: ig.methods.decision(ig.baselines.Given(p.references[:1]), 12, 8),
     "path_weighted": lambda p: ig.methods.path_weighted(ig.baselines.Given(p.references[:1]), steps=16),
     "path_sampled": lambda p: ig.methods.path_sampled(ig.baselines.Given(p.references[:1]), steps=12),
@@ -15,7 +15,7 @@ BUILD = {
 }
 
 AXIOMATIC = {
-    "important": lambda field, x, refs: ig.methods.important(ig.baselines.Given(refs[:1]), 12)(field, x).values,
+    "idgi": lambda field, x, refs: ig.methods.idgi(ig.baselines.Given(refs[:1]), 12)(field, x).values,
     "decision": lambda field, x, refs: ig.methods.decision(ig.baselines.Given(refs[:1]), 12, 8)(field, x).values,
     "path_weighted": lambda field, x, refs: (
         ig.methods.path_weighted(ig.baselines.Given(refs[:1]), steps=16)(field, x).values

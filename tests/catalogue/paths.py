@@ -62,7 +62,7 @@ PATHS: dict[str, Way] = {
     "adversarial, rivals": Way(lambda p: ig.paths.Adversarial("likeliest", 3, 0.2, WIDE), own_start=True),
     "discretized": Way(lambda p: ig.paths.Discretized(words.of(p), 10, 3)),
     "guided": Way(lambda p: ig.paths.Guided(4, stray=0.3)),
-    "salient": Way(lambda p: ig.paths.SAMP(4, 0.3)),
+    "samp": Way(lambda p: ig.paths.SAMP(4, 0.3)),
     "between": Way(lambda p: ig.paths.Composed(ig.paths.Guided(4, stray=1.0), 1)),
     "backwards": Way(lambda p: ig.paths.Reversed(ig.paths.SAMP(4, 0.3, "lowest"))),
     "blur": Way(_blur, own_start=True),

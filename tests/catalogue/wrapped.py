@@ -8,15 +8,15 @@ import integrand as ig
 
 FINE = ig.rules.GaussLegendre(12)
 
-WRAPPERS = {"greedy", "smooth", "regions", "distanced"}
+WRAPPERS = {"greedy_pig", "smoothgrad", "xrai", "artificial_distancing"}
 
 BUILD = {
-    "greedy": lambda p: ig.methods.greedy(rounds=3, baseline=ig.baselines.Given(p.references[:1]), rule=FINE),
-    "smooth": lambda p: ig.methods.smooth(draws=4, baseline=ig.baselines.Given(p.references[:1]), rule=FINE),
-    "regions": lambda p: ig.methods.regions(
+    "greedy_pig": lambda p: ig.methods.greedy_pig(rounds=3, baseline=ig.baselines.Given(p.references[:1]), rule=FINE),
+    "smoothgrad": lambda p: ig.methods.smoothgrad(draws=4, baseline=ig.baselines.Given(p.references[:1]), rule=FINE),
+    "xrai": lambda p: ig.methods.xrai(
         dilation=0, least=1, segments=quarters, baseline=ig.baselines.Given(p.references[:1]), rule=FINE
     ),
-    "distanced": lambda p: ig.methods.distanced(
+    "artificial_distancing": lambda p: ig.methods.artificial_distancing(
         p.references, (0, 1), keep=0.5, baseline=ig.baselines.Given(p.references[:1]), rule=FINE
     ),
 }
@@ -30,10 +30,10 @@ def quarters(picture: torch.Tensor) -> torch.Tensor:
 
 
 AXIOMATIC = {
-    "greedy": lambda field, x, refs: (
-        ig.methods.greedy(chunk=1, baseline=ig.baselines.Given(refs[:1]), rule=FINE)(field, x).values
+    "greedy_pig": lambda field, x, refs: (
+        ig.methods.greedy_pig(chunk=1, baseline=ig.baselines.Given(refs[:1]), rule=FINE)(field, x).values
     ),
-    "smooth": lambda field, x, refs: (
-        ig.methods.smooth(draws=5, baseline=ig.baselines.Given(refs[:1]), rule=FINE)(field, x).values
+    "smoothgrad": lambda field, x, refs: (
+        ig.methods.smoothgrad(draws=5, baseline=ig.baselines.Given(refs[:1]), rule=FINE)(field, x).values
     ),
 }

@@ -44,14 +44,14 @@ METHODS: dict[str, tuple[Callable[[], Any], int]] = {
     "spectral": (lambda: M.spectral(), 1),
     "relaxed": (lambda: M.relaxed(), 3),
     "nonuniform": (lambda: M.nonuniform(), 0),
-    "important": (lambda: M.important(), 0),
+    "idgi": (lambda: M.idgi(), 0),
     "decision": (lambda: M.decision(), 0),
     "path_weighted": (lambda: M.path_weighted(), 0),
     "left": (lambda: M.left(above=None), 0),
     "geometric": (lambda: M.geometric(), 0),
-    "greedy": (lambda: M.greedy(), 0),
-    "smooth": (lambda: M.smooth(draws=20), 0),
-    "regions": (lambda: M.regions(segments=quarters), 0),
+    "greedy_pig": (lambda: M.greedy_pig(), 0),
+    "smoothgrad": (lambda: M.smoothgrad(draws=20), 0),
+    "xrai": (lambda: M.xrai(segments=quarters), 0),
     "guided_relu": (lambda: ig.Backward(ig.fields.GuidedReLU(), M.integrated(rule=ig.rules.Midpoint(20))), 0),
 }
 
@@ -74,7 +74,7 @@ def test_what_is_spent(name: str, subject: Any) -> None:
     assert fit.note
 
 
-@pytest.mark.parametrize("name", ["integrated", "weighted", "smooth", "guided", "important"])
+@pytest.mark.parametrize("name", ["integrated", "weighted", "smoothgrad", "guided", "idgi"])
 def test_claims_are_what_is_counted(name: str, subject: Any) -> None:
     fit = fitted(METHODS[name][0](), 40, subject)
     assert claimed(fit.method) == explained(subject, {name: fit.method}).gradients[0, 0] <= 40
@@ -94,7 +94,7 @@ def test_what_is_claimed_is_not_tried_out(subject: Any) -> None:
 
 def test_one_more_would_be_too_much(subject: Any) -> None:
     """What is found is the largest that fits, also where cost is only known by counting."""
-    fit = fitted(M.greedy(rounds=7), 60, subject)
+    fit = fitted(M.greedy_pig(rounds=7), 60, subject)
     assert fit.method.method.rule == ig.rules.GaussLegendre(8)  # 7 · 8 ≤ 60 < 7 · 9
     assert fit.gradients == 56
 
@@ -116,7 +116,7 @@ def test_what_is_too_dear_is_run_at_its_cheapest_and_says_so(subject: Any) -> No
     fit = fitted(M.weighted(pool(8)), 5, subject)
     assert fit.gradients == 8
     assert "above the budget at its cheapest" in fit.note
-    fewer = fitted(M.smooth(draws=20), 8, subject)  # then the next dial is turned
+    fewer = fitted(M.smoothgrad(draws=20), 8, subject)  # then the next dial is turned
     assert fewer.method.draws == 8
     with pytest.raises(ig.errors.InputError, match="at least one gradient"):
         fitted(M.blur(), 0, subject)
@@ -148,8 +148,8 @@ def test_one_tolerance_for_all() -> None:
     assert tolerant(M.integrated(rule=ig.rules.Midpoint(7)), 0.1).method == M.integrated(rule=ig.rules.Adaptive(0.1))
     kept = tolerant(M.integrated(rule=ig.rules.Adaptive(0.3, 77)), 0.1).method
     assert kept.rule == ig.rules.Adaptive(0.1, 77)
-    assert tolerant(M.smooth(), 0.1).method.method.rule == ig.rules.Adaptive(0.1)
+    assert tolerant(M.smoothgrad(), 0.1).method.method.rule == ig.rules.Adaptive(0.1)
     assert tolerant(M.expected(pool(), tol=0.3), 0.1).method.tol == 0.1
-    left = tolerant(M.important(), 0.1)
-    assert left.method == M.important()
+    left = tolerant(M.idgi(), 0.1)
+    assert left.method == M.idgi()
     assert left.note == "Important knows no tolerance: as it is"

@@ -121,7 +121,7 @@ def test_several_inputs() -> None:
         def forward(self, a: Tensor, b: Tensor) -> Tensor:
             return torch.stack([(a.sum((1, 2)) * b[:, 0]).tanh(), b.sum(1)], 1)
 
-    made = compared(Both(), (torch.randn(5, 2, 2), torch.randn(5, 3)), ["integrated", "important"], target=0)
+    made = compared(Both(), (torch.randn(5, 2, 2), torch.randn(5, 3)), ["integrated", "idgi"], target=0)
     assert not np.isnan(made.scores.values).any()
     assert made.shown == {}
 

@@ -24,7 +24,7 @@ PATTERNS = ig.fields.Patterns.fit(P.model, P.packed())
 METHODS: dict[str, Any] = {
     **{name: build(P) for name, build in BUILD.items()},
     "pattern_guided": ig.methods.pattern_guided(PATTERNS),
-    "distanced": ig.methods.distanced(
+    "artificial_distancing": ig.methods.artificial_distancing(
         wave(40, 3, 8, 8), (0, 1), labels=torch.arange(40) % 2, epochs=1, rule=ig.rules.Midpoint(2)
     ),
 }
@@ -65,7 +65,7 @@ def test_layers_are_refused(name: str) -> None:
         ig.GreedyPIG(ig.methods.integrated(rule=ig.rules.Midpoint(2)), rounds=2),
         ig.Sequential(ig.methods.integrated(rule=ig.rules.Midpoint(2)), features="columns"),
     ],
-    ids=["integrated", "expected", "guided", "ig2", "smoothed", "greedy", "sequential"],
+    ids=["integrated", "expected", "guided", "ig2", "smoothed", "greedy_pig", "sequential"],
 )
 def test_distanced_runs_around_every_kind_of_method(inner: Any) -> None:
     model, x = small(), wave(4, 4, phase=0.3)

@@ -127,7 +127,7 @@ def test_methods_and_metrics_that_hold_something_for_each_example(model: nn.Modu
     methods = {
         "one": ig.methods.integrated(own),
         "several": ig.methods.weighted(several, rule=ig.rules.GaussLegendre(3), features=labels),
-        "given": ig.methods.smooth(draws=2, baseline=ig.baselines.Given(own[None])),
+        "given": ig.methods.smoothgrad(draws=2, baseline=ig.baselines.Given(own[None])),
     }
     metric = ig.metrics.Deletion(steps=4, fill=own, features=labels)
     x[:, 0, 0, 0] = 0

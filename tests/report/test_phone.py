@@ -85,7 +85,7 @@ def test_an_explanation_fits(model: torch.nn.Module, tmp_path: Path) -> None:
 def test_a_comparison_fits(model: torch.nn.Module, tmp_path: Path) -> None:
     pytest.importorskip("pyarrow")
     x = torch.rand(5, 3, 32, 32, generator=torch.Generator().manual_seed(0))
-    made = ig.compare(model, x, target=0, methods=["integrated", "important"], normalisation=ig.Normalisation.unit())
+    made = ig.compare(model, x, target=0, methods=["integrated", "idgi"], normalisation=ig.Normalisation.unit())
     made.save(tmp_path)
     told = looked_at(tmp_path / "index.html", 390)
     assert told["wide"] == 390

@@ -19,7 +19,7 @@ pytest.importorskip("jinja2")
 pytest.importorskip("matplotlib")
 Image = pytest.importorskip("PIL.Image")
 
-NAMES = ("integrated", "blur", "important", "decision", "path_weighted", "left", "greedy", "layer")
+NAMES = ("integrated", "blur", "idgi", "decision", "path_weighted", "left", "greedy_pig", "layer")
 
 
 @pytest.fixture(scope="module")
@@ -29,7 +29,7 @@ def case() -> Case:
         torch.nn.Conv2d(3, 4, 4, 4), torch.nn.Softplus(), torch.nn.Flatten(), torch.nn.Linear(4 * 16 * 16, 3)
     ).eval()
     x = torch.rand(1, 3, 64, 64, generator=torch.Generator().manual_seed(1))
-    options = {"greedy": {"rounds": 2, "rule": ig.rules.Midpoint(2)}, "layer": {"site": "1"}, "blur": {"steps": 3}}
+    options = {"greedy_pig": {"rounds": 2, "rule": ig.rules.Midpoint(2)}, "layer": {"site": "1"}, "blur": {"steps": 3}}
     with warnings.catch_warnings():
         warnings.simplefilter("ignore", ig.errors.IntegrandWarning)
         results = {

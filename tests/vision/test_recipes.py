@@ -70,10 +70,10 @@ def test_what_is_supplied_is_handed_on() -> None:
     assert method("pattern_guided", setting).rule is given.patterns
     assert method("geodesic", setting).path.points is given.pool
     assert method("layer", setting).site == given.site
-    made = method("distanced", setting)
+    made = method("artificial_distancing", setting)
     assert made.classes == given.classes
     assert made.method == ig.methods.integrated("black")
-    assert recipes.supplied("distanced") == ("data", "classes")
+    assert recipes.supplied("artificial_distancing") == ("data", "classes")
     assert recipes.wants("layer") == "supplies"
     with pytest.raises(
         InputError, match=r"latent needs codec, which is made from other photographs, and there are none"
@@ -92,18 +92,18 @@ def test_methods_that_need_something_else_are_refused(monkeypatch) -> None:
 
 
 def test_methods_around_a_method() -> None:
-    assert method("smooth", PresetInputs()) == ig.methods.smooth(baseline="black")
-    assert method("greedy", PresetInputs(nodes=7)) == ig.methods.greedy(
+    assert method("smoothgrad", PresetInputs()) == ig.methods.smoothgrad(baseline="black")
+    assert method("greedy_pig", PresetInputs(nodes=7)) == ig.methods.greedy_pig(
         baseline="black", rule=ig.rules.GaussLegendre(7)
     )
-    assert method("regions", PresetInputs()) == ig.methods.regions()
-    assert method("regions", PresetInputs(baselines=("white",))) == ig.methods.regions(baseline="white")
+    assert method("xrai", PresetInputs()) == ig.methods.xrai()
+    assert method("xrai", PresetInputs(baselines=("white",))) == ig.methods.xrai(baseline="white")
     # Pixel by pixel would be fifty thousand maps.
     assert method("sequential", PresetInputs(tol=0.1)) == ig.methods.sequential(
         features=recipes.PATCH, baseline="black", rule=ig.rules.Adaptive(0.1)
     )
-    assert [recipes.wants(name) for name in ("smooth", "greedy", "regions", "sequential")] == [None] * 4
-    assert recipes.wants("regions", ["photo"]) == "photo"
+    assert [recipes.wants(name) for name in ("smoothgrad", "greedy_pig", "xrai", "sequential")] == [None] * 4
+    assert recipes.wants("xrai", ["photo"]) == "photo"
 
 
 def test_usual_baselines() -> None:

@@ -48,7 +48,7 @@ BRIEF: dict[str, dict[str, Any]] = {
     "adversarial": {"count": 3, "record": ()},
     "boundary": {"steps": 20},
     "guided": {"steps": 100},
-    "salient": {"steps": 100},
+    "samp": {"steps": 100},
     "spectral": {"steps": 100},
     "latent_guided": {"steps": 60, "ends": 20},
     "latent": {"steps": 20},
@@ -56,11 +56,11 @@ BRIEF: dict[str, dict[str, Any]] = {
     "geodesic": {"neighbours": 3, "nodes": 3},
     "relaxed": {"corners": 7, "iterations": 5},
     "geometric": {"steps": 9, "iterations": 10},
-    "greedy": {"rounds": 5, "rule": GaussLegendre(20)},
-    "smooth": {"draws": 6, "rule": GaussLegendre(16)},
-    "regions": {"rule": GaussLegendre(50)},
+    "greedy_pig": {"rounds": 5, "rule": GaussLegendre(20)},
+    "smoothgrad": {"draws": 6, "rule": GaussLegendre(16)},
+    "xrai": {"rule": GaussLegendre(50)},
     "sequential": {"features": 56, "rule": GaussLegendre(6)},
-    "distanced": {"distances": (1.0,), "epochs": 4, "rule": GaussLegendre(50)},
+    "artificial_distancing": {"distances": (1.0,), "epochs": 4, "rule": GaussLegendre(50)},
 }
 """What differs from the usual where all methods explain one picture: each takes about a hundred gradients, and thirty take minutes."""
 
@@ -241,7 +241,7 @@ def _inside_steps(setting: PresetInputs) -> Rule:
 
 
 _Recipe = Callable[[PresetInputs], dict[str, Any]]
-_BY_NAME: dict[str, _Recipe] = {"ig2": _ig2, "regions": _regions, "sequential": _sequential}
+_BY_NAME: dict[str, _Recipe] = {"ig2": _ig2, "xrai": _regions, "sequential": _sequential}
 _BY_ARGUMENT: dict[str, _Recipe] = {
     "baseline": _one,
     "of": _one,

@@ -6,13 +6,13 @@ axioms it satisfies. The command line's ``integrand methods`` and the documentat
     straight.py         integrated, expected, weighted
     counterfactual.py   ig2
     attacks.py          adversarial, mfaba, boundary
-    guided.py           guided, salient
+    guided.py           guided, samp
     coarse_to_fine.py   blur, spectral
     latent.py           latent_guided, latent, manifold
     geometric_paths.py  geodesic, relaxed, nonuniform
-    credit.py           important, decision, path_weighted, path_sampled, left
+    credit.py           idgi, decision, path_weighted, path_sampled, left
     backward.py         pattern_guided, geometric
-    wrapped.py          greedy, smooth, regions, distanced
+    wrapped.py          greedy_pig, smoothgrad, xrai, artificial_distancing
     words.py            discretized, sequential
     layers.py           layer, conductance
 """
@@ -22,24 +22,31 @@ axioms it satisfies. The command line's ``integrand methods`` and the documentat
 from .straight import integrated as integrated, expected as expected, weighted as weighted
 from .counterfactual import ig2 as ig2
 from .attacks import adversarial as adversarial, mfaba as mfaba, boundary as boundary
-from .guided import guided as guided, salient as salient
+from .guided import guided as guided, samp as samp
 from .coarse_to_fine import blur as blur, spectral as spectral
 from .latent import latent_guided as latent_guided, latent as latent, manifold as manifold
 from .geometric_paths import geodesic as geodesic, relaxed as relaxed, nonuniform as nonuniform
 from .credit import (
-    important as important,
+    idgi as idgi,
     decision as decision,
     path_weighted as path_weighted,
     path_sampled as path_sampled,
     left as left,
 )
 from .backward import pattern_guided as pattern_guided, geometric as geometric
-from .wrapped import greedy as greedy, smooth as smooth, regions as regions, distanced as distanced
+from .wrapped import (
+    greedy_pig as greedy_pig,
+    smoothgrad as smoothgrad,
+    xrai as xrai,
+    artificial_distancing as artificial_distancing,
+)
 from .words import discretized as discretized, sequential as sequential
 from .layers import layer as layer, conductance as conductance
 
 # isort: on
+from ..core.renamed import renamed as _renamed
 from .baseline_names import BASELINES as BASELINES
+from .hints import RENAMED as _RENAMED
 from .registry import Measured as Measured
 from .registry import Published as Published
 from .registry import about as about
@@ -47,3 +54,5 @@ from .registry import axioms as axioms
 from .registry import counted_on as counted_on
 from .registry import known as known
 from .registry import published as published
+
+__getattr__ = _renamed(__name__, _RENAMED)

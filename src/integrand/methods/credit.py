@@ -30,7 +30,7 @@ from .registry import axioms, published
     cost="R·steps gradients + R values",
     axioms=axioms(linear=False),
 )
-def important(
+def idgi(
     baseline: Any = 0.0,
     steps: int = 50,
     path: Path = Straight(),
@@ -48,7 +48,7 @@ def important(
     in the residual. Source: Yang, Wang, Bilgic, CVPR 2023 (arXiv 2303.14242).
 
     >>> import integrand as ig
-    >>> ig.methods.important()
+    >>> ig.methods.idgi()
     Method(rule=IDGI(50))
     """
     return Method(as_baseline(baseline, BASELINES), path, IDGI(steps), record=record)

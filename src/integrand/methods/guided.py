@@ -74,7 +74,7 @@ def guided(
     cost="steps gradients, one after the other (+ steps × nodes inside the steps)",
     axioms=axioms(linear=False),
 )
-def salient(
+def samp(
     baseline: Any = 0.0,
     steps: int = 200,
     fraction: float = 0.005,

@@ -11,17 +11,31 @@ _ALIASES = {
     "eg": "expected",
     "wg": "weighted",
     "agi": "adversarial",
-    "idgi": "important",
+    "idgi": "idgi",
     "idg": "decision",
-    "gad": "distanced",
-    "smoothgrad": "smooth",
-    "xrai": "regions",
+    "samp": "samp",
+    "smoothgrad": "smoothgrad",
+    "xrai": "xrai",
+    "gad": "artificial_distancing",
+    "leftig": "left",
+    "greedypig": "greedy_pig",
+    "pig": "greedy_pig",
     "integratedgradients": "integrated",
     "expectedgradients": "expected",
     "gradientshap": "expected",
     "weightedgradients": "weighted",
 }
 """Acronyms and titles that mean one method; those that mean two (GIG, BIG, SIG, EIG) are left to the reader."""
+
+RENAMED = {
+    "important": "idgi",
+    "salient": "samp",
+    "regions": "xrai",
+    "smooth": "smoothgrad",
+    "distanced": "artificial_distancing",
+    "greedy": "greedy_pig",
+}
+"""Names that methods went by before; they are found, with a warning."""
 
 _ELSEWHERE = {
     "gradcam": "Grad-CAM",
@@ -45,9 +59,9 @@ def formal(name: str) -> str:
     """The name that a method goes by: itself, or that of the alias it is.
 
     >>> formal("WG"), formal("ig2"), formal("SmoothGrad")
-    ('weighted', 'ig2', 'smooth')
+    ('weighted', 'ig2', 'smoothgrad')
     """
-    return _ALIASES.get(_bare(name), name)
+    return _ALIASES.get(_bare(name), RENAMED.get(name, name))
 
 
 def about_method(name: str) -> str | None:

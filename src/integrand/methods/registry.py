@@ -6,6 +6,7 @@ import inspect
 import json
 import re
 import sys
+import warnings
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from functools import cache, cached_property
@@ -15,7 +16,7 @@ from typing import Any, TypeVar
 from ..core.options import with_checked_options
 from ..errors import InputError, UnknownName
 from .citations import BIBTEX, bibtex
-from .hints import about_method
+from .hints import RENAMED, about_method
 
 F = TypeVar("F", bound=Callable[..., Any])
 
@@ -168,6 +169,9 @@ def known() -> dict[str, Published]:
 
 def about(name: str) -> Published:
     """What is known about the method called ``name``. Errors: ``UnknownName`` with the nearest names."""
+    if name in RENAMED:
+        warnings.warn(f"The method {name!r} is called {RENAMED[name]!r} now.", DeprecationWarning, stacklevel=3)
+        name = RENAMED[name]
     if name not in _PUBLISHED:
         raise UnknownName("method", name, _PUBLISHED, about_method(name))
     return _PUBLISHED[name]

@@ -63,7 +63,7 @@ def _named(name: str, baseline: Any, rule: RuleLike | None) -> Explainer:
     cost="rounds × the method's",
     axioms=axioms(complete=False, dummy=False, linear=False, symmetric=False),
 )
-def greedy(
+def greedy_pig(
     of: str | ExplainerLike = "integrated",
     chunk: int | None = None,
     rounds: int | None = None,
@@ -83,7 +83,7 @@ def greedy(
     Cost: rounds (10) × the method's. Source: Axiotis et al., arXiv 2311.06192 (no code was published; the paper's z is not known here).
 
     >>> import integrand as ig
-    >>> ig.methods.greedy(chunk=2, baseline="black")
+    >>> ig.methods.greedy_pig(chunk=2, baseline="black")
     GreedyPIG(Method(Colour(label='black')), 2)
     """
     return GreedyPIG(inner(of, baseline, rule), chunk, rounds, features, growth, largest)
@@ -96,7 +96,7 @@ def greedy(
     cost="draws × the method's + 1 value",
     axioms=axioms(complete=False, symmetric=False, inside=False),
 )
-def smooth(
+def smoothgrad(
     of: str | ExplainerLike = "integrated",
     draws: int = 25,
     sigma: Sigma = 0.15,
@@ -115,7 +115,7 @@ def smooth(
     Cost: draws × the method's. Source: Smilkov et al., arXiv 1706.03825.
 
     >>> import integrand as ig
-    >>> ig.methods.smooth(draws=10, baseline="black")
+    >>> ig.methods.smoothgrad(draws=10, baseline="black")
     SmoothGrad(Method(Colour(label='black')), 10)
     """
     return SmoothGrad(inner(of, baseline, rule), draws, sigma, seed, reduce)
@@ -128,7 +128,7 @@ def smooth(
     cost="the method's + a segmentation of each image",
     axioms=axioms(complete=False, dummy=False, linear=False, symmetric=False),
 )
-def regions(
+def xrai(
     of: str | ExplainerLike = "integrated",
     scales: tuple[float, ...] = (50.0, 100.0, 150.0, 250.0, 500.0, 1200.0),
     dilation: int = 5,
@@ -148,7 +148,7 @@ def regions(
     Cost: the method's, and about a second per image. Source: Kapishnikov et al., ICCV 2019 (arXiv 1906.02825).
 
     >>> import integrand as ig
-    >>> ig.methods.regions(rule=ig.rules.Midpoint(100))
+    >>> ig.methods.xrai(rule=ig.rules.Midpoint(100))
     XRAI(Method(Union((Extreme(), Extreme(True))), rule=Midpoint(100)))
     """
     if baseline is None and isinstance(of, str) and about(of).start == "baseline":
@@ -163,7 +163,7 @@ def regions(
     cost="(1 + T) × the method's + T trainings",
     axioms=axioms(complete=False, dummy=False, linear=False, symmetric=False, implementation_invariant=False),
 )
-def distanced(
+def artificial_distancing(
     data: Any,
     classes: tuple[int, int],
     of: str | ExplainerLike = "integrated",
