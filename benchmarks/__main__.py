@@ -23,15 +23,30 @@ PAGE, README = ROOT / "docs" / "benchmarks.md", ROOT / "README.md"
 
 def measurable() -> list[str]:
     """The benchmarks that have lines in the table."""
-    names = [module.name for module in pkgutil.iter_modules([str(Path(__file__).parent)]) if module.name != "__main__"]
-    return [name for name in names if hasattr(importlib.import_module(f"benchmarks.{name}"), "rows")]
+    names = [
+        module.name
+        for module in pkgutil.iter_modules([str(Path(__file__).parent)])
+        if module.name != "__main__"
+    ]
+    return [
+        name for name in names if hasattr(importlib.import_module(f"benchmarks.{name}"), "rows")
+    ]
 
 
 def written(page: str, name: str, lines: list[str], measured: str) -> str:
     """The page with the table of one benchmark exchanged, or added at the end."""
     doc = (importlib.import_module(f"benchmarks.{name}").__doc__ or "").splitlines()[0]
     block = "\n".join(
-        [f"<!-- {name} -->", f"**`{name}`** {doc}", "", HEADER, *lines, "", f"*{measured}*", f"<!-- /{name} -->"]
+        [
+            f"<!-- {name} -->",
+            f"**`{name}`** {doc}",
+            "",
+            HEADER,
+            *lines,
+            "",
+            f"*{measured}*",
+            f"<!-- /{name} -->",
+        ]
     )
     found = re.compile(rf"<!-- {name} -->.*?<!-- /{name} -->", re.S)
     if found.search(page):
@@ -58,7 +73,9 @@ def summarised(readme: str, page: str) -> str:
 
 def main() -> None:
     parser = argparse.ArgumentParser(description=(__doc__ or "").splitlines()[0])
-    parser.add_argument("names", nargs="*", metavar="NAME", help="one of: " + ", ".join(measurable()))
+    parser.add_argument(
+        "names", nargs="*", metavar="NAME", help="one of: " + ", ".join(measurable())
+    )
     parser.add_argument("--threads", type=int, default=1, help="torch.set_num_threads")
     parser.add_argument("--repeats", type=int, default=5)
     parser.add_argument("--dry", action="store_true", help="print only")
@@ -74,8 +91,12 @@ def main() -> None:
         tell(rows)
         measured = f"{asked.repeats} repeats, torch.set_num_threads({asked.threads}); {versions()}"
         if not asked.dry:
-            PAGE.write_text(written(PAGE.read_text("utf-8"), name, list(map(str, rows)), measured), "utf-8")
-            README.write_text(summarised(README.read_text("utf-8"), PAGE.read_text("utf-8")), "utf-8")
+            PAGE.write_text(
+                written(PAGE.read_text("utf-8"), name, list(map(str, rows)), measured), "utf-8"
+            )
+            README.write_text(
+                summarised(README.read_text("utf-8"), PAGE.read_text("utf-8")), "utf-8"
+            )
 
 
 if __name__ == "__main__":

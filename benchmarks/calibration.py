@@ -28,10 +28,20 @@ TOLERANCES = (0.1, 0.05, 0.02)
 ASKED: dict[str, tuple[str, float, dict[str, Any], Any]] = {
     "integrated, logit": ("integrated", 0.05, {}, ig.rules.Midpoint(2000)),
     "integrated, logit, tol 0.01": ("integrated", 0.01, {}, ig.rules.Midpoint(2000)),
-    "integrated, probability": ("integrated", 0.05, {"target": ig.targets.Probability}, ig.rules.Midpoint(2000)),
+    "integrated, probability": (
+        "integrated",
+        0.05,
+        {"target": ig.targets.Probability},
+        ig.rules.Midpoint(2000),
+    ),
     "weighted": ("weighted", 0.05, {"references": 3, "fill": 0.0}, ig.rules.Midpoint(1000)),
     "guided": ("guided", 0.05, {"steps": 8}, ig.rules.Simpson(60)),
-    "ig2": ("ig2", 0.05, {"references": 2, "steps": 4, "rate": ig.paths.Relative(0.1)}, ig.rules.Simpson(60)),
+    "ig2": (
+        "ig2",
+        0.05,
+        {"references": 2, "steps": 4, "rate": ig.paths.Relative(0.1)},
+        ig.rules.Simpson(60),
+    ),
 }
 """What is asked: the method, its tolerance, its options, and the rule whose map is taken for the truth."""
 
@@ -70,7 +80,12 @@ def table(seeds: int, rows: int) -> None:
     )
     print("|---|---|---|---|---|---|---|---|---|")
     for name, (_, tol, _, _) in ASKED.items():
-        found = [one for family in FAMILIES for seed in range(seeds) for one in measured(name, family, seed, rows)]
+        found = [
+            one
+            for family in FAMILIES
+            for seed in range(seeds)
+            for one in measured(name, family, seed, rows)
+        ]
         bad = [one for one in found if one.dishonest(tol)]
         above = sum(not one.true <= one.claimed + 1e-9 for one in found)
         print(
@@ -84,7 +99,9 @@ def table(seeds: int, rows: int) -> None:
 
 def trained(examples: int) -> None:
     """Networks of ``benchmarks.problems`` with another seed, each row explained alone."""
-    print("\n| network | rows | tol | gradients | true error, median / worst | below its estimate | below tol |")
+    print(
+        "\n| network | rows | tol | gradients | true error, median / worst | below its estimate | below tol |"
+    )
     print("|---|---|---|---|---|---|---|")
     for p in itertools.chain(small(examples, SEED), sentences(min(24, examples))):
         reference = ig.Method(p.start, rule=p.truth)(p.field, p.x).values

@@ -47,7 +47,9 @@ class Nodes:
 
     def joined(self, other: Nodes) -> Nodes:
         order = torch.cat([self.t, other.t], 1).argsort(1)
-        pick = over(order, torch.cat([self.gradient, other.gradient], 1)).expand(*order.shape, *self.gradient.shape[2:])
+        pick = over(order, torch.cat([self.gradient, other.gradient], 1)).expand(
+            *order.shape, *self.gradient.shape[2:]
+        )
         return Nodes(
             torch.cat([self.t, other.t], 1).gather(1, order),
             torch.cat([self.gradient, other.gradient], 1).gather(1, pick),
@@ -79,7 +81,10 @@ class Secant:
         nodes = Nodes.at(field, segment, t)
         means = nodes.means
         missing = nodes.value.diff(dim=1) / nodes.h - (means * step[:, None]).flatten(2).sum(2)
-        means = means + over(missing / step.flatten(1).square().sum(1, keepdim=True), means) * step[:, None]
+        means = (
+            means
+            + over(missing / step.flatten(1).square().sum(1, keepdim=True), means) * step[:, None]
+        )
         return nodes.share(step, means)[None, None]
 
 
@@ -95,7 +100,9 @@ class Splitting:
 
     def __call__(self, field: ig.fields.Field, segment: ig.Segment) -> Tensor:
         step = segment.step[0, 0]
-        nodes = Nodes.at(field, segment, torch.linspace(0, 1, 5, dtype=step.dtype).expand(len(step), -1))
+        nodes = Nodes.at(
+            field, segment, torch.linspace(0, 1, 5, dtype=step.dtype).expand(len(step), -1)
+        )
         while nodes.t.shape[1] + _ROUND <= self.n:
             worst = self._indicator(nodes, step).topk(_ROUND, dim=1).indices
             middle = (nodes.t[:, 1:] + nodes.t[:, :-1]).gather(1, worst) / 2
@@ -105,4 +112,6 @@ class Splitting:
     def _indicator(self, nodes: Nodes, step: Tensor) -> Tensor:
         if self.by == "vector":
             return (nodes.gradient.diff(dim=1) * step[:, None]).flatten(2).norm(dim=2) * nodes.h / 2
-        return ((nodes.means * step[:, None]).flatten(2).sum(2) * nodes.h - nodes.value.diff(dim=1)).abs()
+        return (
+            (nodes.means * step[:, None]).flatten(2).sum(2) * nodes.h - nodes.value.diff(dim=1)
+        ).abs()

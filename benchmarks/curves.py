@@ -16,6 +16,10 @@ def curve_areas(
 
     ``points`` fractions from 0 to 1, both ends included. ``blank`` (1, C, H, W) is what is deleted to, and inserted into.
     """
-    metrics = (by(fill=blank, steps=points - 1) for by in (ig.metrics.Deletion, ig.metrics.Insertion))
-    deletion, insertion = (ig.metrics.judge(field, x, list(maps[:, None]), by)[:, 0] for by in metrics)
+    metrics = (
+        by(fill=blank, steps=points - 1) for by in (ig.metrics.Deletion, ig.metrics.Insertion)
+    )
+    deletion, insertion = (
+        ig.metrics.judge(field, x, list(maps[:, None]), by)[:, 0] for by in metrics
+    )
     return deletion, insertion

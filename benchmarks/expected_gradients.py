@@ -35,24 +35,38 @@ def rows(repeats: int) -> list[Row]:
 
     net = network().requires_grad_(False)
     stream = torch.Generator().manual_seed(1)
-    x, data = torch.randn(EXAMPLES, COLUMNS, generator=stream), torch.randn(BACKGROUND, COLUMNS, generator=stream)
+    x, data = (
+        torch.randn(EXAMPLES, COLUMNS, generator=stream),
+        torch.randn(BACKGROUND, COLUMNS, generator=stream),
+    )
     # One output, so that SHAP need not explain them all.
     first = torch.nn.Sequential(*net, Only(0))
     explainer = shap.GradientExplainer(first, data)
 
     def theirs(draws: int, seed: int) -> Tensor:
-        return torch.as_tensor(explainer.shap_values(x, nsamples=draws, rseed=seed)).reshape(x.shape)
+        return torch.as_tensor(explainer.shap_values(x, nsamples=draws, rseed=seed)).reshape(
+            x.shape
+        )
 
     def ours(seed: int) -> Tensor:
-        return ig.explain(net, x, target=0, method="expected", baseline=data, draws=DRAWS, seed=seed).values
+        return ig.explain(
+            net, x, target=0, method="expected", baseline=data, draws=DRAWS, seed=seed
+        ).values
 
     error, their_error = spread(ours), spread(partial(theirs, DRAWS))
     needed = math.ceil(DRAWS * (their_error / error) ** 2)
     checked = spread(partial(theirs, needed))
-    exact = ig.explain(net, x, target=0, method="expected", baseline=data, rule=ig.rules.Midpoint(200)).values
-    means = [torch.stack([run(seed) for seed in range(SEEDS)]).mean(0) for run in (ours, partial(theirs, needed))]
+    exact = ig.explain(
+        net, x, target=0, method="expected", baseline=data, rule=ig.rules.Midpoint(200)
+    ).values
+    means = [
+        torch.stack([run(seed) for seed in range(SEEDS)]).mean(0)
+        for run in (ours, partial(theirs, needed))
+    ]
     bias = [float((mean - exact).square().mean().sqrt()) for mean in means]
-    assert max(bias) < error, f"the two mean different things: {bias} with a standard error of {error}"
+    assert max(bias) < error, (
+        f"the two mean different things: {bias} with a standard error of {error}"
+    )
     ways = {
         "shap": lambda: theirs(needed, 0),
         f"shap, {DRAWS} draws": lambda: theirs(DRAWS, 0),

@@ -26,7 +26,9 @@ MOST_CALLS, TOLERANCE = 100, 0.005
 PHOTOGRAPHS = 8
 
 
-def published_search(net: nn.Module, x: Tensor, share: Tensor, blank: Tensor, target: int, tolerance: float) -> int:
+def published_search(
+    net: nn.Module, x: Tensor, share: Tensor, blank: Tensor, target: int, tolerance: float
+) -> int:
     """The search for D of one map (1, C, H, W) as the released code makes it; returns the model calls that took."""
     order = share.sum(1).flatten().argsort()
     pixels = len(order)
@@ -35,7 +37,9 @@ def published_search(net: nn.Module, x: Tensor, share: Tensor, blank: Tensor, ta
         gone = torch.zeros(pixels, dtype=torch.bool)
         gone[order[pixels - count :]] = True
         with torch.no_grad():
-            return float(net(torch.where(gone.reshape(x.shape[2:]), blank, x)).softmax(1)[0, target])
+            return float(
+                net(torch.where(gone.reshape(x.shape[2:]), blank, x)).softmax(1)[0, target]
+            )
 
     goal = score(0) / 2
     low, high, calls = 0, pixels, 0
@@ -55,7 +59,9 @@ class Desk:
     def __init__(self) -> None:
         self.model = load_model("efficientnet-lite0")
         self.net = self.model.module.eval().requires_grad_(False)
-        self.photographs = self.model.prepare(*[f"sample:{name}" for name in list(samples())[:PHOTOGRAPHS]])
+        self.photographs = self.model.prepare(
+            *[f"sample:{name}" for name in list(samples())[:PHOTOGRAPHS]]
+        )
         self.targets = self.net(self.photographs).argmax(1).tolist()
         self.number = -1
         self.calls: list[int] = []
@@ -92,7 +98,10 @@ class Desk:
         field = ig.TorchField(self.net, 0)
         blank = ig.baselines.Corners()(made.inputs, field)[0]
         target = self.targets[self.number % len(self.photographs)]
-        calls = [published_search(self.net, made.inputs, share, blank, target, tolerance) for share in made.shares]
+        calls = [
+            published_search(self.net, made.inputs, share, blank, target, tolerance)
+            for share in made.shares
+        ]
         if tolerance:
             self.calls.append(sum(calls))
 
@@ -132,7 +141,9 @@ def rows(repeats: int) -> list[Row]:
             "the same, if the published search made its 100 calls for every baseline",
             *ratio(times, "published, all calls", "weighted"),
         ),
-        Row("the same, with optimize=True here", *ratio(times, "published, all calls", "optimized")),
+        Row(
+            "the same, with optimize=True here", *ratio(times, "published, all calls", "optimized")
+        ),
     ]
 
 

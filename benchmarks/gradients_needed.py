@@ -79,7 +79,9 @@ def table(lines: list[dict[str, Any]]) -> str:
     rows = ["| rule | gradients for 10 % | for 5 % |", "|---|---|---|"]
     for name in LADDERS:
         by_count = [{int(k): v for k, v in line["ladders"][name].items()} for line in lines]
-        cells = [spread([climbed(errors, tolerance) for errors in by_count]) for tolerance in TOLERANCES]
+        cells = [
+            spread([climbed(errors, tolerance) for errors in by_count]) for tolerance in TOLERANCES
+        ]
         rows.append(f"| {name} | {cells[0]} | {cells[1]} |")
     cells = [spread([line["adaptive"][str(t)]["gradients"] for line in lines]) for t in TOLERANCES]
     rows.append(f"| Adaptive, stopped by itself | {cells[0]} | {cells[1]} |")
@@ -98,7 +100,9 @@ def main() -> None:
     parser.add_argument("folder", type=Path)
     parser.add_argument("--images", type=int, default=50)
     parser.add_argument("--threads", type=int, default=2)
-    parser.add_argument("--out", type=Path, default=None, help="one JSON line per photograph; a second run goes on")
+    parser.add_argument(
+        "--out", type=Path, default=None, help="one JSON line per photograph; a second run goes on"
+    )
     arguments = parser.parse_args()
     torch.set_num_threads(arguments.threads)
     warnings.simplefilter("ignore", ig.errors.IncompleteWarning)
@@ -107,7 +111,10 @@ def main() -> None:
     chosen = [paths[int(i)] for i in torch.linspace(0, len(paths) - 1, arguments.images)]
     known: dict[str, Any] = {}
     if arguments.out and arguments.out.exists():
-        known = {line["picture"]: line for line in map(json.loads, arguments.out.read_text().splitlines())}
+        known = {
+            line["picture"]: line
+            for line in map(json.loads, arguments.out.read_text().splitlines())
+        }
     for path in chosen:
         if Path(path).name in known:
             continue

@@ -71,7 +71,9 @@ def peer(net: nn.Module, x: Tensor, target: int, steps: int) -> np.ndarray[Any, 
 def difference(net: nn.Module, x: Tensor, target: int, steps: int) -> float:
     """‖ours − theirs‖ / ‖theirs‖ for one photograph."""
     theirs = torch.from_numpy(peer(net, x, target, steps)).to(x)
-    ours = ig.methods.guided(0.0, steps, rule=ig.rules.Left())(ig.TorchField(net, target), x[None]).values[0]
+    ours = ig.methods.guided(0.0, steps, rule=ig.rules.Left())(
+        ig.TorchField(net, target), x[None]
+    ).values[0]
     return float((ours - theirs).norm() / theirs.norm())
 
 
@@ -104,7 +106,12 @@ def rows(repeats: int, steps: int = 50) -> list[Row]:
     alike = f"maps differ by {exact:.0e} in float64 ({ALIKE} steps), by {rounded:.0e} in float32"
     return [
         Row(line, *ratio(times, "integrand", "bare"), 1.1, note=note),
-        Row("per photograph, to PAIR's `saliency`", *ratio(times, "integrand", "saliency"), 1 / 1.3, note=alike),
+        Row(
+            "per photograph, to PAIR's `saliency`",
+            *ratio(times, "integrand", "saliency"),
+            1 / 1.3,
+            note=alike,
+        ),
         Row("the same with optimize=True", *ratio(times, "optimized", "saliency")),
     ]
 

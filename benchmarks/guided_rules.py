@@ -36,7 +36,9 @@ COLUMNS = ("gap", "error", "squares", "deletion", "insertion")
 Numbers = dict[str, list[float]]
 
 
-def walked(field: ig.TorchField, x: Tensor, path: ig.paths.Guided, exact: ig.rules.GaussLegendre) -> dict[str, Tensor]:
+def walked(
+    field: ig.TorchField, x: Tensor, path: ig.paths.Guided, exact: ig.rules.GaussLegendre
+) -> dict[str, Tensor]:
     """Every rule's map (1, C, H, W) of one walk from black, and the exact one under the key ``exact``."""
     rules = {**RULES, "exact": exact}
     maps = {name: torch.zeros_like(x) for name in rules}
@@ -49,7 +51,9 @@ def walked(field: ig.TorchField, x: Tensor, path: ig.paths.Guided, exact: ig.rul
                 slopes[1.0] = segment.at_end.gradient
             nodes = {node for rule in rules.values() for node in rule.table()[0]} - set(slopes)
             for node in sorted(nodes):
-                slopes[node] = field.gradient(torch.lerp(segment.start, segment.end, node), leading=3)
+                slopes[node] = field.gradient(
+                    torch.lerp(segment.start, segment.end, node), leading=3
+                )
             for name, rule in rules.items():
                 for node, weight in zip(*rule.table(), strict=True):
                     maps[name] += weight * (segment.step * slopes[node]).sum(0).mean(0)
@@ -57,10 +61,14 @@ def walked(field: ig.TorchField, x: Tensor, path: ig.paths.Guided, exact: ig.rul
     return {**maps, "change": change}
 
 
-def measured(model: ig.images.ImageModel, x: Tensor, path: ig.paths.Guided, exact: ig.rules.GaussLegendre) -> Numbers:
+def measured(
+    model: ig.images.ImageModel, x: Tensor, path: ig.paths.Guided, exact: ig.rules.GaussLegendre
+) -> Numbers:
     """One photograph's numbers: rule → gap, error, error of squares, deletion, insertion."""
     field = ig.TorchField(
-        model.module, ig.targets.Logit(int(model.module(x).argmax(1))), normalisation=model.normalisation
+        model.module,
+        ig.targets.Logit(int(model.module(x).argmax(1))),
+        normalisation=model.normalisation,
     )
     found = walked(field, x, path, exact)
     change, true = found.pop("change"), found["exact"]
@@ -69,7 +77,10 @@ def measured(model: ig.images.ImageModel, x: Tensor, path: ig.paths.Guided, exac
     made = {}
     for place, (name, values) in enumerate(found.items()):
         gap = float((change - values.sum()).abs() / change.abs())
-        errors = [float((one(values) - one(true)).norm() / one(true).norm()) for one in (torch.clone, _squares)]
+        errors = [
+            float((one(values) - one(true)).norm() / one(true).norm())
+            for one in (torch.clone, _squares)
+        ]
         made[name] = [gap, *errors, float(deletion[place]), float(insertion[place])]
     return made
 
@@ -96,7 +107,9 @@ def table(photographs: list[Numbers], steps: int) -> str:
         inside = 0 if rule is None else sum(0 < node < 1 for node in rule.table()[0]) * steps
         ends = unpaid.get(name, int(rule is not None and 1.0 in rule.table()[0]))
         extra = "" if rule is None else str(inside + ends)
-        parts = [f"{100 * m:.1f} % ({100 * w:.0f} %)" for m, w in zip(middle[:3], worst[:3], strict=True)]
+        parts = [
+            f"{100 * m:.1f} % ({100 * w:.0f} %)" for m, w in zip(middle[:3], worst[:3], strict=True)
+        ]
         rows.append(f"| {name} | {extra} | {' | '.join(parts)} | {mean[3]:.4f} | {mean[4]:.4f} |")
     return "\n".join(rows)
 
@@ -104,12 +117,16 @@ def table(photographs: list[Numbers], steps: int) -> str:
 def main() -> None:
     parser = argparse.ArgumentParser(description=(__doc__ or "").splitlines()[0])
     parser.add_argument("folder", type=Path)
-    parser.add_argument("--images", type=int, default=8, help="how many photographs, evenly spaced over the folder")
+    parser.add_argument(
+        "--images", type=int, default=8, help="how many photographs, evenly spaced over the folder"
+    )
     parser.add_argument("--first", type=int, default=0, help="of those, where to begin")
     parser.add_argument("--last", type=int, help="of those, where to stop")
     parser.add_argument("--steps", type=int, default=50)
     parser.add_argument("--stray", type=float, default=0.02)
-    parser.add_argument("--reference", type=int, default=8, help="nodes of the exact map in every step")
+    parser.add_argument(
+        "--reference", type=int, default=8, help="nodes of the exact map in every step"
+    )
     parser.add_argument("--json", type=Path)
     parser.add_argument("--threads", type=int, default=1)
     asked = parser.parse_args()
@@ -117,12 +134,19 @@ def main() -> None:
     model = load_model("efficientnet-lite0")
     model.module.requires_grad_(False)
     files = pictures(asked.folder)
-    files = [files[i * len(files) // asked.images] for i in range(asked.images)][asked.first : asked.last]
+    files = [files[i * len(files) // asked.images] for i in range(asked.images)][
+        asked.first : asked.last
+    ]
     path = ig.paths.Guided(asked.steps, stray=asked.stray)
     known = json.loads(asked.json.read_text()) if asked.json and asked.json.exists() else {}
     for file in files:
-        known[str(file)] = measured(model, model.prepare(file), path, ig.rules.GaussLegendre(asked.reference))
-        print(f"{file}: {', '.join(f'{name} {100 * n[0]:.1f} %' for name, n in known[str(file)].items())}", flush=True)
+        known[str(file)] = measured(
+            model, model.prepare(file), path, ig.rules.GaussLegendre(asked.reference)
+        )
+        print(
+            f"{file}: {', '.join(f'{name} {100 * n[0]:.1f} %' for name, n in known[str(file)].items())}",
+            flush=True,
+        )
         if asked.json:
             asked.json.write_text(json.dumps(known))
     print(table(list(known.values()), asked.steps))

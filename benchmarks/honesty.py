@@ -56,7 +56,9 @@ class Honesty:
 # --- functions that hide ----------------------------------------------------------------------------------------------
 
 
-def _gated(gate: Function, strength: float, kind: str, name: str, x: tuple[float, ...] = (1.0, 3.0, 3.0)) -> Trap:
+def _gated(
+    gate: Function, strength: float, kind: str, name: str, x: tuple[float, ...] = (1.0, 3.0, 3.0)
+) -> Trap:
     """z0 + a plain part, and an interaction gate(z0) · (z1 − z2) that the sum does not see where z1 = z2."""
 
     def function(z: Tensor) -> Tensor:
@@ -81,7 +83,9 @@ def _windows() -> Iterator[Trap]:
                 return torch.relu(t - a) * torch.relu(b - t)
 
             # As high as makes half of the map, whatever the width.
-            yield _gated(gate, 0.5 / (width**3 / 6) / 3, "window", f"relu·relu on [{a:g}, {a + width:g}]")
+            yield _gated(
+                gate, 0.5 / (width**3 / 6) / 3, "window", f"relu·relu on [{a:g}, {a + width:g}]"
+            )
 
 
 def _gates() -> Iterator[Trap]:
@@ -89,11 +93,17 @@ def _gates() -> Iterator[Trap]:
         for one, other in ((0.8, 0.9), (0.4, 0.7), (0.15, 0.35)):
 
             def function(z: Tensor, s: float = sigma, a: float = one, b: float = other) -> Tensor:
-                at, to = torch.exp(-(((z[:, 0] - a) / s) ** 2)), torch.exp(-(((z[:, 0] - b) / s) ** 2))
+                at, to = (
+                    torch.exp(-(((z[:, 0] - a) / s) ** 2)),
+                    torch.exp(-(((z[:, 0] - b) / s) ** 2)),
+                )
                 return at * z[:, 1] - to * z[:, 2] + 0.05 * z[:, 0]
 
             yield Trap(
-                "gate", f"Gaussian, {sigma:g} wide at {one:g} and {other:g}", function, torch.ones(1, 3).double()
+                "gate",
+                f"Gaussian, {sigma:g} wide at {one:g} and {other:g}",
+                function,
+                torch.ones(1, 3).double(),
             )
 
 
@@ -106,7 +116,9 @@ def _waves() -> Iterator[Trap]:
             torch.tensor([[1.0, 2.0, 2.0]]).double(),
         )
     for k in (16, 32):
-        yield _gated(lambda t, k=k: torch.sin(k * math.pi * t) ** 2, 0.4, "wave", f"sin²({k} π z0)(z1 − z2)")
+        yield _gated(
+            lambda t, k=k: torch.sin(k * math.pi * t) ** 2, 0.4, "wave", f"sin²({k} π z0)(z1 − z2)"
+        )
 
 
 def _plateaus() -> Iterator[Trap]:
@@ -132,7 +144,12 @@ def _dead() -> Iterator[Trap]:
         x = generated(seed, 64, 6, scale=1.5)
         alive = net(x)[:, 0]
         best = int(alive.argmax())
-        yield Trap("dead", f"a network with a ReLU output, {seed}", lambda z, m=net: m(z)[:, 0], x[best : best + 1])
+        yield Trap(
+            "dead",
+            f"a network with a ReLU output, {seed}",
+            lambda z, m=net: m(z)[:, 0],
+            x[best : best + 1],
+        )
 
 
 def _sigmoids() -> Iterator[Trap]:
@@ -201,7 +218,9 @@ def functions() -> list[Trap]:
 
 
 def generated(seed: int, *shape: int, scale: float = 1.0) -> Tensor:
-    return scale * torch.randn(*shape, generator=torch.Generator().manual_seed(seed), dtype=torch.float64)
+    return scale * torch.randn(
+        *shape, generator=torch.Generator().manual_seed(seed), dtype=torch.float64
+    )
 
 
 def drawn(make: Callable[[], nn.Module], seed: int, gain: float = 1.5) -> nn.Module:
@@ -217,7 +236,11 @@ def drawn(make: Callable[[], nn.Module], seed: int, gain: float = 1.5) -> nn.Mod
 
 
 def mlp(
-    features: int, widths: list[int], classes: int, act: type[nn.Module], out: type[nn.Module] | None = None
+    features: int,
+    widths: list[int],
+    classes: int,
+    act: type[nn.Module],
+    out: type[nn.Module] | None = None,
 ) -> nn.Module:
     layers: list[nn.Module] = []
     for width in widths:
@@ -243,7 +266,9 @@ class Attention(nn.Module):
 
     def forward(self, x: Tensor) -> Tensor:
         x = x.reshape(-1, 4, 8)
-        head: Tensor = self.head(torch.tanh(x + self.attend(x, x, x, need_weights=False)[0]).mean(1))
+        head: Tensor = self.head(
+            torch.tanh(x + self.attend(x, x, x, need_weights=False)[0]).mean(1)
+        )
         return head
 
 
@@ -267,7 +292,10 @@ FAMILIES: dict[str, tuple[Callable[[], nn.Module], tuple[int, ...]]] = {
     "tanh": (lambda: mlp(8, [16, 16], 3, nn.Tanh), (8,)),
     "sigmoid output": (lambda: mlp(8, [16, 16], 3, nn.Tanh, nn.Sigmoid), (8,)),
     "softmax output": (lambda: nn.Sequential(mlp(8, [16, 16], 3, nn.ReLU), nn.Softmax(1)), (8,)),
-    "layer norm": (lambda: nn.Sequential(nn.Linear(8, 16), nn.LayerNorm(16), nn.ReLU(), nn.Linear(16, 3)), (8,)),
+    "layer norm": (
+        lambda: nn.Sequential(nn.Linear(8, 16), nn.LayerNorm(16), nn.ReLU(), nn.Linear(16, 3)),
+        (8,),
+    ),
     "CNN, max pool": (lambda: _cnn(nn.ReLU, nn.MaxPool2d, False), (1, 6, 6)),
     "CNN, batch norm": (lambda: _cnn(nn.ReLU6, nn.AvgPool2d, True), (1, 6, 6)),
     "LSTM": (lambda: Recurrent(nn.LSTM), (8,)),
@@ -280,7 +308,9 @@ FAMILIES: dict[str, tuple[Callable[[], nn.Module], tuple[int, ...]]] = {
 # --- measured ---------------------------------------------------------------------------------------------------------
 
 
-def gradients_along(function: Function, x: Tensor, nodes: int, start: float | Tensor = 0.0) -> Tensor:
+def gradients_along(
+    function: Function, x: Tensor, nodes: int, start: float | Tensor = 0.0
+) -> Tensor:
     """∇F ⊙ (x − start) at the middles of ``nodes`` even steps (nodes, \\*s), by plain autograd."""
     found = []
     start = torch.as_tensor(start, dtype=x.dtype)
@@ -310,7 +340,9 @@ def asked(trap: Trap, tol: float, nodes: int = NODES, **options: object) -> Hone
     )  # fmt: skip
 
 
-def family(name: str, seed: int, rows: int, tol: float, nodes: int = 4000, method: str = "integrated") -> list[Honesty]:
+def family(
+    name: str, seed: int, rows: int, tol: float, nodes: int = 4000, method: str = "integrated"
+) -> list[Honesty]:
     """Maps of one random network, explained as users would: in one call."""
     make, shape = FAMILIES[name]
     net = drawn(make, seed)
@@ -352,7 +384,9 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument("--seeds", type=int, default=4, help="networks of each family")
     parser.add_argument("--rows", type=int, default=6, help="maps of each network")
-    parser.add_argument("--list", action="store_true", help="every dishonest map of the 86 functions")
+    parser.add_argument(
+        "--list", action="store_true", help="every dishonest map of the 86 functions"
+    )
     arguments = parser.parse_args()
     torch.set_num_threads(1)
     began = time.perf_counter()

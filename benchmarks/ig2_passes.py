@@ -68,7 +68,9 @@ def rows(repeats: int, steps: int = 10) -> list[Row]:
     target = int(net(x).argmax())
     field = ig.TorchField(net, target)
     method = ig.methods.ig2(references, steps=steps, rate=RATE, clip=(-100.0, 100.0))
-    sizes = interleaved({str(n): lambda n=n: Apart(net, target, n)(x, references, 2) for n in CHUNKS}, 2)
+    sizes = interleaved(
+        {str(n): lambda n=n: Apart(net, target, n)(x, references, 2) for n in CHUNKS}, 2
+    )
     apart = Apart(net, target, int(min(sizes, key=lambda size: min(sizes[size]))))
     fast = ig.TorchField(net, target, optimize=True)
     # Two steps, for descents of one network in other roundings part ways.

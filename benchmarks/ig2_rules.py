@@ -43,7 +43,9 @@ class Line:
     numbers: list[tuple[float, float, float, float]]
 
 
-def walk_once(field: ig.TorchField, x: Tensor, references: Tensor, path: ig.paths.Descent) -> dict[str, Tensor]:
+def walk_once(
+    field: ig.TorchField, x: Tensor, references: Tensor, path: ig.paths.Descent
+) -> dict[str, Tensor]:
     """Every rule's map (1, C, H, W) of one walk, and the change it should explain under the key ``change``."""
     maps = {name: torch.zeros_like(x) for name in RULES}
     change = torch.zeros(())
@@ -69,7 +71,9 @@ def slopes_at(field: ig.TorchField, segment: ig.Segment) -> dict[float, Tensor]:
     return slopes
 
 
-def measure(field: ig.TorchField, x: Tensor, references: Tensor, path: ig.paths.Descent, lines: list[Line]) -> None:
+def measure(
+    field: ig.TorchField, x: Tensor, references: Tensor, path: ig.paths.Descent, lines: list[Line]
+) -> None:
     """Add one photograph's numbers to every line."""
     found = walk_once(field, x, references, path)
     blank = ig.baselines.Corners()(x, field)[0]
@@ -84,7 +88,10 @@ def measure(field: ig.TorchField, x: Tensor, references: Tensor, path: ig.paths.
 
 def table(title: str, lines: list[Line]) -> str:
     """Medians of sum/change, means of the areas."""
-    rows = [title, f"  {'rule':20s} extra  sum/change (10-90 %)      deletion  insertion  insertion |.|"]
+    rows = [
+        title,
+        f"  {'rule':20s} extra  sum/change (10-90 %)      deletion  insertion  insertion |.|",
+    ]
     for line in lines:
         numbers = torch.tensor(line.numbers)
         low, middle, high = numbers[:, 0].quantile(torch.tensor([0.1, 0.5, 0.9])).tolist()
@@ -110,10 +117,17 @@ def main() -> None:
     photographs = model.prepare(*pictures(arguments.folder))
     chosen = torch.linspace(0, len(photographs) - 1, arguments.images).long().tolist()
     every = {
-        "steps of fixed length": (ig.paths.Descent(steps=arguments.steps, step=ig.paths.Fixed()), _lines()),
+        "steps of fixed length": (
+            ig.paths.Descent(steps=arguments.steps, step=ig.paths.Fixed()),
+            _lines(),
+        ),
         "steps that shrink": (ig.paths.Descent(steps=arguments.steps), _lines()),
     }
-    walks = every if arguments.fixed else {k: v for k, v in every.items() if v[0].step == ig.paths.Shrinking()}
+    walks = (
+        every
+        if arguments.fixed
+        else {k: v for k, v in every.items() if v[0].step == ig.paths.Shrinking()}
+    )
     for done, i in enumerate(chosen):
         x, others = photographs[i : i + 1], photographs[torch.arange(len(photographs)) != i]
         target = ig.targets.Logit(int(model.module(x).argmax(1)))

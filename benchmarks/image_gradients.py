@@ -44,7 +44,9 @@ def rows(repeats: int) -> list[Row]:
     net = model.module.eval().requires_grad_(False)
     x = model.prepare("sample:chelsea")
     target = int(net(x).argmax())
-    sizes = interleaved({str(chunk): lambda chunk=chunk: bare(net, x, target, chunk) for chunk in CHUNKS}, 3)
+    sizes = interleaved(
+        {str(chunk): lambda chunk=chunk: bare(net, x, target, chunk) for chunk in CHUNKS}, 3
+    )
     chunk = int(min(sizes, key=lambda size: min(sizes[size])))
     fast = ig.TorchField(net, target, optimize=True)
     captum = IntegratedGradients(net)
@@ -101,13 +103,20 @@ def agreement() -> Row:
     apart = (fast - plain).flatten(1).norm(dim=1) / plain.flatten(1).norm(dim=1)
     note = f"median {apart.median():.1g} over {len(x)} photographs"
     return Row(
-        "optimize=True: relative L2 error of maps, worst photograph", float(apart.max()), None, 5e-3, unit="", note=note
+        "optimize=True: relative L2 error of maps, worst photograph",
+        float(apart.max()),
+        None,
+        5e-3,
+        unit="",
+        note=note,
     )
 
 
 def _shared_copy(net: nn.Module) -> nn.Module:
     """Another module object with the same tensors."""
-    return copy.deepcopy(net, {id(tensor): tensor for tensor in (*net.parameters(), *net.buffers())})
+    return copy.deepcopy(
+        net, {id(tensor): tensor for tensor in (*net.parameters(), *net.buffers())}
+    )
 
 
 def main() -> None:

@@ -33,7 +33,12 @@ Curve = tuple[Tensor, Tensor]
 
 
 def curve(
-    field: ig.fields.Field, x: Tensor, reference: Tensor, step: ig.paths.StepRule, looks: int, rate: object
+    field: ig.fields.Field,
+    x: Tensor,
+    reference: Tensor,
+    step: ig.paths.StepRule,
+    looks: int,
+    rate: object,
 ) -> Curve:
     """One walk of about ``looks`` joint evaluations."""
     path = ig.paths.Descent(None, looks // step.looks, rate, step=step)  # type: ignore[arg-type]
@@ -48,7 +53,10 @@ def network() -> tuple[ig.TorchField, Tensor, Tensor]:
     """A trained network, an input, and a reference of another class."""
     torch.manual_seed(0)
     data = torch.randn(512, 12)
-    model = trained(nn.Sequential(nn.Linear(12, 48), nn.Tanh(), nn.Linear(48, 24), nn.Tanh(), nn.Linear(24, 4)), data)
+    model = trained(
+        nn.Sequential(nn.Linear(12, 48), nn.Tanh(), nn.Linear(48, 24), nn.Tanh(), nn.Linear(24, 4)),
+        data,
+    )
     field = ig.TorchField(model, int(model(data[:1]).argmax()))
     return field, data[:1], ig.baselines.OtherClass(data[1:], 1)(data[:1], field)
 
@@ -60,7 +68,9 @@ def photograph(source: str) -> tuple[ig.TorchField, Tensor, Tensor]:
     model = load_model("efficientnet-lite0")
     x = model.prepare(*pictures(source))[:1]
     other = model.prepare(*pictures("sample:coffee"))[:1]
-    field = ig.TorchField(model.module, int(model.module(x).argmax()), normalisation=model.normalisation)
+    field = ig.TorchField(
+        model.module, int(model.module(x).argmax()), normalisation=model.normalisation
+    )
     return field, x, other[None]
 
 
@@ -81,9 +91,13 @@ def draw(panels: dict[str, dict[str, Curve]], path: Path) -> None:
     from matplotlib.figure import Figure
 
     figure = Figure(figsize=(4.4 * len(panels), 3.6), layout="constrained")
-    for ax, (title, curves) in zip(figure.subplots(1, len(panels), squeeze=False)[0], panels.items(), strict=True):
+    for ax, (title, curves) in zip(
+        figure.subplots(1, len(panels), squeeze=False)[0], panels.items(), strict=True
+    ):
         for kind, (looks, distance) in curves.items():
-            ax.semilogy(looks, distance.clamp_min(1e-8), label=kind, color=COLOURS[kind], linewidth=1.4)
+            ax.semilogy(
+                looks, distance.clamp_min(1e-8), label=kind, color=COLOURS[kind], linewidth=1.4
+            )
         ax.set_title(title, fontsize=10)
         ax.set_xlabel("joint evaluations")
         ax.set_ylabel("‖φ(z) − φ(reference)‖², relative")
@@ -94,9 +108,12 @@ def draw(panels: dict[str, dict[str, Curve]], path: Path) -> None:
 def main() -> None:
     parser = argparse.ArgumentParser(description=(__doc__ or "").splitlines()[0])
     parser.add_argument(
-        "--photograph", help="also walk EfficientNet-Lite0 from this photograph, such as sample:chelsea"
+        "--photograph",
+        help="also walk EfficientNet-Lite0 from this photograph, such as sample:chelsea",
     )
-    parser.add_argument("--looks", type=int, default=60, help="joint evaluations of each walk on the photograph")
+    parser.add_argument(
+        "--looks", type=int, default=60, help="joint evaluations of each walk on the photograph"
+    )
     parser.add_argument("--save", type=Path)
     parser.add_argument("--threads", type=int, default=1)
     asked = parser.parse_args()
@@ -110,7 +127,9 @@ def main() -> None:
         name = "EfficientNet-Lite0, Relative(0.01)"
         problem = photograph(asked.photograph)
         rate = ig.paths.Relative(0.01)
-        panels[name] = {kind: curve(*problem, step, asked.looks, rate) for kind, step in STEPS.items()}
+        panels[name] = {
+            kind: curve(*problem, step, asked.looks, rate) for kind, step in STEPS.items()
+        }
         tell(name, panels[name])
     if asked.save:
         draw(panels, asked.save)

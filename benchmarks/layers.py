@@ -78,7 +78,8 @@ def _layer(net: nn.Module, x: Tensor, target: int, site: str, repeats: int) -> l
         ),
         Row("the same, to Captum's default call", *ratio(times, "integrand", "captum")),
         Row(
-            f"the same, to Captum's best (internal_batch_size={size})", *ratio(times, "integrand", "captum at its best")
+            f"the same, to Captum's best (internal_batch_size={size})",
+            *ratio(times, "integrand", "captum at its best"),
         ),
         Row(
             f"layer attribution at {site}: rows that run the layers before it, for each node",
@@ -94,7 +95,10 @@ def _layer(net: nn.Module, x: Tensor, target: int, site: str, repeats: int) -> l
 def hooked(net: nn.Module, layer: nn.Module, x: Tensor, target: int, chunk: int) -> Tensor:
     """Layer attribution from zero, written by hand: the whole model for every node, its layer's output exchanged by a hook."""
     start, end = (_seen(net, layer, rows) for rows in (torch.zeros_like(x), x))
-    nodes, weights = (torch.tensor(side).to(x).reshape(-1, 1, 1, 1) for side in ig.rules.GaussLegendre(NODES).table())
+    nodes, weights = (
+        torch.tensor(side).to(x).reshape(-1, 1, 1, 1)
+        for side in ig.rules.GaussLegendre(NODES).table()
+    )
     mean = torch.zeros_like(end)
     for first in range(0, NODES, chunk):
         part = slice(first, first + chunk)
@@ -165,12 +169,16 @@ def _targets(net: nn.Module, x: Tensor, likely: list[int], repeats: int) -> list
             float((one.values - other.values).norm() / other.values.norm())
             for one, other in zip(together(), apart(), strict=True)
         )
-        assert differ < 1e-2, f"the two say different things: {differ}"  # kinks and float32, as above
+        assert differ < 1e-2, (
+            f"the two say different things: {differ}"
+        )  # kinks and float32, as above
         forward, backward = (float(torch.tensor(times).median()) for times in passes.values())
         floor = (forward + count * backward) / (count * (forward + backward))
         note = f"{seconds(times)}; a backward pass took {backward / forward:.2g} forward passes, so the floor is {floor:.3g}"
         line = f"{count} targets × {SHARED_NODES} nodes of EfficientNet-Lite0 at once: to a run for each"
-        found.append(Row(line, *ratio(times, "together", "apart"), (1 + count) / (2 * count), note=note))
+        found.append(
+            Row(line, *ratio(times, "together", "apart"), (1 + count) / (2 * count), note=note)
+        )
     return found
 
 

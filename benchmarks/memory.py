@@ -58,7 +58,9 @@ def peak(task: str, size: int) -> int:
 
         captum = IntegratedGradients(net)
     # The references are the user's own, whoever explains from them: real ones, that are there before.
-    pool = torch.randn(size if task == "references" else 0, 3, 224, 224, generator=torch.Generator().manual_seed(1))
+    pool = torch.randn(
+        size if task == "references" else 0, 3, 224, 224, generator=torch.Generator().manual_seed(1)
+    )
     before = _resident()
     if task == "captum":
         captum.attribute(x, target=0, n_steps=size)
@@ -126,8 +128,12 @@ def rows(repeats: int) -> list[Row]:
     bytes_of = {key: measured(*key, repeats) for key in asked}
 
     def against(one: tuple[str, int], other: tuple[str, int]) -> tuple[float, tuple[float, float]]:
-        ratios = torch.tensor([a / b for a in bytes_of[one] for b in bytes_of[other]], dtype=torch.float64)
-        low, middle, high = ratios.quantile(torch.tensor([0.25, 0.5, 0.75], dtype=torch.float64)).tolist()
+        ratios = torch.tensor(
+            [a / b for a in bytes_of[one] for b in bytes_of[other]], dtype=torch.float64
+        )
+        low, middle, high = ratios.quantile(
+            torch.tensor([0.25, 0.5, 0.75], dtype=torch.float64)
+        ).tolist()
         return middle, (low, high)
 
     def megabytes(*keys: tuple[str, int]) -> str:

@@ -133,7 +133,10 @@ def quantus_flipping(
         found = []
         for one in maps:
             flip = quantus.PixelFlipping(
-                features_in_step=each, perturb_baseline="black", normalise=False, disable_warnings=True
+                features_in_step=each,
+                perturb_baseline="black",
+                normalise=False,
+                disable_warnings=True,
             )
             found.append(np.array(flip(**asked, a_batch=one.numpy())))
         return found

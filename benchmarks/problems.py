@@ -67,20 +67,30 @@ class Block(nn.Module):
 def small(examples: int = 40, seed: int = 0) -> Iterator[Problem]:
     """Networks that train in seconds; another seed, other networks and data."""
     torch.manual_seed(seed)
-    table, images, tokens = torch.randn(512, 20), torch.rand(512, 1, 12, 12), torch.randn(512, 8, 32)
+    table, images, tokens = (
+        torch.randn(512, 20),
+        torch.rand(512, 1, 12, 12),
+        torch.randn(512, 8, 32),
+    )
     act = {"ReLU MLP": nn.ReLU, "GELU MLP": nn.GELU}
     for name, kind in act.items():
-        mlp = nn.Sequential(nn.Linear(20, 128), kind(), nn.Linear(128, 128), kind(), nn.Linear(128, 4))
+        mlp = nn.Sequential(
+            nn.Linear(20, 128), kind(), nn.Linear(128, 128), kind(), nn.Linear(128, 4)
+        )
         yield _problem(name, trained(mlp, table), table[:examples], ig.baselines.Constant(0.0))
     cnn = nn.Sequential(
         nn.Conv2d(1, 16, 3), nn.BatchNorm2d(16), nn.ReLU6(), nn.Conv2d(16, 32, 3, stride=2), nn.BatchNorm2d(32), nn.ReLU6(),
         nn.Flatten(), nn.Linear(512, 4),
     )  # fmt: skip
-    yield _problem("ReLU6 CNN, batch norm", trained(cnn, images), images[:examples], ig.baselines.Constant(0.0))
+    yield _problem(
+        "ReLU6 CNN, batch norm", trained(cnn, images), images[:examples], ig.baselines.Constant(0.0)
+    )
     former = nn.Sequential(Block(32), Block(32), nn.RMSNorm(32), nn.Flatten(), nn.Linear(256, 4))
     trained(former, tokens, 150)
     # From exactly zero the whole normalisation happens within t < 1e-7; the truth needs nodes there.
-    zero = _problem("RMSNorm transformer from zero", former, tokens[:examples], ig.baselines.Constant(0.0))
+    zero = _problem(
+        "RMSNorm transformer from zero", former, tokens[:examples], ig.baselines.Constant(0.0)
+    )
     yield dataclasses.replace(zero, truth=ig.rules.Chords(3000, grade=14.0))
     mean = ig.baselines.Given(tokens.mean(0, keepdim=True) + 0.1)
     yield _problem("RMSNorm transformer from the mean", former, tokens[:examples], mean)
@@ -129,7 +139,9 @@ def sentences(examples: int = 40) -> Iterator[Problem]:
         return
     model, tokenizer = minilm()
     texts = [f"{who} {what}." for what in _WHAT for who in _WHO][:examples]
-    batch = tokenizer(texts, padding="max_length", max_length=16, truncation=True, return_tensors="pt")
+    batch = tokenizer(
+        texts, padding="max_length", max_length=16, truncation=True, return_tensors="pt"
+    )
     anchor = tokenizer(["A person lost something."], return_tensors="pt")
     table = model.embeddings.word_embeddings
     with torch.no_grad():
@@ -147,7 +159,9 @@ def sentences(examples: int = 40) -> Iterator[Problem]:
 
     field = ig.TorchField(Similarity(), ig.targets.Output(), extra=(batch["attention_mask"],))
     # Smooth: Gauss–Legendre converges fast.
-    yield Problem("MiniLM from padding", field, x, ig.baselines.Plain(padding), ig.rules.GaussLegendre(64), 48)
+    yield Problem(
+        "MiniLM from padding", field, x, ig.baselines.Plain(padding), ig.rules.GaussLegendre(64), 48
+    )
 
 
 def minilm() -> tuple[Any, Any]:

@@ -44,10 +44,25 @@ class Row:
 
     def __str__(self) -> str:
         """As a line of a Markdown table."""
-        spread = "" if self.spread is None else f"{self._number(self.spread[0])} to {self._number(self.spread[1])}"
-        goal = "" if self.goal is None else f"{'≥' if self.more else '≤'} {self._number(self.goal)}{self.unit}"
+        spread = (
+            ""
+            if self.spread is None
+            else f"{self._number(self.spread[0])} to {self._number(self.spread[1])}"
+        )
+        goal = (
+            ""
+            if self.goal is None
+            else f"{'≥' if self.more else '≤'} {self._number(self.goal)}{self.unit}"
+        )
         verdict = {True: "met", False: "**missed**", None: ""}[self.met]
-        cells = (self.line, f"{self._number(self.value)}{self.unit}", spread, goal, verdict, self.note)
+        cells = (
+            self.line,
+            f"{self._number(self.value)}{self.unit}",
+            spread,
+            goal,
+            verdict,
+            self.note,
+        )
         return f"| {' | '.join(cells)} |"
 
     @staticmethod
@@ -60,7 +75,9 @@ HEADER = "| line | measured | quartiles | goal | | |\n|---|---|---|---|---|---|"
 Times = dict[str, list[float]]
 
 
-def interleaved(ways: Mapping[str, Callable[[], object]], repeats: int, *, warm: int = 1, apart: bool = False) -> Times:
+def interleaved(
+    ways: Mapping[str, Callable[[], object]], repeats: int, *, warm: int = 1, apart: bool = False
+) -> Times:
     """Seconds of each way, ``repeats`` times, one after the other, so that a noisy neighbour disturbs all alike.
 
     ``apart`` runs each way once untimed before it is timed: where a way takes milliseconds, it would otherwise pay for how the other has
@@ -80,8 +97,12 @@ def interleaved(ways: Mapping[str, Callable[[], object]], repeats: int, *, warm:
 
 def ratio(times: Times, ours: str, theirs: str) -> tuple[float, tuple[float, float]]:
     """Median and quartiles of ours ÷ theirs, each pair measured in the same turn."""
-    pairs = torch.tensor(times[ours], dtype=torch.float64) / torch.tensor(times[theirs], dtype=torch.float64)
-    low, middle, high = pairs.quantile(torch.tensor([0.25, 0.5, 0.75], dtype=torch.float64)).tolist()
+    pairs = torch.tensor(times[ours], dtype=torch.float64) / torch.tensor(
+        times[theirs], dtype=torch.float64
+    )
+    low, middle, high = pairs.quantile(
+        torch.tensor([0.25, 0.5, 0.75], dtype=torch.float64)
+    ).tolist()
     return middle, (low, high)
 
 
@@ -105,7 +126,9 @@ def versions(*peers: str) -> str:
 def _processor() -> str:
     try:
         with open("/proc/cpuinfo") as lines:
-            return next(line.split(":")[1].strip() for line in lines if line.startswith("model name"))
+            return next(
+                line.split(":")[1].strip() for line in lines if line.startswith("model name")
+            )
     except (OSError, StopIteration):
         return platform.processor() or platform.machine()
 

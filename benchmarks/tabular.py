@@ -45,7 +45,10 @@ def rows(repeats: int) -> list[Row]:
     tried = interleaved({str(size): lambda size=size: theirs(size) for size in BATCHES}, 1)
     best = int(min(tried, key=lambda size: min(tried[size])))
     times = interleaved(
-        {"captum": theirs, "captum at its best": lambda: theirs(best), "integrand": ours}, repeats, warm=2, apart=True
+        {"captum": theirs, "captum at its best": lambda: theirs(best), "integrand": ours},
+        repeats,
+        warm=2,
+        apart=True,
     )
     apart = float((ours() - theirs()).abs().max() / theirs().abs().max())
     assert apart < 1e-5, f"the two say different things: {apart}"

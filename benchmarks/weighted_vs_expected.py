@@ -73,14 +73,18 @@ def measure(field: ig.TorchField, name: str, x: Tensor, other: Tensor, nodes: in
 
 def summary(rows: list[Row]) -> str:
     """The table."""
-    lines = [f"{len(rows)} photographs, six baselines; areas under 26-point curves of the class probability", ""]
+    lines = [
+        f"{len(rows)} photographs, six baselines; areas under 26-point curves of the class probability",
+        "",
+    ]
     for title, better, areas in (
         ("deletion (lower is better)", -1, torch.tensor([r.deletion for r in rows])),
         ("insertion (higher is better)", 1, torch.tensor([r.insertion for r in rows])),
     ):
         lines.append(title)
         lines += [
-            f"  {m:12s} mean {a.mean():.4f}  median {a.median():.4f}" for m, a in zip(METHODS, areas.T, strict=True)
+            f"  {m:12s} mean {a.mean():.4f}  median {a.median():.4f}"
+            for m, a in zip(METHODS, areas.T, strict=True)
         ]
         for other in (1, 2):
             difference = areas[:, other] - areas[:, 0]
@@ -120,7 +124,9 @@ def main() -> None:
         target = ig.targets.Logit(int(model.module(x).argmax(1)))
         field = ig.TorchField(model.module, target, normalisation=model.normalisation)
         rows.append(measure(field, Path(path).name, x, other, arguments.nodes))
-        print(f"\r{i + 1}/{len(paths)} after {time.perf_counter() - began:.0f} s", end="", flush=True)
+        print(
+            f"\r{i + 1}/{len(paths)} after {time.perf_counter() - began:.0f} s", end="", flush=True
+        )
         if arguments.out:
             arguments.out.write_text(json.dumps([row.__dict__ for row in rows], indent=1))
     print("\n" + summary(rows))

@@ -49,7 +49,10 @@ def measure(p: Problem) -> tuple[Curves, Tensor]:
     curves: Curves = {}
     for name, (rule, more, least) in RULES.items():
         counts = [n for n in COUNTS if least <= n <= p.most]
-        found = [relative(ig.Method(p.start, rule=rule(n))(p.field, p.x).values, reference) for n in counts]
+        found = [
+            relative(ig.Method(p.start, rule=rule(n))(p.field, p.x).values, reference)
+            for n in counts
+        ]
         curves[name] = ([float(n + more) for n in counts], torch.stack(found))
     return curves, reference
 
@@ -57,7 +60,9 @@ def measure(p: Problem) -> tuple[Curves, Tensor]:
 def stopped(p: Problem, reference: Tensor, tolerance: float) -> tuple[Tensor, Tensor, Tensor]:
     """What Adaptive spends on each example alone, how wrong it is, and what it says (B,)."""
     singles = [p.one(i) for i in range(len(p.x))]
-    made = [ig.Method(one.start, rule=ig.rules.Adaptive(tolerance))(one.field, one.x) for one in singles]
+    made = [
+        ig.Method(one.start, rule=ig.rules.Adaptive(tolerance))(one.field, one.x) for one in singles
+    ]
     spent = torch.tensor([float(m.cost.gradients) for m in made])
     true = torch.cat([relative(m.values, reference[i : i + 1]) for i, m in enumerate(made)])
     return spent, true, torch.cat([m.error for m in made])
@@ -80,7 +85,8 @@ def spread(n: Tensor) -> str:
 def report(p: Problem) -> Curves:
     curves, reference = measure(p)
     print(
-        f"\n{p.name} ({len(p.x)} examples): gradients to stay below 10 % and 5 %, median (95th percentile)", flush=True
+        f"\n{p.name} ({len(p.x)} examples): gradients to stay below 10 % and 5 %, median (95th percentile)",
+        flush=True,
     )
     for name, (counts, found) in curves.items():
         cells = [spread(needed(counts, found, tolerance)) for tolerance in TOLD]
@@ -96,7 +102,10 @@ def report(p: Problem) -> Curves:
                 flush=True,
             )
     return curves | {
-        "Adaptive, stopped by itself": ([spent for spent, _ in points], torch.stack([t for _, t in points]))
+        "Adaptive, stopped by itself": (
+            [spent for spent, _ in points],
+            torch.stack([t for _, t in points]),
+        )
     }
 
 
@@ -117,7 +126,11 @@ def draw(all_curves: dict[str, Curves], path: Path) -> None:
                 color=_COLOURS[name], zorder=3 if own else 2,
             )  # fmt: skip
         ax.axhspan(1e-9, 0.05, color="0.94", zorder=0)
-        ax.set_ylim(bottom=max(1e-4, min(float(found.median(1).values.min()) for _, found in curves.values())))
+        ax.set_ylim(
+            bottom=max(
+                1e-4, min(float(found.median(1).values.min()) for _, found in curves.values())
+            )
+        )
         ax.set_title(title, fontsize=10)
         ax.set_xlabel("gradients")
         ax.set_ylabel("relative L2 error, median")
@@ -129,7 +142,17 @@ def draw(all_curves: dict[str, Curves], path: Path) -> None:
 _COLOURS = dict(
     zip(
         [*RULES, "Adaptive, stopped by itself"],
-        ["#4e79a7", "#a0a0a0", "#59a14f", "#76b7b2", "#b07aa1", "#edc948", "#9c755f", "#f28e2b", "#d62728"],
+        [
+            "#4e79a7",
+            "#a0a0a0",
+            "#59a14f",
+            "#76b7b2",
+            "#b07aa1",
+            "#edc948",
+            "#9c755f",
+            "#f28e2b",
+            "#d62728",
+        ],
         strict=True,
     )
 )

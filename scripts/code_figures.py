@@ -94,7 +94,9 @@ def sources(folder: Path) -> list[Source]:
         parts = [folder.name, *file.relative_to(folder).with_suffix("").parts]
         is_package = parts[-1] == "__init__"
         text = file.read_text(encoding="utf-8")
-        result.append(Source(".".join(parts[:-1] if is_package else parts), is_package, text, ast.parse(text)))
+        result.append(
+            Source(".".join(parts[:-1] if is_package else parts), is_package, text, ast.parse(text))
+        )
     return result
 
 
@@ -113,13 +115,22 @@ def docstring_lines(tree: ast.Module) -> set[int]:
                     and isinstance(statement.value, ast.Constant)
                     and isinstance(statement.value.value, str)
                 ):
-                    lines.update(range(statement.lineno, (statement.end_lineno or statement.lineno) + 1))
+                    lines.update(
+                        range(statement.lineno, (statement.end_lineno or statement.lineno) + 1)
+                    )
     return lines
 
 
 def code_lines(source: Source) -> set[int]:
     """The numbers of the lines that hold code."""
-    skipped = {tokenize.COMMENT, tokenize.NL, tokenize.NEWLINE, tokenize.INDENT, tokenize.DEDENT, tokenize.ENDMARKER}
+    skipped = {
+        tokenize.COMMENT,
+        tokenize.NL,
+        tokenize.NEWLINE,
+        tokenize.INDENT,
+        tokenize.DEDENT,
+        tokenize.ENDMARKER,
+    }
     rows = iter(source.text.splitlines(keepends=True))
     lines: set[int] = set()
     for token in tokenize.generate_tokens(lambda: next(rows, "")):
@@ -136,7 +147,9 @@ def comment_lines(source: Source) -> int:
 
 
 def functions(tree: ast.AST) -> Iterator[Function]:
-    return (node for node in ast.walk(tree) if isinstance(node, ast.FunctionDef | ast.AsyncFunctionDef))
+    return (
+        node for node in ast.walk(tree) if isinstance(node, ast.FunctionDef | ast.AsyncFunctionDef)
+    )
 
 
 def is_command(function: Function) -> bool:
@@ -156,10 +169,23 @@ def own_nodes(function: Function) -> Iterator[ast.AST]:
 
 
 def assigned_names(function: Function) -> Iterator[str]:
-    return (node.id for node in own_nodes(function) if isinstance(node, ast.Name) and isinstance(node.ctx, ast.Store))
+    return (
+        node.id
+        for node in own_nodes(function)
+        if isinstance(node, ast.Name) and isinstance(node.ctx, ast.Store)
+    )
 
 
-BRANCHES = (ast.If, ast.For, ast.While, ast.ExceptHandler, ast.IfExp, ast.comprehension, ast.Assert, ast.match_case)
+BRANCHES = (
+    ast.If,
+    ast.For,
+    ast.While,
+    ast.ExceptHandler,
+    ast.IfExp,
+    ast.comprehension,
+    ast.Assert,
+    ast.match_case,
+)
 
 
 def complexity(function: Function) -> int:
@@ -180,7 +206,10 @@ def says_any(annotation: ast.expr) -> bool:
 
 def class_names(files: Iterable[Source]) -> Counter[str]:
     return Counter(
-        node.name.lstrip("_") for source in files for node in ast.walk(source.tree) if isinstance(node, ast.ClassDef)
+        node.name.lstrip("_")
+        for source in files
+        for node in ast.walk(source.tree)
+        if isinstance(node, ast.ClassDef)
     )
 
 
@@ -196,10 +225,16 @@ def attributes(files: Iterable[Source]) -> set[str]:
                 for statement in node.body:
                     if isinstance(statement, ast.FunctionDef | ast.AsyncFunctionDef):
                         names.add(statement.name)
-                    elif isinstance(statement, ast.AnnAssign) and isinstance(statement.target, ast.Name):
+                    elif isinstance(statement, ast.AnnAssign) and isinstance(
+                        statement.target, ast.Name
+                    ):
                         names.add(statement.target.id)
                     elif isinstance(statement, ast.Assign):
-                        names.update(target.id for target in statement.targets if isinstance(target, ast.Name))
+                        names.update(
+                            target.id
+                            for target in statement.targets
+                            if isinstance(target, ast.Name)
+                        )
     return {name for name in names if not name.startswith("__")}
 
 
@@ -214,7 +249,11 @@ def probes(files: Iterable[Source]) -> list[str | None]:
                 and node.func.id in ("getattr", "hasattr")
             ):
                 name = node.args[1] if len(node.args) > 1 else None
-                names.append(name.value if isinstance(name, ast.Constant) and isinstance(name.value, str) else None)
+                names.append(
+                    name.value
+                    if isinstance(name, ast.Constant) and isinstance(name.value, str)
+                    else None
+                )
     return names
 
 
@@ -228,7 +267,11 @@ def imported(source: Source) -> Iterator[tuple[str, str | None, str]]:
             for alias in node.names:
                 yield alias.name, None, alias.asname or alias.name
         elif isinstance(node, ast.ImportFrom):
-            base = source.package.split(".")[: len(source.package.split(".")) - (node.level - 1)] if node.level else []
+            base = (
+                source.package.split(".")[: len(source.package.split(".")) - (node.level - 1)]
+                if node.level
+                else []
+            )
             module = ".".join([*base, *([node.module] if node.module else [])])
             for alias in node.names:
                 yield module, alias.name, alias.asname or alias.name
@@ -256,7 +299,9 @@ def import_graph(files: list[Source]) -> dict[str, set[str]]:
     graph: dict[str, set[str]] = {}
     for source in files:
         targets = {defining(module, name) for module, name, _ in imported(source)}
-        graph[source.module] = {target for target in targets if target is not None and target != source.module}
+        graph[source.module] = {
+            target for target in targets if target is not None and target != source.module
+        }
     return graph
 
 
@@ -307,8 +352,14 @@ def traced(folder: Path, *options: str) -> str:
     if not (folder / "explain.py").exists():
         return ""
     command = [sys.executable, "-c", TRACED, *options]
-    environment = {"PYTHONPATH": str(folder.parent.resolve()), "PATH": "/usr/bin:/bin", "OMP_NUM_THREADS": "1"}
-    return subprocess.run(command, env=environment, capture_output=True, text=True, check=True).stdout
+    environment = {
+        "PYTHONPATH": str(folder.parent.resolve()),
+        "PATH": "/usr/bin:/bin",
+        "OMP_NUM_THREADS": "1",
+    }
+    return subprocess.run(
+        command, env=environment, capture_output=True, text=True, check=True
+    ).stdout
 
 
 def figures(folder: Path) -> dict[str, str]:
@@ -319,7 +370,8 @@ def figures(folder: Path) -> dict[str, str]:
     every = [(source, function) for source in files for function in functions(source.tree)]
     lengths = {
         (source.module, function.name, function.lineno): len(
-            code[source.module] & set(range(function.lineno, (function.end_lineno or function.lineno) + 1))
+            code[source.module]
+            & set(range(function.lineno, (function.end_lineno or function.lineno) + 1))
         )
         for source, function in every
     }
@@ -352,7 +404,8 @@ def figures(folder: Path) -> dict[str, str]:
                 sum(map(comment_lines, files)),
             )
         ),
-        "class names used twice": f"{len(twice)}" + (f" ({', '.join(twice)})" if 0 < len(twice) <= 4 else ""),
+        "class names used twice": f"{len(twice)}"
+        + (f" ({', '.join(twice)})" if 0 < len(twice) <= 4 else ""),
         "pronoun-like assignments": percent(pronouns, len(assigned)),
         "`Any` parameters": percent(sum(map(says_any, annotations)), len(annotations)),
         "`getattr`/`hasattr`: all / of parts": f"{len(asked_for)} / {sum(name in known for name in asked_for)}",
@@ -372,17 +425,24 @@ def figures(folder: Path) -> dict[str, str]:
 
 def table(columns: dict[str, dict[str, str]]) -> str:
     rows = [["", *columns]]
-    rows += [[what, *(column[what] for column in columns.values())] for what in next(iter(columns.values()))]
+    rows += [
+        [what, *(column[what] for column in columns.values())]
+        for what in next(iter(columns.values()))
+    ]
     rows.insert(1, ["---"] * len(rows[0]))
     return "\n".join("| " + " | ".join(row) + " |" for row in rows)
 
 
 DETAILS: dict[str, Callable[[list[Source]], Iterable[str]]] = {
-    "--classes": lambda files: (f"{name} × {count}" for name, count in class_names(files).most_common() if count > 1),
+    "--classes": lambda files: (
+        f"{name} × {count}" for name, count in class_names(files).most_common() if count > 1
+    ),
     "--circles": lambda files: (" ↔ ".join(group) for group in circles(import_graph(files))),
     "--probes": lambda files: (
         f"{name} × {count}"
-        for name, count in Counter(name for name in probes(files) if name in attributes(files)).most_common()
+        for name, count in Counter(
+            name for name in probes(files) if name in attributes(files)
+        ).most_common()
     ),
     "--pronouns": lambda files: (
         f"{source.module}: {', '.join(f'{name} × {count}' for name, count in sorted(names.items()))}"

@@ -43,7 +43,9 @@ def seer(weight: Any, bias: float) -> nn.Module:
 
 def small() -> nn.Sequential:
     """A CNN on (N, 1, 12, 12) with four classes."""
-    return nn.Sequential(nn.Conv2d(1, 4, 3, stride=2), nn.ReLU(), nn.Flatten(), nn.Linear(100, 4)).eval()
+    return nn.Sequential(
+        nn.Conv2d(1, 4, 3, stride=2), nn.ReLU(), nn.Flatten(), nn.Linear(100, 4)
+    ).eval()
 
 
 def pooled(weight: Any) -> nn.Sequential:
@@ -65,11 +67,17 @@ def information() -> dict[str, Any]:
 
     pic = _pic()
     rng = np.random.default_rng(5)
-    photographs = [data.chelsea()[::6, ::6], data.astronaut()[::8, ::8], data.astronaut()[::4, 128::4]]
+    photographs = [
+        data.chelsea()[::6, ::6],
+        data.astronaut()[::8, ::8],
+        data.astronaut()[::4, 128::4],
+    ]
     images = np.stack([*(one[:48, :64] for one in photographs), np.full((48, 64, 3), 77, np.uint8)])
     weight, bias = rng.uniform(0, 0.12, 210).astype(np.float32), -1.6
     net = seer(weight, bias)
-    edges = np.abs(np.gradient(images.astype(float).mean(3), axis=2)) + 1e-3 * rng.standard_normal((4, 48, 64))
+    edges = np.abs(np.gradient(images.astype(float).mean(3), axis=2)) + 1e-3 * rng.standard_normal(
+        (4, 48, 64)
+    )
     maps = np.stack([edges, rng.standard_normal((4, 48, 64))]).astype(np.float32)
     mask = np.zeros(48 * 64, bool)
     mask[rng.choice(mask.size, 30, replace=False)] = True
@@ -105,7 +113,10 @@ def information() -> dict[str, Any]:
                         continue
                     curves[method, example], areas[method, example] = one.curve_y, one.auc
                     results.append(one)
-                merged[method] = [pic.aggregate_individual_pic_results(results, how).auc for how in ("median", "mean")]
+                merged[method] = [
+                    pic.aggregate_individual_pic_results(results, how).auc
+                    for how in ("median", "mean")
+                ]
             found |= {
                 f"{name}_{kind}_curves": curves,
                 f"{name}_{kind}_areas": areas,
@@ -116,17 +127,25 @@ def information() -> dict[str, Any]:
 
 def _predictor(net: nn.Module, kind: str) -> Callable[[Any], Any]:
     def predict(batch: Any) -> Any:
-        colours = torch.from_numpy((np.asarray(batch) / 255 - MEAN) / STD).permute(0, 3, 1, 2).float()
+        colours = (
+            torch.from_numpy((np.asarray(batch) / 255 - MEAN) / STD).permute(0, 3, 1, 2).float()
+        )
         with torch.no_grad():
             outputs = net(colours)
-        return (outputs.softmax(1)[:, 0] if kind == "sic" else (outputs.argmax(1) == 0).float()).numpy()
+        return (
+            outputs.softmax(1)[:, 0] if kind == "sic" else (outputs.argmax(1) == 0).float()
+        ).numpy()
 
     return predict
 
 
 def _pic() -> Any:
     """``saliency.metrics.pic`` without the rest of the package, which wants TensorFlow's friends."""
-    path = next(Path(place, "saliency/metrics/pic.py") for place in sys.path if Path(place, "saliency").is_dir())
+    path = next(
+        Path(place, "saliency/metrics/pic.py")
+        for place in sys.path
+        if Path(place, "saliency").is_dir()
+    )
     spec = importlib.util.spec_from_file_location("pic", path)
     assert spec is not None
     assert spec.loader is not None
@@ -152,11 +171,15 @@ def flipping() -> dict[str, Any]:
     asked = {"model": net, "x_batch": x, "y_batch": y, "a_batch": maps, "device": "cpu"}
     plain = {"normalise": False, "abs": False, "disable_warnings": True}
     curve = quantus.PixelFlipping(features_in_step=9, perturb_baseline="black", **plain)
-    areas = quantus.PixelFlipping(features_in_step=9, perturb_baseline="black", return_auc_per_sample=True, **plain)
+    areas = quantus.PixelFlipping(
+        features_in_step=9, perturb_baseline="black", return_auc_per_sample=True, **plain
+    )
     percentages = [10, 30, 50, 70, 90]
     roads = {
         f"road_{size}": list(
-            quantus.ROAD(percentages=percentages, noise=0.0, **plain)(**asked, batch_size=size).values()
+            quantus.ROAD(percentages=percentages, noise=0.0, **plain)(
+                **asked, batch_size=size
+            ).values()
         )
         for size in (6, 2)
     }
@@ -168,11 +191,20 @@ def flipping() -> dict[str, Any]:
     image_maps = rng.standard_normal(images.shape).astype(np.float32)
     with torch.no_grad():
         classes = pooled(weight)(torch.from_numpy(images)).argmax(1).numpy()
-    segments = np.stack([get_superpixel_segments(np.moveaxis(one, 0, -1).astype("double"), "slic") for one in images])
+    segments = np.stack(
+        [
+            get_superpixel_segments(np.moveaxis(one, 0, -1).astype("double"), "slic")
+            for one in images
+        ]
+    )
     segments[2:] //= 3
-    irof = quantus.IROF(perturb_baseline=0.25, segmentation_method="slic", return_aggregate=False, **plain)
+    irof = quantus.IROF(
+        perturb_baseline=0.25, segmentation_method="slic", return_aggregate=False, **plain
+    )
     with mock.patch.object(quantus.helpers.utils, "get_superpixel_segments", side_effect=segments):
-        areas_over = irof(model=pooled(weight), x_batch=images, y_batch=classes, a_batch=image_maps, device="cpu")
+        areas_over = irof(
+            model=pooled(weight), x_batch=images, y_batch=classes, a_batch=image_maps, device="cpu"
+        )
     found = {
         "x": x,
         "y": y,

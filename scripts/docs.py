@@ -78,7 +78,9 @@ def taken_in(folder: Path) -> Results:
             "seconds": round(made.cost.seconds, 1),
             "setup": repr(made.method),
         }
-    versions = ", ".join(f"{package} {metadata.version(package)}" for package in ("integrand", "torch"))
+    versions = ", ".join(
+        f"{package} {metadata.version(package)}" for package in ("integrand", "torch")
+    )
     return {"made": f"{versions}, one thread", "methods": methods}
 
 
@@ -89,7 +91,9 @@ def gallery(results: Results) -> Iterator[str]:
     yield "| method | change of F | residual | gap | gradients | forward rows | seconds |"
     yield "|---|---|---|---|---|---|---|"
     for family, cards in _families():
-        shown = [(one, results["methods"][one.name]) for one in cards if one.name in results["methods"]]
+        shown = [
+            (one, results["methods"][one.name]) for one in cards if one.name in results["methods"]
+        ]
         if shown:
             yield f"| *{family}* | | | | | | |"
         for one, found in shown:
@@ -134,10 +138,16 @@ def choices(results: Results | None, quality: Results | None) -> Iterator[str]:
     for family, cards in _families():
         yield f"| *{family}* |{' |' * (len(columns) - 1)}"
         for one in cards:
-            cells = [f"`{one.name}` {one.title}", _start(one), "yes" if one.axioms["complete"] else "not claimed"]
+            cells = [
+                f"`{one.name}` {one.title}",
+                _start(one),
+                "yes" if one.axioms["complete"] else "not claimed",
+            ]
             cells += [
                 one.cost,
-                "–" if one.measured is None else f"{one.measured.gradients:,} + {one.measured.values:,}",
+                "–"
+                if one.measured is None
+                else f"{one.measured.gradients:,} + {one.measured.values:,}",
             ]
             if results:
                 cells += _on_the_photograph(results["methods"].get(one.name))
@@ -192,7 +202,9 @@ def measures() -> Iterator[str]:
 
 def _said(cls: type) -> str:
     """The first line of a docstring, without what the second column says."""
-    said = inspect.cleandoc(cls.__doc__ or "").splitlines()[0].replace("``", "`").replace("|", "\\|")
+    said = (
+        inspect.cleandoc(cls.__doc__ or "").splitlines()[0].replace("``", "`").replace("|", "\\|")
+    )
     return re.sub(r" (Higher|Lower) is better\.", "", said)
 
 
@@ -204,7 +216,9 @@ _MARK = re.compile(r"<!--= (.*?) -->(.*?)<!--/-->", re.S)
 
 def numbered(page: str, results: Path) -> str:
     """The page with every marked number exchanged for what the results say. Errors: ``KeyError`` for what they do not know."""
-    return _MARK.sub(lambda found: f"<!--= {found[1]} -->{found_number(found[1], results)}<!--/-->", page)
+    return _MARK.sub(
+        lambda found: f"<!--= {found[1]} -->{found_number(found[1], results)}<!--/-->", page
+    )
 
 
 def found_number(path: str, results: Path) -> str:
@@ -217,7 +231,14 @@ def found_number(path: str, results: Path) -> str:
     method, _, than = who.partition(">")
     if than:
         keys = {"run": run, "metric": metric, "method": method, "than": than}
-        claim = next((one for one in told["claims"] if all(one[key] == value for key, value in keys.items())), None)
+        claim = next(
+            (
+                one
+                for one in told["claims"]
+                if all(one[key] == value for key, value in keys.items())
+            ),
+            None,
+        )
         if claim is None:
             raise KeyError(path)
         return {
@@ -231,7 +252,12 @@ def found_number(path: str, results: Path) -> str:
         cost = told["runs"][run]["costs"][method][what]
         return count(cost) if what == "gradients" else percent(cost, decimals=0)
     one = next(
-        (one for one in told["runs"][run]["summaries"] if (one["method"], one["metric"]) == (method, metric)), None
+        (
+            one
+            for one in told["runs"][run]["summaries"]
+            if (one["method"], one["metric"]) == (method, metric)
+        ),
+        None,
     )
     if one is None:
         raise KeyError(path)
@@ -256,10 +282,14 @@ def quality_of(told: Results) -> Results:
     labels = {method: label for label, method in published.items()}
     means = {(one["method"], one["metric"]): one["mean"] for one in run["summaries"]}
     kept = {
-        method: {metric: mean for metric in run["metrics"] if (mean := means[label, metric]) is not None}
+        method: {
+            metric: mean for metric in run["metrics"] if (mean := means[label, metric]) is not None
+        }
         for method, label in labels.items()
     }
-    arrows = {metric: f"{metric} {'↑' if run['higher'][metric] else '↓'}" for metric in run["metrics"]}
+    arrows = {
+        metric: f"{metric} {'↑' if run['higher'][metric] else '↓'}" for metric in run["metrics"]
+    }
     note = (
         f"Quality: means over {run['examples']} photographs of the [suite `{told['suite']}`](../results/{told['suite']}/results.md), run {name}, at about fifty "
         "gradients each; its tables have intervals, controls, and which differences are more than chance. Few are."
@@ -290,7 +320,9 @@ def stale() -> list[Path]:
     made = blocks()
     texts = {page: page.read_text("utf-8") for page in PAGES}
     found = [
-        page for page, mark in PAGES.items() if mark in made and written(texts[page], mark, made[mark]) != texts[page]
+        page
+        for page, mark in PAGES.items()
+        if mark in made and written(texts[page], mark, made[mark]) != texts[page]
     ]
     prose = NUMBERED.read_text("utf-8")
     return found + ([NUMBERED] if numbered(prose, DOCS / "results") != prose else [])
@@ -298,16 +330,22 @@ def stale() -> list[Path]:
 
 def main() -> None:
     parser = argparse.ArgumentParser(description=(__doc__ or "").splitlines()[0])
-    parser.add_argument("--gallery", type=Path, help="take in what the command line has written there")
+    parser.add_argument(
+        "--gallery", type=Path, help="take in what the command line has written there"
+    )
     parser.add_argument("--check", action="store_true")
     asked = parser.parse_args()
     if asked.check:
         if found := stale():
-            sys.exit(f"{', '.join(map(str, found))}: not what is known of the methods now; run make docs.")
+            sys.exit(
+                f"{', '.join(map(str, found))}: not what is known of the methods now; run make docs."
+            )
         return
     if asked.gallery:
         GALLERY.parent.mkdir(exist_ok=True)
-        GALLERY.write_text(json.dumps(taken_in(asked.gallery), indent=1, ensure_ascii=False) + "\n", "utf-8")
+        GALLERY.write_text(
+            json.dumps(taken_in(asked.gallery), indent=1, ensure_ascii=False) + "\n", "utf-8"
+        )
         for end, picture in (("methods", PICTURE), ("methods-same-scale", SAME_SCALE)):
             drawn = Image.open(next(asked.gallery.glob(f"*-{end}.png"))).convert("RGB")
             # A palette would save half, and spoil the photograph.

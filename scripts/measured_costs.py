@@ -72,7 +72,9 @@ def codec() -> tuple[Any, Any]:
         return nn.functional.avg_pool2d(x, 4)
 
     def decode(z: Tensor) -> Tensor:
-        return torch.tanh(1.3 * nn.functional.interpolate(z, scale_factor=4)) / torch.tanh(torch.tensor(1.3))
+        return torch.tanh(1.3 * nn.functional.interpolate(z, scale_factor=4)) / torch.tanh(
+            torch.tensor(1.3)
+        )
 
     return encode, decode
 
@@ -84,7 +86,9 @@ def words() -> Tensor:
 
 def reader() -> nn.Module:
     """A network (N, 6, 16) → ten classes, for a sentence of six words."""
-    model = nn.Sequential(nn.Flatten(), nn.Linear(96, 24), nn.Tanh(), nn.Linear(24, CLASSES)).double()
+    model = nn.Sequential(
+        nn.Flatten(), nn.Linear(96, 24), nn.Tanh(), nn.Linear(24, CLASSES)
+    ).double()
     with torch.no_grad():
         for place, parameter in enumerate(model.parameters()):
             parameter.copy_(wave(*parameter.shape, phase=place, scale=0.5))
@@ -134,7 +138,12 @@ def counted(names: list[str] | None = None) -> dict[str, dict[str, int]]:
             warnings.simplefilter("ignore", ig.errors.IntegrandWarning)
             model, x = texts if name in OF_WORDS else pictures
             made = ig.explain(
-                model, x, target="predicted", method=method, normalisation=ig.Normalisation.unit(), batch_size=64
+                model,
+                x,
+                target="predicted",
+                method=method,
+                normalisation=ig.Normalisation.unit(),
+                batch_size=64,
             )
         found[name] = {"gradients": made.cost.gradients, "values": made.cost.values}
     return found
@@ -144,8 +153,15 @@ def main() -> None:
     torch.set_num_threads(1)
     found = counted()
     left_out = sorted(set(ig.methods.known()) - set(found))
-    FILE.write_text(json.dumps({"problem": PROBLEM, "methods": found}, indent=2, ensure_ascii=False) + "\n", "utf-8")
-    print(f"{len(found)} methods counted" + (f"; left out: {', '.join(left_out)}" if left_out else ""), file=sys.stderr)
+    FILE.write_text(
+        json.dumps({"problem": PROBLEM, "methods": found}, indent=2, ensure_ascii=False) + "\n",
+        "utf-8",
+    )
+    print(
+        f"{len(found)} methods counted"
+        + (f"; left out: {', '.join(left_out)}" if left_out else ""),
+        file=sys.stderr,
+    )
 
 
 if __name__ == "__main__":

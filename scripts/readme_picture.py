@@ -26,7 +26,9 @@ CELL = 8  # signed sums over squares of this many pixels: single pixels are too 
 
 
 def main(folder: Path) -> None:
-    results = {title: ig.load(folder / f"chelsea-{name}.safetensors") for name, title in METHODS.items()}
+    results = {
+        title: ig.load(folder / f"chelsea-{name}.safetensors") for name, title in METHODS.items()
+    }
     figure = Figure(figsize=(12.5, 2.95), layout="constrained", facecolor="white")
     axes = figure.subplots(1, len(results) + 1)
     photograph = display_image(next(iter(results.values())), 0)
@@ -38,7 +40,8 @@ def main(folder: Path) -> None:
         ax.imshow(overlay_rgb(photograph, cells, limit_of([cells])))
         ax.set_title(title, fontsize=10)
         ax.set_xlabel(
-            f"residual {float(result.residual[0]):+.2f} of {float((result.output - result.base)[0]):.1f}", fontsize=9
+            f"residual {float(result.residual[0]):+.2f} of {float((result.output - result.base)[0]):.1f}",
+            fontsize=9,
         )
     for ax in axes:
         ax.set_xticks([])

@@ -23,7 +23,9 @@ hypothesis.settings.load_profile("integrand")
 
 def pytest_addoption(parser: pytest.Parser) -> None:
     parser.addoption(
-        "--optimize", action="store_true", help="run every TorchField with optimize=True (see make test-optimized)"
+        "--optimize",
+        action="store_true",
+        help="run every TorchField with optimize=True (see make test-optimized)",
     )
 
 

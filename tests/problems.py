@@ -27,7 +27,9 @@ def wave(*shape: int, phase: float = 0.0, scale: float = 1.0) -> Tensor:
     return (scale * torch.sin(phase + 1.7 * n + 0.013 * n * n)).reshape(shape)
 
 
-def brute_force(model: Callable[[Tensor], Tensor], start: Tensor, end: Tensor, nodes: int, most: int = 4000) -> Tensor:
+def brute_force(
+    model: Callable[[Tensor], Tensor], start: Tensor, end: Tensor, nodes: int, most: int = 4000
+) -> Tensor:
     """∫ of plain autograd's gradient along straight lines (B, \\*s), times the way: Gauss's rule on short pieces; ``most`` rows a call."""
     place, weight = (torch.from_numpy(part) for part in np.polynomial.legendre.leggauss(4))
     ends = torch.linspace(0, 1, nodes // 4 + 1, dtype=torch.float64)
@@ -88,7 +90,9 @@ def img_representation(z: Tensor) -> Tensor:
 
 
 def img_input() -> Tensor:
-    c, i, j = torch.meshgrid(*(torch.arange(n, dtype=torch.float64) for n in (3, 4, 4)), indexing="ij")
+    c, i, j = torch.meshgrid(
+        *(torch.arange(n, dtype=torch.float64) for n in (3, 4, 4)), indexing="ij"
+    )
     return (0.5 + 0.5 * torch.sin(0.3 + 1.7 * c + 0.9 * i + 1.3 * j))[None]
 
 
@@ -106,7 +110,9 @@ def shallow(weight: Tensor, top: Tensor) -> nn.Sequential:
 
 
 def relu_mlp() -> nn.Module:
-    return filled(nn.Sequential(nn.Linear(6, 12), nn.ReLU(), nn.Linear(12, 8), nn.ReLU(), nn.Linear(8, 3)))
+    return filled(
+        nn.Sequential(nn.Linear(6, 12), nn.ReLU(), nn.Linear(12, 8), nn.ReLU(), nn.Linear(8, 3))
+    )
 
 
 def tanh_mlp(features: int = 6) -> nn.Module:
@@ -204,7 +210,9 @@ class Problem:
         )
 
     def field(self) -> ig.TorchField:
-        return ig.TorchField(self.model, self.target, extra=self.extra, layout=Layout.of(self.inputs))
+        return ig.TorchField(
+            self.model, self.target, extra=self.extra, layout=Layout.of(self.inputs)
+        )
 
     def packed(self) -> Tensor:
         """The inputs as parts see them, (B, *s)."""
@@ -255,7 +263,13 @@ def problems() -> dict[str, Problem]:
             features=16,
         ),
         Problem(
-            "linear", filled(nn.Linear(6, 3)), flat, classes, wave(R, 6, phase=2), lambda z: z.square(), features=6
+            "linear",
+            filled(nn.Linear(6, 3)),
+            flat,
+            classes,
+            wave(R, 6, phase=2),
+            lambda z: z.square(),
+            features=6,
         ),
         Problem(
             "monomial",
@@ -275,7 +289,9 @@ def problems() -> dict[str, Problem]:
             torch.tanh,
             features=2,
         ),
-        Problem("relu mlp", relu_mlp(), flat, classes, wave(R, 6, phase=3), smooth=False, features=6),
+        Problem(
+            "relu mlp", relu_mlp(), flat, classes, wave(R, 6, phase=3), smooth=False, features=6
+        ),
         Problem(
             "softplus cnn",
             softplus_cnn(),
@@ -284,7 +300,9 @@ def problems() -> dict[str, Problem]:
             0.5 + 0.5 * wave(R, 3, 8, 8, phase=1),
             features=64,
         ),
-        Problem("tuple input", filled(Two()), tuple(two.values()), 1, wave(R, 10, phase=1), features=10),
+        Problem(
+            "tuple input", filled(Two()), tuple(two.values()), 1, wave(R, 10, phase=1), features=10
+        ),
         Problem("dict input", filled(Two()), two, 1, wave(R, 10, phase=1), features=10),
         Problem(
             "extra arguments",
@@ -295,9 +313,30 @@ def problems() -> dict[str, Problem]:
             extra={"scale": 1 + 0.3 * wave(B), "shift": 0.2},
             features=4,
         ),
-        Problem("logits object", Output("object").eval(), wave(B, 4), classes, wave(R, 4, phase=1), features=4),
-        Problem("tuple output", Output("tuple").eval(), wave(B, 4), classes, wave(R, 4, phase=1), features=4),
-        Problem("dict output", Output("dict").eval(), wave(B, 4), classes, wave(R, 4, phase=1), features=4),
+        Problem(
+            "logits object",
+            Output("object").eval(),
+            wave(B, 4),
+            classes,
+            wave(R, 4, phase=1),
+            features=4,
+        ),
+        Problem(
+            "tuple output",
+            Output("tuple").eval(),
+            wave(B, 4),
+            classes,
+            wave(R, 4, phase=1),
+            features=4,
+        ),
+        Problem(
+            "dict output",
+            Output("dict").eval(),
+            wave(B, 4),
+            classes,
+            wave(R, 4, phase=1),
+            features=4,
+        ),
     ]
     return {problem.name: problem for problem in found}
 

@@ -33,11 +33,15 @@ def grown(make: Callable[[], nn.Module], seed: int, gain: float = 1.5) -> nn.Mod
 
 
 def gelu_mlp() -> nn.Module:
-    return nn.Sequential(nn.Linear(8, 24), nn.GELU(), nn.Linear(24, 24), nn.GELU(), nn.Linear(24, 3))
+    return nn.Sequential(
+        nn.Linear(8, 24), nn.GELU(), nn.Linear(24, 24), nn.GELU(), nn.Linear(24, 3)
+    )
 
 
 def relu_mlp() -> nn.Module:
-    return nn.Sequential(nn.Linear(8, 32), nn.ReLU(), nn.Linear(32, 32), nn.ReLU(), nn.Linear(32, 3))
+    return nn.Sequential(
+        nn.Linear(8, 32), nn.ReLU(), nn.Linear(32, 32), nn.ReLU(), nn.Linear(32, 3)
+    )
 
 
 def relu_cnn() -> nn.Module:
@@ -85,9 +89,13 @@ def case(name: str) -> tuple[ig.TorchField, ig.Segment, Tensor]:
     make, shape = NETWORKS[name]
     field = ig.TorchField(grown(make, 5), torch.arange(EXAMPLES) % 3)
     x = wave(EXAMPLES, *shape, phase=0.3, scale=1.5)
-    references = torch.stack([torch.zeros_like(x), *wave(REFERENCES - 1, EXAMPLES, *shape, phase=1.1)])
+    references = torch.stack(
+        [torch.zeros_like(x), *wave(REFERENCES - 1, EXAMPLES, *shape, phase=1.1)]
+    )
     segment = polyline(torch.stack([references, x.expand_as(references)]))
-    ig.rules.Chords(1)(field, segment)  # whether chords add up is found out before costs are compared
+    ig.rules.Chords(1)(
+        field, segment
+    )  # whether chords add up is found out before costs are compared
     return field, segment, ig.rules.Midpoint(1500)(field, segment)
 
 
@@ -109,7 +117,9 @@ def met(found: Integrated, tol: float) -> bool:
     return bool((found.error <= tol * norm(found.share) * (1 + 1e-12)).all())
 
 
-def integrated(field: ig.fields.Field, segment: ig.Segment, **options: float) -> tuple[Integrated, int]:
+def integrated(
+    field: ig.fields.Field, segment: ig.Segment, **options: float
+) -> tuple[Integrated, int]:
     meter = CountedField(field)
     found = ig.rules.Adaptive(**options)(meter, segment)
     return found, meter.tally.gradients
@@ -152,8 +162,12 @@ def test_complete_for_networks_of_chords(name: str) -> None:
     for tol in TOLERANCES:
         found, _ = answer(name, tol)
         missed = (found.share[0].flatten(2).sum(2) - change).abs()
-        if field.smooth:  # some of its lines are integrated by other nodes: complete to the error they state
-            assert bool((missed <= math.sqrt(segment.start[0, 0, 0].numel()) * found.error[0] + 1e-9).all())
+        if (
+            field.smooth
+        ):  # some of its lines are integrated by other nodes: complete to the error they state
+            assert bool(
+                (missed <= math.sqrt(segment.start[0, 0, 0].numel()) * found.error[0] + 1e-9).all()
+            )
         else:
             assert bool((missed <= 1e-6 * change.abs() + 1e-9).all())
     assert field.chordal
@@ -168,7 +182,9 @@ def test_beats_fixed_nodes_at_equal_cost() -> None:
     field, segment, truth = case("relu mlp")
     found, cost = answer("relu mlp", 0.01)
     fixed = ig.rules.Midpoint(round(cost / (REFERENCES * EXAMPLES)))(field, segment)
-    assert float((norm(found.share - truth) / norm(truth)).mean()) < float((norm(fixed - truth) / norm(truth)).mean())
+    assert float((norm(found.share - truth) / norm(truth)).mean()) < float(
+        (norm(fixed - truth) / norm(truth)).mean()
+    )
 
 
 # --- easy things are cheap --------------------------------------------------------------------------------------------
@@ -238,15 +254,21 @@ def test_paths_of_fewer_pieces_are_looked_at_as_if_alone(pieces: int) -> None:
         integrated(field, s, tol=0.01) for s in (both, polyline(torch.stack([start, end])[:, None]))
     )
     torch.testing.assert_close(found.share.sum(0)[1], alone.share.sum(0)[0], rtol=0, atol=1e-14)
-    torch.testing.assert_close(found.error.square().sum(0)[1], alone.error.square().sum(0)[0], rtol=1e-9, atol=0)
+    torch.testing.assert_close(
+        found.error.square().sum(0)[1], alone.error.square().sum(0)[0], rtol=1e-9, atol=0
+    )
     truth = ig.rules.GaussLegendre(8)(field, both).sum(0)
-    wrong, size = (numbers.flatten(1).norm(dim=1) for numbers in (found.share.sum(0) - truth, truth))
+    wrong, size = (
+        numbers.flatten(1).norm(dim=1) for numbers in (found.share.sum(0) - truth, truth)
+    )
     assert bool((wrong < 0.01 * size).all())
 
 
 def test_nothing_moves_at_all() -> None:
     field, segment, _ = case("relu mlp")
-    found, cost = integrated(field, polyline(torch.stack([segment.end[0], segment.end[0]])), tol=0.05)
+    found, cost = integrated(
+        field, polyline(torch.stack([segment.end[0], segment.end[0]])), tol=0.05
+    )
     assert not found.share.any()
     assert not found.error.any()
     assert met(found, 0.05)
@@ -270,7 +292,9 @@ def test_batch_equals_singles(name: str) -> None:
     field, segment, _ = case(name)
     found, _ = answer(name, 0.05)
     for r, b in [(0, 0), (2, 5), (4, 15), (1, 9)]:
-        one = polyline(torch.stack([side[0, r, b][None, None] for side in (segment.start, segment.end)]))
+        one = polyline(
+            torch.stack([side[0, r, b][None, None] for side in (segment.start, segment.end)])
+        )
         own, _ = integrated(field.at(torch.tensor([b])), one, tol=0.05)
         torch.testing.assert_close(own.share[0, 0, 0], found.share[0, r, b], rtol=0, atol=1e-9)
         torch.testing.assert_close(own.error[0, 0, 0], found.error[0, r, b], rtol=0, atol=1e-9)
@@ -366,7 +390,9 @@ def test_bad_limits(most: int) -> None:
 
 def test_repr_and_equality() -> None:
     assert repr(ig.rules.Adaptive(0.1)).startswith("Adaptive(")
-    assert eval(repr(ig.rules.Adaptive(0.1, 77)), {"Adaptive": ig.rules.Adaptive}) == ig.rules.Adaptive(0.1, 77)
+    assert eval(
+        repr(ig.rules.Adaptive(0.1, 77)), {"Adaptive": ig.rules.Adaptive}
+    ) == ig.rules.Adaptive(0.1, 77)
     assert ig.rules.Adaptive() == ig.rules.Adaptive(0.05)
     assert ig.rules.Adaptive(0.1) != ig.rules.Adaptive(0.2)
 
@@ -378,11 +404,15 @@ def relative(found: Tensor, truth: Tensor) -> Tensor:
     return (found - truth).flatten(1).norm(dim=1) / truth.flatten(1).norm(dim=1)
 
 
-@pytest.mark.parametrize("path", [ig.paths.Straight(), ig.paths.Straight(3)], ids=["one piece", "three"])
+@pytest.mark.parametrize(
+    "path", [ig.paths.Straight(), ig.paths.Straight(3)], ids=["one piece", "three"]
+)
 def test_a_method(path: ig.paths.Straight) -> None:
     field, segment, _ = case("relu mlp")
     x, references = segment.end[0, 0], segment.start[0]
-    method = ig.Method(ig.baselines.Given(references), path, ig.rules.Adaptive(0.05), record=("shares",))
+    method = ig.Method(
+        ig.baselines.Given(references), path, ig.rules.Adaptive(0.05), record=("shares",)
+    )
     made = method(field, x)
     truth = ig.Method(ig.baselines.Given(references), rule=ig.rules.Midpoint(1500))(field, x).values
     assert bool(made.converged.all())
@@ -397,7 +427,9 @@ def test_the_tolerance_is_that_of_the_sum(name: str) -> None:
     """References are refined together: what meets the tolerance is their mean, which may be much smaller than they are."""
     field, segment, truth = case(name)
     x, references = segment.end[0, 0], segment.start[0]
-    method = ig.Method(ig.baselines.Given(references), rule=ig.rules.Adaptive(0.01), record=("shares",))
+    method = ig.Method(
+        ig.baselines.Given(references), rule=ig.rules.Adaptive(0.01), record=("shares",)
+    )
     made = method(field, x)
     real = relative(made.values, truth[0].mean(0))
     assert bool(made.converged.all())
@@ -411,8 +443,12 @@ def test_the_error_of_the_sum_is_that_of_its_rows() -> None:
     weights = torch.full((REFERENCES, EXAMPLES), 1 / REFERENCES).double()
     joint = dataclasses.replace(segment, weights=weights)
     found = ig.rules.Adaptive(0.05)(field, joint)
-    made = ig.Method(ig.baselines.Given(segment.start[0]), rule=ig.rules.Adaptive(0.05))(field, segment.end[0, 0])
-    total = (found.error[0] * weights).square().sum(0).sqrt() / (found.share[0] * weights[..., None]).sum(0).norm(dim=1)
+    made = ig.Method(ig.baselines.Given(segment.start[0]), rule=ig.rules.Adaptive(0.05))(
+        field, segment.end[0, 0]
+    )
+    total = (found.error[0] * weights).square().sum(0).sqrt() / (
+        found.share[0] * weights[..., None]
+    ).sum(0).norm(dim=1)
     torch.testing.assert_close(made.error, total, rtol=1e-9, atol=0)
 
 
@@ -480,4 +516,7 @@ def test_the_model_is_given_back() -> None:
     kept = x.clone()
     ig.Method(rule=ig.rules.Adaptive(0.05))(ig.TorchField(model, 1), x)
     assert torch.equal(x, kept)
-    assert all(torch.equal(a, b) and b.requires_grad for a, b in zip(before, model.parameters(), strict=True))
+    assert all(
+        torch.equal(a, b) and b.requires_grad
+        for a, b in zip(before, model.parameters(), strict=True)
+    )

@@ -33,7 +33,14 @@ X = 1.5 * wave(4, 6, phase=0.3)
 
 
 def attack(
-    model: Any, x: Tensor, rival: int | None, steps: int, rate: float, norm: str, low: float, high: float
+    model: Any,
+    x: Tensor,
+    rival: int | None,
+    steps: int,
+    rate: float,
+    norm: str,
+    low: float,
+    high: float,
 ) -> list[Tensor]:
     """The paper's loop for one input: up p_rival until it is predicted, or down p of the prediction until that is another."""
     own = int(model(x[None]).argmax(1))
@@ -96,7 +103,9 @@ def test_the_note_says_whether_a_walk_arrived() -> None:
         elif goal == 2:
             assert torch.equal(there, predicted == 2)
         out = model(made.baselines[0])
-        expected = ig.targets.Lead(own if goal == "away" else out.topk(2).indices[:, 0])(out, torch.arange(4))
+        expected = ig.targets.Lead(own if goal == "away" else out.topk(2).indices[:, 0])(
+            out, torch.arange(4)
+        )
         if goal == "away":
             torch.testing.assert_close(lead[0, 0], expected, rtol=0, atol=1e-12)
 
@@ -134,7 +143,9 @@ def test_the_released_code_of_agi_does_not_move() -> None:
         total -= own * (here - x)
     assert float((here - x).abs().max()) <= rate + 1e-12
     released = abs(float(total.sum() - (field.value(x) - field.value(here))))
-    ours = ig.methods.adversarial(rival, steps=steps, rate=rate, clip=WIDE, rule=ig.rules.Simpson(2))(field, x)
+    ours = ig.methods.adversarial(
+        rival, steps=steps, rate=rate, clip=WIDE, rule=ig.rules.Simpson(2)
+    )(field, x)
     assert float((ours.baselines - x).abs().max()) > 2 * rate
     assert float(ours.residual.abs().max()) < 1e-3 * released
 
@@ -274,9 +285,13 @@ def test_a_selection_of_references_keeps_its_numbers() -> None:
     warnings.simplefilter("ignore", ig.errors.FitnessWarning)
     p = PROBLEMS["softplus cnn"]
     path = ig.paths.Adversarial("likeliest", 4, 0.02, (0.0, 1.0))
-    weighted = ig.methods.weighted(ig.baselines.Rivals(2), path, ig.rules.Midpoint(2), fill=0.0, keep=0.5)
+    weighted = ig.methods.weighted(
+        ig.baselines.Rivals(2), path, ig.rules.Midpoint(2), fill=0.0, keep=0.5
+    )
     one = ig.explain(p.model, p.inputs, target=p.target, method=weighted)
-    two = ig.explain(p.model, p.inputs, target=p.target, method=ig.TwoStage(weighted, ig.rules.Midpoint(2)))
+    two = ig.explain(
+        p.model, p.inputs, target=p.target, method=ig.TwoStage(weighted, ig.rules.Midpoint(2))
+    )
     assert bool((one.weights[1] > 0).any())
     torch.testing.assert_close(two.values, one.values, rtol=0, atol=1e-13)
     assert float(one.values.abs().max()) > 0
@@ -302,14 +317,19 @@ def test_a_map_is_that_of_its_corners() -> None:
     """Σ over segments of the integral along each, with many midpoints, by hand."""
     model, target = five(), 1
     made = seen(
-        ig.methods.adversarial(3, steps=8, rate=0.1, clip=WIDE, rule=ig.rules.GaussLegendre(12)), model, X, target
+        ig.methods.adversarial(3, steps=8, rate=0.1, clip=WIDE, rule=ig.rules.GaussLegendre(12)),
+        model,
+        X,
+        target,
     )
     field = ig.TorchField(model, target)
     points = corners(ig.paths.Adversarial(3, 8, 0.1, WIDE), field, X)[:, 0]
     expected = torch.zeros_like(X)
     for later, earlier in itertools.pairwise(points):
         for q in range(60):
-            expected += (later - earlier) * field.gradient(torch.lerp(earlier, later, (q + 0.5) / 60)) / 60
+            expected += (
+                (later - earlier) * field.gradient(torch.lerp(earlier, later, (q + 0.5) / 60)) / 60
+            )
     torch.testing.assert_close(made.values, expected, rtol=0, atol=1e-5)
 
 
@@ -325,14 +345,20 @@ def test_mfaba_is_its_formula() -> None:
         z = torch.stack(attack(model, X[b], None, steps, 0.1, "l2", *WIDE))
         slopes = own.gradient(z)
         steps_gone = z.diff(dim=0)
-        torch.testing.assert_close(made.values[b], -(steps_gone * slopes[:-1]).sum(0), rtol=0, atol=1e-12)
+        torch.testing.assert_close(
+            made.values[b], -(steps_gone * slopes[:-1]).sum(0), rtol=0, atol=1e-12
+        )
         both = (slopes[:-1] + slopes[1:]) / 2
-        torch.testing.assert_close(second.values[b], -(steps_gone * both).sum(0), rtol=0, atol=1e-12)
+        torch.testing.assert_close(
+            second.values[b], -(steps_gone * both).sum(0), rtol=0, atol=1e-12
+        )
     assert made.cost.gradients == second.cost.gradients
     assert bool((second.residual.abs() < made.residual.abs()).all())
 
 
-@pytest.mark.parametrize("rule", [ig.rules.Right(), ig.rules.Trapezoid(), ig.rules.Simpson(2), ig.rules.Midpoint(2)])
+@pytest.mark.parametrize(
+    "rule", [ig.rules.Right(), ig.rules.Trapezoid(), ig.rules.Simpson(2), ig.rules.Midpoint(2)]
+)
 @pytest.mark.parametrize("looks", [1, 3])
 def test_walks_that_have_arrived_cost_nothing(rule: Any, looks: int) -> None:
     """Per walk: the first look, one (or ``looks``) for every step up to the arrival, and the rule's nodes inside of these."""
@@ -347,7 +373,11 @@ def test_walks_that_have_arrived_cost_nothing(rule: Any, looks: int) -> None:
     frames = corners(method.path, ig.TorchField(model.inner, 0), X, len(made.weights))
     lengths = int((frames[1:] != frames[:-1]).flatten(3).any(3).sum())
     assert lengths <= moved
-    assert made.cost.gradients == made.weights.numel() + looks * moved + inside * lengths == model.gradients
+    assert (
+        made.cost.gradients
+        == made.weights.numel() + looks * moved + inside * lengths
+        == model.gradients
+    )
     most = ig.integration.gradients_per_row(method.path, rule) * made.weights.numel()
     assert made.cost.gradients <= most
     if looks == 1:
@@ -369,7 +399,12 @@ def test_the_defaults_explain_a_photograph_sized_problem() -> None:
     """Through the front door by name, with images that know their range."""
     x = ig.Normalisation.imagenet().encode(0.5 + 0.5 * wave(2, 3, 8, 8))
     made = ig.explain(
-        softplus_cnn(), x, target="predicted", method="adversarial", normalisation=ig.Normalisation.imagenet(), seed=3
+        softplus_cnn(),
+        x,
+        target="predicted",
+        method="adversarial",
+        normalisation=ig.Normalisation.imagenet(),
+        seed=3,
     )
     low, high = ig.Normalisation.imagenet().range(x)
     assert bool(((made.baselines >= low - 1e-12) & (made.baselines <= high + 1e-12)).all())
@@ -380,9 +415,13 @@ def test_the_defaults_explain_a_photograph_sized_problem() -> None:
 def test_several_targets_share_the_walk() -> None:
     """It depends on the model's outputs, not on which of them is explained."""
     p = PROBLEMS["softplus cnn"]
-    every = ig.explain_targets(p.model, p.inputs, targets=[0, 1], method="adversarial", steps=4, count=2, clip=WIDE)
+    every = ig.explain_targets(
+        p.model, p.inputs, targets=[0, 1], method="adversarial", steps=4, count=2, clip=WIDE
+    )
     for target, made in enumerate(every):
-        alone = ig.explain(p.model, p.inputs, target=target, method="adversarial", steps=4, count=2, clip=WIDE)
+        alone = ig.explain(
+            p.model, p.inputs, target=target, method="adversarial", steps=4, count=2, clip=WIDE
+        )
         torch.testing.assert_close(made.values, alone.values, rtol=0, atol=1e-12)
         torch.testing.assert_close(made.baselines, alone.baselines, rtol=0, atol=1e-12)
 
@@ -394,7 +433,9 @@ def test_the_command_line_sets_them_up() -> None:
     made = recipes.method("adversarial", setting)
     assert made.baseline == ig.baselines.Rivals(5)
     assert made.rule == recipes.method("mfaba", setting).rule == ig.rules.Simpson(2)
-    assert recipes.method("adversarial", recipes.PresetInputs(tol=0.1)).rule == ig.rules.Adaptive(0.1)
+    assert recipes.method("adversarial", recipes.PresetInputs(tol=0.1)).rule == ig.rules.Adaptive(
+        0.1
+    )
     assert isinstance(recipes.method("boundary", setting).baseline, ig.baselines.Boundary)
     assert [recipes.wants(name) for name in ("adversarial", "mfaba", "boundary")] == [None] * 3
 
@@ -435,19 +476,40 @@ def test_a_baseline_is_refused(method: str) -> None:
 
 
 def run(path: Any, model: Any, references: int = 1, x: Tensor = X) -> None:
-    corners(path, model if isinstance(model, ig.fields.Field) else ig.TorchField(model, 0), x, references)
+    corners(
+        path,
+        model if isinstance(model, ig.fields.Field) else ig.TorchField(model, 0),
+        x,
+        references,
+    )
 
 
 @pytest.mark.parametrize(
     ("attempt", "error", "message"),
     [
-        (lambda: ig.paths.Adversarial(steps=0), "InputError", "An attack takes at least one step, not 0"),
+        (
+            lambda: ig.paths.Adversarial(steps=0),
+            "InputError",
+            "An attack takes at least one step, not 0",
+        ),
         (lambda: ig.paths.Adversarial(norm="l3"), "InputError", "norm is one of"),
         (lambda: ig.baselines.Itself(0), "BaselineError", "at least one reference"),
         (lambda: ig.baselines.Rivals(0), "BaselineError", "at least one class"),
-        (lambda: run(ig.paths.Adversarial((1, 2), 2), five(), 3), "InputError", "2 classes are named, but there are 3"),
-        (lambda: run(ig.paths.Adversarial("drawn", 2), five(3), 3), "InputError", "only 2 beside the predicted one"),
-        (lambda: run(ig.paths.Adversarial(7, 2), five()), "TargetError", "Target class 7 does not exist"),
+        (
+            lambda: run(ig.paths.Adversarial((1, 2), 2), five(), 3),
+            "InputError",
+            "2 classes are named, but there are 3",
+        ),
+        (
+            lambda: run(ig.paths.Adversarial("drawn", 2), five(3), 3),
+            "InputError",
+            "only 2 beside the predicted one",
+        ),
+        (
+            lambda: run(ig.paths.Adversarial(7, 2), five()),
+            "TargetError",
+            "Target class 7 does not exist",
+        ),
         (
             lambda: run(ig.paths.Adversarial("away", 2), five(1)),
             "TargetError",
@@ -459,7 +521,9 @@ def run(path: Any, model: Any, references: int = 1, x: Tensor = X) -> None:
             "An attack looks for another class",
         ),
         (
-            lambda: run(ig.paths.Adversarial(ig.targets.Logit(torch.tensor([0, 1, 2, 0])), 2), five()),
+            lambda: run(
+                ig.paths.Adversarial(ig.targets.Logit(torch.tensor([0, 1, 2, 0])), 2), five()
+            ),
             "TargetError",
             "holds which for each example .* the same for every example",
         ),

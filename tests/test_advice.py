@@ -29,7 +29,11 @@ def said(model: Any = steep, **options: Any) -> list[str]:
 
 def test_more_gradients_are_asked_for_in_words_that_explain_takes() -> None:
     """The rule in the message is typed back in: it is accepted, and allows twice as many gradients."""
-    (message,) = [one for one in said(rule=ig.rules.Adaptive(1e-7, max_gradients=40)) if "did not reach" in one]
+    (message,) = [
+        one
+        for one in said(rule=ig.rules.Adaptive(1e-7, max_gradients=40))
+        if "did not reach" in one
+    ]
     rule = re.search(r"rule=(ig\.rules\.Adaptive\([^)]*\))", message)
     assert rule is not None, message
     assert rule[1] == "ig.rules.Adaptive(1e-07, max_gradients=80)"
@@ -48,9 +52,14 @@ def test_who_gave_a_tolerance_is_not_told_to_give_one() -> None:
 
 def test_steps_are_told_of_their_own() -> None:
     (message,) = said(method="guided", baseline=0.0, steps=4, rule=ig.rules.Left(1))
-    assert "Integrate each step with more nodes (rule=ig.rules.Simpson(2)), or take shorter steps." in message
+    assert (
+        "Integrate each step with more nodes (rule=ig.rules.Simpson(2)), or take shorter steps."
+        in message
+    )
     many = " ".join(said(method="guided", baseline=0.0, steps=4, tol=1e-7))
-    assert re.search(r"allow each more gradients \(rule=ig\.rules\.Adaptive\(1e-07, max_gradients=2000\)\)", many)
+    assert re.search(
+        r"allow each more gradients \(rule=ig\.rules\.Adaptive\(1e-07, max_gradients=2000\)\)", many
+    )
 
 
 @pytest.mark.parametrize(
@@ -74,7 +83,9 @@ def test_options_of_other_libraries(method: str, option: str, value: Any, hint: 
 
 
 def test_the_options_named_in_hints_are_options() -> None:
-    ig.explain(tanh_mlp(), wave(2, 6), target=0, baseline=0.0, rule=ig.rules.GaussLegendre(7), batch_size=8)
+    ig.explain(
+        tanh_mlp(), wave(2, 6), target=0, baseline=0.0, rule=ig.rules.GaussLegendre(7), batch_size=8
+    )
     with warnings.catch_warnings():
         warnings.simplefilter("ignore", IncompleteWarning)
         ig.explain(tanh_mlp(), wave(2, 6), target=0, method="guided", baseline=0.0, steps=3)
@@ -87,7 +98,9 @@ def test_other_mistakes_still_name_what_is_near() -> None:
         ig.explain(tanh_mlp(), wave(2, 6), target=0, baselin=0)
 
 
-@pytest.mark.parametrize("name", ["gradcam", "Grad-CAM", "lime", "SHAP", "kernel_shap", "DeepLift", "occlusion", "LRP"])
+@pytest.mark.parametrize(
+    "name", ["gradcam", "Grad-CAM", "lime", "SHAP", "kernel_shap", "DeepLift", "occlusion", "LRP"]
+)
 def test_what_is_not_in_this_library_is_said_to_be_elsewhere(name: str) -> None:
     with pytest.raises(UnknownName, match=r"is not in this library") as caught:
         ig.explain(tanh_mlp(), wave(2, 6), target=0, method=name)
@@ -97,7 +110,14 @@ def test_what_is_not_in_this_library_is_said_to_be_elsewhere(name: str) -> None:
 def test_aliases_are_names_of_methods() -> None:
     assert set(_ALIASES.values()) <= set(ig.methods.known())
     found = {name: formal(name) for name in ("IG", "EG", "WG", "AGI", "ig2", "Expected Gradients")}
-    assert list(found.values()) == ["integrated", "expected", "weighted", "adversarial", "ig2", "expected"]
+    assert list(found.values()) == [
+        "integrated",
+        "expected",
+        "weighted",
+        "adversarial",
+        "ig2",
+        "expected",
+    ]
     for one in ig.methods.known().values():  # no alias is the name or title of another method
         assert formal(one.name) == one.name
         assert formal(one.title) in (one.title, one.name)

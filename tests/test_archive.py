@@ -25,7 +25,11 @@ ARRANGED = ("values", "inputs", "shares", "baselines")
 
 def attribution(kind: str) -> ig.Attribution:
     left, right = wave(3, 4), wave(3, 2, 3, phase=1)
-    inputs: Any = {"single": wave(3, 6), "tuple": (left, right), "dict": {"left": left, "right": right}}[kind]
+    inputs: Any = {
+        "single": wave(3, 6),
+        "tuple": (left, right),
+        "dict": {"left": left, "right": right},
+    }[kind]
     model = tanh_mlp() if kind == "single" else filled(Two())
     with warnings.catch_warnings():
         warnings.simplefilter("ignore", ig.errors.IntegrandWarning)
@@ -63,7 +67,16 @@ def test_there_and_back(kind: str, tmp_path: Path) -> None:
     made = attribution(kind)
     made.save(tmp_path / "map.safetensors")
     read = ig.load(tmp_path / "map.safetensors")
-    for name in (*TENSORS, *ARRANGED, "reasons", "criterion", "names", "notes", "cost", "normalisation"):
+    for name in (
+        *TENSORS,
+        *ARRANGED,
+        "reasons",
+        "criterion",
+        "names",
+        "notes",
+        "cost",
+        "normalisation",
+    ):
         same(getattr(read, name), getattr(made, name))
     same(read.frames.points, made.frames.points)
     same(read.frames.clock, made.frames.clock)
@@ -76,7 +89,12 @@ def test_there_and_back(kind: str, tmp_path: Path) -> None:
 
 def test_what_was_not_kept_stays_away(tmp_path: Path) -> None:
     made = ig.explain(
-        tanh_mlp(), wave(2, 6), target=0, method="expected", baseline=wave(3, 6, phase=1), rule=ig.rules.Midpoint(9)
+        tanh_mlp(),
+        wave(2, 6),
+        target=0,
+        method="expected",
+        baseline=wave(3, 6, phase=1),
+        rule=ig.rules.Midpoint(9),
     )
     made.save(tmp_path / "map")
     read = ig.load(str(tmp_path / "map"))
@@ -140,7 +158,9 @@ def test_a_damaged_file(damage: str, tmp_path: Path) -> None:
     path = tmp_path / "map"
     attribution("single").save(path)
     whole = path.read_bytes()
-    path.write_bytes({"cut": whole[: len(whole) // 2], "garbage": b"\x05" * 200, "empty": b""}[damage])
+    path.write_bytes(
+        {"cut": whole[: len(whole) // 2], "garbage": b"\x05" * 200, "empty": b""}[damage]
+    )
     with pytest.raises(ig.errors.InputError, match=r"cannot be read as a safetensors file"):
         ig.load(path)
 
@@ -161,8 +181,14 @@ def test_a_header_that_says_something_else(header: str, tmp_path: Path) -> None:
 
 
 def test_a_newer_format(tmp_path: Path) -> None:
-    save_file({"values": wave(2)}, tmp_path / "map", {"integrand": json.dumps({"format": 99, "integrand": "9.0"})})
-    with pytest.raises(ig.errors.InputError, match=r"written by integrand 9.0, in a newer format: upgrade"):
+    save_file(
+        {"values": wave(2)},
+        tmp_path / "map",
+        {"integrand": json.dumps({"format": 99, "integrand": "9.0"})},
+    )
+    with pytest.raises(
+        ig.errors.InputError, match=r"written by integrand 9.0, in a newer format: upgrade"
+    ):
         ig.load(tmp_path / "map")
 
 
@@ -185,19 +211,29 @@ def opened(path: Path) -> tuple[dict[str, Any], dict[str, Tensor]]:
 
 
 def test_a_newer_format_is_not_called_damaged(tmp_path: Path) -> None:
-    save_file({"values": wave(2)}, tmp_path / "map", {"integrand": json.dumps({"format": 2, "integrand": "9.0"})})
+    save_file(
+        {"values": wave(2)},
+        tmp_path / "map",
+        {"integrand": json.dumps({"format": 2, "integrand": "9.0"})},
+    )
     with pytest.raises(ig.errors.InputError) as caught:
         ig.load(tmp_path / "map")
-    assert str(caught.value).endswith("map' was written by integrand 9.0, in a newer format: upgrade to read it.")
+    assert str(caught.value).endswith(
+        "map' was written by integrand 9.0, in a newer format: upgrade to read it."
+    )
 
 
-@pytest.mark.parametrize("name", [name for name in (*TENSORS, "values", "inputs") if name != "fitness"])
+@pytest.mark.parametrize(
+    "name", [name for name in (*TENSORS, "values", "inputs") if name != "fitness"]
+)
 def test_a_part_that_is_missing(name: str, tmp_path: Path) -> None:
     attribution("single").save(tmp_path / "map")
     header, tensors = opened(tmp_path / "map")
     del tensors[name]
     save_file(tensors, tmp_path / "part", {"integrand": json.dumps(header)})
-    with pytest.raises(ig.errors.InputError, match=rf"it lacks {name}|not an attribution's \(KeyError\('{name}'\)"):
+    with pytest.raises(
+        ig.errors.InputError, match=rf"it lacks {name}|not an attribution's \(KeyError\('{name}'\)"
+    ):
         ig.load(tmp_path / "part")
 
 
@@ -207,7 +243,9 @@ def test_a_part_that_does_not_fit(name: str, fault: str, tmp_path: Path) -> None
     made = attribution("single")
     with warnings.catch_warnings():
         warnings.simplefilter("ignore", ig.errors.IntegrandWarning)
-        noted = ig.explain(tanh_mlp(), wave(3, 6), target=0, method="ig2", baseline=wave(4, 6, phase=1), steps=3)
+        noted = ig.explain(
+            tanh_mlp(), wave(3, 6), target=0, method="ig2", baseline=wave(4, 6, phase=1), steps=3
+        )
     (noted if name == "notes" else made).save(tmp_path / "map")
     header, tensors = opened(tmp_path / "map")
     key = f"notes/{header['notes'][0]}" if name == "notes" else name
@@ -296,7 +334,9 @@ def test_every_published_method_is_read_back(problem: str, tmp_path: Path) -> No
         with warnings.catch_warnings():
             warnings.simplefilter("ignore", ig.errors.IntegrandWarning)
             try:
-                made = ig.explain(given.model, given.inputs, target=given.target, method=BUILD[name](given))
+                made = ig.explain(
+                    given.model, given.inputs, target=given.target, method=BUILD[name](given)
+                )
             except ig.errors.IntegrandError:  # a wrapper that is not for such a model
                 continue
         made.save(tmp_path / name)

@@ -42,7 +42,9 @@ def right(made: ig.Attribution, model: nn.Module, target: Any) -> None:
     torch.testing.assert_close(made.change, field.value(X) - start, rtol=0, atol=1e-12)
 
 
-@pytest.mark.parametrize("target", ["predicted", CLASSES, ig.targets.Probability(CLASSES), ig.targets.Margin(0, 1)])
+@pytest.mark.parametrize(
+    "target", ["predicted", CLASSES, ig.targets.Probability(CLASSES), ig.targets.Margin(0, 1)]
+)
 def test_one_baseline_for_all(model: Counting, target: Any, quiet: None) -> None:
     """F(x) of all targets comes from one pass, and F(0) is the same for all examples."""
     made = run(model, target, "integrated", rule=FIXED)
@@ -52,7 +54,11 @@ def test_one_baseline_for_all(model: Counting, target: Any, quiet: None) -> None
 
 
 def test_shared_references(model: Counting, quiet: None) -> None:
-    for baseline in (REFERENCES, ig.baselines.Given(REFERENCES), ig.baselines.Sample(REFERENCES, R)):
+    for baseline in (
+        REFERENCES,
+        ig.baselines.Given(REFERENCES),
+        ig.baselines.Sample(REFERENCES, R),
+    ):
         made = run(model, "predicted", "expected", baseline=baseline, rule=FIXED)
         assert model.values == B + R + ROWS
         right(made, model, made.target)
@@ -85,7 +91,9 @@ def test_adaptive_asks_for_nothing_more(model: Counting, target: Any, asked: int
 
 def test_one_example_is_nothing_special(model: Counting, quiet: None) -> None:
     model.reset()
-    made = ig.explain(model, X[:1], target="predicted", method="expected", baseline=REFERENCES, rule=FIXED)
+    made = ig.explain(
+        model, X[:1], target="predicted", method="expected", baseline=REFERENCES, rule=FIXED
+    )
     assert model.values == 1 + R + ROWS
     start = ig.TorchField(model, made.target).value(REFERENCES[:, None], 2)
     torch.testing.assert_close(made.output - made.change, start, rtol=0, atol=1e-12)
@@ -94,7 +102,9 @@ def test_one_example_is_nothing_special(model: Counting, quiet: None) -> None:
 def inputs_seen(model: Counting) -> list[Tensor]:
     """Rows that were run for their values alone."""
     seen: list[Tensor] = []
-    model.register_forward_pre_hook(lambda _, args: None if torch.is_grad_enabled() else seen.append(args[0].clone()))
+    model.register_forward_pre_hook(
+        lambda _, args: None if torch.is_grad_enabled() else seen.append(args[0].clone())
+    )
     return seen
 
 
@@ -136,11 +146,19 @@ def test_extra_arguments_make_starts_differ(quiet: None) -> None:
     x, scale = wave(B, 4), 1 + 0.3 * wave(B)
     references = wave(R, 4, phase=1)
     made = ig.explain(
-        model, x, target=CLASSES, method="expected", baseline=references, rule=FIXED, extra={"scale": scale}
+        model,
+        x,
+        target=CLASSES,
+        method="expected",
+        baseline=references,
+        rule=FIXED,
+        extra={"scale": scale},
     )
     assert model.values == B + R * B + ROWS
     with torch.no_grad():
-        start = torch.stack([model.inner(one.expand(B, 4), scale)[torch.arange(B), CLASSES] for one in references])
+        start = torch.stack(
+            [model.inner(one.expand(B, 4), scale)[torch.arange(B), CLASSES] for one in references]
+        )
         output = model.inner(x, scale)[torch.arange(B), CLASSES]
     torch.testing.assert_close(made.output, output, rtol=0, atol=1e-12)
     torch.testing.assert_close(made.change, output - start, rtol=0, atol=1e-12)
@@ -165,7 +183,9 @@ def test_functions_of_the_outputs_are_asked_themselves(model: Counting, quiet: N
     assert model.values == 2 * B + ROWS
     with torch.no_grad():
         torch.testing.assert_close(made.output, model(X)[:, 0] * shift, rtol=0, atol=1e-12)
-        torch.testing.assert_close(made.change[0], (model(X) - model(0 * X))[:, 0] * shift, rtol=0, atol=1e-12)
+        torch.testing.assert_close(
+            made.change[0], (model(X) - model(0 * X))[:, 0] * shift, rtol=0, atol=1e-12
+        )
 
 
 def test_nothing_is_remembered_from_one_call_to_the_next(model: Counting, quiet: None) -> None:
@@ -177,7 +197,9 @@ def test_nothing_is_remembered_from_one_call_to_the_next(model: Counting, quiet:
     x += 0.5
     second = method(field, x)
     with torch.no_grad():
-        torch.testing.assert_close(second.output, model(x)[torch.arange(B), CLASSES], rtol=0, atol=1e-12)
+        torch.testing.assert_close(
+            second.output, model(x)[torch.arange(B), CLASSES], rtol=0, atol=1e-12
+        )
     assert not torch.isclose(first.output, second.output).any()
 
 

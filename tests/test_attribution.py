@@ -73,7 +73,9 @@ def test_the_definition(made: ig.Attribution) -> None:
         base = sum(made.weights[r, b] * starts[r, b] for r in range(3))
         torch.testing.assert_close(made.values[b], values, rtol=0, atol=1e-14)
         torch.testing.assert_close(made.base[b], base, rtol=0, atol=1e-14)
-        torch.testing.assert_close(made.values[b].sum() + made.residual[b], output[b] - base, rtol=0, atol=1e-14)
+        torch.testing.assert_close(
+            made.values[b].sum() + made.residual[b], output[b] - base, rtol=0, atol=1e-14
+        )
         gap = made.residual[b].abs() / (output[b] - base).abs()
         torch.testing.assert_close(made.gap[b], gap, rtol=1e-12, atol=0)
     assert made.converged.tolist() == (made.gap <= 0.1).tolist()
@@ -111,7 +113,9 @@ def test_frames_lie_on_the_path(made: ig.Attribution) -> None:
 def test_frames_of_a_straight_line() -> None:
     made = ig.methods.integrated(0.5, record=("path",))(ig.TorchField(MODEL, 0), X)
     for frame, clock in enumerate(made.frames.clock.tolist()):
-        torch.testing.assert_close(made.frames.points[frame, 0], 0.5 + clock * (X - 0.5), rtol=0, atol=1e-14)
+        torch.testing.assert_close(
+            made.frames.points[frame, 0], 0.5 + clock * (X - 0.5), rtol=0, atol=1e-14
+        )
 
 
 def test_gap_of_a_change_that_is_only_rounding() -> None:
@@ -121,7 +125,9 @@ def test_gap_of_a_change_that_is_only_rounding() -> None:
     assert bool((made.residual != 0).any())
     ends = torch.maximum(made.output.abs(), made.base.abs())
     assert bool(((made.output - made.base).abs() < 64 * 2.0**-52 * ends).all())
-    torch.testing.assert_close(made.gap, made.residual.abs() / (64 * 2.0**-52 * ends), rtol=1e-6, atol=0)
+    torch.testing.assert_close(
+        made.gap, made.residual.abs() / (64 * 2.0**-52 * ends), rtol=1e-6, atol=0
+    )
     assert bool((made.gap < 0.1).all())
     assert bool(made.converged.all())
 
@@ -174,13 +180,17 @@ def test_gap_knows_what_the_model_computed_in(dtype: torch.dtype, eps: float) ->
 def test_gap_of_a_model_under_autocast() -> None:
     model = torch.nn.Linear(4, 1)
     with torch.autocast("cpu", torch.bfloat16):
-        made = ig.explain(lambda z: model(z).float(), torch.ones(2, 4), target=0, rule=ig.rules.Midpoint(2))
+        made = ig.explain(
+            lambda z: model(z).float(), torch.ones(2, 4), target=0, rule=ig.rules.Midpoint(2)
+        )
     assert made.resolution == 2.0**-7
     assert ig.explain(model, torch.ones(2, 4), target=0).resolution == 2.0**-23
 
 
 def test_a_gap_that_is_not_a_number_is_infinite(made: ig.Attribution) -> None:
-    broken = dataclasses.replace(made, residual=torch.tensor([0.1, float("nan"), 0.0, float("inf"), 0.0]).double())
+    broken = dataclasses.replace(
+        made, residual=torch.tensor([0.1, float("nan"), 0.0, float("inf"), 0.0]).double()
+    )
     assert broken.gap.isinf().tolist() == [False, True, False, True, False]
 
 
@@ -188,9 +198,12 @@ def test_gap_of_a_change_that_cancels() -> None:
     """Shares of ±1 cancel to a change of 0.001; missing 0.01 of it is not complete."""
     field = ig.fields.Function(lambda z: torch.where(z[:, 0] > 0.5, 0.01, 0.0) + 0.001 * z[:, 0])
     with pytest.warns(
-        ig.errors.IncompleteWarning, match=r"1 of 1 maps miss .* example 0 adds up to 0.001 where F changes by 0.011"
+        ig.errors.IncompleteWarning,
+        match=r"1 of 1 maps miss .* example 0 adds up to 0.001 where F changes by 0.011",
     ):
-        made = ig.methods.integrated(rule=ig.rules.GaussLegendre(50))(field, torch.ones(1, 1).double())
+        made = ig.methods.integrated(rule=ig.rules.GaussLegendre(50))(
+            field, torch.ones(1, 1).double()
+        )
     assert made.converged.tolist() == [False]
     assert float(made.gap) == pytest.approx(0.01 / 0.011)
 
@@ -212,7 +225,16 @@ def test_one_example(made: ig.Attribution, which: int) -> None:
         (np.int64(2), [2]),
         (np.array([3, 1]), [3, 1]),
     ],
-    ids=["slice", "step", "list", "tensor", "mask", "scalar tensor", "numpy integer", "numpy array"],
+    ids=[
+        "slice",
+        "step",
+        "list",
+        "tensor",
+        "mask",
+        "scalar tensor",
+        "numpy integer",
+        "numpy array",
+    ],
 )
 def test_some_examples(made: ig.Attribution, which: Any, numbers: list[int]) -> None:
     check(made[which], made, numbers)
@@ -221,7 +243,9 @@ def test_some_examples(made: ig.Attribution, which: Any, numbers: list[int]) -> 
 def check(some: ig.Attribution, whole: ig.Attribution, numbers: list[int]) -> None:
     assert len(some) == len(numbers)
     for name in ("values", "inputs", "output", "residual", "error", "converged"):
-        assert torch.equal(getattr(some, name).nan_to_num(), getattr(whole, name)[numbers].nan_to_num()), name
+        assert torch.equal(
+            getattr(some, name).nan_to_num(), getattr(whole, name)[numbers].nan_to_num()
+        ), name
     for name in ("weights", "change", "shares", "baselines", "fitness"):
         assert torch.equal(getattr(some, name), getattr(whole, name)[:, numbers]), name
     assert torch.equal(some.notes["distance"], whole.notes["distance"][:, :, numbers])
@@ -246,13 +270,23 @@ def test_iteration(made: ig.Attribution) -> None:
 
 def test_several_inputs_are_indexed_together() -> None:
     inputs = {"left": wave(5, 4), "right": wave(5, 2, 3, phase=1)}
-    made = ig.explain(filled(Two()), inputs, target=0, baseline=[0.0, 1.0], method=ig.Method(record=("shares",)))
-    assert {k: tuple(v.shape) for k, v in made.shares.items()} == {"left": (2, 5, 4), "right": (2, 5, 2, 3)}
-    assert {k: tuple(v.shape) for k, v in made.baselines.items()} == {"left": (2, 5, 4), "right": (2, 5, 2, 3)}
+    made = ig.explain(
+        filled(Two()), inputs, target=0, baseline=[0.0, 1.0], method=ig.Method(record=("shares",))
+    )
+    assert {k: tuple(v.shape) for k, v in made.shares.items()} == {
+        "left": (2, 5, 4),
+        "right": (2, 5, 2, 3),
+    }
+    assert {k: tuple(v.shape) for k, v in made.baselines.items()} == {
+        "left": (2, 5, 4),
+        "right": (2, 5, 2, 3),
+    }
     some = made[1:3]
     assert torch.equal(some.values["right"], made.values["right"][1:3])
     assert torch.equal(some.shares["left"], made.shares["left"][:, 1:3])
-    torch.testing.assert_close(joined(some.values).sum(1) + some.residual, some.output - some.base, rtol=0, atol=1e-14)
+    torch.testing.assert_close(
+        joined(some.values).sum(1) + some.residual, some.output - some.base, rtol=0, atol=1e-14
+    )
 
 
 def test_shares_are_kept_when_asked_for_or_needed() -> None:
@@ -296,8 +330,15 @@ def test_to_shap(made: ig.Attribution, monkeypatch: pytest.MonkeyPatch) -> None:
 class Explanation:
     """What SHAP's plots read: f(x) is not stored, they add it up."""
 
-    def __init__(self, values: Any, base_values: Any = None, data: Any = None, feature_names: Any = None) -> None:
-        self.values, self.base_values, self.data, self.feature_names = values, base_values, data, feature_names
+    def __init__(
+        self, values: Any, base_values: Any = None, data: Any = None, feature_names: Any = None
+    ) -> None:
+        self.values, self.base_values, self.data, self.feature_names = (
+            values,
+            base_values,
+            data,
+            feature_names,
+        )
 
     @property
     def said(self) -> Any:
@@ -305,13 +346,17 @@ class Explanation:
 
 
 @pytest.mark.parametrize("options", [{"rule": ig.rules.Left(2)}, {"method": "expected", "baseline": REFERENCES, "rule": ig.rules.MonteCarlo(1)}])  # fmt: skip
-def test_shap_prints_what_the_model_says(options: dict[str, Any], monkeypatch: pytest.MonkeyPatch, quiet: None) -> None:
+def test_shap_prints_what_the_model_says(
+    options: dict[str, Any], monkeypatch: pytest.MonkeyPatch, quiet: None
+) -> None:
     """f(x) = base + Σ values is the model's output, whatever the map misses: that is a feature of its own."""
     monkeypatch.setitem(sys.modules, "shap", SimpleNamespace(Explanation=Explanation))
     made = ig.explain(MODEL, X, target=0, **options)
     with torch.no_grad():
         output = MODEL(X)[:, 0].numpy()
-    assert np.abs(output - (made.base + made.values.sum(1)).numpy()).max() > 1e-3  # the maps alone do not say it
+    assert (
+        np.abs(output - (made.base + made.values.sum(1)).numpy()).max() > 1e-3
+    )  # the maps alone do not say it
     told = made.to_shap([f"column {i}" for i in range(6)])
     np.testing.assert_allclose(told.said, output, rtol=1e-9)
     assert told.feature_names == [*(f"column {i}" for i in range(6)), "not explained"]
@@ -324,15 +369,21 @@ def test_shap_of_maps_that_add_up_has_the_features_alone(monkeypatch: pytest.Mon
     monkeypatch.setitem(sys.modules, "shap", SimpleNamespace(Explanation=Explanation))
     told = ig.explain(MODEL, X, target=0).to_shap(list("abcdef"))
     assert told.feature_names == list("abcdef")
-    with pytest.raises(ig.errors.InputError, match=r"2 names for values of shape 5x6: give one for each column"):
+    with pytest.raises(
+        ig.errors.InputError, match=r"2 names for values of shape 5x6: give one for each column"
+    ):
         ig.explain(MODEL, X, target=0).to_shap(["a", "b"])
 
 
-def test_shap_of_images_that_do_not_add_up_warns(monkeypatch: pytest.MonkeyPatch, quiet: None) -> None:
+def test_shap_of_images_that_do_not_add_up_warns(
+    monkeypatch: pytest.MonkeyPatch, quiet: None
+) -> None:
     monkeypatch.setitem(sys.modules, "shap", SimpleNamespace(Explanation=Explanation))
     images = PROBLEMS["softplus cnn"]
     made = ig.explain(images.model, images.inputs, target=0, rule=ig.rules.Left(1))
-    with pytest.warns(ig.errors.IncompleteWarning, match=r"SHAP prints base \+ Σ values as what the model says"):
+    with pytest.warns(
+        ig.errors.IncompleteWarning, match=r"SHAP prints base \+ Σ values as what the model says"
+    ):
         made.to_shap()
 
 
@@ -351,7 +402,9 @@ def test_a_map_that_adds_up_without_claiming_it_says_so() -> None:
 def test_to_shap_of_several_inputs(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setitem(sys.modules, "shap", SimpleNamespace(Explanation=None))
     made = ig.explain(filled(Two()), (wave(2, 4), wave(2, 2, 3)), target=0)
-    with pytest.raises((TypeError, ig.errors.InputError), match=r"one input tensor; this attribution has several"):
+    with pytest.raises(
+        (TypeError, ig.errors.InputError), match=r"one input tensor; this attribution has several"
+    ):
         made.to_shap()
 
 
@@ -371,7 +424,9 @@ def test_the_change_is_measured_not_assumed(name: str) -> None:
         )
     field, x = problem.field(), problem.packed()
     change = field.value(x) - field.value(torch.full_like(x, 0.25))
-    torch.testing.assert_close(made.residual, change - joined(made.values).sum(1), rtol=0, atol=1e-12)
+    torch.testing.assert_close(
+        made.residual, change - joined(made.values).sum(1), rtol=0, atol=1e-12
+    )
     assert float(made.residual.abs().max()) > 1e-3
 
 

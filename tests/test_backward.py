@@ -44,7 +44,11 @@ class Of(nn.Module):
         super().__init__()
         weight, bias, top = two_layers()
         self.function = function
-        self.weight, self.bias, self.top = nn.Parameter(weight), nn.Parameter(bias), nn.Parameter(top)
+        self.weight, self.bias, self.top = (
+            nn.Parameter(weight),
+            nn.Parameter(bias),
+            nn.Parameter(top),
+        )
 
     def forward(self, x: Tensor) -> Tensor:
         return self.function(x @ self.weight.T + self.bias) @ self.top.T
@@ -104,7 +108,9 @@ def test_relus_with_a_ceiling(way: str) -> None:
 @pytest.mark.parametrize("way", list(OTHERS))
 def test_others_keep_their_derivative(way: str) -> None:
     model = Of(OTHERS[way])
-    assert torch.equal(ig.TorchField(model, 1, backward=GUIDED).gradient(X), ig.TorchField(model, 1).gradient(X))
+    assert torch.equal(
+        ig.TorchField(model, 1, backward=GUIDED).gradient(X), ig.TorchField(model, 1).gradient(X)
+    )
 
 
 def test_recurrent_relus_are_one_kernel() -> None:
@@ -118,7 +124,10 @@ def test_recurrent_relus_are_one_kernel() -> None:
 
     model = filled(Recurrent())
     torch.testing.assert_close(
-        ig.TorchField(model, 1, backward=GUIDED).gradient(X), ig.TorchField(model, 1).gradient(X), rtol=0, atol=0
+        ig.TorchField(model, 1, backward=GUIDED).gradient(X),
+        ig.TorchField(model, 1).gradient(X),
+        rtol=0,
+        atol=0,
     )
 
 
@@ -136,7 +145,9 @@ def test_an_output_used_twice() -> None:
 
     model = Twice().double()
     expected = ((model.a + model.b).clamp_min(0) * (X > 0)).detach()
-    torch.testing.assert_close(ig.TorchField(model, 0, backward=GUIDED).gradient(X), expected, rtol=0, atol=1e-14)
+    torch.testing.assert_close(
+        ig.TorchField(model, 0, backward=GUIDED).gradient(X), expected, rtol=0, atol=1e-14
+    )
 
 
 def test_against_captum() -> None:
@@ -145,7 +156,9 @@ def test_against_captum() -> None:
     with warnings.catch_warnings():
         warnings.simplefilter("ignore")
         expected = captum.GuidedBackprop(model).attribute(X.clone(), target=2)
-    torch.testing.assert_close(ig.TorchField(model, 2, backward=GUIDED).gradient(X), expected, rtol=0, atol=1e-13)
+    torch.testing.assert_close(
+        ig.TorchField(model, 2, backward=GUIDED).gradient(X), expected, rtol=0, atol=1e-13
+    )
 
 
 # --- as a method ------------------------------------------------------------------------------------------------------
@@ -180,7 +193,9 @@ def test_every_problem(problem: str, quiet: None) -> None:
     for b in (0, 3):
         one = p.only(b)
         alone = ig.explain(one.model, one.inputs, target=one.target, extra=one.extra, method=method)
-        torch.testing.assert_close(joined(alone.values)[0], joined(whole.values)[b], rtol=0, atol=1e-12)
+        torch.testing.assert_close(
+            joined(alone.values)[0], joined(whole.values)[b], rtol=0, atol=1e-12
+        )
 
 
 def test_with_weights_and_paths(quiet: None) -> None:
@@ -224,10 +239,18 @@ def test_several_targets_and_layers() -> None:
 def test_at_a_layer() -> None:
     """Behind layer "1" there is one ReLU more; with it the gradient is another."""
     model = relu_mlp()
-    made = ig.explain(model, X, target=1, method=ig.Backward(GUIDED, ig.methods.layer("1", rule=ig.rules.Midpoint(5))))
+    made = ig.explain(
+        model,
+        X,
+        target=1,
+        method=ig.Backward(GUIDED, ig.methods.layer("1", rule=ig.rules.Midpoint(5))),
+    )
     h, start = (model[:2](z).detach() for z in (X, torch.zeros_like(X)))
     behind = ig.TorchField(nn.Sequential(*list(model)[2:]), 1, backward=GUIDED)
-    expected = sum((h - start) * behind.gradient(start + (q + 0.5) / 5 * (h - start)) for q in range(5)) / 5
+    expected = (
+        sum((h - start) * behind.gradient(start + (q + 0.5) / 5 * (h - start)) for q in range(5))
+        / 5
+    )
     torch.testing.assert_close(made.values, expected, rtol=0, atol=1e-13)
 
 
@@ -252,7 +275,11 @@ def test_no_warning_at_layers_either() -> None:
 
 def test_a_double_serves_as_well() -> None:
     """ReLUs are the double's too: it is run, and the map is the same."""
-    model = filled(nn.Sequential(nn.Conv2d(3, 4, 3), nn.BatchNorm2d(4), nn.ReLU(), nn.Flatten(), nn.Linear(144, 3)))
+    model = filled(
+        nn.Sequential(
+            nn.Conv2d(3, 4, 3), nn.BatchNorm2d(4), nn.ReLU(), nn.Flatten(), nn.Linear(144, 3)
+        )
+    )
     images = wave(4, 3, 8, 8)
     plain = ig.TorchField(model, 0, backward=GUIDED)
     fast = ig.TorchField(model, 0, optimize=True, backward=GUIDED)
@@ -271,7 +298,9 @@ def test_fields_with_a_rule() -> None:
     assert not ruled.conservative
     assert repr(ruled) == "TorchField(Sequential, Logit(0), backward=GuidedReLU())"
     assert not torch.equal(field.gradient(X), ruled.gradient(X))
-    torch.testing.assert_close(ruled.with_target(2).gradient(X), ig.TorchField(model, 2, backward=GUIDED).gradient(X))
+    torch.testing.assert_close(
+        ruled.with_target(2).gradient(X), ig.TorchField(model, 2, backward=GUIDED).gradient(X)
+    )
     for wrapped in (
         CountedField(ruled),
         Subset(ruled, torch.arange(7)),
@@ -298,16 +327,30 @@ def test_fields_without_operations() -> None:
 @pytest.mark.parametrize(
     ("make", "error", "message"),
     [
-        (lambda: ig.TorchField(relu_mlp(), 0, backward="guided"), ig.errors.InputError, "GuidedReLU.*not str"),
-        (lambda: ig.Backward("guided", ig.methods.integrated()), ig.errors.InputError, "GuidedReLU.*not str"),
-        (lambda: ig.Backward(GUIDED, "integrated"), ig.errors.InputError, "takes a method.*not str"),
+        (
+            lambda: ig.TorchField(relu_mlp(), 0, backward="guided"),
+            ig.errors.InputError,
+            "GuidedReLU.*not str",
+        ),
+        (
+            lambda: ig.Backward("guided", ig.methods.integrated()),
+            ig.errors.InputError,
+            "GuidedReLU.*not str",
+        ),
+        (
+            lambda: ig.Backward(GUIDED, "integrated"),
+            ig.errors.InputError,
+            "takes a method.*not str",
+        ),
         (
             lambda: ig.TorchField(torch.jit.trace(relu_mlp(), X), 0, backward=GUIDED),
             ig.errors.ModelError,
             "the model is scripted",
         ),
         (
-            lambda: ig.TorchField(nn.Sequential(torch.jit.trace(relu_mlp(), X)), 0, backward=GUIDED),
+            lambda: ig.TorchField(
+                nn.Sequential(torch.jit.trace(relu_mlp(), X)), 0, backward=GUIDED
+            ),
             ig.errors.ModelError,
             "layer '0' is scripted",
         ),
@@ -352,7 +395,10 @@ def test_nothing_is_left_behind() -> None:
         ig.TorchField(model, fails, backward=GUIDED).gradient(X)
     ig.TorchField(model, 0, backward=GUIDED).gradient(X)
     assert [(id(p), p._version, p.requires_grad, p.grad) for p in model.parameters()] == before
-    assert all(not m._forward_hooks and not m._backward_hooks and "forward" not in vars(m) for m in model.modules())
+    assert all(
+        not m._forward_hooks and not m._backward_hooks and "forward" not in vars(m)
+        for m in model.modules()
+    )
     assert torch.equal(ig.TorchField(model, 0).gradient(X), plain)
 
 

@@ -76,7 +76,13 @@ def test_given_for_all_and_for_each() -> None:
 
 @pytest.mark.parametrize(
     ("shape", "expected"),
-    [((5,), (1, 4, 5)), ((1, 5), (1, 4, 5)), ((4, 5), (1, 4, 5)), ((3, 4, 5), (3, 4, 5)), ((), (1, 4, 5))],
+    [
+        ((5,), (1, 4, 5)),
+        ((1, 5), (1, 4, 5)),
+        ((4, 5), (1, 4, 5)),
+        ((3, 4, 5), (3, 4, 5)),
+        ((), (1, 4, 5)),
+    ],
 )
 def test_a_bare_tensor(shape: tuple[int, ...], expected: tuple[int, ...]) -> None:
     content = wave(*shape)
@@ -88,10 +94,19 @@ def test_a_bare_tensor(shape: tuple[int, ...], expected: tuple[int, ...]) -> Non
 @pytest.mark.parametrize(
     ("baseline", "message"),
     [
-        (ig.baselines.Constant(torch.zeros(4)), r"constant baseline of shape 4 does not broadcast .* of shape 5"),
-        (ig.baselines.Given(torch.zeros(3, 4)), r"shape 3x4; .* must be R x 5 \(the same for all\) or R x 4x5"),
+        (
+            ig.baselines.Constant(torch.zeros(4)),
+            r"constant baseline of shape 4 does not broadcast .* of shape 5",
+        ),
+        (
+            ig.baselines.Given(torch.zeros(3, 4)),
+            r"shape 3x4; .* must be R x 5 \(the same for all\) or R x 4x5",
+        ),
         (ig.baselines.Given(torch.zeros(3, 2, 5)), r"shape 3x2x5"),
-        (ig.baselines.Plain(torch.zeros(3, 5)), r"shape 3x5 does not fit inputs of shape 4x5.* use ig.baselines.Given"),
+        (
+            ig.baselines.Plain(torch.zeros(3, 5)),
+            r"shape 3x5 does not fit inputs of shape 4x5.* use ig.baselines.Given",
+        ),
         (ig.baselines.Plain(torch.zeros(6)), r"shape 6 does not fit"),
     ],
 )
@@ -108,7 +123,9 @@ def test_as_baseline() -> None:
     own = ig.baselines.Uniform(0.0, 1.0)
     assert as_baseline(own) is own
     assert as_baseline([0, own], names) == ig.baselines.Union((ig.baselines.Constant(0.0), own))
-    with pytest.raises(ig.errors.UnknownName, match=r"no baseline named 'blak'. Did you mean 'black'"):
+    with pytest.raises(
+        ig.errors.UnknownName, match=r"no baseline named 'blak'. Did you mean 'black'"
+    ):
         as_baseline("blak", names)
     with pytest.raises(ig.errors.BaselineError, match=r"a number, a tensor, a list .* got dict"):
         as_baseline({})
@@ -116,7 +133,9 @@ def test_as_baseline() -> None:
 
 @pytest.mark.parametrize("name", list(ig.methods.BASELINES))
 def test_every_named_baseline_works_on_images(name: str) -> None:
-    found = made(ig.baselines.as_baseline(name, ig.methods.BASELINES), IMAGENET.encode(IMAGES), IMAGENET)
+    found = made(
+        ig.baselines.as_baseline(name, ig.methods.BASELINES), IMAGENET.encode(IMAGES), IMAGENET
+    )
     assert found.shape == (1, *IMAGES.shape)
 
 
@@ -144,7 +163,10 @@ def test_labels() -> None:
         "black 2",
     )
     assert labels(ig.baselines.Given(POOL[:2], names=("a", "b")), 2) == ("a", "b")
-    assert labels(ig.baselines.Union((black, ig.baselines.Sample(POOL))), 31)[:2] == ("black", "sample 1")
+    assert labels(ig.baselines.Union((black, ig.baselines.Sample(POOL))), 31)[:2] == (
+        "black",
+        "sample 1",
+    )
     assert labels(lambda x, field: x[None], 1) == ("function",)
 
 
@@ -166,7 +188,8 @@ def test_what_a_baseline_returns_is_checked(references: Any, message: str) -> No
 
 
 @pytest.mark.parametrize(
-    ("baseline", "level"), [(ig.baselines.black(), 0.0), (ig.baselines.white(), 1.0), (ig.baselines.grey(), 0.5)]
+    ("baseline", "level"),
+    [(ig.baselines.black(), 0.0), (ig.baselines.white(), 1.0), (ig.baselines.grey(), 0.5)],
 )
 @pytest.mark.parametrize("n", [IMAGENET, ig.Normalisation.unit(), ig.Normalisation.symmetric()])
 def test_colours_are_what_the_eye_sees(baseline: Any, level: float, n: ig.Normalisation) -> None:
@@ -183,7 +206,10 @@ def test_a_colour_of_one_number_per_channel() -> None:
 
 
 def test_a_colour_needs_to_know_the_images() -> None:
-    with pytest.raises(ig.errors.BaselineError, match=r"which number the model takes for black: pass normalisation="):
+    with pytest.raises(
+        ig.errors.BaselineError,
+        match=r"which number the model takes for black: pass normalisation=",
+    ):
         made(ig.baselines.black(), IMAGES)
 
 
@@ -194,7 +220,9 @@ def test_blurred(sigma: float) -> None:
     radius = {"truncate": 3} if sigma == int(sigma) else {"radius": math.ceil(3 * sigma)}
     for b in range(2):
         for c in range(3):
-            expected = scipy.ndimage.gaussian_filter(IMAGES[b, c].numpy(), sigma, mode="reflect", **radius)
+            expected = scipy.ndimage.gaussian_filter(
+                IMAGES[b, c].numpy(), sigma, mode="reflect", **radius
+            )
             torch.testing.assert_close(found[b, c], torch.from_numpy(expected), rtol=0, atol=1e-14)
 
 
@@ -225,7 +253,9 @@ def test_mean_and_median_of_images() -> None:
         for c in range(3):
             pixels = sorted(IMAGES[b, c].flatten().tolist())
             middle = (pixels[len(pixels) // 2] + pixels[(len(pixels) - 1) // 2]) / 2
-            assert mean[b, c].unique().tolist() == pytest.approx([sum(pixels) / len(pixels)], abs=1e-14)
+            assert mean[b, c].unique().tolist() == pytest.approx(
+                [sum(pixels) / len(pixels)], abs=1e-14
+            )
             assert median[b, c].unique().tolist() == pytest.approx([middle], abs=1e-14)
 
 
@@ -237,15 +267,21 @@ def test_mean_and_median_of_images() -> None:
 @pytest.mark.parametrize("x", [TABLE, TABLE[:, 0]], ids=["columns", "one number"])
 def test_unlike_numbers_have_no_mean(baseline: Any, x: Tensor) -> None:
     """Age and income have no mean, and one column has none but itself: the error says what to give."""
-    with pytest.raises(ig.errors.BaselineError, match=r"different kinds, such as age and income; .*data\.mean\(0\)"):
+    with pytest.raises(
+        ig.errors.BaselineError, match=r"different kinds, such as age and income; .*data\.mean\(0\)"
+    ):
         made(baseline, x)
 
 
-@pytest.mark.parametrize("baseline", [ig.baselines.Mean(), ig.baselines.Median(), ig.baselines.MeanLeft()])
+@pytest.mark.parametrize(
+    "baseline", [ig.baselines.Mean(), ig.baselines.Median(), ig.baselines.MeanLeft()]
+)
 def test_two_axes_do_not_say_which_is_the_channel(baseline: Any) -> None:
     """(channels, time), (tokens, width) or (height, width): the error names the mean over either axis, and both fit."""
     series = wave(2, 3, 5)
-    with pytest.raises(ig.errors.BaselineError, match=r"each of the 5 columns .* 3x5, x\.mean\(2, .* 3 rows"):
+    with pytest.raises(
+        ig.errors.BaselineError, match=r"each of the 5 columns .* 3x5, x\.mean\(2, .* 3 rows"
+    ):
         made(baseline, series)
     for axis in (1, 2):
         mean = series.mean(axis, keepdim=True).expand_as(series)
@@ -255,12 +291,19 @@ def test_two_axes_do_not_say_which_is_the_channel(baseline: Any) -> None:
 def test_films_have_a_mean_per_channel() -> None:
     films = wave(2, 3, 4, 5, 6)
     found = made(ig.baselines.Mean(), films)[0]
-    torch.testing.assert_close(found, films.mean((2, 3, 4), keepdim=True).expand_as(films), rtol=0, atol=1e-14)
+    torch.testing.assert_close(
+        found, films.mean((2, 3, 4), keepdim=True).expand_as(films), rtol=0, atol=1e-14
+    )
 
 
-@pytest.mark.parametrize("baseline", [ig.baselines.Blurred(), ig.baselines.Corners(), ig.baselines.black()])
+@pytest.mark.parametrize(
+    "baseline", [ig.baselines.Blurred(), ig.baselines.Corners(), ig.baselines.black()]
+)
 def test_images_are_asked_for(baseline: Any) -> None:
-    with pytest.raises(ig.errors.BaselineError, match=r"images of shape \(channels, height, width\), but .* shape 5"):
+    with pytest.raises(
+        ig.errors.BaselineError,
+        match=r"images of shape \(channels, height, width\), but .* shape 5",
+    ):
         made(baseline, TABLE, IMAGENET)
 
 
@@ -292,13 +335,19 @@ def test_gaussian_noise() -> None:
     assert float(found.mean()) == pytest.approx(2, abs=4 * 0.5 / 2000**0.5)
     assert float(found.std()) == pytest.approx(0.5, rel=0.07)
     around = made(ig.baselines.Gaussian(0.5, "input", count=400), TABLE)
-    torch.testing.assert_close(around - TABLE, made(ig.baselines.Gaussian(0.5, 0.0, 400), TABLE), rtol=0, atol=1e-15)
+    torch.testing.assert_close(
+        around - TABLE, made(ig.baselines.Gaussian(0.5, 0.0, 400), TABLE), rtol=0, atol=1e-15
+    )
     with pytest.raises(ig.errors.BaselineError, match=r"around a number or 'input', not 'mean'"):
         made(ig.baselines.Gaussian(mean="mean"), TABLE)
 
 
 @pytest.mark.parametrize(
-    "kind", [lambda seed: ig.baselines.Uniform(0, 1, 3, seed), lambda seed: ig.baselines.Gaussian(1, 0, 3, seed)]
+    "kind",
+    [
+        lambda seed: ig.baselines.Uniform(0, 1, 3, seed),
+        lambda seed: ig.baselines.Gaussian(1, 0, 3, seed),
+    ],
 )
 def test_noise_is_seeded_and_the_same_for_every_example(kind: Any) -> None:
     found = made(kind(7), TABLE)
@@ -322,7 +371,9 @@ def test_sample_draws_without_replacement() -> None:
     assert sorted(members(found[:, 0])) == list(range(30))
     assert members(found[:, 0]) != list(range(30))
     assert torch.equal(found, found[:, :1].expand_as(found))
-    draws = {tuple(members(made(ig.baselines.Sample(POOL, 4, seed), TABLE)[:, 0])) for seed in range(12)}
+    draws = {
+        tuple(members(made(ig.baselines.Sample(POOL, 4, seed), TABLE)[:, 0])) for seed in range(12)
+    }
     assert len(draws) == 12
     assert members(made(ig.baselines.Sample(POOL, 4, 3), TABLE)[:, 0]) in [list(d) for d in draws]
 
@@ -342,15 +393,20 @@ def test_sample_all_in_order() -> None:
 
 def test_sample_from_a_dataset_of_pairs() -> None:
     pairs = torch.utils.data.TensorDataset(POOL, torch.arange(30))
-    assert torch.equal(made(ig.baselines.Sample(pairs, 5, 2), TABLE), made(ig.baselines.Sample(POOL, 5, 2), TABLE))
+    assert torch.equal(
+        made(ig.baselines.Sample(pairs, 5, 2), TABLE), made(ig.baselines.Sample(POOL, 5, 2), TABLE)
+    )
     plain = [row for row in POOL]  # noqa: C416
-    assert torch.equal(made(ig.baselines.Sample(plain, 5, 2), TABLE), made(ig.baselines.Sample(POOL, 5, 2), TABLE))
+    assert torch.equal(
+        made(ig.baselines.Sample(plain, 5, 2), TABLE), made(ig.baselines.Sample(POOL, 5, 2), TABLE)
+    )
 
 
 @pytest.mark.parametrize("count", [0, -1, 31])
 def test_sample_more_than_there_is(count: int) -> None:
     with pytest.raises(
-        ig.errors.BaselineError, match=f"{count} references cannot be drawn without replacement from 30"
+        ig.errors.BaselineError,
+        match=f"{count} references cannot be drawn without replacement from 30",
     ):
         made(ig.baselines.Sample(POOL, count), TABLE)
 
@@ -385,7 +441,9 @@ def test_sample_with_replacement_from_nothing(data: Tensor, count: int) -> None:
 
 
 def test_sample_of_another_shape() -> None:
-    with pytest.raises(ig.errors.BaselineError, match=r"examples of shape 3, but the inputs have 5"):
+    with pytest.raises(
+        ig.errors.BaselineError, match=r"examples of shape 3, but the inputs have 5"
+    ):
         made(ig.baselines.Sample(wave(10, 3), 2), TABLE)
 
 
@@ -431,7 +489,11 @@ def test_relevant_ranks() -> None:
             assert preference == sorted(preference)
             # Among the near ones the shuffled pool decides, not the rank.
             shuffled = torch.randperm(30, generator=generator(1)).tolist()
-            places = [shuffled.index(i) for i, p in zip(members(found[:, b]), preference, strict=True) if p == 0]
+            places = [
+                shuffled.index(i)
+                for i, p in zip(members(found[:, b]), preference, strict=True)
+                if p == 0
+            ]
             assert places == sorted(places)
             near = sum(1 + ranking.index(c) in (2, 3) for c in classes)
             assert preference.count(0) == min(count, near)
@@ -444,7 +506,8 @@ def test_relevant_ranks() -> None:
 def test_too_few_of_another_class(kind: Any) -> None:
     _, field = five_classes()
     with pytest.raises(
-        ig.errors.BaselineError, match=r"30 .* references were asked for, but the pool of 30 holds only \d+"
+        ig.errors.BaselineError,
+        match=r"30 .* references were asked for, but the pool of 30 holds only \d+",
     ):
         kind(POOL, 30)(TABLE, field)
 
@@ -458,7 +521,9 @@ def test_the_pool_is_looked_at_once(kind: Any) -> None:
 
 @pytest.mark.parametrize("kind", [ig.baselines.OtherClass, ig.baselines.Relevant])
 def test_pools_of_another_field_are_refused(kind: Any) -> None:
-    with pytest.raises(ig.errors.TargetError, match=r"Linear has no class outputs to choose references by"):
+    with pytest.raises(
+        ig.errors.TargetError, match=r"Linear has no class outputs to choose references by"
+    ):
         kind(POOL, 3)(TABLE, ig.fields.Linear(wave(5)))
 
 
@@ -468,10 +533,14 @@ def test_pools_of_another_field_are_refused(kind: Any) -> None:
 def test_normalisation_there_and_back() -> None:
     for c in range(3):
         encoded = IMAGENET.encode(IMAGES)[:, c]
-        torch.testing.assert_close(encoded, (IMAGES[:, c] - IMAGENET.mean[c]) / IMAGENET.std[c], rtol=0, atol=1e-14)
+        torch.testing.assert_close(
+            encoded, (IMAGES[:, c] - IMAGENET.mean[c]) / IMAGENET.std[c], rtol=0, atol=1e-14
+        )
     torch.testing.assert_close(IMAGENET.decode(IMAGENET.encode(IMAGES)), IMAGES, rtol=0, atol=1e-14)
     low, high = IMAGENET.range(IMAGES)
-    assert low.flatten().tolist() == pytest.approx([-m / s for m, s in zip(IMAGENET.mean, IMAGENET.std, strict=True)])
+    assert low.flatten().tolist() == pytest.approx(
+        [-m / s for m, s in zip(IMAGENET.mean, IMAGENET.std, strict=True)]
+    )
     assert high.flatten().tolist() == pytest.approx(
         [(1 - m) / s for m, s in zip(IMAGENET.mean, IMAGENET.std, strict=True)]
     )

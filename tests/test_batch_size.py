@@ -63,7 +63,9 @@ def test_several_targets_send_no_more_rows(rows: int, quiet: None) -> None:
     """Also where they need other nodes, so that a point has several rows before it."""
     model = Counting(relu_mlp())
     ig.explain_targets(model, X, targets=[0, "predicted"], tol=0.1, batch_size=rows)
-    ig.explain_targets(model, X, targets=[0, 1], method="guided", steps=5, rule=ig.rules.Chords(3), batch_size=rows)
+    ig.explain_targets(
+        model, X, targets=[0, 1], method="guided", steps=5, rule=ig.rules.Chords(3), batch_size=rows
+    )
     assert model.largest <= rows
 
 
@@ -111,7 +113,9 @@ def test_a_model_made_for_one_row(method: str, quiet: None) -> None:
         return out
 
     one = ig.explain(model, X, target=1, method=method, batch_size=1)
-    torch.testing.assert_close(one.values, ig.explain(inner, X, target=1, method=method).values, rtol=0.1, atol=0.02)
+    torch.testing.assert_close(
+        one.values, ig.explain(inner, X, target=1, method=method).values, rtol=0.1, atol=0.02
+    )
     with pytest.raises(ModelError, match="batch_size=1 asks about one at a time") as caught:
         ig.explain(model, X, target=1, method=method)
     assert isinstance(caught.value.__cause__, AssertionError)
@@ -128,7 +132,9 @@ def test_a_model_made_for_several_rows_is_padded_by_its_user(quiet: None) -> Non
 
     padded = lambda z: model(torch.cat([z, z[-1:].expand(n - len(z), *z.shape[1:])]))[: len(z)]  # noqa: E731
     made = ig.explain(padded, X, target=1, batch_size=n)
-    torch.testing.assert_close(made.values, ig.explain(inner, X, target=1).values, rtol=0.05, atol=0.01)
+    torch.testing.assert_close(
+        made.values, ig.explain(inner, X, target=1).values, rtol=0.05, atol=0.01
+    )
 
 
 def test_a_check_fits_a_model_made_for_as_many_rows_as_it_gets() -> None:

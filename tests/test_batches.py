@@ -42,7 +42,9 @@ def distanced(p: Problem) -> Any:
     """Learnt from data in which the model sees its two commonest classes."""
     common = p.model(data(p)).argmax(1).bincount(minlength=3).topk(2).indices.sort().values.tolist()
     start = ig.baselines.Given(p.references[:1])
-    return ig.methods.artificial_distancing(data(p), tuple(common), keep=0.5, baseline=start, rule=FINE)
+    return ig.methods.artificial_distancing(
+        data(p), tuple(common), keep=0.5, baseline=start, rule=FINE
+    )
 
 
 OTHERS: dict[str, Callable[[Problem], Any]] = {
@@ -52,7 +54,11 @@ OTHERS: dict[str, Callable[[Problem], Any]] = {
     "layer": lambda p: ig.methods.layer("1", ig.baselines.Given(p.references), FINE),
     "conductance": lambda p: ig.methods.conductance("1", ig.baselines.Given(p.references), 6),
     "discretized": lambda p: ig.methods.discretized(
-        words.table(eight(p.name).packed(), p.references), ig.baselines.Given(p.references), 10, 5, rule=FINE
+        words.table(eight(p.name).packed(), p.references),
+        ig.baselines.Given(p.references),
+        10,
+        5,
+        rule=FINE,
     ),
     "artificial_distancing": distanced,
 }

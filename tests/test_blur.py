@@ -52,7 +52,9 @@ WIDTHS = [0.0, 0.1, 0.13, 0.4, 1.0, 1.12, 1.13, 3.7, 25.0, 300.0]
     ("shape", "axes"),
     [((7,), (-1,)), ((1,), (-1,)), ((2, 3, 6, 9), (-2, -1)), ((2, 3, 6, 9), (-1,)), ((4, 5, 2), (-3,)), ((3, 4, 5, 6), (-3, -1))],
 )  # fmt: skip
-def test_scipys_gaussian(shape: tuple[int, ...], axes: tuple[int, ...], border: str, form: str) -> None:
+def test_scipys_gaussian(
+    shape: tuple[int, ...], axes: tuple[int, ...], border: str, form: str
+) -> None:
     x = wave(*shape, phase=0.4)
     made = blurred(x, torch.tensor(WIDTHS, dtype=torch.float64), axes, border)
     assert made.shape == (len(WIDTHS), *shape)
@@ -79,7 +81,9 @@ shapes = st.tuples(st.integers(1, 3), st.integers(1, 9), st.integers(1, 9))
 
 
 @given(shape=shapes, sigma=st.floats(0.01, 60), fourier=st.booleans())
-def test_reflection_keeps_the_mean_and_the_range(shape: tuple[int, int, int], sigma: float, fourier: bool) -> None:
+def test_reflection_keeps_the_mean_and_the_range(
+    shape: tuple[int, int, int], sigma: float, fourier: bool
+) -> None:
     """Rows and columns of every matrix add up to one."""
     x = wave(*shape, phase=sigma)
     with pytest.MonkeyPatch.context() as patch:
@@ -99,12 +103,17 @@ STARTS = wave(2, 3, 3, 6, 5, phase=2)
 
 def smooth(z: Tensor) -> Tensor:
     flat = z.flatten(1)
-    return torch.exp(flat @ wave(flat.shape[1], phase=0.5).to(z) / flat.shape[1] ** 0.5) + flat[:, 0] * flat[:, 7]
+    return (
+        torch.exp(flat @ wave(flat.shape[1], phase=0.5).to(z) / flat.shape[1] ** 0.5)
+        + flat[:, 0] * flat[:, 7]
+    )
 
 
 def other(z: Tensor) -> Tensor:
     flat = z.flatten(1)
-    return torch.tanh(flat @ wave(flat.shape[1], phase=1.5).to(z) / flat.shape[1] ** 0.5) * flat[:, 3]
+    return (
+        torch.tanh(flat @ wave(flat.shape[1], phase=1.5).to(z) / flat.shape[1] ** 0.5) * flat[:, 3]
+    )
 
 
 PATHS = {
@@ -145,7 +154,9 @@ def test_corners_are_blurs(border: str, spacing: str) -> None:
 
 def test_widths() -> None:
     clock = torch.linspace(0, 1, 51, dtype=torch.float64)
-    linear, root = (ig.paths.Blur(50.0, 50, spacing=spacing).widths(clock) for spacing in ("linear", "sqrt"))
+    linear, root = (
+        ig.paths.Blur(50.0, 50, spacing=spacing).widths(clock) for spacing in ("linear", "sqrt")
+    )
     assert linear[0] == root[0] == 50
     assert linear[-1] == root[-1] == 0
     near(linear.diff(), torch.full((50,), -1.0).double(), 1e-12)
@@ -169,7 +180,9 @@ def test_it_streams(monkeypatch: pytest.MonkeyPatch) -> None:
 
 def test_images_and_matrices_are_blurred_along_both_sides() -> None:
     for x in (X, X[:, 0]):
-        _, points = ig.paths.corners(ig.paths.Blur(2.0, 2), ig.fields.Function(smooth), x[None] * 0, x)
+        _, points = ig.paths.corners(
+            ig.paths.Blur(2.0, 2), ig.fields.Function(smooth), x[None] * 0, x
+        )
         near(points[0, 0], by_scipy(x, 2.0, (-2, -1), "reflect"), 1e-14)
 
 
@@ -205,13 +218,26 @@ def official(x: Tensor, sigma: float, steps: int, *, root: bool, h: float = 0.01
         ("BlurIG {'max_sigma': 5, 'steps': 50, 'sqrt': True}", True),
     ],
 )
-def test_the_published_formula_gives_the_published_numbers(case: str, root: bool, form: str) -> None:
-    near(official(img_input(), 5, 50, root=root), from_channels_last(PUBLISHED[case]["official"]), 1e-8)
+def test_the_published_formula_gives_the_published_numbers(
+    case: str, root: bool, form: str
+) -> None:
+    near(
+        official(img_input(), 5, 50, root=root),
+        from_channels_last(PUBLISHED[case]["official"]),
+        1e-8,
+    )
 
 
 def explained(sigma: float, steps: int, **options: Any) -> Tensor:
     return ig.explain(
-        img, img_input(), target=0, method="blur", sigma=sigma, steps=steps, border="zero", **options
+        img,
+        img_input(),
+        target=0,
+        method="blur",
+        sigma=sigma,
+        steps=steps,
+        border="zero",
+        **options,
     ).values[0]
 
 
@@ -227,7 +253,8 @@ def test_more_steps_converge_to_the_same_integral(quiet: None) -> None:
     assert gaps[0] > 4 * gaps[1] > 16 * gaps[2]
     assert gaps[2] < 1e-4
     theirs = [
-        float((official(img_input(), 5, n, root=False, h=5 / n) - limit).norm() / limit.norm()) for n in (50, 500, 5000)
+        float((official(img_input(), 5, n, root=False, h=5 / n) - limit).norm() / limit.norm())
+        for n in (50, 500, 5000)
     ]
     assert theirs[0] > 5 * theirs[1] > 25 * theirs[2]
     assert theirs[2] < 1e-3
@@ -267,7 +294,8 @@ def test_mirrored_blurs_do_not_mind_a_normalisation() -> None:
     for border, same in (("reflect", True), ("zero", False)):
         path = ig.paths.Blur(2.0, 3, border)
         raw, normalised = (
-            ig.paths.corners(path, ig.fields.Function(smooth), x[None] * 0, x)[1] for x in (X, imagenet.encode(X))
+            ig.paths.corners(path, ig.fields.Function(smooth), x[None] * 0, x)[1]
+            for x in (X, imagenet.encode(X))
         )
         assert torch.allclose(imagenet.encode(raw), normalised, rtol=0, atol=1e-12) is same
 
@@ -277,9 +305,14 @@ def test_linear_in_the_function_and_the_path_in_the_input() -> None:
     method = ig.methods.blur(3.0, 6)
     both = method(ig.fields.Function(lambda z: a * smooth(z) + c * other(z)), X).values
     near(
-        both, a * method(ig.fields.Function(smooth), X).values + c * method(ig.fields.Function(other), X).values, 1e-14
+        both,
+        a * method(ig.fields.Function(smooth), X).values
+        + c * method(ig.fields.Function(other), X).values,
+        1e-14,
     )
-    walk = lambda x: ig.paths.corners(ig.paths.Blur(3.0, 4), ig.fields.Function(smooth), x[None] * 0, x)[1]  # noqa: E731
+    walk = lambda x: ig.paths.corners(
+        ig.paths.Blur(3.0, 4), ig.fields.Function(smooth), x[None] * 0, x
+    )[1]  # noqa: E731
     near(walk(a * X + c * STARTS[0]), a * walk(X) + c * walk(STARTS[0]), 1e-14)
 
 
@@ -321,7 +354,9 @@ def test_a_series_is_blurred_along_its_time() -> None:
 def test_equal_pixels_get_unequal_shares_and_the_box_is_left() -> None:
     """What is not claimed does not hold: neighbours count, and a blur is not between its ends."""
     x = torch.tensor([[[[0.0, 1.0, 0.0, 0.0, 0.0, 1.0, 1.0, 0.0]]]], dtype=torch.float64)
-    made = ig.methods.blur(2.0, 40, axes=(-1,))(ig.fields.Function(lambda z: (z[:, 0, 0, 1] + z[:, 0, 0, 5]) ** 2), x)
+    made = ig.methods.blur(2.0, 40, axes=(-1,))(
+        ig.fields.Function(lambda z: (z[:, 0, 0, 1] + z[:, 0, 0, 5]) ** 2), x
+    )
     assert abs(float(made.values[0, 0, 0, 1] - made.values[0, 0, 0, 5])) > 0.05
     _, points = ig.paths.corners(ig.paths.Blur(2.0, 40), ig.fields.Function(smooth), x[None], x)
     low, high = torch.minimum(points[0], x), torch.maximum(points[0], x)
@@ -332,7 +367,9 @@ def test_equal_pixels_get_unequal_shares_and_the_box_is_left() -> None:
 
 def test_advice_is_about_where_the_path_began() -> None:
     """An all-zero baseline starves this normalisation; the widest blur does not, and is not blamed for it."""
-    model = filled(nn.Sequential(nn.Flatten(), nn.LayerNorm(64), nn.Linear(64, 8), nn.Tanh(), nn.Linear(8, 2)))
+    model = filled(
+        nn.Sequential(nn.Flatten(), nn.LayerNorm(64), nn.Linear(64, 8), nn.Tanh(), nn.Linear(8, 2))
+    )
     x = 3 + torch.linspace(-1, 1, 64).double().reshape(1, 1, 8, 8) + 0.5 * wave(1, 1, 8, 8)
     with pytest.warns(ig.errors.IncompleteWarning, match="baseline starves layer"):
         ig.explain(model, x, target=0, rule=ig.rules.Midpoint())
@@ -345,7 +382,9 @@ def test_advice_is_about_where_the_path_began() -> None:
 # --- costs ------------------------------------------------------------------------------------------------------------
 
 
-@pytest.mark.parametrize("rule", [ig.rules.Midpoint(), ig.rules.Trapezoid(2), ig.rules.GaussLegendre(3)])
+@pytest.mark.parametrize(
+    "rule", [ig.rules.Midpoint(), ig.rules.Trapezoid(2), ig.rules.GaussLegendre(3)]
+)
 def test_gradients_are_steps_times_nodes(rule: Any, quiet: None) -> None:
     model = Counting(softplus_cnn())
     x = 0.5 + 0.5 * wave(2, 3, 8, 8)
@@ -363,7 +402,9 @@ def test_a_blur_that_blurs_nothing_costs_nothing(quiet: None) -> None:
 def test_to_a_tolerance() -> None:
     model, x = softplus_cnn(), 0.5 + 0.5 * wave(4, 3, 8, 8)
     made = ig.explain(model, x, target=1, method="blur", sigma=4.0, steps=10, tol=0.01)
-    exact = ig.explain(model, x, target=1, method="blur", sigma=4.0, steps=10, rule=ig.rules.GaussLegendre(8)).values
+    exact = ig.explain(
+        model, x, target=1, method="blur", sigma=4.0, steps=10, rule=ig.rules.GaussLegendre(8)
+    ).values
     real = (made.values - exact).flatten(1).norm(dim=1) / exact.flatten(1).norm(dim=1)
     assert bool((made.error <= 0.01).all())
     assert bool((real <= 0.01).all())
@@ -396,12 +437,17 @@ def test_what_is_no_image_needs_axes(shape: tuple[int, ...]) -> None:
 
 @pytest.mark.parametrize("axes", [(), (3,), (-4,), (0, -3), (-1, -1)])
 def test_axes_that_are_none(axes: tuple[int, ...]) -> None:
-    with pytest.raises(ig.errors.ShapeError, match=r"are not different axes of an example of shape 3x6x5"):
+    with pytest.raises(
+        ig.errors.ShapeError, match=r"are not different axes of an example of shape 3x6x5"
+    ):
         ig.methods.blur(2.0, 3, axes=axes)(ig.fields.Function(smooth), X)
 
 
 def test_it_takes_no_baseline() -> None:
-    with pytest.raises(ig.errors.InputError, match=r"'blur' chooses for itself where it starts: it takes no baseline="):
+    with pytest.raises(
+        ig.errors.InputError,
+        match=r"'blur' chooses for itself where it starts: it takes no baseline=",
+    ):
         ig.explain(tanh_mlp(), wave(2, 6), target=0, method="blur", baseline=0.0)
 
 

@@ -52,7 +52,9 @@ def test_linear_many_classes() -> None:
     model = filled(nn.Linear(6, 4), phase=0.2)
     out, weight = model(X).detach(), model.weight.detach()
     own = out.argmax(1)
-    planes = torch.stack([(out[b, own[b]] - out[b]) / (weight[own[b]] - weight).norm(dim=1) for b in range(4)])
+    planes = torch.stack(
+        [(out[b, own[b]] - out[b]) / (weight[own[b]] - weight).norm(dim=1) for b in range(4)]
+    )
     planes = planes.nan_to_num(float("inf"))
     away = distance(X, found(model, X))
     assert float((away[:, None] / planes - 1).abs().amin(1).max()) < 2e-4
@@ -131,14 +133,18 @@ def test_images_stay_images() -> None:
     n = ig.Normalisation.imagenet()
     x = n.encode(0.5 + 0.5 * wave(3, 3, 8, 8))
     model = sure(softplus_cnn(), torch.zeros(3, 8, 8).double())
-    z = found(ig.TorchField(model, 0, normalisation=n), x, restarts=4)  # a search that is stuck at an edge begins again
+    z = found(
+        ig.TorchField(model, 0, normalisation=n), x, restarts=4
+    )  # a search that is stuck at an edge begins again
     low, high = n.range(x)
     assert bool(((z >= low - 1e-12) & (z <= high + 1e-12)).all())
     x = 0.5 + 0.5 * wave(3, 3, 8, 8)
     z = found(model, x, clip=(0.0, 1.0))
     assert bool(((z >= 0) & (z <= 1)).all())
     assert bool((model(z).argmax(1) != model(x).argmax(1)).all())
-    with pytest.raises(ig.errors.BaselineError, match=r"3 of 3 examples"):  # no image is of another class for this one
+    with pytest.raises(
+        ig.errors.BaselineError, match=r"3 of 3 examples"
+    ):  # no image is of another class for this one
         found(softplus_cnn(), x, clip=(0.0, 1.0))
 
 
@@ -188,7 +194,11 @@ def test_a_model_that_always_decides_alike() -> None:
         (lambda: ig.baselines.Boundary(clip=(1.0, 0.0)), "BaselineError", "low below high"),
         (lambda: found(five(1), X), "TargetError", "A decision boundary looks for another class"),
         (lambda: found(ig.fields.Linear(wave(6)), X), "TargetError", "give a decision function"),
-        (lambda: found(five(), X, ig.targets.Logit(torch.zeros(4).long())), "TargetError", "holds which for each"),
+        (
+            lambda: found(five(), X, ig.targets.Logit(torch.zeros(4).long())),
+            "TargetError",
+            "holds which for each",
+        ),
         (
             lambda: ig.explain(five(), X, target=0, method="boundary", baseline="black"),
             "InputError",
@@ -232,7 +242,9 @@ def test_the_method_asks_for_the_classes_once() -> None:
     method = ig.methods.boundary(rule=ig.rules.GaussLegendre(4))
     made = ig.explain(model, X, target="predicted", method=method)
     searched = 4 * (16 * 5 + 8)
-    assert model.values == 4 + searched + 4 + ROWS  # the inputs, the search, F at the baselines, the check
+    assert (
+        model.values == 4 + searched + 4 + ROWS
+    )  # the inputs, the search, F at the baselines, the check
     assert made.cost.gradients == model.gradients
 
 
@@ -242,7 +254,9 @@ def test_the_method_asks_for_the_classes_once() -> None:
 def test_the_method_is_integrated_gradients_from_there() -> None:
     model = five()
     target = model(X).argmax(1)
-    made = ig.explain(model, X, target=ig.targets.Lead(target), method="boundary", rule=ig.rules.GaussLegendre(16))
+    made = ig.explain(
+        model, X, target=ig.targets.Lead(target), method="boundary", rule=ig.rules.GaussLegendre(16)
+    )
     other = ig.explain(
         model, X, target=ig.targets.Lead(target), baseline=made.baselines[0],
         method="integrated", rule=ig.rules.GaussLegendre(16),
@@ -280,9 +294,13 @@ def test_seeds() -> None:
 
 @pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16])
 def test_low_precision(dtype: torch.dtype) -> None:
-    made = ig.explain(five().to(dtype), X.to(dtype), target=0, method="boundary", rule=ig.rules.GaussLegendre(8))
+    made = ig.explain(
+        five().to(dtype), X.to(dtype), target=0, method="boundary", rule=ig.rules.GaussLegendre(8)
+    )
     assert made.values.dtype == torch.float32
     assert bool(torch.isfinite(made.values).all())
     exact = distance(X, found(five(), X))
     coarse = 1e-2 if dtype == torch.float32 else 0.2
-    torch.testing.assert_close(distance(made.inputs, made.baselines[0]).double(), exact, rtol=coarse, atol=0)
+    torch.testing.assert_close(
+        distance(made.inputs, made.baselines[0]).double(), exact, rtol=coarse, atol=0
+    )

@@ -26,7 +26,9 @@ def inputs(count: int = 6) -> Tensor:
 
 
 def by_way_of(at: float, start: Tensor, end: Tensor) -> Iterator[ig.Segment]:
-    yield ig.segments.polyline(torch.stack([start, torch.full_like(start, at), end.expand_as(start)]))
+    yield ig.segments.polyline(
+        torch.stack([start, torch.full_like(start, at), end.expand_as(start)])
+    )
 
 
 def path_with_a_field_called(name: str) -> Any:
@@ -47,7 +49,17 @@ def baseline_with_a_field_called(name: str) -> Any:
     return make_dataclass("Level", [(name, int, 1)], namespace={"__call__": call}, frozen=True)()
 
 
-NAMES = ["goal", "representation", "content", "steps", "corners", "iterations", "n", "most", "draws"]
+NAMES = [
+    "goal",
+    "representation",
+    "content",
+    "steps",
+    "corners",
+    "iterations",
+    "n",
+    "most",
+    "draws",
+]
 
 
 @pytest.mark.parametrize("name", NAMES)
@@ -57,7 +69,10 @@ def test_the_name_of_a_paths_field_decides_nothing(name: str) -> None:
             model(),
             inputs(),
             target=0,
-            methods={"mine": ig.Method(path=path_with_a_field_called(called)), "ig": ig.methods.integrated()},
+            methods={
+                "mine": ig.Method(path=path_with_a_field_called(called)),
+                "ig": ig.methods.integrated(),
+            },
             metrics=["sparseness"],
             baselines=[0.0, 1.0],
             gradients=12,
@@ -79,7 +94,10 @@ def test_the_name_of_a_baselines_field_decides_nothing(name: str) -> None:
             model(),
             inputs(),
             target=0,
-            methods={"mine": ig.Method(baseline_with_a_field_called(called)), "ig": ig.methods.integrated()},
+            methods={
+                "mine": ig.Method(baseline_with_a_field_called(called)),
+                "ig": ig.methods.integrated(),
+            },
             metrics=["sparseness"],
             baselines=[0.0, 1.0],
             gradients=12,
@@ -118,10 +136,18 @@ class Stepping(Line):
 
 @pytest.mark.parametrize("path", [Line(), Stepping()], ids=["pieces", "steps"])
 @pytest.mark.parametrize(("budget", "least"), [(12, 10), (30, 30), (300, 300)])
-def test_a_path_that_does_not_say_what_it_costs_is_counted(path: Any, budget: int, least: int) -> None:
+def test_a_path_that_does_not_say_what_it_costs_is_counted(
+    path: Any, budget: int, least: int
+) -> None:
     method = ig.Method(ig.baselines.Constant(0.0), path, ig.rules.GaussLegendre(3))
     made = ig.compare(
-        model(), inputs(), target=0, methods={"mine": method}, metrics=["sparseness"], gradients=budget, controls=False
+        model(),
+        inputs(),
+        target=0,
+        methods={"mine": method},
+        metrics=["sparseness"],
+        gradients=budget,
+        controls=False,
     )
     assert bool((made.scores.gradients >= least).all()), made.notes
     assert bool((made.scores.gradients <= budget).all()), made.notes
@@ -147,8 +173,14 @@ def fixed_at_seven(field: ig.fields.Field, x: Tensor, *, watch: Any = None) -> i
 
 
 RECIPES = [
-    ("Method(Union([Constant(0.0), Constant(1.0)]), rule=Left(4), weighting=Uniform())", ig.weightings.Uniform()),
-    ("Method(Union([Constant(0.0), Constant(1.0)]), Straight(), Left(4), Uniform())", ig.weightings.Uniform()),
+    (
+        "Method(Union([Constant(0.0), Constant(1.0)]), rule=Left(4), weighting=Uniform())",
+        ig.weightings.Uniform(),
+    ),
+    (
+        "Method(Union([Constant(0.0), Constant(1.0)]), Straight(), Left(4), Uniform())",
+        ig.weightings.Uniform(),
+    ),
     ("Method(Uniform(0.0, 1.0), rule=Left(4), weighting=Uniform())", ig.weightings.Uniform()),
 ]
 
@@ -197,10 +229,18 @@ class Declaring(Stepping):
 
 
 @pytest.mark.parametrize(("path", "field"), [(Telling(), "pieces"), (Declaring(), "steps")])
-def test_a_budget_turns_what_a_path_declares_or_what_its_claim_grows_with(path: Any, field: str) -> None:
+def test_a_budget_turns_what_a_path_declares_or_what_its_claim_grows_with(
+    path: Any, field: str
+) -> None:
     method = ig.Method(ig.baselines.Constant(0.0), path, ig.rules.GaussLegendre(3))
     made = ig.compare(
-        model(), inputs(), target=0, methods={"mine": method}, metrics=["sparseness"], gradients=300, controls=False
+        model(),
+        inputs(),
+        target=0,
+        methods={"mine": method},
+        metrics=["sparseness"],
+        gradients=300,
+        controls=False,
     )
     assert made.notes["mine"] == f"100 {field}"
     assert made.scores.gradients.tolist() == [[300.0] * 6]
@@ -280,7 +320,13 @@ def test_what_strangers_hold_for_each_example_goes_with_the_examples() -> None:
         weighting=Filled(x),
     )
     made = ig.compare(
-        model(), x, target=0, methods={"mine": method}, metrics=["sparseness"], gradients=20, controls=False
+        model(),
+        x,
+        target=0,
+        methods={"mine": method},
+        metrics=["sparseness"],
+        gradients=20,
+        controls=False,
     )
     assert not made.scores.reasons
     assert made.scores.gradients.tolist() == [[20.0] * 6]

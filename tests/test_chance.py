@@ -40,7 +40,9 @@ def table(name: str, columns: int, rows: int, seed: int) -> Tensor:
 
 def network(name: str, columns: int, seed: int) -> nn.Module:
     act, width = NETS[name]
-    made = nn.Sequential(nn.Linear(columns, width), act(), nn.Linear(width, width), act(), nn.Linear(width, 2)).double()
+    made = nn.Sequential(
+        nn.Linear(columns, width), act(), nn.Linear(width, width), act(), nn.Linear(width, 2)
+    ).double()
     stream = torch.Generator().manual_seed(seed)
     with torch.no_grad():
         for p in made.parameters():
@@ -92,7 +94,8 @@ def test_two_draws_tell_nothing() -> None:
 def test_spread_does_not_depend_on_blocks(features: int) -> None:
     maps = (
         50
-        + wave(40, 2, features, phase=0.2) * torch.randn(40, 2, 1, generator=torch.Generator().manual_seed(0)).double()
+        + wave(40, 2, features, phase=0.2)
+        * torch.randn(40, 2, 1, generator=torch.Generator().manual_seed(0)).double()
     )
     whole, parts = Spread(maps[0]), Spread(maps[0])
     whole.add(maps)
@@ -133,7 +136,9 @@ def stopped(maps: Tensor, truth: Tensor, tol: float, block: int = 25) -> tuple[T
     return done, error
 
 
-def coverage(tol: float, columns: tuple[int, ...], seeds: int, runs: int, draws: int) -> tuple[float, int]:
+def coverage(
+    tol: float, columns: tuple[int, ...], seeds: int, runs: int, draws: int
+) -> tuple[float, int]:
     """How many converged runs are within ``tol``, over all tables and networks."""
     right = every = 0
     for width in columns:
@@ -145,7 +150,9 @@ def coverage(tol: float, columns: tuple[int, ...], seeds: int, runs: int, draws:
                     truth = shares.mean(0)
                     if not float(truth.norm()):
                         continue
-                    which = torch.randint(len(shares), (draws, runs), generator=torch.Generator().manual_seed(seed))
+                    which = torch.randint(
+                        len(shares), (draws, runs), generator=torch.Generator().manual_seed(seed)
+                    )
                     done, error = stopped(shares[which], truth, tol)
                     right += int((error[done] <= tol).sum())
                     every += int(done.sum())
@@ -187,9 +194,18 @@ def test_the_bound_of_a_weighted_sum(hushed: None) -> None:
     inside = []
     for seed in range(30):
         made = ig.explain(
-            model, x, target=0, method="weighted", baseline=pool, rule=ig.rules.MonteCarlo(20), fill=0.0, seed=seed
+            model,
+            x,
+            target=0,
+            method="weighted",
+            baseline=pool,
+            rule=ig.rules.MonteCarlo(20),
+            fill=0.0,
+            seed=seed,
         )
-        each = torch.stack([torch.stack([single(model, one, b[None], 500).mean(0) for one in x]) for b in pool])
+        each = torch.stack(
+            [torch.stack([single(model, one, b[None], 500).mean(0) for one in x]) for b in pool]
+        )
         inside.append(off(made, torch.einsum("rb,rbi->bi", made.weights, each)) <= made.error)
     share = float(torch.stack(inside).double().mean())
     assert share >= 0.95
@@ -198,8 +214,13 @@ def test_the_bound_of_a_weighted_sum(hushed: None) -> None:
 def test_one_reference_and_many_positions(hushed: None) -> None:
     x, model = table("normal", 6, 3, 1), network("tanh", 6, 3)
     truth = torch.stack([single(model, one, torch.zeros(1, 6).double(), 2000).mean(0) for one in x])
-    made = [ig.explain(model, x, target=0, rule=ig.rules.MonteCarlo(40), seed=seed) for seed in range(30)]
-    assert float(torch.stack([off(one, truth) <= one.error for one in made]).double().mean()) >= 0.95
+    made = [
+        ig.explain(model, x, target=0, rule=ig.rules.MonteCarlo(40), seed=seed)
+        for seed in range(30)
+    ]
+    assert (
+        float(torch.stack([off(one, truth) <= one.error for one in made]).double().mean()) >= 0.95
+    )
     single_draw = ig.explain(model, x, target=0, rule=ig.rules.MonteCarlo(1))
     assert bool(single_draw.error.isinf().all())
     assert not bool(single_draw.converged.any())
@@ -222,7 +243,9 @@ def test_a_jump_is_not_missed_by_draws_that_agree(hushed: None) -> None:
 
 def test_maps_that_miss_a_tenth_warn_and_say_how_many_draws_would_do() -> None:
     x, model = table("normal", 30, 100, 1), network("relu", 30, 2)
-    with pytest.warns(ig.errors.IncompleteWarning, match=r"of its standard errors, and chance") as caught:
+    with pytest.warns(
+        ig.errors.IncompleteWarning, match=r"of its standard errors, and chance"
+    ) as caught:
         made = ig.explain(model, x, target=0, method="expected", baseline=x)
     count = int((made.gap > 0.1).sum())
     assert count > 10
@@ -237,7 +260,13 @@ def test_the_draws_that_would_do_do() -> None:
     with warnings.catch_warnings():
         warnings.simplefilter("ignore")
         enough = ig.explain(
-            model, x, target=0, method="expected", baseline=pool, tol=0.08, draws=int(1.5 * (100 + more))
+            model,
+            x,
+            target=0,
+            method="expected",
+            baseline=pool,
+            tol=0.08,
+            draws=int(1.5 * (100 + more)),
         )
     assert not bool(few.converged)
     assert bool(enough.converged)
@@ -274,7 +303,12 @@ class Off:
 
 def made_from(references: Tensor, x: Tensor, rule: Any = Off()) -> ig.Attribution:
     return ig.explain(
-        network("tanh", 6, 3), x, target=0, method="expected", baseline=ig.baselines.Given(references), rule=rule
+        network("tanh", 6, 3),
+        x,
+        target=0,
+        method="expected",
+        baseline=ig.baselines.Given(references),
+        rule=rule,
     )
 
 
@@ -292,16 +326,24 @@ def test_the_same_reference_many_times_is_as_uncertain_as_once(hushed: None) -> 
 
 def test_different_references_err_independently_and_groups_of_them_too(hushed: None) -> None:
     x, pool = table("normal", 6, 3, 1), table("normal", 6, 4, 2)
-    for references, expected in ((pool, 0.03 / 4**0.5), (pool[[0, 1, 1, 1]], 0.03 * (1 + 9) ** 0.5 / 4)):
+    for references, expected in (
+        (pool, 0.03 / 4**0.5),
+        (pool[[0, 1, 1, 1]], 0.03 * (1 + 9) ** 0.5 / 4),
+    ):
         made = made_from(references, x)
         torch.testing.assert_close(
-            made.error * made.values.norm(dim=1), torch.full((3,), expected).double(), rtol=1e-6, atol=0
+            made.error * made.values.norm(dim=1),
+            torch.full((3,), expected).double(),
+            rtol=1e-6,
+            atol=0,
         )
         whole = torch.stack([made_from(b[None], x).values for b in references]).mean(0)
         torch.testing.assert_close(made.values, whole, rtol=0, atol=1e-12)
 
 
-def test_the_same_reference_in_other_blocks_counts_as_the_same(monkeypatch: pytest.MonkeyPatch, hushed: None) -> None:
+def test_the_same_reference_in_other_blocks_counts_as_the_same(
+    monkeypatch: pytest.MonkeyPatch, hushed: None
+) -> None:
     x, pool = table("normal", 6, 3, 1), table("normal", 6, 4, 2)
     one = made_from(pool[:1], x)
     monkeypatch.setattr("integrand.integration.method._BLOCK_ON_CPU", 2 * x.numel())
@@ -315,7 +357,9 @@ def test_references_of_weighted_gradients_that_are_the_same(hushed: None) -> Non
     options = dict(target=0, method="weighted", fill=0.0, rule=ig.rules.Adaptive(0.01))
     two = ig.explain(model, x, baseline=pool, **options)
     four = ig.explain(model, x, baseline=pool[[0, 1, 1, 1]], **options)
-    assert bool((off(four, torch.einsum("rb,rbi->bi", four.weights, two.shares[[0, 1, 1, 1]])) < 0.02).all())
+    assert bool(
+        (off(four, torch.einsum("rb,rbi->bi", four.weights, two.shares[[0, 1, 1, 1]])) < 0.02).all()
+    )
     assert torch.equal(four.shares[1], four.shares[3])
     assert four.cost.gradients <= 1.5 * two.cost.gradients
 
@@ -359,7 +403,10 @@ def test_a_baseline_at_which_f_is_not_finite_is_refused_and_named(name: str) -> 
     elif "tol" in options:
         where, baseline = r"reference \d+ of example 0", pool
     else:
-        where, baseline = "reference 2 of example 0", pool if "method" in options else ig.baselines.Given(pool)
+        where, baseline = (
+            "reference 2 of example 0",
+            pool if "method" in options else ig.baselines.Given(pool),
+        )
     if name == "smoothgrad":
         options["method"] = ig.SmoothGrad(ig.methods.integrated(0.0, options.pop("rule")), 3)
         baseline = None
@@ -374,7 +421,11 @@ def test_an_example_at_which_f_is_not_finite_is_refused_and_named() -> None:
     for options in ({}, dict(method="expected"), dict(rule=ig.rules.Midpoint(3))):
         with pytest.raises(ig.errors.NonFiniteGradient, match="example 1"):
             ig.explain(
-                logs, x, target=0, baseline=torch.full((5, 4), 0.5).double() if "method" in options else 0.5, **options
+                logs,
+                x,
+                target=0,
+                baseline=torch.full((5, 4), 0.5).double() if "method" in options else 0.5,
+                **options,
             )
 
 
@@ -404,25 +455,44 @@ class Reading:
 def test_only_what_is_used_is_read(hushed: None) -> None:
     data = Reading(table("normal", 6, 500, 2))
     made = ig.explain(
-        network("tanh", 6, 3), table("normal", 6, 2, 1), target=0, method="expected", baseline=data, tol=0.4
+        network("tanh", 6, 3),
+        table("normal", 6, 2, 1),
+        target=0,
+        method="expected",
+        baseline=data,
+        tol=0.4,
     )
     assert len(data.read) == len(set(data.read)) == len(made.weights) < 500
     whole = Reading(data.rows)
     same = ig.explain(
-        network("tanh", 6, 3), table("normal", 6, 2, 1), target=0, method="expected", baseline=whole.rows, tol=0.4
+        network("tanh", 6, 3),
+        table("normal", 6, 2, 1),
+        target=0,
+        method="expected",
+        baseline=whole.rows,
+        tol=0.4,
     )
     torch.testing.assert_close(made.values, same.values, rtol=0, atol=1e-12)
 
 
 def alive(size: int, **options: Any) -> float:
     """The most that is alive, in maps, beside the data."""
-    x, pool = wave(1, 200_000).float(), 0.1 * torch.randn(size, 200_000, generator=torch.Generator().manual_seed(0))
+    x, pool = (
+        wave(1, 200_000).float(),
+        0.1 * torch.randn(size, 200_000, generator=torch.Generator().manual_seed(0)),
+    )
     weight = wave(200_000, 2, phase=1).float() / 450
     with Alive() as seen:
         for given in (x, pool, weight):
             seen.known[given.untyped_storage()._cdata] = None
         ig.explain(
-            lambda z: torch.tanh(z @ weight), x, target=0, method="expected", baseline=pool, batch_size=8, **options
+            lambda z: torch.tanh(z @ weight),
+            x,
+            target=0,
+            method="expected",
+            baseline=pool,
+            batch_size=8,
+            **options,
         )
     return seen.most / x.nbytes
 

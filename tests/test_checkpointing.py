@@ -36,7 +36,11 @@ class Block(nn.Module):
 
     def __init__(self, width: int) -> None:
         super().__init__()
-        self.norm, self.up, self.down = nn.LayerNorm(width), nn.Linear(width, 12), nn.Linear(12, width)
+        self.norm, self.up, self.down = (
+            nn.LayerNorm(width),
+            nn.Linear(width, 12),
+            nn.Linear(12, width),
+        )
         self.act = nn.ReLU()
         self.checkpointing: Callable[..., Any] | None = None
         self.only_in_training = False
@@ -57,7 +61,9 @@ class Stack(nn.Module):
         torch.manual_seed(3)
         self.blocks, self.head = nn.ModuleList(Block(width) for _ in range(3)), nn.Linear(width, 3)
 
-    def gradient_checkpointing_enable(self, use_reentrant: bool, only_in_training: bool = False) -> None:
+    def gradient_checkpointing_enable(
+        self, use_reentrant: bool, only_in_training: bool = False
+    ) -> None:
         for block in self.blocks:
             block.checkpointing = functools.partial(checkpoint, use_reentrant=use_reentrant)
             block.only_in_training = only_in_training
@@ -117,7 +123,9 @@ def test_a_checkpoint_changes_nothing(way: str, quiet: None) -> None:
 def test_a_reentrant_checkpoint_gives_the_same_gradients(way: str, quiet: None) -> None:
     model = checkpointed(use_reentrant=True)
     before = state(model)
-    torch.testing.assert_close(explained(model, way).values, explained(plain(), way).values, rtol=0, atol=1e-12)
+    torch.testing.assert_close(
+        explained(model, way).values, explained(plain(), way).values, rtol=0, atol=1e-12
+    )
     assert_same(before, state(model))
 
 
@@ -133,9 +141,13 @@ def test_a_reentrant_checkpoint_keeps_the_tolerance_without_chords(way: str, qui
     assert_same(before, state(model))
 
 
-@pytest.mark.parametrize("rule", [ig.rules.Chords(8), ig.rules.GaussLegendre(8), ig.rules.Adaptive(0.02)])
+@pytest.mark.parametrize(
+    "rule", [ig.rules.Chords(8), ig.rules.GaussLegendre(8), ig.rules.Adaptive(0.02)]
+)
 @pytest.mark.parametrize("use_reentrant", [False, True])
-def test_several_targets_share_checkpointed_passes(use_reentrant: bool, rule: Any, quiet: None) -> None:
+def test_several_targets_share_checkpointed_passes(
+    use_reentrant: bool, rule: Any, quiet: None
+) -> None:
     model = checkpointed(use_reentrant)
     found = ig.explain_targets(model, X, targets=[0, 1, 2], rule=rule)
     exact = not use_reentrant or isinstance(rule, ig.rules.GaussLegendre)
@@ -155,7 +167,9 @@ def test_what_a_model_checkpoints_in_training_only_is_not(quiet: None) -> None:
 
 def test_rows_on_another_axis_of_what_is_checkpointed(quiet: None) -> None:
     """Where the rows are is lost when a part runs again: its chords are not used, and the tolerance is kept."""
-    model, same = (TimeFirst(checkpointed=checkpointed).double().eval() for checkpointed in (True, False))
+    model, same = (
+        TimeFirst(checkpointed=checkpointed).double().eval() for checkpointed in (True, False)
+    )
     truth = explained(same, "chords", rule=ig.rules.Chords(400)).values
     made = explained(model, "adaptive", tol=0.02)
     assert bool(made.converged.all())
@@ -165,7 +179,9 @@ def test_rows_on_another_axis_of_what_is_checkpointed(quiet: None) -> None:
 @pytest.mark.parametrize("rule", [ig.rules.Chords(8), ig.rules.GaussLegendre(8)])
 def test_a_layer_inside_a_checkpoint_is_refused(rule: Any, quiet: None) -> None:
     method = ig.methods.layer("blocks.1.act", rule=rule)
-    with pytest.raises(ig.errors.ModelError, match=r"'blocks\.1\.act', inside a part that is checkpointed"):
+    with pytest.raises(
+        ig.errors.ModelError, match=r"'blocks\.1\.act', inside a part that is checkpointed"
+    ):
         ig.explain(checkpointed(use_reentrant=False), X, target=1, method=method)
     with pytest.raises(ig.errors.DetachedModel, match="use_reentrant=True"):
         ig.explain(checkpointed(use_reentrant=True), X, target=1, method=method)
@@ -181,7 +197,9 @@ def test_a_function_that_checkpoints_reentrantly(quiet: None) -> None:
     model = checkpointed(use_reentrant=True)
     before = state(model)
     made = explained(lambda x: model(x), "fixed nodes")
-    torch.testing.assert_close(made.values, explained(plain(), "fixed nodes").values, rtol=0, atol=1e-12)
+    torch.testing.assert_close(
+        made.values, explained(plain(), "fixed nodes").values, rtol=0, atol=1e-12
+    )
     assert_same(before, state(model))
     number = id(model)
     hidden = lambda x: eval("model(x)", {"model": by_id(number), "x": x})  # noqa: E731
@@ -190,7 +208,9 @@ def test_a_function_that_checkpoints_reentrantly(quiet: None) -> None:
     assert_same(before, state(model))
     kept = checkpointed(use_reentrant=False)
     made = explained(lambda x: kept(x), "adaptive")
-    torch.testing.assert_close(made.values, explained(plain(), "adaptive").values, rtol=0, atol=1e-12)
+    torch.testing.assert_close(
+        made.values, explained(plain(), "adaptive").values, rtol=0, atol=1e-12
+    )
     assert all(parameter.grad is None for parameter in kept.parameters())
 
 
@@ -204,7 +224,9 @@ def test_extra_arguments_get_no_gradient_from_a_reentrant_checkpoint(quiet: None
     model = Scaled().double().eval()
     model.gradient_checkpointing_enable(use_reentrant=True)
     made = explained(model, "fixed nodes", extra=(scale,))
-    torch.testing.assert_close(made.values, explained(plain(), "fixed nodes").values, rtol=0, atol=1e-12)
+    torch.testing.assert_close(
+        made.values, explained(plain(), "fixed nodes").values, rtol=0, atol=1e-12
+    )
     assert scale.grad is None
 
 
@@ -214,7 +236,11 @@ def test_extra_arguments_get_no_gradient_from_a_reentrant_checkpoint(quiet: None
 def offloaded(model: nn.Module) -> nn.Module:
     """As accelerate does it: weights are on no device but while their layer runs; each time the parameters are new ones."""
     for module in model.modules():
-        kept = {name: parameter.detach() for name, parameter in module._parameters.items() if parameter is not None}
+        kept = {
+            name: parameter.detach()
+            for name, parameter in module._parameters.items()
+            if parameter is not None
+        }
         if not kept:
             continue
 
@@ -223,7 +249,9 @@ def offloaded(model: nn.Module) -> nn.Module:
                 wanted = module._parameters[name].requires_grad
                 module._parameters[name] = nn.Parameter(weight, requires_grad=wanted)
 
-        def run(module: nn.Module, own: Any, kept: dict[str, Tensor], *args: Any, **kwargs: Any) -> Any:
+        def run(
+            module: nn.Module, own: Any, kept: dict[str, Tensor], *args: Any, **kwargs: Any
+        ) -> Any:
             place(module, kept)
             made = own(*args, **kwargs)
             place(module, {name: weight.to("meta") for name, weight in kept.items()})

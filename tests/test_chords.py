@@ -31,7 +31,9 @@ def grown(make: Callable[[], nn.Module], seed: int = 3) -> nn.Module:
     return model
 
 
-def between(field: ig.fields.Field, start: Tensor, end: Tensor, index: Tensor | None = None) -> tuple[Tensor, Tensor]:
+def between(
+    field: ig.fields.Field, start: Tensor, end: Tensor, index: Tensor | None = None
+) -> tuple[Tensor, Tensor]:
     """The chord of every pair (B, *s), and the change of F along it, all in one call."""
     count = len(start)
     z = torch.stack([start, end], 1).flatten(0, 1)
@@ -50,7 +52,11 @@ def defect(field: ig.fields.Field, start: Tensor, end: Tensor) -> float:
 def chain(field: ig.fields.Field, start: Tensor, end: Tensor, n: int, mean: bool = False) -> Tensor:
     """The mean of n chords (or of the end gradients) along straight lines (B, *s)."""
     count = len(start)
-    t = torch.linspace(0, 1, n + 1, dtype=start.dtype).repeat(count).reshape(-1, *(1,) * (start.ndim - 1))
+    t = (
+        torch.linspace(0, 1, n + 1, dtype=start.dtype)
+        .repeat(count)
+        .reshape(-1, *(1,) * (start.ndim - 1))
+    )
     begin, finish = (side.repeat_interleave(n + 1, 0) for side in (start, end))
     z = begin + t * (finish - begin)
     index = torch.arange(count).repeat_interleave(n + 1)
@@ -82,7 +88,9 @@ def off(found: Tensor, truth: Tensor, step: Tensor) -> Tensor:
 class Called(nn.Module):
     """A two-layer network around any function."""
 
-    def __init__(self, function: Callable[[Tensor], Tensor], features: int = 6, hidden: int = 10) -> None:
+    def __init__(
+        self, function: Callable[[Tensor], Tensor], features: int = 6, hidden: int = 10
+    ) -> None:
         super().__init__()
         self.first, self.last = nn.Linear(features, hidden), nn.Linear(hidden, 3)
         self.function = function
@@ -172,7 +180,9 @@ FUNCTIONS: dict[str, Callable[[Tensor], Tensor]] = {
 
 @pytest.mark.parametrize("name", list(MODULES))
 def test_complete_for_modules(name: str) -> None:
-    field = ig.TorchField(grown(lambda: nn.Sequential(nn.Linear(6, 9), MODULES[name](), nn.Linear(9, 3))), 1)
+    field = ig.TorchField(
+        grown(lambda: nn.Sequential(nn.Linear(6, 9), MODULES[name](), nn.Linear(9, 3))), 1
+    )
     assert defect(field, STARTS, ENDS) < 1e-10
     assert field.chordal
 
@@ -245,7 +255,9 @@ def test_complete_when_deep(act: Callable[[], nn.Module]) -> None:
     ids=["logit", "logit each", "margin", "product", "sigmoid"],
 )
 def test_complete_for_targets(target: Any) -> None:
-    field = ig.TorchField(filled(nn.Sequential(nn.Linear(6, 12), nn.ReLU(), nn.Linear(12, 3))), target)
+    field = ig.TorchField(
+        filled(nn.Sequential(nn.Linear(6, 12), nn.ReLU(), nn.Linear(12, 3))), target
+    )
     assert defect(field, STARTS, ENDS) < 1e-10
     assert field.chordal
 
@@ -285,7 +297,9 @@ def test_the_secant_by_hand() -> None:
 
 def test_the_product_by_hand() -> None:
     """Δ(uv) = v̄ Δu + ū Δv."""
-    chord, _ = between(ig.TorchField(lambda z: z[:, 0] * z[:, 1], ig.targets.Output()), STARTS, ENDS)
+    chord, _ = between(
+        ig.TorchField(lambda z: z[:, 0] * z[:, 1], ig.targets.Output()), STARTS, ENDS
+    )
     middle = (STARTS + ENDS) / 2
     torch.testing.assert_close(chord[:, :2], middle[:, [1, 0]], rtol=0, atol=1e-14)
     assert not chord[:, 2:].any()
@@ -332,13 +346,17 @@ def test_second_order(act: Callable[[], nn.Module]) -> None:
     field = ig.TorchField(model, 1)
     truth = fine(field, STARTS, ENDS, 20000)
     step = ENDS - STARTS
-    errors = {n: float(off(chain(field, STARTS, ENDS, n), truth, step).mean()) for n in (8, 16, 32, 64)}
+    errors = {
+        n: float(off(chain(field, STARTS, ENDS, n), truth, step).mean()) for n in (8, 16, 32, 64)
+    }
     assert slope_of(errors) == pytest.approx(2, abs=0.25)
     assert errors[64] < 1e-3
 
 
 def test_better_than_the_trapezoid_at_kinks() -> None:
-    make = lambda: nn.Sequential(nn.Linear(6, 24), nn.ReLU(), nn.Linear(24, 24), nn.ReLU(), nn.Linear(24, 3))  # noqa: E731
+    make = lambda: nn.Sequential(
+        nn.Linear(6, 24), nn.ReLU(), nn.Linear(24, 24), nn.ReLU(), nn.Linear(24, 3)
+    )  # noqa: E731
     ratios = []
     for seed in range(4):
         field = ig.TorchField(grown(make, seed), 1)
@@ -383,7 +401,9 @@ class Recurrent(nn.Module):
 
 
 def pooled() -> nn.Module:
-    return nn.Sequential(nn.Conv2d(3, 4, 3), nn.ReLU(), nn.MaxPool2d(3, 1), nn.Flatten(), nn.Linear(16, 3))
+    return nn.Sequential(
+        nn.Conv2d(3, 4, 3), nn.ReLU(), nn.MaxPool2d(3, 1), nn.Flatten(), nn.Linear(16, 3)
+    )
 
 
 STRANGERS: dict[str, tuple[Callable[[], nn.Module], Tensor, Tensor]] = {
@@ -397,12 +417,18 @@ STRANGERS: dict[str, tuple[Callable[[], nn.Module], Tensor, Tensor]] = {
     "power": (lambda: Called(lambda u: u**3), STARTS, ENDS),
     "division": (lambda: Called(lambda u: u / (1 + u.square().sum(1, keepdim=True))), STARTS, ENDS),
     "maximum": (lambda: Called(lambda u: torch.maximum(u, u.flip(1))), STARTS, ENDS),
-    "bilinear": (lambda: Called(lambda u: torch.einsum("ni,ni->n", u, u.flip(1))[:, None] * u), STARTS, ENDS),
+    "bilinear": (
+        lambda: Called(lambda u: torch.einsum("ni,ni->n", u, u.flip(1))[:, None] * u),
+        STARTS,
+        ENDS,
+    ),
     "product in place": (lambda: Called(lambda u: (1 * u).mul_(torch.sigmoid(u))), STARTS, ENDS),
     "glu": (lambda: Called(lambda u: F.glu(torch.cat([u, u.flip(1)], 1))), STARTS, ENDS),
     "clamp by a tensor": (lambda: Called(lambda u: torch.clamp(u, min=u.flip(1))), STARTS, ENDS),
     "rows along the second axis": (
-        lambda: Called(lambda u: F.relu(u.reshape(-1, 5, 2).transpose(0, 1)).transpose(0, 1).reshape(-1, 10)),
+        lambda: Called(
+            lambda u: F.relu(u.reshape(-1, 5, 2).transpose(0, 1)).transpose(0, 1).reshape(-1, 10)
+        ),
         STARTS,
         ENDS,
     ),
@@ -423,7 +449,9 @@ def test_never_silently_wrong(name: str) -> None:
     found = chain(field, start, end, 64)
     assert float(off(found, truth, end - start).max()) < 0.03
     if not field.chordal:
-        torch.testing.assert_close(found, chain(field, start, end, 64, mean=True), rtol=0, atol=1e-14)
+        torch.testing.assert_close(
+            found, chain(field, start, end, 64, mean=True), rtol=0, atol=1e-14
+        )
 
 
 @pytest.mark.parametrize("name", ["custom function", "recurrent", "jump"])
@@ -460,7 +488,9 @@ RUNS = [5, 1, 2, 9, 3, 1, 4]  # rows of each run; runs belong to examples in thi
 OF = [0, 0, 1, 2, 2, 3, 0]
 
 
-def streamed(field: ig.fields.Field, dtype: torch.dtype = torch.float64) -> tuple[Evaluation, Tensor, Tensor, Tensor]:
+def streamed(
+    field: ig.fields.Field, dtype: torch.dtype = torch.float64
+) -> tuple[Evaluation, Tensor, Tensor, Tensor]:
     """Chords along several runs: what is found, the rows, which begin, and whose they are."""
     begins = torch.cat([torch.arange(n) == 0 for n in RUNS])
     index = torch.tensor(OF).repeat_interleave(torch.tensor(RUNS))
@@ -528,7 +558,9 @@ def test_metered(rows: int, most: int) -> None:
 
 def test_float32() -> None:
     """Neither neighbours that almost touch nor large steps lose more than single precision must."""
-    model = filled(nn.Sequential(nn.Linear(6, 12), nn.GELU(), nn.Linear(12, 12), nn.ReLU(), nn.Linear(12, 3)))
+    model = filled(
+        nn.Sequential(nn.Linear(6, 12), nn.GELU(), nn.Linear(12, 12), nn.ReLU(), nn.Linear(12, 3))
+    )
     exact = ig.TorchField(model, 1)
     steps = [1.0, 0.1, 1e-2, 1e-3, 1e-4, 1e-6]
     truths = [between(exact, ENDS - s * (ENDS - STARTS), ENDS)[0] for s in steps]
@@ -551,8 +583,12 @@ def test_the_model_is_given_back() -> None:
     assert torch.equal(start, IMAGE_STARTS)
     assert torch.equal(end, IMAGE_ENDS)
     assert all(torch.equal(before[name], tensor) for name, tensor in model.state_dict().items())
-    assert all(parameter.requires_grad and parameter.grad is None for parameter in model.parameters())
-    assert not any(m._forward_hooks or m._forward_pre_hooks or m._backward_hooks for m in model.modules())
+    assert all(
+        parameter.requires_grad and parameter.grad is None for parameter in model.parameters()
+    )
+    assert not any(
+        m._forward_hooks or m._forward_pre_hooks or m._backward_hooks for m in model.modules()
+    )
 
 
 def test_a_model_that_works_in_place_on_its_input() -> None:

@@ -110,7 +110,9 @@ OPERATIONS: dict[str, Function] = {
     "solve": lambda u: torch.linalg.solve(0.2 * u @ u.mT + torch.eye(4, dtype=u.dtype), u),
     "detached": lambda u: u * u.detach().abs().mean(2, keepdim=True),
     "vmapped": lambda u: torch.vmap(lambda row: torch.tanh(row @ W))(u),
-    "inner gradient": lambda u: u + torch.autograd.grad((u.tanh().square()).sum(), u, create_graph=True)[0],
+    "inner gradient": lambda u: (
+        u + torch.autograd.grad((u.tanh().square()).sum(), u, create_graph=True)[0]
+    ),
 }
 
 ENDS = wave(2, 4, 6, phase=2.9, scale=1.2)
@@ -145,8 +147,13 @@ def wrong(seed: int) -> str | None:
     baseline = BASELINES[name]
     start = baseline.expand_as(ENDS)
     field = ig.TorchField(model, ig.targets.Output())
-    found = ig.Method(ig.baselines.Given(start[None]), rule=ig.rules.Adaptive(TOLERANCE))(field, ENDS)
-    for nodes in (2000, 32000):  # kinks make brute force slow to converge: it is asked again before anybody is blamed
+    found = ig.Method(ig.baselines.Given(start[None]), rule=ig.rules.Adaptive(TOLERANCE))(
+        field, ENDS
+    )
+    for nodes in (
+        2000,
+        32000,
+    ):  # kinks make brute force slow to converge: it is asked again before anybody is blamed
         truth = brute_force(model, start, ENDS, nodes)
         size = truth.flatten(1).norm(dim=1)
         errors = (found.values - truth).flatten(1).norm(dim=1) / size
@@ -167,5 +174,7 @@ def test_random_compositions(seed: int) -> None:
 @pytest.mark.filterwarnings("ignore::integrand.errors.IncompleteWarning")
 @pytest.mark.parametrize("block", range(12))
 def test_many_random_compositions(block: int) -> None:
-    failures = [failure for seed in range(100 + 50 * block, 150 + 50 * block) if (failure := wrong(seed))]
+    failures = [
+        failure for seed in range(100 + 50 * block, 150 + 50 * block) if (failure := wrong(seed))
+    ]
     assert not failures, "\n".join(failures)

@@ -31,7 +31,9 @@ def grown(make: Callable[[], nn.Module], seed: int = 3) -> nn.Module:
 class Encoder(nn.Module):
     """torch's own layer, between linear maps; tokens first unless ``batch_first``."""
 
-    def __init__(self, batch_first: bool = True, mask: str = "", stack: bool = False, **options: Any) -> None:
+    def __init__(
+        self, batch_first: bool = True, mask: str = "", stack: bool = False, **options: Any
+    ) -> None:
         super().__init__()
         layer = nn.TransformerEncoderLayer(WIDTH, 2, 12, batch_first=batch_first, **options)
         self.layer = nn.TransformerEncoder(layer, 2, enable_nested_tensor=False) if stack else layer
@@ -45,7 +47,9 @@ class Encoder(nn.Module):
                 "is_causal": True,
             }
         if self.mask == "padding":
-            options = {"src_key_padding_mask": (torch.arange(TOKENS) == TOKENS - 1).expand(len(x), -1)}
+            options = {
+                "src_key_padding_mask": (torch.arange(TOKENS) == TOKENS - 1).expand(len(x), -1)
+            }
         if isinstance(self.layer, nn.TransformerEncoder) and "src_mask" in options:
             options["mask"] = options.pop("src_mask")
         if self.batch_first:
@@ -65,7 +69,11 @@ class Attending(nn.Module):
         x = x if self.attention.batch_first else x.transpose(0, 1)
         mask = torch.ones(TOKENS, TOKENS, dtype=torch.bool).triu(1)
         made, weights = self.attention(
-            x, 2 * x[..., : self.attention.kdim], x.tanh(), attn_mask=mask, average_attn_weights=self.average
+            x,
+            2 * x[..., : self.attention.kdim],
+            x.tanh(),
+            attn_mask=mask,
+            average_attn_weights=self.average,
         )
         made = made if self.attention.batch_first else made.transpose(0, 1)
         return self.head(made.sum(1)) + weights.flatten(1)[:, -3:]
@@ -92,7 +100,9 @@ class Llama(nn.Module):
         self.norms = nn.ModuleList([Root() for _ in range(3)])
         self.q, self.kv = nn.Linear(WIDTH, WIDTH, bias=False), nn.Linear(WIDTH, WIDTH, bias=False)
         self.o = nn.Linear(WIDTH, WIDTH, bias=False)
-        self.gate, self.up, self.down = (nn.Linear(*s, bias=False) for s in ((WIDTH, 12), (WIDTH, 12), (12, WIDTH)))
+        self.gate, self.up, self.down = (
+            nn.Linear(*s, bias=False) for s in ((WIDTH, 12), (WIDTH, 12), (12, WIDTH))
+        )
         self.head = nn.Linear(WIDTH, 3)
 
     def forward(self, x: Tensor) -> Tensor:
@@ -102,7 +112,9 @@ class Llama(nn.Module):
         k, v = self.kv(hidden).view(rows, TOKENS, 2, 4).transpose(1, 2).chunk(2, -1)
         k, v = (t.repeat_interleave(2, 1) for t in (self.turned(k), v))
         hide = torch.full((TOKENS, TOKENS), torch.finfo(x.dtype).min, dtype=x.dtype).triu(1)
-        weights = F.softmax(torch.matmul(q, k.transpose(2, 3)) / 2**0.5 + hide, dim=-1, dtype=x.dtype)
+        weights = F.softmax(
+            torch.matmul(q, k.transpose(2, 3)) / 2**0.5 + hide, dim=-1, dtype=x.dtype
+        )
         x = x + self.o(torch.matmul(weights, v).transpose(1, 2).reshape(rows, TOKENS, -1))
         hidden = self.norms[1](x)
         x = x + self.down(F.silu(self.gate(hidden)) * self.up(hidden))
@@ -145,7 +157,10 @@ class Residual(nn.Module):
     def __init__(self) -> None:
         super().__init__()
         self.stem = nn.Sequential(
-            nn.Conv2d(3, 6, 3, bias=False), nn.BatchNorm2d(6), nn.ReLU(inplace=True), nn.MaxPool2d(3, 2, 1)
+            nn.Conv2d(3, 6, 3, bias=False),
+            nn.BatchNorm2d(6),
+            nn.ReLU(inplace=True),
+            nn.MaxPool2d(3, 2, 1),
         )
         self.block = nn.Sequential(
             nn.Conv2d(6, 6, 3, padding=1), nn.BatchNorm2d(6), nn.ReLU(inplace=True), nn.Conv2d(6, 6, 3, padding=1), nn.BatchNorm2d(6)
@@ -168,7 +183,11 @@ class Grouped(nn.Module):
             nn.GroupNorm(2, 8),
             nn.Conv2d(8, 8, 3, padding=1, groups=8),
         )
-        self.last, self.wide, self.narrow = nn.LayerNorm(8, eps=1e-6), nn.Linear(8, 16), nn.Linear(16, 8)
+        self.last, self.wide, self.narrow = (
+            nn.LayerNorm(8, eps=1e-6),
+            nn.Linear(8, 16),
+            nn.Linear(16, 8),
+        )
         self.scale, self.head = nn.Parameter(torch.full((8,), 0.3)), nn.Linear(8, 3)
 
     def forward(self, x: Tensor) -> Tensor:
@@ -219,10 +238,14 @@ TARGETS = {
 
 def rows(shape: tuple[int, ...], count: int, start: str) -> tuple[Tensor, Tensor]:
     end = wave(count, *shape, phase=2.9, scale=1.2)
-    return (torch.zeros_like(end) if start == "zero" else wave(count, *shape, phase=0.7, scale=1.2)), end
+    return (
+        torch.zeros_like(end) if start == "zero" else wave(count, *shape, phase=0.7, scale=1.2)
+    ), end
 
 
-def defect(field: ig.TorchField, start: Tensor, end: Tensor, dtype: torch.dtype = torch.float64) -> float:
+def defect(
+    field: ig.TorchField, start: Tensor, end: Tensor, dtype: torch.dtype = torch.float64
+) -> float:
     z = torch.stack([start, end], 1).flatten(0, 1).to(dtype)
     place = torch.arange(len(z))
     found = field.evaluate_chords(z, place // 2, place - place % 2)
@@ -302,7 +325,10 @@ def test_chords_integrate_at_second_order(name: str) -> None:
     start = start + 0.5 * (end - start)
     segment = ig.segments.polyline(torch.stack([start, end])[:, None])
     truth = ig.rules.GaussLegendre(300)(field, segment)
-    errors = [float((ig.rules.Chords(n, grade=1)(field, segment) - truth).norm() / truth.norm()) for n in (16, 64)]
+    errors = [
+        float((ig.rules.Chords(n, grade=1)(field, segment) - truth).norm() / truth.norm())
+        for n in (16, 64)
+    ]
     assert errors[1] < (0.02 if "grouped" in name or "encoder" in name else 2e-3)
     if "encoder" not in name and "grouped" not in name:  # these have kinks
         assert errors[0] / errors[1] == pytest.approx(16, rel=0.3)
@@ -351,7 +377,9 @@ def test_what_has_no_chord_is_caught(name: str) -> None:
     assert not field.chordal
     assert found.passes == 2
     gradient = field.evaluate(z, place // 2).gradient
-    torch.testing.assert_close(found.gradient[1::2], (gradient[1::2] + gradient[::2]) / 2, rtol=0, atol=1e-13)
+    torch.testing.assert_close(
+        found.gradient[1::2], (gradient[1::2] + gradient[::2]) / 2, rtol=0, atol=1e-13
+    )
     assert field.evaluate_chords(z, place // 2, place - place % 2).passes == 1
 
 

@@ -33,7 +33,11 @@ def positive(u: Tensor) -> Tensor:
 def attend(u: Tensor, **options: object) -> Tensor:
     q, k, v = (u @ (MIX + shift).to(u) for shift in (0.0, 0.5, -0.5))
     heads = lambda t: t.unflatten(-1, (2, 3)).transpose(1, 2)  # noqa: E731
-    return F.scaled_dot_product_attention(heads(q), heads(k), heads(v), **options).transpose(1, 2).flatten(2)
+    return (
+        F.scaled_dot_product_attention(heads(q), heads(k), heads(v), **options)
+        .transpose(1, 2)
+        .flatten(2)
+    )
 
 
 def plane(u: Tensor) -> Tensor:
@@ -244,14 +248,19 @@ def along(function: Function, start: Tensor, end: Tensor, n: int) -> Tensor:
     return chords(function, z, before)[1].unflatten(0, (len(start), n + 1))[:, 1:].mean(1)
 
 
-def integral(function: Function, start: Tensor, end: Tensor, nodes: int = 60, pieces: int = 1) -> Tensor:
+def integral(
+    function: Function, start: Tensor, end: Tensor, nodes: int = 60, pieces: int = 1
+) -> Tensor:
     """∫∇ by Gauss–Legendre."""
     field = ig.fields.Function(lambda z: _scalar(function, z))
     line = torch.stack([start, end])[:, None]
     cuts = torch.linspace(0, 1, pieces + 1).double()
     rule = ig.rules.GaussLegendre(nodes)
     found = [
-        rule(field, ig.segments.polyline(torch.stack([torch.lerp(line[0], line[1], t) for t in (a, b)])))[0, 0]
+        rule(
+            field,
+            ig.segments.polyline(torch.stack([torch.lerp(line[0], line[1], t) for t in (a, b)])),
+        )[0, 0]
         for a, b in pairwise(cuts)
     ]
     return sum(found[1:], found[0]) / (end - start)
@@ -271,7 +280,12 @@ def missing(function: Function, start: Tensor, end: Tensor) -> float:
     change = value[1::2] - value[::2]
     assert float(change.abs().amax()) > 1e-3
     parts = slope[1::2] * (end - start)
-    return float(((parts.flatten(1).sum(1) - change).abs() / (change.abs() + parts.abs().flatten(1).sum(1))).amax())
+    return float(
+        (
+            (parts.flatten(1).sum(1) - change).abs()
+            / (change.abs() + parts.abs().flatten(1).sum(1))
+        ).amax()
+    )
 
 
 @pytest.mark.parametrize("name", list(OPERATIONS))
@@ -286,7 +300,9 @@ def test_values_and_gradients_are_torchs(name: str) -> None:
     leaf = ENDS.clone().requires_grad_()
     expected = _scalar(OPERATIONS[name], leaf.clone())
     torch.testing.assert_close(value, expected.detach(), rtol=1e-12, atol=1e-12)
-    torch.testing.assert_close(slope, torch.autograd.grad(expected.sum(), leaf)[0], rtol=1e-9, atol=1e-9)
+    torch.testing.assert_close(
+        slope, torch.autograd.grad(expected.sum(), leaf)[0], rtol=1e-9, atol=1e-9
+    )
 
 
 SHARP = {"complex linear", "hypot"}
@@ -301,14 +317,20 @@ def test_becomes_the_integral_at_second_order(name: str) -> None:
     if name == "softmax, far apart":
         start = STARTS + 0.99 * (ENDS - STARTS)
     kinked, sharp = name in KINKED | SPECTRA, name in SHARP
-    truth = integral(function, start, ENDS, 8 if kinked or sharp else 60, 800 if sharp else 200 if kinked else 1)
+    truth = integral(
+        function, start, ENDS, 8 if kinked or sharp else 60, 800 if sharp else 200 if kinked else 1
+    )
     counts = (4, 64, 256) if sharp else (4, 16, 64)
-    errors = {n: float((along(function, start, ENDS, n) - truth).norm() / truth.norm()) for n in counts}
+    errors = {
+        n: float((along(function, start, ENDS, n) - truth).norm() / truth.norm()) for n in counts
+    }
     if errors[4] < 1e-9:
         return  # its chord is the integral
     assert errors[64] < 3e-3
     if not kinked:
-        assert math.log(errors[counts[1]] / errors[counts[2]], 4) > 1.8  # some are of fourth order on straight lines
+        assert (
+            math.log(errors[counts[1]] / errors[counts[2]], 4) > 1.8
+        )  # some are of fourth order on straight lines
 
 
 # --- where rows are ---------------------------------------------------------------------------------------------------
@@ -366,7 +388,9 @@ def test_rows_that_go_an_unseen_way_are_left_alone() -> None:
 # --- from nothing, to nearly nothing, and in single precision -----------------------------------------------------------
 
 
-NORMS = [name for name in OPERATIONS if "norm" in name or name in ("standardised", "cosine_similarity")]
+NORMS = [
+    name for name in OPERATIONS if "norm" in name or name in ("standardised", "cosine_similarity")
+]
 
 
 @pytest.mark.parametrize("name", NORMS)
@@ -393,7 +417,9 @@ def test_a_normalisation_of_a_ray_is_integrated_by_one_chord(name: str, eps: flo
     start = torch.zeros_like(ENDS)
     found = along(functions[name], start, ENDS, 1)
     cuts = [0.0, *(10.0**k for k in torch.linspace(-9, 0, 46).tolist())]
-    truth = sum((b - a) * integral(functions[name], a * ENDS, b * ENDS, 24) for a, b in pairwise(cuts))
+    truth = sum(
+        (b - a) * integral(functions[name], a * ENDS, b * ENDS, 24) for a, b in pairwise(cuts)
+    )
     torch.testing.assert_close(found, truth, rtol=1e-6, atol=1e-9)
 
 
@@ -433,13 +459,19 @@ def test_blind_queries_see_nothing() -> None:
 
 def test_softmax_may_move_any_distance() -> None:
     """Logits that differ by thousands, in single precision."""
-    for function in (lambda u: torch.softmax(u, 2), lambda u: torch.logsumexp(u, 2), lambda u: torch.log_softmax(u, 2)):
+    for function in (
+        lambda u: torch.softmax(u, 2),
+        lambda u: torch.logsumexp(u, 2),
+        lambda u: torch.log_softmax(u, 2),
+    ):
         z = torch.stack([5e3 * STARTS, 5e3 * ENDS], 1).flatten(0, 1).float()
         place = torch.arange(len(z))
         value, slope = chords(function, z, place - place % 2)
         change, parts = value[1::2] - value[::2], slope[1::2] * (z[1::2] - z[::2])
         assert bool(torch.isfinite(slope).all())
-        assert bool(((parts.flatten(1).sum(1) - change).abs() <= 1e-5 * parts.abs().flatten(1).sum(1)).all())
+        assert bool(
+            ((parts.flatten(1).sum(1) - change).abs() <= 1e-5 * parts.abs().flatten(1).sum(1)).all()
+        )
 
 
 # --- closed forms, written out ------------------------------------------------------------------------------------------
@@ -450,7 +482,9 @@ def test_a_quotient_is_its_integral() -> None:
     start, end = (torch.tensor([[0.3, 0.2]]).double(), torch.tensor([[-1.2, 5.0]]).double())
     found = chords(lambda z: z[:, 0] / z[:, 1], torch.cat([start, end]), torch.tensor([0, 0]))[1][1]
     field = ig.fields.Function(lambda z: z[:, 0] / z[:, 1])
-    share = ig.rules.GaussLegendre(200)(field, ig.segments.polyline(torch.stack([start, end])[:, None]))[0, 0, 0]
+    share = ig.rules.GaussLegendre(200)(
+        field, ig.segments.polyline(torch.stack([start, end])[:, None])
+    )[0, 0, 0]
     torch.testing.assert_close(found, share / (end - start)[0], rtol=1e-12, atol=0)
 
 
@@ -459,7 +493,11 @@ def test_softmax_is_its_jacobian_at_the_logarithmic_mean() -> None:
     y, z = a.softmax(0), b.softmax(0)
     s = (z - y) / (z.log() - y.log())
     expected = (torch.diag(s) - s[:, None] * s / s.sum()) @ wave(5, phase=4)
-    found = chords(lambda u: (u.softmax(1) * wave(5, phase=4)).sum(1), torch.stack([a, b]), torch.tensor([0, 0]))[1][1]
+    found = chords(
+        lambda u: (u.softmax(1) * wave(5, phase=4)).sum(1),
+        torch.stack([a, b]),
+        torch.tensor([0, 0]),
+    )[1][1]
     torch.testing.assert_close(found, expected, rtol=1e-12, atol=1e-14)
 
 

@@ -113,7 +113,10 @@ def test_gradients_inside_the_model(name: str) -> None:
     field = ig.TorchField(function, 0)
     truth = brute_force(lambda z: function(z)[:, 0], STARTS, ENDS, 400)
     found = ig.Method(ig.baselines.Given(STARTS[None]), rule=ig.rules.Adaptive(1e-4))(field, ENDS)
-    assert float(((found.values - truth).flatten(1).norm(dim=1) / truth.flatten(1).norm(dim=1)).max()) < 3e-4
+    assert (
+        float(((found.values - truth).flatten(1).norm(dim=1) / truth.flatten(1).norm(dim=1)).max())
+        < 3e-4
+    )
     if name in INNER:
         assert not field.chordal
         assert field.without_chords == "the model asks for a gradient inside"
@@ -124,7 +127,9 @@ def test_one_interval_is_the_mean_of_both_ends(name: str) -> None:
     field = ig.TorchField(enabled(INNER[name]), 0)
     found = field.evaluate_chords(PAIRS, INDEX, BEFORE)
     with torch.no_grad():
-        torch.testing.assert_close(found.value, enabled(INNER[name])(PAIRS)[:, 0], rtol=0, atol=1e-14)
+        torch.testing.assert_close(
+            found.value, enabled(INNER[name])(PAIRS)[:, 0], rtol=0, atol=1e-14
+        )
     expected = (field.gradient(STARTS) + field.gradient(ENDS)) / 2
     torch.testing.assert_close(found.gradient[1::2], expected, rtol=0, atol=1e-13)
     assert found.passes == 2
@@ -137,7 +142,9 @@ def test_several_targets_of_a_model_with_a_gradient_inside(name: str) -> None:
     several = ig.fields.MultiTarget(field, [ig.targets.Logit(0), ig.targets.Logit(2)])
     which = torch.tensor([0, 1]).repeat(len(PAIRS))
     index, before = (2 * each.repeat_interleave(2) + which for each in (INDEX, BEFORE))
-    found = several.evaluate_chords(PAIRS.repeat_interleave(2, 0), index, before).gradient.unflatten(0, (3, 2, 2))
+    found = several.evaluate_chords(
+        PAIRS.repeat_interleave(2, 0), index, before
+    ).gradient.unflatten(0, (3, 2, 2))
     for number, target in enumerate((0, 2)):
         own = field.with_target(target)
         expected = (own.gradient(STARTS) + own.gradient(ENDS)) / 2
@@ -147,7 +154,9 @@ def test_several_targets_of_a_model_with_a_gradient_inside(name: str) -> None:
 
 def test_std_of_a_constant() -> None:
     """torch's slope of a deviation that is zero is zero, and so is its chord between two that are."""
-    model = lambda x: ((x - x.mean(1, keepdim=True)) / (x.std(1, keepdim=True) + 0.1) * wave(6)).sum(1)  # noqa: E731
+    model = lambda x: (
+        (x - x.mean(1, keepdim=True)) / (x.std(1, keepdim=True) + 0.1) * wave(6)
+    ).sum(1)  # noqa: E731
     start = torch.zeros_like(ENDS)
     found = ig.Method(rule=ig.rules.Adaptive(1e-4))(ig.TorchField(model, ig.targets.Output()), ENDS)
     truth = brute_force(model, start, ENDS, 4000)
@@ -171,14 +180,18 @@ def fails(*_: Any, **__: Any) -> Any:
     raise RuntimeError("a fault of its own")
 
 
-def test_an_operation_whose_chord_fails_is_done_without(monkeypatch: pytest.MonkeyPatch, lenient: None) -> None:
+def test_an_operation_whose_chord_fails_is_done_without(
+    monkeypatch: pytest.MonkeyPatch, lenient: None
+) -> None:
     """Only that one: a sigmoid of what does not change beside a ReLU that bends still adds up."""
     broken(monkeypatch, torch.sigmoid, fails)
     flat = lambda x: F.relu(x).sum(1) + 1e-9 * torch.sigmoid(x).sum(1)  # noqa: E731
     field = ig.TorchField(flat, ig.targets.Output())
     found = field.evaluate_chords(PAIRS, INDEX, BEFORE)
     step = ENDS - STARTS
-    torch.testing.assert_close(found.gradient[1::2], (F.relu(ENDS) - F.relu(STARTS)) / step, rtol=0, atol=1e-8)
+    torch.testing.assert_close(
+        found.gradient[1::2], (F.relu(ENDS) - F.relu(STARTS)) / step, rtol=0, atol=1e-8
+    )
     assert field.chordal
     field = ig.TorchField(lambda x: torch.sigmoid(3 * x).sum(1), ig.targets.Output())
     found = field.evaluate_chords(PAIRS, INDEX, BEFORE)
@@ -214,7 +227,9 @@ def test_a_chord_that_fails_on_the_way_back(monkeypatch: pytest.MonkeyPatch, len
     assert field.with_target(ig.targets.Output()).chordal
 
 
-def test_chords_that_are_not_finite_where_gradients_are(monkeypatch: pytest.MonkeyPatch, lenient: None) -> None:
+def test_chords_that_are_not_finite_where_gradients_are(
+    monkeypatch: pytest.MonkeyPatch, lenient: None
+) -> None:
     broken(monkeypatch, torch.sigmoid, lambda rows, u: torch.sigmoid(u) + 0 * u * float("inf"))
     field = ig.TorchField(lambda x: torch.sigmoid(x).sum(1), ig.targets.Output())
     found = field.evaluate_chords(PAIRS, INDEX, BEFORE)
@@ -222,7 +237,9 @@ def test_chords_that_are_not_finite_where_gradients_are(monkeypatch: pytest.Monk
     assert found.value.isfinite().all()
     assert not field.chordal
     with pytest.raises(NonFiniteGradient):  # what the model does itself is said as ever
-        ig.TorchField(lambda x: (0 * x).sqrt().sum(1), ig.targets.Output()).evaluate_chords(PAIRS, INDEX, BEFORE)
+        ig.TorchField(lambda x: (0 * x).sqrt().sum(1), ig.targets.Output()).evaluate_chords(
+            PAIRS, INDEX, BEFORE
+        )
 
 
 def test_what_the_model_raises_is_the_models(lenient: None) -> None:
@@ -232,7 +249,9 @@ def test_what_the_model_raises_is_the_models(lenient: None) -> None:
     assert field.chordal
 
 
-def test_out_of_memory_is_not_taken_for_a_fault(monkeypatch: pytest.MonkeyPatch, lenient: None) -> None:
+def test_out_of_memory_is_not_taken_for_a_fault(
+    monkeypatch: pytest.MonkeyPatch, lenient: None
+) -> None:
     def full(*_: Any) -> Any:
         raise torch.OutOfMemoryError("out of memory")
 
@@ -248,10 +267,14 @@ def test_forward_mode_inside(lenient: None) -> None:
 
     def model(x: Tensor) -> Tensor:
         with forward_ad.dual_level():
-            tangent = forward_ad.unpack_dual(ENERGY(forward_ad.make_dual(x, torch.ones_like(x)))).tangent
+            tangent = forward_ad.unpack_dual(
+                ENERGY(forward_ad.make_dual(x, torch.ones_like(x)))
+            ).tangent
             assert tangent is not None
             return tangent
 
     truth = brute_force(lambda z: model(z)[:, 0], STARTS, ENDS, 400)
-    found = ig.Method(ig.baselines.Given(STARTS[None]), rule=ig.rules.Adaptive(1e-4))(ig.TorchField(model, 0), ENDS)
+    found = ig.Method(ig.baselines.Given(STARTS[None]), rule=ig.rules.Adaptive(1e-4))(
+        ig.TorchField(model, 0), ENDS
+    )
     assert float((found.values - truth).norm() / truth.norm()) < 3e-4

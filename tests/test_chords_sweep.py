@@ -36,7 +36,9 @@ def picture(u: Tensor) -> Tensor:
 
 
 def scattered(how: str) -> Function:
-    return lambda u: torch.ones_like(u).scatter_reduce(2, PLACES.expand_as(u), u, how, include_self=how == "prod")
+    return lambda u: torch.ones_like(u).scatter_reduce(
+        2, PLACES.expand_as(u), u, how, include_self=how == "prod"
+    )
 
 
 def assigned(u: Tensor) -> Tensor:
@@ -101,7 +103,11 @@ STRANGERS: dict[str, Function] = {
 
 # Their chords are those of a function that torch's own gradient is not the gradient of, or brute force is no match for what happens at zero.
 ELSEWHERE = {"softmax, far apart", "normalize", "cosine_similarity", "u * (1 / v)", "detached gate"}
-SWEPT = {name: function for name, function in {**OPERATIONS, **STRANGERS}.items() if name not in ELSEWHERE}
+SWEPT = {
+    name: function
+    for name, function in {**OPERATIONS, **STRANGERS}.items()
+    if name not in ELSEWHERE
+}
 
 ENDS = wave(2, 4, 6, phase=2.9, scale=1.2)
 BASELINES = {
@@ -121,15 +127,22 @@ def scalar(function: Function) -> Function:
     return model
 
 
-def disagreement(model: Function, start: Tensor, tolerance: float, dtype: torch.dtype = torch.float64) -> str | None:
+def disagreement(
+    model: Function, start: Tensor, tolerance: float, dtype: torch.dtype = torch.float64
+) -> str | None:
     """How far the default rule is from brute force where that is more than both tolerance and estimate allow."""
     field = ig.TorchField(model, ig.targets.Output())
     rule = ig.rules.Adaptive(tolerance)
     found = ig.Method(ig.baselines.Given(start[None].to(dtype)), rule=rule)(field, ENDS.to(dtype))
     errors = torch.zeros(0)
-    for nodes in (2000, 40000):  # kinks make brute force slow to converge: it is asked again before anybody is blamed
+    for nodes in (
+        2000,
+        40000,
+    ):  # kinks make brute force slow to converge: it is asked again before anybody is blamed
         truth = brute_force(model, start, ENDS, nodes)
-        errors = (found.values.double() - truth).flatten(1).norm(dim=1) / truth.flatten(1).norm(dim=1).clamp_min(1e-9)
+        errors = (found.values.double() - truth).flatten(1).norm(dim=1) / truth.flatten(1).norm(
+            dim=1
+        ).clamp_min(1e-9)
         if bool((errors <= 4 * found.error.double().clamp_min(tolerance)).all()):
             return None
     return f"off by {errors.tolist()}, said {found.error.tolist()}, without chords: {field.without_chords}"
@@ -193,7 +206,8 @@ class Spectral(nn.Module):
 
 def attention(**options: bool) -> Callable[[], nn.Module]:
     return lambda: Around(
-        lambda part, x: part(x, x, x)[0].flatten(1), nn.MultiheadAttention(6, 2, batch_first=True, **options)
+        lambda part, x: part(x, x, x)[0].flatten(1),
+        nn.MultiheadAttention(6, 2, batch_first=True, **options),
     )
 
 
@@ -222,7 +236,9 @@ def functional() -> Function:
 
 
 def behind(layer: Callable[[], nn.Module]) -> Callable[[], nn.Module]:
-    return lambda: nn.Sequential(layer(), nn.Flatten(), nn.LazyLinear(8), nn.Tanh(), nn.Linear(8, 3))
+    return lambda: nn.Sequential(
+        layer(), nn.Flatten(), nn.LazyLinear(8), nn.Tanh(), nn.Linear(8, 3)
+    )
 
 
 def last(part: nn.Module, x: Tensor) -> Tensor:

@@ -34,7 +34,9 @@ def test_entries_are_whole(key: str) -> None:
     assert [line for line in lines if not re.fullmatch(r"  \w+\s*= {.*},?", line)] == []
     assert all(line.endswith(",") for line in lines[:-1])
     assert all(field(entry, name) for name in ("title", "author", "year"))
-    venue = {"inproceedings": "booktitle", "article": "journal", "misc": "eprint"}[entry[1 : entry.index("{")]]
+    venue = {"inproceedings": "booktitle", "article": "journal", "misc": "eprint"}[
+        entry[1 : entry.index("{")]
+    ]
     assert field(entry, venue)
     # The file's own key says the year of the paper.
     assert field(entry, "year") in key
@@ -46,7 +48,9 @@ def test_authors_are_written_out(key: str) -> None:
     unnamed = [author for author in authors if not re.fullmatch(r"[^,]+, [^,]{2,}", author)]
     assert unnamed == []
     initials = [author for author in authors if re.fullmatch(r"[^,]+, (\w\. ?)+", author)]
-    assert initials == ([] if key != "kamalov2026pathsampled" else ["Sivaraj, R."])  # so in the paper itself
+    assert initials == (
+        [] if key != "kamalov2026pathsampled" else ["Sivaraj, R."]
+    )  # so in the paper itself
 
 
 def test_accents_are_what_bibtex_reads() -> None:
@@ -88,7 +92,9 @@ def test_a_method_of_others_brings_its_citation() -> None:
     assert not card.axioms["within the box"]
     assert (card.measured, card.defaults) == (None, {"baseline": 0.0, "nodes": 8})
     x = torch.ones(2, 3)
-    made = ig.explain(lambda z: z.square().sum(1), x, target=ig.targets.Output(), method="arc", nodes=2)
+    made = ig.explain(
+        lambda z: z.square().sum(1), x, target=ig.targets.Output(), method="arc", nodes=2
+    )
     torch.testing.assert_close(made.values, x)
     with pytest.raises(ig.errors.InputError, match="nodes"):
         ig.methods.about("arc").build(nodes=2.5)
@@ -100,9 +106,13 @@ def test_without_a_citation_there_is_the_title_under_the_key() -> None:
     assert ig.methods.about("arc").citation == "@misc{me2026,\n  title = {Arcs}\n}"
 
 
-@pytest.mark.parametrize("wrong", ["Me, Arcs, 2026", "@article{you2026, title = {Arcs}}", "@article me2026"])
+@pytest.mark.parametrize(
+    "wrong", ["Me, Arcs, 2026", "@article{you2026, title = {Arcs}}", "@article me2026"]
+)
 @pytest.mark.usefixtures("shelf")
 def test_a_citation_is_an_entry_under_its_key(wrong: str) -> None:
-    with pytest.raises(ig.errors.InputError, match="citation= is a BibTeX entry under key='me2026'"):
+    with pytest.raises(
+        ig.errors.InputError, match="citation= is a BibTeX entry under key='me2026'"
+    ):
         publish(citation=wrong)
     assert "arc" not in ig.methods.known()

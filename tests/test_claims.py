@@ -25,14 +25,18 @@ def built(name: str) -> Any:
     if name in ("layer", "conductance"):
         return getattr(ig.methods, name)("features.3")
     if name == "pattern_guided":
-        return ig.methods.pattern_guided(ig.fields.Patterns.fit(torch.nn.Linear(3, 2), torch.ones(3, 3)))
+        return ig.methods.pattern_guided(
+            ig.fields.Patterns.fit(torch.nn.Linear(3, 2), torch.ones(3, 3))
+        )
     problem = next(p for key in ("softplus cnn", "t6") if fits(name, p := PROBLEMS[key]))
     return BUILD[name](problem)
 
 
 @pytest.mark.parametrize("name", list(ig.methods.known()))
 def test_methods_claim_what_their_cards_say(name: str) -> None:
-    assert as_explainer(built(name)).complete == (ig.methods.about(name).axioms["complete"] or name in OTHER_CHANGE)
+    assert as_explainer(built(name)).complete == (
+        ig.methods.about(name).axioms["complete"] or name in OTHER_CHANGE
+    )
 
 
 @pytest.mark.parametrize(
@@ -44,7 +48,10 @@ def test_methods_claim_what_their_cards_say(name: str) -> None:
         (ig.Method(rule=ig.rules.Rescaled(ig.rules.IntegratedDecisionGradients())), True),
         (ig.XRAI(ig.methods.integrated(), channels="sum"), True),
         (ig.XRAI(ig.methods.decision(), channels="sum"), False),
-        (ig.TwoStage(ig.Method(rule=ig.rules.IntegratedDecisionGradients()), ig.rules.Left()), False),
+        (
+            ig.TwoStage(ig.Method(rule=ig.rules.IntegratedDecisionGradients()), ig.rules.Left()),
+            False,
+        ),
         ("a name", True),
         (None, True),
     ],
@@ -58,7 +65,12 @@ def test_wrappers_claim_what_they_wrap_does(method: Any, claimed: bool) -> None:
 def squared() -> ig.Attribution:
     """Integrated Decision Gradients, in squared units of F: far from adding up."""
     return ig.explain(
-        lambda z: 3 * z.sum(1), torch.ones(2, 4), target=ig.targets.Output(), method="decision", steps=4, pilot=4
+        lambda z: 3 * z.sum(1),
+        torch.ones(2, 4),
+        target=ig.targets.Output(),
+        method="decision",
+        steps=4,
+        pilot=4,
     )
 
 
@@ -71,7 +83,12 @@ def test_what_is_not_claimed_is_not_marked(squared: ig.Attribution) -> None:
     assert "not claimed" in shown
     assert "incomplete" not in shown
     row = summary("decision", "IDG", squared)
-    assert (row.residual, row.gap, row.claimed, row.incomplete) == ("–", "not claimed", False, False)
+    assert (row.residual, row.gap, row.claimed, row.incomplete) == (
+        "–",
+        "not claimed",
+        False,
+        False,
+    )
 
 
 def test_the_same_numbers_of_a_method_that_claims_are_marked(squared: ig.Attribution) -> None:
@@ -84,7 +101,10 @@ def test_the_same_numbers_of_a_method_that_claims_are_marked(squared: ig.Attribu
 
 def test_files_remember_it(squared: ig.Attribution, tmp_path: Path) -> None:
     pytest.importorskip("safetensors")
-    for made, claimed in ((squared, False), (dataclasses.replace(squared, method=ig.methods.integrated()), True)):
+    for made, claimed in (
+        (squared, False),
+        (dataclasses.replace(squared, method=ig.methods.integrated()), True),
+    ):
         made.save(tmp_path / "map.safetensors")
         found = ig.load(tmp_path / "map.safetensors")
         assert found.claims_completeness is claimed

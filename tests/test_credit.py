@@ -41,7 +41,9 @@ def near(found: Tensor, expected: Any, tolerance: float = 1e-12) -> None:
     torch.testing.assert_close(found, expected.reshape(found.shape), rtol=0, atol=tolerance)
 
 
-def mapped(rule: Any, path: Any = STRAIGHT, field: Any = FIELD, x: Tensor = X, starts: Tensor = STARTS) -> Any:
+def mapped(
+    rule: Any, path: Any = STRAIGHT, field: Any = FIELD, x: Tensor = X, starts: Tensor = STARTS
+) -> Any:
     """All references' maps."""
     return ig.Method(Given(starts), path, rule, record=("shares",))(field, x)
 
@@ -74,7 +76,9 @@ def cut(points: Tensor, n: int) -> list[Tensor]:
 
 
 @pytest.mark.parametrize("n", [1, 2, 7])
-@pytest.mark.parametrize("path", [STRAIGHT, ig.paths.Straight(5), DESCENT], ids=["one", "five", "descent"])
+@pytest.mark.parametrize(
+    "path", [STRAIGHT, ig.paths.Straight(5), DESCENT], ids=["one", "five", "descent"]
+)
 def test_important_is_the_papers_definition(path: Any, n: int, quiet: None) -> None:
     made = mapped(ig.rules.IDGI(n), path)
     points = corners_of(path)
@@ -103,14 +107,20 @@ def test_pieces_of_a_segment_are_segments() -> None:
     model=st.sampled_from([smooth, lambda z: relu_mlp()(torch.cat([z, z[:, :2]], 1))[:, 0]]),
     half=st.booleans(),
 )
-def test_important_adds_up_exactly(n: int, pieces: int, phase: float, model: Any, half: bool) -> None:
+def test_important_adds_up_exactly(
+    n: int, pieces: int, phase: float, model: Any, half: bool
+) -> None:
     """By telescoping: however few pieces, and with kinks too."""
     x, starts = wave(3, 4, phase=phase), wave(2, 3, 4, phase=phase + 1)
     made = mapped(ig.rules.IDGI(n), ig.paths.Straight(pieces), ig.fields.Function(model), x, starts)
     near(made.residual, torch.zeros(3), 1e-12)
     if half:
         rough = mapped(
-            ig.rules.IDGI(n), ig.paths.Straight(pieces), ig.fields.Function(smooth), x.float(), starts.float()
+            ig.rules.IDGI(n),
+            ig.paths.Straight(pieces),
+            ig.fields.Function(smooth),
+            x.float(),
+            starts.float(),
         )
         assert rough.values.dtype == torch.float32
         near(rough.residual, torch.zeros(3), 1e-4)
@@ -146,12 +156,21 @@ def test_small_and_large_gradients_count(scale: float) -> None:
 class Paid:
     """A straight line in pieces, one at a time, whose gradients the path has looked at: at the starts, the ends, or both."""
 
-    def __init__(self, segments: int, sides: str, *, backwards: bool = False, together: bool = False) -> None:
-        self.segments, self.sides, self.backwards, self.together = segments, sides, backwards, together
+    def __init__(
+        self, segments: int, sides: str, *, backwards: bool = False, together: bool = False
+    ) -> None:
+        self.segments, self.sides, self.backwards, self.together = (
+            segments,
+            sides,
+            backwards,
+            together,
+        )
 
     def __call__(self, field: Any, start: Tensor, end: Tensor) -> Iterator[ig.Segment]:
         times = torch.linspace(0, 1, self.segments + 1, dtype=torch.float64)
-        line = polyline(torch.stack([torch.lerp(start, end.expand_as(start), t) for t in times]), times)
+        line = polyline(
+            torch.stack([torch.lerp(start, end.expand_as(start), t) for t in times]), times
+        )
         order = list(range(self.segments))[:: -1 if self.backwards else 1]
         groups = [order] if self.together else [[k] for k in order]
         for which in groups:
@@ -200,7 +219,9 @@ def test_a_path_of_one_that_does_not_move() -> None:
 def test_walks_that_have_all_arrived() -> None:
     """Steps that nobody takes any more, at the ends of which the path has looked."""
     path = ig.paths.Adversarial(lambda out: out - smooth(X).min() + 1e-3, 4, 10.0, (-9.0, 9.0))
-    made = ig.Method(Given(X[:1]), path, ig.rules.IDGI())(ig.TorchField(smooth, ig.targets.Output()), X)
+    made = ig.Method(Given(X[:1]), path, ig.rules.IDGI())(
+        ig.TorchField(smooth, ig.targets.Output()), X
+    )
     near(made.residual, torch.zeros(len(X)).double())
 
 
@@ -222,7 +243,10 @@ def test_pieces_that_do_not_move_cost_nothing() -> None:
                 if torch.equal(corners[k, r, b], corners[k + 1, r, b]):
                     assert torch.equal(found.share[k, r, b], torch.zeros(4).double())
                 else:
-                    near(found.share[k, r, b], important_by_hand(FIELD, cut(corners[k : k + 2, r, b], 2)))
+                    near(
+                        found.share[k, r, b],
+                        important_by_hand(FIELD, cut(corners[k : k + 2, r, b], 2)),
+                    )
                     near(found.begin[k, r, b], smooth(corners[k, r, b][None])[0])
                     near(found.end[k, r, b], smooth(corners[k + 1, r, b][None])[0])
 
@@ -233,12 +257,16 @@ def test_pieces_that_do_not_move_cost_nothing() -> None:
     ids=["uniform", "fitness"],
 )
 @pytest.mark.parametrize("problem", ["relu mlp", "softplus cnn", "extra arguments"])
-def test_important_goes_with_any_path_and_weighting(problem: str, weighting: Any, quiet: None) -> None:
+def test_important_goes_with_any_path_and_weighting(
+    problem: str, weighting: Any, quiet: None
+) -> None:
     p = PROBLEMS[problem]
     for path in (STRAIGHT, ig.paths.Straight(3), ig.paths.Descent(None, 4, 0.05, (-9.0, 9.0))):
         if problem == "extra arguments" and isinstance(path, ig.paths.Descent):
             continue
-        made = ig.Method(Given(p.references), path, ig.rules.IDGI(3), weighting)(p.field(), p.packed())
+        made = ig.Method(Given(p.references), path, ig.rules.IDGI(3), weighting)(
+            p.field(), p.packed()
+        )
         near(made.residual, torch.zeros(5), 1e-10)
 
 
@@ -256,7 +284,9 @@ def test_descent_and_important_cost_the_walk_alone() -> None:
 # --- Decision ---------------------------------------------------------------------------------------------------------
 
 
-def decision_by_hand(field: Any, x: Tensor, start: Tensor, nodes: list[float], weights: list[float]) -> Tensor:
+def decision_by_hand(
+    field: Any, x: Tensor, start: Tensor, nodes: list[float], weights: list[float]
+) -> Tensor:
     """Δ ⊙ Σ w_q (g_q · Δ) g_q for one example (*s)."""
     step = x - start
     points = torch.stack([start + node * step for node in nodes])
@@ -283,7 +313,11 @@ def test_decision_and_the_reference_values(steps: int) -> None:
     case, x = PATHS[f"IDG_{steps}"], img_input()[0]
     field, zero = img_logit(), torch.zeros(3, 4, 4).double()
     values = [float(field.value((j / steps * x)[None])) for j in range(steps + 1)]
-    near(decision_by_hand(field, x, zero, *published_allocation(values, steps)), case["restated"], 1e-8)
+    near(
+        decision_by_hand(field, x, zero, *published_allocation(values, steps)),
+        case["restated"],
+        1e-8,
+    )
     fine = [(q + 0.5) / 4000 for q in range(4000)]
     near(decision_by_hand(field, x, zero, fine, [1 / 4000] * 4000), case["ref"], 1e-8)
     # The library's own sampler comes to the same integral, with a node less for each.
@@ -342,7 +376,9 @@ def test_a_late_decision_is_found() -> None:
     near(made.values.sum(), 40 / 6, 2e-2)
     values = [float(late((j / 49 * x).double())) for j in range(50)]
     assert max(official_sampler(values, 50)) < 0.4
-    missed = decision_by_hand(field, x[0], torch.zeros(2).double(), official_sampler(values, 50), [1 / 50] * 50)
+    missed = decision_by_hand(
+        field, x[0], torch.zeros(2).double(), official_sampler(values, 50), [1 / 50] * 50
+    )
     assert float(missed.abs().sum()) < 1e-3
     even = ig.methods.decision(0.0, 10, 1)(field, x).values.sum()
     placed = ig.methods.decision(0.0, 10, 50)(field, x).values.sum()
@@ -356,7 +392,10 @@ def test_decision_adds_up_to_the_squared_slope() -> None:
     for r in range(2):
         for b in range(3):
             step = X[b] - STARTS[r, b]
-            slopes = [float((FIELD.gradient((STARTS[r, b] + t * step)[None])[0] * step).sum()) for t in nodes]
+            slopes = [
+                float((FIELD.gradient((STARTS[r, b] + t * step)[None])[0] * step).sum())
+                for t in nodes
+            ]
             squared = sum(w * s * s for w, s in zip(weights, slopes, strict=True))
             near(made.shares[r, b].sum(), squared, 1e-4 * squared)
             assert squared > float(made.change[r, b]) ** 2
@@ -366,11 +405,16 @@ def test_decision_adds_up_to_the_squared_slope() -> None:
     near(linear.shares, (X - STARTS) * weight * linear.change[..., None])
 
 
-@given(scale=st.floats(-20, 20).filter(lambda c: abs(c) > 0.01), steps=st.integers(1, 12), cells=st.integers(1, 9))
+@given(
+    scale=st.floats(-20, 20).filter(lambda c: abs(c) > 0.01),
+    steps=st.integers(1, 12),
+    cells=st.integers(1, 9),
+)
 def test_decision_is_quadratic_in_f(scale: float, steps: int, cells: int) -> None:
     one = mapped(ig.rules.IntegratedDecisionGradients(steps, cells)).values
     other = mapped(
-        ig.rules.IntegratedDecisionGradients(steps, cells), field=ig.fields.Function(lambda z: scale * smooth(z))
+        ig.rules.IntegratedDecisionGradients(steps, cells),
+        field=ig.fields.Function(lambda z: scale * smooth(z)),
     ).values
     near(other / scale**2, one, 1e-10)
 
@@ -380,16 +424,30 @@ def test_decision_converges_on_any_number_of_segments(order: float) -> None:
     """dF/dα is one of the path's clock: pieces of it have steep slopes, and short clocks."""
     exact = mapped(ig.rules.IntegratedDecisionGradients(600, 60)).values
     errors = [
-        float((mapped(ig.rules.IntegratedDecisionGradients(4, 4), ig.paths.Straight(k)).values - exact).abs().max())
+        float(
+            (
+                mapped(ig.rules.IntegratedDecisionGradients(4, 4), ig.paths.Straight(k)).values
+                - exact
+            )
+            .abs()
+            .max()
+        )
         for k in (4, 16)
     ]
     assert errors[1] < errors[0] / 4**order
-    near(mapped(ig.rules.IntegratedDecisionGradients(20, 5), ig.paths.Straight(10)).values, exact, 1e-3)
+    near(
+        mapped(ig.rules.IntegratedDecisionGradients(20, 5), ig.paths.Straight(10)).values,
+        exact,
+        1e-3,
+    )
 
 
 def test_decision_needs_no_direction() -> None:
     """F that does not move along the line: no decision, no map, and no NaN."""
-    made = mapped(ig.rules.IntegratedDecisionGradients(5, 4), field=ig.fields.Function(lambda z: 0 * z.sum(1) + 3))
+    made = mapped(
+        ig.rules.IntegratedDecisionGradients(5, 4),
+        field=ig.fields.Function(lambda z: 0 * z.sum(1) + 3),
+    )
     assert torch.equal(made.values, torch.zeros_like(made.values))
 
 
@@ -406,7 +464,9 @@ def test_decision_needs_no_direction() -> None:
     ],
     ids=repr,
 )
-@pytest.mark.parametrize("path", [STRAIGHT, ig.paths.Straight(4), DESCENT], ids=["one", "four", "descent"])
+@pytest.mark.parametrize(
+    "path", [STRAIGHT, ig.paths.Straight(4), DESCENT], ids=["one", "four", "descent"]
+)
 def test_rescaled_adds_up(rule: Any, path: Any, quiet: None) -> None:
     made = mapped(ig.rules.Rescaled(rule), path)
     near(made.residual, torch.zeros(3), 1e-11)
@@ -433,7 +493,9 @@ def test_rescaled_where_there_is_nothing_to_scale() -> None:
     made = ig.Method(rule=ig.rules.Rescaled(ig.rules.Midpoint(4)))(cancels, x)
     near(made.values, [1.0, -1.0])
     with pytest.warns(ig.errors.IncompleteWarning):
-        blind = ig.Method(rule=ig.rules.Rescaled(ig.rules.Left()))(ig.fields.Function(lambda z: z[:, 0] ** 2), x)
+        blind = ig.Method(rule=ig.rules.Rescaled(ig.rules.Left()))(
+            ig.fields.Function(lambda z: z[:, 0] ** 2), x
+        )
     near(blind.values, [0.0, 0.0])
     near(blind.residual, [1.0])
 
@@ -470,7 +532,10 @@ def test_rescaled_asks_f_only_where_nobody_knows_it(sides: str, together: bool) 
         (ig.rules.Rescaled(ig.rules.IntegratedDecisionGradients(5, 3)), {"linear": False}),
         (ig.rules.Rescaled(ig.rules.Midpoint()), {}),
         (ig.rules.PathWeighted("beta22", ig.rules.Midpoint(3)), {"linear": False}),
-        (ig.rules.PathWeighted(lambda a: torch.ones_like(a), ig.rules.Midpoint(3)), {"complete": True, "order": 2}),
+        (
+            ig.rules.PathWeighted(lambda a: torch.ones_like(a), ig.rules.Midpoint(3)),
+            {"complete": True, "order": 2},
+        ),
         (ig.rules.SaturationCutoff(0.7, ig.rules.Midpoint(3)), {"linear": False}),
         (ig.rules.SaturationCutoff(1.0, ig.rules.Midpoint()), {"complete": True, "order": 2}),
     ],
@@ -495,7 +560,9 @@ def test_what_is_not_complete_says_so(rule: Any) -> None:
         testing.check_rule(rule, complete=True, linear=False)
 
 
-@pytest.mark.parametrize("rule", [ig.rules.IDGI(), ig.rules.IntegratedDecisionGradients(3)], ids=repr)
+@pytest.mark.parametrize(
+    "rule", [ig.rules.IDGI(), ig.rules.IntegratedDecisionGradients(3)], ids=repr
+)
 def test_they_are_not_displacement_times_gradient(rule: Any) -> None:
     with pytest.raises(AssertionError, match="On a linear field"):
         testing.check_rule(rule)
@@ -506,7 +573,10 @@ def test_they_are_not_displacement_times_gradient(rule: Any) -> None:
     [
         (lambda: ig.rules.IDGI(0), r"at least one piece, not 0"),
         (lambda: ig.rules.IntegratedDecisionGradients(0), r"at least one step, not 0"),
-        (lambda: ig.rules.IntegratedDecisionGradients(5, 0), r"not 0; with pilot=1 the steps are even"),
+        (
+            lambda: ig.rules.IntegratedDecisionGradients(5, 0),
+            r"not 0; with pilot=1 the steps are even",
+        ),
         (lambda: ig.methods.idgi(steps=-1), r"at least one piece, not -1"),
     ],
 )
@@ -532,7 +602,9 @@ class Watched(ig.fields.Function):
     def evaluate(self, z: Tensor, index: Tensor, *, gradient: bool = True) -> Evaluation:
         self.calls += gradient
         if gradient and (self.calls == 16 or self.calls % 32 == 0):
-            alive = {t.untyped_storage().data_ptr(): t.untyped_storage().nbytes() for t in _tensors()}
+            alive = {
+                t.untyped_storage().data_ptr(): t.untyped_storage().nbytes() for t in _tensors()
+            }
             self.most = max(self.most, sum(alive.values()))
         return super().evaluate(z, index, gradient=gradient)
 
@@ -555,7 +627,9 @@ RULES_OF_N = {
     "idgi": ig.rules.IDGI,
     "decision": lambda n: ig.rules.IntegratedDecisionGradients(n, n),
     "weighted": lambda n: ig.rules.PathWeighted("sqrt", ig.rules.Midpoint(n)),
-    "until": lambda n: ig.rules.SaturationCutoff(ig.rules.Saturation(pilot=n), ig.rules.Midpoint(n)),
+    "until": lambda n: ig.rules.SaturationCutoff(
+        ig.rules.Saturation(pilot=n), ig.rules.Midpoint(n)
+    ),
     "rescaled": lambda n: ig.rules.Rescaled(ig.rules.Midpoint(n)),
     "hoarding": hoarding,
 }
@@ -585,9 +659,19 @@ def test_linear_functions(steps: int) -> None:
     field, step = ig.fields.Linear(weight), X - STARTS[0]
     change = step @ weight
     baseline = Given(STARTS[:1])
-    near(ig.methods.idgi(baseline, steps)(field, X).values, torch.outer(change, weight**2 / weight.square().sum()))
-    near(ig.methods.decision(baseline, steps, steps)(field, X).values, weight * step * change[:, None])
+    near(
+        ig.methods.idgi(baseline, steps)(field, X).values,
+        torch.outer(change, weight**2 / weight.square().sum()),
+    )
+    near(
+        ig.methods.decision(baseline, steps, steps)(field, X).values,
+        weight * step * change[:, None],
+    )
     near(ig.methods.path_sampled(baseline, steps=steps)(field, X).values, weight * step / 2)
     part = torch.where(change > 0, 0.9, 1.0)[:, None]
     assert 0 < int((change > 0).sum()) < 3
-    near(ig.methods.left(baseline, above=None, pilot=steps)(field, X).values, part * weight * step, 1e-7)
+    near(
+        ig.methods.left(baseline, above=None, pilot=steps)(field, X).values,
+        part * weight * step,
+        1e-7,
+    )

@@ -143,7 +143,9 @@ def test_over_the_axes_that_the_layer_looks_at(name: str) -> None:
 @pytest.mark.parametrize("axes", [1, 3])
 def test_instance_norms_of_other_axes(axes: int) -> None:
     shape = (1, 4, *(6,) * axes)
-    model = (nn.InstanceNorm1d, nn.InstanceNorm2d, nn.InstanceNorm3d)[axes - 1](4, affine=True).double()
+    model = (nn.InstanceNorm1d, nn.InstanceNorm2d, nn.InstanceNorm3d)[axes - 1](
+        4, affine=True
+    ).double()
     x, first = wave(*shape, phase=2), torch.tensor([0])
     even = wave(1, 4).reshape(1, 4, *(1,) * axes).expand(shape)
     model = nn.Sequential(model).eval()
@@ -156,7 +158,12 @@ def test_how_near_to_the_baseline(eps: float) -> None:
     """From zero, half of what a norm does is done where the spread is √eps: as far on the way as √(eps / variance at the input)."""
     x = wave(1, 6, phase=0.3)
     said = str(
-        degenerate(Network(nn.Sequential(T5LayerNorm(6, eps)).double()), torch.zeros_like(x), x, torch.tensor([0]))
+        degenerate(
+            Network(nn.Sequential(T5LayerNorm(6, eps)).double()),
+            torch.zeros_like(x),
+            x,
+            torch.tensor([0]),
+        )
     )
     width = float((eps / (x.square().mean() + eps)).sqrt())
     told = float(said.split("within ")[1].split(" of the path")[0])
@@ -180,7 +187,10 @@ def test_weights_of_zero_say_nothing() -> None:
     model = nn.Sequential(nn.LayerNorm(6)).double()
     with torch.no_grad():
         model[0].weight.zero_()
-    assert degenerate(Network(model), torch.zeros(1, 6).double(), wave(1, 6), torch.tensor([0])) is None
+    assert (
+        degenerate(Network(model), torch.zeros(1, 6).double(), wave(1, 6), torch.tensor([0]))
+        is None
+    )
 
 
 def test_a_faster_double_does_not_hide_the_layer() -> None:
@@ -199,7 +209,9 @@ def test_healthy_baselines_are_not_accused(name: str) -> None:
     assert told(model, baseline=HEALTHY) == []
 
 
-@pytest.mark.parametrize("layer", [nn.BatchNorm1d(6), Normalize()], ids=["batch norm", "preprocessing"])
+@pytest.mark.parametrize(
+    "layer", [nn.BatchNorm1d(6), Normalize()], ids=["batch norm", "preprocessing"]
+)
 def test_fixed_numbers_are_not_accused(layer: nn.Module) -> None:
     """What divides by numbers of its own does not mind what it is fed."""
     said = told(behind(layer), baseline=0.0, rule=ig.rules.Adaptive(1e-9, max_gradients=10))
@@ -211,11 +223,15 @@ def test_the_spread_is_that_of_the_layer_not_of_the_input() -> None:
     """A bias in front of the normalisation feeds it, also where the input is zero."""
     first = filled(nn.Linear(6, 6))
     top = behind(nn.LayerNorm(6))
-    said = told(nn.Sequential(first, *top), baseline=0.0, rule=ig.rules.Adaptive(1e-9, max_gradients=10))
+    said = told(
+        nn.Sequential(first, *top), baseline=0.0, rule=ig.rules.Adaptive(1e-9, max_gradients=10)
+    )
     assert "starves" not in said[0]
     with torch.no_grad():
         first.bias.zero_()
-    said = told(nn.Sequential(first, *top), baseline=0.0, rule=ig.rules.Adaptive(1e-9, max_gradients=10))
+    said = told(
+        nn.Sequential(first, *top), baseline=0.0, rule=ig.rules.Adaptive(1e-9, max_gradients=10)
+    )
     assert "starves layer '2' (LayerNorm)" in said[0]
 
 
@@ -240,13 +256,18 @@ def test_extra_arguments_come_along() -> None:
         def forward(self, x: Tensor, scale: Tensor) -> Tensor:
             return self.inner(x) * scale[:, None]
 
-    said = told(Scaled().eval(), baseline=0.0, rule=ig.rules.Midpoint(2), extra={"scale": 1 + 0.1 * wave(B)})
+    said = told(
+        Scaled().eval(), baseline=0.0, rule=ig.rules.Midpoint(2), extra={"scale": 1 + 0.1 * wave(B)}
+    )
     assert "starves layer 'inner.1' (LayerNorm)" in said[0]
 
 
 def test_models_without_normalisations_are_not_run_again() -> None:
     model = Counting(filled(nn.Sequential(nn.Linear(6, 8), nn.Tanh(), nn.Linear(8, 3))))
-    assert degenerate(Network(model), torch.zeros(1, 6).double(), wave(1, 6), torch.tensor([0])) is None
+    assert (
+        degenerate(Network(model), torch.zeros(1, 6).double(), wave(1, 6), torch.tensor([0]))
+        is None
+    )
     assert model.calls == 0
     plain = ig.TorchField(lambda z: z, 0)
     assert plain.trouble(torch.zeros(1, 6).double(), wave(1, 6), torch.tensor([0])) is None
@@ -256,7 +277,10 @@ def test_models_without_normalisations_are_not_run_again() -> None:
 
 
 def hooks(model: nn.Module) -> int:
-    return sum(len(m._forward_hooks) + len(m._forward_pre_hooks) + len(m._backward_hooks) for m in model.modules())
+    return sum(
+        len(m._forward_hooks) + len(m._forward_pre_hooks) + len(m._backward_hooks)
+        for m in model.modules()
+    )
 
 
 @pytest.mark.parametrize("name", list(NORMS))
@@ -266,7 +290,9 @@ def test_nothing_is_left_on_the_model(name: str) -> None:
     assert told(model, baseline=0.0, rule=ig.rules.Midpoint(2))
     assert hooks(model) == 0
     assert all(module.training for module in model.modules())
-    assert all(parameter.requires_grad and parameter.grad is None for parameter in model.parameters())
+    assert all(
+        parameter.requires_grad and parameter.grad is None for parameter in model.parameters()
+    )
     assert all(torch.equal(value, before[key]) for key, value in model.state_dict().items())
 
 

@@ -18,7 +18,9 @@ from integrand.model.discovery import modules_behind
 from tests.problems import filled, relu_mlp, wave
 
 X = wave(4, 6, phase=0.3)
-MODEL = filled(nn.Sequential(nn.Linear(6, 8), nn.Tanh(), nn.Linear(8, 8), nn.Tanh(), nn.Linear(8, 3)))
+MODEL = filled(
+    nn.Sequential(nn.Linear(6, 8), nn.Tanh(), nn.Linear(8, 8), nn.Tanh(), nn.Linear(8, 3))
+)
 OTHER = nn.Linear(6, 3).double()
 REGISTRY = {"models": [MODEL]}
 
@@ -144,7 +146,9 @@ def functions() -> dict[str, Callable[[Tensor], Tensor]]:
         "wrapped": logged(by_global),
         "no_grad decorator": torch.enable_grad()(lambda z: model(z)),
         "vmap": torch.func.vmap(lambda z: model(z[None])[0]),
-        "functional call": lambda z: torch.func.functional_call(model, dict(model.named_parameters()), (z,)),
+        "functional call": lambda z: torch.func.functional_call(
+            model, dict(model.named_parameters()), (z,)
+        ),
     }
 
 
@@ -185,7 +189,9 @@ def test_what_a_function_does_not_name_is_left_alone() -> None:
     assert modules_behind(lambda z: torch.nn.functional.relu(z)) == []
     assert set(modules_behind(lambda z: MODEL(z) + OTHER(z))) == {MODEL, OTHER}
     head = MODEL[4]
-    assert modules_behind(lambda z: head(MODEL[:4](z))) == [MODEL]  # a layer of it is no other module
+    assert modules_behind(lambda z: head(MODEL[:4](z))) == [
+        MODEL
+    ]  # a layer of it is no other module
 
 
 def test_nothing_of_the_users_is_run() -> None:
@@ -243,9 +249,14 @@ def test_circles_and_large_things_come_to_an_end() -> None:
 
 
 def test_a_training_module_inside_a_function_is_seen() -> None:
-    model = filled(nn.Sequential(nn.Linear(6, 8), nn.BatchNorm1d(8), nn.Dropout(0.5), nn.Linear(8, 3))).train()
+    model = filled(
+        nn.Sequential(nn.Linear(6, 8), nn.BatchNorm1d(8), nn.Dropout(0.5), nn.Linear(8, 3))
+    ).train()
     before = {name: buffer.clone() for name, buffer in model.named_buffers()}
-    with pytest.warns(ig.errors.TrainingModeWarning, match=r"has BatchNorm1d, Dropout; it is explained in eval mode"):
+    with pytest.warns(
+        ig.errors.TrainingModeWarning,
+        match=r"has BatchNorm1d, Dropout; it is explained in eval mode",
+    ):
         made = ig.explain(lambda z: model(z), X, target=1)
     assert all(module.training for module in model.modules())
     assert all(torch.equal(buffer, before[name]) for name, buffer in model.named_buffers())
@@ -256,7 +267,13 @@ def test_a_representation_that_is_a_function_is_called_in_eval_mode() -> None:
     model = relu_mlp()
     seen = filled(nn.Sequential(nn.Linear(6, 5), nn.Dropout(0.5)))
     run = lambda: ig.explain(  # noqa: E731
-        model, X, target=0, method="ig2", baseline=wave(2, 6, phase=1), steps=3, representation=lambda z: seen(z)
+        model,
+        X,
+        target=0,
+        method="ig2",
+        baseline=wave(2, 6, phase=1),
+        steps=3,
+        representation=lambda z: seen(z),
     )
     expected = (seen.eval(), run())[1]
     with warnings.catch_warnings():
@@ -280,23 +297,33 @@ def explained(model: Any, **options: Any) -> Tensor:
     return values
 
 
-@pytest.mark.parametrize("kind", [kind for kind in functions() if kind not in ("vmap", "comprehension")])
+@pytest.mark.parametrize(
+    "kind", [kind for kind in functions() if kind not in ("vmap", "comprehension")]
+)
 def test_a_module_as_representation_of_a_function_is_a_layer(kind: str) -> None:
     function = functions()[kind]
     expected = explained(MODEL, representation=MODEL[2], **IG2)
-    torch.testing.assert_close(explained(function, representation=MODEL[2], **IG2), expected, rtol=0, atol=1e-13)
+    torch.testing.assert_close(
+        explained(function, representation=MODEL[2], **IG2), expected, rtol=0, atol=1e-13
+    )
     as_a_function = explained(MODEL, representation=lambda z: MODEL[:3](z), **IG2)
     torch.testing.assert_close(as_a_function, expected, rtol=0, atol=1e-13)
-    torch.testing.assert_close(explained(function, representation="2", **IG2), expected, rtol=0, atol=1e-13)
+    torch.testing.assert_close(
+        explained(function, representation="2", **IG2), expected, rtol=0, atol=1e-13
+    )
 
 
-@pytest.mark.parametrize("kind", [kind for kind in functions() if kind not in ("vmap", "comprehension")])
+@pytest.mark.parametrize(
+    "kind", [kind for kind in functions() if kind not in ("vmap", "comprehension")]
+)
 @pytest.mark.parametrize("options", [LAYER, FLOW], ids=["layer", "conductance"])
 def test_layers_of_functions(options: dict[str, Any], kind: str) -> None:
     function = functions()[kind]
     expected = explained(MODEL, site="2", **options)
     for site in ("2", MODEL[2], ig.fields.Site(MODEL[2])):
-        torch.testing.assert_close(explained(function, site=site, **options), expected, rtol=0, atol=1e-13)
+        torch.testing.assert_close(
+            explained(function, site=site, **options), expected, rtol=0, atol=1e-13
+        )
 
 
 HIDDEN = {"MODEL": MODEL}
@@ -304,7 +331,11 @@ HIDDEN = {"MODEL": MODEL}
 
 def hidden(z: Tensor) -> Tensor:
     """Found by nobody who only reads: the name is put together when it runs."""
-    return HIDDEN["mo".upper() + "DEL"](z) if len(z) < 0 else vars(_Vault)["_".join(["the", "model"])](z)
+    return (
+        HIDDEN["mo".upper() + "DEL"](z)
+        if len(z) < 0
+        else vars(_Vault)["_".join(["the", "model"])](z)
+    )
 
 
 class _Vault:
@@ -315,9 +346,14 @@ def test_a_module_that_is_found_nowhere_but_runs_is_a_layer() -> None:
     HIDDEN.clear()
     assert modules_behind(hidden) == []
     expected = explained(MODEL, representation=MODEL[2], **IG2)
-    torch.testing.assert_close(explained(hidden, representation=MODEL[2], **IG2), expected, rtol=0, atol=1e-13)
     torch.testing.assert_close(
-        explained(hidden, site=MODEL[2], **LAYER), explained(MODEL, site="2", **LAYER), rtol=0, atol=1e-13
+        explained(hidden, representation=MODEL[2], **IG2), expected, rtol=0, atol=1e-13
+    )
+    torch.testing.assert_close(
+        explained(hidden, site=MODEL[2], **LAYER),
+        explained(MODEL, site="2", **LAYER),
+        rtol=0,
+        atol=1e-13,
     )
     MODEL[2].train()
     explained(hidden, site=MODEL[2], **LAYER)
@@ -332,7 +368,8 @@ def test_a_module_that_does_not_run_is_a_function_of_the_input() -> None:
     by_function = explained(MODEL, representation=lambda z: z @ other.weight.T + other.bias, **IG2)
     torch.testing.assert_close(made, by_function, rtol=0, atol=1e-13)
     with pytest.raises(
-        ig.errors.ModelError, match=r"The given Linear is not a layer of this model, and it did not run"
+        ig.errors.ModelError,
+        match=r"The given Linear is not a layer of this model, and it did not run",
     ):
         explained(lambda z: MODEL(z), site=other, **LAYER)
 
@@ -340,7 +377,10 @@ def test_a_module_that_does_not_run_is_a_function_of_the_input() -> None:
 def test_names_that_several_modules_have() -> None:
     other = filled(nn.Sequential(nn.Linear(6, 3)))
     both = lambda z: MODEL(z) + other(z)  # noqa: E731
-    with pytest.raises(ig.errors.ModelError, match=r"Several of the modules that this function runs have a layer '0'"):
+    with pytest.raises(
+        ig.errors.ModelError,
+        match=r"Several of the modules that this function runs have a layer '0'",
+    ):
         explained(both, site="0", **LAYER)
     named = explained(both, site="2", **LAYER)
     torch.testing.assert_close(named, explained(both, site=MODEL[2], **LAYER), rtol=0, atol=0)
@@ -351,13 +391,23 @@ def test_names_that_several_modules_have() -> None:
 def test_a_layer_with_extra_arguments_and_code_of_the_functions_own() -> None:
     """Captum's usual form: a function around the model, its softmax and its mask."""
     model = filled(nn.Sequential(nn.Embedding(7, 4), nn.Linear(4, 3)))
-    ids, mask = torch.tensor([[1, 2, 3], [4, 5, 0]]), torch.tensor([[1.0, 1, 1], [1, 1, 0]]).double()
+    ids, mask = (
+        torch.tensor([[1, 2, 3], [4, 5, 0]]),
+        torch.tensor([[1.0, 1, 1], [1, 1, 0]]).double(),
+    )
 
     def predict(ids: Tensor, mask: Tensor) -> Tensor:
         return (torch.tanh(model(ids)) * mask[..., None]).sum(1).softmax(1)
 
     made = ig.explain(
-        predict, ids, target=1, extra=(mask,), method="layer", site=model[0], layer_baseline=0.0, rule=LAYER["rule"]
+        predict,
+        ids,
+        target=1,
+        extra=(mask,),
+        method="layer",
+        site=model[0],
+        layer_baseline=0.0,
+        rule=LAYER["rule"],
     )
     h = model[0](ids).detach()
     total = torch.zeros_like(h)

@@ -68,10 +68,14 @@ def halved(points: Tensor) -> Tensor:
 @pytest.mark.parametrize("strategy", ["greedy", "maxcount"])
 def test_official_paths(strategy: str, factor: int) -> None:
     """Written out in float32 by the official code: equal to the last digit of that, and so within 3e-8 in float64."""
-    found = corners(ig.paths.Discretized(E, 12, 10, strategy), E[PAD].expand(1, 1, 3, 5), X)[:, 0, 0]
+    found = corners(ig.paths.Discretized(E, 12, 10, strategy), E[PAD].expand(1, 1, 3, 5), X)[
+        :, 0, 0
+    ]
     for _ in range(factor):
         found = halved(found)
-    official = torch.tensor(OFFICIAL[f"DIG path {strategy} f={factor}"]["official"], dtype=torch.float64)
+    official = torch.tensor(
+        OFFICIAL[f"DIG path {strategy} f={factor}"]["official"], dtype=torch.float64
+    )
     assert torch.equal(found.float().double().flatten(), official)
     near(found.flatten(), official, 3e-8)
 
@@ -117,17 +121,24 @@ def test_the_published_rule_converges_to_ours(quiet: None) -> None:
 
 def moved(base: list[float], here: list[float], anchor: list[float], m: int) -> list[float]:
     """The anchor where it does not turn back, elsewhere one m-th of the way that is left."""
-    return [a if min(b, h) <= a <= max(b, h) else h - (h - b) / m for b, h, a in zip(base, here, anchor, strict=True)]
+    return [
+        a if min(b, h) <= a <= max(b, h) else h - (h - b) / m
+        for b, h, a in zip(base, here, anchor, strict=True)
+    ]
 
 
-def by_hand(table: Tensor, word: int, base: Tensor, k: int, m: int, strategy: str) -> list[list[float]]:
+def by_hand(
+    table: Tensor, word: int, base: Tensor, k: int, m: int, strategy: str
+) -> list[list[float]]:
     """The points of one word's path, the baseline first."""
     rows, b = table.tolist(), base.tolist()
     own = next((i for i, row in enumerate(rows) if row == b), None)
     walk = [word]
     while len(walk) <= m and walk[-1] is not None:
         here = rows[walk[-1]]
-        others = sorted((i for i in range(len(rows)) if i != walk[-1]), key=lambda i: math.dist(rows[i], here))
+        others = sorted(
+            (i for i in range(len(rows)) if i != walk[-1]), key=lambda i: math.dist(rows[i], here)
+        )
         left = [i for i in others[:k] if i != own and i not in walk]
         if not left:
             walk.append(None)
@@ -135,7 +146,10 @@ def by_hand(table: Tensor, word: int, base: Tensor, k: int, m: int, strategy: st
             walk.append(min(left, key=lambda i: math.dist(rows[i], moved(b, here, rows[i], m))))
         else:
             count = {
-                i: sum(min(c, h) <= a <= max(c, h) for a, c, h in zip(rows[i], b, here, strict=True)) for i in left
+                i: sum(
+                    min(c, h) <= a <= max(c, h) for a, c, h in zip(rows[i], b, here, strict=True)
+                )
+                for i in left
             }
             walk.append(max(left, key=lambda i: count[i]))  # the first of equal ones
     points = [rows[word]]
@@ -147,7 +161,9 @@ def by_hand(table: Tensor, word: int, base: Tensor, k: int, m: int, strategy: st
 
 TABLE = wave(26, 4, phase=0.7)
 SENTENCES = torch.tensor([[3, 9, 3, 20, 0], [11, 3, 25, 9, 7], [1, 2, 4, 8, 16]])
-STARTS = torch.stack([TABLE[14].expand(3, 5, 4), wave(3, 5, 4, phase=3, scale=0.3)])  # a word, and no word's vectors
+STARTS = torch.stack(
+    [TABLE[14].expand(3, 5, 4), wave(3, 5, 4, phase=3, scale=0.3)]
+)  # a word, and no word's vectors
 
 
 @pytest.mark.parametrize(("k", "m"), [(1, 3), (5, 6), (25, 4), (500, 40)])
@@ -171,9 +187,13 @@ def test_strategies_and_sizes_differ() -> None:
 def test_a_walk_with_nowhere_to_go_is_at_the_baseline() -> None:
     """Two words are each other's nearest: after one step all neighbours were visited."""
     table = torch.tensor([[1.0, 1.0], [0.9, 0.9], [5.0, -5.0], [5.1, -5.0]], dtype=torch.float64)
-    found = corners(ig.paths.Discretized(table, 1, 5), torch.zeros(1, 1, 2).double(), table[:1])[:, 0, 0]
+    found = corners(ig.paths.Discretized(table, 1, 5), torch.zeros(1, 1, 2).double(), table[:1])[
+        :, 0, 0
+    ]
     near(found, torch.tensor([[0.0, 0]] * 5 + [[0.9, 0.9], [1, 1]], dtype=torch.float64))
-    made = ig.methods.discretized(table, 0.0, 1, 5)(ig.fields.Function(lambda z: z.prod(1)), table[:1])
+    made = ig.methods.discretized(table, 0.0, 1, 5)(
+        ig.fields.Function(lambda z: z.prod(1)), table[:1]
+    )
     assert made.cost.gradients == 2  # pieces of no length cost nothing
     near(made.values.sum(1), torch.ones(1), 0.01)
 
@@ -189,7 +209,9 @@ def test_a_table_of_one_word() -> None:
 def test_words_that_stand_twice_in_the_table_are_the_first() -> None:
     """Which of equal rows a word is, decides whom it has visited: the same for one example as among many."""
     twice = torch.cat([TABLE, TABLE])
-    assert torch.equal(corners(ig.paths.Discretized(twice, 9, 5), STARTS, TABLE[SENTENCES])[0], STARTS)
+    assert torch.equal(
+        corners(ig.paths.Discretized(twice, 9, 5), STARTS, TABLE[SENTENCES])[0], STARTS
+    )
     whole = corners(ig.paths.Discretized(twice, 9, 5), STARTS, TABLE[SENTENCES])
     for b in range(3):
         one = slice(b, b + 1)
@@ -208,7 +230,9 @@ def test_words_that_stand_twice_in_the_table_are_the_first() -> None:
     st.sampled_from([torch.float32, torch.float64]),
     st.integers(0, 20),
 )
-def test_conformance(k: int, m: int, strategy: str, places: tuple[int, ...], dtype: torch.dtype, phase: int) -> None:
+def test_conformance(
+    k: int, m: int, strategy: str, places: tuple[int, ...], dtype: torch.dtype, phase: int
+) -> None:
     """Whatever leads the words: from the baseline to the input, neighbours meet, each example by itself."""
     table = wave(15, 3, phase=phase).to(dtype)
     x = table[torch.arange(2 * math.prod(places)).reshape(2, *places) % 13]
@@ -221,7 +245,9 @@ def test_conformance(k: int, m: int, strategy: str, places: tuple[int, ...], dty
     assert torch.equal(points[0], references)
     assert torch.equal(points[-1], x.expand_as(references))
     steps = points.diff(dim=0)
-    assert bool(((steps >= 0).all(0) | (steps <= 0).all(0)).all())  # monotone, to the last digit, and so inside the box
+    assert bool(
+        ((steps >= 0).all(0) | (steps <= 0).all(0)).all()
+    )  # monotone, to the last digit, and so inside the box
 
 
 def test_it_does_not_depend_on_the_size_of_blocks(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -261,7 +287,10 @@ def test_a_graph_of_neighbours() -> None:
     apart = torch.cdist(TABLE, TABLE).fill_diagonal_(math.inf)
     assert torch.equal(graph.long(), apart.argsort(1)[:, :6])
     assert ig.paths.neighbour_graph(TABLE).shape == (26, 25)
-    one, other = (corners(ig.paths.Discretized(TABLE, given, 9), STARTS, TABLE[SENTENCES]) for given in (6, graph))
+    one, other = (
+        corners(ig.paths.Discretized(TABLE, given, 9), STARTS, TABLE[SENTENCES])
+        for given in (6, graph)
+    )
     assert torch.equal(one, other)
 
 
@@ -280,7 +309,9 @@ def test_memory_is_flat_in_steps(monkeypatch: pytest.MonkeyPatch) -> None:
         for number, segment in enumerate(path(FIELD, torch.zeros(1, *x.shape).double(), x)):
             assert len(segment.start) <= 2
             if number % (steps // 4) == 1:
-                alive = {t.untyped_storage().data_ptr(): t.untyped_storage().nbytes() for t in _tensors()}
+                alive = {
+                    t.untyped_storage().data_ptr(): t.untyped_storage().nbytes() for t in _tensors()
+                }
                 most = max(most, sum(alive.values()))
         return most
 
@@ -310,13 +341,19 @@ MODEL = filled(Reader())
 
 
 def test_through_the_door() -> None:
-    made = ig.explain(MODEL, TABLE[SENTENCES], target="predicted", method=ig.methods.discretized(TABLE))
+    made = ig.explain(
+        MODEL, TABLE[SENTENCES], target="predicted", method=ig.methods.discretized(TABLE)
+    )
     assert made.values.shape == (3, 5, 4)
     assert bool((made.gap < 0.03).all())
     assert bool(made.converged.all())
-    by_name = ig.explain(MODEL, TABLE[SENTENCES], target="predicted", method="discretized", table=TABLE)
+    by_name = ig.explain(
+        MODEL, TABLE[SENTENCES], target="predicted", method="discretized", table=TABLE
+    )
     assert torch.equal(by_name.values, made.values)
-    fine = ig.explain(MODEL, TABLE[SENTENCES], target="predicted", method="discretized", table=TABLE, tol=1e-4)
+    fine = ig.explain(
+        MODEL, TABLE[SENTENCES], target="predicted", method="discretized", table=TABLE, tol=1e-4
+    )
     assert bool((fine.error <= 1e-4).all())
     near(fine.residual, torch.zeros(3), 1e-4)
 
@@ -337,14 +374,20 @@ def test_gradients_are_counted(rule: Any, quiet: None) -> None:
 @pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16])
 def test_precision(dtype: torch.dtype) -> None:
     """A model and table of few digits: words are found, and the map is that of float64."""
-    exact = ig.explain(MODEL, TABLE[SENTENCES], target=0, method=ig.methods.discretized(TABLE, 0.0, 10, 6))
+    exact = ig.explain(
+        MODEL, TABLE[SENTENCES], target=0, method=ig.methods.discretized(TABLE, 0.0, 10, 6)
+    )
     table = TABLE.to(dtype)
     model = filled(Reader()).to(dtype)
-    made = ig.explain(model, table[SENTENCES], target=0, method=ig.methods.discretized(table, 0.0, 10, 6))
+    made = ig.explain(
+        model, table[SENTENCES], target=0, method=ig.methods.discretized(table, 0.0, 10, 6)
+    )
     near(made.values, exact.values, {torch.float32: 1e-5, torch.bfloat16: 0.1}[dtype])
     # The same words in more digits than the table has.
     if dtype == torch.float32:
-        mixed = ig.explain(MODEL, TABLE[SENTENCES], target=0, method=ig.methods.discretized(table, 0.0, 10, 6))
+        mixed = ig.explain(
+            MODEL, TABLE[SENTENCES], target=0, method=ig.methods.discretized(table, 0.0, 10, 6)
+        )
         near(mixed.values, exact.values, 1e-5)
 
 
@@ -352,7 +395,10 @@ def test_parameters_of_a_model_as_the_table() -> None:
     """No gradient leads to them, and they are as they were."""
     embedding = nn.Embedding.from_pretrained(TABLE.clone(), freeze=False)
     made = ig.explain(
-        MODEL, embedding(SENTENCES).detach(), target=0, method=ig.methods.discretized(embedding.weight, 0.0, 10, 6)
+        MODEL,
+        embedding(SENTENCES).detach(),
+        target=0,
+        method=ig.methods.discretized(embedding.weight, 0.0, 10, 6),
     )
     assert not made.values.requires_grad
     assert embedding.weight.grad is None
@@ -371,7 +417,9 @@ def test_special_tokens_are_kept() -> None:
     without = corners(path, TABLE[14].expand(1, 3, 5, 4), TABLE[SENTENCES])
     assert torch.equal(found[:, :, :, 1:-1], without[:, :, :, 1:-1])
     fine = ig.rules.GaussLegendre(4)
-    made = ig.explain(MODEL, x, target=0, method=ig.methods.discretized(TABLE, kept, 10, 6, rule=fine))
+    made = ig.explain(
+        MODEL, x, target=0, method=ig.methods.discretized(TABLE, kept, 10, 6, rule=fine)
+    )
     assert bool((made.values[:, [0, -1]] == 0).all())
     assert bool((made.values[:, 1:-1] != 0).any(2).all())
     near(made.residual, torch.zeros(3), 1e-5)
@@ -379,7 +427,9 @@ def test_special_tokens_are_kept() -> None:
 
 def test_nothing_moves_where_all_is_kept() -> None:
     x = TABLE[SENTENCES]
-    made = ig.explain(MODEL, x, target=0, method=ig.methods.discretized(TABLE, ig.baselines.Masked(0.0, range(5))))
+    made = ig.explain(
+        MODEL, x, target=0, method=ig.methods.discretized(TABLE, ig.baselines.Masked(0.0, range(5)))
+    )
     assert torch.equal(made.values, torch.zeros_like(x))
     assert made.cost.gradients == 0
 
@@ -397,18 +447,36 @@ def test_several_targets_share_words() -> None:
 @pytest.mark.parametrize(
     ("build", "message"),
     [
-        (lambda: ig.paths.Discretized(torch.empty(0, 4)), r"The table of words is empty: its shape is 0x4"),
-        (lambda: ig.paths.Discretized(torch.empty(4, 0)), r"The table of words is empty: its shape is 4x0"),
+        (
+            lambda: ig.paths.Discretized(torch.empty(0, 4)),
+            r"The table of words is empty: its shape is 0x4",
+        ),
+        (
+            lambda: ig.paths.Discretized(torch.empty(4, 0)),
+            r"The table of words is empty: its shape is 4x0",
+        ),
         (
             lambda: ig.paths.Discretized(torch.ones(4)),
             r"\(V, d\), a row for each word, .*; got torch.float32 of shape 4",
         ),
-        (lambda: ig.paths.Discretized(torch.ones(4, 2, dtype=torch.long)), r"floating-point .* got torch.int64"),
-        (lambda: ig.paths.Discretized(nn.Embedding(4, 2)), r"get_input_embeddings\(\).weight; got Embedding"),
-        (lambda: ig.paths.Discretized(torch.tensor([[1.0, math.nan]])), r"table of words holds NaN or infinity"),
+        (
+            lambda: ig.paths.Discretized(torch.ones(4, 2, dtype=torch.long)),
+            r"floating-point .* got torch.int64",
+        ),
+        (
+            lambda: ig.paths.Discretized(nn.Embedding(4, 2)),
+            r"get_input_embeddings\(\).weight; got Embedding",
+        ),
+        (
+            lambda: ig.paths.Discretized(torch.tensor([[1.0, math.nan]])),
+            r"table of words holds NaN or infinity",
+        ),
         (lambda: ig.paths.Discretized(TABLE, 0), r"at least one neighbour, not neighbours=0"),
         (lambda: ig.paths.Discretized(TABLE, 3, 0), r"at least one step, not 0"),
-        (lambda: ig.paths.Discretized(TABLE, 3, 4, "nearest"), r"one of 'greedy', 'maxcount', not 'nearest'"),
+        (
+            lambda: ig.paths.Discretized(TABLE, 3, 4, "nearest"),
+            r"one of 'greedy', 'maxcount', not 'nearest'",
+        ),
         (
             lambda: ig.paths.Discretized(TABLE, torch.zeros(25, 3).long()),
             r"a graph \(26, k\) .* got int64 of shape 25x3",
@@ -429,9 +497,13 @@ def test_what_is_refused(build: Any, message: str) -> None:
 
 def test_a_table_of_another_width() -> None:
     method = ig.methods.discretized(wave(9, 7))
-    with pytest.raises(ig.errors.ShapeError, match=r"vectors of 7 numbers, but an example has shape 5x4"):
+    with pytest.raises(
+        ig.errors.ShapeError, match=r"vectors of 7 numbers, but an example has shape 5x4"
+    ):
         ig.explain(MODEL, TABLE[SENTENCES], target=0, method=method)
-    with pytest.raises(ig.errors.ShapeError, match=r"vectors of 7 numbers, but an example has shape \(\)"):
+    with pytest.raises(
+        ig.errors.ShapeError, match=r"vectors of 7 numbers, but an example has shape \(\)"
+    ):
         method(ig.fields.Function(lambda z: z), torch.ones(7))
 
 
@@ -447,9 +519,12 @@ def test_a_word_that_is_not_in_the_table() -> None:
     x[1, 3] = TABLE[9] * (1 + 1e-7)  # rounding is forgiven
     ig.explain(MODEL, x, target=0, method=ig.methods.discretized(TABLE))
     with pytest.raises(
-        ig.errors.InputError, match=r"the one of example 0 is 0\.5 away from the nearest row, number 1\."
+        ig.errors.InputError,
+        match=r"the one of example 0 is 0\.5 away from the nearest row, number 1\.",
     ):
-        ig.methods.discretized(torch.eye(2))(ig.fields.Linear(torch.ones(2)), torch.tensor([[0.0, 1.5]]))
+        ig.methods.discretized(torch.eye(2))(
+            ig.fields.Linear(torch.ones(2)), torch.tensor([[0.0, 1.5]])
+        )
 
 
 def test_stretches_between_anchors_of_the_line_end_at_no_word() -> None:

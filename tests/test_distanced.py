@@ -101,7 +101,8 @@ def test_fit_is_r_squared_on_what_was_held_out() -> None:
 
 def test_poor_fits_are_warned_of() -> None:
     with pytest.warns(
-        ig.errors.SupportWarning, match=r"2 of 2 support regressors have not learnt .* at distance 0\.5, "
+        ig.errors.SupportWarning,
+        match=r"2 of 2 support regressors have not learnt .* at distance 0\.5, ",
     ) as caught:
         made = method(epochs=1, rate=1e-9).trained(field())
     assert len(caught) == 1
@@ -163,7 +164,9 @@ def test_what_persists_keeps_what_the_method_gives_it() -> None:
             assert float(made.values[b, i]) == (float(maps[0][b, i]) if i in kept else 0.0)
         assert float(made.notes["kept"][0, 0, b]) == pytest.approx(len(kept) / 6)
     assert 0 < float(made.notes["kept"].mean()) < 0.5  # the supports disagree somewhere
-    torch.testing.assert_close(made.values.sum(1) + made.residual, made.output - made.base, rtol=0, atol=1e-12)
+    torch.testing.assert_close(
+        made.values.sum(1) + made.residual, made.output - made.base, rtol=0, atol=1e-12
+    )
     assert made.notes["fit"][:, 0, 0].tolist() == pytest.approx(list(own.supports.fit))
 
 
@@ -196,7 +199,9 @@ def test_cost_counts_the_maps_and_not_the_training() -> None:
         support.reset()
     with_supports = method(epochs=2, supports=supports)
     made = with_supports(
-        ig.TorchField(counting, 0), X, watch=lambda tally: tallies.append((tally.gradients, tally.expected))
+        ig.TorchField(counting, 0),
+        X,
+        watch=lambda tally: tallies.append((tally.gradients, tally.expected)),
     )
     each = PLAIN(field(), X).cost.gradients
     assert made.cost.gradients == 3 * each == 3 * 8 * 4
@@ -211,7 +216,9 @@ def test_cost_counts_the_maps_and_not_the_training() -> None:
 
 @pytest.mark.parametrize("training", [False, True])
 def test_the_model_is_not_touched(training: bool) -> None:
-    own = nn.Sequential(nn.Linear(6, 8), nn.BatchNorm1d(8), nn.Dropout(0.5), nn.Tanh(), nn.Linear(8, 3)).double()
+    own = nn.Sequential(
+        nn.Linear(6, 8), nn.BatchNorm1d(8), nn.Dropout(0.5), nn.Tanh(), nn.Linear(8, 3)
+    ).double()
     own.train(training)
     own[0].weight.requires_grad_(False)
     before = copy.deepcopy(own.state_dict())
@@ -352,9 +359,18 @@ def test_nonsense_is_refused(make: Any, message: str) -> None:
     [
         ({"data": DATA[:0]}, r"is empty"),
         ({"data": []}, r"is empty"),
-        ({"labels": torch.zeros(60).long()}, r"60 examples of class 0 and 0 of class 1: give at least 5 of each"),
-        ({"labels": torch.zeros(59).long()}, r"60 examples and labels of shape 59: give one for each"),
-        ({"classes": (0, 7)}, r"classes=\(0, 7\) are two outputs of a model with a class axis; this one returns 3"),
+        (
+            {"labels": torch.zeros(60).long()},
+            r"60 examples of class 0 and 0 of class 1: give at least 5 of each",
+        ),
+        (
+            {"labels": torch.zeros(59).long()},
+            r"60 examples and labels of shape 59: give one for each",
+        ),
+        (
+            {"classes": (0, 7)},
+            r"classes=\(0, 7\) are two outputs of a model with a class axis; this one returns 3",
+        ),
         ({"data": torch.ones(60, 6).long()}, r"The data holds torch\.int64: convert it"),
     ],
 )
@@ -367,7 +383,9 @@ def test_models_that_cannot_be_taught() -> None:
     def function(z: Tensor) -> Tensor:
         return z[:, :3].square()
 
-    with pytest.raises(ig.errors.ModelError, match=r"a function has no parameters: give the nn\.Module"):
+    with pytest.raises(
+        ig.errors.ModelError, match=r"a function has no parameters: give the nn\.Module"
+    ):
         method()(ig.TorchField(function, 0), X)
     with pytest.raises(ig.errors.ModelError, match=r"has no parameters, so that no support"):
         method()(ig.TorchField(nn.Sequential(nn.Tanh(), nn.Softmax(1)), 0), X)
@@ -393,7 +411,9 @@ def test_trained_supports_take_arguments_for_each_example() -> None:
     supports = method(epochs=2, fit=-100.0).trained(ig.TorchField(scaled, 0, extra=(2.0,))).supports
     made = method(supports=supports)(ig.TorchField(scaled, 0, extra=(scales,)), X)
     for b in range(4):
-        alone = method(supports=supports)(ig.TorchField(scaled, 0, extra=(float(scales[b]),)), X[b : b + 1])
+        alone = method(supports=supports)(
+            ig.TorchField(scaled, 0, extra=(float(scales[b]),)), X[b : b + 1]
+        )
         torch.testing.assert_close(alone.values[0], made.values[b], rtol=0, atol=1e-12)
 
 
@@ -403,7 +423,9 @@ def test_arguments_for_each_example_are_refused() -> None:
             return super().forward(z) * scale[:, None]
 
     own = ig.TorchField(Scaled(6, 3).double(), 0, extra=(torch.ones(4).double(),))
-    with pytest.raises(ig.errors.InputError, match=r"some of its extra arguments are for each example"):
+    with pytest.raises(
+        ig.errors.InputError, match=r"some of its extra arguments are for each example"
+    ):
         method()(own, X)
     several = dict(left=X[:, :2], right=X[:, 2:])
 

@@ -22,12 +22,16 @@ from scripts import docs
 
 ROOT = Path(__file__).parent.parent
 PAGES = [ROOT / "README.md", *sorted((ROOT / "docs").rglob("*.md"))]
-METRICS = importlib.import_module("integrand.metrics.base")  # ``ig.metrics.metric`` is the decorator
+METRICS = importlib.import_module(
+    "integrand.metrics.base"
+)  # ``ig.metrics.metric`` is the decorator
 EXAMPLES = sorted((ROOT / "docs" / "examples").glob("*.py"))
 
 
 @pytest.mark.parametrize("example", EXAMPLES, ids=lambda path: path.stem)
-def test_examples_run(example: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch) -> None:
+def test_examples_run(
+    example: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
     # What an example publishes or registers is gone after it.
     monkeypatch.setattr(registry, "_PUBLISHED", dict(registry._PUBLISHED))
     monkeypatch.setattr(METRICS, "_METRICS", dict(METRICS._METRICS))
@@ -43,16 +47,29 @@ def test_the_readme_shows_the_file_that_runs() -> None:
 def test_the_extending_page_shows_the_files_that_run() -> None:
     text = (ROOT / "docs" / "usage" / "extending.md").read_text()
     blocks = re.findall(r"```python\n(.*?)```", text, re.S)
-    files = "".join((ROOT / "docs" / "examples" / name).read_text() for name in ("own_path.py", "own_parts.py"))
+    files = "".join(
+        (ROOT / "docs" / "examples" / name).read_text() for name in ("own_path.py", "own_parts.py")
+    )
     assert [block for block in blocks if block.strip() not in files] == []
-    every = {"Detour", "Boole", "Quantiles", "Sparse", "Entropy", "Quadratic", "TotalVariation", "Positive"}
+    every = {
+        "Detour",
+        "Boole",
+        "Quantiles",
+        "Sparse",
+        "Entropy",
+        "Quadratic",
+        "TotalVariation",
+        "Positive",
+    }
     assert set(re.findall(r"^class (\w+)", "".join(blocks), re.M)) >= every
 
 
 def test_the_extending_page_names_what_there_is() -> None:
     """Every check of the kit, and nothing of ``ig`` that is not there."""
     text = (ROOT / "docs" / "usage" / "extending.md").read_text()
-    assert [name for name in ig.testing.__all__ if name.startswith("check_") and f"`{name}`" not in text] == []
+    assert [
+        name for name in ig.testing.__all__ if name.startswith("check_") and f"`{name}`" not in text
+    ] == []
     missing = set()
     for dotted in set(re.findall(r"\big\.((?:\w+\.)*\w+)", text)):
         place: Any = ig
@@ -64,19 +81,25 @@ def test_the_extending_page_names_what_there_is() -> None:
 
 
 def test_the_compare_page_shows_the_file_that_runs() -> None:
-    (block, *_) = re.findall(r"```python\n(.*?)```", (ROOT / "docs" / "usage" / "compare.md").read_text(), re.S)
+    (block, *_) = re.findall(
+        r"```python\n(.*?)```", (ROOT / "docs" / "usage" / "compare.md").read_text(), re.S
+    )
     assert block.strip() in (ROOT / "docs" / "examples" / "compare.py").read_text()
 
 
 def test_the_metrics_page_shows_lines_of_the_file_that_runs() -> None:
-    blocks = re.findall(r"```python\n(.*?)```", (ROOT / "docs" / "usage" / "metrics.md").read_text(), re.S)
+    blocks = re.findall(
+        r"```python\n(.*?)```", (ROOT / "docs" / "usage" / "metrics.md").read_text(), re.S
+    )
     text = (ROOT / "docs" / "examples" / "metrics.py").read_text()
     assert len(blocks) == 4
     assert [block for block in blocks if block.strip() not in text] == []
 
 
 def test_the_recipe_of_the_bench_page_can_be_run() -> None:
-    (block,) = re.findall(r"```toml\n(.*?)```", (ROOT / "docs" / "usage" / "bench.md").read_text(), re.S)
+    (block,) = re.findall(
+        r"```toml\n(.*?)```", (ROOT / "docs" / "usage" / "bench.md").read_text(), re.S
+    )
     suite = recipe.parsed("my", block)
     words = {"blurred": ig.baselines.Blurred(), "corners": ig.baselines.Corners()}
     (run,) = suite.runs
@@ -86,9 +109,13 @@ def test_the_recipe_of_the_bench_page_can_be_run() -> None:
 
 
 def test_the_layers_page_shows_lines_of_the_file_that_runs() -> None:
-    blocks = re.findall(r"```python\n(.*?)```", (ROOT / "docs" / "usage" / "layers.md").read_text(), re.S)
+    blocks = re.findall(
+        r"```python\n(.*?)```", (ROOT / "docs" / "usage" / "layers.md").read_text(), re.S
+    )
     text = (ROOT / "docs" / "examples" / "layer.py").read_text()
-    assert [block for block in blocks if "attention_mask" not in block and block.strip() not in text] == []
+    assert [
+        block for block in blocks if "attention_mask" not in block and block.strip() not in text
+    ] == []
 
 
 @pytest.mark.parametrize("page", PAGES, ids=lambda path: path.stem)
@@ -102,7 +129,11 @@ def test_links_lead_somewhere(page: Path) -> None:
 def test_no_line_of_the_glossary_is_left_over() -> None:
     """Every line begins an entry, or goes on with a sentence of the one before."""
     lines = (ROOT / "docs" / "glossary.md").read_text().splitlines()[2:]
-    orphans = [line for before, line in itertools.pairwise(lines) if not line.startswith("**") and before.endswith(".")]
+    orphans = [
+        line
+        for before, line in itertools.pairwise(lines)
+        if not line.startswith("**") and before.endswith(".")
+    ]
     assert orphans == []
     assert len({line.partition("**")[2] for line in lines if line.startswith("**")}) == sum(
         line.startswith("**") for line in lines
@@ -114,7 +145,8 @@ def test_why_goals_are_missed_is_said_of_missed_goals() -> None:
     reasons = page[page.index("Why goals are missed") : page.index("<!-- image_gradients -->")]
     assert "Captum" not in reasons  # both of its goals are met in the tables below
     assert (
-        "Captum's default call | 0.308× | 0.304 to 0.322 | ≤ 0.5× | met" in page or "to Captum's default call" in page
+        "Captum's default call | 0.308× | 0.304 to 0.322 | ≤ 0.5× | met" in page
+        or "to Captum's default call" in page
     )
 
 
@@ -140,7 +172,9 @@ def test_a_changed_card_makes_the_page_stale(monkeypatch: pytest.MonkeyPatch) ->
     assert docs.stale() == [ROOT / "docs" / "usage" / "how-to-choose.md"]
 
 
-def test_quality_is_shown_once_it_was_measured(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+def test_quality_is_shown_once_it_was_measured(
+    monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
     told = {
         "suite": "paths",
         "runs": {
@@ -173,7 +207,9 @@ def test_quality_is_shown_once_it_was_measured(monkeypatch: pytest.MonkeyPatch, 
     assert len(set(columns)) == 1
 
 
-def test_without_a_gallery_there_are_still_the_cards(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+def test_without_a_gallery_there_are_still_the_cards(
+    monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
     monkeypatch.setattr(docs, "GALLERY", tmp_path / "none.json")
     monkeypatch.setattr(docs, "QUALITY", tmp_path / "none.json")
     made = docs.blocks()
@@ -186,7 +222,10 @@ def test_without_a_gallery_there_are_still_the_cards(monkeypatch: pytest.MonkeyP
 
 def test_what_is_written_by_hand_stays(tmp_path: Path) -> None:
     page = "Before.\n<!-- methods -->\nold\n<!-- /methods -->\nAfter."
-    assert docs.written(page, "methods", "new") == "Before.\n<!-- methods -->\nnew\n<!-- /methods -->\nAfter."
+    assert (
+        docs.written(page, "methods", "new")
+        == "Before.\n<!-- methods -->\nnew\n<!-- /methods -->\nAfter."
+    )
     with pytest.raises(ValueError, match="no <!-- methods -->"):
         docs.written("A page.", "methods", "new")
 
@@ -216,7 +255,9 @@ def test_numbers_in_prose_are_those_of_the_results(tmp_path: Path) -> None:
         "runs": {
             "r": {
                 "examples": 24,
-                "summaries": [{"method": "a", "metric": "m", "mean": 0.12345, "low": 0.1, "high": 0.2}],
+                "summaries": [
+                    {"method": "a", "metric": "m", "mean": 0.12345, "low": 0.1, "high": 0.2}
+                ],
                 "costs": {"a": {"gradients": 50.0, "gap": 0.07}},
             }
         },

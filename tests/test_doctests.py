@@ -15,7 +15,12 @@ import integrand as ig
 
 SOURCE = Path(inspect.getfile(ig)).parent
 NAMES = sorted(
-    ".".join(("integrand", *(p for p in path.relative_to(SOURCE).with_suffix("").parts if p != "__init__")))
+    ".".join(
+        (
+            "integrand",
+            *(p for p in path.relative_to(SOURCE).with_suffix("").parts if p != "__init__"),
+        )
+    )
     for path in SOURCE.rglob("*.py")
     if path.name != "__main__.py"
 )
@@ -24,7 +29,11 @@ FLAGS = doctest.ELLIPSIS | doctest.NORMALIZE_WHITESPACE
 
 
 def examples(name: str) -> list[doctest.DocTest]:
-    return [test for test in doctest.DocTestFinder().find(importlib.import_module(name)) if test.examples]
+    return [
+        test
+        for test in doctest.DocTestFinder().find(importlib.import_module(name))
+        if test.examples
+    ]
 
 
 @pytest.mark.parametrize("name", NAMES)
@@ -43,7 +52,11 @@ def test_the_front_door_has_examples() -> None:
         for name in ("integrand", "integrand.explain", "integrand.integration.method")
         for test in examples(name)
     }
-    assert {"integrand", "integrand.explain.explain", "integrand.integration.method.Method"} <= named
+    assert {
+        "integrand",
+        "integrand.explain.explain",
+        "integrand.integration.method.Method",
+    } <= named
 
 
 @pytest.mark.filterwarnings("ignore::integrand.errors.IntegrandWarning")

@@ -29,7 +29,11 @@ def test_the_tree_is_as_drawn() -> None:
             assert issubclass(cls, getattr(ig.errors, parents[depth - 1])), line
         if found[4]:
             assert issubclass(cls, getattr(__builtins__, found[4], None) or eval(found[4])), line
-    defined = {name for name, c in vars(ig.errors).items() if inspect.isclass(c) and c.__module__ == ig.errors.__name__}
+    defined = {
+        name
+        for name, c in vars(ig.errors).items()
+        if inspect.isclass(c) and c.__module__ == ig.errors.__name__
+    }
     assert drawn == defined
 
 
@@ -46,7 +50,10 @@ def test_unknown_names_are_told_the_nearest() -> None:
 
 def test_missing_extra_says_what_to_install() -> None:
     error = ig.errors.MissingExtra("safetensors", "save", "Saving")
-    assert str(error) == "Saving needs the package 'safetensors': install it with pip install 'integrand[save]'."
+    assert (
+        str(error)
+        == "Saving needs the package 'safetensors': install it with pip install 'integrand[save]'."
+    )
     assert isinstance(error, ImportError)
 
 
@@ -63,7 +70,9 @@ def test_extras_that_messages_name_exist() -> None:
     """pip install 'integrand[extra]' must install something."""
     extras = set(metadata.metadata("integrand").get_all("Provides-Extra") or ())
     named = {
-        (where, call.args[1].value) for where, call in calls("MissingExtra") if isinstance(call.args[1], ast.Constant)
+        (where, call.args[1].value)
+        for where, call in calls("MissingExtra")
+        if isinstance(call.args[1], ast.Constant)
     }
     assert named
     assert {(where, extra) for where, extra in named if extra not in extras} == set()
@@ -81,7 +90,9 @@ def test_everything_raised_on_purpose_is_in_the_tree() -> None:
         f"{path.relative_to(SOURCE)} raises {node.exc.func.id}"
         for path in sorted(core)
         for node in ast.walk(ast.parse(path.read_text()))
-        if isinstance(node, ast.Raise) and isinstance(node.exc, ast.Call) and getattr(node.exc.func, "id", "") in plain
+        if isinstance(node, ast.Raise)
+        and isinstance(node.exc, ast.Call)
+        and getattr(node.exc.func, "id", "") in plain
     ]
     assert bare == []
 

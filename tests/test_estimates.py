@@ -51,7 +51,9 @@ def paid(field: ig.fields.Field, x: Tensor) -> ig.Segment:
 @pytest.mark.parametrize("tol", [0.05, 0.01, 1e-3])
 def test_a_stretch_of_no_gradient(tol: float, dtype: torch.dtype) -> None:
     """F = relu(z0² − z1) is 0 until t = ¾ on the way to (2, 3): A = (4 (1 − ¾²), −3 (1 − ¾))."""
-    made = asked(lambda z: torch.relu(z[:, 0] ** 2 - z[:, 1]), torch.tensor([[2.0, 3.0]], dtype=dtype), tol)
+    made = asked(
+        lambda z: torch.relu(z[:, 0] ** 2 - z[:, 1]), torch.tensor([[2.0, 3.0]], dtype=dtype), tol
+    )
     exact = torch.tensor([1.75, -0.75], dtype=dtype)
     real = float((made.values[0] - exact).norm() / exact.norm())
     assert made.converged.tolist() == [True]
@@ -62,7 +64,9 @@ def test_a_stretch_of_no_gradient(tol: float, dtype: torch.dtype) -> None:
 def test_a_plateau_before_a_ramp(begins: float) -> None:
     """F = relu(z0 − c) z1² on the way to (1, 2): A0 = ∫ 4t² and A1 = ∫ 8t (t − c), both from c to 1."""
     c = begins
-    made = asked(lambda z: torch.relu(z[:, 0] - c) * z[:, 1] ** 2, torch.tensor([[1.0, 2.0]]).double())
+    made = asked(
+        lambda z: torch.relu(z[:, 0] - c) * z[:, 1] ** 2, torch.tensor([[1.0, 2.0]]).double()
+    )
     exact = torch.tensor([4 * (1 - c**3) / 3, 8 * ((1 - c**3) / 3 - c * (1 - c**2) / 2)]).double()
     assert float((made.values[0] - exact).norm()) <= 0.05 * float(exact.norm())
     assert bool(made.converged.all())
@@ -76,7 +80,9 @@ def test_one_reference_does_not_spoil_the_others() -> None:
         torch.tensor([[[0.0, 0.0]], [[0.0, 2.0]], [[-1.0, 3.0]]]).double(),
     )
     made = ig.Method(ig.baselines.Given(references), rule=Adaptive(0.02))(field, x)
-    exact = ig.Method(ig.baselines.Given(references), rule=ig.rules.Midpoint(20000))(field, x).values
+    exact = ig.Method(ig.baselines.Given(references), rule=ig.rules.Midpoint(20000))(
+        field, x
+    ).values
     assert float((made.values - exact).norm() / exact.norm()) <= float(made.error[0]) <= 0.02
 
 
@@ -110,14 +116,19 @@ SCALES = [1e-30, 1e-22, 1e-18, 1.0, 1e18, 1e30]
 def at_scale(outputs: float, inputs: float, tol: float = 1e-2) -> tuple[Integrated, int]:
     """s · F(x / i): shares are s times as large, whatever i is."""
     net = grown(relu_mlp, 5).float()
-    field = CountedField(ig.TorchField(lambda z: net(z / inputs)[:, 0] * outputs, ig.targets.Output()))
+    field = CountedField(
+        ig.TorchField(lambda z: net(z / inputs)[:, 0] * outputs, ig.targets.Output())
+    )
     found = Adaptive(tol)(field, lines(wave(6, 8, phase=0.3).float() * inputs))
     return found, field.tally.gradients
 
 
 @pytest.mark.parametrize("scale", SCALES)
 def test_outputs_of_every_scale(scale: float) -> None:
-    (found, cost), (plain, usual) = at_scale(2.0 ** round(math.log2(scale)), 1.0), at_scale(1.0, 1.0)
+    (found, cost), (plain, usual) = (
+        at_scale(2.0 ** round(math.log2(scale)), 1.0),
+        at_scale(1.0, 1.0),
+    )
     exact = 2.0 ** round(math.log2(scale))
     assert cost == usual
     torch.testing.assert_close(found.share / exact, plain.share, rtol=1e-4, atol=1e-5)
@@ -126,7 +137,10 @@ def test_outputs_of_every_scale(scale: float) -> None:
 
 @pytest.mark.parametrize("scale", [1e-20, 1e-6, 1e6, 1e20])
 def test_inputs_of_every_scale(scale: float) -> None:
-    (found, cost), (plain, usual) = at_scale(1.0, 2.0 ** round(math.log2(scale))), at_scale(1.0, 1.0)
+    (found, cost), (plain, usual) = (
+        at_scale(1.0, 2.0 ** round(math.log2(scale))),
+        at_scale(1.0, 1.0),
+    )
     assert cost == usual
     torch.testing.assert_close(found.share, plain.share, rtol=1e-4, atol=1e-5)
     torch.testing.assert_close(found.error, plain.error, rtol=1e-3, atol=0)
@@ -134,7 +148,9 @@ def test_inputs_of_every_scale(scale: float) -> None:
 
 @pytest.mark.parametrize("scale", [1e-30, 1e30])
 def test_steps_that_were_paid_for_at_every_scale(scale: float) -> None:
-    step = lambda s: ig.fields.Function(lambda z: s * (z[:, 0] ** 3 * z[:, 1] + torch.relu(z[:, 1] - 0.4)))  # noqa: E731
+    step = lambda s: ig.fields.Function(
+        lambda z: s * (z[:, 0] ** 3 * z[:, 1] + torch.relu(z[:, 1] - 0.4))
+    )  # noqa: E731
     x = torch.tensor([[0.8, 0.9], [0.3, 0.7]])
     scale = 2.0 ** round(math.log2(scale))
     found = []
@@ -152,7 +168,9 @@ def test_norms(scale: float) -> None:
     torch.testing.assert_close(norm(maps).double(), exact, rtol=1e-6, atol=0)
     groups = torch.tensor([0, 0, 1, 1])
     together = exact.square().reshape(2, 2).sum(1).sqrt()
-    torch.testing.assert_close(norms_of(groups, norm(maps), 3)[:2].double(), together, rtol=1e-6, atol=0)
+    torch.testing.assert_close(
+        norms_of(groups, norm(maps), 3)[:2].double(), together, rtol=1e-6, atol=0
+    )
     assert norms_of(groups, norm(maps), 3)[2] == 0
     assert norm(torch.zeros(2, 3)).tolist() == [0, 0]
     assert math.isnan(norm(torch.tensor([[math.nan, 1.0]])))
@@ -177,7 +195,10 @@ def test_what_is_missed_is_in_no_smaller_vector() -> None:
     field = ig.fields.Function(lambda z: z[:, 0] + 0.7 * (z[:, 1] > 0.63))
     found = Adaptive(0.05, max_gradients=60)(field, lines(torch.ones(1, 4).double()))
     assert float(found.error) >= 0.7 / 2
-    assert float(Adaptive(0.05, max_gradients=60)(field, paid(field, torch.ones(1, 4).double())).error) >= 0.7 / 2
+    assert (
+        float(Adaptive(0.05, max_gradients=60)(field, paid(field, torch.ones(1, 4).double())).error)
+        >= 0.7 / 2
+    )
 
 
 def test_ig2_over_a_step_that_falls_between_its_nodes() -> None:
@@ -188,7 +209,9 @@ def test_ig2_over_a_step_that_falls_between_its_nodes() -> None:
             function, torch.ones(1, 1).double(), target=0, method="ig2", tol=0.05, baseline=torch.zeros(1, 1).double(),
             steps=6, representation=lambda z: z, rate=ig.paths.Relative(0.15),
         )  # fmt: skip
-    right = float((made.values - made.change[0]).abs().max()) <= 0.05 * float(made.change.abs().max())
+    right = float((made.values - made.change[0]).abs().max()) <= 0.05 * float(
+        made.change.abs().max()
+    )
     assert bool(made.converged.all()) is right
 
 
@@ -197,7 +220,9 @@ def test_one_feature_gets_the_change(dtype: torch.dtype) -> None:
     """F(x) = F(b): the true map is 0, and known at first sight; likewise where one of many features moves."""
     end = torch.tensor([[1.0, 0.5, 0.25]], dtype=dtype)
     start = torch.tensor([[0.0, 0.5, 0.25]], dtype=dtype)
-    made = asked(lambda z: z[:, 0] * (1 - z[:, 0]) * z.sum(1), end, baseline=ig.baselines.Given(start[None]))
+    made = asked(
+        lambda z: z[:, 0] * (1 - z[:, 0]) * z.sum(1), end, baseline=ig.baselines.Given(start[None])
+    )
     assert made.cost.gradients <= 11
     assert made.converged.tolist() == [True]
     assert float(made.values.abs().max()) <= 8 * torch.finfo(dtype).eps
@@ -249,7 +274,16 @@ def test_what_a_look_costs() -> None:
     [
         (relu_mlp(), False),
         (gelu_mlp(), False),
-        (nn.Sequential(nn.Conv1d(1, 2, 3), nn.BatchNorm1d(2).eval(), nn.ReLU6(), nn.MaxPool1d(2), nn.Flatten()), False),
+        (
+            nn.Sequential(
+                nn.Conv1d(1, 2, 3),
+                nn.BatchNorm1d(2).eval(),
+                nn.ReLU6(),
+                nn.MaxPool1d(2),
+                nn.Flatten(),
+            ),
+            False,
+        ),
         (nn.Sequential(nn.Linear(8, 4), nn.Softmax(1)), True),
         (nn.Sequential(nn.Linear(8, 4), nn.LayerNorm(4)), True),
         (lambda z: z[:, :3] * torch.sigmoid(z[:, 3:6]), True),
@@ -259,7 +293,11 @@ def test_what_a_look_costs() -> None:
     ],
 )
 def test_which_models_can_hide_things(function: Any, gated: bool) -> None:
-    shape = (2, 1, 8) if isinstance(function, nn.Sequential) and isinstance(function[0], nn.Conv1d) else (2, 8)
+    shape = (
+        (2, 1, 8)
+        if isinstance(function, nn.Sequential) and isinstance(function[0], nn.Conv1d)
+        else (2, 8)
+    )
     field = ig.TorchField(function.double() if isinstance(function, nn.Module) else function, 0)
     assert field.gated  # nobody knows yet
     ig.rules.Chords(2)(field, lines(wave(*shape)))
@@ -280,19 +318,25 @@ class Unknown:
 
 def test_an_error_that_is_not_known_meets_no_tolerance() -> None:
     with pytest.warns(ig.errors.IncompleteWarning, match="did not reach their tolerance"):
-        made = ig.Method(rule=Unknown())(ig.fields.Function(lambda z: z.square().sum(1)), wave(2, 3))
+        made = ig.Method(rule=Unknown())(
+            ig.fields.Function(lambda z: z.square().sum(1)), wave(2, 3)
+        )
     assert float(made.gap.max()) < 0.1
     assert made.converged.tolist() == [False, False]
     assert unsettled(made, 0)
     assert "not converged" in headline(made, 0)
-    fixed = ig.Method(rule=ig.rules.Midpoint(50))(ig.fields.Function(lambda z: z.square().sum(1)), wave(2, 3))
+    fixed = ig.Method(rule=ig.rules.Midpoint(50))(
+        ig.fields.Function(lambda z: z.square().sum(1)), wave(2, 3)
+    )
     assert fixed.converged.all()
     assert not unsettled(fixed, 0)
 
 
 def test_an_error_that_is_infinite_is_not_chased() -> None:
     """F is not finite at the baseline: more gradients do not mend that."""
-    field = CountedField(ig.fields.Function(lambda z: z.sum(1) + torch.where(z[:, 0] == 0, torch.inf, 0.0)))
+    field = CountedField(
+        ig.fields.Function(lambda z: z.sum(1) + torch.where(z[:, 0] == 0, torch.inf, 0.0))
+    )
     found = Adaptive(0.05)(field, lines(torch.ones(1, 2).double()))
     assert math.isinf(float(found.error))
     assert field.tally.gradients == 5

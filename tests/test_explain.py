@@ -17,7 +17,18 @@ from torch import Tensor, nn
 import integrand as ig
 from tests.catalogue import WRAPPERS
 from tests.catalogue.latent import Codec
-from tests.problems import PROBLEMS, Counting, Output, Scaled, Two, filled, softplus_cnn, sure, tanh_mlp, wave
+from tests.problems import (
+    PROBLEMS,
+    Counting,
+    Output,
+    Scaled,
+    Two,
+    filled,
+    softplus_cnn,
+    sure,
+    tanh_mlp,
+    wave,
+)
 
 X = wave(5, 6)
 LEFT, RIGHT = wave(5, 4), wave(5, 2, 3, phase=1)
@@ -36,7 +47,12 @@ def test_a_tensor() -> None:
 
 @pytest.mark.parametrize(
     "inputs",
-    [(LEFT, RIGHT), [LEFT, RIGHT], {"left": LEFT, "right": RIGHT}, UserDict(right=RIGHT, left=LEFT)],
+    [
+        (LEFT, RIGHT),
+        [LEFT, RIGHT],
+        {"left": LEFT, "right": RIGHT},
+        UserDict(right=RIGHT, left=LEFT),
+    ],
     ids=["tuple", "list", "dict", "batch encoding"],
 )
 def test_several_tensors(inputs: Any) -> None:
@@ -45,7 +61,10 @@ def test_several_tensors(inputs: Any) -> None:
     left, right = (made.values["left"], made.values["right"]) if named else made.values
     joint = nn.Sequential(nn.Linear(10, 8), nn.Tanh(), nn.Linear(8, 3)).double()
     joint.load_state_dict(
-        {k.replace("first", "0").replace("last", "2"): v for k, v in filled(Two()).state_dict().items()}
+        {
+            k.replace("first", "0").replace("last", "2"): v
+            for k, v in filled(Two()).state_dict().items()
+        }
     )
     expected = ig.explain(joint, torch.cat([LEFT, RIGHT.flatten(1)], 1), target=CLASSES).values
     torch.testing.assert_close(left, expected[:, :4], rtol=0, atol=1e-14)
@@ -54,14 +73,21 @@ def test_several_tensors(inputs: Any) -> None:
 
 
 @pytest.mark.parametrize(
-    "extra", [(1 + 0.5 * wave(5),), {"scale": 1 + 0.5 * wave(5)}, {"scale": 1 + 0.5 * wave(5), "shift": 0.0}]
+    "extra",
+    [
+        (1 + 0.5 * wave(5),),
+        {"scale": 1 + 0.5 * wave(5)},
+        {"scale": 1 + 0.5 * wave(5), "shift": 0.0},
+    ],
 )
 def test_extra_arguments(extra: Any) -> None:
     model = filled(Scaled())
     scale = 1 + 0.5 * wave(5)
     made = ig.explain(model, LEFT, target=0, extra=extra, batch_size=3)
     for b in range(5):
-        single = ig.explain(lambda z, b=b: model(z, scale[b : b + 1].expand(len(z))), LEFT[b : b + 1], target=0)
+        single = ig.explain(
+            lambda z, b=b: model(z, scale[b : b + 1].expand(len(z))), LEFT[b : b + 1], target=0
+        )
         torch.testing.assert_close(made.values[b], single.values[0], rtol=0, atol=1e-13)
 
 
@@ -74,13 +100,18 @@ def test_a_dict_of_inputs_with_extra_arguments_by_name() -> None:
             self.last = nn.Linear(4, 2)
 
         def forward(self, inputs_embeds: Tensor, attention_mask: Tensor) -> Any:
-            pooled = (inputs_embeds * attention_mask[..., None]).sum(1) / attention_mask.sum(1, keepdim=True)
+            pooled = (inputs_embeds * attention_mask[..., None]).sum(1) / attention_mask.sum(
+                1, keepdim=True
+            )
             return {"logits": self.last(pooled.tanh())}
 
     embeddings = wave(3, 5, 4)
     mask = torch.tensor([[1, 1, 1, 1, 1], [1, 1, 0, 0, 0], [1, 1, 1, 0, 0]])
     made = ig.explain(
-        filled(Encoder()), {"inputs_embeds": embeddings}, target="predicted", extra={"attention_mask": mask}
+        filled(Encoder()),
+        {"inputs_embeds": embeddings},
+        target="predicted",
+        extra={"attention_mask": mask},
     )
     values = made.values["inputs_embeds"]
     assert values.shape == (3, 5, 4)
@@ -96,11 +127,15 @@ def test_predicted() -> None:
     assert torch.equal(made.values, ig.explain(model, X, target=classes).values)
 
 
-@pytest.mark.parametrize("one", [lambda z: tanh_mlp()(z)[:, 0], lambda z: tanh_mlp()(z)[:, :1]], ids=["(N,)", "(N, 1)"])
+@pytest.mark.parametrize(
+    "one", [lambda z: tanh_mlp()(z)[:, 0], lambda z: tanh_mlp()(z)[:, :1]], ids=["(N,)", "(N, 1)"]
+)
 def test_predicted_of_a_model_with_one_output(one: Any) -> None:
     made = ig.explain(one, X, target="predicted")
     assert made.target == ig.targets.Output()
-    torch.testing.assert_close(made.values, ig.explain(tanh_mlp(), X, target=0).values, rtol=0, atol=1e-14)
+    torch.testing.assert_close(
+        made.values, ig.explain(tanh_mlp(), X, target=0).values, rtol=0, atol=1e-14
+    )
 
 
 @pytest.mark.parametrize(
@@ -115,7 +150,9 @@ def test_a_class_for_every_example(target: Any) -> None:
         torch.testing.assert_close(made.values[b], single.values[0], rtol=0, atol=1e-14)
 
 
-@pytest.mark.parametrize("target", [np.int64(1), torch.tensor(1), -2], ids=["numpy", "scalar tensor", "negative"])
+@pytest.mark.parametrize(
+    "target", [np.int64(1), torch.tensor(1), -2], ids=["numpy", "scalar tensor", "negative"]
+)
 def test_one_class_in_other_clothes(target: Any) -> None:
     torch.testing.assert_close(
         ig.explain(tanh_mlp(), X, target=target).values, ig.explain(tanh_mlp(), X, target=1).values
@@ -125,7 +162,10 @@ def test_one_class_in_other_clothes(target: Any) -> None:
 def test_a_callable_target() -> None:
     made = ig.explain(tanh_mlp(), X, target=lambda out: out[:, 0] - out[:, 1:].logsumexp(1))
     torch.testing.assert_close(
-        made.values, ig.explain(tanh_mlp(), X, target=ig.targets.LogOdds(0)).values, rtol=0, atol=1e-13
+        made.values,
+        ig.explain(tanh_mlp(), X, target=ig.targets.LogOdds(0)).values,
+        rtol=0,
+        atol=1e-13,
     )
 
 
@@ -176,7 +216,9 @@ def test_references_for_several_inputs(method: str, count: int, quiet: None) -> 
     """R references shared by all examples, also when R happens to be the batch size."""
     references = (wave(count, 4, phase=2), wave(count, 2, 3, phase=3))
     options = {"weighted": {"fill": 0.0}, "ig2": {"steps": 3}}.get(method, {})
-    made = ig.explain(filled(Two()), (LEFT, RIGHT), target=0, method=method, baseline=references, **options)
+    made = ig.explain(
+        filled(Two()), (LEFT, RIGHT), target=0, method=method, baseline=references, **options
+    )
     assert made.weights.shape == (count, 5)
     if method != "ig2":
         assert torch.equal(made.baselines[1], references[1][:, None].expand(count, 5, 2, 3))
@@ -194,19 +236,30 @@ def test_references_for_several_inputs(method: str, count: int, quiet: None) -> 
     ],
     ids=["numbers", "one example", "with a number", "with one example", "with one reference"],
 )
-def test_references_of_several_inputs_broadcast(method: str, references: Any, count: int, quiet: None) -> None:
+def test_references_of_several_inputs_broadcast(
+    method: str, references: Any, count: int, quiet: None
+) -> None:
     """A number or a single example for one of the inputs is one reference, or goes with every reference of the others."""
     options = {"weighted": {"fill": 0.0}}.get(method, {})
-    made = ig.explain(filled(Two()), (LEFT, RIGHT), target=0, method=method, baseline=references, **options)
+    made = ig.explain(
+        filled(Two()), (LEFT, RIGHT), target=0, method=method, baseline=references, **options
+    )
     assert made.weights.shape == (count, 5)
     assert made.baselines[0].shape == (count, 5, 4)
-    assert torch.equal(made.baselines[0][:, 0], torch.as_tensor(references[0]).double().expand(count, 4))
+    assert torch.equal(
+        made.baselines[0][:, 0], torch.as_tensor(references[0]).double().expand(count, 4)
+    )
 
 
 def test_references_of_several_inputs_that_do_not_go_together() -> None:
     with pytest.raises(ig.errors.BaselineError, match=r"3.*2|2.*3"):
         ig.explain(
-            filled(Two()), (LEFT, RIGHT), target=0, method="weighted", baseline=(wave(3, 4), wave(2, 2, 3)), fill=0.0
+            filled(Two()),
+            (LEFT, RIGHT),
+            target=0,
+            method="weighted",
+            baseline=(wave(3, 4), wave(2, 2, 3)),
+            fill=0.0,
         )
 
 
@@ -220,7 +273,9 @@ def test_numpy_baselines() -> None:
         assert torch.equal(made.baselines[0], torch.full((5, 6), 0.5).double())
 
 
-@pytest.mark.parametrize("name", [n for n in ig.methods.known() if n not in WRAPPERS | {"blur", "spectral"}])
+@pytest.mark.parametrize(
+    "name", [n for n in ig.methods.known() if n not in WRAPPERS | {"blur", "spectral"}]
+)
 def test_every_method_by_name(name: str, quiet: None) -> None:
     options: dict[str, Any] = {
         "weighted": {"fill": 0.0},
@@ -237,7 +292,9 @@ def test_every_method_by_name(name: str, quiet: None) -> None:
         "pattern_guided": {"patterns": ig.fields.Patterns.fit(tanh_mlp(), X)},
     }.get(name, {})
     accepted = inspect.signature(ig.methods.about(name).build).parameters
-    first = next((given for given in ("baseline", "baselines", "references") if given in accepted), None)
+    first = next(
+        (given for given in ("baseline", "baselines", "references") if given in accepted), None
+    )
     references = 0.25 if first == "baseline" else None if first is None else wave(3, 6, phase=1)
     made = ig.explain(tanh_mlp(), X, target=0, method=name, baseline=references, **options)
     given = {} if first is None else {first: references}
@@ -267,7 +324,9 @@ def test_method_values(quiet: None) -> None:
     staged = ig.methods.weighted([0.0, 1.0], fill=0.0, keep=0.5, scout=2)
     assert ig.explain(
         tanh_mlp(), X, target=0, method=staged, baseline=[0.0, 0.5]
-    ).method.method.baseline == ig.baselines.Union((ig.baselines.Constant(0.0), ig.baselines.Constant(0.5)))
+    ).method.method.baseline == ig.baselines.Union(
+        (ig.baselines.Constant(0.0), ig.baselines.Constant(0.5))
+    )
 
 
 def test_a_method_of_ones_own() -> None:
@@ -299,7 +358,9 @@ def test_types(dtype: torch.dtype) -> None:
 
 def test_integration_is_in_float32_also_without_explain() -> None:
     """DESIGN 2.7: float32 at least, whichever door is taken."""
-    made = ig.methods.integrated()(ig.TorchField(nn.Linear(3, 2).bfloat16(), 0), torch.ones(2, 3, dtype=torch.bfloat16))
+    made = ig.methods.integrated()(
+        ig.TorchField(nn.Linear(3, 2).bfloat16(), 0), torch.ones(2, 3, dtype=torch.bfloat16)
+    )
     assert made.values.dtype == torch.float32
 
 
@@ -323,7 +384,9 @@ def test_progress_is_one_line(method: str, quiet: None) -> None:
     baseline = 0.0 if method == "integrated" else wave(3, 6, phase=1)
     error = io.StringIO()
     with redirect_stderr(error):
-        ig.explain(tanh_mlp(), X, target=0, method=method, baseline=baseline, progress=True, **options)
+        ig.explain(
+            tanh_mlp(), X, target=0, method=method, baseline=baseline, progress=True, **options
+        )
     text = error.getvalue()
     assert "gradients" in text
     assert text.endswith("\n")
@@ -371,7 +434,11 @@ REFUSED: dict[str, tuple[dict[str, Any], type[Exception], str]] = {
         ig.errors.NonFiniteInput,
         "Example 0 holds 1 NaN or infinite number ",
     ),
-    "no batch axis": (dict(inputs=torch.tensor(1.0)), ig.errors.ShapeError, r"add it with x\[None\]"),
+    "no batch axis": (
+        dict(inputs=torch.tensor(1.0)),
+        ig.errors.ShapeError,
+        r"add it with x\[None\]",
+    ),
     "no tensor": (dict(inputs="text"), ig.errors.InputError, "got str"),
     "unknown method": (
         dict(method="integratd"),
@@ -398,7 +465,11 @@ REFUSED: dict[str, tuple[dict[str, Any], type[Exception], str]] = {
         ig.errors.UnknownName,
         "no baseline named 'balck'. Did you mean 'black'",
     ),
-    "baseline of no kind": (dict(baseline={1: 2}), ig.errors.BaselineError, "a number, a tensor, a list"),
+    "baseline of no kind": (
+        dict(baseline={1: 2}),
+        ig.errors.BaselineError,
+        "a number, a tensor, a list",
+    ),
     "baseline that does not broadcast": (
         dict(baseline=torch.zeros(7)),
         ig.errors.BaselineError,
@@ -409,14 +480,26 @@ REFUSED: dict[str, tuple[dict[str, Any], type[Exception], str]] = {
         ig.errors.BaselineError,
         "use ig.baselines.Given",
     ),
-    "baseline of NaN": (dict(baseline=float("nan")), ig.errors.BaselineError, "holds NaN or infinity"),
-    "black without knowing": (dict(baseline="black"), ig.errors.BaselineError, "pass normalisation="),
+    "baseline of NaN": (
+        dict(baseline=float("nan")),
+        ig.errors.BaselineError,
+        "holds NaN or infinity",
+    ),
+    "black without knowing": (
+        dict(baseline="black"),
+        ig.errors.BaselineError,
+        "pass normalisation=",
+    ),
     "extra of another length": (
         dict(extra=(torch.zeros(4),)),
         ig.errors.ShapeError,
         r"Extra argument 0 has shape 4, but there are 5 examples.*lambda x: model\(x, shared\)",
     ),
-    "unknown target": (dict(target="best"), ig.errors.TargetError, "Target 'best' is not known here"),
+    "unknown target": (
+        dict(target="best"),
+        ig.errors.TargetError,
+        "Target 'best' is not known here",
+    ),
     "target of no kind": (dict(target=1.5), ig.errors.TargetError, "1.5 is not a class"),
     "wrong number of classes": (
         dict(target=torch.tensor([0, 1])),
@@ -434,7 +517,11 @@ REFUSED: dict[str, tuple[dict[str, Any], type[Exception], str]] = {
         "data has 4 entries for 5 examples",
     ),
     "tol": (dict(tol=1.5), ig.errors.InputError, "tol is a relative error between 0 and 1"),
-    "tol and a rule": (dict(tol=0.1, rule=ig.rules.Left()), ig.errors.InputError, "give one of them"),
+    "tol and a rule": (
+        dict(tol=0.1, rule=ig.rules.Left()),
+        ig.errors.InputError,
+        "give one of them",
+    ),
     "model": (dict(model=3), ig.errors.InputError, "The model is a int"),
     "rows per call": (dict(batch_size=0), ig.errors.InputError, "at least one row"),
     "method of no kind": (dict(method=5), ig.errors.InputError, "method"),
@@ -464,7 +551,9 @@ def test_refused_before_the_model_is_asked_anything(kind: str) -> None:
 @pytest.mark.parametrize("references", [0.0, "zero"])
 def test_expected_takes_what_other_methods_take(references: Any) -> None:
     """weighted(0.0) and ig2("zero") are one reference each; so is expected's."""
-    with pytest.warns(ig.errors.IncompleteWarning, match="standard errors"):  # six random points are few
+    with pytest.warns(
+        ig.errors.IncompleteWarning, match="standard errors"
+    ):  # six random points are few
         made = ig.explain(tanh_mlp(), X, target=0, method="expected", baseline=references, draws=6)
     assert made.weights.shape == (1, 5)
     assert made.cost.gradients == 6 * 5
@@ -483,7 +572,12 @@ LATER: dict[str, tuple[dict[str, Any], type[Exception], str, int]] = {
         "class 3",
         1,
     ),
-    "output instead of a class": (dict(target=ig.targets.Output()), ig.errors.TargetError, "Name a class: target=3", 1),
+    "output instead of a class": (
+        dict(target=ig.targets.Output()),
+        ig.errors.TargetError,
+        "Name a class: target=3",
+        1,
+    ),
     "a position too many": (dict(target=(0, 1)), ig.errors.TargetError, "give 1", 1),
     "unknown layer": (
         dict(method="ig2", baseline=X[:2], representation="inner.10"),
@@ -512,11 +606,24 @@ def test_refused_at_the_first_look_at_the_model(kind: str) -> None:
         (dict(fill=lambda x, field: torch.zeros(1, 5, 4)), ig.errors.BaselineError, "1x5x4"),
         (dict(fill=float("nan")), ig.errors.BaselineError, "NaN"),
         (dict(fill=0.0, features="pixels"), ig.errors.ShapeError, "'pixels' does not fit"),
-        (dict(fill=0.0, features=torch.zeros(4, 4, dtype=torch.long)), ig.errors.ShapeError, "label map of shape 4x4"),
+        (
+            dict(fill=0.0, features=torch.zeros(4, 4, dtype=torch.long)),
+            ig.errors.ShapeError,
+            "label map of shape 4x4",
+        ),
     ],
-    ids=["corners of a table", "fill", "fill of a function", "fill of NaN", "features", "label map"],
+    ids=[
+        "corners of a table",
+        "fill",
+        "fill of a function",
+        "fill of NaN",
+        "features",
+        "label map",
+    ],
 )
-def test_what_weighing_needs_is_checked_before_gradients(changed: Any, error: Any, message: str) -> None:
+def test_what_weighing_needs_is_checked_before_gradients(
+    changed: Any, error: Any, message: str
+) -> None:
     """Before any long work: a fill for images only says so at once."""
     model = Counting(tanh_mlp())
     with pytest.raises(error, match=message):
@@ -542,16 +649,22 @@ def test_the_default_fill_of_a_table(quiet: None) -> None:
 @pytest.mark.parametrize("how", ["detach", "constant"])
 def test_models_without_a_gradient(how: str) -> None:
     model = Counting(
-        (lambda z: tanh_mlp()(z.detach())) if how == "detach" else (lambda z: torch.ones(len(z), 3).double())
+        (lambda z: tanh_mlp()(z.detach()))
+        if how == "detach"
+        else (lambda z: torch.ones(len(z), 3).double())
     )
-    with pytest.raises(ig.errors.DetachedModel, match=r"carries no gradient|does not depend on the input"):
+    with pytest.raises(
+        ig.errors.DetachedModel, match=r"carries no gradient|does not depend on the input"
+    ):
         ig.explain(model, X, target=0)
     assert model.calls == 1
 
 
 def test_a_gradient_that_is_not_finite() -> None:
     model = nn.Sequential(tanh_mlp(), nn.Sequential(nn.Softmax(1)))
-    with pytest.raises(ig.errors.NonFiniteGradient, match=r"the target itself.*Try another baseline, or float32"):
+    with pytest.raises(
+        ig.errors.NonFiniteGradient, match=r"the target itself.*Try another baseline, or float32"
+    ):
         ig.explain(model, X, target=lambda out: (out[:, 0] - 2).log())
 
 
@@ -578,7 +691,10 @@ def test_a_model_that_is_not_finite_outside_its_layers_is_not_blamed_on_the_targ
     [
         ((0.0,), r"baselines are for \['0'\], the inputs are \['0', '1'\]"),
         ({"left": 0.0}, r"baselines are for \['left'\]"),
-        ((torch.zeros(5), torch.zeros(2, 3)), "baseline for input 0 has shape 5, which does not broadcast to 5x4"),
+        (
+            (torch.zeros(5), torch.zeros(2, 3)),
+            "baseline for input 0 has shape 5, which does not broadcast to 5x4",
+        ),
     ],
 )
 def test_baselines_that_do_not_fit_several_inputs(baseline: Any, message: str) -> None:
@@ -588,7 +704,8 @@ def test_baselines_that_do_not_fit_several_inputs(baseline: Any, message: str) -
 
 def test_predicted_needs_classes() -> None:
     with pytest.raises(
-        ig.errors.TargetError, match=r"'predicted' needs outputs \(rows, classes\), but one output has shape 3x1"
+        ig.errors.TargetError,
+        match=r"'predicted' needs outputs \(rows, classes\), but one output has shape 3x1",
     ):
         ig.explain(lambda z: tanh_mlp()(z)[:, :, None], X, target="predicted")
 

@@ -58,7 +58,10 @@ FIELDS: dict[str, tuple[Field, Any]] = {
     "linear by nodes": (ig.fields.Linear(wave(4)), NODES),
     "monomial": (ig.fields.Monomial(torch.tensor([2, 1, 0, 1])), NODES),
     "function": (ig.fields.Function(lambda z: (z**3).sum(1)), NODES),
-    "model": (ig.TorchField(filled(nn.Sequential(nn.Linear(4, 6), nn.Tanh(), nn.Linear(6, 3))), 1), FINE),
+    "model": (
+        ig.TorchField(filled(nn.Sequential(nn.Linear(4, 6), nn.Tanh(), nn.Linear(6, 3))), 1),
+        FINE,
+    ),
 }
 
 
@@ -75,7 +78,9 @@ def test_a_field_is_explained_at_the_front_door(name: str) -> None:
 def test_the_answers_of_quadratic_and_tree_are_those_of_the_formulas() -> None:
     matrix, step = FIELDS["quadratic"][0].matrix, X - 0.25  # type: ignore[attr-defined]
     slopes = sum(2 * (0.25 + t * step) @ matrix for t in (0.25, 0.75)) / 2
-    torch.testing.assert_close(ig.explain(FIELDS["quadratic"][0], X, method=EXACT).values, step * slopes)
+    torch.testing.assert_close(
+        ig.explain(FIELDS["quadratic"][0], X, method=EXACT).values, step * slopes
+    )
     jumps = ((X > 0.1).double() - 1) * torch.arange(1.0, 5).double()
     torch.testing.assert_close(ig.explain(FIELDS["tree"][0], X, method=EXACT).values, jumps)
 
@@ -86,7 +91,8 @@ def test_a_field_takes_names_baselines_tolerances_and_seeds() -> None:
     made = ig.explain(field, X, method="integrated", baseline=0.5, tol=0.01)
     torch.testing.assert_close(made.values, X**2 - 0.25, rtol=0, atol=1e-3)
     one, other = (
-        ig.explain(field, X, method="expected", references=wave(9, 4), draws=4, seed=s).values for s in (1, 2)
+        ig.explain(field, X, method="expected", references=wave(9, 4), draws=4, seed=s).values
+        for s in (1, 2)
     )
     assert not torch.equal(one, other)
 
@@ -102,9 +108,13 @@ def test_several_inputs_of_a_field_come_back_apart() -> None:
 
 def test_a_target_that_says_the_same_is_taken_and_another_is_refused() -> None:
     field = FIELDS["model"][0]
-    assert torch.equal(ig.explain(field, X, target=1, method=NODES).values, ig.explain(field, X, method=NODES).values)
+    assert torch.equal(
+        ig.explain(field, X, target=1, method=NODES).values,
+        ig.explain(field, X, method=NODES).values,
+    )
     with pytest.raises(
-        ig.errors.TargetError, match=r"asks about Logit\(1\), and target= says Logit\(2\): leave target= out"
+        ig.errors.TargetError,
+        match=r"asks about Logit\(1\), and target= says Logit\(2\): leave target= out",
     ):
         ig.explain(field, X, target=2, method=NODES)
     with pytest.raises(ig.errors.TargetError, match="has its target already"):
@@ -115,10 +125,18 @@ def test_a_target_that_says_the_same_is_taken_and_another_is_refused() -> None:
 
 def test_options_of_models_are_refused() -> None:
     for option in ({"extra": (1,)}, {"batch_size": 3}, {"optimize": True}):
-        with pytest.raises(ig.errors.InputError, match=f"{next(iter(option))}= goes with a model; a field has its own"):
+        with pytest.raises(
+            ig.errors.InputError,
+            match=f"{next(iter(option))}= goes with a model; a field has its own",
+        ):
             ig.explain(FIELDS["model"][0], X, method=NODES, **option)  # type: ignore[arg-type]
-        with pytest.raises(ig.errors.InputError, match=f"{next(iter(option))}= goes with a model; a field has its own"):
-            ig.compare(FIELDS["model"][0], X, methods={"one": NODES}, metrics=["sparseness"], **option)  # type: ignore[arg-type]
+        with pytest.raises(
+            ig.errors.InputError,
+            match=f"{next(iter(option))}= goes with a model; a field has its own",
+        ):
+            ig.compare(
+                FIELDS["model"][0], X, methods={"one": NODES}, metrics=["sparseness"], **option
+            )  # type: ignore[arg-type]
 
 
 def test_a_model_without_a_target_is_told_to_have_one() -> None:
@@ -153,7 +171,9 @@ def test_fields_of_one_question_have_one_target(name: str) -> None:
 def test_several_targets_of_some_examples() -> None:
     model, index = FIELDS["model"][0].network.model, torch.tensor([3, 0, 3])
     targets = [torch.tensor([0, 1, 0]), 2]
-    made = ig.explain_targets(ig.TorchField(model, 0).at(index), X[index], targets=targets, method=NODES)
+    made = ig.explain_targets(
+        ig.TorchField(model, 0).at(index), X[index], targets=targets, method=NODES
+    )
     for one, target in zip(made, targets, strict=True):
         expected = ig.explain(model, X[index], target=target, method=NODES)
         torch.testing.assert_close(one.values, expected.values, rtol=1e-12, atol=1e-14)

@@ -18,7 +18,9 @@ from tests.problems import filled, tanh_mlp, wave
 X = wave(3, 4)
 LINEAR = filled(nn.Linear(4, 2))
 LSTM = nn.LSTM(4, 2, batch_first=True).double()
-PICTURES = nn.Sequential(nn.Conv2d(3, 4, 3), nn.AdaptiveAvgPool2d(1), nn.Flatten(-3), nn.Linear(4, 5)).double()
+PICTURES = nn.Sequential(
+    nn.Conv2d(3, 4, 3), nn.AdaptiveAvgPool2d(1), nn.Flatten(-3), nn.Linear(4, 5)
+).double()
 EIGHT = ig.rules.GaussLegendre(8)
 
 
@@ -64,7 +66,9 @@ def test_numpy_inside_is_not_differentiable() -> None:
     assert "numpy()" in str(caught.value.__cause__)
 
 
-@pytest.mark.parametrize("error", [KeyboardInterrupt, ig.errors.ShapeError("of its own"), UserWarning("as an error")])
+@pytest.mark.parametrize(
+    "error", [KeyboardInterrupt, ig.errors.ShapeError("of its own"), UserWarning("as an error")]
+)
 def test_what_is_no_failure_of_the_model_passes(error: Any) -> None:
     def model(z: Tensor) -> Tensor:
         raise error

@@ -12,7 +12,17 @@ from torch import Tensor, nn
 import integrand as ig
 from integrand.core.segment import Evaluation, polyline
 from integrand.fields.views import CallCount
-from tests.problems import PROBLEMS, Counting, Problem, Scaled, filled, joined, softplus_cnn, tanh_mlp, wave
+from tests.problems import (
+    PROBLEMS,
+    Counting,
+    Problem,
+    Scaled,
+    filled,
+    joined,
+    softplus_cnn,
+    tanh_mlp,
+    wave,
+)
 
 X = wave(4, 6)
 
@@ -32,7 +42,9 @@ def by_hand(problem: Problem) -> tuple[Tensor, Tensor]:
         named = single.extra if isinstance(single.extra, dict) else {}
         outputs = single.model(*leaves, **named)
         outputs = outputs[0] if isinstance(outputs, tuple) else outputs
-        outputs = outputs["logits"] if isinstance(outputs, dict) else getattr(outputs, "logits", outputs)
+        outputs = (
+            outputs["logits"] if isinstance(outputs, dict) else getattr(outputs, "logits", outputs)
+        )
         one_number = isinstance(single.target, ig.targets.Output)
         scalar = outputs[0] if one_number else outputs[0, int(single.target)]
         gradient = torch.autograd.grad(scalar, leaves)
@@ -91,7 +103,11 @@ def test_results_are_detached() -> None:
 
 
 @pytest.mark.parametrize(
-    "extra", [(torch.arange(1.0, 5.0).double(), 0.3), {"scale": torch.arange(1.0, 5.0).double(), "shift": 0.3}]
+    "extra",
+    [
+        (torch.arange(1.0, 5.0).double(), 0.3),
+        {"scale": torch.arange(1.0, 5.0).double(), "shift": 0.3},
+    ],
 )
 def test_extra_arguments_positional_and_named(extra: Any) -> None:
     model = filled(Scaled())
@@ -105,7 +121,9 @@ def test_extra_arguments_positional_and_named(extra: Any) -> None:
 def test_one_extra_argument_may_stand_alone() -> None:
     model = filled(Scaled())
     field = ig.TorchField(model, 0, extra=torch.ones(4).double())
-    torch.testing.assert_close(field.value(wave(4, 4)), model(wave(4, 4), torch.ones(4).double())[:, 0].detach())
+    torch.testing.assert_close(
+        field.value(wave(4, 4)), model(wave(4, 4), torch.ones(4).double())[:, 0].detach()
+    )
 
 
 def test_outputs() -> None:
@@ -149,7 +167,9 @@ def test_together_is_both_apart() -> None:
 def test_score_is_the_probability() -> None:
     model = tanh_mlp()
     score = ig.TorchField(model, ig.targets.Margin(2, 0)).score()
-    torch.testing.assert_close(score.value(X), model(X).softmax(1)[:, 2].detach(), rtol=0, atol=1e-14)
+    torch.testing.assert_close(
+        score.value(X), model(X).softmax(1)[:, 2].detach(), rtol=0, atol=1e-14
+    )
 
 
 def test_repr() -> None:
@@ -160,7 +180,9 @@ def test_repr() -> None:
 
 
 def gathered() -> tuple[ig.TorchField, ig.fields.Subset, Tensor]:
-    field = ig.TorchField(filled(Scaled()), torch.tensor([0, 1, 2, 1]), extra={"scale": 1 + 0.5 * wave(4)})
+    field = ig.TorchField(
+        filled(Scaled()), torch.tensor([0, 1, 2, 1]), extra={"scale": 1 + 0.5 * wave(4)}
+    )
     index = torch.tensor([3, 1, 1, 0, 2])
     return field, ig.fields.Subset(field, index), index
 
@@ -175,7 +197,9 @@ def test_gathered_sees_other_examples_as_its_own() -> None:
         some.score().value(z), field.score().rows(z, index, gradient=False).value, rtol=0, atol=0
     )
     again = some.at(torch.tensor([4, 4]))
-    torch.testing.assert_close(again.value(z[:2]), field.rows(z[:2], torch.tensor([2, 2])).value, rtol=0, atol=0)
+    torch.testing.assert_close(
+        again.value(z[:2]), field.rows(z[:2], torch.tensor([2, 2])).value, rtol=0, atol=0
+    )
 
 
 def test_gathered_distance_and_together() -> None:
@@ -213,7 +237,11 @@ def test_metered_counts_what_reaches_the_model() -> None:
     field.outputs(x)
     distance = field.distance(x, torch.arange(3), "inner.5")
     field.together(x, torch.arange(3), distance, torch.arange(3))
-    assert (field.tally.gradients, field.tally.values) == (model.gradients, model.values) == (9 + 3, 3 + 3 + 3 + 3)
+    assert (
+        (field.tally.gradients, field.tally.values)
+        == (model.gradients, model.values)
+        == (9 + 3, 3 + 3 + 3 + 3)
+    )
     assert field.tally.calls == model.calls
     assert seen[-1] == (12, 12, field.tally.calls)
     assert seen == sorted(seen)
@@ -229,7 +257,9 @@ def test_metered_calls_are_model_calls_also_when_pools_are_cut() -> None:
     assert field.tally.calls == model.calls == 9
 
 
-@pytest.mark.parametrize("wrap", [ig.fields.CountedField, lambda field: ig.fields.Subset(field, torch.arange(4))])
+@pytest.mark.parametrize(
+    "wrap", [ig.fields.CountedField, lambda field: ig.fields.Subset(field, torch.arange(4))]
+)
 def test_what_wrappers_hand_on(wrap: Any) -> None:
     inner = ig.fields.Linear(wave(6, phase=1))
     inner.normalisation, inner.packer = ig.Normalisation.imagenet(), ig.fields.BatchSizer(3)
@@ -283,20 +313,26 @@ def test_monomial_rule() -> None:
     """Straight from b, feature i gets F(x) m_i / Σ m."""
     powers = torch.tensor([3, 0, 1, 2])
     z = 1.5 + wave(4, 4)
-    made = ig.methods.integrated(0.25, rule=ig.rules.GaussLegendre(3))(ig.fields.Monomial(powers, 0.25), z)
+    made = ig.methods.integrated(0.25, rule=ig.rules.GaussLegendre(3))(
+        ig.fields.Monomial(powers, 0.25), z
+    )
     expected = (z - 0.25).pow(powers).prod(1)[:, None] * powers / 6
     torch.testing.assert_close(made.values, expected, rtol=1e-13, atol=1e-13)
 
 
 @pytest.mark.parametrize(
-    "model", [lambda z: z.sum(1, keepdim=True), lambda z: z.mean(1, keepdim=True).expand(-1, 3)], ids=["sum", "mean"]
+    "model",
+    [lambda z: z.sum(1, keepdim=True), lambda z: z.mean(1, keepdim=True).expand(-1, 3)],
+    ids=["sum", "mean"],
 )
 def test_gradients_that_are_views(model: Any) -> None:
     """Autograd hands out the gradient of a sum as one number seen many times; nobody may write to it."""
     expected = X / 6 if model(X).shape[1] == 3 else X
     torch.testing.assert_close(ig.explain(model, X, target=0).values, expected, rtol=0, atol=1e-14)
     field = ig.fields.Function(lambda z: model(z)[:, 0])
-    torch.testing.assert_close(ig.methods.integrated()(field, X).values, expected, rtol=0, atol=1e-14)
+    torch.testing.assert_close(
+        ig.methods.integrated()(field, X).values, expected, rtol=0, atol=1e-14
+    )
 
 
 def test_gradients_that_the_field_keeps() -> None:

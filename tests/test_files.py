@@ -27,8 +27,12 @@ def test_a_file_is_replaced_when_it_is_complete(tmp_path: Path) -> None:
     assert list(tmp_path.iterdir()) == [page]
 
 
-@pytest.mark.parametrize("fault", [ValueError("of the writer's"), KeyboardInterrupt(), OSError(errno.ENOSPC, "full")])
-def test_a_fault_leaves_the_earlier_file_and_nothing_else(tmp_path: Path, fault: BaseException) -> None:
+@pytest.mark.parametrize(
+    "fault", [ValueError("of the writer's"), KeyboardInterrupt(), OSError(errno.ENOSPC, "full")]
+)
+def test_a_fault_leaves_the_earlier_file_and_nothing_else(
+    tmp_path: Path, fault: BaseException
+) -> None:
     page = tmp_path / "page.html"
     write_text(page, "earlier")
 
@@ -45,7 +49,9 @@ def test_a_fault_leaves_the_earlier_file_and_nothing_else(tmp_path: Path, fault:
         assert (caught.value.errno, caught.value.filename) == (errno.ENOSPC, str(page))
 
 
-def test_a_disk_that_is_full_only_when_it_is_asked_to_keep(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_disk_that_is_full_only_when_it_is_asked_to_keep(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
     page = tmp_path / "page.html"
     write_text(page, "earlier")
 
@@ -118,7 +124,9 @@ def drawn(where: Path) -> None:
 
 def compared(where: Path) -> None:
     pytest.importorskip("pyarrow")
-    made = ig.compare(tanh_mlp(), wave(4, 6), target=0, methods=["integrated", "idgi"], metrics=["deletion"])
+    made = ig.compare(
+        tanh_mlp(), wave(4, 6), target=0, methods=["integrated", "idgi"], metrics=["deletion"]
+    )
     made.scores.to_parquet(where)
 
 
@@ -127,11 +135,15 @@ def patterned(where: Path) -> None:
     ig.fields.Patterns.fit(model, wave(20, 6).float()).save(where)
 
 
-WRITERS = pytest.mark.parametrize("write", [saved, drawn, compared, patterned], ids=lambda write: write.__name__)
+WRITERS = pytest.mark.parametrize(
+    "write", [saved, drawn, compared, patterned], ids=lambda write: write.__name__
+)
 
 
 @WRITERS
-def test_everything_that_is_written_is_an_os_error_where_it_cannot_be(tmp_path: Path, write: object) -> None:
+def test_everything_that_is_written_is_an_os_error_where_it_cannot_be(
+    tmp_path: Path, write: object
+) -> None:
     assert callable(write)
     (tmp_path / "folder.png").mkdir()
     long = tmp_path / ("n" * 300 + ".png")

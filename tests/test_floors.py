@@ -54,12 +54,18 @@ MODULES = modules()
 
 def imported(name: str, text: str) -> set[str]:
     """Modules of the package that a module imports, at the top or inside functions, by their dotted names."""
-    package = name.split(".") if MODULES.get(name, Path("x.py")).name == "__init__.py" else name.split(".")[:-1]
+    package = (
+        name.split(".")
+        if MODULES.get(name, Path("x.py")).name == "__init__.py"
+        else name.split(".")[:-1]
+    )
     found: set[str] = set()
     for node in ast.walk(ast.parse(text)):
         if isinstance(node, ast.Import):
             found |= {
-                alias.name.removeprefix("integrand.") for alias in node.names if alias.name.startswith("integrand.")
+                alias.name.removeprefix("integrand.")
+                for alias in node.names
+                if alias.name.startswith("integrand.")
             }
             found |= {"__init__" for alias in node.names if alias.name == "integrand"}
         elif isinstance(node, ast.ImportFrom):
@@ -67,7 +73,9 @@ def imported(name: str, text: str) -> set[str]:
                 base = package[: len(package) - node.level + 1]
             elif node.module and node.module.split(".")[0] == "integrand":
                 base = []
-                node = ast.ImportFrom(node.module.removeprefix("integrand").lstrip("."), node.names, 0)
+                node = ast.ImportFrom(
+                    node.module.removeprefix("integrand").lstrip("."), node.names, 0
+                )
             else:
                 continue
             if node.module:
@@ -87,7 +95,9 @@ def breaches(name: str, text: str) -> list[str]:
         if other in ("", "__init__"):
             wrong.append(f"{name} imports the whole package")
         elif floor_of(other) > floor_of(own):
-            wrong.append(f"{name} (floor {floor_of(own)}) imports {target} from above (floor {floor_of(other)})")
+            wrong.append(
+                f"{name} (floor {floor_of(own)}) imports {target} from above (floor {floor_of(other)})"
+            )
         elif floor_of(other) == floor_of(own) and (own, other) not in WITHIN:
             wrong.append(f"{name} imports {target}, its neighbour on floor {floor_of(own)}")
     return wrong
@@ -119,10 +129,16 @@ def test_rooms_above_are_reached_through_one_door() -> None:
         f"{name}: {ast.unparse(node)}"
         for name in MODULES
         for node in ast.walk(ast.parse(MODULES[name].read_text()))
-        if isinstance(node, ast.Call) and isinstance(node.func, ast.Name) and node.func.id == "import_module"
+        if isinstance(node, ast.Call)
+        and isinstance(node.func, ast.Name)
+        and node.func.id == "import_module"
         if "integrand" in ast.unparse(node) or "__package__" in ast.unparse(node)
     }
-    assert {line.partition(":")[0] for line in dynamic} <= {"core.optional", "report.figures", "report.comparison"}
+    assert {line.partition(":")[0] for line in dynamic} <= {
+        "core.optional",
+        "report.figures",
+        "report.comparison",
+    }
 
 
 @pytest.mark.parametrize(

@@ -42,7 +42,9 @@ def neighbour_edges(nodes: Tensor, k: int, graph: str) -> set[frozenset[int]]:
     edges = set()
     for i in range(n + 2):
         if graph == "official":
-            near = sorted(range(n), key=lambda j: apart[i][j])[:k]  # finds itself first, if it is a point
+            near = sorted(range(n), key=lambda j: apart[i][j])[
+                :k
+            ]  # finds itself first, if it is a point
         else:
             near = sorted((j for j in range(n + 2) if j != i), key=lambda j: apart[i][j])[:k]
         edges |= {frozenset((i, j)) for j in near if j != i}
@@ -111,7 +113,10 @@ def by_hand(
         if distance == "geodesic":
             costs[edge] *= steep(function, nodes[i], nodes[j], n)[0]
     route = shortest(len(nodes), costs)
-    share = sum((nodes[j] - nodes[i]) * steep(function, nodes[i], nodes[j], n)[1] for i, j in itertools.pairwise(route))
+    share = sum(
+        (nodes[j] - nodes[i]) * steep(function, nodes[i], nodes[j], n)[1]
+        for i, j in itertools.pairwise(route)
+    )
     return nodes[route], share
 
 
@@ -128,7 +133,9 @@ def test_the_definition(k: int, distance: str, graph: str) -> None:
     """Every pair of a reference and an example has the path and the map of a graph of its own."""
     path = ig.paths.Geodesic(POINTS, k, 3, distance, graph)
     corners = ig.paths.corners(path, FIELD, STARTS, X)[1]
-    method = ig.Method(ig.baselines.Given(STARTS), path, ig.rules.GaussLegendre(3), record=("shares",))
+    method = ig.Method(
+        ig.baselines.Given(STARTS), path, ig.rules.GaussLegendre(3), record=("shares",)
+    )
     shares = method(FIELD, X).shares
     lengths = set()
     for r, b in itertools.product(range(2), range(3)):
@@ -188,7 +195,9 @@ def test_the_symmetric_graph_is_another_one() -> None:
 def test_all_neighbours_and_plain_lengths_are_the_straight_line() -> None:
     for k in (25, 99):
         path = ig.paths.Geodesic(POINTS, k, distance="euclidean")
-        assert torch.equal(ig.paths.corners(path, FIELD, STARTS, X)[1], torch.stack([STARTS, X.expand_as(STARTS)]))
+        assert torch.equal(
+            ig.paths.corners(path, FIELD, STARTS, X)[1], torch.stack([STARTS, X.expand_as(STARTS)])
+        )
 
 
 def test_never_longer_than_the_straight_edge() -> None:
@@ -200,7 +209,10 @@ def test_never_longer_than_the_straight_edge() -> None:
     corners = moving(ig.paths.corners(ig.paths.Geodesic(points, 60, 9), hill, start, x)[1][:, 0, 0])
 
     def length(stops: Tensor) -> float:
-        return sum(float((b - a).norm()) * steep(hill.function, a, b, 9)[0] for a, b in itertools.pairwise(stops))
+        return sum(
+            float((b - a).norm()) * steep(hill.function, a, b, 9)[0]
+            for a, b in itertools.pairwise(stops)
+        )
 
     assert len(corners) > 2
     assert length(corners) < 0.7 * length(torch.cat([start[0], x]))
@@ -244,7 +256,9 @@ def test_float32_and_pictures() -> None:
     torch.testing.assert_close(made.residual, torch.zeros(2), rtol=0, atol=0.05)
     fine = ig.methods.geodesic(0.0, points.double(), 3)
     double = ig.fields.Function(lambda z: (z.flatten(1) @ wave(48)).tanh())
-    torch.testing.assert_close(made.values.double(), fine(double, x.double()).values, rtol=0, atol=1e-5)
+    torch.testing.assert_close(
+        made.values.double(), fine(double, x.double()).values, rtol=0, atol=1e-5
+    )
 
 
 class Labelled(torch.utils.data.Dataset[Any]):
@@ -256,7 +270,9 @@ class Labelled(torch.utils.data.Dataset[Any]):
 
 
 def test_points_may_be_a_dataset() -> None:
-    one, other = (ig.methods.geodesic(0.0, points, 3)(FIELD, X).values for points in (POINTS, Labelled()))
+    one, other = (
+        ig.methods.geodesic(0.0, points, 3)(FIELD, X).values for points in (POINTS, Labelled())
+    )
     assert torch.equal(one, other)
 
 
@@ -267,7 +283,9 @@ def test_points_that_coincide() -> None:
     starts[1, 2] = X[2]
     for graph in ("symmetric", "official"):
         path = ig.paths.Geodesic(points, 4, graph=graph)
-        made = ig.Method(ig.baselines.Given(starts), path, ig.rules.GaussLegendre(9), record=("shares",))(FIELD, X)
+        made = ig.Method(
+            ig.baselines.Given(starts), path, ig.rules.GaussLegendre(9), record=("shares",)
+        )(FIELD, X)
         torch.testing.assert_close(made.shares.sum(2), made.change, rtol=0, atol=1e-6)
         if graph == "symmetric":
             assert bool((made.shares[1, 2] == 0).all())
@@ -290,10 +308,17 @@ def among(edges: set[frozenset[int]]) -> set[frozenset[int]]:
     return {edge for edge in edges if max(edge) < len(POINTS)}
 
 
-def counted(target: Any, k: int, n: int, rule: Any, graph: str = "symmetric", **options: Any) -> tuple[int, int]:
+def counted(
+    target: Any, k: int, n: int, rule: Any, graph: str = "symmetric", **options: Any
+) -> tuple[int, int]:
     """Gradients that reached the model, and edges of the paths."""
     model = Counting(options.pop("model", None) or tanh_mlp(4))
-    method = ig.Method(ig.baselines.Given(STARTS), ig.paths.Geodesic(POINTS, k, n, graph=graph), rule, record=("path",))
+    method = ig.Method(
+        ig.baselines.Given(STARTS),
+        ig.paths.Geodesic(POINTS, k, n, graph=graph),
+        rule,
+        record=("path",),
+    )
     made = ig.explain(model, X, target=target, method=method, **options)
     assert made.cost.gradients == model.gradients
     corners = ig.paths.corners(
@@ -318,7 +343,9 @@ def test_edges_among_points_are_paid_once(graph: str) -> None:
 def test_once_for_every_class() -> None:
     target = torch.tensor([0, 2, 0])
     groups = [[(r, b) for r, b in PAIRS if b in (0, 2)], [(r, b) for r, b in PAIRS if b == 1]]
-    shared = sum(len(set().union(*(among(edges_of(r, b, 3)) for r, b in group))) for group in groups)
+    shared = sum(
+        len(set().union(*(among(edges_of(r, b, 3)) for r, b in group))) for group in groups
+    )
     own = sum(len(edges_of(r, b, 3) - among(edges_of(r, b, 3))) for r, b in PAIRS)
     gradients, pieces = counted(target, 3, 2, ig.rules.Midpoint())
     assert gradients == 2 * (shared + own) + pieces
@@ -348,7 +375,9 @@ def test_lengths_alone_ask_for_nothing() -> None:
 
 
 def test_blocks_of_references_share_what_is_known(monkeypatch: pytest.MonkeyPatch) -> None:
-    method = ig.Method(ig.baselines.Given(STARTS), ig.paths.Geodesic(POINTS, 3), ig.rules.Midpoint())
+    method = ig.Method(
+        ig.baselines.Given(STARTS), ig.paths.Geodesic(POINTS, 3), ig.rules.Midpoint()
+    )
     field = ig.TorchField(tanh_mlp(4), 1)
     whole = method(field, X)
     monkeypatch.setattr("integrand.integration.method._BLOCK_ELEMENTS", 1)
@@ -366,7 +395,9 @@ def test_a_model_that_learns_is_asked_again(quiet: None) -> None:
         for parameter in model.parameters():
             parameter.copy_(wave(*parameter.shape, phase=7))
     fresh = ig.TorchField(model, 1)
-    assert torch.equal(ig.paths.corners(path, field, STARTS, X)[1], ig.paths.corners(path, fresh, STARTS, X)[1])
+    assert torch.equal(
+        ig.paths.corners(path, field, STARTS, X)[1], ig.paths.corners(path, fresh, STARTS, X)[1]
+    )
     torch.testing.assert_close(method(field, X).values, method(fresh, X).values, rtol=0, atol=0)
     after = ig.paths.corners(path, field, STARTS, X)[1]
     assert after.shape != before[1].shape or not torch.equal(after, before[1])
@@ -378,7 +409,9 @@ def test_a_model_that_learns_is_asked_again(quiet: None) -> None:
 def test_questions() -> None:
     index, model = torch.arange(4), tanh_mlp(4)
     classes = torch.tensor([2, 0, 2, 1])
-    asked = lambda target, **options: ig.TorchField(model, target, **options).questions(index).tolist()  # noqa: E731
+    asked = lambda target, **options: (
+        ig.TorchField(model, target, **options).questions(index).tolist()
+    )  # noqa: E731
     assert asked(1) == [0, 0, 0, 0]
     assert asked(classes) == [0, 1, 0, 3]
     assert asked(ig.targets.Probability(classes)) == [0, 1, 0, 3]
@@ -388,7 +421,9 @@ def test_questions() -> None:
     assert asked(1, extra=(torch.ones(4),)) == [0, 1, 2, 3]
     field = ig.TorchField(model, classes)
     assert field.at(torch.tensor([1, 2, 0])).questions(torch.arange(3)).tolist() == [1, 2, 2]
-    several = ig.fields.MultiTarget(ig.TorchField(model, 0), [ig.targets.Logit(0), ig.targets.Logit(classes)])
+    several = ig.fields.MultiTarget(
+        ig.TorchField(model, 0), [ig.targets.Logit(0), ig.targets.Logit(classes)]
+    )
     assert several.questions(torch.arange(8)).tolist() == [0, 1, 0, 3, 0, 1, 0, 7]
     assert FIELD.questions(index).tolist() == [0, 0, 0, 0]
 
@@ -432,7 +467,9 @@ def test_islands_that_are_not_joined_are_named() -> None:
 def test_many_islands_are_not_all_listed() -> None:
     islands = torch.cat([wave(3, 4, phase=1, scale=0.1) + 10.0 * at for at in range(9)])
     start, x = torch.full((1, 1, 4), 0.0).double(), torch.full((1, 4), 80.0).double()
-    with pytest.raises(ig.errors.InputError, match=r"9 parts .*3 points and the input; 3 points; .*; 3 more\)"):
+    with pytest.raises(
+        ig.errors.InputError, match=r"9 parts .*3 points and the input; 3 points; .*; 3 more\)"
+    ):
         list(ig.paths.Geodesic(islands, 2, join=False)(FIELD, start, x))
 
 
@@ -443,7 +480,10 @@ def test_many_islands_are_not_all_listed() -> None:
     ("options", "message"),
     [
         ({"neighbours": 0}, r"linked to 1 neighbours at least, not to 0"),
-        ({"neighbours": 1, "graph": "official"}, r"2 neighbours at least, the first of which is the point itself"),
+        (
+            {"neighbours": 1, "graph": "official"},
+            r"2 neighbours at least, the first of which is the point itself",
+        ),
         ({"nodes": 0}, r"at least one node, not 0"),
         ({"graph": "directed"}, r"graph is one of 'symmetric', 'official', not 'directed'"),
         ({"distance": "cosine"}, r"distance is one of 'geodesic', 'euclidean', not 'cosine'"),
@@ -474,7 +514,10 @@ def test_without_scipy(monkeypatch: pytest.MonkeyPatch) -> None:
 
 
 def test_prints_as_typed() -> None:
-    assert repr(ig.paths.Geodesic(POINTS, 3, graph="official")) == "Geodesic(tensor<24x4>, 3, graph='official')"
+    assert (
+        repr(ig.paths.Geodesic(POINTS, 3, graph="official"))
+        == "Geodesic(tensor<24x4>, 3, graph='official')"
+    )
     method = ig.methods.geodesic(0.0, POINTS)
     assert method.rule == ig.rules.GaussLegendre(5)
     assert ig.methods.geodesic(0.0, POINTS, nodes=3).rule == ig.rules.GaussLegendre(3)

@@ -20,7 +20,9 @@ REFERENCES = json.loads((Path(__file__).parent / "references" / "paths.json").re
 X = wave(5, 6, phase=0.3)
 
 
-@pytest.mark.parametrize(("gather", "key"), [("max", "max"), ("trapezoid", "trap"), ("mean", "mean")])
+@pytest.mark.parametrize(
+    ("gather", "key"), [("max", "max"), ("trapezoid", "trap"), ("mean", "mean")]
+)
 def test_the_authors_numbers(gather: str, key: str) -> None:
     """m = 20, T = 10, rate .01, the logit of the predicted class; theirs are in float32."""
     method = ig.methods.geometric(0.0, 20, 10, 0.01, gather)
@@ -29,7 +31,9 @@ def test_the_authors_numbers(gather: str, key: str) -> None:
     torch.testing.assert_close(made.values.flatten(), expected, rtol=0, atol=1e-6)
 
 
-def by_hand(model: Any, x: Tensor, b: Tensor, m: int, rounds: int, rate: float, gather: str, *, signed: bool) -> Tensor:
+def by_hand(
+    model: Any, x: Tensor, b: Tensor, m: int, rounds: int, rate: float, gather: str, *, signed: bool
+) -> Tensor:
     """One example, one start at a time."""
     best = []
     for i in range(m + 1):
@@ -101,7 +105,9 @@ def test_memory_is_flat_in_steps(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr("integrand.rules.ascent._BLOCK_ELEMENTS", 8 * X.numel())
     for steps in (20, 200):
         model = Peak(tanh_mlp())
-        ig.explain(model, X, target=0, method=ig.methods.geometric(0.0, steps, 2), batch_size=10_000)
+        ig.explain(
+            model, X, target=0, method=ig.methods.geometric(0.0, steps, 2), batch_size=10_000
+        )
         assert model.largest == 8 * len(X)
         assert model.gradients == (steps + 1) * 2 * len(X)
 
@@ -140,15 +146,20 @@ def test_several_targets_layers_and_baselines() -> None:
         alone = ig.explain(model, X, target=target, method=method)
         torch.testing.assert_close(found.values, alone.values, rtol=0, atol=1e-12)
         each = [
-            ig.explain(model, X, target=target, method=ig.methods.geometric(b, 5, 3, 0.1)).values for b in (0.0, 0.5)
+            ig.explain(model, X, target=target, method=ig.methods.geometric(b, 5, 3, 0.1)).values
+            for b in (0.0, 0.5)
         ]
         torch.testing.assert_close(found.values, (each[0] + each[1]) / 2, rtol=0, atol=1e-12)
-    at_layer = ig.explain(model, X, target=0, method=ig.Layered("0", ig.methods.geometric(0.0, 5, 3, 0.1)))
+    at_layer = ig.explain(
+        model, X, target=0, method=ig.Layered("0", ig.methods.geometric(0.0, 5, 3, 0.1))
+    )
     assert at_layer.values.shape == (5, 10)
 
 
 def test_where_the_baseline_is_the_input_there_is_nothing() -> None:
-    made = ig.explain(tanh_mlp(), X, target=0, method=ig.methods.geometric(ig.baselines.Given(X[None]), 3, 2))
+    made = ig.explain(
+        tanh_mlp(), X, target=0, method=ig.methods.geometric(ig.baselines.Given(X[None]), 3, 2)
+    )
     assert bool((made.values == 0).all())
     assert made.cost.gradients == 0
 
@@ -171,4 +182,6 @@ def test_bad_input(options: dict[str, Any], message: str) -> None:
 def test_climbs_that_run_away_are_told() -> None:
     """A rate far too large leads to where F is infinite."""
     with pytest.raises(ig.errors.NonFiniteGradient):
-        ig.explain(lambda z: (z**4).exp(), X[:1], target=0, method=ig.methods.geometric(0.0, 2, 5, 1e3))
+        ig.explain(
+            lambda z: (z**4).exp(), X[:1], target=0, method=ig.methods.geometric(0.0, 2, 5, 1e3)
+        )

@@ -27,7 +27,12 @@ def run(problem: Problem, method: Any, **options: Any) -> ig.Attribution:
     with warnings.catch_warnings():
         warnings.simplefilter("ignore", ig.errors.IntegrandWarning)
         return ig.explain(
-            problem.model, problem.inputs, target=problem.target, extra=problem.extra, method=method, **options
+            problem.model,
+            problem.inputs,
+            target=problem.target,
+            extra=problem.extra,
+            method=method,
+            **options,
         )
 
 
@@ -47,12 +52,16 @@ def test_orders_of_the_reference_values(z: int) -> None:
 
 def test_orders_of_the_reference_values_tell_rounds_apart() -> None:
     """They differ from one another and from IG's: a wrong number of features per round would be seen."""
-    integrated = MIDPOINT(ig.fields.Function(t6), T6_INPUT).values[0].argsort(descending=True).tolist()
+    integrated = (
+        MIDPOINT(ig.fields.Function(t6), T6_INPUT).values[0].argsort(descending=True).tolist()
+    )
     assert integrated == [3, 2, 1, 4, 0, 5]
     assert ORDERS["GreedyPIG_z1"] != ORDERS["GreedyPIG_z2"] != integrated
 
 
-def by_hand(p: Problem, b: int, groups: Tensor, sizes: list[int], sign: int = 1) -> tuple[list[int], list[Tensor]]:
+def by_hand(
+    p: Problem, b: int, groups: Tensor, sizes: list[int], sign: int = 1
+) -> tuple[list[int], list[Tensor]]:
     """Features one by one: IG at 50 midpoints from where some are revealed, the largest of the rest next."""
     field, x, start = p.field(), p.packed()[b : b + 1], p.references[0][None]
     n = int(groups.max()) + 1
@@ -98,11 +107,15 @@ def test_is_the_definition(problem: str, features: Any, largest: bool) -> None:
     for b in (0, 3):
         order, maps = by_hand(p, b, groups, method.sizes(n), 1 if largest else -1)
         assert order_of(made, b) == order
-        torch.testing.assert_close(made.notes["rounds"][:, 0, b], torch.stack(maps), rtol=0, atol=1e-12)
+        torch.testing.assert_close(
+            made.notes["rounds"][:, 0, b], torch.stack(maps), rtol=0, atol=1e-12
+        )
         for place, feature in enumerate(order):
             assert set(made.values[b][groups == feature].tolist()) == {float(n - place)}
             number = next(k for k in range(len(maps)) if sum(method.sizes(n)[: k + 1]) > place)
-            assert float(made.notes["gain"][0, 0, b, feature]) == pytest.approx(float(maps[number][feature]), abs=1e-12)
+            assert float(made.notes["gain"][0, 0, b, feature]) == pytest.approx(
+                float(maps[number][feature]), abs=1e-12
+            )
 
 
 def test_every_round_is_complete() -> None:
@@ -114,7 +127,9 @@ def test_every_round_is_complete() -> None:
         for b in range(5):
             for feature in order_of(made, b)[: 20 * k]:
                 start[b, :, feature // 8, feature % 8] = x[b, :, feature // 8, feature % 8]
-        torch.testing.assert_close(scores.sum(1), field.value(x) - field.value(start), rtol=0, atol=1e-7)
+        torch.testing.assert_close(
+            scores.sum(1), field.value(x) - field.value(start), rtol=0, atol=1e-7
+        )
         if k:
             known = made.notes["order"][0, 0, :, : 20 * k]
             assert not scores.gather(1, known).any()  # what is revealed has nothing more to give
@@ -126,11 +141,15 @@ def test_every_round_is_complete() -> None:
     phase=st.floats(0, 6),
     dtype=st.sampled_from([torch.float32, torch.float64]),
 )
-def test_one_round_is_the_order_of_integrated_gradients(n: int, batch: int, phase: float, dtype: torch.dtype) -> None:
+def test_one_round_is_the_order_of_integrated_gradients(
+    n: int, batch: int, phase: float, dtype: torch.dtype
+) -> None:
     x, tilt = wave(batch, n, phase=phase).to(dtype), wave(n, phase=phase + 1).to(dtype)
     field = ig.fields.Function(lambda z: torch.tanh(z @ tilt) + (z * tilt).square().sum(1))
     made, plain = ig.GreedyPIG(MIDPOINT, chunk=n)(field, x), MIDPOINT(field, x)
-    assert torch.equal(made.notes["order"][0, 0], plain.values.argsort(dim=1, descending=True, stable=True))
+    assert torch.equal(
+        made.notes["order"][0, 0], plain.values.argsort(dim=1, descending=True, stable=True)
+    )
     assert torch.equal(made.notes["gain"][0, 0], plain.values)
     assert made.values.dtype == dtype
     assert made.values.sort(1).values.tolist() == [[float(i) for i in range(1, n + 1)]] * batch
@@ -166,7 +185,9 @@ def test_it_is_signed() -> None:
     rounds=st.none() | st.integers(1, 30),
     growth=st.floats(1, 4),
 )
-def test_rounds_take_everything_once(n: int, chunk: int | None, rounds: int | None, growth: float) -> None:
+def test_rounds_take_everything_once(
+    n: int, chunk: int | None, rounds: int | None, growth: float
+) -> None:
     sizes = ig.GreedyPIG(ig.Method(), chunk, rounds, growth=growth).sizes(n)
     assert sum(sizes) == n
     assert min(sizes) >= 1
@@ -200,7 +221,9 @@ def test_gradients_are_rounds_times_the_methods() -> None:
     made = run(
         replace(p, model=model),
         ig.GreedyPIG(ig.methods.integrated(0.25, ig.rules.Midpoint(7)), 16),
-        progress=lambda tally: tallies.append((tally.gradients, tally.values, tally.calls, tally.expected)),
+        progress=lambda tally: tallies.append(
+            (tally.gradients, tally.values, tally.calls, tally.expected)
+        ),
     )
     assert model.gradients == made.cost.gradients == 4 * 7 * 5
     assert model.values == made.cost.values
@@ -220,11 +243,15 @@ def test_five_at_once_are_five_alone(problem: str) -> None:
     assert type(whole.values) is type(p.inputs)
     assert bool(whole.converged.all()) or not p.smooth
     values = joined(whole.values)
-    torch.testing.assert_close(values.sum(1) + whole.residual, whole.output - whole.base, rtol=0, atol=1e-9)
+    torch.testing.assert_close(
+        values.sum(1) + whole.residual, whole.output - whole.base, rtol=0, atol=1e-9
+    )
     for b in range(5):
         alone = run(p.only(b), method, batch_size=7)
         assert torch.equal(joined(alone.values)[0], values[b])
-        torch.testing.assert_close(alone.notes["rounds"][:, 0, 0], whole.notes["rounds"][:, 0, b], rtol=0, atol=1e-12)
+        torch.testing.assert_close(
+            alone.notes["rounds"][:, 0, 0], whole.notes["rounds"][:, 0, b], rtol=0, atol=1e-12
+        )
         assert torch.equal(whole[b].notes["order"], alone.notes["order"])
 
 
@@ -234,18 +261,29 @@ def test_five_at_once_are_five_alone(problem: str) -> None:
 def test_several_and_weighted_baselines() -> None:
     """Every reference is revealed alike; weights are judged anew in each round, the first round's are reported."""
     p = PROBLEMS["img"]
-    mean = run(p, ig.GreedyPIG(ig.methods.integrated(ig.baselines.Given(p.references), ig.rules.Midpoint(9)), 8))
+    mean = run(
+        p,
+        ig.GreedyPIG(
+            ig.methods.integrated(ig.baselines.Given(p.references), ig.rules.Midpoint(9)), 8
+        ),
+    )
     assert mean.change.shape == (3, 5)
     first = run(p, ig.methods.integrated(ig.baselines.Given(p.references), ig.rules.Midpoint(9)))
-    torch.testing.assert_close(mean.notes["rounds"][0, 0], first.values.sum(1).flatten(1), rtol=0, atol=1e-12)
+    torch.testing.assert_close(
+        mean.notes["rounds"][0, 0], first.values.sum(1).flatten(1), rtol=0, atol=1e-12
+    )
     assert mean.names == first.names
-    weighted = run(p, ig.GreedyPIG(ig.methods.weighted(p.references, rule=ig.rules.Midpoint(9), fill=0.0), 8))
+    weighted = run(
+        p, ig.GreedyPIG(ig.methods.weighted(p.references, rule=ig.rules.Midpoint(9), fill=0.0), 8)
+    )
     assert weighted.fitness.shape == weighted.weights.shape == (3, 5)
 
 
 def test_around_other_wrappers() -> None:
     p = PROBLEMS["softplus cnn"]
-    scouted = ig.methods.weighted(p.references, rule=ig.rules.Midpoint(4), fill=0.0, keep=0.5, scout=2)
+    scouted = ig.methods.weighted(
+        p.references, rule=ig.rules.Midpoint(4), fill=0.0, keep=0.5, scout=2
+    )
     drawn = ig.methods.expected(0.5 + 0.5 * wave(60, 3, 8, 8), tol=0.5)
     for inside in (scouted, drawn):
         made = run(p, ig.GreedyPIG(inside, 32))
@@ -282,7 +320,9 @@ def test_by_name() -> None:
     same = run(p, ig.GreedyPIG(ig.methods.integrated(0.25, ig.rules.Midpoint(6)), 2))
     assert made.method == same.method
     assert torch.equal(made.values, same.values)
-    assert run(p, "greedy_pig", of=ig.methods.weighted(p.references, fill=0.0), rounds=2).weights.shape == (3, 5)
+    assert run(
+        p, "greedy_pig", of=ig.methods.weighted(p.references, fill=0.0), rounds=2
+    ).weights.shape == (3, 5)
     assert run(
         p, "greedy_pig", of="expected", baseline=p.references, rule=ig.rules.Left(2), rounds=2
     ).weights.shape == (
@@ -294,7 +334,9 @@ def test_by_name() -> None:
 def test_baseline_and_tolerance_reach_the_method_inside() -> None:
     p = PROBLEMS["relu mlp"]
     made = run(p, ig.GreedyPIG(ig.Method(), 3), baseline=0.5, tol=0.2)
-    assert made.method == ig.GreedyPIG(ig.Method(ig.baselines.Constant(0.5), rule=ig.rules.Adaptive(0.2)), 3)
+    assert made.method == ig.GreedyPIG(
+        ig.Method(ig.baselines.Constant(0.5), rule=ig.rules.Adaptive(0.2)), 3
+    )
 
 
 def test_saved_and_read_back(tmp_path: Path) -> None:
@@ -313,8 +355,12 @@ def test_half_precision() -> None:
 
 def test_warnings_are_given_once() -> None:
     field = ig.fields.Function(lambda z: z[:, 0] ** 5 + z[:, 1] ** 7)
-    with pytest.warns(ig.errors.IncompleteWarning, match=r"\(the first of 2 such warnings of single runs\)") as caught:
-        ig.GreedyPIG(ig.methods.integrated(rule=ig.rules.Midpoint()), 1)(field, torch.ones(2, 2).double())
+    with pytest.warns(
+        ig.errors.IncompleteWarning, match=r"\(the first of 2 such warnings of single runs\)"
+    ) as caught:
+        ig.GreedyPIG(ig.methods.integrated(rule=ig.rules.Midpoint()), 1)(
+            field, torch.ones(2, 2).double()
+        )
     assert len(caught) == 1
     assert caught[0].filename == __file__
 
@@ -325,7 +371,9 @@ def test_warnings_of_others_pass() -> None:
         return z.sum(1)
 
     with pytest.warns(UserWarning, match="of somebody else's") as caught:
-        ig.GreedyPIG(ig.methods.integrated(rule=ig.rules.Midpoint(1)), 1)(ig.fields.Function(model), torch.ones(1, 2))
+        ig.GreedyPIG(ig.methods.integrated(rule=ig.rules.Midpoint(1)), 1)(
+            ig.fields.Function(model), torch.ones(1, 2)
+        )
     assert len(caught) > 1
     assert {one.filename for one in caught} == {__file__}
 
@@ -336,7 +384,10 @@ def test_warnings_of_others_pass() -> None:
 @pytest.mark.parametrize(
     ("make", "message"),
     [
-        (lambda: ig.GreedyPIG("integrated"), r"Greedy wraps a Method, such as ig.methods.integrated.* not str"),
+        (
+            lambda: ig.GreedyPIG("integrated"),
+            r"Greedy wraps a Method, such as ig.methods.integrated.* not str",
+        ),
         (lambda: ig.GreedyPIG(ig.methods.layer("0")), r"Greedy explains the inputs, and Layered"),
         (lambda: ig.GreedyPIG(ig.Method(), 0), r"chunk=0"),
         (lambda: ig.GreedyPIG(ig.Method(), rounds=0), r"rounds=0"),
@@ -346,7 +397,10 @@ def test_warnings_of_others_pass() -> None:
             lambda: ig.methods.greedy_pig("weighted"),
             r"'weighted' needs baselines=: give baseline=, or the method itself",
         ),
-        (lambda: ig.methods.greedy_pig("layer"), r"'layer' needs site=: give the method itself, of=ig\.methods\.layer"),
+        (
+            lambda: ig.methods.greedy_pig("layer"),
+            r"'layer' needs site=: give the method itself, of=ig\.methods\.layer",
+        ),
     ],
 )
 def test_nonsense_is_refused(make: Any, message: str) -> None:

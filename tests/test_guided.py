@@ -19,7 +19,18 @@ from integrand import testing
 from integrand.core.segment import Evaluation
 from integrand.integration import gradients_per_row
 from integrand.model.row_independence import ROWS
-from tests.problems import PROBLEMS, T6_INPUT, Counting, filled, img, img_input, relu_mlp, t6, tanh_mlp, wave
+from tests.problems import (
+    PROBLEMS,
+    T6_INPUT,
+    Counting,
+    filled,
+    img,
+    img_input,
+    relu_mlp,
+    t6,
+    tanh_mlp,
+    wave,
+)
 from tests.test_references import PATHS as PUBLISHED
 
 Gradient = Callable[[Tensor], Tensor]
@@ -92,7 +103,9 @@ def salient_by_hand(
         while rest > 1e-12 and not all(moved):
             open_ = sorted((float(merit[i]) for i in range(n) if not moved[i]), reverse=True)
             limit = open_[min(math.floor(fraction * (n - 1)), len(open_) - 1)]
-            chosen = [i for i in range(n) if not moved[i] and float(merit[i]) >= limit - tie * abs(limit)]
+            chosen = [
+                i for i in range(n) if not moved[i] and float(merit[i]) >= limit - tie * abs(limit)
+            ]
             room = sum(abs(float(x[i] - p[i])) for i in chosen)
             part = min(rest / room, 1.0)
             for i in chosen:
@@ -118,7 +131,9 @@ def fine(path: Any, steps_rule: Any = ig.rules.GaussLegendre(8)) -> Any:
 # --- published numbers ------------------------------------------------------------------------------------------------
 
 OFFICIAL = {
-    ast.literal_eval(name.removeprefix("GIG ")): case for name, case in PUBLISHED.items() if name.startswith("GIG ")
+    ast.literal_eval(name.removeprefix("GIG ")): case
+    for name, case in PUBLISHED.items()
+    if name.startswith("GIG ")
 }
 
 
@@ -147,7 +162,9 @@ def test_the_published_numbers_by_hand(settings: tuple[int, float, float]) -> No
 
 def test_the_defaults_are_published() -> None:
     """But for the rule: see docs/design/0006-guided-rule.md."""
-    assert ig.methods.guided() == ig.Method(path=ig.paths.Guided(200, 0.25, 0.02), rule=ig.rules.Trapezoid())
+    assert ig.methods.guided() == ig.Method(
+        path=ig.paths.Guided(200, 0.25, 0.02), rule=ig.rules.Trapezoid()
+    )
 
 
 # --- the unit tests of the official suite -----------------------------------------------------------------------------
@@ -172,7 +189,9 @@ def test_the_square_of_a_sum() -> None:
     straight = ig.methods.integrated(rule=ig.rules.Midpoint(100))(
         ig.fields.Function(squared), torch.full((1, 2), 3.0).double()
     )
-    torch.testing.assert_close(straight.values[0], torch.tensor([54.0, 27.0]).double(), rtol=1e-10, atol=0)
+    torch.testing.assert_close(
+        straight.values[0], torch.tensor([54.0, 27.0]).double(), rtol=1e-10, atol=0
+    )
     free = explained(squared, [3, 3], [0, 0], steps=1000, fraction=0.1, stray=1.0)
     torch.testing.assert_close(free, torch.tensor([72.0, 9.0]).double(), rtol=1e-2, atol=0)
     bounded = explained(squared, [3, 3], [0, 0], steps=1000, fraction=0.1, stray=0.2)
@@ -193,7 +212,10 @@ def test_the_corners_are_those_of_the_definition(steps: int, fraction: float, st
     x[0, 1, 2] = 0.4
     flat = lambda z: img(z.reshape(-1, 3, 4, 4))[:, 0]  # noqa: E731
     kinked, picture = relu_mlp(), wave(1, 6, phase=0.3)
-    for f, end, start in ((flat, x.flatten(1), blank.flatten(1)), (lambda z: kinked(z)[:, 0], picture, 0.2 - picture)):
+    for f, end, start in (
+        (flat, x.flatten(1), blank.flatten(1)),
+        (lambda z: kinked(z)[:, 0], picture, 0.2 - picture),
+    ):
         found = corners_of(ig.paths.Guided(steps, fraction, stray), f, end, start)[:, 0]
         expected, _ = guided_by_hand(gradient_of(f), end[0], start[0], steps, fraction, stray)
         torch.testing.assert_close(found, expected, rtol=0, atol=1e-12)
@@ -244,7 +266,9 @@ def test_backwards_takes_away_what_counts_first(quiet: None) -> None:
 @pytest.mark.parametrize("stray", [0.05, 1.0])
 def test_float32_models_are_walked_in_float64(stray: float) -> None:
     """As the published code does: else one rounded place makes another path, and soon another map."""
-    model = filled(torch.nn.Sequential(torch.nn.Linear(40, 30), torch.nn.Tanh(), torch.nn.Linear(30, 3))).float()
+    model = filled(
+        torch.nn.Sequential(torch.nn.Linear(40, 30), torch.nn.Tanh(), torch.nn.Linear(30, 3))
+    ).float()
     f = lambda z: model(z)[:, 0]  # noqa: E731
     x, start = wave(5, 40, phase=0.3).float(), wave(5, 40, phase=2).float()
     found = corners_of(ig.paths.Guided(40, 0.1, stray), f, x, start)
@@ -271,7 +295,9 @@ def test_without_stray_it_is_the_left_rule(quiet: None) -> None:
         torch.testing.assert_close(found.values, expected.values, rtol=0, atol=1e-13)
 
 
-@pytest.mark.parametrize("path", [ig.paths.Guided(30, stray=1.0), ig.paths.Guided(30, 0.1, 0.1), ig.paths.SAMP(30)])
+@pytest.mark.parametrize(
+    "path", [ig.paths.Guided(30, stray=1.0), ig.paths.Guided(30, 0.1, 0.1), ig.paths.SAMP(30)]
+)
 def test_symmetric_features_move_together(path: Any) -> None:
     """F = x₁x₂: equal shares, though a group is one coordinate."""
     f = lambda z: z[:, 0] * z[:, 1] + 0.1 * z[:, 2]  # noqa: E731
@@ -279,7 +305,9 @@ def test_symmetric_features_move_together(path: Any) -> None:
     points = corners_of(path, f, x, torch.zeros(1, 3).double())[:, 0]
     assert torch.equal(points[:, 0], points[:, 1])
     values = fine(path)(ig.fields.Function(f), x).values[0]
-    torch.testing.assert_close(values, torch.tensor([4.5, 4.5, 0.1], dtype=torch.float64), rtol=0, atol=1e-12)
+    torch.testing.assert_close(
+        values, torch.tensor([4.5, 4.5, 0.1], dtype=torch.float64), rtol=0, atol=1e-12
+    )
 
 
 def test_ties_within_rounding_are_ties_for_salient() -> None:
@@ -287,19 +315,25 @@ def test_ties_within_rounding_are_ties_for_salient() -> None:
     x = torch.ones(1, 4).double()
     weight = torch.tensor([1.0, 1.0 + 1e-9, 0.4, 0.3], dtype=torch.float64)
     for scale in (1.0, 1e-9, 1e9):
-        points = corners_of(ig.paths.SAMP(4), lambda z, c=scale: z @ (c * weight), x, torch.zeros(1, 4).double())[:, 0]
+        points = corners_of(
+            ig.paths.SAMP(4), lambda z, c=scale: z @ (c * weight), x, torch.zeros(1, 4).double()
+        )[:, 0]
         torch.testing.assert_close(
             points[1:4].T,
             torch.tensor([[0.5, 1, 1], [0.5, 1, 1], [0, 0, 1], [0, 0, 0]]).double(),
             rtol=0,
             atol=1e-12,
         )
-    strict = corners_of(ig.paths.SAMP(4, tie=0.0), lambda z: z @ weight, x, torch.zeros(1, 4).double())[:, 0]
+    strict = corners_of(
+        ig.paths.SAMP(4, tie=0.0), lambda z: z @ weight, x, torch.zeros(1, 4).double()
+    )[:, 0]
     assert strict[1].tolist() == pytest.approx([0, 1, 0, 0])
 
 
 @pytest.mark.parametrize("unit", [1e-12, 1e-3, 1e6])
-@pytest.mark.parametrize("path", [ig.paths.Guided(12), ig.paths.Guided(12, 0.1, 1.0), ig.paths.SAMP(12, 0.1)])
+@pytest.mark.parametrize(
+    "path", [ig.paths.Guided(12), ig.paths.Guided(12, 0.1, 1.0), ig.paths.SAMP(12, 0.1)]
+)
 def test_units_do_not_matter(path: Any, unit: float) -> None:
     """The published code compares distances to 1e-9 absolutely; here inputs of any size are walked alike."""
     x, start = wave(3, 6, phase=0.3), wave(3, 6, phase=2)
@@ -317,14 +351,22 @@ def test_units_do_not_matter(path: Any, unit: float) -> None:
     phase=st.floats(0, 6),
 )
 def test_every_step_covers_its_part_of_the_way(
-    steps: int, fraction: float, stray: float, shape: tuple[int, ...], dtype: torch.dtype, phase: float
+    steps: int,
+    fraction: float,
+    stray: float,
+    shape: tuple[int, ...],
+    dtype: torch.dtype,
+    phase: float,
 ) -> None:
     """Monotone, in the box, in the band; a K-th of the L1 distance each; from the reference to the input exactly."""
     x, start = wave(2, *shape, phase=phase).to(dtype), wave(2, *shape, phase=phase + 2).to(dtype)
     weight = wave(math.prod(shape), phase=phase + 1).to(dtype)
     f = lambda z: torch.tanh(z.flatten(1) @ weight) + z.flatten(1).sin().sum(1)  # noqa: E731
     loose = 1e-12 if dtype == torch.float64 else 1e-5
-    for path, bound in ((ig.paths.Guided(steps, fraction, stray), stray), (ig.paths.SAMP(steps, fraction), 1.0)):
+    for path, bound in (
+        (ig.paths.Guided(steps, fraction, stray), stray),
+        (ig.paths.SAMP(steps, fraction), 1.0),
+    ):
         points = corners_of(path, f, x, start).flatten(2)
         way = (x - start).flatten(1)
         assert torch.equal(points[0], start.flatten(1))
@@ -336,7 +378,9 @@ def test_every_step_covers_its_part_of_the_way(
         assert bool(((along - clock * way.abs()).abs() <= bound * way.abs() + loose).all())
         left = (points[-1] - points).abs().sum(2)
         expected = (1 - clock[..., 0]) * way.abs().sum(1)
-        torch.testing.assert_close(left, expected, rtol=0, atol=10 * loose * max(1.0, float(left.max())))
+        torch.testing.assert_close(
+            left, expected, rtol=0, atol=10 * loose * max(1.0, float(left.max()))
+        )
 
 
 def test_a_dummy_moves_first_and_gets_nothing(quiet: None) -> None:
@@ -355,7 +399,9 @@ def test_complete_to_what_the_rule_says(rule: Any) -> None:
     x = torch.cat([T6_INPUT, wave(4, 6, phase=0.3)])
     field = ig.fields.Function(t6)
     made = ig.methods.guided(steps=50, rule=rule)(field, x)
-    torch.testing.assert_close(made.residual, torch.zeros(5).double(), rtol=0, atol=1e-4 if rule != FINE else 1e-9)
+    torch.testing.assert_close(
+        made.residual, torch.zeros(5).double(), rtol=0, atol=1e-4 if rule != FINE else 1e-9
+    )
     rough, better = (
         float(ig.methods.guided(steps=steps, rule=ig.rules.Left())(field, T6_INPUT).residual.abs())
         for steps in (50, 200)
@@ -375,7 +421,9 @@ def test_adaptive_uses_what_the_walk_has_paid_for() -> None:
     assert model.gradients == made.cost.gradients == 3 * (20 + 1 + 20)
     assert bool(made.converged.all())
     assert bool((made.error < 0.5).all())
-    assert model.values == ROWS  # of the check; F at the baseline and at the input came with the gradients
+    assert (
+        model.values == ROWS
+    )  # of the check; F at the baseline and at the input came with the gradients
 
 
 def test_what_simpson_costs_and_is_worth(quiet: None) -> None:
@@ -397,7 +445,11 @@ def test_a_batch_is_its_examples(quiet: None) -> None:
     start[0, 3] = x[3]
     start[1, 5, :4] = x[5, :4]
     field = ig.TorchField(relu_mlp(), torch.arange(8) % 3)
-    for path in (ig.paths.Guided(9, 0.3, 0.2), ig.paths.SAMP(9), ig.paths.Composed(ig.paths.Guided(9), 2)):
+    for path in (
+        ig.paths.Guided(9, 0.3, 0.2),
+        ig.paths.SAMP(9),
+        ig.paths.Composed(ig.paths.Guided(9), 2),
+    ):
         method = ig.Method(ig.baselines.Given(start), path, ig.rules.Left(), record=("shares",))
         whole = method(field, x)
         assert bool((whole.shares[0, 3] == 0).all())
@@ -442,7 +494,9 @@ def test_between_is_the_path_from_anchor_to_anchor() -> None:
     """The research's recipe: guided_ig from b + j/(m+1) Δ to b + (j+1)/(m+1) Δ, unbounded, K/(m+1) steps each."""
     x, start = wave(3, 6, phase=0.3), wave(2, 3, 6, phase=2)
     field = ig.fields.Function(t6)
-    clock, found = ig.paths.corners(ig.paths.Composed(ig.paths.Guided(12, stray=1.0), 3), field, start, x)
+    clock, found = ig.paths.corners(
+        ig.paths.Composed(ig.paths.Guided(12, stray=1.0), 3), field, start, x
+    )
     torch.testing.assert_close(clock, torch.arange(13).double() / 12)
     for r, b in itertools.product(range(2), range(3)):
         way = x[b] - start[r, b]
@@ -475,7 +529,12 @@ def test_many_anchors_lead_to_the_straight_line(quiet: None) -> None:
     field = ig.fields.Function(t6)
     straight = ig.methods.integrated(rule=ig.rules.GaussLegendre(40))(field, x).values
     gaps = [
-        float((ig.methods.guided(steps=200, anchors=m, rule=ig.rules.Simpson())(field, x).values - straight).norm())
+        float(
+            (
+                ig.methods.guided(steps=200, anchors=m, rule=ig.rules.Simpson())(field, x).values
+                - straight
+            ).norm()
+        )
         for m in (1, 10, 99)
     ]
     assert gaps[0] > 4 * gaps[1] > 16 * gaps[2]
@@ -495,12 +554,16 @@ def test_between_takes_any_path() -> None:
     testing.check_path(ig.paths.Reversed(Stacked()))
     testing.check_path(ig.paths.Reversed(ig.paths.Composed(ig.paths.Guided(5), 2)))
     testing.check_path(ig.paths.Composed(ig.paths.Reversed(ig.paths.Guided(3)), 2))
-    assert ig.paths.Composed(Stacked(), 2).segments is None  # nine, as it happens: one that counts nothing is not known
+    assert (
+        ig.paths.Composed(Stacked(), 2).segments is None
+    )  # nine, as it happens: one that counts nothing is not known
 
 
 def test_anchors_of_a_method() -> None:
     assert ig.methods.guided(anchors=20).path == ig.paths.Composed(ig.paths.Guided(stray=1.0), 20)
-    assert ig.methods.guided(stray=0.1, anchors=3).path == ig.paths.Composed(ig.paths.Guided(stray=0.1), 3)
+    assert ig.methods.guided(stray=0.1, anchors=3).path == ig.paths.Composed(
+        ig.paths.Guided(stray=0.1), 3
+    )
 
 
 def test_evaluations_are_shared_at_anchors() -> None:
@@ -524,10 +587,16 @@ def test_evaluations_are_shared_at_anchors() -> None:
             "fraction is a part of the coordinates, above 0 and at most 1, not 0.0",
         ),
         (lambda: ig.paths.SAMP(fraction=1.5), "fraction is .* not 1.5"),
-        (lambda: ig.paths.Guided(stray=-0.1), r"between 0 \(the straight line\) and 1 \(no bound\), not -0.1"),
+        (
+            lambda: ig.paths.Guided(stray=-0.1),
+            r"between 0 \(the straight line\) and 1 \(no bound\), not -0.1",
+        ),
         (lambda: ig.paths.Guided(stray=2), "stray is .* not 2"),
         (lambda: ig.paths.SAMP(first="best"), "first is one of 'highest', 'lowest', not 'best'"),
-        (lambda: ig.paths.SAMP(tie=1.0), "tie is a relative distance, at least 0 and below 1, not 1.0"),
+        (
+            lambda: ig.paths.SAMP(tie=1.0),
+            "tie is a relative distance, at least 0 and below 1, not 1.0",
+        ),
         (lambda: ig.paths.Composed(ig.paths.Straight(3), -1), "no fewer than 0 anchors, not -1"),
         (lambda: ig.methods.guided(steps=10), None),
         (
@@ -535,7 +604,10 @@ def test_evaluations_are_shared_at_anchors() -> None:
             r"Guided\(10, stray=1.0\) has steps=10 to divide over 21 stretches: give it steps=21 at least, or take fewer",
         ),
         (lambda: ig.paths.Composed(ig.paths.Straight()), "segments=1 to divide over 21 stretches"),
-        (lambda: ig.methods.samp(walk="both"), "walk is one of 'insertion', 'deletion', not 'both'"),
+        (
+            lambda: ig.methods.samp(walk="both"),
+            "walk is one of 'insertion', 'deletion', not 'both'",
+        ),
     ],
 )
 def test_refused(make: Any, message: str | None) -> None:
@@ -549,7 +621,10 @@ def test_refused(make: Any, message: str | None) -> None:
 @pytest.mark.parametrize(
     ("wrap", "message"),
     [
-        (lambda path: ig.paths.Composed(path, 2), "from anchor to anchor, but Descent chooses where it begins"),
+        (
+            lambda path: ig.paths.Composed(path, 2),
+            "from anchor to anchor, but Descent chooses where it begins",
+        ),
         (ig.paths.Reversed, "from the input to the reference, but Descent chooses where it begins"),
     ],
 )
@@ -596,12 +671,21 @@ def test_claims_of_paths_inside() -> None:
         assert gradients_per_row(path, ig.rules.Left()) is None
 
 
-@pytest.mark.parametrize("rule", [ig.rules.Left(), ig.rules.Right(), ig.rules.Trapezoid(), ig.rules.IDGI()])
-def test_anchors_are_paid_for_once_whichever_way_stretches_are_walked(rule: Any, quiet: None) -> None:
+@pytest.mark.parametrize(
+    "rule", [ig.rules.Left(), ig.rules.Right(), ig.rules.Trapezoid(), ig.rules.IDGI()]
+)
+def test_anchors_are_paid_for_once_whichever_way_stretches_are_walked(
+    rule: Any, quiet: None
+) -> None:
     x, start = wave(2, 6), wave(3, 2, 6, phase=2)
-    for path in (ig.paths.Composed(ig.paths.Reversed(GUIDED), 2), ig.paths.Reversed(ig.paths.Composed(GUIDED, 2))):
+    for path in (
+        ig.paths.Composed(ig.paths.Reversed(GUIDED), 2),
+        ig.paths.Reversed(ig.paths.Composed(GUIDED, 2)),
+    ):
         model = Counting(t6)
-        made = ig.Method(ig.baselines.Given(start), path, rule)(ig.TorchField(model, ig.targets.Output()), x)
+        made = ig.Method(ig.baselines.Given(start), path, rule)(
+            ig.TorchField(model, ig.targets.Output()), x
+        )
         assert model.gradients == made.cost.gradients == 6 * gradients_per_row(path, rule)
         assert gradients_per_row(path, rule) == path.gradients + (rule.table()[0][0] == 0)
 
@@ -630,7 +714,9 @@ def test_the_walk_is_the_same_for_every_rule(quiet: None) -> None:
 
 def test_layers_and_filled_models() -> None:
     """A closed loop in a layer's space: conductance along the guided path is nobody's paper, and free."""
-    model = filled(torch.nn.Sequential(torch.nn.Linear(6, 8), torch.nn.Tanh(), torch.nn.Linear(8, 3)))
+    model = filled(
+        torch.nn.Sequential(torch.nn.Linear(6, 8), torch.nn.Tanh(), torch.nn.Linear(8, 3))
+    )
     method = ig.methods.guided(steps=12, rule=ig.rules.GaussLegendre(4))
     made = ig.Layered("0", method)(ig.TorchField(model, 0), wave(3, 6))
     torch.testing.assert_close(made.residual, torch.zeros(3).double(), rtol=0, atol=1e-6)

@@ -17,7 +17,9 @@ from tests.catalogue.geometric_paths import points
 from tests.problems import PROBLEMS, Problem, wave
 from tests.test_methods import AXIOMATIC, CHECKS, CLAIMED, POINTS, STARTS, f
 
-MODELS = pytest.mark.parametrize("problem", ["t6", "img", "relu mlp", "softplus cnn", "extra arguments"])
+MODELS = pytest.mark.parametrize(
+    "problem", ["t6", "img", "relu mlp", "softplus cnn", "extra arguments"]
+)
 PICTURES = pytest.mark.parametrize("problem", ["img", "softplus cnn"])
 
 
@@ -33,7 +35,9 @@ def explained(p: Problem, method: Any) -> ig.Attribution:
 
 
 def near(one: Tensor, other: Tensor, tolerance: float = 1e-12) -> None:
-    torch.testing.assert_close(one, other, rtol=0, atol=tolerance * max(1.0, float(other.abs().max())))
+    torch.testing.assert_close(
+        one, other, rtol=0, atol=tolerance * max(1.0, float(other.abs().max()))
+    )
 
 
 def start(p: Problem) -> ig.baselines.Given:
@@ -45,23 +49,36 @@ def start(p: Problem) -> ig.baselines.Given:
 
 @MODELS
 @pytest.mark.parametrize("steps", [1, 7])
-def test_guided_without_stray_is_integrated_gradients_by_left_ends(problem: str, steps: int) -> None:
+def test_guided_without_stray_is_integrated_gradients_by_left_ends(
+    problem: str, steps: int
+) -> None:
     p = PROBLEMS[problem]
     plain = values(p, ig.methods.integrated(start(p), ig.rules.Left(steps)))
     near(values(p, ig.methods.guided(start(p), steps, stray=0.0, rule=ig.rules.Left())), plain)
     if steps > 1:
-        assert float((values(p, ig.methods.guided(start(p), steps, stray=0.4)) - plain).abs().max()) > 1e-3
+        assert (
+            float((values(p, ig.methods.guided(start(p), steps, stray=0.4)) - plain).abs().max())
+            > 1e-3
+        )
 
 
 @PICTURES
 @pytest.mark.parametrize(
-    "basis", [ig.paths.SVD(), ig.paths.SVD(joint=True), ig.paths.DCT(), ig.paths.Haar(), ig.paths.Pyramid()]
+    "basis",
+    [ig.paths.SVD(), ig.paths.SVD(joint=True), ig.paths.DCT(), ig.paths.Haar(), ig.paths.Pyramid()],
 )
 def test_spectral_with_all_overlap_is_integrated_gradients(problem: str, basis: Any) -> None:
     p, rule = PROBLEMS[problem], ig.rules.Midpoint(2)
     plain = values(p, ig.methods.integrated(start(p), rule, ig.paths.Straight(5)))
     near(values(p, ig.methods.spectral(start(p), 5, 1.0, basis=basis, rule=rule)), plain)
-    assert float((values(p, ig.methods.spectral(start(p), 5, 0.3, basis=basis, rule=rule)) - plain).abs().max()) > 1e-3
+    assert (
+        float(
+            (values(p, ig.methods.spectral(start(p), 5, 0.3, basis=basis, rule=rule)) - plain)
+            .abs()
+            .max()
+        )
+        > 1e-3
+    )
 
 
 @MODELS
@@ -79,7 +96,10 @@ def test_a_relaxed_path_to_which_steepness_is_nothing_is_the_straight_line(probl
     p, rule = PROBLEMS[problem], ig.rules.GaussLegendre(5)
     plain = values(p, ig.methods.integrated(start(p), rule, ig.paths.Straight(6)))
     near(values(p, ig.methods.relaxed(start(p), 5, 0.0, 4, rule=rule)), plain)
-    assert float((values(p, ig.methods.relaxed(start(p), 5, 0.5, 4, rule=rule)) - plain).abs().max()) > 1e-6
+    assert (
+        float((values(p, ig.methods.relaxed(start(p), 5, 0.5, 4, rule=rule)) - plain).abs().max())
+        > 1e-6
+    )
 
 
 @MODELS
@@ -105,12 +125,21 @@ def test_a_guided_latent_path_through_nothing_is_guided_without_bounds_but_for_t
 
 @MODELS
 @pytest.mark.parametrize("steps", [1, 8])
-def test_a_path_weight_of_one_is_integrated_gradients_by_trapezoids(problem: str, steps: int) -> None:
+def test_a_path_weight_of_one_is_integrated_gradients_by_trapezoids(
+    problem: str, steps: int
+) -> None:
     p = PROBLEMS[problem]
     plain = values(p, ig.methods.integrated(start(p), ig.rules.Trapezoid(steps)))
     near(values(p, ig.methods.path_weighted(start(p), torch.ones_like, steps)), plain)
     near(values(p, ig.methods.path_weighted(start(p), lambda a: 3.0 + 0 * a, steps)), plain)
-    assert float((values(p, ig.methods.path_weighted(start(p), "linear_late", steps)) - plain).abs().max()) > 1e-3
+    assert (
+        float(
+            (values(p, ig.methods.path_weighted(start(p), "linear_late", steps)) - plain)
+            .abs()
+            .max()
+        )
+        > 1e-3
+    )
 
 
 @pytest.mark.parametrize("problem", ["t6", "relu mlp", "img"])
@@ -119,7 +148,9 @@ def test_greedy_in_one_round_is_the_order_of_integrated_gradients(problem: str) 
     made = explained(p, ig.methods.greedy_pig(chunk=p.features, baseline=start(p), rule=rule))
     plain = values(p, ig.methods.integrated(start(p), rule))
     by_feature = plain.flatten(2).sum(1) if plain.ndim == 4 else plain
-    assert torch.equal(made.notes["order"][0, 0], by_feature.argsort(dim=1, descending=True, stable=True))
+    assert torch.equal(
+        made.notes["order"][0, 0], by_feature.argsort(dim=1, descending=True, stable=True)
+    )
     step = explained(p, ig.methods.greedy_pig(chunk=1, baseline=start(p), rule=rule))
     assert not torch.equal(step.notes["order"], made.notes["order"])
 
@@ -146,7 +177,11 @@ def test_path_sampled_adds_up_to_what_x_is_above_the_mean_of_its_path(problem: s
     p = PROBLEMS[problem]
     weights, height, _ = on_the_line(p, 40)
     made = explained(p, ig.methods.path_sampled(start(p), steps=40))
-    near(made.values.flatten(1).sum(1), made.output - torch.einsum("q,qrb->rb", weights, height).mean(0), 1e-10)
+    near(
+        made.values.flatten(1).sum(1),
+        made.output - torch.einsum("q,qrb->rb", weights, height).mean(0),
+        1e-10,
+    )
 
 
 @SMOOTH
@@ -156,7 +191,9 @@ def test_decision_gradients_add_up_to_the_squared_slope(problem: str) -> None:
     weights, _, slope = on_the_line(p, 40)
     squared = torch.einsum("q,qrb->rb", weights, slope.square()).mean(0)
     off = [
-        (values(p, ig.methods.decision(start(p), steps, 30)).flatten(1).sum(1) - squared).abs().max()
+        (values(p, ig.methods.decision(start(p), steps, 30)).flatten(1).sum(1) - squared)
+        .abs()
+        .max()
         for steps in (60, 240)
     ]
     assert float(off[1]) < 2e-4 * float(squared.max())
@@ -182,7 +219,8 @@ def test_decision_gradients_are_quadratic(problem: str, factor: float) -> None:
 
 @pytest.mark.parametrize("problem", [name for name in PROBLEMS if PROBLEMS[name].smooth])
 @pytest.mark.parametrize(
-    "path", [ig.paths.Straight(), ig.paths.Straight(3), ig.paths.Guided(4), ig.paths.NonUniform(4, 4)]
+    "path",
+    [ig.paths.Straight(), ig.paths.Straight(3), ig.paths.Guided(4), ig.paths.NonUniform(4, 4)],
 )
 def test_important_directions_add_up_exactly(problem: str, path: Any) -> None:
     """However few steps: the change of F telescopes."""
@@ -206,14 +244,17 @@ def test_a_dummy_gets_nothing_but_where_it_is_said() -> None:
     names = set(ig.methods.known())
     assert {name for name in names if not ig.methods.about(name).axioms["dummy"]} == set(NOT_DUMMY)
     held = {name for name, axiom in CLAIMED if axiom == "dummy"}
-    assert held == names - set(NOT_DUMMY) - {"layer", "conductance"}  # theirs is a layer's unit: tests/test_layers.py
+    assert held == names - set(NOT_DUMMY) - {
+        "layer",
+        "conductance",
+    }  # theirs is a layer's unit: tests/test_layers.py
 
 
 @pytest.mark.filterwarnings("ignore::integrand.errors.IntegrandWarning")
 def test_greedys_rounds_give_a_dummy_nothing() -> None:
-    made = ig.methods.greedy_pig(chunk=1, baseline=ig.baselines.Given(STARTS[:1]), rule=ig.rules.GaussLegendre(8))(
-        ig.fields.Function(f), POINTS
-    )
+    made = ig.methods.greedy_pig(
+        chunk=1, baseline=ig.baselines.Given(STARTS[:1]), rule=ig.rules.GaussLegendre(8)
+    )(ig.fields.Function(f), POINTS)
     assert bool((made.notes["rounds"][:, 0, :, 3] == 0).all())
     assert bool((made.values[:, 3] > 0).all())  # but its rank is one
     with pytest.raises(AssertionError):

@@ -39,7 +39,9 @@ def distances(p: Any, rate: float, step: Any, steps: int = 30) -> Tensor:
     )
     with warnings.catch_warnings():
         warnings.simplefilter("ignore", ig.errors.IncompleteWarning)
-        return ig.explain(p.model, p.inputs, target=p.target, method=method).notes["distance"].flip(0)
+        return (
+            ig.explain(p.model, p.inputs, target=p.target, method=method).notes["distance"].flip(0)
+        )
 
 
 # --- what a step is ---------------------------------------------------------------------------------------------------
@@ -52,7 +54,10 @@ def test_it_lands_on_the_goal_where_fixed_steps_go_back_and_forth(looks: int) ->
     path = ig.paths.Descent(lambda z: z, 7, 2.0, WIDE, step=ig.paths.Implicit(looks))
     places = corners(path, x, reference).norm(dim=1) / 2
     assert places.tolist() == pytest.approx([0, 1, 2, 2.5, 2.5, 2.5, 2.5, 2.5], abs=1e-14)
-    fixed = corners(ig.paths.Descent(lambda z: z, 7, 2.0, WIDE, step=FIXED), x, reference).norm(dim=1) / 2
+    fixed = (
+        corners(ig.paths.Descent(lambda z: z, 7, 2.0, WIDE, step=FIXED), x, reference).norm(dim=1)
+        / 2
+    )
     assert fixed.tolist() == pytest.approx([0, 1, 2, 3, 2, 3, 2, 3], abs=1e-14)
 
 
@@ -73,9 +78,13 @@ def test_one_step_is_backward_euler(h: float) -> None:
     x, goal = torch.tensor([1.0, 2.0, -1.0]).double(), torch.tensor([0.2, -0.5, 0.4]).double()
     expected = backward_euler(x, goal, h)
     slope = STEEP.T @ STEEP @ (expected - goal)
-    torch.testing.assert_close(expected, x - h * slope / slope.norm(), rtol=0, atol=1e-9)  # the oracle is one
+    torch.testing.assert_close(
+        expected, x - h * slope / slope.norm(), rtol=0, atol=1e-9
+    )  # the oracle is one
     path = lambda looks: ig.paths.Descent(steep, 1, h, WIDE, step=ig.paths.Implicit(looks))  # noqa: E731
-    gaps = [float((corners(path(looks), x, goal)[1] - expected).norm()) for looks in (1, 4, 16, 150)]
+    gaps = [
+        float((corners(path(looks), x, goal)[1] - expected).norm()) for looks in (1, 4, 16, 150)
+    ]
     assert gaps[-1] < 1e-3 * h
     assert gaps[-1] <= gaps[1] <= gaps[0]
     explicit = corners(ig.paths.Descent(steep, 1, h, WIDE, step=FIXED), x, goal)[1]
@@ -109,7 +118,9 @@ def test_the_end_does_not_oscillate(problem: str, rate: float) -> None:
     p = PROBLEMS[problem]
     fixed, implicit = distances(p, rate, FIXED), distances(p, rate, IMPLICIT)
     last = slice(15, None)
-    assert bool((fixed[last].diff(dim=0) > 0).any()), "fixed steps should have gone up and down here"
+    assert bool((fixed[last].diff(dim=0) > 0).any()), (
+        "fixed steps should have gone up and down here"
+    )
     assert bool((implicit.diff(dim=0) <= 0).all())
     assert float(implicit[-1].median()) < 0.2 * float(fixed[last].mean(0).median())
 
@@ -124,12 +135,18 @@ def test_what_it_costs_is_what_it_says(looks: int) -> None:
     assert path.gradients == 7 * looks + 1
     assert model.gradients == path.gradients * 3 * 5
     assert path.segments == 7
-    assert ig.paths.Descent(steps=7, step=SHRINKING).gradients == ig.paths.Descent(steps=7, step=FIXED).gradients == 8
+    assert (
+        ig.paths.Descent(steps=7, step=SHRINKING).gradients
+        == ig.paths.Descent(steps=7, step=FIXED).gradients
+        == 8
+    )
 
 
 def test_maps_are_complete() -> None:
     p = PROBLEMS["softplus cnn"]
-    method = ig.methods.ig2(p.references, None, 8, 0.3, step=IMPLICIT, rule=ig.rules.GaussLegendre(8))
+    method = ig.methods.ig2(
+        p.references, None, 8, 0.3, step=IMPLICIT, rule=ig.rules.GaussLegendre(8)
+    )
     made = ig.explain(p.model, p.inputs, target=p.target, method=method)
     assert float(made.change.abs().min()) > 1e-3
     torch.testing.assert_close(made.residual, torch.zeros(5).double(), rtol=0, atol=1e-9)
@@ -142,7 +159,10 @@ def test_ends_that_were_paid_for_are_used() -> None:
     assert method.rule == ig.rules.Right()
     with warnings.catch_warnings():
         warnings.simplefilter("ignore", ig.errors.IncompleteWarning)
-        assert ig.explain(p.model, p.inputs, target=p.target, method=method).cost.gradients == (5 * 2 + 1) * 3 * 5
+        assert (
+            ig.explain(p.model, p.inputs, target=p.target, method=method).cost.gradients
+            == (5 * 2 + 1) * 3 * 5
+        )
 
 
 def test_no_looks() -> None:
@@ -151,8 +171,15 @@ def test_no_looks() -> None:
 
 
 @settings(max_examples=25, deadline=None)
-@given(st.integers(0, 10**6), st.floats(0.01, 3.0), st.integers(1, 4), st.sampled_from(["l2", "l1", "sign"]))
-def test_it_never_goes_further_away_nor_leaves_the_box(seed: int, rate: float, looks: int, norm: str) -> None:
+@given(
+    st.integers(0, 10**6),
+    st.floats(0.01, 3.0),
+    st.integers(1, 4),
+    st.sampled_from(["l2", "l1", "sign"]),
+)
+def test_it_never_goes_further_away_nor_leaves_the_box(
+    seed: int, rate: float, looks: int, norm: str
+) -> None:
     phase = seed / 1e3
     turn = wave(4, 4, phase=phase)
     phi = lambda z: torch.sin(z @ turn) + 0.3 * z  # noqa: E731

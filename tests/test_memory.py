@@ -60,7 +60,9 @@ class Alive(TorchDispatchMode):
 def most_alive(path: Any, rule: Any, size: int = SIZE) -> float:
     """The most that was alive while a map was made, in inputs."""
     x = wave(1, 3, size, size, phase=0.3).float()
-    field = ig.TorchField(lambda z: torch.tanh(0.01 * z.flatten(1)).sum(1), ig.targets.Output(), batch_size=4)
+    field = ig.TorchField(
+        lambda z: torch.tanh(0.01 * z.flatten(1)).sum(1), ig.targets.Output(), batch_size=4
+    )
     gc.collect()
     with Alive() as alive:
         made = ig.Method(ig.baselines.Constant(0.1), path, rule)(field, x)
@@ -75,7 +77,9 @@ def small_blocks(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr("integrand.core.memory_budget._BLOCK_ELEMENTS", block)
     monkeypatch.setattr("integrand.paths.latent.legs._STACK_ELEMENTS", block)
     monkeypatch.setattr("integrand.paths.geodesic._STACK_ELEMENTS", block)
-    monkeypatch.setattr("integrand.paths.latent.autoencoder.packer_for", lambda *known: BatchSizer(4))
+    monkeypatch.setattr(
+        "integrand.paths.latent.autoencoder.packer_for", lambda *known: BatchSizer(4)
+    )
 
 
 LEFT, GAUSS = ig.rules.Left(), ig.rules.GaussLegendre(2)

@@ -46,11 +46,20 @@ def run(problem: Problem, method: Any, **options: Any) -> ig.Attribution:
     with warnings.catch_warnings():
         warnings.simplefilter("ignore", ig.errors.IntegrandWarning)
         return ig.explain(
-            problem.model, problem.inputs, target=problem.target, extra=problem.extra, method=method, **options
+            problem.model,
+            problem.inputs,
+            target=problem.target,
+            extra=problem.extra,
+            method=method,
+            **options,
         )
 
 
-PAIRS = [(name, problem) for name, problem in itertools.product(NAMES, PROBLEMS) if fits(name, PROBLEMS[problem])]
+PAIRS = [
+    (name, problem)
+    for name, problem in itertools.product(NAMES, PROBLEMS)
+    if fits(name, PROBLEMS[problem])
+]
 EVERY = pytest.mark.parametrize(("name", "problem"), PAIRS)
 
 
@@ -72,7 +81,9 @@ def test_runs_and_is_complete(name: str, problem: str) -> None:
     assert values.shape == joined(p.inputs).shape
     assert bool(torch.isfinite(values).all())
     assert bool((values != 0).any(1).all())
-    torch.testing.assert_close(values.sum(1) + made.residual, made.output - made.base, rtol=0, atol=1e-12)
+    torch.testing.assert_close(
+        values.sum(1) + made.residual, made.output - made.base, rtol=0, atol=1e-12
+    )
     if ig.methods.about(name).axioms["complete"] and p.smooth:
         torch.testing.assert_close(made.residual, torch.zeros(5).double(), rtol=0, atol=1e-5)
     torch.testing.assert_close(made.weights.sum(0), torch.ones(5).double(), rtol=0, atol=1e-14)
@@ -84,7 +95,9 @@ def test_five_at_once_are_five_alone(name: str, problem: str) -> None:
     whole = run(p, BUILD[name](p))
     for b in range(5):
         alone = run(p.only(b), BUILD[name](p))
-        torch.testing.assert_close(joined(alone.values)[0], joined(whole.values)[b], rtol=0, atol=1e-10)
+        torch.testing.assert_close(
+            joined(alone.values)[0], joined(whole.values)[b], rtol=0, atol=1e-10
+        )
         torch.testing.assert_close(alone.weights[:, 0], whole.weights[:, b], rtol=0, atol=1e-10)
         torch.testing.assert_close(alone.residual[0], whole.residual[b], rtol=0, atol=1e-10)
 
@@ -93,7 +106,10 @@ def test_five_at_once_are_five_alone(name: str, problem: str) -> None:
 @EVERY
 def test_rows_per_call_do_not_matter(name: str, problem: str, batch_size: int) -> None:
     p = PROBLEMS[problem].only(0)
-    one, other = run(p, BUILD[name](p), batch_size=512), run(p, BUILD[name](p), batch_size=batch_size)
+    one, other = (
+        run(p, BUILD[name](p), batch_size=512),
+        run(p, BUILD[name](p), batch_size=batch_size),
+    )
     torch.testing.assert_close(joined(one.values), joined(other.values), rtol=0, atol=1e-12)
 
 
@@ -155,7 +171,9 @@ def test_weighted_is_the_papers_definition() -> None:
     assert len(seen) > 1
 
 
-@pytest.mark.parametrize("name", [name for name, problem in PAIRS if problem == "linear" and name not in OTHERWISE])
+@pytest.mark.parametrize(
+    "name", [name for name, problem in PAIRS if problem == "linear" and name not in OTHERWISE]
+)
 def test_linear_models(name: str) -> None:
     """w ⊙ (x − start), weighted over references, wherever the path began."""
     p = PROBLEMS["linear"]
@@ -177,10 +195,19 @@ COSTS: dict[str, list[Callable[[Problem], Any]]] = {
         lambda p: ig.methods.expected(ig.baselines.Given(p.references), rule=ig.rules.Left(4)),
     ],
     "latent_guided": [
-        lambda p: ig.methods.latent_guided(codec(p.packed()), ig.baselines.Given(p.references), 5, 0.3, ends=2),
+        lambda p: ig.methods.latent_guided(
+            codec(p.packed()), ig.baselines.Given(p.references), 5, 0.3, ends=2
+        ),
         *(
-            lambda p, rule=rule: ig.methods.latent_guided(codec(p.packed()), 0.25, 5, 0.3, ends=2, rule=rule)
-            for rule in (ig.rules.Left(), ig.rules.Midpoint(2), ig.rules.Simpson(), ig.rules.MonteCarlo(2))
+            lambda p, rule=rule: ig.methods.latent_guided(
+                codec(p.packed()), 0.25, 5, 0.3, ends=2, rule=rule
+            )
+            for rule in (
+                ig.rules.Left(),
+                ig.rules.Midpoint(2),
+                ig.rules.Simpson(),
+                ig.rules.MonteCarlo(2),
+            )
         ),
     ],
     "latent": [
@@ -190,10 +217,18 @@ COSTS: dict[str, list[Callable[[Problem], Any]]] = {
     ],
     "manifold": [
         lambda p: ig.methods.manifold(
-            codec(p.packed()), ig.baselines.Given(p.references), 4, ends=2, rule=ig.rules.Trapezoid()
+            codec(p.packed()),
+            ig.baselines.Given(p.references),
+            4,
+            ends=2,
+            rule=ig.rules.Trapezoid(),
         )
     ],
-    "weighted": [lambda p: ig.methods.weighted(ig.baselines.Given(p.references), rule=ig.rules.Midpoint(4), fill=0.0)],
+    "weighted": [
+        lambda p: ig.methods.weighted(
+            ig.baselines.Given(p.references), rule=ig.rules.Midpoint(4), fill=0.0
+        )
+    ],
     "idgi": [
         lambda p: ig.methods.idgi(ig.baselines.Given(p.references), 5),
         lambda p: ig.methods.idgi(0.25, 2, ig.paths.Straight(3)),
@@ -208,12 +243,16 @@ COSTS: dict[str, list[Callable[[Problem], Any]]] = {
     ],
     "path_sampled": [lambda p: ig.methods.path_sampled(ig.baselines.Given(p.references), steps=5)],
     "left": [
-        lambda p: ig.methods.left(ig.baselines.Given(p.references), 0.5, None, 6, ig.rules.Midpoint(5)),
+        lambda p: ig.methods.left(
+            ig.baselines.Given(p.references), 0.5, None, 6, ig.rules.Midpoint(5)
+        ),
         lambda p: ig.methods.left(0.25, 0.5, None, 6, ig.rules.Trapezoid(2)),
     ],
     "geometric": [lambda p: ig.methods.geometric(ig.baselines.Given(p.references), 3, 2, 0.01)],
     "ig2": [
-        lambda p: ig.methods.ig2(ig.baselines.Given(p.references), p.representation, 4, 0.01, (-9.0, 9.0)),
+        lambda p: ig.methods.ig2(
+            ig.baselines.Given(p.references), p.representation, 4, 0.01, (-9.0, 9.0)
+        ),
         *(
             lambda p, rule=rule: ig.methods.ig2(
                 ig.baselines.Given(p.references), p.representation, 4, 0.01, (-9.0, 9.0), rule=rule
@@ -228,7 +267,9 @@ COSTS: dict[str, list[Callable[[Problem], Any]]] = {
         ),
     ],
     **MORE_COSTS,
-    "geodesic": [lambda p: ig.methods.geodesic(0.25, wave(9, *p.packed().shape[1:], phase=5), 3, 2)],
+    "geodesic": [
+        lambda p: ig.methods.geodesic(0.25, wave(9, *p.packed().shape[1:], phase=5), 3, 2)
+    ],
     "relaxed": [
         lambda p: ig.methods.relaxed(0.25, 4, iterations=3),
         lambda p: ig.methods.relaxed([0.25, -0.5], 3, iterations=2, rule=ig.rules.Simpson()),
@@ -240,7 +281,9 @@ COSTS: dict[str, list[Callable[[Problem], Any]]] = {
     "guided": [
         lambda p: ig.methods.guided(ig.baselines.Given(p.references), 4),
         *(
-            lambda p, rule=rule, anchors=anchors: ig.methods.guided([0.25, -0.5], 4, anchors=anchors, rule=rule)
+            lambda p, rule=rule, anchors=anchors: ig.methods.guided(
+                [0.25, -0.5], 4, anchors=anchors, rule=rule
+            )
             for rule in (
                 ig.rules.Right(),
                 ig.rules.Trapezoid(2),
@@ -279,7 +322,9 @@ def test_gradients_are_what_the_parts_say(name: str, which: int, problem: str) -
     named = f"inner.{p.representation}" if isinstance(p.representation, str) else p.representation
     if name == "ig2":
         method = replace(method, path=replace(method.path, representation=named))
-    made = run(replace(p, model=model), method, progress=lambda tally: tallies.append(tally.expected))
+    made = run(
+        replace(p, model=model), method, progress=lambda tally: tallies.append(tally.expected)
+    )
     search = ig.fields.CountedField(p.field())
     method.baseline(p.packed(), search)
     claimed = gradients_per_row(method.path, method.rule)
@@ -288,7 +333,11 @@ def test_gradients_are_what_the_parts_say(name: str, which: int, problem: str) -
         assert model.gradients == made.cost.gradients
         assert set(tallies) == {None}
         return
-    assert model.gradients == made.cost.gradients == search.tally.gradients + claimed * len(made.weights) * 5
+    assert (
+        model.gradients
+        == made.cost.gradients
+        == search.tally.gradients + claimed * len(made.weights) * 5
+    )
     assert set(tallies) - ({None} if search.tally.calls else set()) == {model.gradients}
 
 
@@ -298,7 +347,9 @@ def test_the_published_ig2_costs_steps_plus_one() -> None:
     assert gradients_per_row(ig.paths.Straight(10), ig.rules.Trapezoid(2)) == 30
 
 
-@pytest.mark.parametrize("path", [ig.paths.Straight(), ig.paths.Guided(5), ig.paths.Composed(ig.paths.Guided(5), 1)])
+@pytest.mark.parametrize(
+    "path", [ig.paths.Straight(), ig.paths.Guided(5), ig.paths.Composed(ig.paths.Guided(5), 1)]
+)
 @pytest.mark.parametrize("rule", [ig.rules.Adaptive(), lambda field, segment: segment.step])
 def test_what_a_rule_does_not_say_is_not_known(path: Any, rule: Any, quiet: None) -> None:
     """A tolerance takes what it takes: a progress bar that knew better would be full from the start."""
@@ -331,7 +382,9 @@ def test_expected_gradients_are_unbiased() -> None:
     """The mean over 300 seeds of four draws is the exact map over the whole pool, within four standard errors."""
     p, pool = PROBLEMS["t6"].only(0), wave(8, 6, phase=1)
     exact = run(p, ig.methods.expected(pool, rule=FINE)).values[0]
-    maps = torch.stack([run(p, ig.methods.expected(pool, 4), seed=s, batch_size=64).values[0] for s in range(300)])
+    maps = torch.stack(
+        [run(p, ig.methods.expected(pool, 4), seed=s, batch_size=64).values[0] for s in range(300)]
+    )
     assert bool(((maps.mean(0) - exact).abs() < 4 * maps.std(0) / 300**0.5).all())
     assert float(maps.std(0).min()) > 1e-3
 
@@ -369,7 +422,11 @@ def test_ig2_in_blocks_with_its_defaults(monkeypatch: pytest.MonkeyPatch) -> Non
 
 def staged_problem() -> Problem:
     p = PROBLEMS["softplus cnn"]
-    model = sure(filled(nn.Sequential(*list(p.model)[:-1], nn.Linear(8, 3)), 0.9), torch.zeros(3, 8, 8).double(), 150.0)
+    model = sure(
+        filled(nn.Sequential(*list(p.model)[:-1], nn.Linear(8, 3)), 0.9),
+        torch.zeros(3, 8, 8).double(),
+        150.0,
+    )
     return replace(p, model=model, target=model(p.inputs).argmax(1))
 
 
@@ -377,7 +434,9 @@ def test_staged_saves_gradients() -> None:
     p = staged_problem()
     model = Counting(p.model)
     scout, fine = ig.rules.Midpoint(2), ig.rules.Midpoint(16)
-    references = torch.cat([p.references, p.references.flip(0) * 0.5, torch.ones(1, 3, 8, 8).double()])
+    references = torch.cat(
+        [p.references, p.references.flip(0) * 0.5, torch.ones(1, 3, 8, 8).double()]
+    )
     filtered = ig.methods.weighted(references, rule=fine, fill=0.0, keep=0.9)
     two = run(replace(p, model=model), ig.TwoStage(filtered, scout))
     survivors = int((two.weights > 0).sum())
@@ -388,7 +447,9 @@ def test_staged_saves_gradients() -> None:
     assert torch.equal(two.weights, rough.weights)
     assert torch.equal(two.fitness, rough.fitness)
     accurate = run(p, filtered)
-    torch.testing.assert_close(two.shares[two.weights > 0], accurate.shares[two.weights > 0], rtol=0, atol=1e-13)
+    torch.testing.assert_close(
+        two.shares[two.weights > 0], accurate.shares[two.weights > 0], rtol=0, atol=1e-13
+    )
     torch.testing.assert_close(
         two.values, torch.einsum("rb,rbcij->bcij", two.weights, accurate.shares), rtol=0, atol=1e-13
     )
@@ -418,7 +479,9 @@ def test_scout_is_short_for_staged() -> None:
     method = ig.methods.weighted([0.0, 1.0], keep=0.25, scout=3)
     assert isinstance(method, ig.TwoStage)
     assert method.scout == ig.rules.GaussLegendre(3)
-    assert ig.methods.weighted([0.0, 1.0], keep=0.25, scout=ig.rules.Left()).scout == ig.rules.Left()
+    assert (
+        ig.methods.weighted([0.0, 1.0], keep=0.25, scout=ig.rules.Left()).scout == ig.rules.Left()
+    )
     with pytest.raises(ig.errors.InputError, match=r"say which with keep="):
         ig.methods.weighted([0.0, 1.0], scout=3)
 
@@ -479,7 +542,9 @@ def g(z: Tensor) -> Tensor:
 
 
 POINTS = torch.tensor([[0.9, 0.9, 0.7, 1.3], [1.1, 1.1, 0.4, 0.6]], dtype=torch.float64)
-STARTS = torch.tensor([[0.1, 0.1, -0.2, 0.5], [0.3, 0.3, 0.2, -0.4], [-0.1, -0.1, 0.1, 0.0]], dtype=torch.float64)
+STARTS = torch.tensor(
+    [[0.1, 0.1, -0.2, 0.5], [0.3, 0.3, 0.2, -0.4], [-0.1, -0.1, 0.1, 0.0]], dtype=torch.float64
+)
 
 
 def near(found: Tensor, expected: Tensor, tolerance: float = 1e-7) -> None:
@@ -512,7 +577,9 @@ def check_symmetric(explains: Explains) -> None:
 def check_linear(explains: Explains) -> None:
     a, c = 1.5, -0.7
     both = ig.fields.Function(lambda z: a * f(z) + c * g(z))
-    apart = a * explains(ig.fields.Function(f), POINTS, STARTS) + c * explains(ig.fields.Function(g), POINTS, STARTS)
+    apart = a * explains(ig.fields.Function(f), POINTS, STARTS) + c * explains(
+        ig.fields.Function(g), POINTS, STARTS
+    )
     near(explains(both, POINTS, STARTS), apart)
 
 
@@ -521,21 +588,33 @@ def check_implementation_invariant(explains: Explains) -> None:
     one = nn.Sequential(nn.Linear(4, 6), nn.ReLU(), nn.Linear(6, 2))
     filled(one)
     other = nn.Sequential(nn.Linear(4, 6), nn.ReLU(), nn.Linear(6, 2)).double()
-    order, scale = torch.tensor([3, 0, 5, 1, 2, 4]), torch.tensor([2.0, 0.5, 3.0, 1.0, 0.1, 4.0]).double()
+    order, scale = (
+        torch.tensor([3, 0, 5, 1, 2, 4]),
+        torch.tensor([2.0, 0.5, 3.0, 1.0, 0.1, 4.0]).double(),
+    )
     with torch.no_grad():
         other[0].weight.copy_(one[0].weight[order] * scale[:, None])
         other[0].bias.copy_(one[0].bias[order] * scale)
         other[2].weight.copy_(one[2].weight[:, order] / scale)
         other[2].bias.copy_(one[2].bias)
     assert torch.allclose(one(POINTS), other(POINTS), rtol=0, atol=1e-14)
-    near(explains(ig.TorchField(one, 0), POINTS, STARTS), explains(ig.TorchField(other, 0), POINTS, STARTS))
+    near(
+        explains(ig.TorchField(one, 0), POINTS, STARTS),
+        explains(ig.TorchField(other, 0), POINTS, STARTS),
+    )
 
 
 def check_affine_scale(explains: Explains) -> None:
     """A(Tx, Tb, F ∘ T⁻¹) = A(x, b, F) for T(z) = c ⊙ z + d, also with negative c."""
-    c, d = torch.tensor([2.0, -3.0, 0.5, -1.0]).double(), torch.tensor([1.0, -2.0, 0.3, 4.0]).double()
+    c, d = (
+        torch.tensor([2.0, -3.0, 0.5, -1.0]).double(),
+        torch.tensor([1.0, -2.0, 0.3, 4.0]).double(),
+    )
     stretched = ig.fields.Function(lambda z: f((z - d) / c))
-    near(explains(stretched, c * POINTS + d, c * STARTS + d), explains(ig.fields.Function(f), POINTS, STARTS))
+    near(
+        explains(stretched, c * POINTS + d, c * STARTS + d),
+        explains(ig.fields.Function(f), POINTS, STARTS),
+    )
 
 
 def check_monomial(explains: Explains) -> None:
@@ -604,11 +683,16 @@ def check_monotone(points: Tensor, x: Tensor) -> None:
     assert bool(((steps >= -room).all(0) | (steps <= room).all(0)).all())
 
 
-PATH_CHECKS: dict[str, Callable[[Tensor, Tensor], None]] = {"within the box": check_inside, "monotone": check_monotone}
+PATH_CHECKS: dict[str, Callable[[Tensor, Tensor], None]] = {
+    "within the box": check_inside,
+    "monotone": check_monotone,
+}
 
 
 @pytest.mark.parametrize("axiom", list(PATH_CHECKS))
-@pytest.mark.parametrize(("name", "problem"), [pair for pair in PAIRS if pair[1] in ("relu mlp", "softplus cnn")])
+@pytest.mark.parametrize(
+    ("name", "problem"), [pair for pair in PAIRS if pair[1] in ("relu mlp", "softplus cnn")]
+)
 def test_where_paths_lead(name: str, axiom: str, problem: str, quiet: None) -> None:
     found = corners_of(name, problem)
     if found is not None and ig.methods.about(name).axioms[axiom]:
@@ -645,17 +729,17 @@ def test_checks_can_fail(axiom: str, control: Explains) -> None:
 
 
 def ig2_by_layer(field: Any, x: Tensor, refs: Tensor) -> Tensor:
-    return ig.methods.ig2(ig.baselines.Given(refs), "1", 8, 0.05, (-9.0, 9.0), rule=ig.rules.Midpoint(4))(
-        field, x
-    ).values
+    return ig.methods.ig2(
+        ig.baselines.Given(refs), "1", 8, 0.05, (-9.0, 9.0), rule=ig.rules.Midpoint(4)
+    )(field, x).values
 
 
 def ig2_by_model(field: Any, x: Tensor, refs: Tensor) -> Tensor:
     """A representation that is the function itself: then linearity is what fails."""
     own = lambda z: field.function(z)[:, None]  # noqa: E731
-    return ig.methods.ig2(ig.baselines.Given(refs), own, 8, 0.05, (-9.0, 9.0), rule=ig.rules.Midpoint(4))(
-        field, x
-    ).values
+    return ig.methods.ig2(
+        ig.baselines.Given(refs), own, 8, 0.05, (-9.0, 9.0), rule=ig.rules.Midpoint(4)
+    )(field, x).values
 
 
 @pytest.mark.parametrize(
@@ -672,7 +756,9 @@ def test_weighted_is_not_linear(quiet: None) -> None:
     """Weights depend on F: they differ between two linear functions and their sum."""
     x, refs = torch.ones(1, 8).double(), wave(4, 8, phase=1)
     first, second = 1.1 + wave(8, phase=2), 1.1 + wave(8, phase=3)
-    one, two, both = (AXIOMATIC["weighted"](ig.fields.Linear(w), x, refs) for w in (first, second, first + second))
+    one, two, both = (
+        AXIOMATIC["weighted"](ig.fields.Linear(w), x, refs) for w in (first, second, first + second)
+    )
     assert float((both - one - two).abs().max()) > 1e-3
 
 
@@ -706,7 +792,9 @@ def test_descent_is_equivariant_under_permutations(quiet: None) -> None:
     order = torch.tensor([2, 0, 3, 1])
     back = order.argsort()
     one = AXIOMATIC["ig2"](ig.fields.Function(f), POINTS, STARTS)
-    other = AXIOMATIC["ig2"](ig.fields.Function(lambda z: f(z[:, back])), POINTS[:, order], STARTS[:, order])
+    other = AXIOMATIC["ig2"](
+        ig.fields.Function(lambda z: f(z[:, back])), POINTS[:, order], STARTS[:, order]
+    )
     near(other, one[:, order])
 
 
@@ -747,7 +835,12 @@ def test_any_path_goes_with_any_rule_and_weighting(quiet: None) -> None:
     p = PROBLEMS["relu mlp"]
     field, x = p.field(), p.packed()
     paths = [ig.paths.Straight(), ig.paths.Straight(5), ig.paths.Descent("1", 5, 0.05, (-9.0, 9.0))]
-    rules = [ig.rules.Midpoint(8), ig.rules.Simpson(2), ig.rules.GaussLegendre(8), ig.rules.MonteCarlo(8)]
+    rules = [
+        ig.rules.Midpoint(8),
+        ig.rules.Simpson(2),
+        ig.rules.GaussLegendre(8),
+        ig.rules.MonteCarlo(8),
+    ]
     weightings = [ig.weightings.Uniform(), ig.weightings.Fitness(ig.baselines.Constant(0.0))]
     for path, rule, weighting in itertools.product(paths, rules, weightings):
         made = ig.Method(ig.baselines.Given(p.references), path, rule, weighting)(field, x)
@@ -757,7 +850,9 @@ def test_any_path_goes_with_any_rule_and_weighting(quiet: None) -> None:
 
 def test_a_path_without_segments() -> None:
     with pytest.raises(ig.errors.InputError, match=r"The path made no segments"):
-        ig.Method(path=lambda field, start, end: iter(()))(ig.fields.Linear(torch.ones(3)), torch.ones(1, 3))
+        ig.Method(path=lambda field, start, end: iter(()))(
+            ig.fields.Linear(torch.ones(3)), torch.ones(1, 3)
+        )
 
 
 def test_a_path_of_ones_own() -> None:
@@ -775,14 +870,19 @@ def test_incomplete_maps_warn() -> None:
         made = ig.methods.integrated(rule=ig.rules.Midpoint())(field, torch.ones(2, 1).double())
     assert made.converged.tolist() == [False, False]
     assert len(caught) == 1
-    with pytest.warns(ig.errors.IncompleteWarning, match=r"rule=ig\.rules\.\w+\(\d\)\), or take shorter steps"):
-        ig.methods.ig2(torch.zeros(1, 1).double(), lambda z: z, 2, 0.5, (0.0, 1.0))(field, torch.ones(2, 1).double())
+    with pytest.warns(
+        ig.errors.IncompleteWarning, match=r"rule=ig\.rules\.\w+\(\d\)\), or take shorter steps"
+    ):
+        ig.methods.ig2(torch.zeros(1, 1).double(), lambda z: z, 2, 0.5, (0.0, 1.0))(
+            field, torch.ones(2, 1).double()
+        )
 
 
 def test_random_rules_say_how_far_chance_may_have_led_them() -> None:
     """They are complete only in expectation; what a map of three draws misses is told, in its standard errors."""
     with pytest.warns(
-        ig.errors.IncompleteWarning, match=r"of its standard errors, and chance\. Some [\d,]+ more draws"
+        ig.errors.IncompleteWarning,
+        match=r"of its standard errors, and chance\. Some [\d,]+ more draws",
     ):
         made = ig.methods.expected(torch.zeros(3, 1).double(), 3)(
             ig.fields.Function(lambda z: z[:, 0] ** 9), torch.ones(2, 1).double()

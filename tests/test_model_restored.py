@@ -55,7 +55,12 @@ def state(model: nn.Module) -> dict[str, Any]:
     found: dict[str, Any] = {}
     for name, module in model.named_modules():
         found[f"{name}.training"] = module.training
-        for kind in ("_forward_hooks", "_forward_pre_hooks", "_backward_hooks", "_backward_pre_hooks"):
+        for kind in (
+            "_forward_hooks",
+            "_forward_pre_hooks",
+            "_backward_hooks",
+            "_backward_pre_hooks",
+        ):
             found[f"{name}.{kind}"] = list(getattr(module, kind).items())
         found[f"{name}.attributes"] = sorted(vars(module))
     for name, parameter in model.named_parameters():
@@ -84,15 +89,30 @@ def work(model: nn.Module, method: str) -> None:
         "expected": dict(baseline=wave(3, 6, phase=1), draws=6),
         "weighted": dict(baseline=[0.0, 1.0], fill=0.0, rule=ig.rules.Midpoint(4)),
         "ig2": dict(baseline=wave(2, 6, phase=1), steps=3),
-        "by layer": dict(baseline=wave(2, 6, phase=1), steps=3, representation="norm", method="ig2"),
+        "by layer": dict(
+            baseline=wave(2, 6, phase=1), steps=3, representation="norm", method="ig2"
+        ),
         "layer": dict(site="norm", rule=ig.rules.Midpoint(4)),
         "conductance": dict(site="first", steps=3),
-        "relevant": dict(baseline=ig.baselines.OtherClass(10 * wave(30, 6, phase=1), 1), steps=3, method="ig2"),
+        "relevant": dict(
+            baseline=ig.baselines.OtherClass(10 * wave(30, 6, phase=1), 1), steps=3, method="ig2"
+        ),
     }
-    ig.explain(model, X, **({"target": "predicted", "method": method, "batch_size": 3} | options[method]))
+    ig.explain(
+        model, X, **({"target": "predicted", "method": method, "batch_size": 3} | options[method])
+    )
 
 
-METHODS = ["integrated", "expected", "weighted", "ig2", "by layer", "layer", "conductance", "relevant"]
+METHODS = [
+    "integrated",
+    "expected",
+    "weighted",
+    "ig2",
+    "by layer",
+    "layer",
+    "conductance",
+    "relevant",
+]
 
 
 @pytest.mark.filterwarnings("ignore::integrand.errors.IntegrandWarning")
@@ -108,10 +128,18 @@ def test_after_success(method: str, training: str) -> None:
 @pytest.mark.filterwarnings("ignore::integrand.errors.IntegrandWarning")
 @pytest.mark.parametrize("countdown", [0, 1, 3])
 @pytest.mark.parametrize(
-    "error", [RuntimeError("broken"), KeyboardInterrupt(), SystemExit(), torch.OutOfMemoryError("CUDA out of memory")]
+    "error",
+    [
+        RuntimeError("broken"),
+        KeyboardInterrupt(),
+        SystemExit(),
+        torch.OutOfMemoryError("CUDA out of memory"),
+    ],
 )
 @pytest.mark.parametrize("method", METHODS)
-def test_after_an_error_or_ctrl_c_inside_forward(method: str, error: BaseException, countdown: int) -> None:
+def test_after_an_error_or_ctrl_c_inside_forward(
+    method: str, error: BaseException, countdown: int
+) -> None:
     model = fickle("train")
     before = state(model)
     model.fail, model.countdown = error, countdown
@@ -143,7 +171,11 @@ def test_after_an_error_in_the_users_own_functions(where: str) -> None:
 
 
 def test_after_a_layer_that_gives_no_rows() -> None:
-    model = nn.Sequential(nn.Linear(6, 4), nn.Flatten(0), nn.Unflatten(0, (-1, 4)), nn.Linear(4, 2)).double().eval()
+    model = (
+        nn.Sequential(nn.Linear(6, 4), nn.Flatten(0), nn.Unflatten(0, (-1, 4)), nn.Linear(4, 2))
+        .double()
+        .eval()
+    )
     before = state(model)
     with pytest.raises(ig.errors.ModelError, match=r"one entry per row"):
         ig.explain(model, X, target=0, method="ig2", baseline=X[:1], representation="1")
@@ -176,7 +208,8 @@ def test_the_grad_mode_is_as_it_was(before: bool) -> None:
 def test_training_mode_is_warned_of_and_evaluated_in_eval_mode() -> None:
     model = fickle("train")
     with pytest.warns(
-        ig.errors.TrainingModeWarning, match=r"has BatchNorm1d, Dropout; it is explained in eval mode"
+        ig.errors.TrainingModeWarning,
+        match=r"has BatchNorm1d, Dropout; it is explained in eval mode",
     ) as caught:
         made = ig.explain(model, X, target=0)
     assert len(caught) == 1
@@ -198,7 +231,13 @@ def test_training_mode_without_consequences_is_no_matter() -> None:
 
 
 @pytest.mark.parametrize(
-    "layer", [nn.BatchNorm1d(6), nn.Dropout(0.1), nn.AlphaDropout(0.1), nn.BatchNorm1d(6, track_running_stats=True)]
+    "layer",
+    [
+        nn.BatchNorm1d(6),
+        nn.Dropout(0.1),
+        nn.AlphaDropout(0.1),
+        nn.BatchNorm1d(6, track_running_stats=True),
+    ],
 )
 def test_layers_that_mind(layer: nn.Module) -> None:
     with pytest.warns(ig.errors.TrainingModeWarning, match=type(layer).__name__):
@@ -273,14 +312,28 @@ def ways() -> dict[str, Callable[[nn.Module, Tensor], Tensor]]:
     refs, other = wave(2, 6, phase=1), filled(nn.Linear(6, 4))
     return {
         "integrated": lambda m, x: ig.explain(m, x, target="predicted").values,
-        "expected": lambda m, x: ig.explain(m, x, target=0, method="expected", baseline=refs, draws=4).values,
-        "weighted": lambda m, x: ig.explain(m, x, target=0, method="weighted", baseline=refs, fill=0.0).values,
+        "expected": lambda m, x: (
+            ig.explain(m, x, target=0, method="expected", baseline=refs, draws=4).values
+        ),
+        "weighted": lambda m, x: (
+            ig.explain(m, x, target=0, method="weighted", baseline=refs, fill=0.0).values
+        ),
         "ig2": lambda m, x: ig.explain(m, x, target=0, method="ig2", baseline=refs, steps=3).values,
         "ig2 by function": lambda m, x: (
-            ig.explain(m, x, target=0, method="ig2", baseline=refs, steps=3, representation=lambda z: z.square()).values
+            ig.explain(
+                m,
+                x,
+                target=0,
+                method="ig2",
+                baseline=refs,
+                steps=3,
+                representation=lambda z: z.square(),
+            ).values
         ),
         "ig2 by another module": lambda m, x: (
-            ig.explain(m, x, target=0, method="ig2", baseline=refs, steps=3, representation=other).values
+            ig.explain(
+                m, x, target=0, method="ig2", baseline=refs, steps=3, representation=other
+            ).values
         ),
     }
 
@@ -299,7 +352,9 @@ def test_works_in_every_mode(way: str, mode: Any) -> None:
 def test_inputs_made_in_inference_mode() -> None:
     with torch.inference_mode():
         x = X.clone()
-    assert torch.equal(ig.explain(tanh_mlp(), x, target=0).values, ig.explain(tanh_mlp(), X, target=0).values)
+    assert torch.equal(
+        ig.explain(tanh_mlp(), x, target=0).values, ig.explain(tanh_mlp(), X, target=0).values
+    )
 
 
 @pytest.mark.parametrize("mode", [nullcontext, torch.no_grad])
@@ -319,14 +374,18 @@ def test_models_that_work_in_place_on_their_input(method: str, quiet: None) -> N
 
     def model(inplace: bool) -> nn.Module:
         return filled(
-            nn.Sequential(nn.ReLU(inplace=inplace), nn.Linear(6, 8), nn.ReLU(inplace=inplace), nn.Linear(8, 3))
+            nn.Sequential(
+                nn.ReLU(inplace=inplace), nn.Linear(6, 8), nn.ReLU(inplace=inplace), nn.Linear(8, 3)
+            )
         )
 
     x, references = X.clone(), wave(2, 6, phase=1)
     before = references.clone()
     options: dict[str, Any] = {"weighted": {"fill": 0.0}, "ig2": {"steps": 4}}.get(method, {})
     baseline = references if method != "integrated" else ig.baselines.Given(references)
-    run = lambda m, x: ig.explain(m, x, target="predicted", method=method, baseline=baseline, **options)  # noqa: E731
+    run = lambda m, x: ig.explain(
+        m, x, target="predicted", method=method, baseline=baseline, **options
+    )  # noqa: E731
     found, expected = run(model(True), x), run(model(False), X)
     assert torch.equal(x, X)
     assert torch.equal(references, before)
@@ -338,7 +397,10 @@ def test_recurrent_layers() -> None:
     class Reader(nn.Module):
         def __init__(self) -> None:
             super().__init__()
-            self.reader, self.last = nn.GRU(3, 5, batch_first=True, dropout=0.2, num_layers=2), nn.Linear(5, 2)
+            self.reader, self.last = (
+                nn.GRU(3, 5, batch_first=True, dropout=0.2, num_layers=2),
+                nn.Linear(5, 2),
+            )
 
         def forward(self, x: Tensor) -> Tensor:
             return self.last(self.reader(x)[0][:, -1])
@@ -372,7 +434,9 @@ def test_frozen_scripts(frozen: Any) -> None:
 def test_models_made_in_inference_mode(training: bool, quiet: None) -> None:
     """Autograd cannot go back through their tensors: copies stand in for them, and the tensors come back."""
     with torch.inference_mode():
-        model = filled(nn.Sequential(nn.Linear(6, 8), nn.BatchNorm1d(8), nn.Tanh(), nn.Linear(8, 3)))
+        model = filled(
+            nn.Sequential(nn.Linear(6, 8), nn.BatchNorm1d(8), nn.Tanh(), nn.Linear(8, 3))
+        )
     model.train(training)
     plain = copy.deepcopy(model.eval())
     for name, tensor in [*model.named_parameters(), *model.named_buffers()]:
@@ -384,7 +448,11 @@ def test_models_made_in_inference_mode(training: bool, quiet: None) -> None:
     model.train(training)
     held = [*model.parameters(), *model.buffers()]
     asks = [tensor.requires_grad for tensor in held]
-    for method, options in (("integrated", {}), ("layer", {"site": "2"}), ("ig2", {"baseline": X[:1], "steps": 3})):
+    for method, options in (
+        ("integrated", {}),
+        ("layer", {"site": "2"}),
+        ("ig2", {"baseline": X[:1], "steps": 3}),
+    ):
         made = ig.explain(model, X, target=1, method=method, **options)
         expected = ig.explain(plain, X, target=1, method=method, **options)
         torch.testing.assert_close(made.values, expected.values, rtol=0, atol=1e-13)
@@ -406,11 +474,21 @@ class Encoder(nn.Module):
 
 
 @pytest.mark.parametrize("enabled", [True, False])
-@pytest.mark.parametrize("site", ["enc.layers.0", "enc.layers.0.self_attn", "enc.layers.1.linear1", "enc"])
-def test_fused_attention_is_switched_off_and_given_back(site: str, enabled: bool, quiet: None) -> None:
+@pytest.mark.parametrize(
+    "site", ["enc.layers.0", "enc.layers.0.self_attn", "enc.layers.1.linear1", "enc"]
+)
+def test_fused_attention_is_switched_off_and_given_back(
+    site: str, enabled: bool, quiet: None
+) -> None:
     model = filled(Encoder()).eval()
     x, pad = wave(2, 5, 8), torch.tensor([[False] * 5, [False] * 3 + [True] * 2])
-    options = {"target": 1, "extra": (pad,), "method": "layer", "site": site, "rule": ig.rules.GaussLegendre(6)}
+    options = {
+        "target": 1,
+        "extra": (pad,),
+        "method": "layer",
+        "site": site,
+        "rule": ig.rules.GaussLegendre(6),
+    }
     torch.backends.mha.set_fastpath_enabled(enabled)
     try:
         made = ig.explain(model, x, **options)

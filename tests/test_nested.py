@@ -29,7 +29,9 @@ def paid(segment: ig.Segment, field: ig.fields.Field) -> ig.Segment:
     return dataclasses.replace(segment, at_start=at(segment.start), at_end=at(segment.end))
 
 
-def integrated(field: ig.fields.Field, segment: ig.Segment, tol: float, most: int = 1000) -> tuple[Integrated, int]:
+def integrated(
+    field: ig.fields.Field, segment: ig.Segment, tol: float, most: int = 1000
+) -> tuple[Integrated, int]:
     meter = CountedField(field)
     found = ig.rules.Adaptive(tol, most)(meter, segment)
     return found, meter.tally.gradients
@@ -42,7 +44,9 @@ def walked(name: str) -> tuple[ig.TorchField, list[ig.Segment], Tensor]:
     x = wave(B, 8, phase=0.3, scale=1.5)
     references = wave(R, 8, phase=1.1, scale=1.5)[:, None].expand(R, *x.shape)
     with field.ready():
-        segments = list(ig.paths.Descent(steps=STEPS, rate=ig.paths.Relative(0.03))(field, references, x))
+        segments = list(
+            ig.paths.Descent(steps=STEPS, rate=ig.paths.Relative(0.03))(field, references, x)
+        )
     fine = ig.rules.Midpoint(2000)
     bare = [dataclasses.replace(s, at_start=None, at_end=None) for s in segments]
     return field, segments, torch.cat([fine(field, one) for one in bare])
@@ -172,7 +176,9 @@ def test_rounding_is_not_doubled_down_on() -> None:
         model.bias.fill_(1000.0)
     field = ig.TorchField(model, ig.targets.Output())
     x = wave(3, 4).float()
-    segment = paid(polyline(torch.stack([x + 1e-4 * wave(3, 4, phase=1).float(), x])[:, None]), field)
+    segment = paid(
+        polyline(torch.stack([x + 1e-4 * wave(3, 4, phase=1).float(), x])[:, None]), field
+    )
     found, cost = integrated(field, segment, 0.01)
     assert cost == 3
     assert met(found, 0.01)
@@ -204,7 +210,9 @@ def test_ig2_with_a_tolerance(name: str) -> None:
     # A walk of steps + 1 gradients, and at least the middle of every step that was taken.
     assert R * B * (STEPS + 1) < model.gradients == made.cost.gradients
     fine = ig.explain(model, x, rule=ig.rules.Simpson(400), **options)
-    torch.testing.assert_close(made.baselines, fine.baselines, rtol=0, atol=1e-12)  # the path is the same
+    torch.testing.assert_close(
+        made.baselines, fine.baselines, rtol=0, atol=1e-12
+    )  # the path is the same
     real = norm((made.values - fine.values)[None, None])[0, 0] / norm(fine.values[None, None])[0, 0]
     assert bool(made.converged.all())
     assert bool((made.error <= TOL).all())
@@ -241,10 +249,19 @@ def test_ig2_that_may_not() -> None:
 @pytest.mark.parametrize("dtype", [torch.float32, torch.float64])
 def test_long_walks_end_cheaply(dtype: torch.dtype) -> None:
     """Steps that were halved until they are next to nothing take their middle, not all that they may."""
-    model = filled(nn.Sequential(nn.Linear(6, 16), nn.ReLU(), nn.Linear(16, 8), nn.ReLU(), nn.Linear(8, 3))).to(dtype)
+    model = filled(
+        nn.Sequential(nn.Linear(6, 16), nn.ReLU(), nn.Linear(16, 8), nn.ReLU(), nn.Linear(8, 3))
+    ).to(dtype)
     x, references = wave(6, 6, phase=0.3).to(dtype), wave(2, 6, phase=1).to(dtype)
     made = ig.explain(
-        model, x, target=0, method="ig2", baseline=references, steps=60, rate=ig.paths.Relative(0.05), tol=0.05
+        model,
+        x,
+        target=0,
+        method="ig2",
+        baseline=references,
+        steps=60,
+        rate=ig.paths.Relative(0.05),
+        tol=0.05,
     )
     assert bool(made.converged.all())
     assert made.cost.gradients <= 6 * 12 * 61

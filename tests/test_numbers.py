@@ -28,7 +28,9 @@ FINE = ig.rules.GaussLegendre(40)
 LEFT, RIGHT = wave(3, 4), 2 * wave(3, 5, phase=1)
 
 
-def dense(function: Callable[[Tensor], Tensor], x: Tensor, base: Tensor, nodes: int = 4000) -> Tensor:
+def dense(
+    function: Callable[[Tensor], Tensor], x: Tensor, base: Tensor, nodes: int = 4000
+) -> Tensor:
     """∫ ∇F (x − b) dt by midpoints, F summed over its rows."""
     gathered = torch.zeros_like(x)
     for k in range(nodes):
@@ -59,7 +61,9 @@ IDS = torch.tensor([[16_777_217, 123_456_789, 2_000_000_011], [2**53, 2**53 - 1,
 
 
 def of_ids(model: Hashed, inputs: Any, baseline: Any) -> ig.Attribution:
-    return ig.explain(model, inputs, target="predicted", method="layer", site="emb", baseline=baseline, rule=FINE)
+    return ig.explain(
+        model, inputs, target="predicted", method="layer", site="emb", baseline=baseline, rule=FINE
+    )
 
 
 @pytest.mark.parametrize("dtype", [torch.int64, torch.int32])
@@ -77,7 +81,10 @@ def test_ids_reach_the_embedding_exactly(dtype: torch.dtype) -> None:
 
 def test_ids_beside_float32_numbers(quiet: None) -> None:
     """Both reach the model bit by bit as they were, in the types they came in."""
-    model, numbers = filled(Hashed()).float(), torch.tensor([[0.1, 1e-30, 3e38], [1 / 3, -7.0, 1e-45]])
+    model, numbers = (
+        filled(Hashed()).float(),
+        torch.tensor([[0.1, 1e-30, 3e38], [1 / 3, -7.0, 1e-45]]),
+    )
     made = of_ids(model, (IDS, numbers), (torch.zeros_like(IDS), 0.0))
     assert torch.equal(made.output, model(IDS, numbers)[:, 0].detach())
     rows = [(ids, n) for ids, n in model.seen if torch.equal(ids, IDS)]
@@ -100,7 +107,9 @@ def test_ids_that_float64_does_not_hold(wrong: int) -> None:
 
 @pytest.mark.parametrize("baseline", [0.5, torch.full((3,), 1.5), lambda x, field: x[None] / 7])
 def test_ids_are_never_averaged(baseline: Any) -> None:
-    with pytest.raises(ig.errors.IntegerInput, match=r"int64 .* not whole, .*baseline of whole numbers"):
+    with pytest.raises(
+        ig.errors.IntegerInput, match=r"int64 .* not whole, .*baseline of whole numbers"
+    ):
         of_ids(filled(Hashed()), IDS, baseline)
 
 
@@ -114,17 +123,30 @@ def test_integers_are_not_interpolated() -> None:
 # --- what comes in -----------------------------------------------------------------------------------------------------
 
 
-@pytest.mark.parametrize("array", [wave(3, 4).numpy()[:, ::-1], wave(3, 4).numpy().astype(">f8"), wave(3, 4).numpy()])
+@pytest.mark.parametrize(
+    "array", [wave(3, 4).numpy()[:, ::-1], wave(3, 4).numpy().astype(">f8"), wave(3, 4).numpy()]
+)
 def test_arrays_are_inputs_and_baselines(array: Any) -> None:
     array.flags.writeable = False
     made = ig.explain(
-        lambda z: z.square().sum(1), array, target=ig.targets.Output(), baseline=np.float32(0.5) + 0 * array, rule=FINE
+        lambda z: z.square().sum(1),
+        array,
+        target=ig.targets.Output(),
+        baseline=np.float32(0.5) + 0 * array,
+        rule=FINE,
     )
-    torch.testing.assert_close(made.values, torch.tensor(array.astype("=f8") ** 2 - 0.25), rtol=1e-12, atol=1e-14)
+    torch.testing.assert_close(
+        made.values, torch.tensor(array.astype("=f8") ** 2 - 0.25), rtol=1e-12, atol=1e-14
+    )
     both = ig.explain(
-        lambda a, b: (a + b).sum(1), (array, LEFT), target=ig.targets.Output(), baseline=(np.full(4, 0.5), None)
+        lambda a, b: (a + b).sum(1),
+        (array, LEFT),
+        target=ig.targets.Output(),
+        baseline=(np.full(4, 0.5), None),
     )
-    torch.testing.assert_close(both.values[0], torch.tensor(array.astype("=f8")) - 0.5, rtol=1e-12, atol=1e-14)
+    torch.testing.assert_close(
+        both.values[0], torch.tensor(array.astype("=f8")) - 0.5, rtol=1e-12, atol=1e-14
+    )
 
 
 @pytest.mark.parametrize(
@@ -148,12 +170,16 @@ def test_inputs_that_cannot_be_explained(inputs: Any, message: str) -> None:
 AXIS = torch.tensor([1.0, 2.0, -3.0]).double()
 
 
-@pytest.mark.parametrize("baseline", [None, 0.5, torch.tensor(0.5), torch.tensor([0.1, 0.2, 0.3]).double()])
+@pytest.mark.parametrize(
+    "baseline", [None, 0.5, torch.tensor(0.5), torch.tensor([0.1, 0.2, 0.3]).double()]
+)
 def test_inputs_of_one_axis(baseline: Any) -> None:
     """(B,): a map of one number each, the whole change of F."""
     made = ig.explain(lambda a: a.square(), AXIS, target="predicted", baseline=baseline)
     start = torch.as_tensor(0.0 if baseline is None else baseline)
-    torch.testing.assert_close(made.values, AXIS.square() - start.double().square(), rtol=1e-12, atol=0)
+    torch.testing.assert_close(
+        made.values, AXIS.square() - start.double().square(), rtol=1e-12, atol=0
+    )
     assert made.values.shape == (3,)
     assert made[1].values.shape == (1,)
     assert "3 examples" in repr(made)
@@ -172,7 +198,9 @@ def test_methods_of_one_axis(name: str, quiet: None) -> None:
         "ig2": {"steps": 3, "representation": lambda z: z[:, None]},
     }.get(name, {})
     baseline = torch.tensor([0.0, 0.5]).double() if name in REFERENCED else None
-    made = ig.explain(lambda a: a.tanh() * a, AXIS, target="predicted", method=name, baseline=baseline, **options)
+    made = ig.explain(
+        lambda a: a.tanh() * a, AXIS, target="predicted", method=name, baseline=baseline, **options
+    )
     assert made.values.shape == (3,)
 
 
@@ -182,13 +210,17 @@ def test_metrics_of_one_axis(quiet: None) -> None:
     measured = 0
     for metric in known_metrics().values():
         try:
-            found = ig.metrics.judge(lambda a: a.tanh(), AXIS, [made], metric(), target=ig.targets.Output())
+            found = ig.metrics.judge(
+                lambda a: a.tanh(), AXIS, [made], metric(), target=ig.targets.Output()
+            )
         except ig.errors.IntegrandError:
             continue
         assert found.shape[-1] == 3
         measured += 1
     assert measured > 15
-    compared = ig.compare(lambda a: a.tanh(), AXIS, target="predicted", methods=["integrated", "idgi"])
+    compared = ig.compare(
+        lambda a: a.tanh(), AXIS, target="predicted", methods=["integrated", "idgi"]
+    )
     assert compared.scores.methods[:2] == ("integrated", "idgi")
 
 
@@ -213,7 +245,11 @@ STARTS: dict[str, tuple[Any, Any, Any]] = {
     "none is zero": ((None, 1.0), 0.0, 1.0),
     "baselines": ((ig.baselines.Mean(), ig.baselines.Constant(2.0)), MEAN, 2.0),
     "a tensor per example": (("mean", ROW / 2), MEAN, ROW / 2),
-    "a tensor for all": (("zero", torch.tensor([3.0, 4.0])), 0.0, torch.tensor([3.0, 4.0]).double()),
+    "a tensor for all": (
+        ("zero", torch.tensor([3.0, 4.0])),
+        0.0,
+        torch.tensor([3.0, 4.0]).double(),
+    ),
     "a value": (ig.baselines.PerInput((ig.baselines.Mean(), 0.25)), MEAN, 0.25),
 }
 
@@ -235,7 +271,9 @@ def test_a_baseline_for_each_input(kind: str, named: bool) -> None:
 
 def test_several_baselines_for_several_inputs() -> None:
     """A list is several, a tuple one for each: their maps are averaged."""
-    made = ig.explain(both, (IMAGE, ROW), target=0, baseline=[(0.0, 0.0), ("mean", 1.0), 0.5], rule=FINE)
+    made = ig.explain(
+        both, (IMAGE, ROW), target=0, baseline=[(0.0, 0.0), ("mean", 1.0), 0.5], rule=FINE
+    )
     each = [truths(0.0, 0.0), truths(MEAN, 1.0), truths(0.5, 0.5)]
     for place in range(2):
         mean = torch.stack([one[place] for one in each]).mean(0)
@@ -246,12 +284,20 @@ def test_several_baselines_for_several_inputs() -> None:
 @pytest.mark.parametrize("keyword", ["baseline", "references"])
 def test_references_for_each_input(method: str, keyword: str, quiet: None) -> None:
     """A tensor of rows each, side by side; or one of them a name. By either keyword."""
-    rows, pictures = torch.tensor([[1.0, 2.0], [3.0, 4.0], [5.0, 6.0]]).double(), 0.5 * wave(3, 3, 6, 6, phase=3)
+    rows, pictures = (
+        torch.tensor([[1.0, 2.0], [3.0, 4.0], [5.0, 6.0]]).double(),
+        0.5 * wave(3, 3, 6, 6, phase=3),
+    )
     option = "baselines" if method == "weighted" and keyword == "references" else keyword
     options: dict[str, Any] = {"rule": FINE, **({"fill": 0.0} if method == "weighted" else {})}
     for first, image in ((pictures, pictures[:, None]), ("mean", MEAN[None])):
         made = ig.explain(
-            both, (IMAGE, ROW), target=ig.targets.Output(), method=method, **{option: (first, rows)}, **options
+            both,
+            (IMAGE, ROW),
+            target=ig.targets.Output(),
+            method=method,
+            **{option: (first, rows)},
+            **options,
         )
         assert len(made.weights) == 3
         weights = made.weights[:, :, None]
@@ -264,13 +310,26 @@ def test_references_for_each_input(method: str, keyword: str, quiet: None) -> No
 def test_names_are_part_by_part() -> None:
     """Pixels begin at their own colour, whatever stands beside them; columns have none."""
     pair = (IMAGE, 255 * IMAGE[:, :1])
-    made = ig.explain(lambda a, b: (a.mean((1, 2, 3)) + b.mean((1, 2, 3)))[:, None], pair, target=0, baseline="mean")
+    made = ig.explain(
+        lambda a, b: (a.mean((1, 2, 3)) + b.mean((1, 2, 3)))[:, None],
+        pair,
+        target=0,
+        baseline="mean",
+    )
     for start, one in zip(made.baselines, pair, strict=True):
-        torch.testing.assert_close(start[0], one.mean((2, 3), keepdim=True).expand_as(one), rtol=1e-12, atol=1e-12)
-    blurred = ig.explain(both, (IMAGE, ROW), target=0, baseline=("blurred", "zero"), rule=FINE).baselines[0][0]
-    assert torch.equal(blurred, ig.baselines.Blurred().of(IMAGE, ig.fields.Function(lambda z: z.sum((1, 2, 3))))[0])
+        torch.testing.assert_close(
+            start[0], one.mean((2, 3), keepdim=True).expand_as(one), rtol=1e-12, atol=1e-12
+        )
+    blurred = ig.explain(
+        both, (IMAGE, ROW), target=0, baseline=("blurred", "zero"), rule=FINE
+    ).baselines[0][0]
+    assert torch.equal(
+        blurred, ig.baselines.Blurred().of(IMAGE, ig.fields.Function(lambda z: z.sum((1, 2, 3))))[0]
+    )
     for name in ("mean", "median", "mean left", "blurred", "corners"):
-        with pytest.raises(ig.errors.BaselineError, match=r"^Input 1: .*(different kinds|an example has shape 2)"):
+        with pytest.raises(
+            ig.errors.BaselineError, match=r"^Input 1: .*(different kinds|an example has shape 2)"
+        ):
             ig.explain(both, (IMAGE, ROW), target=0, baseline=name)
 
 
@@ -301,13 +360,19 @@ def test_baselines_that_do_not_fit_the_inputs(inputs: Any, baseline: Any, messag
 
 def test_a_list_of_tuples_beside_a_list() -> None:
     made = ig.explain(
-        lambda a, b: (a.sum(1) * b.sum(1))[:, None], [LEFT, RIGHT], target=0, baseline=[(0.0, 1.0), (1.0, 0.0)]
+        lambda a, b: (a.sum(1) * b.sum(1))[:, None],
+        [LEFT, RIGHT],
+        target=0,
+        baseline=[(0.0, 1.0), (1.0, 0.0)],
     )
     assert len(made.weights) == 2
 
 
 def test_equal_samplers_draw_rows_that_go_together() -> None:
-    a, b = torch.arange(20.0).double()[:, None].expand(20, 4), torch.arange(20.0).double()[:, None].expand(20, 5)
+    a, b = (
+        torch.arange(20.0).double()[:, None].expand(20, 4),
+        torch.arange(20.0).double()[:, None].expand(20, 5),
+    )
     made = ig.explain(
         lambda p, q: (p.sum(1) * q.sum(1))[:, None],
         (LEFT, RIGHT), target=0, baseline=(ig.baselines.Sample(a, 6, seed=3), ig.baselines.Sample(b, 6, seed=3)),
@@ -337,9 +402,13 @@ def test_some_examples_keep_their_own_baselines(start: Any) -> None:
     method = chosen(inputs, "integrated", start, None, {"rule": FINE})
     x = Layout.of(inputs).pack(inputs)
     some = narrowed(method, [1], x)
-    one: Any = {"image": IMAGE[1:], "row": ROW[1:]} if isinstance(start, dict) else (IMAGE[1:], ROW[1:])
+    one: Any = (
+        {"image": IMAGE[1:], "row": ROW[1:]} if isinstance(start, dict) else (IMAGE[1:], ROW[1:])
+    )
     made = ig.explain(both, one, target=0, method=some).values
-    for part, truth in zip(made.values() if isinstance(made, dict) else made, truths(MEAN, ROW / 2), strict=True):
+    for part, truth in zip(
+        made.values() if isinstance(made, dict) else made, truths(MEAN, ROW / 2), strict=True
+    ):
         torch.testing.assert_close(part, truth[1:], rtol=1e-10, atol=1e-12)
 
 
@@ -354,16 +423,27 @@ def test_noise_for_each_input() -> None:
         ((0.1, 0.3), [s * (one.amax(1) - one.amin(1))[:, None] for s, one in zip((0.1, 0.3), (LEFT, RIGHT), strict=True)]),
         ((torch.tensor(0.5), torch.arange(5.0)), [torch.tensor(0.5), torch.arange(5.0).double()]),
     ):  # fmt: skip
-        made = ig.explain(linear, (LEFT, RIGHT), target=0, method="smoothgrad", sigma=sigma, draws=3)
+        made = ig.explain(
+            linear, (LEFT, RIGHT), target=0, method="smoothgrad", sigma=sigma, draws=3
+        )
         noise = torch.stack(
-            [torch.randn(9, generator=ig.core.random.generator(0, d), dtype=torch.float64) for d in range(3)]
+            [
+                torch.randn(9, generator=ig.core.random.generator(0, d), dtype=torch.float64)
+                for d in range(3)
+            ]
         ).mean(0)
-        for one, width, part, place in zip(made.values, widths, (LEFT, RIGHT), (slice(4), slice(4, 9)), strict=True):
+        for one, width, part, place in zip(
+            made.values, widths, (LEFT, RIGHT), (slice(4), slice(4, 9)), strict=True
+        ):
             torch.testing.assert_close(one, part + width * noise[place], rtol=1e-10, atol=1e-12)
     for wrong in ((0.1,), {"a": 0.1, "b": 0.2}):
-        with pytest.raises(ig.errors.InputError, match=r"sigma= is for .*, the inputs are \['0', '1'\]"):
+        with pytest.raises(
+            ig.errors.InputError, match=r"sigma= is for .*, the inputs are \['0', '1'\]"
+        ):
             ig.explain(linear, (LEFT, RIGHT), target=0, method="smoothgrad", sigma=wrong)
-    with pytest.raises(ig.errors.InputError, match=r"sigma= is a number, or a tensor for one input"):
+    with pytest.raises(
+        ig.errors.InputError, match=r"sigma= is a number, or a tensor for one input"
+    ):
         ig.explain(lambda a: a, LEFT, target=0, method="smoothgrad", sigma=(0.1, 0.2))
 
 
@@ -389,7 +469,10 @@ EXTRAS: dict[str, tuple[Any, Callable[[Any], Any]]] = {
     "named tuple": (Pair(3, SCALE), lambda e: e.other),
     "deep": ({"a": [{"b": (SCALE.numpy(), "word")}]}, lambda e: tensor(e["a"][0]["b"][0])),
     "words": (["1", "2", "3", "4"], lambda e: tensor([float(word) for word in e])),
-    "shared beside": ({"scale": SCALE, "kernel": ig.Shared(torch.ones(7))}, lambda e: e["scale"] * e["kernel"].mean()),
+    "shared beside": (
+        {"scale": SCALE, "kernel": ig.Shared(torch.ones(7))},
+        lambda e: e["scale"] * e["kernel"].mean(),
+    ),
 }
 CALLS: list[dict[str, Any]] = [
     {},
@@ -427,7 +510,14 @@ def test_a_shared_extra_is_handed_over_as_it_is() -> None:
     truth = dense(lambda z: (z @ matrix[:2]).tanh()[:, 1], X, torch.zeros_like(X))
     torch.testing.assert_close(made.values, truth, rtol=1e-6, atol=1e-9)
     pool = ig.baselines.Relevant(wave(30, 2, phase=2), 2, first=1, last=4)
-    assert len(ig.explain(model, X, target=1, extra=(ig.Shared(matrix), {"by": 1.0}), baseline=pool).weights) == 2
+    assert (
+        len(
+            ig.explain(
+                model, X, target=1, extra=(ig.Shared(matrix), {"by": 1.0}), baseline=pool
+            ).weights
+        )
+        == 2
+    )
     assert repr(ig.Shared(matrix)) == "Shared(tensor<4x4>)"
 
 
@@ -435,7 +525,10 @@ def test_a_shared_extra_is_handed_over_as_it_is() -> None:
     ("extra", "message"),
     [
         ((torch.zeros(3),), r"Extra argument 0 has shape 3, but there are 4 examples"),
-        ({"opts": {"mask": [torch.zeros(4), torch.zeros(5, 2)]}}, r"'opts'\['mask'\]\[1\] has shape 5x2"),
+        (
+            {"opts": {"mask": [torch.zeros(4), torch.zeros(5, 2)]}},
+            r"'opts'\['mask'\]\[1\] has shape 5x2",
+        ),
         ((np.zeros((2, 4)),), r"argument 0 has shape 2x4"),
         (
             ([1, 2, 3],),
@@ -476,9 +569,15 @@ def test_positions_per_example_everywhere() -> None:
         assert made[b].target == ig.targets.Logit(place)
     first, second = ig.explain_targets(grid, LEFT, targets=[places, (1, 0)], rule=FINE)
     torch.testing.assert_close(first.values, made.values, rtol=1e-12, atol=1e-14)
-    torch.testing.assert_close(second.values, ig.explain(grid, LEFT, target=(1, 0), rule=FINE).values)
+    torch.testing.assert_close(
+        second.values, ig.explain(grid, LEFT, target=(1, 0), rule=FINE).values
+    )
     compared = ig.compare(
-        grid, LEFT, target=places, methods=["integrated"], metrics=[ig.metrics.Deletion(score="output")]
+        grid,
+        LEFT,
+        target=places,
+        methods=["integrated"],
+        metrics=[ig.metrics.Deletion(score="output")],
     )
     assert np.isfinite(compared.scores.values).all()
     with pytest.raises(ig.errors.TargetError, match="names 2 positions for 3 examples"):
@@ -489,7 +588,9 @@ def test_one_class_in_a_tensor_is_for_all() -> None:
     made = ig.explain(lambda z: z.square(), LEFT, target=torch.tensor([1]))
     assert torch.equal(made.values, ig.explain(lambda z: z.square(), LEFT, target=1).values)
     column = ig.explain(lambda z: z.square(), LEFT, target=torch.tensor([[1], [0], [3]]))
-    assert torch.equal(column.values, ig.explain(lambda z: z.square(), LEFT, target=[1, 0, 3]).values)
+    assert torch.equal(
+        column.values, ig.explain(lambda z: z.square(), LEFT, target=[1, 0, 3]).values
+    )
 
 
 @pytest.mark.parametrize("shape", [(-1,), (-1, 1), (-1, 1, 1)])
@@ -520,7 +621,9 @@ ALIASES: dict[str, Callable[[Tensor], Any]] = {
 @pytest.mark.parametrize("method", ["integrated", "guided", "smoothgrad"])
 def test_results_share_nothing_with_the_caller(kind: str, method: str, quiet: None) -> None:
     x, start = LEFT.clone(), 0.5 * wave(3, 4, phase=2)
-    made = ig.explain(lambda z: z.square(), x, target=0, method=method, baseline=ALIASES[kind](start))
+    made = ig.explain(
+        lambda z: z.square(), x, target=0, method=method, baseline=ALIASES[kind](start)
+    )
     before = [None if t is None else t.clone() for t in (made.values, made.inputs, made.baselines)]
     x.zero_()
     start.fill_(9)
@@ -539,7 +642,9 @@ def test_compared_results_share_nothing_with_the_caller() -> None:
 
 def test_references_for_all_examples_stay_one(quiet: None) -> None:
     """A copy of what is shared is as small as it was."""
-    made = ig.explain(lambda z: z.square(), LEFT, target=0, method="weighted", baseline=wave(6, 4), fill=0.0)
+    made = ig.explain(
+        lambda z: z.square(), LEFT, target=0, method="weighted", baseline=wave(6, 4), fill=0.0
+    )
     assert made.baselines.stride(1) == 0
 
 
@@ -577,7 +682,9 @@ KINDS: dict[str, Callable[[Any], Any]] = {
 
 
 @pytest.mark.parametrize("kind", list(KINDS))
-def test_the_default_type_has_no_say_in_a_float64_run(kind: str, default_dtype: Any, quiet: None) -> None:
+def test_the_default_type_has_no_say_in_a_float64_run(
+    kind: str, default_dtype: Any, quiet: None
+) -> None:
     """Weights that torch makes of Python numbers are of the default type, and off by 3e-8 where that is float32."""
     ran = 0
     for name, problem in PROBLEMS.items():
@@ -628,7 +735,13 @@ def test_metrics_of_float64_maps_are_float64(default_dtype: Any, quiet: None) ->
             try:
                 found.append(
                     ig.metrics.judge(
-                        model, x, maps, metric(), target=1, masks=masks, normalisation=ig.Normalisation.unit()
+                        model,
+                        x,
+                        maps,
+                        metric(),
+                        target=1,
+                        masks=masks,
+                        normalisation=ig.Normalisation.unit(),
                     )
                 )
             except ig.errors.IntegrandError:

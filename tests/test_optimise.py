@@ -173,7 +173,9 @@ class Sneaky(nn.Conv2d):
         return nn.functional.conv2d(x, self.weight)
 
 
-def test_a_pair_that_says_something_else_when_folded_is_left_alone_and_the_others_are_folded() -> None:
+def test_a_pair_that_says_something_else_when_folded_is_left_alone_and_the_others_are_folded() -> (
+    None
+):
     model = lived(
         nn.Sequential(
             nn.Conv2d(4, 4, 3), nn.BatchNorm2d(4), nn.Tanh(), Sneaky(4, 4, 2), nn.BatchNorm2d(4), nn.Tanh(),
@@ -228,12 +230,19 @@ def test_a_descent_by_a_folded_layer(quiet: None) -> None:
 
 def test_the_double_shares_memory_and_the_model_is_untouched() -> None:
     model = lived(
-        nn.Sequential(nn.Conv2d(4, 5, 3), nn.BatchNorm2d(5), nn.Conv2d(5, 2, 3), nn.Flatten(), nn.Linear(50, 3))
+        nn.Sequential(
+            nn.Conv2d(4, 5, 3),
+            nn.BatchNorm2d(5),
+            nn.Conv2d(5, 2, 3),
+            nn.Flatten(),
+            nn.Linear(50, 3),
+        )
     )
     model.train()
     model.unrelated = torch.zeros(1000)
     before = {
-        name: (id(t), t._version, t.requires_grad, t.clone()) for name, t in model.state_dict(keep_vars=True).items()
+        name: (id(t), t._version, t.requires_grad, t.clone())
+        for name, t in model.state_dict(keep_vars=True).items()
     }
     field = ig.TorchField(model, 0, optimize=True)
     with pytest.warns(ig.errors.TrainingModeWarning):
@@ -278,7 +287,9 @@ CHANGES: dict[str, Callable[[nn.Module], Any]] = {
     "a step of training": step,
     "statistics": lambda model: model[1].running_mean.add_(1),
     "another layer": lambda model: model.__setitem__(3, lived(nn.Linear(5, 3))),
-    "another weight": lambda model: setattr(model[3], "weight", nn.Parameter(model[3].weight.detach() * 2)),
+    "another weight": lambda model: setattr(
+        model[3], "weight", nn.Parameter(model[3].weight.detach() * 2)
+    ),
     "a number": lambda model: setattr(model[1], "eps", 0.5),
     "a hook": lambda model: model[2].register_forward_hook(lambda module, args, output: output * 2),
 }
@@ -294,7 +305,9 @@ def test_a_model_that_has_changed_gets_a_new_double(change: str) -> None:
     assert double_of_quietly(field) is old
     CHANGES[change](model)
     found = field.gradient(TABLE)
-    torch.testing.assert_close(found, ig.TorchField(model, 0).gradient(TABLE), rtol=1e-11, atol=1e-12)
+    torch.testing.assert_close(
+        found, ig.TorchField(model, 0).gradient(TABLE), rtol=1e-11, atol=1e-12
+    )
     assert not torch.allclose(found, before)
 
 
@@ -305,7 +318,9 @@ def test_a_hook_on_a_layer_sees_what_it_would_see() -> None:
     model[0].register_forward_hook(lambda module, args, output: heard.append(output))
     field = ig.TorchField(model, 0, optimize=True)
     field.value(TABLE)
-    torch.testing.assert_close(heard[-1], nn.functional.linear(TABLE, model[0].weight, model[0].bias))
+    torch.testing.assert_close(
+        heard[-1], nn.functional.linear(TABLE, model[0].weight, model[0].bias)
+    )
     assert double_of_quietly(field).folds == []
 
 
@@ -334,7 +349,8 @@ class Viewing(nn.Module):
 
 
 @pytest.mark.parametrize(
-    ("make", "last"), [(Viewing, False), (lambda: nn.Sequential(nn.Conv2d(4, 2, 3), nn.Flatten()), True)]
+    ("make", "last"),
+    [(Viewing, False), (lambda: nn.Sequential(nn.Conv2d(4, 2, 3), nn.Flatten()), True)],
 )
 def test_channels_last_where_the_model_takes_it(make: Callable[[], nn.Module], last: bool) -> None:
     model = lived(make())
@@ -371,7 +387,9 @@ def test_a_model_without_a_double_is_run_as_it_is_and_a_warning_says_so(name: st
     model = make()
     with pytest.warns(ig.errors.OptimizeWarning, match=words):
         made = ig.explain(model, TABLE, target=0, optimize=True)
-    torch.testing.assert_close(made.values, ig.explain(model, TABLE, target=0).values, rtol=0, atol=0)
+    torch.testing.assert_close(
+        made.values, ig.explain(model, TABLE, target=0).values, rtol=0, atol=0
+    )
 
 
 @pytest.mark.parametrize("kind", ["method", "partial"])
@@ -379,7 +397,9 @@ def test_methods_and_partials_of_a_module_are_those_of_its_double(kind: str) -> 
     class Twice(nn.Module):
         def __init__(self) -> None:
             super().__init__()
-            self.inner = nn.Sequential(nn.Linear(6, 5), nn.BatchNorm1d(5), nn.Tanh(), nn.Linear(5, 3))
+            self.inner = nn.Sequential(
+                nn.Linear(6, 5), nn.BatchNorm1d(5), nn.Tanh(), nn.Linear(5, 3)
+            )
 
         def forward(self, x: Tensor, times: float = 1.0) -> Tensor:
             return self.inner(x) * times
@@ -388,7 +408,10 @@ def test_methods_and_partials_of_a_module_are_those_of_its_double(kind: str) -> 
             return self.inner[:2](x)
 
     model = lived(Twice())
-    assert folded(model.features if kind == "method" else functools.partial(model, times=2.0), TABLE) == 1
+    assert (
+        folded(model.features if kind == "method" else functools.partial(model, times=2.0), TABLE)
+        == 1
+    )
 
 
 def test_a_model_that_fails_is_heard_itself() -> None:
@@ -426,8 +449,12 @@ def test_dicts_extra_arguments_and_nested_outputs() -> None:
 
     model = lived(Two())
     inputs = {"image": IMAGE, "number": wave(3, 1)}
-    options: dict[str, Any] = dict(target=1, extra={"scale": torch.tensor([1.0, 2.0, 3.0]).double()})
-    plain, fast = (ig.explain(model, inputs, **options, optimize=optimize) for optimize in (False, True))
+    options: dict[str, Any] = dict(
+        target=1, extra={"scale": torch.tensor([1.0, 2.0, 3.0]).double()}
+    )
+    plain, fast = (
+        ig.explain(model, inputs, **options, optimize=optimize) for optimize in (False, True)
+    )
     for key in inputs:
         torch.testing.assert_close(fast.values[key], plain.values[key], rtol=1e-10, atol=1e-12)
 
@@ -439,7 +466,9 @@ def test_a_copied_model_has_its_own_double() -> None:
     other = copy.deepcopy(model)
     step(other)
     assert folded(other, TABLE) == 1
-    torch.testing.assert_close(field.value(TABLE), ig.TorchField(model, 0).value(TABLE), rtol=1e-11, atol=1e-12)
+    torch.testing.assert_close(
+        field.value(TABLE), ig.TorchField(model, 0).value(TABLE), rtol=1e-11, atol=1e-12
+    )
 
 
 @pytest.mark.slow

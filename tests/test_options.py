@@ -19,7 +19,14 @@ from integrand.errors import InputError, IntegrandError
 from integrand.methods.registry import known
 from tests.problems import tanh_mlp, wave
 
-WRAPPERS = (ig.ArtificialDistancing, ig.GreedyPIG, ig.XRAI, ig.UntilTolerance, ig.Sequential, ig.SmoothGrad)
+WRAPPERS = (
+    ig.ArtificialDistancing,
+    ig.GreedyPIG,
+    ig.XRAI,
+    ig.UntilTolerance,
+    ig.Sequential,
+    ig.SmoothGrad,
+)
 
 NEEDED: dict[str, Any] = {
     "baseline": 0.0,
@@ -46,9 +53,18 @@ NEEDED: dict[str, Any] = {
 
 
 def exported() -> Iterator[type]:
-    for space in (ig.weightings, ig.paths, ig.rules, ig.baselines):  # of two that share a name the later is looked at
+    for space in (
+        ig.weightings,
+        ig.paths,
+        ig.rules,
+        ig.baselines,
+    ):  # of two that share a name the later is looked at
         for thing in vars(space).values():
-            if isinstance(thing, type) and dataclasses.is_dataclass(thing) and "__post_init__" in dir(thing):
+            if (
+                isinstance(thing, type)
+                and dataclasses.is_dataclass(thing)
+                and "__post_init__" in dir(thing)
+            ):
                 yield thing
     yield from WRAPPERS
 
@@ -69,7 +85,11 @@ def numbers() -> list[Any]:
 
 def built(who: str, **options: Any) -> Any:
     parameters = inspect.signature(BUILDS[who]).parameters.values()
-    needed = {one.name: NEEDED[one.name] for one in parameters if one.default is one.empty and one.name in NEEDED}
+    needed = {
+        one.name: NEEDED[one.name]
+        for one in parameters
+        if one.default is one.empty and one.name in NEEDED
+    }
     return BUILDS[who](**{**needed, **options})
 
 
@@ -88,10 +108,16 @@ def test_wrong_types_are_refused_by_name(who: str, name: str) -> None:
     wrong: list[Any] = [[], [1, 2], (), {}, object(), True, 1j, b"3", math.nan]
     wrong += ["3"] if str not in kinds else []
     wrong += [None] if type(None) not in kinds else []
-    wrong += [2.5, np.float32(2.5), torch.tensor(2.5)] if float not in kinds and torch.Tensor not in kinds else []
+    wrong += (
+        [2.5, np.float32(2.5), torch.tensor(2.5)]
+        if float not in kinds and torch.Tensor not in kinds
+        else []
+    )
     wrong += [torch.zeros(3)] if torch.Tensor not in kinds else []
     for value in wrong:
-        with pytest.raises(InputError, match="NaN" if name == "content" and value is math.nan else name):
+        with pytest.raises(
+            InputError, match="NaN" if name == "content" and value is math.nan else name
+        ):
             built(who, **{name: value})
 
 
@@ -102,7 +128,9 @@ def test_numbers_of_other_libraries_are_python_numbers(who: str, name: str) -> N
         pytest.skip("no number by default")
     others = [np.asarray(default)[()]]
     if torch.Tensor not in numeric(inspect.unwrap(BUILDS[who]))[name]:
-        others.append(torch.tensor(default, dtype=torch.float64 if isinstance(default, float) else None))
+        others.append(
+            torch.tensor(default, dtype=torch.float64 if isinstance(default, float) else None)
+        )
     for other in others:
         assert repr(built(who, **{name: other})) == repr(built(who))
 
@@ -151,7 +179,9 @@ def test_options_of_explain(option: str, wrong: Any) -> None:
 
 def test_options_of_explain_of_other_libraries() -> None:
     model, x = tanh_mlp(), wave(2, 6)
-    run = lambda **options: ig.explain(model, x, target=0, method="smoothgrad", draws=3, **options).values  # noqa: E731
+    run = lambda **options: (
+        ig.explain(model, x, target=0, method="smoothgrad", draws=3, **options).values
+    )  # noqa: E731
     other = run(batch_size=np.int64(4), seed=torch.tensor(3), tol=np.float64(0.1))
     assert torch.equal(other, run(batch_size=4, seed=3, tol=0.1))
 

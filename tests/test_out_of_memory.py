@@ -87,7 +87,12 @@ METHODS: dict[str, dict[str, Any]] = {
     "expected": dict(baseline=wave(9, 6, phase=1), draws=27),
     "weighted": dict(baseline=[0.0, 1.0, 0.5], fill=0.0, rule=ig.rules.Midpoint(10)),
     "scouted": dict(
-        method="weighted", baseline=[0.0, 1.0, 0.5], fill=0.0, rule=ig.rules.Midpoint(10), scout=2, keep=0.25
+        method="weighted",
+        baseline=[0.0, 1.0, 0.5],
+        fill=0.0,
+        rule=ig.rules.Midpoint(10),
+        scout=2,
+        keep=0.25,
     ),
     "ig2": dict(baseline=wave(3, 6, phase=1), representation="inner.1", steps=4),
 }

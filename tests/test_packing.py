@@ -25,7 +25,9 @@ class Clock:
         monkeypatch.setattr("integrand.model.batching.time.perf_counter", lambda: self.now)
 
 
-def run(packer: ig.fields.BatchSizer, total: int, seconds: Any, clock: Clock, like: Tensor = ROW) -> list[int]:
+def run(
+    packer: ig.fields.BatchSizer, total: int, seconds: Any, clock: Clock, like: Tensor = ROW
+) -> list[int]:
     """Work through ``total`` rows whose calls take ``seconds(rows)``; returns the sizes of the calls."""
     sizes: list[int] = []
     done: list[int] = []
@@ -105,7 +107,9 @@ def test_a_fixed_size(monkeypatch: pytest.MonkeyPatch) -> None:
         ig.fields.BatchSizer(0)
 
 
-def test_wholes_are_not_torn_apart_where_a_call_holds_several(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_wholes_are_not_torn_apart_where_a_call_holds_several(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
     sizes: list[int] = []
     call = lambda part: sizes.append(part.stop - part.start)  # noqa: E731
     ig.fields.BatchSizer(50).run(150, call, ROW, "gradient", whole=12)
@@ -115,7 +119,9 @@ def test_wholes_are_not_torn_apart_where_a_call_holds_several(monkeypatch: pytes
     assert sizes == [50, 50, 50]
 
 
-def test_work_too_little_for_the_next_size_is_done_at_the_best_one_known(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_work_too_little_for_the_next_size_is_done_at_the_best_one_known(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
     monkeypatch.setattr("integrand.model.batching._START_ELEMENTS", 32 * 6)
     clock, packer = Clock(monkeypatch), ig.fields.BatchSizer()
     cost = lambda rows: rows + 10  # noqa: E731
@@ -125,7 +131,9 @@ def test_work_too_little_for_the_next_size_is_done_at_the_best_one_known(monkeyp
     assert run(packer, 300, cost, clock)[0] == 128
 
 
-def test_the_climb_ends_at_the_second_size_that_gains_nothing(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_the_climb_ends_at_the_second_size_that_gains_nothing(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
     """The first is timed twice, for it may have been noise; the second is timed once, for it may be very slow."""
     monkeypatch.setattr("integrand.model.batching._START_ELEMENTS", 32 * 6)
     cost = lambda rows: rows * {32: 2.0, 64: 1.0, 128: 0.99}.get(rows, 5.0)  # noqa: E731
@@ -140,7 +148,9 @@ def test_the_climb_ends_at_the_second_size_that_gains_nothing(monkeypatch: pytes
 PHOTO = torch.empty(1).expand(3, 224, 224)
 
 
-def chords(packer: BatchSizer, total: int, seconds: Any, clock: Clock, like: Tensor = PHOTO) -> list[int]:
+def chords(
+    packer: BatchSizer, total: int, seconds: Any, clock: Clock, like: Tensor = PHOTO
+) -> list[int]:
     sizes: list[int] = []
 
     def call(part: slice) -> None:
@@ -166,7 +176,9 @@ def test_chords_go_on_to_more_rows_where_that_is_faster(monkeypatch: pytest.Monk
     clock, packer = Clock(monkeypatch), BatchSizer()
     chords(packer, 300, lambda rows: rows + 100.0, clock)
     assert packer.size(PHOTO, "chords") == 27  # as many as a call may hold of this size
-    assert BatchSizer().size(torch.empty(1).expand(3, 16, 16), "chords") == 42  # small rows begin as ever
+    assert (
+        BatchSizer().size(torch.empty(1).expand(3, 16, 16), "chords") == 42
+    )  # small rows begin as ever
 
 
 def test_few_chords_are_one_call(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -182,7 +194,9 @@ def test_memory_makes_chords_fewer(monkeypatch: pytest.MonkeyPatch) -> None:
 
     def call(part: slice) -> None:
         sizes.append(part.stop - part.start)
-        used[0] = max(used[0], sizes[-1] << 26)  # 64 MiB a row: from four to eight the peak would rise by 512
+        used[0] = max(
+            used[0], sizes[-1] << 26
+        )  # 64 MiB a row: from four to eight the peak would rise by 512
 
     sizes: list[int] = []
     monkeypatch.setattr("integrand.model.batching.peak_memory", lambda: used[0])
@@ -208,15 +222,25 @@ def test_chords_that_ran_out_of_memory_stay_small() -> None:
 
 
 @pytest.mark.parametrize("first", ["few rows seem fast", "few rows seem slow"])
-def test_few_rows_of_a_photograph_are_run_twice(first: str, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_few_rows_of_a_photograph_are_run_twice(
+    first: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
     """Counted where they reach the model, whatever the machine is busy with: an eighth, and the first calls."""
     net = filled(
-        nn.Sequential(nn.Conv2d(3, 4, 5, 8), nn.ReLU(), nn.AdaptiveAvgPool2d(2), nn.Flatten(), nn.Linear(16, 3))
+        nn.Sequential(
+            nn.Conv2d(3, 4, 5, 8),
+            nn.ReLU(),
+            nn.AdaptiveAvgPool2d(2),
+            nn.Flatten(),
+            nn.Linear(16, 3),
+        )
     )
     clock, model = Clock(monkeypatch), Counting(net)
     model.register_forward_hook(
         lambda module, given, made: setattr(
-            clock, "now", clock.now + (len(given[0]) ** 2.0 if first == "few rows seem fast" else 1.0)
+            clock,
+            "now",
+            clock.now + (len(given[0]) ** 2.0 if first == "few rows seem fast" else 1.0),
         )
     )
     x = wave(3, 224, 224).reshape(1, 3, 224, 224)
@@ -287,7 +311,9 @@ ERRORS = [
 def test_out_of_memory_halves_and_goes_on(error: Exception, quiet: None) -> None:
     inner, x = tanh_mlp(), wave(5, 6)
     cramped, counted = Cramped(Counting(inner), 9, error), Counting(inner)
-    options = dict(target=0, method="weighted", baseline=[0.0, 1.0], fill=0.0, rule=ig.rules.Midpoint(20))
+    options = dict(
+        target=0, method="weighted", baseline=[0.0, 1.0], fill=0.0, rule=ig.rules.Midpoint(20)
+    )
     small = ig.explain(cramped, x, batch_size=64, **options)
     large = ig.explain(counted, x, batch_size=64, **options)
     torch.testing.assert_close(small.values, large.values, rtol=0, atol=1e-14)
@@ -296,7 +322,9 @@ def test_out_of_memory_halves_and_goes_on(error: Exception, quiet: None) -> None
     # rows do not fit, 7 do, two of which are asked again. What failed is the only work done twice, once for gradients and once for
     # values.
     assert cramped.attempts[:8] == [5, 5, 60, 30, 15, 7, 2, 7]
-    assert 10 in cramped.attempts  # the first round of the search: 2 references of 5 examples, which do not fit
+    assert (
+        10 in cramped.attempts
+    )  # the first round of the search: 2 references of 5 examples, which do not fit
     assert cramped.inner.gradients == counted.gradients == 5 * 2 * 20
     assert cramped.inner.values == counted.values
     assert small.cost.gradients == large.cost.gradients
@@ -335,7 +363,14 @@ def test_out_of_memory_halfway_through() -> None:
 def test_out_of_memory_in_a_descent(quiet: None) -> None:
     inner, x = tanh_mlp(), wave(4, 6)
     run = lambda model: ig.explain(  # noqa: E731
-        model, x, target=0, method="ig2", baseline=wave(3, 6, phase=1), representation="inner.1", steps=4, batch_size=64
+        model,
+        x,
+        target=0,
+        method="ig2",
+        baseline=wave(3, 6, phase=1),
+        representation="inner.1",
+        steps=4,
+        batch_size=64,
     )
     small, large = run(Cramped(inner, 5, ERRORS[1])), run(Counting(inner))
     torch.testing.assert_close(small.values, large.values, rtol=0, atol=1e-14)
@@ -344,7 +379,8 @@ def test_out_of_memory_in_a_descent(quiet: None) -> None:
 def test_a_single_row_that_does_not_fit() -> None:
     cramped = Cramped(tanh_mlp(), 0, ERRORS[1])
     with pytest.raises(
-        ig.errors.ModelTooLarge, match=r"single row does not fit into memory\. .*torch said: .*can't allocate memory"
+        ig.errors.ModelTooLarge,
+        match=r"single row does not fit into memory\. .*torch said: .*can't allocate memory",
     ):
         ig.explain(cramped, wave(5, 6), target=0, batch_size=4)
     assert cramped.attempts == [4, 2, 1]
@@ -355,13 +391,18 @@ def test_other_errors_are_not_swallowed() -> None:
     cramped = Cramped(tanh_mlp(), 2, RuntimeError("mat1 and mat2 shapes cannot be multiplied"))
     with pytest.raises(RuntimeError, match=r"mat1 and mat2"):
         ig.explain(cramped, wave(5, 6), target=0, batch_size=4)
-    assert cramped.attempts == [4, 4]  # with chords, whose fault it might be, and without; never with fewer rows
+    assert cramped.attempts == [
+        4,
+        4,
+    ]  # with chords, whose fault it might be, and without; never with fewer rows
     assert not is_out_of_memory(ValueError("out of memory"))
     assert not is_out_of_memory(KeyboardInterrupt())
 
 
 @pytest.mark.parametrize("best", [16, 2])
-def test_no_call_is_tried_that_would_take_much_memory(monkeypatch: pytest.MonkeyPatch, best: int) -> None:
+def test_no_call_is_tried_that_would_take_much_memory(
+    monkeypatch: pytest.MonkeyPatch, best: int
+) -> None:
     """On a CPU there is no error to back off from: the climb ends before a call raises the peak by a lot, at the best size so far."""
     used = 0
 

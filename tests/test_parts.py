@@ -20,7 +20,10 @@ SPACES = (ig.paths, ig.rules, ig.targets, ig.weightings, ig.baselines)
 TYPED = [
     (ig.Method(), "Method()"),
     (ig.methods.integrated(rule=ig.rules.GaussLegendre(3)), "Method(rule=GaussLegendre(3))"),
-    (ig.methods.integrated("black", path=ig.paths.Straight(7)), "Method(Colour(label='black'), Straight(7))"),
+    (
+        ig.methods.integrated("black", path=ig.paths.Straight(7)),
+        "Method(Colour(label='black'), Straight(7))",
+    ),
     (ig.rules.MonteCarlo(), "MonteCarlo()"),
     (ig.rules.MonteCarlo(1, seed=4), "MonteCarlo(seed=4)"),
     (ig.rules.MonteCarlo(3, 4), "MonteCarlo(3, 4)"),
@@ -68,14 +71,25 @@ def test_tensors_print_as_shapes() -> None:
     assert repr(ig.baselines.Given(wave(2, 3, 4))) == "Given(tensor<2x3x4>)"
     assert repr(ig.targets.Logit(torch.tensor([1, 2, 3]))) == "Logit(tensor<3>)"
     assert repr(ig.baselines.Sample([1, 2, 3], 2)) == "Sample([1, 2, 3], 2)"
-    assert repr(ig.baselines.Sample(torch.utils.data.TensorDataset(wave(4)), 2)) == "Sample(TensorDataset<4>, 2)"
+    assert (
+        repr(ig.baselines.Sample(torch.utils.data.TensorDataset(wave(4)), 2))
+        == "Sample(TensorDataset<4>, 2)"
+    )
     assert repr(ig.targets.Custom(describe)) == "Custom(describe)"
 
 
 def every_part() -> list[type]:
     spaces: list[ModuleType] = [*SPACES, ig]
-    found = {c for space in spaces for c in vars(space).values() if inspect.isclass(c) and "_typed" in repr(c.__repr__)}
-    return sorted((c for c in found if not c.__name__.startswith("_")), key=lambda c: (c.__module__, c.__name__))
+    found = {
+        c
+        for space in spaces
+        for c in vars(space).values()
+        if inspect.isclass(c) and "_typed" in repr(c.__repr__)
+    }
+    return sorted(
+        (c for c in found if not c.__name__.startswith("_")),
+        key=lambda c: (c.__module__, c.__name__),
+    )
 
 
 def test_the_parts_are_found() -> None:
@@ -110,7 +124,9 @@ def test_parts_are_frozen(cls: type) -> None:
         "Discretized": (wave(4, 3),),
         "Scheduled": ((0.0, 1.0),),
     }
-    needed = [f for f in dataclasses.fields(cls) if f.default is f.default_factory is dataclasses.MISSING]
+    needed = [
+        f for f in dataclasses.fields(cls) if f.default is f.default_factory is dataclasses.MISSING
+    ]
     value = cls(*arguments.get(cls.__name__, (0,) * len(needed)))
     name = dataclasses.fields(cls)[0].name if dataclasses.fields(cls) else "anything"
     with pytest.raises(dataclasses.FrozenInstanceError):
@@ -136,7 +152,11 @@ def test_tuples_of_tensors() -> None:
         parts: tuple[torch.Tensor, ...]
 
     assert repr(Several((wave(2), wave(3, 4)))) == "Several((tensor<2>, tensor<3x4>))"
-    assert Several((wave(2), wave(3))) == Several((wave(2), wave(3))) != Several((wave(2), wave(3) + 1))
+    assert (
+        Several((wave(2), wave(3)))
+        == Several((wave(2), wave(3)))
+        != Several((wave(2), wave(3) + 1))
+    )
 
 
 def test_a_part_of_ones_own() -> None:
@@ -157,7 +177,9 @@ def test_shape_helpers() -> None:
     assert describe((3, 224, 224)) == "3x224x224"
     assert describe(()) == "()"
     assert over(wave(2, 3), wave(2, 3, 4, 5)).shape == (2, 3, 1, 1)
-    assert total(wave(2, 3, 4), 1).tolist() == pytest.approx(wave(2, 3, 4).sum((1, 2)).tolist(), abs=1e-14)
+    assert total(wave(2, 3, 4), 1).tolist() == pytest.approx(
+        wave(2, 3, 4).sum((1, 2)).tolist(), abs=1e-14
+    )
     assert torch.equal(total(wave(2, 3), 2), wave(2, 3))
     low = (torch.float16, torch.bfloat16, torch.float32)
     assert [state_dtype(t) for t in low] == [torch.float32] * 3

@@ -17,7 +17,16 @@ from torch import Tensor, nn
 import integrand as ig
 from integrand.core.segment import polyline
 from integrand.model.row_independence import ROWS
-from integrand.rules.path_weights import NAMED, Beta, Exponential, Fade, Logarithmic, Power, mass_of, weight_at
+from integrand.rules.path_weights import (
+    NAMED,
+    Beta,
+    Exponential,
+    Fade,
+    Logarithmic,
+    Power,
+    mass_of,
+    weight_at,
+)
 from tests.problems import T6_INPUT, Counting, filled, img, img_input, t6, wave
 from tests.test_credit import Paid
 
@@ -51,12 +60,16 @@ def near(found: Tensor, expected: Any, tolerance: float = 1e-12) -> None:
     torch.testing.assert_close(found, expected.reshape(found.shape), rtol=0, atol=tolerance)
 
 
-def mapped(rule: Any, path: Any = STRAIGHT, field: Any = FIELD, x: Tensor = X, starts: Tensor = STARTS) -> Any:
+def mapped(
+    rule: Any, path: Any = STRAIGHT, field: Any = FIELD, x: Tensor = X, starts: Tensor = STARTS
+) -> Any:
     """All references' maps."""
     return ig.Method(Given(starts), path, rule, record=("shares",))(field, x)
 
 
-def by_hand(weight: Callable[[float], float], b: int, r: int, nodes: list[float], weights: list[float]) -> Tensor:
+def by_hand(
+    weight: Callable[[float], float], b: int, r: int, nodes: list[float], weights: list[float]
+) -> Tensor:
     """Δ ⊙ Σ_q v_q w(α_q) g(α_q) / Σ_q v_q w(α_q) for one pair."""
     step = X[b] - STARTS[r, b]
     share, whole = torch.zeros(4).double(), 0.0
@@ -97,7 +110,9 @@ def test_masses_are_the_integrals(weight: Any) -> None:
     values = weight(alpha) * 6 * u * (1 - u)
     simpson = (values[:-2:2] + 4 * values[1:-1:2] + values[2::2]).sum() / 3 / 4000
     assert weight.mass == pytest.approx(float(simpson), rel=1e-7)
-    assert mass_of(lambda a: weight(a)) == pytest.approx(weight.mass, rel=1e-9)  # found, where nobody says it
+    assert mass_of(lambda a: weight(a)) == pytest.approx(
+        weight.mass, rel=1e-9
+    )  # found, where nobody says it
 
 
 def test_masses_of_rough_weights() -> None:
@@ -138,7 +153,11 @@ def test_the_published_discretisation(name: str) -> None:
 
     near(official(50), published, 1e-12)
     limit = mapped(
-        ig.rules.PathWeighted(name, ig.rules.GaussLegendre(200)), STRAIGHT, field, x, torch.zeros(1, 3, 4, 4).double()
+        ig.rules.PathWeighted(name, ig.rules.GaussLegendre(200)),
+        STRAIGHT,
+        field,
+        x,
+        torch.zeros(1, 3, 4, 4).double(),
     )
     errors = [float((official(k) - limit.values[0]).abs().max()) for k in (50, 200, 800)]
     assert errors[1] < errors[0] / 3
@@ -155,7 +174,11 @@ def test_the_weight_is_one_of_the_whole_path(name: str) -> None:
     rule = ig.rules.PathWeighted(name, ig.rules.GaussLegendre(5))
     many = mapped(rule, ig.paths.Straight(6))
     near(many.values, one.values, 1e-4 if name == "sqrt" else 1e-8)
-    for path in (Paid(6, ""), Paid(6, "", backwards=True), Paid(6, "", backwards=True, together=True)):
+    for path in (
+        Paid(6, ""),
+        Paid(6, "", backwards=True),
+        Paid(6, "", backwards=True, together=True),
+    ):
         near(mapped(rule, path).values, many.values)
     plain = mapped(ig.rules.GaussLegendre(5), ig.paths.Straight(6))
     assert (
@@ -164,7 +187,9 @@ def test_the_weight_is_one_of_the_whole_path(name: str) -> None:
 
 
 @pytest.mark.parametrize("name", list(NAMED))
-@pytest.mark.parametrize("rule", [ig.rules.Right(), ig.rules.Trapezoid(3), ig.rules.GaussLegendre(2)], ids=repr)
+@pytest.mark.parametrize(
+    "rule", [ig.rules.Right(), ig.rules.Trapezoid(3), ig.rules.GaussLegendre(2)], ids=repr
+)
 def test_linear_functions_are_exact(name: str, rule: Any) -> None:
     """However few nodes: w ⊙ Δ, in one segment or in several."""
     if name in ("linear_early", "quadratic_early", "beta22") and rule == ig.rules.Right():
@@ -195,13 +220,17 @@ def test_gradients_at_the_ends_are_not_paid_twice(sides: str) -> None:
 def test_only_the_shape_of_a_weight_counts(phase: float, which: str, factor: float) -> None:
     x = wave(3, 4, phase=phase)
     one = mapped(ig.rules.PathWeighted(which, ig.rules.Midpoint(7)), x=x)
-    other = mapped(ig.rules.PathWeighted(lambda a: factor * NAMED[which](a), ig.rules.Midpoint(7)), x=x)
+    other = mapped(
+        ig.rules.PathWeighted(lambda a: factor * NAMED[which](a), ig.rules.Midpoint(7)), x=x
+    )
     near(other.values, one.values, 1e-8)
     doubled = mapped(ig.rules.PathWeighted(which, ig.rules.Midpoint(7), mass=2.0), x=x)
     near(doubled.values, 2 * one.values)
 
 
-@pytest.mark.parametrize("weight", [Power(0), Exponential(0.0), Beta(1.0, 1.0), lambda a: torch.full_like(a, 7.0)])
+@pytest.mark.parametrize(
+    "weight", [Power(0), Exponential(0.0), Beta(1.0, 1.0), lambda a: torch.full_like(a, 7.0)]
+)
 def test_a_constant_weight_is_integrated_gradients(weight: Any) -> None:
     near(mapped(ig.rules.PathWeighted(weight, FINE)).values, mapped(FINE).values, 1e-12)
 
@@ -247,7 +276,9 @@ def test_path_sampled_is_the_mean_over_baselines_on_the_path() -> None:
     nodes, weights = ig.rules.GaussLegendre(20).table()
     step = X - STARTS[0]
     drawn = torch.stack([STARTS[0] + t * step for t in nodes])
-    mean = torch.einsum("r,rbi->bi", torch.tensor(weights, dtype=torch.float64), mapped(FINE, starts=drawn).shares)
+    mean = torch.einsum(
+        "r,rbi->bi", torch.tensor(weights, dtype=torch.float64), mapped(FINE, starts=drawn).shares
+    )
     made = ig.methods.path_sampled(Given(STARTS[:1]))(FIELD, X)
     near(made.values, mean, 1e-10)
     # So it adds up to F(x) minus the mean of F on the path.
@@ -294,7 +325,9 @@ def test_pieces_of_a_layers_path_keep_their_clocks(which: str) -> None:
         "decision": ig.rules.IntegratedDecisionGradients(1, 1),
         "until": ig.rules.SaturationCutoff(0.5, ig.rules.Midpoint()),
     }
-    method = ig.Layered("first", ig.Method(Given(STARTS[:1]), ig.paths.Straight(pieces), rules[which]))
+    method = ig.Layered(
+        "first", ig.Method(Given(STARTS[:1]), ig.paths.Straight(pieces), rules[which])
+    )
     made = method(ig.TorchField(model, 1), X)
     expected = torch.zeros(3, 3).double()
     for k in range(pieces):
@@ -318,12 +351,18 @@ def test_pieces_of_a_layers_path_keep_their_clocks(which: str) -> None:
 @pytest.mark.parametrize(
     ("build", "message"),
     [
-        (lambda: ig.methods.path_weighted(weight="inverse"), r"no finite integral: .* change with n"),
+        (
+            lambda: ig.methods.path_weighted(weight="inverse"),
+            r"no finite integral: .* change with n",
+        ),
         (lambda: Power(-1.0), r"α\^-1 has no finite integral"),
         (lambda: Fade(-2), r"\(1 − α\)\^-2 has no finite integral"),
         (lambda: Logarithmic(-0.5), r"for c above 0, not for -0\.5"),
         (lambda: Beta(0, 1), r"above 0, not 0 and 1"),
-        (lambda: ig.rules.PathWeighted(3), r"a name \(sqrt, .*\) or a callable of the clock α, not int"),
+        (
+            lambda: ig.rules.PathWeighted(3),
+            r"a name \(sqrt, .*\) or a callable of the clock α, not int",
+        ),
         (
             lambda: ig.rules.PathWeighted("sqrt", ig.rules.Adaptive()),
             r"at fixed nodes: give a rule such as .*, not Adaptive",
@@ -331,8 +370,14 @@ def test_pieces_of_a_layers_path_keep_their_clocks(which: str) -> None:
         (lambda: ig.rules.PathWeighted("sqrt", mass=0), r"above 0, or None to leave it; not 0"),
         (lambda: ig.rules.SaturationCutoff(0.0), r"above 0 and at most 1, not 0\.0"),
         (lambda: ig.rules.SaturationCutoff(1.5), r"above 0 and at most 1, not 1\.5"),
-        (lambda: ig.rules.SaturationCutoff(0.5, ig.rules.PathWeighted("sqrt")), r"a shortened one keeps none"),
-        (lambda: ig.rules.SaturationCutoff(0.5, ig.rules.Rescaled()), r"a shortened one keeps none"),
+        (
+            lambda: ig.rules.SaturationCutoff(0.5, ig.rules.PathWeighted("sqrt")),
+            r"a shortened one keeps none",
+        ),
+        (
+            lambda: ig.rules.SaturationCutoff(0.5, ig.rules.Rescaled()),
+            r"a shortened one keeps none",
+        ),
         (lambda: ig.rules.Saturation(0), r"above 0 and at most 1, not 0"),
         (lambda: ig.rules.Saturation(pilot=0), r"at least one cell, not 0"),
     ],
@@ -343,7 +388,10 @@ def test_nonsense_is_refused(build: Any, message: str) -> None:
 
 
 def test_names_are_looked_up() -> None:
-    with pytest.raises(ig.errors.UnknownName, match=r"no path weight named 'exponental'. Did you mean 'exponential'"):
+    with pytest.raises(
+        ig.errors.UnknownName,
+        match=r"no path weight named 'exponental'. Did you mean 'exponential'",
+    ):
         ig.rules.PathWeighted("exponental")
 
 
@@ -369,7 +417,9 @@ def test_the_reason_for_refusing_the_inverse() -> None:
     for k in (10, 1000, 100_000):
         weight = 1 / ((torch.arange(k).double() + 1) / k)
         shares.append(float(weight[0] / weight.sum()))
-    assert shares[0] > 2 * shares[1] > 3 * shares[2] > 0.1  # the first of 100 000 cells still counts for a twelfth
+    assert (
+        shares[0] > 2 * shares[1] > 3 * shares[2] > 0.1
+    )  # the first of 100 000 cells still counts for a twelfth
 
 
 # --- Left-IG ----------------------------------------------------------------------------------------------------------
@@ -381,7 +431,10 @@ def rising(z: Tensor) -> Tensor:
 
 
 def test_left_is_the_integral_to_where_f_saturates() -> None:
-    field, x = ig.fields.Function(rising), torch.ones(2, 4).double() * torch.tensor([[1.0], [2.0]]).double()
+    field, x = (
+        ig.fields.Function(rising),
+        torch.ones(2, 4).double() * torch.tensor([[1.0], [2.0]]).double(),
+    )
     made = ig.methods.left(pilot=2000, rule=FINE)(field, x)
     for b in range(2):
         moment = -math.log(1 - 0.9 * float(rising(x)[b])) / 3 / float(x[b, 0])
@@ -412,7 +465,9 @@ def first_by_hand(values: list[float], fraction: float, above: float) -> float:
     cells=st.integers(1, 9),
     pieces=st.integers(1, 3),
 )
-def test_until_saturation_by_hand(phase: float, fraction: float, above: float | None, cells: int, pieces: int) -> None:
+def test_until_saturation_by_hand(
+    phase: float, fraction: float, above: float | None, cells: int, pieces: int
+) -> None:
     """Every pair has its own moment; up to it the map is integrated gradients of the shorter line."""
     x, starts = wave(3, 4, phase=phase), wave(2, 3, 4, phase=phase + 1)
     wavy = ig.fields.Function(lambda z: torch.sin(2 * z.sum(1)) + 0.3 * z[:, 0])
@@ -421,7 +476,9 @@ def test_until_saturation_by_hand(phase: float, fraction: float, above: float | 
     cells = pieces * -(-cells // pieces)
     for r in range(2):
         for b in range(3):
-            points = torch.stack([starts[r, b] + j / cells * (x[b] - starts[r, b]) for j in range(cells + 1)])
+            points = torch.stack(
+                [starts[r, b] + j / cells * (x[b] - starts[r, b]) for j in range(cells + 1)]
+            )
             values = wavy.value(points).tolist()
             moment = first_by_hand(values, fraction, values[0] if above is None else above)
             end = starts[r, b] + moment * (x[b] - starts[r, b])
@@ -433,7 +490,9 @@ def test_until_saturation_by_hand(phase: float, fraction: float, above: float | 
 
 @pytest.mark.parametrize("limit", [0.05, 0.3, 0.5, 0.99, 1.0])
 @pytest.mark.parametrize(
-    "path", [STRAIGHT, ig.paths.Straight(4), Paid(4, "start end", backwards=True)], ids=["1", "4", "paid"]
+    "path",
+    [STRAIGHT, ig.paths.Straight(4), Paid(4, "start end", backwards=True)],
+    ids=["1", "4", "paid"],
 )
 def test_until_a_moment(path: Any, limit: float) -> None:
     """A moment of the clock goes with every path, also one that comes piece by piece."""
@@ -447,7 +506,10 @@ def test_until_a_moment(path: Any, limit: float) -> None:
 
 def test_until_the_end_is_the_rule_itself() -> None:
     for path in (STRAIGHT, ig.paths.Straight(3), Paid(3, "start end")):
-        one, other = mapped(ig.rules.SaturationCutoff(1.0, ig.rules.Simpson()), path), mapped(ig.rules.Simpson(), path)
+        one, other = (
+            mapped(ig.rules.SaturationCutoff(1.0, ig.rules.Simpson()), path),
+            mapped(ig.rules.Simpson(), path),
+        )
         assert torch.equal(one.values, other.values)
         assert one.cost.gradients == other.cost.gradients
         assert one.cost.values == other.cost.values
@@ -458,18 +520,22 @@ def test_until_goes_with_other_rules(quiet: None) -> None:
     ends = STARTS + 0.6 * (X - STARTS)
     change = FIELD.value(ends, 2) - FIELD.value(STARTS, 2)
     near(mapped(ig.rules.SaturationCutoff(0.6, ig.rules.IDGI(4))).shares.sum(-1), change)
-    asked = ig.explain(t6, T6_INPUT, target=ig.targets.Output(), method="left", tol=0.001, above=None)
+    asked = ig.explain(
+        t6, T6_INPUT, target=ig.targets.Output(), method="left", tol=0.001, above=None
+    )
     assert bool(asked.converged.all())
-    fine = ig.explain(t6, T6_INPUT, target=ig.targets.Output(), method="left", rule=FINE, above=None)
+    fine = ig.explain(
+        t6, T6_INPUT, target=ig.targets.Output(), method="left", rule=FINE, above=None
+    )
     assert float((asked.values - fine.values).norm() / fine.values.norm()) < 0.001
 
 
 def test_what_lies_beyond_costs_nothing() -> None:
     model = Counting(t6)
     field = ig.TorchField(model, ig.targets.Output())
-    made = ig.Method(path=ig.paths.Straight(10), rule=ig.rules.SaturationCutoff(0.35, ig.rules.Midpoint(2)))(
-        field, T6_INPUT
-    )
+    made = ig.Method(
+        path=ig.paths.Straight(10), rule=ig.rules.SaturationCutoff(0.35, ig.rules.Midpoint(2))
+    )(field, T6_INPUT)
     assert model.gradients == made.cost.gradients == 4 * 2
     model.reset()
     made = ig.methods.left(above=None, pilot=20, rule=ig.rules.Midpoint(6))(field, T6_INPUT)
@@ -490,7 +556,9 @@ def test_saturated_from_the_start() -> None:
 
 
 def test_the_maximum_needs_the_whole_path() -> None:
-    with pytest.raises(ig.errors.InputError, match=r"covers the clock from 0 to 0\.25: give the limit as a number"):
+    with pytest.raises(
+        ig.errors.InputError, match=r"covers the clock from 0 to 0\.25: give the limit as a number"
+    ):
         mapped(ig.rules.SaturationCutoff(), Paid(4, ""))
     corners = wave(4, 2, 3, 4)
     rule = ig.rules.SaturationCutoff(ig.rules.Saturation(above=None, pilot=9), FINE)

@@ -23,7 +23,9 @@ STARTS = wave(2, 3, 5, phase=2)  # R = 2
 
 def bend(z: Tensor) -> Tensor:
     """A representation in which the descent turns corners."""
-    return torch.stack([z[:, 0] * z[:, 1] + z[:, 2], (z * z).sum(1) / 3, z[:, 3] - 0.5 * z[:, 4] ** 2], 1)
+    return torch.stack(
+        [z[:, 0] * z[:, 1] + z[:, 2], (z * z).sum(1) / 3, z[:, 3] - 0.5 * z[:, 4] ** 2], 1
+    )
 
 
 BENDING = (lambda x: 0.8 * x + 0.1, lambda z: z + 0.3 * torch.tanh(2 * z.roll(1, 1)))
@@ -52,7 +54,9 @@ PATHS = {
     "Latent, slerp": ig.paths.Latent(BENDING, 5, 1, slerp=True),
     "LatentGeodesic": ig.paths.LatentGeodesic(BENDING, 6, ends=3),
     "Descent, l2": ig.paths.Descent(bend, 12, 0.11, (-9.0, 9.0)),
-    "Descent, l2, as published": ig.paths.Descent(bend, 12, 0.11, (-9.0, 9.0), step=ig.paths.Fixed()),
+    "Descent, l2, as published": ig.paths.Descent(
+        bend, 12, 0.11, (-9.0, 9.0), step=ig.paths.Fixed()
+    ),
     "Descent, l1": ig.paths.Descent(bend, 12, 0.11, (-9.0, 9.0), "l1"),
     "Descent, sign": ig.paths.Descent(bend, 12, 0.11, (-9.0, 9.0), "sign"),
     "Descent, clipped": ig.paths.Descent(bend, 12, 0.3, (-0.7, 0.7), step=ig.paths.Fixed()),
@@ -66,7 +70,9 @@ PATHS = {
     "Respaced, midpoint": ig.paths.NonUniform(9, 11, "midpoint"),
     "Descent, implicit": ig.paths.Descent(bend, 12, 0.4, (-9.0, 9.0), step=ig.paths.Implicit()),
     "Adversarial": ig.paths.Adversarial(Bend(), 12, 0.05, (-9.0, 9.0)),
-    "Adversarial, implicit": ig.paths.Adversarial(Bend(), 12, 0.3, (-9.0, 9.0), "l2", ig.paths.Implicit(2)),
+    "Adversarial, implicit": ig.paths.Adversarial(
+        Bend(), 12, 0.3, (-9.0, 9.0), "l2", ig.paths.Implicit(2)
+    ),
     "Guided": ig.paths.Guided(9, 0.3, 0.1),
     "Guided, free": ig.paths.Guided(9, stray=1.0),
     "SAMP": ig.paths.SAMP(9, 0.1),
@@ -80,7 +86,9 @@ def smooth(z: Tensor) -> Tensor:
     return torch.exp(0.4 * z @ wave(z.shape[1], phase=0.5).to(z)) + z[:, 0] * z[:, 1]
 
 
-def corners(path: Any, field: Any = None, start: Tensor = STARTS, end: Tensor = X) -> tuple[Tensor, Tensor]:
+def corners(
+    path: Any, field: Any = None, start: Tensor = STARTS, end: Tensor = X
+) -> tuple[Tensor, Tensor]:
     return ig.paths.corners(path, field or ig.fields.Function(smooth), start, end)
 
 
@@ -99,7 +107,11 @@ ELSEWHERE = {"Relative", "Split", "SVD", "DCT", "Haar", "Pyramid", "Spectral", "
 
 
 def test_every_path_is_here() -> None:
-    exported = {name for name, c in vars(ig.paths).items() if inspect.isclass(c) and dataclasses.is_dataclass(c)}
+    exported = {
+        name
+        for name, c in vars(ig.paths).items()
+        if inspect.isclass(c) and dataclasses.is_dataclass(c)
+    }
     steps = {"Relative"} | {type(step).__name__ for step in STEPS}
     assert exported - steps - ELSEWHERE == {type(path).__name__ for path in PATHS.values()}
 
@@ -134,7 +146,10 @@ def test_straight_ends_on_the_input_exactly(segments: int, dtype: torch.dtype) -
 def test_a_linear_field_gets_w_times_the_way(name: str, rule: Any) -> None:
     weight = wave(5, phase=1)
     field = ig.fields.Linear(weight)
-    share = sum(Integrated.ensure(rule(field, segment)).share.sum(0) for segment in PATHS[name](field, STARTS, X))
+    share = sum(
+        Integrated.ensure(rule(field, segment)).share.sum(0)
+        for segment in PATHS[name](field, STARTS, X)
+    )
     start = corners(PATHS[name], field)[1][0]
     torch.testing.assert_close(share, weight * (X - start), rtol=0, atol=1e-14)
     if not name.startswith(("Descent", "Blur", "Adversarial")):  # those choose where they begin
@@ -148,7 +163,9 @@ def test_what_is_handed_on_is_what_the_field_says(name: str) -> None:
         for paid, points in ((segment.at_start, segment.start), (segment.at_end, segment.end)):
             if paid is not None:
                 torch.testing.assert_close(paid.value, field.value(points, 3), rtol=0, atol=1e-14)
-                torch.testing.assert_close(paid.gradient, field.gradient(points, 3), rtol=0, atol=1e-14)
+                torch.testing.assert_close(
+                    paid.gradient, field.gradient(points, 3), rtol=0, atol=1e-14
+                )
     walked = getattr(PATHS[name], "gradients", 0)  # Geodesic cannot say how many, and hands none on
     assert not walked or segment.at_start is not None or segment.at_end is not None
 
@@ -208,11 +225,15 @@ def identity(z: Tensor) -> Tensor:
     return z
 
 
-def descent(phi: Any, steps: int, rate: Any, clip: Any = (-99.0, 99.0), **options: Any) -> ig.paths.Descent:
+def descent(
+    phi: Any, steps: int, rate: Any, clip: Any = (-99.0, 99.0), **options: Any
+) -> ig.paths.Descent:
     return ig.paths.Descent(phi, steps, rate, clip, **options)
 
 
-def gradpath(phi: Any, x: Tensor, reference: Tensor, steps: int, rate: float, low: float, high: float) -> list[Tensor]:
+def gradpath(
+    phi: Any, x: Tensor, reference: Tensor, steps: int, rate: float, low: float, high: float
+) -> list[Tensor]:
     """The paper's loop for one example and one reference, z_0 … z_K."""
     goal = phi(reference[None])[0].detach()
     z = x.clone()
@@ -253,7 +274,9 @@ def test_identity_representation_is_a_riemann_sum_from_the_inputs_side(quiet: No
     expected = torch.zeros_like(STARTS)
     for j in range(6):
         expected += (z[j + 1] - z[j]) * field.gradient(z[j + 1], 2)
-    made = ig.Method(ig.baselines.Given(STARTS), path, ig.rules.Right(), record=("shares",))(field, X)
+    made = ig.Method(ig.baselines.Given(STARTS), path, ig.rules.Right(), record=("shares",))(
+        field, X
+    )
     torch.testing.assert_close(made.shares, expected, rtol=0, atol=1e-14)
 
 
@@ -401,7 +424,9 @@ def test_sign_moves_every_feature_alike() -> None:
 @pytest.mark.parametrize(("norm", "length"), [("l2", 2.0 * 5**0.5), ("l1", 2.0 * 5), ("sign", 2.0)])
 def test_relative_rate(norm: str, length: float) -> None:
     """A fraction of the box's diagonal in the step's own norm: range · √n, range · n, range."""
-    path = ig.paths.Descent(bend, 4, ig.paths.Relative(0.01), (-1.0, 1.0), norm, step=ig.paths.Fixed())
+    path = ig.paths.Descent(
+        bend, 4, ig.paths.Relative(0.01), (-1.0, 1.0), norm, step=ig.paths.Fixed()
+    )
     absolute = ig.paths.Descent(bend, 4, 0.01 * length, (-1.0, 1.0), norm, step=ig.paths.Fixed())
     torch.testing.assert_close(corners(path)[1], corners(absolute)[1], rtol=0, atol=1e-14)
 
@@ -436,18 +461,24 @@ def representations(model: nn.Sequential) -> dict[str, Any]:
     }
 
 
-@pytest.mark.parametrize("kind", ["by name", "as a module", "as a function", "as a closure", "by default"])
+@pytest.mark.parametrize(
+    "kind", ["by name", "as a module", "as a function", "as a closure", "by default"]
+)
 def test_representations_agree(kind: str) -> None:
     model = softplus_cnn()
     x, reference = 0.5 + 0.5 * wave(2, 3, 8, 8), 0.5 + 0.5 * wave(2, 2, 3, 8, 8, phase=1)
     field = ig.TorchField(model, 1)
     expected = [
-        torch.stack(gradpath(lambda z: model[:6](z), x[b], reference[r, b], 5, 0.3, 0.0, 1.0)).flip(0)
+        torch.stack(gradpath(lambda z: model[:6](z), x[b], reference[r, b], 5, 0.3, 0.0, 1.0)).flip(
+            0
+        )
         for r, b in itertools.product(range(2), range(2))
     ]
     path = ig.paths.Descent(representations(model)[kind], 5, 0.3, (0.0, 1.0), step=ig.paths.Fixed())
     _, points = corners(path, field, reference, x)
-    torch.testing.assert_close(points.flatten(1, 2).movedim(1, 0), torch.stack(expected), rtol=0, atol=1e-12)
+    torch.testing.assert_close(
+        points.flatten(1, 2).movedim(1, 0), torch.stack(expected), rtol=0, atol=1e-12
+    )
 
 
 def test_the_default_is_the_linear_layer_that_runs_last() -> None:
@@ -480,13 +511,17 @@ def test_the_output_of_a_layer_is_not_what_an_inplace_layer_made_of_it(layer: st
 
 
 def test_unknown_layers() -> None:
-    with pytest.raises(ig.errors.UnknownName, match=r"There is no layer named 'hidden'. Known: '0', '1', '2'"):
+    with pytest.raises(
+        ig.errors.UnknownName, match=r"There is no layer named 'hidden'. Known: '0', '1', '2'"
+    ):
         corners(descent("hidden", 2, 0.1), ig.TorchField(tanh_mlp(5), 0))
 
 
 def test_no_linear_layer_to_look_behind() -> None:
     model = filled(nn.Sequential(nn.Conv1d(1, 3, 5), nn.Flatten()))
-    with pytest.raises(ig.errors.ModelError, match=r"no linear layer whose input .* give representation="):
+    with pytest.raises(
+        ig.errors.ModelError, match=r"no linear layer whose input .* give representation="
+    ):
         corners(descent(None, 2, 0.1), ig.TorchField(model, 0), STARTS[:, :, None], X[:, None])
 
 
@@ -503,12 +538,17 @@ def test_a_representation_without_rows() -> None:
         def forward(self, x: Tensor) -> Tensor:
             return self.last(x + 0 * self.mean(x))
 
-    with pytest.raises(ig.errors.ModelError, match=r"one entry per row .* the output of layer 'mean' gave 5"):
+    with pytest.raises(
+        ig.errors.ModelError, match=r"one entry per row .* the output of layer 'mean' gave 5"
+    ):
         corners(descent("mean", 2, 0.1), ig.TorchField(Odd(), 0))
 
 
 def test_a_field_without_layers() -> None:
-    with pytest.raises(ig.errors.TargetError, match=r"Linear has no layers .* representation= a function of the input"):
+    with pytest.raises(
+        ig.errors.TargetError,
+        match=r"Linear has no layers .* representation= a function of the input",
+    ):
         corners(descent("fc", 2, 0.1), ig.fields.Linear(wave(5)))
 
 
@@ -530,14 +570,18 @@ def test_a_function_of_the_input_costs_the_model_nothing_more() -> None:
     assert (model.gradients, model.values) == ((7 + 1) * 2 * 3, 0)
 
 
-@pytest.mark.parametrize(("rule", "order"), [(ig.rules.Right(), 1), (ig.rules.Left(), 1), (ig.rules.Midpoint(), 2)])
+@pytest.mark.parametrize(
+    ("rule", "order"), [(ig.rules.Right(), 1), (ig.rules.Left(), 1), (ig.rules.Midpoint(), 2)]
+)
 def test_the_gap_closes_with_the_step(rule: Any, order: int, quiet: None) -> None:
     """At a fixed length of the walk: linearly for the published rule, quadratically with midpoints."""
     field = ig.fields.Function(smooth)
 
     def gap(steps: int) -> float:
         path = ig.paths.Descent(identity, steps, 0.6 / steps, (-9.0, 9.0), step=ig.paths.Fixed())
-        return float(ig.Method(ig.baselines.Given(STARTS), path, rule)(field, X).residual.abs().max())
+        return float(
+            ig.Method(ig.baselines.Given(STARTS), path, rule)(field, X).residual.abs().max()
+        )
 
     coarse, fine = gap(20), gap(80)
     observed = torch.tensor(coarse / fine).log2() / 2

@@ -34,7 +34,9 @@ def values(patterns: ig.fields.Patterns) -> dict[str, Tensor]:
 
 
 def mlp() -> nn.Sequential:
-    return filled(nn.Sequential(nn.Linear(6, 12), nn.ReLU(), nn.Linear(12, 8), nn.ReLU(), nn.Linear(8, 3)))
+    return filled(
+        nn.Sequential(nn.Linear(6, 12), nn.ReLU(), nn.Linear(12, 8), nn.ReLU(), nn.Linear(8, 3))
+    )
 
 
 def cnn() -> nn.Sequential:
@@ -77,9 +79,18 @@ def test_the_authors_numbers_with_the_formula_of_the_paper() -> None:
     model, data = synthetic()
     patterns = Patterns.fit(model, data)
     a = values(patterns)["0"][0]
-    torch.testing.assert_close(a, torch.tensor([-1.0170675, -0.0170675], dtype=torch.float64), rtol=0, atol=5e-8)
+    torch.testing.assert_close(
+        a, torch.tensor([-1.0170675, -0.0170675], dtype=torch.float64), rtol=0, atol=5e-8
+    )
     expected = torch.tensor(REFERENCES["PGIG Kindermans pattern"], dtype=torch.float64)
-    made = ig.explain(model, data[:5], target=0, method="pattern_guided", patterns=patterns, rule=ig.rules.Right(100))
+    made = ig.explain(
+        model,
+        data[:5],
+        target=0,
+        method="pattern_guided",
+        patterns=patterns,
+        rule=ig.rules.Right(100),
+    )
     torch.testing.assert_close(made.values, expected, rtol=0, atol=1e-8)
 
 
@@ -90,14 +101,18 @@ def test_the_authors_numbers_with_the_formula_of_their_code() -> None:
     active = data[model(data)[:, 0] < 1]  # ReLU(…) > 0
     mean = active.mean(0)
     slip = (mean / (model[0].weight[0] @ mean)).detach()
-    torch.testing.assert_close(slip, torch.tensor([-1.0032962, -0.0032962], dtype=torch.float64), rtol=0, atol=5e-8)
+    torch.testing.assert_close(
+        slip, torch.tensor([-1.0032962, -0.0032962], dtype=torch.float64), rtol=0, atol=5e-8
+    )
     first = Pattern("0", slip[None], right.each[0].fingerprint, right.each[0].rounding)
     expected = torch.tensor(REFERENCES["PGIG bug-compatible pattern"], dtype=torch.float64)
     made = ig.explain(
         model,
         data[:5],
         target=0,
-        method=ig.methods.pattern_guided(Patterns((first, right.each[1])), rule=ig.rules.Right(100)),
+        method=ig.methods.pattern_guided(
+            Patterns((first, right.each[1])), rule=ig.rules.Right(100)
+        ),
     )
     torch.testing.assert_close(made.values, expected, rtol=0, atol=1e-8)
     # The slip is not the formula: the two maps differ visibly.
@@ -109,7 +124,9 @@ def test_the_mean_before_the_relu_gives_another_pattern() -> None:
     """Kindermans et al. take E[y] of w·x itself; the authors' numbers are with E[ReLU(y)]."""
     model, data = synthetic()
     a = values(Patterns.fit(model, data, "two-component"))["0"][0]
-    torch.testing.assert_close(a, torch.tensor([-1.01620905, -0.01620905], dtype=torch.float64), rtol=0, atol=5e-9)
+    torch.testing.assert_close(
+        a, torch.tensor([-1.01620905, -0.01620905], dtype=torch.float64), rtol=0, atol=5e-9
+    )
 
 
 # --- estimators, sample by sample -------------------------------------------------------------------------------------
@@ -120,7 +137,9 @@ def by_hand(h: Tensor, y: Tensor, weight: Tensor, estimator: str, *, rectified: 
     chosen = [n for n in range(len(y)) if estimator == "linear" or y[n] > 0]
     if not chosen:
         return torch.zeros_like(weight)
-    mean_y = sum(max(float(v), 0.0) if rectified and estimator == "positive" else float(v) for v in y) / len(y)
+    mean_y = sum(
+        max(float(v), 0.0) if rectified and estimator == "positive" else float(v) for v in y
+    ) / len(y)
     mean_hy = sum(h[n] * y[n] for n in chosen) / len(chosen)
     mean_h = sum(h[n] for n in chosen) / len(chosen)
     top = mean_hy - mean_h * mean_y
@@ -137,7 +156,9 @@ def test_linear_layers(estimator: str) -> None:
         for name, layer in (("0", model[0]), ("2", model[2]), ("4", model[4])):
             y = layer(h)
             for unit in range(len(layer.weight)):
-                expected = by_hand(h, y[:, unit], layer.weight[unit], estimator, rectified=name != "4")
+                expected = by_hand(
+                    h, y[:, unit], layer.weight[unit], estimator, rectified=name != "4"
+                )
                 torch.testing.assert_close(found[name][unit], expected, rtol=1e-8, atol=1e-9)
             h = y.relu()
 
@@ -156,11 +177,20 @@ CONVOLUTIONS: dict[str, Callable[[], tuple[nn.Module, Tensor]]] = {
     "conv1d, dilated and strided": lambda: (nn.Conv1d(4, 4, 3, 2, 2, 2, groups=2), wave(4, 4, 11)),
     "conv2d, padded": lambda: (nn.Conv2d(2, 3, 3, padding=1), wave(3, 2, 5, 4)),
     "conv2d, 1x1": lambda: (nn.Conv2d(3, 2, 1), wave(3, 3, 4, 4)),
-    "conv2d, oblong": lambda: (nn.Conv2d(2, 2, (3, 2), (2, 1), (0, 1), bias=False), wave(3, 2, 6, 5)),
+    "conv2d, oblong": lambda: (
+        nn.Conv2d(2, 2, (3, 2), (2, 1), (0, 1), bias=False),
+        wave(3, 2, 6, 5),
+    ),
     "conv2d, a channel each": lambda: (nn.Conv2d(4, 8, 3, groups=4), wave(3, 4, 5, 5)),
-    "conv2d, same": lambda: (nn.Conv2d(2, 2, (2, 3), padding="same", dilation=(1, 2)), wave(3, 2, 5, 6)),
+    "conv2d, same": lambda: (
+        nn.Conv2d(2, 2, (2, 3), padding="same", dilation=(1, 2)),
+        wave(3, 2, 5, 6),
+    ),
     "conv2d, valid": lambda: (nn.Conv2d(2, 2, 2, padding="valid"), wave(3, 2, 4, 4)),
-    "conv2d, circular": lambda: (nn.Conv2d(2, 2, 3, padding=1, padding_mode="circular"), wave(3, 2, 5, 5)),
+    "conv2d, circular": lambda: (
+        nn.Conv2d(2, 2, 3, padding=1, padding_mode="circular"),
+        wave(3, 2, 5, 5),
+    ),
     "conv3d": lambda: (nn.Conv3d(2, 2, 2, padding=1), wave(2, 2, 3, 4, 3)),
 }
 
@@ -248,7 +278,9 @@ class Loud:
 DATA: dict[str, Callable[[], Any]] = {
     "one batch": lambda: [FLAT],
     "a loader": lambda: DataLoader(TensorDataset(FLAT, torch.arange(50)), 7),
-    "a shuffled loader": lambda: DataLoader(TensorDataset(FLAT), 8, shuffle=True, generator=torch.Generator()),
+    "a shuffled loader": lambda: DataLoader(
+        TensorDataset(FLAT), 8, shuffle=True, generator=torch.Generator()
+    ),
     "a dataset": lambda: TensorDataset(FLAT),
     "a dataset of pairs": Loud,
     "a generator": lambda: (FLAT[n : n + 9] for n in range(0, 50, 9)),
@@ -263,7 +295,10 @@ def test_how_data_comes_does_not_matter(kind: str) -> None:
     expected = values(Patterns.fit(model, FLAT))
     state = torch.random.get_rng_state()
     found = values(Patterns.fit(model, data))
-    if kind not in ("a loader", "a shuffled loader"):  # those draw a seed for their workers themselves
+    if kind not in (
+        "a loader",
+        "a shuffled loader",
+    ):  # those draw a seed for their workers themselves
         assert torch.equal(torch.random.get_rng_state(), state)
     for name, a in expected.items():
         torch.testing.assert_close(found[name], a, rtol=0, atol=1e-11)
@@ -346,7 +381,9 @@ def test_weights_name_their_layers() -> None:
         second = model.twice(first.relu())
     h, y = torch.cat([FLAT, first.relu()]), torch.cat([first, second])
     for unit in range(6):
-        expected = by_hand(h, y[:, unit], model.twice.weight[unit].detach(), "positive", rectified=True)
+        expected = by_hand(
+            h, y[:, unit], model.twice.weight[unit].detach(), "positive", rectified=True
+        )
         torch.testing.assert_close(values(patterns)["twice"][unit], expected, rtol=1e-8, atol=1e-9)
     assert ig.TorchField(model, 0, backward=patterns).gradient(FLAT).shape == FLAT.shape
 
@@ -354,7 +391,9 @@ def test_weights_name_their_layers() -> None:
 def normed(model: nn.Sequential, how: str) -> nn.Sequential:
     with warnings.catch_warnings():
         warnings.simplefilter("ignore")
-        norm = nn.utils.parametrizations.weight_norm if how == "parametrized" else nn.utils.weight_norm
+        norm = (
+            nn.utils.parametrizations.weight_norm if how == "parametrized" else nn.utils.weight_norm
+        )
         norm(model[0])
         norm(model[2])
     return model
@@ -423,7 +462,9 @@ def test_what_is_not_covered_keeps_its_derivative() -> None:
 # --- the way back -----------------------------------------------------------------------------------------------------
 
 
-def restated(model: nn.Sequential, patterns: ig.fields.Patterns, x: Tensor, target: int, kind: str) -> Tensor:
+def restated(
+    model: nn.Sequential, patterns: ig.fields.Patterns, x: Tensor, target: int, kind: str
+) -> Tensor:
     """Every layer's own value, and the gradient of the same layer with other weights."""
     a = values(patterns)
     x = x.clone().requires_grad_()
@@ -448,7 +489,10 @@ def test_what_comes_back(build: Callable[[], nn.Sequential], data: Tensor, kind:
     patterns = Patterns(patterns.each, patterns.estimator, kind)
     field = ig.TorchField(model, 2, backward=patterns)
     torch.testing.assert_close(
-        field.gradient(data[:5]), restated(model, patterns, data[:5], 2, kind), rtol=1e-9, atol=1e-10
+        field.gradient(data[:5]),
+        restated(model, patterns, data[:5], 2, kind),
+        rtol=1e-9,
+        atol=1e-10,
     )
     plain = ig.TorchField(model, 2)
     own = model(data[:5])[:, 2].detach()
@@ -465,7 +509,9 @@ def test_what_comes_back_through_convolutions(kind: str) -> None:
     model = filled(nn.Sequential(made, nn.ReLU(), nn.Flatten()))
     patterns = Patterns.fit(model, h)
     found = ig.TorchField(model, 0, backward=patterns).gradient(h)
-    torch.testing.assert_close(found, restated(model, patterns, h, 0, "attribution"), rtol=1e-9, atol=1e-10)
+    torch.testing.assert_close(
+        found, restated(model, patterns, h, 0, "attribution"), rtol=1e-9, atol=1e-10
+    )
 
 
 class OneByOne(nn.Module):
@@ -535,7 +581,9 @@ def test_not_implementation_invariant() -> None:
         other[3].load_state_dict(one[2].state_dict())
     torch.testing.assert_close(one(FLAT), other(FLAT), rtol=0, atol=1e-12)
     maps = [
-        ig.explain(m, FLAT[:4], target=0, method="pattern_guided", patterns=Patterns.fit(m, FLAT)).values
+        ig.explain(
+            m, FLAT[:4], target=0, method="pattern_guided", patterns=Patterns.fit(m, FLAT)
+        ).values
         for m in (one, other)
     ]
     assert float((maps[0] - maps[1]).abs().max()) > 1e-3
@@ -554,7 +602,9 @@ def test_the_mean_of_what_comes_back() -> None:
         expected += (x - 0.25) * restated(model, patterns, point, 1, "attribution") / 25
     torch.testing.assert_close(made.values, expected, rtol=0, atol=1e-10)
     change = model(x)[:, 1] - model(torch.full_like(x, 0.25))[:, 1]
-    torch.testing.assert_close(made.residual, change.detach() - made.values.flatten(1).sum(1), rtol=0, atol=1e-10)
+    torch.testing.assert_close(
+        made.residual, change.detach() - made.values.flatten(1).sum(1), rtol=0, atol=1e-10
+    )
     assert made.cost.gradients == 25 * 4
     assert repr(made.method) == repr(ig.methods.pattern_guided(patterns, 0.25))
 
@@ -563,7 +613,9 @@ def test_the_mean_of_what_comes_back() -> None:
 def test_five_at_once_are_five_alone(batch_size: int | None) -> None:
     model, x = cnn(), IMAGES[:5]
     method = ig.methods.pattern_guided(Patterns.fit(model, IMAGES), rule=ig.rules.Right(6))
-    whole = ig.explain(model, x, target=torch.tensor([0, 2, 1, 0, 2]), method=method, batch_size=batch_size)
+    whole = ig.explain(
+        model, x, target=torch.tensor([0, 2, 1, 0, 2]), method=method, batch_size=batch_size
+    )
     for b, target in enumerate([0, 2, 1, 0, 2]):
         alone = ig.explain(model, x[b : b + 1], target=target, method=method)
         torch.testing.assert_close(alone.values[0], whole.values[b], rtol=0, atol=1e-12)
@@ -584,7 +636,14 @@ def test_it_costs_what_it_says() -> None:
     model = Counting(inner)
     patterns = Patterns.fit(model, FLAT)
     model.reset()
-    made = ig.explain(model, FLAT[:5], target=0, method="pattern_guided", patterns=patterns, rule=ig.rules.Right(7))
+    made = ig.explain(
+        model,
+        FLAT[:5],
+        target=0,
+        method="pattern_guided",
+        patterns=patterns,
+        rule=ig.rules.Right(7),
+    )
     assert model.gradients == made.cost.gradients == 7 * 5
     assert model.values == made.cost.values
 
@@ -596,7 +655,9 @@ def test_no_tolerance(how: str) -> None:
     weighted = ig.Backward(patterns, ig.methods.weighted(ig.baselines.Given(FLAT[:3]), fill=0.0))
     runs = {
         "look": lambda: weighted(ig.TorchField(model, 0), FLAT[:2]),
-        "a rule": lambda: ig.methods.integrated()(ig.TorchField(model, 0, backward=patterns), FLAT[:2]),
+        "a rule": lambda: ig.methods.integrated()(
+            ig.TorchField(model, 0, backward=patterns), FLAT[:2]
+        ),
         "a tolerance": lambda: ig.explain(
             model, FLAT[:2], target=0, method="pattern_guided", patterns=patterns, tol=0.05
         ),
@@ -620,12 +681,20 @@ def test_chords_are_the_trapezoid_of_what_comes_back() -> None:
 def test_needs_patterns() -> None:
     with pytest.raises(ig.errors.InputError, match="needs patterns="):
         ig.explain(mlp(), FLAT[:2], target=0, method="pattern_guided")
-    with pytest.raises(ig.errors.InputError, match=r"Patterns.fit\(model, data\) or .* gives, not str"):
+    with pytest.raises(
+        ig.errors.InputError, match=r"Patterns.fit\(model, data\) or .* gives, not str"
+    ):
         ig.methods.pattern_guided("patterns.safetensors")  # type: ignore[arg-type]
     with pytest.raises(ig.errors.InputError, match="'attribution', 'signal'"):
         Patterns(Patterns.fit(mlp(), FLAT).each, kind="net")
     with pytest.raises(ig.errors.ModelError, match=r"explain the nn.Module itself"):
-        ig.explain(lambda z: z, FLAT[:2], target=0, method="pattern_guided", patterns=Patterns.fit(mlp(), FLAT))
+        ig.explain(
+            lambda z: z,
+            FLAT[:2],
+            target=0,
+            method="pattern_guided",
+            patterns=Patterns.fit(mlp(), FLAT),
+        )
 
 
 # --- with everything else ---------------------------------------------------------------------------------------------
@@ -658,7 +727,8 @@ def test_at_a_layer() -> None:
         )
     )
     expected = sum(
-        (h - start) * restated(behind, own, start + k / 5 * (h - start), 2, "attribution") / 5 for k in range(1, 6)
+        (h - start) * restated(behind, own, start + k / 5 * (h - start), 2, "attribution") / 5
+        for k in range(1, 6)
     )
     torch.testing.assert_close(made.values, expected, rtol=0, atol=1e-11)
     conductance = ig.Backward(patterns, ig.methods.conductance("1", steps=4))
@@ -669,7 +739,13 @@ def test_at_a_layer() -> None:
 
 def with_norm() -> nn.Sequential:
     model = filled(
-        nn.Sequential(nn.Conv2d(3, 4, 3, bias=False), nn.BatchNorm2d(4), nn.ReLU(), nn.Flatten(), nn.Linear(144, 3))
+        nn.Sequential(
+            nn.Conv2d(3, 4, 3, bias=False),
+            nn.BatchNorm2d(4),
+            nn.ReLU(),
+            nn.Flatten(),
+            nn.Linear(144, 3),
+        )
     )
     with torch.no_grad():
         model[1].running_mean.copy_(wave(4))
@@ -680,7 +756,10 @@ def with_norm() -> nn.Sequential:
 def test_optimize_runs_the_model_itself() -> None:
     model = with_norm()
     patterns = Patterns.fit(model, IMAGES)
-    options: dict[str, Any] = {"target": 1, "method": ig.methods.pattern_guided(patterns, rule=ig.rules.Right(3))}
+    options: dict[str, Any] = {
+        "target": 1,
+        "method": ig.methods.pattern_guided(patterns, rule=ig.rules.Right(3)),
+    }
     plain = ig.explain(model, IMAGES[:3], **options)
     fast = ig.explain(model, IMAGES[:3], optimize=True, **options)
     assert torch.equal(fast.values, plain.values)
@@ -692,7 +771,9 @@ def test_optimize_runs_the_model_itself() -> None:
     model.train()
     with warnings.catch_warnings():
         warnings.simplefilter("ignore", ig.errors.TrainingModeWarning)
-        torch.testing.assert_close(changed.gradient(IMAGES[:2]), field.with_backward(patterns).gradient(IMAGES[:2]))
+        torch.testing.assert_close(
+            changed.gradient(IMAGES[:2]), field.with_backward(patterns).gradient(IMAGES[:2])
+        )
     assert all(module.training for module in model.modules())
 
 
@@ -716,7 +797,9 @@ def test_checkpoints(reentrant: bool) -> None:
             "ignore", UserWarning
         )  # a reentrant checkpoint of inputs without gradients, while fitting
         found = Patterns.fit(model, FLAT)
-        torch.testing.assert_close(ig.TorchField(model, 0, backward=found).gradient(FLAT), expected, rtol=0, atol=1e-12)
+        torch.testing.assert_close(
+            ig.TorchField(model, 0, backward=found).gradient(FLAT), expected, rtol=0, atol=1e-12
+        )
 
 
 def test_half_precision() -> None:
@@ -749,7 +832,11 @@ def state_of(model: nn.Module) -> list[Any]:
     found: list[Any] = []
     for module in model.modules():
         found += [module.training, sorted(vars(module)), type(module)]
-        found += [len(module._forward_hooks), len(module._forward_pre_hooks), len(module._backward_hooks)]
+        found += [
+            len(module._forward_hooks),
+            len(module._forward_pre_hooks),
+            len(module._backward_hooks),
+        ]
         found += [(id(p), p._version, p.requires_grad, p.grad) for p in module._parameters.values()]
     return found
 
@@ -792,7 +879,9 @@ def test_there_and_back(tmp_path: Path) -> None:
         again = Patterns.load(file, model)
         assert again == patterns
         assert repr(again) == repr(patterns)
-        assert all(torch.equal(a.values, b.values) for a, b in zip(again.each, patterns.each, strict=True))
+        assert all(
+            torch.equal(a.values, b.values) for a, b in zip(again.each, patterns.each, strict=True)
+        )
     assert Patterns.fit(mlp(), FLAT) != Patterns.fit(mlp(), FLAT + 0.01)
 
 
@@ -815,7 +904,9 @@ OTHERS: dict[str, tuple[Callable[[], nn.Module], str]] = {
         r"have a layer '4' \(3x8\), which this Sequential has not",
     ),
     "another shape": (
-        lambda: filled(nn.Sequential(nn.Linear(6, 12), nn.ReLU(), nn.Linear(12, 9), nn.ReLU(), nn.Linear(9, 3))),
+        lambda: filled(
+            nn.Sequential(nn.Linear(6, 12), nn.ReLU(), nn.Linear(12, 9), nn.ReLU(), nn.Linear(9, 3))
+        ),
         r"layer '2' is 8x12, the layer's weight 9x12",
     ),
     "other weights": (lambda: other_weights(mlp()), r"layer '2' has other weights"),

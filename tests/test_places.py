@@ -40,9 +40,15 @@ def by_hand(
     starts, ends = [s.detach() for s in starts], [e.detach() for e in ends]
     sums = [torch.zeros_like(end) for end in ends]
     for q in range(n):
-        points = [(s + (q + 0.5) / n * (e - s)).requires_grad_() for s, e in zip(starts, ends, strict=True)]
+        points = [
+            (s + (q + 0.5) / n * (e - s)).requires_grad_()
+            for s, e in zip(starts, ends, strict=True)
+        ]
         slopes = torch.autograd.grad(behind(*points).sum(), points, allow_unused=True)
-        sums = [total if slope is None else total + slope / n for total, slope in zip(sums, slopes, strict=True)]
+        sums = [
+            total if slope is None else total + slope / n
+            for total, slope in zip(sums, slopes, strict=True)
+        ]
     return [(e - s) * total for s, e, total in zip(starts, ends, sums, strict=True)]
 
 
@@ -87,9 +93,15 @@ def test_every_tensor_of_a_layer_is_explained(reads: str, time_first: bool) -> N
     model = filled(Recurrent(reads, time_first=time_first))
     turned = (lambda z: z.transpose(0, 1)) if time_first else (lambda z: z)
     tensors = lambda z: (lambda y, hc: (y, *hc))(*model.lstm(turned(z)))  # noqa: E731
-    hand = by_hand(lambda *p: model.head(*p)[:, 1], tensors(torch.zeros_like(SERIES)), tensors(SERIES))
+    hand = by_hand(
+        lambda *p: model.head(*p)[:, 1], tensors(torch.zeros_like(SERIES)), tensors(SERIES)
+    )
     made = run(model, SERIES, "layer", site="lstm", rule=FINE)
-    rows_first = [hand[0].transpose(0, 1) if time_first else hand[0], hand[1].transpose(0, 1), hand[2].transpose(0, 1)]
+    rows_first = [
+        hand[0].transpose(0, 1) if time_first else hand[0],
+        hand[1].transpose(0, 1),
+        hand[2].transpose(0, 1),
+    ]
     assert_maps(made, rows_first)
     assert [tuple(value.shape) for value in made.values] == [(4, 6, 5), (4, 1, 5), (4, 1, 5)]
     assert [tuple(part.shape) for part in made.inputs] == [(4, 6, 5), (4, 1, 5), (4, 1, 5)]
@@ -202,8 +214,13 @@ def test_every_tensor_that_goes_into_a_layer(keyword: bool) -> None:
     made = run(model, X, "layer", site="inner", side="input", baseline=0.25, rule=FINE)
     assert_maps(made, hand)
     torch.testing.assert_close(made.residual, torch.zeros(4).double(), rtol=0, atol=1e-8)
-    (second,) = by_hand(lambda b: model.inner(model.left(X).detach(), b, mask)[:, 1], both(B)[1:], both(X)[1:])
-    assert_maps(run(model, X, "layer", site=Site("inner", "input", tensor=1), baseline=0.25, rule=FINE), [second])
+    (second,) = by_hand(
+        lambda b: model.inner(model.left(X).detach(), b, mask)[:, 1], both(B)[1:], both(X)[1:]
+    )
+    assert_maps(
+        run(model, X, "layer", site=Site("inner", "input", tensor=1), baseline=0.25, rule=FINE),
+        [second],
+    )
 
 
 def test_a_representation_is_one_tensor_of_a_layer() -> None:
@@ -211,10 +228,20 @@ def test_a_representation_is_one_tensor_of_a_layer() -> None:
     model, reference = filled(Nested()), wave(1, 6, phase=1)
     for tensor, at in ((None, "sin"), (0, "sin"), (1, "cos")):
         made = run(
-            model, X, "ig2", baseline=reference, representation=Site("pieces", tensor=tensor), steps=3, clip=(-9, 9)
+            model,
+            X,
+            "ig2",
+            baseline=reference,
+            representation=Site("pieces", tensor=tensor),
+            steps=3,
+            clip=(-9, 9),
         )
-        distance = (getattr(model.pieces.map(X), at)() - getattr(model.pieces.map(reference), at)()).detach()
-        torch.testing.assert_close(made.notes["distance"][-1, 0], distance.square().sum(1), rtol=1e-8, atol=0)
+        distance = (
+            getattr(model.pieces.map(X), at)() - getattr(model.pieces.map(reference), at)()
+        ).detach()
+        torch.testing.assert_close(
+            made.notes["distance"][-1, 0], distance.square().sum(1), rtol=1e-8, atol=0
+        )
 
 
 # --- several layers ---------------------------------------------------------------------------------------------------
@@ -247,11 +274,21 @@ def test_several_embeddings_at_once(method: str) -> None:
     sites = ["town", model.job, Site("numbers")]
     options = {"rule": FINE} if method == "layer" else {"tol": 0.001}
     made = run(model, TABLE, "layer", site=sites, baseline=AWAY, **options)
-    assert_maps(made, hand, 2e-6 if method == "layer" else 0.001 * float(torch.cat(hand, 1).norm(dim=1).max()))
-    torch.testing.assert_close(summed(made) + made.residual, made.output - made.base, rtol=0, atol=1e-9)
-    assert "('town', 'job', Site('numbers'))" in repr(made.method) or "('town', 'job', 'numbers')" in repr(made.method)
+    assert_maps(
+        made,
+        hand,
+        2e-6 if method == "layer" else 0.001 * float(torch.cat(hand, 1).norm(dim=1).max()),
+    )
+    torch.testing.assert_close(
+        summed(made) + made.residual, made.output - made.base, rtol=0, atol=1e-9
+    )
+    assert "('town', 'job', Site('numbers'))" in repr(
+        made.method
+    ) or "('town', 'job', 'numbers')" in repr(made.method)
     # In the order in which they were asked for, whatever the order in which they run.
-    backwards = run(model, TABLE, "layer", site=("numbers", "job", "town"), baseline=AWAY, **options)
+    backwards = run(
+        model, TABLE, "layer", site=("numbers", "job", "town"), baseline=AWAY, **options
+    )
     assert_maps(backwards, made.values[::-1], 1e-9)
 
 
@@ -262,7 +299,14 @@ def test_several_embeddings_agree_with_captum() -> None:
     theirs = LayerIntegratedGradients(model, [model.town, model.job]).attribute(
         TABLE[:2], AWAY[:2], additional_forward_args=(TABLE[2],), target=1, n_steps=24
     )
-    ours = run(model, TABLE, "layer", site=["town", "job"], baseline=(AWAY[0], AWAY[1], TABLE[2]), rule=FINE)
+    ours = run(
+        model,
+        TABLE,
+        "layer",
+        site=["town", "job"],
+        baseline=(AWAY[0], AWAY[1], TABLE[2]),
+        rule=FINE,
+    )
     assert_maps(ours, theirs, 1e-7)
 
 
@@ -312,7 +356,12 @@ def test_a_layer_inside_another_and_a_run_outside() -> None:
     assert_maps(made, [hand[2], hand[0] + hand[1]])
     alone = run(model, X, "layer", site=Site("block.0", run=1), baseline=0.25, rule=FINE)
     kept = inner(X).detach()
-    assert_maps(alone, by_hand(lambda i: model.last(torch.sin(kept) + torch.tanh(i))[:, 1], [inner(B)], [inner(X)]))
+    assert_maps(
+        alone,
+        by_hand(
+            lambda i: model.last(torch.sin(kept) + torch.tanh(i))[:, 1], [inner(B)], [inner(X)]
+        ),
+    )
 
 
 def test_both_sides_of_a_layer() -> None:
@@ -348,7 +397,9 @@ def test_one_encoder_that_runs_twice(lengths: tuple[int, int]) -> None:
     pads = [torch.zeros_like(text) + torch.tensor([[0], [8]]) for text in texts]
     places = lambda t: [model.embedding(part) for part in t]  # noqa: E731
     hand = by_hand(lambda *p: model.head(*p)[:, 0], places(pads), places(texts), 1000)
-    made = run(model, tuple(texts), "layer", site="embedding", baseline=tuple(pads), rule=FINE, target=0)
+    made = run(
+        model, tuple(texts), "layer", site="embedding", baseline=tuple(pads), rule=FINE, target=0
+    )
     if lengths[0] == lengths[1]:
         assert_maps(made, [hand[0] + hand[1]], 1e-5)
         torch.testing.assert_close(made.inputs, sum(places(texts)).detach(), rtol=0, atol=1e-14)
@@ -361,7 +412,9 @@ def test_one_encoder_that_runs_twice(lengths: tuple[int, int]) -> None:
         (alone,) = by_hand(behind, [places(pads)[which]], [places(texts)[which]], 1000)
         site = Site("embedding", run=which)
         assert_maps(
-            run(model, tuple(texts), "layer", site=site, baseline=tuple(pads), rule=FINE, target=0), [alone], 1e-5
+            run(model, tuple(texts), "layer", site=site, baseline=tuple(pads), rule=FINE, target=0),
+            [alone],
+            1e-5,
         )
 
 
@@ -394,9 +447,13 @@ def test_a_loop_moves_in_all_of_its_runs_together() -> None:
     torch.testing.assert_close(made.residual, torch.zeros(4).double(), rtol=0, atol=1e-8)
     # The second run alone: what is behind it, the first as it is.
     first = states(model, X)[0].detach()
-    late = lambda b: model.last(torch.tanh(model.cell(torch.tanh(b))) + 0.5 * torch.sin(first))[:, 1]  # noqa: E731
+    late = lambda b: model.last(torch.tanh(model.cell(torch.tanh(b))) + 0.5 * torch.sin(first))[
+        :, 1
+    ]  # noqa: E731
     (second,) = by_hand(late, [states(model, B)[1]], [states(model, X)[1]])
-    assert_maps(run(model, X, "layer", site=Site(model.cell, run=1), baseline=0.25, rule=FINE), [second])
+    assert_maps(
+        run(model, X, "layer", site=Site(model.cell, run=1), baseline=0.25, rule=FINE), [second]
+    )
 
 
 def test_conductance_of_a_loop() -> None:
@@ -408,7 +465,9 @@ def test_conductance_of_a_loop() -> None:
         points = [p.detach().requires_grad_() for p in states(model, z)]
         value = model.last(torch.tanh(points[2]) + 0.5 * torch.sin(points[0]))[:, 1]
         slopes = torch.autograd.grad(value.sum(), points, allow_unused=True)
-        for slope, a, b in zip(slopes, states(model, z + eps * (X - B)), states(model, z - eps * (X - B)), strict=True):
+        for slope, a, b in zip(
+            slopes, states(model, z + eps * (X - B)), states(model, z - eps * (X - B)), strict=True
+        ):
             if slope is not None:
                 total += slope * (a - b).detach() / (2 * eps) / n
     made = run(model, X, "conductance", site="cell", baseline=0.25, steps=200)
@@ -431,7 +490,9 @@ def test_runs_that_cancel_do_not_look_more_accurate_than_they_are() -> None:
 
     model = filled(Difference())
     exact = run(model, X, "layer", site="encoder", rule=ig.rules.GaussLegendre(800), target=0)
-    with pytest.warns(ig.errors.IncompleteWarning, match=r"the runs of layer 'encoder' cancel in their sum"):
+    with pytest.warns(
+        ig.errors.IncompleteWarning, match=r"the runs of layer 'encoder' cancel in their sum"
+    ):
         made = ig.explain(model, X, target=0, method="layer", site="encoder", tol=0.05)
     true = (made.values - exact.values).norm(dim=1) / exact.values.norm(dim=1)
     assert not bool((made.converged & (true > 0.05)).any())
@@ -465,7 +526,9 @@ def test_token_ids_from_a_vector(start: str) -> None:
     """No ids for a baseline are needed, and nothing passes the layer by: the mask is that of x at both ends."""
     model = filled(Reader())
     h = model.embeddings(IDS).detach()
-    vector = {"zero": 0.0, "mean": model.embeddings.weight.detach().mean(0), "each": h.flip(0)}[start]
+    vector = {"zero": 0.0, "mean": model.embeddings.weight.detach().mean(0), "each": h.flip(0)}[
+        start
+    ]
     begin = torch.zeros_like(h) + vector
     hand = by_hand(lambda p: model.head(p, IDS != 0)[:, 1], [begin], [h])
     made = run(model, IDS, "layer", site="embeddings", layer_baseline=vector, rule=FINE)
@@ -473,7 +536,10 @@ def test_token_ids_from_a_vector(start: str) -> None:
     torch.testing.assert_close(made.baselines[0], begin, rtol=0, atol=0)
     torch.testing.assert_close(made.output, model(IDS)[:, 1].detach(), rtol=0, atol=1e-14)
     torch.testing.assert_close(
-        made.change[0], (model(IDS) - model.head(begin, IDS != 0))[:, 1].detach(), rtol=0, atol=1e-12
+        made.change[0],
+        (model(IDS) - model.head(begin, IDS != 0))[:, 1].detach(),
+        rtol=0,
+        atol=1e-12,
     )
     torch.testing.assert_close(made.residual, torch.zeros(3).double(), rtol=0, atol=1e-8)
 
@@ -484,14 +550,21 @@ def test_starts_of_several_layers() -> None:
     numbers = model.numbers(TABLE[2]).detach()
     means = tuple(layer.weight.detach().mean(0) for layer in (model.town, model.job))
     behind = lambda t, j: model.head(t, j, numbers)[:, 1]  # noqa: E731
-    hand = by_hand(behind, [torch.zeros_like(e) + m for e, m in zip(ends, means, strict=True)], ends)
+    hand = by_hand(
+        behind, [torch.zeros_like(e) + m for e, m in zip(ends, means, strict=True)], ends
+    )
     made = run(model, TABLE, "layer", site=["town", "job"], layer_baseline=means, rule=FINE)
     assert_maps(made, hand)
     zero = run(model, TABLE, "layer", site=["town", "job"], layer_baseline=0.0, rule=FINE)
     assert_maps(zero, by_hand(behind, [torch.zeros_like(e) for e in ends], ends))
     # Two starts each, moved together: their mean.
     both = run(
-        model, TABLE, "layer", site=["town", "job"], layer_baseline=([0.0, means[0]], [0.0, means[1]]), rule=FINE
+        model,
+        TABLE,
+        "layer",
+        site=["town", "job"],
+        layer_baseline=([0.0, means[0]], [0.0, means[1]]),
+        rule=FINE,
     )
     assert_maps(both, [(a + b) / 2 for a, b in zip(made.values, zero.values, strict=True)], 1e-10)
 
@@ -507,7 +580,9 @@ def test_a_start_for_a_layer_that_runs_twice() -> None:
 def test_any_method_from_values_of_a_layer() -> None:
     layers = nn.Linear(6, 12), nn.Tanh(), nn.Linear(12, 8), nn.Tanh(), nn.Linear(8, 3)
     model, starts = filled(nn.Sequential(*layers)), wave(3, 12, phase=1)
-    method = ig.Layered("1", ig.methods.expected(ig.baselines.Given(starts), rule=FINE), start="layer")
+    method = ig.Layered(
+        "1", ig.methods.expected(ig.baselines.Given(starts), rule=FINE), start="layer"
+    )
     h = model[:2](X).detach()
     hand = [by_hand(lambda p: model[2:](p)[:, 1], [one.expand_as(h)], [h])[0] for one in starts]
     assert_maps(run(model, X, method), [sum(hand) / 3])
@@ -529,14 +604,20 @@ def test_any_method_from_values_of_a_layer() -> None:
 )
 @pytest.mark.parametrize("method", ["layer", "conductance"])
 @pytest.mark.parametrize("batch_size", [None, 1, 3])
-def test_four_at_once_are_four_alone(model: Any, x: Tensor, site: Any, method: str, batch_size: int | None) -> None:
+def test_four_at_once_are_four_alone(
+    model: Any, x: Tensor, site: Any, method: str, batch_size: int | None
+) -> None:
     model = filled(model())
     options = {"rule": FINE} if method == "layer" else {"steps": 4}
     whole = run(model, x, method, site=site, batch_size=batch_size, **options)
     assert whole.layout is None
     for b in range(4):
         alone = run(model, x[b : b + 1], method, site=site, **options)
-        parts = (whole.values, alone.values) if isinstance(whole.values, tuple) else ((whole.values,), (alone.values,))
+        parts = (
+            (whole.values, alone.values)
+            if isinstance(whole.values, tuple)
+            else ((whole.values,), (alone.values,))
+        )
         for both, one in zip(*parts, strict=True):
             torch.testing.assert_close(one[0], both[b], rtol=0, atol=1e-10)
 
@@ -562,10 +643,17 @@ def test_saved_and_read_back(tmp_path: Any) -> None:
 
 def test_several_targets_of_several_places() -> None:
     model = filled(Recurrent("yhc"))
-    several = ig.explain_targets(model, SERIES, targets=[0, 1], method="layer", site="lstm", rule=FINE)
+    several = ig.explain_targets(
+        model, SERIES, targets=[0, 1], method="layer", site="lstm", rule=FINE
+    )
     assert_maps(several[1], run(model, SERIES, "layer", site="lstm", rule=FINE).values, 1e-10)
     starts = ig.explain_targets(
-        filled(Columns()), TABLE, targets=[0, 1], method="layer", site=["town", "job"], layer_baseline=(0.0, 0.1)
+        filled(Columns()),
+        TABLE,
+        targets=[0, 1],
+        method="layer",
+        site=["town", "job"],
+        layer_baseline=(0.0, 0.1),
     )
     alone = run(filled(Columns()), TABLE, "layer", site=["town", "job"], layer_baseline=(0.0, 0.1))
     assert_maps(starts[1], alone.values, 0.02)
@@ -600,24 +688,29 @@ class Concatenated(nn.Module):
 
 def test_places_that_are_none() -> None:
     with pytest.raises(
-        ig.errors.ModelError, match=r"How often layer 'cell' runs, or what it is given, differs between inputs"
+        ig.errors.ModelError,
+        match=r"How often layer 'cell' runs, or what it is given, differs between inputs",
     ):
         run(filled(Unsteady()), torch.cat([X[:2], 9 * X[2:]]), "layer", site="cell", batch_size=2)
     with pytest.raises(ig.errors.ModelError, match=r"gives other numbers when it is continued"):
         run(filled(Concatenated()), X, "layer", site="site", baseline=0.25)
     with pytest.raises(
-        ig.errors.ModelError, match=r"There is no tensor 3 of the output of layer 'lstm': it is 3 tensors"
+        ig.errors.ModelError,
+        match=r"There is no tensor 3 of the output of layer 'lstm': it is 3 tensors",
     ):
         run(filled(Recurrent("y")), SERIES, "layer", site=Site("lstm", tensor=3))
     with pytest.raises(ig.errors.InputError, match=r"site= is an empty list"):
         run(relu_mlp(), X, "layer", site=[])
     with pytest.raises(
-        ig.errors.InputError, match=r"baseline= is put into the model, and layer_baseline= is a value of the layer"
+        ig.errors.InputError,
+        match=r"baseline= is put into the model, and layer_baseline= is a value of the layer",
     ):
         run(relu_mlp(), X, "layer", site="1", baseline=1.0, layer_baseline=0.0)
     with pytest.raises(ig.errors.BaselineError, match=r"3 baselines of layers for 2 maps"):
         run(filled(Columns()), TABLE, "layer", site=["town", "job"], layer_baseline=(0.0, 0.0, 0.0))
-    with pytest.raises(ig.errors.InputError, match=r"From values of the layer a path goes straight"):
+    with pytest.raises(
+        ig.errors.InputError, match=r"From values of the layer a path goes straight"
+    ):
         ig.Layered("1", ig.Method(path=ig.paths.Straight(3)), start="layer")
     with pytest.raises(ig.errors.InputError, match=r"run= of a Site is counted from 0, not -1"):
         Site("1", run=-1)

@@ -45,14 +45,18 @@ class Rounds:
     """Ends on start + (x − start)."""
 
     def __call__(self, field: Any, start: Tensor, end: Tensor) -> Iterator[ig.Segment]:
-        yield ig.segments.polyline(torch.stack([start + moment * (end - start) for moment in (0.0, 0.5, 1.0)]))
+        yield ig.segments.polyline(
+            torch.stack([start + moment * (end - start) for moment in (0.0, 0.5, 1.0)])
+        )
 
 
 class ByBatchMean:
     """By way of the mean of the batch."""
 
     def __call__(self, field: Any, start: Tensor, end: Tensor) -> Iterator[ig.Segment]:
-        yield ig.segments.polyline(torch.stack([start, end.mean(0).expand_as(start), end.expand_as(start)]))
+        yield ig.segments.polyline(
+            torch.stack([start, end.mean(0).expand_as(start), end.expand_as(start)])
+        )
 
 
 class WrongGradientHandedOn:
@@ -104,7 +108,9 @@ class FreeGradientsClaimed:
 
     def __call__(self, field: Any, start: Tensor, end: Tensor) -> Iterator[ig.Segment]:
         for segment in ig.paths.Straight(3)(field, start, end):
-            paid = ig.segments.Evaluation(field.value(segment.start, 3), field.gradient(segment.start, 3))
+            paid = ig.segments.Evaluation(
+                field.value(segment.start, 3), field.gradient(segment.start, 3)
+            )
             yield dataclasses.replace(segment, at_start=paid)
 
 
@@ -123,7 +129,10 @@ def path(bug: Any) -> Check:
 
 
 PATHS: list[tuple[Check, str]] = [
-    (path(Backwards()), r"last segment ends .* away from the input: the path stops where 100 % of the way"),
+    (
+        path(Backwards()),
+        r"last segment ends .* away from the input: the path stops where 100 % of the way",
+    ),
     (path(StopsShort()), r"ends .* away from the input: the path stops where 50 % of the way"),
     (path(Rounds()), r"ends .*e-1\d away from the input, which is rounding"),
     (path(ByBatchMean()), "path of example 0 depends on the other examples of its batch"),
@@ -133,7 +142,10 @@ PATHS: list[tuple[Check, str]] = [
     (path(SinglePrecision()), "start is torch.float32 on cpu, the reference torch.float64"),
     (path(FewerSegmentsClaimed()), r"path.segments says 3, but 6 pieces came"),
     (path(FreeGradientsClaimed()), r"path.gradients says 0 .* but 18 gradients were asked for"),
-    (path(SpreadReferences()), r"from reference 0 depends on how many references there are.*placed\(places \(R, B\)\)"),
+    (
+        path(SpreadReferences()),
+        r"from reference 0 depends on how many references there are.*placed\(places \(R, B\)\)",
+    ),
 ]
 
 # --- rules ------------------------------------------------------------------------------------------------------------
@@ -141,7 +153,9 @@ PATHS: list[tuple[Check, str]] = [
 
 def quadrature(field: Any, segment: ig.Segment, nodes: list[float], weights: list[float]) -> Tensor:
     """A rule from nodes and weights."""
-    times, parts = (torch.tensor(numbers, dtype=segment.start.dtype) for numbers in (nodes, weights))
+    times, parts = (
+        torch.tensor(numbers, dtype=segment.start.dtype) for numbers in (nodes, weights)
+    )
     return segment.step * ig.rules.mean_gradient(field, segment, times, parts)
 
 
@@ -156,7 +170,10 @@ class MissingStep:
     """The mean gradient, and not times the way."""
 
     def __call__(self, field: Any, segment: ig.Segment) -> Tensor:
-        half, one = torch.tensor([0.5], dtype=segment.start.dtype), torch.ones(1, dtype=segment.start.dtype)
+        half, one = (
+            torch.tensor([0.5], dtype=segment.start.dtype),
+            torch.ones(1, dtype=segment.start.dtype),
+        )
         return ig.rules.mean_gradient(field, segment, half, one)
 
 
@@ -204,7 +221,9 @@ class NeverWrong:
     """Midpoints that claim an error of zero."""
 
     def __call__(self, field: Any, segment: ig.Segment) -> ig.rules.Integrated:
-        return ig.rules.Integrated(quadrature(field, segment, [0.5], [1.0]), segment.start.new_zeros(segment.leading))
+        return ig.rules.Integrated(
+            quadrature(field, segment, [0.5], [1.0]), segment.start.new_zeros(segment.leading)
+        )
 
 
 class OneSided:
@@ -228,9 +247,15 @@ def rule(bug: Any, **options: Any) -> Check:
 RULES: list[tuple[Check, str]] = [
     (rule(WeightsDoNotSumToOne()), r"linear field the share is not w ⊙ \(end − start\)"),
     (rule(MissingStep()), r"linear field the share is not w ⊙ \(end − start\)"),
-    (rule(CheaperThanItIs()), r"rule.gradients says 1 for each piece, but 24 were evaluated for 12"),
+    (
+        rule(CheaperThanItIs()),
+        r"rule.gradients says 1 for each piece, but 24 were evaluated for 12",
+    ),
     (rule(OrderItDoesNotHave(), order=2), r"error falls with order [01]\.\d+, not 2"),
-    (rule(BatchNormalised(), linear=False), r"share of (piece|reference|example) 0 depends on the other"),
+    (
+        rule(BatchNormalised(), linear=False),
+        r"share of (piece|reference|example) 0 depends on the other",
+    ),
     (rule(EndValues("begin")), r"Integrated.begin is not F at the start of each piece"),
     (rule(EndValues("end")), r"Integrated.end is not F at the end of each piece"),
     (rule(NeverWrong()), r"Integrated.error claims 0 for a piece whose share is wrong by 0\.\d+"),
@@ -255,7 +280,10 @@ class SeedOfThePlace:
     """Another seed for each place in the batch."""
 
     def __call__(self, x: Tensor, field: Any) -> Tensor:
-        noise = [torch.rand(x.shape[1:], generator=torch.Generator().manual_seed(b)) for b in range(len(x))]
+        noise = [
+            torch.rand(x.shape[1:], generator=torch.Generator().manual_seed(b))
+            for b in range(len(x))
+        ]
         return torch.stack(noise)[None].to(x)
 
 
@@ -291,9 +319,15 @@ def baseline(bug: Any) -> Check:
 
 BASELINES: list[tuple[Check, str]] = [
     (baseline(BatchMean()), "References of example 0 depend on the other examples"),
-    (baseline(UnseededNoise()), "baseline drew from torch's global generator; use a seed of its own"),
+    (
+        baseline(UnseededNoise()),
+        "baseline drew from torch's global generator; use a seed of its own",
+    ),
     (baseline(SeedOfThePlace()), "References of example 1 depend on the other examples"),
-    (baseline(NoReferenceAxis()), r"shape 3x4; for these inputs they must be R x 3x4 \(R, B, \*s\)"),
+    (
+        baseline(NoReferenceAxis()),
+        r"shape 3x4; for these inputs they must be R x 3x4 \(R, B, \*s\)",
+    ),
     (baseline(Zeros(count=5)), "count says 5 references, but 2 came"),
     (baseline(Zeros(count=2, size=7)), "size says 7 references, but 2 came"),
     (baseline(WritesInputs()), "baseline changed the inputs"),
@@ -320,7 +354,11 @@ class SoftmaxOverBatch:
 
 class FirstCountsMost:
     def __call__(self, shares: Tensor, x: Tensor, field: Any) -> Tensor:
-        return (0.5 ** torch.arange(len(shares)).to(shares)).softmax(0)[:, None].expand(shares.shape[:2])
+        return (
+            (0.5 ** torch.arange(len(shares)).to(shares))
+            .softmax(0)[:, None]
+            .expand(shares.shape[:2])
+        )
 
 
 class BatchTemperature:
@@ -356,7 +394,9 @@ MATRIX = waves(5, 5, phase=0.2) + waves(5, 5, phase=0.2).T
 class Quadratic(ig.fields.Field):
     """F(z) = zᵀMz, whose exact share is step ⊙ 2M(middle)."""
 
-    def evaluate(self, z: Tensor, index: Tensor, *, gradient: bool = True) -> ig.segments.Evaluation:
+    def evaluate(
+        self, z: Tensor, index: Tensor, *, gradient: bool = True
+    ) -> ig.segments.Evaluation:
         slope = 2 * z @ MATRIX
         return ig.segments.Evaluation((z * slope).sum(1) / 2, slope if gradient else z.new_empty(0))
 
@@ -367,7 +407,9 @@ class Quadratic(ig.fields.Field):
 class WrongGradient(Quadratic):
     """Half of it: the derivative of a symmetric form, taken once."""
 
-    def evaluate(self, z: Tensor, index: Tensor, *, gradient: bool = True) -> ig.segments.Evaluation:
+    def evaluate(
+        self, z: Tensor, index: Tensor, *, gradient: bool = True
+    ) -> ig.segments.Evaluation:
         found = super().evaluate(z, index, gradient=gradient)
         return dataclasses.replace(found, gradient=found.gradient / 2)
 
@@ -382,7 +424,9 @@ class ShareOfTheStart(Quadratic):
 class RowsInteract(Quadratic):
     """A mean over the rows of a call."""
 
-    def evaluate(self, z: Tensor, index: Tensor, *, gradient: bool = True) -> ig.segments.Evaluation:
+    def evaluate(
+        self, z: Tensor, index: Tensor, *, gradient: bool = True
+    ) -> ig.segments.Evaluation:
         found = super().evaluate(z, index, gradient=gradient)
         return dataclasses.replace(found, value=found.value - found.value.mean())
 
@@ -390,13 +434,18 @@ class RowsInteract(Quadratic):
 class OneQuestionForAll(Quadratic):
     """A factor for each example, and all said to be the same question."""
 
-    def evaluate(self, z: Tensor, index: Tensor, *, gradient: bool = True) -> ig.segments.Evaluation:
+    def evaluate(
+        self, z: Tensor, index: Tensor, *, gradient: bool = True
+    ) -> ig.segments.Evaluation:
         found, factor = super().evaluate(z, index, gradient=gradient), 1 + index.to(z)
         slope = found.gradient * factor[:, None] if gradient else found.gradient
         return ig.segments.Evaluation(found.value * factor, slope)
 
     def share(self, segment: ig.Segment) -> Tensor:
-        return super().share(segment) * (1 + torch.arange(segment.leading[2]).to(segment.start))[:, None]
+        return (
+            super().share(segment)
+            * (1 + torch.arange(segment.leading[2]).to(segment.start))[:, None]
+        )
 
     def questions(self, index: Tensor) -> Tensor:
         return torch.zeros_like(index)
@@ -414,15 +463,25 @@ class Tree(ig.fields.Field):
 
     thresholds: ClassVar[tuple[float, ...]] = (0.0, 0.1)
 
-    def evaluate(self, z: Tensor, index: Tensor, *, gradient: bool = True) -> ig.segments.Evaluation:
+    def evaluate(
+        self, z: Tensor, index: Tensor, *, gradient: bool = True
+    ) -> ig.segments.Evaluation:
         if gradient:
             raise ig.errors.NoGradient("A tree has no gradient: take rule=ig.rules.Exact().")
-        values = [self._leaf([bool(z_i > t) for z_i, t in zip(row, self.thresholds, strict=False)]) for row in z]
+        values = [
+            self._leaf([bool(z_i > t) for z_i, t in zip(row, self.thresholds, strict=False)])
+            for row in z
+        ]
         return ig.segments.Evaluation(torch.tensor(values).to(z), z.new_empty(0))
 
     def share(self, segment: ig.Segment) -> Tensor:
         share = torch.zeros_like(segment.start)
-        rows = zip(share.flatten(0, -2), segment.start.flatten(0, -2), segment.end.flatten(0, -2), strict=True)
+        rows = zip(
+            share.flatten(0, -2),
+            segment.start.flatten(0, -2),
+            segment.end.flatten(0, -2),
+            strict=True,
+        )
         for credit, start, end in rows:
             above = [bool(start[i] > t) for i, t in enumerate(self.thresholds)]
             crossings = [
@@ -452,7 +511,9 @@ class TreeCreditsItsRoot(Tree):
 class TreeOfTheBatch(Tree):
     """Its threshold is the median of the rows of the call."""
 
-    def evaluate(self, z: Tensor, index: Tensor, *, gradient: bool = True) -> ig.segments.Evaluation:
+    def evaluate(
+        self, z: Tensor, index: Tensor, *, gradient: bool = True
+    ) -> ig.segments.Evaluation:
         found = super().evaluate(z, index, gradient=gradient)
         return dataclasses.replace(found, value=found.value + (z[:, 2] > z[:, 2].mean()))
 
@@ -460,12 +521,16 @@ class TreeOfTheBatch(Tree):
 class Attached(Quadratic):
     """Values with the graph that made them."""
 
-    def evaluate(self, z: Tensor, index: Tensor, *, gradient: bool = True) -> ig.segments.Evaluation:
+    def evaluate(
+        self, z: Tensor, index: Tensor, *, gradient: bool = True
+    ) -> ig.segments.Evaluation:
         with torch.enable_grad():
             leaf = z.clone().requires_grad_()
             value = (leaf * (leaf @ MATRIX)).sum(1)
             (slope,) = torch.autograd.grad(value.sum(), leaf, retain_graph=True)
-        return ig.segments.Evaluation(value if not gradient else value.detach(), slope if gradient else z.new_empty(0))
+        return ig.segments.Evaluation(
+            value if not gradient else value.detach(), slope if gradient else z.new_empty(0)
+        )
 
 
 def field(bug: Any, **options: Any) -> Check:
@@ -477,13 +542,25 @@ FIELDS: list[tuple[Check, str]] = [
     (field(ShareOfTheStart()), "Exact shares do not add up to the change of F"),
     (field(RowsInteract()), "value of a row depends on the rows beside it"),
     (field(OneQuestionForAll()), "Examples of one question have several values"),
-    (field(CreditsNeighbours()), "moves feature 0 alone, feature 1 is credited for what it did not do"),
-    (field(TreeCreditsItsRoot(), differentiable=False), "moves feature 1 alone, feature 0 is credited"),
+    (
+        field(CreditsNeighbours()),
+        "moves feature 0 alone, feature 1 is credited for what it did not do",
+    ),
+    (
+        field(TreeCreditsItsRoot(), differentiable=False),
+        "moves feature 1 alone, feature 0 is credited",
+    ),
     (field(TreeOfTheBatch(), differentiable=False), "value of a row depends on the rows beside it"),
     (field(Attached()), "Values must be detached, also those asked for with gradient=False"),
 ]
 
-PLANTED = {"paths": PATHS, "rules": RULES, "baselines": BASELINES, "weightings": WEIGHTINGS, "fields": FIELDS}
+PLANTED = {
+    "paths": PATHS,
+    "rules": RULES,
+    "baselines": BASELINES,
+    "weightings": WEIGHTINGS,
+    "fields": FIELDS,
+}
 
 
 def test_there_are_forty_two() -> None:
@@ -542,7 +619,8 @@ def test_what_a_path_has_paid_for_is_used_where_it_belongs() -> None:
             return segment.step * segment.at_start.gradient
 
     with pytest.raises(
-        AssertionError, match=r"paid for the ends of a segment \(at_start, at_end\), the share is another one"
+        AssertionError,
+        match=r"paid for the ends of a segment \(at_start, at_end\), the share is another one",
     ):
         testing.check_rule(WrongEnd())
 
@@ -566,7 +644,9 @@ def test_what_goes_another_way_for_each_reference_says_so() -> None:
         placed = None  # type: ignore[assignment]
 
     testing.check_path(Fan())
-    with pytest.raises(AssertionError, match=r"from reference 1 depends on how many .*a path that goes another way"):
+    with pytest.raises(
+        AssertionError, match=r"from reference 1 depends on how many .*a path that goes another way"
+    ):
         testing.check_path(Untold())
 
 
@@ -694,7 +774,9 @@ TARGETS: list[tuple[Any, str]] = [
 ]
 
 
-@pytest.mark.parametrize(("bug", "message"), TARGETS, ids=[type(bug).__name__ for bug, _ in TARGETS])
+@pytest.mark.parametrize(
+    ("bug", "message"), TARGETS, ids=[type(bug).__name__ for bug, _ in TARGETS]
+)
 def test_bugs_of_targets(bug: Any, message: str) -> None:
     with pytest.raises(AssertionError, match=message):
         testing.check_target(bug)
@@ -900,14 +982,18 @@ OF_PICTURES = {"road", "road_lerf", "sic", "aic", "irof"}
 def test_registered_metrics_pass(name: str) -> None:
     cls = ig.metrics.known()[name]
     accepted = {field.name for field in dataclasses.fields(cls)}  # type: ignore[arg-type]
-    testing.check_metric(cls(**{key: value for key, value in OPTIONS.get(name, {}).items() if key in accepted}))
+    testing.check_metric(
+        cls(**{key: value for key, value in OPTIONS.get(name, {}).items() if key in accepted})
+    )
 
 
 @pytest.mark.parametrize("name", sorted(OF_PICTURES))
 def test_registered_metrics_of_pictures_pass(name: str) -> None:
     images = 0.5 + 0.5 * wave(3, 3, 8, 8)
     classes = torch.tensor([0, 1, 1])
-    testing.check_metric(name, model=softplus_cnn(), x=images, target=classes, normalisation=ig.Normalisation.unit())
+    testing.check_metric(
+        name, model=softplus_cnn(), x=images, target=classes, normalisation=ig.Normalisation.unit()
+    )
 
 
 # --- methods ----------------------------------------------------------------------------------------------------------
@@ -937,12 +1023,16 @@ class Around:
 
     def halved(self, field: Any, x: Tensor, watch: Any) -> Any:
         made = self.method(field, x, watch=watch)
-        return dataclasses.replace(made, values=made.values / 2, residual=made.residual + made.values.sum(1) / 2)
+        return dataclasses.replace(
+            made, values=made.values / 2, residual=made.residual + made.values.sum(1) / 2
+        )
 
     def normalised(self, field: Any, x: Tensor, watch: Any) -> Any:
         made = self.method(field, x, watch=watch)
         values = made.values - made.values.mean(0) + made.values.mean()
-        return dataclasses.replace(made, values=values, residual=(made.weights * made.change).sum(0) - values.sum(1))
+        return dataclasses.replace(
+            made, values=values, residual=(made.weights * made.change).sum(0) - values.sum(1)
+        )
 
     def single_precision(self, field: Any, x: Tensor, watch: Any) -> Any:
         made = self.method(field, x, watch=watch)
@@ -984,7 +1074,9 @@ class Around:
         return made
 
     def first_class(self, field: Any, x: Tensor, watch: Any) -> Any:
-        return self.method(field.with_target(int(field.target.at(torch.tensor([0])).which)), x, watch=watch)
+        return self.method(
+            field.with_target(int(field.target.at(torch.tensor([0])).which)), x, watch=watch
+        )
 
     def someone_elses_class(self, field: Any, x: Tensor, watch: Any) -> Any:
         made = self.method(field, x, watch=watch)
@@ -1009,7 +1101,10 @@ METHODS: list[tuple[str, str]] = [
     ("hooks", "left the model changed: hooks"),
     ("trains", "left the model changed: training modes"),
     ("first class", r"output is not F\(x\)"),
-    ("someone elses class", r"map of example 0, of class 0, is another one when it is explained alone"),
+    (
+        "someone elses class",
+        r"map of example 0, of class 0, is another one when it is explained alone",
+    ),
 ]
 
 
@@ -1026,12 +1121,20 @@ def test_a_method_that_nobody_can_watch() -> None:
         testing.check_method(lambda field, x: INNER(field, x))
 
 
-TABLE = Problem("a table", tanh_mlp(), wave(3, 6, phase=0.3), torch.tensor([0, 2, 1]), wave(3, 6, phase=3), features=6)
+TABLE = Problem(
+    "a table",
+    tanh_mlp(),
+    wave(3, 6, phase=0.3),
+    torch.tensor([0, 2, 1]),
+    wave(3, 6, phase=3),
+    features=6,
+)
 PICTURES = dataclasses.replace(PROBLEMS["softplus cnn"])
 OF_TABLES = sorted(
     name
     for name in BUILD
-    if fits(name, TABLE) and name not in ("geodesic", "discretized", "xrai", "artificial_distancing")
+    if fits(name, TABLE)
+    and name not in ("geodesic", "discretized", "xrai", "artificial_distancing")
 )
 
 

@@ -27,7 +27,9 @@ class Polynomial:
 
     def __call__(self, z: Tensor) -> Tensor:
         flat = z.flatten(1)
-        return sum(c * flat.pow(torch.tensor(powers, dtype=z.dtype)).prod(1) for c, powers in self.terms)
+        return sum(
+            c * flat.pow(torch.tensor(powers, dtype=z.dtype)).prod(1) for c, powers in self.terms
+        )
 
     def straight_from_zero(self, z: Tensor) -> Tensor:
         """Each term gives feature i its value times m_i / Σ m."""
@@ -63,10 +65,14 @@ def tasks(draw: Any, most: int = 4) -> tuple[Polynomial, Tensor, Tensor]:
     return draw(polynomials(int(torch.Size(shape).numel()))), x, references
 
 
-EXACT = ig.rules.GaussLegendre(8)  # exact for gradients up to degree 15 along a line; four cubes have degree 12
+EXACT = ig.rules.GaussLegendre(
+    8
+)  # exact for gradients up to degree 15 along a line; four cubes have degree 12
 
 
-def explain(f: Callable[[Tensor], Tensor], x: Tensor, method: Any, **options: Any) -> ig.Attribution:
+def explain(
+    f: Callable[[Tensor], Tensor], x: Tensor, method: Any, **options: Any
+) -> ig.Attribution:
     return ig.explain(f, x, target=ig.targets.Output(), method=method, **options)
 
 
@@ -104,7 +110,11 @@ METHODS: dict[str, Callable[[Tensor], Any]] = {
     "expected": lambda refs: ig.methods.expected(ig.baselines.Given(refs), draws=6),
     "weighted": lambda refs: ig.methods.weighted(ig.baselines.Given(refs), rule=EXACT, fill=0.0),
     "ig2": lambda refs: ig.methods.ig2(
-        ig.baselines.Given(refs), lambda z: z.flatten(1).sin(), 4, ig.paths.Relative(0.05), (-3.0, 3.0)
+        ig.baselines.Given(refs),
+        lambda z: z.flatten(1).sin(),
+        4,
+        ig.paths.Relative(0.05),
+        (-3.0, 3.0),
     ),
 }
 
@@ -126,7 +136,10 @@ def test_rows_per_call_do_not_matter(name: str, task: Any, rows: int) -> None:
     f, x, references = task
     method = METHODS[name](references)
     torch.testing.assert_close(
-        explain(f, x, method, batch_size=rows).values, explain(f, x, method).values, rtol=1e-10, atol=1e-10
+        explain(f, x, method, batch_size=rows).values,
+        explain(f, x, method).values,
+        rtol=1e-10,
+        atol=1e-10,
     )
 
 
@@ -135,7 +148,11 @@ def test_segments_do_not_matter_to_an_exact_rule(task: Any, segments: int) -> No
     f, x, references = task
     one = explain(f, x, ig.methods.integrated(ig.baselines.Given(references[:1]), EXACT)).values
     many = explain(
-        f, x, ig.methods.integrated(ig.baselines.Given(references[:1]), EXACT, ig.paths.Straight(segments))
+        f,
+        x,
+        ig.methods.integrated(
+            ig.baselines.Given(references[:1]), EXACT, ig.paths.Straight(segments)
+        ),
     ).values
     torch.testing.assert_close(one, many, rtol=1e-10, atol=1e-10)
 
@@ -159,7 +176,11 @@ def test_weights_are_a_convex_combination(task: Any) -> None:
 def test_a_walk_that_shrinks_never_leaves_the_box_nor_goes_astray(task: Any) -> None:
     f, x, references = task
     method = ig.methods.ig2(
-        ig.baselines.Given(references), lambda z: z.flatten(1).sin(), 5, ig.paths.Relative(0.2), (-2.0, 2.0)
+        ig.baselines.Given(references),
+        lambda z: z.flatten(1).sin(),
+        5,
+        ig.paths.Relative(0.2),
+        (-2.0, 2.0),
     )
     made = explain(f, x, method)
     distance = made.notes["distance"]
@@ -189,7 +210,9 @@ def test_low_precision_models_give_float32_maps(task: Any, dtype: torch.dtype) -
 
 
 @given(tasks(), st.integers(1, 6), st.integers(0, 2**40))
-def test_monte_carlo_is_the_same_twice_and_complete_on_linear_functions(task: Any, n: int, seed: int) -> None:
+def test_monte_carlo_is_the_same_twice_and_complete_on_linear_functions(
+    task: Any, n: int, seed: int
+) -> None:
     _, x, references = task
     weight = torch.linspace(-1, 1, x[0].numel(), dtype=torch.float64)
     method = ig.Method(ig.baselines.Given(references), rule=ig.rules.MonteCarlo(n, seed))
@@ -220,7 +243,9 @@ def test_residual_and_gap_are_what_they_say(task: Any) -> None:
     f, x, references = task
     with warnings.catch_warnings():
         warnings.simplefilter("ignore")
-        made = explain(f, x, ig.methods.expected(ig.baselines.Given(references), rule=ig.rules.Left()))
+        made = explain(
+            f, x, ig.methods.expected(ig.baselines.Given(references), rule=ig.rules.Left())
+        )
     total = made.values.flatten(1).sum(1)
     change = (made.weights * made.change).sum(0)
     scale = 1 + float(made.change.abs().max())

@@ -26,7 +26,9 @@ def case(name: str, dtype: torch.dtype = torch.float64) -> dict[str, Any]:
 
 def explained(z: dict[str, Any], method: Any, batch_size: int | None = None) -> ig.Attribution:
     model = shallow(z["W"], z["V"])
-    return ig.explain(model, z["x"][None], target=int(z["target"]), method=method, batch_size=batch_size)
+    return ig.explain(
+        model, z["x"][None], target=int(z["target"]), method=method, batch_size=batch_size
+    )
 
 
 def weighted(z: dict[str, Any], **options: Any) -> ig.Method:
@@ -66,7 +68,9 @@ def test_the_filter_drops_something_in_b() -> None:
 def ig2(z: dict[str, Any], **options: Any) -> ig.Method:
     options = {"representation": "2"} | options
     clip = tuple(z["clip"].tolist())
-    return ig.methods.ig2(z["references"], steps=int(z["steps"]), rate=float(z["rate"]), clip=clip, **options)
+    return ig.methods.ig2(
+        z["references"], steps=int(z["steps"]), rate=float(z["rate"]), clip=clip, **options
+    )
 
 
 @pytest.mark.parametrize("name", ["ig2_a", "ig2_b"])
@@ -87,7 +91,9 @@ def test_a_number_for_the_rate_means_the_published_rule() -> None:
 @pytest.mark.parametrize("batch_size", [1, 3, 64])
 @pytest.mark.parametrize("dtype", [torch.float64, torch.float32], ids=["float64", "float32"])
 @pytest.mark.parametrize("name", ["weighted_a", "weighted_b", "ig2_a", "ig2_b"])
-def test_precision_and_rows_per_call(name: str, dtype: torch.dtype, batch_size: int, quiet: None) -> None:
+def test_precision_and_rows_per_call(
+    name: str, dtype: torch.dtype, batch_size: int, quiet: None
+) -> None:
     z = case(name, dtype)
     made = explained(z, weighted(z) if name.startswith("weighted") else ig2(z), batch_size)
     assert made.values.dtype == dtype
@@ -105,7 +111,8 @@ def test_integrated_t6() -> None:
 
 
 @pytest.mark.parametrize(
-    ("target", "key"), [(ig.targets.Logit(0), "IMG_dF_logit"), (ig.targets.Probability(0), "IMG_dF_prob")]
+    ("target", "key"),
+    [(ig.targets.Logit(0), "IMG_dF_logit"), (ig.targets.Probability(0), "IMG_dF_prob")],
 )
 def test_integrated_img(target: ig.targets.Target, key: str) -> None:
     x = img_input()

@@ -28,7 +28,9 @@ IMAGES = ["img", "softplus cnn"]
 def run(problem: Problem, method: Any, **options: Any) -> ig.Attribution:
     with warnings.catch_warnings():
         warnings.simplefilter("ignore", ig.errors.IntegrandWarning)
-        return ig.explain(problem.model, problem.inputs, target=problem.target, method=method, **options)
+        return ig.explain(
+            problem.model, problem.inputs, target=problem.target, method=method, **options
+        )
 
 
 def ranked_slowly(pixels: Tensor, masks: list[Tensor], least: int) -> tuple[Tensor, Tensor]:
@@ -58,7 +60,9 @@ def ranked_slowly(pixels: Tensor, masks: list[Tensor], least: int) -> tuple[Tens
     least=st.integers(1, 6),
     phase=st.floats(0, 6),
 )
-def test_the_ranking_is_the_papers(height: int, width: int, masks: int, least: int, phase: float) -> None:
+def test_the_ranking_is_the_papers(
+    height: int, width: int, masks: int, least: int, phase: float
+) -> None:
     pixels = wave(height, width, phase=phase)
     some = wave(masks, height, width, phase=2 * phase + 1) > 0.3
     heat, number = _ranked(pixels, some.flatten(1), least)
@@ -106,7 +110,9 @@ def test_one_region_is_uniform(problem: str) -> None:
     assert not made.notes["regions"].any()
     for b in range(5):
         mean = run(p, PLAIN).values[b].amax(0).mean()
-        torch.testing.assert_close(made.values[b].sum(0), mean.expand(p.inputs.shape[2:]), rtol=0, atol=1e-12)
+        torch.testing.assert_close(
+            made.values[b].sum(0), mean.expand(p.inputs.shape[2:]), rtol=0, atol=1e-12
+        )
 
 
 def test_a_region_for_every_pixel_is_the_map_itself() -> None:
@@ -155,7 +161,9 @@ def of_the_grey_square() -> ig.fields.Field:
 
 
 def test_felzenszwalb_finds_the_square_that_matters() -> None:
-    made = ig.methods.xrai(baseline=0.0, rule=ig.rules.Midpoint(2))(of_the_grey_square(), two_squares()[None])
+    made = ig.methods.xrai(baseline=0.0, rule=ig.rules.Midpoint(2))(
+        of_the_grey_square(), two_squares()[None]
+    )
     heat, number = made.values[0].sum(0), made.notes["regions"][0, 0, 0]
     best = number == 0
     square = torch.zeros(48, 48, dtype=torch.bool)
@@ -179,7 +187,11 @@ def test_segments_are_of_the_colours_that_the_eye_sees() -> None:
     model = torch.nn.Sequential(torch.nn.Flatten(), torch.nn.Linear(3 * 48 * 48, 2)).double()
     method = ig.XRAI(PLAIN, dilation=0, segments=watched)
     normalisation = ig.Normalisation.imagenet()
-    for x, known in ((image, None), (normalisation.encode(image), normalisation), (3 * image - 7, None)):
+    for x, known in (
+        (image, None),
+        (normalisation.encode(image), normalisation),
+        (3 * image - 7, None),
+    ):
         ig.explain(model, x, target=0, method=method, normalisation=known)
     torch.testing.assert_close(seen[1], seen[0], rtol=0, atol=1e-12)
     torch.testing.assert_close(seen[2], seen[0], rtol=0, atol=1e-12)
@@ -201,14 +213,18 @@ def pair(name: str) -> tuple[Tensor, Tensor]:
     "given": of the map u ⊙ x, which it was handed; "ig": of its own Integrated Gradients of Σ u ⊙ x + w ⊙ x²/2, in float32.
     """
     with np.load(Path(__file__).parent / "references" / "xrai.npz", allow_pickle=False) as file:
-        return torch.from_numpy(file[f"{name}_regions"]).long(), torch.from_numpy(file[f"{name}_heat"])
+        return torch.from_numpy(file[f"{name}_regions"]).long(), torch.from_numpy(
+            file[f"{name}_heat"]
+        )
 
 
 def the_cat() -> Tensor:
     """Every fourth pixel of scikit-image's, between −1 and 1: 1x3x75x113."""
     from skimage import data
 
-    return torch.from_numpy(data.chelsea()[::4, ::4] / 127.5 - 1).permute(2, 0, 1)[None].contiguous()
+    return (
+        torch.from_numpy(data.chelsea()[::4, ::4] / 127.5 - 1).permute(2, 0, 1)[None].contiguous()
+    )
 
 
 U, W = wave(3, 75, 113, phase=0.3), wave(3, 75, 113, phase=2.0)
@@ -222,7 +238,9 @@ U, W = wave(3, 75, 113, phase=0.3), wave(3, 75, 113, phase=2.0)
         ("ig", ig.fields.Function(lambda z: (U * z + W * z * z / 2).flatten(1).sum(1)), None, 1e-7),
     ],
 )
-def test_is_the_published_code(name: str, field: ig.fields.Field, baseline: Any, tolerance: float) -> None:
+def test_is_the_published_code(
+    name: str, field: ig.fields.Field, baseline: Any, tolerance: float
+) -> None:
     regions, means = pair(name)
     made = ig.methods.xrai(baseline=baseline, rule=ig.rules.Midpoint(1))(field, the_cat())
     assert torch.equal(made.notes["regions"][0, 0, 0], regions)
@@ -232,7 +250,9 @@ def test_is_the_published_code(name: str, field: ig.fields.Field, baseline: Any,
 @pytest.mark.parametrize("other", [{"dilation": 4}, {"least": 120}, {"scales": (50.0, 100.0)}])
 def test_the_published_numbers_tell_other_defaults_apart(other: dict[str, Any]) -> None:
     regions, _ = pair("given")
-    made = ig.methods.xrai(baseline=0.0, rule=ig.rules.Midpoint(1), **other)(ig.fields.Linear(U), the_cat())
+    made = ig.methods.xrai(baseline=0.0, rule=ig.rules.Midpoint(1), **other)(
+        ig.fields.Linear(U), the_cat()
+    )
     assert not torch.equal(made.notes["regions"][0, 0, 0], regions)
 
 
@@ -255,7 +275,10 @@ def test_five_at_once_are_five_alone(problem: str, method: Any) -> None:
     p = PROBLEMS[problem]
     whole = run(p, method)
     torch.testing.assert_close(
-        whole.values.flatten(1).sum(1) + whole.residual, whole.output - whole.base, rtol=0, atol=1e-12
+        whole.values.flatten(1).sum(1) + whole.residual,
+        whole.output - whole.base,
+        rtol=0,
+        atol=1e-12,
     )
     for b in (0, 4):
         alone = run(p.only(b), method, batch_size=7)
@@ -284,9 +307,13 @@ def test_the_published_baselines_are_the_images_own_extremes() -> None:
     for b in range(5):
         for r, number in enumerate((p.inputs[b].min(), p.inputs[b].max())):
             torch.testing.assert_close(made.baselines[r, b], number.expand(3, 4, 4), rtol=0, atol=0)
-    maps = [run(p, ig.methods.integrated(one, ig.rules.Midpoint(9))).values for one in made.baselines]
+    maps = [
+        run(p, ig.methods.integrated(one, ig.rules.Midpoint(9))).values for one in made.baselines
+    ]
     both = (maps[0] + maps[1]) / 2
-    slow = ranked_slowly(both[2].amax(0), [one == k for one in quarters(p.inputs[2]) for k in range(2)], 1)[0]
+    slow = ranked_slowly(
+        both[2].amax(0), [one == k for one in quarters(p.inputs[2]) for k in range(2)], 1
+    )[0]
     torch.testing.assert_close(made.values[2].sum(0), slow, rtol=0, atol=1e-12)
 
 
@@ -309,12 +336,17 @@ def test_several_targets() -> None:
 
 
 def test_saved_and_read_back(tmp_path: Path) -> None:
-    made = run(PROBLEMS["img"], ig.XRAI(PLAIN, dilation=0, least=1, segments=torch.zeros(1, 4, 4, dtype=torch.long)))
+    made = run(
+        PROBLEMS["img"],
+        ig.XRAI(PLAIN, dilation=0, least=1, segments=torch.zeros(1, 4, 4, dtype=torch.long)),
+    )
     assert repr(made.method) == (
         "XRAI(Method(Constant(0.25), rule=Midpoint(10)), dilation=0, least=1, segments=tensor<1x4x4>)"
     )
     made.save(tmp_path / "map.safetensors")
-    assert torch.equal(ig.load(tmp_path / "map.safetensors").notes["regions"], made.notes["regions"])
+    assert torch.equal(
+        ig.load(tmp_path / "map.safetensors").notes["regions"], made.notes["regions"]
+    )
 
 
 # --- errors -----------------------------------------------------------------------------------------------------------
@@ -336,7 +368,10 @@ def test_nonsense_is_refused(make: Any, message: str) -> None:
 
 
 def test_only_images_have_regions() -> None:
-    with pytest.raises(ig.errors.ShapeError, match=r"an example has shape 6\. For other data rank groups of features"):
+    with pytest.raises(
+        ig.errors.ShapeError,
+        match=r"an example has shape 6\. For other data rank groups of features",
+    ):
         run(PROBLEMS["relu mlp"], ig.XRAI(PLAIN))
 
 
@@ -345,10 +380,13 @@ def test_small_images_are_told_what_is_too_large() -> None:
         run(PROBLEMS["img"], ig.XRAI(PLAIN))
 
 
-@pytest.mark.parametrize("segments", [torch.zeros(4, 4).long(), torch.zeros(1, 3, 4).long(), torch.zeros(1, 4, 4)])
+@pytest.mark.parametrize(
+    "segments", [torch.zeros(4, 4).long(), torch.zeros(1, 3, 4).long(), torch.zeros(1, 4, 4)]
+)
 def test_label_maps_that_do_not_fit(segments: Tensor) -> None:
     with pytest.raises(
-        ig.errors.ShapeError, match=r"segments are label maps \(S, height, width\) of whole numbers; for images of 4x4"
+        ig.errors.ShapeError,
+        match=r"segments are label maps \(S, height, width\) of whole numbers; for images of 4x4",
     ):
         run(PROBLEMS["img"], ig.XRAI(PLAIN, dilation=0, least=1, segments=segments))
 
@@ -363,4 +401,6 @@ def test_without_scikit_image_the_extra_is_named(monkeypatch: pytest.MonkeyPatch
     with pytest.raises(ig.errors.MissingExtra, match=r"pip install 'integrand\[images\]'"):
         run(replace(p, model=model), ig.XRAI(PLAIN, least=1))
     assert model.calls == 0
-    assert np.isfinite(run(p, ig.XRAI(PLAIN, dilation=0, least=1, segments=quarters)).values.numpy()).all()
+    assert np.isfinite(
+        run(p, ig.XRAI(PLAIN, dilation=0, least=1, segments=quarters)).values.numpy()
+    ).all()

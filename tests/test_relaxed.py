@@ -18,7 +18,11 @@ STARTS = wave(2, 3, 4, phase=2)  # R = 2
 
 
 def bend(z: Tensor) -> Tensor:
-    return torch.exp(0.8 * z @ wave(z.shape[1], phase=0.5).to(z)) + z[:, 0] * z[:, 1] + (3 * z[:, 2]).tanh()
+    return (
+        torch.exp(0.8 * z @ wave(z.shape[1], phase=0.5).to(z))
+        + z[:, 0] * z[:, 1]
+        + (3 * z[:, 2]).tanh()
+    )
 
 
 FIELD = ig.fields.Function(bend)
@@ -40,7 +44,10 @@ def energy(p: Tensor, start: Tensor, end: Tensor, beta: float) -> Tensor:
     steep = ((end - start).norm() / pieces * slope(middles).norm(dim=1)).sum().detach()
     s = (end - start).square().sum() / steep
     d = p[1:] - p[:-1]
-    return pieces * d.square().sum() + beta * s * (d.norm(dim=1) * slope((p[1:] + p[:-1]) / 2).norm(dim=1)).sum()
+    return (
+        pieces * d.square().sum()
+        + beta * s * (d.norm(dim=1) * slope((p[1:] + p[:-1]) / 2).norm(dim=1)).sum()
+    )
 
 
 def corners(path: Any, field: Any = FIELD) -> Tensor:
@@ -66,27 +73,43 @@ def test_the_pull_is_the_slope_of_the_energy(beta: float) -> None:
     terms, gradient = _Terms(scale, unit, beta), _gradients(FIELD, _middles(p))
     found, _ = terms.energy(p, gradient)
     pull = terms.pull(FIELD, p, gradient, _springs(pieces - 1))
-    matrix = 2 * torch.eye(pieces - 1) - torch.diag(torch.ones(pieces - 2), 1) - torch.diag(torch.ones(pieces - 2), -1)
+    matrix = (
+        2 * torch.eye(pieces - 1)
+        - torch.diag(torch.ones(pieces - 2), 1)
+        - torch.diag(torch.ones(pieces - 2), -1)
+    )
     for r in range(2):
         for b in range(3):
             free = p[1:-1, r, b].clone().requires_grad_()
             own = energy(torch.cat([p[:1, r, b], free, p[-1:, r, b]]), STARTS[r, b], X[b], beta)
-            assert float(own.detach()) / float(scale[r, b]) ** 2 == pytest.approx(float(found[r, b]), rel=1e-12)
+            assert float(own.detach()) / float(scale[r, b]) ** 2 == pytest.approx(
+                float(found[r, b]), rel=1e-12
+            )
             (expected,) = torch.autograd.grad(own, free)
             sprung = 2 * pieces * matrix.double() @ pull[:, r, b]
-            torch.testing.assert_close(sprung, expected, rtol=0, atol=1e-3 * float(expected.abs().max()))
+            torch.testing.assert_close(
+                sprung, expected, rtol=0, atol=1e-3 * float(expected.abs().max())
+            )
 
 
 def test_the_springs() -> None:
     matrix = 2 * torch.eye(5) - torch.diag(torch.ones(4), 1) - torch.diag(torch.ones(4), -1)
-    torch.testing.assert_close(_springs(5) @ matrix.double(), torch.eye(5).double(), rtol=0, atol=1e-14)
+    torch.testing.assert_close(
+        _springs(5) @ matrix.double(), torch.eye(5).double(), rtol=0, atol=1e-14
+    )
 
 
 def test_the_energy_falls_with_every_iteration() -> None:
     before = None
     for iterations in (1, 2, 4, 8, 16, 32):
         p = corners(ig.paths.ElasticBand(7, 0.8, iterations))
-        now = torch.stack([energy(p[:, r, b], STARTS[r, b], X[b], 0.8).detach() for r in range(2) for b in range(3)])
+        now = torch.stack(
+            [
+                energy(p[:, r, b], STARTS[r, b], X[b], 0.8).detach()
+                for r in range(2)
+                for b in range(3)
+            ]
+        )
         line = 1.8 * (X - STARTS).square().sum(2).flatten()
         assert bool((now < line).all())
         assert before is None or bool((now <= before + 1e-12).all())
@@ -109,12 +132,20 @@ def test_it_comes_to_rest() -> None:
 def test_no_longer_than_the_line(beta: float, iterations: int) -> None:
     """In the metric ‖∇F‖ ‖dγ‖, by the same middles; and the path is bent, else this would say nothing."""
     p = corners(ig.paths.ElasticBand(9, beta, iterations))
-    line = torch.lerp(STARTS, X.expand_as(STARTS), torch.linspace(0, 1, 11, dtype=torch.float64)[:, None, None, None])
+    line = torch.lerp(
+        STARTS,
+        X.expand_as(STARTS),
+        torch.linspace(0, 1, 11, dtype=torch.float64)[:, None, None, None],
+    )
     assert bool((steepness(p) <= steepness(line) + 1e-12).all())
     if iterations > 1:  # one step alone may be too long, and is then taken back
         assert bool((steepness(p) < steepness(line)).all())
         assert bool(((p - line).abs().amax((0, 3)) > 1e-4).all())
-    noted = ig.Method(ig.baselines.Given(STARTS), ig.paths.ElasticBand(9, beta, iterations), ig.rules.GaussLegendre(3))
+    noted = ig.Method(
+        ig.baselines.Given(STARTS),
+        ig.paths.ElasticBand(9, beta, iterations),
+        ig.rules.GaussLegendre(3),
+    )
     found = noted(FIELD, X).notes["steepness"]
     assert found.shape == (11, 2, 3)
     torch.testing.assert_close(found[-1], steepness(p), rtol=0, atol=1e-12)
@@ -134,7 +165,9 @@ def test_without_beta_it_is_integrated_gradients(name: str, quiet: None) -> None
 
 
 def test_complete() -> None:
-    made = ig.methods.relaxed(ig.baselines.Given(STARTS), 9, 1.0, rule=ig.rules.GaussLegendre(6))(FIELD, X)
+    made = ig.methods.relaxed(ig.baselines.Given(STARTS), 9, 1.0, rule=ig.rules.GaussLegendre(6))(
+        FIELD, X
+    )
     torch.testing.assert_close(made.residual, torch.zeros(3).double(), rtol=0, atol=1e-7)
 
 
@@ -150,13 +183,23 @@ def test_nowhere_to_go_and_nothing_to_avoid() -> None:
     p = ig.paths.corners(ig.paths.ElasticBand(4, 0.5, 5), FIELD, starts, X)[1]
     assert torch.equal(p[:, 0, 1], X[1].expand(6, 4))
     flat = ig.fields.Linear(torch.zeros(4).double())
-    line = torch.lerp(STARTS, X.expand_as(STARTS), torch.linspace(0, 1, 6, dtype=torch.float64)[:, None, None, None])
-    torch.testing.assert_close(corners(ig.paths.ElasticBand(4, 0.5, 5), flat), line, rtol=0, atol=1e-14)
+    line = torch.lerp(
+        STARTS,
+        X.expand_as(STARTS),
+        torch.linspace(0, 1, 6, dtype=torch.float64)[:, None, None, None],
+    )
+    torch.testing.assert_close(
+        corners(ig.paths.ElasticBand(4, 0.5, 5), flat), line, rtol=0, atol=1e-14
+    )
 
 
 def test_a_linear_field_keeps_the_line() -> None:
     """Steep everywhere alike: nothing is gained by a detour."""
-    line = torch.lerp(STARTS, X.expand_as(STARTS), torch.linspace(0, 1, 6, dtype=torch.float64)[:, None, None, None])
+    line = torch.lerp(
+        STARTS,
+        X.expand_as(STARTS),
+        torch.linspace(0, 1, 6, dtype=torch.float64)[:, None, None, None],
+    )
     found = corners(ig.paths.ElasticBand(4, 0.5, 5), ig.fields.Linear(wave(4)))
     torch.testing.assert_close(found, line, rtol=0, atol=1e-9)
 
@@ -171,7 +214,10 @@ def test_the_scale_of_f_does_not_matter(factor: float) -> None:
 
 def test_it_goes_round_a_hill() -> None:
     hill = ig.fields.Function(lambda z: 3 * torch.exp(-8 * z.square().sum(1)))
-    start, x = torch.tensor([[[-1.0, 0.1]]], dtype=torch.float64), torch.tensor([[1.0, 0.1]], dtype=torch.float64)
+    start, x = (
+        torch.tensor([[[-1.0, 0.1]]], dtype=torch.float64),
+        torch.tensor([[1.0, 0.1]], dtype=torch.float64),
+    )
     p = ig.paths.corners(ig.paths.ElasticBand(15, 3.0, 60), hill, start, x)[1][:, 0, 0]
     assert float(p[:, 1].abs().max()) > 0.3
 

@@ -33,7 +33,9 @@ OLD = [
 ]
 
 
-@pytest.mark.parametrize(("module", "old", "new"), OLD, ids=[f"{module.__name__}.{old}" for module, old, _ in OLD])
+@pytest.mark.parametrize(
+    ("module", "old", "new"), OLD, ids=[f"{module.__name__}.{old}" for module, old, _ in OLD]
+)
 def test_old_names_are_found(module: object, old: str, new: str) -> None:
     with pytest.warns(DeprecationWarning, match=f"{old} is called {new} now"):
         assert getattr(module, old) is getattr(module, new)

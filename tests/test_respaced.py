@@ -38,9 +38,15 @@ def test_corners_are_the_clocks(by: str) -> None:
     clock, points = ig.paths.corners(path, FIELD, STARTS, X)
     values = pilot(FIELD, STARTS, X.expand_as(STARTS), 20)
     orders = {"left": 1, "midpoint": 2}
-    place = equal_change(values, 9, 0.2) if by == "change" else quantiles(bent(values, orders[by]), 9, 0.2)
+    place = (
+        equal_change(values, 9, 0.2)
+        if by == "change"
+        else quantiles(bent(values, orders[by]), 9, 0.2)
+    )
     torch.testing.assert_close(points, STARTS + place[..., None] * (X - STARTS), rtol=0, atol=1e-14)
-    torch.testing.assert_close(clock, torch.linspace(0, 1, 10, dtype=torch.float64), rtol=0, atol=1e-15)
+    torch.testing.assert_close(
+        clock, torch.linspace(0, 1, 10, dtype=torch.float64), rtol=0, atol=1e-15
+    )
     assert float(place.diff(dim=0).std()) > 1e-3
 
 

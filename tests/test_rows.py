@@ -12,14 +12,23 @@ from torch import Tensor, nn
 from torch.nn import functional
 
 import integrand as ig
-from integrand.errors import DependentRowsWarning, IncompleteWarning, ModelError, StochasticModelWarning
+from integrand.errors import (
+    DependentRowsWarning,
+    IncompleteWarning,
+    ModelError,
+    StochasticModelWarning,
+)
 from integrand.model.row_independence import ROWS
 from tests.problems import Counting, filled, relu_mlp, tanh_mlp, wave
 
 B = 5
 X = wave(B, 6)
 FIXED = ig.rules.Midpoint(3)
-RULES: dict[str, Any] = {"default": None, "nodes": ig.rules.GaussLegendre(6), "even": ig.rules.Midpoint(4)}
+RULES: dict[str, Any] = {
+    "default": None,
+    "nodes": ig.rules.GaussLegendre(6),
+    "even": ig.rules.Midpoint(4),
+}
 
 
 def linear(outputs: int = 3, inputs: int = 6) -> nn.Linear:
@@ -92,8 +101,13 @@ def test_rows_that_depend_on_each_other_are_told_of_once(name: str, batch: int, 
     options = {} if RULES[rule] is None else {"rule": RULES[rule]}
     if name.startswith("target"):
         options["target"] = lambda out: out[:, 0] - out[:, 0].logsumexp(0)
-    if name == "batch statistics" and rule != "default":  # F(0), which all share, is asked of a row alone
-        with pytest.warns(DependentRowsWarning), pytest.raises(ModelError, match="let it keep running ones"):
+    if (
+        name == "batch statistics" and rule != "default"
+    ):  # F(0), which all share, is asked of a row alone
+        with (
+            pytest.warns(DependentRowsWarning),
+            pytest.raises(ModelError, match="let it keep running ones"),
+        ):
             ig.explain(MIXING[name](), X[:batch], target=1, **options)
         return
     _, said = explained(MIXING[name](), X[:batch], **options)
@@ -101,7 +115,9 @@ def test_rows_that_depend_on_each_other_are_told_of_once(name: str, batch: int, 
     assert isinstance(told, DependentRowsWarning)
     # Points on the line from zero to one input all have the same cosines.
     counts = name == "divided by the count" or (name == "cosines in the batch" and batch == 1)
-    assert ("how many rows are in the call" if counts else "the other rows of the call") in str(told)
+    assert ("how many rows are in the call" if counts else "the other rows of the call") in str(
+        told
+    )
     for one in said:
         if isinstance(one, IncompleteWarning):
             assert "depend on one another" in str(one)
@@ -119,7 +135,9 @@ def test_batch_statistics_are_named_with_their_layer() -> None:
 def test_the_nodes_of_a_graph_are_no_examples(nodes: int, rule: str) -> None:
     """Edges name rows that other calls do not have: never torch's own error about places."""
     options = {} if RULES[rule] is None else {"rule": RULES[rule]}
-    with pytest.raises(ModelError, match=r"nodes of one graph.*torch\.stack\(\[model\(g\) for g in z\]\)") as caught:
+    with pytest.raises(
+        ModelError, match=r"nodes of one graph.*torch\.stack\(\[model\(g\) for g in z\]\)"
+    ) as caught:
         explained(graph(nodes), wave(nodes, 4), **options)
     assert isinstance(caught.value.__cause__, IndexError | RuntimeError)
     assert f"your {nodes} examples" in str(caught.value)
@@ -130,13 +148,17 @@ def test_a_graph_as_one_example_is_right(nodes: int) -> None:
     """As the message says; against a dense quadrature by autograd alone."""
     model, x = graph(nodes), wave(1, nodes, 4)
     target = ig.targets.Custom(lambda out: out[:, 2, 1])
-    made, said = explained(lambda z: torch.stack([model(one) for one in z]), x, target=target, tol=1e-3)
+    made, said = explained(
+        lambda z: torch.stack([model(one) for one in z]), x, target=target, tol=1e-3
+    )
     assert not said
     total = torch.zeros(nodes, 4).double()
     for t in (torch.arange(400).double() + 0.5) / 400:
         point = (t * x[0]).requires_grad_()
         total += torch.autograd.grad(model(point)[2, 1], point)[0] / 400
-    torch.testing.assert_close(made.values[0], total * x[0], rtol=0, atol=2e-3 * float((total * x[0]).norm()))
+    torch.testing.assert_close(
+        made.values[0], total * x[0], rtol=0, atol=2e-3 * float((total * x[0]).norm())
+    )
 
 
 def test_dense_graphs_that_need_their_rows_say_so() -> None:
@@ -153,7 +175,9 @@ def test_time_first(length: int) -> None:
     model = lambda z: head(lstm(z)[0][-1])  # noqa: E731
     x = wave(length, 5, 3)
     for target in ("predicted", 0):
-        with pytest.raises(ig.errors.TargetError, match=r"returned 5 rows? for \d+: .*z\.transpose\(0, 1\)"):
+        with pytest.raises(
+            ig.errors.TargetError, match=r"returned 5 rows? for \d+: .*z\.transpose\(0, 1\)"
+        ):
             explained(model, x, target=target)
     made, said = explained(lambda z: model(z.transpose(0, 1)), x.transpose(0, 1), target=0)
     assert not said
@@ -238,29 +262,49 @@ def _picture() -> nn.Module:
 
 ZOO: dict[str, tuple[Callable[[], nn.Module], tuple[int, ...]]] = {
     "table": (
-        lambda: nn.Sequential(nn.Linear(20, 64), nn.ReLU(), nn.Linear(64, 64), nn.ReLU(), nn.Linear(64, 3)),
+        lambda: nn.Sequential(
+            nn.Linear(20, 64), nn.ReLU(), nn.Linear(64, 64), nn.ReLU(), nn.Linear(64, 3)
+        ),
         (20,),
     ),
-    "normalised": (lambda: nn.Sequential(nn.Linear(6, 32), nn.LayerNorm(32), nn.GELU(), nn.Linear(32, 3)), (6,)),
-    "batch norm": (lambda: nn.Sequential(nn.Linear(6, 32), nn.BatchNorm1d(32), nn.SiLU(), nn.Linear(32, 3)), (6,)),
-    "probabilities": (lambda: nn.Sequential(nn.Linear(6, 32), nn.Tanh(), nn.Linear(32, 3), nn.Softmax(1)), (6,)),
-    "dropout in eval": (lambda: nn.Sequential(nn.Linear(6, 32), nn.Dropout(0.5), nn.ReLU(), nn.Linear(32, 3)), (6,)),
+    "normalised": (
+        lambda: nn.Sequential(nn.Linear(6, 32), nn.LayerNorm(32), nn.GELU(), nn.Linear(32, 3)),
+        (6,),
+    ),
+    "batch norm": (
+        lambda: nn.Sequential(nn.Linear(6, 32), nn.BatchNorm1d(32), nn.SiLU(), nn.Linear(32, 3)),
+        (6,),
+    ),
+    "probabilities": (
+        lambda: nn.Sequential(nn.Linear(6, 32), nn.Tanh(), nn.Linear(32, 3), nn.Softmax(1)),
+        (6,),
+    ),
+    "dropout in eval": (
+        lambda: nn.Sequential(nn.Linear(6, 32), nn.Dropout(0.5), nn.ReLU(), nn.Linear(32, 3)),
+        (6,),
+    ),
     "picture": (_picture, (3, 12, 12)),
     "instance norm": (
-        lambda: nn.Sequential(nn.Conv2d(3, 8, 3), nn.InstanceNorm2d(8), nn.ReLU(), nn.Flatten(), nn.Linear(800, 3)),
+        lambda: nn.Sequential(
+            nn.Conv2d(3, 8, 3), nn.InstanceNorm2d(8), nn.ReLU(), nn.Flatten(), nn.Linear(800, 3)
+        ),
         (3, 12, 12),
     ),
     "LSTM": (lambda: Recurrent(nn.LSTM), (7, 4)),
     "GRU": (lambda: Recurrent(nn.GRU), (7, 4)),
     "attention": (Attentive, (7, 4)),
     "deep": (
-        lambda: nn.Sequential(*[m for _ in range(12) for m in (nn.Linear(16, 16), nn.Tanh())], nn.Linear(16, 3)),
+        lambda: nn.Sequential(
+            *[m for _ in range(12) for m in (nn.Linear(16, 16), nn.Tanh())], nn.Linear(16, 3)
+        ),
         (16,),
     ),
 }
 
 
-@pytest.mark.parametrize("dtype", [torch.float64, torch.float32, torch.bfloat16, torch.float16], ids=str)
+@pytest.mark.parametrize(
+    "dtype", [torch.float64, torch.float32, torch.bfloat16, torch.float16], ids=str
+)
 @pytest.mark.parametrize("name", ZOO)
 def test_models_that_are_right_are_not_told_of(name: str, dtype: torch.dtype) -> None:
     build, shape = ZOO[name]
@@ -285,7 +329,9 @@ def test_embeddings_are_not_told_of() -> None:
         model = nn.Sequential(nn.Embedding(50, 8), nn.Flatten(), nn.Linear(40, 3)).eval()
         ids = torch.randint(1, 50, (4, 5))
     for batch in (1, 2, 4):
-        _, said = explained(model, ids[:batch], method="layer", site="0", baseline=torch.zeros_like(ids[:batch]))
+        _, said = explained(
+            model, ids[:batch], method="layer", site="0", baseline=torch.zeros_like(ids[:batch])
+        )
         assert not about_rows(said)
 
 
@@ -306,7 +352,9 @@ def test_low_precision_inside_is_rounding_and_no_company() -> None:
 
 
 @pytest.mark.parametrize(
-    "options", [{}, {"rule": ig.rules.GaussLegendre(4)}, {"method": "smoothgrad"}, {"method": "guided"}], ids=str
+    "options",
+    [{}, {"rule": ig.rules.GaussLegendre(4)}, {"method": "smoothgrad"}, {"method": "guided"}],
+    ids=str,
 )
 def test_two_rows_for_a_call_and_no_gradient(
     options: dict[str, Any], monkeypatch: pytest.MonkeyPatch, quiet: None
@@ -319,7 +367,10 @@ def test_two_rows_for_a_call_and_no_gradient(
     plain = ig.explain(model, X, target=1, batch_size=7, **options)
     assert (rows, gradients) == (model.values + ROWS, model.gradients)
     assert torch.equal(checked.values, plain.values)
-    assert (checked.cost.values, checked.cost.gradients) == (plain.cost.values + ROWS, plain.cost.gradients)
+    assert (checked.cost.values, checked.cost.gradients) == (
+        plain.cost.values + ROWS,
+        plain.cost.gradients,
+    )
 
 
 def looks(monkeypatch: pytest.MonkeyPatch) -> list[int]:
@@ -335,14 +386,23 @@ def looks(monkeypatch: pytest.MonkeyPatch) -> list[int]:
     return seen
 
 
-def test_once_for_everything_that_one_call_does(monkeypatch: pytest.MonkeyPatch, quiet: None) -> None:
+def test_once_for_everything_that_one_call_does(
+    monkeypatch: pytest.MonkeyPatch, quiet: None
+) -> None:
     seen, model = looks(monkeypatch), tanh_mlp()
     field = ig.TorchField(model, 1)
     references = wave(4, 6, phase=1)
     calls: list[Callable[[], Any]] = [
         lambda: ig.explain(model, X, target="predicted", method="expected", baseline=references),
         lambda: ig.explain_targets(model, X, targets=[0, 1, "predicted"]),
-        lambda: ig.compare(model, X, target=1, methods=["integrated", "guided"], metrics=["deletion"], controls=True),
+        lambda: ig.compare(
+            model,
+            X,
+            target=1,
+            methods=["integrated", "guided"],
+            metrics=["deletion"],
+            controls=True,
+        ),
         lambda: ig.methods.integrated()(field, X),
         lambda: ig.methods.smoothgrad()(field, X),
         lambda: ig.methods.greedy_pig()(field, X),
@@ -365,7 +425,11 @@ def test_a_comparison_is_told_of_once() -> None:
     with warnings.catch_warnings(record=True) as caught:
         warnings.simplefilter("always")
         ig.compare(
-            MIXING["softmax over the batch"](), X, target=1, methods=["integrated", "smoothgrad"], metrics=["deletion"]
+            MIXING["softmax over the batch"](),
+            X,
+            target=1,
+            methods=["integrated", "smoothgrad"],
+            metrics=["deletion"],
         )
     assert len(about_rows([one.message for one in caught if isinstance(one.message, Warning)])) == 1
 

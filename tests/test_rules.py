@@ -195,7 +195,13 @@ def test_what_the_path_paid_for_is_used_and_not_evaluated(name: str) -> None:
     counted = ig.fields.CountedField(ig.fields.Function(smooth))
     field = ig.fields.Function(smooth)
     at = lambda z: Evaluation(field.value(z, 3), field.gradient(z, 3))  # noqa: E731
-    paid = ig.Segment(segment.start, segment.end, segment.clock, at_start=at(segment.start), at_end=at(segment.end))
+    paid = ig.Segment(
+        segment.start,
+        segment.end,
+        segment.clock,
+        at_start=at(segment.start),
+        at_end=at(segment.end),
+    )
     rule = RULES[name](2)
     torch.testing.assert_close(rule(counted, paid), rule(field, segment), rtol=0, atol=1e-14)
     ends = sum(t in (0.0, 1.0) for t in rule.table()[0])
@@ -205,7 +211,9 @@ def test_what_the_path_paid_for_is_used_and_not_evaluated(name: str) -> None:
     assert torch.equal(lied, rule(field, segment)) is (0.0 not in rule.table()[0])
 
 
-@pytest.mark.parametrize("rule", [ig.rules.GaussLegendre(50), ig.rules.ClenshawCurtis(50)], ids=repr)
+@pytest.mark.parametrize(
+    "rule", [ig.rules.GaussLegendre(50), ig.rules.ClenshawCurtis(50)], ids=repr
+)
 def test_float64_weights_stay_float64(rule: ig.rules.Rule) -> None:
     """Peers cast quadrature weights to float32: their sum is then off by 1e-9."""
     field = ig.fields.Linear(torch.ones(1, dtype=torch.float64))
@@ -236,7 +244,9 @@ def test_a_path_without_any_length() -> None:
 @pytest.mark.parametrize("batch_size", [1, 2, 7, 1000])
 def test_nodes_per_call_do_not_matter(batch_size: int) -> None:
     model = Counting(lambda z: smooth(z)[:, None])
-    share = lambda rows: ig.rules.GaussLegendre(5)(ig.TorchField(model, 0, batch_size=rows), stack())  # noqa: E731
+    share = lambda rows: ig.rules.GaussLegendre(5)(
+        ig.TorchField(model, 0, batch_size=rows), stack()
+    )  # noqa: E731
     whole = share(1000)
     model.reset()
     torch.testing.assert_close(share(batch_size), whole, rtol=0, atol=1e-14)
@@ -271,7 +281,9 @@ def test_exact_on_a_field_without_a_share() -> None:
 # --- MonteCarlo -------------------------------------------------------------------------------------------------------
 
 
-def draws(rule: ig.rules.MonteCarlo, corners: Tensor, lanes: tuple[int, int] | None = None) -> Tensor:
+def draws(
+    rule: ig.rules.MonteCarlo, corners: Tensor, lanes: tuple[int, int] | None = None
+) -> Tensor:
     """Where the rule looked along a path from 0 to 1 in one feature, (n, K, R): F = z²/2 has the gradient z."""
     seen: list[Tensor] = []
 
@@ -288,13 +300,20 @@ def draws(rule: ig.rules.MonteCarlo, corners: Tensor, lanes: tuple[int, int] | N
 
 def ramp(k: int, r: int, b: int = 1) -> Tensor:
     """K pieces from 0 to 1, for R references and B examples of one feature."""
-    return torch.linspace(0, 1, k + 1, dtype=torch.float64).reshape(-1, 1, 1, 1).expand(-1, r, b, 1).contiguous()
+    return (
+        torch.linspace(0, 1, k + 1, dtype=torch.float64)
+        .reshape(-1, 1, 1, 1)
+        .expand(-1, r, b, 1)
+        .contiguous()
+    )
 
 
 def test_monte_carlo_is_the_mean_of_its_draws() -> None:
     rule, corners = ig.rules.MonteCarlo(5, seed=3), ramp(1, 4)
     share = rule(ig.fields.Function(lambda z: z.square().sum(1) / 2), polyline(corners))
-    torch.testing.assert_close(share.share[0, :, 0, 0], draws(rule, corners)[:, 0].mean(0), rtol=0, atol=1e-15)
+    torch.testing.assert_close(
+        share.share[0, :, 0, 0], draws(rule, corners)[:, 0].mean(0), rtol=0, atol=1e-15
+    )
 
 
 @pytest.mark.parametrize(("n", "r"), [(1, 8), (5, 1), (3, 7)])
@@ -308,7 +327,10 @@ def test_monte_carlo_is_unbiased() -> None:
     """The mean over 2000 seeds of one draw of ∫ 3z² dz = 1 is within four standard errors."""
     field = ig.fields.Function(lambda z: z[:, 0] ** 3)
     shares = torch.stack(
-        [ig.rules.MonteCarlo(1, seed)(field, polyline(ramp(1, 1))).share.squeeze() for seed in range(2000)]
+        [
+            ig.rules.MonteCarlo(1, seed)(field, polyline(ramp(1, 1))).share.squeeze()
+            for seed in range(2000)
+        ]
     )
     assert abs(float(shares.mean()) - 1) < 4 * float(shares.std()) / 2000**0.5
     assert float(shares.std()) > 0.5
@@ -318,7 +340,10 @@ def test_monte_carlo_strata_beat_independent_draws() -> None:
     field = ig.fields.Function(lambda z: z[:, 0] ** 3)
 
     def spread(r: int, n: int) -> float:
-        means = [ig.rules.MonteCarlo(n, seed)(field, polyline(ramp(1, r))).share.mean() for seed in range(200)]
+        means = [
+            ig.rules.MonteCarlo(n, seed)(field, polyline(ramp(1, r))).share.mean()
+            for seed in range(200)
+        ]
         return float(torch.stack(means).std())
 
     # Independent draws of 3z² have the standard deviation 2/√5, their mean over 64 draws an eighth of that.
@@ -358,7 +383,11 @@ def test_monte_carlo_knows_its_error(n: int, r: int) -> None:
         stated.append(found.error.square().mean())
         each.append(len(found.noise))
     independent = (9 / 5 - 1) / n  # the variance of 3z² over uniform z is 4/5
-    assert float(torch.stack(real).mean()) <= 1.1 * float(torch.stack(stated).mean()) <= 1.3 * independent
+    assert (
+        float(torch.stack(real).mean())
+        <= 1.1 * float(torch.stack(stated).mean())
+        <= 1.3 * independent
+    )
     assert set(each) == {min(n, max(2, -(-16 // r) + 1))}
 
 

@@ -38,14 +38,21 @@ def field() -> ig.TorchField:
 def drawn(tol: float, **options: Any) -> ig.Attribution:
     with warnings.catch_warnings():
         warnings.simplefilter("ignore", ig.errors.IncompleteWarning)
-        return ig.explain(model(), X, target=CLASSES, method="expected", baseline=POOL, tol=tol, **options)
+        return ig.explain(
+            model(), X, target=CLASSES, method="expected", baseline=POOL, tol=tol, **options
+        )
 
 
 @cache
 def exact() -> Tensor:
     """The mean over the whole pool and all positions."""
     return ig.explain(
-        model(), X, target=CLASSES, method="expected", baseline=POOL, rule=ig.rules.GaussLegendre(30)
+        model(),
+        X,
+        target=CLASSES,
+        method="expected",
+        baseline=POOL,
+        rule=ig.rules.GaussLegendre(30),
     ).values
 
 
@@ -53,7 +60,9 @@ def exact() -> Tensor:
 def shares(draws: int) -> Tensor:
     """The map of every single draw that may be taken, (draws, B, 8): one reference at one position each."""
     references = ig.baselines.Sample(POOL, draws, replace=True)(X, field())
-    segment = dataclasses.replace(polyline(torch.stack([references, X.expand_as(references)])), lanes=(0, draws))
+    segment = dataclasses.replace(
+        polyline(torch.stack([references, X.expand_as(references)])), lanes=(0, draws)
+    )
     return ig.rules.MonteCarlo(1)(field(), segment).share[0]
 
 
@@ -83,7 +92,11 @@ def test_it_stops_when_the_bound_allows(tol: float) -> None:
         mean, error = bounded(every[:n, b])
         torch.testing.assert_close(made.values[b], mean, rtol=0, atol=1e-12)
         # The quantile is a formula that is up to 2 % above the exact one.
-        assert 0.999 * max(error, least(made, b)) <= float(made.error[b]) <= 1.03 * max(error, least(made, b))
+        assert (
+            0.999 * max(error, least(made, b))
+            <= float(made.error[b])
+            <= 1.03 * max(error, least(made, b))
+        )
         assert all(bounded(every[:k, b])[1] <= tol for k in (n - BLOCK, n))
         earlier = [bounded(every[:k, b])[1] <= tol / 1.03 for k in range(BLOCK, n, BLOCK)]
         assert not any(one and other for one, other in pairwise(earlier))
@@ -116,7 +129,13 @@ def test_batch_equals_singles() -> None:
     made = drawn(0.1)
     for b in range(B):
         own = ig.explain(
-            model(), X[b : b + 1], target=int(CLASSES[b]), method="expected", baseline=POOL, tol=0.1, draws=2000
+            model(),
+            X[b : b + 1],
+            target=int(CLASSES[b]),
+            method="expected",
+            baseline=POOL,
+            tol=0.1,
+            draws=2000,
         )
         torch.testing.assert_close(own.values[0], made.values[b], rtol=0, atol=1e-12)
         torch.testing.assert_close(own.error[0], made.error[b], rtol=1e-9, atol=0)
@@ -146,7 +165,9 @@ def test_adds_up_with_its_residual() -> None:
     made = drawn(0.1)
     start = torch.stack([field().value(one.expand_as(X)) for one in made.baselines[:, 0]])
     base = (made.weights * start).sum(0)
-    torch.testing.assert_close(made.values.sum(1) + made.residual, field().value(X) - base, rtol=0, atol=1e-10)
+    torch.testing.assert_close(
+        made.values.sum(1) + made.residual, field().value(X) - base, rtol=0, atol=1e-10
+    )
     assert bool(made.residual.abs().gt(1e-6).any())  # random draws leave one
     torch.testing.assert_close(made.output, field().value(X), rtol=0, atol=1e-12)
 
@@ -170,16 +191,23 @@ def test_shares_are_kept_when_asked_for() -> None:
 
 
 def test_shares_of_a_layer_are_kept() -> None:
-    options = dict(target=CLASSES[:3], method=ig.Layered("1", ig.methods.expected(POOL, tol=0.4, record=("shares",))))
+    options = dict(
+        target=CLASSES[:3],
+        method=ig.Layered("1", ig.methods.expected(POOL, tol=0.4, record=("shares",))),
+    )
     with warnings.catch_warnings():
         warnings.simplefilter("ignore", ig.errors.IncompleteWarning)
         made = ig.explain(model().inner, X[:3], **options)
-    torch.testing.assert_close((made.weights[..., None] * made.shares).sum(0), made.values, rtol=0, atol=1e-12)
+    torch.testing.assert_close(
+        (made.weights[..., None] * made.shares).sum(0), made.values, rtol=0, atol=1e-12
+    )
 
 
 def test_paths_are_not_kept() -> None:
     for record in (("path",), ("shares", "path")):
-        with pytest.raises(ig.errors.InputError, match=r"record='path' does not go .* Leave tol out"):
+        with pytest.raises(
+            ig.errors.InputError, match=r"record='path' does not go .* Leave tol out"
+        ):
             ig.methods.expected(POOL, tol=0.1, record=record)
     assert ig.methods.expected(POOL, record=("path",)).record == ("path",)
 
@@ -205,7 +233,9 @@ def test_sharing_starts_stays_right_where_it_cannot_be() -> None:
     own = ig.TorchField(model(), score)
     start = torch.stack([own.value(one.expand_as(X)) for one in made.baselines[:, 0]])
     base = (made.weights * start).sum(0)
-    torch.testing.assert_close(made.values.sum(1) + made.residual, own.value(X) - base, rtol=0, atol=1e-10)
+    torch.testing.assert_close(
+        made.values.sum(1) + made.residual, own.value(X) - base, rtol=0, atol=1e-10
+    )
     assert made.cost.values >= made.cost.gradients
 
 
@@ -215,7 +245,9 @@ def test_sharing_starts_stays_right_where_it_cannot_be() -> None:
 def test_draws_run_out() -> None:
     with warnings.catch_warnings(record=True) as caught:
         warnings.simplefilter("always")
-        made = ig.explain(model(), X, target=CLASSES, method="expected", baseline=POOL, tol=0.01, draws=60)
+        made = ig.explain(
+            model(), X, target=CLASSES, method="expected", baseline=POOL, tol=0.01, draws=60
+        )
     assert {w.category for w in caught} == {ig.errors.IncompleteWarning}
     assert f"{B} of {B} maps did not reach their tolerance" in str(caught[0].message)
     assert "(95 % bound)" in str(caught[0].message)
@@ -223,7 +255,9 @@ def test_draws_run_out() -> None:
     assert caught[0].filename == __file__
     assert not made.converged.any()
     assert bool((made.error > 0.01).all())
-    torch.testing.assert_close(made.weights, torch.full((60, B), 1 / 60, dtype=torch.float64), rtol=0, atol=1e-15)
+    torch.testing.assert_close(
+        made.weights, torch.full((60, B), 1 / 60, dtype=torch.float64), rtol=0, atol=1e-15
+    )
     torch.testing.assert_close(made.values, shares(60).mean(0), rtol=0, atol=1e-12)
 
 
@@ -235,7 +269,9 @@ def test_some_run_out_and_some_do_not() -> None:
 
 @pytest.mark.parametrize("references", [["black", 0.5], (0.0, 1.0), "black"], ids=repr)
 def test_a_list_of_baselines_is_not_drawn_from(references: Any) -> None:
-    with pytest.raises(ig.errors.InputError, match=r"draws references from data.*rule=ig\.rules\.Adaptive"):
+    with pytest.raises(
+        ig.errors.InputError, match=r"draws references from data.*rule=ig\.rules\.Adaptive"
+    ):
         ig.methods.expected(references, tol=0.1)
 
 
@@ -261,7 +297,9 @@ def test_bad_blocks() -> None:
 
 
 def test_prints_as_typed_and_reads_back() -> None:
-    made = ig.integration.UntilTolerance(ig.Method(ig.baselines.Constant(0.5), rule=ig.rules.MonteCarlo()), 0.2, 10)
+    made = ig.integration.UntilTolerance(
+        ig.Method(ig.baselines.Constant(0.5), rule=ig.rules.MonteCarlo()), 0.2, 10
+    )
     typed = "UntilTolerance(Method(Constant(0.5), rule=MonteCarlo()), 0.2, 10)"
     assert repr(made) == typed
     names = {

@@ -17,8 +17,22 @@ X, POOL = wave(3, 6), wave(20, 6, phase=1)
 
 
 def test_different_seed_sequences_give_different_streams() -> None:
-    sequences = [(0,), (1,), (2**32,), (0, 0), (0, 1), (1, 0), (0, 2**32), (0, 2**38), (0, 2**39), (-1,)]
-    first = {seed: float(torch.rand(1, generator=generator(*seed), dtype=torch.float64)) for seed in sequences}
+    sequences = [
+        (0,),
+        (1,),
+        (2**32,),
+        (0, 0),
+        (0, 1),
+        (1, 0),
+        (0, 2**32),
+        (0, 2**38),
+        (0, 2**39),
+        (-1,),
+    ]
+    first = {
+        seed: float(torch.rand(1, generator=generator(*seed), dtype=torch.float64))
+        for seed in sequences
+    }
     assert len(set(first.values())) == len(sequences), first
 
 
@@ -31,7 +45,9 @@ def test_the_same_seed_gives_the_same_stream() -> None:
     "method",
     [
         ig.methods.expected(POOL, 7),
-        ig.methods.weighted([ig.baselines.Uniform(-1, 1), ig.baselines.Gaussian(count=2)], fill=0.0),
+        ig.methods.weighted(
+            [ig.baselines.Uniform(-1, 1), ig.baselines.Gaussian(count=2)], fill=0.0
+        ),
         ig.methods.ig2(ig.baselines.OtherClass(POOL, 2), steps=3),
         ig.methods.integrated(ig.baselines.Sample(POOL, 3), rule=ig.rules.MonteCarlo(4)),
     ],
@@ -55,7 +71,9 @@ def test_the_result_does_not_depend_on_global_generators(quiet: None) -> None:
     for seed in (1, 2):
         torch.manual_seed(seed)
         found.append(
-            ig.explain(tanh_mlp(), X, target=0, method="expected", baseline=POOL, draws=5, batch_size=64).values
+            ig.explain(
+                tanh_mlp(), X, target=0, method="expected", baseline=POOL, draws=5, batch_size=64
+            ).values
         )
     assert torch.equal(*found)
 
@@ -63,9 +81,13 @@ def test_the_result_does_not_depend_on_global_generators(quiet: None) -> None:
 RANDOM = {
     "which references": dict(method="expected", baseline=POOL, draws=4),
     "positions": dict(method="integrated", rule=ig.rules.MonteCarlo(3)),
-    "noise": dict(method="integrated", baseline=[ig.baselines.Uniform(0, 1), ig.baselines.Gaussian()]),
+    "noise": dict(
+        method="integrated", baseline=[ig.baselines.Uniform(0, 1), ig.baselines.Gaussian()]
+    ),
     "nested": dict(
-        method=ig.TwoStage(ig.methods.weighted([ig.baselines.Uniform(0, 1, 3)], fill=0.0), ig.rules.Midpoint())
+        method=ig.TwoStage(
+            ig.methods.weighted([ig.baselines.Uniform(0, 1, 3)], fill=0.0), ig.rules.Midpoint()
+        )
     ),
 }
 
@@ -86,7 +108,9 @@ def test_explain_seed(kind: str, quiet: None) -> None:
 def test_reseeded_keeps_seeds_apart() -> None:
     """Two parts with seeds of their own stay different, at any depth."""
     method = ig.Method(
-        ig.baselines.Union((ig.baselines.Uniform(0, 1, seed=1), ig.baselines.Uniform(0, 1, seed=2))),
+        ig.baselines.Union(
+            (ig.baselines.Uniform(0, 1, seed=1), ig.baselines.Uniform(0, 1, seed=2))
+        ),
         rule=ig.rules.MonteCarlo(3, seed=3),
     )
     other = reseeded(method, 9)

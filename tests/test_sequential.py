@@ -33,7 +33,12 @@ def run(problem: Problem, method: Any, **options: Any) -> ig.Attribution:
     with warnings.catch_warnings():
         warnings.simplefilter("ignore", ig.errors.IntegrandWarning)
         return ig.explain(
-            problem.model, problem.inputs, target=problem.target, extra=problem.extra, method=method, **options
+            problem.model,
+            problem.inputs,
+            target=problem.target,
+            extra=problem.extra,
+            method=method,
+            **options,
         )
 
 
@@ -50,7 +55,9 @@ def test_official() -> None:
     without = X.repeat(3, 1, 1)
     without[range(3), range(3)] = E[PAD]
     near(made.values[0].sum(1), FIELD.value(X) - FIELD.value(without), 1e-13)
-    assert abs(float(made.values.sum() - FIELD.value(X) + FIELD.value(E[PAD].expand(1, 3, 5)))) > 0.01
+    assert (
+        abs(float(made.values.sum() - FIELD.value(X) + FIELD.value(E[PAD].expand(1, 3, 5)))) > 0.01
+    )
 
 
 # --- the definition ---------------------------------------------------------------------------------------------------
@@ -65,7 +72,13 @@ def by_hand(p: Problem, b: int, groups: Tensor, n: int = 50) -> tuple[Tensor, Te
         effect = 0.0
         for reference in p.references:
             start = torch.where(groups == feature, reference, x)
-            mean = sum(field.rows(start + (q + 0.5) / n * (x - start), index).gradient for q in range(n)) / n
+            mean = (
+                sum(
+                    field.rows(start + (q + 0.5) / n * (x - start), index).gradient
+                    for q in range(n)
+                )
+                / n
+            )
             values += (x - start) * mean / len(p.references)
             ends = field.rows(torch.cat([x, start]), index.expand(2), gradient=False).value
             effect += float(ends[0] - ends[1]) / len(p.references)
@@ -87,7 +100,9 @@ def by_hand(p: Problem, b: int, groups: Tensor, n: int = 50) -> tuple[Tensor, Te
 def test_by_hand(problem: str, features: Any, quiet: None) -> None:
     p = PROBLEMS[problem]
     rule = ig.rules.Midpoint(50)
-    method = ig.methods.sequential(features=features, baseline=ig.baselines.Given(p.references), rule=rule)
+    method = ig.methods.sequential(
+        features=features, baseline=ig.baselines.Given(p.references), rule=rule
+    )
     packed = method(p.field(), p.packed())
     groups = feature_map(features, p.packed())
     for b in (0, 3):
@@ -121,22 +136,34 @@ def test_every_problem(problem: str, quiet: None) -> None:
 def test_words_are_what_moves_in_a_sentence() -> None:
     by_default, tokens = (
         ig.explain(
-            MODEL, WORDS, target=0, method=ig.methods.sequential(features=features, baseline=TABLE[14], rule=FINE)
+            MODEL,
+            WORDS,
+            target=0,
+            method=ig.methods.sequential(features=features, baseline=TABLE[14], rule=FINE),
         )
         for features in ("auto", "tokens")
     )
     assert torch.equal(by_default.values, tokens.values)
     assert tokens.notes["effect"].shape == (1, 1, 3, 5)
     # Numbers one by one are another question.
-    single = ig.explain(MODEL, WORDS, target=0, method=ig.methods.sequential(features="elements", baseline=TABLE[14]))
+    single = ig.explain(
+        MODEL,
+        WORDS,
+        target=0,
+        method=ig.methods.sequential(features="elements", baseline=TABLE[14]),
+    )
     assert single.notes["effect"].shape == (1, 1, 3, 20)
     assert float((single.values - tokens.values).abs().max()) > 1e-3
 
 
 def test_label_maps_of_their_own() -> None:
     p = PROBLEMS["softplus cnn"]
-    maps = (torch.arange(5)[:, None, None] + torch.arange(8)[:, None] // 2 + torch.arange(8) // 4) % 4
-    method = ig.methods.sequential(features=maps, baseline=ig.baselines.Given(p.references[:1]), rule=FINE)
+    maps = (
+        torch.arange(5)[:, None, None] + torch.arange(8)[:, None] // 2 + torch.arange(8) // 4
+    ) % 4
+    method = ig.methods.sequential(
+        features=maps, baseline=ig.baselines.Given(p.references[:1]), rule=FINE
+    )
     whole = run(p, method)
     for b in range(5):
         own = run(p.only(b), replace(method, features=maps[b : b + 1]))
@@ -168,19 +195,29 @@ def test_words_of_each_example_that_are_kept() -> None:
     model = Counting(MODEL)
     rule = ig.rules.GaussLegendre(7)
     made = ig.explain(
-        model, WORDS, target=0, method=ig.methods.sequential(baseline=ig.baselines.Masked(0.0, mask), rule=rule)
+        model,
+        WORDS,
+        target=0,
+        method=ig.methods.sequential(baseline=ig.baselines.Masked(0.0, mask), rule=rule),
     )
     assert model.gradients == 9 * 7
     assert bool((made.values[mask] == 0).all())
     assert bool((made.values[~mask] != 0).all())
     for b in range(3):
         own = ig.baselines.Masked(0.0, mask[b : b + 1])
-        alone = ig.explain(MODEL, WORDS[b : b + 1], target=0, method=ig.methods.sequential(baseline=own, rule=rule))
+        alone = ig.explain(
+            MODEL, WORDS[b : b + 1], target=0, method=ig.methods.sequential(baseline=own, rule=rule)
+        )
         near(alone.values[0], made.values[b])
 
 
 def test_nothing_moves_where_all_is_kept() -> None:
-    made = ig.explain(MODEL, WORDS, target=0, method=ig.methods.sequential(baseline=ig.baselines.Masked(0.0, range(5))))
+    made = ig.explain(
+        MODEL,
+        WORDS,
+        target=0,
+        method=ig.methods.sequential(baseline=ig.baselines.Masked(0.0, range(5))),
+    )
     assert torch.equal(made.values, torch.zeros_like(WORDS))
     assert made.cost.gradients == 0
     assert bool(made.converged.all())
@@ -188,14 +225,20 @@ def test_nothing_moves_where_all_is_kept() -> None:
 
 
 @pytest.mark.parametrize("most", [1, 2, 7])
-def test_it_does_not_depend_on_the_size_of_batches(most: int, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_it_does_not_depend_on_the_size_of_batches(
+    most: int, monkeypatch: pytest.MonkeyPatch
+) -> None:
     """And progress is shown against all of the work, whatever part of it is under way."""
     method = ig.methods.sequential(baseline=ig.baselines.Given(wave(2, 5, 4)), rule=FINE)
     whole = ig.explain(MODEL, WORDS, target=0, method=method)
     monkeypatch.setattr("integrand.core.memory_budget._BLOCK_ON_CPU", most * 2 * 20)
     shown: list[tuple[int, int | None]] = []
     again = ig.explain(
-        MODEL, WORDS, target=0, method=method, progress=lambda tally: shown.append((tally.gradients, tally.expected))
+        MODEL,
+        WORDS,
+        target=0,
+        method=method,
+        progress=lambda tally: shown.append((tally.gradients, tally.expected)),
     )
     near(again.values, whole.values, 1e-14)
     near(again.residual, whole.residual, 1e-14)
@@ -216,16 +259,24 @@ def test_memory_is_flat_in_words(monkeypatch: pytest.MonkeyPatch) -> None:
         def evaluate(self, z: Tensor, index: Tensor, *, gradient: bool = True) -> Any:
             self.calls += gradient
             if gradient and self.calls in (2, 5):
-                alive = {t.untyped_storage().data_ptr(): t.untyped_storage().nbytes() for t in _tensors()}
+                alive = {
+                    t.untyped_storage().data_ptr(): t.untyped_storage().nbytes() for t in _tensors()
+                }
                 most[-1] = max(most[-1], sum(alive.values()))
             return super().evaluate(z, index, gradient=gradient)
 
     for words in (16, 80):
         x = wave(1, words, 64)
         gc.collect()
-        before = sum({t.untyped_storage().data_ptr(): t.untyped_storage().nbytes() for t in _tensors()}.values())
+        before = sum(
+            {
+                t.untyped_storage().data_ptr(): t.untyped_storage().nbytes() for t in _tensors()
+            }.values()
+        )
         most.append(0)
-        ig.methods.sequential(rule=ig.rules.Midpoint(4))(Watched(lambda z: torch.tanh(z).flatten(1).mean(1)), x)
+        ig.methods.sequential(rule=ig.rules.Midpoint(4))(
+            Watched(lambda z: torch.tanh(z).flatten(1).mean(1)), x
+        )
         most[-1] -= before
     assert most[1] < 64 * 80 * 64 * 8  # a map for each of the words would be 80
     assert most[1] - most[0] < 40 * 64 * 64 * 8
@@ -257,17 +308,25 @@ def test_around_any_method(name: str, quiet: None) -> None:
         start = WORDS.expand_as(references).clone()
         start[:, :, n] = references[:, :, n]
         given = ig.baselines.Given(start)
-        from_there = with_core(method, lambda one, given=given: replace(one, baseline=given))(field, WORDS)
+        from_there = with_core(method, lambda one, given=given: replace(one, baseline=given))(
+            field, WORDS
+        )
         near(made.values[:, n], from_there.values[:, n], 1e-11)
-        near(made.notes["effect"][0, 0, :, n], (from_there.weights * from_there.change).sum(0), 1e-12)
+        near(
+            made.notes["effect"][0, 0, :, n], (from_there.weights * from_there.change).sum(0), 1e-12
+        )
     assert made.method == ig.Sequential(method)
 
 
 def test_set_up_by_name() -> None:
-    made = ig.explain(MODEL, WORDS, target=0, method="sequential", of="integrated", baseline=TABLE[14], rule=FINE)
+    made = ig.explain(
+        MODEL, WORDS, target=0, method="sequential", of="integrated", baseline=TABLE[14], rule=FINE
+    )
     by_hand = ig.Sequential(ig.methods.integrated(TABLE[14], FINE))
     assert torch.equal(made.values, ig.explain(MODEL, WORDS, target=0, method=by_hand).values)
-    again = ig.explain(MODEL, WORDS, target=0, method=ig.methods.sequential(), baseline=TABLE[14], tol=1e-3)
+    again = ig.explain(
+        MODEL, WORDS, target=0, method=ig.methods.sequential(), baseline=TABLE[14], tol=1e-3
+    )
     assert bool((again.error <= 1e-3).all())
     assert bool(again.converged.all())
     assert float(again.error.min()) > 0
@@ -278,7 +337,9 @@ def test_set_up_by_name() -> None:
 
 
 def test_a_rule_that_estimates_no_error() -> None:
-    made = ig.explain(MODEL, WORDS, target=0, method=ig.methods.sequential(baseline=TABLE[14], rule=FINE))
+    made = ig.explain(
+        MODEL, WORDS, target=0, method=ig.methods.sequential(baseline=TABLE[14], rule=FINE)
+    )
     assert bool(made.error.isnan().all())
     assert bool(made.converged.all())
 
@@ -322,7 +383,9 @@ def test_several_targets() -> None:
 
 @pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16])
 def test_precision(dtype: torch.dtype, quiet: None) -> None:
-    method = ig.methods.sequential(baseline=ig.baselines.Constant(TABLE[14]), rule=ig.rules.GaussLegendre(4))
+    method = ig.methods.sequential(
+        baseline=ig.baselines.Constant(TABLE[14]), rule=ig.rules.GaussLegendre(4)
+    )
     exact = ig.explain(MODEL, WORDS, target=0, method=method)
     made = ig.explain(filled(type(MODEL)()).to(dtype), WORDS.to(dtype), target=0, method=method)
     assert made.values.dtype == torch.float32
@@ -330,7 +393,9 @@ def test_precision(dtype: torch.dtype, quiet: None) -> None:
 
 
 def test_results_are_kept_and_cut(tmp_path: Path) -> None:
-    made = ig.explain(MODEL, WORDS, target=0, method=ig.methods.sequential(baseline=TABLE[14], rule=FINE))
+    made = ig.explain(
+        MODEL, WORDS, target=0, method=ig.methods.sequential(baseline=TABLE[14], rule=FINE)
+    )
     made.save(tmp_path / "map.safetensors")
     again = ig.load(tmp_path / "map.safetensors")
     assert torch.equal(again.values, made.values)
@@ -346,19 +411,33 @@ def test_results_are_kept_and_cut(tmp_path: Path) -> None:
 def test_paths_that_choose_their_own_start_are_refused(quiet: None) -> None:
     method = ig.methods.ig2(wave(2, 5, 4), representation=lambda z: z.flatten(1), steps=3)
     with pytest.raises(
-        ig.errors.InputError, match=r"this method chooses its own start: wrap one .* such as ig.methods.integrated"
+        ig.errors.InputError,
+        match=r"this method chooses its own start: wrap one .* such as ig.methods.integrated",
     ):
         ig.Sequential(method)(ig.TorchField(MODEL, 0), WORDS)
 
 
 def test_what_is_refused() -> None:
-    with pytest.raises(ig.errors.InputError, match=r"Sequential explains the inputs, and .* a layer"):
+    with pytest.raises(
+        ig.errors.InputError, match=r"Sequential explains the inputs, and .* a layer"
+    ):
         ig.Sequential(ig.methods.layer("first"))
     with pytest.raises(ig.errors.InputError, match=r"Sequential wraps a Method, .* not int"):
         ig.Sequential(3)
-    with pytest.raises(ig.errors.ShapeError, match=r"features='pixels' does not fit examples of shape 5x4"):
+    with pytest.raises(
+        ig.errors.ShapeError, match=r"features='pixels' does not fit examples of shape 5x4"
+    ):
         ig.methods.sequential(features="pixels")(ig.TorchField(MODEL, 0), WORDS)
     with pytest.raises(ig.errors.IntegerInput):
-        ig.methods.sequential()(ig.fields.Function(lambda z: z.sum((1, 2))), torch.ones(1, 2, 3, dtype=torch.long))
-    with pytest.raises(ig.errors.BaselineError, match=r"no position 9 to keep: an example of shape 5x4"):
-        ig.explain(MODEL, WORDS, target=0, method=ig.methods.sequential(baseline=ig.baselines.Masked(0.0, (9,))))
+        ig.methods.sequential()(
+            ig.fields.Function(lambda z: z.sum((1, 2))), torch.ones(1, 2, 3, dtype=torch.long)
+        )
+    with pytest.raises(
+        ig.errors.BaselineError, match=r"no position 9 to keep: an example of shape 5x4"
+    ):
+        ig.explain(
+            MODEL,
+            WORDS,
+            target=0,
+            method=ig.methods.sequential(baseline=ig.baselines.Masked(0.0, (9,))),
+        )

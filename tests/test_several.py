@@ -37,9 +37,13 @@ METHODS: dict[str, dict[str, Any]] = {
         baseline=list(REFERENCES),
         fill=IMAGES.flip(0),
         rule=FINE,
-        features=(torch.arange(64).reshape(1, 8, 8) // torch.tensor([7, 8, 9, 10, 11])[:, None, None]),
+        features=(
+            torch.arange(64).reshape(1, 8, 8) // torch.tensor([7, 8, 9, 10, 11])[:, None, None]
+        ),
     ),
-    "staged": dict(method="weighted", baseline=list(REFERENCES), fill=0.0, rule=FINE, keep=0.9, scout=2),
+    "staged": dict(
+        method="weighted", baseline=list(REFERENCES), fill=0.0, rule=FINE, keep=0.9, scout=2
+    ),
     "ig2": dict(method="ig2", baseline=REFERENCES[:2], steps=4),
     "references of other classes": dict(
         method="ig2", baseline=ig.baselines.OtherClass(8 * wave(30, 3, 8, 8), 1), steps=3
@@ -49,7 +53,9 @@ METHODS: dict[str, dict[str, Any]] = {
     "layer": dict(method="layer", site="1", baseline=0.25, rule=FINE),
     "conductance": dict(method="conductance", site="3", baseline=0.25, steps=3),
     "a weighted layer": dict(
-        method=ig.Layered("1", ig.methods.weighted(list(REFERENCES), fill=0.0, rule=FINE, features="elements"))
+        method=ig.Layered(
+            "1", ig.methods.weighted(list(REFERENCES), fill=0.0, rule=FINE, features="elements")
+        )
     ),
 }
 
@@ -67,8 +73,20 @@ def test_each_is_what_a_run_of_its_own_gives(name: str, batch_size: int | None) 
     assert len(together) == len(TARGETS)
     for target, made in zip(TARGETS, together, strict=True):
         alone = ig.explain(model, IMAGES, target=target, batch_size=batch_size, **options)
-        for field in ("values", "inputs", "output", "weights", "change", "residual", "baselines", "shares", "fitness"):
-            torch.testing.assert_close(getattr(made, field), getattr(alone, field), rtol=0, atol=1e-9)
+        for field in (
+            "values",
+            "inputs",
+            "output",
+            "weights",
+            "change",
+            "residual",
+            "baselines",
+            "shares",
+            "fitness",
+        ):
+            torch.testing.assert_close(
+                getattr(made, field), getattr(alone, field), rtol=0, atol=1e-9
+            )
         assert torch.equal(made.converged, alone.converged)
         assert made.names == alone.names
         assert repr(made.method) == repr(alone.method)
@@ -90,14 +108,21 @@ def test_skip_connections_around_a_layer(around: bool) -> None:
             return self.last(torch.tanh(h * around + self.inner(h)))
 
     model, x = filled(Skip()), wave(5, 6)
-    for method in (ig.methods.layer("inner", [0.0, 0.3]), ig.methods.conductance("inner", [0.0, 0.3], 4)):
-        for target, made in zip([0, 2], ig.explain_targets(model, x, targets=[0, 2], method=method), strict=True):
+    for method in (
+        ig.methods.layer("inner", [0.0, 0.3]),
+        ig.methods.conductance("inner", [0.0, 0.3], 4),
+    ):
+        for target, made in zip(
+            [0, 2], ig.explain_targets(model, x, targets=[0, 2], method=method), strict=True
+        ):
             alone = ig.explain(model, x, target=target, method=method)
             torch.testing.assert_close(made.values, alone.values, rtol=0, atol=1e-12)
             torch.testing.assert_close(made.residual, alone.residual, rtol=0, atol=1e-12)
 
 
-@pytest.mark.parametrize("problem", ["tuple input", "dict input", "extra arguments", "logits object", "dict output"])
+@pytest.mark.parametrize(
+    "problem", ["tuple input", "dict input", "extra arguments", "logits object", "dict output"]
+)
 def test_inputs_and_outputs_of_every_kind(problem: str) -> None:
     p = PROBLEMS[problem]
     together = ig.explain_targets(p.model, p.inputs, targets=[0, 2], extra=p.extra, rule=FINE)
@@ -118,7 +143,9 @@ def test_inputs_and_outputs_of_every_kind(problem: str) -> None:
 @pytest.mark.parametrize("batch_size", [None, 1, 3, 4])
 @pytest.mark.parametrize("count", [1, 2, 5])
 @pytest.mark.parametrize("name", ["integrated", "several baselines", "weighted", "ig2"])
-def test_the_forward_rows_are_those_of_one_run(name: str, count: int, batch_size: int | None) -> None:
+def test_the_forward_rows_are_those_of_one_run(
+    name: str, count: int, batch_size: int | None
+) -> None:
     model, options = Counting(softplus_cnn()), METHODS[name]
     targets = [0, 2, 1, CLASSES, ig.targets.Margin(0, 1)][:count]
     ig.explain(model, IMAGES, target=0, batch_size=batch_size, **options)
@@ -128,7 +155,9 @@ def test_the_forward_rows_are_those_of_one_run(name: str, count: int, batch_size
     assert model.gradients == alone
     assert batch_size is None or model.largest <= batch_size
     assert together[0].cost.gradients == alone
-    if name != "weighted":  # whose search for what can be taken away goes its own way for each target
+    if (
+        name != "weighted"
+    ):  # whose search for what can be taken away goes its own way for each target
         assert model.values == values
 
 
@@ -139,7 +168,9 @@ def test_chords_share_their_forward_rows(count: int) -> None:
     ig.explain(model, IMAGES, target=0, **options)
     alone = model.gradients
     model.reset()
-    ig.explain_targets(model, IMAGES, targets=[0, 2, 1, CLASSES, ig.targets.Margin(0, 1)][:count], **options)
+    ig.explain_targets(
+        model, IMAGES, targets=[0, 2, 1, CLASSES, ig.targets.Margin(0, 1)][:count], **options
+    )
     assert model.gradients == alone == 2 * 5 * 5
 
 
@@ -148,7 +179,14 @@ def test_chords_share_their_forward_rows(count: int) -> None:
 
 def kinked_cnn() -> nn.Module:
     """Convolutions, kinks and a pool: a network that a tolerance has work with."""
-    layers = (nn.Conv2d(3, 8, 3), nn.ReLU6(), nn.Conv2d(8, 8, 3), nn.ReLU(), nn.MaxPool2d(2), nn.Flatten())
+    layers = (
+        nn.Conv2d(3, 8, 3),
+        nn.ReLU6(),
+        nn.Conv2d(8, 8, 3),
+        nn.ReLU(),
+        nn.MaxPool2d(2),
+        nn.Flatten(),
+    )
     return filled(nn.Sequential(*layers, nn.Linear(32, 3)))
 
 
@@ -197,13 +235,21 @@ TOLERANT: dict[str, dict[str, Any]] = {
     "integrated": dict(baseline=0.25, tol=0.003),
     "several baselines": dict(baseline=[0.0, 1.0], tol=0.003),
     "corners": dict(
-        method=ig.Method(ig.baselines.Constant(0.0), ig.paths.Straight(3), ig.rules.Adaptive(0.003)),
+        method=ig.Method(
+            ig.baselines.Constant(0.0), ig.paths.Straight(3), ig.rules.Adaptive(0.003)
+        ),
     ),
     "weighted": dict(method="weighted", baseline=list(REFERENCES), fill=0.0, tol=0.003),
-    "weighted, kept waiting": dict(method="weighted", baseline=list(REFERENCES), fill=0.0, tol=0.05),
-    "staged": dict(method="weighted", baseline=list(REFERENCES), fill=0.0, tol=0.003, keep=0.9, scout=2),
+    "weighted, kept waiting": dict(
+        method="weighted", baseline=list(REFERENCES), fill=0.0, tol=0.05
+    ),
+    "staged": dict(
+        method="weighted", baseline=list(REFERENCES), fill=0.0, tol=0.003, keep=0.9, scout=2
+    ),
     "layer": dict(method="layer", site="inner.0", baseline=0.25, tol=0.003),
-    "conductance": dict(method="conductance", site="inner.0", baseline=0.25, steps=3, rule=ig.rules.Adaptive(0.003)),
+    "conductance": dict(
+        method="conductance", site="inner.0", baseline=0.25, steps=3, rule=ig.rules.Adaptive(0.003)
+    ),
 }
 
 
@@ -236,7 +282,9 @@ def test_each_target_meets_its_own_tolerance(tol: float) -> None:
     together = ig.explain_targets(model, IMAGES, targets=classes, baseline=0.25, tol=tol)
     for target, made in zip(classes, together, strict=True):
         assert bool((made.error <= tol).all())
-        exact = ig.explain(model, IMAGES, target=target, baseline=0.25, rule=ig.rules.Chords(2000, grade=1.0)).values
+        exact = ig.explain(
+            model, IMAGES, target=target, baseline=0.25, rule=ig.rules.Chords(2000, grade=1.0)
+        ).values
         alone = ig.explain(model, IMAGES, target=target, baseline=0.25, tol=tol)
         for which, one in enumerate((made, alone)):
             far = (one.values - exact).flatten(1).norm(dim=1) / exact.flatten(1).norm(dim=1)
@@ -261,7 +309,9 @@ def test_targets_that_are_done_go_backward_no_more() -> None:
 @pytest.mark.parametrize("name", ["integrated", "several baselines", "weighted", "layer"])
 def test_common_nodes_do_not_depend_on_how_calls_are_cut(name: str) -> None:
     targets, options = [0, 1, CLASSES], {**TOLERANT[name], "tol": 0.02}
-    whole = ig.explain_targets(Counting(kinked_cnn()), IMAGES, targets=targets, batch_size=1000, **options)
+    whole = ig.explain_targets(
+        Counting(kinked_cnn()), IMAGES, targets=targets, batch_size=1000, **options
+    )
     for rows in (2, 7):
         model = Counting(kinked_cnn())
         cut = ig.explain_targets(model, IMAGES, targets=targets, batch_size=rows, **options)
@@ -272,7 +322,9 @@ def test_common_nodes_do_not_depend_on_how_calls_are_cut(name: str) -> None:
 
 def test_blocks_keep_companions_together(monkeypatch: pytest.MonkeyPatch) -> None:
     """Large inputs are refined a few paths at a time; the paths of one point go together."""
-    options = dict(method="weighted", baseline=list(REFERENCES), fill=0.0, tol=0.003, batch_size=1000)
+    options = dict(
+        method="weighted", baseline=list(REFERENCES), fill=0.0, tol=0.003, batch_size=1000
+    )
     forward = []
     for block in (1 << 25, 7 * 32 * 192):
         monkeypatch.setattr("integrand.rules.adaptive.adaptive._BLOCK_ELEMENTS", block)
@@ -288,7 +340,11 @@ def test_chords_that_some_targets_ask_for() -> None:
     inner = ig.TorchField(model, 0)
     targets = [ig.targets.Logit(0), ig.targets.Logit(CLASSES), ig.targets.Logit(2)]
     several = ig.fields.MultiTarget(inner, targets)
-    points = torch.lerp(torch.zeros_like(IMAGES[:1]), IMAGES[:1], torch.linspace(0, 1, 4).double()[:, None, None, None])
+    points = torch.lerp(
+        torch.zeros_like(IMAGES[:1]),
+        IMAGES[:1],
+        torch.linspace(0, 1, 4).double()[:, None, None, None],
+    )
     row = torch.tensor(
         [0, 0, 0, 1, 1, 2, 2, 3]
     )  # the point each is at: all ask at the first, two at the next, one at the last
@@ -305,14 +361,18 @@ def test_chords_that_some_targets_ask_for() -> None:
 
 def test_a_path_of_its_own_for_every_target() -> None:
     options = dict(method="ig2", baseline=REFERENCES[:2], steps=4, rule=ig.rules.Adaptive(0.01))
-    for target, made in zip([0, 1], ig.explain_targets(kinked_cnn(), IMAGES, targets=[0, 1], **options), strict=True):
+    for target, made in zip(
+        [0, 1], ig.explain_targets(kinked_cnn(), IMAGES, targets=[0, 1], **options), strict=True
+    ):
         alone = ig.explain(kinked_cnn(), IMAGES, target=target, **options)
         torch.testing.assert_close(made.values, alone.values, rtol=0, atol=1e-9)
 
 
 def test_rows_that_may_be_one_point() -> None:
     inner = ig.TorchField(softplus_cnn(), 0)
-    several = ig.fields.MultiTarget(inner, [ig.targets.Logit(0), ig.targets.Logit(1), ig.targets.Logit(2)])
+    several = ig.fields.MultiTarget(
+        inner, [ig.targets.Logit(0), ig.targets.Logit(1), ig.targets.Logit(2)]
+    )
     index = torch.tensor([0, 1, 2, 0, 2, 3, 4, 2, 1])
     expected = [0, 0, 0, 1, 1, 2, 2, 3, 4]
     assert several.points(index).tolist() == expected
@@ -324,7 +384,9 @@ def test_chords_that_do_not_add_up_are_given_up_for_their_target_alone() -> None
     """A norm is no sum of chords: its target falls back on gradients, the other keeps its chords."""
     model, targets = softplus_cnn(), [0, lambda out: torch.linalg.vector_norm(out, dim=1) ** 3]
     options = dict(baseline=0.25, rule=ig.rules.Chords(4))
-    for target, made in zip(targets, ig.explain_targets(model, IMAGES, targets=targets, **options), strict=True):
+    for target, made in zip(
+        targets, ig.explain_targets(model, IMAGES, targets=targets, **options), strict=True
+    ):
         alone = ig.explain(model, IMAGES, target=target, **options)
         torch.testing.assert_close(made.values, alone.values, rtol=0, atol=1e-12)
 
@@ -370,13 +432,18 @@ def test_rows_in_any_order() -> None:
     index = torch.tensor([3, 2, 2, 9, 0, 1, 1, 8, 4, 4, 5])
     z = IMAGES[index // 2] + 0.1 * wave(11, 1, 1, 1)
     z[2], z[9], z[5] = z[1], z[8], z[4]
-    for found, gradient in ((several.evaluate(z, index), True), (several.evaluate(z, index, gradient=False), False)):
+    for found, gradient in (
+        (several.evaluate(z, index), True),
+        (several.evaluate(z, index, gradient=False), False),
+    ):
         for row in range(11):
             own = inner.with_target(targets[int(index[row]) % 2])
             alone = own.evaluate(z[row : row + 1], index[row : row + 1] // 2)
             torch.testing.assert_close(found.value[row], alone.value[0], rtol=0, atol=1e-13)
             if gradient:
-                torch.testing.assert_close(found.gradient[row], alone.gradient[0], rtol=0, atol=1e-13)
+                torch.testing.assert_close(
+                    found.gradient[row], alone.gradient[0], rtol=0, atol=1e-13
+                )
 
 
 def test_it_keeps_the_promises_of_a_field() -> None:
@@ -415,7 +482,9 @@ def test_two_goals_at_one_point_are_two_points() -> None:
                 )
                 for found, other in zip((own, driver), alone, strict=True):
                     torch.testing.assert_close(found.value[row], other.value[0], rtol=0, atol=1e-13)
-                    torch.testing.assert_close(found.gradient[row], other.gradient[0], rtol=0, atol=1e-13)
+                    torch.testing.assert_close(
+                        found.gradient[row], other.gradient[0], rtol=0, atol=1e-13
+                    )
 
 
 # --- misuse -----------------------------------------------------------------------------------------------------------
@@ -424,14 +493,20 @@ def test_two_goals_at_one_point_are_two_points() -> None:
 @pytest.mark.parametrize(
     ("options", "message"),
     [
-        (dict(targets=3), r"targets= is a list of targets, not int; for one target call ig.explain"),
+        (
+            dict(targets=3),
+            r"targets= is a list of targets, not int; for one target call ig.explain",
+        ),
         (dict(targets="predicted"), r"not str"),
         (dict(targets=CLASSES), r"not Tensor"),
         (dict(targets=[]), r"targets= is empty"),
         (dict(targets=[0], target=1), r"Give the targets as targets="),
         (dict(targets=[0, torch.tensor([0, 1])]), r"names 2 classes for 5 examples"),
         (dict(targets=[0, 7]), r"Target class 7 does not exist"),
-        (dict(targets=[0, 1], ruel=FINE), r"no option of method 'integrated' named 'ruel'. Did you mean 'rule'"),
+        (
+            dict(targets=[0, 1], ruel=FINE),
+            r"no option of method 'integrated' named 'ruel'. Did you mean 'rule'",
+        ),
     ],
 )
 def test_misuse(options: dict[str, Any], message: str) -> None:
@@ -449,11 +524,15 @@ def test_a_path_that_depends_on_the_target_is_not_shared_at_a_layer() -> None:
 
     method = ig.Method(path=Uphill(), rule=FINE)
     for target, made in zip(
-        [0, 1], ig.explain_targets(relu_mlp(), wave(5, 6), targets=[0, 1], method=method), strict=True
+        [0, 1],
+        ig.explain_targets(relu_mlp(), wave(5, 6), targets=[0, 1], method=method),
+        strict=True,
     ):
         alone = ig.explain(relu_mlp(), wave(5, 6), target=target, method=method)
         torch.testing.assert_close(made.values, alone.values, rtol=0, atol=1e-12)
-    with pytest.raises(ig.errors.InputError, match=r"one that depends on the target needs a run for each"):
+    with pytest.raises(
+        ig.errors.InputError, match=r"one that depends on the target needs a run for each"
+    ):
         ig.explain_targets(relu_mlp(), wave(5, 6), targets=[0, 1], method=ig.Layered("1", method))
 
 
@@ -461,17 +540,26 @@ def test_seeds_and_progress_go_through() -> None:
     tallies: list[int] = []
     options = dict(method="expected", baseline=REFERENCES, draws=6, seed=3)
     made = ig.explain_targets(
-        softplus_cnn(), IMAGES, targets=[0, 1], progress=lambda tally: tallies.append(tally.gradients), **options
+        softplus_cnn(),
+        IMAGES,
+        targets=[0, 1],
+        progress=lambda tally: tallies.append(tally.gradients),
+        **options,
     )
     assert tallies[-1] == 2 * made[0].cost.gradients
     torch.testing.assert_close(
-        made[1].values, ig.explain(softplus_cnn(), IMAGES, target=1, **options).values, rtol=0, atol=1e-12
+        made[1].values,
+        ig.explain(softplus_cnn(), IMAGES, target=1, **options).values,
+        rtol=0,
+        atol=1e-12,
     )
 
 
 def test_warnings_are_given_once() -> None:
     with warnings.catch_warnings(record=True) as caught:
         warnings.simplefilter("always")
-        ig.explain_targets(lambda z: z**5, 1 + wave(3, 2).abs(), targets=[0, 1], rule=ig.rules.Midpoint())
+        ig.explain_targets(
+            lambda z: z**5, 1 + wave(3, 2).abs(), targets=[0, 1], rule=ig.rules.Midpoint()
+        )
     assert len(caught) == 1
     assert caught[0].filename == __file__

@@ -73,7 +73,9 @@ class Shaped(ig.fields.Field):
 
     def evaluate_both(self, z: Tensor, index: Tensor, other: Any, other_index: Tensor) -> Any:
         @checked
-        def both(z: Rows, index: Index, other_index: Index) -> tuple[RowNumbers, Rows, RowNumbers, Rows]:
+        def both(
+            z: Rows, index: Index, other_index: Index
+        ) -> tuple[RowNumbers, Rows, RowNumbers, Rows]:
             own, theirs = self.inner.evaluate_both(z, index, other, other_index)
             return own.value, own.gradient, theirs.value, theirs.gradient
 
@@ -155,9 +157,13 @@ PATHS = {
     "Latent": lambda p: ig.paths.Latent(codec(p.packed()), 4, 2),
     "LatentGeodesic": lambda p: ig.paths.LatentGeodesic(codec(p.packed()), 4, iterations=3, ends=2),
     "Descent": lambda p: ig.paths.Descent(p.representation, 3, 0.05),
-    "Descent, implicit": lambda p: ig.paths.Descent(p.representation, 3, 0.05, step=ig.paths.Implicit(2)),
+    "Descent, implicit": lambda p: ig.paths.Descent(
+        p.representation, 3, 0.05, step=ig.paths.Implicit(2)
+    ),
     "Adversarial": lambda p: ig.paths.Adversarial(attacks.decision(p) or "away", 3, 0.05),
-    "Descent, relative": lambda p: ig.paths.Descent(p.representation, 3, norm="l1", step=ig.paths.Fixed()),
+    "Descent, relative": lambda p: ig.paths.Descent(
+        p.representation, 3, norm="l1", step=ig.paths.Fixed()
+    ),
     "Guided": lambda p: ig.paths.Guided(3),
     "SAMP": lambda p: ig.paths.SAMP(3),
     "Composed": lambda p: ig.paths.Composed(ig.paths.Guided(3, stray=1.0), 1),
@@ -176,7 +182,9 @@ WEIGHTINGS = [ig.weightings.Uniform(), ig.weightings.Fitness(ig.baselines.Consta
 
 
 @pytest.mark.parametrize("path", list(PATHS))
-@pytest.mark.parametrize("name", ["t6", "softplus cnn", "dict input", "extra arguments", "logits object"])
+@pytest.mark.parametrize(
+    "name", ["t6", "softplus cnn", "dict input", "extra arguments", "logits object"]
+)
 def test_every_part_keeps_its_shapes(name: str, path: str, quiet: None) -> None:
     p = PROBLEMS[name]
     field, x = Shaped(p.field()), p.packed()
@@ -254,7 +262,9 @@ def test_the_checker_checks() -> None:
     with pytest.raises(TypeCheckError):
         shaped_weighting(lambda shares, x, field: shares.mean((1, 2)))(shares, x, None)
     p = PROBLEMS["t6"]
-    segment = next(iter(ig.paths.Straight(4)(p.field(), p.references[:, None].expand(3, 5, 6), p.packed())))
+    segment = next(
+        iter(ig.paths.Straight(4)(p.field(), p.references[:, None].expand(3, 5, 6), p.packed()))
+    )
     with pytest.raises(TypeCheckError):
         shaped_rule(lambda field, segment: segment.step.sum(0))(p.field(), segment)
     with pytest.raises(TypeCheckError):

@@ -27,7 +27,12 @@ def run(problem: Problem, method: Any, **options: Any) -> ig.Attribution:
     with warnings.catch_warnings():
         warnings.simplefilter("ignore", ig.errors.IntegrandWarning)
         return ig.explain(
-            problem.model, problem.inputs, target=problem.target, extra=problem.extra, method=method, **options
+            problem.model,
+            problem.inputs,
+            target=problem.target,
+            extra=problem.extra,
+            method=method,
+            **options,
         )
 
 
@@ -53,7 +58,9 @@ def maps_by_hand(p: Problem, b: int, draws: int, sigma: float = 0.15) -> Tensor:
 @pytest.mark.parametrize("problem", ["relu mlp", "softplus cnn", "extra arguments"])
 def test_is_the_mean_over_noisy_copies(problem: str) -> None:
     p = PROBLEMS[problem]
-    mean, square, variance = (run(p, ig.SmoothGrad(PLAIN, 6, reduce=kind)) for kind in ("mean", "square", "variance"))
+    mean, square, variance = (
+        run(p, ig.SmoothGrad(PLAIN, 6, reduce=kind)) for kind in ("mean", "square", "variance")
+    )
     for b in (0, 3):
         maps = maps_by_hand(p, b, 6)
         torch.testing.assert_close(mean.values[b], maps.mean(0), rtol=0, atol=1e-12)
@@ -64,7 +71,9 @@ def test_is_the_mean_over_noisy_copies(problem: str) -> None:
             error = float((numbers.var(0).sum() / 6).sqrt() / numbers.mean(0).norm())
             low, high = (error * stats.f.ppf(0.95, directions, 5) ** 0.5 for directions in (6, 1))
             stated = float(made.error[b])
-            assert low <= stated / (1 + stated**2) ** 0.5 <= 1.05 * high  # relative to what is left at a right angle
+            assert (
+                low <= stated / (1 + stated**2) ** 0.5 <= 1.05 * high
+            )  # relative to what is left at a right angle
             assert not bool(made.converged[b])
     assert bool(variance.error.isnan().all())
 
@@ -77,12 +86,18 @@ def test_what_it_adds_up_to() -> None:
     start, output = field.value(torch.full_like(x, 0.25)), field.value(x)
     torch.testing.assert_close(made.output, output, rtol=0, atol=1e-12)
     torch.testing.assert_close(made.change[0], output - start, rtol=0, atol=1e-12)
-    torch.testing.assert_close(made.residual, output - start - made.values.flatten(1).sum(1), rtol=0, atol=1e-12)
+    torch.testing.assert_close(
+        made.residual, output - start - made.values.flatten(1).sum(1), rtol=0, atol=1e-12
+    )
     noisy = made.notes["noised"][:, 0]
-    torch.testing.assert_close(made.values.flatten(1).sum(1), noisy.mean(0) - start, rtol=0, atol=1e-7)
+    torch.testing.assert_close(
+        made.values.flatten(1).sum(1), noisy.mean(0) - start, rtol=0, atol=1e-7
+    )
     for draw in range(5):
         width = 0.15 * (x.flatten(1).amax(1) - x.flatten(1).amin(1)).reshape(-1, 1, 1, 1)
-        torch.testing.assert_close(noisy[draw], field.value(x + width * noise(draw, 3, 8, 8)), rtol=0, atol=1e-12)
+        torch.testing.assert_close(
+            noisy[draw], field.value(x + width * noise(draw, 3, 8, 8)), rtol=0, atol=1e-12
+        )
     assert bool((made.residual.abs() > 1e-4).all())
     assert torch.equal(joined(made.inputs), joined(p.inputs))
 
@@ -94,7 +109,9 @@ def test_what_it_adds_up_to() -> None:
     phase=st.floats(0, 6),
     dtype=st.sampled_from([torch.float32, torch.float64]),
 )
-def test_without_noise_it_is_the_method(n: int, batch: int, draws: int, phase: float, dtype: torch.dtype) -> None:
+def test_without_noise_it_is_the_method(
+    n: int, batch: int, draws: int, phase: float, dtype: torch.dtype
+) -> None:
     x = wave(batch, n, phase=phase).to(dtype)
     field = ig.fields.Function(lambda z: torch.tanh(z).sum(1) ** 2)
     made, plain = ig.SmoothGrad(PLAIN, draws, 0.0)(field, x), PLAIN(field, x)
@@ -107,7 +124,9 @@ def test_without_noise_it_is_the_method(n: int, batch: int, draws: int, phase: f
 
 def test_noise_changes_the_map() -> None:
     p = PROBLEMS["relu mlp"]
-    plain, one, other = (run(p, m) for m in (PLAIN, ig.SmoothGrad(PLAIN, 3), ig.SmoothGrad(PLAIN, 3, seed=1)))
+    plain, one, other = (
+        run(p, m) for m in (PLAIN, ig.SmoothGrad(PLAIN, 3), ig.SmoothGrad(PLAIN, 3, seed=1))
+    )
     assert not torch.isclose(plain.values, one.values).any()
     assert not torch.isclose(other.values, one.values).any()
     assert torch.equal(run(p, ig.SmoothGrad(PLAIN, 3)).values, one.values)
@@ -124,7 +143,9 @@ def test_the_error_is_the_real_one() -> None:
         made = run(p, ig.SmoothGrad(inside, 12, seed=seed))
         ratios.append((made.values - exact).norm(dim=1) / exact.norm(dim=1) / made.error)
     ratio = torch.stack(ratios)
-    assert float((ratio <= 1).double().mean()) >= 0.88  # of a dozen draws nobody knows better how they spread
+    assert (
+        float((ratio <= 1).double().mean()) >= 0.88
+    )  # of a dozen draws nobody knows better how they spread
     assert float(ratio.square().mean().sqrt()) > 0.4
 
 
@@ -135,7 +156,8 @@ def test_sigma_for_each_feature() -> None:
     noisy = run(replace(p, inputs=p.inputs + sigma.double() * noise(0, 6)), PLAIN)
     torch.testing.assert_close(made.values, noisy.values, rtol=0, atol=1e-13)
     with pytest.raises(
-        ig.errors.InputError, match=r"sigma of shape \(4,\) does not broadcast to an example of shape \(6,\)"
+        ig.errors.InputError,
+        match=r"sigma of shape \(4,\) does not broadcast to an example of shape \(6,\)",
     ):
         run(p, ig.SmoothGrad(PLAIN, 1, torch.ones(4)))
 
@@ -160,13 +182,17 @@ def test_five_at_once_are_five_alone(problem: str) -> None:
     whole = run(p, method)
     assert type(whole.values) is type(p.inputs)
     values = joined(whole.values)
-    torch.testing.assert_close(values.sum(1) + whole.residual, whole.output - whole.base, rtol=0, atol=1e-12)
+    torch.testing.assert_close(
+        values.sum(1) + whole.residual, whole.output - whole.base, rtol=0, atol=1e-12
+    )
     for b in range(5):
         alone = run(p.only(b), method, batch_size=7)
         torch.testing.assert_close(joined(alone.values)[0], values[b], rtol=0, atol=1e-12)
         torch.testing.assert_close(alone.residual[0], whole.residual[b], rtol=0, atol=1e-12)
         torch.testing.assert_close(alone.error[0], whole.error[b], rtol=1e-9, atol=1e-12)
-        torch.testing.assert_close(whole[b].notes["noised"], alone.notes["noised"], rtol=0, atol=1e-12)
+        torch.testing.assert_close(
+            whole[b].notes["noised"], alone.notes["noised"], rtol=0, atol=1e-12
+        )
 
 
 def test_symmetry_is_only_in_the_mean() -> None:
@@ -240,7 +266,9 @@ def test_around_a_layer() -> None:
     assert made.values.shape == plain.values.shape == (5, 4, 6, 6)
     maps = []
     for draw in range(3):
-        width = 0.15 * (p.inputs.flatten(1).amax(1) - p.inputs.flatten(1).amin(1)).reshape(-1, 1, 1, 1)
+        width = 0.15 * (p.inputs.flatten(1).amax(1) - p.inputs.flatten(1).amin(1)).reshape(
+            -1, 1, 1, 1
+        )
         maps.append(run(replace(p, inputs=p.inputs + width * noise(draw, 3, 8, 8)), layer).values)
     torch.testing.assert_close(made.values, torch.stack(maps).mean(0), rtol=0, atol=1e-12)
 
@@ -248,9 +276,13 @@ def test_around_a_layer() -> None:
 def test_several_targets_share_their_passes() -> None:
     p = PROBLEMS["softplus cnn"]
     model = Counting(p.model)
-    made = ig.explain_targets(model, p.inputs, targets=[0, p.target], method=ig.SmoothGrad(PLAIN, 3))
+    made = ig.explain_targets(
+        model, p.inputs, targets=[0, p.target], method=ig.SmoothGrad(PLAIN, 3)
+    )
     assert model.gradients == 3 * 10 * 5  # one forward pass for both
-    torch.testing.assert_close(made[1].values, run(p, ig.SmoothGrad(PLAIN, 3)).values, rtol=0, atol=1e-12)
+    torch.testing.assert_close(
+        made[1].values, run(p, ig.SmoothGrad(PLAIN, 3)).values, rtol=0, atol=1e-12
+    )
 
 
 def test_by_name() -> None:
@@ -258,9 +290,12 @@ def test_by_name() -> None:
     made = run(p, "smoothgrad", draws=3, sigma=0.3, baseline=0.25, rule=ig.rules.Midpoint(6))
     assert made.method == ig.SmoothGrad(ig.methods.integrated(0.25, ig.rules.Midpoint(6)), 3, 0.3)
     assert run(p, "smoothgrad", draws=2, tol=0.2).method.method.rule == ig.rules.Adaptive(0.2)
-    assert run(p, "smoothgrad", of="ig2", draws=2, baseline=p.references, rule=ig.rules.Left()).weights.shape == (3, 5)
+    assert run(
+        p, "smoothgrad", of="ig2", draws=2, baseline=p.references, rule=ig.rules.Left()
+    ).weights.shape == (3, 5)
     with pytest.raises(
-        ig.errors.UnknownName, match=r"no option of method 'smoothgrad' named 'draw'. Did you mean 'draws'"
+        ig.errors.UnknownName,
+        match=r"no option of method 'smoothgrad' named 'draw'. Did you mean 'draws'",
     ):
         run(p, "smoothgrad", draw=3)
     with pytest.raises(ig.errors.UnknownName, match=r"no method named 'integrate'"):
@@ -271,7 +306,15 @@ def test_names_of_references_by_input() -> None:
     """Shared references of a method inside are arranged as those of the method itself."""
     p = PROBLEMS["dict input"]
     shared = {"left": wave(3, 4, phase=1), "right": wave(3, 2, 3, phase=2)}
-    made = run(p, "smoothgrad", of="expected", draws=2, sigma=0.0, baseline=shared, rule=ig.rules.Midpoint(4))
+    made = run(
+        p,
+        "smoothgrad",
+        of="expected",
+        draws=2,
+        sigma=0.0,
+        baseline=shared,
+        rule=ig.rules.Midpoint(4),
+    )
     same = run(p, "expected", baseline=shared, rule=ig.rules.Midpoint(4))
     for key in ("left", "right"):
         torch.testing.assert_close(made.values[key], same.values[key], rtol=0, atol=1e-13)
@@ -295,9 +338,15 @@ def test_half_precision() -> None:
     [
         (lambda: ig.SmoothGrad(3), r"Smoothed wraps a Method"),
         (lambda: ig.SmoothGrad(PLAIN, 0), r"0 draws are too few"),
-        (lambda: ig.SmoothGrad(PLAIN, 1, reduce="variance"), r"1 draws are too few: a mean takes one, a variance two"),
+        (
+            lambda: ig.SmoothGrad(PLAIN, 1, reduce="variance"),
+            r"1 draws are too few: a mean takes one, a variance two",
+        ),
         (lambda: ig.SmoothGrad(PLAIN, sigma=-0.1), r"not negative: sigma=-0\.1"),
-        (lambda: ig.SmoothGrad(PLAIN, reduce="median"), r"'mean', 'square', 'variance', not 'median'"),
+        (
+            lambda: ig.SmoothGrad(PLAIN, reduce="median"),
+            r"'mean', 'square', 'variance', not 'median'",
+        ),
     ],
 )
 def test_nonsense_is_refused(make: Any, message: str) -> None:

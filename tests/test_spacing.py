@@ -15,7 +15,9 @@ from integrand.fields.line_scan import EVEN, bend, equal_change, midpoints, pilo
 from tests.problems import wave
 
 
-def least_error(values: torch.Tensor, steps: int, order: int = 1, even: float = EVEN) -> torch.Tensor:
+def least_error(
+    values: torch.Tensor, steps: int, order: int = 1, even: float = EVEN
+) -> torch.Tensor:
     """The clock whose steps bound the error of a rule of ``order`` best, as ``ig.paths.NonUniform`` places them."""
     return quantiles(bend(values, order), steps, even)
 
@@ -69,14 +71,19 @@ def test_even_parts() -> None:
 @pytest.mark.parametrize("values", [torch.zeros(6), torch.full((6,), 3.0)])
 def test_no_change_is_an_even_clock(values: Tensor) -> None:
     torch.testing.assert_close(
-        equal_change(values.double(), 4), torch.linspace(0, 1, 5, dtype=torch.float64), rtol=0, atol=1e-15
+        equal_change(values.double(), 4),
+        torch.linspace(0, 1, 5, dtype=torch.float64),
+        rtol=0,
+        atol=1e-15,
     )
 
 
 def test_scale_sign_and_offset_do_not_matter() -> None:
     values = wave(9, 4).cumsum(0)
     for other in (3.7 * values, -values, values + 5):
-        torch.testing.assert_close(equal_change(other, 7), equal_change(values, 7), rtol=0, atol=1e-12)
+        torch.testing.assert_close(
+            equal_change(other, 7), equal_change(values, 7), rtol=0, atol=1e-12
+        )
 
 
 def test_flat_cells_get_no_step_of_their_own() -> None:
@@ -161,7 +168,9 @@ def test_what_is_refused() -> None:
         equal_change(torch.tensor([0.0, float("nan")]), 3)
     with pytest.raises(ig.errors.InputError, match=r"NaN, infinity or negative"):
         quantiles(torch.tensor([1.0, -1.0]), 3)
-    with pytest.raises(ig.errors.InputError, match=r"order 2 needs F at 4 positions at least, not at 3"):
+    with pytest.raises(
+        ig.errors.InputError, match=r"order 2 needs F at 4 positions at least, not at 3"
+    ):
         least_error(values[:3], 3, order=2)
     with pytest.raises(ig.errors.InputError, match=r"at least 1, not 0"):
         least_error(values, 3, order=0)

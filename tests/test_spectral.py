@@ -23,7 +23,9 @@ TIGHT = (1e-4, 1e-5, 1e-6, 1e-8)
 
 
 def tanh_mlp() -> nn.Module:
-    return nn.Sequential(nn.Linear(8, 24), nn.Tanh(), nn.Linear(24, 24), nn.Tanh(), nn.Linear(24, 3))
+    return nn.Sequential(
+        nn.Linear(8, 24), nn.Tanh(), nn.Linear(24, 24), nn.Tanh(), nn.Linear(24, 3)
+    )
 
 
 @cache
@@ -33,12 +35,16 @@ def case(name: str) -> tuple[ig.TorchField, ig.Segment, Tensor]:
     field = ig.TorchField(grown(make, 5), torch.arange(B) % 3)
     x = wave(B, 8, phase=0.3)
     segment = polyline(torch.stack([torch.zeros_like(x), x])[:, None])
-    ig.rules.Chords(1)(field, segment)  # whether chords add up is found out before costs are compared
+    ig.rules.Chords(1)(
+        field, segment
+    )  # whether chords add up is found out before costs are compared
     fine = ig.rules.Midpoint(8000) if name == "relu mlp" else ig.rules.GaussLegendre(200)
     return field, segment, fine(field, segment)
 
 
-def spent(field: ig.fields.Field, segment: ig.Segment, tol: float, most: int = 1000) -> tuple[Integrated, int]:
+def spent(
+    field: ig.fields.Field, segment: ig.Segment, tol: float, most: int = 1000
+) -> tuple[Integrated, int]:
     meter = CountedField(field)
     found = ig.rules.Adaptive(tol, most)(meter, segment)
     return found, meter.tally.gradients
@@ -63,7 +69,9 @@ def test_smooth_lines_are_as_exact_as_they_say(name: str, tol: float) -> None:
     assert cost <= 90 * B  # chords alone take a thousand each for the last of these
 
 
-@pytest.mark.parametrize(("name", "tol", "gain"), [("gelu mlp", 1e-4, 1.5), ("tanh mlp", 1e-6, 4.0)])
+@pytest.mark.parametrize(
+    ("name", "tol", "gain"), [("gelu mlp", 1e-4, 1.5), ("tanh mlp", 1e-6, 4.0)]
+)
 def test_they_take_fewer_gradients_than_chords(
     name: str, tol: float, gain: float, request: pytest.FixtureRequest
 ) -> None:
@@ -92,7 +100,9 @@ class Attending(nn.Module):
 def test_transformers_that_turn_on_their_way_take_fewer(request: pytest.FixtureRequest) -> None:
     """Their chords differ a lot from interval to interval; that there are no kinks is known from the operations."""
     field = ig.TorchField(grown(Attending, 3), 1)
-    segment = polyline(torch.stack([3 * wave(4, 5, 8, phase=2.0), 3 * wave(4, 5, 8, phase=0.3)])[:, None])
+    segment = polyline(
+        torch.stack([3 * wave(4, 5, 8, phase=2.0), 3 * wave(4, 5, 8, phase=0.3)])[:, None]
+    )
     truth = ig.rules.GaussLegendre(200)(field, segment)
     found, cost = spent(field, segment, 0.01)
     assert bool((norm(found.share - truth) <= found.error).all())
@@ -107,7 +117,10 @@ def test_transformers_that_turn_on_their_way_take_fewer(request: pytest.FixtureR
     [
         (nn.Sequential(nn.Linear(4, 5), nn.GELU(), nn.LayerNorm(5), nn.Softmax(1)), True),
         (nn.Sequential(nn.Linear(4, 5), nn.SiLU(), nn.Linear(5, 2), nn.Softplus()), True),
-        (lambda z: nn.functional.normalize(z, dim=1) + z.clamp_min(1e-6), True),  # guards, not bends
+        (
+            lambda z: nn.functional.normalize(z, dim=1) + z.clamp_min(1e-6),
+            True,
+        ),  # guards, not bends
         (lambda z: z * torch.ones(4).abs(), True),  # what bends does not move
         (nn.Sequential(nn.Linear(4, 5), nn.ReLU(inplace=True)), False),
         (nn.Sequential(nn.Linear(4, 5), nn.Hardswish()), False),
@@ -154,7 +167,9 @@ def test_max_gradients_holds(most: int) -> None:
 
 
 @pytest.mark.parametrize("tol", [0.01, 0.002])
-def test_kinked_lines_do_not_end_worse_for_trying(tol: float, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_kinked_lines_do_not_end_worse_for_trying(
+    tol: float, monkeypatch: pytest.MonkeyPatch
+) -> None:
     """Made to try: what is not better is not taken, and the tolerance is met all the same."""
     field, segment, truth = case("relu mlp")
     _, cost = spent(field, segment, tol)
@@ -184,7 +199,10 @@ def test_a_kinked_network_that_looks_smooth() -> None:
 
 
 def lines(field: ig.fields.Field, count: int) -> Lines:
-    start, end = torch.zeros(count, 2).double(), torch.stack([torch.ones(count), 1 + torch.arange(count)], 1).double()
+    start, end = (
+        torch.zeros(count, 2).double(),
+        torch.stack([torch.ones(count), 1 + torch.arange(count)], 1).double(),
+    )
     number = torch.arange(count)
     return Lines(field, start, end, number, number, number)
 
@@ -221,13 +239,17 @@ def test_lines_go_on_by_themselves() -> None:
         torch.testing.assert_close(own.slope[0], made.slope[i], rtol=0, atol=1e-14)
         level = int(count) - 1
         both = polyline(torch.stack([one.start, one.end])[:, None])
-        fine, half, quarter = (ig.rules.ClenshawCurtis(n)(field, both) for n in (level, level // 2, level // 4))
+        fine, half, quarter = (
+            ig.rules.ClenshawCurtis(n)(field, both) for n in (level, level // 2, level // 4)
+        )
         changed, before = float((fine - half).norm()), float((half - quarter).norm())
         missed = float(abs(fine.sum() - field.value(one.end) + field.value(one.start)))
         stated = max(changed * min(1, 2 * max(0.05, changed / before)), missed)
         assert float(made.known[i]) == pytest.approx(stated, rel=1e-6, abs=1e-14)
         assert float(made.value[i]) == pytest.approx(float(field.value(one.end)), abs=1e-14)
-        assert float(made.change[i]) == pytest.approx(float(field.value(one.end) - field.value(one.start)), abs=1e-14)
+        assert float(made.change[i]) == pytest.approx(
+            float(field.value(one.end) - field.value(one.start)), abs=1e-14
+        )
 
 
 def test_room_is_not_overdrawn() -> None:
@@ -252,4 +274,6 @@ def test_smooth_paths_of_several_pieces_are_left_to_chords() -> None:
     made = ig.Method(path=ig.paths.Straight(3), rule=ig.rules.Adaptive(1e-4))(field, x)
     truth = ig.Method(rule=ig.rules.GaussLegendre(60))(field, x)
     assert bool(made.converged.all())
-    assert float(((made.values - truth.values).norm(dim=1) / truth.values.norm(dim=1)).max()) <= 1e-4
+    assert (
+        float(((made.values - truth.values).norm(dim=1) / truth.values.norm(dim=1)).max()) <= 1e-4
+    )

@@ -44,12 +44,17 @@ def near(found: Tensor, expected: Tensor, tolerance: float) -> None:
 
 def smooth(z: Tensor) -> Tensor:
     flat = z.flatten(1)
-    return torch.exp(flat @ wave(flat.shape[1], phase=0.5).to(z) / flat.shape[1] ** 0.5) + flat[:, 0] * flat[:, -1]
+    return (
+        torch.exp(flat @ wave(flat.shape[1], phase=0.5).to(z) / flat.shape[1] ** 0.5)
+        + flat[:, 0] * flat[:, -1]
+    )
 
 
 def other(z: Tensor) -> Tensor:
     flat = z.flatten(1)
-    return torch.tanh(flat @ wave(flat.shape[1], phase=1.5).to(z) / flat.shape[1] ** 0.5) * flat[:, 1]
+    return (
+        torch.tanh(flat @ wave(flat.shape[1], phase=1.5).to(z) / flat.shape[1] ** 0.5) * flat[:, 1]
+    )
 
 
 FIELD = ig.fields.Function(smooth)
@@ -99,18 +104,26 @@ def test_published_numbers(overlap: float) -> None:
     """100 points are 99 pieces; the gradient at the start of each."""
     method = ig.methods.spectral(steps=99, overlap=overlap, rule=ig.rules.Left())
     made = ig.explain(img, img_input(), target=ig.targets.Probability(0), method=method)
-    expected = torch.tensor(PUBLISHED[f"SpectralIG w={overlap}"]["official"], dtype=torch.float64).reshape(3, 4, 4)
+    expected = torch.tensor(
+        PUBLISHED[f"SpectralIG w={overlap}"]["official"], dtype=torch.float64
+    ).reshape(3, 4, 4)
     near(made.values[0], expected, 1e-8)
 
 
 def test_midpoints_converge_faster_to_the_same_integral() -> None:
     explain = lambda steps, rule: (  # noqa: E731
         ig.explain(
-            img, img_input(), target=ig.targets.Probability(0), method=ig.methods.spectral(steps=steps, rule=rule)
+            img,
+            img_input(),
+            target=ig.targets.Probability(0),
+            method=ig.methods.spectral(steps=steps, rule=rule),
         ).values
     )
     limit = explain(1000, FINE)
-    left, middle = (float((explain(99, rule) - limit).abs().max()) for rule in (ig.rules.Left(), ig.rules.Midpoint()))
+    left, middle = (
+        float((explain(99, rule) - limit).abs().max())
+        for rule in (ig.rules.Left(), ig.rules.Midpoint())
+    )
     assert left < 1e-2
     assert middle < left / 20
 
@@ -122,7 +135,9 @@ images = st.tuples(st.integers(1, 3), st.integers(1, 3), st.integers(1, 19), st.
 
 @EVERY_BASIS
 @given(shape=images, phase=st.floats(0, 6), dtype=st.sampled_from([torch.float64, torch.float32]))
-def test_all_components_together_are_the_change(basis: Any, shape: Any, phase: float, dtype: torch.dtype) -> None:
+def test_all_components_together_are_the_change(
+    basis: Any, shape: Any, phase: float, dtype: torch.dtype
+) -> None:
     change = wave(*shape, phase=phase).to(dtype)
     split = basis(change)
     strengths = split.strengths
@@ -160,12 +175,16 @@ def test_cosines_are_scipys() -> None:
     split = ig.paths.DCT()(change)
     gates = torch.rand(4, 1, 7, 6, generator=torch.Generator().manual_seed(1)).double()
     coefficients = scipy.fft.dctn(change.numpy(), axes=(-2, -1), norm="ortho")
-    expected = scipy.fft.idctn(gates.numpy()[:, :, None] * coefficients, axes=(-2, -1), norm="ortho")
+    expected = scipy.fft.idctn(
+        gates.numpy()[:, :, None] * coefficients, axes=(-2, -1), norm="ortho"
+    )
     near(split.compose(gates), torch.from_numpy(expected), 1e-13)
     strengths = split.strengths[0]
     for u in range(7):
         for v in range(6):
-            assert float(strengths[u, v]) == pytest.approx(1 - ((u / 6) ** 2 + (v / 5) ** 2) ** 0.5 / 2**0.5, abs=1e-15)
+            assert float(strengths[u, v]) == pytest.approx(
+                1 - ((u / 6) ** 2 + (v / 5) ** 2) ** 0.5 / 2**0.5, abs=1e-15
+            )
 
 
 def one_at_a_time(split: ig.paths.Split) -> Tensor:
@@ -199,7 +218,9 @@ def test_one_wavelet_of_four_pixels() -> None:
     assert pieces[3].tolist() == [[1.0, -1.0], [-1.0, 1.0]]
 
 
-@pytest.mark.parametrize(("size", "count"), [((1, 9), 1), ((2, 9), 4), ((5, 5), 10), ((16, 17), 13), ((200, 3), 7)])
+@pytest.mark.parametrize(
+    ("size", "count"), [((1, 9), 1), ((2, 9), 4), ((5, 5), 10), ((16, 17), 13), ((200, 3), 7)]
+)
 def test_levels_are_what_the_size_allows(size: tuple[int, int], count: int) -> None:
     change = wave(1, 1, *size)
     assert ig.paths.Haar()(change).strengths.shape == (1, count)
@@ -212,7 +233,13 @@ def test_the_pyramid_goes_from_the_smallest_picture_to_the_finest_residue() -> N
     split = ig.paths.Pyramid()(change)
     assert split.strengths[0].tolist() == [1, 0.75, 0.5, 0.25, 0]
     near(one_at_a_time(split)[0, 0, 0], change.mean().expand(16, 16), 1e-14)
-    board = (torch.arange(16)[:, None] + torch.arange(16)).remainder(2).double().mul(2).sub(1)[None, None]
+    board = (
+        (torch.arange(16)[:, None] + torch.arange(16))
+        .remainder(2)
+        .double()
+        .mul(2)
+        .sub(1)[None, None]
+    )
     pieces = one_at_a_time(ig.paths.Pyramid()(board))
     near(pieces[-1], board, 1e-14)
     near(pieces[:-1], torch.zeros_like(pieces[:-1]), 1e-14)
@@ -225,7 +252,9 @@ def test_equal_singular_values_are_no_ambiguity() -> None:
     change = q @ torch.diag(values) @ p
     zero = torch.zeros(1, 1, 4, 4, dtype=torch.float64)
     for k, point in enumerate(corners(ig.paths.Spectral(7), zero, change[None])):
-        gates = torch.tensor([gates_by_hand(v / 3, k / 7, 0.4) for v in (3, 3, 1, 1)], dtype=torch.float64)
+        gates = torch.tensor(
+            [gates_by_hand(v / 3, k / 7, 0.4) for v in (3, 3, 1, 1)], dtype=torch.float64
+        )
         near(point[0, 0], q @ torch.diag(values * gates) @ p, 1e-14)
 
 
@@ -245,7 +274,8 @@ def test_the_published_gates() -> None:
     u = torch.linspace(0, 1, 33, dtype=torch.float64)
     near(GATES["cosine"](u), 0.5 - 0.5 * torch.cos(u * torch.pi), 1e-15)
     raw, low, high = (
-        torch.sigmoid(12 * (v - 0.5)) for v in (u, torch.tensor(0.0).double(), torch.tensor(1.0).double())
+        torch.sigmoid(12 * (v - 0.5))
+        for v in (u, torch.tensor(0.0).double(), torch.tensor(1.0).double())
     )
     near(GATES["sigmoid"](u), (raw - low) / (high - low), 1e-14)
     assert GATES["step"](torch.tensor([0.0, 0.49, 0.5, 1.0])).tolist() == [0, 0, 1, 1]
@@ -263,7 +293,12 @@ def test_conforms(basis: Any, gate: Any) -> None:
 @EVERY_BASIS
 def test_complete(basis: Any, gate: str) -> None:
     made = ig.methods.spectral(
-        ig.baselines.Given(STARTS), 12, basis=basis, gate=gate, rule=ig.rules.GaussLegendre(8), record=("shares",)
+        ig.baselines.Given(STARTS),
+        12,
+        basis=basis,
+        gate=gate,
+        rule=ig.rules.GaussLegendre(8),
+        record=("shares",),
     )(FIELD, X)
     near(made.shares.flatten(2).sum(2), smooth(X) - FIELD.value(STARTS, 2), 1e-9)
     assert torch.equal(made.baselines, STARTS)
@@ -301,13 +336,19 @@ def test_linear_in_the_function() -> None:
 def test_a_batch_is_its_examples(basis: Any, data: Any) -> None:
     shape = data.draw(images)[1:]
     x = wave(3, *shape, phase=data.draw(st.floats(0, 6)))
-    method = ig.methods.spectral(0.1, data.draw(st.integers(1, 5)), data.draw(st.floats(0.05, 1)), basis=basis)
+    method = ig.methods.spectral(
+        0.1, data.draw(st.integers(1, 5)), data.draw(st.floats(0.05, 1)), basis=basis
+    )
     field = ig.fields.Function(lambda z: torch.exp(0.3 * z.flatten(1).sin().sum(1)))
     with warnings.catch_warnings():
         warnings.simplefilter("ignore", ig.errors.IntegrandWarning)
         whole = method(field, x).values
         for b in range(3):
-            near(method(field, x[b : b + 1]).values[0], whole[b], 1e-10 * (1 + float(whole[b].abs().max())))
+            near(
+                method(field, x[b : b + 1]).values[0],
+                whole[b],
+                1e-10 * (1 + float(whole[b].abs().max())),
+            )
 
 
 def test_every_reference_has_a_path_of_its_own() -> None:
@@ -356,7 +397,10 @@ def test_equal_pixels_get_unequal_shares() -> None:
     """F and x treat two pixels alike; their rows and columns differ."""
     x = torch.tensor([[[[1.0, 2.0, 0.0], [0.5, 1.0, 3.0]]]], dtype=torch.float64)
     field = ig.fields.Function(lambda z: (z[:, 0, 0, 0] + z[:, 0, 1, 1]) ** 2 * z[:, 0, 0, 1])
-    for method, alike in ((ig.methods.spectral(0.0, 50), False), (ig.methods.spectral(0.0, 50, 1.0), True)):
+    for method, alike in (
+        (ig.methods.spectral(0.0, 50), False),
+        (ig.methods.spectral(0.0, 50, 1.0), True),
+    ):
         values = method(field, x).values[0, 0]
         assert (abs(float(values[0, 0] - values[1, 1])) < 1e-12) is alike
 
@@ -364,18 +408,24 @@ def test_equal_pixels_get_unequal_shares() -> None:
 # --- costs ------------------------------------------------------------------------------------------------------------
 
 
-@pytest.mark.parametrize("rule", [ig.rules.Midpoint(), ig.rules.Trapezoid(2), ig.rules.GaussLegendre(3)])
+@pytest.mark.parametrize(
+    "rule", [ig.rules.Midpoint(), ig.rules.Trapezoid(2), ig.rules.GaussLegendre(3)]
+)
 def test_gradients_are_steps_times_nodes(rule: Any, quiet: None) -> None:
     model = Counting(softplus_cnn())
     x = 0.5 + 0.5 * wave(2, 3, 8, 8)
-    made = ig.explain(model, x, target=0, method="spectral", steps=6, rule=rule, baseline=[0.0, 0.4])
+    made = ig.explain(
+        model, x, target=0, method="spectral", steps=6, rule=rule, baseline=[0.0, 0.4]
+    )
     assert model.gradients == made.cost.gradients == 6 * rule.gradients * 2 * 2
 
 
 def test_where_the_path_stands_still_nothing_is_paid(quiet: None) -> None:
     """All singular values alike: everything is in at α = ω, after 4 of 10 pieces."""
     model = Counting(lambda z: z.flatten(1).sin())
-    ig.explain(model, torch.eye(4).double()[None], target=0, method="spectral", steps=10, overlap=0.4)
+    ig.explain(
+        model, torch.eye(4).double()[None], target=0, method="spectral", steps=10, overlap=0.4
+    )
     assert model.gradients == 4
 
 
@@ -389,7 +439,9 @@ def test_no_change_no_map() -> None:
 def test_to_a_tolerance() -> None:
     model, x = softplus_cnn(), 0.5 + 0.5 * wave(4, 3, 8, 8)
     made = ig.explain(model, x, target=1, method="spectral", steps=10, tol=0.01)
-    exact = ig.explain(model, x, target=1, method="spectral", steps=10, rule=ig.rules.GaussLegendre(8)).values
+    exact = ig.explain(
+        model, x, target=1, method="spectral", steps=10, rule=ig.rules.GaussLegendre(8)
+    ).values
     real = (made.values - exact).flatten(1).norm(dim=1) / exact.flatten(1).norm(dim=1)
     assert bool((made.error <= 0.01).all())
     assert bool((real <= 0.01).all())
@@ -420,7 +472,9 @@ def test_refused(make: Any, message: str) -> None:
 
 @pytest.mark.parametrize("shape", [(6,), (2, 3, 4, 5)])
 def test_what_is_no_matrix(shape: tuple[int, ...]) -> None:
-    with pytest.raises(ig.errors.ShapeError, match=r"needs images .* or matrices .* ig.paths.Straight\(\)"):
+    with pytest.raises(
+        ig.errors.ShapeError, match=r"needs images .* or matrices .* ig.paths.Straight\(\)"
+    ):
         ig.methods.spectral(steps=3)(FIELD, wave(2, *shape))
 
 
@@ -451,10 +505,15 @@ def test_a_basis_of_ones_own() -> None:
 
 def test_a_basis_with_strengths_out_of_range() -> None:
     wrong = lambda change: ig.paths.Split(torch.tensor([[2.0, 0.0]]), lambda gates: gates)  # noqa: E731
-    with pytest.raises(ig.errors.InputError, match="gave strengths from 0 to 2; they are between 0 and 1"):
+    with pytest.raises(
+        ig.errors.InputError, match="gave strengths from 0 to 2; they are between 0 and 1"
+    ):
         corners(ig.paths.Spectral(4, basis=wrong))
 
 
 def test_as_typed() -> None:
     made = ig.methods.spectral(0.5, 50, basis=ig.paths.Haar(3), gate="cosine")
-    assert repr(made) == "Method(Constant(0.5), Spectral(50, basis=Haar(3), gate='cosine'), Midpoint())"
+    assert (
+        repr(made)
+        == "Method(Constant(0.5), Spectral(50, basis=Haar(3), gate='cosine'), Midpoint())"
+    )

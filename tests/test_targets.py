@@ -54,7 +54,9 @@ def test_one_class(kind: str, which: int) -> None:
 def test_a_class_for_every_example(kind: str) -> None:
     found = build(kind, CLASSES)(OUT, INDEX)
     for n in range(7):
-        torch.testing.assert_close(found[n], by_hand(kind, OUT[n], int(CLASSES[INDEX[n]])), rtol=1e-12, atol=1e-12)
+        torch.testing.assert_close(
+            found[n], by_hand(kind, OUT[n], int(CLASSES[INDEX[n]])), rtol=1e-12, atol=1e-12
+        )
 
 
 @pytest.mark.parametrize("kind", KINDS)
@@ -83,7 +85,8 @@ def test_the_lead_is_positive_where_the_class_is_predicted() -> None:
     assert slope[0].tolist() == [float(k == 2) - float(k == best) for k in range(4)]
     for few in (OUT[:, :1], OUT[:, :, None]):
         with pytest.raises(
-            ig.errors.TargetError, match=r"Lead needs outputs \(rows, classes\) with two classes at least"
+            ig.errors.TargetError,
+            match=r"Lead needs outputs \(rows, classes\) with two classes at least",
         ):
             ig.targets.Lead(0)(few, INDEX)
 
@@ -99,14 +102,21 @@ def test_margin_of_two_classes_per_example() -> None:
     others = torch.tensor([0, 1, 2])
     found = ig.targets.Margin(CLASSES, others)(OUT, INDEX)
     for n, b in enumerate(INDEX.tolist()):
-        assert float(found[n]) == pytest.approx(float(OUT[n, CLASSES[b]] - OUT[n, others[b]]), abs=1e-15)
-    assert ig.targets.Margin(CLASSES, others).at(torch.tensor([1])) == ig.targets.Margin(CLASSES[1:2], others[1:2])
+        assert float(found[n]) == pytest.approx(
+            float(OUT[n, CLASSES[b]] - OUT[n, others[b]]), abs=1e-15
+        )
+    assert ig.targets.Margin(CLASSES, others).at(torch.tensor([1])) == ig.targets.Margin(
+        CLASSES[1:2], others[1:2]
+    )
 
 
 def test_output() -> None:
     assert torch.equal(ig.targets.Output()(OUT[:, 0], INDEX), OUT[:, 0])
     assert torch.equal(ig.targets.Output()(OUT[:, :1], INDEX), OUT[:, 0])
-    with pytest.raises(ig.errors.TargetError, match=r"one number per row, but this one returned 4 for each.*target=3"):
+    with pytest.raises(
+        ig.errors.TargetError,
+        match=r"one number per row, but this one returned 4 for each.*target=3",
+    ):
         ig.targets.Output()(OUT, INDEX)
 
 
@@ -115,11 +125,17 @@ def test_positions_in_longer_outputs() -> None:
     assert torch.equal(ig.targets.Logit((2, -1))(out, INDEX), out[:, 2, 4])
     assert ig.targets.Logit((2, 3)).score() == ig.targets.Logit((2, 3))
     assert ig.targets.Margin((2, 3), (1, 3)).score() == ig.targets.Logit((2, 3))
-    with pytest.raises(ig.errors.TargetError, match=r"\(1,\) has 1 positions, but one output has shape 4x5: give 2"):
+    with pytest.raises(
+        ig.errors.TargetError, match=r"\(1,\) has 1 positions, but one output has shape 4x5: give 2"
+    ):
         ig.targets.Logit((1,))(out, INDEX)
-    with pytest.raises(ig.errors.TargetError, match=r"a class alone does not name a number: give a tuple"):
+    with pytest.raises(
+        ig.errors.TargetError, match=r"a class alone does not name a number: give a tuple"
+    ):
         ig.targets.Logit(1)(out, INDEX)
-    with pytest.raises(ig.errors.TargetError, match=r"class 5 does not exist: the model has 5 classes, 0 to 4"):
+    with pytest.raises(
+        ig.errors.TargetError, match=r"class 5 does not exist: the model has 5 classes, 0 to 4"
+    ):
         ig.targets.Logit((0, 5))(out, INDEX)
 
 
@@ -130,16 +146,22 @@ def test_a_position_for_every_example() -> None:
     for n, b in enumerate(INDEX.tolist()):
         assert found[n] == out[n][places[b]]
     assert ig.targets.Logit(torch.tensor(places)) == ig.targets.Logit(places)
-    assert ig.targets.Logit(places).at(torch.tensor([2, 1])) == ig.targets.Logit([places[2], places[1]])
+    assert ig.targets.Logit(places).at(torch.tensor([2, 1])) == ig.targets.Logit(
+        [places[2], places[1]]
+    )
     assert ig.targets.Logit([(2, 1)]) == ig.targets.Logit((2, 1))
     probability = ig.targets.Probability(places, axis=1)(out, INDEX)
     for n, b in enumerate(INDEX.tolist()):
         torch.testing.assert_close(probability[n], out[n].softmax(0)[places[b]], rtol=0, atol=1e-14)
     margin = ig.targets.Margin(places, [(0, 0), (1, 1), (2, 2)])(out, INDEX)
     torch.testing.assert_close(margin, found - out[range(7), INDEX, INDEX], rtol=0, atol=0)
-    with pytest.raises(ig.errors.TargetError, match=r"class 5 does not exist: the model has 5 classes"):
+    with pytest.raises(
+        ig.errors.TargetError, match=r"class 5 does not exist: the model has 5 classes"
+    ):
         ig.targets.Logit([(2, 1), (0, 5), (0, 0)])(out, INDEX)
-    with pytest.raises(ig.errors.TargetError, match=r"\(2, 1\) has 2 positions, but one output has shape 4: give 1"):
+    with pytest.raises(
+        ig.errors.TargetError, match=r"\(2, 1\) has 2 positions, but one output has shape 4: give 1"
+    ):
         ig.targets.Logit(places)(OUT, INDEX)
 
 
@@ -162,7 +184,8 @@ def test_a_dict_of_outputs_is_asked_which() -> None:
     """Features may not be explained for scores because they come first."""
     both = {"features": wave(7, 9), "scores": OUT, "cache": [OUT]}
     with pytest.raises(
-        ig.errors.TargetError, match=r"'features' \(9 per row\), 'scores' \(4 per row\), and none .* 'logits'"
+        ig.errors.TargetError,
+        match=r"'features' \(9 per row\), 'scores' \(4 per row\), and none .* 'logits'",
     ):
         output_tensor(both)
     assert torch.equal(as_target(lambda out: out["scores"][:, 2])(both, INDEX), OUT[:, 2])
@@ -177,13 +200,17 @@ def test_complex_outputs_have_no_order() -> None:
         lambda: output_tensor({"logits": turned}),
         lambda: as_target(lambda out: out[:, 0])(turned, INDEX),
     ):
-        with pytest.raises(ig.errors.TargetError, match=r"complex numbers \(complex128\).*\.abs\(\).*\.real"):
+        with pytest.raises(
+            ig.errors.TargetError, match=r"complex numbers \(complex128\).*\.abs\(\).*\.real"
+        ):
             call()
     assert torch.equal(as_target(lambda out: out[:, 0].imag)(turned, INDEX), OUT[:, 0])
 
 
 def test_custom() -> None:
-    assert torch.equal(ig.targets.Custom(lambda out: out.square().sum(1))(OUT, INDEX), OUT.square().sum(1))
+    assert torch.equal(
+        ig.targets.Custom(lambda out: out.square().sum(1))(OUT, INDEX), OUT.square().sum(1)
+    )
     weights = wave(3, 4, phase=1)
     target = ig.targets.Custom(lambda out, own: (out * own).sum(1), weights)
     torch.testing.assert_close(target(OUT, INDEX), (OUT * weights[INDEX]).sum(1), rtol=0, atol=0)
@@ -247,7 +274,10 @@ def test_out_of_range(kind: str, target: Any, message: str) -> None:
         (True, "integer, not True or False"),
         (1.5, "1.5 is not a class"),
         ("cat", "'cat' is not a class"),
-        (torch.tensor([0.0, 1.0]), "Target classes are integers, one or one per example; got torch.float32 of shape 2"),
+        (
+            torch.tensor([0.0, 1.0]),
+            "Target classes are integers, one or one per example; got torch.float32 of shape 2",
+        ),
         (torch.zeros(2, 2, 2, dtype=torch.long), "of shape 2x2x2"),
         ([(2, 1), (0,)], r"tuples of one length, one for each example; got lengths 1, 2"),
         ([(2, 1), 0], "tuples of one length"),
@@ -280,17 +310,24 @@ def test_the_softmax_of_a_longer_output_runs_along_the_axis_that_is_named(axis: 
 @pytest.mark.parametrize("kind", ["Probability", "Loss"])
 def test_the_softmax_of_a_longer_output_needs_an_axis(kind: str) -> None:
     make, out = getattr(ig.targets, kind), wave(7, 4, 5)
-    with pytest.raises(ig.errors.TargetError, match=rf"shape 4x5.*{kind}\(…, axis=1\) for images.*axis=-1 for tokens"):
+    with pytest.raises(
+        ig.errors.TargetError,
+        match=rf"shape 4x5.*{kind}\(…, axis=1\) for images.*axis=-1 for tokens",
+    ):
         make((2, 3))(out, INDEX)
     for axis in (0, -3, 3):
-        with pytest.raises(ig.errors.TargetError, match=rf"Axis {axis} holds no classes.*3 axes.*a number from 1 to 2"):
+        with pytest.raises(
+            ig.errors.TargetError,
+            match=rf"Axis {axis} holds no classes.*3 axes.*a number from 1 to 2",
+        ):
             make((2, 3), axis=axis)(out, INDEX)
 
 
 @pytest.mark.parametrize("kind", KINDS)
 def test_no_class_axis(kind: str) -> None:
     with pytest.raises(
-        ig.errors.TargetError, match=r"needs outputs with a class axis .* returned one number per row: .*Output\(\)"
+        ig.errors.TargetError,
+        match=r"needs outputs with a class axis .* returned one number per row: .*Output\(\)",
     ):
         build(kind, 0)(OUT[:, 0], INDEX)
 
@@ -303,7 +340,14 @@ def test_a_softmax_over_one_class(kind: str) -> None:
 
 @pytest.mark.parametrize(
     "outputs",
-    [OUT, (OUT, None), [OUT], {"logits": OUT, "loss": 0}, {"scores": OUT}, SimpleNamespace(logits=OUT)],
+    [
+        OUT,
+        (OUT, None),
+        [OUT],
+        {"logits": OUT, "loss": 0},
+        {"scores": OUT},
+        SimpleNamespace(logits=OUT),
+    ],
     ids=["tensor", "tuple", "list", "dict", "other dict", "object"],
 )
 def test_outputs_of_every_kind(outputs: Any) -> None:
@@ -312,7 +356,10 @@ def test_outputs_of_every_kind(outputs: Any) -> None:
 
 @pytest.mark.parametrize("outputs", [None, (), {}, "text", SimpleNamespace(), (None, OUT)])
 def test_outputs_without_a_tensor(outputs: Any) -> None:
-    with pytest.raises(ig.errors.TargetError, match=f"returned {type(outputs).__name__}, in which no tensor was found"):
+    with pytest.raises(
+        ig.errors.TargetError,
+        match=f"returned {type(outputs).__name__}, in which no tensor was found",
+    ):
         output_tensor(outputs)
 
 
@@ -339,7 +386,9 @@ def test_as_target() -> None:
 )
 def test_a_callable_that_does_not_give_one_number_per_row(function: Any, got: str) -> None:
     field = ig.TorchField(tanh_mlp(), function)
-    with pytest.raises(ig.errors.TargetError, match=rf"one number per row, shape 5; this one returned {got}"):
+    with pytest.raises(
+        ig.errors.TargetError, match=rf"one number per row, shape 5; this one returned {got}"
+    ):
         field.value(wave(5, 6))
 
 

@@ -48,7 +48,11 @@ def test_a_path_over_images_and_a_model() -> None:
     field = ig.TorchField(softplus_cnn(), torch.tensor([0, 1]))
     references = 0.5 + 0.5 * wave(2, 2, 3, 8, 8, phase=1)
     testing.check_path(
-        ig.paths.Descent(None, 4, 0.2, (0.0, 1.0)), field=field, x=IMAGES, references=references, own_start=True
+        ig.paths.Descent(None, 4, 0.2, (0.0, 1.0)),
+        field=field,
+        x=IMAGES,
+        references=references,
+        own_start=True,
     )
     testing.check_path(ig.paths.Straight(3), field=field, x=IMAGES, references=references)
     testing.check_path(OneByOne())
@@ -83,7 +87,9 @@ def test_fields(name: str) -> None:
         ig.fields.Monomial(torch.tensor([2, 1, 0, 1, 1, 0]), -2.0),
         ig.fields.Function(testing.smooth),
         ig.fields.CountedField(ig.TorchField(tanh_mlp(), 0)),
-        ig.fields.Subset(ig.TorchField(tanh_mlp(), torch.tensor([0, 1, 2])), torch.tensor([2, 0, 0, 1])),
+        ig.fields.Subset(
+            ig.TorchField(tanh_mlp(), torch.tensor([0, 1, 2])), torch.tensor([2, 0, 0, 1])
+        ),
         ig.TorchField(tanh_mlp(), 0).score(),
     ],
     ids=lambda f: type(f).__name__,
@@ -103,7 +109,9 @@ BASELINES: dict[str, Any] = {
     "given": ig.baselines.Given(IMAGES),
     "gaussian": ig.baselines.Gaussian(0.1, "input", 3),
     "sample": ig.baselines.Sample(0.5 + 0.5 * wave(9, 3, 8, 8), 4),
-    "several": ig.baselines.Union((ig.baselines.black(), ig.baselines.Uniform(count=2), ig.baselines.Mean())),
+    "several": ig.baselines.Union(
+        (ig.baselines.black(), ig.baselines.Uniform(count=2), ig.baselines.Mean())
+    ),
     "other class": ig.baselines.OtherClass(5 * wave(30, 3, 8, 8), 3),
     "relevant": ig.baselines.Relevant(5 * wave(30, 3, 8, 8), 3),
     "function": lambda x, field: x[None] / 2,
@@ -115,7 +123,9 @@ def test_baselines(name: str) -> None:
     testing.check_baseline(BASELINES[name], IMAGES, field=field_of_images())
 
 
-@pytest.mark.parametrize("weighting", [ig.weightings.Uniform(), ig.weightings.Fitness(ig.baselines.Constant(-3.0))])
+@pytest.mark.parametrize(
+    "weighting", [ig.weightings.Uniform(), ig.weightings.Fitness(ig.baselines.Constant(-3.0))]
+)
 def test_weightings(weighting: Any) -> None:
     testing.check_weighting(weighting)
 
@@ -230,7 +240,11 @@ class Rule:
         if self.fault == "half":
             return share / 2
         if self.fault == "NaN":
-            return share / segment.step.abs().sum(-1, keepdim=True) * segment.step.abs().sum(-1, keepdim=True)
+            return (
+                share
+                / segment.step.abs().sum(-1, keepdim=True)
+                * segment.step.abs().sum(-1, keepdim=True)
+            )
         if self.fault == "pieces":
             return share + 1e-3 * segment.step * (segment.step.mean((0, 2), keepdim=True))
         if self.fault == "examples":
@@ -258,7 +272,8 @@ def test_broken_rules(fault: str, message: str) -> None:
 
 
 @pytest.mark.parametrize(
-    ("fault", "message"), [("pieces", "share of piece 0 depends"), ("examples", "share of example 0 depends")]
+    ("fault", "message"),
+    [("pieces", "share of piece 0 depends"), ("examples", "share of example 0 depends")],
 )
 def test_rules_that_mix_rows(fault: str, message: str) -> None:
     with pytest.raises(AssertionError, match=message):
@@ -385,7 +400,9 @@ class Weigh:
             "shape": lambda: good[:, 0],
             "sum": lambda: 2 * good,
             "NaN": lambda: good / 0 * 0,
-            "place": lambda: torch.linspace(0, 1, len(good)).double().softmax(0)[:, None].expand_as(good),
+            "place": lambda: (
+                torch.linspace(0, 1, len(good)).double().softmax(0)[:, None].expand_as(good)
+            ),
             "batch": lambda: (good + good.mean(1, keepdim=True)) / 2,
             "in place": lambda: shares.mul_(1.5)[:, :, 0] * 0 + 1 / len(good),
         }.get(self.fault, lambda: good)()
@@ -426,4 +443,10 @@ def test_parts_are_called_as_a_method_calls_them() -> None:
 
 def test_the_kit_needs_no_test_framework() -> None:
     assert "pytest" not in inspect.getsource(testing)
-    assert set(testing.__all__) >= {"check_path", "check_rule", "check_field", "check_baseline", "check_weighting"}
+    assert set(testing.__all__) >= {
+        "check_path",
+        "check_rule",
+        "check_field",
+        "check_baseline",
+        "check_weighting",
+    }

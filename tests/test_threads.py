@@ -37,7 +37,14 @@ FEW = ig.rules.Midpoint(3)
 
 
 def image_model() -> nn.Module:
-    layers = nn.Conv2d(3, 4, 3), nn.BatchNorm2d(4), nn.ReLU(), nn.Dropout(0.3), nn.Flatten(), nn.Linear(16, 3)
+    layers = (
+        nn.Conv2d(3, 4, 3),
+        nn.BatchNorm2d(4),
+        nn.ReLU(),
+        nn.Dropout(0.3),
+        nn.Flatten(),
+        nn.Linear(16, 3),
+    )
     return filled(nn.Sequential(*layers))
 
 
@@ -92,8 +99,19 @@ OPTIONS: dict[str, dict[str, Any]] = {
     "geometric": {"steps": 3, "iterations": 2},
     "greedy_pig": {"rounds": 2, "rule": FEW, "features": "elements"},
     "smoothgrad": {"draws": 2, "rule": FEW},
-    "xrai": {"rule": FEW, "segments": torch.arange(16).reshape(1, 4, 4) // 4, "least": 2, "dilation": 0},
-    "artificial_distancing": {"data": DATA, "classes": (0, 1), "epochs": 1, "rule": FEW, "distances": (1.0,)},
+    "xrai": {
+        "rule": FEW,
+        "segments": torch.arange(16).reshape(1, 4, 4) // 4,
+        "least": 2,
+        "dilation": 0,
+    },
+    "artificial_distancing": {
+        "data": DATA,
+        "classes": (0, 1),
+        "epochs": 1,
+        "rule": FEW,
+        "distances": (1.0,),
+    },
     "discretized": {"table": TABLE, "neighbours": 5, "steps": 3},
     "sequential": {"features": torch.arange(48).reshape(3, 4, 4) // 24, "rule": FEW},
     "layer": {"site": ["1", "2"], "rule": FEW},
@@ -122,7 +140,12 @@ def state(model: nn.Module) -> list[Any]:
     """Everything about a model that anybody could notice."""
     found: list[Any] = []
     for module in model.modules():
-        hooks = module._forward_hooks, module._forward_pre_hooks, module._backward_hooks, module._backward_pre_hooks
+        hooks = (
+            module._forward_hooks,
+            module._forward_pre_hooks,
+            module._backward_hooks,
+            module._backward_pre_hooks,
+        )
         found += [module.training, sorted(vars(module)), [list(kind.items()) for kind in hooks]]
         found += [
             (parameter.requires_grad, parameter.grad)
@@ -138,7 +161,12 @@ def state(model: nn.Module) -> list[Any]:
 def process() -> list[Any]:
     """Switches of the whole process."""
     cudnn, mha = torch.backends.cudnn, torch.backends.mha
-    return [list(warnings.filters), cudnn.enabled, mha.get_fastpath_enabled(), torch.is_grad_enabled()]
+    return [
+        list(warnings.filters),
+        cudnn.enabled,
+        mha.get_fastpath_enabled(),
+        torch.is_grad_enabled(),
+    ]
 
 
 @contextmanager
@@ -238,8 +266,14 @@ def test_two_models_that_share_a_layer(silent: None) -> None:
 
 def test_models_that_are_representations_of_one_another(silent: None) -> None:
     """Taken in opposite orders by two threads: nobody waits for ever."""
-    a, b = (filled(nn.Sequential(nn.Linear(6, 5), nn.Dropout(0.2), nn.Linear(5, 3))).train() for _ in range(2))
-    x, options = wave(3, 6), {"method": "ig2", "baseline": wave(2, 6, phase=1), "steps": 4, "batch_size": 8}
+    a, b = (
+        filled(nn.Sequential(nn.Linear(6, 5), nn.Dropout(0.2), nn.Linear(5, 3))).train()
+        for _ in range(2)
+    )
+    x, options = (
+        wave(3, 6),
+        {"method": "ig2", "baseline": wave(2, 6, phase=1), "steps": 4, "batch_size": 8},
+    )
     jobs = [
         lambda: ig.explain(a, x, target=1, representation=b, **options).values,
         lambda: ig.explain(b, x, target=1, representation=a, **options).values,
@@ -264,8 +298,16 @@ def test_metrics_and_comparisons_beside_explanations(silent: None) -> None:
     made = ig.explain(model, IMAGES[0], target=1, batch_size=16)
     jobs = [
         lambda: ig.metrics.deletion(model, IMAGES[0], made, target=1, batch_size=16),
-        lambda: ig.explain(model, IMAGES[1], target=1, method="conductance", site="2", steps=3, batch_size=16).values,
-        lambda: ig.explain(model, IMAGES[2], target=1, method="smoothgrad", draws=3, batch_size=16).values,
+        lambda: (
+            ig.explain(
+                model, IMAGES[1], target=1, method="conductance", site="2", steps=3, batch_size=16
+            ).values
+        ),
+        lambda: (
+            ig.explain(
+                model, IMAGES[2], target=1, method="smoothgrad", draws=3, batch_size=16
+            ).values
+        ),
     ]
     alone = [job() for job in jobs]
     before, switches = state(model), process()
@@ -292,10 +334,15 @@ def test_switches_of_the_process(silent: None) -> None:
         torch.backends.mha.set_fastpath_enabled(enabled)
         try:
             before, model = process(), filled(Mixed()).train()
-            jobs = [lambda x=x, m=model: ig.explain(m, x, target=1, batch_size=8).values for x in SENTENCES]
+            jobs = [
+                lambda x=x, m=model: ig.explain(m, x, target=1, batch_size=8).values
+                for x in SENTENCES
+            ]
             alone = [job() for job in jobs]
             assert process() == before
-            assert all(torch.equal(one, other) for one, other in zip(at_once(jobs), alone, strict=True))
+            assert all(
+                torch.equal(one, other) for one, other in zip(at_once(jobs), alone, strict=True)
+            )
             assert process() == before
         finally:
             torch.backends.mha.set_fastpath_enabled(True)
@@ -322,10 +369,14 @@ def test_an_error_in_one_thread_leaves_the_others_alone(silent: None) -> None:
 
     def failing() -> bool:
         with pytest.raises(ZeroDivisionError):
-            ig.explain(model, IMAGES[1], target=lambda out: out[:, 0] / 0 if 1 / 0 else None, batch_size=16)
+            ig.explain(
+                model, IMAGES[1], target=lambda out: out[:, 0] / 0 if 1 / 0 else None, batch_size=16
+            )
         return True
 
-    found = at_once([lambda: ig.explain(model, IMAGES[0], target=1, batch_size=16).values, failing] * 3)
+    found = at_once(
+        [lambda: ig.explain(model, IMAGES[0], target=1, batch_size=16).values, failing] * 3
+    )
     assert all(torch.equal(one, alone) for one in found[::2])
     assert state(model) == before
 
@@ -356,7 +407,9 @@ def test_models_are_not_kept_alive(silent: None) -> None:
 def in_a_child(job: Callable[[], bool], seconds: float = 60) -> bool:
     """What a forked process makes of a job; False where it does not come to an end."""
     with warnings.catch_warnings():
-        warnings.simplefilter("ignore", DeprecationWarning)  # forking beside threads is what is tested
+        warnings.simplefilter(
+            "ignore", DeprecationWarning
+        )  # forking beside threads is what is tested
         child = os.fork()
     if not child:
         code = 1
@@ -379,7 +432,10 @@ def in_a_child(job: Callable[[], bool], seconds: float = 60) -> bool:
 def test_a_process_forked_while_another_thread_explains(silent: None) -> None:
     """Caught in the middle of a layer's forward pass, every layer patched and the lock held: the child has neither."""
     model = image_model().train()
-    before, alone = state(model), ig.explain(model, IMAGES[0], target=1, method="layer", site="2", batch_size=16).values
+    before, alone = (
+        state(model),
+        ig.explain(model, IMAGES[0], target=1, method="layer", site="2", batch_size=16).values,
+    )
     inside, go_on = threading.Event(), threading.Event()
 
     class Waits(nn.Module):
@@ -390,14 +446,18 @@ def test_a_process_forked_while_another_thread_explains(silent: None) -> None:
             return x
 
     waiting = nn.Sequential(*model, Waits()).train()
-    thread = threading.Thread(target=lambda: ig.explain(waiting, IMAGES[0], target=1, method="layer", site="2"))
+    thread = threading.Thread(
+        target=lambda: ig.explain(waiting, IMAGES[0], target=1, method="layer", site="2")
+    )
     thread.start()
     assert inside.wait(60)
     assert "forward" in vars(model[0])
     assert not model[0].training
 
     def job() -> bool:
-        again = ig.explain(model, IMAGES[0], target=1, method="layer", site="2", batch_size=16).values
+        again = ig.explain(
+            model, IMAGES[0], target=1, method="layer", site="2", batch_size=16
+        ).values
         return torch.equal(again, alone) and state(model) == before
 
     try:
@@ -467,6 +527,10 @@ def test_turns_are_reentrant_and_exclude_one_another() -> None:
 
 def test_what_is_undone_is_undone_once_and_in_order() -> None:
     order: list[int] = []
-    with pytest.raises(KeyboardInterrupt), undone(lambda: order.append(1)), undone(lambda: order.append(2)):
+    with (
+        pytest.raises(KeyboardInterrupt),
+        undone(lambda: order.append(1)),
+        undone(lambda: order.append(2)),
+    ):
         raise KeyboardInterrupt
     assert order == [2, 1]

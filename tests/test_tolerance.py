@@ -41,7 +41,11 @@ ASKED: dict[str, tuple[float, dict[str, Any], dict[str, Any]]] = {
     "latent": (0.05, dict(codec=CODEC, steps=6, ends=3), dict(rule=ig.rules.Midpoint(100))),
     "manifold": (0.05, dict(codec=CODEC, points=7, ends=3), dict(rule=ig.rules.Midpoint(100))),
     "weighted": (0.05, dict(baseline=POOL, fill=0.0), dict(rule=FINE)),
-    "ig2": (0.05, dict(baseline=POOL[:2], steps=5, rate=ig.paths.Relative(0.05)), dict(rule=ig.rules.Simpson(300))),
+    "ig2": (
+        0.05,
+        dict(baseline=POOL[:2], steps=5, rate=ig.paths.Relative(0.05)),
+        dict(rule=ig.rules.Simpson(300)),
+    ),
     "blur": (0.05, dict(sigma=2.0, steps=6, axes=(-1,)), dict(rule=ig.rules.Midpoint(250))),
     "left": (0.02, dict(above=None), dict(rule=FINE)),
     "guided": (0.05, dict(steps=8), dict(rule=ig.rules.Simpson(300))),
@@ -54,7 +58,11 @@ ASKED: dict[str, tuple[float, dict[str, Any], dict[str, Any]]] = {
         dict(table=torch.cat([X, POOL, wave(40, 8, phase=2.1)]), neighbours=20, steps=5),
         dict(rule=ig.rules.Midpoint(250)),
     ),
-    "adversarial": (0.05, dict(count=2, steps=8, rate=ig.paths.Relative(0.01)), dict(rule=ig.rules.Simpson(300))),
+    "adversarial": (
+        0.05,
+        dict(count=2, steps=8, rate=ig.paths.Relative(0.01)),
+        dict(rule=ig.rules.Simpson(300)),
+    ),
     "mfaba": (0.05, dict(steps=5, rate=0.2), dict(rule=ig.rules.Simpson(300))),
     "boundary": (0.05, dict(decision=bordered, clip=(-9.0, 9.0)), dict(rule=FINE)),
     "layer": (0.02, dict(site="1"), dict(rule=FINE)),
@@ -64,8 +72,14 @@ ASKED: dict[str, tuple[float, dict[str, Any], dict[str, Any]]] = {
 
 
 def test_every_method_that_takes_a_rule_is_here() -> None:
-    takes = {name for name, card in ig.methods.known().items() if "rule" in inspect.signature(card.build).parameters}
-    assert set(ASKED) == takes - set(NEEDS) - WRAPPERS - {"pattern_guided"}  # which have tests of their own
+    takes = {
+        name
+        for name, card in ig.methods.known().items()
+        if "rule" in inspect.signature(card.build).parameters
+    }
+    assert set(ASKED) == takes - set(NEEDS) - WRAPPERS - {
+        "pattern_guided"
+    }  # which have tests of their own
 
 
 def model(name: str) -> nn.Module:

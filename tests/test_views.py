@@ -17,7 +17,16 @@ from torch.utils._pytree import tree_leaves
 import integrand as ig
 from integrand.compare.subset import Portion
 from integrand.core.segment import Evaluation, Segment
-from integrand.fields import BatchSizer, Cast, CountedField, Field, MultiTarget, Subset, View, innermost
+from integrand.fields import (
+    BatchSizer,
+    Cast,
+    CountedField,
+    Field,
+    MultiTarget,
+    Subset,
+    View,
+    innermost,
+)
 from integrand.fields.multi_target import SeveralBehind
 from integrand.fields.views import LayerView
 from integrand.model.layout import Layout
@@ -33,7 +42,14 @@ PICTURES = wave(4, 2, 6, 6, phase=0.2)
 
 def picture_model() -> nn.Module:
     return filled(
-        nn.Sequential(nn.Conv2d(2, 3, 3), nn.ReLU(), nn.Flatten(), nn.Linear(48, 6), nn.ReLU(), nn.Linear(6, 3))
+        nn.Sequential(
+            nn.Conv2d(2, 3, 3),
+            nn.ReLU(),
+            nn.Flatten(),
+            nn.Linear(48, 6),
+            nn.ReLU(),
+            nn.Linear(6, 3),
+        )
     )
 
 
@@ -65,8 +81,14 @@ VIEWS: dict[str, tuple[list[int], Callable[[Field], Field]]] = {
     "narrowed": ([0, 1, 2, 3], lambda field: Cast(field, torch.float64)),
     "metered": ([0, 1, 2, 3], CountedField),
     "portion": ([2, 0], lambda field: Portion(field, torch.tensor([2, 0]))),
-    "portion of some": ([1, 3], lambda field: Portion(only([3, 2, 1])(field), torch.tensor([2, 0]))),
-    "counted in another type": ([2, 3], lambda field: CountedField(Cast(only([2, 3])(field), torch.float64))),
+    "portion of some": (
+        [1, 3],
+        lambda field: Portion(only([3, 2, 1])(field), torch.tensor([2, 0])),
+    ),
+    "counted in another type": (
+        [2, 3],
+        lambda field: CountedField(Cast(only([2, 3])(field), torch.float64)),
+    ),
 }
 """Every view: the examples of the inner field that it shows, and how it is made."""
 
@@ -108,7 +130,9 @@ KEPT: dict[Any, Any] = {}
 
 
 def public(cls: type) -> set[str]:
-    own = {name for base in cls.__mro__[:-1] for name in (*vars(base), *inspect.get_annotations(base))}
+    own = {
+        name for base in cls.__mro__[:-1] for name in (*vars(base), *inspect.get_annotations(base))
+    }
     return {name for name in own if not name.startswith("_")}
 
 
@@ -212,7 +236,10 @@ def test_every_view_is_here() -> None:
         return {cls}.union(*map(below, cls.__subclasses__()))
 
     own = {type(make(Recorder())) for make in EVERY_VIEW.values()}
-    assert {cls for cls in below(View) if cls.__module__.startswith("integrand.")} == own | {MultiTarget, SeveralBehind}
+    assert {cls for cls in below(View) if cls.__module__.startswith("integrand.")} == own | {
+        MultiTarget,
+        SeveralBehind,
+    }
 
 
 @pytest.mark.parametrize("member", CALLS)
@@ -230,19 +257,33 @@ def test_every_view_hands_on_every_member(view: str, member: str) -> None:
     asked = [given for name, given in inner.asked if name == member]
     assert len(asked) == 1
     for sent, received in zip(CALLS[member], asked[0], strict=False):
-        if isinstance(sent, Tensor) and not sent.is_floating_point() and sent is not CALLS["evaluate_chords"][2]:
-            other = member == "evaluate_both" and received is asked[0][3]  # looked up by its own numbers
+        if (
+            isinstance(sent, Tensor)
+            and not sent.is_floating_point()
+            and sent is not CALLS["evaluate_chords"][2]
+        ):
+            other = (
+                member == "evaluate_both" and received is asked[0][3]
+            )  # looked up by its own numbers
             expected = BOTH[view][sent] if view in BOTH and not other else sent
             assert torch.equal(received, expected)
         elif isinstance(sent, Tensor):
             assert torch.equal(received, sent)
     if isinstance(answer, Field):
         assert innermost(answer) is inner
-        assert isinstance(answer, LayerView if member == "behind" else Subset if view == "portion" else type(made))
+        assert isinstance(
+            answer, LayerView if member == "behind" else Subset if view == "portion" else type(made)
+        )
     else:
         direct = getattr(Recorder(), member)(*asked[0])
-        for one, other in zip(tree_leaves(vars_of(answer)), tree_leaves(vars_of(direct)), strict=True):
-            assert torch.equal(one, other) if isinstance(one, Tensor) else one == other or member == "ready"
+        for one, other in zip(
+            tree_leaves(vars_of(answer)), tree_leaves(vars_of(direct)), strict=True
+        ):
+            assert (
+                torch.equal(one, other)
+                if isinstance(one, Tensor)
+                else one == other or member == "ready"
+            )
 
 
 def vars_of(answer: Any) -> Any:
@@ -268,10 +309,15 @@ def test_every_view_looks_everything_up(view: str, member: str) -> None:
 @pytest.mark.parametrize("view", [view for view in EVERY_VIEW if view != "layer"])
 def test_what_is_made_of_members_is_made_of_those_of_the_view(view: str, member: str) -> None:
     """For a model: the answers are those of the field of these examples alone."""
-    model, which = filled(nn.Sequential(nn.Linear(4, 6), nn.Tanh(), nn.Linear(6, 3))), BOTH.get(view, torch.arange(4))
+    model, which = (
+        filled(nn.Sequential(nn.Linear(4, 6), nn.Tanh(), nn.Linear(6, 3))),
+        BOTH.get(view, torch.arange(4)),
+    )
     made = EVERY_VIEW[view](ig.TorchField(model, CLASSES))
     alone = ig.TorchField(model, CLASSES[which])
-    for one, other in zip(sweet(made, member, X[which]), sweet(alone, member, X[which]), strict=True):
+    for one, other in zip(
+        sweet(made, member, X[which]), sweet(alone, member, X[which]), strict=True
+    ):
         torch.testing.assert_close(one, other, rtol=1e-12, atol=1e-14)
 
 
@@ -294,7 +340,9 @@ def sweet(field: Field, member: str, x: Tensor) -> list[Tensor]:
         field.stream(index, lambda part: x[part], lambda _, found: parts.append(found), x[0])
     if member == "stream_chords":
         before = (index - 1).clamp_min(0)
-        field.stream_chords(index, before, lambda part: x[part], lambda _, found: parts.append(found), x[0])
+        field.stream_chords(
+            index, before, lambda part: x[part], lambda _, found: parts.append(found), x[0]
+        )
     return [number for part in parts for number in (part.value, part.gradient)]
 
 
@@ -308,7 +356,9 @@ def test_exact_shares_are_those_of_the_examples_shown() -> None:
         weight = wave(4, 4, phase=5)
 
         def evaluate(self, z: Tensor, index: Tensor, *, gradient: bool = True) -> Evaluation:
-            return Evaluation((z * self.weight[index]).sum(1), self.weight[index] if gradient else z.new_empty(0))
+            return Evaluation(
+                (z * self.weight[index]).sum(1), self.weight[index] if gradient else z.new_empty(0)
+            )
 
         def share(self, segment: Segment) -> Tensor:
             return segment.step * self.weight[: segment.leading[2]]
@@ -326,7 +376,9 @@ def test_a_target_of_examples_is_theirs() -> None:
     torch.testing.assert_close(other.value(X[[2, 1]]), model(X[[2, 1]])[[0, 1], [0, 1]].detach())
     assert other.target == ig.targets.Logit(torch.tensor([0, 1]))
     repeated = ig.TorchField(model, CLASSES).at(torch.tensor([2, 2]))
-    with pytest.raises(ig.errors.TargetError, match="different things of an example that the batch holds twice"):
+    with pytest.raises(
+        ig.errors.TargetError, match="different things of an example that the batch holds twice"
+    ):
         repeated.with_target(torch.tensor([0, 1]))
 
 
@@ -349,7 +401,11 @@ def test_nothing_outside_asks_what_kind_of_field_it_has() -> None:
         if path.relative_to(source).parts[0] == "field":
             continue
         tree = ast.parse(path.read_text())
-        known = {name for name in kinds if name in imported_fields(tree) or f"class {name}(" in path.read_text()}
+        known = {
+            name
+            for name in kinds
+            if name in imported_fields(tree) or f"class {name}(" in path.read_text()
+        }
         for node in ast.walk(tree):
             if (
                 isinstance(node, ast.Call)
@@ -368,7 +424,8 @@ def imported_fields(tree: ast.AST) -> set[str]:
         for node in ast.walk(tree)
         if isinstance(node, ast.ImportFrom)
         and node.module is not None
-        and {"field", "wrap", "portion", "terms", "metric", "analytic"} & set(node.module.split("."))
+        and {"field", "wrap", "portion", "terms", "metric", "analytic"}
+        & set(node.module.split("."))
         for alias in node.names
     }
 

@@ -24,7 +24,9 @@ FINE = ig.rules.Midpoint(1500)
 
 
 def relu_mlp() -> nn.Module:
-    return nn.Sequential(nn.Linear(N, 32), nn.ReLU(), nn.Linear(32, 32), nn.ReLU(), nn.Linear(32, 3))
+    return nn.Sequential(
+        nn.Linear(N, 32), nn.ReLU(), nn.Linear(32, 32), nn.ReLU(), nn.Linear(32, 3)
+    )
 
 
 @cache
@@ -32,7 +34,9 @@ def field() -> ig.TorchField:
     """Classes whose probability falls when features are taken away."""
     made = ig.TorchField(sure(grown(relu_mlp, 5), torch.zeros(N).double(), 20.0), 0)
     made.target = ig.targets.Logit(made.network.model(X).argmax(1))
-    ig.rules.Chords(1)(made, straight())  # whether chords add up is found out before costs are compared
+    ig.rules.Chords(1)(
+        made, straight()
+    )  # whether chords add up is found out before costs are compared
     return made
 
 
@@ -89,7 +93,9 @@ def test_the_sum_is_as_exact_as_asked(tol: float, quiet: None) -> None:
     assert bool(made.converged.all())
     assert bool((made.error <= tol).all())
     assert float((relative(made.values, real) <= tol).double().mean()) >= 0.9
-    torch.testing.assert_close(made.values, (made.weights[..., None] * made.shares).sum(0), rtol=0, atol=1e-12)
+    torch.testing.assert_close(
+        made.values, (made.weights[..., None] * made.shares).sum(0), rtol=0, atol=1e-12
+    )
 
 
 def test_batch_equals_singles(quiet: None) -> None:
@@ -148,7 +154,9 @@ def test_baselines_of_no_weight_are_looked_at_only() -> None:
     made = method(ig.rules.Adaptive(0.02), Spread([1, 0, 0, 0, 0]))(field(), X)
     alone = ig.Method(ig.baselines.Given(REFERENCES[:1]), rule=ig.rules.Adaptive(0.02))(field(), X)
     rough = CountedField(field())
-    ig.rules.Adaptive(0.25)(rough, polyline(torch.stack([straight().start[0, 1:], straight().end[0, 1:]])))
+    ig.rules.Adaptive(0.25)(
+        rough, polyline(torch.stack([straight().start[0, 1:], straight().end[0, 1:]]))
+    )
     assert made.cost.gradients <= 1.3 * alone.cost.gradients + rough.tally.gradients
     assert bool(made.converged.all())
     assert float((relative(made.values, truth()[0]) <= 0.02).double().mean()) >= 0.9
@@ -235,7 +243,9 @@ def test_pieces_of_a_path_are_known_at_their_ends(count: int) -> None:
 
 
 def test_several_pieces_in_a_method() -> None:
-    made = method(ig.rules.Adaptive(0.02), ig.weightings.Uniform(), ig.paths.Straight(3))(field(), X)
+    made = method(ig.rules.Adaptive(0.02), ig.weightings.Uniform(), ig.paths.Straight(3))(
+        field(), X
+    )
     assert bool(made.converged.all())
     assert bool((made.error <= 0.02).all())
     assert float((relative(made.values, truth().mean(0)) <= 0.02).double().mean()) >= 0.85
@@ -249,7 +259,9 @@ def test_several_pieces_in_a_method() -> None:
 def test_blocks_change_nothing_for_paths_alone(rows: int, monkeypatch: pytest.MonkeyPatch) -> None:
     whole = {count: integrated(pieces(count), 0.05) for count in (1, 3)}
     for count, (found, cost) in whole.items():
-        monkeypatch.setattr("integrand.rules.adaptive.adaptive._BLOCK_ELEMENTS", rows * 32 * count * N)
+        monkeypatch.setattr(
+            "integrand.rules.adaptive.adaptive._BLOCK_ELEMENTS", rows * 32 * count * N
+        )
         made, price = integrated(pieces(count), 0.05)
         torch.testing.assert_close(made.share, found.share, rtol=0, atol=1e-10)
         torch.testing.assert_close(made.error, found.error, rtol=1e-6, atol=1e-10)
@@ -258,7 +270,9 @@ def test_blocks_change_nothing_for_paths_alone(rows: int, monkeypatch: pytest.Mo
 
 
 @pytest.mark.parametrize("rows", [1, 3, 5])
-def test_blocks_of_weighed_references_keep_the_tolerance(rows: int, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_blocks_of_weighed_references_keep_the_tolerance(
+    rows: int, monkeypatch: pytest.MonkeyPatch
+) -> None:
     """Where a block holds all references of its examples nothing changes; else each block meets the tolerance by itself."""
     segment = weighed(straight(), [8, 4, 2, 1, 0.5])
     assert segment.weights is not None
@@ -268,14 +282,18 @@ def test_blocks_of_weighed_references_keep_the_tolerance(rows: int, monkeypatch:
     if rows >= R:
         torch.testing.assert_close(made.share, whole.share, rtol=0, atol=1e-10)
         assert price == cost
-    found, total = ((segment.weights[..., None] * shares).sum(0) for shares in (made.share[0], truth()))
+    found, total = (
+        (segment.weights[..., None] * shares).sum(0) for shares in (made.share[0], truth())
+    )
     stated = (segment.weights * made.error[0]).square().sum(0).sqrt() / found.norm(dim=1)
     assert float(stated.max()) <= 2 * 0.02
     assert float(relative(found, total).max()) <= 2 * 0.02
     assert float((relative(found, total) <= 0.02).double().mean()) >= 0.85
 
 
-def test_blocks_in_a_method_with_weights_afterwards(monkeypatch: pytest.MonkeyPatch, quiet: None) -> None:
+def test_blocks_in_a_method_with_weights_afterwards(
+    monkeypatch: pytest.MonkeyPatch, quiet: None
+) -> None:
     whole = method(ig.rules.Adaptive(0.02))(field(), X)
     monkeypatch.setattr("integrand.rules.adaptive.adaptive._BLOCK_ELEMENTS", R * 32 * N)
     made = method(ig.rules.Adaptive(0.02))(field(), X)

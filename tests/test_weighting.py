@@ -74,7 +74,9 @@ def test_weights_are_one_over_fitness() -> None:
     found = judged(maps(7, 3, N), weighted_sum)
     for b in range(3):
         merit = [1 / float(d) for d in found.fitness[:, b]]
-        assert found.weights[:, b].tolist() == pytest.approx([m / sum(merit) for m in merit], abs=1e-15)
+        assert found.weights[:, b].tolist() == pytest.approx(
+            [m / sum(merit) for m in merit], abs=1e-15
+        )
 
 
 def test_ties_rank_by_position() -> None:
@@ -137,7 +139,9 @@ def test_two_features_that_only_count_together() -> None:
         for k in range(1, 5):
             z = x.clone()
             z[0, list(order[:k])] = -1
-            halved.append(float(model(z).softmax(1)[0, 0]) <= 0.5 * float(model(x).softmax(1)[0, 0]))
+            halved.append(
+                float(model(z).softmax(1)[0, 0]) <= 0.5 * float(model(x).softmax(1)[0, 0])
+            )
         assert not halved[3]
         assert int(made.fitness[r, 0]) == 1 + halved.index(True) == (1, 1, 3)[r]
     assert made.weights[:, 0].tolist() == pytest.approx([3 / 7, 3 / 7, 1 / 7], abs=1e-12)
@@ -148,14 +152,22 @@ def random_cnn(seed: int, side: int, gain: float) -> tuple[nn.Module, Tensor, Te
     """A small network of random weights, loud enough to be sure of a class; pictures, and five baselines for them."""
     generator = torch.Generator().manual_seed(seed)
     model = nn.Sequential(
-        nn.Conv2d(3, 6, 3), nn.ReLU(), nn.AvgPool2d(2), nn.Conv2d(6, 8, 3), nn.ReLU(), nn.Flatten(), nn.LazyLinear(4)
+        nn.Conv2d(3, 6, 3),
+        nn.ReLU(),
+        nn.AvgPool2d(2),
+        nn.Conv2d(6, 8, 3),
+        nn.ReLU(),
+        nn.Flatten(),
+        nn.LazyLinear(4),
     ).double()
     x = torch.rand(2, 3, side, side, generator=generator, dtype=torch.float64)
     model(x)
     with torch.no_grad():
         for weight in model.parameters():
             fan_in = weight[0].numel() if weight.ndim > 1 else 4
-            weight.copy_(torch.randn(weight.shape, generator=generator, dtype=torch.float64) / fan_in**0.5)
+            weight.copy_(
+                torch.randn(weight.shape, generator=generator, dtype=torch.float64) / fan_in**0.5
+            )
         model[-1].weight *= gain
         model[-1].bias -= model(torch.full_like(x[:1], 0.5))[0]
     references = torch.rand(5, 3, side, side, generator=generator, dtype=torch.float64)
@@ -163,7 +175,9 @@ def random_cnn(seed: int, side: int, gain: float) -> tuple[nn.Module, Tensor, Te
     return model, x, references
 
 
-def every_score(model: nn.Module, x: Tensor, share: Tensor, blank: Tensor, target: int) -> list[float]:
+def every_score(
+    model: nn.Module, x: Tensor, share: Tensor, blank: Tensor, target: int
+) -> list[float]:
     """p(x with the k pixels that a share ranks highest replaced) for k = 0 … N, one after the other."""
     ranking = sorted(range(x[0].numel()), key=lambda n: (-float(share.sum(0).flatten()[n]), n))
     rows, z = [x.clone()], x.clone()
@@ -184,7 +198,10 @@ def against_brute_force(
     made = ig.explain(model, x, target=classes, method=method)
     blank = method.weighting.fill(x, ig.TorchField(model, 0))[0]
     for r, b in itertools.product(range(len(references)), range(len(x))):
-        yield int(made.fitness[r, b]), every_score(model, x[b], made.shares[r, b], blank[b], int(classes[b]))
+        yield (
+            int(made.fitness[r, b]),
+            every_score(model, x[b], made.shares[r, b], blank[b], int(classes[b])),
+        )
 
 
 def smallest(scores: list[float]) -> int:
@@ -242,7 +259,9 @@ def test_networks_whose_score_falls_monotonically(seed: int, quiet: None) -> Non
 def test_few_features_are_all_looked_at(seed: int, features: int) -> None:
     """D is the definition's smallest k for any score whatever, replacing everything enough or not."""
     generator = torch.Generator().manual_seed(seed)
-    table = torch.rand(features + 1, generator=generator, dtype=torch.float64) ** (0.2 + 0.2 * (seed % 4))
+    table = torch.rand(features + 1, generator=generator, dtype=torch.float64) ** (
+        0.2 + 0.2 * (seed % 4)
+    )
     table[features] = 0.95
     curve = lambda z: table[z.sum(1).round().long()]  # noqa: E731
     shares = torch.rand(5, 2, features, generator=generator, dtype=torch.float64)
@@ -298,7 +317,9 @@ def test_a_score_that_is_not_positive() -> None:
 def test_all_equal() -> None:
     found = judged(maps(1, 2, N).expand(4, 2, N), weighted_sum)
     d = found.fitness[0].tolist()
-    assert found.reasons == tuple(f"all baselines need the same number of features ({n})" for n in d)
+    assert found.reasons == tuple(
+        f"all baselines need the same number of features ({n})" for n in d
+    )
     torch.testing.assert_close(found.weights, torch.full((4, 2), 0.25).double(), rtol=0, atol=1e-15)
 
 
@@ -348,7 +369,9 @@ def test_the_reason_becomes_a_warning() -> None:
     model = tanh_mlp()
     same = [0.0, 0.0]
     with pytest.warns(ig.errors.FitnessWarning, match=r"Fitness says nothing about example 0: "):
-        made = ig.explain(model, wave(1, 6), target="predicted", method="weighted", baseline=same, fill=0.0)
+        made = ig.explain(
+            model, wave(1, 6), target="predicted", method="weighted", baseline=same, fill=0.0
+        )
     assert made.reasons[0]
     assert made.weights.tolist() == [[0.5], [0.5]]
 
@@ -364,7 +387,9 @@ def test_keep(keep: float) -> None:
     for b in range(4):
         w = plain.weights[:, b].tolist()
         kept = [x if x >= keep / 9 else 0.0 for x in w]
-        assert found.weights[:, b].tolist() == pytest.approx([x / sum(kept) for x in kept], abs=1e-14)
+        assert found.weights[:, b].tolist() == pytest.approx(
+            [x / sum(kept) for x in kept], abs=1e-14
+        )
     assert torch.equal(found.fitness, plain.fitness)
     assert bool((found.weights == 0).any()) is (keep >= 0.9)
 
@@ -401,14 +426,18 @@ def test_rows_where_every_k_is_looked_at(features: int) -> None:
     """One round for all k below 8, then as many k again in each round, each reference until one of them halves."""
     score = Score(weighted_sum)
     shares = maps(8, 5, features)
-    found = ig.weightings.Fitness(ig.baselines.Constant(0.0))(shares, torch.ones(5, features).double(), score)
+    found = ig.weightings.Fitness(ig.baselines.Constant(0.0))(
+        shares, torch.ones(5, features).double(), score
+    )
     rows, first, stop = [5, 5], 1, 8
     while left := int(((found.fitness >= first) & (first < features)).sum()):
         rows.append(left * (min(stop, features) - first))
         first, stop = stop, 2 * stop
     assert score.calls == rows
     # As stated: fewer than 2 D rows for each search, 7 if D is small, and never more than N − 1.
-    assert sum(rows[2:]) <= sum(min(max(7, 2 * d - 1), features - 1) for d in found.fitness.flatten().tolist())
+    assert sum(rows[2:]) <= sum(
+        min(max(7, 2 * d - 1), features - 1) for d in found.fitness.flatten().tolist()
+    )
     assert len(rows) - 2 <= max(1, math.ceil(math.log2(features)) - 2)
 
 
@@ -416,7 +445,9 @@ def test_rows_where_every_k_is_looked_at(features: int) -> None:
 def test_rows_of_the_bisection(features: int) -> None:
     """All searches of all references and examples advance in lock-step, one row each."""
     score = Score(weighted_sum)
-    ig.weightings.Fitness(ig.baselines.Constant(0.0))(maps(8, 5, features), torch.ones(5, features).double(), score)
+    ig.weightings.Fitness(ig.baselines.Constant(0.0))(
+        maps(8, 5, features), torch.ones(5, features).double(), score
+    )
     assert len(score.calls) <= math.ceil(math.log2(features)) + 2
     assert score.calls[:2] == [5, 5]
     assert all(rows <= 8 * 5 for rows in score.calls[2:])
@@ -441,11 +472,15 @@ def test_rounds_through_explain(quiet: None) -> None:
     assert made.cost.values == model.values - 3  # "predicted" is asked before the method
 
 
-@pytest.mark.parametrize(("features", "rows"), [(12, [7 * 6, 4 * 6]), (129, [8 * 6]), (1000, [10 * 6])])
+@pytest.mark.parametrize(
+    ("features", "rows"), [(12, [7 * 6, 4 * 6]), (129, [8 * 6]), (1000, [10 * 6])]
+)
 def test_rows_where_nothing_halves(features: int, rows: list[int]) -> None:
     """Every k for few features, ⌈log2 N⌉ of them for many, for each of 3 references of 2 examples."""
     score = Score(lambda z: 0.6 + 0.3 * z.mean(1))
-    ig.weightings.Fitness(ig.baselines.Constant(0.0))(wave(3, 2, features), torch.ones(2, features).double(), score)
+    ig.weightings.Fitness(ig.baselines.Constant(0.0))(
+        wave(3, 2, features), torch.ones(2, features).double(), score
+    )
     assert score.calls == [2, 2, *rows]
 
 
@@ -506,7 +541,9 @@ def test_label_maps() -> None:
     shared = torch.tensor([[0, 0, 7, 7, 7]] * 2 + [[0, 9, 9, 9, 9]] * 2)
     groups = feature_map(shared, x)
     assert groups.shape == (3, 4, 5)
-    assert groups[1].tolist() == torch.tensor([[0, 0, 1, 1, 1]] * 2 + [[0, 2, 2, 2, 2]] * 2).tolist()
+    assert (
+        groups[1].tolist() == torch.tensor([[0, 0, 1, 1, 1]] * 2 + [[0, 2, 2, 2, 2]] * 2).tolist()
+    )
     scores = feature_scores(torch.ones(1, 2, 3, 4, 5), groups)
     assert scores[0, 0].tolist() == [3.0 * 6, 3.0 * 6, 3.0 * 8]
     own = torch.stack([shared, torch.zeros_like(shared)])
@@ -519,7 +556,11 @@ def test_label_maps() -> None:
 @pytest.mark.parametrize(
     ("features", "error", "message"),
     [
-        ("pixels", ig.errors.ShapeError, "features='pixels' does not fit examples of shape 6; choose from"),
+        (
+            "pixels",
+            ig.errors.ShapeError,
+            "features='pixels' does not fit examples of shape 6; choose from",
+        ),
         ("words", ig.errors.ShapeError, "features='words'"),
         (torch.zeros(6), ig.errors.InputError, "whole numbers, not torch.float32"),
         (
@@ -535,16 +576,27 @@ def test_features_that_do_not_fit(features: Any, error: Any, message: str) -> No
 
 
 def superpixels(x: Tensor, side: int) -> Tensor:
-    i, j = torch.meshgrid(torch.arange(x.shape[2]) // side, torch.arange(x.shape[3]) // side, indexing="ij")
+    i, j = torch.meshgrid(
+        torch.arange(x.shape[2]) // side, torch.arange(x.shape[3]) // side, indexing="ij"
+    )
     return i * 100 + j
 
 
 def test_superpixels_are_replaced_as_one(quiet: None) -> None:
     """D on a label map, by hand: rank the summed map of each superpixel, replace them one after the other."""
-    model, x = sure(softplus_cnn(), torch.zeros(3, 8, 8).double(), 150.0), 0.5 + 0.5 * wave(2, 3, 8, 8)
+    model, x = (
+        sure(softplus_cnn(), torch.zeros(3, 8, 8).double(), 150.0),
+        0.5 + 0.5 * wave(2, 3, 8, 8),
+    )
     labels = superpixels(x, 2)
     made = ig.explain(
-        model, x, target="predicted", method="weighted", baseline=[0.0, 1.0, "blurred"], features=labels, fill=0.0
+        model,
+        x,
+        target="predicted",
+        method="weighted",
+        baseline=[0.0, 1.0, "blurred"],
+        features=labels,
+        fill=0.0,
     )
     for r, b in itertools.product(range(3), range(2)):
         sums = {int(n): float(made.shares[r, b][:, labels == n].sum()) for n in labels.unique()}
@@ -562,11 +614,21 @@ def test_superpixels_are_replaced_as_one(quiet: None) -> None:
 
 def test_label_maps_of_their_own_equal_single_runs(quiet: None) -> None:
     """Also for a baseline that equals the input: its D is the number of that example's own features."""
-    model, x = sure(softplus_cnn(), torch.zeros(3, 8, 8).double(), 150.0), 0.5 + 0.5 * wave(2, 3, 8, 8)
+    model, x = (
+        sure(softplus_cnn(), torch.zeros(3, 8, 8).double(), 150.0),
+        0.5 + 0.5 * wave(2, 3, 8, 8),
+    )
     labels = torch.stack([superpixels(x, 4), superpixels(x, 2)])
     references = torch.stack([torch.zeros_like(x), torch.ones_like(x), x])
     run = lambda x, maps, refs: ig.explain(  # noqa: E731
-        model, x, target=1, method="weighted", baseline=refs, features=maps, fill=0.0, rule=ig.rules.Midpoint(5)
+        model,
+        x,
+        target=1,
+        method="weighted",
+        baseline=refs,
+        features=maps,
+        fill=0.0,
+        rule=ig.rules.Midpoint(5),
     )
     both = run(x, labels, references)
     for b in range(2):
@@ -579,17 +641,24 @@ def test_label_maps_of_their_own_equal_single_runs(quiet: None) -> None:
 
 
 @pytest.mark.parametrize(
-    "fill", ["corners", "mean", "blurred", 0.3, ig.baselines.Constant(torch.tensor([0.1, 0.5, 0.9]))]
+    "fill",
+    ["corners", "mean", "blurred", 0.3, ig.baselines.Constant(torch.tensor([0.1, 0.5, 0.9]))],
 )
 def test_fills(fill: Any, quiet: None) -> None:
     """D with every kind of fill is brute force with the same fill."""
-    model, x = sure(softplus_cnn(), torch.zeros(3, 8, 8).double(), 150.0), 0.5 + 0.5 * wave(1, 3, 8, 8)
+    model, x = (
+        sure(softplus_cnn(), torch.zeros(3, 8, 8).double(), 150.0),
+        0.5 + 0.5 * wave(1, 3, 8, 8),
+    )
     field = ig.TorchField(model, int(model(x).argmax()))
     method = ig.methods.weighted([0.0, 1.0], fill=fill, ratio=0.9, rule=ig.rules.Midpoint(5))
     made = method(field, x)
     blank = method.weighting.fill(x, field)[0, 0]
     scores = [
-        [float(field.score().value(_without(x[0], made.shares[r, 0], blank, k)[None])) for k in range(65)]
+        [
+            float(field.score().value(_without(x[0], made.shares[r, 0], blank, k)[None]))
+            for k in range(65)
+        ]
         for r in (0, 1)
     ]
     for r in (0, 1):
@@ -633,7 +702,10 @@ def test_defaults_for_what_is_no_picture(
     shape: tuple[int, ...], options: Any, kind: str, axis: int, quiet: None
 ) -> None:
     """Columns, tokens and series need no option: features become the mean of the references, by brute force."""
-    model, x = Wave(*shape), 0.5 * wave(2, *shape, phase=1.0).abs() * Wave(*shape).weight.detach().sign()
+    model, x = (
+        Wave(*shape),
+        0.5 * wave(2, *shape, phase=1.0).abs() * Wave(*shape).weight.detach().sign(),
+    )
     references = 0.2 * wave(4, *shape, phase=2.0)
     made = ig.explain(model, x, target=0, method="weighted", baseline=references, **options)
     for r, b in itertools.product(range(4), range(2)):
@@ -642,7 +714,9 @@ def test_defaults_for_what_is_no_picture(
         for n in sorted(range(shape[axis]), key=lambda n: (-float(scores[n]), n)):
             z.movedim(axis, 0)[n] = references.mean(0).movedim(axis, 0)[n]
             rows.append(z.clone())
-        assert int(made.fitness[r, b]) == smallest(model(torch.stack(rows)).softmax(1)[:, 0].tolist())
+        assert int(made.fitness[r, b]) == smallest(
+            model(torch.stack(rows)).softmax(1)[:, 0].tolist()
+        )
     assert f"{shape[axis]} {kind}" in made.criterion
     assert "fill: mean of the references" in made.criterion
 
@@ -671,10 +745,22 @@ def test_defaults_at_an_embedding(quiet: None) -> None:
     with torch.no_grad():
         table.weight.copy_(wave(9, 3, phase=0.7))
     model = nn.Sequential(table, head)
-    ids, others = torch.tensor([[1, 4, 2, 8, 3], [7, 7, 1, 0, 2]]), torch.tensor([[0] * 5, [5] * 5, [6, 2, 6, 2, 6]])
-    made = ig.explain(model, ids, target=0, method=ig.Layered("0", ig.methods.weighted(ig.baselines.Given(others))))
+    ids, others = (
+        torch.tensor([[1, 4, 2, 8, 3], [7, 7, 1, 0, 2]]),
+        torch.tensor([[0] * 5, [5] * 5, [6, 2, 6, 2, 6]]),
+    )
+    made = ig.explain(
+        model,
+        ids,
+        target=0,
+        method=ig.Layered("0", ig.methods.weighted(ig.baselines.Given(others))),
+    )
     direct = ig.explain(
-        head, table(ids).detach(), target=0, method="weighted", baseline=ig.baselines.Given(table(others).detach())
+        head,
+        table(ids).detach(),
+        target=0,
+        method="weighted",
+        baseline=ig.baselines.Given(table(others).detach()),
     )
     assert torch.equal(made.fitness, direct.fitness)
     assert made.criterion == direct.criterion
@@ -683,9 +769,18 @@ def test_defaults_at_an_embedding(quiet: None) -> None:
 
 
 def test_the_default_is_the_corner_colour_for_pictures(quiet: None) -> None:
-    model, x = sure(softplus_cnn(), torch.zeros(3, 8, 8).double(), 150.0), 0.5 + 0.5 * wave(2, 3, 8, 8)
+    model, x = (
+        sure(softplus_cnn(), torch.zeros(3, 8, 8).double(), 150.0),
+        0.5 + 0.5 * wave(2, 3, 8, 8),
+    )
     run = lambda **options: ig.explain(  # noqa: E731
-        model, x, target=1, method="weighted", baseline=[0.0, 1.0, "blurred"], rule=ig.rules.Midpoint(5), **options
+        model,
+        x,
+        target=1,
+        method="weighted",
+        baseline=[0.0, 1.0, "blurred"],
+        rule=ig.rules.Midpoint(5),
+        **options,
     )
     auto, corners = run(), run(fill="corners")
     assert torch.equal(auto.fitness, corners.fitness)
@@ -693,7 +788,11 @@ def test_the_default_is_the_corner_colour_for_pictures(quiet: None) -> None:
     assert auto.criterion == corners.criterion
     mean = run(fill="references")
     references = torch.stack(
-        [torch.zeros_like(x), torch.ones_like(x), ig.baselines.Blurred()(x, ig.TorchField(model, 1))[0]]
+        [
+            torch.zeros_like(x),
+            torch.ones_like(x),
+            ig.baselines.Blurred()(x, ig.TorchField(model, 1))[0],
+        ]
     )
     assert torch.equal(mean.fitness, run(fill=references.mean(0)).fitness)
     assert not torch.equal(mean.fitness, corners.fitness)
@@ -701,13 +800,20 @@ def test_the_default_is_the_corner_colour_for_pictures(quiet: None) -> None:
 
 def test_a_fill_made_of_references_needs_them() -> None:
     fitness = ig.weightings.Fitness(ig.weightings.ReferenceMean())
-    with pytest.raises(ig.errors.InputError, match=r"made of the references.*prepared\(x, field, references\)"):
+    with pytest.raises(
+        ig.errors.InputError, match=r"made of the references.*prepared\(x, field, references\)"
+    ):
         fitness(maps(3, 2, N), torch.ones(2, N).double(), Score(weighted_sum))
 
 
 def test_corners_are_of_pictures_only() -> None:
-    with pytest.raises(ig.errors.BaselineError, match=r"corner colour needs images .* Features are replaced by fill="):
-        ig.explain(tanh_mlp(), wave(2, 6), target=0, method="weighted", baseline=[0.0, 1.0], fill="corners")
+    with pytest.raises(
+        ig.errors.BaselineError,
+        match=r"corner colour needs images .* Features are replaced by fill=",
+    ):
+        ig.explain(
+            tanh_mlp(), wave(2, 6), target=0, method="weighted", baseline=[0.0, 1.0], fill="corners"
+        )
 
 
 # --- the rest ---------------------------------------------------------------------------------------------------------
@@ -728,7 +834,9 @@ def test_permuting_baselines_permutes_weights(quiet: None) -> None:
 def test_identical_baselines_are_uniform_and_integrated_gradients(quiet: None) -> None:
     x, field = wave(3, 6), ig.TorchField(tanh_mlp(), 1)
     made = ig.methods.weighted([0.2, 0.2, 0.2], fill=0.0)(field, x)
-    torch.testing.assert_close(made.weights, torch.full((3, 3), 1 / 3, dtype=torch.float64), rtol=0, atol=1e-15)
+    torch.testing.assert_close(
+        made.weights, torch.full((3, 3), 1 / 3, dtype=torch.float64), rtol=0, atol=1e-15
+    )
     single = ig.methods.integrated(0.2, rule=ig.rules.GaussLegendre(25))(field, x)
     torch.testing.assert_close(made.values, single.values, rtol=0, atol=1e-14)
 

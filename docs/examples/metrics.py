@@ -15,7 +15,11 @@ result = ig.explain(model, inputs, target="predicted")
 print(ig.metrics.deletion(model, inputs, result, target="predicted"))
 
 other = ig.explain(model, inputs, target="predicted", method="guided", steps=100)
-print(ig.metrics.insertion(model, inputs, {"integrated": result, "guided": other}, target="predicted", steps=10))
+print(
+    ig.metrics.insertion(
+        model, inputs, {"integrated": result, "guided": other}, target="predicted", steps=10
+    )
+)
 
 left, right = ig.metrics.Running("deletion"), ig.metrics.Running("deletion")
 for running, part in ((left, slice(0, 8)), (right, slice(8, 16))):

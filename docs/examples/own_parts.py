@@ -62,7 +62,9 @@ class Sparse:
         n = size.shape[-1]
         place = 2 * torch.arange(1, n + 1).to(size) - n - 1
         gini = (place * size).sum(-1) / (n * size.sum(-1))
-        return ig.weightings.Weighed(gini / gini.sum(0), fitness=gini, criterion="the Gini index of its map")
+        return ig.weightings.Weighed(
+            gini / gini.sum(0), fitness=gini, criterion="the Gini index of its map"
+        )
 
 
 @dataclass(frozen=True)
@@ -94,7 +96,9 @@ class Quadratic(ig.fields.Field):
     def __init__(self, matrix: Tensor) -> None:
         self.matrix = matrix
 
-    def evaluate(self, z: Tensor, index: Tensor, *, gradient: bool = True) -> ig.segments.Evaluation:
+    def evaluate(
+        self, z: Tensor, index: Tensor, *, gradient: bool = True
+    ) -> ig.segments.Evaluation:
         slope = 2 * z @ self.matrix
         value = (z * slope).sum(1) / 2
         return ig.segments.Evaluation(value, slope if gradient else z.new_empty(0))
@@ -165,7 +169,9 @@ def use() -> None:
     print("weights of the quantiles", result.weights.mean(1).tolist())
 
     methods = {"mine": quantile_gradients(data), "positive": Positive(ig.methods.integrated())}
-    table = ig.compare(model, x, target="predicted", methods=methods, metrics=["total_variation"], controls=False)
+    table = ig.compare(
+        model, x, target="predicted", methods=methods, metrics=["total_variation"], controls=False
+    )
     print(table)
     print(ig.methods.about("quantile_gradients").citation)
 

@@ -25,7 +25,9 @@ def compare() -> dict[str, ig.Attribution]:
     x = torch.randn(5, 3)
     made = {}
     for name, path in (("straight", ig.paths.Straight()), ("detour", Detour(torch.ones(3)))):
-        method = ig.Method(ig.baselines.Union((ig.baselines.Constant(0.0), ig.baselines.Constant(-1.0))), path)
+        method = ig.Method(
+            ig.baselines.Union((ig.baselines.Constant(0.0), ig.baselines.Constant(-1.0))), path
+        )
         made[name] = ig.explain(model, x, target=0, method=method)
     return made
 

@@ -111,7 +111,9 @@ class MissingExtra(IntegrandError, ImportError):
     """An optional package is not installed."""
 
     def __init__(self, package: str, extra: str, why: str) -> None:
-        super().__init__(f"{why} needs the package {package!r}: install it with pip install 'integrand[{extra}]'.")
+        super().__init__(
+            f"{why} needs the package {package!r}: install it with pip install 'integrand[{extra}]'."
+        )
 
 
 class IntegrandWarning(UserWarning):

@@ -1,4 +1,5 @@
-"""Several targets of the same inputs, sharing what they have in common: the baseline, the path, and every forward pass."""
+"""Several targets of the same inputs, sharing what they have in common: the baseline, the path, and
+every forward pass."""
 
 from __future__ import annotations
 
@@ -40,21 +41,24 @@ def explain_targets(
     tol: float | None = None,
     **same: Any,
 ) -> list[Attribution]:
-    """``explain`` for several targets at once: a list of attributions, what a call for each would give.
+    """``explain`` for several targets at once: a list of attributions, what a call for each would
+    give.
 
         A_t(x) = Σ_r w_{t,r} ∫ ∇F_t(γ_r) ⊙ dγ_r,   t = 1 … T
 
-    targets   what ``explain`` takes as its target, T times: classes, tensors with a class per example, "predicted", callables …
-              A Field of a model in the model's place is asked these instead of its own; without any it is asked its own
+    targets   what ``explain`` takes as its target, T times: classes, tensors with a class per
+              example, "predicted", callables … A Field of a model in the model's place is asked
+              these instead of its own; without any it is asked its own
     the rest  as in ``explain``
 
-    With fixed nodes the numbers are those of a call for each. A tolerance is met for each target, but on nodes that all have in common:
-    where one needs more, those that are not done yet get more too. Maps agree with those of single calls within the tolerance.
+    With fixed nodes the numbers are those of a call for each. A tolerance is met for each target,
+    but on nodes that all have in common: where one needs more, those that are not done yet get more
+    too. Maps agree with those of single calls within the tolerance.
 
-    Cost: the points of a path are run forward once and backward for each target that is not done: (1 + T)/2T of the time of T calls,
-    where forward and backward cost alike and all targets need the same nodes. Methods whose path depends on the target share less.
-    ``cost`` of each result is an even share of the total.
-    Errors: as in ``explain``.
+    Cost: the points of a path are run forward once and backward for each target that is not done:
+    (1 + T)/2T of the time of T calls, where forward and backward cost alike and all targets need
+    the same nodes. Methods whose path depends on the target share less. ``cost`` of each result is
+    an even share of the total. Errors: as in ``explain``.
 
     >>> import torch, integrand as ig
     >>> model = torch.nn.Sequential(torch.nn.Linear(4, 8), torch.nn.Tanh(), torch.nn.Linear(8, 3))
@@ -77,7 +81,10 @@ def explain_targets(
     made = dataclasses.replace(made, target=None)  # each part has its own
     return [
         dataclasses.replace(
-            made[number :: len(wanted)], target=target, method=known.method, cost=_part(made.cost, len(wanted))
+            made[number :: len(wanted)],
+            target=target,
+            method=known.method,
+            cost=_part(made.cost, len(wanted)),
         )
         for number, target in enumerate(known.targets)
     ]
@@ -102,7 +109,8 @@ def _part(cost: Cost, count: int) -> Cost:
 
 @part
 class _ForEach(Wrapper):
-    """A method for T targets at once: examples are repeated T times, interleaved, and explained as one batch."""
+    """A method for T targets at once: examples are repeated T times, interleaved, and explained as
+    one batch."""
 
     method: Explainer
     targets: tuple[Any, ...]
@@ -136,18 +144,22 @@ def _repeated(method: Explainer, count: int, batch: int) -> Explainer:
     if weighting.fill is not None and not isinstance(weighting.fill, Fill):
         changes["fill"] = _references(weighting.fill, count)
     weighting = with_fields(weighting, **changes)
-    return dataclasses.replace(method, baseline=_references(method.baseline, count), weighting=weighting)
+    return dataclasses.replace(
+        method, baseline=_references(method.baseline, count), weighting=weighting
+    )
 
 
 def _labels(features: Any, count: int, batch: int) -> dict[str, Any]:
-    """Label maps (B, H, W) of the examples' own that a part has its features from, repeated as the examples are."""
+    """Label maps (B, H, W) of the examples' own that a part has its features from, repeated as the
+    examples are."""
     if isinstance(features, Tensor) and features.ndim == 3 and len(features) == batch:
         return {"features": features.repeat_interleave(count, 0)}
     return {}
 
 
 def _references(baseline: BaselineLike, count: int) -> Baseline:
-    """The references of the examples themselves, repeated as they are; several stay several, so that each keeps its name."""
+    """The references of the examples themselves, repeated as they are; several stay several, so
+    that each keeps its name."""
     if isinstance(baseline, Baselines):
         return Baselines(tuple(_references(one, count) for one in baseline.parts))
     if isinstance(baseline, PerPlace):

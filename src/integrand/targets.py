@@ -1,10 +1,12 @@
 """A target says which scalar of the model's output is explained.
 
-    target(outputs, index) -> (N,)          outputs for N rows; index (N,) says which example each row belongs to
+    target(outputs, index) -> (N,)          outputs for N rows; index (N,) says which example each
+                                            row belongs to
 
-Classes may differ between examples: they are looked up by ``index``. A target with a ``site`` looks at something else than
-the model's output (a layer inside it); that is all a representation distance is, and why it can share a forward pass with
-the class score. ``score()`` gives the same question as a probability, which is what fitness and curves are measured on.
+Classes may differ between examples: they are looked up by ``index``. A target with a ``site`` looks
+at something else than the model's output (a layer inside it); that is all a representation distance
+is, and why it can share a forward pass with the class score. ``score()`` gives the same question as
+a probability, which is what fitness and curves are measured on.
 """
 
 from __future__ import annotations
@@ -22,13 +24,16 @@ from .core.values import part
 from .errors import TargetError
 
 Index = int | Tensor | tuple[int, ...]
-"""A class, a class for each example (B,), a position in a longer output, or a position for each example (B, P)."""
+"""A class, a class for each example (B,), a position in a longer output, or a position for each
+example (B, P)."""
 
 
 def output_tensor(outputs: Any) -> Tensor:
-    """The tensor among a model's outputs: itself, the "logits", the only tensor of a dict, or the first entry of a tuple.
+    """The tensor among a model's outputs: itself, the "logits", the only tensor of a dict, or the
+    first entry of a tuple.
 
-    Errors: ``TargetError`` where a dict leaves open which is meant, where no tensor is found, and for complex numbers.
+    Errors: ``TargetError`` where a dict leaves open which is meant, where no tensor is found, and
+    for complex numbers.
     """
     found = outputs if isinstance(outputs, Tensor) else getattr(outputs, "logits", None)
     if found is None and isinstance(outputs, Mapping):
@@ -51,7 +56,9 @@ def _entry(outputs: Mapping[Any, Any]) -> Tensor | None:
         return logits
     tensors = {name: entry for name, entry in outputs.items() if isinstance(entry, Tensor)}
     if len(tensors) > 1:
-        shown = ", ".join(f"{name!r} ({describe(entry.shape[1:])} per row)" for name, entry in tensors.items())
+        shown = ", ".join(
+            f"{name!r} ({describe(entry.shape[1:])} per row)" for name, entry in tensors.items()
+        )
         name = next(iter(tensors))
         raise TargetError(
             f"The model returned several outputs, {shown}, and none is called 'logits': say which one is explained, by a model that returns "
@@ -75,7 +82,8 @@ class Target(ABC):
     """What is looked at instead of the model's output: a layer, or a function of the input."""
 
     by_row: ClassVar[bool] = False
-    """Whether it reads outputs (N, …) that hold an entry for each of N rows; others know how to read outputs of their own."""
+    """Whether it reads outputs (N, …) that hold an entry for each of N rows; others know how to
+    read outputs of their own."""
 
     @abstractmethod
     def __call__(self, outputs: Any, index: Tensor) -> Tensor:
@@ -90,7 +98,8 @@ class Target(ABC):
         return self
 
     def of_batch(self, index: Tensor) -> Target:
-        """The target of a batch whose examples ``index`` (B,) it is of: what it says of one is looked up by its place in the batch.
+        """The target of a batch whose examples ``index`` (B,) it is of: what it says of one is
+        looked up by its place in the batch.
 
         Errors: ``TargetError`` where it says different things of one example that is there twice.
         """
@@ -111,7 +120,9 @@ def _check_class(index: int | Tensor, classes: int) -> None:
     extremes = [int(i) for i in index.aminmax()] if isinstance(index, Tensor) else [index]
     wrong = next((i for i in extremes if not -classes <= i < classes), None)
     if wrong is not None:
-        raise TargetError(f"Target class {wrong} does not exist: the model has {classes} classes, 0 to {classes - 1}.")
+        raise TargetError(
+            f"Target class {wrong} does not exist: the model has {classes} classes, 0 to {classes - 1}."
+        )
 
 
 def _pick(out: Tensor, which: Index, index: Tensor) -> Tensor:
@@ -160,7 +171,8 @@ def _select(which: Index, index: Tensor) -> Index:
 
 
 def _placed(each: Tensor, index: Tensor) -> Tensor:
-    """What is said of B examples, at their places ``index`` in a batch; zeros for the others, which are not asked about."""
+    """What is said of B examples, at their places ``index`` in a batch; zeros for the others, which
+    are not asked about."""
     index = index.to(each.device)
     whole = each.new_zeros(int(index.max()) + 1, *each.shape[1:])
     whole[index] = each
@@ -181,7 +193,12 @@ def _clean_index(which: Any) -> Index:
     if isinstance(which, list) or type(which).__module__ == "numpy":
         which = _listed(which)
     if isinstance(which, Tensor):
-        if which.is_floating_point() or which.is_complex() or which.dtype == torch.bool or which.ndim > 2:
+        if (
+            which.is_floating_point()
+            or which.is_complex()
+            or which.dtype == torch.bool
+            or which.ndim > 2
+        ):
             raise TargetError(
                 f"Target classes are integers, one or one per example; got {which.dtype} of shape {describe(which.shape)}."
             )
@@ -196,7 +213,9 @@ def _clean_index(which: Any) -> Index:
     try:
         return int(which.__index__())
     except AttributeError:
-        raise TargetError(f"{which!r} is not a class: give an int, a tensor of ints, or a position.") from None
+        raise TargetError(
+            f"{which!r} is not a class: give an int, a tensor of ints, or a position."
+        ) from None
 
 
 def _listed(which: Any) -> Tensor:
@@ -210,14 +229,17 @@ def _listed(which: Any) -> Tensor:
     try:
         return torch.as_tensor(which)
     except (TypeError, ValueError, RuntimeError):
-        raise TargetError(f"Target classes are integers, one or one per example; got {which!r}.") from None
+        raise TargetError(
+            f"Target classes are integers, one or one per example; got {which!r}."
+        ) from None
 
 
 @part
 class Output(Target):
     """The model's only number per row: F = f(x), outputs (N,), (N, 1) or (N, 1, …, 1).
 
-    Of a classifier with one logit it is that logit: positive maps push towards class 1, for examples of class 0 too.
+    Of a classifier with one logit it is that logit: positive maps push towards class 1, for
+    examples of class 0 too.
     """
 
     by_row: ClassVar[bool] = True
@@ -236,7 +258,8 @@ class Output(Target):
 
 @part
 class _OfClass(Target):
-    """A target about one class: an int, an int per example (B,), a position in a longer output, or a position per example (B, P)."""
+    """A target about one class: an int, an int per example (B,), a position in a longer output, or
+    a position per example (B, P)."""
 
     which: Index
     by_row: ClassVar[bool] = True
@@ -247,7 +270,9 @@ class _OfClass(Target):
     @property
     def of_classes(self) -> bool:
         """Whether it names classes, and not positions in a longer output."""
-        return isinstance(self.which, int) or (isinstance(self.which, Tensor) and self.which.ndim == 1)
+        return isinstance(self.which, int) or (
+            isinstance(self.which, Tensor) and self.which.ndim == 1
+        )
 
     def at(self, index: Tensor) -> Target:
         return replace(self, which=_select(self.which, index))
@@ -256,7 +281,8 @@ class _OfClass(Target):
         return replace(self, which=_placed_index(self.which, index))
 
     def score(self) -> Target:
-        # Which axis of a longer output holds the classes is not known: the number at a position is its own score.
+        # Which axis of a longer output holds the classes is not known: the number at a position is
+        # its own score.
         return Probability(self.which) if self.of_classes else self
 
 
@@ -264,8 +290,9 @@ class _OfClass(Target):
 class _OfSoftmax(_OfClass):
     """A target about a class's share of a softmax.
 
-    ``axis`` is the axis of the outputs that holds the classes, as torch counts it (rows are axis 0); it must be named where one
-    output has several axes: 1 for pictures (rows, classes, height, width), −1 for tokens (rows, tokens, classes).
+    ``axis`` is the axis of the outputs that holds the classes, as torch counts it (rows are axis
+    0); it must be named where one output has several axes: 1 for pictures (rows, classes, height,
+    width), −1 for tokens (rows, tokens, classes).
     """
 
     axis: int | None = None
@@ -279,7 +306,8 @@ class _OfSoftmax(_OfClass):
 
 
 def _log_probabilities(out: Tensor, axis: int | None = None, what: str = "") -> Tensor:
-    """The log of the softmax over the classes, which lie along ``axis``; with a single axis after the rows, along that."""
+    """The log of the softmax over the classes, which lie along ``axis``; with a single axis after
+    the rows, along that."""
     if axis is None and out.ndim > 2:
         shape = describe(out.shape[1:])
         raise TargetError(
@@ -312,7 +340,8 @@ class Logit(_OfClass):
 class Probability(_OfSoftmax):
     """The softmax probability of a class: F = p_c = exp(z_c) / Σ exp(z), the sum over ``axis``.
 
-    ``axis`` is needed only where one output has several axes, such as (rows, tokens, classes): ``Probability((3, 7), axis=-1)``.
+    ``axis`` is needed only where one output has several axes, such as (rows, tokens, classes):
+    ``Probability((3, 7), axis=-1)``.
     """
 
     def __call__(self, outputs: Any, index: Tensor) -> Tensor:
@@ -322,27 +351,34 @@ class Probability(_OfSoftmax):
 def _others(out: Tensor, which: Index, index: Tensor) -> Tensor:
     """``out`` (N, C) with each row's own class at −∞."""
     column = torch.as_tensor(which, device=out.device) % out.shape[1]
-    column = (column.expand(len(out)) if column.ndim == 0 else column[index.to(out.device)])[:, None]
+    column = (column.expand(len(out)) if column.ndim == 0 else column[index.to(out.device)])[
+        :, None
+    ]
     return out.scatter(1, column, float("-inf"))
 
 
 @part
 class LogOdds(_OfClass):
-    """The log-odds of a class against all others: F = log p_c − log(1 − p_c) = z_c − logsumexp of the others."""
+    """The log-odds of a class against all others: F = log p_c − log(1 − p_c) = z_c − logsumexp of
+    the others."""
 
     def __call__(self, outputs: Any, index: Tensor) -> Tensor:
         out = _rows(outputs, "LogOdds")
         if out.ndim != 2:
-            raise TargetError("LogOdds explains outputs (rows, classes); use a callable for others.")
+            raise TargetError(
+                "LogOdds explains outputs (rows, classes); use a callable for others."
+            )
         out = _log_probabilities(out)
         return _pick(out, self.which, index) - _others(out, self.which, index).logsumexp(1)
 
 
 @part
 class Lead(_OfClass):
-    """How far a class is ahead of the best of the others: F = z_c − max_{k≠c} z_k, positive where the class is predicted.
+    """How far a class is ahead of the best of the others: F = z_c − max_{k≠c} z_k, positive where
+    the class is predicted.
 
-    Zero is the decision boundary of the class. Where several others are best, the slope is the mean of theirs.
+    Zero is the decision boundary of the class. Where several others are best, the slope is the mean
+    of theirs.
     """
 
     def __call__(self, outputs: Any, index: Tensor) -> Tensor:
@@ -384,7 +420,8 @@ class Margin(Target):
 class Loss(_OfSoftmax):
     """The cross-entropy of a label: F = −log p_c. Attributions say what raises the loss.
 
-    ``axis`` is needed only where one output has several axes, such as (rows, tokens, classes): ``Loss((3, 7), axis=-1)``.
+    ``axis`` is needed only where one output has several axes, such as (rows, tokens, classes):
+    ``Loss((3, 7), axis=-1)``.
     """
 
     def __call__(self, outputs: Any, index: Tensor) -> Tensor:
@@ -393,7 +430,8 @@ class Loss(_OfSoftmax):
 
 @part
 class Predicted(_OfClass):
-    """Whether a class is predicted: F = 1 where no other has a larger output, else 0. It has no slope; curves are measured with it."""
+    """Whether a class is predicted: F = 1 where no other has a larger output, else 0. It has no
+    slope; curves are measured with it."""
 
     def __call__(self, outputs: Any, index: Tensor) -> Tensor:
         out = _rows(outputs, "Predicted")
@@ -402,16 +440,24 @@ class Predicted(_OfClass):
             raise TargetError(
                 f"Predicted needs outputs (rows, classes) with two classes at least, but one output has shape {describe(out.shape[1:])}."
             )
-        which = self.which[index.to(self.which.device)].to(out.device) if isinstance(self.which, Tensor) else self.which
-        return (out.argmax(1) == torch.as_tensor(which, device=out.device) % out.shape[1]).to(out.dtype)
+        which = (
+            self.which[index.to(self.which.device)].to(out.device)
+            if isinstance(self.which, Tensor)
+            else self.which
+        )
+        return (out.argmax(1) == torch.as_tensor(which, device=out.device) % out.shape[1]).to(
+            out.dtype
+        )
 
 
 @part
 class Custom(Target):
-    """Any function of the model's outputs, row by row: F = function(outputs) or function(outputs, data[index]).
+    """Any function of the model's outputs, row by row: F = function(outputs) or function(outputs,
+    data[index]).
 
-    ``function`` is called with however many rows fit into one model call, never with a whole batch at a time, and returns one
-    number per row. What differs between examples goes into ``data`` (B, …), from which the rows' own entries are handed over.
+    ``function`` is called with however many rows fit into one model call, never with a whole batch
+    at a time, and returns one number per row. What differs between examples goes into ``data`` (B,
+    …), from which the rows' own entries are handed over.
     """
 
     function: Callable[..., Tensor]
@@ -435,9 +481,11 @@ class Custom(Target):
 
 @part
 class Distance(Target):
-    """How far a representation is from a goal: F = ‖φ(z) − goal‖² (the objective that IG2 descends).
+    """How far a representation is from a goal: F = ‖φ(z) − goal‖² (the objective that IG2
+    descends).
 
-    ``goal`` (M, F) holds φ(reference) for M pairs of example and reference, looked up by the rows' index; ``site`` is φ.
+    ``goal`` (M, F) holds φ(reference) for M pairs of example and reference, looked up by the rows'
+    index; ``site`` is φ.
     """
 
     goal: Tensor

@@ -1,4 +1,5 @@
-"""A task: the scalar that is explained or judged, and the inputs it is asked about, laid out as one tensor.
+"""A task: the scalar that is explained or judged, and the inputs it is asked about, laid out as one
+tensor.
 
 inputs ── layout ──▶ x (B, *s)          model, target, extra ──▶ field, or a field as it is
 """
@@ -25,7 +26,8 @@ from .targets import Logit, Output, Target, as_target
 
 @dataclass(frozen=True, eq=False)
 class Task:
-    """A field and the inputs x (B, \\*s) it is asked about, arranged by ``layout``; "predicted" waits until it is ``ready``."""
+    """A field and the inputs x (B, \\*s) it is asked about, arranged by ``layout``; "predicted"
+    waits until it is ``ready``."""
 
     field: Field
     x: Tensor
@@ -45,16 +47,22 @@ class Task:
         optimize: bool = False,
         integers: bool = False,
     ) -> Task:
-        """The task of a model and a target, or of a Field, which has its own; inputs are laid out and packed once, here.
+        """The task of a model and a target, or of a Field, which has its own; inputs are laid out
+        and packed once, here.
 
-        Everything that can be checked without running the model is checked here.
-        Errors: ``TargetError`` for a model without a target and for a field with another; ``InputError`` for options of models beside a field.
+        Everything that can be checked without running the model is checked here. Errors:
+        ``TargetError`` for a model without a target and for a field with another; ``InputError``
+        for options of models beside a field.
         """
         layout = Layout.of(inputs, integers=integers)
         x = layout.pack(inputs)
         _check_finite(x)
         if isinstance(model, Field):
-            options = {"extra": len(extra) > 0, "batch_size": batch_size is not None, "optimize": bool(optimize)}
+            options = {
+                "extra": len(extra) > 0,
+                "batch_size": batch_size is not None,
+                "optimize": bool(optimize),
+            }
             _check_field(model, target, {**options, "normalisation": normalisation is not None})
             return cls(model, x, layout)
         if target is None:
@@ -76,7 +84,8 @@ class Task:
 
     @contextmanager
     def ready(self) -> Iterator[Field]:
-        """The field, while its model is fit to be asked; "predicted" has become the classes that were predicted."""
+        """The field, while its model is fit to be asked; "predicted" has become the classes that
+        were predicted."""
         with self.field.ready():
             if self.predicted:
                 self.field.memory = OutputCache(self.x, self.field.outputs(self.x))
@@ -108,7 +117,8 @@ def is_predicted(target: Any) -> bool:
 
 
 def predicted(memory: OutputCache) -> Target:
-    """The class each example is given; the only output where there is one, which is then explained for either class."""
+    """The class each example is given; the only output where there is one, which is then explained
+    for either class."""
     outputs = memory.outputs
     assert outputs is not None
     if outputs.shape[1:].numel() == 1:

@@ -1,10 +1,12 @@
-"""Weightings: how references are weighed once their shares are known. ``(shares, x, field) -> weights (R, B)``.
+"""Weightings: how references are weighed once their shares are known. ``(shares, x, field) ->
+weights (R, B)``.
 
     values = Σ_r w_r · share_r,      Σ_r w_r = 1
 
-``Uniform`` is Expected Gradients; ``Fitness`` is Weighted Gradients: a baseline counts for more the fewer of the features it
-ranks highest must be taken away to halve the class probability. No labels are used. A weighting that is known beforehand
-(``beforehand``) lets shares be added up as they come instead of being kept.
+``Uniform`` is Expected Gradients; ``Fitness`` is Weighted Gradients: a baseline counts for more the
+fewer of the features it ranks highest must be taken away to halve the class probability. No labels
+are used. A weighting that is known beforehand (``beforehand``) lets shares be added up as they come
+instead of being kept.
 """
 
 from __future__ import annotations
@@ -55,27 +57,32 @@ class WeightingLike(Protocol):
 
 
 class Weighting(Part, ABC):
-    """How references are weighed: ``(shares (R, B, \\*s), x (B, \\*s), field) -> weights (R, B)`` or ``Weighed``."""
+    """How references are weighed: ``(shares (R, B, \\*s), x (B, \\*s), field) -> weights (R, B)``
+    or ``Weighed``."""
 
     @abstractmethod
     def __call__(self, shares: Tensor, x: Tensor, field: Field) -> Tensor | Weighed: ...
 
     @declared
     def features(self) -> Features | None:
-        """What one feature is, where it asks; label maps (B, H, W) hold something for each example."""
+        """What one feature is, where it asks; label maps (B, H, W) hold something for each
+        example."""
         return None
 
     @declared
     def fill(self) -> Any:
-        """What replaced features become, where it replaces any; baselines may hold something for each example."""
+        """What replaced features become, where it replaces any; baselines may hold something for
+        each example."""
         return None
 
     def beforehand(self, references: int, batch: int) -> Tensor | None:
-        """The weights (R, B) of a weighting that needs no shares, so that these can be added up as they come; else None."""
+        """The weights (R, B) of a weighting that needs no shares, so that these can be added up as
+        they come; else None."""
         return None
 
     def prepared(self, x: Tensor, field: Field, references: Tensor) -> Callable[[Tensor], Weighed]:
-        """The weighting once it has looked at the inputs and the references (R, B, \\*s), waiting for shares.
+        """The weighting once it has looked at the inputs and the references (R, B, \\*s), waiting
+        for shares.
 
         What it cannot work with it says here, before any gradient.
         """
@@ -107,7 +114,8 @@ class Uniform(Weighting):
 
 
 class Fill(ABC):
-    """What replaced features become, where that depends on the references; a fill that does not is a baseline."""
+    """What replaced features become, where that depends on the references; a fill that does not is
+    a baseline."""
 
     @abstractmethod
     def among(self, references: Tensor, x: Tensor, field: Field) -> Tensor:
@@ -120,7 +128,8 @@ class Fill(ABC):
 
 @part
 class ReferenceMean(Fill):
-    """The mean of an example's references: what a column, token or time step is where the baselines say it is missing."""
+    """The mean of an example's references: what a column, token or time step is where the baselines
+    say it is missing."""
 
     def among(self, references: Tensor, x: Tensor, field: Field) -> Tensor:
         return references.mean(0)
@@ -131,12 +140,17 @@ class ReferenceMean(Fill):
 
 @part
 class ByKind(Fill):
-    """``pictures`` for examples of three axes (C, H, W), the mean of the references for all others."""
+    """``pictures`` for examples of three axes (C, H, W), the mean of the references for all
+    others."""
 
     pictures: Callable[[Tensor, Field], Tensor]
 
     def among(self, references: Tensor, x: Tensor, field: Field) -> Tensor:
-        return self.pictures(x, field)[0] if x.ndim == 4 else ReferenceMean().among(references, x, field)
+        return (
+            self.pictures(x, field)[0]
+            if x.ndim == 4
+            else ReferenceMean().among(references, x, field)
+        )
 
     def name(self, x: Tensor) -> str:
         return _name_of(self.pictures, x) if x.ndim == 4 else ReferenceMean().name(x)
@@ -151,7 +165,8 @@ def _name_of(fill: Callable[[Tensor, Field], Tensor] | Fill, x: Tensor) -> str:
 # --- fitness ----------------------------------------------------------------------------------------------------------
 
 FEW = 128
-"""Up to so many features every k is looked at: at most as many forward rows as a few dozen gradients take."""
+"""Up to so many features every k is looked at: at most as many forward rows as a few dozen
+gradients take."""
 
 _FILLS = "Features are replaced by fill=: 'auto', 'references', a number, a tensor, 'mean', 'blurred', or a baseline."
 _FIRST_ROUND = 8  # the first round looks at every k below this; each further round at as many as all before it together
@@ -159,36 +174,44 @@ _FIRST_ROUND = 8  # the first round looks at every k below this; each further ro
 
 @part
 class Fitness(Weighting):
-    """Weighted Gradients: w_r = (1/D_r) / Σ_k (1/D_k), D_r the fewest top-ranked features that carry the class score.
+    """Weighted Gradients: w_r = (1/D_r) / Σ_k (1/D_k), D_r the fewest top-ranked features that
+    carry the class score.
 
-        D_r = min { k : s_r(k) ≤ ratio · p(x) },   s_r(k) = p(x with the k features that share r ranks highest replaced by ``fill``)
+        D_r = min { k : s_r(k) ≤ ratio · p(x) },   s_r(k) = p(x with the k features that share r
+                                                   ranks highest replaced by ``fill``)
 
-    fill      a baseline that says what replaced features become (its first reference), or a ``Fill`` made of the references
+    fill      a baseline that says what replaced features become (its first reference), or a
+              ``Fill`` made of the references
     ratio     how far the score must fall (½ in the paper)
-    keep      drop references whose weight is under ``keep`` × the mean weight, and share theirs out (¼ in the paper's
-              filtered variant; 0 keeps all)
+    keep      drop references whose weight is under ``keep`` × the mean weight, and share theirs out
+              (¼ in the paper's filtered variant; 0 keeps all)
     features  what is replaced at a time, see ``feature_map``
-    least     a class probability under this is too low to halve meaningfully; the example is flagged
+    least     a class probability under this is too low to halve meaningfully; the example is
+              flagged
 
-    Ranking is by the signed sum over each feature's elements, descending, ties by position. The score is the class probability on
-    the same inputs and the same class as the gradient.
+    Ranking is by the signed sum over each feature's elements, descending, ties by position. The
+    score is the class probability on the same inputs and the same class as the gradient.
 
     D is a k that halves the score while k − 1 does not. It is the smallest one, as in the formula,
 
-    * always for up to 128 features (``FEW``: columns, tokens, superpixels), because every k is looked at, from 1 on;
-    * for more features where the score falls monotonically with k. There the search is a bisection between 0 and N features. Where
-      replacing all N is not enough, k = 1, 2, 4, … are looked at first, and the bisection is below the first of them that halves;
-      a score that halves only between two of them is not found.
+    * always for up to 128 features (``FEW``: columns, tokens, superpixels), because every k is
+      looked at, from 1 on;
+    * for more features where the score falls monotonically with k. There the search is a bisection
+      between 0 and N features. Where replacing all N is not enough, k = 1, 2, 4, … are looked at
+      first, and the bisection is below the first of them that halves; a score that halves only
+      between two of them is not found.
 
-    A reference of which no k that was looked at halves the score gets the worst D, the number of features, as does one whose share
-    is zero everywhere (it equals the input) and so ranks nothing. Where that is so of all references the example is flagged.
+    A reference of which no k that was looked at halves the score gets the worst D, the number of
+    features, as does one whose share is zero everywhere (it equals the input) and so ranks nothing.
+    Where that is so of all references the example is flagged.
 
-    Cost: 2 B rows. For few features fewer than 2 D rows per reference and example (7 if D is under 4, N − 1 at most), in about
-    log2 N − 2 rounds. For many, one row in each of ⌈log2 N⌉ rounds; and ⌈log2 N⌉ rows in one round before them where replacing
-    everything is not enough. All references and examples search in lock-step.
-    Source: Tran et al., "Enhancing Visual Feature Attribution via Weighted Integrated Gradients", arXiv 2505.03201. The
-    released code searches with an absolute tolerance, returns the last midpoint rather than the smallest k, and scores
-    images that were not normalised; here the definition is computed.
+    Cost: 2 B rows. For few features fewer than 2 D rows per reference and example (7 if D is under
+    4, N − 1 at most), in about log2 N − 2 rounds. For many, one row in each of ⌈log2 N⌉ rounds; and
+    ⌈log2 N⌉ rows in one round before them where replacing everything is not enough. All references
+    and examples search in lock-step. Source: Tran et al., "Enhancing Visual Feature Attribution via
+    Weighted Integrated Gradients", arXiv 2505.03201. The released code searches with an absolute
+    tolerance, returns the last midpoint rather than the smallest k, and scores images that were not
+    normalised; here the definition is computed.
     """
 
     fill: Callable[[Tensor, Field], Tensor] | Fill
@@ -201,18 +224,26 @@ class Fitness(Weighting):
         if not 0 < self.ratio < 1:
             raise InputError(f"ratio is between 0 and 1, not {self.ratio}.")
         if not 0 <= self.keep <= 1:
-            raise InputError(f"keep is between 0 (keep all) and 1 (at least average), not {self.keep}.")
+            raise InputError(
+                f"keep is between 0 (keep all) and 1 (at least average), not {self.keep}."
+            )
 
     def __call__(self, shares: Tensor, x: Tensor, field: Field) -> Weighed:
         return self.prepared(x, field)(shares)
 
-    def prepared(self, x: Tensor, field: Field, references: Tensor | None = None) -> Callable[[Tensor], Weighed]:
+    def prepared(
+        self, x: Tensor, field: Field, references: Tensor | None = None
+    ) -> Callable[[Tensor], Weighed]:
         """Features, fill and score found fit for these inputs; errors say which are not."""
         groups = feature_map(self.features, x)
         blank = self._blank(x, field, references)
         score = field.score()
-        whole = score.value(x)  # on its own, because a field that remembers what was said of x is asked for nothing
-        search = _HalvingSearch(groups, x, blank, score, whole, self.ratio * whole, score.value(blank))
+        whole = score.value(
+            x
+        )  # on its own, because a field that remembers what was said of x is asked for nothing
+        search = _HalvingSearch(
+            groups, x, blank, score, whole, self.ratio * whole, score.value(blank)
+        )
 
         def weigh(shares: Tensor) -> Weighed:
             scores = feature_scores(shares, groups)
@@ -225,7 +256,9 @@ class Fitness(Weighting):
 
     def _blank(self, x: Tensor, field: Field, references: Tensor | None) -> Tensor:
         try:
-            return checked_references(self._filled(x, field, references), x, "The fill of the fitness")[0]
+            return checked_references(
+                self._filled(x, field, references), x, "The fill of the fitness"
+            )[0]
         except BaselineError as error:
             raise BaselineError(f"{error} {_FILLS}") from None
 
@@ -292,9 +325,11 @@ class _Halving:
 
 @dataclass(frozen=True, eq=False)
 class _HalvingSearch:
-    """The smallest k whose k top-ranked features carry the score, for all references and examples in lock-step.
+    """The smallest k whose k top-ranked features carry the score, for all references and examples
+    in lock-step.
 
-    whole, goal, empty  (B,) the score of the input, what it must fall to, and the score with everything replaced
+    whole, goal, empty  (B,) the score of the input, what it must fall to, and the score with
+                        everything replaced
     """
 
     groups: Tensor
@@ -323,10 +358,14 @@ class _HalvingSearch:
             count = self._bisected(rank, low, high, wanted & halves)
         return _Halving(count, halves, ranked, looked)
 
-    def _every(self, rank: Tensor, features: Tensor, emptied: Tensor, wanted: Tensor) -> tuple[Tensor, Tensor]:
-        """Every k from 1 on, in rounds that double, until one halves: the smallest k (R, B), and whether there is one.
+    def _every(
+        self, rank: Tensor, features: Tensor, emptied: Tensor, wanted: Tensor
+    ) -> tuple[Tensor, Tensor]:
+        """Every k from 1 on, in rounds that double, until one halves: the smallest k (R, B), and
+        whether there is one.
 
-        That it need not look further than twice the smallest k is what makes this cheap: D is small for a map that is any good.
+        That it need not look further than twice the smallest k is what makes this cheap: D is small
+        for a map that is any good.
         """
         count, halves, searched = features, emptied, wanted
         first, stop = 1, _FIRST_ROUND
@@ -336,16 +375,22 @@ class _HalvingSearch:
             there = k < features[r, b]  # all features replaced is ``empty``
             smallest = self._smallest(rank, r[there], b[there], k[there])
             hit = smallest < features
-            count, halves, searched = torch.where(hit, smallest, count), halves | hit, searched & ~hit
+            count, halves, searched = (
+                torch.where(hit, smallest, count),
+                halves | hit,
+                searched & ~hit,
+            )
             first, stop = stop, 2 * stop
         return count, halves
 
     def _bracketed(
         self, rank: Tensor, features: Tensor, emptied: Tensor, wanted: Tensor
     ) -> tuple[Tensor, Tensor, Tensor]:
-        """Between which numbers of features (R, B) to bisect, and whether the upper one halves the score.
+        """Between which numbers of features (R, B) to bisect, and whether the upper one halves the
+        score.
 
-        0 and all of them where replacing all is enough; elsewhere the first of 1, 2, 4, … that halves, and the one before it.
+        0 and all of them where replacing all is enough; elsewhere the first of 1, 2, 4, … that
+        halves, and the one before it.
         """
         pairs = (wanted & ~emptied).nonzero()
         steps = max(1, (rank.shape[2] - 1).bit_length())
@@ -354,12 +399,17 @@ class _HalvingSearch:
         there = k < features[r, b]
         smallest = self._smallest(rank, r[there], b[there], k[there])
         hit = smallest < features
-        return torch.where(hit, smallest // 2, 0), torch.where(hit, smallest, features), emptied | hit
+        return (
+            torch.where(hit, smallest // 2, 0),
+            torch.where(hit, smallest, features),
+            emptied | hit,
+        )
 
     def _bisected(self, rank: Tensor, low: Tensor, high: Tensor, wanted: Tensor) -> Tensor:
         """The k (R, B) above ``low`` and up to ``high`` that halves while k − 1 does not.
 
-        Invariant: ``high`` features replaced are enough and ``low`` are not, whether or not the score falls monotonically.
+        Invariant: ``high`` features replaced are enough and ``low`` are not, whether or not the
+        score falls monotonically.
         """
         low, high = low.clone(), high.clone()
         while len(pairs := ((high - low > 1) & wanted).nonzero()):
@@ -371,7 +421,8 @@ class _HalvingSearch:
         return high
 
     def _smallest(self, rank: Tensor, r: Tensor, b: Tensor, k: Tensor) -> Tensor:
-        """Of the k looked at the smallest that halves, for each reference and example (R, B); N where none does."""
+        """Of the k looked at the smallest that halves, for each reference and example (R, B); N
+        where none does."""
         references, batch, features = rank.shape
         enough = self._without(rank, r, b, k) <= self.goal[b]
         smallest = k.new_full((references * batch,), features)
@@ -379,7 +430,8 @@ class _HalvingSearch:
         return smallest.scatter_reduce_(0, place, k[enough], "amin").reshape(references, batch)
 
     def _without(self, rank: Tensor, r: Tensor, b: Tensor, k: Tensor) -> Tensor:
-        """The score of each row's example ``b`` with the ``k`` features replaced that reference ``r`` ranks highest."""
+        """The score of each row's example ``b`` with the ``k`` features replaced that reference
+        ``r`` ranks highest."""
         scores = self.x.new_empty(len(b))
         if not len(b):
             return scores
@@ -388,7 +440,9 @@ class _HalvingSearch:
         def make(part: slice) -> Tensor:
             examples = b[part]
             gone = rank[r[part], examples] < k[part, None]
-            mask = gone.gather(1, flattened(groups[examples], 1)).reshape(len(examples), *self.x.shape[1:])
+            mask = gone.gather(1, flattened(groups[examples], 1)).reshape(
+                len(examples), *self.x.shape[1:]
+            )
             return torch.where(mask, self.blank[examples], self.x[examples])
 
         def keep(part: slice, seen: Evaluation) -> None:

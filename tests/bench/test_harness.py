@@ -64,7 +64,9 @@ def asked() -> Iterator[list[Sequence[int]]]:
     del _PROBLEMS["toy"]
 
 
-def test_a_suite_runs_and_goes_on_where_it_stopped(asked: list[Sequence[int]], tmp_path: Path) -> None:
+def test_a_suite_runs_and_goes_on_where_it_stopped(
+    asked: list[Sequence[int]], tmp_path: Path
+) -> None:
     suite = recipe.parsed("toy", RECIPE)
     whole = harness.run(suite, harness.RunOptions(tmp_path / "whole"))
     assert len(asked) == 6
@@ -98,20 +100,26 @@ def test_processes_share_the_work(asked: list[Sequence[int]], tmp_path: Path) ->
 
 def test_time_is_kept(asked: list[Sequence[int]], tmp_path: Path) -> None:
     told: list[str] = []
-    done = harness.run(recipe.parsed("toy", RECIPE), harness.RunOptions(tmp_path, minutes=0.0), told.append)
+    done = harness.run(
+        recipe.parsed("toy", RECIPE), harness.RunOptions(tmp_path, minutes=0.0), told.append
+    )
     assert asked == []
     assert done.finished[0].scores is None
     assert any("out of time" in line for line in told)
 
 
-def test_a_folder_belongs_to_one_recipe_and_seed(asked: list[Sequence[int]], tmp_path: Path) -> None:
+def test_a_folder_belongs_to_one_recipe_and_seed(
+    asked: list[Sequence[int]], tmp_path: Path
+) -> None:
     suite = recipe.parsed("toy", RECIPE)
     harness.run(suite, harness.RunOptions(tmp_path, examples=2))
     assert json.loads((tmp_path / "suite.json").read_text())["suite"] == "toy"
     with pytest.raises(ig.errors.InputError, match="another seed"):
         harness.run(suite, harness.RunOptions(tmp_path, examples=2, seed=1))
     with pytest.raises(ig.errors.InputError, match="another recipe"):
-        harness.run(recipe.parsed("toy", RECIPE.replace("steps=4", "steps=5")), harness.RunOptions(tmp_path))
+        harness.run(
+            recipe.parsed("toy", RECIPE.replace("steps=4", "steps=5")), harness.RunOptions(tmp_path)
+        )
 
 
 def test_half_written_tables_are_not_read(asked: list[Sequence[int]], tmp_path: Path) -> None:
@@ -160,7 +168,9 @@ def test_verdicts(factor: float, size: float | None, verdict: str, higher: bool)
     ours = factor * theirs + 0.05 * torch.randn(60, generator=stream).double()
     held = hold(claim(size), scores(ours, theirs, higher=higher))
     assert held.verdict == verdict
-    assert held.share == pytest.approx((1 if higher else -1) * float((ours - theirs).mean() / theirs.mean()))
+    assert held.share == pytest.approx(
+        (1 if higher else -1) * float((ours - theirs).mean() / theirs.mean())
+    )
     assert held.low <= held.share <= held.high
 
 
@@ -180,7 +190,10 @@ def test_few_examples_say_nothing() -> None:
     two = torch.tensor([1.0, 2.0])
     assert hold(claim(None), scores(two, two + 1, higher=False)).verdict == "2 examples say nothing"
     nothing = torch.full((8,), torch.nan)
-    assert hold(claim(None), scores(nothing, nothing, higher=False)).verdict == "0 examples say nothing"
+    assert (
+        hold(claim(None), scores(nothing, nothing, higher=False)).verdict
+        == "0 examples say nothing"
+    )
 
 
 def test_ties_are_half_wins() -> None:
@@ -242,11 +255,14 @@ def test_metrics_with_a_summary_of_their_own_keep_it(
 ) -> None:
     """As SIC: one number for all examples that is not the mean of theirs."""
     deletion = ig.metrics.Deletion
-    monkeypatch.setattr(deletion, "summary", lambda self, measured: measured.amax((1, 2)), raising=False)
+    monkeypatch.setattr(
+        deletion, "summary", lambda self, measured: measured.amax((1, 2)), raising=False
+    )
     done = harness.run(recipe.parsed("toy", RECIPE), harness.RunOptions(tmp_path, examples=4))
     scores = done.finished[0].scores
     assert scores is not None
     found = done.finished[0].summaries["deletion"]
     assert found == {
-        method: pytest.approx(scores.curves["deletion"][m].max()) for m, method in enumerate(scores.methods)
+        method: pytest.approx(scores.curves["deletion"][m].max())
+        for m, method in enumerate(scores.methods)
     }

@@ -44,11 +44,15 @@ def photographs(tmp_path: Path) -> Problem:
 def questions(tmp_path: Path) -> Problem:
     folder = tmp_path / "trec"
     folder.mkdir()
-    lines = [f"{label}:x {text.format(word)}" for label, text in QUESTIONS.items() for word in WORDS]
+    lines = [
+        f"{label}:x {text.format(word)}" for label, text in QUESTIONS.items() for word in WORDS
+    ]
     (folder / "train.txt").write_text("\n".join(lines))
     (folder / "test.txt").write_text("\n".join(lines[::4]))
     (tmp_path / "pictures").mkdir()  # texts are found beside a folder of photographs
-    return problem_named("questions")(ProblemOptions(tmp_path / "pictures", tmp_path / "cache"), epochs=4)
+    return problem_named("questions")(
+        ProblemOptions(tmp_path / "pictures", tmp_path / "cache"), epochs=4
+    )
 
 
 @pytest.fixture
@@ -70,11 +74,15 @@ def test_methods_run_on_every_problem(name: str, request: pytest.FixtureRequest)
     if name == "tables":
         metrics += ["Faithfulness(table, draws=50)", "ShapleyCorrelation(table, draws=50)"]
     with problem.subject([0, 2]) as subject:
-        found = scored(subject, methods, {text: vocabulary.metric(text, problem.words) for text in metrics})
+        found = scored(
+            subject, methods, {text: vocabulary.metric(text, problem.words) for text in metrics}
+        )
     assert found.reasons == {}
     assert bool((found.values == found.values).all())
     same = problem.load([2]).x
-    torch.testing.assert_close(subject.x[1:], same)  # an example is the same in whatever batch it comes
+    torch.testing.assert_close(
+        subject.x[1:], same
+    )  # an example is the same in whatever batch it comes
 
 
 def test_what_is_known_of_models_trained_here(questions: Problem, tables: Problem) -> None:

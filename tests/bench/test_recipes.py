@@ -107,7 +107,10 @@ def test_recipes_that_are_refused(old: str, new: str, message: str) -> None:
 
 def test_an_order_is_pairs() -> None:
     told = TOY.replace('method = "IG"\nagainst = ["half"]', 'order = ["half", "IG", "half"]')
-    assert [(one.method, one.than) for one in recipe.parsed("toy", told).claims] == [("half", "IG"), ("IG", "half")]
+    assert [(one.method, one.than) for one in recipe.parsed("toy", told).claims] == [
+        ("half", "IG"),
+        ("IG", "half"),
+    ]
 
 
 def test_suites_by_name_and_by_file(tmp_path: Path) -> None:
@@ -138,7 +141,8 @@ def test_every_suite_spells_parts_that_exist(name: str) -> None:
         "padding": ig.baselines.Constant(0.0),
         "table": ig.metrics.xai_bench.gaussian(),
         **{
-            name: getattr(ig.metrics.xai_bench, name) for name in ("Faithfulness", "Monotonicity", "ShapleyCorrelation")
+            name: getattr(ig.metrics.xai_bench, name)
+            for name in ("Faithfulness", "Monotonicity", "ShapleyCorrelation")
         },
     }
     suite = recipe.suite(name)
@@ -149,4 +153,6 @@ def test_every_suite_spells_parts_that_exist(name: str) -> None:
         assert all(callable(vocabulary.method(text, known)) for text in run.methods.values())
         for text in run.metrics.values():
             assert isinstance(vocabulary.metric(text, known), ig.metrics.Metric)
-        assert {"random map", "gradient", "input × gradient"} <= set(run.methods), "controls run in every suite"
+        assert {"random map", "gradient", "input × gradient"} <= set(run.methods), (
+            "controls run in every suite"
+        )

@@ -78,7 +78,11 @@ def test_json_markdown_and_pages(toys: None, tmp_path: Path) -> None:
     first = told["runs"]["first"]
     scores = results.finished[0].scores
     assert scores is not None
-    mean = next(one["mean"] for one in first["summaries"] if (one["method"], one["metric"]) == ("IG", "deletion"))
+    mean = next(
+        one["mean"]
+        for one in first["summaries"]
+        if (one["method"], one["metric"]) == ("IG", "deletion")
+    )
     assert mean == pytest.approx(float(scores.of("deletion")[0].mean()))
     assert first["costs"]["IG"]["gradients"] == 8
     assert first["costs"]["GreedyPIG"]["gap"] is None, "its card does not claim that it adds up"
@@ -104,7 +108,9 @@ def test_the_scale_of_claims() -> None:
     (group,) = pages.claims([told | {"share": None, "low": None, "high": None}])
     assert group.rows[0].place is None
     (group,) = pages.claims([told | {"share": 3.0, "low": 0.5, "high": 9.0}])
-    assert group.rows[0].place == pytest.approx((100.0, 75.0, 100.0)), "what lies beyond the scale ends at its end"
+    assert group.rows[0].place == pytest.approx((100.0, 75.0, 100.0)), (
+        "what lies beyond the scale ends at its end"
+    )
 
 
 def test_numbers() -> None:
@@ -119,7 +125,9 @@ def test_numbers() -> None:
 def test_the_command(toys: None, tmp_path: Path) -> None:
     file = tmp_path / "toy.toml"
     file.write_text(RECIPE)
-    done = CliRunner().invoke(app, ["bench", str(file), "--out", str(tmp_path / "out"), "--examples", "4"])
+    done = CliRunner().invoke(
+        app, ["bench", str(file), "--out", str(tmp_path / "out"), "--examples", "4"]
+    )
     assert done.exit_code == 0, done.output
     assert "first: 4 examples" in done.output
     assert "IG is better than chance (nobody)" in done.output
@@ -130,7 +138,10 @@ def test_the_command(toys: None, tmp_path: Path) -> None:
         ((str(file), "--part", "3/2"), "--part is K/N"),
         ((str(file), "--run", "frist"), "first"),
         (("weigthed",), "weighted"),
-        (("weighted", "--data", str(tmp_path / "nowhere"), "--out", str(tmp_path / "w")), "needs --data"),
+        (
+            ("weighted", "--data", str(tmp_path / "nowhere"), "--out", str(tmp_path / "w")),
+            "needs --data",
+        ),
     ):
         wrong = CliRunner().invoke(app, ["bench", *arguments])
         assert wrong.exit_code == 2

@@ -26,7 +26,9 @@ def decision(p: Problem) -> Any:
 
 
 BUILD: dict[str, Callable[[Problem], Any]] = {
-    "adversarial": lambda p: ig.methods.adversarial(decision(p) or "drawn", 2, 6, 0.03, WIDE, rule=SHORT),
+    "adversarial": lambda p: ig.methods.adversarial(
+        decision(p) or "drawn", 2, 6, 0.03, WIDE, rule=SHORT
+    ),
     "mfaba": lambda p: ig.methods.mfaba(decision(p) or "away", 6, 0.05, WIDE, rule=SHORT),
     "boundary": lambda p: ig.methods.boundary(decision(p), clip=WIDE, rule=FINE),
 }
@@ -35,11 +37,18 @@ COSTS: dict[str, list[Callable[[Problem], Any]]] = {
     # Steps so short that no walk arrives: then all of them are paid for.
     "adversarial": [
         lambda p: ig.methods.adversarial(decision(p) or "likeliest", 2, 4, 1e-6, WIDE),
-        lambda p: ig.methods.adversarial(decision(p) or "away", steps=3, rate=1e-6, step=ig.paths.Implicit(3)),
+        lambda p: ig.methods.adversarial(
+            decision(p) or "away", steps=3, rate=1e-6, step=ig.paths.Implicit(3)
+        ),
     ],
     "mfaba": [
         lambda p, rule=rule: ig.methods.mfaba(decision(p) or "away", 4, 1e-6, WIDE, rule=rule)
-        for rule in (ig.rules.Right(), ig.rules.Trapezoid(), ig.rules.Midpoint(2), ig.rules.Simpson(2))
+        for rule in (
+            ig.rules.Right(),
+            ig.rules.Trapezoid(),
+            ig.rules.Midpoint(2),
+            ig.rules.Simpson(2),
+        )
     ],
     "boundary": [lambda p: ig.methods.boundary(decision(p), clip=WIDE, rule=ig.rules.Midpoint(4))],
 }
@@ -61,16 +70,23 @@ def _goal(field: Any, otherwise: Any) -> Any:
 
 
 MADE: dict[str, Callable[[Any, Tensor], ig.Attribution]] = {
-    "adversarial": lambda field, x: ig.methods.adversarial(_goal(field, "drawn"), 1, 8, 0.05, WIDE, rule=FINE)(
+    "adversarial": lambda field, x: ig.methods.adversarial(
+        _goal(field, "drawn"), 1, 8, 0.05, WIDE, rule=FINE
+    )(field, x),
+    "mfaba": lambda field, x: ig.methods.mfaba(_goal(field, "away"), 8, 0.05, WIDE, rule=FINE)(
         field, x
     ),
-    "mfaba": lambda field, x: ig.methods.mfaba(_goal(field, "away"), 8, 0.05, WIDE, rule=FINE)(field, x),
-    "boundary": lambda field, x: ig.methods.boundary(_goal(field, None), clip=WIDE, rule=ig.rules.GaussLegendre(24))(
-        field, x
-    ),
+    "boundary": lambda field, x: ig.methods.boundary(
+        _goal(field, None), clip=WIDE, rule=ig.rules.GaussLegendre(24)
+    )(field, x),
 }
 
-AXIOMATIC = {name: lambda field, x, refs, made=made: made(field, x).values for name, made in MADE.items()}
+AXIOMATIC = {
+    name: lambda field, x, refs, made=made: made(field, x).values for name, made in MADE.items()
+}
 
-BEGINS = {name: lambda field, x, refs, made=made: made(field, x).baselines[0] for name, made in MADE.items()}
+BEGINS = {
+    name: lambda field, x, refs, made=made: made(field, x).baselines[0]
+    for name, made in MADE.items()
+}
 """Where these begin, who choose it themselves."""

@@ -5,9 +5,13 @@ from __future__ import annotations
 import integrand as ig
 
 BUILD = {
-    "geometric": lambda p: ig.methods.geometric(ig.baselines.Given(p.references[:1]), 4, 3, 0.01, signed=False),
+    "geometric": lambda p: ig.methods.geometric(
+        ig.baselines.Given(p.references[:1]), 4, 3, 0.01, signed=False
+    ),
 }
 
 AXIOMATIC = {
-    "geometric": lambda field, x, refs: ig.methods.geometric(ig.baselines.Given(refs[:1]), 4, 3, 0.01)(field, x).values,
+    "geometric": lambda field, x, refs: (
+        ig.methods.geometric(ig.baselines.Given(refs[:1]), 4, 3, 0.01)(field, x).values
+    ),
 }

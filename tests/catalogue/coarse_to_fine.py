@@ -39,7 +39,9 @@ class Square(ig.fields.Field):
 
     def evaluate(self, z: Tensor, index: Tensor, *, gradient: bool = True) -> Evaluation:
         found = self.inner.evaluate(z.flatten(1), index, gradient=gradient)
-        return Evaluation(found.value, found.gradient.reshape(z.shape) if gradient else found.gradient)
+        return Evaluation(
+            found.value, found.gradient.reshape(z.shape) if gradient else found.gradient
+        )
 
 
 def spectral(field: ig.fields.Field, x: Tensor, refs: Tensor) -> Tensor:
@@ -53,7 +55,9 @@ def blurred_table(field: ig.fields.Field, x: Tensor, refs: Tensor) -> Tensor:
 
 
 def widest(field: Any, x: Tensor, refs: Tensor) -> Tensor:
-    return ig.paths.corners(ig.paths.Blur(1.5, 1, axes=(-1,)), ig.fields.Linear(x[0]), x[None], x)[1][0, 0]
+    return ig.paths.corners(ig.paths.Blur(1.5, 1, axes=(-1,)), ig.fields.Linear(x[0]), x[None], x)[
+        1
+    ][0, 0]
 
 
 AXIOMATIC = {"blur": blurred_table, "spectral": spectral}
@@ -67,6 +71,8 @@ COSTS = {
     ],
     "spectral": [
         lambda p: ig.methods.spectral(0.1, 4),
-        lambda p: ig.methods.spectral(ig.baselines.Given(p.references), 3, rule=ig.rules.Trapezoid()),
+        lambda p: ig.methods.spectral(
+            ig.baselines.Given(p.references), 3, rule=ig.rules.Trapezoid()
+        ),
     ],
 }

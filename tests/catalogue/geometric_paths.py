@@ -20,9 +20,15 @@ def points(p: Problem) -> Tensor:
 
 
 BUILD = {
-    "geodesic": lambda p: ig.methods.geodesic(ig.baselines.Given(p.references[:1]), points(p), 3, 3, rule=FINE),
-    "relaxed": lambda p: ig.methods.relaxed(ig.baselines.Given(p.references[:1]), 5, 0.4, 5, rule=FINE),
-    "nonuniform": lambda p: ig.methods.nonuniform(ig.baselines.Given(p.references[:1]), 6, 9, rule=FINE),
+    "geodesic": lambda p: ig.methods.geodesic(
+        ig.baselines.Given(p.references[:1]), points(p), 3, 3, rule=FINE
+    ),
+    "relaxed": lambda p: ig.methods.relaxed(
+        ig.baselines.Given(p.references[:1]), 5, 0.4, 5, rule=FINE
+    ),
+    "nonuniform": lambda p: ig.methods.nonuniform(
+        ig.baselines.Given(p.references[:1]), 6, 9, rule=FINE
+    ),
 }
 
 
@@ -33,7 +39,9 @@ def around(x: Tensor, refs: Tensor) -> Tensor:
 
 AXIOMATIC = {
     "geodesic": lambda field, x, refs: (
-        ig.methods.geodesic(ig.baselines.Given(refs[:1]), around(x, refs), 3, rule=FINE)(field, x).values
+        ig.methods.geodesic(ig.baselines.Given(refs[:1]), around(x, refs), 3, rule=FINE)(
+            field, x
+        ).values
     ),
     "relaxed": lambda field, x, refs: (
         ig.methods.relaxed(ig.baselines.Given(refs[:1]), 5, 0.4, 6, rule=FINE)(field, x).values

@@ -15,5 +15,7 @@ AXIOMATIC = {
     "guided": lambda field, x, refs: (
         ig.methods.guided(ig.baselines.Given(refs[:1]), 6, stray=0.3, rule=FINE)(field, x).values
     ),
-    "samp": lambda field, x, refs: ig.methods.samp(ig.baselines.Given(refs[:1]), 6, 0.1, rule=FINE)(field, x).values,
+    "samp": lambda field, x, refs: (
+        ig.methods.samp(ig.baselines.Given(refs[:1]), 6, 0.1, rule=FINE)(field, x).values
+    ),
 }

@@ -59,6 +59,8 @@ BUILD = {
 }
 
 AXIOMATIC = {
-    name: lambda field, x, refs, make=make: make(codec(x), ig.baselines.Given(refs[:1]))(field, x).values
+    name: lambda field, x, refs, make=make: (
+        make(codec(x), ig.baselines.Given(refs[:1]))(field, x).values
+    )
     for name, make in MAKE.items()
 }

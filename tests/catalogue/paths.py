@@ -54,12 +54,18 @@ PATHS: dict[str, Way] = {
     "respaced": Way(lambda p: ig.paths.NonUniform(3, 4)),
     "relaxed": Way(lambda p: ig.paths.ElasticBand(3, 0.4, 2)),
     "geodesic": Way(lambda p: ig.paths.Geodesic(points(p), 3, 2)),
-    "neighbours": Way(lambda p: ig.paths.Geodesic(points(p), 2, distance="euclidean", graph="official")),
+    "neighbours": Way(
+        lambda p: ig.paths.Geodesic(points(p), 2, distance="euclidean", graph="official")
+    ),
     "descent": Way(_descent(ig.paths.Shrinking()), own_start=True),
     "descent, fixed steps": Way(_descent(ig.paths.Fixed()), own_start=True),
     "descent, implicit steps": Way(_descent(ig.paths.Implicit(2)), own_start=True),
-    "adversarial": Way(lambda p: ig.paths.Adversarial(decision(p) or "away", 3, 0.2, WIDE), own_start=True),
-    "adversarial, rivals": Way(lambda p: ig.paths.Adversarial("likeliest", 3, 0.2, WIDE), own_start=True),
+    "adversarial": Way(
+        lambda p: ig.paths.Adversarial(decision(p) or "away", 3, 0.2, WIDE), own_start=True
+    ),
+    "adversarial, rivals": Way(
+        lambda p: ig.paths.Adversarial("likeliest", 3, 0.2, WIDE), own_start=True
+    ),
     "discretized": Way(lambda p: ig.paths.Discretized(words.of(p), 10, 3)),
     "guided": Way(lambda p: ig.paths.Guided(4, stray=0.3)),
     "samp": Way(lambda p: ig.paths.SAMP(4, 0.3)),
@@ -72,13 +78,20 @@ PATHS: dict[str, Way] = {
     "spectral, wavelets": Way(lambda p: ig.paths.Spectral(4, 0.3, ig.paths.Haar(2), "sigmoid")),
     "spectral, pyramid": Way(lambda p: ig.paths.Spectral(4, 0.9, ig.paths.Pyramid(2))),
     "latent": Way(lambda p: ig.paths.Latent(codec(p.packed()), 2, 2)),
-    "latent guided": Way(lambda p: ig.paths.LatentGuided(codec(p.packed()), 4, 0.3, slerp=False, ends=2)),
-    "latent geodesic": Way(lambda p: ig.paths.LatentGeodesic(codec(p.packed()), 3, iterations=2, ends=2)),
+    "latent guided": Way(
+        lambda p: ig.paths.LatentGuided(codec(p.packed()), 4, 0.3, slerp=False, ends=2)
+    ),
+    "latent geodesic": Way(
+        lambda p: ig.paths.LatentGeodesic(codec(p.packed()), 3, iterations=2, ends=2)
+    ),
 }
 
 COMBINED = {
     f"{wrapper}: {name}": Way(lambda p, wrap=wrap, inner=way.build: wrap(inner(p)))  # type: ignore[misc]
-    for wrapper, wrap in {"between": lambda path: ig.paths.Composed(path, 1), "backwards": ig.paths.Reversed}.items()
+    for wrapper, wrap in {
+        "between": lambda path: ig.paths.Composed(path, 1),
+        "backwards": ig.paths.Reversed,
+    }.items()
     for name, way in PATHS.items()
 }
 """Every path inside those that are made of another one."""
@@ -162,7 +175,11 @@ def refusal(name: str, p: Problem, references: int) -> Refusal | None:
     # A wrapper walks every pair by itself, and refuses what the path inside does before it can see where that begins.
     table = [(one, name.rpartition(": ")[2], 1 if wrapped else references) for one in REFUSALS]
     table += [(one, name, references) for one in WRAPPER_REFUSALS]
-    found = [one for one, who, many in table if who in one.paths and one.problems(p) and one.references in (None, many)]
+    found = [
+        one
+        for one, who, many in table
+        if who in one.paths and one.problems(p) and one.references in (None, many)
+    ]
     if wrapped:
         return found[0] if found else None
     assert len(found) < 2, f"two reasons for one refusal of {name} and {p.name}"
@@ -173,7 +190,12 @@ def _codec(size: int) -> Any:
     """A codec of few parameters for pictures of any size: a code of the means of quarters, decoded with a bend."""
 
     def encode(x: torch.Tensor) -> torch.Tensor:
-        return x.unfold(2, size // 2, size // 2).unfold(3, size // 2, size // 2).mean((4, 5)).flatten(1)
+        return (
+            x.unfold(2, size // 2, size // 2)
+            .unfold(3, size // 2, size // 2)
+            .mean((4, 5))
+            .flatten(1)
+        )
 
     def decode(z: torch.Tensor) -> torch.Tensor:
         quarters = z.unflatten(1, (3, 2, 2))
@@ -213,6 +235,8 @@ LONG: dict[str, Callable[[int, int], Any]] = {
     "Spectral": lambda n, size: ig.paths.Spectral(n),
     "Latent": lambda n, size: ig.paths.Latent(_codec(size), n, n),
     "LatentGuided": lambda n, size: ig.paths.LatentGuided(_codec(size), n, ends=n),
-    "LatentGeodesic": lambda n, size: ig.paths.LatentGeodesic(_codec(size), n, iterations=2, ends=n),
+    "LatentGeodesic": lambda n, size: ig.paths.LatentGeodesic(
+        _codec(size), n, iterations=2, ends=n
+    ),
 }
 """``ElasticBand`` is not here: all its corners move together, which its docstring says, and tests/test_matrix.py."""

@@ -9,12 +9,18 @@ FINE = ig.rules.GaussLegendre(12)
 BUILD = {
     "integrated": lambda p: ig.methods.integrated(ig.baselines.Given(p.references[:1]), FINE),
     "expected": lambda p: ig.methods.expected(ig.baselines.Given(p.references), rule=FINE),
-    "weighted": lambda p: ig.methods.weighted(ig.baselines.Given(p.references), rule=FINE, fill=0.0),
+    "weighted": lambda p: ig.methods.weighted(
+        ig.baselines.Given(p.references), rule=FINE, fill=0.0
+    ),
 }
 
 AXIOMATIC = {
-    "integrated": lambda field, x, refs: ig.methods.integrated(ig.baselines.Given(refs[:1]), FINE)(field, x).values,
-    "expected": lambda field, x, refs: ig.methods.expected(ig.baselines.Given(refs), rule=FINE)(field, x).values,
+    "integrated": lambda field, x, refs: (
+        ig.methods.integrated(ig.baselines.Given(refs[:1]), FINE)(field, x).values
+    ),
+    "expected": lambda field, x, refs: (
+        ig.methods.expected(ig.baselines.Given(refs), rule=FINE)(field, x).values
+    ),
     "weighted": lambda field, x, refs: (
         ig.methods.weighted(ig.baselines.Given(refs), rule=FINE, fill=0.0)(field, x).values
     ),

@@ -27,13 +27,19 @@ def of(p: Problem) -> Tensor:
 
 
 BUILD = {
-    "discretized": lambda p: ig.methods.discretized(of(p), ig.baselines.Given(p.references), 10, 5, rule=FINE),
-    "sequential": lambda p: ig.methods.sequential(baseline=ig.baselines.Given(p.references), rule=FINE),
+    "discretized": lambda p: ig.methods.discretized(
+        of(p), ig.baselines.Given(p.references), 10, 5, rule=FINE
+    ),
+    "sequential": lambda p: ig.methods.sequential(
+        baseline=ig.baselines.Given(p.references), rule=FINE
+    ),
 }
 
 AXIOMATIC = {
     "discretized": lambda field, x, refs: (
-        ig.methods.discretized(table(x, refs), ig.baselines.Given(refs[:1]), 10, 5, rule=FINE)(field, x).values
+        ig.methods.discretized(table(x, refs), ig.baselines.Given(refs[:1]), 10, 5, rule=FINE)(
+            field, x
+        ).values
     ),
     "sequential": lambda field, x, refs: (
         ig.methods.sequential(baseline=ig.baselines.Given(refs), rule=FINE)(field, x).values

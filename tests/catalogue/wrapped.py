@@ -11,10 +11,18 @@ FINE = ig.rules.GaussLegendre(12)
 WRAPPERS = {"greedy_pig", "smoothgrad", "xrai", "artificial_distancing"}
 
 BUILD = {
-    "greedy_pig": lambda p: ig.methods.greedy_pig(rounds=3, baseline=ig.baselines.Given(p.references[:1]), rule=FINE),
-    "smoothgrad": lambda p: ig.methods.smoothgrad(draws=4, baseline=ig.baselines.Given(p.references[:1]), rule=FINE),
+    "greedy_pig": lambda p: ig.methods.greedy_pig(
+        rounds=3, baseline=ig.baselines.Given(p.references[:1]), rule=FINE
+    ),
+    "smoothgrad": lambda p: ig.methods.smoothgrad(
+        draws=4, baseline=ig.baselines.Given(p.references[:1]), rule=FINE
+    ),
     "xrai": lambda p: ig.methods.xrai(
-        dilation=0, least=1, segments=quarters, baseline=ig.baselines.Given(p.references[:1]), rule=FINE
+        dilation=0,
+        least=1,
+        segments=quarters,
+        baseline=ig.baselines.Given(p.references[:1]),
+        rule=FINE,
     ),
     "artificial_distancing": lambda p: ig.methods.artificial_distancing(
         p.references, (0, 1), keep=0.5, baseline=ig.baselines.Given(p.references[:1]), rule=FINE
@@ -31,9 +39,13 @@ def quarters(picture: torch.Tensor) -> torch.Tensor:
 
 AXIOMATIC = {
     "greedy_pig": lambda field, x, refs: (
-        ig.methods.greedy_pig(chunk=1, baseline=ig.baselines.Given(refs[:1]), rule=FINE)(field, x).values
+        ig.methods.greedy_pig(chunk=1, baseline=ig.baselines.Given(refs[:1]), rule=FINE)(
+            field, x
+        ).values
     ),
     "smoothgrad": lambda field, x, refs: (
-        ig.methods.smoothgrad(draws=5, baseline=ig.baselines.Given(refs[:1]), rule=FINE)(field, x).values
+        ig.methods.smoothgrad(draws=5, baseline=ig.baselines.Given(refs[:1]), rule=FINE)(
+            field, x
+        ).values
     ),
 }

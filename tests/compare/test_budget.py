@@ -52,14 +52,19 @@ METHODS: dict[str, tuple[Callable[[], Any], int]] = {
     "greedy_pig": (lambda: M.greedy_pig(), 0),
     "smoothgrad": (lambda: M.smoothgrad(draws=20), 0),
     "xrai": (lambda: M.xrai(segments=quarters), 0),
-    "guided_relu": (lambda: ig.Backward(ig.fields.GuidedReLU(), M.integrated(rule=ig.rules.Midpoint(20))), 0),
+    "guided_relu": (
+        lambda: ig.Backward(ig.fields.GuidedReLU(), M.integrated(rule=ig.rules.Midpoint(20))),
+        0,
+    ),
 }
 
 
 @pytest.fixture
 def subject() -> Any:
     torch.manual_seed(0)
-    model = nn.Sequential(nn.Conv2d(3, 6, 3, padding=1), nn.ReLU(), nn.Flatten(), nn.Linear(6 * 64, 5))
+    model = nn.Sequential(
+        nn.Conv2d(3, 6, 3, padding=1), nn.ReLU(), nn.Flatten(), nn.Linear(6 * 64, 5)
+    )
     with ig.metrics.Subject.of(model, torch.randn(2, 3, 8, 8), 1) as subject:
         yield subject
 
@@ -82,7 +87,9 @@ def test_claims_are_what_is_counted(name: str, subject: Any) -> None:
 
 def test_what_is_claimed_is_not_tried_out(subject: Any) -> None:
     rows: list[int] = []
-    subject.field.network.module.register_forward_pre_hook(lambda module, args: rows.append(len(args[0])))
+    subject.field.network.module.register_forward_pre_hook(
+        lambda module, args: rows.append(len(args[0]))
+    )
     noises = [ig.baselines.Uniform(), ig.baselines.Blurred(), 0.0, ig.baselines.Mean(), pool(1)[0]]
     assert claimed(fitted(M.weighted(noises[:4]), 40, subject).method) == 40
     fitted(M.ig2(ig.baselines.OtherClass(pool(), 2)), 40, subject)
@@ -145,7 +152,9 @@ def test_a_method_that_fails_on_what_it_is_tried_on(subject: Any) -> None:
 
 
 def test_one_tolerance_for_all() -> None:
-    assert tolerant(M.integrated(rule=ig.rules.Midpoint(7)), 0.1).method == M.integrated(rule=ig.rules.Adaptive(0.1))
+    assert tolerant(M.integrated(rule=ig.rules.Midpoint(7)), 0.1).method == M.integrated(
+        rule=ig.rules.Adaptive(0.1)
+    )
     kept = tolerant(M.integrated(rule=ig.rules.Adaptive(0.3, 77)), 0.1).method
     assert kept.rule == ig.rules.Adaptive(0.1, 77)
     assert tolerant(M.smoothgrad(), 0.1).method.method.rule == ig.rules.Adaptive(0.1)

@@ -27,7 +27,9 @@ METRICS = [ig.metrics.Deletion(steps=6), ig.metrics.Insertion(steps=6)]
 @pytest.fixture
 def model() -> nn.Module:
     torch.manual_seed(0)
-    return nn.Sequential(nn.Conv2d(3, 8, 3, padding=1), nn.ReLU(), nn.Flatten(), nn.Linear(8 * 64, 5))
+    return nn.Sequential(
+        nn.Conv2d(3, 8, 3, padding=1), nn.ReLU(), nn.Flatten(), nn.Linear(8 * 64, 5)
+    )
 
 
 @pytest.fixture
@@ -35,7 +37,9 @@ def x() -> Tensor:
     return torch.randn(6, 3, 8, 8, generator=torch.Generator().manual_seed(1))
 
 
-def compared(model: Any, x: Any, methods: Any = ("integrated", "blur"), **options: Any) -> ig.Comparison:
+def compared(
+    model: Any, x: Any, methods: Any = ("integrated", "blur"), **options: Any
+) -> ig.Comparison:
     defaults: dict[str, Any] = {"metrics": METRICS, "sure": QUICK, "gradients": 12}
     return ig.compare(model, x, methods=methods, **{**defaults, **options})
 
@@ -58,7 +62,14 @@ def test_scores_are_those_of_explaining_and_judging(model: nn.Module, x: Tensor)
 
 def test_controls_run_beside(model: nn.Module, x: Tensor) -> None:
     made = compared(model, x)
-    assert made.scores.methods == ("integrated", "blur", "random", "edges", "gradient", "input × gradient")
+    assert made.scores.methods == (
+        "integrated",
+        "blur",
+        "random",
+        "edges",
+        "gradient",
+        "input × gradient",
+    )
     assert made.scores.controls == made.scores.methods[2:]
     assert made.scores.gradients[2:, 0].tolist() == [0, 0, 1, 1]
     assert compared(model, x, controls=["gradient"]).scores.controls == ("gradient",)
@@ -66,7 +77,9 @@ def test_controls_run_beside(model: nn.Module, x: Tensor) -> None:
         compared(model, x, {"gradient": "blur"})
 
 
-def test_blocks_of_examples_change_nothing(model: nn.Module, x: Tensor, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_blocks_of_examples_change_nothing(
+    model: nn.Module, x: Tensor, monkeypatch: pytest.MonkeyPatch
+) -> None:
     own = torch.randn(6, 3, 8, 8, generator=torch.Generator().manual_seed(4))
     options: dict[str, Any] = {
         "methods": {"one": ig.methods.integrated(own), "many": "weighted"},
@@ -79,7 +92,9 @@ def test_blocks_of_examples_change_nothing(model: nn.Module, x: Tensor, monkeypa
     whole = compared(model, x, **options)
     monkeypatch.setattr(sys.modules["integrand.compare.api"], "_HELD_ELEMENTS", 6 * 192 * 4)
     counted: list[tuple[int, int]] = []
-    blocks = compared(model, x, **options, progress=lambda done, total: counted.append((done, total)))
+    blocks = compared(
+        model, x, **options, progress=lambda done, total: counted.append((done, total))
+    )
     np.testing.assert_allclose(blocks.scores.values, whole.scores.values, atol=1e-6)
     assert blocks.scores.examples == whole.scores.examples
     assert blocks.agreement is not None
@@ -112,7 +127,9 @@ def test_names_are_built_with_what_they_start_from(model: nn.Module, x: Tensor) 
 
 def test_a_field_without_a_target() -> None:
     field = ig.fields.Function(lambda z: (z**3).sum(1))
-    made = ig.compare(field, torch.randn(4, 5), methods=["integrated"], metrics=["deletion"], controls=["random"])
+    made = ig.compare(
+        field, torch.randn(4, 5), methods=["integrated"], metrics=["deletion"], controls=["random"]
+    )
     assert made.scores.values.shape == (2, 1, 4)
 
 
@@ -121,13 +138,17 @@ def test_several_inputs() -> None:
         def forward(self, a: Tensor, b: Tensor) -> Tensor:
             return torch.stack([(a.sum((1, 2)) * b[:, 0]).tanh(), b.sum(1)], 1)
 
-    made = compared(Both(), (torch.randn(5, 2, 2), torch.randn(5, 3)), ["integrated", "idgi"], target=0)
+    made = compared(
+        Both(), (torch.randn(5, 2, 2), torch.randn(5, 3)), ["integrated", "idgi"], target=0
+    )
     assert not np.isnan(made.scores.values).any()
     assert made.shown == {}
 
 
 def test_seeds(model: nn.Module, x: Tensor) -> None:
-    first, same, other = (compared(model, x, ["integrated"], seed=seed).scores.of("deletion") for seed in (1, 1, 2))
+    first, same, other = (
+        compared(model, x, ["integrated"], seed=seed).scores.of("deletion") for seed in (1, 1, 2)
+    )
     np.testing.assert_array_equal(first, same)
     np.testing.assert_allclose(first[0], other[0], atol=1e-6)  # nothing random in it
     drawn = [
@@ -152,11 +173,23 @@ def test_one_example(model: nn.Module, x: Tensor) -> None:
         ({"tol": 0.1}, ig.errors.InputError, "give one of them"),
         ({"methods": []}, ig.errors.InputError, "no methods"),
         ({"methods": ["integratd"]}, ig.errors.UnknownName, "integrated"),
-        ({"methods": ["weighted"]}, ig.errors.InputError, "weighted starts from baselines: give references="),
-        ({"methods": ["layer"], "options": {"layer": {"site": "0"}}}, ig.errors.InputError, "explains a layer"),
+        (
+            {"methods": ["weighted"]},
+            ig.errors.InputError,
+            "weighted starts from baselines: give references=",
+        ),
+        (
+            {"methods": ["layer"], "options": {"layer": {"site": "0"}}},
+            ig.errors.InputError,
+            "explains a layer",
+        ),
         ({"metrics": []}, ig.errors.InputError, "no metrics"),
         ({"options": {"guided": {}}}, ig.errors.UnknownName, "guided"),
-        ({"methods": [ig.methods.blur()], "options": {"Method": {}}}, ig.errors.UnknownName, "options"),
+        (
+            {"methods": [ig.methods.blur()], "options": {"Method": {}}},
+            ig.errors.UnknownName,
+            "options",
+        ),
         ({"reference": "guided"}, ig.errors.UnknownName, "compare with"),
         ({"ids": ["a"]}, ig.errors.InputError, "each of the 6 examples"),
         ({"baselines": ["zero"]}, ig.errors.InputError, "at least two"),
@@ -183,7 +216,10 @@ def test_the_model_is_given_back_as_it_was(model: nn.Module, x: Tensor) -> None:
 def test_the_table_is_the_statistics(model: nn.Module, x: Tensor) -> None:
     made = compared(model, x)
     rows = made.table()
-    assert [(row["metric"], row["method"]) for row in rows[:2]] == [("deletion", "integrated"), ("deletion", "blur")]
+    assert [(row["metric"], row["method"]) for row in rows[:2]] == [
+        ("deletion", "integrated"),
+        ("deletion", "blur"),
+    ]
     assert len(rows) == 2 * 6
     blur = rows[1]
     own = made.scores.of("deletion")
@@ -243,7 +279,9 @@ def test_rank_correlations_are_those_of_scipy() -> None:
 
 
 def test_the_first_features_in_common() -> None:
-    scores = np.array([[5.0, 4, 3, 2, 1, 0], [4, 5, 0, 1, 2, 3], [0, 1, 2, 3, 4, 5], [1, 1, 1, 1, 1, 1]])
+    scores = np.array(
+        [[5.0, 4, 3, 2, 1, 0], [4, 5, 0, 1, 2, 3], [0, 1, 2, 3, 4, 5], [1, 1, 1, 1, 1, 1]]
+    )
     found = overlap(scores, 1 / 3)
     np.testing.assert_array_equal(found[:3, :3], [[1, 1, 0], [1, 1, 0], [0, 0, 1]])
     assert np.isnan(found[3]).all()
@@ -282,16 +320,25 @@ def test_agreement_of_methods(model: nn.Module, x: Tensor) -> None:
 
 def test_sensitivity_to_the_baseline(model: nn.Module, x: Tensor) -> None:
     methods = {"integrated": "integrated", "blur": "blur", "weighted": "weighted"}
-    made = compared(model, x, methods, references=[0.0, 1.0], baselines={"zero": 0.0, "one": 1.0}, gradients=20)
+    made = compared(
+        model, x, methods, references=[0.0, 1.0], baselines={"zero": 0.0, "one": 1.0}, gradients=20
+    )
     found = made.sensitivity
     assert found is not None
     assert found.methods == ("integrated", "blur")  # several baselines are not moved
-    assert found.scores.methods == ("integrated from zero", "integrated from one", "blur from zero", "blur from one")
+    assert found.scores.methods == (
+        "integrated from zero",
+        "integrated from one",
+        "blur from zero",
+        "blur from one",
+    )
     alike = found.alike()
     assert alike["integrated"] < 0.999
     assert alike["blur"] == pytest.approx(1)  # it starts from the blurred input, whatever one says
     np.testing.assert_allclose(
-        found.scores.select(methods=["integrated from zero"]).values[0], made.scores.values[0], atol=1e-6
+        found.scores.select(methods=["integrated from zero"]).values[0],
+        made.scores.values[0],
+        atol=1e-6,
     )
     means = found.means("insertion")["integrated"]
     assert means["zero"] == pytest.approx(made.scores.of("insertion")[0].mean(), abs=1e-6)

@@ -7,7 +7,14 @@ import torch
 from torch import Tensor, nn
 
 import integrand as ig
-from integrand.compare.controls import CONTROLS, EdgeMap, Gradient, InputGradient, RandomMap, controls_for
+from integrand.compare.controls import (
+    CONTROLS,
+    EdgeMap,
+    Gradient,
+    InputGradient,
+    RandomMap,
+    controls_for,
+)
 from integrand.model.row_independence import ROWS
 
 scipy_ndimage = pytest.importorskip("scipy.ndimage")
@@ -67,7 +74,9 @@ def test_gradients(field: ig.fields.Field, x: Tensor) -> None:
 
 
 @pytest.mark.parametrize("name", list(CONTROLS))
-def test_controls_add_up_to_nothing_and_say_so(name: str, field: ig.fields.Field, x: Tensor) -> None:
+def test_controls_add_up_to_nothing_and_say_so(
+    name: str, field: ig.fields.Field, x: Tensor
+) -> None:
     made = CONTROLS[name]()(field, x)
     assert bool(made.gap.isnan().all())
     assert not bool(made.converged.any())

@@ -40,18 +40,32 @@ def test_every_published_method_is_here() -> None:
 @pytest.mark.parametrize("name", METHODS)
 def test_every_published_method_runs(name: str) -> None:
     made = ig.compare(
-        P.model, P.inputs, target=P.target, methods={name: METHODS[name]}, metrics=["sparseness"], controls=False
+        P.model,
+        P.inputs,
+        target=P.target,
+        methods={name: METHODS[name]},
+        metrics=["sparseness"],
+        controls=False,
     )
     assert made.scores.reasons == {}
     alone = ig.explain(P.model, P.inputs, target=P.target, method=METHODS[name])
-    expected = ig.metrics.judge(P.model, P.inputs, alone, ig.metrics.as_metric("sparseness"), target=P.target)
+    expected = ig.metrics.judge(
+        P.model, P.inputs, alone, ig.metrics.as_metric("sparseness"), target=P.target
+    )
     np.testing.assert_allclose(made.scores.values[0, 0], expected, rtol=1e-9)
 
 
 @pytest.mark.parametrize("name", OF_LAYERS)
 def test_layers_are_refused(name: str) -> None:
     with pytest.raises(ig.errors.InputError, match=OF_LAYERS[name]):
-        ig.compare(P.model, P.inputs, target=0, methods=[name], options={name: {"site": "0"}}, controls=False)
+        ig.compare(
+            P.model,
+            P.inputs,
+            target=0,
+            methods=[name],
+            options={name: {"site": "0"}},
+            controls=False,
+        )
 
 
 @pytest.mark.parametrize(
@@ -70,7 +84,9 @@ def test_layers_are_refused(name: str) -> None:
 def test_distanced_runs_around_every_kind_of_method(inner: Any) -> None:
     model, x = small(), wave(4, 4, phase=0.3)
     method = ig.ArtificialDistancing(inner, wave(40, 4), (0, 1), torch.arange(40) % 2, epochs=1)
-    made = ig.compare(model, x, target=0, methods={"d": method}, metrics=["sparseness"], controls=False)
+    made = ig.compare(
+        model, x, target=0, methods={"d": method}, metrics=["sparseness"], controls=False
+    )
     assert made.scores.reasons == {}
     expected = ig.metrics.sparseness(ig.explain(model, x, target=0, method=method))
     np.testing.assert_allclose(made.scores.values[0, 0], expected, rtol=1e-9)
@@ -136,17 +152,37 @@ FURTHER = (P.target + torch.tensor([1, 2, 1, 1, 2])) % 3
         ig.metrics.Characterization(),
         ig.metrics.Deletion(score="accuracy", steps=8),
         ig.metrics.Deletion(score=ig.targets.Logit(FURTHER), steps=8),
-        ig.metrics.Deletion(score=ig.targets.Custom(lambda out, data: out[:, 0] * data, wave(5)), steps=8),
+        ig.metrics.Deletion(
+            score=ig.targets.Custom(lambda out, data: out[:, 0] * data, wave(5)), steps=8
+        ),
     ],
-    ids=["random", "other", "phenomenon", "predicted", "characterization", "accuracy", "classes", "data"],
+    ids=[
+        "random",
+        "other",
+        "phenomenon",
+        "predicted",
+        "characterization",
+        "accuracy",
+        "classes",
+        "data",
+    ],
 )
-def test_what_belongs_to_an_example_stays_with_it_in_blocks(by: Any, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_what_belongs_to_an_example_stays_with_it_in_blocks(
+    by: Any, monkeypatch: pytest.MonkeyPatch
+) -> None:
     model, methods = softplus_cnn(), {"one": ig.methods.integrated(rule=ig.rules.Midpoint(2))}
     target = P.target
-    options: dict[str, Any] = {"target": target, "methods": methods, "metrics": [by], "controls": False}
+    options: dict[str, Any] = {
+        "target": target,
+        "methods": methods,
+        "metrics": [by],
+        "controls": False,
+    }
     alone = ig.explain(model, P.inputs, target=target, method=methods["one"])
     expected = ig.metrics.judge(model, P.inputs, alone, by, target=target)
-    assert len(set(expected.tolist())) > 1 or isinstance(by, ig.metrics.FidelityPlus | ig.metrics.Characterization)
+    assert len(set(expected.tolist())) > 1 or isinstance(
+        by, ig.metrics.FidelityPlus | ig.metrics.Characterization
+    )
     monkeypatch.setattr(sys.modules["integrand.compare.api"], "_HELD_ELEMENTS", 2 * 192)
     made = ig.compare(model, P.inputs, **options)
     np.testing.assert_allclose(made.scores.values[0, 0], expected, rtol=1e-9, atol=1e-12)

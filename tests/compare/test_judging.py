@@ -21,7 +21,9 @@ METRICS = [ig.metrics.Deletion(steps=8), ig.metrics.Insertion(steps=8)]
 @pytest.fixture
 def model() -> nn.Module:
     torch.manual_seed(0)
-    return nn.Sequential(nn.Conv2d(3, 8, 3, padding=1), nn.ReLU(), nn.Flatten(), nn.Linear(8 * 64, 5)).double()
+    return nn.Sequential(
+        nn.Conv2d(3, 8, 3, padding=1), nn.ReLU(), nn.Flatten(), nn.Linear(8 * 64, 5)
+    ).double()
 
 
 @pytest.fixture
@@ -62,12 +64,17 @@ def test_scores_are_those_of_the_doors(model: nn.Module, x: Tensor) -> None:
         made = ig.explain(model, x, target=target, method=method)
         for q, metric in enumerate(METRICS):
             np.testing.assert_allclose(
-                found.values[m, q], ig.metrics.judge(model, x, made, metric, target=target), rtol=0, atol=1e-12
+                found.values[m, q],
+                ig.metrics.judge(model, x, made, metric, target=target),
+                rtol=0,
+                atol=1e-12,
             )
         np.testing.assert_allclose(found.gap[m], made.gap, atol=1e-12)
         np.testing.assert_allclose(found.error[m], made.error, atol=1e-12)
         assert found.gradients[m].sum() == made.cost.gradients
-    np.testing.assert_allclose(found.curves["deletion"][0, :, 0], model(x).softmax(1).amax(1).detach())
+    np.testing.assert_allclose(
+        found.curves["deletion"][0, :, 0], model(x).softmax(1).amax(1).detach()
+    )
 
 
 def test_every_example_is_counted_alone(model: nn.Module, x: Tensor) -> None:
@@ -119,7 +126,9 @@ def test_nothing_that_works_at_all(model: nn.Module, x: Tensor) -> None:
     assert len(found.reasons) == 4
 
 
-def test_methods_and_metrics_that_hold_something_for_each_example(model: nn.Module, x: Tensor) -> None:
+def test_methods_and_metrics_that_hold_something_for_each_example(
+    model: nn.Module, x: Tensor
+) -> None:
     """When a batch is taken apart, baselines, fills and label maps of the examples' own go with them."""
     own = torch.randn(4, 3, 8, 8, generator=torch.Generator().manual_seed(7)).double()
     several = torch.stack([own, own.flip(0)])
@@ -138,7 +147,9 @@ def test_methods_and_metrics_that_hold_something_for_each_example(model: nn.Modu
     assert np.isnan(apart.values[3]).tolist() == [[False, False, True, False]]
     np.testing.assert_allclose(apart.values[:3], reference.values, rtol=1e-12)
 
-    failing = {name: _failing(method) for name, method in methods.items()}  # so that the batch itself is taken apart
+    failing = {
+        name: _failing(method) for name, method in methods.items()
+    }  # so that the batch itself is taken apart
     with ig.metrics.Subject.of(model, x, 1) as subject:
         single = scored(subject, failing, [metric])
     np.testing.assert_allclose(single.values, reference.values, rtol=1e-12)
@@ -163,7 +174,9 @@ def _failing(method: Any) -> Any:
 def test_what_cannot_be_compared(model: nn.Module, x: Tensor) -> None:
     with pytest.raises(ig.errors.InputError, match="'layer' explains a layer"):
         judged(model, x, {"layer": ig.methods.layer("0")})
-    found = judged(model, x, {"words": lambda field, x: "words", "integrated": ig.methods.integrated()})
+    found = judged(
+        model, x, {"words": lambda field, x: "words", "integrated": ig.methods.integrated()}
+    )
     assert np.isnan(found.values[0]).all()
     assert found.reasons["words", "0"] == "InputError: it returned str, not an Attribution"
     assert not np.isnan(found.values[1]).any()
@@ -174,7 +187,9 @@ def test_methods_with_a_backward_pass_of_their_own(model: nn.Module, x: Tensor) 
     found = judged(model, x, {"guided": guided})
     made = ig.explain(model, x, target="predicted", method=guided)
     np.testing.assert_allclose(
-        found.values[0, 0], ig.metrics.judge(model, x, made, METRICS[0], target="predicted"), atol=1e-12
+        found.values[0, 0],
+        ig.metrics.judge(model, x, made, METRICS[0], target="predicted"),
+        atol=1e-12,
     )
     assert found.gradients[0].tolist() == [4] * 4
 
@@ -185,14 +200,20 @@ def test_inputs_in_several_parts() -> None:
             return torch.stack([(a.sum((1, 2)) * b[:, 0]).tanh(), b.sum(1)], 1)
 
     inputs = (torch.randn(3, 2, 2), torch.randn(3, 4))
-    found = scored(Task.of(Both(), inputs, 0), {"integrated": ig.methods.integrated()}, ["deletion"])
+    found = scored(
+        Task.of(Both(), inputs, 0), {"integrated": ig.methods.integrated()}, ["deletion"]
+    )
     assert found.values.shape == (1, 1, 3)
     assert not np.isnan(found.values).any()
 
 
 def test_errors_of_metrics_are_raised(model: nn.Module, x: Tensor) -> None:
     with pytest.raises(ig.errors.InputError, match="normalise"):
-        scored(Task.of(model, x, 1), {"a": ig.methods.integrated()}, [ig.metrics.Deletion(normalise="max")])
+        scored(
+            Task.of(model, x, 1),
+            {"a": ig.methods.integrated()},
+            [ig.metrics.Deletion(normalise="max")],
+        )
     with pytest.raises(ig.errors.InputError, match="3 ids for 4 examples"):
         judged(model, x, {"a": ig.methods.integrated()}, ids=list("abc"))
 
@@ -202,8 +223,15 @@ def test_names() -> None:
     two = [ig.metrics.Deletion(), ig.metrics.Deletion(fill="blurred")]
     assert list(metrics_by_name(two)) == ["Deletion()", "Deletion('blurred')"]
     assert list(metrics_by_name({"black": two[0]})) == ["black"]
-    assert list(methods_by_name(["integrated", ig.methods.integrated()])) == ["integrated", "Method()"]
-    for names, message in ((["blur", "blur"], "given twice"), ([], "no methods"), ("blur", "a list of names")):
+    assert list(methods_by_name(["integrated", ig.methods.integrated()])) == [
+        "integrated",
+        "Method()",
+    ]
+    for names, message in (
+        (["blur", "blur"], "given twice"),
+        ([], "no methods"),
+        ("blur", "a list of names"),
+    ):
         with pytest.raises(ig.errors.InputError, match=message):
             methods_by_name(names)
     with pytest.raises(ig.errors.UnknownName, match="deletion"):
@@ -224,7 +252,12 @@ def test_a_class_is_known_within_a_comparison(model: nn.Module, x: Tensor) -> No
 
 @pytest.mark.parametrize(
     "error",
-    [RuntimeError("sizes differ"), ZeroDivisionError(), AttributeError("no such"), AssertionError("of the user's")],
+    [
+        RuntimeError("sizes differ"),
+        ZeroDivisionError(),
+        AttributeError("no such"),
+        AssertionError("of the user's"),
+    ],
 )
 def test_whatever_a_method_raises_is_a_reason_and_the_others_are_judged(error: Exception) -> None:
     """On some examples or on all: those it fails on have no score and a reason, everything else has its numbers."""
@@ -245,7 +278,9 @@ def test_whatever_a_method_raises_is_a_reason_and_the_others_are_judged(error: E
     values = made.scores.of("deletion")
     assert np.isnan(values[1]).all()
     assert np.isnan(values[2]).tolist() == [False, True, False]
-    alone = ig.compare(model, x, target=0, methods={"a": "integrated"}, metrics=["deletion"], controls=False)
+    alone = ig.compare(
+        model, x, target=0, methods={"a": "integrated"}, metrics=["deletion"], controls=False
+    )
     np.testing.assert_array_equal(values[0], alone.scores.of("deletion")[0])
 
 

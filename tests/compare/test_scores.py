@@ -11,7 +11,13 @@ import integrand as ig
 from integrand.compare.scores import COSTS, Scores
 
 
-def table(methods: str = "ab", metrics: str = "xyz", examples: str = "12345", seed: int = 0, **more: object) -> Scores:
+def table(
+    methods: str = "ab",
+    metrics: str = "xyz",
+    examples: str = "12345",
+    seed: int = 0,
+    **more: object,
+) -> Scores:
     rng = np.random.default_rng(seed)
     m, q, e = len(methods), len(metrics), len(examples)
     values = rng.normal(size=(m, q, e))
@@ -70,7 +76,9 @@ def test_what_was_taken_apart_merges_to_what_it_was(axis: str) -> None:
     left, right = scores.select(**{axis: names[:1]}), scores.select(**{axis: names[1:]})
     assert_same(left.merge(right), scores)
     # Other orders of the shared names do not matter.
-    others = {one: getattr(right, one)[::-1] for one in ("methods", "metrics", "examples") if one != axis}
+    others = {
+        one: getattr(right, one)[::-1] for one in ("methods", "metrics", "examples") if one != axis
+    }
     assert_same(left.merge(right.select(**others)), scores)
 
 

@@ -11,7 +11,16 @@ from numpy.typing import NDArray
 
 import integrand as ig
 from integrand.compare.scores import COSTS, Scores
-from integrand.compare.statistics import Inference, differences, holm, interval, sign_flip, summaries, verdict, wilson
+from integrand.compare.statistics import (
+    Inference,
+    differences,
+    holm,
+    interval,
+    sign_flip,
+    summaries,
+    verdict,
+    wilson,
+)
 
 scipy_stats = pytest.importorskip("scipy.stats")
 
@@ -19,7 +28,9 @@ Numbers = NDArray[np.float64]
 QUICK = Inference(draws=499)
 
 
-def scores_of(values: Numbers, names: str = "abcdefgh", controls: str = "", higher: bool = True) -> Scores:
+def scores_of(
+    values: Numbers, names: str = "abcdefgh", controls: str = "", higher: bool = True
+) -> Scores:
     """A table of one metric from values (M, E)."""
     m, e = values.shape
     return Scores(
@@ -44,14 +55,20 @@ def test_the_bootstrap_is_that_of_scipy(how: str, statistic: object, skewed: boo
     values = rng.gamma(0.7, size=40) if skewed else rng.normal(size=40)
     ours = interval(values, Inference(draws=20_000, bootstrap=how), statistic)  # type: ignore[arg-type]
     theirs = scipy_stats.bootstrap(
-        (values,), statistic, n_resamples=20_000, method={"bca": "BCa"}.get(how, how), rng=np.random.default_rng(2)
+        (values,),
+        statistic,
+        n_resamples=20_000,
+        method={"bca": "BCa"}.get(how, how),
+        rng=np.random.default_rng(2),
     )
     np.testing.assert_allclose(ours, theirs.confidence_interval, atol=0.03 * values.std())
 
 
 @pytest.mark.parametrize(("n", "least"), [(10, 0.84), (30, 0.90), (100, 0.92)])
 @pytest.mark.parametrize("skewed", [True, False])
-def test_intervals_hold_the_mean_about_as_often_as_they_say(n: int, least: float, skewed: bool) -> None:
+def test_intervals_hold_the_mean_about_as_often_as_they_say(
+    n: int, least: float, skewed: bool
+) -> None:
     """Of 600 intervals: never far above 95 %, and below it by what is known of few examples (see ``interval``)."""
     rng = np.random.default_rng(n + 1)
     held = 0
@@ -70,7 +87,11 @@ def test_intervals_at_their_limits() -> None:
     assert 1 <= low < high <= 2
     values = np.random.default_rng(0).normal(size=30)
     assert interval(values) == interval(np.append(values, np.nan))
-    assert interval(values) == interval(values, Inference(seed=0)) != interval(values, Inference(seed=1))
+    assert (
+        interval(values)
+        == interval(values, Inference(seed=0))
+        != interval(values, Inference(seed=1))
+    )
     narrow, wide = (np.ptp(interval(values, Inference(level))) for level in (0.5, 0.99))
     assert narrow < wide / 2
 
@@ -83,7 +104,10 @@ def test_sign_flips_are_enumerated() -> None:
     means = [abs(np.mean(np.array(signs) * d)) for signs in itertools.product([-1, 1], repeat=9)]
     assert sign_flip(d)[0] == np.mean(np.array(means) >= abs(d.mean()) * (1 - 1e-12))
     theirs = scipy_stats.permutation_test(
-        (d, np.zeros(9)), lambda a, b, axis: np.mean(a - b, axis=axis), permutation_type="samples", vectorized=True
+        (d, np.zeros(9)),
+        lambda a, b, axis: np.mean(a - b, axis=axis),
+        permutation_type="samples",
+        vectorized=True,
     )
     assert sign_flip(d)[0] == pytest.approx(theirs.pvalue, abs=1e-12)
     assert sign_flip(np.ones(5))[0] == 2 / 32
@@ -107,7 +131,9 @@ def test_sampled_sign_flips_are_those_of_scipy() -> None:
 def test_sign_flips_at_their_limits() -> None:
     nan = math.nan
     found = sign_flip(np.array([[0, 0, 0], [nan, nan, nan], [nan, 1, 2], [0, 1, 2]], dtype=float))
-    np.testing.assert_array_equal(found, [1, nan, 0.5, 0.5])  # what is equal or missing flips nothing
+    np.testing.assert_array_equal(
+        found, [1, nan, 0.5, 0.5]
+    )  # what is equal or missing flips nothing
     assert sign_flip(np.ones(200), QUICK)[0] == 1 / 500  # never zero
 
 
@@ -152,7 +178,9 @@ def test_crowns_are_seldom_wrong(methods: int) -> None:
         values = rng.normal(size=(1, 20)) * 2 + rng.normal(size=(methods, 20))
         if seed % 2:
             values[2:] -= 3  # two good ones, which all others lose against
-        wrong += verdict(scores_of(values), "score", Inference(draws=999, seed=seed)).winner is not None
+        wrong += (
+            verdict(scores_of(values), "score", Inference(draws=999, seed=seed)).winner is not None
+        )
     assert wrong / 300 <= 0.05
 
 
@@ -249,7 +277,9 @@ def test_a_control_that_is_not_told_from_the_best_blinds_the_metric() -> None:
 
 def test_failing_on_what_is_hard_does_not_make_a_method_good() -> None:
     hard = np.repeat([0.0, -5.0], 15)
-    values = np.stack([hard + 1, hard, hard - 1]) + np.random.default_rng(12).normal(size=(3, 30)) * 0.1
+    values = (
+        np.stack([hard + 1, hard, hard - 1]) + np.random.default_rng(12).normal(size=(3, 30)) * 0.1
+    )
     values[1, 15:] = np.nan
     found = verdict(scores_of(values), "score")
     assert np.nanmean(values[1]) > values[0].mean()
@@ -266,7 +296,10 @@ def test_few_examples_say_little() -> None:
     values = np.array([[2.0], [1.0], [0.0]]) + np.zeros((3, 4))
     four = verdict(scores_of(values), "score")
     assert four.winner is None
-    assert four.words == "no winner: 4 examples are too few for any difference to be significant; 7 may do"
+    assert (
+        four.words
+        == "no winner: 4 examples are too few for any difference to be significant; 7 may do"
+    )
     more = values[:, :1].repeat(7, 1)
     assert verdict(scores_of(more), "score").winner == "a"
     assert verdict(scores_of(more[:, :6]), "score").winner is None

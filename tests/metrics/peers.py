@@ -36,7 +36,11 @@ def problem() -> tuple[nn.Module, Tensor, Tensor]:
     with torch.no_grad():
         for number, parameter in enumerate(model.parameters()):
             parameter.copy_(waves(*parameter.shape, speed=1.3 + number) * 0.7)
-    return model.eval(), waves(BATCH, 1, SIDE, SIDE, speed=2.1).float(), waves(BATCH, 1, SIDE, SIDE, speed=0.7).float()
+    return (
+        model.eval(),
+        waves(BATCH, 1, SIDE, SIDE, speed=2.1).float(),
+        waves(BATCH, 1, SIDE, SIDE, speed=0.7).float(),
+    )
 
 
 def slopes(model: nn.Module, x: Tensor, targets: Tensor) -> Tensor:
@@ -55,7 +59,10 @@ def slopes_times_input(model: nn.Module, x: Tensor, targets: Tensor) -> Tensor:
 def subsets() -> list[list[list[int]]]:
     """(RUNS, BATCH, 16) the features that Quantus chooses with seed 0."""
     random = np.random.RandomState(0)
-    return [[random.choice(FEATURES, 16, replace=False).tolist() for _ in range(BATCH)] for _ in range(RUNS)]
+    return [
+        [random.choice(FEATURES, 16, replace=False).tolist() for _ in range(BATCH)]
+        for _ in range(RUNS)
+    ]
 
 
 def redrawn() -> Tensor:
@@ -82,7 +89,9 @@ def quantus_numbers() -> dict[str, Any]:
         channel_first=True,
         softmax=False,
     )
-    common: dict[str, Any] = dict(abs=False, normalise=False, disable_warnings=True, return_aggregate=False)
+    common: dict[str, Any] = dict(
+        abs=False, normalise=False, disable_warnings=True, return_aggregate=False
+    )
     zero: dict[str, Any] = dict(perturb_baseline=0.0)
     draws, noise, calls = redrawn().numpy(), shifts().numpy(), {"fill": 0, "shift": 0}
 
@@ -102,16 +111,20 @@ def quantus_numbers() -> dict[str, Any]:
         return slopes_times_input(model, torch.as_tensor(inputs), torch.as_tensor(targets)).numpy()
 
     np.random.seed(0)
-    correlation = quantus.FaithfulnessCorrelation(nr_runs=RUNS, subset_size=16, **common, **zero)(**arrays)
+    correlation = quantus.FaithfulnessCorrelation(nr_runs=RUNS, subset_size=16, **common, **zero)(
+        **arrays
+    )
     estimate = quantus.FaithfulnessEstimate(features_in_step=1, **common, **zero)(**arrays)
     monotone = quantus.MonotonicityCorrelation(
         nr_samples=len(draws), perturb_func=fill, perturb_func_kwargs={}, **{**common, "abs": True}
     )(**arrays)
     own = explain(model, arrays["x_batch"], arrays["y_batch"])
-    stable = quantus.MaxSensitivity(nr_samples=len(noise), perturb_func=shift, perturb_func_kwargs={}, **common)(
-        **{**arrays, "a_batch": own}, explain_func=explain
-    )
-    entropies = [float(quantus.functions.complexity_func.discrete_entropy(one, one)) for one in maps.numpy()]
+    stable = quantus.MaxSensitivity(
+        nr_samples=len(noise), perturb_func=shift, perturb_func_kwargs={}, **common
+    )(**{**arrays, "a_batch": own}, explain_func=explain)
+    entropies = [
+        float(quantus.functions.complexity_func.discrete_entropy(one, one)) for one in maps.numpy()
+    ]
     return {
         "faithfulness_correlation": np.asarray(correlation).tolist(),
         "faithfulness_estimate": np.asarray(estimate).tolist(),
@@ -138,9 +151,16 @@ def quantus_faults() -> dict[str, Any]:
 
     model, x, exact = linear()
     arrays: dict[str, Any] = dict(
-        model=model, x_batch=x.numpy(), y_batch=np.zeros(6, int), device="cpu", channel_first=True, softmax=False
+        model=model,
+        x_batch=x.numpy(),
+        y_batch=np.zeros(6, int),
+        device="cpu",
+        channel_first=True,
+        softmax=False,
     )
-    common: dict[str, Any] = dict(abs=False, normalise=False, disable_warnings=True, return_aggregate=False)
+    common: dict[str, Any] = dict(
+        abs=False, normalise=False, disable_warnings=True, return_aggregate=False
+    )
 
     def of(metric: Any, maps: Tensor, **options: Any) -> Any:
         return np.asarray(metric(**{**arrays, "a_batch": maps.numpy(), **options})).tolist()
@@ -150,7 +170,9 @@ def quantus_faults() -> dict[str, Any]:
     zeros = quantus.NonSensitivity(**{**common, "abs": True})
     curved, pictures, _ = problem()
     kept = dict(model=curved, x_batch=pictures.numpy(), y_batch=np.array(TARGETS))
-    blocks = quantus.Infidelity(perturb_patch_sizes=[4], n_perturb_samples=2, perturb_baseline=0.0, **common)
+    blocks = quantus.Infidelity(
+        perturb_patch_sizes=[4], n_perturb_samples=2, perturb_baseline=0.0, **common
+    )
 
     def explain(model: nn.Module, inputs: Any, targets: Any, **_: Any) -> Any:
         return slopes_times_input(model, torch.as_tensor(inputs), torch.as_tensor(targets)).numpy()
@@ -162,12 +184,20 @@ def quantus_faults() -> dict[str, Any]:
     mean = quantus.MPRT(return_average_correlation=True, **layers)(**given)
     try:
         faint = quantus.MonotonicityCorrelation(nr_samples=2, **{**common, "abs": True})
-        faint(**{**arrays, "x_batch": np.concatenate([0 * x[:1].numpy(), x[1:].numpy()]), "a_batch": exact.numpy()})
+        faint(
+            **{
+                **arrays,
+                "x_batch": np.concatenate([0 * x[:1].numpy(), x[1:].numpy()]),
+                "a_batch": exact.numpy(),
+            }
+        )
         crash = ""
     except ValueError as error:
         crash = str(error)
     return {
-        "monotonicity": [of(monotone, maps) for maps in (exact, -exact, waves(*exact.shape, speed=0.3).float())],
+        "monotonicity": [
+            of(monotone, maps) for maps in (exact, -exact, waves(*exact.shape, speed=0.3).float())
+        ],
         "sensitivity_n": of(sums, exact),
         "non_sensitivity": of(zeros, exact),
         "infidelity": of(blocks, slopes(curved, pictures, torch.tensor(TARGETS)), **kept),
@@ -207,7 +237,9 @@ def captum_numbers() -> dict[str, Any]:
     options: dict[str, Any] = dict(target=targets, n_perturb_samples=len(noise))
     return {
         "infidelity_local": infidelity(model, perturb, x, maps, **options).tolist(),
-        "infidelity_local_scaled": infidelity(model, perturb, x, maps, normalize=True, **options).tolist(),
+        "infidelity_local_scaled": infidelity(
+            model, perturb, x, maps, normalize=True, **options
+        ).tolist(),
         "infidelity_global": infidelity(model, divided, x, maps, **options).tolist(),
         "sensitivity_max": sensitivity_max(explain, x, moved, **options).tolist(),
     }

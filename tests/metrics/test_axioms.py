@@ -21,7 +21,9 @@ PATH_AXIOMS = {"tied features move together", "within the box", "monotone"}
 
 
 def broken(given: Any, **options: Any) -> set[str]:
-    return {verdict.axiom for verdict in ig.metrics.axioms(given, **options) if verdict.holds is False}
+    return {
+        verdict.axiom for verdict in ig.metrics.axioms(given, **options) if verdict.holds is False
+    }
 
 
 def test_the_straight_line_keeps_all() -> None:
@@ -31,7 +33,9 @@ def test_the_straight_line_keeps_all() -> None:
     assert broken(ig.paths.Straight(3)) == set()
 
 
-@pytest.mark.parametrize("rule", [ig.rules.Adaptive(0.001), ig.rules.Simpson(40), ig.rules.Chords(60)])
+@pytest.mark.parametrize(
+    "rule", [ig.rules.Adaptive(0.001), ig.rules.Simpson(40), ig.rules.Chords(60)]
+)
 def test_rules_err_by_less_than_the_tolerance(rule: Any) -> None:
     assert broken(ig.methods.integrated(rule=rule), tolerance=0.01) == set()
 
@@ -73,7 +77,9 @@ def baseline_shapley(field: Any, x: Tensor, references: Tensor) -> Tensor:
 
 def signed_mixture(field: Any, x: Tensor, references: Tensor) -> Tensor:
     """2 A^γ − A^δ: complete, linear, dummy, and no average of paths."""
-    return 2 * corner((0, 1, 2, 3))(field, x, references) - corner((3, 2, 1, 0))(field, x, references)
+    return 2 * corner((0, 1, 2, 3))(field, x, references) - corner((3, 2, 1, 0))(
+        field, x, references
+    )
 
 
 @dataclass(frozen=True)
@@ -108,7 +114,10 @@ CONTROLS: dict[str, tuple[Any, set[str]]] = {
             "tied features move together",
         },
     ),
-    "Baseline-Shapley": (baseline_shapley, {"proportional", "symmetric monotonicity", "monomial rule"}),
+    "Baseline-Shapley": (
+        baseline_shapley,
+        {"proportional", "symmetric monotonicity", "monomial rule"},
+    ),
     "signed mixture": (
         signed_mixture,
         {
@@ -122,7 +131,13 @@ CONTROLS: dict[str, tuple[Any, set[str]]] = {
     ),
     "figure of eight": (
         Eight(),
-        {"monotone", "proportional", "symmetric monotonicity", "monomial rule", "permutation-equivariant"}
+        {
+            "monotone",
+            "proportional",
+            "symmetric monotonicity",
+            "monomial rule",
+            "permutation-equivariant",
+        }
         | {"tied features move together"},
     ),
 }
@@ -142,7 +157,11 @@ def test_every_axiom_can_be_broken(axiom: str) -> None:
         "linear": lambda field, x, refs: corner((0, 1, 2, 3))(field, x, refs).square(),
         "implementation-invariant": reads_weights,
         "within the box": ig.paths.Descent(
-            lambda z: torch.stack([z.sum(1), z.square().sum(1)], 1), 8, 0.3, (-9.0, 9.0), step=ig.paths.Fixed()
+            lambda z: torch.stack([z.sum(1), z.square().sum(1)], 1),
+            8,
+            0.3,
+            (-9.0, 9.0),
+            step=ig.paths.Fixed(),
         ),
     }
     control = others.get(axiom) or next(c for c, axioms in CONTROLS.values() if axiom in axioms)
@@ -169,7 +188,9 @@ def test_wrappers_get_the_references_too() -> None:
     staged = ig.methods.weighted([0.0, 1.0], rule=FINE, fill=0.0, keep=0.5, scout=4)
     plain = ig.methods.weighted([0.0, 1.0], rule=FINE, fill=0.0, keep=0.5)
     one, other = ig.metrics.axioms(staged), ig.metrics.axioms(plain)
-    assert one["affine scale invariant"].gap == pytest.approx(other["affine scale invariant"].gap, rel=0.2, abs=1e-6)
+    assert one["affine scale invariant"].gap == pytest.approx(
+        other["affine scale invariant"].gap, rel=0.2, abs=1e-6
+    )
 
 
 def test_what_cannot_be_asked_is_said() -> None:
@@ -221,7 +242,9 @@ def test_it_prints_as_a_table() -> None:
 def test_verdicts_by_name() -> None:
     found = ig.metrics.axioms(ig.paths.Straight())
     assert found["complete"].axiom == "complete"
-    with pytest.raises(ig.errors.UnknownName, match=r"no axiom named 'completeness'. Did you mean 'complete'"):
+    with pytest.raises(
+        ig.errors.UnknownName, match=r"no axiom named 'completeness'. Did you mean 'complete'"
+    ):
         found["completeness"]
 
 

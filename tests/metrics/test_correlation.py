@@ -12,7 +12,9 @@ from scipy import stats
 
 from integrand.core.correlation import pearson, spearman
 
-ROWS = hnp.arrays(np.float64, (2, 3, 7), elements=st.integers(-3, 3).map(float))  # small integers: many ties
+ROWS = hnp.arrays(
+    np.float64, (2, 3, 7), elements=st.integers(-3, 3).map(float)
+)  # small integers: many ties
 
 
 @given(ROWS)

@@ -25,7 +25,9 @@ FOUND = np.load(ROOT / "tests" / "references" / "curves.npz")
 
 
 def _script() -> Any:
-    spec = importlib.util.spec_from_file_location("curve_references", ROOT / "scripts" / "curve_references.py")
+    spec = importlib.util.spec_from_file_location(
+        "curve_references", ROOT / "scripts" / "curve_references.py"
+    )
     assert spec is not None
     assert spec.loader is not None
     module = importlib.util.module_from_spec(spec)
@@ -44,7 +46,11 @@ SCRIPT = _script()
 def _sight() -> tuple[nn.Module, Tensor, list[Tensor]]:
     norm = ig.Normalisation.imagenet()
     x = norm.encode(torch.from_numpy(FOUND["images"]).permute(0, 3, 1, 2).float() / 255)
-    return SCRIPT.seer(FOUND["weight"], float(FOUND["bias"])), x, list(torch.from_numpy(FOUND["maps"]))
+    return (
+        SCRIPT.seer(FOUND["weight"], float(FOUND["bias"])),
+        x,
+        list(torch.from_numpy(FOUND["maps"])),
+    )
 
 
 KINDS = {"sic": ig.metrics.SIC, "aic": ig.metrics.AIC}
@@ -60,7 +66,9 @@ def _information(kind: str) -> ig.metrics.BatchScores:
 
 @pytest.mark.parametrize("kind", ["sic", "aic"])
 @pytest.mark.parametrize("count", ["variation", "webp"])
-def test_information_curves_are_those_of_pair(monkeypatch: pytest.MonkeyPatch, kind: str, count: str) -> None:
+def test_information_curves_are_those_of_pair(
+    monkeypatch: pytest.MonkeyPatch, kind: str, count: str
+) -> None:
     """Whole curves, their areas, and the areas under the median and the mean curve."""
     if count == "variation":
         monkeypatch.setattr(information, "_bytes", SCRIPT.variation)
@@ -83,12 +91,18 @@ def test_pair_shows_a_constant_map_the_whole_image_at_once() -> None:
     net, x, _ = _sight()
     norm = ig.Normalisation.imagenet()
     rows: list[int] = []
-    net.register_forward_pre_hook(lambda module, args: rows.append(len(args[0].flatten(1).unique(dim=0))))
-    flat = ig.metrics.sic(net, x[:1], torch.zeros(1, 48, 64), target=0, normalisation=norm, least=0.5, batch_size=32)
+    net.register_forward_pre_hook(
+        lambda module, args: rows.append(len(args[0].flatten(1).unique(dim=0)))
+    )
+    flat = ig.metrics.sic(
+        net, x[:1], torch.zeros(1, 48, 64), target=0, normalisation=norm, least=0.5, batch_size=32
+    )
     assert max(rows) == 13  # as many pictures as thresholds, all different
     assert 0 < float(flat) < 1
     constant = np.zeros((48, 64))
-    assert (constant >= np.quantile(constant, 1 - 0.005)).all()  # PAIR's mask at the first threshold
+    assert (
+        constant >= np.quantile(constant, 1 - 0.005)
+    ).all()  # PAIR's mask at the first threshold
 
 
 # --- Quantus --------------------------------------------------------------------------------------------------------------
@@ -96,8 +110,15 @@ def test_pair_shows_a_constant_map_the_whole_image_at_once() -> None:
 
 def _flipped() -> tuple[nn.Module, Tensor, Tensor, Tensor]:
     net = SCRIPT.small()
-    net.load_state_dict({n.removeprefix("net."): torch.from_numpy(FOUND[n]) for n in FOUND if n.startswith("net.")})
-    return net, torch.from_numpy(FOUND["x"]), torch.from_numpy(FOUND["y"]), torch.from_numpy(FOUND["flip_maps"])
+    net.load_state_dict(
+        {n.removeprefix("net."): torch.from_numpy(FOUND[n]) for n in FOUND if n.startswith("net.")}
+    )
+    return (
+        net,
+        torch.from_numpy(FOUND["x"]),
+        torch.from_numpy(FOUND["y"]),
+        torch.from_numpy(FOUND["flip_maps"]),
+    )
 
 
 def _curves(by: ig.metrics.Metric) -> Tensor:
@@ -125,7 +146,9 @@ def test_quantus_area_is_no_area_over_the_unit_interval() -> None:
 
 def test_road_is_that_of_quantus_in_one_batch_and_only_there() -> None:
     net, x, y, maps = _flipped()
-    road = ig.metrics.ROAD((0.1, 0.3, 0.5, 0.7, 0.9), fill=ig.baselines.Imputed(noise=0.0), score="accuracy")
+    road = ig.metrics.ROAD(
+        (0.1, 0.3, 0.5, 0.7, 0.9), fill=ig.baselines.Imputed(noise=0.0), score="accuracy"
+    )
     found = _curves(road)
     np.testing.assert_allclose(found.mean(0), FOUND["road_6"], rtol=0, atol=1e-6)
     # In batches of two its number is that of the first two examples.
@@ -143,13 +166,18 @@ def test_imputation_is_that_of_quantus() -> None:
     x = torch.from_numpy(FOUND["coloured"])[None]
     gone = torch.zeros(144, dtype=torch.bool)
     gone[torch.from_numpy(FOUND["gone"])] = True
-    found = ig.baselines.Imputed(noise=0.0).without(x, gone.reshape(1, 1, 12, 12), torch.zeros(1, dtype=torch.long))
+    found = ig.baselines.Imputed(noise=0.0).without(
+        x, gone.reshape(1, 1, 12, 12), torch.zeros(1, dtype=torch.long)
+    )
     np.testing.assert_allclose(found[0], FOUND["imputed"], rtol=0, atol=1e-10)
 
 
 def test_irof_is_that_of_quantus_up_to_scale_and_where_it_begins() -> None:
     """Theirs: L − the area in steps of one from the first removal on, and a triangle too much for images with fewer segments."""
-    net, labels = SCRIPT.pooled(FOUND["irof_weight"]), torch.from_numpy(FOUND["irof_segments"]).long()
+    net, labels = (
+        SCRIPT.pooled(FOUND["irof_weight"]),
+        torch.from_numpy(FOUND["irof_segments"]).long(),
+    )
     x, y, maps = (torch.from_numpy(FOUND[f"irof_{name}"]) for name in ("x", "y", "maps"))
     counts = [len(one.unique()) for one in labels]
     for b, count in enumerate(counts):
@@ -181,7 +209,12 @@ def test_stored_numbers_are_what_pair_gives(monkeypatch: pytest.MonkeyPatch) -> 
     if not any(Path(place, "saliency", "metrics", "pic.py").is_file() for place in sys.path):
         pytest.skip("saliency is not installed")
     again = SCRIPT.information()
-    for name in ("variation_sic_curves", "variation_aic_curves", "variation_sic_merged", "variation_aic_merged"):
+    for name in (
+        "variation_sic_curves",
+        "variation_aic_curves",
+        "variation_sic_merged",
+        "variation_aic_merged",
+    ):
         np.testing.assert_allclose(again[name], FOUND[name], rtol=0, atol=1e-6)
 
 
@@ -197,6 +230,8 @@ def test_quantus_road_refuses_colours(quantus: Any) -> None:
     """Numbers of the second and third channel fall out of an image whose pixels are counted once."""
     net = nn.Sequential(nn.Flatten(), nn.Linear(3 * 64, 4)).eval()
     x = np.random.default_rng(0).standard_normal((2, 3, 8, 8)).astype(np.float32)
-    road: Callable[..., Any] = quantus.ROAD(percentages=[50], normalise=False, disable_warnings=True)
+    road: Callable[..., Any] = quantus.ROAD(
+        percentages=[50], normalise=False, disable_warnings=True
+    )
     with pytest.raises(IndexError):
         road(model=net, x_batch=x, y_batch=np.array([0, 1]), a_batch=x, device="cpu")

@@ -15,7 +15,9 @@ from integrand.metrics.perturbation.removal import Ranking, steps_of
 @pytest.fixture
 def model() -> nn.Module:
     torch.manual_seed(0)
-    return nn.Sequential(nn.Conv2d(3, 8, 3, padding=1), nn.ReLU(), nn.Flatten(), nn.Linear(8 * 64, 5)).double()
+    return nn.Sequential(
+        nn.Conv2d(3, 8, 3, padding=1), nn.ReLU(), nn.Flatten(), nn.Linear(8 * 64, 5)
+    ).double()
 
 
 @pytest.fixture
@@ -28,7 +30,9 @@ def maps() -> Tensor:
     return torch.randn(2, 4, 3, 8, 8, generator=torch.Generator().manual_seed(2)).double()
 
 
-def slow_area(model: nn.Module, x: Tensor, values: Tensor, blank: Tensor, steps: int, *, insert: bool) -> float:
+def slow_area(
+    model: nn.Module, x: Tensor, values: Tensor, blank: Tensor, steps: int, *, insert: bool
+) -> float:
     """RISE's definition, one row at a time: pixels by their channel sum, trapezoid over [0, 1]."""
     order = values.sum(0).flatten().argsort(descending=True)
     curve = []
@@ -42,18 +46,25 @@ def slow_area(model: nn.Module, x: Tensor, values: Tensor, blank: Tensor, steps:
 
 @pytest.mark.parametrize("steps", [1, 16, 64])
 @pytest.mark.parametrize("insert", [False, True])
-def test_areas_are_those_of_the_definition(model: nn.Module, x: Tensor, maps: Tensor, steps: int, insert: bool) -> None:
+def test_areas_are_those_of_the_definition(
+    model: nn.Module, x: Tensor, maps: Tensor, steps: int, insert: bool
+) -> None:
     measure = ig.metrics.insertion if insert else ig.metrics.deletion
     fill = "blurred" if insert else 0.0
     found = measure(model, x, list(maps), target=1, steps=steps, fill=fill)
     blank = ig.baselines.Blurred()(x, ig.TorchField(model, 1))[0] if insert else torch.zeros_like(x)
     expected = [
-        [slow_area(model, x[b], maps[m, b], blank[b], steps, insert=insert) for b in range(4)] for m in range(2)
+        [slow_area(model, x[b], maps[m, b], blank[b], steps, insert=insert) for b in range(4)]
+        for m in range(2)
     ]
-    torch.testing.assert_close(found, torch.tensor(expected, dtype=torch.float64), rtol=0, atol=1e-12)
+    torch.testing.assert_close(
+        found, torch.tensor(expected, dtype=torch.float64), rtol=0, atol=1e-12
+    )
 
 
-def test_several_maps_cost_what_they_say_and_share_both_ends(model: nn.Module, x: Tensor, maps: Tensor) -> None:
+def test_several_maps_cost_what_they_say_and_share_both_ends(
+    model: nn.Module, x: Tensor, maps: Tensor
+) -> None:
     rows: list[int] = []
     model.register_forward_pre_hook(lambda module, args: rows.append(len(args[0])))
     ig.metrics.deletion(model, x, list(maps), target=1, steps=16)
@@ -81,10 +92,14 @@ def test_a_linear_model_loses_most_where_the_map_says() -> None:
     model, x = nn.Linear(6, 1, bias=False).double(), torch.randn(3, 6).double()
     exact = model.weight.detach() * x
     orders = [exact, *torch.randn(20, 3, 6).double(), -exact]
-    found = ig.metrics.deletion(model, x, orders, target=ig.targets.Output(), score="output", steps=6)
+    found = ig.metrics.deletion(
+        model, x, orders, target=ig.targets.Output(), score="output", steps=6
+    )
     assert bool((found[0] <= found[1:-1] + 1e-12).all())
     assert bool((found[-1] >= found[1:-1] - 1e-12).all())
-    area = (exact.sort(descending=True).values * torch.arange(0.5, 6.0)).sum(1) / 6  # each feature stays until its turn
+    area = (exact.sort(descending=True).values * torch.arange(0.5, 6.0)).sum(
+        1
+    ) / 6  # each feature stays until its turn
     torch.testing.assert_close(found[0], area)
 
 
@@ -121,7 +136,9 @@ def test_running_merges_shards(model: nn.Module, x: Tensor, maps: Tensor) -> Non
         running = ig.metrics.Running("deletion")
         for one in parts:
             with ig.metrics.Subject.of(model, x[one], 1) as subject:
-                running.update(subject, ig.metrics.Maps.of(list(maps[:, one]), subject.x, subject.layout))
+                running.update(
+                    subject, ig.metrics.Maps.of(list(maps[:, one]), subject.x, subject.layout)
+                )
         return running
 
     whole = fed([slice(0, 4)]).compute()
@@ -146,7 +163,9 @@ def test_running_merges_shards(model: nn.Module, x: Tensor, maps: Tensor) -> Non
         ("map", "not an Attribution"),
     ],
 )
-def test_maps_that_cannot_be_judged(model: nn.Module, x: Tensor, attribution: object, message: str) -> None:
+def test_maps_that_cannot_be_judged(
+    model: nn.Module, x: Tensor, attribution: object, message: str
+) -> None:
     with pytest.raises(ig.errors.InputError, match=message):
         ig.metrics.deletion(model, x, attribution, target=1)
 

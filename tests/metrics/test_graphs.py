@@ -60,9 +60,15 @@ def test_metrics_are_the_plain_functions_asked_of_a_model(
     labels = torch.tensor([0, 1, 2, 0, 1, 2, 0])
     target = labels if mode == "phenomenon" else "predicted"
     for sparsity, size in ((0.7, 3), (0.5, 5), (0.99, 1)):
-        plus = N.fidelity_plus(model, edges, list(maps), target=target, by=by, mode=mode, sparsity=sparsity)
-        minus = N.fidelity_minus(model, edges, list(maps), target=target, by=by, mode=mode, sparsity=sparsity)
-        both = N.characterization(model, edges, list(maps), target=target, by=by, mode=mode, sparsity=sparsity)
+        plus = N.fidelity_plus(
+            model, edges, list(maps), target=target, by=by, mode=mode, sparsity=sparsity
+        )
+        minus = N.fidelity_minus(
+            model, edges, list(maps), target=target, by=by, mode=mode, sparsity=sparsity
+        )
+        both = N.characterization(
+            model, edges, list(maps), target=target, by=by, mode=mode, sparsity=sparsity
+        )
         for m in range(2):
             without, alone = (model(z) for z in cut(edges, maps[m], size))
             expected = N.fidelities(model(edges), without, alone, labels, mode=mode, by=by)
@@ -77,7 +83,9 @@ def test_plain_fidelities_are_their_definitions() -> None:
     for mode in ("model", "phenomenon"):
         for by in ("accuracy", "probability"):
             for found, other in zip(
-                N.fidelities(whole, without, alone, labels, mode=mode, by=by), (without, alone), strict=True
+                N.fidelities(whole, without, alone, labels, mode=mode, by=by),
+                (without, alone),
+                strict=True,
             ):
                 for i in range(20):
                     y = int(whole[i].argmax()) if mode == "model" else int(labels[i])
@@ -86,7 +94,9 @@ def test_plain_fidelities_are_their_definitions() -> None:
                     elif mode == "model":
                         expected = 1.0 - float(int(other[i].argmax()) == y)
                     else:
-                        expected = abs(float(int(whole[i].argmax()) == y) - float(int(other[i].argmax()) == y))
+                        expected = abs(
+                            float(int(whole[i].argmax()) == y) - float(int(other[i].argmax()) == y)
+                        )
                     assert found[i].item() == pytest.approx(expected)
 
 
@@ -154,21 +164,28 @@ def test_cost_and_batches(model: nn.Module, edges: Tensor, maps: Tensor) -> None
 
 
 def test_characterization() -> None:
-    plus, minus = torch.tensor([0.8, 0.0, 0.5, -0.1, 1.0, 0.0]), torch.tensor([0.4, 0.2, 1.0, 0.2, 0.0, 1.0])
+    plus, minus = (
+        torch.tensor([0.8, 0.0, 0.5, -0.1, 1.0, 0.0]),
+        torch.tensor([0.4, 0.2, 1.0, 0.2, 0.0, 1.0]),
+    )
     found = N.characterize(plus, minus)
     # PyG's formula: 1 / (w₊ / fid₊ + w₋ / (1 − fid₋))
     assert found[0].item() == pytest.approx(1 / (0.5 / 0.8 + 0.5 / 0.6))
     assert found[[1, 2, 5]].tolist() == [0, 0, 0]
     assert bool(found[3].isnan())
     assert found[4].item() == 1
-    assert N.characterize(plus[0], minus[0], (0.9, 0.1)).item() == pytest.approx(1 / (0.9 / 0.8 + 0.1 / 0.6))
+    assert N.characterize(plus[0], minus[0], (0.9, 0.1)).item() == pytest.approx(
+        1 / (0.9 / 0.8 + 0.1 / 0.6)
+    )
     with pytest.raises(ig.errors.InputError, match="two positive"):
         N.characterize(plus, minus, (1.0, 0.0))
     with pytest.raises(ig.errors.InputError, match="weights is a tuple of 2 numbers"):
         N.Characterization(weights=(1.0,))
 
 
-def test_the_summary_is_the_score_of_the_means(model: nn.Module, edges: Tensor, maps: Tensor) -> None:
+def test_the_summary_is_the_score_of_the_means(
+    model: nn.Module, edges: Tensor, maps: Tensor
+) -> None:
     running = N.Running(N.Characterization(by="accuracy"))
     for part in (slice(0, 3), slice(3, 7)):
         with N.Subject.of(model, edges[part], "predicted") as subject:
@@ -191,9 +208,13 @@ def test_unfaithfulness_is_the_divergence_of_what_is_left_from_what_was(
     for m in range(2):
         y, seen = (model(z).detach().softmax(1) for z in (edges, cut(edges, maps[m], 5)[1]))
         for b in range(7):
-            kl = sum(float(p) * math.log(float(p) / float(q)) for p, q in zip(y[b], seen[b], strict=True))
+            kl = sum(
+                float(p) * math.log(float(p) / float(q)) for p, q in zip(y[b], seen[b], strict=True)
+            )
             assert found[m, b].item() == pytest.approx(1 - math.exp(-kl), abs=1e-12)
-        torch.testing.assert_close(found[m], N.unfaithful(model(edges), model(cut(edges, maps[m], 5)[1])).detach())
+        torch.testing.assert_close(
+            found[m], N.unfaithful(model(edges), model(cut(edges, maps[m], 5)[1])).detach()
+        )
 
 
 def test_the_direction_is_not_that_of_pyg() -> None:
@@ -201,8 +222,12 @@ def test_the_direction_is_not_that_of_pyg() -> None:
     y, seen = torch.tensor([[0.999, 0.001]]).double(), torch.tensor([[0.5, 0.5]]).double()
     ours = N.unfaithful(y.log(), seen.log()).item()
     pyg = 1 - math.exp(-nn.functional.kl_div(y.log(), seen, reduction="batchmean").item())
-    assert ours == pytest.approx(1 - math.exp(-(0.999 * math.log(0.999 / 0.5) + 0.001 * math.log(0.001 / 0.5))))
-    assert pyg == pytest.approx(1 - math.exp(-(0.5 * math.log(0.5 / 0.999) + 0.5 * math.log(0.5 / 0.001))))
+    assert ours == pytest.approx(
+        1 - math.exp(-(0.999 * math.log(0.999 / 0.5) + 0.001 * math.log(0.001 / 0.5)))
+    )
+    assert pyg == pytest.approx(
+        1 - math.exp(-(0.5 * math.log(0.5 / 0.999) + 0.5 * math.log(0.5 / 0.001)))
+    )
     assert abs(ours - pyg) > 0.3
     assert N.unfaithful(seen.log(), y.log()).item() == pytest.approx(pyg)
 
@@ -238,7 +263,9 @@ def test_questions_that_cannot_be_asked(model: nn.Module, edges: Tensor, maps: T
     with pytest.raises(ig.errors.InputError, match="by="):
         N.FidelityMinus(by="logit")
     with pytest.raises(ig.errors.TargetError, match="true class"):
-        N.fidelity_plus(model, edges, maps[0], target=lambda out: out[:, 0], by="accuracy", mode="phenomenon")
+        N.fidelity_plus(
+            model, edges, maps[0], target=lambda out: out[:, 0], by="accuracy", mode="phenomenon"
+        )
     with pytest.raises(ig.errors.TargetError, match="no class outputs"):
         N.unfaithfulness(ig.fields.Linear(torch.ones(10).double()), edges, maps[0])
     single = nn.Sequential(nn.Linear(10, 1)).double()
@@ -255,7 +282,14 @@ def test_questions_that_cannot_be_asked(model: nn.Module, edges: Tensor, maps: T
 
 
 def test_every_metric_here_goes_by_its_name() -> None:
-    for name in ("fidelity_plus", "fidelity_minus", "characterization", "unfaithfulness", "sparsity", "jaccard"):
+    for name in (
+        "fidelity_plus",
+        "fidelity_minus",
+        "characterization",
+        "unfaithfulness",
+        "sparsity",
+        "jaccard",
+    ):
         made = N.as_metric(name)
         assert made.name == name
         assert N.as_metric(getattr(N, name)) == made
@@ -265,5 +299,7 @@ def test_constant_maps_cut_at_random_but_alike(model: nn.Module, edges: Tensor) 
     flat = torch.ones(7, 10).double()
     one, other = N.fidelity_plus(model, edges, [flat, 3 * flat], target=0)
     torch.testing.assert_close(one, other)
-    seeds = torch.stack([N.fidelity_plus(model, edges, flat, target=0, seed=seed) for seed in range(5)])
+    seeds = torch.stack(
+        [N.fidelity_plus(model, edges, flat, target=0, seed=seed) for seed in range(5)]
+    )
     assert bool((seeds.std(0) > 0).all())

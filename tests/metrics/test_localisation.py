@@ -77,7 +77,9 @@ def test_definitions(name: str, maps: Tensor, masks: Tensor) -> None:
 
 
 @pytest.mark.parametrize("name", DOORS)
-def test_a_batch_equals_its_examples_and_several_maps_go_together(name: str, maps: Tensor, masks: Tensor) -> None:
+def test_a_batch_equals_its_examples_and_several_maps_go_together(
+    name: str, maps: Tensor, masks: Tensor
+) -> None:
     both = measured(name, [maps, maps.roll(3, -1)], masks)
     assert both.shape == (2, 4)
     for b in range(4):
@@ -158,7 +160,9 @@ def test_tolerance_is_a_distance(seed: int, tolerance: float) -> None:
 def test_tokens_and_columns_have_no_distance() -> None:
     values = torch.tensor([[[0.0, 0.0], [2.0, 2.0], [0.0, 1.0]]])
     own = torch.tensor([[True, False, False]])
-    with ig.metrics.Subject.of(ig.fields.Linear(torch.ones(3, 2)), torch.ones(1, 3, 2), masks=own) as subject:
+    with ig.metrics.Subject.of(
+        ig.fields.Linear(torch.ones(3, 2)), torch.ones(1, 3, 2), masks=own
+    ) as subject:
         maps = ig.metrics.Maps.of(values, subject.x, subject.layout)
         assert ig.metrics.PointingGame(tolerance=15)(subject, maps).item() == 0
         assert ig.metrics.RelevanceMass()(subject, maps).item() == 0
@@ -211,7 +215,9 @@ def test_empty_masks_are_nan_and_never_a_hit(name: str, maps: Tensor, masks: Ten
     masks[1] = False
     found = measured(name, maps, masks)
     assert found.isnan().tolist() == [False, True, False, False]
-    with ig.metrics.Subject.of(ig.fields.Linear(torch.ones(3, 12, 10)), maps, masks=masks) as subject:
+    with ig.metrics.Subject.of(
+        ig.fields.Linear(torch.ones(3, 12, 10)), maps, masks=masks
+    ) as subject:
         metric = ig.metrics.known()[name](**DOORS[name])
         seen = metric.measure(subject, ig.metrics.Maps.of(maps, subject.x, subject.layout))
         torch.testing.assert_close(metric.summary(seen), found[[0, 2, 3]].mean()[None])
@@ -262,13 +268,21 @@ def test_the_top_of_everything_is_refused(maps: Tensor, masks: Tensor) -> None:
         ig.metrics.TopIntersection(k=0)
     with pytest.raises(ig.errors.InputError, match="distance in pixels"):
         ig.metrics.PointingGame(tolerance=-1)
-    assert ig.metrics.top_intersection(wave(1, 3, 40, 40), torch.ones(1, 40, 40, dtype=torch.bool)).item() == 1
+    assert (
+        ig.metrics.top_intersection(
+            wave(1, 3, 40, 40), torch.ones(1, 40, 40, dtype=torch.bool)
+        ).item()
+        == 1
+    )
 
 
 def test_without_masks_nothing_is_located() -> None:
     with pytest.raises(ig.errors.InputError, match="needs masks="):
         ig.metrics.judge(
-            ig.fields.Linear(torch.ones(4)), torch.ones(1, 4), torch.ones(1, 4), ig.metrics.RelevanceRank()
+            ig.fields.Linear(torch.ones(4)),
+            torch.ones(1, 4),
+            torch.ones(1, 4),
+            ig.metrics.RelevanceRank(),
         )
 
 
@@ -290,13 +304,17 @@ def test_ranks_and_correlations_are_scipys(values: list[int], seed: int) -> None
     stats = pytest.importorskip("scipy.stats")
     one = torch.tensor(values, dtype=torch.float64)
     other = torch.randint(-3, 4, one.shape, generator=torch.Generator().manual_seed(seed)).double()
-    torch.testing.assert_close(average_ranks(one), torch.from_numpy(stats.rankdata(values)).double())
+    torch.testing.assert_close(
+        average_ranks(one), torch.from_numpy(stats.rankdata(values)).double()
+    )
     flat = bool((one == one[0]).all() or (other == other[0]).all())
     if flat:
         assert bool(spearman(one, other).isnan())
         assert bool(pearson(one, other).isnan())
     else:
-        assert spearman(one, other).item() == pytest.approx(stats.spearmanr(one, other)[0], abs=1e-12)
+        assert spearman(one, other).item() == pytest.approx(
+            stats.spearmanr(one, other)[0], abs=1e-12
+        )
         assert pearson(one, other).item() == pytest.approx(stats.pearsonr(one, other)[0], abs=1e-12)
 
 

@@ -21,7 +21,9 @@ THEIRS = json.loads(peers.PATH.read_text())
 
 
 def close(ours: Tensor, theirs: Any) -> None:
-    torch.testing.assert_close(ours.double(), torch.tensor(theirs, dtype=torch.float64), rtol=1e-5, atol=1e-5)
+    torch.testing.assert_close(
+        ours.double(), torch.tensor(theirs, dtype=torch.float64), rtol=1e-5, atol=1e-5
+    )
 
 
 @pytest.fixture(scope="module")
@@ -50,7 +52,9 @@ def test_faithfulness_correlation(asked: Any) -> None:
     model, x, maps, target = asked
     chosen = torch.zeros(peers.RUNS, peers.BATCH, peers.FEATURES, dtype=torch.bool)
     chosen.scatter_(2, torch.tensor(peers.subsets()), True)
-    found = ig.metrics.faithfulness_correlation(model, x, maps, target=target, subsets=chosen, features="elements")
+    found = ig.metrics.faithfulness_correlation(
+        model, x, maps, target=target, subsets=chosen, features="elements"
+    )
     close(found, THEIRS["quantus"]["faithfulness_correlation"])
 
 
@@ -63,14 +67,18 @@ def test_faithfulness_estimate(asked: Any) -> None:
 def test_monotonicity_correlation(asked: Any) -> None:
     model, x, maps, target = asked
     fill = ig.baselines.Given(peers.redrawn().reshape(-1, 1, peers.SIDE, peers.SIDE))
-    found = ig.metrics.monotonicity_correlation(model, x, maps, target=target, fill=fill, features="elements")
+    found = ig.metrics.monotonicity_correlation(
+        model, x, maps, target=target, fill=fill, features="elements"
+    )
     close(found, THEIRS["quantus"]["monotonicity_correlation"])
 
 
 def test_max_sensitivity(asked: Any) -> None:
     model, x, _, target = asked
     maps = peers.slopes_times_input(model, x, target)
-    found = ig.metrics.max_sensitivity(model, x, maps, target=target, method=explainer, noise=shift, draws=6)
+    found = ig.metrics.max_sensitivity(
+        model, x, maps, target=target, method=explainer, noise=shift, draws=6
+    )
     close(found, THEIRS["quantus"]["max_sensitivity"])
     close(found, THEIRS["captum"]["sensitivity_max"])
 
@@ -79,7 +87,14 @@ def test_max_sensitivity(asked: Any) -> None:
 def test_infidelity(asked: Any, name: str) -> None:
     model, x, maps, target = asked
     found = ig.metrics.infidelity(
-        model, x, maps, target=target, perturb=shifted, draws=6, form=name.split("_")[0], scale="scaled" in name
+        model,
+        x,
+        maps,
+        target=target,
+        perturb=shifted,
+        draws=6,
+        form=name.split("_")[0],
+        scale="scaled" in name,
     )
     close(found, THEIRS["captum"][f"infidelity_{name}"])
 
@@ -107,16 +122,25 @@ def test_their_monotonicity_is_true_of_every_map() -> None:
     )
     assert bool((found[:2] == 1).all())  # all contributions are positive: any order rises …
     assert bool(found[2].isnan().all())  # … but a map that orders nothing is not judged
-    field = ig.fields.Linear(model[1].weight[0].detach().reshape(1, peers.SIDE, peers.SIDE).double())
-    x, exact = x.double(), (x * model[1].weight[0].detach().reshape(1, peers.SIDE, peers.SIDE)).double()
-    ours = ig.metrics.monotonicity(field, x, [exact, -exact], features="elements", steps=None, signed=True)
+    field = ig.fields.Linear(
+        model[1].weight[0].detach().reshape(1, peers.SIDE, peers.SIDE).double()
+    )
+    x, exact = (
+        x.double(),
+        (x * model[1].weight[0].detach().reshape(1, peers.SIDE, peers.SIDE)).double(),
+    )
+    ours = ig.metrics.monotonicity(
+        field, x, [exact, -exact], features="elements", steps=None, signed=True
+    )
     assert not bool(ours.any())  # with evidence on both sides, no order of either kind only rises
 
 
 def test_their_sensitivity_n_is_another_statistic() -> None:
     """Cumulative changes against the sum over the last step alone, over the batch: not 1 for the exact map of a linear model."""
     model, x, exact = peers.linear()
-    ours = ig.metrics.sensitivity_n(model, x, exact, target=0, sizes=(8, 16, 24, 32, 40, 48), features="elements")
+    ours = ig.metrics.sensitivity_n(
+        model, x, exact, target=0, sizes=(8, 16, 24, 32, 40, 48), features="elements"
+    )
     torch.testing.assert_close(ours, torch.ones(6))
     order = exact.flatten(1).argsort(descending=True)
     flat, gone = exact.flatten(1).double(), torch.zeros(6, peers.FEATURES, dtype=torch.bool)
@@ -124,9 +148,13 @@ def test_their_sensitivity_n_is_another_statistic() -> None:
     for first in range(0, 48, 8):
         step = order[:, first : first + 8]
         gone.scatter_(1, step, True)
-        pair = torch.stack([flat.gather(1, step).sum(1), (flat * gone).sum(1)])  # the model is linear
+        pair = torch.stack(
+            [flat.gather(1, step).sum(1), (flat * gone).sum(1)]
+        )  # the model is linear
         theirs.append(float(torch.corrcoef(pair)[0, 1]))
-    torch.testing.assert_close(torch.tensor(theirs), torch.tensor(FAULTS["sensitivity_n"]), rtol=1e-4, atol=1e-4)
+    torch.testing.assert_close(
+        torch.tensor(theirs), torch.tensor(FAULTS["sensitivity_n"]), rtol=1e-4, atol=1e-4
+    )
     assert min(theirs) < 0.9
 
 
@@ -142,11 +170,17 @@ def test_their_infidelity_never_puts_back_what_it_replaced() -> None:
             for left in (0, 4):
                 moved = x.clone() if put_back else moved
                 moved[..., top : top + 4, left : left + 4] = 0
-                errors.append(((slopes * (x - moved)).flatten(1).sum(1) - (output(x) - output(moved))).square())
+                errors.append(
+                    (
+                        (slopes * (x - moved)).flatten(1).sum(1) - (output(x) - output(moved))
+                    ).square()
+                )
         return torch.stack(errors).mean(0)
 
     close(infidelity(put_back=False), FAULTS["infidelity"])
-    assert not torch.allclose(infidelity(put_back=True), torch.tensor(FAULTS["infidelity"]), rtol=0.05)
+    assert not torch.allclose(
+        infidelity(put_back=True), torch.tensor(FAULTS["infidelity"]), rtol=0.05
+    )
     corners = iter([(0, 0), (0, 4), (4, 0), (4, 4)] * 100)
     places: dict[int, tuple[int, int]] = {}
 
@@ -156,7 +190,9 @@ def test_their_infidelity_never_puts_back_what_it_replaced() -> None:
         gone[..., top : top + 4, left : left + 4] = True
         return gone
 
-    ours = ig.metrics.infidelity(model, x, slopes, target=target, form="local", perturb=block, draws=4)
+    ours = ig.metrics.infidelity(
+        model, x, slopes, target=target, form="local", perturb=block, draws=4
+    )
     close(ours, infidelity(put_back=True).tolist())
 
 
@@ -198,7 +234,9 @@ def test_their_numbers_are_still_these(numbers: str) -> None:
     stored = THEIRS[numbers.removesuffix("_numbers")]
     for name, found in getattr(peers, numbers)().items():
         if isinstance(found, list):
-            torch.testing.assert_close(torch.tensor(found), torch.tensor(stored[name]), rtol=1e-4, atol=1e-5)
+            torch.testing.assert_close(
+                torch.tensor(found), torch.tensor(stored[name]), rtol=1e-4, atol=1e-5
+            )
         elif name == "mprt":
             assert set(found) == set(stored[name])
         else:

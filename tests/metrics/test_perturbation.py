@@ -23,7 +23,9 @@ def drawn(*shape: int, seed: int) -> Tensor:
 @pytest.fixture
 def model() -> nn.Module:
     torch.manual_seed(0)
-    return nn.Sequential(nn.Conv2d(3, 6, 3, padding=1), nn.ReLU(), nn.Flatten(), nn.Linear(6 * 64, 4)).double()
+    return nn.Sequential(
+        nn.Conv2d(3, 6, 3, padding=1), nn.ReLU(), nn.Flatten(), nn.Linear(6 * 64, 4)
+    ).double()
 
 
 @pytest.fixture
@@ -91,17 +93,23 @@ def test_imputed_pixels_are_noisy_and_others_are_not(x: Tensor) -> None:
     # The same draw for every row, so that a batch is its examples one by one.
     alone = ig.baselines.Imputed(noise=0.5).without(x[1:2], gone[1:2], torch.zeros(1).long())
     torch.testing.assert_close(alone[0], noisy[1])
-    assert not torch.allclose(ig.baselines.Imputed(0.5, seed=1).without(x, gone, torch.arange(3)), noisy)
+    assert not torch.allclose(
+        ig.baselines.Imputed(0.5, seed=1).without(x, gone, torch.arange(3)), noisy
+    )
 
 
 def test_fills_of_an_input_of_which_nothing_is_left(x: Tensor) -> None:
     everything = torch.ones(3, 1, 1, 1, dtype=torch.bool)
     colour = x.mean((2, 3), keepdim=True).expand_as(x)
     imputed, field = ig.baselines.Imputed(noise=0.0), ig.fields.Function(lambda z: z.sum((1, 2, 3)))
-    torch.testing.assert_close(imputed.without(x, everything.expand(3, 1, 8, 8), torch.arange(3)), colour)
+    torch.testing.assert_close(
+        imputed.without(x, everything.expand(3, 1, 8, 8), torch.arange(3)), colour
+    )
     torch.testing.assert_close(imputed(x, field)[0], colour)
     mean = x.mean((1, 2, 3), keepdim=True).expand_as(x)
-    torch.testing.assert_close(ig.baselines.MeanLeft().without(x, everything, torch.arange(3)), mean)
+    torch.testing.assert_close(
+        ig.baselines.MeanLeft().without(x, everything, torch.arange(3)), mean
+    )
     torch.testing.assert_close(ig.baselines.MeanLeft()(x, field)[0], mean)
 
 
@@ -116,7 +124,9 @@ def test_the_mean_of_what_is_left(x: Tensor) -> None:
 
 def test_fills_refuse_what_they_cannot_fill() -> None:
     with pytest.raises(ig.errors.BaselineError, match="needs images"):
-        ig.metrics.deletion(nn.Linear(4, 2), torch.randn(2, 4), torch.randn(2, 4), target=0, fill="imputed")
+        ig.metrics.deletion(
+            nn.Linear(4, 2), torch.randn(2, 4), torch.randn(2, 4), target=0, fill="imputed"
+        )
     with pytest.raises(ig.errors.InputError, match="noise="):
         ig.baselines.Imputed(noise=-1.0)
 
@@ -125,7 +135,9 @@ FILLS = {"blur", "mean", "corners", "zero", "noise", "imputed", "mean left", "bl
 
 
 @pytest.mark.parametrize("fill", sorted(FILLS))
-def test_every_fill_goes_through_the_same_door(model: nn.Module, x: Tensor, maps: Tensor, fill: str) -> None:
+def test_every_fill_goes_through_the_same_door(
+    model: nn.Module, x: Tensor, maps: Tensor, fill: str
+) -> None:
     """And a batch is its examples one by one, whatever the fill."""
     asked: dict[str, Any] = {"steps": 8, "fill": fill, "normalisation": UNIT}
     found = ig.metrics.abpc(model, x, list(maps), target=1, **asked)
@@ -152,7 +164,9 @@ def test_rows_hold_the_numbers_themselves(dtype: torch.dtype) -> None:
     assert bool(own.all(2).any(1).all())
 
 
-def test_superpixels_of_their_own_end_where_they_end(model: nn.Module, x: Tensor, maps: Tensor) -> None:
+def test_superpixels_of_their_own_end_where_they_end(
+    model: nn.Module, x: Tensor, maps: Tensor
+) -> None:
     labels = torch.arange(64).reshape(8, 8).expand(3, 8, 8).clone()
     labels[1] //= 8  # eight features
     labels[2] = 0  # one
@@ -162,7 +176,9 @@ def test_superpixels_of_their_own_end_where_they_end(model: nn.Module, x: Tensor
         assert ranking.counts.tolist() == [64, 8, 1]
         found = scores_without(subject, ranking, gone, 0.0)
         for b in range(3):
-            order = torch.stack([maps[0, b].sum(0)[labels[b] == s].sum() for s in range(int(labels[b].max()) + 1)])
+            order = torch.stack(
+                [maps[0, b].sum(0)[labels[b] == s].sum() for s in range(int(labels[b].max()) + 1)]
+            )
             first = order.argsort(descending=True)[: int(gone[1, b])]
             away = torch.isin(labels[b], first)
             row = torch.where(away, 0.0, x[b])
@@ -185,7 +201,9 @@ def test_shares_are_rounded_down_but_for_rounding() -> None:
         shares_of(torch.tensor([10]), (30.0,))
 
 
-def test_accuracy_is_whether_the_class_is_predicted(model: nn.Module, x: Tensor, maps: Tensor) -> None:
+def test_accuracy_is_whether_the_class_is_predicted(
+    model: nn.Module, x: Tensor, maps: Tensor
+) -> None:
     classes = model(x).argmax(1)
     with ig.metrics.Subject.of(model, x, classes) as subject:
         assert subject.whole("accuracy").tolist() == [1, 1, 1]
@@ -213,7 +231,9 @@ def test_orders_belong_together(model: nn.Module, x: Tensor, maps: Tensor) -> No
     torch.testing.assert_close(m.abpc(model, x, list(-maps), **asked), most - least)
     # Least relevant out first is most relevant in first, read backwards, in steps that meet.
     asked["each"] = 4
-    torch.testing.assert_close(m.lerf(model, x, maps[0], **asked), m.insertion(model, x, maps[0], **asked))
+    torch.testing.assert_close(
+        m.lerf(model, x, maps[0], **asked), m.insertion(model, x, maps[0], **asked)
+    )
 
 
 def test_morf_and_lerf_of_a_linear_model() -> None:
@@ -221,7 +241,10 @@ def test_morf_and_lerf_of_a_linear_model() -> None:
     net, x, exact = linear()
     down = exact.sort(1, descending=True).values
     turn = (torch.arange(8).double() + 0.5) / 8
-    found = {name: getattr(ig.metrics, name)(net, x, exact, steps=8, **OUTPUT) for name in ("morf", "lerf", "abpc")}
+    found = {
+        name: getattr(ig.metrics, name)(net, x, exact, steps=8, **OUTPUT)
+        for name in ("morf", "lerf", "abpc")
+    }
     torch.testing.assert_close(found["morf"], (down * turn).sum(1))
     torch.testing.assert_close(found["lerf"], (down.flip(1) * turn).sum(1))
     torch.testing.assert_close(found["abpc"], ((down.flip(1) - down) * turn).sum(1))
@@ -240,10 +263,14 @@ def test_a_random_order_scores_nothing() -> None:
 def test_aopc_of_a_linear_model_and_its_published_form() -> None:
     net, x, exact = linear()
     found = ig.metrics.aopc(net, x, exact, most=5, target=ig.targets.Output())
-    lost = torch.cat([torch.zeros(4, 1).double(), exact.sort(1, descending=True).values.cumsum(1)], 1)
+    lost = torch.cat(
+        [torch.zeros(4, 1).double(), exact.sort(1, descending=True).values.cumsum(1)], 1
+    )
     torch.testing.assert_close(found, lost[:, :6].mean(1))
     # More steps than features: as many as there are.
-    torch.testing.assert_close(ig.metrics.aopc(net, x, exact, target=ig.targets.Output()), lost.mean(1))
+    torch.testing.assert_close(
+        ig.metrics.aopc(net, x, exact, target=ig.targets.Output()), lost.mean(1)
+    )
 
 
 def test_aopc_takes_squares_of_nine_and_fills_them_with_noise() -> None:
@@ -284,26 +311,37 @@ def test_diffid_is_the_published_program(x: Tensor, maps: Tensor) -> None:
                     for descending in (False, True):
                         order = maps[m, b].abs().flatten().argsort(descending=descending)
                         kept = order[int(64 * share) :]
-                        row = torch.full((64,), float(x[b].flatten()[kept].mean()), dtype=torch.float64)
+                        row = torch.full(
+                            (64,), float(x[b].flatten()[kept].mean()), dtype=torch.float64
+                        )
                         row[kept] = x[b].flatten()[kept]
                         out = net(row.reshape(1, 1, 8, 8)).detach()
-                        points.append(float(out[0, 2] / whole[b, 2]) if score == "output" else float(out.argmax() == 2))
+                        points.append(
+                            float(out[0, 2] / whole[b, 2])
+                            if score == "output"
+                            else float(out.argmax() == 2)
+                        )
                     insertion, deletion = points
                     assert float(found[m, b, r]) == pytest.approx(insertion - deletion, abs=1e-9)
 
 
 def test_diffid_of_a_linear_model() -> None:
     net, x, exact = linear()
-    found = ig.metrics.diffid(net, x, exact, target=ig.targets.Output(), shares=(0.25, 0.5), fill=0.0)
+    found = ig.metrics.diffid(
+        net, x, exact, target=ig.targets.Output(), shares=(0.25, 0.5), fill=0.0
+    )
     down = exact.sort(1, descending=True).values
     first = torch.stack([down[:, :k].sum(1) for k in (2, 4)])
     last = torch.stack([down[:, -k:].sum(1) for k in (2, 4)])
     torch.testing.assert_close(found, ((first - last) / exact.sum(1)).mean(0))
     assert bool((found > 0).all())
     torch.testing.assert_close(  # negative evidence counts as much as its size, unless signs are asked for
-        ig.metrics.diffid(net, x, -exact, target=ig.targets.Output(), shares=(0.25, 0.5), fill=0.0), found
+        ig.metrics.diffid(net, x, -exact, target=ig.targets.Output(), shares=(0.25, 0.5), fill=0.0),
+        found,
     )
-    signed = ig.metrics.diffid(net, x, -exact, target=ig.targets.Output(), shares=(0.25, 0.5), fill=0.0, rank="signed")
+    signed = ig.metrics.diffid(
+        net, x, -exact, target=ig.targets.Output(), shares=(0.25, 0.5), fill=0.0, rank="signed"
+    )
     torch.testing.assert_close(signed, -found)
 
 
@@ -317,7 +355,9 @@ def test_nothing_is_relative_to_zero() -> None:
     with ig.metrics.Subject.of(net, x, 0) as subject:
         running.update(subject, ig.metrics.Maps.of(drawn(2, 4, seed=1), subject.x, subject.layout))
     torch.testing.assert_close(running.compute().summary, found[1:])
-    share = ig.metrics.deletion(net, x, drawn(2, 4, seed=1), target=0, score="output", normalise="whole", fill=1.0)
+    share = ig.metrics.deletion(
+        net, x, drawn(2, 4, seed=1), target=0, score="output", normalise="whole", fill=1.0
+    )
     assert share.isnan().tolist() == [True, False]
 
 
@@ -334,7 +374,9 @@ def test_road_removes_what_road_lerf_keeps() -> None:
 
 
 def test_road_restated(model: nn.Module, x: Tensor, maps: Tensor) -> None:
-    found = ig.metrics.road(model, x, maps[0], target=2, shares=(0.25,), fill=ig.baselines.Imputed(noise=0.0))
+    found = ig.metrics.road(
+        model, x, maps[0], target=2, shares=(0.25,), fill=ig.baselines.Imputed(noise=0.0)
+    )
     for b in range(3):
         gone = torch.zeros(64, dtype=torch.bool)
         gone[maps[0, b].sum(0).flatten().argsort(descending=True)[:16]] = True
@@ -368,14 +410,24 @@ def test_irof_segments_pictures_itself(model: nn.Module) -> None:
     image = torch.linspace(0, 1, 64).reshape(1, 1, 8, 8).expand(1, 3, 8, 8).double()
     even = torch.full((1, 3, 8, 8), 0.5).double()
     x = torch.cat([image, even])
-    whole = ig.metrics.irof(model, x, drawn(2, 3, 8, 8, seed=1), target=0, segments=9, normalisation=UNIT)
-    alone = ig.metrics.irof(model, x[:1], drawn(2, 3, 8, 8, seed=1)[:1], target=0, segments=9, normalisation=UNIT)
+    whole = ig.metrics.irof(
+        model, x, drawn(2, 3, 8, 8, seed=1), target=0, segments=9, normalisation=UNIT
+    )
+    alone = ig.metrics.irof(
+        model, x[:1], drawn(2, 3, 8, 8, seed=1)[:1], target=0, segments=9, normalisation=UNIT
+    )
     torch.testing.assert_close(whole[:1], alone)
     assert bool(whole.isfinite().all())
-    one = ig.metrics.irof(model, x, drawn(2, 3, 8, 8, seed=1), target=0, segments=torch.zeros(8, 8).long())
+    one = ig.metrics.irof(
+        model, x, drawn(2, 3, 8, 8, seed=1), target=0, segments=torch.zeros(8, 8).long()
+    )
     assert bool(one.isnan().all())  # a single segment has no order
     tiny = nn.Sequential(nn.Flatten(), nn.Linear(3, 2))
-    assert bool(ig.metrics.irof(tiny, torch.rand(2, 3, 1, 1), torch.rand(2, 3, 1, 1), target=0).isnan().all())
+    assert bool(
+        ig.metrics.irof(tiny, torch.rand(2, 3, 1, 1), torch.rand(2, 3, 1, 1), target=0)
+        .isnan()
+        .all()
+    )
 
 
 # --- tokens -----------------------------------------------------------------------------------------------------------------
@@ -422,7 +474,9 @@ def test_tokens_of_a_linear_model() -> None:
     net.weight.data = torch.cat([weight, -weight])
     others = list(drawn(20, 4, 8, seed=17))
     for name, better in (("comprehensiveness", 1), ("sufficiency", -1), ("log_odds", -1)):
-        found = better * getattr(ig.metrics, name)(net, x, [exact, *others], target=0, percent=(25.0, 50.0))
+        found = better * getattr(ig.metrics, name)(
+            net, x, [exact, *others], target=0, percent=(25.0, 50.0)
+        )
         assert bool((found[:1] >= found[1:] - 1e-12).all())
     # Two tokens of four gone: log-odds of the binary model are known in closed form.
     found = ig.metrics.log_odds(net, x, exact, target=0, percent=(25.0,))
@@ -435,12 +489,16 @@ def test_log_odds_survive_what_probabilities_do_not() -> None:
     """A class of probability 0 in single precision still has a logarithm."""
     net = nn.Linear(2, 2, bias=False)
     net.weight.data = torch.tensor([[-200.0, -300.0], [200.0, 300.0]])
-    found = ig.metrics.log_odds(net, torch.ones(1, 2), torch.tensor([[1.0, 2.0]]), target=0, percent=(50.0,))
+    found = ig.metrics.log_odds(
+        net, torch.ones(1, 2), torch.tensor([[1.0, 2.0]]), target=0, percent=(50.0,)
+    )
     torch.testing.assert_close(found, torch.tensor([600.0]))
 
 
 @pytest.mark.parametrize("percent", [(), (0.0,), (120.0,)])
-def test_percents_that_are_none(text: tuple[nn.Module, Tensor, Tensor], percent: tuple[float, ...]) -> None:
+def test_percents_that_are_none(
+    text: tuple[nn.Module, Tensor, Tensor], percent: tuple[float, ...]
+) -> None:
     with pytest.raises(ig.errors.InputError, match="percent="):
         ig.metrics.comprehensiveness(*text, target=1, percent=percent)
 
@@ -454,8 +512,12 @@ def test_gaps_of_a_linear_model() -> None:
     moved = (noise(x, None) - x) * net.weight.detach()
     first = torch.zeros_like(exact).scatter(1, exact.argsort(1, descending=True)[:, :2], 1.0)
     asked: dict[str, Any] = {"share": 0.25, "fill": noise, **OUTPUT}
-    torch.testing.assert_close(ig.metrics.pgi(net, x, exact, **asked), (moved * first).sum(2).abs().mean(0))
-    torch.testing.assert_close(ig.metrics.pgu(net, x, exact, **asked), (moved * (1 - first)).sum(2).abs().mean(0))
+    torch.testing.assert_close(
+        ig.metrics.pgi(net, x, exact, **asked), (moved * first).sum(2).abs().mean(0)
+    )
+    torch.testing.assert_close(
+        ig.metrics.pgu(net, x, exact, **asked), (moved * (1 - first)).sum(2).abs().mean(0)
+    )
     with pytest.raises(ig.errors.InputError, match="share="):
         ig.metrics.PGI(share=0.0)
 
@@ -474,7 +536,9 @@ class Edges(nn.Module):
 @pytest.fixture
 def pictures() -> Tensor:
     random = torch.Generator().manual_seed(3)
-    smooth = nn.functional.interpolate(torch.rand(3, 3, 3, 4, generator=random), (24, 32), mode="bilinear")
+    smooth = nn.functional.interpolate(
+        torch.rand(3, 3, 3, 4, generator=random), (24, 32), mode="bilinear"
+    )
     return (0.8 * smooth + 0.2 * torch.rand(3, 3, 24, 32, generator=random)).clamp(0, 1)
 
 
@@ -486,7 +550,9 @@ def test_information_curves_know_ranks_only(pictures: Tensor) -> None:
     assert bool(((found > 0) & (found < 1)).all())
     torch.testing.assert_close(found[0], found[1])
     assert not torch.allclose(found[0], found[2])
-    alone = torch.cat([ig.metrics.sic(Edges(), pictures[b : b + 1], places[b : b + 1], **asked) for b in range(3)])
+    alone = torch.cat(
+        [ig.metrics.sic(Edges(), pictures[b : b + 1], places[b : b + 1], **asked) for b in range(3)]
+    )
     torch.testing.assert_close(found[0], alone)
     assert not torch.allclose(ig.metrics.sic(Edges(), pictures, places, seed=1, **asked), found[0])
 
@@ -503,7 +569,9 @@ def test_images_without_a_curve_are_left_out_and_counted(pictures: Tensor) -> No
         measured = by.measure(subject, seen)
         assert by.values(measured).isnan().tolist() == [[False, True, False, False]]
         left = measured[0, [0, 2, 3]]
-        torch.testing.assert_close(by.summary(measured), ig.metrics.area(left.median(0).values)[None])
+        torch.testing.assert_close(
+            by.summary(measured), ig.metrics.area(left.median(0).values)[None]
+        )
         middle = (left[0] + left[1]) / 2  # of an even number of curves between the two
         torch.testing.assert_close(by.summary(measured[:, :3]), ig.metrics.area(middle)[None])
         mean = ig.metrics.SIC(aggregate="mean").summary(measured)
@@ -526,7 +594,9 @@ def test_pictures_that_are_none(pictures: Tensor) -> None:
     with pytest.raises(ig.errors.ShapeError, match="2 x 2 pixels"):
         ig.metrics.sic(net, pictures[:, :, :1], places[:, :1], target=0, normalisation=UNIT)
     with pytest.raises(ig.errors.ShapeError, match="mask="):
-        ig.metrics.sic(net, pictures, places, target=0, normalisation=UNIT, mask=torch.zeros(4, 4), least=0.0)
+        ig.metrics.sic(
+            net, pictures, places, target=0, normalisation=UNIT, mask=torch.zeros(4, 4), least=0.0
+        )
     with pytest.raises(ig.errors.InputError, match="aggregate="):
         ig.metrics.SIC(aggregate="max")
     with pytest.raises(ig.errors.InputError, match="rise"):
@@ -573,7 +643,9 @@ def test_every_curve_is_a_metric(model: nn.Module, x: Tensor, maps: Tensor, name
 
 
 @pytest.mark.parametrize(("name", "module", "extra"), [("road", "scipy", "scipy"), ("irof", "skimage.segmentation", "scikit-image"), ("sic", "scipy.interpolate", "scipy"), ("sic", "PIL.Image", "pillow")])  # fmt: skip
-def test_what_is_missing_is_named(monkeypatch: pytest.MonkeyPatch, name: str, module: str, extra: str) -> None:
+def test_what_is_missing_is_named(
+    monkeypatch: pytest.MonkeyPatch, name: str, module: str, extra: str
+) -> None:
     monkeypatch.setitem(sys.modules, module, None)
     if name == "road":
         monkeypatch.setitem(sys.modules, "scipy.sparse.linalg", None)

@@ -20,7 +20,9 @@ from torch import Tensor, nn
 import integrand as ig
 from tests.problems import wave
 
-REFERENCE = json.loads((Path(__file__).parent.parent / "references" / "quantus_maps.json").read_text())
+REFERENCE = json.loads(
+    (Path(__file__).parent.parent / "references" / "quantus_maps.json").read_text()
+)
 ROWS, COLUMNS = torch.meshgrid(torch.arange(12), torch.arange(10), indexing="ij")
 MAPS = wave(4, 1, 12, 10, phase=0.4)
 MASKS = torch.stack([(ROWS // 3 + COLUMNS // 4 + b) % 3 == 0 for b in range(4)])
@@ -34,10 +36,19 @@ AGREED: dict[str, tuple[Any, float]] = {
     "Sparseness": (lambda: ig.metrics.sparseness(MAPS), 5e-7),  # it adds 1e-7 to every magnitude
     "Complexity": (lambda: ig.metrics.complexity(MAPS), 1e-9),
     "EffectiveComplexity, eps 1e-5, abs": (lambda: ig.metrics.effective_complexity(MAPS), 0),
-    "EffectiveComplexity, eps 0.3, abs": (lambda: ig.metrics.effective_complexity(MAPS, eps=0.3), 0),
+    "EffectiveComplexity, eps 0.3, abs": (
+        lambda: ig.metrics.effective_complexity(MAPS, eps=0.3),
+        0,
+    ),
     "RelevanceRankAccuracy": (lambda: ig.metrics.relevance_rank(MAPS, MASKS), 1e-12),
-    "RelevanceMassAccuracy, abs": (lambda: ig.metrics.relevance_mass(MAPS, MASKS, pool="absolute"), 1e-12),
-    "AttributionLocalisation": (lambda: ig.metrics.relevance_mass(MAPS, MASKS, pool="absolute"), 1e-10),  # 1e-9 below
+    "RelevanceMassAccuracy, abs": (
+        lambda: ig.metrics.relevance_mass(MAPS, MASKS, pool="absolute"),
+        1e-12,
+    ),
+    "AttributionLocalisation": (
+        lambda: ig.metrics.relevance_mass(MAPS, MASKS, pool="absolute"),
+        1e-10,
+    ),  # 1e-9 below
     "PointingGame": (lambda: ig.metrics.pointing_game(MAPS, MASKS, tolerance=0), 0),
     "AUC": (lambda: ig.metrics.localisation_auc(MAPS, MASKS), 1e-12),
     "TopKIntersection, k 17": (lambda: ig.metrics.top_intersection(MAPS, MASKS, k=17), 1e-12),
@@ -58,7 +69,12 @@ def test_empty_masks_are_no_hits() -> None:
     masks = MASKS.clone()
     masks[1] = False
     assert quoted("PointingGame, mask 1 empty")[1].item() == 1
-    assert ig.metrics.pointing_game(MAPS, masks, tolerance=0).isnan().tolist() == [False, True, False, False]
+    assert ig.metrics.pointing_game(MAPS, masks, tolerance=0).isnan().tolist() == [
+        False,
+        True,
+        False,
+        False,
+    ]
 
 
 def test_constant_maps_do_not_always_hit() -> None:
@@ -144,7 +160,9 @@ def test_quantus_still_says_so(quantus: Any) -> None:
         ("PointingGame, mask 1 empty", quantus.PointingGame(**options.signed), empty),
         (
             "AttributionLocalisation, weighted",
-            quantus.AttributionLocalisation(weighted=True, positive_attributions=True, **options.sized),
+            quantus.AttributionLocalisation(
+                weighted=True, positive_attributions=True, **options.sized
+            ),
             MASKS,
         ),
     ]:

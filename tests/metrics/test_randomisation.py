@@ -59,7 +59,10 @@ def state(model: nn.Module) -> list[Any]:
 
 def same(one: list[Any], other: list[Any]) -> bool:
     return len(one) == len(other) and all(
-        all(torch.equal(a, b) if isinstance(a, Tensor) else a == b for a, b in zip(left, right, strict=True))
+        all(
+            torch.equal(a, b) if isinstance(a, Tensor) else a == b
+            for a, b in zip(left, right, strict=True)
+        )
         for left, right in zip(one, other, strict=True)
     )
 
@@ -79,7 +82,14 @@ def test_the_model_is_given_back_as_it_was(
     model.train(training)
     before, random = state(model), torch.get_rng_state()
     options = {"draws": 2} if metric is not ig.metrics.mprt else {}
-    metric(model, x, slope(ig.TorchField(copy.deepcopy(model).eval(), 1), x), target=1, method=slope, **options)
+    metric(
+        model,
+        x,
+        slope(ig.TorchField(copy.deepcopy(model).eval(), 1), x),
+        target=1,
+        method=slope,
+        **options,
+    )
     assert same(before, state(model))
     assert torch.equal(random, torch.get_rng_state())
 
@@ -101,7 +111,9 @@ def test_the_model_is_given_back_after_an_error(model: nn.Module, x: Tensor, ord
 
 def changed(model: nn.Module, before: dict[str, Tensor]) -> set[str]:
     """Layers that are not what they were, by what they hold."""
-    names = {name for name, tensor in model.state_dict().items() if not torch.equal(tensor, before[name])}
+    names = {
+        name for name, tensor in model.state_dict().items() if not torch.equal(tensor, before[name])
+    }
     layers = {name.split(".")[0] if "." in name else "itself" for name in names}
     return layers
 
@@ -154,7 +166,9 @@ def test_every_parameter_forgets_and_seeds_decide(model: nn.Module, x: Tensor) -
         assert not torch.equal(parameter, learnt[name]), name
         assert not torch.equal(parameter, other[name]), name
     bound = 12**-0.5
-    assert float(first["head.weight"].abs().max()) <= bound  # drawn by the layer itself, as before training
+    assert (
+        float(first["head.weight"].abs().max()) <= bound
+    )  # drawn by the layer itself, as before training
 
 
 def test_layers_that_cannot_start_anew_are_drawn_like_themselves() -> None:
@@ -179,11 +193,16 @@ def test_layers_that_cannot_start_anew_are_drawn_like_themselves() -> None:
 
 def test_the_curve_is_the_similarity_at_every_stage(model: nn.Module, x: Tensor) -> None:
     """Restated with a copy of the model, made random layer by layer as Quantus does."""
-    plain = nn.Sequential(nn.Linear(3, 9), nn.Tanh(), nn.Linear(9, 9), nn.Tanh(), nn.Linear(9, 4)).double()
+    plain = nn.Sequential(
+        nn.Linear(3, 9), nn.Tanh(), nn.Linear(9, 9), nn.Tanh(), nn.Linear(9, 4)
+    ).double()
     own = slope(ig.TorchField(plain, 1), x)
     with ig.metrics.Subject.of(plain, x, 1) as subject:
         maps = ig.metrics.Maps.of(
-            {"a": own, "b": x * own}, subject.x, subject.layout, (slope, lambda f, z: z * slope(f, z))
+            {"a": own, "b": x * own},
+            subject.x,
+            subject.layout,
+            (slope, lambda f, z: z * slope(f, z)),
         )
         measured = ig.metrics.MPRT(seed=5).measure(subject, maps)
     other = copy.deepcopy(plain)
@@ -195,7 +214,9 @@ def test_the_curve_is_the_similarity_at_every_stage(model: nn.Module, x: Tensor)
         random = slope(ig.TorchField(other, 1), x)
         for b in range(5):
             for m, (a, c) in enumerate(((own, random), (x * own, x * random))):
-                assert float(measured[m, b, stage]) == pytest.approx(stats.spearmanr(a[b], c[b])[0], abs=1e-12)
+                assert float(measured[m, b, stage]) == pytest.approx(
+                    stats.spearmanr(a[b], c[b])[0], abs=1e-12
+                )
     torch.testing.assert_close(ig.metrics.MPRT().values(measured), measured.mean(-1))
 
 
@@ -210,7 +231,9 @@ def test_nothing_is_remembered_of_the_true_model(model: nn.Module, x: Tensor) ->
     with ig.metrics.Subject.of(model, x, "predicted") as subject:
         own = noted(subject.field, subject.x)
         ig.metrics.MPRT()(subject, ig.metrics.Maps.of(own, subject.x, subject.layout, (noted,)))
-    assert len({id(field) for field, _ in seen}) == len(seen)  # what a part keeps of a field does not outlast it
+    assert len({id(field) for field, _ in seen}) == len(
+        seen
+    )  # what a part keeps of a field does not outlast it
     for (_, one), (_, other) in itertools.combinations(seen, 2):
         assert not torch.equal(one, other)
 
@@ -230,16 +253,24 @@ def test_a_batch_equals_its_examples(model: nn.Module, x: Tensor) -> None:
 def test_gradients_forget_and_edges_do_not() -> None:
     """A fully random copy: gradients are unlike (about 0), an edge map stays itself; the entropy of gradients does not fall."""
     torch.manual_seed(0)
-    net = nn.Sequential(nn.Conv2d(1, 8, 3, padding=1), nn.ReLU(), nn.Flatten(), nn.Linear(8 * 144, 5))
+    net = nn.Sequential(
+        nn.Conv2d(1, 8, 3, padding=1), nn.ReLU(), nn.Flatten(), nn.Linear(8 * 144, 5)
+    )
     x = torch.randn(12, 1, 12, 12, generator=torch.Generator().manual_seed(3))
     edges = lambda field, z: z - z.roll(1, -1)  # noqa: E731
     own = slope(ig.TorchField(net, 2), x)
-    ask = functools.partial(ig.metrics.mprt, net, x, [own, edges(None, x)], target=2, method=[slope, edges], stages=1)
+    ask = functools.partial(
+        ig.metrics.mprt, net, x, [own, edges(None, x)], target=2, method=[slope, edges], stages=1
+    )
     found = torch.stack([ask(seed=seed) for seed in range(8)])
     assert abs(float(found[:, 0].mean())) < 0.08
-    assert float(found[:, 0].mean(1).abs().max()) < 0.3  # one random model for all examples: they err together
+    assert (
+        float(found[:, 0].mean(1).abs().max()) < 0.3
+    )  # one random model for all examples: they err together
     torch.testing.assert_close(found[:, 1], torch.ones(8, 12))
-    random = ig.metrics.efficient_mprt(net, x, [own, edges(None, x)], target=2, method=[slope, edges])
+    random = ig.metrics.efficient_mprt(
+        net, x, [own, edges(None, x)], target=2, method=[slope, edges]
+    )
     assert bool((random[1] == 0).all())
     spiky = own * (
         own.abs() > own.abs().flatten(1).quantile(0.95, 1)[:, None, None, None]
@@ -252,7 +283,10 @@ def test_smooth_maps_are_averaged_over_the_same_noise(model: nn.Module, x: Tenso
     own = slope(ig.TorchField(model, 1), x)
     found = ig.metrics.judge(model, x, own, by, target=1, method=slope)
     deviation = 0.2 * (x.amax(1) - x.amin(1))[:, None]
-    noise = [torch.randn(1, 3, generator=ig.core.random.generator(2, d), dtype=torch.float64) for d in range(3)]
+    noise = [
+        torch.randn(1, 3, generator=ig.core.random.generator(2, d), dtype=torch.float64)
+        for d in range(3)
+    ]
     mean = lambda field: sum(field.gradient(x + deviation * e) for e in noise) / 3  # noqa: E731
     before = mean(ig.TorchField(model, 1))
     with unlearning(ig.TorchField(model, 1), x, stages=1, seed=2) as stages:
@@ -267,7 +301,9 @@ def test_entropy_is_that_of_the_histogram() -> None:
     rows = torch.randn(4, 300, generator=torch.Generator().manual_seed(0)).double()
     found = entropy(rows, torch.ones(300, dtype=torch.bool), 20)
     for row, value in zip(rows, found, strict=True):
-        assert float(value) == pytest.approx(stats.entropy(np.histogram(row.numpy(), 20)[0]), abs=1e-12)
+        assert float(value) == pytest.approx(
+            stats.entropy(np.histogram(row.numpy(), 20)[0]), abs=1e-12
+        )
     assert float(entropy(torch.full((1, 5), 2.0).double(), torch.ones(5, dtype=torch.bool), 4)) == 0
 
 
@@ -276,8 +312,12 @@ def test_similarities() -> None:
     one, other = torch.randn(2, 1, 3, 2, 9, 9, generator=random).double()
     for similarity in ("spearman", "pearson", "ssim"):
         torch.testing.assert_close(alike(one, 3 * one, similarity), torch.ones(1, 3).double())
-        torch.testing.assert_close(alike(one, -one, similarity, absolute=True), torch.ones(1, 3).double())
-        assert bool((alike(one, -one, similarity) < (0.95 if similarity == "ssim" else -0.999)).all())
+        torch.testing.assert_close(
+            alike(one, -one, similarity, absolute=True), torch.ones(1, 3).double()
+        )
+        assert bool(
+            (alike(one, -one, similarity) < (0.95 if similarity == "ssim" else -0.999)).all()
+        )
         assert bool((alike(one, other, similarity).abs() < 0.5).all())
         assert bool(alike(one, 0 * one + 1, similarity).isnan().all())
     from skimage.metrics import structural_similarity
@@ -305,13 +345,18 @@ def test_random_logit_is_the_likeness_of_another_classs_map() -> None:
         model, x, weight[target], target=target, method=slope, other=other, similarity="pearson"
     )
     expected = [
-        float(torch.corrcoef(torch.stack([weight[a], weight[b]]))[0, 1]) for a, b in zip(target, other, strict=True)
+        float(torch.corrcoef(torch.stack([weight[a], weight[b]]))[0, 1])
+        for a, b in zip(target, other, strict=True)
     ]
     torch.testing.assert_close(found, torch.tensor(expected, dtype=torch.float64))
-    ask = functools.partial(ig.metrics.random_logit, model, x, weight[target], target=target, method=slope)
+    ask = functools.partial(
+        ig.metrics.random_logit, model, x, weight[target], target=target, method=slope
+    )
     drawn = torch.stack([ask(seed=seed) for seed in range(20)])
     assert float(drawn.max()) < 0.999  # never the class itself
-    assert len(drawn.mean(1).unique()) == 4  # four other classes, the same number further on for everybody
+    assert (
+        len(drawn.mean(1).unique()) == 4
+    )  # four other classes, the same number further on for everybody
     predicted = ig.explain(model, x, target="predicted")
     assert bool((ig.metrics.random_logit(model, x, predicted, target="predicted") < 0.99).all())
 
@@ -366,7 +411,11 @@ def test_methods_and_partials_of_a_module_are_made_random_too(model: nn.Module, 
 
 def test_a_faster_double_forgets_with_its_model(x: Tensor) -> None:
     torch.manual_seed(0)
-    net = nn.Sequential(nn.Linear(3, 8), nn.BatchNorm1d(8), nn.Tanh(), nn.Linear(8, 4)).double().eval()
+    net = (
+        nn.Sequential(nn.Linear(3, 8), nn.BatchNorm1d(8), nn.Tanh(), nn.Linear(8, 4))
+        .double()
+        .eval()
+    )
     own = slope(ig.TorchField(net, 1), x)
     plain = ig.metrics.mprt(net, x, own, target=1, method=slope)
     fast = ig.metrics.mprt(net, x, own, target=1, method=slope, optimize=True)
@@ -396,7 +445,9 @@ class Recurrent(nn.Module):
 def test_models_of_other_kinds_forget_and_remember() -> None:
     torch.manual_seed(0)
     tokens = torch.randn(4, 5, 3).double()
-    plain = nn.Sequential(nn.Linear(3, 6), nn.Tanh(), nn.Flatten(), nn.Linear(30, 4)).double().eval()
+    plain = (
+        nn.Sequential(nn.Linear(3, 6), nn.Tanh(), nn.Flatten(), nn.Linear(30, 4)).double().eval()
+    )
     old = copy.deepcopy(plain)
     with warnings.catch_warnings():
         warnings.simplefilter("ignore")

@@ -43,7 +43,9 @@ def test_what_tells_the_class_is_missed(data: Any) -> None:
     assert float(curves[0, 1]) < 0.65  # the one that counts
     assert float(curves[1, 2]) > 0.9  # all that do not
     assert bool((curves[:, 3] == curves[0, 3]).all())  # everything gone
-    assert float(curves[0, 2]) <= float(curves[2, 2]) <= float(curves[1, 2])  # a random ranking between
+    assert (
+        float(curves[0, 2]) <= float(curves[2, 2]) <= float(curves[1, 2])
+    )  # a random ranking between
     assert gone.areas[0] < gone.areas[2] < gone.areas[1]
     kept = ig.metrics.kar(nearest_mean, data, given, cutoffs=cutoffs, seeds=1, control=False)
     assert float(kept.curves[0, 1]) > 0.9
@@ -56,14 +58,18 @@ def test_what_tells_the_class_is_missed(data: Any) -> None:
 
 def test_diff_roar_is_bottom_minus_top(data: Any) -> None:
     given = {"right": maps_of(RIGHT, data), "wrong": maps_of(WRONG, data)}
-    difference, bottom, top = ig.metrics.diff_roar(nearest_mean, data, given, cutoffs=(0.0, 0.2, 0.4), seeds=1)
+    difference, bottom, top = ig.metrics.diff_roar(
+        nearest_mean, data, given, cutoffs=(0.0, 0.2, 0.4), seeds=1
+    )
     torch.testing.assert_close(difference, bottom.curves - top.curves)
     assert bool((difference[:, 0] == 0).all())
     assert float(difference[0, 1]) > 0.25
     assert float(difference[1, 1]) < -0.25
     assert abs(float(difference[2, 1:].mean())) < 0.1
     reverse = {"right": maps_of([-w for w in RIGHT], data)}
-    mirrored = ig.metrics.roar(nearest_mean, data, reverse, cutoffs=(0.0, 0.2, 0.4), seeds=1, control=False)
+    mirrored = ig.metrics.roar(
+        nearest_mean, data, reverse, cutoffs=(0.0, 0.2, 0.4), seeds=1, control=False
+    )
     torch.testing.assert_close(
         mirrored.scores[0], bottom.scores[0]
     )  # the bottom of a ranking is the top of its reverse
@@ -117,7 +123,9 @@ def test_pictures_lose_pixels_to_the_mean_of_each_channel() -> None:
     torch.testing.assert_close(seen[0][gone], mean[gone])
     assert float(found.curves[0, 0]) == 1
     assert bool(found.areas.isnan().all())
-    ig.metrics.roar(train, data, maps, cutoffs=(0.25,), seeds=1, control=False, fill=-1.0, features=2)
+    ig.metrics.roar(
+        train, data, maps, cutoffs=(0.25,), seeds=1, control=False, fill=-1.0, features=2
+    )
     assert bool((seen[1][seen[1] != x] == -1).all())
 
 
@@ -145,7 +153,9 @@ def test_any_score_and_a_model_that_learns_by_descent(data: Any) -> None:
 
         def loss() -> Tensor:
             optimiser.zero_grad()
-            value = nn.functional.binary_cross_entropy_with_logits(model(inputs - mean)[:, 0], labels.float())
+            value = nn.functional.binary_cross_entropy_with_logits(
+                model(inputs - mean)[:, 0], labels.float()
+            )
             value.backward()
             return value
 
@@ -153,7 +163,9 @@ def test_any_score_and_a_model_that_learns_by_descent(data: Any) -> None:
         return lambda z: model(z - mean)[:, 0].sigmoid()
 
     error = lambda said, labels: float((said - labels).abs().mean())  # noqa: E731
-    found = ig.metrics.roar(train, data, maps_of(RIGHT, data), cutoffs=(0, 0.2), seeds=2, score=error, control=False)
+    found = ig.metrics.roar(
+        train, data, maps_of(RIGHT, data), cutoffs=(0, 0.2), seeds=2, score=error, control=False
+    )
     assert float(found.curves[0, 0]) < 0.1 < 0.4 < float(found.curves[0, 1])
     with pytest.raises(ig.errors.InputError, match="one real number for each"):
         ig.metrics.roar(train, data, maps_of(RIGHT, data), cutoffs=(0,), seeds=1)

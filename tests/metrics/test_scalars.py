@@ -30,7 +30,11 @@ def test_golden_values() -> None:
         assert ig.metrics.effective_complexity(single).item() == 1
 
 
-@given(st.lists(st.floats(-1e3, 1e3), min_size=1, max_size=12).filter(lambda v: sum(map(abs, v)) > 1e-6))
+@given(
+    st.lists(st.floats(-1e3, 1e3), min_size=1, max_size=12).filter(
+        lambda v: sum(map(abs, v)) > 1e-6
+    )
+)
 def test_sparseness_and_complexity_are_their_definitions(values: list[float]) -> None:
     """Gini as half the relative mean absolute difference, entropy as a sum: formulas other than the ones computed."""
     found = torch.tensor([values], dtype=torch.float64)
@@ -66,13 +70,20 @@ def test_what_a_feature_is() -> None:
     by_hand = ig.metrics.complexity(heat.reshape(2, 30))
     torch.testing.assert_close(ig.metrics.complexity(heat), by_hand)
     torch.testing.assert_close(ig.metrics.complexity(spread), by_hand)
-    torch.testing.assert_close(ig.metrics.complexity(spread, features="elements"), by_hand + math.log(3))
-    torch.testing.assert_close(ig.metrics.complexity(heat, features="tokens"), ig.metrics.complexity(heat.sum(2)))
+    torch.testing.assert_close(
+        ig.metrics.complexity(spread, features="elements"), by_hand + math.log(3)
+    )
+    torch.testing.assert_close(
+        ig.metrics.complexity(heat, features="tokens"), ig.metrics.complexity(heat.sum(2))
+    )
     field, x = ig.fields.Linear(wave(5, 6)), wave(2, 5, 6, phase=1)
     known = ig.methods.integrated(rule=ig.rules.Exact())(field, x)
-    torch.testing.assert_close(ig.metrics.complexity(known), ig.metrics.complexity(known.values.sum(2)))
     torch.testing.assert_close(
-        ig.metrics.judge(field, x, known.values, ig.metrics.Complexity()), ig.metrics.complexity(known)
+        ig.metrics.complexity(known), ig.metrics.complexity(known.values.sum(2))
+    )
+    torch.testing.assert_close(
+        ig.metrics.judge(field, x, known.values, ig.metrics.Complexity()),
+        ig.metrics.complexity(known),
     )
 
 
@@ -80,12 +91,18 @@ def test_superpixels_of_ones_own() -> None:
     labels = torch.tensor([[[0, 0], [1, 2]], [[0, 0], [1, 1]]])
     heat = torch.tensor([[[1.0, 2.0], [2.0, 1.0]], [[1.0, 1.0], [3.0, 3.0]]]).double()[:, None]
     found = ig.metrics.complexity(heat, features=labels)
-    torch.testing.assert_close(found[:1], ig.metrics.complexity(torch.tensor([[3.0, 2.0, 1.0]]).double()))
-    torch.testing.assert_close(found[1:], ig.metrics.complexity(torch.tensor([[2.0, 6.0]]).double()))
+    torch.testing.assert_close(
+        found[:1], ig.metrics.complexity(torch.tensor([[3.0, 2.0, 1.0]]).double())
+    )
+    torch.testing.assert_close(
+        found[1:], ig.metrics.complexity(torch.tensor([[2.0, 6.0]]).double())
+    )
     gini = ig.metrics.sparseness(heat, features=labels)
     torch.testing.assert_close(gini[1:], ig.metrics.sparseness(torch.tensor([[2.0, 6.0]]).double()))
     both = ig.metrics.agreement([heat, heat.roll(1, -1)], features=labels)
-    torch.testing.assert_close(both[1:], ig.metrics.agreement([heat[1:], heat.roll(1, -1)[1:]], features=labels[1]))
+    torch.testing.assert_close(
+        both[1:], ig.metrics.agreement([heat[1:], heat.roll(1, -1)[1:]], features=labels[1])
+    )
 
 
 def test_maps_of_nothing() -> None:
@@ -131,20 +148,29 @@ def test_types_are_those_of_the_maps() -> None:
 def test_linear_maps_have_no_gap() -> None:
     field, x = ig.fields.Linear(wave(4)), wave(3, 4, phase=1)
     for relative in (True, False):
-        found = ig.metrics.completeness_gap(ig.methods.integrated(rule=ig.rules.Exact())(field, x), relative=relative)
+        found = ig.metrics.completeness_gap(
+            ig.methods.integrated(rule=ig.rules.Exact())(field, x), relative=relative
+        )
         assert bool((found < 1e-12).all())
 
 
 def test_gaps_are_what_attributions_say() -> None:
     torch.manual_seed(0)
-    model, x = nn.Sequential(nn.Linear(4, 8), nn.Tanh(), nn.Linear(8, 3)).double(), torch.randn(5, 4).double() * 3
+    model, x = (
+        nn.Sequential(nn.Linear(4, 8), nn.Tanh(), nn.Linear(8, 3)).double(),
+        torch.randn(5, 4).double() * 3,
+    )
     found = ig.explain(model, x, target=1, rule=ig.rules.Midpoint(4))
-    torch.testing.assert_close(ig.metrics.completeness_gap(found, relative=False), found.residual.abs())
+    torch.testing.assert_close(
+        ig.metrics.completeness_gap(found, relative=False), found.residual.abs()
+    )
     torch.testing.assert_close(ig.metrics.completeness_gap(found), found.gap)
     changed = dataclasses.replace(
         found, values=found.values + 1
     )  # what the map says counts, not what it said of itself
-    torch.testing.assert_close(ig.metrics.completeness_gap(changed, relative=False), (found.residual - 4).abs())
+    torch.testing.assert_close(
+        ig.metrics.completeness_gap(changed, relative=False), (found.residual - 4).abs()
+    )
 
 
 def test_a_gap_relative_to_nothing() -> None:
@@ -170,14 +196,23 @@ def slow_agreement(one: list[float], other: list[float], k: int, by: str) -> flo
     common = [i for i in a if i in b]
     rank = [i for i in common if a.index(i) == b.index(i)]
     sign = [i for i in common if (one[i] > 0) == (other[i] > 0)]
-    found = {"features": common, "ranks": rank, "signs": sign, "signed_ranks": [i for i in rank if i in sign]}
+    found = {
+        "features": common,
+        "ranks": rank,
+        "signs": sign,
+        "signed_ranks": [i for i in rank if i in sign],
+    }
     return len(found[by]) / k
 
 
 @pytest.mark.parametrize("by", ["features", "ranks", "signs", "signed_ranks"])
 @pytest.mark.parametrize("k", [1, 3, 8])
 def test_agreement_at_the_top(by: str, k: int) -> None:
-    maps = {"a": wave(6, 8), "b": wave(6, 8, phase=0.3), "c": wave(6, 8) + 0.2 * wave(6, 8, phase=2)}
+    maps = {
+        "a": wave(6, 8),
+        "b": wave(6, 8, phase=0.3),
+        "c": wave(6, 8) + 0.2 * wave(6, 8, phase=2),
+    }
     found = ig.metrics.agreement(maps, by=by, k=k)
     assert found.shape == (6, 3, 3)
     for b in range(6):
@@ -197,13 +232,21 @@ def test_correlations_of_maps() -> None:
         pixels = [one[b].sum(0).flatten() for one in maps]
         for i in range(3):
             for j in range(3):
-                assert found[b, i, j].item() == pytest.approx(stats.spearmanr(pixels[i], pixels[j])[0])
-                assert size[b, i, j].item() == pytest.approx(stats.spearmanr(pixels[i].abs(), pixels[j].abs())[0])
-                assert linear[b, i, j].item() == pytest.approx(stats.pearsonr(pixels[i], pixels[j])[0])
+                assert found[b, i, j].item() == pytest.approx(
+                    stats.spearmanr(pixels[i], pixels[j])[0]
+                )
+                assert size[b, i, j].item() == pytest.approx(
+                    stats.spearmanr(pixels[i].abs(), pixels[j].abs())[0]
+                )
+                assert linear[b, i, j].item() == pytest.approx(
+                    stats.pearsonr(pixels[i], pixels[j])[0]
+                )
     torch.testing.assert_close(found[:, 0, 2], -torch.ones(3).double())
 
 
-@pytest.mark.parametrize("by", ["spearman", "pearson", "features", "ranks", "signs", "signed_ranks"])
+@pytest.mark.parametrize(
+    "by", ["spearman", "pearson", "features", "ranks", "signs", "signed_ranks"]
+)
 def test_agreement_is_symmetric_one_for_itself_and_nan_for_constants(by: str) -> None:
     maps = [wave(2, 9), wave(2, 9, phase=1), torch.full((2, 9), 0.3).double()]
     found = ig.metrics.agreement(maps, by=by)
@@ -219,7 +262,10 @@ def test_agreement_is_symmetric_one_for_itself_and_nan_for_constants(by: str) ->
 def test_features_without_weight_are_not_among_the_top() -> None:
     """Sparse maps of nothing in common do not agree about the zeros."""
     one, other = torch.zeros(2, 1, 10).double()
-    one[0, :2], other[0, 7:] = torch.tensor([3.0, -1.0]).double(), torch.tensor([1.0, 2.0, 3.0]).double()
+    one[0, :2], other[0, 7:] = (
+        torch.tensor([3.0, -1.0]).double(),
+        torch.tensor([1.0, 2.0, 3.0]).double(),
+    )
     for by in ("features", "ranks", "signs", "signed_ranks"):
         assert ig.metrics.agreement([one, other], by=by, k=6)[0].tolist() == [[1, 0], [0, 1]]
     other[0, 0] = 4.0

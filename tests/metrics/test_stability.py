@@ -41,7 +41,9 @@ def test_linear_models_have_known_answers(x: Tensor) -> None:
             [*ours, method(field, x)], subject.x, subject.layout, (slope, slope_times_input, method)
         )
         measured = by.measure(subject, maps)
-    moved = torch.stack([(weight * shift(3, d, 0.1)).norm() / (weight * x).norm(dim=1) for d in range(7)], -1)
+    moved = torch.stack(
+        [(weight * shift(3, d, 0.1)).norm() / (weight * x).norm(dim=1) for d in range(7)], -1
+    )
     assert bool((measured[0] == 0).all())
     torch.testing.assert_close(measured[1], moved)
     torch.testing.assert_close(measured[2], moved)
@@ -60,10 +62,17 @@ def test_a_batch_equals_its_examples_and_attributions_know_their_method(x: Tenso
     found = ig.explain(model, x, target=target)
     whole = ig.metrics.max_sensitivity(model, x, found, target=target, draws=3)
     for b in range(3):
-        alone = ig.metrics.max_sensitivity(model, x[b : b + 1], found[b], target=int(target[b]), draws=3)
+        alone = ig.metrics.max_sensitivity(
+            model, x[b : b + 1], found[b], target=int(target[b]), draws=3
+        )
         torch.testing.assert_close(whole[b : b + 1], alone, rtol=1e-6, atol=1e-9)
     named = ig.metrics.max_sensitivity(
-        model, x, [found.values, found.values], target=target, draws=3, method=["integrated", "integrated"]
+        model,
+        x,
+        [found.values, found.values],
+        target=target,
+        draws=3,
+        method=["integrated", "integrated"],
     )
     torch.testing.assert_close(named[0], whole)
     assert bool((whole > 0).all())
@@ -71,7 +80,9 @@ def test_a_batch_equals_its_examples_and_attributions_know_their_method(x: Tenso
 
 def test_maps_of_zeros_are_relative_to_nothing(x: Tensor) -> None:
     field = ig.fields.Linear(torch.ones(4).double())
-    found = ig.metrics.max_sensitivity(field, x, [torch.zeros_like(x), x], method=[slope, slope_times_input])
+    found = ig.metrics.max_sensitivity(
+        field, x, [torch.zeros_like(x), x], method=[slope, slope_times_input]
+    )
     assert bool(found[0].isnan().all() and found[1].isfinite().all())
 
 

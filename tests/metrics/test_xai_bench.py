@@ -47,14 +47,20 @@ def test_means_under_a_normal_distribution(term: Any, sd: float) -> None:
     weight = (-z.square() / 2).exp() / math.sqrt(2 * math.pi) * 24 / 200_000
     for mean in (-3.2, -0.5, 0.0, 0.61, 2.0):
         expected = (term(mean + sd * z) * weight).sum().item()
-        found = term.expected(torch.tensor(mean, dtype=torch.float64), torch.tensor(sd, dtype=torch.float64)).item()
-        assert found == pytest.approx(expected, abs=2e-4 if isinstance(term, Steps | CosineSteps) else 1e-9, rel=1e-9)
+        found = term.expected(
+            torch.tensor(mean, dtype=torch.float64), torch.tensor(sd, dtype=torch.float64)
+        ).item()
+        assert found == pytest.approx(
+            expected, abs=2e-4 if isinstance(term, Steps | CosineSteps) else 1e-9, rel=1e-9
+        )
 
 
 def test_the_two_ways_to_the_wave_of_steps_meet() -> None:
     """At sd 1 one formula takes over from the other; both are exact to rounding there."""
     mean = torch.linspace(-4, 4, 33).double()
-    below, above = (CosineSteps().expected(mean, torch.full_like(mean, sd)) for sd in (1.0, 1.0 + 1e-15))
+    below, above = (
+        CosineSteps().expected(mean, torch.full_like(mean, sd)) for sd in (1.0, 1.0 + 1e-15)
+    )
     torch.testing.assert_close(below, above, rtol=0, atol=1e-13)
 
 
@@ -62,11 +68,15 @@ def test_the_two_ways_to_the_wave_of_steps_meet() -> None:
 def test_what_is_certain_is_itself(term: Any) -> None:
     z = torch.tensor([-2.0, -1.0, -0.5, -0.2, 0.0, 0.25, 0.5, 1.0, 3.3]).double()
     torch.testing.assert_close(term.expected(z, torch.zeros_like(z)), term(z))
-    torch.testing.assert_close(term.expected(z + 1e-3, torch.full_like(z, 1e-9)), term(z + 1e-3), rtol=0, atol=1e-6)
+    torch.testing.assert_close(
+        term.expected(z + 1e-3, torch.full_like(z, 1e-9)), term(z + 1e-3), rtol=0, atol=1e-6
+    )
 
 
 def test_functions_by_hand() -> None:
-    x = torch.tensor([[0.5, -2.0, 3.0, 1.0, 9.0], [0.0, -0.25, 0.5, 0.0, 9.0], [-1.0, 0.25, 1.0, 0.0, 0.0]]).double()
+    x = torch.tensor(
+        [[0.5, -2.0, 3.0, 1.0, 9.0], [0.0, -0.25, 0.5, 0.0, 9.0], [-1.0, 0.25, 1.0, 0.0, 0.0]]
+    ).double()
     smooth = bench.Additive.nonlinear_additive().value(x)
     torch.testing.assert_close(smooth[0].item(), math.sin(0.5) + 2 + 9 + math.exp(-1))
     steps = bench.Additive.piecewise_constant().value(x)
@@ -74,7 +84,9 @@ def test_functions_by_hand() -> None:
     assert steps.tolist() == [1 - 2 - 2, 1 - 1 + 1, -1 + 1 - 2]
     assert bench.Additive.linear([4, 3, 2, 1, 0]).value(x)[0].item() == 2 - 6 + 6 + 1
     torch.testing.assert_close(bench.Additive.piecewise_constant().gradient(x), torch.zeros_like(x))
-    torch.testing.assert_close(bench.Additive.nonlinear_additive().gradient(x)[0, 3].item(), -math.exp(-1))
+    torch.testing.assert_close(
+        bench.Additive.nonlinear_additive().gradient(x)[0, 3].item(), -math.exp(-1)
+    )
     with pytest.raises(ig.errors.InputError, match="terms for 4 features; rows have 3"):
         bench.Additive.nonlinear_additive().value(x[:, :3])
     with pytest.raises(ig.errors.InputError, match="one level more"):
@@ -114,7 +126,10 @@ def test_gaussian_conditionals_are_those_of_the_definition() -> None:
 
 def test_mixtures_weigh_their_components_by_what_is_known() -> None:
     """Bayes on a grid: E[g(X_2) | x_1] = ∫ g(z) p(x_1, z) dz / ∫ p(x_1, z) dz, p the density of the mixture."""
-    components = (bench.Gaussian.equicorrelated(2, 0.6, 1.0), bench.Gaussian.equicorrelated(2, -0.2, (-1.0, 0.5)))
+    components = (
+        bench.Gaussian.equicorrelated(2, 0.6, 1.0),
+        bench.Gaussian.equicorrelated(2, -0.2, (-1.0, 0.5)),
+    )
     mixed, prior = bench.Mixture(components, (3.0, 1.0)), (0.75, 0.25)
     z = torch.linspace(-12, 12, 48_001, dtype=torch.float64)
 
@@ -130,12 +145,20 @@ def test_mixtures_weigh_their_components_by_what_is_known() -> None:
         likely = density(one)
         expected = math.sin(one) + (z.square() * likely).sum().item() / likely.sum().item()
         found = bench.expected(
-            field, mixed, torch.tensor([[one, 5.0]], dtype=torch.float64), torch.tensor([[True, False]])
+            field,
+            mixed,
+            torch.tensor([[one, 5.0]], dtype=torch.float64),
+            torch.tensor([[True, False]]),
         )
         assert found.value.item() == pytest.approx(expected, abs=1e-9)
-    nothing = bench.expected(field, mixed, torch.zeros(1, 2).double(), torch.zeros(1, 2, dtype=torch.bool)).value.item()
+    nothing = bench.expected(
+        field, mixed, torch.zeros(1, 2).double(), torch.zeros(1, 2, dtype=torch.bool)
+    ).value.item()
     assert nothing == pytest.approx(
-        0.75 * math.exp(-0.5) * math.sin(1) + 0.25 * math.exp(-0.5) * math.sin(-1) + 0.75 * 2 + 0.25 * 1.25
+        0.75 * math.exp(-0.5) * math.sin(1)
+        + 0.25 * math.exp(-0.5) * math.sin(-1)
+        + 0.75 * 2
+        + 0.25 * 1.25
     )
 
 
@@ -147,7 +170,8 @@ def test_multinomials_by_listing_every_outcome(function: str) -> None:
     rows = torch.tensor(outcomes).double()
     likely = torch.tensor(
         [
-            math.factorial(trials) * math.prod(p**k / math.factorial(k) for p, k in zip(chances, o, strict=True))
+            math.factorial(trials)
+            * math.prod(p**k / math.factorial(k) for p, k in zip(chances, o, strict=True))
             for o in outcomes
         ]
     ).double()
@@ -165,7 +189,9 @@ def test_multinomials_by_listing_every_outcome(function: str) -> None:
 
 @pytest.mark.parametrize("function", FUNCTIONS)
 @pytest.mark.parametrize("kind", ["gaussian", "mixture"])
-def test_draws_agree_with_closed_forms_within_their_standard_error(function: str, kind: str) -> None:
+def test_draws_agree_with_closed_forms_within_their_standard_error(
+    function: str, kind: str
+) -> None:
     problem = getattr(bench, kind)(function, rho=0.5)
     x, known = problem.data(3, seed=4)[0], every_coalition(5)
     exact = problem.expected(x, known)
@@ -205,7 +231,9 @@ def test_single_precision_stays_single() -> None:
     problem = bench.gaussian("nonlinear_additive", rho=0.3)
     x = problem.data(3)[0].float()
     assert problem.shapley(x).values.dtype == torch.float32
-    torch.testing.assert_close(problem.shapley(x).values, problem.shapley(x.double()).values.float())
+    torch.testing.assert_close(
+        problem.shapley(x).values, problem.shapley(x.double()).values.float()
+    )
     for by in (
         bench.Faithfulness(problem),
         bench.Monotonicity(problem),
@@ -232,7 +260,9 @@ def test_expectations_of_products() -> None:
     assert not torch.allclose(other.value, few.value)
     torch.testing.assert_close(bench.expected(field, normal, x, known, draws=1000).value, few.value)
     for b in range(2):
-        torch.testing.assert_close(bench.expected(field, normal, x[b : b + 1], known).value, few.value[:, b : b + 1])
+        torch.testing.assert_close(
+            bench.expected(field, normal, x[b : b + 1], known).value, few.value[:, b : b + 1]
+        )
 
 
 def test_samples_have_the_moments_they_should() -> None:
@@ -241,7 +271,8 @@ def test_samples_have_the_moments_they_should() -> None:
     torch.testing.assert_close(x.mean(0), normal.mean, rtol=0, atol=0.03)
     torch.testing.assert_close(x.T.cov(), normal.covariance, rtol=0, atol=0.04)
     mixed = bench.Mixture(
-        (bench.Gaussian.equicorrelated(2, 0.0, 5.0), bench.Gaussian.equicorrelated(2, 0.9, -5.0)), (0.9, 0.1)
+        (bench.Gaussian.equicorrelated(2, 0.0, 5.0), bench.Gaussian.equicorrelated(2, 0.9, -5.0)),
+        (0.9, 0.1),
     )
     x = mixed.sample(20_000)
     assert (x[:, 0] > 0).double().mean().item() == pytest.approx(0.9, abs=0.01)
@@ -250,8 +281,12 @@ def test_samples_have_the_moments_they_should() -> None:
     assert low.T.corrcoef()[0, 1].item() == pytest.approx(0.9, abs=0.03)
     counts = bench.Multinomial(20, (0.2, 0.3, 0.5)).sample(5000)
     assert bool((counts.sum(1) == 20).all())
-    torch.testing.assert_close(counts.mean(0), torch.tensor([4.0, 6.0, 10.0]).double(), rtol=0, atol=0.12)
-    torch.testing.assert_close(counts.var(0), torch.tensor([3.2, 4.2, 5.0]).double(), rtol=0.06, atol=0)
+    torch.testing.assert_close(
+        counts.mean(0), torch.tensor([4.0, 6.0, 10.0]).double(), rtol=0, atol=0.12
+    )
+    torch.testing.assert_close(
+        counts.var(0), torch.tensor([3.2, 4.2, 5.0]).double(), rtol=0.06, atol=0
+    )
 
 
 def test_problems_make_data() -> None:
@@ -265,9 +300,14 @@ def test_problems_make_data() -> None:
     assert not torch.equal(x, other)
     torch.testing.assert_close(problem.data(50, classes=True)[1], (problem.data(50)[1] >= 0).long())
     single, alone = problem.data(1)
-    assert bool(alone.isfinite().all())  # standardised within its batch, as in the stock code, it would be NaN
+    assert bool(
+        alone.isfinite().all()
+    )  # standardised within its batch, as in the stock code, it would be NaN
     torch.testing.assert_close(
-        y.mean().item(), problem.expected(single, torch.zeros(1, 5, dtype=torch.bool)).value.item(), rtol=0.05, atol=0
+        y.mean().item(),
+        problem.expected(single, torch.zeros(1, 5, dtype=torch.bool)).value.item(),
+        rtol=0.05,
+        atol=0,
     )
 
 
@@ -296,7 +336,10 @@ def test_shapley_values_are_means_over_all_orders(kind: str, function: str) -> N
     )
     x, _ = problem.data(3, seed=2)
     known = every_coalition(4)
-    value = {tuple(own.tolist()): v for own, v in zip(known, problem.expected(x, known).value, strict=True)}
+    value = {
+        tuple(own.tolist()): v
+        for own, v in zip(known, problem.expected(x, known).value, strict=True)
+    }
     expected = torch.zeros_like(x)
     for order in itertools.permutations(range(4)):
         own = [False] * 4
@@ -306,17 +349,24 @@ def test_shapley_values_are_means_over_all_orders(kind: str, function: str) -> N
             expected[:, i] += (value[tuple(own)] - before) / 24
     found = problem.shapley(x)
     torch.testing.assert_close(found.values, expected, rtol=0, atol=1e-9)
-    torch.testing.assert_close(found.values.sum(1) + found.base, problem.field.value(x), rtol=0, atol=1e-9)
+    torch.testing.assert_close(
+        found.values.sum(1) + found.base, problem.field.value(x), rtol=0, atol=1e-9
+    )
 
 
 def test_drawn_shapley_values_have_a_standard_error() -> None:
     problem = bench.mixture("nonlinear_additive", 4, 0.5)
     x, _ = problem.data(4, seed=3)
-    exact, drawn = problem.shapley(x), problem.shapley(x, ig.fields.Function(problem.field), draws=800)
+    exact, drawn = (
+        problem.shapley(x),
+        problem.shapley(x, ig.fields.Function(problem.field), draws=800),
+    )
     away = (drawn.values - exact.values) / drawn.error
     assert away.abs().max().item() < 4.5
     assert away.square().mean().item() > 0.1
-    torch.testing.assert_close(drawn.values.sum(1) + drawn.base, problem.field.value(x), rtol=0, atol=1e-9)
+    torch.testing.assert_close(
+        drawn.values.sum(1) + drawn.base, problem.field.value(x), rtol=0, atol=1e-9
+    )
     alone = problem.shapley(x[1:2], ig.fields.Function(problem.field), draws=800)
     torch.testing.assert_close(alone.values, drawn.values[1:2])
 
@@ -335,13 +385,19 @@ def test_enumeration_has_an_end() -> None:
 
 X = 2 * wave(30, 5, phase=0.2)
 X = X - X.mean(0)
-WEIGHTS = {"4 3 2 1 .5": (4, 3, 2, 1, 0.5), "reversed": (0.5, 1, 2, 3, 4), "2 4 .5 3 1": (2, 4, 0.5, 3, 1)}
+WEIGHTS = {
+    "4 3 2 1 .5": (4, 3, 2, 1, 0.5),
+    "reversed": (0.5, 1, 2, 3, 4),
+    "2 4 .5 3 1": (2, 4, 0.5, 3, 1),
+}
 
 
 def explained(label: str, rho: float, by: Any, **options: Any) -> Tensor:
     """By a metric, the exact explanation w ⊙ x of the linear model that made the stock numbers."""
     problem = bench.gaussian("linear", rho=rho, weight=WEIGHTS[label])
-    return ig.metrics.judge(problem.field, X, torch.tensor(WEIGHTS[label]).double() * X, by(problem, **options))
+    return ig.metrics.judge(
+        problem.field, X, torch.tensor(WEIGHTS[label]).double() * X, by(problem, **options)
+    )
 
 
 @pytest.mark.parametrize("label", WEIGHTS)
@@ -353,14 +409,18 @@ def test_the_stock_numbers(label: str, rho: float, version: str) -> None:
     found = explained(label, rho, bench.Faithfulness, version=version)
     assert found.mean().item() == pytest.approx(STOCK[f"faithfulness, {key}"], abs=1e-10)
     for average, name in ((True, "monotonicity"), (False, "monotonicity all")):
-        found = explained(label, rho, bench.Monotonicity, version=version, average=average, xai_bench_compat=True)
+        found = explained(
+            label, rho, bench.Monotonicity, version=version, average=average, xai_bench_compat=True
+        )
         assert found.mean().item() == pytest.approx(STOCK[f"{name}, {key}"], abs=1e-12)
 
 
 @pytest.mark.parametrize("label", WEIGHTS)
 @pytest.mark.parametrize("version", ["inc", "dec"])
 @pytest.mark.parametrize("conditional", ["observational", "interventional"])
-def test_exact_explanations_of_independent_features_are_perfect(label: str, version: str, conditional: str) -> None:
+def test_exact_explanations_of_independent_features_are_perfect(
+    label: str, version: str, conditional: str
+) -> None:
     """Ours say 1 whatever the order of the columns; the stock code's follow it."""
     for by in (bench.Faithfulness, bench.Monotonicity):
         found = explained(label, 0.0, by, version=version, conditional=conditional)
@@ -382,7 +442,9 @@ def slow_interventional(weight: Tensor, *, leak: bool) -> float:
             mask[j] = False
             changed[mask] = row[mask]
             delta.append((weight @ row - weight @ changed).abs())
-        scores.append(torch.stack([(weight * row).abs(), torch.stack(delta)]).corrcoef()[0, 1].nan_to_num(0))
+        scores.append(
+            torch.stack([(weight * row).abs(), torch.stack(delta)]).corrcoef()[0, 1].nan_to_num(0)
+        )
     return torch.stack(scores).mean().item()
 
 
@@ -401,9 +463,14 @@ def test_monotonicity_restated() -> None:
     x, _ = problem.data(6, seed=1)
     maps = wave(2, 6, 5, phase=0.4)
     for version in ("inc", "dec"):
-        found = ig.metrics.judge(problem.field, x, list(maps), bench.Monotonicity(problem, version=version))
+        found = ig.metrics.judge(
+            problem.field, x, list(maps), bench.Monotonicity(problem, version=version)
+        )
         every = ig.metrics.judge(
-            problem.field, x, list(maps), bench.Monotonicity(problem, version=version, average=False)
+            problem.field,
+            x,
+            list(maps),
+            bench.Monotonicity(problem, version=version, average=False),
         )
         for m, b in itertools.product(range(2), range(6)):
             order = maps[m, b].abs().argsort(descending=version == "dec").tolist()
@@ -436,8 +503,12 @@ def test_shapley_errors() -> None:
     """The stock formulas on the stock rows, whose truth is given there: the metric's arithmetic, apart from its truth."""
     problem = bench.gaussian("linear")
     measured = (X - wave(30, 5, phase=1.1))[None]
-    assert bench.ShapleyError(problem).summary(measured).item() == pytest.approx(STOCK["shapley mse"])
-    assert bench.ShapleyError(problem, mode="mae").summary(measured).item() == pytest.approx(STOCK["shapley mae"])
+    assert bench.ShapleyError(problem).summary(measured).item() == pytest.approx(
+        STOCK["shapley mse"]
+    )
+    assert bench.ShapleyError(problem, mode="mae").summary(measured).item() == pytest.approx(
+        STOCK["shapley mae"]
+    )
     stock = bench.ShapleyError(problem, mode="rmse", xai_bench_compat=True).summary(measured).item()
     assert stock == pytest.approx(STOCK["shapley rmse"])
     assert bench.ShapleyError(problem, mode="rmse").summary(measured).item() == pytest.approx(
@@ -448,9 +519,13 @@ def test_shapley_errors() -> None:
     x, _ = problem.data(8)
     maps, truth = wave(8, 5), problem.shapley(x).values
     found = ig.metrics.judge(problem.field, x, maps, bench.ShapleyCorrelation(problem))
-    expected = [torch.stack([a, b]).corrcoef()[0, 1].item() for a, b in zip(maps, truth, strict=True)]
+    expected = [
+        torch.stack([a, b]).corrcoef()[0, 1].item() for a, b in zip(maps, truth, strict=True)
+    ]
     assert found.tolist() == pytest.approx(expected)
-    rows = [torch.stack([a, b]).corrcoef()[0, 1] for a, b in zip(X, wave(30, 5, phase=1.1), strict=True)]
+    rows = [
+        torch.stack([a, b]).corrcoef()[0, 1] for a, b in zip(X, wave(30, 5, phase=1.1), strict=True)
+    ]
     assert torch.stack(rows).mean().item() == pytest.approx(STOCK["shapley_corr"])
 
 
@@ -461,7 +536,10 @@ def test_models_are_judged_by_draws() -> None:
     model = filled(nn.Sequential(nn.Linear(3, 6), nn.Tanh(), nn.Linear(6, 2)))
     target = torch.tensor([0, 1, 1, 0])
     truth = torch.cat(
-        [problem.shapley(x[b : b + 1], ig.TorchField(model, int(target[b])), draws=200).values for b in range(4)]
+        [
+            problem.shapley(x[b : b + 1], ig.TorchField(model, int(target[b])), draws=200).values
+            for b in range(4)
+        ]
     )
     by = bench.ShapleyError(problem, draws=200)
     assert ig.metrics.judge(model, x, truth, by, target=target).max().item() < 1e-20
@@ -469,7 +547,11 @@ def test_models_are_judged_by_draws() -> None:
         whole = ig.metrics.judge(model, x, [wave(4, 3), truth], metric, target=target)
         for b in range(4):
             alone = ig.metrics.judge(
-                model, x[b : b + 1], [wave(4, 3)[b : b + 1], truth[b : b + 1]], metric, target=int(target[b])
+                model,
+                x[b : b + 1],
+                [wave(4, 3)[b : b + 1], truth[b : b + 1]],
+                metric,
+                target=int(target[b]),
             )
             torch.testing.assert_close(whole[:, b : b + 1], alone)
 
@@ -484,14 +566,18 @@ def test_infidelity() -> None:
     assert slope.max().item() < 1e-20
     assert exact.mean().item() > 0.05  # values of a linear model are no slopes of it
     assert bool(nothing.isnan().all())
-    torch.testing.assert_close(ig.metrics.judge(problem.field, X, -7 * weight * X, by), exact)  # β takes the scale
+    torch.testing.assert_close(
+        ig.metrics.judge(problem.field, X, -7 * weight * X, by), exact
+    )  # β takes the scale
     # Restated for one row, with the stock code's clips.
     noise = torch.randn(300, 5, generator=ig.core.random.generator(0), dtype=torch.float64)
     row, phi = X[3], (weight * X)[3]
     r = torch.maximum(row - 1, torch.minimum(row, 0.2 * noise + row))
     difference, a = (weight @ row) - (row - r) @ weight, r @ phi
     beta = (difference * a).mean() / (a * a).mean()
-    assert exact[3].item() == pytest.approx((difference - beta * a).square().mean().item(), rel=1e-9)
+    assert exact[3].item() == pytest.approx(
+        (difference - beta * a).square().mean().item(), rel=1e-9
+    )
     assert ig.metrics.as_metric("xai_bench_infidelity") == bench.Infidelity()
 
 
@@ -504,9 +590,16 @@ def test_maps_that_say_nothing() -> None:
     flat = torch.full_like(x, 0.3)
     for by in (bench.Faithfulness(problem), bench.ShapleyCorrelation(problem)):
         assert bool(ig.metrics.judge(problem.field, x, flat, by).isnan().all())
-    still = bench.gaussian("linear", weight=(0,) * 5, rho=0.5)  # a function that nothing moves: rounding is no effect
-    assert bool(ig.metrics.judge(still.field, x, wave(2, 5), bench.Faithfulness(still)).isnan().all())
-    assert ig.metrics.judge(still.field, x, wave(2, 5), bench.Monotonicity(still)).tolist() == [1, 1]
+    still = bench.gaussian(
+        "linear", weight=(0,) * 5, rho=0.5
+    )  # a function that nothing moves: rounding is no effect
+    assert bool(
+        ig.metrics.judge(still.field, x, wave(2, 5), bench.Faithfulness(still)).isnan().all()
+    )
+    assert ig.metrics.judge(still.field, x, wave(2, 5), bench.Monotonicity(still)).tolist() == [
+        1,
+        1,
+    ]
 
 
 def test_questions_that_cannot_be_asked() -> None:
@@ -521,7 +614,10 @@ def test_questions_that_cannot_be_asked() -> None:
         bench.ShapleyError(problem, mode="mean")
     with pytest.raises(ig.errors.ShapeError, match="rows of 5 features"):
         ig.metrics.judge(
-            ig.fields.Linear(torch.ones(4)), torch.ones(1, 4), torch.ones(1, 4), bench.Faithfulness(problem)
+            ig.fields.Linear(torch.ones(4)),
+            torch.ones(1, 4),
+            torch.ones(1, 4),
+            bench.Faithfulness(problem),
         )
     with pytest.raises(ig.errors.ShapeError, match="rows of 5 features"):
         problem.shapley(torch.zeros(1, 4).double())

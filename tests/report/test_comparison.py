@@ -29,7 +29,9 @@ pytestmark = pytest.mark.usefixtures("quiet")
 @pytest.fixture(scope="module")
 def made() -> ig.Comparison:
     torch.manual_seed(0)
-    model = nn.Sequential(nn.Conv2d(3, 4, 3, padding=1), nn.ReLU(), nn.Flatten(), nn.Linear(4 * 64, 3))
+    model = nn.Sequential(
+        nn.Conv2d(3, 4, 3, padding=1), nn.ReLU(), nn.Flatten(), nn.Linear(4 * 64, 3)
+    )
     x = torch.rand(5, 3, 8, 8, generator=torch.Generator().manual_seed(1))
 
     def failing(field: Any, x: torch.Tensor, *, watch: Any = None) -> ig.Attribution:
@@ -114,7 +116,12 @@ def test_the_fragment(made: ig.Comparison) -> None:
 def test_a_page_without_pictures_curves_or_values() -> None:
     values = np.full((2, 1, 3), np.nan)
     scores = Scores(
-        values, ("a", "b"), ("score",), (True,), ("1", "2", "3"), **{name: np.zeros((2, 3)) for name in COSTS}
+        values,
+        ("a", "b"),
+        ("score",),
+        (True,),
+        ("1", "2", "3"),
+        **{name: np.zeros((2, 3)) for name in COSTS},
     )
     text = checked(report.page(ig.Comparison(scores, "a")))
     assert "no winner: no method has a value" in text
@@ -133,8 +140,13 @@ def test_figures_show_the_numbers(made: ig.Comparison) -> None:
     labels = [label.get_text() for label in boxes.axes[0].get_yticklabels()]
     means = {name: made.summaries[name, "insertion"].mean for name in made.scores.methods}
     assert labels == sorted(means, key=lambda name: -means[name])
-    some = dataclasses.replace(made, scores=made.scores.select(examples=["a", "b"])).plot_boxes("insertion")
-    assert (len(boxes.axes[0].patches), len(some.axes[0].patches)) == (len(labels) - 1, 0)  # one method fails on some
+    some = dataclasses.replace(made, scores=made.scores.select(examples=["a", "b"])).plot_boxes(
+        "insertion"
+    )
+    assert (len(boxes.axes[0].patches), len(some.axes[0].patches)) == (
+        len(labels) - 1,
+        0,
+    )  # one method fails on some
     pareto = made.plot_pareto("deletion", cost="seconds")
     points = {line.get_label(): line for line in pareto.axes[0].lines}
     assert points["blur"].get_ydata()[0] == made.summaries["blur", "deletion"].mean
@@ -157,9 +169,14 @@ def test_the_front() -> None:
     costs = {name: np.zeros((5, 2)) for name in COSTS}
     costs["gradients"] = np.array([[1.0, 1], [2, 2], [3, 3], [4, 4], [0, 0]])
     for higher, expected in ((True, ["a", "c"]), (False, ["a", "b"])):
-        scores = Scores(values, tuple("abcde"), ("score",), (higher,), ("1", "2"), **costs, controls=("e",))
+        scores = Scores(
+            values, tuple("abcde"), ("score",), (higher,), ("1", "2"), **costs, controls=("e",)
+        )
         comparison = ig.Comparison(scores, "a", Inference(draws=99))
-        assert front(comparison, "score", {name: cost[0] for name, cost in comparison.cost().items()}) == expected
+        assert (
+            front(comparison, "score", {name: cost[0] for name, cost in comparison.cost().items()})
+            == expected
+        )
 
 
 def test_every_method_looks_different() -> None:

@@ -17,7 +17,14 @@ from integrand.errors import InputError, MissingExtra, ShapeError, UnknownName
 from integrand.integration.attribution import Attribution
 from integrand.report.arrays import cells, limit_of
 from integrand.report.colours import ramp
-from integrand.report.figures import display_image, heat_rgb, overlay_rgb, pixel_map, plot, signed_rgb
+from integrand.report.figures import (
+    display_image,
+    heat_rgb,
+    overlay_rgb,
+    pixel_map,
+    plot,
+    signed_rgb,
+)
 from integrand.report.formatting import headline
 
 pytest.importorskip("matplotlib")
@@ -27,13 +34,17 @@ class Pair(torch.nn.Module):
     """A picture and a table."""
 
     def forward(self, image: torch.Tensor, table: torch.Tensor) -> torch.Tensor:
-        return torch.stack([image.square().sum((1, 2, 3)) + table.cumsum(1).sum(1), table.exp().sum(1)], 1)
+        return torch.stack(
+            [image.square().sum((1, 2, 3)) + table.cumsum(1).sum(1), table.exp().sum(1)], 1
+        )
 
 
 def explained(*shape: int, batch: int = 3, **options: Any) -> Attribution:
     torch.manual_seed(0)
     width = int(np.prod(shape))
-    model = torch.nn.Sequential(torch.nn.Flatten(), torch.nn.Linear(width, 8), torch.nn.Tanh(), torch.nn.Linear(8, 4))
+    model = torch.nn.Sequential(
+        torch.nn.Flatten(), torch.nn.Linear(width, 8), torch.nn.Tanh(), torch.nn.Linear(8, 4)
+    )
     return ig.explain(model, torch.rand(batch, *shape), target="predicted", baseline=0.0, **options)
 
 
@@ -49,7 +60,11 @@ def shown_arrays(figure: Any) -> list[np.ndarray]:
 def texts(figure: Any) -> str:
     figure.canvas.draw()
     found = [axes.get_title(loc="left") for axes in figure.axes]
-    found += [label.get_text() for axes in figure.axes for label in (*axes.get_xticklabels(), *axes.get_yticklabels())]
+    found += [
+        label.get_text()
+        for axes in figure.axes
+        for label in (*axes.get_xticklabels(), *axes.get_yticklabels())
+    ]
     return " | ".join([*found, *(axes.get_xlabel() for axes in figure.axes)])
 
 
@@ -63,7 +78,9 @@ def scaled_to(attribution: Attribution, **fields: Any) -> Attribution:
 def test_a_map_is_the_signed_sum_over_channels(images: Attribution) -> None:
     expected = images.values[1].double().sum(0)
     np.testing.assert_allclose(pixel_map(images, 1), expected, rtol=1e-12)
-    np.testing.assert_allclose(pixel_map(images, 1, channels=2), images.values[1, 2].double(), rtol=1e-12)
+    np.testing.assert_allclose(
+        pixel_map(images, 1, channels=2), images.values[1, 2].double(), rtol=1e-12
+    )
 
 
 @pytest.mark.parametrize("side", [2, 5, 16, 40])
@@ -77,8 +94,12 @@ def test_cells_show_sums_and_keep_their_total(side: int) -> None:
 
 
 def test_the_photograph_is_decoded_or_stretched(images: Attribution) -> None:
-    np.testing.assert_allclose(display_image(images, 0), images.inputs[0].permute(1, 2, 0), atol=1e-6)
-    stretched = display_image(scaled_to(images, normalisation=None, inputs=images.inputs * 7 - 3), 0)
+    np.testing.assert_allclose(
+        display_image(images, 0), images.inputs[0].permute(1, 2, 0), atol=1e-6
+    )
+    stretched = display_image(
+        scaled_to(images, normalisation=None, inputs=images.inputs * 7 - 3), 0
+    )
     assert stretched.min() == 0
     assert stretched.max() == 1
     grey = display_image(scaled_to(images, normalisation=None, inputs=images.inputs[:, :1]), 0)
@@ -110,7 +131,9 @@ def test_the_signed_scale_is_symmetric_in_lightness_and_centred_at_white() -> No
     centre = signed_rgb(np.zeros((1, 1)), 1.0)[0, 0]
     assert centre.min() > 240
     assert np.ptp(centre) == 0
-    np.testing.assert_array_equal(signed_rgb(values * 9, 1.0)[0, [0, -1]], signed_rgb(values, 1.0)[0, [0, -1]])
+    np.testing.assert_array_equal(
+        signed_rgb(values * 9, 1.0)[0, [0, -1]], signed_rgb(values, 1.0)[0, [0, -1]]
+    )
 
 
 def test_positive_is_orange_and_negative_is_blue() -> None:
@@ -135,7 +158,9 @@ def test_an_overlay_is_grey_where_nothing_is_attributed_and_stronger_where_more_
     assert (np.diff(painted[0, :, 0] - painted[0, :, 2]) >= 0).all()
 
 
-@pytest.mark.parametrize("paint", [signed_rgb, heat_rgb, lambda v, n: overlay_rgb(np.ones((2, 2, 3)), v, n)])
+@pytest.mark.parametrize(
+    "paint", [signed_rgb, heat_rgb, lambda v, n: overlay_rgb(np.ones((2, 2, 3)), v, n)]
+)
 def test_zeros_are_painted_and_what_is_no_number_stands_out(paint: Any) -> None:
     assert paint(np.zeros((2, 2)), 0.0).dtype == np.uint8
     odd = paint(np.array([[np.nan, 0.0], [np.inf, 1.0]]), 1.0)
@@ -160,7 +185,11 @@ def test_the_scale_is_shared_over_the_batch_and_printed(images: Attribution, kin
     paint = {"heat": heat_rgb, "signed": signed_rgb}.get(kind)
     drawn = shown_arrays(figure)[1::2]
     for i in range(3):
-        wanted = paint(maps[i], limit) if paint else overlay_rgb(display_image(images, i), maps[i], limit)
+        wanted = (
+            paint(maps[i], limit)
+            if paint
+            else overlay_rgb(display_image(images, i), maps[i], limit)
+        )
         np.testing.assert_array_equal(drawn[i], wanted)
     bar = figure.axes[-1]
     low, high = bar.get_xlim()
@@ -183,12 +212,16 @@ def test_cells_and_channels_are_said_beside_the_scale(images: Attribution) -> No
 def test_titles_say_example_target_output_and_gap(images: Attribution) -> None:
     title = texts(plot(images, examples=[2]))
     which = int(images.target.at(torch.tensor([2])).which)
-    assert f"example 2 · Logit({which}) · F = {number(float(images.output[2]))} · gap 0.0 %" in title
+    assert (
+        f"example 2 · Logit({which}) · F = {number(float(images.output[2]))} · gap 0.0 %" in title
+    )
     assert "incomplete" not in title
 
 
 def test_an_incomplete_map_is_marked(images: Attribution) -> None:
-    broken = scaled_to(images, residual=torch.stack([images.change[0, 0] * 0.25, *images.residual[1:]]))
+    broken = scaled_to(
+        images, residual=torch.stack([images.change[0, 0] * 0.25, *images.residual[1:]])
+    )
     assert "gap 25.0 % ▲ incomplete" in headline(broken, 0)
     assert "incomplete" not in headline(broken, 1)
     first, second = plot(broken, examples=[0, 1]).axes[:3:2]
@@ -251,7 +284,9 @@ def test_one_panel_for_each_input() -> None:
     assert [len(axes.patches) for axes in figure.axes[2:6:3]] == [5, 5]
 
 
-def test_a_figure_is_saved_shows_itself_and_touches_no_global_state(images: Attribution, tmp_path: Any) -> None:
+def test_a_figure_is_saved_shows_itself_and_touches_no_global_state(
+    images: Attribution, tmp_path: Any
+) -> None:
     figure = plot(images, path=tmp_path / "map.png")
     for written in ((tmp_path / "map.png").read_bytes(), figure._repr_png_()):
         assert written.startswith(b"\x89PNG")
@@ -286,7 +321,9 @@ def test_the_attribution_plots_itself(images: Attribution) -> None:
         ({"cell": 0}, InputError, "at least 1"),
     ],
 )
-def test_what_does_not_fit_is_said(images: Attribution, options: dict[str, Any], error: type, words: str) -> None:
+def test_what_does_not_fit_is_said(
+    images: Attribution, options: dict[str, Any], error: type, words: str
+) -> None:
     with pytest.raises(error, match=words):
         plot(images, **options)
 
@@ -298,7 +335,9 @@ def test_names_and_shapes_that_do_not_fit_are_said(images: Attribution) -> None:
         plot(scaled_to(images, values=images.values[None]))
 
 
-def test_without_matplotlib_the_extra_is_named(images: Attribution, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_without_matplotlib_the_extra_is_named(
+    images: Attribution, monkeypatch: pytest.MonkeyPatch
+) -> None:
     monkeypatch.setitem(sys.modules, "matplotlib", None)
     with pytest.raises(MissingExtra, match=r"integrand\[plot\]"):
         plot(images)
@@ -367,7 +406,11 @@ def test_titles_say_what_is_shown() -> None:
     heads = [axes.get_title(loc="left") for axes in figure.axes[:2]]
     assert heads[0].startswith("review 1 · positive · F = ")
     assert heads[1].startswith("review 2 · F = ")
-    assert made.plot(examples=1, titles="one").axes[0].get_title(loc="left").startswith("one · F = ")
+    assert (
+        made.plot(examples=1, titles="one").axes[0].get_title(loc="left").startswith("one · F = ")
+    )
     assert made.plot().axes[1].get_title(loc="left").startswith("example 1 · ")
-    with pytest.raises(ig.errors.InputError, match=r"There are 3 titles for 2 examples that are drawn"):
+    with pytest.raises(
+        ig.errors.InputError, match=r"There are 3 titles for 2 examples that are drawn"
+    ):
         made.plot(titles=["a", "b", "c"])

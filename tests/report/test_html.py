@@ -85,12 +85,16 @@ def results(model: torch.nn.Module, photograph: torch.Tensor) -> dict[str, Attri
     def explained(method: str, **options: Any) -> Attribution:
         with warnings.catch_warnings():
             warnings.simplefilter("ignore", ig.errors.IntegrandWarning)
-            return ig.explain(model, photograph, target="predicted", method=method, normalisation=UNIT, **options)
+            return ig.explain(
+                model, photograph, target="predicted", method=method, normalisation=UNIT, **options
+            )
 
     others = torch.rand(4, 3, 16, 16, generator=torch.Generator().manual_seed(2))
     return {
         "integrated": explained("integrated", baseline="black"),
-        "weighted": explained("weighted", baseline=["black", "white", "blurred"], rule=ig.rules.GaussLegendre(4)),
+        "weighted": explained(
+            "weighted", baseline=["black", "white", "blurred"], rule=ig.rules.GaussLegendre(4)
+        ),
         "ig2": explained("ig2", baseline=others, steps=6, record=("path",)),
     }
 
@@ -109,7 +113,9 @@ def made(results: dict[str, Attribution]) -> str:
 def pixels(uri: str | None) -> np.ndarray:
     assert uri is not None
     assert uri.startswith("data:image/png;base64,")
-    return np.asarray(Image.open(io.BytesIO(base64.b64decode(uri.partition(",")[2]))).convert("RGB"))
+    return np.asarray(
+        Image.open(io.BytesIO(base64.b64decode(uri.partition(",")[2]))).convert("RGB")
+    )
 
 
 def picture(outline: Outline, alt: str) -> np.ndarray:
@@ -122,9 +128,13 @@ def picture(outline: Outline, alt: str) -> np.ndarray:
 def test_a_page_is_well_formed_and_needs_nothing_from_outside(made: str) -> None:
     outline = Outline(made)
     assert made.lstrip().lower().startswith("<!doctype html>")
-    addresses = [a[k] for _, a in outline.tags for k in ("src", "href", "data", "action") if a.get(k)]
+    addresses = [
+        a[k] for _, a in outline.tags for k in ("src", "href", "data", "action") if a.get(k)
+    ]
     assert addresses
-    assert all(address and address.startswith(("data:image/png;base64,", "#")) for address in addresses)
+    assert all(
+        address and address.startswith(("data:image/png;base64,", "#")) for address in addresses
+    )
     assert not re.search(r"@import|url\(", made)
     assert not outline.all("script")
     assert not [k for _, a in outline.tags for k in a if k.startswith("on")]
@@ -138,7 +148,9 @@ def test_a_page_says_what_was_predicted_and_explained(made: str) -> None:
     assert "width:62.0%" in made
 
 
-def test_the_summary_holds_the_numbers_of_every_method(made: str, results: dict[str, Attribution]) -> None:
+def test_the_summary_holds_the_numbers_of_every_method(
+    made: str, results: dict[str, Attribution]
+) -> None:
     text = Outline(made).text
     for name, found in results.items():
         assert ig.methods.about(name).title in text
@@ -149,14 +161,18 @@ def test_the_summary_holds_the_numbers_of_every_method(made: str, results: dict[
         assert f"{found.cost.gradients:,}" in text
 
 
-def test_maps_are_painted_to_the_limit_that_is_printed(made: str, results: dict[str, Attribution]) -> None:
+def test_maps_are_painted_to_the_limit_that_is_printed(
+    made: str, results: dict[str, Attribution]
+) -> None:
     outline = Outline(made)
     for name, found in results.items():
         values = flat_map(found.values[0])
         limit = limit_of([values])
         assert f"+{number(limit)}" in outline.text
         expected = ig_signed(values, limit)
-        np.testing.assert_array_equal(picture(outline, f"{ig.methods.about(name).title}, map alone"), expected)
+        np.testing.assert_array_equal(
+            picture(outline, f"{ig.methods.about(name).title}, map alone"), expected
+        )
 
 
 def ig_signed(values: np.ndarray, limit: float) -> np.ndarray:
@@ -165,7 +181,9 @@ def ig_signed(values: np.ndarray, limit: float) -> np.ndarray:
     return signed_rgb(values, limit)
 
 
-def test_every_baseline_shows_its_fitness_weight_change_and_map(made: str, results: dict[str, Attribution]) -> None:
+def test_every_baseline_shows_its_fitness_weight_change_and_map(
+    made: str, results: dict[str, Attribution]
+) -> None:
     outline, weighted = Outline(made), results["weighted"]
     assert weighted.fitness is not None
     assert weighted.shares is not None
@@ -175,12 +193,16 @@ def test_every_baseline_shows_its_fitness_weight_change_and_map(made: str, resul
         assert f"{float(weighted.weights[r, 0]):.3f}" in outline.text
         assert number(float(weighted.change[r, 0])) in outline.text
         own = flat_map(weighted.shares[r, 0])
-        np.testing.assert_array_equal(picture(outline, f"map from {name}"), ig_signed(own, limit_of([own])))
+        np.testing.assert_array_equal(
+            picture(outline, f"map from {name}"), ig_signed(own, limit_of([own]))
+        )
     assert (picture(outline, "baseline black") == 0).all()
     assert (picture(outline, "baseline white") == 255).all()
 
 
-def test_baselines_come_heaviest_first_and_dropped_ones_say_so(results: dict[str, Attribution]) -> None:
+def test_baselines_come_heaviest_first_and_dropped_ones_say_so(
+    results: dict[str, Attribution],
+) -> None:
     weighted = results["weighted"]
     weights = torch.tensor([[0.3], [0.0], [0.7]])
     text = page([case({"weighted": dataclasses.replace(weighted, weights=weights)})], title="t")
@@ -198,31 +220,46 @@ def test_a_reason_is_a_flag(results: dict[str, Attribution], made: str) -> None:
     assert "Here D says little" not in page([case({"weighted": clean})], title="t")
 
 
-def test_the_film_runs_from_the_counterfactual_to_the_input(made: str, results: dict[str, Attribution]) -> None:
+def test_the_film_runs_from_the_counterfactual_to_the_input(
+    made: str, results: dict[str, Attribution]
+) -> None:
     outline, found = Outline(made), results["ig2"]
     assert found.frames is not None
     assert found.baselines is not None
     count = len(found.frames.clock)
     assert "The first 3 of 4 references are shown" in re.sub(r"\s+", " ", outline.text)
-    first, last = picture(outline, f"{found.names[0]} at clock 0"), picture(outline, f"{found.names[0]} at clock 1")
+    first, last = (
+        picture(outline, f"{found.names[0]} at clock 0"),
+        picture(outline, f"{found.names[0]} at clock 1"),
+    )
     start = found.baselines[0, 0].permute(1, 2, 0).clamp(0, 1).numpy()
     np.testing.assert_allclose(first / 255, start, atol=0.51 / 255)
     np.testing.assert_allclose(last / 255, found.inputs[0].permute(1, 2, 0), atol=0.51 / 255)
-    differences = [i for i in outline.all("img") if (i["alt"] or "").startswith("difference at clock")]
+    differences = [
+        i for i in outline.all("img") if (i["alt"] or "").startswith("difference at clock")
+    ]
     assert len(differences) == 3 * count
-    assert np.ptp(pixels(differences[count - 1]["src"])) == 0  # the input does not differ from itself
+    assert (
+        np.ptp(pixels(differences[count - 1]["src"])) == 0
+    )  # the input does not differ from itself
 
 
-def test_the_difference_is_amplified_by_the_factor_that_is_stated(made: str, results: dict[str, Attribution]) -> None:
+def test_the_difference_is_amplified_by_the_factor_that_is_stated(
+    made: str, results: dict[str, Attribution]
+) -> None:
     outline, found = Outline(made), results["ig2"]
     assert found.frames is not None
     factor = int(re.search(r"(\d+)× amplified", outline.text)[1])  # type: ignore[index]
     difference = (found.frames.points[0, 0, 0] - found.inputs[0]).permute(1, 2, 0).numpy()
     expected = np.clip(0.5 + factor * difference, 0, 1)
-    np.testing.assert_allclose(picture(outline, "difference at clock 0") / 255, expected, atol=0.51 / 255)
+    np.testing.assert_allclose(
+        picture(outline, "difference at clock 0") / 255, expected, atol=0.51 / 255
+    )
 
 
-def test_the_distance_curve_has_every_point_of_the_descent(made: str, results: dict[str, Attribution]) -> None:
+def test_the_distance_curve_has_every_point_of_the_descent(
+    made: str, results: dict[str, Attribution]
+) -> None:
     distance = results["ig2"].notes["distance"][:, 0, 0].double().numpy()
     curve = Outline(made).all("polyline")[0]["points"]
     points = np.array([p.split(",") for p in str(curve).split()], dtype=float)
@@ -238,7 +275,9 @@ def test_there_is_no_film_without_frames(results: dict[str, Attribution]) -> Non
     assert "path as a film" not in text
 
 
-def test_an_incomplete_map_is_marked_and_a_complete_one_is_not(results: dict[str, Attribution]) -> None:
+def test_an_incomplete_map_is_marked_and_a_complete_one_is_not(
+    results: dict[str, Attribution],
+) -> None:
     whole = results["integrated"]
     assert "▲" not in page([case({"integrated": whole})], title="t")
     broken = dataclasses.replace(whole, residual=whole.change[0] * 0.3)
@@ -250,7 +289,9 @@ def test_an_incomplete_map_is_marked_and_a_complete_one_is_not(results: dict[str
 
 
 def test_the_estimated_error_is_told_where_there_is_one(results: dict[str, Attribution]) -> None:
-    whole = dataclasses.replace(results["integrated"], error=torch.tensor([0.0412]), converged=torch.tensor([True]))
+    whole = dataclasses.replace(
+        results["integrated"], error=torch.tensor([0.0412]), converged=torch.tensor([True])
+    )
     text = Outline(page([case({"integrated": whole})], title="t")).text
     assert "4.1 %" in text
     assert "▲" not in text
@@ -310,7 +351,9 @@ def test_several_cases_have_a_table_of_contents(results: dict[str, Attribution],
     assert not Outline(made).all("a")
 
 
-def test_a_saved_attribution_makes_the_same_page(results: dict[str, Attribution], made: str, tmp_path: Any) -> None:
+def test_a_saved_attribution_makes_the_same_page(
+    results: dict[str, Attribution], made: str, tmp_path: Any
+) -> None:
     pytest.importorskip("safetensors")
     loaded = {}
     for name, found in results.items():
@@ -321,19 +364,25 @@ def test_a_saved_attribution_makes_the_same_page(results: dict[str, Attribution]
 
 def test_maps_of_zeros_make_a_page(results: dict[str, Attribution]) -> None:
     whole = results["integrated"]
-    empty = dataclasses.replace(whole, values=torch.zeros_like(whole.values), shares=None, baselines=None)
+    empty = dataclasses.replace(
+        whole, values=torch.zeros_like(whole.values), shares=None, baselines=None
+    )
     assert "nan" not in Outline(page([case({"integrated": empty})], title="t")).text.lower()
     still = results["ig2"]
     assert still.frames is not None
     points = still.inputs.expand_as(still.frames.points)
     frames = dataclasses.replace(still.frames, points=points)
     notes = {"distance": torch.zeros_like(still.notes["distance"])}
-    assert "1× amplified" in page([case({"ig2": dataclasses.replace(still, frames=frames, notes=notes)})], title="t")
+    assert "1× amplified" in page(
+        [case({"ig2": dataclasses.replace(still, frames=frames, notes=notes)})], title="t"
+    )
 
 
 def test_large_photographs_get_a_map_of_regions() -> None:
     x = torch.rand(1, 3, 70, 56, generator=torch.Generator().manual_seed(0))
-    found = ig.explain(lambda z: (z * z).flatten(1).cumsum(1)[:, -2:], x, target=0, normalisation=UNIT)
+    found = ig.explain(
+        lambda z: (z * z).flatten(1).cumsum(1)[:, -2:], x, target=0, normalisation=UNIT
+    )
     outline = Outline(page([case({"integrated": found})], title="t"))
     assert "squares of 5 × 5 pixels" in outline.text
     assert picture(outline, "Integrated Gradients, sums of regions").shape == (70, 56, 3)
@@ -405,7 +454,13 @@ def test_a_fragment_of_other_inputs_is_a_table() -> None:
     outline = Outline(fragment(columns))
     assert not outline.all("img")
     assert "3x5" in outline.text
-    Outline(fragment(ig.explain(lambda a, b: a.exp() + b.exp(), (torch.rand(3, 2), torch.rand(3, 2)), target=1)))
+    Outline(
+        fragment(
+            ig.explain(
+                lambda a, b: a.exp() + b.exp(), (torch.rand(3, 2), torch.rand(3, 2)), target=1
+            )
+        )
+    )
 
 
 def test_a_fragment_without_pillow_has_no_pictures_and_says_why(

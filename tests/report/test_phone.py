@@ -17,7 +17,12 @@ from integrand.report import Case, page
 pytest.importorskip("jinja2")
 pytest.importorskip("PIL")
 CHROMIUM = next(
-    (found for name in ("chromium", "chromium-browser", "google-chrome") if (found := shutil.which(name))), None
+    (
+        found
+        for name in ("chromium", "chromium-browser", "google-chrome")
+        if (found := shutil.which(name))
+    ),
+    None,
 )
 pytestmark = [
     pytest.mark.slow,
@@ -48,7 +53,9 @@ def looked_at(file: Path, width: int) -> dict[str, object]:
     )
     flags = ["--headless", "--no-sandbox", "--disable-gpu", "--disable-background-networking", "--allow-file-access-from-files", "--hide-scrollbars", "--virtual-time-budget=4000"]  # fmt: skip
     told = subprocess.run([str(CHROMIUM), *flags, f"--user-data-dir={file.parent / 'profile'}", "--dump-dom", frame.as_uri()], capture_output=True, text=True, timeout=120, check=True)  # fmt: skip
-    found: dict[str, object] = json.loads(re.search(r'<pre id="answer">(.*?)</pre>', told.stdout, re.S)[1])
+    found: dict[str, object] = json.loads(
+        re.search(r'<pre id="answer">(.*?)</pre>', told.stdout, re.S)[1]
+    )
     return found
 
 
@@ -64,7 +71,9 @@ def test_an_explanation_fits(model: torch.nn.Module, tmp_path: Path) -> None:
     results = {
         "integrated": ig.explain(model, x, **of),
         "guided": ig.explain(model, x, method="guided", baseline="black", steps=5, **of),
-        "weighted": ig.explain(model, x, method="weighted", baseline=["black", "white", "grey"], **of),
+        "weighted": ig.explain(
+            model, x, method="weighted", baseline=["black", "white", "grey"], **of
+        ),
     }
     case = Case(
         "a-picture-with-a-name-that-goes-on-and-on-and-on-without-an-end",
@@ -85,7 +94,9 @@ def test_an_explanation_fits(model: torch.nn.Module, tmp_path: Path) -> None:
 def test_a_comparison_fits(model: torch.nn.Module, tmp_path: Path) -> None:
     pytest.importorskip("pyarrow")
     x = torch.rand(5, 3, 32, 32, generator=torch.Generator().manual_seed(0))
-    made = ig.compare(model, x, target=0, methods=["integrated", "idgi"], normalisation=ig.Normalisation.unit())
+    made = ig.compare(
+        model, x, target=0, methods=["integrated", "idgi"], normalisation=ig.Normalisation.unit()
+    )
     made.save(tmp_path)
     told = looked_at(tmp_path / "index.html", 390)
     assert told["wide"] == 390

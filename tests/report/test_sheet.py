@@ -26,21 +26,39 @@ NAMES = ("integrated", "blur", "idgi", "decision", "path_weighted", "left", "gre
 def case() -> Case:
     torch.manual_seed(0)
     model = torch.nn.Sequential(
-        torch.nn.Conv2d(3, 4, 4, 4), torch.nn.Softplus(), torch.nn.Flatten(), torch.nn.Linear(4 * 16 * 16, 3)
+        torch.nn.Conv2d(3, 4, 4, 4),
+        torch.nn.Softplus(),
+        torch.nn.Flatten(),
+        torch.nn.Linear(4 * 16 * 16, 3),
     ).eval()
     x = torch.rand(1, 3, 64, 64, generator=torch.Generator().manual_seed(1))
-    options = {"greedy_pig": {"rounds": 2, "rule": ig.rules.Midpoint(2)}, "layer": {"site": "1"}, "blur": {"steps": 3}}
+    options = {
+        "greedy_pig": {"rounds": 2, "rule": ig.rules.Midpoint(2)},
+        "layer": {"site": "1"},
+        "blur": {"steps": 3},
+    }
     with warnings.catch_warnings():
         warnings.simplefilter("ignore", ig.errors.IntegrandWarning)
         results = {
             name: ig.explain(
-                model, x, target=0, method=name, normalisation=ig.Normalisation.unit(), **options.get(name, {})
+                model,
+                x,
+                target=0,
+                method=name,
+                normalisation=ig.Normalisation.unit(),
+                **options.get(name, {}),
             )
             for name in reversed(NAMES)
         }
     picture = x[0].permute(1, 2, 0).numpy()
     return Case(
-        "Cat", [("cat", 0.7)], "logit of cat", results, {"blur": "out of focus"}, {"latent": "no codec"}, picture
+        "Cat",
+        [("cat", 0.7)],
+        "logit of cat",
+        results,
+        {"blur": "out of focus"},
+        {"latent": "no codec"},
+        picture,
     )
 
 
@@ -90,9 +108,13 @@ def test_squares_are_summed_and_places_are_not(case: Case) -> None:
     photograph = case.photograph
     whole = regions_of(case.results["integrated"], photograph)
     side = 64 // 14
-    assert whole[0, 0] == pytest.approx(float(case.results["integrated"].values[0, :, :side, :side].sum()), rel=1e-5)
+    assert whole[0, 0] == pytest.approx(
+        float(case.results["integrated"].values[0, :, :side, :side].sum()), rel=1e-5
+    )
     layer = regions_of(case.results["layer"], photograph)
-    assert layer[0, 0] == pytest.approx(float(case.results["layer"].values[0, :, 0, 0].sum()), rel=1e-5)
+    assert layer[0, 0] == pytest.approx(
+        float(case.results["layer"].values[0, :, 0, 0].sum()), rel=1e-5
+    )
 
 
 def test_the_sheet_is_drawn_with_words_under_every_map(case: Case, tmp_path: Path) -> None:
@@ -104,12 +126,16 @@ def test_the_sheet_is_drawn_with_words_under_every_map(case: Case, tmp_path: Pat
     assert titles >= {"Cat", *NAMES}
     assert "adds up: not claimed" in words
     made = case.results["integrated"]
-    assert any(f"{made.cost.gradients} gradients, {made.cost.values} forward" in text for text in words)
+    assert any(
+        f"{made.cost.gradients} gradients, {made.cost.values} forward" in text for text in words
+    )
     assert sum(bool(axes.images) for axes in figure.axes) == 1 + len(NAMES)
 
 
 def test_families_keep_together_where_they_fit() -> None:
-    places = _places([("a", tuple("1234")), ("b", tuple("5")), ("c", tuple("678")), ("d", tuple("ABCDEFGH"))])
+    places = _places(
+        [("a", tuple("1234")), ("b", tuple("5")), ("c", tuple("678")), ("d", tuple("ABCDEFGH"))]
+    )
     at = {name: (row, column) for row, column, _, name in places}
     assert [at[n] for n in "1234"] == [(0, 1), (0, 2), (0, 3), (0, 4)]
     assert at["5"] == (0, 5)
@@ -118,10 +144,14 @@ def test_families_keep_together_where_they_fit() -> None:
     assert [family for *_, family, _ in places if family] == ["a", "b", "c", "d"]
 
 
-def test_on_the_same_scale_only_maps_in_units_of_the_change_share_one(case: Case, tmp_path: Path) -> None:
+def test_on_the_same_scale_only_maps_in_units_of_the_change_share_one(
+    case: Case, tmp_path: Path
+) -> None:
     figure = sheet(case, tmp_path / "same.png", same_scale=True)
     ends = {
-        axes.get_title(loc="left"): next(text.get_text() for text in axes.texts if "scale: ±" in text.get_text())
+        axes.get_title(loc="left"): next(
+            text.get_text() for text in axes.texts if "scale: ±" in text.get_text()
+        )
         for axes in figure.axes
         if axes.get_title(loc="left") in NAMES
     }

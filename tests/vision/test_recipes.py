@@ -26,7 +26,11 @@ def network() -> nn.Module:
     """Places, a bend, three classes."""
     torch.manual_seed(0)
     return nn.Sequential(
-        nn.Conv2d(3, 4, 3, padding=1), nn.ReLU(), nn.AdaptiveAvgPool2d(2), nn.Flatten(), nn.Linear(16, 3)
+        nn.Conv2d(3, 4, 3, padding=1),
+        nn.ReLU(),
+        nn.AdaptiveAvgPool2d(2),
+        nn.Flatten(),
+        nn.Linear(16, 3),
     ).eval()
 
 
@@ -37,7 +41,9 @@ def supplies(**changes: Any) -> Supplies:
         # Undecided between every two of its classes, over all of them.
         model.module[-1].bias -= model.module(pictures).median(0).values
         logits = model.module(pictures)
-    return dataclasses.replace(Supplies(model, pictures[:1], 1, pictures[1:], logits[1:]), **changes)
+    return dataclasses.replace(
+        Supplies(model, pictures[:1], 1, pictures[1:], logits[1:]), **changes
+    )
 
 
 def test_every_published_method_has_a_setting() -> None:
@@ -76,16 +82,20 @@ def test_what_is_supplied_is_handed_on() -> None:
     assert recipes.supplied("artificial_distancing") == ("data", "classes")
     assert recipes.wants("layer") == "supplies"
     with pytest.raises(
-        InputError, match=r"latent needs codec, which is made from other photographs, and there are none"
+        InputError,
+        match=r"latent needs codec, which is made from other photographs, and there are none",
     ):
         method("latent", PresetInputs())
 
 
 def test_methods_that_need_something_else_are_refused(monkeypatch) -> None:
-    strange = dataclasses.replace(ig.methods.about("integrated"), name="strange", build=lambda tree, baseline=0.0: None)
+    strange = dataclasses.replace(
+        ig.methods.about("integrated"), name="strange", build=lambda tree, baseline=0.0: None
+    )
     monkeypatch.setitem(registry._PUBLISHED, "strange", strange)
     with pytest.raises(
-        InputError, match=r"strange needs tree, which pictures and a model do not give: in Python, ig.explain"
+        InputError,
+        match=r"strange needs tree, which pictures and a model do not give: in Python, ig.explain",
     ):
         recipes.check(["strange"], [])
     assert "strange" not in recipes.every()
@@ -102,7 +112,9 @@ def test_methods_around_a_method() -> None:
     assert method("sequential", PresetInputs(tol=0.1)) == ig.methods.sequential(
         features=recipes.PATCH, baseline="black", rule=ig.rules.Adaptive(0.1)
     )
-    assert [recipes.wants(name) for name in ("smoothgrad", "greedy_pig", "xrai", "sequential")] == [None] * 4
+    assert [recipes.wants(name) for name in ("smoothgrad", "greedy_pig", "xrai", "sequential")] == [
+        None
+    ] * 4
     assert recipes.wants("xrai", ["photo"]) == "photo"
 
 
@@ -115,16 +127,27 @@ def test_usual_baselines() -> None:
     assert not torch.equal(references[3], references[4])  # two different noises
     assert torch.equal(references[5, 0], PHOTO)
     assert several.rule == ig.rules.GaussLegendre(50)
-    assert method("expected", PresetInputs(photo=PHOTO, nodes=50)).rule == ig.rules.GaussLegendre(50)
+    assert method("expected", PresetInputs(photo=PHOTO, nodes=50)).rule == ig.rules.GaussLegendre(
+        50
+    )
     assert method("integrated", PresetInputs(tol=0.01)).rule == ig.rules.Adaptive(0.01)
     assert method("weighted", PresetInputs(photo=PHOTO)).baseline == several.baseline
 
 
 def test_asked_for_baselines_and_nodes() -> None:
     setting = PresetInputs(baselines=("white", "-0.5"), nodes=7)
-    assert method("integrated", setting).baseline.parts == (ig.baselines.white(), ig.baselines.Constant(-0.5, "-0.5"))
-    assert method("weighted", setting).rule == method("integrated", setting).rule == ig.rules.GaussLegendre(7)
-    assert method("integrated", PresetInputs(baselines=("0.25",))).baseline == ig.baselines.Constant(0.25, "0.25")
+    assert method("integrated", setting).baseline.parts == (
+        ig.baselines.white(),
+        ig.baselines.Constant(-0.5, "-0.5"),
+    )
+    assert (
+        method("weighted", setting).rule
+        == method("integrated", setting).rule
+        == ig.rules.GaussLegendre(7)
+    )
+    assert method(
+        "integrated", PresetInputs(baselines=("0.25",))
+    ).baseline == ig.baselines.Constant(0.25, "0.25")
 
 
 def test_paths_that_go_in_steps() -> None:
@@ -132,7 +155,9 @@ def test_paths_that_go_in_steps() -> None:
     assert method("blur", PresetInputs()) == ig.methods.blur()
     assert method("spectral", PresetInputs()) == ig.methods.spectral("black")
     assert method("blur", PresetInputs(nodes=7)) == ig.methods.blur(steps=7)
-    assert method("spectral", PresetInputs(tol=0.1)) == ig.methods.spectral("black", rule=ig.rules.Adaptive(0.1))
+    assert method("spectral", PresetInputs(tol=0.1)) == ig.methods.spectral(
+        "black", rule=ig.rules.Adaptive(0.1)
+    )
 
 
 def test_ig2_takes_what_the_pool_offers() -> None:
@@ -140,7 +165,9 @@ def test_ig2_takes_what_the_pool_offers() -> None:
     assert made.baseline == ig.baselines.Relevant(POOL, 1)
     assert made.rule == ig.rules.Simpson(3)
     assert made.record == ("path",)
-    with pytest.raises(InputError, match="another class, and there are none: give some with --references"):
+    with pytest.raises(
+        InputError, match="another class, and there are none: give some with --references"
+    ):
         method("ig2", PresetInputs())
     with pytest.raises(InputError, match="there are none"):
         method("ig2", PresetInputs(pool=POOL, others=0))

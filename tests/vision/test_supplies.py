@@ -28,13 +28,17 @@ def test_everything_is_made_once_and_told() -> None:
 def test_the_codec_is_the_best_linear_one_and_a_bend() -> None:
     """Principal components by hand: the bend must not spoil them where it was fitted."""
     waves = torch.linspace(0, 40, 6 * 3 * 32 * 32).sin().reshape(6, 3, 32, 32)
-    pictures = waves.cumsum(3) / 8 + 0.3 * torch.rand(6, 3, 32, 32, generator=torch.Generator().manual_seed(0))
+    pictures = waves.cumsum(3) / 8 + 0.3 * torch.rand(
+        6, 3, 32, 32, generator=torch.Generator().manual_seed(0)
+    )
     made = Patches.fit(pictures, codes=10)
     rows = pictures.reshape(6, 3, 4, 8, 4, 8).permute(0, 2, 4, 1, 3, 5).reshape(-1, 192)
     centred = rows - rows.mean(0)
     *_, directions = torch.linalg.svd(centred, full_matrices=False)
     first = directions[:10]
-    linear = float((centred @ first.T @ first - centred).norm() / (pictures - pictures.mean()).norm())
+    linear = float(
+        (centred @ first.T @ first - centred).norm() / (pictures - pictures.mean()).norm()
+    )
     assert made.error(pictures) < linear * 1.0001
     straight = Patches.fit(pictures, codes=10)
     straight.outer.zero_()
@@ -61,7 +65,9 @@ def test_patches_divide_the_picture() -> None:
 
 def test_latent_methods_run_on_it() -> None:
     given = supplies()
-    made = ig.explain(given.model.module, given.x, target=1, method="latent", codec=given.codec, steps=4, tol=0.02)
+    made = ig.explain(
+        given.model.module, given.x, target=1, method="latent", codec=given.codec, steps=4, tol=0.02
+    )
     assert float(made.gap) < 0.05
 
 
@@ -98,6 +104,8 @@ def test_too_few_photographs_are_said_to_be() -> None:
     given = supplies()
     lonely = dataclasses.replace(given, pool=given.pool[:1], logits=given.logits[:1])
     for name in ("codec", "patterns", "points", "data"):
-        with pytest.raises(InputError, match=r"too few other photographs \(1\) to make .* --references"):
+        with pytest.raises(
+            InputError, match=r"too few other photographs \(1\) to make .* --references"
+        ):
             lonely.of(name)
     assert isinstance(lonely, Supplies)

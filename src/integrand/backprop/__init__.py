@@ -1,5 +1,6 @@
 """Other backward passes than autograd's.
 
-secant/    finite differences carried backward through every operation: exact mean gradients between two points
+secant/    finite differences carried backward through every operation: exact mean gradients between
+           two points
 modified/  published rules that replace the gradient of an operation: guided ReLU, patterns
 """

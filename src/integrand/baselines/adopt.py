@@ -27,8 +27,8 @@ def distinct(parts: list[Baseline]) -> tuple[Baseline, ...]:
 def as_baseline(value: Any, names: Mapping[str, Callable[[], Baseline]] | None = None) -> Baseline:
     """A number, tensor, array, name, list or callable → a baseline.
 
-    A number or a tensor that broadcasts to one example is a constant; a tensor shaped like the inputs (B, \\*s) is one
-    baseline per example; a list is several baselines.
+    A number or a tensor that broadcasts to one example is a constant; a tensor shaped like the
+    inputs (B, \\*s) is one baseline per example; a list is several baselines.
     """
     if isinstance(value, str):
         known = names or {}

@@ -1,10 +1,11 @@
 """What a baseline is, and how several become one.
 
-A baseline is any callable ``(x (B, \\*s), field) -> references (R, B, \\*s)``; an expanded view is welcome, nobody writes to it.
-Give it a ``label`` and, where it is known without looking at x, a ``count`` (R), and reports can name what it made.
+A baseline is any callable ``(x (B, \\*s), field) -> references (R, B, \\*s)``; an expanded view is
+welcome, nobody writes to it. Give it a ``label`` and, where it is known without looking at x, a
+``count`` (R), and reports can name what it made.
 
-What a baseline may say of itself is listed in the base class ``Baseline``. Users' baselines need no base class: what they say is read
-by ``as_baseline``, once.
+What a baseline may say of itself is listed in the base class ``Baseline``. Users' baselines need no
+base class: what they say is read by ``as_baseline``, once.
 """
 
 from __future__ import annotations
@@ -52,7 +53,8 @@ class Baseline(Part, ABC):
 
     @declared
     def size(self) -> int | None:
-        """R, how many it makes, where that is known without looking at x: ``count`` unless it says otherwise."""
+        """R, how many it makes, where that is known without looking at x: ``count`` unless it says
+        otherwise."""
         return self.count
 
     @declared
@@ -67,16 +69,19 @@ class Baseline(Part, ABC):
 
     @declared
     def seed(self) -> int | None:
-        """The seed of its chance; equal parts of one baseline are given other ones. None where there is no chance."""
+        """The seed of its chance; equal parts of one baseline are given other ones. None where
+        there is no chance."""
         return None
 
     @declared
     def sees_what_is_left(self) -> bool:
-        """Whether, as a fill, it looks at the features that are not replaced: it has ``without``."""
+        """Whether, as a fill, it looks at the features that are not replaced: it has
+        ``without``."""
         return self.overrides(Baseline, "without")
 
     def without(self, rows: Tensor, gone: Tensor, example: Tensor) -> Tensor:
-        """Rows (N, \\*s) of the examples (N,), with what is ``gone`` (N, \\*s) replaced by what is left of them."""
+        """Rows (N, \\*s) of the examples (N,), with what is ``gone`` (N, \\*s) replaced by what is
+        left of them."""
         raise NotImplementedError(f"{self!r} does not look at what is left.")
 
 
@@ -98,14 +103,17 @@ def adopted(baseline: BaselineLike) -> Baseline:
 
 
 class References:
-    """R references (R, B, \\*s), made when they are asked for: ``references[3:7]`` makes four, ``references[:]`` all.
+    """R references (R, B, \\*s), made when they are asked for: ``references[3:7]`` makes four,
+    ``references[:]`` all.
 
     size     R
     make     a slice of them → (r, B, \\*s)
     sampled  whether chance chose them from more
     """
 
-    def __init__(self, size: int, make: Callable[[slice], Tensor], *, sampled: bool = False) -> None:
+    def __init__(
+        self, size: int, make: Callable[[slice], Tensor], *, sampled: bool = False
+    ) -> None:
         self.size = size
         self.make = make
         self.sampled = sampled
@@ -118,16 +126,20 @@ class References:
 
     @classmethod
     def of(cls, baseline: Baseline, x: Tensor, field: Field) -> References:
-        """Those of a baseline, checked: at once, or as they are made where it makes them in parts."""
+        """Those of a baseline, checked: at once, or as they are made where it makes them in
+        parts."""
         if isinstance(baseline, InParts):
             found = baseline.parts(x)
-            return cls(len(found), lambda part: checked(found[part], x, baseline), sampled=found.sampled)
+            return cls(
+                len(found), lambda part: checked(found[part], x, baseline), sampled=found.sampled
+            )
         whole = checked(baseline(x, field), x, baseline)
         return cls(len(whole), lambda part: whole[part])
 
 
 class InParts(Baseline):
-    """A baseline of many references that can be made a few at a time, and that only looks at the shape and type of inputs."""
+    """A baseline of many references that can be made a few at a time, and that only looks at the
+    shape and type of inputs."""
 
     @abstractmethod
     def parts(self, x: Tensor) -> References:
@@ -196,5 +208,6 @@ def _numbered(names: list[str]) -> list[str]:
 
 
 def checked(references: Any, x: Tensor, baseline: Any) -> Tensor:
-    """References that are what ``baseline`` promised, or an error that says what they are instead."""
+    """References that are what ``baseline`` promised, or an error that says what they are
+    instead."""
     return checked_references(references, x, f"The baseline {label_of(baseline)!r}")

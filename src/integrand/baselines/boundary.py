@@ -1,4 +1,5 @@
-"""Baselines beside the input itself: where the model's decision changes, and nowhere at all for paths that choose their own start."""
+"""Baselines beside the input itself: where the model's decision changes, and nowhere at all for
+paths that choose their own start."""
 
 from __future__ import annotations
 
@@ -24,7 +25,8 @@ _BEYOND = 0.02  # how much longer than to the linearised boundary a step is, so 
 
 @part
 class Itself(Baseline):
-    """The input itself, ``count`` times: for paths that choose their own start, such as ``ig.paths.Adversarial``."""
+    """The input itself, ``count`` times: for paths that choose their own start, such as
+    ``ig.paths.Adversarial``."""
 
     count: int = 1
     label: str = "input"
@@ -41,9 +43,11 @@ class Itself(Baseline):
 
 @part
 class Rivals(Baseline):
-    """The input itself, once for each of ``most`` classes that the model does not predict, or for all where it has fewer.
+    """The input itself, once for each of ``most`` classes that the model does not predict, or for
+    all where it has fewer.
 
-    For ``ig.paths.Adversarial``, which goes towards another class from each. Cost: the outputs for the inputs.
+    For ``ig.paths.Adversarial``, which goes towards another class from each. Cost: the outputs for
+    the inputs.
     """
 
     most: int = 20
@@ -62,33 +66,37 @@ class Rivals(Baseline):
 
 @part
 class Boundary(Baseline):
-    """The nearest point found at which the model decides otherwise than for the input: just across its decision boundary.
+    """The nearest point found at which the model decides otherwise than for the input: just across
+    its decision boundary.
 
         min ‖z − x‖₂   such that   decision(z) ≤ 0          decision: z_c − max_{k≠c} z_k, c the class predicted for x
 
-    1. Search: projected gradient steps from x, each to where the linearised decision is zero and 2 % beyond, kept inside ``clip``
-       and ``radius``, until the decision has changed.
+    1. Search: projected gradient steps from x, each to where the linearised decision is zero and 2
+       % beyond, kept inside ``clip`` and ``radius``, until the decision has changed.
     2. Bisection of the straight line from x to what was found: ``halvings`` forward passes.
-    3. ``rounds`` of drawing nearer: aside along the boundary's tangent, towards the foot of x on it, and from there in or out
-       along the line from x, bisected; kept where that is nearer, else tried again with a quarter of the way.
+    3. ``rounds`` of drawing nearer: aside along the boundary's tangent, towards the foot of x on
+       it, and from there in or out along the line from x, bisected; kept where that is nearer, else
+       tried again with a quarter of the way.
 
-    On a linear model of two classes, without a box, the result is the nearest point, to 2 ^ −halvings of its distance. Elsewhere it is
-    a local one, on the boundary that the search crossed first: ``restarts`` begin the search beside x as well, at its linearised distance in directions drawn from ``seed`` (the same for all
-    examples), and the nearest is kept.
+    On a linear model of two classes, without a box, the result is the nearest point, to 2 ^
+    −halvings of its distance. Elsewhere it is a local one, on the boundary that the search crossed
+    first: ``restarts`` begin the search beside x as well, at its linearised distance in directions
+    drawn from ``seed`` (the same for all examples), and the nearest is kept.
 
-    decision  a function outputs → (N,), or an ``ig.targets`` value, that crosses zero where the decision changes, for models without
-              classes
+    decision  a function outputs → (N,), or an ``ig.targets`` value, that crosses zero where the
+              decision changes, for models without classes
     steps     of the search, at most;  clip  (low, high), by default what images may hold where the field knows, else no limit
     radius    the farthest that is looked, in the L2 norm; by default any distance
 
-    Cost per example: the outputs and one joint evaluation (one forward and two backward passes) for x; per start at most steps +
-    rounds joint evaluations, and halvings · (rounds + 1) + 2 rounds values. Those that have been found are not asked any more, and
-    examples do not influence each other.
-    Errors: ``BaselineError`` that names the examples for which no boundary was found; a point that is not on the boundary is never
-    handed out as one.
-    Source: Wang, Fredrikson, Datta, "Robust Models Are More Interpretable Because Attributions Look Normal", 2021 (arXiv 2103.11257). The authors' code takes the adversarial example of the smallest of seven radii at which
-    40 steps of PGD succeed (or one of Carlini and Wagner's attack), which lies up to a radius beyond the boundary; where every
-    attack fails, it takes what the last one left.
+    Cost per example: the outputs and one joint evaluation (one forward and two backward passes) for
+    x; per start at most steps + rounds joint evaluations, and halvings · (rounds + 1) + 2 rounds
+    values. Those that have been found are not asked any more, and examples do not influence each
+    other. Errors: ``BaselineError`` that names the examples for which no boundary was found; a
+    point that is not on the boundary is never handed out as one. Source: Wang, Fredrikson, Datta,
+    "Robust Models Are More Interpretable Because Attributions Look Normal", 2021 (arXiv
+    2103.11257). The authors' code takes the adversarial example of the smallest of seven radii at
+    which 40 steps of PGD succeed (or one of Carlini and Wagner's attack), which lies up to a radius
+    beyond the boundary; where every attack fails, it takes what the last one left.
     """
 
     decision: Target | Callable[..., Tensor] | None = None
@@ -112,12 +120,16 @@ class Boundary(Baseline):
                     f"A search for the boundary takes {name} of at least {least}, not {getattr(self, name)}."
                 )
         if self.radius is not None and not self.radius > 0:
-            raise BaselineError(f"radius is the farthest distance that is looked, not {self.radius}.")
+            raise BaselineError(
+                f"radius is the farthest distance that is looked, not {self.radius}."
+            )
         if self.clip is not None and not self.clip[0] < self.clip[1]:
             raise BaselineError(f"clip is (low, high) with low below high, not {self.clip}.")
 
     def __call__(self, x: Tensor, field: Field) -> Tensor:
-        search = _BoundarySearch(field, self._decision(x, field), x, self._box(x, field), self.radius)
+        search = _BoundarySearch(
+            field, self._decision(x, field), x, self._box(x, field), self.radius
+        )
         starts = self._starts(search)
         far, found = search.across(starts, self.steps)
         missing = (~found.any(0)).nonzero()[:, 0].tolist()
@@ -142,7 +154,9 @@ class Boundary(Baseline):
     def _box(self, x: Tensor, field: Field) -> tuple[Tensor, Tensor]:
         """What the search stays in; an input outside of it stays where it is."""
         if self.clip is not None:
-            low, high = (torch.as_tensor(side, dtype=x.dtype, device=x.device) for side in self.clip)
+            low, high = (
+                torch.as_tensor(side, dtype=x.dtype, device=x.device) for side in self.clip
+            )
         elif field.normalisation is not None:
             low, high = field.normalisation.range(x)
         else:
@@ -150,14 +164,17 @@ class Boundary(Baseline):
         return torch.minimum(low, x), torch.maximum(high, x)
 
     def _starts(self, search: _BoundarySearch) -> Tensor:
-        """Where the searches begin (S, B, \\*s): one step from x, and beside x at the distance of that step's goal."""
+        """Where the searches begin (S, B, \\*s): one step from x, and beside x at the distance of
+        that step's goal."""
         x = search.x
         every = torch.arange(len(x), device=x.device)
         height, slope = search.begun()
         starts = [search.step(x, height, slope, every)]
         stride = height / _length(slope).clamp_min(torch.finfo(x.dtype).tiny)
         for number in range(self.restarts):
-            noise = torch.randn(x.shape[1:], generator=generator(self.seed, number), dtype=torch.float64).to(x)
+            noise = torch.randn(
+                x.shape[1:], generator=generator(self.seed, number), dtype=torch.float64
+            ).to(x)
             starts.append(search.kept(x + over(stride, x) * (noise / noise.norm()), every))
         return torch.stack(starts)
 
@@ -203,9 +220,12 @@ class _BoundarySearch:
         return self.side[example] * self.decision(outputs, example).to(z.dtype) >= 0
 
     def step(self, z: Tensor, height: Tensor, slope: Tensor, example: Tensor) -> Tensor:
-        """To where the linearised decision is zero, and a little further; nowhere along a slope of zero."""
+        """To where the linearised decision is zero, and a little further; nowhere along a slope of
+        zero."""
         steep = total(slope.square(), 1)
-        stride = torch.where(steep > 0, (1 + _BEYOND) * height / steep.clamp_min(torch.finfo(z.dtype).tiny), 0)
+        stride = torch.where(
+            steep > 0, (1 + _BEYOND) * height / steep.clamp_min(torch.finfo(z.dtype).tiny), 0
+        )
         return self.kept(z - over(stride, slope) * slope, example)
 
     def kept(self, z: Tensor, example: Tensor) -> Tensor:
@@ -218,7 +238,10 @@ class _BoundarySearch:
 
     def across(self, starts: Tensor, steps: int) -> tuple[Tensor, Tensor]:
         """Points (S, B, \\*s) across the boundary, and where that was reached (S, B)."""
-        z, found = starts.flatten(0, 1), torch.zeros(starts.shape[:2].numel(), dtype=torch.bool, device=starts.device)
+        z, found = (
+            starts.flatten(0, 1),
+            torch.zeros(starts.shape[:2].numel(), dtype=torch.bool, device=starts.device),
+        )
         for _ in range(steps):
             rows = (~found).nonzero()[:, 0]
             example = rows % len(self.x)
@@ -232,27 +255,34 @@ class _BoundarySearch:
         return z.reshape(starts.shape), found.reshape(starts.shape[:2])
 
     def bisected(self, near: Tensor, far: Tensor, example: Tensor, halvings: int) -> Tensor:
-        """The far ends of what is left of the lines from ``near``, where the decision stands, to ``far``, where it does not."""
+        """The far ends of what is left of the lines from ``near``, where the decision stands, to
+        ``far``, where it does not."""
         for _ in range(halvings):
             middle = torch.lerp(near, far, 0.5)
             stands = over(self.stands(middle, example), middle)
             near, far = torch.where(stands, middle, near), torch.where(stands, far, middle)
         return far
 
-    def nearer(self, z: Tensor, reach: Tensor, example: Tensor, halvings: int) -> tuple[Tensor, Tensor]:
-        """Points across the boundary that are nearer to x than rows z, or z; and how far towards the foot to go next (N,)."""
+    def nearer(
+        self, z: Tensor, reach: Tensor, example: Tensor, halvings: int
+    ) -> tuple[Tensor, Tensor]:
+        """Points across the boundary that are nearer to x than rows z, or z; and how far towards
+        the foot to go next (N,)."""
         x = self.x[example]
         _, slope = self.look(z, example)
         steep = total(slope.square(), 1).clamp_min(torch.finfo(z.dtype).tiny)
         foot = x + over(total(slope * (z - x), 1) / steep, slope) * slope
         aside = self.kept(torch.lerp(z, foot, over(reach, z)), example)
         stretch = _length(z - x) / _length(aside - x).clamp_min(torch.finfo(z.dtype).tiny)
-        out = self.kept(x + over(stretch, x) * (aside - x), example)  # as far from x as z is, in that direction
+        out = self.kept(
+            x + over(stretch, x) * (aside - x), example
+        )  # as far from x as z is, in that direction
         stands = over(self.stands(aside, example), z)
         lost = self.stands(out, example)
         near, far = torch.where(stands, aside, x), torch.where(stands, out, aside)
         tried = self.bisected(near, far, example, halvings)
-        # Nearer by more than bisection is sure of: what is equally near may not be decided by rounding.
+        # Nearer by more than bisection is sure of: what is equally near may not be decided by
+        # rounding.
         gained = _length(tried - x) < (1 - 0.5**halvings) * _length(z - x)
         gained &= ~(stands.reshape(len(z), -1)[:, 0] & lost)
         reach = torch.where(gained, 2 * reach, reach / 4).clamp_max(1)

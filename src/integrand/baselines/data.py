@@ -25,7 +25,9 @@ def _rows(data: Any, which: Tensor | slice, x: Tensor) -> Tensor:
     else:
         numbers = range(len(data))[which] if isinstance(which, slice) else which.tolist()
         items = [data[i] for i in numbers]
-        found = torch.stack([torch.as_tensor(i[0] if isinstance(i, tuple | list) else i) for i in items])
+        found = torch.stack(
+            [torch.as_tensor(i[0] if isinstance(i, tuple | list) else i) for i in items]
+        )
     if found.shape[1:] != x.shape[1:]:
         raise BaselineError(
             f"The data to draw references from holds examples of shape {describe(found.shape[1:])}, but the inputs have "
@@ -38,9 +40,10 @@ def _rows(data: Any, which: Tensor | slice, x: Tensor) -> Tensor:
 class Sample(InParts):
     """``count`` references drawn without replacement from ``data``, the same for every example.
 
-    ``data`` is a tensor (N, \\*s) or anything with ``len`` and ``[i]`` (a torch Dataset); pairs lose their label.
-    With ``count=None`` all of it is used, in order. With ``replace`` the data may be gone through more than once, each time in
-    another order. Only what is used is read, when it is used. Errors: more references asked for than there is data.
+    ``data`` is a tensor (N, \\*s) or anything with ``len`` and ``[i]`` (a torch Dataset); pairs
+    lose their label. With ``count=None`` all of it is used, in order. With ``replace`` the data may
+    be gone through more than once, each time in another order. Only what is used is read, when it
+    is used. Errors: more references asked for than there is data.
     """
 
     data: Tensor | Sequence[Any]
@@ -73,16 +76,20 @@ class Sample(InParts):
             rows = _rows(self.data, part if which is None else which[part], x)
             return rows[:, None].expand(-1, len(x), *x.shape[1:])
 
-        return References(self.size, make, sampled=self.count is not None and self.count % size != 0)
+        return References(
+            self.size, make, sampled=self.count is not None and self.count % size != 0
+        )
 
 
 @part
 class Relevant(Baseline):
-    """``count`` references whose predicted class is among the model's ranks ``first``–``last`` for the input (2–4).
+    """``count`` references whose predicted class is among the model's ranks ``first``–``last`` for
+    the input (2–4).
 
-    References near the decision at hand; the trick behind IG2's published ImageNet maps (arXiv 2406.10852). Each example
-    gets its own. Where fewer than ``count`` fit, the pool's other members fill up in order of how highly the model ranks
-    their class for the input, never with the input's own class.
+    References near the decision at hand; the trick behind IG2's published ImageNet maps (arXiv
+    2406.10852). Each example gets its own. Where fewer than ``count`` fit, the pool's other members
+    fill up in order of how highly the model ranks their class for the input, never with the input's
+    own class.
 
     Cost: one forward pass of the pool and of the inputs.
     """
@@ -101,7 +108,9 @@ class Relevant(Baseline):
 
     def __call__(self, x: Tensor, field: Field) -> Tensor:
         pool, classes, ranks = _ranked(self.pool, x, field, self.seed)
-        place = ranks[:, classes] + 1  # (B, N): the rank that each pool member's class has for each input
+        place = (
+            ranks[:, classes] + 1
+        )  # (B, N): the rank that each pool member's class has for each input
         near = (place >= self.first) & (place <= self.last)
         order = torch.where(near, 0, place)
         return _first(pool, order, place == 1, self.count, x, "relevant")
@@ -109,9 +118,11 @@ class Relevant(Baseline):
 
 @part
 class OtherClass(Baseline):
-    """``count`` references from ``pool`` that the model gives another class than the input; each example gets its own.
+    """``count`` references from ``pool`` that the model gives another class than the input; each
+    example gets its own.
 
-    Cost: one forward pass of the pool and of the inputs. Source: the counterfactual references of IG2 (arXiv 2406.10852).
+    Cost: one forward pass of the pool and of the inputs. Source: the counterfactual references of
+    IG2 (arXiv 2406.10852).
     """
 
     pool: Tensor | Sequence[Any]
@@ -131,7 +142,8 @@ class OtherClass(Baseline):
 
 
 def _ranked(data: Any, x: Tensor, field: Field, seed: int) -> tuple[Tensor, Tensor, Tensor]:
-    """The shuffled pool (N, \\*s), its predicted classes (N,), and each class's rank for each input (B, C)."""
+    """The shuffled pool (N, \\*s), its predicted classes (N,), and each class's rank for each input
+    (B, C)."""
     shuffled = torch.randperm(len(data), generator=generator(seed))
     pool = _rows(data, shuffled, x)
     classes = field.outputs(pool, pool=True).argmax(1)
@@ -140,7 +152,8 @@ def _ranked(data: Any, x: Tensor, field: Field, seed: int) -> tuple[Tensor, Tens
 
 
 def _first(pool: Tensor, order: Tensor, banned: Tensor, count: int, x: Tensor, kind: str) -> Tensor:
-    """For each example the ``count`` pool members of lowest ``order`` (B, N) that are not ``banned`` → (count, B, \\*s)."""
+    """For each example the ``count`` pool members of lowest ``order`` (B, N) that are not
+    ``banned`` → (count, B, \\*s)."""
     left = int((~banned).sum(1).min())
     if left < count:
         raise BaselineError(

@@ -16,12 +16,18 @@ from .base import Baseline
 
 
 def as_numbers(value: Tensor, x: Tensor) -> Tensor:
-    """A baseline's numbers where the input is, and in its type; whole ones that this would round are refused."""
-    return carried(value.to(x.device), x.dtype, "The baseline") if x.dtype == torch.float64 else value.to(x)
+    """A baseline's numbers where the input is, and in its type; whole ones that this would round
+    are refused."""
+    return (
+        carried(value.to(x.device), x.dtype, "The baseline")
+        if x.dtype == torch.float64
+        else value.to(x)
+    )
 
 
 def one_example(value: Tensor, x: Tensor) -> Tensor | None:
-    """``value`` broadcast to one example of ``x`` (B, \\*s) → (\\*s); three numbers are the channels of an image; else None."""
+    """``value`` broadcast to one example of ``x`` (B, \\*s) → (\\*s); three numbers are the
+    channels of an image; else None."""
     value = as_numbers(value, x)
     shape = x.shape[1:]
     if value.ndim == 1 and len(shape) == 3 and len(value) == shape[0]:
@@ -34,7 +40,8 @@ def one_example(value: Tensor, x: Tensor) -> Tensor | None:
 
 @part
 class Constant(Baseline):
-    """One reference: a number, or a tensor that broadcasts to an example (\\*s); (C,) colours an image (C, H, W)."""
+    """One reference: a number, or a tensor that broadcasts to an example (\\*s); (C,) colours an
+    image (C, H, W)."""
 
     content: float | Tensor = 0.0
     label: str = "constant"
@@ -61,7 +68,8 @@ class Constant(Baseline):
 
 @part
 class Given(Baseline):
-    """References as they are: (R, \\*s) for all examples alike, or (R, B, \\*s) with their own for each."""
+    """References as they are: (R, \\*s) for all examples alike, or (R, B, \\*s) with their own for
+    each."""
 
     references: Tensor
     label: str = "given"
@@ -85,10 +93,11 @@ class Given(Baseline):
 
 @part
 class Plain(Baseline):
-    """A bare tensor: a constant if it broadcasts to one example, else one baseline per example (B, \\*s), or (R, B, \\*s).
+    """A bare tensor: a constant if it broadcasts to one example, else one baseline per example (B,
+    \\*s), or (R, B, \\*s).
 
-    Shapes decide, and a tensor (R, \\*s) of references shared by all examples is refused rather than taken for one per
-    example when R happens to equal B: say ``Given``.
+    Shapes decide, and a tensor (R, \\*s) of references shared by all examples is refused rather
+    than taken for one per example when R happens to equal B: say ``Given``.
     """
 
     content: Tensor

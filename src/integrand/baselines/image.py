@@ -1,4 +1,5 @@
-"""Baselines made from images (C, H, W): colours as the eye sees them, and blurred or averaged inputs."""
+"""Baselines made from images (C, H, W): colours as the eye sees them, and blurred or averaged
+inputs."""
 
 from __future__ import annotations
 
@@ -62,7 +63,8 @@ def grey(level: float = 0.5) -> Colour:
 
 @part
 class Extreme(OfEach):
-    """One reference: the input's own smallest number everywhere, or its ``largest``. XRAI's black and white."""
+    """One reference: the input's own smallest number everywhere, or its ``largest``. XRAI's black
+    and white."""
 
     largest: bool = False
     count: ClassVar[int] = 1
@@ -98,7 +100,8 @@ class Blurred(OfEach):
 
 
 def blur(x: Tensor, sigma: float) -> Tensor:
-    """Images (N, C, H, W) under a Gaussian of ``sigma`` pixels; edges are reflected as often as the kernel needs."""
+    """Images (N, C, H, W) under a Gaussian of ``sigma`` pixels; edges are reflected as often as the
+    kernel needs."""
     if sigma == 0:
         return x
     radius = max(1, math.ceil(3 * sigma))
@@ -120,7 +123,8 @@ def blur(x: Tensor, sigma: float) -> Tensor:
 
 @part
 class Mean(OfEach):
-    """The input's own mean colour, per channel (C, …). Errors: ``BaselineError`` for columns and other numbers of different kinds."""
+    """The input's own mean colour, per channel (C, …). Errors: ``BaselineError`` for columns and
+    other numbers of different kinds."""
 
     label: str = "mean"
     count: ClassVar[int] = 1
@@ -132,7 +136,8 @@ class Mean(OfEach):
 
 @part
 class Median(OfEach):
-    """The input's own median colour, per channel (C, …). Errors: ``BaselineError`` for columns and other numbers of different kinds."""
+    """The input's own median colour, per channel (C, …). Errors: ``BaselineError`` for columns and
+    other numbers of different kinds."""
 
     label: str = "median"
     count: ClassVar[int] = 1
@@ -144,9 +149,11 @@ class Median(OfEach):
 
 @part
 class Corners(OfEach):
-    """The mean colour of the four corner patches, each a tenth of the height on a side: a guess at the background.
+    """The mean colour of the four corner patches, each a tenth of the height on a side: a guess at
+    the background.
 
-    Per channel; the four patch means are averaged. Source: the fill of Weighted Gradients (arXiv 2505.03201).
+    Per channel; the four patch means are averaged. Source: the fill of Weighted Gradients (arXiv
+    2505.03201).
     """
 
     share: float = 0.1

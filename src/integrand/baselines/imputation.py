@@ -1,7 +1,8 @@
 """Fills that look at what is left of an input, and so differ from row to row.
 
-A baseline that has a method ``without(rows (N, *s), gone (N, *s or broadcast) bool, example (N,)) -> rows`` replaces what is gone by
-it wherever features are taken away. Called like any baseline it says what an input becomes of which nothing is left.
+A baseline that has a method ``without(rows (N, *s), gone (N, *s or broadcast) bool, example (N,))
+-> rows`` replaces what is gone by it wherever features are taken away. Called like any baseline it
+says what an input becomes of which nothing is left.
 """
 
 from __future__ import annotations
@@ -25,17 +26,20 @@ from .per_input import OfEach, unlike
 
 @part
 class MeanLeft(OfEach):
-    """The mean of all numbers that are left (over channels and places alike); of the whole input where nothing is.
+    """The mean of all numbers that are left (over channels and places alike); of the whole input
+    where nothing is.
 
-    The fill of DiffID: what is added says nothing that what is left does not say. Errors: ``BaselineError`` for columns and other
-    numbers of different kinds.
+    The fill of DiffID: what is added says nothing that what is left does not say. Errors:
+    ``BaselineError`` for columns and other numbers of different kinds.
     """
 
     label: str = "mean of what is left"
     count: ClassVar[int] = 1
 
     def of(self, x: Tensor, field: Field) -> Tensor:
-        return self.without(x, torch.ones((), dtype=torch.bool, device=x.device), torch.arange(len(x)))[None]
+        return self.without(
+            x, torch.ones((), dtype=torch.bool, device=x.device), torch.arange(len(x))
+        )[None]
 
     def without(self, rows: Tensor, gone: Tensor, example: Tensor) -> Tensor:
         unlike(rows, "The mean of what is left")
@@ -49,20 +53,25 @@ class MeanLeft(OfEach):
 
 @part
 class Imputed(OfEach):
-    """Noisy linear imputation: every missing pixel is the weighted mean of its eight neighbours, missing ones included, plus noise.
+    """Noisy linear imputation: every missing pixel is the weighted mean of its eight neighbours,
+    missing ones included, plus noise.
 
         Σ_q w_pq (z_p − z_q) = 0  for missing p,   w = 1/6 for neighbours beside, above and below, 1/12 across corners
 
-    noise  standard deviation of what is added to missing pixels, in the model's numbers (as published; 0 for none)
+    noise  standard deviation of what is added to missing pixels, in the model's numbers (as
+           published; 0 for none)
     seed   of the noise, the same for every row
 
-    Neighbours beyond the edge do not count. An input of which nothing is left becomes its mean colour, plus the noise.
-    The system is solved exactly, in double precision, once for all channels.
+    Neighbours beyond the edge do not count. An input of which nothing is left becomes its mean
+    colour, plus the noise. The system is solved exactly, in double precision, once for all
+    channels.
 
-    Cost: one sparse solution for each row, on the CPU: milliseconds to a quarter of a second at 224 × 224, the more is missing the
-    more. Needs integrand[curves] (scipy). Errors: ``BaselineError`` for what is no image, ``MissingExtra``.
+    Cost: one sparse solution for each row, on the CPU: milliseconds to a quarter of a second at 224
+    × 224, the more is missing the more. Needs integrand[curves] (scipy). Errors: ``BaselineError``
+    for what is no image, ``MissingExtra``.
 
-    Source: Rong et al., "A Consistent and Efficient Evaluation Strategy for Attribution Methods" (ROAD), ICML 2022.
+    Source: Rong et al., "A Consistent and Efficient Evaluation Strategy for Attribution Methods"
+    (ROAD), ICML 2022.
     """
 
     noise: float = 0.01
@@ -87,7 +96,9 @@ class Imputed(OfEach):
         made = known.copy()
         laplacian = _laplacian(*rows.shape[2:])
         for row, mask in enumerate(masks):
-            for channels, missing in [([c], mask[c]) for c in range(len(mask))] if own else [(slice(None), mask[0])]:
+            for channels, missing in (
+                [([c], mask[c]) for c in range(len(mask))] if own else [(slice(None), mask[0])]
+            ):
                 made[row, channels] = _imputed(scipy, laplacian, known[row, channels], missing)
         filled = torch.from_numpy(made).reshape(rows.shape).to(rows)
         return torch.where(gone, filled + self._noise(rows)[0], rows)
@@ -106,7 +117,8 @@ def _imputed(scipy: Any, laplacian: Any, known: Any, missing: Any) -> Any:
         return np.broadcast_to(known.mean(1, keepdims=True), known.shape)
     made = known.copy()
     equations = laplacian[missing]
-    # Symmetric and diagonally dominant: no pivoting, and an order made for such systems, which is the faster half of the work.
+    # Symmetric and diagonally dominant: no pivoting, and an order made for such systems, which is
+    # the faster half of the work.
     solved = scipy.sparse.linalg.splu(
         equations[:, missing].tocsc(),
         permc_spec="MMD_AT_PLUS_A",

@@ -1,4 +1,5 @@
-"""A baseline that leaves some of an example as it is: special tokens, padding, what is known not to matter."""
+"""A baseline that leaves some of an example as it is: special tokens, padding, what is known not to
+matter."""
 
 from __future__ import annotations
 
@@ -18,14 +19,16 @@ from .base import Baseline, checked, count_of, label_of
 
 @part
 class Masked(Baseline):
-    """``baseline``, but with some positions as they are in the input: nothing moves there, and they get no credit.
+    """``baseline``, but with some positions as they are in the input: nothing moves there, and they
+    get no credit.
 
         references = x where kept, the baseline elsewhere
 
     baseline   any baseline, a number or a tensor (such as the vector of a mask or padding token)
-    positions  numbers along an example's first axis, negative ones from its end: ``(0, -1)`` are the first and the last word of
-               sentences (n, d). Or a mask of booleans: (n,) for all examples, (B, n) with its own for each; it may have more of an
-               example's axes, in order
+    positions  numbers along an example's first axis, negative ones from its end: ``(0, -1)`` are
+               the first and the last word of sentences (n, d). Or a mask of booleans: (n,) for all
+               examples, (B, n) with its own for each; it may have more of an example's axes, in
+               order
 
     Cost: the baseline's. Errors: ``BaselineError`` for positions that an example does not have.
 
@@ -40,7 +43,9 @@ class Masked(Baseline):
 
     def __post_init__(self) -> None:
         if isinstance(self.baseline, str):
-            raise BaselineError(f"Kept takes a baseline, a number or a tensor, not the name {self.baseline!r}.")
+            raise BaselineError(
+                f"Kept takes a baseline, a number or a tensor, not the name {self.baseline!r}."
+            )
 
     @property
     def count(self) -> int | None:
@@ -76,7 +81,9 @@ def _at(positions: Tensor, shape: torch.Size, device: torch.device) -> Tensor:
     """A mask (n,) of some numbers along an example's first axis."""
     length = shape[0] if shape else 0
     if positions.numel() and positions.is_floating_point():
-        raise BaselineError(f"Positions are whole numbers or a mask of booleans, not {positions.dtype}.")
+        raise BaselineError(
+            f"Positions are whole numbers or a mask of booleans, not {positions.dtype}."
+        )
     wrong = [place for place in positions.reshape(-1).tolist() if not -length <= place < length]
     if wrong:
         raise BaselineError(

@@ -1,4 +1,5 @@
-"""Baselines of noise; the same draws for every example, so that a batch equals its examples one by one."""
+"""Baselines of noise; the same draws for every example, so that a batch equals its examples one by
+one."""
 
 from __future__ import annotations
 
@@ -58,7 +59,8 @@ class Uniform(Baseline):
 
 @part
 class Gaussian(Baseline):
-    """``count`` references of normal noise around ``mean``, or around the input itself (``mean="input"``).
+    """``count`` references of normal noise around ``mean``, or around the input itself
+    (``mean="input"``).
 
     ``std`` is in the units of the input.
     """

@@ -1,9 +1,11 @@
 """Baselines of models with several inputs: one made of each input by itself, or one given for each.
 
-    OfEach     what a baseline such as the mean colour is: never a mean over a picture and a row of columns
+    OfEach     what a baseline such as the mean colour is: never a mean over a picture and a row of
+               columns
     PerInput   another baseline for each input
 
-Rows of several inputs are laid end to end (``field.layout``); here they are cut up, and what is made of the parts is joined again.
+Rows of several inputs are laid end to end (``field.layout``); here they are cut up, and what is
+made of the parts is joined again.
 """
 
 from __future__ import annotations
@@ -25,7 +27,8 @@ from .base import Baseline, checked, count_of, label_of
 
 
 class OfEach(Baseline):
-    """A baseline that looks at the input: where a model has several, it is made of each by itself."""
+    """A baseline that looks at the input: where a model has several, it is made of each by
+    itself."""
 
     @abstractmethod
     def of(self, x: Tensor, field: Field) -> Tensor:
@@ -40,15 +43,18 @@ class OfEach(Baseline):
 
 @part
 class PerInput(Baseline):
-    """A baseline for each of several inputs: ``PerInput((0.0, Mean()))``, or by name, ``PerInput({"image": Blurred(), "row": t})``.
+    """A baseline for each of several inputs: ``PerInput((0.0, Mean()))``, or by name,
+    ``PerInput({"image": Blurred(), "row": t})``.
 
         references = (references of the first input, of the second, …)          one for all where a part has only one
 
-    baselines   a tuple, or a dict by the inputs' names: numbers, tensors (\\*s_i), (B, \\*s_i) or (R, B, \\*s_i), lists, baselines; None is zero
+    baselines   a tuple, or a dict by the inputs' names: numbers, tensors (\\*s_i), (B, \\*s_i) or
+                (R, B, \\*s_i), lists, baselines; None is zero
 
-    Inputs that have several references each have them side by side: reference r of one with reference r of the other. Samples are drawn
-    by their own seeds, so that equal seeds, counts and sizes of data draw the same rows.
-    Errors: ``BaselineError`` for parts with different numbers of references, for baselines that ask the model, and for other names.
+    Inputs that have several references each have them side by side: reference r of one with
+    reference r of the other. Samples are drawn by their own seeds, so that equal seeds, counts and
+    sizes of data draw the same rows. Errors: ``BaselineError`` for parts with different numbers of
+    references, for baselines that ask the model, and for other names.
 
     >>> import torch, integrand as ig
     >>> starts = ig.baselines.PerInput((0.0, torch.tensor([1.0, 2.0])))
@@ -61,7 +67,9 @@ class PerInput(Baseline):
 
     def __post_init__(self) -> None:
         if not isinstance(self.baselines, tuple | Mapping) or not self.baselines:
-            raise BaselineError("PerInput takes a tuple of baselines, one for each input, or a dict of them by name.")
+            raise BaselineError(
+                "PerInput takes a tuple of baselines, one for each input, or a dict of them by name."
+            )
         for one in self._parts():
             if isinstance(one, str):
                 raise BaselineError(
@@ -84,7 +92,9 @@ class PerInput(Baseline):
     def __call__(self, x: Tensor, field: Field) -> Tensor:
         layout = field.layout
         if layout is None or layout.single:
-            raise BaselineError("PerInput is for models with several inputs, in a tuple or a dict; this one has one.")
+            raise BaselineError(
+                "PerInput is for models with several inputs, in a tuple or a dict; this one has one."
+            )
         given = matched(self.baselines, layout)
         # Equal random parts are not the same draw twice.
         of = dict(zip(given, distinct([_ready(one) for one in given.values()]), strict=True))
@@ -92,7 +102,8 @@ class PerInput(Baseline):
 
 
 def matched(given: tuple[Any, ...] | Mapping[Any, Any], layout: Layout) -> dict[Any, Any]:
-    """What was given for each input, by its name or number. Errors: too many, too few, or others."""
+    """What was given for each input, by its name or number. Errors: too many, too few, or
+    others."""
     entries = dict(enumerate(given)) if isinstance(given, tuple) else dict(given.items())
     keys = layout.keys
     if set(entries) != set(keys):
@@ -106,8 +117,11 @@ def _ready(one: Any) -> Baseline:
     return as_baseline(0.0 if one is None else one)
 
 
-def _by_input(x: Tensor, field: Field, layout: Layout, make: Callable[[Any, Tensor, Field], Tensor]) -> Tensor:
-    """References (R, B, \\*s) of rows laid end to end, ``make(key, part (B, *s_i), field)`` → (R_i, B, \\*s_i) for each input."""
+def _by_input(
+    x: Tensor, field: Field, layout: Layout, make: Callable[[Any, Tensor, Field], Tensor]
+) -> Tensor:
+    """References (R, B, \\*s) of rows laid end to end, ``make(key, part (B, *s_i), field)`` → (R_i,
+    B, \\*s_i) for each input."""
     alone, made = _Alone(field), []
     for key, one in zip(layout.keys, layout.split(x), strict=True):
         try:
@@ -140,7 +154,8 @@ class Own(Baseline):
 
 
 class _Alone(Field):
-    """What a baseline of one input among several may know: how images look. The model takes all inputs together."""
+    """What a baseline of one input among several may know: how images look. The model takes all
+    inputs together."""
 
     def __init__(self, whole: Field) -> None:
         self.normalisation = whole.normalisation
@@ -159,7 +174,8 @@ class _Alone(Field):
 
 
 def unlike(x: Tensor, who: str) -> None:
-    """Refuse statistics over an example whose numbers are not of one kind: columns, and axes of which nobody knows which is which."""
+    """Refuse statistics over an example whose numbers are not of one kind: columns, and axes of
+    which nobody knows which is which."""
     if x.ndim >= 4:
         return
     if x.ndim == 3:
@@ -170,4 +186,6 @@ def unlike(x: Tensor, who: str) -> None:
         )
     else:
         cure = "give what a column usually is, as a tensor: data.mean(0) or data.median(0).values, over data like the inputs"
-    raise BaselineError(f"{who} of an example would mix numbers of different kinds, such as age and income; {cure}.")
+    raise BaselineError(
+        f"{who} of an example would mix numbers of different kinds, such as age and income; {cure}."
+    )

@@ -19,9 +19,11 @@ _FEW = 5
 class ClaimResult:
     """A claim beside what was measured.
 
-    share      how much better the method is, as a share of the other's mean score; low, high its 95 % interval (bootstrap over examples)
+    share      how much better the method is, as a share of the other's mean score; low, high its 95
+               % interval (bootstrap over examples)
     ours, theirs  the two mean scores;  wins  the share of examples on which the method is better;  examples how many have both
-    verdict    "confirmed", "direction confirmed", "not shown", "contradicted", or why nothing can be said
+    verdict    "confirmed", "direction confirmed", "not shown", "contradicted", or why nothing can
+               be said
     """
 
     claim: Claim
@@ -36,16 +38,19 @@ class ClaimResult:
 
     def told(self) -> dict[str, Any]:
         """As JSON knows it."""
-        return {**vars(self.claim), **{key: one for key, one in vars(self).items() if key != "claim"}}
+        return {
+            **vars(self.claim),
+            **{key: one for key, one in vars(self).items() if key != "claim"},
+        }
 
 
 def hold(claim: Claim, scores: Scores, *, seed: int = 0) -> ClaimResult:
     """Hold a claim against the scores of its run.
 
     better by  s = (their mean − our mean) / |their mean|  where lower is better, and the other way round where higher is. Both means and the
-    difference are resampled by examples together. Confirmed: the interval reaches the claimed size, or has the claimed sign where no size
-    is claimed. Direction confirmed: it has the sign and stays below the size. Contradicted: it has the other sign. Not shown: it
-    holds zero.
+    difference are resampled by examples together. Confirmed: the interval reaches the claimed size,
+    or has the claimed sign where no size is claimed. Direction confirmed: it has the sign and stays
+    below the size. Contradicted: it has the other sign. Not shown: it holds zero.
     """
     values = scores.of(claim.metric)
     ours, theirs = (values[scores.methods.index(name)] for name in (claim.method, claim.than))
@@ -55,7 +60,9 @@ def hold(claim: Claim, scores: Scores, *, seed: int = 0) -> ClaimResult:
     if len(ours) < _FEW:
         nan = float("nan")
         means = (float(ours.mean()), float(theirs.mean())) if len(ours) else (nan, nan)
-        return ClaimResult(claim, *means, nan, nan, nan, nan, len(ours), f"{len(ours)} examples say nothing")
+        return ClaimResult(
+            claim, *means, nan, nan, nan, nan, len(ours), f"{len(ours)} examples say nothing"
+        )
     difference = sign * (ours - theirs)
     picks = np.random.default_rng(seed).integers(len(ours), size=(_DRAWS, len(ours)))
     shares = difference[picks].mean(1) / np.abs(theirs[picks].mean(1))

@@ -1,7 +1,9 @@
-"""Parts as they are typed in Python, read from recipes: ``weighted(several, rule=GaussLegendre(25))``.
+"""Parts as they are typed in Python, read from recipes: ``weighted(several,
+rule=GaussLegendre(25))``.
 
-Only calls of known names with numbers, strings, lists and each other are read; nothing is executed that has not been looked up in
-the table of names: that of the argument it stands in, if that has one. What recipes spell is what reprs print.
+Only calls of known names with numbers, strings, lists and each other are read; nothing is executed
+that has not been looked up in the table of names: that of the argument it stands in, if that has
+one. What recipes spell is what reprs print.
 """
 
 from __future__ import annotations
@@ -28,9 +30,11 @@ def spelled(
     roles: Mapping[str, Mapping[str, Any]] | None = None,
     arguments: Callable[[Any], Sequence[str]] = lambda build: (),
 ) -> Any:
-    """What ``text`` spells, its words looked up in ``names``. Errors: ``UnknownName``; ``InputError`` for anything but calls.
+    """What ``text`` spells, its words looked up in ``names``. Errors: ``UnknownName``;
+    ``InputError`` for anything but calls.
 
-    roles      by the name of an argument, the names that its words are looked up in instead, and those inside
+    roles      by the name of an argument, the names that its words are looked up in instead, and
+               those inside
     arguments  what the callable that is called calls its arguments, in order
 
     >>> spelled("dict(a=[1, -n // 2])", {"dict": dict, "n": 6})
@@ -89,8 +93,13 @@ class _Reader:
         if not callable(build):
             raise InputError(f"{name} in {self.text!r} is a value, not something to call.")
         arguments = self.arguments(build)
-        positional = [self._of(arguments[k] if k < len(arguments) else "").read(node) for k, node in enumerate(given)]
-        options = {one.arg: self._of(one.arg).read(one.value) for one in keywords if one.arg is not None}
+        positional = [
+            self._of(arguments[k] if k < len(arguments) else "").read(node)
+            for k, node in enumerate(given)
+        ]
+        options = {
+            one.arg: self._of(one.arg).read(one.value) for one in keywords if one.arg is not None
+        }
         try:
             return build(*positional, **options)
         except TypeError as error:

@@ -1,4 +1,5 @@
-"""The words recipes are written in: published methods, controls, metrics and parts, and what a problem adds about its data."""
+"""The words recipes are written in: published methods, controls, metrics and parts, and what a
+problem adds about its data."""
 
 from __future__ import annotations
 
@@ -25,19 +26,26 @@ _ROLES: dict[str, ModuleType] = {
     "weighting": weightings,
     "target": targets,
 }
-"""What stands in which argument: where two parts share a name (``Uniform``), the argument says which is meant."""
+"""What stands in which argument: where two parts share a name (``Uniform``), the argument says
+which is meant."""
 
 
 def _parts(module: ModuleType) -> dict[str, Any]:
     """The values that a module exports, by their names."""
-    return {name: one for name, one in vars(module).items() if isinstance(one, type) and dataclasses.is_dataclass(one)}
+    return {
+        name: one
+        for name, one in vars(module).items()
+        if isinstance(one, type) and dataclasses.is_dataclass(one)
+    }
 
 
 def parts() -> dict[str, Any]:
     """Every part by its name."""
     every: dict[str, Any] = {}
     for module in (controls, targets, weightings, wrappers, paths, rules, baselines):
-        every |= _parts(module)  # where two share a name and no argument says which is meant, the later one has it
+        every |= _parts(
+            module
+        )  # where two share a name and no argument says which is meant, the later one has it
     return every
 
 
@@ -54,7 +62,8 @@ def _spelled(text: str, names: Mapping[str, Any], words: Mapping[str, Any]) -> A
 
 
 def method(text: str, words: Mapping[str, Any]) -> Any:
-    """A method as it is typed: ``weighted(several, rule=GaussLegendre(25))``, or ``RandomMap()``, a control."""
+    """A method as it is typed: ``weighted(several, rule=GaussLegendre(25))``, or ``RandomMap()``, a
+    control."""
     published = {name: one.build for name, one in methods().items()}
     return _spelled(text, {**parts(), **published}, words)
 

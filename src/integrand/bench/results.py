@@ -1,4 +1,5 @@
-"""What a suite came to, as JSON for machines and Markdown for people; the page is made of the same."""
+"""What a suite came to, as JSON for machines and Markdown for people; the page is made of the
+same."""
 
 from __future__ import annotations
 
@@ -38,7 +39,11 @@ def as_json(results: Results) -> dict[str, Any]:
 
 
 def _run(one: Finished) -> dict[str, Any]:
-    told: dict[str, Any] = {"problem": one.run.problem, "facts": one.facts, "left out": one.left_out}
+    told: dict[str, Any] = {
+        "problem": one.run.problem,
+        "facts": one.facts,
+        "left out": one.left_out,
+    }
     scores = one.scores
     if scores is None:
         return told
@@ -160,7 +165,8 @@ def _overview(run: dict[str, Any]) -> str:
     for method in run["methods"]:
         cost = run["costs"][method]
         cells = [
-            _cell(found[method, metric], against.get((method, metric)), run["higher"][metric]) for metric in metrics
+            _cell(found[method, metric], against.get((method, metric)), run["higher"][metric])
+            for metric in metrics
         ]
         rows.append(
             [
@@ -185,7 +191,11 @@ def _cell(summary: dict[str, Any], against: dict[str, Any] | None, higher: bool)
     if against is None or against["mean"] is None:
         return text
     better = (against["mean"] > 0) is higher
-    mark = "" if against["corrected"] is None or against["corrected"] >= 0.05 else (" +" if better else " −")
+    mark = (
+        ""
+        if against["corrected"] is None or against["corrected"] >= 0.05
+        else (" +" if better else " −")
+    )
     return f"{text} [{percent(against['wins'], decimals=0)}{mark}]"
 
 
@@ -197,11 +207,14 @@ def _spelled(run: dict[str, Any]) -> str:
 def table(head: Sequence[str], rows: Iterable[Sequence[str]]) -> str:
     """A Markdown table; bars inside cells are escaped."""
     lines = [list(head), ["---"] * len(head), *map(list, rows)]
-    return "\n".join("| " + " | ".join(cell.replace("|", "\\|") for cell in line) + " |" for line in lines)
+    return "\n".join(
+        "| " + " | ".join(cell.replace("|", "\\|") for cell in line) + " |" for line in lines
+    )
 
 
 def write(results: Results, folder: Path) -> dict[str, Any]:
-    """results.json, results.md and index.html in a folder, and a page in the folder of each run; what they say. Needs integrand[report]."""
+    """results.json, results.md and index.html in a folder, and a page in the folder of each run;
+    what they say. Needs integrand[report]."""
     told = as_json(results)
     pages = {}
     for one in results.finished:

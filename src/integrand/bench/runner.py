@@ -1,4 +1,5 @@
-"""Suites, run: every batch of examples is judged once and kept, so that work that was stopped goes on where it stopped.
+"""Suites, run: every batch of examples is judged once and kept, so that work that was stopped goes
+on where it stopped.
 
 OUT/suite.json                     what is run, by which versions on which machine
 OUT/RUN/scores-00012.parquet       what a batch of examples scored; written whole or not at all
@@ -60,7 +61,8 @@ class RunOptions:
 class Finished:
     """What a run came to: its scores so far, what is known of its problem, or why it was left out.
 
-    summaries  metrics whose one number per method is not the mean of the examples' (the area under a median curve): by metric and method
+    summaries  metrics whose one number per method is not the mean of the examples' (the area under
+               a median curve): by metric and method
     """
 
     run: SuiteRun
@@ -85,8 +87,9 @@ class Results:
 def run(suite: Suite, request: RunOptions, tell: Tell = lambda line: None) -> Results:
     """Run a suite, or go on with it.
 
-    A run whose model or data need a package that is not installed is left out, and its reason is part of the results.
-    Errors: ``InputError`` for a folder that holds results of another recipe or seed.
+    A run whose model or data need a package that is not installed is left out, and its reason is
+    part of the results. Errors: ``InputError`` for a folder that holds results of another recipe or
+    seed.
     """
     _claim_folder(suite, request)
     until = None if request.minutes is None else time.monotonic() + 60 * request.minutes
@@ -97,7 +100,9 @@ def run(suite: Suite, request: RunOptions, tell: Tell = lambda line: None) -> Re
         finished.append(_finished(one, request, until, tell))
     scores = {one.run.name: one.scores for one in finished if one.scores is not None}
     held = tuple(
-        hold(claim, found, seed=request.seed) for claim in suite.claims if (found := scores.get(claim.run)) is not None
+        hold(claim, found, seed=request.seed)
+        for claim in suite.claims
+        if (found := scores.get(claim.run)) is not None
     )
     data = None if request.data is None else request.data.name
     return Results(suite, tuple(finished), held, machine(), request.seed, data)
@@ -113,7 +118,9 @@ def _finished(one: SuiteRun, request: RunOptions, until: float | None, tell: Tel
         return Finished(one, None, left_out=str(error))
     folder = request.out / one.name
     folder.mkdir(parents=True, exist_ok=True)
-    limits = [limit for limit in (one.examples, request.examples, len(problem.ids)) if limit is not None]
+    limits = [
+        limit for limit in (one.examples, request.examples, len(problem.ids)) if limit is not None
+    ]
     numbers = range(min(limits))
     batches = [numbers[i : i + one.batch] for i in range(0, len(numbers), one.batch)]
     place, parts = request.part
@@ -139,7 +146,9 @@ def _summaries(one: SuiteRun, problem: Problem, scores: Scores) -> dict[str, dic
     for name, curves in scores.curves.items():
         by = metric(one.metrics[name], words)
         if type(by).summary is not Metric.summary:
-            found[name] = dict(zip(scores.methods, by.summary(torch.from_numpy(curves)).tolist(), strict=True))
+            found[name] = dict(
+                zip(scores.methods, by.summary(torch.from_numpy(curves)).tolist(), strict=True)
+            )
     return found
 
 
@@ -194,7 +203,15 @@ def _claim_folder(suite: Suite, request: RunOptions) -> None:
 def machine() -> dict[str, Any]:
     """What results depend on: versions, processor, threads, and when."""
     versions = {}
-    for package in ("integrand", "torch", "numpy", "scipy", "pillow", "scikit-image", "transformers"):
+    for package in (
+        "integrand",
+        "torch",
+        "numpy",
+        "scipy",
+        "pillow",
+        "scikit-image",
+        "transformers",
+    ):
         try:
             versions[package] = metadata.version(package)
         except metadata.PackageNotFoundError:

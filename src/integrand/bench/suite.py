@@ -1,4 +1,5 @@
-"""Suites: what is compared on what, by what, and what was claimed. Read from TOML, checked when read.
+"""Suites: what is compared on what, by what, and what was claimed. Read from TOML, checked when
+read.
 
 title, question, source         what the suite is about
 [[run]]                         a problem with its methods and metrics
@@ -40,7 +41,8 @@ class SuiteRun:
 
 @dataclass(frozen=True)
 class Claim:
-    """What a source says: ``method`` is better than ``than`` by ``metric`` in ``run``, by ``size`` of what ``than`` has.
+    """What a source says: ``method`` is better than ``than`` by ``metric`` in ``run``, by ``size``
+    of what ``than`` has.
 
     size  a share, 0.36 for "36 % better"; None where only the direction is claimed
     """
@@ -76,11 +78,18 @@ class Suite:
 def names() -> tuple[str, ...]:
     """The suites that come with the package."""
     folder = resources.files(__package__) / "suites"
-    return tuple(sorted(file.name.removesuffix(".toml") for file in folder.iterdir() if file.name.endswith(".toml")))
+    return tuple(
+        sorted(
+            file.name.removesuffix(".toml")
+            for file in folder.iterdir()
+            if file.name.endswith(".toml")
+        )
+    )
 
 
 def suite(source: str) -> Suite:
-    """A suite by its name, or from a TOML file. Errors: ``UnknownName``; ``InputError`` that says what is wrong where."""
+    """A suite by its name, or from a TOML file. Errors: ``UnknownName``; ``InputError`` that says
+    what is wrong where."""
     path = Path(source)
     if path.suffix == ".toml":
         if not path.is_file():
@@ -102,11 +111,20 @@ def parsed(name: str, text: str) -> Suite:
     if not runs:
         raise InputError(f"The recipe {name!r} has no [[run]].")
     made = Suite(
-        name, told.get("title", name), told.get("question", ""), runs, tuple(_claims(name, told.get("claim", ()))), text
+        name,
+        told.get("title", name),
+        told.get("question", ""),
+        runs,
+        tuple(_claims(name, told.get("claim", ()))),
+        text,
     )
     for claim in made.claims:
         run = made.run(claim.run)
-        for what, known in (("method", run.methods), ("than", run.methods), ("metric", run.metrics)):
+        for what, known in (
+            ("method", run.methods),
+            ("than", run.methods),
+            ("metric", run.metrics),
+        ):
             word = getattr(claim, what)
             if word not in known:
                 raise UnknownName(f"{what} of a claim about run {run.name!r}", word, known)
@@ -123,10 +141,20 @@ def _run(suite: str, entry: Mapping[str, Any], shared: Mapping[str, Mapping[str,
         if key not in told:
             raise InputError(f"A run of the recipe {suite!r} has no {key}=.")
     without = told.pop("without", ())
-    methods = {key: one for key, one in (shared["methods"] | told.pop("methods", {})).items() if key not in without}
-    metrics = {key: one for key, one in (shared["metrics"] | told.pop("metrics", {})).items() if key not in without}
+    methods = {
+        key: one
+        for key, one in (shared["methods"] | told.pop("methods", {})).items()
+        if key not in without
+    }
+    metrics = {
+        key: one
+        for key, one in (shared["metrics"] | told.pop("metrics", {})).items()
+        if key not in without
+    }
     if not methods or not metrics:
-        raise InputError(f"The run {told['name']!r} of the recipe {suite!r} needs methods and metrics.")
+        raise InputError(
+            f"The run {told['name']!r} of the recipe {suite!r} needs methods and metrics."
+        )
     reference = told.pop("reference", next(iter(methods)))
     if reference not in methods:
         raise UnknownName(f"reference of run {told['name']!r}", reference, methods)
@@ -148,7 +176,11 @@ def _claims(suite: str, entries: Sequence[Mapping[str, Any]]) -> list[Claim]:
         if unknown is not None:
             raise UnknownName(f"entry of a claim of recipe {suite!r}", unknown, _CLAIM)
         order = told.get("order")
-        pairs = [(told["method"], than) for than in told["against"]] if order is None else list(pairwise(order))
+        pairs = (
+            [(told["method"], than) for than in told["against"]]
+            if order is None
+            else list(pairwise(order))
+        )
         made += [
             Claim(told["text"], told["source"], run, metric, method, than, told.get("size"))
             for run in told["runs"]

@@ -30,9 +30,22 @@ def trained(
 ) -> nn.Module:
     """A classifier of x (N, \\*s) into classes y (N,), by Adam on the cross-entropy; in eval mode.
 
-    Kept in ``cache`` under a name that says how it was made, data included. Global generators are left as they were.
+    Kept in ``cache`` under a name that says how it was made, data included. Global generators are
+    left as they were.
     """
-    key = repr((name, epochs, rate, batch, decay, seed, tuple(x.shape), float(x.double().sum()), int(y.sum())))
+    key = repr(
+        (
+            name,
+            epochs,
+            rate,
+            batch,
+            decay,
+            seed,
+            tuple(x.shape),
+            float(x.double().sum()),
+            int(y.sum()),
+        )
+    )
     file = cache / f"{name}-{hashlib.blake2b(key.encode(), digest_size=6).hexdigest()}.safetensors"
     with torch.random.fork_rng():
         torch.manual_seed(seed)
@@ -47,7 +60,16 @@ def trained(
     return model.eval().requires_grad_(False)
 
 
-def _fit(model: nn.Module, x: Tensor, y: Tensor, epochs: int, rate: float, batch: int, decay: float, seed: int) -> None:
+def _fit(
+    model: nn.Module,
+    x: Tensor,
+    y: Tensor,
+    epochs: int,
+    rate: float,
+    batch: int,
+    decay: float,
+    seed: int,
+) -> None:
     model.train()
     steps = torch.optim.Adam(model.parameters(), lr=rate, weight_decay=decay)
     shuffles = generator(seed, 11)

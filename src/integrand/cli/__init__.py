@@ -9,8 +9,8 @@
     signals    Ctrl-C and SIGTERM
     console    results to stdout, progress and warnings to stderr
 
-Exit status: 0 done, 1 done but something was skipped or found wrong, 2 not done because of what was asked or met, 130 stopped by Ctrl-C, 143 by
-SIGTERM.
+Exit status: 0 done, 1 done but something was skipped or found wrong, 2 not done because of what was
+asked or met, 130 stopped by Ctrl-C, 143 by SIGTERM.
 """
 
 from __future__ import annotations
@@ -33,7 +33,8 @@ def app_main() -> None:
         )
         raise SystemExit(2) from None
     for stream in (sys.stdout, sys.stderr):
-        # Formulas hold signs that not every terminal can show; a question mark is better than a crash.
+        # Formulas hold signs that not every terminal can show; a question mark is better than a
+        # crash.
         if hasattr(stream, "reconfigure"):
             stream.reconfigure(errors="replace")
     app()

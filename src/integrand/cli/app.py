@@ -1,4 +1,5 @@
-"""Commands and their options: what is typed, turned into a call, and errors turned into one line and an exit status.
+"""Commands and their options: what is typed, turned into a call, and errors turned into one line
+and an exit status.
 
 Whatever is long to import (pictures, pages, doctors) is imported by the command that needs it.
 """
@@ -65,7 +66,10 @@ def _version(wanted: bool) -> None:
 @app.callback()
 def main(
     version: Annotated[
-        bool, typer.Option("--version", callback=_version, is_eager=True, help="Print the version and exit.")
+        bool,
+        typer.Option(
+            "--version", callback=_version, is_eager=True, help="Print the version and exit."
+        ),
     ] = False,
 ) -> None:
     """Explain what a model sees in pictures, with a stated error on every map."""
@@ -108,7 +112,11 @@ def explain(
         ),
     ] = None,
     target: Annotated[
-        str, typer.Option(metavar="predicted|INDEX|NAME", help="The class to explain; a part of one name is enough.")
+        str,
+        typer.Option(
+            metavar="predicted|INDEX|NAME",
+            help="The class to explain; a part of one name is enough.",
+        ),
     ] = "predicted",
     references: Annotated[
         list[str] | None,
@@ -134,31 +142,42 @@ def explain(
             show_default="0.05 for one baseline",
         ),
     ] = None,
-    seed: Annotated[int | None, typer.Option(min=0, help="Changes every random part.", show_default=False)] = None,
+    seed: Annotated[
+        int | None, typer.Option(min=0, help="Changes every random part.", show_default=False)
+    ] = None,
     device: Annotated[str, typer.Option(metavar="cpu|cuda", help="Where to compute.")] = "cpu",
-    out: Annotated[Path, typer.Option(metavar="DIR", help="Where index.html and the maps go.")] = Path("integrand-out"),
+    out: Annotated[
+        Path, typer.Option(metavar="DIR", help="Where index.html and the maps go.")
+    ] = Path("integrand-out"),
     save: Annotated[
         bool, typer.Option("--save/--no-save", help="Also write every attribution as .safetensors.")
     ] = False,
     optimize: Annotated[
-        bool, typer.Option("--optimize", help="Run a faster double of the model; maps agree to rounding.")
+        bool,
+        typer.Option(
+            "--optimize", help="Run a faster double of the model; maps agree to rounding."
+        ),
     ] = False,
     debug: Debug = False,
 ) -> None:
     """Explain what a model sees in pictures.
 
-    For every picture: the top classes, then one line per method with its completeness residual (how much of the change of the
-    class's logit the map misses), the gap (that, relative to the change), the gradients and the seconds it took. Writes
-    DIR/index.html and a PNG for every map.
+    For every picture: the top classes, then one line per method with its completeness residual (how
+    much of the change of the class's logit the map misses), the gap (that, relative to the change),
+    the gradients and the seconds it took. Writes DIR/index.html and a PNG for every map.
 
-    "--method all" sets every published method up to take about a hundred gradients, makes what some need (an autoencoder, patterns, points)
-    of the other photographs, and draws all maps on one picture as well; two to four minutes for EfficientNet-Lite0 on one idle core.
+    "--method all" sets every published method up to take about a hundred gradients, makes what some
+    need (an autoencoder, patterns, points) of the other photographs, and draws all maps on one
+    picture as well; two to four minutes for EfficientNet-Lite0 on one idle core.
 
-    The four methods take about 860 gradients of 224 x 224 pixels together, under a minute for EfficientNet-Lite0 on two idle cores.
+    The four methods take about 860 gradients of 224 x 224 pixels together, under a minute for
+    EfficientNet-Lite0 on two idle cores.
 
-    Pages and maps that an earlier run left in DIR are removed once this one has written its own; saved attributions stay.
+    Pages and maps that an earlier run left in DIR are removed once this one has written its own;
+    saved attributions stay.
 
-    Exit status: 0 all done, 1 some pictures could not be read or some files not written, 2 nothing done, 130 stopped by Ctrl-C, 143 by SIGTERM.
+    Exit status: 0 all done, 1 some pictures could not be read or some files not written, 2 nothing
+    done, 130 stopped by Ctrl-C, 143 by SIGTERM.
     """
     with reported(debug, _KEPT):
         from .explain import ExplainOptions, run
@@ -192,42 +211,60 @@ def compare(
     ],
     method: Annotated[
         list[str],
-        typer.Option(metavar="NAMES", help="Methods, separated by commas (see: integrand methods); may be repeated."),
+        typer.Option(
+            metavar="NAMES",
+            help="Methods, separated by commas (see: integrand methods); may be repeated.",
+        ),
     ],
     metric: Annotated[
         list[str] | None,
-        typer.Option(metavar="NAMES", help="Metrics, separated by commas.", show_default="deletion,insertion"),
+        typer.Option(
+            metavar="NAMES", help="Metrics, separated by commas.", show_default="deletion,insertion"
+        ),
     ] = None,
     budget: Annotated[
         int | None,
-        typer.Option(min=1, help="Gradients that every method may spend on a picture.", show_default="each its own"),
+        typer.Option(
+            min=1,
+            help="Gradients that every method may spend on a picture.",
+            show_default="each its own",
+        ),
     ] = None,
     tol: Annotated[
         float | None,
         typer.Option(
-            help="Relative error that every method is integrated to, instead of a budget.", show_default=False
+            help="Relative error that every method is integrated to, instead of a budget.",
+            show_default=False,
         ),
     ] = None,
     model: Annotated[
         str, typer.Option(metavar="NAME|WHERE:FUNCTION", help="As in integrand explain.")
     ] = "efficientnet-lite0",
     target: Annotated[
-        str, typer.Option(metavar="predicted|INDEX|NAME", help="The class to explain in every picture.")
+        str,
+        typer.Option(metavar="predicted|INDEX|NAME", help="The class to explain in every picture."),
     ] = "predicted",
     reference: Annotated[
         str | None,
-        typer.Option(metavar="NAME", help="The method that the others are held against.", show_default="the first"),
+        typer.Option(
+            metavar="NAME",
+            help="The method that the others are held against.",
+            show_default="the first",
+        ),
     ] = None,
     controls: Annotated[
         bool,
         typer.Option(
-            "--controls/--no-controls", help="Random maps, edges, gradient, input times gradient beside the methods."
+            "--controls/--no-controls",
+            help="Random maps, edges, gradient, input times gradient beside the methods.",
         ),
     ] = True,
     baseline: Annotated[
         list[str] | None,
         typer.Option(
-            metavar="NAMES", help="What to start from, as in integrand explain.", show_default="as integrand explain"
+            metavar="NAMES",
+            help="What to start from, as in integrand explain.",
+            show_default="as integrand explain",
         ),
     ] = None,
     vary: Annotated[
@@ -247,25 +284,31 @@ def compare(
         ),
     ] = None,
     level: Annotated[float, typer.Option(help="Of intervals; tests have what is left.")] = 0.95,
-    seed: Annotated[int | None, typer.Option(min=0, help="Changes every random part.", show_default=False)] = None,
+    seed: Annotated[
+        int | None, typer.Option(min=0, help="Changes every random part.", show_default=False)
+    ] = None,
     device: Annotated[str, typer.Option(metavar="cpu|cuda", help="Where to compute.")] = "cpu",
-    out: Annotated[Path, typer.Option(metavar="DIR", help="Where the page and the scores go.")] = Path(
-        "integrand-compare"
-    ),
+    out: Annotated[
+        Path, typer.Option(metavar="DIR", help="Where the page and the scores go.")
+    ] = Path("integrand-compare"),
     optimize: Annotated[
-        bool, typer.Option("--optimize", help="Run a faster double of the model; maps agree to rounding.")
+        bool,
+        typer.Option(
+            "--optimize", help="Run a faster double of the model; maps agree to rounding."
+        ),
     ] = False,
     debug: Debug = False,
 ) -> None:
     """Find out which method suits a model.
 
-    Every method explains every picture, at the same cost if a budget is given, and every metric judges the maps. For each metric:
-    means with intervals over pictures, differences from a reference method with a permutation test, on how many pictures a method is
-    better, what it cost, and a verdict, which names no winner where the numbers do not tell one. Writes DIR/index.html,
+    Every method explains every picture, at the same cost if a budget is given, and every metric
+    judges the maps. For each metric: means with intervals over pictures, differences from a
+    reference method with a permutation test, on how many pictures a method is better, what it cost,
+    and a verdict, which names no winner where the numbers do not tell one. Writes DIR/index.html,
     DIR/scores.parquet and DIR/comparison.json.
 
-    Exit status: 0 all done, 1 some pictures could not be read or some maps are missing, 2 nothing done, 130 stopped by Ctrl-C and 143 by
-    SIGTERM, with nothing written.
+    Exit status: 0 all done, 1 some pictures could not be read or some maps are missing, 2 nothing
+    done, 130 stopped by Ctrl-C and 143 by SIGTERM, with nothing written.
     """
     with reported(debug, "Stopped. Nothing is written: scores are of all pictures together."):
         from .compare import CompareOptions, run
@@ -294,7 +337,9 @@ def compare(
 
 def _listed(words: Iterable[str]) -> tuple[str, ...]:
     """Names separated by commas, each once."""
-    return tuple(dict.fromkeys(name.strip() for word in words for name in word.split(",") if name.strip()))
+    return tuple(
+        dict.fromkeys(name.strip() for word in words for name in word.split(",") if name.strip())
+    )
 
 
 # --- methods ----------------------------------------------------------------------------------------------------------
@@ -304,19 +349,24 @@ def _listed(words: Iterable[str]) -> tuple[str, ...]:
 def methods(
     name: Annotated[
         str | None,
-        typer.Argument(help="Tell all about one method, by its name or IG, EG, WG, AGI.", show_default=False),
+        typer.Argument(
+            help="Tell all about one method, by its name or IG, EG, WG, AGI.", show_default=False
+        ),
     ] = None,
     as_json: Annotated[bool, typer.Option("--json", help="The same as JSON.")] = False,
     debug: Debug = False,
 ) -> None:
-    """List the published methods: formula, cost as claimed and as counted, axioms, defaults, source; or all about one."""
+    """List the published methods: formula, cost as claimed and as counted, axioms, defaults,
+    source; or all about one."""
     with reported(debug):
         chosen = [about(formal(name))] if name else list(known().values())
         if as_json:
             typer.echo(json.dumps([_record(one) for one in chosen], indent=2))
         else:
             terminal = console.out()
-            lines = _detail(chosen[0], terminal.width) if name else _overview(chosen, terminal.width)
+            lines = (
+                _detail(chosen[0], terminal.width) if name else _overview(chosen, terminal.width)
+            )
             for line in lines:
                 terminal.print(line, soft_wrap=True)
 
@@ -342,27 +392,40 @@ def _overview(chosen: list[Published], width: int) -> list[Text]:
         shown += [Text(line, "bold underline") for line in console.folded(family, width)] + [Text()]
         for one in cards:
             shown += [*_card(one, width), Text()]
-    axioms = [f"{axiom[0].upper()}\u00a0{axiom}".replace("-", "\u2011") for axiom in chosen[0].axioms]
-    counted = (
-        f"for one example with the defaults, on {counted_on()}. What is left to a tolerance depends on the problem"
-    )
-    legend = [("axioms", "   ".join(axioms)), ("measured", counted), ("more", "integrand methods NAME")]
+    axioms = [
+        f"{axiom[0].upper()}\u00a0{axiom}".replace("-", "\u2011") for axiom in chosen[0].axioms
+    ]
+    counted = f"for one example with the defaults, on {counted_on()}. What is left to a tolerance depends on the problem"
+    legend = [
+        ("axioms", "   ".join(axioms)),
+        ("measured", counted),
+        ("more", "integrand methods NAME"),
+    ]
     return [*shown, *(line for label, text in legend for line in _labelled(label, text, width))]
 
 
 def _card(one: Published, width: int) -> list[Text]:
-    """What a method computes, what that costs, how it is set up and where it is from, folded to any width."""
+    """What a method computes, what that costs, how it is set up and where it is from, folded to any
+    width."""
     axioms = " ".join(axiom[0].upper() if holds else "–" for axiom, holds in one.axioms.items())
     head = Text.assemble((one.name, "bold"), f"  {one.title}")
     room = width - len(head) - len(axioms)
     head.append(" " * room + axioms if room > 1 else f"\n  {axioms}")
-    return [head, *(line for label, text in _facts(one) for line in _labelled(f"  {label}", text, width))]
+    return [
+        head,
+        *(line for label, text in _facts(one) for line in _labelled(f"  {label}", text, width)),
+    ]
 
 
 def _labelled(label: str, text: str, width: int) -> list[Text]:
     """A label, and beside it lines of text."""
-    lines = textwrap.wrap(text, width - _LABELS, break_long_words=False, break_on_hyphens=False) or [""]
-    return [Text.assemble((f"{label if n == 0 else '':{_LABELS}}", "dim"), line) for n, line in enumerate(lines)]
+    lines = textwrap.wrap(
+        text, width - _LABELS, break_long_words=False, break_on_hyphens=False
+    ) or [""]
+    return [
+        Text.assemble((f"{label if n == 0 else '':{_LABELS}}", "dim"), line)
+        for n, line in enumerate(lines)
+    ]
 
 
 def _facts(one: Published) -> list[tuple[str, str]]:
@@ -404,7 +467,10 @@ def _tick(holds: bool) -> str:
 def _typed(build: Callable[..., object]) -> str:
     """A function's arguments as they are typed, without their types."""
     signature = inspect.signature(build)
-    bare = [parameter.replace(annotation=inspect.Parameter.empty) for parameter in signature.parameters.values()]
+    bare = [
+        parameter.replace(annotation=inspect.Parameter.empty)
+        for parameter in signature.parameters.values()
+    ]
     return str(signature.replace(parameters=bare, return_annotation=inspect.Signature.empty))
 
 
@@ -416,7 +482,9 @@ def bench(
     suite: Annotated[
         str | None,
         typer.Argument(
-            metavar="SUITE", help="weighted, ig2, paths, or a recipe: path/to/recipe.toml.", show_default="list them"
+            metavar="SUITE",
+            help="weighted, ig2, paths, or a recipe: path/to/recipe.toml.",
+            show_default="list them",
         ),
     ] = None,
     data: Annotated[
@@ -429,25 +497,37 @@ def bench(
         ),
     ] = None,
     out: Annotated[
-        Path, typer.Option(metavar="DIR", help="Where results go; a run that was stopped goes on there.")
+        Path,
+        typer.Option(metavar="DIR", help="Where results go; a run that was stopped goes on there."),
     ] = Path("bench-out"),
     examples: Annotated[
         int | None,
-        typer.Option(metavar="N", help="At most so many examples of each run.", show_default="as the recipe says"),
+        typer.Option(
+            metavar="N",
+            help="At most so many examples of each run.",
+            show_default="as the recipe says",
+        ),
     ] = None,
     minutes: Annotated[
-        float | None, typer.Option(metavar="T", help="Stop after so long; what is finished counts.", show_default=False)
+        float | None,
+        typer.Option(
+            metavar="T", help="Stop after so long; what is finished counts.", show_default=False
+        ),
     ] = None,
     part: Annotated[
         str,
         typer.Option(
-            metavar="K/N", help="The K-th of N processes that share the work: 1/2 in one terminal, 2/2 in another."
+            metavar="K/N",
+            help="The K-th of N processes that share the work: 1/2 in one terminal, 2/2 in another.",
         ),
     ] = "1/1",
     run: Annotated[
-        list[str] | None, typer.Option(metavar="NAME", help="One run of the suite; may be repeated.")
+        list[str] | None,
+        typer.Option(metavar="NAME", help="One run of the suite; may be repeated."),
     ] = None,
-    seed: Annotated[int, typer.Option(help="Of the order of examples, references and trained models.")] = 0,
+    seed: Annotated[
+        int, typer.Option(help="Of the order of examples, references and trained models.")
+    ] = 0,
     threads: Annotated[
         int | None, typer.Option(metavar="N", help="Threads of torch.", show_default="all cores")
     ] = None,
@@ -455,7 +535,8 @@ def bench(
 ) -> None:
     """Hold what papers claim against numbers of your own: claim, number, interval, verdict.
 
-    Exit status: 0 some run has results, 1 none has, 2 nothing done, 130 stopped by Ctrl-C, 143 by SIGTERM; it goes on from there.
+    Exit status: 0 some run has results, 1 none has, 2 nothing done, 130 stopped by Ctrl-C, 143 by
+    SIGTERM; it goes on from there.
     """
     with reported(debug, _KEPT):
         from ..bench.runner import RunOptions
@@ -478,7 +559,9 @@ def _part(text: str) -> tuple[int, int]:
 
 @app.command("cite")
 def cite(
-    method: Annotated[list[str] | None, typer.Argument(metavar="METHOD", help="Which methods to cite.")] = None,
+    method: Annotated[
+        list[str] | None, typer.Argument(metavar="METHOD", help="Which methods to cite.")
+    ] = None,
     debug: Debug = False,
 ) -> None:
     """Print the BibTeX of methods."""
@@ -491,7 +574,8 @@ def cite(
 
 @app.command("doctor")
 def doctor(debug: Debug = False) -> None:
-    """Check the installation: versions, extras, devices, and an attribution whose answer is known."""
+    """Check the installation: versions, extras, devices, and an attribution whose answer is
+    known."""
     with reported(debug):
         from .doctor import run
 

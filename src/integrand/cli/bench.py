@@ -18,7 +18,8 @@ from .pages import claimed
 
 
 def run(name: str, request: harness.RunOptions, *, threads: int | None = None) -> int:
-    """Run the suite called ``name``, or in that file. Returns the exit status: 1 where nothing was finished."""
+    """Run the suite called ``name``, or in that file. Returns the exit status: 1 where nothing was
+    finished."""
     suite = recipe.suite(name)
     for wanted in request.runs:
         suite.run(wanted)
@@ -54,7 +55,9 @@ def _tell_run(name: str, one: dict[str, Any]) -> None:
         return
     out.print(f"\n{name}: {one['examples']} examples", style="bold")
     metrics = list(one["higher"])
-    table = console.table("method", *(f"{m} {'↑' if one['higher'][m] else '↓'}" for m in metrics), "gradients", "gap")
+    table = console.table(
+        "method", *(f"{m} {'↑' if one['higher'][m] else '↓'}" for m in metrics), "gradients", "gap"
+    )
     means = {(row["method"], row["metric"]): row["mean"] for row in one["summaries"]}
     for method in one["methods"]:
         cells = [number(means[method, metric]) for metric in metrics]

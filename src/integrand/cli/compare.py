@@ -1,9 +1,12 @@
-"""``integrand compare``: every method on every picture, judged by every metric; tables, a page, and the raw scores on disk.
+"""``integrand compare``: every method on every picture, judged by every metric; tables, a page, and
+the raw scores on disk.
 
-    names checked ─▶ model ─▶ pictures ─▶ predict ─▶ methods at one budget ─▶ maps ─▶ metrics ─▶ tables, page, Parquet
+    names checked ─▶ model ─▶ pictures ─▶ predict ─▶ methods at one budget ─▶ maps ─▶ metrics ─▶
+    tables, page, Parquet
 
-Names are checked and packages looked for before the model is loaded. A picture that cannot be read is named and passed over; a
-method that fails on a picture has no score there, and the table says on how many.
+Names are checked and packages looked for before the model is loaded. A picture that cannot be read
+is named and passed over; a method that fails on a picture has no score there, and the table says on
+how many.
 """
 
 from __future__ import annotations
@@ -74,7 +77,9 @@ def run(request: CompareOptions) -> int:
 def _run(request: CompareOptions, sure: Inference) -> int:
     model = load_model(request.model).to(request.device)
     if model.name == request.model and request.model not in REGISTRY:
-        console.note(f"{model.name} is taken to want {model.size} x {model.size} pixels and {model.normalisation}.")
+        console.note(
+            f"{model.name} is taken to want {model.size} x {model.size} pixels and {model.normalisation}."
+        )
     desk = Session(Explaining(request.images, references=request.references), model)
     sources, x = _pictures(desk)
     with desk.hearing():
@@ -84,7 +89,9 @@ def _run(request: CompareOptions, sure: Inference) -> int:
             target = model.find(request.target, logits.shape[1])
         methods = _methods(request, desk, x, logits)
         vary = _vary(request)
-        console.note(f"{len(sources)} pictures, {len(methods)} methods, {len(request.metrics)} metrics.")
+        console.note(
+            f"{len(sources)} pictures, {len(methods)} methods, {len(request.metrics)} metrics."
+        )
         with _bar() as bars:
             task = bars.add_task("maps and scores", total=None)
             made = compare(
@@ -117,7 +124,10 @@ def _run(request: CompareOptions, sure: Inference) -> int:
 
 def _check_packages() -> None:
     """What is needed only at the end is looked for at the beginning."""
-    check_installed({"PIL": "cli", "matplotlib": "plot", "jinja2": "report", "pyarrow": "save"}, "integrand compare")
+    check_installed(
+        {"PIL": "cli", "matplotlib": "plot", "jinja2": "report", "pyarrow": "save"},
+        "integrand compare",
+    )
 
 
 # --- pictures and methods ---------------------------------------------------------------------------------------------
@@ -137,11 +147,14 @@ def _pictures(desk: Session) -> tuple[list[str], Tensor]:
 
 
 def _check_methods(names: Sequence[str]) -> None:
-    """Refuse methods whose maps are not of pixels, and those that learn from data of which here are only pictures to judge them on."""
+    """Refuse methods whose maps are not of pixels, and those that learn from data of which here are
+    only pictures to judge them on."""
     for name in names:
         made = presets.supplied(name)
         if "site" in made:
-            raise InputError(f"{name} explains a layer, whose map is not compared with maps of pixels: leave it out.")
+            raise InputError(
+                f"{name} explains a layer, whose map is not compared with maps of pixels: leave it out."
+            )
         if made:
             raise InputError(
                 f"{name} needs {', '.join(made)}, made of other data than what it is judged on: in Python, "
@@ -155,7 +168,9 @@ def _methods(request: CompareOptions, desk: Session, x: Tensor, logits: Tensor) 
     setting: dict[str, Any] = {"baselines": request.baselines, "tol": request.tol}
     if "pool" in wanted.values() and desk.pool is not None:
         pool, said_of_pool = desk.pool
-        others = said_of_pool.argmax(1)[None] != logits.argmax(1)[:, None]  # of each picture, which of the pool
+        others = (
+            said_of_pool.argmax(1)[None] != logits.argmax(1)[:, None]
+        )  # of each picture, which of the pool
         setting |= {"pool": pool, "others": int(others.sum(1).min())}
     if presets.PHOTO in wanted.values():
         setting["photo"] = _photo(desk, x)
@@ -171,7 +186,9 @@ def _photo(desk: Session, x: Tensor) -> Tensor | None:
             continue
         if not bool((found == x).flatten(1).all(1).any()):
             return found[0]
-    console.note("There is no other photograph, so that baseline is left out; --references adds one.")
+    console.note(
+        "There is no other photograph, so that baseline is left out; --references adds one."
+    )
     return None
 
 
@@ -201,10 +218,14 @@ def _tell(made: Comparison) -> None:
     rows = made.table()
     for metric in made.scores.metrics:
         better = "higher is better" if made.scores.is_higher(metric) else "lower is better"
-        console.out().print(Text.assemble((metric, "bold"), f"  {better}, {len(made.scores)} pictures"))
+        console.out().print(
+            Text.assemble((metric, "bold"), f"  {better}, {len(made.scores)} pictures")
+        )
         console.out().print(_table(made, [row for row in rows if row["metric"] == metric]))
         found = made.verdict(metric)
-        console.out().print(Text(found.words, "bold green" if found.winner else "yellow"), soft_wrap=True)
+        console.out().print(
+            Text(found.words, "bold green" if found.winner else "yellow"), soft_wrap=True
+        )
         console.out().print()
     misses = {row["method"]: row["incomplete"] for row in rows if row["incomplete"]}
     if misses:
@@ -215,7 +236,9 @@ def _tell(made: Comparison) -> None:
     if notes:
         console.out().print(Text("; ".join(notes), "dim"), soft_wrap=True)
     if made.sensitivity is not None:
-        alike = ", ".join(f"{name} {number(value)}" for name, value in made.sensitivity.alike().items())
+        alike = ", ".join(
+            f"{name} {number(value)}" for name, value in made.sensitivity.alike().items()
+        )
         over = ", ".join(made.sensitivity.baselines)
         console.out().print(Text(f"Likeness of maps from {over}: {alike}", "dim"), soft_wrap=True)
 

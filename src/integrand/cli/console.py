@@ -1,8 +1,9 @@
 """The two consoles, and how things are said on them: results on stdout, everything else on stderr.
 
-Consoles are made when something is said, so that they write to whatever stdout and stderr are at that moment. Nothing is ever read as
-markup, for paths and messages may hold square brackets; and whatever is printed passes one place (``_Safe.render``) where the control
-characters of file names, class names and prompts become visible signs, so that no picture can give the terminal orders.
+Consoles are made when something is said, so that they write to whatever stdout and stderr are at
+that moment. Nothing is ever read as markup, for paths and messages may hold square brackets; and
+whatever is printed passes one place (``_Safe.render``) where the control characters of file names,
+class names and prompts become visible signs, so that no picture can give the terminal orders.
 """
 
 from __future__ import annotations
@@ -23,7 +24,9 @@ _SIGNS: dict[int, int | str] = {
     **{code: 0x2400 + code for code in range(32) if chr(code) != "\n"},  # ␛ for ESC, ␇ for BEL
     0x7F: 0x2421,
     **dict.fromkeys(range(0x80, 0xA0), "�"),
-    **dict.fromkeys((*range(0x202A, 0x202F), *range(0x2066, 0x206A), 0x200E, 0x200F, 0x61C), "�"),  # turns of direction
+    **dict.fromkeys(
+        (*range(0x202A, 0x202F), *range(0x2066, 0x206A), 0x200E, 0x200F, 0x61C), "�"
+    ),  # turns of direction
     **dict.fromkeys((0x2028, 0x2029), " "),
 }
 
@@ -45,7 +48,9 @@ def line(text: str) -> str:
 class _Safe(Console):
     """A console that shows what it is told, and obeys only itself."""
 
-    def render(self, renderable: RenderableType, options: ConsoleOptions | None = None) -> Iterator[Segment]:
+    def render(
+        self, renderable: RenderableType, options: ConsoleOptions | None = None
+    ) -> Iterator[Segment]:
         for segment in super().render(renderable, options):
             yield segment if segment.control else Segment(visible(segment.text), segment.style)
 
@@ -79,12 +84,16 @@ def reason(error: BaseException) -> str:
 def fail(message: object) -> None:
     """Why something could not be done, in one line."""
     message = reason(message) if isinstance(message, BaseException) else message
-    err().print(Text.assemble(("Error: ", "bold red"), " ".join(str(message).split())), soft_wrap=True)
+    err().print(
+        Text.assemble(("Error: ", "bold red"), " ".join(str(message).split())), soft_wrap=True
+    )
 
 
 def warn(message: object) -> None:
     """Something the reader of a result should know."""
-    err().print(Text.assemble(("Warning: ", "yellow"), " ".join(str(message).split())), soft_wrap=True)
+    err().print(
+        Text.assemble(("Warning: ", "yellow"), " ".join(str(message).split())), soft_wrap=True
+    )
 
 
 def note(message: object) -> None:
@@ -101,7 +110,8 @@ def table(*columns: str, right: tuple[str, ...] = ()) -> Table:
 
 
 def folded(text: str, width: int) -> list[str]:
-    """Text of docstrings in lines of ``width``: paragraphs are filled anew, definitions hang, code stays as it is.
+    """Text of docstrings in lines of ``width``: paragraphs are filled anew, definitions hang, code
+    stays as it is.
 
     >>> folded("steps     how many\\n          pieces there are", 20)
     ['steps     how many', '          pieces', '          there are']

@@ -1,4 +1,5 @@
-"""Is everything there, and does it compute? Versions, extras, devices, and one attribution whose answer is known.
+"""Is everything there, and does it compute? Versions, extras, devices, and one attribution whose
+answer is known.
 
 F(z) = z_1² z_2 z_3³  from 0:   feature i gets F(x) · m_i / Σ m      (2, 1 and 3 sixths of F)
 """
@@ -26,7 +27,8 @@ _CONTRIBUTORS = frozenset({"dev", "test"})
 
 @dataclass(frozen=True)
 class Check:
-    """The self-check on one device: how far from the known answer, relative to it, and how long it took."""
+    """The self-check on one device: how far from the known answer, relative to it, and how long it
+    took."""
 
     device: str
     error: float
@@ -45,7 +47,10 @@ def run() -> int:
     terminal.print(_extras(found))
     absent = [extra for extra, packages in found.items() if None in packages.values()]
     if absent:
-        terminal.print(f"What is missing comes with: pip install 'integrand[{','.join(absent)}]'", soft_wrap=True)
+        terminal.print(
+            f"What is missing comes with: pip install 'integrand[{','.join(absent)}]'",
+            soft_wrap=True,
+        )
     checks = [self_check(device) for device in _devices()]
     for check in checks:
         words = ("passed", "green") if check.passed else ("FAILED", "bold red")
@@ -72,7 +77,9 @@ def _devices() -> list[str]:
 def _versions() -> Table:
     made = console.table("package", "version")
     made.add_row("integrand", metadata.version("integrand"))
-    made.add_row("python", f"{platform.python_version()} on {platform.system()} {platform.machine()}")
+    made.add_row(
+        "python", f"{platform.python_version()} on {platform.system()} {platform.machine()}"
+    )
     made.add_row("torch", f"{torch.__version__}, {torch.get_num_threads()} threads")
     made.add_row("numpy", metadata.version("numpy"))
     graphics = [torch.cuda.get_device_name(i) for i in range(torch.cuda.device_count())]
@@ -84,13 +91,22 @@ def _extras(extras: dict[str, dict[str, str | None]]) -> Table:
     made = console.table("extra", "state", "packages")
     for extra, packages in extras.items():
         missing = [name for name, version in packages.items() if version is None]
-        state = Text(f"missing {', '.join(missing)}", "yellow") if missing else Text("installed", "green")
-        made.add_row(extra, state, ", ".join(f"{name} {version}" for name, version in packages.items() if version))
+        state = (
+            Text(f"missing {', '.join(missing)}", "yellow")
+            if missing
+            else Text("installed", "green")
+        )
+        made.add_row(
+            extra,
+            state,
+            ", ".join(f"{name} {version}" for name, version in packages.items() if version),
+        )
     return made
 
 
 def extras() -> dict[str, dict[str, str | None]]:
-    """What users may install beside the core: extra → package → its version, None where it is missing."""
+    """What users may install beside the core: extra → package → its version, None where it is
+    missing."""
     found: dict[str, dict[str, str | None]] = {}
     for requirement in metadata.requires("integrand") or ():
         name = re.match(r"[\w.-]+", requirement)

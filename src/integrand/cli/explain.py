@@ -1,10 +1,14 @@
-"""``integrand explain``: for every picture, what the model sees in it, and why, by every method that was asked for.
+"""``integrand explain``: for every picture, what the model sees in it, and why, by every method
+that was asked for.
 
-    names checked ─▶ model ─▶ for each picture:  predict ─▶ explain by each method ─▶ maps on disk, a table on the terminal
-                                                                                 └──▶ pages of at most 20 pictures
+    names checked ─▶ model ─▶ for each picture:  predict ─▶ explain by each method ─▶ maps on disk,
+                                                 a table on the terminal
+                                                                                 └──▶ pages of at
+                                                                                 most 20 pictures
 
-Names are checked and packages looked for before the model is loaded. A picture that cannot be read is named and passed over, and so is a
-file that cannot be written. Whatever stops the work, maps that are finished are on disk and the page tells of them.
+Names are checked and packages looked for before the model is loaded. A picture that cannot be read
+is named and passed over, and so is a file that cannot be written. Whatever stops the work, maps
+that are finished are on disk and the page tells of them.
 """
 
 from __future__ import annotations
@@ -77,7 +81,8 @@ class ExplainOptions:
 
 
 def run(request: ExplainOptions) -> int:
-    """Do it. Returns the exit status: 1 if a picture was passed over or a file not written, 2 if nothing was done."""
+    """Do it. Returns the exit status: 1 if a picture was passed over or a file not written, 2 if
+    nothing was done."""
     every = _ALL in request.methods
     if every:
         request = replace(request, methods=presets.every())
@@ -92,7 +97,9 @@ def run(request: ExplainOptions) -> int:
 def _run(request: ExplainOptions, every: bool) -> int:
     model = load_model(request.model).to(request.device)
     if model.name == request.model and request.model not in REGISTRY:  # its function did not say
-        console.note(f"{model.name} is taken to want {model.size} x {model.size} pixels and {model.normalisation}.")
+        console.note(
+            f"{model.name} is taken to want {model.size} x {model.size} pixels and {model.normalisation}."
+        )
     desk = Session(request, model, every=every)
     pages = Pages(request.out, f"{model.name} explained", _PAGE)
     try:
@@ -102,7 +109,9 @@ def _run(request: ExplainOptions, every: bool) -> int:
     finally:
         pages.finish()
     if not pages.written:
-        console.fail("Nothing was written." if pages.failed else "None of the pictures could be read.")
+        console.fail(
+            "Nothing was written." if pages.failed else "None of the pictures could be read."
+        )
         return 2
     written = [str(file) for file in pages.written]
     listed = written if len(written) <= _LISTED else [written[0], "…", written[-1]]
@@ -112,7 +121,12 @@ def _run(request: ExplainOptions, every: bool) -> int:
 
 def _check_packages(save: bool) -> None:
     """What is needed only at the end is looked for at the beginning."""
-    extras = {"PIL": "cli", "matplotlib": "plot", "jinja2": "report", **({"safetensors": "save"} if save else {})}
+    extras = {
+        "PIL": "cli",
+        "matplotlib": "plot",
+        "jinja2": "report",
+        **({"safetensors": "save"} if save else {}),
+    }
     check_installed(extras, "integrand explain")
 
 
@@ -158,7 +172,11 @@ def _one(desk: Session, source: str, pages: Pages) -> None:
                         _write(made, desk, pages, about, name)
                 if "fit" in made.notes:
                     learnt = ", ".join(f"{float(one):.2f}" for one in made.notes["fit"].flatten())
-                    remarks[name] = f"{remarks.get(name, '')}; R² of its support regressors {learnt}".removeprefix("; ")
+                    remarks[name] = (
+                        f"{remarks.get(name, '')}; R² of its support regressors {learnt}".removeprefix(
+                            "; "
+                        )
+                    )
     if len(results) >= _SHEET:
         with pages.writing():
             sheet(case, pages.file(f"{pages.name(source)}-methods.png"))
@@ -168,7 +186,9 @@ def _one(desk: Session, source: str, pages: Pages) -> None:
     desk.tell_heard()
 
 
-def _explained(desk: Session, about: PictureTask, name: str, method: Any, bars: Progress) -> Attribution:
+def _explained(
+    desk: Session, about: PictureTask, name: str, method: Any, bars: Progress
+) -> Attribution:
     """The attribution by one method."""
     with desk.hearing(f"{desk.titles[about.source]}, {name}: ", gaps=method.explains == "layer"):
         return explain(
@@ -185,7 +205,11 @@ def _explained(desk: Session, about: PictureTask, name: str, method: Any, bars: 
 
 def _write(made: Attribution, desk: Session, pages: Pages, about: PictureTask, name: str) -> None:
     stem = f"{pages.name(about.source)}-{name}"
-    words = (shortened(desk.titles[about.source], _HEAD), shortened(desk.model.label(about.target), _HEAD), name)
+    words = (
+        shortened(desk.titles[about.source], _HEAD),
+        shortened(desk.model.label(about.target), _HEAD),
+        name,
+    )
     made.plot(path=pages.file(f"{stem}.png"), titles=console.line(" · ".join(words)))
     if desk.request.save:
         made.save(pages.file(f"{stem}.safetensors"))
@@ -219,7 +243,9 @@ def _prediction(head: str, guesses: Sequence[Guess], target: int, label: str) ->
     said = Text.assemble((console.line(head), "bold"))
     for guess in guesses:
         mark = "  ◀ explained" if guess.index == target else ""
-        said.append(f"\n  {guess.probability:6.1%}  {console.line(guess.name)} ({guess.index}){mark}")
+        said.append(
+            f"\n  {guess.probability:6.1%}  {console.line(guess.name)} ({guess.index}){mark}"
+        )
     if target not in [guess.index for guess in guesses]:
         said.append(f"\n     …     {console.line(label)} ({target})  ◀ explained")
     return said.append("\n")
@@ -231,7 +257,9 @@ def _table(results: Mapping[str, Attribution]) -> Table:
     for method, made in results.items():
         residual = f"{float(made.residual[0]):+.3f}" if made.claims_completeness else "–"
         cost = made.cost
-        table.add_row(method, residual, _gap(made), _error(made), str(cost.gradients), f"{cost.seconds:.1f}")
+        table.add_row(
+            method, residual, _gap(made), _error(made), str(cost.gradients), f"{cost.seconds:.1f}"
+        )
     return table
 
 
@@ -239,31 +267,43 @@ def _gap(made: Attribution) -> Text:
     gap = float(made.gap[0])
     if not made.claims_completeness:
         return Text(f"{percent(gap)}  " if gap <= NO_GAP else f"{NOT_CLAIMED}  ", "dim")
-    return Text(f"{percent(gap)} *", "bold yellow") if incomplete(made, 0) else Text(f"{percent(gap)}  ")
+    return (
+        Text(f"{percent(gap)} *", "bold yellow")
+        if incomplete(made, 0)
+        else Text(f"{percent(gap)}  ")
+    )
 
 
 def _error(made: Attribution) -> Text:
     """The error that the method estimates of its map, where it does."""
     error = float(made.error[0])
-    return Text(f"{percent(error)} †", "bold yellow") if unsettled(made, 0) else Text(f"{percent(error)}  ")
+    return (
+        Text(f"{percent(error)} †", "bold yellow")
+        if unsettled(made, 0)
+        else Text(f"{percent(error)}  ")
+    )
 
 
 def _footnote(results: Mapping[str, Attribution]) -> None:
     missing = [name for name, made in results.items() if incomplete(made, 0)]
     if missing:
-        words = "* These maps miss more than a tenth of the change they should add up to. " + _remedy(missing, results)
+        words = (
+            "* These maps miss more than a tenth of the change they should add up to. "
+            + _remedy(missing, results)
+        )
         console.out().print(Text(words, "yellow"))
     if any(unsettled(made, 0) for made in results.values()):
-        words = (
-            "† These maps stopped before their estimated error was within the tolerance; a larger --tol is met sooner."
-        )
+        words = "† These maps stopped before their estimated error was within the tolerance; a larger --tol is met sooner."
         console.out().print(Text(words, "yellow"))
     console.out().print()
 
 
 def _remedy(missing: Sequence[str], results: Mapping[str, Attribution]) -> str:
-    """What closes the gap of some maps: a tolerance, where their rule can be set and has none; else only another start."""
-    able = [name for name in missing if presets.integrates(name) and results[name].error.isnan().all()]
+    """What closes the gap of some maps: a tolerance, where their rule can be set and has none; else
+    only another start."""
+    able = [
+        name for name in missing if presets.integrates(name) and results[name].error.isnan().all()
+    ]
     rest = [name for name in missing if name not in able]
     said = [f"--tol 0.05 integrates {', '.join(able)} more closely."] if able else []
     said += [f"Of {', '.join(rest)} another --baseline may miss less."] if rest else []
@@ -275,7 +315,8 @@ def _remedy(missing: Sequence[str], results: Mapping[str, Attribution]) -> str:
 
 @dataclass(frozen=True, eq=False)
 class PictureTask:
-    """A picture x (1, C, H, W) from somewhere, the class that the model gives it, and the one to explain."""
+    """A picture x (1, C, H, W) from somewhere, the class that the model gives it, and the one to
+    explain."""
 
     source: str
     x: Tensor
@@ -285,7 +326,8 @@ class PictureTask:
 
 @dataclass
 class Session:
-    """The model, the pictures, and the other photographs that methods start from; read once, when first needed."""
+    """The model, the pictures, and the other photographs that methods start from; read once, when
+    first needed."""
 
     request: ExplainOptions
     model: ImageModel
@@ -346,14 +388,17 @@ class Session:
         return self.every and self.request.nodes is None and self.request.tol is None
 
     def method(self, name: str, about: PictureTask) -> Any:
-        """The method called ``name``, set up for this picture; what it does not look for is not read."""
+        """The method called ``name``, set up for this picture; what it does not look for is not
+        read."""
         wants = presets.wants(name, self.request.baselines)
         setting = presets.PresetInputs(
             self.request.baselines, nodes=self.request.nodes, tol=self.request.tol, brief=self.every
         )
         if wants == "pool" and self.pool is not None:
             pool, logits = self.pool
-            setting = replace(setting, pool=pool, others=int((logits.argmax(1) != about.predicted).sum()))
+            setting = replace(
+                setting, pool=pool, others=int((logits.argmax(1) != about.predicted).sum())
+            )
         elif wants == "supplies":
             setting = replace(setting, supplies=self._supplied(about))
         if wants != "pool" and presets.PHOTO in (
@@ -393,7 +438,8 @@ class Session:
             console.note(f"{name} is left out: {error}")
 
     def _photo(self, source: str, x: Tensor) -> Tensor | None:
-        """One other photograph than ``source``: a reference, else another picture that was given, else a sample."""
+        """One other photograph than ``source``: a reference, else another picture that was given,
+        else a sample."""
         for other in (*self.references, *self.images, *self.shipped):
             try:
                 found = x if other == source else self.model.prepare(other)
@@ -401,12 +447,15 @@ class Session:
                 continue
             if not torch.equal(found, x):
                 return found[0]
-        self._tell_once("There is no other photograph, so that baseline is left out; --references adds one.")
+        self._tell_once(
+            "There is no other photograph, so that baseline is left out; --references adds one."
+        )
         return None
 
     @cached_property
     def pool(self) -> tuple[Tensor, Tensor] | None:
-        """Photographs to choose references from (N, C, H, W), and what the model says of each (N, classes)."""
+        """Photographs to choose references from (N, C, H, W), and what the model says of each (N,
+        classes)."""
         sources = self.references or self.shipped
         if len(sources) > _POOL:
             self._tell_once(f"Of {len(sources)} references {_POOL} are used, evenly spaced.")
@@ -424,7 +473,8 @@ class Session:
 
     @contextmanager
     def hearing(self, who: str = "", *, gaps: bool = False) -> Iterator[None]:
-        """The library's warnings are kept, to be told when the table is out; others go where they would have gone.
+        """The library's warnings are kept, to be told when the table is out; others go where they
+        would have gone.
 
         Those of ``gaps`` are kept only where the table does not tell them.
         """
@@ -436,7 +486,9 @@ class Session:
                 if not issubclass(category, IntegrandWarning):
                     elsewhere(message, category, *where, **more)
                 elif gaps or not issubclass(category, IncompleteWarning):  # the table says so
-                    self._heard.append(str(message) if issubclass(category, _OF_THE_MODEL) else f"{who}{message}")
+                    self._heard.append(
+                        str(message) if issubclass(category, _OF_THE_MODEL) else f"{who}{message}"
+                    )
 
             warnings.showwarning = show
             yield

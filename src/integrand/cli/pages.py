@@ -1,7 +1,9 @@
-"""The folder that a command writes into: its pages, which lead to one another, and what an earlier run left there.
+"""The folder that a command writes into: its pages, which lead to one another, and what an earlier
+run left there.
 
-A folder belongs to one command: its index.html says which, and names the maps and pages that go with it. These, and nothing else, are removed
-once a later run has written its own; attributions that were saved (.safetensors) stay.
+A folder belongs to one command: its index.html says which, and names the maps and pages that go
+with it. These, and nothing else, are removed once a later run has written its own; attributions
+that were saved (.safetensors) stay.
 """
 
 from __future__ import annotations
@@ -33,9 +35,11 @@ _REMOVABLE = (".html", ".png")
 
 @contextmanager
 def claimed(folder: Path, command: str) -> Iterator[None]:
-    """The folder, made if need be and refused if another command's pages are in it; gone again where nothing was written to it.
+    """The folder, made if need be and refused if another command's pages are in it; gone again
+    where nothing was written to it.
 
-    Errors: ``OSError`` for what is no folder and cannot become one, ``InputError`` for another command's.
+    Errors: ``OSError`` for what is no folder and cannot become one, ``InputError`` for another
+    command's.
     """
     place = Path(os.path.realpath(folder))
     made = [one for one in (place, *place.parents) if not one.exists()]
@@ -45,7 +49,9 @@ def claimed(folder: Path, command: str) -> Iterator[None]:
         if index.is_file():
             by = _MADE_BY.search(index.read_text("utf-8", "replace"))
             if by is not None and by[1] != command:
-                raise InputError(f"{folder} holds what integrand {by[1]} wrote: give another --out, or remove it.")
+                raise InputError(
+                    f"{folder} holds what integrand {by[1]} wrote: give another --out, or remove it."
+                )
             if by is None:
                 console.note(f"{index} says nothing of integrand {command}; it will be replaced.")
         yield
@@ -111,12 +117,15 @@ class Pages:
         if not cases:
             return
         number = len(self._leaves) + 1
-        leaf = PageLink(_INDEX if number == 1 else f"page-{number}.html", tuple(case.name for case in cases))
+        leaf = PageLink(
+            _INDEX if number == 1 else f"page-{number}.html", tuple(case.name for case in cases)
+        )
         with self.writing():
             leaves = [*self._leaves, leaf]
             text = page(cases, title=self.title, leaves=leaves, here=number - 1)
             if number == 1:
-                # Until they are removed, files of an earlier run stay listed: a run that is killed leaves none behind for good.
+                # Until they are removed, files of an earlier run stay listed: a run that is killed
+                # leaves none behind for good.
                 text = _listing(text, [*self._files, *self._earlier])
             write_text(self.file(leaf.href), text)
             self._leaves, self.written = leaves, [*self.written, self.folder / leaf.href]
@@ -124,7 +133,8 @@ class Pages:
                 self._relink(0, [*self._files, *self._earlier])
 
     def finish(self) -> None:
-        """Write what is left, lead from every page to every other, and remove what an earlier run left."""
+        """Write what is left, lead from every page to every other, and remove what an earlier run
+        left."""
         self.flush()
         if not self._leaves:
             return
@@ -136,7 +146,9 @@ class Pages:
             self._earlier = []
             self._relink(0, list(self._files))
             if removed:
-                console.note(f"{len(removed)} maps and pages of an earlier run in {self.folder} were removed.")
+                console.note(
+                    f"{len(removed)} maps and pages of an earlier run in {self.folder} were removed."
+                )
 
     def _relink(self, place: int, files: Sequence[str] | None = None) -> None:
         file = self.folder / self._leaves[place].href
@@ -151,7 +163,8 @@ class Pages:
         return True
 
     def name(self, source: str) -> str:
-        """What a picture's files are called: its own name, made fit for a file, numbered if another picture has it."""
+        """What a picture's files are called: its own name, made fit for a file, numbered if another
+        picture has it."""
         if source not in self._names:
             stem = fitting(re.sub(r"[^\w.-]+", "_", title(source)) or "picture")
             taken = {name.casefold() for name in self._names.values()}
@@ -162,13 +175,16 @@ class Pages:
 
 def _listing(text: str, files: Sequence[str]) -> str:
     """A page with a comment in it that names its run's files; no name can end the comment."""
-    names = json.dumps(sorted({name for name in files if name.endswith(_REMOVABLE)})).replace(">", "\\u003e")
+    names = json.dumps(sorted({name for name in files if name.endswith(_REMOVABLE)})).replace(
+        ">", "\\u003e"
+    )
     comment = f"<!-- files of this run: {names} -->\n"
     return _FILES.sub("", text, count=1).replace("</head>", f"{comment}</head>", 1)
 
 
 def _plain_names(text: str) -> list[str]:
-    """The names in a page's comment, as far as they are names of files in its folder that may be removed."""
+    """The names in a page's comment, as far as they are names of files in its folder that may be
+    removed."""
     try:
         listed = json.loads(text)
     except ValueError:

@@ -1,10 +1,12 @@
-"""An autoencoder of small patches, fitted to a few photographs in a second: for latent paths where no better one is at hand.
+"""An autoencoder of small patches, fitted to a few photographs in a second: for latent paths where
+no better one is at hand.
 
     encode   z = U (p − m)                      p: patches of side × side pixels, U: their first principal directions
     decode   p = m + Uᵀ z + V tanh(W z + c)     what principal components leave out, as far as a bend can tell it
 
-A patch knows nothing of its neighbours, so this says what paths through a latent space do, and not what a model of images would make of
-them. Convolutions of one pixel do all of it; there is no random number but from the seed.
+A patch knows nothing of its neighbours, so this says what paths through a latent space do, and not
+what a model of images would make of them. Convolutions of one pixel do all of it; there is no
+random number but from the seed.
 """
 
 from __future__ import annotations
@@ -41,13 +43,20 @@ class Patches(nn.Module):
 
     @classmethod
     def fit(cls, photographs: Tensor, codes: int = 24, hidden: int = 64, seed: int = 0) -> Patches:
-        """Fitted to photographs (N, C, H, W): the directions at once, the bend by 200 steps of Adam.
+        """Fitted to photographs (N, C, H, W): the directions at once, the bend by 200 steps of
+        Adam.
 
-        Cost: no look at any model; about a second for ten photographs of 224 × 224. Errors: ``InputError`` where no patch divides them.
+        Cost: no look at any model; about a second for ten photographs of 224 × 224. Errors:
+        ``InputError`` where no patch divides them.
         """
-        side = next((side for side in _SIDES if not any(size % side for size in photographs.shape[2:])), None)
+        side = next(
+            (side for side in _SIDES if not any(size % side for size in photographs.shape[2:])),
+            None,
+        )
         if side is None:
-            raise InputError(f"Pictures of {describe(photographs.shape[2:])} pixels cannot be cut into even patches.")
+            raise InputError(
+                f"Pictures of {describe(photographs.shape[2:])} pixels cannot be cut into even patches."
+            )
         with gradients(False):
             rows = F.pixel_unshuffle(photographs, side).movedim(1, -1).flatten(0, -2)
             mean = rows.mean(0)
@@ -65,7 +74,9 @@ class Patches(nn.Module):
         optimiser = torch.optim.Adam([self.inner, self.shift, self.outer], lr=_RATE)
         with gradients(True):
             for step in range(_STEPS):
-                some = torch.randint(len(rows), (_ROWS,), generator=generator(seed, 1, step)).to(rows.device)
+                some = torch.randint(len(rows), (_ROWS,), generator=generator(seed, 1, step)).to(
+                    rows.device
+                )
                 patch = rows[some, :, None, None]
                 loss = (self._patches(self._codes(patch)) - patch).square().mean()
                 optimiser.zero_grad()
@@ -93,5 +104,8 @@ class Patches(nn.Module):
 
     def _patches(self, z: Tensor) -> Tensor:
         basis, mean = self.get_buffer("basis"), self.get_buffer("mean")
-        bend = F.conv2d(torch.tanh(F.conv2d(z, self.inner[:, :, None, None], self.shift)), self.outer[:, :, None, None])
+        bend = F.conv2d(
+            torch.tanh(F.conv2d(z, self.inner[:, :, None, None], self.shift)),
+            self.outer[:, :, None, None],
+        )
         return F.conv2d(z, basis.T[:, :, None, None], mean) + bend

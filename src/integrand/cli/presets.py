@@ -1,16 +1,19 @@
 """How a method is set up when all there is is a picture.
 
-A published method leaves open where it starts from. For a photograph there are usual answers, and these are they:
+A published method leaves open where it starts from. For a photograph there are usual answers, and
+these are they:
 
     one baseline          black
-    several baselines     black, white, grey, two uniform noises, one other photograph; 50 nodes each
-    references of IG2     2 photographs that the model takes for what it ranks 2nd to 4th for this one ("relevant"; else of
-                          other classes), 25 steps, Simpson's rule on the two halves of each
+    several baselines     black, white, grey, two uniform noises, one other photograph; 50 nodes
+                          each
+    references of IG2     2 photographs that the model takes for what it ranks 2nd to 4th for this
+                          one ("relevant"; else of other classes), 25 steps, Simpson's rule on the
+                          two halves of each
     attacks               5 rival classes where there is a choice, Simpson's rule as for IG2
 
-``PresetInputs`` holds what is known (what was asked for, and which other photographs there are); ``method`` turns a name and a setting
-into a Method. Names without a recipe of their own are set up by what their first argument is called, so a method that is
-published tomorrow works today.
+``PresetInputs`` holds what is known (what was asked for, and which other photographs there are);
+``method`` turns a name and a setting into a Method. Names without a recipe of their own are set up
+by what their first argument is called, so a method that is published tomorrow works today.
 """
 
 from __future__ import annotations
@@ -37,9 +40,11 @@ NODES = 50
 STEPS, STEP_PIECES, REFERENCES = 25, 2, 2
 """Of IG2: together about 200 gradients, half a minute for EfficientNet-Lite0 on two cores."""
 PATCH = 32
-"""Pixels along the side of what Sequential takes away at a time: 49 squares of an image of 224, as often its method's gradients."""
+"""Pixels along the side of what Sequential takes away at a time: 49 squares of an image of 224, as
+often its method's gradients."""
 RIVALS = 5
-"""Of an attack on each of several classes: about 100 gradients, as it arrives in five or six steps."""
+"""Of an attack on each of several classes: about 100 gradients, as it arrives in five or six
+steps."""
 
 BRIEF: dict[str, dict[str, Any]] = {
     "expected": {"rule": GaussLegendre(16)},
@@ -62,7 +67,8 @@ BRIEF: dict[str, dict[str, Any]] = {
     "sequential": {"features": 56, "rule": GaussLegendre(6)},
     "artificial_distancing": {"distances": (1.0,), "epochs": 4, "rule": GaussLegendre(50)},
 }
-"""What differs from the usual where all methods explain one picture: each takes about a hundred gradients, and thirty take minutes."""
+"""What differs from the usual where all methods explain one picture: each takes about a hundred
+gradients, and thirty take minutes."""
 
 PHOTOGRAPHS = (
     "rocket",
@@ -77,7 +83,8 @@ PHOTOGRAPHS = (
     "page",
     "retina",
 )
-"""The samples that serve as other photographs, the one for baselines first; they are of eleven different classes to ImageNet models."""
+"""The samples that serve as other photographs, the one for baselines first; they are of eleven
+different classes to ImageNet models."""
 
 
 @dataclass(frozen=True, eq=False)
@@ -86,13 +93,14 @@ class PresetInputs:
 
     baselines  names and numbers as they were asked for; empty for each method's usual ones
     photo      one other photograph (C, H, W), where there is one
-    pool       photographs (N, C, H, W) to choose IG2's references from, and ``others``, how many of them the model gives another
-               class than the picture to explain
-    nodes      gradients per baseline, pieces of Simpson's rule per step of IG2, steps of other paths that go in steps; None for as many
-               as the tolerance takes, or the usual steps
+    pool       photographs (N, C, H, W) to choose IG2's references from, and ``others``, how many of
+               them the model gives another class than the picture to explain
+    nodes      gradients per baseline, pieces of Simpson's rule per step of IG2, steps of other
+               paths that go in steps; None for as many as the tolerance takes, or the usual steps
     tol        the relative error that maps are integrated to; None for the usual
     supplies   what methods need that a picture and a model are not, made from other photographs
-    brief      unless nodes or a tolerance are asked for, take about a hundred gradients where the usual is more (``BRIEF``)
+    brief      unless nodes or a tolerance are asked for, take about a hundred gradients where the
+               usual is more (``BRIEF``)
     """
 
     baselines: tuple[str, ...] = ()
@@ -108,7 +116,8 @@ class PresetInputs:
 def method(name: str, setting: PresetInputs) -> Any:
     """The method called ``name``, set up for a picture.
 
-    Errors: ``UnknownName`` for the method or a baseline, ``InputError`` when there is nothing to start from.
+    Errors: ``UnknownName`` for the method or a baseline, ``InputError`` when there is nothing to
+    start from.
 
     >>> from integrand.cli import presets
     >>> method = presets.method("integrated", presets.PresetInputs(nodes=8))
@@ -142,14 +151,16 @@ def _rule(setting: PresetInputs, usual: Rule) -> Rule:
 
 
 def _step_by_step(setting: PresetInputs) -> dict[str, Any]:
-    """Of a path that goes in steps of its own: as many as nodes were asked for, or each piece to a tolerance; else its usual ones."""
+    """Of a path that goes in steps of its own: as many as nodes were asked for, or each piece to a
+    tolerance; else its usual ones."""
     if setting.nodes is not None:
         return {"steps": setting.nodes}
     return {} if setting.tol is None else {"rule": Adaptive(setting.tol)}
 
 
 def check(methods: Iterable[str], baselines: Iterable[str]) -> None:
-    """Refuse names that are not known, before any work, and methods that need what neither pictures nor a model give.
+    """Refuse names that are not known, before any work, and methods that need what neither pictures
+    nor a model give.
 
     Errors: ``UnknownName`` with the nearest names, ``InputError``.
     """
@@ -170,7 +181,8 @@ def every() -> tuple[str, ...]:
 
 
 def wants(name: str, baselines: Sequence[str] = ()) -> str | None:
-    """What a method looks for in a setting besides the ``baselines`` asked for: "photo", "pool", "supplies", or nothing."""
+    """What a method looks for in a setting besides the ``baselines`` asked for: "photo", "pool",
+    "supplies", or nothing."""
     if _BY_NAME.get(name) is _ig2:
         return "pool"
     if supplied(name):
@@ -201,7 +213,8 @@ def _one(setting: PresetInputs) -> dict[str, Any]:
 
 def _several(setting: PresetInputs) -> dict[str, Any]:
     made = baselines(setting.baselines or SEVERAL, setting.photo)
-    # Maps of very different baselines cancel: a tolerance on their sum can cost ten times what a picture on a page is worth.
+    # Maps of very different baselines cancel: a tolerance on their sum can cost ten times what a
+    # picture on a page is worth.
     return {"baselines": made, "references": made, "rule": _rule(setting, GaussLegendre(NODES))}
 
 
@@ -255,7 +268,8 @@ _USUAL = {"baseline": ONE, "of": ONE, "baselines": SEVERAL, "references": SEVERA
 
 
 def baselines(names: Sequence[str], photo: Tensor | None = None) -> list[Baseline]:
-    """Baselines by name or number; every further "noise" is another noise, and "photo" is left out where there is none.
+    """Baselines by name or number; every further "noise" is another noise, and "photo" is left out
+    where there is none.
 
     Errors: ``UnknownName`` with the nearest names, ``InputError`` when nothing is left.
     """
@@ -263,7 +277,9 @@ def baselines(names: Sequence[str], photo: Tensor | None = None) -> list[Baselin
     for place, name in enumerate(names):
         made += _baseline(name, names[:place].count(name), photo)
     if not made:
-        raise InputError("There is no other photograph to serve as the baseline: give one with --references.")
+        raise InputError(
+            "There is no other photograph to serve as the baseline: give one with --references."
+        )
     return made
 
 

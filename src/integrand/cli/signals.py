@@ -1,4 +1,5 @@
-"""How a command ends when it is told to stop: with Ctrl-C (SIGINT) or as cron and Slurm do it (SIGTERM), what is finished is written first."""
+"""How a command ends when it is told to stop: with Ctrl-C (SIGINT) or as cron and Slurm do it
+(SIGTERM), what is finished is written first."""
 
 from __future__ import annotations
 
@@ -38,12 +39,16 @@ def terminable() -> Iterator[None]:
 
 @contextmanager
 def undisturbed() -> Iterator[None]:
-    """Ctrl-C and SIGTERM wait until this is over, so that no file and no table is left half done."""
+    """Ctrl-C and SIGTERM wait until this is over, so that no file and no table is left half
+    done."""
     if threading.current_thread() is not threading.main_thread():
         yield
         return
     stopped: list[int] = []
-    before = {number: signal.signal(number, lambda number, frame: stopped.append(number)) for number in _SIGNALS}
+    before = {
+        number: signal.signal(number, lambda number, frame: stopped.append(number))
+        for number in _SIGNALS
+    }
     try:
         yield
     finally:

@@ -1,13 +1,15 @@
-"""What some methods need that a picture and a model are not, made from other photographs when it is first asked for.
+"""What some methods need that a picture and a model are not, made from other photographs when it is
+first asked for.
 
     codec            an autoencoder of patches, fitted to the photographs
     patterns         of the model's layers, over the photographs
     points           the photographs
-    data, classes    the photographs and their mirror images; the class that is explained, and the one that parts them most evenly
+    data, classes    the photographs and their mirror images; the class that is explained, and the
+                     one that parts them most evenly
     site             the last layer at which a place is still a place
 
-Each comes with a remark that says what it is, for whoever shows the map. A real autoencoder or a real data set is better: in Python every one
-of these is an argument.
+Each comes with a remark that says what it is, for whoever shows the map. A real autoencoder or a
+real data set is better: in Python every one of these is an argument.
 """
 
 from __future__ import annotations
@@ -49,7 +51,8 @@ class Supplies:
     """What was made, by what it is called here."""
 
     def of(self, name: str) -> Any:
-        """What a method's argument ``name`` wants. Errors: ``InputError`` for what cannot be made of these photographs."""
+        """What a method's argument ``name`` wants. Errors: ``InputError`` for what cannot be made
+        of these photographs."""
         return getattr(self, name)
 
     def made_for(self, names: tuple[str, ...]) -> str:
@@ -111,23 +114,36 @@ class Supplies:
                     there.lift(self.x, torch.zeros(1, dtype=torch.long, device=self.x.device))
             except ModelError:
                 continue
-            self.remarks["site"] = f"at {name}, {shape[0]} channels of {shape[1]} × {shape[2]} places"
+            self.remarks["site"] = (
+                f"at {name}, {shape[0]} channels of {shape[1]} × {shape[2]} places"
+            )
             return name
-        raise ModelError(f"The model {self.model.name!r} has no layer with at least {_PLACES} × {_PLACES} places.")
+        raise ModelError(
+            f"The model {self.model.name!r} has no layer with at least {_PLACES} × {_PLACES} places."
+        )
 
     def _layers(self) -> list[tuple[str, tuple[int, ...]]]:
-        """Names and shapes of layers whose maps have places, in the order in which they are done."""
+        """Names and shapes of layers whose maps have places, in the order in which they are
+        done."""
         seen: list[tuple[str, tuple[int, ...]]] = []
 
         def watch(name: str) -> Callable[..., None]:
             def hook(module: nn.Module, inputs: Any, output: Any) -> None:
-                if isinstance(output, Tensor) and output.ndim == 4 and min(output.shape[2:]) >= _PLACES:
+                if (
+                    isinstance(output, Tensor)
+                    and output.ndim == 4
+                    and min(output.shape[2:]) >= _PLACES
+                ):
                     seen.append((name, tuple(output.shape[1:])))
 
             return hook
 
         named = self.model.module.named_modules()
-        modules = [(name, module) for name, module in named if name and any(True for _ in module.parameters())]
+        modules = [
+            (name, module)
+            for name, module in named
+            if name and any(True for _ in module.parameters())
+        ]
         hooks = [module.register_forward_hook(watch(name)) for name, module in modules]
         try:
             self.model.logits(self.x)

@@ -1,4 +1,5 @@
-"""Which method for this model: every method on every example, judged by every metric, and what the numbers allow to say.
+"""Which method for this model: every method on every example, judged by every metric, and what the
+numbers allow to say.
 
 door.py        ig.compare                                          comparison.py   the result
 judging.py     methods and metrics in, scores out                  scores.py       the table of raw results, mergeable and on disk

@@ -62,27 +62,32 @@ def compare(
     batch_size: int | None = None,
     optimize: bool = False,
 ) -> Comparison:
-    """Which method for this model: every method on every example, judged by every metric, with what the numbers allow to say.
+    """Which method for this model: every method on every example, judged by every metric, with what
+    the numbers allow to say.
 
     model, inputs, target, extra, normalisation, batch_size, optimize   as in ``explain``; a Field goes without a target
-    methods     published names and ``Method`` values in a list, or a dict of them by names of your own
+    methods     published names and ``Method`` values in a list, or a dict of them by names of your
+                own
     metrics     names and values such as ``ig.metrics.Deletion(fill="blurred")``, or a dict of them
-    gradients   the same budget for all: each method is set up to take as many gradients per example as come close, at most this many.
-                The result's ``notes`` say how, its scores what each really took
+    gradients   the same budget for all: each method is set up to take as many gradients per example
+                as come close, at most this many. The result's ``notes`` say how, its scores what
+                each really took
     tol         the same tolerance for all whose rule knows one;  neither: methods as they are
     baseline    of published names that start from one;  references of those that start from several (expected, weighted, ig2)
     options     further arguments of published names: {"guided": {"fraction": 0.1}}
     reference   the method that differences are taken from; the first unless said
-    controls    maps that metrics have to tell from explanations: random, edges (of images), gradient, input × gradient. True for all,
-                False for none, or names
-    baselines   start every method that has one baseline from each of these too, and say how much maps and scores move
+    controls    maps that metrics have to tell from explanations: random, edges (of images),
+                gradient, input × gradient. True for all, False for none, or names
+    baselines   start every method that has one baseline from each of these too, and say how much
+                maps and scores move
     ids         what examples are called;  masks (B, H, W) where the evidence is, for metrics of evidence
     seed        mixed into every random part of methods and metrics;  sure: level, draws and seed of intervals and tests
     progress    True for a line on stderr, or a callable (maps made, maps to make)
 
-    An example for which a method fails has no score from it, and a reason in ``scores.reasons``. Examples are taken in blocks, so that
-    memory does not grow with them. Cost: the methods', and the metrics' rows for all maps.
-    Errors: ``InputError``, ``UnknownName`` for methods, metrics and options that do not fit, before any long work.
+    An example for which a method fails has no score from it, and a reason in ``scores.reasons``.
+    Examples are taken in blocks, so that memory does not grow with them. Cost: the methods', and
+    the metrics' rows for all maps. Errors: ``InputError``, ``UnknownName`` for methods, metrics and
+    options that do not fit, before any long work.
 
     >>> import torch, integrand as ig
     >>> model = torch.nn.Sequential(torch.nn.Linear(6, 16), torch.nn.Tanh(), torch.nn.Linear(16, 3))
@@ -96,8 +101,12 @@ def compare(
         raise InputError("gradients= and tol= both say what methods may spend: give one of them.")
     named = methods_by_name(methods)
     judges = metrics_by_name(metrics)
-    door: dict[str, Any] = dict(extra=extra, normalisation=normalisation, batch_size=batch_size, optimize=optimize)
-    task = Task.of(model, inputs, None if isinstance(model, Field) and is_predicted(target) else target, **door)
+    door: dict[str, Any] = dict(
+        extra=extra, normalisation=normalisation, batch_size=batch_size, optimize=optimize
+    )
+    task = Task.of(
+        model, inputs, None if isinstance(model, Field) and is_predicted(target) else target, **door
+    )
     tried = None if baselines is None else baselines_by_name(_for_inputs(baselines, inputs, task))
     ways = _built(named, inputs, task, baseline, references, options or {})
     if seed is not None:
@@ -119,7 +128,14 @@ def compare(
             raise InputError(
                 f"ids= names each of the {len(subject)} examples, each differently; got {len(names)} names."
             )
-        work = _Work({**ways, **beside}, judges, tuple(beside), variants(ways, tried or {}), tried or {}, names)
+        work = _Work(
+            {**ways, **beside},
+            judges,
+            tuple(beside),
+            variants(ways, tried or {}),
+            tried or {},
+            names,
+        )
         scores, agreed, moved, shown = work.run(subject, progress)
         notes = _with_spending(notes, scores, gradients)
         about = _about(subject, ways, judges, gradients, tol, seed)
@@ -160,7 +176,9 @@ def _built(
             raise InputError(f"options= go to published names; {name!r} is a method already.")
         ways[name] = as_explainer(given)
         if ways[name].explains == "layer":
-            raise InputError(f"{name!r} explains a layer: maps of the inputs are compared, so leave it out.")
+            raise InputError(
+                f"{name!r} explains a layer: maps of the inputs are compared, so leave it out."
+            )
     return ways
 
 
@@ -194,7 +212,9 @@ def _equal(
         return dict(ways), dict.fromkeys(ways, "as it is")
     probe = tuple(sorted({0, len(subject) // 2}))
     fits = {
-        name: fitted(way, gradients, subject, probe) if gradients is not None else tolerant(way, float(tol or 0))
+        name: fitted(way, gradients, subject, probe)
+        if gradients is not None
+        else tolerant(way, float(tol or 0))
         for name, way in ways.items()
     }
     return {name: as_explainer(one.method) for name, one in fits.items()}, {
@@ -203,12 +223,15 @@ def _equal(
 
 
 def _with_spending(notes: Mapping[str, str], scores: Scores, budget: int | None) -> dict[str, str]:
-    """Notes on how methods were set up; those that took less than half of the budget say what they took."""
+    """Notes on how methods were set up; those that took less than half of the budget say what they
+    took."""
     said = dict(notes)
     for name, gradients in zip(scores.methods, scores.gradients, strict=True):
         known = gradients[~np.isnan(gradients)]
         if budget is not None and name in said and len(known) and known.mean() < budget / 2:
-            said[name] += f", far below the budget: it took {known.mean():.3g} of {budget} gradients"
+            said[name] += (
+                f", far below the budget: it took {known.mean():.3g} of {budget} gradients"
+            )
     return said
 
 
@@ -228,7 +251,11 @@ def _about(
         "seed": seed,
         "device": str(subject.x.device),
         "threads": torch.get_num_threads(),
-        "versions": {"integrand": metadata.version("integrand"), "torch": torch.__version__, "numpy": np.__version__},
+        "versions": {
+            "integrand": metadata.version("integrand"),
+            "torch": torch.__version__,
+            "numpy": np.__version__,
+        },
     }
 
 
@@ -248,10 +275,14 @@ class _Work:
     ) -> tuple[Scores, MapAgreement | None, Sensitivity | None, dict[str, Attribution]]:
         """Block by block, merged."""
         others = {
-            variant(name, label): one for name, some in (self.varied or {}).items() for label, one in some.items()
+            variant(name, label): one
+            for name, some in (self.varied or {}).items()
+            for label, one in some.items()
         }
         many = len(self.ways) + len(others)
-        size = max(1, _HELD_ELEMENTS // max(1, max(len(self.ways), len(others)) * subject.x[0].numel()))
+        size = max(
+            1, _HELD_ELEMENTS // max(1, max(len(self.ways), len(others)) * subject.x[0].numel())
+        )
         tell = _Told(progress, many * len(subject))
         tables: list[Scores] = []
         agreed: MapAgreement | None = None
@@ -268,7 +299,9 @@ class _Work:
             seen.clear()
             if others:
                 own = self._scored(subject, which, others, seen.append, tell)
-                moved = _joined(moved, of_variants(self.varied or {}, agreement(seen[0]), own, self.baselines))
+                moved = _joined(
+                    moved, of_variants(self.varied or {}, agreement(seen[0]), own, self.baselines)
+                )
         tell.end()
         return Scores.merged(tables), agreed, moved, shown
 

@@ -40,7 +40,8 @@ class Sensitivity:
         return dataclasses.replace(self, ranks=ranks, scores=self.scores.merge(other.scores))
 
     def alike(self) -> dict[str, float]:
-        """By method, how alike maps from different baselines are: the mean correlation over pairs and examples; 1 is the same order."""
+        """By method, how alike maps from different baselines are: the mean correlation over pairs
+        and examples; 1 is the same order."""
         above = np.triu_indices(len(self.baselines), 1)
         found = {}
         for method, ranks in zip(self.methods, self.ranks, strict=True):
@@ -56,7 +57,9 @@ class Sensitivity:
         for method in self.methods:
             rows = {baseline: values[variant(method, baseline)] for baseline in self.baselines}
             found[method] = {
-                baseline: float(np.mean(row[~np.isnan(row)])) if (~np.isnan(row)).any() else float("nan")
+                baseline: float(np.mean(row[~np.isnan(row)]))
+                if (~np.isnan(row)).any()
+                else float("nan")
                 for baseline, row in rows.items()
             }
         return found
@@ -73,7 +76,10 @@ def baselines_by_name(given: Any) -> dict[str, Baseline]:
         made = {str(name): as_baseline(one, BASELINES) for name, one in given.items()}
     else:
         parts = [(one, as_baseline(one, BASELINES)) for one in given]
-        made = {str(one) if isinstance(one, str | int | float) else label_of(part): part for one, part in parts}
+        made = {
+            str(one) if isinstance(one, str | int | float) else label_of(part): part
+            for one, part in parts
+        }
         if len(made) < len(parts):
             raise InputError("Two baselines have the same name: give a dict of them.")
     if len(made) < 2:
@@ -81,8 +87,11 @@ def baselines_by_name(given: Any) -> dict[str, Baseline]:
     return made
 
 
-def variants(methods: Mapping[str, Explainer], baselines: Mapping[str, Baseline]) -> dict[str, dict[str, Explainer]]:
-    """By method, it started from every baseline; methods that do not start from one baseline are left out."""
+def variants(
+    methods: Mapping[str, Explainer], baselines: Mapping[str, Baseline]
+) -> dict[str, dict[str, Explainer]]:
+    """By method, it started from every baseline; methods that do not start from one baseline are
+    left out."""
     return {
         name: {label: _from(method, baseline) for label, baseline in baselines.items()}
         for name, method in methods.items()
@@ -102,9 +111,15 @@ def _starts_from_one(method: Explainer) -> bool:
 
 
 def of_variants(
-    names: Mapping[str, Mapping[str, Any]], agreed: MapAgreement, scores: Scores, baselines: Mapping[str, Any]
+    names: Mapping[str, Mapping[str, Any]],
+    agreed: MapAgreement,
+    scores: Scores,
+    baselines: Mapping[str, Any],
 ) -> Sensitivity:
     """From the agreement and the scores of all variants."""
     place = {name: i for i, name in enumerate(agreed.methods)}
-    ranks = [agreed.ranks[np.ix_(*[[place[variant(name, label)] for label in baselines]] * 2)] for name in names]
+    ranks = [
+        agreed.ranks[np.ix_(*[[place[variant(name, label)] for label in baselines]] * 2)]
+        for name in names
+    ]
     return Sensitivity(tuple(baselines), tuple(names), np.stack(ranks), scores)

@@ -1,7 +1,8 @@
-"""Methods of very different cost at the same cost: as many gradients per example as asked for, at most.
+"""Methods of very different cost at the same cost: as many gradients per example as asked for, at
+most.
 
-Every method has *dials*, whole numbers that its cost grows with. Its parts say which of their fields these are (``resolution``, and
-``effort`` of a search); they are tried in this order:
+Every method has *dials*, whole numbers that its cost grows with. Its parts say which of their
+fields these are (``resolution``, and ``effort`` of a search); they are tried in this order:
 
     the path's resolution        paths that go in steps of their own         (their rule is left as it is)
     the rule's resolution        nodes, where the path has no steps; of rules inside too  (a tolerance becomes Gauss–Legendre nodes)
@@ -9,10 +10,11 @@ Every method has *dials*, whole numbers that its cost grows with. Its parts say 
     the baseline's resolution    references, where those are drawn
     the wrappers' resolution     draws, rounds; from outside in
 
-One dial is turned, the first that can: to the largest value whose cost is within the budget. What a method costs is what its parts
-claim where they can tell, else it is counted on an example: a path that says nothing of its segments is walked. A method that is above
-the budget at the low end of a dial keeps it there, and the next one is turned; one that is above at the low end of all of them is run
-so and said to be.
+One dial is turned, the first that can: to the largest value whose cost is within the budget. What a
+method costs is what its parts claim where they can tell, else it is counted on an example: a path
+that says nothing of its segments is walked. A method that is above the budget at the low end of a
+dial keeps it there, and the next one is turned; one that is above at the low end of all of them is
+run so and said to be.
 """
 
 from __future__ import annotations
@@ -49,7 +51,8 @@ _TRIES = 12  # costs asked for in a search
 
 @dataclass(frozen=True)
 class Fitted:
-    """A method at a budget: how it was fitted, and what it is expected to cost per example (NaN: not known)."""
+    """A method at a budget: how it was fitted, and what it is expected to cost per example (NaN:
+    not known)."""
 
     method: ExplainerLike
     gradients: float
@@ -58,7 +61,8 @@ class Fitted:
 
 @dataclass(frozen=True)
 class _Dial:
-    """A dial of a part: ``where`` it is in the method and how ``deep`` inside rules or wrappers, its field, and the least it is turned to."""
+    """A dial of a part: ``where`` it is in the method and how ``deep`` inside rules or wrappers,
+    its field, and the least it is turned to."""
 
     where: str
     deep: int
@@ -75,7 +79,10 @@ class _Dial:
             return _turned_wrapper(method, self.deep, self.name, value)
         if self.where == "rule":
             return with_core(
-                method, lambda one: dataclasses.replace(one, rule=_turned_rule(one.rule, self.deep, self.name, value))
+                method,
+                lambda one: dataclasses.replace(
+                    one, rule=_turned_rule(one.rule, self.deep, self.name, value)
+                ),
             )
         part = self._parts(method)[0].turned(self.name, value)
         return with_core(method, lambda one: dataclasses.replace(one, **{self.where: part}))
@@ -84,10 +91,14 @@ class _Dial:
         return list(_holders(method, self.where))
 
 
-def fitted(method: ExplainerLike, budget: int, subject: Subject, probe: Sequence[int] = (0,)) -> Fitted:
-    """The method at a cost as close to ``budget`` gradients per example as its dials allow, at or below it.
+def fitted(
+    method: ExplainerLike, budget: int, subject: Subject, probe: Sequence[int] = (0,)
+) -> Fitted:
+    """The method at a cost as close to ``budget`` gradients per example as its dials allow, at or
+    below it.
 
-    ``subject`` and ``probe`` are what is measured on, where that is needed: the most that one of these examples takes.
+    ``subject`` and ``probe`` are what is measured on, where that is needed: the most that one of
+    these examples takes.
     """
     if budget < 1:
         raise InputError(f"A budget is at least one gradient per example, not {budget}.")
@@ -107,7 +118,11 @@ def fitted(method: ExplainerLike, budget: int, subject: Subject, probe: Sequence
         try:
             spent = cost(now)
         except IntegrandError as error:
-            return Fitted(own(now), float("nan"), f"as it is: it cannot be tried out ({' '.join(str(error).split())})")
+            return Fitted(
+                own(now),
+                float("nan"),
+                f"as it is: it cannot be tried out ({' '.join(str(error).split())})",
+            )
     if spent > budget:
         changed.append("above the budget at its cheapest")
     return Fitted(own(now), spent, ", ".join(changed) or "has nothing to turn")
@@ -153,7 +168,9 @@ def claimed(method: ExplainerLike) -> int | None:
         return None
     references = _references(method.baseline)
     each = gradients_per_row(method.path, method.rule)
-    if references is None or not each or method.path.stops_early:  # which claims the most it may take
+    if (
+        references is None or not each or method.path.stops_early
+    ):  # which claims the most it may take
         return None
     return references * each
 
@@ -207,7 +224,11 @@ def _fixed(method: Explainer) -> Explainer:
         return method
     own_steps = inner.path.resolution is not None or inner.path.segments not in (1, None)
     rule = _without_tolerance(inner.rule, Midpoint() if own_steps else GaussLegendre())
-    return method if rule is inner.rule else with_core(method, lambda one: dataclasses.replace(one, rule=rule))
+    return (
+        method
+        if rule is inner.rule
+        else with_core(method, lambda one: dataclasses.replace(one, rule=rule))
+    )
 
 
 def _without_tolerance(rule: Rule, instead: Rule) -> Rule:
@@ -229,7 +250,8 @@ def _dials(method: Explainer) -> Iterator[_Dial]:
 
 
 def _holders(method: Explainer, where: str) -> Iterator[Part]:
-    """The parts that may have a dial: the path, the rule and those inside it, the baseline, or wrappers from outside in."""
+    """The parts that may have a dial: the path, the rule and those inside it, the baseline, or
+    wrappers from outside in."""
     if where == "wrapper":
         while method.inner is not None:
             yield method
@@ -264,12 +286,15 @@ def _turned_rule(rule: Rule, deep: int, name: str, value: int) -> Rule:
 def _largest(
     method: Explainer, dial: _Dial, budget: int, cost: Costs
 ) -> tuple[Explainer, int, float] | tuple[None, int, float]:
-    """The method with a dial at the largest value within the budget, that value, and its cost; at the least if that is above."""
+    """The method with a dial at the largest value within the budget, that value, and its cost; at
+    the least if that is above."""
     least = dial.least
     low, high = least, _MOST
     best: tuple[Explainer, int, float] | None = None
     seen: dict[int, float] = {}
-    planned = [max(dial.read(method), least)]  # what the method does of itself is the second that is tried
+    planned = [
+        max(dial.read(method), least)
+    ]  # what the method does of itself is the second that is tried
     tried = least
     for _ in range(_TRIES):
         made, spent = _tried(method, dial, tried, cost)
@@ -282,20 +307,29 @@ def _largest(
             break  # turning on costs nothing, and so does nothing
         seen[tried] = spent
         if spent <= budget:
-            best, low = (made, tried, spent) if best is None or tried > best[1] else best, max(low, tried)
+            best, low = (
+                (made, tried, spent) if best is None or tried > best[1] else best,
+                max(low, tried),
+            )
         elif tried == least:
             return made, tried, spent
         else:
             high = min(high, tried)
         if spent == budget or high - low <= 1:
             break
-        tried = planned.pop() if planned and low < planned[0] < high else _guess(seen, low, high, budget)
+        tried = (
+            planned.pop()
+            if planned and low < planned[0] < high
+            else _guess(seen, low, high, budget)
+        )
         if tried in seen:
             break
     return best if best is not None else (None, 0, float("nan"))
 
 
-def _tried(method: Explainer, dial: _Dial, value: int, cost: Costs) -> tuple[Explainer | None, float]:
+def _tried(
+    method: Explainer, dial: _Dial, value: int, cost: Costs
+) -> tuple[Explainer | None, float]:
     try:
         made = dial.turned(method, value)
     except InputError:

@@ -57,7 +57,10 @@ class Comparison:
     @cached_property
     def differences(self) -> dict[tuple[str, str], Difference]:
         """Against the reference, by (method, metric)."""
-        return {(one.method, one.metric): one for one in differences(self.scores, self.reference, self.sure)}
+        return {
+            (one.method, one.metric): one
+            for one in differences(self.scores, self.reference, self.sure)
+        }
 
     @cached_property
     def verdicts(self) -> dict[str, Verdict]:
@@ -70,7 +73,8 @@ class Comparison:
         return self.verdicts[metric]
 
     def winner(self, metric: str) -> str | None:
-        """The method that is told from all others by a metric; None where there is none, and ``verdict(metric).words`` says why."""
+        """The method that is told from all others by a metric; None where there is none, and
+        ``verdict(metric).words`` says why."""
         return self.verdict(metric).winner
 
     def against(self, reference: str) -> Comparison:
@@ -79,11 +83,17 @@ class Comparison:
         return dataclasses.replace(self, reference=reference)
 
     def table(self) -> list[dict[str, Any]]:
-        """Everything as plain data, a row for each metric and method: mean with interval, difference from the reference, cost.
+        """Everything as plain data, a row for each metric and method: mean with interval,
+        difference from the reference, cost.
 
-        Costs are means per example. ``incomplete`` is how many maps miss more than a tenth of the change of F.
+        Costs are means per example. ``incomplete`` is how many maps miss more than a tenth of the
+        change of F.
         """
-        return [self._row(metric, m) for metric in self.scores.metrics for m in range(len(self.scores.methods))]
+        return [
+            self._row(metric, m)
+            for metric in self.scores.metrics
+            for m in range(len(self.scores.methods))
+        ]
 
     def _row(self, metric: str, m: int) -> dict[str, Any]:
         scores, method = self.scores, self.scores.methods[m]
@@ -93,15 +103,21 @@ class Comparison:
             "higher_is_better": scores.is_higher(metric),
             "method": method,
             "control": method in scores.controls,
-            **{name: getattr(own, name) for name in ("n", "missing", "mean", "low", "high", "median")},
+            **{
+                name: getattr(own, name)
+                for name in ("n", "missing", "mean", "low", "high", "median")
+            },
             "quantiles": list(own.quantiles),
         }
         other = self.differences.get((method, metric))
         for name in ("mean", "low", "high", "p", "corrected", "wins", "wins_low", "wins_high"):
-            key = {"mean": "difference", "low": "difference_low", "high": "difference_high"}.get(name, name)
+            key = {"mean": "difference", "low": "difference_low", "high": "difference_high"}.get(
+                name, name
+            )
             row[key] = None if other is None else getattr(other, name)
         row |= {
-            name: _known_mean(getattr(scores, name)[m]) for name in ("gradients", "rows", "seconds", "gap", "error")
+            name: _known_mean(getattr(scores, name)[m])
+            for name in ("gradients", "rows", "seconds", "gap", "error")
         }
         row["incomplete"] = int((scores.gap[m] > INCOMPLETE).sum())
         return row
@@ -111,7 +127,8 @@ class Comparison:
         numbers = (self.scores.gradients, self.scores.rows, self.scores.seconds)
         found = zip(*(np.array([_known_mean(row) for row in one]) for one in numbers), strict=True)
         return {
-            name: (float(a), float(b), float(c)) for name, (a, b, c) in zip(self.scores.methods, found, strict=True)
+            name: (float(a), float(b), float(c))
+            for name, (a, b, c) in zip(self.scores.methods, found, strict=True)
         }
 
     # --- printing -------------------------------------------------------------------------------------------------
@@ -124,7 +141,18 @@ class Comparison:
 
     def _block(self, metric: str) -> str:
         level = f"{100 * self.sure.level:g} %"
-        head = ["method", "mean", level, f"− {self.reference}", level, "p", "better on", "gradients", "rows", "s"]
+        head = [
+            "method",
+            "mean",
+            level,
+            f"− {self.reference}",
+            level,
+            "p",
+            "better on",
+            "gradients",
+            "rows",
+            "s",
+        ]
         cells = [self._cells(row) for row in self.table() if row["metric"] == metric]
         better = "higher" if self.scores.is_higher(metric) else "lower"
         title = f"{metric} ({better} is better), {len(self.scores)} example{'s' * (len(self.scores) != 1)}"
@@ -137,7 +165,10 @@ class Comparison:
             cells += ["", "", "", ""]
         else:
             wins = "–" if math.isnan(row["wins"]) else f"{100 * row['wins']:.0f} %"
-            difference = number(row["difference"], signed=True), interval(row["difference_low"], row["difference_high"])
+            difference = (
+                number(row["difference"], signed=True),
+                interval(row["difference_low"], row["difference_high"]),
+            )
             cells += [*difference, p_value(row["corrected"]), wins]
         costs = f"{row['gradients']:.0f}", f"{row['rows']:.0f}", f"{row['seconds']:.2g}"
         return [*cells, *costs] + ([f"{row['missing']} without a value"] if row["missing"] else [])
@@ -148,7 +179,8 @@ class Comparison:
     # --- pictures -------------------------------------------------------------------------------------------------
 
     def plot_curves(self, metric: str | None = None, **options: Any) -> Any:
-        """Mean curves with their spread, of every metric that measures one; see ``report.comparison``. Needs integrand[plot]."""
+        """Mean curves with their spread, of every metric that measures one; see
+        ``report.comparison``. Needs integrand[plot]."""
         return room("report.comparison").plot_curves(self, metric, **options)
 
     def plot_boxes(self, metric: str | None = None, **options: Any) -> Any:
@@ -156,13 +188,15 @@ class Comparison:
         return room("report.comparison").plot_boxes(self, metric, **options)
 
     def plot_pareto(self, metric: str | None = None, **options: Any) -> Any:
-        """Quality against cost, with the methods that nothing beats in both. Needs integrand[plot]."""
+        """Quality against cost, with the methods that nothing beats in both. Needs
+        integrand[plot]."""
         return room("report.comparison").plot_pareto(self, metric, **options)
 
     # --- disk -----------------------------------------------------------------------------------------------------
 
     def save(self, folder: str | Path, *, page: bool = True) -> None:
-        """scores.parquet, comparison.json and, unless it is not wanted, index.html. Needs integrand[save], and integrand[report] for the page."""
+        """scores.parquet, comparison.json and, unless it is not wanted, index.html. Needs
+        integrand[save], and integrand[report] for the page."""
         place = Path(folder)
         place.mkdir(parents=True, exist_ok=True)
         self.scores.to_parquet(place / "scores.parquet")
@@ -202,7 +236,9 @@ class Comparison:
             raise InputError(f"There is no comparison in {str(folder)!r}: no comparison.json.")
         header = json.loads((place / "comparison.json").read_text("utf-8"))
         if header["format"] > _FORMAT:
-            raise InputError(f"{str(folder)!r} was written by a newer integrand: upgrade to read it.")
+            raise InputError(
+                f"{str(folder)!r} was written by a newer integrand: upgrade to read it."
+            )
         agreed, moved = header["agreement"], header["sensitivity"]
         return cls(
             Scores.from_parquet(place / "scores.parquet"),
@@ -210,7 +246,12 @@ class Comparison:
             Inference(**header["sure"]),
             header["notes"],
             agreed
-            and MapAgreement(tuple(agreed["methods"]), _array(agreed["ranks"]), _array(agreed["first"]), agreed["top"]),
+            and MapAgreement(
+                tuple(agreed["methods"]),
+                _array(agreed["ranks"]),
+                _array(agreed["first"]),
+                agreed["top"],
+            ),
             moved
             and Sensitivity(
                 tuple(moved["baselines"]),

@@ -1,8 +1,10 @@
-"""Maps that a metric has to tell from explanations: what is random, what looks at the input only, what is one gradient.
+"""Maps that a metric has to tell from explanations: what is random, what looks at the input only,
+what is one gradient.
 
-They are called as methods are, ``(field, x) -> Attribution``, and run in the same table. A metric by which one of them cannot be told
-from the best method says nothing on these examples, whatever its numbers are (Adebayo et al., "Sanity checks for saliency maps",
-2018, for the idea). They add up to nothing: ``residual`` and ``error`` are NaN.
+They are called as methods are, ``(field, x) -> Attribution``, and run in the same table. A metric
+by which one of them cannot be told from the best method says nothing on these examples, whatever
+its numbers are (Adebayo et al., "Sanity checks for saliency maps", 2018, for the idea). They add up
+to nothing: ``residual`` and ``error`` are NaN.
 """
 
 from __future__ import annotations
@@ -58,7 +60,8 @@ class Control(Explainer):
 
 @part
 class RandomMap(Control):
-    """Independent normal numbers, drawn anew for every input: the seed is mixed with its bytes, so that batches do not matter."""
+    """Independent normal numbers, drawn anew for every input: the seed is mixed with its bytes, so
+    that batches do not matter."""
 
     seed: int = 0
 
@@ -76,7 +79,8 @@ class RandomMap(Control):
 
 @part
 class EdgeMap(Control):
-    """Edges of the image, which know nothing of the model: ‖(S_x ∗ g, S_y ∗ g)‖ of the grey image g, or |L ∗ g|.
+    """Edges of the image, which know nothing of the model: ‖(S_x ∗ g, S_y ∗ g)‖ of the grey image
+    g, or |L ∗ g|.
 
     kind  "sobel", or "laplace";  g is the mean of the channels. Every channel gets an equal part
     """
@@ -91,7 +95,9 @@ class EdgeMap(Control):
 
     def _map(self, field: Field, x: Tensor) -> tuple[Tensor, Tensor | None]:
         if x.ndim != 4:
-            raise InputError(f"Only images (B, C, H, W) have edges, not inputs {describe(x.shape)}.")
+            raise InputError(
+                f"Only images (B, C, H, W) have edges, not inputs {describe(x.shape)}."
+            )
         grey = functional.pad(x.mean(1, keepdim=True), (1, 1, 1, 1), mode="replicate")
         kernels = torch.tensor(_KERNELS[self.kind], dtype=x.dtype, device=x.device)[:, None]
         size = functional.conv2d(grey, kernels).norm(dim=1, keepdim=True)
@@ -136,10 +142,15 @@ CONTROLS: dict[str, Callable[[], Any]] = {
 
 
 def controls_for(given: Any, x: Tensor) -> dict[str, Any]:
-    """Controls as people ask for them: True for all that fit the inputs, False for none, or names. Errors: ``UnknownName``."""
+    """Controls as people ask for them: True for all that fit the inputs, False for none, or names.
+    Errors: ``UnknownName``."""
     if given is False or given is None:
         return {}
-    names = [name for name in CONTROLS if name != "edges" or x.ndim == 4] if given is True else list(given)
+    names = (
+        [name for name in CONTROLS if name != "edges" or x.ndim == 4]
+        if given is True
+        else list(given)
+    )
     for name in names:
         if name not in CONTROLS:
             raise UnknownName("control", name, CONTROLS)

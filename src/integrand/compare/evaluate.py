@@ -2,9 +2,9 @@
 
     subject ── methods ──▶ maps (M, B, *s) ── metrics ──▶ Scores
 
-Maps are made method by method for the whole batch; a batch that a method fails on is taken apart, so that one bad example costs
-the others nothing. What has no map has no score and a reason. Metrics then look at all maps of an example at once, because they
-share what the model says of the example.
+Maps are made method by method for the whole batch; a batch that a method fails on is taken apart,
+so that one bad example costs the others nothing. What has no map has no score and a reason. Metrics
+then look at all maps of an example at once, because they share what the model says of the example.
 """
 
 from __future__ import annotations
@@ -31,7 +31,8 @@ from .scores import Scores
 from .subset import Counts, narrowed, portion
 
 GRADIENT_ROWS = 3
-"""What a row with a gradient is worth in rows without, where the seconds of a batch are shared out."""
+"""What a row with a gradient is worth in rows without, where the seconds of a batch are shared
+out."""
 
 
 @dataclass(frozen=True, eq=False)
@@ -69,21 +70,29 @@ class Explained:
         return None if run is None else run.made[run.which.index(example)]
 
     def groups(self) -> Iterator[tuple[list[int], list[int], list[MethodRun]]]:
-        """Examples that are judged together: their places, the methods that have maps of them, and the runs these come from."""
+        """Examples that are judged together: their places, the methods that have maps of them, and
+        the runs these come from."""
         found: dict[tuple[int | None, ...], list[int]] = {}
         for b in range(len(self.subject)):
             key = tuple(None if runs[b] is None else id(runs[b]) for runs in self.runs)
             found.setdefault(key, []).append(b)
         for examples in found.values():
-            chosen = [(m, run) for m, runs in enumerate(self.runs) if (run := runs[examples[0]]) is not None]
+            chosen = [
+                (m, run)
+                for m, runs in enumerate(self.runs)
+                if (run := runs[examples[0]]) is not None
+            ]
             if chosen:
                 yield examples, [m for m, _ in chosen], [run for _, run in chosen]
 
 
 def explained(
-    subject: Subject, methods: Mapping[str, ExplainerLike], watch: Callable[[int], None] | None = None
+    subject: Subject,
+    methods: Mapping[str, ExplainerLike],
+    watch: Callable[[int], None] | None = None,
 ) -> Explained:
-    """Run every method on every example of a subject whose model is ready; ``watch`` is told of so many more maps."""
+    """Run every method on every example of a subject whose model is ready; ``watch`` is told of so
+    many more maps."""
     batch = len(subject)
     runs: list[tuple[MethodRun | None, ...]] = []
     numbers = {name: np.zeros((len(methods), batch)) for name in ("gradients", "rows", "seconds")}
@@ -107,7 +116,8 @@ def _attempts(
     numbers: Mapping[str, Any],
     m: int,
 ) -> Iterator[dict[int, str]]:
-    """The whole batch at once; where that fails, example by example. Yields why some have no map."""
+    """The whole batch at once; where that fails, example by example. Yields why some have no
+    map."""
     counts = Counts(len(which))
     some = portion(subject, which, counts)
     own = narrowed(method, which, subject.x)
@@ -116,7 +126,10 @@ def _attempts(
         with _expected_warnings():
             found = own(some.field, some.x)
         _check(found, some.x)
-    except (MemoryError, torch.OutOfMemoryError):  # says nothing of the method, and the next would meet it too
+    except (
+        MemoryError,
+        torch.OutOfMemoryError,
+    ):  # says nothing of the method, and the next would meet it too
         raise
     except Exception as error:  # a method may be the user's own code
         if len(which) > 1:
@@ -133,7 +146,11 @@ def _attempts(
     finite = flattened(torch.isfinite(found.values), 1).all(1).tolist()
     for b, fine in zip(which, finite, strict=True):
         made[b] = run if fine else None
-    yield {b: "the map holds NaN or infinity" for b, fine in zip(which, finite, strict=True) if not fine}
+    yield {
+        b: "the map holds NaN or infinity"
+        for b, fine in zip(which, finite, strict=True)
+        if not fine
+    }
 
 
 def _check(found: Any, x: Tensor) -> None:
@@ -141,14 +158,18 @@ def _check(found: Any, x: Tensor) -> None:
     if not isinstance(values, Tensor):
         raise InputError(f"it returned {type(found).__name__}, not an Attribution")
     if values.shape != x.shape:
-        raise InputError(f"its map has shape {describe(values.shape)}, the inputs have {describe(x.shape)}")
+        raise InputError(
+            f"its map has shape {describe(values.shape)}, the inputs have {describe(x.shape)}"
+        )
 
 
 def _said(error: Exception) -> str:
     return f"{type(error).__name__}: {' '.join(str(error).split())}".removesuffix(": ")
 
 
-def _count(numbers: Mapping[str, Any], m: int, which: Sequence[int], counts: Counts, seconds: float) -> None:
+def _count(
+    numbers: Mapping[str, Any], m: int, which: Sequence[int], counts: Counts, seconds: float
+) -> None:
     place = list(which)
     gradients, rows = counts.gradients.numpy(), counts.values.numpy()
     work = GRADIENT_ROWS * gradients + rows
@@ -178,27 +199,36 @@ def scored(
 ) -> Scores:
     """Judge every method on every example by every metric.
 
-    subject   what is judged on: a ``Subject`` whose model is ready, or a ``Task``, made ready once for all of it
+    subject   what is judged on: a ``Subject`` whose model is ready, or a ``Task``, made ready once
+              for all of it
     methods   by name, each (field, x) -> Attribution of the inputs
     metrics   names or values, or values by name
     ids       what examples are called; their numbers unless given
     curves    keep what metrics measured before it became one number
     look      is shown the maps before they are let go;  watch is told of so many more maps while they are made
 
-    A map that holds NaN, or whose method raises an exception, has no scores (NaN), and ``reasons`` says why. Errors of
-    metrics are raised: they mean that a metric was asked what it cannot know. Cost: the methods', and the metrics' for all
-    maps at once.
+    A map that holds NaN, or whose method raises an exception, has no scores (NaN), and ``reasons``
+    says why. Errors of metrics are raised: they mean that a metric was asked what it cannot know.
+    Cost: the methods', and the metrics' for all maps at once.
     """
     if isinstance(subject, Task):
         with Subject.ready(subject) as own:
-            return scored(own, methods, metrics, ids, controls=controls, curves=curves, look=look, watch=watch)
+            return scored(
+                own, methods, metrics, ids, controls=controls, curves=curves, look=look, watch=watch
+            )
     named = metrics_by_name(metrics)
     names = tuple(str(i) for i in range(len(subject))) if ids is None else tuple(ids)
     if len(names) != len(subject):
-        raise InputError(f"There are {len(names)} ids for {len(subject)} examples: give one for each.")
-    layer = next((name for name, method in methods.items() if as_explainer(method).explains == "layer"), None)
+        raise InputError(
+            f"There are {len(names)} ids for {len(subject)} examples: give one for each."
+        )
+    layer = next(
+        (name for name, method in methods.items() if as_explainer(method).explains == "layer"), None
+    )
     if layer is not None:
-        raise InputError(f"{layer!r} explains a layer: maps of the inputs are compared, so leave it out.")
+        raise InputError(
+            f"{layer!r} explains a layer: maps of the inputs are compared, so leave it out."
+        )
     with warned_once():
         seen = explained(subject, methods, watch)
     if look is not None:
@@ -212,7 +242,10 @@ def scored(
         found = [_of(run, examples) for run in runs]
         at = np.ix_(chosen, examples)
         gap[at] = np.stack(
-            [_array(one.gap) if one.claims_completeness else np.full(len(examples), np.nan) for one in found]
+            [
+                _array(one.gap) if one.claims_completeness else np.full(len(examples), np.nan)
+                for one in found
+            ]
         )
         error[at] = np.stack([_array(one.error) for one in found])
         called = tuple(seen.names[m] for m in chosen)
@@ -269,9 +302,12 @@ def _array(t: Tensor) -> Any:
 
 
 def metrics_by_name(given: Mapping[str, Any] | Sequence[Any]) -> dict[str, Metric]:
-    """Metrics by name: a mapping as it is; of a list, names of their own, with what tells equal ones apart."""
+    """Metrics by name: a mapping as it is; of a list, names of their own, with what tells equal
+    ones apart."""
     if isinstance(given, str) or not isinstance(given, Mapping | Sequence):
-        raise InputError(f"metrics= is a list of names and metrics, or a dict of them, not {given!r}.")
+        raise InputError(
+            f"metrics= is a list of names and metrics, or a dict of them, not {given!r}."
+        )
     if not given:
         raise InputError("There are no metrics to judge by: give at least one.")
     if isinstance(given, Mapping):
@@ -282,9 +318,12 @@ def metrics_by_name(given: Mapping[str, Any] | Sequence[Any]) -> dict[str, Metri
 
 
 def methods_by_name(given: Mapping[str, Any] | Sequence[Any]) -> dict[str, Any]:
-    """Methods by name, as ``metrics_by_name``: names stay names, values are called by what they are published as, or as they print."""
+    """Methods by name, as ``metrics_by_name``: names stay names, values are called by what they are
+    published as, or as they print."""
     if isinstance(given, str) or not isinstance(given, Mapping | Sequence):
-        raise InputError(f"methods= is a list of names and methods, or a dict of them, not {given!r}.")
+        raise InputError(
+            f"methods= is a list of names and methods, or a dict of them, not {given!r}."
+        )
     if not given:
         raise InputError("There are no methods to compare: give at least one.")
     if isinstance(given, Mapping):
@@ -298,7 +337,9 @@ def methods_by_name(given: Mapping[str, Any] | Sequence[Any]) -> dict[str, Any]:
 
 def _distinct(names: list[str], longer: list[str]) -> list[str]:
     """Equal names are replaced by longer ones, and those that are still equal are refused."""
-    made = [name if names.count(name) == 1 else long for name, long in zip(names, longer, strict=True)]
+    made = [
+        name if names.count(name) == 1 else long for name, long in zip(names, longer, strict=True)
+    ]
     twice = next((name for name in made if made.count(name) > 1), None)
     if twice is not None:
         raise InputError(f"{twice} is given twice: leave one out, or name them with a dict.")

@@ -1,7 +1,8 @@
 """How alike maps are: of different methods, and of one method from different baselines.
 
-Two maps agree as far as they put features in the same order (Spearman's correlation of ranks, ties at their mean rank), and as far
-as their first features are the same (the share of the top k that both have). Neither says which is right.
+Two maps agree as far as they put features in the same order (Spearman's correlation of ranks, ties
+at their mean rank), and as far as their first features are the same (the share of the top k that
+both have). Neither says which is right.
 """
 
 from __future__ import annotations
@@ -27,8 +28,10 @@ TOP = 0.1
 class MapAgreement:
     """Between M methods on E examples.
 
-    ranks (M, M, E)  Spearman's correlation of feature ranks, −1 to 1; NaN where a map is missing or the same everywhere
-    first (M, M, E)  the share of the first ``top`` of features that two maps have in common; ``top`` of random ones would be
+    ranks (M, M, E)  Spearman's correlation of feature ranks, −1 to 1; NaN where a map is missing or
+                     the same everywhere
+    first (M, M, E)  the share of the first ``top`` of features that two maps have in common;
+                     ``top`` of random ones would be
     """
 
     methods: tuple[str, ...]
@@ -39,8 +42,13 @@ class MapAgreement:
     def merge(self, other: MapAgreement) -> MapAgreement:
         """Both, laid side by side along examples."""
         if self.methods != other.methods or self.top != other.top:
-            raise InputError("Agreements of other methods, or of other shares of features, do not merge.")
-        ranks, first = (np.concatenate([a, b], 2) for a, b in ((self.ranks, other.ranks), (self.first, other.first)))
+            raise InputError(
+                "Agreements of other methods, or of other shares of features, do not merge."
+            )
+        ranks, first = (
+            np.concatenate([a, b], 2)
+            for a, b in ((self.ranks, other.ranks), (self.first, other.first))
+        )
         return MapAgreement(self.methods, ranks, first, self.top)
 
     def mean(self) -> tuple[Numbers, Numbers]:
@@ -51,14 +59,17 @@ class MapAgreement:
 def _mean(values: Numbers) -> Numbers:
     known = ~np.isnan(values)
     many = known.sum(2)
-    found: Numbers = np.where(many > 0, np.where(known, values, 0).sum(2) / np.maximum(many, 1), np.nan)
+    found: Numbers = np.where(
+        many > 0, np.where(known, values, 0).sum(2) / np.maximum(many, 1), np.nan
+    )
     return found
 
 
 def agreement(seen: Explained, *, features: Features = "auto", top: float = TOP) -> MapAgreement:
     """Between all methods, on every example of a batch that was explained.
 
-    Cost: a sort per map, no model. Features are ranked by the signed sum of their map, as metrics rank them.
+    Cost: a sort per map, no model. Features are ranked by the signed sum of their map, as metrics
+    rank them.
     """
     if not 0 < top <= 1:
         raise InputError(f"top= is a share of features in (0, 1], not {top}.")
@@ -68,7 +79,11 @@ def agreement(seen: Explained, *, features: Features = "auto", top: float = TOP)
     groups = feature_map(features, x)
     own = groups.ndim == x.ndim  # label maps of the examples' own
     for b in range(batch):
-        maps = [(m, found) for m, name in enumerate(seen.names) if (found := seen.map(name, b)) is not None]
+        maps = [
+            (m, found)
+            for m, name in enumerate(seen.names)
+            if (found := seen.map(name, b)) is not None
+        ]
         if not maps:
             continue
         place = [m for m, _ in maps]
@@ -96,7 +111,8 @@ def correlation(rows: Numbers) -> Numbers:
 
 
 def overlap(scores: Numbers, top: float) -> Numbers:
-    """(M, M) the share of the first features that two maps (M, N) have in common; NaN of maps that are the same everywhere."""
+    """(M, M) the share of the first features that two maps (M, N) have in common; NaN of maps that
+    are the same everywhere."""
     count = max(1, round(top * scores.shape[1]))
     first = np.zeros(scores.shape)
     for row, one in zip(first, scores, strict=True):

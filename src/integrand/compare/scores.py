@@ -1,6 +1,7 @@
 """A table of raw results: every metric of every method on every example, and what each map took.
 
-Nothing here is a mean. Shards are measured wherever they are and merged by names, in any order; statistics come afterwards.
+Nothing here is a mean. Shards are measured wherever they are and merged by names, in any order;
+statistics come afterwards.
 """
 
 from __future__ import annotations
@@ -33,11 +34,13 @@ class Scores:
 
     values     (M, Q, E) float64, NaN where a metric has no value or there was no map to judge
     methods, metrics, examples  their names, each only once;  higher (Q) whether higher is better
-    gradients, rows  (M, E) rows evaluated with and without a gradient for each map. Rows that serve a whole batch, such as references
+    gradients, rows  (M, E) rows evaluated with and without a gradient for each map. Rows that serve
+                     a whole batch, such as references
                that all its examples share, count in equal parts
     seconds    (M, E) wall clock, of a batch in proportion to its rows
-    gap        (M, E) what the map misses of the change of F, relative to it, NaN where its method does not say that it adds up; error (M, E) its relative error as its method
-               estimates it, NaN where it does not
+    gap        (M, E) what the map misses of the change of F, relative to it, NaN where its method
+               does not say that it adds up; error (M, E) its relative error as its method estimates
+               it, NaN where it does not
     reasons    why there is no map, by (method, example)
     curves     by metric, what was measured before it became a number (M, E, \\*t); NaN as in values
     controls   which methods are controls
@@ -61,17 +64,25 @@ class Scores:
 
     def __post_init__(self) -> None:
         sizes = len(self.methods), len(self.metrics), len(self.examples)
-        for what, names in (("method", self.methods), ("metric", self.metrics), ("example", self.examples)):
+        for what, names in (
+            ("method", self.methods),
+            ("metric", self.metrics),
+            ("example", self.examples),
+        ):
             if len(set(names)) != len(names):
                 twice = next(name for name in names if names.count(name) > 1)
-                raise InputError(f"There are two {what}s called {twice!r}: give each a name of its own.")
+                raise InputError(
+                    f"There are two {what}s called {twice!r}: give each a name of its own."
+                )
         if self.values.shape != sizes or len(self.higher) != sizes[1]:
             raise InputError(
                 f"Values of shape {self.values.shape} are not those of {sizes} methods, metrics, examples."
             )
         for name in COSTS:
             if getattr(self, name).shape != (sizes[0], sizes[2]):
-                raise InputError(f"{name} has shape {getattr(self, name).shape}, not {(sizes[0], sizes[2])}.")
+                raise InputError(
+                    f"{name} has shape {getattr(self, name).shape}, not {(sizes[0], sizes[2])}."
+                )
 
     def __repr__(self) -> str:
         missing = int(np.isnan(self.values).sum())
@@ -112,9 +123,13 @@ class Scores:
             higher=tuple(self.higher[i] for i in q),
             examples=tuple(self.examples[i] for i in e),
             **{name: getattr(self, name)[np.ix_(m, e)] for name in COSTS},
-            reasons={(a, b): why for (a, b), why in self.reasons.items() if a in kept[0] and b in kept[1]},
+            reasons={
+                (a, b): why for (a, b), why in self.reasons.items() if a in kept[0] and b in kept[1]
+            },
             curves={
-                name: self.curves[name][np.ix_(m, e)] for name in (self.metrics[i] for i in q) if name in self.curves
+                name: self.curves[name][np.ix_(m, e)]
+                for name in (self.metrics[i] for i in q)
+                if name in self.curves
             },
             controls=tuple(name for name in self.controls if name in kept[0]),
         )
@@ -122,20 +137,26 @@ class Scores:
     # --- merging --------------------------------------------------------------------------------------------------
 
     def merge(self, other: Scores) -> Scores:
-        """Both in one table; changes neither. They differ in examples, in methods, or in metrics, and share the other two.
+        """Both in one table; changes neither. They differ in examples, in methods, or in metrics,
+        and share the other two.
 
-        Curves that have another number of points in the other table are left out, their values are not. Errors: ``InputError`` for
-        tables that overlap, or differ in more than one of the three.
+        Curves that have another number of points in the other table are left out, their values are
+        not. Errors: ``InputError`` for tables that overlap, or differ in more than one of the
+        three.
         """
         axes = ("methods", "metrics", "examples")
         differ = [axis for axis in axes if set(getattr(self, axis)) != set(getattr(other, axis))]
         if len(differ) != 1:
             what = " and ".join(differ) if differ else "nothing: they are about the same"
-            raise InputError(f"Tables merge that differ in examples, in methods or in metrics; these differ in {what}.")
+            raise InputError(
+                f"Tables merge that differ in examples, in methods or in metrics; these differ in {what}."
+            )
         axis = differ[0]
         twice = sorted(set(getattr(self, axis)) & set(getattr(other, axis)))
         if twice:
-            raise InputError(f"Both tables hold {axis} {', '.join(map(repr, twice[:5]))}: leave them out of one.")
+            raise InputError(
+                f"Both tables hold {axis} {', '.join(map(repr, twice[:5]))}: leave them out of one."
+            )
         other = other.select(**{one: getattr(self, one) for one in axes if one != axis})
         if axis != "metrics" and self.higher != other.higher:
             raise InputError("The tables do not agree on which metrics are better when higher.")
@@ -145,16 +166,24 @@ class Scores:
             axis: getattr(self, axis) + getattr(other, axis),
         }
         if axis == "metrics":
-            changes |= {"higher": self.higher + other.higher, "curves": {**self.curves, **other.curves}}
+            changes |= {
+                "higher": self.higher + other.higher,
+                "curves": {**self.curves, **other.curves},
+            }
         else:
             beside = 0 if axis == "methods" else 1
-            changes |= {name: np.concatenate([getattr(self, name), getattr(other, name)], beside) for name in COSTS}
+            changes |= {
+                name: np.concatenate([getattr(self, name), getattr(other, name)], beside)
+                for name in COSTS
+            }
             changes["curves"] = {
                 name: np.concatenate([one, other.curves[name]], beside)
                 for name, one in self.curves.items()
                 if name in other.curves and other.curves[name].shape[2:] == one.shape[2:]
             }
-        controls = self.controls + tuple(name for name in other.controls if name not in self.controls)
+        controls = self.controls + tuple(
+            name for name in other.controls if name not in self.controls
+        )
         reasons, about = {**self.reasons, **other.reasons}, {**other.about, **self.about}
         return replace(self, **changes, reasons=reasons, controls=controls, about=about)
 
@@ -171,7 +200,8 @@ class Scores:
     # --- disk -----------------------------------------------------------------------------------------------------
 
     def to_parquet(self, path: str | Path) -> None:
-        """One row for every method, metric and example; the rest as JSON in the file's metadata. Needs integrand[save]."""
+        """One row for every method, metric and example; the rest as JSON in the file's metadata.
+        Needs integrand[save]."""
         arrow, parquet = _pyarrow()
         many = len(self.methods), len(self.metrics), len(self.examples)
         m, q, e = (place.ravel() for place in np.indices(many))
@@ -183,9 +213,12 @@ class Scores:
             "value": self.values.ravel(),
         }
         columns |= {name: getattr(self, name)[m, e] for name in COSTS}
-        columns["reason"] = [self.reasons.get((self.methods[i], self.examples[k])) for i, k in zip(m, e, strict=True)]
+        columns["reason"] = [
+            self.reasons.get((self.methods[i], self.examples[k])) for i, k in zip(m, e, strict=True)
+        ]
         columns["curve"] = arrow.array(
-            [self._curve(i, j, k) for i, j, k in zip(m, q, e, strict=True)], arrow.list_(arrow.float64())
+            [self._curve(i, j, k) for i, j, k in zip(m, q, e, strict=True)],
+            arrow.list_(arrow.float64()),
         )
         columns["reason"] = arrow.array(columns["reason"], arrow.string())
         header = {
@@ -216,19 +249,26 @@ class Scores:
             table = parquet.read_table(str(path))
             header = json.loads((table.schema.metadata or {})[b"integrand"])
         except KeyError:
-            raise InputError(f"{str(path)!r} is a Parquet file, but holds no scores of Integrand.") from None
+            raise InputError(
+                f"{str(path)!r} is a Parquet file, but holds no scores of Integrand."
+            ) from None
         except arrow.ArrowInvalid as error:
             raise InputError(f"{str(path)!r} cannot be read as a Parquet file: {error}") from error
         if header["format"] > _FORMAT:
             raise InputError(f"{str(path)!r} was written by a newer integrand: upgrade to read it.")
-        methods, metrics, examples = (tuple(header[axis]) for axis in ("methods", "metrics", "examples"))
+        methods, metrics, examples = (
+            tuple(header[axis]) for axis in ("methods", "metrics", "examples")
+        )
         many = len(methods), len(metrics), len(examples)
         numbers = {
-            name: np.asarray(table[name].to_numpy(), dtype=np.float64).reshape(many) for name in ("value", *COSTS)
+            name: np.asarray(table[name].to_numpy(), dtype=np.float64).reshape(many)
+            for name in ("value", *COSTS)
         }
         curves = np.empty(many, dtype=object)
         curves.ravel()[:] = table["curve"].to_pylist()
-        reasons = zip(*(table[name].to_pylist() for name in ("method", "example", "reason")), strict=True)
+        reasons = zip(
+            *(table[name].to_pylist() for name in ("method", "example", "reason")), strict=True
+        )
         return cls(
             numbers["value"],
             methods,
@@ -260,7 +300,11 @@ def _place(what: str, name: str, names: tuple[str, ...]) -> int:
 
 
 def _places(what: str, wanted: Sequence[str] | None, names: tuple[str, ...]) -> list[int]:
-    return list(range(len(names))) if wanted is None else [_place(what, name, names) for name in wanted]
+    return (
+        list(range(len(names)))
+        if wanted is None
+        else [_place(what, name, names) for name in wanted]
+    )
 
 
 def _pyarrow() -> tuple[Any, Any]:

@@ -1,12 +1,15 @@
-"""What a table of scores allows to say: intervals, paired differences with their tests, and verdicts that refuse more than scores tell.
+"""What a table of scores allows to say: intervals, paired differences with their tests, and
+verdicts that refuse more than scores tell.
 
     mean       with a bootstrap interval over examples (BCa)
-    differences  between two methods on the same examples: mean with its interval, sign-flip permutation test, win rate with
+    differences  between two methods on the same examples: mean with its interval, sign-flip
+                 permutation test, win rate with
                Wilson's interval
-    verdict    a winner only where its differences to all other methods are significant after Bonferroni's correction
+    verdict    a winner only where its differences to all other methods are significant after
+               Bonferroni's correction
 
-Examples are what is drawn again and what is flipped, never pixels or steps. An example without a value (NaN) is left out of what needs
-that value, and counted.
+Examples are what is drawn again and what is flipped, never pixels or steps. An example without a
+value (NaN) is left out of what needs that value, and counted.
 """
 
 from __future__ import annotations
@@ -32,7 +35,8 @@ Statistic = Callable[..., Any]
 
 @dataclass(frozen=True)
 class Inference:
-    """How sure to be, and how: the level of intervals (and 1 − level of tests), draws of bootstrap and permutations, their seed.
+    """How sure to be, and how: the level of intervals (and 1 − level of tests), draws of bootstrap
+    and permutations, their seed.
 
     bootstrap  "bca", corrected for bias and skewness, or "percentile"
     """
@@ -46,7 +50,9 @@ class Inference:
         if not 0 < self.level < 1:
             raise InputError(f"level= is a probability such as 0.95, not {self.level}.")
         if self.draws < 99:
-            raise InputError(f"draws= is at least 99, not {self.draws}: tests and intervals are no finer than that.")
+            raise InputError(
+                f"draws= is at least 99, not {self.draws}: tests and intervals are no finer than that."
+            )
         if self.bootstrap not in ("bca", "percentile"):
             raise UnknownName("bootstrap", self.bootstrap, ("bca", "percentile"))
 
@@ -59,14 +65,17 @@ class Inference:
 # --- arithmetic -------------------------------------------------------------------------------------------------------
 
 
-def interval(values: Any, sure: Inference = Inference(), statistic: Statistic = np.mean) -> tuple[float, float]:
+def interval(
+    values: Any, sure: Inference = Inference(), statistic: Statistic = np.mean
+) -> tuple[float, float]:
     """The bootstrap interval of a statistic of values (E,), examples drawn with replacement.
 
-    Percentiles of the statistic of ``draws`` draws; "bca" moves them by the bias z₀ = Φ⁻¹(share of draws below the statistic) and the
-    acceleration a of the jackknife: α → Φ(z₀ + (z₀ + z_α) / (1 − a (z₀ + z_α))). With fewer than two values, (NaN, NaN): one
-    example says nothing. It is too narrow for few examples, as every bootstrap is: of nominal 95 % intervals of ten examples about 90 %
-    hold the mean, of thirty about 93 %.
-    Source: Efron, "Better bootstrap confidence intervals", JASA 1987.
+    Percentiles of the statistic of ``draws`` draws; "bca" moves them by the bias z₀ = Φ⁻¹(share of
+    draws below the statistic) and the acceleration a of the jackknife: α → Φ(z₀ + (z₀ + z_α) / (1 −
+    a (z₀ + z_α))). With fewer than two values, (NaN, NaN): one example says nothing. It is too
+    narrow for few examples, as every bootstrap is: of nominal 95 % intervals of ten examples about
+    90 % hold the mean, of thirty about 93 %. Source: Efron, "Better bootstrap confidence
+    intervals", JASA 1987.
     """
     values = np.asarray(values, dtype=np.float64)
     values = values[~np.isnan(values)]
@@ -94,7 +103,8 @@ def _drawn(values: Numbers, sure: Inference, statistic: Statistic) -> Numbers:
 
 
 def _corrected(tails: Numbers, drawn: Numbers, values: Numbers, statistic: Statistic) -> Numbers:
-    """The tails of BCa; those of percentiles where the draws are all on one side, or the jackknife does not vary."""
+    """The tails of BCa; those of percentiles where the draws are all on one side, or the jackknife
+    does not vary."""
     normal = NormalDist()
     seen = statistic(values, axis=-1)
     below = (np.mean(drawn < seen) + np.mean(drawn <= seen)) / 2
@@ -109,12 +119,14 @@ def _corrected(tails: Numbers, drawn: Numbers, values: Numbers, statistic: Stati
 
 
 def sign_flip(differences: Any, sure: Inference = Inference()) -> Numbers:
-    """p of paired differences (P, E), two-sided: how often flipping their signs at random makes a mean as far from 0.
+    """p of paired differences (P, E), two-sided: how often flipping their signs at random makes a
+    mean as far from 0.
 
-    The null hypothesis: every difference is as likely as its negative. Differences that average 0 and are skewed are not: of very skewed
-    ones (exponential, 20 examples) 9 % come out below .05, of a hundred 6 %. Verdicts look at the interval as well. Up to 14 examples that differ all flips are tried and p is exact;
-    beyond, ``draws`` of them, the observed one counted: p = (1 + as extreme) / (1 + draws). NaN differences are left out; where all
-    are, p is NaN.
+    The null hypothesis: every difference is as likely as its negative. Differences that average 0
+    and are skewed are not: of very skewed ones (exponential, 20 examples) 9 % come out below .05,
+    of a hundred 6 %. Verdicts look at the interval as well. Up to 14 examples that differ all flips
+    are tried and p is exact; beyond, ``draws`` of them, the observed one counted: p = (1 + as
+    extreme) / (1 + draws). NaN differences are left out; where all are, p is NaN.
     """
     differences = np.atleast_2d(np.asarray(differences, dtype=np.float64))
     known = ~np.isnan(differences)
@@ -142,17 +154,22 @@ def _sampled(differences: Numbers, sure: Inference) -> Numbers:
     size = max(1, _BLOCK // max(examples, rows))
     seen = differences.sum(1)
     for first in range(0, sure.draws, size):
-        signs = generator.integers(2, size=(min(size, sure.draws - first), examples), dtype=np.int8) * 2.0 - 1.0
+        signs = (
+            generator.integers(2, size=(min(size, sure.draws - first), examples), dtype=np.int8)
+            * 2.0
+            - 1.0
+        )
         extreme += _as_extreme(signs @ differences.T, seen).sum(0)
     found: Numbers = (1 + extreme) / (1 + sure.draws)
     return found
 
 
 def holm(p: Any) -> Numbers:
-    """p values (P,) of a family, corrected so that the chance of any false one is what a single one's was.
+    """p values (P,) of a family, corrected so that the chance of any false one is what a single
+    one's was.
 
-    Sorted, p_(i) becomes the largest (P − j) p_(j) of those up to it, j from 0; NaN is no test and stays NaN.
-    Source: Holm, "A simple sequentially rejective multiple test procedure", 1979.
+    Sorted, p_(i) becomes the largest (P − j) p_(j) of those up to it, j from 0; NaN is no test and
+    stays NaN. Source: Holm, "A simple sequentially rejective multiple test procedure", 1979.
     """
     p = np.asarray(p, dtype=np.float64)
     found = np.full(p.shape, np.nan)
@@ -164,7 +181,8 @@ def holm(p: Any) -> Numbers:
 
 
 def wilson(wins: float, many: int, level: float = 0.95) -> tuple[float, float]:
-    """Wilson's interval of a share of ``many``; ``wins`` may be halves, for ties. (NaN, NaN) of none."""
+    """Wilson's interval of a share of ``many``; ``wins`` may be halves, for ties. (NaN, NaN) of
+    none."""
     if many == 0:
         return math.nan, math.nan
     z = NormalDist().inv_cdf((1 + level) / 2)
@@ -221,7 +239,8 @@ class Difference:
 class Verdict:
     """What one metric allows to say.
 
-    best    the method with the best mean over the examples that all have values for, controls apart; None where nothing has a value
+    best    the method with the best mean over the examples that all have values for, controls
+            apart; None where nothing has a value
     winner  that method, if it is told from every other; else None
     tied    methods that are not told from the best;  blind  controls that are not
     words   the same in a sentence
@@ -243,26 +262,45 @@ def summaries(scores: Scores, sure: Inference = Inference()) -> list[Summary]:
             known = values[~np.isnan(values)]
             if not len(known):
                 none = math.nan
-                found.append(Summary(method, metric, 0, len(values), none, none, none, none, (none,) * 4))
+                found.append(
+                    Summary(method, metric, 0, len(values), none, none, none, none, (none,) * 4)
+                )
                 continue
-            five, quarter, median, three, most = (float(v) for v in np.quantile(known, (0.05, 0.25, 0.5, 0.75, 0.95)))
+            five, quarter, median, three, most = (
+                float(v) for v in np.quantile(known, (0.05, 0.25, 0.5, 0.75, 0.95))
+            )
             low, high = interval(known, sure)
             missing = len(values) - len(known)
             mean = float(known.mean())
             found.append(
-                Summary(method, metric, len(known), missing, mean, low, high, median, (five, quarter, three, most))
+                Summary(
+                    method,
+                    metric,
+                    len(known),
+                    missing,
+                    mean,
+                    low,
+                    high,
+                    median,
+                    (five, quarter, three, most),
+                )
             )
     return found
 
 
 def differences(scores: Scores, reference: str, sure: Inference = Inference()) -> list[Difference]:
-    """Every method against the reference by every metric; Holm's correction is over all of these tests."""
+    """Every method against the reference by every metric; Holm's correction is over all of these
+    tests."""
     if reference not in scores.methods:
         raise UnknownName("method to compare with", reference, scores.methods)
     pairs = [(method, reference) for method in scores.methods if method != reference]
     tested = {metric: _paired(scores, metric, pairs) for metric in scores.metrics}
     family = _family(sure, len(pairs) * len(tested))
-    p = np.concatenate([sign_flip(paired, family) for paired in tested.values()]) if pairs else np.empty(0)
+    p = (
+        np.concatenate([sign_flip(paired, family) for paired in tested.values()])
+        if pairs
+        else np.empty(0)
+    )
     corrected = iter(zip(p, holm(p), strict=True))
     return [
         _difference(scores, metric, pair, own, *next(corrected), sure)
@@ -272,15 +310,19 @@ def differences(scores: Scores, reference: str, sure: Inference = Inference()) -
 
 
 def verdict(scores: Scores, metric: str, sure: Inference = Inference()) -> Verdict:
-    """Who wins by a metric, if anyone: the method with the best mean, where it is told from every other one and from every control.
+    """Who wins by a metric, if anyone: the method with the best mean, where it is told from every
+    other one and from every control.
 
-    Each of its M − 1 differences is tested by ``sign_flip`` and p is multiplied by M − 1; the interval of the difference has to leave out 0 as well. Whoever is truly best is then, at the level
-    asked for, either the method with the best mean or among those that are not told from it, although which is best is
-    seen from the same scores: a method is crowned wrongly only if it beats the truly best one at p < (1 − level)/(M − 1), and there are
-    M − 1 such methods (multiple comparisons with the best, Hsu 1996). Holm's steps would be too generous here, because a crown needs all
-    tests at once.
+    Each of its M − 1 differences is tested by ``sign_flip`` and p is multiplied by M − 1; the
+    interval of the difference has to leave out 0 as well. Whoever is truly best is then, at the
+    level asked for, either the method with the best mean or among those that are not told from it,
+    although which is best is seen from the same scores: a method is crowned wrongly only if it
+    beats the truly best one at p < (1 − level)/(M − 1), and there are M − 1 such methods (multiple
+    comparisons with the best, Hsu 1996). Holm's steps would be too generous here, because a crown
+    needs all tests at once.
 
-    A control that is not told from the best makes the metric one that says nothing here, and nobody wins.
+    A control that is not told from the best makes the metric one that says nothing here, and nobody
+    wins.
     """
     values = dict(zip(scores.methods, scores.of(metric), strict=True))
     sign = 1 if scores.is_higher(metric) else -1
@@ -297,7 +339,11 @@ def verdict(scores: Scores, metric: str, sure: Inference = Inference()) -> Verdi
     told = dict(zip(rivals, (corrected < sure.alpha) & (ahead > 0) & apart, strict=True))
     blind = tuple(name for name in rivals if not told[name] and name in scores.controls)
     tied = tuple(name for name in rivals if not told[name] and name not in scores.controls)
-    others = {name: _wins(row) for name, row in zip(rivals, paired, strict=True) if name not in scores.controls}
+    others = {
+        name: _wins(row)
+        for name, row in zip(rivals, paired, strict=True)
+        if name not in scores.controls
+    }
     n = int((~np.isnan(values[best])).sum())
     crowned = n > 1 and bool(others) and not tied and not blind
     words = _worded(metric, best, n, others, tied, blind, len(rivals), sure)
@@ -305,13 +351,17 @@ def verdict(scores: Scores, metric: str, sure: Inference = Inference()) -> Verdi
 
 
 def _means(values: dict[str, Numbers]) -> dict[str, float]:
-    """Means of methods that have any value, over the examples that all of these have values for where there are such.
+    """Means of methods that have any value, over the examples that all of these have values for
+    where there are such.
 
     A method that fails on what is hard would otherwise look good for it.
     """
     known = {name: row for name, row in values.items() if not np.isnan(row).all()}
     common = ~np.isnan(list(known.values())).any(0) if known else np.zeros(0, dtype=bool)
-    return {name: float(row[common].mean()) if common.any() else _known_mean(row) for name, row in known.items()}
+    return {
+        name: float(row[common].mean()) if common.any() else _known_mean(row)
+        for name, row in known.items()
+    }
 
 
 def _known_mean(row: Numbers) -> float:
@@ -373,7 +423,9 @@ def _listed(names: Sequence[str]) -> str:
 def _paired(scores: Scores, metric: str, pairs: Sequence[tuple[str, str]]) -> Numbers:
     """(P, E) differences of pairs of methods."""
     values = dict(zip(scores.methods, scores.of(metric), strict=True))
-    return np.array([values[one] - values[other] for one, other in pairs]).reshape(len(pairs), len(scores))
+    return np.array([values[one] - values[other] for one, other in pairs]).reshape(
+        len(pairs), len(scores)
+    )
 
 
 def _family(sure: Inference, tests: int) -> Inference:
@@ -383,7 +435,13 @@ def _family(sure: Inference, tests: int) -> Inference:
 
 
 def _difference(
-    scores: Scores, metric: str, pair: tuple[str, str], own: Numbers, p: float, corrected: float, sure: Inference
+    scores: Scores,
+    metric: str,
+    pair: tuple[str, str],
+    own: Numbers,
+    p: float,
+    corrected: float,
+    sure: Inference,
 ) -> Difference:
     known = own[~np.isnan(own)]
     if not len(known):
@@ -395,5 +453,14 @@ def _difference(
     bounds = wilson(wins, len(known), sure.level) if len(known) > 1 else (math.nan, math.nan)
     mean = float(known.mean())
     return Difference(
-        *pair, metric, len(known), mean, low, high, float(p), float(corrected), wins / len(known), *bounds
+        *pair,
+        metric,
+        len(known),
+        mean,
+        low,
+        high,
+        float(p),
+        float(corrected),
+        wins / len(known),
+        *bounds,
     )

@@ -1,4 +1,5 @@
-"""Some examples of a batch, as a batch of their own: their field, and methods and metrics that hold something for each example."""
+"""Some examples of a batch, as a batch of their own: their field, and methods and metrics that hold
+something for each example."""
 
 from __future__ import annotations
 
@@ -42,13 +43,20 @@ class Portion(Subset):
         self.counts = counts or Counts(len(index))
 
     def _seen(
-        self, z: Tensor, index: Tensor | None, value: Tensor | None = None, *, gradient: bool = False, passes: int = 1
+        self,
+        z: Tensor,
+        index: Tensor | None,
+        value: Tensor | None = None,
+        *,
+        gradient: bool = False,
+        passes: int = 1,
     ) -> None:
         self.counts.add(index, len(z), gradient=gradient, times=passes)
 
 
 def portion(subject: Subject, which: Sequence[int], counts: Counts | None = None) -> Subject:
-    """Some examples of a subject; its model stays as fit to be asked as it is. Rows that they are asked for are counted in ``counts``."""
+    """Some examples of a subject; its model stays as fit to be asked as it is. Rows that they are
+    asked for are counted in ``counts``."""
     index = torch.tensor(list(which), dtype=torch.long, device=subject.x.device)
     x = subject.x[index]
     made = Portion(subject.field, index, counts)
@@ -60,7 +68,8 @@ def portion(subject: Subject, which: Sequence[int], counts: Counts | None = None
 
 
 def narrowed(part: Any, which: Sequence[int], x: Tensor) -> Any:
-    """A method or a metric for some examples of the batch ``x`` (B, \\*s), where it holds something for each: baselines, fills, label maps, classes."""
+    """A method or a metric for some examples of the batch ``x`` (B, \\*s), where it holds something
+    for each: baselines, fills, label maps, classes."""
     if len(which) == len(x) or not dataclasses.is_dataclass(part) or isinstance(part, type):
         return part
     index = torch.tensor(list(which), dtype=torch.long)
@@ -78,7 +87,9 @@ def _narrowed(name: str, old: Any, index: Tensor, which: Sequence[int], x: Tenso
         return _references(old, index, x)
     if name == "score" and isinstance(old, Target):
         own = old.at(index)
-        return old if own == old else own  # what is the same for all stays one object, which metrics share
+        return (
+            old if own == old else own
+        )  # what is the same for all stays one object, which metrics share
     if name == "other" and isinstance(old, Tensor) and old.ndim == 1 and len(old) == len(x):
         return old[index.to(old.device)]
     if name == "features" and isinstance(old, Tensor) and old.ndim == 3 and len(old) == len(x):
@@ -99,7 +110,9 @@ def _references(old: Any, index: Tensor, x: Tensor) -> Any:
     if isinstance(old, Own):
         return Own(old.references[:, index.to(old.references.device)])
     if isinstance(old, Given) and old.references.shape[1:] == x.shape:
-        return dataclasses.replace(old, references=old.references[:, index.to(old.references.device)])
+        return dataclasses.replace(
+            old, references=old.references[:, index.to(old.references.device)]
+        )
     if isinstance(old, Plain):
         content = _references(old.content, index, x)
         return old if content is old.content else dataclasses.replace(old, content=content)

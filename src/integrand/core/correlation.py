@@ -1,6 +1,8 @@
-"""How alike two rows of numbers are, where some may be absent and some is rounding: Pearson and Spearman, for any number of rows at once.
+"""How alike two rows of numbers are, where some may be absent and some is rounding: Pearson and
+Spearman, for any number of rows at once.
 
-Everything is done in float64. A row that is the same everywhere, rounding apart, is like nothing: its correlation is NaN, never 0.
+Everything is done in float64. A row that is the same everywhere, rounding apart, is like nothing:
+its correlation is NaN, never 0.
 """
 
 from __future__ import annotations
@@ -11,13 +13,19 @@ from torch import Tensor
 from .ranks import average_ranks
 
 Noise = Tensor | float | None
-"""By how much a row may vary without meaning it: a number for each row, in its units; or a part of its size."""
+"""By how much a row may vary without meaning it: a number for each row, in its units; or a part of
+its size."""
 
 
 def pearson(
-    a: Tensor, b: Tensor, present: Tensor | None = None, *, noise: tuple[Noise, Noise] = (None, None)
+    a: Tensor,
+    b: Tensor,
+    present: Tensor | None = None,
+    *,
+    noise: tuple[Noise, Noise] = (None, None),
 ) -> Tensor:
-    """Pearson's correlation of the rows of ``a`` and ``b`` (…, N) → (…); NaN where either does not vary.
+    """Pearson's correlation of the rows of ``a`` and ``b`` (…, N) → (…); NaN where either does not
+    vary.
 
         Σ (a − ā)(b − b̄) / √( Σ (a − ā)² · Σ (b − b̄)² )
 
@@ -34,9 +42,14 @@ def pearson(
 
 
 def spearman(
-    a: Tensor, b: Tensor, present: Tensor | None = None, *, noise: tuple[Noise, Noise] = (None, None)
+    a: Tensor,
+    b: Tensor,
+    present: Tensor | None = None,
+    *,
+    noise: tuple[Noise, Noise] = (None, None),
 ) -> Tensor:
-    """Pearson's correlation of the ranks of the rows of ``a`` and ``b`` (…, N) → (…); ties share their mean rank.
+    """Pearson's correlation of the ranks of the rows of ``a`` and ``b`` (…, N) → (…); ties share
+    their mean rank.
 
     ``present`` and ``noise`` as in ``pearson``.
     """
@@ -54,7 +67,8 @@ def rounding(values: Tensor) -> float:
 
 
 def constant(values: Tensor, present: Tensor, noise: Noise = None) -> Tensor:
-    """(…) whether a row (…, N) does not vary by more than ``noise``. Where nothing is present, nothing varies."""
+    """(…) whether a row (…, N) does not vary by more than ``noise``. Where nothing is present,
+    nothing varies."""
     low = torch.where(present, values, torch.inf).amin(-1)
     high = torch.where(present, values, -torch.inf).amax(-1)
     if noise is None:

@@ -1,16 +1,20 @@
-"""What parts may say of themselves: declared once in their base class, each with its default, and read as plain attributes.
+"""What parts may say of themselves: declared once in their base class, each with its default, and
+read as plain attributes.
 
-    class Rule(Part):                                  the base class lists all that anybody may ask of a rule
+    class Rule(Part):                                  the base class lists all that anybody may ask
+                                                       of a rule
         @declared
         def complete(self) -> bool:
             \"""Whether shares add up …\"""
             return True                                the default
 
     class Mine(Rule):
-        complete: ClassVar[bool] = False               or a field, a property, an attribute set in __init__
+        complete: ClassVar[bool] = False               or a field, a property, an attribute set in
+                                                       __init__
 
-Users need no base class: any callable of the right shape is a part. Where a part is stored (a field ``Adopted(as_rule)``) it is adopted once:
-a ``Stranger`` stands around it, with those of the declared attributes that it has and the defaults of the others. Nobody else looks.
+Users need no base class: any callable of the right shape is a part. Where a part is stored (a field
+``Adopted(as_rule)``) it is adopted once: a ``Stranger`` stands around it, with those of the
+declared attributes that it has and the defaults of the others. Nobody else looks.
 """
 
 from __future__ import annotations
@@ -26,7 +30,8 @@ if TYPE_CHECKING:
 else:
 
     class declared:
-        """An attribute with a default, computed by the decorated function; whatever a class or an instance says instead comes first."""
+        """An attribute with a default, computed by the decorated function; whatever a class or an
+        instance says instead comes first."""
 
         def __init__(self, default: Callable[[Any], Any]) -> None:
             self.default = default
@@ -36,7 +41,9 @@ else:
             self.name = name
 
         def __get__(self, instance: Any, owner: type) -> Any:
-            if instance is None:  # so that a dataclass does not take it for the default of a field of this name
+            if (
+                instance is None
+            ):  # so that a dataclass does not take it for the default of a field of this name
                 raise AttributeError(self.name)
             return self.default(instance)
 
@@ -46,7 +53,8 @@ class Part:
 
     @declared
     def resolution(self) -> str | None:
-        """The field, a whole number, that the part's cost grows with, and which a budget turns; None where there is none."""
+        """The field, a whole number, that the part's cost grows with, and which a budget turns;
+        None where there is none."""
         return None
 
     @declared
@@ -60,21 +68,25 @@ class Part:
         return 1
 
     def dial(self, name: str) -> int:
-        """The number that a dial (``resolution`` or ``effort``) stands at; 0 where it is left open (None)."""
+        """The number that a dial (``resolution`` or ``effort``) stands at; 0 where it is left open
+        (None)."""
         return int(getattr(self, name) or 0)
 
     def turned(self, name: str, value: int) -> Self:
-        """The same part with a dial at another number. Errors: ``InputError`` for one that it does not take."""
+        """The same part with a dial at another number. Errors: ``InputError`` for one that it does
+        not take."""
         return dataclasses.replace(self, **{name: value})  # type: ignore[type-var]
 
     def overrides(self, base: type, method: str) -> bool:
-        """Whether the part, or its class, has a method of its own where ``base`` only has the default."""
+        """Whether the part, or its class, has a method of its own where ``base`` only has the
+        default."""
         return method in vars(self) or vars(base)[method] is not getattr(type(self), method)
 
 
 @part
 class Stranger:
-    """A user's callable as a part: it says what it says of itself, and the base class the rest. Prints and compares as what it stands for."""
+    """A user's callable as a part: it says what it says of itself, and the base class the rest.
+    Prints and compares as what it stands for."""
 
     of: Any
 
@@ -109,14 +121,17 @@ class Stranger:
         return dataclasses.replace(self, of=dataclasses.replace(self.of, **{name: value}))
 
     def grows_with(self, claim: str) -> str | None:
-        """The field, a whole number, with which what the user's part says of its cost grows: found by asking, not by its name."""
+        """The field, a whole number, with which what the user's part says of its cost grows: found
+        by asking, not by its name."""
         if not dataclasses.is_dataclass(self.of) or claim not in vars(self):
             return None
         for spec in dataclasses.fields(self.of):
             number = getattr(self.of, spec.name)
             if spec.init and isinstance(number, int) and not isinstance(number, bool):
                 try:
-                    more = getattr(dataclasses.replace(self.of, **{spec.name: 2 * number + 2}), claim)  # type: ignore[type-var]
+                    more = getattr(
+                        dataclasses.replace(self.of, **{spec.name: 2 * number + 2}), claim
+                    )  # type: ignore[type-var]
                 except (ValueError, TypeError, ArithmeticError):  # it takes no such number
                     continue
                 if more != vars(self)[claim]:
@@ -135,8 +150,11 @@ def name_of(value: object) -> str:
 
 
 def _declarations(cls: type[Any]) -> Iterator[str]:
-    """The names of what a part's base classes declare: attributes, and methods that a part may have."""
-    bases: list[type[Any]] = [base for base in cls.__mro__ if Part in base.__mro__ and Stranger not in base.__mro__]
+    """The names of what a part's base classes declare: attributes, and methods that a part may
+    have."""
+    bases: list[type[Any]] = [
+        base for base in cls.__mro__ if Part in base.__mro__ and Stranger not in base.__mro__
+    ]
     for base in bases:
         yield from (name for name in vars(base) if not name.startswith("_"))
 

@@ -4,12 +4,15 @@
     (T, D)      "tokens": a whole row
     (C, L)      "steps": all channels of a time step
     any         "elements" / "columns": each number alone
-    "auto"      pixels for three axes, tokens for two, elements otherwise, and where there is one row only
+    "auto"      pixels for three axes, tokens for two, elements otherwise, and where there is one
+                row only
 
-A shape does not say whether its two axes are (T, D) or (C, L): for series of several channels say "steps", or each channel is a
-feature. One row alone cannot be ranked, so that each step of a series of one channel (1, L) is a feature.
+A shape does not say whether its two axes are (T, D) or (C, L): for series of several channels say
+"steps", or each channel is a feature. One row alone cannot be ranked, so that each step of a series
+of one channel (1, L) is a feature.
 
-Whoever ranks, replaces or reveals features asks here which elements belong together, so that all mean the same by a pixel.
+Whoever ranks, replaces or reveals features asks here which elements belong together, so that all
+mean the same by a pixel.
 """
 
 from __future__ import annotations
@@ -40,9 +43,11 @@ def kind_of(features: Features, x: Tensor) -> str:
 
 
 def feature_map(features: Features, x: Tensor) -> Tensor:
-    """Which feature each element of an example belongs to: (\\*s), or (B, \\*s) for label maps of their own; numbered from 0.
+    """Which feature each element of an example belongs to: (\\*s), or (B, \\*s) for label maps of
+    their own; numbered from 0.
 
-    "pixels" (C, H, W): all channels of a place;  an int: square patches of that many pixels, those at the far edges cut off;
+    "pixels" (C, H, W): all channels of a place;  an int: square patches of that many pixels, those
+                                                  at the far edges cut off;
     "tokens" (T, D): a whole row;  "steps" (C, L): all channels of a time step;  "elements" / "columns": each number alone;
     "auto": pixels for three axes, tokens for two (elements if there is one row), elements otherwise;  a label map (H, W) or (B, H, W): superpixels.
     """
@@ -66,7 +71,9 @@ def feature_map(features: Features, x: Tensor) -> Tensor:
         "'pixels' (C, H, W), an int (patches of that side), 'tokens' (T, D), 'steps' (C, L), 'columns', 'elements', 'auto', or a "
         "label map"
     )
-    raise ShapeError(f"features={features!r} does not fit examples of shape {describe(shape)}; choose from {known}.")
+    raise ShapeError(
+        f"features={features!r} does not fit examples of shape {describe(shape)}; choose from {known}."
+    )
 
 
 def _patches(side: int, x: Tensor) -> Tensor:
@@ -105,7 +112,9 @@ def feature_scores(maps: Tensor, groups: Tensor) -> Tensor:
     leading = maps.shape[:2]
     if groups.shape == maps.shape[2:] and count == groups.numel():
         place = groups.flatten()
-        if torch.equal(place, torch.arange(count, device=place.device)):  # every number is a feature
+        if torch.equal(
+            place, torch.arange(count, device=place.device)
+        ):  # every number is a feature
             return maps.reshape(*leading, count)
     where = groups.expand(maps.shape[1:]).reshape(1, leading[1], -1).expand(*leading, -1)
     sums = maps.new_zeros(*leading, count).scatter_add_(2, where, maps.reshape(*leading, -1))

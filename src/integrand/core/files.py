@@ -1,10 +1,12 @@
 """Files that are written whole or not at all, and names that fit onto every disk.
 
     with whole("index.html") as partial:      a file of another name in the same folder,
-        partial.write_text(page)              which takes its place once it is complete and on the disk
+        partial.write_text(page)              which takes its place once it is complete and on the
+                                              disk
 
-Whatever goes wrong meanwhile (a full disk, Ctrl-C, a kill), the earlier file stands as it stood. What the system refuses is an ``OSError``
-with its number and the name that was asked for, also where a package tells of it in words alone.
+Whatever goes wrong meanwhile (a full disk, Ctrl-C, a kill), the earlier file stands as it stood.
+What the system refuses is an ``OSError`` with its number and the name that was asked for, also
+where a package tells of it in words alone.
 """
 
 from __future__ import annotations
@@ -21,16 +23,19 @@ from pathlib import Path
 from typing import Any
 
 NAME_BYTES = 120
-"""Of a picture's part in a file's name: with what is put behind it, it stays below the 143 bytes of the strictest file systems."""
+"""Of a picture's part in a file's name: with what is put behind it, it stays below the 143 bytes of
+the strictest file systems."""
 
 _FLAGS = os.O_CREAT | os.O_EXCL | os.O_WRONLY | getattr(os, "O_CLOEXEC", 0)
 
 
 @contextmanager
 def whole(path: str | Path) -> Iterator[Path]:
-    """A file to write in place of ``path``, which it becomes at the end; its ending is that of ``path``.
+    """A file to write in place of ``path``, which it becomes at the end; its ending is that of
+    ``path``.
 
-    Links are followed; what is no ordinary file (``/dev/stdout``) is written to as it is. Errors: ``OSError`` that names ``path``.
+    Links are followed; what is no ordinary file (``/dev/stdout``) is written to as it is. Errors:
+    ``OSError`` that names ``path``.
     """
     target = partial = Path(os.path.realpath(path))
     try:
@@ -48,7 +53,11 @@ def whole(path: str | Path) -> Iterator[Path]:
         if partial != target:
             with contextlib.suppress(OSError):
                 partial.unlink()
-        if not isinstance(error, OSError) or error.errno is None or error.filename not in (None, str(partial)):
+        if (
+            not isinstance(error, OSError)
+            or error.errno is None
+            or error.filename not in (None, str(partial))
+        ):
             raise
         raise type(error)(error.errno, os.strerror(error.errno), str(path)) from error
 
@@ -59,8 +68,11 @@ def write_text(path: str | Path, text: str) -> None:
         partial.write_text(text, "utf-8")
 
 
-def write_tensors(save_file: Callable[..., Any], tensors: Any, path: str | Path, header: dict[str, str]) -> None:
-    """Write tensors by ``safetensors.torch.save_file``, whole or not at all. Errors: ``OSError`` where the disk refuses."""
+def write_tensors(
+    save_file: Callable[..., Any], tensors: Any, path: str | Path, header: dict[str, str]
+) -> None:
+    """Write tensors by ``safetensors.torch.save_file``, whole or not at all. Errors: ``OSError``
+    where the disk refuses."""
     with whole(path) as partial:
         try:
             save_file(tensors, str(partial), metadata=header)
@@ -73,7 +85,8 @@ def write_tensors(save_file: Callable[..., Any], tensors: Any, path: str | Path,
 
 
 def fitting(name: str, key: str = "") -> str:
-    """A name that fits into a file's name: a long one is cut, and told apart by a hash of it and of ``key``.
+    """A name that fits into a file's name: a long one is cut, and told apart by a hash of it and of
+    ``key``.
 
     >>> fitting("cat"), len(fitting("c" * 300)), fitting("c" * 300, "a") == fitting("c" * 300, "b")
     ('cat', 120, False)

@@ -1,4 +1,5 @@
-"""Numbers as a reader meets them: the same in tables, figures, notebooks, pages and on the command line."""
+"""Numbers as a reader meets them: the same in tables, figures, notebooks, pages and on the command
+line."""
 
 from __future__ import annotations
 
@@ -53,7 +54,11 @@ def signed_percent(value: float | None) -> str:
     >>> signed_percent(-0.056), signed_percent(0.2)
     ('−6 %', '+20 %')
     """
-    return NOTHING if value is None or not math.isfinite(value) else f"{100 * value:+.0f} %".replace("-", "−")
+    return (
+        NOTHING
+        if value is None or not math.isfinite(value)
+        else f"{100 * value:+.0f} %".replace("-", "−")
+    )
 
 
 def interval(low: float, high: float) -> str:

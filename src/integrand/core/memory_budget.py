@@ -8,7 +8,9 @@ import torch
 from torch import Tensor
 
 _BLOCK_ELEMENTS = 1 << 24  # corners are stacked up to about this many numbers at a time
-_BLOCK_ON_CPU = 1 << 21  # where a model call wants no more rows than that, and memory is the process' own
+_BLOCK_ON_CPU = (
+    1 << 21
+)  # where a model call wants no more rows than that, and memory is the process' own
 
 
 def at_once(elements: int, device: torch.device) -> int:
@@ -20,10 +22,12 @@ def at_once(elements: int, device: torch.device) -> int:
 def in_blocks(
     steps: int, elements: int, device: torch.device, corners: Callable[[Tensor], Tensor]
 ) -> Iterator[tuple[Tensor, Tensor]]:
-    """The ``steps`` + 1 corners of a path, as blocks ``(clock (k+1,), points (k+1, …))`` whose ends meet.
+    """The ``steps`` + 1 corners of a path, as blocks ``(clock (k+1,), points (k+1, …))`` whose ends
+    meet.
 
-    ``corners`` makes the points (k, …) on the ``device`` for clocks (k,), in float64 on the CPU, out of 0, 1/steps, …, 1; one
-    takes ``elements`` numbers. Each corner is made once: where two blocks meet they hold the same numbers.
+    ``corners`` makes the points (k, …) on the ``device`` for clocks (k,), in float64 on the CPU,
+    out of 0, 1/steps, …, 1; one takes ``elements`` numbers. Each corner is made once: where two
+    blocks meet they hold the same numbers.
     """
     most = at_once(elements, device)
     last: Tensor | None = None

@@ -1,7 +1,8 @@
 """What the numbers of an image tensor mean to the eye.
 
-A model sees ``(colour − mean) / std``; a person sees colours between 0 (black) and 1 (white). Whoever needs a black baseline,
-a data range to stay inside, or a picture to draw asks this one value.
+A model sees ``(colour − mean) / std``; a person sees colours between 0 (black) and 1 (white).
+Whoever needs a black baseline, a data range to stay inside, or a picture to draw asks this one
+value.
 """
 
 from __future__ import annotations
@@ -30,9 +31,13 @@ class Normalisation:
 
     def __post_init__(self) -> None:
         if not self.mean or not all(math.isfinite(number) for number in self.mean):
-            raise InputError(f"Normalisation takes a finite mean for each channel, not mean={self.mean}.")
+            raise InputError(
+                f"Normalisation takes a finite mean for each channel, not mean={self.mean}."
+            )
         if not self.std or not all(math.isfinite(number) and number > 0 for number in self.std):
-            raise InputError(f"Normalisation divides by std=, which is above 0 for each channel, not std={self.std}.")
+            raise InputError(
+                f"Normalisation divides by std=, which is above 0 for each channel, not std={self.std}."
+            )
         if len(self.mean) != len(self.std) and 1 not in (len(self.mean), len(self.std)):
             raise InputError(
                 f"Normalisation has {len(self.mean)} means and {len(self.std)} deviations: give one of each for every channel."

@@ -1,4 +1,5 @@
-"""What only some features need, imported when the feature is used: optional packages, and rooms of higher floors."""
+"""What only some features need, imported when the feature is used: optional packages, and rooms of
+higher floors."""
 
 from __future__ import annotations
 
@@ -37,12 +38,14 @@ def optional(module: str, *, extra: str, needs: str, package: str | None = None)
 
 
 def room(module: str) -> Any:
-    """A module of the package that stands higher than the one that asks, such as ``"report.html"``: imported when it is used."""
+    """A module of the package that stands higher than the one that asks, such as ``"report.html"``:
+    imported when it is used."""
     return import_module(f"integrand.{module}")
 
 
 def check_installed(extras: Mapping[str, str], needs: str) -> None:
-    """Look for optional modules without importing them, so that a long run does not fail at its end.
+    """Look for optional modules without importing them, so that a long run does not fail at its
+    end.
 
     Args:
         extras: top-level module → the extra that installs it.

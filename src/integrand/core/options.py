@@ -1,14 +1,15 @@
 """Options: what annotations say of numbers, checked where they are handed in.
 
-Counts, rates and tolerances reach the loops that use them long after they were typed. So every part (``parts.part``) and every
-published method looks at what it is given once, by its own annotations:
+Counts, rates and tolerances reach the loops that use them long after they were typed. So every part
+(``parts.part``) and every published method looks at what it is given once, by its own annotations:
 
     steps: int                    a whole number; no 2.5, no "3", no True
     tol: float | None             a finite number, or None
     rate: float | Relative        a number or a ``Relative``
     clip: tuple[float, float]     two numbers
 
-Numbers of NumPy, and tensors of one number where no tensor is asked for, become Python's. Ranges are each part's own to check.
+Numbers of NumPy, and tensors of one number where no tensor is asked for, become Python's. Ranges
+are each part's own to check.
 """
 
 from __future__ import annotations
@@ -36,7 +37,8 @@ _PLAIN: dict[Any, tuple[Any, ...]] = {
     "int | None": (int, type(None)),
     "float | None": (float, type(None)),
 }
-"""Annotations that need not be evaluated, which most are: the library is imported with many parts as defaults."""
+"""Annotations that need not be evaluated, which most are: the library is imported with many parts
+as defaults."""
 _WORDS: dict[Any, str] = {
     int: "a whole number",
     float: "a number",
@@ -62,7 +64,8 @@ def real(name: str, value: Any) -> float:
 
 
 def option(name: str, value: Any, kinds: tuple[Any, ...]) -> Any:
-    """``value`` if it is of one of ``kinds`` (types as they are annotated), its numbers Python's own; else ``InputError``."""
+    """``value`` if it is of one of ``kinds`` (types as they are annotated), its numbers Python's
+    own; else ``InputError``."""
     plain = _plain(value, kinds)
     if not any(_is(plain, kind) for kind in kinds):
         raise InputError(f"{name} is {_described(kinds)}, not {_shown(value)}.")
@@ -70,19 +73,24 @@ def option(name: str, value: Any, kinds: tuple[Any, ...]) -> Any:
 
 
 def check_finite(name: str, value: Any) -> None:
-    """Errors: ``InputError`` for NaN or infinity, and for NaN in a tuple (whose infinities may be open ends)."""
+    """Errors: ``InputError`` for NaN or infinity, and for NaN in a tuple (whose infinities may be
+    open ends)."""
     if isinstance(value, float) and not math.isfinite(value):
         raise InputError(f"{name} is a finite number, not {value}.")
-    if isinstance(value, tuple | list) and any(isinstance(number, float) and math.isnan(number) for number in value):
+    if isinstance(value, tuple | list) and any(
+        isinstance(number, float) and math.isnan(number) for number in value
+    ):
         raise InputError(f"{name} holds numbers, and NaN is none: {_shown(value)}.")
 
 
 @functools.cache
 def numeric(annotated: Any) -> Mapping[str, tuple[Any, ...]]:
-    """Fields of a class or parameters of a function that take numbers, by name: the kinds they may be of.
+    """Fields of a class or parameters of a function that take numbers, by name: the kinds they may
+    be of.
 
-    Numbers count where they are written: names for several types (``Features``, ``Index``) are read by whoever made them. Annotations
-    that name what only a type checker imports cannot be read; nothing is asked of these.
+    Numbers count where they are written: names for several types (``Features``, ``Index``) are read
+    by whoever made them. Annotations that name what only a type checker imports cannot be read;
+    nothing is asked of these.
     """
     numbers: dict[str, tuple[Any, ...]] = {}
     for owner in reversed(annotated.__mro__) if isinstance(annotated, type) else (annotated,):
@@ -96,7 +104,9 @@ def numeric(annotated: Any) -> Mapping[str, tuple[Any, ...]]:
 
 def with_checked_options(build: F) -> F:
     """The function ``build``, whose numbers are checked before anything else is done."""
-    signature = functools.cache(lambda: inspect.signature(build))  # when it is first needed: importing is quick
+    signature = functools.cache(
+        lambda: inspect.signature(build)
+    )  # when it is first needed: importing is quick
 
     @functools.wraps(build)
     def checked(*given: Any, **options: Any) -> Any:
@@ -117,18 +127,22 @@ def with_checked_options(build: F) -> F:
 
 @functools.cache
 def usual(kinds: tuple[Any, ...]) -> frozenset[type]:
-    """The exact types that need no second look: Python's own numbers and None, as far as ``kinds`` has them."""
+    """The exact types that need no second look: Python's own numbers and None, as far as ``kinds``
+    has them."""
     own: dict[Any, set[type]] = {int: {int}, float: {int, float}, type(None): {type(None)}}
     return frozenset(one for kind in kinds if isinstance(kind, type) for one in own.get(kind, ()))
 
 
 def _kinds_of(written: Any, owner: Any) -> tuple[Any, ...]:
-    """What an annotation of a class or function allows; nothing where it names what only a type checker imports."""
+    """What an annotation of a class or function allows; nothing where it names what only a type
+    checker imports."""
     if written in _PLAIN:
         return _PLAIN[written]
     if isinstance(written, str):
         try:
-            written = eval(written, vars(sys.modules[owner.__module__]))  # as inspect.get_annotations does, one by one
+            written = eval(
+                written, vars(sys.modules[owner.__module__])
+            )  # as inspect.get_annotations does, one by one
         except NameError:
             return ()
     return get_args(written) if get_origin(written) in (Union, types.UnionType) else (written,)
@@ -163,7 +177,9 @@ def _is(value: Any, kind: Any) -> bool:
         return isinstance(value, _NUMBERS if kind is float else int) and not isinstance(value, bool)
     if _of_numbers(kind):
         items = get_args(kind)
-        if not isinstance(value, tuple | list) or (items[-1] is not ... and len(value) != len(items)):
+        if not isinstance(value, tuple | list) or (
+            items[-1] is not ... and len(value) != len(items)
+        ):
             return False
         return all(_is(number, items[0]) for number in value)
     try:
@@ -176,7 +192,9 @@ def _is(value: Any, kind: Any) -> bool:
 
 
 def _described(kinds: tuple[Any, ...]) -> str:
-    names = list(dict.fromkeys(_word(kind) for kind in kinds if not (kind is int and float in kinds)))
+    names = list(
+        dict.fromkeys(_word(kind) for kind in kinds if not (kind is int and float in kinds))
+    )
     return names[0] if len(names) == 1 else f"{', '.join(names[:-1])} or {names[-1]}"
 
 

@@ -1,7 +1,8 @@
-"""Randomness from explicit seeds only: the global generators of torch, NumPy and Python are never touched.
+"""Randomness from explicit seeds only: the global generators of torch, NumPy and Python are never
+touched.
 
-Draws are made on the CPU and moved, so that a seed means the same numbers on every device, and they are shared by the
-examples of a batch, so that a batch of eight equals eight single runs.
+Draws are made on the CPU and moved, so that a seed means the same numbers on every device, and they
+are shared by the examples of a batch, so that a batch of eight equals eight single runs.
 """
 
 from __future__ import annotations
@@ -19,13 +20,15 @@ T = TypeVar("T")
 
 def generator(*seed: int) -> torch.Generator:
     """A CPU generator for this sequence of integers; different sequences give unrelated streams."""
-    # torch's CPU generator looks at 32 bits of its seed only: all bits of the sequence have to end up in them.
+    # torch's CPU generator looks at 32 bits of its seed only: all bits of the sequence have to end
+    # up in them.
     digest = hashlib.blake2b(repr(tuple(map(int, seed))).encode(), digest_size=4).digest()
     return torch.Generator().manual_seed(int.from_bytes(digest, "little"))
 
 
 def reseeded(part: T, seed: int) -> T:
-    """``part`` (a frozen dataclass, nested to any depth) with ``seed`` mixed into every field named ``seed``."""
+    """``part`` (a frozen dataclass, nested to any depth) with ``seed`` mixed into every field named
+    ``seed``."""
     seed = whole("seed", seed)
     if isinstance(part, tuple | list):
         return type(part)(reseeded(item, seed) for item in part)

@@ -16,13 +16,16 @@ def renamed(module: str, names: Mapping[str, str]) -> Callable[[str], Any]:
         names: old name → the name it has now.
 
     Returns:
-        A function that looks an old name up, with a ``DeprecationWarning``; other names raise ``AttributeError``.
+        A function that looks an old name up, with a ``DeprecationWarning``; other names raise
+        ``AttributeError``.
     """
 
     def look_up(name: str) -> Any:
         if name not in names:
             raise AttributeError(f"module {module!r} has no attribute {name!r}")
-        warnings.warn(f"{module}.{name} is called {names[name]} now.", DeprecationWarning, stacklevel=2)
+        warnings.warn(
+            f"{module}.{name} is called {names[name]} now.", DeprecationWarning, stacklevel=2
+        )
         return getattr(sys.modules[module], names[name])
 
     return look_up

@@ -1,8 +1,9 @@
 """A segment is a straight piece of a path; a path is a stream of them.
 
-Displacements live on segments and gradients at points. Keeping both in one value is what stops nodes, steps and weights from
-drifting apart, the commonest defect of hand-written path loops. A segment also carries what was already paid for: a path
-that had to look at the gradient to find its way hands it on with the segment, and no rule pays for it again.
+Displacements live on segments and gradients at points. Keeping both in one value is what stops
+nodes, steps and weights from drifting apart, the commonest defect of hand-written path loops. A
+segment also carries what was already paid for: a path that had to look at the gradient to find its
+way hands it on with the segment, and no rule pays for it again.
 
     start ──────────────▶ end          clock 0 at the baseline, 1 at the input
     at_start              at_end       evaluations already made there, if any
@@ -19,7 +20,8 @@ from torch import Tensor
 
 @dataclass(frozen=True, eq=False)
 class Evaluation:
-    """A field's value (L…) and gradient (L…, \\*s) at the same points; ``passes`` is how often the model was asked for them."""
+    """A field's value (L…) and gradient (L…, \\*s) at the same points; ``passes`` is how often the
+    model was asked for them."""
 
     value: Tensor
     gradient: Tensor
@@ -36,11 +38,13 @@ class Segment:
     """K straight pieces of R paths for B examples, stacked.
 
     start, end : (K, R, B, \\*s), the two ends, from the baseline's side towards the input's
-    clock      : (begins (K,), ends (K,)), the part of the path each piece covers, 0 at the baseline and 1 at the input
+    clock      : (begins (K,), ends (K,)), the part of the path each piece covers, 0 at the baseline
+               and 1 at the input
     at_start, at_end : evaluations (K, R, B) that the path has already paid for
     notes      : named numbers worth keeping, measured at the K+1 corners (K+1, R, B)
     weights    : (R, B) how the references are weighed in the end, where that is known already
-    lanes      : (first, of) when these R references are a block out of more; randomised rules stratify over all of them
+    lanes      : (first, of) when these R references are a block out of more; randomised rules
+               stratify over all of them
     """
 
     start: Tensor
@@ -64,12 +68,16 @@ class Segment:
         return self.end - self.start
 
     def moving(self) -> Tensor:
-        """The rows, numbered over (K, R, B), whose piece has a length; the others have no share and cost nothing."""
-        return (self.start != self.end).reshape(*self.leading, -1).any(-1).reshape(-1).nonzero()[:, 0]
+        """The rows, numbered over (K, R, B), whose piece has a length; the others have no share and
+        cost nothing."""
+        return (
+            (self.start != self.end).reshape(*self.leading, -1).any(-1).reshape(-1).nonzero()[:, 0]
+        )
 
 
 def polyline(corners: Tensor, clock: Tensor | None = None) -> Segment:
-    """The K segments between K+1 corners (K+1, R, B, \\*s); ``clock`` (K+1,) is even unless given."""
+    """The K segments between K+1 corners (K+1, R, B, \\*s); ``clock`` (K+1,) is even unless
+    given."""
     if clock is None:
         clock = torch.linspace(0, 1, len(corners), dtype=corners.dtype, device=corners.device)
     return Segment(corners[:-1], corners[1:], (clock[:-1], clock[1:]))

@@ -11,8 +11,9 @@
     weights      (R, B)           how references are weighed; columns add up to one
     values       (B, *s)          the attribution
 
-Rows. A model only ever sees flat rows ``(N, *s)`` beside an ``index`` ``(N,)`` that says which example each row belongs to.
-Targets and extra arguments are looked up by that index, so per-example classes need no expansion anywhere.
+Rows. A model only ever sees flat rows ``(N, *s)`` beside an ``index`` ``(N,)`` that says which
+example each row belongs to. Targets and extra arguments are looked up by that index, so per-example
+classes need no expansion anywhere.
 """
 
 from __future__ import annotations
@@ -29,8 +30,8 @@ EXACT = 2**53
 """Whole numbers up to this size are exact in float64, whatever number they are."""
 
 ROUNDING = 64
-"""What a difference of two values of F may be off by, in units of their last place: a forward pass rounds at every one of some dozens
-of operations."""
+"""What a difference of two values of F may be off by, in units of their last place: a forward pass
+rounds at every one of some dozens of operations."""
 
 
 def state_dtype(dtype: torch.dtype) -> torch.dtype:
@@ -39,13 +40,17 @@ def state_dtype(dtype: torch.dtype) -> torch.dtype:
 
 
 def carrier(dtype: torch.dtype, device: torch.device) -> torch.dtype:
-    """The type that carries numbers of this type unchanged: that of the integration, and float64 for integers too long for float32."""
+    """The type that carries numbers of this type unchanged: that of the integration, and float64
+    for integers too long for float32."""
     wide = not dtype.is_floating_point and not dtype.is_complex and dtype.itemsize > 2
-    return torch.float64 if wide and device.type != "mps" else state_dtype(dtype)  # which has no float64
+    return (
+        torch.float64 if wide and device.type != "mps" else state_dtype(dtype)
+    )  # which has no float64
 
 
 def carried(t: Tensor, dtype: torch.dtype, who: str) -> Tensor:
-    """``t`` as numbers of ``dtype``; whole numbers that it cannot hold exactly are refused, for they are names of things."""
+    """``t`` as numbers of ``dtype``; whole numbers that it cannot hold exactly are refused, for
+    they are names of things."""
     made = t.to(dtype)
     if t.is_floating_point() or t.dtype.itemsize <= 2 or not t.numel():
         return made
@@ -59,7 +64,8 @@ def carried(t: Tensor, dtype: torch.dtype, who: str) -> Tensor:
 
 
 def flattened(maps: Tensor, leading: int) -> Tensor:
-    """``maps`` (L…, \\*s) with everything behind the first ``leading`` axes in one axis; examples of one number get one."""
+    """``maps`` (L…, \\*s) with everything behind the first ``leading`` axes in one axis; examples
+    of one number get one."""
     return maps.flatten(leading) if maps.ndim > leading else maps[..., None]
 
 
@@ -74,7 +80,8 @@ def total(maps: Tensor, leading: int) -> Tensor:
 
 
 def norm(maps: Tensor, leading: int = 1) -> Tensor:
-    """The L2 norm of everything behind the first ``leading`` axes, also where squares are too small or too large for the type."""
+    """The L2 norm of everything behind the first ``leading`` axes, also where squares are too small
+    or too large for the type."""
     flat = maps.flatten(leading) if maps.ndim > leading else maps[..., None]
     found: Tensor = flat.norm(dim=-1)
     limits = torch.finfo(flat.dtype)
@@ -89,7 +96,8 @@ def norm(maps: Tensor, leading: int = 1) -> Tensor:
 
 
 def norms_of(groups: Tensor, numbers: Tensor, count: int) -> Tensor:
-    """√Σ numbers² over each of ``count`` groups, of numbers (n,) that belong to the ``groups`` (n,), at every scale."""
+    """√Σ numbers² over each of ``count`` groups, of numbers (n,) that belong to the ``groups``
+    (n,), at every scale."""
     largest = numbers.new_zeros(count).scatter_reduce_(0, groups, numbers.abs(), "amax")
     scale = torch.where((largest > 0) & largest.isfinite(), largest, 1)
     squares = (numbers / scale[groups]).square()
@@ -97,14 +105,16 @@ def norms_of(groups: Tensor, numbers: Tensor, count: int) -> Tensor:
 
 
 def first_alike(numbers: Tensor) -> Tensor:
-    """For each of ``numbers`` (N,) or rows of numbers (N, C) the place of the first that is the same (N,)."""
+    """For each of ``numbers`` (N,) or rows of numbers (N, C) the place of the first that is the
+    same (N,)."""
     which = torch.unique(numbers, dim=None if numbers.ndim == 1 else 0, return_inverse=True)[1]
     place = torch.arange(len(numbers), device=numbers.device)
     return torch.full_like(place, len(numbers)).scatter_reduce_(0, which, place, "amin")[which]
 
 
 def checked_references(references: Any, x: Tensor, who: str) -> Tensor:
-    """References (R, B, \\*s) that are what a baseline promised, or an error that says what they are instead."""
+    """References (R, B, \\*s) that are what a baseline promised, or an error that says what they
+    are instead."""
     if not isinstance(references, Tensor):
         raise BaselineError(f"{who} returned {type(references).__name__}, not a tensor.")
     if references.shape[1:] != x.shape:
@@ -114,7 +124,8 @@ def checked_references(references: Any, x: Tensor, who: str) -> Tensor:
         )
     if len(references) == 0:
         raise BaselineError(f"{who} returned no references.")
-    # A sum is finite only if every term is, and takes no memory; only the rare infinite sum is looked at term by term.
+    # A sum is finite only if every term is, and takes no memory; only the rare infinite sum is
+    # looked at term by term.
     if not bool(torch.isfinite(references.sum())) and not bool(torch.isfinite(references).all()):
         raise BaselineError(f"{who} holds NaN or infinity. Fill missing values before explaining.")
     return plain(references).to(x.dtype)

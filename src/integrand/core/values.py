@@ -1,8 +1,9 @@
 """What every part is: a frozen value that prints as it was typed and equals its like.
 
-``@part`` is a frozen dataclass whose repr leaves out what was left at its default and shows a tensor by its shape, and whose
-equality looks into tensors. Constructors only store (and refuse nonsense); nothing is computed until a part is called. Numbers are
-checked by their annotations (see ``options``) before a part's own ``__post_init__``, which checks their ranges.
+``@part`` is a frozen dataclass whose repr leaves out what was left at its default and shows a
+tensor by its shape, and whose equality looks into tensors. Constructors only store (and refuse
+nonsense); nothing is computed until a part is called. Numbers are checked by their annotations (see
+``options``) before a part's own ``__post_init__``, which checks their ranges.
 """
 
 from __future__ import annotations
@@ -92,12 +93,15 @@ def _same(one: Any, other: Any) -> bool:
     if type(one) is not type(other):
         return False
     alike = one == other
-    return bool(alike.all()) if hasattr(alike, "all") and one.shape == other.shape else alike is True
+    return (
+        bool(alike.all()) if hasattr(alike, "all") and one.shape == other.shape else alike is True
+    )
 
 
 def _alike(self: Any, other: Any) -> bool:
     return type(self) is type(other) and all(
-        _same(getattr(self, spec.name), getattr(other, spec.name)) for spec in dataclasses.fields(self)
+        _same(getattr(self, spec.name), getattr(other, spec.name))
+        for spec in dataclasses.fields(self)
     )
 
 

@@ -46,7 +46,8 @@ class Linear(_Alike):
 
 
 class Monomial(_Alike):
-    """F(z) = Π (z_i − b_i)^m_i. Straight from b, feature i gets F(x) m_i / Σ m (the monomial rule)."""
+    """F(z) = Π (z_i − b_i)^m_i. Straight from b, feature i gets F(x) m_i / Σ m (the monomial
+    rule)."""
 
     def __init__(self, powers: Tensor, base: Tensor | float = 0.0) -> None:
         self.powers = powers
@@ -67,7 +68,8 @@ class Monomial(_Alike):
 
 
 class Function(_Alike):
-    """F(z) = any differentiable function of rows: (N, \\*s) → (N,). No model, no target, no bookkeeping.
+    """F(z) = any differentiable function of rows: (N, \\*s) → (N,). No model, no target, no
+    bookkeeping.
 
     >>> import torch, integrand as ig
     >>> field = ig.fields.Function(lambda z: z.square().sum(1))
@@ -80,7 +82,11 @@ class Function(_Alike):
 
     def evaluate(self, z: Tensor, index: Tensor, *, gradient: bool = True) -> Evaluation:
         with gradients(gradient):
-            leaf = z.clone().requires_grad_(gradient) if z.is_inference() else z.detach().requires_grad_(gradient)
+            leaf = (
+                z.clone().requires_grad_(gradient)
+                if z.is_inference()
+                else z.detach().requires_grad_(gradient)
+            )
             value = self.function(leaf)
             if not gradient:
                 return Evaluation(value, z.new_empty(0))

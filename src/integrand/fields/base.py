@@ -1,12 +1,14 @@
 """The Field: the scalar explained, the only thing that knows about a model.
 
-One method is required, ``evaluate``: flat rows in, a value and a gradient per row out. Everything else is a default that a
-field with more structure may beat: ``share`` for fields that know their own integral (trees, Gaussian processes),
-``evaluate_both`` for fields that can answer two questions in one forward pass, ``look`` and ``site`` for models with insides.
-Each of these is one call; the sugar below cuts any number of rows into calls of a good size.
+One method is required, ``evaluate``: flat rows in, a value and a gradient per row out. Everything
+else is a default that a field with more structure may beat: ``share`` for fields that know their
+own integral (trees, Gaussian processes), ``evaluate_both`` for fields that can answer two questions
+in one forward pass, ``look`` and ``site`` for models with insides. Each of these is one call; the
+sugar below cuts any number of rows into calls of a good size.
 
-Everything above the Field broadcasts; only the Field flattens and splits into calls that fit the hardware. A rule describes
-its rows lazily (``stream``), so that a thousand nodes need no more memory than ten.
+Everything above the Field broadcasts; only the Field flattens and splits into calls that fit the
+hardware. A rule describes its rows lazily (``stream``), so that a thousand nodes need no more
+memory than ten.
 """
 
 from __future__ import annotations
@@ -40,7 +42,8 @@ Rows = Callable[[slice], Tensor]
 class Field(ABC):
     """The scalar explained, as a function of one example; evaluated on rows.
 
-    To write one, define ``evaluate``. ``normalisation`` says what image inputs look like, where that is known.
+    To write one, define ``evaluate``. ``normalisation`` says what image inputs look like, where
+    that is known.
     """
 
     normalisation: Normalisation | None = None
@@ -49,7 +52,8 @@ class Field(ABC):
     """How several inputs of a model are laid end to end in a row; None where a row is one input."""
 
     target: Target | None = None
-    """What is asked of the model's outputs, numbering examples as this field does; None where F is no target of a model."""
+    """What is asked of the model's outputs, numbering examples as this field does; None where F is
+    no target of a model."""
 
     network: Network | None = None
     """The model behind F, with its layers; None for fields without one."""
@@ -59,28 +63,33 @@ class Field(ABC):
 
     @property
     def kept(self) -> dict[Any, Any] | None:
-        """Where parts keep what they know of F between their turns; None where nothing may be kept, because F may change meanwhile."""
+        """Where parts keep what they know of F between their turns; None where nothing may be kept,
+        because F may change meanwhile."""
         return None
 
     @property
     def company(self) -> Company | None:
-        """What is known of how rows that share a call depend on one another; None for fields that are right by construction."""
+        """What is known of how rows that share a call depend on one another; None for fields that
+        are right by construction."""
         return None
 
     @property
     def gated(self) -> bool:
-        """Whether one part of the input may switch another on for a part of the way only: products of things that move, normalisations,
-        functions that rise and fall. Taken to be so until chords were seen to meet none."""
+        """Whether one part of the input may switch another on for a part of the way only: products
+        of things that move, normalisations, functions that rise and fall. Taken to be so until
+        chords were seen to meet none."""
         return True
 
     @property
     def smooth(self) -> bool:
-        """Whether F is known to have no kinks, such as those of ReLUs and maxima; seldom known before chords were asked for."""
+        """Whether F is known to have no kinks, such as those of ReLUs and maxima; seldom known
+        before chords were asked for."""
         return False
 
     @property
     def resolution(self) -> float:
-        """How far apart, relatively, the numbers lie that F is computed in, as far as that was seen; 0 while it was not."""
+        """How far apart, relatively, the numbers lie that F is computed in, as far as that was
+        seen; 0 while it was not."""
         return 0.0
 
     @property
@@ -90,12 +99,14 @@ class Field(ABC):
 
     @property
     def additive(self) -> Sequence[Any] | None:
-        """Functions of one feature each whose sum F is, where it is known to be one: their expectations are then exact."""
+        """Functions of one feature each whose sum F is, where it is known to be one: their
+        expectations are then exact."""
         return None
 
     @property
     def conservative(self) -> bool:
-        """Whether what it calls a gradient is that of F, so that its integral along a path is the change of F."""
+        """Whether what it calls a gradient is that of F, so that its integral along a path is the
+        change of F."""
         return True
 
     # --- required -------------------------------------------------------------------------------------------------
@@ -104,7 +115,8 @@ class Field(ABC):
     def evaluate(self, z: Tensor, index: Tensor, *, gradient: bool = True) -> Evaluation:
         """F and ∇F for rows ``z`` (N, \\*s) of the examples ``index`` (N,), in one call.
 
-        Returns ``Evaluation(value (N,), gradient (N, \\*s))``, detached; with ``gradient=False`` an empty gradient.
+        Returns ``Evaluation(value (N,), gradient (N, \\*s))``, detached; with ``gradient=False`` an
+        empty gradient.
         """
 
     # --- what structure may beat ----------------------------------------------------------------------------------
@@ -116,53 +128,65 @@ class Field(ABC):
         )
 
     def score(self) -> Field:
-        """The same question as a number that can be halved: the probability of the class explained."""
+        """The same question as a number that can be halved: the probability of the class
+        explained."""
         return self
 
-    _subset: ClassVar[Any]  # a view, which needs this class as its base: put here where it is defined
+    _subset: ClassVar[
+        Any
+    ]  # a view, which needs this class as its base: put here where it is defined
 
     def at(self, index: Tensor) -> Field:
-        """This field for a batch made of the examples ``index``, in any order and with repetitions."""
+        """This field for a batch made of the examples ``index``, in any order and with
+        repetitions."""
         view: Field = self._subset(self, index)
         return view
 
     def points(self, index: Tensor) -> Tensor:
         """Rows of the examples ``index`` (N,), numbered from 0 by the point they may be at (N,).
 
-        A field that asks several questions of one input holds it as several examples. Rows of these that follow one another have the
-        same number: where they are also equal, they cost one forward pass. Elsewhere every row has its own.
+        A field that asks several questions of one input holds it as several examples. Rows of these
+        that follow one another have the same number: where they are also equal, they cost one
+        forward pass. Elsewhere every row has its own.
         """
         return torch.arange(len(index), device=index.device)
 
     def questions(self, index: Tensor) -> Tensor:
-        """The examples ``index`` (N,) numbered by what is asked of them (N,): equal numbers, one and the same function of rows.
+        """The examples ``index`` (N,) numbered by what is asked of them (N,): equal numbers, one
+        and the same function of rows.
 
-        What is known of a point for one of them is then known for all. Every example asks a question of its own unless a field
-        knows better.
+        What is known of a point for one of them is then known for all. Every example asks a
+        question of its own unless a field knows better.
         """
         return index
 
     def evaluate_both(
         self, z: Tensor, index: Tensor, other: Target, other_index: Tensor
     ) -> tuple[Evaluation, Evaluation]:
-        """F and a second target for rows ``z`` (N, \\*s), both with gradients, in one call; one forward pass where possible."""
+        """F and a second target for rows ``z`` (N, \\*s), both with gradients, in one call; one
+        forward pass where possible."""
         return self.evaluate(z, index), _function(z, other, other_index)
 
     def evaluate_chords(self, z: Tensor, index: Tensor, before: Tensor) -> Evaluation:
-        """F at rows ``z`` (N, \\*s), and the mean gradient on the way to each from the row ``before`` it (N,), in one call.
+        """F at rows ``z`` (N, \\*s), and the mean gradient on the way to each from the row
+        ``before`` it (N,), in one call.
 
-        Where a row is before itself, its own gradient. The mean is that of the two ends unless a field knows better.
+        Where a row is before itself, its own gradient. The mean is that of the two ends unless a
+        field knows better.
         """
         found = self.evaluate(z, index)
         return Evaluation(found.value, (found.gradient + found.gradient[before]) / 2)
 
     def look(self, z: Tensor, index: Tensor | None, site: Any = None) -> Tensor:
-        """What is seen at ``site`` for rows ``z`` (N, \\*s), in one call: (N, F) there, or the model's outputs (N, C).
+        """What is seen at ``site`` for rows ``z`` (N, \\*s), in one call: (N, F) there, or the
+        model's outputs (N, C).
 
         ``index`` is None for rows that belong to no example, such as a pool of references.
         """
         if site is None:
-            raise TargetError(f"{type(self).__name__} has no class outputs to choose references by.")
+            raise TargetError(
+                f"{type(self).__name__} has no class outputs to choose references by."
+            )
         with gradients(False):
             found: Tensor = site(z)
         return flattened(found, 1)
@@ -177,38 +201,48 @@ class Field(ABC):
         return calm(representation)
 
     def behind(self, site: Any, side: str = "output") -> Any:
-        """The same scalar as a field over what comes out of a layer, or goes into it (``side``); see ``LayerField``."""
+        """The same scalar as a field over what comes out of a layer, or goes into it (``side``);
+        see ``LayerField``."""
         raise ModelError(
             f"{type(self).__name__} has no layers: explain one of a model, with ig.TorchField(model, target)."
         )
 
     def with_backward(self, rule: Any) -> Field:
-        """The same scalar, its gradients from a backward pass that follows ``rule`` (``ig.fields.GuidedReLU``, ``ig.fields.Patterns``)."""
+        """The same scalar, its gradients from a backward pass that follows ``rule``
+        (``ig.fields.GuidedReLU``, ``ig.fields.Patterns``)."""
         raise ModelError(
             f"{type(self).__name__} has no operations whose backward pass could follow a rule: explain a model, with "
             "ig.TorchField(model, target)."
         )
 
     def with_target(self, target: Any) -> Field:
-        """The same model, asked something else; a target that says something for each example numbers them as this field does."""
-        raise TargetError(f"{type(self).__name__} knows one question only: it is no target of a model.")
+        """The same model, asked something else; a target that says something for each example
+        numbers them as this field does."""
+        raise TargetError(
+            f"{type(self).__name__} knows one question only: it is no target of a model."
+        )
 
     def with_targets(self, targets: Sequence[Target]) -> Field:
-        """The same model, asked T things at once: example b·T + t is example b, asked about target t."""
+        """The same model, asked T things at once: example b·T + t is example b, asked about target
+        t."""
         raise TargetError(f"{type(self).__name__} knows one question only: leave targets= out.")
 
     def with_model(self, model: Callable[..., Any]) -> Field:
-        """The same question, asked of another model of the same kind, such as a copy that was trained further."""
+        """The same question, asked of another model of the same kind, such as a copy that was
+        trained further."""
         raise ModelError(f"{type(self).__name__} has no model that another could stand in for.")
 
     def afresh(self) -> Field:
-        """The same question of the model as it is now, without what was learnt of it before its parameters changed."""
+        """The same question of the model as it is now, without what was learnt of it before its
+        parameters changed."""
         raise ModelError(f"{type(self).__name__} has no model whose parameters could have changed.")
 
     def plainly(self, z: Tensor, index: Tensor | None) -> Any:
-        """The model's outputs for rows ``z`` (N, \\*s) in one call: of the model itself, also where a double is run in its place.
+        """The model's outputs for rows ``z`` (N, \\*s) in one call: of the model itself, also where
+        a double is run in its place.
 
-        Whether autograd records is the caller's choice; ``index`` is None for rows that belong to no example.
+        Whether autograd records is the caller's choice; ``index`` is None for rows that belong to
+        no example.
         """
         raise ModelError(f"{type(self).__name__} has no model that could be run.")
 
@@ -218,7 +252,8 @@ class Field(ABC):
         return False
 
     def read(self, outputs: Tensor, index: Tensor) -> Tensor:
-        """F (N,) from the model's outputs (N, C) for rows of the examples ``index``, without running the model."""
+        """F (N,) from the model's outputs (N, C) for rows of the examples ``index``, without
+        running the model."""
         raise TargetError(f"{type(self).__name__} has no class outputs to read F from.")
 
     @property
@@ -231,11 +266,13 @@ class Field(ABC):
         raise TargetError(f"{type(self).__name__} has no model that could be asked again.")
 
     def trouble(self, start: Tensor, end: Tensor, index: Tensor) -> str | None:
-        """Why the way from row ``start`` to row ``end`` (1, \\*s) of an example is hard to integrate, if the model tells."""
+        """Why the way from row ``start`` to row ``end`` (1, \\*s) of an example is hard to
+        integrate, if the model tells."""
         return None
 
     def ready(self) -> AbstractContextManager[Any]:
-        """While this lasts, the model is fit to be explained, and nothing else is; afterwards it is as it was."""
+        """While this lasts, the model is fit to be explained, and nothing else is; afterwards it is
+        as it was."""
         return turn()
 
     @cached_property
@@ -255,7 +292,8 @@ class Field(ABC):
         gradient: bool = True,
         whole: int = 1,
     ) -> None:
-        """Evaluate rows that are made when needed: ``use(part, evaluation of rows(part))`` until all ``index`` (N,) are done.
+        """Evaluate rows that are made when needed: ``use(part, evaluation of rows(part))`` until
+        all ``index`` (N,) are done.
 
         ``like`` (\\*s) shows the shape of a row; ``whole`` rows are better not torn apart.
         """
@@ -265,7 +303,9 @@ class Field(ABC):
 
         self._run(index, call, like, "gradient" if gradient else "value", whole)
 
-    def together(self, z: Tensor, index: Tensor, other: Target, other_index: Tensor) -> tuple[Evaluation, Evaluation]:
+    def together(
+        self, z: Tensor, index: Tensor, other: Target, other_index: Tensor
+    ) -> tuple[Evaluation, Evaluation]:
         """``evaluate_both`` for any number of rows."""
         found: list[tuple[Evaluation, Evaluation]] = []
 
@@ -277,7 +317,8 @@ class Field(ABC):
         return _joined(own), _joined(theirs)
 
     def outputs(self, z: Tensor, *, pool: bool = False) -> Tensor:
-        """What the model says of a batch ``z`` (B, \\*s), or of a pool of inputs that are no examples, before any target."""
+        """What the model says of a batch ``z`` (B, \\*s), or of a pool of inputs that are no
+        examples, before any target."""
         return self.looked(z, None if pool else torch.arange(len(z), device=z.device), None)
 
     def distance(self, goal: Tensor, index: Tensor, representation: Any = None) -> Distance:
@@ -307,10 +348,12 @@ class Field(ABC):
         use: Callable[[slice, Evaluation], None],
         like: Tensor,
     ) -> None:
-        """Like ``stream``, for chords along runs of rows: each row's chord comes from a row before it.
+        """Like ``stream``, for chords along runs of rows: each row's chord comes from a row before
+        it.
 
-        ``before`` (N,) says which, or the row itself where a run begins. Runs that are cut take the rows before the cut along again.
-        These count among the rows that a call may hold; where it may hold one, there are gradients at both ends instead of chords.
+        ``before`` (N,) says which, or the row itself where a run begins. Runs that are cut take the
+        rows before the cut along again. These count among the rows that a call may hold; where it
+        may hold one, there are gradients at both ends instead of chords.
         """
 
         if self.packer.rows == 1:
@@ -326,11 +369,18 @@ class Field(ABC):
             place = torch.searchsorted(whole, torch.cat([again, origin]))
             found = self.evaluate_chords(rows(whole), index[whole], place)
             use(part, Evaluation(found.value[len(again) :], found.gradient[len(again) :]))
-            # Most calls take a point along: where calls are small, one that does not would make its size look better than it is.
+            # Most calls take a point along: where calls are small, one that does not would make its
+            # size look better than it is.
             longer: float = (part.stop - part.start + width) / len(whole)
             return longer
 
-        self._run(index, call, like, "chords", fitting=_fitting(point, before) if self.packer.rows else None)
+        self._run(
+            index,
+            call,
+            like,
+            "chords",
+            fitting=_fitting(point, before) if self.packer.rows else None,
+        )
 
     def _stream_ends(
         self,
@@ -340,7 +390,8 @@ class Field(ABC):
         use: Callable[[slice, Evaluation], None],
         like: Tensor,
     ) -> None:
-        """``stream_chords`` a point at a time: the mean of the gradients at both ends, those that are needed later held so long."""
+        """``stream_chords`` a point at a time: the mean of the gradients at both ends, those that
+        are needed later held so long."""
         every = torch.arange(len(index), device=index.device)
         needed = torch.zeros_like(every).scatter_reduce_(0, before, every, "amax").tolist()
         origins = before.tolist()
@@ -349,7 +400,9 @@ class Field(ABC):
         def call(part: slice) -> None:
             found = self.evaluate(rows(every[part]), index[part])
             own = range(part.start, part.stop)
-            held.update((row, found.gradient[row - part.start]) for row in own if needed[row] >= row)
+            held.update(
+                (row, found.gradient[row - part.start]) for row in own if needed[row] >= row
+            )
             chords = [(found.gradient[row - part.start] + held[origins[row]]) / 2 for row in own]
             use(part, replace(found, gradient=torch.stack(chords)))
             for row in [row for row in held if needed[row] < part.stop]:
@@ -366,7 +419,8 @@ class Field(ABC):
         whole: int = 1,
         fitting: Callable[[int, int], int] | None = None,
     ) -> None:
-        """``call`` on slices of rows that hold a good number of points, none of which is torn apart."""
+        """``call`` on slices of rows that hold a good number of points, none of which is torn
+        apart."""
         point = self.points(index)
         many = int(point[-1]) + 1
         if many == len(index):
@@ -394,18 +448,24 @@ class Field(ABC):
         return Evaluation(value, slope)
 
     def value(self, z: Tensor, leading: int = 1) -> Tensor:
-        """F for a batch (B, \\*s) → (B,), or for stacks of batches with ``leading`` axes: (…, B, \\*s) → (…, B)."""
+        """F for a batch (B, \\*s) → (B,), or for stacks of batches with ``leading`` axes: (…, B,
+        \\*s) → (…, B)."""
         return self._points(z, leading, gradient=False).value
 
     def gradient(self, z: Tensor, leading: int = 1) -> Tensor:
-        """∇F for a batch, or for stacks of batches with ``leading`` axes: (…, B, \\*s) → (…, B, \\*s)."""
+        """∇F for a batch, or for stacks of batches with ``leading`` axes: (…, B, \\*s) → (…, B,
+        \\*s)."""
         return self._points(z, leading, gradient=True).gradient
 
     def _points(self, z: Tensor, leading: int, *, gradient: bool) -> Evaluation:
         shape = z.shape[:leading]
         index = torch.arange(shape[-1], device=z.device).expand(shape).reshape(-1)
         found = self.rows(z.reshape(-1, *z.shape[leading:]), index, gradient=gradient)
-        return found.reshape(*shape) if gradient else Evaluation(found.value.reshape(shape), found.gradient)
+        return (
+            found.reshape(*shape)
+            if gradient
+            else Evaluation(found.value.reshape(shape), found.gradient)
+        )
 
 
 def _function(z: Tensor, other: Target, index: Tensor) -> Evaluation:
@@ -418,8 +478,11 @@ def _function(z: Tensor, other: Target, index: Tensor) -> Evaluation:
 
 
 def _fitting(point: Tensor, before: Tensor) -> Callable[[int, int], int]:
-    """How many of so many points from the first on fit into a call of so many, beside those that must be taken along."""
-    begins = torch.searchsorted(point, torch.arange(int(point[-1]) + 2, device=point.device)).tolist()
+    """How many of so many points from the first on fit into a call of so many, beside those that
+    must be taken along."""
+    begins = torch.searchsorted(
+        point, torch.arange(int(point[-1]) + 2, device=point.device)
+    ).tolist()
 
     def fitting(first: int, points: int) -> int:
         count = points
@@ -435,11 +498,14 @@ def _fitting(point: Tensor, before: Tensor) -> Callable[[int, int], int]:
 
 
 def _joined(parts: Sequence[Evaluation]) -> Evaluation:
-    return Evaluation(torch.cat([part.value for part in parts]), torch.cat([part.gradient for part in parts]))
+    return Evaluation(
+        torch.cat([part.value for part in parts]), torch.cat([part.gradient for part in parts])
+    )
 
 
 def outputs_of(field: Field, x: Tensor) -> Tensor:
-    """The model's outputs (B, C) for the inputs x (B, \\*s), remembered where they are the ones that are explained."""
+    """The model's outputs (B, C) for the inputs x (B, \\*s), remembered where they are the ones
+    that are explained."""
     memory = field.memory
     if memory is None or memory.x is not x:
         return field.outputs(x)

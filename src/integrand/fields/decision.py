@@ -1,6 +1,8 @@
-"""What a model decides: the class it predicts, and scalars that cross zero where it decides otherwise.
+"""What a model decides: the class it predicts, and scalars that cross zero where it decides
+otherwise.
 
-    decision(z) > 0 on one side, < 0 on the other        by default the lead of the predicted class over the best other
+    decision(z) > 0 on one side, < 0 on the other        by default the lead of the predicted class
+                                                         over the best other
 
 Attacks walk until they are on the other side; the boundary is where the decision is zero.
 """
@@ -29,15 +31,26 @@ def class_outputs(field: Field, x: Tensor, who: str) -> Tensor:
     except TargetError as error:
         raise TargetError(f"{error} {advice}") from error
     if outputs.ndim != 2 or outputs.shape[1] < 2:
-        raise TargetError(f"One output of the model has shape {describe(outputs.shape[1:])}. {advice}")
+        raise TargetError(
+            f"One output of the model has shape {describe(outputs.shape[1:])}. {advice}"
+        )
     return outputs
 
 
 def as_decision(value: Any) -> Target:
-    """A target or a function of the outputs that crosses zero where the decision changes, the same for every example."""
-    decision = value if isinstance(value, Target) or not callable(value) else Custom(partial(_of_tensor, value))
+    """A target or a function of the outputs that crosses zero where the decision changes, the same
+    for every example."""
+    decision = (
+        value
+        if isinstance(value, Target) or not callable(value)
+        else Custom(partial(_of_tensor, value))
+    )
     decision = as_target(decision)
-    own = [name for name in ("which", "other", "data", "goal") if isinstance(getattr(decision, name, None), Tensor)]
+    own = [
+        name
+        for name in ("which", "other", "data", "goal")
+        if isinstance(getattr(decision, name, None), Tensor)
+    ]
     if own:
         raise TargetError(
             f"{type(decision).__name__} holds {own[0]} for each example of a batch; a decision function is the same for every "

@@ -5,11 +5,13 @@
 
     F(h, b) = target( behind(h; what passes the layer by, as it was when b was lifted) )
 
-What passes the layer by (a skip connection around it, a mask, the input itself) is kept from the lift and belongs to an *example*:
-0 … B−1 are the inputs, and ``hold`` numbers further lifted rows from B on, for paths whose corners bring their own.
+What passes the layer by (a skip connection around it, a mask, the input itself) is kept from the
+lift and belongs to an *example*: 0 … B−1 are the inputs, and ``hold`` numbers further lifted rows
+from B on, for paths whose corners bring their own.
 
-Several places (layers, tensors of one layer, runs of one layer) are one point h of a joint space, laid end to end: they move together,
-and each gives way to its own part of h where the model comes by.
+Several places (layers, tensors of one layer, runs of one layer) are one point h of a joint space,
+laid end to end: they move together, and each gives way to its own part of h where the model comes
+by.
 """
 
 from __future__ import annotations
@@ -69,7 +71,10 @@ class LayerActivations:
 
     def __getitem__(self, rows: slice | Tensor) -> LayerActivations:
         return LayerActivations(
-            self.points[rows], self.value[rows], self.example[rows], tuple(k[rows] for k in self.kept)
+            self.points[rows],
+            self.value[rows],
+            self.example[rows],
+            tuple(k[rows] for k in self.kept),
         )
 
 
@@ -78,7 +83,8 @@ class RunAgain(ModelError, CheckpointError):
 
 
 class Behind(PlainModel):
-    """A network from a site on, called with what is there (N, \\*L) instead of with inputs. It is run in parts, as it is."""
+    """A network from a site on, called with what is there (N, \\*L) instead of with inputs. It is
+    run in parts, as it is."""
 
     def __init__(self, whole: Network, sites: Sequence[Site]) -> None:
         super().__init__(whole)
@@ -91,11 +97,19 @@ class Behind(PlainModel):
         """The places, in words."""
         return " and ".join(map(str, self.sites))
 
-    def run(self, z: Tensor, index: Tensor | None, sites: Sequence[Site] = ()) -> tuple[Any, list[Tensor]]:
-        skipped = [call.module for call in self.plan.calls if call.leaves is not None] if self.plan else []
+    def run(
+        self, z: Tensor, index: Tensor | None, sites: Sequence[Site] = ()
+    ) -> tuple[Any, list[Tensor]]:
+        skipped = (
+            [call.module for call in self.plan.calls if call.leaves is not None]
+            if self.plan
+            else []
+        )
         for site in sites:
             if any(site.module is module for module in skipped):
-                raise ModelError(f"{site} is not behind {self.where}, where this field begins.".capitalize())
+                raise ModelError(
+                    f"{site} is not behind {self.where}, where this field begins.".capitalize()
+                )
         return super().run(z, index, sites)
 
     def examples(self, index: Tensor) -> Tensor:
@@ -113,7 +127,8 @@ class Behind(PlainModel):
                 "Nothing was lifted yet: a layer's field is asked about a layer's values only after lift()."
             )
         rows = dict(zip([(-1, 0), *((n, p) for n, p, _ in plan.kept())], held.kept, strict=True))
-        # Rows of one example only, as when explaining a single input: views of it instead of copies.
+        # Rows of one example only, as when explaining a single input: views of it instead of
+        # copies.
         single = bool((index == index[0]).all())
 
         def give(number: int, place: int, leaf: Variable) -> Any:
@@ -133,7 +148,9 @@ class Behind(PlainModel):
     def _forwards(
         self, plan: ReplayPlan, h: Tensor, give: Callable[[int, int, Variable], Any]
     ) -> list[tuple[nn.Module, Forward]]:
-        by_module: dict[nn.Module, list[tuple[int, Planned]]] = {place.module: [] for place in plan.places}
+        by_module: dict[nn.Module, list[tuple[int, Planned]]] = {
+            place.module: [] for place in plan.places
+        }
         for number, call in enumerate(plan.calls):
             by_module.setdefault(call.module, []).append((number, call))
         given = plan.given(h)
@@ -170,10 +187,12 @@ def _with(given: dict[int, Tensor], value: Any) -> Any:
 
 
 class LayerField(TorchField):
-    """F as a function of what is at a layer, for a torch model; what passes the layer by stays as it was at the lift.
+    """F as a function of what is at a layer, for a torch model; what passes the layer by stays as
+    it was at the lift.
 
-    ``lift`` runs the whole model, once per row (and the first time one to three rows more, to see what must be kept);
-    ``hold`` says whose values the examples are; then it is a field like any other, whose evaluations cost only the layers behind.
+    ``lift`` runs the whole model, once per row (and the first time one to three rows more, to see
+    what must be kept); ``hold`` says whose values the examples are; then it is a field like any
+    other, whose evaluations cost only the layers behind.
 
     Errors: ``ModelError`` where a layer is no place to explain at.
     """
@@ -188,7 +207,9 @@ class LayerField(TorchField):
         self.normalisation = self.memory = self.layout = None
         self.tally = CallCount()
         self.packer = _HeavyRows(
-            BatchSizer(field.packer.rows) if field.packer.rows else packer_for(sites[0].module, None)
+            BatchSizer(field.packer.rows)
+            if field.packer.rows
+            else packer_for(sites[0].module, None)
         )
 
     def __repr__(self) -> str:
@@ -203,7 +224,9 @@ class LayerField(TorchField):
     def plan(self) -> ReplayPlan:
         """How what is at the sites is arranged; known when something has been lifted."""
         if self.network.plan is None:
-            raise ModelError("Nothing was lifted yet: what is at a layer is known only after lift().")
+            raise ModelError(
+                "Nothing was lifted yet: what is at a layer is known only after lift()."
+            )
         return self.network.plan
 
     @property
@@ -218,7 +241,8 @@ class LayerField(TorchField):
         return False
 
     def lift(self, z: Tensor, index: Tensor, targets: Sequence[Target] = ()) -> LayerActivations:
-        """Rows ``z`` (N, \\*s) of the examples ``index`` (N,), run through the whole model: one value each."""
+        """Rows ``z`` (N, \\*s) of the examples ``index`` (N,), run through the whole model: one
+        value each."""
         fresh = self.network.plan is None
         parts: list[LayerActivations] = []
 
@@ -257,15 +281,25 @@ class LayerField(TorchField):
         own = self.network.examples(index)
         with self.ready(), gradients(False):
             outputs, _ = self.network.run(z.clone(), index)
-            values = torch.stack([self._scalar(target, outputs, own, len(z)).detach() for target in targets], 1)
+            values = torch.stack(
+                [self._scalar(target, outputs, own, len(z)).detach() for target in targets], 1
+            )
         return Answer(values.to(z.dtype), outputs)
 
     def evaluate_several(
-        self, z: Tensor, index: Tensor, targets: Sequence[Target], *, beside: Sequence[Ask] = (), gradient: bool = True
+        self,
+        z: Tensor,
+        index: Tensor,
+        targets: Sequence[Target],
+        *,
+        beside: Sequence[Ask] = (),
+        gradient: bool = True,
     ) -> list[Evaluation]:
         own = self.network.examples(index)
         try:
-            return self._scalars(z, index, [*((target, own) for target in targets), *beside], gradient=gradient)
+            return self._scalars(
+                z, index, [*((target, own) for target in targets), *beside], gradient=gradient
+            )
         except CheckpointError as error:
             raise RunAgain(
                 f"What is explained is {self.network.where}, inside a part that is checkpointed: it would run again on the way back, from "
@@ -275,7 +309,8 @@ class LayerField(TorchField):
     # ----------------------------------------------------------------------------------------------------------------
 
     def _first(self, z: Tensor, index: Tensor, targets: Sequence[Target]) -> LayerActivations:
-        """One or two rows: the second (the same again, if there is none) shows which axes grow with the rows.
+        """One or two rows: the second (the same again, if there is none) shows which axes grow with
+        the rows.
 
         One row more is run with autograd watching, and shows what passes the site by.
         """
@@ -290,7 +325,8 @@ class LayerField(TorchField):
         self.tally.values += 1
         self.tally.calls += 1
         behind.plan = plan
-        # An output is some four times the size of the input in the networks that the usual sizes were found with.
+        # An output is some four times the size of the input in the networks that the usual sizes
+        # were found with.
         self.packer.least = max(plan.size, plan.heaviest // 4)
         if any(leaf.written for _, _, leaf in plan.kept()):  # by now it is not what it was
             two = self._taped(z, index)
@@ -299,9 +335,11 @@ class LayerField(TorchField):
     def _tried(
         self, z: Tensor, index: Tensor, lifted: LayerActivations, targets: Sequence[Target] = ()
     ) -> LayerActivations:
-        """``lifted``, if running only what is behind the layer gives what the whole model gave on a few of its rows.
+        """``lifted``, if running only what is behind the layer gives what the whole model gave on a
+        few of its rows.
 
-        If not, values matter in ways that autograd does not see: everything is kept from now on, and lifted again.
+        If not, values matter in ways that autograd does not see: everything is kept from now on,
+        and lifted again.
         """
         if self._continues(lifted, targets):
             return lifted
@@ -348,13 +386,18 @@ class LayerField(TorchField):
         self.tally.calls += 1
         return tape
 
-    def _lifted(self, tape: Recording, z: Tensor, index: Tensor, targets: Sequence[Target]) -> LayerActivations:
+    def _lifted(
+        self, tape: Recording, z: Tensor, index: Tensor, targets: Sequence[Target]
+    ) -> LayerActivations:
         plan = self.plan
         value = self._values(tape.outputs, index, targets)
         return LayerActivations(plan.points(tape), value, index, plan.taken(tape, z))
 
     def _values(self, outputs: Any, index: Tensor, targets: Sequence[Target]) -> Tensor:
-        values = [self._scalar(target, outputs, index, len(index)).detach() for target in targets or [self.target]]
+        values = [
+            self._scalar(target, outputs, index, len(index)).detach()
+            for target in targets or [self.target]
+        ]
         found = torch.stack(values, 1) if targets else values[0]
         return found.to(state_dtype(found.dtype))
 
@@ -368,11 +411,14 @@ def _rounding(outputs: Tensor) -> float:
 
 def _holds_integers(z: Tensor, layout: Layout | None) -> bool:
     """Integers reach the outputs in ways that autograd does not see: masks, indices."""
-    return not all(dtype.is_floating_point for dtype in (z.dtype, *(layout.dtypes if layout else ())))
+    return not all(
+        dtype.is_floating_point for dtype in (z.dtype, *(layout.dtypes if layout else ()))
+    )
 
 
 class _HeavyRows(BatchSizer):
-    """Rows count as heavy as the largest output behind the layer makes them: what is explained may be small beside it."""
+    """Rows count as heavy as the largest output behind the layer makes them: what is explained may
+    be small beside it."""
 
     def __init__(self, inner: BatchSizer) -> None:
         super().__init__(inner.rows)

@@ -9,7 +9,8 @@ from torch import Tensor
 
 @dataclass(eq=False)
 class OutputCache:
-    """The inputs x (B, \\*s), and the model's outputs (B, C) for them once they have been asked for."""
+    """The inputs x (B, \\*s), and the model's outputs (B, C) for them once they have been asked
+    for."""
 
     x: Tensor
     outputs: Tensor | None = None

@@ -2,10 +2,11 @@
 
     example b · T + t   is example b, asked about target t          (T targets, interleaved)
 
-Along a path all T ask about the same points, one behind the other, so a call drops rows that repeat their neighbour, runs the rest
-forward once, and goes backward once for each target: (1 + T) / 2T of the work of T runs where forward and backward cost alike.
-Rows that differ (a method went its own way for each target) are simply run; nothing has to be shared. Not every target need be asked
-at every point: only those that are go backward.
+Along a path all T ask about the same points, one behind the other, so a call drops rows that repeat
+their neighbour, runs the rest forward once, and goes backward once for each target: (1 + T) / 2T of
+the work of T runs where forward and backward cost alike. Rows that differ (a method went its own
+way for each target) are simply run; nothing has to be shared. Not every target need be asked at
+every point: only those that are go backward.
 """
 
 from __future__ import annotations
@@ -34,7 +35,8 @@ from .views import CallCount, View
 
 
 class MultiTarget(View):
-    """F_t(z) = target_t(model(z)) for T targets; example b·T + t is example b of ``inner``, asked about target t.
+    """F_t(z) = target_t(model(z)) for T targets; example b·T + t is example b of ``inner``, asked
+    about target t.
 
     Cost of a point at which all T are asked: one forward pass and T backward passes.
 
@@ -65,7 +67,9 @@ class MultiTarget(View):
         return other
 
     def evaluate(self, z: Tensor, index: Tensor, *, gradient: bool = True) -> Evaluation:
-        return self._evaluate(z, index, _begins(z, index // len(self.targets)), gradient=gradient)[0]
+        return self._evaluate(z, index, _begins(z, index // len(self.targets)), gradient=gradient)[
+            0
+        ]
 
     def evaluate_both(
         self, z: Tensor, index: Tensor, other: Target, other_index: Tensor
@@ -88,7 +92,13 @@ class MultiTarget(View):
         if not bool(chordal.all()):
             rows = (~chordal).nonzero()[:, 0]
             every, there, own = _with_what_is_before(rows, before)
-            _put(made, rows, Field.evaluate_chords(self, z[every], index[every], there), own, gradient=True)
+            _put(
+                made,
+                rows,
+                Field.evaluate_chords(self, z[every], index[every], there),
+                own,
+                gradient=True,
+            )
         # Chords that the same targets ask for take one forward pass.
         chord = _chords_of(z, index // len(self.targets), before)
         asked = torch.zeros(len(z), len(self.targets), dtype=torch.bool, device=z.device)
@@ -97,7 +107,12 @@ class MultiTarget(View):
         for number, targets in enumerate(sets):
             rows = (chordal & (member[chord] == number)).nonzero()[:, 0]
             if len(rows):
-                passes = max(passes, self._together(z, index, before, chord[rows], rows, targets.nonzero()[:, 0], made))
+                passes = max(
+                    passes,
+                    self._together(
+                        z, index, before, chord[rows], rows, targets.nonzero()[:, 0], made
+                    ),
+                )
         return replace(made, passes=passes)
 
     def share(self, segment: Segment) -> Tensor:
@@ -140,7 +155,9 @@ class MultiTarget(View):
         base = index // len(self.targets)
         begins = _begins(z, base)
         points = torch.split(begins.nonzero()[:, 0], self.packer.size(z[0], "value"))
-        return torch.cat([self.inner.look(z[own], base[own], site) for own in points])[begins.cumsum(0) - 1]
+        return torch.cat([self.inner.look(z[own], base[own], site) for own in points])[
+            begins.cumsum(0) - 1
+        ]
 
     def score(self) -> Field:
         return type(self)(self.inner, [target.score() for target in self.targets])
@@ -165,13 +182,23 @@ class MultiTarget(View):
     # ----------------------------------------------------------------------------------------------------------------
 
     def _together(
-        self, z: Tensor, index: Tensor, before: Tensor, chord: Tensor, rows: Tensor, asked: Tensor, made: Evaluation
+        self,
+        z: Tensor,
+        index: Tensor,
+        before: Tensor,
+        chord: Tensor,
+        rows: Tensor,
+        asked: Tensor,
+        made: Evaluation,
     ) -> int:
-        """Chords that the targets ``asked`` all ask for at ``rows``, from one forward pass; how many it took in the end."""
+        """Chords that the targets ``asked`` all ask for at ``rows``, from one forward pass; how
+        many it took in the end."""
         base, which = index // len(self.targets), index[rows] % len(self.targets)
         every, there, own = _with_what_is_before(chord, before)
         ways = torch.unique(chord)
-        if self.packer.rows and len(every) > self.packer.rows and len(ways) > 1:  # more points than were promised
+        if (
+            self.packer.rows and len(every) > self.packer.rows and len(ways) > 1
+        ):  # more points than were promised
             first = chord < ways[len(ways) // 2]
             halves = ((chord[half], rows[half]) for half in (first, ~first))
             return max(self._together(z, index, before, *half, asked, made) for half in halves)
@@ -179,7 +206,9 @@ class MultiTarget(View):
         kinks = gates = True
         try:
             with eager(), SecantMode(there) as seen:
-                found = self.inner.evaluate_several(z[every], base[every], [self.targets[number] for number in asked])
+                found = self.inner.evaluate_several(
+                    z[every], base[every], [self.targets[number] for number in asked]
+                )
             kinks, gates = seen.kinks, seen.gates
             if seen.derived:
                 found = [None] * len(asked)
@@ -209,7 +238,8 @@ class MultiTarget(View):
         other: tuple[Target, Tensor] | None = None,
         gradient: bool = True,
     ) -> tuple[Evaluation, Evaluation | None]:
-        """Every target at the rows that ask for it, and ``other`` at all; one point for each row that begins one."""
+        """Every target at the rows that ask for it, and ``other`` at all; one point for each row
+        that begins one."""
         count = len(self.targets)
         base, which = index // count, index % count
         made, beside = (_empty(z, gradient=gradient) for _ in range(2))
@@ -234,12 +264,19 @@ class MultiTarget(View):
                 mine = (which[rows] == number).nonzero()[:, 0]
                 _put(made, rows.start + mine, one, here[mine], gradient=gradient)
             if other is not None:
-                _put(beside, torch.arange(rows.start, rows.stop, device=z.device), found[-1], here, gradient=gradient)
+                _put(
+                    beside,
+                    torch.arange(rows.start, rows.stop, device=z.device),
+                    found[-1],
+                    here,
+                    gradient=gradient,
+                )
         return made, None if other is None else beside
 
 
 class SeveralBehind(MultiTarget):
-    """Several targets of what comes behind a layer: ``MultiTarget``, with the lifting of ``LayerField``."""
+    """Several targets of what comes behind a layer: ``MultiTarget``, with the lifting of
+    ``LayerField``."""
 
     inner: LayerField
 
@@ -264,7 +301,9 @@ class SeveralBehind(MultiTarget):
         count = len(self.targets)
         base = index // count
         begins = _begins(z, base)
-        if len(z) % count or not torch.equal(begins, torch.arange(len(z), device=z.device) % count == 0):
+        if len(z) % count or not torch.equal(
+            begins, torch.arange(len(z), device=z.device) % count == 0
+        ):
             raise InputError(
                 "At a layer, several targets share their path: one that depends on the target needs a run for each target."
             )
@@ -281,7 +320,10 @@ class SeveralBehind(MultiTarget):
         count = len(self.targets)
         groups = [part[::count] for part in lifted]
         self.inner.hold(
-            *(LayerActivations(part.points, part.value, part.example // count, part.kept) for part in groups)
+            *(
+                LayerActivations(part.points, part.value, part.example // count, part.kept)
+                for part in groups
+            )
         )
 
 
@@ -312,8 +354,11 @@ def _differ(z: Tensor) -> Tensor:
 def _alike(z: Tensor, base: Tensor) -> Tensor:
     """(N,) for each row the first of the same example that is equal to the last bit."""
     bits = flattened(z, 1).contiguous().view(torch.int64 if z.element_size() == 8 else torch.int32)
-    # Sums of whole numbers do not depend on their order, as those of rows of floating-point numbers may.
-    factors = torch.randint(-(1 << 62), 1 << 62, (bits.shape[1] + 1,), generator=generator(bits.shape[1]))
+    # Sums of whole numbers do not depend on their order, as those of rows of floating-point numbers
+    # may.
+    factors = torch.randint(
+        -(1 << 62), 1 << 62, (bits.shape[1] + 1,), generator=generator(bits.shape[1])
+    )
     code = (bits * factors[1:].to(z.device)).sum(1) + base * factors[0].to(z.device)
     first = first_alike(code)
     alike = bool((z == z[first]).all()) and torch.equal(base, base[first])
@@ -327,7 +372,8 @@ def _chords_of(z: Tensor, base: Tensor, before: Tensor) -> Tensor:
 
 
 def _with_what_is_before(rows: Tensor, before: Tensor) -> tuple[Tensor, Tensor, Tensor]:
-    """Some rows and the ones before them, in order: all of these, what is before each among them, and where the rows are."""
+    """Some rows and the ones before them, in order: all of these, what is before each among them,
+    and where the rows are."""
     every = torch.unique(torch.cat([rows, before[rows]]))
     place = torch.full_like(before, -1)
     place[every] = torch.arange(len(every), device=every.device)
@@ -339,7 +385,9 @@ def _empty(z: Tensor, *, gradient: bool) -> Evaluation:
     return Evaluation(z.new_empty(len(z)), torch.empty_like(z) if gradient else z.new_empty(0))
 
 
-def _put(into: Evaluation, rows: Tensor, found: Evaluation, which: Tensor, *, gradient: bool) -> None:
+def _put(
+    into: Evaluation, rows: Tensor, found: Evaluation, which: Tensor, *, gradient: bool
+) -> None:
     into.value[rows] = found.value[which]
     if gradient:
         into.gradient[rows] = found.gradient[which]

@@ -2,9 +2,10 @@
 
     value and gradient of N rows  =  one forward pass, one backward pass of the *sum* of N scalars
 
-Rows do not interact, so the gradient of the sum holds every row's own gradient; one autograd root per row would cost many
-times as much on small models. Only inputs ask for gradients. Two scalars of one model, such as a class score and a
-representation distance, are asked of one forward pass (``together``).
+Rows do not interact, so the gradient of the sum holds every row's own gradient; one autograd root
+per row would cost many times as much on small models. Only inputs ask for gradients. Two scalars of
+one model, such as a class score and a representation distance, are asked of one forward pass
+(``together``).
 """
 
 from __future__ import annotations
@@ -38,23 +39,30 @@ from .base import Field
 
 Ask = tuple[Target, Tensor]
 
-_DEFECT = 0.01  # of the change of F that chords may miss before they are given up for a model and target
+_DEFECT = (
+    0.01  # of the change of F that chords may miss before they are given up for a model and target
+)
 
 
 class TorchField(Field):
     """F(z) = target(model(z)) for a torch model.
 
     model          an nn.Module, or any function of tensors that torch can differentiate
-    target         a class, a tensor with a class per example, an ``ig.targets`` value, or a callable outputs → (N,)
-    extra          arguments that follow the input and are not attributed: a tuple (positional) or a dict (named);
-                   tensors among them hold one entry per example, unless they are ``ig.Shared``
+    target         a class, a tensor with a class per example, an ``ig.targets`` value, or a
+                   callable outputs → (N,)
+    extra          arguments that follow the input and are not attributed: a tuple (positional) or a
+                   dict (named); tensors among them hold one entry per example, unless they are
+                   ``ig.Shared``
     normalisation  what image inputs mean to the eye; black baselines, data ranges and plots need it
     batch_size     rows per model call, at most; found while working unless given
     layout         how inputs are arranged, for models with several (``ig.explain`` fills it in)
-    optimize       run a faster double of the model: batch norms folded, channels last (``model/fusion.py``)
-    backward       a rule that gradients follow instead, such as ``ig.fields.GuidedReLU()`` (``backprop/modified``)
+    optimize       run a faster double of the model: batch norms folded, channels last
+                   (``model/fusion.py``)
+    backward       a rule that gradients follow instead, such as ``ig.fields.GuidedReLU()``
+                   (``backprop/modified``)
 
-    Cost: one gradient is one forward and one backward pass to the input; nothing is computed for parameters.
+    Cost: one gradient is one forward and one backward pass to the input; nothing is computed for
+    parameters.
 
     >>> import torch, integrand as ig
     >>> field = ig.TorchField(torch.nn.Linear(3, 2), target=1)
@@ -65,7 +73,8 @@ class TorchField(Field):
     network: Network
     target: Target
 
-    # Fields made of this one need it as their base, so that they are put here where they are defined.
+    # Fields made of this one need it as their base, so that they are put here where they are
+    # defined.
     layer_field: ClassVar[Any]
     several_targets: ClassVar[Any]
 
@@ -85,7 +94,9 @@ class TorchField(Field):
         self.target = as_target(target)
         self.normalisation = normalisation
         self.layout = layout
-        self.packer = packer_for(model, batch_size, "double" if self.network.optimiser else "itself")
+        self.packer = packer_for(
+            model, batch_size, "double" if self.network.optimiser else "itself"
+        )
         self.chordal = True  # until chords are seen not to add up
         self.kinks = self.gates = True  # until chords have met none
         self._company = Company(partial(mixing, self.network))
@@ -110,7 +121,8 @@ class TorchField(Field):
         return other
 
     def with_backward(self, rule: BackwardRule) -> TorchField:
-        """The same question, its gradients from a backward pass that follows ``rule`` (instead of the one it followed)."""
+        """The same question, its gradients from a backward pass that follows ``rule`` (instead of
+        the one it followed)."""
         other = copy.copy(self)
         other._follow(rule)
         return other
@@ -120,7 +132,8 @@ class TorchField(Field):
         return several
 
     def with_model(self, model: Callable[..., Any]) -> TorchField:
-        """The same question, asked of another model that takes the same inputs; nothing of what was learnt of this one is kept."""
+        """The same question, asked of another model that takes the same inputs; nothing of what was
+        learnt of this one is kept."""
         network = self.network
         return TorchField(
             model,
@@ -134,7 +147,8 @@ class TorchField(Field):
         )
 
     def afresh(self) -> TorchField:
-        """The same question of the model as it is now: its memory and its chords were those of the model as it was."""
+        """The same question of the model as it is now: its memory and its chords were those of the
+        model as it was."""
         self.network.refresh()
         other = copy.copy(self)
         other.memory = None
@@ -188,13 +202,21 @@ class TorchField(Field):
         return self.evaluate_several(z, index, [self.target], gradient=gradient)[0]
 
     def evaluate_several(
-        self, z: Tensor, index: Tensor, targets: Sequence[Target], *, beside: Sequence[Ask] = (), gradient: bool = True
+        self,
+        z: Tensor,
+        index: Tensor,
+        targets: Sequence[Target],
+        *,
+        beside: Sequence[Ask] = (),
+        gradient: bool = True,
     ) -> list[Evaluation]:
         """Several targets for the same rows: one forward pass, and a backward pass for each.
 
         ``beside`` are further targets with an index of their own, which come last.
         """
-        return self._scalars(z, index, [*((target, index) for target in targets), *beside], gradient=gradient)
+        return self._scalars(
+            z, index, [*((target, index) for target in targets), *beside], gradient=gradient
+        )
 
     def behind(self, site: Any, side: str = "output") -> Any:
         sites = site if isinstance(site, list | tuple) else [site]
@@ -223,13 +245,14 @@ class TorchField(Field):
             if not chords.derived and self.adds_up(z, found, before):
                 return found
         except Exception as error:
-            # What a target refuses, and a gradient that is missing though no chord took it away, would be so without chords, too.
+            # What a target refuses, and a gradient that is missing though no chord took it away,
+            # would be so without chords, too.
             detached = isinstance(error, DetachedModel) and not chords.derived
             if is_out_of_memory(error) or isinstance(error, TargetError) or detached:
                 raise
             failure = error
-        # Something in the model or the target is not a sum of chords; gradients at both ends are the next best thing, from now on.
-        # What the model itself raises, it raises here too.
+        # Something in the model or the target is not a sum of chords; gradients at both ends are
+        # the next best thing, from now on. What the model itself raises, it raises here too.
         found = replace(super().evaluate_chords(z, index, before), passes=2)
         self.give_up(chords, failure)
         return found
@@ -237,7 +260,12 @@ class TorchField(Field):
     def give_up(self, chords: SecantMode, failure: Exception | None = None) -> None:
         """Chords failed where gradients do not: do without them, and remember why."""
         # A checkpoint may not run again as it ran at first.
-        if chords.strict and failure is not None and not chords.derived and not isinstance(failure, CheckpointError):
+        if (
+            chords.strict
+            and failure is not None
+            and not chords.derived
+            and not isinstance(failure, CheckpointError)
+        ):
             raise failure
         self.chordal = False
         if chords.derived:
@@ -247,7 +275,9 @@ class TorchField(Field):
         else:
             self.without_chords = "they miss more than a hundredth of the change of F"
         if chords.refused:
-            self.without_chords += f" ({'; '.join(f'{name}: {why}' for name, why in chords.refused.items())})"
+            self.without_chords += (
+                f" ({'; '.join(f'{name}: {why}' for name, why in chords.refused.items())})"
+            )
 
     @staticmethod
     def adds_up(z: Tensor, found: Evaluation, before: Tensor) -> bool:
@@ -319,7 +349,8 @@ class TorchField(Field):
     # ----------------------------------------------------------------------------------------------------------------
 
     def _runs(self, representation: Any, z: Tensor, index: Tensor) -> bool:
-        """Whether a representation is a layer: a module among the model's, or one that runs when the model does."""
+        """Whether a representation is a layer: a module among the model's, or one that runs when
+        the model does."""
         if not isinstance(representation, nn.Module):
             return False
         if any(module is representation for module in self.network.layers().values()):
@@ -327,7 +358,9 @@ class TorchField(Field):
         with self.ready(), gradients(False):
             return self.network.runs(representation, z.clone(), index)
 
-    def _scalars(self, z: Tensor, index: Tensor, asks: Sequence[Ask], *, gradient: bool = True) -> list[Evaluation]:
+    def _scalars(
+        self, z: Tensor, index: Tensor, asks: Sequence[Ask], *, gradient: bool = True
+    ) -> list[Evaluation]:
         """Several targets of one forward pass, each with its own backward pass."""
         try:
             return self._passed(z, index, asks, gradient=gradient)
@@ -342,29 +375,39 @@ class TorchField(Field):
         self.network.reentrant = True
         return self._passed(z, index, asks, gradient=gradient)
 
-    def _passed(self, z: Tensor, index: Tensor, asks: Sequence[Ask], *, gradient: bool) -> list[Evaluation]:
+    def _passed(
+        self, z: Tensor, index: Tensor, asks: Sequence[Ask], *, gradient: bool
+    ) -> list[Evaluation]:
         during = self._during if gradient else nullcontext
         with self.ready(), gradients(gradient):
             leaf = (z.clone() if z.is_inference() else z.detach()).requires_grad_(gradient)
-            # The model gets a copy: one that works in place may neither break the leaf nor the caller's rows.
+            # The model gets a copy: one that works in place may neither break the leaf nor the
+            # caller's rows.
             copied = leaf.clone()
             _, scalars = self._asked(copied, index, asks, during)
             if not gradient:
                 return [self._finite(z, index, s, z.new_empty(0), asks) for s in scalars]
             last = len(scalars) - 1
             with during():  # checkpoints run again what they ran
-                made = [self._slope(scalar, leaf, keep=number < last) for number, scalar in enumerate(scalars)]
+                made = [
+                    self._slope(scalar, leaf, keep=number < last)
+                    for number, scalar in enumerate(scalars)
+                ]
         return [self._finite(z, index, s, g, asks) for s, g in zip(scalars, made, strict=True)]
 
     def _asked(
         self, z: Tensor, index: Tensor, asks: Sequence[Ask], during: During = nullcontext
     ) -> tuple[Any, list[Tensor]]:
-        """The model's outputs for rows ``z``, and the targets' scalars; a backward rule is for the model's operations (``during``) alone."""
+        """The model's outputs for rows ``z``, and the targets' scalars; a backward rule is for the
+        model's operations (``during``) alone."""
         with during():
-            outputs, seen = self.network.run(z, index, [target.site for target, _ in asks if target.site is not None])
+            outputs, seen = self.network.run(
+                z, index, [target.site for target, _ in asks if target.site is not None]
+            )
         views = iter(seen)
         return outputs, [
-            self._scalar(target, outputs if target.site is None else next(views), own, len(z)) for target, own in asks
+            self._scalar(target, outputs if target.site is None else next(views), own, len(z))
+            for target, own in asks
         ]
 
     @staticmethod
@@ -374,7 +417,11 @@ class TorchField(Field):
         try:
             scalar = target(outputs, index)
         except (RuntimeError, IndexError, ValueError, TypeError) as error:
-            if not isinstance(target, Custom) or isinstance(error, IntegrandError) or is_out_of_memory(error):
+            if (
+                not isinstance(target, Custom)
+                or isinstance(error, IntegrandError)
+                or is_out_of_memory(error)
+            ):
                 raise
             raise TargetError(
                 f"The target function failed on outputs for {rows} rows: {error} It is called with however many rows fit into one "
@@ -409,13 +456,17 @@ class TorchField(Field):
         # A model may compute in half precision and answer in float32.
         mixed = torch.get_autocast_dtype(kind) if torch.is_autocast_enabled(kind) else value.dtype
         self._resolution = max(
-            self._resolution, *(torch.finfo(t).eps for t in (value.dtype, mixed) if t.is_floating_point)
+            self._resolution,
+            *(torch.finfo(t).eps for t in (value.dtype, mixed) if t.is_floating_point),
         )
         return value
 
-    def _finite(self, z: Tensor, index: Tensor, value: Tensor, slope: Tensor, asks: Sequence[Ask]) -> Evaluation:
+    def _finite(
+        self, z: Tensor, index: Tensor, value: Tensor, slope: Tensor, asks: Sequence[Ask]
+    ) -> Evaluation:
         value = self._noted(value).detach().to(z.dtype)
-        # A sum is finite only if every term is; only the rare infinite sum is looked at term by term.
+        # A sum is finite only if every term is; only the rare infinite sum is looked at term by
+        # term.
         if not math.isfinite(float(value.sum() + slope.sum())) and not bool(
             torch.isfinite(value).all() and torch.isfinite(slope).all()
         ):

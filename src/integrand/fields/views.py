@@ -23,7 +23,8 @@ from .memory import OutputCache
 
 
 class View(Field):
-    """A field seen through something: everything is handed on to ``inner``, and a view says only what it changes.
+    """A field seen through something: everything is handed on to ``inner``, and a view says only
+    what it changes.
 
         index    z                                    examples and rows, as this view is asked about them
           │ _index │ _rows
@@ -52,9 +53,16 @@ class View(Field):
         return evaluation
 
     def _seen(
-        self, z: Tensor, index: Tensor | None, value: Tensor | None = None, *, gradient: bool = False, passes: int = 1
+        self,
+        z: Tensor,
+        index: Tensor | None,
+        value: Tensor | None = None,
+        *,
+        gradient: bool = False,
+        passes: int = 1,
     ) -> None:
-        """Rows ``z`` were asked about, ``passes`` times, and F there is ``value`` where that was the question; of no example for None."""
+        """Rows ``z`` were asked about, ``passes`` times, and F there is ``value`` where that was
+        the question; of no example for None."""
 
     def _known(self, z: Tensor, leading: int) -> Tensor | None:
         return None
@@ -67,21 +75,27 @@ class View(Field):
     # --- F --------------------------------------------------------------------------------------------------------
 
     def evaluate(self, z: Tensor, index: Tensor, *, gradient: bool = True) -> Evaluation:
-        found = self._results(z, self.inner.evaluate(self._rows(z), self._index(index), gradient=gradient))
+        found = self._results(
+            z, self.inner.evaluate(self._rows(z), self._index(index), gradient=gradient)
+        )
         self._seen(z, index, found.value, gradient=gradient)
         return found
 
     def evaluate_both(
         self, z: Tensor, index: Tensor, other: Target, other_index: Tensor
     ) -> tuple[Evaluation, Evaluation]:
-        own, theirs = self.inner.evaluate_both(self._rows(z), self._index(index), other, other_index)
+        own, theirs = self.inner.evaluate_both(
+            self._rows(z), self._index(index), other, other_index
+        )
         own = self._results(z, own)
         # One joint row is one gradient of F; the second backward pass is the driver's.
         self._seen(z, index, own.value, gradient=True)
         return own, self._results(z, theirs)
 
     def evaluate_chords(self, z: Tensor, index: Tensor, before: Tensor) -> Evaluation:
-        found = self._results(z, self.inner.evaluate_chords(self._rows(z), self._index(index), before))
+        found = self._results(
+            z, self.inner.evaluate_chords(self._rows(z), self._index(index), before)
+        )
         self._seen(z, index, found.value, gradient=True, passes=found.passes)
         return found
 
@@ -223,10 +237,12 @@ def innermost(field: Field) -> Field:
 
 
 class Subset(View):
-    """The field of a batch made of some of the inner field's examples, in any order and with repeats.
+    """The field of a batch made of some of the inner field's examples, in any order and with
+    repeats.
 
-    ``Subset(field, index)`` sees example ``index[i]`` of the inner field as its own example ``i``. This is how a ragged
-    choice of (reference, example) pairs is integrated by paths and rules that only know full batches.
+    ``Subset(field, index)`` sees example ``index[i]`` of the inner field as its own example ``i``.
+    This is how a ragged choice of (reference, example) pairs is integrated by paths and rules that
+    only know full batches.
     """
 
     def __init__(self, inner: Field, index: Tensor) -> None:
@@ -250,19 +266,24 @@ class Subset(View):
         return Subset(several, place.reshape(-1))
 
     def share(self, segment: Segment) -> Tensor:
-        """Exact fields take every example of a batch, in its place: repeated examples go one after the other."""
+        """Exact fields take every example of a batch, in its place: repeated examples go one after
+        the other."""
         if torch.equal(self.index, torch.arange(len(self.index), device=self.index.device)):
             return self.inner.share(segment)
         shares = torch.empty_like(segment.start)
-        turn = (self.index[:, None] == self.index).tril(-1).sum(1)  # how often each was there before
+        turn = (
+            (self.index[:, None] == self.index).tril(-1).sum(1)
+        )  # how often each was there before
         for number in range(int(turn.max()) + 1):
             own = (turn == number).nonzero()[:, 0]
-            place = torch.zeros(int(self.index[own].max()) + 1, dtype=torch.long, device=self.index.device)
+            place = torch.zeros(
+                int(self.index[own].max()) + 1, dtype=torch.long, device=self.index.device
+            )
             place[self.index[own]] = own
             ends = replace(segment, start=segment.start[:, :, place], end=segment.end[:, :, place])
-            shares[:, :, own] = self.inner.share(replace(ends, at_start=None, at_end=None, notes={}, weights=None))[
-                :, :, self.index[own]
-            ]
+            shares[:, :, own] = self.inner.share(
+                replace(ends, at_start=None, at_end=None, notes={}, weights=None)
+            )[:, :, self.index[own]]
         return shares
 
     def _known(self, z: Tensor, leading: int) -> Tensor | None:
@@ -270,7 +291,8 @@ class Subset(View):
 
 
 class Cast(View):
-    """The inner field asked in a narrower type than the integration is done in: half-precision models, float32 maps."""
+    """The inner field asked in a narrower type than the integration is done in: half-precision
+    models, float32 maps."""
 
     def __init__(self, inner: Field, dtype: torch.dtype) -> None:
         super().__init__(inner)
@@ -284,12 +306,15 @@ class Cast(View):
         return z.to(self.dtype)
 
     def _results(self, z: Tensor, evaluation: Evaluation) -> Evaluation:
-        return replace(evaluation, value=evaluation.value.to(z.dtype), gradient=evaluation.gradient.to(z.dtype))
+        return replace(
+            evaluation, value=evaluation.value.to(z.dtype), gradient=evaluation.gradient.to(z.dtype)
+        )
 
 
 @dataclass
 class CallCount:
-    """What was asked of a field: rows with gradients, rows with values only, and calls made; ``expected`` gradients if known."""
+    """What was asked of a field: rows with gradients, rows with values only, and calls made;
+    ``expected`` gradients if known."""
 
     gradients: int = 0
     values: int = 0
@@ -298,10 +323,11 @@ class CallCount:
 
 
 class CountedField(View):
-    """The field, with everything that is asked of it counted; ``watch(tally)`` is called after every call.
+    """The field, with everything that is asked of it counted; ``watch(tally)`` is called after
+    every call.
 
-    What the model said of the inputs in ``memory`` is not asked again, and what it says of references that all examples share
-    is asked once for all of them.
+    What the model said of the inputs in ``memory`` is not asked again, and what it says of
+    references that all examples share is asked once for all of them.
     """
 
     def __init__(
@@ -327,7 +353,13 @@ class CountedField(View):
         return CountedField(inner, self.tally, self.watch, self.memory)
 
     def _seen(
-        self, z: Tensor, index: Tensor | None, value: Tensor | None = None, *, gradient: bool = False, passes: int = 1
+        self,
+        z: Tensor,
+        index: Tensor | None,
+        value: Tensor | None = None,
+        *,
+        gradient: bool = False,
+        passes: int = 1,
     ) -> None:
         if gradient:
             self.tally.gradients += passes * len(z)
@@ -340,17 +372,21 @@ class CountedField(View):
             self.check(z, index, value)
 
     def check(self, z: Tensor, index: Tensor, value: Tensor) -> None:
-        """Whether the answers ``value`` (N,) to rows ``z`` (N, \\*s) of one call were about each row alone; asked once per call of the library."""
+        """Whether the answers ``value`` (N,) to rows ``z`` (N, \\*s) of one call were about each
+        row alone; asked once per call of the library."""
         company = self.company
         if company is not None and company.unchecked:
             try:
-                company.check(self.again, z, index, value, most=self.packer.rows, whole=self.integers)
+                company.check(
+                    self.again, z, index, value, most=self.packer.rows, whole=self.integers
+                )
             except (RuntimeError, MemoryError) as error:
                 if not is_out_of_memory(error):  # one row fits where two do not
                     raise
 
     def _known(self, z: Tensor, leading: int) -> Tensor | None:
-        """The model's outputs, a row for each of z's, where they are known or shared by all examples; None elsewhere."""
+        """The model's outputs, a row for each of z's, where they are known or shared by all
+        examples; None elsewhere."""
         memory = self.memory
         if memory is not None and z is memory.x:
             if memory.outputs is None:
@@ -368,9 +404,11 @@ class CountedField(View):
 
 
 class LayerView(View):
-    """What is behind a layer of the model that ``outer`` is a view of: rows are lifted through the view.
+    """What is behind a layer of the model that ``outer`` is a view of: rows are lifted through the
+    view.
 
-    Its examples are the rows that it holds, as those of ``inner`` are, so that nothing but lifting needs the view.
+    Its examples are the rows that it holds, as those of ``inner`` are, so that nothing but lifting
+    needs the view.
     """
 
     inner: Any
@@ -397,7 +435,8 @@ class LayerView(View):
         return tally
 
     def lift(self, z: Tensor, index: Tensor) -> Any:
-        """Rows ``z`` (N, \\*s) of the examples ``index`` (N,) of the view, run through the whole model."""
+        """Rows ``z`` (N, \\*s) of the examples ``index`` (N,) of the view, run through the whole
+        model."""
         return self.inner.lift(self.outer._rows(z), self.outer._index(index))
 
     def hold(self, *lifted: Any) -> None:
@@ -406,7 +445,8 @@ class LayerView(View):
 
 
 def _shared(field: Field, z: Tensor, leading: int) -> Tensor | None:
-    """The model's outputs, a row for each of z's (R, B, \\*s), where all examples share them and they are asked once; else None."""
+    """The model's outputs, a row for each of z's (R, B, \\*s), where all examples share them and
+    they are asked once; else None."""
     if leading == 2 and z.shape[1] > 1 and z.stride(1) == 0 and field.pooled:
         return field.outputs(z[:, 0], pool=True).repeat_interleave(z.shape[1], 0)
     return None
@@ -414,7 +454,9 @@ def _shared(field: Field, z: Tensor, leading: int) -> Tensor | None:
 
 def _read(field: Field, outputs: Tensor, z: Tensor, leading: int) -> Tensor:
     """F read off the model's outputs for stacks of batches z."""
-    examples = torch.arange(z.shape[leading - 1], device=z.device).expand(z.shape[:leading]).reshape(-1)
+    examples = (
+        torch.arange(z.shape[leading - 1], device=z.device).expand(z.shape[:leading]).reshape(-1)
+    )
     return field.read(outputs, examples).reshape(z.shape[:leading]).to(z.dtype)
 
 

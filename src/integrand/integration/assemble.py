@@ -1,4 +1,5 @@
-"""What every kind of method does before and after its own work: inputs made ready, results measured, warnings given."""
+"""What every kind of method does before and after its own work: inputs made ready, results
+measured, warnings given."""
 
 from __future__ import annotations
 
@@ -35,7 +36,8 @@ class Doubtful(Protocol):
 
 
 def opened(field: Field, x: Tensor, watch: Watch | None) -> tuple[Tensor, CountedField]:
-    """Inputs in the type of the integration, and the field metered and asked in the type they came in."""
+    """Inputs in the type of the integration, and the field metered and asked in the type they came
+    in."""
     if not x.is_floating_point():
         raise IntegerInput(
             f"The input holds {str(x.dtype).removeprefix('torch.')}, which has no gradient: convert it with .float()."
@@ -64,7 +66,8 @@ def result(
     cost: Cost,
     chance: Doubtful | None = None,
 ) -> Attribution:
-    """The attribution, its completeness measured and its warnings given; ``chance`` knows the error of maps that were drawn."""
+    """The attribution, its completeness measured and its warnings given; ``chance`` knows the error
+    of maps that were drawn."""
     residual = (weighed.weights * walked.change).sum(0) - total(values, 1)
     doubt = None if chance is None else chance.doubt(values, residual)
     made = Attribution(
@@ -74,7 +77,9 @@ def result(
         weights=weighed.weights,
         change=walked.change,
         residual=residual,
-        error=_relative_error(weighed.weights, walked.error, values, walked.alike) if doubt is None else doubt.error,
+        error=_relative_error(weighed.weights, walked.error, values, walked.alike)
+        if doubt is None
+        else doubt.error,
         converged=torch.zeros_like(residual, dtype=torch.bool),
         shares=walked.shares if walked.shares.numel() else None,
         baselines=walked.begin if walked.begin.numel() else None,
@@ -90,18 +95,28 @@ def result(
     )
     made = judged(made, method)
     # Paths that choose their own start are judged by that, where it is kept.
-    _warn(made, field, core(method), method.tol, walked.begin if walked.begin.numel() else references, doubt)
+    _warn(
+        made,
+        field,
+        core(method),
+        method.tol,
+        walked.begin if walked.begin.numel() else references,
+        doubt,
+    )
     return made
 
 
 def judged(made: Attribution, method: Explainer) -> Attribution:
-    """The attribution with its verdict: the map, not its parts, is held against the tolerance; without one, against the change of F.
+    """The attribution with its verdict: the map, not its parts, is held against the tolerance;
+    without one, against the change of F.
 
-    Without one, an error that is known may not be more than a tenth either; with one, an error that is not known does not meet it.
+    Without one, an error that is known may not be more than a tenth either; with one, an error that
+    is not known does not meet it.
     """
     tol = method.tol
     complete = (made.gap <= INCOMPLETE) & ~(made.error > INCOMPLETE)
-    # What each reference or piece is wrong by says little alone: small ones may be, and large ones may cancel.
+    # What each reference or piece is wrong by says little alone: small ones may be, and large ones
+    # may cancel.
     met = complete if tol is None else made.error <= tol
     return dataclasses.replace(made, converged=met)
 
@@ -109,17 +124,21 @@ def judged(made: Attribution, method: Explainer) -> Attribution:
 def _relative_error(weights: Tensor, error: Tensor, values: Tensor, alike: Tensor) -> Tensor:
     """Errors (R, B) of references as that of their weighted sum (B,), relative to it.
 
-    Errors of different references are taken as independent; references that are ``alike`` (R,) err alike, and their errors add up.
+    Errors of different references are taken as independent; references that are ``alike`` (R,) err
+    alike, and their errors add up.
     """
     counted = torch.where(weights == 0, 0, weights * error)  # what does not count need not be known
     number = torch.unique(alike, return_inverse=True)[1]
     together = torch.zeros_like(counted).index_add_(0, number, counted)
     distance, size = norm(together.movedim(0, -1)), norm(values)
-    return torch.where(distance == 0, 0, distance / size)  # of a map of zeros that misses something, infinite
+    return torch.where(
+        distance == 0, 0, distance / size
+    )  # of a map of zeros that misses something, infinite
 
 
 def core(method: ExplainerLike) -> Any:
-    """The innermost of methods around a method: the one with a baseline, a path and a rule, unless it is a user's own."""
+    """The innermost of methods around a method: the one with a baseline, a path and a rule, unless
+    it is a user's own."""
     known = as_explainer(method)
     while known.inner is not None:
         known = known.inner
@@ -127,13 +146,22 @@ def core(method: ExplainerLike) -> Any:
 
 
 def _warn(
-    made: Attribution, field: Field, method: Any, tol: float | None, starts: Tensor | References, doubt: Doubt | None
+    made: Attribution,
+    field: Field,
+    method: Any,
+    tol: float | None,
+    starts: Tensor | References,
+    doubt: Doubt | None,
 ) -> None:
     missed = ~made.converged
     if tol is not None and bool(missed.any()):
         worst = int(made.error.nan_to_num(torch.inf).masked_fill(~missed, -1).argmax())
         what = "an estimated relative error" if doubt is None else "a relative error (95 % bound)"
-        more = _more(made.method) if doubt is None else _more_draws(doubt, worst, (made.error[worst] / tol).square())
+        more = (
+            _more(made.method)
+            if doubt is None
+            else _more_draws(doubt, worst, (made.error[worst] / tol).square())
+        )
         warn(
             f"{int(missed.sum())} of {len(made)} maps did not reach their tolerance; the worst has {what} "
             f"of {float(made.error[worst]):.2g}. {_trouble(made, field, starts, worst) or more}",
@@ -157,7 +185,8 @@ def _warn(
 
 
 def _by_chance(made: Attribution, doubt: Doubt, example: int) -> str:
-    """Whether chance explains what a map of random draws misses, and how many more draws would do."""
+    """Whether chance explains what a map of random draws misses, and how many more draws would
+    do."""
     residual, error = made.residual[example].abs(), doubt.residual[example]
     if not bool(error.isfinite()):
         return "A single draw, or two, do not tell whether that is chance: take more (draws=)."
@@ -181,8 +210,11 @@ def _more_draws(doubt: Doubt, example: int, times: Tensor) -> str:
     return f"Some {rounded:,} more draws would do (draws= of expected, n= of MonteCarlo), or a rule that is not random."
 
 
-def _trouble(made: Attribution, field: Field, starts: Tensor | References, example: int) -> str | None:
-    """What is wrong with the model's rows, or with the baseline that counts most for an example, as far as the model tells."""
+def _trouble(
+    made: Attribution, field: Field, starts: Tensor | References, example: int
+) -> str | None:
+    """What is wrong with the model's rows, or with the baseline that counts most for an example, as
+    far as the model tells."""
     if field.company is not None and field.company.verdict:
         return field.company.verdict
     r = int(made.weights[:, example].argmax())
@@ -204,7 +236,9 @@ def _more(method: Explainer) -> str:
     more = f"rule=ig.rules.Adaptive({rule.tol:g}, max_gradients={2 * rule.max_gradients})"
     if _walks(core(method)):
         return f"Its steps are integrated one by one: take shorter steps, or allow each more gradients ({more})."
-    return f"Allow more gradients ({more}), or take a baseline that is less degenerate for this model."
+    return (
+        f"Allow more gradients ({more}), or take a baseline that is less degenerate for this model."
+    )
 
 
 def _advice(method: Any) -> str:
@@ -220,5 +254,6 @@ def _advice(method: Any) -> str:
 
 
 def _walks(method: Any) -> bool:
-    """Whether a path looks at the model on its way, and goes by steps of its own; how many gradients that takes, it may not know (None)."""
+    """Whether a path looks at the model on its way, and goes by steps of its own; how many
+    gradients that takes, it may not know (None)."""
     return bool(method.path.gradients != 0)

@@ -1,7 +1,7 @@
 """The result: a map for every example, and everything needed to defend it.
 
-A value, not an explainer: nothing here computes an attribution. Pictures, pages and files are made by the floors above, reached
-only when they are asked for.
+A value, not an explainer: nothing here computes an attribution. Pictures, pages and files are made
+by the floors above, reached only when they are asked for.
 """
 
 from __future__ import annotations
@@ -44,32 +44,40 @@ Parts = Any  # a tensor, or a tuple or dict of tensors, as the inputs were
 class Attribution:
     """What each feature contributed to F(x), for B examples.
 
-        values = Σ_r weights_r · shares_r          Σ values + residual = F(x) − Σ_r weights_r · F(start_r)
+        values = Σ_r weights_r · shares_r          Σ values + residual = F(x) − Σ_r weights_r ·
+                                                   F(start_r)
 
     values     (B, \\*s), arranged as the inputs were (a tuple or dict of tensors for such inputs)
     inputs     (B, \\*s), what was explained
     output     (B,) F(x)
     weights    (R, B); columns add up to one
     change     (R, B) F(x) − F(start_r), measured where each path really began
-    shares     (R, B, \\*s) the map of each reference alone, or None when it was not kept (``record=("shares",)`` keeps it)
+    shares     (R, B, \\*s) the map of each reference alone, or None when it was not kept
+               (``record=("shares",)`` keeps it)
     baselines  (R, B, \\*s) where each path really began; None when there were too many to keep
     residual   (B,) what the map misses of the change, in units of F
-    error      (B,) the relative L2 error of ``values`` that the rule itself estimates, errors of pieces and of different references taken
-               as independent; NaN for rules that estimate none. Where chance decides (random nodes, references that are drawn until they
-               are enough) an upper bound that holds for 95 of 100 maps; infinite where too few draws tell nothing. An estimate knows F
-               and its gradients at the points that were looked at: what begins and ends between two of them (an eighth of the path at
-               most where parts of the model multiply each other, a quarter elsewhere) leaves no trace in it. Nor does it know how
-               wrong the model's own rounding is.
-    converged  (B,) whether the tolerance was met: ``error`` of the map as a whole is at most that; without one, whether the residual is
-               at most a tenth of the change, and ``error``, where it is known, at most a tenth
-    fitness    (R, B) D of each baseline, where the weights came from one; ``criterion`` says what D counts, and ``reasons``
-               (per example) where it says nothing
+    error      (B,) the relative L2 error of ``values`` that the rule itself estimates, errors of
+               pieces and of different references taken as independent; NaN for rules that estimate
+               none. Where chance decides (random nodes, references that are drawn until they are
+               enough) an upper bound that holds for 95 of 100 maps; infinite where too few draws
+               tell nothing. An estimate knows F and its gradients at the points that were looked
+               at: what begins and ends between two of them (an eighth of the path at most where
+               parts of the model multiply each other, a quarter elsewhere) leaves no trace in it.
+               Nor does it know how wrong the model's own rounding is.
+    converged  (B,) whether the tolerance was met: ``error`` of the map as a whole is at most that;
+               without one, whether the residual is at most a tenth of the change, and ``error``,
+               where it is known, at most a tenth
+    fitness    (R, B) D of each baseline, where the weights came from one; ``criterion`` says what D
+               counts, and ``reasons`` (per example) where it says nothing
     names      what the references are called
-    notes      named numbers measured along the path, (K+1, R, B): IG2's "distance" from the counterfactual to the input.
-               Methods around a method keep here what they measured, maps too; the third axis is always that of the examples
+    notes      named numbers measured along the path, (K+1, R, B): IG2's "distance" from the
+               counterfactual to the input. Methods around a method keep here what they measured,
+               maps too; the third axis is always that of the examples
     frames     points along the path, when recorded (``record=("path",)``)
-    layout     how several maps of layers lie end to end in ``values``; None where they are one, or have been taken apart
-    resolution how far apart, relatively, the numbers lie that F was computed in; 0 where only the type of ``output`` tells
+    layout     how several maps of layers lie end to end in ``values``; None where they are one, or
+               have been taken apart
+    resolution how far apart, relatively, the numbers lie that F was computed in; 0 where only the
+    type of ``output`` tells
     """
 
     values: Parts
@@ -104,22 +112,27 @@ class Attribution:
 
     @property
     def claims_completeness(self) -> bool:
-        """Whether the method says that its maps add up to ``change``; of one that does not, the residual is no fault."""
+        """Whether the method says that its maps add up to ``change``; of one that does not, the
+        residual is no fault."""
         return as_explainer(self.method).complete
 
     @property
     def gap(self) -> Tensor:
-        """(B,) the residual relative to the change it should explain; infinite where either is not a number.
+        """(B,) the residual relative to the change it should explain; infinite where either is not
+        a number.
 
-        NaN where it is not stated by a method that claims no completeness. A change that rounding may have made is taken for as large
-        as rounding makes it: a gap relative to it would mean nothing.
+        NaN where it is not stated by a method that claims no completeness. A change that rounding
+        may have made is taken for as large as rounding makes it: a gap relative to it would mean
+        nothing.
         """
         change = (self.weights * self.change).sum(0).abs()
         summed = _total(mapped(lambda t: total(t.abs(), 1), self.values))
         floor = rounding(self.output, self.base, summed, self.resolution)
         smallest = torch.finfo(change.dtype).tiny
         relative = self.residual.abs() / torch.maximum(change, floor).clamp_min(smallest)
-        return relative.nan_to_num(nan=torch.inf if self.claims_completeness else torch.nan, posinf=torch.inf)
+        return relative.nan_to_num(
+            nan=torch.inf if self.claims_completeness else torch.nan, posinf=torch.inf
+        )
 
     # --- examples -------------------------------------------------------------------------------------------------
 
@@ -161,14 +174,21 @@ class Attribution:
         )
 
     def apart(self) -> Attribution:
-        """The same, its inputs and baselines in memory of their own, so that whoever owns those may write to them again."""
-        return dataclasses.replace(self, inputs=mapped(copied, self.inputs), baselines=mapped(copied, self.baselines))
+        """The same, its inputs and baselines in memory of their own, so that whoever owns those may
+        write to them again."""
+        return dataclasses.replace(
+            self, inputs=mapped(copied, self.inputs), baselines=mapped(copied, self.baselines)
+        )
 
     def __repr__(self) -> str:
         shape = mapped(lambda t: tuple(t.shape), self.values)
         worst = float(self.gap.max()) if len(self) else 0.0
         # Where nothing is missing, that can be said of a method that does not promise it, too.
-        adds_up = f"worst gap {worst:.2%}" if self.claims_completeness or worst <= NO_GAP else "adds up: not claimed"
+        adds_up = (
+            f"worst gap {worst:.2%}"
+            if self.claims_completeness or worst <= NO_GAP
+            else "adds up: not claimed"
+        )
         return (
             f"<Attribution of {len(self)} example{'s' * (len(self) != 1)}, values {shape}, by {self.method!r}, "
             f"{adds_up}, {self.cost.gradients} gradients in {self.cost.seconds:.2f} s>"
@@ -177,11 +197,13 @@ class Attribution:
     # --- doors to the floors above --------------------------------------------------------------------------------
 
     def plot(self, **options: Any) -> Any:
-        """Draw overlays, heat maps, or bars; see ``integrand.report.figures.plot``. Needs integrand[plot]."""
+        """Draw overlays, heat maps, or bars; see ``integrand.report.figures.plot``. Needs
+        integrand[plot]."""
         return room("report.figures").plot(self, **options)
 
     def save(self, path: Any) -> None:
-        """Write to one safetensors file with a JSON header, whole or not at all; ``ig.load`` reads it back. Needs integrand[save].
+        """Write to one safetensors file with a JSON header, whole or not at all; ``ig.load`` reads
+        it back. Needs integrand[save].
 
         Errors: ``OSError`` where the disk refuses.
         """
@@ -192,12 +214,14 @@ class Attribution:
 
             base + Σ values = F(x)
 
-        SHAP takes this for granted, and prints the left side as what the model says. What the maps of columns miss of it is therefore a last
-        feature, "not explained" (its data is NaN), wherever it is more than rounding; images and tokens have no room for one, and warn.
+        SHAP takes this for granted, and prints the left side as what the model says. What the maps
+        of columns miss of it is therefore a last feature, "not explained" (its data is NaN),
+        wherever it is more than rounding; images and tokens have no room for one, and warn.
 
         names   (N,) of the features of examples (N,)
 
-        Errors: ``MissingExtra`` without shap, ``InputError`` for several inputs and for names that do not fit.
+        Errors: ``MissingExtra`` without shap, ``InputError`` for several inputs and for names that
+        do not fit.
         """
         shap = optional("shap", extra="shap", needs="to_shap()")
         if not isinstance(self.values, Tensor):
@@ -212,10 +236,14 @@ class Attribution:
         values, data = self.values, self._data()
         labels = None if names is None else [str(name) for name in names]
         missed = self.output - self.base - total(values, 1)
-        if bool((missed.abs() > _ROUNDING * torch.maximum(self.output.abs(), self.base.abs())).any()):
+        if bool(
+            (missed.abs() > _ROUNDING * torch.maximum(self.output.abs(), self.base.abs())).any()
+        ):
             if columns:
                 values = torch.cat([values, missed[:, None]], 1)
-                data = torch.cat([data.to(values.dtype), torch.full_like(values[:, :1], torch.nan)], 1)
+                data = torch.cat(
+                    [data.to(values.dtype), torch.full_like(values[:, :1], torch.nan)], 1
+                )
                 labels = [*(labels or map(str, range(values.shape[1] - 1))), "not explained"]
             else:
                 warn(
@@ -267,7 +295,8 @@ class Explainer(Part, ABC):
 
     @declared
     def complete(self) -> bool:
-        """Whether maps are meant to add up to the change of F, each by itself or on average over random nodes."""
+        """Whether maps are meant to add up to the change of F, each by itself or on average over
+        random nodes."""
         return True if self.inner is None else self.inner.complete
 
     @declared
@@ -292,7 +321,8 @@ class Explainer(Part, ABC):
 
     @declared
     def features(self) -> Any:
-        """What one feature is, where it asks; label maps (B, H, W) hold something for each example."""
+        """What one feature is, where it asks; label maps (B, H, W) hold something for each
+        example."""
         return None
 
     def with_inner(self, inner: Explainer) -> Explainer:
@@ -322,7 +352,9 @@ class _StrangerExplainer(Stranger, Explainer):
     @declared
     def explains(self) -> str:
         return (
-            "layer" if getattr(self.of, "lifts", False) or (self.inner and self.inner.explains == "layer") else "inputs"
+            "layer"
+            if getattr(self.of, "lifts", False) or (self.inner and self.inner.explains == "layer")
+            else "inputs"
         )
 
     @declared
@@ -347,9 +379,11 @@ def as_explainer(method: ExplainerLike) -> Explainer:
 
 
 def rounding(output: Tensor, base: Tensor, summed: Tensor, resolution: float = 0.0) -> Tensor:
-    """(B,) what rounding may make of the change of F between ``output`` and ``base``, and of the sum of a map.
+    """(B,) what rounding may make of the change of F between ``output`` and ``base``, and of the
+    sum of a map.
 
-    ``summed`` is Σ |values|, which the sum of the map is rounded relative to; ``resolution`` that of the numbers F was computed in.
+    ``summed`` is Σ |values|, which the sum of the map is rounded relative to; ``resolution`` that
+    of the numbers F was computed in.
     """
     eps = torch.finfo(output.dtype).eps
     ends = torch.maximum(output.abs(), base.abs())

@@ -1,7 +1,9 @@
-"""Attributions on disk: one safetensors file, numbers as tensors and everything else as JSON in its header.
+"""Attributions on disk: one safetensors file, numbers as tensors and everything else as JSON in its
+header.
 
-Reading runs no code from the file: a method and a target come back as the words they printed as. A file is written whole or not at all, and
-carries a digest of all it holds; one that does not fit together, or not to its digest, is refused when it is read, not when it is used.
+Reading runs no code from the file: a method and a target come back as the words they printed as. A
+file is written whole or not at all, and carries a digest of all it holds; one that does not fit
+together, or not to its digest, is refused when it is read, not when it is used.
 """
 
 from __future__ import annotations
@@ -49,7 +51,8 @@ class PrintedText(str):
 
 
 def save(attribution: Attribution, path: str | Path) -> None:
-    """Write an attribution to ``path``, whole or not at all. Errors: ``OSError`` where the disk refuses, ``MissingExtra`` without safetensors."""
+    """Write an attribution to ``path``, whole or not at all. Errors: ``OSError`` where the disk
+    refuses, ``MissingExtra`` without safetensors."""
     write = _safetensors("save_file")
     tensors: dict[str, Tensor] = {}
     arranged: dict[str, Any] = {}
@@ -84,7 +87,8 @@ def save(attribution: Attribution, path: str | Path) -> None:
 def load(path: str | Path) -> Attribution:
     """Read an attribution back; its method and target are words.
 
-    Errors: ``InputError`` for files that hold none, only a part of one, or not what was written, and for those of a newer format.
+    Errors: ``InputError`` for files that hold none, only a part of one, or not what was written,
+    and for those of a newer format.
     """
     opened = _safetensors("safe_open")
     if not Path(path).is_file():
@@ -108,7 +112,9 @@ def load(path: str | Path) -> Attribution:
         attribution = None if wrong else _attribution(header, tensors)
         wrong = wrong or _unfit(attribution)
     except (AttributeError, KeyError, TypeError, ValueError, InputError) as error:
-        raise InputError(f"{str(path)!r} has a header that is not an attribution's ({error!r}).") from error
+        raise InputError(
+            f"{str(path)!r} has a header that is not an attribution's ({error!r})."
+        ) from error
     if attribution is None or wrong:
         raise InputError(f"{str(path)!r} holds no whole attribution: {wrong}. Save it again.")
     return attribution
@@ -160,12 +166,15 @@ def _normalisation(mean: Any, std: Any) -> Normalisation:
 
 
 def _digest(header: str, tensors: Mapping[str, Tensor]) -> str:
-    """A hash of everything a file says: its header, and the names, types, shapes and numbers of its tensors."""
+    """A hash of everything a file says: its header, and the names, types, shapes and numbers of its
+    tensors."""
     found = hashlib.blake2b(header.encode(), digest_size=16)
     for name in sorted(tensors):
         tensor = tensors[name]
         found.update(f"\0{name}\0{tensor.dtype}\0{tuple(tensor.shape)}\0".encode())
-        flat = tensor.contiguous().as_strided((tensor.numel(),), (1,))  # strides of axes of one element may be any
+        flat = tensor.contiguous().as_strided(
+            (tensor.numel(),), (1,)
+        )  # strides of axes of one element may be any
         found.update(flat.view(torch.uint8).numpy().data)
     return found.hexdigest()
 
@@ -181,7 +190,11 @@ def _unfit(made: Attribution | None) -> str:
     """Why the tensors of an attribution do not belong together, in words; empty if they do."""
     if made is None:
         return ""
-    absent = [name for name in (*_STRUCTURED[:2], *_PLAIN) if getattr(made, name) is None and name != "fitness"]
+    absent = [
+        name
+        for name in (*_STRUCTURED[:2], *_PLAIN)
+        if getattr(made, name) is None and name != "fitness"
+    ]
     if absent:
         return f"it lacks {', '.join(absent)}"
     if made.output.ndim != 1 or made.weights.ndim != 2 or not len(made.weights):
@@ -205,12 +218,16 @@ def _unfitting(made: Attribution) -> Iterator[str]:
             expected = (None, None, len(made))
         shape = tuple(tensor.shape)
         fits = len(shape) == len(expected) if whole else len(shape) >= len(expected)
-        if not fits or any(size not in (None, own) for size, own in zip(expected, shape, strict=False)):
+        if not fits or any(
+            size not in (None, own) for size, own in zip(expected, shape, strict=False)
+        ):
             yield f"{name} has shape {describe(shape)} beside {len(made)} examples and {len(made.weights)} references"
         counts = name.startswith(
             ("fitness", "inputs", "baselines", "notes")
         )  # which may be whole numbers: features, ids, ranks
-        real = tensor.is_floating_point() or (counts and not tensor.is_complex() and tensor.dtype != torch.bool)
+        real = tensor.is_floating_point() or (
+            counts and not tensor.is_complex() and tensor.dtype != torch.bool
+        )
         if not (tensor.dtype == torch.bool if name == "converged" else real):
             yield f"{name} holds {str(tensor.dtype).removeprefix('torch.')}"
     if made.frames is not None and made.frames.clock.shape != made.frames.points.shape[:1]:
@@ -222,7 +239,13 @@ def _tensors(made: Attribution) -> Iterator[tuple[str, Tensor]]:
     for name in _STRUCTURED:
         parts = getattr(made, name)
         if parts is not None:
-            several = parts.items() if isinstance(parts, dict) else enumerate(parts) if isinstance(parts, tuple) else ()
+            several = (
+                parts.items()
+                if isinstance(parts, dict)
+                else enumerate(parts)
+                if isinstance(parts, tuple)
+                else ()
+            )
             yield from [(f"{name} of {key!r}", part) for key, part in several] or [(name, parts)]
     yield from ((name, getattr(made, name)) for name in _PLAIN if getattr(made, name) is not None)
     yield from ((f"notes of {name!r}", note) for name, note in made.notes.items())
@@ -234,7 +257,8 @@ def _tensors(made: Attribution) -> Iterator[tuple[str, Tensor]]:
 
 
 def _put(name: str, value: Any, tensors: dict[str, Tensor]) -> Any:
-    """Store ``value`` under ``name``; returns how it was arranged: None, "tensor", "tuple" and a length, or "dict" and its keys."""
+    """Store ``value`` under ``name``; returns how it was arranged: None, "tensor", "tuple" and a
+    length, or "dict" and its keys."""
     if value is None:
         return None
     if isinstance(value, Tensor):

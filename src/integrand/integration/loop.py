@@ -3,8 +3,8 @@
     for segment in path(field, references, x):
         share += rule(field, segment)
 
-Where a path really began is read off its segments, not off the baseline that was proposed, and the change of F is measured from
-there: paths that choose their own start need no special case.
+Where a path really began is read off its segments, not off the baseline that was proposed, and the
+change of F is measured from there: paths that choose their own start need no special case.
 """
 
 from __future__ import annotations
@@ -25,7 +25,9 @@ from ..rules.base import Integrated, RoughShares, Rule, RuleLike, as_rule
 
 _ROUGH = 0.25  # relative error of the maps that references are weighed by
 _HASHED_ELEMENTS = 1 << 20  # numbers of references are compared about this many at a time
-_LOOK_ELEMENTS = 1 << 26  # more numbers than this are not kept waiting, several to each, until weights are known
+_LOOK_ELEMENTS = (
+    1 << 26
+)  # more numbers than this are not kept waiting, several to each, until weights are known
 
 FRAMES = 9
 """Points of a recorded path, evenly spaced on its clock, both ends included."""
@@ -48,7 +50,8 @@ class PathIntegrals:
     change  (R, B) F(x) − F(begin)   output  (B,) F(x)   start  (R, B) F(begin)
     notes   named numbers (K+1, R, B), in the order of the clock
     alike   (R,) a number for each reference, the same for references that are the same
-    noise   (G, R, B, \\*s) what a rule with random nodes knows of its error (``Integrated.noise``), None of others
+    noise   (G, R, B, \\*s) what a rule with random nodes knows of its error (``Integrated.noise``),
+            None of others
     """
 
     shares: Tensor
@@ -92,24 +95,33 @@ def walk(
 ) -> PathIntegrals:
     """Every path from its reference (R, B, \\*s) to the input (B, \\*s), integrated.
 
-    ``output`` is F(x) where it is known already; ``lanes`` says which of how many references these are, or ``places`` (R, B) which
-    number each has; ``weights`` (R, B) how they are weighed in the end, where that is known.
+    ``output`` is F(x) where it is known already; ``lanes`` says which of how many references these
+    are, or ``places`` (R, B) which number each has; ``weights`` (R, B) how they are weighed in the
+    end, where that is known.
 
-    References that are the same are walked once, and count for as much as all of them together: what one is wrong by, all are. Errors:
-    ``NonFiniteGradient`` where F is NaN or infinite at an end of a path, or on the way; it names the example and the reference.
+    References that are the same are walked once, and count for as much as all of them together:
+    what one is wrong by, all are. Errors: ``NonFiniteGradient`` where F is NaN or infinite at an
+    end of a path, or on the way; it names the example and the reference.
     """
     path, rule = as_path(path), as_rule(rule)
     first, of = lanes or (0, len(references))
-    # Chance treats equal references differently: paths that go another way for each, and random nodes.
+    # Chance treats equal references differently: paths that go another way for each, and random
+    # nodes.
     apart = of == 1 or path.by_reference or rule.unbiased
-    alike = torch.arange(first, first + len(references), device=x.device) if apart else same_content(references)
+    alike = (
+        torch.arange(first, first + len(references), device=x.device)
+        if apart
+        else same_content(references)
+    )
     which, number = _once(alike, apart=apart)
     whole = which is None
     some = references if which is None else references[which]
     if weights is not None and not whole:
         weights = weights.new_zeros(some.shape[:2]).index_add_(0, number, weights)
     try:
-        walked = _walk(_placed(path, some, lanes, places), rule, field, some, x, frames, output, lanes, weights)
+        walked = _walk(
+            _placed(path, some, lanes, places), rule, field, some, x, frames, output, lanes, weights
+        )
     except NonFiniteGradient as error:
         where = _not_finite(field, references, x, first)
         raise NonFiniteGradient(f"{where} {error}" if where else str(error)) from error
@@ -150,7 +162,9 @@ def _walk(
     return replace(diary.close(field, x, shares, error), noise=noise)
 
 
-def _placed(path: Path, references: Tensor, lanes: tuple[int, int] | None, places: Tensor | None) -> PathLike:
+def _placed(
+    path: Path, references: Tensor, lanes: tuple[int, int] | None, places: Tensor | None
+) -> PathLike:
     """The path, told which number each reference has, if it goes another way for each."""
     if not path.by_reference or (places is None and lanes is None):
         return path
@@ -162,7 +176,8 @@ def _placed(path: Path, references: Tensor, lanes: tuple[int, int] | None, place
 
 
 def same_content(references: Tensor) -> Tensor:
-    """(R,) the same number for references (R, B, \\*s) that hold the same, bit for bit, and other numbers for others."""
+    """(R,) the same number for references (R, B, \\*s) that hold the same, bit for bit, and other
+    numbers for others."""
     content = references[:, 0] if references.stride(1) == 0 else references.flatten(1)
     content = content.reshape(len(content), -1)
     bits = torch.int64 if content.dtype == torch.float64 else torch.int32
@@ -176,7 +191,8 @@ def same_content(references: Tensor) -> Tensor:
 
 
 def _once(alike: Tensor, *, apart: bool) -> tuple[Tensor | None, Tensor]:
-    """Which references stand for all, None where all do for themselves; and which of these each is (R,)."""
+    """Which references stand for all, None where all do for themselves; and which of these each is
+    (R,)."""
     place = torch.arange(len(alike), device=alike.device)
     if apart or len(alike) == 1:
         return None, place
@@ -208,7 +224,9 @@ def checked_output(output: Tensor) -> Tensor:
     """F (B,) at the examples, all of it finite. Errors: ``NonFiniteGradient``."""
     if not bool(torch.isfinite(output).all()):
         example = int((~torch.isfinite(output)).nonzero()[0])
-        raise NonFiniteGradient(f"F is {float(output[example])} at example {example} itself. {_CURES}")
+        raise NonFiniteGradient(
+            f"F is {float(output[example])} at example {example} itself. {_CURES}"
+        )
     return output
 
 
@@ -219,7 +237,8 @@ _CURES = (
 
 
 def _not_finite(field: Field, references: Tensor, x: Tensor, first: int) -> str | None:
-    """At which input or reference F is not finite, asked again because something was not; None where none is."""
+    """At which input or reference F is not finite, asked again because something was not; None
+    where none is."""
     at_input = _broken(field, x)
     if at_input is not None:
         return f"F is not finite at example {at_input} itself."
@@ -246,7 +265,8 @@ def _broken(field: Field, z: Tensor) -> int | None:
 
 
 def _value(paid: Evaluation | None, found: Tensor | None, piece: int) -> Tensor | None:
-    """F (R, B) at an end that the path or the rule has evaluated; None unless all of it is known."""
+    """F (R, B) at an end that the path or the rule has evaluated; None unless all of it is
+    known."""
     value = paid.value[piece] if paid is not None else None if found is None else found[piece]
     return None if value is None or bool(value.isnan().any()) else value
 
@@ -276,7 +296,15 @@ class _Accumulator:
         start = field.value(self.begin, leading=2) if self.begin_value is None else self.begin_value
         alike = torch.arange(len(self.begin), device=x.device)
         return PathIntegrals(
-            shares, error, self.begin, output - start, output, start, self._numbers(), self._frames(), alike
+            shares,
+            error,
+            self.begin,
+            output - start,
+            output,
+            start,
+            self._numbers(),
+            self._frames(),
+            alike,
         )
 
     def _note_ends(self, segment: Segment, found: Integrated) -> None:
@@ -290,7 +318,8 @@ class _Accumulator:
             self.output = None if value is None else value[0]
 
     def _note_numbers(self, segment: Segment) -> None:
-        # Neighbours share a corner; it is noted by the one that starts there, so only the very last end is taken.
+        # Neighbours share a corner; it is noted by the one that starts there, so only the very last
+        # end is taken.
         ends = segment.clock[1][-1:]
         keep = slice(None) if float(ends) >= 1 else slice(-1)
         clock = torch.cat([segment.clock[0], ends])[keep]
@@ -300,7 +329,10 @@ class _Accumulator:
         if not self.notes:
             return {}
         order = torch.cat([clock for clock, _ in self.notes]).argsort(stable=True)
-        return {name: torch.cat([numbers[name] for _, numbers in self.notes])[order] for name in self.notes[0][1]}
+        return {
+            name: torch.cat([numbers[name] for _, numbers in self.notes])[order]
+            for name in self.notes[0][1]
+        }
 
     def _note_points(self, segment: Segment) -> None:
         begins, ends = (side.tolist() for side in segment.clock)
@@ -320,10 +352,11 @@ class _Accumulator:
 
 
 class SideBySide:
-    """Walks from up to R references, entered block by block, as one walk. Shares are not kept, starts only up to ``most`` numbers.
+    """Walks from up to R references, entered block by block, as one walk. Shares are not kept,
+    starts only up to ``most`` numbers.
 
-    Room for the small numbers is made at once: small tensors that are made between large ones, and stay, keep the large ones' memory from
-    being used again.
+    Room for the small numbers is made at once: small tensors that are made between large ones, and
+    stay, keep the large ones' memory from being used again.
     """
 
     def __init__(self, references: int, x: Tensor, most: int) -> None:
@@ -356,7 +389,8 @@ class SideBySide:
         self.entered, self.output = last, block.output
 
     def walked(self, like: Tensor, shares: Tensor | None = None) -> PathIntegrals:
-        """All that was entered; ``shares`` are what is left of theirs, ``like`` is of their kind."""
+        """All that was entered; ``shares`` are what is left of theirs, ``like`` is of their
+        kind."""
         assert self.output is not None
         nothing = like.new_empty(0)
         part = slice(self.entered)
@@ -365,7 +399,9 @@ class SideBySide:
             begin=torch.cat(self.begin) if self.begin else nothing,
             output=self.output,
             notes={name: numbers[:, part] for name, numbers in self.notes.items()},
-            frames=Frames(self.frames[0].clock, torch.cat([frames.points for frames in self.frames], 1))
+            frames=Frames(
+                self.frames[0].clock, torch.cat([frames.points for frames in self.frames], 1)
+            )
             if self.frames
             else None,
             alike=self.alike[part],
@@ -376,8 +412,8 @@ class SideBySide:
 class DeferredRefinement(Rule):
     """A rule that is content with rough shares until it is known how much each reference counts.
 
-    Rules that can look (``rule.look(field, segment)``, such as ``Adaptive``) are made to wait; others, and segments whose path has
-    paid for an end, are integrated at once.
+    Rules that can look (``rule.look(field, segment)``, such as ``Adaptive``) are made to wait;
+    others, and segments whose path has paid for an end, are integrated at once.
     """
 
     def __init__(self, rule: Rule) -> None:
@@ -393,7 +429,12 @@ class DeferredRefinement(Rule):
 
     def __call__(self, field: Field, segment: Segment) -> Tensor | Integrated:
         large = segment.start.numel() > _LOOK_ELEMENTS
-        if not self.rule.looks or large or segment.at_start is not None or segment.at_end is not None:
+        if (
+            not self.rule.looks
+            or large
+            or segment.at_start is not None
+            or segment.at_end is not None
+        ):
             found = Integrated.ensure(self.rule(field, segment))
             if self.rule.looks:
                 share, error = found.share.sum(0), norm(found.error.movedim(0, -1), 2)

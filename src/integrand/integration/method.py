@@ -7,8 +7,8 @@
     weights    = weighting(shares, x, field)                how references are weighed
     values     = Σ_r weights_r · shares_r
 
-References whose weights are known beforehand are taken in blocks and added up as they come: two hundred of them need no two
-hundred maps. Completeness is measured on every result, never assumed.
+References whose weights are known beforehand are taken in blocks and added up as they come: two
+hundred of them need no two hundred maps. Completeness is measured on every result, never assumed.
 """
 
 from __future__ import annotations
@@ -38,7 +38,9 @@ from .sampling_error import Chance
 _BLOCK_ELEMENTS = (
     1 << 24
 )  # references are taken in blocks of about this many numbers when their shares need not be kept
-_BLOCK_ON_CPU = 1 << 21  # where a model call wants no more rows than that, and memory is the process' own
+_BLOCK_ON_CPU = (
+    1 << 21
+)  # where a model call wants no more rows than that, and memory is the process' own
 _RECORDS = ("shares", "path")
 
 
@@ -48,11 +50,12 @@ class Method(Explainer):
 
         A(x) = Σ_r w_r ∫ ∇F(γ_r(t)) ⊙ dγ_r(t)
 
-    Called with a field and inputs x (B, \\*s) it returns an ``Attribution``. ``record`` asks it to keep more than the sum:
-    "shares" a map per reference, "path" nine points along every path. ``watch`` is shown a running tally.
+    Called with a field and inputs x (B, \\*s) it returns an ``Attribution``. ``record`` asks it to
+    keep more than the sum: "shares" a map per reference, "path" nine points along every path.
+    ``watch`` is shown a running tally.
 
-    Cost: references × segments × nodes gradients per example, and one value per reference and per example where the rule does not
-    evaluate F at the ends.
+    Cost: references × segments × nodes gradients per example, and one value per reference and per
+    example where the rule does not evaluate F at the ends.
 
     >>> import torch, integrand as ig
     >>> method = ig.Method(ig.baselines.Constant(0.0), ig.paths.Straight(), ig.rules.GaussLegendre(8))
@@ -69,11 +72,14 @@ class Method(Explainer):
     def __post_init__(self) -> None:
         unknown = set(self.record) - set(_RECORDS)
         if unknown:
-            raise InputError(f"record takes {', '.join(map(repr, _RECORDS))}; got {', '.join(map(repr, unknown))}.")
+            raise InputError(
+                f"record takes {', '.join(map(repr, _RECORDS))}; got {', '.join(map(repr, unknown))}."
+            )
 
     @property
     def complete(self) -> bool:
-        """As the rule says; one that is right on average counts as well, for what one of its maps misses is an error of that map."""
+        """As the rule says; one that is right on average counts as well, for what one of its maps
+        misses is an error of that map."""
         return self.rule.complete or self.rule.unbiased
 
     @property
@@ -103,8 +109,11 @@ class Method(Explainer):
                 values, walked = self._blocks(meter, references, x, weighed.weights, chance)
         return result(self, meter, values, x, walked, weighed, references, stopwatch.cost(), chance)
 
-    def _weighed_afterwards(self, field: Field, references: Tensor, x: Tensor) -> tuple[Weighed, PathIntegrals]:
-        """Weights that need shares: judged on a first look where the rule has one, which is then refined where it counts."""
+    def _weighed_afterwards(
+        self, field: Field, references: Tensor, x: Tensor
+    ) -> tuple[Weighed, PathIntegrals]:
+        """Weights that need shares: judged on a first look where the rule has one, which is then
+        refined where it counts."""
         weigh = self.weighting.prepared(x, field, references)
         rule = DeferredRefinement(self.rule)
         walked = walk(self.path, rule, field, references, x, frames="path" in self.record)
@@ -112,9 +121,15 @@ class Method(Explainer):
         return weighed, rule.settle(walked, weighed.weights)
 
     def _blocks(
-        self, field: Field, references: References, x: Tensor, weights: Tensor, chance: Chance | None
+        self,
+        field: Field,
+        references: References,
+        x: Tensor,
+        weights: Tensor,
+        chance: Chance | None,
     ) -> tuple[Tensor, PathIntegrals]:
-        """The weighted sum of shares, a block of references at a time, without keeping them unless asked to."""
+        """The weighted sum of shares, a block of references at a time, without keeping them unless
+        asked to."""
         keeps = "shares" in self.record or len(references) == 1
         most = min(_BLOCK_ELEMENTS, _BLOCK_ON_CPU) if x.device.type == "cpu" else _BLOCK_ELEMENTS
         size = len(references) if keeps else max(1, most // x.numel())
@@ -144,11 +159,13 @@ class Method(Explainer):
 
 
 def gradients_per_row(path: PathLike, rule: RuleLike) -> int | None:
-    """Gradients a path and a rule need for one reference of one example; what the path paid for is not paid twice.
+    """Gradients a path and a rule need for one reference of one example; what the path paid for is
+    not paid twice.
 
-    ``path.gradients`` are at its corners and are handed on, ``path.scouted`` are elsewhere and are not. A path that pays for its
-    corners may leave one end of the whole way ``unpaid``: 0.0 where it begins, 1.0 the input. None for paths that cannot tell
-    beforehand how many pieces or gradients they come to (theirs are None), and for rules that do not say (``Adaptive``).
+    ``path.gradients`` are at its corners and are handed on, ``path.scouted`` are elsewhere and are
+    not. A path that pays for its corners may leave one end of the whole way ``unpaid``: 0.0 where
+    it begins, 1.0 the input. None for paths that cannot tell beforehand how many pieces or
+    gradients they come to (theirs are None), and for rules that do not say (``Adaptive``).
     """
     path, rule = as_path(path), as_rule(rule)
     walked, pieces, each = path.gradients, path.segments, rule.gradients

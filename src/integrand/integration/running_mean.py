@@ -24,7 +24,9 @@ class RunningMean:
         n, before = len(maps), self.count[which]
         mean = maps.mean(0)
         step = mean - self.value[which]
-        self.squares[which] += (maps - mean).square().sum(0) + step.square() * over(before * n / (before + n), step)
+        self.squares[which] += (maps - mean).square().sum(0) + step.square() * over(
+            before * n / (before + n), step
+        )
         self.value[which] += step * over(n / (before + n), step)
         self.count[which] += n
 

@@ -1,12 +1,14 @@
 """How far a mean of random maps may be off: an interval, from how much the maps differ.
 
-Of n independent maps with covariance Σ the mean misses the truth by e, E‖e‖² = tr Σ / n. How far ‖e‖ may go beyond that depends on how
-many directions the maps differ in: along one, its 95 % quantile is 1.96 times the root of the mean, along very many it is hardly more than
-the root itself. With the effective rank ν = (tr Σ)² / tr Σ²,
+Of n independent maps with covariance Σ the mean misses the truth by e, E‖e‖² = tr Σ / n. How far
+‖e‖ may go beyond that depends on how many directions the maps differ in: along one, its 95 %
+quantile is 1.96 times the root of the mean, along very many it is hardly more than the root itself.
+With the effective rank ν = (tr Σ)² / tr Σ²,
 
     ‖e‖²  ≲  q(ν, m) · tr Σ / n            q: the 95 % quantile of F with ν and m degrees of freedom (m = n − 1)
 
-(Satterthwaite's approximation; m because tr Σ is itself known from n maps only). docs/design/0008-chance.md has how often that is so.
+(Satterthwaite's approximation; m because tr Σ is itself known from n maps only).
+docs/design/0008-chance.md has how often that is so.
 """
 
 from __future__ import annotations
@@ -21,9 +23,7 @@ from ..core.shapes import norm, over, total
 from .loop import PathIntegrals
 
 _SKETCH = 32  # numbers that stand for a map where only its products with other maps count
-_NORMAL = (
-    1.675  # the normal 95 % quantile, 1.645, raised until the approximation below is nowhere under the exact quantile
-)
+_NORMAL = 1.675  # the normal 95 % quantile, 1.645, raised until the approximation below is nowhere under the exact quantile
 _BLOCK_ELEMENTS = 1 << 19  # maps are looked at about this many numbers at a time
 
 
@@ -31,7 +31,8 @@ _BLOCK_ELEMENTS = 1 << 19  # maps are looked at about this many numbers at a tim
 class Doubt:
     """What is known of the error of B maps that chance made.
 
-    error     (B,) relative L2 error that the map stays under in 95 of 100 cases; infinite where too few draws tell nothing
+    error     (B,) relative L2 error that the map stays under in 95 of 100 cases; infinite where too
+              few draws tell nothing
     residual  (B,) the standard error of the residual, in units of F
     draws     (B,) random positions taken of each
     """
@@ -42,7 +43,8 @@ class Doubt:
 
 
 def _wide(device: torch.device) -> torch.dtype:
-    """The type sums of squares are kept in: float64, in which squares of float32 numbers neither vanish nor overflow, where there is one."""
+    """The type sums of squares are kept in: float64, in which squares of float32 numbers neither
+    vanish nor overflow, where there is one."""
     return torch.float32 if device.type == "mps" else torch.float64
 
 
@@ -50,8 +52,9 @@ class Spread:
     """A running mean of independent random maps per example, and how far from the truth it may be.
 
     count (B,);  value (B, \\*s) the mean;  squares (B,) the sum of squared distances from it
-    moments (B, m, m) sums of products of differences, of maps made m numbers: enough to tell their effective rank
-    missed (B,) the mean of what each map misses of its change, and missed_squares (B,) the sum of squared differences from that
+    moments (B, m, m) sums of products of differences, of maps made m numbers: enough to tell their
+    effective rank missed (B,) the mean of what each map misses of its change, and missed_squares
+    (B,) the sum of squared differences from that
     """
 
     def __init__(self, like: Tensor) -> None:
@@ -60,21 +63,35 @@ class Spread:
         self.count, self.squares = like.new_zeros(len(like)), like.new_zeros(len(like), dtype=wide)
         self.value = torch.zeros_like(like)
         self.moments = like.new_zeros(len(like), self.sketch.size, self.sketch.size, dtype=wide)
-        self.missed, self.missed_squares = torch.zeros_like(self.count), torch.zeros_like(self.squares)
+        self.missed, self.missed_squares = (
+            torch.zeros_like(self.count),
+            torch.zeros_like(self.squares),
+        )
 
-    def add(self, maps: Tensor, missed: Tensor | None = None, which: Tensor | slice = slice(None)) -> None:
-        """More maps (n, M, \\*s) of the examples ``which`` (M,), all unless given, and what each ``missed`` (n, M) of its change."""
+    def add(
+        self, maps: Tensor, missed: Tensor | None = None, which: Tensor | slice = slice(None)
+    ) -> None:
+        """More maps (n, M, \\*s) of the examples ``which`` (M,), all unless given, and what each
+        ``missed`` (n, M) of its change."""
         n, before = len(maps), self.count[which]
-        # What is added to a mean of n, and what the square of a step to the mean of other maps counts for.
+        # What is added to a mean of n, and what the square of a step to the mean of other maps
+        # counts for.
         pace, counts = n / (before + n), before * n / (before + n)
         mean = maps.mean(0)
         apart, step = maps - mean, mean - self.value[which]
         self.count[which] += n
         self.value[which] += step * over(pace, step)
         wide = self.squares.dtype
-        self.squares[which] += norm(apart, 2).to(wide).square().sum(0) + norm(step).to(wide).square() * counts
-        drawn, moved = self.sketch(apart).to(wide), self.sketch(step[None])[0].to(wide) * counts.sqrt()[:, None]
-        self.moments[which] += torch.einsum("nbi,nbj->bij", drawn, drawn) + moved[:, :, None] * moved[:, None]
+        self.squares[which] += (
+            norm(apart, 2).to(wide).square().sum(0) + norm(step).to(wide).square() * counts
+        )
+        drawn, moved = (
+            self.sketch(apart).to(wide),
+            self.sketch(step[None])[0].to(wide) * counts.sqrt()[:, None],
+        )
+        self.moments[which] += (
+            torch.einsum("nbi,nbj->bij", drawn, drawn) + moved[:, :, None] * moved[:, None]
+        )
         if missed is not None:
             off = missed.mean(0) - self.missed[which]
             self.missed[which] += off * pace
@@ -93,7 +110,9 @@ class Spread:
         """What is known, of maps that took so many ``draws`` each."""
         distance = bound(self.error(), self.rank(), self.count - 1)
         return Doubt(
-            _relative(distance, self.missed, self.value), self._of_mean(self.missed_squares), self.count * draws
+            _relative(distance, self.missed, self.value),
+            self._of_mean(self.missed_squares),
+            self.count * draws,
         )
 
     def _of_mean(self, squares: Tensor) -> Tensor:
@@ -102,7 +121,8 @@ class Spread:
 
 
 class Noise:
-    """The error of a weighted sum of shares whose own errors are known from random nodes (``Walked.noise``).
+    """The error of a weighted sum of shares whose own errors are known from random nodes
+    (``Walked.noise``).
 
     squares (B,) tr Cov of the sum;  moments (B, m, m) of the noise made m numbers;  residual (B,) variance of what the sum misses
     """
@@ -116,7 +136,8 @@ class Noise:
         self.groups = 0
 
     def add(self, noise: Tensor, weights: Tensor) -> None:
-        """The noise (G, R, B, \\*s) of more references, weighed in the end by ``weights`` (R, B)."""
+        """The noise (G, R, B, \\*s) of more references, weighed in the end by ``weights`` (R,
+        B)."""
         self.groups = len(noise)
         size = max(1, _BLOCK_ELEMENTS // max(1, noise[:, :1].numel()))
         for first in range(0, len(weights), size):
@@ -131,20 +152,25 @@ class Noise:
         self.evenness += weights.square().square().sum(0)
 
     def doubt(self, values: Tensor, residual: Tensor, draws: float) -> Doubt:
-        """What is known of the sum ``values`` (B, \\*s), that misses ``residual`` (B,) of the change and took so many ``draws``."""
+        """What is known of the sum ``values`` (B, \\*s), that misses ``residual`` (B,) of the
+        change and took so many ``draws``."""
         # Satterthwaite: as many degrees of freedom as references that count, times those of each.
         tiny = torch.finfo(self.evenness.dtype).tiny
         freedom = (self.groups - 1) * self.counted.square() / self.evenness.clamp_min(tiny)
-        distance = bound(self.squares.sqrt().to(values.dtype), _rank(self.moments).to(values.dtype), freedom)
+        distance = bound(
+            self.squares.sqrt().to(values.dtype), _rank(self.moments).to(values.dtype), freedom
+        )
         error = _relative(distance, residual, values)
         return Doubt(error, self.residual.sqrt().to(values.dtype), torch.full_like(error, draws))
 
 
 class Chance:
-    """What is known of the error of a weighted sum of random shares, gathered as blocks of them come.
+    """What is known of the error of a weighted sum of random shares, gathered as blocks of them
+    come.
 
-    Where the references are those that are meant, and each has several random nodes, from how these differ: that leaves out how much
-    references differ, which is no error. Where the references are drawn themselves, or have one node each, from how their shares differ.
+    Where the references are those that are meant, and each has several random nodes, from how these
+    differ: that leaves out how much references differ, which is no error. Where the references are
+    drawn themselves, or have one node each, from how their shares differ.
     """
 
     def __init__(self, like: Tensor, references: int, nodes: int, *, sampled: bool) -> None:
@@ -166,12 +192,15 @@ class Chance:
         for first in range(0, len(weights), size):
             part = slice(first, first + size)
             some, times = walked.shares[part], weights[part] * self.references
-            if not bool((times == 1).all()):  # as the plain mean of maps that are as much larger as they count for more
+            if not bool(
+                (times == 1).all()
+            ):  # as the plain mean of maps that are as much larger as they count for more
                 some = some * over(times, some)
             self.spread.add(some, missed[part] * times)
 
     def doubt(self, values: Tensor, residual: Tensor) -> Doubt:
-        """What is known of the sum ``values`` (B, \\*s), that misses ``residual`` (B,) of the change."""
+        """What is known of the sum ``values`` (B, \\*s), that misses ``residual`` (B,) of the
+        change."""
         if self.noise is not None:
             return self.noise.doubt(values, residual, self.draws)
         assert self.spread is not None
@@ -179,9 +208,11 @@ class Chance:
 
 
 class _Sketch:
-    """Maps (n, B, \\*s) as few numbers (n, B, m), whose products are on average those of the maps: features with random signs, added up.
+    """Maps (n, B, \\*s) as few numbers (n, B, m), whose products are on average those of the maps:
+    features with random signs, added up.
 
-    Sums of features can only make maps look more alike than they are, on average: ranks come out low, and bounds high.
+    Sums of features can only make maps look more alike than they are, on average: ranks come out
+    low, and bounds high.
     """
 
     def __init__(self, like: Tensor) -> None:
@@ -189,7 +220,9 @@ class _Sketch:
         self.size = min(features, _SKETCH)
         self.signs: Tensor | None = None
         if features > _SKETCH:
-            signs = torch.randint(0, 2, (features,), generator=generator(features), dtype=torch.int8)
+            signs = torch.randint(
+                0, 2, (features,), generator=generator(features), dtype=torch.int8
+            )
             self.signs = (2 * signs - 1).to(like)
             self.short = -features % _SKETCH
 
@@ -202,15 +235,17 @@ class _Sketch:
 
 
 def bound(error: Tensor, rank: Tensor, freedom: Tensor) -> Tensor:
-    """What a random vector stays under in 95 of 100 cases, from its standard error, effective rank, and what these are known from."""
+    """What a random vector stays under in 95 of 100 cases, from its standard error, effective rank,
+    and what these are known from."""
     return torch.where(error == 0, 0, error * quantile(rank, freedom).sqrt())
 
 
 def quantile(rank: Tensor, freedom: Tensor) -> Tensor:
-    """The 95 % quantile of F with ``rank`` and ``freedom`` degrees of freedom, or a little more; infinite for fewer than two.
+    """The 95 % quantile of F with ``rank`` and ``freedom`` degrees of freedom, or a little more;
+    infinite for fewer than two.
 
-    Source: Paulson, "An approximate normalization of the analysis of variance distribution", Annals of Mathematical Statistics 13, 1942:
-    the cube root of F is nearly a ratio of normal numbers.
+    Source: Paulson, "An approximate normalization of the analysis of variance distribution", Annals
+    of Mathematical Statistics 13, 1942: the cube root of F is nearly a ratio of normal numbers.
     """
     upper, lower = 2 / (9 * rank), 2 / (9 * freedom.clamp_min(1))
     b, a = 1 - upper, 1 - lower
@@ -223,15 +258,21 @@ def quantile(rank: Tensor, freedom: Tensor) -> Tensor:
 def _rank(moments: Tensor) -> Tensor:
     trace = moments.diagonal(dim1=1, dim2=2).sum(1)
     # In units of the trace, whose square may over- or underflow.
-    found = (moments / trace.clamp_min(torch.finfo(trace.dtype).tiny)[:, None, None]).square().sum((1, 2))
+    found = (
+        (moments / trace.clamp_min(torch.finfo(trace.dtype).tiny)[:, None, None])
+        .square()
+        .sum((1, 2))
+    )
     return torch.where(found > 0, 1 / found, 1.0).clamp_min(1)
 
 
 def _relative(distance: Tensor, missed: Tensor, values: Tensor) -> Tensor:
-    """A ``distance`` (B,) of ``values`` (B, \\*s) from the truth, relative to the truth: d / √(‖values‖² − d²); 0 of 0 is 0.
+    """A ``distance`` (B,) of ``values`` (B, \\*s) from the truth, relative to the truth: d /
+    √(‖values‖² − d²); 0 of 0 is 0.
 
-    The error of a mean of random maps is about at a right angle to the truth and makes the mean longer. A map that ``missed`` (B,) of the
-    change is at least that over √features away, whatever the draws say.
+    The error of a mean of random maps is about at a right angle to the truth and makes the mean
+    longer. A map that ``missed`` (B,) of the change is at least that over √features away, whatever
+    the draws say.
     """
     size = norm(values)
     distance = torch.maximum(distance, missed.abs() / max(1, values.shape[1:].numel()) ** 0.5)

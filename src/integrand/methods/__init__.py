@@ -1,7 +1,8 @@
 """Published methods by their names: each is a composition of parts, and nothing else.
 
-``registry.published`` keeps beside every name what a user must know to choose it: the source, the formula, what it costs and which
-axioms it satisfies. The command line's ``integrand methods`` and the documentation print that table; tests check what it claims.
+``registry.published`` keeps beside every name what a user must know to choose it: the source, the
+formula, what it costs and which axioms it satisfies. The command line's ``integrand methods`` and
+the documentation print that table; tests check what it claims.
 
     straight.py         integrated, expected, weighted
     counterfactual.py   ig2

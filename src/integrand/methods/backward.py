@@ -19,7 +19,9 @@ from .registry import axioms, published
     key="schwarzenberg2020pattern",
     formula="(x − b) ⊙ mean over k of PA(b + (k/n)(x − b)),  PA: backward through w ⊙ a instead of w",
     cost="n gradients; one pass over data for the patterns",
-    axioms=axioms(complete=False, dummy=False, linear=False, symmetric=False, implementation_invariant=False),
+    axioms=axioms(
+        complete=False, dummy=False, linear=False, symmetric=False, implementation_invariant=False
+    ),
 )
 def pattern_guided(
     patterns: Patterns,
@@ -30,15 +32,17 @@ def pattern_guided(
 ) -> Backward:
     """Pattern-Guided Integrated Gradients: A = (x − b) ⊙ (1/n) Σ_k PA(b + (k/n)(x − b)), k = 1 … n.
 
-    PA is PatternAttribution: a backward pass from F in which layers hand back through w ⊙ a instead of w, a being the pattern of the data.
-    ``patterns`` come from ``ig.fields.Patterns.fit(model, data)``, or from ``Patterns.load``; ``rule`` has fixed nodes (published: 25 on
-    ImageNet, 100 on toy data). The target is what comes back from: a logit sends back 1, ``ig.targets.Probability`` the slope of the
-    softmax, as the authors' ImageNet code does.
+    PA is PatternAttribution: a backward pass from F in which layers hand back through w ⊙ a instead
+    of w, a being the pattern of the data. ``patterns`` come from ``ig.fields.Patterns.fit(model,
+    data)``, or from ``Patterns.load``; ``rule`` has fixed nodes (published: 25 on ImageNet, 100 on
+    toy data). The target is what comes back from: a logit sends back 1, ``ig.targets.Probability``
+    the slope of the softmax, as the authors' ImageNet code does.
 
-    Not complete, not independent of how F is implemented (the authors show it), not linear in F; a feature that F does not look at may
-    get something. Cost: n gradients; see ``Patterns`` for memory and for what is not covered.
-    Source: Schwarzenberg and Castle, "Pattern-Guided Integrated Gradients", ICML 2020 WHI (arXiv 2007.10685). In their ImageNet code
-    "25 steps" are 24 points whose sum is divided by 25, and their pattern is another one: see ``Patterns.fit``.
+    Not complete, not independent of how F is implemented (the authors show it), not linear in F; a
+    feature that F does not look at may get something. Cost: n gradients; see ``Patterns`` for
+    memory and for what is not covered. Source: Schwarzenberg and Castle, "Pattern-Guided Integrated
+    Gradients", ICML 2020 WHI (arXiv 2007.10685). In their ImageNet code "25 steps" are 24 points
+    whose sum is divided by 25, and their pattern is another one: see ``Patterns.fit``.
 
     >>> import torch, integrand as ig
     >>> model = torch.nn.Sequential(torch.nn.Linear(4, 8), torch.nn.ReLU(), torch.nn.Linear(8, 3))
@@ -49,7 +53,9 @@ def pattern_guided(
         raise InputError(
             f"patterns= is what ig.fields.Patterns.fit(model, data) or ig.fields.Patterns.load(path) gives, not {type(patterns).__name__}."
         )
-    return Backward(patterns, Method(as_baseline(baseline, BASELINES), Straight(), rule, record=record))
+    return Backward(
+        patterns, Method(as_baseline(baseline, BASELINES), Straight(), rule, record=record)
+    )
 
 
 @published(
@@ -69,18 +75,22 @@ def geometric(
     *,
     record: tuple[str, ...] = (),
 ) -> Method:
-    """Geometrically Guided Integrated Gradients: A_j = max_i max_t ∂_j F(P_i,t), climbing F from each scaled input P_i,0.
+    """Geometrically Guided Integrated Gradients: A_j = max_i max_t ∂_j F(P_i,t), climbing F from
+    each scaled input P_i,0.
 
-    From each of ``steps`` + 1 points of the straight line, plain gradient ascent in input space; of every feature the largest
-    gradient on the way is kept, and gathered over the points (``gather``: "max", "trapezoid", "mean"). See ``ig.rules.Ascent``.
+    From each of ``steps`` + 1 points of the straight line, plain gradient ascent in input space; of
+    every feature the largest gradient on the way is kept, and gathered over the points (``gather``:
+    "max", "trapezoid", "mean"). See ``ig.rules.Ascent``.
 
     rate    0.0001 for ImageNet, 0.1 for MNIST-like data in the authors' code
-    signed  as published, the largest gradient: biased towards positive ones. False gathers the largest |∇F|
+    signed  as published, the largest gradient: biased towards positive ones. False gathers the
+            largest |∇F|
 
-    Does not integrate, whatever its name says: values are gradients, in units of F per input, not multiplied by x − b, and add up to
-    nothing. F is the target; the authors take the logit of the predicted class (``target="predicted"``).
-    Cost: (steps + 1) · iterations gradients (5100). Memory does not grow with steps or iterations.
-    Source: Rahman, Lewis, Plis, arXiv 2206.05903 ("M.GDAsc.M" is "max", "M.GDAsc.IG" is "trapezoid").
+    Does not integrate, whatever its name says: values are gradients, in units of F per input, not
+    multiplied by x − b, and add up to nothing. F is the target; the authors take the logit of the
+    predicted class (``target="predicted"``). Cost: (steps + 1) · iterations gradients (5100).
+    Memory does not grow with steps or iterations. Source: Rahman, Lewis, Plis, arXiv 2206.05903
+    ("M.GDAsc.M" is "max", "M.GDAsc.IG" is "trapezoid").
 
     >>> import integrand as ig
     >>> ig.methods.geometric(steps=20)

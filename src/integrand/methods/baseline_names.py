@@ -1,6 +1,8 @@
-"""Baselines that go by a name, and references as people give them, for one input or for each of several.
+"""Baselines that go by a name, and references as people give them, for one input or for each of
+several.
 
-A bracket means one thing: a tuple or dict is one baseline for each input, a list is several baselines.
+A bracket means one thing: a tuple or dict is one baseline for each input, a list is several
+baselines.
 """
 
 from __future__ import annotations
@@ -56,18 +58,22 @@ BASELINES: dict[str, Callable[[], Baseline]] = {
 
 
 def references_of(value: Any) -> Baseline:
-    """References as people give them: a tensor (R, \\*s) or (R, B, \\*s), a list of baselines and names, or a baseline."""
+    """References as people give them: a tensor (R, \\*s) or (R, B, \\*s), a list of baselines and
+    names, or a baseline."""
     return Given(value) if isinstance(value, Tensor) else as_baseline(value, BASELINES)
 
 
 def for_inputs(given: Any, layout: Layout, x: Tensor, *, shared: bool, listed: bool) -> Any:
-    """What a method starts from, as it was given beside several inputs x, laid end to end; for one input, as it is.
+    """What a method starts from, as it was given beside several inputs x, laid end to end; for one
+    input, as it is.
 
-    shared   whether a tensor with an axis more than an example is R references for all examples, rather than one for each of them
+    shared   whether a tensor with an axis more than an example is R references for all examples,
+             rather than one for each of them
     listed   whether the inputs came in a list, beside which a list of baselines could mean either
 
-    A tuple or dict of tensors and numbers becomes one tensor: shared references (R, N), or one baseline for each example. With names,
-    samplers or None (zero) in it, it becomes a ``PerInput``. Errors: ``InputError``, ``BaselineError`` that name the input.
+    A tuple or dict of tensors and numbers becomes one tensor: shared references (R, N), or one
+    baseline for each example. With names, samplers or None (zero) in it, it becomes a ``PerInput``.
+    Errors: ``InputError``, ``BaselineError`` that name the input.
     """
     if layout.single:
         return given
@@ -81,9 +87,13 @@ def for_inputs(given: Any, layout: Layout, x: Tensor, *, shared: bool, listed: b
                 "for one per input, (b_1, b_2), and a list of tuples for several."
             )
         made = [
-            _for_each(one, layout, x, shared=shared) if each else one for one, each in zip(given, entries, strict=True)
+            _for_each(one, layout, x, shared=shared) if each else one
+            for one, each in zip(given, entries, strict=True)
         ]
-        return [Given(one) if shared and isinstance(one, Tensor) and one.ndim == x.ndim else one for one in made]
+        return [
+            Given(one) if shared and isinstance(one, Tensor) and one.ndim == x.ndim else one
+            for one in made
+        ]
     if isinstance(given, Tensor | np.ndarray):
         _check_joint(torch.as_tensor(given), layout, x, shared=shared)
     return given
@@ -92,14 +102,18 @@ def for_inputs(given: Any, layout: Layout, x: Tensor, *, shared: bool, listed: b
 def _for_each(given: Any, layout: Layout, x: Tensor, *, shared: bool) -> Any:
     """A tuple or dict of baselines → one tensor where all are known, else a ``PerInput``."""
     starts = {key: 0.0 if one is None else one for key, one in matched(given, layout).items()}
-    plain = {key: isinstance(one, Tensor | np.ndarray | np.generic | int | float) for key, one in starts.items()}
+    plain = {
+        key: isinstance(one, Tensor | np.ndarray | np.generic | int | float)
+        for key, one in starts.items()
+    }
     values = {
         key: as_numbers(torch.as_tensor(one), x) if plain[key] else as_baseline(one, BASELINES)
         for key, one in starts.items()
     }
     tensors = {key: value for key, value in values.items() if isinstance(value, Tensor)}
     shapes = dict(zip(layout.keys, layout.shapes, strict=True))
-    # Shared references: what has an axis more than an example is R of them, anything else is one for all.
+    # Shared references: what has an axis more than an example is R of them, anything else is one
+    # for all.
     several = [len(value) for key, value in tensors.items() if value.ndim > len(shapes[key])]
     rows = max(several, default=1) if shared else len(x)
     laid = {key: _laid(key, value, (rows, *shapes[key])) for key, value in tensors.items()}
@@ -123,9 +137,14 @@ def _laid(key: Any, value: Tensor, shape: tuple[int, ...]) -> Tensor:
 def _check_joint(value: Tensor, layout: Layout, x: Tensor, *, shared: bool) -> None:
     """Whether one tensor for all inputs fits them laid end to end, as it seldom does."""
     fits = value.ndim < 2 and value.numel() in (1, x.shape[1])
-    fits |= value.shape[1:] == x.shape or (value.shape[1:] == x.shape[1:] and (shared or len(value) in (1, len(x))))
+    fits |= value.shape[1:] == x.shape or (
+        value.shape[1:] == x.shape[1:] and (shared or len(value) in (1, len(x)))
+    )
     if not fits:
-        shown = ", ".join(f"{key!r} ({describe(shape)})" for key, shape in zip(layout.keys, layout.shapes, strict=True))
+        shown = ", ".join(
+            f"{key!r} ({describe(shape)})"
+            for key, shape in zip(layout.keys, layout.shapes, strict=True)
+        )
         raise BaselineError(
             f"One baseline of shape {describe(value.shape)} does not fit the inputs {shown}: give a tuple or a dict with one for each of "
             "them, or a number or a name for all."
@@ -136,7 +155,8 @@ FILLS: dict[str, Callable[[], Fill]] = {
     "auto": lambda: ByKind(Corners()),
     "references": ReferenceMean,
 }
-"""Fills that go by a name and are no baselines: what features become that Weighted Gradients replaces."""
+"""Fills that go by a name and are no baselines: what features become that Weighted Gradients
+replaces."""
 
 
 def fill_of(value: Any) -> Baseline | Fill:

@@ -1,4 +1,5 @@
-"""Other ways to give credit along a path: important, decision, path_weighted, path_sampled, left."""
+"""Other ways to give credit along a path: important, decision, path_weighted, path_sampled,
+left."""
 
 from __future__ import annotations
 
@@ -39,13 +40,15 @@ def idgi(
 ) -> Method:
     """IDGI: A_i = Σ_k g_i(p_k)² / ‖g(p_k)‖² · (F(p_{k+1}) − F(p_k)), points p_k on the path.
 
-    Every step's change of F is shared out along the gradient, so that the part of the step across it counts for nothing.
-    ``baseline``: a number, a name, a tensor or any baseline, as in ``integrated``; ``steps`` is how many pieces each segment of ``path`` is
-    cut into: with paths that are cut already (``ig.paths.Descent``) give ``steps=1``.
+    Every step's change of F is shared out along the gradient, so that the part of the step across
+    it counts for nothing. ``baseline``: a number, a name, a tensor or any baseline, as in
+    ``integrated``; ``steps`` is how many pieces each segment of ``path`` is cut into: with paths
+    that are cut already (``ig.paths.Descent``) give ``steps=1``.
 
-    Cost: ``steps`` gradients, with which F comes free, and one value; on a path whose ends are paid for, less. Complete by
-    telescoping, whatever ``steps``; not linear in F. A step at which the gradient is exactly zero gives no credit, and its change stays
-    in the residual. Source: Yang, Wang, Bilgic, CVPR 2023 (arXiv 2303.14242).
+    Cost: ``steps`` gradients, with which F comes free, and one value; on a path whose ends are paid
+    for, less. Complete by telescoping, whatever ``steps``; not linear in F. A step at which the
+    gradient is exactly zero gives no credit, and its change stays in the residual. Source: Yang,
+    Wang, Bilgic, CVPR 2023 (arXiv 2303.14242).
 
     >>> import integrand as ig
     >>> ig.methods.idgi()
@@ -71,21 +74,29 @@ def decision(
 ) -> Method:
     """Integrated Decision Gradients: A_i = (x_i − b_i) ∫₀¹ ∂_i F(γ(α)) φ'(α) dα, φ(α) = F(γ(α)).
 
-    Gradients count where the model decides, that is, where F changes along the path; those of flat stretches count for little.
-    ``steps`` gradients are taken where a look at F alone in ``pilot`` cells says that it changes.
+    Gradients count where the model decides, that is, where F changes along the path; those of flat
+    stretches count for little. ``steps`` gradients are taken where a look at F alone in ``pilot``
+    cells says that it changes.
 
-    Not complete: the map adds up to ∫ φ'² dα ≥ (F(x) − F(b))², in squared units of F, and the residual holds the difference. It is
-    quadratic in F: the map of 2F is four times as large and that of −F the same. ``rule=ig.rules.Rescaled(ig.rules.IntegratedDecisionGradients())`` in an
+    Not complete: the map adds up to ∫ φ'² dα ≥ (F(x) − F(b))², in squared units of F, and the
+    residual holds the difference. It is quadratic in F: the map of 2F is four times as large and
+    that of −F the same. ``rule=ig.rules.Rescaled(ig.rules.IntegratedDecisionGradients())`` in an
     ``ig.Method`` is the cousin that adds up.
 
-    Cost: ``steps`` gradients and ``pilot`` + 1 values. Source: Walker et al., AAAI 2024 (arXiv 2305.20052); the authors' sampler, which can
-    miss the decision, is not reproduced (see ``ig.rules.IntegratedDecisionGradients``).
+    Cost: ``steps`` gradients and ``pilot`` + 1 values. Source: Walker et al., AAAI 2024 (arXiv
+    2305.20052); the authors' sampler, which can miss the decision, is not reproduced (see
+    ``ig.rules.IntegratedDecisionGradients``).
 
     >>> import integrand as ig
     >>> ig.methods.decision(pilot=20)
     Method(rule=IntegratedDecisionGradients(pilot=20))
     """
-    return Method(as_baseline(baseline, BASELINES), path, IntegratedDecisionGradients(steps, pilot), record=record)
+    return Method(
+        as_baseline(baseline, BASELINES),
+        path,
+        IntegratedDecisionGradients(steps, pilot),
+        record=record,
+    )
 
 
 @published(
@@ -103,23 +114,33 @@ def path_weighted(
     *,
     record: tuple[str, ...] = (),
 ) -> Method:
-    """Path-Weighted Integrated Gradients: A_i = (x_i − b_i) ∫₀¹ w(α) ∂_i F(b + α(x − b)) dα with ∫ w = 1.
+    """Path-Weighted Integrated Gradients: A_i = (x_i − b_i) ∫₀¹ w(α) ∂_i F(b + α(x − b)) dα with ∫
+    w = 1.
 
-    weight  "sqrt" √α, "linear_late" α, "quadratic_late" α², "linear_early" 1 − α, "quadratic_early" (1 − α)², "logarithmic" log(1 + α),
-            "exponential" exp(α − 1), "beta22" 6α(1 − α), a part of ``ig.rules.path_weights``, or any callable of α; normalised for you
-    steps   gradients are taken at the ends of so many even steps (the trapezoid rule); ``ig.rules.PathWeighted`` takes any fixed nodes
+    weight  "sqrt" √α, "linear_late" α, "quadratic_late" α², "linear_early" 1 − α, "quadratic_early"
+            (1 − α)², "logarithmic" log(1 + α), "exponential" exp(α − 1), "beta22" 6α(1 − α), a part
+            of ``ig.rules.path_weights``, or any callable of α; normalised for you
+    steps   gradients are taken at the ends of so many even steps (the trapezoid rule);
+            ``ig.rules.PathWeighted`` takes any fixed nodes
 
-    Adds up to ∫ w φ' dα, φ(α) = F(b + α(x − b)), not to F(x) − F(b) unless w is constant; the residual holds the difference.
+    Adds up to ∫ w φ' dα, φ(α) = F(b + α(x − b)), not to F(x) − F(b) unless w is constant; the
+    residual holds the difference.
 
-    Cost: ``steps`` + 1 gradients. Errors: ``InputError`` for the published weight 1/α ("inverse"), which has no integral.
-    Source: Kamalov, Al Falasi, Thabtah, arXiv 2509.17491. Their code pairs the mean gradient of a cell with the weight at its right end;
-    here both are taken at the same nodes, and the two converge to the same integral (see ``ig.rules.PathWeighted``).
+    Cost: ``steps`` + 1 gradients. Errors: ``InputError`` for the published weight 1/α ("inverse"),
+    which has no integral. Source: Kamalov, Al Falasi, Thabtah, arXiv 2509.17491. Their code pairs
+    the mean gradient of a cell with the weight at its right end; here both are taken at the same
+    nodes, and the two converge to the same integral (see ``ig.rules.PathWeighted``).
 
     >>> import integrand as ig
     >>> ig.methods.path_weighted(weight="beta22")
     Method(rule=PathWeighted('beta22', Trapezoid(50)))
     """
-    return Method(as_baseline(baseline, BASELINES), path, PathWeighted(weight, Trapezoid(steps)), record=record)
+    return Method(
+        as_baseline(baseline, BASELINES),
+        path,
+        PathWeighted(weight, Trapezoid(steps)),
+        record=record,
+    )
 
 
 @published(
@@ -137,17 +158,19 @@ def path_sampled(
     *,
     record: tuple[str, ...] = (),
 ) -> Method:
-    """Path-Sampled Integrated Gradients: the mean of the maps from baselines γ(t) on the path itself, t drawn at random.
+    """Path-Sampled Integrated Gradients: the mean of the maps from baselines γ(t) on the path
+    itself, t drawn at random.
 
         A = E_t [IG from γ(t)] = (x − b) ⊙ ∫₀¹ P(t ≤ α) ∇F(γ(α)) dα
 
-    Nothing is drawn: the expectation is a path weight, the distribution function of t, and one integral gives it.
-    ``distribution`` is that function P(t ≤ α), a name or callable as for ``path_weighted`` that rises from 0 to 1; by default t is uniform on
-    [0, 1] and the weight is α.
+    Nothing is drawn: the expectation is a path weight, the distribution function of t, and one
+    integral gives it. ``distribution`` is that function P(t ≤ α), a name or callable as for
+    ``path_weighted`` that rises from 0 to 1; by default t is uniform on [0, 1] and the weight is α.
 
     Adds up to F(x) − E_t F(γ(t)), not to F(x) − F(b); the residual holds E_t F(γ(t)) − F(b).
 
-    Cost: ``steps`` gradients, at Gauss–Legendre nodes. Source: Kamalov, Thabtah, Sivaraj, Abdelhamid, arXiv 2604.14338.
+    Cost: ``steps`` gradients, at Gauss–Legendre nodes. Source: Kamalov, Thabtah, Sivaraj,
+    Abdelhamid, arXiv 2604.14338.
 
     >>> import integrand as ig
     >>> ig.methods.path_sampled()
@@ -177,17 +200,21 @@ def left(
     *,
     record: tuple[str, ...] = (),
 ) -> Method:
-    """Left-IG: A_i = (x_i − b_i) ∫₀^{α*} ∂_i F(γ(α)) dα, without the part of the line on which F is saturated.
+    """Left-IG: A_i = (x_i − b_i) ∫₀^{α*} ∂_i F(γ(α)) dα, without the part of the line on which F is
+    saturated.
 
         α* = min {α : F(γ(α)) ≥ above + fraction · (max F − above)}
 
-    above  the level F is counted from: 0 as published, which suits probabilities; None for F(b), which suits logits and
-           log-probabilities. Where F never rises above it the whole line is taken
+    above  the level F is counted from: 0 as published, which suits probabilities; None for F(b),
+           which suits logits and log-probabilities. Where F never rises above it the whole line is
+           taken
     pilot  how many even cells of the line F is looked at in to find α*
 
-    Adds up to F(γ(α*)) − F(b); the residual is what F changes by after that. For a limit of your own see ``ig.rules.SaturationCutoff``.
+    Adds up to F(γ(α*)) − F(b); the residual is what F changes by after that. For a limit of your
+    own see ``ig.rules.SaturationCutoff``.
 
-    Cost: the gradients of ``integrated``, and ``pilot`` + 1 values. Source: Miglani et al., arXiv 2010.12697.
+    Cost: the gradients of ``integrated``, and ``pilot`` + 1 values. Source: Miglani et al., arXiv
+    2010.12697.
 
     >>> import integrand as ig
     >>> ig.methods.left(fraction=0.8)

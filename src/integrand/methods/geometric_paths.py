@@ -1,4 +1,5 @@
-"""Ways that bend or step by what F does: shortest ways over data, relaxed lines, lines walked in steps that follow F."""
+"""Ways that bend or step by what F does: shortest ways over data, relaxed lines, lines walked in
+steps that follow F."""
 
 from __future__ import annotations
 
@@ -35,25 +36,31 @@ def geodesic(
     rule: Rule | None = None,
     record: tuple[str, ...] = (),
 ) -> Method:
-    """Geodesic Integrated Gradients: A = ∫ ∇F ⊙ dγ, γ the shortest way from the baseline to x over ``points`` of data.
+    """Geodesic Integrated Gradients: A = ∫ ∇F ⊙ dγ, γ the shortest way from the baseline to x over
+    ``points`` of data.
 
         cost of an edge u – v = ‖v − u‖₂ · Σ_s w_s ‖∇F(u + t_s (v − u))‖₂
 
     points      (N, \\*s) or a dataset: a few thousand, of the kind the inputs are
     neighbours  nearest neighbours that are linked (10);  nodes: Gauss–Legendre nodes on an edge (5), for its cost and its share
-    distance    "euclidean": the nearest-neighbour path of Enhanced Integrated Gradients, whose edges cost their length
+    distance    "euclidean": the nearest-neighbour path of Enhanced Integrated Gradients, whose
+                edges cost their length
     graph, join see ``ig.paths.Geodesic``;  rule: another one for the edges of the path
 
-    The path goes round where F is steep, so features take part that neither the baseline nor x tells apart, and it leaves the box
-    between them. Symmetric features get the same only where the data treat them alike. The paper's "no-cancellation completeness", Σ|A| = |ΔF|,
-    cannot be had in general: for F = x₁ − x₂ every path has the same map, whose terms cancel.
+    The path goes round where F is steep, so features take part that neither the baseline nor x
+    tells apart, and it leaves the box between them. Symmetric features get the same only where the
+    data treat them alike. The paper's "no-cancellation completeness", Σ|A| = |ΔF|, cannot be had in
+    general: for F = x₁ − x₂ every path has the same map, whose terms cancel.
 
-    Cost: ``nodes`` gradients for every edge among the points, at most N · neighbours of them, once for all examples of one class in a
-    call; ``nodes`` for every edge of x and of the baseline, and for every edge of the path. Complete, up to the rule. Source: Salek and Enguehard,
-    arXiv 2502.12108; "euclidean": Jha et al., Genome Biology 2020.
+    Cost: ``nodes`` gradients for every edge among the points, at most N · neighbours of them, once
+    for all examples of one class in a call; ``nodes`` for every edge of x and of the baseline, and
+    for every edge of the path. Complete, up to the rule. Source: Salek and Enguehard, arXiv
+    2502.12108; "euclidean": Jha et al., Genome Biology 2020.
     """
     path = Geodesic(points, neighbours, nodes, distance, graph, join)
-    return Method(as_baseline(baseline, BASELINES), path, rule or GaussLegendre(nodes), record=record)
+    return Method(
+        as_baseline(baseline, BASELINES), path, rule or GaussLegendre(nodes), record=record
+    )
 
 
 @published(
@@ -72,17 +79,25 @@ def relaxed(
     rule: Rule = GaussLegendre(2),
     record: tuple[str, ...] = (),
 ) -> Method:
-    """Geodesic Integrated Gradients without data: the line relaxes to avoid steep gradients, A = ∫ ∇F ⊙ dγ.
+    """Geodesic Integrated Gradients without data: the line relaxes to avoid steep gradients, A = ∫
+    ∇F ⊙ dγ.
 
         γ = argmin K Σ_k ‖d_k‖² + β s Σ_k ‖d_k‖ ‖∇F(m_k)‖      over ``corners`` free points, ends fixed
 
-    With ``beta=0`` it is Integrated Gradients. ``.notes["steepness"]`` is the length travelled in the metric ‖∇F‖ ‖dγ‖, which is never
-    more than the straight line's. See ``ig.paths.ElasticBand`` for how this differs from the released code, whose maps are not complete.
+    With ``beta=0`` it is Integrated Gradients. ``.notes["steepness"]`` is the length travelled in
+    the metric ‖∇F‖ ‖dγ‖, which is never more than the straight line's. See ``ig.paths.ElasticBand``
+    for how this differs from the released code, whose maps are not complete.
 
-    Cost: (2 · iterations + 1) · (corners + 1) gradients to find the path, and the rule's. Complete, up to the rule. Source: Salek and
-    Enguehard, arXiv 2502.12108, the version without a graph; their energy, minimised.
+    Cost: (2 · iterations + 1) · (corners + 1) gradients to find the path, and the rule's. Complete,
+    up to the rule. Source: Salek and Enguehard, arXiv 2502.12108, the version without a graph;
+    their energy, minimised.
     """
-    return Method(as_baseline(baseline, BASELINES), ElasticBand(corners, beta, iterations), rule, record=record)
+    return Method(
+        as_baseline(baseline, BASELINES),
+        ElasticBand(corners, beta, iterations),
+        rule,
+        record=record,
+    )
 
 
 @published(
@@ -102,15 +117,19 @@ def nonuniform(
     rule: Rule = Midpoint(),
     record: tuple[str, ...] = (),
 ) -> Method:
-    """Integrated Gradients whose steps are short where F changes: a pilot of forward passes places them.
+    """Integrated Gradients whose steps are short where F changes: a pilot of forward passes places
+    them.
 
         A = (x − b) ⊙ Σ_k (t_{k+1} − t_k) ∇F(b + ½(t_k + t_{k+1})(x − b)),   |F(t_{k+1}) − F(t_k)| the same for all k
 
-    ``by``, ``even``: see ``ig.paths.NonUniform``. What is integrated is the straight line, so all its axioms hold up to the rule; where F
-    makes its decision on a short stretch far fewer steps are needed than even ones. ``integrated`` with its default rule does
-    better still where gradients are smooth, and tells its error.
+    ``by``, ``even``: see ``ig.paths.NonUniform``. What is integrated is the straight line, so all
+    its axioms hold up to the rule; where F makes its decision on a short stretch far fewer steps
+    are needed than even ones. ``integrated`` with its default rule does better still where
+    gradients are smooth, and tells its error.
 
-    Cost: steps gradients (times the rule's nodes) and pilot + 1 forward passes per reference. Source: Bhat and Raychowdhury, ISCAS
-    2023 (arXiv 2302.11107).
+    Cost: steps gradients (times the rule's nodes) and pilot + 1 forward passes per reference.
+    Source: Bhat and Raychowdhury, ISCAS 2023 (arXiv 2302.11107).
     """
-    return Method(as_baseline(baseline, BASELINES), NonUniform(steps, pilot, by, even), rule, record=record)
+    return Method(
+        as_baseline(baseline, BASELINES), NonUniform(steps, pilot, by, even), rule, record=record
+    )

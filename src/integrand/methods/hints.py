@@ -1,4 +1,5 @@
-"""What people type who come from a paper or from another library, and what it is called here, if it is here."""
+"""What people type who come from a paper or from another library, and what it is called here, if it
+is here."""
 
 from __future__ import annotations
 
@@ -25,7 +26,8 @@ _ALIASES = {
     "gradientshap": "expected",
     "weightedgradients": "weighted",
 }
-"""Acronyms and titles that mean one method; those that mean two (GIG, BIG, SIG, EIG) are left to the reader."""
+"""Acronyms and titles that mean one method; those that mean two (GIG, BIG, SIG, EIG) are left to
+the reader."""
 
 RENAMED = {
     "important": "idgi",
@@ -65,7 +67,8 @@ def formal(name: str) -> str:
 
 
 def about_method(name: str) -> str | None:
-    """What to say to one who asks for a method by a name that is none; None where nothing is known."""
+    """What to say to one who asks for a method by a name that is none; None where nothing is
+    known."""
     bare = _bare(name)
     if bare in _ALIASES:
         return f"It goes by {_ALIASES[bare]!r}."
@@ -78,7 +81,8 @@ def about_method(name: str) -> str | None:
 
 
 def about_option(name: str, value: Any, accepted: Mapping[str, Any]) -> str | None:
-    """What to say to one who gives a published method an option it does not have; None where nothing is known."""
+    """What to say to one who gives a published method an option it does not have; None where
+    nothing is known."""
     number = value if isinstance(value, int) else 50
     if name in ("n_steps", "n_points", "num_steps", "nodes", "steps"):
         if "steps" in accepted:
@@ -93,9 +97,7 @@ def about_option(name: str, value: Any, accepted: Mapping[str, Any]) -> str | No
     if name in ("baselines", "references"):
         return "Say baseline=, which every method that starts somewhere takes."
     if name == "max_gradients" and "rule" in accepted:
-        return (
-            f"Say rule=ig.rules.Adaptive(0.05, max_gradients={value!r}), with the tolerance you want, in place of tol=."
-        )
+        return f"Say rule=ig.rules.Adaptive(0.05, max_gradients={value!r}), with the tolerance you want, in place of tol=."
     return _ELSEWHERE_OPTIONS.get(name)
 
 

@@ -30,19 +30,23 @@ def latent_guided(
     rule: Rule = Trapezoid(),
     record: tuple[str, ...] = (),
 ) -> Method:
-    """Manifold-Aligned Guided IG (MA-GIG): Guided IG in an autoencoder's latent space, integrated along what it decodes to.
+    """Manifold-Aligned Guided IG (MA-GIG): Guided IG in an autoencoder's latent space, integrated
+    along what it decodes to.
 
         z_0 = E(b),  z_{k+1}: the coordinates with the least |J_Dᵀ ∇F(D(z_k))| move towards E(x);   A = ∫ ∇F ⊙ dD(z)
 
-    codec     an encoder and a decoder in the units of the inputs: a pair (encode, decode), or an object with both, such as a
-              diffusers VAE; see ``ig.paths.LatentGuided``
+    codec     an encoder and a decoder in the units of the inputs: a pair (encode, decode), or an
+              object with both, such as a diffusers VAE; see ``ig.paths.LatentGuided``
     steps, fraction, slerp  the published defaults;  ends: pieces of each leg between the raw ends and what is decoded
-    rule      the trapezoid uses the gradients that the path has paid for at every corner. ``ends=1, rule=ig.rules.Left()`` is the
-              published sum, whose error grows with the codec's reconstruction error
+    rule      the trapezoid uses the gradients that the path has paid for at every corner. ``ends=1,
+              rule=ig.rules.Left()`` is the published sum, whose error grows with the codec's
+              reconstruction error
 
-    Cost: steps + 2·ends − 1 gradients per example, one after another (2·ends + 1 of them at once), each followed by the decoder's backward
-    pass. Complete up to the rule. A feature that F does not look at gets nothing, also where the codec mixes features: credit is
-    given along the decoded path. Not linear in F, whose gradient chooses the path. Source: Kim, Lim, Lee, Choi, 2026 (arXiv 2605.02167).
+    Cost: steps + 2·ends − 1 gradients per example, one after another (2·ends + 1 of them at once),
+    each followed by the decoder's backward pass. Complete up to the rule. A feature that F does not
+    look at gets nothing, also where the codec mixes features: credit is given along the decoded
+    path. Not linear in F, whose gradient chooses the path. Source: Kim, Lim, Lee, Choi, 2026 (arXiv
+    2605.02167).
 
     >>> import torch, integrand as ig
     >>> codec = (lambda x: x[:, :2], lambda z: torch.cat([z, z.sum(1, keepdim=True)], 1))
@@ -71,23 +75,29 @@ def latent(
     rule: Rule = Adaptive(),
     record: tuple[str, ...] = (),
 ) -> Method:
-    """Enhanced Integrated Gradients along a latent line: A = ∫ ∇F ⊙ dD(z(t)), z(t) = E(b) + t (E(x) − E(b)).
+    """Enhanced Integrated Gradients along a latent line: A = ∫ ∇F ⊙ dD(z(t)), z(t) = E(b) + t (E(x)
+    − E(b)).
 
-    The line is decoded at steps + 1 points, and joined to the baseline and the input themselves by legs of ``ends`` pieces each, so
-    that the map explains x and not its reconstruction. Of the source's baselines, give the mean or median of another group's
-    inputs, or examples of it, as ``baseline``.
+    The line is decoded at steps + 1 points, and joined to the baseline and the input themselves by
+    legs of ``ends`` pieces each, so that the map explains x and not its reconstruction. Of the
+    source's baselines, give the mean or median of another group's inputs, or examples of it, as
+    ``baseline``.
 
-    codec  an encoder and a decoder in the units of the inputs: a pair (encode, decode), or an object with both
+    codec  an encoder and a decoder in the units of the inputs: a pair (encode, decode), or an
+           object with both
     slerp  along the arc between the codes;  steps, ends, rule: how finely
 
-    Cost: steps + 1 rows decoded; gradients as the rule takes, all at once, steps + 2·ends + 1 at least with the default. Complete up to the rule, linear in F.
-    Source: Jha, Aicher, Gazzara, Singh, Barash, Genome Biology 2020.
+    Cost: steps + 1 rows decoded; gradients as the rule takes, all at once, steps + 2·ends + 1 at
+    least with the default. Complete up to the rule, linear in F. Source: Jha, Aicher, Gazzara,
+    Singh, Barash, Genome Biology 2020.
 
     >>> import integrand as ig
     >>> ig.methods.latent((abs, abs), steps=20)
     Method(path=Latent((abs, abs), 20))
     """
-    return Method(as_baseline(baseline, BASELINES), Latent(codec, steps, ends, slerp), rule, record=record)
+    return Method(
+        as_baseline(baseline, BASELINES), Latent(codec, steps, ends, slerp), rule, record=record
+    )
 
 
 @published(
@@ -110,20 +120,24 @@ def manifold(
     rule: Rule = Adaptive(),
     record: tuple[str, ...] = (),
 ) -> Method:
-    """Manifold Integrated Gradients: A = ∫ ∇F ⊙ dD(z) along the shortest decoded way from E(b) to E(x).
+    """Manifold Integrated Gradients: A = ∫ ∇F ⊙ dD(z) along the shortest decoded way from E(b) to
+    E(x).
 
         z minimises Σ_i ‖D(z_{i+1}) − D(z_i)‖²,   z_i ← z_i + rate · T · J_Dᵀ(D(z_{i+1}) − 2 D(z_i) + D(z_{i−1})),   T = points
 
-    codec   an encoder and a decoder in the units of the inputs: a pair (encode, decode), or an object with both
-    rate    the published steps and limit are ``rate=5e-5, energy=1000, tolerance=0``, in the units of their images and codes;
-            left out, every path finds its own rate and stops when it hardly gets shorter
+    codec   an encoder and a decoder in the units of the inputs: a pair (encode, decode), or an
+            object with both
+    rate    the published steps and limit are ``rate=5e-5, energy=1000, tolerance=0``, in the units
+            of their images and codes; left out, every path finds its own rate and stops when it
+            hardly gets shorter
     points, iterations  the published numbers;  ends: pieces of each leg that joins the geodesic to the baseline and the input
 
-    The published code multiplies the mean gradient along the path by x − b. That is no line integral and does not add up; the
-    integral along the path is taken here.
+    The published code multiplies the mean gradient along the path by x − b. That is no line
+    integral and does not add up; the integral along the path is taken here.
 
-    Cost: at most iterations × points rows decoded with a backward pass for the path, a few dozen × points mostly, then gradients as the
-    rule takes. Complete up to the rule, linear in F. Source: Zaher, Trzaskowski, Nguyen, Roosta, ICML 2024 (arXiv 2405.09800).
+    Cost: at most iterations × points rows decoded with a backward pass for the path, a few dozen ×
+    points mostly, then gradients as the rule takes. Complete up to the rule, linear in F. Source:
+    Zaher, Trzaskowski, Nguyen, Roosta, ICML 2024 (arXiv 2405.09800).
 
     >>> import integrand as ig
     >>> ig.methods.manifold((abs, abs), points=12).path

@@ -1,4 +1,5 @@
-"""What is known about methods that go by a name, beside the names: source, formula, cost claimed and counted, axioms, defaults."""
+"""What is known about methods that go by a name, beside the names: source, formula, cost claimed
+and counted, axioms, defaults."""
 
 from __future__ import annotations
 
@@ -23,7 +24,8 @@ F = TypeVar("F", bound=Callable[..., Any])
 
 @dataclass(frozen=True)
 class Measured:
-    """What one example took on the small problem of ``scripts/measured_costs.py``: rows with a gradient, and rows without."""
+    """What one example took on the small problem of ``scripts/measured_costs.py``: rows with a
+    gradient, and rows without."""
 
     gradients: int
     values: int
@@ -62,7 +64,8 @@ class Published:
 
     @property
     def shared(self) -> bool:
-        """Whether it starts from references that all examples share, rather than from a baseline of each."""
+        """Whether it starts from references that all examples share, rather than from a baseline of
+        each."""
         return self.start not in (None, "baseline")
 
     @property
@@ -72,10 +75,15 @@ class Published:
 
     @property
     def citation(self) -> str:
-        """BibTeX: its own entry, that of the library's file, or at least the title under the key."""
+        """BibTeX: its own entry, that of the library's file, or at least the title under the
+        key."""
         if self.entry is not None:
             return self.entry
-        return bibtex(self.key) if self.key in BIBTEX else f"@misc{{{self.key},\n  title = {{{self.title}}}\n}}"
+        return (
+            bibtex(self.key)
+            if self.key in BIBTEX
+            else f"@misc{{{self.key},\n  title = {{{self.title}}}\n}}"
+        )
 
     @property
     def family(self) -> str:
@@ -131,18 +139,17 @@ def published(
     explains: str = "inputs",
     citation: str | None = None,
 ) -> Callable[[F], F]:
-    """Register the decorated factory under its own name, for ``method="name"``, ``about("name")`` and the command line.
+    """Register the decorated factory under its own name, for ``method="name"``, ``about("name")``
+    and the command line.
 
     What it is built with, and which of that says where it starts, is read off its signature.
 
     Args:
-        title: what the method is called in prose.
-        key: of its source, as in a bibliography.
-        formula: A(x) in a line.
-        cost: gradients and values per example, in a line.
-        axioms: what maps keep to, by ``axioms(…)``.
-        explains: what its maps are of, the "inputs" or a "layer".
-        citation: the source as a BibTeX entry under ``key``; the library's own methods have theirs in ``citations.bib``.
+        title: what the method is called in prose. key: of its source, as in a bibliography.
+        formula: A(x) in a line. cost: gradients and values per example, in a line. axioms: what
+        maps keep to, by ``axioms(…)``. explains: what its maps are of, the "inputs" or a "layer".
+        citation: the source as a BibTeX entry under ``key``; the library's own methods have theirs
+        in ``citations.bib``.
 
     Errors: ``InputError`` for a citation that is not an entry under ``key``.
     """
@@ -168,9 +175,14 @@ def known() -> dict[str, Published]:
 
 
 def about(name: str) -> Published:
-    """What is known about the method called ``name``. Errors: ``UnknownName`` with the nearest names."""
+    """What is known about the method called ``name``. Errors: ``UnknownName`` with the nearest
+    names."""
     if name in RENAMED:
-        warnings.warn(f"The method {name!r} is called {RENAMED[name]!r} now.", DeprecationWarning, stacklevel=3)
+        warnings.warn(
+            f"The method {name!r} is called {RENAMED[name]!r} now.",
+            DeprecationWarning,
+            stacklevel=3,
+        )
         name = RENAMED[name]
     if name not in _PUBLISHED:
         raise UnknownName("method", name, _PUBLISHED, about_method(name))

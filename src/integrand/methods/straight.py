@@ -32,11 +32,12 @@ def integrated(
 ) -> Method:
     """Integrated Gradients: A_i = (x_i − b_i) ∫₀¹ ∂_i F(b + t(x − b)) dt.
 
-    ``baseline``: a number, a name ("black", "blurred" …), a tensor that broadcasts to one example or is shaped like the inputs,
-    or any baseline; a list of them averages over their maps. ``rule``: by default as many gradients as bring the map's relative
-    error below 5 %.
+    ``baseline``: a number, a name ("black", "blurred" …), a tensor that broadcasts to one example
+    or is shaped like the inputs, or any baseline; a list of them averages over their maps.
+    ``rule``: by default as many gradients as bring the map's relative error below 5 %.
 
-    Cost: 5 gradients for nearly linear models, 20 to 50 for image classifiers; one per node for a rule with fixed nodes. Complete, linear, symmetric, and independent of how F is implemented.
+    Cost: 5 gradients for nearly linear models, 20 to 50 for image classifiers; one per node for a
+    rule with fixed nodes. Complete, linear, symmetric, and independent of how F is implemented.
     Source: Sundararajan, Taly, Yan, ICML 2017 (arXiv 1703.01365).
 
     >>> import torch, integrand as ig
@@ -62,23 +63,29 @@ def expected(
     seed: int = 0,
     record: tuple[str, ...] = (),
 ) -> Method | UntilTolerance:
-    """Expected Gradients: A_i = E_b E_t [(x_i − b_i) ∂_i F(b + t(x − b))], b from data, t uniform on [0, 1].
+    """Expected Gradients: A_i = E_b E_t [(x_i − b_i) ∂_i F(b + t(x − b))], b from data, t uniform
+    on [0, 1].
 
-    ``references``: a tensor (N, \\*s) or a dataset to draw from, or a list of baselines. ``draws`` (200) pairs of reference and
-    position are taken: references without replacement as long as they last, positions stratified over all draws. With a ``rule``
-    nothing is random: every reference is integrated by it (its exact map, up to the rule). With ``tol`` draws are taken until the
-    map's relative error is below ``tol`` in 95 of 100 cases, but at most ``draws`` (2000) of them.
+    ``references``: a tensor (N, \\*s) or a dataset to draw from, or a list of baselines. ``draws``
+    (200) pairs of reference and position are taken: references without replacement as long as they
+    last, positions stratified over all draws. With a ``rule`` nothing is random: every reference is
+    integrated by it (its exact map, up to the rule). With ``tol`` draws are taken until the map's
+    relative error is below ``tol`` in 95 of 100 cases, but at most ``draws`` (2000) of them.
 
-    ``error`` of the result is a 95 % bound of the relative L2 error against the mean over all of ``references`` and positions, and without
-    ``tol`` a map is ``converged`` where that and the gap are at most a tenth; 200 draws are seldom enough for it. With a rule it is the
-    rule's own estimate.
+    ``error`` of the result is a 95 % bound of the relative L2 error against the mean over all of
+    ``references`` and positions, and without ``tol`` a map is ``converged`` where that and the gap
+    are at most a tenth; 200 draws are seldom enough for it. With a rule it is the rule's own
+    estimate.
 
-    Cost: ``draws`` gradients, or references × nodes with a rule; one value per reference for the residual. References of data are read
-    as they are needed. Complete in expectation (with a rule: as complete as the rule). Source: Erion et al., Nature Machine Intelligence 2021.
+    Cost: ``draws`` gradients, or references × nodes with a rule; one value per reference for the
+    residual. References of data are read as they are needed. Complete in expectation (with a rule:
+    as complete as the rule). Source: Erion et al., Nature Machine Intelligence 2021.
     """
     pool = hasattr(references, "__getitem__") and not isinstance(references, list | tuple | str)
     if draws is not None and not 1 <= draws < math.inf:
-        raise InputError(f"draws is how many pairs of reference and position are taken, 1 or more, not {draws}.")
+        raise InputError(
+            f"draws is how many pairs of reference and position are taken, 1 or more, not {draws}."
+        )
     if pool and not len(references):
         raise BaselineError("There are no references to draw from: the data is empty.")
     if tol is not None:
@@ -126,25 +133,29 @@ def weighted(
 ) -> Method | TwoStage:
     """Weighted Gradients: A = Σ_b w_b IG_b with w_b = (1/D_b) / Σ_k (1/D_k).
 
-    D_b is the smallest number of features that baseline b ranks highest whose replacement by ``fill`` brings the class
-    probability to ``ratio`` of what it was (see ``ig.weightings.Fitness`` for scores that do not fall monotonically): the better a
-    baseline's map, the fewer it takes. Weights depend on the model and the input, use no labels, and come with the result
+    D_b is the smallest number of features that baseline b ranks highest whose replacement by
+    ``fill`` brings the class probability to ``ratio`` of what it was (see ``ig.weightings.Fitness``
+    for scores that do not fall monotonically): the better a baseline's map, the fewer it takes.
+    Weights depend on the model and the input, use no labels, and come with the result
     (``.fitness``, ``.weights``, ``.shares``, ``.reasons``).
 
     baselines  a tensor (R, \\*s) or (R, B, \\*s), or a list of baselines and names
-    fill       what replaced features become. "auto": the mean colour of the four corners for pictures (C, H, W), as published,
-               and the mean of the references for everything else (columns, tokens, series, several inputs). "corners" and
-               "references" say so for any input; or "mean", "blurred", a number, a tensor, or a baseline
-    keep       drop baselines whose weight is under ``keep`` times the mean weight (the paper's filter is 0.25)
-    features   what is replaced at a time: pixels (C, H, W), tokens (T, D), else columns; "steps" for time steps of series (C, L);
-               an int for square patches; or a label map of superpixels
-    scout      a rule (or its number of nodes) to rank with before the fine integration: with ``keep``, baselines that are
-               dropped then cost only the scout's gradients
+    fill       what replaced features become. "auto": the mean colour of the four corners for
+               pictures (C, H, W), as published, and the mean of the references for everything else
+               (columns, tokens, series, several inputs). "corners" and "references" say so for any
+               input; or "mean", "blurred", a number, a tensor, or a baseline
+    keep       drop baselines whose weight is under ``keep`` times the mean weight (the paper's
+               filter is 0.25)
+    features   what is replaced at a time: pixels (C, H, W), tokens (T, D), else columns; "steps"
+               for time steps of series (C, L); an int for square patches; or a label map of
+               superpixels
+    scout      a rule (or its number of nodes) to rank with before the fine integration: with
+               ``keep``, baselines that are dropped then cost only the scout's gradients
 
-    Cost: R × nodes gradients and about R × ⌈log₂ N⌉ forward rows, in ⌈log₂ N⌉ + 1 rounds; for up to 128 features fewer than 2 D_b
-    rows for baseline b. Complete with respect to the weighted
-    baselines; not linear in F, because the weights are not. Source: Tran et al., arXiv 2505.03201 (first titled
-    "Weighted Average Gradients").
+    Cost: R × nodes gradients and about R × ⌈log₂ N⌉ forward rows, in ⌈log₂ N⌉ + 1 rounds; for up to
+    128 features fewer than 2 D_b rows for baseline b. Complete with respect to the weighted
+    baselines; not linear in F, because the weights are not. Source: Tran et al., arXiv 2505.03201
+    (first titled "Weighted Average Gradients").
     """
     weighting = Fitness(fill_of(fill), ratio, keep, features)
     keeps = tuple(dict.fromkeys(("shares", *record)))

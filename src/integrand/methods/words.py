@@ -33,22 +33,26 @@ def discretized(
     rule: Rule = Midpoint(),
     record: tuple[str, ...] = (),
 ) -> Method:
-    """Discretized Integrated Gradients: A = ∫ ∇F ⊙ dγ, every word on a way near the vectors of other words.
+    """Discretized Integrated Gradients: A = ∫ ∇F ⊙ dγ, every word on a way near the vectors of
+    other words.
 
         w_{j+1} = argmin_{i ∈ N(w_j)} ‖e_i − m(b, e_{w_j}, e_i)‖,   p_{j+1} = m(b, p_j, e_{w_{j+1}}),   γ: from b by p_steps, …, p_1 to the word
 
-    The inputs are vectors (B, n, d), rows of the ``table`` (V, d), and so are the maps; a word's own number is the sum over d, which the
-    paper divides by the norm of all of a sentence's.
+    The inputs are vectors (B, n, d), rows of the ``table`` (V, d), and so are the maps; a word's
+    own number is the sum over d, which the paper divides by the norm of all of a sentence's.
 
-    baseline    as for ``integrated``; the paper's is the padding token's vector, ``table[pad]``, at every place but special tokens:
-                ``ig.baselines.Masked(table[pad], (0, -1))``
-    neighbours, steps, strategy  see ``ig.paths.Discretized``; the defaults are those of the published code
-    rule        for each piece. ``Left()`` is the published method, ``Left(2**f)`` its factor f. On the three words of the reference values (10
-                steps) ``Left()`` leaves a gap of 16 %, ``Midpoint()`` one of 0.2 % for as many gradients
+    baseline    as for ``integrated``; the paper's is the padding token's vector, ``table[pad]``, at
+                every place but special tokens: ``ig.baselines.Masked(table[pad], (0, -1))``
+    neighbours, steps, strategy  see ``ig.paths.Discretized``; the defaults are those of the
+                                 published code
+    rule        for each piece. ``Left()`` is the published method, ``Left(2**f)`` its factor f. On
+                the three words of the reference values (10 steps) ``Left()`` leaves a gap of 16 %,
+                ``Midpoint()`` one of 0.2 % for as many gradients
 
-    Cost: at most steps + 1 gradients per reference (times the nodes of the rule; less where all words of a sentence arrive early), and
-    the search for anchors, where the inputs are. Complete up to the rule, linear in F, monotone, inside the box; not symmetric, for it
-    depends on the words there are. Source: Sanyal and Ren, EMNLP 2021 (arXiv 2108.13654).
+    Cost: at most steps + 1 gradients per reference (times the nodes of the rule; less where all
+    words of a sentence arrive early), and the search for anchors, where the inputs are. Complete up
+    to the rule, linear in F, monotone, inside the box; not symmetric, for it depends on the words
+    there are. Source: Sanyal and Ren, EMNLP 2021 (arXiv 2108.13654).
 
     >>> import torch, integrand as ig
     >>> ig.methods.discretized(torch.eye(4), torch.ones(4) / 4, neighbours=2, steps=3)
@@ -72,17 +76,21 @@ def sequential(
     baseline: Any = None,
     rule: Rule | None = None,
 ) -> Sequential:
-    """Sequential Integrated Gradients: each word from its own baseline, the other words as they are.
+    """Sequential Integrated Gradients: each word from its own baseline, the other words as they
+    are.
 
         A_i = (x_i − b_i) ⊙ ∫₀¹ ∇_i F(x̄_i + t(x − x̄_i)) dt,    Σ_j A_ij = F(x) − F(x̄_i)
 
-    ``of`` is what explains each word: a published name, started from ``baseline`` and integrated by ``rule``, or a method. The paper's is
-    ``integrated`` from the mask token's vector by ``GaussLegendre(50)``: ``baseline=table[mask]``, or
-    ``ig.baselines.Masked(table[mask], (0, -1))`` with special tokens as they are. ``features`` says what moves at a time: words of sequences
-    (n, d), pixels of images, columns of tables, unless told otherwise. See ``ig.Sequential``.
+    ``of`` is what explains each word: a published name, started from ``baseline`` and integrated by
+    ``rule``, or a method. The paper's is ``integrated`` from the mask token's vector by
+    ``GaussLegendre(50)``: ``baseline=table[mask]``, or ``ig.baselines.Masked(table[mask], (0,
+    -1))`` with special tokens as they are. ``features`` says what moves at a time: words of
+    sequences (n, d), pixels of images, columns of tables, unless told otherwise. See
+    ``ig.Sequential``.
 
-    Every word adds up to its own effect, what F loses without it; the whole map does not add up to F(x) − F(b). Cost: n × the method's, in
-    batches. Source: Enguehard, Findings of ACL 2023 (arXiv 2305.15853).
+    Every word adds up to its own effect, what F loses without it; the whole map does not add up to
+    F(x) − F(b). Cost: n × the method's, in batches. Source: Enguehard, Findings of ACL 2023 (arXiv
+    2305.15853).
 
     >>> import torch, integrand as ig
     >>> ig.methods.sequential(baseline=ig.baselines.Masked(0.0, (0, -1)), rule=ig.rules.GaussLegendre(20))

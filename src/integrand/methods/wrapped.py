@@ -1,6 +1,7 @@
 """Methods around a method: greedy, smooth, regions, distanced.
 
-Each takes what it wraps as ``of``: a published name, set up with ``baseline`` and ``rule``, or the method itself.
+Each takes what it wraps as ``of``: a published name, set up with ``baseline`` and ``rule``, or the
+method itself.
 """
 
 from __future__ import annotations
@@ -23,7 +24,8 @@ from .registry import about, axioms, published
 
 
 def inner(of: str | ExplainerLike, baseline: Any, rule: RuleLike | None) -> Explainer:
-    """The method that a wrapper is asked to wrap: a published name set up, or a method with another start or rule."""
+    """The method that a wrapper is asked to wrap: a published name set up, or a method with another
+    start or rule."""
     if isinstance(of, str):
         return _named(of, baseline, rule)
     if not callable(of):
@@ -43,7 +45,9 @@ def _named(name: str, baseline: Any, rule: RuleLike | None) -> Explainer:
     options: dict[str, Any] = {}
     if baseline is not None:
         if known.start is None:
-            raise InputError(f"Method {name!r} chooses for itself where it starts: leave out baseline=.")
+            raise InputError(
+                f"Method {name!r} chooses for itself where it starts: leave out baseline=."
+            )
         options[known.start] = baseline
     if rule is not None:
         if "rule" not in known.options:
@@ -52,7 +56,9 @@ def _named(name: str, baseline: Any, rule: RuleLike | None) -> Explainer:
     for wanted in known.needs:
         if wanted not in options:
             hint = "give baseline=, or" if wanted == known.start else "give"
-            raise InputError(f"Method {name!r} needs {wanted}=: {hint} the method itself, of=ig.methods.{name}(…).")
+            raise InputError(
+                f"Method {name!r} needs {wanted}=: {hint} the method itself, of=ig.methods.{name}(…)."
+            )
     return as_explainer(known.build(**options))
 
 
@@ -76,11 +82,13 @@ def greedy_pig(
 ) -> GreedyPIG:
     """Greedy PIG: rank features round by round, each round from where the last one revealed some.
 
-    ``of`` is what explains each round: a published name, started from ``baseline`` and integrated by ``rule``, or a method. The other
-    parameters are those of ``ig.GreedyPIG``. Values are ranks, and no parts of F(x) − F(b); a feature that F does not look at is
-    ranked with those worth nothing, and of two that are alike one comes first.
+    ``of`` is what explains each round: a published name, started from ``baseline`` and integrated
+    by ``rule``, or a method. The other parameters are those of ``ig.GreedyPIG``. Values are ranks,
+    and no parts of F(x) − F(b); a feature that F does not look at is ranked with those worth
+    nothing, and of two that are alike one comes first.
 
-    Cost: rounds (10) × the method's. Source: Axiotis et al., arXiv 2311.06192 (no code was published; the paper's z is not known here).
+    Cost: rounds (10) × the method's. Source: Axiotis et al., arXiv 2311.06192 (no code was
+    published; the paper's z is not known here).
 
     >>> import integrand as ig
     >>> ig.methods.greedy_pig(chunk=2, baseline="black")
@@ -106,11 +114,14 @@ def smoothgrad(
     baseline: Any = None,
     rule: Rule | None = None,
 ) -> SmoothGrad:
-    """SmoothGrad of any method: A = mean_d A(x + ε_d), ε_d ~ N(0, σ²), σ 0.15 of each example's range.
+    """SmoothGrad of any method: A = mean_d A(x + ε_d), ε_d ~ N(0, σ²), σ 0.15 of each example's
+    range.
 
-    ``of`` is what explains each noisy copy: a published name, started from ``baseline`` and integrated by ``rule``, or a method. The
-    other parameters are those of ``ig.SmoothGrad``. The map adds up to mean_d F(x + ε_d) − F(b); noise treats features that are alike
-    differently, so they get the same only in the mean over many draws. Linearity and dummy are those of integrated gradients.
+    ``of`` is what explains each noisy copy: a published name, started from ``baseline`` and
+    integrated by ``rule``, or a method. The other parameters are those of ``ig.SmoothGrad``. The
+    map adds up to mean_d F(x + ε_d) − F(b); noise treats features that are alike differently, so
+    they get the same only in the mean over many draws. Linearity and dummy are those of integrated
+    gradients.
 
     Cost: draws × the method's. Source: Smilkov et al., arXiv 1706.03825.
 
@@ -141,11 +152,13 @@ def xrai(
 ) -> XRAI:
     """XRAI: the regions of an image, ranked by the mean of a map over them.
 
-    ``of`` is the method whose map is averaged. A published name starts from ``baseline``, by default from the image's own smallest and
-    its largest number everywhere (XRAI's black and white), and is integrated by ``rule``; 100 steps in the published code, to a
-    tolerance here. The other parameters are those of ``ig.XRAI``. Needs integrand[images] (scikit-image).
+    ``of`` is the method whose map is averaged. A published name starts from ``baseline``, by
+    default from the image's own smallest and its largest number everywhere (XRAI's black and
+    white), and is integrated by ``rule``; 100 steps in the published code, to a tolerance here. The
+    other parameters are those of ``ig.XRAI``. Needs integrand[images] (scikit-image).
 
-    Cost: the method's, and about a second per image. Source: Kapishnikov et al., ICCV 2019 (arXiv 1906.02825).
+    Cost: the method's, and about a second per image. Source: Kapishnikov et al., ICCV 2019 (arXiv
+    1906.02825).
 
     >>> import integrand as ig
     >>> ig.methods.xrai(rule=ig.rules.Midpoint(100))
@@ -161,7 +174,9 @@ def xrai(
     key="mazinirodrigues2024transforming",
     formula="A_f(x) ⊙ [among the first of |A_f| and of every |A_{f_t}|],  f_t ≈ f ± τ_t u on two classes",
     cost="(1 + T) × the method's + T trainings",
-    axioms=axioms(complete=False, dummy=False, linear=False, symmetric=False, implementation_invariant=False),
+    axioms=axioms(
+        complete=False, dummy=False, linear=False, symmetric=False, implementation_invariant=False
+    ),
 )
 def artificial_distancing(
     data: Any,
@@ -183,14 +198,28 @@ def artificial_distancing(
 ) -> ArtificialDistancing:
     """GAD (experimental): what persists of a map as two classes are pushed apart.
 
-    Copies of the model are trained on ``data`` to say what it says with the two ``classes`` further apart, and only features that are
-    important to all of them keep what the method gives them. ``of`` is that method: a published name, started from ``baseline`` and
-    integrated by ``rule``, or a method. The other parameters are those of ``ig.ArtificialDistancing``, which says what of this is the paper's and
-    what is our reconstruction of it.
+    Copies of the model are trained on ``data`` to say what it says with the two ``classes`` further
+    apart, and only features that are important to all of them keep what the method gives them.
+    ``of`` is that method: a published name, started from ``baseline`` and integrated by ``rule``,
+    or a method. The other parameters are those of ``ig.ArtificialDistancing``, which says what of
+    this is the paper's and what is our reconstruction of it.
 
-    Cost: (1 + T) × the method's, and T trainings of epochs × 0.8 N rows. Source: Mazini Rodrigues, Boutry, Najman, arXiv 2401.14434.
+    Cost: (1 + T) × the method's, and T trainings of epochs × 0.8 N rows. Source: Mazini Rodrigues,
+    Boutry, Najman, arXiv 2401.14434.
     """
     method = inner(of, baseline, rule)
     return ArtificialDistancing(
-        method, data, classes, labels, distances, epochs, rate, batch, held, fit, keep, features, seed
+        method,
+        data,
+        classes,
+        labels,
+        distances,
+        epochs,
+        rate,
+        batch,
+        held,
+        fit,
+        keep,
+        features,
+        seed,
     )

@@ -1,12 +1,14 @@
 """What a metric is, and the doors through which one is called.
 
-A metric is a frozen value with one required method, ``measure(subject, maps)``: what it sees of each map of each example, a
-number (M, B) or a curve (M, B, \\*t). What becomes of it is pure arithmetic: ``values`` makes one number per example, ``summary``
-one per method. That is why shards merge by laying their examples side by side (``Running``), and why metrics whose summary is no
-mean, such as the area under a median curve, need nothing special.
+A metric is a frozen value with one required method, ``measure(subject, maps)``: what it sees of
+each map of each example, a number (M, B) or a curve (M, B, \\*t). What becomes of it is pure
+arithmetic: ``values`` makes one number per example, ``summary`` one per method. That is why shards
+merge by laying their examples side by side (``Running``), and why metrics whose summary is no mean,
+such as the area under a median curve, need nothing special.
 
-Metrics that look at the map alone ignore the subject's field; metrics of evidence ask ``subject.evidence()``; metrics that explain
-again ask ``maps.explainers()``. Nothing is handed over that a metric has to know about and does not use.
+Metrics that look at the map alone ignore the subject's field; metrics of evidence ask
+``subject.evidence()``; metrics that explain again ask ``maps.explainers()``. Nothing is handed over
+that a metric has to know about and does not use.
 """
 
 from __future__ import annotations
@@ -76,7 +78,8 @@ def known() -> dict[str, type[Metric]]:
 
 
 def as_metric(given: Any) -> Metric:
-    """A name, a metric, or one of the functions of ``ig.metrics`` → a metric. Errors: ``UnknownName``."""
+    """A name, a metric, or one of the functions of ``ig.metrics`` → a metric. Errors:
+    ``UnknownName``."""
     if isinstance(given, Metric):
         return given
     if isinstance(given, str):
@@ -97,14 +100,24 @@ _ASKED = ("extra", "normalisation", "batch_size", "optimize", "masks")
 
 
 def judge(
-    model: Any, inputs: Any, attribution: Any, by: Metric, *, target: Any = None, method: Any = None, **asked: Any
+    model: Any,
+    inputs: Any,
+    attribution: Any,
+    by: Metric,
+    *,
+    target: Any = None,
+    method: Any = None,
+    **asked: Any,
 ) -> Tensor:
     """One number per example (B,) by any metric; (M, B) for a list or dict of attributions.
 
     model, inputs, target  as in ``explain``; a Field goes without a target
-    attribution            an Attribution, a tensor (B, \\*s), or a list or dict of these: all share what the model is asked
-    method                 what made the attribution, for metrics that explain again; known for attributions
-    asked                  extra, normalisation, batch_size, optimize as in ``explain``; masks for metrics of evidence
+    attribution            an Attribution, a tensor (B, \\*s), or a list or dict of these: all share
+                           what the model is asked
+    method                 what made the attribution, for metrics that explain again; known for
+                           attributions
+    asked                  extra, normalisation, batch_size, optimize as in ``explain``; masks for
+                           metrics of evidence
 
     >>> import torch, integrand as ig
     >>> model, x = torch.nn.Linear(4, 3), torch.randn(5, 4)
@@ -113,7 +126,9 @@ def judge(
     torch.Size([5])
     """
     with Subject.of(model, inputs, target, **asked) as subject:
-        maps = Maps.of(attribution, subject.x, subject.layout, () if method is None else _methods(method))
+        maps = Maps.of(
+            attribution, subject.x, subject.layout, () if method is None else _methods(method)
+        )
         return _arranged(by(subject, maps), attribution)
 
 
@@ -131,7 +146,9 @@ def door(cls: type[Metric]) -> Callable[..., Tensor]:
     """The functional form of a metric: ``deletion(model, x, attribution, target=, **options)``."""
     options = [spec.name for spec in dataclasses.fields(cls) if spec.init]  # type: ignore[arg-type]  # every metric is a part
 
-    def call(model: Any, inputs: Any, attribution: Any, *, target: Any = None, **given: Any) -> Tensor:
+    def call(
+        model: Any, inputs: Any, attribution: Any, *, target: Any = None, **given: Any
+    ) -> Tensor:
         own = {name: given.pop(name) for name in tuple(given) if name in options}
         for name in given:
             if name not in (*_ASKED, "method"):
@@ -142,7 +159,8 @@ def door(cls: type[Metric]) -> Callable[..., Tensor]:
 
 
 def door_of_maps(cls: type[Metric]) -> Callable[..., Tensor]:
-    """The functional form of a metric that looks at maps alone: ``sparseness(attribution, **options)``."""
+    """The functional form of a metric that looks at maps alone: ``sparseness(attribution,
+    **options)``."""
 
     def call(attribution: Any, **given: Any) -> Tensor:
         by = cls(**given)
@@ -153,7 +171,8 @@ def door_of_maps(cls: type[Metric]) -> Callable[..., Tensor]:
 
 
 def door_of_evidence(cls: type[Metric]) -> Callable[..., Tensor]:
-    """The functional form of a metric of maps and masks: ``pointing_game(attribution, masks, **options)``."""
+    """The functional form of a metric of maps and masks: ``pointing_game(attribution, masks,
+    **options)``."""
 
     def call(attribution: Any, masks: Tensor, **given: Any) -> Tensor:
         by = cls(**given)
@@ -165,13 +184,16 @@ def door_of_evidence(cls: type[Metric]) -> Callable[..., Tensor]:
 
 @contextmanager
 def unasked(attribution: Any, masks: Tensor | None = None) -> Iterator[tuple[Subject, Maps]]:
-    """Maps with a subject that has no model; its inputs are those of an attribution, or else the map itself."""
+    """Maps with a subject that has no model; its inputs are those of an attribution, or else the
+    map itself."""
     one = attribution
     while isinstance(one, list | dict) and one:
         one = one[0] if isinstance(one, list) else next(iter(one.values()))
     like = one.inputs if isinstance(one, Attribution) else one
     layout, nobody = Layout.of(like), NoModel()
-    subject = Subject(nobody, layout.pack(like), layout, masks, bare=not isinstance(one, Attribution))
+    subject = Subject(
+        nobody, layout.pack(like), layout, masks, bare=not isinstance(one, Attribution)
+    )
     with nobody.ready():
         yield subject, Maps.of(attribution, subject.x, subject.layout)
 
@@ -180,7 +202,9 @@ class NoModel(Field):
     """The field of metrics that ask no model."""
 
     def evaluate(self, z: Tensor, index: Tensor, *, gradient: bool = True) -> Evaluation:
-        raise ModelError("This metric asks a model: call it with the model, its inputs and the attribution.")
+        raise ModelError(
+            "This metric asks a model: call it with the model, its inputs and the attribution."
+        )
 
 
 def _named(call: Callable[..., Tensor], cls: type[Metric]) -> Callable[..., Tensor]:

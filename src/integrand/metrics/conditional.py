@@ -1,7 +1,9 @@
-"""XAI-Bench's metrics. Those that need the distribution hold the problem, and so go by value, not by name.
+"""XAI-Bench's metrics. Those that need the distribution hold the problem, and so go by value, not
+by name.
 
-They judge explanations of the problem's own function, ``judge(problem.field, x, attribution, by)``, with exact expectations, or
-of a model trained on its data, ``judge(model, x, attribution, by, target=)``, with drawn ones. (ROAR retrains, and is elsewhere.)
+They judge explanations of the problem's own function, ``judge(problem.field, x, attribution, by)``,
+with exact expectations, or of a model trained on its data, ``judge(model, x, attribution, by,
+target=)``, with drawn ones. (ROAR retrains, and is elsewhere.)
 """
 
 from __future__ import annotations
@@ -45,15 +47,29 @@ class _OfProblem(Metric):
 
     def __post_init__(self) -> None:
         if not isinstance(self.problem, SyntheticProblem):
-            raise InputError("XAI-Bench's metrics need the problem whose rows are explained: give a Problem.")
+            raise InputError(
+                "XAI-Bench's metrics need the problem whose rows are explained: give a Problem."
+            )
 
-    def expected(self, field: Field, x: Tensor, known: Tensor, index: Tensor | None = None) -> Expected:
-        return expected(field, self.problem.distribution, x, known, draws=self.draws, seed=self.seed, index=index)
+    def expected(
+        self, field: Field, x: Tensor, known: Tensor, index: Tensor | None = None
+    ) -> Expected:
+        return expected(
+            field,
+            self.problem.distribution,
+            x,
+            known,
+            draws=self.draws,
+            seed=self.seed,
+            index=index,
+        )
 
     def _rows(self, subject: Subject) -> Tensor:
         x, features = subject.x, self.problem.distribution.features
         if x.ndim != 2 or x.shape[1] != features:
-            raise ShapeError(f"The problem has rows of {features} features; got inputs {describe(x.shape)}.")
+            raise ShapeError(
+                f"The problem has rows of {features} features; got inputs {describe(x.shape)}."
+            )
         return x
 
 
@@ -78,33 +94,37 @@ class _ConditionalExpectation(_OfProblem):
         mean = self.problem.distribution.mean.to(x)
         rows = torch.where(known, x, mean)
         own = torch.arange(len(x), device=x.device) if index is None else index
-        return field.rows(rows.reshape(-1, x.shape[1]), own.repeat(len(rows)), gradient=False).value.reshape(
-            len(rows), -1
-        )
+        return field.rows(
+            rows.reshape(-1, x.shape[1]), own.repeat(len(rows)), gradient=False
+        ).value.reshape(len(rows), -1)
 
     def _mean(self, field: Field, x: Tensor) -> Tensor:
         """E F(X) (B,)."""
-        return self.expected(field, x, torch.zeros(1, x.shape[1], dtype=torch.bool, device=x.device)).value[0]
+        return self.expected(
+            field, x, torch.zeros(1, x.shape[1], dtype=torch.bool, device=x.device)
+        ).value[0]
 
 
 @part
 class Faithfulness(_ConditionalExpectation):
-    """XAI-Bench faithfulness: do magnitudes go with what each feature alone does to the expectation? −1 to 1; higher is better.
+    """XAI-Bench faithfulness: do magnitudes go with what each feature alone does to the
+    expectation? −1 to 1; higher is better.
 
         Pearson_j(|φ_j|, δ_j)       "dec": δ_j = |F(x) − E[F | x_−j]|       "inc": δ_j = |E F − E[F | x_j]|
 
     problem      whose distribution the expectations are over
     draws, seed  of expectations that have no closed form
     version      "dec" takes one feature away, "inc" gives one
-    conditional  "observational": expectations given what is known; "interventional": features become their mean, F(x with x_j = μ_j)
+    conditional  "observational": expectations given what is known; "interventional": features
+                 become their mean, F(x with x_j = μ_j)
     score        what F is: "output" is the scalar explained
 
-    NaN where a map or its δ is the same for all features (the stock code says 0).
-    Pitfalls: signs do not count; with correlated features δ of a feature without influence is not 0.
-    Peers: the stock code uses 100 draws, the means of the validation set for E F and μ, and with "interventional" writes every replaced
-    feature into that mean vector, so that each δ_j depends on the rows and features before it: on the rows of our test, an exact
-    explanation scores 0.44, and −0.54 with the columns reversed.
-    Source: XAI-Bench, after Alvarez-Melis and Jaakkola, 2018.
+    NaN where a map or its δ is the same for all features (the stock code says 0). Pitfalls: signs
+    do not count; with correlated features δ of a feature without influence is not 0. Peers: the
+    stock code uses 100 draws, the means of the validation set for E F and μ, and with
+    "interventional" writes every replaced feature into that mean vector, so that each δ_j depends
+    on the rows and features before it: on the rows of our test, an exact explanation scores 0.44,
+    and −0.54 with the columns reversed. Source: XAI-Bench, after Alvarez-Melis and Jaakkola, 2018.
 
     >>> import torch, integrand as ig
     >>> bench = ig.metrics.xai_bench
@@ -133,23 +153,26 @@ class Faithfulness(_ConditionalExpectation):
 
 @part
 class ConditionalMonotonicity(_ConditionalExpectation):
-    """XAI-Bench monotonicity: do features, given in order of magnitude, move the expectation ever more? 0 to 1; higher is better.
+    """XAI-Bench monotonicity: do features, given in order of magnitude, move the expectation ever
+    more? 0 to 1; higher is better.
 
         y_k = E[F | the k smallest of |φ|],   d_k = |y_k − y_{k−1}|,   k = 1 … D        #{ d_{k+1} ≥ d_k } / (D − 1)
 
-    version           "inc" gives features from the least to the most important; "dec" from the most, and counts d_{k+1} ≤ d_k
+    version           "inc" gives features from the least to the most important; "dec" from the
+                      most, and counts d_{k+1} ≤ d_k
     average           the share of steps that grow; False: 1 if all of them do, else 0
     xai_bench_compat  what the stock code computes; see below
     others            as in ``Faithfulness``
 
     Steps that differ by rounding count as equal. Features of the same magnitude go by their place.
-    Pitfalls: of two features that matter alike, one comes first by chance, and the step after it may shrink; chance is about ½.
-    Peers: the stock code stores y at the *feature's index* plus one, not at its rank, so its differences are between neighbouring
-    columns: on the rows of our test, an exact explanation of independent features scores 0.37, 0.53 or 0.78 depending on the order of
-    the columns.
-    Every published XAI-Bench monotonicity is of this kind; ``xai_bench_compat=True`` restores it for comparison. Its "interventional" also
-    writes into the mean (as in ``Faithfulness``), which nothing here restores.
-    Source: XAI-Bench, after Arya et al., "One explanation does not fit all", 2019.
+    Pitfalls: of two features that matter alike, one comes first by chance, and the step after it
+    may shrink; chance is about ½. Peers: the stock code stores y at the *feature's index* plus one,
+    not at its rank, so its differences are between neighbouring columns: on the rows of our test,
+    an exact explanation of independent features scores 0.37, 0.53 or 0.78 depending on the order of
+    the columns. Every published XAI-Bench monotonicity is of this kind; ``xai_bench_compat=True``
+    restores it for comparison. Its "interventional" also writes into the mean (as in
+    ``Faithfulness``), which nothing here restores. Source: XAI-Bench, after Arya et al., "One
+    explanation does not fit all", 2019.
     """
 
     version: str = "inc"
@@ -160,7 +183,8 @@ class ConditionalMonotonicity(_ConditionalExpectation):
     higher: ClassVar[bool] = True
 
     def measure(self, subject: Subject, maps: Maps) -> Tensor:
-        """The expectations (M, B, D+1), by rank (by the feature's index for ``xai_bench_compat``)."""
+        """The expectations (M, B, D+1), by rank (by the feature's index for
+        ``xai_bench_compat``)."""
         x, field = self._rows(subject), subject.score(self.score)
         features = x.shape[1]
         if features < 2:
@@ -170,7 +194,9 @@ class ConditionalMonotonicity(_ConditionalExpectation):
             order = order.flip(-1)
         rank = order.argsort(dim=-1)  # (M, B, D)
         # y_0 is the same for all maps, and known by itself.
-        known = rank < torch.arange(1, features + 1, device=x.device)[:, None, None, None]  # (D, M, B, D)
+        known = (
+            rank < torch.arange(1, features + 1, device=x.device)[:, None, None, None]
+        )  # (D, M, B, D)
         known = known.flatten(1, 2)
         index = torch.arange(len(x), device=x.device).repeat(len(maps))
         seen = self.asked(field, x.repeat(len(maps), 1), known, index)  # (D, M·B)
@@ -205,15 +231,18 @@ class ShapleyError(_AgainstTruth):
 
         "mse": mean (φ − φ*)²        "rmse": √ mean (φ − φ*)²        "mae": mean |φ − φ*|
 
-    mode              what is averaged over features, and over examples in the summary (the root of "rmse" is taken last)
-    xai_bench_compat  with "rmse": the stock code's √(Σ (φ − φ*)²) / (N D), which is the root mean square divided by √(N D) and so shrinks
-                      with the number of examples. Summary only; values are those of each example by the same formula
-    draws, seed       of models that are not additive; the truth then has a standard error (``Problem.shapley``)
+    mode              what is averaged over features, and over examples in the summary (the root of
+                      "rmse" is taken last)
+    xai_bench_compat  with "rmse": the stock code's √(Σ (φ − φ*)²) / (N D), which is the root mean
+                      square divided by √(N D) and so shrinks with the number of examples. Summary
+                      only; values are those of each example by the same formula
+    draws, seed       of models that are not additive; the truth then has a standard error
+                      (``Problem.shapley``)
     problem, score    as in ``Faithfulness``
 
-    Pitfalls: conditional Shapley values give influence to features the function does not read, if they are correlated with features it
-    reads; marginal explanations such as Integrated Gradients are no estimates of them unless features are independent and F additive.
-    Source: XAI-Bench.
+    Pitfalls: conditional Shapley values give influence to features the function does not read, if
+    they are correlated with features it reads; marginal explanations such as Integrated Gradients
+    are no estimates of them unless features are independent and F additive. Source: XAI-Bench.
     """
 
     mode: str = "mse"
@@ -241,30 +270,38 @@ class ShapleyError(_AgainstTruth):
         return root
 
     def summary(self, measured: Tensor) -> Tensor:
-        return self.values(measured.flatten(1)) if self.mode == "rmse" else self.values(measured).mean(1)
+        return (
+            self.values(measured.flatten(1))
+            if self.mode == "rmse"
+            else self.values(measured).mean(1)
+        )
 
 
 @part
 class ShapleyCorrelation(_AgainstTruth):
-    """The correlation of maps with the conditional Shapley values, over features. −1 to 1; higher is better.
+    """The correlation of maps with the conditional Shapley values, over features. −1 to 1; higher
+    is better.
 
         Pearson_i(φ_i, φ*_i)
 
-    Parameters and pitfalls as ``ShapleyError``; blind to scale and offset. NaN where either is the same for all features (the stock code
-    says 0). Source: XAI-Bench.
+    Parameters and pitfalls as ``ShapleyError``; blind to scale and offset. NaN where either is the
+    same for all features (the stock code says 0). Source: XAI-Bench.
     """
 
     name: ClassVar[str] = "xai_bench_shapley_correlation"
     higher: ClassVar[bool] = True
 
     def measure(self, subject: Subject, maps: Maps) -> Tensor:
-        return pearson(maps.values, _rounded(self.truth(subject), subject.whole(self.score))).to(maps.values)
+        return pearson(maps.values, _rounded(self.truth(subject), subject.whole(self.score))).to(
+            maps.values
+        )
 
 
 @metric("xai_bench_infidelity")
 @part
 class ConditionalInfidelity(Metric):
-    """XAI-Bench infidelity: how badly a map, as a slope, predicts what perturbing all features does. Lower is better.
+    """XAI-Bench infidelity: how badly a map, as a slope, predicts what perturbing all features
+    does. Lower is better.
 
         r = clip(x + 0.2 ε, x − 1, x),  ε normal        a = Σ_i r_i φ_i,  Δ = F(x) − F(x − r)
         β = E[Δ a] / E[a²],                             E[(Δ − β a)²]
@@ -273,11 +310,13 @@ class ConditionalInfidelity(Metric):
     seed   of ε
     score  what F is: "output" is the scalar explained
 
-    0 for maps proportional to the gradient of a linear model. NaN for maps that are zero everywhere, which have no best scale.
-    Pitfalls: r is about x itself, so features become something between 0 and 1 whatever their scale is. And r · φ takes the map for a
-    *gradient*: exact Shapley or Integrated Gradients values of a linear model score badly. Give φ / (x − baseline) for such maps.
-    Peers: that is what the stock code computes (after Yeh et al.'s "Gaussian" for MNIST).
-    Source: XAI-Bench; Yeh et al., "On the (in)fidelity and sensitivity of explanations", 2019.
+    0 for maps proportional to the gradient of a linear model. NaN for maps that are zero
+    everywhere, which have no best scale. Pitfalls: r is about x itself, so features become
+    something between 0 and 1 whatever their scale is. And r · φ takes the map for a *gradient*:
+    exact Shapley or Integrated Gradients values of a linear model score badly. Give φ / (x −
+    baseline) for such maps. Peers: that is what the stock code computes (after Yeh et al.'s
+    "Gaussian" for MNIST). Source: XAI-Bench; Yeh et al., "On the (in)fidelity and sensitivity of
+    explanations", 2019.
 
     >>> import torch, integrand as ig
     >>> bench = ig.metrics.xai_bench
@@ -300,7 +339,9 @@ class ConditionalInfidelity(Metric):
 
     def measure(self, subject: Subject, maps: Maps) -> Tensor:
         x, field = subject.x, subject.score(self.score)
-        noise = torch.randn(self.draws, *x.shape[1:], generator=generator(self.seed), dtype=torch.float64).to(x)
+        noise = torch.randn(
+            self.draws, *x.shape[1:], generator=generator(self.seed), dtype=torch.float64
+        ).to(x)
         number = torch.arange(len(x) * self.draws, device=x.device)
         example = number // self.draws
         changed = x.new_empty(len(number))
@@ -308,13 +349,17 @@ class ConditionalInfidelity(Metric):
 
         def moved(part: slice) -> Tensor:
             own = x[example[part]]
-            return torch.minimum(own, torch.maximum(own - 1, own + 0.2 * noise[number[part] % self.draws]))
+            return torch.minimum(
+                own, torch.maximum(own - 1, own + 0.2 * noise[number[part] % self.draws])
+            )
 
         def use(part: slice, seen: Evaluation) -> None:
             changed[part] = seen.value
             predicted[:, part] = flattened(moved(part) * maps.values[:, example[part]], 2).sum(-1)
 
-        field.stream(example, lambda part: x[example[part]] - moved(part), use, x[0], gradient=False)
+        field.stream(
+            example, lambda part: x[example[part]] - moved(part), use, x[0], gradient=False
+        )
         delta = subject.whole(self.score)[:, None] - changed.reshape(len(x), -1)
         a = predicted.reshape(len(maps), len(x), -1)
         beta = (delta * a).mean(-1) / a.square().mean(-1)

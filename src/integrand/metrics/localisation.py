@@ -2,14 +2,17 @@
 
 All of these compare a map with masks. What they have in common stands here once:
 
-    places   a mask says whether a *place* is evidence: a pixel, a token, a number. Maps with channels are pooled to one number per
-             place first (``pool``), and masks with channels mark a place if they mark any of its channels
-    ties     where an order of places is needed and a map gives none, the mean over all orders is taken. A map that is the same
-             everywhere therefore scores what chance scores, not 0 and not 1
-    nothing  where the question is empty (an empty mask, no relevance at all), the value is NaN and ``summary`` leaves it out
+    places   a mask says whether a *place* is evidence: a pixel, a token, a number. Maps with
+             channels are pooled to one number per place first (``pool``), and masks with channels
+             mark a place if they mark any of its channels
+    ties     where an order of places is needed and a map gives none, the mean over all orders is
+             taken. A map that is the same everywhere therefore scores what chance scores, not 0 and
+             not 1
+    nothing  where the question is empty (an empty mask, no relevance at all), the value is NaN and
+             ``summary`` leaves it out
 
-They say where a map points, not whether the model looked there: a model that uses the background is explained well by a map
-that scores badly.
+They say where a map points, not whether the model looked there: a model that uses the background is
+explained well by a map that scores badly.
 """
 
 from __future__ import annotations
@@ -38,7 +41,8 @@ POOLS: dict[str, Callable[[Tensor, int], Tensor]] = {
     "l2_squared": lambda v, axis: v.square().sum(axis),
     "max": lambda v, axis: v.abs().amax(axis),
 }
-"""How the channels of a place become one number. CLEVR-XAI calls them: sum, "sum,pos", "sum,abs", l1-norm, l2-norm, "l2-norm,sq", max-norm."""
+"""How the channels of a place become one number. CLEVR-XAI calls them: sum, "sum,pos", "sum,abs",
+l1-norm, l2-norm, "l2-norm,sq", max-norm."""
 
 
 @dataclass(frozen=True, eq=False)
@@ -61,7 +65,9 @@ class Places:
         """Errors: no masks, masks of another size, NaN in masks."""
         masks = subject.masks
         if masks is not None and masks.is_floating_point() and bool(masks.isnan().any()):
-            raise NonFiniteInput("The masks hold NaN, which is neither evidence nor none: fill it first.")
+            raise NonFiniteInput(
+                "The masks hold NaN, which is neither evidence nor none: fill it first."
+            )
         marked = subject.evidence()
         axis = _channels(marked, masks)
         if axis is None:
@@ -81,12 +87,14 @@ class Places:
         return self.marked.shape[1]
 
     def where(self, asked: Tensor, found: Tensor) -> Tensor:
-        """``found`` (M, B) for the examples for which it was ``asked`` (B,) or (M, B); NaN for others."""
+        """``found`` (M, B) for the examples for which it was ``asked`` (B,) or (M, B); NaN for
+        others."""
         return torch.where(asked, found, torch.nan).to(self.scores.dtype)
 
 
 def _channels(marked: Tensor, masks: Tensor | None) -> int | None:
-    """The axis of inputs (B, \\*s) that belongs to a place: channels of images, dimensions of tokens that are masked as a whole."""
+    """The axis of inputs (B, \\*s) that belongs to a place: channels of images, dimensions of
+    tokens that are masked as a whole."""
     if marked.ndim == 4:
         return 1
     return 2 if marked.ndim == 3 and masks is not None and masks.ndim == 2 else None
@@ -110,7 +118,9 @@ class _Localisation(Metric):
 
     def measure(self, subject: Subject, maps: Maps) -> Tensor:
         places = Places.of(subject, maps, self.pool)
-        return torch.cat([self.found(places.of_examples(part)) for part in blocks(places.scores)], 1)
+        return torch.cat(
+            [self.found(places.of_examples(part)) for part in blocks(places.scores)], 1
+        )
 
     def found(self, places: Places) -> Tensor:
         """(M, B)"""
@@ -120,23 +130,26 @@ class _Localisation(Metric):
 @metric("pointing_game")
 @part
 class PointingGame(_Localisation):
-    """Pointing game: is the highest place of a map in the mask, or near it? 1 or 0; higher is better.
+    """Pointing game: is the highest place of a map in the mask, or near it? 1 or 0; higher is
+    better.
 
         hit = 1[ some place of the mask is nearer than ``tolerance`` pixels to argmax map ]
 
     pool       how channels become one number; "sum" (signed) as published for heat maps
-    tolerance  in pixels, Euclidean, strictly less, and 0 asks for the mask itself; 15 as published, which is meant for photographs:
-               on small images it makes everything a hit. Only places in a plane have distances; elsewhere the mask itself counts
+    tolerance  in pixels, Euclidean, strictly less, and 0 asks for the mask itself; 15 as published,
+               which is meant for photographs: on small images it makes everything a hit. Only
+               places in a plane have distances; elsewhere the mask itself counts
 
-    Where several places are highest, the share of them that hit, which is the chance of a hit for one of them drawn at random. An
-    empty mask is NaN, never a hit. The mean over examples is the accuracy; the paper's is the mean of the accuracies of the classes,
-    and its "difficult" subset a choice of examples: both are for the caller to make.
-    Pitfalls: one pixel decides; large objects are hit by chance (a map without information hits with the share of the image that the
-    widened mask covers: compare with a random one).
-    Peers: TorchRay takes the first of equal places, and cannot hit with tolerance 0. Quantus has no tolerance, counts a hit if any
-    of the equal places hits (a constant map always does), returns *hits* for empty masks, and its ``weighted=True`` crashes (or, with an
-    older NumPy, rounds every weight to True).
-    Source: Zhang et al., "Top-down neural attention by excitation backprop", IJCV 2018.
+    Where several places are highest, the share of them that hit, which is the chance of a hit for
+    one of them drawn at random. An empty mask is NaN, never a hit. The mean over examples is the
+    accuracy; the paper's is the mean of the accuracies of the classes, and its "difficult" subset a
+    choice of examples: both are for the caller to make. Pitfalls: one pixel decides; large objects
+    are hit by chance (a map without information hits with the share of the image that the widened
+    mask covers: compare with a random one). Peers: TorchRay takes the first of equal places, and
+    cannot hit with tolerance 0. Quantus has no tolerance, counts a hit if any of the equal places
+    hits (a constant map always does), returns *hits* for empty masks, and its ``weighted=True``
+    crashes (or, with an older NumPy, rounds every weight to True). Source: Zhang et al., "Top-down
+    neural attention by excitation backprop", IJCV 2018.
 
     >>> import torch, integrand as ig
     >>> mask = torch.zeros(1, 4, 4, dtype=torch.bool)
@@ -152,7 +165,9 @@ class PointingGame(_Localisation):
     def __post_init__(self) -> None:
         super().__post_init__()
         if not self.tolerance >= 0:
-            raise InputError(f"A tolerance is a distance in pixels, 0 or more, not {self.tolerance}.")
+            raise InputError(
+                f"A tolerance is a distance in pixels, 0 or more, not {self.tolerance}."
+            )
 
     def found(self, places: Places) -> Tensor:
         near = places.marked
@@ -171,25 +186,31 @@ def _widened(masks: Tensor, tolerance: float) -> Tensor:
     away = torch.arange(-reach, reach + 1, device=masks.device)
     disc = away[:, None] ** 2 + away**2 < tolerance**2
     # Sums of ones below 2^24 are exact in float32.
-    return nn.functional.conv2d(masks[:, None].float(), disc[None, None].float(), padding=reach)[:, 0] > 0.5
+    return (
+        nn.functional.conv2d(masks[:, None].float(), disc[None, None].float(), padding=reach)[:, 0]
+        > 0.5
+    )
 
 
 @metric("relevance_mass")
 @part
 class RelevanceMass(_Localisation):
-    """Relevance mass accuracy: the share of a map's relevance that lies in the mask. 0 to 1; higher is better.
+    """Relevance mass accuracy: the share of a map's relevance that lies in the mask. 0 to 1; higher
+    is better.
 
         RMA = Σ_{mask} R / Σ R,      R ≥ 0 the pooled map
 
-    pool  how channels become one relevance that is not negative: "positive" (the sum, negative ones dropped), "absolute" (of the
-          sum), "l1", "l2", "l2_squared", "max". Signed sums are refused: with them the ratio can be anything
+    pool  how channels become one relevance that is not negative: "positive" (the sum, negative ones
+          dropped), "absolute" (of the sum), "l1", "l2", "l2_squared", "max". Signed sums are
+          refused: with them the ratio can be anything
 
-    The choice is part of the result: "positive" asks where a map finds evidence *for* the class, "absolute" where it finds anything.
-    NaN for an empty mask and for a map without any relevance. A map that is constant scores the mask's share of the image.
-    Pitfalls: large masks score high by chance; noise all over a large background outweighs a sharp object.
-    Peers: Quantus sums signed relevance unless ``abs=True`` (1.28 and −0.84 were seen), with which it is "absolute" for maps of one
-    channel.
-    Source: Arras, Osman, Samek, "CLEVR-XAI", Information Fusion 2022, who compare all these poolings.
+    The choice is part of the result: "positive" asks where a map finds evidence *for* the class,
+    "absolute" where it finds anything. NaN for an empty mask and for a map without any relevance. A
+    map that is constant scores the mask's share of the image. Pitfalls: large masks score high by
+    chance; noise all over a large background outweighs a sharp object. Peers: Quantus sums signed
+    relevance unless ``abs=True`` (1.28 and −0.84 were seen), with which it is "absolute" for maps
+    of one channel. Source: Arras, Osman, Samek, "CLEVR-XAI", Information Fusion 2022, who compare
+    all these poolings.
 
     >>> import torch, integrand as ig
     >>> ig.metrics.relevance_mass(torch.tensor([[3.0, -2.0, 1.0]]), torch.tensor([[True, False, False]])).item()
@@ -210,16 +231,17 @@ class RelevanceMass(_Localisation):
 @metric("relevance_rank")
 @part
 class RelevanceRank(_Localisation):
-    """Relevance rank accuracy: of as many top places as the mask has, the share that is in it. 0 to 1; higher is better.
+    """Relevance rank accuracy: of as many top places as the mask has, the share that is in it. 0 to
+    1; higher is better.
 
         RRA = |top-K ∩ mask| / K,      K = |mask|
 
     pool  how channels become one number; "sum" is signed
 
-    Equal places share a rank: a constant map scores the mask's share of the image. Empty masks are NaN, full ones 1 whatever the map.
-    Pitfalls: ranks only; chance is the share of the image that the mask covers.
-    Peers: Quantus agrees where no two places are equal, and otherwise returns what numpy's sort left.
-    Source: Arras, Osman, Samek, "CLEVR-XAI", Information Fusion 2022.
+    Equal places share a rank: a constant map scores the mask's share of the image. Empty masks are
+    NaN, full ones 1 whatever the map. Pitfalls: ranks only; chance is the share of the image that
+    the mask covers. Peers: Quantus agrees where no two places are equal, and otherwise returns what
+    numpy's sort left. Source: Arras, Osman, Samek, "CLEVR-XAI", Information Fusion 2022.
 
     >>> import torch, integrand as ig
     >>> ig.metrics.relevance_rank(torch.tensor([[3.0, 2.0, 1.0]]), torch.tensor([[True, False, True]])).item()
@@ -235,17 +257,19 @@ class RelevanceRank(_Localisation):
 @metric("mask_overlap")
 @part
 class MaskOverlap(_Localisation):
-    """Mask-overlap AUC: the mean precision of the top places, from one hundredth of the mask's size up to all of it. Higher is better.
+    """Mask-overlap AUC: the mean precision of the top places, from one hundredth of the mask's size
+    up to all of it. Higher is better.
 
         y_p = |top-k ∩ mask| / k,   k = ⌊p S / 100⌋,   p = 1 … 100,   S = |mask|        (Σ y − (y_1 + y_100)/2) / 99
 
     pool  how channels become one number; "sum" is signed
 
-    The authors' code leaves out the division: its numbers are 99 times these. As there, y is 0 where k is 0, so masks of fewer than
-    100 places cannot reach 1 (the most they can reach is what the mask itself scores as a map). Empty masks are NaN; equal places share ranks.
-    Pitfalls: the top hundredth counts as much as the last; chance is the share of the image that the mask covers.
-    Peers: none.
-    Source: the code of "Weighted Integrated Gradients" (its second metric), where masks are objects and any non-zero value counts.
+    The authors' code leaves out the division: its numbers are 99 times these. As there, y is 0
+    where k is 0, so masks of fewer than 100 places cannot reach 1 (the most they can reach is what
+    the mask itself scores as a map). Empty masks are NaN; equal places share ranks. Pitfalls: the
+    top hundredth counts as much as the last; chance is the share of the image that the mask covers.
+    Peers: none. Source: the code of "Weighted Integrated Gradients" (its second metric), where
+    masks are objects and any non-zero value counts.
 
     >>> import torch, integrand as ig
     >>> mask = torch.arange(400).reshape(1, 20, 20) < 200
@@ -263,15 +287,17 @@ class MaskOverlap(_Localisation):
 @metric("localisation_auc")
 @part
 class LocalisationAUC(_Localisation):
-    """ROC-AUC of a map against the mask: the chance that a place inside is higher than one outside. 0.5 is chance; higher is better.
+    """ROC-AUC of a map against the mask: the chance that a place inside is higher than one outside.
+    0.5 is chance; higher is better.
 
         AUC = P(R_in > R_out) + P(R_in = R_out) / 2
 
     pool  how channels become one number; "sum" is signed
 
-    Edges of a graph against the edges of a motif are the same question. NaN where there is nothing inside or nothing outside.
-    Pitfalls: most places are background, so the order inside the background decides nothing and that near the top little.
-    Peers: Quantus and scikit-learn agree (``roc_auc_score``).
+    Edges of a graph against the edges of a motif are the same question. NaN where there is nothing
+    inside or nothing outside. Pitfalls: most places are background, so the order inside the
+    background decides nothing and that near the top little. Peers: Quantus and scikit-learn agree
+    (``roc_auc_score``).
 
     >>> import torch, integrand as ig
     >>> ig.metrics.localisation_auc(torch.tensor([[3.0, 2.0, 1.0]]), torch.tensor([[True, False, True]])).item()
@@ -290,17 +316,19 @@ class LocalisationAUC(_Localisation):
 @metric("top_intersection")
 @part
 class TopIntersection(_Localisation):
-    """Top-k intersection: the share of the k top places that is in the mask. 0 to 1; higher is better.
+    """Top-k intersection: the share of the k top places that is in the mask. 0 to 1; higher is
+    better.
 
         TKI = |top-k ∩ mask| / k
 
-    k     1000, as published for photographs; fewer than there are places (errors say so: of all places, every map has the same share)
+    k     1000, as published for photographs; fewer than there are places (errors say so: of all
+          places, every map has the same share)
     pool  how channels become one number; "sum" is signed
 
-    Equal places share ranks; empty masks are NaN.
-    Pitfalls: masks smaller than k cannot reach 1; a fixed k means something else for every size of image.
-    Peers: Quantus agrees where no two places are equal; its ``concept_influence=True`` multiplies by places / |mask|.
-    Source: Theiner et al., "Interpretable semantic photo geolocation", WACV 2022.
+    Equal places share ranks; empty masks are NaN. Pitfalls: masks smaller than k cannot reach 1; a
+    fixed k means something else for every size of image. Peers: Quantus agrees where no two places
+    are equal; its ``concept_influence=True`` multiplies by places / |mask|. Source: Theiner et al.,
+    "Interpretable semantic photo geolocation", WACV 2022.
 
     >>> import torch, integrand as ig
     >>> ig.metrics.top_intersection(torch.tensor([[3.0, 2.0, 1.0]]), torch.tensor([[True, False, True]]), k=2).item()

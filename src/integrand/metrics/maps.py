@@ -25,7 +25,8 @@ class Maps:
 
     names    what each is called
     found    the attributions they come from, where known; metrics of the gap read them
-    methods  what made them, where known; metrics that explain again (other inputs, other models) call it
+    methods  what made them, where known; metrics that explain again (other inputs, other models)
+             call it
     """
 
     values: Tensor
@@ -34,11 +35,13 @@ class Maps:
     methods: tuple[Explainer | None, ...]
 
     @classmethod
-    def of(cls, given: Any, x: Tensor, layout: Layout, methods: Sequence[Explainer | None] = ()) -> Maps:
+    def of(
+        cls, given: Any, x: Tensor, layout: Layout, methods: Sequence[Explainer | None] = ()
+    ) -> Maps:
         """Maps as people give them: an attribution, a tensor, or a list or dict of these.
 
-        Tensors are (B, \\*s) as the inputs were; (B, H, W) and (B, 1, H, W) are spread evenly over the channels of images.
-        Errors: ``ShapeError`` for another size, ``NonFiniteInput`` for NaN.
+        Tensors are (B, \\*s) as the inputs were; (B, H, W) and (B, 1, H, W) are spread evenly over
+        the channels of images. Errors: ``ShapeError`` for another size, ``NonFiniteInput`` for NaN.
         """
         entries = _entries(given, layout)
         names = tuple(entries)
@@ -46,22 +49,29 @@ class Maps:
         found = tuple(one if isinstance(one, Attribution) else None for one in entries.values())
         makers = tuple(methods) or tuple(None if one is None else one.method for one in found)
         if len(makers) != len(names):
-            raise InputError(f"{len(makers)} methods were given for {len(names)} maps: one for each.")
+            raise InputError(
+                f"{len(makers)} methods were given for {len(names)} maps: one for each."
+            )
         return cls(values, names, found, makers)
 
     def __len__(self) -> int:
         return len(self.values)
 
     def attributions(self) -> tuple[Attribution, ...]:
-        """The attributions, all of them. Errors: bare tensors do not know what they should add up to."""
+        """The attributions, all of them. Errors: bare tensors do not know what they should add up
+        to."""
         missing = [name for name, one in zip(self.names, self.found, strict=True) if one is None]
         if missing:
-            raise InputError(f"The map {missing[0]!r} is a bare tensor: give the Attribution it comes from.")
+            raise InputError(
+                f"The map {missing[0]!r} is a bare tensor: give the Attribution it comes from."
+            )
         return tuple(one for one in self.found if one is not None)
 
     def explainers(self) -> tuple[Explainer, ...]:
         """What made the maps. Errors: maps whose method is not known."""
-        missing = [name for name, one in zip(self.names, self.methods, strict=True) if not callable(one)]
+        missing = [
+            name for name, one in zip(self.names, self.methods, strict=True) if not callable(one)
+        ]
         if missing:
             raise InputError(
                 f"The map {missing[0]!r} is to be made again, and nobody said how: give method=, a method or a name."
@@ -78,12 +88,16 @@ def explained(method: Callable[..., Any], field: Field, x: Tensor) -> Tensor:
     values = made.values if isinstance(made, Attribution) else made
     if not isinstance(values, Tensor) or values.shape != x.shape:
         got = describe(values.shape) if isinstance(values, Tensor) else type(values).__name__
-        raise ShapeError(f"{method!r} made a map of {got} for inputs of shape {describe(x.shape)}: explain the inputs.")
+        raise ShapeError(
+            f"{method!r} made a map of {got} for inputs of shape {describe(x.shape)}: explain the inputs."
+        )
     return values.detach().to(x)
 
 
 def _entries(given: Any, layout: Layout) -> dict[str, Any]:
-    if isinstance(given, Mapping) and not (layout.names is not None and set(given) == set(layout.names)):
+    if isinstance(given, Mapping) and not (
+        layout.names is not None and set(given) == set(layout.names)
+    ):
         entries = {str(name): one for name, one in given.items()}
     elif isinstance(given, list):
         entries = {f"map {i + 1}": one for i, one in enumerate(given)}
@@ -99,7 +113,9 @@ def _one(name: str, given: Any, x: Tensor, layout: Layout) -> Tensor:
     if not layout.single:
         values = Layout.of(values).pack(values)
     if not isinstance(values, Tensor):
-        raise InputError(f"The map {name!r} is a {type(values).__name__}, not an Attribution or a tensor.")
+        raise InputError(
+            f"The map {name!r} is a {type(values).__name__}, not an Attribution or a tensor."
+        )
     values = _spread(values.detach().to(x), x)
     if values.shape != x.shape:
         raise ShapeError(
@@ -116,7 +132,8 @@ def _one(name: str, given: Any, x: Tensor, layout: Layout) -> Tensor:
 
 
 def _spread(values: Tensor, x: Tensor) -> Tensor:
-    """One number per place, shared evenly by the channels of images, so that sums over channels are what they were."""
+    """One number per place, shared evenly by the channels of images, so that sums over channels are
+    what they were."""
     if x.ndim != 4 or values.shape == x.shape:
         return values
     if values.ndim == 3 and values.shape == (len(x), *x.shape[2:]):

@@ -1,8 +1,10 @@
-"""ROAR and KAR: whether a map points at what can be learnt from, by training new models on data from which it was taken.
+"""ROAR and KAR: whether a map points at what can be learnt from, by training new models on data
+from which it was taken.
 
     maps ── rank ──▶ masked training and test sets ── train(inputs, labels, seed) ──▶ predict ── test set ──▶ score        per share gone
 
-This judges maps of a data set, not of one model, and so it is a function of a training function instead of a ``Metric``.
+This judges maps of a data set, not of one model, and so it is a function of a training function
+instead of a ``Metric``.
 """
 
 from __future__ import annotations
@@ -62,18 +64,25 @@ class Retraining:
     @property
     def spread(self) -> Tensor:
         """(M, T) the standard deviation over seeds; NaN for one seed."""
-        return self.scores.std(-1) if self.scores.shape[-1] > 1 else torch.full_like(self.curves, torch.nan)
+        return (
+            self.scores.std(-1)
+            if self.scores.shape[-1] > 1
+            else torch.full_like(self.curves, torch.nan)
+        )
 
     @property
     def areas(self) -> Tensor:
-        """(M,) the area under each curve by the trapezoid rule, divided by the range of the cutoffs; NaN for one cutoff."""
+        """(M,) the area under each curve by the trapezoid rule, divided by the range of the
+        cutoffs; NaN for one cutoff."""
         at = torch.tensor(self.cutoffs, dtype=torch.float64)
         return torch.trapezoid(self.curves, at) / (at[-1] - at[0])
 
     def __repr__(self) -> str:
         what = {"top": "gone", "bottom": "gone from the bottom", "keep": "kept"}[self.masking]
         width = max(len(f"share {what}"), *map(len, self.names))
-        rows = [f"{f'share {what}':<{width}}" + "".join(f"{cutoff:>8.2f}" for cutoff in self.cutoffs)]
+        rows = [
+            f"{f'share {what}':<{width}}" + "".join(f"{cutoff:>8.2f}" for cutoff in self.cutoffs)
+        ]
         rows += [
             f"{name:<{width}}" + "".join(f"{score:>8.3f}" for score in curve)
             for name, curve in zip(self.names, self.curves.tolist(), strict=True)
@@ -95,33 +104,41 @@ def roar(
     control: bool = True,
     seed: int = 0,
 ) -> Retraining:
-    """ROAR, remove and retrain: the test score of new models after the share t of the features of every example went.
+    """ROAR, remove and retrain: the test score of new models after the share t of the features of
+    every example went.
 
         score(t) = accuracy on masked test data of a model trained on masked training data
 
-    Lower is better for ROAR, at any t: what a good map points at is missed. With ``keep=True`` it is KAR, keep and retrain: the share t stays and
-    everything else goes, and higher is better.
+    Lower is better for ROAR, at any t: what a good map points at is missed. With ``keep=True`` it
+    is KAR, keep and retrain: the share t stays and everything else goes, and higher is better.
 
-    train         (inputs, labels, seed) → predict; it makes a model from scratch, with nothing random that the seed does not decide
+    train         (inputs, labels, seed) → predict; it makes a model from scratch, with nothing
+                  random that the seed does not decide
     data          ((training inputs, labels), (test inputs, labels)); inputs are tensors (N, \\*s)
-    attributions  (maps of the training inputs, of the test inputs), or a dict of such pairs by name: Attributions or tensors
+    attributions  (maps of the training inputs, of the test inputs), or a dict of such pairs by
+                  name: Attributions or tensors
     cutoffs       the shares t; 0.0 is trained once for all maps
     seeds         trainings for each map and share, of ``seed``, ``seed + 1``, …
-    fill          what goes becomes this: "mean", the mean of the training data for each channel (columns of tables), as published; or
-                  a number, a tensor, a name, or a baseline that needs no model
-    features      what is ranked, by the signed sum of its map: "auto" is pixels for images, tokens for (T, D), elements otherwise; an int
-                  patches, a label map superpixels
-    score         (what predict returned for the test inputs, test labels) → a number; accuracy unless given
-    control       judge a random ranking too, called "random"; a map has found something where it differs from it
+    fill          what goes becomes this: "mean", the mean of the training data for each channel
+                  (columns of tables), as published; or a number, a tensor, a name, or a baseline
+                  that needs no model
+    features      what is ranked, by the signed sum of its map: "auto" is pixels for images, tokens
+                  for (T, D), elements otherwise; an int patches, a label map superpixels
+    score         (what predict returned for the test inputs, test labels) → a number; accuracy
+                  unless given
+    control       judge a random ranking too, called "random"; a map has found something where it
+                  differs from it
     seed          of training, of the random ranking and of the shuffle that breaks ties
 
-    Returns ``Retraining``: all scores, their mean curves and areas. Cost: (M · T + 1) · seeds trainings for M maps and T cutoffs
-    besides 0. Errors: shapes that do not fit, cutoffs outside [0, 1], NaN in maps, a score that is no number.
-    Pitfalls: which features went tells the class, and models learn to read the mask (Rong et al., 2022: compare with the control, and with
-    ``diff_roar``); correlated features make up for one another; it is the data that is judged, not what this model uses.
-    Peers: XAI-Bench's ROAR ranks by |φ|, rounds the number that goes down, so that several of its cutoffs coincide for few features, and reports
-    the mean absolute error (higher better).
-    Source: Hooker, Erhan, Kindermans, Kim, "A benchmark for interpretability methods in deep neural networks", NeurIPS 2019.
+    Returns ``Retraining``: all scores, their mean curves and areas. Cost: (M · T + 1) · seeds
+    trainings for M maps and T cutoffs besides 0. Errors: shapes that do not fit, cutoffs outside
+    [0, 1], NaN in maps, a score that is no number. Pitfalls: which features went tells the class,
+    and models learn to read the mask (Rong et al., 2022: compare with the control, and with
+    ``diff_roar``); correlated features make up for one another; it is the data that is judged, not
+    what this model uses. Peers: XAI-Bench's ROAR ranks by |φ|, rounds the number that goes down, so
+    that several of its cutoffs coincide for few features, and reports the mean absolute error
+    (higher better). Source: Hooker, Erhan, Kindermans, Kim, "A benchmark for interpretability
+    methods in deep neural networks", NeurIPS 2019.
 
     >>> import torch, integrand as ig
     >>> x = torch.randn(200, 4)
@@ -135,7 +152,9 @@ def roar(
     True
     """
     masking = "keep" if keep else "top"
-    return _retrained(train, data, attributions, masking, cutoffs, seeds, fill, features, score, control, seed)
+    return _retrained(
+        train, data, attributions, masking, cutoffs, seeds, fill, features, score, control, seed
+    )
 
 
 def kar(train: Train, data: Data, attributions: Any, **options: Any) -> Retraining:
@@ -156,16 +175,20 @@ def diff_roar(
     control: bool = True,
     seed: int = 0,
 ) -> tuple[Tensor, Retraining, Retraining]:
-    """DiffROAR: score after the share t went from the bottom of the ranking, minus after it went from the top. Higher is better.
+    """DiffROAR: score after the share t went from the bottom of the ranking, minus after it went
+    from the top. Higher is better.
 
         DiffROAR(t) = score(bottom t gone) − score(top t gone)
 
-    Returns the differences (M, T), and both retrainings, of the bottom and of the top. A random ranking has 0 on average, as has a mask that
-    tells the class alike from either end. Arguments, cost (twice) and errors as for ``roar``.
-    Source: Shah, Jain, Netrapalli, "Do input gradients highlight discriminative features?", NeurIPS 2021.
+    Returns the differences (M, T), and both retrainings, of the bottom and of the top. A random
+    ranking has 0 on average, as has a mask that tells the class alike from either end. Arguments,
+    cost (twice) and errors as for ``roar``. Source: Shah, Jain, Netrapalli, "Do input gradients
+    highlight discriminative features?", NeurIPS 2021.
     """
     bottom, top = (
-        _retrained(train, data, attributions, masking, cutoffs, seeds, fill, features, score, control, seed)
+        _retrained(
+            train, data, attributions, masking, cutoffs, seeds, fill, features, score, control, seed
+        )
         for masking in ("bottom", "top")
     )
     return bottom.curves - top.curves, bottom, top
@@ -192,8 +215,11 @@ def _retrained(
     pairs = {name: _pair(name, given, inputs) for name, given in entries.items()}
     if control:
         if _RANDOM in pairs:
-            raise InputError('A map is called "random" as the control is: name it otherwise, or give control=False.')
-        # Of features, not of elements: sums over more channels or larger superpixels would not be ranked alike.
+            raise InputError(
+                'A map is called "random" as the control is: name it otherwise, or give control=False.'
+            )
+        # Of features, not of elements: sums over more channels or larger superpixels would not be
+        # ranked alike.
         pairs[_RANDOM] = (torch.zeros_like(inputs[0]), torch.zeros_like(inputs[1]))
     if not pairs:
         raise InputError("There are no maps to judge: give at least one.")
@@ -201,7 +227,9 @@ def _retrained(
     numbers = tuple(range(seed, seed + seeds))
 
     def trained(masked: tuple[Tensor, Tensor]) -> Tensor:
-        return torch.tensor([_score(train(masked[0], labels[0], n), masked[1], labels[1], score) for n in numbers])
+        return torch.tensor(
+            [_score(train(masked[0], labels[0], n), masked[1], labels[1], score) for n in numbers]
+        )
 
     same: dict[bool, Tensor] = {}  # with nothing gone, and with everything, all maps are alike
     rows = []
@@ -215,8 +243,14 @@ def _retrained(
         curve = []
         for share in shares:
             gone = [_gone(ranking, share, masking) for ranking in rankings]
-            masked = tuple(torch.where(g, b, x) for g, b, x in zip(gone, blanks, inputs, strict=True))
-            whole = {bool(g.all()) for g in gone} if all(bool((g == g.flatten()[0]).all()) for g in gone) else set()
+            masked = tuple(
+                torch.where(g, b, x) for g, b, x in zip(gone, blanks, inputs, strict=True)
+            )
+            whole = (
+                {bool(g.all()) for g in gone}
+                if all(bool((g == g.flatten()[0]).all()) for g in gone)
+                else set()
+            )
             if len(whole) == 1:
                 (everything,) = whole
                 if everything not in same:
@@ -232,9 +266,13 @@ def _shuffled(like: Tensor, x: Tensor, features: Features, seed: int, side: int)
     """Every example's features in an order of its own."""
     flat = Ranking.of(like, x, features, seed=seed)
     most = int(flat.counts.max())
-    order = torch.rand(len(x), most, generator=generator(seed, side), dtype=torch.float64).to(x.device)
+    order = torch.rand(len(x), most, generator=generator(seed, side), dtype=torch.float64).to(
+        x.device
+    )
     order = (
-        order.masked_fill(torch.arange(most, device=x.device) >= flat.counts[:, None], torch.inf).argsort(1).argsort(1)
+        order.masked_fill(torch.arange(most, device=x.device) >= flat.counts[:, None], torch.inf)
+        .argsort(1)
+        .argsort(1)
     )
     place = order.gather(1, flattened(flat.place[0], 1)).reshape(flat.place.shape)
     return Ranking(place, flat.counts)
@@ -250,7 +288,8 @@ def _gone(ranking: Ranking, share: float, masking: str) -> Tensor:
 
 
 def _fill(fill: Any, inputs: tuple[Tensor, Tensor]) -> tuple[Tensor, Tensor]:
-    """What is put in place of what goes, for both sets; the mean is that of the training set for both."""
+    """What is put in place of what goes, for both sets; the mean is that of the training set for
+    both."""
     first, second = inputs
     if isinstance(fill, str) and fill == "mean":
         # (N, C, H, W) by channel, (N, T, D) by dimension, (N, D) by column.
@@ -258,12 +297,19 @@ def _fill(fill: Any, inputs: tuple[Tensor, Tensor]) -> tuple[Tensor, Tensor]:
         mean = first.mean(axes, keepdim=True)
         return mean.expand_as(first), mean.expand_as(second)
     baseline = as_baseline(fill, BASELINES)
-    nobody = Linear(torch.zeros_like(first[0]))  # baselines may look at a field, and here there is none
+    nobody = Linear(
+        torch.zeros_like(first[0])
+    )  # baselines may look at a field, and here there is none
     one, other = (checked_references(baseline(x, nobody), x, "The fill")[0] for x in inputs)
     return one, other
 
 
-def _score(predict: Predict, inputs: Tensor, labels: Tensor, score: Callable[[Tensor, Tensor], float] | None) -> float:
+def _score(
+    predict: Predict,
+    inputs: Tensor,
+    labels: Tensor,
+    score: Callable[[Tensor, Tensor], float] | None,
+) -> float:
     with torch.no_grad():
         said = predict(inputs)
     if score is not None:
@@ -284,7 +330,9 @@ def _score(predict: Predict, inputs: Tensor, labels: Tensor, score: Callable[[Te
 def _checked_cutoffs(cutoffs: Sequence[float]) -> list[float]:
     shares = [float(share) for share in cutoffs]
     if not shares or any(not 0 <= share <= 1 for share in shares) or sorted(set(shares)) != shares:
-        raise InputError(f"cutoffs= are shares from 0 to 1 in ascending order, each once, not {tuple(cutoffs)}.")
+        raise InputError(
+            f"cutoffs= are shares from 0 to 1 in ascending order, each once, not {tuple(cutoffs)}."
+        )
     return shares
 
 
@@ -295,7 +343,9 @@ def _checked_data(data: Data) -> tuple[tuple[Tensor, Tensor], tuple[Tensor, Tens
         raise InputError("data= is ((training inputs, labels), (test inputs, labels)).") from None
     for x, y, which in ((first, first_labels, "training"), (second, second_labels, "test")):
         if len(x) != len(y) or not len(x):
-            raise ShapeError(f"There are {len(x)} {which} inputs and {len(y)} labels: one for each, and one at least.")
+            raise ShapeError(
+                f"There are {len(x)} {which} inputs and {len(y)} labels: one for each, and one at least."
+            )
     if first.shape[1:] != second.shape[1:]:
         raise ShapeError(
             f"Training inputs have shape {describe(first.shape[1:])}, test inputs {describe(second.shape[1:])}: they are masked alike."
@@ -305,9 +355,16 @@ def _checked_data(data: Data) -> tuple[tuple[Tensor, Tensor], tuple[Tensor, Tens
 
 def _pair(name: str, given: Any, inputs: tuple[Tensor, Tensor]) -> tuple[Tensor, Tensor]:
     """Maps (N, \\*s) of the training and of the test inputs."""
-    if isinstance(given, Tensor | Attribution) or not isinstance(given, Sequence) or len(given) != 2:
+    if (
+        isinstance(given, Tensor | Attribution)
+        or not isinstance(given, Sequence)
+        or len(given) != 2
+    ):
         raise InputError(
             f"attributions= of {name!r} are a pair (maps of the training inputs, maps of the test inputs): both sets are masked."
         )
-    first, second = (Maps.of({name: one}, x, Layout.of(x)).values[0] for one, x in zip(given, inputs, strict=True))
+    first, second = (
+        Maps.of({name: one}, x, Layout.of(x)).values[0]
+        for one, x in zip(given, inputs, strict=True)
+    )
     return first, second

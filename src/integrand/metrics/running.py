@@ -27,13 +27,15 @@ class BatchScores:
 
 
 class Running:
-    """A metric fed batch by batch: ``update``, ``compute``, ``reset``, and a ``merge`` that changes nothing.
+    """A metric fed batch by batch: ``update``, ``compute``, ``reset``, and a ``merge`` that changes
+    nothing.
 
         running = Running("deletion")
         for batch in batches: running.update(subject, maps)
         running.compute().summary
 
-    Merging is laying examples side by side, so it is associative, and shards may be measured in any order or place.
+    Merging is laying examples side by side, so it is associative, and shards may be measured in any
+    order or place.
     """
 
     def __init__(self, metric: str | Metric) -> None:
@@ -56,7 +58,9 @@ class Running:
         made = Running(self.metric)
         for one in (self, *others):
             if one.metric != self.metric:
-                raise InputError(f"Shards of two metrics do not merge: {self.metric!r} and {one.metric!r}.")
+                raise InputError(
+                    f"Shards of two metrics do not merge: {self.metric!r} and {one.metric!r}."
+                )
             for measured in one._measured:
                 made._add(measured, one._names)
         return made
@@ -66,7 +70,9 @@ class Running:
         if not self._measured:
             raise InputError(f"{self.metric.name} has seen no example yet: call update first.")
         measured = torch.cat(self._measured, 1)
-        return BatchScores(self.metric.summary(measured), self.metric.values(measured), measured, self._names)
+        return BatchScores(
+            self.metric.summary(measured), self.metric.values(measured), measured, self._names
+        )
 
     def _add(self, measured: Tensor, names: tuple[str, ...]) -> None:
         if self._measured and names != self._names:

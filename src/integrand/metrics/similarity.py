@@ -2,7 +2,8 @@
 
     agreement({"ig": a, "eg": b, "ig2": c}) -> (B, M, M)
 
-Agreement between methods is no evidence that they are right, and disagreement is evidence that somebody is wrong.
+Agreement between methods is no evidence that they are right, and disagreement is evidence that
+somebody is wrong.
 """
 
 from __future__ import annotations
@@ -28,24 +29,32 @@ _BY = ("spearman", "pearson", *_TOP)
 
 @part
 class Agreement:
-    """How far maps agree, two by two: ``Agreement()(subject, maps)`` → (B, M, M), symmetric, 1 for the same map.
+    """How far maps agree, two by two: ``Agreement()(subject, maps)`` → (B, M, M), symmetric, 1 for
+    the same map.
 
     by        "spearman"      rank correlation of all features, with sign; ties share ranks
               "pearson"       correlation of the values
-              "features"      share of the top k features of one that are among the top k of the other (feature agreement)
+              "features"      share of the top k features of one that are among the top k of the
+                              other (feature agreement)
               "ranks"         … that have the same rank in both (rank agreement)
               "signs"         … that are in both with the same sign (sign agreement)
-              "signed_ranks"  … that have the same rank and the same sign in both (signed rank agreement)
-    k         for the last four: how many are the top, a number, or a share of the features such as 0.25
-    absolute  whether magnitudes are ranked: True for the top k, as published (the largest, whichever sign); for correlations False
-    features  "auto" is pixels (channels summed with sign), tokens, or elements, as in ``Sparseness``
+              "signed_ranks"  … that have the same rank and the same sign in both (signed rank
+                              agreement)
+    k         for the last four: how many are the top, a number, or a share of the features such as
+              0.25
+    absolute  whether magnitudes are ranked: True for the top k, as published (the largest,
+              whichever sign); for correlations False
+    features  "auto" is pixels (channels summed with sign), tokens, or elements, as in
+              ``Sparseness``
 
-    Rows and columns of maps that are the same everywhere are NaN, the diagonal too: they say nothing to agree with. Features of no weight
-    are never among the top: where both maps have fewer than k others, shares are of the larger number. Among equal magnitudes
-    at the edge of the top, the feature that comes first counts, alike in both maps.
-    Pitfalls: correlations over all pixels are decided by the many that matter little; agreement at the top by few.
-    Peers: OpenXAI's FA, RA, SA and SRA agree where no two magnitudes are equal; equal ones share a rank there, and zeros can be top.
-    Source: Krishna et al., "The disagreement problem in explainable machine learning", 2022.
+    Rows and columns of maps that are the same everywhere are NaN, the diagonal too: they say
+    nothing to agree with. Features of no weight are never among the top: where both maps have fewer
+    than k others, shares are of the larger number. Among equal magnitudes at the edge of the top,
+    the feature that comes first counts, alike in both maps. Pitfalls: correlations over all pixels
+    are decided by the many that matter little; agreement at the top by few. Peers: OpenXAI's FA,
+    RA, SA and SRA agree where no two magnitudes are equal; equal ones share a rank there, and zeros
+    can be top. Source: Krishna et al., "The disagreement problem in explainable machine learning",
+    2022.
     """
 
     by: str = "spearman"
@@ -57,12 +66,16 @@ class Agreement:
         if self.by not in _BY:
             raise UnknownName("agreement", self.by, _BY)
         if not (self.k >= 1 if isinstance(self.k, int) else 0 < self.k <= 1):
-            raise InputError(f"k= is a number of features (1, 2, …) or a share of them (0.25), not {self.k!r}.")
+            raise InputError(
+                f"k= is a number of features (1, 2, …) or a share of them (0.25), not {self.k!r}."
+            )
 
     def __call__(self, subject: Subject, maps: Maps) -> Tensor:
         scores, present = by_feature(subject, maps, self.features)
         if not bool(present.all()):
-            return torch.cat([self._matrix(scores[:, b : b + 1, own]) for b, own in enumerate(present)])
+            return torch.cat(
+                [self._matrix(scores[:, b : b + 1, own]) for b, own in enumerate(present)]
+            )
         return torch.cat([self._matrix(scores[:, own]) for own in blocks(scores)])
 
     def _matrix(self, scores: Tensor) -> Tensor:
@@ -80,10 +93,13 @@ class Agreement:
         size = scores.abs() if self.absolute is None or self.absolute else scores
         k = self._count(scores.shape[-1])
         order = size.argsort(dim=-1, descending=True, stable=True)[..., :k]
-        # What each of the top features is said to be; 0 stands for those that are not among the top.
+        # What each of the top features is said to be; 0 stands for those that are not among the
+        # top.
         label = torch.ones_like(order, dtype=scores.dtype).expand_as(order)
         if self.by in ("ranks", "signed_ranks"):
-            label = torch.arange(1, k + 1, device=scores.device, dtype=scores.dtype).expand_as(order)
+            label = torch.arange(1, k + 1, device=scores.device, dtype=scores.dtype).expand_as(
+                order
+            )
         said = scores.new_zeros(scores.shape).scatter_(-1, order, label) * (scores != 0)
         many = (said > 0).sum(-1)
         signed = self.by in ("signs", "signed_ranks")
@@ -101,7 +117,9 @@ class Agreement:
     def _count(self, features: int) -> int:
         if isinstance(self.k, int):
             if self.k > features:
-                raise InputError(f"The top k={self.k} are more than the {features} features there are.")
+                raise InputError(
+                    f"The top k={self.k} are more than the {features} features there are."
+                )
             return self.k
         return max(1, round(self.k * features))
 

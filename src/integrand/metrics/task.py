@@ -36,7 +36,8 @@ _OF_CLASS: dict[str, Callable[[Any], Target]] = {"accuracy": Predicted, "loss": 
 class Subject:
     """A field and its inputs x (B, \\*s), with what else is known of the examples.
 
-    field   the scalar that was explained; metrics ask its ``score()``, the class probability, unless told otherwise
+    field   the scalar that was explained; metrics ask its ``score()``, the class probability,
+            unless told otherwise
     layout  how inputs and maps are arranged outside
     masks   (B, H, W) or (B, \\*s) where the evidence is known to be, or None
     bare    whether nobody gave inputs, so that x may be a map itself
@@ -52,11 +53,18 @@ class Subject:
     @classmethod
     @contextmanager
     def of(
-        cls, model: Any, inputs: Any, target: Any = None, *, masks: Tensor | None = None, **door: Any
+        cls,
+        model: Any,
+        inputs: Any,
+        target: Any = None,
+        *,
+        masks: Tensor | None = None,
+        **door: Any,
     ) -> Iterator[Subject]:
         """The subject, while its model is fit to be asked.
 
-        ``model`` may be a Field, which is its own target. ``door``: extra, normalisation, batch_size, optimize, as in ``explain``.
+        ``model`` may be a Field, which is its own target. ``door``: extra, normalisation,
+        batch_size, optimize, as in ``explain``.
         """
         with cls.ready(Task.of(model, inputs, target, **door), masks) as subject:
             yield subject
@@ -100,11 +108,15 @@ class Subject:
             return self.field
         if isinstance(score, str):
             if score not in _OF_CLASS:
-                raise InputError(f'score= is "probability", "accuracy", "loss", "output", or a target, not {score!r}.')
+                raise InputError(
+                    f'score= is "probability", "accuracy", "loss", "output", or a target, not {score!r}.'
+                )
             target = self.field.target
             about = None if target is None else target.score()
             if not isinstance(about, Probability) or not about.of_classes:
-                raise InputError(f'score="{score}" asks about a class, and {target!r} names none: explain one.')
+                raise InputError(
+                    f'score="{score}" asks about a class, and {target!r} names none: explain one.'
+                )
             score = _OF_CLASS[score](about.which)
         try:
             return self.field.with_target(score)
@@ -112,23 +124,33 @@ class Subject:
             raise InputError(f'{error} score= is then "probability" or "output".') from error
 
     def fill(self, fill: Any) -> Tensor:
-        """(B, \\*s) what removed features become: the first reference of a baseline, a number, a tensor or a name."""
+        """(B, \\*s) what removed features become: the first reference of a baseline, a number, a
+        tensor or a name."""
         return self.fills(fill)[0]
 
     def fills(self, fill: Any) -> Tensor:
-        """(R, B, \\*s) everything that removed features may become: all references of a baseline."""
+        """(R, B, \\*s) everything that removed features may become: all references of a
+        baseline."""
         return checked_references(self.filling(fill)(self.x, self.field), self.x, "The fill")
 
     def filling(self, fill: Any) -> Baseline:
         """A fill as a baseline; of several inputs, a tuple or dict is one for each."""
-        return as_baseline(for_inputs(fill, self.layout, self.x, shared=False, listed=False), BASELINES)
+        return as_baseline(
+            for_inputs(fill, self.layout, self.x, shared=False, listed=False), BASELINES
+        )
 
     def evidence(self) -> Tensor:
-        """(B, \\*s) bool: the masks, laid over the inputs. Errors: none given, or of another size."""
+        """(B, \\*s) bool: the masks, laid over the inputs. Errors: none given, or of another
+        size."""
         if self.masks is None:
-            raise InputError("Localisation needs masks=: (B, H, W), where the evidence is known to be.")
+            raise InputError(
+                "Localisation needs masks=: (B, H, W), where the evidence is known to be."
+            )
         masks = self.masks.to(self.x.device)
-        if masks.ndim == self.x.ndim - 1 and self.x.ndim in (3, 4):  # places of images, tokens of sentences
+        if masks.ndim == self.x.ndim - 1 and self.x.ndim in (
+            3,
+            4,
+        ):  # places of images, tokens of sentences
             masks = masks[:, None] if self.x.ndim == 4 else masks[..., None]
         try:
             return masks.bool().expand(self.x.shape)

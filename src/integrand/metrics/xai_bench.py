@@ -1,4 +1,5 @@
-"""XAI-Bench: its problems, tables drawn from known distributions, and its metrics, by the benchmark's own names.
+"""XAI-Bench: its problems, tables drawn from known distributions, and its metrics, by the
+benchmark's own names.
 
 problem = ig.metrics.xai_bench.gaussian("nonlinear_additive", rho=0.5)
 x, y = problem.data(100)

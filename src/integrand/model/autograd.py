@@ -19,7 +19,8 @@ _WAY = _Way()
 
 
 def going_back() -> bool:
-    """Whether this thread is in a backward pass of ``slopes``; any other was asked for by the model itself."""
+    """Whether this thread is in a backward pass of ``slopes``; any other was asked for by the model
+    itself."""
     return _WAY.back
 
 
@@ -34,26 +35,36 @@ def _back() -> Iterator[None]:
 
 @contextmanager
 def gradients(on: bool) -> Iterator[None]:
-    """Record operations for autograd, or do not; also inside the caller's no_grad and inference_mode."""
+    """Record operations for autograd, or do not; also inside the caller's no_grad and
+    inference_mode."""
     with torch.inference_mode(False), torch.set_grad_enabled(on):
         yield
 
 
 def slopes(
-    roots: Sequence[Tensor], leaves: Sequence[Tensor], *, keep: bool = False, everywhere: bool = False
+    roots: Sequence[Tensor],
+    leaves: Sequence[Tensor],
+    *,
+    keep: bool = False,
+    everywhere: bool = False,
 ) -> list[Tensor | None]:
-    """The gradient of the sum of all ``roots`` at each of ``leaves``, None where nothing leads there.
+    """The gradient of the sum of all ``roots`` at each of ``leaves``, None where nothing leads
+    there.
 
     keep        the graph, for another backward pass
-    everywhere  go to every leaf there is, not only to these: reentrant checkpoints insist on it (``is_reentrant``)
+    everywhere  go to every leaf there is, not only to these: reentrant checkpoints insist on it
+                (``is_reentrant``)
     """
     seeds = [torch.ones_like(root) for root in roots]
     if not everywhere:
-        # Given tensors, torch would set modes aside while it goes back, and what a checkpoint then runs again would be run without
-        # the chords that it was first run with. Given their places in the graph it does not.
+        # Given tensors, torch would set modes aside while it goes back, and what a checkpoint then
+        # runs again would be run without the chords that it was first run with. Given their places
+        # in the graph it does not.
         places, ends = ([get_gradient_edge(tensor) for tensor in side] for side in (roots, leaves))
         with _back():
-            return list(torch.autograd.grad(places, ends, seeds, retain_graph=keep, allow_unused=True))
+            return list(
+                torch.autograd.grad(places, ends, seeds, retain_graph=keep, allow_unused=True)
+            )
     with _back():
         torch.autograd.backward(roots, seeds, retain_graph=keep)
     found = [leaf.grad for leaf in leaves]
@@ -63,6 +74,7 @@ def slopes(
 
 
 def is_reentrant(error: BaseException) -> bool:
-    """Whether a backward pass to a few leaves failed because of ``torch.utils.checkpoint(…, use_reentrant=True)``."""
+    """Whether a backward pass to a few leaves failed because of ``torch.utils.checkpoint(…,
+    use_reentrant=True)``."""
     signs = ("compatible with .grad()", "passing an `inputs` parameter to .backward()")
     return isinstance(error, RuntimeError) and any(sign in str(error) for sign in signs)

@@ -1,12 +1,13 @@
 """How many rows a model call should hold, found while working.
 
-No size is right everywhere: on a CPU four rows of 224² can be twice as fast per row as forty-eight (the allocator's page
-faults grow with the batch), a small tabular model wants thousands, a GPU the most that fits. So the first rows of real work
-are run at doubling sizes, the time per row is watched, and the best size stays. Nothing is run only to be timed. When memory
-runs out the size is halved and the same rows are taken again; what was done stays done.
+No size is right everywhere: on a CPU four rows of 224² can be twice as fast per row as forty-eight
+(the allocator's page faults grow with the batch), a small tabular model wants thousands, a GPU the
+most that fits. So the first rows of real work are run at doubling sizes, the time per row is
+watched, and the best size stays. Nothing is run only to be timed. When memory runs out the size is
+halved and the same rows are taken again; what was done stays done.
 
-Chords are the exception: every cut takes a row along again, so calls of two or three are dear whatever a few timings on a busy
-machine say, and only memory makes them smaller than ``CHORDS``.
+Chords are the exception: every cut takes a row along again, so calls of two or three are dear
+whatever a few timings on a busy machine say, and only memory makes them smaller than ``CHORDS``.
 """
 
 from __future__ import annotations
@@ -30,11 +31,15 @@ _MOST_ON_CPU = (
 )  # … and on a CPU, where running out of memory is not an error but the end, no call more than this many
 _MOST_ELSEWHERE = 1 << 30
 CHORDS = 8  # rows of a call of chords, at least, as far as memory goes …
-_CHORD_ELEMENTS = 1 << 20  # … of which the first call holds up to half, if they are no more input elements than this
+_CHORD_ELEMENTS = (
+    1 << 20
+)  # … of which the first call holds up to half, if they are no more input elements than this
 _TRIES = 2  # timings of the first size, which pays for warming up, and of one that disappoints; the better one counts
 _GAIN = 0.97  # a larger size must at least be this much faster per row to be worth its memory
 _SEVERAL = 2  # wholes in a call from which on the rows left over are worth leaving to the next
-_GROWTH = 3 << 27  # bytes that the next larger call may be expected to take more, if it is to be tried
+_GROWTH = (
+    3 << 27
+)  # bytes that the next larger call may be expected to take more, if it is to be tried
 _GPU_SHARE = 0.7  # of the free memory that a call may take
 
 
@@ -61,13 +66,15 @@ class _Size:
         return min(self.seconds[rows])
 
     def fitting(self, total: int) -> int:
-        """The size for ``total`` rows of work: too few to try the next size on, they are done at the best one known."""
+        """The size for ``total`` rows of work: too few to try the next size on, they are done at
+        the best one known."""
         if self.settled or self.rows <= max(total, self.least) or not self.seconds:
             return self.rows
         return min(self.seconds, key=self.best)
 
     def learn(self, rows: int, each: float) -> None:
-        """Take a timing of a full call, in seconds per row; move to the next size, or settle on the best."""
+        """Take a timing of a full call, in seconds per row; move to the next size, or settle on the
+        best."""
         if self.settled or rows != self.rows:
             return
         timings = self.seconds.setdefault(rows, [])
@@ -76,9 +83,11 @@ class _Size:
             self.rows = min(rows * 2, self.most)
             return
         tried = sorted(self.seconds)
-        gains = [self.best(later) <= _GAIN * self.best(earlier) for earlier, later in pairwise(tried)]
-        # Two sizes in a row that gain nothing end the climb; one alone may be noise, and is timed again. No more than that:
-        # a size too large costs far more time than it takes to see it.
+        gains = [
+            self.best(later) <= _GAIN * self.best(earlier) for earlier, later in pairwise(tried)
+        ]
+        # Two sizes in a row that gain nothing end the climb; one alone may be noise, and is timed
+        # again. No more than that: a size too large costs far more time than it takes to see it.
         stalled = len(gains) >= 2 and not any(gains[-2:])
         if not stalled and len(timings) < _TRIES and not (gains and gains[-1]):
             return
@@ -91,7 +100,8 @@ class _Size:
         """No larger sizes than those tried: the smallest that was as fast as any."""
         if self.seconds:
             tried = sorted(self.seconds)
-            # Where memory ended the climb below the least size, the largest tried is the nearest to it.
+            # Where memory ended the climb below the least size, the largest tried is the nearest to
+            # it.
             tried = [size for size in tried if size >= self.least] or tried[-1:]
             worth = min(map(self.best, tried)) / _GAIN
             self.rows = next(size for size in tried if self.best(size) <= worth)
@@ -103,7 +113,8 @@ class _Size:
         self.settled = True
 
     def fill(self, rows: int, used: int, free: int) -> None:
-        """On a device that is fastest when full: as many rows as ``free`` bytes allow, judged by the last call."""
+        """On a device that is fastest when full: as many rows as ``free`` bytes allow, judged by
+        the last call."""
         fits = int(rows * _GPU_SHARE * free / max(used, 1))
         self.rows = max(1, min(self.most, max(rows, fits)))
         self.settled = rows >= self.rows
@@ -112,7 +123,8 @@ class _Size:
 def peak_memory() -> int:
     """The most memory the process has used so far, in bytes; 0 where the system does not say."""
     try:
-        # Not getrusage's: on Linux that is never less than what the process that started this one had used by then.
+        # Not getrusage's: on Linux that is never less than what the process that started this one
+        # had used by then.
         status = Path("/proc/self/status").read_text("ascii")
         return 1024 * int(status.split("VmHWM:")[1].split()[0])
     except (OSError, IndexError, ValueError):
@@ -126,7 +138,8 @@ def peak_memory() -> int:
 
 
 def packer_for(model: object, rows: int | None, run: str = "itself") -> BatchSizer:
-    """A packer of ``rows``, or the one that already knows this model, ``run`` as itself or as something that stands in for it."""
+    """A packer of ``rows``, or the one that already knows this model, ``run`` as itself or as
+    something that stands in for it."""
     if rows is not None:
         return BatchSizer(rows)
     try:
@@ -138,13 +151,16 @@ def packer_for(model: object, rows: int | None, run: str = "itself") -> BatchSiz
 class BatchSizer:
     """Cuts work into model calls of a good size.
 
-    ``rows`` fixes the size; without it the size is found per kind of call (row shape, type, device, forward or gradient).
+    ``rows`` fixes the size; without it the size is found per kind of call (row shape, type, device,
+    forward or gradient).
     """
 
     def __init__(self, rows: int | None = None) -> None:
         rows = option("batch_size", rows, (int, type(None)))
         if rows is not None and rows < 1:
-            raise InputError(f"A model call holds at least one row, not {rows}: batch_size says how many.")
+            raise InputError(
+                f"A model call holds at least one row, not {rows}: batch_size says how many."
+            )
         self.rows = rows
         self._sizes: dict[Hashable, _Size] = {}
 
@@ -159,7 +175,9 @@ class BatchSizer:
         key = (tuple(like.shape), like.dtype, like.device, kind, torch.get_num_threads())
         if key not in self._sizes:
             elements = max(1, like.numel())
-            most = max(1, (_MOST_ON_CPU if like.device.type == "cpu" else _MOST_ELSEWHERE) // elements)
+            most = max(
+                1, (_MOST_ON_CPU if like.device.type == "cpu" else _MOST_ELSEWHERE) // elements
+            )
             start, least = max(1, min(most, _START_ELEMENTS // elements)), 1
             if kind.startswith("chords"):
                 least = min(most, CHORDS)
@@ -179,11 +197,13 @@ class BatchSizer:
         whole: int = 1,
         fitting: Callable[[int, int], int] | None = None,
     ) -> None:
-        """``call(slice)`` over ``range(total)``, each slice as long as is good; ``call`` may be repeated after a failure.
+        """``call(slice)`` over ``range(total)``, each slice as long as is good; ``call`` may be
+        repeated after a failure.
 
-        ``whole`` rows are better not torn apart: calls that hold several times as many hold a multiple of them. A ``call`` that
-        was an easy one returns how many times as long others of its size take. Where calls hold more than their slice,
-        ``fitting(first, rows)`` says how many of these rows from the first on fit into a call of so many; a fixed size is kept to.
+        ``whole`` rows are better not torn apart: calls that hold several times as many hold a
+        multiple of them. A ``call`` that was an easy one returns how many times as long others of
+        its size take. Where calls hold more than their slice, ``fitting(first, rows)`` says how
+        many of these rows from the first on fit into a call of so many; a fixed size is kept to.
         """
         size = self._size(like, kind)
         done = 0
@@ -195,7 +215,8 @@ class BatchSizer:
                 rows = fitting(done, rows)
             failure: str | None = None
             longer = 1.0
-            # Asking the system takes as long as a small call, so it is asked only while a size is looked for.
+            # Asking the system takes as long as a small call, so it is asked only while a size is
+            # looked for.
             before = 0 if size.settled else peak_memory()
             began = time.perf_counter()
             try:
@@ -211,7 +232,8 @@ class BatchSizer:
             done += rows
             if rows == even and not size.settled:
                 self._watch(size, full, rows, longer * (time.perf_counter() - began), like.device)
-                # On a CPU memory that runs out is not an error but the end. A call twice as large takes twice as much more of it.
+                # On a CPU memory that runs out is not an error but the end. A call twice as large
+                # takes twice as much more of it.
                 if like.device.type == "cpu" and 2 * (peak_memory() - before) > _GROWTH:
                     size.enough()
 

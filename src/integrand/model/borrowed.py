@@ -1,7 +1,8 @@
-"""A module, borrowed: in eval mode, its parameters asking for no gradients, and given back exactly as it was.
+"""A module, borrowed: in eval mode, its parameters asking for no gradients, and given back exactly
+as it was.
 
-Changes are counted by what is changed: where two borrowers have a layer in common, in whatever order they come and go, it is given
-back when the last of them is done.
+Changes are counted by what is changed: where two borrowers have a layer in common, in whatever
+order they come and go, it is given back when the last of them is done.
 """
 
 from __future__ import annotations
@@ -27,7 +28,8 @@ _FUSED = (nn.MultiheadAttention, nn.TransformerEncoderLayer, nn.TransformerEncod
 
 @dataclass(eq=False)
 class _Loan:
-    """A change that lasts as long as it has borrowers; ``thing`` is kept alive, so that its id is nobody else's."""
+    """A change that lasts as long as it has borrowers; ``thing`` is kept alive, so that its id is
+    nobody else's."""
 
     thing: Any
     give_back: Callable[[], object]
@@ -39,7 +41,8 @@ _loans: dict[Hashable, _Loan] = {}
 
 @contextmanager
 def borrowed(root: nn.Module) -> Iterator[None]:
-    """While this lasts a module is fit to be explained, alone in this process; afterwards everything is as it was."""
+    """While this lasts a module is fit to be explained, alone in this process; afterwards
+    everything is as it was."""
     with turn():
         parts = list(root.modules())
         _warn_of_training([part for part in parts if in_training(part)])
@@ -50,7 +53,8 @@ def borrowed(root: nn.Module) -> Iterator[None]:
 
 
 def in_training(module: nn.Module) -> bool:
-    """Whether a module is in training mode. Frozen scripts have no mode: they are in eval mode for good."""
+    """Whether a module is in training mode. Frozen scripts have no mode: they are in eval mode for
+    good."""
     try:
         return bool(module.training)
     except AttributeError:
@@ -74,7 +78,9 @@ def _borrow(parts: Sequence[nn.Module], own: list[Hashable]) -> None:
         scripted = isinstance(module, torch.jit.ScriptModule)
         for store in () if scripted else (module._parameters, module._buffers):
             for name, tensor in store.items():
-                if tensor is not None and (tensor.is_inference() or (shared and ("copy", id(module), name) in _loans)):
+                if tensor is not None and (
+                    tensor.is_inference() or (shared and ("copy", id(module), name) in _loans)
+                ):
                     change(("copy", id(module), name), module, partial(_normal, store, name))
         for name, parameter in module._parameters.items():
             key = ("gradient", id(module), name)
@@ -104,12 +110,15 @@ def _in_eval_mode(module: nn.Module) -> Callable[[], object]:
     return lambda: setattr(module, "training", True)
 
 
-def _without_gradient(module: nn.Module, name: str, parameter: nn.Parameter) -> Callable[[], object]:
+def _without_gradient(
+    module: nn.Module, name: str, parameter: nn.Parameter
+) -> Callable[[], object]:
     parameter.requires_grad_(False)
 
     def give_back() -> None:
         parameter.requires_grad_(True)
-        # Models that are kept elsewhere put another parameter in its place with every call, made like the one that was there.
+        # Models that are kept elsewhere put another parameter in its place with every call, made
+        # like the one that was there.
         now = dict(module._parameters.items()).get(name)  # scripted modules have no real dict
         if now is not None:
             now.requires_grad_(True)
@@ -118,11 +127,16 @@ def _without_gradient(module: nn.Module, name: str, parameter: nn.Parameter) -> 
 
 
 def _normal(store: dict[str, Any], name: str) -> Callable[[], object]:
-    """A copy in place of a tensor that was made in inference mode, through which autograd cannot go back."""
+    """A copy in place of a tensor that was made in inference mode, through which autograd cannot go
+    back."""
     tensor: Tensor = store[name]
     with torch.inference_mode(False), torch.no_grad():
         copied = tensor.clone()
-        store[name] = nn.Parameter(copied, requires_grad=False) if isinstance(tensor, nn.Parameter) else copied
+        store[name] = (
+            nn.Parameter(copied, requires_grad=False)
+            if isinstance(tensor, nn.Parameter)
+            else copied
+        )
     return lambda: store.__setitem__(name, tensor)
 
 
@@ -134,7 +148,8 @@ def _without_cudnn() -> Callable[[], object]:
 
 
 def _without_fused_attention() -> Callable[[], object]:
-    """Layers inside a fused kernel do not run, and a padding mask makes it hand on tensors of ragged rows."""
+    """Layers inside a fused kernel do not run, and a padding mask makes it hand on tensors of
+    ragged rows."""
     before = torch.backends.mha.get_fastpath_enabled()
     torch.backends.mha.set_fastpath_enabled(False)
     return lambda: torch.backends.mha.set_fastpath_enabled(before)

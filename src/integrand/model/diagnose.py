@@ -16,8 +16,11 @@ from .borrowed import INSTANCE_NORMS, NORMS
 from .network import Network
 
 
-def raise_nonfinite(network: Network, z: Tensor, index: Tensor, scalar: Callable[[Any], Tensor]) -> None:
-    """Run these rows once more, watching every layer, and say which one first gave NaN or infinity."""
+def raise_nonfinite(
+    network: Network, z: Tensor, index: Tensor, scalar: Callable[[Any], Tensor]
+) -> None:
+    """Run these rows once more, watching every layer, and say which one first gave NaN or
+    infinity."""
     if not bool(torch.isfinite(z).all()):
         raise NonFiniteGradient(
             "The path left the finite numbers before it reached the model: the baseline or a step of the path is NaN or infinite."
@@ -51,10 +54,17 @@ def raise_nonfinite(network: Network, z: Tensor, index: Tensor, scalar: Callable
 
 
 def mixing(network: Network) -> str:
-    """Which layer is likely to mix the rows of a call and what to do about it, as a sentence; nothing where none is known to."""
+    """Which layer is likely to mix the rows of a call and what to do about it, as a sentence;
+    nothing where none is known to."""
     for name, module in network.layers().items():
-        where = f"layer {name!r} ({type(module).__name__})" if name else f"this {type(module).__name__}"
-        if isinstance(module, NORMS) and module.running_mean is None and not isinstance(module, INSTANCE_NORMS):
+        where = (
+            f"layer {name!r} ({type(module).__name__})" if name else f"this {type(module).__name__}"
+        )
+        if (
+            isinstance(module, NORMS)
+            and module.running_mean is None
+            and not isinstance(module, INSTANCE_NORMS)
+        ):
             return f"Most likely {where} takes its statistics from the call: let it keep running ones (track_running_stats=True), and call .eval()."
         if isinstance(module, nn.RNNBase | nn.MultiheadAttention) and not module.batch_first:
             return (
@@ -65,11 +75,13 @@ def mixing(network: Network) -> str:
 
 
 def degenerate(network: Network, start: Tensor, end: Tensor, index: Tensor) -> str | None:
-    """Which normalisation layer a baseline starves, and what to use instead: rows ``start`` and ``end`` of one example.
+    """Which normalisation layer a baseline starves, and what to use instead: rows ``start`` and
+    ``end`` of one example.
 
-    A normalisation divides by the spread of what it is fed. Where a baseline gives none, all of the layer's effect happens within
-    a sliver of the path next to the baseline, and no evenly spread nodes see it. The sliver is as wide as the layer's slope at the
-    input is in units of its slope at the baseline: what it takes for spread, over which axes, and its epsilon are all in there.
+    A normalisation divides by the spread of what it is fed. Where a baseline gives none, all of the
+    layer's effect happens within a sliver of the path next to the baseline, and no evenly spread
+    nodes see it. The sliver is as wide as the layer's slope at the input is in units of its slope
+    at the baseline: what it takes for spread, over which axes, and its epsilon are all in there.
     """
     slopes: dict[str, list[Tensor]] = {}
     layers = {name: module for name, module in network.layers().items() if _may_normalise(module)}
@@ -99,17 +111,20 @@ _NOTHING = 1e-9  # … and one whose width means nothing
 
 
 def _may_normalise(module: nn.Module) -> bool:
-    """Layers that may divide by the spread of their own input: by name, because every model library has its own RMSNorm.
+    """Layers that may divide by the spread of their own input: by name, because every model library
+    has its own RMSNorm.
 
-    Those that turn out to divide by fixed numbers (preprocessing) have the same slope everywhere. Batch norms are not tried out,
-    because that would change them where they are left in training mode.
+    Those that turn out to divide by fixed numbers (preprocessing) have the same slope everywhere.
+    Batch norms are not tried out, because that would change them where they are left in training
+    mode.
     """
     kind = type(module).__name__.lower()
     return "norm" in kind and "batch" not in kind and not any(module.children())
 
 
 def _slope_into(found: list[Tensor]) -> Callable[..., None]:
-    """A hook that notes how strongly a layer's output hangs on each element of its input, in one fixed direction of the output."""
+    """A hook that notes how strongly a layer's output hangs on each element of its input, in one
+    fixed direction of the output."""
 
     def hook(module: nn.Module, args: tuple[Any, ...], kwargs: dict[str, Any]) -> None:
         if not (args and isinstance(args[0], Tensor) and args[0].is_floating_point()):
@@ -122,7 +137,9 @@ def _slope_into(found: list[Tensor]) -> Callable[..., None]:
                 direction = torch.sin(
                     torch.arange(1.0, 1 + output.numel(), dtype=torch.float32, device=output.device)
                 ).reshape(output.shape)
-                (slope,) = torch.autograd.grad(output, leaf, direction.to(output), allow_unused=True)
+                (slope,) = torch.autograd.grad(
+                    output, leaf, direction.to(output), allow_unused=True
+                )
                 if slope is not None:
                     found.append(slope.abs().float())
 

@@ -1,12 +1,15 @@
-"""Which modules a plain function runs, read off the function itself: nothing of the user's is called.
+"""Which modules a plain function runs, read off the function itself: nothing of the user's is
+called.
 
     lambda z: model(z)           closure cells and globals that its code names
     functools.partial(f, model)  function, arguments and keywords
-    service.predict              attributes of ``service`` that the code of its methods and properties names
+    service.predict              attributes of ``service`` that the code of its methods and
+                                 properties names
     @functools.wraps(f)          what is wrapped
 
-Only names that the code mentions are followed, a few levels deep, and attributes are looked up without running properties or
-``__getattr__``. What a function finds in other ways (``getattr`` with a computed name, a registry) is not seen.
+Only names that the code mentions are followed, a few levels deep, and attributes are looked up
+without running properties or ``__getattr__``. What a function finds in other ways (``getattr`` with
+a computed name, a registry) is not seen.
 """
 
 from __future__ import annotations
@@ -26,12 +29,26 @@ from torch import Tensor, nn
 _DEPTH = 8
 _MOST = 2000
 """Values that are looked at before the search gives up."""
-_PLAIN = (Tensor, np.ndarray, bool, int, float, complex, str, bytes, type(None), torch.dtype, torch.device, torch.Size)
+_PLAIN = (
+    Tensor,
+    np.ndarray,
+    bool,
+    int,
+    float,
+    complex,
+    str,
+    bytes,
+    type(None),
+    torch.dtype,
+    torch.device,
+    torch.Size,
+)
 _LIBRARIES = ("torch", "numpy", "functools", "contextlib", "integrand")
 
 
 def modules_behind(function: Callable[..., Any]) -> list[nn.Module]:
-    """The modules that a function's code can reach by name, outermost ones only, in the order in which they were come across."""
+    """The modules that a function's code can reach by name, outermost ones only, in the order in
+    which they were come across."""
     search = _Discovery()
     search.look_at(function, frozenset({"__call__"}), 0)
     found = list(search.found.values())
@@ -44,10 +61,13 @@ class _Discovery:
 
     def __init__(self) -> None:
         self.found: dict[int, nn.Module] = {}
-        self._known: dict[tuple[int, Any], Any] = {}  # values are kept alive, so that ids stay theirs
+        self._known: dict[
+            tuple[int, Any], Any
+        ] = {}  # values are kept alive, so that ids stay theirs
 
     def look_at(self, value: Any, names: frozenset[str], depth: int) -> None:
-        """A value that code with these ``names`` in it can reach. Types are told by ``type``, which no object can pretend."""
+        """A value that code with these ``names`` in it can reach. Types are told by ``type``, which
+        no object can pretend."""
         kind = type(value)
         if issubclass(kind, nn.Module):
             self.found.setdefault(id(value), value)
@@ -107,7 +127,8 @@ class _Discovery:
         self.look_at(owner, self._function(function, depth), depth)
 
     def _attributes(self, owner: Any, names: frozenset[str], depth: int) -> None:
-        """The attributes of an object that go by these names; of methods and properties, what their own code names."""
+        """The attributes of an object that go by these names; of methods and properties, what their
+        own code names."""
         for name in names:
             raw = inspect.getattr_static(owner, name, None)
             kind = type(raw)
@@ -119,7 +140,9 @@ class _Discovery:
                 self._member(raw.func, owner, depth)
             elif kind in (staticmethod, classmethod):
                 self._member(raw.__func__, owner, depth)
-            elif kind is types.MemberDescriptorType:  # a slot, which is read without running anything
+            elif (
+                kind is types.MemberDescriptorType
+            ):  # a slot, which is read without running anything
                 try:
                     self.look_at(raw.__get__(owner), names, depth)
                 except AttributeError:
@@ -135,8 +158,11 @@ class _Discovery:
 
 @lru_cache(maxsize=256)
 def _names_in(code: types.CodeType) -> tuple[frozenset[str], frozenset[str]]:
-    """The globals that some code and the functions defined in it load, and every name they mention."""
-    loaded = {i.argval for i in dis.get_instructions(code) if i.opname in ("LOAD_GLOBAL", "LOAD_NAME")}
+    """The globals that some code and the functions defined in it load, and every name they
+    mention."""
+    loaded = {
+        i.argval for i in dis.get_instructions(code) if i.opname in ("LOAD_GLOBAL", "LOAD_NAME")
+    }
     names = {*code.co_names, "__call__"}
     for constant in code.co_consts:
         if isinstance(constant, types.CodeType):

@@ -1,9 +1,11 @@
 """Further arguments of a model, beside the inputs: each row gets what belongs to its example.
 
-tensors and arrays        hold one entry per example (B, …), at any depth inside tuples, lists and dicts
+tensors and arrays        hold one entry per example (B, …), at any depth inside tuples, lists and
+                          dicts
 lists of numbers, words   hold one entry per example
 Shared(anything)          is handed over as it is
-everything else           is handed over as it is: numbers, words, tensors without an axis, objects of other classes, not looked into
+everything else           is handed over as it is: numbers, words, tensors without an axis, objects
+                          of other classes, not looked into
 """
 
 from __future__ import annotations
@@ -22,7 +24,8 @@ from ..errors import ShapeError
 
 @part
 class Shared:
-    """An extra argument, or part of one, that is not per example: the model gets ``value`` as it is, however many rows it is asked.
+    """An extra argument, or part of one, that is not per example: the model gets ``value`` as it
+    is, however many rows it is asked.
 
     >>> import torch, integrand as ig
     >>> x, adjacency = torch.ones(2, 3), torch.eye(3)
@@ -54,11 +57,16 @@ class Extra:
         return any(_entries(one) is not None for _, one in self._leaves())
 
     def check(self, batch: int) -> None:
-        """Whatever is per example needs one entry for each. Errors: ``ShapeError`` that says where one has another number."""
+        """Whatever is per example needs one entry for each. Errors: ``ShapeError`` that says where
+        one has another number."""
         for path, one in self._leaves():
             entries = _entries(one)
             if entries is not None and entries != batch:
-                what = f"has shape {describe(one.shape)}" if hasattr(one, "shape") else f"is a list of {entries}"
+                what = (
+                    f"has shape {describe(one.shape)}"
+                    if hasattr(one, "shape")
+                    else f"is a list of {entries}"
+                )
                 raise ShapeError(
                     f"Extra argument {path} {what}, but there are {batch} examples. Extra tensors, arrays and lists hold one entry per "
                     "example; mark one that is the same for all as ig.Shared(…), or close over it: lambda x: model(x, shared)."
@@ -91,7 +99,11 @@ def _entries(value: Any) -> int | None:
     """For how many examples something holds an entry; None for what is not per example."""
     if isinstance(value, Tensor | np.ndarray):
         return len(value) if value.ndim else None
-    if isinstance(value, list) and value and all(isinstance(one, int | float | complex | str) for one in value):
+    if (
+        isinstance(value, list)
+        and value
+        and all(isinstance(one, int | float | complex | str) for one in value)
+    ):
         return len(value)
     return None
 

@@ -1,7 +1,8 @@
 """What a model's own error says to someone who never saw the rows it was raised for.
 
-A model is called with rows of several examples and several points of their paths. Where it cannot be, its error speaks of shapes that
-nobody gave; it is chained to one that says what the call was, and what to try.
+A model is called with rows of several examples and several points of their paths. Where it cannot
+be, its error speaks of shapes that nobody gave; it is chained to one that says what the call was,
+and what to try.
 """
 
 from __future__ import annotations
@@ -41,10 +42,11 @@ Call = Callable[..., Any]
 
 
 def tells_of_rows(call: Call) -> Call:
-    """A network's call (network, z, index, …), whose model's errors say which rows they were raised for.
+    """A network's call (network, z, index, …), whose model's errors say which rows they were raised
+    for.
 
-    Models that differentiate themselves, and leave recording to their caller, are given what they need: also where values alone
-    are asked for.
+    Models that differentiate themselves, and leave recording to their caller, are given what they
+    need: also where values alone are asked for.
     """
 
     @functools.wraps(call)
@@ -90,7 +92,9 @@ def refusal(error: Exception, z: Tensor, layout: Layout | None, batch: int | Non
         )
     rows = len(z)
     given = (
-        "" if batch is None or batch == rows else f", points on the paths of your {batch} example{'s' * (batch != 1)},"
+        ""
+        if batch is None or batch == rows
+        else f", points on the paths of your {batch} example{'s' * (batch != 1)},"
     )
     head = f"The model failed on {rows} row{'s' * (rows != 1)} of {_shapes(z, layout)}{given} with {type(error).__name__}: {words}"
     return ModelError(f"{head.rstrip('.')}. {_advice(error, z, layout, batch)}")
@@ -101,7 +105,9 @@ def _shapes(z: Tensor, layout: Layout | None) -> str:
     if layout is None or layout.single:
         return f"shape {describe(z.shape[1:])}" if z.ndim > 1 else "one number"
     names = layout.names if layout.names is not None else range(len(layout.shapes))
-    return "inputs " + ", ".join(f"{name!r} {describe(s)}" for name, s in zip(names, layout.shapes, strict=True))
+    return "inputs " + ", ".join(
+        f"{name!r} {describe(s)}" for name, s in zip(names, layout.shapes, strict=True)
+    )
 
 
 def _advice(error: Exception, z: Tensor, layout: Layout | None, batch: int | None) -> str:
@@ -117,7 +123,11 @@ def _advice(error: Exception, z: Tensor, layout: Layout | None, batch: int | Non
         return _GRAPH
     if not several and z.ndim == 3 and batch in (1, 3, 4) and "channel" in words.lower():
         return f"If the input is one picture with {batch} channels, give it a batch axis: x[None]."
-    if batch is not None and batch != len(z) and all(str(number) in words for number in (batch, len(z))):
+    if (
+        batch is not None
+        and batch != len(z)
+        and all(str(number) in words for number in (batch, len(z)))
+    ):
         return f"It seems to need the {batch} rows it was given. {_GRAPH}"
     if len(z) == 1:
         return "The first axis of its inputs is the batch, here of one row."

@@ -2,14 +2,16 @@
 
     double = copy of the structure, sharing every tensor   →   batch norms folded   →   channels last, where it runs
 
-An explanation asks one model for thousands of gradients to its *input*, in eval mode. There a batch norm is a fixed scale and
-shift, s ⊙ u + c, and the linear map in front of it can absorb it: W' = s ⊙ W, b' = s ⊙ b + c. Convolutions read their rows faster
-with the channels innermost. The user's model is not touched: the double is a copy whose parameters are views of the user's, so it
-costs no memory but for the weights that change.
+An explanation asks one model for thousands of gradients to its *input*, in eval mode. There a batch
+norm is a fixed scale and shift, s ⊙ u + c, and the linear map in front of it can absorb it: W' = s
+⊙ W, b' = s ⊙ b + c. Convolutions read their rows faster with the channels innermost. The user's
+model is not touched: the double is a copy whose parameters are views of the user's, so it costs no
+memory but for the weights that change.
 
-Nothing is assumed about how a model is written. One call, watched, shows which batch norm eats what a convolution or linear
-layer puts out, and whether anything else sees that; the folded double must then give the same numbers, batch norm by batch norm,
-and a pair that does not is left alone. What cannot be copied, or is no module, is run as it is, and a warning says so.
+Nothing is assumed about how a model is written. One call, watched, shows which batch norm eats what
+a convolution or linear layer puts out, and whether anything else sees that; the folded double must
+then give the same numbers, batch norm by batch norm, and a pair that does not is left alone. What
+cannot be copied, or is no module, is run as it is, and a warning says so.
 """
 
 from __future__ import annotations
@@ -35,8 +37,18 @@ _CONVOLUTIONS = (nn.Conv2d, nn.ConvTranspose2d)
 _MAPS: dict[Any, int] = {F.linear: 0, F.conv1d: 0, F.conv2d: 0, F.conv3d: 0}
 _MAPS |= {F.conv_transpose1d: 1, F.conv_transpose2d: 1, F.conv_transpose3d: 1}
 """Linear maps, and which axis of their weight numbers the outputs."""
-_SHAPES = ("dim", "size", "numel", "stride", "ndimension", "is_contiguous", "is_floating_point", "__len__")
-"""What may be asked of a tensor without looking at its numbers; properties such as ``shape`` too."""
+_SHAPES = (
+    "dim",
+    "size",
+    "numel",
+    "stride",
+    "ndimension",
+    "is_contiguous",
+    "is_floating_point",
+    "__len__",
+)
+"""What may be asked of a tensor without looking at its numbers; properties such as ``shape``
+too."""
 
 
 class Optimiser:
@@ -45,22 +57,31 @@ class Optimiser:
     def __init__(self, original: nn.Module) -> None:
         self.original = original
         self._double: OptimisedCopy | None = None
-        self._tried: list[Any] | None = None  # the original as it was when its double was made, or could not be
+        self._tried: list[Any] | None = (
+            None  # the original as it was when its double was made, or could not be
+        )
 
     @classmethod
     def of(cls, module: nn.Module | None) -> Optimiser | None:
-        """An optimiser for a module; a warning, and none, for what has no copy that could be changed."""
+        """An optimiser for a module; a warning, and none, for what has no copy that could be
+        changed."""
         if module is None:
             _give_up("it is a plain function; give the nn.Module behind it")
-        elif any(isinstance(part, torch.jit.ScriptModule) or hasattr(part, "_orig_mod") for part in module.modules()):
+        elif any(
+            isinstance(part, torch.jit.ScriptModule) or hasattr(part, "_orig_mod")
+            for part in module.modules()
+        ):
             _give_up("it is compiled already")
         else:
             return cls(module)
         return None
 
     def refresh(self) -> None:
-        """Forget the double of a module that is not what it was: trained on, other layers, other hooks."""
-        if self._tried is not None and (self._double is None or not _same(self._tried, _fingerprint(self.original))):
+        """Forget the double of a module that is not what it was: trained on, other layers, other
+        hooks."""
+        if self._tried is not None and (
+            self._double is None or not _same(self._tried, _fingerprint(self.original))
+        ):
             self._double = self._tried = None
 
     def double(self, trial: Callable[[OptimisedCopy], Any]) -> OptimisedCopy | None:
@@ -105,19 +126,26 @@ class OptimisedCopy:
         self.folds: list[Fold] = []
 
     def in_place_of(self, model: Any) -> Callable[..., Any]:
-        """The same callable, of the double: the module itself, its bound method, or a partial of one."""
+        """The same callable, of the double: the module itself, its bound method, or a partial of
+        one."""
         if isinstance(model, functools.partial):
             return functools.partial(self.in_place_of(model.func), *model.args, **model.keywords)
-        return MethodType(model.__func__, self.module) if isinstance(model, MethodType) else self.module
+        return (
+            MethodType(model.__func__, self.module)
+            if isinstance(model, MethodType)
+            else self.module
+        )
 
     def arranged(self, inputs: Any) -> Any:
         """Inputs in the order in memory that is read fastest."""
         return tree_map(_innermost, inputs) if self.channels_last else inputs
 
     def twin(self, module: nn.Module, side: str) -> nn.Module:
-        """The double's own of one of the original's modules, fit to be looked at on its "input" or "output" side.
+        """The double's own of one of the original's modules, fit to be looked at on its "input" or
+        "output" side.
 
-        What a folded layer puts out is not what it was; one that is looked at is unfolded, for good.
+        What a folded layer puts out is not what it was; one that is looked at is unfolded, for
+        good.
         """
         twin = self._twins.get(id(module), module)
         for fold in [fold for fold in self.folds if (twin, side) in fold.witnesses]:
@@ -127,7 +155,8 @@ class OptimisedCopy:
     # --- making it faster -----------------------------------------------------------------------------------------
 
     def fold(self, watch: _Watch, outputs: Any, trial: Callable[[], Any]) -> None:
-        """Fold what can be folded, and take back what changes a number; ``outputs`` are those of the original."""
+        """Fold what can be folded, and take back what changes a number; ``outputs`` are those of
+        the original."""
         self.folds = watch.pairs()
         for fold in self.folds:
             fold.do()
@@ -160,9 +189,12 @@ class OptimisedCopy:
         self.folds.remove(fold)
 
     def reorder(self, outputs: Any, trial: Callable[[], Any]) -> None:
-        """Channels innermost, if the model takes that: some cut tensors up by how they lie in memory."""
+        """Channels innermost, if the model takes that: some cut tensors up by how they lie in
+        memory."""
         layers = [
-            m for m in self.module.modules() if isinstance(m, _CONVOLUTIONS) and m._parameters.get("weight") is not None
+            m
+            for m in self.module.modules()
+            if isinstance(m, _CONVOLUTIONS) and m._parameters.get("weight") is not None
         ]
         if not layers:
             return
@@ -194,7 +226,8 @@ def _set(layer: nn.Module, name: str, value: Tensor) -> None:
 
 
 def _copied(original: nn.Module) -> tuple[nn.Module, dict[int, nn.Module]]:
-    """A copy in eval mode that shares every tensor's memory and asks for no gradients, and who is whose twin."""
+    """A copy in eval mode that shares every tensor's memory and asks for no gradients, and who is
+    whose twin."""
     attributes = (value for module in original.modules() for value in vars(module).values())
     memo: dict[int, Any] = {id(a): a.detach() for a in attributes if isinstance(a, Tensor)}
     memo |= {id(b): b for b in original.buffers()}
@@ -206,7 +239,8 @@ def _copied(original: nn.Module) -> tuple[nn.Module, dict[int, nn.Module]]:
 
 
 def _fingerprint(module: nn.Module) -> list[Any]:
-    """Everything about a module that a double depends on, by identity, and how often each tensor was written to."""
+    """Everything about a module that a double depends on, by identity, and how often each tensor
+    was written to."""
     found: list[Any] = []
     for part in module.modules():
         for name, value in vars(part).items():
@@ -216,7 +250,9 @@ def _fingerprint(module: nn.Module) -> list[Any]:
                 found += value
             elif name != "training":
                 found.append(value)
-    return found + [t._version for t in (*module.parameters(), *module.buffers()) if not t.is_inference()]
+    return found + [
+        t._version for t in (*module.parameters(), *module.buffers()) if not t.is_inference()
+    ]
 
 
 def _same(one: list[Any], other: list[Any]) -> bool:
@@ -261,7 +297,8 @@ class Fold:
         self._kept = {"weight": weight, "bias": bias}
         _set(self.layer, "weight", (weight.double() * scale.reshape(along)).to(weight.dtype))
         _set(self.layer, "bias", shift.to(weight.dtype))
-        # Not the module but its class is exchanged: wherever the model keeps it, it is found passing things on.
+        # Not the module but its class is exchanged: wherever the model keeps it, it is found
+        # passing things on.
         self._class, norm.__class__ = type(norm), _Absorbed
 
     def undo(self) -> None:
@@ -278,7 +315,9 @@ class _Absorbed(nn.Module):
 
 def _close(one: Any, other: Any) -> bool:
     """Whether the tensors of two outputs agree as well as their type can tell after many layers."""
-    left, right = ([leaf for leaf in tree_leaves(side) if isinstance(leaf, Tensor)] for side in (one, other))
+    left, right = (
+        [leaf for leaf in tree_leaves(side) if isinstance(leaf, Tensor)] for side in (one, other)
+    )
     # Outputs in which no tensor is found say nothing about a change.
     return bool(left) and len(left) == len(right) and all(map(_near, left, right))
 
@@ -291,14 +330,19 @@ def _near(one: Tensor, other: Tensor) -> bool:
 
 
 class _Watch(TorchFunctionMode):
-    """Who makes and who eats which tensor during one call. Tensors are told apart by identity, and kept alive for that."""
+    """Who makes and who eats which tensor during one call. Tensors are told apart by identity, and
+    kept alive for that."""
 
     def __init__(self, module: nn.Module) -> None:
         self._module = module
         self._maps: dict[int, tuple[int, Any, Any]] = {}  # output → (axis, weight, bias)
-        self._norms: list[tuple[nn.Module, Tensor, Tensor]] = []  # (norm, input, a copy of the output)
+        self._norms: list[
+            tuple[nn.Module, Tensor, Tensor]
+        ] = []  # (norm, input, a copy of the output)
         self._eaten: dict[int, int] = {}  # how many functions were given it
-        self._seen: dict[int, set[tuple[nn.Module, str]]] = {}  # the modules it went into and came out of
+        self._seen: dict[
+            int, set[tuple[nn.Module, str]]
+        ] = {}  # the modules it went into and came out of
         self._alive: list[Any] = []
 
     @contextmanager
@@ -324,7 +368,8 @@ class _Watch(TorchFunctionMode):
         kwargs = kwargs or {}
         found = func(*args, **kwargs)
         given, result = (
-            [leaf for leaf in tree_leaves(side) if isinstance(leaf, Tensor)] for side in ((args, kwargs), found)
+            [leaf for leaf in tree_leaves(side) if isinstance(leaf, Tensor)]
+            for side in ((args, kwargs), found)
         )
         name = getattr(func, "__name__", "")
         if not result and (name == "__get__" or name in _SHAPES):
@@ -343,10 +388,13 @@ class _Watch(TorchFunctionMode):
                 self._seen.setdefault(id(tensor), set()).add((module, side))
         self._alive += [args, output]
         if type(module) in _NORMS and len(args) == 1:
-            self._norms.append((module, args[0], output.clone()))  # what comes next may work in place
+            self._norms.append(
+                (module, args[0], output.clone())
+            )  # what comes next may work in place
 
     def pairs(self) -> list[Fold]:
-        """Batch norms that alone eat what a linear map puts out, both run once and looked at by nobody; in running order."""
+        """Batch norms that alone eat what a linear map puts out, both run once and looked at by
+        nobody; in running order."""
         owners: dict[int, list[tuple[nn.Module, str]]] = {}
         for module in self._module.modules():
             for name, parameter in module._parameters.items():
@@ -356,19 +404,33 @@ class _Watch(TorchFunctionMode):
         for norm, eaten, output in self._norms:
             axis, weight, bias = self._maps.get(id(eaten), (0, None, None))
             owner = owners.get(id(weight), []) if weight is not None else []
-            if self._eaten.get(id(eaten)) != 1 or self._eaten.get(id(weight)) != 1 or runs.count(norm) != 1:
+            if (
+                self._eaten.get(id(eaten)) != 1
+                or self._eaten.get(id(weight)) != 1
+                or runs.count(norm) != 1
+            ):
                 continue
-            if len(owner) != 1 or owner[0][1] != "weight" or owner[0][0]._parameters.get("bias", weight) is not bias:
+            if (
+                len(owner) != 1
+                or owner[0][1] != "weight"
+                or owner[0][0]._parameters.get("bias", weight) is not bias
+            ):
                 continue
             fold = Fold(owner[0][0], norm, axis, frozenset(self._seen[id(eaten)]), output)
-            if _fits(norm, weight.shape[axis]) and not any(_observed(module) for module, _ in fold.witnesses):
+            if _fits(norm, weight.shape[axis]) and not any(
+                _observed(module) for module, _ in fold.witnesses
+            ):
                 folds.append(fold)
         return folds
 
 
 def _fits(norm: Any, outputs: int) -> bool:
     """Whether a batch norm uses statistics it has collected, of just so many channels."""
-    return norm.running_mean is not None and norm.running_var is not None and len(norm.running_mean) == outputs
+    return (
+        norm.running_mean is not None
+        and norm.running_var is not None
+        and len(norm.running_mean) == outputs
+    )
 
 
 def _observed(module: nn.Module) -> bool:

@@ -1,10 +1,11 @@
 """How a model's inputs are arranged, so that everything else works with one tensor.
 
-A single tensor keeps its shape. A tuple or dict of tensors is laid end to end, one long vector per example, and cut up again
-in front of the model; results are cut up the same way. NumPy arrays are taken as tensors.
+A single tensor keeps its shape. A tuple or dict of tensors is laid end to end, one long vector per
+example, and cut up again in front of the model; results are cut up the same way. NumPy arrays are
+taken as tensors.
 
-Numbers reach the model as they were given. Whole numbers of 32 or 64 bits, such as ids, are carried in float64, which holds them
-exactly up to 2^53; they are compared and looked up, never averaged.
+Numbers reach the model as they were given. Whole numbers of 32 or 64 bits, such as ids, are carried
+in float64, which holds them exactly up to 2^53; they are compared and looked up, never averaged.
 """
 
 from __future__ import annotations
@@ -25,7 +26,8 @@ from ..errors import InputError, IntegerInput, ShapeError
 
 @dataclass(frozen=True)
 class Layout:
-    """``names`` of a dict's entries (None for a tuple or a single tensor), and shape and type of each part."""
+    """``names`` of a dict's entries (None for a tuple or a single tensor), and shape and type of
+    each part."""
 
     names: tuple[Any, ...] | None
     shapes: tuple[tuple[int, ...], ...]
@@ -34,7 +36,8 @@ class Layout:
 
     @classmethod
     def of(cls, inputs: Any, *, integers: bool = False) -> Layout:
-        """The layout of a tensor, a tuple or list of tensors, or a mapping of them; checks what they hold.
+        """The layout of a tensor, a tuple or list of tensors, or a mapping of them; checks what
+        they hold.
 
         ``integers`` are let through where nobody will ask for their gradient.
         """
@@ -53,7 +56,9 @@ class Layout:
         if not parts:
             raise InputError("There are no inputs to explain: give at least one tensor.")
         labels = [""] if single else [f" {n!r}" for n in (names or range(len(parts)))]
-        tensors = [_tensor(part, f"Input{label}") for label, part in zip(labels, parts, strict=True)]
+        tensors = [
+            _tensor(part, f"Input{label}") for label, part in zip(labels, parts, strict=True)
+        ]
         for label, part in zip(labels, tensors, strict=True):
             _check(label, part, integers=integers)
         if len({len(part) for part in tensors}) != 1:
@@ -69,11 +74,19 @@ class Layout:
 
     def pack(self, inputs: Any) -> Tensor:
         """Inputs as the user gave them → one state tensor (B, \\*s)."""
-        given = [inputs] if self.single else [inputs[n] for n in self.names] if self.names is not None else inputs
+        given = (
+            [inputs]
+            if self.single
+            else [inputs[n] for n in self.names]
+            if self.names is not None
+            else inputs
+        )
         parts = [_tensor(part, "Input").detach() for part in given]
         dtype = reduce(torch.promote_types, (carrier(part.dtype, part.device) for part in parts))
         labels = [""] if self.single else [f" {key!r}" for key in self.keys]
-        state = [carried(part, dtype, f"Input{label}") for label, part in zip(labels, parts, strict=True)]
+        state = [
+            carried(part, dtype, f"Input{label}") for label, part in zip(labels, parts, strict=True)
+        ]
         return state[0] if self.single else self.join(state)
 
     def split(self, z: Tensor, leading: int = 1) -> list[Tensor]:
@@ -81,7 +94,10 @@ class Layout:
         if self.single:
             return [z]
         pieces = torch.split(z, [math.prod(shape) for shape in self.shapes], leading)
-        return [piece.reshape(*z.shape[:leading], *shape) for piece, shape in zip(pieces, self.shapes, strict=True)]
+        return [
+            piece.reshape(*z.shape[:leading], *shape)
+            for piece, shape in zip(pieces, self.shapes, strict=True)
+        ]
 
     def join(self, parts: Sequence[Tensor], leading: int = 1) -> Tensor:
         """What ``split`` made, laid end to end again."""
@@ -90,7 +106,8 @@ class Layout:
         return torch.cat([part.reshape(*part.shape[:leading], -1) for part in parts], leading)
 
     def unpack(self, z: Tensor, leading: int = 1, *, model: bool = False) -> Any:
-        """One tensor (L…, \\*s) → the arrangement the user gave; ``model`` also restores the types."""
+        """One tensor (L…, \\*s) → the arrangement the user gave; ``model`` also restores the
+        types."""
         parts = self.split(z, leading)
         if model:
             parts = [_restored(part, dtype) for part, dtype in zip(parts, self.dtypes, strict=True)]
@@ -100,7 +117,8 @@ class Layout:
 
 
 def is_mapping(value: Any) -> bool:
-    """Whether something has entries by name; what a tokenizer returns does, and is no ``Mapping``."""
+    """Whether something has entries by name; what a tokenizer returns does, and is no
+    ``Mapping``."""
     return isinstance(value, Mapping) or hasattr(value, "items")
 
 
@@ -138,7 +156,9 @@ def _check(label: str, part: Tensor, *, integers: bool) -> None:
         )
         raise InputError(f"Input{label} is a {kind} tensor: {cure}.")
     if part.device.type == "meta":
-        raise InputError(f"Input{label} is on the meta device and holds no numbers: give it on a real one.")
+        raise InputError(
+            f"Input{label} is on the meta device and holds no numbers: give it on a real one."
+        )
     if part.ndim == 0 or len(part) == 0:
         raise ShapeError(
             f"Input{label} has shape {describe(part.shape)}: the first axis is the batch and may not be missing or empty. "

@@ -1,8 +1,9 @@
 """A user's model, borrowed: run on rows, looked into at layers, and given back exactly as it was.
 
-While a network is ``ready`` its modules are in eval mode and its parameters ask for no gradients, so that nothing is computed
-for them, and no other thread explains anything; afterwards, also after an error or Ctrl-C, modes, requires_grad flags and hooks are
-what they were. The modules of a plain function are those its code names (``discovery``), and those it is asked about.
+While a network is ``ready`` its modules are in eval mode and its parameters ask for no gradients,
+so that nothing is computed for them, and no other thread explains anything; afterwards, also after
+an error or Ctrl-C, modes, requires_grad flags and hooks are what they were. The modules of a plain
+function are those its code names (``discovery``), and those it is asked about.
 """
 
 from __future__ import annotations
@@ -36,12 +37,16 @@ class Site:
     """A place inside a model: what goes into a layer, or what comes out of it.
 
     layer   its name, or the module itself
-    side    "output", or "input": positional arguments that are tensors (keyword arguments where there are none)
+    side    "output", or "input": positional arguments that are tensors (keyword arguments where
+            there are none)
     name    what it is called; filled in for names
-    tensor  which of the tensors there, counted from 0, where there are several; all of them unless given
-    run     which run of the layer, counted from 0, where it runs several times in one forward pass; all of them unless given
+    tensor  which of the tensors there, counted from 0, where there are several; all of them unless
+            given
+    run     which run of the layer, counted from 0, where it runs several times in one forward pass;
+            all of them unless given
 
-    A representation (``ig2``) is one tensor: the first unless ``tensor`` is given, of the last run unless ``run`` is.
+    A representation (``ig2``) is one tensor: the first unless ``tensor`` is given, of the last run
+    unless ``run`` is.
 
     >>> import integrand as ig
     >>> ig.fields.Site("lstm", tensor=1)
@@ -63,9 +68,12 @@ class Site:
 
     @property
     def module(self) -> nn.Module:
-        """The layer itself. Errors: ``ModelError`` for a name that no model has been asked about yet."""
+        """The layer itself. Errors: ``ModelError`` for a name that no model has been asked about
+        yet."""
         if isinstance(self.layer, str):
-            raise ModelError(f"Layer {self.layer!r} is only a name: ask a model for it, with network.resolved(site).")
+            raise ModelError(
+                f"Layer {self.layer!r} is only a name: ask a model for it, with network.resolved(site)."
+            )
         return self.layer
 
     def __str__(self) -> str:
@@ -74,10 +82,14 @@ class Site:
         return f"{tensor}the {self.side} of layer {self.name!r}{run}"
 
     def __repr__(self) -> str:
-        layer = self.name or (self.layer if isinstance(self.layer, str) else type(self.layer).__name__)
+        layer = self.name or (
+            self.layer if isinstance(self.layer, str) else type(self.layer).__name__
+        )
         side = "" if self.side == "output" else f", {self.side!r}"
         rest = "".join(
-            f", {what}={value}" for what, value in (("tensor", self.tensor), ("run", self.run)) if value is not None
+            f", {what}={value}"
+            for what, value in (("tensor", self.tensor), ("run", self.run))
+            if value is not None
         )
         return f"Site({layer!r}{side}{rest})"
 
@@ -91,7 +103,8 @@ def check_side(side: str) -> None:
 class Network:
     """A model with the arrangement of its inputs and the extra arguments that are not attributed.
 
-    With ``optimize`` a faster double of the model is run in its place; layers are named and given back as the model's own.
+    With ``optimize`` a faster double of the model is run in its place; layers are named and given
+    back as the model's own.
     """
 
     def __init__(
@@ -114,9 +127,7 @@ class Network:
         self.optimiser = Optimiser.of(self.module) if optimize else None
         self.reentrant = False  # until a checkpoint is met that cannot go back to the inputs alone
         self._adopted: list[nn.Module] = []
-        self.differentiates = (
-            False  # until the model is seen to differentiate itself, and to leave recording to its caller
-        )
+        self.differentiates = False  # until the model is seen to differentiate itself, and to leave recording to its caller
         self.batch: int | None = None  # how many examples there are, where that is known
         self._ready = 0
         self._lent: ExitStack | None = None  # what is given back when it is no longer ready
@@ -130,7 +141,8 @@ class Network:
 
     @contextmanager
     def ready(self) -> Iterator[None]:
-        """Eval mode and no parameter gradients while this lasts, and nothing else is explained; re-entrant."""
+        """Eval mode and no parameter gradients while this lasts, and nothing else is explained;
+        re-entrant."""
         with turn():
             self._ready += 1
             try:
@@ -158,10 +170,14 @@ class Network:
             return stack.pop_all()
 
     def _forget(self) -> None:
-        self._ready, self._lent = 0, None  # what matters in a forked process: nobody comes to do it there
+        self._ready, self._lent = (
+            0,
+            None,
+        )  # what matters in a forked process: nobody comes to do it there
 
     def adopt(self, module: nn.Module) -> None:
-        """From now on a module counts among those that are run: the user named it, and the model's own do not show it."""
+        """From now on a module counts among those that are run: the user named it, and the model's
+        own do not show it."""
         if any(part is module for root in self.roots for part in root.modules()):
             return
         self.roots.append(module)
@@ -176,7 +192,9 @@ class Network:
 
     # --- running --------------------------------------------------------------------------------------------------
 
-    def run(self, z: Tensor, index: Tensor | None, sites: Sequence[Site] = ()) -> tuple[Any, list[Tensor]]:
+    def run(
+        self, z: Tensor, index: Tensor | None, sites: Sequence[Site] = ()
+    ) -> tuple[Any, list[Tensor]]:
         """The model's outputs for rows ``z`` (N, \\*s), and what was seen at ``sites``."""
         seen: list[Any] = [None] * len(sites)
         double = self._double(z, index)
@@ -202,7 +220,8 @@ class Network:
         """What is run in place of the model, made when there is a row to try it with."""
         if self.optimiser is None:
             return None
-        # Two rows: what holds for one need not hold for a batch. The last: the first may be a baseline, all zeros.
+        # Two rows: what holds for one need not hold for a batch. The last: the first may be a
+        # baseline, all zeros.
         rows = z.detach()[-1:].repeat(2, *(1,) * (z.ndim - 1))
         examples = None if index is None else index[-1:].repeat(2)
 
@@ -228,7 +247,8 @@ class Network:
     # --- layers ---------------------------------------------------------------------------------------------------
 
     def layers(self) -> dict[str, nn.Module]:
-        """Every named layer; of a function around several modules, later ones of the same name are numbered."""
+        """Every named layer; of a function around several modules, later ones of the same name are
+        numbered."""
         if len(self.roots) == 1:
             return dict(self.roots[0].named_modules())
         named: dict[str, nn.Module] = {}
@@ -256,7 +276,9 @@ class Network:
             if module is layer:
                 return Site(module, "output", name)
         if not isinstance(layer, nn.Module):
-            raise ModelError(f"A layer is named, or given as the module itself, not as a {type(layer).__name__}.")
+            raise ModelError(
+                f"A layer is named, or given as the module itself, not as a {type(layer).__name__}."
+            )
         self.adopt(layer)
         return Site(layer, "output", type(layer).__name__)
 
@@ -268,14 +290,18 @@ class Network:
         return dataclasses.replace(site, layer=known.layer, name=site.name or known.name)
 
     def runs(self, module: nn.Module, z: Tensor, index: Tensor) -> bool:
-        """Whether a module that is none of the model's own runs all the same when rows ``z`` (N, \\*s) do."""
+        """Whether a module that is none of the model's own runs all the same when rows ``z`` (N,
+        \\*s) do."""
         ran: list[nn.Module] = []
-        with undone(module.register_forward_pre_hook(lambda ran_module, _: ran.append(ran_module)).remove):
+        with undone(
+            module.register_forward_pre_hook(lambda ran_module, _: ran.append(ran_module)).remove
+        ):
             self.plainly(z, index)
         return bool(ran)
 
     def last_linear(self, z: Tensor, index: Tensor) -> Site:
-        """The input of the linear layer that runs last: the representation the classifier decides on."""
+        """The input of the linear layer that runs last: the representation the classifier decides
+        on."""
         order: list[tuple[str, nn.Module]] = []
         with ExitStack() as stack:
             for name, module in self.layers().items():
@@ -319,7 +345,8 @@ def _module(model: Any) -> nn.Module | None:
 
 
 def calm(representation: Any) -> Any:
-    """A function of the input, its modules in eval mode while it is called; one without modules as it is."""
+    """A function of the input, its modules in eval mode while it is called; one without modules as
+    it is."""
     network = Network(representation)
     if not network.roots:
         return representation
@@ -339,7 +366,9 @@ def _listen(module: nn.Module, site: Site, seen: list[Any], place: int) -> Any:
             seen[place] = _kept(_tensor_of(passed, site))
 
     if site.side == "input":
-        return module.register_forward_pre_hook(lambda _, args, named: note(args or named), with_kwargs=True)
+        return module.register_forward_pre_hook(
+            lambda _, args, named: note(args or named), with_kwargs=True
+        )
     return module.register_forward_hook(lambda _, __, output: note(output))
 
 

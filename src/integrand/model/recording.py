@@ -3,13 +3,16 @@
     conv1 ──▶ relu ──▶ block1 ──▶ block2( conv ──▶ [site] ──▶ …
     noted     noted    noted      └ open   noted
 
-A *call* is one run of a module's ``forward``. Noted are the outputs of calls that are over before the site runs, the outermost
-ones only; a call that is still open then (what contains the site) is run again each time, with the noted ones handed out in it.
-The model is any Python: only ``forward`` of its modules is replaced, for the time of one pass (``forwards``). What is noted is
-what ``forward`` returned; hooks of the user run afterwards, once, when it is noted and when it is handed out.
+A *call* is one run of a module's ``forward``. Noted are the outputs of calls that are over before
+the site runs, the outermost ones only; a call that is still open then (what contains the site) is
+run again each time, with the noted ones handed out in it. The model is any Python: only ``forward``
+of its modules is replaced, for the time of one pass (``forwards``). What is noted is what
+``forward`` returned; hooks of the user run afterwards, once, when it is noted and when it is handed
+out.
 
-Several sites, or a site that runs several times, are several *spots*. Calls are noted up to the first of them; everything behind
-it runs each time, and what it makes at the later spots gives way to what is explained there.
+Several sites, or a site that runs several times, are several *spots*. Calls are noted up to the
+first of them; everything behind it runs each time, and what it makes at the later spots gives way
+to what is explained there.
 """
 
 from __future__ import annotations
@@ -38,7 +41,8 @@ _PLAIN = (bool, int, float, complex, str, bytes, type(None), torch.dtype, torch.
 
 @contextmanager
 def forwards(replaced: Sequence[tuple[nn.Module, Forward]]) -> Iterator[None]:
-    """While this lasts modules run these instead of their own ``forward``; afterwards they are as they were."""
+    """While this lasts modules run these instead of their own ``forward``; afterwards they are as
+    they were."""
     before = [(module, vars(module).get("forward", _OWN)) for module, _ in replaced]
 
     def put_back() -> None:
@@ -56,7 +60,8 @@ def forwards(replaced: Sequence[tuple[nn.Module, Forward]]) -> Iterator[None]:
 
 @dataclass(eq=False)
 class ModuleCall:
-    """One run of a module: what it returned, taken apart; ``leaves`` is None while it is open, and for what cannot be noted."""
+    """One run of a module: what it returned, taken apart; ``leaves`` is None while it is open, and
+    for what cannot be noted."""
 
     name: str
     module: nn.Module
@@ -66,7 +71,8 @@ class ModuleCall:
 
 @dataclass(eq=False)
 class DependencyProbe:
-    """Copies of what was noted that autograd can tell apart: by leaf, what the model was handed, and its version then."""
+    """Copies of what was noted that autograd can tell apart: by leaf, what the model was handed,
+    and its version then."""
 
     leaves: list[Tensor] = field(default_factory=list)
     handed: list[Tensor] = field(default_factory=list)
@@ -75,7 +81,8 @@ class DependencyProbe:
     """(call, leaf) → number of the copy."""
 
     def copies(self, call: int, leaves: list[Any]) -> list[Any]:
-        """What the model is handed in place of the outputs of a call; calls inside it are forgotten."""
+        """What the model is handed in place of the outputs of a call; calls inside it are
+        forgotten."""
         self.where = {key: number for key, number in self.where.items() if key[0] < call}
         handed = list(leaves)
         for place, leaf in enumerate(leaves):
@@ -119,8 +126,10 @@ class Spot:
     """One run of a layer in which something is explained, met in a forward pass.
 
     number   of the site among those that are explained;  run: of its layer
-    call     its call, where it began before the first spot; else how many runs of the layer had begun since then (``later``)
-    leaves   what was there, taken apart; floating-point tensors as copies, since a layer further on may work in place
+    call     its call, where it began before the first spot; else how many runs of the layer had
+             begun since then (``later``)
+    leaves   what was there, taken apart; floating-point tensors as copies, since a layer further on
+             may work in place
     choice   which leaves can be explained
     """
 
@@ -134,10 +143,12 @@ class Spot:
 
 
 class Recording:
-    """The calls before the first of some sites in one forward pass, what was at the sites, and what the model returned.
+    """The calls before the first of some sites in one forward pass, what was at the sites, and what
+    the model returned.
 
     probe    hand out copies that autograd can follow
-    wanted   (number of the call, module) → whether its output is kept, and whether as a copy; everything is kept unless given
+    wanted   (number of the call, module) → whether its output is kept, and whether as a copy;
+             everything is kept unless given
     """
 
     def __init__(
@@ -161,7 +172,9 @@ class Recording:
     def run(self, network: Network, z: Tensor, index: Tensor) -> Recording:
         """One forward pass. Errors: ``ModelError`` where a site is no place to explain at."""
         self._rows = len(z)
-        with forwards([(module, self._listening(name, module)) for name, module in network.layers().items()]):
+        with forwards(
+            [(module, self._listening(name, module)) for name, module in network.layers().items()]
+        ):
             self.outputs = network._call(z, index)
         for number, site in enumerate(self.sites):
             if all(spot.number != number for spot in self.spots):
@@ -206,7 +219,14 @@ class Recording:
                 args, kwargs = self._entered(entering, run, later, args, kwargs)
             made = own(*args, **kwargs)
             if len(here) > len(entering):
-                made = self._left([entry for entry in here if entry not in entering], run, number, call, later, made)
+                made = self._left(
+                    [entry for entry in here if entry not in entering],
+                    run,
+                    number,
+                    call,
+                    later,
+                    made,
+                )
             elif not self.passed:
                 return self._noted(number, made)
             return self._weighed(made) if call is None else made
@@ -214,7 +234,8 @@ class Recording:
         return forward
 
     def _noted(self, number: int, made: Any) -> Any:
-        """A call that is over before the first spot; what was called inside it needs no note of its own."""
+        """A call that is over before the first spot; what was called inside it needs no note of its
+        own."""
         leaves, spec = tree_flatten(made)
         if not all(isinstance(leaf, (Tensor, *_PLAIN)) for leaf in leaves):
             return made  # cannot be handed out again: stays open, and is run again
@@ -231,14 +252,27 @@ class Recording:
         return tree_unflatten(leaves, spec)
 
     def _entered(
-        self, here: Sequence[tuple[int, Site]], run: int, later: int, args: tuple[Any, ...], kwargs: dict[str, Any]
+        self,
+        here: Sequence[tuple[int, Site]],
+        run: int,
+        later: int,
+        args: tuple[Any, ...],
+        kwargs: dict[str, Any],
     ) -> Any:
         leaves, spec = tree_flatten((args, kwargs))
         positional = len(tree_leaves(args))
         for number, site in here:
             tensors = [place for place, leaf in enumerate(leaves) if isinstance(leaf, Tensor)]
             choice = [place for place in self._choice(site, leaves, tensors) if place < positional]
-            self._meet(number, site, run, None, later, leaves, choice or self._choice(site, leaves, tensors))
+            self._meet(
+                number,
+                site,
+                run,
+                None,
+                later,
+                leaves,
+                choice or self._choice(site, leaves, tensors),
+            )
         return tree_unflatten(self._cut(leaves, here, run), spec)
 
     def _left(
@@ -252,7 +286,9 @@ class Recording:
     ) -> Any:
         leaves, spec = tree_flatten(made)
         first, self.passed = not self.passed, True
-        strange = [type(leaf).__name__ for leaf in leaves if not isinstance(leaf, (Tensor, *_PLAIN))]
+        strange = [
+            type(leaf).__name__ for leaf in leaves if not isinstance(leaf, (Tensor, *_PLAIN))
+        ]
         tensors = [place for place, leaf in enumerate(leaves) if isinstance(leaf, Tensor)]
         if strange and (first or not tensors):
             raise ModelError(
@@ -260,8 +296,14 @@ class Recording:
                 "the input of the layer behind it (side='input')."
             )
         for site_number, site in here:
-            self._meet(site_number, site, run, call, later, leaves, self._choice(site, leaves, tensors))
-        return self._close(number, leaves, spec) if first else tree_unflatten(self._cut(leaves, here, run), spec)
+            self._meet(
+                site_number, site, run, call, later, leaves, self._choice(site, leaves, tensors)
+            )
+        return (
+            self._close(number, leaves, spec)
+            if first
+            else tree_unflatten(self._cut(leaves, here, run), spec)
+        )
 
     def _meet(
         self,
@@ -277,23 +319,38 @@ class Recording:
         self.spots.append(Spot(number, site, run, call, later, kept, choice))
 
     def _choice(self, site: Site, leaves: Sequence[Any], tensors: Sequence[int]) -> list[int]:
-        """The leaves that a site means: one tensor that is named, or every one of floating-point numbers."""
+        """The leaves that a site means: one tensor that is named, or every one of floating-point
+        numbers."""
         if site.tensor is not None and site.tensor >= len(tensors):
-            many = "no tensors" if not tensors else f"{len(tensors)} tensor{'s' * (len(tensors) > 1)}"
+            many = (
+                "no tensors" if not tensors else f"{len(tensors)} tensor{'s' * (len(tensors) > 1)}"
+            )
             raise ModelError(f"There is no {site}: it is {many}, counted from 0.")
         named = tensors if site.tensor is None else [tensors[site.tensor]]
-        choice = [place for place in named if leaves[place].is_floating_point() and leaves[place].ndim]
+        choice = [
+            place for place in named if leaves[place].is_floating_point() and leaves[place].ndim
+        ]
         if not choice:
-            raise no_place(site, self._rows, leaves[named[0]] if named else leaves[0] if leaves else None)
+            raise no_place(
+                site, self._rows, leaves[named[0]] if named else leaves[0] if leaves else None
+            )
         return choice
 
     def _cut(self, leaves: list[Any], here: Sequence[tuple[int, Site]], run: int) -> list[Any]:
-        """With a probe, copies in place of what is explained: what comes before shall not be seen through it."""
+        """With a probe, copies in place of what is explained: what comes before shall not be seen
+        through it."""
         if self.probe is None:
             return leaves
         numbers = [number for number, _ in here]
-        cut = {place for spot in self.spots if spot.number in numbers and spot.run == run for place in spot.choice}
-        return [self.probe.copy(leaf) if place in cut else leaf for place, leaf in enumerate(leaves)]
+        cut = {
+            place
+            for spot in self.spots
+            if spot.number in numbers and spot.run == run
+            for place in spot.choice
+        }
+        return [
+            self.probe.copy(leaf) if place in cut else leaf for place, leaf in enumerate(leaves)
+        ]
 
     def _weighed(self, made: Any) -> Any:
         if isinstance(made, Tensor):
@@ -302,7 +359,9 @@ class Recording:
 
 
 def _example(network: Network) -> str:
-    named = [name for name, module in network.layers().items() if name and not network.is_adopted(module)]
+    named = [
+        name for name, module in network.layers().items() if name and not network.is_adopted(module)
+    ]
     return f", such as {named[-1]!r}" if named else ""
 
 
@@ -315,7 +374,9 @@ def tensors_of(value: Any) -> tuple[list[Tensor], bool]:
         if isinstance(leaf, Tensor):
             found.append(leaf)
         elif not isinstance(leaf, _PLAIN):
-            inside, well = tensors_of(dict(vars(leaf))) if hasattr(leaf, "__dict__") else ([], False)
+            inside, well = (
+                tensors_of(dict(vars(leaf))) if hasattr(leaf, "__dict__") else ([], False)
+            )
             found += inside
             readable &= well
     return found, readable

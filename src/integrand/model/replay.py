@@ -1,8 +1,10 @@
-"""What of a model's beginning must be handed out again behind a site, and how it and what is at the site are arranged by rows.
+"""What of a model's beginning must be handed out again behind a site, and how it and what is at the
+site are arranged by rows.
 
-Two passes with different numbers of rows tell which axis of an output grows with the rows; a pass that autograd follows tells
-which outputs reach the model's own without passing the site. Only those are kept. In place of the others, whose values can make no
-difference, goes one row seen from many sides (a view that takes no memory).
+Two passes with different numbers of rows tell which axis of an output grows with the rows; a pass
+that autograd follows tells which outputs reach the model's own without passing the site. Only those
+are kept. In place of the others, whose values can make no difference, goes one row seen from many
+sides (a view that takes no memory).
 """
 
 from __future__ import annotations
@@ -29,7 +31,8 @@ class Variable:
     """One value among what a call returned.
 
     sample   as one row gave it
-    axis     which axis holds the rows, None where it is the same for all; ``fold`` entries of it belong to each row
+    axis     which axis holds the rows, None where it is the same for all; ``fold`` entries of it
+             belong to each row
     used     its value reaches the outputs without passing the site
     written  the model works on it in place: hand out a copy
     """
@@ -67,7 +70,8 @@ class Place:
     """One tensor that is explained, of one run of a layer.
 
     spot    number of the spot in the pass;  leaf: which of what was there
-    module  whose run it is, and ``turn``: which of those that are left where only what is behind the first spot runs
+    module  whose run it is, and ``turn``: which of those that are left where only what is behind
+            the first spot runs
     side    of the module;  site: number of the site, and ``run``: of the layer in the whole pass
     axis    of the tensor that numbers the rows
     """
@@ -112,8 +116,17 @@ class ReplayPlan:
     heaviest: int
 
     @classmethod
-    def of(cls, one: Recording, probe: DependencyProbe, many: Recording, rows: int, *, whole_input: bool) -> ReplayPlan:
-        """From a pass of one row that autograd followed, its input copied first, and a pass of ``rows`` rows."""
+    def of(
+        cls,
+        one: Recording,
+        probe: DependencyProbe,
+        many: Recording,
+        rows: int,
+        *,
+        whole_input: bool,
+    ) -> ReplayPlan:
+        """From a pass of one row that autograd followed, its input copied first, and a pass of
+        ``rows`` rows."""
         if [(c.module, c.spec) for c in one.calls] != [(c.module, c.spec) for c in many.calls]:
             raise ModelError(
                 f"Which layers run before {one.sites[0].name!r} depends on the numbers or on how many rows there are, so what they did "
@@ -130,19 +143,36 @@ class ReplayPlan:
             leaves = None
             if call.leaves is not None and other.leaves is not None:
                 leaves = tuple(
-                    _leaf(call.name, sample, value, rows, probe, needed, probe.where.get((number, place)))
-                    for place, (sample, value) in enumerate(zip(call.leaves, other.leaves, strict=True))
+                    _leaf(
+                        call.name,
+                        sample,
+                        value,
+                        rows,
+                        probe,
+                        needed,
+                        probe.where.get((number, place)),
+                    )
+                    for place, (sample, value) in enumerate(
+                        zip(call.leaves, other.leaves, strict=True)
+                    )
                 )
             calls.append(Planned(call.name, call.module, leaves, call.spec))
         places = tuple(_places(one, many, rows))
         first = one.spots[0]
-        if first.call is not None and first.call is one.calls[-1]:  # what is explained is given, not kept
+        if (
+            first.call is not None and first.call is one.calls[-1]
+        ):  # what is explained is given, not kept
             given = [place.leaf for place in places if one.spots[place.spot].call is first.call]
             own = calls[-1].leaves
             assert own is not None
-            changed = [dataclasses.replace(leaf, used=leaf.used and k not in given) for k, leaf in enumerate(own)]
+            changed = [
+                dataclasses.replace(leaf, used=leaf.used and k not in given)
+                for k, leaf in enumerate(own)
+            ]
             calls[-1] = dataclasses.replace(calls[-1], leaves=tuple(changed))
-        entrance = Variable(probe.leaves[INPUT].detach(), 0, 1, needed[INPUT] or whole_input, probe.written(INPUT))
+        entrance = Variable(
+            probe.leaves[INPUT].detach(), 0, 1, needed[INPUT] or whole_input, probe.written(INPUT)
+        )
         samples = [place.by_row(one.spots[place.spot].leaves[place.leaf]) for place in places]
         layout = Layout(
             None,
@@ -150,17 +180,24 @@ class ReplayPlan:
             tuple(sample.dtype for sample in samples),
             len(samples) == 1,
         )
-        return cls(tuple(calls), entrance, places, layout, _maps(places, layout), met(one), one.heaviest)
+        return cls(
+            tuple(calls), entrance, places, layout, _maps(places, layout), met(one), one.heaviest
+        )
 
     def cautious(self) -> ReplayPlan:
-        """The same, keeping everything: for models in which values matter in ways that autograd does not see."""
+        """The same, keeping everything: for models in which values matter in ways that autograd
+        does not see."""
         calls = tuple(
             dataclasses.replace(
-                call, leaves=call.leaves and tuple(dataclasses.replace(leaf, used=True) for leaf in call.leaves)
+                call,
+                leaves=call.leaves
+                and tuple(dataclasses.replace(leaf, used=True) for leaf in call.leaves),
             )
             for call in self.calls
         )
-        return dataclasses.replace(self, calls=calls, entrance=dataclasses.replace(self.entrance, used=True))
+        return dataclasses.replace(
+            self, calls=calls, entrance=dataclasses.replace(self.entrance, used=True)
+        )
 
     def kept(self) -> Iterator[tuple[int, int, Variable]]:
         """(call, place, leaf) of everything whose rows are kept, the input aside."""
@@ -178,7 +215,8 @@ class ReplayPlan:
         return bool(used), any(leaf.written for leaf in used)
 
     def points(self, tape: Recording) -> Tensor:
-        """What is explained, as it was in a pass, end to end: (N, \\*L), or (N, n) of several places."""
+        """What is explained, as it was in a pass, end to end: (N, \\*L), or (N, n) of several
+        places."""
         if met(tape) != self.met:
             raise ModelError(
                 f"How often layer {tape.sites[0].name!r} runs, or what it is given, differs between inputs, so they cannot be explained "
@@ -188,11 +226,13 @@ class ReplayPlan:
         return self.layout.pack(parts[0] if self.layout.single else parts)
 
     def given(self, h: Tensor) -> dict[tuple[nn.Module, int, str], dict[int, Tensor]]:
-        """``h`` (N, \\*L) taken apart: what goes where, by module, its turn and its side, and there by leaf."""
+        """``h`` (N, \\*L) taken apart: what goes where, by module, its turn and its side, and there
+        by leaf."""
         parts = self.layout.unpack(h, 1, model=True)
         by_spot: dict[tuple[nn.Module, int, str], dict[int, Tensor]] = {}
         for place, part in zip(self.places, (parts,) if self.layout.single else parts, strict=True):
-            # Pieces of one tensor may not be worked on in place, as a model may do with what it is handed.
+            # Pieces of one tensor may not be worked on in place, as a model may do with what it is
+            # handed.
             own = place.as_it_was(part if self.layout.single else part.clone())
             by_spot.setdefault((place.module, place.turn, place.side), {})[place.leaf] = own
         return by_spot
@@ -203,7 +243,8 @@ class ReplayPlan:
         return sum(int(torch.Size(shape).numel()) for shape in self.layout.shapes)
 
     def taken(self, tape: Recording, z: Tensor) -> tuple[Tensor, ...]:
-        """What is kept of a pass of rows ``z`` (N, …), each with its rows in front: the input first."""
+        """What is kept of a pass of rows ``z`` (N, …), each with its rows in front: the input
+        first."""
         rest = []
         for number, place, leaf in self.kept():
             leaves: Sequence[Any] = tape.calls[number].leaves or ()
@@ -213,13 +254,17 @@ class ReplayPlan:
 
 def met(tape: Recording) -> list[Any]:
     """Which runs of which layers were met in a pass, in their order, with what in them."""
-    return [(spot.number, spot.run, spot.later, spot.call is None, spot.choice) for spot in tape.spots]
+    return [
+        (spot.number, spot.run, spot.later, spot.call is None, spot.choice) for spot in tape.spots
+    ]
 
 
 def _places(one: Recording, many: Recording, rows: int) -> Iterator[Place]:
     """The tensors at every spot that have one entry per row, along whichever axis."""
     for number, (spot, other) in enumerate(zip(one.spots, many.spots, strict=True)):
-        axes = {leaf: _axis_of_rows(spot.leaves[leaf], other.leaves[leaf], rows) for leaf in spot.choice}
+        axes = {
+            leaf: _axis_of_rows(spot.leaves[leaf], other.leaves[leaf], rows) for leaf in spot.choice
+        }
         fitting = [leaf for leaf, axis in axes.items() if axis is not None]
         if not fitting:
             raise no_place(spot.site, rows, other.leaves[spot.choice[0]])
@@ -228,19 +273,36 @@ def _places(one: Recording, many: Recording, rows: int) -> Iterator[Place]:
         for leaf in finite or fitting:
             axis = axes[leaf]
             assert axis is not None
-            yield Place(number, leaf, spot.site.module, _turn(one, spot), spot.site.side, spot.number, spot.run, axis)
+            yield Place(
+                number,
+                leaf,
+                spot.site.module,
+                _turn(one, spot),
+                spot.site.side,
+                spot.number,
+                spot.run,
+                axis,
+            )
 
 
 def _axis_of_rows(sample: Any, value: Any, rows: int) -> int | None:
-    """The one axis along which a value has as many entries as there are rows, where it had one for one row."""
+    """The one axis along which a value has as many entries as there are rows, where it had one for
+    one row."""
     if sample.ndim != value.ndim:
         return None
-    grown = [axis for axis, (a, b) in enumerate(zip(sample.shape, value.shape, strict=True)) if a != b]
-    return grown[0] if len(grown) == 1 and (sample.shape[grown[0]], value.shape[grown[0]]) == (1, rows) else None
+    grown = [
+        axis for axis, (a, b) in enumerate(zip(sample.shape, value.shape, strict=True)) if a != b
+    ]
+    return (
+        grown[0]
+        if len(grown) == 1 and (sample.shape[grown[0]], value.shape[grown[0]]) == (1, rows)
+        else None
+    )
 
 
 def _turn(tape: Recording, spot: Spot) -> int:
-    """Which of its layer's runs a spot is, where those that are inside noted calls do not happen."""
+    """Which of its layer's runs a spot is, where those that are inside noted calls do not
+    happen."""
     own = [call for call in tape.calls if call.module is spot.site.module]
     if spot.call is None:
         return len(own) + spot.later
@@ -248,11 +310,14 @@ def _turn(tape: Recording, spot: Spot) -> int:
 
 
 def _maps(places: Sequence[Place], layout: Layout) -> tuple[tuple[int, ...], ...]:
-    """Places by map: site by site, tensor by tensor; runs are added up where they have the same shape."""
+    """Places by map: site by site, tensor by tensor; runs are added up where they have the same
+    shape."""
     maps: list[tuple[int, ...]] = []
     for site in sorted({place.site for place in places}):
         own = [number for number, place in enumerate(places) if place.site == site]
-        runs = [[n for n in own if places[n].run == run] for run in sorted({places[n].run for n in own})]
+        runs = [
+            [n for n in own if places[n].run == run] for run in sorted({places[n].run for n in own})
+        ]
         shapes = [[layout.shapes[n] for n in run] for run in runs]
         alike = all(shape == shapes[0] for shape in shapes)
         maps += list(zip(*runs, strict=True)) if alike else [(n,) for run in runs for n in run]
@@ -260,7 +325,13 @@ def _maps(places: Sequence[Place], layout: Layout) -> tuple[tuple[int, ...], ...
 
 
 def _leaf(
-    name: str, sample: Any, value: Any, rows: int, probe: DependencyProbe, needed: Sequence[bool], number: int | None
+    name: str,
+    sample: Any,
+    value: Any,
+    rows: int,
+    probe: DependencyProbe,
+    needed: Sequence[bool],
+    number: int | None,
 ) -> Variable:
     if not isinstance(sample, Tensor) or number is None:
         if sample != value:
@@ -269,10 +340,16 @@ def _leaf(
             )
         return Variable(sample)
     written = probe.written(number)
-    grown = [axis for axis, (a, b) in enumerate(zip(sample.shape, value.shape, strict=False)) if a != b]
+    grown = [
+        axis for axis, (a, b) in enumerate(zip(sample.shape, value.shape, strict=False)) if a != b
+    ]
     if sample.ndim == value.ndim and not grown:
         return Variable(sample, written=written)
-    if sample.ndim != value.ndim or len(grown) > 1 or value.shape[grown[0]] != rows * sample.shape[grown[0]]:
+    if (
+        sample.ndim != value.ndim
+        or len(grown) > 1
+        or value.shape[grown[0]] != rows * sample.shape[grown[0]]
+    ):
         raise ModelError(
             f"Layer {name!r} returns {describe(sample.shape)} for one row and {describe(value.shape)} for {rows}, so its rows cannot "
             "be told apart. Choose a layer before it."

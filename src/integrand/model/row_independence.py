@@ -2,10 +2,11 @@
 
     known   F of the rows of the first call        asked   F of two of them again, without the others
 
-Everything above the field takes rows for independent: points of paths and examples share calls as it suits. Of a graph's nodes, a
-batch's own statistics or a dropout that is left on this is not true, and no error that is read off such numbers would say so. Two rows
-of the first call are therefore asked about once more, once while a model is ready. Where their answers are others, some more
-are asked to name the kind, and one warning says it.
+Everything above the field takes rows for independent: points of paths and examples share calls as
+it suits. Of a graph's nodes, a batch's own statistics or a dropout that is left on this is not
+true, and no error that is read off such numbers would say so. Two rows of the first call are
+therefore asked about once more, once while a model is ready. Where their answers are others, some
+more are asked to name the kind, and one warning says it.
 """
 
 from __future__ import annotations
@@ -33,7 +34,8 @@ _PRECISION: tuple[tuple[torch.dtype, float], ...] = (
     (torch.float32, 1e-4),
     (torch.float64, 1e-6),
 )
-"""What calls of other sizes may change of outputs in each type, relative to the largest: sums in another order, other kernels."""
+"""What calls of other sizes may change of outputs in each type, relative to the largest: sums in
+another order, other kernels."""
 _USUAL = 16  # units in the last place of F that need no second look
 _TENSOR_FLOAT = 3e-3  # … and of float32 on a GPU, where some kernels multiply with ten bits
 
@@ -46,7 +48,8 @@ _REMEDY = (
 
 @dataclass(frozen=True, eq=False)
 class Answer:
-    """F (N,) of rows in one call, or (N, T) for several targets, and the outputs it was read off."""
+    """F (N,) of rows in one call, or (N, T) for several targets, and the outputs it was read
+    off."""
 
     value: Tensor
     outputs: Any
@@ -58,16 +61,19 @@ class Answer:
 
 
 Ask = Callable[[Tensor, Tensor], Answer]
-"""Rows (N, \\*s) and the examples they belong to (N,) → what the model says of them, in one call."""
+"""Rows (N, \\*s) and the examples they belong to (N,) → what the model says of them, in one
+call."""
 
 
 @dataclass(eq=False)
 class Company:
     """What is known of a model's rows since it was made ready.
 
-    suspects  names the layers that are likely to mix rows and says what to do about them, or nothing
+    suspects  names the layers that are likely to mix rows and says what to do about them, or
+              nothing
     asked     whether rows were asked about again
-    verdict   why no map of this model can be right, in one sentence; nothing where its rows are independent
+    verdict   why no map of this model can be right, in one sentence; nothing where its rows are
+              independent
     """
 
     suspects: Callable[[], str]
@@ -101,10 +107,11 @@ class Company:
         most: int | None,
         whole: bool,
     ) -> None:
-        """Compare the answers ``value`` (N,) to rows ``z`` (N, \\*s) of one call with those to two of them.
+        """Compare the answers ``value`` (N,) to rows ``z`` (N, \\*s) of one call with those to two
+        of them.
 
-        ``most`` rows go in a call where that was said: of one, only chance can tell answers apart. ``whole``: rows are whole numbers,
-        between which there is nothing.
+        ``most`` rows go in a call where that was said: of one, only chance can tell answers apart.
+        ``whole``: rows are whole numbers, between which there is nothing.
         """
         alone = most == 1
         places, rows = _chosen(z, alone=alone, whole=whole)
@@ -124,7 +131,16 @@ class Company:
         if not bool((difference > size).any()):
             return
         worst = int(difference.nan_to_num(0.0).argmax())
-        self._name(ask, (rows, examples), first, worst, float(known[worst]), count=len(z), alone=alone, whole=whole)
+        self._name(
+            ask,
+            (rows, examples),
+            first,
+            worst,
+            float(known[worst]),
+            count=len(z),
+            alone=alone,
+            whole=whole,
+        )
 
     def _name(
         self,
@@ -138,24 +154,26 @@ class Company:
         alone: bool,
         whole: bool,
     ) -> None:
-        """Ask some more, to say what it is that the answer to row ``worst`` depends on: it was ``known`` in a call of ``count``."""
+        """Ask some more, to say what it is that the answer to row ``worst`` depends on: it was
+        ``known`` in a call of ``count``."""
         rows, examples = asked
         again = ask(rows, examples)
         found = float(first.value[worst])
         if alone or bool(((again.value - first.value).abs() > first.rounding).any()):
             self._tell_of_chance(found, known if alone else float(again.value[worst]))
             return
-        # As many rows, but others, and the row behind them: what still has its answer depends on the count alone.
+        # As many rows, but others, and the row behind them: what still has its answer depends on
+        # the count alone.
         others = rows[0] if whole else torch.lerp(rows[0], rows[1], 0.25)
         beside = torch.cat([others.expand(len(rows) - 1, *rows.shape[1:]), rows[worst : worst + 1]])
         other = ask(beside, examples[worst].expand(len(rows)))
         counted = count != len(rows) and abs(float(other.value[-1]) - found) <= first.rounding
         self._tell_of_rows(int(examples[worst]), (count, len(rows)), known, found, counted=counted)
 
-    def _tell_of_rows(self, example: int, rows: tuple[int, int], known: float, found: float, *, counted: bool) -> None:
-        self.verdict = (
-            "The rows of this model depend on one another, as was warned of, and no baseline and no rule mends that."
-        )
+    def _tell_of_rows(
+        self, example: int, rows: tuple[int, int], known: float, found: float, *, counted: bool
+    ) -> None:
+        self.verdict = "The rows of this model depend on one another, as was warned of, and no baseline and no rule mends that."
         kind = "how many rows are in the call" if counted else "the other rows of the call"
         warn(
             f"What this model says of a row depends on {kind}: F of a point of example {example} is {known:.4g} in a call of "
@@ -165,9 +183,7 @@ class Company:
         )
 
     def _tell_of_chance(self, one: float, other: float) -> None:
-        self.verdict = (
-            "This model rolls dice, as was warned of, and what it says by chance cannot be told from what a map misses."
-        )
+        self.verdict = "This model rolls dice, as was warned of, and what it says by chance cannot be told from what a map misses."
         warn(
             f"This model rolls dice: asked twice about the same rows, it says {one:.4g} and {other:.4g}, and maps and their errors are "
             "those of chance. Switch dropout and noise off while explaining (F.dropout(h, training=self.training), .eval()), or "
@@ -176,8 +192,11 @@ class Company:
         )
 
 
-def _answered(ask: Ask, rows: Tensor, examples: Tensor, most: int | None) -> tuple[Tensor, Tensor, Answer]:
-    """The rows, and what the model says of them: of ``most`` in turn, where it takes no fewer because it was made for so many."""
+def _answered(
+    ask: Ask, rows: Tensor, examples: Tensor, most: int | None
+) -> tuple[Tensor, Tensor, Answer]:
+    """The rows, and what the model says of them: of ``most`` in turn, where it takes no fewer
+    because it was made for so many."""
     try:
         return rows, examples, ask(rows, examples)
     except ModelError:
@@ -189,12 +208,14 @@ def _answered(ask: Ask, rows: Tensor, examples: Tensor, most: int | None) -> tup
 
 
 def _chosen(z: Tensor, *, alone: bool, whole: bool) -> tuple[Tensor, Tensor | None]:
-    """Places of rows whose answers are known (at most two), and the rows to ask about: these, and what keeps one of them company."""
+    """Places of rows whose answers are known (at most two), and the rows to ask about: these, and
+    what keeps one of them company."""
     count = len(z)
     last = torch.tensor([count - 1], device=z.device)
     if alone:
         return last, z[-1:] if bool(z[-1:].any()) else None  # dropout leaves zeros as they are
-    # Not the first: nodes lie evenly around the middle, so that the mean of the two outermost is the mean of all.
+    # Not the first: nodes lie evenly around the middle, so that the mean of the two outermost is
+    # the mean of all.
     places = torch.tensor([count - 1, count // 3], device=z.device)
     if count > ROWS and bool((z[places[1]] != z[-1]).any()):
         return places, z[places]
@@ -212,13 +233,20 @@ def _rounding(outputs: Any, scalars: Tensor) -> float:
         tensors = [output_tensor(outputs)]
     except TargetError:  # of which only the target knows how to read them
         tensors = tensors_of(outputs)[0]
-    tensors = [tensor.detach() for tensor in (*tensors, scalars) if tensor.is_floating_point() and tensor.numel()]
-    largest = max((float(tensor.abs().amax().nan_to_num(0.0, 0.0)) for tensor in tensors), default=0.0)
+    tensors = [
+        tensor.detach()
+        for tensor in (*tensors, scalars)
+        if tensor.is_floating_point() and tensor.numel()
+    ]
+    largest = max(
+        (float(tensor.abs().amax().nan_to_num(0.0, 0.0)) for tensor in tensors), default=0.0
+    )
     return largest * max(map(_relative, tensors), default=0.0)
 
 
 def _relative(numbers: Tensor) -> float:
-    """What rounding does to numbers, by the coarsest type that holds them: a model may work in less than it returns."""
+    """What rounding does to numbers, by the coarsest type that holds them: a model may work in less
+    than it returns."""
     for dtype, relative in _PRECISION:
         if numbers.dtype == dtype or bool((numbers.to(dtype).to(numbers.dtype) == numbers).all()):
             on_gpu = numbers.is_cuda and relative < _TENSOR_FLOAT and dtype == torch.float32

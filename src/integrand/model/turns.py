@@ -1,12 +1,14 @@
 """One explanation at a time, and everything that is changed for it undone.
 
-While a model is explained its modules are in eval mode, ask for no parameter gradients and may run another ``forward``; switches of
-the whole process (cuDNN, the fused attention, warning filters) are set as well. All of that is seen by every thread. So threads take
-turns: one re-entrant lock for the process, held from the first to the last row of an explanation. One lock cannot be taken in two
-orders, however models share layers or are compared with one another, so nobody waits for ever. Explanations that should run side by
-side run in processes.
+While a model is explained its modules are in eval mode, ask for no parameter gradients and may run
+another ``forward``; switches of the whole process (cuDNN, the fused attention, warning filters) are
+set as well. All of that is seen by every thread. So threads take turns: one re-entrant lock for the
+process, held from the first to the last row of an explanation. One lock cannot be taken in two
+orders, however models share layers or are compared with one another, so nobody waits for ever.
+Explanations that should run side by side run in processes.
 
-A process that is forked while another of its threads explains gets a lock of its own and its models as they were before.
+A process that is forked while another of its threads explains gets a lock of its own and its models
+as they were before.
 """
 
 from __future__ import annotations
@@ -47,7 +49,8 @@ def turn() -> Iterator[None]:
 
 @contextmanager
 def undone(undo: Callable[[], None]) -> Iterator[None]:
-    """``undo`` is called at the end; in a process that is forked meanwhile by another thread, at its beginning."""
+    """``undo`` is called at the end; in a process that is forked meanwhile by another thread, at
+    its beginning."""
     entry = (object(), undo)
     _turns.pending.append(entry)
     try:
@@ -58,7 +61,8 @@ def undone(undo: Callable[[], None]) -> Iterator[None]:
 
 
 def _after_fork() -> None:
-    """In the child: a thread that was explaining is not there any more to tidy up, and to let go of the lock."""
+    """In the child: a thread that was explaining is not there any more to tidy up, and to let go of
+    the lock."""
     global _turns
     if _turns.holder is None or _turns.holder == threading.get_ident():
         _turns.lock = threading.RLock()

@@ -1,4 +1,5 @@
-"""Paths: which way from the baseline to the input. ``(field, start, end) -> iterator of Segment``."""
+"""Paths: which way from the baseline to the input. ``(field, start, end) -> iterator of
+Segment``."""
 
 from ..core.renamed import renamed as _renamed
 from .base import Path as Path

@@ -1,13 +1,16 @@
 """What a path is.
 
-A path is any callable ``(field, start (R, B, \\*s), end (B, \\*s)) -> iterator of Segment``. It may look at the field on its way; then
-it hands on what it paid for. Segments may come in any order: their clocks say where each belongs. The first to begin starts at
-the baseline the path really used, the last to end ends at the input, and neighbours share a corner.
+A path is any callable ``(field, start (R, B, \\*s), end (B, \\*s)) -> iterator of Segment``. It may
+look at the field on its way; then it hands on what it paid for. Segments may come in any order:
+their clocks say where each belongs. The first to begin starts at the baseline the path really used,
+the last to end ends at the input, and neighbours share a corner.
 
-References come in blocks, and in any selection. A path that goes another way for each of them, whatever their values, has a method
-``placed(places (R, B)) -> path`` that is told which number each has.
+References come in blocks, and in any selection. A path that goes another way for each of them,
+whatever their values, has a method ``placed(places (R, B)) -> path`` that is told which number each
+has.
 
-What a path may say of itself is listed in the base class ``Path``. Users' paths need no base class: what they say is read by ``as_path``, once.
+What a path may say of itself is listed in the base class ``Path``. Users' paths need no base class:
+what they say is read by ``as_path``, once.
 """
 
 from __future__ import annotations
@@ -39,27 +42,32 @@ class Path(Part, ABC):
 
     @declared
     def segments(self) -> int | None:
-        """How many pieces it comes to; None where that is not known beforehand: then costs are counted."""
+        """How many pieces it comes to; None where that is not known beforehand: then costs are
+        counted."""
         return None
 
     @declared
     def gradients(self) -> int | None:
-        """Gradients per reference and example at its corners, which it hands on; None where that is not known beforehand."""
+        """Gradients per reference and example at its corners, which it hands on; None where that is
+        not known beforehand."""
         return 0
 
     @declared
     def scouted(self) -> int:
-        """Gradients per reference and example that finding it takes elsewhere, and which are not handed on."""
+        """Gradients per reference and example that finding it takes elsewhere, and which are not
+        handed on."""
         return 0
 
     @declared
     def unpaid(self) -> tuple[float, ...]:
-        """Ends of the whole way, 0.0 or 1.0, where a path that pays for its corners has not looked at the gradient."""
+        """Ends of the whole way, 0.0 or 1.0, where a path that pays for its corners has not looked
+        at the gradient."""
         return ()
 
     @declared
     def divisible(self) -> str | None:
-        """The field that counts its pieces, which ``Composed`` divides over its stretches; None: each is walked as the whole way is."""
+        """The field that counts its pieces, which ``Composed`` divides over its stretches; None:
+        each is walked as the whole way is."""
         return self.resolution
 
     @declared
@@ -69,12 +77,14 @@ class Path(Part, ABC):
 
     @declared
     def stops_early(self) -> bool:
-        """Whether it may arrive before its steps are used up: then what it says of its cost is the most it may take."""
+        """Whether it may arrive before its steps are used up: then what it says of its cost is the
+        most it may take."""
         return False
 
     @declared
     def by_reference(self) -> bool:
-        """Whether it goes another way for each reference, whatever the values: it has ``placed``."""
+        """Whether it goes another way for each reference, whatever the values: it has
+        ``placed``."""
         return self.overrides(Path, "placed")
 
     def placed(self, places: Tensor) -> PathLike:
@@ -96,7 +106,8 @@ def as_path(path: PathLike) -> Path:
 
 
 def corners(path: PathLike, field: Field, start: Tensor, end: Tensor) -> tuple[Tensor, Tensor]:
-    """Every corner of a path in order: (K+1,) clock, (K+1, R, B, \\*s) points. For pictures; holds the whole path in memory."""
+    """Every corner of a path in order: (K+1,) clock, (K+1, R, B, \\*s) points. For pictures; holds
+    the whole path in memory."""
     clocks: list[Tensor] = []
     points: list[Tensor] = []
     with field.ready():
@@ -113,20 +124,26 @@ def corners(path: PathLike, field: Field, start: Tensor, end: Tensor) -> tuple[T
 
 
 def handed_on(segments: Iterable[Segment]) -> Iterator[Segment]:
-    """Single pieces, one after the other, each with what its successor has paid for at the corner they share."""
+    """Single pieces, one after the other, each with what its successor has paid for at the corner
+    they share."""
     held: Segment | None = None
     for segment in segments:
         if held is not None:
             single = len(held.start) == len(segment.start) == 1
             follows = single and bool(held.clock[1][0] == segment.clock[0][0])
-            yield dataclasses.replace(held, at_end=segment.at_start) if follows and held.at_end is None else held
+            yield (
+                dataclasses.replace(held, at_end=segment.at_start)
+                if follows and held.at_end is None
+                else held
+            )
         held = segment
     if held is not None:
         yield held
 
 
 def between_pairs(path: PathLike, field: Field, start: Tensor, end: Tensor) -> Iterator[Segment]:
-    """A path to ends (R, B, \\*s) that differ by reference: every pair of reference and example is walked as an example of its own."""
+    """A path to ends (R, B, \\*s) that differ by reference: every pair of reference and example is
+    walked as an example of its own."""
     references, batch = start.shape[:2]
     example = torch.arange(batch, device=start.device).repeat(references)
 
@@ -141,5 +158,8 @@ def between_pairs(path: PathLike, field: Field, start: Tensor, end: Tensor) -> I
             end=segment.end.reshape(pieces, references, batch, *inner),
             at_start=unfolded(segment.at_start, pieces),
             at_end=unfolded(segment.at_end, pieces),
-            notes={name: numbers.reshape(pieces + 1, references, batch) for name, numbers in segment.notes.items()},
+            notes={
+                name: numbers.reshape(pieces + 1, references, batch)
+                for name, numbers in segment.notes.items()
+            },
         )

@@ -1,7 +1,8 @@
 """Bases: how the change from a baseline to an image is taken apart, strong and coarse pieces first.
 
-A basis is any callable ``change (N, C, H, W) -> Split``. The pieces themselves are seldom made: a ``Split`` knows how strong each
-is, and how to put together a sum in which piece i counts φ_i. All ones put together the change itself.
+A basis is any callable ``change (N, C, H, W) -> Split``. The pieces themselves are seldom made: a
+``Split`` knows how strong each is, and how to put together a sum in which piece i counts φ_i. All
+ones put together the change itself.
 """
 
 from __future__ import annotations
@@ -42,9 +43,10 @@ class Basis(Protocol):
 class SVD:
     """Singular values: Δ = Σ_i σ_i u_i v_iᵀ, strength σ_i/σ_1.
 
-    Of every channel's H × W matrix by itself, or with ``joint`` of the channels on top of one another, (C·H) × W, which keeps
-    colours together. Singular vectors are not unique where singular values are equal, but then all of these count alike, and
-    their sum is. Cost: one thin decomposition, min(H, W) rank-one pieces that are never made.
+    Of every channel's H × W matrix by itself, or with ``joint`` of the channels on top of one
+    another, (C·H) × W, which keeps colours together. Singular vectors are not unique where singular
+    values are equal, but then all of these count alike, and their sum is. Cost: one thin
+    decomposition, min(H, W) rank-one pieces that are never made.
     """
 
     joint: bool = False
@@ -66,15 +68,17 @@ class SVD:
 class DCT:
     """Cosines: the orthonormal two-dimensional DCT-II of every channel, strength 1 − r/max r.
 
-    r is the distance of a frequency (u, v) from the constant, each counted in parts of the highest along its axis. Cost: two
-    products with H × H and W × W matrices per sum.
+    r is the distance of a frequency (u, v) from the constant, each counted in parts of the highest
+    along its axis. Cost: two products with H × H and W × W matrices per sum.
     """
 
     def __call__(self, change: Tensor) -> Split:
         height, width = change.shape[-2:]
         rows, columns = (_cosines(size).to(change) for size in (height, width))
         coefficients = rows @ change @ columns.T
-        vertical, horizontal = (torch.linspace(0, 1, size, dtype=torch.float64) for size in (height, width))
+        vertical, horizontal = (
+            torch.linspace(0, 1, size, dtype=torch.float64) for size in (height, width)
+        )
         radius = torch.hypot(vertical[:, None], horizontal)
         strengths = (1 - radius / radius.max().clamp_min(1e-300)).clamp(0, 1).to(change)[None]
 
@@ -95,11 +99,14 @@ def _cosines(size: int) -> Tensor:
 
 @part
 class Haar:
-    """Haar wavelets: averages, then differences between neighbours from the coarsest level to the finest, strengths even from 1 to 0.
+    """Haar wavelets: averages, then differences between neighbours from the coarsest level to the
+    finest, strengths even from 1 to 0.
 
-    Every level has three pieces: differences along the width, along the height, and along both. ``levels`` are halvings, as many
-    as the smaller side allows; a last row or column that has no neighbour is paired with itself. Cost: two passes over the pixels
-    per sum. In the published code differences enter from the finest level to the coarsest, and a side that is odd ends the halving.
+    Every level has three pieces: differences along the width, along the height, and along both.
+    ``levels`` are halvings, as many as the smaller side allows; a last row or column that has no
+    neighbour is paired with itself. Cost: two passes over the pixels per sum. In the published code
+    differences enter from the finest level to the coarsest, and a side that is odd ends the
+    halving.
     """
 
     levels: int = 4
@@ -125,7 +132,8 @@ class Haar:
 
 
 def _halved(z: Tensor) -> tuple[Tensor, ...]:
-    """Averages and three differences of 2 × 2 pixels (N, C, ⌈H/2⌉, ⌈W/2⌉), orthonormal where sides are even."""
+    """Averages and three differences of 2 × 2 pixels (N, C, ⌈H/2⌉, ⌈W/2⌉), orthonormal where sides
+    are even."""
     odd_rows, odd_columns = (size % 2 for size in z.shape[-2:])
     if odd_rows or odd_columns:
         z = functional.pad(z, (0, odd_columns, 0, odd_rows), mode="replicate")
@@ -146,11 +154,13 @@ def _doubled(low: Tensor, along: Tensor, down: Tensor, both: Tensor) -> Tensor:
 
 @part
 class Pyramid:
-    """The Laplacian pyramid: the smallest picture, then what each larger one adds, strengths even from 1 to 0.
+    """The Laplacian pyramid: the smallest picture, then what each larger one adds, strengths even
+    from 1 to 0.
 
-    ``levels`` are halvings by averages of 2 × 2 pixels, as many as the smaller side allows; a level's piece is what bilinear
-    enlargement of the next smaller picture misses. Cost: one enlargement per level and sum. In the published code pieces enter
-    from the finest level to the coarsest.
+    ``levels`` are halvings by averages of 2 × 2 pixels, as many as the smaller side allows; a
+    level's piece is what bilinear enlargement of the next smaller picture misses. Cost: one
+    enlargement per level and sum. In the published code pieces enter from the finest level to the
+    coarsest.
     """
 
     levels: int = 4
@@ -162,7 +172,9 @@ class Pyramid:
         small, details = change, list[Tensor]()
         while len(details) < self.levels and min(small.shape[-2:]) >= 2:
             large = small
-            small = functional.avg_pool2d(large, 2, ceil_mode=True)  # a last row or column alone is its own average
+            small = functional.avg_pool2d(
+                large, 2, ceil_mode=True
+            )  # a last row or column alone is its own average
             details.insert(0, large - _enlarged(small, large.shape[-2:]))
 
         def compose(gates: Tensor) -> Tensor:
@@ -177,13 +189,17 @@ class Pyramid:
 
 def _enlarged(z: Tensor, size: Shape) -> Tensor:
     """(…, C, h, w) → (…, C, H, W)."""
-    made = functional.interpolate(z.flatten(0, -4), size=tuple(size), mode="bilinear", align_corners=False)
+    made = functional.interpolate(
+        z.flatten(0, -4), size=tuple(size), mode="bilinear", align_corners=False
+    )
     return made.reshape(*z.shape[:-2], *size)
 
 
 def _check_levels(levels: int) -> None:
     if levels < 1:
-        raise InputError(f"levels is how often the picture is halved, at least once, not {levels} times.")
+        raise InputError(
+            f"levels is how often the picture is halved, at least once, not {levels} times."
+        )
 
 
 def _even(count: int, like: Tensor) -> Tensor:

@@ -2,10 +2,11 @@
 
     γ(σ) = G_σ ∗ x,   σ from its maximum down to 0
 
-Everything is one convolution per axis and per σ. With the border folded in, a convolution along an axis of n is an n × n matrix,
-so that a blur wider than the picture costs no more than a narrow one; axes too long for matrices take Fourier's way. Both
-start from the same ring: the kernel's weights by offset modulo 2n, since the reflected axis has that period and the zero border
-needs no more room.
+Everything is one convolution per axis and per σ. With the border folded in, a convolution along an
+axis of n is an n × n matrix, so that a blur wider than the picture costs no more than a narrow one;
+axes too long for matrices take Fourier's way. Both start from the same ring: the kernel's weights
+by offset modulo 2n, since the reflected axis has that period and the zero border needs no more
+room.
 
     reflect   M[i, j] = ring[j − i] + ring[−1 − j − i]       … c b a | a b c … x y z | z y x …
     zero      M[i, j] = ring[j − i]                          … 0 0 0 | a b c … x y z | 0 0 0 …
@@ -40,25 +41,28 @@ class Blur(Path):
     """γ(σ) = G_σ ∗ x, with σ falling from ``sigma`` to 0 in ``steps``: the input comes into focus.
 
     sigma    the widest blur, in pixels (or samples); where the path begins
-    steps    how many pieces; the path is straight between the blurs at σ_0 = sigma > σ_1 > … > σ_steps = 0
-    border   what lies beyond the edges: "reflect", the input mirrored (wide blurs tend to the mean colour), or "zero", the number 0
-             (wide blurs tend to 0; for normalised inputs that is not black). Of the two only "reflect" is the same blur
-             before and after a normalisation
+    steps    how many pieces; the path is straight between the blurs at σ_0 = sigma > σ_1 > … >
+             σ_steps = 0
+    border   what lies beyond the edges: "reflect", the input mirrored (wide blurs tend to the mean
+             colour), or "zero", the number 0 (wide blurs tend to 0; for normalised inputs that is
+             not black). Of the two only "reflect" is the same blur before and after a normalisation
     spacing  "linear": σ falls evenly; "sqrt": σ² does, so that more steps are spent on wide blurs
-    axes     which axes of an example are blurred, such as (-1,) for the time of a series or of a spectrogram; by default both of
-             an image (C, H, W) or (H, W)
+    axes     which axes of an example are blurred, such as (-1,) for the time of a series or of a
+             spectrogram; by default both of an image (C, H, W) or (H, W)
 
-    The path chooses its own start: of the references only their number is used. Maps add up to F(x) − F(G_sigma ∗ x). The path
-    does not look at F; it is linear in x, leaves the box between its ends, and turns back. Kernels are sampled in double
-    precision and end at 4 σ, as those of scipy's ``gaussian_filter`` do. A step too small to blur (σ below an eighth of a pixel)
-    has no length and costs nothing.
+    The path chooses its own start: of the references only their number is used. Maps add up to F(x)
+    − F(G_sigma ∗ x). The path does not look at F; it is linear in x, leaves the box between its
+    ends, and turns back. Kernels are sampled in double precision and end at 4 σ, as those of
+    scipy's ``gaussian_filter`` do. A step too small to blur (σ below an eighth of a pixel) has no
+    length and costs nothing.
 
-    Cost: one blur per corner: for an axis of n, n multiplications per number of x, however wide it is (100 corners of a 3 × 224²
-    photograph: 0.3 s on one core; scipy: 1.9 s). Memory does not grow with steps.
-    Errors: ``InputError`` for a sigma, a border or a spacing that is none; ``ShapeError`` for inputs without the axes.
-    Source: Xu, Venugopalan, Sundararajan, "Attribution in Scale and Space", CVPR 2020 (arXiv 2004.03383). Their code pads with
-    zeros, takes the blur's derivative by a forward difference of .01 in σ, so that its maps add up to F's change only as far as
-    both allow, and its square-root spacing ends at √sigma instead of sigma.
+    Cost: one blur per corner: for an axis of n, n multiplications per number of x, however wide it
+    is (100 corners of a 3 × 224² photograph: 0.3 s on one core; scipy: 1.9 s). Memory does not grow
+    with steps. Errors: ``InputError`` for a sigma, a border or a spacing that is none;
+    ``ShapeError`` for inputs without the axes. Source: Xu, Venugopalan, Sundararajan, "Attribution
+    in Scale and Space", CVPR 2020 (arXiv 2004.03383). Their code pads with zeros, takes the blur's
+    derivative by a forward difference of .01 in σ, so that its maps add up to F's change only as
+    far as both allow, and its square-root spacing ends at √sigma instead of sigma.
 
     >>> import torch, integrand as ig
     >>> _, corners = ig.paths.corners(ig.paths.Blur(1.0, 2), ig.fields.Linear(torch.ones(3, 3)), torch.zeros(1, 1, 3, 3), torch.eye(3)[None])
@@ -82,13 +86,19 @@ class Blur(Path):
 
     def __post_init__(self) -> None:
         if not 0 < self.sigma < math.inf:
-            raise InputError(f"sigma is the width of the widest blur, a positive number of pixels, not {self.sigma}.")
+            raise InputError(
+                f"sigma is the width of the widest blur, a positive number of pixels, not {self.sigma}."
+            )
         if self.steps < 1:
             raise InputError(f"A blur path takes at least one step, not {self.steps}.")
         if self.border not in _BORDERS:
-            raise InputError(f"border is one of {', '.join(map(repr, _BORDERS))}, not {self.border!r}.")
+            raise InputError(
+                f"border is one of {', '.join(map(repr, _BORDERS))}, not {self.border!r}."
+            )
         if self.spacing not in _SPACINGS:
-            raise InputError(f"spacing is one of {', '.join(map(repr, _SPACINGS))}, not {self.spacing!r}.")
+            raise InputError(
+                f"spacing is one of {', '.join(map(repr, _SPACINGS))}, not {self.spacing!r}."
+            )
 
     def widths(self, clock: Tensor) -> Tensor:
         """σ (k,) at clocks (k,): ``sigma`` at 0, nothing at 1."""
@@ -119,7 +129,11 @@ class Blur(Path):
                 )
             return (-2, -1)
         counted = tuple(axis if axis < 0 else axis - count for axis in self.axes)
-        if not counted or len(set(counted)) < len(counted) or not all(-count <= axis < 0 for axis in counted):
+        if (
+            not counted
+            or len(set(counted)) < len(counted)
+            or not all(-count <= axis < 0 for axis in counted)
+        ):
             raise ShapeError(
                 f"axes={self.axes} are not different axes of an example of shape {describe(end.shape[1:])}: count them from "
                 "-1, the last, without the batch."
@@ -128,7 +142,8 @@ class Blur(Path):
 
 
 def blurred(x: Tensor, widths: Tensor, axes: Sequence[int], border: str = "reflect") -> Tensor:
-    """``x`` under Gaussians of ``widths`` (k,), along ``axes`` counted from the last → (k, \\*x.shape)."""
+    """``x`` under Gaussians of ``widths`` (k,), along ``axes`` counted from the last → (k,
+    \\*x.shape)."""
     made = x[None]
     for axis in axes:
         last = made.movedim(axis, -1)
@@ -147,13 +162,16 @@ def _convolved(rows: Tensor, widths: Tensor, border: str) -> Tensor:
         return dense
     beyond = rows.flip(-1) if border == "reflect" else torch.zeros_like(rows)
     seen = torch.fft.rfft(torch.cat([rows, beyond], -1))
-    kept = torch.fft.rfft(ring).real.to(rows)[:, None]  # kernels are even, so are their transforms real
+    kept = torch.fft.rfft(ring).real.to(rows)[
+        :, None
+    ]  # kernels are even, so are their transforms real
     made: Tensor = torch.fft.irfft(seen * kept, n=2 * length)
     return made[..., :length]
 
 
 def _ring(widths: Tensor, length: int, border: str) -> Tensor:
-    """Every kernel's weight by offset modulo twice the ``length`` of the axis (k, 2n), on the CPU and in double precision."""
+    """Every kernel's weight by offset modulo twice the ``length`` of the axis (k, 2n), on the CPU
+    and in double precision."""
     width = widths.detach().to("cpu", torch.float64)[:, None]
     radius = torch.floor(_TRUNCATE * width + 0.5)
     widest = int(radius.max())

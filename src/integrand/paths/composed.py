@@ -19,15 +19,18 @@ from .base import Path, PathLike, as_path, between_pairs, handed_on
 
 @part
 class Composed(Path):
-    """``path`` from anchor to anchor: a_j = b + j/(m+1) (x − b), j = 0 … m+1, with m = ``anchors`` between the ends.
+    """``path`` from anchor to anchor: a_j = b + j/(m+1) (x − b), j = 0 … m+1, with m = ``anchors``
+    between the ends.
 
-    However far the path strays, it comes back to the straight line at every anchor. Its steps (or segments, whichever it counts)
-    are divided over the m + 1 stretches as evenly as whole numbers allow; a path that has neither is walked as it is on each.
-    The clock of a stretch is a part 1/(m+1) of the whole.
+    However far the path strays, it comes back to the straight line at every anchor. Its steps (or
+    segments, whichever it counts) are divided over the m + 1 stretches as evenly as whole numbers
+    allow; a path that has neither is walked as it is on each. The clock of a stretch is a part
+    1/(m+1) of the whole.
 
-    ``Composed(Guided(stray=1.0), anchors=20)`` is Guided IG as the paper bounds it. Cost: that of ``path``. Errors: ``InputError``
-    for fewer steps than stretches, and for paths that choose where they begin (``Descent``): they do not come by anchors.
-    Source: Kapishnikov et al., CVPR 2021 (arXiv 2106.09788), section on anchors.
+    ``Composed(Guided(stray=1.0), anchors=20)`` is Guided IG as the paper bounds it. Cost: that of
+    ``path``. Errors: ``InputError`` for fewer steps than stretches, and for paths that choose where
+    they begin (``Descent``): they do not come by anchors. Source: Kapishnikov et al., CVPR 2021
+    (arXiv 2106.09788), section on anchors.
 
     >>> import integrand as ig
     >>> ig.paths.Composed(ig.paths.Guided(steps=50, stray=1.0), anchors=4).segments
@@ -94,16 +97,22 @@ class Composed(Path):
         stretches = self._stretches()
         here, arrived = start, None
         for number, stretch in enumerate(stretches, 1):
-            there = end if number == len(stretches) else torch.lerp(start, end, number / len(stretches))
+            there = (
+                end if number == len(stretches) else torch.lerp(start, end, number / len(stretches))
+            )
             known, arrived = arrived, None
             for segment in between_pairs(stretch, field, here, there):
                 self._check(segment, here, there)
-                if len(segment.start) == 1:  # what was paid for at an anchor serves the stretches on both sides
+                if (
+                    len(segment.start) == 1
+                ):  # what was paid for at an anchor serves the stretches on both sides
                     if segment.at_start is None and float(segment.clock[0]) == 0:
                         segment = dataclasses.replace(segment, at_start=known)
                     if float(segment.clock[1]) == 1:
                         arrived = segment.at_end
-                yield dataclasses.replace(segment, clock=_later(segment.clock, number - 1, len(stretches)))
+                yield dataclasses.replace(
+                    segment, clock=_later(segment.clock, number - 1, len(stretches))
+                )
             here = there
 
     def _stretches(self) -> list[Path]:
@@ -130,11 +139,13 @@ class Composed(Path):
 
 @part
 class Reversed(Path):
-    """``path`` walked from the input to the reference, and handed out from the reference to the input.
+    """``path`` walked from the input to the reference, and handed out from the reference to the
+    input.
 
-    A path that does not look at F is its own mirror image; one that does sees the input first: ``Reversed(SAMP(first="lowest"))``
-    takes away from the input what counts most. Cost: that of ``path``. Errors: ``InputError`` for paths that choose where they
-    begin, which would not end at the input.
+    A path that does not look at F is its own mirror image; one that does sees the input first:
+    ``Reversed(SAMP(first="lowest"))`` takes away from the input what counts most. Cost: that of
+    ``path``. Errors: ``InputError`` for paths that choose where they begin, which would not end at
+    the input.
     """
 
     path: Adopted[PathLike, Path] = Adopted(as_path)
@@ -212,7 +223,8 @@ def _flipped(paid: Any) -> Any:
 
 
 def _later(clock: tuple[Tensor, Tensor], before: int, of: int) -> tuple[Tensor, Tensor]:
-    """A stretch's clock as a part of the whole's; neighbours round alike, so that they still meet."""
+    """A stretch's clock as a part of the whole's; neighbours round alike, so that they still
+    meet."""
     begins, ends = (((before + side.to("cpu", torch.float64)) / of).to(side) for side in clock)
     return begins, ends
 

@@ -1,11 +1,13 @@
-"""Ways over words: from the baseline's vector to a word's, near the vectors of real words all along.
+"""Ways over words: from the baseline's vector to a word's, near the vectors of real words all
+along.
 
     anchors   w_0 = the word;   w_{j+1}: among the neighbours of w_j, neither the baseline nor been to, by ``strategy``
     points    p_0 = the word's vector;   p_{j+1} = towards the baseline, w_{j+1} where that does not turn back;   the baseline last
 
-A coordinate does not turn back where the anchor's lies between the baseline's and the point's; the others go on by 1/m of the way
-that is left. Every word of a sequence walks by itself, all of them at the same time. Anchors do not depend on F: they are found
-first, as numbers of rows of the table, and the points are made from them while they are handed out.
+A coordinate does not turn back where the anchor's lies between the baseline's and the point's; the
+others go on by 1/m of the way that is left. Every word of a sequence walks by itself, all of them
+at the same time. Anchors do not depend on F: they are found first, as numbers of rows of the table,
+and the points are made from them while they are handed out.
 """
 
 from __future__ import annotations
@@ -40,27 +42,35 @@ class Discretized(Path):
         p_{j+1} = m(b, p_j, e_{w_{j+1}})                              j < steps; the baseline b comes last
         m(b, p, a) = a where a lies between b and p, else p − (p − b)/steps        coordinate by coordinate
 
-    For examples (\\*n, d): vectors of ``table`` along the last axis, such as the words of a sentence (n, d).
+    For examples (\\*n, d): vectors of ``table`` along the last axis, such as the words of a
+    sentence (n, d).
 
     table       (V, d), the vectors of all words
-    neighbours  how many nearest neighbours of a word are candidates (500); or the graph itself, (V, k) numbers of rows as
-                ``ig.paths.neighbour_graph(table, k)`` finds them, which saves looking for them in every call
+    neighbours  how many nearest neighbours of a word are candidates (500); or the graph itself, (V,
+                k) numbers of rows as ``ig.paths.neighbour_graph(table, k)`` finds them, which saves
+                looking for them in every call
     steps       m, the anchors between the word and the baseline (30); the path has m + 1 pieces
-    strategy    "greedy" as above, the neighbour that has to be moved least; "maxcount": the one with the most coordinates between
-                the baseline's and w_j's. Of equal ones the nearest to w_j
+    strategy    "greedy" as above, the neighbour that has to be moved least; "maxcount": the one
+                with the most coordinates between the baseline's and w_j's. Of equal ones the
+                nearest to w_j
 
-    A word that is the baseline stays where it is and is not looked for in the table: so special tokens are kept
-    (``ig.baselines.Masked``). The baseline may be any vector; if it is a word's, that word is no anchor. A walk that has nowhere left to
-    go is at the baseline from there on; pieces of no length cost nothing.
+    A word that is the baseline stays where it is and is not looked for in the table: so special
+    tokens are kept (``ig.baselines.Masked``). The baseline may be any vector; if it is a word's,
+    that word is no anchor. A walk that has nowhere left to go is at the baseline from there on;
+    pieces of no length cost nothing.
 
-    The path does not depend on F, is monotone and stays in the box. Cost: no gradients; R·B·n·steps·k·d operations for the anchors,
-    less for words that repeat, and V·d for the neighbours of every word visited; all where the inputs are. Memory grows with steps by one number for each
-    word. Errors: ``ShapeError`` for a table of another width, ``InputError`` for an empty one, and for a word that is not in it.
+    The path does not depend on F, is monotone and stays in the box. Cost: no gradients;
+    R·B·n·steps·k·d operations for the anchors, less for words that repeat, and V·d for the
+    neighbours of every word visited; all where the inputs are. Memory grows with steps by one
+    number for each word. Errors: ``ShapeError`` for a table of another width, ``InputError`` for an
+    empty one, and for a word that is not in it.
 
-    Source: Sanyal and Ren, "Discretized Integrated Gradients for Explaining Language Models", EMNLP 2021 (arXiv 2108.13654), whose code
-    sums the gradients at the baseline's end of every piece (``Left()``) and halves pieces for accuracy (``Left(2)``). As there,
-    candidates are judged from the last anchor's own vector, and points are made from the last point. It computes points in float32
-    and asks for the largest logit at every point, whichever class that is; here F is what it is.
+    Source: Sanyal and Ren, "Discretized Integrated Gradients for Explaining Language Models", EMNLP
+    2021 (arXiv 2108.13654), whose code sums the gradients at the baseline's end of every piece
+    (``Left()``) and halves pieces for accuracy (``Left(2)``). As there, candidates are judged from
+    the last anchor's own vector, and points are made from the last point. It computes points in
+    float32 and asks for the largest logit at every point, whichever class that is; here F is what
+    it is.
 
     >>> import torch, integrand as ig
     >>> table = torch.tensor([[0.0, 0.0], [4.0, 4.0], [3.0, 2.0], [1.0, 1.0]])
@@ -87,11 +97,15 @@ class Discretized(Path):
         if self.steps < 1:
             raise InputError(f"A discretized path takes at least one step, not {self.steps}.")
         if self.strategy not in _STRATEGIES:
-            raise InputError(f"strategy is one of {', '.join(map(repr, _STRATEGIES))}, not {self.strategy!r}.")
+            raise InputError(
+                f"strategy is one of {', '.join(map(repr, _STRATEGIES))}, not {self.strategy!r}."
+            )
         if isinstance(self.neighbours, Tensor):
             _check_graph(self.neighbours, len(self.table))
         elif self.neighbours < 1:
-            raise InputError(f"A word has at least one neighbour, not neighbours={self.neighbours}.")
+            raise InputError(
+                f"A word has at least one neighbour, not neighbours={self.neighbours}."
+            )
 
     def __call__(self, field: Field, start: Tensor, end: Tensor) -> Iterator[Segment]:
         words = self._words(end)
@@ -99,7 +113,11 @@ class Discretized(Path):
         most = at_once(start.numel(), start.device)
         corners = [end.expand_as(start)]
         for done in range(1, self.segments + 1):
-            here = start if done > self.steps else self._towards(words, start, corners[-1], anchors[done - 1])
+            here = (
+                start
+                if done > self.steps
+                else self._towards(words, start, corners[-1], anchors[done - 1])
+            )
             corners.append(here)
             if len(corners) > most or done > self.steps:
                 left = self.segments - done
@@ -117,7 +135,8 @@ class Discretized(Path):
         return _WordTable(self.table.detach().to(end), self.neighbours)
 
     def _towards(self, words: _WordTable, start: Tensor, here: Tensor, anchor: Tensor) -> Tensor:
-        """The next points (R, B, \\*n, d), from the points ``here`` and the numbers of the anchors (R, B, \\*n)."""
+        """The next points (R, B, \\*n, d), from the points ``here`` and the numbers of the anchors
+        (R, B, \\*n)."""
         wanted = torch.where((anchor == _NONE)[..., None], start, words.table[anchor.clamp_min(0)])
         low, high = torch.minimum(start, here), torch.maximum(start, here)
         # Rounding may not lead past the baseline.
@@ -125,12 +144,14 @@ class Discretized(Path):
         return torch.where((wanted >= low) & (wanted <= high), wanted, onwards)
 
     def _anchors(self, words: _WordTable, start: Tensor, end: Tensor) -> Tensor:
-        """The numbers (steps, R, B, \\*n) of the rows that each word walks by, −1 where it has come to the baseline."""
+        """The numbers (steps, R, B, \\*n) of the rows that each word walks by, −1 where it has come
+        to the baseline."""
         moves = (start != end).any(-1)
         made = torch.full((self.steps, *moves.shape), _NONE, device=end.device)
         if not bool(moves.any()):
             return made
-        # Sentences repeat their words, and share a baseline: each is looked for, and walked from, once.
+        # Sentences repeat their words, and share a baseline: each is looked for, and walked from,
+        # once.
         word, of_word = torch.unique(end[moves], dim=0, return_inverse=True)
         base, of_base = torch.unique(start[moves], dim=0, return_inverse=True)
         number, nearest, apart = words.find(word)
@@ -143,19 +164,23 @@ class Discretized(Path):
         return made
 
     def _walks(self, words: _WordTable, word: Tensor, avoided: Tensor, base: Tensor) -> Tensor:
-        """Anchors (steps, P) of walks from the rows ``word`` (P,) to the vectors ``base`` (P, d), by way of none of ``avoided`` (P,)."""
+        """Anchors (steps, P) of walks from the rows ``word`` (P,) to the vectors ``base`` (P, d),
+        by way of none of ``avoided`` (P,)."""
         been = word[None]
         for _ in range(self.steps):
             here = been[-1]
             following = torch.full_like(here, _NONE)
             busy = (here != _NONE).nonzero()[:, 0]
-            for some in torch.split(busy, max(1, _SEARCH_ELEMENTS // (words.width * words.table.shape[1]))):
+            for some in torch.split(
+                busy, max(1, _SEARCH_ELEMENTS // (words.width * words.table.shape[1]))
+            ):
                 following[some] = self._choice(words, been[:, some], avoided[some], base[some])
             been = torch.cat([been, following[None]])
         return been[1:]
 
     def _choice(self, words: _WordTable, been: Tensor, avoided: Tensor, base: Tensor) -> Tensor:
-        """The next anchor (P,) of walks that have been at (j, P), the last of which is where they are."""
+        """The next anchor (P,) of walks that have been at (j, P), the last of which is where they
+        are."""
         near = words.near(been[-1])
         if not near.shape[1]:
             return torch.full_like(avoided, _NONE)
@@ -170,14 +195,18 @@ class Discretized(Path):
         else:
             onwards = here - (here - base) / self.steps
             score = (candidates - onwards[:, None]).masked_fill_(between, 0).square_().sum(-1)
-        best = score.masked_fill_(closed, float("inf")).argmin(1, keepdim=True)  # the first of equal ones
+        best = score.masked_fill_(closed, float("inf")).argmin(
+            1, keepdim=True
+        )  # the first of equal ones
         return torch.where(closed.all(1), _NONE, near.gather(1, best)[:, 0])
 
 
 def neighbour_graph(table: Tensor, neighbours: int = 500) -> Tensor:
-    """The numbers (V, k) of each row's nearest other rows in Euclidean distance, the nearest first; k is V − 1 at most.
+    """The numbers (V, k) of each row's nearest other rows in Euclidean distance, the nearest first;
+    k is V − 1 at most.
 
-    For ``ig.paths.Discretized(table, neighbours=…)``. Cost: V²·d operations, where the table is, a block at a time.
+    For ``ig.paths.Discretized(table, neighbours=…)``. Cost: V²·d operations, where the table is, a
+    block at a time.
 
     >>> import torch, integrand as ig
     >>> ig.paths.neighbour_graph(torch.tensor([[0.0], [1.0], [3.0]]), 2).tolist()
@@ -191,7 +220,8 @@ def neighbour_graph(table: Tensor, neighbours: int = 500) -> Tensor:
 
 
 class _WordTable:
-    """A table (V, d) of vectors: which row a vector is, and which rows are near a row. Neighbours are looked for when asked for."""
+    """A table (V, d) of vectors: which row a vector is, and which rows are near a row. Neighbours
+    are looked for when asked for."""
 
     def __init__(self, table: Tensor, neighbours: int | Tensor) -> None:
         self.table = table
@@ -199,12 +229,16 @@ class _WordTable:
         self.centred = table - self.middle  # near the origin products lose less of the differences
         self.squares = self.centred.square().sum(1)
         self.size = table.norm(dim=1).mean()
-        self.known = torch.full((len(table),), _NONE, device=table.device)  # where in the graph a row's neighbours are
+        self.known = torch.full(
+            (len(table),), _NONE, device=table.device
+        )  # where in the graph a row's neighbours are
         if isinstance(neighbours, Tensor):
             self.graph = neighbours.to(table.device)
             self.known = torch.arange(len(table), device=table.device)
         else:
-            self.graph = torch.empty(0, min(neighbours, len(table) - 1), dtype=torch.int32, device=table.device)
+            self.graph = torch.empty(
+                0, min(neighbours, len(table) - 1), dtype=torch.int32, device=table.device
+            )
 
     @property
     def width(self) -> int:
@@ -215,27 +249,44 @@ class _WordTable:
         """The numbers (P, k) of the rows nearest to ``rows`` (P,), the nearest first."""
         new = torch.unique(rows[self.known[rows] == _NONE])
         if len(new):
-            self.known[new] = torch.arange(len(self.graph), len(self.graph) + len(new), device=new.device)
-            most = max(1, _SEARCH_ELEMENTS // max(len(self.table), (self.width + _SPARE) * self.table.shape[1]))
-            self.graph = torch.cat([self.graph, *(self._nearest(some) for some in torch.split(new, most))])
+            self.known[new] = torch.arange(
+                len(self.graph), len(self.graph) + len(new), device=new.device
+            )
+            most = max(
+                1,
+                _SEARCH_ELEMENTS
+                // max(len(self.table), (self.width + _SPARE) * self.table.shape[1]),
+            )
+            self.graph = torch.cat(
+                [self.graph, *(self._nearest(some) for some in torch.split(new, most))]
+            )
         return self.graph[self.known[rows]].long()
 
     def _nearest(self, rows: Tensor) -> Tensor:
-        """The rows (P, k) nearest to some: a few more by products of matrices, and of these the nearest, difference by difference."""
+        """The rows (P, k) nearest to some: a few more by products of matrices, and of these the
+        nearest, difference by difference."""
         count = self.graph.shape[1]
         roughly = self._roughly(self.centred[rows])
         roughly[torch.arange(len(rows), device=rows.device), rows] = float("inf")
         # In the order of the table, so that of equally near ones the first come first.
-        some = roughly.topk(min(count + _SPARE, len(self.table) - 1), largest=False).indices.sort(1).values
+        some = (
+            roughly.topk(min(count + _SPARE, len(self.table) - 1), largest=False)
+            .indices.sort(1)
+            .values
+        )
         apart = (self.table[some] - self.table[rows][:, None]).square_().sum(-1)
         return some.gather(1, apart.argsort(dim=1, stable=True)[:, :count]).to(self.graph.dtype)
 
     def _roughly(self, centred: Tensor) -> Tensor:
-        """Squared distances (M, V) of vectors (M, d) to all rows, to about the rounding of their squared lengths."""
-        return torch.addmm(self.squares, centred, self.centred.T, alpha=-2) + centred.square().sum(1, keepdim=True)
+        """Squared distances (M, V) of vectors (M, d) to all rows, to about the rounding of their
+        squared lengths."""
+        return torch.addmm(self.squares, centred, self.centred.T, alpha=-2) + centred.square().sum(
+            1, keepdim=True
+        )
 
     def find(self, vectors: Tensor) -> tuple[Tensor, Tensor, Tensor]:
-        """Which row each of some vectors (M, d) is, −1 for none; and the number of the nearest row, and how far it is, (M,) each."""
+        """Which row each of some vectors (M, d) is, −1 for none; and the number of the nearest row,
+        and how far it is, (M,) each."""
         most = max(1, _SEARCH_ELEMENTS // len(self.table))
         numbers, nearest, apart = zip(*map(self._found, torch.split(vectors, most)), strict=True)
         return torch.cat(numbers), torch.cat(nearest), torch.cat(apart)
@@ -248,13 +299,19 @@ class _WordTable:
         which, row = (roughly <= (_ROUGHLY * size[:, None]) ** 2).nonzero(as_tuple=True)
         same = (vectors[which] - self.table[row]).norm(dim=1) <= _ROUNDING * size[which]
         # The first of equal rows.
-        number = torch.full_like(nearest, len(self.table)).scatter_reduce_(0, which[same], row[same], "amin")
+        number = torch.full_like(nearest, len(self.table)).scatter_reduce_(
+            0, which[same], row[same], "amin"
+        )
         return torch.where(number < len(self.table), number, _NONE), nearest, apart
 
 
 def _check_table(table: Tensor) -> None:
     if not isinstance(table, Tensor) or table.ndim != 2 or not table.is_floating_point():
-        what = f"{table.dtype} of shape {describe(table.shape)}" if isinstance(table, Tensor) else type(table).__name__
+        what = (
+            f"{table.dtype} of shape {describe(table.shape)}"
+            if isinstance(table, Tensor)
+            else type(table).__name__
+        )
         raise InputError(
             f"table= is a floating-point tensor (V, d), a row for each word, such as model.get_input_embeddings().weight; got {what}."
         )
@@ -265,7 +322,12 @@ def _check_table(table: Tensor) -> None:
 
 
 def _check_graph(graph: Tensor, words: int) -> None:
-    if graph.ndim != 2 or len(graph) != words or graph.is_floating_point() or graph.dtype == torch.bool:
+    if (
+        graph.ndim != 2
+        or len(graph) != words
+        or graph.is_floating_point()
+        or graph.dtype == torch.bool
+    ):
         raise InputError(
             f"neighbours= is a number, or a graph ({words}, k) of row numbers as ig.paths.neighbour_graph(table, k) makes it; got "
             f"{str(graph.dtype).removeprefix('torch.')} of shape {describe(graph.shape)}."
@@ -277,12 +339,17 @@ def _check_graph(graph: Tensor, words: int) -> None:
         )
 
 
-def _not_there(number: Tensor, nearest: Tensor, apart: Tensor, of_word: Tensor, moves: Tensor) -> str:
-    """What to say of words that no row of the table is; ``moves`` (R, B, \\*n) says where words are, ``of_word`` which they are."""
+def _not_there(
+    number: Tensor, nearest: Tensor, apart: Tensor, of_word: Tensor, moves: Tensor
+) -> str:
+    """What to say of words that no row of the table is; ``moves`` (R, B, \\*n) says where words
+    are, ``of_word`` which they are."""
     missing = number[of_word] == _NONE
     place = moves.nonzero()[missing][0].tolist()
     one = of_word[missing][0]
-    where = f"example {place[1]}" + (f", position {', '.join(map(str, place[2:]))}" if place[2:] else "")
+    where = f"example {place[1]}" + (
+        f", position {', '.join(map(str, place[2:]))}" if place[2:] else ""
+    )
     return (
         f"{int((number == _NONE).sum())} of {len(number)} different words are not in the table: the one of {where} is "
         f"{float(apart[one]):.3g} away from the nearest row, number {int(nearest[one])}. A discretized path walks from word to word: explain "

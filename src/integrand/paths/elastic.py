@@ -1,13 +1,17 @@
-"""A path that is let go: fixed at both ends, held together by springs, pushed away from where F is steep.
+"""A path that is let go: fixed at both ends, held together by springs, pushed away from where F is
+steep.
 
-    E(p) = K Σ_k ‖d_k‖² + β s Σ_k ‖d_k‖ ‖∇F(m_k)‖         d_k = p_{k+1} − p_k, m_k its middle, s so that on the line both sums are equal
+    E(p) = K Σ_k ‖d_k‖² + β s Σ_k ‖d_k‖ ‖∇F(m_k)‖         d_k = p_{k+1} − p_k, m_k its middle, s so
+                                                          that on the line both sums are equal
 
-Springs alone keep the points on the line, evenly spaced. With d_k's direction u_k and ĝ_k = ∇F(m_k) / ‖∇F(m_k)‖
+Springs alone keep the points on the line, evenly spaced. With d_k's direction u_k and ĝ_k = ∇F(m_k)
+/ ‖∇F(m_k)‖
 
     ∂E/∂p_j = 2K (2 p_j − p_{j−1} − p_{j+1}) + β s (c_{j−1} u_{j−1} − c_j u_j + ½ l_{j−1} ∇c_{j−1} + ½ l_j ∇c_j),    c = ‖∇F‖, l = ‖d‖
 
-and ∇c = H ĝ is the change of the gradient along itself, so that a second gradient close by is all it takes: any field will do.
-Steps are taken in the springs' own metric (its inverse is a small matrix), where the first term is solved at once.
+and ∇c = H ĝ is the change of the gradient along itself, so that a second gradient close by is all
+it takes: any field will do. Steps are taken in the springs' own metric (its inverse is a small
+matrix), where the first term is solved at once.
 """
 
 from __future__ import annotations
@@ -29,25 +33,29 @@ from .base import Path
 
 @part
 class ElasticBand(Path):
-    """The line from the baseline to the input, relaxed to avoid steep gradients; its ends are fixed, so the map stays complete.
+    """The line from the baseline to the input, relaxed to avoid steep gradients; its ends are
+    fixed, so the map stays complete.
 
         minimise  K Σ_k ‖d_k‖² + β s Σ_k ‖d_k‖ ‖∇F(m_k)‖     over the corners between K pieces d_k with middles m_k
 
     corners     how many points are free (15), which makes K = corners + 1 pieces
     beta        how much steepness counts against length (0.3); 0 is the straight line
-    iterations  descent steps (30); one that would raise the energy is taken back and halved, so that the energy never rises
+    iterations  descent steps (30); one that would raise the energy is taken back and halved, so
+                that the energy never rises
 
-    The energy of the line bounds that of the path, and so do its two sums: the path is no longer than the line in the metric
-    ‖∇F‖ ‖dγ‖ (both measured with the middles of the K pieces). Notes: "steepness" (K+1, R, B), that length from the baseline to
-    each corner.
+    The energy of the line bounds that of the path, and so do its two sums: the path is no longer
+    than the line in the metric ‖∇F‖ ‖dγ‖ (both measured with the middles of the K pieces). Notes:
+    "steepness" (K+1, R, B), that length from the baseline to each corner.
 
-    Cost: (2 · iterations + 1) · K gradients per reference (two a piece and step: ∇F, and ∇F close by), and what the rule takes.
-    All corners move together: memory grows with them. Errors: ``InputError``.
+    Cost: (2 · iterations + 1) · K gradients per reference (two a piece and step: ∇F, and ∇F close
+    by), and what the rule takes. All corners move together: memory grows with them. Errors:
+    ``InputError``.
 
-    Source: the energy of Salek and Enguehard, "Using the Path of Least Resistance to Explain Deep Networks" (arXiv 2502.12108),
-    minimised. Their released code samples it by variational inference instead; there steepness is rewarded (the sign is turned), the
-    ends are free, norms are taken over the last axis, gradients are those of the sum of all outputs, and the map is (x − b) ⊙ Σ ∇F ‖dγ‖, not
-    the integral of ∇F ⊙ dγ, so that it misses the change of F by a factor.
+    Source: the energy of Salek and Enguehard, "Using the Path of Least Resistance to Explain Deep
+    Networks" (arXiv 2502.12108), minimised. Their released code samples it by variational inference
+    instead; there steepness is rewarded (the sign is turned), the ends are free, norms are taken
+    over the last axis, gradients are those of the sum of all outputs, and the map is (x − b) ⊙ Σ ∇F
+    ‖dγ‖, not the integral of ∇F ⊙ dγ, so that it misses the change of F by a factor.
     """
 
     corners: int = 15
@@ -66,12 +74,15 @@ class ElasticBand(Path):
 
     @property
     def scouted(self) -> int:
-        """Gradients per reference and example that finding the path takes; none is at a corner, so none is handed on."""
+        """Gradients per reference and example that finding the path takes; none is at a corner, so
+        none is handed on."""
         return (2 * self.iterations + 1) * self.segments if self.beta else 0
 
     def __post_init__(self) -> None:
         if self.corners < 1:
-            raise InputError(f"A path relaxes at its corners, of which there is at least one, not {self.corners}.")
+            raise InputError(
+                f"A path relaxes at its corners, of which there is at least one, not {self.corners}."
+            )
         if self.iterations < 1:
             raise InputError(f"A path relaxes in at least one step, not {self.iterations}.")
         if not 0 <= self.beta < float("inf"):
@@ -83,7 +94,9 @@ class ElasticBand(Path):
     def __call__(self, field: Field, start: Tensor, end: Tensor) -> Iterator[Segment]:
         end = end.expand_as(start)
         way = flattened(end - start, 2).norm(dim=2)
-        scale = torch.where(way > 0, way, 1)  # energies are in units of the squared way, so that all rows are alike
+        scale = torch.where(
+            way > 0, way, 1
+        )  # energies are in units of the squared way, so that all rows are alike
         line = _line(start, end, self.segments)
         if not self.beta:
             yield polyline(line)
@@ -103,25 +116,33 @@ class ElasticBand(Path):
             lower, steep = terms.energy(trial, theirs)
             better = lower < energy
             chosen = over(better, start)
-            points, gradient = torch.where(chosen, trial, points), torch.where(chosen, theirs, gradient)
-            energy, steepness = torch.where(better, lower, energy), torch.where(better, steep, steepness)
+            points, gradient = (
+                torch.where(chosen, trial, points),
+                torch.where(chosen, theirs, gradient),
+            )
+            energy, steepness = (
+                torch.where(better, lower, energy),
+                torch.where(better, steep, steepness),
+            )
             step = torch.where(better, (step * _LONGER).clamp_max(1), step * _SHORTER)
         made = polyline(points)
         travelled = torch.cat([torch.zeros_like(way)[None], steepness.cumsum(0)])
         yield Segment(made.start, made.end, made.clock, notes={"steepness": travelled})
 
 
-_PROBE = (
-    0.3  # the power of the type's precision that a gradient is looked at beside another, as a part of the whole way
-)
-_LONGER, _SHORTER = 1.3, 0.5  # how a step changes after one that was good, and after one that was taken back
+_PROBE = 0.3  # the power of the type's precision that a gradient is looked at beside another, as a part of the whole way
+_LONGER, _SHORTER = (
+    1.3,
+    0.5,
+)  # how a step changes after one that was good, and after one that was taken back
 
 
 @dataclass(frozen=True, eq=False)
 class _Terms:
     """The energy of paths, relative to that of the springs on the line.
 
-    scale, unit (R, B): the length of the line, and the mean ‖∇F‖ on it, which steepness is counted in
+    scale, unit (R, B): the length of the line, and the mean ‖∇F‖ on it, which steepness is counted
+    in
     """
 
     scale: Tensor
@@ -129,7 +150,8 @@ class _Terms:
     beta: float
 
     def energy(self, points: Tensor, gradient: Tensor) -> tuple[Tensor, Tensor]:
-        """E (R, B) of paths (K+1, R, B, \\*s) with the gradients at their middles, and ‖∇F‖ ‖d‖ of each piece (K, R, B)."""
+        """E (R, B) of paths (K+1, R, B, \\*s) with the gradients at their middles, and ‖∇F‖ ‖d‖ of
+        each piece (K, R, B)."""
         length = flattened(points.diff(dim=0), 3).norm(dim=3)
         steepness = length * flattened(gradient, 3).norm(dim=3)
         springs = len(length) * (length / self.scale).square().sum(0)
@@ -139,7 +161,8 @@ class _Terms:
         """The slope of scale² E at the corners, in the springs' own metric (K−1, R, B, \\*s)."""
         step = points.diff(dim=0)
         length, size = (flattened(vectors, 3).norm(dim=3) for vectors in (step, gradient))
-        # How far ĝ is followed: far enough for the difference to be more than rounding, and not far on the scale of the path.
+        # How far ĝ is followed: far enough for the difference to be more than rounding, and not far
+        # on the scale of the path.
         probe = torch.finfo(points.dtype).eps ** _PROBE * self.scale
         near = _middles(points) + over(probe, step[0]) * over(_inverse(size), step) * gradient
         bend = (_gradients(field, near) - gradient) / over(probe, step[0])
@@ -171,7 +194,8 @@ def _line(start: Tensor, end: Tensor, pieces: int) -> Tensor:
 
 
 def _springs(corners: int) -> Tensor:
-    """The inverse of the matrix of second differences (2 on the diagonal, −1 beside it): min(i, j) − i j / (corners + 1)."""
+    """The inverse of the matrix of second differences (2 on the diagonal, −1 beside it): min(i, j)
+    − i j / (corners + 1)."""
     i = torch.arange(1, corners + 1, dtype=torch.float64)
     return torch.minimum(i[:, None], i) - i[:, None] * i / (corners + 1)
 

@@ -1,12 +1,14 @@
 """Shortest ways through data: edges between neighbours, long where F is steep.
 
-    V = points ∪ {baseline} ∪ {input}        an edge u – v where one is among the other's nearest neighbours
+    V = points ∪ {baseline} ∪ {input}        an edge u – v where one is among the other's nearest
+                                             neighbours
     cost(u, v) = ‖v − u‖₂ · Σ_s w_s ‖∇F(u + t_s (v − u))‖₂        n Gauss–Legendre nodes (t_s, w_s)
 
-Every pair of a reference and an example has a graph of its own, for the two are nodes of it; but edges between data points are the same in
-all of them, and what they cost is paid once for all pairs that ask the model the same question (``Field.questions``). Distances,
-graphs and shortest paths are the business of SciPy and the CPU; only gradients are asked of the model, and no more than their norms
-are kept.
+Every pair of a reference and an example has a graph of its own, for the two are nodes of it; but
+edges between data points are the same in all of them, and what they cost is paid once for all pairs
+that ask the model the same question (``Field.questions``). Distances, graphs and shortest paths are
+the business of SciPy and the CPU; only gradients are asked of the model, and no more than their
+norms are kept.
 """
 
 from __future__ import annotations
@@ -41,35 +43,44 @@ _DISTANCES = ("geodesic", "euclidean")
 
 @part
 class Geodesic(Path):
-    """The shortest way from the baseline to the input over ``points`` of data, where steep stretches count as long.
+    """The shortest way from the baseline to the input over ``points`` of data, where steep
+    stretches count as long.
 
         cost(u, v) = ‖v − u‖₂ · Σ_s w_s ‖∇F(u + t_s (v − u))‖₂
 
-    points      (N, \\*s), or a dataset of them (pairs lose their label): a few thousand, of the kind the inputs are
+    points      (N, \\*s), or a dataset of them (pairs lose their label): a few thousand, of the
+                kind the inputs are
     neighbours  nearest neighbours that a node is linked to (10)
     nodes       Gauss–Legendre nodes for the cost of an edge (5)
-    distance    "geodesic" as above; "euclidean": an edge costs its length, and the path is the nearest-neighbour path of Enhanced
-                Integrated Gradients, whose graph asks for no gradients
-    graph       "symmetric": the nodes are the points, the baseline and the input, all alike, linked where one is among the other's
-                ``neighbours`` nearest. "official": as in the authors' code, where only points are looked for, and a point finds
-                itself first: points have ``neighbours`` − 1 real ones, baseline and input are linked to points only
-    join        a graph in several parts gets an edge between the closest points of every two of them; with ``join=False`` it is an
-                error if the baseline is in one part and the input in another
+    distance    "geodesic" as above; "euclidean": an edge costs its length, and the path is the
+                nearest-neighbour path of Enhanced Integrated Gradients, whose graph asks for no
+                gradients
+    graph       "symmetric": the nodes are the points, the baseline and the input, all alike, linked
+                where one is among the other's ``neighbours`` nearest. "official": as in the
+                authors' code, where only points are looked for, and a point finds itself first:
+                points have ``neighbours`` − 1 real ones, baseline and input are linked to points
+                only
+    join        a graph in several parts gets an edge between the closest points of every two of
+                them; with ``join=False`` it is an error if the baseline is in one part and the
+                input in another
 
-    The rows of a batch have paths of different lengths; shorter ones end with pieces of no length, which cost nothing. A path may turn
-    back and leave the box between its ends.
+    The rows of a batch have paths of different lengths; shorter ones end with pieces of no length,
+    which cost nothing. A path may turn back and leave the box between its ends.
 
-    Cost: n gradients for every edge among points that any pair's graph has, at most N · neighbours of them, once for all pairs
-    that ask the same question (targets of one class) in one call of a method, and n for every edge of a baseline or an input. The rule then pays for the few
-    edges of the path itself: of the nodes above only norms were kept, for their gradients would be as many maps as there are edges.
-    Distances among points: N² numbers. Errors: ``InputError`` for points of another shape and, with ``join=False``, a disconnected
-    graph; ``MissingExtra`` without scipy.
+    Cost: n gradients for every edge among points that any pair's graph has, at most N · neighbours
+    of them, once for all pairs that ask the same question (targets of one class) in one call of a
+    method, and n for every edge of a baseline or an input. The rule then pays for the few edges of
+    the path itself: of the nodes above only norms were kept, for their gradients would be as many
+    maps as there are edges. Distances among points: N² numbers. Errors: ``InputError`` for points
+    of another shape and, with ``join=False``, a disconnected graph; ``MissingExtra`` without scipy.
 
-    Source: Salek and Enguehard, "Using the Path of Least Resistance to Explain Deep Networks" (arXiv 2502.12108), the version with
-    nearest neighbours; with "euclidean" Jha et al., "Enhanced Integrated Gradients", Genome Biology 2020. The published code
-    puts all inputs of a batch into one graph, so that a map depends on what is explained beside it; here it does not. Its Steiner points
-    (``n_steiner``, more nodes on long edges by a scheme of arXiv 2007.10430) are left out, for the paper does not say which edges are
-    long or how many points they get: give more ``points``.
+    Source: Salek and Enguehard, "Using the Path of Least Resistance to Explain Deep Networks"
+    (arXiv 2502.12108), the version with nearest neighbours; with "euclidean" Jha et al., "Enhanced
+    Integrated Gradients", Genome Biology 2020. The published code puts all inputs of a batch into
+    one graph, so that a map depends on what is explained beside it; here it does not. Its Steiner
+    points (``n_steiner``, more nodes on long edges by a scheme of arXiv 2007.10430) are left out,
+    for the paper does not say which edges are long or how many points they get: give more
+    ``points``.
     """
 
     points: Tensor | Sequence[Any]
@@ -89,9 +100,13 @@ class Geodesic(Path):
 
     def __post_init__(self) -> None:
         if self.graph not in _GRAPHS:
-            raise InputError(f"graph is one of {', '.join(map(repr, _GRAPHS))}, not {self.graph!r}.")
+            raise InputError(
+                f"graph is one of {', '.join(map(repr, _GRAPHS))}, not {self.graph!r}."
+            )
         if self.distance not in _DISTANCES:
-            raise InputError(f"distance is one of {', '.join(map(repr, _DISTANCES))}, not {self.distance!r}.")
+            raise InputError(
+                f"distance is one of {', '.join(map(repr, _DISTANCES))}, not {self.distance!r}."
+            )
         least = 2 if self.graph == "official" else 1
         if self.neighbours < least:
             itself = ", the first of which is the point itself" if least == 2 else ""
@@ -114,13 +129,16 @@ class Geodesic(Path):
             for route in self._routes(field, ends, known, range(first, min(first + at_once, many)))
         ]
         pieces = max(map(len, routes)) - 1
-        corner = torch.full((pieces + 1, many), len(known.points) + 1)  # those that have arrived stay
+        corner = torch.full(
+            (pieces + 1, many), len(known.points) + 1
+        )  # those that have arrived stay
         for pair, route in enumerate(routes):
             corner[: len(route), pair] = torch.as_tensor(route)
         yield from ends.segments(corner)
 
     def _known(self, field: Field, start: Tensor) -> _Known:
-        """What is known of the points, kept while a method is at work: it may come for one block of references after another."""
+        """What is known of the points, kept while a method is at work: it may come for one block of
+        references after another."""
         kept = field.kept
         if kept is None:
             return _Known.of(self.points, start)
@@ -130,7 +148,8 @@ class Geodesic(Path):
         return known
 
     def _routes(self, field: Field, ends: _Ends, known: _Known, pairs: range) -> list[list[int]]:
-        """The nodes of the shortest way of each of some pairs: N is the baseline, N + 1 the input, the others are points."""
+        """The nodes of the shortest way of each of some pairs: N is the baseline, N + 1 the input,
+        the others are points."""
         away = ends.distances(pairs, known.flat)
         edges = self._edges(known, away)
         edges = self._joined(known, away, edges)
@@ -138,7 +157,9 @@ class Geodesic(Path):
         length = _lengths(known, away, edges)
         cost = length
         if self.distance == "geodesic":
-            cost = length * self._steepness(field, ends, known, pair + pairs.start, one, other, length)
+            cost = length * self._steepness(
+                field, ends, known, pair + pairs.start, one, other, length
+            )
         return _shortest(len(known.points) + 2, len(pairs), edges, cost)
 
     def _edges(self, known: _Known, away: _Away) -> _Edges:
@@ -148,7 +169,9 @@ class Geodesic(Path):
             near = known.nearest(self.neighbours - 1)[1].expand(pairs, -1, -1)
             around = [_first(far, self.neighbours) for far in (away.baseline, away.input)]
         else:
-            own, which = (numbers.expand(pairs, -1, -1) for numbers in known.nearest(self.neighbours))
+            own, which = (
+                numbers.expand(pairs, -1, -1) for numbers in known.nearest(self.neighbours)
+            )
             both = torch.stack([away.baseline, away.input], 2)
             names = torch.cat([which, torch.tensor([n, n + 1]).expand(pairs, n, 2)], 2)
             near = names.gather(2, _first(torch.cat([own, both], 2), self.neighbours))
@@ -156,10 +179,14 @@ class Geodesic(Path):
                 _first(torch.cat([far, away.direct[:, None]], 1), self.neighbours)
                 for far in (away.baseline, away.input)
             ]
-            around[0] = torch.where(around[0] == n, n + 1, around[0])  # to the baseline, what comes last is the input
+            around[0] = torch.where(
+                around[0] == n, n + 1, around[0]
+            )  # to the baseline, what comes last is the input
         heads = torch.cat([flattened(near, 1), *around], 1)
         tails = [torch.arange(n).repeat_interleave(near.shape[2])]
-        tails += [torch.full((far.shape[1],), node) for node, far in zip((n, n + 1), around, strict=True)]
+        tails += [
+            torch.full((far.shape[1],), node) for node, far in zip((n, n + 1), around, strict=True)
+        ]
         pair = torch.arange(pairs)[:, None].expand_as(heads)
         tail = torch.cat(tails).expand_as(heads)
         return _distinct(n + 2, *(numbers.reshape(-1).numpy() for numbers in (pair, tail, heads)))
@@ -167,7 +194,9 @@ class Geodesic(Path):
     def _joined(self, known: _Known, away: _Away, edges: _Edges) -> _Edges:
         """The same graphs, each in one part."""
         nodes, pairs = len(known.points) + 2, len(away.baseline)
-        count, label = _scipy().sparse.csgraph.connected_components(_matrix(nodes, pairs, edges), directed=False)
+        count, label = _scipy().sparse.csgraph.connected_components(
+            _matrix(nodes, pairs, edges), directed=False
+        )
         if count == pairs:
             return edges
         label = label.reshape(pairs, nodes)
@@ -204,7 +233,9 @@ class Geodesic(Path):
         for example in np.unique(question[among]):
             mine = np.flatnonzero(among & (question == example) & (length > 0))
             code = one[mine] * n + other[mine]
-            costs = known.steepness.setdefault(int(asked[example]), {})  # numbers of the field's, whoever asks
+            costs = known.steepness.setdefault(
+                int(asked[example]), {}
+            )  # numbers of the field's, whoever asks
             new = np.array([c for c in np.unique(code) if c not in costs], dtype=np.int64)
             found = self._norms(field, ends, np.full(len(new), example), new // n, new % n)
             costs.update(zip(new.tolist(), found.tolist(), strict=True))
@@ -213,8 +244,11 @@ class Geodesic(Path):
         made[mine] = self._norms(field, ends, pair[mine], one[mine], other[mine])
         return made
 
-    def _norms(self, field: Field, ends: _Ends, pair: _Numbers, one: _Numbers, other: _Numbers) -> _Numbers:
-        """Σ_s w_s ‖∇F‖ on edges that are told by their pair (only its example matters for those among points) and their nodes."""
+    def _norms(
+        self, field: Field, ends: _Ends, pair: _Numbers, one: _Numbers, other: _Numbers
+    ) -> _Numbers:
+        """Σ_s w_s ‖∇F‖ on edges that are told by their pair (only its example matters for those
+        among points) and their nodes."""
         if not len(pair):
             return np.zeros(0)
         like = ends.start
@@ -262,7 +296,9 @@ class _Known:
             points = data.detach()
         else:
             items = (data[i] for i in range(len(data)))
-            points = torch.stack([torch.as_tensor(i[0] if isinstance(i, tuple | list) else i) for i in items])
+            points = torch.stack(
+                [torch.as_tensor(i[0] if isinstance(i, tuple | list) else i) for i in items]
+            )
         if points.shape[1:] != start.shape[2:]:
             raise InputError(
                 f"The points of a geodesic path hold examples of shape {describe(points.shape[1:])}, but the inputs have "
@@ -270,7 +306,9 @@ class _Known:
             )
         flat = flattened(points.to("cpu", start.dtype), 1)
         if not bool(torch.isfinite(flat).all()):
-            raise InputError("The points of a geodesic path hold NaN or infinity. Leave these points out.")
+            raise InputError(
+                "The points of a geodesic path hold NaN or infinity. Leave these points out."
+            )
         between = _distances(flat, flat, exact=len(flat) * flat.numel() <= _EXACT)
         return cls(points, flat, between.fill_diagonal_(0))
 
@@ -283,7 +321,8 @@ class _Known:
 
 @dataclass(frozen=True, eq=False)
 class _Away:
-    """Distances of pairs: baseline (P, N) and input (P, N) to the points, direct (P,) to one another."""
+    """Distances of pairs: baseline (P, N) and input (P, N) to the points, direct (P,) to one
+    another."""
 
     baseline: Tensor
     input: Tensor
@@ -292,7 +331,8 @@ class _Away:
 
 @dataclass(frozen=True, eq=False)
 class _Ends:
-    """Nodes by their numbers: points (N, \\*s), then the baseline start (R, B, \\*s) and the input end (B, \\*s) of a pair r · B + b."""
+    """Nodes by their numbers: points (N, \\*s), then the baseline start (R, B, \\*s) and the input
+    end (B, \\*s) of a pair r · B + b."""
 
     points: Tensor
     start: Tensor
@@ -310,7 +350,9 @@ class _Ends:
             mine = (node == number).nonzero()[:, 0]
             whose = pair[mine]
             example = whose % self.batch
-            made[mine] = self.start[whose // self.batch, example] if number == n else self.end[example]
+            made[mine] = (
+                self.start[whose // self.batch, example] if number == n else self.end[example]
+            )
         return made
 
     def distances(self, pairs: range, flat: Tensor) -> _Away:
@@ -322,10 +364,13 @@ class _Ends:
         place = torch.searchsorted(example, pair % self.batch).cpu()
         end = flattened(self.end[example], 1).cpu()
         direct = torch.linalg.vector_norm(start.double() - end[place].double(), dim=1)
-        return _Away(_distances(start, flat, exact=True), _distances(end, flat, exact=True)[place], direct)
+        return _Away(
+            _distances(start, flat, exact=True), _distances(end, flat, exact=True)[place], direct
+        )
 
     def segments(self, corner: Tensor) -> Iterator[Segment]:
-        """The pieces between corners (K + 1, R·B) told by their nodes' numbers, stacked in blocks."""
+        """The pieces between corners (K + 1, R·B) told by their nodes' numbers, stacked in
+        blocks."""
         pieces, (references, batch) = len(corner) - 1, self.start.shape[:2]
         corner = corner.to(self.start.device)
         pair = torch.arange(corner.shape[1], device=corner.device)
@@ -342,18 +387,23 @@ class _Ends:
 def _distances(a: Tensor, b: Tensor, *, exact: bool) -> Tensor:
     """‖a_i − b_j‖₂ (n, m) in float64 for a (n, d) and b (m, d), a block at a time."""
     mode = "donot_use_mm_for_euclid_dist" if exact else "use_mm_for_euclid_dist"
-    middle = 0 if exact else b.double().mean(0)  # near the origin products lose less of the differences
+    middle = (
+        0 if exact else b.double().mean(0)
+    )  # near the origin products lose less of the differences
     most = max(1, _BLOCK_ELEMENTS // max(1, a.shape[1]))
     made = torch.empty(len(a), len(b), dtype=torch.float64)
     for i in range(0, len(a), most):
         block = a[i : i + most].double() - middle
         for j in range(0, len(b), most):
-            made[i : i + most, j : j + most] = torch.cdist(block, b[j : j + most].double() - middle, compute_mode=mode)
+            made[i : i + most, j : j + most] = torch.cdist(
+                block, b[j : j + most].double() - middle, compute_mode=mode
+            )
     return made
 
 
 def _first(numbers: Tensor, count: int) -> Tensor:
-    """Where the ``count`` smallest are along the last axis, the smallest first; of equal ones those that come first."""
+    """Where the ``count`` smallest are along the last axis, the smallest first; of equal ones those
+    that come first."""
     return numbers.argsort(dim=-1, stable=True)[..., :count]
 
 
@@ -371,11 +421,15 @@ def _lengths(known: _Known, away: _Away, edges: _Edges) -> _Numbers:
     point = one.clamp_max(n - 1)
     made = torch.where(other == n, away.baseline[pair, point], away.input[pair, point])
     made = torch.where(one == n, away.direct[pair], made)
-    found: _Numbers = torch.where(other < n, known.between[point, other.clamp_max(n - 1)], made).numpy()
+    found: _Numbers = torch.where(
+        other < n, known.between[point, other.clamp_max(n - 1)], made
+    ).numpy()
     return found
 
 
-def _closest(known: _Known, away: _Away, pair: int, parts: list[_Numbers]) -> Iterator[tuple[int, int]]:
+def _closest(
+    known: _Known, away: _Away, pair: int, parts: list[_Numbers]
+) -> Iterator[tuple[int, int]]:
     """The closest two nodes of every two parts of a pair's graph."""
     n = len(known.points)
     whole = torch.empty(n + 2, n + 2, dtype=torch.float64)
@@ -394,7 +448,9 @@ def _disconnected(n: int, parts: list[_Numbers], neighbours: int) -> str:
     def words(nodes: _Numbers) -> str:
         points = int((nodes < n).sum())
         named = [f"{points} point{'s' if points != 1 else ''}"] if points else []
-        named += [word for number, word in ((n, "the baseline"), (n + 1, "the input")) if number in nodes]
+        named += [
+            word for number, word in ((n, "the baseline"), (n + 1, "the input")) if number in nodes
+        ]
         return " and ".join(named)
 
     # The parts that matter first.
@@ -408,7 +464,8 @@ def _disconnected(n: int, parts: list[_Numbers], neighbours: int) -> str:
 
 
 def _shortest(nodes: int, pairs: int, edges: _Edges, cost: _Numbers) -> list[list[int]]:
-    """The nodes on the shortest way from node ``nodes`` − 2 to ``nodes`` − 1 of each of ``pairs`` graphs."""
+    """The nodes on the shortest way from node ``nodes`` − 2 to ``nodes`` − 1 of each of ``pairs``
+    graphs."""
     sources = np.arange(pairs) * nodes + nodes - 2
     # One source in each of many graphs that nothing links: one run finds the ways in all of them.
     _, before, _ = _scipy().sparse.csgraph.dijkstra(
@@ -424,12 +481,15 @@ def _shortest(nodes: int, pairs: int, edges: _Edges, cost: _Numbers) -> list[lis
 
 
 def _matrix(nodes: int, pairs: int, edges: _Edges, cost: _Numbers | None = None) -> Any:
-    """Graphs side by side as one sparse matrix, every edge both ways; edges that cost nothing are edges."""
+    """Graphs side by side as one sparse matrix, every edge both ways; edges that cost nothing are
+    edges."""
     pair, one, other = edges
     low, high = pair * nodes + one, pair * nodes + other
     weights = np.ones(len(pair)) if cost is None else cost
     places = np.concatenate([low, high]), np.concatenate([high, low])
-    return _scipy().sparse.csr_array((np.concatenate([weights, weights]), places), shape=(pairs * nodes, pairs * nodes))
+    return _scipy().sparse.csr_array(
+        (np.concatenate([weights, weights]), places), shape=(pairs * nodes, pairs * nodes)
+    )
 
 
 def _scipy() -> Any:

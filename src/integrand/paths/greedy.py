@@ -2,14 +2,16 @@
 
     p_0 = b,   g = ∇F(p_k),   ‖x − p_{k+1}‖₁ = (1 − (k+1)/K) ‖x − b‖₁
 
-A step covers a K-th of the L1 distance from the baseline to the input. Coordinates are ranked by a cost that is read off the
-gradient at the step's start, the cheapest part of them moves as far as it may, then the next cheapest, until the distance is
-covered. ``Guided`` and ``SAMP`` differ in the cost alone. Which coordinates move is all that a path decides: a step is handed
-on as one straight segment with the gradient at its start, and rules integrate it as they like.
+A step covers a K-th of the L1 distance from the baseline to the input. Coordinates are ranked by a
+cost that is read off the gradient at the step's start, the cheapest part of them moves as far as it
+may, then the next cheapest, until the distance is covered. ``Guided`` and ``SAMP`` differ in the
+cost alone. Which coordinates move is all that a path decides: a step is handed on as one straight
+segment with the gradient at its start, and rules integrate it as they like.
 
-Where a coordinate is, is kept as its own part α_i = (p_i − b_i)/(x_i − b_i) of its way: then the band, what may still move and what
-has arrived are comparisons with one number. It is kept in float64 also where the model computes in float32. The order in which
-coordinates move is chaotic: where two gradients nearly tie, a difference in the last place of one point makes another path, and
+Where a coordinate is, is kept as its own part α_i = (p_i − b_i)/(x_i − b_i) of its way: then the
+band, what may still move and what has arrived are comparisons with one number. It is kept in
+float64 also where the model computes in float32. The order in which coordinates move is chaotic:
+where two gradients nearly tie, a difference in the last place of one point makes another path, and
 what is rounded away here would add to what the model rounds.
 """
 
@@ -33,7 +35,8 @@ _ROUNDING = 64  # what a sum of distances may be off by, in units of its last pl
 _STILL = 2.0  # where coordinates are kept that have no way to go: past the end, so that nothing ever moves them
 
 Cost = Callable[[Tensor, Tensor], Tensor]
-"""(gradient, way left to the input) (M, \\*s) → what it costs to move each coordinate; the least moves first."""
+"""(gradient, way left to the input) (M, \\*s) → what it costs to move each coordinate; the least
+moves first."""
 
 
 @part
@@ -44,17 +47,19 @@ class Guided(Path):
 
     steps     gradients, and segments: each covers a K-th of the L1 distance
     fraction  of all coordinates, how many move at a time; ties move together
-    stray     δ, how far a coordinate's own part of its way may be from the path's: after k of K steps it lies between k/K − δ and
-              k/K + δ. 0 is the straight line, 1 leaves the path free
+    stray     δ, how far a coordinate's own part of its way may be from the path's: after k of K
+              steps it lies between k/K − δ and k/K + δ. 0 is the straight line, 1 leaves the path
+              free
 
-    Cost: one gradient per step, of all references and examples in one batch, handed on as ``at_start`` (and, but for the last
-    step, as its predecessor's ``at_end``). Memory does not grow with steps. The path stays in the box between baseline and input
-    and no coordinate turns back.
+    Cost: one gradient per step, of all references and examples in one batch, handed on as
+    ``at_start`` (and, but for the last step, as its predecessor's ``at_end``). Memory does not grow
+    with steps. The path stays in the box between baseline and input and no coordinate turns back.
 
-    Source: Kapishnikov, Venugopalan, Avci, Wedin, Terry, Bolukbasi, "Guided Integrated Gradients: an Adaptive Path Method for
-    Removing Noise", CVPR 2021 (arXiv 2106.09788). The band and the defaults are those of the published code (PAIR-code/saliency); the
-    paper keeps the path near the line by anchors instead: ``Composed(Guided(stray=1.0), anchors=20)``. Distances here are compared
-    relative to ‖x − b‖₁, there to 1e-9 absolutely, which inputs in small units run into.
+    Source: Kapishnikov, Venugopalan, Avci, Wedin, Terry, Bolukbasi, "Guided Integrated Gradients:
+    an Adaptive Path Method for Removing Noise", CVPR 2021 (arXiv 2106.09788). The band and the
+    defaults are those of the published code (PAIR-code/saliency); the paper keeps the path near the
+    line by anchors instead: ``Composed(Guided(stray=1.0), anchors=20)``. Distances here are
+    compared relative to ‖x − b‖₁, there to 1e-9 absolutely, which inputs in small units run into.
     """
 
     steps: int = 200
@@ -89,23 +94,28 @@ class Guided(Path):
 
 @part
 class SAMP(Path):
-    """Salient manipulation: the coordinates whose move changes F most are moved first, the opposite of ``Guided``.
+    """Salient manipulation: the coordinates whose move changes F most are moved first, the opposite
+    of ``Guided``.
 
-        S = the ``fraction`` of coordinates with the largest ∂_i F(p) (x_i − p_i) among those not yet there
+        S = the ``fraction`` of coordinates with the largest ∂_i F(p) (x_i − p_i) among those not
+        yet there
 
     steps     gradients, and segments: each covers a K-th of the L1 distance
     fraction  of all coordinates, how many move at a time
     first     "highest": what raises F most moves first; "lowest": what lowers it most
     tie       coordinates whose change of F is within this part of the last one chosen move with it
 
-    The published insertion is ``SAMP()`` from a blurred baseline; the published deletion goes from the input to black and takes away
-    what lowers F most, ``Reversed(SAMP(first="lowest"))``. The published map is the sum of the two.
+    The published insertion is ``SAMP()`` from a blurred baseline; the published deletion goes from
+    the input to black and takes away what lowers F most, ``Reversed(SAMP(first="lowest"))``. The
+    published map is the sum of the two.
 
-    Cost and properties: as ``Guided``. Source: Zhang, Zheng, Zhou, Lu, "Path Choice Matters for Clear Attribution in Path
-    Methods" (SAMP), ICLR 2024 (arXiv 2401.10442). There a gradient moves five pixels, about 20000 gradients at 224² (here
-    ``SAMP(10_000, 1e-4)``), colours of a pixel move together, and ties are taken within an absolute 1e-6 in the implementation that
-    is public, by which all pixels tie where gradients are small; here the tolerance is relative. Momentum
-    (SAMP++) is left out: neither the abstract nor any code that is public says what is carried on from step to step.
+    Cost and properties: as ``Guided``. Source: Zhang, Zheng, Zhou, Lu, "Path Choice Matters for
+    Clear Attribution in Path Methods" (SAMP), ICLR 2024 (arXiv 2401.10442). There a gradient moves
+    five pixels, about 20000 gradients at 224² (here ``SAMP(10_000, 1e-4)``), colours of a pixel
+    move together, and ties are taken within an absolute 1e-6 in the implementation that is public,
+    by which all pixels tie where gradients are small; here the tolerance is relative. Momentum
+    (SAMP++) is left out: neither the abstract nor any code that is public says what is carried on
+    from step to step.
     """
 
     steps: int = 200
@@ -136,14 +146,18 @@ class SAMP(Path):
         return self.steps
 
     def __call__(self, field: Field, start: Tensor, end: Tensor) -> Iterator[Segment]:
-        return _greedy(field, start, end, _Moves(self.steps, self.fraction, 1.0, self.tie), _FIRST[self.first])
+        return _greedy(
+            field, start, end, _Moves(self.steps, self.fraction, 1.0, self.tie), _FIRST[self.first]
+        )
 
 
 def _refuse(steps: int, fraction: float) -> None:
     if steps < 1:
         raise InputError(f"A path takes at least one step, not {steps}.")
     if not 0 < fraction <= 1:
-        raise InputError(f"fraction is a part of the coordinates, above 0 and at most 1, not {fraction}.")
+        raise InputError(
+            f"fraction is a part of the coordinates, above 0 and at most 1, not {fraction}."
+        )
 
 
 def _slope(gradient: Tensor, left: Tensor) -> Tensor:
@@ -176,11 +190,15 @@ class _Moves:
         return max(part - self.stray, 0.0), min(part + self.stray, 1.0)
 
 
-def _greedy(field: Field, start: Tensor, end: Tensor, moves: _Moves, cost: Cost) -> Iterator[Segment]:
+def _greedy(
+    field: Field, start: Tensor, end: Tensor, moves: _Moves, cost: Cost
+) -> Iterator[Segment]:
     return handed_on(_steps(field, start, end, moves, cost))
 
 
-def _steps(field: Field, start: Tensor, end: Tensor, moves: _Moves, cost: Cost) -> Iterator[Segment]:
+def _steps(
+    field: Field, start: Tensor, end: Tensor, moves: _Moves, cost: Cost
+) -> Iterator[Segment]:
     """The steps of all R·B rows at once, each with what the field says at its start."""
     references, batch = start.shape[:2]
     example = torch.arange(batch, device=end.device).repeat(references)
@@ -209,7 +227,9 @@ def _steps(field: Field, start: Tensor, end: Tensor, moves: _Moves, cost: Cost) 
         here = there
 
 
-def _moved(at: Tensor, cost: Tensor, far: Tensor, whole: Tensor, step: int, moves: _Moves) -> Tensor:
+def _moved(
+    at: Tensor, cost: Tensor, far: Tensor, whole: Tensor, step: int, moves: _Moves
+) -> Tensor:
     """Where the coordinates (M, n) are after ``step``, each a part of its way.
 
     Those that lag are brought up to the band; the others go towards the band's end, cheapest first.
@@ -222,7 +242,9 @@ def _moved(at: Tensor, cost: Tensor, far: Tensor, whole: Tensor, step: int, move
     room.mul_(far)
     distance = room.sum(1, keepdim=True) - whole * (high - step / moves.steps)
     enough = _ROUNDING * torch.finfo(far.dtype).eps * whole
-    moved = cheapest(cost, room, distance, enough, group_of(moves.fraction, far.shape[1]), moves.tie)
+    moved = cheapest(
+        cost, room, distance, enough, group_of(moves.fraction, far.shape[1]), moves.tie
+    )
     done = at_most(cost, moved.full)
     way = torch.lerp(done.to(room), at_most(cost, moved.partly).maximum(done).to(room), moved.part)
     return torch.lerp(at, at.new_tensor(high), way)

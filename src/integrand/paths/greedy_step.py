@@ -1,11 +1,13 @@
-"""The step that greedy paths share: the coordinates that cost least move first, group after group, until a distance is covered.
+"""The step that greedy paths share: the coordinates that cost least move first, group after group,
+until a distance is covered.
 
-Groups before the last go all the way that is open to them, the last goes a part of it, all alike; which they are is read off the costs:
+Groups before the last go all the way that is open to them, the last goes a part of it, all alike;
+which they are is read off the costs:
 
     cost ≤ full  all the way        full < cost ≤ partly  a part of it        above  not at all
 
-Rows are decided all at once and do not look at each other. Masks are numbers, 0 or 1: on a CPU arithmetic takes a tenth of the time
-that choosing by booleans does.
+Rows are decided all at once and do not look at each other. Masks are numbers, 0 or 1: on a CPU
+arithmetic takes a tenth of the time that choosing by booleans does.
 """
 
 from __future__ import annotations
@@ -19,7 +21,8 @@ from torch import Tensor
 
 @dataclass(frozen=True, eq=False)
 class GreedyStep:
-    """What moves, for every row (M, 1): costs up to ``full`` all the way, dearer ones up to ``partly`` a ``part`` of it."""
+    """What moves, for every row (M, 1): costs up to ``full`` all the way, dearer ones up to
+    ``partly`` a ``part`` of it."""
 
     full: Tensor
     partly: Tensor
@@ -31,14 +34,18 @@ def group_of(fraction: float, coordinates: int) -> int:
     return int((coordinates - 1) * fraction) + 1
 
 
-def cheapest(cost: Tensor, room: Tensor, distance: Tensor, enough: Tensor, group: int, tie: float = 0.0) -> GreedyStep:
-    """The step that covers ``distance`` (M, 1): ``group`` coordinates at a time, those next that ``cost`` (M, n) least.
+def cheapest(
+    cost: Tensor, room: Tensor, distance: Tensor, enough: Tensor, group: int, tie: float = 0.0
+) -> GreedyStep:
+    """The step that covers ``distance`` (M, 1): ``group`` coordinates at a time, those next that
+    ``cost`` (M, n) least.
 
     room     (M, n) how far each may move; 0 for those whose cost is ``shut``
     enough   (M, 1) distances that count as covered
     tie      costs within this part of the dearest of a group move with it
 
-    A negative distance is gone back by the first group. Each group is found by selection; nothing is sorted.
+    A negative distance is gone back by the first group. Each group is found by selection; nothing
+    is sorted.
     """
     full = partly = torch.full_like(distance, -torch.inf, dtype=cost.dtype)
     part = torch.zeros_like(distance)
@@ -79,7 +86,9 @@ def _within(limit: Tensor, tie: float) -> Tensor:
 
 def _smallest(numbers: Tensor, k: int) -> Tensor:
     """The k-th smallest of every row (M, n) → (M, 1), by selection: nothing is sorted."""
-    if numbers.device.type == "cpu":  # NumPy selects with vector instructions, in a twentieth of torch's time
+    if (
+        numbers.device.type == "cpu"
+    ):  # NumPy selects with vector instructions, in a twentieth of torch's time
         return torch.from_numpy(np.partition(numbers.numpy(), k - 1, axis=1)[:, k - 1 : k].copy())
     return _selected(numbers, k)
 

@@ -1,11 +1,12 @@
-"""The straight line, walked in steps that follow F: each line's own, or a schedule that was found once for all.
+"""The straight line, walked in steps that follow F: each line's own, or a schedule that was found
+once for all.
 
     pilot   F at N + 1 even positions of the line, forward passes only
     clock   0 = t_0 ≤ t_1 ≤ … ≤ t_K = 1, close together where F changes       (``spacing.py``)
     γ       b + t_k (x − b), k = 0 … K
 
-Only the corners are moved along the line: the integral is that of the straight line, and a rule that errs spends its nodes where it
-would err most.
+Only the corners are moved along the line: the integral is that of the straight line, and a rule
+that errs spends its nodes where it would err most.
 """
 
 from __future__ import annotations
@@ -29,26 +30,35 @@ from .base import Path
 
 @part
 class NonUniform(Path):
-    """γ(t) = b + t (x − b) in ``steps`` pieces whose lengths follow a pilot of F on the line, for every reference and example its own.
+    """γ(t) = b + t (x − b) in ``steps`` pieces whose lengths follow a pilot of F on the line, for
+    every reference and example its own.
 
     steps  how many pieces (50)
-    pilot  how many even cells F is looked at in (50): one forward pass at each end of them, no gradients
-    by     "change": every piece carries an equal share of Σ |ΔF|, as in Integrated Decision Gradients and non-uniform interpolation;
-           "left", "midpoint": lengths that bound the error of the rule of that name best, from differences of the pilot's values
-    even   the part of the pieces that is spread evenly (a tenth), so that none is longer than 1 / (even · steps): F may rest where
-           ∇F does not, and a pilot may miss a change that begins and ends inside a cell. With ``by="change", even=0`` every
-           piece carries exactly 1/K of the change
+    pilot  how many even cells F is looked at in (50): one forward pass at each end of them, no
+           gradients
+    by     "change": every piece carries an equal share of Σ |ΔF|, as in Integrated Decision
+           Gradients and non-uniform interpolation; "left", "midpoint": lengths that bound the error
+           of the rule of that name best, from differences of the pilot's values
+    even   the part of the pieces that is spread evenly (a tenth), so that none is longer than 1 /
+           (even · steps): F may rest where ∇F does not, and a pilot may miss a change that begins
+           and ends inside a cell. With ``by="change", even=0`` every piece carries exactly 1/K of
+           the change
 
-    Any rule integrates any clock; one node to a piece (``Midpoint()``, ``Left()``) is where spacing helps, if F saturates or changes
-    abruptly. A change that is smooth and rests on both sides even steps integrate well already, for their errors cancel. The first piece begins at the baseline and the
-    last ends at the input, so that a rule's weights, the lengths of the pieces, add up to one whatever the pilot saw.
+    Any rule integrates any clock; one node to a piece (``Midpoint()``, ``Left()``) is where spacing
+    helps, if F saturates or changes abruptly. A change that is smooth and rests on both sides even
+    steps integrate well already, for their errors cancel. The first piece begins at the baseline
+    and the last ends at the input, so that a rule's weights, the lengths of the pieces, add up to
+    one whatever the pilot saw.
 
-    Cost: pilot + 1 values per reference, and one piece's nodes × steps gradients. Memory does not grow with either.
+    Cost: pilot + 1 values per reference, and one piece's nodes × steps gradients. Memory does not
+    grow with either.
 
-    Source: Bhat and Raychowdhury, "Non-Uniform Interpolation in Integrated Gradients for Low-Latency Explainable-AI", ISCAS 2023 (arXiv
-    2302.11107); the sampler of Walker et al., AAAI 2024 (arXiv 2305.20052), whose published code leaves its place on the line where
-    cells are empty, so that samples come to lie in front of the decision they were meant for: here they do not. Lengths that
-    bound the error: Swain and Singhi (arXiv 2410.04118), in closed form and from the input's own pilot.
+    Source: Bhat and Raychowdhury, "Non-Uniform Interpolation in Integrated Gradients for
+    Low-Latency Explainable-AI", ISCAS 2023 (arXiv 2302.11107); the sampler of Walker et al., AAAI
+    2024 (arXiv 2305.20052), whose published code leaves its place on the line where cells are
+    empty, so that samples come to lie in front of the decision they were meant for: here they do
+    not. Lengths that bound the error: Swain and Singhi (arXiv 2410.04118), in closed form and from
+    the input's own pilot.
     """
 
     steps: int = 50
@@ -71,25 +81,33 @@ class NonUniform(Path):
             raise InputError(f"by is one of {', '.join(map(repr, _DENSITIES))}, not {self.by!r}.")
         least = _LEAST[self.by]
         if self.pilot < least:
-            raise InputError(f"Steps placed by {self.by!r} take a pilot of at least {least} cells, not {self.pilot}.")
+            raise InputError(
+                f"Steps placed by {self.by!r} take a pilot of at least {least} cells, not {self.pilot}."
+            )
         if not 0 <= self.even <= 1:
-            raise InputError(f"even= is the part of the steps that is spread evenly, from 0 to 1, not {self.even}.")
+            raise InputError(
+                f"even= is the part of the steps that is spread evenly, from 0 to 1, not {self.even}."
+            )
 
     def __call__(self, field: Field, start: Tensor, end: Tensor) -> Iterator[Segment]:
         end = end.expand_as(start)
         values = look_along(field, start, end, self.pilot)
-        yield from _pieces(start, end, quantiles(_DENSITIES[self.by](values), self.steps, self.even))
+        yield from _pieces(
+            start, end, quantiles(_DENSITIES[self.by](values), self.steps, self.even)
+        )
 
 
 @part
 class Scheduled(Path):
-    """γ(t) = b + t (x − b) cut at the positions of a schedule, the same for every reference and example.
+    """γ(t) = b + t (x − b) cut at the positions of a schedule, the same for every reference and
+    example.
 
     clock   0 = t_0 < t_1 < … < t_K = 1, numbers or a tensor (K + 1,)
 
-    ``Scheduled.fitted`` finds one that suits a model, on some inputs once; after that steps of different lengths cost no more than even
-    ones. Memory does not grow with the number of steps. Errors: ``InputError`` for a schedule that turns back or does not go from 0 to 1.
-    Source of the idea: Swain and Singhi, "RiemannOpt" (arXiv 2410.04118).
+    ``Scheduled.fitted`` finds one that suits a model, on some inputs once; after that steps of
+    different lengths cost no more than even ones. Memory does not grow with the number of steps.
+    Errors: ``InputError`` for a schedule that turns back or does not go from 0 to 1. Source of the
+    idea: Swain and Singhi, "RiemannOpt" (arXiv 2410.04118).
 
     >>> import integrand as ig
     >>> ig.paths.Scheduled((0.0, 0.5, 0.75, 1.0)).segments
@@ -105,8 +123,15 @@ class Scheduled(Path):
 
     def __post_init__(self) -> None:
         positions = self._positions()
-        if positions.ndim != 1 or len(positions) < 2 or float(positions[0]) != 0 or float(positions[-1]) != 1:
-            raise InputError("A schedule is a list of positions on the line, the first of which is 0 and the last 1.")
+        if (
+            positions.ndim != 1
+            or len(positions) < 2
+            or float(positions[0]) != 0
+            or float(positions[-1]) != 1
+        ):
+            raise InputError(
+                "A schedule is a list of positions on the line, the first of which is 0 and the last 1."
+            )
         turns = (~(positions.diff() > 0)).nonzero()
         if len(turns):
             k = int(turns[0])
@@ -126,10 +151,11 @@ class Scheduled(Path):
         by: str = "midpoint",
         even: float = EVEN,
     ) -> Scheduled:
-        """The schedule for lines from ``start`` (R, B, \\*s) to inputs ``end`` (B, \\*s), to be used for others like them.
+        """The schedule for lines from ``start`` (R, B, \\*s) to inputs ``end`` (B, \\*s), to be
+        used for others like them.
 
-        As ``NonUniform`` places its steps, with the median over all lines of what it goes by (``by``). Cost: pilot + 1 values per
-        line, once.
+        As ``NonUniform`` places its steps, with the median over all lines of what it goes by
+        (``by``). Cost: pilot + 1 values per line, once.
         """
         made = NonUniform(steps, pilot, by, even)  # refuses what cannot be
         with field.ready(), torch.no_grad():

@@ -3,8 +3,8 @@
     x − b = Σ_i c_i,   s_i ∈ [0, 1] the strength of component i
     γ(α) = b + Σ_i φ_i(α) c_i,   φ_i(α) = gate( (α − τ_i) / ω ),   τ_i = (1 − ω)(1 − s_i)
 
-Component i enters while the clock runs from τ_i to τ_i + ω. The overlap ω says how much of the way components share: with ω = 1
-all enter together, which is the straight line.
+Component i enters while the clock runs from τ_i to τ_i + ω. The overlap ω says how much of the way
+components share: with ω = 1 all enter together, which is the straight line.
 """
 
 from __future__ import annotations
@@ -32,7 +32,9 @@ GATES: dict[str, Gate] = {
     "linear": lambda u: u,
     "cosine": lambda u: (1 - torch.cos(torch.pi * u)) / 2,
     # The logistic function, stretched so that it runs from 0 to 1 exactly.
-    "sigmoid": lambda u: (1 + torch.tanh(_STEEPNESS / 2 * (u - 0.5)) / torch.tanh(u.new_tensor(_STEEPNESS / 4))) / 2,
+    "sigmoid": lambda u: (
+        (1 + torch.tanh(_STEEPNESS / 2 * (u - 0.5)) / torch.tanh(u.new_tensor(_STEEPNESS / 4))) / 2
+    ),
     "step": lambda u: (u >= 0.5).to(u),
 }
 
@@ -43,20 +45,23 @@ class Spectral(Path):
 
     steps    how many pieces; the path is straight between its corners at α = 0, 1/steps, …, 1
     overlap  ω in (0, 1], the part of the way that one component takes; 1 is the straight line
-    basis    what x − b is taken apart by: ``SVD(joint=False)``, ``DCT()``, ``Haar(levels=4)``, ``Pyramid(levels=4)``, or a callable
-             change (N, C, H, W) → ``Split``
-    gate     how a component enters: "linear", "cosine", "sigmoid" (steepness 12), "step" (at once, half way through), or a
-             function of progress that goes from 0 at 0 to 1 at 1 and never back
+    basis    what x − b is taken apart by: ``SVD(joint=False)``, ``DCT()``, ``Haar(levels=4)``,
+             ``Pyramid(levels=4)``, or a callable change (N, C, H, W) → ``Split``
+    gate     how a component enters: "linear", "cosine", "sigmoid" (steepness 12), "step" (at once,
+             half way through), or a function of progress that goes from 0 at 0 to 1 at 1 and never
+             back
 
-    For images (C, H, W), channels by themselves, and matrices (H, W). The path does not look at F. It leaves the box between b and
-    x, and coordinates turn back; maps are complete, but pixels that F treats alike may get unlike shares. Once the weakest
-    component is in, at 1 − (1 − ω)·min s, the path stands still, and such pieces cost nothing.
+    For images (C, H, W), channels by themselves, and matrices (H, W). The path does not look at F.
+    It leaves the box between b and x, and coordinates turn back; maps are complete, but pixels that
+    F treats alike may get unlike shares. Once the weakest component is in, at 1 − (1 − ω)·min s,
+    the path stands still, and such pieces cost nothing.
 
-    Cost: one decomposition of x − b, and one sum of components per corner. Memory does not grow with steps.
-    Errors: ``InputError`` for an overlap, a gate or strengths out of their range; ``ShapeError`` for inputs that are no matrices.
-    Source: Kim, Lim, Lee, Choi, "Spectral Integrated Gradients for Coarse-to-Fine Feature Attribution", KDD 2026 (arXiv 2605.19607).
-    Their code takes ``steps`` points, one piece less. It allows ω = 0, with which the strongest component is in from the start:
-    its path does not begin at the baseline.
+    Cost: one decomposition of x − b, and one sum of components per corner. Memory does not grow
+    with steps. Errors: ``InputError`` for an overlap, a gate or strengths out of their range;
+    ``ShapeError`` for inputs that are no matrices. Source: Kim, Lim, Lee, Choi, "Spectral
+    Integrated Gradients for Coarse-to-Fine Feature Attribution", KDD 2026 (arXiv 2605.19607). Their
+    code takes ``steps`` points, one piece less. It allows ω = 0, with which the strongest component
+    is in from the start: its path does not begin at the baseline.
 
     >>> import integrand as ig
     >>> ig.paths.Spectral(100, basis=ig.paths.Haar(3))
@@ -89,7 +94,9 @@ class Spectral(Path):
                 f"basis is ig.paths.SVD(), DCT(), Haar(), Pyramid(), or a callable of the change, not {self.basis!r}."
             )
         if not callable(self.gate) and self.gate not in GATES:
-            raise InputError(f"gate is one of {', '.join(map(repr, GATES))}, or a function, not {self.gate!r}.")
+            raise InputError(
+                f"gate is one of {', '.join(map(repr, GATES))}, or a function, not {self.gate!r}."
+            )
         _check_gate(self._gate)
 
     @property
@@ -117,9 +124,12 @@ class Spectral(Path):
             alpha = clock.to(start).reshape(-1, *(1,) * opens.ndim)
             progress = torch.where(alpha < 1, (alpha - opens) / self.overlap, 1).clamp(0, 1)
             inside = (progress > 0) & (progress < 1)
-            gates = torch.where(inside, self._gate(progress), progress)  # shut before and open after, to the last digit
+            gates = torch.where(
+                inside, self._gate(progress), progress
+            )  # shut before and open after, to the last digit
             points = begin + split.compose(gates)
-            # Where everything is in, the path is at x: not at b + the sum of the components, which rounds.
+            # Where everything is in, the path is at x: not at b + the sum of the components, which
+            # rounds.
             there = (gates == 1).reshape(*gates.shape[:2], -1).all(2)[..., None, None, None]
             return torch.where(there, finish, points).reshape(-1, *start.shape)
 
@@ -136,4 +146,6 @@ def _check_gate(gate: Gate) -> None:
             f"A gate goes from 0 to 1 as its progress does, but this one goes from {ends[0]:.3g} to {ends[1]:.3g}."
         )
     if bool((opened.diff() < -1e-6).any()):
-        raise InputError("A gate never goes back, but this one falls: a component would enter, leave, and enter again.")
+        raise InputError(
+            "A gate never goes back, but this one falls: a component would enter, leave, and enter again."
+        )

@@ -20,9 +20,10 @@ from .base import Path
 class Straight(Path):
     """γ(t) = b + t (x − b), cut into ``segments`` equal pieces.
 
-    One piece is enough for any rule with nodes of its own; several make composite rules of one-node ones
-    (``Straight(50)`` with ``Midpoint()`` is the 50-point midpoint rule). Memory does not grow with ``segments``.
-    Source: Sundararajan, Taly, Yan, "Axiomatic Attribution for Deep Networks", 2017.
+    One piece is enough for any rule with nodes of its own; several make composite rules of one-node
+    ones (``Straight(50)`` with ``Midpoint()`` is the 50-point midpoint rule). Memory does not grow
+    with ``segments``. Source: Sundararajan, Taly, Yan, "Axiomatic Attribution for Deep Networks",
+    2017.
     """
 
     segments: int = 1
@@ -31,7 +32,8 @@ class Straight(Path):
 
     @property
     def resolution(self) -> str | None:
-        """One line is integrated by more nodes, not cut into more pieces; several pieces are made more or fewer."""
+        """One line is integrated by more nodes, not cut into more pieces; several pieces are made
+        more or fewer."""
         return "segments" if self.segments > 1 else None
 
     def __post_init__(self) -> None:

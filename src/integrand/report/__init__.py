@@ -1,4 +1,5 @@
-"""Pictures and pages of attributions. Computes nothing: what is drawn is in the attribution, or a sum of it."""
+"""Pictures and pages of attributions. Computes nothing: what is drawn is in the attribution, or a
+sum of it."""
 
 from .figures import plot as plot
 from .html import Case as Case

@@ -1,7 +1,9 @@
-"""Attributions to arrays: the photograph, the map of one number per pixel, the scale. Knows images, tokens and columns apart.
+"""Attributions to arrays: the photograph, the map of one number per pixel, the scale. Knows images,
+tokens and columns apart.
 
-A map is the signed sum over channels, because contributions add up: so do cells of several pixels, which show what a region
-does when single pixels are too many to read. Nothing is smoothed and nothing is rescaled.
+A map is the signed sum over channels, because contributions add up: so do cells of several pixels,
+which show what a region does when single pixels are too many to read. Nothing is smoothed and
+nothing is rescaled.
 """
 
 from __future__ import annotations
@@ -36,7 +38,9 @@ def parts(attribution: Attribution) -> list[tuple[str, Attribution]]:
 
 def _only(attribution: Attribution, key: Any) -> Attribution:
     values, inputs = attribution.values[key], attribution.inputs[key]
-    return replace(attribution, values=values, inputs=inputs, shares=None, baselines=None, frames=None)
+    return replace(
+        attribution, values=values, inputs=inputs, shares=None, baselines=None, frames=None
+    )
 
 
 def is_image(attribution: Attribution) -> bool:
@@ -52,34 +56,47 @@ def display_image(attribution: Attribution, i: int) -> Numbers:
 def decoded(attribution: Attribution, i: int, z: Tensor) -> Numbers:
     """Any image (C, H, W) in the space of example i → (H, W, 3) in [0, 1].
 
-    Without a normalisation the example's own range stands for black to white, for its baselines too.
+    Without a normalisation the example's own range stands for black to white, for its baselines
+    too.
     """
     if attribution.normalisation is not None:
         colour = attribution.normalisation.decode(z.detach().double())
     else:
         own = attribution.inputs[i].detach().double()
         low, span = own.min(), own.max() - own.min()
-        colour = ((z.detach().double() - low) / span).clamp(0, 1) if float(span) else torch.full_like(own, 0.5)
+        colour = (
+            ((z.detach().double() - low) / span).clamp(0, 1)
+            if float(span)
+            else torch.full_like(own, 0.5)
+        )
     if len(colour) != 3:
         colour = colour.mean(0, keepdim=True).expand(3, -1, -1)
     return _array(colour.permute(1, 2, 0))
 
 
-def pixel_map(attribution: Attribution, i: int, *, channels: str | int = "sum", cell: int = 1) -> Numbers:
-    """The map of example i: the signed sum over channels (or one channel) at every pixel → (H, W)."""
+def pixel_map(
+    attribution: Attribution, i: int, *, channels: str | int = "sum", cell: int = 1
+) -> Numbers:
+    """The map of example i: the signed sum over channels (or one channel) at every pixel → (H,
+    W)."""
     return flat_map(attribution.values[i], channels=channels, cell=cell)
 
 
 def flat_map(values: Tensor, *, channels: str | int = "sum", cell: int = 1) -> Numbers:
-    """Values (C, H, W) → (H, W). With ``cell`` every pixel shows the sum over the square of that side it lies in."""
+    """Values (C, H, W) → (H, W). With ``cell`` every pixel shows the sum over the square of that
+    side it lies in."""
     if values.ndim != 3:
-        raise ShapeError(f"A map of pixels needs values (C, H, W) for an example, not {describe(values.shape)}.")
+        raise ShapeError(
+            f"A map of pixels needs values (C, H, W) for an example, not {describe(values.shape)}."
+        )
     values = values.detach().double()
     if channels == "sum":
         return cells(_array(values.sum(0)), cell)
     if isinstance(channels, int) and -len(values) <= channels < len(values):
         return cells(_array(values[channels]), cell)
-    raise InputError(f"channels is 'sum' or one of the {len(values)} channels by number, not {channels!r}.")
+    raise InputError(
+        f"channels is 'sum' or one of the {len(values)} channels by number, not {channels!r}."
+    )
 
 
 def cells(values: Numbers, side: int) -> Numbers:
@@ -89,12 +106,15 @@ def cells(values: Numbers, side: int) -> Numbers:
     if side == 1:
         return values
     height, width = values.shape
-    sums = np.add.reduceat(np.add.reduceat(values, range(0, height, side), 0), range(0, width, side), 1)
+    sums = np.add.reduceat(
+        np.add.reduceat(values, range(0, height, side), 0), range(0, width, side), 1
+    )
     return sums.repeat(side, 0)[:height].repeat(side, 1)[:, :width]
 
 
 def limit_of(maps: Iterable[Numbers], percentile: float = 99.0) -> float:
-    """The end of a symmetric scale: the percentile of all magnitudes; their maximum where that is zero; 0 for maps of zeros."""
+    """The end of a symmetric scale: the percentile of all magnitudes; their maximum where that is
+    zero; 0 for maps of zeros."""
     if not 0 < percentile <= 100:
         raise InputError(f"percentile lies between 0 and 100, not {percentile}.")
     sizes = np.concatenate([np.abs(one).ravel() for one in maps])
@@ -117,7 +137,8 @@ def column_values(values: Tensor) -> Numbers:
 def data_uri(picture: Pixels | Numbers, side: int | None = None, *, sharp: bool = False) -> str:
     """A picture (H, W, 3) as a PNG inside an address; larger ones are reduced to ``side`` pixels.
 
-    Reducing averages, which makes noise look fainter than it is: ``sharp`` leaves out pixels instead. Errors: ``MissingExtra``.
+    Reducing averages, which makes noise look fainter than it is: ``sharp`` leaves out pixels
+    instead. Errors: ``MissingExtra``.
     """
     image = as_image(picture)
     if side is not None and max(image.size) > side:
@@ -137,7 +158,8 @@ def as_image(picture: Pixels | Numbers) -> Any:
 
 
 def _smallest(image: Any) -> Any:
-    """The same picture with a palette if it has at most 256 colours, as maps do: a third of the size."""
+    """The same picture with a palette if it has at most 256 colours, as maps do: a third of the
+    size."""
     rgb = np.asarray(image.convert("RGB")).astype(np.int64)
     colours, index = np.unique(rgb @ np.array([1 << 16, 1 << 8, 1]), return_inverse=True)
     if len(colours) > 256:
@@ -145,12 +167,15 @@ def _smallest(image: Any) -> Any:
     small = optional("PIL.Image", extra="report", needs="A picture").fromarray(
         index.reshape(rgb.shape[:2]).astype(np.uint8)
     )
-    small.putpalette(np.stack([colours >> 16, colours >> 8 & 255, colours & 255], 1).astype(np.uint8).tobytes())
+    small.putpalette(
+        np.stack([colours >> 16, colours >> 8 & 255, colours & 255], 1).astype(np.uint8).tobytes()
+    )
     return small
 
 
 def write_figure(figure: Any, path: str | Path, **options: Any) -> None:
-    """Write a matplotlib figure, whole or not at all; a PNG where the name has no ending. Errors: ``OSError``."""
+    """Write a matplotlib figure, whole or not at all; a PNG where the name has no ending. Errors:
+    ``OSError``."""
     file = Path(path)
     with whole(file if file.suffix else file.with_name(file.name + ".png")) as partial:
         figure.savefig(partial, **options)

@@ -1,7 +1,9 @@
-"""Figures of comparisons: curves, distributions, quality against cost. Imports matplotlib; computes means and quantiles only.
+"""Figures of comparisons: curves, distributions, quality against cost. Imports matplotlib; computes
+means and quantiles only.
 
-Methods keep their colour in every figure; controls are grey, told apart by their dashes. The palette is that of Okabe and Ito (2008),
-which survives the common colour blindnesses, with markers for those who print in black.
+Methods keep their colour in every figure; controls are grey, told apart by their dashes. The
+palette is that of Okabe and Ito (2008), which survives the common colour blindnesses, with markers
+for those who print in black.
 """
 
 from __future__ import annotations
@@ -73,7 +75,9 @@ def curves(comparison: Comparison, metrics: Sequence[str], *, width: float = 9.0
             one.plot(at, mean, color=look.colour, linestyle=look.line, linewidth=1.4, label=name)
             if len(rows) > 1:
                 error = rows.std(0, ddof=1) / len(rows) ** 0.5
-                one.fill_between(at, mean - error, mean + error, color=look.colour, alpha=0.13, linewidth=0)
+                one.fill_between(
+                    at, mean - error, mean + error, color=look.colour, alpha=0.13, linewidth=0
+                )
         _framed(one, f"{metric} ({_better(comparison, metric)})", "share of features", "score")
         one.set_xlim(0, 1)
         one.margins(y=0.03)
@@ -85,7 +89,8 @@ def curves(comparison: Comparison, metrics: Sequence[str], *, width: float = 9.0
 
 
 def boxes(comparison: Comparison, metrics: Sequence[str], *, width: float = 9.0) -> Figure:
-    """A box for every method: quartiles and median, whiskers from 5 to 95 %, the mean with its interval above it."""
+    """A box for every method: quartiles and median, whiskers from 5 to 95 %, the mean with its
+    interval above it."""
     scores = comparison.scores
     figure, axes = _figure(len(metrics), width, 0.75 + 0.36 * len(scores.methods))
     drawn = looks(comparison)
@@ -102,16 +107,31 @@ def boxes(comparison: Comparison, metrics: Sequence[str], *, width: float = 9.0)
     return figure
 
 
-def _box(axes: Axes, row: int, values: Any, look: Look, comparison: Comparison, name: str, metric: str) -> None:
+def _box(
+    axes: Axes, row: int, values: Any, look: Look, comparison: Comparison, name: str, metric: str
+) -> None:
     if not len(values):
-        axes.annotate("no value", (0.02, row), xycoords=("axes fraction", "data"), fontsize=7, color=MUTED, va="center")
+        axes.annotate(
+            "no value",
+            (0.02, row),
+            xycoords=("axes fraction", "data"),
+            fontsize=7,
+            color=MUTED,
+            va="center",
+        )
         return
     if len(values) >= _LEAST:
         five, quarter, median, three, most = np.quantile(values, (0.05, 0.25, 0.5, 0.75, 0.95))
         axes.plot([five, quarter], [row, row], color=look.colour, linewidth=0.9)
         axes.plot([three, most], [row, row], color=look.colour, linewidth=0.9)
         axes.barh(
-            row, three - quarter, 0.44, quarter, facecolor=_pale(look.colour), edgecolor=look.colour, linewidth=0.9
+            row,
+            three - quarter,
+            0.44,
+            quarter,
+            facecolor=_pale(look.colour),
+            edgecolor=look.colour,
+            linewidth=0.9,
         )
         axes.plot([median, median], [row - 0.22, row + 0.22], color=look.colour, linewidth=1.6)
     if len(values) <= _POINTS:  # one under another, so that few are seen for few
@@ -134,8 +154,11 @@ def _box(axes: Axes, row: int, values: Any, look: Look, comparison: Comparison, 
 # --- cost -------------------------------------------------------------------------------------------------------------
 
 
-def pareto(comparison: Comparison, metrics: Sequence[str], *, cost: str = "gradients", width: float = 9.0) -> Figure:
-    """Mean quality with its interval against mean cost; the line joins methods that nothing beats in both."""
+def pareto(
+    comparison: Comparison, metrics: Sequence[str], *, cost: str = "gradients", width: float = 9.0
+) -> Figure:
+    """Mean quality with its interval against mean cost; the line joins methods that nothing beats
+    in both."""
     column = {"gradients": 0, "rows": 1, "seconds": 2}
     if cost not in column:
         raise InputError(f"cost= is one of {', '.join(map(repr, column))}, not {cost!r}.")
@@ -150,7 +173,13 @@ def pareto(comparison: Comparison, metrics: Sequence[str], *, cost: str = "gradi
             if own.n == 0:
                 continue
             if own.n > 1:
-                one.plot([spent[name]] * 2, [own.low, own.high], color=look.colour, linewidth=0.9, alpha=0.7)
+                one.plot(
+                    [spent[name]] * 2,
+                    [own.low, own.high],
+                    color=look.colour,
+                    linewidth=0.9,
+                    alpha=0.7,
+                )
             face = look.colour if look.filled else "none"
             one.plot(
                 spent[name], own.mean, look.marker, color=look.colour, markerfacecolor=face, markersize=6, label=name,
@@ -172,7 +201,8 @@ def pareto(comparison: Comparison, metrics: Sequence[str], *, cost: str = "gradi
 
 
 def front(comparison: Comparison, metric: str, spent: dict[str, float]) -> list[str]:
-    """Methods (controls apart) than which no other is at most as dear and better on average, by their cost."""
+    """Methods (controls apart) than which no other is at most as dear and better on average, by
+    their cost."""
     sign = 1 if comparison.scores.is_higher(metric) else -1
     means = {
         name: sign * comparison.summaries[name, metric].mean
@@ -219,7 +249,15 @@ def _framed(axes: Axes, title: str, below: str, beside: str) -> None:
 
 def _legend(figure: Figure, axes: Sequence[Axes]) -> None:
     handles, labels = axes[0].get_legend_handles_labels()
-    figure.legend(handles, labels, loc="outside lower left", ncols=6, fontsize=7.5, frameon=False, labelcolor=INK)
+    figure.legend(
+        handles,
+        labels,
+        loc="outside lower left",
+        ncols=6,
+        fontsize=7.5,
+        frameon=False,
+        labelcolor=INK,
+    )
 
 
 def _better(comparison: Comparison, metric: str) -> str:
@@ -229,7 +267,9 @@ def _better(comparison: Comparison, metric: str) -> str:
 def _order(comparison: Comparison, metric: str) -> list[str]:
     """Best mean first, those without a value last."""
     sign = -1 if comparison.scores.is_higher(metric) else 1
-    means = {name: sign * comparison.summaries[name, metric].mean for name in comparison.scores.methods}
+    means = {
+        name: sign * comparison.summaries[name, metric].mean for name in comparison.scores.methods
+    }
     return sorted(means, key=lambda name: (np.isnan(means[name]), means[name]))
 
 
@@ -239,14 +279,19 @@ def _pale(colour: str) -> tuple[float, float, float, float]:
 
 
 def svg(figure: Figure, name: str) -> str:
-    """The figure as markup for a page: no background, its greys those of the page, light or dark; texts stay texts."""
+    """The figure as markup for a page: no background, its greys those of the page, light or dark;
+    texts stay texts."""
     file = io.StringIO()
     figure.set_facecolor("none")
     with rc_context({"svg.fonttype": "none", "svg.hashsalt": name, "font.family": "sans-serif"}):
-        figure.savefig(file, format="svg", facecolor="none", metadata={"Date": None, "Creator": None})
+        figure.savefig(
+            file, format="svg", facecolor="none", metadata={"Date": None, "Creator": None}
+        )
     text = file.getvalue()
     text = re.sub(r"<metadata>.*?</metadata>", "", text[text.index("<svg") :], flags=re.DOTALL)
-    text = text.replace("<svg ", f'<svg style="max-width:{_PAGE_INCH * figure.get_figwidth():.0f}px" ', 1)
+    text = text.replace(
+        "<svg ", f'<svg style="max-width:{_PAGE_INCH * figure.get_figwidth():.0f}px" ', 1
+    )
     for colour, variable in ((INK, "var(--ink)"), (MUTED, "var(--soft)"), (_GRID, "var(--line)")):
         text = text.replace(colour, variable)
     return text

@@ -1,11 +1,14 @@
 """Numbers to colours: the only place that knows what a map looks like.
 
-    signed   m ≥ 0 orange, m < 0 blue, 0 paper-white; the two sides mirror each other in lightness and chroma, so neither shouts
+    signed   m ≥ 0 orange, m < 0 blue, 0 paper-white; the two sides mirror each other in lightness
+             and chroma, so neither shouts
     heat     |m| from pale to dark, lightness falling evenly
-    overlay  the photograph in washed grey, orange and blue laid over it with an opacity that is proportional to |m|
+    overlay  the photograph in washed grey, orange and blue laid over it with an opacity that is
+             proportional to |m|
 
-Ramps are straight in OKLCh (Ottosson 2020), where equal steps look equal; orange against blue survives every common colour
-blindness. What exceeds ``limit`` is drawn at full strength; what is not finite is drawn magenta, never as a zero.
+Ramps are straight in OKLCh (Ottosson 2020), where equal steps look equal; orange against blue
+survives every common colour blindness. What exceeds ``limit`` is drawn at full strength; what is
+not finite is drawn magenta, never as a zero.
 """
 
 from __future__ import annotations
@@ -19,11 +22,16 @@ Pixels = NDArray[np.uint8]
 Numbers = NDArray[np.float64]
 
 _ORANGE, _BLUE = 42.0, 255.0  # hues, in degrees of OKLCh
-_STEPS = 127  # per side: with the zero between them a signed map has 255 colours, and fits a palette
+_STEPS = (
+    127  # per side: with the zero between them a signed map has 255 colours, and fits a palette
+)
 _MISSING = np.array([255, 0, 255], dtype=np.uint8)
 _LUMA = np.array([0.299, 0.587, 0.114])
 _OPAQUE = 0.94  # a trace of the photograph stays visible under the strongest pixel
-_WASH = (0.42, 0.56)  # grey = floor + span · luma: light enough that both hues stand out on black and on white
+_WASH = (
+    0.42,
+    0.56,
+)  # grey = floor + span · luma: light enough that both hues stand out on black and on white
 
 
 def signed_rgb(values: Any, limit: float) -> Pixels:
@@ -83,7 +91,9 @@ def _oklch(lightness: Any, chroma: Any, hue: Any) -> Numbers:
     green = -1.2684380046 * long + 2.6097574011 * medium - 0.3413193965 * short
     blue = -0.0041960863 * long - 0.7034186147 * medium + 1.7076147010 * short
     linear = np.clip(np.stack([red, green, blue], -1), 0, 1)
-    encoded: Numbers = np.where(linear <= 0.0031308, 12.92 * linear, 1.055 * linear ** (1 / 2.4) - 0.055)
+    encoded: Numbers = np.where(
+        linear <= 0.0031308, 12.92 * linear, 1.055 * linear ** (1 / 2.4) - 0.055
+    )
     return encoded
 
 

@@ -1,4 +1,5 @@
-"""Comparisons as figures, as a fragment for notebooks, and as a page. Computes nothing that is not in the comparison.
+"""Comparisons as figures, as a fragment for notebooks, and as a page. Computes nothing that is not
+in the comparison.
 
 plot_curves, plot_boxes, plot_pareto   matplotlib figures (charts.py)
 fragment                               tables and verdicts
@@ -37,29 +38,42 @@ _MOST_REASONS = 20
 # --- figures ----------------------------------------------------------------------------------------------------------
 
 
-def plot_curves(comparison: Comparison, metric: str | None = None, *, path: str | Path | None = None) -> Figure:
+def plot_curves(
+    comparison: Comparison, metric: str | None = None, *, path: str | Path | None = None
+) -> Figure:
     """Mean curves and the standard error of the mean, of one metric or of all that keep curves.
 
-    Errors: ``MissingExtra`` without matplotlib; ``InputError`` where no curves were kept; ``UnknownName``.
+    Errors: ``MissingExtra`` without matplotlib; ``InputError`` where no curves were kept;
+    ``UnknownName``.
     """
     kept = curved(comparison)
     if metric is not None:
         comparison.scores.of(metric)
     wanted = kept if metric is None else [metric]
     if not set(wanted) <= set(kept) or not wanted:
-        raise InputError(f"{metric or 'This comparison'} has no curves: deletion and insertion have.")
+        raise InputError(
+            f"{metric or 'This comparison'} has no curves: deletion and insertion have."
+        )
     return _drawn("curves", comparison, wanted, path)
 
 
-def plot_boxes(comparison: Comparison, metric: str | None = None, *, path: str | Path | None = None) -> Figure:
-    """A box for every method over the examples, best mean first: quartiles, whiskers from 5 to 95 %, the mean with its interval."""
+def plot_boxes(
+    comparison: Comparison, metric: str | None = None, *, path: str | Path | None = None
+) -> Figure:
+    """A box for every method over the examples, best mean first: quartiles, whiskers from 5 to 95
+    %, the mean with its interval."""
     return _drawn("boxes", comparison, _metrics(comparison, metric), path)
 
 
 def plot_pareto(
-    comparison: Comparison, metric: str | None = None, *, cost: str = "gradients", path: str | Path | None = None
+    comparison: Comparison,
+    metric: str | None = None,
+    *,
+    cost: str = "gradients",
+    path: str | Path | None = None,
 ) -> Figure:
-    """Mean quality against mean ``cost`` ("gradients", "rows" or "seconds" per example), with the methods that nothing beats in both."""
+    """Mean quality against mean ``cost`` ("gradients", "rows" or "seconds" per example), with the
+    methods that nothing beats in both."""
     return _drawn("pareto", comparison, _metrics(comparison, metric), path, cost=cost)
 
 
@@ -76,7 +90,9 @@ def _metrics(comparison: Comparison, metric: str | None) -> list[str]:
     return [metric]
 
 
-def _drawn(kind: str, comparison: Comparison, metrics: Sequence[str], path: Any, **options: Any) -> Figure:
+def _drawn(
+    kind: str, comparison: Comparison, metrics: Sequence[str], path: Any, **options: Any
+) -> Figure:
     figure: Figure = getattr(_charts(), kind)(comparison, metrics, **options)
     if path is not None:
         write_figure(figure, path)
@@ -93,7 +109,8 @@ def _charts() -> Any:
 
 @dataclass(frozen=True)
 class MethodRow:
-    """A method in the table of a metric; ``place`` are its mean and interval along the scale of the table, in per cent."""
+    """A method in the table of a metric; ``place`` are its mean and interval along the scale of the
+    table, in per cent."""
 
     name: str
     title: str
@@ -133,8 +150,15 @@ def judged(comparison: Comparison, metric: str) -> Judged:
     """The record of a metric, methods in order of their means."""
     rows = {row["method"]: row for row in comparison.table() if row["metric"] == metric}
     sign = -1 if comparison.scores.is_higher(metric) else 1
-    order = sorted(rows, key=lambda name: (math.isnan(rows[name]["mean"]), sign * rows[name]["mean"]))
-    ends = [row[key] for row in rows.values() for key in ("low", "mean", "high") if not math.isnan(row[key])]
+    order = sorted(
+        rows, key=lambda name: (math.isnan(rows[name]["mean"]), sign * rows[name]["mean"])
+    )
+    ends = [
+        row[key]
+        for row in rows.values()
+        for key in ("low", "mean", "high")
+        if not math.isnan(row[key])
+    ]
     low, high = (min(ends), max(ends)) if ends else (math.nan, math.nan)
     found = comparison.verdict(metric)
     return Judged(
@@ -215,7 +239,8 @@ def matrices(comparison: Comparison) -> list[Matrix]:
 
 def _matrix(title: str, names: tuple[str, ...], values: Any) -> Matrix:
     cells = tuple(
-        tuple(("–", 0.0) if np.isnan(v) else (two_decimals(v), float(max(0.0, v))) for v in row) for row in values
+        tuple(("–", 0.0) if np.isnan(v) else (two_decimals(v), float(max(0.0, v))) for v in row)
+        for row in values
     )
     return Matrix(title, names, cells)
 
@@ -258,8 +283,11 @@ class Shown:
 
 
 def shown(comparison: Comparison) -> tuple[str, list[Shown], bool]:
-    """The example, its map by every method, and whether it is small; nothing where examples are no images."""
-    images: dict[str, Attribution] = {name: one for name, one in comparison.shown.items() if is_image(one)}
+    """The example, its map by every method, and whether it is small; nothing where examples are no
+    images."""
+    images: dict[str, Attribution] = {
+        name: one for name, one in comparison.shown.items() if is_image(one)
+    }
     if not images:
         return "", [], False
     picture = data_uri(display_image(next(iter(images.values())), 0))
@@ -278,7 +306,8 @@ def shown(comparison: Comparison) -> tuple[str, list[Shown], bool]:
 
 
 def page(comparison: Comparison, *, title: str = "Which method for this model?") -> str:
-    """A comparison as one self-contained HTML file. Errors: ``MissingExtra`` without jinja2, matplotlib or pillow."""
+    """A comparison as one self-contained HTML file. Errors: ``MissingExtra`` without jinja2,
+    matplotlib or pillow."""
     charts = _charts()
     scores = comparison.scores
     picture, maps, small = shown(comparison)
@@ -314,7 +343,11 @@ def page(comparison: Comparison, *, title: str = "Which method for this model?")
 
 def _equal_budget(comparison: Comparison) -> bool:
     """Whether gradients tell methods apart too little to be an axis."""
-    spent = [numbers[0] for name, numbers in comparison.cost().items() if name not in comparison.scores.controls]
+    spent = [
+        numbers[0]
+        for name, numbers in comparison.cost().items()
+        if name not in comparison.scores.controls
+    ]
     return bool(spent) and max(spent) <= 1.25 * min(spent)
 
 
@@ -330,7 +363,8 @@ def _reasons(comparison: Comparison) -> list[tuple[str, str, str]]:
 
 
 def fragment(comparison: Comparison) -> str:
-    """A comparison in a notebook: a table and a verdict for each metric. Needs nothing beyond the core."""
+    """A comparison in a notebook: a table and a verdict for each metric. Needs nothing beyond the
+    core."""
     parts = []
     head = (
         "method",
@@ -348,7 +382,11 @@ def fragment(comparison: Comparison) -> str:
         one = judged(comparison, metric)
         cells = "".join(f"<th>{html.escape(name)}</th>" for name in head)
         rows = "".join(_fragment_row(line) for line in one.lines)
-        said = html.escape(one.words) if one.won else f'<span class="bad">▲</span> {html.escape(one.words)}'
+        said = (
+            html.escape(one.words)
+            if one.won
+            else f'<span class="bad">▲</span> {html.escape(one.words)}'
+        )
         parts.append(
             f"<b>{html.escape(metric)}</b> <small>{one.better}, {len(comparison.scores)} examples</small>"
             f"<table><tr>{cells}</tr>{rows}</table><div>{said}</div>"
@@ -359,5 +397,7 @@ def fragment(comparison: Comparison) -> str:
 def _fragment_row(line: MethodRow) -> str:
     name = html.escape(line.name) + (" <small>control</small>" if line.control else "")
     cells = (line.mean, line.interval, line.difference, line.difference_interval, line.p, line.wins)
-    shown = "".join(f"<td>{cell}</td>" for cell in (*cells, line.gradients, line.rows, line.seconds))
+    shown = "".join(
+        f"<td>{cell}</td>" for cell in (*cells, line.gradients, line.rows, line.seconds)
+    )
     return f"<tr><td>{name}</td>{shown}</tr>"

@@ -1,8 +1,9 @@
-"""Attributions as matplotlib figures: one row per example, one panel per input, one scale over the batch.
+"""Attributions as matplotlib figures: one row per example, one panel per input, one scale over the
+batch.
 
-``plot`` decides what is drawn; ``panels`` draws it. matplotlib is imported when a figure is asked for, and only through its
-object interface: no global state of pyplot is touched. The arrays behind the figures are re-exported for whoever lays out
-pictures differently.
+``plot`` decides what is drawn; ``panels`` draws it. matplotlib is imported when a figure is asked
+for, and only through its object interface: no global state of pyplot is touched. The arrays behind
+the figures are re-exported for whoever lays out pictures differently.
 """
 
 from __future__ import annotations
@@ -53,16 +54,22 @@ def plot(
                 it;  "heat": its magnitude;  "bars" for (B, N) and (B, T, D);  "auto": overlays for images, else bars
     examples    which of them; the first 8 unless said
     channels    "sum", the signed sum over channels, or the number of one
-    scale       the end of the colour scale (or of the bars' axis), which is symmetric about 0 and shared by all examples
-    percentile  where the colour scale ends without ``scale``: at this percentile of |map| over all examples drawn
-    cell        show sums over squares of this many pixels, which are easier to read than single ones
-    names       of features or tokens, or a list of them for every example (of tokens, which differ); a mapping by input where there are several
+    scale       the end of the colour scale (or of the bars' axis), which is symmetric about 0 and
+                shared by all examples
+    percentile  where the colour scale ends without ``scale``: at this percentile of |map| over all
+                examples drawn
+    cell        show sums over squares of this many pixels, which are easier to read than single
+                ones
+    names       of features or tokens, or a list of them for every example (of tokens, which
+                differ); a mapping by input where there are several
     top         how many features to name; one bar adds up the others
-    titles      what to call each example drawn, with its target, in place of "example i · target": one text, or one for each of them
+    titles      what to call each example drawn, with its target, in place of "example i · target":
+                one text, or one for each of them
     path        also write the figure to this file
 
-    Errors: ``MissingExtra`` without matplotlib; ``UnknownName`` for another kind; ``InputError`` for examples, channels, scales
-    or names that do not fit; ``ShapeError`` for examples of more than three axes.
+    Errors: ``MissingExtra`` without matplotlib; ``UnknownName`` for another kind; ``InputError``
+    for examples, channels, scales or names that do not fit; ``ShapeError`` for examples of more
+    than three axes.
     """
     optional("matplotlib", extra="plot", needs="plot()")
     if kind not in KINDS:
@@ -77,7 +84,14 @@ def plot(
             panels.append(look.Bars(part, name, shown, scale, _names_of(names, name, part), top))
         else:
             images = look.Images(
-                part, name, shown, "overlay" if kind == "auto" else kind, channels, scale, percentile, cell
+                part,
+                name,
+                shown,
+                "overlay" if kind == "auto" else kind,
+                channels,
+                scale,
+                percentile,
+                cell,
             )
             panels.append(images)
     count = len(attribution)
@@ -94,7 +108,9 @@ def _chosen(examples: int | Sequence[int] | None, count: int) -> list[int]:
     chosen = [examples] if isinstance(examples, int) else [int(i) for i in examples]
     wrong = next((i for i in chosen if not -count <= i < count), None)
     if wrong is not None or not chosen:
-        raise InputError(f"examples={examples} names none of the {count} examples, 0 to {count - 1}.")
+        raise InputError(
+            f"examples={examples} names none of the {count} examples, 0 to {count - 1}."
+        )
     return [i % count for i in chosen]
 
 
@@ -103,7 +119,9 @@ def _titles_of(titles: str | Sequence[str] | None, count: int) -> list[str | Non
         return [None] * count
     given = [titles] if isinstance(titles, str) else [str(title) for title in titles]
     if len(given) != count:
-        raise InputError(f"There are {len(given)} titles for {count} examples that are drawn: give one for each.")
+        raise InputError(
+            f"There are {len(given)} titles for {count} examples that are drawn: give one for each."
+        )
     return [*given]
 
 
@@ -117,7 +135,9 @@ def _drawn_as(kind: str, part: Attribution) -> str:
         return "overlay" if axes == 3 else "bars"
     if (kind == "bars") == (axes == 3):
         fits = "'overlay', 'signed' or 'heat'" if is_image(part) else "'bars'"
-        raise InputError(f"kind={kind!r} does not fit examples of shape {describe(part.values.shape[1:])}: use {fits}.")
+        raise InputError(
+            f"kind={kind!r} does not fit examples of shape {describe(part.values.shape[1:])}: use {fits}."
+        )
     return kind
 
 
@@ -126,7 +146,10 @@ def _names_of(names: Names, part: str, attribution: Attribution) -> list[list[st
     chosen: Any = names.get(part) if isinstance(names, Mapping) else names
     if chosen is None:
         return None
-    count, examples = attribution.values.shape[1] if attribution.values.ndim > 1 else 1, len(attribution)
+    count, examples = (
+        attribution.values.shape[1] if attribution.values.ndim > 1 else 1,
+        len(attribution),
+    )
     each = (
         [list(one) for one in chosen]
         if all(isinstance(one, list | tuple) for one in chosen)

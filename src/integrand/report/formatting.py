@@ -18,18 +18,21 @@ NOT_CLAIMED = "not claimed"
 
 
 def incomplete(attribution: Attribution, example: int) -> bool:
-    """Whether a map is marked: it was to add up, and misses more than a tenth of the change, or nobody knows how much."""
+    """Whether a map is marked: it was to add up, and misses more than a tenth of the change, or
+    nobody knows how much."""
     return attribution.claims_completeness and not float(attribution.gap[example]) <= INCOMPLETE
 
 
 def gap_of(attribution: Attribution, example: int) -> str:
-    """The gap of one example, where its method says that there should be none, or where there is none to speak of all the same."""
+    """The gap of one example, where its method says that there should be none, or where there is
+    none to speak of all the same."""
     gap = float(attribution.gap[example])
     return percent(gap) if attribution.claims_completeness or gap <= NO_GAP else NOT_CLAIMED
 
 
 def unsettled(attribution: Attribution, example: int) -> bool:
-    """Whether a map has not met its tolerance: its estimated error is too large, or was to be known and is not."""
+    """Whether a map has not met its tolerance: its estimated error is too large, or was to be known
+    and is not."""
     if bool(attribution.converged[example]):
         return False
     if not bool(attribution.error[example].isnan()):
@@ -47,7 +50,8 @@ def target_of(attribution: Attribution, example: int) -> str:
 
 
 def headline(attribution: Attribution, example: int, title: str | None = None) -> str:
-    """Example and target (or ``title``), output, gap and estimated error of one example, in a line; marks where the map is not as it should be."""
+    """Example and target (or ``title``), output, gap and estimated error of one example, in a line;
+    marks where the map is not as it should be."""
     error = float(attribution.error[example])
     gap = gap_of(attribution, example)
     facts = [
@@ -58,6 +62,7 @@ def headline(attribution: Attribution, example: int, title: str | None = None) -
     ]
     if not math.isnan(error) or unsettled(attribution, example):
         facts.append(
-            f"estimated error {percent(error)}" + (" ▲ not converged" if unsettled(attribution, example) else "")
+            f"estimated error {percent(error)}"
+            + (" ▲ not converged" if unsettled(attribution, example) else "")
         )
     return " · ".join(facts)

@@ -1,7 +1,8 @@
 """Attributions as HTML: a fragment for notebooks, a page for a meeting.
 
-A page is one file: styles and pictures inside, no script, nothing fetched from anywhere, light or dark as the reader's system
-is, fit to print. The template escapes every text; the only markup it is given is its own.
+A page is one file: styles and pictures inside, no script, nothing fetched from anywhere, light or
+dark as the reader's system is, fit to print. The template escapes every text; the only markup it is
+given is its own.
 """
 
 from __future__ import annotations
@@ -39,10 +40,12 @@ class Case:
 
     predictions  what the model says of it: (class, probability), likeliest first
     target       the scalar explained, in words
-    results      by method name, each the attribution of this one image, or of a layer whose maps have places
+    results      by method name, each the attribution of this one image, or of a layer whose maps
+                 have places
     remarks      by method name, what a reader of the map has to know of how it came about
     left_out     by method name, why there is no map
-    picture      (H, W, 3) in [0, 1], the image as a person sees it; left out, it is read off the first result
+    picture      (H, W, 3) in [0, 1], the image as a person sees it; left out, it is read off the
+                 first result
     brief        methods were set up to take little, and not as their papers do
     """
 
@@ -58,7 +61,11 @@ class Case:
     @property
     def photograph(self) -> Numbers:
         """The image as a person sees it (H, W, 3)."""
-        return display_image(next(iter(self.results.values())), 0) if self.picture is None else self.picture
+        return (
+            display_image(next(iter(self.results.values())), 0)
+            if self.picture is None
+            else self.picture
+        )
 
 
 @dataclass(frozen=True)
@@ -83,10 +90,14 @@ class PageLink:
     names: tuple[str, ...]
 
 
-def page(cases: Sequence[Case], *, title: str, leaves: Sequence[PageLink] = (), here: int = 0) -> str:
-    """Cases as one self-contained HTML file, which leads to the other ``leaves`` where it is one of several.
+def page(
+    cases: Sequence[Case], *, title: str, leaves: Sequence[PageLink] = (), here: int = 0
+) -> str:
+    """Cases as one self-contained HTML file, which leads to the other ``leaves`` where it is one of
+    several.
 
-    Errors: ``MissingExtra`` without jinja2 or pillow; ``InputError`` or ``ShapeError`` for results that are not of one image.
+    Errors: ``MissingExtra`` without jinja2 or pillow; ``InputError`` or ``ShapeError`` for results
+    that are not of one image.
     """
     text: str = (
         environment()
@@ -114,7 +125,8 @@ def relinked(text: str, leaves: Sequence[PageLink], here: int) -> str:
 
 
 def environment() -> Any:
-    """The templates: every text is escaped, what is not defined is an error. Errors: ``MissingExtra`` without jinja2."""
+    """The templates: every text is escaped, what is not defined is an error. Errors:
+    ``MissingExtra`` without jinja2."""
     jinja2 = optional("jinja2", extra="report", needs="A page")
     return jinja2.Environment(
         loader=jinja2.PackageLoader(__package__),
@@ -127,12 +139,15 @@ def environment() -> Any:
 
 def _case(case: Case) -> _CaseView:
     if not case.results:
-        raise InputError(f"The case {case.name!r} has no results: give it at least one attribution.")
+        raise InputError(
+            f"The case {case.name!r} has no results: give it at least one attribution."
+        )
     for name, attribution in case.results.items():
         check(name, attribution)
     first, photograph = next(iter(case.results.values())), case.photograph
     results = tuple(
-        result(name, attribution, photograph, case.remarks.get(name, "")) for name, attribution in case.results.items()
+        result(name, attribution, photograph, case.remarks.get(name, ""))
+        for name, attribution in case.results.items()
     )
     families = families_of(results, lambda one: one.row.name) if len(results) >= MANY else ()
     return _CaseView(
@@ -162,7 +177,8 @@ STYLE = (
 
 
 def fragment(attribution: Attribution) -> str:
-    """An attribution in a notebook: up to eight examples with output, change, residual, gap, error and thumbnails.
+    """An attribution in a notebook: up to eight examples with output, change, residual, gap, error
+    and thumbnails.
 
     Needs nothing beyond the core; without pillow there are no thumbnails, and it says so.
     """
@@ -172,7 +188,9 @@ def fragment(attribution: Attribution) -> str:
     head += ["gap", "estimated error", "target"]
     rows = [_row(attribution, i, pictures) for i in shown]
     if len(attribution) > len(shown):
-        rows.append(f'<tr><td colspan="{len(head)}">… and {len(attribution) - len(shown)} more</td></tr>')
+        rows.append(
+            f'<tr><td colspan="{len(head)}">… and {len(attribution) - len(shown)} more</td></tr>'
+        )
     head_cells = "".join(f"<th{_text(name)}>{name}</th>" for name in head)
     return (
         f'{STYLE}<div class="integrand"><code>{html.escape(repr(attribution.method))}</code>'
@@ -214,7 +232,10 @@ def _thumbnails(attribution: Attribution, count: int) -> tuple[list[str], str]:
         made = [_pictures(attribution, i, maps[i], limit) for i in range(count)]
     except MissingExtra as missing:
         return [], f"{html.escape(str(missing))} · "
-    return made, f"orange raises F, blue lowers it; colours end at ±{number(limit)} for all examples · "
+    return (
+        made,
+        f"orange raises F, blue lowers it; colours end at ±{number(limit)} for all examples · ",
+    )
 
 
 def _pictures(attribution: Attribution, i: int, values: Numbers, limit: float) -> str:
@@ -234,4 +255,8 @@ def _pictures(attribution: Attribution, i: int, values: Numbers, limit: float) -
 
 def _effort(attribution: Attribution) -> str:
     cost = dataclasses.asdict(attribution.cost)
-    return "{gradients:,} gradients, {values:,} values, {calls:,} model calls, {seconds:.2f} s".format(**cost)
+    return (
+        "{gradients:,} gradients, {values:,} values, {calls:,} model calls, {seconds:.2f} s".format(
+            **cost
+        )
+    )

@@ -1,8 +1,11 @@
-"""Many methods on one picture: the map of each over the photograph, its residual and what it took, families beside one another.
+"""Many methods on one picture: the map of each over the photograph, its residual and what it took,
+families beside one another.
 
-Every map is summed over the same squares, and its colours end where 1 % of its squares lie beyond: one rule for all, and a scale for each, for methods
-hand out amounts of different size. On the ``same_scale`` all maps that are parts of a change of F, and so have its units, share the median of their
-scales: who hands out more is stronger. Ranks and credit in other units have no place on it, and keep their own.
+Every map is summed over the same squares, and its colours end where 1 % of its squares lie beyond:
+one rule for all, and a scale for each, for methods hand out amounts of different size. On the
+``same_scale`` all maps that are parts of a change of F, and so have its units, share the median of
+their scales: who hands out more is stronger. Ranks and credit in other units have no place on it,
+and keep their own.
 """
 
 from __future__ import annotations
@@ -30,7 +33,8 @@ _INK, _MUTED, _ALARM = "#24272b", "#70757d", "#b0003a"
 
 
 def sheet(case: Case, path: str | Path | None = None, *, same_scale: bool = False) -> Figure:
-    """All maps of a case as a figure, also written to ``path``. Errors: ``MissingExtra`` without matplotlib."""
+    """All maps of a case as a figure, also written to ``path``. Errors: ``MissingExtra`` without
+    matplotlib."""
     optional("matplotlib", extra="plot", needs="sheet()")
     from matplotlib.backends.backend_agg import FigureCanvasAgg
     from matplotlib.figure import Figure
@@ -52,7 +56,8 @@ def sheet(case: Case, path: str | Path | None = None, *, same_scale: bool = Fals
     _words(
         top,
         case.name,
-        [f"{shortened(name, 30)} {percent(p)}" for name, p in case.predictions[:1]] + [f"explained: {case.target}"],
+        [f"{shortened(name, 30)} {percent(p)}" for name, p in case.predictions[:1]]
+        + [f"explained: {case.target}"],
         _INK,
     )
     maps = {name: regions_of(made, photograph) for name, made in case.results.items()}
@@ -67,7 +72,14 @@ def sheet(case: Case, path: str | Path | None = None, *, same_scale: bool = Fals
         _words(axes, title, lines, colour)
         if family:
             axes.text(
-                0, 1.17, family, transform=axes.transAxes, fontsize=8, color=_MUTED, style="italic", parse_math=False
+                0,
+                1.17,
+                family,
+                transform=axes.transAxes,
+                fontsize=8,
+                color=_MUTED,
+                style="italic",
+                parse_math=False,
             )
     if path is not None:
         write_figure(figure, path, dpi=100)
@@ -84,7 +96,8 @@ def _limits(case: Case, maps: dict[str, Numbers], *, same_scale: bool) -> dict[s
 
 
 def _places(families: list[tuple[str, tuple[str, ...]]]) -> list[tuple[int, int, str, str]]:
-    """Row, column, family (for its first) and name: a family stays in a row where it fits, after the photograph."""
+    """Row, column, family (for its first) and name: a family stays in a row where it fits, after
+    the photograph."""
     places, row, column = [], 0, 1
     for family, names in families:
         if column + min(len(names), _COLUMNS) > _COLUMNS:
@@ -100,7 +113,11 @@ def _places(families: list[tuple[str, tuple[str, ...]]]) -> list[tuple[int, int,
 
 def _caption(name: str, made: Attribution) -> tuple[str, list[str], str]:
     row = summary(name, name, made)
-    adds_up = f"residual {row.residual} of {row.change} ({row.gap})" if row.claimed else "adds up: not claimed"
+    adds_up = (
+        f"residual {row.residual} of {row.change} ({row.gap})"
+        if row.claimed
+        else "adds up: not claimed"
+    )
     return name, [adds_up, row.took], _ALARM if row.incomplete else _INK
 
 

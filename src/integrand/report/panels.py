@@ -1,7 +1,7 @@
 """What ``plot`` is made of: a panel draws one input of every example, and explains its scale once.
 
-Images are a photograph, a map, and a colour bar; bars are features by size or tokens in order, and of many tokens that have names the text
-itself, coloured. The only file that imports matplotlib.
+Images are a photograph, a map, and a colour bar; bars are features by size or tokens in order, and
+of many tokens that have names the text itself, coloured. The only file that imports matplotlib.
 """
 
 from __future__ import annotations
@@ -32,7 +32,11 @@ RAISES, LOWERS = ramp("overlay", 3)[1][2], ramp("overlay", 3)[1][0]
 _DPI = 150
 _SCALE = 0.09  # inches of colour
 _LONGEST = 40  # tokens that still get a line each
-_COLUMNS, _LINE, _LETTER = 92, 0.2, 6.5  # of coloured text: letters in a line, inches of a line, points of a letter
+_COLUMNS, _LINE, _LETTER = (
+    92,
+    0.2,
+    6.5,
+)  # of coloured text: letters in a line, inches of a line, points of a letter
 _LUMA = np.array([0.299, 0.587, 0.114])
 
 
@@ -68,9 +72,13 @@ def draw(
     """All panels of all shown examples on one figure, a row each; the scales have the last row."""
     widths = [w for panel in panels for w in panel.widths]
     heights = [max(panel.height for panel in panels)] * len(shown) + [_SCALE]
-    figure = Picture(figsize=(sum(widths), sum(heights) + 0.5), dpi=_DPI, layout="constrained", facecolor="white")
+    figure = Picture(
+        figsize=(sum(widths), sum(heights) + 0.5), dpi=_DPI, layout="constrained", facecolor="white"
+    )
     FigureCanvasAgg(figure)
-    grid = figure.subplots(len(heights), len(widths), squeeze=False, width_ratios=widths, height_ratios=heights)
+    grid = figure.subplots(
+        len(heights), len(widths), squeeze=False, width_ratios=widths, height_ratios=heights
+    )
     for row, example, title in zip(grid, shown, titles, strict=False):
         _entitle(row[0], attribution, example, title)
     first = 0
@@ -121,7 +129,10 @@ class Images:
 
     @cached_property
     def maps(self) -> dict[int, Numbers]:
-        return {i: pixel_map(self.attribution, i, channels=self.channels, cell=self.cell) for i in self.shown}
+        return {
+            i: pixel_map(self.attribution, i, channels=self.channels, cell=self.cell)
+            for i in self.shown
+        }
 
     @cached_property
     def limit(self) -> float:
@@ -138,20 +149,30 @@ class Images:
     def _painted(self, photograph: Numbers, values: Numbers) -> Pixels:
         if self.kind == "overlay":
             return overlay_rgb(photograph, values, self.limit)
-        return heat_rgb(values, self.limit) if self.kind == "heat" else signed_rgb(values, self.limit)
+        return (
+            heat_rgb(values, self.limit) if self.kind == "heat" else signed_rgb(values, self.limit)
+        )
 
     def legend(self, figure: Figure, axes: Any) -> None:
         """The colour bar: the colours as they are drawn, the limits as they are."""
         heat = self.kind == "heat"
         # Maps of zeros have no scale; the bar then shows the colours and says so.
         limit = self.limit or 1.0
-        scale = ScalarMappable(Normalize(0 if heat else -limit, limit), ListedColormap(ramp(self.kind, 255)[0] / 255))
+        scale = ScalarMappable(
+            Normalize(0 if heat else -limit, limit), ListedColormap(ramp(self.kind, 255)[0] / 255)
+        )
         at = [0, limit] if heat else [-limit, 0, limit]
         axes[-1][0].set_axis_off()
         bar = figure.colorbar(
-            scale, cax=axes[-1][1], orientation="horizontal", ticks=at, extend="max" if heat else "both"
+            scale,
+            cax=axes[-1][1],
+            orientation="horizontal",
+            ticks=at,
+            extend="max" if heat else "both",
         )
-        bar.ax.set_xticklabels([number(t) for t in at] if self.limit else [""] * len(at), fontsize=7, color=INK)
+        bar.ax.set_xticklabels(
+            [number(t) for t in at] if self.limit else [""] * len(at), fontsize=7, color=INK
+        )
         bar.ax.tick_params(length=2, pad=2)
         bar.outline.set_visible(False)
         bar.set_label(self._meaning(), fontsize=7, color=MUTED)
@@ -170,7 +191,8 @@ class Images:
 
 @dataclass(frozen=True)
 class Bars:
-    """A bar for every token in order, or for the largest features with one more for all others; many tokens with names as coloured text."""
+    """A bar for every token in order, or for the largest features with one more for all others;
+    many tokens with names as coloured text."""
 
     attribution: Attribution
     name: str
@@ -202,7 +224,8 @@ class Bars:
 
     @property
     def _rest(self) -> bool:
-        """Whether the last bar adds up what is not named; for one feature it would only hide the name."""
+        """Whether the last bar adds up what is not named; for one feature it would only hide the
+        name."""
         return not self._tokens and self.attribution.values[0].numel() > self.top + 1
 
     @cached_property
@@ -222,7 +245,10 @@ class Bars:
             return lengths[order], [self._label(example, i, "feature") for i in order]
         largest, others = order[: self.top], order[self.top :]
         labels = [self._label(example, i, "feature") for i in largest]
-        return np.append(lengths[largest], lengths[others].sum()), [*labels, f"{len(others)} others"]
+        return np.append(lengths[largest], lengths[others].sum()), [
+            *labels,
+            f"{len(others)} others",
+        ]
 
     def _label(self, example: int, i: int, what: str) -> str:
         return f"{what} {i}" if self.names is None else shortened(self.names[example][i], 28)
@@ -241,7 +267,9 @@ class Bars:
             self._draw_lines(one, lengths, labels, colours)
         _plain(one)
 
-    def _draw_lines(self, one: Axes, lengths: Numbers, labels: list[str], colours: list[str]) -> None:
+    def _draw_lines(
+        self, one: Axes, lengths: Numbers, labels: list[str], colours: list[str]
+    ) -> None:
         limit = self.limit or 1.0
         at = np.arange(len(lengths))
         one.barh(at, lengths, color=colours, height=0.72)
@@ -263,7 +291,8 @@ class Bars:
         one.set_xlabel("token", fontsize=7, color=MUTED)
 
     def _laid(self, example: int) -> list[tuple[str, int, int, int]]:
-        """Every token's text, and where it stands: its first column, its line, and how many columns it takes."""
+        """Every token's text, and where it stands: its first column, its line, and how many columns
+        it takes."""
         laid, column, line = [], 0, 0
         for label in self.bars(example)[1]:
             word = label.replace("\n", "↵") or " "
@@ -278,7 +307,11 @@ class Bars:
         colours = signed_rgb(lengths[None], self.limit)[0] / 255
         laid = self._laid(example)
         for (word, column, line, wide), colour in zip(laid, colours, strict=True):
-            one.add_patch(Rectangle((column, line - 0.42), wide - 0.15, 0.84, facecolor=colour, edgecolor="none"))
+            one.add_patch(
+                Rectangle(
+                    (column, line - 0.42), wide - 0.15, 0.84, facecolor=colour, edgecolor="none"
+                )
+            )
             dark = float(colour @ _LUMA) > 0.5
             one.text(column + (wide - 0.15) / 2, line, word, ha="center", va="center", fontsize=_LETTER, family="monospace",
                      color=INK if dark else "white", parse_math=False)  # fmt: skip

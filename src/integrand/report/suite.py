@@ -1,4 +1,5 @@
-"""What a suite came to, as a page: claims with their verdicts, then every run with a link to its own page."""
+"""What a suite came to, as a page: claims with their verdicts, then every run with a link to its
+own page."""
 
 from __future__ import annotations
 
@@ -12,7 +13,8 @@ from .html import environment
 
 @dataclass(frozen=True)
 class ClaimRow:
-    """A claim held against two methods. ``place`` is where share, low and high lie on the scale of its table, in per cent."""
+    """A claim held against two methods. ``place`` is where share, low and high lie on the scale of
+    its table, in per cent."""
 
     run: str
     metric: str
@@ -28,7 +30,8 @@ class ClaimRow:
 
 @dataclass(frozen=True)
 class Claimed:
-    """What a source says, with the rows that were held against it; ``size`` lies on the scale too, from ``low`` to ``high``."""
+    """What a source says, with the rows that were held against it; ``size`` lies on the scale too,
+    from ``low`` to ``high``."""
 
     text: str
     source: str
@@ -39,7 +42,8 @@ class Claimed:
 
 
 def page(told: Mapping[str, Any], pages: Mapping[str, str]) -> str:
-    """Results in plain data (``bench.telling.as_json``) as one HTML file; ``pages`` are where the runs have theirs.
+    """Results in plain data (``bench.telling.as_json``) as one HTML file; ``pages`` are where the
+    runs have theirs.
 
     Errors: ``MissingExtra`` without jinja2.
     """
@@ -50,10 +54,14 @@ def page(told: Mapping[str, Any], pages: Mapping[str, str]) -> str:
 
 def claims(told: Sequence[Mapping[str, Any]]) -> list[Claimed]:
     """Claims as they are grouped on the page, each group on a scale of its own."""
-    return [_group(text, source, size, rows) for (text, source, size), rows in grouped(told).items()]
+    return [
+        _group(text, source, size, rows) for (text, source, size), rows in grouped(told).items()
+    ]
 
 
-def grouped(told: Sequence[Mapping[str, Any]]) -> dict[tuple[str, str, float | None], list[Mapping[str, Any]]]:
+def grouped(
+    told: Sequence[Mapping[str, Any]],
+) -> dict[tuple[str, str, float | None], list[Mapping[str, Any]]]:
     """What was held against each claim, by its text, source and size."""
     groups: dict[tuple[str, str, float | None], list[Mapping[str, Any]]] = {}
     for one in told:
@@ -61,8 +69,11 @@ def grouped(told: Sequence[Mapping[str, Any]]) -> dict[tuple[str, str, float | N
     return groups
 
 
-def _group(text: str, source: str, size: float | None, rows: Sequence[Mapping[str, Any]]) -> Claimed:
-    # Far ends of intervals are cut off: one ratio of small numbers would make a line of all the others.
+def _group(
+    text: str, source: str, size: float | None, rows: Sequence[Mapping[str, Any]]
+) -> Claimed:
+    # Far ends of intervals are cut off: one ratio of small numbers would make a line of all the
+    # others.
     ends = [end for row in rows for end in (row["low"], row["high"]) if end is not None]
     bound = min(1.0, max([0.05, *map(abs, ends), *([size] if size else [])]))
 
@@ -81,7 +92,9 @@ def _group(text: str, source: str, size: float | None, rows: Sequence[Mapping[st
             f"{signed_percent(row['low'])} to {signed_percent(row['high'])}",
             f"{percent(row['wins'], decimals=0)} of {row['examples']}",
             row["verdict"],
-            None if row["share"] is None else (place(row["share"]), place(row["low"]), place(row["high"])),
+            None
+            if row["share"] is None
+            else (place(row["share"]), place(row["low"]), place(row["high"])),
         )
         for row in rows
     )

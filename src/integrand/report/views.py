@@ -1,7 +1,8 @@
 """What a page shows, as plain records: texts, numbers, and pictures that are already addresses.
 
-Everything is taken from attributions of one image each; the template only lays it out. Maps have a scale of their own each,
-since methods differ in the size of what they hand out, and every record carries its limit so that it can be printed.
+Everything is taken from attributions of one image each; the template only lays it out. Maps have a
+scale of their own each, since methods differ in the size of what they hand out, and every record
+carries its limit so that it can be printed.
 """
 
 from __future__ import annotations
@@ -84,7 +85,8 @@ class Reference:
 
 @dataclass(frozen=True)
 class FitnessView:
-    """The baselines of a weighted method, heaviest first, and why their fitness says nothing, if so."""
+    """The baselines of a weighted method, heaviest first, and why their fitness says nothing, if
+    so."""
 
     method: str
     criterion: str
@@ -104,7 +106,8 @@ class Frame:
 
 @dataclass(frozen=True)
 class Strip:
-    """The way from one counterfactual to the input; the curve is in a box of 1000 by 100, frames at the middle of their columns."""
+    """The way from one counterfactual to the input; the curve is in a box of 1000 by 100, frames at
+    the middle of their columns."""
 
     name: str
     change: str
@@ -141,17 +144,23 @@ class MethodView:
 T = TypeVar("T")
 
 
-def families_of(items: Iterable[T], name: Callable[[T], str]) -> tuple[tuple[str, tuple[T, ...]], ...]:
+def families_of(
+    items: Iterable[T], name: Callable[[T], str]
+) -> tuple[tuple[str, tuple[T, ...]], ...]:
     """Items under what their methods have in common, in the order of the catalogue."""
     order = list(known())
     found: dict[str, list[T]] = {}
-    for item in sorted(items, key=lambda one: order.index(name(one)) if name(one) in order else len(order)):
+    for item in sorted(
+        items, key=lambda one: order.index(name(one)) if name(one) in order else len(order)
+    ):
         family = known()[name(item)].family if name(item) in order else "Others"
         found.setdefault(family, []).append(item)
     return tuple((family, tuple(members)) for family, members in found.items())
 
 
-def result(name: str, attribution: Attribution, photograph: Numbers, remark: str = "") -> MethodView:
+def result(
+    name: str, attribution: Attribution, photograph: Numbers, remark: str = ""
+) -> MethodView:
     """All that a page shows of one attribution of one image (H, W, 3)."""
     title, citation = _published(name)
     return MethodView(
@@ -172,7 +181,9 @@ def check(name: str, attribution: Attribution) -> None:
             f"A page shows images (1, C, H, W), which the result {name!r} is not: use plot() for other inputs."
         )
     if len(attribution) != 1:
-        raise InputError(f"The result {name!r} holds {len(attribution)} examples: give each case one, attribution[i].")
+        raise InputError(
+            f"The result {name!r} holds {len(attribution)} examples: give each case one, attribution[i]."
+        )
 
 
 def _published(name: str) -> tuple[str, str | None]:
@@ -232,9 +243,11 @@ def regions_of(attribution: Attribution, photograph: Numbers) -> Numbers:
 
 
 def spread(values: Numbers, photograph: Numbers) -> Numbers:
-    """A map (h, w) in the size of the photograph: every place of a layer is shown as the pixels it stands over."""
+    """A map (h, w) in the size of the photograph: every place of a layer is shown as the pixels it
+    stands over."""
     rows, columns = (
-        np.arange(there) * here // there for here, there in zip(values.shape, photograph.shape, strict=False)
+        np.arange(there) * here // there
+        for here, there in zip(values.shape, photograph.shape, strict=False)
     )
     made: Numbers = values[rows][:, columns]
     return made
@@ -249,7 +262,11 @@ def fitness_of(method: str, attribution: Attribution) -> FitnessView:
     order = attribution.weights[:, 0].argsort(descending=True, stable=True).tolist()
     reason = attribution.reasons[0] if attribution.reasons else None
     return FitnessView(
-        method, attribution.criterion, tuple(reference(attribution, r) for r in order[:_CARDS]), len(order), reason
+        method,
+        attribution.criterion,
+        tuple(reference(attribution, r) for r in order[:_CARDS]),
+        len(order),
+        reason,
     )
 
 
@@ -259,7 +276,11 @@ def reference(attribution: Attribution, r: int) -> Reference:
     fitness, weight = float(attribution.fitness[r, 0]), float(attribution.weights[r, 0])
     own = None if attribution.shares is None else flat_map(attribution.shares[r, 0])
     limit = 0.0 if own is None else limit_of([own])
-    picture = None if attribution.baselines is None else decoded(attribution, 0, attribution.baselines[r, 0])
+    picture = (
+        None
+        if attribution.baselines is None
+        else decoded(attribution, 0, attribution.baselines[r, 0])
+    )
     return Reference(
         name_of(attribution, r),
         "" if picture is None else data_uri(picture, 180, sharp=True),
@@ -287,28 +308,37 @@ def film_of(method: str, attribution: Attribution) -> Film | None:
     references = attribution.frames.points.shape[1]
     shown = range(min(references, _STRIPS))
     photograph = display_image(attribution, 0)
-    pictures = {r: [decoded(attribution, 0, p) for p in attribution.frames.points[:, r, 0]] for r in shown}
+    pictures = {
+        r: [decoded(attribution, 0, p) for p in attribution.frames.points[:, r, 0]] for r in shown
+    }
     factor = _amplification([picture - photograph for r in shown for picture in pictures[r]])
     clock = [float(t) for t in attribution.frames.clock]
     strips = []
     for r in shown:
-        frames = tuple(_frame(t, p, photograph, factor) for t, p in zip(clock, pictures[r], strict=True))
+        frames = tuple(
+            _frame(t, p, photograph, factor) for t, p in zip(clock, pictures[r], strict=True)
+        )
         strips.append(_strip(attribution, r, clock, frames))
     return Film(method, factor, tuple(strips), references)
 
 
 def _amplification(differences: Sequence[Numbers]) -> int:
-    """The largest round factor under which all but the strongest differences stay within mid-grey ± a half."""
+    """The largest round factor under which all but the strongest differences stay within mid-grey ±
+    a half."""
     size = limit_of(differences, 99.5)
     return max([f for f in _FACTORS if f * size <= 0.5], default=1) if size else 1
 
 
 def _frame(clock: float, picture: Numbers, photograph: Numbers, factor: int) -> Frame:
     difference = 0.5 + factor * (picture - photograph)
-    return Frame(f"{clock:.3g}", data_uri(picture, _FRAME), data_uri(difference, _FRAME, sharp=True))
+    return Frame(
+        f"{clock:.3g}", data_uri(picture, _FRAME), data_uri(difference, _FRAME, sharp=True)
+    )
 
 
-def _strip(attribution: Attribution, r: int, clock: Sequence[float], frames: tuple[Frame, ...]) -> Strip:
+def _strip(
+    attribution: Attribution, r: int, clock: Sequence[float], frames: tuple[Frame, ...]
+) -> Strip:
     distance = attribution.notes["distance"][:, r, 0].double().cpu().numpy()
     moments = np.linspace(0, 1, len(distance))
     top = float(distance.max()) or 1.0

@@ -20,7 +20,8 @@ _BLOCK_ELEMENTS = 1 << 23  # climbs are made in blocks of about this many number
 
 @part
 class Ascent(Rule):
-    """Not an integral: from ``steps`` + 1 points of a segment climb F, and keep the largest gradient of each feature.
+    """Not an integral: from ``steps`` + 1 points of a segment climb F, and keep the largest
+    gradient of each feature.
 
         P_i = start + (i/m) (end − start),  i = 0 … m        P_i ← P_i + rate ∇F(P_i),  ``iterations`` − 1 times
         M_i = max over the climb of ∇F(P_i), feature by feature (the first at the point itself)
@@ -29,11 +30,13 @@ class Ascent(Rule):
     steps, iterations  m, and gradients per climb
     rate               of a step, in units of input² per unit of F
     gather             over the points: "max", "trapezoid" or "mean"
-    signed             the largest gradient, as published, which prefers positive ones; False: the largest |∇F|
+    signed             the largest gradient, as published, which prefers positive ones; False: the
+                       largest |∇F|
 
-    The share has the units of a gradient: it is not multiplied by the way from start to end, and a segment without a length has
-    none. It adds up to nothing. Cost: (steps + 1) · iterations gradients; memory does not grow with either.
-    Source: Rahman, Lewis, Plis, "Geometrically Guided Integrated Gradients", arXiv 2206.05903.
+    The share has the units of a gradient: it is not multiplied by the way from start to end, and a
+    segment without a length has none. It adds up to nothing. Cost: (steps + 1) · iterations
+    gradients; memory does not grow with either. Source: Rahman, Lewis, Plis, "Geometrically Guided
+    Integrated Gradients", arXiv 2206.05903.
     """
 
     steps: int = 50
@@ -52,11 +55,17 @@ class Ascent(Rule):
         if self.steps < 1:
             raise InputError(f"steps is at least 1, for the two ends, not {self.steps}.")
         if self.iterations < 1:
-            raise InputError(f"iterations is at least 1, the gradient where a climb begins, not {self.iterations}.")
+            raise InputError(
+                f"iterations is at least 1, the gradient where a climb begins, not {self.iterations}."
+            )
         if not 0 <= self.rate < math.inf:
-            raise InputError(f"rate is the length of a step of ascent, zero or more, not {self.rate}.")
+            raise InputError(
+                f"rate is the length of a step of ascent, zero or more, not {self.rate}."
+            )
         if self.gather not in _GATHER:
-            raise InputError(f"gather is one of {', '.join(map(repr, _GATHER))}, not {self.gather!r}.")
+            raise InputError(
+                f"gather is one of {', '.join(map(repr, _GATHER))}, not {self.gather!r}."
+            )
 
     @property
     def gradients(self) -> int:
@@ -77,8 +86,12 @@ class Ascent(Rule):
                 node = torch.arange(first, min(first + most, self.steps + 1), device=rows.device)
                 at = (node.to(torch.float64) / self.steps).to(share).reshape(-1, *(1,) * begin.ndim)
                 points = torch.lerp(begin, finish, at).flatten(0, 1)
-                found = self._climb(field, points, example.repeat(len(node))).reshape(len(node), *begin.shape)
-                share[rows] = _GATHER[self.gather](self.steps, node, found, share[rows] if first else None)
+                found = self._climb(field, points, example.repeat(len(node))).reshape(
+                    len(node), *begin.shape
+                )
+                share[rows] = _GATHER[self.gather](
+                    self.steps, node, found, share[rows] if first else None
+                )
         return share.reshape(*leading, *inner)
 
     def _climb(self, field: Field, points: Tensor, example: Tensor) -> Tensor:
@@ -121,4 +134,8 @@ def _even(steps: int, node: Tensor) -> Tensor:
     return torch.full((len(node),), 1 / (steps + 1), dtype=torch.float64, device=node.device)
 
 
-_GATHER: dict[str, _Gather] = {"max": _largest, "trapezoid": _weighed(_trapezoid), "mean": _weighed(_even)}
+_GATHER: dict[str, _Gather] = {
+    "max": _largest,
+    "trapezoid": _weighed(_trapezoid),
+    "mean": _weighed(_even),
+}

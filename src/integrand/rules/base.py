@@ -1,9 +1,11 @@
 """What a rule is, and the one loop over nodes that every rule with nodes uses.
 
-A rule is any callable ``(field, segment) -> share (K, R, B, \\*s)``: what the path's piece contributes to the attribution. Shares,
-not gradients, leave a rule, because not every way of giving credit is displacement times gradient.
+A rule is any callable ``(field, segment) -> share (K, R, B, \\*s)``: what the path's piece
+contributes to the attribution. Shares, not gradients, leave a rule, because not every way of giving
+credit is displacement times gradient.
 
-What a rule may say of itself is listed in the base class ``Rule``. Users' rules need no base class: what they say is read by ``as_rule``, once.
+What a rule may say of itself is listed in the base class ``Rule``. Users' rules need no base class:
+what they say is read by ``as_rule``, once.
 """
 
 from __future__ import annotations
@@ -27,10 +29,13 @@ from ..fields import Field
 class Integrated:
     """A share, and what its rule knows about it.
 
-    share (K, R, B, \\*s);  error (K, R, B) the estimated L2 error, NaN where the rule estimates none
-    begin, end (K, R, B) F at the pieces' ends where the rule came by it, NaN elsewhere; None where it did not
-    noise (G, K, R, B, \\*s) of a rule with random nodes: G vectors whose products add up, on average, to the covariance of the share, of
-                 which G − 1 are independent; None of other rules, and where there are too few nodes to tell
+    share (K, R, B, \\*s);  error (K, R, B) the estimated L2 error, NaN where the rule estimates
+                            none
+    begin, end (K, R, B) F at the pieces' ends where the rule came by it, NaN elsewhere; None where
+    it did not noise (G, K, R, B, \\*s) of a rule with random nodes: G vectors whose products add
+    up, on average, to the covariance of the share, of
+                 which G − 1 are independent; None of other rules, and where there are too few nodes
+                 to tell
     """
 
     share: Tensor
@@ -58,7 +63,8 @@ class RuleLike(Protocol):
 
 
 class RoughShares(Protocol):
-    """What a rule has seen of a segment at a first look: shares that can be refined where they count."""
+    """What a rule has seen of a segment at a first look: shares that can be refined where they
+    count."""
 
     @property
     def segment(self) -> Segment: ...
@@ -79,17 +85,20 @@ class Rule(Part, ABC):
 
     @declared
     def complete(self) -> bool:
-        """Whether shares are meant to add up to the change of F; maps that are not are not warned of."""
+        """Whether shares are meant to add up to the change of F; maps that are not are not warned
+        of."""
         return True
 
     @declared
     def unbiased(self) -> bool:
-        """Whether it is right on average over random nodes, so that what one share is wrong by is chance."""
+        """Whether it is right on average over random nodes, so that what one share is wrong by is
+        chance."""
         return False
 
     @declared
     def clocked(self) -> bool:
-        """Whether it asks when on the path a segment is (``Segment.clock``), and not only where it lies."""
+        """Whether it asks when on the path a segment is (``Segment.clock``), and not only where it
+        lies."""
         return False
 
     @declared
@@ -104,11 +113,13 @@ class Rule(Part, ABC):
 
     @declared
     def looks(self) -> bool:
-        """Whether it can wait with refining until it is known how much each reference counts: it has ``look``."""
+        """Whether it can wait with refining until it is known how much each reference counts: it
+        has ``look``."""
         return self.overrides(Rule, "look")
 
     def table(self) -> Table | None:
-        """Its nodes and weights, the same on every segment; a path's gradients at ends with a node are used. None where it has none."""
+        """Its nodes and weights, the same on every segment; a path's gradients at ends with a node
+        are used. None where it has none."""
         return None
 
     def look(self, field: Field, segment: Segment) -> RoughShares:
@@ -134,13 +145,16 @@ def as_rule(rule: RuleLike) -> Rule:
 
 
 Credit = Callable[[Tensor, Tensor], Tensor]
-"""Gradients (n, \\*s) and the rows (n,) they belong to, numbered over (K, R, B) → what counts in their place (n, \\*s)."""
+"""Gradients (n, \\*s) and the rows (n,) they belong to, numbered over (K, R, B) → what counts in
+their place (n, \\*s)."""
 
 
 def missed(summed: Tensor, begin: Tensor, end: Tensor) -> Tensor:
-    """What shares that add up to ``summed`` miss of the change from F = ``begin`` to ``end``; nothing where rounding explains it.
+    """What shares that add up to ``summed`` miss of the change from F = ``begin`` to ``end``;
+    nothing where rounding explains it.
 
-    Steps that were halved many times change F by less than a difference of two of its values can tell.
+    Steps that were halved many times change F by less than a difference of two of its values can
+    tell.
     """
     off = (summed - (end - begin)).abs()
     rounding = ROUNDING * torch.finfo(begin.dtype).eps * torch.maximum(begin.abs(), end.abs())
@@ -148,7 +162,8 @@ def missed(summed: Tensor, begin: Tensor, end: Tensor) -> Tensor:
 
 
 def least_norm(moving: Tensor) -> Tensor:
-    """The norm of the smallest vector in ``moving`` (n,) numbers that adds up to 1: no map that misses a change is nearer than this times it."""
+    """The norm of the smallest vector in ``moving`` (n,) numbers that adds up to 1: no map that
+    misses a change is nearer than this times it."""
     return moving.clamp_min(1).rsqrt()
 
 
@@ -172,11 +187,13 @@ def mean_gradients(
     groups: int,
     credit: Credit | None = None,
 ) -> Tensor:
-    """Σ_q w_q ∇F(start + t_q (end − start)) over the nodes q of each ``group`` (n,) → (groups, K, R, B, \\*s).
+    """Σ_q w_q ∇F(start + t_q (end − start)) over the nodes q of each ``group`` (n,) → (groups, K,
+    R, B, \\*s).
 
-    ``nodes`` and ``weights`` are (n,) for all rows alike, or broadcast to (n, K, R, B). Points are made when the model is ready for
-    them and gradients are added where they belong at once, so memory does not grow with n. Pieces of no length cost nothing.
-    With ``credit`` the sum is over what that makes of each gradient.
+    ``nodes`` and ``weights`` are (n,) for all rows alike, or broadcast to (n, K, R, B). Points are
+    made when the model is ready for them and gradients are added where they belong at once, so
+    memory does not grow with n. Pieces of no length cost nothing. With ``credit`` the sum is over
+    what that makes of each gradient.
     """
     leading = segment.leading
     inner = segment.start.shape[3:]
@@ -191,7 +208,8 @@ def mean_gradients(
     example = (place % leading[2]).repeat(len(nodes))
 
     def whole(part: slice) -> bool:
-        """Whether a part is a number of nodes for all rows, as most are: then nothing need be picked, it is broadcast."""
+        """Whether a part is a number of nodes for all rows, as most are: then nothing need be
+        picked, it is broadcast."""
         return rows == every and part.start % rows == 0 and part.stop % rows == 0
 
     def make(part: slice) -> Tensor:
@@ -217,17 +235,21 @@ def mean_gradients(
 
 
 def _picker(points: Tensor, place: Tensor) -> Callable[[Tensor], Tensor]:
-    """Points (K, R, B, \\*s) → a function that picks those numbered ``place[which]`` over (K, R, B), copying no others."""
+    """Points (K, R, B, \\*s) → a function that picks those numbered ``place[which]`` over (K, R,
+    B), copying no others."""
     try:
         flat = points.view(-1, *points.shape[3:])
-    except RuntimeError:  # broadcast over references or examples: a flat one would be as many copies
+    except (
+        RuntimeError
+    ):  # broadcast over references or examples: a flat one would be as many copies
         k, r, b = torch.unravel_index(place, points.shape[:3])
         return lambda which: points[k[which], r[which], b[which]]
     return lambda which: flat[place[which]]
 
 
 def _per_row(numbers: Tensor, leading: tuple[int, int, int], place: Tensor) -> Tensor:
-    """(n,) or (n, K, R, B) → one number per node and row that is looked at, flat, nodes outermost."""
+    """(n,) or (n, K, R, B) → one number per node and row that is looked at, flat, nodes
+    outermost."""
     if numbers.ndim == 1:
         return numbers[:, None].expand(-1, len(place)).reshape(-1)
     return numbers.expand(-1, *leading).reshape(len(numbers), -1)[:, place].reshape(-1)

@@ -1,9 +1,11 @@
-"""Rules that give credit otherwise than by displacement times gradient; ``IDGI`` (IDGI) has a file of its own.
+"""Rules that give credit otherwise than by displacement times gradient; ``IDGI`` (IDGI) has a file
+of its own.
 
     Decision    ∫ g ⊙ γ' · dF/dα dα                           gradients count as much as F moves where they are taken (IDG)
     Rescaled    share · ΔF / Σ share                          any rule, made to add up
 
-``IntegratedDecisionGradients`` is not linear in F and adds up to ∫ (dF/dα)² dα; ``Rescaled(IntegratedDecisionGradients())`` is its complete cousin.
+``IntegratedDecisionGradients`` is not linear in F and adds up to ∫ (dF/dα)² dα;
+``Rescaled(IntegratedDecisionGradients())`` is its complete cousin.
 """
 
 from __future__ import annotations
@@ -31,16 +33,19 @@ class IntegratedDecisionGradients(Rule):
 
         share_i = ∫ g_i γ_i' · φ' dα,   φ(α) = F(γ(α)),   φ' = g · γ'
 
-    Adds up to ∫ φ'² dα ≥ (ΔF)²: in squared units of F, four times as large for 2F, and the same for −F. ``Rescaled(IntegratedDecisionGradients())`` adds up
-    to ΔF. Nodes are the midpoints of ``steps`` steps, placed by a look at F alone at ``pilot`` + 1 even positions so that F changes
-    equally over each (a tenth of them is spread evenly); φ' is the chain rule's and comes with the gradient. ``pilot=1`` leaves the
-    steps even. α is the path's clock: on a path of several segments, each takes ``steps`` nodes of its own.
+    Adds up to ∫ φ'² dα ≥ (ΔF)²: in squared units of F, four times as large for 2F, and the same for
+    −F. ``Rescaled(IntegratedDecisionGradients())`` adds up to ΔF. Nodes are the midpoints of
+    ``steps`` steps, placed by a look at F alone at ``pilot`` + 1 even positions so that F changes
+    equally over each (a tenth of them is spread evenly); φ' is the chain rule's and comes with the
+    gradient. ``pilot=1`` leaves the steps even. α is the path's clock: on a path of several
+    segments, each takes ``steps`` nodes of its own.
 
-    Cost: ``steps`` gradients and ``pilot`` + 1 values. Error O(1/steps²) for smooth F.
-    Source: Walker et al., "Integrated Decision Gradients", AAAI 2024 (arXiv 2305.20052). The authors' code deviates: its sampler
-    places steps by slopes that are shifted to begin at zero and skips cells without samples without moving on, so that where F is flat at first all samples
-    fall in front of the decision (nothing is then explained); φ' is a backward difference; and the mean over steps is divided by
-    their number once more. Here the integral is what is computed.
+    Cost: ``steps`` gradients and ``pilot`` + 1 values. Error O(1/steps²) for smooth F. Source:
+    Walker et al., "Integrated Decision Gradients", AAAI 2024 (arXiv 2305.20052). The authors' code
+    deviates: its sampler places steps by slopes that are shifted to begin at zero and skips cells
+    without samples without moving on, so that where F is flat at first all samples fall in front of
+    the decision (nothing is then explained); φ' is a backward difference; and the mean over steps
+    is divided by their number once more. Here the integral is what is computed.
     """
 
     steps: int = 50
@@ -58,7 +63,9 @@ class IntegratedDecisionGradients(Rule):
         if self.steps < 1:
             raise InputError(f"A decision is looked at in at least one step, not {self.steps}.")
         if self.pilot < 1:
-            raise InputError(f"A pilot needs at least one cell, not {self.pilot}; with pilot=1 the steps are even.")
+            raise InputError(
+                f"A pilot needs at least one cell, not {self.pilot}; with pilot=1 the steps are even."
+            )
 
     @property
     def gradients(self) -> int:
@@ -86,11 +93,14 @@ class Rescaled(Rule):
 
         share' = share · (F(end) − F(start)) / Σ_i share_i
 
-    Makes a rule complete that is not by itself (``IntegratedDecisionGradients``, ``PathWeighted``), piece by piece: with one segment the whole map is scaled by one
-    number. Where the shares of a piece cancel to less than rounding there is no such number and they are left as they are; the
-    residual then tells. A factor is only as good as the sum it divides by: shares that nearly cancel are blown up.
+    Makes a rule complete that is not by itself (``IntegratedDecisionGradients``, ``PathWeighted``),
+    piece by piece: with one segment the whole map is scaled by one number. Where the shares of a
+    piece cancel to less than rounding there is no such number and they are left as they are; the
+    residual then tells. A factor is only as good as the sum it divides by: shares that nearly
+    cancel are blown up.
 
-    Cost: that of the rule, and F at ends that neither it nor the path has come by. Error: the rule's, scaled alike.
+    Cost: that of the rule, and F at ends that neither it nor the path has come by. Error: the
+    rule's, scaled alike.
     """
 
     rule: Adopted[RuleLike, Rule] = Adopted(as_rule, IntegratedDecisionGradients())
@@ -129,4 +139,6 @@ class Rescaled(Rule):
         whole = total(found.share, 3)
         smallest = torch.finfo(whole.dtype).eps ** 0.5 * total(found.share.abs(), 3)
         factor = torch.where(whole.abs() > smallest, (end - begin) / whole, 1)
-        return Integrated(found.share * over(factor, found.share), found.error * factor.abs(), begin, end)
+        return Integrated(
+            found.share * over(factor, found.share), found.error * factor.abs(), begin, end
+        )

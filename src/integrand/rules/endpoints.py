@@ -1,4 +1,5 @@
-"""F at the ends of pieces: what the path or a rule knows of it, what neighbours know, and what has to be asked for."""
+"""F at the ends of pieces: what the path or a rule knows of it, what neighbours know, and what has
+to be asked for."""
 
 from __future__ import annotations
 
@@ -24,7 +25,8 @@ def is_chained(segment: Segment) -> bool:
 
 
 def filled(field: Field, points: Tensor, known: Tensor, wanted: Tensor) -> Tensor:
-    """``known`` values (K, R, B) of F at ``points`` (K, R, B, \\*s), with those that are ``wanted`` evaluated; a tensor of its own."""
+    """``known`` values (K, R, B) of F at ``points`` (K, R, B, \\*s), with those that are ``wanted``
+    evaluated; a tensor of its own."""
     place, values = wanted.reshape(-1).nonzero()[:, 0], known.reshape(-1).clone()
     if not len(place):
         return values.reshape(known.shape)
@@ -41,8 +43,12 @@ def filled(field: Field, points: Tensor, known: Tensor, wanted: Tensor) -> Tenso
 
 
 def ends_of(field: Field, segment: Segment, found: Integrated) -> tuple[Tensor, Tensor]:
-    """F at both ends of every piece that moves (K, R, B): what the path or the rule knows, the rest evaluated."""
-    begin, end = _known(segment.at_start, found.begin, found), _known(segment.at_end, found.end, found)
+    """F at both ends of every piece that moves (K, R, B): what the path or the rule knows, the rest
+    evaluated."""
+    begin, end = (
+        _known(segment.at_start, found.begin, found),
+        _known(segment.at_end, found.end, found),
+    )
     moving = moving_pieces(segment).reshape(segment.leading)
     chained = is_chained(segment)
     if chained:
@@ -54,7 +60,8 @@ def ends_of(field: Field, segment: Segment, found: Integrated) -> tuple[Tensor, 
 
 
 def _known(paid: Evaluation | None, seen: Tensor | None, found: Integrated) -> Tensor:
-    """F at one end of the pieces (K, R, B), from the path or from the rule; NaN where neither knows it."""
+    """F at one end of the pieces (K, R, B), from the path or from the rule; NaN where neither knows
+    it."""
     if paid is not None:
         return paid.value
     return torch.full_like(found.error, float("nan")) if seen is None else seen

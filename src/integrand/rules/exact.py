@@ -12,7 +12,8 @@ from .base import Rule
 
 @part
 class Exact(Rule):
-    """The field's own closed form of the share, where it has one (trees, Gaussian processes, linear fields).
+    """The field's own closed form of the share, where it has one (trees, Gaussian processes, linear
+    fields).
 
     Cost: no gradients. Errors: ``NoShare`` for fields without a closed form.
     """

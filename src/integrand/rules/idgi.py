@@ -19,18 +19,22 @@ from .endpoints import filled, is_chained, moving_pieces
 
 @part
 class IDGI(Rule):
-    """The change of F over each of ``n`` equal pieces p_k → p_{k+1}, shared out by the squared gradient at p_k (IDGI).
+    """The change of F over each of ``n`` equal pieces p_k → p_{k+1}, shared out by the squared
+    gradient at p_k (IDGI).
 
         share_i = Σ_k g_i(p_k)² / ‖g(p_k)‖² · (F(p_{k+1}) − F(p_k))
 
-    Of each step only the part along the gradient counts, so within a piece all features have the sign of its ΔF. Shares add up to the
-    change of F exactly, whatever n; the map itself is one of n pieces and changes with n. Goes with any path: on one that is cut into
-    segments already (``Straight(50)``, ``Descent``), n = 1 takes its own. Where the gradient is exactly zero there is no direction to
-    give credit along: nothing is given, and the change over that piece is left to the residual.
+    Of each step only the part along the gradient counts, so within a piece all features have the
+    sign of its ΔF. Shares add up to the change of F exactly, whatever n; the map itself is one of n
+    pieces and changes with n. Goes with any path: on one that is cut into segments already
+    (``Straight(50)``, ``Descent``), n = 1 takes its own. Where the gradient is exactly zero there
+    is no direction to give credit along: nothing is given, and the change over that piece is left
+    to the residual.
 
-    Cost: n gradients, of which the path may have paid for the first; F comes free with them, and at the end of the last piece, where
-    the path does not know it, for one value. Memory does not grow with n.
-    Source: Yang, Wang, Bilgic, "IDGI: A Framework to Eliminate Explanation Noise from Integrated Gradients", CVPR 2023.
+    Cost: n gradients, of which the path may have paid for the first; F comes free with them, and at
+    the end of the last piece, where the path does not know it, for one value. Memory does not grow
+    with n. Source: Yang, Wang, Bilgic, "IDGI: A Framework to Eliminate Explanation Noise from
+    Integrated Gradients", CVPR 2023.
 
     >>> import torch, integrand as ig
     >>> method = ig.Method(rule=ig.rules.IDGI(4))
@@ -48,7 +52,8 @@ class IDGI(Rule):
 
     @property
     def gradients(self) -> int:
-        """Gradients per segment, reference and example, of which the path may have paid for the first."""
+        """Gradients per segment, reference and example, of which the path may have paid for the
+        first."""
         return self.n
 
     def table(self) -> Table:
@@ -63,16 +68,25 @@ class IDGI(Rule):
             piece, lane = seen.moving.nonzero(as_tuple=True)
             first = _Nodes(piece, lane, torch.zeros_like(piece))
             if len(piece):
-                _give(share, seen, first, segment.at_start.gradient.flatten(0, 2)[first.place(seen.lanes)])
+                _give(
+                    share,
+                    seen,
+                    first,
+                    segment.at_start.gradient.flatten(0, 2)[first.place(seen.lanes)],
+                )
         found = Integrated.ensure(share.reshape(segment.start.shape))
         return Integrated(
-            found.share, found.error, seen.begin.reshape(segment.leading), seen.end.reshape(segment.leading)
+            found.share,
+            found.error,
+            seen.begin.reshape(segment.leading),
+            seen.end.reshape(segment.leading),
         )
 
     def _stream(self, field: Field, segment: Segment, seen: _Seen, share: Tensor) -> None:
         """Credit at every node that the path has not paid for.
 
-        From the last piece to the first: then F at the end of a piece is known when its gradient comes, and no gradient waits for it.
+        From the last piece to the first: then F at the end of a piece is known when its gradient
+        comes, and no gradient waits for it.
         """
         first = 0 if segment.at_start is None else 1
         free = seen.moving[:, None].expand(-1, self.n - first, -1)
@@ -80,7 +94,9 @@ class IDGI(Rule):
         if not len(piece):
             return
         nodes = _Nodes(piece, lane, node + first)
-        begins, finishes = (_picker(side, nodes.place(seen.lanes)) for side in (segment.start, segment.end))
+        begins, finishes = (
+            _picker(side, nodes.place(seen.lanes)) for side in (segment.start, segment.end)
+        )
         times = (torch.arange(self.n, dtype=torch.float64) / self.n).to(segment.start)
 
         def make(part: slice) -> Tensor:
@@ -98,7 +114,8 @@ class IDGI(Rule):
 
 @dataclass(frozen=True, eq=False)
 class _Nodes:
-    """Some nodes: which piece each is on (N,), in which lane of the R·B, and which of the piece's n it is."""
+    """Some nodes: which piece each is on (N,), in which lane of the R·B, and which of the piece's n
+    it is."""
 
     piece: Tensor
     lane: Tensor
@@ -114,10 +131,12 @@ class _Nodes:
 
 @dataclass(frozen=True, eq=False)
 class _Seen:
-    """F at the nodes of all pieces that move, as far as it is known: the path's, what was asked for, and what came with gradients.
+    """F at the nodes of all pieces that move, as far as it is known: the path's, what was asked
+    for, and what came with gradients.
 
     values  (K·(n+1)·R·B,) F at the n nodes of every piece and at its end, NaN where it is not known;  moving (K, R·B)
-    after   (K, R·B) where F at the end of each piece stands: where the next piece that moves begins with it, the place of that
+    after   (K, R·B) where F at the end of each piece stands: where the next piece that moves begins
+            with it, the place of that
     """
 
     n: int
@@ -164,7 +183,9 @@ class _Seen:
     def change(self, nodes: _Nodes) -> Tensor:
         """By how much F changes from each node to the one after it (N,)."""
         here = self.here(nodes)
-        onward = torch.where(nodes.node == self.n - 1, self.after[nodes.piece, nodes.lane], here + self.lanes)
+        onward = torch.where(
+            nodes.node == self.n - 1, self.after[nodes.piece, nodes.lane], here + self.lanes
+        )
         return self.values[onward] - self.values[here]
 
 
@@ -175,7 +196,8 @@ def _give(share: Tensor, seen: _Seen, nodes: _Nodes, gradient: Tensor) -> None:
 
 
 def _portions(gradient: Tensor) -> Tensor:
-    """g² / ‖g‖² per row (N, \\*s), zero where g is; scaled first, so that the squares of small gradients do not vanish."""
+    """g² / ‖g‖² per row (N, \\*s), zero where g is; scaled first, so that the squares of small
+    gradients do not vanish."""
     flat = gradient.reshape(len(gradient), -1)
     largest = flat.abs().amax(1)
     squares = (flat / torch.where(largest > 0, largest, 1)[:, None]).square()
@@ -183,14 +205,16 @@ def _portions(gradient: Tensor) -> Tensor:
 
 
 def _numbers(after: Tensor, n: int) -> Tensor:
-    """Where F at the end of each piece stands in a table (K, n + 1, R·B) that has a place of its own for it."""
+    """Where F at the end of each piece stands in a table (K, n + 1, R·B) that has a place of its
+    own for it."""
     pieces, lanes = after.shape
     places = torch.arange(pieces * (n + 1) * lanes, device=after.device)
     return places.reshape(pieces, n + 1, lanes)[:, n]
 
 
 def _after(segment: Segment, moving: Tensor, n: int) -> Tensor:
-    """The same, but where the next piece that moves begins with it, the place of that: it comes free with its gradient."""
+    """The same, but where the next piece that moves begins with it, the place of that: it comes
+    free with its gradient."""
     pieces, lanes = moving.shape
     own = _numbers(moving, n)
     if segment.at_end is not None or not is_chained(segment):

@@ -14,20 +14,20 @@ from ..core.values import part
 from ..fields import Field
 from .base import Integrated, Rule, mean_gradients
 
-_FREEDOM = (
-    16  # degrees of freedom that the error of a share, or of all shares together, is known from, if the nodes suffice
-)
+_FREEDOM = 16  # degrees of freedom that the error of a share, or of all shares together, is known from, if the nodes suffice
 
 
 @part
 class MonteCarlo(Rule):
     """``n`` random nodes per segment and reference, stratified: unbiased for every n.
 
-    All R·n draws of a segment share [0, 1]: each takes one of R·n equal strata, in random order, at a random place inside
-    (Latin hypercube), so the draws of different references complement one another. The draws are the same for every
-    example. With two nodes or more the share comes with its standard error, read off how groups of nodes differ (strata that make it
-    smaller are not seen); one node says nothing of its own error. Error O((Rn)^{-3/2}) where references do not matter, O((Rn)^{-1/2}) where they do. Cost: n gradients.
-    Source: sampling of Expected Gradients (Erion et al., 2021), with strata instead of independent draws.
+    All R·n draws of a segment share [0, 1]: each takes one of R·n equal strata, in random order, at
+    a random place inside (Latin hypercube), so the draws of different references complement one
+    another. The draws are the same for every example. With two nodes or more the share comes with
+    its standard error, read off how groups of nodes differ (strata that make it smaller are not
+    seen); one node says nothing of its own error. Error O((Rn)^{-3/2}) where references do not
+    matter, O((Rn)^{-1/2}) where they do. Cost: n gradients. Source: sampling of Expected Gradients
+    (Erion et al., 2021), with strata instead of independent draws.
     """
 
     n: int = 1

@@ -23,21 +23,26 @@ from .quadrature import GaussLegendre, Quadrature, at_nodes
 
 @part
 class PathWeighted(Rule):
-    """Integrated with a weight along the path: share = ∫ w(α) g(γ(α)) ⊙ γ'(α) dα, α the path's clock.
+    """Integrated with a weight along the path: share = ∫ w(α) g(γ(α)) ⊙ γ'(α) dα, α the path's
+    clock.
 
-    weight  a name ("sqrt", "linear_late", "quadratic_late", "linear_early", "quadratic_early", "logarithmic", "exponential",
-            "beta22"), a part of ``ig.rules.path_weights``, or any callable of α
+    weight  a name ("sqrt", "linear_late", "quadratic_late", "linear_early", "quadratic_early",
+            "logarithmic", "exponential", "beta22"), a part of ``ig.rules.path_weights``, or any
+            callable of α
     rule    where gradients are taken: a rule with fixed nodes, on every segment
     mass    what ∫ w dα over the whole path is made to be; None leaves w as it is
 
-    The weight is one of the whole path: on the k-th of several segments it is looked up at the clocks of that segment, and the weights of
-    a segment's nodes are scaled to the integral of w over it, so that linear functions are integrated exactly. Adds up to ∫ w φ' dα,
-    φ(α) = F(γ(α)), which is ΔF for a constant w only. Linear in F.
+    The weight is one of the whole path: on the k-th of several segments it is looked up at the
+    clocks of that segment, and the weights of a segment's nodes are scaled to the integral of w
+    over it, so that linear functions are integrated exactly. Adds up to ∫ w φ' dα, φ(α) = F(γ(α)),
+    which is ΔF for a constant w only. Linear in F.
 
-    Cost and order: those of ``rule``, where w is as smooth as the gradient. Errors: ``InputError`` for a weight that has no finite
-    integral (1/α: the published sum over K nodes depends on K), is negative, or is infinite at a node; ``UnknownName``.
-    Source: Kamalov, Al Falasi, Thabtah, arXiv 2509.17491. The authors' code takes the mean gradient of each of K cells and the weight at
-    the cell's right end, normalised by the sum of those, which comes to the same integral with an error of O(1/K).
+    Cost and order: those of ``rule``, where w is as smooth as the gradient. Errors: ``InputError``
+    for a weight that has no finite integral (1/α: the published sum over K nodes depends on K), is
+    negative, or is infinite at a node; ``UnknownName``. Source: Kamalov, Al Falasi, Thabtah, arXiv
+    2509.17491. The authors' code takes the mean gradient of each of K cells and the weight at the
+    cell's right end, normalised by the sum of those, which comes to the same integral with an error
+    of O(1/K).
 
     >>> import torch, integrand as ig
     >>> rule = ig.rules.PathWeighted("linear_late", ig.rules.GaussLegendre(4))
@@ -63,7 +68,9 @@ class PathWeighted(Rule):
                 f"A path is weighed at fixed nodes: give a rule such as ig.rules.GaussLegendre(50), not {self.rule!r}."
             )
         if self.mass is not None and not self.mass > 0:
-            raise InputError(f"mass is what the weight integrates to, above 0, or None to leave it; not {self.mass}.")
+            raise InputError(
+                f"mass is what the weight integrates to, above 0, or None to leave it; not {self.mass}."
+            )
 
     @property
     def gradients(self) -> int:
@@ -89,10 +96,16 @@ class PathWeighted(Rule):
         scale = 1.0 if self.mass is None else self.mass / mass_of(weight)
         begins, ends = (side.to("cpu", torch.float64) for side in segment.clock)
         clock = begins + torch.tensor(nodes, dtype=torch.float64)[:, None] * (ends - begins)
-        weighed = weight_at(weight, clock.clamp(0, 1)) * torch.tensor(weights, dtype=torch.float64)[:, None]
-        # Nodes say how the gradient changes; what the weight comes to is known better than by so few of them.
+        weighed = (
+            weight_at(weight, clock.clamp(0, 1))
+            * torch.tensor(weights, dtype=torch.float64)[:, None]
+        )
+        # Nodes say how the gradient changes; what the weight comes to is known better than by so
+        # few of them.
         found, mean = weighed.sum(0), means_of(weight, begins, ends)
-        weighed = weighed * torch.where(found > 0, scale * mean / torch.where(found > 0, found, 1), 0)
+        weighed = weighed * torch.where(
+            found > 0, scale * mean / torch.where(found > 0, found, 1), 0
+        )
         return at_nodes(field, segment, nodes, weighed.to(segment.start)[:, :, None, None])
 
 
@@ -102,12 +115,14 @@ class Saturation:
 
         α* = min {α : F(γ(α)) ≥ above + fraction · (max F − above)}
 
-    above  the level F is counted from: 0 as published, for scores that are about 0 at the baseline (probabilities); None for F where
-           the path begins, which shifts along with F (logits, log-probabilities)
-    pilot  how many even cells of the clock F is looked at in; between their ends it is taken to change evenly
+    above  the level F is counted from: 0 as published, for scores that are about 0 at the baseline
+           (probabilities); None for F where the path begins, which shifts along with F (logits,
+           log-probabilities)
+    pilot  how many even cells of the clock F is looked at in; between their ends it is taken to
+           change evenly
 
-    Where F never rises above that level there is nothing to saturate, and α* = 1. Where F is beyond the threshold from the start,
-    α* = 0. Cost: ``pilot`` + 1 values, at least two for each segment.
+    Where F never rises above that level there is nothing to saturate, and α* = 1. Where F is beyond
+    the threshold from the start, α* = 0. Cost: ``pilot`` + 1 values, at least two for each segment.
     """
 
     fraction: float = 0.9
@@ -123,9 +138,12 @@ class Saturation:
             raise InputError(f"A pilot needs at least one cell, not {self.pilot}.")
 
     def moment(self, field: Field, segment: Segment) -> tuple[Tensor, Tensor, Tensor]:
-        """α* (R, B), and F at both ends of every piece (K, R, B), for the pieces of a whole path."""
+        """α* (R, B), and F at both ends of every piece (K, R, B), for the pieces of a whole
+        path."""
         begins, ends = segment.clock
-        if not (float(begins[0]) == 0 and float(ends[-1]) == 1 and torch.equal(begins[1:], ends[:-1])):
+        if not (
+            float(begins[0]) == 0 and float(ends[-1]) == 1 and torch.equal(begins[1:], ends[:-1])
+        ):
             raise InputError(
                 f"Where F is largest is known only of a whole path at once, and this segment covers the clock from {float(begins[0]):g} "
                 f"to {float(ends[-1]):g}: give the limit as a number (ig.rules.SaturationCutoff(0.5)), or take ig.paths.Straight()."
@@ -143,24 +161,31 @@ class Saturation:
         first = (along >= threshold).to(torch.uint8).argmax(0)
         before = (first - 1).clamp_min(0)
         high, low = along.gather(0, first[None])[0], along.gather(0, before[None])[0]
-        part_of_cell = torch.where(high > low, (threshold - low) / torch.where(high > low, high - low, 1), 1)
+        part_of_cell = torch.where(
+            high > low, (threshold - low) / torch.where(high > low, high - low, 1), 1
+        )
         found = torch.where(first > 0, torch.lerp(clock[before], clock[first], part_of_cell), 0)
         return torch.where(largest > level, found, 1), values[0], values[-1]
 
 
 @part
 class SaturationCutoff(Rule):
-    """Integrated from the baseline up to a moment of the path, and no further: share = ∫₀^{α*} g(γ(α)) ⊙ γ'(α) dα.
+    """Integrated from the baseline up to a moment of the path, and no further: share = ∫₀^{α*}
+    g(γ(α)) ⊙ γ'(α) dα.
 
-    limit  a moment on the path's clock, or ``Saturation()``: where F has come to most of what it comes to. That has to see the
-           whole path at once: straight lines, and paths that come in one stack
-    rule   how what is left of each segment is integrated, by as many nodes as a whole one; what lies beyond costs no gradients
+    limit  a moment on the path's clock, or ``Saturation()``: where F has come to most of what it
+           comes to. That has to see the whole path at once: straight lines, and paths that come in
+           one stack
+    rule   how what is left of each segment is integrated, by as many nodes as a whole one; what
+           lies beyond costs no gradients
 
-    Adds up to F(γ(α*)) − F(b), so what happens behind α* is in the residual: small where F is saturated there. With ``Saturation`` not
-    linear in F. Cost: at most the rule's gradients, and the values of ``Saturation``. Errors: ``InputError`` for a path in several stacks
-    with ``Saturation``, and for rules that read the clock of a segment, which a shortened one no longer keeps.
-    Source: Miglani et al., arXiv 2010.12697 (Left-IG). Reimplementations often divide by the number of nodes to the left, so that the map
-    adds up to a 1/α* multiple of that; here it is the integral.
+    Adds up to F(γ(α*)) − F(b), so what happens behind α* is in the residual: small where F is
+    saturated there. With ``Saturation`` not linear in F. Cost: at most the rule's gradients, and
+    the values of ``Saturation``. Errors: ``InputError`` for a path in several stacks with
+    ``Saturation``, and for rules that read the clock of a segment, which a shortened one no longer
+    keeps. Source: Miglani et al., arXiv 2010.12697 (Left-IG). Reimplementations often divide by the
+    number of nodes to the left, so that the map adds up to a 1/α* multiple of that; here it is the
+    integral.
     """
 
     limit: float | Saturation = Saturation()
@@ -174,7 +199,9 @@ class SaturationCutoff(Rule):
 
     def __post_init__(self) -> None:
         if not isinstance(self.limit, Saturation) and not 0 < self.limit <= 1:
-            raise InputError(f"limit is a moment on the path's clock, above 0 and at most 1, not {self.limit}.")
+            raise InputError(
+                f"limit is a moment on the path's clock, above 0 and at most 1, not {self.limit}."
+            )
         if self.rule.clocked:
             raise InputError(
                 f"{self.rule!r} counts by the clock of whole segments, and a shortened one keeps none: for a weight that ends early "

@@ -1,8 +1,9 @@
 """Weights along a path: parts of it that count more than others.
 
-A path weight is any callable ``w(α) → (…)`` of the path's clock α in [0, 1] (float64, 0 at the baseline and 1 at the input), finite and at
-least 0. Where it knows its integral it says so in ``mass`` (see ``PathWeight``); else that is found numerically. ``NAMED`` holds the weights of Path-Weighted
-Integrated Gradients by the names their authors' code gives them.
+A path weight is any callable ``w(α) → (…)`` of the path's clock α in [0, 1] (float64, 0 at the
+baseline and 1 at the input), finite and at least 0. Where it knows its integral it says so in
+``mass`` (see ``PathWeight``); else that is found numerically. ``NAMED`` holds the weights of
+Path-Weighted Integrated Gradients by the names their authors' code gives them.
 """
 
 from __future__ import annotations
@@ -73,7 +74,9 @@ class Fade(PathWeight):
 
     def __post_init__(self) -> None:
         if self.exponent <= -1:
-            raise InputError(f"(1 − α)^{self.exponent:g} has no finite integral: take an exponent above -1.")
+            raise InputError(
+                f"(1 − α)^{self.exponent:g} has no finite integral: take an exponent above -1."
+            )
 
     def __call__(self, alpha: Tensor) -> Tensor:
         return (1 - alpha) ** self.exponent
@@ -103,7 +106,8 @@ class Logarithmic(PathWeight):
 
 @part
 class Exponential(PathWeight):
-    """w(α) = exp(β(α − 1)): late parts count more, or early ones for β < 0. ∫w = (1 − exp(−β)) / β."""
+    """w(α) = exp(β(α − 1)): late parts count more, or early ones for β < 0. ∫w = (1 − exp(−β)) /
+    β."""
 
     beta: float = 1.0
 
@@ -117,7 +121,8 @@ class Exponential(PathWeight):
 
 @part
 class Beta(PathWeight):
-    """w(α) = α^(a−1) (1 − α)^(b−1) / B(a, b), the Beta density: the middle of the path counts most. ∫w = 1."""
+    """w(α) = α^(a−1) (1 − α)^(b−1) / B(a, b), the Beta density: the middle of the path counts most.
+    ∫w = 1."""
 
     a: float = 2.0
     b: float = 2.0
@@ -145,11 +150,13 @@ NAMED: dict[str, PathWeight] = {
     "exponential": Exponential(1.0),
     "beta22": Beta(2.0, 2.0),
 }
-"""√α, α, α², 1 − α, (1 − α)², log(1 + α), exp(α − 1), 6α(1 − α). The ninth of the authors, "inverse" (1/α), is refused."""
+"""√α, α, α², 1 − α, (1 − α)², log(1 + α), exp(α − 1), 6α(1 − α). The ninth of the authors,
+"inverse" (1/α), is refused."""
 
 
 def weight_of(value: Any) -> PathWeight:
-    """A path weight as people give it: a name, or a callable. Errors: ``UnknownName``; ``InputError`` for 1/α."""
+    """A path weight as people give it: a name, or a callable. Errors: ``UnknownName``;
+    ``InputError`` for 1/α."""
     if value == "inverse":
         Power(-1)  # says why not
     if isinstance(value, str):
@@ -164,31 +171,40 @@ def weight_of(value: Any) -> PathWeight:
 
 
 def mass_of(weight: PathWeightLike) -> float:
-    """∫₀¹ w(α) dα: what the weight says of itself, or by Gauss–Legendre nodes that crowd towards both ends."""
+    """∫₀¹ w(α) dα: what the weight says of itself, or by Gauss–Legendre nodes that crowd towards
+    both ends."""
     own = weight_of(weight).mass
     whole = torch.tensor([0.0], dtype=torch.float64), torch.tensor([1.0], dtype=torch.float64)
     found = float(own) if own is not None else float(means_of(weight, *whole, panels=_PANELS))
-    if own is None and not abs(float(means_of(weight, *whole, panels=2 * _PANELS)) - found) <= _SURE * abs(found):
+    if own is None and not abs(
+        float(means_of(weight, *whole, panels=2 * _PANELS)) - found
+    ) <= _SURE * abs(found):
         raise InputError(
             f"The integral of the path weight {weight!r} over [0, 1] is infinite, or too rough to be found: take a weight that has one, "
             "or give the weight a ``mass``."
         )
     if not (found > 0 and math.isfinite(found)):
-        raise InputError(f"The path weight {weight!r} has the integral {found:g}; it must be finite and above 0.")
+        raise InputError(
+            f"The path weight {weight!r} has the integral {found:g}; it must be finite and above 0."
+        )
     return found
 
 
 def means_of(weight: PathWeightLike, begins: Tensor, ends: Tensor, *, panels: int = _FEW) -> Tensor:
-    """The mean of w between clocks (K,) and (K,), by Gauss–Legendre nodes that crowd towards both ends."""
+    """The mean of w between clocks (K,) and (K,), by Gauss–Legendre nodes that crowd towards both
+    ends."""
     nodes, weights = np.polynomial.legendre.leggauss(8)
-    u = torch.from_numpy((np.arange(panels)[:, None] + (nodes + 1) / 2).reshape(-1) / panels)[:, None]
+    u = torch.from_numpy((np.arange(panels)[:, None] + (nodes + 1) / 2).reshape(-1) / panels)[
+        :, None
+    ]
     slope = torch.from_numpy(np.tile(weights / 2 / panels, panels))[:, None] * 6 * u * (1 - u)
     alpha = begins + (ends - begins) * (u * u * (3 - 2 * u))
     return (weight_at(weight, alpha.clamp(0, 1)) * slope).sum(0)
 
 
 def weight_at(weight: PathWeightLike, alpha: Tensor) -> Tensor:
-    """w at clocks (…), float64. Errors: ``InputError`` where it is negative or not finite, or shaped otherwise."""
+    """w at clocks (…), float64. Errors: ``InputError`` where it is negative or not finite, or
+    shaped otherwise."""
     found = torch.as_tensor(weight(alpha), dtype=torch.float64)
     if found.shape not in (alpha.shape, torch.Size()):
         raise InputError(

@@ -1,7 +1,7 @@
 """Rules with fixed nodes: share = (end − start) ⊙ Σ_q w_q ∇F(start + t_q (end − start)).
 
-A rule is its table of nodes and weights; weights sum to one. What the path has already paid for at the ends of a segment is
-used, not evaluated again.
+A rule is its table of nodes and weights; weights sum to one. What the path has already paid for at
+the ends of a segment is used, not evaluated again.
 """
 
 from __future__ import annotations
@@ -36,16 +36,20 @@ class Quadrature(Rule):
 
     @property
     def gradients(self) -> int:
-        """Gradients per segment, reference and example, of which the path may have paid for the ends."""
+        """Gradients per segment, reference and example, of which the path may have paid for the
+        ends."""
         return len(self.table()[0])
 
     def __call__(self, field: Field, segment: Segment) -> Tensor:
         nodes, weights = self.table()
-        return at_nodes(field, segment, nodes, torch.tensor(weights, dtype=torch.float64).to(segment.start))
+        return at_nodes(
+            field, segment, nodes, torch.tensor(weights, dtype=torch.float64).to(segment.start)
+        )
 
 
 def at_nodes(field: Field, segment: Segment, nodes: Sequence[float], weights: Tensor) -> Tensor:
-    """(end − start) ⊙ Σ_q w_q ∇F(start + t_q (end − start)); ``weights`` (n,) or broadcast to (n, K, R, B).
+    """(end − start) ⊙ Σ_q w_q ∇F(start + t_q (end − start)); ``weights`` (n,) or broadcast to (n,
+    K, R, B).
 
     Gradients at the ends that the path has paid for are used, not evaluated again.
     """
@@ -67,7 +71,8 @@ def _pieces(n: int) -> int:
 
 @part
 class Left(Quadrature):
-    """The gradient at the start of each of ``n`` equal pieces: t = q/n, w = 1/n. Error O(1/n). Cost: n gradients."""
+    """The gradient at the start of each of ``n`` equal pieces: t = q/n, w = 1/n. Error O(1/n).
+    Cost: n gradients."""
 
     n: int = 1
 
@@ -78,9 +83,11 @@ class Left(Quadrature):
 
 @part
 class Right(Quadrature):
-    """The gradient at the end of each of ``n`` equal pieces: t = (q+1)/n, w = 1/n. Error O(1/n). Cost: n gradients.
+    """The gradient at the end of each of ``n`` equal pieces: t = (q+1)/n, w = 1/n. Error O(1/n).
+    Cost: n gradients.
 
-    On a descent from the input this is the published rule of IG2: its gradients come with the path, for nothing.
+    On a descent from the input this is the published rule of IG2: its gradients come with the path,
+    for nothing.
     """
 
     n: int = 1
@@ -92,7 +99,8 @@ class Right(Quadrature):
 
 @part
 class Midpoint(Quadrature):
-    """The gradient in the middle of each of ``n`` equal pieces: t = (q+½)/n, w = 1/n. Error O(1/n²). Cost: n gradients."""
+    """The gradient in the middle of each of ``n`` equal pieces: t = (q+½)/n, w = 1/n. Error
+    O(1/n²). Cost: n gradients."""
 
     n: int = 1
 
@@ -103,7 +111,8 @@ class Midpoint(Quadrature):
 
 @part
 class Trapezoid(Quadrature):
-    """The mean of the gradients at both ends of each of ``n`` equal pieces: w = ½, 1, …, 1, ½ over n. Error O(1/n²).
+    """The mean of the gradients at both ends of each of ``n`` equal pieces: w = ½, 1, …, 1, ½ over
+    n. Error O(1/n²).
 
     Cost: n + 1 gradients. The weights sum to one (peers' sum to (n − 1)/n).
     """
@@ -117,9 +126,11 @@ class Trapezoid(Quadrature):
 
 @part
 class Simpson(Quadrature):
-    """Parabolas through both ends and the middle of each of ``n`` equal pieces: w = 1/6, 4/6, 2/6, …, 1/6 over n.
+    """Parabolas through both ends and the middle of each of ``n`` equal pieces: w = 1/6, 4/6, 2/6,
+    …, 1/6 over n.
 
-    Error O(1/n⁴). Cost: 2n + 1 gradients; where the path has paid for the ends (a descent), one per segment.
+    Error O(1/n⁴). Cost: 2n + 1 gradients; where the path has paid for the ends (a descent), one per
+    segment.
     """
 
     n: int = 1
@@ -132,9 +143,11 @@ class Simpson(Quadrature):
 
 @part
 class GaussLegendre(Quadrature):
-    """``n`` Gauss–Legendre nodes: exact for gradients that are polynomials of degree 2n − 1 along the segment.
+    """``n`` Gauss–Legendre nodes: exact for gradients that are polynomials of degree 2n − 1 along
+    the segment.
 
-    The best fixed rule for smooth models; on kinks (ReLU) its error falls like 1/n. Cost: n gradients.
+    The best fixed rule for smooth models; on kinks (ReLU) its error falls like 1/n. Cost: n
+    gradients.
     """
 
     n: int = 50
@@ -152,7 +165,8 @@ def _gauss_legendre(n: int) -> Table:
 
 @part
 class ClenshawCurtis(Quadrature):
-    """``n`` + 1 nodes at t = (1 − cos(π j / n)) / 2, n even: about as good as Gauss–Legendre, and doubling n uses every node again.
+    """``n`` + 1 nodes at t = (1 − cos(π j / n)) / 2, n even: about as good as Gauss–Legendre, and
+    doubling n uses every node again.
 
     Cost: n + 1 gradients. Source: Clenshaw and Curtis, Numerische Mathematik 2, 1960.
     """

@@ -1,4 +1,5 @@
-"""Tables drawn from known distributions, so that what an explanation should say is known too (XAI-Bench).
+"""Tables drawn from known distributions, so that what an explanation should say is known too
+(XAI-Bench).
 
     problem = ig.metrics.xai_bench.gaussian("nonlinear_additive", rho=0.5)
     x, y = problem.data(100)
@@ -6,17 +7,19 @@
 
 terms          functions of one feature whose mean under a normal distribution is known        Additive, the field made of them
 distributions  Gaussian, Mixture, Multinomial: what is left to chance once some features are known
-expectation    E[F(X) | X_S = x_S]: closed forms, or seeded draws with their standard error; conditional Shapley values
+expectation    E[F(X) | X_S = x_S]: closed forms, or seeded draws with their standard error;
+               conditional Shapley values
 problem        a distribution and a function of its draws
 
 The benchmark's metrics are ``metrics/conditional.py``; users find both as ``ig.metrics.xai_bench``.
 
-The stock code (abacusai/xai-bench, f0431a7) estimates every expectation from 100 to 20,000 draws; here those of additive functions
-are exact. Its errors, each named where it is put right: the piecewise constant target (``terms.Steps``), standardised targets
-(``Problem``), mixtures (``Mixture``).
+The stock code (abacusai/xai-bench, f0431a7) estimates every expectation from 100 to 20,000 draws;
+here those of additive functions are exact. Its errors, each named where it is put right: the
+piecewise constant target (``terms.Steps``), standardised targets (``Problem``), mixtures
+(``Mixture``).
 
-Source: Liu, Khandagale, White, Neiswanger, "Synthetic benchmarks for scientific research in explainable machine learning",
-NeurIPS Datasets and Benchmarks 2021.
+Source: Liu, Khandagale, White, Neiswanger, "Synthetic benchmarks for scientific research in
+explainable machine learning", NeurIPS Datasets and Benchmarks 2021.
 """
 
 from .distributions import Distribution as Distribution

@@ -1,10 +1,12 @@
 """Distributions of rows (D,), and what is left to chance once some of their features are known.
 
-    distribution.given(x, known)      x (B, D) rows, known (S, B, D) or (S, 1, D) which features of each are known in S coalitions
+    distribution.given(x, known)      x (B, D) rows, known (S, B, D) or (S, 1, D) which features of
+                                      each are known in S coalitions
 
-A ``Conditional`` is what the expectations need: the means of functions of one feature, in closed form, and rows drawn with the known
-features fixed. Draws come from one seed and are the same for every coalition and example, so that differences between coalitions
-are less noisy than the coalitions, and a batch equals its examples.
+A ``Conditional`` is what the expectations need: the means of functions of one feature, in closed
+form, and rows drawn with the known features fixed. Draws come from one seed and are the same for
+every coalition and example, so that differences between coalitions are less noisy than the
+coalitions, and a batch equals its examples.
 """
 
 from __future__ import annotations
@@ -98,7 +100,8 @@ class _Normal:
     def of(cls, mean: Tensor, covariance: Tensor, x: Tensor, known: Tensor) -> _Normal:
         mean, covariance, known = mean.to(x), covariance.to(x), known.to(x.device)
         own = known.to(x)
-        # Σ_SS, with ones on the diagonal where nothing is known: inverse and determinant are those of Σ_SS.
+        # Σ_SS, with ones on the diagonal where nothing is known: inverse and determinant are those
+        # of Σ_SS.
         inner = own[..., :, None] * covariance * own[..., None, :] + torch.diag_embed(1 - own)
         factor = torch.linalg.cholesky(inner)
         gain = torch.cholesky_solve(own[..., :, None] * covariance, factor).mT
@@ -107,7 +110,9 @@ class _Normal:
         rest = (covariance.diagonal() - (gain * covariance).sum(-1)).clamp_min(0)
         white = torch.linalg.solve_triangular(factor, off[..., None], upper=False)[..., 0]
         determinant = factor.diagonal(dim1=-2, dim2=-1).log().sum(-1)
-        density = -white.square().sum(-1) / 2 - determinant - own.sum(-1) * math.log(2 * math.pi) / 2
+        density = (
+            -white.square().sum(-1) / 2 - determinant - own.sum(-1) * math.log(2 * math.pi) / 2
+        )
         return cls(known, gain, middle, torch.where(known, 0, rest.sqrt()), density)
 
 
@@ -119,8 +124,12 @@ class _GivenNormals(Conditional):
 
     @property
     def weights(self) -> Tensor:
-        """The posterior weight of each component: prior times the density of what is known, in logarithms."""
-        likely = torch.stack([one.density for one in self.parts]) + self.prior.to(self.x).log()[:, None, None]
+        """The posterior weight of each component: prior times the density of what is known, in
+        logarithms."""
+        likely = (
+            torch.stack([one.density for one in self.parts])
+            + self.prior.to(self.x).log()[:, None, None]
+        )
         found: Tensor = likely.softmax(0)
         return found
 
@@ -160,7 +169,9 @@ class _Normals(Distribution):
     def noise(self, component: int, n: int, seed: int) -> Tensor:
         """Rows of the component with nothing known."""
         one = self.parts[component]
-        drawn = torch.randn(n, self.features, generator=generator(seed, component), dtype=torch.float64)
+        drawn = torch.randn(
+            n, self.features, generator=generator(seed, component), dtype=torch.float64
+        )
         factor: Tensor = torch.linalg.cholesky(one.covariance)
         return one.middle + drawn.to(factor) @ factor.mT
 
@@ -185,13 +196,20 @@ class MultivariateNormal(_Normals):
     covariance: Tensor
 
     def __post_init__(self) -> None:
-        middle, covariance = (torch.as_tensor(t, dtype=torch.float64) for t in (self.middle, self.covariance))
+        middle, covariance = (
+            torch.as_tensor(t, dtype=torch.float64) for t in (self.middle, self.covariance)
+        )
         if middle.ndim != 1 or covariance.shape != (len(middle), len(middle)):
             raise ShapeError(
                 f"A Gaussian has a mean (D,) and a covariance (D, D); got {describe(middle.shape)} and {describe(covariance.shape)}."
             )
-        if not torch.equal(covariance, covariance.mT) or int(torch.linalg.cholesky_ex(covariance).info) > 0:
-            raise InputError("The covariance is not symmetric and positive definite, so some features decide others.")
+        if (
+            not torch.equal(covariance, covariance.mT)
+            or int(torch.linalg.cholesky_ex(covariance).info) > 0
+        ):
+            raise InputError(
+                "The covariance is not symmetric and positive definite, so some features decide others."
+            )
         object.__setattr__(self, "middle", middle)
         object.__setattr__(self, "covariance", covariance)
 
@@ -199,7 +217,8 @@ class MultivariateNormal(_Normals):
     def equicorrelated(
         cls, features: int = 5, rho: float = 0.0, mean: float | Sequence[float] = 0.0
     ) -> MultivariateNormal:
-        """Variance 1, correlation ``rho`` between any two features: Σ = (1 − ρ) I + ρ 11ᵀ, −1/(D − 1) < ρ < 1."""
+        """Variance 1, correlation ``rho`` between any two features: Σ = (1 − ρ) I + ρ 11ᵀ, −1/(D −
+        1) < ρ < 1."""
         middle = torch.as_tensor(mean, dtype=torch.float64).expand(features).clone()
         off = torch.full((features, features), rho, dtype=torch.float64)
         return cls(middle, off.fill_diagonal_(1.0))
@@ -222,13 +241,15 @@ class MultivariateNormal(_Normals):
 
 @part
 class Mixture(_Normals):
-    """X ~ Σ_k weight_k N(mean_k, covariance_k). Once features are known, each component's weight is its posterior one.
+    """X ~ Σ_k weight_k N(mean_k, covariance_k). Once features are known, each component's weight is
+    its posterior one.
 
     components  Gaussians
     weights     (K,), equal unless given
 
-    The stock code draws all n rows from *one* component picked at random, so its expectations over mixtures are wrong however large
-    n is; and it does not run (``np.rand``, ``mask_dict`` without ``precompute``).
+    The stock code draws all n rows from *one* component picked at random, so its expectations over
+    mixtures are wrong however large n is; and it does not run (``np.rand``, ``mask_dict`` without
+    ``precompute``).
     """
 
     components: tuple[MultivariateNormal, ...]
@@ -236,9 +257,15 @@ class Mixture(_Normals):
 
     def __post_init__(self) -> None:
         if not self.components or len({one.features for one in self.components}) > 1:
-            raise InputError("A mixture is made of Gaussians with the same number of features, one at least.")
-        if self.weights and (len(self.weights) != len(self.components) or not all(w > 0 for w in self.weights)):
-            raise InputError(f"A mixture of {len(self.components)} needs as many positive weights, not {self.weights}.")
+            raise InputError(
+                "A mixture is made of Gaussians with the same number of features, one at least."
+            )
+        if self.weights and (
+            len(self.weights) != len(self.components) or not all(w > 0 for w in self.weights)
+        ):
+            raise InputError(
+                f"A mixture of {len(self.components)} needs as many positive weights, not {self.weights}."
+            )
 
     @property
     def parts(self) -> tuple[MultivariateNormal, ...]:
@@ -297,8 +324,12 @@ class _GivenCounts(Conditional):
         chance, known = self.chance[coalition, own], self.known[coalition, own]
         edges = chance.cumsum(-1)
         edges = edges / edges[:, -1:].clamp_min(1e-300)  # the last is 1, whatever rounding did
-        which = torch.searchsorted(edges, noise.contiguous(), right=True).clamp_max(chance.shape[-1] - 1)
-        used = torch.arange(self.trials, device=self.x.device) < self.left[coalition, example][:, None]
+        which = torch.searchsorted(edges, noise.contiguous(), right=True).clamp_max(
+            chance.shape[-1] - 1
+        )
+        used = (
+            torch.arange(self.trials, device=self.x.device) < self.left[coalition, example][:, None]
+        )
         drawn = torch.zeros_like(chance).scatter_add_(1, which, used.to(chance))
         return torch.where(known, self.x[example], drawn)
 
@@ -337,7 +368,9 @@ class Multinomial(Distribution):
 
     def sample(self, n: int, seed: int = 0) -> Tensor:
         chances = torch.tensor(self.probabilities, dtype=torch.float64)
-        which = torch.multinomial(chances.expand(n, -1), self.trials, replacement=True, generator=generator(seed, -1))
+        which = torch.multinomial(
+            chances.expand(n, -1), self.trials, replacement=True, generator=generator(seed, -1)
+        )
         return torch.zeros(n, self.features, dtype=torch.float64).scatter_add_(
             1, which, torch.ones_like(which).double()
         )
@@ -346,10 +379,18 @@ class Multinomial(Distribution):
         return torch.rand(n, self.trials, generator=generator(seed, component), dtype=torch.float64)
 
     def _given(self, x: Tensor, known: Tensor) -> Conditional:
-        if bool((x < 0).any()) or not torch.equal(x, x.round()) or bool((x.sum(1) != self.trials).any()):
+        if (
+            bool((x < 0).any())
+            or not torch.equal(x, x.round())
+            or bool((x.sum(1) != self.trials).any())
+        ):
             raise InputError(f"Rows of this multinomial are counts that add up to {self.trials}.")
         known = known.to(x.device)
-        chance = torch.where(known, 0, torch.tensor(self.probabilities, dtype=x.dtype, device=x.device))
+        chance = torch.where(
+            known, 0, torch.tensor(self.probabilities, dtype=x.dtype, device=x.device)
+        )
         left = self.trials - torch.where(known, x, 0).sum(-1)
         whole = chance.sum(-1, keepdim=True)
-        return _GivenCounts(x, known, left, chance / torch.where(whole > 0, whole, 1.0), self.trials)
+        return _GivenCounts(
+            x, known, left, chance / torch.where(whole > 0, whole, 1.0), self.trials
+        )

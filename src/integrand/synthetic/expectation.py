@@ -1,4 +1,5 @@
-"""E[F(X) | X_S = x_S], exact for additive functions and from seeded draws for others; conditional Shapley values."""
+"""E[F(X) | X_S = x_S], exact for additive functions and from seeded draws for others; conditional
+Shapley values."""
 
 from __future__ import annotations
 
@@ -50,8 +51,10 @@ def expected(
 ) -> Expected:
     """E[F(X) | X_S = x_S] for S coalitions of B rows.
 
-    field   an additive one, such as ``Additive``, has closed forms; of any other, the mean over ``draws`` of each component, with its standard error
-    known   (S, D) which features each coalition knows, or (S, B, D) where they differ between examples
+    field   an additive one, such as ``Additive``, has closed forms; of any other, the mean over
+            ``draws`` of each component, with its standard error
+    known   (S, D) which features each coalition knows, or (S, B, D) where they differ between
+            examples
     index   (B,) the examples of the field that the rows belong to; 0 … B−1 unless given
 
     Cost: nothing for additive functions; otherwise S · B · draws rows for each component.
@@ -67,7 +70,9 @@ def expected(
         # Coalitions in blocks: each holds a matrix (D, D), for each example where they differ.
         step = max(1, _BLOCK_ELEMENTS // (x.shape[1] * max(len(x), known.shape[1] * x.shape[1])))
         parts = (known[start : start + step] for start in range(0, len(known), step))
-        value = torch.cat([distribution.given(x, own).expected(field.additive) for own in parts]).to(x)
+        value = torch.cat(
+            [distribution.given(x, own).expected(field.additive) for own in parts]
+        ).to(x)
         return Expected(value, torch.zeros_like(value))
     found = [
         (sampled.mean(-1), _standard_error(sampled))
@@ -90,10 +95,12 @@ def shapley(
 
         φ_i = Σ_{S ∌ i} |S|! (D − |S| − 1)! / D! · (v(S ∪ i) − v(S)),      v(S) = E[F(X) | X_S = x_S]
 
-    Exact for additive functions. For others from ``draws`` rows, the same for all coalitions, with the standard error of φ itself.
-    Cost: nothing for additive functions; otherwise 2^D · B · draws rows for each component. D is 16 at most.
-    Peers: the stock code solves a weighted regression on 20,000 draws for every coalition, with weight 1e6 on the empty and the full one
-    and *no intercept*: its values add up to F(x), not to F(x) − E F(X), unless E F(X) is 0 (as that of standardised targets is).
+    Exact for additive functions. For others from ``draws`` rows, the same for all coalitions, with
+    the standard error of φ itself. Cost: nothing for additive functions; otherwise 2^D · B · draws
+    rows for each component. D is 16 at most. Peers: the stock code solves a weighted regression on
+    20,000 draws for every coalition, with weight 1e6 on the empty and the full one and *no
+    intercept*: its values add up to F(x), not to F(x) − E F(X), unless E F(X) is 0 (as that of
+    standardised targets is).
 
     >>> import torch, integrand as ig
     >>> bench = ig.metrics.xai_bench
@@ -103,7 +110,9 @@ def shapley(
     """
     features = distribution.features
     if features > _MOST:
-        raise InputError(f"Shapley values of {features} features need 2^{features} coalitions; {_MOST} is the most.")
+        raise InputError(
+            f"Shapley values of {features} features need 2^{features} coalitions; {_MOST} is the most."
+        )
     known = (torch.arange(2**features)[:, None] >> torch.arange(features)) & 1 > 0
     weight = _kernel(known).to(x.device)
     if field.additive is not None:
@@ -127,7 +136,10 @@ def _coalitions(known: Tensor) -> Tensor:
 def _kernel(known: Tensor) -> Tensor:
     """(D, 2^D) what v(S) counts in φ_i."""
     features = known.shape[1]
-    orders = [math.factorial(s) * math.factorial(features - s - 1) / math.factorial(features) for s in range(features)]
+    orders = [
+        math.factorial(s) * math.factorial(features - s - 1) / math.factorial(features)
+        for s in range(features)
+    ]
     share = torch.tensor([*orders, 0.0], dtype=torch.float64)
     size = known.sum(1)
     with_it, without = share[(size - 1).clamp_min(0)], share[size]
@@ -141,16 +153,25 @@ def _standard_error(samples: Tensor) -> Tensor:
 
 
 def _samples(
-    field: Field, distribution: Distribution, x: Tensor, known: Tensor, draws: int, seed: int, index: Tensor | None
+    field: Field,
+    distribution: Distribution,
+    x: Tensor,
+    known: Tensor,
+    draws: int,
+    seed: int,
+    index: Tensor | None,
 ) -> Iterator[Tensor]:
     """Independent unbiased estimates of v (S, b, draws), for blocks of examples one after another.
 
-    A draw is one of each component, weighed by how likely they are: less noise than picking one, and as many rows.
+    A draw is one of each component, weighed by how likely they are: less noise than picking one,
+    and as many rows.
     """
     if draws < 2:
         raise InputError(f"A mean and its standard error need two draws at least, not {draws}.")
     index = torch.arange(len(x), device=x.device) if index is None else index
-    components = len(distribution.given(x[:1], torch.ones(1, 1, distribution.features, dtype=torch.bool)).weights)
+    components = len(
+        distribution.given(x[:1], torch.ones(1, 1, distribution.features, dtype=torch.bool)).weights
+    )
     noise = [distribution.noise(k, draws, seed).to(x.device) for k in range(components)]
     step = max(1, _BLOCK_ELEMENTS // (len(known) * draws))
     for start in range(0, len(x), step):
@@ -159,13 +180,22 @@ def _samples(
         given = distribution.given(x[part], own)
         weights = given.weights.expand(components, len(known), len(x[part]))
         found = torch.stack(
-            [_asked(field, given, k, noise[k], x[part], index[part], len(known)) for k in range(components)]
+            [
+                _asked(field, given, k, noise[k], x[part], index[part], len(known))
+                for k in range(components)
+            ]
         )
         yield (weights[..., None] * found.double()).sum(0)
 
 
 def _asked(
-    field: Field, given: Conditional, component: int, noise: Tensor, x: Tensor, index: Tensor, count: int
+    field: Field,
+    given: Conditional,
+    component: int,
+    noise: Tensor,
+    x: Tensor,
+    index: Tensor,
+    count: int,
 ) -> Tensor:
     """F (S, b, n) of rows drawn with what each coalition knows."""
     draws, examples = len(noise), len(x)
@@ -174,7 +204,9 @@ def _asked(
 
     def rows(part: slice) -> Tensor:
         own = number[part]
-        return given.rows(component, noise[own % draws], own // (draws * examples), example[part]).to(x)
+        return given.rows(
+            component, noise[own % draws], own // (draws * examples), example[part]
+        ).to(x)
 
     def use(part: slice, seen: Evaluation) -> None:
         found[part] = seen.value

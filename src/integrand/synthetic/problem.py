@@ -23,12 +23,14 @@ class SyntheticProblem:
     """y = F(X) + noise, X of a known distribution.
 
     distribution  ``Gaussian``, ``Mixture``, or ``Multinomial``
-    field         F: an ``Additive``, whose expectations are exact, or any other field, whose are drawn
+    field         F: an ``Additive``, whose expectations are exact, or any other field, whose are
+                  drawn
     noise         standard deviation of what is added to y
 
-    Targets are left as they are. The stock code standardises them *within every batch it generates*, the draws for a conditional
-    expectation included, whose mean is then 0 whatever is known, and which is NaN for a single row: "dataset as model" means nothing
-    there. Whoever trains a model standardises by the training set.
+    Targets are left as they are. The stock code standardises them *within every batch it
+    generates*, the draws for a conditional expectation included, whose mean is then 0 whatever is
+    known, and which is NaN for a single row: "dataset as model" means nothing there. Whoever trains
+    a model standardises by the training set.
 
     >>> import integrand as ig
     >>> x, y = ig.metrics.xai_bench.gaussian("linear", rho=0.5).data(100)
@@ -48,14 +50,32 @@ class SyntheticProblem:
         return x, (y >= 0).long() if classes else y
 
     def expected(
-        self, x: Tensor, known: Tensor, field: Field | None = None, *, draws: int = 1000, seed: int = 0
+        self,
+        x: Tensor,
+        known: Tensor,
+        field: Field | None = None,
+        *,
+        draws: int = 1000,
+        seed: int = 0,
     ) -> Expected:
         """E[F(X) | X_S = x_S] of the problem's own function, or of a model; see ``expected``."""
-        return expected(self.field if field is None else field, self.distribution, x, known, draws=draws, seed=seed)
+        return expected(
+            self.field if field is None else field,
+            self.distribution,
+            x,
+            known,
+            draws=draws,
+            seed=seed,
+        )
 
-    def shapley(self, x: Tensor, field: Field | None = None, *, draws: int = 1000, seed: int = 0) -> Shapley:
-        """Conditional Shapley values of the problem's own function, or of a model; see ``shapley``."""
-        return shapley(self.field if field is None else field, self.distribution, x, draws=draws, seed=seed)
+    def shapley(
+        self, x: Tensor, field: Field | None = None, *, draws: int = 1000, seed: int = 0
+    ) -> Shapley:
+        """Conditional Shapley values of the problem's own function, or of a model; see
+        ``shapley``."""
+        return shapley(
+            self.field if field is None else field, self.distribution, x, draws=draws, seed=seed
+        )
 
 
 def _function(name: str | Field, features: int, weight: Sequence[float] | None) -> Field:
@@ -66,7 +86,11 @@ def _function(name: str | Field, features: int, weight: Sequence[float] | None) 
     if name != "linear":
         if weight is not None:
             raise InputError(f"weight= goes with the linear function; {name!r} has none.")
-        return Additive.nonlinear_additive() if name == "nonlinear_additive" else Additive.piecewise_constant()
+        return (
+            Additive.nonlinear_additive()
+            if name == "nonlinear_additive"
+            else Additive.piecewise_constant()
+        )
     weight = range(features - 1, -1, -1) if weight is None else weight
     if len(weight) != features:
         raise InputError(f"{len(weight)} weights were given for {features} features: one for each.")
@@ -82,7 +106,8 @@ def gaussian(
     weight: Sequence[float] | None = None,
     noise: float = 0.01,
 ) -> SyntheticProblem:
-    """XAI-Bench's Gaussian problems: variances 1, correlations ``rho`` (0, .25, .5, .75, .99 there).
+    """XAI-Bench's Gaussian problems: variances 1, correlations ``rho`` (0, .25, .5, .75, .99
+    there).
 
     function  "linear", "nonlinear_additive", "piecewise_constant", or a field
     weight    of the linear function; (D − 1, …, 1, 0), so (4, 3, 2, 1, 0)
@@ -93,7 +118,9 @@ def gaussian(
     3.446...
     """
     return SyntheticProblem(
-        MultivariateNormal.equicorrelated(features, rho, mean), _function(function, features, weight), noise
+        MultivariateNormal.equicorrelated(features, rho, mean),
+        _function(function, features, weight),
+        noise,
     )
 
 
@@ -106,7 +133,8 @@ def mixture(
     weight: Sequence[float] | None = None,
     noise: float = 0.01,
 ) -> SyntheticProblem:
-    """XAI-Bench's mixtures: equally likely Gaussians around (m, …, m) for each m of ``means``, otherwise as ``gaussian``."""
+    """XAI-Bench's mixtures: equally likely Gaussians around (m, …, m) for each m of ``means``,
+    otherwise as ``gaussian``."""
     components = tuple(MultivariateNormal.equicorrelated(features, rho, mean) for mean in means)
     return SyntheticProblem(Mixture(components), _function(function, features, weight), noise)
 
@@ -121,4 +149,6 @@ def multinomial(
 ) -> SyntheticProblem:
     """XAI-Bench's multinomial problem: counts of ``trials`` draws; weights as in ``gaussian``."""
     chances = tuple(map(float, probabilities))
-    return SyntheticProblem(Multinomial(trials, chances), _function(function, len(chances), weight), noise)
+    return SyntheticProblem(
+        Multinomial(trials, chances), _function(function, len(chances), weight), noise
+    )

@@ -1,4 +1,5 @@
-"""Functions of one feature whose mean under a normal distribution is known, and the additive fields made of them."""
+"""Functions of one feature whose mean under a normal distribution is known, and the additive fields
+made of them."""
 
 from __future__ import annotations
 
@@ -72,7 +73,9 @@ class Magnitude(Term):
 
     def normal(self, mean: Tensor, sd: Tensor) -> Tensor:
         away = mean / sd
-        return sd * math.sqrt(2 / math.pi) * (-away.square() / 2).exp() + mean * (1 - 2 * _below(-away))
+        return sd * math.sqrt(2 / math.pi) * (-away.square() / 2).exp() + mean * (
+            1 - 2 * _below(-away)
+        )
 
 
 @part
@@ -99,10 +102,11 @@ class Decay(Term):
 
 @part
 class Steps(Term):
-    """g(z) = level_i for edge_{i−1} ≤ z < edge_i;  E = level_0 + Σ_i (level_{i+1} − level_i) Φ((m − edge_i) / s).
+    """g(z) = level_i for edge_{i−1} ≤ z < edge_i;  E = level_0 + Σ_i (level_{i+1} − level_i) Φ((m −
+                                                    edge_i) / s).
 
-    XAI-Bench's second piece has levels −2, −1, 1, 2 between −½, 0 and ½. The stock code asks for ``(x >= 0.5) * (x < 0)``, which
-    nothing is, and so has 0 instead of −1 on [−½, 0).
+    XAI-Bench's second piece has levels −2, −1, 1, 2 between −½, 0 and ½. The stock code asks for
+    ``(x >= 0.5) * (x < 0)``, which nothing is, and so has 0 instead of −1 on [−½, 0).
     """
 
     edges: tuple[float, ...]
@@ -129,9 +133,10 @@ class Steps(Term):
 class CosineSteps(Term):
     """g(z) = trunc(2 cos πz), and 1 where that is 0;  E = 1 − 2 P(Z mod 2 ∈ (⅔, 4⁄3)).
 
-    Up to even integers, where it is 2, and odd ones, where it is −2 (which a normal distribution never meets), g is −1 around odd
-    integers and 1 elsewhere. The probability is a sum of differences of Φ for narrow distributions, and for wide ones a Fourier
-    series, of which three terms leave 1e-19.
+    Up to even integers, where it is 2, and odd ones, where it is −2 (which a normal distribution
+    never meets), g is −1 around odd integers and 1 elsewhere. The probability is a sum of
+    differences of Φ for narrow distributions, and for wide ones a Fourier series, of which three
+    terms leave 1e-19.
     """
 
     def __call__(self, z: Tensor) -> Tensor:
@@ -146,7 +151,9 @@ class CosineSteps(Term):
         inside = (_below((away - 2 / 3) / narrow) - _below((away - 4 / 3) / narrow)).sum(-1)
         n = torch.arange(1, 4, device=mean.device, dtype=mean.dtype) * math.pi
         height = ((4 / 3 * n).sin() - (2 / 3 * n).sin()) / n
-        series = 1 / 3 + (height * (-(n * wide).square() / 2).exp() * (n * mean[..., None]).cos()).sum(-1)
+        series = 1 / 3 + (
+            height * (-(n * wide).square() / 2).exp() * (n * mean[..., None]).cos()
+        ).sum(-1)
         return 1 - 2 * torch.where(sd <= 1, inside, series)
 
 
@@ -174,12 +181,20 @@ class Additive(Field):
     @classmethod
     def piecewise_constant(cls) -> Additive:
         """F(z) = sign z_1 (1 at 0) + steps −2, −1, 1, 2 of z_2 + trunc(2 cos πz_3) (1 where 0)."""
-        return cls((Steps((0.0,), (-1.0, 1.0)), Steps((-0.5, 0.0, 0.5), (-2.0, -1.0, 1.0, 2.0)), CosineSteps()))
+        return cls(
+            (
+                Steps((0.0,), (-1.0, 1.0)),
+                Steps((-0.5, 0.0, 0.5), (-2.0, -1.0, 1.0, 2.0)),
+                CosineSteps(),
+            )
+        )
 
     def __call__(self, z: Tensor) -> Tensor:
         """Rows (…, D) → (…)."""
         if z.shape[-1] < len(self.terms):
-            raise InputError(f"F has terms for {len(self.terms)} features; rows have {z.shape[-1]}.")
+            raise InputError(
+                f"F has terms for {len(self.terms)} features; rows have {z.shape[-1]}."
+            )
         found = torch.zeros_like(z[..., 0])
         for i, term in enumerate(self.terms):
             found = found + term(z[..., i])
@@ -187,7 +202,11 @@ class Additive(Field):
 
     def evaluate(self, z: Tensor, index: Tensor, *, gradient: bool = True) -> Evaluation:
         with gradients(gradient):
-            leaf = z.clone().requires_grad_(gradient) if z.is_inference() else z.detach().requires_grad_(gradient)
+            leaf = (
+                z.clone().requires_grad_(gradient)
+                if z.is_inference()
+                else z.detach().requires_grad_(gradient)
+            )
             value = self(leaf)
             if not gradient:
                 return Evaluation(value, z.new_empty(0))

@@ -1,16 +1,18 @@
-"""A conformance kit for parts of your own: paths, rules, fields, baselines, weightings, targets, metrics, methods.
+"""A conformance kit for parts of your own: paths, rules, fields, baselines, weightings, targets,
+metrics, methods.
 
     import integrand as ig
 
     def test_my_path():
         ig.testing.check_path(MyPath(steps=5))
 
-Each check calls the part on small problems in float64 and raises ``AssertionError`` with what was promised, what came
-instead, and where. What a promise is stands in the docstring of the check; a part that keeps them works with every other part.
-The library's own parts pass the same checks. Nothing here needs a test framework.
+Each check calls the part on small problems in float64 and raises ``AssertionError`` with what was
+promised, what came instead, and where. What a promise is stands in the docstring of the check; a
+part that keeps them works with every other part. The library's own parts pass the same checks.
+Nothing here needs a test framework.
 
-As in a method, parts are called with the model ready and autograd off: fields turn it on where they need it, and so must a
-part that differentiates something itself (``torch.enable_grad()``).
+As in a method, parts are called with the model ready and autograd off: fields turn it on where they
+need it, and so must a part that differentiates something itself (``torch.enable_grad()``).
 """
 
 from __future__ import annotations

@@ -1,4 +1,5 @@
-"""How checks ask and tell: the surroundings of a call, and errors that say what was promised and what came."""
+"""How checks ask and tell: the surroundings of a call, and errors that say what was promised and
+what came."""
 
 from __future__ import annotations
 
@@ -28,7 +29,8 @@ def as_called(field: Field) -> Iterator[None]:
 
 @contextmanager
 def untouched(who: str, what: str, *given: Tensor) -> Iterator[None]:
-    """What is called inside changes neither the tensors it was ``given`` nor the global generators of torch, NumPy and Python.
+    """What is called inside changes neither the tensors it was ``given`` nor the global generators
+    of torch, NumPy and Python.
 
     Args:
         who: what is called, as the first words of a sentence: "The path".
@@ -40,7 +42,10 @@ def untouched(who: str, what: str, *given: Tensor) -> Iterator[None]:
     yield
     say(all(map(_equal, given, before)), f"{who} changed {what}.")
     for name, state in _generators().items():
-        say(state == states[name], f"{who} drew from {name} global generator; use a seed of its own.")
+        say(
+            state == states[name],
+            f"{who} drew from {name} global generator; use a seed of its own.",
+        )
 
 
 def _equal(tensor: Tensor, other: Tensor) -> bool:
@@ -53,7 +58,10 @@ def _generators() -> dict[str, Any]:
     return {
         "torch's": torch.get_rng_state().numpy().tobytes(),
         "NumPy's": repr(
-            {**numpy_state, "state": {k: np.asarray(v).tobytes() for k, v in numpy_state["state"].items()}}
+            {
+                **numpy_state,
+                "state": {k: np.asarray(v).tobytes() for k, v in numpy_state["state"].items()},
+            }
         ),
         "Python's": random.getstate(),
     }
@@ -79,7 +87,8 @@ def close(found: Any, expected: Tensor, message: str, tolerance: float = CLOSE) 
 
 
 def same(found: Any, expected: Tensor, message: str, tolerance: float = CLOSE) -> None:
-    """Like ``close``, for numbers some of which there are none (NaN): both have none in the same places."""
+    """Like ``close``, for numbers some of which there are none (NaN): both have none in the same
+    places."""
     if isinstance(found, Tensor) and found.shape == expected.shape:
         differ = found.isnan() != expected.isnan()
         say(not bool(differ.any()), f"{message}: one has a number where the other has NaN.")

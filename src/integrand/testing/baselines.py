@@ -12,13 +12,15 @@ from .assertions import as_called, close, say, untouched
 from .problem import smooth, waves
 
 
-def check_baseline(baseline: Baseline, x: Tensor | None = None, *, field: Field | None = None) -> None:
+def check_baseline(
+    baseline: Baseline, x: Tensor | None = None, *, field: Field | None = None
+) -> None:
     """A baseline (x (B, \\*s), field) → references (R, B, \\*s).
 
-    * R ≥ 1 references shaped, typed and placed like the inputs, all finite; ``count`` and ``size``, where the
-      baseline says them, are R.
-    * The same call gives the same references, also for each example alone, and leaves the inputs and the global
-      generators alone.
+    * R ≥ 1 references shaped, typed and placed like the inputs, all finite; ``count`` and ``size``,
+      where the baseline says them, are R.
+    * The same call gives the same references, also for each example alone, and leaves the inputs
+      and the global generators alone.
     * It has a name for reports.
     """
     x = waves(3, 4) if x is None else x
@@ -27,7 +29,11 @@ def check_baseline(baseline: Baseline, x: Tensor | None = None, *, field: Field 
         with untouched("The baseline", "the inputs", x):
             found = baseline(x, field)
         _check_references(baseline, x, found)
-        close(baseline(x, field), found, "A second call gives other references; take randomness from a seed")
+        close(
+            baseline(x, field),
+            found,
+            "A second call gives other references; take randomness from a seed",
+        )
         _check_each(baseline, field, x, found)
     say(bool(label_of(baseline)), "The baseline has no name; give it a label.")
 
@@ -55,6 +61,11 @@ def _check_each(baseline: Baseline, field: Field, x: Tensor, found: Tensor) -> N
         one = slice(example, example + 1)
         alone = baseline(x[one], field.at(torch.tensor([example], device=x.device)))
         say(
-            len(alone) == len(found), f"Example {example} alone has {len(alone)} references, in the batch {len(found)}."
+            len(alone) == len(found),
+            f"Example {example} alone has {len(alone)} references, in the batch {len(found)}.",
         )
-        close(alone, found[:, one], f"References of example {example} depend on the other examples of its batch")
+        close(
+            alone,
+            found[:, one],
+            f"References of example {example} depend on the other examples of its batch",
+        )

@@ -16,16 +16,24 @@ _MOVES = 8
 """Up to so many features are moved one at a time."""
 
 
-def check_field(field: Field, x: Tensor, *, tolerance: float = 1e-4, differentiable: bool = True) -> None:
+def check_field(
+    field: Field, x: Tensor, *, tolerance: float = 1e-4, differentiable: bool = True
+) -> None:
     """A field, on inputs x (B, \\*s) of its own kind, at least two.
 
-    * ``evaluate(z (N, \\*s), index (N,))`` gives N values and N gradients like z, detached; ``gradient=False`` the same values.
-    * Rows do not interact: alone, among others, in another order, with another example's index in between — the same numbers.
-    * The gradient is the slope of the value: finite differences along three directions agree to ``tolerance``.
-    * ``share``, where there is one, is exact: it adds up to the change of F, also of the halves of a segment; on a segment along which
-      one feature moves, that one gets all of it; on a short one it is the step times the gradient.
-    * Examples with the same number in ``questions`` are one function: a row has one value, whichever of them it is given to.
-    * Nothing given is changed, and no global generator is drawn from. ``differentiable=False`` for fields that only know their share.
+    * ``evaluate(z (N, \\*s), index (N,))`` gives N values and N gradients like z, detached;
+      ``gradient=False`` the same values.
+    * Rows do not interact: alone, among others, in another order, with another example's index in
+      between — the same numbers.
+    * The gradient is the slope of the value: finite differences along three directions agree to
+      ``tolerance``.
+    * ``share``, where there is one, is exact: it adds up to the change of F, also of the halves of
+      a segment; on a segment along which one feature moves, that one gets all of it; on a short one
+      it is the step times the gradient.
+    * Examples with the same number in ``questions`` are one function: a row has one value,
+      whichever of them it is given to.
+    * Nothing given is changed, and no global generator is drawn from. ``differentiable=False`` for
+      fields that only know their share.
     """
     say(len(x) >= 2, "Give check_field at least two examples.")
     index = torch.arange(len(x), device=x.device)
@@ -38,9 +46,16 @@ def check_field(field: Field, x: Tensor, *, tolerance: float = 1e-4, differentia
         value = field.value(x)
         _check_share(field, x, value, tolerance, differentiable=differentiable)
         questions = field.questions(index)
-        say(questions.shape == index.shape, f"questions numbers {describe(questions.shape)} of {len(x)} examples.")
+        say(
+            questions.shape == index.shape,
+            f"questions numbers {describe(questions.shape)} of {len(x)} examples.",
+        )
         first = first_alike(questions)
-        close(field.rows(x, first, gradient=False).value, value, "Examples of one question have several values")
+        close(
+            field.rows(x, first, gradient=False).value,
+            value,
+            "Examples of one question have several values",
+        )
 
 
 def _loose(x: Tensor) -> float:
@@ -68,17 +83,27 @@ def _check_values(field: Field, x: Tensor, index: Tensor) -> None:
     """Values alone, as fields without a gradient are asked for them, too."""
     value = field.evaluate(x, index, gradient=False).value
     check_numbers(value, (len(x),), x, f"Values of {len(x)} rows", "(N,)")
-    say(not value.requires_grad, "Values must be detached, also those asked for with gradient=False.")
+    say(
+        not value.requires_grad,
+        "Values must be detached, also those asked for with gradient=False.",
+    )
     say(bool(torch.isfinite(value).all()), "The field holds NaN or infinity.")
     loose, order = _loose(x), index.flip(0)
     turned = field.evaluate(x[order], order, gradient=False).value
     close(turned, value[order], "Values depend on the order of rows", loose)
-    alone = torch.cat([field.evaluate(x[b : b + 1], index[b : b + 1], gradient=False).value for b in range(len(x))])
+    alone = torch.cat(
+        [
+            field.evaluate(x[b : b + 1], index[b : b + 1], gradient=False).value
+            for b in range(len(x))
+        ]
+    )
     close(alone, value, "The value of a row depends on the rows beside it", loose)
     twice = Subset(field, index[:1].expand(3)).value(x[:1].expand(3, *x.shape[1:]))
     close(twice, value[:1].expand(3), "The same row of the same example has several values", loose)
     mixed = field.evaluate(x[:1].expand_as(x), index, gradient=False).value
-    by_one = torch.cat([field.evaluate(x[:1], index[b : b + 1], gradient=False).value for b in range(len(x))])
+    by_one = torch.cat(
+        [field.evaluate(x[:1], index[b : b + 1], gradient=False).value for b in range(len(x))]
+    )
     close(mixed, by_one, "The value of a row depends on whose the rows beside it are", loose)
 
 
@@ -88,14 +113,29 @@ def _check_slopes(field: Field, x: Tensor, index: Tensor, tolerance: float) -> N
     without = field.evaluate(x, index, gradient=False).value
     close(without, evaluation.value, "With gradient=False the values are others", loose)
     turned = field.evaluate(x[order], order)
-    close(turned.gradient, evaluation.gradient[order], "Gradients depend on the order of rows", loose)
+    close(
+        turned.gradient, evaluation.gradient[order], "Gradients depend on the order of rows", loose
+    )
     alone = field.evaluate(x[:1], index[:1])
-    close(alone.gradient, evaluation.gradient[:1], "The gradient of a row depends on the rows beside it", loose)
+    close(
+        alone.gradient,
+        evaluation.gradient[:1],
+        "The gradient of a row depends on the rows beside it",
+        loose,
+    )
     step = _step(x)
     for phase in (0.0, 1.0, 2.0):
         way = _way(x, phase)
-        slope = (field.evaluate(x + step * way, index).value - field.evaluate(x - step * way, index).value) / (2 * step)
-        close(total(evaluation.gradient * way, 1), slope, "The gradient is not the slope of the value", tolerance)
+        slope = (
+            field.evaluate(x + step * way, index).value
+            - field.evaluate(x - step * way, index).value
+        ) / (2 * step)
+        close(
+            total(evaluation.gradient * way, 1),
+            slope,
+            "The gradient is not the slope of the value",
+            tolerance,
+        )
 
 
 def _step(x: Tensor) -> float:
@@ -109,7 +149,9 @@ def _way(x: Tensor, phase: float) -> Tensor:
     return way.div(way.norm())
 
 
-def _check_share(field: Field, x: Tensor, value: Tensor, tolerance: float, *, differentiable: bool) -> None:
+def _check_share(
+    field: Field, x: Tensor, value: Tensor, tolerance: float, *, differentiable: bool
+) -> None:
     start = x.flip(0)
     segment = _straight(start, x)
     try:
@@ -120,12 +162,22 @@ def _check_share(field: Field, x: Tensor, value: Tensor, tolerance: float, *, di
         share.shape == segment.start.shape,
         f"The share has shape {describe(share.shape)}; for this segment it must be {describe(segment.start.shape)} (K, R, B, *s).",
     )
-    close(total(share, 3)[0, 0], value - field.value(start), "Exact shares do not add up to the change of F", tolerance)
+    close(
+        total(share, 3)[0, 0],
+        value - field.value(start),
+        "Exact shares do not add up to the change of F",
+        tolerance,
+    )
     _check_credit(field, x, tolerance)
     # Halves at a point that is nobody's threshold.
     between = start + 0.4871 * (x - start)
     halves = field.share(polyline(torch.stack([start, between, x])[:, None])).sum(0)
-    close(halves, share[0], "The shares of two halves of a segment are not those of the whole", tolerance)
+    close(
+        halves,
+        share[0],
+        "The shares of two halves of a segment are not those of the whole",
+        tolerance,
+    )
     if differentiable:
         step = _step(x) * _way(x, 1.0)
         short = field.share(_straight(x - step, x + step))[0, 0]
@@ -142,7 +194,8 @@ def _straight(start: Tensor, end: Tensor) -> Segment:
 
 
 def _check_credit(field: Field, x: Tensor, tolerance: float) -> None:
-    """On segments along which one feature moves, to what it is in another example: it alone gets the change of F."""
+    """On segments along which one feature moves, to what it is in another example: it alone gets
+    the change of F."""
     flat = flattened(x, 1)
     features = flat.shape[1]
     for feature in torch.linspace(0, features - 1, min(features, _MOVES)).long().tolist():
@@ -160,5 +213,7 @@ def _check_credit(field: Field, x: Tensor, tolerance: float) -> None:
             f"Along a segment that moves feature {feature} alone, feature {wrong} is credited for what it did not do",
             tolerance,
         )
-        message = f"Along a segment that moves feature {feature} alone, its share is not the change of F"
+        message = (
+            f"Along a segment that moves feature {feature} alone, its share is not the change of F"
+        )
         close(share[:, feature], change, message, tolerance)

@@ -30,17 +30,23 @@ def check_method(
 ) -> None:
     """A method (field, x (B, \\*s), \\*, watch=None) → ``Attribution``, of the inputs.
 
-    * ``values`` are like the inputs and finite, of the integration's type (float32 at least), detached; ``output`` is F(x); weights
-      (R, B) add up to one; ``change`` is that of F from where paths began, and ``residual`` what the map misses of it.
-    * A method that claims completeness (``complete``; by default what the result says) misses no more than ``gap`` of the change.
-    * The same call gives the same map. An example is explained as it is alone, about its own class of ``target``.
-    * ``cost.gradients`` is how many rows the field was asked for with a gradient, and ``watch`` sees the tally grow to that.
-    * Nothing is left on the model: parameters, gradients, ``requires_grad``, training modes, hooks. Inputs are not changed, no global
-      generator is drawn from, and autograd is on or off as it was.
+    * ``values`` are like the inputs and finite, of the integration's type (float32 at least),
+      detached; ``output`` is F(x); weights (R, B) add up to one; ``change`` is that of F from where
+      paths began, and ``residual`` what the map misses of it.
+    * A method that claims completeness (``complete``; by default what the result says) misses no
+      more than ``gap`` of the change.
+    * The same call gives the same map. An example is explained as it is alone, about its own class
+      of ``target``.
+    * ``cost.gradients`` is how many rows the field was asked for with a gradient, and ``watch``
+      sees the tally grow to that.
+    * Nothing is left on the model: parameters, gradients, ``requires_grad``, training modes, hooks.
+      Inputs are not changed, no global generator is drawn from, and autograd is on or off as it
+      was.
 
     Args:
-        method: what ``method=`` takes in ``ig.explain``, attribution: a value, not a name.
-        model, x, target: a module in eval mode, inputs and a class for each (B,). By default a small network of six features and three
+        method: what ``method=`` takes in ``ig.explain``, attribution: a value, not a name. model,
+        x, target: a module in eval mode, inputs and a class for each (B,). By default a small
+        network of six features and three
             classes; methods of images or words get their own.
         complete: whether maps add up; by default what the result claims.
         gap: the largest part of the change that a complete map may miss.
@@ -63,7 +69,10 @@ def check_method(
         _check_gap(attribution, complete, gap)
         again = _watched(method, TorchField(model, target), x, attribution.cost)
         close(
-            again.values, attribution.values, "The same call gives another map; take randomness from a seed", tolerance
+            again.values,
+            attribution.values,
+            "The same call gives another map; take randomness from a seed",
+            tolerance,
         )
         for example in range(len(x)):
             alone = method(TorchField(model, int(target[example])), x[example : example + 1])
@@ -85,7 +94,9 @@ class _Counted(TorchField):
         super().__init__(model, target)
         self.counted = CallCount()
 
-    def evaluate_several(self, z: Tensor, index: Tensor, *given: Any, **options: Any) -> list[Evaluation]:
+    def evaluate_several(
+        self, z: Tensor, index: Tensor, *given: Any, **options: Any
+    ) -> list[Evaluation]:
         if options.get("gradient", True):
             self.counted.gradients += len(z)
         return super().evaluate_several(z, index, *given, **options)
@@ -107,7 +118,9 @@ def _check_result(attribution: Any, field: TorchField, x: Tensor) -> None:
     close(attribution.output, field.value(x).to(wide), "output is not F(x)", 1e-6)
     references, batch = attribution.weights.shape[0], len(x)
     for name in ("weights", "change"):
-        check_numbers(getattr(attribution, name), (references, batch), wide, f"Its {name}", "(R, B)")
+        check_numbers(
+            getattr(attribution, name), (references, batch), wide, f"Its {name}", "(R, B)"
+        )
     for name in ("residual", "error"):
         check_numbers(getattr(attribution, name), (batch,), wide, f"Numbers of {name}", "(B,)")
     say(
@@ -122,9 +135,19 @@ def _check_result(attribution: Any, field: TorchField, x: Tensor) -> None:
     )
     if attribution.baselines is not None:
         change = attribution.output - field.value(attribution.baselines, 2).to(wide)
-        close(attribution.change, change, "change is not that of F between where paths began (baselines) and x", 1e-6)
+        close(
+            attribution.change,
+            change,
+            "change is not that of F between where paths began (baselines) and x",
+            1e-6,
+        )
     missed = (attribution.weights * attribution.change).sum(0) - total(attribution.values, 1)
-    close(attribution.residual, missed, "residual is not the change of F minus the sum of the map", 1e-6)
+    close(
+        attribution.residual,
+        missed,
+        "residual is not the change of F minus the sum of the map",
+        1e-6,
+    )
 
 
 def _check_gap(attribution: Attribution, complete: bool | None, most: float) -> None:
@@ -144,7 +167,9 @@ def _watched(method: Any, field: TorchField, x: Tensor, cost: Cost) -> Attributi
     """The method once more, with somebody watching."""
     seen: list[int] = []
     try:
-        attribution: Attribution = method(field, x, watch=lambda tally: seen.append(tally.gradients))
+        attribution: Attribution = method(
+            field, x, watch=lambda tally: seen.append(tally.gradients)
+        )
     except TypeError as error:
         if "watch" not in str(error):
             raise
@@ -165,10 +190,13 @@ def _state(model: nn.Module) -> dict[str, Any]:
     modules = list(model.modules())
     return {
         "parameters and buffers": {
-            name: tensor.detach().cpu().numpy().tobytes() for name, tensor in model.state_dict().items()
+            name: tensor.detach().cpu().numpy().tobytes()
+            for name, tensor in model.state_dict().items()
         },
         "requires_grad of parameters": [p.requires_grad for p in model.parameters()],
-        "gradients of parameters": [None if p.grad is None else p.grad.tolist() for p in model.parameters()],
+        "gradients of parameters": [
+            None if p.grad is None else p.grad.tolist() for p in model.parameters()
+        ],
         "training modes": [module.training for module in modules],
         "hooks": [[len(getattr(module, name)) for name in hooks] for module in modules],
     }

@@ -36,20 +36,23 @@ def check_metric(
     scale_invariant: bool = False,
     tolerance: float = CLOSE,
 ) -> None:
-    """A metric: ``measure(subject, maps)`` → (M, B) or (M, B, \\*t), one number each in ``values``, one per method in ``summary``.
+    """A metric: ``measure(subject, maps)`` → (M, B) or (M, B, \\*t), one number each in ``values``,
+    one per method in ``summary``.
 
     * It says whether ``higher`` is better.
-    * What is measured of a map of an example depends on neither the other examples nor the other maps, nor on their order; a
-      repeated example is measured the same. ``values`` and ``summary`` are arithmetic on that: a value is that of its own
-      example, a summary does not depend on the order of examples.
+    * What is measured of a map of an example depends on neither the other examples nor the other
+      maps, nor on their order; a repeated example is measured the same. ``values`` and ``summary``
+      are arithmetic on that: a value is that of its own example, a summary does not depend on the
+      order of examples.
     * Values are finite, or NaN where there is nothing to measure.
-    * The same call gives the same numbers: randomness comes from a seed of the metric's own, and no global generator is drawn from.
+    * The same call gives the same numbers: randomness comes from a seed of the metric's own, and no
+      global generator is drawn from.
     * Inputs, maps and the model are not changed.
     * ``scale_invariant``, if you say so: maps times a positive number are worth the same.
 
     Args:
-        metric: a metric, its class, or its name.
-        model, x, target: whose maps are judged: a module, inputs (B, \\*s) and a class for each (B,). By default a small network
+        metric: a metric, its class, or its name. model, x, target: whose maps are judged: a module,
+        inputs (B, \\*s) and a class for each (B,). By default a small network
             of six features and three classes.
         methods: what explains them, by name; by default Integrated Gradients from two baselines.
         masks: where the evidence is, for metrics of localisation; by default every other feature.
@@ -115,16 +118,27 @@ class _Case:
         target = classes_of(len(x)) if target is None else target
         if methods is None:
             rule = GaussLegendre(8)
-            methods = {"from zero": Method(rule=rule), "from a quarter": Method(Constant(0.25), rule=rule)}
+            methods = {
+                "from zero": Method(rule=rule),
+                "from a quarter": Method(Constant(0.25), rule=rule),
+            }
         if masks is None:
             masks = (torch.arange(x.numel(), device=x.device) % 2 == 0).reshape(x.shape)
-        attributions = {name: method(TorchField(model, target), x) for name, method in methods.items()}
+        attributions = {
+            name: method(TorchField(model, target), x) for name, method in methods.items()
+        }
         return cls(model, x, target, methods, masks, normalisation, attributions)
 
     def measured(
-        self, metric: Metric, examples: list[int] | None = None, maps: list[str] | None = None, *, scale: float = 1.0
+        self,
+        metric: Metric,
+        examples: list[int] | None = None,
+        maps: list[str] | None = None,
+        *,
+        scale: float = 1.0,
     ) -> Tensor:
-        """What a metric measures of some examples and maps, by a model that has not been asked yet."""
+        """What a metric measures of some examples and maps, by a model that has not been asked
+        yet."""
         which = list(range(len(self.x))) if examples is None else examples
         names = list(self.attributions) if maps is None else maps
         x, masks = self.x[which], self.masks[which]
@@ -137,13 +151,20 @@ class _Case:
             }
         layout = Layout.of(x)
         lent = Maps.of(judged, x, layout, tuple(self.methods[name] for name in names))
-        with field.ready(), gradients(False), untouched("The metric", "the inputs or the maps", x, lent.values):
+        with (
+            field.ready(),
+            gradients(False),
+            untouched("The metric", "the inputs or the maps", x, lent.values),
+        ):
             return metric.measure(Subject(field, x, layout, masks), lent)
 
 
 def _check_numbers(metric: Metric, measured: Any, maps: int, examples: int) -> None:
     axes = f"{describe((maps, examples))} (M, B)"
-    say(isinstance(measured, Tensor), f"measure() returned a {type(measured).__name__}, not a tensor.")
+    say(
+        isinstance(measured, Tensor),
+        f"measure() returned a {type(measured).__name__}, not a tensor.",
+    )
     say(
         measured.shape[:2] == (maps, examples),
         f"measure() returned shape {describe(measured.shape)}; for {maps} maps of {examples} examples it begins with {axes}.",
@@ -155,15 +176,22 @@ def _check_numbers(metric: Metric, measured: Any, maps: int, examples: int) -> N
         f"values() returned shape {describe(values.shape)}; one number for each map of each example is {axes}.",
     )
     say(
-        values.is_floating_point(), f"values() are {values.dtype}; give floating point, so that NaN can stand for none."
+        values.is_floating_point(),
+        f"values() are {values.dtype}; give floating point, so that NaN can stand for none.",
     )
-    say(not bool(values.isinf().any()), "values() hold infinity; where there is nothing to measure, say NaN.")
+    say(
+        not bool(values.isinf().any()),
+        "values() hold infinity; where there is nothing to measure, say NaN.",
+    )
     summary = metric.summary(measured)
     say(
         isinstance(summary, Tensor) and summary.shape == (maps,),
         f"summary() returned shape {describe(summary.shape)}; one number for each method is {maps} (M,).",
     )
-    say(not bool(summary.isinf().any()), "summary() holds infinity; where there is nothing to sum up, say NaN.")
+    say(
+        not bool(summary.isinf().any()),
+        "summary() holds infinity; where there is nothing to sum up, say NaN.",
+    )
     some = values.isfinite().any(1)
     say(
         bool(summary[some].isfinite().all()),
@@ -174,8 +202,12 @@ def _check_numbers(metric: Metric, measured: Any, maps: int, examples: int) -> N
 def _check_company(metric: Metric, case: _Case, measured: Tensor, tolerance: float) -> None:
     """Examples alone, turned round and repeated; maps alone and turned round."""
     for example in range(len(case.x)):
-        message = f"What is measured of example {example} depends on the other examples of its batch"
-        same(case.measured(metric, [example]), measured[:, example : example + 1], message, tolerance)
+        message = (
+            f"What is measured of example {example} depends on the other examples of its batch"
+        )
+        same(
+            case.measured(metric, [example]), measured[:, example : example + 1], message, tolerance
+        )
     turned = [len(case.x) - 1, 0, 0]
     message = "What is measured of an example depends on where it stands in the batch, or on its being there twice"
     same(case.measured(metric, turned), measured[:, turned], message, tolerance)
@@ -202,4 +234,9 @@ def _check_arithmetic(metric: Metric, measured: Tensor, tolerance: float) -> Non
             "summary() of a method depends on the other methods",
             tolerance,
         )
-    same(metric.summary(measured.flip(1)), summary, "summary() depends on the order of the examples", tolerance)
+    same(
+        metric.summary(measured.flip(1)),
+        summary,
+        "summary() depends on the order of the examples",
+        tolerance,
+    )

@@ -18,7 +18,8 @@ from .assertions import apart, as_called, close, say, untouched
 from .problem import smooth, waves
 
 _ROUNDS = 1e-6
-"""A path that ends nearer to the input than this, relative to the way there, was meant to end on it."""
+"""A path that ends nearer to the input than this, relative to the way there, was meant to end on
+it."""
 
 _Piece = tuple[float, float, Tensor, Tensor]
 """Of a path: when it begins and ends, and where (R, B, \\*s)."""
@@ -34,20 +35,26 @@ def check_path(
 ) -> None:
     """A path (field, start (R, B, \\*s), end (B, \\*s)) → segments.
 
-    * Every segment holds start and end (K, R, B, \\*s) of the input's type, and clocks (K,) that go forward.
-    * Put in the order of their clocks, segments cover [0, 1] without a hole, and neighbours share a corner exactly.
-    * The last end is the input itself. The first start is the reference, unless the path chooses its own (``own_start``).
+    * Every segment holds start and end (K, R, B, \\*s) of the input's type, and clocks (K,) that go
+      forward.
+    * Put in the order of their clocks, segments cover [0, 1] without a hole, and neighbours share a
+      corner exactly.
+    * The last end is the input itself. The first start is the reference, unless the path chooses
+      its own (``own_start``).
     * So a linear field gets w ⊙ (x − start), whatever the way.
-    * What is handed on (``at_start``, ``at_end``) is what the field says there; notes are (K+1, R, B).
-    * What the path says of its cost is true: ``segments`` is how many pieces it comes to, ``gradients`` + ``scouted`` how many
-      gradients it asks for, for each reference of each example that keeps moving. Either may be None or missing: not known beforehand.
-    * The same call gives the same path; each example's path does not depend on its neighbours, nor a reference's on those beside it
-      (but for pieces of no length). A path that goes another way for each reference says so: ``placed(places (R, B)) -> path`` is
-      told which number each has, and then goes the same way for it in any company.
+    * What is handed on (``at_start``, ``at_end``) is what the field says there; notes are (K+1, R,
+      B).
+    * What the path says of its cost is true: ``segments`` is how many pieces it comes to,
+      ``gradients`` + ``scouted`` how many gradients it asks for, for each reference of each example
+      that keeps moving. Either may be None or missing: not known beforehand.
+    * The same call gives the same path; each example's path does not depend on its neighbours, nor
+      a reference's on those beside it (but for pieces of no length). A path that goes another way
+      for each reference says so: ``placed(places (R, B)) -> path`` is told which number each has,
+      and then goes the same way for it in any company.
     * Nothing given is changed, and no global generator is drawn from.
 
-    Without arguments the problem is three features, two references, three examples; give your own field and inputs for paths
-    that need images or a model.
+    Without arguments the problem is three features, two references, three examples; give your own
+    field and inputs for paths that need images or a model.
     """
     default = field is None and x is None
     field = field or Function(smooth)
@@ -108,7 +115,8 @@ def _check_ends(pieces: list[_Piece], references: Tensor, x: Tensor, *, own_star
 
 
 def _check_arrival(end: Tensor, x: Tensor, references: Tensor) -> None:
-    """The last end is the input: neither a rounding error away from it, nor somewhere on the way."""
+    """The last end is the input: neither a rounding error away from it, nor somewhere on the
+    way."""
     missed, rounds = _missed(end, x, references)
     if missed == 0:
         return
@@ -125,17 +133,23 @@ def _check_arrival(end: Tensor, x: Tensor, references: Tensor) -> None:
 
 
 def _missed(point: Tensor, goal: Tensor, other: Tensor) -> tuple[float, bool]:
-    """How far a point is from its goal, and whether that is rounding: tiny beside the way from the ``other`` end."""
+    """How far a point is from its goal, and whether that is rounding: tiny beside the way from the
+    ``other`` end."""
     missed = apart(point, goal)
     return missed, missed <= _ROUNDS * max(apart(goal, other), float(goal.abs().max()))
 
 
-def _check_repeats(path: Path, field: Field, references: Tensor, x: Tensor, pieces: list[_Piece]) -> None:
+def _check_repeats(
+    path: Path, field: Field, references: Tensor, x: Tensor, pieces: list[_Piece]
+) -> None:
     """The same again, and for each example alone."""
     with as_called(field):
         again = _in_order(path(field, references, x))
     close(again[0][2], pieces[0][2], "A second call of the path begins elsewhere")
-    say(len(again) == len(pieces), f"A second call of the path has {len(again)} pieces, the first {len(pieces)}.")
+    say(
+        len(again) == len(pieces),
+        f"A second call of the path has {len(again)} pieces, the first {len(pieces)}.",
+    )
     for (begins, _, start, _), (_, _, before, _) in zip(again, pieces, strict=True):
         close(start, before, f"A second call of the path goes another way at clock {begins:g}")
     for example in range(len(x)):
@@ -177,7 +191,10 @@ def _check_references(path: Any, field: Field, references: Tensor, x: Tensor) ->
 def _check_same_way(alone: list[_Piece], among: list[_Piece], count: str, message: str) -> None:
     """The same corners, but for pieces of no length."""
     mine, theirs = _moving(alone), _moving(among)
-    say(len(mine) == len(theirs), f"{message}: {count} {len(mine)} pieces, in company {len(theirs)}.")
+    say(
+        len(mine) == len(theirs),
+        f"{message}: {count} {len(mine)} pieces, in company {len(theirs)}.",
+    )
     for (_, _, start, _), (_, _, other, _) in zip(mine, theirs, strict=True):
         close(start, other, message)
 
@@ -211,7 +228,10 @@ def _moving(pieces: list[_Piece]) -> list[_Piece]:
 
 def _check_segment(segment: Any, number: int, field: Field, references: Tensor) -> None:
     who, shape = f"Segment {number}", references.shape
-    say(isinstance(segment, Segment), f"{who} is a {type(segment).__name__}; a path yields ig.Segment values.")
+    say(
+        isinstance(segment, Segment),
+        f"{who} is a {type(segment).__name__}; a path yields ig.Segment values.",
+    )
     for name, corner in (("start", segment.start), ("end", segment.end)):
         say(
             corner.shape[1:] == shape,
@@ -234,10 +254,19 @@ def _check_segment(segment: Any, number: int, field: Field, references: Tensor) 
         forward,
         f"{who}: its clock goes backwards; 0 is the baseline's side and 1 the input's, also for walks from the input.",
     )
-    for name, paid, points in (("at_start", segment.at_start, segment.start), ("at_end", segment.at_end, segment.end)):
+    for name, paid, points in (
+        ("at_start", segment.at_start, segment.start),
+        ("at_end", segment.at_end, segment.end),
+    ):
         if paid is not None:
-            close(paid.value, field.value(points, 3), f"{who}: {name} is not the field's value there")
-            close(paid.gradient, field.gradient(points, 3), f"{who}: {name} is not the field's gradient there")
+            close(
+                paid.value, field.value(points, 3), f"{who}: {name} is not the field's value there"
+            )
+            close(
+                paid.gradient,
+                field.gradient(points, 3),
+                f"{who}: {name} is not the field's gradient there",
+            )
     for name, note in segment.notes.items():
         expected = (count + 1, *shape[:2])
         say(

@@ -22,25 +22,36 @@ _OPTIMISM = 20.0
 """How many times its claimed error a share may be off; estimates err, but not by that much."""
 
 
-def check_rule(rule: Rule, *, complete: bool | None = None, order: float | None = None, linear: bool = True) -> None:
+def check_rule(
+    rule: Rule, *, complete: bool | None = None, order: float | None = None, linear: bool = True
+) -> None:
     """A rule (field, segment) → share (K, R, B, \\*s).
 
-    * The share has the shape and type of the segment's points and is finite; a piece of no length has the share zero.
-    * On a linear field it is w ⊙ (end − start), at once (``linear=False`` for rules that give credit otherwise).
-    * Each piece, reference and example is integrated by itself; how many rows fit into a model call changes nothing.
-    * Over fine enough pieces the shares add up to the change of F (``complete``; by default what the rule says of itself
-      in ``rule.complete``, else yes). ``order``: halving the pieces divides the error by 2^order at least.
+    * The share has the shape and type of the segment's points and is finite; a piece of no length
+      has the share zero.
+    * On a linear field it is w ⊙ (end − start), at once (``linear=False`` for rules that give
+      credit otherwise).
+    * Each piece, reference and example is integrated by itself; how many rows fit into a model call
+      changes nothing.
+    * Over fine enough pieces the shares add up to the change of F (``complete``; by default what
+      the rule says of itself in ``rule.complete``, else yes). ``order``: halving the pieces divides
+      the error by 2^order at least.
     * ``rule.gradients``, where it is there, is what one piece costs.
-    * What comes with the share is true: ``Integrated.begin`` and ``end`` are F at the ends of the pieces, and ``error`` is not below
-      what the share is wrong by (a rule that does not know leaves them NaN, or returns the bare share).
-    * What the path has paid for at the ends of a segment may save gradients, and changes nothing else.
+    * What comes with the share is true: ``Integrated.begin`` and ``end`` are F at the ends of the
+      pieces, and ``error`` is not below what the share is wrong by (a rule that does not know
+      leaves them NaN, or returns the bare share).
+    * What the path has paid for at the ends of a segment may save gradients, and changes nothing
+      else.
     * The segment is not changed, and no global generator is drawn from.
 
     Rules that ask for a field's exact share are checked on fields that have one only: a linear one.
     """
     complete = bool(getattr(rule, "complete", True)) if complete is None else complete
     segment = polyline(waves(3, 2, 3, 4, phase=0.2))
-    with gradients(False), untouched("The rule", "the segment it was given", segment.start, segment.end):
+    with (
+        gradients(False),
+        untouched("The rule", "the segment it was given", segment.start, segment.end),
+    ):
         try:
             rule(Function(smooth), segment)
         except NoShare:
@@ -54,11 +65,15 @@ def _check_exact(rule: Rule, segment: Segment) -> None:
     weight = waves(4, phase=1.0)
     found = Integrated.ensure(rule(Linear(weight), segment))
     _check_shape(found, segment)
-    close(found.share, segment.step * weight, "On a linear field the share is not w ⊙ (end − start)")
+    close(
+        found.share, segment.step * weight, "On a linear field the share is not w ⊙ (end − start)"
+    )
     _check_ends(found, Linear(weight), segment)
 
 
-def _check_rule(rule: Rule, segment: Segment, complete: bool, order: float | None, linear: bool) -> None:
+def _check_rule(
+    rule: Rule, segment: Segment, complete: bool, order: float | None, linear: bool
+) -> None:
     count, references, batch = segment.leading
     weight = waves(4, phase=1.0)
     tally = CountedField(Function(smooth))
@@ -82,7 +97,11 @@ def _check_rule(rule: Rule, segment: Segment, complete: bool, order: float | Non
     if complete:
         _check_error(found, segment, linear)
     still = Segment(segment.start, segment.start, segment.clock)
-    close(_share(rule, Function(smooth), still), torch.zeros_like(share), "Pieces of no length have a share")
+    close(
+        _share(rule, Function(smooth), still),
+        torch.zeros_like(share),
+        "Pieces of no length have a share",
+    )
     _check_independence(rule, segment, found)
     _check_paid(rule, segment, found)
     if complete:
@@ -96,13 +115,17 @@ def _check_rule(rule: Rule, segment: Segment, complete: bool, order: float | Non
 def _check_shape(found: Integrated, segment: Segment) -> None:
     share = found.share
     say(
-        isinstance(share, Tensor), f"The rule returned a {type(share).__name__}, not a share or an ig.rules.Integrated."
+        isinstance(share, Tensor),
+        f"The rule returned a {type(share).__name__}, not a share or an ig.rules.Integrated.",
     )
     say(
         share.shape == segment.start.shape,
         f"The share has shape {describe(share.shape)}; for this segment it must be {describe(segment.start.shape)} (K, R, B, *s).",
     )
-    say(share.dtype == segment.start.dtype, f"The share is {share.dtype} for a segment of {segment.start.dtype}.")
+    say(
+        share.dtype == segment.start.dtype,
+        f"The share is {share.dtype} for a segment of {segment.start.dtype}.",
+    )
     say(bool(torch.isfinite(share).all()), "The share holds NaN or infinity.")
     for name, numbers in (("error", found.error), ("begin", found.begin), ("end", found.end)):
         if numbers is not None:
@@ -110,12 +133,18 @@ def _check_shape(found: Integrated, segment: Segment) -> None:
                 numbers.shape == segment.leading,
                 f"Integrated.{name} has shape {describe(numbers.shape)}; one for each piece is {describe(segment.leading)} (K, R, B).",
             )
-    say(not bool((found.error < 0).any()), "Integrated.error is negative; it is the L2 error of each piece.")
+    say(
+        not bool((found.error < 0).any()),
+        "Integrated.error is negative; it is the L2 error of each piece.",
+    )
 
 
 def _check_ends(found: Integrated, field: Field, segment: Segment) -> None:
     """F where the rule says that it came by it."""
-    for name, value, points in (("begin", found.begin, segment.start), ("end", found.end, segment.end)):
+    for name, value, points in (
+        ("begin", found.begin, segment.start),
+        ("end", found.end, segment.end),
+    ):
         if value is not None:
             truth = field.value(points, 3)
             close(
@@ -126,7 +155,8 @@ def _check_ends(found: Integrated, field: Field, segment: Segment) -> None:
 
 
 def _check_error(found: Integrated, segment: Segment, linear: bool) -> None:
-    """The error that is claimed, beside that of the share: of all of it where the integral is known, else of its sum."""
+    """The error that is claimed, beside that of the share: of all of it where the integral is
+    known, else of its sum."""
     field = Function(smooth)
     if linear:
         wrong = norm(found.share - Integrated.ensure(GaussLegendre(48)(field, segment)).share, 3)
@@ -147,19 +177,30 @@ def _check_independence(rule: Rule, segment: Segment, found: Integrated) -> None
     for rows in (1, 5):
         field = Function(smooth)
         field.packer = BatchSizer(rows)
-        close(_share(rule, field, segment), found.share, f"With {rows} rows to a model call the share is another one")
+        close(
+            _share(rule, field, segment),
+            found.share,
+            f"With {rows} rows to a model call the share is another one",
+        )
     pieces, references, batch = segment.leading
     for k in range(pieces):
         one = slice(k, k + 1)
-        part = Segment(segment.start[one], segment.end[one], (segment.clock[0][one], segment.clock[1][one]))
+        part = Segment(
+            segment.start[one], segment.end[one], (segment.clock[0][one], segment.clock[1][one])
+        )
         alone = Integrated.ensure(rule(Function(smooth), part))
         among = Integrated(found.share[one], found.error[one])
         # A rule that works to a tolerance asks more of a piece where others leave room.
-        _check_near(alone, among, f"The share of piece {k} depends on the other pieces of its stack")
+        _check_near(
+            alone, among, f"The share of piece {k} depends on the other pieces of its stack"
+        )
     for r in range(references):
         one = slice(r, r + 1)
-        # Random nodes are stratified over the references; which of them this is stands in its lanes.
-        part = Segment(segment.start[:, one], segment.end[:, one], segment.clock, lanes=(r, references))
+        # Random nodes are stratified over the references; which of them this is stands in its
+        # lanes.
+        part = Segment(
+            segment.start[:, one], segment.end[:, one], segment.clock, lanes=(r, references)
+        )
         close(
             _share(rule, Function(smooth), part),
             found.share[:, one],
@@ -176,20 +217,25 @@ def _check_independence(rule: Rule, segment: Segment, found: Integrated) -> None
 
 
 def _check_paid(rule: Rule, segment: Segment, found: Integrated) -> None:
-    """The same segment from a path that has paid for its ends: what is handed on may save gradients, and changes nothing else."""
+    """The same segment from a path that has paid for its ends: what is handed on may save
+    gradients, and changes nothing else."""
     field = Function(smooth)
     at_start, at_end = (
-        Evaluation(field.value(points, 3), field.gradient(points, 3)) for points in (segment.start, segment.end)
+        Evaluation(field.value(points, 3), field.gradient(points, 3))
+        for points in (segment.start, segment.end)
     )
     paid = Integrated.ensure(rule(field, replace(segment, at_start=at_start, at_end=at_end)))
     _check_near(
-        paid, found, "Where the path has paid for the ends of a segment (at_start, at_end), the share is another one"
+        paid,
+        found,
+        "Where the path has paid for the ends of a segment (at_start, at_end), the share is another one",
     )
     _check_ends(paid, Function(smooth), segment)
 
 
 def _check_near(found: Integrated, expected: Integrated, message: str) -> None:
-    """Two shares of the same piece, equal but for the errors that they claim: rules that work to a tolerance may look elsewhere."""
+    """Two shares of the same piece, equal but for the errors that they claim: rules that work to a
+    tolerance may look elsewhere."""
     room = _OPTIMISM * float((found.error + expected.error).nan_to_num(0, 0).max())
     if not room or not apart(found.share, expected.share) <= room:
         close(found.share, expected.share, message)
@@ -202,8 +248,8 @@ def _share(rule: Rule, field: Field, segment: Segment) -> Tensor:
 def _gap(rule: Rule, pieces: int) -> float:
     """What the shares miss of the change of F, relative to it, on a straight line."""
     field, start, end = Function(smooth), waves(1, 2, 4, phase=2.0), 1 + waves(2, 4, phase=0.3)
-    shares = torch.stack([_share(rule, field, segment).sum(0) for segment in Straight(pieces)(field, start, end)]).sum(
-        0
-    )
+    shares = torch.stack(
+        [_share(rule, field, segment).sum(0) for segment in Straight(pieces)(field, start, end)]
+    ).sum(0)
     change = field.value(end) - field.value(start, 2)
     return float(((total(shares, 2) - change) / change).abs().max())

@@ -16,20 +16,25 @@ from .problem import waves
 _STEP = 1e-5
 
 
-def check_target(target: Any, outputs: Tensor | None = None, *, differentiable: bool = True) -> None:
+def check_target(
+    target: Any, outputs: Tensor | None = None, *, differentiable: bool = True
+) -> None:
     """A target (outputs for N rows, index (N,)) → N numbers; a callable of outputs is one, too.
 
     * One finite real number for each row, of the type of the outputs and on their device.
-    * A row's number depends on its own outputs and on the example ``index`` says it belongs to, and on nothing else: not on the
-      rows beside it, their order or their number.
-    * ``at(index)`` is the target of a batch made of these examples: what it says of row i is what the target says with ``index[i]``.
-    * ``score()`` is a target that keeps the same promises, and belongs to the same examples after ``at``.
-    * A slope leads back to the outputs, and is that of the value (``differentiable=False`` for targets that only measure).
+    * A row's number depends on its own outputs and on the example ``index`` says it belongs to, and
+      on nothing else: not on the rows beside it, their order or their number.
+    * ``at(index)`` is the target of a batch made of these examples: what it says of row i is what
+      the target says with ``index[i]``.
+    * ``score()`` is a target that keeps the same promises, and belongs to the same examples after
+      ``at``.
+    * A slope leads back to the outputs, and is that of the value (``differentiable=False`` for
+      targets that only measure).
     * The outputs are not changed, and no global generator is drawn from.
 
     Args:
-        target: the target, or whatever ``target=`` takes.
-        outputs: of a model (B, …) in float64, one row for each example; by default three examples of five classes. A target that
+        target: the target, or whatever ``target=`` takes. outputs: of a model (B, …) in float64,
+        one row for each example; by default three examples of five classes. A target that
             looks at a layer (``site``) or at another kind of output gets its own.
         differentiable: whether the target has a slope.
     """
@@ -43,7 +48,10 @@ def check_target(target: Any, outputs: Tensor | None = None, *, differentiable: 
             _check_rows(target, outputs, "The target")
             _check_at(target, outputs, "at(index)")
             score = target.score()
-            say(isinstance(score, Target), f"score() returned a {type(score).__name__}, not a target.")
+            say(
+                isinstance(score, Target),
+                f"score() returned a {type(score).__name__}, not a target.",
+            )
             _check_rows(score, outputs, "score()")
             _check_at(score, outputs, "score().at(index)")
             _check_scores_at(target, outputs)
@@ -58,11 +66,15 @@ def _every(outputs: Tensor) -> Tensor:
 def _check_rows(target: Target, outputs: Tensor, who: str) -> None:
     index = _every(outputs)
     numbers = target(outputs, index)
-    check_numbers(numbers, (len(outputs),), outputs, f"{who}: its numbers", "(N,), one for each row")
+    check_numbers(
+        numbers, (len(outputs),), outputs, f"{who}: its numbers", "(N,), one for each row"
+    )
     say(bool(torch.isfinite(numbers).all()), f"{who} holds NaN or infinity for finite outputs.")
     close(target(outputs, index), numbers, f"{who} says something else when it is asked again")
     order = index.flip(0)
-    close(target(outputs[order], order), numbers[order], f"{who}: numbers depend on the order of rows")
+    close(
+        target(outputs[order], order), numbers[order], f"{who}: numbers depend on the order of rows"
+    )
     for row in range(len(outputs)):
         alone = slice(row, row + 1)
         message = f"{who}: the number of row {row} depends on the rows beside it"
@@ -71,7 +83,9 @@ def _check_rows(target: Target, outputs: Tensor, who: str) -> None:
     for example in range(len(outputs)):
         mine = torch.full_like(index, example)
         one_by_one = torch.cat([target(outputs[r : r + 1], mine[:1]) for r in range(len(outputs))])
-        message = f"{who}: with all rows of example {example}, numbers are others than for each row alone"
+        message = (
+            f"{who}: with all rows of example {example}, numbers are others than for each row alone"
+        )
         close(target(outputs, mine), one_by_one, message)
 
 
@@ -88,7 +102,9 @@ def _check_at(target: Target, outputs: Tensor, who: str) -> None:
     # Rows of a batch of one, which is what is left when examples are explained one at a time.
     last = some[:1]
     close(
-        target.at(last)(outputs, torch.zeros_like(_every(outputs))), target(outputs, last.expand(len(outputs))), message
+        target.at(last)(outputs, torch.zeros_like(_every(outputs))),
+        target(outputs, last.expand(len(outputs))),
+        message,
     )
 
 
@@ -114,9 +130,18 @@ def _check_slope(target: Target, outputs: Tensor) -> None:
         )
         (slope,) = torch.autograd.grad(numbers.sum(), leaf)
     with gradients(False):
-        close(numbers.detach(), target(outputs, index), "With autograd on the target says something else")
+        close(
+            numbers.detach(),
+            target(outputs, index),
+            "With autograd on the target says something else",
+        )
         for phase in (0.0, 1.0):
             way = waves(*outputs.shape, phase=phase).to(outputs)
             ahead, behind = (target(outputs + sign * _STEP * way, index) for sign in (1, -1))
             expected = (ahead - behind) / (2 * _STEP)
-            close(total(flattened(slope * way, 1), 1), expected, "The target's slope is not that of its value", 1e-6)
+            close(
+                total(flattened(slope * way, 1), 1),
+                expected,
+                "The target's slope is not that of its value",
+                1e-6,
+            )

@@ -21,9 +21,11 @@ def check_weighting(
 ) -> None:
     """A weighting (shares (R, B, \\*s), x (B, \\*s), field) → weights (R, B), or ``Weighed``.
 
-    * Weights are finite and add up to one for every example; a fitness, where there is one, is (R, B) too.
+    * Weights are finite and add up to one for every example; a fitness, where there is one, is (R,
+      B) too.
     * Which place a reference stands in does not matter: permuting shares permutes weights.
-    * An example's weights do not depend on its neighbours; nothing given is changed, and no global generator is drawn from.
+    * An example's weights do not depend on its neighbours; nothing given is changed, and no global
+      generator is drawn from.
     * The same call gives the same weights.
     * ``beforehand``, where it is there, says the same without looking at shares.
     """
@@ -39,14 +41,24 @@ def check_weighting(
         found = Weighed.ensure(weighting(shares, x, field))
         _check_weights(found, shares.shape[:2])
         again = Weighed.ensure(weighting(shares, x, field))
-        close(again.weights, found.weights, "A second call gives other weights; take randomness from a seed")
+        close(
+            again.weights,
+            found.weights,
+            "A second call gives other weights; take randomness from a seed",
+        )
         _check_independence(weighting, field, x, shares, found.weights)
     known = weighting.beforehand(*shares.shape[:2])
     if known is not None:
-        close(known.to(found.weights), found.weights, "beforehand() and the call give different weights")
+        close(
+            known.to(found.weights),
+            found.weights,
+            "beforehand() and the call give different weights",
+        )
         # Known weights stand for the sum that is taken while shares come.
         streamed = (over(known.to(shares), shares) * shares).sum(0)
-        close(streamed, (over(found.weights, shares) * shares).sum(0), "Streamed and kept sums differ")
+        close(
+            streamed, (over(found.weights, shares) * shares).sum(0), "Streamed and kept sums differ"
+        )
 
 
 def _check_weights(found: Weighed, leading: torch.Size) -> None:
@@ -58,10 +70,16 @@ def _check_weights(found: Weighed, leading: torch.Size) -> None:
                 f"must be {describe(leading)} (R, B).",
             )
             say(bool(torch.isfinite(numbers).all()), f"{name}: NaN or infinity.")
-    close(found.weights.sum(0), torch.ones_like(found.weights[0]), "The weights of an example do not add up to one")
+    close(
+        found.weights.sum(0),
+        torch.ones_like(found.weights[0]),
+        "The weights of an example do not add up to one",
+    )
 
 
-def _check_independence(weighting: Weighting, field: Field, x: Tensor, shares: Tensor, weights: Tensor) -> None:
+def _check_independence(
+    weighting: Weighting, field: Field, x: Tensor, shares: Tensor, weights: Tensor
+) -> None:
     """References in another order, and every example alone."""
     order = torch.arange(len(shares)).roll(1)
     turned = Weighed.ensure(weighting(shares[order], x, field))
@@ -70,4 +88,8 @@ def _check_independence(weighting: Weighting, field: Field, x: Tensor, shares: T
         one = slice(example, example + 1)
         some = field.at(torch.tensor([example], device=x.device))
         alone = Weighed.ensure(weighting(shares[:, one], x[one], some))
-        close(alone.weights, weights[:, one], f"Weights of example {example} depend on the others of its batch")
+        close(
+            alone.weights,
+            weights[:, one],
+            f"Weights of example {example} depend on the others of its batch",
+        )

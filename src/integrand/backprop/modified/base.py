@@ -14,7 +14,8 @@ from torch.overrides import TorchFunctionMode
 from ...errors import ModelError
 
 Change = Callable[[Any, Any, Any], Any]
-"""(function, args, kwargs) → what the operation returns, with another way back, or NotImplemented."""
+"""(function, args, kwargs) → what the operation returns, with another way back, or
+NotImplemented."""
 
 During = Callable[[], AbstractContextManager[Any]]
 
@@ -23,17 +24,19 @@ During = Callable[[], AbstractContextManager[Any]]
 class BackwardRule(Protocol):
     """What some operations hand on in the backward pass, instead of their derivative.
 
-    layers  the rule knows the model's layers by their weights, so that the model itself must run, and no faster double of it
+    layers  the rule knows the model's layers by their weights, so that the model itself must run,
+            and no faster double of it
     """
 
     @property
     def layers(self) -> bool: ...
 
     def bound(self, module: nn.Module | None) -> During:
-        """What makes the backward passes of a model follow the rule, each time it is called and entered.
+        """What makes the backward passes of a model follow the rule, each time it is called and
+        entered.
 
-        ``module`` is the model's, None for a plain function. Errors: ``ModelError`` or ``InputError`` for models the rule is
-        not for.
+        ``module`` is the model's, None for a plain function. Errors: ``ModelError`` or
+        ``InputError`` for models the rule is not for.
         """
         ...
 
@@ -49,13 +52,16 @@ class Changed(TorchFunctionMode):
         kwargs = kwargs or {}
         if func is torch.autograd.backward:
             return self._back(*args, **kwargs)
-        if not torch.is_grad_enabled():  # the way back, where the mode stays for the sake of checkpoints
+        if (
+            not torch.is_grad_enabled()
+        ):  # the way back, where the mode stays for the sake of checkpoints
             return func(*args, **kwargs)
         made = self.change(func, args, kwargs)
         return func(*args, **kwargs) if made is NotImplemented else made
 
     def _back(self, tensors: Any, *, inputs: Any = None, **kwargs: Any) -> None:
-        """The way back of a reentrant checkpoint, which runs operations again: given tensors, torch would do so without this mode."""
+        """The way back of a reentrant checkpoint, which runs operations again: given tensors, torch
+        would do so without this mode."""
         places = [get_gradient_edge(tensor) for tensor in tensors]
         ends = None if inputs is None else [get_gradient_edge(tensor) for tensor in inputs]
         with self:

@@ -1,12 +1,14 @@
 """Patterns from data: sums over every input a layer is given, in one pass.
 
-For a unit with weights w, inputs h and output y = w·h + c, over the samples that count (all of them, or those with y > 0: E₊),
+For a unit with weights w, inputs h and output y = w·h + c, over the samples that count (all of
+them, or those with y > 0: E₊),
 
     a = (E₊[h y] − E₊[h] E[y]) / (w · (E₊[h y] − E₊[h] E[y]))          so that w · a = 1, whatever c is
 
-A convolution's samples are its windows, at every place of every input. Σ h y and Σ h over windows are what a backward pass gives to
-the weights for y and for 1 coming back, so that stride, padding, dilation and groups need no thought. Sums are in float64,
-and take no more memory for more data; how data is cut into batches does not matter.
+A convolution's samples are its windows, at every place of every input. Σ h y and Σ h over windows
+are what a backward pass gives to the weights for y and for 1 coming back, so that stride, padding,
+dilation and groups need no thought. Sums are in float64, and take no more memory for more data; how
+data is cut into batches does not matter.
 """
 
 from __future__ import annotations
@@ -31,7 +33,8 @@ ESTIMATORS = ("positive", "two-component", "linear")
 
 
 class Sums:
-    """Of one layer: Σ h y and Σ h per weight, over samples that count; how many those are, and Σ y over all."""
+    """Of one layer: Σ h y and Σ h per weight, over samples that count; how many those are, and Σ y
+    over all."""
 
     def __init__(self, weight: Tensor, *, positive: bool) -> None:
         self.weight = double(weight)
@@ -67,14 +70,17 @@ class Sums:
         self.samples += y.numel() // len(self.y)
 
     def pattern(self, *, activated: bool) -> Tensor:
-        """a, like the weight; zero for units that never count and for those whose output says nothing of their inputs."""
+        """a, like the weight; zero for units that never count and for those whose output says
+        nothing of their inputs."""
         mean = (self.active if activated and self.rectified else self.y) / max(1, self.samples)
         over = self.counted.clamp_min(1).reshape(-1, *(1,) * (self.weight.ndim - 1))
         products = self.products / over
         expected = self.inputs / over * mean.reshape(over.shape)
         top = products - expected
         below = (self.weight * top).flatten(1).sum(1)
-        scale = (self.weight * products).abs().flatten(1).sum(1) + (self.weight * expected).abs().flatten(1).sum(1)
+        scale = (self.weight * products).abs().flatten(1).sum(1) + (
+            self.weight * expected
+        ).abs().flatten(1).sum(1)
         alive = (self.counted > 0) & (below.abs() > _NOTHING * scale)
         safe = torch.where(alive, below, 1).reshape(over.shape)
         return torch.where(alive.reshape(over.shape), top / safe, 0)
@@ -111,7 +117,8 @@ class Fitting(TorchFunctionMode):
         return made
 
     def _note(self, u: Tensor) -> None:
-        """A ReLU: if its input is what a layer has just put out, that layer's units are rectified."""
+        """A ReLU: if its input is what a layer has just put out, that layer's units are
+        rectified."""
         made, name = self._made.get(id(u), (None, ""))
         if made is not None and made() is u:
             self.sums[name].rectified = True
@@ -124,7 +131,8 @@ class Fitting(TorchFunctionMode):
 def fitted(
     module: nn.Module, run: Callable[[Any], Any], data: Any, estimator: str, batch_size: int
 ) -> Mapping[str, tuple[Tensor, Sums]]:
-    """The pattern of every layer that ran, by name, and the sums it is from. Called with the model ready and autograd off."""
+    """The pattern of every layer that ran, by name, and the sums it is from. Called with the model
+    ready and autograd off."""
     names = Names(module)
     mode = Fitting(names, positive=estimator != "linear")
     seen = 0
@@ -144,18 +152,27 @@ def fitted(
     for name, sums in mode.sums.items():
         pattern = sums.pattern(activated=estimator == "positive")
         if not bool(torch.isfinite(pattern).all() and torch.isfinite(sums.y).all()):
-            raise InputError(f"Layer {name!r} has met NaN or infinity in the data: no pattern can be fitted to that.")
+            raise InputError(
+                f"Layer {name!r} has met NaN or infinity in the data: no pattern can be fitted to that."
+            )
         found[name] = (pattern, sums)
     return found
 
 
 def batches(data: Any, size: int, device: torch.device | None) -> Iterator[Any]:
-    """Inputs for the model, a batch at a time: of a tensor, a dataset, or anything that yields batches."""
+    """Inputs for the model, a batch at a time: of a tensor, a dataset, or anything that yields
+    batches."""
     if isinstance(data, Tensor):
         if data.ndim < 2:
-            raise InputError(f"Data to fit patterns on is (N, *s), not of shape {describe(data.shape)}.")
+            raise InputError(
+                f"Data to fit patterns on is (N, *s), not of shape {describe(data.shape)}."
+            )
         data = torch.split(data, size) if len(data) else ()
-    elif hasattr(data, "__getitem__") and hasattr(data, "__len__") and not isinstance(data, list | tuple | dict | str):
+    elif (
+        hasattr(data, "__getitem__")
+        and hasattr(data, "__len__")
+        and not isinstance(data, list | tuple | dict | str)
+    ):
         # A generator of its own: a loader without one draws from torch's global one.
         data = torch.utils.data.DataLoader(data, size, generator=torch.Generator())
     if isinstance(data, str | dict) or not hasattr(data, "__iter__"):
@@ -187,6 +204,7 @@ def double(t: Tensor) -> Tensor:
 
 
 def _device(module: nn.Module) -> torch.device | None:
-    """Where the model is, None where its weights are elsewhere until they are needed: then its hooks move inputs."""
+    """Where the model is, None where its weights are elsewhere until they are needed: then its
+    hooks move inputs."""
     places = (t.device for t in (*module.parameters(), *module.buffers()))
     return next((place for place in places if place.type != "meta"), None)

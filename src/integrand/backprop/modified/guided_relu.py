@@ -18,13 +18,16 @@ from .base import Changed, During, check_open
 class GuidedReLU:
     """Guided backpropagation: a ReLU hands back g · 1[u > 0] · 1[g > 0] instead of g · 1[u > 0].
 
-    Covers ``nn.ReLU``, ``F.relu``, ``torch.relu`` and ``Tensor.relu``, also in place, and ReLU6 (``nn.ReLU6``, ``F.relu6``, ``F.hardtanh`` from 0
-    upwards). Everything else keeps its derivative: smooth or leaky activations (GELU, SiLU, LeakyReLU), a ReLU written as a maximum
-    or a clamp, and the one inside a recurrent kernel (``nn.RNN(nonlinearity="relu")``). A model without ReLUs has its ordinary gradients.
+    Covers ``nn.ReLU``, ``F.relu``, ``torch.relu`` and ``Tensor.relu``, also in place, and ReLU6
+    (``nn.ReLU6``, ``F.relu6``, ``F.hardtanh`` from 0 upwards). Everything else keeps its
+    derivative: smooth or leaky activations (GELU, SiLU, LeakyReLU), a ReLU written as a maximum or
+    a clamp, and the one inside a recurrent kernel (``nn.RNN(nonlinearity="relu")``). A model
+    without ReLUs has its ordinary gradients.
 
-    The result depends on how F is written down, mostly ignores what the upper layers decide, and is not complete.
-    Cost: that of the ordinary gradient. Errors: ``ModelError`` for compiled and scripted modules, whose operations are not seen.
-    Source: Springenberg, Dosovitskiy, Brox, Riedmiller, "Striving for Simplicity: The All Convolutional Net", arXiv 1412.6806.
+    The result depends on how F is written down, mostly ignores what the upper layers decide, and is
+    not complete. Cost: that of the ordinary gradient. Errors: ``ModelError`` for compiled and
+    scripted modules, whose operations are not seen. Source: Springenberg, Dosovitskiy, Brox,
+    Riedmiller, "Striving for Simplicity: The All Convolutional Net", arXiv 1412.6806.
 
     >>> import torch, integrand as ig
     >>> model = torch.nn.Sequential(torch.nn.Linear(4, 8), torch.nn.ReLU(), torch.nn.Linear(8, 3))
@@ -41,7 +44,10 @@ class GuidedReLU:
 
 
 RELU: frozenset[Any] = frozenset(
-    getattr(owner, name) for name in ("relu", "relu_") for owner in (torch, Tensor, F) if hasattr(owner, name)
+    getattr(owner, name)
+    for name in ("relu", "relu_")
+    for owner in (torch, Tensor, F)
+    if hasattr(owner, name)
 )
 
 

@@ -1,8 +1,9 @@
 """Linear maps and convolutions, as functions of their input and their weight.
 
-Which layer a call belongs to is told by the weight it uses: that holds for modules that run several times, for functional
-calls (``F.linear(x, self.weight)``) and for weights that are kept elsewhere and put in place for each call. Weights that are computed
-anew each time (weight norm, parametrizations) belong to the layer that is running.
+Which layer a call belongs to is told by the weight it uses: that holds for modules that run several
+times, for functional calls (``F.linear(x, self.weight)``) and for weights that are kept elsewhere
+and put in place for each call. Weights that are computed anew each time (weight norm,
+parametrizations) belong to the layer that is running.
 """
 
 from __future__ import annotations
@@ -40,7 +41,9 @@ class LinearCall:
     options: Mapping[str, Any]
 
     @staticmethod
-    def of(func: Any, args: tuple[Any, ...], kwargs: Mapping[str, Any]) -> tuple[LinearCall, Tensor] | None:
+    def of(
+        func: Any, args: tuple[Any, ...], kwargs: Mapping[str, Any]
+    ) -> tuple[LinearCall, Tensor] | None:
         """The call and its input; None for other operations."""
         if func is not F.linear and func not in _CONVOLUTIONS:
             return None
@@ -51,7 +54,9 @@ class LinearCall:
             return None
         return LinearCall(func, axes, weight, bias, named), h
 
-    def __call__(self, h: Tensor, weight: Tensor | None = None, bias: Tensor | None = None) -> Tensor:
+    def __call__(
+        self, h: Tensor, weight: Tensor | None = None, bias: Tensor | None = None
+    ) -> Tensor:
         """Of another input, and with another weight and bias if there is one."""
         if weight is None:
             weight, bias = self.weight, self.bias
@@ -75,7 +80,8 @@ class LinearCall:
             return gradient @ factor
         options = dict(self.options)
         if isinstance(options.get("padding"), str):
-            # How much that is, and on which side the odd one goes, is torch's to say. The map is linear: its input does not matter.
+            # How much that is, and on which side the odd one goes, is torch's to say. The map is
+            # linear: its input does not matter.
             with torch.enable_grad():
                 h = gradient.new_zeros(shape).requires_grad_()
                 (slope,) = torch.autograd.grad(self(h, factor), h, gradient)
@@ -122,7 +128,8 @@ class Names:
         self._running: list[str] = []
 
     def __call__(self, weight: Tensor) -> str | None:
-        """The layer's name, or that of a parameter that is no layer's ``weight``; None for weights that are the model's in no way."""
+        """The layer's name, or that of a parameter that is no layer's ``weight``; None for weights
+        that are the model's in no way."""
         at = self._found.get(id(weight))
         if at is None or at[0]._parameters.get(at[1]) is not weight:
             # Models that are kept elsewhere put another parameter in its place with every call.
@@ -147,7 +154,9 @@ class Names:
 
     def listening(self) -> AbstractContextManager[None]:
         """While this lasts it is known which of the layers runs whose weight is computed."""
-        return forwards([(layer, self._noting(name, layer)) for name, layer in self._computed.items()])
+        return forwards(
+            [(layer, self._noting(name, layer)) for name, layer in self._computed.items()]
+        )
 
     def _noting(self, name: str, layer: nn.Module) -> Forward:
         own = layer.forward

@@ -1,8 +1,10 @@
 """Patterns: what data looks like to a unit, in place of its weights.
 
-A unit's weights say what it has to look away from as well as what it looks for (Kindermans et al. 2017). Its pattern is the direction in
-its inputs that its output goes with. Forward the model is what it is; backward, weights w are replaced by w ⊙ a (PatternAttribution,
-which Pattern-Guided Integrated Gradients integrates) or by a (PatternNet). Gates of ReLUs and pools are those of the real forward pass.
+A unit's weights say what it has to look away from as well as what it looks for (Kindermans et al.
+2017). Its pattern is the direction in its inputs that its output goes with. Forward the model is
+what it is; backward, weights w are replaced by w ⊙ a (PatternAttribution, which Pattern-Guided
+Integrated Gradients integrates) or by a (PatternNet). Gates of ReLUs and pools are those of the
+real forward pass.
 """
 
 from __future__ import annotations
@@ -37,7 +39,8 @@ KINDS = ("attribution", "signal")
 
 @part
 class Pattern:
-    """One layer's: what it is called, the pattern (like its weight), and by what its weight is known again.
+    """One layer's: what it is called, the pattern (like its weight), and by what its weight is
+    known again.
 
     fingerprint  Σ w, Σ |w|, and a sum over some thousand weights that also tells their order
     rounding     of the type the weights were in
@@ -51,22 +54,26 @@ class Pattern:
 
 @part
 class Patterns:
-    """A backward rule: what comes back through a layer goes through w ⊙ a, or through a, instead of through its weights w.
+    """A backward rule: what comes back through a layer goes through w ⊙ a, or through a, instead of
+    through its weights w.
 
         a = (E₊[h y] − E₊[h] E[y]) / (w · (E₊[h y] − E₊[h] E[y])),     w · a = 1
 
-    ``Patterns.fit(model, data)`` makes them; ``save`` and ``Patterns.load`` keep them. ``kind``: "attribution" (w ⊙ a, PatternAttribution) or
-    "signal" (a, PatternNet).
+    ``Patterns.fit(model, data)`` makes them; ``save`` and ``Patterns.load`` keep them. ``kind``:
+    "attribution" (w ⊙ a, PatternAttribution) or "signal" (a, PatternNet).
 
-    Linear layers and convolutions are meant, also functional calls that use the model's own parameters. All else keeps its derivative:
-    transposed convolutions, normalisations, matrix products, and what torch does inside one call (``nn.MultiheadAttention``, recurrent
-    kernels). The result is not complete and depends on how F is written down: the authors' own counter-example.
+    Linear layers and convolutions are meant, also functional calls that use the model's own
+    parameters. All else keeps its derivative: transposed convolutions, normalisations, matrix
+    products, and what torch does inside one call (``nn.MultiheadAttention``, recurrent kernels).
+    The result is not complete and depends on how F is written down: the authors' own
+    counter-example.
 
-    Cost: nearly that of the ordinary gradient, and twice as much memory again as the weights. With ``optimize=True`` the model itself runs all the
-    same: folded weights are others than the patterns are for.
-    Errors: ``ModelError`` for a plain function, for compiled and scripted modules, and when a layer runs that has no pattern;
-    ``InputError`` for another model than the patterns were fitted on.
-    Source: Kindermans et al., "Learning how to explain neural networks: PatternNet and PatternAttribution", arXiv 1705.05598.
+    Cost: nearly that of the ordinary gradient, and twice as much memory again as the weights. With
+    ``optimize=True`` the model itself runs all the same: folded weights are others than the
+    patterns are for. Errors: ``ModelError`` for a plain function, for compiled and scripted
+    modules, and when a layer runs that has no pattern; ``InputError`` for another model than the
+    patterns were fitted on. Source: Kindermans et al., "Learning how to explain neural networks:
+    PatternNet and PatternAttribution", arXiv 1705.05598.
 
     >>> import torch, integrand as ig
     >>> model = torch.nn.Sequential(torch.nn.Linear(4, 8), torch.nn.ReLU(), torch.nn.Linear(8, 3))
@@ -92,29 +99,40 @@ class Patterns:
     # --- making and keeping them ----------------------------------------------------------------------------------
 
     @classmethod
-    def fit(cls, model: nn.Module, data: Any, estimator: str = "positive", *, batch_size: int = 64) -> Patterns:
+    def fit(
+        cls, model: nn.Module, data: Any, estimator: str = "positive", *, batch_size: int = 64
+    ) -> Patterns:
         """Patterns of every linear layer and convolution that runs, from one pass over data.
 
-        data        a tensor (N, \\*s), a dataset, or anything that yields batches, such as a DataLoader: tensors, or (inputs, …), of
-                    which the rest is not looked at; a tuple of inputs is handed on as several arguments, a dict by name
+        data        a tensor (N, \\*s), a dataset, or anything that yields batches, such as a
+                    DataLoader: tensors, or (inputs, …), of which the rest is not looked at; a tuple
+                    of inputs is handed on as several arguments, a dict by name
         estimator   which samples count, and what E[y] is of:
-                    "positive"       y > 0; E of what comes out, behind the ReLU where one follows at once (Schwarzenberg and Castle)
-                    "two-component"  y > 0; E of y before the ReLU (the positive part of Kindermans et al.)
-                    "linear"         all samples: a = cov[h, y] / var[y] (the linear estimator of Kindermans et al.)
+                    "positive"       y > 0; E of what comes out, behind the ReLU where one follows
+                                     at once (Schwarzenberg and Castle)
+                    "two-component"  y > 0; E of y before the ReLU (the positive part of Kindermans
+                                     et al.)
+                    "linear"         all samples: a = cov[h, y] / var[y] (the linear estimator of
+                                     Kindermans et al.)
         batch_size  rows per call, for a tensor or a dataset
 
-        A convolution's samples are all its windows. Units that are never active, or always the same, get the pattern zero. Sums are in
-        float64; neither batches nor the order of the data matter. The model runs in eval mode and is given back as it was.
-        Cost: a forward pass of the data, and three passes of each layer alone in float64, together some ten forward passes on a CPU;
-        memory of the weights three times over in float64, and one layer's twice more.
-        Source: Kindermans et al. 2017; Schwarzenberg and Castle, arXiv 2007.10685, with their formula: in their
-        published code E₊[h y] comes out as E₊[h] E₊[y], because (N, 1, 1) is multiplied with (N, 1), so that the pattern is E₊[h] over
-        w · E₊[h].
+        A convolution's samples are all its windows. Units that are never active, or always the
+        same, get the pattern zero. Sums are in float64; neither batches nor the order of the data
+        matter. The model runs in eval mode and is given back as it was. Cost: a forward pass of the
+        data, and three passes of each layer alone in float64, together some ten forward passes on a
+        CPU; memory of the weights three times over in float64, and one layer's twice more. Source:
+        Kindermans et al. 2017; Schwarzenberg and Castle, arXiv 2007.10685, with their formula: in
+        their published code E₊[h y] comes out as E₊[h] E₊[y], because (N, 1, 1) is multiplied with
+        (N, 1), so that the pattern is E₊[h] over w · E₊[h].
         """
         if not isinstance(model, nn.Module):
-            raise ModelError(f"Patterns are those of a model's layers: give an nn.Module, not {type(model).__name__}.")
+            raise ModelError(
+                f"Patterns are those of a model's layers: give an nn.Module, not {type(model).__name__}."
+            )
         if estimator not in ESTIMATORS:
-            raise InputError(f"estimator is one of {', '.join(map(repr, ESTIMATORS))}, not {estimator!r}.")
+            raise InputError(
+                f"estimator is one of {', '.join(map(repr, ESTIMATORS))}, not {estimator!r}."
+            )
         if batch_size < 1:
             raise InputError(f"batch_size is at least 1, not {batch_size}.")
         check_open(model, "Fitting patterns")
@@ -125,7 +143,8 @@ class Patterns:
         return cls(each, estimator)
 
     def save(self, path: str | Path) -> None:
-        """Write to a safetensors file: the patterns, and in its header what they are called and by what the model is known again."""
+        """Write to a safetensors file: the patterns, and in its header what they are called and by
+        what the model is known again."""
         write = _safetensors("save_file")
         header = {
             "format": _FORMAT,
@@ -149,7 +168,8 @@ class Patterns:
     def load(cls, path: str | Path, model: nn.Module | None = None) -> Patterns:
         """Read patterns back, and check at once that they are this model's, if one is given.
 
-        Errors: ``InputError`` for files that hold no patterns, or those of another model; ``MissingExtra`` without safetensors.
+        Errors: ``InputError`` for files that hold no patterns, or those of another model;
+        ``MissingExtra`` without safetensors.
         """
         opened = _safetensors("safe_open")
         if not Path(path).is_file():
@@ -159,7 +179,9 @@ class Patterns:
                 words = (file.metadata() or {}).get("patterns")
                 tensors = {name: file.get_tensor(name) for name in file.keys()}  # noqa: SIM118
         except Exception as error:  # safetensors raises its own kinds, unnamed in its stubs
-            raise InputError(f"{str(path)!r} cannot be read as a safetensors file: {error}") from error
+            raise InputError(
+                f"{str(path)!r} cannot be read as a safetensors file: {error}"
+            ) from error
         if words is None:
             raise InputError(f"{str(path)!r} holds tensors, but no patterns.")
         try:
@@ -167,7 +189,9 @@ class Patterns:
         except (KeyError, TypeError, ValueError, AttributeError) as error:
             if isinstance(error, InputError):
                 raise
-            raise InputError(f"{str(path)!r} has a header that is not that of patterns ({error!r}).") from error
+            raise InputError(
+                f"{str(path)!r} has a header that is not that of patterns ({error!r})."
+            ) from error
         if model is not None:
             made.check(model)
         return made
@@ -187,11 +211,14 @@ class Patterns:
                     f"{describe(values.shape)}: the file was changed."
                 )
             first, second, third = layer["fingerprint"]
-            each.append(Pattern(layer["name"], values, (first, second, third), float(layer["rounding"])))
+            each.append(
+                Pattern(layer["name"], values, (first, second, third), float(layer["rounding"]))
+            )
         return cls(tuple(each), header["estimator"], header["kind"])
 
     def check(self, model: nn.Module) -> None:
-        """Errors: ``InputError`` that names the first layer in which ``model`` is not the one these were fitted on."""
+        """Errors: ``InputError`` that names the first layer in which ``model`` is not the one these
+        were fitted on."""
         weights = Names(model).weights()
         for one in self.each:
             if one.name not in weights:
@@ -216,7 +243,9 @@ class Patterns:
 
     def bound(self, module: nn.Module | None) -> During:
         if module is None:
-            raise ModelError("Patterns belong to a model's layers: explain the nn.Module itself, not a function.")
+            raise ModelError(
+                "Patterns belong to a model's layers: explain the nn.Module itself, not a function."
+            )
         check_open(module, "Patterns: the backward pass")
         with gradients(False):
             self.check(module)
@@ -229,7 +258,9 @@ class Patterns:
                 return NotImplemented
             call, h = found
             name = names(call.weight)
-            return NotImplemented if name is None else instead(h, call, factors.of(name, call.weight))
+            return (
+                NotImplemented if name is None else instead(h, call, factors.of(name, call.weight))
+            )
 
         @contextmanager
         def during() -> Iterator[None]:
@@ -240,7 +271,8 @@ class Patterns:
 
 
 class _Factors:
-    """What is in each weight's place on the way back, kept for as long as the weight is what it was."""
+    """What is in each weight's place on the way back, kept for as long as the weight is what it
+    was."""
 
     def __init__(self, patterns: Patterns) -> None:
         self.patterns = {one.name: one.values for one in patterns.each}
@@ -259,7 +291,8 @@ class _Factors:
                 "same way through the model."
             )
         with torch.no_grad():
-            # In the pattern's type: a product of half-precision weights would be rounded once more than it need be.
+            # In the pattern's type: a product of half-precision weights would be rounded once more
+            # than it need be.
             factor = pattern.to(weight.device)
             if self.weighs:
                 factor = factor * weight.detach().to(factor.dtype)
@@ -283,11 +316,16 @@ def _fingerprint(weight: Tensor) -> tuple[float, float, float]:
     w = w.cpu() if w.device.type == "mps" else w
     some = double(w[:: max(1, len(w) // _SAMPLE)])
     waves = torch.cos(1.7 * torch.arange(len(some), dtype=torch.float64, device=some.device))
-    return float(w.sum(dtype=torch.float64)), float(w.abs().sum(dtype=torch.float64)), float((some * waves).sum())
+    return (
+        float(w.sum(dtype=torch.float64)),
+        float(w.abs().sum(dtype=torch.float64)),
+        float((some * waves).sum()),
+    )
 
 
 def _known_again(pattern: Pattern, weight: Tensor) -> bool:
-    """Whether weights are those of the pattern, as far as the types they were and are in can tell."""
+    """Whether weights are those of the pattern, as far as the types they were and are in can
+    tell."""
     now = _fingerprint(weight)
     rounding = max(pattern.rounding, float(torch.finfo(weight.dtype).eps))
     room = (rounding + _SUMMING) * max(now[1], pattern.fingerprint[1])

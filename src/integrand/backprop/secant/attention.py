@@ -1,6 +1,7 @@
 """Attention: matrix products and a softmax, written in those.
 
-Both functions do what torch's do for every call they take; calls with dropout or with keys and values of their own are left to torch.
+Both functions do what torch's do for every call they take; calls with dropout or with keys and
+values of their own are left to torch.
 """
 
 from __future__ import annotations
@@ -27,7 +28,9 @@ def attention(
         key = key.repeat_interleave(heads // key.shape[-3], -3)
         value = value.repeat_interleave(heads // value.shape[-3], -3)
     if is_causal:
-        attn_mask = torch.ones(query.shape[-2], key.shape[-2], dtype=torch.bool, device=query.device).tril()
+        attn_mask = torch.ones(
+            query.shape[-2], key.shape[-2], dtype=torch.bool, device=query.device
+        ).tril()
     return _attend(query, key, value, attn_mask, scale)[0]
 
 
@@ -35,7 +38,9 @@ def _attend(
     query: Tensor, key: Tensor, value: Tensor, mask: Tensor | None, scale: float | None = None
 ) -> tuple[Tensor, Tensor]:
     """What is read, and the weights it is read with."""
-    scores = (query * (1 / math.sqrt(query.shape[-1]) if scale is None else scale)) @ key.transpose(-2, -1)
+    scores = (query * (1 / math.sqrt(query.shape[-1]) if scale is None else scale)) @ key.transpose(
+        -2, -1
+    )
     if mask is None:
         weights = scores.softmax(-1)
     else:
@@ -62,7 +67,9 @@ def multi_head_attention(
     v_proj_weight: Any = None, static_k: Any = None, static_v: Any = None, average_attn_weights: bool = True,
     is_causal: bool = False,
 ) -> Any:  # fmt: skip
-    unusual = any(part is not None for part in (bias_k, bias_v, static_k, static_v)) or add_zero_attn
+    unusual = (
+        any(part is not None for part in (bias_k, bias_v, static_k, static_v)) or add_zero_attn
+    )
     if unusual or (training and dropout_p) or query.ndim != 3 or (is_causal and attn_mask is None):
         return NotImplemented
     weights: tuple[Any, ...]
@@ -80,7 +87,9 @@ def multi_head_attention(
 
     q, k, v = (heads(*both) for both in zip((query, key, value), weights, biases, strict=True))
     found, weighed = _attend(q, k, v, _mask(attn_mask, key_padding_mask, q, k))
-    made = F.linear(found.transpose(1, 2).flatten(2), out_proj_weight, out_proj_bias).transpose(0, 1)
+    made = F.linear(found.transpose(1, 2).flatten(2), out_proj_weight, out_proj_bias).transpose(
+        0, 1
+    )
     if not need_weights:
         return made, None
     return made, weighed.mean(1) if average_attn_weights else weighed

@@ -1,11 +1,14 @@
-"""Complex numbers: moduli, phases and logarithms. Products, quotients, powers and holomorphic functions are those of real numbers.
+"""Complex numbers: moduli, phases and logarithms. Products, quotients, powers and holomorphic
+functions are those of real numbers.
 
-A gradient of a real number by a complex one, z = a + ib, is ∂/∂a + i ∂/∂b as torch has it, so a holomorphic slope s, Δy = s Δz, goes back as its
-conjugate. With the mean of 1/z along a straight way, which never turns by more than half a circle,
+A gradient of a real number by a complex one, z = a + ib, is ∂/∂a + i ∂/∂b as torch has it, so a
+holomorphic slope s, Δy = s Δz, goes back as its conjugate. With the mean of 1/z along a straight
+way, which never turns by more than half a circle,
 
     m = ∫₀¹ dt / z(t) = Log(z_b / z_a) / Δz,        Δ log z = m Δz,        Δ arg z = Im m Δz
 
-no chord counts the turn by 2π that log and arg make where a way crosses the negative axis; nor does any gradient. The modulus is a length:
+no chord counts the turn by 2π that log and arg make where a way crosses the negative axis; nor does
+any gradient. The modulus is a length:
 
     Δ|z| = Re conj(z_a + z_b) Δz / (|z_a| + |z_b|)
 """

@@ -2,8 +2,9 @@
 
     Δy = s Δu,    s = (f(u_b) − f(u_a)) / (u_b − u_a),    f′ halfway where the two are too close for a quotient
 
-Work is done in pieces that stay in the processor's cache: a network's largest tensors are the inputs of its activations, and every
-pass over one of them costs about what the activation itself does.
+Work is done in pieces that stay in the processor's cache: a network's largest tensors are the
+inputs of its activations, and every pass over one of them costs about what the activation itself
+does.
 """
 
 from __future__ import annotations
@@ -24,8 +25,9 @@ Function = Callable[..., Any]
 
 _PIECE = 1 << 17  # numbers worked on at a time; about half a dozen such arrays are alive
 
-# Straight pieces of slope 0 and 1 (and −1): values on one of them differ exactly as their arguments do, so every quotient but 0/0 is
-# right, and must be used, since a step may be small and go over a kink far from zero.
+# Straight pieces of slope 0 and 1 (and −1): values on one of them differ exactly as their arguments
+# do, so every quotient but 0/0 is right, and must be used, since a step may be small and go over a
+# kink far from zero.
 _STRAIGHT = ["relu", "relu6", "hardtanh", "threshold", "hardshrink", "abs", "absolute", "__abs__"]  # fmt: skip
 _CURVED = [
     "leaky_relu", "elu", "selu", "celu", "gelu", "silu", "mish", "hardswish", "hardsigmoid", "softplus", "softsign", "logsigmoid",
@@ -57,7 +59,14 @@ def _derivatives() -> dict[Function, Callable[..., Tensor]]:
         made: Tensor = aten.silu_backward(torch.ones_like(u), u)
         return made
 
-    return {F.relu: relu, torch.relu: relu, Tensor.relu: relu, F.relu6: relu6, F.gelu: gelu, F.silu: silu}
+    return {
+        F.relu: relu,
+        torch.relu: relu,
+        Tensor.relu: relu,
+        F.relu6: relu6,
+        F.gelu: gelu,
+        F.silu: silu,
+    }
 
 
 _DERIVATIVES = _derivatives()
@@ -68,7 +77,9 @@ def _register(name: str, *, straight: bool) -> None:
         _add(function, function, straight=straight)
     for in_place in spelled(name + "_"):
         # Where a function and its in-place form differ in name only, the first can stand for both.
-        plain = next(iter(spelled(name, owners=(F,) if in_place in vars(F).values() else (torch, F))))
+        plain = next(
+            iter(spelled(name, owners=(F,) if in_place in vars(F).values() else (torch, F)))
+        )
         _add(in_place, plain, straight=straight, always=True)
 
 
@@ -94,13 +105,23 @@ def _place_of_inplace(function: Function) -> int | None:
 
 
 def secant(
-    rows: Rows, function: Function, u: Any, *args: Any, straight: bool = False, inplace: bool = False, **kwargs: Any
+    rows: Rows,
+    function: Function,
+    u: Any,
+    *args: Any,
+    straight: bool = False,
+    inplace: bool = False,
+    **kwargs: Any,
 ) -> Any:
     """function(u, ...) with secants for slopes; the rest are constants."""
     rest = (*args, *kwargs.values())
-    if not rows.moves(u) or any(isinstance(other, Tensor) and other.requires_grad for other in rest):
+    if not rows.moves(u) or any(
+        isinstance(other, Tensor) and other.requires_grad for other in rest
+    ):
         return NotImplemented
-    if not u.is_complex() and any(isinstance(v, complex) or (isinstance(v, Tensor) and v.is_complex()) for v in rest):
+    if not u.is_complex() and any(
+        isinstance(v, complex) or (isinstance(v, Tensor) and v.is_complex()) for v in rest
+    ):
         return NotImplemented  # a slope is of the kind of what it is the slope of
     derivative = _DERIVATIVES.get(function)
     whole = any(isinstance(other, Tensor) and other.ndim for other in rest)
@@ -125,7 +146,9 @@ def _derivative(function: Callable[[Tensor], Tensor], u: Tensor) -> Tensor:
 
 class _Secant(Chord):
     @staticmethod
-    def forward(ctx: Any, rows: Rows, u: Tensor, f: Any, df: Any, straight: bool, inplace: bool, whole: bool) -> Tensor:
+    def forward(
+        ctx: Any, rows: Rows, u: Tensor, f: Any, df: Any, straight: bool, inplace: bool, whole: bool
+    ) -> Tensor:
         flat = None if whole else _flat(rows, u)
         if flat is None:
             y = f(u)
@@ -149,7 +172,9 @@ class _Secant(Chord):
         return None, gradient * slope.conj(), None, None, None, None, None
 
 
-def _by_pieces(rows: Rows, u: Tensor, to_y: Any, to_slope: Any, f: Any, df: Any, straight: bool) -> None:
+def _by_pieces(
+    rows: Rows, u: Tensor, to_y: Any, to_slope: Any, f: Any, df: Any, straight: bool
+) -> None:
     """f(u) and its slopes for rows (N, Q); ``to_y`` may be ``u``."""
     for piece in _pieces(u):
         ub, slope = u[:, piece], to_slope[:, piece]
@@ -163,9 +188,16 @@ def _by_pieces(rows: Rows, u: Tensor, to_y: Any, to_slope: Any, f: Any, df: Any,
 
 
 def _slopes(
-    u: Tensor, u0: Tensor, y: Tensor, y0: Tensor, df: Callable[[Tensor], Tensor], straight: bool, out: Tensor
+    u: Tensor,
+    u0: Tensor,
+    y: Tensor,
+    y0: Tensor,
+    df: Callable[[Tensor], Tensor],
+    straight: bool,
+    out: Tensor,
 ) -> None:
-    # Kernels that compare cost several times what arithmetic does, so they are kept for when they are needed.
+    # Kernels that compare cost several times what arithmetic does, so they are kept for when they
+    # are needed.
     step, rise = u - u0, y - y0
     torch.div(rise, step, out=out)
     if straight:
@@ -174,7 +206,8 @@ def _slopes(
             tiny = torch.finfo(u.dtype).smallest_normal
             torch.div(rise.add_(df(u), alpha=tiny), step.add_(tiny), out=out)
         return
-    # Nearer than this the difference of two values is more rounding than function; halfway the derivative is as good.
+    # Nearer than this the difference of two values is more rounding than function; halfway the
+    # derivative is as good.
     middle = torch.lerp(u0, u, 0.5)
     apart = step.abs() if u.is_complex() else step.abs_()
     close = apart <= middle.abs().mul_(torch.finfo(u.dtype).eps ** 0.4)
@@ -187,7 +220,11 @@ def _flat(rows: Rows, u: Tensor) -> Tensor | None:
         return None
     if u.is_contiguous():
         return u.view(rows.count, -1)
-    if u.ndim == 4 and len(u) % rows.count == 0 and u.is_contiguous(memory_format=torch.channels_last):
+    if (
+        u.ndim == 4
+        and len(u) % rows.count == 0
+        and u.is_contiguous(memory_format=torch.channels_last)
+    ):
         return u.permute(0, 2, 3, 1).view(rows.count, -1)
     return None
 
@@ -209,9 +246,18 @@ for _name in _CURVED:
 
 @chord(*spelled("rrelu", owners=(F,)))
 def rrelu(
-    rows: Rows, u: Any, lower: float = 1 / 8, upper: float = 1 / 3, training: bool = False, inplace: bool = False
+    rows: Rows,
+    u: Any,
+    lower: float = 1 / 8,
+    upper: float = 1 / 3,
+    training: bool = False,
+    inplace: bool = False,
 ) -> Any:
-    return NotImplemented if training else secant(rows, F.leaky_relu, u, (lower + upper) / 2, inplace=inplace)
+    return (
+        NotImplemented
+        if training
+        else secant(rows, F.leaky_relu, u, (lower + upper) / 2, inplace=inplace)
+    )
 
 
 # Losses of a moving prediction against a fixed label, for targets that are one.
@@ -224,8 +270,14 @@ for _function in (
     F.binary_cross_entropy_with_logits,
 ):
 
-    def _loss(rows: Rows, u: Any, *args: Any, _function: Function = _function, **kwargs: Any) -> Any:
-        return secant(rows, _function, u, *args, **kwargs) if kwargs.get("reduction") == "none" else NotImplemented
+    def _loss(
+        rows: Rows, u: Any, *args: Any, _function: Function = _function, **kwargs: Any
+    ) -> Any:
+        return (
+            secant(rows, _function, u, *args, **kwargs)
+            if kwargs.get("reduction") == "none"
+            else NotImplemented
+        )
 
     chord(_function)(_loss)
 

@@ -1,8 +1,9 @@
-"""Operations by which one part of an input can switch another on and off: between two points that look alike anything may have happened.
+"""Operations by which one part of an input can switch another on and off: between two points that
+look alike anything may have happened.
 
-A chain of linear maps and activations that rise, or nearly so, does that only by a conspiracy of its weights. A product of two things
-that move does it by itself, and so does what is made of products (normalisations, softmax, attention), a choice, and a function that
-rises and falls.
+A chain of linear maps and activations that rise, or nearly so, does that only by a conspiracy of
+its weights. A product of two things that move does it by itself, and so does what is made of
+products (normalisations, softmax, attention), a choice, and a function that rises and falls.
 """
 
 from __future__ import annotations
@@ -44,7 +45,13 @@ _SPECIAL = (
 )
 
 BETWEEN: frozenset[Any] = frozenset(
-    spelled(*_PRODUCTS, *_MATRICES, *_SPECIAL, *(name + "_" for name in _PRODUCTS), owners=(torch, Tensor, F))
+    spelled(
+        *_PRODUCTS,
+        *_MATRICES,
+        *_SPECIAL,
+        *(name + "_" for name in _PRODUCTS),
+        owners=(torch, Tensor, F),
+    )
 )
 """Of two things that move."""
 
@@ -55,5 +62,7 @@ _RISE_AND_FALL = (
     "scaled_dot_product_attention", "multi_head_attention_forward",
 )  # fmt: skip
 
-WITHIN: frozenset[Any] = frozenset(spelled(*_RISE_AND_FALL, *(name + "_" for name in _RISE_AND_FALL)))
+WITHIN: frozenset[Any] = frozenset(
+    spelled(*_RISE_AND_FALL, *(name + "_" for name in _RISE_AND_FALL))
+)
 """Of one that does."""

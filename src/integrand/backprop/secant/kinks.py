@@ -1,7 +1,8 @@
-"""Functions that bend, jump or choose: a network without them is smooth, and smooth integrands have better nodes than chords.
+"""Functions that bend, jump or choose: a network without them is smooth, and smooth integrands have
+better nodes than chords.
 
-Clamps are left out. They guard denominators far more often than they bend anything, and taking a kinked network for a smooth one costs
-no more than the gradients of one try.
+Clamps are left out. They guard denominators far more often than they bend anything, and taking a
+kinked network for a smooth one costs no more than the gradients of one try.
 """
 
 from __future__ import annotations

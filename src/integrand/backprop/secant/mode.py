@@ -23,8 +23,11 @@ _GRADIENTS = frozenset([torch.autograd.grad, torch.autograd.backward, Tensor.bac
 
 @contextmanager
 def eager() -> Iterator[None]:
-    """While this lasts, compiled models run as they were written, so that their operations are seen, and chords are not compiled."""
-    if "torch._dynamo" not in sys.modules:  # then nothing is compiled, and importing it takes seconds
+    """While this lasts, compiled models run as they were written, so that their operations are
+    seen, and chords are not compiled."""
+    if (
+        "torch._dynamo" not in sys.modules
+    ):  # then nothing is compiled, and importing it takes seconds
         yield
         return
     with torch.compiler.set_stance("force_eager"):
@@ -32,7 +35,8 @@ def eager() -> Iterator[None]:
 
 
 class InnerGradient(Exception):
-    """The model itself asks for a gradient. It means the gradient, not chords, and chords have no second derivative."""
+    """The model itself asks for a gradient. It means the gradient, not chords, and chords have no
+    second derivative."""
 
 
 class SecantMode(TorchFunctionMode):
@@ -43,13 +47,15 @@ class SecantMode(TorchFunctionMode):
     kinks    whether anything that moves went through a function that is not smooth
     gates    whether anything that moves may have switched something else that moves on and off
     refused  operation → why its chord could not be had
-    derived  whether the model asked for a gradient on its way, so that nothing that was found may be used
+    derived  whether the model asked for a gradient on its way, so that nothing that was found may
+             be used
 
     Errors: ``InnerGradient``; what the model's own operations raise.
     """
 
     strict: ClassVar[bool] = False
-    """Raise what a chord raised where the operation itself goes well: a fault of the chord, which tests are to see."""
+    """Raise what a chord raised where the operation itself goes well: a fault of the chord, which
+    tests are to see."""
 
     def __init__(self, before: Tensor) -> None:
         super().__init__()
@@ -63,7 +69,9 @@ class SecantMode(TorchFunctionMode):
         if func in _GRADIENTS and not going_back():
             self.derived = True
             raise InnerGradient
-        if not torch.is_grad_enabled():  # the way back, where the mode stays for the sake of checkpoints
+        if (
+            not torch.is_grad_enabled()
+        ):  # the way back, where the mode stays for the sake of checkpoints
             return func(*args, **kwargs)
         made = NotImplemented
         if not self.kinks and func in KINKS:
@@ -73,7 +81,11 @@ class SecantMode(TorchFunctionMode):
             self.gates = moving > (1 if func in BETWEEN else 0)
         entry = TABLE.get(func)
         if entry is not None:
-            made = self._chord(entry, args, kwargs) if going_back() else self._tried(func, entry, args, kwargs)
+            made = (
+                self._chord(entry, args, kwargs)
+                if going_back()
+                else self._tried(func, entry, args, kwargs)
+            )
         if made is NotImplemented:
             made = func(*args, **kwargs)
         self.rows.follow(func, args, kwargs, made)

@@ -2,8 +2,8 @@
 
     y = c/σ,   c = u − mean u (or u itself),   σ² = mean c² + ε
 
-y σ = c gives Δy = (Δc − ȳ Δσ)/σ̄ and Δσ = mean(c̄ Δc)/σ̄. That would do, but it lets directions other than that of Δc count as 1/σ̄, whereas on a
-straight way from c_a to c_b they count as
+y σ = c gives Δy = (Δc − ȳ Δσ)/σ̄ and Δσ = mean(c̄ Δc)/σ̄. That would do, but it lets directions
+other than that of Δc count as 1/σ̄, whereas on a straight way from c_a to c_b they count as
 
     Λ = ∫₀¹ dt/σ(t) = (1/σ̄) artanh(x)/x,      x = ℓ/(σ_a + σ_b),   ℓ² = mean (Δc)²
 
@@ -11,7 +11,8 @@ straight way from c_a to c_b they count as
 
     Δy = [Λ (1 − Π) + Π/σ̄] Δc − ȳ mean(c̄ Δc)/σ̄²
 
-is just as complete, and from c_a = 0, where σ is √ε and all of the normalisation happens within t < √ε, it is the integral itself.
+is just as complete, and from c_a = 0, where σ is √ε and all of the normalisation happens within t <
+√ε, it is the integral itself.
 """
 
 from __future__ import annotations
@@ -86,17 +87,31 @@ def layer_norm(
 
 
 @chord(*spelled("rms_norm"))
-def rms_norm(rows: Rows, u: Any, normalized_shape: Sequence[int], weight: Any = None, eps: float | None = None) -> Any:
+def rms_norm(
+    rows: Rows,
+    u: Any,
+    normalized_shape: Sequence[int],
+    weight: Any = None,
+    eps: float | None = None,
+) -> Any:
     found = rows.place(u)
     if not rows.moves(u) or found is None or found[0] >= u.ndim - len(normalized_shape):
         return NotImplemented
     eps = torch.finfo(u.dtype).eps if eps is None else eps
-    return _affine(normalised(rows, u, u.numel() // prod(normalized_shape), eps, centred=False), weight, None)
+    return _affine(
+        normalised(rows, u, u.numel() // prod(normalized_shape), eps, centred=False), weight, None
+    )
 
 
 @chord(*spelled("group_norm"))
 def group_norm(
-    rows: Rows, u: Any, num_groups: int, weight: Any = None, bias: Any = None, eps: float = 1e-5, *_: Any
+    rows: Rows,
+    u: Any,
+    num_groups: int,
+    weight: Any = None,
+    bias: Any = None,
+    eps: float = 1e-5,
+    *_: Any,
 ) -> Any:
     if not rows.moves(u) or outer(u) != 1 or len(u) % rows.count:
         return NotImplemented
@@ -108,7 +123,13 @@ def instance_norm(
     rows: Rows, u: Any, running_mean: Any = None, running_var: Any = None, weight: Any = None, bias: Any = None,
     use_input_stats: bool = True, momentum: float = 0.1, eps: float = 1e-5,
 ) -> Any:  # fmt: skip
-    if not use_input_stats or not rows.moves(u) or outer(u) != 1 or u.ndim < 3 or len(u) % rows.count:
+    if (
+        not use_input_stats
+        or not rows.moves(u)
+        or outer(u) != 1
+        or u.ndim < 3
+        or len(u) % rows.count
+    ):
         return NotImplemented
     return _per_channel(normalised(rows, u, len(u) * u.shape[1], eps), weight, bias)
 
@@ -130,7 +151,9 @@ class _Variance(Chord):
     """Δ Σ c²/m = Σ 2 c̄ Δc/m, m counting the elements less the correction."""
 
     @staticmethod
-    def forward(ctx: Any, rows: Rows, u: Tensor, dims: tuple[int, ...], correction: float) -> Tensor:
+    def forward(
+        ctx: Any, rows: Rows, u: Tensor, dims: tuple[int, ...], correction: float
+    ) -> Tensor:
         c = u - u.mean(dims, keepdim=True)
         ctx.dims, ctx.count = dims, max(0.0, prod(u.shape[d] for d in dims) - correction)
         ctx.save_for_backward(c + rows.previous(c, outer(u)))
@@ -158,7 +181,12 @@ def _spreading(function: Any, rows: Rows, u: Tensor, *args: Any, **kwargs: Any) 
 
 
 def _spread(
-    u: Tensor, dim: Any = None, unbiased: Any = None, keepdim: bool = False, *, correction: Any = None
+    u: Tensor,
+    dim: Any = None,
+    unbiased: Any = None,
+    keepdim: bool = False,
+    *,
+    correction: Any = None,
 ) -> tuple[tuple[int, ...], float, bool]:
     if isinstance(dim, bool):  # var(unbiased), over everything
         return (), 0, False
@@ -172,7 +200,9 @@ class _Deviation(Chord):
     """Δσ = Δσ²/(σ_a + σ_b), and nothing between two that do not vary, as torch has it."""
 
     @staticmethod
-    def forward(ctx: Any, rows: Rows, u: Tensor, dims: tuple[int, ...], correction: float) -> Tensor:
+    def forward(
+        ctx: Any, rows: Rows, u: Tensor, dims: tuple[int, ...], correction: float
+    ) -> Tensor:
         c = u - u.mean(dims, keepdim=True)
         y = u.std(dims, correction=correction, keepdim=True)
         count = max(0.0, prod(u.shape[d] for d in dims) - correction)
@@ -223,7 +253,11 @@ class _Length(Chord):
 
 @chord(torch.linalg.norm, complex=True)
 def vector_or_matrix_norm(rows: Rows, u: Tensor, *args: Any, **kwargs: Any) -> Any:
-    return norm(rows, u, *args, **kwargs) if len(_order(u, *args, **kwargs)[1]) == 1 else NotImplemented
+    return (
+        norm(rows, u, *args, **kwargs)
+        if len(_order(u, *args, **kwargs)[1]) == 1
+        else NotImplemented
+    )
 
 
 @chord(torch.linalg.vector_norm, *owns("norm"), complex=True)
@@ -236,13 +270,23 @@ def norm(rows: Rows, u: Tensor, *args: Any, **kwargs: Any) -> Any:
         made = rows.apply(_Length, u, dims)
         return made if keepdim else made.squeeze(dims)
     if order in (1, 1.0):
-        return NotImplemented if u.is_complex() else secant(rows, torch.abs, u, straight=True).sum(dims, keepdim)
+        return (
+            NotImplemented
+            if u.is_complex()
+            else secant(rows, torch.abs, u, straight=True).sum(dims, keepdim)
+        )
     return NotImplemented
 
 
 @composite(torch.linalg.matrix_norm)
-def matrix_norm(u: Tensor, ord: Any = "fro", dim: Any = (-2, -1), keepdim: bool = False, *, dtype: Any = None) -> Any:
-    return torch.linalg.vector_norm(u, 2, dim, keepdim) if ord == "fro" and dtype is None else NotImplemented
+def matrix_norm(
+    u: Tensor, ord: Any = "fro", dim: Any = (-2, -1), keepdim: bool = False, *, dtype: Any = None
+) -> Any:
+    return (
+        torch.linalg.vector_norm(u, 2, dim, keepdim)
+        if ord == "fro" and dtype is None
+        else NotImplemented
+    )
 
 
 def _order(
@@ -257,7 +301,13 @@ def _order(
     out: Any = None,
 ) -> tuple[Any, tuple[int, ...], bool]:
     order = next((value for value in (ord, p, first) if value is not None), 2)
-    dims = () if dim is None or dtype is not None or out is not None else (dim,) if isinstance(dim, int) else tuple(dim)
+    dims = (
+        ()
+        if dim is None or dtype is not None or out is not None
+        else (dim,)
+        if isinstance(dim, int)
+        else tuple(dim)
+    )
     return order, tuple(d % u.ndim for d in dims), keepdim
 
 

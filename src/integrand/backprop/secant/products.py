@@ -4,8 +4,9 @@
     z = u / v            Δz = Λ Δu + K Δv,    Λ = ∫₀¹ dt / v(t),    K = −∫₀¹ u(t)/v(t)² dt           along straight u(t), v(t)
 
 With x = Δv/(v_a + v_b) and artanh(x)/x = 1 + x τ(x):  Λ = (1 + xτ)/v̄,  K = −z̄/v̄ − τ Δu/(2v̄²). Both stay near 1 where v grows from nearly nothing,
-which is what a normalisation does that leaves a zero baseline; the means of z = u · (1/v) would be as large as 1/v is there.
-Where v changes sign there is a pole, and Δz = mean(1/v) Δu − ū Δv/(v_a v_b).
+which is what a normalisation does that leaves a zero baseline; the means of z = u · (1/v) would be
+as large as 1/v is there. Where v changes sign there is a pole, and Δz = mean(1/v) Δu − ū Δv/(v_a
+v_b).
 """
 
 from __future__ import annotations
@@ -93,7 +94,9 @@ class _Bilinear(Chord):
     """Any bilinear function, by its own gradient at the means."""
 
     @staticmethod
-    def forward(ctx: Any, rows: Rows, function: Callable[[Tensor, Tensor], Tensor], u: Tensor, v: Tensor) -> Tensor:
+    def forward(
+        ctx: Any, rows: Rows, function: Callable[[Tensor, Tensor], Tensor], u: Tensor, v: Tensor
+    ) -> Tensor:
         ctx.function = function
         ctx.save_for_backward(rows.mean(u), rows.mean(v))
         return function(u, v)
@@ -109,13 +112,17 @@ class _Bilinear(Chord):
 def einsum(rows: Rows, *args: Any) -> Any:
     if len(args) == 2 and isinstance(args[1], tuple | list):
         args = (args[0], *args[1])
-    moving = [i for i, value in enumerate(args) if isinstance(value, Tensor) and value.requires_grad]
+    moving = [
+        i for i, value in enumerate(args) if isinstance(value, Tensor) and value.requires_grad
+    ]
     if len(moving) != 2 or not all(rows.moves(args[i]) for i in moving):
         return NotImplemented
     first, second = moving
 
     def contract(u: Tensor, v: Tensor) -> Tensor:
-        made: Tensor = torch.einsum(*args[:first], u, *args[first + 1 : second], v, *args[second + 1 :])
+        made: Tensor = torch.einsum(
+            *args[:first], u, *args[first + 1 : second], v, *args[second + 1 :]
+        )
         return made
 
     return rows.apply(_Bilinear, contract, args[first], args[second])
@@ -130,7 +137,9 @@ def bilinear(rows: Rows, u: Any, v: Any, weight: Tensor, bias: Tensor | None = N
 
 
 @composite(*owns("baddbmm", "addmm"), complex=True)
-def add_matrix_product(u: Tensor, first: Tensor, second: Tensor, *, beta: float = 1, alpha: float = 1) -> Tensor:
+def add_matrix_product(
+    u: Tensor, first: Tensor, second: Tensor, *, beta: float = 1, alpha: float = 1
+) -> Tensor:
     made = alpha * (first @ second)
     return made if beta == 0 else made + beta * u
 
@@ -166,7 +175,11 @@ def quotient_turned(rows: Rows, v: Any, u: Any) -> Any:
 
 @chord(*owns("div_", "divide_", "true_divide_", "__itruediv__", "__idiv__"), complex=True)
 def quotient_in_place(rows: Rows, u: Tensor, other: Any, **kwargs: Any) -> Any:
-    made = quotient(rows, rows.alike(u.clone(), u), other, **kwargs) if rows.moves(u) else NotImplemented
+    made = (
+        quotient(rows, rows.alike(u.clone(), u), other, **kwargs)
+        if rows.moves(u)
+        else NotImplemented
+    )
     return NotImplemented if made is NotImplemented else u.copy_(made)
 
 
@@ -226,11 +239,14 @@ def mean_inverse(v: Tensor, v0: Tensor) -> Tensor:
     """∫₀¹ dt / v(t) along a straight way between complex numbers."""
     total = v + v0
     x = (v - v0) / total
-    return torch.where(total == 0, (v / v0).log() / (v - v0), (1 + x * tail(x, _half_log(v, v0))) / total * 2)
+    return torch.where(
+        total == 0, (v / v0).log() / (v - v0), (1 + x * tail(x, _half_log(v, v0))) / total * 2
+    )
 
 
 def tail(x: Tensor, artanh: Tensor) -> Tensor:
-    """τ(x) = (artanh(x)/x − 1)/x, for real |x| < 1, where |artanh x| is known better than from x if that is nearly 1, and complex x."""
+    """τ(x) = (artanh(x)/x − 1)/x, for real |x| < 1, where |artanh x| is known better than from x if
+    that is nearly 1, and complex x."""
     square = x * x
     series = 1 / 13 + 0 * square
     for odd in (11, 9, 7, 5, 3):
@@ -258,7 +274,11 @@ def rsqrt(rows: Rows, u: Tensor) -> Any:
 def power(rows: Rows, u: Any, exponent: Any) -> Any:
     if not rows.moves(u):
         # A number to a moving power.
-        return secant(rows, lambda t: torch.pow(u, t), exponent) if not isinstance(u, Tensor) else NotImplemented
+        return (
+            secant(rows, lambda t: torch.pow(u, t), exponent)
+            if not isinstance(u, Tensor)
+            else NotImplemented
+        )
     made = secant(rows, torch.pow, u, exponent)
     return _inverse(made) if isinstance(exponent, int | float) and exponent < 0 else made
 

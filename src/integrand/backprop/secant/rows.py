@@ -1,14 +1,17 @@
 """Which row is before which, and where the rows are in a tensor.
 
-A chord needs the value that its input had one row earlier. Rows come first in what a model is given, and stay first, alone or
-folded with what follows them (N·T, …), in nearly everything models do; a reshape never changes that. What does is a transposition:
-(N, T, E) → (T, N, E) for models that want time first, or the (3, N, H, T, D) of queries, keys and values. So tensors are seen as
+A chord needs the value that its input had one row earlier. Rows come first in what a model is
+given, and stay first, alone or folded with what follows them (N·T, …), in nearly everything models
+do; a reshape never changes that. What does is a transposition: (N, T, E) → (T, N, E) for models
+that want time first, or the (3, N, H, T, D) of queries, keys and values. So tensors are seen as
 
-    (P, N, Q)        P numbers of axes before the rows, rows, whatever follows, in the order of their elements
+    (P, N, Q)        P numbers of axes before the rows, rows, whatever follows, in the order of
+                     their elements
 
-and P is followed through transpositions, slices, stacks, sums and everything that keeps the axes. P = 1 is not written down.
-Where P cannot be told, P = 0: the tensor is left alone by chords and keeps its ordinary gradient. A model that moves rows by a way not
-seen here (an in-place copy, a gather) is taken to have them first; its chords then do not add up, and that is measured.
+and P is followed through transpositions, slices, stacks, sums and everything that keeps the axes. P
+= 1 is not written down. Where P cannot be told, P = 0: the tensor is left alone by chords and keeps
+its ordinary gradient. A model that moves rows by a way not seen here (an in-place copy, a gather)
+is taken to have them first; its chords then do not add up, and that is measured.
 """
 
 from __future__ import annotations
@@ -30,7 +33,8 @@ def outer(u: Tensor) -> int:
 
 
 class Chord(torch.autograd.Function):
-    """A function with a chord for a derivative. It has no second one, and says so instead of taking the chord for a constant."""
+    """A function with a chord for a derivative. It has no second one, and says so instead of taking
+    the chord for a constant."""
 
     def __init_subclass__(cls) -> None:
         super().__init_subclass__()
@@ -45,15 +49,22 @@ class Rows:
         self.count = len(before)
         place = torch.arange(self.count, device=before.device)
         first = before == place
-        # Rows that begin a run, if every other row comes right after the one before it, as rows of a path do.
+        # Rows that begin a run, if every other row comes right after the one before it, as rows of
+        # a path do.
         self.first = first.nonzero()[:, 0] if bool((first | (before == place - 1)).all()) else None
 
     def moves(self, value: Any) -> bool:
-        """Whether a value depends on the rows in a way that chords can follow. (A leaf is a parameter, not a row.)"""
-        return isinstance(value, Tensor) and value.grad_fn is not None and self.place(value) is not None
+        """Whether a value depends on the rows in a way that chords can follow. (A leaf is a
+        parameter, not a row.)"""
+        return (
+            isinstance(value, Tensor)
+            and value.grad_fn is not None
+            and self.place(value) is not None
+        )
 
     def previous(self, u: Tensor, axes: int | None = None) -> Tensor:
-        """What every row's predecessor has in its place; ``axes`` is P, for tensors made inside a chord."""
+        """What every row's predecessor has in its place; ``axes`` is P, for tensors made inside a
+        chord."""
         axes = outer(u) if axes is None else axes
         if axes == 1:
             return u.reshape(self.count, -1).index_select(0, self.before).view(u.shape)
@@ -90,7 +101,9 @@ class Rows:
         if self.count == 1 or not isinstance(made, Tensor | tuple | list):
             return
         name = _name(func)
-        sources = [u for u in tensors((*args, *kwargs.values())) if u.grad_fn is not None and u.ndim]
+        sources = [
+            u for u in tensors((*args, *kwargs.values())) if u.grad_fn is not None and u.ndim
+        ]
         if not sources or not (name in _FOLLOWED or any(outer(u) != 1 for u in sources)):
             return
         for u in [made] if isinstance(made, Tensor) else made:
@@ -101,7 +114,8 @@ class Rows:
 
 
 def place(shape: Sequence[int], axes: int, count: int) -> tuple[int, int] | None:
-    """The axis that holds ``count`` rows behind ``axes`` numbers, and how many of those are folded into it."""
+    """The axis that holds ``count`` rows behind ``axes`` numbers, and how many of those are folded
+    into it."""
     lead = 1
     if axes and 0 not in shape:
         for axis, size in enumerate(shape):
@@ -146,7 +160,8 @@ def _turned(rows: Rows, sources: list[Tensor], args: Any, kwargs: Any, made: Ten
 
 
 def _kept(rows: Rows, sources: list[Tensor], args: Any, kwargs: Any, made: Tensor) -> int:
-    """Any other operation: rows stay on their axis, or on what is left of it after a sum over others."""
+    """Any other operation: rows stay on their axis, or on what is left of it after a sum over
+    others."""
     moved = [u for u in sources if outer(u) != 1]
     source = next((u for u in moved if u.ndim == made.ndim), (moved or sources)[0])
     found = rows.place(source)
@@ -159,7 +174,11 @@ def _kept(rows: Rows, sources: list[Tensor], args: Any, kwargs: Any, made: Tenso
         return _turned(rows, sources, args, kwargs, made)
     dims = kwargs.get("dim", args[1] if len(args) > 1 else None)
     dims = (dims,) if isinstance(dims, int) else dims
-    if made.ndim < source.ndim and isinstance(dims, tuple | list) and all(isinstance(d, int) for d in dims):
+    if (
+        made.ndim < source.ndim
+        and isinstance(dims, tuple | list)
+        and all(isinstance(d, int) for d in dims)
+    ):
         gone = {d % source.ndim for d in dims}
         return prod(size for d, size in enumerate(source.shape[:axis]) if d not in gone) * folded
     return 0
@@ -189,7 +208,9 @@ def _joined(rows: Rows, sources: list[Tensor], args: Any, kwargs: Any, made: Ten
     if dim != axis:
         return prod(made.shape[:axis]) * folded
     parts = args[0] if args else kwargs["tensors"]
-    alike = folded == 1 and all(rows.place(u) == found and u.shape == sources[0].shape for u in parts)
+    alike = folded == 1 and all(
+        rows.place(u) == found and u.shape == sources[0].shape for u in parts
+    )
     return prod(made.shape[:axis]) * len(parts) if alike else 0
 
 
@@ -212,7 +233,8 @@ def _shares(made: Tensor, source: Tensor) -> bool:
     return made.untyped_storage().data_ptr() == source.untyped_storage().data_ptr()
 
 
-# What may change P, and what surely does not although axes come and go; everything else is followed only where P is not 1.
+# What may change P, and what surely does not although axes come and go; everything else is followed
+# only where P is not 1.
 _FOLLOWED: dict[str, Follow] = {
     **dict.fromkeys(
         ["transpose", "permute", "movedim", "moveaxis", "swapaxes", "swapdims", "t", "T", "mT", "H", "mH", "adjoint",

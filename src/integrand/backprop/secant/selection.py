@@ -2,9 +2,10 @@
 
     y = u[i], i the largest:     Δy = λ (u_b − u_a)[i_b] + (1 − λ) (u_b − u_a)[i_a],    λ = (Δy − Δu[i_a]) / (Δu[i_b] − Δu[i_a]) ∈ [0, 1]
 
-λ exists because neither winner can be beaten in its own row. Where only two compete along a straight way it is the part of
-the way that i_b leads. A choice by a condition that changes with the rows (``where(u > 0, …)``) is the same with D = x − y: λ = D_b / (D_b − D_a), which is exact
-where the condition changes as x and y meet. Where it is not, there is a jump, and the defect shows it.
+λ exists because neither winner can be beaten in its own row. Where only two compete along a
+straight way it is the part of the way that i_b leads. A choice by a condition that changes with the
+rows (``where(u > 0, …)``) is the same with D = x − y: λ = D_b / (D_b − D_a), which is exact where
+the condition changes as x and y meet. Where it is not, there is a jump, and the defect shows it.
 """
 
 from __future__ import annotations
@@ -60,7 +61,9 @@ def _largest(rows: Rows, u: Tensor, dim: int, keepdim: bool) -> Any:
 
 
 @chord(*owns("max"))
-def maximum_along(rows: Rows, u: Any, dim: Any = None, keepdim: bool = False, *, other: Any = None) -> Any:
+def maximum_along(
+    rows: Rows, u: Any, dim: Any = None, keepdim: bool = False, *, other: Any = None
+) -> Any:
     if other is not None or isinstance(dim, Tensor):
         return maximum(rows, u, dim if other is None else other)
     found = None if dim is None else _largest(rows, u, dim, keepdim)
@@ -68,7 +71,9 @@ def maximum_along(rows: Rows, u: Any, dim: Any = None, keepdim: bool = False, *,
 
 
 @chord(*owns("min"))
-def minimum_along(rows: Rows, u: Any, dim: Any = None, keepdim: bool = False, *, other: Any = None) -> Any:
+def minimum_along(
+    rows: Rows, u: Any, dim: Any = None, keepdim: bool = False, *, other: Any = None
+) -> Any:
     if other is not None or isinstance(dim, Tensor):
         return minimum(rows, u, dim if other is None else other)
     found = None if dim is None else _largest(rows, rows.alike(-u, u), dim, keepdim)
@@ -93,11 +98,17 @@ def _pool(name: str, axes: int) -> None:
 
     def pool(rows: Rows, u: Any, *args: Any, **kwargs: Any) -> Any:
         returned = kwargs.pop("return_indices", False)
-        if not rows.moves(u) or outer(u) != 1 or (args and isinstance(args[-1], bool) and len(args) > 5):
+        if (
+            not rows.moves(u)
+            or outer(u) != 1
+            or (args and isinstance(args[-1], bool) and len(args) > 5)
+        ):
             return NotImplemented
         with torch.no_grad():
             y, index = with_indices(u, *args, **kwargs)
-        made = rows.apply(_Taken, u.flatten(-axes), index.flatten(-axes), u.ndim - axes).view(y.shape)
+        made = rows.apply(_Taken, u.flatten(-axes), index.flatten(-axes), u.ndim - axes).view(
+            y.shape
+        )
         return (made, index) if returned else made
 
     def pool_with_indices(rows: Rows, u: Any, *args: Any, **kwargs: Any) -> Any:
@@ -130,7 +141,9 @@ class _Either(Chord):
         return z
 
     @staticmethod
-    def backward(ctx: Any, gradient: Tensor) -> tuple[None, None, None, Tensor | None, Tensor | None]:
+    def backward(
+        ctx: Any, gradient: Tensor
+    ) -> tuple[None, None, None, Tensor | None, Tensor | None]:
         (part,) = ctx.saved_tensors
         own = gradient * part
         x, y = ctx.shapes
@@ -146,7 +159,9 @@ class _Either(Chord):
 def _either(rows: Rows, holds: Tensor, x: Any, y: Any) -> Any:
     shape = torch.broadcast_shapes(*(u.shape for u in (holds, x, y) if isinstance(u, Tensor)))  # type: ignore[no-untyped-call]
     like = next((u for u in (x, y) if rows.moves(u) and u.ndim == len(shape)), None)
-    if like is None or any(isinstance(u, Tensor) and u.requires_grad and not rows.moves(u) for u in (x, y)):
+    if like is None or any(
+        isinstance(u, Tensor) and u.requires_grad and not rows.moves(u) for u in (x, y)
+    ):
         return NotImplemented
     holds = holds.expand(shape)
     held = rows.previous(holds, rows.axes(like, shape))

@@ -1,11 +1,13 @@
 """Softmax, its logarithm, and logsumexp.
 
-With d = log softmax(u), and s the logarithmic mean of the two softmaxes, s_i = Δy_i / Δd_i = (y_b − y_a)/(log y_b − log y_a):
+With d = log softmax(u), and s the logarithmic mean of the two softmaxes, s_i = Δy_i / Δd_i = (y_b −
+y_a)/(log y_b − log y_a):
 
     Δy_i = s_i Δd_i,    Δd_i = Δu_i − ΔL,    ΔL = Σ_j s_j Δu_j / Σ_j s_j          L = logsumexp(u)
 
-The last holds because Σ_i Δy_i = 0. So a chord of softmax is its Jacobian at s, diag(s) − s sᵀ/Σs, and nothing in it can overflow, however
-far apart the rows are: s is at most 1, and Σs falls only like 1/|Δd|. Entries at −∞ (attention masks) have s = 0.
+The last holds because Σ_i Δy_i = 0. So a chord of softmax is its Jacobian at s, diag(s) − s sᵀ/Σs,
+and nothing in it can overflow, however far apart the rows are: s is at most 1, and Σs falls only
+like 1/|Δd|. Entries at −∞ (attention masks) have s = 0.
 """
 
 from __future__ import annotations
@@ -30,8 +32,17 @@ def log_softmax(rows: Rows, u: Tensor, dim: int | None = None, *unused: Any, **k
     return _apply(_LogSoftmax, rows, u, dim, unused, kwargs)
 
 
-def _apply(function: Any, rows: Rows, u: Tensor, dim: int | None, rest: tuple[Any, ...], kwargs: dict[str, Any]) -> Any:
-    dtype = kwargs.get("dtype") or next((value for value in rest if isinstance(value, torch.dtype)), None)
+def _apply(
+    function: Any,
+    rows: Rows,
+    u: Tensor,
+    dim: int | None,
+    rest: tuple[Any, ...],
+    kwargs: dict[str, Any],
+) -> Any:
+    dtype = kwargs.get("dtype") or next(
+        (value for value in rest if isinstance(value, torch.dtype)), None
+    )
     if dim is None or not set(kwargs) <= {"dtype", "_stacklevel"}:
         return NotImplemented
     return rows.apply(function, u if dtype is None else rows.alike(u.to(dtype), u), dim)
@@ -47,7 +58,9 @@ def logsumexp(rows: Rows, u: Tensor, dim: Any, keepdim: bool = False) -> Any:
 
 
 @composite(F.softmin)
-def softmin(u: Tensor, dim: int | None = None, _stacklevel: int = 3, dtype: torch.dtype | None = None) -> Any:
+def softmin(
+    u: Tensor, dim: int | None = None, _stacklevel: int = 3, dtype: torch.dtype | None = None
+) -> Any:
     return NotImplemented if dim is None else torch.softmax(-u, dim, dtype=dtype)
 
 
@@ -61,7 +74,12 @@ def cross_entropy(
     u: Tensor, target: Tensor, weight: Any = None, size_average: Any = None, ignore_index: int = -100, reduce: Any = None,
     reduction: str = "mean", label_smoothing: float = 0.0,
 ) -> Any:  # fmt: skip
-    if label_smoothing or target.is_floating_point() or size_average is not None or reduce is not None:
+    if (
+        label_smoothing
+        or target.is_floating_point()
+        or size_average is not None
+        or reduce is not None
+    ):
         return NotImplemented
     log = u.log_softmax(1 if u.ndim > 1 else 0)
     return F.nll_loss(log, target, weight, ignore_index=ignore_index, reduction=reduction)
@@ -71,7 +89,8 @@ def _weights(rows: Rows, u: Tensor, dim: int) -> Tensor:
     """s, the logarithmic mean of y_a and y_b."""
     log = torch.log_softmax(u, dim)
     before = rows.previous(log, outer(u))
-    # In terms of the larger of the two, y (1 − exp(−|Δd|)) / |Δd|, no digits are lost where they are close.
+    # In terms of the larger of the two, y (1 − exp(−|Δd|)) / |Δd|, no digits are lost where they
+    # are close.
     gap = (log - before).abs_()
     larger = torch.maximum(log, before).exp_()
     ratio = torch.where(gap > 0, torch.expm1(-gap).neg_() / gap, 1)

@@ -1,4 +1,5 @@
-"""What suites are run on. A new kind of data is a file here: a function (setting, **options) → Problem, registered by name."""
+"""What suites are run on. A new kind of data is a file here: a function (setting, **options) →
+Problem, registered by name."""
 
 from . import digits as digits
 from . import images as images

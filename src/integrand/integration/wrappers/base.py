@@ -1,8 +1,10 @@
-"""What methods around a method share: the method inside, its runs accounted for as one, its warnings given once.
+"""What methods around a method share: the method inside, its runs accounted for as one, its
+warnings given once.
 
-A wrapper is called like a Method, ``(field, x, *, watch=None) -> Attribution``, and holds what it wraps as ``method``. Nothing else
-has to be known of it: who wants the baseline, the path or the rule asks for the ``core``, who wants another one puts it there
-(``with_core``), through as many wrappers as there are.
+A wrapper is called like a Method, ``(field, x, *, watch=None) -> Attribution``, and holds what it
+wraps as ``method``. Nothing else has to be known of it: who wants the baseline, the path or the
+rule asks for the ``core``, who wants another one puts it there (``with_core``), through as many
+wrappers as there are.
 """
 
 from __future__ import annotations
@@ -51,17 +53,21 @@ def with_core(method: ExplainerLike, change: Callable[[Any], ExplainerLike]) -> 
 
 
 def check_wrappable(method: Explainer, who: str, *, layers: bool) -> None:
-    """Refuse what has no baseline to start from, and layers where maps are needed in the space of the inputs."""
+    """Refuse what has no baseline to start from, and layers where maps are needed in the space of
+    the inputs."""
     if not isinstance(core(method), Method):
         raise InputError(
             f"{who} wraps a Method, such as ig.methods.integrated(…) makes, or a wrapper of one, not {name_of(method)}."
         )
     if not layers and method.explains == "layer":
-        raise InputError(f"{who} explains the inputs, and {method!r} a layer: wrap the method that the layer takes.")
+        raise InputError(
+            f"{who} explains the inputs, and {method!r} a layer: wrap the method that the layer takes."
+        )
 
 
 def one_call(explain: Callable[..., Attribution]) -> Callable[..., Attribution]:
-    """For a wrapper's ``__call__``: its runs are one call of the library, for which the model is made ready, and its rows checked, once."""
+    """For a wrapper's ``__call__``: its runs are one call of the library, for which the model is
+    made ready, and its rows checked, once."""
 
     @functools.wraps(explain)
     def called(self: Any, field: Field, x: Tensor, *, watch: Watch | None = None) -> Attribution:
@@ -94,7 +100,8 @@ class FixedBaseline:
         return self._made[:]
 
     def starting(self, method: Explainer, references: Tensor | None = None) -> Explainer:
-        """The method with these references instead of its baseline, whatever the inputs then are."""
+        """The method with these references instead of its baseline, whatever the inputs then
+        are."""
         if references is None and self._alike:
             return method
         given = Given(self.references if references is None else references, names=self._names)
@@ -128,8 +135,16 @@ class Runs:
 
         def watched(tally: CallCount) -> None:
             assert self._watch is not None
-            every = None if tally.expected is None or self._expected is None else tally.expected * self._expected
-            counts = (done.gradients + tally.gradients, done.values + tally.values, done.calls + tally.calls)
+            every = (
+                None
+                if tally.expected is None or self._expected is None
+                else tally.expected * self._expected
+            )
+            counts = (
+                done.gradients + tally.gradients,
+                done.values + tally.values,
+                done.calls + tally.calls,
+            )
             self._watch(CallCount(*counts, every))
 
         made = method(field, x, watch=watched if self._watch else None)
@@ -148,7 +163,8 @@ class Runs:
 
 
 def rearranged(made: Attribution, values: Tensor, **changes: Any) -> Attribution:
-    """The attribution with other values, held against the change of F as they are; maps of single references are gone."""
+    """The attribution with other values, held against the change of F as they are; maps of single
+    references are gone."""
     made = dataclasses.replace(made, values=values, shares=None, **changes)
     residual = (made.weights * made.change).sum(0) - total(values, 1)
     return dataclasses.replace(made, residual=residual)
@@ -163,7 +179,8 @@ def same_start(begin: Tensor, references: Tensor) -> bool:
 @contextmanager
 def warned_once() -> Iterator[None]:
     """What several runs warn of is said once, with how often."""
-    # Filters are those of the whole process: two threads that change them at once would leave them changed.
+    # Filters are those of the whole process: two threads that change them at once would leave them
+    # changed.
     with turn(), warnings.catch_warnings(record=True) as caught:
         warnings.simplefilter("always")
         yield
@@ -175,7 +192,11 @@ def warned_once() -> Iterator[None]:
             warnings.warn_explicit(one.message, category, one.filename, one.lineno)
         elif category not in said:
             said.add(category)
-            again = f" (the first of {times[category]} such warnings of single runs)" if times[category] > 1 else ""
+            again = (
+                f" (the first of {times[category]} such warnings of single runs)"
+                if times[category] > 1
+                else ""
+            )
             warn(f"{one.message}{again}", category)
 
 

@@ -1,10 +1,12 @@
-"""Gradient artificial distancing: only what stays important when two classes are pushed apart is kept.
+"""Gradient artificial distancing: only what stays important when two classes are pushed apart is
+kept.
 
-    f_t ≈ f + τ_t u on class A, f − τ_t u on class B         support regressors: copies of the model, trained to say so
+    f_t ≈ f + τ_t u on class A, f − τ_t u on class B         support regressors: copies of the
+                                                             model, trained to say so
     A(x) = A_f(x) ⊙ [feature among the first q of |A_f(x)| and of every |A_{f_t}(x)|]
 
-The paper's code and details are not public: everything that a reader could not know from its abstract is our reconstruction, and is
-named in ``ArtificialDistancing``.
+The paper's code and details are not public: everything that a reader could not know from its
+abstract is our reconstruction, and is named in ``ArtificialDistancing``.
 """
 
 from __future__ import annotations
@@ -42,7 +44,8 @@ class Supports:
     """Support regressors, and how well they learnt what they were to say.
 
     models  T copies of the model, in eval mode
-    fit     R² of each on examples that it was not trained on, along the direction in which classes were pushed apart
+    fit     R² of each on examples that it was not trained on, along the direction in which classes
+            were pushed apart
     rows    how many rows they were trained on together, each one forward and one backward pass
     """
 
@@ -63,33 +66,41 @@ class ArtificialDistancing(Wrapper):
         A = A_f ⊙ [feature among the first ``keep`` of Σ|A_f| and of every Σ|A_{f_t}|]
 
     method     any method
-    data       examples of both classes: a tensor (N, \\*s), a dataset, or a DataLoader, of examples or of (example, label) pairs;
-               all of it is held in memory
+    data       examples of both classes: a tensor (N, \\*s), a dataset, or a DataLoader, of examples
+               or of (example, label) pairs; all of it is held in memory
     classes    (A, B), the two outputs that are compared; examples of other classes are left out
-    labels     (N,) the examples' classes, where the data brings none; else the model's own guess among the two
+    labels     (N,) the examples' classes, where the data brings none; else the model's own guess
+               among the two
     distances  τ_t in units of the gap; one support regressor for each
-    epochs, rate, batch   of Adam on the squared error of all outputs, over minibatches; the copies are in eval mode, so norms keep their
+    epochs, rate, batch   of Adam on the squared error of all outputs, over minibatches; the copies
+                          are in eval mode, so norms keep their
                statistics and nothing is dropped
-    held       the part of each class that is held out, to see whether a support has learnt (``fit``)
+    held       the part of each class that is held out, to see whether a support has learnt
+               (``fit``)
     fit        an R² on what was held out below this is warned of (``SupportWarning``)
     keep       the part of features that counts as important
     features   what a feature is: "auto" is pixels for images, else tokens or columns
     seed       of the split and of the minibatches; nothing global is touched
-    supports   support regressors that are trained already (``trained``); without them every call trains its own
+    supports   support regressors that are trained already (``trained``); without them every call
+               trains its own
 
-    The user's model is copied and not touched. ``notes["fit"]`` (T, 1, B) is each support's R²; ``notes["kept"]`` (1, 1, B) the part
-    of features that is left. Zeros are features that did not persist; what they would have had is in ``residual``.
+    The user's model is copied and not touched. ``notes["fit"]`` (T, 1, B) is each support's R²;
+    ``notes["kept"]`` (1, 1, B) the part of features that is left. Zeros are features that did not
+    persist; what they would have had is in ``residual``.
 
-    Cost: (1 + T) × the method's, which ``cost`` counts, and T × epochs × (1 − held) × N training rows of one forward and one backward
-    pass, to parameters too, which it does not (``Supports.rows`` says how many); ``seconds`` holds the time of both. Train once
-    for many calls: ``method.trained(field)``. Errors: ``InputError`` for data that does not fit, fewer than five examples of
-    either class, or training models with arguments for each example, which the data would need too; ``ModelError`` for functions, which have no parameters to train.
+    Cost: (1 + T) × the method's, which ``cost`` counts, and T × epochs × (1 − held) × N training
+    rows of one forward and one backward pass, to parameters too, which it does not
+    (``Supports.rows`` says how many); ``seconds`` holds the time of both. Train once for many
+    calls: ``method.trained(field)``. Errors: ``InputError`` for data that does not fit, fewer than
+    five examples of either class, or training models with arguments for each example, which the
+    data would need too; ``ModelError`` for functions, which have no parameters to train.
 
-    Source: Mazini Rodrigues, Boutry, Najman, "Transforming gradient-based techniques into interpretable methods", arXiv 2401.14434.
-    Theirs, as far as the abstract says: pairs of classes, shifted activations of the last layer, support regressors from images to
-    them, and a fusion of maps of which only persistent regions remain. Ours: the shift along u in units of the classes' gap, its
-    sizes, all parameters trained by Adam, the fusion by the intersection of the highest ``keep`` of |A|, and every default. No
-    number of the paper could be checked.
+    Source: Mazini Rodrigues, Boutry, Najman, "Transforming gradient-based techniques into
+    interpretable methods", arXiv 2401.14434. Theirs, as far as the abstract says: pairs of classes,
+    shifted activations of the last layer, support regressors from images to them, and a fusion of
+    maps of which only persistent regions remain. Ours: the shift along u in units of the classes'
+    gap, its sizes, all parameters trained by Adam, the fusion by the intersection of the highest
+    ``keep`` of |A|, and every default. No number of the paper could be checked.
 
     >>> import torch, integrand as ig
     >>> model = torch.nn.Sequential(torch.nn.Linear(4, 8), torch.nn.Tanh(), torch.nn.Linear(8, 2))
@@ -129,7 +140,9 @@ class ArtificialDistancing(Wrapper):
                 f"epochs and batch are 1 or more and rate is positive, not {self.epochs}, {self.batch} and {self.rate}."
             )
         if not 0 < self.held < 1:
-            raise InputError(f"held is the part of the data that is held out, between 0 and 1, not {self.held}.")
+            raise InputError(
+                f"held is the part of the data that is held out, between 0 and 1, not {self.held}."
+            )
         if not 0 < self.keep <= 1:
             raise InputError(
                 f"keep is the part of features that counts as important, between 0 and 1, not {self.keep}."
@@ -146,7 +159,9 @@ class ArtificialDistancing(Wrapper):
             made = runs(self.method, field, x)
             kept = self._important(made.values, groups)
             for model in supports.models:
-                kept &= self._important(runs(self.method, field.with_model(model), x).values, groups)
+                kept &= self._important(
+                    runs(self.method, field.with_model(model), x).values, groups
+                )
             where = flattened(groups.expand(made.values.shape), 1)
             mask = kept.gather(1, where).reshape(made.values.shape)
         batch = len(made)
@@ -165,7 +180,8 @@ class ArtificialDistancing(Wrapper):
         )
 
     def trained(self, field: Field) -> ArtificialDistancing:
-        """The same, with support regressors trained for the model of this field; warns where they fit poorly."""
+        """The same, with support regressors trained for the model of this field; warns where they
+        fit poorly."""
         return dataclasses.replace(self, supports=self._train(field))
 
     def _important(self, values: Tensor, groups: Tensor) -> Tensor:
@@ -203,7 +219,9 @@ class ArtificialDistancing(Wrapper):
     def _lesson(self, field: Field) -> _Lesson:
         examples, labels = _gathered(self.data, self.labels)
         place = next((p for p in _module(field).parameters()), None)
-        examples = examples.to(device=place.device, dtype=place.dtype) if place is not None else examples
+        examples = (
+            examples.to(device=place.device, dtype=place.dtype) if place is not None else examples
+        )
         outputs = field.outputs(examples, pool=True)
         if outputs.ndim != 2 or not all(0 <= one < outputs.shape[1] for one in self.classes):
             raise InputError(
@@ -227,7 +245,9 @@ class ArtificialDistancing(Wrapper):
         along = outputs @ way
         gap = (along[side > 0].mean() - along[side < 0].mean()).abs()
         if not bool(gap > 0):
-            raise InputError(f"The model says the same of classes {first} and {second}: there is no gap to widen.")
+            raise InputError(
+                f"The model says the same of classes {first} and {second}: there is no gap to widen."
+            )
         learnt, held = self._split(side)
         return _Lesson(examples, outputs, side, way, float(gap), learnt, held)
 
@@ -236,7 +256,9 @@ class ArtificialDistancing(Wrapper):
         learnt, held = [], []
         for number, own in enumerate((side > 0, side < 0)):
             which = own.nonzero()[:, 0]
-            order = torch.randperm(len(which), generator=generator(self.seed, 0, number)).to(which.device)
+            order = torch.randperm(len(which), generator=generator(self.seed, 0, number)).to(
+                which.device
+            )
             out = min(max(1, round(self.held * len(which))), len(which) - 1)
             held.append(which[order[:out]])
             learnt.append(which[order[out:]])
@@ -247,12 +269,16 @@ class ArtificialDistancing(Wrapper):
         module = _module(field)
         parameters = [p.requires_grad_() for p in module.parameters() if p.is_floating_point()]
         if not parameters:
-            raise ModelError("The model has no parameters, so that no support regressor can be trained.")
+            raise ModelError(
+                "The model has no parameters, so that no support regressor can be trained."
+            )
         optimiser = torch.optim.Adam(parameters, lr=self.rate)
         goal, rows = lesson.goal(distance), 0
         with gradients(True):
             for epoch in range(self.epochs):
-                order = torch.randperm(len(lesson.learnt), generator=generator(self.seed, 1, number, epoch))
+                order = torch.randperm(
+                    len(lesson.learnt), generator=generator(self.seed, 1, number, epoch)
+                )
                 for some in torch.split(order, self.batch):
                     which = lesson.learnt[some.to(lesson.learnt.device)]
                     said = output_tensor(field.plainly(lesson.examples[which].clone(), None))
@@ -271,12 +297,15 @@ class ArtificialDistancing(Wrapper):
         said = field.outputs(lesson.examples[lesson.held], pool=True) @ lesson.way
         wanted = (lesson.goal(distance) @ lesson.way)[lesson.held]
         spread = (wanted - wanted.mean()).square().sum()
-        return float(1 - (said - wanted).square().sum() / spread.clamp_min(torch.finfo(wanted.dtype).tiny))
+        return float(
+            1 - (said - wanted).square().sum() / spread.clamp_min(torch.finfo(wanted.dtype).tiny)
+        )
 
 
 @dataclass(frozen=True, eq=False)
 class _Lesson:
-    """Examples (N, \\*s), what the model says of them (N, C), which side they are on (N,), and the way (C,) and gap between sides."""
+    """Examples (N, \\*s), what the model says of them (N, C), which side they are on (N,), and the
+    way (C,) and gap between sides."""
 
     examples: Tensor
     outputs: Tensor
@@ -307,14 +336,18 @@ def _check_trainable(field: Field) -> None:
 
 def _network(field: Field) -> Network:
     if field.network is None:
-        raise InputError(f"Distanced trains copies of a torch model, which a {type(innermost(field)).__name__} is not.")
+        raise InputError(
+            f"Distanced trains copies of a torch model, which a {type(innermost(field)).__name__} is not."
+        )
     return field.network
 
 
 def _module(field: Field) -> nn.Module:
     module = _network(field).module
     if module is None:
-        raise ModelError("Distanced trains copies of the model, and a function has no parameters: give the nn.Module.")
+        raise ModelError(
+            "Distanced trains copies of the model, and a function has no parameters: give the nn.Module."
+        )
     return module
 
 
@@ -322,7 +355,9 @@ def _twin(model: Any) -> Any:
     try:
         return copy.deepcopy(model)
     except Exception as error:
-        raise ModelError(f"Distanced trains copies of the model, and this one cannot be copied: {error}") from error
+        raise ModelError(
+            f"Distanced trains copies of the model, and this one cannot be copied: {error}"
+        ) from error
 
 
 def _gathered(data: Any, labels: Tensor | None) -> tuple[Tensor, Tensor | None]:

@@ -5,7 +5,8 @@
     a   ← A(x; b_S)                         any method; zero on S, complete for F(x) − F(b_S)
     S  ← S ∪ {the z features outside S with the largest a}      until all are in
 
-What a round reveals, the next one knows: of two features that say the same, the second is worth nothing once the first is in.
+What a round reveals, the next one knows: of two features that say the same, the second is worth
+nothing once the first is in.
 """
 
 from __future__ import annotations
@@ -25,38 +26,53 @@ from ...fields import Field
 from ...model.autograd import gradients
 from ..assemble import Watch
 from ..attribution import Attribution, Explainer, ExplainerLike, Wrapper, as_explainer
-from .base import FixedBaseline, Runs, check_wrappable, one_call, rearranged, same_start, warned_once
+from .base import (
+    FixedBaseline,
+    Runs,
+    check_wrappable,
+    one_call,
+    rearranged,
+    same_start,
+    warned_once,
+)
 
 _ROUNDS = 10
 
 
 @part
 class GreedyPIG(Wrapper):
-    """Greedy PIG: features in the order in which they are revealed, each round explained from where the last one left off.
+    """Greedy PIG: features in the order in which they are revealed, each round explained from where
+    the last one left off.
 
         a_S = A(x; b_S),   b_S = x on S, b elsewhere;   next: the z features outside S with the largest Σ_{i in feature} a_S,i
 
-    method    any method that starts at its baseline; every round is complete for F(x) − F(b_S), as far as the method is
+    method    any method that starts at its baseline; every round is complete for F(x) − F(b_S), as
+              far as the method is
     chunk     z, how many features the first round takes; without it as many as make up ``rounds``
-    rounds    at most so many rounds (10, where there is no chunk); the last one takes all that is left
-    features  what is revealed at a time: "pixels" (channels summed), an int (square patches of that side), "columns", "tokens", or
-              a label map; "auto" is pixels for images, tokens for sequences, columns for tables
+    rounds    at most so many rounds (10, where there is no chunk); the last one takes all that is
+              left
+    features  what is revealed at a time: "pixels" (channels summed), an int (square patches of that
+              side), "columns", "tokens", or a label map; "auto" is pixels for images, tokens for
+              sequences, columns for tables
     growth    each round takes so many times as many features as the one before
     largest   the largest (signed) first; False: the smallest first, those that speak most against
 
-    ``values`` are ranks: n − position, so n for the first of n features and 1 for the last, on every element of a feature. They are
-    an order and no parts of a sum: ``residual`` is what is left of F(x) − F(b) after taking ranks away, and means nothing here.
-    What is measured is in ``notes``, by feature: "rounds" (rounds, 1, B, n) is a of every round, zero on what was revealed; "gain"
-    (1, 1, B, n) the a that a feature was chosen for; "order" (1, 1, B, n) the features as they were taken. ``change``, ``weights``
-    and ``baselines`` are those of the first round, ``error`` is the largest of all rounds, and ``converged`` says whether all were.
+    ``values`` are ranks: n − position, so n for the first of n features and 1 for the last, on
+    every element of a feature. They are an order and no parts of a sum: ``residual`` is what is
+    left of F(x) − F(b) after taking ranks away, and means nothing here. What is measured is in
+    ``notes``, by feature: "rounds" (rounds, 1, B, n) is a of every round, zero on what was
+    revealed; "gain" (1, 1, B, n) the a that a feature was chosen for; "order" (1, 1, B, n) the
+    features as they were taken. ``change``, ``weights`` and ``baselines`` are those of the first
+    round, ``error`` is the largest of all rounds, and ``converged`` says whether all were.
 
-    Ties go to the feature that comes first; features a label map does not have for an example come last. Cost: rounds × the
-    method's; memory rounds × B × n for the notes, and every reference for every
-    example from the second round on. Errors: ``InputError`` for methods whose path chooses its own start (IG2), which
-    cannot start at b_S, and for those of a layer.
+    Ties go to the feature that comes first; features a label map does not have for an example come
+    last. Cost: rounds × the method's; memory rounds × B × n for the notes, and every reference for
+    every example from the second round on. Errors: ``InputError`` for methods whose path chooses
+    its own start (IG2), which cannot start at b_S, and for those of a layer.
 
-    Source: Axiotis et al., "Greedy PIG: Adaptive Integrated Gradients", arXiv 2311.06192. No code was published; z and the number
-    of rounds of the paper are not known here, ten rounds are our choice.
+    Source: Axiotis et al., "Greedy PIG: Adaptive Integrated Gradients", arXiv 2311.06192. No code
+    was published; z and the number of rounds of the paper are not known here, ten rounds are our
+    choice.
 
     >>> import torch, integrand as ig
     >>> field = ig.fields.Function(lambda z: torch.tanh(3 * (z[:, 0] + z[:, 1])) + 0.4 * z[:, 2])
@@ -100,7 +116,11 @@ class GreedyPIG(Wrapper):
             sizes, taken = [], 0
             for number, end in enumerate(ends):
                 last = number == rounds - 1
-                size = n - taken if last else min(max(1, end - taken), n - taken - (rounds - number - 1))
+                size = (
+                    n - taken
+                    if last
+                    else min(max(1, end - taken), n - taken - (rounds - number - 1))
+                )
                 sizes.append(size)
                 taken += size
             return sizes
@@ -164,12 +184,15 @@ class _Rounds:
         self.rounds: list[Tensor] = []
 
     def take(self, values: Tensor, size: int) -> None:
-        """The ``size`` features that come first by these values (B, \\*s), of those that are left."""
+        """The ``size`` features that come first by these values (B, \\*s), of those that are
+        left."""
         scores = feature_scores(values[None], self.groups)[0]
         absent = scores == float("-inf")
         scores = scores.masked_fill(absent, 0)
         key = (self.sign * scores).masked_fill(absent, torch.finfo(scores.dtype).min)
-        chosen = key.masked_fill(self.taken, float("-inf")).argsort(dim=1, descending=True, stable=True)[:, :size]
+        chosen = key.masked_fill(self.taken, float("-inf")).argsort(
+            dim=1, descending=True, stable=True
+        )[:, :size]
         done = sum(part.shape[1] for part in self.order)
         places = torch.arange(done, done + size, device=chosen.device).expand_as(chosen)
         self.position.scatter_(1, chosen, places)

@@ -1,12 +1,15 @@
-"""A method at a layer: its ends and corners are lifted there, and shares are measured on the straight lines between.
+"""A method at a layer: its ends and corners are lifted there, and shares are measured on the
+straight lines between.
 
     z_0 ───────▶ z_1 ───────▶ z_2 = x         the method's path, in the space of the inputs
      │ lift       │ lift       │ lift         the whole model, once for each corner
-    h_0 ───────▶ h_1 ───────▶ h_2             straight pieces in the layer's space; nodes run only what is behind the layer
+    h_0 ───────▶ h_1 ───────▶ h_2             straight pieces in the layer's space; nodes run only
+                                              what is behind the layer
 
-One piece is layer attribution, many are conductance (their limit is ∫ ∂F/∂h ⊙ dh along the path of the inputs). On the way from
-one corner to the next only h moves; what passes the layer by (skip connections, masks) is as it is at the corner nearer the input.
-The change that a map is held against is the real one, F(x) − F(baseline): what goes around the layer shows in the residual.
+One piece is layer attribution, many are conductance (their limit is ∫ ∂F/∂h ⊙ dh along the path of
+the inputs). On the way from one corner to the next only h moves; what passes the layer by (skip
+connections, masks) is as it is at the corner nearer the input. The change that a map is held
+against is the real one, F(x) − F(baseline): what goes around the layer shows in the residual.
 """
 
 from __future__ import annotations
@@ -51,21 +54,28 @@ class Layered(Wrapper):
 
         A(x) = Σ_r w_r Σ_k (h_{k+1} − h_k) ⊙ ∫ ∂F/∂h dt        h_k: what is at the layer at corner k of the method's path
 
-    site    a layer by name, the module itself, or an ``ig.fields.Site``; a list of them for several at once, which move together
-    method  any method: its baseline and its path live in the space of the inputs, its rule and its weighting in the layer's. Of a
-            wrapper the baseline alone does: ``Layered("1", SmoothGrad(…))`` adds noise to the layer's values, ``GreedyPIG`` ranks the
-            layer's features. To add noise to the inputs put the layer inside, ``SmoothGrad(Layered("1", …))``
+    site    a layer by name, the module itself, or an ``ig.fields.Site``; a list of them for several
+            at once, which move together
+    method  any method: its baseline and its path live in the space of the inputs, its rule and its
+            weighting in the layer's. Of a wrapper the baseline alone does: ``Layered("1",
+            SmoothGrad(…))`` adds noise to the layer's values, ``GreedyPIG`` ranks the layer's
+            features. To add noise to the inputs put the layer inside, ``SmoothGrad(Layered("1",
+            …))``
     side    "output" of the layer, or its "input"
-    start   what the method's baseline is one of: the "inputs", or values of the "layer" (a ``PerPlace`` for several)
+    start   what the method's baseline is one of: the "inputs", or values of the "layer" (a
+            ``PerPlace`` for several)
 
-    A layer that returns several tensors (an LSTM, attention) is explained at all of them, and one that runs several times in all of its
-    runs; ``ig.fields.Site(layer, tensor=0, run=1)`` names one. Maps of several layers and tensors are a tuple from ``ig.explain``, and
-    laid end to end (B, n) here; runs are added up (their inputs and baselines too) where they have the same shape. They add up
-    to the change together.
+    A layer that returns several tensors (an LSTM, attention) is explained at all of them, and one
+    that runs several times in all of its runs; ``ig.fields.Site(layer, tensor=0, run=1)`` names
+    one. Maps of several layers and tensors are a tuple from ``ig.explain``, and laid end to end (B,
+    n) here; runs are added up (their inputs and baselines too) where they have the same shape. They
+    add up to the change together.
 
-    Cost: one forward pass for every corner of the path (references and inputs are corners); gradients run only what is behind
-    the layer. ``inputs`` and ``baselines`` of the result are those of the layer. Where something passes the layer by, the residual
-    holds its part of the change. Errors: ``UnknownName`` for the layer, ``ModelError`` where a layer is no place to explain at.
+    Cost: one forward pass for every corner of the path (references and inputs are corners);
+    gradients run only what is behind the layer. ``inputs`` and ``baselines`` of the result are
+    those of the layer. Where something passes the layer by, the residual holds its part of the
+    change. Errors: ``UnknownName`` for the layer, ``ModelError`` where a layer is no place to
+    explain at.
 
     >>> import torch, integrand as ig
     >>> model = torch.nn.Sequential(torch.nn.Linear(4, 8), torch.nn.Tanh(), torch.nn.Linear(8, 3))
@@ -87,7 +97,9 @@ class Layered(Wrapper):
     def __post_init__(self) -> None:
         check_side(self.side)
         if self.start not in ("inputs", "layer"):
-            raise InputError(f"start is 'inputs' or 'layer', whichever the baseline is one of, not {self.start!r}.")
+            raise InputError(
+                f"start is 'inputs' or 'layer', whichever the baseline is one of, not {self.start!r}."
+            )
         if isinstance(self.site, list | tuple) and not self.site:
             raise InputError("site= is an empty list: name one layer at least.")
         *around, core = nested(self.method)
@@ -96,7 +108,9 @@ class Layered(Wrapper):
                 f"A layer takes a Method, such as ig.methods.weighted(…) makes, or a wrapper of one, not {name_of(self.method)}."
             )
         if self.method.explains == "layer":
-            raise InputError(f"{self.method!r} is of a layer already, and there is no layer in a layer's space.")
+            raise InputError(
+                f"{self.method!r} is of a layer already, and there is no layer in a layer's space."
+            )
         for number, wrapper in enumerate(around):
             name = name_of(wrapper)
             if not wrapper.at_layers:
@@ -133,15 +147,24 @@ class Layered(Wrapper):
             inputs, starts = ends[: len(x)], ends[len(x) :]
             outer.check(x, torch.arange(len(x), device=x.device), inputs.value)
             there.hold(inputs)
-            path = None if straight else _LiftedPath(core.path, there, given, outer, x, references, inputs, starts)
+            path = (
+                None
+                if straight
+                else _LiftedPath(core.path, there, given, outer, x, references, inputs, starts)
+            )
             apart = path is not None and there.bypassed
             made = _placed(self.method, core, path, starts, len(references), apart=apart)(
                 there, inputs.points, watch=watch
             )
-        change = inputs.value - (path.first if path else starts).value.reshape(len(references), len(x))
-        change = change[: len(made.weights)]  # where there were enough references, not all were taken
+        change = inputs.value - (path.first if path else starts).value.reshape(
+            len(references), len(x)
+        )
+        change = change[
+            : len(made.weights)
+        ]  # where there were enough references, not all were taken
         cost = _sum(stopwatch.cost(), made.cost, there.tally)
-        # Where corners bring their surroundings along, F at the ends says nothing of the pieces one by one.
+        # Where corners bring their surroundings along, F at the ends says nothing of the pieces one
+        # by one.
         settled = torch.ones_like(made.converged) if apart else made.gap <= INCOMPLETE
         if not there.conservative:  # nothing was promised
             settled = torch.zeros_like(settled)
@@ -151,14 +174,17 @@ class Layered(Wrapper):
     def _from_the_layer(
         self, there: Any, x: Tensor, dtype: torch.dtype, stopwatch: Stopwatch, watch: Watch | None
     ) -> Attribution:
-        """From a baseline among the layer's values, where nothing that passes the layer by changes."""
+        """From a baseline among the layer's values, where nothing that passes the layer by
+        changes."""
         inputs = _lifted(there, dtype, x[None])
         there.hold(inputs)
         start = _Joint.of(core_of(self.method).baseline, there.plan)
         method = with_core(self.method, lambda one: dataclasses.replace(one, baseline=start))
         made = method(there, inputs.points, watch=watch)
         cost = _sum(stopwatch.cost(), made.cost, there.tally)
-        return self._by_map(there.plan, dataclasses.replace(made, cost=cost, method=self._named(there.sites)))
+        return self._by_map(
+            there.plan, dataclasses.replace(made, cost=cost, method=self._named(there.sites))
+        )
 
     def _named(self, sites: Sequence[Site]) -> Layered:
         """The same, layers by name instead of modules."""
@@ -168,15 +194,19 @@ class Layered(Wrapper):
 
     def _at(self, site: Site) -> Layered:
         named = _printed(site, site.side)
-        return dataclasses.replace(self, site=named, side=site.side if isinstance(named, str) else self.side)
+        return dataclasses.replace(
+            self, site=named, side=site.side if isinstance(named, str) else self.side
+        )
 
     def _by_map(self, plan: ReplayPlan, made: Attribution) -> Attribution:
-        """One map for every layer and tensor, the runs of a layer added up; several maps lie end to end."""
+        """One map for every layer and tensor, the runs of a layer added up; several maps lie end to
+        end."""
         if len(plan.places) == 1:
             return made
         values = _added(plan, made.values, 1)
         joint, own = (total(one.square(), 1).sqrt() for one in (made.values, values))
-        # Errors of pieces are taken as independent, so that those of runs add up in squares, whatever cancels in the maps.
+        # Errors of pieces are taken as independent, so that those of runs add up in squares,
+        # whatever cancels in the maps.
         error = made.error * joint / own.clamp_min(torch.finfo(own.dtype).tiny)
         made = dataclasses.replace(
             made,
@@ -187,7 +217,11 @@ class Layered(Wrapper):
             frames=made.frames and Frames(made.frames.clock, _added(plan, made.frames.points, 3)),
             layout=_layout_of_maps(plan),
         )
-        return made if len(plan.maps) == len(plan.places) else self._cancelled(dataclasses.replace(made, error=error))
+        return (
+            made
+            if len(plan.maps) == len(plan.places)
+            else self._cancelled(dataclasses.replace(made, error=error))
+        )
 
     def _cancelled(self, made: Attribution) -> Attribution:
         """Runs that take back what others give leave a small map with the error of large ones."""
@@ -206,9 +240,16 @@ class Layered(Wrapper):
         return made
 
     def _told(
-        self, made: Attribution, core: Method, output: Tensor, change: Tensor, settled: Tensor, cost: Cost
+        self,
+        made: Attribution,
+        core: Method,
+        output: Tensor,
+        change: Tensor,
+        settled: Tensor,
+        cost: Cost,
     ) -> Attribution:
-        """The attribution held against the real change of F, and a warning where much of it passes the layer by."""
+        """The attribution held against the real change of F, and a warning where much of it passes
+        the layer by."""
         residual = (made.weights * change).sum(0) - total(made.values, 1)
         made = dataclasses.replace(
             made,
@@ -249,7 +290,8 @@ def _printed(site: Site, side: str) -> str | Site:
 
 
 def _added(plan: ReplayPlan, joint: Tensor, leading: int) -> Tensor:
-    """What lies end to end by place (L…, n), by map instead: (L…, \\*L) of one, (L…, m) of several."""
+    """What lies end to end by place (L…, n), by map instead: (L…, \\*L) of one, (L…, m) of
+    several."""
     parts = plan.layout.unpack(joint, leading)
     maps = [torch.stack([parts[place] for place in places]).sum(0) for places in plan.maps]
     return maps[0] if len(maps) == 1 else torch.cat([one.flatten(leading) for one in maps], leading)
@@ -261,7 +303,12 @@ def _layout_of_maps(plan: ReplayPlan) -> Layout | None:
         return None
     first = [places[0] for places in plan.maps]
     shapes, dtypes = plan.layout.shapes, plan.layout.dtypes
-    return Layout(None, tuple(shapes[place] for place in first), tuple(dtypes[place] for place in first), False)
+    return Layout(
+        None,
+        tuple(shapes[place] for place in first),
+        tuple(dtypes[place] for place in first),
+        False,
+    )
 
 
 @part
@@ -278,7 +325,8 @@ class PerPlace(Baseline):
 
 @part
 class _Joint(Baseline):
-    """A baseline among the values of layers, asked for map by map, and laid end to end as they are."""
+    """A baseline among the values of layers, asked for map by map, and laid end to end as they
+    are."""
 
     baselines: tuple[Baseline, ...]
     layout: Layout
@@ -292,7 +340,11 @@ class _Joint(Baseline):
                     f"There are {len(baseline.parts)} baselines of layers for {len(plan.maps)} maps: give one for each, or one for all."
                 )
             return cls(baseline.parts, plan.layout, plan.maps)
-        return baseline if len(plan.places) == 1 else cls((baseline,) * len(plan.maps), plan.layout, plan.maps)
+        return (
+            baseline
+            if len(plan.places) == 1
+            else cls((baseline,) * len(plan.maps), plan.layout, plan.maps)
+        )
 
     @property
     def label(self) -> str:
@@ -309,7 +361,11 @@ class _Joint(Baseline):
             raise BaselineError(
                 f"The layers have {sorted(counts)} references: give as many for each, so that they can move together."
             )
-        return made[0] if self.layout.single else torch.cat([references.flatten(2) for references in made], 2)
+        return (
+            made[0]
+            if self.layout.single
+            else torch.cat([references.flatten(2) for references in made], 2)
+        )
 
 
 def _sum(own: Cost, inner: Cost, lifts: CallCount) -> Cost:
@@ -339,13 +395,18 @@ def _placed(
     # All references in one walk: the path knows its corners by their order.
     rule = _AtCorners(core.rule) if apart else core.rule
     return dataclasses.replace(
-        core, baseline=begin, path=path, rule=rule, record=tuple(dict.fromkeys(("shares", *core.record)))
+        core,
+        baseline=begin,
+        path=path,
+        rule=rule,
+        record=tuple(dict.fromkeys(("shares", *core.record))),
     )
 
 
 @dataclass(eq=False)
 class _LiftedPath(Path):
-    """A path through the layer's space: that of the inputs, its corners lifted. ``first`` is where it really began."""
+    """A path through the layer's space: that of the inputs, its corners lifted. ``first`` is where
+    it really began."""
 
     path: Path
     there: Any
@@ -361,7 +422,10 @@ class _LiftedPath(Path):
         self.first = self.starts
         r, b = self.references.shape[:2]
         every = torch.arange(b, device=self.x.device).repeat(r)
-        self.known = [(self.references, self.starts), (self.x.expand_as(self.references), self.inputs[every])]
+        self.known = [
+            (self.references, self.starts),
+            (self.x.expand_as(self.references), self.inputs[every]),
+        ]
 
     @property
     def segments(self) -> int | None:
@@ -391,13 +455,21 @@ class _LiftedPath(Path):
             self.clock, self.first = float(clock[0][earliest]), lifted[earliest]
         if self.there.bypassed:
             self.there.hold(self.inputs, last)
-        notes = {name: note[pieces.start : pieces.start + count + 1] for name, note in segment.notes.items()}
+        notes = {
+            name: note[pieces.start : pieces.start + count + 1]
+            for name, note in segment.notes.items()
+        }
         leading = (count, *shape)
-        return Segment(first.points.reshape(leading), last.points.reshape(leading), clock, notes=notes)
+        return Segment(
+            first.points.reshape(leading), last.points.reshape(leading), clock, notes=notes
+        )
 
     def _each(self, corners: list[Tensor]) -> list[LayerActivations]:
         """Each corner (R, B, \\*s) lifted, those that are not known yet in one go."""
-        found = [next((done for at, done in self.known if torch.equal(at, corner)), None) for corner in corners]
+        found = [
+            next((done for at, done in self.known if torch.equal(at, corner)), None)
+            for corner in corners
+        ]
         new = [corner for corner, done in zip(corners, found, strict=True) if done is None]
         pairs = self.references.shape[0] * self.references.shape[1]
         made = _lifted(self.there, self.dtype, torch.cat(new)) if new else None
@@ -410,7 +482,8 @@ class _LiftedPath(Path):
 
 @part
 class _AtCorners(Rule):
-    """A rule for pieces that each have their own surroundings: every piece of every pair is an example of its own."""
+    """A rule for pieces that each have their own surroundings: every piece of every pair is an
+    example of its own."""
 
     rule: Rule
 
@@ -437,8 +510,11 @@ class _AtCorners(Rule):
             torch.cat([one.error for one in found]),
         )
 
-    def _alone(self, field: Field, segment: Segment, which: slice, clock: tuple[Tensor, Tensor]) -> Integrated:
-        """Some pieces at once: all for rules that do not ask when a piece is, else one with its own clock."""
+    def _alone(
+        self, field: Field, segment: Segment, which: slice, clock: tuple[Tensor, Tensor]
+    ) -> Integrated:
+        """Some pieces at once: all for rules that do not ask when a piece is, else one with its own
+        clock."""
         start, end = segment.start[which], segment.end[which]
         leading, inner = start.shape[:3], start.shape[3:]
         pairs = leading[1] * leading[2]

@@ -21,12 +21,13 @@ class Backward(Wrapper):
 
         A(x) = Σ_r w_r Σ_segments share,    ∇F replaced by what the rule hands back from F
 
-    rule    ``ig.fields.GuidedReLU()``, ``ig.fields.Patterns``, or one of your own (``ig.fields.BackwardRule``)
+    rule    ``ig.fields.GuidedReLU()``, ``ig.fields.Patterns``, or one of your own
+            (``ig.fields.BackwardRule``)
     method  any method with fixed nodes, also one at a layer (``ig.methods.layer``)
 
-    The map is not complete: the result's ``residual`` says what it misses, and no warning is given. Rules with a tolerance judge by
-    what adds up and are refused (``InputError``). Paths that look at gradients on their way look at these.
-    Cost: that of the method.
+    The map is not complete: the result's ``residual`` says what it misses, and no warning is given.
+    Rules with a tolerance judge by what adds up and are refused (``InputError``). Paths that look
+    at gradients on their way look at these. Cost: that of the method.
 
     >>> import torch, integrand as ig
     >>> model = torch.nn.Sequential(torch.nn.Linear(4, 8), torch.nn.ReLU(), torch.nn.Linear(8, 3))
@@ -47,7 +48,9 @@ class Backward(Wrapper):
                 f"A backward rule is ig.fields.GuidedReLU(), ig.fields.Patterns.fit(model, data) or the like, not {type(self.rule).__name__}."
             )
         if not callable(own(self.method)):
-            raise InputError(f"Backward takes a method, such as ig.methods.integrated(…), not {name_of(self.method)}.")
+            raise InputError(
+                f"Backward takes a method, such as ig.methods.integrated(…), not {name_of(self.method)}."
+            )
 
     def __call__(self, field: Field, x: Tensor, *, watch: Watch | None = None) -> Attribution:
         made = self.method(field.with_backward(self.rule), x, watch=watch)

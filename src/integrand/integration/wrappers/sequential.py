@@ -3,7 +3,8 @@
     x̄_i   b on feature i, x elsewhere
     A_i   = A(x; x̄_i) on feature i               adds up to F(x) − F(x̄_i), what F loses when feature i alone is taken away
 
-A sentence of which every word is replaced is no sentence any more; here all points of all paths are x but for one word.
+A sentence of which every word is replaced is no sentence any more; here all points of all paths are
+x but for one word.
 """
 
 from __future__ import annotations
@@ -34,28 +35,35 @@ from .base import FixedBaseline, Runs, check_wrappable, one_call, same_start, wa
 
 @part
 class Sequential(Wrapper):
-    """A method asked about one feature after another: it moves from its baseline to the input, all others stay in the input.
+    """A method asked about one feature after another: it moves from its baseline to the input, all
+    others stay in the input.
 
         A_i(x) = A(x; x̄_i) on feature i,   x̄_i = b on feature i, x elsewhere
 
     method    any method that starts at its baseline
-    features  what moves at a time: "tokens" (a word of a sentence), "pixels", an int (square patches of that side), "columns" or a
-              label map; "auto" is tokens for sequences (n, d), pixels for images, columns for tables
+    features  what moves at a time: "tokens" (a word of a sentence), "pixels", an int (square
+              patches of that side), "columns" or a label map; "auto" is tokens for sequences (n,
+              d), pixels for images, columns for tables
 
-    Each feature adds up to its own effect, Σ_{j in i} A_ij = F(x) − F(x̄_i), and the whole map to the sum of effects, which is not
-    F(x) − F(b). ``change`` (1, B) is that sum, and ``residual`` what the map misses of it; by feature, ``notes["effect"]`` (1, 1, B, n) are
-    the effects and ``notes["missed"]`` what each feature misses of its own. ``converged`` says whether all features did, ``error`` is
-    that of the whole map, errors of features taken as independent. Of several references an effect is the weighted mean.
+    Each feature adds up to its own effect, Σ_{j in i} A_ij = F(x) − F(x̄_i), and the whole map to
+    the sum of effects, which is not F(x) − F(b). ``change`` (1, B) is that sum, and ``residual``
+    what the map misses of it; by feature, ``notes["effect"]`` (1, 1, B, n) are the effects and
+    ``notes["missed"]`` what each feature misses of its own. ``converged`` says whether all features
+    did, ``error`` is that of the whole map, errors of features taken as independent. Of several
+    references an effect is the weighted mean.
 
-    Features that the baseline leaves as they are (``ig.baselines.Masked`` for special tokens) get nothing and cost nothing.
+    Features that the baseline leaves as they are (``ig.baselines.Masked`` for special tokens) get
+    nothing and cost nothing.
 
-    Cost: the method's for every feature that moves, all of them in batches: n·R·nodes gradients per example, and n·R + 1 values where
-    the rule does not evaluate F at the ends. Memory does not grow with the number of features, but for the batch that is worked on. Errors:
-    ``InputError`` for methods whose path chooses its own start (IG2), and for those of a layer.
+    Cost: the method's for every feature that moves, all of them in batches: n·R·nodes gradients per
+    example, and n·R + 1 values where the rule does not evaluate F at the ends. Memory does not grow
+    with the number of features, but for the batch that is worked on. Errors: ``InputError`` for
+    methods whose path chooses its own start (IG2), and for those of a layer.
 
-    Source: Enguehard, "Sequential Integrated Gradients: a simple but effective method for explaining language models", Findings of ACL
-    2023 (arXiv 2305.15853): words, the mask token's vector as the baseline, Gauss–Legendre with 50 nodes. The published code holds the
-    sum against F(x) − F(all words masked), which it is not meant to add up to.
+    Source: Enguehard, "Sequential Integrated Gradients: a simple but effective method for
+    explaining language models", Findings of ACL 2023 (arXiv 2305.15853): words, the mask token's
+    vector as the baseline, Gauss–Legendre with 50 nodes. The published code holds the sum against
+    F(x) − F(all words masked), which it is not meant to add up to.
 
     >>> import torch, integrand as ig
     >>> field = ig.fields.Function(lambda z: z[:, 0, 0] * z[:, 1, 0])
@@ -104,7 +112,8 @@ class Sequential(Wrapper):
 
 @contextmanager
 def _incomplete() -> Iterator[list[warnings.WarningMessage]]:
-    """Warnings of maps that do not add up, kept back: they number pairs of an example and a feature, which nobody sees."""
+    """Warnings of maps that do not add up, kept back: they number pairs of an example and a
+    feature, which nobody sees."""
     kept: list[warnings.WarningMessage] = []
     with warnings.catch_warnings(record=True) as caught:
         warnings.simplefilter("always")
@@ -117,7 +126,8 @@ def _incomplete() -> Iterator[list[warnings.WarningMessage]]:
 
 
 class _Apart:
-    """Features taken one at a time, as pairs (example, feature), and what is found of them, added up as it comes."""
+    """Features taken one at a time, as pairs (example, feature), and what is found of them, added
+    up as it comes."""
 
     def __init__(self, x: Tensor, references: Tensor, groups: Tensor) -> None:
         self.x, self.references, self.groups = x, references, groups
@@ -138,7 +148,9 @@ class _Apart:
 
     def begin(self, example: Tensor, feature: Tensor) -> Tensor:
         """The references (R, P, \\*s) on one feature, the example elsewhere."""
-        return torch.where(self._mask(example, feature), self.references[:, example], self.x[example])
+        return torch.where(
+            self._mask(example, feature), self.references[:, example], self.x[example]
+        )
 
     def _mask(self, example: Tensor, feature: Tensor) -> Tensor:
         return self.groups[example] == over(feature, self.x)

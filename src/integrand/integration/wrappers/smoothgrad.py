@@ -2,7 +2,8 @@
 
     A(x) = mean_d A(x + ε_d),   ε_d ~ N(0, σ²)
 
-A map that changes with every small change of the input says little; what the maps of neighbours have in common says more.
+A map that changes with every small change of the input says little; what the maps of neighbours
+have in common says more.
 """
 
 from __future__ import annotations
@@ -25,7 +26,16 @@ from ..assemble import Watch
 from ..attribution import INCOMPLETE, Attribution, Explainer, ExplainerLike, Wrapper, as_explainer
 from ..running_mean import RunningMean
 from ..sampling_error import Spread
-from .base import FixedBaseline, Runs, check_wrappable, nan_like, one_call, rearranged, same_start, warned_once
+from .base import (
+    FixedBaseline,
+    Runs,
+    check_wrappable,
+    nan_like,
+    one_call,
+    rearranged,
+    same_start,
+    warned_once,
+)
 
 Sigma = float | Tensor | tuple[float | Tensor, ...] | Mapping[Any, float | Tensor]
 """How wide noise is: for one input, or for each of several."""
@@ -42,24 +52,27 @@ class SmoothGrad(Wrapper):
 
     method  any method; where it starts from is asked for x once, and no noise is added to it
     draws   how many noisy copies
-    sigma   the standard deviation, relative to the range (largest − smallest number) of each example; or a tensor that broadcasts to
-            an example: the deviation itself, in units of the input, for columns of different units. Of a model with several inputs,
-            relative to the range of each; or a tuple or dict with one for each input
+    sigma   the standard deviation, relative to the range (largest − smallest number) of each
+            example; or a tensor that broadcasts to an example: the deviation itself, in units of
+            the input, for columns of different units. Of a model with several inputs, relative to
+            the range of each; or a tuple or dict with one for each input
     seed    of the noise; all examples of a batch get the same, scaled to their range
     reduce  "mean": SmoothGrad;  "square": mean_d A_d², SmoothGrad-Squared;  "variance": the (unbiased) variance of A_d, VarGrad
 
-    ``error`` is what the mean over draws is off by, relative to what infinitely many would give, in 95 of 100 cases at most; infinite for
-    a single draw, and for "variance" nobody estimates it (NaN). ``converged`` says whether the integrals of all draws met their own
-    tolerance, and the error too, where it is known (a tenth where they have none); a few dozen draws are seldom enough. The map adds
-    up to mean_d F(x + ε_d) − F(b), not to F(x) − F(b): ``residual`` holds the difference, and ``notes["noised"]`` (draws, 1, B) is
-    F(x + ε_d).
+    ``error`` is what the mean over draws is off by, relative to what infinitely many would give, in
+    95 of 100 cases at most; infinite for a single draw, and for "variance" nobody estimates it
+    (NaN). ``converged`` says whether the integrals of all draws met their own tolerance, and the
+    error too, where it is known (a tenth where they have none); a few dozen draws are seldom
+    enough. The map adds up to mean_d F(x + ε_d) − F(b), not to F(x) − F(b): ``residual`` holds the
+    difference, and ``notes["noised"]`` (draws, 1, B) is F(x + ε_d).
 
-    Cost: draws × the method's, and one value per example. Memory does not grow with draws. Errors: ``InputError`` for integers,
-    which take no noise.
+    Cost: draws × the method's, and one value per example. Memory does not grow with draws. Errors:
+    ``InputError`` for integers, which take no noise.
 
-    Source: Smilkov et al., "SmoothGrad: removing noise by adding noise", arXiv 1706.03825 (25 draws, σ 0.15 of the range); squares:
-    Hooker et al., arXiv 1806.10758; variance: Adebayo et al., arXiv 1810.03307. Published code squares by default and calls that
-    SmoothGrad too; here squares have to be asked for.
+    Source: Smilkov et al., "SmoothGrad: removing noise by adding noise", arXiv 1706.03825 (25
+    draws, σ 0.15 of the range); squares: Hooker et al., arXiv 1806.10758; variance: Adebayo et al.,
+    arXiv 1810.03307. Published code squares by default and calls that SmoothGrad too; here squares
+    have to be asked for.
 
     >>> import torch, integrand as ig
     >>> field = ig.fields.Function(lambda z: z.exp().sum(1))
@@ -86,11 +99,15 @@ class SmoothGrad(Wrapper):
         several = tuple(self.sigma.values()) if isinstance(self.sigma, Mapping) else self.sigma
         for deviation in several if isinstance(several, tuple) else (several,):
             if isinstance(deviation, bool) or not isinstance(deviation, int | float | Tensor):
-                raise InputError(f"sigma is a number or a tensor, not {deviation!r}; for several inputs, one for each.")
+                raise InputError(
+                    f"sigma is a number or a tensor, not {deviation!r}; for several inputs, one for each."
+                )
             if not bool(torch.as_tensor(deviation).ge(0).all()):
                 raise InputError(f"A standard deviation is not negative: sigma={self.sigma!r}.")
         if self.reduce not in _REDUCTIONS:
-            raise InputError(f"reduce is one of {', '.join(map(repr, _REDUCTIONS))}, not {self.reduce!r}.")
+            raise InputError(
+                f"reduce is one of {', '.join(map(repr, _REDUCTIONS))}, not {self.reduce!r}."
+            )
 
     @one_call
     def __call__(self, field: Field, x: Tensor, *, watch: Watch | None = None) -> Attribution:
@@ -127,7 +144,9 @@ class SmoothGrad(Wrapper):
 
     def _noise(self, draw: int, x: Tensor) -> Tensor:
         """Standard normal numbers (\\*s) of one draw."""
-        return torch.randn(x.shape[1:], generator=generator(self.seed, draw), dtype=torch.float64).to(x)
+        return torch.randn(
+            x.shape[1:], generator=generator(self.seed, draw), dtype=torch.float64
+        ).to(x)
 
     def _width(self, x: Tensor, layout: Layout | None) -> Tensor:
         """The standard deviation, broadcasting to (B, \\*s); each of several inputs has its own."""
@@ -171,7 +190,9 @@ class _RunningSums:
     def __init__(self, first: Attribution, reduce: str) -> None:
         self.first = first
         self.reduce = reduce
-        self.maps: RunningMean | Spread = RunningMean(first.values) if reduce == "variance" else Spread(first.values)
+        self.maps: RunningMean | Spread = (
+            RunningMean(first.values) if reduce == "variance" else Spread(first.values)
+        )
         self.base = RunningMean(first.base)
         self.begin = RunningMean(first.change)
         self.weights = RunningMean(first.weights)
@@ -195,13 +216,19 @@ class _RunningSums:
 
     def error(self) -> Tensor:
         """What that is wrong by (B,), relative to it."""
-        return nan_like(self.first.error) if isinstance(self.maps, RunningMean) else self.maps.doubt().error
+        return (
+            nan_like(self.first.error)
+            if isinstance(self.maps, RunningMean)
+            else self.maps.doubt().error
+        )
 
     def told(self, output: Tensor, held: FixedBaseline) -> dict[str, Any]:
-        """The rest of the attribution, for x itself: F(x) (B,), and where its paths began, where that is one place for all draws."""
+        """The rest of the attribution, for x itself: F(x) (B,), and where its paths began, where
+        that is one place for all draws."""
         begin = self.first.baselines
         fixed = self.alike and begin is not None and same_start(begin, held.references)
-        # Methods that take as many references as they need take another number for every draw: what counts is their mean.
+        # Methods that take as many references as they need take another number for every draw: what
+        # counts is their mean.
         weights = self.weights.value if self.alike else torch.ones_like(output)[None]
         start = self.begin.value if self.alike else self.base.value[None]
         return {

@@ -19,11 +19,12 @@ from ..sampling_error import Chance
 
 @part
 class TwoStage(Wrapper):
-    """A method in two stages: rank the references cheaply, drop the poor ones, spend the gradients on the rest.
+    """A method in two stages: rank the references cheaply, drop the poor ones, spend the gradients
+    on the rest.
 
-    ``scout`` integrates every reference roughly; the method's weighting judges those rough maps and may give some a weight of
-    zero; only the others are integrated with the method's own rule. The weights are those of the first stage, shares and errors that
-    count those of the second.
+    ``scout`` integrates every reference roughly; the method's weighting judges those rough maps and
+    may give some a weight of zero; only the others are integrated with the method's own rule. The
+    weights are those of the first stage, shares and errors that count those of the second.
 
     Cost: R × scout + survivors × rule gradients per example, instead of R × rule.
     """
@@ -38,10 +39,13 @@ class TwoStage(Wrapper):
             whole = References.of(method.baseline, x, meter)
             references = whole[:]
             weigh = method.weighting.prepared(x, meter, references)
-            rough = walk(method.path, self.scout, meter, references, x, frames="path" in method.record)
+            rough = walk(
+                method.path, self.scout, meter, references, x, frames="path" in method.record
+            )
             weighed = weigh(rough.shares)
             r, b = (weighed.weights > 0).nonzero(as_tuple=True)
-            # The survivors are a ragged choice of pairs; to paths and rules they look like one reference of a longer batch.
+            # The survivors are a ragged choice of pairs; to paths and rules they look like one
+            # reference of a longer batch.
             fine = walk(
                 method.path,
                 method.rule,
@@ -55,7 +59,8 @@ class TwoStage(Wrapper):
             values = weighed_sum(weighed.weights, rough.shares)
             chance = None
             if method.rule.unbiased:
-                # The rule's noise stays with the pairs; how the references differ is at least as much.
+                # The rule's noise stays with the pairs; how the references differ is at least as
+                # much.
                 each = gradients_per_row(method.path, method.rule)
                 chance = Chance(x, len(references), each or 1, sampled=True)
                 chance.add(rough, weighed.weights)

@@ -2,9 +2,10 @@
 
     stop when  q · √(Σ_i Var_r(share_ri) / n)  ≤  tol · ‖mean_r share_r‖         at two looks that follow one another
 
-The left side is what the mean is off by in 95 of 100 cases at most (``chance.py``). One look that happens to meet the tolerance
-is chosen among many, and says less than it seems to: so two have to. Draws are stratified, and references drawn without replacement as
-long as they last, which the variance of single draws does not see, so what is reported is an upper estimate.
+The left side is what the mean is off by in 95 of 100 cases at most (``chance.py``). One look that
+happens to meet the tolerance is chosen among many, and says less than it seems to: so two have to.
+Draws are stratified, and references drawn without replacement as long as they last, which the
+variance of single draws does not see, so what is reported is an upper estimate.
 """
 
 from __future__ import annotations
@@ -35,18 +36,22 @@ _WALKED_ELEMENTS = 1 << 21  # references of a block are walked about this many n
 
 @part
 class UntilTolerance(Wrapper):
-    """A method whose references are taken in blocks until their mean is known to ``tol``, in 95 of 100 cases or more.
+    """A method whose references are taken in blocks until their mean is known to ``tol``, in 95 of
+    100 cases or more.
 
     tol    relative L2 error, per example; examples that are done leave
-    block  references taken at a time; an example is done when its 95 % bound meets ``tol`` after two blocks that follow one another
+    block  references taken at a time; an example is done when its 95 % bound meets ``tol`` after
+           two blocks that follow one another
 
-    ``error`` of the result is that bound; the truth is the mean over all that may be drawn, references and positions.
+    ``error`` of the result is that bound; the truth is the mean over all that may be drawn,
+    references and positions.
 
-    The method's references must come in random order (``Sample`` draws them so), and count the same. Where they run out first, the
-    map is returned with its error and is not ``converged``. Cost: the method's, for as many references as it takes.
+    The method's references must come in random order (``Sample`` draws them so), and count the
+    same. Where they run out first, the map is returned with its error and is not ``converged``.
+    Cost: the method's, for as many references as it takes.
 
-    Where the method keeps ``shares``, those of references that an example did not take any more are zero, as their weights are. Paths
-    are not kept (``InputError``).
+    Where the method keeps ``shares``, those of references that an example did not take any more are
+    zero, as their weights are. Paths are not kept (``InputError``).
     """
 
     method: Method
@@ -58,7 +63,9 @@ class UntilTolerance(Wrapper):
 
     def __post_init__(self) -> None:
         if not 0 < self.tol < 1:
-            raise InputError(f"tol is a relative error between 0 and 1, such as 0.05, not {self.tol}.")
+            raise InputError(
+                f"tol is a relative error between 0 and 1, such as 0.05, not {self.tol}."
+            )
         if self.block < 2:
             raise InputError(f"A block holds at least two references, not {self.block}.")
         if "path" in self.method.record:
@@ -82,7 +89,15 @@ class UntilTolerance(Wrapper):
                 for begin in range(first, last, size):
                     some = references[begin : min(begin + size, last)]
                     lanes = (begin, len(references))
-                    found = walk(method.path, method.rule, own, _of(some, busy), x[busy], output=output, lanes=lanes)
+                    found = walk(
+                        method.path,
+                        method.rule,
+                        own,
+                        _of(some, busy),
+                        x[busy],
+                        output=output,
+                        lanes=lanes,
+                    )
                     drawn.add(found, some, busy)
                     del found, some  # before the next are made
                 before, met = met, drawn.spread.doubt().error <= self.tol
@@ -90,11 +105,22 @@ class UntilTolerance(Wrapper):
                 if not len(busy):
                     break
             walked, weights = drawn.walked()
-        return result(self, meter, drawn.spread.value, x, walked, Weighed(weights), references, stopwatch.cost(), drawn)
+        return result(
+            self,
+            meter,
+            drawn.spread.value,
+            x,
+            walked,
+            Weighed(weights),
+            references,
+            stopwatch.cost(),
+            drawn,
+        )
 
 
 class _Drawn:
-    """What is kept of draws as they come: their spread, how many each example took, and where their paths began.
+    """What is kept of draws as they come: their spread, how many each example took, and where their
+    paths began.
 
     output  (B,) F(x);  spread of shares (B, \\*s);  keeps  whether shares are kept one by one
     """

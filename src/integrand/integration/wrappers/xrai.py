@@ -1,7 +1,8 @@
 """XRAI: which regions of an image matter, from the map of any method.
 
     pixels      a(p) = max_c A(x)_{c,p}
-    segments    over-segmentations of the image at several scales, each segment grown by a few pixels: they overlap
+    segments    over-segmentations of the image at several scales, each segment grown by a few
+                pixels: they overlap
     ranking     S ← ∅;   take the segment with the largest mean of a over its pixels outside S;   S ← S ∪ segment;   and so on
     map         every pixel gets the mean with which it was taken
 
@@ -41,34 +42,42 @@ _RANGE = (-1.0, 1.0)
 class XRAI(Wrapper):
     """XRAI: the map of a method, averaged over regions that it ranks itself.
 
-        a(p) = max_c A(x)_{c,p};   next region: the segment with the largest mean of a over its pixels that are not taken yet
+        a(p) = max_c A(x)_{c,p};   next region: the segment with the largest mean of a over its
+                                   pixels that are not taken yet
 
-    method    any method whose map is of images; XRAI's is Integrated Gradients from the darkest and the lightest image
+    method    any method whose map is of images; XRAI's is Integrated Gradients from the darkest and
+              the lightest image
     scales    of Felzenszwalb's segmentation, larger for larger segments
     dilation  every segment is grown by so many pixels, so that edges fall inside
-    least     a segment that would add fewer pixels than this is left out; what is never taken shares one mean
-    channels  how channels make one number for a pixel: "max" as published, or "sum": then the map adds up to what the
-              method's own does
-    segments  label maps (S, H, W) of one's own instead of Felzenszwalb's, or a function: image (C, H, W) in [0, 1] → label maps;
-              each of the S is an over-segmentation of its own
+    least     a segment that would add fewer pixels than this is left out; what is never taken
+              shares one mean
+    channels  how channels make one number for a pixel: "max" as published, or "sum": then the map
+              adds up to what the method's own does
+    segments  label maps (S, H, W) of one's own instead of Felzenszwalb's, or a function: image (C,
+              H, W) in [0, 1] → label maps; each of the S is an over-segmentation of its own
 
-    ``values`` (B, C, H, W) are the region's mean, shared evenly by the channels, so that channels add up to it;
-    ``notes["regions"]`` (1, 1, B, H, W) holds the number of each pixel's region, 0 for the one with the largest mean, in falling
-    order; what was never taken comes last. Where ``segments`` are None the image is brought to colours between −1 and 1 (as the eye
-    sees it where the field knows its normalisation), resized to 224 × 224, segmented there (blur 0.8, at least 150 pixels),
-    and the labels resized back.
+    ``values`` (B, C, H, W) are the region's mean, shared evenly by the channels, so that channels
+    add up to it; ``notes["regions"]`` (1, 1, B, H, W) holds the number of each pixel's region, 0
+    for the one with the largest mean, in falling order; what was never taken comes last. Where
+    ``segments`` are None the image is brought to colours between −1 and 1 (as the eye sees it where
+    the field knows its normalisation), resized to 224 × 224, segmented there (blur 0.8, at least
+    150 pixels), and the labels resized back.
 
-    With "max" the map does not add up to a change of F; ``residual`` says by how much. ``error`` is not estimated.
+    With "max" the map does not add up to a change of F; ``residual`` says by how much. ``error`` is
+    not estimated.
 
-    Cost: the method's, and about a second per image of 224 × 224 for segments. Needs integrand[images] (scikit-image), unless
-    ``segments`` are given and ``dilation`` is 0. Errors: ``ShapeError`` for what is no image, ``InputError`` where ``least`` is
-    more than the image has pixels, ``MissingExtra``.
+    Cost: the method's, and about a second per image of 224 × 224 for segments. Needs
+    integrand[images] (scikit-image), unless ``segments`` are given and ``dilation`` is 0. Errors:
+    ``ShapeError`` for what is no image, ``InputError`` where ``least`` is more than the image has
+    pixels, ``MissingExtra``.
 
-    Source: Kapishnikov et al., "XRAI: Better Attributions Through Regions", ICCV 2019 (arXiv 1906.02825). The defaults, the segments and the
-    ranking are those of the published code's full algorithm (PAIR-code/saliency 0.2.1), number for number. It differs in four things:
-    its ranking begins at 1; it segments the model's own numbers also where colours are known; its Integrated Gradients are the
-    mean of gradients at 100 even places, both ends as much as the others, which is off by O(1/100); and its option to stop at a part of
-    the image, and the fast algorithm, which looks at each segment once, are left out.
+    Source: Kapishnikov et al., "XRAI: Better Attributions Through Regions", ICCV 2019 (arXiv
+    1906.02825). The defaults, the segments and the ranking are those of the published code's full
+    algorithm (PAIR-code/saliency 0.2.1), number for number. It differs in four things: its ranking
+    begins at 1; it segments the model's own numbers also where colours are known; its Integrated
+    Gradients are the mean of gradients at 100 even places, both ends as much as the others, which
+    is off by O(1/100); and its option to stop at a part of the image, and the fast algorithm, which
+    looks at each segment once, are left out.
 
     >>> import torch, integrand as ig
     >>> field = ig.fields.Linear(torch.tensor([[[1.0, 1.0, 0.0, 0.0]] * 4]))
@@ -90,7 +99,8 @@ class XRAI(Wrapper):
 
     @property
     def complete(self) -> bool:
-        """With "sum" the map adds up to what the method's own does; of several channels the largest does not."""
+        """With "sum" the map adds up to what the method's own does; of several channels the largest
+        does not."""
         return self.channels == "sum" and self.method.complete
 
     def __post_init__(self) -> None:
@@ -98,7 +108,9 @@ class XRAI(Wrapper):
         if not self.scales or min(self.scales) <= 0:
             raise InputError(f"scales are one or more positive numbers, not {self.scales}.")
         if self.dilation < 0 or self.least < 1:
-            raise InputError(f"dilation is 0 or more pixels and least 1 or more, not {self.dilation} and {self.least}.")
+            raise InputError(
+                f"dilation is 0 or more pixels and least 1 or more, not {self.dilation} and {self.least}."
+            )
         if self.channels not in ("max", "sum"):
             raise InputError(f"channels is 'max' or 'sum', not {self.channels!r}.")
 
@@ -123,7 +135,10 @@ class XRAI(Wrapper):
         made = runs(self.method, field, x)
         with gradients(False):
             pixels = made.values.amax(1) if self.channels == "max" else made.values.sum(1)
-            found = [_ranked(one, masks, self.least) for one, masks in zip(pixels, segmented, strict=True)]
+            found = [
+                _ranked(one, masks, self.least)
+                for one, masks in zip(pixels, segmented, strict=True)
+            ]
         heat, regions = (torch.stack(parts) for parts in zip(*found, strict=True))
         channels = x.shape[1]
         return rearranged(
@@ -150,7 +165,11 @@ class XRAI(Wrapper):
     def _labels(self, picture: Tensor) -> Tensor:
         if self.segments is None:
             return _felzenszwalb(picture, self.scales)
-        return self.segments if isinstance(self.segments, Tensor) else torch.as_tensor(self.segments(picture))
+        return (
+            self.segments
+            if isinstance(self.segments, Tensor)
+            else torch.as_tensor(self.segments(picture))
+        )
 
 
 def _picture(image: Tensor, normalisation: Normalisation | None) -> Tensor:
@@ -168,19 +187,27 @@ def _felzenszwalb(picture: Tensor, scales: tuple[float, ...]) -> Tensor:
     segmentation, resize = _skimage().segmentation, _skimage().transform.resize
     low, high = _RANGE
     image = picture.permute(1, 2, 0).cpu().numpy() * (high - low) + low
-    small = resize(image, (_SIDE, _SIDE), order=3, mode="constant", preserve_range=True, anti_aliasing=True)
+    small = resize(
+        image, (_SIDE, _SIDE), order=3, mode="constant", preserve_range=True, anti_aliasing=True
+    )
     found = []
     for scale in scales:
         labels = segmentation.felzenszwalb(small, scale=scale, sigma=_SMOOTHING, min_size=_LEAST)
         back = resize(
-            labels.astype(float), image.shape[:2], order=0, mode="constant", preserve_range=True, anti_aliasing=False
+            labels.astype(float),
+            image.shape[:2],
+            order=0,
+            mode="constant",
+            preserve_range=True,
+            anti_aliasing=False,
         )
         found.append(torch.from_numpy(back.round().astype(np.int64)))
     return torch.stack(found)
 
 
 def _apart(labels: Any, dilation: int) -> list[Any]:
-    """One mask (H, W) for each label, grown by a disk; only the surroundings of a segment are looked at."""
+    """One mask (H, W) for each label, grown by a disk; only the surroundings of a segment are
+    looked at."""
     _, numbered = np.unique(labels, return_inverse=True)
     numbered = numbered.reshape(labels.shape) + 1
     masks = []
@@ -188,14 +215,18 @@ def _apart(labels: Any, dilation: int) -> list[Any]:
         mask = numbered == number
         if dilation:
             rows, columns = (np.flatnonzero(mask.any(axis)) for axis in (1, 0))
-            around = tuple(slice(max(0, int(at[0]) - dilation), int(at[-1]) + dilation + 1) for at in (rows, columns))
+            around = tuple(
+                slice(max(0, int(at[0]) - dilation), int(at[-1]) + dilation + 1)
+                for at in (rows, columns)
+            )
             mask[around] = _skimage().morphology.isotropic_dilation(mask[around], dilation)
         masks.append(mask)
     return masks
 
 
 def _ranked(pixels: Tensor, masks: Tensor, least: int) -> tuple[Tensor, Tensor]:
-    """Masks (M, H·W) taken by their mean over pixels (H, W) that are left → means (H, W), region numbers (H, W)."""
+    """Masks (M, H·W) taken by their mean over pixels (H, W) that are left → means (H, W), region
+    numbers (H, W)."""
     flat = pixels.flatten().double()
     left = torch.ones_like(flat, dtype=torch.bool)
     waiting = torch.ones(len(masks), dtype=torch.bool, device=masks.device)
@@ -224,7 +255,8 @@ def _ranked(pixels: Tensor, masks: Tensor, least: int) -> tuple[Tensor, Tensor]:
 
 
 def _sums(masks: Tensor, numbers: Tensor) -> Tensor:
-    """What numbers (P,) add up to under each mask (M, P); masks are made numbers a few at a time."""
+    """What numbers (P,) add up to under each mask (M, P); masks are made numbers a few at a
+    time."""
     return torch.cat([some.to(numbers) @ numbers for some in torch.split(masks, 32)])
 
 

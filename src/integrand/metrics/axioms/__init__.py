@@ -1,4 +1,5 @@
-"""The axioms of attribution as a tool: which of them a method keeps, with how much is missing where it does not.
+"""The axioms of attribution as a tool: which of them a method keeps, with how much is missing where
+it does not.
 
 witnesses.py   functions on which methods that break an axiom show it
 catalogue.py   the axioms, each a function (a way to explain) -> how far it is broken

@@ -1,4 +1,5 @@
-"""Methods, paths and plain functions, asked in one way: a field, inputs and references in, maps out."""
+"""Methods, paths and plain functions, asked in one way: a field, inputs and references in, maps
+out."""
 
 from __future__ import annotations
 
@@ -29,12 +30,14 @@ _NODES = 12  # of a path that comes without a rule
 
 @dataclass(frozen=True, eq=False)
 class ExplainerAdapter:
-    """Something that explains: a method whose baseline is exchanged for the references asked with, or a function.
+    """Something that explains: a method whose baseline is exchanged for the references asked with,
+    or a function.
 
     explains  (field, x, references) -> maps
     method    with references in place of its baseline, or None where it is a plain function
     path      the way it takes, or None where it has none
-    own       the method with its own baseline (zero for a bare path), or None where it is a plain function
+    own       the method with its own baseline (zero for a bare path), or None where it is a plain
+              function
     """
 
     explains: Explains
@@ -44,10 +47,13 @@ class ExplainerAdapter:
 
     @classmethod
     def of(cls, given: Any) -> ExplainerAdapter:
-        """Of a method, anything that wraps one, a path, or a function ``(field, x, references) -> values``."""
+        """Of a method, anything that wraps one, a path, or a function ``(field, x, references) ->
+        values``."""
         inmost = core(given)
         if isinstance(inmost, Method):
-            return cls._of_method(lambda references: with_core(given, _from(references)), inmost.path, given)
+            return cls._of_method(
+                lambda references: with_core(given, _from(references)), inmost.path, given
+            )
         parameters = _parameters(given)
         if isinstance(given, Path) or parameters[:3] == ["field", "start", "end"]:
             own = Method(path=given, rule=GaussLegendre(_NODES))
@@ -75,7 +81,10 @@ def ask(method: ExplainerLike, field: Field, x: Tensor) -> Attribution:
 
 @contextmanager
 def _quiet(field: Field) -> Iterator[None]:
-    with field.ready(), warnings.catch_warnings():  # filters are those of the whole process: one thread at a time
+    with (
+        field.ready(),
+        warnings.catch_warnings(),
+    ):  # filters are those of the whole process: one thread at a time
         warnings.simplefilter("ignore", IntegrandWarning)
         yield
 

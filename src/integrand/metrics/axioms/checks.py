@@ -1,8 +1,11 @@
-"""The axioms. Each takes a way to explain and returns by how much it is broken, relative to the size of the maps; zero is kept.
+"""The axioms. Each takes a way to explain and returns by how much it is broken, relative to the
+size of the maps; zero is kept.
 
-Statements are in the docstrings' first lines and are what reports print. Sources: Sundararajan, Taly, Yan 2017 (completeness, dummy, linearity,
-implementation invariance, symmetry); Lundstrom, Huang, Razaviyayn 2022 (non-decreasing positivity); Lundstrom and Razaviyayn
-2025 (affine scale invariance, proportionality, symmetric monotonicity, the monomial rule); Lerma and Lucas 2021 (paths and symmetry).
+Statements are in the docstrings' first lines and are what reports print. Sources: Sundararajan,
+Taly, Yan 2017 (completeness, dummy, linearity, implementation invariance, symmetry); Lundstrom,
+Huang, Razaviyayn 2022 (non-decreasing positivity); Lundstrom and Razaviyayn 2025 (affine scale
+invariance, proportionality, symmetric monotonicity, the monomial rule); Lerma and Lucas 2021 (paths
+and symmetry).
 """
 
 from __future__ import annotations
@@ -31,7 +34,10 @@ from .probes import (
 Check = Callable[[ExplainerAdapter], float | None]
 """How far an axiom is broken; None where the question does not arise."""
 
-_SCALE, _OFFSET = torch.tensor([2.0, -3.0, 0.5, -1.0]).double(), torch.tensor([1.0, -2.0, 0.3, 4.0]).double()
+_SCALE, _OFFSET = (
+    torch.tensor([2.0, -3.0, 0.5, -1.0]).double(),
+    torch.tensor([1.0, -2.0, 0.3, 4.0]).double(),
+)
 
 
 def apart(one: Tensor, other: Tensor, size: Tensor) -> float:
@@ -61,9 +67,12 @@ def linear(asked: ExplainerAdapter) -> float:
     a, c = 1.5, -0.7
     both = asked.explains(Function(lambda z: a * symmetric(z) + c * polynomial(z)), POINTS, STARTS)
     one, other = (asked.explains(Function(f), POINTS, STARTS) for f in (symmetric, polynomial))
-    # Weights that go by ranks of features change seldom: they are tried on more features, and references that differ more.
+    # Weights that go by ranks of features change seldom: they are tried on more features, and
+    # references that differ more.
     x, references = torch.ones(1, 8).double(), SCATTERED
-    first, second, added = (asked.explains(Linear(w), x, references) for w in (*SLOPES, SLOPES.sum(0)))
+    first, second, added = (
+        asked.explains(Linear(w), x, references) for w in (*SLOPES, SLOPES.sum(0))
+    )
     return max(apart(both, a * one + c * other, both), apart(added, first + second, added))
 
 
@@ -80,7 +89,8 @@ def symmetry(asked: ExplainerAdapter) -> float:
 
 
 def positive(asked: ExplainerAdapter) -> float:
-    """Where F never falls on the way, no feature gets less than nothing (non-decreasing positivity)."""
+    """Where F never falls on the way, no feature gets less than nothing (non-decreasing
+    positivity)."""
     values = asked.explains(Function(rising), torch.ones(1, 4).double(), torch.zeros(1, 4).double())
     return apart(values.clamp_max(0), torch.zeros(1, 4).double(), values)
 
@@ -101,12 +111,18 @@ def proportional(asked: ExplainerAdapter) -> float:
 
 
 def monotonic(asked: ExplainerAdapter) -> float:
-    """Where F is everywhere at least as steep in i as G is in j, A_i(F)/(x_i − b_i) ≥ A_j(G)/(x_j − b_j) (symmetric monotonicity)."""
+    """Where F is everywhere at least as steep in i as G is in j, A_i(F)/(x_i − b_i) ≥ A_j(G)/(x_j −
+    b_j) (symmetric monotonicity)."""
     zero = torch.zeros(1, 4).double()
-    low, high = (asked.explains(Function(f), POINTS, zero) / POINTS for f in (of_the_sum, steeper_in_the_first))
-    # G against itself is as steep in every feature, so all rates are equal; F is steeper in feature 0 than G is in any.
+    low, high = (
+        asked.explains(Function(f), POINTS, zero) / POINTS
+        for f in (of_the_sum, steeper_in_the_first)
+    )
+    # G against itself is as steep in every feature, so all rates are equal; F is steeper in feature
+    # 0 than G is in any.
     return max(
-        apart(low.amin(1), low.amax(1), low), apart((high[:, :1] - low).clamp_max(0), torch.zeros_like(low), low)
+        apart(low.amin(1), low.amax(1), low),
+        apart((high[:, :1] - low).clamp_max(0), torch.zeros_like(low), low),
     )
 
 
@@ -119,16 +135,20 @@ def monomial(asked: ExplainerAdapter) -> float:
 
 
 def equivariant(asked: ExplainerAdapter) -> float:
-    """The order of the features does not matter: permuting model, input and baselines permutes the map."""
+    """The order of the features does not matter: permuting model, input and baselines permutes the
+    map."""
     order = torch.tensor([2, 0, 3, 1])
     back = order.argsort()
     here = asked.explains(Function(symmetric), POINTS, STARTS)
-    there = asked.explains(Function(lambda z: symmetric(z[:, back])), POINTS[:, order], STARTS[:, order])
+    there = asked.explains(
+        Function(lambda z: symmetric(z[:, back])), POINTS[:, order], STARTS[:, order]
+    )
     return apart(there, here[:, order], here)
 
 
 def tied(asked: ExplainerAdapter) -> float | None:
-    """Features with the same input and baseline move together, without which no monotone path keeps symmetry."""
+    """Features with the same input and baseline move together, without which no monotone path keeps
+    symmetry."""
     points = _points(asked, Function(symmetric), POINTS, STARTS)
     return None if points is None else apart(points[..., 0], points[..., 1], points - points[:1])
 

@@ -24,7 +24,9 @@ class _Frozen(Field):
         self.normalisation = inner.normalisation
 
     def evaluate(self, z: Tensor, index: Tensor, *, gradient: bool = True) -> Evaluation:
-        found = self.inner.evaluate(torch.where(self.seen, z, self.x[index].to(z.dtype)), index, gradient=gradient)
+        found = self.inner.evaluate(
+            torch.where(self.seen, z, self.x[index].to(z.dtype)), index, gradient=gradient
+        )
         return Evaluation(found.value, found.gradient * self.seen if gradient else found.gradient)
 
 
@@ -36,7 +38,9 @@ class _Sum(Field):
         self.normalisation = one.normalisation
 
     def evaluate(self, z: Tensor, index: Tensor, *, gradient: bool = True) -> Evaluation:
-        one, other = (field.evaluate(z, index, gradient=gradient) for field in (self.one, self.other))
+        one, other = (
+            field.evaluate(z, index, gradient=gradient) for field in (self.one, self.other)
+        )
         return Evaluation(one.value + other.value, one.gradient + other.gradient)
 
 

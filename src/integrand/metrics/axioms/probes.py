@@ -1,7 +1,9 @@
-"""Functions on which methods that break an axiom show it: smooth, with interactions, of four features, written out.
+"""Functions on which methods that break an axiom show it: smooth, with interactions, of four
+features, written out.
 
-Features 0 and 1 count alike where symmetry is asked for; feature 3 is looked at by some only. Points lie away from where anything
-vanishes, and pairs that are to be symmetric agree in input and baselines.
+Features 0 and 1 count alike where symmetry is asked for; feature 3 is looked at by some only.
+Points lie away from where anything vanishes, and pairs that are to be symmetric agree in input and
+baselines.
 """
 
 from __future__ import annotations
@@ -12,7 +14,9 @@ from torch import Tensor, nn
 POINTS = torch.tensor([[0.9, 0.9, 0.7, 1.3], [1.1, 1.1, 0.4, 0.6]], dtype=torch.float64)
 """Inputs (2, 4): features 0 and 1 are equal."""
 
-STARTS = torch.tensor([[0.1, 0.1, -0.2, 0.5], [0.3, 0.3, 0.2, -0.4], [-0.1, -0.1, 0.1, 0.0]], dtype=torch.float64)
+STARTS = torch.tensor(
+    [[0.1, 0.1, -0.2, 0.5], [0.3, 0.3, 0.2, -0.4], [-0.1, -0.1, 0.1, 0.0]], dtype=torch.float64
+)
 """References (3, 4), below the inputs in the features that ``symmetric`` looks at."""
 
 _N = torch.arange(1, 33, dtype=torch.float64)
@@ -35,7 +39,8 @@ def polynomial(z: Tensor) -> Tensor:
 
 
 def rising(z: Tensor) -> Tensor:
-    """z₀ z₁ + ½ z₂ z₃ + tanh(z₀ + 2 z₂): non-decreasing in every feature where all are at least zero."""
+    """z₀ z₁ + ½ z₂ z₃ + tanh(z₀ + 2 z₂): non-decreasing in every feature where all are at least
+    zero."""
     return z[:, 0] * z[:, 1] + 0.5 * z[:, 2] * z[:, 3] + torch.tanh(z[:, 0] + 2 * z[:, 2])
 
 
@@ -45,7 +50,8 @@ def of_the_sum(z: Tensor) -> Tensor:
 
 
 def steeper_in_the_first(z: Tensor) -> Tensor:
-    """exp(0.3 Σ z) + z₀²: as steep as ``of_the_sum`` everywhere, and steeper in feature 0 where z₀ > 0."""
+    """exp(0.3 Σ z) + z₀²: as steep as ``of_the_sum`` everywhere, and steeper in feature 0 where z₀
+    > 0."""
     return of_the_sum(z) + z[:, 0] ** 2
 
 
@@ -75,7 +81,10 @@ def twins() -> tuple[nn.Module, nn.Module]:
         torch.cos(n[:6]),
         torch.sin(0.9 * n[:12] + 1).reshape(2, 6),
     )
-    order, scale = torch.tensor([3, 0, 5, 1, 2, 4]), torch.tensor([2.0, 0.5, 3.0, 1.0, 0.1, 4.0], dtype=torch.float64)
+    order, scale = (
+        torch.tensor([3, 0, 5, 1, 2, 4]),
+        torch.tensor([2.0, 0.5, 3.0, 1.0, 0.1, 4.0], dtype=torch.float64),
+    )
     with torch.no_grad():
         return Gathering(into, offset, out), Gathering(
             into[order] * scale[:, None], offset[order] * scale, out[:, order] / scale

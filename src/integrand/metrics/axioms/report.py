@@ -22,8 +22,10 @@ class AxiomVerdict:
     """One axiom of one method.
 
     axiom, statement  its name, and what it says
-    gap               by how much it is broken at worst, relative to the size of the maps; NaN where it could not be asked
-    holds             whether that is nothing but error of integration; None where it could not be asked, ``why``
+    gap               by how much it is broken at worst, relative to the size of the maps; NaN where
+                      it could not be asked
+    holds             whether that is nothing but error of integration; None where it could not be
+                      asked, ``why``
     """
 
     axiom: str
@@ -35,7 +37,8 @@ class AxiomVerdict:
 
 @dataclass(frozen=True)
 class Axioms:
-    """The verdicts on a method, in the order of the catalogue; prints as a table. ``found["symmetric"].holds``."""
+    """The verdicts on a method, in the order of the catalogue; prints as a table.
+    ``found["symmetric"].holds``."""
 
     method: Any
     verdicts: tuple[AxiomVerdict, ...]
@@ -66,21 +69,29 @@ class Axioms:
 
 
 def axioms(
-    method: Any, model: Any = None, x: Tensor | None = None, *, target: Any = 0, tolerance: float = _KEPT
+    method: Any,
+    model: Any = None,
+    x: Tensor | None = None,
+    *,
+    target: Any = 0,
+    tolerance: float = _KEPT,
 ) -> Axioms:
-    """Which axioms a method, a path, or a function keeps, each tried on functions where those that break it show it.
+    """Which axioms a method, a path, or a function keeps, each tried on functions where those that
+    break it show it.
 
-    method     a ``Method`` or anything that wraps one (its baseline is exchanged for the references of each trial); a path
-               ``(field, start, end)``; or a function ``(field, x (B, n), references (R, n)) -> values (B, n)``
-    model, x   optionally your own model and inputs (B, \\*s): completeness, dummy, and linearity are then asked there as well, with the
-               method's own baseline
+    method     a ``Method`` or anything that wraps one (its baseline is exchanged for the references
+               of each trial); a path ``(field, start, end)``; or a function ``(field, x (B, n),
+               references (R, n)) -> values (B, n)``
+    model, x   optionally your own model and inputs (B, \\*s): completeness, dummy, and linearity
+               are then asked there as well, with the method's own baseline
     target     what is explained of the model
-    tolerance  how much may be missing, relative to the size of the maps, before an axiom counts as broken
+    tolerance  how much may be missing, relative to the size of the maps, before an axiom counts as
+               broken
 
-    Holding on these trials is evidence, breaking is proof. Axioms that a method cannot be asked for (it needs images, or layers by
-    name) come back with ``holds`` None and the reason.
-    Cost: about 25 maps of functions of four features; with a model, five maps more of it.
-    Sources: Sundararajan et al. 2017; Lerma and Lucas 2021 (arXiv 2103.13533); Lundstrom et al. 2022 (arXiv 2202.11912);
+    Holding on these trials is evidence, breaking is proof. Axioms that a method cannot be asked for
+    (it needs images, or layers by name) come back with ``holds`` None and the reason. Cost: about
+    25 maps of functions of four features; with a model, five maps more of it. Sources: Sundararajan
+    et al. 2017; Lerma and Lucas 2021 (arXiv 2103.13533); Lundstrom et al. 2022 (arXiv 2202.11912);
     Lundstrom and Razaviyayn 2025 (arXiv 2306.13753).
 
     >>> import integrand as ig
@@ -96,11 +107,15 @@ def axioms(
                 "On a model of your own axioms() takes a method or a path, and inputs: axioms(method, model, x)."
             )
         field = model if isinstance(model, Field) else TorchField(model, target)
-        verdicts += [_verdict(name, check, tolerance, asked.own, field, x) for name, check in OWN.items()]
+        verdicts += [
+            _verdict(name, check, tolerance, asked.own, field, x) for name, check in OWN.items()
+        ]
     return Axioms(method, tuple(verdicts))
 
 
-def _verdict(name: str, check: Callable[..., float | None], tolerance: float, *asked: Any) -> AxiomVerdict:
+def _verdict(
+    name: str, check: Callable[..., float | None], tolerance: float, *asked: Any
+) -> AxiomVerdict:
     statement = (check.__doc__ or "").split("\n")[0].strip().rstrip(".")
     try:
         gap = check(*asked)

@@ -17,7 +17,8 @@ from .removal import ranked, scores_without, steps_of
 
 
 def area(curve: Tensor) -> Tensor:
-    """The area under a curve (…, K+1) over [0, 1] by the trapezoid rule, both ends included: (Σ c − (c_0 + c_K)/2) / K."""
+    """The area under a curve (…, K+1) over [0, 1] by the trapezoid rule, both ends included: (Σ c −
+    (c_0 + c_K)/2) / K."""
     return (curve.sum(-1) - (curve[..., 0] + curve[..., -1]) / 2) / (curve.shape[-1] - 1)
 
 
@@ -27,7 +28,8 @@ def ratio(numbers: Tensor, base: Tensor) -> Tensor:
 
 
 def normalised(curve: Tensor, how: str | None, whole: Tensor, empty: Tensor) -> Tensor:
-    """A curve (M, B, K+1) relative to the score of the input (B,), or between that and the score with everything gone (B,)."""
+    """A curve (M, B, K+1) relative to the score of the input (B,), or between that and the score
+    with everything gone (B,)."""
     if how is None:
         return curve
     if how == "whole":
@@ -39,7 +41,8 @@ def normalised(curve: Tensor, how: str | None, whole: Tensor, empty: Tensor) -> 
 
 @part
 class Curve(Metric):
-    """The score from the first feature to the last; ``keep`` says whether the ranked features go or come."""
+    """The score from the first feature to the last; ``keep`` says whether the ranked features go or
+    come."""
 
     fill: Any = 0.0
     steps: int = 50
@@ -56,7 +59,9 @@ class Curve(Metric):
         """The curves (M, B, K+1)."""
         ranking = ranked(subject, maps, self.features, self.seed, self.rank)
         gone = steps_of(ranking.counts, self.steps if self.each is None else None, self.each)
-        curve = scores_without(subject, ranking, gone, self._fill(subject), score=self.score, keep=self.keep)
+        curve = scores_without(
+            subject, ranking, gone, self._fill(subject), score=self.score, keep=self.keep
+        )
         ends = curve[0, :, 0], curve[0, :, -1]
         empty, whole = ends if self.keep else ends[::-1]
         return normalised(curve, self.normalise, whole, empty)

@@ -1,11 +1,13 @@
-"""Explanations of graphs: what is left of a prediction without the explanation, and with nothing else.
+"""Explanations of graphs: what is left of a prediction without the explanation, and with nothing
+else.
 
     edges, nodes or features x (B, E) ── map ──▶ S ──▶  x without S  (fidelity+)
                                                   └──▶  S alone      (fidelity−, unfaithfulness)
 
-A graph model is asked here as any other: a function of edge weights (B, E), or of features, of which 0 means "not there". The
-subgraph S is cut by the engine of curves, or weighed by a soft mask as it is given. Who has the outputs already uses the plain
-functions: ``fidelities``, ``characterize``, ``unfaithful``.
+A graph model is asked here as any other: a function of edge weights (B, E), or of features, of
+which 0 means "not there". The subgraph S is cut by the engine of curves, or weighed by a soft mask
+as it is given. Who has the outputs already uses the plain functions: ``fidelities``,
+``characterize``, ``unfaithful``.
 
 ``target="predicted"`` asks about the model, the true labels as target about the phenomenon.
 """
@@ -46,16 +48,18 @@ def fidelities(
     mode: str = "model",
     by: str = "accuracy",
 ) -> tuple[Tensor, Tensor]:
-    """Fidelity+ and fidelity− of each example, (N,) each, from class outputs: logits of the whole, without S, and of S alone (N, C).
+    """Fidelity+ and fidelity− of each example, (N,) each, from class outputs: logits of the whole,
+    without S, and of S alone (N, C).
 
         model,      accuracy      fid = 1 − 1[ŷ' = ŷ]                      phenomenon, accuracy      fid = |1[ŷ = y] − 1[ŷ' = y]|
         model,      probability   fid = p(ŷ) − p'(ŷ)                       phenomenon, probability   fid = p(y) − p'(y)
 
     labels  (N,) the true classes y, for mode="phenomenon"
 
-    Fidelity+ (without S) is better high, fidelity− (S alone) better low; their means over examples are what papers report.
-    Peers: PyG's ``fidelity`` is "accuracy", averaged; divelab's DIG "probability" with a sign, which may be negative.
-    Sources: Amara et al., "GraphFramEx", 2022; Yuan et al., "Explainability in graph neural networks: a taxonomic survey".
+    Fidelity+ (without S) is better high, fidelity− (S alone) better low; their means over examples
+    are what papers report. Peers: PyG's ``fidelity`` is "accuracy", averaged; divelab's DIG
+    "probability" with a sign, which may be negative. Sources: Amara et al., "GraphFramEx", 2022;
+    Yuan et al., "Explainability in graph neural networks: a taxonomic survey".
 
     >>> import torch, integrand as ig
     >>> whole, without, alone = torch.tensor([[2.0, 1.0]]), torch.tensor([[0.0, 1.0]]), torch.tensor([[3.0, 1.0]])
@@ -66,7 +70,9 @@ def fidelities(
     _known(by, _BY, "by")
     _alike(whole, without, alone)
     if mode == "phenomenon" and labels is None:
-        raise InputError('mode="phenomenon" compares with what is true: give labels=, one class per example.')
+        raise InputError(
+            'mode="phenomenon" compares with what is true: give labels=, one class per example.'
+        )
     which = whole.argmax(1) if mode == "model" or labels is None else labels.to(whole.device)
     if which.shape != whole.shape[:1]:
         raise ShapeError(f"{describe(which.shape)} labels were given for {len(whole)} examples.")
@@ -79,13 +85,15 @@ def fidelities(
 
 
 def characterize(plus: Tensor, minus: Tensor, weights: tuple[float, float] = (0.5, 0.5)) -> Tensor:
-    """The characterization score: the weighted harmonic mean of fidelity+ and 1 − fidelity−. 0 to 1; higher is better.
+    """The characterization score: the weighted harmonic mean of fidelity+ and 1 − fidelity−. 0 to
+    1; higher is better.
 
         (w₊ + w₋) / (w₊ / fid₊ + w₋ / (1 − fid₋))
 
-    0 where either is 0. NaN where fid₊ < 0 or fid₋ > 1, which differences of probabilities can be: a harmonic mean has no negative
-    terms. Means over examples go in, as published; single examples may, but the mean of scores is not the score of the means.
-    Source: Amara et al., "GraphFramEx", 2022. PyG's ``characterization_score`` agrees for weights that sum to one, which it requires.
+    0 where either is 0. NaN where fid₊ < 0 or fid₋ > 1, which differences of probabilities can be:
+    a harmonic mean has no negative terms. Means over examples go in, as published; single examples
+    may, but the mean of scores is not the score of the means. Source: Amara et al., "GraphFramEx",
+    2022. PyG's ``characterization_score`` agrees for weights that sum to one, which it requires.
 
     >>> import torch, integrand as ig
     >>> round(ig.metrics.characterize(torch.tensor(0.8), torch.tensor(0.4)).item(), 6)
@@ -99,13 +107,14 @@ def characterize(plus: Tensor, minus: Tensor, weights: tuple[float, float] = (0.
 
 
 def unfaithful(whole: Tensor, alone: Tensor) -> Tensor:
-    """Unfaithfulness of each example (N,), from logits of the whole and of the explanation alone (N, C). 0 to 1; lower is better.
+    """Unfaithfulness of each example (N,), from logits of the whole and of the explanation alone
+    (N, C). 0 to 1; lower is better.
 
         GEF = 1 − exp(−KL(y ‖ ŷ)),      KL(y ‖ ŷ) = Σ_c y_c ln(y_c / ŷ_c)
 
-    y are the probabilities of the whole, ŷ those of S alone.
-    Peers: PyG's ``unfaithfulness`` says this formula and computes KL(ŷ ‖ y), averaged over examples before the exponential.
-    Source: Agarwal et al., "Evaluating explainability for graph neural networks" (GraphXAI), 2022.
+    y are the probabilities of the whole, ŷ those of S alone. Peers: PyG's ``unfaithfulness`` says
+    this formula and computes KL(ŷ ‖ y), averaged over examples before the exponential. Source:
+    Agarwal et al., "Evaluating explainability for graph neural networks" (GraphXAI), 2022.
 
     >>> import torch, integrand as ig
     >>> half, sure = torch.tensor([[0.5, 0.5]]).log(), torch.tensor([[0.8, 0.2]]).log()
@@ -132,12 +141,16 @@ def _known(given: str, known: tuple[str, ...], name: str) -> None:
 def _alike(*outputs: Tensor) -> None:
     if any(out.ndim != 2 or out.shape != outputs[0].shape or out.shape[1] < 2 for out in outputs):
         shapes = ", ".join(describe(out.shape) for out in outputs)
-        raise ShapeError(f"Class outputs are (examples, classes) of one shape, two classes at least; got {shapes}.")
+        raise ShapeError(
+            f"Class outputs are (examples, classes) of one shape, two classes at least; got {shapes}."
+        )
 
 
 def _weights(weights: tuple[float, float]) -> None:
     if len(weights) != 2 or not all(w > 0 for w in weights):
-        raise InputError(f"weights= are two positive numbers, of fidelity+ and of 1 − fidelity−, not {weights!r}.")
+        raise InputError(
+            f"weights= are two positive numbers, of fidelity+ and of 1 − fidelity−, not {weights!r}."
+        )
 
 
 # --- asked of a model -------------------------------------------------------------------------------------------------
@@ -164,7 +177,9 @@ class _Cut(Metric):
             return self._soft(subject, maps, score, alone=alone)
         ranking = ranked(subject, maps, self.features, self.seed)
         size = ((1 - self.sparsity) * ranking.counts).round().clamp_min(1).long()
-        return scores_without(subject, ranking, size[None], self.fill, score=score, keep=alone)[..., 0]
+        return scores_without(subject, ranking, size[None], self.fill, score=score, keep=alone)[
+            ..., 0
+        ]
 
     def _soft(self, subject: Subject, maps: Maps, score: Score, *, alone: bool) -> Tensor:
         groups = feature_map(self.features, subject.x)
@@ -200,7 +215,9 @@ class _Fidelity(_Cut):
             return subject.whole()[:, None] - torch.stack(left, -1)
         ahead = Lead(self._class(subject))
         before = subject.whole(ahead) > 0
-        after = torch.stack([self.without(subject, maps, ahead, alone=alone) > 0 for alone in ways], -1)
+        after = torch.stack(
+            [self.without(subject, maps, ahead, alone=alone) > 0 for alone in ways], -1
+        )
         return (before[:, None] != after).to(subject.x.dtype)
 
     def _class(self, subject: Subject) -> Any:
@@ -223,26 +240,31 @@ class _Fidelity(_Cut):
 @metric("fidelity_plus")
 @part
 class FidelityPlus(_Fidelity):
-    """Fidelity+: what the prediction loses without the explanation. Higher is better: what was taken away was necessary.
+    """Fidelity+: what the prediction loses without the explanation. Higher is better: what was
+    taken away was necessary.
 
         by="probability":  p(x) − p(x without S)
         by="accuracy":     mode="model":       1 − 1[ŷ(x without S) = ŷ(x)]
                            mode="phenomenon":  |1[ŷ(x) = y] − 1[ŷ(x without S) = y]|
 
-    sparsity  0.7: S are the highest (1 − sparsity) of the features, one at least; None: the map is a soft mask in [0, 1] and weighs
-              what it keeps, x without S is fill + (1 − map)(x − fill)
-    by        "probability" of the class explained (signed, as in DIG), or "accuracy" (as in PyG and GraphFramEx)
-    mode      with "accuracy": "model" asks whether the predicted class stays, "phenomenon" whether the class explained, which is then to
-              be the true one, stays as right or wrong as it was. With "probability" the class explained decides: target="predicted"
+    sparsity  0.7: S are the highest (1 − sparsity) of the features, one at least; None: the map is
+              a soft mask in [0, 1] and weighs what it keeps, x without S is fill + (1 − map)(x −
+              fill)
+    by        "probability" of the class explained (signed, as in DIG), or "accuracy" (as in PyG and
+              GraphFramEx)
+    mode      with "accuracy": "model" asks whether the predicted class stays, "phenomenon" whether
+              the class explained, which is then to be the true one, stays as right or wrong as it
+              was. With "probability" the class explained decides: target="predicted"
     fill      what is not there becomes; 0 for edge weights
     features  "auto": pixels for images, tokens for (T, D), elements otherwise, such as edges (B, E)
     seed      of the shuffle that breaks ties
 
     Cost: one row for each map and example; x once (by="accuracy": twice, once to know the class).
-    Pitfalls: a graph without S looks like nothing the model was trained on; a model changes its mind for that alone (compare with a random
-    map of the same sparsity). A tie for the highest output counts as not predicted.
-    Peers: PyG uses soft masks as given and averages; threshold them there for the numbers here.
-    Source: Amara et al., "GraphFramEx", 2022; Yuan et al., "Explainability in graph neural networks", 2022.
+    Pitfalls: a graph without S looks like nothing the model was trained on; a model changes its
+    mind for that alone (compare with a random map of the same sparsity). A tie for the highest
+    output counts as not predicted. Peers: PyG uses soft masks as given and averages; threshold them
+    there for the numbers here. Source: Amara et al., "GraphFramEx", 2022; Yuan et al.,
+    "Explainability in graph neural networks", 2022.
 
     >>> import torch, integrand as ig
     >>> model, x = torch.nn.Linear(10, 3), torch.ones(5, 10)
@@ -259,14 +281,15 @@ class FidelityPlus(_Fidelity):
 @metric("fidelity_minus")
 @part
 class FidelityMinus(_Fidelity):
-    """Fidelity−: what the prediction loses when only the explanation is left. Lower is better: what is left is sufficient.
+    """Fidelity−: what the prediction loses when only the explanation is left. Lower is better: what
+    is left is sufficient.
 
         by="probability":  p(x) − p(S alone)
         by="accuracy":     mode="model":       1 − 1[ŷ(S alone) = ŷ(x)]
                            mode="phenomenon":  |1[ŷ(x) = y] − 1[ŷ(S alone) = y]|
 
-    Parameters, cost, pitfalls and peers: as ``FidelityPlus``. Negative values of the probability version say that the explanation alone
-    is more convincing than the input.
+    Parameters, cost, pitfalls and peers: as ``FidelityPlus``. Negative values of the probability
+    version say that the explanation alone is more convincing than the input.
     """
 
     higher: ClassVar[bool] = False
@@ -278,17 +301,18 @@ class FidelityMinus(_Fidelity):
 @metric("characterization")
 @part
 class Characterization(_Fidelity):
-    """Characterization score: the weighted harmonic mean of fidelity+ and 1 − fidelity−. 0 to 1; higher is better.
+    """Characterization score: the weighted harmonic mean of fidelity+ and 1 − fidelity−. 0 to 1;
+    higher is better.
 
         (w₊ + w₋) / (w₊ / fid₊ + w₋ / (1 − fid₋))
 
     weights  w₊ and w₋, equal as published
     others   as in ``FidelityPlus``; by="accuracy" is what was published
 
-    One number per example is the score of that example; the summary is, as published, the score of the *mean* fidelities, which is
-    not the mean of the scores. NaN where a harmonic mean is none: fid₊ < 0 (the probability rises without S).
-    Cost: two rows for each map and example; x once (by="accuracy": twice).
-    Source: Amara et al., "GraphFramEx", 2022.
+    One number per example is the score of that example; the summary is, as published, the score of
+    the *mean* fidelities, which is not the mean of the scores. NaN where a harmonic mean is none:
+    fid₊ < 0 (the probability rises without S). Cost: two rows for each map and example; x once
+    (by="accuracy": twice). Source: Amara et al., "GraphFramEx", 2022.
     """
 
     by: str = "accuracy"
@@ -314,15 +338,18 @@ class Characterization(_Fidelity):
 @metric("unfaithfulness")
 @part
 class Unfaithfulness(_Cut):
-    """Unfaithfulness (GEF): how far the class probabilities of the explanation alone are from those of the input. Lower is better.
+    """Unfaithfulness (GEF): how far the class probabilities of the explanation alone are from those
+    of the input. Lower is better.
 
         GEF = 1 − exp(−KL(y ‖ ŷ)),      y = p(x),  ŷ = p(S alone)
 
-    Parameters as in ``FidelityPlus``. The model has class outputs (B, C); which class is explained does not matter.
-    Cost: one row for each map and example, and x twice: its outputs, and what every curve knows of its score.
-    Pitfalls: the divergence is taken over all classes, so an explanation of one class is blamed for what it rightly leaves out.
-    Peers: PyG's ``unfaithfulness`` computes KL(ŷ ‖ y) for the formula above, and averages before the exponential.
-    Source: Agarwal et al., "Evaluating explainability for graph neural networks" (GraphXAI), 2022.
+    Parameters as in ``FidelityPlus``. The model has class outputs (B, C); which class is explained
+    does not matter. Cost: one row for each map and example, and x twice: its outputs, and what
+    every curve knows of its score. Pitfalls: the divergence is taken over all classes, so an
+    explanation of one class is blamed for what it rightly leaves out. Peers: PyG's
+    ``unfaithfulness`` computes KL(ŷ ‖ y) for the formula above, and averages before the
+    exponential. Source: Agarwal et al., "Evaluating explainability for graph neural networks"
+    (GraphXAI), 2022.
 
     >>> import torch, integrand as ig
     >>> model, x = torch.nn.Linear(10, 3), torch.ones(5, 10)
@@ -355,8 +382,9 @@ class Sparsity(Metric):
     threshold  0; 0.5 turns a soft mask into a subgraph
     features   as in ``Sparseness``
 
-    Pitfalls: of a map with signs, S are the positive features; nearly no map of a real model has exact zeros, so cut it first.
-    Source: Pope et al., "Explainability methods for graph convolutional neural networks", CVPR 2019.
+    Pitfalls: of a map with signs, S are the positive features; nearly no map of a real model has
+    exact zeros, so cut it first. Source: Pope et al., "Explainability methods for graph
+    convolutional neural networks", CVPR 2019.
 
     >>> import torch, integrand as ig
     >>> ig.metrics.sparsity(torch.tensor([[0.0, 0.9, 0.0, 0.2]])).item()
@@ -377,15 +405,17 @@ class Sparsity(Metric):
 @metric("jaccard")
 @part
 class Jaccard(Metric):
-    """Jaccard index of an explanation and the true one (graph explanation accuracy, GEA). 0 to 1; higher is better.
+    """Jaccard index of an explanation and the true one (graph explanation accuracy, GEA). 0 to 1;
+    higher is better.
 
         |S ∩ T| / |S ∪ T| = TP / (TP + FP + FN),      S = { i : φ_i > threshold },  T the mask
 
     threshold  0; 0.5 turns a soft mask into a subgraph
 
-    Works on edges (B, E) as on pixels, whose channels are summed. NaN for an empty mask, 0 for an empty explanation of one that is not.
-    Pitfalls: the threshold decides; ``localisation_auc`` has none.
-    Source: Agarwal et al., "Evaluating explainability for graph neural networks" (GraphXAI), 2022.
+    Works on edges (B, E) as on pixels, whose channels are summed. NaN for an empty mask, 0 for an
+    empty explanation of one that is not. Pitfalls: the threshold decides; ``localisation_auc`` has
+    none. Source: Agarwal et al., "Evaluating explainability for graph neural networks" (GraphXAI),
+    2022.
 
     >>> import torch, integrand as ig
     >>> ig.metrics.jaccard(torch.tensor([[0.0, 0.9, 0.0, 0.2]]), torch.tensor([[False, True, True, False]])).item()

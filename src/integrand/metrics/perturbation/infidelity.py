@@ -21,15 +21,17 @@ from .removal import replacement
 from .subsets import Cells
 
 Perturb = Callable[[Tensor, Tensor, torch.Generator], Tensor]
-"""(x rows (n, \\*s), fill rows (n, \\*s), generator) -> rows (n, \\*s) as they become, or bool (n or 1, \\*s), what the fill replaces.
+"""(x rows (n, \\*s), fill rows (n, \\*s), generator) -> rows (n, \\*s) as they become, or bool (n
+or 1, \\*s), what the fill replaces.
 
-Called once for every draw and some of the examples, each time with the same generator: draw noise of shape (1, \\*s), so that examples
-share it."""
+Called once for every draw and some of the examples, each time with the same generator: draw noise
+of shape (1, \\*s), so that examples share it."""
 
 
 @part
 class NoisyFill:
-    """The fill with normal noise of deviation ``std``: every feature is perturbed at once. ``low`` and ``high`` cut it off.
+    """The fill with normal noise of deviation ``std``: every feature is perturbed at once. ``low``
+    and ``high`` cut it off.
 
     Yeh et al.'s "Gaussian" perturbation as their code has it: black, std 0.2, cut to [0, 1].
     """
@@ -46,17 +48,21 @@ class NoisyFill:
 
 @part
 class Jitter:
-    """The input with normal noise of deviation ``std``: I ~ N(0, std²), small ones for gradient-like maps."""
+    """The input with normal noise of deviation ``std``: I ~ N(0, std²), small ones for
+    gradient-like maps."""
 
     std: float = 0.2
 
     def __call__(self, x: Tensor, blank: Tensor, random: torch.Generator) -> Tensor:
-        return x - self.std * torch.randn((1, *x.shape[1:]), generator=random, dtype=torch.float64).to(x)
+        return x - self.std * torch.randn(
+            (1, *x.shape[1:]), generator=random, dtype=torch.float64
+        ).to(x)
 
 
 @part
 class Square:
-    """A square of an image replaced: its side is one of 1 … ``most``, and it lies anywhere in the image (Yeh et al.: 10 of 28)."""
+    """A square of an image replaced: its side is one of 1 … ``most``, and it lies anywhere in the
+    image (Yeh et al.: 10 of 28)."""
 
     most: int = 10
 
@@ -87,7 +93,9 @@ class RandomFeatures:
 
     def __call__(self, x: Tensor, blank: Tensor, random: torch.Generator) -> Tensor:
         if isinstance(self.features, Tensor) and self.features.ndim == x.ndim - 1:
-            raise InputError("Subsets for infidelity need label maps that the examples share (H, W), not one for each.")
+            raise InputError(
+                "Subsets for infidelity need label maps that the examples share (H, W), not one for each."
+            )
         cells = Cells.of(self.features, x[:1])
         noise = torch.rand(1, len(cells), generator=random, dtype=torch.float64).to(x.device)
         chosen = (noise < self.share) | (noise == noise.amin())
@@ -106,34 +114,40 @@ PERTURB: dict[str, Perturb] = {
 @metric("infidelity")
 @part
 class Infidelity(Metric):
-    """Infidelity: the squared error of what a map says a perturbation I does, against what it does. Lower is better, 0 at best.
+    """Infidelity: the squared error of what a map says a perturbation I does, against what it does.
+    Lower is better, 0 at best.
 
         E_I [ ( β · φ[I] − (F(x) − F(x − I)) )² ]
 
         form="global"   φ[I] = Σ_i φ_i · I_i / (x_i − fill_i)    for maps that add up: all of I = x − fill moves what they sum to
         form="local"    φ[I] = Σ_i φ_i · I_i                     for maps that are slopes, such as a gradient
 
-    form     "global" is right for Integrated Gradients, Shapley values, input × gradient and everything multiplied by the input; say which
-             one was used: each makes a perfect map of the other kind look bad
-    perturb  "subset": features replaced by the fill, each with probability ½; "square": a square of 1 to 10 pixels; "gaussian": everything,
-             by the fill and noise of deviation 0.2 (as coded by the authors, who also cut to [0, 1]: ``NoisyFill(0.2, 0, 1)``); "jitter": the
+    form     "global" is right for Integrated Gradients, Shapley values, input × gradient and
+             everything multiplied by the input; say which one was used: each makes a perfect map of
+             the other kind look bad
+    perturb  "subset": features replaced by the fill, each with probability ½; "square": a square of
+             1 to 10 pixels; "gaussian": everything, by the fill and noise of deviation 0.2 (as
+             coded by the authors, who also cut to [0, 1]: ``NoisyFill(0.2, 0, 1)``); "jitter": the
              input and such noise; ``ig.metrics.NoisyFill``, ``Jitter``, ``Square`` or
-             ``RandomFeatures`` with other numbers; or a function (x, fill, generator) → rows as they
-             become, or bool, what the fill replaces. Where it replaces, φ[I] of the global form is just the sum of the replaced
+             ``RandomFeatures`` with other numbers; or a function (x, fill, generator) → rows as
+             they become, or bool, what the fill replaces. Where it replaces, φ[I] of the global
+             form is just the sum of the replaced
     draws    perturbations, the same for all maps and examples
     fill     a number, a tensor, a name, or any baseline
-    scale    True: β = E[φ[I] ΔF] / E[φ[I]²] for each map and example, the factor that serves it best, as in all the paper's
-             numbers; False: β = 1, the definition
+    scale    True: β = E[φ[I] ΔF] / E[φ[I]²] for each map and example, the factor that serves it
+             best, as in all the paper's numbers; False: β = 1, the definition
     score    "output", the scalar that the map explains, "probability" of its class, or a target
 
-    Units: those of F, squared. A map of zeros has E[ΔF²], with or without β. Cost: ``draws`` rows for each example, whatever the
-    number of maps, and one for F(x).
-    Pitfalls: large values come from large F, compare maps of one model only; perturbations that move everything judge one direction
-    over and over; a feature equal to its fill is moved by noise, but the global form has nothing to say of it.
-    Peers: Captum's infidelity agrees (to 1e-5 for the same perturbations) with form="local", and with form="global" where its
-    perturbations are divided by x − fill (multiply_by_inputs); its normalize=True is scale=True. Quantus' Infidelity never puts back the
-    block it replaced before the next one, always takes φ · (x − x'), and repeats one number n_perturb_samples times.
-    Source: Yeh et al., "On the (in)fidelity and sensitivity of explanations", NeurIPS 2019 (10 000 draws).
+    Units: those of F, squared. A map of zeros has E[ΔF²], with or without β. Cost: ``draws`` rows
+    for each example, whatever the number of maps, and one for F(x). Pitfalls: large values come
+    from large F, compare maps of one model only; perturbations that move everything judge one
+    direction over and over; a feature equal to its fill is moved by noise, but the global form has
+    nothing to say of it. Peers: Captum's infidelity agrees (to 1e-5 for the same perturbations)
+    with form="local", and with form="global" where its perturbations are divided by x − fill
+    (multiply_by_inputs); its normalize=True is scale=True. Quantus' Infidelity never puts back the
+    block it replaced before the next one, always takes φ · (x − x'), and repeats one number
+    n_perturb_samples times. Source: Yeh et al., "On the (in)fidelity and sensitivity of
+    explanations", NeurIPS 2019 (10 000 draws).
 
     >>> import torch, integrand as ig
     >>> model, x = torch.nn.Linear(4, 3), torch.randn(5, 4)
@@ -154,7 +168,9 @@ class Infidelity(Metric):
 
     def __post_init__(self) -> None:
         if self.form not in ("global", "local"):
-            raise InputError(f'form= is "global" for maps that add up or "local" for slopes, not {self.form!r}.')
+            raise InputError(
+                f'form= is "global" for maps that add up or "local" for slopes, not {self.form!r}.'
+            )
         if self.draws < 1:
             raise InputError(f"Infidelity is a mean over one draw at least, not {self.draws}.")
         if isinstance(self.perturb, str) and self.perturb not in PERTURB:
@@ -198,9 +214,17 @@ class Infidelity(Metric):
         return said.reshape(len(maps), self.draws, batch).transpose(1, 2), done
 
     def _moved(
-        self, x: Tensor, blank: Tensor, replace: Any, values: Tensor, draw: int, some: slice, said: Tensor
+        self,
+        x: Tensor,
+        blank: Tensor,
+        replace: Any,
+        values: Tensor,
+        draw: int,
+        some: slice,
+        said: Tensor,
     ) -> Tensor:
-        """Some examples (n, \\*s) as a draw leaves them; what maps say of it is written to ``said`` (M, n)."""
+        """Some examples (n, \\*s) as a draw leaves them; what maps say of it is written to ``said``
+        (M, n)."""
         perturb = PERTURB[self.perturb] if isinstance(self.perturb, str) else self.perturb
         own, filled = x[some], blank[some]
         became = perturb(own, filled, generator(self.seed, draw))

@@ -1,7 +1,9 @@
-"""Performance Information Curves: the score against the information in the picture that gives it (SIC, AIC).
+"""Performance Information Curves: the score against the information in the picture that gives it
+(SIC, AIC).
 
 mask       a random 1 % of the pixels and the four corners: the same for every map
-picture_t  pixels of the mask and the t most important ones are kept, all others interpolated linearly between them
+picture_t  pixels of the mask and the t most important ones are kept, all others interpolated
+           linearly between them
 e_t        bytes of picture_t as lossless WebP, 0 for the mask alone and 1 for the whole image
 s_t        score of picture_t, 0 for the mask alone and 1 for the whole image
 """
@@ -35,7 +37,21 @@ _HIDDEN = 0.01  # of the pixels are in the random mask
 
 @part
 class _Information(Metric):
-    thresholds: tuple[float, ...] = (0.005, 0.01, 0.02, 0.03, 0.04, 0.05, 0.07, 0.10, 0.13, 0.21, 0.34, 0.5, 0.75)
+    thresholds: tuple[float, ...] = (
+        0.005,
+        0.01,
+        0.02,
+        0.03,
+        0.04,
+        0.05,
+        0.07,
+        0.10,
+        0.13,
+        0.21,
+        0.34,
+        0.5,
+        0.75,
+    )
     least: float = 0.8
     monotone: bool = True
     aggregate: str = "median"
@@ -50,12 +66,15 @@ class _Information(Metric):
         if self.aggregate not in ("median", "mean"):
             raise InputError(f'aggregate= is "median" or "mean", not {self.aggregate!r}.')
         if not self.thresholds or not all(0 < share <= 1 for share in self.thresholds):
-            raise InputError(f"thresholds= are shares of the pixels above 0 and up to 1, not {self.thresholds}.")
+            raise InputError(
+                f"thresholds= are shares of the pixels above 0 and up to 1, not {self.thresholds}."
+            )
         if list(self.thresholds) != sorted(self.thresholds):
             raise InputError(f"thresholds= rise, and {self.thresholds} do not.")
 
     def measure(self, subject: Subject, maps: Maps) -> Tensor:
-        """The curves (M, B, 1001) over information from 0 to 1; NaN for images that are left out."""
+        """The curves (M, B, 1001) over information from 0 to 1; NaN for images that are left
+        out."""
         pictures = _pictures(subject)
         place = ranked(subject, maps, "pixels", self.seed, self.rank).place[:, :, 0].cpu().numpy()
         curves = np.full((*place.shape[:2], _POINTS + 1), np.nan)
@@ -81,7 +100,8 @@ class _Information(Metric):
     def _shown(
         self, subject: Subject, maps: Maps, example: int, picture: Any, hidden: Any, place: Any
     ) -> tuple[Any, Any]:
-        """The pictures (M · thresholds, H, W, C) of an example, and their bytes (M, thresholds): the same whatever is asked about them."""
+        """The pictures (M · thresholds, H, W, C) of an example, and their bytes (M, thresholds):
+        the same whatever is asked about them."""
         kept = [int((hidden.size - 1) * share) + 1 for share in self.thresholds]
 
         def made() -> tuple[Any, Any]:
@@ -96,7 +116,8 @@ class _Information(Metric):
         return area(measured)
 
     def summary(self, measured: Tensor) -> Tensor:
-        """The area under the median (or mean) curve of the images that have one (M,); NaN where none has."""
+        """The area under the median (or mean) curve of the images that have one (M,); NaN where
+        none has."""
         if self.aggregate == "mean":
             return area(measured.nanmean(1))
         return torch.stack([area(_median(curves[~curves.isnan().any(1)])) for curves in measured])
@@ -107,12 +128,18 @@ class _Information(Metric):
         if self.mask is not None:
             mask = self.mask.bool().cpu().numpy().copy()
             if mask.shape != (height, width):
-                raise ShapeError(f"mask= has shape {describe(mask.shape)}, the images {describe((height, width))}.")
+                raise ShapeError(
+                    f"mask= has shape {describe(mask.shape)}, the images {describe((height, width))}."
+                )
         else:
             # Another mask for another image, and the same in whatever batch it comes.
             own = generator(self.seed, zlib.crc32(picture.tobytes()))
             mask = np.zeros(height * width, dtype=bool)
-            mask[torch.randperm(height * width, generator=own)[: int(_HIDDEN * height * width)].numpy()] = True
+            mask[
+                torch.randperm(height * width, generator=own)[
+                    : int(_HIDDEN * height * width)
+                ].numpy()
+            ] = True
             mask = mask.reshape(height, width)
         mask[[0, 0, -1, -1], [0, -1, 0, -1]] = True
         return mask
@@ -121,7 +148,8 @@ class _Information(Metric):
 @metric("sic")
 @part
 class SIC(_Information):
-    """Softmax Information Curve: the area under the class probability over the information shown. Higher is better.
+    """Softmax Information Curve: the area under the class probability over the information shown.
+    Higher is better.
 
         e_t = (bytes_t − bytes_mask) / (bytes_image − bytes_mask),   s_t = (p_t − p_mask) / (p_image − p_mask),   both kept within [0, 1];
         a line through (0, 0), all (e_t, s_t), (1, 1), read at 1001 points; the area under it
@@ -129,24 +157,29 @@ class SIC(_Information):
     thresholds  t, shares of the pixels that are shown, the most important ones
     least       images whose probability is below this are left out
     monotone    s_t is the largest so far
-    aggregate   ``summary`` is the area under the "median" curve of all images, or under the "mean" curve
-    mask        (H, W) bool, pixels always shown (the corners are besides); else a random 1 %, drawn from the seed and the image itself
+    aggregate   ``summary`` is the area under the "median" curve of all images, or under the "mean"
+                curve
+    mask        (H, W) bool, pixels always shown (the corners are besides); else a random 1 %, drawn
+                from the seed and the image itself
     rank        what pixels are ranked by, as in ``Deletion``
     seed        of the mask, and of the shuffle that breaks ties
 
-    An image is left out, NaN in ``values``, where p_image < least, p_mask ≥ p_image, or bytes_mask ≥ bytes_image (pictures of a few
-    pixels, or of noise). ``(~values.isnan()).sum(1)`` says how many are in: which ones is up to the model and the image, so that
-    methods are compared on the same ones. Where none is, ``summary`` is NaN.
+    An image is left out, NaN in ``values``, where p_image < least, p_mask ≥ p_image, or bytes_mask
+    ≥ bytes_image (pictures of a few pixels, or of noise). ``(~values.isnan()).sum(1)`` says how
+    many are in: which ones is up to the model and the image, so that methods are compared on the
+    same ones. Where none is, ``summary`` is NaN.
 
-    The field has to know its normalisation, and images have one channel or three: pictures are made, and the model asked, in colours
-    rounded to 8 bits. Cost: one row, one interpolation and one compression for each threshold, map and example, two more per example. At
-    224 × 224 the latter two take from a quarter of a second to two, the more pixels are shown the more, mostly to triangulate them.
-    Pitfalls: the mean of areas is not the area of the median curve; bytes depend on the version of libwebp; the map's sign matters,
-    as its pixels are ranked by their signed sum over channels.
-    Peers: as PAIR's ``pic.py``, which fails on NumPy 2.4, where a map has no ties. Where values tie at a threshold it shows all of them
-    (a constant map reveals the whole image at once); here ties are shuffled and shares are what they say.
-    Needs integrand[curves] (scipy, Pillow with WebP). Errors: ``InputError`` without a normalisation, ``ShapeError``, ``MissingExtra``.
-    Source: Kapishnikov et al., "XRAI", ICCV 2019.
+    The field has to know its normalisation, and images have one channel or three: pictures are
+    made, and the model asked, in colours rounded to 8 bits. Cost: one row, one interpolation and
+    one compression for each threshold, map and example, two more per example. At 224 × 224 the
+    latter two take from a quarter of a second to two, the more pixels are shown the more, mostly to
+    triangulate them. Pitfalls: the mean of areas is not the area of the median curve; bytes depend
+    on the version of libwebp; the map's sign matters, as its pixels are ranked by their signed sum
+    over channels. Peers: as PAIR's ``pic.py``, which fails on NumPy 2.4, where a map has no ties.
+    Where values tie at a threshold it shows all of them (a constant map reveals the whole image at
+    once); here ties are shuffled and shares are what they say. Needs integrand[curves] (scipy,
+    Pillow with WebP). Errors: ``InputError`` without a normalisation, ``ShapeError``,
+    ``MissingExtra``. Source: Kapishnikov et al., "XRAI", ICCV 2019.
     """
 
     score: ClassVar[Score] = "probability"
@@ -155,10 +188,12 @@ class SIC(_Information):
 @metric("aic")
 @part
 class AIC(_Information):
-    """Accuracy Information Curve: as ``SIC``, with 1 for "the class explained is predicted" and 0 for not in place of its probability.
+    """Accuracy Information Curve: as ``SIC``, with 1 for "the class explained is predicted" and 0
+    for not in place of its probability.
 
-    Images are left out where the class is not predicted, where the mask alone predicts it, or for their bytes: other images
-    than SIC leaves out. Judged beside SIC it costs rows only: the pictures are the same.
+    Images are left out where the class is not predicted, where the mask alone predicts it, or for
+    their bytes: other images than SIC leaves out. Judged beside SIC it costs rows only: the
+    pictures are the same.
 
     Peers: the port to IDG's repository takes the probability for the mask alone.
     """
@@ -217,14 +252,20 @@ def _pictures(subject: Subject) -> Any:
 
 
 def _interpolated(picture: Any, shown: Any) -> Any:
-    """A picture (H, W, C) with all but the pixels ``shown`` (H, W) interpolated linearly between these."""
+    """A picture (H, W, C) with all but the pixels ``shown`` (H, W) interpolated linearly between
+    these."""
     if shown.all():
         return picture
     interpolate = optional("scipy.interpolate", extra="curves", needs="An information curve")
     made = picture.copy()
-    fill = picture.mean((0, 1))  # outside of all pixels shown, where rounding may put a pixel of the edge
-    seen = interpolate.LinearNDInterpolator(np.argwhere(shown), picture[shown].astype(float))(np.argwhere(~shown))
-    # In single precision: halves, which are many, then round alike whatever the last digit of an interpolation says.
+    fill = picture.mean(
+        (0, 1)
+    )  # outside of all pixels shown, where rounding may put a pixel of the edge
+    seen = interpolate.LinearNDInterpolator(np.argwhere(shown), picture[shown].astype(float))(
+        np.argwhere(~shown)
+    )
+    # In single precision: halves, which are many, then round alike whatever the last digit of an
+    # interpolation says.
     made[~shown] = np.where(np.isnan(seen), fill, seen).astype(np.float32).round()
     return made
 
@@ -234,9 +275,13 @@ def _bytes(picture: Any) -> int:
     image = optional("PIL.Image", extra="curves", needs="An information curve")
     features = optional("PIL.features", extra="curves", needs="An information curve")
     if not features.check("webp"):
-        raise MissingExtra("pillow", "curves", "An information curve (this Pillow was built without WebP)")
+        raise MissingExtra(
+            "pillow", "curves", "An information curve (this Pillow was built without WebP)"
+        )
     if max(picture.shape[:2]) > 16383:
-        raise ShapeError(f"WebP holds pictures of 16383 pixels a side, not {describe(picture.shape[:2])}.")
+        raise ShapeError(
+            f"WebP holds pictures of 16383 pixels a side, not {describe(picture.shape[:2])}."
+        )
     buffer = io.BytesIO()
     image.fromarray(picture[..., 0] if picture.shape[2] == 1 else picture).save(
         buffer, format="webp", lossless=True, quality=100
@@ -245,7 +290,8 @@ def _bytes(picture: Any) -> int:
 
 
 def _median(curves: Tensor) -> Tensor:
-    """The median (N,) of curves (B, N), of an even number of them between the middle two; NaN of none."""
+    """The median (N,) of curves (B, N), of an even number of them between the middle two; NaN of
+    none."""
     if not len(curves):
         return curves.new_full(curves.shape[1:], torch.nan)
     ordered = curves.sort(0).values

@@ -1,4 +1,5 @@
-"""Most and least relevant first: MoRF and LeRF, the area over the one (AOPC), the area between the two (ABPC, SRG)."""
+"""Most and least relevant first: MoRF and LeRF, the area over the one (AOPC), the area between the
+two (ABPC, SRG)."""
 
 from __future__ import annotations
 
@@ -21,14 +22,17 @@ _REGION = 9  # pixels on a side, as published
 @metric("morf")
 @part
 class MoRF(Curve):
-    """Most relevant first: the mean of the score while features go, those the map calls most relevant first. Lower is better.
+    """Most relevant first: the mean of the score while features go, those the map calls most
+    relevant first. Lower is better.
 
         c_k = F(x with the k first-ranked features replaced),      (Σ c − (c_0 + c_K)/2) / K
 
-    Options, defaults, cost and pitfalls are those of ``Deletion``, whose number this is; the name is that of the other literature.
+    Options, defaults, cost and pitfalls are those of ``Deletion``, whose number this is; the name
+    is that of the other literature.
 
-    Peers: Quantus' PixelFlipping and RegionPerturbation return curves without k = 0, in ``order="morf"``.
-    Source: Samek et al., "Evaluating the visualization of what a deep neural network has learned", 2017.
+    Peers: Quantus' PixelFlipping and RegionPerturbation return curves without k = 0, in
+    ``order="morf"``. Source: Samek et al., "Evaluating the visualization of what a deep neural
+    network has learned", 2017.
     """
 
     higher: ClassVar[bool] = False
@@ -38,14 +42,16 @@ class MoRF(Curve):
 @metric("lerf")
 @part
 class LeRF(Curve):
-    """Least relevant first: the mean of the score while features go, those the map calls least relevant first. Higher is better.
+    """Least relevant first: the mean of the score while features go, those the map calls least
+    relevant first. Higher is better.
 
         c_k = F(x with the k last-ranked features replaced),      (Σ c − (c_0 + c_K)/2) / K
 
-    Options, defaults and cost are those of ``Deletion``. The curve is ``Insertion``'s with the same fill, read backwards.
+    Options, defaults and cost are those of ``Deletion``. The curve is ``Insertion``'s with the same
+    fill, read backwards.
 
-    Pitfalls: features with negative evidence go first, so that the curve of a signed map may rise above F(x).
-    Source: Samek et al., 2017; Ancona et al., 2018.
+    Pitfalls: features with negative evidence go first, so that the curve of a signed map may rise
+    above F(x). Source: Samek et al., 2017; Ancona et al., 2018.
     """
 
     higher: ClassVar[bool] = True
@@ -69,15 +75,16 @@ class AOPC(Metric):
     most      L, how many steps are taken; all regions where there are fewer
     each      regions that go at a step
     features  "auto": squares of 9 pixels for images, as published, and what curves rank elsewhere
-    fill      "auto": uniform noise between black and white, as published, for images whose normalisation is known, and 0 elsewhere.
-              One draw, the same for all examples; published numbers average over several
+    fill      "auto": uniform noise between black and white, as published, for images whose
+              normalisation is known, and 0 elsewhere. One draw, the same for all examples;
+              published numbers average over several
     score     "output": the scalar explained, as published; or "probability" …
     rank      as in ``Deletion``;  seed of the shuffle that breaks ties
 
-    Cost: L rows for each map and example, F(x) once.
-    Pitfalls: grows with the scale of F, so that only maps of one model compare; L regions of 9 × 9 of 224 × 224 are a sixth of the image.
-    Peers: Quantus' RegionPerturbation has squares of 8, "black", and returns the differences without k = 0, unaveraged.
-    Source: Samek et al., 2017 (L = 100).
+    Cost: L rows for each map and example, F(x) once. Pitfalls: grows with the scale of F, so that
+    only maps of one model compare; L regions of 9 × 9 of 224 × 224 are a sixth of the image. Peers:
+    Quantus' RegionPerturbation has squares of 8, "black", and returns the differences without k =
+    0, unaveraged. Source: Samek et al., 2017 (L = 100).
     """
 
     most: int = 100
@@ -98,7 +105,9 @@ class AOPC(Metric):
         """What the score has lost after each step (M, B, L+1)."""
         image = subject.x.ndim == 4
         auto = isinstance(self.features, str) and self.features == "auto"
-        ranking = ranked(subject, maps, _REGION if auto and image else self.features, self.seed, self.rank)
+        ranking = ranked(
+            subject, maps, _REGION if auto and image else self.features, self.seed, self.rank
+        )
         gone = steps_of(ranking.counts, None, self.each)[: self.most + 1]
         fill = self.fill
         if isinstance(fill, str) and fill == "auto":
@@ -113,17 +122,19 @@ class AOPC(Metric):
 @metric("abpc")
 @part
 class ABPC(Curve):
-    """The area between the least- and the most-relevant-first curve. Higher is better; 0 for an order that says nothing.
+    """The area between the least- and the most-relevant-first curve. Higher is better; 0 for an
+    order that says nothing.
 
         area(F while the least relevant go first) − area(F while the most relevant go first)
 
-    Options and defaults are those of ``Deletion``. Also called symmetric relevance gain (SRG): what a fill does to the one curve
-    it does to the other too, so that rankings of methods depend on it less. A random order scores 0 on average; a map and its
-    negative add up to 0 exactly where no two features tie.
+    Options and defaults are those of ``Deletion``. Also called symmetric relevance gain (SRG): what
+    a fill does to the one curve it does to the other too, so that rankings of methods depend on it
+    less. A random order scores 0 on average; a map and its negative add up to 0 exactly where no
+    two features tie.
 
-    Cost: 2 (K − 1) rows for each map and example; both ends are shared.
-    Peers: none of Captum, Quantus and PAIR has it.
-    Source: Samek et al., 2017 (ABPC); Blücher et al., "Decoupling pixel flipping and occlusion strategy", 2024 (SRG).
+    Cost: 2 (K − 1) rows for each map and example; both ends are shared. Peers: none of Captum,
+    Quantus and PAIR has it. Source: Samek et al., 2017 (ABPC); Blücher et al., "Decoupling pixel
+    flipping and occlusion strategy", 2024 (SRG).
     """
 
     higher: ClassVar[bool] = True

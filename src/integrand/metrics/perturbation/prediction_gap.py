@@ -1,4 +1,5 @@
-"""Prediction gaps: how far the score moves when important features shake (PGI), and when all others do (PGU)."""
+"""Prediction gaps: how far the score moves when important features shake (PGI), and when all others
+do (PGU)."""
 
 from __future__ import annotations
 
@@ -39,7 +40,9 @@ class _Gap(Metric):
         """The mean gap (M, B)."""
         ranking = ranked(subject, maps, self.features, self.seed, self.rank)
         gone = shares_of(ranking.counts, (self.share,)).clamp(min=1)
-        draws = checked_references(subject.filling(self.fill)(subject.x, subject.field), subject.x, "The fill")
+        draws = checked_references(
+            subject.filling(self.fill)(subject.x, subject.field), subject.x, "The fill"
+        )
         whole = subject.whole(self.score)
         gaps = torch.zeros_like(flattened(maps.values, 2)[..., 0])
         for draw in draws:
@@ -52,20 +55,23 @@ class _Gap(Metric):
 @metric("pgi")
 @part
 class PGI(_Gap):
-    """Prediction gap on important features: how far the score moves when the most important features change a little. Higher is better.
+    """Prediction gap on important features: how far the score moves when the most important
+    features change a little. Higher is better.
 
         mean over draws of |F(x) − F(x with its most important features redrawn)|
 
     share     of the features that are important, rounded down but one at least
-    fill      what they become, a reference for each draw: 100 draws of the input plus normal noise of 0.1, in the model's numbers
-    rank      "magnitude": by the sum of absolute values over a feature's elements, as published; others as in ``Deletion``
+    fill      what they become, a reference for each draw: 100 draws of the input plus normal noise
+              of 0.1, in the model's numbers
+    rank      "magnitude": by the sum of absolute values over a feature's elements, as published;
+              others as in ``Deletion``
     score     "probability" …;  features, and seed of the shuffle that breaks ties
 
-    Cost: one row for each draw, map and example, F(x) once. Memory: the draws, as many copies of the inputs.
-    Pitfalls: local, as wide as the noise: compare it only under the same fill. Draws are shared by examples and maps.
-    Peers: OpenXAI draws anew for every example from the global generators, and takes the first of the model's outputs whatever class
-    was explained.
-    Source: Dai et al., 2022; Agarwal et al., "OpenXAI", 2022.
+    Cost: one row for each draw, map and example, F(x) once. Memory: the draws, as many copies of
+    the inputs. Pitfalls: local, as wide as the noise: compare it only under the same fill. Draws
+    are shared by examples and maps. Peers: OpenXAI draws anew for every example from the global
+    generators, and takes the first of the model's outputs whatever class was explained. Source: Dai
+    et al., 2022; Agarwal et al., "OpenXAI", 2022.
     """
 
     higher: ClassVar[bool] = True
@@ -75,7 +81,8 @@ class PGI(_Gap):
 @metric("pgu")
 @part
 class PGU(_Gap):
-    """Prediction gap on unimportant features: how far the score moves when all but the most important change. Lower is better.
+    """Prediction gap on unimportant features: how far the score moves when all but the most
+    important change. Lower is better.
 
         mean over draws of |F(x) − F(x with all but its most important features redrawn)|
 

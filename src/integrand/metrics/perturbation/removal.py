@@ -1,9 +1,12 @@
-"""What a model says of an input from which features were taken, in the order of a map: the engine of every curve.
+"""What a model says of an input from which features were taken, in the order of a map: the engine
+of every curve.
 
-    maps (M, B, *s) ── one sort ──▶ rank (M, B, N) ── k < … ──▶ gone ── fill ──▶ rows ── packed ──▶ score (M, B, K+1)
+    maps (M, B, *s) ── one sort ──▶ rank (M, B, N) ── k < … ──▶ gone ── fill ──▶ rows ── packed ──▶
+    score (M, B, K+1)
 
-All maps of all examples run together. A curve's two ends, nothing gone and everything gone, are the same for every map of an
-example and are asked once; everything between is one row per map, example and step, made when a model call needs it.
+All maps of all examples run together. A curve's two ends, nothing gone and everything gone, are the
+same for every map of an example and are asked once; everything between is one row per map, example
+and step, made when a model call needs it.
 """
 
 from __future__ import annotations
@@ -28,12 +31,14 @@ from ..task import Score, Subject
 Replace = Callable[[Tensor, Tensor, Tensor], Tensor]
 """(x rows (N, \\*s), gone (N, \\*s or broadcast), example (N,)) -> rows with what is gone replaced.
 
-``gone`` is bool, or 0 and 1 in the type of the rows, which is quickest. The rows may be written to: give copies.
+``gone`` is bool, or 0 and 1 in the type of the rows, which is quickest. The rows may be written to:
+give copies.
 """
 
 
 def replacement(subject: Subject, fill: Any) -> Replace:
-    """How removed features are replaced: by a baseline, or by one that looks at what is left (``without``)."""
+    """How removed features are replaced: by a baseline, or by one that looks at what is left
+    (``without``)."""
     fill = subject.filling(fill)
     if fill.sees_what_is_left:
         seeing = fill.without
@@ -48,18 +53,24 @@ def replacement(subject: Subject, fill: Any) -> Replace:
 
     def put(rows: Tensor, gone: Tensor, example: Tensor) -> Tensor:
         # At 0 and 1 an interpolation is exact, and several times as fast as torch.where.
-        return rows.lerp_(blank.index_select(0, example) if shared is None else shared, gone.to(rows.dtype))
+        return rows.lerp_(
+            blank.index_select(0, example) if shared is None else shared, gone.to(rows.dtype)
+        )
 
     return put
 
 
 def _size(values: Tensor, groups: Tensor) -> Tensor:
     scores = feature_scores(values, groups)
-    return torch.where(scores > float("-inf"), scores.abs(), scores)  # features that an example does not have stay last
+    return torch.where(
+        scores > float("-inf"), scores.abs(), scores
+    )  # features that an example does not have stay last
 
 
 def _mean(values: Tensor, groups: Tensor) -> Tensor:
-    return feature_scores(values, groups) / feature_scores(torch.ones_like(values[:1]), groups).clamp(min=1)
+    return feature_scores(values, groups) / feature_scores(
+        torch.ones_like(values[:1]), groups
+    ).clamp(min=1)
 
 
 RANKS: dict[str, Callable[[Tensor, Tensor], Tensor]] = {
@@ -68,7 +79,8 @@ RANKS: dict[str, Callable[[Tensor, Tensor], Tensor]] = {
     "magnitude": lambda values, groups: feature_scores(values.abs(), groups),
     "mean": _mean,
 }
-"""What features are ranked by: the sum of their elements, its size |Σ|, the sum of the sizes Σ|·|, or the mean of the elements."""
+"""What features are ranked by: the sum of their elements, its size |Σ|, the sum of the sizes Σ|·|,
+or the mean of the elements."""
 
 
 def merits(values: Tensor, groups: Tensor, rank: str = "signed") -> Tensor:
@@ -82,7 +94,8 @@ def merits(values: Tensor, groups: Tensor, rank: str = "signed") -> Tensor:
 class Ranking:
     """Which features go first.
 
-    place   (M, B, \\*s') the rank of each element's feature, 0 first; axes along which all elements share a feature are 1 long
+    place   (M, B, \\*s') the rank of each element's feature, 0 first; axes along which all elements
+            share a feature are 1 long
     counts  (B,) how many features each example has
     """
 
@@ -91,12 +104,19 @@ class Ranking:
 
     @classmethod
     def of(
-        cls, values: Tensor, x: Tensor, features: Features = "auto", *, seed: int = 0, rank: str = "signed"
+        cls,
+        values: Tensor,
+        x: Tensor,
+        features: Features = "auto",
+        *,
+        seed: int = 0,
+        rank: str = "signed",
     ) -> Ranking:
         """Features by what their elements come to (``RANKS``), largest first.
 
-        Ties are broken by one seeded shuffle, the same for every map and example: the order of places would prefer a corner of the
-        image. A map that is the same everywhere therefore ranks at random.
+        Ties are broken by one seeded shuffle, the same for every map and example: the order of
+        places would prefer a corner of the image. A map that is the same everywhere therefore ranks
+        at random.
         """
         groups = feature_map(features, x)
         scores = merits(values, groups, rank)
@@ -118,14 +138,17 @@ class Ranking:
 
     @property
     def both(self) -> Ranking:
-        """All maps from their most important feature on, then all from their least important on: (2 M, …)."""
+        """All maps from their most important feature on, then all from their least important on: (2
+        M, …)."""
         return Ranking(torch.cat([self.place, self.reversed.place]), self.counts)
 
 
 def _descending(scores: Tensor) -> Tensor:
-    """Places of scores (M, B, N) from the largest to the smallest; of equal ones the first comes first."""
+    """Places of scores (M, B, N) from the largest to the smallest; of equal ones the first comes
+    first."""
     if scores.device.type == "cpu" and scores.dtype in (torch.float32, torch.float64):
-        # NumPy sorts several times as fast as torch, though not stably: where nothing ties that is the same.
+        # NumPy sorts several times as fast as torch, though not stably: where nothing ties that is
+        # the same.
         order = torch.from_numpy(np.argsort(-scores.numpy(), axis=2))
         ranked = scores.gather(2, order)
         if not bool((ranked[..., 1:] == ranked[..., :-1]).any()):
@@ -162,12 +185,18 @@ def steps_of(counts: Tensor, steps: int | None, each: int | None) -> Tensor:
 
 
 def scores_without(
-    subject: Subject, ranking: Ranking, gone: Tensor, fill: Any, *, score: Score = "probability", keep: bool = False
+    subject: Subject,
+    ranking: Ranking,
+    gone: Tensor,
+    fill: Any,
+    *,
+    score: Score = "probability",
+    keep: bool = False,
 ) -> Tensor:
     """The score with the ``gone`` (K+1, B) first-ranked features replaced: (M, B, K+1).
 
-    ``keep`` replaces all the others instead. Rows in which nothing or everything is gone are asked once per example.
-    Cost: M · B · (K − 1) rows and one more per example.
+    ``keep`` replaces all the others instead. Rows in which nothing or everything is gone are asked
+    once per example. Cost: M · B · (K − 1) rows and one more per example.
     """
     asked = subject.score(score)
     replace = replacement(subject, fill)
@@ -183,7 +212,8 @@ def scores_without(
         found[:] = torch.where(everything, emptied[:, None], found)
 
     b, k = (~(nothing | everything)).nonzero().T
-    # Ranks and counts as numbers of the rows' type: then comparing them writes 0 and 1 in that type, without a mask between.
+    # Ranks and counts as numbers of the rows' type: then comparing them writes 0 and 1 in that
+    # type, without a mask between.
     exact = torch.float32 if int(ranking.counts.max()) < 1 << 24 else torch.float64
     kind = torch.promote_types(found.dtype, exact)
     places = ranking.place.flatten(0, 1).to(kind)
@@ -212,7 +242,9 @@ def scores_without(
 def _emptied(subject: Subject, asked: Field, replace: Replace) -> Tensor:
     """(B,) the score with everything gone."""
     example = torch.arange(len(subject), device=subject.x.device)
-    gone = torch.ones((len(subject), *(1,) * (subject.x.ndim - 1)), dtype=torch.bool, device=subject.x.device)
+    gone = torch.ones(
+        (len(subject), *(1,) * (subject.x.ndim - 1)), dtype=torch.bool, device=subject.x.device
+    )
     return asked.value(replace(subject.x.clone(), gone, example))
 
 
@@ -224,6 +256,8 @@ def shares_of(counts: Tensor, shares: Sequence[float]) -> Tensor:
     return (exact + 1e-9).floor().long()  # 0.3 · 10 is 3, whatever its last digit says
 
 
-def ranked(subject: Subject, maps: Maps, features: Features, seed: int, rank: str = "signed") -> Ranking:
+def ranked(
+    subject: Subject, maps: Maps, features: Features, seed: int, rank: str = "signed"
+) -> Ranking:
     """The ranking of all maps."""
     return Ranking.of(maps.values, subject.x, features, seed=seed, rank=rank)

@@ -1,9 +1,11 @@
-"""What a model says of inputs from which some features were taken, whatever the maps: the engine of sampled faithfulness.
+"""What a model says of inputs from which some features were taken, whatever the maps: the engine of
+sampled faithfulness.
 
     sizes ── seed ──▶ chosen (S, B, N) ── place ──▶ gone ── fill ──▶ rows ── packed ──▶ change (B, S)      asked once for all maps
     maps (M, B, *s) ── summed ──▶ shares (M, B, N) ── chosen ──▶ sums (M, B, S)
 
-Draws are shared by the examples of a batch, and an example whose features are its own (label maps) draws as if it were alone.
+Draws are shared by the examples of a batch, and an example whose features are its own (label maps)
+draws as if it were alone.
 """
 
 from __future__ import annotations
@@ -29,7 +31,8 @@ from .removal import replacement, unexpanded
 class Cells:
     """The features of a batch, each example's numbered from 0 without gaps.
 
-    place    (1 or B, \\*s') which feature each element belongs to; axes along which all elements share a feature are 1 long
+    place    (1 or B, \\*s') which feature each element belongs to; axes along which all elements
+             share a feature are 1 long
     present  (1 or B, N) which of the numbers up to the largest an example has
     """
 
@@ -58,9 +61,14 @@ class Cells:
         return self.present.sum(1)
 
     def shares(self, values: Tensor) -> Tensor:
-        """Maps (M, B, \\*s) summed, with sign, over the elements of each feature → (M, B, N), in float64; 0 where there is none."""
+        """Maps (M, B, \\*s) summed, with sign, over the elements of each feature → (M, B, N), in
+        float64; 0 where there is none."""
         methods, batch = values.shape[:2]
-        where = self.place.expand(batch, *values.shape[2:]).reshape(1, batch, -1).expand(methods, -1, -1)
+        where = (
+            self.place.expand(batch, *values.shape[2:])
+            .reshape(1, batch, -1)
+            .expand(methods, -1, -1)
+        )
         sums = torch.zeros(methods, batch, len(self), dtype=torch.float64, device=values.device)
         return sums.scatter_add_(2, where, values.reshape(methods, batch, -1).double())
 
@@ -70,11 +78,16 @@ class Cells:
         return chosen.gather(1, flattened(own, 1)).reshape(own.shape)
 
     def draw(self, sizes: Tensor, draws: int, *seed: int) -> Tensor:
-        """Subsets (draws, 1 or B, N) bool of ``sizes`` (1 or B,) features each, every subset of a size as likely as any other."""
+        """Subsets (draws, 1 or B, N) bool of ``sizes`` (1 or B,) features each, every subset of a
+        size as likely as any other."""
         counts = self.counts
         chosen = torch.zeros(draws, len(counts), len(self), dtype=torch.bool)
-        for count, size in sorted(set(zip(counts.tolist(), sizes.expand(len(counts)).tolist(), strict=True))):
-            noise = torch.rand(draws, count, generator=generator(*seed, size, count), dtype=torch.float64)
+        for count, size in sorted(
+            set(zip(counts.tolist(), sizes.expand(len(counts)).tolist(), strict=True))
+        ):
+            noise = torch.rand(
+                draws, count, generator=generator(*seed, size, count), dtype=torch.float64
+            )
             most = 2 * size > count  # then those that are left are found faster
             picked = torch.full((draws, count), most)
             few = noise.topk(count - size if most else size, dim=1, sorted=False).indices
@@ -106,8 +119,11 @@ class Cells:
         return sizes
 
 
-def changes(subject: Subject, cells: Cells, chosen: Tensor, fill: Any, score: Score = "output") -> Tensor:
-    """F(x) − F(x with the chosen features replaced), for subsets (S, 1 or B, N) of every example → (B, S).
+def changes(
+    subject: Subject, cells: Cells, chosen: Tensor, fill: Any, score: Score = "output"
+) -> Tensor:
+    """F(x) − F(x with the chosen features replaced), for subsets (S, 1 or B, N) of every example →
+    (B, S).
 
     Cost: B · S rows, whatever the number of maps; F(x) once.
     """
@@ -127,7 +143,8 @@ def changes(subject: Subject, cells: Cells, chosen: Tensor, fill: Any, score: Sc
 
 
 def changes_alone(subject: Subject, cells: Cells, fill: Any, score: Score = "output") -> Tensor:
-    """F(x) − F(x with one feature replaced), for every feature and every reference r of the fill → (R, B, N); 0 for absent ones.
+    """F(x) − F(x with one feature replaced), for every feature and every reference r of the fill →
+    (R, B, N); 0 for absent ones.
 
     Cost: R · B · N rows, whatever the number of maps; F(x) once.
     """
@@ -156,7 +173,9 @@ def changes_alone(subject: Subject, cells: Cells, fill: Any, score: Score = "out
     return change
 
 
-def _asked(subject: Subject, example: Tensor, make: Callable[[slice], Tensor], score: Score) -> Tensor:
+def _asked(
+    subject: Subject, example: Tensor, make: Callable[[slice], Tensor], score: Score
+) -> Tensor:
     """The score (n,) of rows of the examples (n,) that are made when a model call needs them."""
     found = subject.x.new_empty(len(example))
 
@@ -181,9 +200,14 @@ def noise_of(whole: Tensor) -> Tensor:
 
 
 def given_subsets(subsets: Tensor, cells: Cells, batch: int) -> Tensor:
-    """Subsets of one's own (S, N) or (S, B, N) bool → (S, 1 or B, N). Errors: another number of features or examples."""
+    """Subsets of one's own (S, N) or (S, B, N) bool → (S, 1 or B, N). Errors: another number of
+    features or examples."""
     chosen = subsets.to(cells.present.device)
-    fits = chosen.ndim in (2, 3) and chosen.shape[-1] == len(cells) and (chosen.ndim == 2 or chosen.shape[1] == batch)
+    fits = (
+        chosen.ndim in (2, 3)
+        and chosen.shape[-1] == len(cells)
+        and (chosen.ndim == 2 or chosen.shape[1] == batch)
+    )
     if chosen.dtype != torch.bool or not fits or len(chosen) < 2:
         raise InputError(
             f"subsets= are two booleans (subsets, features) at least for {len(cells)} features, or (subsets, examples, features) "

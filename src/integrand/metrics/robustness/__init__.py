@@ -1,4 +1,5 @@
-"""Whether an explanation depends on what the model learnt: parameters and classes swapped for random ones.
+"""Whether an explanation depends on what the model learnt: parameters and classes swapped for
+random ones.
 
 weights.py     a model's layers made random, and put back          similarity.py  how alike two maps are
 parameters.py  MPRT, smooth MPRT, efficient MPRT                   logit.py       the random logit test

@@ -24,32 +24,37 @@ from .similarity import alike, check_similarity
 @metric("mprt")
 @part
 class MPRT(Metric):
-    """Model parameter randomisation test: how like itself a map stays as layers become random. Lower is better, 0 unlike.
+    """Model parameter randomisation test: how like itself a map stays as layers become random.
+    Lower is better, 0 unlike.
 
         similarity( φ(x; model), φ(x; model with random layers) ),    for further and further layers; the mean over these
 
-    measured (M, B, L) is the curve over the layers, in the order they are made random; with "top_down" and "bottom_up" its last entry is the
-    fully random model.
+    measured (M, B, L) is the curve over the layers, in the order they are made random; with
+    "top_down" and "bottom_up" its last entry is the fully random model.
 
-    order       "top_down": from the output on, each on top of those before, as published; "bottom_up"; "independent": one at a time
-    stages      as many steps, of several layers each, for deep models; a step for every layer unless given
+    order       "top_down": from the output on, each on top of those before, as published;
+                "bottom_up"; "independent": one at a time
+    stages      as many steps, of several layers each, for deep models; a step for every layer
+                unless given
     similarity  "spearman", "pearson", or "ssim" (images; needs scikit-image)
     absolute    compare |φ|: a map of the other sign everywhere is then the same
     features    what is ranked: "auto" is pixels for images, tokens for (T, D), elements otherwise
     seed        of the random layers, the same for all methods
 
-    A layer is a module with parameters of its own; it is drawn anew by its own reset_parameters(), as before training, else
-    from the normal distribution of its parameters' mean and deviation. The class explained stays. The model is given back
-    exactly as it was, also after an error.
-    Needs a torch model whose module is at hand, and to know how the maps were made: an Attribution knows, a tensor goes with
-    ``method=``. Cost: L explanations of every example by every method.
-    Undefined (NaN): where a map is the same everywhere, before or after; a layer where it is, is missing from the mean.
-    Errors: ``ModelError`` for fields without a module, such as a function or an analytic field.
-    Pitfalls: from the top down, the lower layers, and edges that they see, stay; random maps pass best; noise in the maps makes them unlike
-    on any model (``SmoothMPRT``); a low similarity means "depends on parameters", not "right". Maps multiplied by x stay like x.
-    Peers: Quantus' MPRT compares single numbers (features="elements") of maps divided by their maximum, takes layers in the order
-    in which they were registered, all with one seed (layers of one shape become equal), skips parameters outside reset_parameters(), and
-    counts the original's similarity to itself, 1, into return_average_correlation (0.6). Its seeding changes torch's global generator.
+    A layer is a module with parameters of its own; it is drawn anew by its own reset_parameters(),
+    as before training, else from the normal distribution of its parameters' mean and deviation. The
+    class explained stays. The model is given back exactly as it was, also after an error. Needs a
+    torch model whose module is at hand, and to know how the maps were made: an Attribution knows, a
+    tensor goes with ``method=``. Cost: L explanations of every example by every method. Undefined
+    (NaN): where a map is the same everywhere, before or after; a layer where it is, is missing from
+    the mean. Errors: ``ModelError`` for fields without a module, such as a function or an analytic
+    field. Pitfalls: from the top down, the lower layers, and edges that they see, stay; random maps
+    pass best; noise in the maps makes them unlike on any model (``SmoothMPRT``); a low similarity
+    means "depends on parameters", not "right". Maps multiplied by x stay like x. Peers: Quantus'
+    MPRT compares single numbers (features="elements") of maps divided by their maximum, takes
+    layers in the order in which they were registered, all with one seed (layers of one shape become
+    equal), skips parameters outside reset_parameters(), and counts the original's similarity to
+    itself, 1, into return_average_correlation (0.6). Its seeding changes torch's global generator.
     Source: Adebayo et al., "Sanity checks for saliency maps", NeurIPS 2018.
 
     >>> import torch, integrand as ig
@@ -75,10 +80,16 @@ class MPRT(Metric):
         methods = maps.explainers()
         values = self._original(subject, maps)
         curve = []
-        with unlearning(subject.field, subject.x, order=self.order, stages=self.stages, seed=self.seed) as stages:
+        with unlearning(
+            subject.field, subject.x, order=self.order, stages=self.stages, seed=self.seed
+        ) as stages:
             for _, fresh in stages:
-                random = torch.stack([self._explained(method, fresh, subject.x) for method in methods])
-                curve.append(alike(values, random, self.similarity, self.features, absolute=self.absolute))
+                random = torch.stack(
+                    [self._explained(method, fresh, subject.x) for method in methods]
+                )
+                curve.append(
+                    alike(values, random, self.similarity, self.features, absolute=self.absolute)
+                )
         return torch.stack(curve, -1)
 
     def values(self, measured: Tensor) -> Tensor:
@@ -94,17 +105,20 @@ class MPRT(Metric):
 @metric("smooth_mprt")
 @part
 class SmoothMPRT(MPRT):
-    """Smooth MPRT: the randomisation test on maps averaged over noisy inputs, so that noise does not pass for dependence. Lower is better.
+    """Smooth MPRT: the randomisation test on maps averaged over noisy inputs, so that noise does
+    not pass for dependence. Lower is better.
 
         similarity( φ̄(x; model), φ̄(x; model with random layers) ),    φ̄(x) = mean over draws of φ(x + ε),  ε ~ N(0, (noise · range of x)²)
 
     draws   noisy inputs; the same noise for every stage, method and example
-    noise   its deviation, in parts of the difference between the largest and the smallest number of the example
+    noise   its deviation, in parts of the difference between the largest and the smallest number of
+            the example
     others  as in ``MPRT``
 
-    Cost: (L + 1) · draws explanations of every example by every method. Undefined values, errors and pitfalls as for ``MPRT``.
-    Peers: Quantus' SmoothMPRT leaves the last of its 50 draws without noise, and draws anew for every layer.
-    Source: Hedström et al., "Sanity checks revisited", 2024 (50 draws, noise 0.1).
+    Cost: (L + 1) · draws explanations of every example by every method. Undefined values, errors
+    and pitfalls as for ``MPRT``. Peers: Quantus' SmoothMPRT leaves the last of its 50 draws without
+    noise, and draws anew for every layer. Source: Hedström et al., "Sanity checks revisited", 2024
+    (50 draws, noise 0.1).
     """
 
     draws: int = 50
@@ -118,7 +132,9 @@ class SmoothMPRT(MPRT):
             )
 
     def _original(self, subject: Subject, maps: Maps) -> Tensor:
-        return torch.stack([self._explained(method, subject.field, subject.x) for method in maps.explainers()])
+        return torch.stack(
+            [self._explained(method, subject.field, subject.x) for method in maps.explainers()]
+        )
 
     def _explained(self, method: Explainer, field: Field, x: Tensor) -> Tensor:
         low, high = flattened(x, 1).aminmax(dim=1)
@@ -134,20 +150,23 @@ class SmoothMPRT(MPRT):
 @metric("efficient_mprt")
 @part
 class EfficientMPRT(Metric):
-    """Efficient MPRT: by how much more complex a map becomes when the whole model is random. Higher is better.
+    """Efficient MPRT: by how much more complex a map becomes when the whole model is random. Higher
+    is better.
 
-        (H(φ_random) − H(φ)) / H(φ),     H the entropy of the map's histogram, −Σ p ln p over ``bins`` equal bins from its least to its largest
+        (H(φ_random) − H(φ)) / H(φ),     H the entropy of the map's histogram, −Σ p ln p over
+                                         ``bins`` equal bins from its least to its largest
 
     bins      of the histogram
     draws     random models, averaged over
     features  what is counted: "auto" is pixels for images, tokens for (T, D), elements otherwise
     seed      of the random models
 
-    Layers, needs and errors as for ``MPRT``. Cost: ``draws`` explanations of every example by every method.
-    Undefined (NaN): maps that are the same everywhere, whose entropy is 0. A random model whose map is the same everywhere gives −1.
-    Pitfalls: a histogram of few features says little, 100 bins want pictures; outliers fill one bin and make H small.
-    Peers: Quantus' EfficientMPRT agrees (to 1e-5 for the same maps) with features="elements".
-    Source: Hedström et al., "Sanity checks revisited", 2024.
+    Layers, needs and errors as for ``MPRT``. Cost: ``draws`` explanations of every example by every
+    method. Undefined (NaN): maps that are the same everywhere, whose entropy is 0. A random model
+    whose map is the same everywhere gives −1. Pitfalls: a histogram of few features says little,
+    100 bins want pictures; outliers fill one bin and make H small. Peers: Quantus' EfficientMPRT
+    agrees (to 1e-5 for the same maps) with features="elements". Source: Hedström et al., "Sanity
+    checks revisited", 2024.
 
     >>> import torch, integrand as ig
     >>> model = torch.nn.Sequential(torch.nn.Linear(8, 16), torch.nn.Tanh(), torch.nn.Linear(16, 3))
@@ -187,13 +206,16 @@ class EfficientMPRT(Metric):
 
 
 def entropy(values: Tensor, present: Tensor, bins: int) -> Tensor:
-    """Entropy (…) of the histograms of rows (…, N): −Σ p ln p over equal bins between the least and the largest number."""
+    """Entropy (…) of the histograms of rows (…, N): −Σ p ln p over equal bins between the least and
+    the largest number."""
     present = present.expand(values.shape)
     low = torch.where(present, values, torch.inf).amin(-1, keepdim=True)
     high = torch.where(present, values, -torch.inf).amax(-1, keepdim=True)
     width = high - low
     place = ((values - low) / torch.where(width == 0, 1, width) * bins).long().clamp(0, bins - 1)
-    counts = values.new_zeros(*values.shape[:-1], bins).scatter_add_(-1, place, present.to(values.dtype))
+    counts = values.new_zeros(*values.shape[:-1], bins).scatter_add_(
+        -1, place, present.to(values.dtype)
+    )
     share = counts / counts.sum(-1, keepdim=True)
     return -torch.xlogy(share, share).sum(-1)
 

@@ -24,23 +24,25 @@ from .similarity import alike, check_similarity
 @metric("random_logit")
 @part
 class RandomLogit(Metric):
-    """Random logit test: how like the map of the class a map of another class is. Lower is better, 0 unlike.
+    """Random logit test: how like the map of the class a map of another class is. Lower is better,
+    0 unlike.
 
         similarity( φ(x; class c), φ(x; class d) ),    d ≠ c drawn at random
 
-    other       the class d, or a tensor with one for each example; drawn unless given: a number of classes further on, the same for
-                all examples
+    other       the class d, or a tensor with one for each example; drawn unless given: a number of
+                classes further on, the same for all examples
     similarity  "spearman", "pearson", or "ssim" (images; needs scikit-image)
     absolute    compare |φ|
     features    what is ranked: "auto" is pixels for images, tokens for (T, D), elements otherwise
 
-    Needs to know how the maps were made: an Attribution knows, a tensor goes with ``method=``. Cost: one explanation of every
-    example by every method, and one row where a class is drawn.
-    Undefined (NaN): where either map is the same everywhere. Errors: targets that name no class, models of one class, d = c.
-    Pitfalls: with two classes and a probability, or logits that mirror one another, the other map is the first one negated: −1 is then as
-    dependent as can be, and with absolute=True it looks like none at all; related classes have related evidence.
-    Peers: Quantus' RandomLogit compares by SSIM, needs num_classes, and draws a class for each example.
-    Source: Sixt, Granz, Landgraf, "When explanations lie", ICML 2020.
+    Needs to know how the maps were made: an Attribution knows, a tensor goes with ``method=``.
+    Cost: one explanation of every example by every method, and one row where a class is drawn.
+    Undefined (NaN): where either map is the same everywhere. Errors: targets that name no class,
+    models of one class, d = c. Pitfalls: with two classes and a probability, or logits that mirror
+    one another, the other map is the first one negated: −1 is then as dependent as can be, and with
+    absolute=True it looks like none at all; related classes have related evidence. Peers: Quantus'
+    RandomLogit compares by SSIM, needs num_classes, and draws a class for each example. Source:
+    Sixt, Granz, Landgraf, "When explanations lie", ICML 2020.
 
     >>> import torch, integrand as ig
     >>> model, x = torch.nn.Linear(8, 5), torch.randn(4, 8)
@@ -76,7 +78,9 @@ class RandomLogit(Metric):
             )
         outputs = outputs_of(field, x) if field.memory is not None else field.outputs(x[:1])
         if outputs.ndim != 2 or outputs.shape[1] < 2:
-            raise TargetError(f"There is no other class: one output has shape {describe(outputs.shape[1:])}.")
+            raise TargetError(
+                f"There is no other class: one output has shape {describe(outputs.shape[1:])}."
+            )
         classes = outputs.shape[1]
         own = torch.as_tensor(which, device=x.device) % classes
         if self.other is None:

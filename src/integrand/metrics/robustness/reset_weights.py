@@ -4,11 +4,12 @@
         for names, fresh in stages:            # the layers made random now
             method(fresh, x)
 
-The user's own module is made random in place, so that functions, partials and hooks around it see it too; parameters, buffers,
-and the identity of both are put back when the block ends, also after an error. (They were written to: a backward pass that was begun
-before cannot be finished after.) This takes the memory of one copy of them. A layer is a module with parameters of its own. It is
-drawn by its ``reset_parameters``, as it was before training; parameters that this leaves as they were, or that have none, are drawn from
-the normal distribution of their own mean and deviation.
+The user's own module is made random in place, so that functions, partials and hooks around it see
+it too; parameters, buffers, and the identity of both are put back when the block ends, also after
+an error. (They were written to: a backward pass that was begun before cannot be finished after.)
+This takes the memory of one copy of them. A layer is a module with parameters of its own. It is
+drawn by its ``reset_parameters``, as it was before training; parameters that this leaves as they
+were, or that have none, are drawn from the normal distribution of their own mean and deviation.
 """
 
 from __future__ import annotations
@@ -35,9 +36,11 @@ ORDERS = ("top_down", "bottom_up", "independent")
 def unlearning(
     field: Field, x: Tensor, *, order: str = "top_down", stages: int | None = None, seed: int = 0
 ) -> Iterator[Iterator[tuple[tuple[str, ...], Field]]]:
-    """An iterator that makes further layers random with every step: their names, and the field as it is now.
+    """An iterator that makes further layers random with every step: their names, and the field as
+    it is now.
 
-    order   "top_down" from the output, "bottom_up" from the input, each on top of those before; "independent" one at a time
+    order   "top_down" from the output, "bottom_up" from the input, each on top of those before;
+            "independent" one at a time
     stages  as many steps, of about as many layers each; one for every layer unless given
     """
     if order not in ORDERS:
@@ -69,7 +72,8 @@ def unlearning(
 
 
 def asked(field: Field) -> tuple[Network, nn.Module]:
-    """The field's model, and the module to make random. Errors: ``ModelError`` for fields without."""
+    """The field's model, and the module to make random. Errors: ``ModelError`` for fields
+    without."""
     network = field.network
     if network is None or network.module is None:
         what = type(innermost(field) if network is None else network.model).__name__
@@ -83,7 +87,8 @@ def asked(field: Field) -> tuple[Network, nn.Module]:
 
 
 def layers_in_order(field: Field, x: Tensor) -> list[tuple[str, nn.Module]]:
-    """Modules with parameters of their own, in the order in which they run; those that are not run as modules come first."""
+    """Modules with parameters of their own, in the order in which they run; those that are not run
+    as modules come first."""
     own = {
         name: module
         for name, module in asked(field)[0].layers().items()
@@ -105,15 +110,20 @@ def layers_in_order(field: Field, x: Tensor) -> list[tuple[str, nn.Module]]:
 
 
 def forget(layer: nn.Module, random: torch.Generator) -> None:
-    """Draw the parameters of one layer, not of those inside it, anew. The global generators are left as they were."""
+    """Draw the parameters of one layer, not of those inside it, anew. The global generators are
+    left as they were."""
     parameters = {name: p for name, p in layer._parameters.items() if p is not None}
     before = {name: p.detach().clone() for name, p in parameters.items()}
-    reset: Any = getattr(layer, "reset_parameters", None) or getattr(layer, "_reset_parameters", None)
+    reset: Any = getattr(layer, "reset_parameters", None) or getattr(
+        layer, "_reset_parameters", None
+    )
     devices = [p.device for p in parameters.values() if p.device.type == "cuda"]
     with gradients(False):
         if callable(reset) and not parametrize.is_parametrized(layer):
             seed = int(torch.randint(2**31, (), generator=random))
-            inside = Saved(layer, own=False)  # a layer's own way of starting anew may start those inside it too
+            inside = Saved(
+                layer, own=False
+            )  # a layer's own way of starting anew may start those inside it too
             with torch.random.fork_rng(devices):
                 torch.manual_seed(seed)
                 reset()
@@ -121,18 +131,29 @@ def forget(layer: nn.Module, random: torch.Generator) -> None:
         for name, parameter in parameters.items():
             if not torch.equal(parameter, before[name]) or not parameter.is_floating_point():
                 continue
-            noise = torch.randn(parameter.shape, generator=random, dtype=torch.float64).to(parameter)
-            spread = parameter.std(correction=0) if parameter.numel() > 1 else parameter.abs().squeeze()
+            noise = torch.randn(parameter.shape, generator=random, dtype=torch.float64).to(
+                parameter
+            )
+            spread = (
+                parameter.std(correction=0) if parameter.numel() > 1 else parameter.abs().squeeze()
+            )
             parameter.copy_(parameter.mean() + spread * noise)
 
 
 class Saved:
-    """Every parameter and buffer of a module, to be put back as they were: the same tensors, with the same numbers."""
+    """Every parameter and buffer of a module, to be put back as they were: the same tensors, with
+    the same numbers."""
 
     def __init__(self, module: nn.Module, *, own: bool = True) -> None:
         self._held = [
-            # Scripted modules hand out another object each time, and let nobody exchange what is behind it.
-            (None if isinstance(part, torch.jit.ScriptModule) else table, name, tensor, tensor.detach().clone())
+            # Scripted modules hand out another object each time, and let nobody exchange what is
+            # behind it.
+            (
+                None if isinstance(part, torch.jit.ScriptModule) else table,
+                name,
+                tensor,
+                tensor.detach().clone(),
+            )
             for part in module.modules()
             if own or part is not module
             for table in (part._parameters, part._buffers)

@@ -18,13 +18,21 @@ SIMILARITIES = ("spearman", "pearson", "ssim")
 def check_similarity(similarity: str) -> None:
     """Errors: a similarity that there is not."""
     if similarity not in SIMILARITIES:
-        raise InputError(f"similarity= is one of {', '.join(map(repr, SIMILARITIES))}, not {similarity!r}.")
+        raise InputError(
+            f"similarity= is one of {', '.join(map(repr, SIMILARITIES))}, not {similarity!r}."
+        )
 
 
 def alike(
-    one: Tensor, other: Tensor, similarity: str, features: Features = "auto", *, absolute: bool = False
+    one: Tensor,
+    other: Tensor,
+    similarity: str,
+    features: Features = "auto",
+    *,
+    absolute: bool = False,
 ) -> Tensor:
-    """Similarity (M, B) of maps (M, B, \\*s), by the sum of each feature or its size; NaN where a map is the same everywhere."""
+    """Similarity (M, B) of maps (M, B, \\*s), by the sum of each feature or its size; NaN where a
+    map is the same everywhere."""
     if similarity == "ssim":
         return _ssim(one, other, absolute=absolute)
     cells = Cells.of(features, one[0])
@@ -37,7 +45,8 @@ def alike(
 
 
 def _ssim(one: Tensor, other: Tensor, *, absolute: bool) -> Tensor:
-    """Structural similarity of the maps' channel sums, each divided by its largest size: within [0, 1] or [−1, 1]."""
+    """Structural similarity of the maps' channel sums, each divided by its largest size: within [0,
+    1] or [−1, 1]."""
     structural_similarity = optional(
         "skimage.metrics", extra="images", needs="Structural similarity"
     ).structural_similarity
@@ -46,14 +55,19 @@ def _ssim(one: Tensor, other: Tensor, *, absolute: bool) -> Tensor:
             f"SSIM compares maps of images (C, H, W), not of {describe(one.shape[2:])}: take another similarity=."
         )
     if min(one.shape[-2:]) < 7:
-        raise ShapeError(f"SSIM looks through windows of 7 × 7 pixels, and these maps are {describe(one.shape[-2:])}.")
+        raise ShapeError(
+            f"SSIM looks through windows of 7 × 7 pixels, and these maps are {describe(one.shape[-2:])}."
+        )
     found = one.new_full(one.shape[:2], torch.nan)
     images = [maps.sum(2).double() for maps in (one, other)]
     if absolute:
         images = [image.abs() for image in images]
     sizes = [image.abs().amax((-2, -1)) for image in images]
     varied = torch.stack(
-        [(i.amax((-2, -1)) - i.amin((-2, -1))) > rounding(one) * s for i, s in zip(images, sizes, strict=True)]
+        [
+            (i.amax((-2, -1)) - i.amin((-2, -1))) > rounding(one) * s
+            for i, s in zip(images, sizes, strict=True)
+        ]
     )
     a, b = ((i / s[..., None, None]).cpu().numpy() for i, s in zip(images, sizes, strict=True))
     for m, e in varied.all(0).nonzero().tolist():

@@ -2,12 +2,12 @@
 
     z_0 = x,   z_{j+1} = clip( z_j + rate · ∇f_k(z_j) / ‖∇f_k(z_j)‖ )        until k is predicted
 
-f_k is the probability of a rival class, or, away from the predicted class c, −f_c. The walk starts at the input and ends at an
-adversarial example, so the path chooses its own baseline.
+f_k is the probability of a rival class, or, away from the predicted class c, −f_c. The walk starts
+at the input and ends at an adversarial example, so the path chooses its own baseline.
 
-Directions are those of log-odds, which are those of probabilities, ∇p = p (1 − p) ∇ log p/(1 − p), and do not vanish where a
-probability is 0 or 1 to the last bit. Whether a class is reached is told by its lead over the best other, which the same forward
-pass gives.
+Directions are those of log-odds, which are those of probabilities, ∇p = p (1 − p) ∇ log p/(1 − p),
+and do not vanish where a probability is 0 or 1 to the last bit. Whether a class is reached is told
+by its lead over the best other, which the same forward pass gives.
 """
 
 from __future__ import annotations
@@ -40,29 +40,34 @@ _WAYS = ("away", "drawn", "likeliest")
 class Adversarial(Path):
     """Normalised ascent of a rival class's probability, from the input until the model predicts it.
 
-    goal    "away": down the probability of the predicted class, until another is predicted, whichever that is;
-            "drawn": up that of a rival class, drawn without replacement, another for each reference;
-            "likeliest": the rival that the model ranks second for the input, third for the second reference, and so on;
-            a class, or a tuple with one for each reference: up the probability of that class;
-            a decision function, outputs → (N,), or an ``ig.targets`` value: towards zero, until its sign changes
-    steps   at most as many; also the number of segments, of which those after the arrival have no length
-    rate    length of a step in the norm below and the units of the input, or ``Relative(fraction)`` of the data range
-    clip    (low, high): the box the path stays in; by default the range of the field's images where it knows them, else the
-            range of the numbers in the input
+    goal    "away": down the probability of the predicted class, until another is predicted,
+            whichever that is; "drawn": up that of a rival class, drawn without replacement, another
+            for each reference; "likeliest": the rival that the model ranks second for the input,
+            third for the second reference, and so on; a class, or a tuple with one for each
+            reference: up the probability of that class; a decision function, outputs → (N,), or an
+            ``ig.targets`` value: towards zero, until its sign changes
+    steps   at most as many; also the number of segments, of which those after the arrival have no
+            length
+    rate    length of a step in the norm below and the units of the input, or ``Relative(fraction)``
+            of the data range
+    clip    (low, high): the box the path stays in; by default the range of the field's images where
+            it knows them, else the range of the numbers in the input
     norm    "l2": ∇/‖∇‖₂, "l1": ∇/‖∇‖₁, "sign": the sign of ∇
     step    ``Fixed()``, ``Shrinking()`` or ``Implicit()``, see ``ig.paths.Descent``
     seed    of "drawn"
 
-    The path needs no references, only to know how many walks there are: ``ig.baselines.Itself()`` and ``Rivals()`` say that. Which
-    class is predicted, and which are likeliest, is asked of each input alone. A walk that does not get there in ``steps`` ends
-    where it is; one that has nothing to do (its class is predicted already) stands still. Both are told by the note "lead"
-    (K+1, R, B): how far the decision is from changing, below zero where it has changed.
+    The path needs no references, only to know how many walks there are: ``ig.baselines.Itself()``
+    and ``Rivals()`` say that. Which class is predicted, and which are likeliest, is asked of each
+    input alone. A walk that does not get there in ``steps`` ends where it is; one that has nothing
+    to do (its class is predicted already) stands still. Both are told by the note "lead" (K+1, R,
+    B): how far the decision is from changing, below zero where it has changed.
 
-    Cost: the outputs for the input, and one joint evaluation (one forward and two backward passes) at every point of every walk
-    up to its arrival, at most steps + 1. Memory does not grow with steps.
-    Source: Pan, Li, Zhu, "Explaining Deep Neural Network Models with Adversarial Gradient Integration", IJCAI 2021. Their
-    released code adds each step to the original input instead of to the last point, so that it never leaves one step's
-    distance of the input and its increments telescope to nothing; here the path moves.
+    Cost: the outputs for the input, and one joint evaluation (one forward and two backward passes)
+    at every point of every walk up to its arrival, at most steps + 1. Memory does not grow with
+    steps. Source: Pan, Li, Zhu, "Explaining Deep Neural Network Models with Adversarial Gradient
+    Integration", IJCAI 2021. Their released code adds each step to the original input instead of to
+    the last point, so that it never leaves one step's distance of the input and its increments
+    telescope to nothing; here the path moves.
     """
 
     goal: Goal = "away"
@@ -85,7 +90,8 @@ class Adversarial(Path):
 
     @property
     def gradients(self) -> int:
-        """Gradients of the explained score that a walk pays for at most; those at the corners are handed on."""
+        """Gradients of the explained score that a walk pays for at most; those at the corners are
+        handed on."""
         return self.steps * self.step.looks + 1
 
     def __post_init__(self) -> None:
@@ -93,20 +99,30 @@ class Adversarial(Path):
         object.__setattr__(self, "goal", _cleaned(self.goal))
 
     def placed(self, places: Tensor) -> PathLike:
-        """The same for references that are some of more: ``places`` (R, B) says which number each has."""
+        """The same for references that are some of more: ``places`` (R, B) says which number each
+        has."""
         return partial(self._walk, places=places)
 
     def __call__(self, field: Field, start: Tensor, end: Tensor) -> Iterator[Segment]:
         places = torch.arange(len(start), device=end.device)[:, None].expand(start.shape[:2])
         return self._walk(field, start, end, places=places)
 
-    def _walk(self, field: Field, start: Tensor, end: Tensor, *, places: Tensor) -> Iterator[Segment]:
+    def _walk(
+        self, field: Field, start: Tensor, end: Tensor, *, places: Tensor
+    ) -> Iterator[Segment]:
         references, batch = start.shape[:2]
         driver, index, goal = self._driver(field, end, places)
         box = box_of(field, start, end, self.clip, guarded=self.step.guarded)
         here = end.expand_as(start)
         objective = Objective(field, driver, index, box, self.norm, (references, batch), goal)
-        yield from downhill(objective, here, length_of(self.rate, self.norm, box, here), self.step, self.steps, "lead")
+        yield from downhill(
+            objective,
+            here,
+            length_of(self.rate, self.norm, box, here),
+            self.step,
+            self.steps,
+            "lead",
+        )
 
     def _driver(self, field: Field, end: Tensor, places: Tensor) -> tuple[Target, Tensor, str]:
         """What is descended, what it is asked with for every walk, and where it is to end."""
@@ -128,7 +144,9 @@ class Adversarial(Path):
             if named.ndim == 0:
                 return named.expand_as(places)
             if int(places.max()) >= len(named):
-                raise InputError(f"{len(named)} classes are named, but there are {int(places.max()) + 1} references.")
+                raise InputError(
+                    f"{len(named)} classes are named, but there are {int(places.max()) + 1} references."
+                )
             return named[places]
         if int(places.max()) >= classes - 1:
             raise InputError(
@@ -139,7 +157,8 @@ class Adversarial(Path):
         else:
             drawn = torch.randperm(classes, generator=generator(self.seed)).to(own.device)
             order = drawn.expand(len(own), classes)
-            # Each example's own class goes to the front; the others keep their order, whatever it is.
+            # Each example's own class goes to the front; the others keep their order, whatever it
+            # is.
             order = order.gather(1, (order != own[:, None]).long().argsort(dim=1, stable=True))
         return order.gather(1, places.T + 1).T
 
@@ -164,8 +183,9 @@ def _cleaned(goal: Any) -> Any:
 class _Chase(Target):
     """What an attack descends: ± the lead of a class, with the slope of ± its log-odds.
 
-    ``which`` (M,) holds the class of each walk; ``sign`` is 1 for a class to get away from, −1 for one to reach. The value says on
-    which side of the boundary a point is, the slope where the probability falls fastest.
+    ``which`` (M,) holds the class of each walk; ``sign`` is 1 for a class to get away from, −1 for
+    one to reach. The value says on which side of the boundary a point is, the slope where the
+    probability falls fastest.
     """
 
     which: Tensor

@@ -3,8 +3,9 @@
     d(z) = ‖φ(z) − φ(reference)‖²          φ: the model's representation
     z_0 = x,   z_{j+1} = clip( z_j − rate · ∇d(z_j) / ‖∇d(z_j)‖ )
 
-The walk starts at the input and ends at a counterfactual z_K near the reference in the model's eyes, so the path chooses its own
-baseline. One forward pass at every point serves both gradients (``downhill.py``); how one step goes is a part (``step.py``).
+The walk starts at the input and ends at a counterfactual z_K near the reference in the model's
+eyes, so the path chooses its own baseline. One forward pass at every point serves both gradients
+(``downhill.py``); how one step goes is a part (``step.py``).
 """
 
 from __future__ import annotations
@@ -27,23 +28,27 @@ from .walk import box_of, check_walk, downhill, length_of
 
 @part
 class Descent(Path):
-    """Normalised gradient descent of the representation distance, from the input towards the references.
+    """Normalised gradient descent of the representation distance, from the input towards the
+    references.
 
-    representation  the output of a layer (its name, or the module), any function of the input, or by default the input of
-                    the last linear layer
+    representation  the output of a layer (its name, or the module), any function of the input, or
+                    by default the input of the last linear layer
     steps           how many steps; also the number of segments
-    rate            length of a step in the norm below and the units of the input, or ``Relative(fraction)`` of the data range
-    clip            (low, high): the box the path stays in; by default the range of the field's images where it knows them,
-                    else the range of the inputs and references
+    rate            length of a step in the norm below and the units of the input, or
+                    ``Relative(fraction)`` of the data range
+    clip            (low, high): the box the path stays in; by default the range of the field's
+                    images where it knows them, else the range of the inputs and references
     norm            "l2": ∇/‖∇‖₂, "l1": ∇/‖∇‖₁, "sign": the sign of ∇
-    step            ``Fixed()`` steps, the published choice, oscillate once they are longer than the way that is left;
-                    ``Shrinking()`` ones are taken back and halved then; ``Implicit()`` ones stop at the goal and keep their length
+    step            ``Fixed()`` steps, the published choice, oscillate once they are longer than the
+                    way that is left; ``Shrinking()`` ones are taken back and halved then;
+                    ``Implicit()`` ones stop at the goal and keep their length
 
-    A zero gradient ends the walk where it stands. Notes: "distance" (K+1, R, B), from the end of the walk to the input.
-    Cost: steps + 1 joint evaluations per reference, each one forward and two backward passes (steps × looks + 1 with
-    ``Implicit(looks)``). Memory does not grow with steps.
-    Source: Zhuo and Ge, "IG2: Integrated Gradient on Iterative Gradient Path", TPAMI 2024 (arXiv 2406.10852). Their
-    ImageNet notebook differentiates with respect to normalised pixels but steps in raw ones; here both are the same space.
+    A zero gradient ends the walk where it stands. Notes: "distance" (K+1, R, B), from the end of
+    the walk to the input. Cost: steps + 1 joint evaluations per reference, each one forward and two
+    backward passes (steps × looks + 1 with ``Implicit(looks)``). Memory does not grow with steps.
+    Source: Zhuo and Ge, "IG2: Integrated Gradient on Iterative Gradient Path", TPAMI 2024 (arXiv
+    2406.10852). Their ImageNet notebook differentiates with respect to normalised pixels but steps
+    in raw ones; here both are the same space.
     """
 
     representation: Any = None
@@ -63,7 +68,9 @@ class Descent(Path):
         if name == "steps":
             factor = self.steps / value
             rate = self.rate
-            changes["rate"] = Relative(rate.fraction * factor) if isinstance(rate, Relative) else rate * factor
+            changes["rate"] = (
+                Relative(rate.fraction * factor) if isinstance(rate, Relative) else rate * factor
+            )
         return dataclasses.replace(self, **changes)
 
     @property
@@ -73,7 +80,8 @@ class Descent(Path):
 
     @property
     def gradients(self) -> int:
-        """Gradients of the explained score that the walk pays for; those at the corners are handed on."""
+        """Gradients of the explained score that the walk pays for; those at the corners are handed
+        on."""
         return self.steps * self.step.looks + 1
 
     def __post_init__(self) -> None:
@@ -88,5 +96,10 @@ class Descent(Path):
         here = end.expand_as(start)
         objective = Objective(field, goal, pair, box, self.norm, (references, batch), "zero")
         yield from downhill(
-            objective, here, length_of(self.rate, self.norm, box, here), self.step, self.steps, "distance"
+            objective,
+            here,
+            length_of(self.rate, self.norm, box, here),
+            self.step,
+            self.steps,
+            "distance",
         )

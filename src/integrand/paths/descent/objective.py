@@ -2,7 +2,8 @@
 
     z' = z − h g / ‖g‖,  within the box,   g = ∇d(z)       d: the objective, such as a squared distance of representations
 
-One forward pass at every point gives d and its gradient, which finds the way, and F and its gradient, which is what the map is made of.
+One forward pass at every point gives d and its gradient, which finds the way, and F and its
+gradient, which is what the map is made of.
 """
 
 from __future__ import annotations
@@ -53,12 +54,14 @@ class State:
 
 
 class Objective:
-    """What is descended, for R walks of B examples: its value and gradient, and where a step of a given length ends.
+    """What is descended, for R walks of B examples: its value and gradient, and where a step of a
+    given length ends.
 
     driver   the target that is descended, asked with ``index`` (R·B,) for rows numbered over (R, B)
     low, high  the box;  norm: how the length of a step is measured
-    goal     where the walks are to end: at "zero" (of a squared distance), "below" it, or "across" it, on the other side than they
-             began. Walks that are below or across stop, and cost nothing from then on
+    goal     where the walks are to end: at "zero" (of a squared distance), "below" it, or "across"
+             it, on the other side than they began. Walks that are below or across stop, and cost
+             nothing from then on
     """
 
     def __init__(
@@ -93,10 +96,14 @@ class Objective:
         score, value, gradient = self._evaluate(point.flatten(0, 1), slice(None))
         if self.goal == "across":
             self._side = side_of(value)
-        return State(point, *self._reshaped(*self._oriented(score, value, gradient, slice(None)), point.shape))
+        return State(
+            point,
+            *self._reshaped(*self._oriented(score, value, gradient, slice(None)), point.shape),
+        )
 
     def evaluate(self, point: Tensor, before: State) -> State:
-        """One joint evaluation at ``point`` (R, B, \\*s); walks that have stopped are not evaluated and stay as they were ``before``."""
+        """One joint evaluation at ``point`` (R, B, \\*s); walks that have stopped are not evaluated
+        and stay as they were ``before``."""
         flat = point.flatten(0, 1)
         if self.stopped is None:
             score, value, gradient = self._oriented(*self._evaluate(flat, slice(None)), slice(None))
@@ -113,9 +120,14 @@ class Objective:
         return State(point, *self._reshaped(score, value, gradient, point.shape))
 
     def advance(self, point: Tensor, gradient: Tensor, length: Tensor) -> Tensor:
-        """point − length · gradient/‖gradient‖, in the box; ``point`` itself for walks that have stopped or have nowhere to go."""
-        moved = torch.minimum(torch.maximum(point - over(length, point) * self._unit(gradient), self.low), self.high)
-        return moved if self.stopped is None else torch.where(over(self.stopped, point), point, moved)
+        """point − length · gradient/‖gradient‖, in the box; ``point`` itself for walks that have
+        stopped or have nowhere to go."""
+        moved = torch.minimum(
+            torch.maximum(point - over(length, point) * self._unit(gradient), self.low), self.high
+        )
+        return (
+            moved if self.stopped is None else torch.where(over(self.stopped, point), point, moved)
+        )
 
     def stop_arrived(self, state: State) -> None:
         """Stop the walks that are where they were to end."""

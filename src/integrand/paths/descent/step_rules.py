@@ -6,8 +6,9 @@
     Shrinking  z' = z − h u(z)       taken back, and h halved, where d would not fall
     Implicit   z' = z − h u(z')      backward Euler: the direction is the one at the end of the step
 
-A step is called with the objective, where the walk stands, and the length of a step (R, B); it returns where the walk stands next and the
-length of the next step. It asks the objective to ``look`` exactly ``looks`` times: that is what the walk pays for.
+A step is called with the objective, where the walk stands, and the length of a step (R, B); it
+returns where the walk stands next and the length of the next step. It asks the objective to
+``look`` exactly ``looks`` times: that is what the walk pays for.
 """
 
 from __future__ import annotations
@@ -25,17 +26,21 @@ from .objective import Objective, State
 
 @part
 class Relative:
-    """A step length in units of the data: every feature moves ``fraction`` of its range (root mean square) per step."""
+    """A step length in units of the data: every feature moves ``fraction`` of its range (root mean
+    square) per step."""
 
     fraction: float = 0.002
 
     def __post_init__(self) -> None:
         if not self.fraction > 0:
-            raise InputError(f"fraction is a part of the data's range, above 0, not {self.fraction}.")
+            raise InputError(
+                f"fraction is a part of the data's range, above 0, not {self.fraction}."
+            )
 
 
 class StepRule(Protocol):
-    """How a walk goes one step. ``looks``: joint evaluations per step; ``guarded``: whether steps that do not descend are taken back."""
+    """How a walk goes one step. ``looks``: joint evaluations per step; ``guarded``: whether steps
+    that do not descend are taken back."""
 
     @property
     def looks(self) -> int: ...
@@ -43,7 +48,9 @@ class StepRule(Protocol):
     @property
     def guarded(self) -> bool: ...
 
-    def __call__(self, objective: Objective, state: State, length: Tensor) -> tuple[State, Tensor]: ...
+    def __call__(
+        self, objective: Objective, state: State, length: Tensor
+    ) -> tuple[State, Tensor]: ...
 
 
 @part
@@ -54,18 +61,23 @@ class Fixed:
     guarded: ClassVar[bool] = False
 
     def __call__(self, objective: Objective, state: State, length: Tensor) -> tuple[State, Tensor]:
-        return objective.evaluate(objective.advance(state.point, state.gradient, length), state), length
+        return objective.evaluate(
+            objective.advance(state.point, state.gradient, length), state
+        ), length
 
 
 @part
 class Shrinking:
-    """z' = z − h u(z); where that does not descend the walk stays and h is halved from then on. Cost: one look."""
+    """z' = z − h u(z); where that does not descend the walk stays and h is halved from then on.
+    Cost: one look."""
 
     looks: ClassVar[int] = 1
     guarded: ClassVar[bool] = True
 
     def __call__(self, objective: Objective, state: State, length: Tensor) -> tuple[State, Tensor]:
-        following = objective.evaluate(objective.advance(state.point, state.gradient, length), state)
+        following = objective.evaluate(
+            objective.advance(state.point, state.gradient, length), state
+        )
         worse = following.value >= state.value
         if not bool(worse.any()):
             return following, length
@@ -76,22 +88,24 @@ class Shrinking:
 class Implicit:
     """z' = z − h u(z'), a backward Euler step of the unit-speed descent, regularised at the goal.
 
-    Where the goal is nearer than h no point with a gradient satisfies the equation; its limit is the goal itself. Both cases are one:
-    z' minimises d over the ball of radius h around z (the equation is that minimum's optimality condition wherever it lies on
-    the sphere). So d never rises, and a walk that has arrived stays.
+    Where the goal is nearer than h no point with a gradient satisfies the equation; its limit is
+    the goal itself. Both cases are one: z' minimises d over the ball of radius h around z (the
+    equation is that minimum's optimality condition wherever it lies on the sphere). So d never
+    rises, and a walk that has arrived stays.
 
     It is solved by ``looks`` rounds of averaged fixed-point iteration, from w = z:
 
         v = clip(z − h u(w)),   w ← w + θ (v − w) where d falls by it,   θ = min(1, what is left of d / its slope on the way to v)
 
-    At w = z − h u(w) the rounds have nothing left to do. After a round that does not descend, θ is that of the parabola through what
-    was seen; where no round descends, the walk stays and h is halved.
+    At w = z − h u(w) the rounds have nothing left to do. After a round that does not descend, θ is
+    that of the parabola through what was seen; where no round descends, the walk stays and h is
+    halved.
 
-    Cost: ``looks`` joint evaluations per step, where an explicit step takes one. For as many evaluations an implicit walk has fewer,
-    better steps, not a nearer end: ``Shrinking()`` gets as near (docs/design/0005).
-    Source: backward Euler as studied for gradient descent by Xu et al., "Convergence of Implicit Gradient Descent for
-    Training Two-Layer Physics-Informed Neural Networks", arXiv 2407.02827; its use on the way to a counterfactual is
-    this library's.
+    Cost: ``looks`` joint evaluations per step, where an explicit step takes one. For as many
+    evaluations an implicit walk has fewer, better steps, not a nearer end: ``Shrinking()`` gets as
+    near (docs/design/0005). Source: backward Euler as studied for gradient descent by Xu et al.,
+    "Convergence of Implicit Gradient Descent for Training Two-Layer Physics-Informed Neural
+    Networks", arXiv 2407.02827; its use on the way to a counterfactual is this library's.
     """
 
     looks: int = 3
@@ -114,9 +128,16 @@ class Implicit:
             fraction = torch.where(falling, fraction, 0)
             trial = objective.evaluate(best.point + over(fraction, direction) * direction, state)
             better = trial.value < best.value
-            # The parabola through both values and the slope has its minimum at this fraction of the direction that was tried.
-            lowest = fraction * fall / (2 * (trial.value - best.value + fraction * fall)).clamp_min(_tiny(fall))
-            damping = (damping * torch.where(better, lowest.clamp(1, 4), lowest.clamp(0.1, 0.5))).clamp_max(1)
+            # The parabola through both values and the slope has its minimum at this fraction of the
+            # direction that was tried.
+            lowest = (
+                fraction
+                * fall
+                / (2 * (trial.value - best.value + fraction * fall)).clamp_min(_tiny(fall))
+            )
+            damping = (
+                damping * torch.where(better, lowest.clamp(1, 4), lowest.clamp(0.1, 0.5))
+            ).clamp_max(1)
             best = trial.where(better, best)
         solved = best.value < state.value
         return best, torch.where(solved, length, length / 2)

@@ -2,9 +2,10 @@
 
     z_0 = x,   z_{j+1} = step(z_j),   steps of length ‖z_{j+1} − z_j‖ = h, in a box
 
-What is descended (a representation distance, how far a rival class is behind) is a second target of the same model: one forward
-pass at every point serves its gradient, which finds the way, and the gradient of the explained score, which leaves with the
-segment. Segments are handed out as they are walked, from clock 1 down to clock 0, so memory does not grow with steps.
+What is descended (a representation distance, how far a rival class is behind) is a second target of
+the same model: one forward pass at every point serves its gradient, which finds the way, and the
+gradient of the explained score, which leaves with the segment. Segments are handed out as they are
+walked, from clock 1 down to clock 0, so memory does not grow with steps.
 """
 
 from __future__ import annotations
@@ -25,7 +26,8 @@ from .step_rules import Relative, StepRule
 def downhill(
     objective: Objective, here: Tensor, length: Tensor, step: StepRule, steps: int, note: str
 ) -> Iterator[Segment]:
-    """The walk from ``here`` (R, B, \\*s), as ``steps`` segments; ``note`` names the noted value of the objective (K+1, R, B)."""
+    """The walk from ``here`` (R, B, \\*s), as ``steps`` segments; ``note`` names the noted value of
+    the objective (K+1, R, B)."""
     state = objective.start(here)
     objective.stop_arrived(state)
     for number in range(steps):
@@ -34,7 +36,9 @@ def downhill(
         else:
             following, length = step(objective, state, length)
             objective.stop_arrived(following)
-        clock = torch.tensor([steps - number - 1, steps - number], dtype=torch.float64, device=here.device)
+        clock = torch.tensor(
+            [steps - number - 1, steps - number], dtype=torch.float64, device=here.device
+        )
         clock = (clock / steps).to(here.dtype)
         yield Segment(
             following.point[None],
@@ -50,7 +54,8 @@ def downhill(
 def box_of(
     field: Field, start: Tensor, end: Tensor, clip: tuple[float, float] | None, *, guarded: bool
 ) -> tuple[Tensor, Tensor]:
-    """The box a walk stays in: as given, what images may hold, or the range of the numbers at both ends."""
+    """The box a walk stays in: as given, what images may hold, or the range of the numbers at both
+    ends."""
     if clip is not None:
         low, high = (torch.as_tensor(side, dtype=end.dtype, device=end.device) for side in clip)
     elif field.normalisation is not None:
@@ -70,13 +75,17 @@ def box_of(
     return low, high
 
 
-def length_of(rate: float | Relative, norm: str, box: tuple[Tensor, Tensor], here: Tensor) -> Tensor:
+def length_of(
+    rate: float | Relative, norm: str, box: tuple[Tensor, Tensor], here: Tensor
+) -> Tensor:
     """A step's length (R, B) in the units of the input and of the norm."""
     if not isinstance(rate, Relative):
         return here.new_full(here.shape[:2], float(rate))
     span = flattened((box[1] - box[0]).expand_as(here), 2)
     if not bool(torch.isfinite(span).all()):
-        raise InputError("A relative rate needs a bounded range: give clip=(low, high), or rate= a number.")
+        raise InputError(
+            "A relative rate needs a bounded range: give clip=(low, high), or rate= a number."
+        )
     return LENGTHS[norm](span) * rate.fraction
 
 

@@ -4,7 +4,8 @@
     legs.py      decoded points as segments                geodesic.py  chains of codes, relaxed
     paths.py     LatentGuided, Latent, LatentGeodesic
 
-What a path of its own needs of a codec is ``codec.Borrowed``; decoded corners become a path by ``legs.through``.
+What a path of its own needs of a codec is ``codec.Borrowed``; decoded corners become a path by
+``legs.through``.
 """
 
 from .autoencoder import Autoencoder as Autoencoder

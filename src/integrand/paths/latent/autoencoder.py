@@ -1,23 +1,28 @@
-"""Encoders and decoders as people have them, borrowed: any number of rows in, codes and rows out, and given back as they were.
+"""Encoders and decoders as people have them, borrowed: any number of rows in, codes and rows out,
+and given back as they were.
 
     E: (N, \\*s) → (N, \\*c)        a code for every row           D: (N, \\*c) → (N, \\*s)        a row for every code
 
-A codec is a pair (encode, decode) of functions or modules, or an object with the methods ``encode`` and ``decode``. What they
-return may be a tensor, a tuple that begins with one, or what image autoencoders return: a distribution or ``latents`` from the
-encoder, a ``sample`` from the decoder (read by name, no package is needed). Nothing is drawn at random: of a distribution
-its mode is taken. Latent scaling factors are left aside, since no path here depends on a common factor of all coordinates.
+A codec is a pair (encode, decode) of functions or modules, or an object with the methods ``encode``
+and ``decode``. What they return may be a tensor, a tuple that begins with one, or what image
+autoencoders return: a distribution or ``latents`` from the encoder, a ``sample`` from the decoder
+(read by name, no package is needed). Nothing is drawn at random: of a distribution its mode is
+taken. Latent scaling factors are left aside, since no path here depends on a common factor of all
+coordinates.
 
-A codec speaks the units of the inputs. One that wants others, [−1, 1] where the model takes normalised images, is wrapped in a module:
+A codec speaks the units of the inputs. One that wants others, [−1, 1] where the model takes
+normalised images, is wrapped in a module:
 
     class Rescaled(nn.Module):
         def __init__(self, vae): super().__init__(); self.vae = vae
         def encode(self, x): return self.vae.encode(2 * x * std + 2 * mean - 1)
         def decode(self, z): return ((self.vae.decode(z).sample + 1) / 2 - mean) / std
 
-In a module, or in methods of one, dropout and the like are switched off while it runs; into a function that merely uses a module
-nobody can look.
+In a module, or in methods of one, dropout and the like are switched off while it runs; into a
+function that merely uses a module nobody can look.
 
-Inside the paths a code is a flat row (N, L). Calls hold as many rows as are fast and fit, like those of a model.
+Inside the paths a code is a flat row (N, L). Calls hold as many rows as are fast and fit, like
+those of a model.
 """
 
 from __future__ import annotations
@@ -62,8 +67,8 @@ def halves(codec: Any) -> tuple[Function, Function]:
 class Borrowed:
     """A codec at work on inputs like ``x`` (B, \\*s).
 
-    Modules are in eval mode and their parameters ask for no gradients during each call only: between calls, and after an
-    error, they are as they were.
+    Modules are in eval mode and their parameters ask for no gradients during each call only:
+    between calls, and after an error, they are as they were.
     """
 
     def __init__(self, codec: Any, x: Tensor) -> None:
@@ -72,8 +77,14 @@ class Borrowed:
         self.code: torch.Size | None = None
         networks = [Network(function) for function in (self.encoder, self.decoder)]
         # Half and half may be methods of one module, which is then borrowed once.
-        self.networks = list({tuple(map(id, network.roots)): network for network in networks if network.roots}.values())
-        self.packer = packer_for(self.networks[-1].roots[0] if self.networks else codec, None, "codec")
+        self.networks = list(
+            {
+                tuple(map(id, network.roots)): network for network in networks if network.roots
+            }.values()
+        )
+        self.packer = packer_for(
+            self.networks[-1].roots[0] if self.networks else codec, None, "codec"
+        )
 
     # --- what paths ask -------------------------------------------------------------------------------------------
 
@@ -90,7 +101,8 @@ class Borrowed:
         return torch.cat(found)
 
     def ends(self, start: Tensor, end: Tensor) -> tuple[Tensor, Tensor]:
-        """E of starts (R, B, \\*s) and of ends (B, \\*s), one for every path (R·B, L); starts that all examples share are asked once."""
+        """E of starts (R, B, \\*s) and of ends (B, \\*s), one for every path (R·B, L); starts that
+        all examples share are asked once."""
         references, batch = start.shape[:2]
         if batch > 1 and start.stride(1) == 0:
             begins = self.codes(start[:, 0]).repeat_interleave(batch, 0)
@@ -110,10 +122,17 @@ class Borrowed:
         self.packer.run(len(codes), call, self.like, "decode")
         return found
 
-    def pulled(self, codes: Tensor, look: Callable[[slice, Tensor], Evaluation]) -> tuple[Tensor, Evaluation, Tensor]:
-        """D of codes (N, L), what ``look`` evaluates there, and its gradient pulled back to the codes: J_Dᵀ ∇F(D(z)) (N, L)."""
+    def pulled(
+        self, codes: Tensor, look: Callable[[slice, Tensor], Evaluation]
+    ) -> tuple[Tensor, Evaluation, Tensor]:
+        """D of codes (N, L), what ``look`` evaluates there, and its gradient pulled back to the
+        codes: J_Dᵀ ∇F(D(z)) (N, L)."""
         rows = self.like.new_empty(len(codes), *self.like.shape)
-        value, gradient, slope = codes.new_empty(len(codes)), torch.empty_like(rows), torch.empty_like(codes)
+        value, gradient, slope = (
+            codes.new_empty(len(codes)),
+            torch.empty_like(rows),
+            torch.empty_like(codes),
+        )
 
         def call(part: slice) -> None:
             with self._running(grad=True):
@@ -129,10 +148,12 @@ class Borrowed:
         return rows, Evaluation(value, gradient), slope
 
     def stretch(self, codes: Tensor) -> tuple[Tensor, Tensor]:
-        """The energy E (N,) of the decoded polylines of codes (N, T, L), and its slope ∂E/∂z (N, T, L).
+        """The energy E (N,) of the decoded polylines of codes (N, T, L), and its slope ∂E/∂z (N, T,
+        L).
 
-        E = T/2 Σ_i ‖D(z_{i+1}) − D(z_i)‖². The slope at an inner point is −T · J_Dᵀ(D(z_{i+1}) − 2 D(z_i) + D(z_{i−1})). Pieces are
-        taken in calls that fit; the points between two calls are decoded in both, so that no polyline is held decoded.
+        E = T/2 Σ_i ‖D(z_{i+1}) − D(z_i)‖². The slope at an inner point is −T · J_Dᵀ(D(z_{i+1}) − 2
+        D(z_i) + D(z_{i−1})). Pieces are taken in calls that fit; the points between two calls are
+        decoded in both, so that no polyline is held decoded.
         """
         lines, points, _ = codes.shape
         flat = codes.flatten(0, 1)
@@ -200,7 +221,11 @@ class Borrowed:
 
 def _pull(made: Tensor, leaf: Tensor, gradient: Tensor) -> Tensor:
     """Jᵀ · gradient, J the derivative of what was made of ``leaf``."""
-    slope = torch.autograd.grad(made, leaf, gradient, allow_unused=True)[0] if made.requires_grad else None
+    slope = (
+        torch.autograd.grad(made, leaf, gradient, allow_unused=True)[0]
+        if made.requires_grad
+        else None
+    )
     if slope is None:
         raise DetachedModel(
             "No gradient leads from what was decoded to its code: the decoder leaves torch, detaches, or runs under no_grad."
@@ -210,7 +235,8 @@ def _pull(made: Tensor, leaf: Tensor, gradient: Tensor) -> Tensor:
 
 
 def _code_in(found: Any) -> Tensor:
-    """The code in what an encoder returns: a tensor, the mode of a distribution, ``latents``, or the first of several."""
+    """The code in what an encoder returns: a tensor, the mode of a distribution, ``latents``, or
+    the first of several."""
     if isinstance(found, Tensor):
         return found
     if isinstance(found, tuple | list) and found:
@@ -246,7 +272,8 @@ def _row_in(found: Any) -> Tensor:
 
 
 def _typed(rows: Tensor, function: Function) -> Tensor:
-    """Rows in the type of a module's parameters, where there are any; a codec may be in half precision."""
+    """Rows in the type of a module's parameters, where there are any; a codec may be in half
+    precision."""
     module = getattr(function, "__self__", function)
     if isinstance(module, nn.Module):
         for parameter in module.parameters():
@@ -264,4 +291,6 @@ def _finite(numbers: Tensor, who: str) -> None:
 
 
 def _kind(value: Any) -> str:
-    return f"a {type(value).__name__}" + (f" of {len(value)}" if isinstance(value, tuple | list) else "")
+    return f"a {type(value).__name__}" + (
+        f" of {len(value)}" if isinstance(value, tuple | list) else ""
+    )

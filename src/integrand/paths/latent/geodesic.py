@@ -2,15 +2,18 @@
 
     E(z) = T/2 Σ_i ‖D(z_{i+1}) − D(z_i)‖²,     z_i ← z_i − rate · η_i,   η_i = ∂E/∂z_i        the ends stay
 
-With a rate that is given, these are the steps. They pass a bend on from point to point, so a chain of T points takes of the order
-of T² of them. Without one, the step is the same gradient in the norm of the chain's differences,
+With a rate that is given, these are the steps. They pass a bend on from point to point, so a chain
+of T points takes of the order of T² of them. Without one, the step is the same gradient in the norm
+of the chain's differences,
 
     z ← z − rate · L⁻¹η,     (Lz)_i = 2 z_i − z_{i−1} − z_{i+1},
 
-which moves all points at once and is there in one step where D is an isometry; its rate follows the curvature it met.
+which moves all points at once and is there in one step where D is an isometry; its rate follows the
+curvature it met.
 
-Every chain has a rate of its own and stops by itself. E falls with every step that is kept: one that would raise it is taken
-back and tried again, shorter, at the bottom of the parabola through what was seen.
+Every chain has a rate of its own and stops by itself. E falls with every step that is kept: one
+that would raise it is taken back and tried again, shorter, at the bottom of the parabola through
+what was seen.
 """
 
 from __future__ import annotations
@@ -50,7 +53,13 @@ class Relaxation:
         for _ in range(self.iterations):
             if not len(busy):
                 break
-            here, along, before, length, falls = codes[busy], way[busy], energy[busy], rate[busy], fall[busy]
+            here, along, before, length, falls = (
+                codes[busy],
+                way[busy],
+                energy[busy],
+                rate[busy],
+                fall[busy],
+            )
             there = here - length[:, None, None] * along
             after, onward = self.codec.stretch(there)
             kept = after <= before
@@ -69,17 +78,23 @@ class Relaxation:
         """The direction of a step; the ends stay."""
         way = torch.zeros_like(slope)
         inner = slope[:, 1:-1]
-        way[:, 1:-1] = inner if self.rate is not None else torch.einsum("ij,njl->nil", _even(inner), inner)
+        way[:, 1:-1] = (
+            inner if self.rate is not None else torch.einsum("ij,njl->nil", _even(inner), inner)
+        )
         return way
 
     def _first(self, codes: Tensor, energy: Tensor) -> Tensor:
         if self.rate is not None:
             return codes.new_full((len(codes),), self.rate)
-        # If D stretched all codes alike, E would be that stretch times the energy of the codes, and this the step to its bottom.
-        return codes.diff(dim=1).flatten(1).square().sum(1) / (2 * energy).clamp_min(torch.finfo(codes.dtype).tiny)
+        # If D stretched all codes alike, E would be that stretch times the energy of the codes, and
+        # this the step to its bottom.
+        return codes.diff(dim=1).flatten(1).square().sum(1) / (2 * energy).clamp_min(
+            torch.finfo(codes.dtype).tiny
+        )
 
     def _bent(self, rate: Tensor, fall: Tensor, lost: Tensor) -> Tensor:
-        """Barzilai and Borwein: the rate to where the slope along the step, which has ``lost`` some of its ``fall``, would be zero."""
+        """Barzilai and Borwein: the rate to where the slope along the step, which has ``lost`` some
+        of its ``fall``, would be zero."""
         if self.rate is not None:
             return rate
         factor = fall / lost.clamp_min(torch.finfo(rate.dtype).tiny)
@@ -105,6 +120,7 @@ def _even(inner: Tensor) -> Tensor:
 
 
 def _shorter(rate: Tensor, promised: Tensor, rise: Tensor) -> Tensor:
-    """The step at the bottom of the parabola that falls by ``promised`` to first order, and rose by ``rise`` instead."""
+    """The step at the bottom of the parabola that falls by ``promised`` to first order, and rose by
+    ``rise`` instead."""
     factor = promised / (2 * (rise + promised)).clamp_min(torch.finfo(rate.dtype).tiny)
     return rate * factor.clamp(_LEAST, _SHORTER)

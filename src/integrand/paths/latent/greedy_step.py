@@ -18,7 +18,8 @@ _SHORT = 1e-9  # nor have codes of this length
 
 
 def mixed(a: Tensor, c: Tensor, t: Tensor, *, slerp: bool) -> Tensor:
-    """The code ``t`` (…) of the way from ``a`` to ``c`` (…, L): straight, or turned along the arc between them."""
+    """The code ``t`` (…) of the way from ``a`` to ``c`` (…, L): straight, or turned along the arc
+    between them."""
     straight = torch.lerp(a, c, t[..., None])
     if not slerp:
         return straight
@@ -32,12 +33,21 @@ def mixed(a: Tensor, c: Tensor, t: Tensor, *, slerp: bool) -> Tensor:
 
 
 def guided(
-    z: Tensor, goal: Tensor, slope: Tensor, left: Tensor, whole: Tensor, fraction: float, *, slerp: bool
+    z: Tensor,
+    goal: Tensor,
+    slope: Tensor,
+    left: Tensor,
+    whole: Tensor,
+    fraction: float,
+    *,
+    slerp: bool,
 ) -> Tensor:
-    """From codes z (N, L) on towards ``goal``, until an L1 distance of ``left`` (N,) remains; the flattest coordinates go first.
+    """From codes z (N, L) on towards ``goal``, until an L1 distance of ``left`` (N,) remains; the
+    flattest coordinates go first.
 
-    Groups of the ``fraction`` of all coordinates, among those that have not arrived; the last one goes a part of its way, straight or
-    along an arc. ``whole`` (N,) is the distance at the start of the walk. Rows do not look at each other.
+    Groups of the ``fraction`` of all coordinates, among those that have not arrived; the last one
+    goes a part of its way, straight or along an arc. ``whole`` (N,) is the distance at the start of
+    the walk. Rows do not look at each other.
     """
     way = (goal - z).abs()
     arrived = at_most(way, _CLOSE * way.amax(1, keepdim=True))
@@ -48,5 +58,7 @@ def guided(
     done = at_most(cost, moved.full).bool()
     some = at_most(cost, moved.partly).bool() & ~done
     # Coordinates that stay are left out of the angle.
-    partly = mixed(torch.where(some, z, 0), torch.where(some, goal, 0), moved.part[:, 0], slerp=slerp)
+    partly = mixed(
+        torch.where(some, z, 0), torch.where(some, goal, 0), moved.part[:, 0], slerp=slerp
+    )
     return torch.where(done, goal, torch.where(some, partly, z))

@@ -1,8 +1,10 @@
-"""Decoded paths as segments: the way through decoded points, and the legs that join it to the raw ends.
+"""Decoded paths as segments: the way through decoded points, and the legs that join it to the raw
+ends.
 
-A codec never gives back quite what it was given, so a decoded path begins and ends beside the baseline and the input. The legs
-b → D(z_0) and D(z_n) → x close it. They are as long as the reconstruction error and may be far longer than the steps
-between them, so they are cut into pieces of their own: one piece each, as published, leaves a first-order error the size of the
+A codec never gives back quite what it was given, so a decoded path begins and ends beside the
+baseline and the input. The legs b → D(z_0) and D(z_n) → x close it. They are as long as the
+reconstruction error and may be far longer than the steps between them, so they are cut into pieces
+of their own: one piece each, as published, leaves a first-order error the size of the
 reconstruction error in the map.
 
 On the clock a leg counts as one step, however many pieces it has.
@@ -29,7 +31,9 @@ Look = Callable[[Tensor], Evaluation]
 def pieces(ends: int) -> int:
     """The number of pieces of a leg, if it is one."""
     if ends < 1:
-        raise InputError(f"A leg between an end and what is decoded has at least one piece, not {ends}.")
+        raise InputError(
+            f"A leg between an end and what is decoded has at least one piece, not {ends}."
+        )
     return ends
 
 
@@ -38,7 +42,9 @@ def looking(field: Field, references: int, batch: int, device: torch.device) -> 
     example = torch.arange(batch, device=device).repeat(references)
 
     def look(points: Tensor) -> Evaluation:
-        return field.rows(points.flatten(0, 2), example.repeat(len(points))).reshape(*points.shape[:3])
+        return field.rows(points.flatten(0, 2), example.repeat(len(points))).reshape(
+            *points.shape[:3]
+        )
 
     return look
 
@@ -53,7 +59,8 @@ def leg(
 ) -> Iterator[Segment]:
     """``ends`` even pieces from start to end (R, B, \\*s), step ``clock[0]`` of ``clock[1]``.
 
-    ``paid`` are evaluations (1, R, B) at both ends; then ``look`` evaluates the corners between them, and pieces hand on theirs.
+    ``paid`` are evaluations (1, R, B) at both ends; then ``look`` evaluates the corners between
+    them, and pieces hand on theirs.
     """
     most = max(1, _STACK_ELEMENTS // start.numel())
     previous, before = start, paid[0] if paid else None
@@ -66,9 +73,18 @@ def leg(
         here = then = None
         if paid and before and look:
             own = after[:-1] if last == ends else after
-            found = [before, *([look(own)] if len(own) else []), *([paid[1]] if last == ends else [])]
-            every = Evaluation(torch.cat([e.value for e in found]), torch.cat([e.gradient for e in found]))
-            here, then = (Evaluation(every.value[some], every.gradient[some]) for some in (slice(-1), slice(1, None)))
+            found = [
+                before,
+                *([look(own)] if len(own) else []),
+                *([paid[1]] if last == ends else []),
+            ]
+            every = Evaluation(
+                torch.cat([e.value for e in found]), torch.cat([e.gradient for e in found])
+            )
+            here, then = (
+                Evaluation(every.value[some], every.gradient[some])
+                for some in (slice(-1), slice(1, None))
+            )
             before = Evaluation(every.value[-1:], every.gradient[-1:])
         yield Segment(corners[:-1], corners[1:], (times[:-1], times[1:]), here, then)
         previous = after[-1].clone()  # a view would keep the whole block
@@ -76,11 +92,18 @@ def leg(
 
 
 def through(
-    codec: Borrowed, codes: Callable[[int, int], Tensor], count: int, start: Tensor, end: Tensor, ends: int
+    codec: Borrowed,
+    codes: Callable[[int, int], Tensor],
+    count: int,
+    start: Tensor,
+    end: Tensor,
+    ends: int,
 ) -> Iterator[Segment]:
-    """From start (R, B, \\*s) through ``count`` ≥ 2 decoded points to end; ``codes(first, last)`` are those of the points (K, R·B, L).
+    """From start (R, B, \\*s) through ``count`` ≥ 2 decoded points to end; ``codes(first, last)``
+    are those of the points (K, R·B, L).
 
-    Legs and steps are stacked together: a rule with a tolerance then judges the path, not its parts, which may cancel.
+    Legs and steps are stacked together: a rule with a tolerance then judges the path, not its
+    parts, which may cancel.
     """
     end = end.expand_as(start)
     first_leg = torch.arange(ends + 1, dtype=torch.float64) / ends
@@ -95,7 +118,8 @@ def through(
         return decoded(which, which + 1)[0]
 
     def corners(first: int, last: int) -> Tensor:
-        """Those numbered first … last − 1: ends + 1 of a leg, count − 2 between, ends + 1 of the other leg."""
+        """Those numbered first … last − 1: ends + 1 of a leg, count − 2 between, ends + 1 of the
+        other leg."""
         found = [start.new_empty(0, *start.shape)]
         if first <= ends:
             found.append(_between(start, joint(0), first_leg[first:last]))
@@ -104,7 +128,9 @@ def through(
             found.append(decoded(*inner))
         begun = ends + count - 1
         if last > begun:
-            found.append(_between(joint(count - 1), end, first_leg[max(first - begun, 0) : last - begun]))
+            found.append(
+                _between(joint(count - 1), end, first_leg[max(first - begun, 0) : last - begun])
+            )
         return torch.cat(found)
 
     most = max(1, _STACK_ELEMENTS // start.numel())

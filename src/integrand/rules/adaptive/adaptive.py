@@ -1,27 +1,32 @@
 """A tolerance instead of a number of nodes.
 
-    share = Δ ⊙ Σ_k h_k c_k            c_k: the mean gradient over interval k of the path, h_k its length
+    share = Δ ⊙ Σ_k h_k c_k            c_k: the mean gradient over interval k of the path, h_k its
+                                       length
 
-Every interval's mean gradient is a *chord*: exactly complete for networks of known operations, the mean of its end gradients
-otherwise (``Field.evaluate_chords``). Completeness is one number and says nothing of errors that cancel between features, so
-the error is judged on the vector: an interval whose chord resembles its neighbours' is believed, one that does not is laid anew.
-With r the relative difference to the neighbours (in h-weighted attributions), the interval's error is taken as
+Every interval's mean gradient is a *chord*: exactly complete for networks of known operations, the
+mean of its end gradients otherwise (``Field.evaluate_chords``). Completeness is one number and says
+nothing of errors that cancel between features, so the error is judged on the vector: an interval
+whose chord resembles its neighbours' is believed, one that does not is laid anew. With r the
+relative difference to the neighbours (in h-weighted attributions), the interval's error is taken as
 
     e = ‖share‖ · φ(r),    φ(r) = 0.45 / (1/r² + 0.6)
 
-or what the chord misses of F's change, if that is more. Where an interval's differences to both neighbours go one way the
-network is smooth there and errors may be of one sign: those are added up; elsewhere (networks with kinks) they are nearly
-independent, and added in squares. From there the number of pieces every interval needs follows from how errors fall with them,
-so one or two rounds suffice.
+or what the chord misses of F's change, if that is more. Where an interval's differences to both
+neighbours go one way the network is smooth there and errors may be of one sign: those are added up;
+elsewhere (networks with kinks) they are nearly independent, and added in squares. From there the
+number of pieces every interval needs follows from how errors fall with them, so one or two rounds
+suffice.
 
-Chords of intervals that all end where nothing happens agree, whatever happens inside. So a path that claims to be known is looked into:
-one gradient g at a scattered place of each stretch that is longer than a part of the path. It may differ from its interval's chord
-as much as the neighbours do; half of what it differs more is taken to be wrong all along the interval, and the path, which knew
-less of itself than it said, is laid anew, at uneven places and with its errors raised.
+Chords of intervals that all end where nothing happens agree, whatever happens inside. So a path
+that claims to be known is looked into: one gradient g at a scattered place of each stretch that is
+longer than a part of the path. It may differ from its interval's chord as much as the neighbours
+do; half of what it differs more is taken to be wrong all along the interval, and the path, which
+knew less of itself than it said, is laid anew, at uneven places and with its errors raised.
 
-What is promised is the error of what is asked for: of every path alone, or, where it is known how references are weighed, of
-their weighted sum, so that references of little weight get few gradients. A path that is smooth all along is integrated by
-Clenshaw–Curtis nodes instead, when the tolerance is so tight that these are fewer. docs/design/0003-chords.md has the measurements.
+What is promised is the error of what is asked for: of every path alone, or, where it is known how
+references are weighed, of their weighted sum, so that references of little weight get few
+gradients. A path that is smooth all along is integrated by Clenshaw–Curtis nodes instead, when the
+tolerance is so tight that these are fewer. docs/design/0003-chords.md has the measurements.
 """
 
 from __future__ import annotations
@@ -48,7 +53,9 @@ _GRADE = 2.0  # … at t = (j/4)²: most of what happens, happens near the basel
 _ALIKE = 0.1  # a path whose intervals all differ less than this from their neighbours may be so smooth that other nodes do better …
 _ALIKE_SMOOTH = 2.5  # … or less than this, where the network is known to have no kinks
 _SAFETY = 2.0  # the estimate is raised by this times the tolerance, the coarser the intervals, the less their neighbours know …
-_MOST_SAFETY = 0.2  # … but by no more than this; docs/design/0003-chords.md has how often it is then exceeded
+_MOST_SAFETY = (
+    0.2  # … but by no more than this; docs/design/0003-chords.md has how often it is then exceeded
+)
 _BIAS = 1.1  # on steady stretches, where errors add up, it is raised by this factor
 _KINKED = 1.1  # errors of unlike intervals fall like pieces^-this …
 _KINKED_COARSE = 1.05  # … and more slowly from a coarse look
@@ -59,12 +66,12 @@ _EVENNESS = 0.4  # pieces go like error^this: less than the best exponent for kn
 _WORTH = 1.25  # an interval that should be this many is laid anew
 _MOST_PIECES = 16  # one interval becomes, in one round
 _BLIND = 0.25  # no stretch of a path longer than this is believed without a look into it …
-_BLIND_GATED = 0.125  # … or this, where things that move are multiplied with each other, so that more can hide
+_BLIND_GATED = (
+    0.125  # … or this, where things that move are multiplied with each other, so that more can hide
+)
 _DOUBTED = 3.0  # errors of a path on which a look found what it did not know of are raised by this
 _FLOOR = 16  # no error is worth a gradient that is below so many units of the last place of what the map is made of
-_CANCELLED = (
-    1e-3  # … nor one that is within the tolerance of a map of this part of what it is made of: the rest has cancelled
-)
+_CANCELLED = 1e-3  # … nor one that is within the tolerance of a map of this part of what it is made of: the rest has cancelled
 _BLOCK_ELEMENTS = 1 << 23  # paths are refined in blocks whose chords hold about this many numbers …
 _EXAMPLE_ELEMENTS = (
     1 << 25
@@ -76,20 +83,26 @@ _SMOOTH_COST = 17  # gradients that a smooth path mostly takes with Clenshaw–C
 class Adaptive(Rule):
     """As many gradients as the tolerance needs: the relative L2 error is brought below ``tol``.
 
-    tol            relative to the norm of the path's share, or of the weighted sum where weights are known (``Segment.weights``)
-    max_gradients  per path (reference × example); one that needs more is returned as it is, with its error, and not ``converged``
+    tol            relative to the norm of the path's share, or of the weighted sum where weights
+                   are known (``Segment.weights``)
+    max_gradients  per path (reference × example); one that needs more is returned as it is, with
+                   its error, and not ``converged``
 
-    Open-loop segments are looked at with 4 chords and laid anew where those are not alike. On segments whose path has paid for an
-    end (descents, guided paths), nodes are added between both ends by halving.
+    Open-loop segments are looked at with 4 chords and laid anew where those are not alike. On
+    segments whose path has paid for an end (descents, guided paths), nodes are added between both
+    ends by halving.
 
-    What seems to be known is looked into once more: no stretch longer than a quarter of the path (an eighth where parts of the model
-    multiply each other, or its operations are not known) is believed without a gradient from its inside.
+    What seems to be known is looked into once more: no stretch longer than a quarter of the path
+    (an eighth where parts of the model multiply each other, or its operations are not known) is
+    believed without a gradient from its inside.
 
-    Gradients are spent until the error is ``tol`` of the map, or of a thousandth of what the map is made of (the shares of its intervals,
-    which cancel where F comes back to where it began), or rounding of that. The map is ``converged`` only in the first case.
+    Gradients are spent until the error is ``tol`` of the map, or of a thousandth of what the map is
+    made of (the shares of its intervals, which cancel where F comes back to where it began), or
+    rounding of that. The map is ``converged`` only in the first case.
 
-    Returns shares with their estimated errors, whose weighted squares add up to that of the sum. Cost: 7 gradients per path for
-    nearly linear networks (11 where parts multiply each other), about 25 for EfficientNet-Lite0 from black at 10 %.
+    Returns shares with their estimated errors, whose weighted squares add up to that of the sum.
+    Cost: 7 gradients per path for nearly linear networks (11 where parts multiply each other),
+    about 25 for EfficientNet-Lite0 from black at 10 %.
     """
 
     tol: float = 0.05
@@ -97,7 +110,9 @@ class Adaptive(Rule):
 
     def __post_init__(self) -> None:
         if not 0 < self.tol < 1:
-            raise InputError(f"tol is a relative error between 0 and 1, such as 0.05, not {self.tol}.")
+            raise InputError(
+                f"tol is a relative error between 0 and 1, such as 0.05, not {self.tol}."
+            )
         if self.max_gradients < _START + 1:
             raise InputError(f"max_gradients is at least {_START + 1}, not {self.max_gradients}.")
 
@@ -120,7 +135,8 @@ class Adaptive(Rule):
 
 
 def _first_look(lines: Lines) -> Intervals:
-    """A few chords on every path, by the number of its own pieces that move: an interval without a neighbour has nothing to be judged by."""
+    """A few chords on every path, by the number of its own pieces that move: an interval without a
+    neighbour has nothing to be judged by."""
     own = torch.bincount(lines.chain)[lines.chain]
     each = (-(-_START // own)).clamp_min(1)
     line = torch.repeat_interleave(torch.arange(len(lines), device=each.device), each)
@@ -146,7 +162,8 @@ class Looked:
     blocks: Iterable[tuple[Tensor, _Refining]]
 
     def refined(self, weights: Tensor | None = None, tol: float | None = None) -> Integrated:
-        """Shares within the tolerance: each path's, or that of the sum weighed by ``weights`` (R, B). May be asked again."""
+        """Shares within the tolerance: each path's, or that of the sum weighed by ``weights`` (R,
+        B). May be asked again."""
         segment = self.segment
         leading, inner = segment.leading, segment.start.shape[3:]
         share = segment.start.new_zeros(leading[0] * leading[1] * leading[2], *inner)
@@ -158,7 +175,9 @@ class Looked:
                 group, weight = block.lines.chain, segment.start.new_ones(len(place))
             else:
                 group, weight = torch.unique(b, return_inverse=True)[1], weights[r, b].to(share)
-            asked = _WantedSums(group, weight, block.rule.tol if tol is None else tol, looks=tol is None)
+            asked = _WantedSums(
+                group, weight, block.rule.tol if tol is None else tol, looks=tol is None
+            )
             share[place], error[place] = block.refined(asked)
             begin[place], end[place] = block.begin, block.end
         shaped = (numbers.reshape(leading) for numbers in (error, begin, end))
@@ -166,7 +185,8 @@ class Looked:
 
 
 def _blocks(field: Field, segment: Segment) -> list[Tensor]:
-    """The pieces that move, path by path and example by example, in blocks of whole paths and, if they fit, whole examples.
+    """The pieces that move, path by path and example by example, in blocks of whole paths and, if
+    they fit, whole examples.
 
     Examples that ask several questions of one input go path by path together.
     """
@@ -176,7 +196,9 @@ def _blocks(field: Field, segment: Segment) -> list[Tensor]:
         return []
     _, r, b = torch.unravel_index(place, (pieces, references, batch))
     point = field.points(torch.arange(batch, device=place.device))
-    paths = (point[:, None] * references + torch.arange(references, device=place.device)).reshape(-1)
+    paths = (point[:, None] * references + torch.arange(references, device=place.device)).reshape(
+        -1
+    )
     path = torch.argsort(torch.argsort(paths, stable=True))[b * references + r]
     order = torch.argsort(path, stable=True)
     each = 32 * pieces * max(1, segment.start[0, 0, 0].numel())
@@ -191,13 +213,17 @@ def _blocks(field: Field, segment: Segment) -> list[Tensor]:
             size = whole
             break
     return list(
-        torch.split(place[order], torch.unique_consecutive(path[order] // size, return_counts=True)[1].tolist())
+        torch.split(
+            place[order],
+            torch.unique_consecutive(path[order] // size, return_counts=True)[1].tolist(),
+        )
     )
 
 
 @dataclass(frozen=True, eq=False)
 class _WantedSums:
-    """What is to be known: the sum of every ``group`` (M,) of lines, weighed by ``weight`` (M,), to a relative error ``tol``.
+    """What is to be known: the sum of every ``group`` (M,) of lines, weighed by ``weight`` (M,), to
+    a relative error ``tol``.
 
     ``looks``: whether what seems to be so is looked into once more.
     """
@@ -221,20 +247,24 @@ class _Refining:
         self.known = known
         self.chains = int(lines.chain[-1]) + 1
         self.spent = lines.cost(known, self.chains)
-        self.tried, self.doubted = torch.zeros(2, self.chains, dtype=torch.bool, device=lines.start.device)
+        self.tried, self.doubted = torch.zeros(
+            2, self.chains, dtype=torch.bool, device=lines.start.device
+        )
         self.pieces = torch.bincount(lines.chain)
         self.begin, self.end = lines.ends(known)
         self.made = torch.zeros_like(self.begin)
 
     def refined(self, asked: _WantedSums) -> tuple[Tensor, Tensor]:
-        """Shares and errors per line (M,), once what is asked is known or the gradients are spent."""
+        """Shares and errors per line (M,), once what is asked is known or the gradients are
+        spent."""
         group, weight = asked.group, asked.weight
         found = self._refine(asked)
         while asked.looks and self._looked_into(asked, found):
             found = self._refine(asked)
         total = found.total
         own = norms_of(self.known.line, found.own, len(self.lines))
-        # Each line's error is raised so that the weighted squares add up to what the sum may be wrong by.
+        # Each line's error is raised so that the weighted squares add up to what the sum may be
+        # wrong by.
         apart = norms_of(group, weight * own, len(total))
         raised = torch.where((apart > 0) & total.isfinite(), total / apart, 1)
         # Nothing is better known than to rounding; a map that is no more than that itself is zero.
@@ -252,9 +282,13 @@ class _Refining:
         blind = _BLIND_GATED if lines.field.gated else _BLIND
         stretch = known.length / self.pieces[known.chain]
         # Where something was hidden once, every interval is looked into.
-        count = ((stretch / blind - 1e-3).ceil().long() - 1).clamp_min(self.doubted.long()[known.chain])
+        count = ((stretch / blind - 1e-3).ceil().long() - 1).clamp_min(
+            self.doubted.long()[known.chain]
+        )
         settled = (found.total <= found.goal)[found.owner] & (found.total.isfinite())[found.owner]
-        count = count * (settled & known.known.isnan() & (asked.weight != 0)[known.line] & (count > known.looks))
+        count = count * (
+            settled & known.known.isnan() & (asked.weight != 0)[known.line] & (count > known.looks)
+        )
         cost = count.new_zeros(self.chains).index_add_(0, known.chain, count.clamp_min(0))
         count = count * (self.spent + cost <= self.rule.max_gradients)[known.chain]
         which = (count > 0).nonzero()[:, 0]
@@ -269,7 +303,8 @@ class _Refining:
         return True
 
     def _refine(self, asked: _WantedSums) -> _Found:
-        """Lay intervals anew until the weighted sum over every group of lines is within the tolerance, or the gradients are spent."""
+        """Lay intervals anew until the weighted sum over every group of lines is within the
+        tolerance, or the gradients are spent."""
         while True:
             found = self._judged(asked)
             chain = self.known.chain
@@ -278,7 +313,8 @@ class _Refining:
             busy = ((found.total > found.goal) & found.total.isfinite())[found.owner] & affordable
             if not bool(busy.any()):
                 return found
-            # Companions go along, so that their nodes stay common, until they are as good as they will ever have to be.
+            # Companions go along, so that their nodes stay common, until they are as good as they
+            # will ever have to be.
             final = found.goal * min(1.0, self.rule.tol / asked.tol)
             along = (found.total > final)[found.owner] & affordable
             pieces = self.lines.most(self.known, found.pieces(busy)) * along
@@ -296,7 +332,9 @@ class _Refining:
         """What is known so far, against what is asked."""
         group, weight, known = asked.group, asked.weight, self.known
         shares = self.lines.shares(known)
-        paths = shares.new_zeros(self.chains, *shares.shape[1:]).index_add_(0, self.lines.chain, shares)
+        paths = shares.new_zeros(self.chains, *shares.shape[1:]).index_add_(
+            0, self.lines.chain, shares
+        )
         judged = self.lines.errors(known, self.lines.rates(known, paths))
         sums = shares.new_zeros(int(group.max()) + 1, *shares.shape[1:]).index_add_(
             0, group, shares * over(weight, shares)
@@ -305,9 +343,13 @@ class _Refining:
         errors, owner = own * weight[known.line], group[known.line]
         goal = asked.tol * norm(sums)
         # What shares were made of is not forgotten where one interval takes the place of several.
-        self.made = torch.maximum(self.made, torch.zeros_like(self.made).index_add_(0, known.line, judged.size))
+        self.made = torch.maximum(
+            self.made, torch.zeros_like(self.made).index_add_(0, known.line, judged.size)
+        )
         made = torch.zeros_like(goal).index_add_(0, group, self.made * weight)
-        goal = torch.maximum(goal, max(_FLOOR * torch.finfo(goal.dtype).eps, asked.tol * _CANCELLED) * made)
+        goal = torch.maximum(
+            goal, max(_FLOOR * torch.finfo(goal.dtype).eps, asked.tol * _CANCELLED) * made
+        )
         return _Found(shares, own, errors, judged.unlike, judged.steady, owner, goal, asked.tol)
 
     def _divisible(self) -> Tensor:
@@ -316,7 +358,8 @@ class _Refining:
         return self.known.length > 64 * torch.finfo(ends.dtype).eps * ends
 
     def _affordable(self, pieces: Tensor, errors: Tensor) -> Tensor:
-        """Which intervals are laid anew: all that are worth it; in paths that would overspend, the worst that can be paid for."""
+        """Which intervals are laid anew: all that are worth it; in paths that would overspend, the
+        worst that can be paid for."""
         chain = self.known.chain
         cost = torch.where(pieces >= _WORTH, pieces.ceil().clamp_min(2) + 1, 0)
         order = torch.argsort(errors, descending=True, stable=True)
@@ -330,7 +373,8 @@ class _Refining:
         return (cost > 0) & fits
 
     def _smoothly(self, pieces: Tensor, asked: _WantedSums, found: _Found) -> bool:
-        """Integrate paths that are smooth all along by Clenshaw–Curtis nodes, where those are fewer; whether any were."""
+        """Integrate paths that are smooth all along by Clenshaw–Curtis nodes, where those are
+        fewer; whether any were."""
         known, chains, group, weight = self.known, self.chains, asked.group, asked.weight
         need = pieces.new_zeros(chains).index_add_(0, known.chain, pieces)
         alike = _ALIKE_SMOOTH if self.lines.field.smooth else _ALIKE
@@ -347,7 +391,9 @@ class _Refining:
         line = chosen[self.lines.chain].nonzero()[:, 0]
         members = torch.bincount(group, minlength=len(found.goal))[group]
         enough = (found.goal[group] / (_BIAS * weight * members.sqrt()))[line]
-        made, nodes = spectral(self.lines.some(line), enough, self.rule.max_gradients - self.spent[chosen])
+        made, nodes = spectral(
+            self.lines.some(line), enough, self.rule.max_gradients - self.spent[chosen]
+        )
         self.spent[chosen] += nodes
         # What is not good enough is still better than chords that there is no room left for.
         had = norms_of(known.line, found.own, len(self.lines))[line]
@@ -357,7 +403,9 @@ class _Refining:
         self.spent[chosen.nonzero()[:, 0][last]] = self.rule.max_gradients
         better = done | last
         keep = line[better]
-        gone = torch.zeros(len(self.lines), dtype=torch.bool, device=line.device).index_fill_(0, keep, True)
+        gone = torch.zeros(len(self.lines), dtype=torch.bool, device=line.device).index_fill_(
+            0, keep, True
+        )
         exact = made.at(better).on(keep, self.lines.chain[keep])
         self.known = known.at(~gone[known.line]).joined(exact)
         return True
@@ -367,8 +415,10 @@ class _Refining:
 class _Found:
     """What is known of some lines.
 
-    shares (M, \\*s);  own (n,) what each interval may be wrong by, and errors (n,) what it counts for in its group, ``owner`` (n,)
-    unlike, steady (n,) how it goes with its neighbours;  goal (G,) what each group's sum may be wrong by, ``tol`` of its norm
+    shares (M, \\*s);  own (n,) what each interval may be wrong by, and errors (n,) what it counts
+                       for in its group, ``owner`` (n,)
+    unlike, steady (n,) how it goes with its neighbours;  goal (G,) what each group's sum may be
+                                                          wrong by, ``tol`` of its norm
     """
 
     shares: Tensor
@@ -393,8 +443,12 @@ class _Found:
 
     def _added(self, errors: Tensor) -> Tensor:
         """Errors (n,) of steady stretches as they are, others as if independent → (G,)."""
-        together = torch.zeros_like(self.goal).index_add_(0, self.owner, torch.where(self.steady, errors, 0))
-        apart = torch.zeros_like(self.goal).index_add_(0, self.owner, torch.where(self.steady, 0, errors.square()))
+        together = torch.zeros_like(self.goal).index_add_(
+            0, self.owner, torch.where(self.steady, errors, 0)
+        )
+        apart = torch.zeros_like(self.goal).index_add_(
+            0, self.owner, torch.where(self.steady, 0, errors.square())
+        )
         return ((_BIAS * together).square() + self._safety**2 * apart).sqrt()
 
     @property
@@ -402,9 +456,14 @@ class _Found:
         return 1 + min(_SAFETY * self.tol, _MOST_SAFETY)
 
     def pieces(self, busy: Tensor) -> Tensor:
-        """As many pieces (n,) as bring the errors, falling like pieces^−q, down to the goal of their group; 0 where not ``busy`` (n,)."""
-        mine = torch.zeros_like(self.goal, dtype=torch.bool).index_fill_(0, self.owner[busy], True)[self.owner]
-        some = replace(self, errors=self.errors[mine], owner=self.owner[mine], steady=self.steady[mine])
+        """As many pieces (n,) as bring the errors, falling like pieces^−q, down to the goal of
+        their group; 0 where not ``busy`` (n,)."""
+        mine = torch.zeros_like(self.goal, dtype=torch.bool).index_fill_(0, self.owner[busy], True)[
+            self.owner
+        ]
+        some = replace(
+            self, errors=self.errors[mine], owner=self.owner[mine], steady=self.steady[mine]
+        )
         return torch.zeros_like(self.errors).masked_scatter_(mine, some._pieces()) * busy
 
     def _pieces(self) -> Tensor:
@@ -423,7 +482,8 @@ class _Found:
             enough = self._added(relative / many**q) <= wanted
             low, high = torch.where(enough, low, middle), torch.where(enough, middle, high)
         pieces = part * 2 ** high[owner]
-        # One round goes only so far; where errors are in one place, the rest waits until more is known.
+        # One round goes only so far; where errors are in one place, the rest waits until more is
+        # known.
         most = torch.zeros_like(goal).scatter_reduce_(0, owner, pieces, "amax")
         pieces = pieces * (_MOST_PIECES / most.clamp_min(_MOST_PIECES))[owner]
         # Where nothing seems worth it and something must be done, the worst interval is laid anew.

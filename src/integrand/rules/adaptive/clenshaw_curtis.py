@@ -1,9 +1,10 @@
-"""Clenshaw–Curtis nodes, doubled until they agree: what is quickest where F is smooth all along a line.
+"""Clenshaw–Curtis nodes, doubled until they agree: what is quickest where F is smooth all along a
+line.
 
     share = Δ ⊙ Σ_j w_j ∇F(t_j),   t_j = (1 − cos(π j / n)) / 2,   n = 8, 16, 32
 
-Each level uses the nodes of the one before, and the first holds two coarser ones. With d_n what the doubling to n changed, which is
-the error of the level before, the error of level n is taken as
+Each level uses the nodes of the one before, and the first holds two coarser ones. With d_n what the
+doubling to n changed, which is the error of the level before, the error of level n is taken as
 
     e_n = d_n · min(1, 2 d_n / d_{n/2})
 
@@ -25,7 +26,9 @@ FIRST = 9
 """Gradients of the first level."""
 
 _LEVELS = (8, 16, 32)
-_FASTEST = 0.05  # a doubling is not believed to gain more than twenty times what the one before it gained
+_FASTEST = (
+    0.05  # a doubling is not believed to gain more than twenty times what the one before it gained
+)
 _GAINING = 0.9  # a line whose first doublings gain less than this is not doubled again …
 _SETTLING = 0.5  # … nor one that still gains less than this later: smooth lines gain more and more
 
@@ -71,7 +74,16 @@ def spectral(lines: Lines, enough: Tensor, room: Tensor) -> tuple[Intervals, Ten
     rows = torch.arange(count, device=device)
     zeros = torch.zeros_like(error)
     made = Intervals(
-        rows, lines.chain, zeros, zeros + 1, found, ends[1], ends[1] - ends[0], error, torch.zeros_like(rows), zeros
+        rows,
+        lines.chain,
+        zeros,
+        zeros + 1,
+        found,
+        ends[1],
+        ends[1] - ends[0],
+        error,
+        torch.zeros_like(rows),
+        zeros,
     )
     return made, nodes
 

@@ -1,4 +1,5 @@
-"""Intervals of paths, and the chords along them: what rules that look before they leap are made of."""
+"""Intervals of paths, and the chords along them: what rules that look before they leap are made
+of."""
 
 from __future__ import annotations
 
@@ -49,8 +50,8 @@ class Intervals:
     slope   (n, \\*s) the mean gradient
     value   (n,) F(b), and change (n,) F(b) − F(a), which came with the gradients
     known   (n,) the error, where something better than its neighbours has told it; else NaN
-    looks   (n,) gradients that were taken between its ends, and surprise (n,) the most that one of them differed from the chord,
-            ‖(gradient − slope) ⊙ Δ‖
+    looks   (n,) gradients that were taken between its ends, and surprise (n,) the most that one of
+            them differed from the chord, ‖(gradient − slope) ⊙ Δ‖
     """
 
     line: Tensor
@@ -84,7 +85,8 @@ class Intervals:
         place[order] = torch.arange(len(order), device=order.device)
         own, theirs = place[: len(self.line)], place[len(self.line) :]
 
-        # Put where they belong at once: slopes are large, and sorting them after they are joined takes them twice more.
+        # Put where they belong at once: slopes are large, and sorting them after they are joined
+        # takes them twice more.
         def put(mine: Tensor, others: Tensor) -> Tensor:
             made = mine.new_empty(len(place), *mine.shape[1:])
             made[own], made[theirs] = mine, others
@@ -111,8 +113,10 @@ class Intervals:
 class _Compared:
     """What is to be known of slopes along their lines, as numbers.
 
-    norm, total (n,) ‖slope ⊙ Δ‖ and Σ slope ⊙ Δ;  to_after, to_before (n−1,) ‖(next slope − slope) ⊙ Δ‖ for Δ of the next and of its own
-    aligned (n−2,) the cosine between the difference from the one before ⊙ Δ and the difference to the one after ⊙ Δ
+    norm, total (n,) ‖slope ⊙ Δ‖ and Σ slope ⊙ Δ;  to_after, to_before (n−1,) ‖(next slope − slope)
+                                                   ⊙ Δ‖ for Δ of the next and of its own
+    aligned (n−2,) the cosine between the difference from the one before ⊙ Δ and the difference to
+    the one after ⊙ Δ
     """
 
     norm: Tensor
@@ -127,7 +131,8 @@ class Lines:
     """Straight lines that are integrated, the pieces of a path one after the other.
 
     start, end (M, \\*s);  example (M,) which each belongs to;  chain (M,) which path it is a piece of, in order
-    way (M,) the same number for lines that several questions are asked along: companions, that share their nodes if they can
+    way (M,) the same number for lines that several questions are asked along: companions, that
+    share their nodes if they can
     """
 
     field: Field
@@ -174,15 +179,19 @@ class Lines:
         return found
 
     def most(self, known: Intervals, numbers: Tensor) -> Tensor:
-        """The largest of the ``numbers`` (n,) of an interval and the same intervals of its companions (n,)."""
+        """The largest of the ``numbers`` (n,) of an interval and the same intervals of its
+        companions (n,)."""
         same = self._same(known.line, known.a, known.b)
         return torch.zeros_like(numbers).scatter_reduce_(0, same, numbers, "amax")[same]
 
     def _same(self, line: Tensor, *numbers: Tensor) -> Tensor:
-        """For each of some things with ``numbers`` (n,) on lines (n,) the first that is the same on a companion."""
+        """For each of some things with ``numbers`` (n,) on lines (n,) the first that is the same on
+        a companion."""
         if torch.equal(self.way, torch.arange(len(self), device=line.device)):
             return torch.arange(len(line), device=line.device)
-        return first_alike(torch.stack([self.way[line].double(), *(n.double() for n in numbers)], 1))
+        return first_alike(
+            torch.stack([self.way[line].double(), *(n.double() for n in numbers)], 1)
+        )
 
     def shares(self, known: Intervals) -> Tensor:
         """Δ ⊙ ∫ gradient of each line (M, \\*s)."""
@@ -193,25 +202,34 @@ class Lines:
     def errors(self, known: Intervals, rate: Tensor) -> Judgement:
         """What each interval may be wrong by, judged by its neighbours.
 
-        Also by what its chord misses of the change of F, at the ``rate`` (chains,) at which changes of F turn into attributions.
+        Also by what its chord misses of the change of F, at the ``rate`` (chains,) at which changes
+        of F turn into attributions.
         """
         compared = self._compared(known)
         length = known.length
         size = compared.norm * length
         jump, steady = self._differences(known, compared)
-        # Beside a slope of nothing any other is infinitely unlike, and φ(r) = 0.45 / (1/r² + 0.6) is 0.75.
+        # Beside a slope of nothing any other is infinitely unlike, and φ(r) = 0.45 / (1/r² + 0.6)
+        # is 0.75.
         ratio = torch.where(jump > 0, jump / compared.norm, 0)
         doubt = 0.45 / (ratio**-2 + 0.6)
         # A share of nothing beside a large one is as uncertain as its neighbours are large.
         error = torch.maximum(size, jump * length * (ratio > 2)) * doubt
-        # What towers above its neighbours may hide anything: a normalisation that wakes up right behind a zero baseline.
-        error = torch.maximum(error, size - _TOWER * self._neighbours(known, compared.norm) * length)
-        # A gradient from between the nodes may differ as much as the next chord does; what is more was not seen by any of them.
+        # What towers above its neighbours may hide anything: a normalisation that wakes up right
+        # behind a zero baseline.
+        error = torch.maximum(
+            error, size - _TOWER * self._neighbours(known, compared.norm) * length
+        )
+        # A gradient from between the nodes may differ as much as the next chord does; what is more
+        # was not seen by any of them.
         noise = _NOISE * torch.finfo(size.dtype).eps * compared.norm
-        error = torch.maximum(error, _HIDDEN * length * (known.surprise - jump - noise).clamp_min(0))
+        error = torch.maximum(
+            error, _HIDDEN * length * (known.surprise - jump - noise).clamp_min(0)
+        )
         defect = missed(compared.total * length, known.value - known.change, known.value)
         defect = torch.where(defect > ROUNDING * torch.finfo(size.dtype).eps * size, defect, 0)
-        # Where one feature moves alone, its share is the change of F, and nothing can be wrong but what it misses of that.
+        # Where one feature moves alone, its share is the change of F, and nothing can be wrong but
+        # what it misses of that.
         alone = (self.moving == 1)[known.line]
         error = torch.where(alone, defect, torch.maximum(error, defect * rate[known.chain]))
         told = ~known.known.isnan()
@@ -219,16 +237,20 @@ class Lines:
         return Judgement(error, torch.where(told, 0, ratio), steady | told, size)
 
     def rates(self, known: Intervals, paths: Tensor) -> Tensor:
-        """How much of a vector a missed change of F is, by path (chains,): as much as the shares of the ``paths`` (chains, \\*s) are for what
-        they explain, and no less than in any vector that adds up to it."""
+        """How much of a vector a missed change of F is, by path (chains,): as much as the shares of
+        the ``paths`` (chains, \\*s) are for what they explain, and no less than in any vector that
+        adds up to it."""
         change = known.change.new_zeros(len(paths)).index_add_(0, known.chain, known.change).abs()
-        moving = torch.zeros_like(change).scatter_reduce_(0, self.chain, self.moving.to(change), "amax")
+        moving = torch.zeros_like(change).scatter_reduce_(
+            0, self.chain, self.moving.to(change), "amax"
+        )
         rate = torch.where(change > 0, norm(paths) / change, _RATE)
         return torch.maximum(rate.clamp_max(_RATE), least_norm(moving))
 
     @staticmethod
     def _neighbours(known: Intervals, density: Tensor) -> Tensor:
-        """The largest density among an interval's neighbours on its path; its own where it has none (n,)."""
+        """The largest density among an interval's neighbours on its path; its own where it has none
+        (n,)."""
         beside = known.chain[1:] == known.chain[:-1]
         found = torch.zeros_like(density)
         found[1:] = density[:-1] * beside
@@ -247,7 +269,9 @@ class Lines:
         straight = bool((known.line[1:] == known.line[:-1])[beside].all())
         size = max(1, _PIECE_ELEMENTS // max(1, step.shape[1]))
         for first in range(0, count, size):
-            part = slice(first, first + size + 2)  # with the two that the last ones are compared with
+            part = slice(
+                first, first + size + 2
+            )  # with the two that the last ones are compared with
             slope, there = flattened(known.slope[part], 1), step[known.line[part]]
             own = slope * there
             made.norm[part], made.total[part] = norm(own), own.sum(1)
@@ -255,7 +279,10 @@ class Lines:
             after = jump * there[1:]
             # At a corner of the path the two neighbours go different ways.
             before = after if straight else jump * there[:-1]
-            pairs, triples = slice(first, first + len(jump)), slice(first, first + max(0, len(jump) - 1))
+            pairs, triples = (
+                slice(first, first + len(jump)),
+                slice(first, first + max(0, len(jump) - 1)),
+            )
             one = norm(after)
             other = one if straight else norm(before)
             made.to_after[pairs], made.to_before[pairs] = one, other
@@ -264,7 +291,8 @@ class Lines:
 
     @staticmethod
     def _differences(known: Intervals, compared: _Compared) -> tuple[Tensor, Tensor]:
-        """‖(slope − neighbour's slope) ⊙ Δ‖, the mean over an interval's neighbours on its path; whether both go one way (n,)."""
+        """‖(slope − neighbour's slope) ⊙ Δ‖, the mean over an interval's neighbours on its path;
+        whether both go one way (n,)."""
         beside = known.chain[1:] == known.chain[:-1]
         to_after, to_before = compared.to_after * beside, compared.to_before * beside
         met, jumps = torch.zeros_like(known.a), torch.zeros_like(known.a)
@@ -272,10 +300,12 @@ class Lines:
         met[:-1] += beside
         jumps[1:] += to_after
         jumps[:-1] += to_before
-        # cos of the differences on both sides: near 1 on smooth stretches, about −½ where every interval errs on its own.
+        # cos of the differences on both sides: near 1 on smooth stretches, about −½ where every
+        # interval errs on its own.
         steady = torch.ones_like(known.chain, dtype=torch.bool)
         if len(known.chain) > 2:
-            # Between kinks slopes are equal but for rounding, which goes any way and must not decide.
+            # Between kinks slopes are equal but for rounding, which goes any way and must not
+            # decide.
             noise = _NOISE * torch.finfo(known.slope.dtype).eps * compared.norm[1:-1]
             told = torch.minimum(to_after[:-1], to_before[1:]) > noise
             steady[1:-1] = told & (compared.aligned >= _STEADY)
@@ -290,14 +320,18 @@ class Lines:
         """The intervals between the points of ``grid`` (n+1,), the same on every line."""
         lines = torch.arange(len(self), device=grid.device)
         return self.chords(
-            lines.repeat_interleave(len(grid) - 1), grid[:-1].repeat(len(lines)), grid[1:].repeat(len(lines))
+            lines.repeat_interleave(len(grid) - 1),
+            grid[:-1].repeat(len(lines)),
+            grid[1:].repeat(len(lines)),
         )
 
     def regridded(self, old: Intervals, pieces: Tensor, doubted: Tensor) -> Intervals:
-        """New intervals in place of ``old`` ones, as dense as ``pieces`` (n,) per old interval asks.
+        """New intervals in place of ``old`` ones, as dense as ``pieces`` (n,) per old interval
+        asks.
 
-        Old intervals that follow one another are taken as one stretch, in which new ones are laid freely; at uneven places on paths
-        that are ``doubted`` (chains,), lest a wave be met at the same height each time.
+        Old intervals that follow one another are taken as one stretch, in which new ones are laid
+        freely; at uneven places on paths that are ``doubted`` (chains,), lest a wave be met at the
+        same height each time.
         """
         stretch = torch.ones_like(old.line, dtype=torch.bool)
         stretch[1:] = (old.line[1:] != old.line[:-1]) | (old.a[1:] != old.b[:-1])
@@ -307,7 +341,8 @@ class Lines:
         held = torch.zeros(stretches, device=pieces.device, dtype=torch.long)
         held.index_add_(0, number, torch.ones_like(number))
         count = torch.maximum(wanted.ceil().long(), held + 1)
-        # The pieces asked for, added up along each stretch and scaled to its count, are a clock that ticks once per new interval.
+        # The pieces asked for, added up along each stretch and scaled to its count, are a clock
+        # that ticks once per new interval.
         ticks = (pieces / wanted[number] * count[number]).double().cumsum(0)
         before = ticks - (pieces / wanted[number] * count[number]).double()
         first = count.cumsum(0) - count
@@ -320,7 +355,10 @@ class Lines:
         inside = torch.maximum(inside, stretch.nonzero()[:, 0][owner])
         share = ((place - before[inside]) / (ticks[inside] - before[inside])).clamp(0, 1).to(old.a)
         a = old.a[inside] + share * (old.b[inside] - old.a[inside])
-        begins, ends = stretch.nonzero()[:, 0], torch.cat([stretch[1:], stretch.new_ones(1)]).nonzero()[:, 0]
+        begins, ends = (
+            stretch.nonzero()[:, 0],
+            torch.cat([stretch[1:], stretch.new_ones(1)]).nonzero()[:, 0],
+        )
         a[first] = old.a[begins]
         # Companions' stretches are laid alike to the last bit.
         same = self._same(old.line[begins], old.a[begins], old.b[ends], count)
@@ -330,7 +368,8 @@ class Lines:
         return self.chords(old.line[begins][owner], a, b)
 
     def chords(self, line: Tensor, a: Tensor, b: Tensor) -> Intervals:
-        """The chords of intervals [a, b] (n,) of the lines ``line`` (n,), given along each line in order."""
+        """The chords of intervals [a, b] (n,) of the lines ``line`` (n,), given along each line in
+        order."""
         begins = self._begins(line, a, b)
         # Nodes: every interval's end, and before each run its start.
         place = torch.arange(len(line), device=line.device) + begins.cumsum(0)
@@ -346,7 +385,13 @@ class Lines:
         order = torch.argsort(t, stable=True)
         order = order[torch.argsort(self.way[lines[order]], stable=True)]
         at = torch.argsort(order)
-        lines, t, interval, before, place = lines[order], t[order], interval[order], at[before[order]], at[place]
+        lines, t, interval, before, place = (
+            lines[order],
+            t[order],
+            interval[order],
+            at[before[order]],
+            at[place],
+        )
         slope = self.start.new_empty(len(line), *self.start.shape[1:])
         value = a.new_empty(nodes)
 
@@ -373,7 +418,8 @@ class Lines:
         )
 
     def looked_into(self, known: Intervals, which: Tensor, count: Tensor) -> Intervals:
-        """The same intervals, and in those that ``which`` numbers (m,) gradients at ``count`` (m,) places held against their chords."""
+        """The same intervals, and in those that ``which`` numbers (m,) gradients at ``count`` (m,)
+        places held against their chords."""
         interval = torch.repeat_interleave(which, count)
         number = torch.arange(len(interval), device=which.device)
         number -= torch.repeat_interleave(count.cumsum(0) - count, count)
@@ -392,7 +438,9 @@ class Lines:
 
         def keep(part: slice, found: Evaluation) -> None:
             there = line[part]
-            off = (found.gradient - known.slope[interval[part]]) * (self.end[there] - self.start[there])
+            off = (found.gradient - known.slope[interval[part]]) * (
+                self.end[there] - self.start[there]
+            )
             surprise.scatter_reduce_(0, interval[part], norm(off), "amax")
 
         self.field.stream(self.example[line], make, keep, self.start[0])
@@ -412,7 +460,8 @@ class Lines:
         return (known.value - known.change)[first], known.value[last]
 
     def _begins(self, line: Tensor, a: Tensor, b: Tensor) -> Tensor:
-        """Which intervals do not go on from the one before them, on the same line or the next piece of its path."""
+        """Which intervals do not go on from the one before them, on the same line or the next piece
+        of its path."""
         begins = torch.ones_like(line, dtype=torch.bool)
         on = (line[1:] == line[:-1]) & (a[1:] == b[:-1])
         piece = (self.chain[line[1:]] == self.chain[line[:-1]]) & (line[1:] == line[:-1] + 1)
@@ -428,14 +477,21 @@ def _cosine(one: Tensor, other: Tensor, size: Tensor, other_size: Tensor) -> Ten
     """Of rows of two matrices (n, Q) with these norms, at every scale; 0 where one is nothing."""
     product, both = (one * other).sum(1), size * other_size
     limits = torch.finfo(both.dtype)
-    extreme = ~((both > limits.tiny / limits.eps) & (both < limits.max * limits.eps)) & (size > 0) & (other_size > 0)
+    extreme = (
+        ~((both > limits.tiny / limits.eps) & (both < limits.max * limits.eps))
+        & (size > 0)
+        & (other_size > 0)
+    )
     if bool(extreme.any()):
-        some, others = (t[extreme] / n[extreme, None] for t, n in ((one, size), (other, other_size)))
+        some, others = (
+            t[extreme] / n[extreme, None] for t, n in ((one, size), (other, other_size))
+        )
         product[extreme], both[extreme] = (some * others).sum(1), 1
     return torch.where(both > 0, product / both, 0)
 
 
 def _scattered(number: Tensor, like: Tensor) -> Tensor:
-    """For 0, 1, 2, … offsets (n,) within ±0.1, the same on every run and in no step with any wave: multiples of the golden ratio."""
+    """For 0, 1, 2, … offsets (n,) within ±0.1, the same on every run and in no step with any wave:
+    multiples of the golden ratio."""
     offsets: Tensor = ((number.to(like) + 1) * 0.6180339887498949 + 0.5) % 1
     return 0.2 * (offsets - 0.5)

@@ -19,15 +19,18 @@ _BLOCK_ELEMENTS = 1 << 25  # rows are taken in blocks whose chords hold about th
 
 @part
 class Chords(Rule):
-    """``n`` chords per segment: share = Δ ⊙ Σ_k h_k c_k, c_k the mean gradient over interval k as its ends tell it.
+    """``n`` chords per segment: share = Δ ⊙ Σ_k h_k c_k, c_k the mean gradient over interval k as
+    its ends tell it.
 
-    Intervals end at t = (j/n)^grade; a grade above 1 puts more of them near the baseline, where most of the change usually is. For
-    networks of convolutions, attention, normalisations, pools and activations the map is exactly complete for every n, and its error
-    falls like 1/n² with a constant far below that of one-point rules where there are kinks; for models with operations that have no
-    chord (recurrent kernels, functions of their own) this is the trapezoid of end gradients.
+    Intervals end at t = (j/n)^grade; a grade above 1 puts more of them near the baseline, where
+    most of the change usually is. For networks of convolutions, attention, normalisations, pools
+    and activations the map is exactly complete for every n, and its error falls like 1/n² with a
+    constant far below that of one-point rules where there are kinks; for models with operations
+    that have no chord (recurrent kernels, functions of their own) this is the trapezoid of end
+    gradients.
 
-    Cost: n + 1 gradients. Source: the rescale rule of DeepLIFT (Shrikumar et al., 2017) is ``Chords(1)``; chained along a path it
-    converges to the integral.
+    Cost: n + 1 gradients. Source: the rescale rule of DeepLIFT (Shrikumar et al., 2017) is
+    ``Chords(1)``; chained along a path it converges to the integral.
     """
 
     n: int = 24
@@ -49,7 +52,9 @@ class Chords(Rule):
     def __call__(self, field: Field, segment: Segment) -> Tensor:
         leading, inner = segment.leading, segment.start.shape[3:]
         share = segment.start.new_zeros(leading[0] * leading[1] * leading[2], *inner)
-        grid = torch.linspace(0, 1, self.n + 1, dtype=share.dtype, device=share.device) ** self.grade
+        grid = (
+            torch.linspace(0, 1, self.n + 1, dtype=share.dtype, device=share.device) ** self.grade
+        )
         size = max(1, _BLOCK_ELEMENTS // (self.n * max(1, inner.numel())))
         for place in torch.split(segment.moving(), size):
             if len(place):
