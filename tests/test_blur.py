@@ -310,9 +310,12 @@ def test_linear_in_the_function_and_the_path_in_the_input() -> None:
         + c * method(ig.fields.Function(other), X).values,
         1e-14,
     )
-    walk = lambda x: ig.paths.corners(
-        ig.paths.Blur(3.0, 4), ig.fields.Function(smooth), x[None] * 0, x
-    )[1]  # noqa: E731
+
+    def walk(x):
+        return ig.paths.corners(ig.paths.Blur(3.0, 4), ig.fields.Function(smooth), x[None] * 0, x)[
+            1
+        ]
+
     near(walk(a * X + c * STARTS[0]), a * walk(X) + c * walk(STARTS[0]), 1e-14)
 
 

@@ -354,9 +354,11 @@ def test_second_order(act: Callable[[], nn.Module]) -> None:
 
 
 def test_better_than_the_trapezoid_at_kinks() -> None:
-    make = lambda: nn.Sequential(
-        nn.Linear(6, 24), nn.ReLU(), nn.Linear(24, 24), nn.ReLU(), nn.Linear(24, 3)
-    )  # noqa: E731
+    def make():
+        return nn.Sequential(
+            nn.Linear(6, 24), nn.ReLU(), nn.Linear(24, 24), nn.ReLU(), nn.Linear(24, 3)
+        )
+
     ratios = []
     for seed in range(4):
         field = ig.TorchField(grown(make, seed), 1)

@@ -154,9 +154,10 @@ def test_several_targets_of_a_model_with_a_gradient_inside(name: str) -> None:
 
 def test_std_of_a_constant() -> None:
     """torch's slope of a deviation that is zero is zero, and so is its chord between two that are."""
-    model = lambda x: (
-        (x - x.mean(1, keepdim=True)) / (x.std(1, keepdim=True) + 0.1) * wave(6)
-    ).sum(1)  # noqa: E731
+
+    def model(x):
+        return ((x - x.mean(1, keepdim=True)) / (x.std(1, keepdim=True) + 0.1) * wave(6)).sum(1)
+
     start = torch.zeros_like(ENDS)
     found = ig.Method(rule=ig.rules.Adaptive(1e-4))(ig.TorchField(model, ig.targets.Output()), ENDS)
     truth = brute_force(model, start, ENDS, 4000)

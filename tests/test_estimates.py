@@ -148,9 +148,11 @@ def test_inputs_of_every_scale(scale: float) -> None:
 
 @pytest.mark.parametrize("scale", [1e-30, 1e30])
 def test_steps_that_were_paid_for_at_every_scale(scale: float) -> None:
-    step = lambda s: ig.fields.Function(
-        lambda z: s * (z[:, 0] ** 3 * z[:, 1] + torch.relu(z[:, 1] - 0.4))
-    )  # noqa: E731
+    def step(s):
+        return ig.fields.Function(
+            lambda z: s * (z[:, 0] ** 3 * z[:, 1] + torch.relu(z[:, 1] - 0.4))
+        )
+
     x = torch.tensor([[0.8, 0.9], [0.3, 0.7]])
     scale = 2.0 ** round(math.log2(scale))
     found = []

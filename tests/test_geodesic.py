@@ -409,9 +409,10 @@ def test_a_model_that_learns_is_asked_again(quiet: None) -> None:
 def test_questions() -> None:
     index, model = torch.arange(4), tanh_mlp(4)
     classes = torch.tensor([2, 0, 2, 1])
-    asked = lambda target, **options: (
-        ig.TorchField(model, target, **options).questions(index).tolist()
-    )  # noqa: E731
+
+    def asked(target, **options):
+        return ig.TorchField(model, target, **options).questions(index).tolist()
+
     assert asked(1) == [0, 0, 0, 0]
     assert asked(classes) == [0, 1, 0, 3]
     assert asked(ig.targets.Probability(classes)) == [0, 1, 0, 3]

@@ -383,9 +383,10 @@ def test_models_that_work_in_place_on_their_input(method: str, quiet: None) -> N
     before = references.clone()
     options: dict[str, Any] = {"weighted": {"fill": 0.0}, "ig2": {"steps": 4}}.get(method, {})
     baseline = references if method != "integrated" else ig.baselines.Given(references)
-    run = lambda m, x: ig.explain(
-        m, x, target="predicted", method=method, baseline=baseline, **options
-    )  # noqa: E731
+
+    def run(m, x):
+        return ig.explain(m, x, target="predicted", method=method, baseline=baseline, **options)
+
     found, expected = run(model(True), x), run(model(False), X)
     assert torch.equal(x, X)
     assert torch.equal(references, before)

@@ -179,9 +179,10 @@ def test_options_of_explain(option: str, wrong: Any) -> None:
 
 def test_options_of_explain_of_other_libraries() -> None:
     model, x = tanh_mlp(), wave(2, 6)
-    run = lambda **options: (
-        ig.explain(model, x, target=0, method="smoothgrad", draws=3, **options).values
-    )  # noqa: E731
+
+    def run(**options):
+        return ig.explain(model, x, target=0, method="smoothgrad", draws=3, **options).values
+
     other = run(batch_size=np.int64(4), seed=torch.tensor(3), tol=np.float64(0.1))
     assert torch.equal(other, run(batch_size=4, seed=3, tol=0.1))
 

@@ -447,9 +447,10 @@ def test_a_loop_moves_in_all_of_its_runs_together() -> None:
     torch.testing.assert_close(made.residual, torch.zeros(4).double(), rtol=0, atol=1e-8)
     # The second run alone: what is behind it, the first as it is.
     first = states(model, X)[0].detach()
-    late = lambda b: model.last(torch.tanh(model.cell(torch.tanh(b))) + 0.5 * torch.sin(first))[
-        :, 1
-    ]  # noqa: E731
+
+    def late(b):
+        return model.last(torch.tanh(model.cell(torch.tanh(b))) + 0.5 * torch.sin(first))[:, 1]
+
     (second,) = by_hand(late, [states(model, B)[1]], [states(model, X)[1]])
     assert_maps(
         run(model, X, "layer", site=Site(model.cell, run=1), baseline=0.25, rule=FINE), [second]

@@ -244,9 +244,10 @@ def test_a_path_without_any_length() -> None:
 @pytest.mark.parametrize("batch_size", [1, 2, 7, 1000])
 def test_nodes_per_call_do_not_matter(batch_size: int) -> None:
     model = Counting(lambda z: smooth(z)[:, None])
-    share = lambda rows: ig.rules.GaussLegendre(5)(
-        ig.TorchField(model, 0, batch_size=rows), stack()
-    )  # noqa: E731
+
+    def share(rows):
+        return ig.rules.GaussLegendre(5)(ig.TorchField(model, 0, batch_size=rows), stack())
+
     whole = share(1000)
     model.reset()
     torch.testing.assert_close(share(batch_size), whole, rtol=0, atol=1e-14)

@@ -93,7 +93,7 @@ def compare(
     >>> model = torch.nn.Sequential(torch.nn.Linear(6, 16), torch.nn.Tanh(), torch.nn.Linear(16, 3))
     >>> made = ig.compare(model, torch.randn(8, 6), target=0, methods=["integrated", "idgi"], gradients=20)
     >>> made.scores.methods
-    ('integrated', 'important', 'random', 'gradient', 'input × gradient')
+    ('integrated', 'idgi', 'random', 'gradient', 'input × gradient')
     >>> made.winner("deletion") is None or made.winner("deletion") in made.scores.methods
     True
     """

@@ -129,9 +129,10 @@ class Stranger:
             number = getattr(self.of, spec.name)
             if spec.init and isinstance(number, int) and not isinstance(number, bool):
                 try:
-                    more = getattr(
-                        dataclasses.replace(self.of, **{spec.name: 2 * number + 2}), claim
-                    )  # type: ignore[type-var]
+                    larger: Any = dataclasses.replace(  # type: ignore[type-var]
+                        self.of, **{spec.name: 2 * number + 2}
+                    )
+                    more = getattr(larger, claim)
                 except (ValueError, TypeError, ArithmeticError):  # it takes no such number
                     continue
                 if more != vars(self)[claim]:
