@@ -274,7 +274,7 @@ def test_the_photo_baseline_is_another_photograph(place: Path) -> None:
 
 
 def test_without_another_photograph_it_is_left_out_and_said_so(place: Path, monkeypatch) -> None:
-    monkeypatch.setattr(command.recipes, "PHOTOGRAPHS", ())
+    monkeypatch.setattr(command.presets, "PHOTOGRAPHS", ())
     flags = ("--method", "weighted", "--method", "expected", "--nodes", "2")
     result = explain("many/rose.png", *flags)
     assert result.exit_code == 0, result.output
@@ -347,7 +347,7 @@ def test_the_estimated_error_is_told_and_marked(place: Path) -> None:
 
 
 def test_every_method_explains_a_picture(place: Path, monkeypatch) -> None:
-    """Of some that stand for all; tests/vision/test_recipes.py sets up every one."""
+    """Of some that stand for all; tests/images/test_presets.py sets up every one."""
     some = (
         "integrated",
         "ig2",
@@ -360,7 +360,7 @@ def test_every_method_explains_a_picture(place: Path, monkeypatch) -> None:
         "blur",
         "pattern_guided",
     )
-    monkeypatch.setattr(command.recipes, "every", lambda: some)
+    monkeypatch.setattr(command.presets, "every", lambda: some)
     result = explain("many/rose.png", "--method", "all", "--references", "many", "--nodes", "2")
     assert result.exit_code == 0, result.output
     made = {file.name for file in (place / "integrand-out").iterdir()}

@@ -29,7 +29,9 @@ OLD = [
     (ig.fields, "Metered", "CountedField"),
     (ig.fields, "Several", "MultiTarget"),
     (ig.fields, "SiteField", "LayerField"),
+    (ig.paths, "Step", "StepRule"),
     (ig.metrics, "Verdict", "AxiomVerdict"),
+    (ig.metrics, "Result", "BatchScores"),
 ]
 
 

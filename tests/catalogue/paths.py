@@ -25,9 +25,11 @@ from tests.catalogue.latent import codec
 from tests.problems import Problem, wave
 
 NO_PATHS = {
+    "PathLike",
+    "as_path",
     "Path", "corners", "Autoencoder", "neighbour_graph",  # protocols, and functions
     "Basis", "DCT", "Haar", "Pyramid", "SVD", "Split",  # parts of Spectral
-    "Fixed", "Implicit", "Relative", "Shrinking", "Step",  # parts of walks
+    "Fixed", "Implicit", "Relative", "Shrinking", "StepRule",  # parts of walks
 }  # fmt: skip
 """What else is in ``ig.paths``."""
 

@@ -128,4 +128,4 @@ from .similarity import Agreement as Agreement
 from .similarity import agreement as agreement
 from .task import Subject as Subject
 
-__getattr__ = _renamed(__name__, {"Verdict": "AxiomVerdict"})
+__getattr__ = _renamed(__name__, {"Verdict": "AxiomVerdict", "Result": "BatchScores"})

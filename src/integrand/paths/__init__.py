@@ -40,6 +40,7 @@ from .straight import Straight as Straight
 __getattr__ = _renamed(
     __name__,
     {
+        "Step": "StepRule",
         "Salient": "SAMP",
         "Relaxed": "ElasticBand",
         "Respaced": "NonUniform",

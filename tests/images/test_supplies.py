@@ -13,7 +13,7 @@ from integrand.cli.patch_autoencoder import Patches
 from integrand.cli.supplies import NAMES, Supplies
 from integrand.errors import InputError, ModelError
 from integrand.images import ImageModel
-from tests.vision.test_recipes import supplies
+from tests.images.test_presets import supplies
 
 
 def test_everything_is_made_once_and_told() -> None:
