@@ -27,7 +27,7 @@ title = "Toy <suite>"
 question = "Does it | work?"
 [methods]
 IG = "integrated(0.0, rule=GaussLegendre(8))"
-Greedy = "greedy(rounds=2, rule=GaussLegendre(2))"
+Greedy = "greedy_pig(rounds=2, rule=GaussLegendre(2))"
 "random map" = "RandomMap()"
 [metrics]
 deletion = "deletion(steps=4)"
