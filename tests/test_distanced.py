@@ -435,5 +435,5 @@ def test_arguments_for_each_example_are_refused() -> None:
 
     with pytest.raises(ig.errors.InputError, match=r"models with one input"):
         ig.explain(Joined(6, 3).double(), several, target=0, method=method())
-    with pytest.raises(ig.errors.InputError, match=r"'distanced' needs data="):
+    with pytest.raises(ig.errors.InputError, match=r"'artificial_distancing' needs data="):
         ig.explain(model(), X, target=0, method="artificial_distancing")

@@ -85,7 +85,7 @@ def test_json_markdown_and_pages(toys: None, tmp_path: Path) -> None:
     )
     assert mean == pytest.approx(float(scores.of("deletion")[0].mean()))
     assert first["costs"]["IG"]["gradients"] == 8
-    assert first["costs"]["GreedyPIG"]["gap"] is None, "its card does not claim that it adds up"
+    assert first["costs"]["Greedy"]["gap"] is None, "its card does not claim that it adds up"
     assert first["controls"] == ["random map"]
     assert "some-package" in told["runs"]["lost"]["left out"]
     text = (tmp_path / "results.md").read_text()
