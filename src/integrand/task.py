@@ -97,17 +97,17 @@ class Task:
 
 def _check_field(field: Field, target: Any, options: Mapping[str, bool]) -> None:
     """A field knows its model and its target: what is given beside it says the same, or nothing."""
-    given = next((name for name, value in options.items() if value), None)
-    if given is not None:
-        raise InputError(f"{given}= goes with a model; a field has its own.")
+    option = next((name for name, value in options.items() if value), None)
+    if option is not None:
+        raise InputError(f"{option}= goes with a model; a field has its own.")
     if target is None:
         return
     if field.target is None or is_predicted(target):
         raise TargetError("A field has its target already: leave target= out.")
-    other = as_target(target)
-    if other != field.target:
+    named_target = as_target(target)
+    if named_target != field.target:
         raise TargetError(
-            f"The field asks about {field.target!r}, and target= says {other!r}: leave target= out, or explain field.with_target(…)."
+            f"The field asks about {field.target!r}, and target= says {named_target!r}: leave target= out, or explain field.with_target(…)."
         )
 
 
@@ -134,11 +134,11 @@ def predicted(memory: OutputCache) -> Target:
 def check_classes(target: Target, batch: int) -> None:
     """A target with something for each example has it for all of them."""
     for name in ("which", "other"):
-        which = getattr(target, name, None)
-        if isinstance(which, Tensor) and len(which) != batch:
-            kind = "positions" if which.ndim == 2 else "classes"
+        chosen = getattr(target, name, None)
+        if isinstance(chosen, Tensor) and len(chosen) != batch:
+            kind = "positions" if chosen.ndim == 2 else "classes"
             raise TargetError(
-                f"The target names {len(which)} {kind} for {batch} examples: give one for each, or one for all."
+                f"The target names {len(chosen)} {kind} for {batch} examples: give one for each, or one for all."
             )
     data = getattr(target, "data", None)
     if isinstance(data, Tensor) and len(data) != batch:

@@ -236,33 +236,33 @@ class Fitness(Weighting):
     ) -> Callable[[Tensor], Weighed]:
         """Features, fill and score found fit for these inputs; errors say which are not."""
         groups = feature_map(self.features, x)
-        blank = self._blank(x, field, references)
+        blank = self._replacement(x, field, references)
         score = field.score()
-        whole = score.value(
+        intact = score.value(
             x
         )  # on its own, because a field that remembers what was said of x is asked for nothing
         search = _HalvingSearch(
-            groups, x, blank, score, whole, self.ratio * whole, score.value(blank)
+            groups, x, blank, score, intact, self.ratio * intact, score.value(blank)
         )
 
         def weigh(shares: Tensor) -> Weighed:
             scores = feature_scores(shares, groups)
             halving = search(scores)
-            weights = self._filtered(1 / halving.count.to(shares.dtype))
-            reasons = tuple(self._reason(halving, b, float(whole[b])) for b in range(len(x)))
+            weights = self._drop_light(1 / halving.count.to(shares.dtype))
+            reasons = tuple(self._reason(halving, b, float(intact[b])) for b in range(len(x)))
             return Weighed(weights, halving.count, self._criterion(scores.shape[2], x), reasons)
 
         return weigh
 
-    def _blank(self, x: Tensor, field: Field, references: Tensor | None) -> Tensor:
+    def _replacement(self, x: Tensor, field: Field, references: Tensor | None) -> Tensor:
         try:
             return checked_references(
-                self._filled(x, field, references), x, "The fill of the fitness"
+                self._fill_values(x, field, references), x, "The fill of the fitness"
             )[0]
         except BaselineError as error:
             raise BaselineError(f"{error} {_FILLS}") from None
 
-    def _filled(self, x: Tensor, field: Field, references: Tensor | None) -> Tensor:
+    def _fill_values(self, x: Tensor, field: Field, references: Tensor | None) -> Tensor:
         if not isinstance(self.fill, Fill):
             return self.fill(x, field)
         if references is None:
@@ -278,30 +278,30 @@ class Fitness(Weighting):
             f"(fill: {_name_of(self.fill, x)}) brings the class score to {self.ratio:g} of what it was"
         )
 
-    def _filtered(self, merit: Tensor) -> Tensor:
+    def _drop_light(self, merit: Tensor) -> Tensor:
         weights = merit / merit.sum(0)
         # Equal baselines are all exactly average; rounding may not drop them.
         slack = 1 - 16 * torch.finfo(weights.dtype).eps
-        kept = weights * (weights >= slack * self.keep / len(weights))
-        return kept / kept.sum(0)
+        retained = weights * (weights >= slack * self.keep / len(weights))
+        return retained / retained.sum(0)
 
-    def _reason(self, halving: _Halving, example: int, whole: float) -> str | None:
-        """Why D says nothing about one example, whose score is ``whole``."""
+    def _reason(self, halving: _Halving, example: int, intact: float) -> str | None:
+        """Why D says nothing about one example, whose score is ``intact``."""
         count = halving.count[:, example]
-        if not whole > 0:
+        if not intact > 0:
             return (
-                f"the class score ({whole:.3g}) is not positive, so there is nothing to halve; explain a class, whose score is "
+                f"the class score ({intact:.3g}) is not positive, so there is nothing to halve; explain a class, whose score is "
                 "its probability, or a target that is positive"
             )
         if not bool(halving.ranked[:, example].any()):
             return "every baseline's map is zero, so no feature ranks above another; give baselines that differ from the input"
         if not bool(halving.halves[:, example].any()):
             return (
-                f"the class score ({whole:.3g}) does not fall to {self.ratio:g} of itself, {halving.looked} replaced; "
+                f"the class score ({intact:.3g}) does not fall to {self.ratio:g} of itself, {halving.looked} replaced; "
                 "try another fill"
             )
-        if whole < self.least:
-            return f"the class probability is only {whole:.3g}, too low to be halved meaningfully; explain a likelier class"
+        if intact < self.least:
+            return f"the class probability is only {intact:.3g}, too low to be halved meaningfully; explain a likelier class"
         if len(count) > 1 and bool((count == count[0]).all()):
             return f"all baselines need the same number of features ({int(count[0])})"
         return None
@@ -328,7 +328,7 @@ class _HalvingSearch:
     """The smallest k whose k top-ranked features carry the score, for all references and examples
     in lock-step.
 
-    whole, goal, empty  (B,) the score of the input, what it must fall to, and the score with
+    intact, goal, empty  (B,) the score of the input, what it must fall to, and the score with
                         everything replaced
     """
 
@@ -336,7 +336,7 @@ class _HalvingSearch:
     x: Tensor
     blank: Tensor
     score: Field
-    whole: Tensor
+    intact: Tensor
     goal: Tensor
     empty: Tensor
 
@@ -347,18 +347,18 @@ class _HalvingSearch:
         places = torch.arange(scores.shape[2], device=scores.device).expand_as(order)
         rank = torch.empty_like(order).scatter_(2, order, places)
         features = (scores > float("-inf")).sum(2)  # those this example has
-        wanted = ranked & (self.whole > 0)
-        emptied = ((self.empty <= self.goal) & (self.whole > 0)).expand_as(features)
+        wanted = ranked & (self.intact > 0)
+        emptied = ((self.empty <= self.goal) & (self.intact > 0)).expand_as(features)
         if scores.shape[2] <= FEW:
             looked = "whichever number of features is"
-            count, halves = self._every(rank, features, emptied, wanted)
+            count, halves = self._search_from_one(rank, features, emptied, wanted)
         else:
             looked = f"with 1, 2, 4, … or all {scores.shape[2]:,} features"
-            low, high, halves = self._bracketed(rank, features, emptied, wanted)
-            count = self._bisected(rank, low, high, wanted & halves)
+            low, high, halves = self._bracket(rank, features, emptied, wanted)
+            count = self._bisect(rank, low, high, wanted & halves)
         return _Halving(count, halves, ranked, looked)
 
-    def _every(
+    def _search_from_one(
         self, rank: Tensor, features: Tensor, emptied: Tensor, wanted: Tensor
     ) -> tuple[Tensor, Tensor]:
         """Every k from 1 on, in rounds that double, until one halves: the smallest k (R, B), and
@@ -372,8 +372,8 @@ class _HalvingSearch:
         while len(pairs := (searched & (first < features)).nonzero()):
             k = torch.arange(first, stop, device=rank.device).repeat(len(pairs))
             r, b = pairs.repeat_interleave(stop - first, 0).T
-            there = k < features[r, b]  # all features replaced is ``empty``
-            smallest = self._smallest(rank, r[there], b[there], k[there])
+            partial = k < features[r, b]  # all features replaced is ``empty``
+            smallest = self._smallest(rank, r[partial], b[partial], k[partial])
             hit = smallest < features
             count, halves, searched = (
                 torch.where(hit, smallest, count),
@@ -383,7 +383,7 @@ class _HalvingSearch:
             first, stop = stop, 2 * stop
         return count, halves
 
-    def _bracketed(
+    def _bracket(
         self, rank: Tensor, features: Tensor, emptied: Tensor, wanted: Tensor
     ) -> tuple[Tensor, Tensor, Tensor]:
         """Between which numbers of features (R, B) to bisect, and whether the upper one halves the
@@ -396,8 +396,8 @@ class _HalvingSearch:
         steps = max(1, (rank.shape[2] - 1).bit_length())
         k = (2 ** torch.arange(steps, device=rank.device)).repeat(len(pairs))
         r, b = pairs.repeat_interleave(steps, 0).T
-        there = k < features[r, b]
-        smallest = self._smallest(rank, r[there], b[there], k[there])
+        partial = k < features[r, b]
+        smallest = self._smallest(rank, r[partial], b[partial], k[partial])
         hit = smallest < features
         return (
             torch.where(hit, smallest // 2, 0),
@@ -405,7 +405,7 @@ class _HalvingSearch:
             emptied | hit,
         )
 
-    def _bisected(self, rank: Tensor, low: Tensor, high: Tensor, wanted: Tensor) -> Tensor:
+    def _bisect(self, rank: Tensor, low: Tensor, high: Tensor, wanted: Tensor) -> Tensor:
         """The k (R, B) above ``low`` and up to ``high`` that halves while k − 1 does not.
 
         Invariant: ``high`` features replaced are enough and ``low`` are not, whether or not the
@@ -415,7 +415,7 @@ class _HalvingSearch:
         while len(pairs := ((high - low > 1) & wanted).nonzero()):
             r, b = pairs.T
             middle = (low[r, b] + high[r, b]) // 2
-            enough = self._without(rank, r, b, middle) <= self.goal[b]
+            enough = self._score_replaced(rank, r, b, middle) <= self.goal[b]
             high[r, b] = torch.where(enough, middle, high[r, b])
             low[r, b] = torch.where(enough, low[r, b], middle)
         return high
@@ -424,12 +424,12 @@ class _HalvingSearch:
         """Of the k looked at the smallest that halves, for each reference and example (R, B); N
         where none does."""
         references, batch, features = rank.shape
-        enough = self._without(rank, r, b, k) <= self.goal[b]
+        enough = self._score_replaced(rank, r, b, k) <= self.goal[b]
         smallest = k.new_full((references * batch,), features)
         place = r[enough] * batch + b[enough]
         return smallest.scatter_reduce_(0, place, k[enough], "amin").reshape(references, batch)
 
-    def _without(self, rank: Tensor, r: Tensor, b: Tensor, k: Tensor) -> Tensor:
+    def _score_replaced(self, rank: Tensor, r: Tensor, b: Tensor, k: Tensor) -> Tensor:
         """The score of each row's example ``b`` with the ``k`` features replaced that reference
         ``r`` ranks highest."""
         scores = self.x.new_empty(len(b))
@@ -439,14 +439,14 @@ class _HalvingSearch:
 
         def make(part: slice) -> Tensor:
             examples = b[part]
-            gone = rank[r[part], examples] < k[part, None]
-            mask = gone.gather(1, flattened(groups[examples], 1)).reshape(
+            replaced = rank[r[part], examples] < k[part, None]
+            mask = replaced.gather(1, flattened(groups[examples], 1)).reshape(
                 len(examples), *self.x.shape[1:]
             )
             return torch.where(mask, self.blank[examples], self.x[examples])
 
-        def keep(part: slice, seen: Evaluation) -> None:
-            scores[part] = seen.value
+        def keep(part: slice, evaluation: Evaluation) -> None:
+            scores[part] = evaluation.value
 
         self.score.stream(b, make, keep, self.x[0], gradient=False)
         return scores

@@ -16,12 +16,12 @@ from .fixed import Constant, Plain
 
 def distinct(parts: list[Baseline]) -> tuple[Baseline, ...]:
     """Equal random parts get seeds of their own: "two noises" are not the same noise twice."""
-    made: list[Baseline] = []
-    for one in parts:
-        while one.seed is not None and one in made:
-            one = one.turned("seed", one.seed + 1)
-        made.append(one)
-    return tuple(made)
+    baselines: list[Baseline] = []
+    for baseline in parts:
+        while baseline.seed is not None and baseline in baselines:
+            baseline = baseline.turned("seed", baseline.seed + 1)
+        baselines.append(baseline)
+    return tuple(baselines)
 
 
 def as_baseline(value: Any, names: Mapping[str, Callable[[], Baseline]] | None = None) -> Baseline:
@@ -36,7 +36,7 @@ def as_baseline(value: Any, names: Mapping[str, Callable[[], Baseline]] | None =
             raise UnknownName("baseline", value, known)
         return known[value]()
     if isinstance(value, list | tuple):
-        return Union(distinct([as_baseline(one, names) for one in value]))
+        return Union(distinct([as_baseline(entry, names) for entry in value]))
     if isinstance(value, np.ndarray | np.generic):
         value = torch.from_numpy(np.array(value))
     if isinstance(value, Tensor):

@@ -129,12 +129,12 @@ class References:
         """Those of a baseline, checked: at once, or as they are made where it makes them in
         parts."""
         if isinstance(baseline, InParts):
-            found = baseline.parts(x)
+            lazy = baseline.parts(x)
             return cls(
-                len(found), lambda part: checked(found[part], x, baseline), sampled=found.sampled
+                len(lazy), lambda part: checked(lazy[part], x, baseline), sampled=lazy.sampled
             )
-        whole = checked(baseline(x, field), x, baseline)
-        return cls(len(whole), lambda part: whole[part])
+        references = checked(baseline(x, field), x, baseline)
+        return cls(len(references), lambda part: references[part])
 
 
 class InParts(Baseline):
@@ -171,11 +171,11 @@ class Union(Baseline):
 
     @property
     def count(self) -> int | None:
-        counts = [count_of(one) for one in self.parts]
+        counts = [count_of(baseline) for baseline in self.parts]
         return None if None in counts else sum(count for count in counts if count is not None)
 
     def __call__(self, x: Tensor, field: Field) -> Tensor:
-        return torch.cat([checked(one(x, field), x, one) for one in self.parts])
+        return torch.cat([checked(baseline(x, field), x, baseline) for baseline in self.parts])
 
 
 def count_of(baseline: BaselineLike) -> int | None:
@@ -187,24 +187,24 @@ def count_of(baseline: BaselineLike) -> int | None:
 def labels(baseline: BaselineLike, count: int) -> tuple[str, ...]:
     """One name for each of ``count`` references; equal names are numbered."""
     parts = baseline.parts if isinstance(baseline, Union) else (adopted(baseline),)
-    counts = [count_of(one) for one in parts]
+    counts = [count_of(member) for member in parts]
     if counts.count(None) == 1:  # the one that did not say has made the rest
         counts[counts.index(None)] = count - sum(known for known in counts if known is not None)
     if None in counts or sum(known for known in counts if known is not None) != count:
         return tuple(f"reference {i + 1}" for i in range(count))
     names: list[str] = []
-    for one, known in zip(parts, counts, strict=True):
-        names += one.names if len(one.names) == known else [label_of(one)] * (known or 0)
+    for member, known in zip(parts, counts, strict=True):
+        names += member.names if len(member.names) == known else [label_of(member)] * (known or 0)
     return tuple(_numbered(names))
 
 
 def _numbered(names: list[str]) -> list[str]:
-    seen: dict[str, int] = {}
-    made = []
+    counts: dict[str, int] = {}
+    numbered = []
     for name in names:
-        seen[name] = seen.get(name, 0) + 1
-        made.append(f"{name} {seen[name]}" if names.count(name) > 1 else name)
-    return made
+        counts[name] = counts.get(name, 0) + 1
+        numbered.append(f"{name} {counts[name]}" if names.count(name) > 1 else name)
+    return numbered
 
 
 def checked(references: Any, x: Tensor, baseline: Any) -> Tensor:

@@ -57,13 +57,13 @@ class Constant(Baseline):
 
     def __call__(self, x: Tensor, field: Field) -> Tensor:
         value = torch.as_tensor(self.content, dtype=x.dtype)
-        made = one_example(value, x)
-        if made is None:
+        reference = one_example(value, x)
+        if reference is None:
             raise BaselineError(
                 f"A constant baseline of shape {describe(value.shape)} does not broadcast to an example of shape "
                 f"{describe(x.shape[1:])}."
             )
-        return made.expand(1, *x.shape)
+        return reference.expand(1, *x.shape)
 
 
 @part
@@ -80,13 +80,13 @@ class Given(Baseline):
         return len(self.references)
 
     def __call__(self, x: Tensor, field: Field) -> Tensor:
-        given = as_numbers(self.references, x)
-        if given.shape[1:] == x.shape:
-            return given
-        if given.shape[1:] == x.shape[1:]:
-            return given[:, None].expand(-1, len(x), *x.shape[1:])
+        references = as_numbers(self.references, x)
+        if references.shape[1:] == x.shape:
+            return references
+        if references.shape[1:] == x.shape[1:]:
+            return references[:, None].expand(-1, len(x), *x.shape[1:])
         raise BaselineError(
-            f"Given references have shape {describe(given.shape)}; for inputs of shape {describe(x.shape)} they must be "
+            f"Given references have shape {describe(references.shape)}; for inputs of shape {describe(x.shape)} they must be "
             f"R x {describe(x.shape[1:])} (the same for all) or R x {describe(x.shape)} (their own for each example)."
         )
 

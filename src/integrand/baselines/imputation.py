@@ -90,17 +90,19 @@ class Imputed(OfEach):
     def without(self, rows: Tensor, gone: Tensor, example: Tensor) -> Tensor:
         _image(rows, "Imputation")
         scipy = _scipy()
-        own = gone.shape[1] > 1  # masks that differ between channels
+        per_channel = gone.shape[1] > 1  # masks that differ between channels
         masks = gone.expand(len(rows), gone.shape[1], *rows.shape[2:]).flatten(2).cpu().numpy()
         known = rows.flatten(2).cpu().double().numpy()
-        made = known.copy()
+        imputed = known.copy()
         laplacian = _laplacian(*rows.shape[2:])
         for row, mask in enumerate(masks):
             for channels, missing in (
-                [([c], mask[c]) for c in range(len(mask))] if own else [(slice(None), mask[0])]
+                [([c], mask[c]) for c in range(len(mask))]
+                if per_channel
+                else [(slice(None), mask[0])]
             ):
-                made[row, channels] = _imputed(scipy, laplacian, known[row, channels], missing)
-        filled = torch.from_numpy(made).reshape(rows.shape).to(rows)
+                imputed[row, channels] = _impute(scipy, laplacian, known[row, channels], missing)
+        filled = torch.from_numpy(imputed).reshape(rows.shape).to(rows)
         return torch.where(gone, filled + self._noise(rows)[0], rows)
 
     def _noise(self, x: Tensor) -> Tensor:
@@ -109,13 +111,13 @@ class Imputed(OfEach):
         return self.noise * drawn[None, None]
 
 
-def _imputed(scipy: Any, laplacian: Any, known: Any, missing: Any) -> Any:
+def _impute(scipy: Any, laplacian: Any, known: Any, missing: Any) -> Any:
     """Numbers (C, P) with the ``missing`` (P,) ones between their neighbours."""
     if not missing.any():
         return known
     if missing.all():
         return np.broadcast_to(known.mean(1, keepdims=True), known.shape)
-    made = known.copy()
+    completed = known.copy()
     equations = laplacian[missing]
     # Symmetric and diagonally dominant: no pivoting, and an order made for such systems, which is
     # the faster half of the work.
@@ -125,8 +127,8 @@ def _imputed(scipy: Any, laplacian: Any, known: Any, missing: Any) -> Any:
         diag_pivot_thresh=0.0,
         options={"SymmetricMode": True},
     ).solve(-(equations[:, ~missing] @ known[:, ~missing].T))
-    made[:, missing] = solved.T
-    return made
+    completed[:, missing] = solved.T
+    return completed
 
 
 @lru_cache(maxsize=4)
@@ -140,11 +142,11 @@ def _laplacian(height: int, width: int) -> Any:
         (place[:-1, :-1], place[1:, 1:], 1 / 12),
         (place[:-1, 1:], place[1:, :-1], 1 / 12),
     ]
-    one = np.concatenate([a.ravel() for a, _, _ in pairs])
-    other = np.concatenate([b.ravel() for _, b, _ in pairs])
+    first = np.concatenate([a.ravel() for a, _, _ in pairs])
+    second = np.concatenate([b.ravel() for _, b, _ in pairs])
     weight = np.concatenate([np.full(a.size, w) for a, _, w in pairs])
     shape = (place.size, place.size)
-    half = scipy.sparse.csr_array((weight, (one, other)), shape=shape)
+    half = scipy.sparse.csr_array((weight, (first, second)), shape=shape)
     weights = half + half.T
     return (scipy.sparse.diags_array(weights.sum(1)) - weights).tocsr()
 

@@ -61,23 +61,25 @@ class Masked(Baseline):
 
     def _mask(self, x: Tensor) -> Tensor:
         """What is kept, broadcasting to (B, \\*s)."""
-        given = torch.as_tensor(self.positions, device=x.device)
+        positions = torch.as_tensor(self.positions, device=x.device)
         shape = x.shape[1:]
-        if given.dtype == torch.bool:
-            own = given.ndim > 1
-            fits = given.ndim > 0 and given.shape == (x.shape[: given.ndim] if own else shape[:1])
+        if positions.dtype == torch.bool:
+            per_example = positions.ndim > 1
+            fits = positions.ndim > 0 and positions.shape == (
+                x.shape[: positions.ndim] if per_example else shape[:1]
+            )
             if not fits:
                 raise BaselineError(
-                    f"A mask of shape {describe(given.shape)} does not fit inputs of shape {describe(x.shape)}: it is "
+                    f"A mask of shape {describe(positions.shape)} does not fit inputs of shape {describe(x.shape)}: it is "
                     f"{describe(shape[:1])} for all examples, or {describe(x.shape[:2])} with its own for each."
                 )
-            mask = given if own else given[None]
+            mask = positions if per_example else positions[None]
         else:
-            mask = _at(given, shape, x.device)[None]
+            mask = _mask_at(positions, shape, x.device)[None]
         return mask.reshape(mask.shape + (1,) * (x.ndim - mask.ndim))
 
 
-def _at(positions: Tensor, shape: torch.Size, device: torch.device) -> Tensor:
+def _mask_at(positions: Tensor, shape: torch.Size, device: torch.device) -> Tensor:
     """A mask (n,) of some numbers along an example's first axis."""
     length = shape[0] if shape else 0
     if positions.numel() and positions.is_floating_point():

@@ -142,15 +142,15 @@ class Attribution:
     def __iter__(self) -> Iterator[Attribution]:
         return (self[i] for i in range(len(self)))
 
-    def __getitem__(self, which: int | slice | Tensor | list[int]) -> Attribution:
+    def __getitem__(self, index: int | slice | Tensor | list[int]) -> Attribution:
         """The attribution of one or some examples, batch axis kept."""
-        if not isinstance(which, slice | list) and getattr(which, "ndim", 0) == 0:
-            which = operator.index(which)
-        if isinstance(which, int):
-            if not -len(self) <= which < len(self):
-                raise IndexError(f"There is no example {which} among {len(self)}.")
-            which = [which % len(self)]
-        numbers = torch.arange(len(self))[which]
+        if not isinstance(index, slice | list) and getattr(index, "ndim", 0) == 0:
+            index = operator.index(index)
+        if isinstance(index, int):
+            if not -len(self) <= index < len(self):
+                raise IndexError(f"There is no example {index} among {len(self)}.")
+            index = [index % len(self)]
+        numbers = torch.arange(len(self))[index]
 
         def first(t: Tensor) -> Tensor:
             return t[numbers.to(t.device)]
@@ -394,8 +394,8 @@ def _total(parts: Parts) -> Tensor:
     """The sum of the tensors of a tensor, tuple or dict."""
     if isinstance(parts, Tensor):
         return parts
-    found: Tensor = sum(parts.values() if isinstance(parts, dict) else parts, torch.zeros(()))
-    return found
+    summed: Tensor = sum(parts.values() if isinstance(parts, dict) else parts, torch.zeros(()))
+    return summed
 
 
 def mapped(function: Callable[[Tensor], Any], parts: Parts) -> Any:

@@ -126,19 +126,19 @@ def corners(path: PathLike, field: Field, start: Tensor, end: Tensor) -> tuple[T
 def handed_on(segments: Iterable[Segment]) -> Iterator[Segment]:
     """Single pieces, one after the other, each with what its successor has paid for at the corner
     they share."""
-    held: Segment | None = None
+    previous: Segment | None = None
     for segment in segments:
-        if held is not None:
-            single = len(held.start) == len(segment.start) == 1
-            follows = single and bool(held.clock[1][0] == segment.clock[0][0])
+        if previous is not None:
+            single = len(previous.start) == len(segment.start) == 1
+            follows = single and bool(previous.clock[1][0] == segment.clock[0][0])
             yield (
-                dataclasses.replace(held, at_end=segment.at_start)
-                if follows and held.at_end is None
-                else held
+                dataclasses.replace(previous, at_end=segment.at_start)
+                if follows and previous.at_end is None
+                else previous
             )
-        held = segment
-    if held is not None:
-        yield held
+        previous = segment
+    if previous is not None:
+        yield previous
 
 
 def between_pairs(path: PathLike, field: Field, start: Tensor, end: Tensor) -> Iterator[Segment]:

@@ -58,8 +58,8 @@ class SVD:
         strengths = torch.where(top > 0, values / top, 1)  # no change at all is as strong as any
 
         def compose(gates: Tensor) -> Tensor:
-            made: Tensor = (left * (values * gates)[..., None, :]) @ right
-            return made.reshape(-1, *change.shape)
+            composed: Tensor = (left * (values * gates)[..., None, :]) @ right
+            return composed.reshape(-1, *change.shape)
 
         return Split(strengths, compose)
 
@@ -83,8 +83,8 @@ class DCT:
         strengths = (1 - radius / radius.max().clamp_min(1e-300)).clamp(0, 1).to(change)[None]
 
         def compose(gates: Tensor) -> Tensor:
-            made: Tensor = rows.T @ (coefficients * gates[:, :, None]) @ columns
-            return made
+            composed: Tensor = rows.T @ (coefficients * gates[:, :, None]) @ columns
+            return composed
 
         return Split(strengths, compose)
 
@@ -118,20 +118,22 @@ class Haar:
         low, details = change, list[tuple[tuple[Tensor, ...], Shape]]()
         while len(details) < self.levels and min(low.shape[-2:]) >= 2:
             size = low.shape[-2:]
-            low, *bands = _halved(low)
+            low, *bands = _analyse(low)
             details.insert(0, (tuple(bands), size))  # the coarsest first
 
         def compose(gates: Tensor) -> Tensor:
-            each = iter(_per_piece(gates))
-            made: Tensor = low * next(each)
+            gate = iter(_per_piece(gates))
+            composed: Tensor = low * next(gate)
             for bands, (height, width) in details:
-                made = _doubled(made, *(band * next(each) for band in bands))[..., :height, :width]
-            return made
+                composed = _synthesise(composed, *(band * next(gate) for band in bands))[
+                    ..., :height, :width
+                ]
+            return composed
 
-        return Split(_even(1 + 3 * len(details), change), compose)
+        return Split(_even_strengths(1 + 3 * len(details), change), compose)
 
 
-def _halved(z: Tensor) -> tuple[Tensor, ...]:
+def _analyse(z: Tensor) -> tuple[Tensor, ...]:
     """Averages and three differences of 2 × 2 pixels (N, C, ⌈H/2⌉, ⌈W/2⌉), orthonormal where sides
     are even."""
     odd_rows, odd_columns = (size % 2 for size in z.shape[-2:])
@@ -141,15 +143,15 @@ def _halved(z: Tensor) -> tuple[Tensor, ...]:
     return (a + b + c + d) / 2, (a - b + c - d) / 2, (a + b - c - d) / 2, (a - b - c + d) / 2
 
 
-def _doubled(low: Tensor, along: Tensor, down: Tensor, both: Tensor) -> Tensor:
-    """What ``_halved`` took apart, (…, H, W) → (…, 2H, 2W)."""
+def _synthesise(low: Tensor, along: Tensor, down: Tensor, diagonal: Tensor) -> Tensor:
+    """What ``_analyse`` took apart, (…, H, W) → (…, 2H, 2W)."""
     *leading, height, width = low.shape
-    made = low.new_empty(*leading, 2 * height, 2 * width)
-    made[..., ::2, ::2] = low + along + down + both
-    made[..., ::2, 1::2] = low - along + down - both
-    made[..., 1::2, ::2] = low + along - down - both
-    made[..., 1::2, 1::2] = low - along - down + both
-    return made.div_(2)
+    merged = low.new_empty(*leading, 2 * height, 2 * width)
+    merged[..., ::2, ::2] = low + along + down + diagonal
+    merged[..., ::2, 1::2] = low - along + down - diagonal
+    merged[..., 1::2, ::2] = low + along - down - diagonal
+    merged[..., 1::2, 1::2] = low - along - down + diagonal
+    return merged.div_(2)
 
 
 @part
@@ -175,24 +177,24 @@ class Pyramid:
             small = functional.avg_pool2d(
                 large, 2, ceil_mode=True
             )  # a last row or column alone is its own average
-            details.insert(0, large - _enlarged(small, large.shape[-2:]))
+            details.insert(0, large - _enlarge(small, large.shape[-2:]))
 
         def compose(gates: Tensor) -> Tensor:
-            each = iter(_per_piece(gates))
-            made: Tensor = small * next(each)
+            gate = iter(_per_piece(gates))
+            composed: Tensor = small * next(gate)
             for detail in details:
-                made = _enlarged(made, detail.shape[-2:]) + detail * next(each)
-            return made
+                composed = _enlarge(composed, detail.shape[-2:]) + detail * next(gate)
+            return composed
 
-        return Split(_even(1 + len(details), change), compose)
+        return Split(_even_strengths(1 + len(details), change), compose)
 
 
-def _enlarged(z: Tensor, size: Shape) -> Tensor:
+def _enlarge(z: Tensor, size: Shape) -> Tensor:
     """(…, C, h, w) → (…, C, H, W)."""
-    made = functional.interpolate(
+    enlarged = functional.interpolate(
         z.flatten(0, -4), size=tuple(size), mode="bilinear", align_corners=False
     )
-    return made.reshape(*z.shape[:-2], *size)
+    return enlarged.reshape(*z.shape[:-2], *size)
 
 
 def _check_levels(levels: int) -> None:
@@ -202,7 +204,7 @@ def _check_levels(levels: int) -> None:
         )
 
 
-def _even(count: int, like: Tensor) -> Tensor:
+def _even_strengths(count: int, like: Tensor) -> Tensor:
     """Strengths (1, count) from 1 to 0; of one piece alone, 1."""
     return torch.linspace(1, 0, count, dtype=torch.float64).to(like)[None]
 

@@ -109,14 +109,14 @@ class Blur(Path):
         matrices = sum(end.shape[axis] ** 2 for axis in axes if end.shape[axis] <= _DENSE)
 
         def corners(clock: Tensor) -> Tensor:
-            made = blurred(end, self.widths(clock), axes, self.border)
+            blurs = blurred(end, self.widths(clock), axes, self.border)
             if float(clock[-1]) == 1:
-                made[-1] = end  # no blur at all, to the last digit
-            return made
+                blurs[-1] = end  # no blur at all, to the last digit
+            return blurs
 
         for clock, points in in_blocks(self.steps, end.numel() + matrices, end.device, corners):
-            every = points[:, None].expand(-1, len(start), *end.shape)
-            yield polyline(every, clock.to(end))
+            repeated = points[:, None].expand(-1, len(start), *end.shape)
+            yield polyline(repeated, clock.to(end))
 
     def _axes(self, end: Tensor) -> tuple[int, ...]:
         """The axes to blur, counted from the last."""
@@ -144,16 +144,16 @@ class Blur(Path):
 def blurred(x: Tensor, widths: Tensor, axes: Sequence[int], border: str = "reflect") -> Tensor:
     """``x`` under Gaussians of ``widths`` (k,), along ``axes`` counted from the last → (k,
     \\*x.shape)."""
-    made = x[None]
+    result = x[None]
     for axis in axes:
-        last = made.movedim(axis, -1)
+        last = result.movedim(axis, -1)
         rows = last.reshape(len(last), -1, last.shape[-1])
-        done = _convolved(rows, widths, border)
-        made = done.reshape(len(widths), *last.shape[1:]).movedim(-1, axis)
-    return made.contiguous()
+        convolved = _convolve(rows, widths, border)
+        result = convolved.reshape(len(widths), *last.shape[1:]).movedim(-1, axis)
+    return result.contiguous()
 
 
-def _convolved(rows: Tensor, widths: Tensor, border: str) -> Tensor:
+def _convolve(rows: Tensor, widths: Tensor, border: str) -> Tensor:
     """Rows (1|k, m, n) under the Gaussian of each width → (k, m, n)."""
     length = rows.shape[-1]
     ring = _ring(widths, length, border)
@@ -161,12 +161,12 @@ def _convolved(rows: Tensor, widths: Tensor, border: str) -> Tensor:
         dense: Tensor = rows @ _matrices(ring, border).to(rows)
         return dense
     beyond = rows.flip(-1) if border == "reflect" else torch.zeros_like(rows)
-    seen = torch.fft.rfft(torch.cat([rows, beyond], -1))
-    kept = torch.fft.rfft(ring).real.to(rows)[
+    spectrum = torch.fft.rfft(torch.cat([rows, beyond], -1))
+    transfer = torch.fft.rfft(ring).real.to(rows)[
         :, None
     ]  # kernels are even, so are their transforms real
-    made: Tensor = torch.fft.irfft(seen * kept, n=2 * length)
-    return made[..., :length]
+    filtered: Tensor = torch.fft.irfft(spectrum * transfer, n=2 * length)
+    return filtered[..., :length]
 
 
 def _ring(widths: Tensor, length: int, border: str) -> Tensor:
@@ -189,7 +189,7 @@ def _matrices(ring: Tensor, border: str) -> Tensor:
     """The n × n matrix of each kernel (k, n, n); it is symmetric."""
     period = ring.shape[1]
     place = torch.arange(period // 2)
-    made = ring[:, (place - place[:, None]) % period]
+    matrices = ring[:, (place - place[:, None]) % period]
     if border == "reflect":
-        made = made + ring[:, (-1 - place - place[:, None]) % period]
-    return made
+        matrices = matrices + ring[:, (-1 - place - place[:, None]) % period]
+    return matrices

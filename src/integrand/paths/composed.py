@@ -95,14 +95,14 @@ class Composed(Path):
 
     def _walked(self, field: Field, start: Tensor, end: Tensor) -> Iterator[Segment]:
         stretches = self._stretches()
-        here, arrived = start, None
+        anchor, arrived = start, None
         for number, stretch in enumerate(stretches, 1):
-            there = (
+            next_anchor = (
                 end if number == len(stretches) else torch.lerp(start, end, number / len(stretches))
             )
             known, arrived = arrived, None
-            for segment in between_pairs(stretch, field, here, there):
-                self._check(segment, here, there)
+            for segment in between_pairs(stretch, field, anchor, next_anchor):
+                self._check(segment, anchor, next_anchor)
                 if (
                     len(segment.start) == 1
                 ):  # what was paid for at an anchor serves the stretches on both sides
@@ -111,9 +111,9 @@ class Composed(Path):
                     if float(segment.clock[1]) == 1:
                         arrived = segment.at_end
                 yield dataclasses.replace(
-                    segment, clock=_later(segment.clock, number - 1, len(stretches))
+                    segment, clock=_clock_of_stretch(segment.clock, number - 1, len(stretches))
                 )
-            here = there
+            anchor = next_anchor
 
     def _stretches(self) -> list[Path]:
         """The path on each stretch, with its part of the steps."""
@@ -125,11 +125,11 @@ class Composed(Path):
         counts = [total * (j + 1) // many - total * j // many for j in range(many)]
         return [self.path.turned(counted, count) for count in counts]
 
-    def _check(self, segment: Segment, here: Tensor, there: Tensor) -> None:
+    def _check(self, segment: Segment, anchor: Tensor, next_anchor: Tensor) -> None:
         """That a stretch begins and ends at its anchors."""
         first, last = int(segment.clock[0].argmin()), int(segment.clock[1].argmax())
-        begins = float(segment.clock[0][first]) > 0 or torch.equal(segment.start[first], here)
-        ends = float(segment.clock[1][last]) < 1 or torch.equal(segment.end[last], there)
+        begins = float(segment.clock[0][first]) > 0 or torch.equal(segment.start[first], anchor)
+        ends = float(segment.clock[1][last]) < 1 or torch.equal(segment.end[last], next_anchor)
         if not (begins and ends):
             raise InputError(
                 f"Between walks from anchor to anchor, but {name_of(self.path)} chooses where it {'ends' if begins else 'begins'}: "
@@ -199,10 +199,10 @@ class Reversed(Path):
                     f"Backwards walks from the input to the reference, but {name_of(self.path)} chooses where it begins: "
                     "give it a path that goes from its start to its end, such as Guided or Salient."
                 )
-            yield _turned(segment)
+            yield _reverse(segment)
 
 
-def _turned(segment: Segment) -> Segment:
+def _reverse(segment: Segment) -> Segment:
     """The same pieces seen from the other end, in the order of their clocks again."""
     begins, ends = segment.clock
     return dataclasses.replace(
@@ -210,19 +210,19 @@ def _turned(segment: Segment) -> Segment:
         start=segment.end.flip(0),
         end=segment.start.flip(0),
         clock=((1 - ends).flip(0), (1 - begins).flip(0)),
-        at_start=_flipped(segment.at_end),
-        at_end=_flipped(segment.at_start),
+        at_start=_flip(segment.at_end),
+        at_end=_flip(segment.at_start),
         notes={name: numbers.flip(0) for name, numbers in segment.notes.items()},
     )
 
 
-def _flipped(paid: Any) -> Any:
+def _flip(paid: Any) -> Any:
     if paid is None:
         return None
     return dataclasses.replace(paid, value=paid.value.flip(0), gradient=paid.gradient.flip(0))
 
 
-def _later(clock: tuple[Tensor, Tensor], before: int, of: int) -> tuple[Tensor, Tensor]:
+def _clock_of_stretch(clock: tuple[Tensor, Tensor], before: int, of: int) -> tuple[Tensor, Tensor]:
     """A stretch's clock as a part of the whole's; neighbours round alike, so that they still
     meet."""
     begins, ends = (((before + side.to("cpu", torch.float64)) / of).to(side) for side in clock)

@@ -93,9 +93,9 @@ class ElasticBand(Path):
 
     def __call__(self, field: Field, start: Tensor, end: Tensor) -> Iterator[Segment]:
         end = end.expand_as(start)
-        way = flattened(end - start, 2).norm(dim=2)
+        distance = flattened(end - start, 2).norm(dim=2)
         scale = torch.where(
-            way > 0, way, 1
+            distance > 0, distance, 1
         )  # energies are in units of the squared way, so that all rows are alike
         line = _line(start, end, self.segments)
         if not self.beta:
@@ -107,27 +107,27 @@ class ElasticBand(Path):
         unit = flattened(gradient, 3).norm(dim=3).mean(0)
         terms = _Terms(scale, torch.where(unit > 0, unit, 1), self.beta)
         energy, steepness = terms.energy(points, gradient)
-        step = torch.ones_like(way)
+        step = torch.ones_like(distance)
         for _ in range(self.iterations):
             pull = terms.pull(field, points, gradient, springs)
             trial = points.clone()
             trial[1:-1] -= over(step, start) * pull
-            theirs = _gradients(field, _middles(trial))
-            lower, steep = terms.energy(trial, theirs)
+            trial_gradient = _gradients(field, _middles(trial))
+            lower, steep = terms.energy(trial, trial_gradient)
             better = lower < energy
             chosen = over(better, start)
             points, gradient = (
                 torch.where(chosen, trial, points),
-                torch.where(chosen, theirs, gradient),
+                torch.where(chosen, trial_gradient, gradient),
             )
             energy, steepness = (
                 torch.where(better, lower, energy),
                 torch.where(better, steep, steepness),
             )
             step = torch.where(better, (step * _LONGER).clamp_max(1), step * _SHORTER)
-        made = polyline(points)
-        travelled = torch.cat([torch.zeros_like(way)[None], steepness.cumsum(0)])
-        yield Segment(made.start, made.end, made.clock, notes={"steepness": travelled})
+        band = polyline(points)
+        travelled = torch.cat([torch.zeros_like(distance)[None], steepness.cumsum(0)])
+        yield Segment(band.start, band.end, band.clock, notes={"steepness": travelled})
 
 
 _PROBE = 0.3  # the power of the type's precision that a gradient is looked at beside another, as a part of the whole way
@@ -202,5 +202,5 @@ def _springs(corners: int) -> Tensor:
 
 def _inverse(numbers: Tensor) -> Tensor:
     """1 / numbers, and 0 of 0."""
-    some = numbers > torch.finfo(numbers.dtype).tiny
-    return torch.where(some, 1 / torch.where(some, numbers, 1), 0)
+    nonzero = numbers > torch.finfo(numbers.dtype).tiny
+    return torch.where(nonzero, 1 / torch.where(nonzero, numbers, 1), 0)

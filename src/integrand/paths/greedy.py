@@ -72,7 +72,7 @@ class Guided(Path):
     coarsest: ClassVar[int] = 2
 
     def __post_init__(self) -> None:
-        _refuse(self.steps, self.fraction)
+        _check_options(self.steps, self.fraction)
         if not 0 <= self.stray <= 1:
             raise InputError(
                 f"stray is a part of the way between 0 (the straight line) and 1 (no bound), not {self.stray}."
@@ -89,7 +89,7 @@ class Guided(Path):
         return self.steps
 
     def __call__(self, field: Field, start: Tensor, end: Tensor) -> Iterator[Segment]:
-        return _greedy(field, start, end, _Moves(self.steps, self.fraction, self.stray), _slope)
+        return _walk(field, start, end, _StepOptions(self.steps, self.fraction, self.stray), _slope)
 
 
 @part
@@ -129,7 +129,7 @@ class SAMP(Path):
     coarsest: ClassVar[int] = 2
 
     def __post_init__(self) -> None:
-        _refuse(self.steps, self.fraction)
+        _check_options(self.steps, self.fraction)
         if self.first not in _FIRST:
             raise InputError(f"first is one of {', '.join(map(repr, _FIRST))}, not {self.first!r}.")
         if not 0 <= self.tie < 1:
@@ -146,12 +146,16 @@ class SAMP(Path):
         return self.steps
 
     def __call__(self, field: Field, start: Tensor, end: Tensor) -> Iterator[Segment]:
-        return _greedy(
-            field, start, end, _Moves(self.steps, self.fraction, 1.0, self.tie), _FIRST[self.first]
+        return _walk(
+            field,
+            start,
+            end,
+            _StepOptions(self.steps, self.fraction, 1.0, self.tie),
+            _FIRST[self.first],
         )
 
 
-def _refuse(steps: int, fraction: float) -> None:
+def _check_options(steps: int, fraction: float) -> None:
     if steps < 1:
         raise InputError(f"A path takes at least one step, not {steps}.")
     if not 0 < fraction <= 1:
@@ -176,7 +180,7 @@ _FIRST: dict[str, Cost] = {"highest": _loss, "lowest": _gain}  # the least cost 
 
 
 @dataclass(frozen=True)
-class _Moves:
+class _StepOptions:
     """How far steps go and how many coordinates move at a time."""
 
     steps: int
@@ -190,45 +194,47 @@ class _Moves:
         return max(part - self.stray, 0.0), min(part + self.stray, 1.0)
 
 
-def _greedy(
-    field: Field, start: Tensor, end: Tensor, moves: _Moves, cost: Cost
+def _walk(
+    field: Field, start: Tensor, end: Tensor, moves: _StepOptions, cost: Cost
 ) -> Iterator[Segment]:
     return handed_on(_steps(field, start, end, moves, cost))
 
 
 def _steps(
-    field: Field, start: Tensor, end: Tensor, moves: _Moves, cost: Cost
+    field: Field, start: Tensor, end: Tensor, moves: _StepOptions, cost: Cost
 ) -> Iterator[Segment]:
     """The steps of all R·B rows at once, each with what the field says at its start."""
     references, batch = start.shape[:2]
     example = torch.arange(batch, device=end.device).repeat(references)
-    here, goal = start.flatten(0, 1), end.expand_as(start).flatten(0, 1)
+    point, goal = start.flatten(0, 1), end.expand_as(start).flatten(0, 1)
     state = start.dtype if start.device.type == "mps" else torch.float64
-    low, high = here.to(state), goal.to(state)
-    far = (high - low).abs().reshape(len(here), -1)
-    whole = far.sum(1, keepdim=True)
+    low, high = point.to(state), goal.to(state)
+    far = (high - low).abs().reshape(len(point), -1)
+    total = far.sum(1, keepdim=True)
     at = torch.where(far > 0, 0.0, _STILL).to(far)
     for step in range(1, moves.steps + 1):
-        found = field.rows(here, example)
+        evaluation = field.rows(point, example)
         if step < moves.steps:
-            ranked = cost(found.gradient, goal - here).reshape(far.shape)
-            at = _moved(at, ranked, far, whole, step, moves)
-            there = torch.lerp(low, high, at.reshape(low.shape)).to(here.dtype)
+            ranked = cost(evaluation.gradient, goal - point).reshape(far.shape)
+            at = _move(at, ranked, far, total, step, moves)
+            following = torch.lerp(low, high, at.reshape(low.shape)).to(point.dtype)
         else:
-            there = goal  # all that is left goes, in whatever order, and arrives without rounding
+            following = (
+                goal  # all that is left goes, in whatever order, and arrives without rounding
+            )
         clock = torch.tensor([step - 1, step], dtype=torch.float64) / moves.steps
-        clock = clock.to(here)
+        clock = clock.to(point)
         yield Segment(
-            here.reshape(1, *start.shape),
-            there.reshape(1, *start.shape),
+            point.reshape(1, *start.shape),
+            following.reshape(1, *start.shape),
             (clock[:1], clock[1:]),
-            at_start=found.reshape(1, references, batch),
+            at_start=evaluation.reshape(1, references, batch),
         )
-        here = there
+        point = following
 
 
-def _moved(
-    at: Tensor, cost: Tensor, far: Tensor, whole: Tensor, step: int, moves: _Moves
+def _move(
+    at: Tensor, cost: Tensor, far: Tensor, total: Tensor, step: int, moves: _StepOptions
 ) -> Tensor:
     """Where the coordinates (M, n) are after ``step``, each a part of its way.
 
@@ -240,11 +246,13 @@ def _moved(
     room = high - at
     cost = shut(cost, at_most(room, 0.0).to(cost))
     room.mul_(far)
-    distance = room.sum(1, keepdim=True) - whole * (high - step / moves.steps)
-    enough = _ROUNDING * torch.finfo(far.dtype).eps * whole
+    distance = room.sum(1, keepdim=True) - total * (high - step / moves.steps)
+    enough = _ROUNDING * torch.finfo(far.dtype).eps * total
     moved = cheapest(
         cost, room, distance, enough, group_of(moves.fraction, far.shape[1]), moves.tie
     )
-    done = at_most(cost, moved.full)
-    way = torch.lerp(done.to(room), at_most(cost, moved.partly).maximum(done).to(room), moved.part)
-    return torch.lerp(at, at.new_tensor(high), way)
+    moved_fully = at_most(cost, moved.full)
+    moved_part = torch.lerp(
+        moved_fully.to(room), at_most(cost, moved.partly).maximum(moved_fully).to(room), moved.part
+    )
+    return torch.lerp(at, at.new_tensor(high), moved_part)

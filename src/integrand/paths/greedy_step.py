@@ -68,13 +68,13 @@ def cheapest(
 
 def at_most(numbers: Tensor, limit: Tensor | float) -> Tensor:
     """1 where ``numbers`` (M, n) are at most ``limit``, else 0."""
-    found = torch.empty_like(numbers)
-    return torch.le(numbers, limit, out=found)
+    mask = torch.empty_like(numbers)
+    return torch.le(numbers, limit, out=mask)
 
 
-def shut(cost: Tensor, some: Tensor) -> Tensor:
-    """The cost (M, n), out of reach where ``some`` is 1."""
-    return torch.add(cost, some, alpha=torch.finfo(cost.dtype).max / 4)
+def shut(cost: Tensor, mask: Tensor) -> Tensor:
+    """The cost (M, n), out of reach where ``mask`` is 1."""
+    return torch.add(cost, mask, alpha=torch.finfo(cost.dtype).max / 4)
 
 
 def _within(limit: Tensor, tie: float) -> Tensor:

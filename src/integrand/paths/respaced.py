@@ -157,9 +157,9 @@ class Scheduled(Path):
         As ``NonUniform`` places its steps, with the median over all lines of what it goes by
         (``by``). Cost: pilot + 1 values per line, once.
         """
-        made = NonUniform(steps, pilot, by, even)  # refuses what cannot be
+        spacing = NonUniform(steps, pilot, by, even)  # refuses what cannot be
         with field.ready(), torch.no_grad():
-            values = look_along(field, start, end.expand_as(start), made.pilot)
+            values = look_along(field, start, end.expand_as(start), spacing.pilot)
         density = flattened(_DENSITIES[by](values.double()), 1).median(1).values
         return cls(quantiles(density, steps, even))
 

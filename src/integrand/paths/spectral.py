@@ -130,8 +130,8 @@ class Spectral(Path):
             points = begin + split.compose(gates)
             # Where everything is in, the path is at x: not at b + the sum of the components, which
             # rounds.
-            there = (gates == 1).reshape(*gates.shape[:2], -1).all(2)[..., None, None, None]
-            return torch.where(there, finish, points).reshape(-1, *start.shape)
+            arrived = (gates == 1).reshape(*gates.shape[:2], -1).all(2)[..., None, None, None]
+            return torch.where(arrived, finish, points).reshape(-1, *start.shape)
 
         for clock, points in in_blocks(self.steps, start.numel(), start.device, corners):
             yield polyline(points, clock.to(start))

@@ -50,8 +50,8 @@ class Straight(Path):
         step = end - start
         for first in range(0, self.segments, most):
             last = min(first + most, self.segments)
-            whole = torch.arange(first, last + 1, dtype=torch.float64) / self.segments
-            clock = whole.to(start)
+            fractions = torch.arange(first, last + 1, dtype=torch.float64) / self.segments
+            clock = fractions.to(start)
             points = start + clock.reshape(-1, *(1,) * start.ndim) * step
             if last == self.segments:
                 points[-1] = end  # not b + (x − b), which rounds

@@ -76,21 +76,21 @@ class Ascent(Rule):
         leading, inner = segment.leading, segment.start.shape[3:]
         share = segment.start.new_zeros(math.prod(leading), *inner)
         start, end = (corner.reshape(-1, *inner) for corner in (segment.start, segment.end))
-        each = max(1, inner.numel())
-        for rows in torch.split(segment.moving(), max(1, _BLOCK_ELEMENTS // each)):
+        per_point = max(1, inner.numel())
+        for rows in torch.split(segment.moving(), max(1, _BLOCK_ELEMENTS // per_point)):
             if not len(rows):
                 continue
             begin, finish, example = start[rows], end[rows], rows % leading[2]
-            most = max(1, _BLOCK_ELEMENTS // (each * len(rows)))
+            most = max(1, _BLOCK_ELEMENTS // (per_point * len(rows)))
             for first in range(0, self.steps + 1, most):
                 node = torch.arange(first, min(first + most, self.steps + 1), device=rows.device)
                 at = (node.to(torch.float64) / self.steps).to(share).reshape(-1, *(1,) * begin.ndim)
                 points = torch.lerp(begin, finish, at).flatten(0, 1)
-                found = self._climb(field, points, example.repeat(len(node))).reshape(
+                gradients = self._climb(field, points, example.repeat(len(node))).reshape(
                     len(node), *begin.shape
                 )
                 share[rows] = _GATHER[self.gather](
-                    self.steps, node, found, share[rows] if first else None
+                    self.steps, node, gradients, share[rows] if first else None
                 )
         return share.reshape(*leading, *inner)
 
@@ -111,31 +111,31 @@ _Gather = Callable[[int, Tensor, Tensor, Tensor | None], Tensor]
 """(m, nodes (n,), found (n, rows, \\*s), what was gathered before) → what is gathered now."""
 
 
-def _largest(steps: int, node: Tensor, found: Tensor, before: Tensor | None) -> Tensor:
-    largest = found.amax(0)
+def _running_max(steps: int, node: Tensor, gradients: Tensor, before: Tensor | None) -> Tensor:
+    largest = gradients.amax(0)
     return largest if before is None else torch.maximum(before, largest)
 
 
-def _weighed(weight: Callable[[int, Tensor], Tensor]) -> _Gather:
-    def gathered(steps: int, node: Tensor, found: Tensor, before: Tensor | None) -> Tensor:
-        own = torch.einsum("n,n...->...", weight(steps, node).to(found), found)
-        return own if before is None else before + own
+def _weighted_sum(weight: Callable[[int, Tensor], Tensor]) -> _Gather:
+    def gathered(steps: int, node: Tensor, gradients: Tensor, before: Tensor | None) -> Tensor:
+        weighted = torch.einsum("n,n...->...", weight(steps, node).to(gradients), gradients)
+        return weighted if before is None else before + weighted
 
     return gathered
 
 
-def _trapezoid(steps: int, node: Tensor) -> Tensor:
+def _trapezoid_weights(steps: int, node: Tensor) -> Tensor:
     ends = (node == 0) | (node == steps)
     # Of two Python numbers torch.where would make the default type, float32, and round both.
     return torch.where(ends, 0.5, 1.0).double() / steps
 
 
-def _even(steps: int, node: Tensor) -> Tensor:
+def _even_weights(steps: int, node: Tensor) -> Tensor:
     return torch.full((len(node),), 1 / (steps + 1), dtype=torch.float64, device=node.device)
 
 
 _GATHER: dict[str, _Gather] = {
-    "max": _largest,
-    "trapezoid": _weighed(_trapezoid),
-    "mean": _weighed(_even),
+    "max": _running_max,
+    "trapezoid": _weighted_sum(_trapezoid_weights),
+    "mean": _weighted_sum(_even_weights),
 }

@@ -83,8 +83,8 @@ class IntegratedDecisionGradients(Rule):
 
         begins, ends = segment.clock
         mean = mean_gradient(field, segment, nodes, weights, by_slope)
-        found = Integrated.ensure(mean.mul_(step) / over((ends - begins).to(step), step))
-        return Integrated(found.share, found.error, values[0], values[-1])
+        integrated = Integrated.ensure(mean.mul_(step) / over((ends - begins).to(step), step))
+        return Integrated(integrated.share, integrated.error, values[0], values[-1])
 
 
 @part
@@ -134,11 +134,14 @@ class Rescaled(Rule):
         return self.rule.table()
 
     def __call__(self, field: Field, segment: Segment) -> Integrated:
-        found = Integrated.ensure(self.rule(field, segment))
-        begin, end = ends_of(field, segment, found)
-        whole = total(found.share, 3)
-        smallest = torch.finfo(whole.dtype).eps ** 0.5 * total(found.share.abs(), 3)
-        factor = torch.where(whole.abs() > smallest, (end - begin) / whole, 1)
+        integrated = Integrated.ensure(self.rule(field, segment))
+        begin, end = ends_of(field, segment, integrated)
+        summed = total(integrated.share, 3)
+        smallest = torch.finfo(summed.dtype).eps ** 0.5 * total(integrated.share.abs(), 3)
+        factor = torch.where(summed.abs() > smallest, (end - begin) / summed, 1)
         return Integrated(
-            found.share * over(factor, found.share), found.error * factor.abs(), begin, end
+            integrated.share * over(factor, integrated.share),
+            integrated.error * factor.abs(),
+            begin,
+            end,
         )

@@ -102,9 +102,9 @@ class PathWeighted(Rule):
         )
         # Nodes say how the gradient changes; what the weight comes to is known better than by so
         # few of them.
-        found, mean = weighed.sum(0), means_of(weight, begins, ends)
+        rule_mass, mean = weighed.sum(0), means_of(weight, begins, ends)
         weighed = weighed * torch.where(
-            found > 0, scale * mean / torch.where(found > 0, found, 1), 0
+            rule_mass > 0, scale * mean / torch.where(rule_mass > 0, rule_mass, 1), 0
         )
         return at_nodes(field, segment, nodes, weighed.to(segment.start)[:, :, None, None])
 
@@ -164,8 +164,8 @@ class Saturation:
         part_of_cell = torch.where(
             high > low, (threshold - low) / torch.where(high > low, high - low, 1), 1
         )
-        found = torch.where(first > 0, torch.lerp(clock[before], clock[first], part_of_cell), 0)
-        return torch.where(largest > level, found, 1), values[0], values[-1]
+        crossing = torch.where(first > 0, torch.lerp(clock[before], clock[first], part_of_cell), 0)
+        return torch.where(largest > level, crossing, 1), values[0], values[-1]
 
 
 @part
@@ -236,13 +236,15 @@ class SaturationCutoff(Rule):
             moment = segment.start.new_full(segment.leading[1:], self.limit)
         begins, ends = (side.to(moment)[:, None, None] for side in (begins, ends))
         left = ((moment - begins) / (ends - begins)).clamp(0, 1)  # of each piece (K, R, B)
-        whole = left == 1
+        uncut = left == 1
         cut = segment
-        if not bool(whole.all()):
+        if not bool(uncut.all()):
             end = torch.lerp(segment.start, segment.end, over(left, segment.start))
             cut = replace(segment, end=end, at_end=None)
-        found = Integrated.ensure(self.rule(field, cut))
+        integrated = Integrated.ensure(self.rule(field, cut))
         if start_value is None:
-            start_value = found.begin
-            end_value = None if found.end is None else torch.where(whole, found.end, float("nan"))
-        return replace(found, begin=start_value, end=end_value)
+            start_value = integrated.begin
+            end_value = (
+                None if integrated.end is None else torch.where(uncut, integrated.end, float("nan"))
+            )
+        return replace(integrated, begin=start_value, end=end_value)

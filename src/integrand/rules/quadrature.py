@@ -63,7 +63,7 @@ def at_nodes(field: Field, segment: Segment, nodes: Sequence[float], weights: Te
     return mean.mul_(segment.step)
 
 
-def _pieces(n: int) -> int:
+def _checked_pieces(n: int) -> int:
     if n < 1:
         raise InputError(f"A rule needs at least one node, not {n}.")
     return n
@@ -77,7 +77,7 @@ class Left(Quadrature):
     n: int = 1
 
     def table(self) -> Table:
-        n = _pieces(self.n)
+        n = _checked_pieces(self.n)
         return tuple(q / n for q in range(n)), (1 / n,) * n
 
 
@@ -93,7 +93,7 @@ class Right(Quadrature):
     n: int = 1
 
     def table(self) -> Table:
-        n = _pieces(self.n)
+        n = _checked_pieces(self.n)
         return tuple((q + 1) / n for q in range(n)), (1 / n,) * n
 
 
@@ -105,7 +105,7 @@ class Midpoint(Quadrature):
     n: int = 1
 
     def table(self) -> Table:
-        n = _pieces(self.n)
+        n = _checked_pieces(self.n)
         return tuple((q + 0.5) / n for q in range(n)), (1 / n,) * n
 
 
@@ -120,7 +120,7 @@ class Trapezoid(Quadrature):
     n: int = 1
 
     def table(self) -> Table:
-        n = _pieces(self.n)
+        n = _checked_pieces(self.n)
         return tuple(q / n for q in range(n + 1)), (0.5 / n, *(1 / n,) * (n - 1), 0.5 / n)
 
 
@@ -136,7 +136,7 @@ class Simpson(Quadrature):
     n: int = 1
 
     def table(self) -> Table:
-        n = _pieces(self.n)
+        n = _checked_pieces(self.n)
         inner = [(4 if q % 2 else 2) / (6 * n) for q in range(1, 2 * n)]
         return tuple(q / (2 * n) for q in range(2 * n + 1)), (1 / (6 * n), *inner, 1 / (6 * n))
 
@@ -153,7 +153,7 @@ class GaussLegendre(Quadrature):
     n: int = 50
 
     def table(self) -> Table:
-        return _gauss_legendre(_pieces(self.n))
+        return _gauss_legendre(_checked_pieces(self.n))
 
 
 @lru_cache(maxsize=64)
@@ -174,7 +174,7 @@ class ClenshawCurtis(Quadrature):
     n: int = 16
 
     def table(self) -> Table:
-        return _clenshaw_curtis(_pieces(self.n))
+        return _clenshaw_curtis(_checked_pieces(self.n))
 
 
 @lru_cache(maxsize=64)

@@ -156,24 +156,24 @@ class ArtificialDistancing(Wrapper):
         runs = Runs(watch, 1 + len(supports))
         runs.add(Cost(seconds=time.perf_counter() - began))
         with warned_once(), gradients(False):
-            made = runs(self.method, field, x)
-            kept = self._important(made.values, groups)
+            attribution = runs(self.method, field, x)
+            persistent = self._important_features(attribution.values, groups)
             for model in supports.models:
-                kept &= self._important(
+                persistent &= self._important_features(
                     runs(self.method, field.with_model(model), x).values, groups
                 )
-            where = flattened(groups.expand(made.values.shape), 1)
-            mask = kept.gather(1, where).reshape(made.values.shape)
-        batch = len(made)
-        fit = torch.tensor(supports.fit, dtype=made.values.dtype, device=x.device)
+            where = flattened(groups.expand(attribution.values.shape), 1)
+            mask = persistent.gather(1, where).reshape(attribution.values.shape)
+        batch = len(attribution)
+        fit = torch.tensor(supports.fit, dtype=attribution.values.dtype, device=x.device)
         return rearranged(
-            made,
-            torch.where(mask, made.values, 0),
-            error=nan_like(made.error),
+            attribution,
+            torch.where(mask, attribution.values, 0),
+            error=nan_like(attribution.error),
             notes={
-                **made.notes,
+                **attribution.notes,
                 "fit": fit[:, None, None].expand(-1, 1, batch).contiguous(),
-                "kept": kept.to(made.values.dtype).mean(1)[None, None],
+                "kept": persistent.to(attribution.values.dtype).mean(1)[None, None],
             },
             cost=runs.cost,
             method=self,
@@ -184,7 +184,7 @@ class ArtificialDistancing(Wrapper):
         fit poorly."""
         return dataclasses.replace(self, supports=self._train(field))
 
-    def _important(self, values: Tensor, groups: Tensor) -> Tensor:
+    def _important_features(self, values: Tensor, groups: Tensor) -> Tensor:
         """Which features (B, n) are among the first ``keep`` by |values|; ties go to the first."""
         scores = feature_scores(values.abs()[None], groups)[0]
         count = max(1, round(self.keep * scores.shape[1]))
@@ -196,17 +196,17 @@ class ArtificialDistancing(Wrapper):
     def _train(self, field: Field) -> Supports:
         _check_trainable(field)
         with field.ready(), gradients(False):
-            lesson = self._lesson(field)
+            training_set = self._training_set(field)
             models, fit, rows = [], [], 0
             for number, distance in enumerate(self.distances):
-                model = _twin(_network(field).model)
-                rows += self._teach(field.with_model(model), lesson, distance, number)
+                model = _copy_of(_network(field).model)
+                rows += self._fit_support(field.with_model(model), training_set, distance, number)
                 models.append(model)
-                fit.append(self._judge(field.with_model(model), lesson, distance))
+                fit.append(self._r_squared(field.with_model(model), training_set, distance))
         poor = [
-            f"{one:.2f} at distance {distance:g}"
-            for one, distance in zip(fit, self.distances, strict=True)
-            if not one >= self.fit
+            f"{r_squared:.2f} at distance {distance:g}"
+            for r_squared, distance in zip(fit, self.distances, strict=True)
+            if not r_squared >= self.fit
         ]
         if poor:
             warn(
@@ -216,14 +216,14 @@ class ArtificialDistancing(Wrapper):
             )
         return Supports(tuple(models), tuple(fit), rows)
 
-    def _lesson(self, field: Field) -> _Lesson:
-        examples, labels = _gathered(self.data, self.labels)
+    def _training_set(self, field: Field) -> _TrainingSet:
+        examples, labels = _load_examples(self.data, self.labels)
         place = next((p for p in _module(field).parameters()), None)
         examples = (
             examples.to(device=place.device, dtype=place.dtype) if place is not None else examples
         )
         outputs = field.outputs(examples, pool=True)
-        if outputs.ndim != 2 or not all(0 <= one < outputs.shape[1] for one in self.classes):
+        if outputs.ndim != 2 or not all(0 <= label < outputs.shape[1] for label in self.classes):
             raise InputError(
                 f"classes={self.classes} are two outputs of a model with a class axis; this one returns {describe(outputs.shape[1:])}."
             )
@@ -231,8 +231,8 @@ class ArtificialDistancing(Wrapper):
         if labels is None:
             labels = torch.where(outputs[:, first] >= outputs[:, second], first, second)
         labels = labels.to(outputs.device)
-        some = (labels == first) | (labels == second)
-        examples, outputs, labels = examples[some], outputs[some], labels[some]
+        selected = (labels == first) | (labels == second)
+        examples, outputs, labels = examples[selected], outputs[selected], labels[selected]
         side = torch.where(labels == first, 1.0, -1.0).to(outputs)
         counts = int((side > 0).sum()), int((side < 0).sum())
         if min(counts) < _FEWEST:
@@ -240,31 +240,33 @@ class ArtificialDistancing(Wrapper):
                 f"The data holds {counts[0]} examples of class {first} and {counts[1]} of class {second}: give at least {_FEWEST} of "
                 "each, to learn from and to hold out."
             )
-        way = torch.zeros(outputs.shape[1]).to(outputs)
-        way[first], way[second] = 0.5**0.5, -(0.5**0.5)
-        along = outputs @ way
+        direction = torch.zeros(outputs.shape[1]).to(outputs)
+        direction[first], direction[second] = 0.5**0.5, -(0.5**0.5)
+        along = outputs @ direction
         gap = (along[side > 0].mean() - along[side < 0].mean()).abs()
         if not bool(gap > 0):
             raise InputError(
                 f"The model says the same of classes {first} and {second}: there is no gap to widen."
             )
-        learnt, held = self._split(side)
-        return _Lesson(examples, outputs, side, way, float(gap), learnt, held)
+        learnt, held_out = self._split(side)
+        return _TrainingSet(examples, outputs, side, direction, float(gap), learnt, held_out)
 
     def _split(self, side: Tensor) -> tuple[Tensor, Tensor]:
         """Which examples are learnt from, and which are held out: the same part of both classes."""
-        learnt, held = [], []
-        for number, own in enumerate((side > 0, side < 0)):
-            which = own.nonzero()[:, 0]
-            order = torch.randperm(len(which), generator=generator(self.seed, 0, number)).to(
-                which.device
+        learnt, held_out = [], []
+        for number, in_class in enumerate((side > 0, side < 0)):
+            members = in_class.nonzero()[:, 0]
+            order = torch.randperm(len(members), generator=generator(self.seed, 0, number)).to(
+                members.device
             )
-            out = min(max(1, round(self.held * len(which))), len(which) - 1)
-            held.append(which[order[:out]])
-            learnt.append(which[order[out:]])
-        return torch.cat(learnt), torch.cat(held)
+            out = min(max(1, round(self.held * len(members))), len(members) - 1)
+            held_out.append(members[order[:out]])
+            learnt.append(members[order[out:]])
+        return torch.cat(learnt), torch.cat(held_out)
 
-    def _teach(self, field: Field, lesson: _Lesson, distance: float, number: int) -> int:
+    def _fit_support(
+        self, field: Field, training_set: _TrainingSet, distance: float, number: int
+    ) -> int:
         """Train a copy to say what it should; how many rows that took."""
         module = _module(field)
         parameters = [p.requires_grad_() for p in module.parameters() if p.is_floating_point()]
@@ -273,51 +275,57 @@ class ArtificialDistancing(Wrapper):
                 "The model has no parameters, so that no support regressor can be trained."
             )
         optimiser = torch.optim.Adam(parameters, lr=self.rate)
-        goal, rows = lesson.goal(distance), 0
+        goal, rows = training_set.goal(distance), 0
         with gradients(True):
             for epoch in range(self.epochs):
                 order = torch.randperm(
-                    len(lesson.learnt), generator=generator(self.seed, 1, number, epoch)
+                    len(training_set.learnt), generator=generator(self.seed, 1, number, epoch)
                 )
-                for some in torch.split(order, self.batch):
-                    which = lesson.learnt[some.to(lesson.learnt.device)]
-                    said = output_tensor(field.plainly(lesson.examples[which].clone(), None))
-                    loss = (said - goal[which].to(said)).square().mean()
+                for batch in torch.split(order, self.batch):
+                    members = training_set.learnt[batch.to(training_set.learnt.device)]
+                    outputs = output_tensor(
+                        field.plainly(training_set.examples[members].clone(), None)
+                    )
+                    loss = (outputs - goal[members].to(outputs)).square().mean()
                     optimiser.zero_grad()
                     loss.backward()  # type: ignore[no-untyped-call]
                     optimiser.step()
-                    rows += len(which)
+                    rows += len(members)
         for parameter in parameters:
             parameter.grad = None
             parameter.requires_grad_(False)
         return rows
 
-    def _judge(self, field: Field, lesson: _Lesson, distance: float) -> float:
+    def _r_squared(self, field: Field, training_set: _TrainingSet, distance: float) -> float:
         """R² along the direction of the shift, on what was held out."""
-        said = field.outputs(lesson.examples[lesson.held], pool=True) @ lesson.way
-        wanted = (lesson.goal(distance) @ lesson.way)[lesson.held]
+        predicted = (
+            field.outputs(training_set.examples[training_set.held_out], pool=True)
+            @ training_set.direction
+        )
+        wanted = (training_set.goal(distance) @ training_set.direction)[training_set.held_out]
         spread = (wanted - wanted.mean()).square().sum()
         return float(
-            1 - (said - wanted).square().sum() / spread.clamp_min(torch.finfo(wanted.dtype).tiny)
+            1
+            - (predicted - wanted).square().sum() / spread.clamp_min(torch.finfo(wanted.dtype).tiny)
         )
 
 
 @dataclass(frozen=True, eq=False)
-class _Lesson:
+class _TrainingSet:
     """Examples (N, \\*s), what the model says of them (N, C), which side they are on (N,), and the
     way (C,) and gap between sides."""
 
     examples: Tensor
     outputs: Tensor
     side: Tensor
-    way: Tensor
+    direction: Tensor
     gap: float
     learnt: Tensor
-    held: Tensor
+    held_out: Tensor
 
     def goal(self, distance: float) -> Tensor:
         """What a support regressor should say (N, C)."""
-        return self.outputs + distance * self.gap * self.side[:, None] * self.way
+        return self.outputs + distance * self.gap * self.side[:, None] * self.direction
 
 
 def _check_trainable(field: Field) -> None:
@@ -351,7 +359,7 @@ def _module(field: Field) -> nn.Module:
     return module
 
 
-def _twin(model: Any) -> Any:
+def _copy_of(model: Any) -> Any:
     try:
         return copy.deepcopy(model)
     except Exception as error:
@@ -360,22 +368,22 @@ def _twin(model: Any) -> Any:
         ) from error
 
 
-def _gathered(data: Any, labels: Tensor | None) -> tuple[Tensor, Tensor | None]:
+def _load_examples(data: Any, labels: Tensor | None) -> tuple[Tensor, Tensor | None]:
     """All examples (N, \\*s), and their labels (N,) where there are any."""
     if isinstance(data, Tensor):
-        examples, found = plain(data), None
+        examples, data_labels = plain(data), None
     else:
-        examples, found = _from_items(data)
+        examples, data_labels = _from_items(data)
     if not len(examples):
         raise InputError("The data to train support regressors on is empty.")
-    given = found if labels is None else torch.as_tensor(labels)
-    if given is not None and given.shape != (len(examples),):
+    example_labels = data_labels if labels is None else torch.as_tensor(labels)
+    if example_labels is not None and example_labels.shape != (len(examples),):
         raise InputError(
-            f"There are {len(examples)} examples and labels of shape {describe(given.shape)}: give one for each."
+            f"There are {len(examples)} examples and labels of shape {describe(example_labels.shape)}: give one for each."
         )
     if not examples.is_floating_point():
         raise InputError(f"The data holds {examples.dtype}: convert it with .float().")
-    return examples, given
+    return examples, example_labels
 
 
 def _from_items(data: Any) -> tuple[Tensor, Tensor | None]:

@@ -113,16 +113,16 @@ class GreedyPIG(Wrapper):
             steps = [self.growth**k for k in range(rounds)]
             # Where the rounds end, rounded; each takes one at least.
             ends = [round(n * sum(steps[: k + 1]) / sum(steps)) for k in range(rounds)]
-            sizes, taken = [], 0
+            sizes, assigned = [], 0
             for number, end in enumerate(ends):
                 last = number == rounds - 1
                 size = (
-                    n - taken
+                    n - assigned
                     if last
-                    else min(max(1, end - taken), n - taken - (rounds - number - 1))
+                    else min(max(1, end - assigned), n - assigned - (rounds - number - 1))
                 )
                 sizes.append(size)
-                taken += size
+                assigned += size
             return sizes
         sizes, wanted, left = [], float(self.chunk), n
         while left:
@@ -139,29 +139,29 @@ class GreedyPIG(Wrapper):
         sizes = self.sizes(n)
         runs = Runs(watch, len(sizes))
         with warned_once(), field.ready(), gradients(False):
-            held = FixedBaseline(self.method, field, x)
-            ranking = _Rounds(groups, held.x, n, largest=self.largest)
-            made = [runs(held.starting(self.method), field, x)]
-            self._check_start(made[0], held.references)
-            ranking.take(made[0].values, sizes[0])
+            fixed_start = FixedBaseline(self.method, field, x)
+            ranking = _Rounds(groups, fixed_start.x, n, largest=self.largest)
+            attributions = [runs(fixed_start.starting(self.method), field, x)]
+            self._check_start(attributions[0], fixed_start.references)
+            ranking.take(attributions[0].values, sizes[0])
             for size in sizes[1:]:
-                start = torch.where(ranking.revealed(), held.x, held.references)
-                made.append(runs(held.starting(self.method, start), field, x))
-                ranking.take(made[-1].values, size)
-            runs.add(held.cost)
-        first = made[0]
+                start = torch.where(ranking.revealed(), fixed_start.x, fixed_start.references)
+                attributions.append(runs(fixed_start.starting(self.method, start), field, x))
+                ranking.take(attributions[-1].values, size)
+            runs.add(fixed_start.cost)
+        first = attributions[0]
         return rearranged(
             first,
             ranking.values(),
-            error=torch.stack([one.error for one in made]).amax(0),
-            converged=torch.stack([one.converged for one in made]).all(0),
+            error=torch.stack([attribution.error for attribution in attributions]).amax(0),
+            converged=torch.stack([attribution.converged for attribution in attributions]).all(0),
             notes={**first.notes, **ranking.notes()},
             cost=runs.cost,
             method=self,
         )
 
-    def _check_start(self, made: Attribution, references: Tensor) -> None:
-        begin = made.baselines
+    def _check_start(self, attribution: Attribution, references: Tensor) -> None:
+        begin = attribution.baselines
         if begin is not None and not same_start(begin, references):
             raise InputError(
                 "Greedy moves the start of the path onto the input, feature by feature, and this method chooses its own start: "
@@ -178,7 +178,7 @@ class _Rounds:
         self.shape = x.shape
         self.sign = 1 if largest else -1
         self.position = torch.zeros(len(x), n, dtype=torch.long, device=x.device)
-        self.taken = torch.zeros(len(x), n, dtype=torch.bool, device=x.device)
+        self.revealed_mask = torch.zeros(len(x), n, dtype=torch.bool, device=x.device)
         self.gain = x.new_zeros(len(x), n)
         self.order: list[Tensor] = []
         self.rounds: list[Tensor] = []
@@ -190,20 +190,20 @@ class _Rounds:
         absent = scores == float("-inf")
         scores = scores.masked_fill(absent, 0)
         key = (self.sign * scores).masked_fill(absent, torch.finfo(scores.dtype).min)
-        chosen = key.masked_fill(self.taken, float("-inf")).argsort(
+        chosen = key.masked_fill(self.revealed_mask, float("-inf")).argsort(
             dim=1, descending=True, stable=True
         )[:, :size]
-        done = sum(part.shape[1] for part in self.order)
-        places = torch.arange(done, done + size, device=chosen.device).expand_as(chosen)
+        count = sum(part.shape[1] for part in self.order)
+        places = torch.arange(count, count + size, device=chosen.device).expand_as(chosen)
         self.position.scatter_(1, chosen, places)
         self.gain.scatter_(1, chosen, scores.gather(1, chosen))
-        self.taken.scatter_(1, chosen, True)
+        self.revealed_mask.scatter_(1, chosen, True)
         self.order.append(chosen)
         self.rounds.append(scores)
 
     def revealed(self) -> Tensor:
         """Which elements (B, \\*s) are as in the input by now."""
-        return self.taken.gather(1, self.where).reshape(self.shape)
+        return self.revealed_mask.gather(1, self.where).reshape(self.shape)
 
     def values(self) -> Tensor:
         """n − position (B, \\*s)."""

@@ -53,5 +53,5 @@ class Backward(Wrapper):
             )
 
     def __call__(self, field: Field, x: Tensor, *, watch: Watch | None = None) -> Attribution:
-        made = self.method(field.with_backward(self.rule), x, watch=watch)
-        return dataclasses.replace(made, method=self)
+        attribution = self.method(field.with_backward(self.rule), x, watch=watch)
+        return dataclasses.replace(attribution, method=self)

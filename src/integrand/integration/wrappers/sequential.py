@@ -84,26 +84,30 @@ class Sequential(Wrapper):
         progress = _Progress(watch)
         runs = Runs(progress if watch else None, 1)
         with warned_once(), field.ready(), gradients(False):
-            held = FixedBaseline(self.method, field, x)
-            output = held.output()
-            apart = _Apart(held.x, held.references, groups)
-            moving = apart.moving()
-            most = at_once(len(held.references) * x[0].numel(), x.device)
-            for some in torch.split(moving, most) if len(moving) else ():
-                example, feature = some.unbind(1)
-                begin, given, own = apart.begin(example, feature), x[example], field.at(example)
-                own.memory = OutputCache(given, held.outputs(example))
-                progress.part = len(moving) / len(some)
+            fixed_start = FixedBaseline(self.method, field, x)
+            output = fixed_start.output()
+            features = _SingleFeatures(fixed_start.x, fixed_start.references, groups)
+            moving = features.moving()
+            most = at_once(len(fixed_start.references) * x[0].numel(), x.device)
+            for pairs in torch.split(moving, most) if len(moving) else ():
+                example, feature = pairs.unbind(1)
+                begin, inputs, pair_field = (
+                    features.begin(example, feature),
+                    x[example],
+                    field.at(example),
+                )
+                pair_field.memory = OutputCache(inputs, fixed_start.outputs(example))
+                progress.part = len(moving) / len(pairs)
                 with _incomplete() as warned:
-                    made = runs(held.starting(self.method, begin), own, given)
-                self._check_start(made, begin)
-                apart.add(example, feature, made, warned=bool(warned))
-            runs.add(held.cost)
-        apart.warn(self.method)
-        return apart.told(output, runs.cost, self)
+                    attribution = runs(fixed_start.starting(self.method, begin), pair_field, inputs)
+                self._check_start(attribution, begin)
+                features.add(example, feature, attribution, warned=bool(warned))
+            runs.add(fixed_start.cost)
+        features.warn(self.method)
+        return features.attribution(output, runs.cost, self)
 
-    def _check_start(self, made: Attribution, begin: Tensor) -> None:
-        if made.baselines is not None and not same_start(made.baselines, begin):
+    def _check_start(self, attribution: Attribution, begin: Tensor) -> None:
+        if attribution.baselines is not None and not same_start(attribution.baselines, begin):
             raise InputError(
                 "Sequential starts a path for each feature where that alone is taken away, and this method chooses its own start: wrap one "
                 "that starts at its baseline, such as ig.methods.integrated(…)."
@@ -114,18 +118,20 @@ class Sequential(Wrapper):
 def _incomplete() -> Iterator[list[warnings.WarningMessage]]:
     """Warnings of maps that do not add up, kept back: they number pairs of an example and a
     feature, which nobody sees."""
-    kept: list[warnings.WarningMessage] = []
+    incomplete: list[warnings.WarningMessage] = []
     with warnings.catch_warnings(record=True) as caught:
         warnings.simplefilter("always")
-        yield kept
-    for one in caught:
-        if issubclass(one.category, IncompleteWarning):
-            kept.append(one)
+        yield incomplete
+    for warning in caught:
+        if issubclass(warning.category, IncompleteWarning):
+            incomplete.append(warning)
         else:
-            warnings.warn_explicit(one.message, one.category, one.filename, one.lineno)
+            warnings.warn_explicit(
+                warning.message, warning.category, warning.filename, warning.lineno
+            )
 
 
-class _Apart:
+class _SingleFeatures:
     """Features taken one at a time, as pairs (example, feature), and what is found of them, added
     up as it comes."""
 
@@ -155,14 +161,16 @@ class _Apart:
     def _mask(self, example: Tensor, feature: Tensor) -> Tensor:
         return self.groups[example] == over(feature, self.x)
 
-    def add(self, example: Tensor, feature: Tensor, made: Attribution, *, warned: bool) -> None:
-        values = made.values * self._mask(example, feature)
-        effect = (made.weights * made.change).sum(0)
+    def add(
+        self, example: Tensor, feature: Tensor, attribution: Attribution, *, warned: bool
+    ) -> None:
+        values = attribution.values * self._mask(example, feature)
+        effect = (attribution.weights * attribution.change).sum(0)
         self.values.index_add_(0, example, values)
         self.effect[example, feature] = effect
         self.missed[example, feature] = effect - total(values, 1)
-        self.errors[example, feature] = made.error * norm(made.values)
-        self.settled[example, feature] = made.converged
+        self.errors[example, feature] = attribution.error * norm(attribution.values)
+        self.settled[example, feature] = attribution.converged
         self.warned |= warned
 
     def warn(self, method: Explainer) -> None:
@@ -180,7 +188,7 @@ class _Apart:
             IncompleteWarning,
         )
 
-    def told(self, output: Tensor, cost: Cost, method: Sequential) -> Attribution:
+    def attribution(self, output: Tensor, cost: Cost, method: Sequential) -> Attribution:
         distance = norm(self.errors)  # of different features taken as independent
         return Attribution(
             values=self.values,

@@ -36,8 +36,8 @@ class TwoStage(Wrapper):
         method = self.method
         x, meter = opened(field, x, watch)
         with measured(meter, x.device) as stopwatch:
-            whole = References.of(method.baseline, x, meter)
-            references = whole[:]
+            lazy_references = References.of(method.baseline, x, meter)
+            references = lazy_references[:]
             weigh = method.weighting.prepared(x, meter, references)
             rough = walk(
                 method.path, self.scout, meter, references, x, frames="path" in method.record
@@ -61,7 +61,9 @@ class TwoStage(Wrapper):
             if method.rule.unbiased:
                 # The rule's noise stays with the pairs; how the references differ is at least as
                 # much.
-                each = gradients_per_row(method.path, method.rule)
-                chance = Chance(x, len(references), each or 1, sampled=True)
+                per_path = gradients_per_row(method.path, method.rule)
+                chance = Chance(x, len(references), per_path or 1, sampled=True)
                 chance.add(rough, weighed.weights)
-        return result(self, meter, values, x, rough, weighed, whole, stopwatch.cost(), chance)
+        return result(
+            self, meter, values, x, rough, weighed, lazy_references, stopwatch.cost(), chance
+        )

@@ -129,23 +129,25 @@ class XRAI(Wrapper):
         if self.segments is None or self.dilation:
             _skimage()  # before any gradient
         began = time.perf_counter()
-        segmented = [self._masks(one, field.normalisation) for one in x]
+        segmented = [self._masks(image, field.normalisation) for image in x]
         runs = Runs(watch, 1)
         runs.add(Cost(seconds=time.perf_counter() - began))
-        made = runs(self.method, field, x)
+        attribution = runs(self.method, field, x)
         with gradients(False):
-            pixels = made.values.amax(1) if self.channels == "max" else made.values.sum(1)
-            found = [
-                _ranked(one, masks, self.least)
-                for one, masks in zip(pixels, segmented, strict=True)
+            pixels = (
+                attribution.values.amax(1) if self.channels == "max" else attribution.values.sum(1)
+            )
+            rankings = [
+                _rank_segments(pixel_map, masks, self.least)
+                for pixel_map, masks in zip(pixels, segmented, strict=True)
             ]
-        heat, regions = (torch.stack(parts) for parts in zip(*found, strict=True))
+        heat, regions = (torch.stack(parts) for parts in zip(*rankings, strict=True))
         channels = x.shape[1]
         return rearranged(
-            made,
-            (heat[:, None] / channels).expand_as(made.values).contiguous(),
-            error=nan_like(made.error),
-            notes={**made.notes, "regions": regions[None, None]},
+            attribution,
+            (heat[:, None] / channels).expand_as(attribution.values).contiguous(),
+            error=nan_like(attribution.error),
+            notes={**attribution.notes, "regions": regions[None, None]},
             cost=runs.cost,
             method=self,
         )
@@ -159,7 +161,11 @@ class XRAI(Wrapper):
                 f"segments are label maps (S, height, width) of whole numbers; for images of {describe(image.shape[1:])} pixels these are "
                 f"{str(labels.dtype).removeprefix('torch.')} of shape {describe(labels.shape)}."
             )
-        masks = [mask for one in labels for mask in _apart(one.cpu().numpy(), self.dilation)]
+        masks = [
+            mask
+            for label_map in labels
+            for mask in _masks_of_labels(label_map.cpu().numpy(), self.dilation)
+        ]
         return torch.from_numpy(np.stack(masks)).to(image.device).flatten(1)
 
     def _labels(self, picture: Tensor) -> Tensor:
@@ -190,7 +196,7 @@ def _felzenszwalb(picture: Tensor, scales: tuple[float, ...]) -> Tensor:
     small = resize(
         image, (_SIDE, _SIDE), order=3, mode="constant", preserve_range=True, anti_aliasing=True
     )
-    found = []
+    label_maps = []
     for scale in scales:
         labels = segmentation.felzenszwalb(small, scale=scale, sigma=_SMOOTHING, min_size=_LEAST)
         back = resize(
@@ -201,11 +207,11 @@ def _felzenszwalb(picture: Tensor, scales: tuple[float, ...]) -> Tensor:
             preserve_range=True,
             anti_aliasing=False,
         )
-        found.append(torch.from_numpy(back.round().astype(np.int64)))
-    return torch.stack(found)
+        label_maps.append(torch.from_numpy(back.round().astype(np.int64)))
+    return torch.stack(label_maps)
 
 
-def _apart(labels: Any, dilation: int) -> list[Any]:
+def _masks_of_labels(labels: Any, dilation: int) -> list[Any]:
     """One mask (H, W) for each label, grown by a disk; only the surroundings of a segment are
     looked at."""
     _, numbered = np.unique(labels, return_inverse=True)
@@ -224,7 +230,7 @@ def _apart(labels: Any, dilation: int) -> list[Any]:
     return masks
 
 
-def _ranked(pixels: Tensor, masks: Tensor, least: int) -> tuple[Tensor, Tensor]:
+def _rank_segments(pixels: Tensor, masks: Tensor, least: int) -> tuple[Tensor, Tensor]:
     """Masks (M, H·W) taken by their mean over pixels (H, W) that are left → means (H, W), region
     numbers (H, W)."""
     flat = pixels.flatten().double()
@@ -241,9 +247,9 @@ def _ranked(pixels: Tensor, masks: Tensor, least: int) -> tuple[Tensor, Tensor]:
         regions.append(region)
         left[region] = False
         waiting[best] = False
-        taken = masks[:, region]
-        count = count - taken.sum(1)
-        sums = sums - _sums(taken, flat[region])
+        overlap = masks[:, region]
+        count = count - overlap.sum(1)
+        sums = sums - _sums(overlap, flat[region])
     heat, number = torch.empty_like(flat), torch.empty_like(flat, dtype=torch.long)
     means = [flat[region].mean() for region in regions]
     order = sorted(range(len(regions)), key=lambda k: -float(means[k]))
@@ -257,7 +263,7 @@ def _ranked(pixels: Tensor, masks: Tensor, least: int) -> tuple[Tensor, Tensor]:
 def _sums(masks: Tensor, numbers: Tensor) -> Tensor:
     """What numbers (P,) add up to under each mask (M, P); masks are made numbers a few at a
     time."""
-    return torch.cat([some.to(numbers) @ numbers for some in torch.split(masks, 32)])
+    return torch.cat([chunk.to(numbers) @ numbers for chunk in torch.split(masks, 32)])
 
 
 def _skimage() -> Any:

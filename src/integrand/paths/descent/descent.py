@@ -93,12 +93,12 @@ class Descent(Path):
         pair = torch.arange(references * batch, device=end.device)
         goal = field.distance(start.flatten(0, 1), example, self.representation)
         box = box_of(field, start, end, self.clip, guarded=self.step.guarded)
-        here = end.expand_as(start)
+        origin = end.expand_as(start)
         objective = Objective(field, goal, pair, box, self.norm, (references, batch), "zero")
         yield from downhill(
             objective,
-            here,
-            length_of(self.rate, self.norm, box, here),
+            origin,
+            length_of(self.rate, self.norm, box, origin),
             self.step,
             self.steps,
             "distance",

@@ -39,17 +39,17 @@ class State:
     value: Tensor
     gradient: Tensor
 
-    def where(self, chosen: Tensor, other: State) -> State:
-        """This one where ``chosen`` (R, B), the ``other`` elsewhere."""
+    def where(self, chosen: Tensor, fallback: State) -> State:
+        """This one where ``chosen`` (R, B), the ``fallback`` elsewhere."""
         spread = over(chosen, self.point)
         return State(
-            torch.where(spread, self.point, other.point),
+            torch.where(spread, self.point, fallback.point),
             Evaluation(
-                torch.where(chosen, self.score.value, other.score.value),
-                torch.where(spread, self.score.gradient, other.score.gradient),
+                torch.where(chosen, self.score.value, fallback.score.value),
+                torch.where(spread, self.score.gradient, fallback.score.gradient),
             ),
-            torch.where(chosen, self.value, other.value),
-            torch.where(spread, self.gradient, other.gradient),
+            torch.where(chosen, self.value, fallback.value),
+            torch.where(spread, self.gradient, fallback.gradient),
         )
 
 

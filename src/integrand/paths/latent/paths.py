@@ -93,28 +93,35 @@ class LatentGuided(Path):
         example = torch.arange(batch, device=end.device).repeat(references)
 
         def pulled(z: Tensor) -> tuple[Tensor, Evaluation, Tensor]:
-            rows, found, slope = codec.pulled(z, lambda some, rows: field.rows(rows, example[some]))
-            return rows.reshape(start.shape), found.reshape(1, references, batch), slope
+            rows, evaluation, slope = codec.pulled(
+                z, lambda chunk, rows: field.rows(rows, example[chunk])
+            )
+            return rows.reshape(start.shape), evaluation.reshape(1, references, batch), slope
 
         z, goal = codec.ends(start, end[0])
-        whole = (z - goal).abs().sum(1)
+        total = (z - goal).abs().sum(1)
         last = self.steps - 1
-        here, paid = start, look(start[None])
+        point, paid = start, look(start[None])
         slope = pulled(z)[2]
         for k in range(1, last):
             z = guided(
-                z, goal, slope, whole * (1 - k / self.steps), whole, self.fraction, slerp=self.slerp
+                z, goal, slope, total * (1 - k / self.steps), total, self.fraction, slerp=self.slerp
             )
             if k < last - 1:
-                there, found, slope = pulled(z)
+                following, evaluation, slope = pulled(z)
             else:  # nobody goes on from here
-                there = codec.rows(z).reshape(start.shape)
-                found = look(there[None])
+                following = codec.rows(z).reshape(start.shape)
+                evaluation = look(following[None])
             yield from leg(
-                here, there, self.ends if k == 1 else 1, (k - 1, last), (paid, found), look
+                point,
+                following,
+                self.ends if k == 1 else 1,
+                (k - 1, last),
+                (paid, evaluation),
+                look,
             )
-            here, paid = there, found
-        yield from leg(here, end, self.ends, (last - 1, last), (paid, look(end[None])), look)
+            point, paid = following, evaluation
+        yield from leg(point, end, self.ends, (last - 1, last), (paid, look(end[None])), look)
 
 
 @part
