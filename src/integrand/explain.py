@@ -102,12 +102,13 @@ def explain(
         detect models whose rows depend on one another or that are random.
 
     Example:
-
-    >>> import torch, integrand as ig
-    >>> model = torch.nn.Sequential(torch.nn.Linear(4, 8), torch.nn.Tanh(), torch.nn.Linear(8, 3))
-    >>> result = ig.explain(model, torch.randn(5, 4), target="predicted")
-    >>> result.values.shape, bool(result.converged.all())
-    (torch.Size([5, 4]), True)
+        >>> import torch, integrand as ig
+        >>> model = torch.nn.Sequential(
+        ...     torch.nn.Linear(4, 8), torch.nn.Tanh(), torch.nn.Linear(8, 3)
+        ... )
+        >>> result = ig.explain(model, torch.randn(5, 4), target="predicted")
+        >>> result.values.shape, bool(result.converged.all())
+        (torch.Size([5, 4]), True)
     """
     if not isinstance(progress, bool) and not callable(progress):
         raise InputError(
@@ -128,7 +129,11 @@ def explain(
 
 
 def make_task(
-    method: str | ExplainerLike, model: Any, inputs: Any, target: Any, **options: Any
+    method: str | ExplainerLike,
+    model: Callable[..., Any] | Field,
+    inputs: Any,
+    target: Any,
+    **options: Any,
 ) -> Task:
     """Lay out the inputs and pair the model with its target; methods that explain a layer accept
     integers too."""

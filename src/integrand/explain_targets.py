@@ -4,7 +4,7 @@ every forward pass."""
 from __future__ import annotations
 
 import dataclasses
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from typing import Any
 
 import torch
@@ -13,6 +13,7 @@ from torch import Tensor
 from .baselines.base import Baseline, BaselineLike, adopted, count_of, label_of
 from .baselines.base import Union as Baselines
 from .core.declared import with_fields
+from .core.features import Features
 from .core.values import part
 from .errors import InputError, TargetError
 from .explain import explain, make_task, resolve_method, run_task
@@ -32,7 +33,7 @@ _EXPLAIN_OPTIONS = set(explain.__kwdefaults__ or {})
 
 
 def explain_targets(
-    model: Any,
+    model: Callable[..., Any] | Field,
     inputs: Any,
     *,
     targets: Sequence[Any] | None = None,
@@ -72,12 +73,13 @@ def explain_targets(
         need the same nodes. Methods whose path depends on the target share less.
 
     Example:
-
-    >>> import torch, integrand as ig
-    >>> model = torch.nn.Sequential(torch.nn.Linear(4, 8), torch.nn.Tanh(), torch.nn.Linear(8, 3))
-    >>> x = torch.randn(5, 4)
-    >>> [result.values.shape for result in ig.explain_targets(model, x, targets=[0, "predicted", ig.targets.Margin(1, 2)])]
-    [torch.Size([5, 4]), torch.Size([5, 4]), torch.Size([5, 4])]
+        >>> import torch, integrand as ig
+        >>> model = torch.nn.Sequential(
+        ...     torch.nn.Linear(4, 8), torch.nn.Tanh(), torch.nn.Linear(8, 3)
+        ... )
+        >>> x, targets = torch.randn(5, 4), [0, "predicted", ig.targets.Margin(1, 2)]
+        >>> [result.values.shape for result in ig.explain_targets(model, x, targets=targets)]
+        [torch.Size([5, 4]), torch.Size([5, 4]), torch.Size([5, 4])]
     """
     if "target" in options:
         raise InputError("Give the targets as targets=[…], all of them.")
@@ -174,7 +176,7 @@ def _repeated(method: Explainer, count: int, batch: int) -> Explainer:
     )
 
 
-def _repeated_labels(features: Any, count: int, batch: int) -> dict[str, Any]:
+def _repeated_labels(features: Features | None, count: int, batch: int) -> dict[str, Any]:
     """A part's label maps (B, H, W), one for each example, repeated as the examples are; nothing
     for other features."""
     if isinstance(features, Tensor) and features.ndim == 3 and len(features) == batch:

@@ -1,4 +1,4 @@
-"""A target says which scalar of the model's output is explained.
+"""Targets: which scalar of the model's output is explained.
 
     target(outputs, index) -> (N,)          outputs for N rows; index (N,) says which example each
                                             row belongs to
@@ -29,11 +29,13 @@ example (B, P)."""
 
 
 def output_tensor(outputs: Any) -> Tensor:
-    """The tensor among a model's outputs: itself, the "logits", the only tensor of a dict, or the
-    first entry of a tuple.
+    """The tensor among a model's outputs.
 
-    Errors: ``TargetError`` where a dict leaves open which is meant, where no tensor is found, and
-    for complex numbers.
+    Itself, the "logits", the only tensor of a dict, or the first entry of a tuple.
+
+    Raises:
+        TargetError: where a dict leaves open which is meant, where no tensor is found, and for
+            complex numbers.
     """
     tensor = outputs if isinstance(outputs, Tensor) else getattr(outputs, "logits", None)
     if tensor is None and isinstance(outputs, Mapping):
@@ -76,7 +78,7 @@ def _check_real(numbers: Tensor, who: str) -> None:
 
 
 class Target(ABC):
-    """Which scalar is explained. Subclasses are frozen values."""
+    """Base class of targets: which scalar is explained. Subclasses are frozen values."""
 
     site: Any = None
     """What is looked at instead of the model's output: a layer, or a function of the input."""
@@ -97,11 +99,19 @@ class Target(ABC):
         """The target of the examples ``index`` of the batch."""
         return self
 
+    def check_batch(self, batch: int) -> None:  # noqa: B027  # most hold nothing for each example
+        """Check that what it holds for each example is there for ``batch`` of them.
+
+        Raises:
+            TargetError: for tensors of another length.
+        """
+
     def of_batch(self, index: Tensor) -> Target:
         """The target of a batch whose examples ``index`` (B,) it is of: what it says of one is
         looked up by its place in the batch.
 
-        Errors: ``TargetError`` where it says different things of one example that is there twice.
+        Raises:
+            TargetError: where it says different things of one example that is there twice.
         """
         return self
 
@@ -156,6 +166,15 @@ def _check_position(position: Sequence[int | Tensor], shown: tuple[int, ...], ou
         )
     for axis, place in enumerate(position):
         _check_class(place, out.shape[1 + axis])
+
+
+def _check_length(choice: Index, batch: int) -> None:
+    """Whether classes or positions of each example are as many as there are examples."""
+    if isinstance(choice, Tensor) and len(choice) != batch:
+        kind = "positions" if choice.ndim == 2 else "classes"
+        raise TargetError(
+            f"The target names {len(choice)} {kind} for {batch} examples: give one for each, or one for all."
+        )
 
 
 def _flat_positions(positions: Tensor, shape: torch.Size) -> Tensor:
@@ -277,6 +296,9 @@ class _OfClass(Target):
     def at(self, index: Tensor) -> Target:
         return replace(self, which=_select(self.which, index))
 
+    def check_batch(self, batch: int) -> None:
+        _check_length(self.which, batch)
+
     def of_batch(self, index: Tensor) -> Target:
         return replace(self, which=_scatter_choice(self.which, index))
 
@@ -359,8 +381,10 @@ def _without_class(out: Tensor, choice: Index, index: Tensor) -> Tensor:
 
 @part
 class LogOdds(_OfClass):
-    """The log-odds of a class against all others: F = log p_c − log(1 − p_c) = z_c − logsumexp of
-    the others."""
+    """The log-odds of a class against all others.
+
+    F = log p_c − log(1 − p_c) = z_c − logsumexp of the others
+    """
 
     def __call__(self, outputs: Any, index: Tensor) -> Tensor:
         out = _class_outputs(outputs, "LogOdds")
@@ -374,8 +398,9 @@ class LogOdds(_OfClass):
 
 @part
 class Lead(_OfClass):
-    """How far a class is ahead of the best of the others: F = z_c − max_{k≠c} z_k, positive where
-    the class is predicted.
+    """The lead of a class over the best of the others.
+
+        F = z_c − max_{k≠c} z_k, positive where the class is predicted
 
     Zero is the decision boundary of the class. Where several others are best, the slope is the mean
     of theirs.
@@ -406,6 +431,10 @@ class Margin(Target):
         out = _class_outputs(outputs, "Margin")
         return _pick(out, self.which, index) - _pick(out, self.other, index)
 
+    def check_batch(self, batch: int) -> None:
+        _check_length(self.which, batch)
+        _check_length(self.other, batch)
+
     def at(self, index: Tensor) -> Target:
         return Margin(_select(self.which, index), _select(self.other, index))
 
@@ -430,8 +459,10 @@ class Loss(_OfSoftmax):
 
 @part
 class Predicted(_OfClass):
-    """Whether a class is predicted: F = 1 where no other has a larger output, else 0. It has no
-    slope; curves are measured with it."""
+    """Whether a class is predicted: F = 1 where no other has a larger output, else 0.
+
+    It has no slope; curves are measured with it.
+    """
 
     def __call__(self, outputs: Any, index: Tensor) -> Tensor:
         out = _class_outputs(outputs, "Predicted")
@@ -452,8 +483,9 @@ class Predicted(_OfClass):
 
 @part
 class Custom(Target):
-    """Any function of the model's outputs, row by row: F = function(outputs) or function(outputs,
-    data[index]).
+    """A user's function of the model's outputs, row by row.
+
+        F = function(outputs) or function(outputs, data[index])
 
     ``function`` is called with however many rows fit into one model call, never with a whole batch
     at a time, and returns one number per row. What differs between examples goes into ``data`` (B,
@@ -470,6 +502,12 @@ class Custom(Target):
             _check_real(numbers, "The target function")
         return numbers
 
+    def check_batch(self, batch: int) -> None:
+        if isinstance(self.data, Tensor) and len(self.data) != batch:
+            raise TargetError(
+                f"The target's data has {len(self.data)} entries for {batch} examples."
+            )
+
     def at(self, index: Tensor) -> Target:
         if self.data is None:
             return self
@@ -485,8 +523,9 @@ class Custom(Target):
 
 @part
 class Distance(Target):
-    """How far a representation is from a goal: F = ‖φ(z) − goal‖² (the objective that IG2
-    descends).
+    """The squared distance of a representation from a goal, the objective that IG2 descends.
+
+        F = ‖φ(z) − goal‖²
 
     ``goal`` (M, F) holds φ(reference) for M pairs of example and reference, looked up by the rows'
     index; ``site`` is φ.
@@ -504,7 +543,7 @@ class Distance(Target):
 
 
 def as_target(target: Any) -> Target:
-    """An int, a tensor of ints, a position, a callable or a Target → a Target."""
+    """Convert an int, a tensor of ints, a position or a callable to a ``Target``."""
     if isinstance(target, Target):
         return target
     if isinstance(target, str):

@@ -1,5 +1,4 @@
-"""A task: the scalar that is explained or judged, and the inputs it is asked about, laid out as one
-tensor.
+"""Task: a field (the scalar explained) and the inputs, laid out as one tensor.
 
 inputs ── layout ──▶ x (B, *s)          model, target, extra ──▶ field, or a field as it is
 """
@@ -26,8 +25,10 @@ from .targets import Logit, Output, Target, as_target
 
 @dataclass(frozen=True, eq=False)
 class Task:
-    """A field and the inputs x (B, \\*s) it is asked about, arranged by ``layout``; "predicted"
-    waits until it is ``ready``."""
+    """A field and the inputs x (B, \\*s) it is asked about, arranged by ``layout``.
+
+    A "predicted" target waits until the task is ``ready``.
+    """
 
     field: Field
     x: Tensor
@@ -50,9 +51,11 @@ class Task:
         """The task of a model and a target, or of a Field, which has its own; inputs are laid out
         and packed once, here.
 
-        Everything that can be checked without running the model is checked here. Errors:
-        ``TargetError`` for a model without a target and for a field with another; ``InputError``
-        for options of models beside a field.
+        Everything that can be checked without running the model is checked here.
+
+        Raises:
+            TargetError: for a model without a target and for a field with another.
+            InputError: for options of models beside a field.
         """
         layout = Layout.of(inputs, integers=integers)
         x = layout.pack(inputs)
@@ -132,17 +135,8 @@ def predicted(memory: OutputCache) -> Target:
 
 
 def check_classes(target: Target, batch: int) -> None:
-    """A target with something for each example has it for all of them."""
-    for name in ("which", "other"):
-        chosen = getattr(target, name, None)
-        if isinstance(chosen, Tensor) and len(chosen) != batch:
-            kind = "positions" if chosen.ndim == 2 else "classes"
-            raise TargetError(
-                f"The target names {len(chosen)} {kind} for {batch} examples: give one for each, or one for all."
-            )
-    data = getattr(target, "data", None)
-    if isinstance(data, Tensor) and len(data) != batch:
-        raise TargetError(f"The target's data has {len(data)} entries for {batch} examples.")
+    """Check that a target with something for each example has it for all ``batch`` of them."""
+    target.check_batch(batch)
 
 
 def _check_finite(x: Tensor) -> None:

@@ -1,5 +1,5 @@
-"""Weightings: how references are weighed once their shares are known. ``(shares, x, field) ->
-weights (R, B)``.
+"""Weightings: the weights of references, given their shares. ``(shares, x, field) -> weights (R,
+B)``.
 
     values = Σ_r w_r · share_r,      Σ_r w_r = 1
 
@@ -32,11 +32,12 @@ from .fields import Field
 
 @dataclass(frozen=True, eq=False)
 class Weighed:
-    """Weights (R, B), and what they were judged by.
+    """Weights (R, B) of references, with the fitness they come from.
 
-    fitness    (R, B) or None
-    criterion  what the fitness counts, in a sentence
-    reasons    per example, why the fitness cannot tell its baselines apart; None where it can
+    Attributes:
+        fitness: (R, B) or None.
+        criterion: what the fitness counts, in a sentence.
+        reasons: per example, why the fitness cannot tell its baselines apart; None where it can.
     """
 
     weights: Tensor
@@ -51,14 +52,16 @@ class Weighed:
 
 
 class WeightingLike(Protocol):
-    """Whatever can be called as a weighting."""
+    """Anything callable as a weighting: ``(shares, x, field) -> weights``."""
 
     def __call__(self, shares: Tensor, x: Tensor, field: Field) -> Tensor | Weighed: ...
 
 
 class Weighting(Part, ABC):
-    """How references are weighed: ``(shares (R, B, \\*s), x (B, \\*s), field) -> weights (R, B)``
-    or ``Weighed``."""
+    """Base class of weightings: how references are weighed.
+
+    (shares (R, B, \\*s), x (B, \\*s), field) -> weights (R, B) or ``Weighed``
+    """
 
     @abstractmethod
     def __call__(self, shares: Tensor, x: Tensor, field: Field) -> Tensor | Weighed: ...
@@ -94,13 +97,13 @@ class _StrangerWeighting(Stranger, Weighting):
 
 
 def as_weighting(weighting: WeightingLike) -> Weighting:
-    """A weighting as it is, or a user's callable as one, with what it says of itself."""
+    """Convert to a ``Weighting``; a user's callable is wrapped, and keeps the attributes it declares."""
     return weighting if isinstance(weighting, Weighting) else _StrangerWeighting(weighting)
 
 
 @part
 class Uniform(Weighting):
-    """Every reference counts the same: w_r = 1/R."""
+    """Equal weights: w_r = 1/R."""
 
     def beforehand(self, references: int, batch: int) -> Tensor:
         """The weights, which do not depend on shares."""
@@ -114,8 +117,10 @@ class Uniform(Weighting):
 
 
 class Fill(ABC):
-    """What replaced features become, where that depends on the references; a fill that does not is
-    a baseline."""
+    """A fill that depends on the references: what replaced features become.
+
+    A fill that does not is a baseline.
+    """
 
     @abstractmethod
     def among(self, references: Tensor, x: Tensor, field: Field) -> Tensor:
@@ -128,8 +133,10 @@ class Fill(ABC):
 
 @part
 class ReferenceMean(Fill):
-    """The mean of an example's references: what a column, token or time step is where the baselines
-    say it is missing."""
+    """The mean of an example's references.
+
+    It is what a column, token or time step is where the baselines say it is missing.
+    """
 
     def among(self, references: Tensor, x: Tensor, field: Field) -> Tensor:
         return references.mean(0)
@@ -140,8 +147,7 @@ class ReferenceMean(Fill):
 
 @part
 class ByKind(Fill):
-    """``pictures`` for examples of three axes (C, H, W), the mean of the references for all
-    others."""
+    """``pictures`` for images (C, H, W), the mean of the references for all others."""
 
     pictures: Callable[[Tensor, Field], Tensor]
 
@@ -174,20 +180,12 @@ _FIRST_ROUND = 8  # the first round looks at every k below this; each further ro
 
 @part
 class Fitness(Weighting):
-    """Weighted Gradients: w_r = (1/D_r) / Σ_k (1/D_k), D_r the fewest top-ranked features that
-    carry the class score.
+    """Weighted Gradients: references weighed by how few top features carry the class score.
+
+        w_r = (1/D_r) / Σ_k (1/D_k),   D_r the fewest top-ranked features that carry the class score
 
         D_r = min { k : s_r(k) ≤ ratio · p(x) },   s_r(k) = p(x with the k features that share r
                                                    ranks highest replaced by ``fill``)
-
-    fill      a baseline that says what replaced features become (its first reference), or a
-              ``Fill`` made of the references
-    ratio     how far the score must fall (½ in the paper)
-    keep      drop references whose weight is under ``keep`` × the mean weight, and share theirs out
-              (¼ in the paper's filtered variant; 0 keeps all)
-    features  what is replaced at a time, see ``feature_map``
-    least     a class probability under this is too low to halve meaningfully; the example is
-              flagged
 
     Ranking is by the signed sum over each feature's elements, descending, ties by position. The
     score is the class probability on the same inputs and the same class as the gradient.
@@ -205,13 +203,27 @@ class Fitness(Weighting):
     features, as does one whose share is zero everywhere (it equals the input) and so ranks nothing.
     Where that is so of all references the example is flagged.
 
-    Cost: 2 B rows. For few features fewer than 2 D rows per reference and example (7 if D is under
-    4, N − 1 at most), in about log2 N − 2 rounds. For many, one row in each of ⌈log2 N⌉ rounds; and
-    ⌈log2 N⌉ rows in one round before them where replacing everything is not enough. All references
-    and examples search in lock-step. Source: Tran et al., "Enhancing Visual Feature Attribution via
-    Weighted Integrated Gradients", arXiv 2505.03201. The released code searches with an absolute
-    tolerance, returns the last midpoint rather than the smallest k, and scores images that were not
-    normalised; here the definition is computed.
+    Args:
+        fill: a baseline that says what replaced features become (its first reference), or a
+            ``Fill`` made of the references.
+        ratio: how far the score must fall (½ in the paper).
+        keep: drop references whose weight is under ``keep`` × the mean weight, and share theirs out
+            (¼ in the paper's filtered variant; 0 keeps all).
+        features: what is replaced at a time, see ``feature_map``.
+        least: a class probability under this is too low to halve meaningfully; the example is
+            flagged.
+
+    Cost:
+        2 B rows. For few features fewer than 2 D rows per reference and example (7 if D is under 4,
+        N − 1 at most), in about log2 N − 2 rounds. For many, one row in each of ⌈log2 N⌉ rounds;
+        and ⌈log2 N⌉ rows in one round before them where replacing everything is not enough. All
+        references and examples search in lock-step.
+
+    References:
+        Tran et al., "Enhancing Visual Feature Attribution via Weighted Integrated Gradients", arXiv
+        2505.03201. The released code searches with an absolute tolerance, returns the last midpoint
+        rather than the smallest k, and scores images that were not normalised; here the definition
+        is computed.
     """
 
     fill: Callable[[Tensor, Field], Tensor] | Fill
@@ -311,10 +323,11 @@ class Fitness(Weighting):
 class _Halving:
     """What a search found.
 
-    count   (R, B) D; the number of features where no k was seen to halve the score
-    halves  (R, B) whether the score with ``count`` features replaced is low enough
-    ranked  (R, B) whether a reference tells features apart at all
-    looked  which numbers of features the search has looked at where it found none
+    Attributes:
+        count: (R, B) D; the number of features where no k was seen to halve the score.
+        halves: (R, B) whether the score with ``count`` features replaced is low enough.
+        ranked: (R, B) whether a reference tells features apart at all.
+        looked: which numbers of features the search has looked at where it found none.
     """
 
     count: Tensor
@@ -328,8 +341,9 @@ class _HalvingSearch:
     """The smallest k whose k top-ranked features carry the score, for all references and examples
     in lock-step.
 
-    intact, goal, empty  (B,) the score of the input, what it must fall to, and the score with
-                        everything replaced
+    Attributes:
+        intact, goal, empty: (B,) the score of the input, what it must fall to, and the score with
+            everything replaced.
     """
 
     groups: Tensor

@@ -1,4 +1,4 @@
-"""What users give as a baseline: numbers, tensors, names, lists and callables."""
+"""Conversion of what users give as a baseline: numbers, tensors, names, lists and callables."""
 
 from __future__ import annotations
 
@@ -25,7 +25,7 @@ def distinct(parts: list[Baseline]) -> tuple[Baseline, ...]:
 
 
 def as_baseline(value: Any, names: Mapping[str, Callable[[], Baseline]] | None = None) -> Baseline:
-    """A number, tensor, array, name, list or callable → a baseline.
+    """Convert a number, tensor, array, name, list or callable to a ``Baseline``.
 
     A number or a tensor that broadcasts to one example is a constant; a tensor shaped like the
     inputs (B, \\*s) is one baseline per example; a list is several baselines.

@@ -1,4 +1,4 @@
-"""What a baseline is, and how several become one.
+"""Base class of baselines, and the union of several.
 
 A baseline is any callable ``(x (B, \\*s), field) -> references (R, B, \\*s)``; an expanded view is
 welcome, nobody writes to it. Give it a ``label`` and, where it is known without looking at x, a
@@ -25,7 +25,7 @@ from ..fields import Field
 
 
 class BaselineLike(Protocol):
-    """Whatever can be called as a baseline."""
+    """Anything callable as a baseline: ``(x, field) -> references``."""
 
     def __call__(self, x: Tensor, field: Field) -> Tensor: ...
 
@@ -38,12 +38,12 @@ class Baseline(Part, ABC):
 
     @declared
     def label(self) -> str:
-        """What reports call it."""
+        """Its name in reports."""
         return type(self).__name__.lower()
 
     @declared
     def names(self) -> tuple[str, ...]:
-        """What reports call its references one by one; empty where ``label`` is enough."""
+        """The names of its references in reports; empty where ``label`` is enough."""
         return ()
 
     @declared
@@ -98,7 +98,8 @@ class _StrangerBaseline(Stranger, Baseline):
 
 
 def adopted(baseline: BaselineLike) -> Baseline:
-    """A baseline as it is, or a user's callable as one, with what it says of itself."""
+    """Convert to a ``Baseline``; a user's callable is wrapped, and keeps the attributes it
+    declares."""
     return baseline if isinstance(baseline, Baseline) else _StrangerBaseline(baseline)
 
 
@@ -106,9 +107,10 @@ class References:
     """R references (R, B, \\*s), made when they are asked for: ``references[3:7]`` makes four,
     ``references[:]`` all.
 
-    size     R
-    make     a slice of them → (r, B, \\*s)
-    sampled  whether chance chose them from more
+    Attributes:
+        size: R.
+        make: a slice of them → (r, B, \\*s).
+        sampled: whether chance chose them from more.
     """
 
     def __init__(
@@ -150,7 +152,7 @@ class InParts(Baseline):
 
 
 def label_of(baseline: BaselineLike) -> str:
-    """What a report calls this baseline."""
+    """The name of a baseline in reports."""
     known = adopted(baseline)
     return str(known.label) if known.label else type(baseline).__name__.lower()
 
@@ -179,7 +181,8 @@ class Union(Baseline):
 
 
 def count_of(baseline: BaselineLike) -> int | None:
-    """R, where a baseline knows it without looking at the input."""
+    """The number of references R, where the baseline knows it without looking at the input; else
+    None."""
     size = adopted(baseline).size
     return size if isinstance(size, int) else None
 

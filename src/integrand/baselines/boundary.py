@@ -1,5 +1,5 @@
-"""Baselines beside the input itself: where the model's decision changes, and nowhere at all for
-paths that choose their own start."""
+"""Baselines at the decision boundary of the model, and the input itself for paths that choose
+their own start."""
 
 from __future__ import annotations
 
@@ -25,8 +25,10 @@ _BEYOND = 0.02  # how much longer than to the linearised boundary a step is, so 
 
 @part
 class Itself(Baseline):
-    """The input itself, ``count`` times: for paths that choose their own start, such as
-    ``ig.paths.Adversarial``."""
+    """The input itself, ``count`` times.
+
+    For paths that choose their own start, such as ``ig.paths.Adversarial``.
+    """
 
     count: int = 1
     label: str = "input"
@@ -43,11 +45,14 @@ class Itself(Baseline):
 
 @part
 class Rivals(Baseline):
-    """The input itself, once for each of ``most`` classes that the model does not predict, or for
-    all where it has fewer.
+    """The input itself, once for each class that the model does not predict.
 
-    For ``ig.paths.Adversarial``, which goes towards another class from each. Cost: the outputs for
-    the inputs.
+    At most ``most`` times.
+
+    For ``ig.paths.Adversarial``, which goes towards another class from each.
+
+    Cost:
+        The outputs for the inputs.
     """
 
     most: int = 20
@@ -66,8 +71,7 @@ class Rivals(Baseline):
 
 @part
 class Boundary(Baseline):
-    """The nearest point found at which the model decides otherwise than for the input: just across
-    its decision boundary.
+    """The nearest point found across the decision boundary of the input.
 
         min ‖z − x‖₂   such that   decision(z) ≤ 0          decision: z_c − max_{k≠c} z_k, c the class predicted for x
 
@@ -83,20 +87,34 @@ class Boundary(Baseline):
     first: ``restarts`` begin the search beside x as well, at its linearised distance in directions
     drawn from ``seed`` (the same for all examples), and the nearest is kept.
 
-    decision  a function outputs → (N,), or an ``ig.targets`` value, that crosses zero where the
-              decision changes, for models without classes
-    steps     of the search, at most;  clip  (low, high), by default what images may hold where the field knows, else no limit
-    radius    the farthest that is looked, in the L2 norm; by default any distance
+    Args:
+        decision: a function outputs → (N,), or an ``ig.targets`` value, that crosses zero where the
+            decision changes, for models without classes.
+        steps: of the search, at most.
+        clip: (low, high), the box that is searched; by default what images may hold where the field
+            knows, else no limit.
+        restarts: how many further searches begin beside x.
+        rounds: of drawing nearer.
+        halvings: forward passes of each bisection.
+        seed: of the directions of the restarts.
+        radius: the farthest that is looked, in the L2 norm; by default any distance.
 
-    Cost per example: the outputs and one joint evaluation (one forward and two backward passes) for
-    x; per start at most steps + rounds joint evaluations, and halvings · (rounds + 1) + 2 rounds
-    values. Those that have been found are not asked any more, and examples do not influence each
-    other. Errors: ``BaselineError`` that names the examples for which no boundary was found; a
-    point that is not on the boundary is never handed out as one. Source: Wang, Fredrikson, Datta,
-    "Robust Models Are More Interpretable Because Attributions Look Normal", 2021 (arXiv
-    2103.11257). The authors' code takes the adversarial example of the smallest of seven radii at
-    which 40 steps of PGD succeed (or one of Carlini and Wagner's attack), which lies up to a radius
-    beyond the boundary; where every attack fails, it takes what the last one left.
+    Raises:
+        BaselineError: that names the examples for which no boundary was found; a point that is not
+            on the boundary is never handed out as one.
+
+    Cost:
+        Per example: the outputs and one joint evaluation (one forward and two backward passes) for
+        x; per start at most steps + rounds joint evaluations, and halvings · (rounds + 1) + 2
+        rounds values. Those that have been found are not asked any more, and examples do not
+        influence each other.
+
+    References:
+        Wang, Fredrikson, Datta, "Robust Models Are More Interpretable Because Attributions Look
+        Normal", 2021 (arXiv 2103.11257). The authors' code takes the adversarial example of the
+        smallest of seven radii at which 40 steps of PGD succeed (or one of Carlini and Wagner's
+        attack), which lies up to a radius beyond the boundary; where every attack fails, it takes
+        what the last one left.
     """
 
     decision: Target | Callable[..., Tensor] | None = None

@@ -1,4 +1,4 @@
-"""Baselines drawn from data, without replacement and from a seed."""
+"""Baselines sampled from data, without replacement and from a seed."""
 
 from __future__ import annotations
 
@@ -18,8 +18,8 @@ from .base import Baseline, InParts, References
 from .fixed import as_numbers
 
 
-def _read_examples(data: Any, selection: Tensor | slice, x: Tensor) -> Tensor:
-    """The entries ``selection`` of a tensor or a dataset of examples (or of (example, label) pairs)."""
+def _read_examples(data: Tensor | Sequence[Any], selection: Tensor | slice, x: Tensor) -> Tensor:
+    """The entries ``selection`` of a tensor or a dataset; pairs (example, label) lose their label."""
     if isinstance(data, Tensor):
         rows = data[selection if isinstance(selection, slice) else selection.to(data.device)]
     else:
@@ -45,7 +45,10 @@ class Sample(InParts):
     ``data`` is a tensor (N, \\*s) or anything with ``len`` and ``[i]`` (a torch Dataset); pairs
     lose their label. With ``count=None`` all of it is used, in order. With ``replace`` the data may
     be gone through more than once, each time in another order. Only what is used is read, when it
-    is used. Errors: more references asked for than there is data.
+    is used.
+
+    Raises:
+        BaselineError: where more references are asked for than there is data.
     """
 
     data: Tensor | Sequence[Any]
@@ -85,15 +88,18 @@ class Sample(InParts):
 
 @part
 class Relevant(Baseline):
-    """``count`` references whose predicted class is among the model's ranks ``first``–``last`` for
-    the input (2–4).
+    """References from a pool whose predicted class is among the likely ones for the input.
+
+    Of the ``count`` references the predicted class is among the model's ranks ``first``–``last``
+    for the input (2–4).
 
     References near the decision at hand; the trick behind IG2's published ImageNet maps (arXiv
     2406.10852). Each example gets its own. Where fewer than ``count`` fit, the pool's other members
     fill up in order of how highly the model ranks their class for the input, never with the input's
     own class.
 
-    Cost: one forward pass of the pool and of the inputs.
+    Cost:
+        One forward pass of the pool and of the inputs.
     """
 
     pool: Tensor | Sequence[Any]
@@ -120,11 +126,15 @@ class Relevant(Baseline):
 
 @part
 class OtherClass(Baseline):
-    """``count`` references from ``pool`` that the model gives another class than the input; each
-    example gets its own.
+    """References from a pool that the model assigns to another class than the input.
 
-    Cost: one forward pass of the pool and of the inputs. Source: the counterfactual references of
-    IG2 (arXiv 2406.10852).
+    ``count`` references; each example gets its own.
+
+    Cost:
+        One forward pass of the pool and of the inputs.
+
+    References:
+        The counterfactual references of IG2 (arXiv 2406.10852).
     """
 
     pool: Tensor | Sequence[Any]
@@ -143,7 +153,9 @@ class OtherClass(Baseline):
         return _pick_lowest(pool, torch.zeros_like(ranks[:, classes]), same, self.count, x, "other")
 
 
-def _rank_classes(data: Any, x: Tensor, field: Field, seed: int) -> tuple[Tensor, Tensor, Tensor]:
+def _rank_classes(
+    data: Tensor | Sequence[Any], x: Tensor, field: Field, seed: int
+) -> tuple[Tensor, Tensor, Tensor]:
     """The shuffled pool (N, \\*s), its predicted classes (N,), and each class's rank for each input
     (B, C)."""
     shuffled = torch.randperm(len(data), generator=generator(seed))

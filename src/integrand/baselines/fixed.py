@@ -1,4 +1,4 @@
-"""Baselines that are known beforehand."""
+"""Baselines whose values are given: constants, tensors, sets of references."""
 
 from __future__ import annotations
 
@@ -40,8 +40,10 @@ def one_example(value: Tensor, x: Tensor) -> Tensor | None:
 
 @part
 class Constant(Baseline):
-    """One reference: a number, or a tensor that broadcasts to an example (\\*s); (C,) colours an
-    image (C, H, W)."""
+    """One reference: a number, or a tensor that broadcasts to an example.
+
+    A tensor (C,) colours an image (C, H, W).
+    """
 
     content: float | Tensor = 0.0
     label: str = "constant"
@@ -68,8 +70,10 @@ class Constant(Baseline):
 
 @part
 class Given(Baseline):
-    """References as they are: (R, \\*s) for all examples alike, or (R, B, \\*s) with their own for
-    each."""
+    """A given set of references.
+
+    (R, \\*s) for all examples alike, or (R, B, \\*s) with their own for each.
+    """
 
     references: Tensor
     label: str = "given"
@@ -93,8 +97,10 @@ class Given(Baseline):
 
 @part
 class Plain(Baseline):
-    """A bare tensor: a constant if it broadcasts to one example, else one baseline per example (B,
-    \\*s), or (R, B, \\*s).
+    """A bare tensor as a baseline; its shape says for which examples.
+
+    A constant if it broadcasts to one example, else one baseline per example (B, \\*s), or (R, B,
+    \\*s).
 
     Shapes decide, and a tensor (R, \\*s) of references shared by all examples is refused rather
     than taken for one per example when R happens to equal B: say ``Given``.

@@ -1,4 +1,4 @@
-"""Fills that look at what is left of an input, and so differ from row to row.
+"""Fills that depend on the features that are left, and so differ from row to row.
 
 A baseline that has a method ``without(rows (N, *s), gone (N, *s or broadcast) bool, example (N,))
 -> rows`` replaces what is gone by it wherever features are taken away. Called like any baseline it
@@ -26,11 +26,14 @@ from .per_input import OfEach, unlike
 
 @part
 class MeanLeft(OfEach):
-    """The mean of all numbers that are left (over channels and places alike); of the whole input
-    where nothing is.
+    """The mean of all numbers that are left, over channels and places alike.
 
-    The fill of DiffID: what is added says nothing that what is left does not say. Errors:
-    ``BaselineError`` for columns and other numbers of different kinds.
+    Where nothing is left, the mean of the whole input.
+
+    The fill of DiffID: what is added says nothing that what is left does not say.
+
+    Raises:
+        BaselineError: for columns and other numbers of different kinds.
     """
 
     label: str = "mean of what is left"
@@ -53,25 +56,33 @@ class MeanLeft(OfEach):
 
 @part
 class Imputed(OfEach):
-    """Noisy linear imputation: every missing pixel is the weighted mean of its eight neighbours,
-    missing ones included, plus noise.
+    """Noisy linear imputation of missing pixels (ROAD).
+
+    Every missing pixel is the weighted mean of its eight neighbours, missing ones included, plus
+    noise.
 
         Σ_q w_pq (z_p − z_q) = 0  for missing p,   w = 1/6 for neighbours beside, above and below, 1/12 across corners
-
-    noise  standard deviation of what is added to missing pixels, in the model's numbers (as
-           published; 0 for none)
-    seed   of the noise, the same for every row
 
     Neighbours beyond the edge do not count. An input of which nothing is left becomes its mean
     colour, plus the noise. The system is solved exactly, in double precision, once for all
     channels.
 
-    Cost: one sparse solution for each row, on the CPU: milliseconds to a quarter of a second at 224
-    × 224, the more is missing the more. Needs integrand[curves] (scipy). Errors: ``BaselineError``
-    for what is no image, ``MissingExtra``.
+    Args:
+        noise: standard deviation of what is added to missing pixels, in the model's numbers (as
+            published; 0 for none).
+        seed: of the noise, the same for every row.
 
-    Source: Rong et al., "A Consistent and Efficient Evaluation Strategy for Attribution Methods"
-    (ROAD), ICML 2022.
+    Raises:
+        BaselineError: for what is no image.
+        MissingExtra: where the package that this needs is missing.
+
+    Cost:
+        One sparse solution for each row, on the CPU: milliseconds to a quarter of a second at 224 ×
+        224, the more is missing the more. Needs integrand[curves] (scipy).
+
+    References:
+        Rong et al., "A Consistent and Efficient Evaluation Strategy for Attribution Methods"
+        (ROAD), ICML 2022.
     """
 
     noise: float = 0.01

@@ -1,4 +1,4 @@
-"""Baselines of models with several inputs: one made of each input by itself, or one given for each.
+"""Baselines of models with several inputs: computed for each input separately, or given for each.
 
     OfEach     what a baseline such as the mean colour is: never a mean over a picture and a row of
                columns
@@ -27,8 +27,7 @@ from .base import Baseline, checked, count_of, label_of
 
 
 class OfEach(Baseline):
-    """A baseline that looks at the input: where a model has several, it is made of each by
-    itself."""
+    """Base class of baselines computed from the input, for each of several inputs separately."""
 
     @abstractmethod
     def of(self, x: Tensor, field: Field) -> Tensor:
@@ -43,24 +42,31 @@ class OfEach(Baseline):
 
 @part
 class PerInput(Baseline):
-    """A baseline for each of several inputs: ``PerInput((0.0, Mean()))``, or by name,
-    ``PerInput({"image": Blurred(), "row": t})``.
+    """A baseline for each of several inputs.
+
+    ``PerInput((0.0, Mean()))``, or by name, ``PerInput({"image": Blurred(), "row": t})``.
 
         references = (references of the first input, of the second, …)          one for all where a part has only one
 
-    baselines   a tuple, or a dict by the inputs' names: numbers, tensors (\\*s_i), (B, \\*s_i) or
-                (R, B, \\*s_i), lists, baselines; None is zero
-
     Inputs that have several references each have them side by side: reference r of one with
     reference r of the other. Samples are drawn by their own seeds, so that equal seeds, counts and
-    sizes of data draw the same rows. Errors: ``BaselineError`` for parts with different numbers of
-    references, for baselines that ask the model, and for other names.
+    sizes of data draw the same rows.
 
-    >>> import torch, integrand as ig
-    >>> starts = ig.baselines.PerInput((0.0, torch.tensor([1.0, 2.0])))
-    >>> f = lambda a, b: a.sum(1) * b.sum(1)
-    >>> ig.explain(f, (torch.ones(1, 3), torch.ones(1, 2)), target=ig.targets.Output(), baseline=starts).baselines[1].tolist()
-    [[[1.0, 2.0]]]
+    Args:
+        baselines: a tuple, or a dict by the inputs' names: numbers, tensors (\\*s_i), (B, \\*s_i)
+            or (R, B, \\*s_i), lists, baselines; None is zero.
+
+    Raises:
+        BaselineError: for parts with different numbers of references, for baselines that ask the
+            model, and for other names.
+
+    Example:
+        >>> import torch, integrand as ig
+        >>> starts = ig.baselines.PerInput((0.0, torch.tensor([1.0, 2.0])))
+        >>> f = lambda a, b: a.sum(1) * b.sum(1)
+        >>> inputs, target = (torch.ones(1, 3), torch.ones(1, 2)), ig.targets.Output()
+        >>> ig.explain(f, inputs, target=target, baseline=starts).baselines[1].tolist()
+        [[[1.0, 2.0]]]
     """
 
     baselines: tuple[Any, ...] | Mapping[Any, Any]
@@ -103,8 +109,11 @@ class PerInput(Baseline):
 
 
 def matched(baselines: tuple[Any, ...] | Mapping[Any, Any], layout: Layout) -> dict[Any, Any]:
-    """What was given for each input, by its name or number. Errors: too many, too few, or
-    others."""
+    """What was given for each input, by its name or number.
+
+    Raises:
+        InputError: for too many baselines, too few, or those of other inputs.
+    """
     entries = (
         dict(enumerate(baselines)) if isinstance(baselines, tuple) else dict(baselines.items())
     )

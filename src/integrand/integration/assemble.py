@@ -1,5 +1,4 @@
-"""What every kind of method does before and after its own work: inputs made ready, results
-measured, warnings given."""
+"""Shared pre- and post-processing of methods: prepare inputs, measure completeness, warn."""
 
 from __future__ import annotations
 
@@ -36,8 +35,8 @@ class Doubtful(Protocol):
 
 
 def opened(field: Field, x: Tensor, watch: Watch | None) -> tuple[Tensor, CountedField]:
-    """Inputs in the type of the integration, and the field metered and asked in the type they came
-    in."""
+    """Convert inputs to the dtype of the integration; count the calls of the field, which is
+    evaluated in the dtype they came in."""
     if not x.is_floating_point():
         raise IntegerInput(
             f"The input holds {str(x.dtype).removeprefix('torch.')}, which has no gradient: convert it with .float()."
@@ -231,7 +230,7 @@ def _diagnose(
 
 
 def advice(method: Explainer) -> str:
-    """What to do about maps that miss their tolerance, or what they should add up to."""
+    """Advice for maps that miss their tolerance, or the change of F they should add up to."""
     return (
         _advise_for_completeness(core(method))
         if method.tol is None
@@ -266,6 +265,6 @@ def _advise_for_completeness(method: Any) -> str:
 
 
 def _looks_at_field(method: Any) -> bool:
-    """Whether a path looks at the model on its way, and goes by steps of its own; how many
-    gradients that takes, it may not know (None)."""
+    """Whether a path evaluates the model as it goes; the number of gradients may be unknown
+    (None)."""
     return bool(method.path.gradients != 0)

@@ -1,4 +1,4 @@
-"""Attributions on disk: one safetensors file, numbers as tensors and everything else as JSON in its
+"""Saving and loading attributions: one safetensors file, with everything but tensors as JSON in its
 header.
 
 Reading runs no code from the file: a method and a target come back as the words they printed as. A
@@ -51,8 +51,12 @@ class PrintedText(str):
 
 
 def save(attribution: Attribution, path: str | Path) -> None:
-    """Write an attribution to ``path``, whole or not at all. Errors: ``OSError`` where the disk
-    refuses, ``MissingExtra`` without safetensors."""
+    """Write an attribution to ``path``, whole or not at all.
+
+    Raises:
+        OSError: where the disk refuses.
+        MissingExtra: without safetensors.
+    """
     write = _safetensors("save_file")
     tensors: dict[str, Tensor] = {}
     arranged: dict[str, Any] = {}
@@ -85,10 +89,17 @@ def save(attribution: Attribution, path: str | Path) -> None:
 
 
 def load(path: str | Path) -> Attribution:
-    """Read an attribution back; its method and target are words.
+    """Read an attribution from a file.
 
-    Errors: ``InputError`` for files that hold none, only a part of one, or not what was written,
-    and for those of a newer format.
+    Args:
+        path: a file that ``Attribution.save`` wrote.
+
+    Returns:
+        The attribution; its method and target are texts, as they printed.
+
+    Raises:
+        InputError: for files that hold none, only a part of one, or not what was written, and for
+            those of a newer format.
     """
     opened = _safetensors("safe_open")
     if not Path(path).is_file():

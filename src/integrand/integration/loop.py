@@ -1,4 +1,4 @@
-"""Walking paths: the loop over segments, and what is gathered on the way.
+"""The integration loop over the segments of paths, and what is accumulated on the way.
 
     for segment in path(field, references, x):
         share += rule(field, segment)
@@ -45,13 +45,14 @@ class Frames:
 class PathIntegrals:
     """Paths that have been walked.
 
-    shares  (R, B, \\*s)         begin  (R, B, \\*s) where each really began
-    error   (R, B) the estimated L2 error of each, NaN where the rule estimates none
-    change  (R, B) F(x) − F(begin)   output  (B,) F(x)   start  (R, B) F(begin)
-    notes   named numbers (K+1, R, B), in the order of the clock
-    alike   (R,) a number for each reference, the same for references that are the same
-    noise   (G, R, B, \\*s) what a rule with random nodes knows of its error (``Integrated.noise``),
-            None of others
+    Attributes:
+        shares: (R, B, \\*s)         begin  (R, B, \\*s) where each really began.
+        error: (R, B) the estimated L2 error of each, NaN where the rule estimates none.
+        change: (R, B) F(x) − F(begin)   output  (B,) F(x)   start  (R, B) F(begin).
+        notes: named numbers (K+1, R, B), in the order of the clock.
+        alike: (R,) a number for each reference, the same for references that are the same.
+        noise: (G, R, B, \\*s) what a rule with random nodes knows of its error
+            (``Integrated.noise``), None of others.
     """
 
     shares: Tensor
@@ -93,15 +94,30 @@ def walk(
     places: Tensor | None = None,
     weights: Tensor | None = None,
 ) -> PathIntegrals:
-    """Every path from its reference (R, B, \\*s) to the input (B, \\*s), integrated.
+    """Integrate every path from its reference to the input.
 
-    ``output`` is F(x) where it is known already; ``lanes`` says which of how many references these
-    are, or ``places`` (R, B) which number each has; ``weights`` (R, B) how they are weighed in the
-    end, where that is known.
+    Equal references are walked once, and count for as much as all of them together: what one is
+    wrong by, all are.
 
-    References that are the same are walked once, and count for as much as all of them together:
-    what one is wrong by, all are. Errors: ``NonFiniteGradient`` where F is NaN or infinite at an
-    end of a path, or on the way; it names the example and the reference.
+    Args:
+        path: the path of every pair of a reference and an example.
+        rule: how its segments are integrated.
+        field: the scalar explained.
+        references: (R, B, \\*s) where paths start.
+        x: (B, \\*s) the inputs, where they end.
+        frames: whether to record points along the paths.
+        output: (B,) F(x), where it is known already.
+        lanes: the number of the first reference, and how many there are in all, where these are a
+            block of more.
+        places: (R, B) the number of each reference, where these are a selection.
+        weights: (R, B) how references are weighed in the end, where that is known.
+
+    Returns:
+        The path integrals: shares (R, B, \\*s), their errors, and the change of F.
+
+    Raises:
+        NonFiniteGradient: where F is NaN or infinite at an end of a path, or on the way; it names
+            the example and the reference.
     """
     path, rule = as_path(path), as_rule(rule)
     first, count = lanes or (0, len(references))
@@ -229,7 +245,11 @@ def _check_ends(walked: PathIntegrals, first: int) -> None:
 
 
 def checked_output(output: Tensor) -> Tensor:
-    """F (B,) at the examples, all of it finite. Errors: ``NonFiniteGradient``."""
+    """F (B,) at the examples, all of it finite.
+
+    Raises:
+        NonFiniteGradient: where it is not.
+    """
     if not bool(torch.isfinite(output).all()):
         example = int((~torch.isfinite(output)).nonzero()[0])
         raise NonFiniteGradient(
@@ -281,7 +301,8 @@ def _known_value(paid: Evaluation | None, values: Tensor | None, piece: int) -> 
 
 @dataclass
 class _Accumulator:
-    """What is remembered of segments that come in any order and are not kept."""
+    """Running record of a path's ends, notes and frames; segments come in any order and are not
+    kept."""
 
     output: Tensor | None
     keeps_frames: bool
@@ -420,7 +441,8 @@ class SideBySide:
 
 
 class DeferredRefinement(Rule):
-    """A rule that is content with rough shares until it is known how much each reference counts.
+    """A rule that integrates coarsely first, and refines once the weights of the references are
+    known.
 
     Rules that can look (``rule.look(field, segment)``, such as ``Adaptive``) are made to wait;
     others, and segments whose path has paid for an end, are integrated at once.

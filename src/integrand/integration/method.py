@@ -1,4 +1,4 @@
-"""A method is four parts: a baseline, a path, a rule, a weighting.
+"""``Method``: a baseline, a path, a rule and a weighting.
 
     A(x) = Σ_r w_r · Σ_segments share(segment)
 
@@ -54,13 +54,16 @@ class Method(Explainer):
     keep more than the sum: "shares" a map per reference, "path" nine points along every path.
     ``watch`` is shown a running tally.
 
-    Cost: references × segments × nodes gradients per example, and one value per reference and per
-    example where the rule does not evaluate F at the ends.
+    Cost:
+        references × segments × nodes gradients per example, and one value per reference and per
+        example where the rule does not evaluate F at the ends.
 
-    >>> import torch, integrand as ig
-    >>> method = ig.Method(ig.baselines.Constant(0.0), ig.paths.Straight(), ig.rules.GaussLegendre(8))
-    >>> method(ig.fields.Linear(torch.ones(3)), torch.ones(1, 3)).values
-    tensor([[1., 1., 1.]])
+    Example:
+        >>> import torch, integrand as ig
+        >>> baseline, rule = ig.baselines.Constant(0.0), ig.rules.GaussLegendre(8)
+        >>> method = ig.Method(baseline, ig.paths.Straight(), rule)
+        >>> method(ig.fields.Linear(torch.ones(3)), torch.ones(1, 3)).values
+        tensor([[1., 1., 1.]])
     """
 
     baseline: Adopted[BaselineLike, Baseline] = Adopted(adopted, Constant(0.0))

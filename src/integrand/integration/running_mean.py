@@ -1,4 +1,4 @@
-"""The mean of maps that come one after the other, and how much they differ."""
+"""Running mean and variance of maps."""
 
 from __future__ import annotations
 

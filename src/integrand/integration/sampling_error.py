@@ -1,4 +1,4 @@
-"""How far a mean of random maps may be off: an interval, from how much the maps differ.
+"""Error bounds for means of random maps, from their spread.
 
 Of n independent maps with covariance Σ the mean misses the truth by e, E‖e‖² = tr Σ / n. How far
 ‖e‖ may go beyond that depends on how many directions the maps differ in: along one, its 95 %
@@ -31,10 +31,11 @@ _BLOCK_ELEMENTS = 1 << 19  # maps are looked at about this many numbers at a tim
 class Doubt:
     """What is known of the error of B maps that chance made.
 
-    error     (B,) relative L2 error that the map stays under in 95 of 100 cases; infinite where too
-              few draws tell nothing
-    residual  (B,) the standard error of the residual, in units of F
-    draws     (B,) random positions taken of each
+    Attributes:
+        error: (B,) relative L2 error that the map stays under in 95 of 100 cases; infinite where
+            too few draws tell nothing.
+        residual: (B,) the standard error of the residual, in units of F.
+        draws: (B,) random positions taken of each.
     """
 
     error: Tensor
@@ -124,9 +125,12 @@ class Spread:
 
 class Noise:
     """The error of a weighted sum of shares whose own errors are known from random nodes
-    (``Walked.noise``).
+    (``PathIntegrals.noise``).
 
-    squares (B,) tr Cov of the sum;  moments (B, m, m) of the noise made m numbers;  residual (B,) variance of what the sum misses
+    Attributes:
+        squares: (B,) tr Cov of the sum.
+        moments: (B, m, m) of the noise made m numbers.
+        residual: (B,) variance of what the sum misses.
     """
 
     def __init__(self, like: Tensor) -> None:
@@ -246,8 +250,9 @@ def quantile(rank: Tensor, freedom: Tensor) -> Tensor:
     """The 95 % quantile of F with ``rank`` and ``freedom`` degrees of freedom, or a little more;
     infinite for fewer than two.
 
-    Source: Paulson, "An approximate normalization of the analysis of variance distribution", Annals
-    of Mathematical Statistics 13, 1942: the cube root of F is nearly a ratio of normal numbers.
+    References:
+        Paulson, "An approximate normalization of the analysis of variance distribution", Annals of
+        Mathematical Statistics 13, 1942: the cube root of F is nearly a ratio of normal numbers.
     """
     upper, lower = 2 / (9 * rank), 2 / (9 * freedom.clamp_min(1))
     b, a = 1 - upper, 1 - lower

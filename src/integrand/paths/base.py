@@ -1,4 +1,4 @@
-"""What a path is.
+"""Base class of paths, and helpers to walk them.
 
 A path is any callable ``(field, start (R, B, \\*s), end (B, \\*s)) -> iterator of Segment``. It may
 look at the field on its way; then it hands on what it paid for. Segments may come in any order:
@@ -29,7 +29,7 @@ from ..fields import Field
 
 
 class PathLike(Protocol):
-    """Whatever can be called as a path."""
+    """Anything callable as a path: ``(field, start, end) -> segments``."""
 
     def __call__(self, field: Field, start: Tensor, end: Tensor) -> Iterator[Segment]: ...
 
@@ -101,13 +101,18 @@ class _StrangerPath(Stranger, Path):
 
 
 def as_path(path: PathLike) -> Path:
-    """A path as it is, or a user's callable as one, with what it says of itself."""
+    """Convert to a ``Path``; a user's callable is wrapped, and keeps the attributes it declares."""
     return path if isinstance(path, Path) else _StrangerPath(path)
 
 
 def corners(path: PathLike, field: Field, start: Tensor, end: Tensor) -> tuple[Tensor, Tensor]:
-    """Every corner of a path in order: (K+1,) clock, (K+1, R, B, \\*s) points. For pictures; holds
-    the whole path in memory."""
+    """The corners of a path, in order.
+
+    For pictures; holds the whole path in memory.
+
+    Returns:
+        The clock (K+1,) and the points (K+1, R, B, \\*s).
+    """
     clocks: list[Tensor] = []
     points: list[Tensor] = []
     with field.ready():

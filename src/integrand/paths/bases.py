@@ -1,4 +1,4 @@
-"""Bases: how the change from a baseline to an image is taken apart, strong and coarse pieces first.
+"""Bases that decompose the change from a baseline to an image, strong and coarse components first.
 
 A basis is any callable ``change (N, C, H, W) -> Split``. The pieces themselves are seldom made: a
 ``Split`` knows how strong each is, and how to put together a sum in which piece i counts φ_i. All
@@ -23,10 +23,11 @@ Shape = tuple[int, ...]
 
 @dataclass(frozen=True, eq=False)
 class Split:
-    """A change taken apart.
+    """A change decomposed into components.
 
-    strengths (N|1, …)  how strong each piece is, from 1 (enters first) to 0 (enters last)
-    compose             gates (k, \\*strengths.shape) → Σ_i gate_i · piece_i (k, N, C, H, W)
+    Attributes:
+        strengths: (N|1, …) how strong each piece is, from 1 (enters first) to 0 (enters last).
+        compose: gates (k, \\*strengths.shape) → Σ_i gate_i · piece_i (k, N, C, H, W).
     """
 
     strengths: Tensor
@@ -41,12 +42,16 @@ class Basis(Protocol):
 
 @part
 class SVD:
-    """Singular values: Δ = Σ_i σ_i u_i v_iᵀ, strength σ_i/σ_1.
+    """Singular value decomposition.
+
+        Δ = Σ_i σ_i u_i v_iᵀ,   strength σ_i/σ_1
 
     Of every channel's H × W matrix by itself, or with ``joint`` of the channels on top of one
     another, (C·H) × W, which keeps colours together. Singular vectors are not unique where singular
-    values are equal, but then all of these count alike, and their sum is. Cost: one thin
-    decomposition, min(H, W) rank-one pieces that are never made.
+    values are equal, but then all of these count alike, and their sum is.
+
+    Cost:
+        One thin decomposition, min(H, W) rank-one pieces that are never made.
     """
 
     joint: bool = False
@@ -66,10 +71,15 @@ class SVD:
 
 @part
 class DCT:
-    """Cosines: the orthonormal two-dimensional DCT-II of every channel, strength 1 − r/max r.
+    """The orthonormal two-dimensional cosine transform (DCT-II) of every channel.
+
+    The strength of a component is 1 − r/max r.
 
     r is the distance of a frequency (u, v) from the constant, each counted in parts of the highest
-    along its axis. Cost: two products with H × H and W × W matrices per sum.
+    along its axis.
+
+    Cost:
+        Two products with H × H and W × W matrices per sum.
     """
 
     def __call__(self, change: Tensor) -> Split:
@@ -99,14 +109,17 @@ def _cosines(size: int) -> Tensor:
 
 @part
 class Haar:
-    """Haar wavelets: averages, then differences between neighbours from the coarsest level to the
-    finest, strengths even from 1 to 0.
+    """Haar wavelets: averages first, then differences from the coarsest level to the finest.
+
+    Differences are between neighbours, and strengths are even from 1 to 0.
 
     Every level has three pieces: differences along the width, along the height, and along both.
     ``levels`` are halvings, as many as the smaller side allows; a last row or column that has no
-    neighbour is paired with itself. Cost: two passes over the pixels per sum. In the published code
-    differences enter from the finest level to the coarsest, and a side that is odd ends the
-    halving.
+    neighbour is paired with itself.
+
+    Cost:
+        Two passes over the pixels per sum. In the published code differences enter from the finest
+        level to the coarsest, and a side that is odd ends the halving.
     """
 
     levels: int = 4
@@ -156,13 +169,16 @@ def _synthesise(low: Tensor, along: Tensor, down: Tensor, diagonal: Tensor) -> T
 
 @part
 class Pyramid:
-    """The Laplacian pyramid: the smallest picture, then what each larger one adds, strengths even
-    from 1 to 0.
+    """The Laplacian pyramid: the smallest picture first, then what each larger one adds.
+
+    Strengths are even from 1 to 0.
 
     ``levels`` are halvings by averages of 2 × 2 pixels, as many as the smaller side allows; a
-    level's piece is what bilinear enlargement of the next smaller picture misses. Cost: one
-    enlargement per level and sum. In the published code pieces enter from the finest level to the
-    coarsest.
+    level's piece is what bilinear enlargement of the next smaller picture misses.
+
+    Cost:
+        One enlargement per level and sum. In the published code pieces enter from the finest level
+        to the coarsest.
     """
 
     levels: int = 4

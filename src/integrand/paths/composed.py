@@ -1,16 +1,16 @@
-"""Paths made of another path: stretch by stretch between anchors, or walked the other way."""
+"""Paths made of another path: repeated between anchors, or reversed."""
 
 from __future__ import annotations
 
 import dataclasses
 from collections.abc import Iterable, Iterator
-from typing import Any, ClassVar
+from typing import ClassVar
 
 import torch
 from torch import Tensor
 
 from ..core.declared import Adopted, name_of
-from ..core.segment import Segment
+from ..core.segment import Evaluation, Segment
 from ..core.values import part
 from ..errors import InputError
 from ..fields import Field
@@ -19,22 +19,31 @@ from .base import Path, PathLike, as_path, between_pairs, handed_on
 
 @part
 class Composed(Path):
-    """``path`` from anchor to anchor: a_j = b + j/(m+1) (x − b), j = 0 … m+1, with m = ``anchors``
-    between the ends.
+    """A path walked from anchor to anchor on the straight line.
+
+        a_j = b + j/(m+1) (x − b),   j = 0 … m+1,   m = ``anchors`` between the ends
 
     However far the path strays, it comes back to the straight line at every anchor. Its steps (or
     segments, whichever it counts) are divided over the m + 1 stretches as evenly as whole numbers
     allow; a path that has neither is walked as it is on each. The clock of a stretch is a part
     1/(m+1) of the whole.
 
-    ``Composed(Guided(stray=1.0), anchors=20)`` is Guided IG as the paper bounds it. Cost: that of
-    ``path``. Errors: ``InputError`` for fewer steps than stretches, and for paths that choose where
-    they begin (``Descent``): they do not come by anchors. Source: Kapishnikov et al., CVPR 2021
-    (arXiv 2106.09788), section on anchors.
+    ``Composed(Guided(stray=1.0), anchors=20)`` is Guided IG as the paper bounds it.
 
-    >>> import integrand as ig
-    >>> ig.paths.Composed(ig.paths.Guided(steps=50, stray=1.0), anchors=4).segments
-    50
+    Raises:
+        InputError: for fewer steps than stretches, and for paths that choose where they begin
+            (``Descent``): they do not come by anchors.
+
+    Cost:
+        That of ``path``.
+
+    References:
+        Kapishnikov et al., CVPR 2021 (arXiv 2106.09788), section on anchors.
+
+    Example:
+        >>> import integrand as ig
+        >>> ig.paths.Composed(ig.paths.Guided(steps=50, stray=1.0), anchors=4).segments
+        50
     """
 
     path: Adopted[PathLike, Path] = Adopted(as_path)
@@ -139,13 +148,18 @@ class Composed(Path):
 
 @part
 class Reversed(Path):
-    """``path`` walked from the input to the reference, and handed out from the reference to the
-    input.
+    """A path walked from the input to the reference.
+
+    Its segments are handed out from the reference to the input.
 
     A path that does not look at F is its own mirror image; one that does sees the input first:
-    ``Reversed(SAMP(first="lowest"))`` takes away from the input what counts most. Cost: that of
-    ``path``. Errors: ``InputError`` for paths that choose where they begin, which would not end at
-    the input.
+    ``Reversed(SAMP(first="lowest"))`` takes away from the input what counts most.
+
+    Raises:
+        InputError: for paths that choose where they begin, which would not end at the input.
+
+    Cost:
+        That of ``path``.
     """
 
     path: Adopted[PathLike, Path] = Adopted(as_path)
@@ -216,15 +230,15 @@ def _reverse(segment: Segment) -> Segment:
     )
 
 
-def _flip(paid: Any) -> Any:
+def _flip(paid: Evaluation | None) -> Evaluation | None:
     if paid is None:
         return None
     return dataclasses.replace(paid, value=paid.value.flip(0), gradient=paid.gradient.flip(0))
 
 
 def _clock_of_stretch(clock: tuple[Tensor, Tensor], before: int, of: int) -> tuple[Tensor, Tensor]:
-    """A stretch's clock as a part of the whole's; neighbours round alike, so that they still
-    meet."""
+    """Map a stretch's clock into that of the whole path; rounding is the same on both sides, so that
+    adjacent segments meet exactly."""
     begins, ends = (((before + side.to("cpu", torch.float64)) / of).to(side) for side in clock)
     return begins, ends
 

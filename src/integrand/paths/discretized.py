@@ -1,5 +1,4 @@
-"""Ways over words: from the baseline's vector to a word's, near the vectors of real words all
-along.
+"""Discretized paths over words (DIG): monotone, and close to the embeddings of real words.
 
     anchors   w_0 = the word;   w_{j+1}: among the neighbours of w_j, neither the baseline nor been to, by ``strategy``
     points    p_0 = the word's vector;   p_{j+1} = towards the baseline, w_{j+1} where that does not turn back;   the baseline last
@@ -36,7 +35,9 @@ _NONE = -1  # instead of a row's number
 
 @part
 class Discretized(Path):
-    """From the baseline to each word of a sequence, a monotone way near the vectors of other words.
+    """Discretized path (DIG): from the baseline to each word, close to other words' embeddings.
+
+    The path of every word of a sequence is monotone.
 
         w_{j+1} = argmin_{i ∈ N(w_j)} ‖e_i − m(b, e_{w_j}, e_i)‖₂     N: nearest neighbours, without the baseline and what was visited
         p_{j+1} = m(b, p_j, e_{w_{j+1}})                              j < steps; the baseline b comes last
@@ -45,38 +46,48 @@ class Discretized(Path):
     For examples (\\*n, d): vectors of ``table`` along the last axis, such as the words of a
     sentence (n, d).
 
-    table       (V, d), the vectors of all words
-    neighbours  how many nearest neighbours of a word are candidates (500); or the graph itself, (V,
-                k) numbers of rows as ``ig.paths.neighbour_graph(table, k)`` finds them, which saves
-                looking for them in every call
-    steps       m, the anchors between the word and the baseline (30); the path has m + 1 pieces
-    strategy    "greedy" as above, the neighbour that has to be moved least; "maxcount": the one
-                with the most coordinates between the baseline's and w_j's. Of equal ones the
-                nearest to w_j
-
     A word that is the baseline stays where it is and is not looked for in the table: so special
     tokens are kept (``ig.baselines.Masked``). The baseline may be any vector; if it is a word's,
     that word is no anchor. A walk that has nowhere left to go is at the baseline from there on;
     pieces of no length cost nothing.
 
-    The path does not depend on F, is monotone and stays in the box. Cost: no gradients;
-    R·B·n·steps·k·d operations for the anchors, less for words that repeat, and V·d for the
-    neighbours of every word visited; all where the inputs are. Memory grows with steps by one
-    number for each word. Errors: ``ShapeError`` for a table of another width, ``InputError`` for an
-    empty one, and for a word that is not in it.
+    The path does not depend on F, is monotone and stays in the box.
 
-    Source: Sanyal and Ren, "Discretized Integrated Gradients for Explaining Language Models", EMNLP
-    2021 (arXiv 2108.13654), whose code sums the gradients at the baseline's end of every piece
-    (``Left()``) and halves pieces for accuracy (``Left(2)``). As there, candidates are judged from
-    the last anchor's own vector, and points are made from the last point. It computes points in
-    float32 and asks for the largest logit at every point, whichever class that is; here F is what
-    it is.
+    Args:
+        table: (V, d), the vectors of all words.
+        neighbours: how many nearest neighbours of a word are candidates (500); or the graph itself,
+            (V, k) numbers of rows as ``ig.paths.neighbour_graph(table, k)`` finds them, which saves
+            looking for them in every call.
+        steps: m, the anchors between the word and the baseline (30); the path has m + 1 pieces.
+        strategy: "greedy" as above, the neighbour that has to be moved least; "maxcount": the one
+            with the most coordinates between the baseline's and w_j's. Of equal ones the nearest to
+            w_j.
 
-    >>> import torch, integrand as ig
-    >>> table = torch.tensor([[0.0, 0.0], [4.0, 4.0], [3.0, 2.0], [1.0, 1.0]])
-    >>> path = ig.paths.Discretized(table, neighbours=3, steps=2)
-    >>> ig.paths.corners(path, ig.fields.Linear(torch.ones(2)), table[:1, None], table[1:2])[1][:, 0, 0].tolist()
-    [[0.0, 0.0], [1.0, 1.0], [3.0, 2.0], [4.0, 4.0]]
+    Raises:
+        ShapeError: for a table of another width.
+        InputError: for an empty table, and for a word that is not in it.
+
+    Cost:
+        No gradients; R·B·n·steps·k·d operations for the anchors, less for words that repeat, and
+        V·d for the neighbours of every word visited; all where the inputs are. Memory grows with
+        steps by one number for each word.
+
+    References:
+        Sanyal and Ren, "Discretized Integrated Gradients for Explaining Language Models", EMNLP
+        2021 (arXiv 2108.13654), whose code sums the gradients at the baseline's end of every piece
+        (``Left()``) and halves pieces for accuracy (``Left(2)``). As there, candidates are judged
+        from the last anchor's own vector, and points are made from the last point. It computes
+        points in float32 and asks for the largest logit at every point, whichever class that is;
+        here F is what it is.
+
+    Example:
+        >>> import torch, integrand as ig
+        >>> table = torch.tensor([[0.0, 0.0], [4.0, 4.0], [3.0, 2.0], [1.0, 1.0]])
+        >>> path = ig.paths.Discretized(table, neighbours=3, steps=2)
+        >>> field = ig.fields.Linear(torch.ones(2))
+        >>> _, corners = ig.paths.corners(path, field, table[:1, None], table[1:2])
+        >>> corners[:, 0, 0].tolist()
+        [[0.0, 0.0], [1.0, 1.0], [3.0, 2.0], [4.0, 4.0]]
     """
 
     table: Tensor
@@ -208,15 +219,25 @@ class Discretized(Path):
 
 
 def neighbour_graph(table: Tensor, neighbours: int = 500) -> Tensor:
-    """The numbers (V, k) of each row's nearest other rows in Euclidean distance, the nearest first;
-    k is V − 1 at most.
+    """The nearest neighbours of every row of a table.
 
-    For ``ig.paths.Discretized(table, neighbours=…)``. Cost: V²·d operations, where the table is, a
-    block at a time.
+    For ``ig.paths.Discretized(table, neighbours=…)``.
 
-    >>> import torch, integrand as ig
-    >>> ig.paths.neighbour_graph(torch.tensor([[0.0], [1.0], [3.0]]), 2).tolist()
-    [[1, 2], [0, 2], [1, 0]]
+    Args:
+        table: (V, d), one vector for each row.
+        neighbours: how many to find for each row; V − 1 at most.
+
+    Returns:
+        The numbers (V, k) of each row's nearest other rows in Euclidean distance, the nearest
+        first.
+
+    Cost:
+        V²·d operations, where the table is, a block at a time.
+
+    Example:
+        >>> import torch, integrand as ig
+        >>> ig.paths.neighbour_graph(torch.tensor([[0.0], [1.0], [3.0]]), 2).tolist()
+        [[1, 2], [0, 2], [1, 0]]
     """
     _check_table(table)
     if neighbours < 1:

@@ -1,5 +1,5 @@
-"""A path that is let go: fixed at both ends, held together by springs, pushed away from where F is
-steep.
+"""Elastic-band path: minimises spring energy plus a gradient-magnitude penalty, with fixed end
+points.
 
     E(p) = K Σ_k ‖d_k‖² + β s Σ_k ‖d_k‖ ‖∇F(m_k)‖         d_k = p_{k+1} − p_k, m_k its middle, s so
                                                           that on the line both sums are equal
@@ -33,29 +33,36 @@ from .base import Path
 
 @part
 class ElasticBand(Path):
-    """The line from the baseline to the input, relaxed to avoid steep gradients; its ends are
-    fixed, so the map stays complete.
+    """Elastic-band path: the line from baseline to input, relaxed to avoid steep gradients.
+
+    Its ends are fixed, so the map stays complete.
 
         minimise  K Σ_k ‖d_k‖² + β s Σ_k ‖d_k‖ ‖∇F(m_k)‖     over the corners between K pieces d_k with middles m_k
-
-    corners     how many points are free (15), which makes K = corners + 1 pieces
-    beta        how much steepness counts against length (0.3); 0 is the straight line
-    iterations  descent steps (30); one that would raise the energy is taken back and halved, so
-                that the energy never rises
 
     The energy of the line bounds that of the path, and so do its two sums: the path is no longer
     than the line in the metric ‖∇F‖ ‖dγ‖ (both measured with the middles of the K pieces). Notes:
     "steepness" (K+1, R, B), that length from the baseline to each corner.
 
-    Cost: (2 · iterations + 1) · K gradients per reference (two a piece and step: ∇F, and ∇F close
-    by), and what the rule takes. All corners move together: memory grows with them. Errors:
-    ``InputError``.
+    Args:
+        corners: how many points are free (15), which makes K = corners + 1 pieces.
+        beta: how much steepness counts against length (0.3); 0 is the straight line.
+        iterations: descent steps (30); one that would raise the energy is taken back and halved, so
+            that the energy never rises.
 
-    Source: the energy of Salek and Enguehard, "Using the Path of Least Resistance to Explain Deep
-    Networks" (arXiv 2502.12108), minimised. Their released code samples it by variational inference
-    instead; there steepness is rewarded (the sign is turned), the ends are free, norms are taken
-    over the last axis, gradients are those of the sum of all outputs, and the map is (x − b) ⊙ Σ ∇F
-    ‖dγ‖, not the integral of ∇F ⊙ dγ, so that it misses the change of F by a factor.
+    Raises:
+        InputError: for corners, beta or iterations out of their range.
+
+    Cost:
+        (2 · iterations + 1) · K gradients per reference (two a piece and step: ∇F, and ∇F close
+        by), and what the rule takes. All corners move together: memory grows with them.
+
+    References:
+        The energy of Salek and Enguehard, "Using the Path of Least Resistance to Explain Deep
+        Networks" (arXiv 2502.12108), minimised. Their released code samples it by variational
+        inference instead; there steepness is rewarded (the sign is turned), the ends are free,
+        norms are taken over the last axis, gradients are those of the sum of all outputs, and the
+        map is (x − b) ⊙ Σ ∇F ‖dγ‖, not the integral of ∇F ⊙ dγ, so that it misses the change of F
+        by a factor.
     """
 
     corners: int = 15

@@ -1,4 +1,5 @@
-"""Shortest ways through data: edges between neighbours, long where F is steep.
+"""Geodesic paths over a nearest-neighbour graph of data; an edge costs its length times the mean
+gradient norm.
 
     V = points ∪ {baseline} ∪ {input}        an edge u – v where one is among the other's nearest
                                              neighbours
@@ -43,44 +44,50 @@ _DISTANCES = ("geodesic", "euclidean")
 
 @part
 class Geodesic(Path):
-    """The shortest way from the baseline to the input over ``points`` of data, where steep
-    stretches count as long.
+    """The shortest path from baseline to input over a graph of data points.
+
+    Stretches where F is steep count as long.
 
         cost(u, v) = ‖v − u‖₂ · Σ_s w_s ‖∇F(u + t_s (v − u))‖₂
-
-    points      (N, \\*s), or a dataset of them (pairs lose their label): a few thousand, of the
-                kind the inputs are
-    neighbours  nearest neighbours that a node is linked to (10)
-    nodes       Gauss–Legendre nodes for the cost of an edge (5)
-    distance    "geodesic" as above; "euclidean": an edge costs its length, and the path is the
-                nearest-neighbour path of Enhanced Integrated Gradients, whose graph asks for no
-                gradients
-    graph       "symmetric": the nodes are the points, the baseline and the input, all alike, linked
-                where one is among the other's ``neighbours`` nearest. "official": as in the
-                authors' code, where only points are looked for, and a point finds itself first:
-                points have ``neighbours`` − 1 real ones, baseline and input are linked to points
-                only
-    join        a graph in several parts gets an edge between the closest points of every two of
-                them; with ``join=False`` it is an error if the baseline is in one part and the
-                input in another
 
     The rows of a batch have paths of different lengths; shorter ones end with pieces of no length,
     which cost nothing. A path may turn back and leave the box between its ends.
 
-    Cost: n gradients for every edge among points that any pair's graph has, at most N · neighbours
-    of them, once for all pairs that ask the same question (targets of one class) in one call of a
-    method, and n for every edge of a baseline or an input. The rule then pays for the few edges of
-    the path itself: of the nodes above only norms were kept, for their gradients would be as many
-    maps as there are edges. Distances among points: N² numbers. Errors: ``InputError`` for points
-    of another shape and, with ``join=False``, a disconnected graph; ``MissingExtra`` without scipy.
+    Args:
+        points: (N, \\*s), or a dataset of them (pairs lose their label): a few thousand, of the
+            kind the inputs are.
+        neighbours: nearest neighbours that a node is linked to (10).
+        nodes: Gauss–Legendre nodes for the cost of an edge (5).
+        distance: "geodesic" as above; "euclidean": an edge costs its length, and the path is the
+            nearest-neighbour path of Enhanced Integrated Gradients, whose graph asks for no
+            gradients.
+        graph: "symmetric": the nodes are the points, the baseline and the input, all alike, linked
+            where one is among the other's ``neighbours`` nearest. "official": as in the authors'
+            code, where only points are looked for, and a point finds itself first: points have
+            ``neighbours`` − 1 real ones, baseline and input are linked to points only.
+        join: a graph in several parts gets an edge between the closest points of every two of them;
+            with ``join=False`` it is an error if the baseline is in one part and the input in
+            another.
 
-    Source: Salek and Enguehard, "Using the Path of Least Resistance to Explain Deep Networks"
-    (arXiv 2502.12108), the version with nearest neighbours; with "euclidean" Jha et al., "Enhanced
-    Integrated Gradients", Genome Biology 2020. The published code puts all inputs of a batch into
-    one graph, so that a map depends on what is explained beside it; here it does not. Its Steiner
-    points (``n_steiner``, more nodes on long edges by a scheme of arXiv 2007.10430) are left out,
-    for the paper does not say which edges are long or how many points they get: give more
-    ``points``.
+    Raises:
+        InputError: for points of another shape and, with ``join=False``, a disconnected graph.
+        MissingExtra: without scipy.
+
+    Cost:
+        n gradients for every edge among points that any pair's graph has, at most N · neighbours of
+        them, once for all pairs that ask the same question (targets of one class) in one call of a
+        method, and n for every edge of a baseline or an input. The rule then pays for the few edges
+        of the path itself: of the nodes above only norms were kept, for their gradients would be as
+        many maps as there are edges. Distances among points: N² numbers.
+
+    References:
+        Salek and Enguehard, "Using the Path of Least Resistance to Explain Deep Networks" (arXiv
+        2502.12108), the version with nearest neighbours; with "euclidean" Jha et al., "Enhanced
+        Integrated Gradients", Genome Biology 2020. The published code puts all inputs of a batch
+        into one graph, so that a map depends on what is explained beside it; here it does not. Its
+        Steiner points (``n_steiner``, more nodes on long edges by a scheme of arXiv 2007.10430) are
+        left out, for the paper does not say which edges are long or how many points they get: give
+        more ``points``.
     """
 
     points: Tensor | Sequence[Any]
@@ -301,7 +308,7 @@ class _PointSet:
     steepness: dict[int, dict[int, float]] = field(default_factory=dict)
 
     @classmethod
-    def of(cls, data: Any, start: Tensor) -> _PointSet:
+    def of(cls, data: Tensor | Sequence[Any], start: Tensor) -> _PointSet:
         if isinstance(data, Tensor):
             points = data.detach()
         else:

@@ -1,4 +1,4 @@
-"""Greedy paths: at every step the coordinates that cost least move first.
+"""Greedy paths (Guided IG, SAMP): at every step the coordinates of least cost move first.
 
     p_0 = b,   g = ∇F(p_k),   ‖x − p_{k+1}‖₁ = (1 − (k+1)/K) ‖x − b‖₁
 
@@ -41,25 +41,30 @@ moves first."""
 
 @part
 class Guided(Path):
-    """Guided IG: the coordinates whose gradient is smallest in absolute value move first.
+    """Guided IG: the coordinates with the smallest absolute gradient move first.
 
         S = the ``fraction`` of coordinates with the smallest |∂_i F(p)| among those that may move;   p_S moves towards x_S
 
-    steps     gradients, and segments: each covers a K-th of the L1 distance
-    fraction  of all coordinates, how many move at a time; ties move together
-    stray     δ, how far a coordinate's own part of its way may be from the path's: after k of K
-              steps it lies between k/K − δ and k/K + δ. 0 is the straight line, 1 leaves the path
-              free
+    Args:
+        steps: gradients, and segments: each covers a K-th of the L1 distance.
+        fraction: of all coordinates, how many move at a time; ties move together.
+        stray: δ, how far a coordinate's own part of its way may be from the path's: after k of K
+            steps it lies between k/K − δ and k/K + δ. 0 is the straight line, 1 leaves the path
+            free.
 
-    Cost: one gradient per step, of all references and examples in one batch, handed on as
-    ``at_start`` (and, but for the last step, as its predecessor's ``at_end``). Memory does not grow
-    with steps. The path stays in the box between baseline and input and no coordinate turns back.
+    Cost:
+        One gradient per step, of all references and examples in one batch, handed on as
+        ``at_start`` (and, but for the last step, as its predecessor's ``at_end``). Memory does not
+        grow with steps. The path stays in the box between baseline and input and no coordinate
+        turns back.
 
-    Source: Kapishnikov, Venugopalan, Avci, Wedin, Terry, Bolukbasi, "Guided Integrated Gradients:
-    an Adaptive Path Method for Removing Noise", CVPR 2021 (arXiv 2106.09788). The band and the
-    defaults are those of the published code (PAIR-code/saliency); the paper keeps the path near the
-    line by anchors instead: ``Composed(Guided(stray=1.0), anchors=20)``. Distances here are
-    compared relative to ‖x − b‖₁, there to 1e-9 absolutely, which inputs in small units run into.
+    References:
+        Kapishnikov, Venugopalan, Avci, Wedin, Terry, Bolukbasi, "Guided Integrated Gradients: an
+        Adaptive Path Method for Removing Noise", CVPR 2021 (arXiv 2106.09788). The band and the
+        defaults are those of the published code (PAIR-code/saliency); the paper keeps the path near
+        the line by anchors instead: ``Composed(Guided(stray=1.0), anchors=20)``. Distances here are
+        compared relative to ‖x − b‖₁, there to 1e-9 absolutely, which inputs in small units run
+        into.
     """
 
     steps: int = 200
@@ -94,28 +99,33 @@ class Guided(Path):
 
 @part
 class SAMP(Path):
-    """Salient manipulation: the coordinates whose move changes F most are moved first, the opposite
-    of ``Guided``.
+    """Salient manipulation path (SAMP): the coordinates that change F most move first.
+
+    The opposite of ``Guided``.
 
         S = the ``fraction`` of coordinates with the largest ∂_i F(p) (x_i − p_i) among those not
         yet there
-
-    steps     gradients, and segments: each covers a K-th of the L1 distance
-    fraction  of all coordinates, how many move at a time
-    first     "highest": what raises F most moves first; "lowest": what lowers it most
-    tie       coordinates whose change of F is within this part of the last one chosen move with it
 
     The published insertion is ``SAMP()`` from a blurred baseline; the published deletion goes from
     the input to black and takes away what lowers F most, ``Reversed(SAMP(first="lowest"))``. The
     published map is the sum of the two.
 
-    Cost and properties: as ``Guided``. Source: Zhang, Zheng, Zhou, Lu, "Path Choice Matters for
-    Clear Attribution in Path Methods" (SAMP), ICLR 2024 (arXiv 2401.10442). There a gradient moves
-    five pixels, about 20000 gradients at 224² (here ``SAMP(10_000, 1e-4)``), colours of a pixel
-    move together, and ties are taken within an absolute 1e-6 in the implementation that is public,
-    by which all pixels tie where gradients are small; here the tolerance is relative. Momentum
-    (SAMP++) is left out: neither the abstract nor any code that is public says what is carried on
-    from step to step.
+    Args:
+        steps: gradients, and segments: each covers a K-th of the L1 distance.
+        fraction: of all coordinates, how many move at a time.
+        first: "highest": what raises F most moves first; "lowest": what lowers it most.
+        tie: coordinates whose change of F is within this part of the last one chosen move with it.
+
+    Cost:
+        Cost and properties are those of ``Guided``.
+
+    References:
+        Zhang, Zheng, Zhou, Lu, "Path Choice Matters for Clear Attribution in Path Methods" (SAMP),
+        ICLR 2024 (arXiv 2401.10442). There a gradient moves five pixels, about 20000 gradients at
+        224² (here ``SAMP(10_000, 1e-4)``), colours of a pixel move together, and ties are taken
+        within an absolute 1e-6 in the implementation that is public, by which all pixels tie where
+        gradients are small; here the tolerance is relative. Momentum (SAMP++) is left out: neither
+        the abstract nor any code that is public says what is carried on from step to step.
     """
 
     steps: int = 200

@@ -1,4 +1,5 @@
-"""The largest gradients met on climbs that start along the way."""
+"""Geometrically guided IG: the largest gradients found by gradient ascent from points of the
+path."""
 
 from __future__ import annotations
 
@@ -20,23 +21,29 @@ _BLOCK_ELEMENTS = 1 << 23  # climbs are made in blocks of about this many number
 
 @part
 class Ascent(Rule):
-    """Not an integral: from ``steps`` + 1 points of a segment climb F, and keep the largest
-    gradient of each feature.
+    """The largest gradient of each feature, on ascents of F from points of a segment (GGIG).
+
+    This is not an integral; ascents start from ``steps`` + 1 points.
 
         P_i = start + (i/m) (end − start),  i = 0 … m        P_i ← P_i + rate ∇F(P_i),  ``iterations`` − 1 times
         M_i = max over the climb of ∇F(P_i), feature by feature (the first at the point itself)
         share = max_i M_i, or the trapezoid rule's mean of them, or their plain mean
 
-    steps, iterations  m, and gradients per climb
-    rate               of a step, in units of input² per unit of F
-    gather             over the points: "max", "trapezoid" or "mean"
-    signed             the largest gradient, as published, which prefers positive ones; False: the
-                       largest |∇F|
-
     The share has the units of a gradient: it is not multiplied by the way from start to end, and a
-    segment without a length has none. It adds up to nothing. Cost: (steps + 1) · iterations
-    gradients; memory does not grow with either. Source: Rahman, Lewis, Plis, "Geometrically Guided
-    Integrated Gradients", arXiv 2206.05903.
+    segment without a length has none. It adds up to nothing.
+
+    Args:
+        steps, iterations: m, and gradients per climb.
+        rate: of a step, in units of input² per unit of F.
+        gather: over the points: "max", "trapezoid" or "mean".
+        signed: the largest gradient, as published, which prefers positive ones; False: the largest
+            |∇F|.
+
+    Cost:
+        (steps + 1) · iterations gradients; memory does not grow with either.
+
+    References:
+        Rahman, Lewis, Plis, "Geometrically Guided Integrated Gradients", arXiv 2206.05903.
     """
 
     steps: int = 50

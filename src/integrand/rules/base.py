@@ -1,4 +1,4 @@
-"""What a rule is, and the one loop over nodes that every rule with nodes uses.
+"""Base class of rules, and the loop over nodes that all rules with nodes use.
 
 A rule is any callable ``(field, segment) -> share (K, R, B, \\*s)``: what the path's piece
 contributes to the attribution. Shares, not gradients, leave a rule, because not every way of giving
@@ -27,7 +27,7 @@ from ..fields import Field
 
 @dataclass(frozen=True, eq=False)
 class Integrated:
-    """A share, and what its rule knows about it.
+    """A share, with its error estimate and the values of F its rule came by.
 
     share (K, R, B, \\*s);  error (K, R, B) the estimated L2 error, NaN where the rule estimates
                             none
@@ -46,7 +46,7 @@ class Integrated:
 
     @classmethod
     def ensure(cls, result: Tensor | Integrated) -> Integrated:
-        """A bare tensor is a share whose error nobody estimated."""
+        """Wrap a bare tensor; its error estimate is NaN (unknown)."""
         if isinstance(result, Integrated):
             return result
         return cls(result, result.new_full(result.shape[:3], float("nan")))
@@ -57,7 +57,7 @@ Table = tuple[tuple[float, ...], tuple[float, ...]]
 
 
 class RuleLike(Protocol):
-    """Whatever can be called as a rule."""
+    """Anything callable as a rule: ``(field, segment) -> share``."""
 
     def __call__(self, field: Field, segment: Segment) -> Tensor | Integrated: ...
 
@@ -140,7 +140,7 @@ class _StrangerRule(Stranger, Rule):
 
 
 def as_rule(rule: RuleLike) -> Rule:
-    """A rule as it is, or a user's callable as one, with what it says of itself."""
+    """Convert to a ``Rule``; a user's callable is wrapped, and keeps the attributes it declares."""
     return rule if isinstance(rule, Rule) else _StrangerRule(rule)
 
 
@@ -170,7 +170,9 @@ def least_norm(moving: Tensor) -> Tensor:
 def mean_gradient(
     field: Field, segment: Segment, nodes: Tensor, weights: Tensor, credit: Credit | None = None
 ) -> Tensor:
-    """Σ_q w_q ∇F(start + t_q (end − start)) → (K, R, B, \\*s), in float32 at least.
+    """The weighted mean of gradients at nodes of each piece.
+
+        Σ_q w_q ∇F(start + t_q (end − start)) → (K, R, B, \\*s), in float32 at least
 
     Nodes, weights and ``credit`` are those of ``mean_gradients``.
     """

@@ -1,5 +1,4 @@
-"""Rules that give credit otherwise than by displacement times gradient; ``IDGI`` (IDGI) has a file
-of its own.
+"""Integrated Decision Gradients, and rescaling of shares to completeness.
 
     Decision    ∫ g ⊙ γ' · dF/dα dα                           gradients count as much as F moves where they are taken (IDG)
     Rescaled    share · ΔF / Σ share                          any rule, made to add up
@@ -29,7 +28,7 @@ from .endpoints import ends_of
 
 @part
 class IntegratedDecisionGradients(Rule):
-    """Gradients that count as much as F moves where they are taken (Integrated Decision Gradients).
+    """Integrated Decision Gradients (IDG): gradients weighed by how fast F changes on the path.
 
         share_i = ∫ g_i γ_i' · φ' dα,   φ(α) = F(γ(α)),   φ' = g · γ'
 
@@ -40,12 +39,16 @@ class IntegratedDecisionGradients(Rule):
     gradient. ``pilot=1`` leaves the steps even. α is the path's clock: on a path of several
     segments, each takes ``steps`` nodes of its own.
 
-    Cost: ``steps`` gradients and ``pilot`` + 1 values. Error O(1/steps²) for smooth F. Source:
-    Walker et al., "Integrated Decision Gradients", AAAI 2024 (arXiv 2305.20052). The authors' code
-    deviates: its sampler places steps by slopes that are shifted to begin at zero and skips cells
-    without samples without moving on, so that where F is flat at first all samples fall in front of
-    the decision (nothing is then explained); φ' is a backward difference; and the mean over steps
-    is divided by their number once more. Here the integral is what is computed.
+    Cost:
+        ``steps`` gradients and ``pilot`` + 1 values. Error O(1/steps²) for smooth F.
+
+    References:
+        Walker et al., "Integrated Decision Gradients", AAAI 2024 (arXiv 2305.20052). The authors'
+        code deviates: its sampler places steps by slopes that are shifted to begin at zero and
+        skips cells without samples without moving on, so that where F is flat at first all samples
+        fall in front of the decision (nothing is then explained); φ' is a backward difference; and
+        the mean over steps is divided by their number once more. Here the integral is what is
+        computed.
     """
 
     steps: int = 50
@@ -99,8 +102,9 @@ class Rescaled(Rule):
     residual then tells. A factor is only as good as the sum it divides by: shares that nearly
     cancel are blown up.
 
-    Cost: that of the rule, and F at ends that neither it nor the path has come by. Error: the
-    rule's, scaled alike.
+    Cost:
+        That of the rule, and F at ends that neither it nor the path has come by. Error: the rule's,
+        scaled alike.
     """
 
     rule: Adopted[RuleLike, Rule] = Adopted(as_rule, IntegratedDecisionGradients())

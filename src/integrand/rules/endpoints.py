@@ -1,5 +1,5 @@
-"""F at the ends of pieces: what the path or a rule knows of it, what neighbours know, and what has
-to be asked for."""
+"""Values of F at the ends of pieces: known from the path, the rule or neighbours, else
+evaluated."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""The change of F over each piece, shared out along the gradient (IDGI)."""
+"""IDGI: the change of F over each piece, distributed by the squared gradient."""
 
 from __future__ import annotations
 
@@ -19,8 +19,9 @@ from .endpoints import filled, is_chained, moving_pieces
 
 @part
 class IDGI(Rule):
-    """The change of F over each of ``n`` equal pieces p_k → p_{k+1}, shared out by the squared
-    gradient at p_k (IDGI).
+    """IDGI: the change of F over each of ``n`` equal pieces, distributed by the squared gradient.
+
+    The gradient is taken at the start p_k of each piece p_k → p_{k+1}.
 
         share_i = Σ_k g_i(p_k)² / ‖g(p_k)‖² · (F(p_{k+1}) − F(p_k))
 
@@ -31,15 +32,20 @@ class IDGI(Rule):
     is no direction to give credit along: nothing is given, and the change over that piece is left
     to the residual.
 
-    Cost: n gradients, of which the path may have paid for the first; F comes free with them, and at
-    the end of the last piece, where the path does not know it, for one value. Memory does not grow
-    with n. Source: Yang, Wang, Bilgic, "IDGI: A Framework to Eliminate Explanation Noise from
-    Integrated Gradients", CVPR 2023.
+    Cost:
+        n gradients, of which the path may have paid for the first; F comes free with them, and at
+        the end of the last piece, where the path does not know it, for one value. Memory does not
+        grow with n.
 
-    >>> import torch, integrand as ig
-    >>> method = ig.Method(rule=ig.rules.IDGI(4))
-    >>> method(ig.fields.Linear(torch.tensor([1.0, 2.0])), torch.ones(1, 2)).values
-    tensor([[0.6000, 2.4000]])
+    References:
+        Yang, Wang, Bilgic, "IDGI: A Framework to Eliminate Explanation Noise from Integrated
+        Gradients", CVPR 2023.
+
+    Example:
+        >>> import torch, integrand as ig
+        >>> method = ig.Method(rule=ig.rules.IDGI(4))
+        >>> method(ig.fields.Linear(torch.tensor([1.0, 2.0])), torch.ones(1, 2)).values
+        tensor([[0.6000, 2.4000]])
     """
 
     n: int = 1
@@ -139,9 +145,11 @@ class _NodeValues:
     """F at the nodes of all pieces that move, as far as it is known: the path's, what was asked
     for, and what came with gradients.
 
-    values  (K·(n+1)·R·B,) F at the n nodes of every piece and at its end, NaN where it is not known;  moving (K, R·B)
-    after   (K, R·B) where F at the end of each piece stands: where the next piece that moves begins
-            with it, the place of that
+    Attributes:
+        values: (K·(n+1)·R·B,) F at the n nodes of every piece and at its end, NaN where it is not
+            known;  moving (K, R·B).
+        after: (K, R·B) where F at the end of each piece stands: where the next piece that moves
+            begins with it, the place of that.
     """
 
     n: int

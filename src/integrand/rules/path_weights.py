@@ -1,4 +1,4 @@
-"""Weights along a path: parts of it that count more than others.
+"""Weight functions along a path.
 
 A path weight is any callable ``w(α) → (…)`` of the path's clock α in [0, 1] (float64, 0 at the
 baseline and 1 at the input), finite and at least 0. Where it knows its integral it says so in
@@ -155,8 +155,12 @@ NAMED: dict[str, PathWeight] = {
 
 
 def weight_of(value: Any) -> PathWeight:
-    """A path weight as people give it: a name, or a callable. Errors: ``UnknownName``;
-    ``InputError`` for 1/α."""
+    """A path weight as people give it: a name, or a callable.
+
+    Raises:
+        UnknownName: for a name that is none.
+        InputError: for 1/α.
+    """
     if value == "inverse":
         Power(-1)  # says why not
     if isinstance(value, str):
@@ -210,8 +214,11 @@ def means_of(weight: PathWeightLike, begins: Tensor, ends: Tensor, *, panels: in
 
 
 def weight_at(weight: PathWeightLike, alpha: Tensor) -> Tensor:
-    """w at clocks (…), float64. Errors: ``InputError`` where it is negative or not finite, or
-    shaped otherwise."""
+    """w at clocks (…), float64.
+
+    Raises:
+        InputError: where it is negative or not finite, or shaped otherwise.
+    """
     values = torch.as_tensor(weight(alpha), dtype=torch.float64)
     if values.shape not in (alpha.shape, torch.Size()):
         raise InputError(

@@ -1,4 +1,6 @@
-"""Rules with fixed nodes: share = (end − start) ⊙ Σ_q w_q ∇F(start + t_q (end − start)).
+"""Quadrature rules with fixed nodes.
+
+    share = (end − start) ⊙ Σ_q w_q ∇F(start + t_q (end − start))
 
 A rule is its table of nodes and weights; weights sum to one. What the path has already paid for at
 the ends of a segment is used, not evaluated again.
@@ -71,8 +73,13 @@ def _checked_pieces(n: int) -> int:
 
 @part
 class Left(Quadrature):
-    """The gradient at the start of each of ``n`` equal pieces: t = q/n, w = 1/n. Error O(1/n).
-    Cost: n gradients."""
+    """Left Riemann sum: the gradient at the start of each of ``n`` equal pieces.
+
+        t = q/n,   w = 1/n,   error O(1/n)
+
+    Cost:
+        n gradients.
+    """
 
     n: int = 1
 
@@ -83,11 +90,15 @@ class Left(Quadrature):
 
 @part
 class Right(Quadrature):
-    """The gradient at the end of each of ``n`` equal pieces: t = (q+1)/n, w = 1/n. Error O(1/n).
-    Cost: n gradients.
+    """Right Riemann sum: the gradient at the end of each of ``n`` equal pieces.
+
+        t = (q+1)/n,   w = 1/n,   error O(1/n)
 
     On a descent from the input this is the published rule of IG2: its gradients come with the path,
     for nothing.
+
+    Cost:
+        n gradients.
     """
 
     n: int = 1
@@ -99,8 +110,13 @@ class Right(Quadrature):
 
 @part
 class Midpoint(Quadrature):
-    """The gradient in the middle of each of ``n`` equal pieces: t = (q+½)/n, w = 1/n. Error
-    O(1/n²). Cost: n gradients."""
+    """Midpoint rule: the gradient in the middle of each of ``n`` equal pieces.
+
+        t = (q+½)/n,   w = 1/n,   error O(1/n²)
+
+    Cost:
+        n gradients.
+    """
 
     n: int = 1
 
@@ -111,10 +127,12 @@ class Midpoint(Quadrature):
 
 @part
 class Trapezoid(Quadrature):
-    """The mean of the gradients at both ends of each of ``n`` equal pieces: w = ½, 1, …, 1, ½ over
-    n. Error O(1/n²).
+    """Trapezoid rule: the mean gradient of both ends of each of ``n`` equal pieces.
 
-    Cost: n + 1 gradients. The weights sum to one (peers' sum to (n − 1)/n).
+        t = q/n,   w = ½, 1, …, 1, ½ over n,   error O(1/n²)
+
+    Cost:
+        n + 1 gradients. The weights sum to one (peers' sum to (n − 1)/n).
     """
 
     n: int = 1
@@ -126,11 +144,14 @@ class Trapezoid(Quadrature):
 
 @part
 class Simpson(Quadrature):
-    """Parabolas through both ends and the middle of each of ``n`` equal pieces: w = 1/6, 4/6, 2/6,
-    …, 1/6 over n.
+    """Simpson's rule on ``n`` equal pieces: parabolas through both ends and the middle.
 
-    Error O(1/n⁴). Cost: 2n + 1 gradients; where the path has paid for the ends (a descent), one per
-    segment.
+        w = 1/6, 4/6, 2/6, …, 1/6 over n
+
+    Error O(1/n⁴).
+
+    Cost:
+        2n + 1 gradients; where the path has paid for the ends (a descent), one per segment.
     """
 
     n: int = 1
@@ -143,11 +164,14 @@ class Simpson(Quadrature):
 
 @part
 class GaussLegendre(Quadrature):
-    """``n`` Gauss–Legendre nodes: exact for gradients that are polynomials of degree 2n − 1 along
-    the segment.
+    """Gauss–Legendre quadrature with ``n`` nodes.
 
-    The best fixed rule for smooth models; on kinks (ReLU) its error falls like 1/n. Cost: n
-    gradients.
+    Exact for gradients that are polynomials of degree 2n − 1 along the segment.
+
+    The best fixed rule for smooth models; on kinks (ReLU) its error falls like 1/n.
+
+    Cost:
+        n gradients.
     """
 
     n: int = 50
@@ -165,10 +189,17 @@ def _gauss_legendre(n: int) -> Table:
 
 @part
 class ClenshawCurtis(Quadrature):
-    """``n`` + 1 nodes at t = (1 − cos(π j / n)) / 2, n even: about as good as Gauss–Legendre, and
-    doubling n uses every node again.
+    """Clenshaw–Curtis quadrature with ``n`` + 1 nodes, n even.
 
-    Cost: n + 1 gradients. Source: Clenshaw and Curtis, Numerische Mathematik 2, 1960.
+        t = (1 − cos(π j / n)) / 2
+
+    About as good as Gauss–Legendre, and doubling n uses every node again.
+
+    Cost:
+        n + 1 gradients.
+
+    References:
+        Clenshaw and Curtis, Numerische Mathematik 2, 1960.
     """
 
     n: int = 16

@@ -1,5 +1,5 @@
-"""What methods around a method share: the method inside, its runs accounted for as one, its
-warnings given once.
+"""Shared code of wrappers: the method inside, several runs accounted for as one, their warnings
+merged.
 
 A wrapper is called like a Method, ``(field, x, *, watch=None) -> Attribution``, and holds what it
 wraps as ``method``. Nothing else has to be known of it: who wants the baseline, the path or the
@@ -80,8 +80,9 @@ def one_call(explain: Callable[..., Attribution]) -> Callable[..., Attribution]:
 class FixedBaseline:
     """A field and inputs, and where a method starts from for them, asked for once.
 
-    x          (B, \\*s) in the type of the integration
-    references (R, B, \\*s) of the method's baseline
+    Attributes:
+        x: (B, \\*s) in the type of the integration.
+        references: (R, B, \\*s) of the method's baseline.
     """
 
     def __init__(self, method: Explainer, field: Field, x: Tensor) -> None:
@@ -178,7 +179,7 @@ def same_start(begin: Tensor, references: Tensor) -> bool:
 
 @contextmanager
 def warned_once() -> Iterator[None]:
-    """What several runs warn of is said once, with how often."""
+    """Collect warnings of repeated runs and re-issue each once, with its count."""
     # Filters are those of the whole process: two threads that change them at once would leave them
     # changed.
     with turn(), warnings.catch_warnings(record=True) as caught:

@@ -1,5 +1,5 @@
-"""Gradient artificial distancing: only what stays important when two classes are pushed apart is
-kept.
+"""Gradient artificial distancing (GAD): keep the attributions that persist as two classes are
+pushed apart.
 
     f_t ≈ f + τ_t u on class A, f − τ_t u on class B         support regressors: copies of the
                                                              model, trained to say so
@@ -43,10 +43,11 @@ _FEWEST = 5  # examples of each class: fewer cannot be both learnt from and held
 class Supports:
     """Support regressors, and how well they learnt what they were to say.
 
-    models  T copies of the model, in eval mode
-    fit     R² of each on examples that it was not trained on, along the direction in which classes
-            were pushed apart
-    rows    how many rows they were trained on together, each one forward and one backward pass
+    Attributes:
+        models: T copies of the model, in eval mode.
+        fit: R² of each on examples that it was not trained on, along the direction in which classes
+            were pushed apart.
+        rows: how many rows they were trained on together, each one forward and one backward pass.
     """
 
     models: tuple[nn.Module, ...]
@@ -59,54 +60,64 @@ class Supports:
 
 @part
 class ArtificialDistancing(Wrapper):
-    """GAD (experimental): the method's map, where it persists as two classes are pushed apart.
+    """Gradient artificial distancing (GAD, experimental): keep what persists as two classes are
+    pushed apart.
 
         goal_t(x) = f(x) ± τ_t u,   u = (e_A − e_B)/√2,   τ_t = distances_t × the gap between the classes' means along u
         f_t = copy of f, min Σ ‖f_t(x) − goal_t(x)‖² over the data
         A = A_f ⊙ [feature among the first ``keep`` of Σ|A_f| and of every Σ|A_{f_t}|]
 
-    method     any method
-    data       examples of both classes: a tensor (N, \\*s), a dataset, or a DataLoader, of examples
-               or of (example, label) pairs; all of it is held in memory
-    classes    (A, B), the two outputs that are compared; examples of other classes are left out
-    labels     (N,) the examples' classes, where the data brings none; else the model's own guess
-               among the two
-    distances  τ_t in units of the gap; one support regressor for each
-    epochs, rate, batch   of Adam on the squared error of all outputs, over minibatches; the copies
-                          are in eval mode, so norms keep their
-               statistics and nothing is dropped
-    held       the part of each class that is held out, to see whether a support has learnt
-               (``fit``)
-    fit        an R² on what was held out below this is warned of (``SupportWarning``)
-    keep       the part of features that counts as important
-    features   what a feature is: "auto" is pixels for images, else tokens or columns
-    seed       of the split and of the minibatches; nothing global is touched
-    supports   support regressors that are trained already (``trained``); without them every call
-               trains its own
-
     The user's model is copied and not touched. ``notes["fit"]`` (T, 1, B) is each support's R²;
     ``notes["kept"]`` (1, 1, B) the part of features that is left. Zeros are features that did not
     persist; what they would have had is in ``residual``.
 
-    Cost: (1 + T) × the method's, which ``cost`` counts, and T × epochs × (1 − held) × N training
-    rows of one forward and one backward pass, to parameters too, which it does not
-    (``Supports.rows`` says how many); ``seconds`` holds the time of both. Train once for many
-    calls: ``method.trained(field)``. Errors: ``InputError`` for data that does not fit, fewer than
-    five examples of either class, or training models with arguments for each example, which the
-    data would need too; ``ModelError`` for functions, which have no parameters to train.
+    Args:
+        method: any method.
+        data: examples of both classes: a tensor (N, \\*s), a dataset, or a DataLoader, of examples
+            or of (example, label) pairs; all of it is held in memory.
+        classes: (A, B), the two outputs that are compared; examples of other classes are left out.
+        labels: (N,) the examples' classes, where the data brings none; else the model's own guess
+            among the two.
+        distances: τ_t in units of the gap; one support regressor for each.
+        epochs, rate, batch: of Adam on the squared error of all outputs, over minibatches; the
+            copies are in eval mode, so norms keep their statistics and nothing is dropped.
+        held: the part of each class that is held out, to see whether a support has learnt
+            (``fit``).
+        fit: an R² on what was held out below this is warned of (``SupportWarning``).
+        keep: the part of features that counts as important.
+        features: what a feature is: "auto" is pixels for images, else tokens or columns.
+        seed: of the split and of the minibatches; nothing global is touched.
+        supports: support regressors that are trained already (``trained``); without them every call
+            trains its own.
 
-    Source: Mazini Rodrigues, Boutry, Najman, "Transforming gradient-based techniques into
-    interpretable methods", arXiv 2401.14434. Theirs, as far as the abstract says: pairs of classes,
-    shifted activations of the last layer, support regressors from images to them, and a fusion of
-    maps of which only persistent regions remain. Ours: the shift along u in units of the classes'
-    gap, its sizes, all parameters trained by Adam, the fusion by the intersection of the highest
-    ``keep`` of |A|, and every default. No number of the paper could be checked.
+    Raises:
+        InputError: for data that does not fit, fewer than five examples of either class, or
+            training models with arguments for each example, which the data would need too.
+        ModelError: for functions, which have no parameters to train.
 
-    >>> import torch, integrand as ig
-    >>> model = torch.nn.Sequential(torch.nn.Linear(4, 8), torch.nn.Tanh(), torch.nn.Linear(8, 2))
-    >>> method = ig.ArtificialDistancing(ig.methods.integrated(), torch.randn(40, 4), (0, 1), torch.arange(40) % 2, keep=0.5)
-    >>> method
-    ArtificialDistancing(Method(), tensor<40x4>, (0, 1), tensor<40>, keep=0.5)
+    Cost:
+        (1 + T) × the method's, which ``cost`` counts, and T × epochs × (1 − held) × N training rows
+        of one forward and one backward pass, to parameters too, which it does not
+        (``Supports.rows`` says how many); ``seconds`` holds the time of both. Train once for many
+        calls: ``method.trained(field)``.
+
+    References:
+        Mazini Rodrigues, Boutry, Najman, "Transforming gradient-based techniques into interpretable
+        methods", arXiv 2401.14434. Theirs, as far as the abstract says: pairs of classes, shifted
+        activations of the last layer, support regressors from images to them, and a fusion of maps
+        of which only persistent regions remain. Ours: the shift along u in units of the classes'
+        gap, its sizes, all parameters trained by Adam, the fusion by the intersection of the
+        highest ``keep`` of |A|, and every default. No number of the paper could be checked.
+
+    Example:
+        >>> import torch, integrand as ig
+        >>> model = torch.nn.Sequential(
+        ...     torch.nn.Linear(4, 8), torch.nn.Tanh(), torch.nn.Linear(8, 2)
+        ... )
+        >>> data, labels = torch.randn(40, 4), torch.arange(40) % 2
+        >>> method = ig.ArtificialDistancing(ig.methods.integrated(), data, (0, 1), labels, keep=0.5)
+        >>> method
+        ArtificialDistancing(Method(), tensor<40x4>, (0, 1), tensor<40>, keep=0.5)
     """
 
     method: Adopted[ExplainerLike, Explainer] = Adopted(as_explainer)

@@ -1,4 +1,4 @@
-"""Greedy PIG: explain, reveal the features that come first, explain what is left from there.
+"""Greedy PIG: explain, reveal the top features, explain the rest from there.
 
     S ← ∅
     b_S ← x on S, b elsewhere
@@ -41,21 +41,11 @@ _ROUNDS = 10
 
 @part
 class GreedyPIG(Wrapper):
-    """Greedy PIG: features in the order in which they are revealed, each round explained from where
-    the last one left off.
+    """Greedy PIG: features in the order in which they are revealed, round by round.
+
+    Each round is explained from where the last one left off.
 
         a_S = A(x; b_S),   b_S = x on S, b elsewhere;   next: the z features outside S with the largest Σ_{i in feature} a_S,i
-
-    method    any method that starts at its baseline; every round is complete for F(x) − F(b_S), as
-              far as the method is
-    chunk     z, how many features the first round takes; without it as many as make up ``rounds``
-    rounds    at most so many rounds (10, where there is no chunk); the last one takes all that is
-              left
-    features  what is revealed at a time: "pixels" (channels summed), an int (square patches of that
-              side), "columns", "tokens", or a label map; "auto" is pixels for images, tokens for
-              sequences, columns for tables
-    growth    each round takes so many times as many features as the one before
-    largest   the largest (signed) first; False: the smallest first, those that speak most against
 
     ``values`` are ranks: n − position, so n for the first of n features and 1 for the last, on
     every element of a feature. They are an order and no parts of a sum: ``residual`` is what is
@@ -66,21 +56,44 @@ class GreedyPIG(Wrapper):
     round, ``error`` is the largest of all rounds, and ``converged`` says whether all were.
 
     Ties go to the feature that comes first; features a label map does not have for an example come
-    last. Cost: rounds × the method's; memory rounds × B × n for the notes, and every reference for
-    every example from the second round on. Errors: ``InputError`` for methods whose path chooses
-    its own start (IG2), which cannot start at b_S, and for those of a layer.
+    last.
 
-    Source: Axiotis et al., "Greedy PIG: Adaptive Integrated Gradients", arXiv 2311.06192. No code
-    was published; z and the number of rounds of the paper are not known here, ten rounds are our
-    choice.
+    Args:
+        method: any method that starts at its baseline; every round is complete for F(x) − F(b_S),
+            as far as the method is.
+        chunk: z, how many features the first round takes; without it as many as make up ``rounds``.
+        rounds: at most so many rounds (10, where there is no chunk); the last one takes all that is
+            left.
+        features: what is revealed at a time: "pixels" (channels summed), an int (square patches of
+            that side), "columns", "tokens", or a label map; "auto" is pixels for images, tokens for
+            sequences, columns for tables.
+        growth: each round takes so many times as many features as the one before.
+        largest: the largest (signed) first; False: the smallest first, those that speak most
+            against.
 
-    >>> import torch, integrand as ig
-    >>> field = ig.fields.Function(lambda z: torch.tanh(3 * (z[:, 0] + z[:, 1])) + 0.4 * z[:, 2])
-    >>> x = torch.tensor([[1.0, 0.9, 1.0]])
-    >>> ig.methods.integrated()(field, x).values.argsort(descending=True).tolist()
-    [[0, 1, 2]]
-    >>> ig.GreedyPIG(ig.methods.integrated(), chunk=1)(field, x).values.argsort(descending=True).tolist()
-    [[0, 2, 1]]
+    Raises:
+        InputError: for methods whose path chooses its own start (IG2), which cannot start at b_S,
+            and for those of a layer.
+
+    Cost:
+        rounds × the method's; memory rounds × B × n for the notes, and every reference for every
+        example from the second round on.
+
+    References:
+        Axiotis et al., "Greedy PIG: Adaptive Integrated Gradients", arXiv 2311.06192. No code was
+        published; z and the number of rounds of the paper are not known here, ten rounds are our
+        choice.
+
+    Example:
+        >>> import torch, integrand as ig
+        >>> f = lambda z: torch.tanh(3 * (z[:, 0] + z[:, 1])) + 0.4 * z[:, 2]
+        >>> field = ig.fields.Function(f)
+        >>> x = torch.tensor([[1.0, 0.9, 1.0]])
+        >>> ig.methods.integrated()(field, x).values.argsort(descending=True).tolist()
+        [[0, 1, 2]]
+        >>> greedy = ig.GreedyPIG(ig.methods.integrated(), chunk=1)
+        >>> greedy(field, x).values.argsort(descending=True).tolist()
+        [[0, 2, 1]]
     """
 
     method: Adopted[ExplainerLike, Explainer] = Adopted(as_explainer)

@@ -1,5 +1,5 @@
-"""A method at a layer: its ends and corners are lifted there, and shares are measured on the
-straight lines between.
+"""Attribution to a layer: path corners are mapped to the layer's values, and shares are measured
+there.
 
     z_0 ───────▶ z_1 ───────▶ z_2 = x         the method's path, in the space of the inputs
      │ lift       │ lift       │ lift         the whole model, once for each corner
@@ -17,7 +17,7 @@ from __future__ import annotations
 import dataclasses
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
-from typing import Any, ClassVar
+from typing import ClassVar
 
 import torch
 from torch import Tensor, nn
@@ -30,7 +30,7 @@ from ...core.shapes import plain, state_dtype, total
 from ...core.values import part
 from ...errors import BaselineError, IncompleteWarning, InputError, warn
 from ...fields import Cast, CountedField, Field, Subset
-from ...fields.layer import LayerActivations
+from ...fields.layer import LayerActivations, LayerField
 from ...fields.views import CallCount
 from ...model.layout import Layout
 from ...model.network import Site, check_side
@@ -54,34 +54,42 @@ class Layered(Wrapper):
 
         A(x) = Σ_r w_r Σ_k (h_{k+1} − h_k) ⊙ ∫ ∂F/∂h dt        h_k: what is at the layer at corner k of the method's path
 
-    site    a layer by name, the module itself, or an ``ig.fields.Site``; a list of them for several
-            at once, which move together
-    method  any method: its baseline and its path live in the space of the inputs, its rule and its
-            weighting in the layer's. Of a wrapper the baseline alone does: ``Layered("1",
-            SmoothGrad(…))`` adds noise to the layer's values, ``GreedyPIG`` ranks the layer's
-            features. To add noise to the inputs put the layer inside, ``SmoothGrad(Layered("1",
-            …))``
-    side    "output" of the layer, or its "input"
-    start   what the method's baseline is one of: the "inputs", or values of the "layer" (a
-            ``PerPlace`` for several)
-
     A layer that returns several tensors (an LSTM, attention) is explained at all of them, and one
     that runs several times in all of its runs; ``ig.fields.Site(layer, tensor=0, run=1)`` names
     one. Maps of several layers and tensors are a tuple from ``ig.explain``, and laid end to end (B,
     n) here; runs are added up (their inputs and baselines too) where they have the same shape. They
     add up to the change together.
 
-    Cost: one forward pass for every corner of the path (references and inputs are corners);
-    gradients run only what is behind the layer. ``inputs`` and ``baselines`` of the result are
-    those of the layer. Where something passes the layer by, the residual holds its part of the
-    change. Errors: ``UnknownName`` for the layer, ``ModelError`` where a layer is no place to
-    explain at.
+    Args:
+        site: a layer by name, the module itself, or an ``ig.fields.Site``; a list of them for
+            several at once, which move together.
+        method: any method: its baseline and its path live in the space of the inputs, its rule and
+            its weighting in the layer's. Of a wrapper the baseline alone does: ``Layered("1",
+            SmoothGrad(…))`` adds noise to the layer's values, ``GreedyPIG`` ranks the layer's
+            features. To add noise to the inputs put the layer inside, ``SmoothGrad(Layered("1",
+            …))``.
+        side: "output" of the layer, or its "input".
+        start: what the method's baseline is one of: the "inputs", or values of the "layer" (a
+            ``PerPlace`` for several).
 
-    >>> import torch, integrand as ig
-    >>> model = torch.nn.Sequential(torch.nn.Linear(4, 8), torch.nn.Tanh(), torch.nn.Linear(8, 3))
-    >>> made = ig.explain(model, torch.randn(5, 4), target=0, method=ig.Layered("1", ig.methods.integrated()))
-    >>> made.values.shape
-    torch.Size([5, 8])
+    Raises:
+        UnknownName: for the layer.
+        ModelError: where a layer is no place to explain at.
+
+    Cost:
+        One forward pass for every corner of the path (references and inputs are corners); gradients
+        run only what is behind the layer. ``inputs`` and ``baselines`` of the result are those of
+        the layer. Where something passes the layer by, the residual holds its part of the change.
+
+    Example:
+        >>> import torch, integrand as ig
+        >>> model = torch.nn.Sequential(
+        ...     torch.nn.Linear(4, 8), torch.nn.Tanh(), torch.nn.Linear(8, 3)
+        ... )
+        >>> method = ig.Layered("1", ig.methods.integrated())
+        >>> result = ig.explain(model, torch.randn(5, 4), target=0, method=method)
+        >>> result.values.shape
+        torch.Size([5, 8])
     """
 
     site: str | nn.Module | Site | Sequence[str | nn.Module | Site]
@@ -179,7 +187,7 @@ class Layered(Wrapper):
 
     def _from_the_layer(
         self,
-        layer_field: Any,
+        layer_field: LayerField,
         x: Tensor,
         dtype: torch.dtype,
         stopwatch: Stopwatch,
@@ -297,7 +305,7 @@ class Layered(Wrapper):
         return attribution
 
 
-def _lift(layer_field: Any, dtype: torch.dtype, z: Tensor) -> LayerActivations:
+def _lift(layer_field: LayerField, dtype: torch.dtype, z: Tensor) -> LayerActivations:
     """Batches (n, B, \\*s) lifted, flat; in the type the model was given."""
     lifted: LayerActivations = layer_field.lift(
         z.flatten(0, 1).to(dtype), torch.arange(z.shape[1], device=z.device).repeat(len(z))
@@ -436,7 +444,7 @@ class _LiftedPath(Path):
     it really began."""
 
     path: Path
-    layer_field: Any
+    layer_field: LayerField
     dtype: torch.dtype
     field: Field
     x: Tensor

@@ -1,4 +1,4 @@
-"""Sequential Integrated Gradients: every feature from its own baseline, the others as they are.
+"""Sequential Integrated Gradients: each feature moves from its own baseline while the others stay.
 
     x̄_i   b on feature i, x elsewhere
     A_i   = A(x; x̄_i) on feature i               adds up to F(x) − F(x̄_i), what F loses when feature i alone is taken away
@@ -35,15 +35,11 @@ from .base import FixedBaseline, Runs, check_wrappable, one_call, same_start, wa
 
 @part
 class Sequential(Wrapper):
-    """A method asked about one feature after another: it moves from its baseline to the input, all
-    others stay in the input.
+    """Sequential Integrated Gradients: a method applied to one feature after another.
+
+    A feature moves from its baseline to the input while all others stay in the input.
 
         A_i(x) = A(x; x̄_i) on feature i,   x̄_i = b on feature i, x elsewhere
-
-    method    any method that starts at its baseline
-    features  what moves at a time: "tokens" (a word of a sentence), "pixels", an int (square
-              patches of that side), "columns" or a label map; "auto" is tokens for sequences (n,
-              d), pixels for images, columns for tables
 
     Each feature adds up to its own effect, Σ_{j in i} A_ij = F(x) − F(x̄_i), and the whole map to
     the sum of effects, which is not F(x) − F(b). ``change`` (1, B) is that sum, and ``residual``
@@ -55,21 +51,33 @@ class Sequential(Wrapper):
     Features that the baseline leaves as they are (``ig.baselines.Masked`` for special tokens) get
     nothing and cost nothing.
 
-    Cost: the method's for every feature that moves, all of them in batches: n·R·nodes gradients per
-    example, and n·R + 1 values where the rule does not evaluate F at the ends. Memory does not grow
-    with the number of features, but for the batch that is worked on. Errors: ``InputError`` for
-    methods whose path chooses its own start (IG2), and for those of a layer.
+    Args:
+        method: any method that starts at its baseline.
+        features: what moves at a time: "tokens" (a word of a sentence), "pixels", an int (square
+            patches of that side), "columns" or a label map; "auto" is tokens for sequences (n, d),
+            pixels for images, columns for tables.
 
-    Source: Enguehard, "Sequential Integrated Gradients: a simple but effective method for
-    explaining language models", Findings of ACL 2023 (arXiv 2305.15853): words, the mask token's
-    vector as the baseline, Gauss–Legendre with 50 nodes. The published code holds the sum against
-    F(x) − F(all words masked), which it is not meant to add up to.
+    Raises:
+        InputError: for methods whose path chooses its own start (IG2), and for those of a layer.
 
-    >>> import torch, integrand as ig
-    >>> field = ig.fields.Function(lambda z: z[:, 0, 0] * z[:, 1, 0])
-    >>> made = ig.Sequential(ig.methods.integrated())(field, torch.tensor([[[2.0, 1.0], [3.0, 1.0]]]))
-    >>> made.values.tolist(), made.notes["effect"].flatten().tolist()
-    ([[[6.0, 0.0], [6.0, 0.0]]], [6.0, 6.0])
+    Cost:
+        The method's for every feature that moves, all of them in batches: n·R·nodes gradients per
+        example, and n·R + 1 values where the rule does not evaluate F at the ends. Memory does not
+        grow with the number of features, but for the batch that is worked on.
+
+    References:
+        Enguehard, "Sequential Integrated Gradients: a simple but effective method for explaining
+        language models", Findings of ACL 2023 (arXiv 2305.15853): words, the mask token's vector as
+        the baseline, Gauss–Legendre with 50 nodes. The published code holds the sum against F(x) −
+        F(all words masked), which it is not meant to add up to.
+
+    Example:
+        >>> import torch, integrand as ig
+        >>> field = ig.fields.Function(lambda z: z[:, 0, 0] * z[:, 1, 0])
+        >>> x = torch.tensor([[[2.0, 1.0], [3.0, 1.0]]])
+        >>> result = ig.Sequential(ig.methods.integrated())(field, x)
+        >>> result.values.tolist(), result.notes["effect"].flatten().tolist()
+        ([[[6.0, 0.0], [6.0, 0.0]]], [6.0, 6.0])
     """
 
     method: Adopted[ExplainerLike, Explainer] = Adopted(as_explainer)

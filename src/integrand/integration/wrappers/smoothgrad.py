@@ -50,15 +50,6 @@ class SmoothGrad(Wrapper):
 
         A(x) = mean_d A_d,   A_d = the map of x + ε_d,   ε_d ~ N(0, σ²)
 
-    method  any method; where it starts from is asked for x once, and no noise is added to it
-    draws   how many noisy copies
-    sigma   the standard deviation, relative to the range (largest − smallest number) of each
-            example; or a tensor that broadcasts to an example: the deviation itself, in units of
-            the input, for columns of different units. Of a model with several inputs, relative to
-            the range of each; or a tuple or dict with one for each input
-    seed    of the noise; all examples of a batch get the same, scaled to their range
-    reduce  "mean": SmoothGrad;  "square": mean_d A_d², SmoothGrad-Squared;  "variance": the (unbiased) variance of A_d, VarGrad
-
     ``error`` is what the mean over draws is off by, relative to what infinitely many would give, in
     95 of 100 cases at most; infinite for a single draw, and for "variance" nobody estimates it
     (NaN). ``converged`` says whether the integrals of all draws met their own tolerance, and the
@@ -66,19 +57,36 @@ class SmoothGrad(Wrapper):
     enough. The map adds up to mean_d F(x + ε_d) − F(b), not to F(x) − F(b): ``residual`` holds the
     difference, and ``notes["noised"]`` (draws, 1, B) is F(x + ε_d).
 
-    Cost: draws × the method's, and one value per example. Memory does not grow with draws. Errors:
-    ``InputError`` for integers, which take no noise.
+    Args:
+        method: any method; where it starts from is asked for x once, and no noise is added to it.
+        draws: how many noisy copies.
+        sigma: the standard deviation, relative to the range (largest − smallest number) of each
+            example; or a tensor that broadcasts to an example: the deviation itself, in units of
+            the input, for columns of different units. Of a model with several inputs, relative to
+            the range of each; or a tuple or dict with one for each input.
+        seed: of the noise; all examples of a batch get the same, scaled to their range.
+        reduce: "mean": SmoothGrad;  "square": mean_d A_d², SmoothGrad-Squared;  "variance": the
+            (unbiased) variance of A_d, VarGrad.
 
-    Source: Smilkov et al., "SmoothGrad: removing noise by adding noise", arXiv 1706.03825 (25
-    draws, σ 0.15 of the range); squares: Hooker et al., arXiv 1806.10758; variance: Adebayo et al.,
-    arXiv 1810.03307. Published code squares by default and calls that SmoothGrad too; here squares
-    have to be asked for.
+    Raises:
+        InputError: for integers, which take no noise.
 
-    >>> import torch, integrand as ig
-    >>> field = ig.fields.Function(lambda z: z.exp().sum(1))
-    >>> made = ig.SmoothGrad(ig.methods.integrated(), draws=50)(field, torch.tensor([[1.0, 0.5]]))
-    >>> made.values.shape, made.notes["noised"].shape
-    (torch.Size([1, 2]), torch.Size([50, 1, 1]))
+    Cost:
+        draws × the method's, and one value per example. Memory does not grow with draws.
+
+    References:
+        Smilkov et al., "SmoothGrad: removing noise by adding noise", arXiv 1706.03825 (25 draws, σ
+        0.15 of the range); squares: Hooker et al., arXiv 1806.10758; variance: Adebayo et al.,
+        arXiv 1810.03307. Published code squares by default and calls that SmoothGrad too; here
+        squares have to be asked for.
+
+    Example:
+        >>> import torch, integrand as ig
+        >>> field = ig.fields.Function(lambda z: z.exp().sum(1))
+        >>> method = ig.SmoothGrad(ig.methods.integrated(), draws=50)
+        >>> result = method(field, torch.tensor([[1.0, 0.5]]))
+        >>> result.values.shape, result.notes["noised"].shape
+        (torch.Size([1, 2]), torch.Size([50, 1, 1]))
     """
 
     method: Adopted[ExplainerLike, Explainer] = Adopted(as_explainer)

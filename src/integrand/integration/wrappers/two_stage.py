@@ -1,4 +1,4 @@
-"""Two stages: rank the references cheaply, spend the gradients on those that are worth it."""
+"""Two-stage integration: rank the references cheaply, then integrate only the good ones."""
 
 from __future__ import annotations
 
@@ -19,14 +19,16 @@ from ..sampling_error import Chance
 
 @part
 class TwoStage(Wrapper):
-    """A method in two stages: rank the references cheaply, drop the poor ones, spend the gradients
-    on the rest.
+    """A method in two stages: rank references cheaply, integrate only those with weight.
+
+    Poor references are dropped, and gradients are spent on the rest.
 
     ``scout`` integrates every reference roughly; the method's weighting judges those rough maps and
     may give some a weight of zero; only the others are integrated with the method's own rule. The
     weights are those of the first stage, shares and errors that count those of the second.
 
-    Cost: R × scout + survivors × rule gradients per example, instead of R × rule.
+    Cost:
+        R × scout + survivors × rule gradients per example, instead of R × rule.
     """
 
     method: Method

@@ -1,8 +1,8 @@
-"""References drawn until their mean is known well enough.
+"""Sampling of references until their mean is known to a tolerance.
 
     stop when  q · √(Σ_i Var_r(share_ri) / n)  ≤  tol · ‖mean_r share_r‖         at two looks that follow one another
 
-The left side is what the mean is off by in 95 of 100 cases at most (``chance.py``). One look that
+The left side is what the mean is off by in 95 of 100 cases at most (``sampling_error``). One look that
 happens to meet the tolerance is chosen among many, and says less than it seems to: so two have to.
 Draws are stratified, and references drawn without replacement as long as they last, which the
 variance of single draws does not see, so what is reported is an upper estimate.
@@ -36,22 +36,26 @@ _WALKED_ELEMENTS = 1 << 21  # references of a block are walked about this many n
 
 @part
 class UntilTolerance(Wrapper):
-    """A method whose references are taken in blocks until their mean is known to ``tol``, in 95 of
-    100 cases or more.
+    """A method that draws references until their mean is known to ``tol``.
 
-    tol    relative L2 error, per example; examples that are done leave
-    block  references taken at a time; an example is done when its 95 % bound meets ``tol`` after
-           two blocks that follow one another
+    References are taken in blocks; the tolerance holds in 95 of 100 cases or more.
 
     ``error`` of the result is that bound; the truth is the mean over all that may be drawn,
     references and positions.
 
     The method's references must come in random order (``Sample`` draws them so), and count the
     same. Where they run out first, the map is returned with its error and is not ``converged``.
-    Cost: the method's, for as many references as it takes.
 
     Where the method keeps ``shares``, those of references that an example did not take any more are
     zero, as their weights are. Paths are not kept (``InputError``).
+
+    Args:
+        tol: relative L2 error, per example; examples that are done leave.
+        block: references taken at a time; an example is done when its 95 % bound meets ``tol``
+            after two blocks that follow one another.
+
+    Cost:
+        The method's, for as many references as it takes.
     """
 
     method: Method
@@ -124,7 +128,8 @@ class _DrawnReferences:
     """What is kept of draws as they come: their spread, how many each example took, and where their
     paths began.
 
-    output  (B,) F(x);  spread of shares (B, \\*s);  keeps  whether shares are kept one by one
+    Attributes:
+        output: (B,) F(x);  spread of shares (B, \\*s);  keeps  whether shares are kept one by one.
     """
 
     def __init__(self, x: Tensor, output: Tensor, references: int, *, keeps: bool) -> None:

@@ -1,4 +1,4 @@
-"""XRAI: which regions of an image matter, from the map of any method.
+"""XRAI: the regions of an image that matter, from the map of any method.
 
     pixels      a(p) = max_c A(x)_{c,p}
     segments    over-segmentations of the image at several scales, each segment grown by a few
@@ -40,21 +40,10 @@ _RANGE = (-1.0, 1.0)
 
 @part
 class XRAI(Wrapper):
-    """XRAI: the map of a method, averaged over regions that it ranks itself.
+    """XRAI: the map of a method, averaged over regions that are ranked by it.
 
         a(p) = max_c A(x)_{c,p};   next region: the segment with the largest mean of a over its
                                    pixels that are not taken yet
-
-    method    any method whose map is of images; XRAI's is Integrated Gradients from the darkest and
-              the lightest image
-    scales    of Felzenszwalb's segmentation, larger for larger segments
-    dilation  every segment is grown by so many pixels, so that edges fall inside
-    least     a segment that would add fewer pixels than this is left out; what is never taken
-              shares one mean
-    channels  how channels make one number for a pixel: "max" as published, or "sum": then the map
-              adds up to what the method's own does
-    segments  label maps (S, H, W) of one's own instead of Felzenszwalb's, or a function: image (C,
-              H, W) in [0, 1] → label maps; each of the S is an over-segmentation of its own
 
     ``values`` (B, C, H, W) are the region's mean, shared evenly by the channels, so that channels
     add up to it; ``notes["regions"]`` (1, 1, B, H, W) holds the number of each pixel's region, 0
@@ -66,25 +55,44 @@ class XRAI(Wrapper):
     With "max" the map does not add up to a change of F; ``residual`` says by how much. ``error`` is
     not estimated.
 
-    Cost: the method's, and about a second per image of 224 × 224 for segments. Needs
-    integrand[images] (scikit-image), unless ``segments`` are given and ``dilation`` is 0. Errors:
-    ``ShapeError`` for what is no image, ``InputError`` where ``least`` is more than the image has
-    pixels, ``MissingExtra``.
+    Args:
+        method: any method whose map is of images; XRAI's is Integrated Gradients from the darkest
+            and the lightest image.
+        scales: of Felzenszwalb's segmentation, larger for larger segments.
+        dilation: every segment is grown by so many pixels, so that edges fall inside.
+        least: a segment that would add fewer pixels than this is left out; what is never taken
+            shares one mean.
+        channels: how channels make one number for a pixel: "max" as published, or "sum": then the
+            map adds up to what the method's own does.
+        segments: label maps (S, H, W) of one's own instead of Felzenszwalb's, or a function: image
+            (C, H, W) in [0, 1] → label maps; each of the S is an over-segmentation of its own.
 
-    Source: Kapishnikov et al., "XRAI: Better Attributions Through Regions", ICCV 2019 (arXiv
-    1906.02825). The defaults, the segments and the ranking are those of the published code's full
-    algorithm (PAIR-code/saliency 0.2.1), number for number. It differs in four things: its ranking
-    begins at 1; it segments the model's own numbers also where colours are known; its Integrated
-    Gradients are the mean of gradients at 100 even places, both ends as much as the others, which
-    is off by O(1/100); and its option to stop at a part of the image, and the fast algorithm, which
-    looks at each segment once, are left out.
+    Raises:
+        ShapeError: for what is no image.
+        InputError: where ``least`` is more than the image has pixels.
+        MissingExtra: where the package that this needs is missing.
 
-    >>> import torch, integrand as ig
-    >>> field = ig.fields.Linear(torch.tensor([[[1.0, 1.0, 0.0, 0.0]] * 4]))
-    >>> halves = torch.tensor([[[0, 0, 1, 1]] * 4])
-    >>> made = ig.XRAI(ig.methods.integrated(), dilation=0, least=1, segments=halves)(field, torch.ones(1, 1, 4, 4))
-    >>> made.values[0, 0, 0].tolist(), made.notes["regions"][0, 0, 0, 0].tolist()
-    ([1.0, 1.0, 0.0, 0.0], [0, 0, 1, 1])
+    Cost:
+        The method's, and about a second per image of 224 × 224 for segments. Needs
+        integrand[images] (scikit-image), unless ``segments`` are given and ``dilation`` is 0.
+
+    References:
+        Kapishnikov et al., "XRAI: Better Attributions Through Regions", ICCV 2019 (arXiv
+        1906.02825). The defaults, the segments and the ranking are those of the published code's
+        full algorithm (PAIR-code/saliency 0.2.1), number for number. It differs in four things: its
+        ranking begins at 1; it segments the model's own numbers also where colours are known; its
+        Integrated Gradients are the mean of gradients at 100 even places, both ends as much as the
+        others, which is off by O(1/100); and its option to stop at a part of the image, and the
+        fast algorithm, which looks at each segment once, are left out.
+
+    Example:
+        >>> import torch, integrand as ig
+        >>> field = ig.fields.Linear(torch.tensor([[[1.0, 1.0, 0.0, 0.0]] * 4]))
+        >>> halves = torch.tensor([[[0, 0, 1, 1]] * 4])
+        >>> method = ig.XRAI(ig.methods.integrated(), dilation=0, least=1, segments=halves)
+        >>> result = method(field, torch.ones(1, 1, 4, 4))
+        >>> result.values[0, 0, 0].tolist(), result.notes["regions"][0, 0, 0, 0].tolist()
+        ([1.0, 1.0, 0.0, 0.0], [0, 0, 1, 1])
     """
 
     method: Adopted[ExplainerLike, Explainer] = Adopted(as_explainer)

@@ -1,4 +1,4 @@
-"""The way of an attack: from the input to where the model decides otherwise.
+"""Adversarial paths: from the input to where the model decides otherwise (AGI).
 
     z_0 = x,   z_{j+1} = clip( z_j + rate · ∇f_k(z_j) / ‖∇f_k(z_j)‖ )        until k is predicted
 
@@ -38,23 +38,7 @@ _GOALS = ("away", "drawn", "likeliest")
 
 @part
 class Adversarial(Path):
-    """Normalised ascent of a rival class's probability, from the input until the model predicts it.
-
-    goal    "away": down the probability of the predicted class, until another is predicted,
-            whichever that is; "drawn": up that of a rival class, drawn without replacement, another
-            for each reference; "likeliest": the rival that the model ranks second for the input,
-            third for the second reference, and so on; a class, or a tuple with one for each
-            reference: up the probability of that class; a decision function, outputs → (N,), or an
-            ``ig.targets`` value: towards zero, until its sign changes
-    steps   at most as many; also the number of segments, of which those after the arrival have no
-            length
-    rate    length of a step in the norm below and the units of the input, or ``Relative(fraction)``
-            of the data range
-    clip    (low, high): the box the path stays in; by default the range of the field's images where
-            it knows them, else the range of the numbers in the input
-    norm    "l2": ∇/‖∇‖₂, "l1": ∇/‖∇‖₁, "sign": the sign of ∇
-    step    ``Fixed()``, ``Shrinking()`` or ``Implicit()``, see ``ig.paths.Descent``
-    seed    of "drawn"
+    """Adversarial path (AGI): normalised ascent of a rival class until the model predicts it.
 
     The path needs no references, only to know how many walks there are: ``ig.baselines.Itself()``
     and ``Rivals()`` say that. Which class is predicted, and which are likeliest, is asked of each
@@ -62,12 +46,33 @@ class Adversarial(Path):
     to do (its class is predicted already) stands still. Both are told by the note "lead" (K+1, R,
     B): how far the decision is from changing, below zero where it has changed.
 
-    Cost: the outputs for the input, and one joint evaluation (one forward and two backward passes)
-    at every point of every walk up to its arrival, at most steps + 1. Memory does not grow with
-    steps. Source: Pan, Li, Zhu, "Explaining Deep Neural Network Models with Adversarial Gradient
-    Integration", IJCAI 2021. Their released code adds each step to the original input instead of to
-    the last point, so that it never leaves one step's distance of the input and its increments
-    telescope to nothing; here the path moves.
+    Args:
+        goal: "away": down the probability of the predicted class, until another is predicted,
+            whichever that is; "drawn": up that of a rival class, drawn without replacement, another
+            for each reference; "likeliest": the rival that the model ranks second for the input,
+            third for the second reference, and so on; a class, or a tuple with one for each
+            reference: up the probability of that class; a decision function, outputs → (N,), or an
+            ``ig.targets`` value: towards zero, until its sign changes.
+        steps: at most as many; also the number of segments, of which those after the arrival have
+            no length.
+        rate: length of a step in the norm below and the units of the input, or
+            ``Relative(fraction)`` of the data range.
+        clip: (low, high): the box the path stays in; by default the range of the field's images
+            where it knows them, else the range of the numbers in the input.
+        norm: "l2": ∇/‖∇‖₂, "l1": ∇/‖∇‖₁, "sign": the sign of ∇.
+        step: ``Fixed()``, ``Shrinking()`` or ``Implicit()``, see ``ig.paths.Descent``.
+        seed: of "drawn".
+
+    Cost:
+        The outputs for the input, and one joint evaluation (one forward and two backward passes) at
+        every point of every walk up to its arrival, at most steps + 1. Memory does not grow with
+        steps.
+
+    References:
+        Pan, Li, Zhu, "Explaining Deep Neural Network Models with Adversarial Gradient Integration",
+        IJCAI 2021. Their released code adds each step to the original input instead of to the last
+        point, so that it never leaves one step's distance of the input and its increments telescope
+        to nothing; here the path moves.
     """
 
     goal: Goal = "away"

@@ -1,4 +1,4 @@
-"""Walks downhill: from the input to where some scalar of the model is smaller, one segment a step.
+"""Descents of an objective from the input, one segment per step.
 
     z_0 = x,   z_{j+1} = step(z_j),   steps of length ‖z_{j+1} − z_j‖ = h, in a box
 
@@ -26,8 +26,8 @@ from .step_rules import Relative, StepRule
 def downhill(
     objective: Objective, origin: Tensor, length: Tensor, step: StepRule, steps: int, note: str
 ) -> Iterator[Segment]:
-    """The walk from ``origin`` (R, B, \\*s), as ``steps`` segments; ``note`` names the noted value of
-    the objective (K+1, R, B)."""
+    """The walk from ``origin`` (R, B, \\*s), as ``steps`` segments; ``note`` names the noted value
+    of the objective (K+1, R, B)."""
     state = objective.start(origin)
     objective.stop_arrived(state)
     for number in range(steps):

@@ -1,5 +1,4 @@
-"""Encoders and decoders as people have them, borrowed: any number of rows in, codes and rows out,
-and given back as they were.
+"""Access to users' encoders and decoders, in batches; modules are given back as they were.
 
     E: (N, \\*s) → (N, \\*c)        a code for every row           D: (N, \\*c) → (N, \\*s)        a row for every code
 
@@ -45,7 +44,7 @@ Function = Callable[[Tensor], Any]
 
 
 class Autoencoder(Protocol):
-    """What a codec may be: rows (N, \\*s) to codes (N, \\*c), and back."""
+    """Protocol of a codec: ``encode`` rows (N, \\*s) to codes (N, \\*c), and ``decode`` back."""
 
     def encode(self, x: Tensor) -> Any: ...
 
@@ -53,7 +52,11 @@ class Autoencoder(Protocol):
 
 
 def halves(codec: Any) -> tuple[Function, Function]:
-    """The encoder and the decoder of a codec. Errors: ``InputError`` where there are none."""
+    """The encoder and the decoder of a codec.
+
+    Raises:
+        InputError: where there are none.
+    """
     if isinstance(codec, tuple | list) and len(codec) == 2 and all(map(callable, codec)):
         return codec[0], codec[1]
     encode, decode = getattr(codec, "encode", None), getattr(codec, "decode", None)

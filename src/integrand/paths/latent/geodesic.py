@@ -1,4 +1,4 @@
-"""A chain of codes relaxed until its decoded polyline is as short as it gets.
+"""Geodesics in latent space: a chain of codes whose decoded polyline is made as short as possible.
 
     E(z) = T/2 Σ_i ‖D(z_{i+1}) − D(z_i)‖²,     z_i ← z_i − rate · η_i,   η_i = ∂E/∂z_i        the ends stay
 

@@ -1,4 +1,4 @@
-"""Moves in latent space: mixing two codes, and the step of Guided IG.
+"""Steps in latent space: interpolation of two codes, and the step of Guided IG.
 
     lerp  (1 − t) a + t c        slerp  (sin((1 − t)θ) a + sin(tθ) c) / sin θ,   θ the angle between a and c
 

@@ -1,5 +1,4 @@
-"""Decoded paths as segments: the way through decoded points, and the legs that join it to the raw
-ends.
+"""Segments of decoded paths, and the legs that join them to the baseline and the input.
 
 A codec never gives back quite what it was given, so a decoded path begins and ends beside the
 baseline and the input. The legs b → D(z_0) and D(z_n) → x close it. They are as long as the

@@ -1,4 +1,4 @@
-"""A tolerance instead of a number of nodes.
+"""Adaptive integration to a relative tolerance.
 
     share = Δ ⊙ Σ_k h_k c_k            c_k: the mean gradient over interval k of the path, h_k its
                                        length
@@ -6,7 +6,7 @@
 Every interval's mean gradient is a *chord*: exactly complete for networks of known operations, the
 mean of its end gradients otherwise (``Field.evaluate_chords``). Completeness is one number and says
 nothing of errors that cancel between features, so the error is judged on the vector: an interval
-whose chord resembles its neighbours' is believed, one that does not is laid anew. With r the
+whose mean gradient agrees with its neighbours' is accepted, any other is subdivided. With r the
 relative difference to the neighbours (in h-weighted attributions), the interval's error is taken as
 
     e = ‖share‖ · φ(r),    φ(r) = 0.45 / (1/r² + 0.6)
@@ -81,28 +81,32 @@ _SMOOTH_COST = 17  # gradients that a smooth path mostly takes with Clenshaw–C
 
 @part
 class Adaptive(Rule):
-    """As many gradients as the tolerance needs: the relative L2 error is brought below ``tol``.
+    """Adaptive integration: as many gradients as a relative L2 error below ``tol`` needs.
 
-    tol            relative to the norm of the path's share, or of the weighted sum where weights
-                   are known (``Segment.weights``)
-    max_gradients  per path (reference × example); one that needs more is returned as it is, with
-                   its error, and not ``converged``
-
-    Open-loop segments are looked at with 4 chords and laid anew where those are not alike. On
+    Open-loop segments start with 4 secant gradients, and intervals whose gradients differ from
+    their neighbours' are subdivided. On
     segments whose path has paid for an end (descents, guided paths), nodes are added between both
     ends by halving.
 
-    What seems to be known is looked into once more: no stretch longer than a quarter of the path
-    (an eighth where parts of the model multiply each other, or its operations are not known) is
-    believed without a gradient from its inside.
+    Estimates are checked once more: no stretch longer than a quarter of the path (an eighth where
+    parts of the model multiply each other, or its operations are not known) is accepted without a
+    gradient from its inside.
 
     Gradients are spent until the error is ``tol`` of the map, or of a thousandth of what the map is
     made of (the shares of its intervals, which cancel where F comes back to where it began), or
     rounding of that. The map is ``converged`` only in the first case.
 
     Returns shares with their estimated errors, whose weighted squares add up to that of the sum.
-    Cost: 7 gradients per path for nearly linear networks (11 where parts multiply each other),
-    about 25 for EfficientNet-Lite0 from black at 10 %.
+
+    Args:
+        tol: relative to the norm of the path's share, or of the weighted sum where weights are
+            known (``Segment.weights``).
+        max_gradients: per path (reference × example); one that needs more is returned as it is,
+            with its error, and not ``converged``.
+
+    Cost:
+        7 gradients per path for nearly linear networks (11 where parts multiply each other), about
+        25 for EfficientNet-Lite0 from black at 10 %.
     """
 
     tol: float = 0.05
@@ -239,8 +243,10 @@ class _WantedSums:
 class _Refinement:
     """Some paths, the intervals that are known of them, and what those have cost.
 
-    begin, end  (M,) F at both ends of every line
-    magnitude   (M,) the norms of what each line's share was added up from, the most they have been
+    Attributes:
+        begin, end: (M,) F at both ends of every line.
+        magnitude: (M,) the norms of what each line's share was added up from, the most they have
+            been.
     """
 
     def __init__(self, rule: Adaptive, lines: Lines, known: Intervals) -> None:
@@ -429,10 +435,15 @@ class _Refinement:
 class _Estimates:
     """What is known of some lines.
 
-    shares (M, \\*s);  interval_errors (n,) what each interval may be wrong by, and errors (n,) what it counts
-                       for in its group, ``owner`` (n,)
-    unlike, steady (n,) how it goes with its neighbours;  goal (G,) what each group's sum may be
-                                                          wrong by, ``tol`` of its norm
+    Attributes:
+        shares: (M, \\*s) of the lines.
+        interval_errors: (n,) what each interval may be wrong by.
+        errors: (n,) what that counts for in its group.
+        unlike: (n,) how much it differs from its neighbours, relative to itself.
+        steady: (n,) whether these differences go on steadily.
+        owner: (n,) the group of each interval.
+        goal: (G,) what each group's sum may be wrong by.
+        tol: that, relative to the norm of the sum.
     """
 
     shares: Tensor

@@ -1,5 +1,5 @@
-"""Clenshaw–Curtis nodes, doubled until they agree: what is quickest where F is smooth all along a
-line.
+"""Clenshaw–Curtis nodes, doubled until successive results agree; fastest where F is smooth along
+the line.
 
     share = Δ ⊙ Σ_j w_j ∇F(t_j),   t_j = (1 − cos(π j / n)) / 2,   n = 8, 16, 32
 
@@ -36,7 +36,8 @@ _SETTLING = 0.5  # … nor one that still gains less than this later: smooth lin
 def spectral(lines: Lines, enough: Tensor, room: Tensor) -> tuple[Intervals, Tensor]:
     """One interval for every line (M,), with its known error, and the gradients it took (M,).
 
-    enough  (M,) the L2 error that is good enough;  room (M,) the gradients each line may take
+    Args:
+        enough: (M,) the L2 error that is good enough;  room (M,) the gradients each line may take.
     """
     count = len(lines)
     device = lines.start.device
@@ -96,7 +97,7 @@ def _mean(gradients: Tensor) -> Tensor:
 
 
 def _evaluated(lines: Lines, chosen: Tensor, t: Tensor) -> tuple[Tensor, Tensor]:
-    """Values (n, m) and gradients (n, m, \\*s) at the points t (n,) of the lines ``chosen`` (m,)."""
+    """Values (n, m) and gradients (n, m, \\*s) at points t (n,) of the lines ``chosen`` (m,)."""
     rows = chosen.repeat(len(t))
     places = t.repeat_interleave(len(chosen))
     value = places.new_empty(len(rows))

@@ -1,5 +1,5 @@
-"""Intervals of paths, and the chords along them: what rules that look before they leap are made
-of."""
+"""Intervals of lines with their secant gradients, and error estimates from neighbouring
+intervals."""
 
 from __future__ import annotations
 
@@ -29,10 +29,11 @@ _PIECE_ELEMENTS = (
 class Judgement:
     """What is thought of intervals.
 
-    error   (n,) what they may be wrong by; infinite where it is not a number
-    unlike  (n,) their differences to their neighbours relative to themselves
-    steady  (n,) whether these go on steadily, so that errors may be of one sign
-    size    (n,) the norms of their shares
+    Attributes:
+        error: (n,) what they may be wrong by; infinite where it is not a number.
+        unlike: (n,) their differences to their neighbours relative to themselves.
+        steady: (n,) whether these go on steadily, so that errors may be of one sign.
+        size: (n,) the norms of their shares.
     """
 
     error: Tensor
@@ -45,13 +46,14 @@ class Judgement:
 class Intervals:
     """Intervals of several lines, by line and then along it.
 
-    line    (n,) which line each is on, and chain (n,) which path that line is a piece of
-    a, b    (n,) where each begins and ends on its line, from 0 to 1
-    slope   (n, \\*s) the mean gradient
-    value   (n,) F(b), and change (n,) F(b) − F(a), which came with the gradients
-    known   (n,) the error, where something better than its neighbours has told it; else NaN
-    looks   (n,) gradients that were taken between its ends, and surprise (n,) the most that one of
-            them differed from the chord, ‖(gradient − slope) ⊙ Δ‖
+    Attributes:
+        line: (n,) which line each is on, and chain (n,) which path that line is a piece of.
+        a, b: (n,) where each begins and ends on its line, from 0 to 1.
+        slope: (n, \\*s) the mean gradient.
+        value: (n,) F(b), and change (n,) F(b) − F(a), which came with the gradients.
+        known: (n,) the error, where something better than its neighbours has told it; else NaN.
+        looks: (n,) gradients that were taken between its ends, and surprise (n,) the most that one
+            of them differed from the chord, ‖(gradient − slope) ⊙ Δ‖.
     """
 
     line: Tensor
@@ -130,9 +132,12 @@ class _Compared:
 class Lines:
     """Straight lines that are integrated, the pieces of a path one after the other.
 
-    start, end (M, \\*s);  example (M,) which each belongs to;  chain (M,) which path it is a piece of, in order
-    companions (M,) the same number for lines that several questions are asked along: companions, that
-    share their nodes if they can
+    Attributes:
+        start, end: (M, \\*s) the ends of the lines.
+        example: (M,) which each belongs to.
+        chain: (M,) which path it is a piece of, in order.
+        companions: (M,) the same number for lines along which several questions are asked; such
+            companions share their nodes if they can.
     """
 
     field: Field
@@ -215,8 +220,8 @@ class Lines:
         doubt = 0.45 / (ratio**-2 + 0.6)
         # A share of nothing beside a large one is as uncertain as its neighbours are large.
         error = torch.maximum(size, jump * length * (ratio > 2)) * doubt
-        # What towers above its neighbours may hide anything: a normalisation that wakes up right
-        # behind a zero baseline.
+        # An interval much larger than its neighbours gets its full size as error: a LayerNorm, for
+        # example, changes abruptly just after a zero baseline.
         error = torch.maximum(
             error, size - _TOWER * self._neighbours(known, compared.norm) * length
         )

@@ -1,5 +1,4 @@
-"""Nodes between two ends of which the path has paid for one at least: closed-loop paths, integrated
-to a tolerance.
+"""Adaptive Simpson integration between ends whose gradients the path has evaluated.
 
     T_n = Δ ⊙ (½ g_0 + g_1 + … + ½ g_n) / n,    S_n = (4 T_n − T_{n/2}) / 3
 
@@ -9,7 +8,7 @@ need the middle only.
 
 Each step is refined by its own size, because when it is integrated the later ones are not known
 yet. Where steps go one way that is more than the map needs, where they cancel it is less; the map
-is judged by itself when the path is done (``method.outcome``).
+is judged by itself when the path is done (``integration.assemble``).
 """
 
 from __future__ import annotations
