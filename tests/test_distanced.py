@@ -81,9 +81,9 @@ def test_supports_say_what_they_should() -> None:
 def test_fit_is_r_squared_on_what_was_held_out() -> None:
     """Found by trying: exactly one fifth of each class was never learnt from, and R² on it is what is reported."""
     own = method(distances=(1.0,))
-    lesson = own._lesson(field())
+    lesson = own._training_set(field())
     said, side = sides()
-    learnt, held = lesson.learnt.tolist(), lesson.held.tolist()
+    learnt, held = lesson.learnt.tolist(), lesson.held_out.tolist()
     assert sorted(learnt + held) == list(range(60))
     for sign in (1, -1):
         of_class = int((side == sign).sum())
@@ -129,7 +129,7 @@ def test_labels_decide_who_is_pushed_where() -> None:
 def test_examples_of_other_classes_are_left_out() -> None:
     said, _ = sides()
     labels = said.argmax(1)
-    lesson = method(labels=labels)._lesson(field())
+    lesson = method(labels=labels)._training_set(field())
     assert len(lesson.examples) == int((labels < 2).sum()) < 60
 
 
@@ -339,8 +339,8 @@ def test_copies_follow_the_same_backward_rule() -> None:
 @pytest.mark.parametrize(
     ("make", "message"),
     [
-        (lambda: method(method="integrated"), r"Distanced wraps a Method"),
-        (lambda: method(method=ig.methods.layer("0")), r"Distanced explains the inputs"),
+        (lambda: method(method="integrated"), r"ArtificialDistancing wraps a Method"),
+        (lambda: method(method=ig.methods.layer("0")), r"ArtificialDistancing explains the inputs"),
         (lambda: method(classes=(1, 1)), r"two different outputs \(A, B\), not \(1, 1\)"),
         (lambda: method(distances=()), r"one or more positive numbers, not \(\)"),
         (lambda: method(distances=(0.0,)), r"one or more positive numbers, not \(0\.0,\)"),

@@ -386,9 +386,12 @@ def test_warnings_of_others_pass() -> None:
     [
         (
             lambda: ig.GreedyPIG("integrated"),
-            r"Greedy wraps a Method, such as ig.methods.integrated.* not str",
+            r"GreedyPIG wraps a Method, such as ig.methods.integrated.* not str",
         ),
-        (lambda: ig.GreedyPIG(ig.methods.layer("0")), r"Greedy explains the inputs, and Layered"),
+        (
+            lambda: ig.GreedyPIG(ig.methods.layer("0")),
+            r"GreedyPIG explains the inputs, and Layered",
+        ),
         (lambda: ig.GreedyPIG(ig.Method(), 0), r"chunk=0"),
         (lambda: ig.GreedyPIG(ig.Method(), rounds=0), r"rounds=0"),
         (lambda: ig.GreedyPIG(ig.Method(), growth=0.5), r"1 or more, not 0\.5"),

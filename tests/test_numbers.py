@@ -16,7 +16,7 @@ from torch import Tensor, nn
 
 import integrand as ig
 from integrand.compare.subset import narrowed
-from integrand.explain import chosen
+from integrand.explain import resolve_method
 from integrand.metrics import known as known_metrics
 from integrand.model.extra import Extra
 from integrand.model.layout import Layout
@@ -399,7 +399,7 @@ def test_baselines_of_other_methods_and_metrics(quiet: None) -> None:
 def test_some_examples_keep_their_own_baselines(start: Any) -> None:
     """compare takes examples in blocks; each block has the baselines of its examples."""
     inputs: Any = {"image": IMAGE, "row": ROW} if isinstance(start, dict) else (IMAGE, ROW)
-    method = chosen(inputs, "integrated", start, None, {"rule": FINE})
+    method = resolve_method(inputs, "integrated", start, None, {"rule": FINE})
     x = Layout.of(inputs).pack(inputs)
     some = narrowed(method, [1], x)
     one: Any = (

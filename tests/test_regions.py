@@ -16,7 +16,7 @@ from hypothesis import strategies as st
 from torch import Tensor
 
 import integrand as ig
-from integrand.integration.wrappers.xrai import _apart, _ranked
+from integrand.integration.wrappers.xrai import _masks_of_labels, _rank_segments
 from tests.catalogue import BUILD
 from tests.catalogue.wrapped import quarters
 from tests.problems import PROBLEMS, Counting, Problem, wave
@@ -65,7 +65,7 @@ def test_the_ranking_is_the_papers(
 ) -> None:
     pixels = wave(height, width, phase=phase)
     some = wave(masks, height, width, phase=2 * phase + 1) > 0.3
-    heat, number = _ranked(pixels, some.flatten(1), least)
+    heat, number = _rank_segments(pixels, some.flatten(1), least)
     slow, places = ranked_slowly(pixels, list(some), least)
     torch.testing.assert_close(heat, slow, rtol=0, atol=1e-12)
     assert torch.equal(number, places)
@@ -75,7 +75,7 @@ def test_regions_are_ranked_by_their_new_pixels() -> None:
     """Without what is taken already, the second mask is the worse one; with it, it would come before the third."""
     pixels = torch.tensor([[9.0, 9.0, 1.0, 3.0]])
     masks = torch.tensor([[1, 1, 0, 0], [1, 1, 1, 0], [0, 0, 0, 1]]).bool()
-    heat, number = _ranked(pixels, masks, 1)
+    heat, number = _rank_segments(pixels, masks, 1)
     assert heat.tolist() == [[9.0, 9.0, 1.0, 3.0]]
     assert number.tolist() == [[0, 0, 2, 1]]
 
@@ -138,7 +138,7 @@ def disk_by_hand(mask: Tensor, radius: int) -> Tensor:
 @pytest.mark.parametrize("radius", [0, 1, 2, 5])
 def test_segments_grow_by_a_disk(radius: int) -> None:
     labels = (wave(9, 13) > 0).long() + 2 * (torch.arange(13) // 5)
-    masks = _apart(labels.numpy(), radius)
+    masks = _masks_of_labels(labels.numpy(), radius)
     values = labels.unique().tolist()
     assert len(masks) == len(values)
     for mask, value in zip(masks, values, strict=True):
@@ -355,8 +355,8 @@ def test_saved_and_read_back(tmp_path: Path) -> None:
 @pytest.mark.parametrize(
     ("make", "message"),
     [
-        (lambda: ig.XRAI("integrated"), r"Regions wraps a Method"),
-        (lambda: ig.XRAI(ig.methods.layer("0")), r"Regions explains the inputs, and Layered"),
+        (lambda: ig.XRAI("integrated"), r"XRAI wraps a Method"),
+        (lambda: ig.XRAI(ig.methods.layer("0")), r"XRAI explains the inputs, and Layered"),
         (lambda: ig.XRAI(ig.Method(), ()), r"scales are one or more positive numbers, not \(\)"),
         (lambda: ig.XRAI(ig.Method(), dilation=-1), r"not -1 and 50"),
         (lambda: ig.XRAI(ig.Method(), channels="mean"), r"'max' or 'sum', not 'mean'"),

@@ -336,7 +336,7 @@ def test_half_precision() -> None:
 @pytest.mark.parametrize(
     ("make", "message"),
     [
-        (lambda: ig.SmoothGrad(3), r"Smoothed wraps a Method"),
+        (lambda: ig.SmoothGrad(3), r"SmoothGrad wraps a Method"),
         (lambda: ig.SmoothGrad(PLAIN, 0), r"0 draws are too few"),
         (
             lambda: ig.SmoothGrad(PLAIN, 1, reduce="variance"),

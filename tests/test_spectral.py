@@ -233,7 +233,7 @@ def test_lines_go_on_by_themselves() -> None:
     made, nodes = spectral(lines(field, 4), enough, room)
     assert len(set(nodes.tolist())) > 1
     for i in range(4):
-        one = lines(field, 4).some(torch.tensor([i]))
+        one = lines(field, 4).subset(torch.tensor([i]))
         own, count = spectral(one, enough[:1], room[:1])
         assert int(count) == int(nodes[i])
         torch.testing.assert_close(own.slope[0], made.slope[i], rtol=0, atol=1e-14)

@@ -1,8 +1,12 @@
-"""The front door: one call from a model and its inputs to an attribution.
+"""``explain``: one call from a model and its inputs to an attribution.
 
 inputs ── layout ──▶ x (B, *s) ─┐
 model, target ─────▶ field ─────┼── method(field, x) ──▶ Attribution, arranged as the inputs were
 name or Method ────▶ method ────┘
+
+``explain`` reads from top to bottom: make the task (inputs laid out, a field of the model and its
+target), resolve the method (a published name is built, its baseline arranged as the inputs are),
+run it, and arrange the result as the inputs were.
 """
 
 from __future__ import annotations
@@ -49,54 +53,68 @@ def explain(
     optimize: bool = False,
     **options: Any,
 ) -> Attribution:
-    """Explain what a model says of some inputs: A(x) = Σ_r w_r ∫ ∇F(γ_r) ⊙ dγ_r, and how far that
-    adds up.
+    """Attribute a model's output to its inputs by integrating gradients along paths.
 
-    model          an nn.Module or any function torch can differentiate; it is given back as it was,
-                   whatever happens. A Field (of ``ig.fields``, or your own) goes in its place: it
-                   has its target, extra and batch_size already
-    inputs         a tensor or array (B, \\*s), or a tuple or dict of them (each is attributed); of
-                   layers also integers, such as ids, which reach the model exactly, up to 2^53
-    target         which scalar: an int, a tensor of ints (one per example), a position in a longer
-                   output or a list of positions (one per example), "predicted" (of a model with one
-                   number per row, that number), an ``ig.targets`` value, or a callable outputs →
-                   (N,)
-    method         a published name (``integrand methods`` lists them), or a ``Method``; ``options``
-                   go to the published name
-    baseline       what the method starts from, as its first argument (``references`` for expected
-                   and ig2). A list is several; for several inputs a tuple or dict is one for each:
-                   tensors, numbers, names, baselines, or None for zero
-    tol            relative L2 error of the map to reach, 0.05 for most methods unless given; the
-                   result's ``error`` says what was reached. For "expected" it is a 95 % bound over
-                   random draws, and one standard error is well below it
-    seed           mixed into every random part; without it their own seeds hold. Nothing global is
-                   touched
-    progress       True for a line on stderr, or a callable that is given a running tally
-    extra          further arguments of the model, not attributed: a tuple or dict. Tensors, arrays
-                   and lists of numbers or words hold one entry per example, inside tuples, lists
-                   and dicts too; ``ig.Shared(t)`` is the same for all
-    normalisation  what image inputs mean to the eye: black baselines, data ranges and plots need it
-    batch_size     rows per model call, at most; found while working unless given. With 1 there are
-                   no chords, but gradients at both ends
-    optimize       run a faster double of the model: batch norms folded into convolutions, channels
-                   last. Maps agree to rounding
+        A(x) = Σ_r w_r ∫ ∇F(γ_r) ⊙ dγ_r
 
-    Returns an ``Attribution`` arranged as the inputs were. Cost: that of the method, one forward
-    pass for "predicted", and two rows without gradients, by which models are warned of whose rows
-    depend on one another or that roll dice. Errors: the tree in ``integrand.errors``, before any
-    long work where possible.
+    Args:
+        model: an nn.Module or any function torch can differentiate; it is given back as it was,
+            whatever happens. A Field (of ``ig.fields``, or your own) goes in its place: it has its
+            target, extra and batch_size already.
+        inputs: a tensor or array (B, \\*s), or a tuple or dict of them (each is attributed); for
+            methods that explain a layer also integers, such as ids, which reach the model exactly,
+            up to 2^53.
+        target: the scalar that is explained: an int, a tensor of ints (one per example), a position
+            in a longer output or a list of positions (one per example), "predicted" (of a model
+            with one number per row, that number), an ``ig.targets`` value, or a callable
+            outputs → (N,).
+        method: a published name (``integrand methods`` lists them), or a ``Method``; ``options`` go
+            to the published name.
+        baseline: what the method starts from, as its first argument (``references`` for expected
+            and ig2). A list is several baselines; for several inputs a tuple or dict is one for
+            each: tensors, numbers, names, baselines, or None for zero.
+        tol: relative L2 error of the map to reach, 0.05 for most methods unless given; the result's
+            ``error`` says what was reached. For "expected" it is a 95 % bound over random draws,
+            and one standard error is well below it.
+        seed: mixed into every random part; without it their own seeds hold. No global random state
+            is touched.
+        progress: True for a line on stderr, or a callable that is given a running tally.
+        extra: further arguments of the model, not attributed: a tuple or dict. Tensors, arrays and
+            lists of numbers or words hold one entry per example, inside tuples, lists and dicts
+            too; ``ig.Shared(t)`` is the same for all.
+        normalisation: how image inputs map to colours: black baselines, data ranges and plots need
+            it.
+        batch_size: rows per model call, at most; found while working unless given. With 1 there are
+            no chords, but gradients at both ends.
+        optimize: run a faster double of the model: batch norms folded into convolutions, channels
+            last. Maps agree to rounding.
+        **options: options of the published method.
 
-    >>> import torch, integrand as ig
-    >>> model = torch.nn.Sequential(torch.nn.Linear(4, 8), torch.nn.Tanh(), torch.nn.Linear(8, 3))
-    >>> result = ig.explain(model, torch.randn(5, 4), target="predicted")
-    >>> result.values.shape, bool(result.converged.all())
-    (torch.Size([5, 4]), True)
+    Returns:
+        An ``Attribution`` whose values are arranged as the inputs were.
+
+    Raises:
+        IntegrandError: one of the tree in ``integrand.errors``, before any long work where
+            possible.
+
+    Cost:
+        That of the method, one forward pass for "predicted", and two rows without gradients, which
+        detect models whose rows depend on one another or that are random.
+
+    Example:
+        >>> import torch, integrand as ig
+        >>> model = torch.nn.Sequential(
+        ...     torch.nn.Linear(4, 8), torch.nn.Tanh(), torch.nn.Linear(8, 3)
+        ... )
+        >>> result = ig.explain(model, torch.randn(5, 4), target="predicted")
+        >>> result.values.shape, bool(result.converged.all())
+        (torch.Size([5, 4]), True)
     """
     if not isinstance(progress, bool) and not callable(progress):
         raise InputError(
             f"progress is True, False or a callable that is given a running tally, not {progress!r}."
         )
-    task = task_for(
+    task = make_task(
         method,
         model,
         inputs,
@@ -106,41 +124,45 @@ def explain(
         batch_size=batch_size,
         optimize=optimize,
     )
-    return explained(
-        task, chosen(inputs, method, baseline, tol, options, task), seed=seed, progress=progress
-    )
+    explainer = resolve_method(inputs, method, baseline, tol, options, task)
+    return run_task(task, explainer, seed=seed, progress=progress)
 
 
-def task_for(
-    method: str | ExplainerLike, model: Any, inputs: Any, target: Any, **door: Any
+def make_task(
+    method: str | ExplainerLike,
+    model: Callable[..., Any] | Field,
+    inputs: Any,
+    target: Any,
+    **options: Any,
 ) -> Task:
-    """The task that a method is given: one that explains a layer takes integers too."""
-    return Task.of(model, inputs, target, **door, integers=_explains_layer(method))
+    """Lay out the inputs and pair the model with its target; methods that explain a layer accept
+    integers too."""
+    return Task.of(model, inputs, target, **options, integers=_explains_layer(method))
 
 
-def explained(
-    task: Task, way: Explainer, *, seed: int | None = None, progress: Progress = False
+def run_task(
+    task: Task, explainer: Explainer, *, seed: int | None = None, progress: Progress = False
 ) -> Attribution:
-    """What a method makes of a task, arranged as its inputs were."""
+    """Run a method on a task, and arrange the attribution as the inputs were."""
     layout, normalisation = task.layout, task.field.normalisation
     if seed is not None:
-        way = reseeded(way, seed)
-    with task.ready() as field, _watched(progress) as watch:
-        made = way(field, task.x, watch=watch)
-    if way.explains == "layer":  # a layer's values are arranged as the layer is, and no image's
-        layout, normalisation = made.layout or Layout.of(made.values), None
+        explainer = reseeded(explainer, seed)
+    with task.ready() as field, _progress_watch(progress) as watch:
+        attribution = explainer(field, task.x, watch=watch)
+    if explainer.explains == "layer":  # arranged as the layer's values are, and no image
+        layout, normalisation = attribution.layout or Layout.of(attribution.values), None
     else:
-        made = made.apart()
-    made = dataclasses.replace(made, target=field.target, normalisation=normalisation)
-    return _unpacked(made, layout)
+        attribution = attribution.apart()
+    attribution = dataclasses.replace(attribution, target=field.target, normalisation=normalisation)
+    return _unpack(attribution, layout)
 
 
 def _explains_layer(method: str | ExplainerLike) -> bool:
-    """Whether a method explains a layer, so that nobody asks for the gradient of the inputs."""
+    """Whether a method explains a layer, so that no gradient of the inputs is needed."""
     return (about(method) if isinstance(method, str) else as_explainer(method)).explains == "layer"
 
 
-def chosen(
+def resolve_method(
     inputs: Any,
     method: str | ExplainerLike,
     baseline: Any,
@@ -148,79 +170,77 @@ def chosen(
     options: dict[str, Any],
     task: Task | None = None,
 ) -> Explainer:
-    """The method that ``explain`` would run for these arguments; ``task`` has the inputs laid out,
-    where that was done."""
+    """The method that ``explain`` would run for these arguments.
+
+    Args:
+        inputs: as ``explain`` takes them.
+        method: a published name, or a method.
+        baseline: what it starts from; None for its own.
+        tol: relative error to reach; None for its own.
+        options: options of the published name.
+        task: has the inputs laid out already, where that was done.
+    """
     layout = Layout.of(inputs, integers=_explains_layer(method)) if task is None else task.layout
     x = layout.pack(inputs) if task is None else task.x
-    return _method(method, baseline, tol, options, placing(inputs, layout, x))
-
-
-_Place = Callable[[Any, bool], Any]
-"""A baseline as it was given, and whether it is references that all examples share → what fits the
-inputs laid end to end."""
-
-
-def placing(inputs: Any, layout: Layout, x: Tensor) -> _Place:
-    """How baselines are arranged for these inputs."""
-    return lambda given, shared: for_inputs(
-        given, layout, x, shared=shared, listed=isinstance(inputs, list)
-    )
-
-
-def _method(
-    method: str | ExplainerLike,
-    baseline: Any,
-    tol: float | None,
-    options: dict[str, Any],
-    place: _Place,
-) -> Explainer:
-    """The method that was asked for: built by its name, or as it was given with another start and
-    tolerance."""
+    arrange = baseline_arranger(inputs, layout, x)
     if tol is not None and "rule" in options:
         raise InputError("tol= and rule= both say how to integrate: give one of them.")
-    baseline = None if baseline is None else place(baseline, _takes_references(method, options))
+    if baseline is not None:
+        baseline = arrange(baseline, _shares_references(method, options))
     if isinstance(method, str):
-        return _built(method, baseline, tol, _placed(method, options, place))
+        return _build(method, baseline, tol, _arrange_options(method, options, arrange))
     if not callable(method):
         raise InputError(
             f"method= is a published name or a Method, not {type(method).__name__}; 'integrand methods' lists the names."
         )
     if options:
         raise UnknownName(f"option beside method={method!r}", next(iter(options)), ("baseline",))
-    return _changed(as_explainer(method), baseline, tol)
+    return _replace_parts(as_explainer(method), baseline, tol)
 
 
-def _placed(name: str, options: dict[str, Any], place: _Place) -> dict[str, Any]:
-    """Options that hold baselines, arranged as the inputs are."""
+_Arrange = Callable[[Any, bool], Any]
+"""(baseline as it was given, whether all examples share its references) → a baseline for the inputs
+laid end to end."""
+
+
+def baseline_arranger(inputs: Any, layout: Layout, x: Tensor) -> _Arrange:
+    """A function that arranges baselines as these inputs are laid out."""
+    return lambda baseline, shared: for_inputs(
+        baseline, layout, x, shared=shared, listed=isinstance(inputs, list)
+    )
+
+
+def _arrange_options(name: str, options: dict[str, Any], arrange: _Arrange) -> dict[str, Any]:
+    """The options of a published method, those that hold baselines arranged as the inputs are."""
     start = about(name).start
-    starts = {} if start is None else {start: _takes_references(name, options)}
+    shared = {} if start is None else {start: _shares_references(name, options)}
     return {
-        option: place(given, starts.get(option, False))
-        if option in (*starts, "fill") and given is not None
-        else given
-        for option, given in options.items()
+        option: arrange(value, shared.get(option, False))
+        if option in (*shared, "fill") and value is not None
+        else value
+        for option, value in options.items()
     }
 
 
-def _built(name: str, baseline: Any, tol: float | None, options: dict[str, Any]) -> Explainer:
-    """A published method, its options those of the factory."""
-    known = about(name)
-    accepted, start = known.options, known.start
+def _build(name: str, baseline: Any, tol: float | None, options: dict[str, Any]) -> Explainer:
+    """A published method, built by its factory; options it does not take are refused."""
+    published = about(name)
+    accepted, start = published.options, published.start
     if tol is not None:
         options = {**options, **({"tol": tol} if "tol" in accepted else {"rule": Adaptive(tol)})}
     for option in options:
         if option not in accepted:
             hint = about_option(option, options[option], accepted)
             raise UnknownName(f"option of method {name!r}", option, accepted, hint)
-    for option in known.needs:
+    for option in published.needs:
         if option not in options and option != start:
             raise InputError(f"Method {name!r} needs {option}=; see help(ig.methods.{name}).")
     if baseline is None:
-        if start in known.needs and start not in options:
+        if start in published.needs and start not in options:
             raise InputError(
                 f"Method {name!r} starts from {start}: give baseline= a tensor, a list of baselines, or a sampler."
             )
-        return as_explainer(known.build(**options))
+        return as_explainer(published.build(**options))
     if start is None:
         raise InputError(
             f"Method {name!r} chooses for itself where it starts: it takes no baseline=."
@@ -229,15 +249,15 @@ def _built(name: str, baseline: Any, tol: float | None, options: dict[str, Any])
         raise InputError(
             f"Method {name!r} was given where to start twice: as baseline= and as {start}=."
         )
-    return as_explainer(known.build(**{start: baseline}, **options))
+    return as_explainer(published.build(**{start: baseline}, **options))
 
 
-def _changed(method: Explainer, baseline: Any, tol: float | None) -> Explainer:
-    """The same method from another ``baseline``, to another tolerance, where these are given."""
+def _replace_parts(method: Explainer, baseline: Any, tol: float | None) -> Explainer:
+    """The same method with another baseline and another tolerance, where these are given."""
     if baseline is None and tol is None:
         return method
     if method.inner is not None and not method.samples:
-        return method.with_inner(_changed(method.inner, baseline, tol))
+        return method.with_inner(_replace_parts(method.inner, baseline, tol))
     if not isinstance(method, Method):
         raise InputError(f"baseline= and tol= do not go with {method!r}, which has its own.")
     if baseline is not None:
@@ -245,53 +265,50 @@ def _changed(method: Explainer, baseline: Any, tol: float | None) -> Explainer:
     return method if tol is None else dataclasses.replace(method, rule=Adaptive(tol))
 
 
-def _takes_references(method: str | ExplainerLike, options: Mapping[str, Any]) -> bool:
-    """Whether a published name starts from references that all examples share, rather than from a
-    baseline each.
-
-    One that wraps another starts where that does.
-    """
+def _shares_references(method: str | ExplainerLike, options: Mapping[str, Any]) -> bool:
+    """Whether a published method starts from references that all examples share, rather than from a
+    baseline for each; a wrapper does what the method it wraps does."""
     if not isinstance(method, str):
         return False
-    known = about(method)
-    return (
-        known.shared
-        if known.wraps is None
-        else _takes_references(options.get("of", known.wraps), {})
-    )
+    published = about(method)
+    if published.wraps is None:
+        return published.shared
+    return _shares_references(options.get("of", published.wraps), {})
 
 
 @contextmanager
-def _watched(progress: Progress) -> Iterator[Callable[[CallCount], None] | None]:
-    """What shows the running tally: nothing, a callable, or one line on stderr."""
+def _progress_watch(progress: Progress) -> Iterator[Callable[[CallCount], None] | None]:
+    """The callable that is shown the running tally: none, the user's, or one that prints a line on
+    stderr."""
     if progress is not True:
         yield progress if callable(progress) else None
         return
     try:
-        yield _print_line
+        yield _print_tally
     finally:
         print(file=sys.stderr, flush=True)
 
 
-def _print_line(tally: CallCount) -> None:
-    of = f"/{tally.expected}" if tally.expected else ""
+def _print_tally(tally: CallCount) -> None:
+    expected = f"/{tally.expected}" if tally.expected else ""
     print(
-        f"\r{tally.gradients}{of} gradients, {tally.values} values",
+        f"\r{tally.gradients}{expected} gradients, {tally.values} values",
         end="",
         file=sys.stderr,
         flush=True,
     )
 
 
-def _unpacked(made: Attribution, layout: Layout) -> Attribution:
-    """Maps, inputs and baselines arranged as the inputs were."""
+def _unpack(attribution: Attribution, layout: Layout) -> Attribution:
+    """The attribution with maps, inputs and baselines arranged as the inputs were."""
     if layout.single:
-        return made
+        return attribution
+    shares, baselines = attribution.shares, attribution.baselines
     return dataclasses.replace(
-        made,
-        values=mapped(lambda t: layout.unpack(t, 1), made.values),
-        inputs=layout.unpack(made.inputs, 1),
-        shares=None if made.shares is None else layout.unpack(made.shares, 2),
-        baselines=None if made.baselines is None else layout.unpack(made.baselines, 2),
+        attribution,
+        values=mapped(lambda t: layout.unpack(t, 1), attribution.values),
+        inputs=layout.unpack(attribution.inputs, 1),
+        shares=None if shares is None else layout.unpack(shares, 2),
+        baselines=None if baselines is None else layout.unpack(baselines, 2),
         layout=None,
     )

@@ -1,4 +1,4 @@
-"""A target says which scalar of the model's output is explained.
+"""Targets: which scalar of the model's output is explained.
 
     target(outputs, index) -> (N,)          outputs for N rows; index (N,) says which example each
                                             row belongs to
@@ -29,27 +29,29 @@ example (B, P)."""
 
 
 def output_tensor(outputs: Any) -> Tensor:
-    """The tensor among a model's outputs: itself, the "logits", the only tensor of a dict, or the
-    first entry of a tuple.
+    """The tensor among a model's outputs.
 
-    Errors: ``TargetError`` where a dict leaves open which is meant, where no tensor is found, and
-    for complex numbers.
+    Itself, the "logits", the only tensor of a dict, or the first entry of a tuple.
+
+    Raises:
+        TargetError: where a dict leaves open which is meant, where no tensor is found, and for
+            complex numbers.
     """
-    found = outputs if isinstance(outputs, Tensor) else getattr(outputs, "logits", None)
-    if found is None and isinstance(outputs, Mapping):
-        found = _entry(outputs)
-    if found is None and isinstance(outputs, tuple | list) and outputs:
-        found = outputs[0]
-    if not isinstance(found, Tensor):
+    tensor = outputs if isinstance(outputs, Tensor) else getattr(outputs, "logits", None)
+    if tensor is None and isinstance(outputs, Mapping):
+        tensor = _named_tensor(outputs)
+    if tensor is None and isinstance(outputs, tuple | list) and outputs:
+        tensor = outputs[0]
+    if not isinstance(tensor, Tensor):
         raise TargetError(
             f"The model returned {type(outputs).__name__}, in which no tensor was found. "
             "Give target= a callable that takes these outputs and returns one number per row."
         )
-    _check_real(found, "The model")
-    return found
+    _check_real(tensor, "The model")
+    return tensor
 
 
-def _entry(outputs: Mapping[Any, Any]) -> Tensor | None:
+def _named_tensor(outputs: Mapping[Any, Any]) -> Tensor | None:
     """The "logits" of a dict of outputs, or its only tensor."""
     if isinstance(outputs.get("logits"), Tensor):
         logits: Tensor = outputs["logits"]
@@ -76,7 +78,7 @@ def _check_real(numbers: Tensor, who: str) -> None:
 
 
 class Target(ABC):
-    """Which scalar is explained. Subclasses are frozen values."""
+    """Base class of targets: which scalar is explained. Subclasses are frozen values."""
 
     site: Any = None
     """What is looked at instead of the model's output: a layer, or a function of the input."""
@@ -97,20 +99,28 @@ class Target(ABC):
         """The target of the examples ``index`` of the batch."""
         return self
 
+    def check_batch(self, batch: int) -> None:  # noqa: B027  # most hold nothing for each example
+        """Check that what it holds for each example is there for ``batch`` of them.
+
+        Raises:
+            TargetError: for tensors of another length.
+        """
+
     def of_batch(self, index: Tensor) -> Target:
         """The target of a batch whose examples ``index`` (B,) it is of: what it says of one is
         looked up by its place in the batch.
 
-        Errors: ``TargetError`` where it says different things of one example that is there twice.
+        Raises:
+            TargetError: where it says different things of one example that is there twice.
         """
         return self
 
 
-def _rows(outputs: Any, what: str) -> Tensor:
+def _class_outputs(outputs: Any, name: str) -> Tensor:
     out = output_tensor(outputs)
     if out.ndim < 2:
         raise TargetError(
-            f"{what} needs outputs with a class axis (rows, classes), but the model returned one number per row: use "
+            f"{name} needs outputs with a class axis (rows, classes), but the model returned one number per row: use "
             "target=ig.targets.Output()."
         )
     return out
@@ -125,112 +135,121 @@ def _check_class(index: int | Tensor, classes: int) -> None:
         )
 
 
-def _pick(out: Tensor, which: Index, index: Tensor) -> Tensor:
+def _pick(out: Tensor, choice: Index, index: Tensor) -> Tensor:
     """``out[n, which]`` for one class, a class per example, or a position in a longer output."""
-    if isinstance(which, tuple):
-        _check_position(which, which, out)
-        where: tuple[slice | int, ...] = (slice(None), *which)
+    if isinstance(choice, tuple):
+        _check_position(choice, choice, out)
+        where: tuple[slice | int, ...] = (slice(None), *choice)
         return out[where]
-    if isinstance(which, Tensor) and which.ndim == 2:
-        _check_position(which.unbind(1), tuple(which[0].tolist()), out)
-        place = _numbered(which, out.shape[1:])[index.to(which.device)]
+    if isinstance(choice, Tensor) and choice.ndim == 2:
+        _check_position(choice.unbind(1), tuple(choice[0].tolist()), out)
+        place = _flat_positions(choice, out.shape[1:])[index.to(choice.device)]
         return flattened(out, 1).gather(1, place.to(out.device))[:, 0]
     if out.ndim != 2:
         raise TargetError(
             f"One output has shape {describe(out.shape[1:])}, so a class alone does not name a number: "
             "give a tuple with a position for each axis, or a callable."
         )
-    _check_class(which, out.shape[1])
-    if isinstance(which, int):
-        return out[:, which]
-    chosen = (which.to(out.device) % out.shape[1])[index.to(out.device)]
+    _check_class(choice, out.shape[1])
+    if isinstance(choice, int):
+        return out[:, choice]
+    chosen = (choice.to(out.device) % out.shape[1])[index.to(out.device)]
     return out.gather(1, chosen[:, None])[:, 0]
 
 
-def _check_position(each: Sequence[int | Tensor], shown: tuple[int, ...], out: Tensor) -> None:
+def _check_position(position: Sequence[int | Tensor], shown: tuple[int, ...], out: Tensor) -> None:
     """Whether one output has as many axes as a position has places, and each place."""
-    if len(each) != out.ndim - 1:
+    if len(position) != out.ndim - 1:
         raise TargetError(
-            f"Target {shown} has {len(each)} positions, but one output has shape {describe(out.shape[1:])}: "
+            f"Target {shown} has {len(position)} positions, but one output has shape {describe(out.shape[1:])}: "
             f"give {out.ndim - 1}."
         )
-    for axis, place in enumerate(each):
+    for axis, place in enumerate(position):
         _check_class(place, out.shape[1 + axis])
 
 
-def _numbered(which: Tensor, shape: torch.Size) -> Tensor:
+def _check_length(choice: Index, batch: int) -> None:
+    """Whether classes or positions of each example are as many as there are examples."""
+    if isinstance(choice, Tensor) and len(choice) != batch:
+        kind = "positions" if choice.ndim == 2 else "classes"
+        raise TargetError(
+            f"The target names {len(choice)} {kind} for {batch} examples: give one for each, or one for all."
+        )
+
+
+def _flat_positions(positions: Tensor, shape: torch.Size) -> Tensor:
     """Positions (B, P) as places in the output laid flat (B, 1)."""
-    place = torch.zeros_like(which[:, :1])
+    place = torch.zeros_like(positions[:, :1])
     for axis, size in enumerate(shape):
-        place = place * size + (which[:, axis : axis + 1] % size)
+        place = place * size + (positions[:, axis : axis + 1] % size)
     return place
 
 
-def _select(which: Index, index: Tensor) -> Index:
-    return which[index.to(which.device)] if isinstance(which, Tensor) else which
+def _select(choice: Index, index: Tensor) -> Index:
+    return choice[index.to(choice.device)] if isinstance(choice, Tensor) else choice
 
 
-def _placed(each: Tensor, index: Tensor) -> Tensor:
+def _scatter_to_batch(entries: Tensor, index: Tensor) -> Tensor:
     """What is said of B examples, at their places ``index`` in a batch; zeros for the others, which
     are not asked about."""
-    index = index.to(each.device)
-    whole = each.new_zeros(int(index.max()) + 1, *each.shape[1:])
-    whole[index] = each
-    if not torch.equal(whole[index], each):
+    index = index.to(entries.device)
+    batch_entries = entries.new_zeros(int(index.max()) + 1, *entries.shape[1:])
+    batch_entries[index] = entries
+    if not torch.equal(batch_entries[index], entries):
         raise TargetError(
             "The target says different things of an example that the batch holds twice: explain the two apart."
         )
-    return whole
+    return batch_entries
 
 
-def _placed_index(which: Index, index: Tensor) -> Index:
-    return _placed(which, index) if isinstance(which, Tensor) else which
+def _scatter_choice(choice: Index, index: Tensor) -> Index:
+    return _scatter_to_batch(choice, index) if isinstance(choice, Tensor) else choice
 
 
-def _clean_index(which: Any) -> Index:
-    if isinstance(which, bool):
+def _checked_choice(choice: Any) -> Index:
+    if isinstance(choice, bool):
         raise TargetError("A target class is an integer, not True or False.")
-    if isinstance(which, list) or type(which).__module__ == "numpy":
-        which = _listed(which)
-    if isinstance(which, Tensor):
+    if isinstance(choice, list) or type(choice).__module__ == "numpy":
+        choice = _choices_tensor(choice)
+    if isinstance(choice, Tensor):
         if (
-            which.is_floating_point()
-            or which.is_complex()
-            or which.dtype == torch.bool
-            or which.ndim > 2
+            choice.is_floating_point()
+            or choice.is_complex()
+            or choice.dtype == torch.bool
+            or choice.ndim > 2
         ):
             raise TargetError(
-                f"Target classes are integers, one or one per example; got {which.dtype} of shape {describe(which.shape)}."
+                f"Target classes are integers, one or one per example; got {choice.dtype} of shape {describe(choice.shape)}."
             )
-        if which.numel() == 1:  # one for all examples, also where it comes in a list
-            return int(which)
-        classes: Tensor = which.detach().long()
+        if choice.numel() == 1:  # one for all examples, also where it comes in a list
+            return int(choice)
+        classes: Tensor = choice.detach().long()
         if classes.ndim == 2 and len(classes) == 1:  # one position for all
             return tuple(classes[0].tolist())
         return classes[:, 0] if classes.ndim == 2 and classes.shape[1] == 1 else classes
-    if isinstance(which, tuple):
-        return tuple(int(w) for w in which)
+    if isinstance(choice, tuple):
+        return tuple(int(w) for w in choice)
     try:
-        return int(which.__index__())
+        return int(choice.__index__())
     except AttributeError:
         raise TargetError(
-            f"{which!r} is not a class: give an int, a tensor of ints, or a position."
+            f"{choice!r} is not a class: give an int, a tensor of ints, or a position."
         ) from None
 
 
-def _listed(which: Any) -> Tensor:
+def _choices_tensor(choices: Any) -> Tensor:
     """A list of classes, or of positions of one length, one for each example."""
-    if isinstance(which, list) and any(isinstance(one, tuple | list) for one in which):
-        lengths = {len(one) if isinstance(one, tuple | list) else 0 for one in which}
+    if isinstance(choices, list) and any(isinstance(entry, tuple | list) for entry in choices):
+        lengths = {len(entry) if isinstance(entry, tuple | list) else 0 for entry in choices}
         if len(lengths) > 1:
             raise TargetError(
                 f"Target positions are tuples of one length, one for each example; got lengths {', '.join(map(str, sorted(lengths)))}."
             )
     try:
-        return torch.as_tensor(which)
+        return torch.as_tensor(choices)
     except (TypeError, ValueError, RuntimeError):
         raise TargetError(
-            f"Target classes are integers, one or one per example; got {which!r}."
+            f"Target classes are integers, one or one per example; got {choices!r}."
         ) from None
 
 
@@ -265,7 +284,7 @@ class _OfClass(Target):
     by_row: ClassVar[bool] = True
 
     def __post_init__(self) -> None:
-        object.__setattr__(self, "which", _clean_index(self.which))
+        object.__setattr__(self, "which", _checked_choice(self.which))
 
     @property
     def of_classes(self) -> bool:
@@ -277,8 +296,11 @@ class _OfClass(Target):
     def at(self, index: Tensor) -> Target:
         return replace(self, which=_select(self.which, index))
 
+    def check_batch(self, batch: int) -> None:
+        _check_length(self.which, batch)
+
     def of_batch(self, index: Tensor) -> Target:
-        return replace(self, which=_placed_index(self.which, index))
+        return replace(self, which=_scatter_choice(self.which, index))
 
     def score(self) -> Target:
         # Which axis of a longer output holds the classes is not known: the number at a position is
@@ -300,19 +322,19 @@ class _OfSoftmax(_OfClass):
     def score(self) -> Target:
         return Probability(self.which, self.axis)
 
-    def _log(self, outputs: Any) -> Tensor:
+    def _log_class_probabilities(self, outputs: Any) -> Tensor:
         name = type(self).__name__
-        return _log_probabilities(_rows(outputs, name), self.axis, name)
+        return _log_probabilities(_class_outputs(outputs, name), self.axis, name)
 
 
-def _log_probabilities(out: Tensor, axis: int | None = None, what: str = "") -> Tensor:
+def _log_probabilities(out: Tensor, axis: int | None = None, name: str = "") -> Tensor:
     """The log of the softmax over the classes, which lie along ``axis``; with a single axis after
     the rows, along that."""
     if axis is None and out.ndim > 2:
         shape = describe(out.shape[1:])
         raise TargetError(
             f"One output has shape {shape}, and a softmax over each of its axes is something else. Name the axis that holds the classes: "
-            f"{what}(…, axis=1) for images (rows, classes, height, width), axis=-1 for tokens (rows, tokens, classes)."
+            f"{name}(…, axis=1) for images (rows, classes, height, width), axis=-1 for tokens (rows, tokens, classes)."
         )
     axis = 1 if axis is None else axis
     if not -out.ndim < axis < out.ndim or axis % out.ndim == 0:
@@ -333,7 +355,7 @@ class Logit(_OfClass):
     """The score of a class before the softmax: F = z_c."""
 
     def __call__(self, outputs: Any, index: Tensor) -> Tensor:
-        return _pick(_rows(outputs, "Logit"), self.which, index)
+        return _pick(_class_outputs(outputs, "Logit"), self.which, index)
 
 
 @part
@@ -345,12 +367,12 @@ class Probability(_OfSoftmax):
     """
 
     def __call__(self, outputs: Any, index: Tensor) -> Tensor:
-        return _pick(self._log(outputs), self.which, index).exp()
+        return _pick(self._log_class_probabilities(outputs), self.which, index).exp()
 
 
-def _others(out: Tensor, which: Index, index: Tensor) -> Tensor:
+def _without_class(out: Tensor, choice: Index, index: Tensor) -> Tensor:
     """``out`` (N, C) with each row's own class at −∞."""
-    column = torch.as_tensor(which, device=out.device) % out.shape[1]
+    column = torch.as_tensor(choice, device=out.device) % out.shape[1]
     column = (column.expand(len(out)) if column.ndim == 0 else column[index.to(out.device)])[
         :, None
     ]
@@ -359,35 +381,38 @@ def _others(out: Tensor, which: Index, index: Tensor) -> Tensor:
 
 @part
 class LogOdds(_OfClass):
-    """The log-odds of a class against all others: F = log p_c − log(1 − p_c) = z_c − logsumexp of
-    the others."""
+    """The log-odds of a class against all others.
+
+    F = log p_c − log(1 − p_c) = z_c − logsumexp of the others
+    """
 
     def __call__(self, outputs: Any, index: Tensor) -> Tensor:
-        out = _rows(outputs, "LogOdds")
+        out = _class_outputs(outputs, "LogOdds")
         if out.ndim != 2:
             raise TargetError(
                 "LogOdds explains outputs (rows, classes); use a callable for others."
             )
         out = _log_probabilities(out)
-        return _pick(out, self.which, index) - _others(out, self.which, index).logsumexp(1)
+        return _pick(out, self.which, index) - _without_class(out, self.which, index).logsumexp(1)
 
 
 @part
 class Lead(_OfClass):
-    """How far a class is ahead of the best of the others: F = z_c − max_{k≠c} z_k, positive where
-    the class is predicted.
+    """The lead of a class over the best of the others.
+
+        F = z_c − max_{k≠c} z_k, positive where the class is predicted
 
     Zero is the decision boundary of the class. Where several others are best, the slope is the mean
     of theirs.
     """
 
     def __call__(self, outputs: Any, index: Tensor) -> Tensor:
-        out = _rows(outputs, "Lead")
+        out = _class_outputs(outputs, "Lead")
         if out.ndim != 2 or out.shape[1] < 2:
             raise TargetError(
                 f"Lead needs outputs (rows, classes) with two classes at least, but one output has shape {describe(out.shape[1:])}."
             )
-        return _pick(out, self.which, index) - _others(out, self.which, index).amax(1)
+        return _pick(out, self.which, index) - _without_class(out, self.which, index).amax(1)
 
 
 @part
@@ -399,18 +424,22 @@ class Margin(Target):
     by_row: ClassVar[bool] = True
 
     def __post_init__(self) -> None:
-        object.__setattr__(self, "which", _clean_index(self.which))
-        object.__setattr__(self, "other", _clean_index(self.other))
+        object.__setattr__(self, "which", _checked_choice(self.which))
+        object.__setattr__(self, "other", _checked_choice(self.other))
 
     def __call__(self, outputs: Any, index: Tensor) -> Tensor:
-        out = _rows(outputs, "Margin")
+        out = _class_outputs(outputs, "Margin")
         return _pick(out, self.which, index) - _pick(out, self.other, index)
+
+    def check_batch(self, batch: int) -> None:
+        _check_length(self.which, batch)
+        _check_length(self.other, batch)
 
     def at(self, index: Tensor) -> Target:
         return Margin(_select(self.which, index), _select(self.other, index))
 
     def of_batch(self, index: Tensor) -> Target:
-        return Margin(_placed_index(self.which, index), _placed_index(self.other, index))
+        return Margin(_scatter_choice(self.which, index), _scatter_choice(self.other, index))
 
     def score(self) -> Target:
         return Logit(self.which).score()
@@ -425,35 +454,38 @@ class Loss(_OfSoftmax):
     """
 
     def __call__(self, outputs: Any, index: Tensor) -> Tensor:
-        return -_pick(self._log(outputs), self.which, index)
+        return -_pick(self._log_class_probabilities(outputs), self.which, index)
 
 
 @part
 class Predicted(_OfClass):
-    """Whether a class is predicted: F = 1 where no other has a larger output, else 0. It has no
-    slope; curves are measured with it."""
+    """Whether a class is predicted: F = 1 where no other has a larger output, else 0.
+
+    It has no slope; curves are measured with it.
+    """
 
     def __call__(self, outputs: Any, index: Tensor) -> Tensor:
-        out = _rows(outputs, "Predicted")
+        out = _class_outputs(outputs, "Predicted")
         _pick(out, self.which, index)  # whether there is such a class
         if out.ndim != 2 or out.shape[1] < 2:
             raise TargetError(
                 f"Predicted needs outputs (rows, classes) with two classes at least, but one output has shape {describe(out.shape[1:])}."
             )
-        which = (
+        classes = (
             self.which[index.to(self.which.device)].to(out.device)
             if isinstance(self.which, Tensor)
             else self.which
         )
-        return (out.argmax(1) == torch.as_tensor(which, device=out.device) % out.shape[1]).to(
+        return (out.argmax(1) == torch.as_tensor(classes, device=out.device) % out.shape[1]).to(
             out.dtype
         )
 
 
 @part
 class Custom(Target):
-    """Any function of the model's outputs, row by row: F = function(outputs) or function(outputs,
-    data[index]).
+    """A user's function of the model's outputs, row by row.
+
+        F = function(outputs) or function(outputs, data[index])
 
     ``function`` is called with however many rows fit into one model call, never with a whole batch
     at a time, and returns one number per row. What differs between examples goes into ``data`` (B,
@@ -464,11 +496,17 @@ class Custom(Target):
     data: Tensor | None = None
 
     def __call__(self, outputs: Any, index: Tensor) -> Tensor:
-        own = () if self.data is None else (self.data[index.to(self.data.device)],)
-        found = self.function(outputs, *own)
-        if isinstance(found, Tensor):
-            _check_real(found, "The target function")
-        return found
+        row_data = () if self.data is None else (self.data[index.to(self.data.device)],)
+        numbers = self.function(outputs, *row_data)
+        if isinstance(numbers, Tensor):
+            _check_real(numbers, "The target function")
+        return numbers
+
+    def check_batch(self, batch: int) -> None:
+        if isinstance(self.data, Tensor) and len(self.data) != batch:
+            raise TargetError(
+                f"The target's data has {len(self.data)} entries for {batch} examples."
+            )
 
     def at(self, index: Tensor) -> Target:
         if self.data is None:
@@ -476,13 +514,18 @@ class Custom(Target):
         return Custom(self.function, self.data[index.to(self.data.device)])
 
     def of_batch(self, index: Tensor) -> Target:
-        return self if self.data is None else Custom(self.function, _placed(self.data, index))
+        return (
+            self
+            if self.data is None
+            else Custom(self.function, _scatter_to_batch(self.data, index))
+        )
 
 
 @part
 class Distance(Target):
-    """How far a representation is from a goal: F = ‖φ(z) − goal‖² (the objective that IG2
-    descends).
+    """The squared distance of a representation from a goal, the objective that IG2 descends.
+
+        F = ‖φ(z) − goal‖²
 
     ``goal`` (M, F) holds φ(reference) for M pairs of example and reference, looked up by the rows'
     index; ``site`` is φ.
@@ -492,15 +535,15 @@ class Distance(Target):
     site: Any = None
 
     def __call__(self, outputs: Any, index: Tensor) -> Tensor:
-        found = flattened(output_tensor(outputs), 1)
-        return (found - self.goal[index.to(self.goal.device)]).square().sum(1)
+        representation = flattened(output_tensor(outputs), 1)
+        return (representation - self.goal[index.to(self.goal.device)]).square().sum(1)
 
     def at(self, index: Tensor) -> Target:
         return replace(self, goal=self.goal[index.to(self.goal.device)])
 
 
 def as_target(target: Any) -> Target:
-    """An int, a tensor of ints, a position, a callable or a Target → a Target."""
+    """Convert an int, a tensor of ints, a position or a callable to a ``Target``."""
     if isinstance(target, Target):
         return target
     if isinstance(target, str):

@@ -1,5 +1,4 @@
-"""A task: the scalar that is explained or judged, and the inputs it is asked about, laid out as one
-tensor.
+"""Task: a field (the scalar explained) and the inputs, laid out as one tensor.
 
 inputs ── layout ──▶ x (B, *s)          model, target, extra ──▶ field, or a field as it is
 """
@@ -26,8 +25,10 @@ from .targets import Logit, Output, Target, as_target
 
 @dataclass(frozen=True, eq=False)
 class Task:
-    """A field and the inputs x (B, \\*s) it is asked about, arranged by ``layout``; "predicted"
-    waits until it is ``ready``."""
+    """A field and the inputs x (B, \\*s) it is asked about, arranged by ``layout``.
+
+    A "predicted" target waits until the task is ``ready``.
+    """
 
     field: Field
     x: Tensor
@@ -50,9 +51,11 @@ class Task:
         """The task of a model and a target, or of a Field, which has its own; inputs are laid out
         and packed once, here.
 
-        Everything that can be checked without running the model is checked here. Errors:
-        ``TargetError`` for a model without a target and for a field with another; ``InputError``
-        for options of models beside a field.
+        Everything that can be checked without running the model is checked here.
+
+        Raises:
+            TargetError: for a model without a target and for a field with another.
+            InputError: for options of models beside a field.
         """
         layout = Layout.of(inputs, integers=integers)
         x = layout.pack(inputs)
@@ -97,17 +100,17 @@ class Task:
 
 def _check_field(field: Field, target: Any, options: Mapping[str, bool]) -> None:
     """A field knows its model and its target: what is given beside it says the same, or nothing."""
-    given = next((name for name, value in options.items() if value), None)
-    if given is not None:
-        raise InputError(f"{given}= goes with a model; a field has its own.")
+    option = next((name for name, value in options.items() if value), None)
+    if option is not None:
+        raise InputError(f"{option}= goes with a model; a field has its own.")
     if target is None:
         return
     if field.target is None or is_predicted(target):
         raise TargetError("A field has its target already: leave target= out.")
-    other = as_target(target)
-    if other != field.target:
+    named_target = as_target(target)
+    if named_target != field.target:
         raise TargetError(
-            f"The field asks about {field.target!r}, and target= says {other!r}: leave target= out, or explain field.with_target(…)."
+            f"The field asks about {field.target!r}, and target= says {named_target!r}: leave target= out, or explain field.with_target(…)."
         )
 
 
@@ -132,17 +135,8 @@ def predicted(memory: OutputCache) -> Target:
 
 
 def check_classes(target: Target, batch: int) -> None:
-    """A target with something for each example has it for all of them."""
-    for name in ("which", "other"):
-        which = getattr(target, name, None)
-        if isinstance(which, Tensor) and len(which) != batch:
-            kind = "positions" if which.ndim == 2 else "classes"
-            raise TargetError(
-                f"The target names {len(which)} {kind} for {batch} examples: give one for each, or one for all."
-            )
-    data = getattr(target, "data", None)
-    if isinstance(data, Tensor) and len(data) != batch:
-        raise TargetError(f"The target's data has {len(data)} entries for {batch} examples.")
+    """Check that a target with something for each example has it for all ``batch`` of them."""
+    target.check_batch(batch)
 
 
 def _check_finite(x: Tensor) -> None:

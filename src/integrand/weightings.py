@@ -1,5 +1,5 @@
-"""Weightings: how references are weighed once their shares are known. ``(shares, x, field) ->
-weights (R, B)``.
+"""Weightings: the weights of references, given their shares. ``(shares, x, field) -> weights (R,
+B)``.
 
     values = Σ_r w_r · share_r,      Σ_r w_r = 1
 
@@ -32,11 +32,12 @@ from .fields import Field
 
 @dataclass(frozen=True, eq=False)
 class Weighed:
-    """Weights (R, B), and what they were judged by.
+    """Weights (R, B) of references, with the fitness they come from.
 
-    fitness    (R, B) or None
-    criterion  what the fitness counts, in a sentence
-    reasons    per example, why the fitness cannot tell its baselines apart; None where it can
+    Attributes:
+        fitness: (R, B) or None.
+        criterion: what the fitness counts, in a sentence.
+        reasons: per example, why the fitness cannot tell its baselines apart; None where it can.
     """
 
     weights: Tensor
@@ -51,14 +52,16 @@ class Weighed:
 
 
 class WeightingLike(Protocol):
-    """Whatever can be called as a weighting."""
+    """Anything callable as a weighting: ``(shares, x, field) -> weights``."""
 
     def __call__(self, shares: Tensor, x: Tensor, field: Field) -> Tensor | Weighed: ...
 
 
 class Weighting(Part, ABC):
-    """How references are weighed: ``(shares (R, B, \\*s), x (B, \\*s), field) -> weights (R, B)``
-    or ``Weighed``."""
+    """Base class of weightings: how references are weighed.
+
+    (shares (R, B, \\*s), x (B, \\*s), field) -> weights (R, B) or ``Weighed``
+    """
 
     @abstractmethod
     def __call__(self, shares: Tensor, x: Tensor, field: Field) -> Tensor | Weighed: ...
@@ -94,13 +97,13 @@ class _StrangerWeighting(Stranger, Weighting):
 
 
 def as_weighting(weighting: WeightingLike) -> Weighting:
-    """A weighting as it is, or a user's callable as one, with what it says of itself."""
+    """Convert to a ``Weighting``; a user's callable is wrapped, and keeps the attributes it declares."""
     return weighting if isinstance(weighting, Weighting) else _StrangerWeighting(weighting)
 
 
 @part
 class Uniform(Weighting):
-    """Every reference counts the same: w_r = 1/R."""
+    """Equal weights: w_r = 1/R."""
 
     def beforehand(self, references: int, batch: int) -> Tensor:
         """The weights, which do not depend on shares."""
@@ -114,8 +117,10 @@ class Uniform(Weighting):
 
 
 class Fill(ABC):
-    """What replaced features become, where that depends on the references; a fill that does not is
-    a baseline."""
+    """A fill that depends on the references: what replaced features become.
+
+    A fill that does not is a baseline.
+    """
 
     @abstractmethod
     def among(self, references: Tensor, x: Tensor, field: Field) -> Tensor:
@@ -128,8 +133,10 @@ class Fill(ABC):
 
 @part
 class ReferenceMean(Fill):
-    """The mean of an example's references: what a column, token or time step is where the baselines
-    say it is missing."""
+    """The mean of an example's references.
+
+    It is what a column, token or time step is where the baselines say it is missing.
+    """
 
     def among(self, references: Tensor, x: Tensor, field: Field) -> Tensor:
         return references.mean(0)
@@ -140,8 +147,7 @@ class ReferenceMean(Fill):
 
 @part
 class ByKind(Fill):
-    """``pictures`` for examples of three axes (C, H, W), the mean of the references for all
-    others."""
+    """``pictures`` for images (C, H, W), the mean of the references for all others."""
 
     pictures: Callable[[Tensor, Field], Tensor]
 
@@ -174,20 +180,12 @@ _FIRST_ROUND = 8  # the first round looks at every k below this; each further ro
 
 @part
 class Fitness(Weighting):
-    """Weighted Gradients: w_r = (1/D_r) / Σ_k (1/D_k), D_r the fewest top-ranked features that
-    carry the class score.
+    """Weighted Gradients: references weighed by how few top features carry the class score.
+
+        w_r = (1/D_r) / Σ_k (1/D_k),   D_r the fewest top-ranked features that carry the class score
 
         D_r = min { k : s_r(k) ≤ ratio · p(x) },   s_r(k) = p(x with the k features that share r
                                                    ranks highest replaced by ``fill``)
-
-    fill      a baseline that says what replaced features become (its first reference), or a
-              ``Fill`` made of the references
-    ratio     how far the score must fall (½ in the paper)
-    keep      drop references whose weight is under ``keep`` × the mean weight, and share theirs out
-              (¼ in the paper's filtered variant; 0 keeps all)
-    features  what is replaced at a time, see ``feature_map``
-    least     a class probability under this is too low to halve meaningfully; the example is
-              flagged
 
     Ranking is by the signed sum over each feature's elements, descending, ties by position. The
     score is the class probability on the same inputs and the same class as the gradient.
@@ -205,13 +203,27 @@ class Fitness(Weighting):
     features, as does one whose share is zero everywhere (it equals the input) and so ranks nothing.
     Where that is so of all references the example is flagged.
 
-    Cost: 2 B rows. For few features fewer than 2 D rows per reference and example (7 if D is under
-    4, N − 1 at most), in about log2 N − 2 rounds. For many, one row in each of ⌈log2 N⌉ rounds; and
-    ⌈log2 N⌉ rows in one round before them where replacing everything is not enough. All references
-    and examples search in lock-step. Source: Tran et al., "Enhancing Visual Feature Attribution via
-    Weighted Integrated Gradients", arXiv 2505.03201. The released code searches with an absolute
-    tolerance, returns the last midpoint rather than the smallest k, and scores images that were not
-    normalised; here the definition is computed.
+    Args:
+        fill: a baseline that says what replaced features become (its first reference), or a
+            ``Fill`` made of the references.
+        ratio: how far the score must fall (½ in the paper).
+        keep: drop references whose weight is under ``keep`` × the mean weight, and share theirs out
+            (¼ in the paper's filtered variant; 0 keeps all).
+        features: what is replaced at a time, see ``feature_map``.
+        least: a class probability under this is too low to halve meaningfully; the example is
+            flagged.
+
+    Cost:
+        2 B rows. For few features fewer than 2 D rows per reference and example (7 if D is under 4,
+        N − 1 at most), in about log2 N − 2 rounds. For many, one row in each of ⌈log2 N⌉ rounds;
+        and ⌈log2 N⌉ rows in one round before them where replacing everything is not enough. All
+        references and examples search in lock-step.
+
+    References:
+        Tran et al., "Enhancing Visual Feature Attribution via Weighted Integrated Gradients", arXiv
+        2505.03201. The released code searches with an absolute tolerance, returns the last midpoint
+        rather than the smallest k, and scores images that were not normalised; here the definition
+        is computed.
     """
 
     fill: Callable[[Tensor, Field], Tensor] | Fill
@@ -236,33 +248,33 @@ class Fitness(Weighting):
     ) -> Callable[[Tensor], Weighed]:
         """Features, fill and score found fit for these inputs; errors say which are not."""
         groups = feature_map(self.features, x)
-        blank = self._blank(x, field, references)
+        blank = self._replacement(x, field, references)
         score = field.score()
-        whole = score.value(
+        intact = score.value(
             x
         )  # on its own, because a field that remembers what was said of x is asked for nothing
         search = _HalvingSearch(
-            groups, x, blank, score, whole, self.ratio * whole, score.value(blank)
+            groups, x, blank, score, intact, self.ratio * intact, score.value(blank)
         )
 
         def weigh(shares: Tensor) -> Weighed:
             scores = feature_scores(shares, groups)
             halving = search(scores)
-            weights = self._filtered(1 / halving.count.to(shares.dtype))
-            reasons = tuple(self._reason(halving, b, float(whole[b])) for b in range(len(x)))
+            weights = self._drop_light(1 / halving.count.to(shares.dtype))
+            reasons = tuple(self._reason(halving, b, float(intact[b])) for b in range(len(x)))
             return Weighed(weights, halving.count, self._criterion(scores.shape[2], x), reasons)
 
         return weigh
 
-    def _blank(self, x: Tensor, field: Field, references: Tensor | None) -> Tensor:
+    def _replacement(self, x: Tensor, field: Field, references: Tensor | None) -> Tensor:
         try:
             return checked_references(
-                self._filled(x, field, references), x, "The fill of the fitness"
+                self._fill_values(x, field, references), x, "The fill of the fitness"
             )[0]
         except BaselineError as error:
             raise BaselineError(f"{error} {_FILLS}") from None
 
-    def _filled(self, x: Tensor, field: Field, references: Tensor | None) -> Tensor:
+    def _fill_values(self, x: Tensor, field: Field, references: Tensor | None) -> Tensor:
         if not isinstance(self.fill, Fill):
             return self.fill(x, field)
         if references is None:
@@ -278,30 +290,30 @@ class Fitness(Weighting):
             f"(fill: {_name_of(self.fill, x)}) brings the class score to {self.ratio:g} of what it was"
         )
 
-    def _filtered(self, merit: Tensor) -> Tensor:
+    def _drop_light(self, merit: Tensor) -> Tensor:
         weights = merit / merit.sum(0)
         # Equal baselines are all exactly average; rounding may not drop them.
         slack = 1 - 16 * torch.finfo(weights.dtype).eps
-        kept = weights * (weights >= slack * self.keep / len(weights))
-        return kept / kept.sum(0)
+        retained = weights * (weights >= slack * self.keep / len(weights))
+        return retained / retained.sum(0)
 
-    def _reason(self, halving: _Halving, example: int, whole: float) -> str | None:
-        """Why D says nothing about one example, whose score is ``whole``."""
+    def _reason(self, halving: _Halving, example: int, intact: float) -> str | None:
+        """Why D says nothing about one example, whose score is ``intact``."""
         count = halving.count[:, example]
-        if not whole > 0:
+        if not intact > 0:
             return (
-                f"the class score ({whole:.3g}) is not positive, so there is nothing to halve; explain a class, whose score is "
+                f"the class score ({intact:.3g}) is not positive, so there is nothing to halve; explain a class, whose score is "
                 "its probability, or a target that is positive"
             )
         if not bool(halving.ranked[:, example].any()):
             return "every baseline's map is zero, so no feature ranks above another; give baselines that differ from the input"
         if not bool(halving.halves[:, example].any()):
             return (
-                f"the class score ({whole:.3g}) does not fall to {self.ratio:g} of itself, {halving.looked} replaced; "
+                f"the class score ({intact:.3g}) does not fall to {self.ratio:g} of itself, {halving.looked} replaced; "
                 "try another fill"
             )
-        if whole < self.least:
-            return f"the class probability is only {whole:.3g}, too low to be halved meaningfully; explain a likelier class"
+        if intact < self.least:
+            return f"the class probability is only {intact:.3g}, too low to be halved meaningfully; explain a likelier class"
         if len(count) > 1 and bool((count == count[0]).all()):
             return f"all baselines need the same number of features ({int(count[0])})"
         return None
@@ -311,10 +323,11 @@ class Fitness(Weighting):
 class _Halving:
     """What a search found.
 
-    count   (R, B) D; the number of features where no k was seen to halve the score
-    halves  (R, B) whether the score with ``count`` features replaced is low enough
-    ranked  (R, B) whether a reference tells features apart at all
-    looked  which numbers of features the search has looked at where it found none
+    Attributes:
+        count: (R, B) D; the number of features where no k was seen to halve the score.
+        halves: (R, B) whether the score with ``count`` features replaced is low enough.
+        ranked: (R, B) whether a reference tells features apart at all.
+        looked: which numbers of features the search has looked at where it found none.
     """
 
     count: Tensor
@@ -328,15 +341,16 @@ class _HalvingSearch:
     """The smallest k whose k top-ranked features carry the score, for all references and examples
     in lock-step.
 
-    whole, goal, empty  (B,) the score of the input, what it must fall to, and the score with
-                        everything replaced
+    Attributes:
+        intact, goal, empty: (B,) the score of the input, what it must fall to, and the score with
+            everything replaced.
     """
 
     groups: Tensor
     x: Tensor
     blank: Tensor
     score: Field
-    whole: Tensor
+    intact: Tensor
     goal: Tensor
     empty: Tensor
 
@@ -347,18 +361,18 @@ class _HalvingSearch:
         places = torch.arange(scores.shape[2], device=scores.device).expand_as(order)
         rank = torch.empty_like(order).scatter_(2, order, places)
         features = (scores > float("-inf")).sum(2)  # those this example has
-        wanted = ranked & (self.whole > 0)
-        emptied = ((self.empty <= self.goal) & (self.whole > 0)).expand_as(features)
+        wanted = ranked & (self.intact > 0)
+        emptied = ((self.empty <= self.goal) & (self.intact > 0)).expand_as(features)
         if scores.shape[2] <= FEW:
             looked = "whichever number of features is"
-            count, halves = self._every(rank, features, emptied, wanted)
+            count, halves = self._search_from_one(rank, features, emptied, wanted)
         else:
             looked = f"with 1, 2, 4, … or all {scores.shape[2]:,} features"
-            low, high, halves = self._bracketed(rank, features, emptied, wanted)
-            count = self._bisected(rank, low, high, wanted & halves)
+            low, high, halves = self._bracket(rank, features, emptied, wanted)
+            count = self._bisect(rank, low, high, wanted & halves)
         return _Halving(count, halves, ranked, looked)
 
-    def _every(
+    def _search_from_one(
         self, rank: Tensor, features: Tensor, emptied: Tensor, wanted: Tensor
     ) -> tuple[Tensor, Tensor]:
         """Every k from 1 on, in rounds that double, until one halves: the smallest k (R, B), and
@@ -372,8 +386,8 @@ class _HalvingSearch:
         while len(pairs := (searched & (first < features)).nonzero()):
             k = torch.arange(first, stop, device=rank.device).repeat(len(pairs))
             r, b = pairs.repeat_interleave(stop - first, 0).T
-            there = k < features[r, b]  # all features replaced is ``empty``
-            smallest = self._smallest(rank, r[there], b[there], k[there])
+            partial = k < features[r, b]  # all features replaced is ``empty``
+            smallest = self._smallest(rank, r[partial], b[partial], k[partial])
             hit = smallest < features
             count, halves, searched = (
                 torch.where(hit, smallest, count),
@@ -383,7 +397,7 @@ class _HalvingSearch:
             first, stop = stop, 2 * stop
         return count, halves
 
-    def _bracketed(
+    def _bracket(
         self, rank: Tensor, features: Tensor, emptied: Tensor, wanted: Tensor
     ) -> tuple[Tensor, Tensor, Tensor]:
         """Between which numbers of features (R, B) to bisect, and whether the upper one halves the
@@ -396,8 +410,8 @@ class _HalvingSearch:
         steps = max(1, (rank.shape[2] - 1).bit_length())
         k = (2 ** torch.arange(steps, device=rank.device)).repeat(len(pairs))
         r, b = pairs.repeat_interleave(steps, 0).T
-        there = k < features[r, b]
-        smallest = self._smallest(rank, r[there], b[there], k[there])
+        partial = k < features[r, b]
+        smallest = self._smallest(rank, r[partial], b[partial], k[partial])
         hit = smallest < features
         return (
             torch.where(hit, smallest // 2, 0),
@@ -405,7 +419,7 @@ class _HalvingSearch:
             emptied | hit,
         )
 
-    def _bisected(self, rank: Tensor, low: Tensor, high: Tensor, wanted: Tensor) -> Tensor:
+    def _bisect(self, rank: Tensor, low: Tensor, high: Tensor, wanted: Tensor) -> Tensor:
         """The k (R, B) above ``low`` and up to ``high`` that halves while k − 1 does not.
 
         Invariant: ``high`` features replaced are enough and ``low`` are not, whether or not the
@@ -415,7 +429,7 @@ class _HalvingSearch:
         while len(pairs := ((high - low > 1) & wanted).nonzero()):
             r, b = pairs.T
             middle = (low[r, b] + high[r, b]) // 2
-            enough = self._without(rank, r, b, middle) <= self.goal[b]
+            enough = self._score_replaced(rank, r, b, middle) <= self.goal[b]
             high[r, b] = torch.where(enough, middle, high[r, b])
             low[r, b] = torch.where(enough, low[r, b], middle)
         return high
@@ -424,12 +438,12 @@ class _HalvingSearch:
         """Of the k looked at the smallest that halves, for each reference and example (R, B); N
         where none does."""
         references, batch, features = rank.shape
-        enough = self._without(rank, r, b, k) <= self.goal[b]
+        enough = self._score_replaced(rank, r, b, k) <= self.goal[b]
         smallest = k.new_full((references * batch,), features)
         place = r[enough] * batch + b[enough]
         return smallest.scatter_reduce_(0, place, k[enough], "amin").reshape(references, batch)
 
-    def _without(self, rank: Tensor, r: Tensor, b: Tensor, k: Tensor) -> Tensor:
+    def _score_replaced(self, rank: Tensor, r: Tensor, b: Tensor, k: Tensor) -> Tensor:
         """The score of each row's example ``b`` with the ``k`` features replaced that reference
         ``r`` ranks highest."""
         scores = self.x.new_empty(len(b))
@@ -439,14 +453,14 @@ class _HalvingSearch:
 
         def make(part: slice) -> Tensor:
             examples = b[part]
-            gone = rank[r[part], examples] < k[part, None]
-            mask = gone.gather(1, flattened(groups[examples], 1)).reshape(
+            replaced = rank[r[part], examples] < k[part, None]
+            mask = replaced.gather(1, flattened(groups[examples], 1)).reshape(
                 len(examples), *self.x.shape[1:]
             )
             return torch.where(mask, self.blank[examples], self.x[examples])
 
-        def keep(part: slice, seen: Evaluation) -> None:
-            scores[part] = seen.value
+        def keep(part: slice, evaluation: Evaluation) -> None:
+            scores[part] = evaluation.value
 
         self.score.stream(b, make, keep, self.x[0], gradient=False)
         return scores

@@ -1,4 +1,4 @@
-"""What users give as a baseline: numbers, tensors, names, lists and callables."""
+"""Conversion of what users give as a baseline: numbers, tensors, names, lists and callables."""
 
 from __future__ import annotations
 
@@ -16,16 +16,16 @@ from .fixed import Constant, Plain
 
 def distinct(parts: list[Baseline]) -> tuple[Baseline, ...]:
     """Equal random parts get seeds of their own: "two noises" are not the same noise twice."""
-    made: list[Baseline] = []
-    for one in parts:
-        while one.seed is not None and one in made:
-            one = one.turned("seed", one.seed + 1)
-        made.append(one)
-    return tuple(made)
+    baselines: list[Baseline] = []
+    for baseline in parts:
+        while baseline.seed is not None and baseline in baselines:
+            baseline = baseline.turned("seed", baseline.seed + 1)
+        baselines.append(baseline)
+    return tuple(baselines)
 
 
 def as_baseline(value: Any, names: Mapping[str, Callable[[], Baseline]] | None = None) -> Baseline:
-    """A number, tensor, array, name, list or callable → a baseline.
+    """Convert a number, tensor, array, name, list or callable to a ``Baseline``.
 
     A number or a tensor that broadcasts to one example is a constant; a tensor shaped like the
     inputs (B, \\*s) is one baseline per example; a list is several baselines.
@@ -36,7 +36,7 @@ def as_baseline(value: Any, names: Mapping[str, Callable[[], Baseline]] | None =
             raise UnknownName("baseline", value, known)
         return known[value]()
     if isinstance(value, list | tuple):
-        return Union(distinct([as_baseline(one, names) for one in value]))
+        return Union(distinct([as_baseline(entry, names) for entry in value]))
     if isinstance(value, np.ndarray | np.generic):
         value = torch.from_numpy(np.array(value))
     if isinstance(value, Tensor):

@@ -1,4 +1,4 @@
-"""What a baseline is, and how several become one.
+"""Base class of baselines, and the union of several.
 
 A baseline is any callable ``(x (B, \\*s), field) -> references (R, B, \\*s)``; an expanded view is
 welcome, nobody writes to it. Give it a ``label`` and, where it is known without looking at x, a
@@ -25,7 +25,7 @@ from ..fields import Field
 
 
 class BaselineLike(Protocol):
-    """Whatever can be called as a baseline."""
+    """Anything callable as a baseline: ``(x, field) -> references``."""
 
     def __call__(self, x: Tensor, field: Field) -> Tensor: ...
 
@@ -38,12 +38,12 @@ class Baseline(Part, ABC):
 
     @declared
     def label(self) -> str:
-        """What reports call it."""
+        """Its name in reports."""
         return type(self).__name__.lower()
 
     @declared
     def names(self) -> tuple[str, ...]:
-        """What reports call its references one by one; empty where ``label`` is enough."""
+        """The names of its references in reports; empty where ``label`` is enough."""
         return ()
 
     @declared
@@ -98,7 +98,8 @@ class _StrangerBaseline(Stranger, Baseline):
 
 
 def adopted(baseline: BaselineLike) -> Baseline:
-    """A baseline as it is, or a user's callable as one, with what it says of itself."""
+    """Convert to a ``Baseline``; a user's callable is wrapped, and keeps the attributes it
+    declares."""
     return baseline if isinstance(baseline, Baseline) else _StrangerBaseline(baseline)
 
 
@@ -106,9 +107,10 @@ class References:
     """R references (R, B, \\*s), made when they are asked for: ``references[3:7]`` makes four,
     ``references[:]`` all.
 
-    size     R
-    make     a slice of them → (r, B, \\*s)
-    sampled  whether chance chose them from more
+    Attributes:
+        size: R.
+        make: a slice of them → (r, B, \\*s).
+        sampled: whether chance chose them from more.
     """
 
     def __init__(
@@ -129,12 +131,12 @@ class References:
         """Those of a baseline, checked: at once, or as they are made where it makes them in
         parts."""
         if isinstance(baseline, InParts):
-            found = baseline.parts(x)
+            lazy = baseline.parts(x)
             return cls(
-                len(found), lambda part: checked(found[part], x, baseline), sampled=found.sampled
+                len(lazy), lambda part: checked(lazy[part], x, baseline), sampled=lazy.sampled
             )
-        whole = checked(baseline(x, field), x, baseline)
-        return cls(len(whole), lambda part: whole[part])
+        references = checked(baseline(x, field), x, baseline)
+        return cls(len(references), lambda part: references[part])
 
 
 class InParts(Baseline):
@@ -150,7 +152,7 @@ class InParts(Baseline):
 
 
 def label_of(baseline: BaselineLike) -> str:
-    """What a report calls this baseline."""
+    """The name of a baseline in reports."""
     known = adopted(baseline)
     return str(known.label) if known.label else type(baseline).__name__.lower()
 
@@ -171,15 +173,16 @@ class Union(Baseline):
 
     @property
     def count(self) -> int | None:
-        counts = [count_of(one) for one in self.parts]
+        counts = [count_of(baseline) for baseline in self.parts]
         return None if None in counts else sum(count for count in counts if count is not None)
 
     def __call__(self, x: Tensor, field: Field) -> Tensor:
-        return torch.cat([checked(one(x, field), x, one) for one in self.parts])
+        return torch.cat([checked(baseline(x, field), x, baseline) for baseline in self.parts])
 
 
 def count_of(baseline: BaselineLike) -> int | None:
-    """R, where a baseline knows it without looking at the input."""
+    """The number of references R, where the baseline knows it without looking at the input; else
+    None."""
     size = adopted(baseline).size
     return size if isinstance(size, int) else None
 
@@ -187,24 +190,24 @@ def count_of(baseline: BaselineLike) -> int | None:
 def labels(baseline: BaselineLike, count: int) -> tuple[str, ...]:
     """One name for each of ``count`` references; equal names are numbered."""
     parts = baseline.parts if isinstance(baseline, Union) else (adopted(baseline),)
-    counts = [count_of(one) for one in parts]
+    counts = [count_of(member) for member in parts]
     if counts.count(None) == 1:  # the one that did not say has made the rest
         counts[counts.index(None)] = count - sum(known for known in counts if known is not None)
     if None in counts or sum(known for known in counts if known is not None) != count:
         return tuple(f"reference {i + 1}" for i in range(count))
     names: list[str] = []
-    for one, known in zip(parts, counts, strict=True):
-        names += one.names if len(one.names) == known else [label_of(one)] * (known or 0)
+    for member, known in zip(parts, counts, strict=True):
+        names += member.names if len(member.names) == known else [label_of(member)] * (known or 0)
     return tuple(_numbered(names))
 
 
 def _numbered(names: list[str]) -> list[str]:
-    seen: dict[str, int] = {}
-    made = []
+    counts: dict[str, int] = {}
+    numbered = []
     for name in names:
-        seen[name] = seen.get(name, 0) + 1
-        made.append(f"{name} {seen[name]}" if names.count(name) > 1 else name)
-    return made
+        counts[name] = counts.get(name, 0) + 1
+        numbered.append(f"{name} {counts[name]}" if names.count(name) > 1 else name)
+    return numbered
 
 
 def checked(references: Any, x: Tensor, baseline: Any) -> Tensor:

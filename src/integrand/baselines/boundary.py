@@ -1,5 +1,5 @@
-"""Baselines beside the input itself: where the model's decision changes, and nowhere at all for
-paths that choose their own start."""
+"""Baselines at the decision boundary of the model, and the input itself for paths that choose
+their own start."""
 
 from __future__ import annotations
 
@@ -25,8 +25,10 @@ _BEYOND = 0.02  # how much longer than to the linearised boundary a step is, so 
 
 @part
 class Itself(Baseline):
-    """The input itself, ``count`` times: for paths that choose their own start, such as
-    ``ig.paths.Adversarial``."""
+    """The input itself, ``count`` times.
+
+    For paths that choose their own start, such as ``ig.paths.Adversarial``.
+    """
 
     count: int = 1
     label: str = "input"
@@ -43,11 +45,14 @@ class Itself(Baseline):
 
 @part
 class Rivals(Baseline):
-    """The input itself, once for each of ``most`` classes that the model does not predict, or for
-    all where it has fewer.
+    """The input itself, once for each class that the model does not predict.
 
-    For ``ig.paths.Adversarial``, which goes towards another class from each. Cost: the outputs for
-    the inputs.
+    At most ``most`` times.
+
+    For ``ig.paths.Adversarial``, which goes towards another class from each.
+
+    Cost:
+        The outputs for the inputs.
     """
 
     most: int = 20
@@ -66,8 +71,7 @@ class Rivals(Baseline):
 
 @part
 class Boundary(Baseline):
-    """The nearest point found at which the model decides otherwise than for the input: just across
-    its decision boundary.
+    """The nearest point found across the decision boundary of the input.
 
         min ‖z − x‖₂   such that   decision(z) ≤ 0          decision: z_c − max_{k≠c} z_k, c the class predicted for x
 
@@ -83,20 +87,34 @@ class Boundary(Baseline):
     first: ``restarts`` begin the search beside x as well, at its linearised distance in directions
     drawn from ``seed`` (the same for all examples), and the nearest is kept.
 
-    decision  a function outputs → (N,), or an ``ig.targets`` value, that crosses zero where the
-              decision changes, for models without classes
-    steps     of the search, at most;  clip  (low, high), by default what images may hold where the field knows, else no limit
-    radius    the farthest that is looked, in the L2 norm; by default any distance
+    Args:
+        decision: a function outputs → (N,), or an ``ig.targets`` value, that crosses zero where the
+            decision changes, for models without classes.
+        steps: of the search, at most.
+        clip: (low, high), the box that is searched; by default what images may hold where the field
+            knows, else no limit.
+        restarts: how many further searches begin beside x.
+        rounds: of drawing nearer.
+        halvings: forward passes of each bisection.
+        seed: of the directions of the restarts.
+        radius: the farthest that is looked, in the L2 norm; by default any distance.
 
-    Cost per example: the outputs and one joint evaluation (one forward and two backward passes) for
-    x; per start at most steps + rounds joint evaluations, and halvings · (rounds + 1) + 2 rounds
-    values. Those that have been found are not asked any more, and examples do not influence each
-    other. Errors: ``BaselineError`` that names the examples for which no boundary was found; a
-    point that is not on the boundary is never handed out as one. Source: Wang, Fredrikson, Datta,
-    "Robust Models Are More Interpretable Because Attributions Look Normal", 2021 (arXiv
-    2103.11257). The authors' code takes the adversarial example of the smallest of seven radii at
-    which 40 steps of PGD succeed (or one of Carlini and Wagner's attack), which lies up to a radius
-    beyond the boundary; where every attack fails, it takes what the last one left.
+    Raises:
+        BaselineError: that names the examples for which no boundary was found; a point that is not
+            on the boundary is never handed out as one.
+
+    Cost:
+        Per example: the outputs and one joint evaluation (one forward and two backward passes) for
+        x; per start at most steps + rounds joint evaluations, and halvings · (rounds + 1) + 2
+        rounds values. Those that have been found are not asked any more, and examples do not
+        influence each other.
+
+    References:
+        Wang, Fredrikson, Datta, "Robust Models Are More Interpretable Because Attributions Look
+        Normal", 2021 (arXiv 2103.11257). The authors' code takes the adversarial example of the
+        smallest of seven radii at which 40 steps of PGD succeed (or one of Carlini and Wagner's
+        attack), which lies up to a radius beyond the boundary; where every attack fails, it takes
+        what the last one left.
     """
 
     decision: Target | Callable[..., Tensor] | None = None
@@ -131,16 +149,16 @@ class Boundary(Baseline):
             field, self._decision(x, field), x, self._box(x, field), self.radius
         )
         starts = self._starts(search)
-        far, found = search.across(starts, self.steps)
-        missing = (~found.any(0)).nonzero()[:, 0].tolist()
+        far, crossed = search.across(starts, self.steps)
+        missing = (~crossed.any(0)).nonzero()[:, 0].tolist()
         if missing:
-            raise BaselineError(self._nowhere(missing, len(x)))
-        starting, example = found.nonzero(as_tuple=True)
-        near = search.bisected(x[example], far[starting, example], example, self.halvings)
+            raise BaselineError(self._not_found(missing, len(x)))
+        starting, example = crossed.nonzero(as_tuple=True)
+        near = search.bisect(x[example], far[starting, example], example, self.halvings)
         reach = x.new_ones(len(example))
         for _ in range(self.rounds):
             near, reach = search.nearer(near, reach, example, self.halvings)
-        distance = torch.full(found.shape, float("inf"), dtype=x.dtype, device=x.device)
+        distance = torch.full(crossed.shape, float("inf"), dtype=x.dtype, device=x.device)
         distance[starting, example] = _length(near - x[example])
         far[starting, example] = near
         best = distance.argmin(0)
@@ -167,18 +185,18 @@ class Boundary(Baseline):
         """Where the searches begin (S, B, \\*s): one step from x, and beside x at the distance of
         that step's goal."""
         x = search.x
-        every = torch.arange(len(x), device=x.device)
-        height, slope = search.begun()
-        starts = [search.step(x, height, slope, every)]
+        examples = torch.arange(len(x), device=x.device)
+        height, slope = search.begin()
+        starts = [search.step(x, height, slope, examples)]
         stride = height / _length(slope).clamp_min(torch.finfo(x.dtype).tiny)
         for number in range(self.restarts):
             noise = torch.randn(
                 x.shape[1:], generator=generator(self.seed, number), dtype=torch.float64
             ).to(x)
-            starts.append(search.kept(x + over(stride, x) * (noise / noise.norm()), every))
+            starts.append(search.project(x + over(stride, x) * (noise / noise.norm()), examples))
         return torch.stack(starts)
 
-    def _nowhere(self, missing: list[int], batch: int) -> str:
+    def _not_found(self, missing: list[int], batch: int) -> str:
         shown = ", ".join(map(str, missing[:10])) + (", …" if len(missing) > 10 else "")
         return (
             f"No decision boundary was found for {len(missing)} of {batch} examples (number {shown}) in {self.steps} steps"
@@ -202,7 +220,7 @@ class _BoundarySearch:
     def __post_init__(self) -> None:
         self.side = self.x.new_ones(len(self.x))
 
-    def begun(self) -> tuple[Tensor, Tensor]:
+    def begin(self) -> tuple[Tensor, Tensor]:
         """The decision and its slope at x, from which sides are told."""
         height, slope = self.look(self.x, torch.arange(len(self.x), device=self.x.device))
         self.side = side_of(height)
@@ -210,9 +228,9 @@ class _BoundarySearch:
 
     def look(self, z: Tensor, example: Tensor) -> tuple[Tensor, Tensor]:
         """The decision (N,) and its slope (N, \\*s) at rows z."""
-        _, found = self.field.together(z, example, self.decision, example)
+        _, evaluation = self.field.together(z, example, self.decision, example)
         side = self.side[example]
-        return side * found.value, over(side, found.gradient) * found.gradient
+        return side * evaluation.value, over(side, evaluation.gradient) * evaluation.gradient
 
     def stands(self, z: Tensor, example: Tensor) -> Tensor:
         """Whether the decision still stands at rows z (N,); a forward pass."""
@@ -226,9 +244,9 @@ class _BoundarySearch:
         stride = torch.where(
             steep > 0, (1 + _BEYOND) * height / steep.clamp_min(torch.finfo(z.dtype).tiny), 0
         )
-        return self.kept(z - over(stride, slope) * slope, example)
+        return self.project(z - over(stride, slope) * slope, example)
 
-    def kept(self, z: Tensor, example: Tensor) -> Tensor:
+    def project(self, z: Tensor, example: Tensor) -> Tensor:
         """Rows z brought back into the ball around x and into the box."""
         if self.radius is not None:
             away = z - self.x[example]
@@ -238,23 +256,25 @@ class _BoundarySearch:
 
     def across(self, starts: Tensor, steps: int) -> tuple[Tensor, Tensor]:
         """Points (S, B, \\*s) across the boundary, and where that was reached (S, B)."""
-        z, found = (
+        z, crossed = (
             starts.flatten(0, 1),
             torch.zeros(starts.shape[:2].numel(), dtype=torch.bool, device=starts.device),
         )
         for _ in range(steps):
-            rows = (~found).nonzero()[:, 0]
+            rows = (~crossed).nonzero()[:, 0]
             example = rows % len(self.x)
             height, slope = self.look(z[rows], example)
-            there = height < 0
-            found[rows[there]] = True
-            if bool(found.all()):
+            now_crossed = height < 0
+            crossed[rows[now_crossed]] = True
+            if bool(crossed.all()):
                 break
-            on = ~there
-            z[rows[on]] = self.step(z[rows[on]], height[on], slope[on], example[on])
-        return z.reshape(starts.shape), found.reshape(starts.shape[:2])
+            standing = ~now_crossed
+            z[rows[standing]] = self.step(
+                z[rows[standing]], height[standing], slope[standing], example[standing]
+            )
+        return z.reshape(starts.shape), crossed.reshape(starts.shape[:2])
 
-    def bisected(self, near: Tensor, far: Tensor, example: Tensor, halvings: int) -> Tensor:
+    def bisect(self, near: Tensor, far: Tensor, example: Tensor, halvings: int) -> Tensor:
         """The far ends of what is left of the lines from ``near``, where the decision stands, to
         ``far``, where it does not."""
         for _ in range(halvings):
@@ -272,15 +292,15 @@ class _BoundarySearch:
         _, slope = self.look(z, example)
         steep = total(slope.square(), 1).clamp_min(torch.finfo(z.dtype).tiny)
         foot = x + over(total(slope * (z - x), 1) / steep, slope) * slope
-        aside = self.kept(torch.lerp(z, foot, over(reach, z)), example)
+        aside = self.project(torch.lerp(z, foot, over(reach, z)), example)
         stretch = _length(z - x) / _length(aside - x).clamp_min(torch.finfo(z.dtype).tiny)
-        out = self.kept(
+        out = self.project(
             x + over(stretch, x) * (aside - x), example
         )  # as far from x as z is, in that direction
         stands = over(self.stands(aside, example), z)
         lost = self.stands(out, example)
         near, far = torch.where(stands, aside, x), torch.where(stands, out, aside)
-        tried = self.bisected(near, far, example, halvings)
+        tried = self.bisect(near, far, example, halvings)
         # Nearer by more than bisection is sure of: what is equally near may not be decided by
         # rounding.
         gained = _length(tried - x) < (1 - 0.5**halvings) * _length(z - x)

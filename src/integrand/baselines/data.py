@@ -1,4 +1,4 @@
-"""Baselines drawn from data, without replacement and from a seed."""
+"""Baselines sampled from data, without replacement and from a seed."""
 
 from __future__ import annotations
 
@@ -18,22 +18,24 @@ from .base import Baseline, InParts, References
 from .fixed import as_numbers
 
 
-def _rows(data: Any, which: Tensor | slice, x: Tensor) -> Tensor:
-    """The entries ``which`` of a tensor or a dataset of examples (or of (example, label) pairs)."""
+def _read_examples(data: Tensor | Sequence[Any], selection: Tensor | slice, x: Tensor) -> Tensor:
+    """The entries ``selection`` of a tensor or a dataset; pairs (example, label) lose their label."""
     if isinstance(data, Tensor):
-        found = data[which if isinstance(which, slice) else which.to(data.device)]
+        rows = data[selection if isinstance(selection, slice) else selection.to(data.device)]
     else:
-        numbers = range(len(data))[which] if isinstance(which, slice) else which.tolist()
+        numbers = (
+            range(len(data))[selection] if isinstance(selection, slice) else selection.tolist()
+        )
         items = [data[i] for i in numbers]
-        found = torch.stack(
+        rows = torch.stack(
             [torch.as_tensor(i[0] if isinstance(i, tuple | list) else i) for i in items]
         )
-    if found.shape[1:] != x.shape[1:]:
+    if rows.shape[1:] != x.shape[1:]:
         raise BaselineError(
-            f"The data to draw references from holds examples of shape {describe(found.shape[1:])}, but the inputs have "
+            f"The data to draw references from holds examples of shape {describe(rows.shape[1:])}, but the inputs have "
             f"{describe(x.shape[1:])}."
         )
-    return as_numbers(found, x)
+    return as_numbers(rows, x)
 
 
 @part
@@ -43,7 +45,10 @@ class Sample(InParts):
     ``data`` is a tensor (N, \\*s) or anything with ``len`` and ``[i]`` (a torch Dataset); pairs
     lose their label. With ``count=None`` all of it is used, in order. With ``replace`` the data may
     be gone through more than once, each time in another order. Only what is used is read, when it
-    is used. Errors: more references asked for than there is data.
+    is used.
+
+    Raises:
+        BaselineError: where more references are asked for than there is data.
     """
 
     data: Tensor | Sequence[Any]
@@ -65,15 +70,15 @@ class Sample(InParts):
             raise BaselineError(
                 f"{self.size} references cannot be drawn without replacement from {size} examples: give more data or a smaller count."
             )
-        which: Tensor | None = None  # all, as they are
+        order: Tensor | None = None  # all, as they are
         if self.count is not None:
             stream = generator(self.seed)
             rounds = [torch.randperm(size, generator=stream) for _ in range(-(-self.count // size))]
-            which = torch.cat(rounds)[: self.count]
+            order = torch.cat(rounds)[: self.count]
 
         def make(part: slice) -> Tensor:
             # A slice of a tensor is no copy of it.
-            rows = _rows(self.data, part if which is None else which[part], x)
+            rows = _read_examples(self.data, part if order is None else order[part], x)
             return rows[:, None].expand(-1, len(x), *x.shape[1:])
 
         return References(
@@ -83,15 +88,18 @@ class Sample(InParts):
 
 @part
 class Relevant(Baseline):
-    """``count`` references whose predicted class is among the model's ranks ``first``–``last`` for
-    the input (2–4).
+    """References from a pool whose predicted class is among the likely ones for the input.
+
+    Of the ``count`` references the predicted class is among the model's ranks ``first``–``last``
+    for the input (2–4).
 
     References near the decision at hand; the trick behind IG2's published ImageNet maps (arXiv
     2406.10852). Each example gets its own. Where fewer than ``count`` fit, the pool's other members
     fill up in order of how highly the model ranks their class for the input, never with the input's
     own class.
 
-    Cost: one forward pass of the pool and of the inputs.
+    Cost:
+        One forward pass of the pool and of the inputs.
     """
 
     pool: Tensor | Sequence[Any]
@@ -107,22 +115,26 @@ class Relevant(Baseline):
         whole("count", self.count, least=1)
 
     def __call__(self, x: Tensor, field: Field) -> Tensor:
-        pool, classes, ranks = _ranked(self.pool, x, field, self.seed)
+        pool, classes, ranks = _rank_classes(self.pool, x, field, self.seed)
         place = (
             ranks[:, classes] + 1
         )  # (B, N): the rank that each pool member's class has for each input
         near = (place >= self.first) & (place <= self.last)
         order = torch.where(near, 0, place)
-        return _first(pool, order, place == 1, self.count, x, "relevant")
+        return _pick_lowest(pool, order, place == 1, self.count, x, "relevant")
 
 
 @part
 class OtherClass(Baseline):
-    """``count`` references from ``pool`` that the model gives another class than the input; each
-    example gets its own.
+    """References from a pool that the model assigns to another class than the input.
 
-    Cost: one forward pass of the pool and of the inputs. Source: the counterfactual references of
-    IG2 (arXiv 2406.10852).
+    ``count`` references; each example gets its own.
+
+    Cost:
+        One forward pass of the pool and of the inputs.
+
+    References:
+        The counterfactual references of IG2 (arXiv 2406.10852).
     """
 
     pool: Tensor | Sequence[Any]
@@ -136,22 +148,26 @@ class OtherClass(Baseline):
         whole("count", self.count, least=1)
 
     def __call__(self, x: Tensor, field: Field) -> Tensor:
-        pool, classes, ranks = _ranked(self.pool, x, field, self.seed)
+        pool, classes, ranks = _rank_classes(self.pool, x, field, self.seed)
         same = ranks[:, classes] == 0
-        return _first(pool, torch.zeros_like(ranks[:, classes]), same, self.count, x, "other")
+        return _pick_lowest(pool, torch.zeros_like(ranks[:, classes]), same, self.count, x, "other")
 
 
-def _ranked(data: Any, x: Tensor, field: Field, seed: int) -> tuple[Tensor, Tensor, Tensor]:
+def _rank_classes(
+    data: Tensor | Sequence[Any], x: Tensor, field: Field, seed: int
+) -> tuple[Tensor, Tensor, Tensor]:
     """The shuffled pool (N, \\*s), its predicted classes (N,), and each class's rank for each input
     (B, C)."""
     shuffled = torch.randperm(len(data), generator=generator(seed))
-    pool = _rows(data, shuffled, x)
+    pool = _read_examples(data, shuffled, x)
     classes = field.outputs(pool, pool=True).argmax(1)
     ranks = field.outputs(x).argsort(dim=1, descending=True, stable=True).argsort(dim=1)
     return pool, classes, ranks
 
 
-def _first(pool: Tensor, order: Tensor, banned: Tensor, count: int, x: Tensor, kind: str) -> Tensor:
+def _pick_lowest(
+    pool: Tensor, order: Tensor, banned: Tensor, count: int, x: Tensor, kind: str
+) -> Tensor:
     """For each example the ``count`` pool members of lowest ``order`` (B, N) that are not
     ``banned`` → (count, B, \\*s)."""
     left = int((~banned).sum(1).min())

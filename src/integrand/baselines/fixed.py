@@ -1,4 +1,4 @@
-"""Baselines that are known beforehand."""
+"""Baselines whose values are given: constants, tensors, sets of references."""
 
 from __future__ import annotations
 
@@ -40,8 +40,10 @@ def one_example(value: Tensor, x: Tensor) -> Tensor | None:
 
 @part
 class Constant(Baseline):
-    """One reference: a number, or a tensor that broadcasts to an example (\\*s); (C,) colours an
-    image (C, H, W)."""
+    """One reference: a number, or a tensor that broadcasts to an example.
+
+    A tensor (C,) colours an image (C, H, W).
+    """
 
     content: float | Tensor = 0.0
     label: str = "constant"
@@ -57,19 +59,21 @@ class Constant(Baseline):
 
     def __call__(self, x: Tensor, field: Field) -> Tensor:
         value = torch.as_tensor(self.content, dtype=x.dtype)
-        made = one_example(value, x)
-        if made is None:
+        reference = one_example(value, x)
+        if reference is None:
             raise BaselineError(
                 f"A constant baseline of shape {describe(value.shape)} does not broadcast to an example of shape "
                 f"{describe(x.shape[1:])}."
             )
-        return made.expand(1, *x.shape)
+        return reference.expand(1, *x.shape)
 
 
 @part
 class Given(Baseline):
-    """References as they are: (R, \\*s) for all examples alike, or (R, B, \\*s) with their own for
-    each."""
+    """A given set of references.
+
+    (R, \\*s) for all examples alike, or (R, B, \\*s) with their own for each.
+    """
 
     references: Tensor
     label: str = "given"
@@ -80,21 +84,23 @@ class Given(Baseline):
         return len(self.references)
 
     def __call__(self, x: Tensor, field: Field) -> Tensor:
-        given = as_numbers(self.references, x)
-        if given.shape[1:] == x.shape:
-            return given
-        if given.shape[1:] == x.shape[1:]:
-            return given[:, None].expand(-1, len(x), *x.shape[1:])
+        references = as_numbers(self.references, x)
+        if references.shape[1:] == x.shape:
+            return references
+        if references.shape[1:] == x.shape[1:]:
+            return references[:, None].expand(-1, len(x), *x.shape[1:])
         raise BaselineError(
-            f"Given references have shape {describe(given.shape)}; for inputs of shape {describe(x.shape)} they must be "
+            f"Given references have shape {describe(references.shape)}; for inputs of shape {describe(x.shape)} they must be "
             f"R x {describe(x.shape[1:])} (the same for all) or R x {describe(x.shape)} (their own for each example)."
         )
 
 
 @part
 class Plain(Baseline):
-    """A bare tensor: a constant if it broadcasts to one example, else one baseline per example (B,
-    \\*s), or (R, B, \\*s).
+    """A bare tensor as a baseline; its shape says for which examples.
+
+    A constant if it broadcasts to one example, else one baseline per example (B, \\*s), or (R, B,
+    \\*s).
 
     Shapes decide, and a tensor (R, \\*s) of references shared by all examples is refused rather
     than taken for one per example when R happens to equal B: say ``Given``.

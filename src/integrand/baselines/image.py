@@ -1,5 +1,4 @@
-"""Baselines made from images (C, H, W): colours as the eye sees them, and blurred or averaged
-inputs."""
+"""Image baselines: even colours, blurred and averaged inputs."""
 
 from __future__ import annotations
 
@@ -26,7 +25,7 @@ def _image(x: Tensor, who: str) -> None:
 
 @part
 class Colour(OfEach):
-    """An even colour, given as the eye sees it: 0 is black, 1 is white, per channel or for all.
+    """An even colour, in the units of the eye: 0 is black, 1 is white, per channel or for all.
 
     The field's normalisation turns it into the model's numbers.
     """
@@ -63,8 +62,8 @@ def grey(level: float = 0.5) -> Colour:
 
 @part
 class Extreme(OfEach):
-    """One reference: the input's own smallest number everywhere, or its ``largest``. XRAI's black
-    and white."""
+    """An even image of the input's own smallest number, or its ``largest``: XRAI's black and
+    white."""
 
     largest: bool = False
     count: ClassVar[int] = 1
@@ -83,9 +82,12 @@ class Extreme(OfEach):
 
 @part
 class Blurred(OfEach):
-    """The input, blurred: a Gaussian of ``sigma`` pixels, edges reflected, cut at 3 σ.
+    """The input under a Gaussian blur of ``sigma`` pixels.
 
-    Cost: two one-dimensional convolutions per image.
+    Edges are reflected, and the kernel is cut at 3 σ.
+
+    Cost:
+        Two one-dimensional convolutions per image.
     """
 
     sigma: float = 10.0
@@ -123,8 +125,11 @@ def blur(x: Tensor, sigma: float) -> Tensor:
 
 @part
 class Mean(OfEach):
-    """The input's own mean colour, per channel (C, …). Errors: ``BaselineError`` for columns and
-    other numbers of different kinds."""
+    """The input's own mean colour, per channel (C, …).
+
+    Raises:
+        BaselineError: for columns and other numbers of different kinds.
+    """
 
     label: str = "mean"
     count: ClassVar[int] = 1
@@ -136,8 +141,11 @@ class Mean(OfEach):
 
 @part
 class Median(OfEach):
-    """The input's own median colour, per channel (C, …). Errors: ``BaselineError`` for columns and
-    other numbers of different kinds."""
+    """The input's own median colour, per channel (C, …).
+
+    Raises:
+        BaselineError: for columns and other numbers of different kinds.
+    """
 
     label: str = "median"
     count: ClassVar[int] = 1
@@ -149,11 +157,14 @@ class Median(OfEach):
 
 @part
 class Corners(OfEach):
-    """The mean colour of the four corner patches, each a tenth of the height on a side: a guess at
-    the background.
+    """The mean colour of the four corners, a guess at the background.
 
-    Per channel; the four patch means are averaged. Source: the fill of Weighted Gradients (arXiv
-    2505.03201).
+    Each corner patch is a tenth of the height on a side.
+
+    Per channel; the four patch means are averaged.
+
+    References:
+        The fill of Weighted Gradients (arXiv 2505.03201).
     """
 
     share: float = 0.1

@@ -1,4 +1,4 @@
-"""Fills that look at what is left of an input, and so differ from row to row.
+"""Fills that depend on the features that are left, and so differ from row to row.
 
 A baseline that has a method ``without(rows (N, *s), gone (N, *s or broadcast) bool, example (N,))
 -> rows`` replaces what is gone by it wherever features are taken away. Called like any baseline it
@@ -26,11 +26,14 @@ from .per_input import OfEach, unlike
 
 @part
 class MeanLeft(OfEach):
-    """The mean of all numbers that are left (over channels and places alike); of the whole input
-    where nothing is.
+    """The mean of all numbers that are left, over channels and places alike.
 
-    The fill of DiffID: what is added says nothing that what is left does not say. Errors:
-    ``BaselineError`` for columns and other numbers of different kinds.
+    Where nothing is left, the mean of the whole input.
+
+    The fill of DiffID: what is added says nothing that what is left does not say.
+
+    Raises:
+        BaselineError: for columns and other numbers of different kinds.
     """
 
     label: str = "mean of what is left"
@@ -53,25 +56,33 @@ class MeanLeft(OfEach):
 
 @part
 class Imputed(OfEach):
-    """Noisy linear imputation: every missing pixel is the weighted mean of its eight neighbours,
-    missing ones included, plus noise.
+    """Noisy linear imputation of missing pixels (ROAD).
+
+    Every missing pixel is the weighted mean of its eight neighbours, missing ones included, plus
+    noise.
 
         Σ_q w_pq (z_p − z_q) = 0  for missing p,   w = 1/6 for neighbours beside, above and below, 1/12 across corners
-
-    noise  standard deviation of what is added to missing pixels, in the model's numbers (as
-           published; 0 for none)
-    seed   of the noise, the same for every row
 
     Neighbours beyond the edge do not count. An input of which nothing is left becomes its mean
     colour, plus the noise. The system is solved exactly, in double precision, once for all
     channels.
 
-    Cost: one sparse solution for each row, on the CPU: milliseconds to a quarter of a second at 224
-    × 224, the more is missing the more. Needs integrand[curves] (scipy). Errors: ``BaselineError``
-    for what is no image, ``MissingExtra``.
+    Args:
+        noise: standard deviation of what is added to missing pixels, in the model's numbers (as
+            published; 0 for none).
+        seed: of the noise, the same for every row.
 
-    Source: Rong et al., "A Consistent and Efficient Evaluation Strategy for Attribution Methods"
-    (ROAD), ICML 2022.
+    Raises:
+        BaselineError: for what is no image.
+        MissingExtra: where the package that this needs is missing.
+
+    Cost:
+        One sparse solution for each row, on the CPU: milliseconds to a quarter of a second at 224 ×
+        224, the more is missing the more. Needs integrand[curves] (scipy).
+
+    References:
+        Rong et al., "A Consistent and Efficient Evaluation Strategy for Attribution Methods"
+        (ROAD), ICML 2022.
     """
 
     noise: float = 0.01
@@ -90,17 +101,19 @@ class Imputed(OfEach):
     def without(self, rows: Tensor, gone: Tensor, example: Tensor) -> Tensor:
         _image(rows, "Imputation")
         scipy = _scipy()
-        own = gone.shape[1] > 1  # masks that differ between channels
+        per_channel = gone.shape[1] > 1  # masks that differ between channels
         masks = gone.expand(len(rows), gone.shape[1], *rows.shape[2:]).flatten(2).cpu().numpy()
         known = rows.flatten(2).cpu().double().numpy()
-        made = known.copy()
+        imputed = known.copy()
         laplacian = _laplacian(*rows.shape[2:])
         for row, mask in enumerate(masks):
             for channels, missing in (
-                [([c], mask[c]) for c in range(len(mask))] if own else [(slice(None), mask[0])]
+                [([c], mask[c]) for c in range(len(mask))]
+                if per_channel
+                else [(slice(None), mask[0])]
             ):
-                made[row, channels] = _imputed(scipy, laplacian, known[row, channels], missing)
-        filled = torch.from_numpy(made).reshape(rows.shape).to(rows)
+                imputed[row, channels] = _impute(scipy, laplacian, known[row, channels], missing)
+        filled = torch.from_numpy(imputed).reshape(rows.shape).to(rows)
         return torch.where(gone, filled + self._noise(rows)[0], rows)
 
     def _noise(self, x: Tensor) -> Tensor:
@@ -109,13 +122,13 @@ class Imputed(OfEach):
         return self.noise * drawn[None, None]
 
 
-def _imputed(scipy: Any, laplacian: Any, known: Any, missing: Any) -> Any:
+def _impute(scipy: Any, laplacian: Any, known: Any, missing: Any) -> Any:
     """Numbers (C, P) with the ``missing`` (P,) ones between their neighbours."""
     if not missing.any():
         return known
     if missing.all():
         return np.broadcast_to(known.mean(1, keepdims=True), known.shape)
-    made = known.copy()
+    completed = known.copy()
     equations = laplacian[missing]
     # Symmetric and diagonally dominant: no pivoting, and an order made for such systems, which is
     # the faster half of the work.
@@ -125,8 +138,8 @@ def _imputed(scipy: Any, laplacian: Any, known: Any, missing: Any) -> Any:
         diag_pivot_thresh=0.0,
         options={"SymmetricMode": True},
     ).solve(-(equations[:, ~missing] @ known[:, ~missing].T))
-    made[:, missing] = solved.T
-    return made
+    completed[:, missing] = solved.T
+    return completed
 
 
 @lru_cache(maxsize=4)
@@ -140,11 +153,11 @@ def _laplacian(height: int, width: int) -> Any:
         (place[:-1, :-1], place[1:, 1:], 1 / 12),
         (place[:-1, 1:], place[1:, :-1], 1 / 12),
     ]
-    one = np.concatenate([a.ravel() for a, _, _ in pairs])
-    other = np.concatenate([b.ravel() for _, b, _ in pairs])
+    first = np.concatenate([a.ravel() for a, _, _ in pairs])
+    second = np.concatenate([b.ravel() for _, b, _ in pairs])
     weight = np.concatenate([np.full(a.size, w) for a, _, w in pairs])
     shape = (place.size, place.size)
-    half = scipy.sparse.csr_array((weight, (one, other)), shape=shape)
+    half = scipy.sparse.csr_array((weight, (first, second)), shape=shape)
     weights = half + half.T
     return (scipy.sparse.diags_array(weights.sum(1)) - weights).tocsr()
 

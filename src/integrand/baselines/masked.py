@@ -1,5 +1,5 @@
-"""A baseline that leaves some of an example as it is: special tokens, padding, what is known not to
-matter."""
+"""Baselines that keep some positions of the input: special tokens, padding, features known not
+to matter."""
 
 from __future__ import annotations
 
@@ -19,23 +19,30 @@ from .base import Baseline, checked, count_of, label_of
 
 @part
 class Masked(Baseline):
-    """``baseline``, but with some positions as they are in the input: nothing moves there, and they
-    get no credit.
+    """A baseline that keeps some positions of the input.
+
+    Nothing moves there, and they get no credit.
 
         references = x where kept, the baseline elsewhere
 
-    baseline   any baseline, a number or a tensor (such as the vector of a mask or padding token)
-    positions  numbers along an example's first axis, negative ones from its end: ``(0, -1)`` are
-               the first and the last word of sentences (n, d). Or a mask of booleans: (n,) for all
-               examples, (B, n) with its own for each; it may have more of an example's axes, in
-               order
+    Args:
+        baseline: any baseline, a number or a tensor (such as the vector of a mask or padding
+            token).
+        positions: numbers along an example's first axis, negative ones from its end: ``(0, -1)``
+            are the first and the last word of sentences (n, d). Or a mask of booleans: (n,) for all
+            examples, (B, n) with its own for each; it may have more of an example's axes, in order.
 
-    Cost: the baseline's. Errors: ``BaselineError`` for positions that an example does not have.
+    Raises:
+        BaselineError: for positions that an example does not have.
 
-    >>> import torch, integrand as ig
-    >>> kept = ig.baselines.Masked(0.0, (0, -1))
-    >>> kept(torch.ones(1, 4, 2), ig.fields.Linear(torch.ones(4, 2)))[0, 0, :, 0].tolist()
-    [1.0, 0.0, 0.0, 1.0]
+    Cost:
+        The baseline's.
+
+    Example:
+        >>> import torch, integrand as ig
+        >>> kept = ig.baselines.Masked(0.0, (0, -1))
+        >>> kept(torch.ones(1, 4, 2), ig.fields.Linear(torch.ones(4, 2)))[0, 0, :, 0].tolist()
+        [1.0, 0.0, 0.0, 1.0]
     """
 
     baseline: Any
@@ -61,23 +68,25 @@ class Masked(Baseline):
 
     def _mask(self, x: Tensor) -> Tensor:
         """What is kept, broadcasting to (B, \\*s)."""
-        given = torch.as_tensor(self.positions, device=x.device)
+        positions = torch.as_tensor(self.positions, device=x.device)
         shape = x.shape[1:]
-        if given.dtype == torch.bool:
-            own = given.ndim > 1
-            fits = given.ndim > 0 and given.shape == (x.shape[: given.ndim] if own else shape[:1])
+        if positions.dtype == torch.bool:
+            per_example = positions.ndim > 1
+            fits = positions.ndim > 0 and positions.shape == (
+                x.shape[: positions.ndim] if per_example else shape[:1]
+            )
             if not fits:
                 raise BaselineError(
-                    f"A mask of shape {describe(given.shape)} does not fit inputs of shape {describe(x.shape)}: it is "
+                    f"A mask of shape {describe(positions.shape)} does not fit inputs of shape {describe(x.shape)}: it is "
                     f"{describe(shape[:1])} for all examples, or {describe(x.shape[:2])} with its own for each."
                 )
-            mask = given if own else given[None]
+            mask = positions if per_example else positions[None]
         else:
-            mask = _at(given, shape, x.device)[None]
+            mask = _mask_at(positions, shape, x.device)[None]
         return mask.reshape(mask.shape + (1,) * (x.ndim - mask.ndim))
 
 
-def _at(positions: Tensor, shape: torch.Size, device: torch.device) -> Tensor:
+def _mask_at(positions: Tensor, shape: torch.Size, device: torch.device) -> Tensor:
     """A mask (n,) of some numbers along an example's first axis."""
     length = shape[0] if shape else 0
     if positions.numel() and positions.is_floating_point():

@@ -1,4 +1,4 @@
-"""Baselines of noise; the same draws for every example, so that a batch equals its examples one by
+"""Noise baselines; the same draws for every example, so that a batch equals its examples one by
 one."""
 
 from __future__ import annotations
@@ -19,7 +19,7 @@ from .image import _image
 
 @part
 class Uniform(Baseline):
-    """``count`` references of noise, uniform between ``low`` and ``high``.
+    """Uniform noise between ``low`` and ``high``, ``count`` references.
 
     Without bounds they are those of the field's images (black to white).
     """
@@ -59,8 +59,7 @@ class Uniform(Baseline):
 
 @part
 class Gaussian(Baseline):
-    """``count`` references of normal noise around ``mean``, or around the input itself
-    (``mean="input"``).
+    """Normal noise around ``mean``, or around the input itself; ``count`` references.
 
     ``std`` is in the units of the input.
     """

@@ -1,4 +1,4 @@
-"""Baselines of models with several inputs: one made of each input by itself, or one given for each.
+"""Baselines of models with several inputs: computed for each input separately, or given for each.
 
     OfEach     what a baseline such as the mean colour is: never a mean over a picture and a row of
                columns
@@ -27,8 +27,7 @@ from .base import Baseline, checked, count_of, label_of
 
 
 class OfEach(Baseline):
-    """A baseline that looks at the input: where a model has several, it is made of each by
-    itself."""
+    """Base class of baselines computed from the input, for each of several inputs separately."""
 
     @abstractmethod
     def of(self, x: Tensor, field: Field) -> Tensor:
@@ -38,29 +37,36 @@ class OfEach(Baseline):
         layout = field.layout
         if layout is None or layout.single:
             return self.of(x, field)
-        return _by_input(x, field, layout, lambda key, one, field: self.of(one, field))
+        return _by_input(x, field, layout, lambda key, rows, field: self.of(rows, field))
 
 
 @part
 class PerInput(Baseline):
-    """A baseline for each of several inputs: ``PerInput((0.0, Mean()))``, or by name,
-    ``PerInput({"image": Blurred(), "row": t})``.
+    """A baseline for each of several inputs.
+
+    ``PerInput((0.0, Mean()))``, or by name, ``PerInput({"image": Blurred(), "row": t})``.
 
         references = (references of the first input, of the second, …)          one for all where a part has only one
 
-    baselines   a tuple, or a dict by the inputs' names: numbers, tensors (\\*s_i), (B, \\*s_i) or
-                (R, B, \\*s_i), lists, baselines; None is zero
-
     Inputs that have several references each have them side by side: reference r of one with
     reference r of the other. Samples are drawn by their own seeds, so that equal seeds, counts and
-    sizes of data draw the same rows. Errors: ``BaselineError`` for parts with different numbers of
-    references, for baselines that ask the model, and for other names.
+    sizes of data draw the same rows.
 
-    >>> import torch, integrand as ig
-    >>> starts = ig.baselines.PerInput((0.0, torch.tensor([1.0, 2.0])))
-    >>> f = lambda a, b: a.sum(1) * b.sum(1)
-    >>> ig.explain(f, (torch.ones(1, 3), torch.ones(1, 2)), target=ig.targets.Output(), baseline=starts).baselines[1].tolist()
-    [[[1.0, 2.0]]]
+    Args:
+        baselines: a tuple, or a dict by the inputs' names: numbers, tensors (\\*s_i), (B, \\*s_i)
+            or (R, B, \\*s_i), lists, baselines; None is zero.
+
+    Raises:
+        BaselineError: for parts with different numbers of references, for baselines that ask the
+            model, and for other names.
+
+    Example:
+        >>> import torch, integrand as ig
+        >>> starts = ig.baselines.PerInput((0.0, torch.tensor([1.0, 2.0])))
+        >>> f = lambda a, b: a.sum(1) * b.sum(1)
+        >>> inputs, target = (torch.ones(1, 3), torch.ones(1, 2)), ig.targets.Output()
+        >>> ig.explain(f, inputs, target=target, baseline=starts).baselines[1].tolist()
+        [[[1.0, 2.0]]]
     """
 
     baselines: tuple[Any, ...] | Mapping[Any, Any]
@@ -70,24 +76,24 @@ class PerInput(Baseline):
             raise BaselineError(
                 "PerInput takes a tuple of baselines, one for each input, or a dict of them by name."
             )
-        for one in self._parts():
-            if isinstance(one, str):
+        for entry in self._entries():
+            if isinstance(entry, str):
                 raise BaselineError(
-                    f"PerInput takes baselines, numbers or tensors, not the name {one!r}; ig.explain takes names: baseline=({one!r}, …)."
+                    f"PerInput takes baselines, numbers or tensors, not the name {entry!r}; ig.explain takes names: baseline=({entry!r}, …)."
                 )
 
-    def _parts(self) -> tuple[Any, ...]:
-        given = self.baselines
-        return tuple(given.values()) if isinstance(given, Mapping) else given
+    def _entries(self) -> tuple[Any, ...]:
+        entries = self.baselines
+        return tuple(entries.values()) if isinstance(entries, Mapping) else entries
 
     @property
     def count(self) -> int | None:
-        counts = [count_of(_ready(one)) for one in self._parts()]
+        counts = [count_of(_as_baseline_or_zero(entry)) for entry in self._entries()]
         return None if None in counts else max(count for count in counts if count is not None)
 
     @property
     def label(self) -> str:
-        return " + ".join(label_of(_ready(one)) for one in self._parts())
+        return " + ".join(label_of(_as_baseline_or_zero(entry)) for entry in self._entries())
 
     def __call__(self, x: Tensor, field: Field) -> Tensor:
         layout = field.layout
@@ -95,16 +101,22 @@ class PerInput(Baseline):
             raise BaselineError(
                 "PerInput is for models with several inputs, in a tuple or a dict; this one has one."
             )
-        given = matched(self.baselines, layout)
+        entries = matched(self.baselines, layout)
         # Equal random parts are not the same draw twice.
-        of = dict(zip(given, distinct([_ready(one) for one in given.values()]), strict=True))
-        return _by_input(x, field, layout, lambda key, one, field: of[key](one, field))
+        baselines = distinct([_as_baseline_or_zero(entry) for entry in entries.values()])
+        by_key = dict(zip(entries, baselines, strict=True))
+        return _by_input(x, field, layout, lambda key, rows, field: by_key[key](rows, field))
 
 
-def matched(given: tuple[Any, ...] | Mapping[Any, Any], layout: Layout) -> dict[Any, Any]:
-    """What was given for each input, by its name or number. Errors: too many, too few, or
-    others."""
-    entries = dict(enumerate(given)) if isinstance(given, tuple) else dict(given.items())
+def matched(baselines: tuple[Any, ...] | Mapping[Any, Any], layout: Layout) -> dict[Any, Any]:
+    """What was given for each input, by its name or number.
+
+    Raises:
+        InputError: for too many baselines, too few, or those of other inputs.
+    """
+    entries = (
+        dict(enumerate(baselines)) if isinstance(baselines, tuple) else dict(baselines.items())
+    )
     keys = layout.keys
     if set(entries) != set(keys):
         raise InputError(
@@ -113,8 +125,8 @@ def matched(given: tuple[Any, ...] | Mapping[Any, Any], layout: Layout) -> dict[
     return {key: entries[key] for key in keys}
 
 
-def _ready(one: Any) -> Baseline:
-    return as_baseline(0.0 if one is None else one)
+def _as_baseline_or_zero(entry: Any) -> Baseline:
+    return as_baseline(0.0 if entry is None else entry)
 
 
 def _by_input(
@@ -122,20 +134,21 @@ def _by_input(
 ) -> Tensor:
     """References (R, B, \\*s) of rows laid end to end, ``make(key, part (B, *s_i), field)`` → (R_i,
     B, \\*s_i) for each input."""
-    alone, made = _Alone(field), []
-    for key, one in zip(layout.keys, layout.split(x), strict=True):
+    single_input, by_input = _SingleInputField(field), []
+    for key, rows in zip(layout.keys, layout.split(x), strict=True):
         try:
-            made.append(checked(make(key, one, alone), one, "that was made"))
+            by_input.append(checked(make(key, rows, single_input), rows, "that was made"))
         except BaselineError as error:
             raise BaselineError(f"Input {key!r}: {error}") from error
-    most = max(map(len, made))
-    if any(len(references) not in (1, most) for references in made):
+    most = max(map(len, by_input))
+    if any(len(references) not in (1, most) for references in by_input):
         raise BaselineError(
-            f"The inputs have {', '.join(str(len(references)) for references in made)} references: give each input as many, or one for all."
+            f"The inputs have {', '.join(str(len(references)) for references in by_input)} references: give each input as many, or one for all."
         )
-    shared = all(one.stride(1) == 0 for one in made)  # the same for all examples: stays one
-    some = [one[:, :1] if shared else one for one in made]
-    joint = layout.join([one.expand(most, *one.shape[1:]) for one in some], 2)
+    # References that are the same for all examples stay one.
+    shared = all(references.stride(1) == 0 for references in by_input)
+    parts = [references[:, :1] if shared else references for references in by_input]
+    joint = layout.join([part.expand(most, *part.shape[1:]) for part in parts], 2)
     return joint.expand(-1, len(x), -1) if shared else joint
 
 
@@ -153,20 +166,20 @@ class Own(Baseline):
         return self.references.to(x)
 
 
-class _Alone(Field):
+class _SingleInputField(Field):
     """What a baseline of one input among several may know: how images look. The model takes all
     inputs together."""
 
-    def __init__(self, whole: Field) -> None:
-        self.normalisation = whole.normalisation
+    def __init__(self, field: Field) -> None:
+        self.normalisation = field.normalisation
 
     def evaluate(self, z: Tensor, index: Tensor, *, gradient: bool = True) -> Evaluation:
-        raise self._asked(z)
+        raise self._refusal(z)
 
     def look(self, z: Tensor, index: Tensor | None, site: Any = None) -> Tensor:
-        raise self._asked(z)
+        raise self._refusal(z)
 
-    def _asked(self, z: Tensor) -> BaselineError:
+    def _refusal(self, z: Tensor) -> BaselineError:
         return BaselineError(
             f"its baseline asks the model, which takes all inputs together and not rows of {describe(z.shape[1:])} alone: choose the "
             "references yourself, or one that asks nothing."

@@ -15,7 +15,7 @@ from torch import Tensor
 from ..core.normalisation import Normalisation
 from ..core.random import reseeded
 from ..errors import InputError, UnknownName
-from ..explain import chosen, placing
+from ..explain import baseline_arranger, resolve_method
 from ..fields import Field
 from ..integration.attribution import Attribution, Explainer, as_explainer
 from ..methods.registry import about
@@ -171,7 +171,7 @@ def _built(
         own = dict(options.get(name, {}))
         if isinstance(given, str):
             start = _start(given, own, baseline, references)
-            given = chosen(inputs, given, start, None, own, task)
+            given = resolve_method(inputs, given, start, None, own, task)
         elif own:
             raise InputError(f"options= go to published names; {name!r} is a method already.")
         ways[name] = as_explainer(given)
@@ -184,7 +184,7 @@ def _built(
 
 def _for_inputs(baselines: Any, inputs: Any, task: Task) -> Any:
     """Baselines to try, each arranged as the inputs are."""
-    place = placing(inputs, task.layout, task.x)
+    place = baseline_arranger(inputs, task.layout, task.x)
     if isinstance(baselines, Mapping):
         return {name: place(one, False) for name, one in baselines.items()}
     return [place(one, False) for one in baselines]

@@ -1,5 +1,4 @@
-"""What every kind of method does before and after its own work: inputs made ready, results
-measured, warnings given."""
+"""Shared pre- and post-processing of methods: prepare inputs, measure completeness, warn."""
 
 from __future__ import annotations
 
@@ -36,8 +35,8 @@ class Doubtful(Protocol):
 
 
 def opened(field: Field, x: Tensor, watch: Watch | None) -> tuple[Tensor, CountedField]:
-    """Inputs in the type of the integration, and the field metered and asked in the type they came
-    in."""
+    """Convert inputs to the dtype of the integration; count the calls of the field, which is
+    evaluated in the dtype they came in."""
     if not x.is_floating_point():
         raise IntegerInput(
             f"The input holds {str(x.dtype).removeprefix('torch.')}, which has no gradient: convert it with .float()."
@@ -70,7 +69,7 @@ def result(
     of maps that were drawn."""
     residual = (weighed.weights * walked.change).sum(0) - total(values, 1)
     doubt = None if chance is None else chance.doubt(values, residual)
-    made = Attribution(
+    attribution = Attribution(
         values=values,
         inputs=x,
         output=walked.output,
@@ -93,20 +92,20 @@ def result(
         method=method,
         resolution=field.resolution,
     )
-    made = judged(made, method)
+    attribution = judged(attribution, method)
     # Paths that choose their own start are judged by that, where it is kept.
     _warn(
-        made,
+        attribution,
         field,
         core(method),
         method.tol,
         walked.begin if walked.begin.numel() else references,
         doubt,
     )
-    return made
+    return attribution
 
 
-def judged(made: Attribution, method: Explainer) -> Attribution:
+def judged(attribution: Attribution, method: Explainer) -> Attribution:
     """The attribution with its verdict: the map, not its parts, is held against the tolerance;
     without one, against the change of F.
 
@@ -114,11 +113,11 @@ def judged(made: Attribution, method: Explainer) -> Attribution:
     is not known does not meet it.
     """
     tol = method.tol
-    complete = (made.gap <= INCOMPLETE) & ~(made.error > INCOMPLETE)
+    complete = (attribution.gap <= INCOMPLETE) & ~(attribution.error > INCOMPLETE)
     # What each reference or piece is wrong by says little alone: small ones may be, and large ones
     # may cancel.
-    met = complete if tol is None else made.error <= tol
-    return dataclasses.replace(made, converged=met)
+    converged = complete if tol is None else attribution.error <= tol
+    return dataclasses.replace(attribution, converged=converged)
 
 
 def _relative_error(weights: Tensor, error: Tensor, values: Tensor, alike: Tensor) -> Tensor:
@@ -139,55 +138,61 @@ def _relative_error(weights: Tensor, error: Tensor, values: Tensor, alike: Tenso
 def core(method: ExplainerLike) -> Any:
     """The innermost of methods around a method: the one with a baseline, a path and a rule, unless
     it is a user's own."""
-    known = as_explainer(method)
-    while known.inner is not None:
-        known = known.inner
-    return known
+    explainer = as_explainer(method)
+    while explainer.inner is not None:
+        explainer = explainer.inner
+    return explainer
 
 
 def _warn(
-    made: Attribution,
+    attribution: Attribution,
     field: Field,
     method: Any,
     tol: float | None,
     starts: Tensor | References,
     doubt: Doubt | None,
 ) -> None:
-    missed = ~made.converged
+    missed = ~attribution.converged
     if tol is not None and bool(missed.any()):
-        worst = int(made.error.nan_to_num(torch.inf).masked_fill(~missed, -1).argmax())
-        what = "an estimated relative error" if doubt is None else "a relative error (95 % bound)"
-        more = (
-            _more(made.method)
+        worst = int(attribution.error.nan_to_num(torch.inf).masked_fill(~missed, -1).argmax())
+        error_name = (
+            "an estimated relative error" if doubt is None else "a relative error (95 % bound)"
+        )
+        remedy = (
+            _advise_for_tolerance(attribution.method)
             if doubt is None
-            else _more_draws(doubt, worst, (made.error[worst] / tol).square())
+            else _advise_more_draws(doubt, worst, (attribution.error[worst] / tol).square())
         )
         warn(
-            f"{int(missed.sum())} of {len(made)} maps did not reach their tolerance; the worst has {what} "
-            f"of {float(made.error[worst]):.2g}. {_trouble(made, field, starts, worst) or more}",
+            f"{int(missed.sum())} of {len(attribution)} maps did not reach their tolerance; the worst has {error_name} "
+            f"of {float(attribution.error[worst]):.2g}. {_diagnose(attribution, field, starts, worst) or remedy}",
             IncompleteWarning,
         )
     completes = field.conservative and (method.rule.complete or doubt is not None)
-    incomplete = ~(made.gap <= INCOMPLETE)
+    incomplete = ~(attribution.gap <= INCOMPLETE)
     if completes and bool(incomplete.any()):
-        worst = int(made.gap.argmax())
-        change = float((made.output - made.base)[worst])
-        more = _advice(method) if doubt is None else _by_chance(made, doubt, worst)
+        worst = int(attribution.gap.argmax())
+        change = float((attribution.output - attribution.base)[worst])
+        remedy = (
+            _advise_for_completeness(method)
+            if doubt is None
+            else _explain_by_chance(attribution, doubt, worst)
+        )
         warn(
-            f"{int(incomplete.sum())} of {len(made)} maps miss more than a tenth of the change they should explain: "
-            f"example {worst} adds up to {change - float(made.residual[worst]):.3g} where F changes by {change:.3g}. "
-            f"{_trouble(made, field, starts, worst) or more}",
+            f"{int(incomplete.sum())} of {len(attribution)} maps miss more than a tenth of the change they should explain: "
+            f"example {worst} adds up to {change - float(attribution.residual[worst]):.3g} where F changes by {change:.3g}. "
+            f"{_diagnose(attribution, field, starts, worst) or remedy}",
             IncompleteWarning,
         )
-    for example, reason in enumerate(made.reasons):
+    for example, reason in enumerate(attribution.reasons):
         if reason:
             warn(f"Fitness says nothing about example {example}: {reason}.", FitnessWarning)
 
 
-def _by_chance(made: Attribution, doubt: Doubt, example: int) -> str:
+def _explain_by_chance(attribution: Attribution, doubt: Doubt, example: int) -> str:
     """Whether chance explains what a map of random draws misses, and how many more draws would
     do."""
-    residual, error = made.residual[example].abs(), doubt.residual[example]
+    residual, error = attribution.residual[example].abs(), doubt.residual[example]
     if not bool(error.isfinite()):
         return "A single draw, or two, do not tell whether that is chance: take more (draws=)."
     units = float(residual / error.clamp_min(torch.finfo(error.dtype).tiny))
@@ -196,12 +201,12 @@ def _by_chance(made: Attribution, doubt: Doubt, example: int) -> str:
             f"That is {units:.2g} of its standard errors, more than chance makes: F may jump where no gradient tells, or a few draws may "
             "matter more than all others. Integrate by a rule instead (rule=ig.rules.Adaptive())."
         )
-    goal = INCOMPLETE * (made.output - made.base)[example].abs()
+    goal = INCOMPLETE * (attribution.output - attribution.base)[example].abs()
     times = (_NORMAL * error / goal.clamp_min(torch.finfo(goal.dtype).tiny)).square()
-    return f"That is {units:.2g} of its standard errors, and chance. {_more_draws(doubt, example, times)}"
+    return f"That is {units:.2g} of its standard errors, and chance. {_advise_more_draws(doubt, example, times)}"
 
 
-def _more_draws(doubt: Doubt, example: int, times: Tensor) -> str:
+def _advise_more_draws(doubt: Doubt, example: int, times: Tensor) -> str:
     """How many more draws bring the error of an example down as far as ``times`` the draws do."""
     more = float(doubt.draws[example] * (times - 1))
     if not more < _MOST_DRAWS:
@@ -210,40 +215,46 @@ def _more_draws(doubt: Doubt, example: int, times: Tensor) -> str:
     return f"Some {rounded:,} more draws would do (draws= of expected, n= of MonteCarlo), or a rule that is not random."
 
 
-def _trouble(
-    made: Attribution, field: Field, starts: Tensor | References, example: int
+def _diagnose(
+    attribution: Attribution, field: Field, starts: Tensor | References, example: int
 ) -> str | None:
     """What is wrong with the model's rows, or with the baseline that counts most for an example, as
     far as the model tells."""
     if field.company is not None and field.company.verdict:
         return field.company.verdict
-    r = int(made.weights[:, example].argmax())
-    index = torch.tensor([example], device=made.inputs.device)
-    return field.trouble(starts[r : r + 1][0, example][None], made.inputs[example][None], index)
+    r = int(attribution.weights[:, example].argmax())
+    index = torch.tensor([example], device=attribution.inputs.device)
+    return field.trouble(
+        starts[r : r + 1][0, example][None], attribution.inputs[example][None], index
+    )
 
 
 def advice(method: Explainer) -> str:
-    """What to do about maps that miss their tolerance, or what they should add up to."""
-    return _advice(core(method)) if method.tol is None else _more(method)
+    """Advice for maps that miss their tolerance, or the change of F they should add up to."""
+    return (
+        _advise_for_completeness(core(method))
+        if method.tol is None
+        else _advise_for_tolerance(method)
+    )
 
 
-def _more(method: Explainer) -> str:
+def _advise_for_tolerance(method: Explainer) -> str:
     if method.samples:
         return "Allow more draws (draws=), or ask for less (a larger tol)."
     rule = core(method).rule
     if not isinstance(rule, Adaptive):
         return "Ask for less (a larger tol), or take a baseline that is less degenerate for this model."
     more = f"rule=ig.rules.Adaptive({rule.tol:g}, max_gradients={2 * rule.max_gradients})"
-    if _walks(core(method)):
+    if _looks_at_field(core(method)):
         return f"Its steps are integrated one by one: take shorter steps, or allow each more gradients ({more})."
     return (
         f"Allow more gradients ({more}), or take a baseline that is less degenerate for this model."
     )
 
 
-def _advice(method: Any) -> str:
+def _advise_for_completeness(method: Any) -> str:
     tol = method.rule.tol
-    if _walks(method):
+    if _looks_at_field(method):
         return f"{'Integrate each step with more nodes (rule=ig.rules.Simpson(2))' if tol is None else 'Ask for a smaller tol'}, or take shorter steps."
     ask = (
         "Ask for a tolerance (tol=0.05) or more nodes"
@@ -253,7 +264,7 @@ def _advice(method: Any) -> str:
     return f"{ask}, or take a baseline that is less degenerate for this model."
 
 
-def _walks(method: Any) -> bool:
-    """Whether a path looks at the model on its way, and goes by steps of its own; how many
-    gradients that takes, it may not know (None)."""
+def _looks_at_field(method: Any) -> bool:
+    """Whether a path evaluates the model as it goes; the number of gradients may be unknown
+    (None)."""
     return bool(method.path.gradients != 0)

@@ -1,4 +1,4 @@
-"""The result: a map for every example, and everything needed to defend it.
+"""The result of an explanation, and the base classes of everything that explains.
 
 A value, not an explainer: nothing here computes an attribution. Pictures, pages and files are made
 by the floors above, reached only when they are asked for.
@@ -11,6 +11,7 @@ import operator
 from abc import ABC, abstractmethod
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
+from pathlib import Path
 from typing import Any, Protocol
 
 import torch
@@ -29,7 +30,7 @@ from .cost import Cost
 from .loop import Frames
 
 INCOMPLETE = 0.1
-"""A gap above this is warned of."""
+"""Maps with a larger gap are warned of."""
 
 NO_GAP = 0.01
 """Up to this a map adds up, whether its method claims it or not."""
@@ -42,42 +43,44 @@ Parts = Any  # a tensor, or a tuple or dict of tensors, as the inputs were
 
 @dataclass(frozen=True, eq=False)
 class Attribution:
-    """What each feature contributed to F(x), for B examples.
+    """What each feature contributed to F(x), for B examples, with its measured completeness,
+    estimated error and cost.
 
         values = Σ_r weights_r · shares_r          Σ values + residual = F(x) − Σ_r weights_r ·
                                                    F(start_r)
 
-    values     (B, \\*s), arranged as the inputs were (a tuple or dict of tensors for such inputs)
-    inputs     (B, \\*s), what was explained
-    output     (B,) F(x)
-    weights    (R, B); columns add up to one
-    change     (R, B) F(x) − F(start_r), measured where each path really began
-    shares     (R, B, \\*s) the map of each reference alone, or None when it was not kept
-               (``record=("shares",)`` keeps it)
-    baselines  (R, B, \\*s) where each path really began; None when there were too many to keep
-    residual   (B,) what the map misses of the change, in units of F
-    error      (B,) the relative L2 error of ``values`` that the rule itself estimates, errors of
-               pieces and of different references taken as independent; NaN for rules that estimate
-               none. Where chance decides (random nodes, references that are drawn until they are
-               enough) an upper bound that holds for 95 of 100 maps; infinite where too few draws
-               tell nothing. An estimate knows F and its gradients at the points that were looked
-               at: what begins and ends between two of them (an eighth of the path at most where
-               parts of the model multiply each other, a quarter elsewhere) leaves no trace in it.
-               Nor does it know how wrong the model's own rounding is.
-    converged  (B,) whether the tolerance was met: ``error`` of the map as a whole is at most that;
-               without one, whether the residual is at most a tenth of the change, and ``error``,
-               where it is known, at most a tenth
-    fitness    (R, B) D of each baseline, where the weights came from one; ``criterion`` says what D
-               counts, and ``reasons`` (per example) where it says nothing
-    names      what the references are called
-    notes      named numbers measured along the path, (K+1, R, B): IG2's "distance" from the
-               counterfactual to the input. Methods around a method keep here what they measured,
-               maps too; the third axis is always that of the examples
-    frames     points along the path, when recorded (``record=("path",)``)
-    layout     how several maps of layers lie end to end in ``values``; None where they are one, or
-               have been taken apart
-    resolution how far apart, relatively, the numbers lie that F was computed in; 0 where only the
-    type of ``output`` tells
+    Attributes:
+        values: (B, \\*s), arranged as the inputs were (a tuple or dict of tensors for such inputs).
+        inputs: (B, \\*s), what was explained.
+        output: (B,) F(x).
+        weights: (R, B); columns add up to one.
+        change: (R, B) F(x) − F(start_r), measured where each path really began.
+        shares: (R, B, \\*s) the map of each reference alone, or None when it was not kept
+            (``record=("shares",)`` keeps it).
+        baselines: (R, B, \\*s) where each path really began; None when there were too many to keep.
+        residual: (B,) what the map misses of the change, in units of F.
+        error: (B,) the relative L2 error of ``values`` that the rule itself estimates, errors of
+            pieces and of different references taken as independent; NaN for rules that estimate
+            none. Where chance decides (random nodes, references that are drawn until they are
+            enough) an upper bound that holds for 95 of 100 maps; infinite where too few draws tell
+            nothing. An estimate knows F and its gradients at the points that were looked at: what
+            begins and ends between two of them (an eighth of the path at most where parts of the
+            model multiply each other, a quarter elsewhere) leaves no trace in it. Nor does it know
+            how wrong the model's own rounding is.
+        converged: (B,) whether the tolerance was met: ``error`` of the map as a whole is at most
+            that; without one, whether the residual is at most a tenth of the change, and ``error``,
+            where it is known, at most a tenth.
+        fitness: (R, B) D of each baseline, where the weights came from one; ``criterion`` says what
+            D counts, and ``reasons`` (per example) where it says nothing.
+        names: what the references are called.
+        notes: named numbers measured along the path, (K+1, R, B): IG2's "distance" from the
+            counterfactual to the input. Methods around a method keep here what they measured, maps
+            too; the third axis is always that of the examples.
+        frames: points along the path, when recorded (``record=("path",)``).
+        layout: how several maps of layers lie end to end in ``values``; None where they are one, or
+            have been taken apart.
+        resolution: how far apart, relatively, the numbers lie that F was computed in; 0 where only
+            the type of ``output`` tells.
     """
 
     values: Parts
@@ -142,15 +145,15 @@ class Attribution:
     def __iter__(self) -> Iterator[Attribution]:
         return (self[i] for i in range(len(self)))
 
-    def __getitem__(self, which: int | slice | Tensor | list[int]) -> Attribution:
+    def __getitem__(self, index: int | slice | Tensor | list[int]) -> Attribution:
         """The attribution of one or some examples, batch axis kept."""
-        if not isinstance(which, slice | list) and getattr(which, "ndim", 0) == 0:
-            which = operator.index(which)
-        if isinstance(which, int):
-            if not -len(self) <= which < len(self):
-                raise IndexError(f"There is no example {which} among {len(self)}.")
-            which = [which % len(self)]
-        numbers = torch.arange(len(self))[which]
+        if not isinstance(index, slice | list) and getattr(index, "ndim", 0) == 0:
+            index = operator.index(index)
+        if isinstance(index, int):
+            if not -len(self) <= index < len(self):
+                raise IndexError(f"There is no example {index} among {len(self)}.")
+            index = [index % len(self)]
+        numbers = torch.arange(len(self))[index]
 
         def first(t: Tensor) -> Tensor:
             return t[numbers.to(t.device)]
@@ -174,8 +177,8 @@ class Attribution:
         )
 
     def apart(self) -> Attribution:
-        """The same, its inputs and baselines in memory of their own, so that whoever owns those may
-        write to them again."""
+        """A copy whose inputs and baselines have memory of their own, so that the originals may be
+        overwritten."""
         return dataclasses.replace(
             self, inputs=mapped(copied, self.inputs), baselines=mapped(copied, self.baselines)
         )
@@ -201,11 +204,12 @@ class Attribution:
         integrand[plot]."""
         return room("report.figures").plot(self, **options)
 
-    def save(self, path: Any) -> None:
+    def save(self, path: str | Path) -> None:
         """Write to one safetensors file with a JSON header, whole or not at all; ``ig.load`` reads
         it back. Needs integrand[save].
 
-        Errors: ``OSError`` where the disk refuses.
+        Raises:
+            OSError: where the disk refuses.
         """
         room("integration.io").save(self, path)
 
@@ -218,10 +222,12 @@ class Attribution:
         of columns miss of it is therefore a last feature, "not explained" (its data is NaN),
         wherever it is more than rounding; images and tokens have no room for one, and warn.
 
-        names   (N,) of the features of examples (N,)
+        Args:
+            names: (N,) of the features of examples (N,).
 
-        Errors: ``MissingExtra`` without shap, ``InputError`` for several inputs and for names that
-        do not fit.
+        Raises:
+            MissingExtra: without shap.
+            InputError: for several inputs and for names that do not fit.
         """
         shap = optional("shap", extra="shap", needs="to_shap()")
         if not isinstance(self.values, Tensor):
@@ -268,29 +274,32 @@ _BY_REFERENCE = ("weights", "change", "shares", "baselines", "fitness")
 
 
 Watch = Callable[[CallCount], None]
-"""What is shown a running tally."""
+"""Called with the running tally of gradients and values."""
 
 
 class ExplainerLike(Protocol):
-    """Whatever can be called as a method."""
+    """Anything callable as ``(field, x) -> Attribution``."""
 
     def __call__(self, field: Field, x: Tensor, *, watch: Watch | None = None) -> Attribution: ...
 
 
 class Explainer(Part, ABC):
-    """Whatever explains, ``(field, x) -> Attribution``: a Method, a wrapper of one, a control."""
+    """Base class of everything that explains: a Method, a wrapper of one, a control.
+
+    Called as ``(field, x) -> Attribution``.
+    """
 
     @abstractmethod
     def __call__(self, field: Field, x: Tensor, *, watch: Watch | None = None) -> Attribution: ...
 
     @declared
     def inner(self) -> Explainer | None:
-        """What it wraps; None for what is no wrapper."""
+        """The explainer it wraps; None where it is no wrapper."""
         return None
 
     @declared
     def explains(self) -> str:
-        """What its map is of: "inputs", or a "layer"."""
+        """What its map explains: "inputs", or a "layer"."""
         return "inputs" if self.inner is None else self.inner.explains
 
     @declared
@@ -301,32 +310,32 @@ class Explainer(Part, ABC):
 
     @declared
     def tol(self) -> float | None:
-        """The relative error that is asked for, of the draws or of the rule; None where none is."""
+        """The relative error to reach, by draws or by the rule; None where there is none."""
         return None if self.inner is None else self.inner.tol
 
     @declared
     def samples(self) -> bool:
-        """Whether its tolerance is one of draws, which it goes on with until it is met."""
+        """Whether it draws until its tolerance is met."""
         return False
 
     @declared
     def at_layers(self) -> bool:
-        """Whether it may stand inside ``Layered``, its map that of a layer."""
+        """Whether ``Layered`` can wrap it."""
         return True
 
     @declared
     def label(self) -> str:
-        """What tables call it; empty where it is called as it prints."""
+        """Its name in tables; empty for its repr."""
         return ""
 
     @declared
     def features(self) -> Any:
-        """What one feature is, where it asks; label maps (B, H, W) hold something for each
-        example."""
+        """How elements are grouped into features, where it groups them; label maps (B, H, W) are
+        per example."""
         return None
 
     def with_inner(self, inner: Explainer) -> Explainer:
-        """The same around another."""
+        """The same wrapper around another explainer."""
         raise NotImplementedError(f"{self!r} is no wrapper.")
 
 
@@ -374,7 +383,8 @@ class _StrangerExplainer(Stranger, Explainer):
 
 
 def as_explainer(method: ExplainerLike) -> Explainer:
-    """An explainer as it is, or a user's callable as one, with what it says of itself."""
+    """Convert to an ``Explainer``; a user's callable is wrapped, and keeps the attributes it
+    declares."""
     return method if isinstance(method, Explainer) else _StrangerExplainer(method)
 
 
@@ -394,8 +404,8 @@ def _total(parts: Parts) -> Tensor:
     """The sum of the tensors of a tensor, tuple or dict."""
     if isinstance(parts, Tensor):
         return parts
-    found: Tensor = sum(parts.values() if isinstance(parts, dict) else parts, torch.zeros(()))
-    return found
+    summed: Tensor = sum(parts.values() if isinstance(parts, dict) else parts, torch.zeros(()))
+    return summed
 
 
 def mapped(function: Callable[[Tensor], Any], parts: Parts) -> Any:

@@ -1,4 +1,4 @@
-"""What an attribution took, counted and measured while it is made."""
+"""The cost of an attribution: gradients, values, model calls, seconds and memory."""
 
 from __future__ import annotations
 
@@ -16,13 +16,15 @@ from ..model.batching import peak_memory
 
 @dataclass(frozen=True)
 class Cost:
-    """What an attribution took.
+    """The cost of an attribution.
 
-    gradients   rows evaluated with a gradient
-    values      rows evaluated without one
-    calls       model calls
-    seconds     wall clock
-    peak_bytes  the most memory in use: on a GPU during the call, on a CPU by the process so far
+    Attributes:
+        gradients: rows evaluated with a gradient.
+        values: rows evaluated without one.
+        calls: model calls.
+        seconds: wall clock.
+        peak_bytes: the most memory in use: on a GPU during the call, on a CPU by the process so
+            far.
     """
 
     gradients: int = 0
@@ -42,7 +44,7 @@ class Stopwatch:
         self.seconds: float | None = None
 
     def cost(self) -> Cost:
-        """What it took up to now, or until the stopwatch was stopped."""
+        """The cost so far, or up to the end of the ``measured`` block."""
         tally = self.meter.tally
         seconds = time.perf_counter() - self.began if self.seconds is None else self.seconds
         return Cost(tally.gradients, tally.values, tally.calls, seconds, _peak(self.device))

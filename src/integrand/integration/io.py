@@ -1,4 +1,4 @@
-"""Attributions on disk: one safetensors file, numbers as tensors and everything else as JSON in its
+"""Saving and loading attributions: one safetensors file, with everything but tensors as JSON in its
 header.
 
 Reading runs no code from the file: a method and a target come back as the words they printed as. A
@@ -51,20 +51,24 @@ class PrintedText(str):
 
 
 def save(attribution: Attribution, path: str | Path) -> None:
-    """Write an attribution to ``path``, whole or not at all. Errors: ``OSError`` where the disk
-    refuses, ``MissingExtra`` without safetensors."""
+    """Write an attribution to ``path``, whole or not at all.
+
+    Raises:
+        OSError: where the disk refuses.
+        MissingExtra: without safetensors.
+    """
     write = _safetensors("save_file")
     tensors: dict[str, Tensor] = {}
     arranged: dict[str, Any] = {}
     for name in _STRUCTURED:
-        arranged[name] = _put(name, getattr(attribution, name), tensors)
+        arranged[name] = _store(name, getattr(attribution, name), tensors)
     for name in _PLAIN:
-        _put(name, getattr(attribution, name), tensors)
+        _store(name, getattr(attribution, name), tensors)
     for name, note in attribution.notes.items():
-        _put(f"notes/{name}", note, tensors)
+        _store(f"notes/{name}", note, tensors)
     if attribution.frames is not None:
-        _put("frames/clock", attribution.frames.clock, tensors)
-        _put("frames/points", attribution.frames.points, tensors)
+        _store("frames/clock", attribution.frames.clock, tensors)
+        _store("frames/points", attribution.frames.points, tensors)
     header = {
         "format": _FORMAT,
         "integrand": metadata.version("integrand"),
@@ -85,10 +89,17 @@ def save(attribution: Attribution, path: str | Path) -> None:
 
 
 def load(path: str | Path) -> Attribution:
-    """Read an attribution back; its method and target are words.
+    """Read an attribution from a file.
 
-    Errors: ``InputError`` for files that hold none, only a part of one, or not what was written,
-    and for those of a newer format.
+    Args:
+        path: a file that ``Attribution.save`` wrote.
+
+    Returns:
+        The attribution; its method and target are texts, as they printed.
+
+    Raises:
+        InputError: for files that hold none, only a part of one, or not what was written, and for
+            those of a newer format.
     """
     opened = _safetensors("safe_open")
     if not Path(path).is_file():
@@ -108,9 +119,9 @@ def load(path: str | Path) -> Attribution:
             f"{str(path)!r} was written by integrand {header.get('integrand')}, in a newer format: upgrade to read it."
         )
     try:
-        wrong = _changed(written, tensors)
+        wrong = _why_changed(written, tensors)
         attribution = None if wrong else _attribution(header, tensors)
-        wrong = wrong or _unfit(attribution)
+        wrong = wrong or _why_unfit(attribution)
     except (AttributeError, KeyError, TypeError, ValueError, InputError) as error:
         raise InputError(
             f"{str(path)!r} has a header that is not an attribution's ({error!r})."
@@ -129,7 +140,7 @@ def _attribution(header: Any, tensors: dict[str, Tensor]) -> Attribution:
     method = PrintedText(_text(header["method"]))
     method.complete = bool(header.get("complete", True))  # files of 0.1 do not say
     return Attribution(
-        **{name: _take(name, header["arranged"][name], tensors) for name in _STRUCTURED},
+        **{name: _restore(name, header["arranged"][name], tensors) for name in _STRUCTURED},
         **{name: tensors.get(name) for name in _PLAIN},  # type: ignore[arg-type]
         reasons=tuple(reason and _text(reason) for reason in header["reasons"]),
         criterion=_text(header["criterion"]),
@@ -157,7 +168,11 @@ def _number(value: Any) -> Any:
 
 
 def _normalisation(mean: Any, std: Any) -> Normalisation:
-    if not len(mean) or len(mean) != len(std) or not all(_number(one) > 0 for one in std):
+    if (
+        not len(mean)
+        or len(mean) != len(std)
+        or not all(_number(deviation) > 0 for deviation in std)
+    ):
         raise InputError(f"mean {mean!r} and std {std!r} are no normalisation")
     return Normalisation(tuple(map(_number, mean)), tuple(std))
 
@@ -168,60 +183,64 @@ def _normalisation(mean: Any, std: Any) -> Normalisation:
 def _digest(header: str, tensors: Mapping[str, Tensor]) -> str:
     """A hash of everything a file says: its header, and the names, types, shapes and numbers of its
     tensors."""
-    found = hashlib.blake2b(header.encode(), digest_size=16)
+    digest = hashlib.blake2b(header.encode(), digest_size=16)
     for name in sorted(tensors):
         tensor = tensors[name]
-        found.update(f"\0{name}\0{tensor.dtype}\0{tuple(tensor.shape)}\0".encode())
+        digest.update(f"\0{name}\0{tensor.dtype}\0{tuple(tensor.shape)}\0".encode())
         flat = tensor.contiguous().as_strided(
             (tensor.numel(),), (1,)
         )  # strides of axes of one element may be any
-        found.update(flat.view(torch.uint8).numpy().data)
-    return found.hexdigest()
+        digest.update(flat.view(torch.uint8).numpy().data)
+    return digest.hexdigest()
 
 
-def _changed(written: Mapping[str, str], tensors: Mapping[str, Tensor]) -> str:
+def _why_changed(written: Mapping[str, str], tensors: Mapping[str, Tensor]) -> str:
     """Why a file does not hold what was written; empty if it does, or does not know."""
-    known = written.get(_DIGEST)
-    same = known is None or known == _digest(written["integrand"], tensors)
+    recorded = written.get(_DIGEST)
+    same = recorded is None or recorded == _digest(written["integrand"], tensors)
     return "" if same else "its content has changed since it was written"
 
 
-def _unfit(made: Attribution | None) -> str:
+def _why_unfit(attribution: Attribution | None) -> str:
     """Why the tensors of an attribution do not belong together, in words; empty if they do."""
-    if made is None:
+    if attribution is None:
         return ""
     absent = [
         name
         for name in (*_STRUCTURED[:2], *_PLAIN)
-        if getattr(made, name) is None and name != "fitness"
+        if getattr(attribution, name) is None and name != "fitness"
     ]
     if absent:
         return f"it lacks {', '.join(absent)}"
-    if made.output.ndim != 1 or made.weights.ndim != 2 or not len(made.weights):
-        return f"output has shape {describe(made.output.shape)}, weights {describe(made.weights.shape)}"
-    if len(made.reasons) not in (0, len(made)):
-        return f"there are {len(made.reasons)} reasons for {len(made)} examples"
-    return next(_unfitting(made), "")
+    if (
+        attribution.output.ndim != 1
+        or attribution.weights.ndim != 2
+        or not len(attribution.weights)
+    ):
+        return f"output has shape {describe(attribution.output.shape)}, weights {describe(attribution.weights.shape)}"
+    if len(attribution.reasons) not in (0, len(attribution)):
+        return f"there are {len(attribution.reasons)} reasons for {len(attribution)} examples"
+    return next(_misfits(attribution), "")
 
 
-def _unfitting(made: Attribution) -> Iterator[str]:
+def _misfits(attribution: Attribution) -> Iterator[str]:
     """What does not fit to the examples B and references R there are, one by one."""
-    examples, both = (len(made),), (len(made.weights), len(made))
-    for name, tensor in _tensors(made):
+    examples, pairs = (len(attribution),), (len(attribution.weights), len(attribution))
+    for name, tensor in _tensors(attribution):
         expected: tuple[int | None, ...] = examples
-        whole = False
+        exact = False
         if name in (*_BY_EXAMPLE, *_BY_REFERENCE):
-            expected, whole = (examples if name in _BY_EXAMPLE else both), True
+            expected, exact = (examples if name in _BY_EXAMPLE else pairs), True
         elif name.startswith(("shares", "baselines")):
-            expected = (None, len(made))
+            expected = (None, len(attribution))
         elif name.startswith(("notes", "points")):
-            expected = (None, None, len(made))
+            expected = (None, None, len(attribution))
         shape = tuple(tensor.shape)
-        fits = len(shape) == len(expected) if whole else len(shape) >= len(expected)
+        fits = len(shape) == len(expected) if exact else len(shape) >= len(expected)
         if not fits or any(
-            size not in (None, own) for size, own in zip(expected, shape, strict=False)
+            size not in (None, length) for size, length in zip(expected, shape, strict=False)
         ):
-            yield f"{name} has shape {describe(shape)} beside {len(made)} examples and {len(made.weights)} references"
+            yield f"{name} has shape {describe(shape)} beside {len(attribution)} examples and {len(attribution.weights)} references"
         counts = name.startswith(
             ("fitness", "inputs", "baselines", "notes")
         )  # which may be whole numbers: features, ids, ranks
@@ -230,14 +249,17 @@ def _unfitting(made: Attribution) -> Iterator[str]:
         )
         if not (tensor.dtype == torch.bool if name == "converged" else real):
             yield f"{name} holds {str(tensor.dtype).removeprefix('torch.')}"
-    if made.frames is not None and made.frames.clock.shape != made.frames.points.shape[:1]:
-        yield f"there are {len(made.frames.points)} frames at times of shape {describe(made.frames.clock.shape)}"
+    if (
+        attribution.frames is not None
+        and attribution.frames.clock.shape != attribution.frames.points.shape[:1]
+    ):
+        yield f"there are {len(attribution.frames.points)} frames at times of shape {describe(attribution.frames.clock.shape)}"
 
 
-def _tensors(made: Attribution) -> Iterator[tuple[str, Tensor]]:
+def _tensors(attribution: Attribution) -> Iterator[tuple[str, Tensor]]:
     """Every tensor of an attribution but the clock, with what it is called in messages."""
     for name in _STRUCTURED:
-        parts = getattr(made, name)
+        parts = getattr(attribution, name)
         if parts is not None:
             several = (
                 parts.items()
@@ -247,16 +269,20 @@ def _tensors(made: Attribution) -> Iterator[tuple[str, Tensor]]:
                 else ()
             )
             yield from [(f"{name} of {key!r}", part) for key, part in several] or [(name, parts)]
-    yield from ((name, getattr(made, name)) for name in _PLAIN if getattr(made, name) is not None)
-    yield from ((f"notes of {name!r}", note) for name, note in made.notes.items())
-    if made.frames is not None:
-        yield "points of the path", made.frames.points
+    yield from (
+        (name, getattr(attribution, name))
+        for name in _PLAIN
+        if getattr(attribution, name) is not None
+    )
+    yield from ((f"notes of {name!r}", note) for name, note in attribution.notes.items())
+    if attribution.frames is not None:
+        yield "points of the path", attribution.frames.points
 
 
 # --- parts ------------------------------------------------------------------------------------------------------------
 
 
-def _put(name: str, value: Any, tensors: dict[str, Tensor]) -> Any:
+def _store(name: str, value: Any, tensors: dict[str, Tensor]) -> Any:
     """Store ``value`` under ``name``; returns how it was arranged: None, "tensor", "tuple" and a
     length, or "dict" and its keys."""
     if value is None:
@@ -267,11 +293,11 @@ def _put(name: str, value: Any, tensors: dict[str, Tensor]) -> Any:
         return "tensor"
     keys = list(value) if isinstance(value, dict) else list(range(len(value)))
     for key in keys:
-        _put(f"{name}/{key}", value[key], tensors)
+        _store(f"{name}/{key}", value[key], tensors)
     return [type(value).__name__, keys]
 
 
-def _take(name: str, arranged: Any, tensors: dict[str, Tensor]) -> Any:
+def _restore(name: str, arranged: Any, tensors: dict[str, Tensor]) -> Any:
     if arranged is None:
         return None
     if arranged == "tensor":

@@ -1,4 +1,4 @@
-"""Walking paths: the loop over segments, and what is gathered on the way.
+"""The integration loop over the segments of paths, and what is accumulated on the way.
 
     for segment in path(field, references, x):
         share += rule(field, segment)
@@ -45,13 +45,14 @@ class Frames:
 class PathIntegrals:
     """Paths that have been walked.
 
-    shares  (R, B, \\*s)         begin  (R, B, \\*s) where each really began
-    error   (R, B) the estimated L2 error of each, NaN where the rule estimates none
-    change  (R, B) F(x) − F(begin)   output  (B,) F(x)   start  (R, B) F(begin)
-    notes   named numbers (K+1, R, B), in the order of the clock
-    alike   (R,) a number for each reference, the same for references that are the same
-    noise   (G, R, B, \\*s) what a rule with random nodes knows of its error (``Integrated.noise``),
-            None of others
+    Attributes:
+        shares: (R, B, \\*s)         begin  (R, B, \\*s) where each really began.
+        error: (R, B) the estimated L2 error of each, NaN where the rule estimates none.
+        change: (R, B) F(x) − F(begin)   output  (B,) F(x)   start  (R, B) F(begin).
+        notes: named numbers (K+1, R, B), in the order of the clock.
+        alike: (R,) a number for each reference, the same for references that are the same.
+        noise: (G, R, B, \\*s) what a rule with random nodes knows of its error
+            (``Integrated.noise``), None of others.
     """
 
     shares: Tensor
@@ -93,39 +94,62 @@ def walk(
     places: Tensor | None = None,
     weights: Tensor | None = None,
 ) -> PathIntegrals:
-    """Every path from its reference (R, B, \\*s) to the input (B, \\*s), integrated.
+    """Integrate every path from its reference to the input.
 
-    ``output`` is F(x) where it is known already; ``lanes`` says which of how many references these
-    are, or ``places`` (R, B) which number each has; ``weights`` (R, B) how they are weighed in the
-    end, where that is known.
+    Equal references are walked once, and count for as much as all of them together: what one is
+    wrong by, all are.
 
-    References that are the same are walked once, and count for as much as all of them together:
-    what one is wrong by, all are. Errors: ``NonFiniteGradient`` where F is NaN or infinite at an
-    end of a path, or on the way; it names the example and the reference.
+    Args:
+        path: the path of every pair of a reference and an example.
+        rule: how its segments are integrated.
+        field: the scalar explained.
+        references: (R, B, \\*s) where paths start.
+        x: (B, \\*s) the inputs, where they end.
+        frames: whether to record points along the paths.
+        output: (B,) F(x), where it is known already.
+        lanes: the number of the first reference, and how many there are in all, where these are a
+            block of more.
+        places: (R, B) the number of each reference, where these are a selection.
+        weights: (R, B) how references are weighed in the end, where that is known.
+
+    Returns:
+        The path integrals: shares (R, B, \\*s), their errors, and the change of F.
+
+    Raises:
+        NonFiniteGradient: where F is NaN or infinite at an end of a path, or on the way; it names
+            the example and the reference.
     """
     path, rule = as_path(path), as_rule(rule)
-    first, of = lanes or (0, len(references))
+    first, count = lanes or (0, len(references))
     # Chance treats equal references differently: paths that go another way for each, and random
     # nodes.
-    apart = of == 1 or path.by_reference or rule.unbiased
+    never_same = count == 1 or path.by_reference or rule.unbiased
     alike = (
         torch.arange(first, first + len(references), device=x.device)
-        if apart
+        if never_same
         else same_content(references)
     )
-    which, number = _once(alike, apart=apart)
-    whole = which is None
-    some = references if which is None else references[which]
-    if weights is not None and not whole:
-        weights = weights.new_zeros(some.shape[:2]).index_add_(0, number, weights)
+    distinct, number = _distinct_references(alike, apart=never_same)
+    all_distinct = distinct is None
+    distinct_references = references if distinct is None else references[distinct]
+    if weights is not None and not all_distinct:
+        weights = weights.new_zeros(distinct_references.shape[:2]).index_add_(0, number, weights)
     try:
         walked = _walk(
-            _placed(path, some, lanes, places), rule, field, some, x, frames, output, lanes, weights
+            _placed(path, distinct_references, lanes, places),
+            rule,
+            field,
+            distinct_references,
+            x,
+            frames,
+            output,
+            lanes,
+            weights,
         )
     except NonFiniteGradient as error:
-        where = _not_finite(field, references, x, first)
+        where = _locate_nonfinite(field, references, x, first)
         raise NonFiniteGradient(f"{where} {error}" if where else str(error)) from error
-    walked = replace(walked if whole else walked.at(number), alike=alike)
+    walked = replace(walked if all_distinct else walked.at(number), alike=alike)
     _check_ends(walked, first)
     return walked
 
@@ -144,22 +168,22 @@ def _walk(
     shares: Tensor | None = None
     error = references.new_zeros(references.shape[:2])
     noise: Tensor | None = None
-    diary = _Accumulator(output, keeps_frames=frames)
+    accumulator = _Accumulator(output, keeps_frames=frames)
     for segment in path(field, references, x):
         segment = replace(segment, lanes=lanes, weights=weights)
-        found = Integrated.ensure(rule(field, segment))
-        diary.enter(segment, found)
+        integrated = Integrated.ensure(rule(field, segment))
+        accumulator.enter(segment, integrated)
         # Errors of different pieces are taken as independent.
-        error = torch.hypot(error, norm(found.error.movedim(0, -1), 2))
-        if found.noise is not None:
-            noise = found.noise.sum(1) if noise is None else noise + found.noise.sum(1)
+        error = torch.hypot(error, norm(integrated.error.movedim(0, -1), 2))
+        if integrated.noise is not None:
+            noise = integrated.noise.sum(1) if noise is None else noise + integrated.noise.sum(1)
         # The share of a path in one piece is not copied.
-        share = found.share[0] if len(found.share) == 1 else found.share.sum(0)
+        share = integrated.share[0] if len(integrated.share) == 1 else integrated.share.sum(0)
         shares = share if shares is None else shares + share
-        del found, share
+        del integrated, share
     if shares is None:
         raise InputError("The path made no segments; a path yields at least one.")
-    return replace(diary.close(field, x, shares, error), noise=noise)
+    return replace(accumulator.close(field, x, shares, error), noise=noise)
 
 
 def _placed(
@@ -190,7 +214,7 @@ def same_content(references: Tensor) -> Tensor:
     return torch.cat([(part.view(bits).long() * factors).sum(1) for part in parts])
 
 
-def _once(alike: Tensor, *, apart: bool) -> tuple[Tensor | None, Tensor]:
+def _distinct_references(alike: Tensor, *, apart: bool) -> tuple[Tensor | None, Tensor]:
     """Which references stand for all, None where all do for themselves; and which of these each is
     (R,)."""
     place = torch.arange(len(alike), device=alike.device)
@@ -199,8 +223,8 @@ def _once(alike: Tensor, *, apart: bool) -> tuple[Tensor | None, Tensor]:
     first = first_alike(alike)
     if torch.equal(first, place):
         return None, place
-    which, number = torch.unique(first, return_inverse=True)
-    return which, number
+    distinct, number = torch.unique(first, return_inverse=True)
+    return distinct, number
 
 
 def _check_ends(walked: PathIntegrals, first: int) -> None:
@@ -221,7 +245,11 @@ def _check_ends(walked: PathIntegrals, first: int) -> None:
 
 
 def checked_output(output: Tensor) -> Tensor:
-    """F (B,) at the examples, all of it finite. Errors: ``NonFiniteGradient``."""
+    """F (B,) at the examples, all of it finite.
+
+    Raises:
+        NonFiniteGradient: where it is not.
+    """
     if not bool(torch.isfinite(output).all()):
         example = int((~torch.isfinite(output)).nonzero()[0])
         raise NonFiniteGradient(
@@ -236,20 +264,20 @@ _CURES = (
 )
 
 
-def _not_finite(field: Field, references: Tensor, x: Tensor, first: int) -> str | None:
+def _locate_nonfinite(field: Field, references: Tensor, x: Tensor, first: int) -> str | None:
     """At which input or reference F is not finite, asked again because something was not; None
     where none is."""
-    at_input = _broken(field, x)
+    at_input = _first_nonfinite(field, x)
     if at_input is not None:
         return f"F is not finite at example {at_input} itself."
     for number, starts in enumerate(references):
-        example = _broken(field, starts)
+        example = _first_nonfinite(field, starts)
         if example is not None:
             return f"F is not finite at reference {first + number} of example {example}, where its path begins."
     return None
 
 
-def _broken(field: Field, z: Tensor) -> int | None:
+def _first_nonfinite(field: Field, z: Tensor) -> int | None:
     """The first example of a batch z (B, \\*s) at which F is not finite."""
     try:
         wrong = ~torch.isfinite(field.value(z))
@@ -258,22 +286,23 @@ def _broken(field: Field, z: Tensor) -> int | None:
         if len(z) == 1:
             return 0
     for example in range(len(z)):
-        one = torch.tensor([example], device=z.device)
-        if _broken(field.at(one), z[one]) is not None:
+        row = torch.tensor([example], device=z.device)
+        if _first_nonfinite(field.at(row), z[row]) is not None:
             return example
     return None
 
 
-def _value(paid: Evaluation | None, found: Tensor | None, piece: int) -> Tensor | None:
+def _known_value(paid: Evaluation | None, values: Tensor | None, piece: int) -> Tensor | None:
     """F (R, B) at an end that the path or the rule has evaluated; None unless all of it is
     known."""
-    value = paid.value[piece] if paid is not None else None if found is None else found[piece]
+    value = paid.value[piece] if paid is not None else None if values is None else values[piece]
     return None if value is None or bool(value.isnan().any()) else value
 
 
 @dataclass
 class _Accumulator:
-    """What is remembered of segments that come in any order and are not kept."""
+    """Running record of a path's ends, notes and frames; segments come in any order and are not
+    kept."""
 
     output: Tensor | None
     keeps_frames: bool
@@ -283,12 +312,12 @@ class _Accumulator:
     notes: list[tuple[Tensor, dict[str, Tensor]]] = field(default_factory=list)
     points: dict[int, Tensor] = field(default_factory=dict)
 
-    def enter(self, segment: Segment, found: Integrated) -> None:
-        self._note_ends(segment, found)
+    def enter(self, segment: Segment, integrated: Integrated) -> None:
+        self._record_ends(segment, integrated)
         if segment.notes:
-            self._note_numbers(segment)
+            self._record_notes(segment)
         if self.keeps_frames:
-            self._note_points(segment)
+            self._record_points(segment)
 
     def close(self, field: Field, x: Tensor, shares: Tensor, error: Tensor) -> PathIntegrals:
         assert self.begin is not None
@@ -307,17 +336,17 @@ class _Accumulator:
             alike,
         )
 
-    def _note_ends(self, segment: Segment, found: Integrated) -> None:
+    def _record_ends(self, segment: Segment, integrated: Integrated) -> None:
         first, last = int(segment.clock[0].argmin()), int(segment.clock[1].argmax())
         if float(segment.clock[0][first]) < self.began:
             self.began = float(segment.clock[0][first])
             self.begin = segment.start[first]
-            self.begin_value = _value(segment.at_start, found.begin, first)
+            self.begin_value = _known_value(segment.at_start, integrated.begin, first)
         if self.output is None and float(segment.clock[1][last]) >= 1:
-            value = _value(segment.at_end, found.end, last)
+            value = _known_value(segment.at_end, integrated.end, last)
             self.output = None if value is None else value[0]
 
-    def _note_numbers(self, segment: Segment) -> None:
+    def _record_notes(self, segment: Segment) -> None:
         # Neighbours share a corner; it is noted by the one that starts there, so only the very last
         # end is taken.
         ends = segment.clock[1][-1:]
@@ -334,14 +363,16 @@ class _Accumulator:
             for name in self.notes[0][1]
         }
 
-    def _note_points(self, segment: Segment) -> None:
+    def _record_points(self, segment: Segment) -> None:
         begins, ends = (side.tolist() for side in segment.clock)
         for piece, (begin, end) in enumerate(zip(begins, ends, strict=True)):
             for frame in range(FRAMES):
                 moment = frame / (FRAMES - 1)
                 if begin <= moment < end or moment == end == 1:
-                    at = (moment - begin) / (end - begin)
-                    self.points[frame] = torch.lerp(segment.start[piece], segment.end[piece], at)
+                    position = (moment - begin) / (end - begin)
+                    self.points[frame] = torch.lerp(
+                        segment.start[piece], segment.end[piece], position
+                    )
 
     def _frames(self) -> Frames | None:
         if not self.points:
@@ -410,7 +441,8 @@ class SideBySide:
 
 
 class DeferredRefinement(Rule):
-    """A rule that is content with rough shares until it is known how much each reference counts.
+    """A rule that integrates coarsely first, and refines once the weights of the references are
+    known.
 
     Rules that can look (``rule.look(field, segment)``, such as ``Adaptive``) are made to wait;
     others, and segments whose path has paid for an end, are integrated at once.
@@ -418,7 +450,7 @@ class DeferredRefinement(Rule):
 
     def __init__(self, rule: Rule) -> None:
         self.rule = rule
-        self.looked: list[RoughShares] = []
+        self.rough: list[RoughShares] = []
         self.share: Tensor | None = None  # of what was integrated at once, and its error
         self.error: Tensor | None = None
 
@@ -435,33 +467,33 @@ class DeferredRefinement(Rule):
             or segment.at_start is not None
             or segment.at_end is not None
         ):
-            found = Integrated.ensure(self.rule(field, segment))
+            integrated = Integrated.ensure(self.rule(field, segment))
             if self.rule.looks:
-                share, error = found.share.sum(0), norm(found.error.movedim(0, -1), 2)
+                share, error = integrated.share.sum(0), norm(integrated.error.movedim(0, -1), 2)
                 self.share = share if self.share is None else self.share + share
                 self.error = error if self.error is None else torch.hypot(self.error, error)
-            return found
+            return integrated
         looked = self.rule.look(field, segment)
-        self.looked.append(looked)
+        self.rough.append(looked)
         return looked.refined(tol=_ROUGH)
 
     def settle(self, walked: PathIntegrals, weights: Tensor) -> PathIntegrals:
         """What was walked, refined to what the weighted sum needs (R, B)."""
-        if not self.looked:
+        if not self.rough:
             return walked
-        distinct = self.looked[0].segment.leading[1]
+        distinct = self.rough[0].segment.leading[1]
         number = torch.arange(len(weights), device=weights.device)
         if distinct < len(weights):
-            _, number = _once(walked.alike, apart=False)
+            _, number = _distinct_references(walked.alike, apart=False)
             weights = weights.new_zeros(distinct, weights.shape[1]).index_add_(0, number, weights)
         shares, error = self.share, self.error
         walked = replace(walked, shares=weights.new_empty(0))  # rough ones are let go
-        while self.looked:
-            fine = self.looked.pop(0).refined(weights)
+        while self.rough:
+            fine = self.rough.pop(0).refined(weights)
             share = fine.share[0] if len(fine.share) == 1 else fine.share.sum(0)
-            own = norm(fine.error.movedim(0, -1), 2)
+            piece_error = norm(fine.error.movedim(0, -1), 2)
             shares = share if shares is None else shares + share
-            error = own if error is None else torch.hypot(error, own)
+            error = piece_error if error is None else torch.hypot(error, piece_error)
         assert shares is not None
         assert error is not None
         if distinct < len(number):

@@ -1,4 +1,4 @@
-"""A method is four parts: a baseline, a path, a rule, a weighting.
+"""``Method``: a baseline, a path, a rule and a weighting.
 
     A(x) = Σ_r w_r · Σ_segments share(segment)
 
@@ -54,13 +54,16 @@ class Method(Explainer):
     keep more than the sum: "shares" a map per reference, "path" nine points along every path.
     ``watch`` is shown a running tally.
 
-    Cost: references × segments × nodes gradients per example, and one value per reference and per
-    example where the rule does not evaluate F at the ends.
+    Cost:
+        references × segments × nodes gradients per example, and one value per reference and per
+        example where the rule does not evaluate F at the ends.
 
-    >>> import torch, integrand as ig
-    >>> method = ig.Method(ig.baselines.Constant(0.0), ig.paths.Straight(), ig.rules.GaussLegendre(8))
-    >>> method(ig.fields.Linear(torch.ones(3)), torch.ones(1, 3)).values
-    tensor([[1., 1., 1.]])
+    Example:
+        >>> import torch, integrand as ig
+        >>> baseline, rule = ig.baselines.Constant(0.0), ig.rules.GaussLegendre(8)
+        >>> method = ig.Method(baseline, ig.paths.Straight(), rule)
+        >>> method(ig.fields.Linear(torch.ones(3)), torch.ones(1, 3)).values
+        tensor([[1., 1., 1.]])
     """
 
     baseline: Adopted[BaselineLike, Baseline] = Adopted(adopted, Constant(0.0))
@@ -91,21 +94,21 @@ class Method(Explainer):
         x, meter = opened(field, x, watch)
         with measured(meter, x.device) as stopwatch:
             references = References.of(self.baseline, x, meter)
-            each = gradients_per_row(self.path, self.rule)
+            per_path = gradients_per_row(self.path, self.rule)
             # A baseline may have been searched for; what that took is known by now.
             searched, walks = meter.tally.gradients, len(x) * len(references)
-            meter.tally.expected = None if each is None else searched + each * walks
-            known = self.weighting.beforehand(len(references), len(x))
+            meter.tally.expected = None if per_path is None else searched + per_path * walks
+            fixed_weights = self.weighting.beforehand(len(references), len(x))
             chance = None
             if self.rule.unbiased:
-                chance = Chance(x, len(references), each or 1, sampled=references.sampled)
-            if known is None:
+                chance = Chance(x, len(references), per_path or 1, sampled=references.sampled)
+            if fixed_weights is None:
                 weighed, walked = self._weighed_afterwards(meter, references[:], x)
                 values = weighed_sum(weighed.weights, walked.shares)
                 if chance:
                     chance.add(walked, weighed.weights)
             else:
-                weighed = Weighed(known.to(x))
+                weighed = Weighed(fixed_weights.to(x))
                 values, walked = self._blocks(meter, references, x, weighed.weights, chance)
         return result(self, meter, values, x, walked, weighed, references, stopwatch.cost(), chance)
 
@@ -134,28 +137,28 @@ class Method(Explainer):
         most = min(_BLOCK_ELEMENTS, _BLOCK_ON_CPU) if x.device.type == "cpu" else _BLOCK_ELEMENTS
         size = len(references) if keeps else max(1, most // x.numel())
         values = torch.zeros_like(x)
-        kept = SideBySide(len(references), x, _BLOCK_ELEMENTS)
+        accumulated = SideBySide(len(references), x, _BLOCK_ELEMENTS)
         for first in range(0, len(references), size):
-            some = slice(first, first + size)
+            rows = slice(first, first + size)
             block = walk(
                 self.path,
                 self.rule,
                 field,
-                references[some],
+                references[rows],
                 x,
                 frames="path" in self.record,
-                output=kept.output,
+                output=accumulated.output,
                 lanes=(first, len(references)),
-                weights=weights[some],
+                weights=weights[rows],
             )
-            values += weighed_sum(weights[some], block.shares)
+            values += weighed_sum(weights[rows], block.shares)
             if chance:
-                chance.add(block, weights[some])
+                chance.add(block, weights[rows])
             if keeps:
                 return values, dataclasses.replace(block, noise=None)
-            kept.enter(block)
+            accumulated.enter(block)
             del block  # before the next is made
-        return values, kept.walked(x)
+        return values, accumulated.walked(x)
 
 
 def gradients_per_row(path: PathLike, rule: RuleLike) -> int | None:
@@ -168,12 +171,12 @@ def gradients_per_row(path: PathLike, rule: RuleLike) -> int | None:
     gradients they come to (theirs are None), and for rules that do not say (``Adaptive``).
     """
     path, rule = as_path(path), as_rule(rule)
-    walked, pieces, each = path.gradients, path.segments, rule.gradients
-    if walked is None or pieces is None or each is None:
+    walked, pieces, per_piece = path.gradients, path.segments, rule.gradients
+    if walked is None or pieces is None or per_piece is None:
         return None
     table = rule.table()
     if walked and table is not None:
         nodes = table[0]
-        each = sum(0 < node < 1 for node in nodes)
+        per_piece = sum(0 < node < 1 for node in nodes)
         walked += len(set(path.unpaid) & set(nodes))
-    return walked + path.scouted + pieces * each
+    return walked + path.scouted + pieces * per_piece

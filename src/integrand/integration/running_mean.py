@@ -1,4 +1,4 @@
-"""The mean of maps that come one after the other, and how much they differ."""
+"""Running mean and variance of maps."""
 
 from __future__ import annotations
 
@@ -19,16 +19,16 @@ class RunningMean:
         self.value = torch.zeros_like(like)
         self.squares = torch.zeros_like(like)
 
-    def add(self, maps: Tensor, which: Tensor | slice = slice(None)) -> None:
-        """More maps (n, M, \\*s) of the examples ``which`` (M,); of all unless given."""
-        n, before = len(maps), self.count[which]
+    def add(self, maps: Tensor, examples: Tensor | slice = slice(None)) -> None:
+        """More maps (n, M, \\*s) of the ``examples`` (M,); of all unless given."""
+        n, before = len(maps), self.count[examples]
         mean = maps.mean(0)
-        step = mean - self.value[which]
-        self.squares[which] += (maps - mean).square().sum(0) + step.square() * over(
+        step = mean - self.value[examples]
+        self.squares[examples] += (maps - mean).square().sum(0) + step.square() * over(
             before * n / (before + n), step
         )
-        self.value[which] += step * over(n / (before + n), step)
-        self.count[which] += n
+        self.value[examples] += step * over(n / (before + n), step)
+        self.count[examples] += n
 
     def variance(self) -> Tensor:
         """The unbiased variance of single maps (B, \\*s); NaN of fewer than two."""

@@ -1,4 +1,4 @@
-"""How far a mean of random maps may be off: an interval, from how much the maps differ.
+"""Error bounds for means of random maps, from their spread.
 
 Of n independent maps with covariance Σ the mean misses the truth by e, E‖e‖² = tr Σ / n. How far
 ‖e‖ may go beyond that depends on how many directions the maps differ in: along one, its 95 %
@@ -31,10 +31,11 @@ _BLOCK_ELEMENTS = 1 << 19  # maps are looked at about this many numbers at a tim
 class Doubt:
     """What is known of the error of B maps that chance made.
 
-    error     (B,) relative L2 error that the map stays under in 95 of 100 cases; infinite where too
-              few draws tell nothing
-    residual  (B,) the standard error of the residual, in units of F
-    draws     (B,) random positions taken of each
+    Attributes:
+        error: (B,) relative L2 error that the map stays under in 95 of 100 cases; infinite where
+            too few draws tell nothing.
+        residual: (B,) the standard error of the residual, in units of F.
+        draws: (B,) random positions taken of each.
     """
 
     error: Tensor
@@ -42,7 +43,7 @@ class Doubt:
     draws: Tensor
 
 
-def _wide(device: torch.device) -> torch.dtype:
+def _square_dtype(device: torch.device) -> torch.dtype:
     """The type sums of squares are kept in: float64, in which squares of float32 numbers neither
     vanish nor overflow, where there is one."""
     return torch.float32 if device.type == "mps" else torch.float64
@@ -59,7 +60,7 @@ class Spread:
 
     def __init__(self, like: Tensor) -> None:
         self.sketch = _Sketch(like)
-        wide = _wide(like.device)
+        wide = _square_dtype(like.device)
         self.count, self.squares = like.new_zeros(len(like)), like.new_zeros(len(like), dtype=wide)
         self.value = torch.zeros_like(like)
         self.moments = like.new_zeros(len(like), self.sketch.size, self.sketch.size, dtype=wide)
@@ -69,38 +70,40 @@ class Spread:
         )
 
     def add(
-        self, maps: Tensor, missed: Tensor | None = None, which: Tensor | slice = slice(None)
+        self, maps: Tensor, missed: Tensor | None = None, examples: Tensor | slice = slice(None)
     ) -> None:
-        """More maps (n, M, \\*s) of the examples ``which`` (M,), all unless given, and what each
+        """More maps (n, M, \\*s) of the ``examples`` (M,), all unless given, and what each
         ``missed`` (n, M) of its change."""
-        n, before = len(maps), self.count[which]
+        n, before = len(maps), self.count[examples]
         # What is added to a mean of n, and what the square of a step to the mean of other maps
         # counts for.
         pace, counts = n / (before + n), before * n / (before + n)
         mean = maps.mean(0)
-        apart, step = maps - mean, mean - self.value[which]
-        self.count[which] += n
-        self.value[which] += step * over(pace, step)
+        differences, step = maps - mean, mean - self.value[examples]
+        self.count[examples] += n
+        self.value[examples] += step * over(pace, step)
         wide = self.squares.dtype
-        self.squares[which] += (
-            norm(apart, 2).to(wide).square().sum(0) + norm(step).to(wide).square() * counts
+        self.squares[examples] += (
+            norm(differences, 2).to(wide).square().sum(0) + norm(step).to(wide).square() * counts
         )
         drawn, moved = (
-            self.sketch(apart).to(wide),
+            self.sketch(differences).to(wide),
             self.sketch(step[None])[0].to(wide) * counts.sqrt()[:, None],
         )
-        self.moments[which] += (
+        self.moments[examples] += (
             torch.einsum("nbi,nbj->bij", drawn, drawn) + moved[:, :, None] * moved[:, None]
         )
         if missed is not None:
-            off = missed.mean(0) - self.missed[which]
-            self.missed[which] += off * pace
+            off = missed.mean(0) - self.missed[examples]
+            self.missed[examples] += off * pace
             from_mean = (missed - missed.mean(0)).to(wide)
-            self.missed_squares[which] += from_mean.square().sum(0) + off.to(wide).square() * counts
+            self.missed_squares[examples] += (
+                from_mean.square().sum(0) + off.to(wide).square() * counts
+            )
 
     def error(self) -> Tensor:
         """The standard error of the mean (B,): √(tr Σ / n); infinite for fewer than two maps."""
-        return self._of_mean(self.squares)
+        return self._error_of_mean(self.squares)
 
     def rank(self) -> Tensor:
         """In how many directions the maps differ (B,): (tr Σ)² / tr Σ², at least 1."""
@@ -111,25 +114,28 @@ class Spread:
         distance = bound(self.error(), self.rank(), self.count - 1)
         return Doubt(
             _relative(distance, self.missed, self.value),
-            self._of_mean(self.missed_squares),
+            self._error_of_mean(self.missed_squares),
             self.count * draws,
         )
 
-    def _of_mean(self, squares: Tensor) -> Tensor:
+    def _error_of_mean(self, squares: Tensor) -> Tensor:
         error = (squares / (self.count - 1).clamp_min(1) / self.count).sqrt().to(self.count.dtype)
         return torch.where(self.count > 1, error, torch.inf)
 
 
 class Noise:
     """The error of a weighted sum of shares whose own errors are known from random nodes
-    (``Walked.noise``).
+    (``PathIntegrals.noise``).
 
-    squares (B,) tr Cov of the sum;  moments (B, m, m) of the noise made m numbers;  residual (B,) variance of what the sum misses
+    Attributes:
+        squares: (B,) tr Cov of the sum.
+        moments: (B, m, m) of the noise made m numbers.
+        residual: (B,) variance of what the sum misses.
     """
 
     def __init__(self, like: Tensor) -> None:
         self.sketch = _Sketch(like)
-        wide = _wide(like.device)
+        wide = _square_dtype(like.device)
         self.squares, self.residual = (like.new_zeros(len(like), dtype=wide) for _ in range(2))
         self.moments = like.new_zeros(len(like), self.sketch.size, self.sketch.size, dtype=wide)
         self.counted, self.evenness = like.new_zeros(len(like)), like.new_zeros(len(like))
@@ -141,8 +147,8 @@ class Noise:
         self.groups = len(noise)
         size = max(1, _BLOCK_ELEMENTS // max(1, noise[:, :1].numel()))
         for first in range(0, len(weights), size):
-            some, weight = noise[:, first : first + size], weights[first : first + size]
-            weighed = (some * over(weight, some[0])).flatten(0, 1)
+            chunk, weight = noise[:, first : first + size], weights[first : first + size]
+            weighed = (chunk * over(weight, chunk[0])).flatten(0, 1)
             wide = self.squares.dtype
             drawn = self.sketch(weighed).to(wide)
             self.squares += norm(weighed, 2).to(wide).square().sum(0)
@@ -191,12 +197,12 @@ class Chance:
         missed = walked.change - total(walked.shares, 2)
         for first in range(0, len(weights), size):
             part = slice(first, first + size)
-            some, times = walked.shares[part], weights[part] * self.references
+            shares, times = walked.shares[part], weights[part] * self.references
             if not bool(
                 (times == 1).all()
             ):  # as the plain mean of maps that are as much larger as they count for more
-                some = some * over(times, some)
-            self.spread.add(some, missed[part] * times)
+                shares = shares * over(times, shares)
+            self.spread.add(shares, missed[part] * times)
 
     def doubt(self, values: Tensor, residual: Tensor) -> Doubt:
         """What is known of the sum ``values`` (B, \\*s), that misses ``residual`` (B,) of the
@@ -244,8 +250,9 @@ def quantile(rank: Tensor, freedom: Tensor) -> Tensor:
     """The 95 % quantile of F with ``rank`` and ``freedom`` degrees of freedom, or a little more;
     infinite for fewer than two.
 
-    Source: Paulson, "An approximate normalization of the analysis of variance distribution", Annals
-    of Mathematical Statistics 13, 1942: the cube root of F is nearly a ratio of normal numbers.
+    References:
+        Paulson, "An approximate normalization of the analysis of variance distribution", Annals of
+        Mathematical Statistics 13, 1942: the cube root of F is nearly a ratio of normal numbers.
     """
     upper, lower = 2 / (9 * rank), 2 / (9 * freedom.clamp_min(1))
     b, a = 1 - upper, 1 - lower
@@ -258,12 +265,12 @@ def quantile(rank: Tensor, freedom: Tensor) -> Tensor:
 def _rank(moments: Tensor) -> Tensor:
     trace = moments.diagonal(dim1=1, dim2=2).sum(1)
     # In units of the trace, whose square may over- or underflow.
-    found = (
+    concentration = (
         (moments / trace.clamp_min(torch.finfo(trace.dtype).tiny)[:, None, None])
         .square()
         .sum((1, 2))
     )
-    return torch.where(found > 0, 1 / found, 1.0).clamp_min(1)
+    return torch.where(concentration > 0, 1 / concentration, 1.0).clamp_min(1)
 
 
 def _relative(distance: Tensor, missed: Tensor, values: Tensor) -> Tensor:
@@ -279,5 +286,5 @@ def _relative(distance: Tensor, missed: Tensor, values: Tensor) -> Tensor:
     unit = torch.maximum(size, distance)
     unit = torch.where(unit > 0, unit, 1)
     left = ((size / unit).square() - (distance / unit).square()).clamp_min(0).sqrt()
-    found = torch.where(distance > 0, distance / unit / left, 0)
-    return torch.where(distance.isfinite(), found, torch.inf)
+    relative = torch.where(distance > 0, distance / unit / left, 0)
+    return torch.where(distance.isfinite(), relative, torch.inf)

@@ -1,4 +1,4 @@
-"""What a path is.
+"""Base class of paths, and helpers to walk them.
 
 A path is any callable ``(field, start (R, B, \\*s), end (B, \\*s)) -> iterator of Segment``. It may
 look at the field on its way; then it hands on what it paid for. Segments may come in any order:
@@ -29,7 +29,7 @@ from ..fields import Field
 
 
 class PathLike(Protocol):
-    """Whatever can be called as a path."""
+    """Anything callable as a path: ``(field, start, end) -> segments``."""
 
     def __call__(self, field: Field, start: Tensor, end: Tensor) -> Iterator[Segment]: ...
 
@@ -101,13 +101,18 @@ class _StrangerPath(Stranger, Path):
 
 
 def as_path(path: PathLike) -> Path:
-    """A path as it is, or a user's callable as one, with what it says of itself."""
+    """Convert to a ``Path``; a user's callable is wrapped, and keeps the attributes it declares."""
     return path if isinstance(path, Path) else _StrangerPath(path)
 
 
 def corners(path: PathLike, field: Field, start: Tensor, end: Tensor) -> tuple[Tensor, Tensor]:
-    """Every corner of a path in order: (K+1,) clock, (K+1, R, B, \\*s) points. For pictures; holds
-    the whole path in memory."""
+    """The corners of a path, in order.
+
+    For pictures; holds the whole path in memory.
+
+    Returns:
+        The clock (K+1,) and the points (K+1, R, B, \\*s).
+    """
     clocks: list[Tensor] = []
     points: list[Tensor] = []
     with field.ready():
@@ -126,19 +131,19 @@ def corners(path: PathLike, field: Field, start: Tensor, end: Tensor) -> tuple[T
 def handed_on(segments: Iterable[Segment]) -> Iterator[Segment]:
     """Single pieces, one after the other, each with what its successor has paid for at the corner
     they share."""
-    held: Segment | None = None
+    previous: Segment | None = None
     for segment in segments:
-        if held is not None:
-            single = len(held.start) == len(segment.start) == 1
-            follows = single and bool(held.clock[1][0] == segment.clock[0][0])
+        if previous is not None:
+            single = len(previous.start) == len(segment.start) == 1
+            follows = single and bool(previous.clock[1][0] == segment.clock[0][0])
             yield (
-                dataclasses.replace(held, at_end=segment.at_start)
-                if follows and held.at_end is None
-                else held
+                dataclasses.replace(previous, at_end=segment.at_start)
+                if follows and previous.at_end is None
+                else previous
             )
-        held = segment
-    if held is not None:
-        yield held
+        previous = segment
+    if previous is not None:
+        yield previous
 
 
 def between_pairs(path: PathLike, field: Field, start: Tensor, end: Tensor) -> Iterator[Segment]:

@@ -1,4 +1,4 @@
-"""Bases: how the change from a baseline to an image is taken apart, strong and coarse pieces first.
+"""Bases that decompose the change from a baseline to an image, strong and coarse components first.
 
 A basis is any callable ``change (N, C, H, W) -> Split``. The pieces themselves are seldom made: a
 ``Split`` knows how strong each is, and how to put together a sum in which piece i counts φ_i. All
@@ -23,10 +23,11 @@ Shape = tuple[int, ...]
 
 @dataclass(frozen=True, eq=False)
 class Split:
-    """A change taken apart.
+    """A change decomposed into components.
 
-    strengths (N|1, …)  how strong each piece is, from 1 (enters first) to 0 (enters last)
-    compose             gates (k, \\*strengths.shape) → Σ_i gate_i · piece_i (k, N, C, H, W)
+    Attributes:
+        strengths: (N|1, …) how strong each piece is, from 1 (enters first) to 0 (enters last).
+        compose: gates (k, \\*strengths.shape) → Σ_i gate_i · piece_i (k, N, C, H, W).
     """
 
     strengths: Tensor
@@ -41,12 +42,16 @@ class Basis(Protocol):
 
 @part
 class SVD:
-    """Singular values: Δ = Σ_i σ_i u_i v_iᵀ, strength σ_i/σ_1.
+    """Singular value decomposition.
+
+        Δ = Σ_i σ_i u_i v_iᵀ,   strength σ_i/σ_1
 
     Of every channel's H × W matrix by itself, or with ``joint`` of the channels on top of one
     another, (C·H) × W, which keeps colours together. Singular vectors are not unique where singular
-    values are equal, but then all of these count alike, and their sum is. Cost: one thin
-    decomposition, min(H, W) rank-one pieces that are never made.
+    values are equal, but then all of these count alike, and their sum is.
+
+    Cost:
+        One thin decomposition, min(H, W) rank-one pieces that are never made.
     """
 
     joint: bool = False
@@ -58,18 +63,23 @@ class SVD:
         strengths = torch.where(top > 0, values / top, 1)  # no change at all is as strong as any
 
         def compose(gates: Tensor) -> Tensor:
-            made: Tensor = (left * (values * gates)[..., None, :]) @ right
-            return made.reshape(-1, *change.shape)
+            composed: Tensor = (left * (values * gates)[..., None, :]) @ right
+            return composed.reshape(-1, *change.shape)
 
         return Split(strengths, compose)
 
 
 @part
 class DCT:
-    """Cosines: the orthonormal two-dimensional DCT-II of every channel, strength 1 − r/max r.
+    """The orthonormal two-dimensional cosine transform (DCT-II) of every channel.
+
+    The strength of a component is 1 − r/max r.
 
     r is the distance of a frequency (u, v) from the constant, each counted in parts of the highest
-    along its axis. Cost: two products with H × H and W × W matrices per sum.
+    along its axis.
+
+    Cost:
+        Two products with H × H and W × W matrices per sum.
     """
 
     def __call__(self, change: Tensor) -> Split:
@@ -83,8 +93,8 @@ class DCT:
         strengths = (1 - radius / radius.max().clamp_min(1e-300)).clamp(0, 1).to(change)[None]
 
         def compose(gates: Tensor) -> Tensor:
-            made: Tensor = rows.T @ (coefficients * gates[:, :, None]) @ columns
-            return made
+            composed: Tensor = rows.T @ (coefficients * gates[:, :, None]) @ columns
+            return composed
 
         return Split(strengths, compose)
 
@@ -99,14 +109,17 @@ def _cosines(size: int) -> Tensor:
 
 @part
 class Haar:
-    """Haar wavelets: averages, then differences between neighbours from the coarsest level to the
-    finest, strengths even from 1 to 0.
+    """Haar wavelets: averages first, then differences from the coarsest level to the finest.
+
+    Differences are between neighbours, and strengths are even from 1 to 0.
 
     Every level has three pieces: differences along the width, along the height, and along both.
     ``levels`` are halvings, as many as the smaller side allows; a last row or column that has no
-    neighbour is paired with itself. Cost: two passes over the pixels per sum. In the published code
-    differences enter from the finest level to the coarsest, and a side that is odd ends the
-    halving.
+    neighbour is paired with itself.
+
+    Cost:
+        Two passes over the pixels per sum. In the published code differences enter from the finest
+        level to the coarsest, and a side that is odd ends the halving.
     """
 
     levels: int = 4
@@ -118,20 +131,22 @@ class Haar:
         low, details = change, list[tuple[tuple[Tensor, ...], Shape]]()
         while len(details) < self.levels and min(low.shape[-2:]) >= 2:
             size = low.shape[-2:]
-            low, *bands = _halved(low)
+            low, *bands = _analyse(low)
             details.insert(0, (tuple(bands), size))  # the coarsest first
 
         def compose(gates: Tensor) -> Tensor:
-            each = iter(_per_piece(gates))
-            made: Tensor = low * next(each)
+            gate = iter(_per_piece(gates))
+            composed: Tensor = low * next(gate)
             for bands, (height, width) in details:
-                made = _doubled(made, *(band * next(each) for band in bands))[..., :height, :width]
-            return made
+                composed = _synthesise(composed, *(band * next(gate) for band in bands))[
+                    ..., :height, :width
+                ]
+            return composed
 
-        return Split(_even(1 + 3 * len(details), change), compose)
+        return Split(_even_strengths(1 + 3 * len(details), change), compose)
 
 
-def _halved(z: Tensor) -> tuple[Tensor, ...]:
+def _analyse(z: Tensor) -> tuple[Tensor, ...]:
     """Averages and three differences of 2 × 2 pixels (N, C, ⌈H/2⌉, ⌈W/2⌉), orthonormal where sides
     are even."""
     odd_rows, odd_columns = (size % 2 for size in z.shape[-2:])
@@ -141,26 +156,29 @@ def _halved(z: Tensor) -> tuple[Tensor, ...]:
     return (a + b + c + d) / 2, (a - b + c - d) / 2, (a + b - c - d) / 2, (a - b - c + d) / 2
 
 
-def _doubled(low: Tensor, along: Tensor, down: Tensor, both: Tensor) -> Tensor:
-    """What ``_halved`` took apart, (…, H, W) → (…, 2H, 2W)."""
+def _synthesise(low: Tensor, along: Tensor, down: Tensor, diagonal: Tensor) -> Tensor:
+    """What ``_analyse`` took apart, (…, H, W) → (…, 2H, 2W)."""
     *leading, height, width = low.shape
-    made = low.new_empty(*leading, 2 * height, 2 * width)
-    made[..., ::2, ::2] = low + along + down + both
-    made[..., ::2, 1::2] = low - along + down - both
-    made[..., 1::2, ::2] = low + along - down - both
-    made[..., 1::2, 1::2] = low - along - down + both
-    return made.div_(2)
+    merged = low.new_empty(*leading, 2 * height, 2 * width)
+    merged[..., ::2, ::2] = low + along + down + diagonal
+    merged[..., ::2, 1::2] = low - along + down - diagonal
+    merged[..., 1::2, ::2] = low + along - down - diagonal
+    merged[..., 1::2, 1::2] = low - along - down + diagonal
+    return merged.div_(2)
 
 
 @part
 class Pyramid:
-    """The Laplacian pyramid: the smallest picture, then what each larger one adds, strengths even
-    from 1 to 0.
+    """The Laplacian pyramid: the smallest picture first, then what each larger one adds.
+
+    Strengths are even from 1 to 0.
 
     ``levels`` are halvings by averages of 2 × 2 pixels, as many as the smaller side allows; a
-    level's piece is what bilinear enlargement of the next smaller picture misses. Cost: one
-    enlargement per level and sum. In the published code pieces enter from the finest level to the
-    coarsest.
+    level's piece is what bilinear enlargement of the next smaller picture misses.
+
+    Cost:
+        One enlargement per level and sum. In the published code pieces enter from the finest level
+        to the coarsest.
     """
 
     levels: int = 4
@@ -175,24 +193,24 @@ class Pyramid:
             small = functional.avg_pool2d(
                 large, 2, ceil_mode=True
             )  # a last row or column alone is its own average
-            details.insert(0, large - _enlarged(small, large.shape[-2:]))
+            details.insert(0, large - _enlarge(small, large.shape[-2:]))
 
         def compose(gates: Tensor) -> Tensor:
-            each = iter(_per_piece(gates))
-            made: Tensor = small * next(each)
+            gate = iter(_per_piece(gates))
+            composed: Tensor = small * next(gate)
             for detail in details:
-                made = _enlarged(made, detail.shape[-2:]) + detail * next(each)
-            return made
+                composed = _enlarge(composed, detail.shape[-2:]) + detail * next(gate)
+            return composed
 
-        return Split(_even(1 + len(details), change), compose)
+        return Split(_even_strengths(1 + len(details), change), compose)
 
 
-def _enlarged(z: Tensor, size: Shape) -> Tensor:
+def _enlarge(z: Tensor, size: Shape) -> Tensor:
     """(…, C, h, w) → (…, C, H, W)."""
-    made = functional.interpolate(
+    enlarged = functional.interpolate(
         z.flatten(0, -4), size=tuple(size), mode="bilinear", align_corners=False
     )
-    return made.reshape(*z.shape[:-2], *size)
+    return enlarged.reshape(*z.shape[:-2], *size)
 
 
 def _check_levels(levels: int) -> None:
@@ -202,7 +220,7 @@ def _check_levels(levels: int) -> None:
         )
 
 
-def _even(count: int, like: Tensor) -> Tensor:
+def _even_strengths(count: int, like: Tensor) -> Tensor:
     """Strengths (1, count) from 1 to 0; of one piece alone, 1."""
     return torch.linspace(1, 0, count, dtype=torch.float64).to(like)[None]
 

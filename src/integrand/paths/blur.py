@@ -1,4 +1,4 @@
-"""The blur: from the input seen through a wide Gaussian to the input itself.
+"""Blur path (Blur IG): from the input under a wide Gaussian to the input itself.
 
     γ(σ) = G_σ ∗ x,   σ from its maximum down to 0
 
@@ -38,17 +38,9 @@ _SPACINGS: dict[str, Callable[[Tensor], Tensor]] = {"linear": lambda left: left,
 
 @part
 class Blur(Path):
-    """γ(σ) = G_σ ∗ x, with σ falling from ``sigma`` to 0 in ``steps``: the input comes into focus.
+    """Blur path: the input comes into focus as the blur falls from ``sigma`` to 0.
 
-    sigma    the widest blur, in pixels (or samples); where the path begins
-    steps    how many pieces; the path is straight between the blurs at σ_0 = sigma > σ_1 > … >
-             σ_steps = 0
-    border   what lies beyond the edges: "reflect", the input mirrored (wide blurs tend to the mean
-             colour), or "zero", the number 0 (wide blurs tend to 0; for normalised inputs that is
-             not black). Of the two only "reflect" is the same blur before and after a normalisation
-    spacing  "linear": σ falls evenly; "sqrt": σ² does, so that more steps are spent on wide blurs
-    axes     which axes of an example are blurred, such as (-1,) for the time of a series or of a
-             spectrogram; by default both of an image (C, H, W) or (H, W)
+        γ(σ) = G_σ ∗ x
 
     The path chooses its own start: of the references only their number is used. Maps add up to F(x)
     − F(G_sigma ∗ x). The path does not look at F; it is linear in x, leaves the box between its
@@ -56,18 +48,40 @@ class Blur(Path):
     scipy's ``gaussian_filter`` do. A step too small to blur (σ below an eighth of a pixel) has no
     length and costs nothing.
 
-    Cost: one blur per corner: for an axis of n, n multiplications per number of x, however wide it
-    is (100 corners of a 3 × 224² photograph: 0.3 s on one core; scipy: 1.9 s). Memory does not grow
-    with steps. Errors: ``InputError`` for a sigma, a border or a spacing that is none;
-    ``ShapeError`` for inputs without the axes. Source: Xu, Venugopalan, Sundararajan, "Attribution
-    in Scale and Space", CVPR 2020 (arXiv 2004.03383). Their code pads with zeros, takes the blur's
-    derivative by a forward difference of .01 in σ, so that its maps add up to F's change only as
-    far as both allow, and its square-root spacing ends at √sigma instead of sigma.
+    Args:
+        sigma: the widest blur, in pixels (or samples); where the path begins.
+        steps: how many pieces; the path is straight between the blurs at σ_0 = sigma > σ_1 > … >
+            σ_steps = 0.
+        border: what lies beyond the edges: "reflect", the input mirrored (wide blurs tend to the
+            mean colour), or "zero", the number 0 (wide blurs tend to 0; for normalised inputs that
+            is not black). Of the two only "reflect" is the same blur before and after a
+            normalisation.
+        spacing: "linear": σ falls evenly; "sqrt": σ² does, so that more steps are spent on wide
+            blurs.
+        axes: which axes of an example are blurred, such as (-1,) for the time of a series or of a
+            spectrogram; by default both of an image (C, H, W) or (H, W).
 
-    >>> import torch, integrand as ig
-    >>> _, corners = ig.paths.corners(ig.paths.Blur(1.0, 2), ig.fields.Linear(torch.ones(3, 3)), torch.zeros(1, 1, 3, 3), torch.eye(3)[None])
-    >>> corners[-1, 0, 0].tolist()
-    [[1.0, 0.0, 0.0], [0.0, 1.0, 0.0], [0.0, 0.0, 1.0]]
+    Raises:
+        InputError: for a sigma, a border or a spacing that is none.
+        ShapeError: for inputs without the axes.
+
+    Cost:
+        One blur per corner: for an axis of n, n multiplications per number of x, however wide it is
+        (100 corners of a 3 × 224² photograph: 0.3 s on one core; scipy: 1.9 s). Memory does not
+        grow with steps.
+
+    References:
+        Xu, Venugopalan, Sundararajan, "Attribution in Scale and Space", CVPR 2020 (arXiv
+        2004.03383). Their code pads with zeros, takes the blur's derivative by a forward difference
+        of .01 in σ, so that its maps add up to F's change only as far as both allow, and its
+        square-root spacing ends at √sigma instead of sigma.
+
+    Example:
+        >>> import torch, integrand as ig
+        >>> field, start = ig.fields.Linear(torch.ones(3, 3)), torch.zeros(1, 1, 3, 3)
+        >>> _, corners = ig.paths.corners(ig.paths.Blur(1.0, 2), field, start, torch.eye(3)[None])
+        >>> corners[-1, 0, 0].tolist()
+        [[1.0, 0.0, 0.0], [0.0, 1.0, 0.0], [0.0, 0.0, 1.0]]
     """
 
     sigma: float = 50.0
@@ -109,14 +123,14 @@ class Blur(Path):
         matrices = sum(end.shape[axis] ** 2 for axis in axes if end.shape[axis] <= _DENSE)
 
         def corners(clock: Tensor) -> Tensor:
-            made = blurred(end, self.widths(clock), axes, self.border)
+            blurs = blurred(end, self.widths(clock), axes, self.border)
             if float(clock[-1]) == 1:
-                made[-1] = end  # no blur at all, to the last digit
-            return made
+                blurs[-1] = end  # no blur at all, to the last digit
+            return blurs
 
         for clock, points in in_blocks(self.steps, end.numel() + matrices, end.device, corners):
-            every = points[:, None].expand(-1, len(start), *end.shape)
-            yield polyline(every, clock.to(end))
+            repeated = points[:, None].expand(-1, len(start), *end.shape)
+            yield polyline(repeated, clock.to(end))
 
     def _axes(self, end: Tensor) -> tuple[int, ...]:
         """The axes to blur, counted from the last."""
@@ -144,16 +158,16 @@ class Blur(Path):
 def blurred(x: Tensor, widths: Tensor, axes: Sequence[int], border: str = "reflect") -> Tensor:
     """``x`` under Gaussians of ``widths`` (k,), along ``axes`` counted from the last → (k,
     \\*x.shape)."""
-    made = x[None]
+    result = x[None]
     for axis in axes:
-        last = made.movedim(axis, -1)
+        last = result.movedim(axis, -1)
         rows = last.reshape(len(last), -1, last.shape[-1])
-        done = _convolved(rows, widths, border)
-        made = done.reshape(len(widths), *last.shape[1:]).movedim(-1, axis)
-    return made.contiguous()
+        convolved = _convolve(rows, widths, border)
+        result = convolved.reshape(len(widths), *last.shape[1:]).movedim(-1, axis)
+    return result.contiguous()
 
 
-def _convolved(rows: Tensor, widths: Tensor, border: str) -> Tensor:
+def _convolve(rows: Tensor, widths: Tensor, border: str) -> Tensor:
     """Rows (1|k, m, n) under the Gaussian of each width → (k, m, n)."""
     length = rows.shape[-1]
     ring = _ring(widths, length, border)
@@ -161,12 +175,12 @@ def _convolved(rows: Tensor, widths: Tensor, border: str) -> Tensor:
         dense: Tensor = rows @ _matrices(ring, border).to(rows)
         return dense
     beyond = rows.flip(-1) if border == "reflect" else torch.zeros_like(rows)
-    seen = torch.fft.rfft(torch.cat([rows, beyond], -1))
-    kept = torch.fft.rfft(ring).real.to(rows)[
+    spectrum = torch.fft.rfft(torch.cat([rows, beyond], -1))
+    transfer = torch.fft.rfft(ring).real.to(rows)[
         :, None
     ]  # kernels are even, so are their transforms real
-    made: Tensor = torch.fft.irfft(seen * kept, n=2 * length)
-    return made[..., :length]
+    filtered: Tensor = torch.fft.irfft(spectrum * transfer, n=2 * length)
+    return filtered[..., :length]
 
 
 def _ring(widths: Tensor, length: int, border: str) -> Tensor:
@@ -189,7 +203,7 @@ def _matrices(ring: Tensor, border: str) -> Tensor:
     """The n × n matrix of each kernel (k, n, n); it is symmetric."""
     period = ring.shape[1]
     place = torch.arange(period // 2)
-    made = ring[:, (place - place[:, None]) % period]
+    matrices = ring[:, (place - place[:, None]) % period]
     if border == "reflect":
-        made = made + ring[:, (-1 - place - place[:, None]) % period]
-    return made
+        matrices = matrices + ring[:, (-1 - place - place[:, None]) % period]
+    return matrices

@@ -1,16 +1,16 @@
-"""Paths made of another path: stretch by stretch between anchors, or walked the other way."""
+"""Paths made of another path: repeated between anchors, or reversed."""
 
 from __future__ import annotations
 
 import dataclasses
 from collections.abc import Iterable, Iterator
-from typing import Any, ClassVar
+from typing import ClassVar
 
 import torch
 from torch import Tensor
 
 from ..core.declared import Adopted, name_of
-from ..core.segment import Segment
+from ..core.segment import Evaluation, Segment
 from ..core.values import part
 from ..errors import InputError
 from ..fields import Field
@@ -19,22 +19,31 @@ from .base import Path, PathLike, as_path, between_pairs, handed_on
 
 @part
 class Composed(Path):
-    """``path`` from anchor to anchor: a_j = b + j/(m+1) (x − b), j = 0 … m+1, with m = ``anchors``
-    between the ends.
+    """A path walked from anchor to anchor on the straight line.
+
+        a_j = b + j/(m+1) (x − b),   j = 0 … m+1,   m = ``anchors`` between the ends
 
     However far the path strays, it comes back to the straight line at every anchor. Its steps (or
     segments, whichever it counts) are divided over the m + 1 stretches as evenly as whole numbers
     allow; a path that has neither is walked as it is on each. The clock of a stretch is a part
     1/(m+1) of the whole.
 
-    ``Composed(Guided(stray=1.0), anchors=20)`` is Guided IG as the paper bounds it. Cost: that of
-    ``path``. Errors: ``InputError`` for fewer steps than stretches, and for paths that choose where
-    they begin (``Descent``): they do not come by anchors. Source: Kapishnikov et al., CVPR 2021
-    (arXiv 2106.09788), section on anchors.
+    ``Composed(Guided(stray=1.0), anchors=20)`` is Guided IG as the paper bounds it.
 
-    >>> import integrand as ig
-    >>> ig.paths.Composed(ig.paths.Guided(steps=50, stray=1.0), anchors=4).segments
-    50
+    Raises:
+        InputError: for fewer steps than stretches, and for paths that choose where they begin
+            (``Descent``): they do not come by anchors.
+
+    Cost:
+        That of ``path``.
+
+    References:
+        Kapishnikov et al., CVPR 2021 (arXiv 2106.09788), section on anchors.
+
+    Example:
+        >>> import integrand as ig
+        >>> ig.paths.Composed(ig.paths.Guided(steps=50, stray=1.0), anchors=4).segments
+        50
     """
 
     path: Adopted[PathLike, Path] = Adopted(as_path)
@@ -95,14 +104,14 @@ class Composed(Path):
 
     def _walked(self, field: Field, start: Tensor, end: Tensor) -> Iterator[Segment]:
         stretches = self._stretches()
-        here, arrived = start, None
+        anchor, arrived = start, None
         for number, stretch in enumerate(stretches, 1):
-            there = (
+            next_anchor = (
                 end if number == len(stretches) else torch.lerp(start, end, number / len(stretches))
             )
             known, arrived = arrived, None
-            for segment in between_pairs(stretch, field, here, there):
-                self._check(segment, here, there)
+            for segment in between_pairs(stretch, field, anchor, next_anchor):
+                self._check(segment, anchor, next_anchor)
                 if (
                     len(segment.start) == 1
                 ):  # what was paid for at an anchor serves the stretches on both sides
@@ -111,9 +120,9 @@ class Composed(Path):
                     if float(segment.clock[1]) == 1:
                         arrived = segment.at_end
                 yield dataclasses.replace(
-                    segment, clock=_later(segment.clock, number - 1, len(stretches))
+                    segment, clock=_clock_of_stretch(segment.clock, number - 1, len(stretches))
                 )
-            here = there
+            anchor = next_anchor
 
     def _stretches(self) -> list[Path]:
         """The path on each stretch, with its part of the steps."""
@@ -125,11 +134,11 @@ class Composed(Path):
         counts = [total * (j + 1) // many - total * j // many for j in range(many)]
         return [self.path.turned(counted, count) for count in counts]
 
-    def _check(self, segment: Segment, here: Tensor, there: Tensor) -> None:
+    def _check(self, segment: Segment, anchor: Tensor, next_anchor: Tensor) -> None:
         """That a stretch begins and ends at its anchors."""
         first, last = int(segment.clock[0].argmin()), int(segment.clock[1].argmax())
-        begins = float(segment.clock[0][first]) > 0 or torch.equal(segment.start[first], here)
-        ends = float(segment.clock[1][last]) < 1 or torch.equal(segment.end[last], there)
+        begins = float(segment.clock[0][first]) > 0 or torch.equal(segment.start[first], anchor)
+        ends = float(segment.clock[1][last]) < 1 or torch.equal(segment.end[last], next_anchor)
         if not (begins and ends):
             raise InputError(
                 f"Between walks from anchor to anchor, but {name_of(self.path)} chooses where it {'ends' if begins else 'begins'}: "
@@ -139,13 +148,18 @@ class Composed(Path):
 
 @part
 class Reversed(Path):
-    """``path`` walked from the input to the reference, and handed out from the reference to the
-    input.
+    """A path walked from the input to the reference.
+
+    Its segments are handed out from the reference to the input.
 
     A path that does not look at F is its own mirror image; one that does sees the input first:
-    ``Reversed(SAMP(first="lowest"))`` takes away from the input what counts most. Cost: that of
-    ``path``. Errors: ``InputError`` for paths that choose where they begin, which would not end at
-    the input.
+    ``Reversed(SAMP(first="lowest"))`` takes away from the input what counts most.
+
+    Raises:
+        InputError: for paths that choose where they begin, which would not end at the input.
+
+    Cost:
+        That of ``path``.
     """
 
     path: Adopted[PathLike, Path] = Adopted(as_path)
@@ -199,10 +213,10 @@ class Reversed(Path):
                     f"Backwards walks from the input to the reference, but {name_of(self.path)} chooses where it begins: "
                     "give it a path that goes from its start to its end, such as Guided or Salient."
                 )
-            yield _turned(segment)
+            yield _reverse(segment)
 
 
-def _turned(segment: Segment) -> Segment:
+def _reverse(segment: Segment) -> Segment:
     """The same pieces seen from the other end, in the order of their clocks again."""
     begins, ends = segment.clock
     return dataclasses.replace(
@@ -210,21 +224,21 @@ def _turned(segment: Segment) -> Segment:
         start=segment.end.flip(0),
         end=segment.start.flip(0),
         clock=((1 - ends).flip(0), (1 - begins).flip(0)),
-        at_start=_flipped(segment.at_end),
-        at_end=_flipped(segment.at_start),
+        at_start=_flip(segment.at_end),
+        at_end=_flip(segment.at_start),
         notes={name: numbers.flip(0) for name, numbers in segment.notes.items()},
     )
 
 
-def _flipped(paid: Any) -> Any:
+def _flip(paid: Evaluation | None) -> Evaluation | None:
     if paid is None:
         return None
     return dataclasses.replace(paid, value=paid.value.flip(0), gradient=paid.gradient.flip(0))
 
 
-def _later(clock: tuple[Tensor, Tensor], before: int, of: int) -> tuple[Tensor, Tensor]:
-    """A stretch's clock as a part of the whole's; neighbours round alike, so that they still
-    meet."""
+def _clock_of_stretch(clock: tuple[Tensor, Tensor], before: int, of: int) -> tuple[Tensor, Tensor]:
+    """Map a stretch's clock into that of the whole path; rounding is the same on both sides, so that
+    adjacent segments meet exactly."""
     begins, ends = (((before + side.to("cpu", torch.float64)) / of).to(side) for side in clock)
     return begins, ends
 

@@ -1,5 +1,4 @@
-"""Ways over words: from the baseline's vector to a word's, near the vectors of real words all
-along.
+"""Discretized paths over words (DIG): monotone, and close to the embeddings of real words.
 
     anchors   w_0 = the word;   w_{j+1}: among the neighbours of w_j, neither the baseline nor been to, by ``strategy``
     points    p_0 = the word's vector;   p_{j+1} = towards the baseline, w_{j+1} where that does not turn back;   the baseline last
@@ -36,7 +35,9 @@ _NONE = -1  # instead of a row's number
 
 @part
 class Discretized(Path):
-    """From the baseline to each word of a sequence, a monotone way near the vectors of other words.
+    """Discretized path (DIG): from the baseline to each word, close to other words' embeddings.
+
+    The path of every word of a sequence is monotone.
 
         w_{j+1} = argmin_{i ∈ N(w_j)} ‖e_i − m(b, e_{w_j}, e_i)‖₂     N: nearest neighbours, without the baseline and what was visited
         p_{j+1} = m(b, p_j, e_{w_{j+1}})                              j < steps; the baseline b comes last
@@ -45,38 +46,48 @@ class Discretized(Path):
     For examples (\\*n, d): vectors of ``table`` along the last axis, such as the words of a
     sentence (n, d).
 
-    table       (V, d), the vectors of all words
-    neighbours  how many nearest neighbours of a word are candidates (500); or the graph itself, (V,
-                k) numbers of rows as ``ig.paths.neighbour_graph(table, k)`` finds them, which saves
-                looking for them in every call
-    steps       m, the anchors between the word and the baseline (30); the path has m + 1 pieces
-    strategy    "greedy" as above, the neighbour that has to be moved least; "maxcount": the one
-                with the most coordinates between the baseline's and w_j's. Of equal ones the
-                nearest to w_j
-
     A word that is the baseline stays where it is and is not looked for in the table: so special
     tokens are kept (``ig.baselines.Masked``). The baseline may be any vector; if it is a word's,
     that word is no anchor. A walk that has nowhere left to go is at the baseline from there on;
     pieces of no length cost nothing.
 
-    The path does not depend on F, is monotone and stays in the box. Cost: no gradients;
-    R·B·n·steps·k·d operations for the anchors, less for words that repeat, and V·d for the
-    neighbours of every word visited; all where the inputs are. Memory grows with steps by one
-    number for each word. Errors: ``ShapeError`` for a table of another width, ``InputError`` for an
-    empty one, and for a word that is not in it.
+    The path does not depend on F, is monotone and stays in the box.
 
-    Source: Sanyal and Ren, "Discretized Integrated Gradients for Explaining Language Models", EMNLP
-    2021 (arXiv 2108.13654), whose code sums the gradients at the baseline's end of every piece
-    (``Left()``) and halves pieces for accuracy (``Left(2)``). As there, candidates are judged from
-    the last anchor's own vector, and points are made from the last point. It computes points in
-    float32 and asks for the largest logit at every point, whichever class that is; here F is what
-    it is.
+    Args:
+        table: (V, d), the vectors of all words.
+        neighbours: how many nearest neighbours of a word are candidates (500); or the graph itself,
+            (V, k) numbers of rows as ``ig.paths.neighbour_graph(table, k)`` finds them, which saves
+            looking for them in every call.
+        steps: m, the anchors between the word and the baseline (30); the path has m + 1 pieces.
+        strategy: "greedy" as above, the neighbour that has to be moved least; "maxcount": the one
+            with the most coordinates between the baseline's and w_j's. Of equal ones the nearest to
+            w_j.
 
-    >>> import torch, integrand as ig
-    >>> table = torch.tensor([[0.0, 0.0], [4.0, 4.0], [3.0, 2.0], [1.0, 1.0]])
-    >>> path = ig.paths.Discretized(table, neighbours=3, steps=2)
-    >>> ig.paths.corners(path, ig.fields.Linear(torch.ones(2)), table[:1, None], table[1:2])[1][:, 0, 0].tolist()
-    [[0.0, 0.0], [1.0, 1.0], [3.0, 2.0], [4.0, 4.0]]
+    Raises:
+        ShapeError: for a table of another width.
+        InputError: for an empty table, and for a word that is not in it.
+
+    Cost:
+        No gradients; R·B·n·steps·k·d operations for the anchors, less for words that repeat, and
+        V·d for the neighbours of every word visited; all where the inputs are. Memory grows with
+        steps by one number for each word.
+
+    References:
+        Sanyal and Ren, "Discretized Integrated Gradients for Explaining Language Models", EMNLP
+        2021 (arXiv 2108.13654), whose code sums the gradients at the baseline's end of every piece
+        (``Left()``) and halves pieces for accuracy (``Left(2)``). As there, candidates are judged
+        from the last anchor's own vector, and points are made from the last point. It computes
+        points in float32 and asks for the largest logit at every point, whichever class that is;
+        here F is what it is.
+
+    Example:
+        >>> import torch, integrand as ig
+        >>> table = torch.tensor([[0.0, 0.0], [4.0, 4.0], [3.0, 2.0], [1.0, 1.0]])
+        >>> path = ig.paths.Discretized(table, neighbours=3, steps=2)
+        >>> field = ig.fields.Linear(torch.ones(2))
+        >>> _, corners = ig.paths.corners(path, field, table[:1, None], table[1:2])
+        >>> corners[:, 0, 0].tolist()
+        [[0.0, 0.0], [1.0, 1.0], [3.0, 2.0], [4.0, 4.0]]
     """
 
     table: Tensor
@@ -108,24 +119,24 @@ class Discretized(Path):
             )
 
     def __call__(self, field: Field, start: Tensor, end: Tensor) -> Iterator[Segment]:
-        words = self._words(end)
+        words = self._word_table(end)
         anchors = self._anchors(words, start, end.expand_as(start))
         most = at_once(start.numel(), start.device)
         corners = [end.expand_as(start)]
-        for done in range(1, self.segments + 1):
-            here = (
+        for number in range(1, self.segments + 1):
+            points = (
                 start
-                if done > self.steps
-                else self._towards(words, start, corners[-1], anchors[done - 1])
+                if number > self.steps
+                else self._next_points(words, start, corners[-1], anchors[number - 1])
             )
-            corners.append(here)
-            if len(corners) > most or done > self.steps:
-                left = self.segments - done
+            corners.append(points)
+            if len(corners) > most or number > self.steps:
+                left = self.segments - number
                 clock = torch.arange(left, left + len(corners), dtype=torch.float64) / self.segments
                 yield polyline(torch.stack(corners[::-1]), clock.to(start))
-                corners = [here]
+                corners = [points]
 
-    def _words(self, end: Tensor) -> _WordTable:
+    def _word_table(self, end: Tensor) -> _WordTable:
         width = self.table.shape[1]
         if end.ndim < 2 or end.shape[-1] != width:
             raise ShapeError(
@@ -134,66 +145,72 @@ class Discretized(Path):
             )
         return _WordTable(self.table.detach().to(end), self.neighbours)
 
-    def _towards(self, words: _WordTable, start: Tensor, here: Tensor, anchor: Tensor) -> Tensor:
-        """The next points (R, B, \\*n, d), from the points ``here`` and the numbers of the anchors
+    def _next_points(
+        self, words: _WordTable, start: Tensor, points: Tensor, anchor: Tensor
+    ) -> Tensor:
+        """The next points (R, B, \\*n, d), from the ``points`` and the numbers of the anchors
         (R, B, \\*n)."""
         wanted = torch.where((anchor == _NONE)[..., None], start, words.table[anchor.clamp_min(0)])
-        low, high = torch.minimum(start, here), torch.maximum(start, here)
+        low, high = torch.minimum(start, points), torch.maximum(start, points)
         # Rounding may not lead past the baseline.
-        onwards = (here - (here - start) / self.steps).clamp(low, high)
+        onwards = (points - (points - start) / self.steps).clamp(low, high)
         return torch.where((wanted >= low) & (wanted <= high), wanted, onwards)
 
     def _anchors(self, words: _WordTable, start: Tensor, end: Tensor) -> Tensor:
         """The numbers (steps, R, B, \\*n) of the rows that each word walks by, −1 where it has come
         to the baseline."""
         moves = (start != end).any(-1)
-        made = torch.full((self.steps, *moves.shape), _NONE, device=end.device)
+        anchors = torch.full((self.steps, *moves.shape), _NONE, device=end.device)
         if not bool(moves.any()):
-            return made
+            return anchors
         # Sentences repeat their words, and share a baseline: each is looked for, and walked from,
         # once.
         word, of_word = torch.unique(end[moves], dim=0, return_inverse=True)
         base, of_base = torch.unique(start[moves], dim=0, return_inverse=True)
-        number, nearest, apart = words.find(word)
+        number, nearest, distance = words.find(word)
         if bool((number == _NONE).any()):
-            raise InputError(_not_there(number, nearest, apart, of_word, moves))
+            raise InputError(_missing_words(number, nearest, distance, of_word, moves))
         pair, of_pair = torch.unique(of_word * len(base) + of_base, return_inverse=True)
         word_of, base_of = pair // len(base), pair % len(base)
         walks = self._walks(words, number[word_of], words.find(base)[0][base_of], base[base_of])
-        made[:, moves] = walks[:, of_pair]
-        return made
+        anchors[:, moves] = walks[:, of_pair]
+        return anchors
 
     def _walks(self, words: _WordTable, word: Tensor, avoided: Tensor, base: Tensor) -> Tensor:
         """Anchors (steps, P) of walks from the rows ``word`` (P,) to the vectors ``base`` (P, d),
         by way of none of ``avoided`` (P,)."""
-        been = word[None]
+        history = word[None]
         for _ in range(self.steps):
-            here = been[-1]
-            following = torch.full_like(here, _NONE)
-            busy = (here != _NONE).nonzero()[:, 0]
-            for some in torch.split(
+            current = history[-1]
+            following = torch.full_like(current, _NONE)
+            busy = (current != _NONE).nonzero()[:, 0]
+            for walks in torch.split(
                 busy, max(1, _SEARCH_ELEMENTS // (words.width * words.table.shape[1]))
             ):
-                following[some] = self._choice(words, been[:, some], avoided[some], base[some])
-            been = torch.cat([been, following[None]])
-        return been[1:]
+                following[walks] = self._next_anchor(
+                    words, history[:, walks], avoided[walks], base[walks]
+                )
+            history = torch.cat([history, following[None]])
+        return history[1:]
 
-    def _choice(self, words: _WordTable, been: Tensor, avoided: Tensor, base: Tensor) -> Tensor:
+    def _next_anchor(
+        self, words: _WordTable, history: Tensor, avoided: Tensor, base: Tensor
+    ) -> Tensor:
         """The next anchor (P,) of walks that have been at (j, P), the last of which is where they
         are."""
-        near = words.near(been[-1])
+        near = words.near(history[-1])
         if not near.shape[1]:
             return torch.full_like(avoided, _NONE)
         closed = near == avoided[:, None]
-        for visited in been:
+        for visited in history:
             closed |= near == visited[:, None]
-        here, candidates = words.table[been[-1]], words.table[near]
-        low, high = torch.minimum(base, here)[:, None], torch.maximum(base, here)[:, None]
+        current, candidates = words.table[history[-1]], words.table[near]
+        low, high = torch.minimum(base, current)[:, None], torch.maximum(base, current)[:, None]
         between = (candidates >= low) & (candidates <= high)
         if self.strategy == "maxcount":
             score = -between.sum(-1).to(base)
         else:
-            onwards = here - (here - base) / self.steps
+            onwards = current - (current - base) / self.steps
             score = (candidates - onwards[:, None]).masked_fill_(between, 0).square_().sum(-1)
         best = score.masked_fill_(closed, float("inf")).argmin(
             1, keepdim=True
@@ -202,15 +219,25 @@ class Discretized(Path):
 
 
 def neighbour_graph(table: Tensor, neighbours: int = 500) -> Tensor:
-    """The numbers (V, k) of each row's nearest other rows in Euclidean distance, the nearest first;
-    k is V − 1 at most.
+    """The nearest neighbours of every row of a table.
 
-    For ``ig.paths.Discretized(table, neighbours=…)``. Cost: V²·d operations, where the table is, a
-    block at a time.
+    For ``ig.paths.Discretized(table, neighbours=…)``.
 
-    >>> import torch, integrand as ig
-    >>> ig.paths.neighbour_graph(torch.tensor([[0.0], [1.0], [3.0]]), 2).tolist()
-    [[1, 2], [0, 2], [1, 0]]
+    Args:
+        table: (V, d), one vector for each row.
+        neighbours: how many to find for each row; V − 1 at most.
+
+    Returns:
+        The numbers (V, k) of each row's nearest other rows in Euclidean distance, the nearest
+        first.
+
+    Cost:
+        V²·d operations, where the table is, a block at a time.
+
+    Example:
+        >>> import torch, integrand as ig
+        >>> ig.paths.neighbour_graph(torch.tensor([[0.0], [1.0], [3.0]]), 2).tolist()
+        [[1, 2], [0, 2], [1, 0]]
     """
     _check_table(table)
     if neighbours < 1:
@@ -258,7 +285,7 @@ class _WordTable:
                 // max(len(self.table), (self.width + _SPARE) * self.table.shape[1]),
             )
             self.graph = torch.cat(
-                [self.graph, *(self._nearest(some) for some in torch.split(new, most))]
+                [self.graph, *(self._nearest(chunk) for chunk in torch.split(new, most))]
             )
         return self.graph[self.known[rows]].long()
 
@@ -266,18 +293,20 @@ class _WordTable:
         """The rows (P, k) nearest to some: a few more by products of matrices, and of these the
         nearest, difference by difference."""
         count = self.graph.shape[1]
-        roughly = self._roughly(self.centred[rows])
+        roughly = self._approximate_distances(self.centred[rows])
         roughly[torch.arange(len(rows), device=rows.device), rows] = float("inf")
         # In the order of the table, so that of equally near ones the first come first.
-        some = (
+        candidates = (
             roughly.topk(min(count + _SPARE, len(self.table) - 1), largest=False)
             .indices.sort(1)
             .values
         )
-        apart = (self.table[some] - self.table[rows][:, None]).square_().sum(-1)
-        return some.gather(1, apart.argsort(dim=1, stable=True)[:, :count]).to(self.graph.dtype)
+        distance = (self.table[candidates] - self.table[rows][:, None]).square_().sum(-1)
+        return candidates.gather(1, distance.argsort(dim=1, stable=True)[:, :count]).to(
+            self.graph.dtype
+        )
 
-    def _roughly(self, centred: Tensor) -> Tensor:
+    def _approximate_distances(self, centred: Tensor) -> Tensor:
         """Squared distances (M, V) of vectors (M, d) to all rows, to about the rounding of their
         squared lengths."""
         return torch.addmm(self.squares, centred, self.centred.T, alpha=-2) + centred.square().sum(
@@ -288,32 +317,34 @@ class _WordTable:
         """Which row each of some vectors (M, d) is, −1 for none; and the number of the nearest row,
         and how far it is, (M,) each."""
         most = max(1, _SEARCH_ELEMENTS // len(self.table))
-        numbers, nearest, apart = zip(*map(self._found, torch.split(vectors, most)), strict=True)
-        return torch.cat(numbers), torch.cat(nearest), torch.cat(apart)
+        numbers, nearest, distance = zip(
+            *map(self._find_rows, torch.split(vectors, most)), strict=True
+        )
+        return torch.cat(numbers), torch.cat(nearest), torch.cat(distance)
 
-    def _found(self, vectors: Tensor) -> tuple[Tensor, Tensor, Tensor]:
-        roughly = self._roughly(vectors - self.middle)
+    def _find_rows(self, vectors: Tensor) -> tuple[Tensor, Tensor, Tensor]:
+        roughly = self._approximate_distances(vectors - self.middle)
         size = vectors.norm(dim=1).maximum(self.size)
         nearest = roughly.argmin(1)
-        apart = (vectors - self.table[nearest]).norm(dim=1)
-        which, row = (roughly <= (_ROUGHLY * size[:, None]) ** 2).nonzero(as_tuple=True)
-        same = (vectors[which] - self.table[row]).norm(dim=1) <= _ROUNDING * size[which]
+        distance = (vectors - self.table[nearest]).norm(dim=1)
+        vector, row = (roughly <= (_ROUGHLY * size[:, None]) ** 2).nonzero(as_tuple=True)
+        same = (vectors[vector] - self.table[row]).norm(dim=1) <= _ROUNDING * size[vector]
         # The first of equal rows.
         number = torch.full_like(nearest, len(self.table)).scatter_reduce_(
-            0, which[same], row[same], "amin"
+            0, vector[same], row[same], "amin"
         )
-        return torch.where(number < len(self.table), number, _NONE), nearest, apart
+        return torch.where(number < len(self.table), number, _NONE), nearest, distance
 
 
 def _check_table(table: Tensor) -> None:
     if not isinstance(table, Tensor) or table.ndim != 2 or not table.is_floating_point():
-        what = (
+        description = (
             f"{table.dtype} of shape {describe(table.shape)}"
             if isinstance(table, Tensor)
             else type(table).__name__
         )
         raise InputError(
-            f"table= is a floating-point tensor (V, d), a row for each word, such as model.get_input_embeddings().weight; got {what}."
+            f"table= is a floating-point tensor (V, d), a row for each word, such as model.get_input_embeddings().weight; got {description}."
         )
     if not table.numel():
         raise InputError(f"The table of words is empty: its shape is {describe(table.shape)}.")
@@ -339,20 +370,20 @@ def _check_graph(graph: Tensor, words: int) -> None:
         )
 
 
-def _not_there(
-    number: Tensor, nearest: Tensor, apart: Tensor, of_word: Tensor, moves: Tensor
+def _missing_words(
+    number: Tensor, nearest: Tensor, distance: Tensor, of_word: Tensor, moves: Tensor
 ) -> str:
     """What to say of words that no row of the table is; ``moves`` (R, B, \\*n) says where words
     are, ``of_word`` which they are."""
     missing = number[of_word] == _NONE
     place = moves.nonzero()[missing][0].tolist()
-    one = of_word[missing][0]
+    word = of_word[missing][0]
     where = f"example {place[1]}" + (
         f", position {', '.join(map(str, place[2:]))}" if place[2:] else ""
     )
     return (
         f"{int((number == _NONE).sum())} of {len(number)} different words are not in the table: the one of {where} is "
-        f"{float(apart[one]):.3g} away from the nearest row, number {int(nearest[one])}. A discretized path walks from word to word: explain "
+        f"{float(distance[word]):.3g} away from the nearest row, number {int(nearest[word])}. A discretized path walks from word to word: explain "
         "the words' own vectors, as they were looked up in this table and before anything is added to them, or keep such positions as "
         "they are with baseline=ig.baselines.Masked(…)."
     )

@@ -1,5 +1,5 @@
-"""A path that is let go: fixed at both ends, held together by springs, pushed away from where F is
-steep.
+"""Elastic-band path: minimises spring energy plus a gradient-magnitude penalty, with fixed end
+points.
 
     E(p) = K Σ_k ‖d_k‖² + β s Σ_k ‖d_k‖ ‖∇F(m_k)‖         d_k = p_{k+1} − p_k, m_k its middle, s so
                                                           that on the line both sums are equal
@@ -33,29 +33,36 @@ from .base import Path
 
 @part
 class ElasticBand(Path):
-    """The line from the baseline to the input, relaxed to avoid steep gradients; its ends are
-    fixed, so the map stays complete.
+    """Elastic-band path: the line from baseline to input, relaxed to avoid steep gradients.
+
+    Its ends are fixed, so the map stays complete.
 
         minimise  K Σ_k ‖d_k‖² + β s Σ_k ‖d_k‖ ‖∇F(m_k)‖     over the corners between K pieces d_k with middles m_k
-
-    corners     how many points are free (15), which makes K = corners + 1 pieces
-    beta        how much steepness counts against length (0.3); 0 is the straight line
-    iterations  descent steps (30); one that would raise the energy is taken back and halved, so
-                that the energy never rises
 
     The energy of the line bounds that of the path, and so do its two sums: the path is no longer
     than the line in the metric ‖∇F‖ ‖dγ‖ (both measured with the middles of the K pieces). Notes:
     "steepness" (K+1, R, B), that length from the baseline to each corner.
 
-    Cost: (2 · iterations + 1) · K gradients per reference (two a piece and step: ∇F, and ∇F close
-    by), and what the rule takes. All corners move together: memory grows with them. Errors:
-    ``InputError``.
+    Args:
+        corners: how many points are free (15), which makes K = corners + 1 pieces.
+        beta: how much steepness counts against length (0.3); 0 is the straight line.
+        iterations: descent steps (30); one that would raise the energy is taken back and halved, so
+            that the energy never rises.
 
-    Source: the energy of Salek and Enguehard, "Using the Path of Least Resistance to Explain Deep
-    Networks" (arXiv 2502.12108), minimised. Their released code samples it by variational inference
-    instead; there steepness is rewarded (the sign is turned), the ends are free, norms are taken
-    over the last axis, gradients are those of the sum of all outputs, and the map is (x − b) ⊙ Σ ∇F
-    ‖dγ‖, not the integral of ∇F ⊙ dγ, so that it misses the change of F by a factor.
+    Raises:
+        InputError: for corners, beta or iterations out of their range.
+
+    Cost:
+        (2 · iterations + 1) · K gradients per reference (two a piece and step: ∇F, and ∇F close
+        by), and what the rule takes. All corners move together: memory grows with them.
+
+    References:
+        The energy of Salek and Enguehard, "Using the Path of Least Resistance to Explain Deep
+        Networks" (arXiv 2502.12108), minimised. Their released code samples it by variational
+        inference instead; there steepness is rewarded (the sign is turned), the ends are free,
+        norms are taken over the last axis, gradients are those of the sum of all outputs, and the
+        map is (x − b) ⊙ Σ ∇F ‖dγ‖, not the integral of ∇F ⊙ dγ, so that it misses the change of F
+        by a factor.
     """
 
     corners: int = 15
@@ -93,9 +100,9 @@ class ElasticBand(Path):
 
     def __call__(self, field: Field, start: Tensor, end: Tensor) -> Iterator[Segment]:
         end = end.expand_as(start)
-        way = flattened(end - start, 2).norm(dim=2)
+        distance = flattened(end - start, 2).norm(dim=2)
         scale = torch.where(
-            way > 0, way, 1
+            distance > 0, distance, 1
         )  # energies are in units of the squared way, so that all rows are alike
         line = _line(start, end, self.segments)
         if not self.beta:
@@ -107,27 +114,27 @@ class ElasticBand(Path):
         unit = flattened(gradient, 3).norm(dim=3).mean(0)
         terms = _Terms(scale, torch.where(unit > 0, unit, 1), self.beta)
         energy, steepness = terms.energy(points, gradient)
-        step = torch.ones_like(way)
+        step = torch.ones_like(distance)
         for _ in range(self.iterations):
             pull = terms.pull(field, points, gradient, springs)
             trial = points.clone()
             trial[1:-1] -= over(step, start) * pull
-            theirs = _gradients(field, _middles(trial))
-            lower, steep = terms.energy(trial, theirs)
+            trial_gradient = _gradients(field, _middles(trial))
+            lower, steep = terms.energy(trial, trial_gradient)
             better = lower < energy
             chosen = over(better, start)
             points, gradient = (
                 torch.where(chosen, trial, points),
-                torch.where(chosen, theirs, gradient),
+                torch.where(chosen, trial_gradient, gradient),
             )
             energy, steepness = (
                 torch.where(better, lower, energy),
                 torch.where(better, steep, steepness),
             )
             step = torch.where(better, (step * _LONGER).clamp_max(1), step * _SHORTER)
-        made = polyline(points)
-        travelled = torch.cat([torch.zeros_like(way)[None], steepness.cumsum(0)])
-        yield Segment(made.start, made.end, made.clock, notes={"steepness": travelled})
+        band = polyline(points)
+        travelled = torch.cat([torch.zeros_like(distance)[None], steepness.cumsum(0)])
+        yield Segment(band.start, band.end, band.clock, notes={"steepness": travelled})
 
 
 _PROBE = 0.3  # the power of the type's precision that a gradient is looked at beside another, as a part of the whole way
@@ -202,5 +209,5 @@ def _springs(corners: int) -> Tensor:
 
 def _inverse(numbers: Tensor) -> Tensor:
     """1 / numbers, and 0 of 0."""
-    some = numbers > torch.finfo(numbers.dtype).tiny
-    return torch.where(some, 1 / torch.where(some, numbers, 1), 0)
+    nonzero = numbers > torch.finfo(numbers.dtype).tiny
+    return torch.where(nonzero, 1 / torch.where(nonzero, numbers, 1), 0)

@@ -1,4 +1,5 @@
-"""Shortest ways through data: edges between neighbours, long where F is steep.
+"""Geodesic paths over a nearest-neighbour graph of data; an edge costs its length times the mean
+gradient norm.
 
     V = points ∪ {baseline} ∪ {input}        an edge u – v where one is among the other's nearest
                                              neighbours
@@ -43,44 +44,50 @@ _DISTANCES = ("geodesic", "euclidean")
 
 @part
 class Geodesic(Path):
-    """The shortest way from the baseline to the input over ``points`` of data, where steep
-    stretches count as long.
+    """The shortest path from baseline to input over a graph of data points.
+
+    Stretches where F is steep count as long.
 
         cost(u, v) = ‖v − u‖₂ · Σ_s w_s ‖∇F(u + t_s (v − u))‖₂
-
-    points      (N, \\*s), or a dataset of them (pairs lose their label): a few thousand, of the
-                kind the inputs are
-    neighbours  nearest neighbours that a node is linked to (10)
-    nodes       Gauss–Legendre nodes for the cost of an edge (5)
-    distance    "geodesic" as above; "euclidean": an edge costs its length, and the path is the
-                nearest-neighbour path of Enhanced Integrated Gradients, whose graph asks for no
-                gradients
-    graph       "symmetric": the nodes are the points, the baseline and the input, all alike, linked
-                where one is among the other's ``neighbours`` nearest. "official": as in the
-                authors' code, where only points are looked for, and a point finds itself first:
-                points have ``neighbours`` − 1 real ones, baseline and input are linked to points
-                only
-    join        a graph in several parts gets an edge between the closest points of every two of
-                them; with ``join=False`` it is an error if the baseline is in one part and the
-                input in another
 
     The rows of a batch have paths of different lengths; shorter ones end with pieces of no length,
     which cost nothing. A path may turn back and leave the box between its ends.
 
-    Cost: n gradients for every edge among points that any pair's graph has, at most N · neighbours
-    of them, once for all pairs that ask the same question (targets of one class) in one call of a
-    method, and n for every edge of a baseline or an input. The rule then pays for the few edges of
-    the path itself: of the nodes above only norms were kept, for their gradients would be as many
-    maps as there are edges. Distances among points: N² numbers. Errors: ``InputError`` for points
-    of another shape and, with ``join=False``, a disconnected graph; ``MissingExtra`` without scipy.
+    Args:
+        points: (N, \\*s), or a dataset of them (pairs lose their label): a few thousand, of the
+            kind the inputs are.
+        neighbours: nearest neighbours that a node is linked to (10).
+        nodes: Gauss–Legendre nodes for the cost of an edge (5).
+        distance: "geodesic" as above; "euclidean": an edge costs its length, and the path is the
+            nearest-neighbour path of Enhanced Integrated Gradients, whose graph asks for no
+            gradients.
+        graph: "symmetric": the nodes are the points, the baseline and the input, all alike, linked
+            where one is among the other's ``neighbours`` nearest. "official": as in the authors'
+            code, where only points are looked for, and a point finds itself first: points have
+            ``neighbours`` − 1 real ones, baseline and input are linked to points only.
+        join: a graph in several parts gets an edge between the closest points of every two of them;
+            with ``join=False`` it is an error if the baseline is in one part and the input in
+            another.
 
-    Source: Salek and Enguehard, "Using the Path of Least Resistance to Explain Deep Networks"
-    (arXiv 2502.12108), the version with nearest neighbours; with "euclidean" Jha et al., "Enhanced
-    Integrated Gradients", Genome Biology 2020. The published code puts all inputs of a batch into
-    one graph, so that a map depends on what is explained beside it; here it does not. Its Steiner
-    points (``n_steiner``, more nodes on long edges by a scheme of arXiv 2007.10430) are left out,
-    for the paper does not say which edges are long or how many points they get: give more
-    ``points``.
+    Raises:
+        InputError: for points of another shape and, with ``join=False``, a disconnected graph.
+        MissingExtra: without scipy.
+
+    Cost:
+        n gradients for every edge among points that any pair's graph has, at most N · neighbours of
+        them, once for all pairs that ask the same question (targets of one class) in one call of a
+        method, and n for every edge of a baseline or an input. The rule then pays for the few edges
+        of the path itself: of the nodes above only norms were kept, for their gradients would be as
+        many maps as there are edges. Distances among points: N² numbers.
+
+    References:
+        Salek and Enguehard, "Using the Path of Least Resistance to Explain Deep Networks" (arXiv
+        2502.12108), the version with nearest neighbours; with "euclidean" Jha et al., "Enhanced
+        Integrated Gradients", Genome Biology 2020. The published code puts all inputs of a batch
+        into one graph, so that a map depends on what is explained beside it; here it does not. Its
+        Steiner points (``n_steiner``, more nodes on long edges by a scheme of arXiv 2007.10430) are
+        left out, for the paper does not say which edges are long or how many points they get: give
+        more ``points``.
     """
 
     points: Tensor | Sequence[Any]
@@ -119,7 +126,7 @@ class Geodesic(Path):
             raise InputError("A geodesic path leads over points of data, but points= is empty.")
 
     def __call__(self, field: Field, start: Tensor, end: Tensor) -> Iterator[Segment]:
-        known = self._known(field, start)
+        known = self._point_set(field, start)
         ends = _Ends(known.points, start, end)
         many = start.shape[0] * start.shape[1]
         at_once = max(1, _GRAPH_ELEMENTS // (len(known.points) * (self.neighbours + 2)))
@@ -136,47 +143,49 @@ class Geodesic(Path):
             corner[: len(route), pair] = torch.as_tensor(route)
         yield from ends.segments(corner)
 
-    def _known(self, field: Field, start: Tensor) -> _Known:
+    def _point_set(self, field: Field, start: Tensor) -> _PointSet:
         """What is known of the points, kept while a method is at work: it may come for one block of
         references after another."""
-        kept = field.kept
-        if kept is None:
-            return _Known.of(self.points, start)
-        if self not in kept:
-            kept[self] = _Known.of(self.points, start)
-        known: _Known = kept[self]
+        cache = field.kept
+        if cache is None:
+            return _PointSet.of(self.points, start)
+        if self not in cache:
+            cache[self] = _PointSet.of(self.points, start)
+        known: _PointSet = cache[self]
         return known
 
-    def _routes(self, field: Field, ends: _Ends, known: _Known, pairs: range) -> list[list[int]]:
+    def _routes(self, field: Field, ends: _Ends, known: _PointSet, pairs: range) -> list[list[int]]:
         """The nodes of the shortest way of each of some pairs: N is the baseline, N + 1 the input,
         the others are points."""
         away = ends.distances(pairs, known.flat)
         edges = self._edges(known, away)
-        edges = self._joined(known, away, edges)
-        pair, one, other = edges
+        edges = self._connect(known, away, edges)
+        pair, tail, head = edges
         length = _lengths(known, away, edges)
         cost = length
         if self.distance == "geodesic":
             cost = length * self._steepness(
-                field, ends, known, pair + pairs.start, one, other, length
+                field, ends, known, pair + pairs.start, tail, head, length
             )
         return _shortest(len(known.points) + 2, len(pairs), edges, cost)
 
-    def _edges(self, known: _Known, away: _Away) -> _Edges:
+    def _edges(self, known: _PointSet, away: _EndDistances) -> _Edges:
         """Neighbours of every node of every graph."""
         n, pairs = len(known.points), len(away.baseline)
         if self.graph == "official":
             near = known.nearest(self.neighbours - 1)[1].expand(pairs, -1, -1)
-            around = [_first(far, self.neighbours) for far in (away.baseline, away.input)]
+            around = [_smallest(far, self.neighbours) for far in (away.baseline, away.input)]
         else:
-            own, which = (
+            near_distances, near_points = (
                 numbers.expand(pairs, -1, -1) for numbers in known.nearest(self.neighbours)
             )
-            both = torch.stack([away.baseline, away.input], 2)
-            names = torch.cat([which, torch.tensor([n, n + 1]).expand(pairs, n, 2)], 2)
-            near = names.gather(2, _first(torch.cat([own, both], 2), self.neighbours))
+            to_ends = torch.stack([away.baseline, away.input], 2)
+            names = torch.cat([near_points, torch.tensor([n, n + 1]).expand(pairs, n, 2)], 2)
+            near = names.gather(
+                2, _smallest(torch.cat([near_distances, to_ends], 2), self.neighbours)
+            )
             around = [
-                _first(torch.cat([far, away.direct[:, None]], 1), self.neighbours)
+                _smallest(torch.cat([far, away.direct[:, None]], 1), self.neighbours)
                 for far in (away.baseline, away.input)
             ]
             around[0] = torch.where(
@@ -189,9 +198,11 @@ class Geodesic(Path):
         ]
         pair = torch.arange(pairs)[:, None].expand_as(heads)
         tail = torch.cat(tails).expand_as(heads)
-        return _distinct(n + 2, *(numbers.reshape(-1).numpy() for numbers in (pair, tail, heads)))
+        return _distinct_edges(
+            n + 2, *(numbers.reshape(-1).numpy() for numbers in (pair, tail, heads))
+        )
 
-    def _joined(self, known: _Known, away: _Away, edges: _Edges) -> _Edges:
+    def _connect(self, known: _PointSet, away: _EndDistances, edges: _Edges) -> _Edges:
         """The same graphs, each in one part."""
         nodes, pairs = len(known.points) + 2, len(away.baseline)
         count, label = _scipy().sparse.csgraph.connected_components(
@@ -202,7 +213,9 @@ class Geodesic(Path):
         label = label.reshape(pairs, nodes)
         more: list[tuple[int, int, int]] = []
         for pair in range(pairs):
-            parts = [np.flatnonzero(label[pair] == one) for one in np.unique(label[pair])]
+            parts = [
+                np.flatnonzero(label[pair] == component) for component in np.unique(label[pair])
+            ]
             if len(parts) == 1:
                 continue
             if self.join:
@@ -212,40 +225,44 @@ class Geodesic(Path):
         if not more:
             return edges
         added = np.array(more, dtype=np.int64).T
-        return _distinct(nodes, *(np.concatenate(both) for both in zip(edges, added, strict=True)))
+        return _distinct_edges(
+            nodes, *(np.concatenate(arrays) for arrays in zip(edges, added, strict=True))
+        )
 
     def _steepness(
         self,
         field: Field,
         ends: _Ends,
-        known: _Known,
+        known: _PointSet,
         pair: _Numbers,
-        one: _Numbers,
-        other: _Numbers,
+        tail: _Numbers,
+        head: _Numbers,
         length: _Numbers,
     ) -> _Numbers:
         """Σ_s w_s ‖∇F‖ on every edge."""
         n = len(known.points)
-        made = np.zeros(len(one))
-        among = other < n  # the larger of two node numbers: both are points
-        asked = field.questions(torch.arange(ends.batch, device=ends.end.device)).cpu()
-        question = first_alike(asked).numpy()[pair % ends.batch]
+        steepness = np.zeros(len(tail))
+        among = head < n  # the larger of two node numbers: both are points
+        questions = field.questions(torch.arange(ends.batch, device=ends.end.device)).cpu()
+        question = first_alike(questions).numpy()[pair % ends.batch]
         for example in np.unique(question[among]):
-            mine = np.flatnonzero(among & (question == example) & (length > 0))
-            code = one[mine] * n + other[mine]
+            selected = np.flatnonzero(among & (question == example) & (length > 0))
+            code = tail[selected] * n + head[selected]
             costs = known.steepness.setdefault(
-                int(asked[example]), {}
+                int(questions[example]), {}
             )  # numbers of the field's, whoever asks
             new = np.array([c for c in np.unique(code) if c not in costs], dtype=np.int64)
-            found = self._norms(field, ends, np.full(len(new), example), new // n, new % n)
-            costs.update(zip(new.tolist(), found.tolist(), strict=True))
-            made[mine] = [costs[c] for c in code.tolist()]
-        mine = np.flatnonzero(~among & (length > 0))
-        made[mine] = self._norms(field, ends, pair[mine], one[mine], other[mine])
-        return made
+            norms = self._norms(field, ends, np.full(len(new), example), new // n, new % n)
+            costs.update(zip(new.tolist(), norms.tolist(), strict=True))
+            steepness[selected] = [costs[c] for c in code.tolist()]
+        selected = np.flatnonzero(~among & (length > 0))
+        steepness[selected] = self._norms(
+            field, ends, pair[selected], tail[selected], head[selected]
+        )
+        return steepness
 
     def _norms(
-        self, field: Field, ends: _Ends, pair: _Numbers, one: _Numbers, other: _Numbers
+        self, field: Field, ends: _Ends, pair: _Numbers, tail: _Numbers, head: _Numbers
     ) -> _Numbers:
         """Σ_s w_s ‖∇F‖ on edges that are told by their pair (only its example matters for those
         among points) and their nodes."""
@@ -255,8 +272,8 @@ class Geodesic(Path):
         places, weights = np.polynomial.legendre.leggauss(self.nodes)
         t = torch.from_numpy((places + 1) / 2).to(like)
         w = torch.from_numpy(weights / weights.sum()).to(like)
-        which = [torch.from_numpy(numbers).to(like.device) for numbers in (pair, one, other)]
-        example = (which[0] % ends.batch).repeat_interleave(self.nodes)
+        columns = [torch.from_numpy(numbers).to(like.device) for numbers in (pair, tail, head)]
+        example = (columns[0] % ends.batch).repeat_interleave(self.nodes)
         norms = like.new_zeros(len(pair))
 
         def edge(part: slice) -> tuple[Tensor, Tensor]:
@@ -265,12 +282,12 @@ class Geodesic(Path):
 
         def rows(part: slice) -> Tensor:
             e, s = edge(part)
-            begin, stop = (ends.take(which[0][e], node[e]) for node in which[1:])
+            begin, stop = (ends.take(columns[0][e], node[e]) for node in columns[1:])
             return torch.lerp(begin, stop, over(t[s], begin))
 
-        def use(part: slice, found: Evaluation) -> None:
+        def use(part: slice, evaluation: Evaluation) -> None:
             e, s = edge(part)
-            norms.index_add_(0, e, w[s] * flattened(found.gradient, 1).norm(dim=1))
+            norms.index_add_(0, e, w[s] * flattened(evaluation.gradient, 1).norm(dim=1))
 
         field.stream(example, rows, use, like[0, 0], whole=self.nodes)
         return norms.cpu().double().numpy()
@@ -282,7 +299,7 @@ _Edges = tuple[_Numbers, _Numbers, _Numbers]
 
 
 @dataclass(eq=False)
-class _Known:
+class _PointSet:
     """Points, their distances to one another, and what is known of the edges between them."""
 
     points: Tensor
@@ -291,7 +308,7 @@ class _Known:
     steepness: dict[int, dict[int, float]] = field(default_factory=dict)
 
     @classmethod
-    def of(cls, data: Any, start: Tensor) -> _Known:
+    def of(cls, data: Tensor | Sequence[Any], start: Tensor) -> _PointSet:
         if isinstance(data, Tensor):
             points = data.detach()
         else:
@@ -314,13 +331,13 @@ class _Known:
 
     def nearest(self, count: int) -> tuple[Tensor, Tensor]:
         """Distances and numbers of the nearest other points (N, ≤ count), the nearest first."""
-        apart = self.between.clone().fill_diagonal_(math.inf)
-        which = _first(apart, min(count, len(apart) - 1))
-        return apart.gather(1, which), which
+        distances = self.between.clone().fill_diagonal_(math.inf)
+        numbers = _smallest(distances, min(count, len(distances) - 1))
+        return distances.gather(1, numbers), numbers
 
 
 @dataclass(frozen=True, eq=False)
-class _Away:
+class _EndDistances:
     """Distances of pairs: baseline (P, N) and input (P, N) to the points, direct (P,) to one
     another."""
 
@@ -345,17 +362,17 @@ class _Ends:
     def take(self, pair: Tensor, node: Tensor) -> Tensor:
         """The nodes (n, \\*s) of some pairs."""
         n = len(self.points)
-        made = self.points[node.clamp_max(n - 1).to(self.points.device)].to(self.start)
+        points = self.points[node.clamp_max(n - 1).to(self.points.device)].to(self.start)
         for number in (n, n + 1):
-            mine = (node == number).nonzero()[:, 0]
-            whose = pair[mine]
+            rows = (node == number).nonzero()[:, 0]
+            whose = pair[rows]
             example = whose % self.batch
-            made[mine] = (
+            points[rows] = (
                 self.start[whose // self.batch, example] if number == n else self.end[example]
             )
-        return made
+        return points
 
-    def distances(self, pairs: range, flat: Tensor) -> _Away:
+    def distances(self, pairs: range, flat: Tensor) -> _EndDistances:
         """How far some pairs' ends are from the points, and from one another."""
         pair = torch.arange(pairs.start, pairs.stop, device=self.start.device)
         start = flattened(self.start[pair // self.batch, pair % self.batch], 1).cpu()
@@ -364,7 +381,7 @@ class _Ends:
         place = torch.searchsorted(example, pair % self.batch).cpu()
         end = flattened(self.end[example], 1).cpu()
         direct = torch.linalg.vector_norm(start.double() - end[place].double(), dim=1)
-        return _Away(
+        return _EndDistances(
             _distances(start, flat, exact=True), _distances(end, flat, exact=True)[place], direct
         )
 
@@ -391,57 +408,57 @@ def _distances(a: Tensor, b: Tensor, *, exact: bool) -> Tensor:
         0 if exact else b.double().mean(0)
     )  # near the origin products lose less of the differences
     most = max(1, _BLOCK_ELEMENTS // max(1, a.shape[1]))
-    made = torch.empty(len(a), len(b), dtype=torch.float64)
+    distances = torch.empty(len(a), len(b), dtype=torch.float64)
     for i in range(0, len(a), most):
         block = a[i : i + most].double() - middle
         for j in range(0, len(b), most):
-            made[i : i + most, j : j + most] = torch.cdist(
+            distances[i : i + most, j : j + most] = torch.cdist(
                 block, b[j : j + most].double() - middle, compute_mode=mode
             )
-    return made
+    return distances
 
 
-def _first(numbers: Tensor, count: int) -> Tensor:
+def _smallest(numbers: Tensor, count: int) -> Tensor:
     """Where the ``count`` smallest are along the last axis, the smallest first; of equal ones those
     that come first."""
     return numbers.argsort(dim=-1, stable=True)[..., :count]
 
 
-def _distinct(nodes: int, pair: _Numbers, one: _Numbers, other: _Numbers) -> _Edges:
+def _distinct_edges(nodes: int, pair: _Numbers, tail: _Numbers, head: _Numbers) -> _Edges:
     """Every edge once, the smaller node first, and none from a node to itself."""
-    low, high = np.minimum(one, other), np.maximum(one, other)
+    low, high = np.minimum(tail, head), np.maximum(tail, head)
     real = low < high
     code = np.unique((pair[real] * nodes + low[real]) * nodes + high[real])
     return code // nodes**2, code // nodes % nodes, code % nodes
 
 
-def _lengths(known: _Known, away: _Away, edges: _Edges) -> _Numbers:
-    pair, one, other = (torch.from_numpy(numbers) for numbers in edges)
+def _lengths(known: _PointSet, away: _EndDistances, edges: _Edges) -> _Numbers:
+    pair, tail, head = (torch.from_numpy(numbers) for numbers in edges)
     n = len(known.points)
-    point = one.clamp_max(n - 1)
-    made = torch.where(other == n, away.baseline[pair, point], away.input[pair, point])
-    made = torch.where(one == n, away.direct[pair], made)
-    found: _Numbers = torch.where(
-        other < n, known.between[point, other.clamp_max(n - 1)], made
+    point = tail.clamp_max(n - 1)
+    to_ends = torch.where(head == n, away.baseline[pair, point], away.input[pair, point])
+    to_ends = torch.where(tail == n, away.direct[pair], to_ends)
+    lengths: _Numbers = torch.where(
+        head < n, known.between[point, head.clamp_max(n - 1)], to_ends
     ).numpy()
-    return found
+    return lengths
 
 
 def _closest(
-    known: _Known, away: _Away, pair: int, parts: list[_Numbers]
+    known: _PointSet, away: _EndDistances, pair: int, parts: list[_Numbers]
 ) -> Iterator[tuple[int, int]]:
     """The closest two nodes of every two parts of a pair's graph."""
     n = len(known.points)
-    whole = torch.empty(n + 2, n + 2, dtype=torch.float64)
-    whole[:n, :n] = known.between
+    distances = torch.empty(n + 2, n + 2, dtype=torch.float64)
+    distances[:n, :n] = known.between
     for number, far in ((n, away.baseline[pair]), (n + 1, away.input[pair])):
-        whole[number, :n], whole[:n, number] = far, far
-    whole[n, n + 1] = whole[n + 1, n] = away.direct[pair]
-    table = whole.numpy()
-    for i, mine in enumerate(parts):
-        for theirs in parts[i + 1 :]:
-            place = int(table[np.ix_(mine, theirs)].argmin())
-            yield int(mine[place // len(theirs)]), int(theirs[place % len(theirs)])
+        distances[number, :n], distances[:n, number] = far, far
+    distances[n, n + 1] = distances[n + 1, n] = away.direct[pair]
+    table = distances.numpy()
+    for i, nodes in enumerate(parts):
+        for other_nodes in parts[i + 1 :]:
+            place = int(table[np.ix_(nodes, other_nodes)].argmin())
+            yield int(nodes[place // len(other_nodes)]), int(other_nodes[place % len(other_nodes)])
 
 
 def _disconnected(n: int, parts: list[_Numbers], neighbours: int) -> str:
@@ -483,8 +500,8 @@ def _shortest(nodes: int, pairs: int, edges: _Edges, cost: _Numbers) -> list[lis
 def _matrix(nodes: int, pairs: int, edges: _Edges, cost: _Numbers | None = None) -> Any:
     """Graphs side by side as one sparse matrix, every edge both ways; edges that cost nothing are
     edges."""
-    pair, one, other = edges
-    low, high = pair * nodes + one, pair * nodes + other
+    pair, tail, head = edges
+    low, high = pair * nodes + tail, pair * nodes + head
     weights = np.ones(len(pair)) if cost is None else cost
     places = np.concatenate([low, high]), np.concatenate([high, low])
     return _scipy().sparse.csr_array(

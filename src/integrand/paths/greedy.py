@@ -1,4 +1,4 @@
-"""Greedy paths: at every step the coordinates that cost least move first.
+"""Greedy paths (Guided IG, SAMP): at every step the coordinates of least cost move first.
 
     p_0 = b,   g = ∇F(p_k),   ‖x − p_{k+1}‖₁ = (1 − (k+1)/K) ‖x − b‖₁
 
@@ -41,25 +41,30 @@ moves first."""
 
 @part
 class Guided(Path):
-    """Guided IG: the coordinates whose gradient is smallest in absolute value move first.
+    """Guided IG: the coordinates with the smallest absolute gradient move first.
 
         S = the ``fraction`` of coordinates with the smallest |∂_i F(p)| among those that may move;   p_S moves towards x_S
 
-    steps     gradients, and segments: each covers a K-th of the L1 distance
-    fraction  of all coordinates, how many move at a time; ties move together
-    stray     δ, how far a coordinate's own part of its way may be from the path's: after k of K
-              steps it lies between k/K − δ and k/K + δ. 0 is the straight line, 1 leaves the path
-              free
+    Args:
+        steps: gradients, and segments: each covers a K-th of the L1 distance.
+        fraction: of all coordinates, how many move at a time; ties move together.
+        stray: δ, how far a coordinate's own part of its way may be from the path's: after k of K
+            steps it lies between k/K − δ and k/K + δ. 0 is the straight line, 1 leaves the path
+            free.
 
-    Cost: one gradient per step, of all references and examples in one batch, handed on as
-    ``at_start`` (and, but for the last step, as its predecessor's ``at_end``). Memory does not grow
-    with steps. The path stays in the box between baseline and input and no coordinate turns back.
+    Cost:
+        One gradient per step, of all references and examples in one batch, handed on as
+        ``at_start`` (and, but for the last step, as its predecessor's ``at_end``). Memory does not
+        grow with steps. The path stays in the box between baseline and input and no coordinate
+        turns back.
 
-    Source: Kapishnikov, Venugopalan, Avci, Wedin, Terry, Bolukbasi, "Guided Integrated Gradients:
-    an Adaptive Path Method for Removing Noise", CVPR 2021 (arXiv 2106.09788). The band and the
-    defaults are those of the published code (PAIR-code/saliency); the paper keeps the path near the
-    line by anchors instead: ``Composed(Guided(stray=1.0), anchors=20)``. Distances here are
-    compared relative to ‖x − b‖₁, there to 1e-9 absolutely, which inputs in small units run into.
+    References:
+        Kapishnikov, Venugopalan, Avci, Wedin, Terry, Bolukbasi, "Guided Integrated Gradients: an
+        Adaptive Path Method for Removing Noise", CVPR 2021 (arXiv 2106.09788). The band and the
+        defaults are those of the published code (PAIR-code/saliency); the paper keeps the path near
+        the line by anchors instead: ``Composed(Guided(stray=1.0), anchors=20)``. Distances here are
+        compared relative to ‖x − b‖₁, there to 1e-9 absolutely, which inputs in small units run
+        into.
     """
 
     steps: int = 200
@@ -72,7 +77,7 @@ class Guided(Path):
     coarsest: ClassVar[int] = 2
 
     def __post_init__(self) -> None:
-        _refuse(self.steps, self.fraction)
+        _check_options(self.steps, self.fraction)
         if not 0 <= self.stray <= 1:
             raise InputError(
                 f"stray is a part of the way between 0 (the straight line) and 1 (no bound), not {self.stray}."
@@ -89,33 +94,38 @@ class Guided(Path):
         return self.steps
 
     def __call__(self, field: Field, start: Tensor, end: Tensor) -> Iterator[Segment]:
-        return _greedy(field, start, end, _Moves(self.steps, self.fraction, self.stray), _slope)
+        return _walk(field, start, end, _StepOptions(self.steps, self.fraction, self.stray), _slope)
 
 
 @part
 class SAMP(Path):
-    """Salient manipulation: the coordinates whose move changes F most are moved first, the opposite
-    of ``Guided``.
+    """Salient manipulation path (SAMP): the coordinates that change F most move first.
+
+    The opposite of ``Guided``.
 
         S = the ``fraction`` of coordinates with the largest ∂_i F(p) (x_i − p_i) among those not
         yet there
-
-    steps     gradients, and segments: each covers a K-th of the L1 distance
-    fraction  of all coordinates, how many move at a time
-    first     "highest": what raises F most moves first; "lowest": what lowers it most
-    tie       coordinates whose change of F is within this part of the last one chosen move with it
 
     The published insertion is ``SAMP()`` from a blurred baseline; the published deletion goes from
     the input to black and takes away what lowers F most, ``Reversed(SAMP(first="lowest"))``. The
     published map is the sum of the two.
 
-    Cost and properties: as ``Guided``. Source: Zhang, Zheng, Zhou, Lu, "Path Choice Matters for
-    Clear Attribution in Path Methods" (SAMP), ICLR 2024 (arXiv 2401.10442). There a gradient moves
-    five pixels, about 20000 gradients at 224² (here ``SAMP(10_000, 1e-4)``), colours of a pixel
-    move together, and ties are taken within an absolute 1e-6 in the implementation that is public,
-    by which all pixels tie where gradients are small; here the tolerance is relative. Momentum
-    (SAMP++) is left out: neither the abstract nor any code that is public says what is carried on
-    from step to step.
+    Args:
+        steps: gradients, and segments: each covers a K-th of the L1 distance.
+        fraction: of all coordinates, how many move at a time.
+        first: "highest": what raises F most moves first; "lowest": what lowers it most.
+        tie: coordinates whose change of F is within this part of the last one chosen move with it.
+
+    Cost:
+        Cost and properties are those of ``Guided``.
+
+    References:
+        Zhang, Zheng, Zhou, Lu, "Path Choice Matters for Clear Attribution in Path Methods" (SAMP),
+        ICLR 2024 (arXiv 2401.10442). There a gradient moves five pixels, about 20000 gradients at
+        224² (here ``SAMP(10_000, 1e-4)``), colours of a pixel move together, and ties are taken
+        within an absolute 1e-6 in the implementation that is public, by which all pixels tie where
+        gradients are small; here the tolerance is relative. Momentum (SAMP++) is left out: neither
+        the abstract nor any code that is public says what is carried on from step to step.
     """
 
     steps: int = 200
@@ -129,7 +139,7 @@ class SAMP(Path):
     coarsest: ClassVar[int] = 2
 
     def __post_init__(self) -> None:
-        _refuse(self.steps, self.fraction)
+        _check_options(self.steps, self.fraction)
         if self.first not in _FIRST:
             raise InputError(f"first is one of {', '.join(map(repr, _FIRST))}, not {self.first!r}.")
         if not 0 <= self.tie < 1:
@@ -146,12 +156,16 @@ class SAMP(Path):
         return self.steps
 
     def __call__(self, field: Field, start: Tensor, end: Tensor) -> Iterator[Segment]:
-        return _greedy(
-            field, start, end, _Moves(self.steps, self.fraction, 1.0, self.tie), _FIRST[self.first]
+        return _walk(
+            field,
+            start,
+            end,
+            _StepOptions(self.steps, self.fraction, 1.0, self.tie),
+            _FIRST[self.first],
         )
 
 
-def _refuse(steps: int, fraction: float) -> None:
+def _check_options(steps: int, fraction: float) -> None:
     if steps < 1:
         raise InputError(f"A path takes at least one step, not {steps}.")
     if not 0 < fraction <= 1:
@@ -176,7 +190,7 @@ _FIRST: dict[str, Cost] = {"highest": _loss, "lowest": _gain}  # the least cost 
 
 
 @dataclass(frozen=True)
-class _Moves:
+class _StepOptions:
     """How far steps go and how many coordinates move at a time."""
 
     steps: int
@@ -190,45 +204,47 @@ class _Moves:
         return max(part - self.stray, 0.0), min(part + self.stray, 1.0)
 
 
-def _greedy(
-    field: Field, start: Tensor, end: Tensor, moves: _Moves, cost: Cost
+def _walk(
+    field: Field, start: Tensor, end: Tensor, moves: _StepOptions, cost: Cost
 ) -> Iterator[Segment]:
     return handed_on(_steps(field, start, end, moves, cost))
 
 
 def _steps(
-    field: Field, start: Tensor, end: Tensor, moves: _Moves, cost: Cost
+    field: Field, start: Tensor, end: Tensor, moves: _StepOptions, cost: Cost
 ) -> Iterator[Segment]:
     """The steps of all R·B rows at once, each with what the field says at its start."""
     references, batch = start.shape[:2]
     example = torch.arange(batch, device=end.device).repeat(references)
-    here, goal = start.flatten(0, 1), end.expand_as(start).flatten(0, 1)
+    point, goal = start.flatten(0, 1), end.expand_as(start).flatten(0, 1)
     state = start.dtype if start.device.type == "mps" else torch.float64
-    low, high = here.to(state), goal.to(state)
-    far = (high - low).abs().reshape(len(here), -1)
-    whole = far.sum(1, keepdim=True)
+    low, high = point.to(state), goal.to(state)
+    far = (high - low).abs().reshape(len(point), -1)
+    total = far.sum(1, keepdim=True)
     at = torch.where(far > 0, 0.0, _STILL).to(far)
     for step in range(1, moves.steps + 1):
-        found = field.rows(here, example)
+        evaluation = field.rows(point, example)
         if step < moves.steps:
-            ranked = cost(found.gradient, goal - here).reshape(far.shape)
-            at = _moved(at, ranked, far, whole, step, moves)
-            there = torch.lerp(low, high, at.reshape(low.shape)).to(here.dtype)
+            ranked = cost(evaluation.gradient, goal - point).reshape(far.shape)
+            at = _move(at, ranked, far, total, step, moves)
+            following = torch.lerp(low, high, at.reshape(low.shape)).to(point.dtype)
         else:
-            there = goal  # all that is left goes, in whatever order, and arrives without rounding
+            following = (
+                goal  # all that is left goes, in whatever order, and arrives without rounding
+            )
         clock = torch.tensor([step - 1, step], dtype=torch.float64) / moves.steps
-        clock = clock.to(here)
+        clock = clock.to(point)
         yield Segment(
-            here.reshape(1, *start.shape),
-            there.reshape(1, *start.shape),
+            point.reshape(1, *start.shape),
+            following.reshape(1, *start.shape),
             (clock[:1], clock[1:]),
-            at_start=found.reshape(1, references, batch),
+            at_start=evaluation.reshape(1, references, batch),
         )
-        here = there
+        point = following
 
 
-def _moved(
-    at: Tensor, cost: Tensor, far: Tensor, whole: Tensor, step: int, moves: _Moves
+def _move(
+    at: Tensor, cost: Tensor, far: Tensor, total: Tensor, step: int, moves: _StepOptions
 ) -> Tensor:
     """Where the coordinates (M, n) are after ``step``, each a part of its way.
 
@@ -240,11 +256,13 @@ def _moved(
     room = high - at
     cost = shut(cost, at_most(room, 0.0).to(cost))
     room.mul_(far)
-    distance = room.sum(1, keepdim=True) - whole * (high - step / moves.steps)
-    enough = _ROUNDING * torch.finfo(far.dtype).eps * whole
+    distance = room.sum(1, keepdim=True) - total * (high - step / moves.steps)
+    enough = _ROUNDING * torch.finfo(far.dtype).eps * total
     moved = cheapest(
         cost, room, distance, enough, group_of(moves.fraction, far.shape[1]), moves.tie
     )
-    done = at_most(cost, moved.full)
-    way = torch.lerp(done.to(room), at_most(cost, moved.partly).maximum(done).to(room), moved.part)
-    return torch.lerp(at, at.new_tensor(high), way)
+    moved_fully = at_most(cost, moved.full)
+    moved_part = torch.lerp(
+        moved_fully.to(room), at_most(cost, moved.partly).maximum(moved_fully).to(room), moved.part
+    )
+    return torch.lerp(at, at.new_tensor(high), moved_part)

@@ -1,5 +1,4 @@
-"""The step that greedy paths share: the coordinates that cost least move first, group after group,
-until a distance is covered.
+"""The step of greedy paths: coordinates of least cost move first, until a distance is covered.
 
 Groups before the last go all the way that is open to them, the last goes a part of it, all alike;
 which they are is read off the costs:
@@ -40,12 +39,13 @@ def cheapest(
     """The step that covers ``distance`` (M, 1): ``group`` coordinates at a time, those next that
     ``cost`` (M, n) least.
 
-    room     (M, n) how far each may move; 0 for those whose cost is ``shut``
-    enough   (M, 1) distances that count as covered
-    tie      costs within this part of the dearest of a group move with it
-
     A negative distance is gone back by the first group. Each group is found by selection; nothing
     is sorted.
+
+    Args:
+        room: (M, n) how far each may move; 0 for those whose cost is ``shut``.
+        enough: (M, 1) distances that count as covered.
+        tie: costs within this part of the dearest of a group move with it.
     """
     full = partly = torch.full_like(distance, -torch.inf, dtype=cost.dtype)
     part = torch.zeros_like(distance)
@@ -68,13 +68,13 @@ def cheapest(
 
 def at_most(numbers: Tensor, limit: Tensor | float) -> Tensor:
     """1 where ``numbers`` (M, n) are at most ``limit``, else 0."""
-    found = torch.empty_like(numbers)
-    return torch.le(numbers, limit, out=found)
+    mask = torch.empty_like(numbers)
+    return torch.le(numbers, limit, out=mask)
 
 
-def shut(cost: Tensor, some: Tensor) -> Tensor:
-    """The cost (M, n), out of reach where ``some`` is 1."""
-    return torch.add(cost, some, alpha=torch.finfo(cost.dtype).max / 4)
+def shut(cost: Tensor, mask: Tensor) -> Tensor:
+    """The cost (M, n), out of reach where ``mask`` is 1."""
+    return torch.add(cost, mask, alpha=torch.finfo(cost.dtype).max / 4)
 
 
 def _within(limit: Tensor, tie: float) -> Tensor:

@@ -1,8 +1,7 @@
-"""The straight line, walked in steps that follow F: each line's own, or a schedule that was found
-once for all.
+"""Straight paths with uneven steps: placed by a scan of F on each line, or by a fitted schedule.
 
     pilot   F at N + 1 even positions of the line, forward passes only
-    clock   0 = t_0 ≤ t_1 ≤ … ≤ t_K = 1, close together where F changes       (``spacing.py``)
+    clock   0 = t_0 ≤ t_1 ≤ … ≤ t_K = 1, close together where F changes       (``line_scan``)
     γ       b + t_k (x − b), k = 0 … K
 
 Only the corners are moved along the line: the integral is that of the straight line, and a rule
@@ -30,19 +29,9 @@ from .base import Path
 
 @part
 class NonUniform(Path):
-    """γ(t) = b + t (x − b) in ``steps`` pieces whose lengths follow a pilot of F on the line, for
-    every reference and example its own.
+    """The straight line in steps whose lengths follow F on it.
 
-    steps  how many pieces (50)
-    pilot  how many even cells F is looked at in (50): one forward pass at each end of them, no
-           gradients
-    by     "change": every piece carries an equal share of Σ |ΔF|, as in Integrated Decision
-           Gradients and non-uniform interpolation; "left", "midpoint": lengths that bound the error
-           of the rule of that name best, from differences of the pilot's values
-    even   the part of the pieces that is spread evenly (a tenth), so that none is longer than 1 /
-           (even · steps): F may rest where ∇F does not, and a pilot may miss a change that begins
-           and ends inside a cell. With ``by="change", even=0`` every piece carries exactly 1/K of
-           the change
+        γ(t) = b + t (x − b), in ``steps`` pieces placed by a pilot of F on the line of every reference and example
 
     Any rule integrates any clock; one node to a piece (``Midpoint()``, ``Left()``) is where spacing
     helps, if F saturates or changes abruptly. A change that is smooth and rests on both sides even
@@ -50,15 +39,29 @@ class NonUniform(Path):
     and the last ends at the input, so that a rule's weights, the lengths of the pieces, add up to
     one whatever the pilot saw.
 
-    Cost: pilot + 1 values per reference, and one piece's nodes × steps gradients. Memory does not
-    grow with either.
+    Args:
+        steps: how many pieces (50).
+        pilot: how many even cells F is looked at in (50): one forward pass at each end of them, no
+            gradients.
+        by: "change": every piece carries an equal share of Σ |ΔF|, as in Integrated Decision
+            Gradients and non-uniform interpolation; "left", "midpoint": lengths that bound the
+            error of the rule of that name best, from differences of the pilot's values.
+        even: the part of the pieces that is spread evenly (a tenth), so that none is longer than 1
+            / (even · steps): F may rest where ∇F does not, and a pilot may miss a change that
+            begins and ends inside a cell. With ``by="change", even=0`` every piece carries exactly
+            1/K of the change.
 
-    Source: Bhat and Raychowdhury, "Non-Uniform Interpolation in Integrated Gradients for
-    Low-Latency Explainable-AI", ISCAS 2023 (arXiv 2302.11107); the sampler of Walker et al., AAAI
-    2024 (arXiv 2305.20052), whose published code leaves its place on the line where cells are
-    empty, so that samples come to lie in front of the decision they were meant for: here they do
-    not. Lengths that bound the error: Swain and Singhi (arXiv 2410.04118), in closed form and from
-    the input's own pilot.
+    Cost:
+        pilot + 1 values per reference, and one piece's nodes × steps gradients. Memory does not
+        grow with either.
+
+    References:
+        Bhat and Raychowdhury, "Non-Uniform Interpolation in Integrated Gradients for Low-Latency
+        Explainable-AI", ISCAS 2023 (arXiv 2302.11107); the sampler of Walker et al., AAAI 2024
+        (arXiv 2305.20052), whose published code leaves its place on the line where cells are empty,
+        so that samples come to lie in front of the decision they were meant for: here they do not.
+        Lengths that bound the error: Swain and Singhi (arXiv 2410.04118), in closed form and from
+        the input's own pilot.
     """
 
     steps: int = 50
@@ -99,19 +102,26 @@ class NonUniform(Path):
 
 @part
 class Scheduled(Path):
-    """γ(t) = b + t (x − b) cut at the positions of a schedule, the same for every reference and
-    example.
+    """The straight line, cut at the positions of a schedule.
 
-    clock   0 = t_0 < t_1 < … < t_K = 1, numbers or a tensor (K + 1,)
+        γ(t) = b + t (x − b), cut at the same positions for every reference and example
 
     ``Scheduled.fitted`` finds one that suits a model, on some inputs once; after that steps of
     different lengths cost no more than even ones. Memory does not grow with the number of steps.
-    Errors: ``InputError`` for a schedule that turns back or does not go from 0 to 1. Source of the
-    idea: Swain and Singhi, "RiemannOpt" (arXiv 2410.04118).
 
-    >>> import integrand as ig
-    >>> ig.paths.Scheduled((0.0, 0.5, 0.75, 1.0)).segments
-    3
+    Args:
+        clock: 0 = t_0 < t_1 < … < t_K = 1, numbers or a tensor (K + 1,).
+
+    Raises:
+        InputError: for a schedule that turns back or does not go from 0 to 1.
+
+    References:
+        Swain and Singhi, "RiemannOpt" (arXiv 2410.04118).
+
+    Example:
+        >>> import integrand as ig
+        >>> ig.paths.Scheduled((0.0, 0.5, 0.75, 1.0)).segments
+        3
     """
 
     clock: tuple[float, ...] | Tensor
@@ -151,15 +161,29 @@ class Scheduled(Path):
         by: str = "midpoint",
         even: float = EVEN,
     ) -> Scheduled:
-        """The schedule for lines from ``start`` (R, B, \\*s) to inputs ``end`` (B, \\*s), to be
-        used for others like them.
+        """Fit a schedule to some lines, to be used for others like them.
 
         As ``NonUniform`` places its steps, with the median over all lines of what it goes by
-        (``by``). Cost: pilot + 1 values per line, once.
+        (``by``).
+
+        Args:
+            field: the scalar explained.
+            start: (R, B, \\*s) where lines begin.
+            end: (B, \\*s) the inputs, where they end.
+            steps: as in ``NonUniform``.
+            pilot: as in ``NonUniform``.
+            by: as in ``NonUniform``.
+            even: as in ``NonUniform``.
+
+        Returns:
+            The schedule.
+
+        Cost:
+            pilot + 1 values per line, once.
         """
-        made = NonUniform(steps, pilot, by, even)  # refuses what cannot be
+        spacing = NonUniform(steps, pilot, by, even)  # refuses what cannot be
         with field.ready(), torch.no_grad():
-            values = look_along(field, start, end.expand_as(start), made.pilot)
+            values = look_along(field, start, end.expand_as(start), spacing.pilot)
         density = flattened(_DENSITIES[by](values.double()), 1).median(1).values
         return cls(quantiles(density, steps, even))
 

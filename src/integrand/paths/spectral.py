@@ -1,4 +1,4 @@
-"""Spectral paths: the strong components of the change enter first, the weak ones last.
+"""Spectral paths: strong components of the change enter first, weak ones last.
 
     x − b = Σ_i c_i,   s_i ∈ [0, 1] the strength of component i
     γ(α) = b + Σ_i φ_i(α) c_i,   φ_i(α) = gate( (α − τ_i) / ω ),   τ_i = (1 − ω)(1 − s_i)
@@ -41,31 +41,42 @@ GATES: dict[str, Gate] = {
 
 @part
 class Spectral(Path):
-    """γ(α) = b + Σ_i φ_i(α) c_i, components c_i of x − b, the strong ones first.
+    """Spectral path: components of x − b enter one after the other, strong ones first.
 
-    steps    how many pieces; the path is straight between its corners at α = 0, 1/steps, …, 1
-    overlap  ω in (0, 1], the part of the way that one component takes; 1 is the straight line
-    basis    what x − b is taken apart by: ``SVD(joint=False)``, ``DCT()``, ``Haar(levels=4)``,
-             ``Pyramid(levels=4)``, or a callable change (N, C, H, W) → ``Split``
-    gate     how a component enters: "linear", "cosine", "sigmoid" (steepness 12), "step" (at once,
-             half way through), or a function of progress that goes from 0 at 0 to 1 at 1 and never
-             back
+        γ(α) = b + Σ_i φ_i(α) c_i,   c_i the components of x − b
 
     For images (C, H, W), channels by themselves, and matrices (H, W). The path does not look at F.
     It leaves the box between b and x, and coordinates turn back; maps are complete, but pixels that
     F treats alike may get unlike shares. Once the weakest component is in, at 1 − (1 − ω)·min s,
     the path stands still, and such pieces cost nothing.
 
-    Cost: one decomposition of x − b, and one sum of components per corner. Memory does not grow
-    with steps. Errors: ``InputError`` for an overlap, a gate or strengths out of their range;
-    ``ShapeError`` for inputs that are no matrices. Source: Kim, Lim, Lee, Choi, "Spectral
-    Integrated Gradients for Coarse-to-Fine Feature Attribution", KDD 2026 (arXiv 2605.19607). Their
-    code takes ``steps`` points, one piece less. It allows ω = 0, with which the strongest component
-    is in from the start: its path does not begin at the baseline.
+    Args:
+        steps: how many pieces; the path is straight between its corners at α = 0, 1/steps, …, 1.
+        overlap: ω in (0, 1], the part of the way that one component takes; 1 is the straight line.
+        basis: what x − b is taken apart by: ``SVD(joint=False)``, ``DCT()``, ``Haar(levels=4)``,
+            ``Pyramid(levels=4)``, or a callable change (N, C, H, W) → ``Split``.
+        gate: how a component enters: "linear", "cosine", "sigmoid" (steepness 12), "step" (at once,
+            half way through), or a function of progress that goes from 0 at 0 to 1 at 1 and never
+            back.
 
-    >>> import integrand as ig
-    >>> ig.paths.Spectral(100, basis=ig.paths.Haar(3))
-    Spectral(100, basis=Haar(3))
+    Raises:
+        InputError: for an overlap, a gate or strengths out of their range.
+        ShapeError: for inputs that are no matrices.
+
+    Cost:
+        One decomposition of x − b, and one sum of components per corner. Memory does not grow with
+        steps.
+
+    References:
+        Kim, Lim, Lee, Choi, "Spectral Integrated Gradients for Coarse-to-Fine Feature Attribution",
+        KDD 2026 (arXiv 2605.19607). Their code takes ``steps`` points, one piece less. It allows ω
+        = 0, with which the strongest component is in from the start: its path does not begin at the
+        baseline.
+
+    Example:
+        >>> import integrand as ig
+        >>> ig.paths.Spectral(100, basis=ig.paths.Haar(3))
+        Spectral(100, basis=Haar(3))
     """
 
     steps: int = 200
@@ -130,8 +141,8 @@ class Spectral(Path):
             points = begin + split.compose(gates)
             # Where everything is in, the path is at x: not at b + the sum of the components, which
             # rounds.
-            there = (gates == 1).reshape(*gates.shape[:2], -1).all(2)[..., None, None, None]
-            return torch.where(there, finish, points).reshape(-1, *start.shape)
+            arrived = (gates == 1).reshape(*gates.shape[:2], -1).all(2)[..., None, None, None]
+            return torch.where(arrived, finish, points).reshape(-1, *start.shape)
 
         for clock, points in in_blocks(self.steps, start.numel(), start.device, corners):
             yield polyline(points, clock.to(start))

@@ -1,4 +1,4 @@
-"""The straight line."""
+"""The straight-line path."""
 
 from __future__ import annotations
 
@@ -18,12 +18,16 @@ from .base import Path
 
 @part
 class Straight(Path):
-    """γ(t) = b + t (x − b), cut into ``segments`` equal pieces.
+    """The straight line, cut into equal segments.
+
+        γ(t) = b + t (x − b), in ``segments`` equal pieces
 
     One piece is enough for any rule with nodes of its own; several make composite rules of one-node
     ones (``Straight(50)`` with ``Midpoint()`` is the 50-point midpoint rule). Memory does not grow
-    with ``segments``. Source: Sundararajan, Taly, Yan, "Axiomatic Attribution for Deep Networks",
-    2017.
+    with ``segments``.
+
+    References:
+        Sundararajan, Taly, Yan, "Axiomatic Attribution for Deep Networks", 2017.
     """
 
     segments: int = 1
@@ -50,8 +54,8 @@ class Straight(Path):
         step = end - start
         for first in range(0, self.segments, most):
             last = min(first + most, self.segments)
-            whole = torch.arange(first, last + 1, dtype=torch.float64) / self.segments
-            clock = whole.to(start)
+            fractions = torch.arange(first, last + 1, dtype=torch.float64) / self.segments
+            clock = fractions.to(start)
             points = start + clock.reshape(-1, *(1,) * start.ndim) * step
             if last == self.segments:
                 points[-1] = end  # not b + (x − b), which rounds

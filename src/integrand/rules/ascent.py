@@ -1,4 +1,5 @@
-"""The largest gradients met on climbs that start along the way."""
+"""Geometrically guided IG: the largest gradients found by gradient ascent from points of the
+path."""
 
 from __future__ import annotations
 
@@ -20,23 +21,29 @@ _BLOCK_ELEMENTS = 1 << 23  # climbs are made in blocks of about this many number
 
 @part
 class Ascent(Rule):
-    """Not an integral: from ``steps`` + 1 points of a segment climb F, and keep the largest
-    gradient of each feature.
+    """The largest gradient of each feature, on ascents of F from points of a segment (GGIG).
+
+    This is not an integral; ascents start from ``steps`` + 1 points.
 
         P_i = start + (i/m) (end − start),  i = 0 … m        P_i ← P_i + rate ∇F(P_i),  ``iterations`` − 1 times
         M_i = max over the climb of ∇F(P_i), feature by feature (the first at the point itself)
         share = max_i M_i, or the trapezoid rule's mean of them, or their plain mean
 
-    steps, iterations  m, and gradients per climb
-    rate               of a step, in units of input² per unit of F
-    gather             over the points: "max", "trapezoid" or "mean"
-    signed             the largest gradient, as published, which prefers positive ones; False: the
-                       largest |∇F|
-
     The share has the units of a gradient: it is not multiplied by the way from start to end, and a
-    segment without a length has none. It adds up to nothing. Cost: (steps + 1) · iterations
-    gradients; memory does not grow with either. Source: Rahman, Lewis, Plis, "Geometrically Guided
-    Integrated Gradients", arXiv 2206.05903.
+    segment without a length has none. It adds up to nothing.
+
+    Args:
+        steps, iterations: m, and gradients per climb.
+        rate: of a step, in units of input² per unit of F.
+        gather: over the points: "max", "trapezoid" or "mean".
+        signed: the largest gradient, as published, which prefers positive ones; False: the largest
+            |∇F|.
+
+    Cost:
+        (steps + 1) · iterations gradients; memory does not grow with either.
+
+    References:
+        Rahman, Lewis, Plis, "Geometrically Guided Integrated Gradients", arXiv 2206.05903.
     """
 
     steps: int = 50
@@ -76,21 +83,21 @@ class Ascent(Rule):
         leading, inner = segment.leading, segment.start.shape[3:]
         share = segment.start.new_zeros(math.prod(leading), *inner)
         start, end = (corner.reshape(-1, *inner) for corner in (segment.start, segment.end))
-        each = max(1, inner.numel())
-        for rows in torch.split(segment.moving(), max(1, _BLOCK_ELEMENTS // each)):
+        per_point = max(1, inner.numel())
+        for rows in torch.split(segment.moving(), max(1, _BLOCK_ELEMENTS // per_point)):
             if not len(rows):
                 continue
             begin, finish, example = start[rows], end[rows], rows % leading[2]
-            most = max(1, _BLOCK_ELEMENTS // (each * len(rows)))
+            most = max(1, _BLOCK_ELEMENTS // (per_point * len(rows)))
             for first in range(0, self.steps + 1, most):
                 node = torch.arange(first, min(first + most, self.steps + 1), device=rows.device)
                 at = (node.to(torch.float64) / self.steps).to(share).reshape(-1, *(1,) * begin.ndim)
                 points = torch.lerp(begin, finish, at).flatten(0, 1)
-                found = self._climb(field, points, example.repeat(len(node))).reshape(
+                gradients = self._climb(field, points, example.repeat(len(node))).reshape(
                     len(node), *begin.shape
                 )
                 share[rows] = _GATHER[self.gather](
-                    self.steps, node, found, share[rows] if first else None
+                    self.steps, node, gradients, share[rows] if first else None
                 )
         return share.reshape(*leading, *inner)
 
@@ -111,31 +118,31 @@ _Gather = Callable[[int, Tensor, Tensor, Tensor | None], Tensor]
 """(m, nodes (n,), found (n, rows, \\*s), what was gathered before) → what is gathered now."""
 
 
-def _largest(steps: int, node: Tensor, found: Tensor, before: Tensor | None) -> Tensor:
-    largest = found.amax(0)
+def _running_max(steps: int, node: Tensor, gradients: Tensor, before: Tensor | None) -> Tensor:
+    largest = gradients.amax(0)
     return largest if before is None else torch.maximum(before, largest)
 
 
-def _weighed(weight: Callable[[int, Tensor], Tensor]) -> _Gather:
-    def gathered(steps: int, node: Tensor, found: Tensor, before: Tensor | None) -> Tensor:
-        own = torch.einsum("n,n...->...", weight(steps, node).to(found), found)
-        return own if before is None else before + own
+def _weighted_sum(weight: Callable[[int, Tensor], Tensor]) -> _Gather:
+    def gathered(steps: int, node: Tensor, gradients: Tensor, before: Tensor | None) -> Tensor:
+        weighted = torch.einsum("n,n...->...", weight(steps, node).to(gradients), gradients)
+        return weighted if before is None else before + weighted
 
     return gathered
 
 
-def _trapezoid(steps: int, node: Tensor) -> Tensor:
+def _trapezoid_weights(steps: int, node: Tensor) -> Tensor:
     ends = (node == 0) | (node == steps)
     # Of two Python numbers torch.where would make the default type, float32, and round both.
     return torch.where(ends, 0.5, 1.0).double() / steps
 
 
-def _even(steps: int, node: Tensor) -> Tensor:
+def _even_weights(steps: int, node: Tensor) -> Tensor:
     return torch.full((len(node),), 1 / (steps + 1), dtype=torch.float64, device=node.device)
 
 
 _GATHER: dict[str, _Gather] = {
-    "max": _largest,
-    "trapezoid": _weighed(_trapezoid),
-    "mean": _weighed(_even),
+    "max": _running_max,
+    "trapezoid": _weighted_sum(_trapezoid_weights),
+    "mean": _weighted_sum(_even_weights),
 }

@@ -1,4 +1,4 @@
-"""What a rule is, and the one loop over nodes that every rule with nodes uses.
+"""Base class of rules, and the loop over nodes that all rules with nodes use.
 
 A rule is any callable ``(field, segment) -> share (K, R, B, \\*s)``: what the path's piece
 contributes to the attribution. Shares, not gradients, leave a rule, because not every way of giving
@@ -27,7 +27,7 @@ from ..fields import Field
 
 @dataclass(frozen=True, eq=False)
 class Integrated:
-    """A share, and what its rule knows about it.
+    """A share, with its error estimate and the values of F its rule came by.
 
     share (K, R, B, \\*s);  error (K, R, B) the estimated L2 error, NaN where the rule estimates
                             none
@@ -45,11 +45,11 @@ class Integrated:
     noise: Tensor | None = None
 
     @classmethod
-    def ensure(cls, found: Tensor | Integrated) -> Integrated:
-        """A bare tensor is a share whose error nobody estimated."""
-        if isinstance(found, Integrated):
-            return found
-        return cls(found, found.new_full(found.shape[:3], float("nan")))
+    def ensure(cls, result: Tensor | Integrated) -> Integrated:
+        """Wrap a bare tensor; its error estimate is NaN (unknown)."""
+        if isinstance(result, Integrated):
+            return result
+        return cls(result, result.new_full(result.shape[:3], float("nan")))
 
 
 Table = tuple[tuple[float, ...], tuple[float, ...]]
@@ -57,7 +57,7 @@ Table = tuple[tuple[float, ...], tuple[float, ...]]
 
 
 class RuleLike(Protocol):
-    """Whatever can be called as a rule."""
+    """Anything callable as a rule: ``(field, segment) -> share``."""
 
     def __call__(self, field: Field, segment: Segment) -> Tensor | Integrated: ...
 
@@ -140,7 +140,7 @@ class _StrangerRule(Stranger, Rule):
 
 
 def as_rule(rule: RuleLike) -> Rule:
-    """A rule as it is, or a user's callable as one, with what it says of itself."""
+    """Convert to a ``Rule``; a user's callable is wrapped, and keeps the attributes it declares."""
     return rule if isinstance(rule, Rule) else _StrangerRule(rule)
 
 
@@ -170,7 +170,9 @@ def least_norm(moving: Tensor) -> Tensor:
 def mean_gradient(
     field: Field, segment: Segment, nodes: Tensor, weights: Tensor, credit: Credit | None = None
 ) -> Tensor:
-    """Σ_q w_q ∇F(start + t_q (end − start)) → (K, R, B, \\*s), in float32 at least.
+    """The weighted mean of gradients at nodes of each piece.
+
+        Σ_q w_q ∇F(start + t_q (end − start)) → (K, R, B, \\*s), in float32 at least
 
     Nodes, weights and ``credit`` are those of ``mean_gradients``.
     """
@@ -197,12 +199,12 @@ def mean_gradients(
     """
     leading = segment.leading
     inner = segment.start.shape[3:]
-    every = math.prod(leading)
-    mean = segment.start.new_zeros(groups * every, *inner)
+    total_rows = math.prod(leading)
+    mean = segment.start.new_zeros(groups * total_rows, *inner)
     place = segment.moving()
     if not len(nodes) or not len(place):
         return mean.reshape(groups, *leading, *inner)
-    begins, finishes = _picker(segment.start, place), _picker(segment.end, place)
+    begins, finishes = row_picker(segment.start, place), row_picker(segment.end, place)
     t, w = (_per_row(numbers, leading, place) for numbers in (nodes, weights))
     rows, group = len(place), group.to(place.device)
     example = (place % leading[2]).repeat(len(nodes))
@@ -210,31 +212,33 @@ def mean_gradients(
     def whole(part: slice) -> bool:
         """Whether a part is a number of nodes for all rows, as most are: then nothing need be
         picked, it is broadcast."""
-        return rows == every and part.start % rows == 0 and part.stop % rows == 0
+        return rows == total_rows and part.start % rows == 0 and part.stop % rows == 0
 
     def make(part: slice) -> Tensor:
         if whole(part):
             at = t[part].reshape(-1, *leading, *(1,) * len(inner))
             return torch.lerp(segment.start, segment.end, at).flatten(0, 3)
-        which = torch.arange(part.start, part.stop, device=place.device) % rows
-        begin = begins(which)
-        return torch.lerp(begin, finishes(which), over(t[part], begin))
+        row = torch.arange(part.start, part.stop, device=place.device) % rows
+        begin = begins(row)
+        return torch.lerp(begin, finishes(row), over(t[part], begin))
 
-    def add(part: slice, found: Evaluation) -> None:
-        which = torch.arange(part.start, part.stop, device=place.device) % rows
-        gradient = found.gradient if credit is None else credit(found.gradient, place[which])
+    def add(part: slice, evaluation: Evaluation) -> None:
+        row = torch.arange(part.start, part.stop, device=place.device) % rows
+        gradient = (
+            evaluation.gradient if credit is None else credit(evaluation.gradient, place[row])
+        )
         weighted = gradient * over(w[part], gradient)
         if groups == 1 and whole(part):
             mean.add_(weighted.reshape(-1, *mean.shape).sum(0))
         else:
             node = torch.arange(part.start, part.stop, device=place.device) // rows
-            mean.index_add_(0, group[node] * every + place[which], weighted)
+            mean.index_add_(0, group[node] * total_rows + place[row], weighted)
 
     field.stream(example, make, add, segment.start[0, 0, 0], whole=rows)
     return mean.reshape(groups, *leading, *inner)
 
 
-def _picker(points: Tensor, place: Tensor) -> Callable[[Tensor], Tensor]:
+def row_picker(points: Tensor, place: Tensor) -> Callable[[Tensor], Tensor]:
     """Points (K, R, B, \\*s) → a function that picks those numbered ``place[which]`` over (K, R,
     B), copying no others."""
     try:
@@ -243,8 +247,8 @@ def _picker(points: Tensor, place: Tensor) -> Callable[[Tensor], Tensor]:
         RuntimeError
     ):  # broadcast over references or examples: a flat one would be as many copies
         k, r, b = torch.unravel_index(place, points.shape[:3])
-        return lambda which: points[k[which], r[which], b[which]]
-    return lambda which: flat[place[which]]
+        return lambda row: points[k[row], r[row], b[row]]
+    return lambda row: flat[place[row]]
 
 
 def _per_row(numbers: Tensor, leading: tuple[int, int, int], place: Tensor) -> Tensor:

@@ -1,5 +1,4 @@
-"""Rules that give credit otherwise than by displacement times gradient; ``IDGI`` (IDGI) has a file
-of its own.
+"""Integrated Decision Gradients, and rescaling of shares to completeness.
 
     Decision    ∫ g ⊙ γ' · dF/dα dα                           gradients count as much as F moves where they are taken (IDG)
     Rescaled    share · ΔF / Σ share                          any rule, made to add up
@@ -29,7 +28,7 @@ from .endpoints import ends_of
 
 @part
 class IntegratedDecisionGradients(Rule):
-    """Gradients that count as much as F moves where they are taken (Integrated Decision Gradients).
+    """Integrated Decision Gradients (IDG): gradients weighed by how fast F changes on the path.
 
         share_i = ∫ g_i γ_i' · φ' dα,   φ(α) = F(γ(α)),   φ' = g · γ'
 
@@ -40,12 +39,16 @@ class IntegratedDecisionGradients(Rule):
     gradient. ``pilot=1`` leaves the steps even. α is the path's clock: on a path of several
     segments, each takes ``steps`` nodes of its own.
 
-    Cost: ``steps`` gradients and ``pilot`` + 1 values. Error O(1/steps²) for smooth F. Source:
-    Walker et al., "Integrated Decision Gradients", AAAI 2024 (arXiv 2305.20052). The authors' code
-    deviates: its sampler places steps by slopes that are shifted to begin at zero and skips cells
-    without samples without moving on, so that where F is flat at first all samples fall in front of
-    the decision (nothing is then explained); φ' is a backward difference; and the mean over steps
-    is divided by their number once more. Here the integral is what is computed.
+    Cost:
+        ``steps`` gradients and ``pilot`` + 1 values. Error O(1/steps²) for smooth F.
+
+    References:
+        Walker et al., "Integrated Decision Gradients", AAAI 2024 (arXiv 2305.20052). The authors'
+        code deviates: its sampler places steps by slopes that are shifted to begin at zero and
+        skips cells without samples without moving on, so that where F is flat at first all samples
+        fall in front of the decision (nothing is then explained); φ' is a backward difference; and
+        the mean over steps is divided by their number once more. Here the integral is what is
+        computed.
     """
 
     steps: int = 50
@@ -83,8 +86,8 @@ class IntegratedDecisionGradients(Rule):
 
         begins, ends = segment.clock
         mean = mean_gradient(field, segment, nodes, weights, by_slope)
-        found = Integrated.ensure(mean.mul_(step) / over((ends - begins).to(step), step))
-        return Integrated(found.share, found.error, values[0], values[-1])
+        integrated = Integrated.ensure(mean.mul_(step) / over((ends - begins).to(step), step))
+        return Integrated(integrated.share, integrated.error, values[0], values[-1])
 
 
 @part
@@ -99,8 +102,9 @@ class Rescaled(Rule):
     residual then tells. A factor is only as good as the sum it divides by: shares that nearly
     cancel are blown up.
 
-    Cost: that of the rule, and F at ends that neither it nor the path has come by. Error: the
-    rule's, scaled alike.
+    Cost:
+        That of the rule, and F at ends that neither it nor the path has come by. Error: the rule's,
+        scaled alike.
     """
 
     rule: Adopted[RuleLike, Rule] = Adopted(as_rule, IntegratedDecisionGradients())
@@ -134,11 +138,14 @@ class Rescaled(Rule):
         return self.rule.table()
 
     def __call__(self, field: Field, segment: Segment) -> Integrated:
-        found = Integrated.ensure(self.rule(field, segment))
-        begin, end = ends_of(field, segment, found)
-        whole = total(found.share, 3)
-        smallest = torch.finfo(whole.dtype).eps ** 0.5 * total(found.share.abs(), 3)
-        factor = torch.where(whole.abs() > smallest, (end - begin) / whole, 1)
+        integrated = Integrated.ensure(self.rule(field, segment))
+        begin, end = ends_of(field, segment, integrated)
+        summed = total(integrated.share, 3)
+        smallest = torch.finfo(summed.dtype).eps ** 0.5 * total(integrated.share.abs(), 3)
+        factor = torch.where(summed.abs() > smallest, (end - begin) / summed, 1)
         return Integrated(
-            found.share * over(factor, found.share), found.error * factor.abs(), begin, end
+            integrated.share * over(factor, integrated.share),
+            integrated.error * factor.abs(),
+            begin,
+            end,
         )

@@ -1,5 +1,5 @@
-"""F at the ends of pieces: what the path or a rule knows of it, what neighbours know, and what has
-to be asked for."""
+"""Values of F at the ends of pieces: known from the path, the rule or neighbours, else
+evaluated."""
 
 from __future__ import annotations
 
@@ -8,7 +8,7 @@ from torch import Tensor
 
 from ..core.segment import Evaluation, Segment
 from ..fields import Field
-from .base import Integrated, _picker
+from .base import Integrated, row_picker
 
 
 def moving_pieces(segment: Segment) -> Tensor:
@@ -30,10 +30,10 @@ def filled(field: Field, points: Tensor, known: Tensor, wanted: Tensor) -> Tenso
     place, values = wanted.reshape(-1).nonzero()[:, 0], known.reshape(-1).clone()
     if not len(place):
         return values.reshape(known.shape)
-    pick = _picker(points, place)
+    pick = row_picker(points, place)
 
-    def use(part: slice, found: Evaluation) -> None:
-        values[place[part]] = found.value
+    def use(part: slice, evaluation: Evaluation) -> None:
+        values[place[part]] = evaluation.value
 
     def make(part: slice) -> Tensor:
         return pick(torch.arange(part.start, part.stop, device=place.device))
@@ -42,12 +42,12 @@ def filled(field: Field, points: Tensor, known: Tensor, wanted: Tensor) -> Tenso
     return values.reshape(known.shape)
 
 
-def ends_of(field: Field, segment: Segment, found: Integrated) -> tuple[Tensor, Tensor]:
+def ends_of(field: Field, segment: Segment, integrated: Integrated) -> tuple[Tensor, Tensor]:
     """F at both ends of every piece that moves (K, R, B): what the path or the rule knows, the rest
     evaluated."""
     begin, end = (
-        _known(segment.at_start, found.begin, found),
-        _known(segment.at_end, found.end, found),
+        _known(segment.at_start, integrated.begin, integrated),
+        _known(segment.at_end, integrated.end, integrated),
     )
     moving = moving_pieces(segment).reshape(segment.leading)
     chained = is_chained(segment)
@@ -59,9 +59,9 @@ def ends_of(field: Field, segment: Segment, found: Integrated) -> tuple[Tensor, 
     return begin, filled(field, segment.end, end, moving & end.isnan())
 
 
-def _known(paid: Evaluation | None, seen: Tensor | None, found: Integrated) -> Tensor:
+def _known(paid: Evaluation | None, from_rule: Tensor | None, integrated: Integrated) -> Tensor:
     """F at one end of the pieces (K, R, B), from the path or from the rule; NaN where neither knows
     it."""
     if paid is not None:
         return paid.value
-    return torch.full_like(found.error, float("nan")) if seen is None else seen
+    return torch.full_like(integrated.error, float("nan")) if from_rule is None else from_rule

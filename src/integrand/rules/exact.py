@@ -1,4 +1,4 @@
-"""No nodes at all."""
+"""Exact integration by fields with a closed form."""
 
 from __future__ import annotations
 
@@ -12,10 +12,15 @@ from .base import Rule
 
 @part
 class Exact(Rule):
-    """The field's own closed form of the share, where it has one (trees, Gaussian processes, linear
-    fields).
+    """The field's own closed form of the share.
 
-    Cost: no gradients. Errors: ``NoShare`` for fields without a closed form.
+    Trees, Gaussian processes and linear fields have one.
+
+    Raises:
+        NoShare: for fields without a closed form.
+
+    Cost:
+        No gradients.
     """
 
     gradients = 0

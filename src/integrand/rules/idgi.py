@@ -1,4 +1,4 @@
-"""The change of F over each piece, shared out along the gradient (IDGI)."""
+"""IDGI: the change of F over each piece, distributed by the squared gradient."""
 
 from __future__ import annotations
 
@@ -13,14 +13,15 @@ from ..core.shapes import over
 from ..core.values import part
 from ..errors import InputError
 from ..fields import Field
-from .base import Integrated, Rule, Table, _picker
+from .base import Integrated, Rule, Table, row_picker
 from .endpoints import filled, is_chained, moving_pieces
 
 
 @part
 class IDGI(Rule):
-    """The change of F over each of ``n`` equal pieces p_k → p_{k+1}, shared out by the squared
-    gradient at p_k (IDGI).
+    """IDGI: the change of F over each of ``n`` equal pieces, distributed by the squared gradient.
+
+    The gradient is taken at the start p_k of each piece p_k → p_{k+1}.
 
         share_i = Σ_k g_i(p_k)² / ‖g(p_k)‖² · (F(p_{k+1}) − F(p_k))
 
@@ -31,15 +32,20 @@ class IDGI(Rule):
     is no direction to give credit along: nothing is given, and the change over that piece is left
     to the residual.
 
-    Cost: n gradients, of which the path may have paid for the first; F comes free with them, and at
-    the end of the last piece, where the path does not know it, for one value. Memory does not grow
-    with n. Source: Yang, Wang, Bilgic, "IDGI: A Framework to Eliminate Explanation Noise from
-    Integrated Gradients", CVPR 2023.
+    Cost:
+        n gradients, of which the path may have paid for the first; F comes free with them, and at
+        the end of the last piece, where the path does not know it, for one value. Memory does not
+        grow with n.
 
-    >>> import torch, integrand as ig
-    >>> method = ig.Method(rule=ig.rules.IDGI(4))
-    >>> method(ig.fields.Linear(torch.tensor([1.0, 2.0])), torch.ones(1, 2)).values
-    tensor([[0.6000, 2.4000]])
+    References:
+        Yang, Wang, Bilgic, "IDGI: A Framework to Eliminate Explanation Noise from Integrated
+        Gradients", CVPR 2023.
+
+    Example:
+        >>> import torch, integrand as ig
+        >>> method = ig.Method(rule=ig.rules.IDGI(4))
+        >>> method(ig.fields.Linear(torch.tensor([1.0, 2.0])), torch.ones(1, 2)).values
+        tensor([[0.6000, 2.4000]])
     """
 
     n: int = 1
@@ -61,55 +67,60 @@ class IDGI(Rule):
         return tuple(q / self.n for q in range(self.n)), (1 / self.n,) * self.n
 
     def __call__(self, field: Field, segment: Segment) -> Integrated:
-        seen = _Seen.of(field, segment, self.n)
+        node_values = _NodeValues.of(field, segment, self.n)
         share = segment.start.new_zeros(segment.start.shape).flatten(0, 2)
-        self._stream(field, segment, seen, share)
+        self._stream(field, segment, node_values, share)
         if segment.at_start is not None:
-            piece, lane = seen.moving.nonzero(as_tuple=True)
+            piece, lane = node_values.moving.nonzero(as_tuple=True)
             first = _Nodes(piece, lane, torch.zeros_like(piece))
             if len(piece):
-                _give(
+                _add_credit(
                     share,
-                    seen,
+                    node_values,
                     first,
-                    segment.at_start.gradient.flatten(0, 2)[first.place(seen.lanes)],
+                    segment.at_start.gradient.flatten(0, 2)[first.place(node_values.lanes)],
                 )
-        found = Integrated.ensure(share.reshape(segment.start.shape))
+        integrated = Integrated.ensure(share.reshape(segment.start.shape))
         return Integrated(
-            found.share,
-            found.error,
-            seen.begin.reshape(segment.leading),
-            seen.end.reshape(segment.leading),
+            integrated.share,
+            integrated.error,
+            node_values.begin.reshape(segment.leading),
+            node_values.end.reshape(segment.leading),
         )
 
-    def _stream(self, field: Field, segment: Segment, seen: _Seen, share: Tensor) -> None:
+    def _stream(
+        self, field: Field, segment: Segment, node_values: _NodeValues, share: Tensor
+    ) -> None:
         """Credit at every node that the path has not paid for.
 
         From the last piece to the first: then F at the end of a piece is known when its gradient
         comes, and no gradient waits for it.
         """
         first = 0 if segment.at_start is None else 1
-        free = seen.moving[:, None].expand(-1, self.n - first, -1)
+        free = node_values.moving[:, None].expand(-1, self.n - first, -1)
         piece, node, lane = (numbers.flip(0) for numbers in free.nonzero(as_tuple=True))
         if not len(piece):
             return
         nodes = _Nodes(piece, lane, node + first)
         begins, finishes = (
-            _picker(side, nodes.place(seen.lanes)) for side in (segment.start, segment.end)
+            row_picker(side, nodes.place(node_values.lanes))
+            for side in (segment.start, segment.end)
         )
         times = (torch.arange(self.n, dtype=torch.float64) / self.n).to(segment.start)
 
         def make(part: slice) -> Tensor:
-            which = torch.arange(part.start, part.stop, device=piece.device)
-            begin = begins(which)
-            return torch.lerp(begin, finishes(which), over(times[nodes.at(part).node], begin))
+            row = torch.arange(part.start, part.stop, device=piece.device)
+            begin = begins(row)
+            return torch.lerp(begin, finishes(row), over(times[nodes.at(part).node], begin))
 
-        def use(part: slice, found: Evaluation) -> None:
-            some = nodes.at(part)
-            seen.values[seen.here(some)] = found.value
-            _give(share, seen, some, found.gradient)
+        def use(part: slice, evaluation: Evaluation) -> None:
+            chunk = nodes.at(part)
+            node_values.values[node_values.place(chunk)] = evaluation.value
+            _add_credit(share, node_values, chunk, evaluation.gradient)
 
-        field.stream(lane % segment.leading[2], make, use, segment.start[0, 0, 0], whole=seen.lanes)
+        field.stream(
+            lane % segment.leading[2], make, use, segment.start[0, 0, 0], whole=node_values.lanes
+        )
 
 
 @dataclass(frozen=True, eq=False)
@@ -130,13 +141,15 @@ class _Nodes:
 
 
 @dataclass(frozen=True, eq=False)
-class _Seen:
+class _NodeValues:
     """F at the nodes of all pieces that move, as far as it is known: the path's, what was asked
     for, and what came with gradients.
 
-    values  (K·(n+1)·R·B,) F at the n nodes of every piece and at its end, NaN where it is not known;  moving (K, R·B)
-    after   (K, R·B) where F at the end of each piece stands: where the next piece that moves begins
-            with it, the place of that
+    Attributes:
+        values: (K·(n+1)·R·B,) F at the n nodes of every piece and at its end, NaN where it is not
+            known;  moving (K, R·B).
+        after: (K, R·B) where F at the end of each piece stands: where the next piece that moves
+            begins with it, the place of that.
     """
 
     n: int
@@ -145,21 +158,21 @@ class _Seen:
     after: Tensor
 
     @classmethod
-    def of(cls, field: Field, segment: Segment, n: int) -> _Seen:
+    def of(cls, field: Field, segment: Segment, n: int) -> _NodeValues:
         """What the path has paid for, and F at ends that come with no gradient."""
         pieces, references, batch = segment.leading
         lanes = references * batch
         moving = moving_pieces(segment)
-        after = _after(segment, moving, n)
+        after = _next_places(segment, moving, n)
         value = segment.start.new_full((pieces, n + 1, lanes), float("nan"))
         if segment.at_start is not None:
             value[:, 0] = segment.at_start.value.reshape(pieces, lanes)
         if segment.at_end is not None:
             value[:, n] = segment.at_end.value.reshape(pieces, lanes)
         else:
-            wanted = moving & (after == _numbers(after, n))
-            own = value[:, n].reshape(segment.leading)
-            value[:, n] = filled(field, segment.end, own, wanted).reshape(pieces, lanes)
+            wanted = moving & (after == _end_places(after, n))
+            end_values = value[:, n].reshape(segment.leading)
+            value[:, n] = filled(field, segment.end, end_values, wanted).reshape(pieces, lanes)
         return cls(n, value.reshape(-1), moving, after)
 
     @property
@@ -176,26 +189,26 @@ class _Seen:
         """F where each piece ends (K, R·B)."""
         return self.values[self.after]
 
-    def here(self, nodes: _Nodes) -> Tensor:
+    def place(self, nodes: _Nodes) -> Tensor:
         """Where F at these nodes stands (N,)."""
         return (nodes.piece * (self.n + 1) + nodes.node) * self.lanes + nodes.lane
 
     def change(self, nodes: _Nodes) -> Tensor:
         """By how much F changes from each node to the one after it (N,)."""
-        here = self.here(nodes)
+        place = self.place(nodes)
         onward = torch.where(
-            nodes.node == self.n - 1, self.after[nodes.piece, nodes.lane], here + self.lanes
+            nodes.node == self.n - 1, self.after[nodes.piece, nodes.lane], place + self.lanes
         )
-        return self.values[onward] - self.values[here]
+        return self.values[onward] - self.values[place]
 
 
-def _give(share: Tensor, seen: _Seen, nodes: _Nodes, gradient: Tensor) -> None:
+def _add_credit(share: Tensor, node_values: _NodeValues, nodes: _Nodes, gradient: Tensor) -> None:
     """Each change of F, shared out along the gradient (N, \\*s) at the node before it."""
-    credit = _portions(gradient) * over(seen.change(nodes), gradient)
-    share.index_add_(0, nodes.place(seen.lanes), credit)
+    credit = _squared_portions(gradient) * over(node_values.change(nodes), gradient)
+    share.index_add_(0, nodes.place(node_values.lanes), credit)
 
 
-def _portions(gradient: Tensor) -> Tensor:
+def _squared_portions(gradient: Tensor) -> Tensor:
     """g² / ‖g‖² per row (N, \\*s), zero where g is; scaled first, so that the squares of small
     gradients do not vanish."""
     flat = gradient.reshape(len(gradient), -1)
@@ -204,7 +217,7 @@ def _portions(gradient: Tensor) -> Tensor:
     return (squares / squares.sum(1, keepdim=True).clamp_min(1)).reshape(gradient.shape)
 
 
-def _numbers(after: Tensor, n: int) -> Tensor:
+def _end_places(after: Tensor, n: int) -> Tensor:
     """Where F at the end of each piece stands in a table (K, n + 1, R·B) that has a place of its
     own for it."""
     pieces, lanes = after.shape
@@ -212,15 +225,15 @@ def _numbers(after: Tensor, n: int) -> Tensor:
     return places.reshape(pieces, n + 1, lanes)[:, n]
 
 
-def _after(segment: Segment, moving: Tensor, n: int) -> Tensor:
+def _next_places(segment: Segment, moving: Tensor, n: int) -> Tensor:
     """The same, but where the next piece that moves begins with it, the place of that: it comes
     free with its gradient."""
     pieces, lanes = moving.shape
-    own = _numbers(moving, n)
+    own_places = _end_places(moving, n)
     if segment.at_end is not None or not is_chained(segment):
-        return own
+        return own_places
     number = torch.arange(pieces, device=moving.device)[:, None]
     coming = torch.where(moving, number, pieces).flip(0).cummin(0).values.flip(0)[1:]
-    coming = torch.cat([coming, torch.full_like(own[:1], pieces)])
+    coming = torch.cat([coming, torch.full_like(own_places[:1], pieces)])
     lane = torch.arange(lanes, device=moving.device)
-    return torch.where(coming < pieces, coming * (n + 1) * lanes + lane, own)
+    return torch.where(coming < pieces, coming * (n + 1) * lanes + lane, own_places)

@@ -1,4 +1,4 @@
-"""Random nodes."""
+"""Monte Carlo integration with stratified random nodes."""
 
 from __future__ import annotations
 
@@ -19,15 +19,23 @@ _FREEDOM = 16  # degrees of freedom that the error of a share, or of all shares 
 
 @part
 class MonteCarlo(Rule):
-    """``n`` random nodes per segment and reference, stratified: unbiased for every n.
+    """Monte Carlo integration: ``n`` stratified random nodes per segment, unbiased for every n.
+
+    Every reference has nodes of its own.
 
     All R·n draws of a segment share [0, 1]: each takes one of R·n equal strata, in random order, at
     a random place inside (Latin hypercube), so the draws of different references complement one
     another. The draws are the same for every example. With two nodes or more the share comes with
     its standard error, read off how groups of nodes differ (strata that make it smaller are not
     seen); one node says nothing of its own error. Error O((Rn)^{-3/2}) where references do not
-    matter, O((Rn)^{-1/2}) where they do. Cost: n gradients. Source: sampling of Expected Gradients
-    (Erion et al., 2021), with strata instead of independent draws.
+    matter, O((Rn)^{-1/2}) where they do.
+
+    Cost:
+        n gradients.
+
+    References:
+        Sampling of Expected Gradients (Erion et al., 2021), with strata instead of independent
+        draws.
     """
 
     n: int = 1

@@ -1,4 +1,4 @@
-"""Rules that take parts of the path for more than others, or leave parts of it out."""
+"""Path-weighted integration, and integration up to the saturation of F."""
 
 from __future__ import annotations
 
@@ -23,32 +23,42 @@ from .quadrature import GaussLegendre, Quadrature, at_nodes
 
 @part
 class PathWeighted(Rule):
-    """Integrated with a weight along the path: share = ∫ w(α) g(γ(α)) ⊙ γ'(α) dα, α the path's
-    clock.
+    """Integration with a weight along the path (PWIG).
 
-    weight  a name ("sqrt", "linear_late", "quadratic_late", "linear_early", "quadratic_early",
-            "logarithmic", "exponential", "beta22"), a part of ``ig.rules.path_weights``, or any
-            callable of α
-    rule    where gradients are taken: a rule with fixed nodes, on every segment
-    mass    what ∫ w dα over the whole path is made to be; None leaves w as it is
+        share = ∫ w(α) g(γ(α)) ⊙ γ'(α) dα,   α the path's clock
 
     The weight is one of the whole path: on the k-th of several segments it is looked up at the
     clocks of that segment, and the weights of a segment's nodes are scaled to the integral of w
     over it, so that linear functions are integrated exactly. Adds up to ∫ w φ' dα, φ(α) = F(γ(α)),
     which is ΔF for a constant w only. Linear in F.
 
-    Cost and order: those of ``rule``, where w is as smooth as the gradient. Errors: ``InputError``
-    for a weight that has no finite integral (1/α: the published sum over K nodes depends on K), is
-    negative, or is infinite at a node; ``UnknownName``. Source: Kamalov, Al Falasi, Thabtah, arXiv
-    2509.17491. The authors' code takes the mean gradient of each of K cells and the weight at the
-    cell's right end, normalised by the sum of those, which comes to the same integral with an error
-    of O(1/K).
+    Args:
+        weight: a name ("sqrt", "linear_late", "quadratic_late", "linear_early", "quadratic_early",
+            "logarithmic", "exponential", "beta22"), a part of ``ig.rules.path_weights``, or any
+            callable of α.
+        rule: where gradients are taken: a rule with fixed nodes, on every segment.
+        mass: what ∫ w dα over the whole path is made to be; None leaves w as it is.
 
-    >>> import torch, integrand as ig
-    >>> rule = ig.rules.PathWeighted("linear_late", ig.rules.GaussLegendre(4))
-    >>> field = ig.fields.Function(lambda z: z.square().sum(1))  # φ' = 2α ‖x‖², and ∫ 2α · 2α dα = 4/3
-    >>> ig.Method(rule=rule)(field, torch.ones(1, 2).double()).values.round(decimals=4).tolist()
-    [[1.3333, 1.3333]]
+    Raises:
+        InputError: for a weight that has no finite integral (1/α: the published sum over K nodes
+            depends on K), is negative, or is infinite at a node.
+        UnknownName: for a name that is none.
+
+    Cost:
+        Cost and order are those of ``rule``, where w is as smooth as the gradient.
+
+    References:
+        Kamalov, Al Falasi, Thabtah, arXiv 2509.17491. The authors' code takes the mean gradient of
+        each of K cells and the weight at the cell's right end, normalised by the sum of those,
+        which comes to the same integral with an error of O(1/K).
+
+    Example:
+        >>> import torch, integrand as ig
+        >>> rule = ig.rules.PathWeighted("linear_late", ig.rules.GaussLegendre(4))
+        >>> # φ' = 2α ‖x‖², and ∫ 2α · 2α dα = 4/3
+        >>> field = ig.fields.Function(lambda z: z.square().sum(1))
+        >>> ig.Method(rule=rule)(field, torch.ones(1, 2).double()).values.round(decimals=4).tolist()
+        [[1.3333, 1.3333]]
     """
 
     weight: Any = "exponential"
@@ -102,9 +112,9 @@ class PathWeighted(Rule):
         )
         # Nodes say how the gradient changes; what the weight comes to is known better than by so
         # few of them.
-        found, mean = weighed.sum(0), means_of(weight, begins, ends)
+        rule_mass, mean = weighed.sum(0), means_of(weight, begins, ends)
         weighed = weighed * torch.where(
-            found > 0, scale * mean / torch.where(found > 0, found, 1), 0
+            rule_mass > 0, scale * mean / torch.where(rule_mass > 0, rule_mass, 1), 0
         )
         return at_nodes(field, segment, nodes, weighed.to(segment.start)[:, :, None, None])
 
@@ -115,14 +125,18 @@ class Saturation:
 
         α* = min {α : F(γ(α)) ≥ above + fraction · (max F − above)}
 
-    above  the level F is counted from: 0 as published, for scores that are about 0 at the baseline
-           (probabilities); None for F where the path begins, which shifts along with F (logits,
-           log-probabilities)
-    pilot  how many even cells of the clock F is looked at in; between their ends it is taken to
-           change evenly
-
     Where F never rises above that level there is nothing to saturate, and α* = 1. Where F is beyond
-    the threshold from the start, α* = 0. Cost: ``pilot`` + 1 values, at least two for each segment.
+    the threshold from the start, α* = 0.
+
+    Args:
+        above: the level F is counted from: 0 as published, for scores that are about 0 at the
+            baseline (probabilities); None for F where the path begins, which shifts along with F
+            (logits, log-probabilities).
+        pilot: how many even cells of the clock F is looked at in; between their ends it is taken to
+            change evenly.
+
+    Cost:
+        ``pilot`` + 1 values, at least two for each segment.
     """
 
     fraction: float = 0.9
@@ -164,28 +178,37 @@ class Saturation:
         part_of_cell = torch.where(
             high > low, (threshold - low) / torch.where(high > low, high - low, 1), 1
         )
-        found = torch.where(first > 0, torch.lerp(clock[before], clock[first], part_of_cell), 0)
-        return torch.where(largest > level, found, 1), values[0], values[-1]
+        crossing = torch.where(first > 0, torch.lerp(clock[before], clock[first], part_of_cell), 0)
+        return torch.where(largest > level, crossing, 1), values[0], values[-1]
 
 
 @part
 class SaturationCutoff(Rule):
-    """Integrated from the baseline up to a moment of the path, and no further: share = ∫₀^{α*}
-    g(γ(α)) ⊙ γ'(α) dα.
+    """Integration from the baseline up to a moment of the path (Left-IG).
 
-    limit  a moment on the path's clock, or ``Saturation()``: where F has come to most of what it
-           comes to. That has to see the whole path at once: straight lines, and paths that come in
-           one stack
-    rule   how what is left of each segment is integrated, by as many nodes as a whole one; what
-           lies beyond costs no gradients
+        share = ∫₀^{α*} g(γ(α)) ⊙ γ'(α) dα
 
     Adds up to F(γ(α*)) − F(b), so what happens behind α* is in the residual: small where F is
-    saturated there. With ``Saturation`` not linear in F. Cost: at most the rule's gradients, and
-    the values of ``Saturation``. Errors: ``InputError`` for a path in several stacks with
-    ``Saturation``, and for rules that read the clock of a segment, which a shortened one no longer
-    keeps. Source: Miglani et al., arXiv 2010.12697 (Left-IG). Reimplementations often divide by the
-    number of nodes to the left, so that the map adds up to a 1/α* multiple of that; here it is the
-    integral.
+    saturated there. With ``Saturation`` not linear in F.
+
+    Args:
+        limit: a moment on the path's clock, or ``Saturation()``: where F has come to most of what
+            it comes to. That has to see the whole path at once: straight lines, and paths that come
+            in one stack.
+        rule: how what is left of each segment is integrated, by as many nodes as a whole one; what
+            lies beyond costs no gradients.
+
+    Raises:
+        InputError: for a path in several stacks with ``Saturation``, and for rules that read the
+            clock of a segment, which a shortened one no longer keeps.
+
+    Cost:
+        At most the rule's gradients, and the values of ``Saturation``.
+
+    References:
+        Miglani et al., arXiv 2010.12697 (Left-IG). Reimplementations often divide by the number of
+        nodes to the left, so that the map adds up to a 1/α* multiple of that; here it is the
+        integral.
     """
 
     limit: float | Saturation = Saturation()
@@ -236,13 +259,15 @@ class SaturationCutoff(Rule):
             moment = segment.start.new_full(segment.leading[1:], self.limit)
         begins, ends = (side.to(moment)[:, None, None] for side in (begins, ends))
         left = ((moment - begins) / (ends - begins)).clamp(0, 1)  # of each piece (K, R, B)
-        whole = left == 1
+        uncut = left == 1
         cut = segment
-        if not bool(whole.all()):
+        if not bool(uncut.all()):
             end = torch.lerp(segment.start, segment.end, over(left, segment.start))
             cut = replace(segment, end=end, at_end=None)
-        found = Integrated.ensure(self.rule(field, cut))
+        integrated = Integrated.ensure(self.rule(field, cut))
         if start_value is None:
-            start_value = found.begin
-            end_value = None if found.end is None else torch.where(whole, found.end, float("nan"))
-        return replace(found, begin=start_value, end=end_value)
+            start_value = integrated.begin
+            end_value = (
+                None if integrated.end is None else torch.where(uncut, integrated.end, float("nan"))
+            )
+        return replace(integrated, begin=start_value, end=end_value)

@@ -1,4 +1,4 @@
-"""Weights along a path: parts of it that count more than others.
+"""Weight functions along a path.
 
 A path weight is any callable ``w(α) → (…)`` of the path's clock α in [0, 1] (float64, 0 at the
 baseline and 1 at the input), finite and at least 0. Where it knows its integral it says so in
@@ -155,8 +155,12 @@ NAMED: dict[str, PathWeight] = {
 
 
 def weight_of(value: Any) -> PathWeight:
-    """A path weight as people give it: a name, or a callable. Errors: ``UnknownName``;
-    ``InputError`` for 1/α."""
+    """A path weight as people give it: a name, or a callable.
+
+    Raises:
+        UnknownName: for a name that is none.
+        InputError: for 1/α.
+    """
     if value == "inverse":
         Power(-1)  # says why not
     if isinstance(value, str):
@@ -173,21 +177,28 @@ def weight_of(value: Any) -> PathWeight:
 def mass_of(weight: PathWeightLike) -> float:
     """∫₀¹ w(α) dα: what the weight says of itself, or by Gauss–Legendre nodes that crowd towards
     both ends."""
-    own = weight_of(weight).mass
-    whole = torch.tensor([0.0], dtype=torch.float64), torch.tensor([1.0], dtype=torch.float64)
-    found = float(own) if own is not None else float(means_of(weight, *whole, panels=_PANELS))
-    if own is None and not abs(
-        float(means_of(weight, *whole, panels=2 * _PANELS)) - found
-    ) <= _SURE * abs(found):
+    declared_mass = weight_of(weight).mass
+    unit_interval = (
+        torch.tensor([0.0], dtype=torch.float64),
+        torch.tensor([1.0], dtype=torch.float64),
+    )
+    mass = (
+        float(declared_mass)
+        if declared_mass is not None
+        else float(means_of(weight, *unit_interval, panels=_PANELS))
+    )
+    if declared_mass is None and not abs(
+        float(means_of(weight, *unit_interval, panels=2 * _PANELS)) - mass
+    ) <= _SURE * abs(mass):
         raise InputError(
             f"The integral of the path weight {weight!r} over [0, 1] is infinite, or too rough to be found: take a weight that has one, "
             "or give the weight a ``mass``."
         )
-    if not (found > 0 and math.isfinite(found)):
+    if not (mass > 0 and math.isfinite(mass)):
         raise InputError(
-            f"The path weight {weight!r} has the integral {found:g}; it must be finite and above 0."
+            f"The path weight {weight!r} has the integral {mass:g}; it must be finite and above 0."
         )
-    return found
+    return mass
 
 
 def means_of(weight: PathWeightLike, begins: Tensor, ends: Tensor, *, panels: int = _FEW) -> Tensor:
@@ -203,18 +214,21 @@ def means_of(weight: PathWeightLike, begins: Tensor, ends: Tensor, *, panels: in
 
 
 def weight_at(weight: PathWeightLike, alpha: Tensor) -> Tensor:
-    """w at clocks (…), float64. Errors: ``InputError`` where it is negative or not finite, or
-    shaped otherwise."""
-    found = torch.as_tensor(weight(alpha), dtype=torch.float64)
-    if found.shape not in (alpha.shape, torch.Size()):
+    """w at clocks (…), float64.
+
+    Raises:
+        InputError: where it is negative or not finite, or shaped otherwise.
+    """
+    values = torch.as_tensor(weight(alpha), dtype=torch.float64)
+    if values.shape not in (alpha.shape, torch.Size()):
         raise InputError(
-            f"The path weight {weight!r} returned shape {tuple(found.shape)} for {tuple(alpha.shape)} clocks; it returns one number for each."
+            f"The path weight {weight!r} returned shape {tuple(values.shape)} for {tuple(alpha.shape)} clocks; it returns one number for each."
         )
-    found = found.expand(alpha.shape)
-    wrong = ~(torch.isfinite(found) & (found >= 0))
+    values = values.expand(alpha.shape)
+    wrong = ~(torch.isfinite(values) & (values >= 0))
     if bool(wrong.any()):
         raise InputError(
-            f"The path weight {weight!r} is {float(found[wrong][0]):g} at α = {float(alpha[wrong][0]):g}; it must be finite and at least 0 "
+            f"The path weight {weight!r} is {float(values[wrong][0]):g} at α = {float(alpha[wrong][0]):g}; it must be finite and at least 0 "
             "wherever the rule has a node (ig.rules.GaussLegendre has none at the ends)."
         )
-    return found
+    return values

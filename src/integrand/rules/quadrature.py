@@ -1,4 +1,6 @@
-"""Rules with fixed nodes: share = (end − start) ⊙ Σ_q w_q ∇F(start + t_q (end − start)).
+"""Quadrature rules with fixed nodes.
+
+    share = (end − start) ⊙ Σ_q w_q ∇F(start + t_q (end − start))
 
 A rule is its table of nodes and weights; weights sum to one. What the path has already paid for at
 the ends of a segment is used, not evaluated again.
@@ -63,7 +65,7 @@ def at_nodes(field: Field, segment: Segment, nodes: Sequence[float], weights: Te
     return mean.mul_(segment.step)
 
 
-def _pieces(n: int) -> int:
+def _checked_pieces(n: int) -> int:
     if n < 1:
         raise InputError(f"A rule needs at least one node, not {n}.")
     return n
@@ -71,89 +73,111 @@ def _pieces(n: int) -> int:
 
 @part
 class Left(Quadrature):
-    """The gradient at the start of each of ``n`` equal pieces: t = q/n, w = 1/n. Error O(1/n).
-    Cost: n gradients."""
+    """Left Riemann sum: the gradient at the start of each of ``n`` equal pieces.
+
+        t = q/n,   w = 1/n,   error O(1/n)
+
+    Cost:
+        n gradients.
+    """
 
     n: int = 1
 
     def table(self) -> Table:
-        n = _pieces(self.n)
+        n = _checked_pieces(self.n)
         return tuple(q / n for q in range(n)), (1 / n,) * n
 
 
 @part
 class Right(Quadrature):
-    """The gradient at the end of each of ``n`` equal pieces: t = (q+1)/n, w = 1/n. Error O(1/n).
-    Cost: n gradients.
+    """Right Riemann sum: the gradient at the end of each of ``n`` equal pieces.
+
+        t = (q+1)/n,   w = 1/n,   error O(1/n)
 
     On a descent from the input this is the published rule of IG2: its gradients come with the path,
     for nothing.
+
+    Cost:
+        n gradients.
     """
 
     n: int = 1
 
     def table(self) -> Table:
-        n = _pieces(self.n)
+        n = _checked_pieces(self.n)
         return tuple((q + 1) / n for q in range(n)), (1 / n,) * n
 
 
 @part
 class Midpoint(Quadrature):
-    """The gradient in the middle of each of ``n`` equal pieces: t = (q+½)/n, w = 1/n. Error
-    O(1/n²). Cost: n gradients."""
+    """Midpoint rule: the gradient in the middle of each of ``n`` equal pieces.
+
+        t = (q+½)/n,   w = 1/n,   error O(1/n²)
+
+    Cost:
+        n gradients.
+    """
 
     n: int = 1
 
     def table(self) -> Table:
-        n = _pieces(self.n)
+        n = _checked_pieces(self.n)
         return tuple((q + 0.5) / n for q in range(n)), (1 / n,) * n
 
 
 @part
 class Trapezoid(Quadrature):
-    """The mean of the gradients at both ends of each of ``n`` equal pieces: w = ½, 1, …, 1, ½ over
-    n. Error O(1/n²).
+    """Trapezoid rule: the mean gradient of both ends of each of ``n`` equal pieces.
 
-    Cost: n + 1 gradients. The weights sum to one (peers' sum to (n − 1)/n).
+        t = q/n,   w = ½, 1, …, 1, ½ over n,   error O(1/n²)
+
+    Cost:
+        n + 1 gradients. The weights sum to one (peers' sum to (n − 1)/n).
     """
 
     n: int = 1
 
     def table(self) -> Table:
-        n = _pieces(self.n)
+        n = _checked_pieces(self.n)
         return tuple(q / n for q in range(n + 1)), (0.5 / n, *(1 / n,) * (n - 1), 0.5 / n)
 
 
 @part
 class Simpson(Quadrature):
-    """Parabolas through both ends and the middle of each of ``n`` equal pieces: w = 1/6, 4/6, 2/6,
-    …, 1/6 over n.
+    """Simpson's rule on ``n`` equal pieces: parabolas through both ends and the middle.
 
-    Error O(1/n⁴). Cost: 2n + 1 gradients; where the path has paid for the ends (a descent), one per
-    segment.
+        w = 1/6, 4/6, 2/6, …, 1/6 over n
+
+    Error O(1/n⁴).
+
+    Cost:
+        2n + 1 gradients; where the path has paid for the ends (a descent), one per segment.
     """
 
     n: int = 1
 
     def table(self) -> Table:
-        n = _pieces(self.n)
+        n = _checked_pieces(self.n)
         inner = [(4 if q % 2 else 2) / (6 * n) for q in range(1, 2 * n)]
         return tuple(q / (2 * n) for q in range(2 * n + 1)), (1 / (6 * n), *inner, 1 / (6 * n))
 
 
 @part
 class GaussLegendre(Quadrature):
-    """``n`` Gauss–Legendre nodes: exact for gradients that are polynomials of degree 2n − 1 along
-    the segment.
+    """Gauss–Legendre quadrature with ``n`` nodes.
 
-    The best fixed rule for smooth models; on kinks (ReLU) its error falls like 1/n. Cost: n
-    gradients.
+    Exact for gradients that are polynomials of degree 2n − 1 along the segment.
+
+    The best fixed rule for smooth models; on kinks (ReLU) its error falls like 1/n.
+
+    Cost:
+        n gradients.
     """
 
     n: int = 50
 
     def table(self) -> Table:
-        return _gauss_legendre(_pieces(self.n))
+        return _gauss_legendre(_checked_pieces(self.n))
 
 
 @lru_cache(maxsize=64)
@@ -165,16 +189,23 @@ def _gauss_legendre(n: int) -> Table:
 
 @part
 class ClenshawCurtis(Quadrature):
-    """``n`` + 1 nodes at t = (1 − cos(π j / n)) / 2, n even: about as good as Gauss–Legendre, and
-    doubling n uses every node again.
+    """Clenshaw–Curtis quadrature with ``n`` + 1 nodes, n even.
 
-    Cost: n + 1 gradients. Source: Clenshaw and Curtis, Numerische Mathematik 2, 1960.
+        t = (1 − cos(π j / n)) / 2
+
+    About as good as Gauss–Legendre, and doubling n uses every node again.
+
+    Cost:
+        n + 1 gradients.
+
+    References:
+        Clenshaw and Curtis, Numerische Mathematik 2, 1960.
     """
 
     n: int = 16
 
     def table(self) -> Table:
-        return _clenshaw_curtis(_pieces(self.n))
+        return _clenshaw_curtis(_checked_pieces(self.n))
 
 
 @lru_cache(maxsize=64)

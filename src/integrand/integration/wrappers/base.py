@@ -1,5 +1,5 @@
-"""What methods around a method share: the method inside, its runs accounted for as one, its
-warnings given once.
+"""Shared code of wrappers: the method inside, several runs accounted for as one, their warnings
+merged.
 
 A wrapper is called like a Method, ``(field, x, *, watch=None) -> Attribution``, and holds what it
 wraps as ``method``. Nothing else has to be known of it: who wants the baseline, the path or the
@@ -38,18 +38,18 @@ from ..method import Method
 
 def nested(method: ExplainerLike) -> Iterator[Explainer]:
     """The method, what it wraps, what that wraps, and so on to the core."""
-    known: Explainer | None = as_explainer(method)
-    while known is not None:
-        yield known
-        known = known.inner
+    explainer: Explainer | None = as_explainer(method)
+    while explainer is not None:
+        yield explainer
+        explainer = explainer.inner
 
 
 def with_core(method: ExplainerLike, change: Callable[[Any], ExplainerLike]) -> Explainer:
     """The same wrappers around another core."""
-    known = as_explainer(method)
-    if known.inner is None:
-        return as_explainer(change(known))
-    return known.with_inner(with_core(known.inner, change))
+    explainer = as_explainer(method)
+    if explainer.inner is None:
+        return as_explainer(change(explainer))
+    return explainer.with_inner(with_core(explainer.inner, change))
 
 
 def check_wrappable(method: Explainer, who: str, *, layers: bool) -> None:
@@ -80,32 +80,33 @@ def one_call(explain: Callable[..., Attribution]) -> Callable[..., Attribution]:
 class FixedBaseline:
     """A field and inputs, and where a method starts from for them, asked for once.
 
-    x          (B, \\*s) in the type of the integration
-    references (R, B, \\*s) of the method's baseline
+    Attributes:
+        x: (B, \\*s) in the type of the integration.
+        references: (R, B, \\*s) of the method's baseline.
     """
 
     def __init__(self, method: Explainer, field: Field, x: Tensor) -> None:
         baseline = core(method).baseline
         self.x, self.meter = opened(field, x, None)
         with measured(self.meter, x.device) as stopwatch:
-            self._made = References.of(baseline, self.x, self.meter)
+            self._references = References.of(baseline, self.x, self.meter)
         # What is made in parts is the same for any inputs, and made by whoever takes it.
-        self._alike = isinstance(baseline, InParts)
-        self._names = labels(baseline, len(self._made))
+        self._same_for_all_inputs = isinstance(baseline, InParts)
+        self._names = labels(baseline, len(self._references))
         self._stopwatch = stopwatch
 
     @cached_property
     def references(self) -> Tensor:
         """(R, B, \\*s) all of them."""
-        return self._made[:]
+        return self._references[:]
 
     def starting(self, method: Explainer, references: Tensor | None = None) -> Explainer:
         """The method with these references instead of its baseline, whatever the inputs then
         are."""
-        if references is None and self._alike:
+        if references is None and self._same_for_all_inputs:
             return method
-        given = Given(self.references if references is None else references, names=self._names)
-        return with_core(method, lambda one: dataclasses.replace(one, baseline=given))
+        fixed = Given(self.references if references is None else references, names=self._names)
+        return with_core(method, lambda inner: dataclasses.replace(inner, baseline=fixed))
 
     def output(self) -> Tensor:
         """F(x) (B,), asked for once."""
@@ -114,8 +115,8 @@ class FixedBaseline:
 
     def outputs(self, example: Tensor) -> Tensor | None:
         """What the model says of some examples, where that is known by now."""
-        known = None if self.meter.memory is None else self.meter.memory.outputs
-        return None if known is None else known[example]
+        outputs = None if self.meter.memory is None else self.meter.memory.outputs
+        return None if outputs is None else outputs[example]
 
     @property
     def cost(self) -> Cost:
@@ -131,25 +132,25 @@ class Runs:
         self._expected = expected
 
     def __call__(self, method: Explainer, field: Field, x: Tensor) -> Attribution:
-        done = self.cost
+        cost_before = self.cost
 
         def watched(tally: CallCount) -> None:
             assert self._watch is not None
-            every = (
+            expected = (
                 None
                 if tally.expected is None or self._expected is None
                 else tally.expected * self._expected
             )
             counts = (
-                done.gradients + tally.gradients,
-                done.values + tally.values,
-                done.calls + tally.calls,
+                cost_before.gradients + tally.gradients,
+                cost_before.values + tally.values,
+                cost_before.calls + tally.calls,
             )
-            self._watch(CallCount(*counts, every))
+            self._watch(CallCount(*counts, expected))
 
-        made = method(field, x, watch=watched if self._watch else None)
-        self.add(made.cost)
-        return made
+        attribution = method(field, x, watch=watched if self._watch else None)
+        self.add(attribution.cost)
+        return attribution
 
     def add(self, cost: Cost) -> None:
         """Something else that it took."""
@@ -162,12 +163,12 @@ class Runs:
         )
 
 
-def rearranged(made: Attribution, values: Tensor, **changes: Any) -> Attribution:
+def rearranged(attribution: Attribution, values: Tensor, **changes: Any) -> Attribution:
     """The attribution with other values, held against the change of F as they are; maps of single
     references are gone."""
-    made = dataclasses.replace(made, values=values, shares=None, **changes)
-    residual = (made.weights * made.change).sum(0) - total(values, 1)
-    return dataclasses.replace(made, residual=residual)
+    attribution = dataclasses.replace(attribution, values=values, shares=None, **changes)
+    residual = (attribution.weights * attribution.change).sum(0) - total(values, 1)
+    return dataclasses.replace(attribution, residual=residual)
 
 
 def same_start(begin: Tensor, references: Tensor) -> bool:
@@ -178,26 +179,26 @@ def same_start(begin: Tensor, references: Tensor) -> bool:
 
 @contextmanager
 def warned_once() -> Iterator[None]:
-    """What several runs warn of is said once, with how often."""
+    """Collect warnings of repeated runs and re-issue each once, with its count."""
     # Filters are those of the whole process: two threads that change them at once would leave them
     # changed.
     with turn(), warnings.catch_warnings(record=True) as caught:
         warnings.simplefilter("always")
         yield
-    times = Counter(one.category for one in caught)
-    said: set[type[Warning]] = set()
-    for one in caught:
-        category = one.category
+    times = Counter(warning.category for warning in caught)
+    reported: set[type[Warning]] = set()
+    for warning in caught:
+        category = warning.category
         if not issubclass(category, IntegrandWarning):
-            warnings.warn_explicit(one.message, category, one.filename, one.lineno)
-        elif category not in said:
-            said.add(category)
+            warnings.warn_explicit(warning.message, category, warning.filename, warning.lineno)
+        elif category not in reported:
+            reported.add(category)
             again = (
                 f" (the first of {times[category]} such warnings of single runs)"
                 if times[category] > 1
                 else ""
             )
-            warn(f"{one.message}{again}", category)
+            warn(f"{warning.message}{again}", category)
 
 
 def nan_like(error: Tensor) -> Tensor:

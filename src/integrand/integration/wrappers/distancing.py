@@ -1,5 +1,5 @@
-"""Gradient artificial distancing: only what stays important when two classes are pushed apart is
-kept.
+"""Gradient artificial distancing (GAD): keep the attributions that persist as two classes are
+pushed apart.
 
     f_t ≈ f + τ_t u on class A, f − τ_t u on class B         support regressors: copies of the
                                                              model, trained to say so
@@ -43,10 +43,11 @@ _FEWEST = 5  # examples of each class: fewer cannot be both learnt from and held
 class Supports:
     """Support regressors, and how well they learnt what they were to say.
 
-    models  T copies of the model, in eval mode
-    fit     R² of each on examples that it was not trained on, along the direction in which classes
-            were pushed apart
-    rows    how many rows they were trained on together, each one forward and one backward pass
+    Attributes:
+        models: T copies of the model, in eval mode.
+        fit: R² of each on examples that it was not trained on, along the direction in which classes
+            were pushed apart.
+        rows: how many rows they were trained on together, each one forward and one backward pass.
     """
 
     models: tuple[nn.Module, ...]
@@ -59,54 +60,64 @@ class Supports:
 
 @part
 class ArtificialDistancing(Wrapper):
-    """GAD (experimental): the method's map, where it persists as two classes are pushed apart.
+    """Gradient artificial distancing (GAD, experimental): keep what persists as two classes are
+    pushed apart.
 
         goal_t(x) = f(x) ± τ_t u,   u = (e_A − e_B)/√2,   τ_t = distances_t × the gap between the classes' means along u
         f_t = copy of f, min Σ ‖f_t(x) − goal_t(x)‖² over the data
         A = A_f ⊙ [feature among the first ``keep`` of Σ|A_f| and of every Σ|A_{f_t}|]
 
-    method     any method
-    data       examples of both classes: a tensor (N, \\*s), a dataset, or a DataLoader, of examples
-               or of (example, label) pairs; all of it is held in memory
-    classes    (A, B), the two outputs that are compared; examples of other classes are left out
-    labels     (N,) the examples' classes, where the data brings none; else the model's own guess
-               among the two
-    distances  τ_t in units of the gap; one support regressor for each
-    epochs, rate, batch   of Adam on the squared error of all outputs, over minibatches; the copies
-                          are in eval mode, so norms keep their
-               statistics and nothing is dropped
-    held       the part of each class that is held out, to see whether a support has learnt
-               (``fit``)
-    fit        an R² on what was held out below this is warned of (``SupportWarning``)
-    keep       the part of features that counts as important
-    features   what a feature is: "auto" is pixels for images, else tokens or columns
-    seed       of the split and of the minibatches; nothing global is touched
-    supports   support regressors that are trained already (``trained``); without them every call
-               trains its own
-
     The user's model is copied and not touched. ``notes["fit"]`` (T, 1, B) is each support's R²;
     ``notes["kept"]`` (1, 1, B) the part of features that is left. Zeros are features that did not
     persist; what they would have had is in ``residual``.
 
-    Cost: (1 + T) × the method's, which ``cost`` counts, and T × epochs × (1 − held) × N training
-    rows of one forward and one backward pass, to parameters too, which it does not
-    (``Supports.rows`` says how many); ``seconds`` holds the time of both. Train once for many
-    calls: ``method.trained(field)``. Errors: ``InputError`` for data that does not fit, fewer than
-    five examples of either class, or training models with arguments for each example, which the
-    data would need too; ``ModelError`` for functions, which have no parameters to train.
+    Args:
+        method: any method.
+        data: examples of both classes: a tensor (N, \\*s), a dataset, or a DataLoader, of examples
+            or of (example, label) pairs; all of it is held in memory.
+        classes: (A, B), the two outputs that are compared; examples of other classes are left out.
+        labels: (N,) the examples' classes, where the data brings none; else the model's own guess
+            among the two.
+        distances: τ_t in units of the gap; one support regressor for each.
+        epochs, rate, batch: of Adam on the squared error of all outputs, over minibatches; the
+            copies are in eval mode, so norms keep their statistics and nothing is dropped.
+        held: the part of each class that is held out, to see whether a support has learnt
+            (``fit``).
+        fit: an R² on what was held out below this is warned of (``SupportWarning``).
+        keep: the part of features that counts as important.
+        features: what a feature is: "auto" is pixels for images, else tokens or columns.
+        seed: of the split and of the minibatches; nothing global is touched.
+        supports: support regressors that are trained already (``trained``); without them every call
+            trains its own.
 
-    Source: Mazini Rodrigues, Boutry, Najman, "Transforming gradient-based techniques into
-    interpretable methods", arXiv 2401.14434. Theirs, as far as the abstract says: pairs of classes,
-    shifted activations of the last layer, support regressors from images to them, and a fusion of
-    maps of which only persistent regions remain. Ours: the shift along u in units of the classes'
-    gap, its sizes, all parameters trained by Adam, the fusion by the intersection of the highest
-    ``keep`` of |A|, and every default. No number of the paper could be checked.
+    Raises:
+        InputError: for data that does not fit, fewer than five examples of either class, or
+            training models with arguments for each example, which the data would need too.
+        ModelError: for functions, which have no parameters to train.
 
-    >>> import torch, integrand as ig
-    >>> model = torch.nn.Sequential(torch.nn.Linear(4, 8), torch.nn.Tanh(), torch.nn.Linear(8, 2))
-    >>> method = ig.ArtificialDistancing(ig.methods.integrated(), torch.randn(40, 4), (0, 1), torch.arange(40) % 2, keep=0.5)
-    >>> method
-    ArtificialDistancing(Method(), tensor<40x4>, (0, 1), tensor<40>, keep=0.5)
+    Cost:
+        (1 + T) × the method's, which ``cost`` counts, and T × epochs × (1 − held) × N training rows
+        of one forward and one backward pass, to parameters too, which it does not
+        (``Supports.rows`` says how many); ``seconds`` holds the time of both. Train once for many
+        calls: ``method.trained(field)``.
+
+    References:
+        Mazini Rodrigues, Boutry, Najman, "Transforming gradient-based techniques into interpretable
+        methods", arXiv 2401.14434. Theirs, as far as the abstract says: pairs of classes, shifted
+        activations of the last layer, support regressors from images to them, and a fusion of maps
+        of which only persistent regions remain. Ours: the shift along u in units of the classes'
+        gap, its sizes, all parameters trained by Adam, the fusion by the intersection of the
+        highest ``keep`` of |A|, and every default. No number of the paper could be checked.
+
+    Example:
+        >>> import torch, integrand as ig
+        >>> model = torch.nn.Sequential(
+        ...     torch.nn.Linear(4, 8), torch.nn.Tanh(), torch.nn.Linear(8, 2)
+        ... )
+        >>> data, labels = torch.randn(40, 4), torch.arange(40) % 2
+        >>> method = ig.ArtificialDistancing(ig.methods.integrated(), data, (0, 1), labels, keep=0.5)
+        >>> method
+        ArtificialDistancing(Method(), tensor<40x4>, (0, 1), tensor<40>, keep=0.5)
     """
 
     method: Adopted[ExplainerLike, Explainer] = Adopted(as_explainer)
@@ -156,24 +167,24 @@ class ArtificialDistancing(Wrapper):
         runs = Runs(watch, 1 + len(supports))
         runs.add(Cost(seconds=time.perf_counter() - began))
         with warned_once(), gradients(False):
-            made = runs(self.method, field, x)
-            kept = self._important(made.values, groups)
+            attribution = runs(self.method, field, x)
+            persistent = self._important_features(attribution.values, groups)
             for model in supports.models:
-                kept &= self._important(
+                persistent &= self._important_features(
                     runs(self.method, field.with_model(model), x).values, groups
                 )
-            where = flattened(groups.expand(made.values.shape), 1)
-            mask = kept.gather(1, where).reshape(made.values.shape)
-        batch = len(made)
-        fit = torch.tensor(supports.fit, dtype=made.values.dtype, device=x.device)
+            where = flattened(groups.expand(attribution.values.shape), 1)
+            mask = persistent.gather(1, where).reshape(attribution.values.shape)
+        batch = len(attribution)
+        fit = torch.tensor(supports.fit, dtype=attribution.values.dtype, device=x.device)
         return rearranged(
-            made,
-            torch.where(mask, made.values, 0),
-            error=nan_like(made.error),
+            attribution,
+            torch.where(mask, attribution.values, 0),
+            error=nan_like(attribution.error),
             notes={
-                **made.notes,
+                **attribution.notes,
                 "fit": fit[:, None, None].expand(-1, 1, batch).contiguous(),
-                "kept": kept.to(made.values.dtype).mean(1)[None, None],
+                "kept": persistent.to(attribution.values.dtype).mean(1)[None, None],
             },
             cost=runs.cost,
             method=self,
@@ -184,7 +195,7 @@ class ArtificialDistancing(Wrapper):
         fit poorly."""
         return dataclasses.replace(self, supports=self._train(field))
 
-    def _important(self, values: Tensor, groups: Tensor) -> Tensor:
+    def _important_features(self, values: Tensor, groups: Tensor) -> Tensor:
         """Which features (B, n) are among the first ``keep`` by |values|; ties go to the first."""
         scores = feature_scores(values.abs()[None], groups)[0]
         count = max(1, round(self.keep * scores.shape[1]))
@@ -196,17 +207,17 @@ class ArtificialDistancing(Wrapper):
     def _train(self, field: Field) -> Supports:
         _check_trainable(field)
         with field.ready(), gradients(False):
-            lesson = self._lesson(field)
+            training_set = self._training_set(field)
             models, fit, rows = [], [], 0
             for number, distance in enumerate(self.distances):
-                model = _twin(_network(field).model)
-                rows += self._teach(field.with_model(model), lesson, distance, number)
+                model = _copy_of(_network(field).model)
+                rows += self._fit_support(field.with_model(model), training_set, distance, number)
                 models.append(model)
-                fit.append(self._judge(field.with_model(model), lesson, distance))
+                fit.append(self._r_squared(field.with_model(model), training_set, distance))
         poor = [
-            f"{one:.2f} at distance {distance:g}"
-            for one, distance in zip(fit, self.distances, strict=True)
-            if not one >= self.fit
+            f"{r_squared:.2f} at distance {distance:g}"
+            for r_squared, distance in zip(fit, self.distances, strict=True)
+            if not r_squared >= self.fit
         ]
         if poor:
             warn(
@@ -216,14 +227,14 @@ class ArtificialDistancing(Wrapper):
             )
         return Supports(tuple(models), tuple(fit), rows)
 
-    def _lesson(self, field: Field) -> _Lesson:
-        examples, labels = _gathered(self.data, self.labels)
+    def _training_set(self, field: Field) -> _TrainingSet:
+        examples, labels = _load_examples(self.data, self.labels)
         place = next((p for p in _module(field).parameters()), None)
         examples = (
             examples.to(device=place.device, dtype=place.dtype) if place is not None else examples
         )
         outputs = field.outputs(examples, pool=True)
-        if outputs.ndim != 2 or not all(0 <= one < outputs.shape[1] for one in self.classes):
+        if outputs.ndim != 2 or not all(0 <= label < outputs.shape[1] for label in self.classes):
             raise InputError(
                 f"classes={self.classes} are two outputs of a model with a class axis; this one returns {describe(outputs.shape[1:])}."
             )
@@ -231,8 +242,8 @@ class ArtificialDistancing(Wrapper):
         if labels is None:
             labels = torch.where(outputs[:, first] >= outputs[:, second], first, second)
         labels = labels.to(outputs.device)
-        some = (labels == first) | (labels == second)
-        examples, outputs, labels = examples[some], outputs[some], labels[some]
+        selected = (labels == first) | (labels == second)
+        examples, outputs, labels = examples[selected], outputs[selected], labels[selected]
         side = torch.where(labels == first, 1.0, -1.0).to(outputs)
         counts = int((side > 0).sum()), int((side < 0).sum())
         if min(counts) < _FEWEST:
@@ -240,31 +251,33 @@ class ArtificialDistancing(Wrapper):
                 f"The data holds {counts[0]} examples of class {first} and {counts[1]} of class {second}: give at least {_FEWEST} of "
                 "each, to learn from and to hold out."
             )
-        way = torch.zeros(outputs.shape[1]).to(outputs)
-        way[first], way[second] = 0.5**0.5, -(0.5**0.5)
-        along = outputs @ way
+        direction = torch.zeros(outputs.shape[1]).to(outputs)
+        direction[first], direction[second] = 0.5**0.5, -(0.5**0.5)
+        along = outputs @ direction
         gap = (along[side > 0].mean() - along[side < 0].mean()).abs()
         if not bool(gap > 0):
             raise InputError(
                 f"The model says the same of classes {first} and {second}: there is no gap to widen."
             )
-        learnt, held = self._split(side)
-        return _Lesson(examples, outputs, side, way, float(gap), learnt, held)
+        learnt, held_out = self._split(side)
+        return _TrainingSet(examples, outputs, side, direction, float(gap), learnt, held_out)
 
     def _split(self, side: Tensor) -> tuple[Tensor, Tensor]:
         """Which examples are learnt from, and which are held out: the same part of both classes."""
-        learnt, held = [], []
-        for number, own in enumerate((side > 0, side < 0)):
-            which = own.nonzero()[:, 0]
-            order = torch.randperm(len(which), generator=generator(self.seed, 0, number)).to(
-                which.device
+        learnt, held_out = [], []
+        for number, in_class in enumerate((side > 0, side < 0)):
+            members = in_class.nonzero()[:, 0]
+            order = torch.randperm(len(members), generator=generator(self.seed, 0, number)).to(
+                members.device
             )
-            out = min(max(1, round(self.held * len(which))), len(which) - 1)
-            held.append(which[order[:out]])
-            learnt.append(which[order[out:]])
-        return torch.cat(learnt), torch.cat(held)
+            out = min(max(1, round(self.held * len(members))), len(members) - 1)
+            held_out.append(members[order[:out]])
+            learnt.append(members[order[out:]])
+        return torch.cat(learnt), torch.cat(held_out)
 
-    def _teach(self, field: Field, lesson: _Lesson, distance: float, number: int) -> int:
+    def _fit_support(
+        self, field: Field, training_set: _TrainingSet, distance: float, number: int
+    ) -> int:
         """Train a copy to say what it should; how many rows that took."""
         module = _module(field)
         parameters = [p.requires_grad_() for p in module.parameters() if p.is_floating_point()]
@@ -273,51 +286,57 @@ class ArtificialDistancing(Wrapper):
                 "The model has no parameters, so that no support regressor can be trained."
             )
         optimiser = torch.optim.Adam(parameters, lr=self.rate)
-        goal, rows = lesson.goal(distance), 0
+        goal, rows = training_set.goal(distance), 0
         with gradients(True):
             for epoch in range(self.epochs):
                 order = torch.randperm(
-                    len(lesson.learnt), generator=generator(self.seed, 1, number, epoch)
+                    len(training_set.learnt), generator=generator(self.seed, 1, number, epoch)
                 )
-                for some in torch.split(order, self.batch):
-                    which = lesson.learnt[some.to(lesson.learnt.device)]
-                    said = output_tensor(field.plainly(lesson.examples[which].clone(), None))
-                    loss = (said - goal[which].to(said)).square().mean()
+                for batch in torch.split(order, self.batch):
+                    members = training_set.learnt[batch.to(training_set.learnt.device)]
+                    outputs = output_tensor(
+                        field.plainly(training_set.examples[members].clone(), None)
+                    )
+                    loss = (outputs - goal[members].to(outputs)).square().mean()
                     optimiser.zero_grad()
                     loss.backward()  # type: ignore[no-untyped-call]
                     optimiser.step()
-                    rows += len(which)
+                    rows += len(members)
         for parameter in parameters:
             parameter.grad = None
             parameter.requires_grad_(False)
         return rows
 
-    def _judge(self, field: Field, lesson: _Lesson, distance: float) -> float:
+    def _r_squared(self, field: Field, training_set: _TrainingSet, distance: float) -> float:
         """R² along the direction of the shift, on what was held out."""
-        said = field.outputs(lesson.examples[lesson.held], pool=True) @ lesson.way
-        wanted = (lesson.goal(distance) @ lesson.way)[lesson.held]
+        predicted = (
+            field.outputs(training_set.examples[training_set.held_out], pool=True)
+            @ training_set.direction
+        )
+        wanted = (training_set.goal(distance) @ training_set.direction)[training_set.held_out]
         spread = (wanted - wanted.mean()).square().sum()
         return float(
-            1 - (said - wanted).square().sum() / spread.clamp_min(torch.finfo(wanted.dtype).tiny)
+            1
+            - (predicted - wanted).square().sum() / spread.clamp_min(torch.finfo(wanted.dtype).tiny)
         )
 
 
 @dataclass(frozen=True, eq=False)
-class _Lesson:
+class _TrainingSet:
     """Examples (N, \\*s), what the model says of them (N, C), which side they are on (N,), and the
     way (C,) and gap between sides."""
 
     examples: Tensor
     outputs: Tensor
     side: Tensor
-    way: Tensor
+    direction: Tensor
     gap: float
     learnt: Tensor
-    held: Tensor
+    held_out: Tensor
 
     def goal(self, distance: float) -> Tensor:
         """What a support regressor should say (N, C)."""
-        return self.outputs + distance * self.gap * self.side[:, None] * self.way
+        return self.outputs + distance * self.gap * self.side[:, None] * self.direction
 
 
 def _check_trainable(field: Field) -> None:
@@ -351,7 +370,7 @@ def _module(field: Field) -> nn.Module:
     return module
 
 
-def _twin(model: Any) -> Any:
+def _copy_of(model: Any) -> Any:
     try:
         return copy.deepcopy(model)
     except Exception as error:
@@ -360,22 +379,22 @@ def _twin(model: Any) -> Any:
         ) from error
 
 
-def _gathered(data: Any, labels: Tensor | None) -> tuple[Tensor, Tensor | None]:
+def _load_examples(data: Any, labels: Tensor | None) -> tuple[Tensor, Tensor | None]:
     """All examples (N, \\*s), and their labels (N,) where there are any."""
     if isinstance(data, Tensor):
-        examples, found = plain(data), None
+        examples, data_labels = plain(data), None
     else:
-        examples, found = _from_items(data)
+        examples, data_labels = _from_items(data)
     if not len(examples):
         raise InputError("The data to train support regressors on is empty.")
-    given = found if labels is None else torch.as_tensor(labels)
-    if given is not None and given.shape != (len(examples),):
+    example_labels = data_labels if labels is None else torch.as_tensor(labels)
+    if example_labels is not None and example_labels.shape != (len(examples),):
         raise InputError(
-            f"There are {len(examples)} examples and labels of shape {describe(given.shape)}: give one for each."
+            f"There are {len(examples)} examples and labels of shape {describe(example_labels.shape)}: give one for each."
         )
     if not examples.is_floating_point():
         raise InputError(f"The data holds {examples.dtype}: convert it with .float().")
-    return examples, given
+    return examples, example_labels
 
 
 def _from_items(data: Any) -> tuple[Tensor, Tensor | None]:

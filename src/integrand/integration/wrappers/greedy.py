@@ -1,4 +1,4 @@
-"""Greedy PIG: explain, reveal the features that come first, explain what is left from there.
+"""Greedy PIG: explain, reveal the top features, explain the rest from there.
 
     S ← ∅
     b_S ← x on S, b elsewhere
@@ -41,21 +41,11 @@ _ROUNDS = 10
 
 @part
 class GreedyPIG(Wrapper):
-    """Greedy PIG: features in the order in which they are revealed, each round explained from where
-    the last one left off.
+    """Greedy PIG: features in the order in which they are revealed, round by round.
+
+    Each round is explained from where the last one left off.
 
         a_S = A(x; b_S),   b_S = x on S, b elsewhere;   next: the z features outside S with the largest Σ_{i in feature} a_S,i
-
-    method    any method that starts at its baseline; every round is complete for F(x) − F(b_S), as
-              far as the method is
-    chunk     z, how many features the first round takes; without it as many as make up ``rounds``
-    rounds    at most so many rounds (10, where there is no chunk); the last one takes all that is
-              left
-    features  what is revealed at a time: "pixels" (channels summed), an int (square patches of that
-              side), "columns", "tokens", or a label map; "auto" is pixels for images, tokens for
-              sequences, columns for tables
-    growth    each round takes so many times as many features as the one before
-    largest   the largest (signed) first; False: the smallest first, those that speak most against
 
     ``values`` are ranks: n − position, so n for the first of n features and 1 for the last, on
     every element of a feature. They are an order and no parts of a sum: ``residual`` is what is
@@ -66,21 +56,44 @@ class GreedyPIG(Wrapper):
     round, ``error`` is the largest of all rounds, and ``converged`` says whether all were.
 
     Ties go to the feature that comes first; features a label map does not have for an example come
-    last. Cost: rounds × the method's; memory rounds × B × n for the notes, and every reference for
-    every example from the second round on. Errors: ``InputError`` for methods whose path chooses
-    its own start (IG2), which cannot start at b_S, and for those of a layer.
+    last.
 
-    Source: Axiotis et al., "Greedy PIG: Adaptive Integrated Gradients", arXiv 2311.06192. No code
-    was published; z and the number of rounds of the paper are not known here, ten rounds are our
-    choice.
+    Args:
+        method: any method that starts at its baseline; every round is complete for F(x) − F(b_S),
+            as far as the method is.
+        chunk: z, how many features the first round takes; without it as many as make up ``rounds``.
+        rounds: at most so many rounds (10, where there is no chunk); the last one takes all that is
+            left.
+        features: what is revealed at a time: "pixels" (channels summed), an int (square patches of
+            that side), "columns", "tokens", or a label map; "auto" is pixels for images, tokens for
+            sequences, columns for tables.
+        growth: each round takes so many times as many features as the one before.
+        largest: the largest (signed) first; False: the smallest first, those that speak most
+            against.
 
-    >>> import torch, integrand as ig
-    >>> field = ig.fields.Function(lambda z: torch.tanh(3 * (z[:, 0] + z[:, 1])) + 0.4 * z[:, 2])
-    >>> x = torch.tensor([[1.0, 0.9, 1.0]])
-    >>> ig.methods.integrated()(field, x).values.argsort(descending=True).tolist()
-    [[0, 1, 2]]
-    >>> ig.GreedyPIG(ig.methods.integrated(), chunk=1)(field, x).values.argsort(descending=True).tolist()
-    [[0, 2, 1]]
+    Raises:
+        InputError: for methods whose path chooses its own start (IG2), which cannot start at b_S,
+            and for those of a layer.
+
+    Cost:
+        rounds × the method's; memory rounds × B × n for the notes, and every reference for every
+        example from the second round on.
+
+    References:
+        Axiotis et al., "Greedy PIG: Adaptive Integrated Gradients", arXiv 2311.06192. No code was
+        published; z and the number of rounds of the paper are not known here, ten rounds are our
+        choice.
+
+    Example:
+        >>> import torch, integrand as ig
+        >>> f = lambda z: torch.tanh(3 * (z[:, 0] + z[:, 1])) + 0.4 * z[:, 2]
+        >>> field = ig.fields.Function(f)
+        >>> x = torch.tensor([[1.0, 0.9, 1.0]])
+        >>> ig.methods.integrated()(field, x).values.argsort(descending=True).tolist()
+        [[0, 1, 2]]
+        >>> greedy = ig.GreedyPIG(ig.methods.integrated(), chunk=1)
+        >>> greedy(field, x).values.argsort(descending=True).tolist()
+        [[0, 2, 1]]
     """
 
     method: Adopted[ExplainerLike, Explainer] = Adopted(as_explainer)
@@ -113,16 +126,16 @@ class GreedyPIG(Wrapper):
             steps = [self.growth**k for k in range(rounds)]
             # Where the rounds end, rounded; each takes one at least.
             ends = [round(n * sum(steps[: k + 1]) / sum(steps)) for k in range(rounds)]
-            sizes, taken = [], 0
+            sizes, assigned = [], 0
             for number, end in enumerate(ends):
                 last = number == rounds - 1
                 size = (
-                    n - taken
+                    n - assigned
                     if last
-                    else min(max(1, end - taken), n - taken - (rounds - number - 1))
+                    else min(max(1, end - assigned), n - assigned - (rounds - number - 1))
                 )
                 sizes.append(size)
-                taken += size
+                assigned += size
             return sizes
         sizes, wanted, left = [], float(self.chunk), n
         while left:
@@ -139,29 +152,29 @@ class GreedyPIG(Wrapper):
         sizes = self.sizes(n)
         runs = Runs(watch, len(sizes))
         with warned_once(), field.ready(), gradients(False):
-            held = FixedBaseline(self.method, field, x)
-            ranking = _Rounds(groups, held.x, n, largest=self.largest)
-            made = [runs(held.starting(self.method), field, x)]
-            self._check_start(made[0], held.references)
-            ranking.take(made[0].values, sizes[0])
+            fixed_start = FixedBaseline(self.method, field, x)
+            ranking = _Rounds(groups, fixed_start.x, n, largest=self.largest)
+            attributions = [runs(fixed_start.starting(self.method), field, x)]
+            self._check_start(attributions[0], fixed_start.references)
+            ranking.take(attributions[0].values, sizes[0])
             for size in sizes[1:]:
-                start = torch.where(ranking.revealed(), held.x, held.references)
-                made.append(runs(held.starting(self.method, start), field, x))
-                ranking.take(made[-1].values, size)
-            runs.add(held.cost)
-        first = made[0]
+                start = torch.where(ranking.revealed(), fixed_start.x, fixed_start.references)
+                attributions.append(runs(fixed_start.starting(self.method, start), field, x))
+                ranking.take(attributions[-1].values, size)
+            runs.add(fixed_start.cost)
+        first = attributions[0]
         return rearranged(
             first,
             ranking.values(),
-            error=torch.stack([one.error for one in made]).amax(0),
-            converged=torch.stack([one.converged for one in made]).all(0),
+            error=torch.stack([attribution.error for attribution in attributions]).amax(0),
+            converged=torch.stack([attribution.converged for attribution in attributions]).all(0),
             notes={**first.notes, **ranking.notes()},
             cost=runs.cost,
             method=self,
         )
 
-    def _check_start(self, made: Attribution, references: Tensor) -> None:
-        begin = made.baselines
+    def _check_start(self, attribution: Attribution, references: Tensor) -> None:
+        begin = attribution.baselines
         if begin is not None and not same_start(begin, references):
             raise InputError(
                 "Greedy moves the start of the path onto the input, feature by feature, and this method chooses its own start: "
@@ -178,7 +191,7 @@ class _Rounds:
         self.shape = x.shape
         self.sign = 1 if largest else -1
         self.position = torch.zeros(len(x), n, dtype=torch.long, device=x.device)
-        self.taken = torch.zeros(len(x), n, dtype=torch.bool, device=x.device)
+        self.revealed_mask = torch.zeros(len(x), n, dtype=torch.bool, device=x.device)
         self.gain = x.new_zeros(len(x), n)
         self.order: list[Tensor] = []
         self.rounds: list[Tensor] = []
@@ -190,20 +203,20 @@ class _Rounds:
         absent = scores == float("-inf")
         scores = scores.masked_fill(absent, 0)
         key = (self.sign * scores).masked_fill(absent, torch.finfo(scores.dtype).min)
-        chosen = key.masked_fill(self.taken, float("-inf")).argsort(
+        chosen = key.masked_fill(self.revealed_mask, float("-inf")).argsort(
             dim=1, descending=True, stable=True
         )[:, :size]
-        done = sum(part.shape[1] for part in self.order)
-        places = torch.arange(done, done + size, device=chosen.device).expand_as(chosen)
+        count = sum(part.shape[1] for part in self.order)
+        places = torch.arange(count, count + size, device=chosen.device).expand_as(chosen)
         self.position.scatter_(1, chosen, places)
         self.gain.scatter_(1, chosen, scores.gather(1, chosen))
-        self.taken.scatter_(1, chosen, True)
+        self.revealed_mask.scatter_(1, chosen, True)
         self.order.append(chosen)
         self.rounds.append(scores)
 
     def revealed(self) -> Tensor:
         """Which elements (B, \\*s) are as in the input by now."""
-        return self.taken.gather(1, self.where).reshape(self.shape)
+        return self.revealed_mask.gather(1, self.where).reshape(self.shape)
 
     def values(self) -> Tensor:
         """n − position (B, \\*s)."""

@@ -1,5 +1,5 @@
-"""A method at a layer: its ends and corners are lifted there, and shares are measured on the
-straight lines between.
+"""Attribution to a layer: path corners are mapped to the layer's values, and shares are measured
+there.
 
     z_0 ───────▶ z_1 ───────▶ z_2 = x         the method's path, in the space of the inputs
      │ lift       │ lift       │ lift         the whole model, once for each corner
@@ -17,7 +17,7 @@ from __future__ import annotations
 import dataclasses
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
-from typing import Any, ClassVar
+from typing import ClassVar
 
 import torch
 from torch import Tensor, nn
@@ -30,7 +30,7 @@ from ...core.shapes import plain, state_dtype, total
 from ...core.values import part
 from ...errors import BaselineError, IncompleteWarning, InputError, warn
 from ...fields import Cast, CountedField, Field, Subset
-from ...fields.layer import LayerActivations
+from ...fields.layer import LayerActivations, LayerField
 from ...fields.views import CallCount
 from ...model.layout import Layout
 from ...model.network import Site, check_side
@@ -54,34 +54,42 @@ class Layered(Wrapper):
 
         A(x) = Σ_r w_r Σ_k (h_{k+1} − h_k) ⊙ ∫ ∂F/∂h dt        h_k: what is at the layer at corner k of the method's path
 
-    site    a layer by name, the module itself, or an ``ig.fields.Site``; a list of them for several
-            at once, which move together
-    method  any method: its baseline and its path live in the space of the inputs, its rule and its
-            weighting in the layer's. Of a wrapper the baseline alone does: ``Layered("1",
-            SmoothGrad(…))`` adds noise to the layer's values, ``GreedyPIG`` ranks the layer's
-            features. To add noise to the inputs put the layer inside, ``SmoothGrad(Layered("1",
-            …))``
-    side    "output" of the layer, or its "input"
-    start   what the method's baseline is one of: the "inputs", or values of the "layer" (a
-            ``PerPlace`` for several)
-
     A layer that returns several tensors (an LSTM, attention) is explained at all of them, and one
     that runs several times in all of its runs; ``ig.fields.Site(layer, tensor=0, run=1)`` names
     one. Maps of several layers and tensors are a tuple from ``ig.explain``, and laid end to end (B,
     n) here; runs are added up (their inputs and baselines too) where they have the same shape. They
     add up to the change together.
 
-    Cost: one forward pass for every corner of the path (references and inputs are corners);
-    gradients run only what is behind the layer. ``inputs`` and ``baselines`` of the result are
-    those of the layer. Where something passes the layer by, the residual holds its part of the
-    change. Errors: ``UnknownName`` for the layer, ``ModelError`` where a layer is no place to
-    explain at.
+    Args:
+        site: a layer by name, the module itself, or an ``ig.fields.Site``; a list of them for
+            several at once, which move together.
+        method: any method: its baseline and its path live in the space of the inputs, its rule and
+            its weighting in the layer's. Of a wrapper the baseline alone does: ``Layered("1",
+            SmoothGrad(…))`` adds noise to the layer's values, ``GreedyPIG`` ranks the layer's
+            features. To add noise to the inputs put the layer inside, ``SmoothGrad(Layered("1",
+            …))``.
+        side: "output" of the layer, or its "input".
+        start: what the method's baseline is one of: the "inputs", or values of the "layer" (a
+            ``PerPlace`` for several).
 
-    >>> import torch, integrand as ig
-    >>> model = torch.nn.Sequential(torch.nn.Linear(4, 8), torch.nn.Tanh(), torch.nn.Linear(8, 3))
-    >>> made = ig.explain(model, torch.randn(5, 4), target=0, method=ig.Layered("1", ig.methods.integrated()))
-    >>> made.values.shape
-    torch.Size([5, 8])
+    Raises:
+        UnknownName: for the layer.
+        ModelError: where a layer is no place to explain at.
+
+    Cost:
+        One forward pass for every corner of the path (references and inputs are corners); gradients
+        run only what is behind the layer. ``inputs`` and ``baselines`` of the result are those of
+        the layer. Where something passes the layer by, the residual holds its part of the change.
+
+    Example:
+        >>> import torch, integrand as ig
+        >>> model = torch.nn.Sequential(
+        ...     torch.nn.Linear(4, 8), torch.nn.Tanh(), torch.nn.Linear(8, 3)
+        ... )
+        >>> method = ig.Layered("1", ig.methods.integrated())
+        >>> result = ig.explain(model, torch.randn(5, 4), target=0, method=method)
+        >>> result.values.shape
+        torch.Size([5, 8])
     """
 
     site: str | nn.Module | Site | Sequence[str | nn.Module | Site]
@@ -130,118 +138,141 @@ class Layered(Wrapper):
 
     def __call__(self, field: Field, x: Tensor, *, watch: Watch | None = None) -> Attribution:
         core = core_of(self.method)
-        given, x = x.dtype, plain(x).to(state_dtype(x.dtype))
-        outer = CountedField(field if given == x.dtype else Cast(field, given))
-        there = field.behind(self.site, self.side)
+        dtype, x = x.dtype, plain(x).to(state_dtype(x.dtype))
+        outer = CountedField(field if dtype == x.dtype else Cast(field, dtype))
+        layer_field = field.behind(self.site, self.side)
         straight = core.path == Straight()
-        if not straight and (field.integers or not given.is_floating_point):
+        if not straight and (field.integers or not dtype.is_floating_point):
             raise InputError(
                 f"{core.path!r} has corners between the baseline and the input, and between integers there is nothing: use "
                 "method='layer', which goes straight in the layer's space."
             )
         with measured(outer, x.device) as stopwatch:
             if self.start == "layer":
-                return self._from_the_layer(there, x, given, stopwatch, watch)
+                return self._from_the_layer(layer_field, x, dtype, stopwatch, watch)
             references = checked(core.baseline(x, outer), x, core.baseline)
-            ends = _lifted(there, given, torch.cat([x[None], references]))
+            ends = _lift(layer_field, dtype, torch.cat([x[None], references]))
             inputs, starts = ends[: len(x)], ends[len(x) :]
             outer.check(x, torch.arange(len(x), device=x.device), inputs.value)
-            there.hold(inputs)
+            layer_field.hold(inputs)
             path = (
                 None
                 if straight
-                else _LiftedPath(core.path, there, given, outer, x, references, inputs, starts)
+                else _LiftedPath(
+                    core.path, layer_field, dtype, outer, x, references, inputs, starts
+                )
             )
-            apart = path is not None and there.bypassed
-            made = _placed(self.method, core, path, starts, len(references), apart=apart)(
-                there, inputs.points, watch=watch
+            apart = path is not None and layer_field.bypassed
+            attribution = _at_layer(self.method, core, path, starts, len(references), apart=apart)(
+                layer_field, inputs.points, watch=watch
             )
         change = inputs.value - (path.first if path else starts).value.reshape(
             len(references), len(x)
         )
         change = change[
-            : len(made.weights)
+            : len(attribution.weights)
         ]  # where there were enough references, not all were taken
-        cost = _sum(stopwatch.cost(), made.cost, there.tally)
+        cost = _total_cost(stopwatch.cost(), attribution.cost, layer_field.tally)
         # Where corners bring their surroundings along, F at the ends says nothing of the pieces one
         # by one.
-        settled = torch.ones_like(made.converged) if apart else made.gap <= INCOMPLETE
-        if not there.conservative:  # nothing was promised
+        settled = torch.ones_like(attribution.converged) if apart else attribution.gap <= INCOMPLETE
+        if not layer_field.conservative:  # nothing was promised
             settled = torch.zeros_like(settled)
-        made = self._named(there.sites)._told(made, core, inputs.value, change, settled, cost)
-        return self._by_map(there.plan, judged(made, self.method) if apart else made)
+        attribution = self._with_site_names(layer_field.sites)._with_real_change(
+            attribution, core, inputs.value, change, settled, cost
+        )
+        return self._by_map(
+            layer_field.plan, judged(attribution, self.method) if apart else attribution
+        )
 
     def _from_the_layer(
-        self, there: Any, x: Tensor, dtype: torch.dtype, stopwatch: Stopwatch, watch: Watch | None
+        self,
+        layer_field: LayerField,
+        x: Tensor,
+        dtype: torch.dtype,
+        stopwatch: Stopwatch,
+        watch: Watch | None,
     ) -> Attribution:
         """From a baseline among the layer's values, where nothing that passes the layer by
         changes."""
-        inputs = _lifted(there, dtype, x[None])
-        there.hold(inputs)
-        start = _Joint.of(core_of(self.method).baseline, there.plan)
-        method = with_core(self.method, lambda one: dataclasses.replace(one, baseline=start))
-        made = method(there, inputs.points, watch=watch)
-        cost = _sum(stopwatch.cost(), made.cost, there.tally)
+        inputs = _lift(layer_field, dtype, x[None])
+        layer_field.hold(inputs)
+        start = _JointBaseline.of(core_of(self.method).baseline, layer_field.plan)
+        method = with_core(self.method, lambda inner: dataclasses.replace(inner, baseline=start))
+        attribution = method(layer_field, inputs.points, watch=watch)
+        cost = _total_cost(stopwatch.cost(), attribution.cost, layer_field.tally)
         return self._by_map(
-            there.plan, dataclasses.replace(made, cost=cost, method=self._named(there.sites))
+            layer_field.plan,
+            dataclasses.replace(
+                attribution, cost=cost, method=self._with_site_names(layer_field.sites)
+            ),
         )
 
-    def _named(self, sites: Sequence[Site]) -> Layered:
+    def _with_site_names(self, sites: Sequence[Site]) -> Layered:
         """The same, layers by name instead of modules."""
         if not isinstance(self.site, list | tuple):
-            return self if isinstance(self.site, str) else self._at(*sites)
+            return self if isinstance(self.site, str) else self._at_site(*sites)
         return dataclasses.replace(self, site=tuple(_printed(site, self.side) for site in sites))
 
-    def _at(self, site: Site) -> Layered:
+    def _at_site(self, site: Site) -> Layered:
         named = _printed(site, site.side)
         return dataclasses.replace(
             self, site=named, side=site.side if isinstance(named, str) else self.side
         )
 
-    def _by_map(self, plan: ReplayPlan, made: Attribution) -> Attribution:
+    def _by_map(self, plan: ReplayPlan, attribution: Attribution) -> Attribution:
         """One map for every layer and tensor, the runs of a layer added up; several maps lie end to
         end."""
         if len(plan.places) == 1:
-            return made
-        values = _added(plan, made.values, 1)
-        joint, own = (total(one.square(), 1).sqrt() for one in (made.values, values))
+            return attribution
+        values = _sum_runs(plan, attribution.values, 1)
+        joint_norm, summed_norm = (
+            total(maps.square(), 1).sqrt() for maps in (attribution.values, values)
+        )
         # Errors of pieces are taken as independent, so that those of runs add up in squares,
         # whatever cancels in the maps.
-        error = made.error * joint / own.clamp_min(torch.finfo(own.dtype).tiny)
-        made = dataclasses.replace(
-            made,
+        error = (
+            attribution.error
+            * joint_norm
+            / summed_norm.clamp_min(torch.finfo(summed_norm.dtype).tiny)
+        )
+        attribution = dataclasses.replace(
+            attribution,
             values=values,
-            inputs=_added(plan, made.inputs, 1),
-            shares=None if made.shares is None else _added(plan, made.shares, 2),
-            baselines=None if made.baselines is None else _added(plan, made.baselines, 2),
-            frames=made.frames and Frames(made.frames.clock, _added(plan, made.frames.points, 3)),
+            inputs=_sum_runs(plan, attribution.inputs, 1),
+            shares=None if attribution.shares is None else _sum_runs(plan, attribution.shares, 2),
+            baselines=None
+            if attribution.baselines is None
+            else _sum_runs(plan, attribution.baselines, 2),
+            frames=attribution.frames
+            and Frames(attribution.frames.clock, _sum_runs(plan, attribution.frames.points, 3)),
             layout=_layout_of_maps(plan),
         )
         return (
-            made
+            attribution
             if len(plan.maps) == len(plan.places)
-            else self._cancelled(dataclasses.replace(made, error=error))
+            else self._judge_summed_runs(dataclasses.replace(attribution, error=error))
         )
 
-    def _cancelled(self, made: Attribution) -> Attribution:
+    def _judge_summed_runs(self, attribution: Attribution) -> Attribution:
         """Runs that take back what others give leave a small map with the error of large ones."""
-        before = made.converged
-        made = judged(made, self.method)
-        made = dataclasses.replace(made, converged=made.converged & before)
-        lost = before & ~made.converged
+        before = attribution.converged
+        attribution = judged(attribution, self.method)
+        attribution = dataclasses.replace(attribution, converged=attribution.converged & before)
+        lost = before & ~attribution.converged
         if bool(lost.any()):
-            worst = int((made.error * lost).argmax())
+            worst = int((attribution.error * lost).argmax())
             warn(
-                f"{int(lost.sum())} of {len(made)} maps did not reach their tolerance: the runs of layer {self.site!r} cancel in their sum, "
-                f"which is off by an estimated relative {float(made.error[worst]):.2g} in example {worst}. Explain one run "
+                f"{int(lost.sum())} of {len(attribution)} maps did not reach their tolerance: the runs of layer {self.site!r} cancel in their sum, "
+                f"which is off by an estimated relative {float(attribution.error[worst]):.2g} in example {worst}. Explain one run "
                 "(ig.fields.Site(layer, run=0)), or ask for a smaller tol.",
                 IncompleteWarning,
             )
-        return made
+        return attribution
 
-    def _told(
+    def _with_real_change(
         self,
-        made: Attribution,
+        attribution: Attribution,
         core: Method,
         output: Tensor,
         change: Tensor,
@@ -250,36 +281,36 @@ class Layered(Wrapper):
     ) -> Attribution:
         """The attribution held against the real change of F, and a warning where much of it passes
         the layer by."""
-        residual = (made.weights * change).sum(0) - total(made.values, 1)
-        made = dataclasses.replace(
-            made,
+        residual = (attribution.weights * change).sum(0) - total(attribution.values, 1)
+        attribution = dataclasses.replace(
+            attribution,
             output=output,
             change=change,
             residual=residual,
-            shares=made.shares if "shares" in core.record or len(change) == 1 else None,
+            shares=attribution.shares if "shares" in core.record or len(change) == 1 else None,
             cost=cost,
             method=self,
         )
-        around = settled & (made.gap > INCOMPLETE)
+        around = settled & (attribution.gap > INCOMPLETE)
         if bool(around.any()) and core.rule.complete:
-            worst = int((made.gap * around).argmax())
-            whole = float((made.output - made.base)[worst])
+            worst = int((attribution.gap * around).argmax())
+            total_change = float((attribution.output - attribution.base)[worst])
             warn(
-                f"{int(around.sum())} of {len(made)} maps miss more than a tenth of the change, most likely because it passes "
-                f"the layer by: example {worst} adds up to {whole - float(residual[worst]):.3g} at {self.site!r} where F changes by "
-                f"{whole:.3g}. That is right for a layer with others beside it; one that everything passes through leaves "
+                f"{int(around.sum())} of {len(attribution)} maps miss more than a tenth of the change, most likely because it passes "
+                f"the layer by: example {worst} adds up to {total_change - float(residual[worst]):.3g} at {self.site!r} where F changes by "
+                f"{total_change:.3g}. That is right for a layer with others beside it; one that everything passes through leaves "
                 "nothing out.",
                 IncompleteWarning,
             )
-        return made
+        return attribution
 
 
-def _lifted(there: Any, dtype: torch.dtype, z: Tensor) -> LayerActivations:
+def _lift(layer_field: LayerField, dtype: torch.dtype, z: Tensor) -> LayerActivations:
     """Batches (n, B, \\*s) lifted, flat; in the type the model was given."""
-    made: LayerActivations = there.lift(
+    lifted: LayerActivations = layer_field.lift(
         z.flatten(0, 1).to(dtype), torch.arange(z.shape[1], device=z.device).repeat(len(z))
     )
-    return made
+    return lifted
 
 
 def _printed(site: Site, side: str) -> str | Site:
@@ -289,12 +320,16 @@ def _printed(site: Site, side: str) -> str | Site:
     return dataclasses.replace(site, layer=site.name)
 
 
-def _added(plan: ReplayPlan, joint: Tensor, leading: int) -> Tensor:
+def _sum_runs(plan: ReplayPlan, joint: Tensor, leading: int) -> Tensor:
     """What lies end to end by place (L…, n), by map instead: (L…, \\*L) of one, (L…, m) of
     several."""
     parts = plan.layout.unpack(joint, leading)
     maps = [torch.stack([parts[place] for place in places]).sum(0) for places in plan.maps]
-    return maps[0] if len(maps) == 1 else torch.cat([one.flatten(leading) for one in maps], leading)
+    return (
+        maps[0]
+        if len(maps) == 1
+        else torch.cat([layer_map.flatten(leading) for layer_map in maps], leading)
+    )
 
 
 def _layout_of_maps(plan: ReplayPlan) -> Layout | None:
@@ -324,7 +359,7 @@ class PerPlace(Baseline):
 
 
 @part
-class _Joint(Baseline):
+class _JointBaseline(Baseline):
     """A baseline among the values of layers, asked for map by map, and laid end to end as they
     are."""
 
@@ -352,34 +387,34 @@ class _Joint(Baseline):
 
     def __call__(self, x: Tensor, field: Field) -> Tensor:
         parts = [x] if self.layout.single else list(self.layout.unpack(x, 1))
-        made: list[Tensor] = [x] * len(parts)
+        by_place: list[Tensor] = [x] * len(parts)
         for baseline, places in zip(self.baselines, self.maps, strict=True):
             for place in places:
-                made[place] = checked(baseline(parts[place], field), parts[place], baseline)
-        counts = {len(references) for references in made}
+                by_place[place] = checked(baseline(parts[place], field), parts[place], baseline)
+        counts = {len(references) for references in by_place}
         if len(counts) > 1:
             raise BaselineError(
                 f"The layers have {sorted(counts)} references: give as many for each, so that they can move together."
             )
         return (
-            made[0]
+            by_place[0]
             if self.layout.single
-            else torch.cat([references.flatten(2) for references in made], 2)
+            else torch.cat([references.flatten(2) for references in by_place], 2)
         )
 
 
-def _sum(own: Cost, inner: Cost, lifts: CallCount) -> Cost:
+def _total_cost(outer: Cost, inner: Cost, lifts: CallCount) -> Cost:
     """What the whole took; the stopwatch ran all the time."""
     return dataclasses.replace(
-        own,
-        gradients=own.gradients + inner.gradients,
-        values=own.values + inner.values + lifts.values,
-        calls=own.calls + inner.calls + lifts.calls,
+        outer,
+        gradients=outer.gradients + inner.gradients,
+        values=outer.values + inner.values + lifts.values,
+        calls=outer.calls + inner.calls + lifts.calls,
     )
 
 
-def _placed(
-    whole: Explainer,
+def _at_layer(
+    method: Explainer,
     core: Method,
     path: _LiftedPath | None,
     starts: LayerActivations,
@@ -391,9 +426,9 @@ def _placed(
     points = starts.points.reshape(references, -1, *starts.points.shape[1:])
     begin = Given(points, names=labels(core.baseline, references))
     if path is None:
-        return with_core(whole, lambda one: dataclasses.replace(one, baseline=begin))
+        return with_core(method, lambda inner: dataclasses.replace(inner, baseline=begin))
     # All references in one walk: the path knows its corners by their order.
-    rule = _AtCorners(core.rule) if apart else core.rule
+    rule = _PiecewiseRule(core.rule) if apart else core.rule
     return dataclasses.replace(
         core,
         baseline=begin,
@@ -409,7 +444,7 @@ class _LiftedPath(Path):
     it really began."""
 
     path: Path
-    there: Any
+    layer_field: LayerField
     dtype: torch.dtype
     field: Field
     x: Tensor
@@ -421,10 +456,10 @@ class _LiftedPath(Path):
         self.clock = float("inf")
         self.first = self.starts
         r, b = self.references.shape[:2]
-        every = torch.arange(b, device=self.x.device).repeat(r)
+        examples = torch.arange(b, device=self.x.device).repeat(r)
         self.known = [
             (self.references, self.starts),
-            (self.x.expand_as(self.references), self.inputs[every]),
+            (self.x.expand_as(self.references), self.inputs[examples]),
         ]
 
     @property
@@ -437,24 +472,24 @@ class _LiftedPath(Path):
         most = max(1, _BLOCK_ELEMENTS // per_piece)
         for segment in self.path(self.field, self.references, self.x):
             for begin in range(0, len(segment.start), most):
-                yield self._lifted(segment, slice(begin, begin + most), start.shape)
+                yield self._lift(segment, slice(begin, begin + most), start.shape)
 
-    def _lifted(self, segment: Segment, pieces: slice, shape: torch.Size) -> Segment:
+    def _lift(self, segment: Segment, pieces: slice, shape: torch.Size) -> Segment:
         begins, ends = segment.start[pieces], segment.end[pieces]
         clock = (segment.clock[0][pieces], segment.clock[1][pieces])
         count = len(begins)
         # Neighbours share a corner, which is lifted once.
         chained = count > 1 and torch.equal(begins[1:], ends[:-1])
         corners = [begins[0], *ends] if chained else [*begins, *ends]
-        lifted = self._each(corners)
+        lifted = self._lift_corners(corners)
         first = LayerActivations.joined(lifted[:count])
         last = LayerActivations.joined(lifted[1:] if chained else lifted[count:])
         self.known = [*self.known[:2], (begins[0], lifted[0]), (ends[-1], lifted[-1])]
         earliest = int(clock[0].argmin())
         if float(clock[0][earliest]) < self.clock:
             self.clock, self.first = float(clock[0][earliest]), lifted[earliest]
-        if self.there.bypassed:
-            self.there.hold(self.inputs, last)
+        if self.layer_field.bypassed:
+            self.layer_field.hold(self.inputs, last)
         notes = {
             name: note[pieces.start : pieces.start + count + 1]
             for name, note in segment.notes.items()
@@ -464,24 +499,30 @@ class _LiftedPath(Path):
             first.points.reshape(leading), last.points.reshape(leading), clock, notes=notes
         )
 
-    def _each(self, corners: list[Tensor]) -> list[LayerActivations]:
+    def _lift_corners(self, corners: list[Tensor]) -> list[LayerActivations]:
         """Each corner (R, B, \\*s) lifted, those that are not known yet in one go."""
-        found = [
-            next((done for at, done in self.known if torch.equal(at, corner)), None)
+        known_lifts = [
+            next((activations for at, activations in self.known if torch.equal(at, corner)), None)
             for corner in corners
         ]
-        new = [corner for corner, done in zip(corners, found, strict=True) if done is None]
+        new = [
+            corner
+            for corner, activations in zip(corners, known_lifts, strict=True)
+            if activations is None
+        ]
         pairs = self.references.shape[0] * self.references.shape[1]
-        made = _lifted(self.there, self.dtype, torch.cat(new)) if new else None
+        new_lifts = _lift(self.layer_field, self.dtype, torch.cat(new)) if new else None
         order = iter(range(len(new)))
         return [
-            done if done is not None else made[(n := next(order)) * pairs : (n + 1) * pairs]  # type: ignore[index]
-            for done in found
+            activations
+            if activations is not None
+            else new_lifts[(n := next(order)) * pairs : (n + 1) * pairs]  # type: ignore[index]
+            for activations in known_lifts
         ]
 
 
 @part
-class _AtCorners(Rule):
+class _PiecewiseRule(Rule):
     """A rule for pieces that each have their own surroundings: every piece of every pair is an
     example of its own."""
 
@@ -501,25 +542,29 @@ class _AtCorners(Rule):
     def __call__(self, field: Field, segment: Segment) -> Integrated:
         pieces, (begins, ends) = segment.leading[0], segment.clock
         if not self.rule.clocked:
-            one = torch.ones_like(begins[:1])
-            return self._alone(field, segment, slice(0, pieces), (0 * one, one))
-        each = [slice(k, k + 1) for k in range(pieces)]
-        found = [self._alone(field, segment, k, (begins[k], ends[k])) for k in each]
+            unit = torch.ones_like(begins[:1])
+            return self._integrate_pieces(field, segment, slice(0, pieces), (0 * unit, unit))
+        singles = [slice(k, k + 1) for k in range(pieces)]
+        integrated = [
+            self._integrate_pieces(field, segment, k, (begins[k], ends[k])) for k in singles
+        ]
         return Integrated(
-            torch.cat([one.share for one in found]),
-            torch.cat([one.error for one in found]),
+            torch.cat([piece.share for piece in integrated]),
+            torch.cat([piece.error for piece in integrated]),
         )
 
-    def _alone(
-        self, field: Field, segment: Segment, which: slice, clock: tuple[Tensor, Tensor]
+    def _integrate_pieces(
+        self, field: Field, segment: Segment, pieces: slice, clock: tuple[Tensor, Tensor]
     ) -> Integrated:
         """Some pieces at once: all for rules that do not ask when a piece is, else one with its own
         clock."""
-        start, end = segment.start[which], segment.end[which]
+        start, end = segment.start[pieces], segment.end[pieces]
         leading, inner = start.shape[:3], start.shape[3:]
         pairs = leading[1] * leading[2]
         rows = leading[0] * pairs
-        number = leading[2] + which.start * pairs + torch.arange(rows, device=start.device)
+        number = leading[2] + pieces.start * pairs + torch.arange(rows, device=start.device)
         alone = Segment(start.reshape(1, 1, rows, *inner), end.reshape(1, 1, rows, *inner), clock)
-        found = Integrated.ensure(self.rule(Subset(field, number), alone))
-        return Integrated(found.share.reshape(*leading, *inner), found.error.reshape(leading))
+        integrated = Integrated.ensure(self.rule(Subset(field, number), alone))
+        return Integrated(
+            integrated.share.reshape(*leading, *inner), integrated.error.reshape(leading)
+        )

@@ -1,4 +1,4 @@
-"""A method whose gradients come from a backward pass with a rule of its own."""
+"""Methods whose gradients come from a modified backward pass."""
 
 from __future__ import annotations
 
@@ -21,19 +21,27 @@ class Backward(Wrapper):
 
         A(x) = Σ_r w_r Σ_segments share,    ∇F replaced by what the rule hands back from F
 
-    rule    ``ig.fields.GuidedReLU()``, ``ig.fields.Patterns``, or one of your own
-            (``ig.fields.BackwardRule``)
-    method  any method with fixed nodes, also one at a layer (``ig.methods.layer``)
-
     The map is not complete: the result's ``residual`` says what it misses, and no warning is given.
     Rules with a tolerance judge by what adds up and are refused (``InputError``). Paths that look
-    at gradients on their way look at these. Cost: that of the method.
+    at gradients on their way look at these.
 
-    >>> import torch, integrand as ig
-    >>> model = torch.nn.Sequential(torch.nn.Linear(4, 8), torch.nn.ReLU(), torch.nn.Linear(8, 3))
-    >>> guided = ig.Backward(ig.fields.GuidedReLU(), ig.methods.integrated(rule=ig.rules.Midpoint(20)))
-    >>> ig.explain(model, torch.randn(5, 4), target=0, method=guided).values.shape
-    torch.Size([5, 4])
+    Args:
+        rule: ``ig.fields.GuidedReLU()``, ``ig.fields.Patterns``, or one of your own
+            (``ig.fields.BackwardRule``).
+        method: any method with fixed nodes, also one at a layer (``ig.methods.layer``).
+
+    Cost:
+        That of the method.
+
+    Example:
+        >>> import torch, integrand as ig
+        >>> model = torch.nn.Sequential(
+        ...     torch.nn.Linear(4, 8), torch.nn.ReLU(), torch.nn.Linear(8, 3)
+        ... )
+        >>> method = ig.methods.integrated(rule=ig.rules.Midpoint(20))
+        >>> guided = ig.Backward(ig.fields.GuidedReLU(), method)
+        >>> ig.explain(model, torch.randn(5, 4), target=0, method=guided).values.shape
+        torch.Size([5, 4])
     """
 
     rule: BackwardRule
@@ -53,5 +61,5 @@ class Backward(Wrapper):
             )
 
     def __call__(self, field: Field, x: Tensor, *, watch: Watch | None = None) -> Attribution:
-        made = self.method(field.with_backward(self.rule), x, watch=watch)
-        return dataclasses.replace(made, method=self)
+        attribution = self.method(field.with_backward(self.rule), x, watch=watch)
+        return dataclasses.replace(attribution, method=self)

@@ -1,4 +1,4 @@
-"""Sequential Integrated Gradients: every feature from its own baseline, the others as they are.
+"""Sequential Integrated Gradients: each feature moves from its own baseline while the others stay.
 
     x̄_i   b on feature i, x elsewhere
     A_i   = A(x; x̄_i) on feature i               adds up to F(x) − F(x̄_i), what F loses when feature i alone is taken away
@@ -35,15 +35,11 @@ from .base import FixedBaseline, Runs, check_wrappable, one_call, same_start, wa
 
 @part
 class Sequential(Wrapper):
-    """A method asked about one feature after another: it moves from its baseline to the input, all
-    others stay in the input.
+    """Sequential Integrated Gradients: a method applied to one feature after another.
+
+    A feature moves from its baseline to the input while all others stay in the input.
 
         A_i(x) = A(x; x̄_i) on feature i,   x̄_i = b on feature i, x elsewhere
-
-    method    any method that starts at its baseline
-    features  what moves at a time: "tokens" (a word of a sentence), "pixels", an int (square
-              patches of that side), "columns" or a label map; "auto" is tokens for sequences (n,
-              d), pixels for images, columns for tables
 
     Each feature adds up to its own effect, Σ_{j in i} A_ij = F(x) − F(x̄_i), and the whole map to
     the sum of effects, which is not F(x) − F(b). ``change`` (1, B) is that sum, and ``residual``
@@ -55,21 +51,33 @@ class Sequential(Wrapper):
     Features that the baseline leaves as they are (``ig.baselines.Masked`` for special tokens) get
     nothing and cost nothing.
 
-    Cost: the method's for every feature that moves, all of them in batches: n·R·nodes gradients per
-    example, and n·R + 1 values where the rule does not evaluate F at the ends. Memory does not grow
-    with the number of features, but for the batch that is worked on. Errors: ``InputError`` for
-    methods whose path chooses its own start (IG2), and for those of a layer.
+    Args:
+        method: any method that starts at its baseline.
+        features: what moves at a time: "tokens" (a word of a sentence), "pixels", an int (square
+            patches of that side), "columns" or a label map; "auto" is tokens for sequences (n, d),
+            pixels for images, columns for tables.
 
-    Source: Enguehard, "Sequential Integrated Gradients: a simple but effective method for
-    explaining language models", Findings of ACL 2023 (arXiv 2305.15853): words, the mask token's
-    vector as the baseline, Gauss–Legendre with 50 nodes. The published code holds the sum against
-    F(x) − F(all words masked), which it is not meant to add up to.
+    Raises:
+        InputError: for methods whose path chooses its own start (IG2), and for those of a layer.
 
-    >>> import torch, integrand as ig
-    >>> field = ig.fields.Function(lambda z: z[:, 0, 0] * z[:, 1, 0])
-    >>> made = ig.Sequential(ig.methods.integrated())(field, torch.tensor([[[2.0, 1.0], [3.0, 1.0]]]))
-    >>> made.values.tolist(), made.notes["effect"].flatten().tolist()
-    ([[[6.0, 0.0], [6.0, 0.0]]], [6.0, 6.0])
+    Cost:
+        The method's for every feature that moves, all of them in batches: n·R·nodes gradients per
+        example, and n·R + 1 values where the rule does not evaluate F at the ends. Memory does not
+        grow with the number of features, but for the batch that is worked on.
+
+    References:
+        Enguehard, "Sequential Integrated Gradients: a simple but effective method for explaining
+        language models", Findings of ACL 2023 (arXiv 2305.15853): words, the mask token's vector as
+        the baseline, Gauss–Legendre with 50 nodes. The published code holds the sum against F(x) −
+        F(all words masked), which it is not meant to add up to.
+
+    Example:
+        >>> import torch, integrand as ig
+        >>> field = ig.fields.Function(lambda z: z[:, 0, 0] * z[:, 1, 0])
+        >>> x = torch.tensor([[[2.0, 1.0], [3.0, 1.0]]])
+        >>> result = ig.Sequential(ig.methods.integrated())(field, x)
+        >>> result.values.tolist(), result.notes["effect"].flatten().tolist()
+        ([[[6.0, 0.0], [6.0, 0.0]]], [6.0, 6.0])
     """
 
     method: Adopted[ExplainerLike, Explainer] = Adopted(as_explainer)
@@ -84,26 +92,30 @@ class Sequential(Wrapper):
         progress = _Progress(watch)
         runs = Runs(progress if watch else None, 1)
         with warned_once(), field.ready(), gradients(False):
-            held = FixedBaseline(self.method, field, x)
-            output = held.output()
-            apart = _Apart(held.x, held.references, groups)
-            moving = apart.moving()
-            most = at_once(len(held.references) * x[0].numel(), x.device)
-            for some in torch.split(moving, most) if len(moving) else ():
-                example, feature = some.unbind(1)
-                begin, given, own = apart.begin(example, feature), x[example], field.at(example)
-                own.memory = OutputCache(given, held.outputs(example))
-                progress.part = len(moving) / len(some)
+            fixed_start = FixedBaseline(self.method, field, x)
+            output = fixed_start.output()
+            features = _SingleFeatures(fixed_start.x, fixed_start.references, groups)
+            moving = features.moving()
+            most = at_once(len(fixed_start.references) * x[0].numel(), x.device)
+            for pairs in torch.split(moving, most) if len(moving) else ():
+                example, feature = pairs.unbind(1)
+                begin, inputs, pair_field = (
+                    features.begin(example, feature),
+                    x[example],
+                    field.at(example),
+                )
+                pair_field.memory = OutputCache(inputs, fixed_start.outputs(example))
+                progress.part = len(moving) / len(pairs)
                 with _incomplete() as warned:
-                    made = runs(held.starting(self.method, begin), own, given)
-                self._check_start(made, begin)
-                apart.add(example, feature, made, warned=bool(warned))
-            runs.add(held.cost)
-        apart.warn(self.method)
-        return apart.told(output, runs.cost, self)
+                    attribution = runs(fixed_start.starting(self.method, begin), pair_field, inputs)
+                self._check_start(attribution, begin)
+                features.add(example, feature, attribution, warned=bool(warned))
+            runs.add(fixed_start.cost)
+        features.warn(self.method)
+        return features.attribution(output, runs.cost, self)
 
-    def _check_start(self, made: Attribution, begin: Tensor) -> None:
-        if made.baselines is not None and not same_start(made.baselines, begin):
+    def _check_start(self, attribution: Attribution, begin: Tensor) -> None:
+        if attribution.baselines is not None and not same_start(attribution.baselines, begin):
             raise InputError(
                 "Sequential starts a path for each feature where that alone is taken away, and this method chooses its own start: wrap one "
                 "that starts at its baseline, such as ig.methods.integrated(…)."
@@ -114,18 +126,20 @@ class Sequential(Wrapper):
 def _incomplete() -> Iterator[list[warnings.WarningMessage]]:
     """Warnings of maps that do not add up, kept back: they number pairs of an example and a
     feature, which nobody sees."""
-    kept: list[warnings.WarningMessage] = []
+    incomplete: list[warnings.WarningMessage] = []
     with warnings.catch_warnings(record=True) as caught:
         warnings.simplefilter("always")
-        yield kept
-    for one in caught:
-        if issubclass(one.category, IncompleteWarning):
-            kept.append(one)
+        yield incomplete
+    for warning in caught:
+        if issubclass(warning.category, IncompleteWarning):
+            incomplete.append(warning)
         else:
-            warnings.warn_explicit(one.message, one.category, one.filename, one.lineno)
+            warnings.warn_explicit(
+                warning.message, warning.category, warning.filename, warning.lineno
+            )
 
 
-class _Apart:
+class _SingleFeatures:
     """Features taken one at a time, as pairs (example, feature), and what is found of them, added
     up as it comes."""
 
@@ -155,14 +169,16 @@ class _Apart:
     def _mask(self, example: Tensor, feature: Tensor) -> Tensor:
         return self.groups[example] == over(feature, self.x)
 
-    def add(self, example: Tensor, feature: Tensor, made: Attribution, *, warned: bool) -> None:
-        values = made.values * self._mask(example, feature)
-        effect = (made.weights * made.change).sum(0)
+    def add(
+        self, example: Tensor, feature: Tensor, attribution: Attribution, *, warned: bool
+    ) -> None:
+        values = attribution.values * self._mask(example, feature)
+        effect = (attribution.weights * attribution.change).sum(0)
         self.values.index_add_(0, example, values)
         self.effect[example, feature] = effect
         self.missed[example, feature] = effect - total(values, 1)
-        self.errors[example, feature] = made.error * norm(made.values)
-        self.settled[example, feature] = made.converged
+        self.errors[example, feature] = attribution.error * norm(attribution.values)
+        self.settled[example, feature] = attribution.converged
         self.warned |= warned
 
     def warn(self, method: Explainer) -> None:
@@ -180,7 +196,7 @@ class _Apart:
             IncompleteWarning,
         )
 
-    def told(self, output: Tensor, cost: Cost, method: Sequential) -> Attribution:
+    def attribution(self, output: Tensor, cost: Cost, method: Sequential) -> Attribution:
         distance = norm(self.errors)  # of different features taken as independent
         return Attribution(
             values=self.values,

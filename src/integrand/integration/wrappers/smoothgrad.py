@@ -50,15 +50,6 @@ class SmoothGrad(Wrapper):
 
         A(x) = mean_d A_d,   A_d = the map of x + ε_d,   ε_d ~ N(0, σ²)
 
-    method  any method; where it starts from is asked for x once, and no noise is added to it
-    draws   how many noisy copies
-    sigma   the standard deviation, relative to the range (largest − smallest number) of each
-            example; or a tensor that broadcasts to an example: the deviation itself, in units of
-            the input, for columns of different units. Of a model with several inputs, relative to
-            the range of each; or a tuple or dict with one for each input
-    seed    of the noise; all examples of a batch get the same, scaled to their range
-    reduce  "mean": SmoothGrad;  "square": mean_d A_d², SmoothGrad-Squared;  "variance": the (unbiased) variance of A_d, VarGrad
-
     ``error`` is what the mean over draws is off by, relative to what infinitely many would give, in
     95 of 100 cases at most; infinite for a single draw, and for "variance" nobody estimates it
     (NaN). ``converged`` says whether the integrals of all draws met their own tolerance, and the
@@ -66,19 +57,36 @@ class SmoothGrad(Wrapper):
     enough. The map adds up to mean_d F(x + ε_d) − F(b), not to F(x) − F(b): ``residual`` holds the
     difference, and ``notes["noised"]`` (draws, 1, B) is F(x + ε_d).
 
-    Cost: draws × the method's, and one value per example. Memory does not grow with draws. Errors:
-    ``InputError`` for integers, which take no noise.
+    Args:
+        method: any method; where it starts from is asked for x once, and no noise is added to it.
+        draws: how many noisy copies.
+        sigma: the standard deviation, relative to the range (largest − smallest number) of each
+            example; or a tensor that broadcasts to an example: the deviation itself, in units of
+            the input, for columns of different units. Of a model with several inputs, relative to
+            the range of each; or a tuple or dict with one for each input.
+        seed: of the noise; all examples of a batch get the same, scaled to their range.
+        reduce: "mean": SmoothGrad;  "square": mean_d A_d², SmoothGrad-Squared;  "variance": the
+            (unbiased) variance of A_d, VarGrad.
 
-    Source: Smilkov et al., "SmoothGrad: removing noise by adding noise", arXiv 1706.03825 (25
-    draws, σ 0.15 of the range); squares: Hooker et al., arXiv 1806.10758; variance: Adebayo et al.,
-    arXiv 1810.03307. Published code squares by default and calls that SmoothGrad too; here squares
-    have to be asked for.
+    Raises:
+        InputError: for integers, which take no noise.
 
-    >>> import torch, integrand as ig
-    >>> field = ig.fields.Function(lambda z: z.exp().sum(1))
-    >>> made = ig.SmoothGrad(ig.methods.integrated(), draws=50)(field, torch.tensor([[1.0, 0.5]]))
-    >>> made.values.shape, made.notes["noised"].shape
-    (torch.Size([1, 2]), torch.Size([50, 1, 1]))
+    Cost:
+        draws × the method's, and one value per example. Memory does not grow with draws.
+
+    References:
+        Smilkov et al., "SmoothGrad: removing noise by adding noise", arXiv 1706.03825 (25 draws, σ
+        0.15 of the range); squares: Hooker et al., arXiv 1806.10758; variance: Adebayo et al.,
+        arXiv 1810.03307. Published code squares by default and calls that SmoothGrad too; here
+        squares have to be asked for.
+
+    Example:
+        >>> import torch, integrand as ig
+        >>> field = ig.fields.Function(lambda z: z.exp().sum(1))
+        >>> method = ig.SmoothGrad(ig.methods.integrated(), draws=50)
+        >>> result = method(field, torch.tensor([[1.0, 0.5]]))
+        >>> result.values.shape, result.notes["noised"].shape
+        (torch.Size([1, 2]), torch.Size([50, 1, 1]))
     """
 
     method: Adopted[ExplainerLike, Explainer] = Adopted(as_explainer)
@@ -117,27 +125,34 @@ class SmoothGrad(Wrapper):
             )
         runs = Runs(watch, self.draws)
         with warned_once(), field.ready(), gradients(False):
-            held = FixedBaseline(self.method, field, x)
-            method, width = held.starting(self.method), self._width(held.x, field.layout)
-            gathered: _RunningSums | None = None
+            fixed_start = FixedBaseline(self.method, field, x)
+            method, width = (
+                fixed_start.starting(self.method),
+                self._width(fixed_start.x, field.layout),
+            )
+            sums: _RunningSums | None = None
             for draw in range(self.draws):
-                made = runs(method, field, (held.x + width * self._noise(draw, held.x)).to(x.dtype))
-                gathered = gathered or _RunningSums(made, self.reduce)
-                gathered.add(made)
-            assert gathered is not None
-            output = held.output()
-            runs.add(held.cost)
-            noiseless = flattened((width == 0).expand_as(held.x), 1).all(1)
-            error = torch.where(noiseless, 0, gathered.error())
+                attribution = runs(
+                    method,
+                    field,
+                    (fixed_start.x + width * self._noise(draw, fixed_start.x)).to(x.dtype),
+                )
+                sums = sums or _RunningSums(attribution, self.reduce)
+                sums.add(attribution)
+            assert sums is not None
+            output = fixed_start.output()
+            runs.add(fixed_start.cost)
+            noiseless = flattened((width == 0).expand_as(fixed_start.x), 1).all(1)
+            error = torch.where(noiseless, 0, sums.error())
             tol = self.method.tol
             close = error <= (INCOMPLETE if tol is None else tol)
         return rearranged(
-            gathered.first,
-            gathered.map(),
-            **gathered.told(output, held),
+            sums.first,
+            sums.map(),
+            **sums.summary(output, fixed_start),
             error=error,
-            converged=gathered.converged & (close | error.isnan()),
-            inputs=gathered.first.inputs if self.explains == "layer" else held.x,
+            converged=sums.converged & (close | error.isnan()),
+            inputs=sums.first.inputs if self.explains == "layer" else fixed_start.x,
             cost=runs.cost,
             method=self,
         )
@@ -152,17 +167,17 @@ class SmoothGrad(Wrapper):
         """The standard deviation, broadcasting to (B, \\*s); each of several inputs has its own."""
         if layout is None or layout.single:
             return _deviation(self.sigma, x)
-        given = self.sigma
-        if isinstance(given, tuple | Mapping):
-            entries = dict(enumerate(given)) if isinstance(given, tuple) else dict(given)
+        sigma = self.sigma
+        if isinstance(sigma, tuple | Mapping):
+            entries = dict(enumerate(sigma)) if isinstance(sigma, tuple) else dict(sigma)
             if set(entries) != set(layout.keys):
                 raise InputError(
                     f"sigma= is for {sorted(map(str, entries))}, the inputs are {sorted(map(str, layout.keys))}: give one for each."
                 )
-        elif isinstance(given, Tensor) and given.ndim:
-            return _deviation(given, x)
+        elif isinstance(sigma, Tensor) and sigma.ndim:
+            return _deviation(sigma, x)
         else:
-            entries = dict.fromkeys(layout.keys, given)
+            entries = dict.fromkeys(layout.keys, sigma)
         parts = zip(layout.keys, layout.split(x), strict=True)
         return layout.join([_deviation(entries[key], part).expand_as(part) for key, part in parts])
 
@@ -200,15 +215,17 @@ class _RunningSums:
         self.converged = torch.ones_like(first.converged)
         self.outputs: list[Tensor] = []
 
-    def add(self, made: Attribution) -> None:
-        self.maps.add((made.values.square() if self.reduce == "square" else made.values)[None])
-        self.base.add(made.base[None])
-        self.alike = self.alike and made.weights.shape == self.first.weights.shape
+    def add(self, attribution: Attribution) -> None:
+        self.maps.add(
+            (attribution.values.square() if self.reduce == "square" else attribution.values)[None]
+        )
+        self.base.add(attribution.base[None])
+        self.alike = self.alike and attribution.weights.shape == self.first.weights.shape
         if self.alike:
-            self.begin.add((made.output - made.change)[None])
-            self.weights.add(made.weights[None])
-        self.converged &= made.converged
-        self.outputs.append(made.output)
+            self.begin.add((attribution.output - attribution.change)[None])
+            self.weights.add(attribution.weights[None])
+        self.converged &= attribution.converged
+        self.outputs.append(attribution.output)
 
     def map(self) -> Tensor:
         """What the runs come to (B, \\*s)."""
@@ -222,11 +239,11 @@ class _RunningSums:
             else self.maps.doubt().error
         )
 
-    def told(self, output: Tensor, held: FixedBaseline) -> dict[str, Any]:
+    def summary(self, output: Tensor, fixed_start: FixedBaseline) -> dict[str, Any]:
         """The rest of the attribution, for x itself: F(x) (B,), and where its paths began, where
         that is one place for all draws."""
         begin = self.first.baselines
-        fixed = self.alike and begin is not None and same_start(begin, held.references)
+        fixed = self.alike and begin is not None and same_start(begin, fixed_start.references)
         # Methods that take as many references as they need take another number for every draw: what
         # counts is their mean.
         weights = self.weights.value if self.alike else torch.ones_like(output)[None]

@@ -1,4 +1,4 @@
-"""Two stages: rank the references cheaply, spend the gradients on those that are worth it."""
+"""Two-stage integration: rank the references cheaply, then integrate only the good ones."""
 
 from __future__ import annotations
 
@@ -19,14 +19,16 @@ from ..sampling_error import Chance
 
 @part
 class TwoStage(Wrapper):
-    """A method in two stages: rank the references cheaply, drop the poor ones, spend the gradients
-    on the rest.
+    """A method in two stages: rank references cheaply, integrate only those with weight.
+
+    Poor references are dropped, and gradients are spent on the rest.
 
     ``scout`` integrates every reference roughly; the method's weighting judges those rough maps and
     may give some a weight of zero; only the others are integrated with the method's own rule. The
     weights are those of the first stage, shares and errors that count those of the second.
 
-    Cost: R × scout + survivors × rule gradients per example, instead of R × rule.
+    Cost:
+        R × scout + survivors × rule gradients per example, instead of R × rule.
     """
 
     method: Method
@@ -36,8 +38,8 @@ class TwoStage(Wrapper):
         method = self.method
         x, meter = opened(field, x, watch)
         with measured(meter, x.device) as stopwatch:
-            whole = References.of(method.baseline, x, meter)
-            references = whole[:]
+            lazy_references = References.of(method.baseline, x, meter)
+            references = lazy_references[:]
             weigh = method.weighting.prepared(x, meter, references)
             rough = walk(
                 method.path, self.scout, meter, references, x, frames="path" in method.record
@@ -61,7 +63,9 @@ class TwoStage(Wrapper):
             if method.rule.unbiased:
                 # The rule's noise stays with the pairs; how the references differ is at least as
                 # much.
-                each = gradients_per_row(method.path, method.rule)
-                chance = Chance(x, len(references), each or 1, sampled=True)
+                per_path = gradients_per_row(method.path, method.rule)
+                chance = Chance(x, len(references), per_path or 1, sampled=True)
                 chance.add(rough, weighed.weights)
-        return result(self, meter, values, x, rough, weighed, whole, stopwatch.cost(), chance)
+        return result(
+            self, meter, values, x, rough, weighed, lazy_references, stopwatch.cost(), chance
+        )

@@ -1,8 +1,8 @@
-"""References drawn until their mean is known well enough.
+"""Sampling of references until their mean is known to a tolerance.
 
     stop when  q · √(Σ_i Var_r(share_ri) / n)  ≤  tol · ‖mean_r share_r‖         at two looks that follow one another
 
-The left side is what the mean is off by in 95 of 100 cases at most (``chance.py``). One look that
+The left side is what the mean is off by in 95 of 100 cases at most (``sampling_error``). One look that
 happens to meet the tolerance is chosen among many, and says less than it seems to: so two have to.
 Draws are stratified, and references drawn without replacement as long as they last, which the
 variance of single draws does not see, so what is reported is an upper estimate.
@@ -36,22 +36,26 @@ _WALKED_ELEMENTS = 1 << 21  # references of a block are walked about this many n
 
 @part
 class UntilTolerance(Wrapper):
-    """A method whose references are taken in blocks until their mean is known to ``tol``, in 95 of
-    100 cases or more.
+    """A method that draws references until their mean is known to ``tol``.
 
-    tol    relative L2 error, per example; examples that are done leave
-    block  references taken at a time; an example is done when its 95 % bound meets ``tol`` after
-           two blocks that follow one another
+    References are taken in blocks; the tolerance holds in 95 of 100 cases or more.
 
     ``error`` of the result is that bound; the truth is the mean over all that may be drawn,
     references and positions.
 
     The method's references must come in random order (``Sample`` draws them so), and count the
     same. Where they run out first, the map is returned with its error and is not ``converged``.
-    Cost: the method's, for as many references as it takes.
 
     Where the method keeps ``shares``, those of references that an example did not take any more are
     zero, as their weights are. Paths are not kept (``InputError``).
+
+    Args:
+        tol: relative L2 error, per example; examples that are done leave.
+        block: references taken at a time; an example is done when its 95 % bound meets ``tol``
+            after two blocks that follow one another.
+
+    Cost:
+        The method's, for as many references as it takes.
     """
 
     method: Method
@@ -79,29 +83,31 @@ class UntilTolerance(Wrapper):
         x, meter = opened(field, x, watch)
         with measured(meter, x.device) as stopwatch:
             references = References.of(method.baseline, x, meter)
-            drawn = _Drawn(x, meter.value(x), len(references), keeps="shares" in method.record)
+            drawn = _DrawnReferences(
+                x, meter.value(x), len(references), keeps="shares" in method.record
+            )
             busy = torch.arange(len(x), device=x.device)
-            met = torch.zeros(len(x), dtype=torch.bool, device=x.device)
+            within_tol = torch.zeros(len(x), dtype=torch.bool, device=x.device)
             size = min(self.block, max(1, _WALKED_ELEMENTS // max(1, x.numel())))
             for first in range(0, len(references), self.block):
-                own, output = Subset(meter, busy), drawn.output[busy]
+                busy_field, output = Subset(meter, busy), drawn.output[busy]
                 last = min(first + self.block, len(references))
                 for begin in range(first, last, size):
-                    some = references[begin : min(begin + size, last)]
+                    chunk = references[begin : min(begin + size, last)]
                     lanes = (begin, len(references))
-                    found = walk(
+                    integrals = walk(
                         method.path,
                         method.rule,
-                        own,
-                        _of(some, busy),
+                        busy_field,
+                        _of_examples(chunk, busy),
                         x[busy],
                         output=output,
                         lanes=lanes,
                     )
-                    drawn.add(found, some, busy)
-                    del found, some  # before the next are made
-                before, met = met, drawn.spread.doubt().error <= self.tol
-                busy = busy[~(before & met)[busy]]
+                    drawn.add(integrals, chunk, busy)
+                    del integrals, chunk  # before the next are made
+                before, within_tol = within_tol, drawn.spread.doubt().error <= self.tol
+                busy = busy[~(before & within_tol)[busy]]
                 if not len(busy):
                     break
             walked, weights = drawn.walked()
@@ -118,11 +124,12 @@ class UntilTolerance(Wrapper):
         )
 
 
-class _Drawn:
+class _DrawnReferences:
     """What is kept of draws as they come: their spread, how many each example took, and where their
     paths began.
 
-    output  (B,) F(x);  spread of shares (B, \\*s);  keeps  whether shares are kept one by one
+    Attributes:
+        output: (B,) F(x);  spread of shares (B, \\*s);  keeps  whether shares are kept one by one.
     """
 
     def __init__(self, x: Tensor, output: Tensor, references: int, *, keeps: bool) -> None:
@@ -130,32 +137,32 @@ class _Drawn:
         self.output = output
         self.keeps = keeps
         self.spread = Spread(x)
-        self.taken = torch.zeros(len(x), dtype=torch.long, device=x.device)
-        self.kept = SideBySide(references, x, _KEPT_ELEMENTS)
+        self.draw_counts = torch.zeros(len(x), dtype=torch.long, device=x.device)
+        self.accumulated = SideBySide(references, x, _KEPT_ELEMENTS)
         self.shares: list[Tensor] = []
 
-    def add(self, found: PathIntegrals, references: Tensor, busy: Tensor) -> None:
+    def add(self, integrals: PathIntegrals, references: Tensor, busy: Tensor) -> None:
         """A block of ``references`` (R, B, \\*s) that the examples ``busy`` (M,) walked from."""
-        self.spread.add(found.shares, found.change - total(found.shares, 2), busy)
-        self.taken[busy] += len(references)
+        self.spread.add(integrals.shares, integrals.change - total(integrals.shares, 2), busy)
+        self.draw_counts[busy] += len(references)
         if self.keeps:
-            self.shares.append(_spread(found.shares, busy, len(self.x)))
-        whole = dataclasses.replace(
-            found,
+            self.shares.append(_scatter_to_batch(integrals.shares, busy, len(self.x)))
+        full = dataclasses.replace(
+            integrals,
             begin=references,
-            change=_spread(found.change, busy, len(self.x)),
-            start=_spread(found.start, busy, len(self.x)),
-            error=_spread(found.error, busy, len(self.x)),
+            change=_scatter_to_batch(integrals.change, busy, len(self.x)),
+            start=_scatter_to_batch(integrals.start, busy, len(self.x)),
+            error=_scatter_to_batch(integrals.error, busy, len(self.x)),
             output=self.output,
             notes={},
         )
-        self.kept.enter(whole)
+        self.accumulated.enter(full)
 
     def walked(self) -> tuple[PathIntegrals, Tensor]:
         """All of it as one walk, and the weights (R, B): even over the draws an example took."""
-        walked = self.kept.walked(self.x, torch.cat(self.shares) if self.keeps else None)
+        walked = self.accumulated.walked(self.x, torch.cat(self.shares) if self.keeps else None)
         order = torch.arange(len(walked.change), device=self.x.device)[:, None]
-        weights = (order < self.taken).to(self.x.dtype) / self.taken.to(self.x.dtype)
+        weights = (order < self.draw_counts).to(self.x.dtype) / self.draw_counts.to(self.x.dtype)
         return walked, weights
 
     def doubt(self, values: Tensor, residual: Tensor) -> Doubt:
@@ -163,15 +170,15 @@ class _Drawn:
         return self.spread.doubt()
 
 
-def _of(references: Tensor, which: Tensor) -> Tensor:
+def _of_examples(references: Tensor, examples: Tensor) -> Tensor:
     """References (R, B, \\*s) of some examples; those that all examples share stay shared."""
     if references.stride(1) == 0:
-        return references[:, :1].expand(-1, len(which), *references.shape[2:])
-    return references[:, which]
+        return references[:, :1].expand(-1, len(examples), *references.shape[2:])
+    return references[:, examples]
 
 
-def _spread(numbers: Tensor, which: Tensor, batch: int) -> Tensor:
+def _scatter_to_batch(numbers: Tensor, examples: Tensor, batch: int) -> Tensor:
     """Numbers (R, M, …) of some examples, as numbers (R, B, …) of all; zero elsewhere."""
-    found = numbers.new_zeros(len(numbers), batch, *numbers.shape[2:])
-    found[:, which] = numbers
-    return found
+    full = numbers.new_zeros(len(numbers), batch, *numbers.shape[2:])
+    full[:, examples] = numbers
+    return full

@@ -1,4 +1,4 @@
-"""XRAI: which regions of an image matter, from the map of any method.
+"""XRAI: the regions of an image that matter, from the map of any method.
 
     pixels      a(p) = max_c A(x)_{c,p}
     segments    over-segmentations of the image at several scales, each segment grown by a few
@@ -40,21 +40,10 @@ _RANGE = (-1.0, 1.0)
 
 @part
 class XRAI(Wrapper):
-    """XRAI: the map of a method, averaged over regions that it ranks itself.
+    """XRAI: the map of a method, averaged over regions that are ranked by it.
 
         a(p) = max_c A(x)_{c,p};   next region: the segment with the largest mean of a over its
                                    pixels that are not taken yet
-
-    method    any method whose map is of images; XRAI's is Integrated Gradients from the darkest and
-              the lightest image
-    scales    of Felzenszwalb's segmentation, larger for larger segments
-    dilation  every segment is grown by so many pixels, so that edges fall inside
-    least     a segment that would add fewer pixels than this is left out; what is never taken
-              shares one mean
-    channels  how channels make one number for a pixel: "max" as published, or "sum": then the map
-              adds up to what the method's own does
-    segments  label maps (S, H, W) of one's own instead of Felzenszwalb's, or a function: image (C,
-              H, W) in [0, 1] → label maps; each of the S is an over-segmentation of its own
 
     ``values`` (B, C, H, W) are the region's mean, shared evenly by the channels, so that channels
     add up to it; ``notes["regions"]`` (1, 1, B, H, W) holds the number of each pixel's region, 0
@@ -66,25 +55,44 @@ class XRAI(Wrapper):
     With "max" the map does not add up to a change of F; ``residual`` says by how much. ``error`` is
     not estimated.
 
-    Cost: the method's, and about a second per image of 224 × 224 for segments. Needs
-    integrand[images] (scikit-image), unless ``segments`` are given and ``dilation`` is 0. Errors:
-    ``ShapeError`` for what is no image, ``InputError`` where ``least`` is more than the image has
-    pixels, ``MissingExtra``.
+    Args:
+        method: any method whose map is of images; XRAI's is Integrated Gradients from the darkest
+            and the lightest image.
+        scales: of Felzenszwalb's segmentation, larger for larger segments.
+        dilation: every segment is grown by so many pixels, so that edges fall inside.
+        least: a segment that would add fewer pixels than this is left out; what is never taken
+            shares one mean.
+        channels: how channels make one number for a pixel: "max" as published, or "sum": then the
+            map adds up to what the method's own does.
+        segments: label maps (S, H, W) of one's own instead of Felzenszwalb's, or a function: image
+            (C, H, W) in [0, 1] → label maps; each of the S is an over-segmentation of its own.
 
-    Source: Kapishnikov et al., "XRAI: Better Attributions Through Regions", ICCV 2019 (arXiv
-    1906.02825). The defaults, the segments and the ranking are those of the published code's full
-    algorithm (PAIR-code/saliency 0.2.1), number for number. It differs in four things: its ranking
-    begins at 1; it segments the model's own numbers also where colours are known; its Integrated
-    Gradients are the mean of gradients at 100 even places, both ends as much as the others, which
-    is off by O(1/100); and its option to stop at a part of the image, and the fast algorithm, which
-    looks at each segment once, are left out.
+    Raises:
+        ShapeError: for what is no image.
+        InputError: where ``least`` is more than the image has pixels.
+        MissingExtra: where the package that this needs is missing.
 
-    >>> import torch, integrand as ig
-    >>> field = ig.fields.Linear(torch.tensor([[[1.0, 1.0, 0.0, 0.0]] * 4]))
-    >>> halves = torch.tensor([[[0, 0, 1, 1]] * 4])
-    >>> made = ig.XRAI(ig.methods.integrated(), dilation=0, least=1, segments=halves)(field, torch.ones(1, 1, 4, 4))
-    >>> made.values[0, 0, 0].tolist(), made.notes["regions"][0, 0, 0, 0].tolist()
-    ([1.0, 1.0, 0.0, 0.0], [0, 0, 1, 1])
+    Cost:
+        The method's, and about a second per image of 224 × 224 for segments. Needs
+        integrand[images] (scikit-image), unless ``segments`` are given and ``dilation`` is 0.
+
+    References:
+        Kapishnikov et al., "XRAI: Better Attributions Through Regions", ICCV 2019 (arXiv
+        1906.02825). The defaults, the segments and the ranking are those of the published code's
+        full algorithm (PAIR-code/saliency 0.2.1), number for number. It differs in four things: its
+        ranking begins at 1; it segments the model's own numbers also where colours are known; its
+        Integrated Gradients are the mean of gradients at 100 even places, both ends as much as the
+        others, which is off by O(1/100); and its option to stop at a part of the image, and the
+        fast algorithm, which looks at each segment once, are left out.
+
+    Example:
+        >>> import torch, integrand as ig
+        >>> field = ig.fields.Linear(torch.tensor([[[1.0, 1.0, 0.0, 0.0]] * 4]))
+        >>> halves = torch.tensor([[[0, 0, 1, 1]] * 4])
+        >>> method = ig.XRAI(ig.methods.integrated(), dilation=0, least=1, segments=halves)
+        >>> result = method(field, torch.ones(1, 1, 4, 4))
+        >>> result.values[0, 0, 0].tolist(), result.notes["regions"][0, 0, 0, 0].tolist()
+        ([1.0, 1.0, 0.0, 0.0], [0, 0, 1, 1])
     """
 
     method: Adopted[ExplainerLike, Explainer] = Adopted(as_explainer)
@@ -129,23 +137,25 @@ class XRAI(Wrapper):
         if self.segments is None or self.dilation:
             _skimage()  # before any gradient
         began = time.perf_counter()
-        segmented = [self._masks(one, field.normalisation) for one in x]
+        segmented = [self._masks(image, field.normalisation) for image in x]
         runs = Runs(watch, 1)
         runs.add(Cost(seconds=time.perf_counter() - began))
-        made = runs(self.method, field, x)
+        attribution = runs(self.method, field, x)
         with gradients(False):
-            pixels = made.values.amax(1) if self.channels == "max" else made.values.sum(1)
-            found = [
-                _ranked(one, masks, self.least)
-                for one, masks in zip(pixels, segmented, strict=True)
+            pixels = (
+                attribution.values.amax(1) if self.channels == "max" else attribution.values.sum(1)
+            )
+            rankings = [
+                _rank_segments(pixel_map, masks, self.least)
+                for pixel_map, masks in zip(pixels, segmented, strict=True)
             ]
-        heat, regions = (torch.stack(parts) for parts in zip(*found, strict=True))
+        heat, regions = (torch.stack(parts) for parts in zip(*rankings, strict=True))
         channels = x.shape[1]
         return rearranged(
-            made,
-            (heat[:, None] / channels).expand_as(made.values).contiguous(),
-            error=nan_like(made.error),
-            notes={**made.notes, "regions": regions[None, None]},
+            attribution,
+            (heat[:, None] / channels).expand_as(attribution.values).contiguous(),
+            error=nan_like(attribution.error),
+            notes={**attribution.notes, "regions": regions[None, None]},
             cost=runs.cost,
             method=self,
         )
@@ -159,7 +169,11 @@ class XRAI(Wrapper):
                 f"segments are label maps (S, height, width) of whole numbers; for images of {describe(image.shape[1:])} pixels these are "
                 f"{str(labels.dtype).removeprefix('torch.')} of shape {describe(labels.shape)}."
             )
-        masks = [mask for one in labels for mask in _apart(one.cpu().numpy(), self.dilation)]
+        masks = [
+            mask
+            for label_map in labels
+            for mask in _masks_of_labels(label_map.cpu().numpy(), self.dilation)
+        ]
         return torch.from_numpy(np.stack(masks)).to(image.device).flatten(1)
 
     def _labels(self, picture: Tensor) -> Tensor:
@@ -190,7 +204,7 @@ def _felzenszwalb(picture: Tensor, scales: tuple[float, ...]) -> Tensor:
     small = resize(
         image, (_SIDE, _SIDE), order=3, mode="constant", preserve_range=True, anti_aliasing=True
     )
-    found = []
+    label_maps = []
     for scale in scales:
         labels = segmentation.felzenszwalb(small, scale=scale, sigma=_SMOOTHING, min_size=_LEAST)
         back = resize(
@@ -201,11 +215,11 @@ def _felzenszwalb(picture: Tensor, scales: tuple[float, ...]) -> Tensor:
             preserve_range=True,
             anti_aliasing=False,
         )
-        found.append(torch.from_numpy(back.round().astype(np.int64)))
-    return torch.stack(found)
+        label_maps.append(torch.from_numpy(back.round().astype(np.int64)))
+    return torch.stack(label_maps)
 
 
-def _apart(labels: Any, dilation: int) -> list[Any]:
+def _masks_of_labels(labels: Any, dilation: int) -> list[Any]:
     """One mask (H, W) for each label, grown by a disk; only the surroundings of a segment are
     looked at."""
     _, numbered = np.unique(labels, return_inverse=True)
@@ -224,7 +238,7 @@ def _apart(labels: Any, dilation: int) -> list[Any]:
     return masks
 
 
-def _ranked(pixels: Tensor, masks: Tensor, least: int) -> tuple[Tensor, Tensor]:
+def _rank_segments(pixels: Tensor, masks: Tensor, least: int) -> tuple[Tensor, Tensor]:
     """Masks (M, H·W) taken by their mean over pixels (H, W) that are left → means (H, W), region
     numbers (H, W)."""
     flat = pixels.flatten().double()
@@ -241,9 +255,9 @@ def _ranked(pixels: Tensor, masks: Tensor, least: int) -> tuple[Tensor, Tensor]:
         regions.append(region)
         left[region] = False
         waiting[best] = False
-        taken = masks[:, region]
-        count = count - taken.sum(1)
-        sums = sums - _sums(taken, flat[region])
+        overlap = masks[:, region]
+        count = count - overlap.sum(1)
+        sums = sums - _sums(overlap, flat[region])
     heat, number = torch.empty_like(flat), torch.empty_like(flat, dtype=torch.long)
     means = [flat[region].mean() for region in regions]
     order = sorted(range(len(regions)), key=lambda k: -float(means[k]))
@@ -257,7 +271,7 @@ def _ranked(pixels: Tensor, masks: Tensor, least: int) -> tuple[Tensor, Tensor]:
 def _sums(masks: Tensor, numbers: Tensor) -> Tensor:
     """What numbers (P,) add up to under each mask (M, P); masks are made numbers a few at a
     time."""
-    return torch.cat([some.to(numbers) @ numbers for some in torch.split(masks, 32)])
+    return torch.cat([chunk.to(numbers) @ numbers for chunk in torch.split(masks, 32)])
 
 
 def _skimage() -> Any:

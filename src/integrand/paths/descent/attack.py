@@ -1,4 +1,4 @@
-"""The way of an attack: from the input to where the model decides otherwise.
+"""Adversarial paths: from the input to where the model decides otherwise (AGI).
 
     z_0 = x,   z_{j+1} = clip( z_j + rate · ∇f_k(z_j) / ‖∇f_k(z_j)‖ )        until k is predicted
 
@@ -33,28 +33,12 @@ from .walk import box_of, check_walk, downhill, length_of
 
 Goal = str | int | Sequence[int] | Target | Callable[..., Tensor]
 
-_WAYS = ("away", "drawn", "likeliest")
+_GOALS = ("away", "drawn", "likeliest")
 
 
 @part
 class Adversarial(Path):
-    """Normalised ascent of a rival class's probability, from the input until the model predicts it.
-
-    goal    "away": down the probability of the predicted class, until another is predicted,
-            whichever that is; "drawn": up that of a rival class, drawn without replacement, another
-            for each reference; "likeliest": the rival that the model ranks second for the input,
-            third for the second reference, and so on; a class, or a tuple with one for each
-            reference: up the probability of that class; a decision function, outputs → (N,), or an
-            ``ig.targets`` value: towards zero, until its sign changes
-    steps   at most as many; also the number of segments, of which those after the arrival have no
-            length
-    rate    length of a step in the norm below and the units of the input, or ``Relative(fraction)``
-            of the data range
-    clip    (low, high): the box the path stays in; by default the range of the field's images where
-            it knows them, else the range of the numbers in the input
-    norm    "l2": ∇/‖∇‖₂, "l1": ∇/‖∇‖₁, "sign": the sign of ∇
-    step    ``Fixed()``, ``Shrinking()`` or ``Implicit()``, see ``ig.paths.Descent``
-    seed    of "drawn"
+    """Adversarial path (AGI): normalised ascent of a rival class until the model predicts it.
 
     The path needs no references, only to know how many walks there are: ``ig.baselines.Itself()``
     and ``Rivals()`` say that. Which class is predicted, and which are likeliest, is asked of each
@@ -62,12 +46,33 @@ class Adversarial(Path):
     to do (its class is predicted already) stands still. Both are told by the note "lead" (K+1, R,
     B): how far the decision is from changing, below zero where it has changed.
 
-    Cost: the outputs for the input, and one joint evaluation (one forward and two backward passes)
-    at every point of every walk up to its arrival, at most steps + 1. Memory does not grow with
-    steps. Source: Pan, Li, Zhu, "Explaining Deep Neural Network Models with Adversarial Gradient
-    Integration", IJCAI 2021. Their released code adds each step to the original input instead of to
-    the last point, so that it never leaves one step's distance of the input and its increments
-    telescope to nothing; here the path moves.
+    Args:
+        goal: "away": down the probability of the predicted class, until another is predicted,
+            whichever that is; "drawn": up that of a rival class, drawn without replacement, another
+            for each reference; "likeliest": the rival that the model ranks second for the input,
+            third for the second reference, and so on; a class, or a tuple with one for each
+            reference: up the probability of that class; a decision function, outputs → (N,), or an
+            ``ig.targets`` value: towards zero, until its sign changes.
+        steps: at most as many; also the number of segments, of which those after the arrival have
+            no length.
+        rate: length of a step in the norm below and the units of the input, or
+            ``Relative(fraction)`` of the data range.
+        clip: (low, high): the box the path stays in; by default the range of the field's images
+            where it knows them, else the range of the numbers in the input.
+        norm: "l2": ∇/‖∇‖₂, "l1": ∇/‖∇‖₁, "sign": the sign of ∇.
+        step: ``Fixed()``, ``Shrinking()`` or ``Implicit()``, see ``ig.paths.Descent``.
+        seed: of "drawn".
+
+    Cost:
+        The outputs for the input, and one joint evaluation (one forward and two backward passes) at
+        every point of every walk up to its arrival, at most steps + 1. Memory does not grow with
+        steps.
+
+    References:
+        Pan, Li, Zhu, "Explaining Deep Neural Network Models with Adversarial Gradient Integration",
+        IJCAI 2021. Their released code adds each step to the original input instead of to the last
+        point, so that it never leaves one step's distance of the input and its increments telescope
+        to nothing; here the path moves.
     """
 
     goal: Goal = "away"
@@ -96,7 +101,7 @@ class Adversarial(Path):
 
     def __post_init__(self) -> None:
         check_walk(self.steps, self.norm, self.rate, "An attack")
-        object.__setattr__(self, "goal", _cleaned(self.goal))
+        object.__setattr__(self, "goal", _checked_goal(self.goal))
 
     def placed(self, places: Tensor) -> PathLike:
         """The same for references that are some of more: ``places`` (R, B) says which number each
@@ -113,12 +118,12 @@ class Adversarial(Path):
         references, batch = start.shape[:2]
         driver, index, goal = self._driver(field, end, places)
         box = box_of(field, start, end, self.clip, guarded=self.step.guarded)
-        here = end.expand_as(start)
+        origin = end.expand_as(start)
         objective = Objective(field, driver, index, box, self.norm, (references, batch), goal)
         yield from downhill(
             objective,
-            here,
-            length_of(self.rate, self.norm, box, here),
+            origin,
+            length_of(self.rate, self.norm, box, origin),
             self.step,
             self.steps,
             "lead",
@@ -127,16 +132,16 @@ class Adversarial(Path):
     def _driver(self, field: Field, end: Tensor, places: Tensor) -> tuple[Target, Tensor, str]:
         """What is descended, what it is asked with for every walk, and where it is to end."""
         if not isinstance(self.goal, str | int | tuple):
-            every = torch.arange(places.shape[1], device=end.device).repeat(len(places))
-            return as_decision(self.goal), every, "across"
+            examples = torch.arange(places.shape[1], device=end.device).repeat(len(places))
+            return as_decision(self.goal), examples, "across"
         outputs = class_outputs(field, end, "An attack")
-        own = outputs.argmax(1)
+        predicted = outputs.argmax(1)
         pair = torch.arange(places.numel(), device=end.device)
         if self.goal == "away":
-            return _Chase(own.repeat(len(places)), 1.0), pair, "below"
-        return _Chase(self._rivals(outputs, own, places).flatten(), -1.0), pair, "below"
+            return _Chase(predicted.repeat(len(places)), 1.0), pair, "below"
+        return _Chase(self._rivals(outputs, predicted, places).flatten(), -1.0), pair, "below"
 
-    def _rivals(self, outputs: Tensor, own: Tensor, places: Tensor) -> Tensor:
+    def _rivals(self, outputs: Tensor, predicted: Tensor, places: Tensor) -> Tensor:
         """The class that each walk is after (R, B)."""
         classes = outputs.shape[1]
         if isinstance(self.goal, int | tuple):
@@ -155,26 +160,28 @@ class Adversarial(Path):
         if self.goal == "likeliest":
             order = outputs.argsort(dim=1, descending=True, stable=True)
         else:
-            drawn = torch.randperm(classes, generator=generator(self.seed)).to(own.device)
-            order = drawn.expand(len(own), classes)
+            drawn = torch.randperm(classes, generator=generator(self.seed)).to(predicted.device)
+            order = drawn.expand(len(predicted), classes)
             # Each example's own class goes to the front; the others keep their order, whatever it
             # is.
-            order = order.gather(1, (order != own[:, None]).long().argsort(dim=1, stable=True))
+            order = order.gather(
+                1, (order != predicted[:, None]).long().argsort(dim=1, stable=True)
+            )
         return order.gather(1, places.T + 1).T
 
 
-def _cleaned(goal: Any) -> Any:
+def _checked_goal(goal: Any) -> Any:
     """A goal that is one: a name, a class, a tuple of classes, or a decision function."""
     if isinstance(goal, str):
-        if goal in _WAYS:
+        if goal in _GOALS:
             return goal
     elif isinstance(goal, list | tuple):
-        if goal and all(isinstance(which, int) and not isinstance(which, bool) for which in goal):
+        if goal and all(isinstance(label, int) and not isinstance(label, bool) for label in goal):
             return tuple(goal)
     elif not isinstance(goal, bool) and (isinstance(goal, int | Target) or callable(goal)):
         return goal
     raise InputError(
-        f"goal is one of {', '.join(map(repr, _WAYS))}, a class, a tuple of classes, or a decision function; not "
+        f"goal is one of {', '.join(map(repr, _GOALS))}, a class, a tuple of classes, or a decision function; not "
         f"{repr(goal) if isinstance(goal, str) else type(goal).__name__}. The path of an attack chooses its own baseline."
     )
 

@@ -1,4 +1,4 @@
-"""What a walk descends, and where it stands.
+"""The objective of a walk, and the state of walks.
 
     z' = z − h g / ‖g‖,  within the box,   g = ∇d(z)       d: the objective, such as a squared distance of representations
 
@@ -31,7 +31,11 @@ NORMS: dict[str, Callable[[Tensor], Tensor]] = {
 class State:
     """Where R walks of B examples are, and what the model says there.
 
-    point (R, B, \\*s);  score (1, R, B): F and ∇F;  value (R, B) of the objective;  gradient (R, B, \\*s) of the objective
+    Attributes:
+        point: (R, B, \\*s) where the walks are.
+        score: (1, R, B) F and ∇F.
+        value: (R, B) of the objective.
+        gradient: (R, B, \\*s) of the objective.
     """
 
     point: Tensor
@@ -39,17 +43,17 @@ class State:
     value: Tensor
     gradient: Tensor
 
-    def where(self, chosen: Tensor, other: State) -> State:
-        """This one where ``chosen`` (R, B), the ``other`` elsewhere."""
+    def where(self, chosen: Tensor, fallback: State) -> State:
+        """This one where ``chosen`` (R, B), the ``fallback`` elsewhere."""
         spread = over(chosen, self.point)
         return State(
-            torch.where(spread, self.point, other.point),
+            torch.where(spread, self.point, fallback.point),
             Evaluation(
-                torch.where(chosen, self.score.value, other.score.value),
-                torch.where(spread, self.score.gradient, other.score.gradient),
+                torch.where(chosen, self.score.value, fallback.score.value),
+                torch.where(spread, self.score.gradient, fallback.score.gradient),
             ),
-            torch.where(chosen, self.value, other.value),
-            torch.where(spread, self.gradient, other.gradient),
+            torch.where(chosen, self.value, fallback.value),
+            torch.where(spread, self.gradient, fallback.gradient),
         )
 
 
@@ -57,11 +61,13 @@ class Objective:
     """What is descended, for R walks of B examples: its value and gradient, and where a step of a
     given length ends.
 
-    driver   the target that is descended, asked with ``index`` (R·B,) for rows numbered over (R, B)
-    low, high  the box;  norm: how the length of a step is measured
-    goal     where the walks are to end: at "zero" (of a squared distance), "below" it, or "across"
-             it, on the other side than they began. Walks that are below or across stop, and cost
-             nothing from then on
+    Args:
+        driver: the target that is descended, asked with ``index`` (R·B,) for rows numbered over (R,
+            B).
+        low, high: the box;  norm: how the length of a step is measured.
+        goal: where the walks are to end: at "zero" (of a squared distance), "below" it, or "across"
+            it, on the other side than they began. Walks that are below or across stop, and cost
+            nothing from then on.
     """
 
     def __init__(

@@ -1,4 +1,4 @@
-"""How a walk downhill goes one step: of fixed length, of shrinking length, or implicitly.
+"""Step rules of descents: fixed length, shrinking length, or implicit.
 
     u(z) = ∇d(z) / ‖∇d(z)‖          d: what is descended;  h: the length of a step
 
@@ -26,8 +26,10 @@ from .objective import Objective, State
 
 @part
 class Relative:
-    """A step length in units of the data: every feature moves ``fraction`` of its range (root mean
-    square) per step."""
+    """A step length relative to the range of the data.
+
+    Every feature moves ``fraction`` of its range (root mean square) per step.
+    """
 
     fraction: float = 0.002
 
@@ -39,8 +41,11 @@ class Relative:
 
 
 class StepRule(Protocol):
-    """How a walk goes one step. ``looks``: joint evaluations per step; ``guarded``: whether steps
-    that do not descend are taken back."""
+    """How a walk goes one step.
+
+    ``looks``: joint evaluations per step; ``guarded``: whether steps that do not descend are taken
+    back.
+    """
 
     @property
     def looks(self) -> int: ...
@@ -55,7 +60,13 @@ class StepRule(Protocol):
 
 @part
 class Fixed:
-    """z' = z − h u(z), always: what was published for IG2, AGI and MFABA. Cost: one look."""
+    """Steps of fixed length.
+
+        z' = z − h u(z), always: what was published for IG2, AGI and MFABA
+
+    Cost:
+        One look.
+    """
 
     looks: ClassVar[int] = 1
     guarded: ClassVar[bool] = False
@@ -68,8 +79,13 @@ class Fixed:
 
 @part
 class Shrinking:
-    """z' = z − h u(z); where that does not descend the walk stays and h is halved from then on.
-    Cost: one look."""
+    """Steps that are taken back and halved where they do not descend.
+
+        z' = z − h u(z); where that does not descend the walk stays and h is halved from then on
+
+    Cost:
+        One look.
+    """
 
     looks: ClassVar[int] = 1
     guarded: ClassVar[bool] = True
@@ -86,7 +102,9 @@ class Shrinking:
 
 @part
 class Implicit:
-    """z' = z − h u(z'), a backward Euler step of the unit-speed descent, regularised at the goal.
+    """Implicit (backward Euler) steps of the unit-speed descent.
+
+        z' = z − h u(z'), regularised at the goal
 
     Where the goal is nearer than h no point with a gradient satisfies the equation; its limit is
     the goal itself. Both cases are one: z' minimises d over the ball of radius h around z (the
@@ -101,11 +119,15 @@ class Implicit:
     that of the parabola through what was seen; where no round descends, the walk stays and h is
     halved.
 
-    Cost: ``looks`` joint evaluations per step, where an explicit step takes one. For as many
-    evaluations an implicit walk has fewer, better steps, not a nearer end: ``Shrinking()`` gets as
-    near (docs/design/0005). Source: backward Euler as studied for gradient descent by Xu et al.,
-    "Convergence of Implicit Gradient Descent for Training Two-Layer Physics-Informed Neural
-    Networks", arXiv 2407.02827; its use on the way to a counterfactual is this library's.
+    Cost:
+        ``looks`` joint evaluations per step, where an explicit step takes one. For as many
+        evaluations an implicit walk has fewer, better steps, not a nearer end: ``Shrinking()`` gets
+        as near (docs/design/0005).
+
+    References:
+        Backward Euler as studied for gradient descent by Xu et al., "Convergence of Implicit
+        Gradient Descent for Training Two-Layer Physics-Informed Neural Networks", arXiv 2407.02827;
+        its use on the way to a counterfactual is this library's.
     """
 
     looks: int = 3

@@ -1,4 +1,4 @@
-"""Walks downhill: from the input to where some scalar of the model is smaller, one segment a step.
+"""Descents of an objective from the input, one segment per step.
 
     z_0 = x,   z_{j+1} = step(z_j),   steps of length ‖z_{j+1} − z_j‖ = h, in a box
 
@@ -24,11 +24,11 @@ from .step_rules import Relative, StepRule
 
 
 def downhill(
-    objective: Objective, here: Tensor, length: Tensor, step: StepRule, steps: int, note: str
+    objective: Objective, origin: Tensor, length: Tensor, step: StepRule, steps: int, note: str
 ) -> Iterator[Segment]:
-    """The walk from ``here`` (R, B, \\*s), as ``steps`` segments; ``note`` names the noted value of
-    the objective (K+1, R, B)."""
-    state = objective.start(here)
+    """The walk from ``origin`` (R, B, \\*s), as ``steps`` segments; ``note`` names the noted value
+    of the objective (K+1, R, B)."""
+    state = objective.start(origin)
     objective.stop_arrived(state)
     for number in range(steps):
         if objective.finished:
@@ -37,9 +37,9 @@ def downhill(
             following, length = step(objective, state, length)
             objective.stop_arrived(following)
         clock = torch.tensor(
-            [steps - number - 1, steps - number], dtype=torch.float64, device=here.device
+            [steps - number - 1, steps - number], dtype=torch.float64, device=origin.device
         )
-        clock = (clock / steps).to(here.dtype)
+        clock = (clock / steps).to(origin.dtype)
         yield Segment(
             following.point[None],
             state.point[None],
@@ -76,12 +76,12 @@ def box_of(
 
 
 def length_of(
-    rate: float | Relative, norm: str, box: tuple[Tensor, Tensor], here: Tensor
+    rate: float | Relative, norm: str, box: tuple[Tensor, Tensor], points: Tensor
 ) -> Tensor:
     """A step's length (R, B) in the units of the input and of the norm."""
     if not isinstance(rate, Relative):
-        return here.new_full(here.shape[:2], float(rate))
-    span = flattened((box[1] - box[0]).expand_as(here), 2)
+        return points.new_full(points.shape[:2], float(rate))
+    span = flattened((box[1] - box[0]).expand_as(points), 2)
     if not bool(torch.isfinite(span).all()):
         raise InputError(
             "A relative rate needs a bounded range: give clip=(low, high), or rate= a number."
@@ -89,10 +89,10 @@ def length_of(
     return LENGTHS[norm](span) * rate.fraction
 
 
-def check_walk(steps: int, norm: str, rate: float | Relative, what: str) -> None:
+def check_walk(steps: int, norm: str, rate: float | Relative, who: str) -> None:
     """What every walk refuses."""
     if steps < 1:
-        raise InputError(f"{what} takes at least one step, not {steps}.")
+        raise InputError(f"{who} takes at least one step, not {steps}.")
     if not isinstance(rate, Relative) and not rate > 0:
         raise InputError(
             f"rate is the length of a step, above 0, not {rate}: a walk that goes back climbs where it should fall."

@@ -1,11 +1,13 @@
 """Paths through the latent space of an autoencoder.
 
-    codec.py     encoders and decoders, borrowed           moves.py     mixing codes; the step of Guided IG
-    legs.py      decoded points as segments                geodesic.py  chains of codes, relaxed
-    paths.py     LatentGuided, Latent, LatentGeodesic
+    paths        LatentGuided, Latent, LatentGeodesic
+    autoencoder  encoders and decoders of users
+    greedy_step  interpolation of codes; the step of Guided IG
+    geodesic     chains of codes, relaxed
+    legs         decoded points as segments
 
-What a path of its own needs of a codec is ``codec.Borrowed``; decoded corners become a path by
-``legs.through``.
+A path of your own asks ``autoencoder.Borrowed`` for codes and decoded rows; decoded corners become
+a path by ``legs.through``.
 """
 
 from .autoencoder import Autoencoder as Autoencoder

@@ -1,5 +1,4 @@
-"""Encoders and decoders as people have them, borrowed: any number of rows in, codes and rows out,
-and given back as they were.
+"""Access to users' encoders and decoders, in batches; modules are given back as they were.
 
     E: (N, \\*s) → (N, \\*c)        a code for every row           D: (N, \\*c) → (N, \\*s)        a row for every code
 
@@ -45,7 +44,7 @@ Function = Callable[[Tensor], Any]
 
 
 class Autoencoder(Protocol):
-    """What a codec may be: rows (N, \\*s) to codes (N, \\*c), and back."""
+    """Protocol of a codec: ``encode`` rows (N, \\*s) to codes (N, \\*c), and ``decode`` back."""
 
     def encode(self, x: Tensor) -> Any: ...
 
@@ -53,7 +52,11 @@ class Autoencoder(Protocol):
 
 
 def halves(codec: Any) -> tuple[Function, Function]:
-    """The encoder and the decoder of a codec. Errors: ``InputError`` where there are none."""
+    """The encoder and the decoder of a codec.
+
+    Raises:
+        InputError: where there are none.
+    """
     if isinstance(codec, tuple | list) and len(codec) == 2 and all(map(callable, codec)):
         return codec[0], codec[1]
     encode, decode = getattr(codec, "encode", None), getattr(codec, "decode", None)
@@ -90,15 +93,17 @@ class Borrowed:
 
     def codes(self, rows: Tensor) -> Tensor:
         """E of rows (N, \\*s), flat (N, L)."""
-        found: list[Tensor] = []
+        chunks: list[Tensor] = []
 
         def call(part: slice) -> None:
             with self._running(grad=False):
-                codes = _code_in(self.encoder(_typed(rows[part].clone(), self.encoder)))
-            found.append(self._flat(codes, part.stop - part.start))
+                codes = _code_of(
+                    self.encoder(_as_parameters_dtype(rows[part].clone(), self.encoder))
+                )
+            chunks.append(self._flat(codes, part.stop - part.start))
 
         self.packer.run(len(rows), call, self.like, "encode")
-        return torch.cat(found)
+        return torch.cat(chunks)
 
     def ends(self, start: Tensor, end: Tensor) -> tuple[Tensor, Tensor]:
         """E of starts (R, B, \\*s) and of ends (B, \\*s), one for every path (R·B, L); starts that
@@ -112,15 +117,15 @@ class Borrowed:
 
     def rows(self, codes: Tensor) -> Tensor:
         """D of flat codes (N, L): rows (N, \\*s)."""
-        found = self.like.new_empty(len(codes), *self.like.shape)
+        rows = self.like.new_empty(len(codes), *self.like.shape)
 
         def call(part: slice) -> None:
             with self._running(grad=False):
-                made = self._decoded(codes[part])
-            found[part] = made
+                decoded = self._decoded(codes[part])
+            rows[part] = decoded
 
         self.packer.run(len(codes), call, self.like, "decode")
-        return found
+        return rows
 
     def pulled(
         self, codes: Tensor, look: Callable[[slice, Tensor], Evaluation]
@@ -137,12 +142,12 @@ class Borrowed:
         def call(part: slice) -> None:
             with self._running(grad=True):
                 leaf = codes[part].clone().requires_grad_()
-                made = self._decoded(leaf)
+                decoded = self._decoded(leaf)
                 with gradients(False):
-                    found = look(part, made.detach())
-                pulled = _pull(made, leaf, found.gradient)
-            rows[part], slope[part] = made.detach(), pulled
-            value[part], gradient[part] = found.value, found.gradient
+                    evaluation = look(part, decoded.detach())
+                pulled = _pull_back(decoded, leaf, evaluation.gradient)
+            rows[part], slope[part] = decoded.detach(), pulled
+            value[part], gradient[part] = evaluation.value, evaluation.gradient
 
         self.packer.run(len(codes), call, self.like, "pull")
         return rows, Evaluation(value, gradient), slope
@@ -163,15 +168,15 @@ class Borrowed:
             piece = torch.arange(part.start, part.stop, device=codes.device)
             line = piece // (points - 1)
             left = piece + line  # every line has a point more than pieces
-            which, place = torch.unique(torch.cat([left, left + 1]), return_inverse=True)
+            point, place = torch.unique(torch.cat([left, left + 1]), return_inverse=True)
             with self._running(grad=True):
-                leaf = flat[which].clone().requires_grad_()
-                made = self._decoded(leaf)
-                step = made[place[len(piece) :]] - made[place[: len(piece)]]
-                each = points / 2 * total(step.square(), 1)
-                pulled = _pull(each, leaf, torch.ones_like(each))
-            energy.index_add_(0, line, each.detach())
-            slope.index_add_(0, which, pulled)
+                leaf = flat[point].clone().requires_grad_()
+                decoded = self._decoded(leaf)
+                step = decoded[place[len(piece) :]] - decoded[place[: len(piece)]]
+                piece_energy = points / 2 * total(step.square(), 1)
+                pulled = _pull_back(piece_energy, leaf, torch.ones_like(piece_energy))
+            energy.index_add_(0, line, piece_energy.detach())
+            slope.index_add_(0, point, pulled)
 
         self.packer.run(lines * (points - 1), call, self.like, "stretch")
         return energy, slope.reshape(codes.shape)
@@ -201,77 +206,79 @@ class Borrowed:
                 f"The encoder gave codes of shape {describe(codes.shape[1:])} after codes of shape {describe(self.code or ())}."
             )
         self.code = codes.shape[1:]
-        _finite(codes, "encoder")
+        _check_finite(codes, "encoder")
         return codes.detach().to(self.like).reshape(rows, -1)
 
     def _decoded(self, codes: Tensor) -> Tensor:
         assert self.code is not None
         # A copy: the decoder may begin with a layer that works in place.
-        made = _row_in(self.decoder(_typed(codes.reshape(-1, *self.code).clone(), self.decoder)))
+        decoded = _rows_of(
+            self.decoder(_as_parameters_dtype(codes.reshape(-1, *self.code).clone(), self.decoder))
+        )
         expected = (len(codes), *self.like.shape)
-        if made.shape != expected:
+        if decoded.shape != expected:
             raise ShapeError(
-                f"The decoder gave {describe(made.shape)} for codes of {describe(expected)} inputs: what is decoded must have the shape "
+                f"The decoder gave {describe(decoded.shape)} for codes of {describe(expected)} inputs: what is decoded must have the shape "
                 f"that was encoded, {describe(self.like.shape)} each. Resize or pad the inputs to a size that the codec keeps, or crop "
                 "inside the decoder."
             )
-        _finite(made, "decoder")
-        return made.to(self.like)
+        _check_finite(decoded, "decoder")
+        return decoded.to(self.like)
 
 
-def _pull(made: Tensor, leaf: Tensor, gradient: Tensor) -> Tensor:
+def _pull_back(output: Tensor, leaf: Tensor, gradient: Tensor) -> Tensor:
     """Jᵀ · gradient, J the derivative of what was made of ``leaf``."""
     slope = (
-        torch.autograd.grad(made, leaf, gradient, allow_unused=True)[0]
-        if made.requires_grad
+        torch.autograd.grad(output, leaf, gradient, allow_unused=True)[0]
+        if output.requires_grad
         else None
     )
     if slope is None:
         raise DetachedModel(
             "No gradient leads from what was decoded to its code: the decoder leaves torch, detaches, or runs under no_grad."
         )
-    _finite(slope, "decoder's derivative")
+    _check_finite(slope, "decoder's derivative")
     return slope
 
 
-def _code_in(found: Any) -> Tensor:
+def _code_of(output: Any) -> Tensor:
     """The code in what an encoder returns: a tensor, the mode of a distribution, ``latents``, or
     the first of several."""
-    if isinstance(found, Tensor):
-        return found
-    if isinstance(found, tuple | list) and found:
-        return _code_in(found[0])
+    if isinstance(output, Tensor):
+        return output
+    if isinstance(output, tuple | list) and output:
+        return _code_of(output[0])
     for name in ("latent_dist", "latents"):
-        inner = getattr(found, name, None)
+        inner = getattr(output, name, None)
         if inner is not None:
-            return _code_in(inner)
+            return _code_of(inner)
     for name in ("mode", "mean"):  # of a distribution
-        inner = getattr(found, name, None)
+        inner = getattr(output, name, None)
         inner = inner() if callable(inner) else inner
         if isinstance(inner, Tensor):
             return inner
     raise ModelError(
-        f"The encoder returned {_kind(found)}; a tensor, a tuple that begins with one, or an object with latent_dist or latents is "
+        f"The encoder returned {_kind(output)}; a tensor, a tuple that begins with one, or an object with latent_dist or latents is "
         "understood. Wrap it: (lambda x: …, decode)."
     )
 
 
-def _row_in(found: Any) -> Tensor:
+def _rows_of(output: Any) -> Tensor:
     """The rows in what a decoder returns: a tensor, its ``sample``, or the first of several."""
-    if isinstance(found, Tensor):
-        return found
-    if isinstance(found, tuple | list) and found:
-        return _row_in(found[0])
-    sample = getattr(found, "sample", None)
+    if isinstance(output, Tensor):
+        return output
+    if isinstance(output, tuple | list) and output:
+        return _rows_of(output[0])
+    sample = getattr(output, "sample", None)
     if isinstance(sample, Tensor):
         return sample
     raise ModelError(
-        f"The decoder returned {_kind(found)}; a tensor, a tuple that begins with one, or an object with the tensor sample is "
+        f"The decoder returned {_kind(output)}; a tensor, a tuple that begins with one, or an object with the tensor sample is "
         "understood. Wrap it: (encode, lambda z: …)."
     )
 
 
-def _typed(rows: Tensor, function: Function) -> Tensor:
+def _as_parameters_dtype(rows: Tensor, function: Function) -> Tensor:
     """Rows in the type of a module's parameters, where there are any; a codec may be in half
     precision."""
     module = getattr(function, "__self__", function)
@@ -282,7 +289,7 @@ def _typed(rows: Tensor, function: Function) -> Tensor:
     return rows
 
 
-def _finite(numbers: Tensor, who: str) -> None:
+def _check_finite(numbers: Tensor, who: str) -> None:
     # A sum is finite only if every term is; only the rare infinite sum is looked at term by term.
     if not bool(torch.isfinite(numbers.detach().sum())) and not bool(torch.isfinite(numbers).all()):
         raise NonFiniteGradient(

@@ -1,4 +1,4 @@
-"""A chain of codes relaxed until its decoded polyline is as short as it gets.
+"""Geodesics in latent space: a chain of codes whose decoded polyline is made as short as possible.
 
     E(z) = T/2 Σ_i ‖D(z_{i+1}) − D(z_i)‖²,     z_i ← z_i − rate · η_i,   η_i = ∂E/∂z_i        the ends stay
 
@@ -46,44 +46,48 @@ class Relaxation:
         if codes.shape[1] < 3 or not self.iterations:
             return codes
         energy, slope = self.codec.stretch(codes)
-        way = self._way(slope)
-        fall = _inner(slope, way)  # by which E falls along the way, per unit of rate
-        rate = self._first(codes, energy)
+        direction = self._direction(slope)
+        fall = _inner(slope, direction)  # by which E falls along the way, per unit of rate
+        rate = self._first_rate(codes, energy)
         busy = self._unfinished(torch.arange(len(codes), device=codes.device), energy, fall, rate)
         for _ in range(self.iterations):
             if not len(busy):
                 break
-            here, along, before, length, falls = (
+            current, along, before, length, falls = (
                 codes[busy],
-                way[busy],
+                direction[busy],
                 energy[busy],
                 rate[busy],
                 fall[busy],
             )
-            there = here - length[:, None, None] * along
-            after, onward = self.codec.stretch(there)
-            kept = after <= before
-            onto = kept[:, None, None]
-            further = self._way(onward)
-            codes[busy] = torch.where(onto, there, here)
-            way[busy] = torch.where(onto, further, along)
-            energy[busy] = torch.where(kept, after, before)
-            fall[busy] = torch.where(kept, _inner(onward, further), falls)
-            bent = self._bent(length, falls, falls - _inner(onward, along))
-            rate[busy] = torch.where(kept, bent, _shorter(length, length * falls, after - before))
+            trial = current - length[:, None, None] * along
+            after, onward = self.codec.stretch(trial)
+            accepted = after <= before
+            onto = accepted[:, None, None]
+            further = self._direction(onward)
+            codes[busy] = torch.where(onto, trial, current)
+            direction[busy] = torch.where(onto, further, along)
+            energy[busy] = torch.where(accepted, after, before)
+            fall[busy] = torch.where(accepted, _inner(onward, further), falls)
+            bent = self._next_rate(length, falls, falls - _inner(onward, along))
+            rate[busy] = torch.where(
+                accepted, bent, _shorten(length, length * falls, after - before)
+            )
             busy = self._unfinished(busy, energy, fall, rate)
         return codes
 
-    def _way(self, slope: Tensor) -> Tensor:
+    def _direction(self, slope: Tensor) -> Tensor:
         """The direction of a step; the ends stay."""
-        way = torch.zeros_like(slope)
+        direction = torch.zeros_like(slope)
         inner = slope[:, 1:-1]
-        way[:, 1:-1] = (
-            inner if self.rate is not None else torch.einsum("ij,njl->nil", _even(inner), inner)
+        direction[:, 1:-1] = (
+            inner
+            if self.rate is not None
+            else torch.einsum("ij,njl->nil", _inverse_laplacian(inner), inner)
         )
-        return way
+        return direction
 
-    def _first(self, codes: Tensor, energy: Tensor) -> Tensor:
+    def _first_rate(self, codes: Tensor, energy: Tensor) -> Tensor:
         if self.rate is not None:
             return codes.new_full((len(codes),), self.rate)
         # If D stretched all codes alike, E would be that stretch times the energy of the codes, and
@@ -92,7 +96,7 @@ class Relaxation:
             torch.finfo(codes.dtype).tiny
         )
 
-    def _bent(self, rate: Tensor, fall: Tensor, lost: Tensor) -> Tensor:
+    def _next_rate(self, rate: Tensor, fall: Tensor, lost: Tensor) -> Tensor:
         """Barzilai and Borwein: the rate to where the slope along the step, which has ``lost`` some
         of its ``fall``, would be zero."""
         if self.rate is not None:
@@ -107,11 +111,11 @@ class Relaxation:
         return busy[going]
 
 
-def _inner(one: Tensor, other: Tensor) -> Tensor:
-    return (one * other).flatten(1).sum(1)
+def _inner(first: Tensor, second: Tensor) -> Tensor:
+    return (first * second).flatten(1).sum(1)
 
 
-def _even(inner: Tensor) -> Tensor:
+def _inverse_laplacian(inner: Tensor) -> Tensor:
     """L⁻¹ for the n points of ``inner`` (N, n, L): min(i, j) (n + 1 − max(i, j)) / (n + 1)."""
     n = inner.shape[1]
     place = torch.arange(1, n + 1, dtype=inner.dtype, device=inner.device)
@@ -119,7 +123,7 @@ def _even(inner: Tensor) -> Tensor:
     return low * (n + 1 - high) / (n + 1)
 
 
-def _shorter(rate: Tensor, promised: Tensor, rise: Tensor) -> Tensor:
+def _shorten(rate: Tensor, promised: Tensor, rise: Tensor) -> Tensor:
     """The step at the bottom of the parabola that falls by ``promised`` to first order, and rose by
     ``rise`` instead."""
     factor = promised / (2 * (rise + promised)).clamp_min(torch.finfo(rate.dtype).tiny)

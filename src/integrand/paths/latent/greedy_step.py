@@ -1,4 +1,4 @@
-"""Moves in latent space: mixing two codes, and the step of Guided IG.
+"""Steps in latent space: interpolation of two codes, and the step of Guided IG.
 
     lerp  (1 − t) a + t c        slerp  (sin((1 − t)θ) a + sin(tθ) c) / sin θ,   θ the angle between a and c
 
@@ -37,7 +37,7 @@ def guided(
     goal: Tensor,
     slope: Tensor,
     left: Tensor,
-    whole: Tensor,
+    total: Tensor,
     fraction: float,
     *,
     slerp: bool,
@@ -46,19 +46,22 @@ def guided(
     flattest coordinates go first.
 
     Groups of the ``fraction`` of all coordinates, among those that have not arrived; the last one
-    goes a part of its way, straight or along an arc. ``whole`` (N,) is the distance at the start of
+    goes a part of its way, straight or along an arc. ``total`` (N,) is the distance at the start of
     the walk. Rows do not look at each other.
     """
-    way = (goal - z).abs()
-    arrived = at_most(way, _CLOSE * way.amax(1, keepdim=True))
-    room = way * (1 - arrived)
-    ahead = torch.where(room.sum(1) > 0, way.sum(1) - left, 0)[:, None]
+    distance = (goal - z).abs()
+    arrived = at_most(distance, _CLOSE * distance.amax(1, keepdim=True))
+    room = distance * (1 - arrived)
+    ahead = torch.where(room.sum(1) > 0, distance.sum(1) - left, 0)[:, None]
     cost = shut(slope.abs(), arrived)
-    moved = cheapest(cost, room, ahead, _CLOSE * whole[:, None], group_of(fraction, z.shape[1]))
-    done = at_most(cost, moved.full).bool()
-    some = at_most(cost, moved.partly).bool() & ~done
+    moved = cheapest(cost, room, ahead, _CLOSE * total[:, None], group_of(fraction, z.shape[1]))
+    moved_fully = at_most(cost, moved.full).bool()
+    moved_partly = at_most(cost, moved.partly).bool() & ~moved_fully
     # Coordinates that stay are left out of the angle.
     partly = mixed(
-        torch.where(some, z, 0), torch.where(some, goal, 0), moved.part[:, 0], slerp=slerp
+        torch.where(moved_partly, z, 0),
+        torch.where(moved_partly, goal, 0),
+        moved.part[:, 0],
+        slerp=slerp,
     )
-    return torch.where(done, goal, torch.where(some, partly, z))
+    return torch.where(moved_fully, goal, torch.where(moved_partly, partly, z))

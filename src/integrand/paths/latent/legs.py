@@ -1,5 +1,4 @@
-"""Decoded paths as segments: the way through decoded points, and the legs that join it to the raw
-ends.
+"""Segments of decoded paths, and the legs that join them to the baseline and the input.
 
 A codec never gives back quite what it was given, so a decoded path begins and ends beside the
 baseline and the input. The legs b → D(z_0) and D(z_n) → x close it. They are as long as the
@@ -66,27 +65,28 @@ def leg(
     previous, before = start, paid[0] if paid else None
     for first in range(0, ends, most):
         last = min(first + most, ends)
-        whole = torch.arange(first, last + 1, dtype=torch.float64) / ends
-        after = _between(start, end, whole[1:])
-        times = ((clock[0] + whole) / clock[1]).to(start)
+        fractions = torch.arange(first, last + 1, dtype=torch.float64) / ends
+        after = _lerp_exact_end(start, end, fractions[1:])
+        times = ((clock[0] + fractions) / clock[1]).to(start)
         corners = torch.cat([previous[None], after])
-        here = then = None
+        at_starts = at_ends = None
         if paid and before and look:
-            own = after[:-1] if last == ends else after
-            found = [
+            inner = after[:-1] if last == ends else after
+            evaluations = [
                 before,
-                *([look(own)] if len(own) else []),
+                *([look(inner)] if len(inner) else []),
                 *([paid[1]] if last == ends else []),
             ]
-            every = Evaluation(
-                torch.cat([e.value for e in found]), torch.cat([e.gradient for e in found])
+            joined = Evaluation(
+                torch.cat([e.value for e in evaluations]),
+                torch.cat([e.gradient for e in evaluations]),
             )
-            here, then = (
-                Evaluation(every.value[some], every.gradient[some])
-                for some in (slice(-1), slice(1, None))
+            at_starts, at_ends = (
+                Evaluation(joined.value[selection], joined.gradient[selection])
+                for selection in (slice(-1), slice(1, None))
             )
-            before = Evaluation(every.value[-1:], every.gradient[-1:])
-        yield Segment(corners[:-1], corners[1:], (times[:-1], times[1:]), here, then)
+            before = Evaluation(joined.value[-1:], joined.gradient[-1:])
+        yield Segment(corners[:-1], corners[1:], (times[:-1], times[1:]), at_starts, at_ends)
         previous = after[-1].clone()  # a view would keep the whole block
         del after, corners
 
@@ -114,24 +114,26 @@ def through(
         return codec.rows(codes(first, last).flatten(0, 1)).reshape(-1, *start.shape)
 
     @lru_cache(maxsize=2)
-    def joint(which: int) -> Tensor:
-        return decoded(which, which + 1)[0]
+    def joint(number: int) -> Tensor:
+        return decoded(number, number + 1)[0]
 
     def corners(first: int, last: int) -> Tensor:
         """Those numbered first … last − 1: ends + 1 of a leg, count − 2 between, ends + 1 of the
         other leg."""
-        found = [start.new_empty(0, *start.shape)]
+        parts = [start.new_empty(0, *start.shape)]
         if first <= ends:
-            found.append(_between(start, joint(0), first_leg[first:last]))
+            parts.append(_lerp_exact_end(start, joint(0), first_leg[first:last]))
         inner = [min(max(n - ends, 1), count - 1) for n in (first, last)]
         if inner[0] < inner[1]:
-            found.append(decoded(*inner))
+            parts.append(decoded(*inner))
         begun = ends + count - 1
         if last > begun:
-            found.append(
-                _between(joint(count - 1), end, first_leg[max(first - begun, 0) : last - begun])
+            parts.append(
+                _lerp_exact_end(
+                    joint(count - 1), end, first_leg[max(first - begun, 0) : last - begun]
+                )
             )
-        return torch.cat(found)
+        return torch.cat(parts)
 
     most = max(1, _STACK_ELEMENTS // start.numel())
     previous = start[None]
@@ -143,7 +145,7 @@ def through(
         del points
 
 
-def _between(start: Tensor, end: Tensor, at: Tensor) -> Tensor:
+def _lerp_exact_end(start: Tensor, end: Tensor, at: Tensor) -> Tensor:
     """Points at parts ``at`` (K,) of the way, the end itself at 1."""
     t = at.to(start).reshape(-1, *(1,) * start.ndim)
     return torch.where(t == 1, end, torch.lerp(start, end, t))

@@ -1,5 +1,4 @@
-"""Paths that are laid in the latent space of an autoencoder and walked, decoded, in the space of
-the inputs."""
+"""Paths in the latent space of an autoencoder, decoded to the space of the inputs."""
 
 from __future__ import annotations
 
@@ -22,36 +21,45 @@ from .legs import leg, looking, pieces, through
 
 @part
 class LatentGuided(Path):
-    """Guided IG in latent space: the coordinates of the code that F feels least go first, and the
-    path is what they decode to.
+    """Guided IG in latent space (MA-GIG): the code coordinates with the smallest gradient move
+    first.
+
+    The path is what the codes decode to.
 
         z_0 = E(b),   z_k: ‖z_k − E(x)‖₁ = (1 − k/K) ‖E(b) − E(x)‖₁,   k = 1 … K − 2,   K = steps
         from z_{k−1} to z_k move the coordinates with the smallest |J_Dᵀ ∇F(D(z_{k−1}))|
         path:  b → D(z_1) → … → D(z_{K−2}) → x
-
-    codec     an encoder and a decoder in the units of the inputs: a pair, or an object with
-              ``encode`` and ``decode``, such as a diffusers VAE. Its decoded rows must have the
-              shape of the inputs
-    steps     K: the path has K points, both ends included, before its legs are cut
-    fraction  of all coordinates, which go together at a time
-    slerp     move the chosen coordinates along the arc to their goal rather than straight to it. An
-              arc does not keep to the L1 budget, so a step may have to go back a little. Arcs
-              between nearly opposite codes lead far out, like 1 / sin of their angle: where few
-              coordinates go at a time (small codes), take ``slerp=False``
-    ends      pieces of each of the legs b → D(z_1) and D(z_{K−2}) → x, which are as long as the
-              codec's reconstruction error
 
     The first and last points are the baseline and the input themselves, so completeness is that of
     the rule. The published code integrates both legs in one piece with the gradient at its start
     (``ends=1`` with ``Left()``), which leaves an error of first order in the reconstruction error:
     half the change of F on a small autoencoder.
 
-    Cost: steps + 2·ends − 1 gradients per reference and example, which are handed on: one at every
-    corner, and one at D(E(b)), where the walk begins but the path does not. Rows decoded: steps −
-    1, all but the last with a backward pass. Memory does not grow with steps. Errors:
-    ``ShapeError`` where decoded rows have another shape; ``DetachedModel`` where the decoder has no
-    derivative. Source: Kim, Lim, Lee, Choi, "Manifold-Aligned Guided Integrated Gradients for
-    Reliable Feature Attribution", 2026 (arXiv 2605.02167).
+    Args:
+        codec: an encoder and a decoder in the units of the inputs: a pair, or an object with
+            ``encode`` and ``decode``, such as a diffusers VAE. Its decoded rows must have the shape
+            of the inputs.
+        steps: K: the path has K points, both ends included, before its legs are cut.
+        fraction: of all coordinates, which go together at a time.
+        slerp: move the chosen coordinates along the arc to their goal rather than straight to it.
+            An arc does not keep to the L1 budget, so a step may have to go back a little. Arcs
+            between nearly opposite codes lead far out, like 1 / sin of their angle: where few
+            coordinates go at a time (small codes), take ``slerp=False``.
+        ends: pieces of each of the legs b → D(z_1) and D(z_{K−2}) → x, which are as long as the
+            codec's reconstruction error.
+
+    Raises:
+        ShapeError: where decoded rows have another shape.
+        DetachedModel: where the decoder has no derivative.
+
+    Cost:
+        steps + 2·ends − 1 gradients per reference and example, which are handed on: one at every
+        corner, and one at D(E(b)), where the walk begins but the path does not. Rows decoded: steps
+        − 1, all but the last with a backward pass. Memory does not grow with steps.
+
+    References:
+        Kim, Lim, Lee, Choi, "Manifold-Aligned Guided Integrated Gradients for Reliable Feature
+        Attribution", 2026 (arXiv 2605.02167).
     """
 
     codec: Any
@@ -93,28 +101,35 @@ class LatentGuided(Path):
         example = torch.arange(batch, device=end.device).repeat(references)
 
         def pulled(z: Tensor) -> tuple[Tensor, Evaluation, Tensor]:
-            rows, found, slope = codec.pulled(z, lambda some, rows: field.rows(rows, example[some]))
-            return rows.reshape(start.shape), found.reshape(1, references, batch), slope
+            rows, evaluation, slope = codec.pulled(
+                z, lambda chunk, rows: field.rows(rows, example[chunk])
+            )
+            return rows.reshape(start.shape), evaluation.reshape(1, references, batch), slope
 
         z, goal = codec.ends(start, end[0])
-        whole = (z - goal).abs().sum(1)
+        total = (z - goal).abs().sum(1)
         last = self.steps - 1
-        here, paid = start, look(start[None])
+        point, paid = start, look(start[None])
         slope = pulled(z)[2]
         for k in range(1, last):
             z = guided(
-                z, goal, slope, whole * (1 - k / self.steps), whole, self.fraction, slerp=self.slerp
+                z, goal, slope, total * (1 - k / self.steps), total, self.fraction, slerp=self.slerp
             )
             if k < last - 1:
-                there, found, slope = pulled(z)
+                following, evaluation, slope = pulled(z)
             else:  # nobody goes on from here
-                there = codec.rows(z).reshape(start.shape)
-                found = look(there[None])
+                following = codec.rows(z).reshape(start.shape)
+                evaluation = look(following[None])
             yield from leg(
-                here, there, self.ends if k == 1 else 1, (k - 1, last), (paid, found), look
+                point,
+                following,
+                self.ends if k == 1 else 1,
+                (k - 1, last),
+                (paid, evaluation),
+                look,
             )
-            here, paid = there, found
-        yield from leg(here, end, self.ends, (last - 1, last), (paid, look(end[None])), look)
+            point, paid = following, evaluation
+        yield from leg(point, end, self.ends, (last - 1, last), (paid, look(end[None])), look)
 
 
 @part
@@ -123,17 +138,25 @@ class Latent(Path):
 
         path:  b → D(z(0)) → D(z(1/n)) → … → D(z(1)) → x,   z(t) = E(b) + t (E(x) − E(b)),   n = steps
 
-    codec  an encoder and a decoder in the units of the inputs, as for ``LatentGuided``
-    steps  pieces between D(E(b)) and D(E(x))
-    ends   pieces of each of the legs that join these to b and x
-    slerp  go along the arc between the two codes rather than straight: codes of the usual
-           autoencoders lie near a sphere
+    Known beforehand: F is not looked at.
 
-    Known beforehand: F is not looked at. Cost: steps + 1 rows decoded per reference and example.
-    Memory does not grow with steps. Errors: ``ShapeError`` where decoded rows have another shape
-    than inputs. Source: Jha, Aicher, Gazzara, Singh, Barash, "Enhanced Integrated Gradients",
-    Genome Biology 2020, their path in the latent space of an autoencoder; the legs are ours,
-    without them the map explains the reconstructions of b and x.
+    Args:
+        codec: an encoder and a decoder in the units of the inputs, as for ``LatentGuided``.
+        steps: pieces between D(E(b)) and D(E(x)).
+        ends: pieces of each of the legs that join these to b and x.
+        slerp: go along the arc between the two codes rather than straight: codes of the usual
+            autoencoders lie near a sphere.
+
+    Raises:
+        ShapeError: where decoded rows have another shape than inputs.
+
+    Cost:
+        steps + 1 rows decoded per reference and example. Memory does not grow with steps.
+
+    References:
+        Jha, Aicher, Gazzara, Singh, Barash, "Enhanced Integrated Gradients", Genome Biology 2020,
+        their path in the latent space of an autoencoder; the legs are ours, without them the map
+        explains the reconstructions of b and x.
     """
 
     codec: Any
@@ -163,33 +186,40 @@ class Latent(Path):
 
 @part
 class LatentGeodesic(Path):
-    """The shortest decoded way between the codes of baseline and input.
+    """The shortest decoded path between the codes of baseline and input.
 
         z minimises  E = T/2 Σ_i ‖D(z_{i+1}) − D(z_i)‖²,   z_1 = E(b),  z_T = E(x),   T = points
         by  z_i ← z_i − rate · η_i,   η_i = −T · J_Dᵀ(D(z_{i+1}) − 2 D(z_i) + D(z_{i−1})),   from the straight line of codes
         path:  b → D(z_1) → … → D(z_T) → x
 
-    codec       an encoder and a decoder in the units of the inputs, as for ``LatentGuided``
-    points      T, both ends included
-    rate        a number: the published step, 5e-5 in their units of images and codes. None: the
-                same descent in the norm of the path's differences, which takes a few steps where
-                the other takes of the order of T², each path's at its own rate. Either way a step
-                that would raise E is taken back and shortened
-    iterations  at most, per path
-    tolerance   a path is done when its next step could lower E by less than this part of it, to
-                first order
-    energy      … or when E is below this (1000 in the published code, for their images); None: no
-                such limit
-    ends        pieces of each of the legs b → D(z_1) and D(z_T) → x
-
     F is not looked at. The published code takes the mean gradient along the path times x − b, which
     is not a line integral and not complete; here the path is integrated like any other.
 
-    Cost: up to iterations × points decoder calls with a backward pass, per reference and example.
-    What is held for every point is its code, not what it decodes to. Errors: ``ShapeError`` where
-    decoded rows have another shape; ``DetachedModel`` where the decoder has no derivative. Source:
-    Zaher, Trzaskowski, Nguyen, Roosta, "Manifold Integrated Gradients: Riemannian Geometry for
-    Feature Attribution", ICML 2024 (arXiv 2405.09800).
+    Args:
+        codec: an encoder and a decoder in the units of the inputs, as for ``LatentGuided``.
+        points: T, both ends included.
+        rate: a number: the published step, 5e-5 in their units of images and codes. None: the same
+            descent in the norm of the path's differences, which takes a few steps where the other
+            takes of the order of T², each path's at its own rate. Either way a step that would
+            raise E is taken back and shortened.
+        iterations: at most, per path.
+        tolerance: a path is done when its next step could lower E by less than this part of it, to
+            first order.
+        energy: … or when E is below this (1000 in the published code, for their images); None: no
+            such limit.
+        ends: pieces of each of the legs b → D(z_1) and D(z_T) → x.
+
+    Raises:
+        ShapeError: where decoded rows have another shape.
+        DetachedModel: where the decoder has no derivative.
+
+    Cost:
+        Up to iterations × points decoder calls with a backward pass, per reference and example.
+        What is held for every point is its code, not what it decodes to.
+
+    References:
+        Zaher, Trzaskowski, Nguyen, Roosta, "Manifold Integrated Gradients: Riemannian Geometry for
+        Feature Attribution", ICML 2024 (arXiv 2405.09800).
     """
 
     codec: Any

@@ -1,4 +1,4 @@
-"""A tolerance instead of a number of nodes.
+"""Adaptive integration to a relative tolerance.
 
     share = Δ ⊙ Σ_k h_k c_k            c_k: the mean gradient over interval k of the path, h_k its
                                        length
@@ -6,7 +6,7 @@
 Every interval's mean gradient is a *chord*: exactly complete for networks of known operations, the
 mean of its end gradients otherwise (``Field.evaluate_chords``). Completeness is one number and says
 nothing of errors that cancel between features, so the error is judged on the vector: an interval
-whose chord resembles its neighbours' is believed, one that does not is laid anew. With r the
+whose mean gradient agrees with its neighbours' is accepted, any other is subdivided. With r the
 relative difference to the neighbours (in h-weighted attributions), the interval's error is taken as
 
     e = ‖share‖ · φ(r),    φ(r) = 0.45 / (1/r² + 0.6)
@@ -81,28 +81,32 @@ _SMOOTH_COST = 17  # gradients that a smooth path mostly takes with Clenshaw–C
 
 @part
 class Adaptive(Rule):
-    """As many gradients as the tolerance needs: the relative L2 error is brought below ``tol``.
+    """Adaptive integration: as many gradients as a relative L2 error below ``tol`` needs.
 
-    tol            relative to the norm of the path's share, or of the weighted sum where weights
-                   are known (``Segment.weights``)
-    max_gradients  per path (reference × example); one that needs more is returned as it is, with
-                   its error, and not ``converged``
-
-    Open-loop segments are looked at with 4 chords and laid anew where those are not alike. On
+    Open-loop segments start with 4 secant gradients, and intervals whose gradients differ from
+    their neighbours' are subdivided. On
     segments whose path has paid for an end (descents, guided paths), nodes are added between both
     ends by halving.
 
-    What seems to be known is looked into once more: no stretch longer than a quarter of the path
-    (an eighth where parts of the model multiply each other, or its operations are not known) is
-    believed without a gradient from its inside.
+    Estimates are checked once more: no stretch longer than a quarter of the path (an eighth where
+    parts of the model multiply each other, or its operations are not known) is accepted without a
+    gradient from its inside.
 
     Gradients are spent until the error is ``tol`` of the map, or of a thousandth of what the map is
     made of (the shares of its intervals, which cancel where F comes back to where it began), or
     rounding of that. The map is ``converged`` only in the first case.
 
     Returns shares with their estimated errors, whose weighted squares add up to that of the sum.
-    Cost: 7 gradients per path for nearly linear networks (11 where parts multiply each other),
-    about 25 for EfficientNet-Lite0 from black at 10 %.
+
+    Args:
+        tol: relative to the norm of the path's share, or of the weighted sum where weights are
+            known (``Segment.weights``).
+        max_gradients: per path (reference × example); one that needs more is returned as it is,
+            with its error, and not ``converged``.
+
+    Cost:
+        7 gradients per path for nearly linear networks (11 where parts multiply each other), about
+        25 for EfficientNet-Lite0 from black at 10 %.
     """
 
     tol: float = 0.05
@@ -121,28 +125,30 @@ class Adaptive(Rule):
         if segment.at_start is not None or segment.at_end is not None:
             return between(field, segment, self.tol, self.max_gradients)
         # Block by block: what is known of one is let go before the next.
-        return Looked(segment, self._looks(field, segment)).refined(segment.weights)
+        return Looked(segment, self._first_looks(field, segment)).refined(segment.weights)
 
     def look(self, field: Field, segment: Segment) -> Looked:
         """A first look at every path, kept to be refined when it is known how much each counts."""
         _check_conservative(field, self)
-        return Looked(segment, list(self._looks(field, segment)))
+        return Looked(segment, list(self._first_looks(field, segment)))
 
-    def _looks(self, field: Field, segment: Segment) -> Iterator[tuple[Tensor, _Refining]]:
+    def _first_looks(self, field: Field, segment: Segment) -> Iterator[tuple[Tensor, _Refinement]]:
         for place in _blocks(field, segment):
             lines = Lines.of(field, segment, place)
-            yield place, _Refining(self, lines, _first_look(lines))
+            yield place, _Refinement(self, lines, _first_look(lines))
 
 
 def _first_look(lines: Lines) -> Intervals:
     """A few chords on every path, by the number of its own pieces that move: an interval without a
     neighbour has nothing to be judged by."""
-    own = torch.bincount(lines.chain)[lines.chain]
-    each = (-(-_START // own)).clamp_min(1)
-    line = torch.repeat_interleave(torch.arange(len(lines), device=each.device), each)
-    place = torch.arange(len(line), device=each.device) - (each.cumsum(0) - each)[line]
-    a, b = ((number / each[line]).to(lines.start.dtype) for number in (place, place + 1))
-    graded = own[line] == 1
+    pieces = torch.bincount(lines.chain)[lines.chain]
+    intervals = (-(-_START // pieces)).clamp_min(1)
+    line = torch.repeat_interleave(torch.arange(len(lines), device=intervals.device), intervals)
+    place = (
+        torch.arange(len(line), device=intervals.device) - (intervals.cumsum(0) - intervals)[line]
+    )
+    a, b = ((number / intervals[line]).to(lines.start.dtype) for number in (place, place + 1))
+    graded = pieces[line] == 1
     return lines.chords(line, torch.where(graded, a**_GRADE, a), torch.where(graded, b**_GRADE, b))
 
 
@@ -159,7 +165,7 @@ class Looked:
     """Paths that have been looked at, and can be refined."""
 
     segment: Segment
-    blocks: Iterable[tuple[Tensor, _Refining]]
+    blocks: Iterable[tuple[Tensor, _Refinement]]
 
     def refined(self, weights: Tensor | None = None, tol: float | None = None) -> Integrated:
         """Shares within the tolerance: each path's, or that of the sum weighed by ``weights`` (R,
@@ -175,10 +181,10 @@ class Looked:
                 group, weight = block.lines.chain, segment.start.new_ones(len(place))
             else:
                 group, weight = torch.unique(b, return_inverse=True)[1], weights[r, b].to(share)
-            asked = _WantedSums(
+            wanted = _WantedSums(
                 group, weight, block.rule.tol if tol is None else tol, looks=tol is None
             )
-            share[place], error[place] = block.refined(asked)
+            share[place], error[place] = block.refined(wanted)
             begin[place], end[place] = block.begin, block.end
         shaped = (numbers.reshape(leading) for numbers in (error, begin, end))
         return Integrated(share.reshape(*leading, *inner), *shaped)
@@ -201,16 +207,16 @@ def _blocks(field: Field, segment: Segment) -> list[Tensor]:
     )
     path = torch.argsort(torch.argsort(paths, stable=True))[b * references + r]
     order = torch.argsort(path, stable=True)
-    each = 32 * pieces * max(1, segment.start[0, 0, 0].numel())
-    small, large = max(1, _BLOCK_ELEMENTS // each), max(1, _EXAMPLE_ELEMENTS // each)
+    elements = 32 * pieces * max(1, segment.start[0, 0, 0].numel())
+    small, large = max(1, _BLOCK_ELEMENTS // elements), max(1, _EXAMPLE_ELEMENTS // elements)
     size = small if segment.start.device.type == "cpu" else large
     together = int(torch.bincount(point).amax())
-    for whole in (references * together, together):
-        if size >= whole:
-            size -= size % whole
+    for unit in (references * together, together):
+        if size >= unit:
+            size -= size % unit
             break
-        if large >= whole:
-            size = whole
+        if large >= unit:
+            size = unit
             break
     return list(
         torch.split(
@@ -234,11 +240,13 @@ class _WantedSums:
     looks: bool = True
 
 
-class _Refining:
+class _Refinement:
     """Some paths, the intervals that are known of them, and what those have cost.
 
-    begin, end  (M,) F at both ends of every line
-    made        (M,) the norms of what each line's share was added up from, the most they have been
+    Attributes:
+        begin, end: (M,) F at both ends of every line.
+        magnitude: (M,) the norms of what each line's share was added up from, the most they have
+            been.
     """
 
     def __init__(self, rule: Adaptive, lines: Lines, known: Intervals) -> None:
@@ -252,28 +260,28 @@ class _Refining:
         )
         self.pieces = torch.bincount(lines.chain)
         self.begin, self.end = lines.ends(known)
-        self.made = torch.zeros_like(self.begin)
+        self.magnitude = torch.zeros_like(self.begin)
 
-    def refined(self, asked: _WantedSums) -> tuple[Tensor, Tensor]:
+    def refined(self, wanted: _WantedSums) -> tuple[Tensor, Tensor]:
         """Shares and errors per line (M,), once what is asked is known or the gradients are
         spent."""
-        group, weight = asked.group, asked.weight
-        found = self._refine(asked)
-        while asked.looks and self._looked_into(asked, found):
-            found = self._refine(asked)
-        total = found.total
-        own = norms_of(self.known.line, found.own, len(self.lines))
+        group, weight = wanted.group, wanted.weight
+        estimates = self._refine(wanted)
+        while wanted.looks and self._look_into(wanted, estimates):
+            estimates = self._refine(wanted)
+        total = estimates.total
+        line_errors = norms_of(self.known.line, estimates.interval_errors, len(self.lines))
         # Each line's error is raised so that the weighted squares add up to what the sum may be
         # wrong by.
-        apart = norms_of(group, weight * own, len(total))
-        raised = torch.where((apart > 0) & total.isfinite(), total / apart, 1)
+        independent = norms_of(group, weight * line_errors, len(total))
+        raised = torch.where((independent > 0) & total.isfinite(), total / independent, 1)
         # Nothing is better known than to rounding; a map that is no more than that itself is zero.
-        eps = torch.finfo(own.dtype).eps
-        error = torch.maximum(own * raised[group], 4 * eps * self.made)
-        nothing = torch.maximum(norm(found.shares), error) <= _FLOOR * eps * self.made
-        return found.shares, torch.where(nothing, 0, error)
+        eps = torch.finfo(line_errors.dtype).eps
+        error = torch.maximum(line_errors * raised[group], 4 * eps * self.magnitude)
+        nothing = torch.maximum(norm(estimates.shares), error) <= _FLOOR * eps * self.magnitude
+        return estimates.shares, torch.where(nothing, 0, error)
 
-    def _looked_into(self, asked: _WantedSums, found: _Found) -> bool:
+    def _look_into(self, wanted: _WantedSums, estimates: _Estimates) -> bool:
         """Look into the long intervals of paths that claim to be known; whether there were any.
 
         A stretch that no node fell into may hold anything that is over at its ends.
@@ -285,52 +293,58 @@ class _Refining:
         count = ((stretch / blind - 1e-3).ceil().long() - 1).clamp_min(
             self.doubted.long()[known.chain]
         )
-        settled = (found.total <= found.goal)[found.owner] & (found.total.isfinite())[found.owner]
+        settled = (estimates.total <= estimates.goal)[estimates.owner] & (
+            estimates.total.isfinite()
+        )[estimates.owner]
         count = count * (
-            settled & known.known.isnan() & (asked.weight != 0)[known.line] & (count > known.looks)
+            settled & known.known.isnan() & (wanted.weight != 0)[known.line] & (count > known.looks)
         )
         cost = count.new_zeros(self.chains).index_add_(0, known.chain, count.clamp_min(0))
         count = count * (self.spent + cost <= self.rule.max_gradients)[known.chain]
-        which = (count > 0).nonzero()[:, 0]
-        if not len(which):
+        chosen = (count > 0).nonzero()[:, 0]
+        if not len(chosen):
             return False
-        self.known = lines.looked_into(known, which, count[which])
-        self.spent.index_add_(0, known.chain[which], count[which])
-        again = self._judged(asked)
+        self.known = lines.looked_into(known, chosen, count[chosen])
+        self.spent.index_add_(0, known.chain[chosen], count[chosen])
+        again = self._estimate(wanted)
         # What turned out to know too little of itself is believed less from now on.
-        wrong = (again.own > found.own) & (again.total > again.goal)[again.owner]
+        wrong = (again.interval_errors > estimates.interval_errors) & (again.total > again.goal)[
+            again.owner
+        ]
         self.doubted[known.chain[wrong]] = True
         return True
 
-    def _refine(self, asked: _WantedSums) -> _Found:
+    def _refine(self, wanted: _WantedSums) -> _Estimates:
         """Lay intervals anew until the weighted sum over every group of lines is within the
         tolerance, or the gradients are spent."""
         while True:
-            found = self._judged(asked)
+            estimates = self._estimate(wanted)
             chain = self.known.chain
             affordable = (self.spent < self.rule.max_gradients)[chain]
             # What is infinitely wrong is not mended by more gradients.
-            busy = ((found.total > found.goal) & found.total.isfinite())[found.owner] & affordable
+            busy = ((estimates.total > estimates.goal) & estimates.total.isfinite())[
+                estimates.owner
+            ] & affordable
             if not bool(busy.any()):
-                return found
+                return estimates
             # Companions go along, so that their nodes stay common, until they are as good as they
             # will ever have to be.
-            final = found.goal * min(1.0, self.rule.tol / asked.tol)
-            along = (found.total > final)[found.owner] & affordable
-            pieces = self.lines.most(self.known, found.pieces(busy)) * along
-            if self._smoothly(pieces, asked, found):
+            final = estimates.goal * min(1.0, self.rule.tol / wanted.tol)
+            along = (estimates.total > final)[estimates.owner] & affordable
+            pieces = self.lines.most(self.known, estimates.pieces(busy)) * along
+            if self._integrate_smooth_paths(pieces, wanted, estimates):
                 continue
-            cut = self._affordable(pieces * self._divisible(), found.errors)
+            cut = self._affordable(pieces * self._divisible(), estimates.errors)
             if not bool(cut.any()):
-                return found
+                return estimates
             laid = self.lines.regridded(self.known.at(cut), pieces[cut], self.doubted)
             self.spent += self.lines.cost(laid, self.chains)
             self.known = self.known.at(~cut)  # what is replaced is let go first
             self.known = self.known.joined(laid)
 
-    def _judged(self, asked: _WantedSums) -> _Found:
+    def _estimate(self, wanted: _WantedSums) -> _Estimates:
         """What is known so far, against what is asked."""
-        group, weight, known = asked.group, asked.weight, self.known
+        group, weight, known = wanted.group, wanted.weight, self.known
         shares = self.lines.shares(known)
         paths = shares.new_zeros(self.chains, *shares.shape[1:]).index_add_(
             0, self.lines.chain, shares
@@ -339,18 +353,22 @@ class _Refining:
         sums = shares.new_zeros(int(group.max()) + 1, *shares.shape[1:]).index_add_(
             0, group, shares * over(weight, shares)
         )
-        own = judged.error * torch.where(self.doubted, _DOUBTED, 1.0).to(judged.error)[known.chain]
-        errors, owner = own * weight[known.line], group[known.line]
-        goal = asked.tol * norm(sums)
+        interval_errors = (
+            judged.error * torch.where(self.doubted, _DOUBTED, 1.0).to(judged.error)[known.chain]
+        )
+        errors, owner = interval_errors * weight[known.line], group[known.line]
+        goal = wanted.tol * norm(sums)
         # What shares were made of is not forgotten where one interval takes the place of several.
-        self.made = torch.maximum(
-            self.made, torch.zeros_like(self.made).index_add_(0, known.line, judged.size)
+        self.magnitude = torch.maximum(
+            self.magnitude, torch.zeros_like(self.magnitude).index_add_(0, known.line, judged.size)
         )
-        made = torch.zeros_like(goal).index_add_(0, group, self.made * weight)
+        magnitude = torch.zeros_like(goal).index_add_(0, group, self.magnitude * weight)
         goal = torch.maximum(
-            goal, max(_FLOOR * torch.finfo(goal.dtype).eps, asked.tol * _CANCELLED) * made
+            goal, max(_FLOOR * torch.finfo(goal.dtype).eps, wanted.tol * _CANCELLED) * magnitude
         )
-        return _Found(shares, own, errors, judged.unlike, judged.steady, owner, goal, asked.tol)
+        return _Estimates(
+            shares, interval_errors, errors, judged.unlike, judged.steady, owner, goal, wanted.tol
+        )
 
     def _divisible(self) -> Tensor:
         """Which intervals are so long (n,) that points between their ends differ from them."""
@@ -372,57 +390,64 @@ class _Refining:
         fits[order] = running <= (self.rule.max_gradients - self.spent)[chain[order]]
         return (cost > 0) & fits
 
-    def _smoothly(self, pieces: Tensor, asked: _WantedSums, found: _Found) -> bool:
+    def _integrate_smooth_paths(
+        self, pieces: Tensor, wanted: _WantedSums, estimates: _Estimates
+    ) -> bool:
         """Integrate paths that are smooth all along by Clenshaw–Curtis nodes, where those are
         fewer; whether any were."""
-        known, chains, group, weight = self.known, self.chains, asked.group, asked.weight
+        known, chains, group, weight = self.known, self.chains, wanted.group, wanted.weight
         need = pieces.new_zeros(chains).index_add_(0, known.chain, pieces)
         alike = _ALIKE_SMOOTH if self.lines.field.smooth else _ALIKE
-        rough = self.doubted.index_fill(0, known.chain[found.unlike > alike], True)
+        rough = self.doubted.index_fill(0, known.chain[estimates.unlike > alike], True)
         single = torch.bincount(self.lines.chain, minlength=chains) == 1
         room = self.spent + FIRST <= self.rule.max_gradients
         chosen = (need > _SMOOTH_COST) & ~rough & ~self.tried & single & room
         # Companions go together or not at all.
-        held = self.lines.way[(~chosen & (need > 0))[self.lines.chain]]
-        chosen[self.lines.chain[torch.isin(self.lines.way, held)]] = False
+        blocked = self.lines.companions[(~chosen & (need > 0))[self.lines.chain]]
+        chosen[self.lines.chain[torch.isin(self.lines.companions, blocked)]] = False
         if not bool(chosen.any()):
             return False
         self.tried |= chosen
         line = chosen[self.lines.chain].nonzero()[:, 0]
-        members = torch.bincount(group, minlength=len(found.goal))[group]
-        enough = (found.goal[group] / (_BIAS * weight * members.sqrt()))[line]
-        made, nodes = spectral(
-            self.lines.some(line), enough, self.rule.max_gradients - self.spent[chosen]
+        members = torch.bincount(group, minlength=len(estimates.goal))[group]
+        enough = (estimates.goal[group] / (_BIAS * weight * members.sqrt()))[line]
+        smooth, nodes = spectral(
+            self.lines.subset(line), enough, self.rule.max_gradients - self.spent[chosen]
         )
         self.spent[chosen] += nodes
         # What is not good enough is still better than chords that there is no room left for.
-        had = norms_of(known.line, found.own, len(self.lines))[line]
+        line_errors = norms_of(known.line, estimates.interval_errors, len(self.lines))[line]
         poor = (self.spent + need > self.rule.max_gradients)[chosen]
-        done = made.known < enough
-        last = ~done & poor & (made.known < had)
+        accurate = smooth.known < enough
+        last = ~accurate & poor & (smooth.known < line_errors)
         self.spent[chosen.nonzero()[:, 0][last]] = self.rule.max_gradients
-        better = done | last
+        better = accurate | last
         keep = line[better]
-        gone = torch.zeros(len(self.lines), dtype=torch.bool, device=line.device).index_fill_(
+        replaced = torch.zeros(len(self.lines), dtype=torch.bool, device=line.device).index_fill_(
             0, keep, True
         )
-        exact = made.at(better).on(keep, self.lines.chain[keep])
-        self.known = known.at(~gone[known.line]).joined(exact)
+        exact = smooth.at(better).on(keep, self.lines.chain[keep])
+        self.known = known.at(~replaced[known.line]).joined(exact)
         return True
 
 
 @dataclass(frozen=True, eq=False)
-class _Found:
+class _Estimates:
     """What is known of some lines.
 
-    shares (M, \\*s);  own (n,) what each interval may be wrong by, and errors (n,) what it counts
-                       for in its group, ``owner`` (n,)
-    unlike, steady (n,) how it goes with its neighbours;  goal (G,) what each group's sum may be
-                                                          wrong by, ``tol`` of its norm
+    Attributes:
+        shares: (M, \\*s) of the lines.
+        interval_errors: (n,) what each interval may be wrong by.
+        errors: (n,) what that counts for in its group.
+        unlike: (n,) how much it differs from its neighbours, relative to itself.
+        steady: (n,) whether these differences go on steadily.
+        owner: (n,) the group of each interval.
+        goal: (G,) what each group's sum may be wrong by.
+        tol: that, relative to the norm of the sum.
     """
 
     shares: Tensor
-    own: Tensor
+    interval_errors: Tensor
     errors: Tensor
     unlike: Tensor
     steady: Tensor
@@ -439,9 +464,9 @@ class _Found:
     def total(self) -> Tensor:
         """What each group's sum is taken to be wrong by (G,)."""
         scale = torch.where((self.worst > 0) & self.worst.isfinite(), self.worst, 1)
-        return self._added(self.errors / scale[self.owner]) * scale
+        return self._add_errors(self.errors / scale[self.owner]) * scale
 
-    def _added(self, errors: Tensor) -> Tensor:
+    def _add_errors(self, errors: Tensor) -> Tensor:
         """Errors (n,) of steady stretches as they are, others as if independent → (G,)."""
         together = torch.zeros_like(self.goal).index_add_(
             0, self.owner, torch.where(self.steady, errors, 0)
@@ -458,15 +483,20 @@ class _Found:
     def pieces(self, busy: Tensor) -> Tensor:
         """As many pieces (n,) as bring the errors, falling like pieces^−q, down to the goal of
         their group; 0 where not ``busy`` (n,)."""
-        mine = torch.zeros_like(self.goal, dtype=torch.bool).index_fill_(0, self.owner[busy], True)[
-            self.owner
-        ]
-        some = replace(
-            self, errors=self.errors[mine], owner=self.owner[mine], steady=self.steady[mine]
+        affected = torch.zeros_like(self.goal, dtype=torch.bool).index_fill_(
+            0, self.owner[busy], True
+        )[self.owner]
+        subset = replace(
+            self,
+            errors=self.errors[affected],
+            owner=self.owner[affected],
+            steady=self.steady[affected],
         )
-        return torch.zeros_like(self.errors).masked_scatter_(mine, some._pieces()) * busy
+        return (
+            torch.zeros_like(self.errors).masked_scatter_(affected, subset._wanted_pieces()) * busy
+        )
 
-    def _pieces(self) -> Tensor:
+    def _wanted_pieces(self) -> Tensor:
         goal, owner, errors = self.goal, self.owner, self.errors
         coarse = self.total * self.tol > _COARSE * goal
         kinked = torch.where(coarse, _KINKED_COARSE, _KINKED).to(goal)[owner]
@@ -479,7 +509,7 @@ class _Found:
         for _ in range(_HALVINGS):
             middle = (low + high) / 2
             many = (part * 2 ** middle[owner]).clamp_min(1)
-            enough = self._added(relative / many**q) <= wanted
+            enough = self._add_errors(relative / many**q) <= wanted
             low, high = torch.where(enough, low, middle), torch.where(enough, middle, high)
         pieces = part * 2 ** high[owner]
         # One round goes only so far; where errors are in one place, the rest waits until more is

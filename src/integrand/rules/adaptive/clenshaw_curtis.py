@@ -1,5 +1,5 @@
-"""Clenshaw–Curtis nodes, doubled until they agree: what is quickest where F is smooth all along a
-line.
+"""Clenshaw–Curtis nodes, doubled until successive results agree; fastest where F is smooth along
+the line.
 
     share = Δ ⊙ Σ_j w_j ∇F(t_j),   t_j = (1 − cos(π j / n)) / 2,   n = 8, 16, 32
 
@@ -36,16 +36,17 @@ _SETTLING = 0.5  # … nor one that still gains less than this later: smooth lin
 def spectral(lines: Lines, enough: Tensor, room: Tensor) -> tuple[Intervals, Tensor]:
     """One interval for every line (M,), with its known error, and the gradients it took (M,).
 
-    enough  (M,) the L2 error that is good enough;  room (M,) the gradients each line may take
+    Args:
+        enough: (M,) the L2 error that is good enough;  room (M,) the gradients each line may take.
     """
     count = len(lines)
     device = lines.start.device
-    found, step = torch.empty_like(lines.start), lines.end - lines.start
+    mean, step = torch.empty_like(lines.start), lines.end - lines.start
     error = lines.start.new_full((count,), float("inf"))
     nodes = torch.zeros(count, dtype=torch.long, device=device)
     ends = lines.start.new_empty(2, count)
     busy = torch.arange(count, device=device)
-    seen = lines.start.new_empty(0, count, *lines.start.shape[1:])
+    gradients = lines.start.new_empty(0, count, *lines.start.shape[1:])
     before = error  # (m,) what the last doubling changed
     for level in _LEVELS:
         first = level == _LEVELS[0]
@@ -54,60 +55,60 @@ def spectral(lines: Lines, enough: Tensor, room: Tensor) -> tuple[Intervals, Ten
         value, gradient = _evaluated(lines, busy, new.to(lines.start))
         if first:
             ends[0, busy], ends[1, busy] = value[0], value[-1]
-            seen = gradient
-            before = norm((_mean(seen[::2]) - _mean(seen[::4])) * step[busy])
+            gradients = gradient
+            before = norm((_mean(gradients[::2]) - _mean(gradients[::4])) * step[busy])
         else:
             merged = gradient.new_empty(level + 1, *gradient.shape[1:])
-            merged[0::2], merged[1::2] = seen, gradient
-            seen = merged
-        now = _mean(seen)
-        changed = norm((now - _mean(seen[::2])) * step[busy])
+            merged[0::2], merged[1::2] = gradients, gradient
+            gradients = merged
+        now = _mean(gradients)
+        changed = norm((now - _mean(gradients[::2])) * step[busy])
         rate = torch.where(before > 0, changed / before, 1).clamp(_FASTEST, 1)
         off = missed(flattened(now * step[busy], 1).sum(1), ends[0, busy], ends[1, busy])
-        found[busy], nodes[busy] = now, level + 1
+        mean[busy], nodes[busy] = now, level + 1
         error[busy] = torch.maximum(changed * (2 * rate).clamp_max(1), off)
         gains = rate < (_GAINING if first else _SETTLING)
         go = ((error[busy] > enough[busy]) & gains & (room[busy] >= 2 * level + 1)).nonzero()[:, 0]
         if not len(go):
             break
-        busy, seen, before = busy[go], seen[:, go], changed[go]
+        busy, gradients, before = busy[go], gradients[:, go], changed[go]
     rows = torch.arange(count, device=device)
     zeros = torch.zeros_like(error)
-    made = Intervals(
+    intervals = Intervals(
         rows,
         lines.chain,
         zeros,
         zeros + 1,
-        found,
+        mean,
         ends[1],
         ends[1] - ends[0],
         error,
         torch.zeros_like(rows),
         zeros,
     )
-    return made, nodes
+    return intervals, nodes
 
 
-def _mean(seen: Tensor) -> Tensor:
+def _mean(gradients: Tensor) -> Tensor:
     """The mean gradient (m, \\*s) by the gradients at n + 1 nodes (n+1, m, \\*s)."""
-    weights = torch.tensor(ClenshawCurtis(len(seen) - 1).table()[1], dtype=torch.float64)
-    mean: Tensor = torch.tensordot(weights.to(seen), seen, 1)
+    weights = torch.tensor(ClenshawCurtis(len(gradients) - 1).table()[1], dtype=torch.float64)
+    mean: Tensor = torch.tensordot(weights.to(gradients), gradients, 1)
     return mean
 
 
-def _evaluated(lines: Lines, which: Tensor, t: Tensor) -> tuple[Tensor, Tensor]:
-    """Values (n, m) and gradients (n, m, \\*s) at the points t (n,) of the lines ``which`` (m,)."""
-    rows = which.repeat(len(t))
-    places = t.repeat_interleave(len(which))
+def _evaluated(lines: Lines, chosen: Tensor, t: Tensor) -> tuple[Tensor, Tensor]:
+    """Values (n, m) and gradients (n, m, \\*s) at points t (n,) of the lines ``chosen`` (m,)."""
+    rows = chosen.repeat(len(t))
+    places = t.repeat_interleave(len(chosen))
     value = places.new_empty(len(rows))
     gradient = lines.start.new_empty(len(rows), *lines.start.shape[1:])
 
     def make(part: slice) -> Tensor:
         return lines.points(rows[part], places[part])
 
-    def keep(part: slice, seen: Evaluation) -> None:
-        value[part], gradient[part] = seen.value, seen.gradient
+    def keep(part: slice, evaluation: Evaluation) -> None:
+        value[part], gradient[part] = evaluation.value, evaluation.gradient
 
     lines.field.stream(lines.example[rows], make, keep, lines.start[0])
-    shape = (len(t), len(which))
+    shape = (len(t), len(chosen))
     return value.reshape(shape), gradient.reshape(*shape, *lines.start.shape[1:])

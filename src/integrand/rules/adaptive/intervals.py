@@ -1,5 +1,5 @@
-"""Intervals of paths, and the chords along them: what rules that look before they leap are made
-of."""
+"""Intervals of lines with their secant gradients, and error estimates from neighbouring
+intervals."""
 
 from __future__ import annotations
 
@@ -29,10 +29,11 @@ _PIECE_ELEMENTS = (
 class Judgement:
     """What is thought of intervals.
 
-    error   (n,) what they may be wrong by; infinite where it is not a number
-    unlike  (n,) their differences to their neighbours relative to themselves
-    steady  (n,) whether these go on steadily, so that errors may be of one sign
-    size    (n,) the norms of their shares
+    Attributes:
+        error: (n,) what they may be wrong by; infinite where it is not a number.
+        unlike: (n,) their differences to their neighbours relative to themselves.
+        steady: (n,) whether these go on steadily, so that errors may be of one sign.
+        size: (n,) the norms of their shares.
     """
 
     error: Tensor
@@ -45,13 +46,14 @@ class Judgement:
 class Intervals:
     """Intervals of several lines, by line and then along it.
 
-    line    (n,) which line each is on, and chain (n,) which path that line is a piece of
-    a, b    (n,) where each begins and ends on its line, from 0 to 1
-    slope   (n, \\*s) the mean gradient
-    value   (n,) F(b), and change (n,) F(b) − F(a), which came with the gradients
-    known   (n,) the error, where something better than its neighbours has told it; else NaN
-    looks   (n,) gradients that were taken between its ends, and surprise (n,) the most that one of
-            them differed from the chord, ‖(gradient − slope) ⊙ Δ‖
+    Attributes:
+        line: (n,) which line each is on, and chain (n,) which path that line is a piece of.
+        a, b: (n,) where each begins and ends on its line, from 0 to 1.
+        slope: (n, \\*s) the mean gradient.
+        value: (n,) F(b), and change (n,) F(b) − F(a), which came with the gradients.
+        known: (n,) the error, where something better than its neighbours has told it; else NaN.
+        looks: (n,) gradients that were taken between its ends, and surprise (n,) the most that one
+            of them differed from the chord, ‖(gradient − slope) ⊙ Δ‖.
     """
 
     line: Tensor
@@ -69,32 +71,32 @@ class Intervals:
     def length(self) -> Tensor:
         return self.b - self.a
 
-    def at(self, which: Tensor) -> Intervals:
+    def at(self, selection: Tensor) -> Intervals:
         """Some of them: a mask or numbers (m,)."""
-        return Intervals(*(part[which] for part in self._parts()))
+        return Intervals(*(part[selection] for part in self._columns()))
 
     def on(self, line: Tensor, chain: Tensor) -> Intervals:
         """The same intervals, of lines and paths that are numbered otherwise."""
         return replace(self, line=line, chain=chain)
 
-    def joined(self, other: Intervals) -> Intervals:
-        line = torch.cat([self.line, other.line])
-        order = torch.argsort(torch.cat([self.a, other.a]), stable=True)
+    def joined(self, added: Intervals) -> Intervals:
+        line = torch.cat([self.line, added.line])
+        order = torch.argsort(torch.cat([self.a, added.a]), stable=True)
         order = order[torch.argsort(line[order], stable=True)]
         place = torch.empty_like(order)
         place[order] = torch.arange(len(order), device=order.device)
-        own, theirs = place[: len(self.line)], place[len(self.line) :]
+        present_places, added_places = place[: len(self.line)], place[len(self.line) :]
 
         # Put where they belong at once: slopes are large, and sorting them after they are joined
         # takes them twice more.
-        def put(mine: Tensor, others: Tensor) -> Tensor:
-            made = mine.new_empty(len(place), *mine.shape[1:])
-            made[own], made[theirs] = mine, others
-            return made
+        def merge(present: Tensor, new: Tensor) -> Tensor:
+            merged = present.new_empty(len(place), *present.shape[1:])
+            merged[present_places], merged[added_places] = present, new
+            return merged
 
-        return Intervals(*map(put, self._parts(), other._parts()))
+        return Intervals(*map(merge, self._columns(), added._columns()))
 
-    def _parts(self) -> tuple[Tensor, ...]:
+    def _columns(self) -> tuple[Tensor, ...]:
         return (
             self.line,
             self.chain,
@@ -130,9 +132,12 @@ class _Compared:
 class Lines:
     """Straight lines that are integrated, the pieces of a path one after the other.
 
-    start, end (M, \\*s);  example (M,) which each belongs to;  chain (M,) which path it is a piece of, in order
-    way (M,) the same number for lines that several questions are asked along: companions, that
-    share their nodes if they can
+    Attributes:
+        start, end: (M, \\*s) the ends of the lines.
+        example: (M,) which each belongs to.
+        chain: (M,) which path it is a piece of, in order.
+        companions: (M,) the same number for lines along which several questions are asked; such
+            companions share their nodes if they can.
     """
 
     field: Field
@@ -140,7 +145,7 @@ class Lines:
     end: Tensor
     example: Tensor
     chain: Tensor
-    way: Tensor
+    companions: Tensor
 
     @classmethod
     def of(cls, field: Field, segment: Segment, place: Tensor) -> Lines:
@@ -151,46 +156,46 @@ class Lines:
         start, end = segment.start[k, r, b], segment.end[k, r, b]
         point = field.points(torch.arange(segment.leading[2], device=place.device))[b]
         first = first_alike((point * segment.leading[1] + r) * segment.leading[0] + k)
-        way = torch.arange(len(place), device=place.device)
-        if not torch.equal(first, way):  # a path may go another way for every question
+        companions = torch.arange(len(place), device=place.device)
+        if not torch.equal(first, companions):  # a path may go another way for every question
             same = flattened((start == start[first]) & (end == end[first]), 1).all(1)
-            way = torch.where(same, first, way)
-        return cls(field, start, end, b, chain, way)
+            companions = torch.where(same, first, companions)
+        return cls(field, start, end, b, chain, companions)
 
     def __len__(self) -> int:
         return len(self.start)
 
-    def some(self, which: Tensor) -> Lines:
+    def subset(self, selection: Tensor) -> Lines:
         """Some of the lines, as chains of their own."""
-        chain = torch.unique_consecutive(self.chain[which], return_inverse=True)[1]
+        chain = torch.unique_consecutive(self.chain[selection], return_inverse=True)[1]
         return replace(
             self,
-            start=self.start[which],
-            end=self.end[which],
-            example=self.example[which],
+            start=self.start[selection],
+            end=self.end[selection],
+            example=self.example[selection],
             chain=chain,
-            way=self.way[which],
+            companions=self.companions[selection],
         )
 
     @cached_property
     def moving(self) -> Tensor:
         """How many numbers change along each line (M,)."""
-        found: Tensor = flattened(self.start != self.end, 1).sum(1)
-        return found
+        count: Tensor = flattened(self.start != self.end, 1).sum(1)
+        return count
 
     def most(self, known: Intervals, numbers: Tensor) -> Tensor:
         """The largest of the ``numbers`` (n,) of an interval and the same intervals of its
         companions (n,)."""
-        same = self._same(known.line, known.a, known.b)
+        same = self._first_companions(known.line, known.a, known.b)
         return torch.zeros_like(numbers).scatter_reduce_(0, same, numbers, "amax")[same]
 
-    def _same(self, line: Tensor, *numbers: Tensor) -> Tensor:
+    def _first_companions(self, line: Tensor, *numbers: Tensor) -> Tensor:
         """For each of some things with ``numbers`` (n,) on lines (n,) the first that is the same on
         a companion."""
-        if torch.equal(self.way, torch.arange(len(self), device=line.device)):
+        if torch.equal(self.companions, torch.arange(len(self), device=line.device)):
             return torch.arange(len(line), device=line.device)
         return first_alike(
-            torch.stack([self.way[line].double(), *(n.double() for n in numbers)], 1)
+            torch.stack([self.companions[line].double(), *(n.double() for n in numbers)], 1)
         )
 
     def shares(self, known: Intervals) -> Tensor:
@@ -215,8 +220,8 @@ class Lines:
         doubt = 0.45 / (ratio**-2 + 0.6)
         # A share of nothing beside a large one is as uncertain as its neighbours are large.
         error = torch.maximum(size, jump * length * (ratio > 2)) * doubt
-        # What towers above its neighbours may hide anything: a normalisation that wakes up right
-        # behind a zero baseline.
+        # An interval much larger than its neighbours gets its full size as error: a LayerNorm, for
+        # example, changes abruptly just after a zero baseline.
         error = torch.maximum(
             error, size - _TOWER * self._neighbours(known, compared.norm) * length
         )
@@ -232,9 +237,9 @@ class Lines:
         # what it misses of that.
         alone = (self.moving == 1)[known.line]
         error = torch.where(alone, defect, torch.maximum(error, defect * rate[known.chain]))
-        told = ~known.known.isnan()
-        error = torch.where(told, known.known, error).nan_to_num(torch.inf, torch.inf)
-        return Judgement(error, torch.where(told, 0, ratio), steady | told, size)
+        known_error = ~known.known.isnan()
+        error = torch.where(known_error, known.known, error).nan_to_num(torch.inf, torch.inf)
+        return Judgement(error, torch.where(known_error, 0, ratio), steady | known_error, size)
 
     def rates(self, known: Intervals, paths: Tensor) -> Tensor:
         """How much of a vector a missed change of F is, by path (chains,): as much as the shares of
@@ -252,19 +257,19 @@ class Lines:
         """The largest density among an interval's neighbours on its path; its own where it has none
         (n,)."""
         beside = known.chain[1:] == known.chain[:-1]
-        found = torch.zeros_like(density)
-        found[1:] = density[:-1] * beside
-        found[:-1] = torch.maximum(found[:-1], density[1:] * beside)
+        largest = torch.zeros_like(density)
+        largest[1:] = density[:-1] * beside
+        largest[:-1] = torch.maximum(largest[:-1], density[1:] * beside)
         alone = torch.ones_like(density, dtype=torch.bool)
         alone[1:] &= ~beside
         alone[:-1] &= ~beside
-        return torch.where(alone, density, found)
+        return torch.where(alone, density, largest)
 
     def _compared(self, known: Intervals) -> _Compared:
         """Every interval's slope, and how it differs from the next."""
         step = flattened(self.end - self.start, 1)
         count = len(known.line)
-        made = _Compared(*(known.a.new_empty(max(0, count - less)) for less in (0, 0, 1, 1, 2)))
+        compared = _Compared(*(known.a.new_empty(max(0, count - less)) for less in (0, 0, 1, 1, 2)))
         beside = known.chain[1:] == known.chain[:-1]
         straight = bool((known.line[1:] == known.line[:-1])[beside].all())
         size = max(1, _PIECE_ELEMENTS // max(1, step.shape[1]))
@@ -272,22 +277,24 @@ class Lines:
             part = slice(
                 first, first + size + 2
             )  # with the two that the last ones are compared with
-            slope, there = flattened(known.slope[part], 1), step[known.line[part]]
-            own = slope * there
-            made.norm[part], made.total[part] = norm(own), own.sum(1)
+            slope, steps = flattened(known.slope[part], 1), step[known.line[part]]
+            share = slope * steps
+            compared.norm[part], compared.total[part] = norm(share), share.sum(1)
             jump = slope[1:] - slope[:-1]
-            after = jump * there[1:]
+            after = jump * steps[1:]
             # At a corner of the path the two neighbours go different ways.
-            before = after if straight else jump * there[:-1]
+            before = after if straight else jump * steps[:-1]
             pairs, triples = (
                 slice(first, first + len(jump)),
                 slice(first, first + max(0, len(jump) - 1)),
             )
-            one = norm(after)
-            other = one if straight else norm(before)
-            made.to_after[pairs], made.to_before[pairs] = one, other
-            made.aligned[triples] = _cosine(after[:-1], before[1:], one[:-1], other[1:])
-        return made
+            after_norm = norm(after)
+            before_norm = after_norm if straight else norm(before)
+            compared.to_after[pairs], compared.to_before[pairs] = after_norm, before_norm
+            compared.aligned[triples] = _cosine(
+                after[:-1], before[1:], after_norm[:-1], before_norm[1:]
+            )
+        return compared
 
     @staticmethod
     def _differences(known: Intervals, compared: _Compared) -> tuple[Tensor, Tensor]:
@@ -295,9 +302,9 @@ class Lines:
         whether both go one way (n,)."""
         beside = known.chain[1:] == known.chain[:-1]
         to_after, to_before = compared.to_after * beside, compared.to_before * beside
-        met, jumps = torch.zeros_like(known.a), torch.zeros_like(known.a)
-        met[1:] += beside
-        met[:-1] += beside
+        neighbours, jumps = torch.zeros_like(known.a), torch.zeros_like(known.a)
+        neighbours[1:] += beside
+        neighbours[:-1] += beside
         jumps[1:] += to_after
         jumps[:-1] += to_before
         # cos of the differences on both sides: near 1 on smooth stretches, about −½ where every
@@ -307,14 +314,14 @@ class Lines:
             # Between kinks slopes are equal but for rounding, which goes any way and must not
             # decide.
             noise = _NOISE * torch.finfo(known.slope.dtype).eps * compared.norm[1:-1]
-            told = torch.minimum(to_after[:-1], to_before[1:]) > noise
-            steady[1:-1] = told & (compared.aligned >= _STEADY)
+            distinct = torch.minimum(to_after[:-1], to_before[1:]) > noise
+            steady[1:-1] = distinct & (compared.aligned >= _STEADY)
             inner = beside[1:] & beside[:-1]
             steady[1:-1] |= ~inner
             # Ends have one neighbour only, and go by what is next to them.
-            steady[:-1] &= torch.where(beside & (met[:-1] < 2), steady[1:], True)
-            steady[1:] &= torch.where(beside & (met[1:] < 2), steady[:-1], True)
-        return jumps / met.clamp_min(1), steady
+            steady[:-1] &= torch.where(beside & (neighbours[:-1] < 2), steady[1:], True)
+            steady[1:] &= torch.where(beside & (neighbours[1:] < 2), steady[:-1], True)
+        return jumps / neighbours.clamp_min(1), steady
 
     def on_grid(self, grid: Tensor) -> Intervals:
         """The intervals between the points of ``grid`` (n+1,), the same on every line."""
@@ -338,9 +345,9 @@ class Lines:
         number = stretch.cumsum(0) - 1
         stretches = int(number[-1]) + 1
         wanted = pieces.new_zeros(stretches).index_add_(0, number, pieces)
-        held = torch.zeros(stretches, device=pieces.device, dtype=torch.long)
-        held.index_add_(0, number, torch.ones_like(number))
-        count = torch.maximum(wanted.ceil().long(), held + 1)
+        present = torch.zeros(stretches, device=pieces.device, dtype=torch.long)
+        present.index_add_(0, number, torch.ones_like(number))
+        count = torch.maximum(wanted.ceil().long(), present + 1)
         # The pieces asked for, added up along each stretch and scaled to its count, are a clock
         # that ticks once per new interval.
         ticks = (pieces / wanted[number] * count[number]).double().cumsum(0)
@@ -361,7 +368,7 @@ class Lines:
         )
         a[first] = old.a[begins]
         # Companions' stretches are laid alike to the last bit.
-        same = self._same(old.line[begins], old.a[begins], old.b[ends], count)
+        same = self._first_companions(old.line[begins], old.a[begins], old.b[ends], count)
         a = a[(first[same] - first)[owner] + torch.arange(len(a), device=a.device)]
         b = torch.cat([a[1:], a[:1]])
         b[first + count - 1] = old.b[ends]
@@ -370,7 +377,7 @@ class Lines:
     def chords(self, line: Tensor, a: Tensor, b: Tensor) -> Intervals:
         """The chords of intervals [a, b] (n,) of the lines ``line`` (n,), given along each line in
         order."""
-        begins = self._begins(line, a, b)
+        begins = self._run_starts(line, a, b)
         # Nodes: every interval's end, and before each run its start.
         place = torch.arange(len(line), device=line.device) + begins.cumsum(0)
         nodes = int(place[-1]) + 1
@@ -383,7 +390,7 @@ class Lines:
         interval[place] = torch.arange(len(line), device=line.device)
         # Companions side by side: one point after the other, all that is asked there at once.
         order = torch.argsort(t, stable=True)
-        order = order[torch.argsort(self.way[lines[order]], stable=True)]
+        order = order[torch.argsort(self.companions[lines[order]], stable=True)]
         at = torch.argsort(order)
         lines, t, interval, before, place = (
             lines[order],
@@ -398,10 +405,10 @@ class Lines:
         def make(rows: Tensor) -> Tensor:
             return self.points(lines[rows], t[rows])
 
-        def keep(part: slice, found: Evaluation) -> None:
-            value[part] = found.value
+        def keep(part: slice, evaluation: Evaluation) -> None:
+            value[part] = evaluation.value
             chord = interval[part] >= 0
-            slope[interval[part][chord]] = found.gradient[chord]
+            slope[interval[part][chord]] = evaluation.gradient[chord]
 
         self.field.stream_chords(self.example[lines], before, make, keep, self.start[0])
         return Intervals(
@@ -417,11 +424,11 @@ class Lines:
             torch.zeros_like(a),
         )
 
-    def looked_into(self, known: Intervals, which: Tensor, count: Tensor) -> Intervals:
-        """The same intervals, and in those that ``which`` numbers (m,) gradients at ``count`` (m,)
+    def looked_into(self, known: Intervals, chosen: Tensor, count: Tensor) -> Intervals:
+        """The same intervals, and in those that ``chosen`` numbers (m,) gradients at ``count`` (m,)
         places held against their chords."""
-        interval = torch.repeat_interleave(which, count)
-        number = torch.arange(len(interval), device=which.device)
+        interval = torch.repeat_interleave(chosen, count)
+        number = torch.arange(len(interval), device=chosen.device)
         number -= torch.repeat_interleave(count.cumsum(0) - count, count)
         many = torch.repeat_interleave(count, count).to(known.a)
         share = (number + 1 + _scattered(number, known.a)) / (many + 1)
@@ -429,29 +436,29 @@ class Lines:
         line = known.line[interval]
         # Companions side by side, as in ``chords``.
         order = torch.argsort(t, stable=True)
-        order = order[torch.argsort(self.way[line[order]], stable=True)]
+        order = order[torch.argsort(self.companions[line[order]], stable=True)]
         line, t, interval = line[order], t[order], interval[order]
         surprise = torch.zeros_like(known.surprise)
 
         def make(part: slice) -> Tensor:
             return self.points(line[part], t[part])
 
-        def keep(part: slice, found: Evaluation) -> None:
-            there = line[part]
-            off = (found.gradient - known.slope[interval[part]]) * (
-                self.end[there] - self.start[there]
+        def keep(part: slice, evaluation: Evaluation) -> None:
+            row = line[part]
+            off = (evaluation.gradient - known.slope[interval[part]]) * (
+                self.end[row] - self.start[row]
             )
             surprise.scatter_reduce_(0, interval[part], norm(off), "amax")
 
         self.field.stream(self.example[line], make, keep, self.start[0])
         looks = known.looks.clone()
-        looks[which] = torch.maximum(looks[which], count)
+        looks[chosen] = torch.maximum(looks[chosen], count)
         return replace(known, looks=looks, surprise=torch.maximum(known.surprise, surprise))
 
     def cost(self, laid: Intervals, chains: int) -> Tensor:
         """The gradients that these chords took of each path (chains,)."""
-        each = 1 + self._begins(laid.line, laid.a, laid.b).long()
-        return each.new_zeros(chains).index_add_(0, laid.chain, each)
+        gradients = 1 + self._run_starts(laid.line, laid.a, laid.b).long()
+        return gradients.new_zeros(chains).index_add_(0, laid.chain, gradients)
 
     def ends(self, known: Intervals) -> tuple[Tensor, Tensor]:
         """F at both ends of every line (M,), read off intervals that cover it."""
@@ -459,7 +466,7 @@ class Lines:
         last = torch.cat([first[1:], first.new_tensor([len(known.line)])]) - 1
         return (known.value - known.change)[first], known.value[last]
 
-    def _begins(self, line: Tensor, a: Tensor, b: Tensor) -> Tensor:
+    def _run_starts(self, line: Tensor, a: Tensor, b: Tensor) -> Tensor:
         """Which intervals do not go on from the one before them, on the same line or the next piece
         of its path."""
         begins = torch.ones_like(line, dtype=torch.bool)
@@ -473,21 +480,21 @@ class Lines:
         return torch.lerp(begin, self.end[line], over(t, begin))
 
 
-def _cosine(one: Tensor, other: Tensor, size: Tensor, other_size: Tensor) -> Tensor:
+def _cosine(first: Tensor, second: Tensor, size: Tensor, second_size: Tensor) -> Tensor:
     """Of rows of two matrices (n, Q) with these norms, at every scale; 0 where one is nothing."""
-    product, both = (one * other).sum(1), size * other_size
-    limits = torch.finfo(both.dtype)
+    product, norms = (first * second).sum(1), size * second_size
+    limits = torch.finfo(norms.dtype)
     extreme = (
-        ~((both > limits.tiny / limits.eps) & (both < limits.max * limits.eps))
+        ~((norms > limits.tiny / limits.eps) & (norms < limits.max * limits.eps))
         & (size > 0)
-        & (other_size > 0)
+        & (second_size > 0)
     )
     if bool(extreme.any()):
-        some, others = (
-            t[extreme] / n[extreme, None] for t, n in ((one, size), (other, other_size))
+        first_scaled, second_scaled = (
+            t[extreme] / n[extreme, None] for t, n in ((first, size), (second, second_size))
         )
-        product[extreme], both[extreme] = (some * others).sum(1), 1
-    return torch.where(both > 0, product / both, 0)
+        product[extreme], norms[extreme] = (first_scaled * second_scaled).sum(1), 1
+    return torch.where(norms > 0, product / norms, 0)
 
 
 def _scattered(number: Tensor, like: Tensor) -> Tensor:

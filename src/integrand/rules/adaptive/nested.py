@@ -1,5 +1,4 @@
-"""Nodes between two ends of which the path has paid for one at least: closed-loop paths, integrated
-to a tolerance.
+"""Adaptive Simpson integration between ends whose gradients the path has evaluated.
 
     T_n = Δ ⊙ (½ g_0 + g_1 + … + ½ g_n) / n,    S_n = (4 T_n − T_{n/2}) / 3
 
@@ -9,7 +8,7 @@ need the middle only.
 
 Each step is refined by its own size, because when it is integrated the later ones are not known
 yet. Where steps go one way that is more than the map needs, where they cancel it is less; the map
-is judged by itself when the path is done (``method.outcome``).
+is judged by itself when the path is done (``integration.assemble``).
 """
 
 from __future__ import annotations
@@ -29,8 +28,8 @@ _RATE = 2.0  # an error of the sum is taken to be at most this much in the vecto
 def between(field: Field, segment: Segment, tol: float, max_gradients: int) -> Integrated:
     """Each piece's share to a relative L2 error of ``tol``, from the evaluations at its ends and as
     many between as that takes."""
-    at_start = segment.at_start or _looked_at(field, segment.start)
-    at_end = segment.at_end or _looked_at(field, segment.end)
+    at_start = segment.at_start or _evaluate(field, segment.start)
+    at_end = segment.at_end or _evaluate(field, segment.end)
     leading, inner = segment.leading, segment.start.shape[3:]
     step = segment.step.reshape(-1, *inner)
     coarse = step * ((at_start.gradient + at_end.gradient) / 2).reshape(step.shape)
@@ -39,7 +38,7 @@ def between(field: Field, segment: Segment, tol: float, max_gradients: int) -> I
     busy, least = segment.moving(), least_norm(flattened(step != 0, 1).sum(1).to(step))
     pieces = 2
     while len(busy):
-        inside = _odd(field, segment, busy, pieces)
+        inside = _mean_at_odd_nodes(field, segment, busy, pieces)
         fine = (coarse[busy] + inside * step[busy]) / 2
         best = (4 * fine - coarse[busy]) / 3
         size = norm(best)
@@ -66,7 +65,7 @@ def between(field: Field, segment: Segment, tol: float, max_gradients: int) -> I
     )
 
 
-def _looked_at(field: Field, points: Tensor) -> Evaluation:
+def _evaluate(field: Field, points: Tensor) -> Evaluation:
     """F and ∇F at points (K, R, B, \\*s): the one end of a path that its walk had no need to look
     at."""
     leading, inner = points.shape[:3], points.shape[3:]
@@ -74,14 +73,14 @@ def _looked_at(field: Field, points: Tensor) -> Evaluation:
     return field.rows(points.reshape(-1, *inner), index).reshape(*leading)
 
 
-def _odd(field: Field, segment: Segment, place: Tensor, pieces: int) -> Tensor:
+def _mean_at_odd_nodes(field: Field, segment: Segment, place: Tensor, pieces: int) -> Tensor:
     """The mean gradient at the odd nodes j/pieces of the pieces ``place`` (m, \\*s)."""
     k, r, b = torch.unravel_index(place, segment.leading)
     clock = torch.tensor([0.0, 1.0], dtype=segment.start.dtype, device=segment.start.device)
-    some = Segment(
+    sub_segment = Segment(
         segment.start[k, r, b][None, None], segment.end[k, r, b][None, None], (clock[:1], clock[1:])
     )
     nodes = torch.arange(1, pieces, 2, dtype=torch.float64) / pieces
     weights = torch.full_like(nodes, 1 / len(nodes))
     like = segment.start
-    return mean_gradient(field.at(b), some, nodes.to(like), weights.to(like))[0, 0]
+    return mean_gradient(field.at(b), sub_segment, nodes.to(like), weights.to(like))[0, 0]

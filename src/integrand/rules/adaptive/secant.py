@@ -1,4 +1,4 @@
-"""Chords at fixed places."""
+"""Secant gradients over fixed intervals."""
 
 from __future__ import annotations
 
@@ -19,8 +19,9 @@ _BLOCK_ELEMENTS = 1 << 25  # rows are taken in blocks whose chords hold about th
 
 @part
 class Chords(Rule):
-    """``n`` chords per segment: share = Δ ⊙ Σ_k h_k c_k, c_k the mean gradient over interval k as
-    its ends tell it.
+    """Secant gradients over ``n`` fixed intervals per segment.
+
+        share = Δ ⊙ Σ_k h_k c_k,   c_k the mean gradient over interval k as its ends tell it
 
     Intervals end at t = (j/n)^grade; a grade above 1 puts more of them near the baseline, where
     most of the change usually is. For networks of convolutions, attention, normalisations, pools
@@ -29,8 +30,12 @@ class Chords(Rule):
     that have no chord (recurrent kernels, functions of their own) this is the trapezoid of end
     gradients.
 
-    Cost: n + 1 gradients. Source: the rescale rule of DeepLIFT (Shrikumar et al., 2017) is
-    ``Chords(1)``; chained along a path it converges to the integral.
+    Cost:
+        n + 1 gradients.
+
+    References:
+        The rescale rule of DeepLIFT (Shrikumar et al., 2017) is ``Chords(1)``; chained along a path
+        it converges to the integral.
     """
 
     n: int = 24
