@@ -77,26 +77,26 @@ def known() -> dict[str, type[Metric]]:
     return dict(_METRICS)
 
 
-def as_metric(given: Any) -> Metric:
+def as_metric(metric: Any) -> Metric:
     """A name, a metric, or one of the functions of ``ig.metrics`` → a metric. Errors:
     ``UnknownName``."""
-    if isinstance(given, Metric):
-        return given
-    if isinstance(given, str):
-        if given not in _METRICS:
-            raise UnknownName("metric", given, _METRICS)
-        return _METRICS[given]()
-    own = getattr(given, "metric", given)
-    if isinstance(own, type) and issubclass(own, Metric):
-        return own()
+    if isinstance(metric, Metric):
+        return metric
+    if isinstance(metric, str):
+        if metric not in _METRICS:
+            raise UnknownName("metric", metric, _METRICS)
+        return _METRICS[metric]()
+    metric_class = getattr(metric, "metric", metric)
+    if isinstance(metric_class, type) and issubclass(metric_class, Metric):
+        return metric_class()
     raise InputError(
-        f"A metric is a name, a value such as ig.metrics.Deletion(), or a Metric; got {type(given).__name__}."
+        f"A metric is a name, a value such as ig.metrics.Deletion(), or a Metric; got {type(metric).__name__}."
     )
 
 
 # --- doors ------------------------------------------------------------------------------------------------------------
 
-_ASKED = ("extra", "normalisation", "batch_size", "optimize", "masks")
+_TASK_OPTIONS = ("extra", "normalisation", "batch_size", "optimize", "masks")
 
 
 def judge(
@@ -107,7 +107,7 @@ def judge(
     *,
     target: Any = None,
     method: Any = None,
-    **asked: Any,
+    **options: Any,
 ) -> Tensor:
     """One number per example (B,) by any metric; (M, B) for a list or dict of attributions.
 
@@ -125,21 +125,23 @@ def judge(
     >>> ig.metrics.judge(model, x, result, ig.metrics.Deletion(fill=0.0), target=0).shape
     torch.Size([5])
     """
-    with Subject.of(model, inputs, target, **asked) as subject:
+    with Subject.of(model, inputs, target, **options) as subject:
         maps = Maps.of(
             attribution, subject.x, subject.layout, () if method is None else _methods(method)
         )
         return _arranged(by(subject, maps), attribution)
 
 
-def _arranged(found: Tensor, attribution: Any) -> Tensor:
+def _arranged(values: Tensor, attribution: Any) -> Tensor:
     """(M, B) for several maps, (B,) for one."""
-    return found if isinstance(attribution, list | dict) else found[0]
+    return values if isinstance(attribution, list | dict) else values[0]
 
 
-def _methods(given: Any) -> tuple[Any, ...]:
-    several = given if isinstance(given, list | tuple) else [given]
-    return tuple(about_method(one).build() if isinstance(one, str) else one for one in several)
+def _methods(methods: Any) -> tuple[Any, ...]:
+    several = methods if isinstance(methods, list | tuple) else [methods]
+    return tuple(
+        about_method(method).build() if isinstance(method, str) else method for method in several
+    )
 
 
 def door(cls: type[Metric]) -> Callable[..., Tensor]:
@@ -147,13 +149,15 @@ def door(cls: type[Metric]) -> Callable[..., Tensor]:
     options = [spec.name for spec in dataclasses.fields(cls) if spec.init]  # type: ignore[arg-type]  # every metric is a part
 
     def call(
-        model: Any, inputs: Any, attribution: Any, *, target: Any = None, **given: Any
+        model: Any, inputs: Any, attribution: Any, *, target: Any = None, **arguments: Any
     ) -> Tensor:
-        own = {name: given.pop(name) for name in tuple(given) if name in options}
-        for name in given:
-            if name not in (*_ASKED, "method"):
-                raise UnknownName(f"option of metric {cls.name!r}", name, [*options, *_ASKED])
-        return judge(model, inputs, attribution, cls(**own), target=target, **given)
+        metric_options = {name: arguments.pop(name) for name in tuple(arguments) if name in options}
+        for name in arguments:
+            if name not in (*_TASK_OPTIONS, "method"):
+                raise UnknownName(
+                    f"option of metric {cls.name!r}", name, [*options, *_TASK_OPTIONS]
+                )
+        return judge(model, inputs, attribution, cls(**metric_options), target=target, **arguments)
 
     return _named(call, cls)
 
@@ -162,8 +166,8 @@ def door_of_maps(cls: type[Metric]) -> Callable[..., Tensor]:
     """The functional form of a metric that looks at maps alone: ``sparseness(attribution,
     **options)``."""
 
-    def call(attribution: Any, **given: Any) -> Tensor:
-        by = cls(**given)
+    def call(attribution: Any, **options: Any) -> Tensor:
+        by = cls(**options)
         with unasked(attribution) as (subject, maps):
             return _arranged(by(subject, maps), attribution)
 
@@ -174,8 +178,8 @@ def door_of_evidence(cls: type[Metric]) -> Callable[..., Tensor]:
     """The functional form of a metric of maps and masks: ``pointing_game(attribution, masks,
     **options)``."""
 
-    def call(attribution: Any, masks: Tensor, **given: Any) -> Tensor:
-        by = cls(**given)
+    def call(attribution: Any, masks: Tensor, **options: Any) -> Tensor:
+        by = cls(**options)
         with unasked(attribution, masks) as (subject, maps):
             return _arranged(by(subject, maps), attribution)
 
@@ -186,15 +190,15 @@ def door_of_evidence(cls: type[Metric]) -> Callable[..., Tensor]:
 def unasked(attribution: Any, masks: Tensor | None = None) -> Iterator[tuple[Subject, Maps]]:
     """Maps with a subject that has no model; its inputs are those of an attribution, or else the
     map itself."""
-    one = attribution
-    while isinstance(one, list | dict) and one:
-        one = one[0] if isinstance(one, list) else next(iter(one.values()))
-    like = one.inputs if isinstance(one, Attribution) else one
-    layout, nobody = Layout.of(like), NoModel()
+    first = attribution
+    while isinstance(first, list | dict) and first:
+        first = first[0] if isinstance(first, list) else next(iter(first.values()))
+    like = first.inputs if isinstance(first, Attribution) else first
+    layout, field = Layout.of(like), NoModel()
     subject = Subject(
-        nobody, layout.pack(like), layout, masks, bare=not isinstance(one, Attribution)
+        field, layout.pack(like), layout, masks, bare=not isinstance(first, Attribution)
     )
-    with nobody.ready():
+    with field.ready():
         yield subject, Maps.of(attribution, subject.x, subject.layout)
 
 

@@ -80,12 +80,12 @@ class _ConditionalExpectation(_OfProblem):
 
     def __post_init__(self) -> None:
         super().__post_init__()
-        for name, given, known in (
+        for name, value, known in (
             ("version", self.version, _VERSIONS),
             ("conditional", self.conditional, _CONDITIONALS),
         ):
-            if given not in known:
-                raise InputError(f"{name}= is {' or '.join(map(repr, known))}, not {given!r}.")
+            if value not in known:
+                raise InputError(f"{name}= is {' or '.join(map(repr, known))}, not {value!r}.")
 
     def asked(self, field: Field, x: Tensor, known: Tensor, index: Tensor | None = None) -> Tensor:
         """F of rows x (B, D) of which only ``known`` (S, B, D) is known: (S, B)."""
@@ -93,9 +93,9 @@ class _ConditionalExpectation(_OfProblem):
             return self.expected(field, x, known, index).value
         mean = self.problem.distribution.mean.to(x)
         rows = torch.where(known, x, mean)
-        own = torch.arange(len(x), device=x.device) if index is None else index
+        example = torch.arange(len(x), device=x.device) if index is None else index
         return field.rows(
-            rows.reshape(-1, x.shape[1]), own.repeat(len(rows)), gradient=False
+            rows.reshape(-1, x.shape[1]), example.repeat(len(rows)), gradient=False
         ).value.reshape(len(rows), -1)
 
     def _mean(self, field: Field, x: Tensor) -> Tensor:
@@ -144,10 +144,10 @@ class Faithfulness(_ConditionalExpectation):
         x, field = self._rows(subject), subject.score(self.score)
         alone = torch.eye(x.shape[1], dtype=torch.bool, device=x.device)[:, None]
         if self.version == "dec":
-            whole, changed = subject.whole(self.score), self.asked(field, x, ~alone)
+            unchanged, changed = subject.whole(self.score), self.asked(field, x, ~alone)
         else:
-            whole, changed = self._mean(field, x), self.asked(field, x, alone)
-        delta = _rounded((whole - changed).abs().T, changed)
+            unchanged, changed = self._mean(field, x), self.asked(field, x, alone)
+        delta = _rounded((unchanged - changed).abs().T, changed)
         return pearson(maps.values.abs(), delta).to(maps.values)
 
 
@@ -199,11 +199,11 @@ class ConditionalMonotonicity(_ConditionalExpectation):
         )  # (D, M, B, D)
         known = known.flatten(1, 2)
         index = torch.arange(len(x), device=x.device).repeat(len(maps))
-        seen = self.asked(field, x.repeat(len(maps), 1), known, index)  # (D, M·B)
-        seen = seen.T.reshape(len(maps), len(x), features)
+        expectations = self.asked(field, x.repeat(len(maps), 1), known, index)  # (D, M·B)
+        expectations = expectations.T.reshape(len(maps), len(x), features)
         if self.xai_bench_compat:
-            seen = seen.gather(-1, rank)
-        return torch.cat([self._mean(field, x).expand(len(maps), -1)[..., None], seen], -1)
+            expectations = expectations.gather(-1, rank)
+        return torch.cat([self._mean(field, x).expand(len(maps), -1)[..., None], expectations], -1)
 
     def values(self, measured: Tensor) -> Tensor:
         steps = measured.diff(dim=-1).abs()
@@ -211,8 +211,8 @@ class ConditionalMonotonicity(_ConditionalExpectation):
             steps = steps.flip(-1)
         grown = steps.diff(dim=-1)
         floor = 64 * torch.finfo(measured.dtype).eps * measured.abs().amax(-1, keepdim=True)
-        held = (grown >= -floor).to(measured.dtype)
-        return held.mean(-1) if self.average else held.amin(-1)
+        holds = (grown >= -floor).to(measured.dtype)
+        return holds.mean(-1) if self.average else holds.amin(-1)
 
 
 @part
@@ -348,13 +348,13 @@ class ConditionalInfidelity(Metric):
         predicted = x.new_empty(len(maps), len(number))
 
         def moved(part: slice) -> Tensor:
-            own = x[example[part]]
+            rows = x[example[part]]
             return torch.minimum(
-                own, torch.maximum(own - 1, own + 0.2 * noise[number[part] % self.draws])
+                rows, torch.maximum(rows - 1, rows + 0.2 * noise[number[part] % self.draws])
             )
 
-        def use(part: slice, seen: Evaluation) -> None:
-            changed[part] = seen.value
+        def use(part: slice, evaluation: Evaluation) -> None:
+            changed[part] = evaluation.value
             predicted[:, part] = flattened(moved(part) * maps.values[:, example[part]], 2).sum(-1)
 
         field.stream(

@@ -86,10 +86,10 @@ class Places:
         """How many places there are."""
         return self.marked.shape[1]
 
-    def where(self, asked: Tensor, found: Tensor) -> Tensor:
+    def where(self, defined: Tensor, values: Tensor) -> Tensor:
         """``found`` (M, B) for the examples for which it was ``asked`` (B,) or (M, B); NaN for
         others."""
-        return torch.where(asked, found, torch.nan).to(self.scores.dtype)
+        return torch.where(defined, values, torch.nan).to(self.scores.dtype)
 
 
 def _channels(marked: Tensor, masks: Tensor | None) -> int | None:
@@ -250,8 +250,8 @@ class RelevanceRank(_Localisation):
 
     def found(self, places: Places) -> Tensor:
         hits = found_among_first(places.scores, places.marked)
-        own = hits.gather(-1, places.size.expand(hits.shape[:-1])[..., None])[..., 0]
-        return places.where(places.size > 0, own / places.size)
+        marked_hits = hits.gather(-1, places.size.expand(hits.shape[:-1])[..., None])[..., 0]
+        return places.where(places.size > 0, marked_hits / places.size)
 
 
 @metric("mask_overlap")
@@ -306,9 +306,9 @@ class LocalisationAUC(_Localisation):
 
     def found(self, places: Places) -> Tensor:
         hits = found_among_first(places.scores, places.marked)
-        seen = torch.arange(places.count + 1, device=hits.device)
+        counts = torch.arange(places.count + 1, device=hits.device)
         outside = places.count - places.size
-        false = (seen - hits).diff(dim=-1)
+        false = (counts - hits).diff(dim=-1)
         area = (false * (hits[..., 1:] + hits[..., :-1]) / 2).sum(-1) / (places.size * outside)
         return places.where((places.size > 0) & (outside > 0), area)
 

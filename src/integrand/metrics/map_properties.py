@@ -47,8 +47,10 @@ class _OfMap(Metric):
 
     def measure(self, subject: Subject, maps: Maps) -> Tensor:
         scores, present = by_feature(subject, maps, self.features)
-        found = [self.found(scores[:, own].abs().double(), present[own]) for own in blocks(scores)]
-        return torch.cat(found, 1).to(maps.values.dtype)
+        values = [
+            self.found(scores[:, block].abs().double(), present[block]) for block in blocks(scores)
+        ]
+        return torch.cat(values, 1).to(maps.values.dtype)
 
     def found(self, size: Tensor, present: Tensor) -> Tensor:
         """Magnitudes (M, B, N) of features, those that are not ``present`` (B, N) zero → (M, B)."""
@@ -84,8 +86,8 @@ class Sparseness(_OfMap):
         absent = size.shape[-1] - count  # these are zero and sort first
         i = torch.arange(1, size.shape[-1] + 1, device=size.device) - absent[:, None]
         total = size.sum(-1)
-        found = ((2 * i - count[:, None] - 1) * size.sort(-1).values).sum(-1) / (count * total)
-        return torch.where(total > 0, found, torch.nan)
+        gini = ((2 * i - count[:, None] - 1) * size.sort(-1).values).sum(-1) / (count * total)
+        return torch.where(total > 0, gini, torch.nan)
 
 
 @metric("complexity")
@@ -186,8 +188,13 @@ class CompletenessGap(Metric):
     def measure(self, subject: Subject, maps: Maps) -> Tensor:
         return torch.stack(
             [
-                self._gap(values, one.output, (one.weights * one.change).sum(0), one.resolution)
-                for values, one in zip(maps.values, maps.attributions(), strict=True)
+                self._gap(
+                    values,
+                    attribution.output,
+                    (attribution.weights * attribution.change).sum(0),
+                    attribution.resolution,
+                )
+                for values, attribution in zip(maps.values, maps.attributions(), strict=True)
             ]
         )
 

@@ -78,10 +78,10 @@ class Retraining:
         return torch.trapezoid(self.curves, at) / (at[-1] - at[0])
 
     def __repr__(self) -> str:
-        what = {"top": "gone", "bottom": "gone from the bottom", "keep": "kept"}[self.masking]
-        width = max(len(f"share {what}"), *map(len, self.names))
+        heading = {"top": "gone", "bottom": "gone from the bottom", "keep": "kept"}[self.masking]
+        width = max(len(f"share {heading}"), *map(len, self.names))
         rows = [
-            f"{f'share {what}':<{width}}" + "".join(f"{cutoff:>8.2f}" for cutoff in self.cutoffs)
+            f"{f'share {heading}':<{width}}" + "".join(f"{cutoff:>8.2f}" for cutoff in self.cutoffs)
         ]
         rows += [
             f"{name:<{width}}" + "".join(f"{score:>8.3f}" for score in curve)
@@ -212,7 +212,7 @@ def _retrained(
         raise InputError(f"There is one training at least for each map, not seeds={seeds}.")
     inputs, labels = _checked_data(data)
     entries = attributions if isinstance(attributions, Mapping) else {"map": attributions}
-    pairs = {name: _pair(name, given, inputs) for name, given in entries.items()}
+    pairs = {name: _pair(name, pair, inputs) for name, pair in entries.items()}
     if control:
         if _RANDOM in pairs:
             raise InputError(
@@ -242,17 +242,17 @@ def _retrained(
         ]
         curve = []
         for share in shares:
-            gone = [_gone(ranking, share, masking) for ranking in rankings]
+            masks = [_gone(ranking, share, masking) for ranking in rankings]
             masked = tuple(
-                torch.where(g, b, x) for g, b, x in zip(gone, blanks, inputs, strict=True)
+                torch.where(g, b, x) for g, b, x in zip(masks, blanks, inputs, strict=True)
             )
-            whole = (
-                {bool(g.all()) for g in gone}
-                if all(bool((g == g.flatten()[0]).all()) for g in gone)
+            uniform = (
+                {bool(g.all()) for g in masks}
+                if all(bool((g == g.flatten()[0]).all()) for g in masks)
                 else set()
             )
-            if len(whole) == 1:
-                (everything,) = whole
+            if len(uniform) == 1:
+                (everything,) = uniform
                 if everything not in same:
                     same[everything] = trained((masked[0], masked[1]))
                 curve.append(same[everything])
@@ -297,11 +297,13 @@ def _fill(fill: Any, inputs: tuple[Tensor, Tensor]) -> tuple[Tensor, Tensor]:
         mean = first.mean(axes, keepdim=True)
         return mean.expand_as(first), mean.expand_as(second)
     baseline = as_baseline(fill, BASELINES)
-    nobody = Linear(
+    field = Linear(
         torch.zeros_like(first[0])
     )  # baselines may look at a field, and here there is none
-    one, other = (checked_references(baseline(x, nobody), x, "The fill")[0] for x in inputs)
-    return one, other
+    train_fill, test_fill = (
+        checked_references(baseline(x, field), x, "The fill")[0] for x in inputs
+    )
+    return train_fill, test_fill
 
 
 def _score(
@@ -311,19 +313,21 @@ def _score(
     score: Callable[[Tensor, Tensor], float] | None,
 ) -> float:
     with torch.no_grad():
-        said = predict(inputs)
+        outputs = predict(inputs)
     if score is not None:
-        return float(score(said, labels))
-    if not isinstance(said, Tensor) or len(said) != len(inputs) or said.ndim not in (1, 2):
-        got = describe(said.shape) if isinstance(said, Tensor) else type(said).__name__
-        raise ShapeError(
-            f"predict(inputs) returned {got} for {len(inputs)} examples: return outputs (N, C) or classes (N,), or give score=."
+        return float(score(outputs, labels))
+    if not isinstance(outputs, Tensor) or len(outputs) != len(inputs) or outputs.ndim not in (1, 2):
+        returned = (
+            describe(outputs.shape) if isinstance(outputs, Tensor) else type(outputs).__name__
         )
-    if said.ndim == 1 and said.is_floating_point():
+        raise ShapeError(
+            f"predict(inputs) returned {returned} for {len(inputs)} examples: return outputs (N, C) or classes (N,), or give score=."
+        )
+    if outputs.ndim == 1 and outputs.is_floating_point():
         raise InputError(
             "predict(inputs) returned one real number for each example: accuracy needs classes; give score=."
         )
-    classes = said.argmax(1) if said.ndim == 2 else said
+    classes = outputs.argmax(1) if outputs.ndim == 2 else outputs
     return float((classes.to(labels) == labels).double().mean())
 
 
@@ -341,10 +345,10 @@ def _checked_data(data: Data) -> tuple[tuple[Tensor, Tensor], tuple[Tensor, Tens
         (first, first_labels), (second, second_labels) = data
     except (TypeError, ValueError):
         raise InputError("data= is ((training inputs, labels), (test inputs, labels)).") from None
-    for x, y, which in ((first, first_labels, "training"), (second, second_labels, "test")):
+    for x, y, kind in ((first, first_labels, "training"), (second, second_labels, "test")):
         if len(x) != len(y) or not len(x):
             raise ShapeError(
-                f"There are {len(x)} {which} inputs and {len(y)} labels: one for each, and one at least."
+                f"There are {len(x)} {kind} inputs and {len(y)} labels: one for each, and one at least."
             )
     if first.shape[1:] != second.shape[1:]:
         raise ShapeError(
@@ -353,18 +357,14 @@ def _checked_data(data: Data) -> tuple[tuple[Tensor, Tensor], tuple[Tensor, Tens
     return (first, second), (first_labels, second_labels)
 
 
-def _pair(name: str, given: Any, inputs: tuple[Tensor, Tensor]) -> tuple[Tensor, Tensor]:
+def _pair(name: str, pair: Any, inputs: tuple[Tensor, Tensor]) -> tuple[Tensor, Tensor]:
     """Maps (N, \\*s) of the training and of the test inputs."""
-    if (
-        isinstance(given, Tensor | Attribution)
-        or not isinstance(given, Sequence)
-        or len(given) != 2
-    ):
+    if isinstance(pair, Tensor | Attribution) or not isinstance(pair, Sequence) or len(pair) != 2:
         raise InputError(
             f"attributions= of {name!r} are a pair (maps of the training inputs, maps of the test inputs): both sets are masked."
         )
     first, second = (
-        Maps.of({name: one}, x, Layout.of(x)).values[0]
-        for one, x in zip(given, inputs, strict=True)
+        Maps.of({name: maps}, x, Layout.of(x)).values[0]
+        for maps, x in zip(pair, inputs, strict=True)
     )
     return first, second

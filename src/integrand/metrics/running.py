@@ -55,15 +55,15 @@ class Running:
 
     def merge(self, *others: Running) -> Running:
         """A new one that has seen what this one and the others have."""
-        made = Running(self.metric)
-        for one in (self, *others):
-            if one.metric != self.metric:
+        merged = Running(self.metric)
+        for shard in (self, *others):
+            if shard.metric != self.metric:
                 raise InputError(
-                    f"Shards of two metrics do not merge: {self.metric!r} and {one.metric!r}."
+                    f"Shards of two metrics do not merge: {self.metric!r} and {shard.metric!r}."
                 )
-            for measured in one._measured:
-                made._add(measured, one._names)
-        return made
+            for measured in shard._measured:
+                merged._add(measured, shard._names)
+        return merged
 
     def compute(self) -> BatchScores:
         """What all examples so far say. Errors: none seen."""

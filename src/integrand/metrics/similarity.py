@@ -74,20 +74,20 @@ class Agreement:
         scores, present = by_feature(subject, maps, self.features)
         if not bool(present.all()):
             return torch.cat(
-                [self._matrix(scores[:, b : b + 1, own]) for b, own in enumerate(present)]
+                [self._matrix(scores[:, b : b + 1, mask]) for b, mask in enumerate(present)]
             )
-        return torch.cat([self._matrix(scores[:, own]) for own in blocks(scores)])
+        return torch.cat([self._matrix(scores[:, block]) for block in blocks(scores)])
 
     def _matrix(self, scores: Tensor) -> Tensor:
         """(M, B, N) → (B, M, M)"""
         scores = scores.movedim(1, 0)
-        found = self._top(scores) if self.by in _TOP else self._correlated(scores)
-        return found.to(scores.dtype)
+        agreement = self._top(scores) if self.by in _TOP else self._correlated(scores)
+        return agreement.to(scores.dtype)
 
     def _correlated(self, scores: Tensor) -> Tensor:
-        seen = scores.abs() if self.absolute else scores
-        seen = average_ranks(seen) if self.by == "spearman" else seen.double()
-        return torch.stack([pearson(one[:, None], seen) for one in seen.unbind(1)], 1)
+        values = scores.abs() if self.absolute else scores
+        values = average_ranks(values) if self.by == "spearman" else values.double()
+        return torch.stack([pearson(row[:, None], values) for row in values.unbind(1)], 1)
 
     def _top(self, scores: Tensor) -> Tensor:
         size = scores.abs() if self.absolute is None or self.absolute else scores
@@ -100,19 +100,21 @@ class Agreement:
             label = torch.arange(1, k + 1, device=scores.device, dtype=scores.dtype).expand_as(
                 order
             )
-        said = scores.new_zeros(scores.shape).scatter_(-1, order, label) * (scores != 0)
-        many = (said > 0).sum(-1)
+        labels = scores.new_zeros(scores.shape).scatter_(-1, order, label) * (scores != 0)
+        many = (labels > 0).sum(-1)
         signed = self.by in ("signs", "signed_ranks")
         sign = scores.sign()
         rows = []
-        for one, own, count in zip(said.unbind(1), sign.unbind(1), many.unbind(1), strict=True):
-            same = (one[:, None] == said) & (said > 0)
+        for map_labels, map_signs, count in zip(
+            labels.unbind(1), sign.unbind(1), many.unbind(1), strict=True
+        ):
+            same = (map_labels[:, None] == labels) & (labels > 0)
             if signed:
-                same &= own[:, None] == sign
+                same &= map_signs[:, None] == sign
             rows.append(same.sum(-1) / torch.maximum(many, count[:, None]))
-        found = torch.stack(rows, 1).to(scores.dtype)
+        agreement = torch.stack(rows, 1).to(scores.dtype)
         dull = size.amax(-1) == size.amin(-1)
-        return torch.where(dull[:, :, None] | dull[:, None, :], torch.nan, found)
+        return torch.where(dull[:, :, None] | dull[:, None, :], torch.nan, agreement)
 
     def _count(self, features: int) -> int:
         if isinstance(self.k, int):

@@ -88,18 +88,18 @@ class Subject:
         return self._scored(score)[1]
 
     def _scored(self, score: Score) -> tuple[Field, Tensor]:
-        def made() -> tuple[Field, Tensor]:
-            asked = self._field(score)
-            return asked, asked.value(self.x)
+        def scored() -> tuple[Field, Tensor]:
+            field = self._field(score)
+            return field, field.value(self.x)
 
-        return self.once(score if isinstance(score, str) else repr((id(score), score)), made)
+        return self.once(score if isinstance(score, str) else repr((id(score), score)), scored)
 
     def once(self, key: Hashable, make: Callable[[], T]) -> T:
         """What ``make`` returns, made once for all metrics that ask for it under this key."""
         if key not in self._seen:
             self._seen[key] = make()
-        found: T = self._seen[key]
-        return found
+        result: T = self._seen[key]
+        return result
 
     def _field(self, score: Score) -> Field:
         if score == "probability":

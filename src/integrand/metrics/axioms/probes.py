@@ -69,8 +69,8 @@ class Gathering(nn.Module):
         self.layers = nn.Sequential(first, nn.ReLU(), last).requires_grad_(False).eval()
 
     def forward(self, z: Tensor) -> Tensor:
-        made: Tensor = self.layers(z)
-        return made
+        outputs: Tensor = self.layers(z)
+        return outputs
 
 
 def twins() -> tuple[nn.Module, nn.Module]:

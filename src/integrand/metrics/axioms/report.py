@@ -61,8 +61,8 @@ class Axioms:
         lines = [f"Axioms of {self.method!r}"]
         for v in self.verdicts:
             mark = {True: "✓", False: "✗", None: "–"}[v.holds]
-            said = v.why if v.holds is None else f"off by {v.gap:.1e}" if not v.holds else ""
-            lines.append(f"  {mark} {v.axiom:<34} {v.statement}{f'  [{said}]' if said else ''}")
+            note = v.why if v.holds is None else f"off by {v.gap:.1e}" if not v.holds else ""
+            lines.append(f"  {mark} {v.axiom:<34} {v.statement}{f'  [{note}]' if note else ''}")
         return "\n".join(lines)
 
     __repr__ = __str__
@@ -99,26 +99,27 @@ def axioms(
     >>> found["symmetric"].holds, len(found.kept)
     (True, 14)
     """
-    asked = ExplainerAdapter.of(method)
-    verdicts = [_verdict(name, check, tolerance, asked) for name, check in CATALOGUE.items()]
+    adapter = ExplainerAdapter.of(method)
+    verdicts = [_verdict(name, check, tolerance, adapter) for name, check in CATALOGUE.items()]
     if model is not None:
-        if x is None or asked.own is None:
+        if x is None or adapter.explainer is None:
             raise InputError(
                 "On a model of your own axioms() takes a method or a path, and inputs: axioms(method, model, x)."
             )
         field = model if isinstance(model, Field) else TorchField(model, target)
         verdicts += [
-            _verdict(name, check, tolerance, asked.own, field, x) for name, check in OWN.items()
+            _verdict(name, check, tolerance, adapter.explainer, field, x)
+            for name, check in OWN.items()
         ]
     return Axioms(method, tuple(verdicts))
 
 
 def _verdict(
-    name: str, check: Callable[..., float | None], tolerance: float, *asked: Any
+    name: str, check: Callable[..., float | None], tolerance: float, *arguments: Any
 ) -> AxiomVerdict:
     statement = (check.__doc__ or "").split("\n")[0].strip().rstrip(".")
     try:
-        gap = check(*asked)
+        gap = check(*arguments)
     except (RuntimeError, ValueError, IndexError, TypeError) as error:
         why = f"could not be asked: {error}".split("\n")[0]
         return AxiomVerdict(name, statement, float("nan"), None, why)

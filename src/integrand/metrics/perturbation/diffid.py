@@ -57,8 +57,8 @@ class DiffID(Metric):
     def measure(self, subject: Subject, maps: Maps) -> Tensor:
         """Insertion − deletion for each share (M, B, R)."""
         ranking = ranked(subject, maps, self.features, self.seed, self.rank).both
-        gone = shares_of(ranking.counts, self.shares)
-        curve = scores_without(subject, ranking, gone, self.fill, score=self.score)
+        cutoffs = shares_of(ranking.counts, self.shares)
+        curve = scores_without(subject, ranking, cutoffs, self.fill, score=self.score)
         if self.score != "accuracy":
             curve = ratio(curve, subject.whole(self.score))
         most, least = curve.chunk(2)

@@ -217,13 +217,13 @@ class Monotonicity(Metric):
         step = measured.diff(dim=-1)
         noise = 16 * torch.finfo(measured.dtype).eps * measured.abs().amax(-1, keepdim=True)
         holds = step >= -noise
-        found = (
+        monotone = (
             holds.all(-1).to(measured.dtype)
             if self.how == "every"
             else holds.to(measured.dtype).mean(-1)
         )
         still = (step.abs() <= noise).all(-1)
-        return found.masked_fill(still | measured.isnan().any(-1), torch.nan)
+        return monotone.masked_fill(still | measured.isnan().any(-1), torch.nan)
 
 
 monotonicity_correlation = door(MonotonicityCorrelation)

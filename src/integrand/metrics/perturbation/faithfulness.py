@@ -86,7 +86,7 @@ class SensitivityN(Metric):
         for sizes in self._grid(cells):
             chosen = cells.draw(sizes, self.subsets, self.seed)
             change = changes(subject, cells, chosen, self.fill, self.score)
-            curve.append(_foretold(shares, chosen, change, noise, maps))
+            curve.append(_prediction_correlation(shares, chosen, change, noise, maps))
         return torch.stack(curve, -1)
 
     def values(self, measured: Tensor) -> Tensor:
@@ -154,7 +154,7 @@ class FaithfulnessCorrelation(Metric):
         else:
             chosen = given_subsets(self.subsets, cells, len(subject))
         change = changes(subject, cells, chosen, self.fill, self.score)
-        return _foretold(
+        return _prediction_correlation(
             cells.shares(maps.values), chosen, change, noise_of(subject.whole(self.score)), maps
         )
 
@@ -208,12 +208,16 @@ class FaithfulnessEstimate(Metric):
         )
 
 
-def _foretold(shares: Tensor, chosen: Tensor, change: Tensor, noise: Tensor, maps: Maps) -> Tensor:
+def _prediction_correlation(
+    shares: Tensor, chosen: Tensor, change: Tensor, noise: Tensor, maps: Maps
+) -> Tensor:
     """PCC (M, B) of what maps say of subsets and what F does."""
-    said = sums(shares, chosen)
+    predicted = sums(shares, chosen)
     # Sums over n equal shares are equal but for the rounding of the map in its own type.
     fine = rounding(maps.values) * sums(shares.abs(), chosen).amax(-1)
-    return pearson(said, change.expand_as(said), noise=(fine, noise)).to(maps.values.dtype)
+    return pearson(predicted, change.expand_as(predicted), noise=(fine, noise)).to(
+        maps.values.dtype
+    )
 
 
 def _check_draws(draws: int) -> None:

@@ -73,14 +73,16 @@ def fidelities(
         raise InputError(
             'mode="phenomenon" compares with what is true: give labels=, one class per example.'
         )
-    which = whole.argmax(1) if mode == "model" or labels is None else labels.to(whole.device)
-    if which.shape != whole.shape[:1]:
-        raise ShapeError(f"{describe(which.shape)} labels were given for {len(whole)} examples.")
+    classes = whole.argmax(1) if mode == "model" or labels is None else labels.to(whole.device)
+    if classes.shape != whole.shape[:1]:
+        raise ShapeError(f"{describe(classes.shape)} labels were given for {len(whole)} examples.")
     if by == "probability":
-        seen = [out.softmax(1).gather(1, which[:, None])[:, 0] for out in (whole, without, alone)]
+        scores = [
+            out.softmax(1).gather(1, classes[:, None])[:, 0] for out in (whole, without, alone)
+        ]
     else:
-        seen = [(out.argmax(1) == which).to(whole.dtype) for out in (whole, without, alone)]
-    plus, minus = seen[0] - seen[1], seen[0] - seen[2]
+        scores = [(out.argmax(1) == classes).to(whole.dtype) for out in (whole, without, alone)]
+    plus, minus = scores[0] - scores[1], scores[0] - scores[2]
     return (plus.abs(), minus.abs()) if by == "accuracy" else (plus, minus)
 
 
@@ -100,10 +102,10 @@ def characterize(plus: Tensor, minus: Tensor, weights: tuple[float, float] = (0.
     0.685714
     """
     _weights(weights)
-    kept = 1 - minus
-    score = sum(weights) / (weights[0] / plus + weights[1] / kept)
-    score = torch.where((plus == 0) | (kept == 0), 0.0, score)
-    return torch.where((plus < 0) | (kept < 0), torch.nan, score)
+    sufficiency = 1 - minus
+    score = sum(weights) / (weights[0] / plus + weights[1] / sufficiency)
+    score = torch.where((plus == 0) | (sufficiency == 0), 0.0, score)
+    return torch.where((plus < 0) | (sufficiency < 0), torch.nan, score)
 
 
 def unfaithful(whole: Tensor, alone: Tensor) -> Tensor:
@@ -127,15 +129,15 @@ def unfaithful(whole: Tensor, alone: Tensor) -> Tensor:
 
 def _divergence(outputs: Tensor, truth: Tensor) -> Tensor:
     """KL(y ‖ ŷ) with ln y = ``truth`` (N, C) and ŷ the softmax of ``outputs`` (N, C): (N,)."""
-    found: Tensor = torch.nn.functional.kl_div(
+    divergence: Tensor = torch.nn.functional.kl_div(
         outputs.log_softmax(1), truth.to(outputs.dtype), reduction="none", log_target=True
     )
-    return found.sum(1).clamp_min(0)  # below 0 by rounding only
+    return divergence.sum(1).clamp_min(0)  # below 0 by rounding only
 
 
-def _known(given: str, known: tuple[str, ...], name: str) -> None:
-    if given not in known:
-        raise InputError(f"{name}= is {' or '.join(map(repr, known))}, not {given!r}.")
+def _known(value: str, known: tuple[str, ...], name: str) -> None:
+    if value not in known:
+        raise InputError(f"{name}= is {' or '.join(map(repr, known))}, not {value!r}.")
 
 
 def _alike(*outputs: Tensor) -> None:
@@ -190,12 +192,12 @@ class _Cut(Metric):
             raise InputError(
                 "A soft mask lies between 0 and 1, and this map does not: scale it, or give sparsity= to keep its highest features."
             )
-        kept = mask.clamp(0, 1).gather(
+        shown = mask.clamp(0, 1).gather(
             2, groups.expand(subject.x.shape).reshape(1, len(subject), -1).expand(len(maps), -1, -1)
         )
-        kept = kept.reshape(maps.values.shape)
+        shown = shown.reshape(maps.values.shape)
         x, blank = subject.x, subject.fill(self.fill)
-        return subject.score(score).value(blank + (kept if alone else 1 - kept) * (x - blank), 2)
+        return subject.score(score).value(blank + (shown if alone else 1 - shown) * (x - blank), 2)
 
 
 @part
@@ -208,15 +210,17 @@ class _Fidelity(_Cut):
         _known(self.by, _BY, "by")
         _known(self.mode, _MODES, "mode")
 
-    def fidelity(self, subject: Subject, maps: Maps, *ways: bool) -> Tensor:
+    def fidelity(self, subject: Subject, maps: Maps, *alone_options: bool) -> Tensor:
         """(M, B, ways): what is lost by S alone, for True, or without S, for False."""
         if self.by == "probability":
-            left = [self.without(subject, maps, "probability", alone=alone) for alone in ways]
+            left = [
+                self.without(subject, maps, "probability", alone=alone) for alone in alone_options
+            ]
             return subject.whole()[:, None] - torch.stack(left, -1)
         ahead = Lead(self._class(subject))
         before = subject.whole(ahead) > 0
         after = torch.stack(
-            [self.without(subject, maps, ahead, alone=alone) > 0 for alone in ways], -1
+            [self.without(subject, maps, ahead, alone=alone) > 0 for alone in alone_options], -1
         )
         return (before[:, None] != after).to(subject.x.dtype)
 
@@ -229,12 +233,12 @@ class _Fidelity(_Cut):
                     f"Whether a class is predicted needs outputs (rows, classes), but one output has shape {describe(outputs.shape[1:])}."
                 )
             return outputs.argmax(1)
-        which = getattr(subject.field.target, "which", None)
-        if which is None:
+        classes = getattr(subject.field.target, "which", None)
+        if classes is None:
             raise TargetError(
                 'mode="phenomenon" needs the true class of each example as the target: give target= classes.'
             )
-        return which
+        return classes
 
 
 @metric("fidelity_plus")
@@ -429,9 +433,9 @@ class Jaccard(Metric):
     def measure(self, subject: Subject, maps: Maps) -> Tensor:
         places = Places.of(subject, maps, "sum")
         chosen = places.scores > self.threshold
-        both = (chosen & places.marked).sum(-1)
-        either = (chosen | places.marked).sum(-1)
-        return places.where(places.size > 0, both.to(places.scores.dtype) / either)
+        intersection = (chosen & places.marked).sum(-1)
+        union = (chosen | places.marked).sum(-1)
+        return places.where(places.size > 0, intersection.to(places.scores.dtype) / union)
 
 
 fidelity_plus = door(FidelityPlus)

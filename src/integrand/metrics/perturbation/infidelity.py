@@ -75,9 +75,9 @@ class Square:
         side, row, column = torch.rand(3, generator=random, dtype=torch.float64).tolist()
         side = 1 + int(side * min(self.most, height, width))
         top, left = int(row * (height - side + 1)), int(column * (width - side + 1))
-        gone = torch.zeros(1, 1, height, width, dtype=torch.bool, device=x.device)
-        gone[..., top : top + side, left : left + side] = True
-        return gone
+        mask = torch.zeros(1, 1, height, width, dtype=torch.bool, device=x.device)
+        mask[..., top : top + side, left : left + side] = True
+        return mask
 
 
 @part
@@ -179,39 +179,43 @@ class Infidelity(Metric):
             )
 
     def measure(self, subject: Subject, maps: Maps) -> Tensor:
-        said, done = self._asked(subject, maps)
-        said, done = said.double(), done.double()
+        predicted, changes = self._predicted_and_observed(subject, maps)
+        predicted, changes = predicted.double(), changes.double()
         if self.scale:
-            squares = said.square().mean(-1, keepdim=True)
-            beta = (said * done).mean(-1, keepdim=True) / squares
-            said = torch.where(squares == 0, 0, beta * said)
-        return (said - done).square().mean(-1).to(maps.values.dtype)
+            squares = predicted.square().mean(-1, keepdim=True)
+            beta = (predicted * changes).mean(-1, keepdim=True) / squares
+            predicted = torch.where(squares == 0, 0, beta * predicted)
+        return (predicted - changes).square().mean(-1).to(maps.values.dtype)
 
-    def _asked(self, subject: Subject, maps: Maps) -> tuple[Tensor, Tensor]:
+    def _predicted_and_observed(self, subject: Subject, maps: Maps) -> tuple[Tensor, Tensor]:
         """What maps say of each draw (M, B, D), and what it does (B, D)."""
         x, blank = subject.x, subject.fill(self.fill)
         replace = replacement(subject, self.fill)
         batch = len(x)
-        said = x.new_empty(len(maps), self.draws * batch)
-        found = x.new_empty(self.draws * batch)
+        predicted = x.new_empty(len(maps), self.draws * batch)
+        values = x.new_empty(self.draws * batch)
         index = torch.arange(batch, device=x.device).repeat(self.draws)
 
         def make(part: slice) -> Tensor:
             rows, place = [], part.start
             while place < part.stop:  # a draw at a time: examples share it
                 draw, first = divmod(place, batch)
-                some = slice(first, min(batch, first + part.stop - place))
-                own = slice(place, place + some.stop - some.start)
-                rows.append(self._moved(x, blank, replace, maps.values, draw, some, said[:, own]))
-                place = own.stop
+                examples = slice(first, min(batch, first + part.stop - place))
+                columns = slice(place, place + examples.stop - examples.start)
+                rows.append(
+                    self._moved(
+                        x, blank, replace, maps.values, draw, examples, predicted[:, columns]
+                    )
+                )
+                place = columns.stop
             return torch.cat(rows)
 
-        def use(part: slice, seen: Evaluation) -> None:
-            found[part] = seen.value
+        def use(part: slice, evaluation: Evaluation) -> None:
+            values[part] = evaluation.value
 
         subject.score(self.score).stream(index, make, use, x[0], gradient=False)
-        done = subject.whole(self.score)[:, None] - found.reshape(self.draws, batch).T
-        return said.reshape(len(maps), self.draws, batch).transpose(1, 2), done
+        changes = subject.whole(self.score)[:, None] - values.reshape(self.draws, batch).T
+        return predicted.reshape(len(maps), self.draws, batch).transpose(1, 2), changes
 
     def _moved(
         self,
@@ -220,29 +224,29 @@ class Infidelity(Metric):
         replace: Any,
         values: Tensor,
         draw: int,
-        some: slice,
-        said: Tensor,
+        examples: slice,
+        predicted: Tensor,
     ) -> Tensor:
-        """Some examples (n, \\*s) as a draw leaves them; what maps say of it is written to ``said``
+        """Some examples (n, \\*s) as a draw leaves them; what maps say of it is written to ``predicted``
         (M, n)."""
         perturb = PERTURB[self.perturb] if isinstance(self.perturb, str) else self.perturb
-        own, filled = x[some], blank[some]
-        became = perturb(own, filled, generator(self.seed, draw))
+        rows, filled = x[examples], blank[examples]
+        became = perturb(rows, filled, generator(self.seed, draw))
         if became.dtype == torch.bool:
-            gone = became.expand(own.shape)
-            became = replace(own.clone(), gone, torch.arange(len(x), device=x.device)[some])
-            part = gone.to(x.dtype) if self.form == "global" else own - became
+            mask = became.expand(rows.shape)
+            became = replace(rows.clone(), mask, torch.arange(len(x), device=x.device)[examples])
+            part = mask.to(x.dtype) if self.form == "global" else rows - became
         else:
-            if became.shape != own.shape:
+            if became.shape != rows.shape:
                 raise ShapeError(
-                    f"perturb= returned {describe(became.shape)} for rows of shape {describe(own.shape)}: rows like these, or bool."
+                    f"perturb= returned {describe(became.shape)} for rows of shape {describe(rows.shape)}: rows like these, or bool."
                 )
-            became = became.to(own)
-            part = own - became
+            became = became.to(rows)
+            part = rows - became
             if self.form == "global":
-                whole = own - filled
-                part = torch.where(whole == 0, 0, part / whole)
-        said.copy_(flattened(values[:, some] * part, 2).sum(-1))
+                difference = rows - filled
+                part = torch.where(difference == 0, 0, part / difference)
+        predicted.copy_(flattened(values[:, examples] * part, 2).sum(-1))
         return became
 
 

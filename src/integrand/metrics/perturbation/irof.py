@@ -72,18 +72,18 @@ class IROF(Metric):
             else self.segments
         )
         ranking = ranked(subject, maps, labels, self.seed, "mean")
-        gone = steps_of(
+        cutoffs = steps_of(
             ranking.counts, None, 1
         )  # an image with fewer superpixels stays empty once it is
         curve = ratio(
-            scores_without(subject, ranking, gone, self.fill, score=self.score),
+            scores_without(subject, ranking, cutoffs, self.fill, score=self.score),
             subject.whole(self.score),
         )
         last = ranking.counts
         ends = (
             curve[..., 0] + curve.gather(2, last[None, :, None].expand(len(curve), -1, 1))[..., 0]
         ) / 2
-        reached = torch.arange(len(gone), device=curve.device) <= last[:, None]
+        reached = torch.arange(len(cutoffs), device=curve.device) <= last[:, None]
         over = 1 - (torch.where(reached, curve, 0).sum(-1) - ends) / last
         return torch.where(last > 1, over, torch.nan)
 

@@ -60,8 +60,8 @@ class LeRF(Curve):
     def measure(self, subject: Subject, maps: Maps) -> Tensor:
         """The curves (M, B, K+1)."""
         ranking = ranked(subject, maps, self.features, self.seed, self.rank).reversed
-        gone = steps_of(ranking.counts, self.steps if self.each is None else None, self.each)
-        curve = scores_without(subject, ranking, gone, self.fill, score=self.score)
+        cutoffs = steps_of(ranking.counts, self.steps if self.each is None else None, self.each)
+        curve = scores_without(subject, ranking, cutoffs, self.fill, score=self.score)
         return normalised(curve, self.normalise, curve[0, :, 0], curve[0, :, -1])
 
 
@@ -108,11 +108,11 @@ class AOPC(Metric):
         ranking = ranked(
             subject, maps, _REGION if auto and image else self.features, self.seed, self.rank
         )
-        gone = steps_of(ranking.counts, None, self.each)[: self.most + 1]
+        cutoffs = steps_of(ranking.counts, None, self.each)[: self.most + 1]
         fill = self.fill
         if isinstance(fill, str) and fill == "auto":
             fill = "noise" if image and subject.field.normalisation is not None else 0.0
-        curve = scores_without(subject, ranking, gone, fill, score=self.score)
+        curve = scores_without(subject, ranking, cutoffs, fill, score=self.score)
         return curve[..., :1] - curve
 
     def values(self, measured: Tensor) -> Tensor:
@@ -143,8 +143,8 @@ class ABPC(Curve):
     def measure(self, subject: Subject, maps: Maps) -> Tensor:
         """How far the curves are apart at each point (M, B, K+1)."""
         ranking = ranked(subject, maps, self.features, self.seed, self.rank).both
-        gone = steps_of(ranking.counts, self.steps if self.each is None else None, self.each)
-        curve = scores_without(subject, ranking, gone, self.fill, score=self.score)
+        cutoffs = steps_of(ranking.counts, self.steps if self.each is None else None, self.each)
+        curve = scores_without(subject, ranking, cutoffs, self.fill, score=self.score)
         most, least = normalised(curve, self.normalise, curve[0, :, 0], curve[0, :, -1]).chunk(2)
         return least - most
 

@@ -39,16 +39,18 @@ class _Gap(Metric):
     def measure(self, subject: Subject, maps: Maps) -> Tensor:
         """The mean gap (M, B)."""
         ranking = ranked(subject, maps, self.features, self.seed, self.rank)
-        gone = shares_of(ranking.counts, (self.share,)).clamp(min=1)
+        cutoffs = shares_of(ranking.counts, (self.share,)).clamp(min=1)
         draws = checked_references(
             subject.filling(self.fill)(subject.x, subject.field), subject.x, "The fill"
         )
-        whole = subject.whole(self.score)
+        full_scores = subject.whole(self.score)
         gaps = torch.zeros_like(flattened(maps.values, 2)[..., 0])
         for draw in draws:
             fill = Given(draw[None])
-            scores = scores_without(subject, ranking, gone, fill, score=self.score, keep=self.keep)
-            gaps += (whole - scores[..., 0]).abs()
+            scores = scores_without(
+                subject, ranking, cutoffs, fill, score=self.score, keep=self.keep
+            )
+            gaps += (full_scores - scores[..., 0]).abs()
         return gaps / len(draws)
 
 

@@ -29,8 +29,10 @@ class _Road(Metric):
     def measure(self, subject: Subject, maps: Maps) -> Tensor:
         """The score at each share (M, B, R)."""
         ranking = ranked(subject, maps, self.features, self.seed, self.rank)
-        gone = shares_of(ranking.counts, self.shares)
-        return scores_without(subject, ranking, gone, self.fill, score=self.score, keep=self.keep)
+        cutoffs = shares_of(ranking.counts, self.shares)
+        return scores_without(
+            subject, ranking, cutoffs, self.fill, score=self.score, keep=self.keep
+        )
 
     def values(self, measured: Tensor) -> Tensor:
         return measured.mean(-1)

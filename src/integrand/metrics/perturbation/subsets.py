@@ -42,11 +42,11 @@ class Cells:
     @classmethod
     def of(cls, features: Features, x: Tensor) -> Cells:
         groups = feature_map(features, x)
-        own = groups.ndim == x.ndim
-        place = unexpanded(groups) if own else unexpanded(groups)[None]
+        per_example = groups.ndim == x.ndim
+        place = unexpanded(groups) if per_example else unexpanded(groups)[None]
         present = torch.zeros(len(place), int(groups.max()) + 1, dtype=torch.bool, device=x.device)
         present.scatter_(1, flattened(place, 1), True)
-        if own:  # numbered anew: label maps of a batch share their numbers
+        if per_example:  # numbered anew: label maps of a batch share their numbers
             place = (present.cumsum(1) - 1).gather(1, flattened(place, 1)).reshape(place.shape)
             counts = present.sum(1, keepdim=True)
             present = torch.arange(int(counts.max()), device=x.device) < counts
@@ -74,8 +74,8 @@ class Cells:
 
     def gone(self, chosen: Tensor, example: Tensor) -> Tensor:
         """Which elements go (n, \\*s') where these features (n, N) of the examples (n,) do."""
-        own = self.place[example if len(self.place) > 1 else torch.zeros_like(example)]
-        return chosen.gather(1, flattened(own, 1)).reshape(own.shape)
+        labels = self.place[example if len(self.place) > 1 else torch.zeros_like(example)]
+        return chosen.gather(1, flattened(labels, 1)).reshape(labels.shape)
 
     def draw(self, sizes: Tensor, draws: int, *seed: int) -> Tensor:
         """Subsets (draws, 1 or B, N) bool of ``sizes`` (1 or B,) features each, every subset of a
@@ -92,28 +92,28 @@ class Cells:
             picked = torch.full((draws, count), most)
             few = noise.topk(count - size if most else size, dim=1, sorted=False).indices
             picked.scatter_(1, few, not most)
-            theirs = ((counts == count) & (sizes == size)).cpu()
-            chosen[:, theirs, :count] = picked[:, None]
+            matching = ((counts == count) & (sizes == size)).cpu()
+            chosen[:, matching, :count] = picked[:, None]
         return chosen.to(self.present.device)
 
-    def sized(self, size: float, what: str = "size") -> Tensor:
+    def sized(self, size: float, name: str = "size") -> Tensor:
         """(1 or B,) how many features ``size`` means: a count, or a share of them between 0 and 1.
 
         Errors: none, or all and more of them.
         """
         counts = self.counts
         if isinstance(size, bool) or size <= 0:
-            raise InputError(f"{what}= is a number of features or a share of them, not {size}.")
+            raise InputError(f"{name}= is a number of features or a share of them, not {size}.")
         if isinstance(size, int):
             sizes = torch.full_like(counts, size)
         elif size < 1:
             sizes = (size * counts).round().long().clamp_min(1)
         else:
-            raise InputError(f"{what}={size} is no share below 1; a number of features is an int.")
+            raise InputError(f"{name}={size} is no share below 1; a number of features is an int.")
         fewest = int((counts - sizes).min())
         if fewest < 1:
             raise InputError(
-                f"{what}={size} of {int(counts.min())} features leaves nothing to choose: take fewer than there are, or finer "
+                f"{name}={size} of {int(counts.min())} features leaves nothing to choose: take fewer than there are, or finer "
                 'features=, such as "elements".'
             )
         return sizes
@@ -131,15 +131,15 @@ def changes(
     batch, subsets = len(subject), len(chosen)
     b = torch.arange(batch, device=subject.x.device).repeat(subsets)
     s = torch.arange(subsets, device=b.device).repeat_interleave(batch)
-    own = chosen.shape[1] > 1
+    per_example = chosen.shape[1] > 1
 
     def make(part: slice) -> Tensor:
-        which, example = s[part], b[part]
-        picked = chosen[which, example if own else torch.zeros_like(example)]
+        subset, example = s[part], b[part]
+        picked = chosen[subset, example if per_example else torch.zeros_like(example)]
         return replace(subject.x[example], cells.gone(picked, example), example)
 
-    found = _asked(subject, b, make, score)
-    return subject.whole(score)[:, None] - found.reshape(subsets, batch).T
+    values = _streamed_scores(subject, b, make, score)
+    return subject.whole(score)[:, None] - values.reshape(subsets, batch).T
 
 
 def changes_alone(subject: Subject, cells: Cells, fill: Any, score: Score = "output") -> Tensor:
@@ -160,30 +160,30 @@ def changes_alone(subject: Subject, cells: Cells, fill: Any, score: Score = "out
     def make(part: slice) -> Tensor:
         example, rows = b[part], subject.x[b[part]]
         place = cells.place[example if len(cells.place) > 1 else torch.zeros_like(example)]
-        gone = place == i[part].reshape(-1, *(1,) * (place.ndim - 1))
+        mask = place == i[part].reshape(-1, *(1,) * (place.ndim - 1))
         return (
-            known.without(rows, gone, example)
+            known.without(rows, mask, example)
             if known is not None and seeing
-            else torch.where(gone, blanks[r[part], example], rows)
+            else torch.where(mask, blanks[r[part], example], rows)
         )
 
-    found = _asked(subject, b, make, score)
-    change = torch.zeros(references, *present.shape, dtype=found.dtype, device=found.device)
-    change[r, b, i] = subject.whole(score)[b] - found
+    values = _streamed_scores(subject, b, make, score)
+    change = torch.zeros(references, *present.shape, dtype=values.dtype, device=values.device)
+    change[r, b, i] = subject.whole(score)[b] - values
     return change
 
 
-def _asked(
+def _streamed_scores(
     subject: Subject, example: Tensor, make: Callable[[slice], Tensor], score: Score
 ) -> Tensor:
     """The score (n,) of rows of the examples (n,) that are made when a model call needs them."""
-    found = subject.x.new_empty(len(example))
+    values = subject.x.new_empty(len(example))
 
-    def use(part: slice, seen: Evaluation) -> None:
-        found[part] = seen.value
+    def use(part: slice, evaluation: Evaluation) -> None:
+        values[part] = evaluation.value
 
     subject.score(score).stream(example, make, use, subject.x[0], gradient=False)
-    return found
+    return values
 
 
 def sums(shares: Tensor, chosen: Tensor) -> Tensor:
@@ -194,9 +194,9 @@ def sums(shares: Tensor, chosen: Tensor) -> Tensor:
     return torch.einsum("mbn,sbn->mbs", shares, picked)
 
 
-def noise_of(whole: Tensor) -> Tensor:
+def noise_of(full_scores: Tensor) -> Tensor:
     """(B,) by how much F may change without meaning it: rounding of F(x) (B,)."""
-    return 16 * torch.finfo(whole.dtype).eps * whole.abs().double()
+    return 16 * torch.finfo(full_scores.dtype).eps * full_scores.abs().double()
 
 
 def given_subsets(subsets: Tensor, cells: Cells, batch: int) -> Tensor:

@@ -34,9 +34,11 @@ class _Tokens(Metric):
     def measure(self, subject: Subject, maps: Maps) -> Tensor:
         """F(x) − F(x replaced) for each share (M, B, P)."""
         ranking = ranked(subject, maps, self.features, self.seed)
-        gone = shares_of(ranking.counts, [share / 100 for share in self.percent]).clamp(min=1)
-        seen = scores_without(subject, ranking, gone, self.fill, score=self.score, keep=self.keep)
-        return subject.whole(self.score)[:, None] - seen
+        cutoffs = shares_of(ranking.counts, [share / 100 for share in self.percent]).clamp(min=1)
+        scores = scores_without(
+            subject, ranking, cutoffs, self.fill, score=self.score, keep=self.keep
+        )
+        return subject.whole(self.score)[:, None] - scores
 
     def values(self, measured: Tensor) -> Tensor:
         return measured.mean(-1)

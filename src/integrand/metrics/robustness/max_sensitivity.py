@@ -74,8 +74,8 @@ class MaxSensitivity(Metric):
         changes = []
         for draw in range(self.draws):
             near = x + self._shift(x, draw)
-            made = torch.stack([explained(method, subject.field, near) for method in methods])
-            changes.append(flattened(made - maps.values, 2).norm(dim=-1))
+            perturbed = torch.stack([explained(method, subject.field, near) for method in methods])
+            changes.append(flattened(perturbed - maps.values, 2).norm(dim=-1))
         size = flattened(maps.values, 2).norm(dim=-1)[..., None]
         return torch.stack(changes, -1) / torch.where(size == 0, torch.nan, size)
 

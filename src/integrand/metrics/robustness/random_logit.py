@@ -64,14 +64,16 @@ class RandomLogit(Metric):
     def measure(self, subject: Subject, maps: Maps) -> Tensor:
         methods = maps.explainers()
         field = self._another(subject.field, subject.x)
-        others = torch.stack([explained(method, field, subject.x) for method in methods])
-        return alike(maps.values, others, self.similarity, self.features, absolute=self.absolute)
+        changed_maps = torch.stack([explained(method, field, subject.x) for method in methods])
+        return alike(
+            maps.values, changed_maps, self.similarity, self.features, absolute=self.absolute
+        )
 
     def _another(self, field: Field, x: Tensor) -> Field:
         """The same question about another class."""
         target: Any = field.target
-        which = getattr(target, "which", None)
-        if not isinstance(which, int | Tensor):
+        target_class = getattr(target, "which", None)
+        if not isinstance(target_class, int | Tensor):
             raise TargetError(
                 "The random logit test asks about another class: explain a class of a torch model, target=3 or "
                 'target="predicted", not a callable, a position or a field that knows one question only.'
@@ -82,19 +84,19 @@ class RandomLogit(Metric):
                 f"There is no other class: one output has shape {describe(outputs.shape[1:])}."
             )
         classes = outputs.shape[1]
-        own = torch.as_tensor(which, device=x.device) % classes
+        explained_class = torch.as_tensor(target_class, device=x.device) % classes
         if self.other is None:
             further = 1 + int(torch.randint(classes - 1, (), generator=generator(self.seed)))
-            other = (own + further) % classes
+            random_class = (explained_class + further) % classes
         else:
-            other = torch.as_tensor(self.other, device=x.device)
-            if other.ndim and len(other) != len(x):
+            random_class = torch.as_tensor(self.other, device=x.device)
+            if random_class.ndim and len(random_class) != len(x):
                 raise InputError(
-                    f"other= names {len(other)} classes for {len(x)} examples: give one for each, or one for all."
+                    f"other= names {len(random_class)} classes for {len(x)} examples: give one for each, or one for all."
                 )
-            if bool((other % classes == own).any()):
+            if bool((random_class % classes == explained_class).any()):
                 raise InputError("other= names the class that was explained: a map is like itself.")
-        return field.with_target(dataclasses.replace(target, which=other))
+        return field.with_target(dataclasses.replace(target, which=random_class))
 
 
 random_logit = door(RandomLogit)
