@@ -71,14 +71,14 @@ def expected(
         step = max(1, _BLOCK_ELEMENTS // (x.shape[1] * max(len(x), known.shape[1] * x.shape[1])))
         parts = (known[start : start + step] for start in range(0, len(known), step))
         value = torch.cat(
-            [distribution.given(x, own).expected(field.additive) for own in parts]
+            [distribution.given(x, block).expected(field.additive) for block in parts]
         ).to(x)
         return Expected(value, torch.zeros_like(value))
-    found = [
+    estimates = [
         (sampled.mean(-1), _standard_error(sampled))
         for sampled in _samples(field, distribution, x, known, draws, seed, index)
     ]
-    mean, error = (torch.cat(parts, 1).to(x) for parts in zip(*found, strict=True))
+    mean, error = (torch.cat(parts, 1).to(x) for parts in zip(*estimates, strict=True))
     return Expected(mean, error)
 
 
@@ -121,9 +121,9 @@ def shapley(
         return Shapley(values, torch.zeros_like(values), value[0].to(x))
     means, errors, bases = [], [], []
     for sampled in _samples(field, distribution, x, _coalitions(known), draws, seed, index):
-        own = torch.einsum("ds,sbn->bdn", weight, sampled)
-        means.append(own.mean(-1))
-        errors.append(_standard_error(own))
+        contributions = torch.einsum("ds,sbn->bdn", weight, sampled)
+        means.append(contributions.mean(-1))
+        errors.append(_standard_error(contributions))
         bases.append(sampled[0].mean(-1))
     return Shapley(torch.cat(means).to(x), torch.cat(errors).to(x), torch.cat(bases).to(x))
 
@@ -176,21 +176,21 @@ def _samples(
     step = max(1, _BLOCK_ELEMENTS // (len(known) * draws))
     for start in range(0, len(x), step):
         part = slice(start, start + step)
-        own = known[:, part] if known.shape[1] > 1 else known
-        given = distribution.given(x[part], own)
-        weights = given.weights.expand(components, len(known), len(x[part]))
-        found = torch.stack(
+        coalitions = known[:, part] if known.shape[1] > 1 else known
+        conditional = distribution.given(x[part], coalitions)
+        weights = conditional.weights.expand(components, len(known), len(x[part]))
+        values = torch.stack(
             [
-                _asked(field, given, k, noise[k], x[part], index[part], len(known))
+                _values_of_draws(field, conditional, k, noise[k], x[part], index[part], len(known))
                 for k in range(components)
             ]
         )
-        yield (weights[..., None] * found.double()).sum(0)
+        yield (weights[..., None] * values.double()).sum(0)
 
 
-def _asked(
+def _values_of_draws(
     field: Field,
-    given: Conditional,
+    conditional: Conditional,
     component: int,
     noise: Tensor,
     x: Tensor,
@@ -200,16 +200,16 @@ def _asked(
     """F (S, b, n) of rows drawn with what each coalition knows."""
     draws, examples = len(noise), len(x)
     number = torch.arange(count * examples * draws, device=x.device)
-    example, found = number // draws % examples, x.new_empty(len(number))
+    example, values = number // draws % examples, x.new_empty(len(number))
 
     def rows(part: slice) -> Tensor:
-        own = number[part]
-        return given.rows(
-            component, noise[own % draws], own // (draws * examples), example[part]
+        numbers = number[part]
+        return conditional.rows(
+            component, noise[numbers % draws], numbers // (draws * examples), example[part]
         ).to(x)
 
-    def use(part: slice, seen: Evaluation) -> None:
-        found[part] = seen.value
+    def use(part: slice, evaluation: Evaluation) -> None:
+        values[part] = evaluation.value
 
     field.stream(index[example], rows, use, x[0], gradient=False)
-    return found.reshape(count, examples, draws)
+    return values.reshape(count, examples, draws)
