@@ -95,15 +95,15 @@ class _Counted(TorchField):
         self.counted = CallCount()
 
     def evaluate_several(
-        self, z: Tensor, index: Tensor, *given: Any, **options: Any
+        self, z: Tensor, index: Tensor, *arguments: Any, **options: Any
     ) -> list[Evaluation]:
         if options.get("gradient", True):
             self.counted.gradients += len(z)
-        return super().evaluate_several(z, index, *given, **options)
+        return super().evaluate_several(z, index, *arguments, **options)
 
-    def again_several(self, z: Tensor, index: Tensor, *given: Any) -> Answer:
+    def again_several(self, z: Tensor, index: Tensor, *arguments: Any) -> Answer:
         self.counted.values += len(z)
-        return super().again_several(z, index, *given)
+        return super().again_several(z, index, *arguments)
 
 
 def _check_result(attribution: Any, field: TorchField, x: Tensor) -> None:
@@ -165,10 +165,10 @@ def _check_gap(attribution: Attribution, complete: bool | None, most: float) -> 
 
 def _watched(method: Any, field: TorchField, x: Tensor, cost: Cost) -> Attribution:
     """The method once more, with somebody watching."""
-    seen: list[int] = []
+    counts: list[int] = []
     try:
         attribution: Attribution = method(
-            field, x, watch=lambda tally: seen.append(tally.gradients)
+            field, x, watch=lambda tally: counts.append(tally.gradients)
         )
     except TypeError as error:
         if "watch" not in str(error):
@@ -176,7 +176,7 @@ def _watched(method: Any, field: TorchField, x: Tensor, cost: Cost) -> Attributi
         raise AssertionError(
             "The method takes no watch=, which progress bars are shown by: (field, x, *, watch=None)."
         ) from error
-    most = max(seen, default=0)
+    most = max(counts, default=0)
     say(
         most == cost.gradients,
         f"watch was shown {most} gradients at most, and cost.gradients says {cost.gradients}: hand watch on to what asks the field.",

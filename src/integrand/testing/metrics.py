@@ -65,12 +65,12 @@ def check_metric(
         f"{type(metric).__name__} does not say whether higher is better: higher: ClassVar[bool] = True, or False.",
     )
     case = _Case.of(model, x, target, methods, masks, normalisation)
-    given = [
+    tensors = [
         case.x,
         *(attribution.values for attribution in case.attributions.values()),
         *case.model.state_dict().values(),
     ]
-    with untouched("The metric", "the inputs, the maps or the model", *given):
+    with untouched("The metric", "the inputs, the maps or the model", *tensors):
         measured = case.measured(metric)
         _check_numbers(metric, measured, len(case.attributions), len(case.x))
         same(
@@ -139,11 +139,11 @@ class _Case:
     ) -> Tensor:
         """What a metric measures of some examples and maps, by a model that has not been asked
         yet."""
-        which = list(range(len(self.x))) if examples is None else examples
+        rows = list(range(len(self.x))) if examples is None else examples
         names = list(self.attributions) if maps is None else maps
-        x, masks = self.x[which], self.masks[which]
-        field: Field = TorchField(self.model, self.target[which], normalisation=self.normalisation)
-        judged: dict[str, Any] = {name: self.attributions[name][which] for name in names}
+        x, masks = self.x[rows], self.masks[rows]
+        field: Field = TorchField(self.model, self.target[rows], normalisation=self.normalisation)
+        judged: dict[str, Any] = {name: self.attributions[name][rows] for name in names}
         if scale != 1:
             judged = {
                 name: dataclasses.replace(attribution, values=attribution.values * scale)
@@ -192,9 +192,9 @@ def _check_numbers(metric: Metric, measured: Any, maps: int, examples: int) -> N
         not bool(summary.isinf().any()),
         "summary() holds infinity; where there is nothing to sum up, say NaN.",
     )
-    some = values.isfinite().any(1)
+    has_value = values.isfinite().any(1)
     say(
-        bool(summary[some].isfinite().all()),
+        bool(summary[has_value].isfinite().all()),
         "summary() is NaN though some of the examples have a value; leave the others out.",
     )
 
