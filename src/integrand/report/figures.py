@@ -117,12 +117,12 @@ def _chosen(examples: int | Sequence[int] | None, count: int) -> list[int]:
 def _titles_of(titles: str | Sequence[str] | None, count: int) -> list[str | None]:
     if titles is None:
         return [None] * count
-    given = [titles] if isinstance(titles, str) else [str(title) for title in titles]
-    if len(given) != count:
+    texts = [titles] if isinstance(titles, str) else [str(title) for title in titles]
+    if len(texts) != count:
         raise InputError(
-            f"There are {len(given)} titles for {count} examples that are drawn: give one for each."
+            f"There are {len(texts)} titles for {count} examples that are drawn: give one for each."
         )
-    return [*given]
+    return [*texts]
 
 
 def _drawn_as(kind: str, part: Attribution) -> str:
@@ -150,16 +150,16 @@ def _names_of(names: Names, part: str, attribution: Attribution) -> list[list[st
         attribution.values.shape[1] if attribution.values.ndim > 1 else 1,
         len(attribution),
     )
-    each = (
-        [list(one) for one in chosen]
-        if all(isinstance(one, list | tuple) for one in chosen)
+    labels = (
+        [list(row) for row in chosen]
+        if all(isinstance(row, list | tuple) for row in chosen)
         else [list(chosen)] * examples
     )
-    if len(each) != examples:
+    if len(labels) != examples:
         raise InputError(
-            f"There are names for {len(each)} examples of {examples}: give a list for each, or one for all."
+            f"There are names for {len(labels)} examples of {examples}: give a list for each, or one for all."
         )
-    wrong = next((one for one in each if len(one) != count), None)
+    wrong = next((row for row in labels if len(row) != count), None)
     if wrong is not None:
         raise InputError(f"There are {len(wrong)} names for {count} features: give one for each.")
-    return [[str(name) for name in one] for one in each]
+    return [[str(name) for name in row] for row in labels]

@@ -149,7 +149,11 @@ def _case(case: Case) -> _CaseView:
         result(name, attribution, photograph, case.remarks.get(name, ""))
         for name, attribution in case.results.items()
     )
-    families = families_of(results, lambda one: one.row.name) if len(results) >= MANY else ()
+    families = (
+        families_of(results, lambda result_view: result_view.row.name)
+        if len(results) >= MANY
+        else ()
+    )
     return _CaseView(
         case.name,
         case.target,
@@ -229,11 +233,11 @@ def _thumbnails(attribution: Attribution, count: int) -> tuple[list[str], str]:
     maps = [pixel_map(attribution, i) for i in range(count)]
     limit = limit_of(maps)
     try:
-        made = [_pictures(attribution, i, maps[i], limit) for i in range(count)]
+        thumbnails = [_pictures(attribution, i, maps[i], limit) for i in range(count)]
     except MissingExtra as missing:
         return [], f"{html.escape(str(missing))} · "
     return (
-        made,
+        thumbnails,
         f"orange raises F, blue lowers it; colours end at ±{number(limit)} for all examples · ",
     )
 

@@ -52,20 +52,20 @@ def page(told: Mapping[str, Any], pages: Mapping[str, str]) -> str:
     return text
 
 
-def claims(told: Sequence[Mapping[str, Any]]) -> list[Claimed]:
+def claims(results: Sequence[Mapping[str, Any]]) -> list[Claimed]:
     """Claims as they are grouped on the page, each group on a scale of its own."""
     return [
-        _group(text, source, size, rows) for (text, source, size), rows in grouped(told).items()
+        _group(text, source, size, rows) for (text, source, size), rows in grouped(results).items()
     ]
 
 
 def grouped(
-    told: Sequence[Mapping[str, Any]],
+    results: Sequence[Mapping[str, Any]],
 ) -> dict[tuple[str, str, float | None], list[Mapping[str, Any]]]:
     """What was held against each claim, by its text, source and size."""
     groups: dict[tuple[str, str, float | None], list[Mapping[str, Any]]] = {}
-    for one in told:
-        groups.setdefault((one["text"], one["source"], one["size"]), []).append(one)
+    for result in results:
+        groups.setdefault((result["text"], result["source"], result["size"]), []).append(result)
     return groups
 
 
@@ -78,10 +78,10 @@ def _group(
     bound = min(1.0, max([0.05, *map(abs, ends), *([size] if size else [])]))
 
     def place(share: float) -> float:
-        found: float = 50 + 50 * max(-1.0, min(1.0, share / bound))
-        return found
+        position: float = 50 + 50 * max(-1.0, min(1.0, share / bound))
+        return position
 
-    made = tuple(
+    claim_rows = tuple(
         ClaimRow(
             row["run"],
             row["metric"],
@@ -101,7 +101,7 @@ def _group(
     return Claimed(
         text,
         source,
-        made,
+        claim_rows,
         signed_percent(-bound),
         signed_percent(bound),
         None if size is None else place(size),
