@@ -1,10 +1,10 @@
-"""What a metric is, and the doors through which one is called.
+"""The base class of metrics, their registry, and their functional forms.
 
-A metric is a frozen value with one required method, ``measure(subject, maps)``: what it sees of
-each map of each example, a number (M, B) or a curve (M, B, \\*t). What becomes of it is pure
-arithmetic: ``values`` makes one number per example, ``summary`` one per method. That is why shards
-merge by laying their examples side by side (``Running``), and why metrics whose summary is no mean,
-such as the area under a median curve, need nothing special.
+A metric is a frozen value with one required method, ``measure(subject, maps)``: a number (M, B) or
+a curve (M, B, \\*t) for each map of each example. The rest is pure arithmetic on these: ``values``
+gives one number per example, ``summary`` one per method. That is why shards merge by concatenating
+their examples (``Running``), and why metrics whose summary is no mean, such as the area under a
+median curve, need nothing special.
 
 Metrics that look at the map alone ignore the subject's field; metrics of evidence ask
 ``subject.evidence()``; metrics that explain again ask ``maps.explainers()``. Nothing is handed over
@@ -32,7 +32,7 @@ from .task import Subject
 
 
 class Metric(ABC):
-    """How good maps are, by one criterion. Subclasses are frozen ``@part`` values."""
+    """A criterion by which maps are scored. Subclasses are frozen ``@part`` values."""
 
     name: ClassVar[str] = ""
     """What it is called; ``metric(name)`` fills it in."""
@@ -42,7 +42,7 @@ class Metric(ABC):
 
     @abstractmethod
     def measure(self, subject: Subject, maps: Maps) -> Tensor:
-        """What is seen of every map of every example: (M, B), or (M, B, \\*t) for curves."""
+        """Measure every map of every example: (M, B), or (M, B, \\*t) for curves."""
 
     def values(self, measured: Tensor) -> Tensor:
         """One number per map and example (M, B); NaN where there is none to give."""
@@ -78,8 +78,12 @@ def known() -> dict[str, type[Metric]]:
 
 
 def as_metric(metric: Any) -> Metric:
-    """A name, a metric, or one of the functions of ``ig.metrics`` → a metric. Errors:
-    ``UnknownName``."""
+    """Convert a name, a metric, its class, or a function of ``ig.metrics`` to a metric.
+
+    Raises:
+        UnknownName: for a name that no metric has.
+        InputError: for anything else.
+    """
     if isinstance(metric, Metric):
         return metric
     if isinstance(metric, str):
@@ -109,15 +113,24 @@ def judge(
     method: Any = None,
     **options: Any,
 ) -> Tensor:
-    """One number per example (B,) by any metric; (M, B) for a list or dict of attributions.
+    """Score attributions by any metric.
 
-    model, inputs, target  as in ``explain``; a Field goes without a target
-    attribution            an Attribution, a tensor (B, \\*s), or a list or dict of these: all share
-                           what the model is asked
-    method                 what made the attribution, for metrics that explain again; known for
-                           attributions
-    asked                  extra, normalisation, batch_size, optimize as in ``explain``; masks for
-                           metrics of evidence
+    Args:
+        model: as in ``explain``; a Field goes without a target.
+        inputs: as in ``explain``.
+        attribution: an Attribution, a tensor (B, \\*s), or a list or dict of these: all share the
+            model's answers.
+        by: the metric.
+        target: as in ``explain``.
+        method: the method that computed the attribution, for metrics that explain again; known for
+            attributions.
+        **options: extra, normalisation, batch_size, optimize as in ``explain``; masks for metrics
+            of evidence.
+
+    Returns:
+        One number per example (B,); (M, B) for a list or dict of attributions.
+
+    Example:
 
     >>> import torch, integrand as ig
     >>> model, x = torch.nn.Linear(4, 3), torch.randn(5, 4)
@@ -203,7 +216,7 @@ def unasked(attribution: Any, masks: Tensor | None = None) -> Iterator[tuple[Sub
 
 
 class NoModel(Field):
-    """The field of metrics that ask no model."""
+    """The field of metrics that need no model."""
 
     def evaluate(self, z: Tensor, index: Tensor, *, gradient: bool = True) -> Evaluation:
         raise ModelError(

@@ -1,4 +1,4 @@
-"""Explanations under judgement: the maps of one or several methods for the same inputs."""
+"""Maps to be scored: those of one or several methods for the same inputs."""
 
 from __future__ import annotations
 
@@ -23,10 +23,11 @@ Explainer = Callable[..., Attribution]
 class Maps:
     """Maps (M, B, \\*s) of M methods for B examples.
 
-    names    what each is called
-    found    the attributions they come from, where known; metrics of the gap read them
-    methods  what made them, where known; metrics that explain again (other inputs, other models)
-             call it
+    Args:
+        names: what each is called.
+        found: the attributions they come from, where known; metrics of the gap read them.
+        methods: what made them, where known; metrics that explain again (other inputs, other
+            models) call it.
     """
 
     values: Tensor
@@ -38,10 +39,14 @@ class Maps:
     def of(
         cls, maps: Any, x: Tensor, layout: Layout, methods: Sequence[Explainer | None] = ()
     ) -> Maps:
-        """Maps as people give them: an attribution, a tensor, or a list or dict of these.
+        """Convert an attribution, a tensor, or a list or dict of these.
 
         Tensors are (B, \\*s) as the inputs were; (B, H, W) and (B, 1, H, W) are spread evenly over
-        the channels of images. Errors: ``ShapeError`` for another size, ``NonFiniteInput`` for NaN.
+        the channels of images.
+
+        Raises:
+            ShapeError: for another size.
+            NonFiniteInput: for NaN.
         """
         entries = _entries(maps, layout)
         names = tuple(entries)
@@ -78,7 +83,7 @@ class Maps:
         return tuple(attribution for attribution in self.found if attribution is not None)
 
     def explainers(self) -> tuple[Explainer, ...]:
-        """What made the maps. Errors: maps whose method is not known."""
+        """The methods that computed the maps. Raises ``InputError`` where one is not known."""
         missing = [
             name
             for name, method in zip(self.names, self.methods, strict=True)
@@ -94,7 +99,8 @@ class Maps:
 def explained(method: Callable[..., Any], field: Field, x: Tensor) -> Tensor:
     """The map (B, \\*s) that a method, or a function (field, x) → map, makes.
 
-    Errors: ``ShapeError`` for a map of something other than the inputs, such as a layer.
+    Raises:
+        ShapeError: for a map of something other than the inputs, such as a layer.
     """
     result = method(field, x)
     values = result.values if isinstance(result, Attribution) else result

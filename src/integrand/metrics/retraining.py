@@ -1,5 +1,4 @@
-"""ROAR and KAR: whether a map points at what can be learnt from, by training new models on data
-from which it was taken.
+"""ROAR and KAR: score maps by training new models on data whose top features are removed, or kept.
 
     maps ── rank ──▶ masked training and test sets ── train(inputs, labels, seed) ──▶ predict ── test set ──▶ score        per share gone
 
@@ -45,9 +44,12 @@ _RANDOM = "random"
 class Retraining:
     """Test scores of models trained on masked data.
 
-    scores   (M, T, S) for each map, cutoff and seed          names    (M,) what the maps are called
-    cutoffs  (T,) the shares gone, or kept                    seeds    (S,) what training was given
-    masking  "top", "keep" or "bottom": what the cutoffs are shares of
+    Args:
+        scores: (M, T, S) for each map, cutoff and seed.
+        names: (M,) of the maps.
+        cutoffs: (T,) the shares removed, or kept.
+        seeds: (S,) that training was given.
+        masking: "top", "keep" or "bottom": what the cutoffs are shares of.
     """
 
     scores: Tensor
@@ -104,41 +106,58 @@ def roar(
     control: bool = True,
     seed: int = 0,
 ) -> Retraining:
-    """ROAR, remove and retrain: the test score of new models after the share t of the features of
-    every example went.
+    """ROAR, remove and retrain: the test score of new models trained without the share t of the
+    features of every example.
 
         score(t) = accuracy on masked test data of a model trained on masked training data
 
     Lower is better for ROAR, at any t: what a good map points at is missed. With ``keep=True`` it
     is KAR, keep and retrain: the share t stays and everything else goes, and higher is better.
 
-    train         (inputs, labels, seed) → predict; it makes a model from scratch, with nothing
-                  random that the seed does not decide
-    data          ((training inputs, labels), (test inputs, labels)); inputs are tensors (N, \\*s)
-    attributions  (maps of the training inputs, of the test inputs), or a dict of such pairs by
-                  name: Attributions or tensors
-    cutoffs       the shares t; 0.0 is trained once for all maps
-    seeds         trainings for each map and share, of ``seed``, ``seed + 1``, …
-    fill          what goes becomes this: "mean", the mean of the training data for each channel
-                  (columns of tables), as published; or a number, a tensor, a name, or a baseline
-                  that needs no model
-    features      what is ranked, by the signed sum of its map: "auto" is pixels for images, tokens
-                  for (T, D), elements otherwise; an int patches, a label map superpixels
-    score         (what predict returned for the test inputs, test labels) → a number; accuracy
-                  unless given
-    control       judge a random ranking too, called "random"; a map has found something where it
-                  differs from it
-    seed          of training, of the random ranking and of the shuffle that breaks ties
+    Args:
+        train: (inputs, labels, seed) → predict; it makes a model from scratch, with nothing random
+            that the seed does not decide.
+        data: ((training inputs, labels), (test inputs, labels)); inputs are tensors (N, \\*s).
+        attributions: (maps of the training inputs, of the test inputs), or a dict of such pairs by
+            name: Attributions or tensors.
+        cutoffs: the shares t; 0.0 is trained once for all maps.
+        seeds: trainings for each map and share, of ``seed``, ``seed + 1``, …
+        fill: what goes becomes this: "mean", the mean of the training data for each channel
+            (columns of tables), as published; or a number, a tensor, a name, or a baseline that
+            needs no model.
+        features: what is ranked, by the signed sum of its map: "auto" is pixels for images, tokens
+            for (T, D), elements otherwise; an int patches, a label map superpixels.
+        score: (what predict returned for the test inputs, test labels) → a number; accuracy unless
+            given.
+        control: judge a random ranking too, called "random"; a map has found something where it
+            differs from it.
+        seed: of training, of the random ranking and of the shuffle that breaks ties.
 
-    Returns ``Retraining``: all scores, their mean curves and areas. Cost: (M · T + 1) · seeds
-    trainings for M maps and T cutoffs besides 0. Errors: shapes that do not fit, cutoffs outside
-    [0, 1], NaN in maps, a score that is no number. Pitfalls: which features went tells the class,
-    and models learn to read the mask (Rong et al., 2022: compare with the control, and with
-    ``diff_roar``); correlated features make up for one another; it is the data that is judged, not
-    what this model uses. Peers: XAI-Bench's ROAR ranks by |φ|, rounds the number that goes down, so
-    that several of its cutoffs coincide for few features, and reports the mean absolute error
-    (higher better). Source: Hooker, Erhan, Kindermans, Kim, "A benchmark for interpretability
-    methods in deep neural networks", NeurIPS 2019.
+    Returns:
+        ``Retraining``: all scores, their mean curves and areas.
+
+    Raises:
+        ShapeError: for shapes that do not fit.
+        InputError: for cutoffs outside [0, 1], and for a score that is no number.
+        NonFiniteInput: for NaN in maps.
+
+    Cost:
+        (M · T + 1) · seeds trainings for M maps and T cutoffs besides 0.
+
+    Pitfalls:
+        Which features went tells the class, and models learn to read the mask (Rong et al., 2022:
+        compare with the control, and with ``diff_roar``); correlated features make up for one
+        another; it is the data that is judged, not what this model uses.
+
+    Peers:
+        XAI-Bench's ROAR ranks by |φ|, rounds the number that goes down, so that several of its
+        cutoffs coincide for few features, and reports the mean absolute error (higher better).
+
+    References:
+        Hooker, Erhan, Kindermans, Kim, "A benchmark for interpretability methods in deep neural
+        networks", NeurIPS 2019.
+
+    Example:
 
     >>> import torch, integrand as ig
     >>> x = torch.randn(200, 4)
@@ -176,14 +195,21 @@ def diff_roar(
     seed: int = 0,
 ) -> tuple[Tensor, Retraining, Retraining]:
     """DiffROAR: score after the share t went from the bottom of the ranking, minus after it went
-    from the top. Higher is better.
+    from the top.
+
+    Higher is better.
 
         DiffROAR(t) = score(bottom t gone) − score(top t gone)
 
-    Returns the differences (M, T), and both retrainings, of the bottom and of the top. A random
-    ranking has 0 on average, as has a mask that tells the class alike from either end. Arguments,
-    cost (twice) and errors as for ``roar``. Source: Shah, Jain, Netrapalli, "Do input gradients
-    highlight discriminative features?", NeurIPS 2021.
+    A random ranking has 0 on average, as has a mask that reveals the class alike from either end.
+    Arguments, cost (twice) and errors as for ``roar``.
+
+    Returns:
+        The differences (M, T), and both retrainings, of the bottom and of the top.
+
+    References:
+        Shah, Jain, Netrapalli, "Do input gradients highlight discriminative features?", NeurIPS
+        2021.
     """
     bottom, top = (
         _retrained(

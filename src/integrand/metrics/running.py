@@ -1,4 +1,4 @@
-"""A metric over a data set: shards are measured wherever they are, and laid side by side."""
+"""Metrics over a data set, batch by batch: shards are measured independently and merged."""
 
 from __future__ import annotations
 
@@ -15,9 +15,12 @@ from .task import Subject
 
 @dataclass(frozen=True, eq=False)
 class BatchScores:
-    """What a metric says of B examples.
+    """The scores of B examples by one metric.
 
-    summary  (M,) per method;  values (M, B) per example, NaN where there is none;  measured (M, B, \\*t) what both came from
+    Args:
+        summary: (M,) per method.
+        values: (M, B) per example, NaN where there is none.
+        measured: (M, B, \\*t), from which both are computed.
     """
 
     summary: Tensor
@@ -54,7 +57,7 @@ class Running:
         return self.metric.values(measured)
 
     def merge(self, *others: Running) -> Running:
-        """A new one that has seen what this one and the others have."""
+        """A new one over the examples of this one and the others. Changes none of them."""
         merged = Running(self.metric)
         for shard in (self, *others):
             if shard.metric != self.metric:
@@ -66,7 +69,7 @@ class Running:
         return merged
 
     def compute(self) -> BatchScores:
-        """What all examples so far say. Errors: none seen."""
+        """The scores of all examples so far. Raises ``InputError`` where there are none."""
         if not self._measured:
             raise InputError(f"{self.metric.name} has seen no example yet: call update first.")
         measured = torch.cat(self._measured, 1)

@@ -1,4 +1,4 @@
-"""Do several maps of the same prediction say the same?
+"""Agreement between several maps of the same prediction.
 
     agreement({"ig": a, "eg": b, "ig2": c}) -> (B, M, M)
 
@@ -32,29 +32,35 @@ class Agreement:
     """How far maps agree, two by two: ``Agreement()(subject, maps)`` → (B, M, M), symmetric, 1 for
     the same map.
 
-    by        "spearman"      rank correlation of all features, with sign; ties share ranks
-              "pearson"       correlation of the values
-              "features"      share of the top k features of one that are among the top k of the
-                              other (feature agreement)
-              "ranks"         … that have the same rank in both (rank agreement)
-              "signs"         … that are in both with the same sign (sign agreement)
-              "signed_ranks"  … that have the same rank and the same sign in both (signed rank
-                              agreement)
-    k         for the last four: how many are the top, a number, or a share of the features such as
-              0.25
-    absolute  whether magnitudes are ranked: True for the top k, as published (the largest,
-              whichever sign); for correlations False
-    features  "auto" is pixels (channels summed with sign), tokens, or elements, as in
-              ``Sparseness``
-
     Rows and columns of maps that are the same everywhere are NaN, the diagonal too: they say
     nothing to agree with. Features of no weight are never among the top: where both maps have fewer
     than k others, shares are of the larger number. Among equal magnitudes at the edge of the top,
-    the feature that comes first counts, alike in both maps. Pitfalls: correlations over all pixels
-    are decided by the many that matter little; agreement at the top by few. Peers: OpenXAI's FA,
-    RA, SA and SRA agree where no two magnitudes are equal; equal ones share a rank there, and zeros
-    can be top. Source: Krishna et al., "The disagreement problem in explainable machine learning",
-    2022.
+    the feature that comes first counts, alike in both maps.
+
+    Args:
+        by: "spearman" rank correlation of all features, with sign; ties share ranks "pearson"
+            correlation of the values "features" share of the top k features of one that are among
+            the top k of the other (feature agreement) "ranks" … that have the same rank in both
+            (rank agreement) "signs" … that are in both with the same sign (sign agreement)
+            "signed_ranks" … that have the same rank and the same sign in both (signed rank
+            agreement).
+        k: for the last four: how many are the top, a number, or a share of the features such as
+            0.25.
+        absolute: whether magnitudes are ranked: True for the top k, as published (the largest,
+            whichever sign); for correlations False.
+        features: "auto" is pixels (channels summed with sign), tokens, or elements, as in
+            ``Sparseness``.
+
+    Pitfalls:
+        Correlations over all pixels are decided by the many that matter little; agreement at the
+        top by few.
+
+    Peers:
+        OpenXAI's FA, RA, SA and SRA agree where no two magnitudes are equal; equal ones share a
+        rank there, and zeros can be top.
+
+    References:
+        Krishna et al., "The disagreement problem in explainable machine learning", 2022.
     """
 
     by: str = "spearman"
@@ -136,8 +142,14 @@ def agreement(
 ) -> Tensor:
     """How far several maps of the same examples agree, two by two: (B, M, M).
 
-    attribution  a list or dict of M attributions or tensors
-    others       as in ``Agreement``
+    Args:
+        attribution: a list or dict of M attributions or tensors.
+        by: as in ``Agreement``.
+        k: as in ``Agreement``.
+        absolute: as in ``Agreement``.
+        features: as in ``Agreement``.
+
+    Example:
 
     >>> import torch, integrand as ig
     >>> one, other = torch.tensor([[3.0, -2.0, 1.0, 0.0]]), torch.tensor([[3.0, 2.0, 0.0, 1.0]])

@@ -1,4 +1,4 @@
-"""What explanations are judged on: a model, inputs, and the class explained for each."""
+"""What metrics are computed on: a field, inputs, and what else is known of the examples."""
 
 from __future__ import annotations
 
@@ -36,11 +36,12 @@ _OF_CLASS: dict[str, Callable[[Any], Target]] = {"accuracy": Predicted, "loss": 
 class Subject:
     """A field and its inputs x (B, \\*s), with what else is known of the examples.
 
-    field   the scalar that was explained; metrics ask its ``score()``, the class probability,
-            unless told otherwise
-    layout  how inputs and maps are arranged outside
-    masks   (B, H, W) or (B, \\*s) where the evidence is known to be, or None
-    bare    whether nobody gave inputs, so that x may be a map itself
+    Args:
+        field: the scalar that was explained; metrics ask its ``score()``, the class probability,
+            unless told otherwise.
+        layout: how inputs and maps are arranged outside.
+        masks: (B, H, W) or (B, \\*s) where the evidence is known to be, or None.
+        bare: whether nobody gave inputs, so that x may be a map itself.
     """
 
     field: Field
@@ -84,7 +85,7 @@ class Subject:
         return self._scored(score)[0]
 
     def whole(self, score: Score = "probability") -> Tensor:
-        """(B,) the score of the inputs as they are; asked of the model once."""
+        """(B,) the score of the inputs as they are; computed once."""
         return self._scored(score)[1]
 
     def _scored(self, score: Score) -> tuple[Field, Tensor]:
@@ -95,7 +96,7 @@ class Subject:
         return self.once(score if isinstance(score, str) else repr((id(score), score)), scored)
 
     def once(self, key: Hashable, make: Callable[[], T]) -> T:
-        """What ``make`` returns, made once for all metrics that ask for it under this key."""
+        """The result of ``make``, computed once for all metrics that ask for it under this key."""
         if key not in self._seen:
             self._seen[key] = make()
         result: T = self._seen[key]

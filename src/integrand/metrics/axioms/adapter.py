@@ -1,5 +1,4 @@
-"""Methods, paths and plain functions, asked in one way: a field, inputs and references in, maps
-out."""
+"""Methods, paths and plain functions behind one interface: (field, inputs, references) → maps."""
 
 from __future__ import annotations
 
@@ -79,7 +78,7 @@ class ExplainerAdapter:
 
 
 def ask(method: ExplainerLike, field: Field, x: Tensor) -> Attribution:
-    """The attribution, without its warnings: what is missing is measured here."""
+    """Run a method without warnings of incomplete maps: the checks measure what is missing."""
     with _quiet(field), torch.no_grad():
         return method(field, x)
 

@@ -1,7 +1,7 @@
-"""The axioms. Each takes a way to explain and returns by how much it is broken, relative to the
-size of the maps; zero is kept.
+"""The axioms as checks: each takes an ``ExplainerAdapter`` and returns the size of the violation,
+relative to the size of the maps; 0 where the axiom holds.
 
-Statements are in the docstrings' first lines and are what reports print. Sources: Sundararajan,
+Statements are in the docstrings' first paragraphs and are what reports print. Sources: Sundararajan,
 Taly, Yan 2017 (completeness, dummy, linearity, implementation invariance, symmetry); Lundstrom,
 Huang, Razaviyayn 2022 (non-decreasing positivity); Lundstrom and Razaviyayn 2025 (affine scale
 invariance, proportionality, symmetric monotonicity, the monomial rule); Lerma and Lucas 2021 (paths

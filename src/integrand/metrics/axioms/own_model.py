@@ -1,4 +1,4 @@
-"""Axioms that can be asked on a model and inputs of one's own, with the method's own baseline."""
+"""Axioms that can be checked on a model and inputs of one's own, with the method's own baseline."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""What is said of each axiom, and the door."""
+"""Verdicts on the axioms, and ``axioms``, which checks them."""
 
 from __future__ import annotations
 
@@ -21,11 +21,13 @@ _KEPT = 1e-3  # what may be missing, relative to the map: rules integrate to a l
 class AxiomVerdict:
     """One axiom of one method.
 
-    axiom, statement  its name, and what it says
-    gap               by how much it is broken at worst, relative to the size of the maps; NaN where
-                      it could not be asked
-    holds             whether that is nothing but error of integration; None where it could not be
-                      asked, ``why``
+    Args:
+        axiom: its name.
+        statement: the axiom in a sentence.
+        gap: the size of the violation at worst, relative to the size of the maps; NaN where it
+            could not be checked.
+        holds: whether that is nothing but error of integration; None where it could not be checked.
+        why: the reason where it could not be checked.
     """
 
     axiom: str
@@ -79,20 +81,28 @@ def axioms(
     """Which axioms a method, a path, or a function keeps, each tried on functions where those that
     break it show it.
 
-    method     a ``Method`` or anything that wraps one (its baseline is exchanged for the references
-               of each trial); a path ``(field, start, end)``; or a function ``(field, x (B, n),
-               references (R, n)) -> values (B, n)``
-    model, x   optionally your own model and inputs (B, \\*s): completeness, dummy, and linearity
-               are then asked there as well, with the method's own baseline
-    target     what is explained of the model
-    tolerance  how much may be missing, relative to the size of the maps, before an axiom counts as
-               broken
-
     Holding on these trials is evidence, breaking is proof. Axioms that a method cannot be asked for
-    (it needs images, or layers by name) come back with ``holds`` None and the reason. Cost: about
-    25 maps of functions of four features; with a model, five maps more of it. Sources: Sundararajan
-    et al. 2017; Lerma and Lucas 2021 (arXiv 2103.13533); Lundstrom et al. 2022 (arXiv 2202.11912);
-    Lundstrom and Razaviyayn 2025 (arXiv 2306.13753).
+    (it needs images, or layers by name) come back with ``holds`` None and the reason.
+
+    Args:
+        method: a ``Method`` or anything that wraps one (its baseline is exchanged for the
+            references of each trial); a path ``(field, start, end)``; or a function ``(field, x (B,
+            n), references (R, n)) -> values (B, n)``.
+        model: optionally your own model: completeness, dummy, and linearity are then checked there
+            as well, with the method's own baseline.
+        x: inputs (B, \\*s) of that model.
+        target: what is explained of the model.
+        tolerance: how much may be missing, relative to the size of the maps, before an axiom counts
+            as broken.
+
+    Cost:
+        About 25 maps of functions of four features; with a model, five maps more of it.
+
+    References:
+        Sundararajan et al. 2017; Lerma and Lucas 2021 (arXiv 2103.13533); Lundstrom et al. 2022
+        (arXiv 2202.11912); Lundstrom and Razaviyayn 2025 (arXiv 2306.13753).
+
+    Example:
 
     >>> import integrand as ig
     >>> found = ig.metrics.axioms(ig.methods.integrated(rule=ig.rules.GaussLegendre(12)))
@@ -117,7 +127,7 @@ def axioms(
 def _verdict(
     name: str, check: Callable[..., float | None], tolerance: float, *arguments: Any
 ) -> AxiomVerdict:
-    statement = (check.__doc__ or "").split("\n")[0].strip().rstrip(".")
+    statement = " ".join((check.__doc__ or "").split("\n\n")[0].split()).rstrip(".")
     try:
         gap = check(*arguments)
     except (RuntimeError, ValueError, IndexError, TypeError) as error:

@@ -1,4 +1,4 @@
-"""What all curves share: the area under one, what it is measured against, and how features go."""
+"""Shared by all curves: the area, normalisation, and the steps in which features are replaced."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Infidelity: how far what a map says of a perturbation is from what the perturbation does."""
+"""Infidelity: the error of a map as a prediction of what perturbations do to F."""
 
 from __future__ import annotations
 
@@ -115,6 +115,7 @@ PERTURB: dict[str, Perturb] = {
 @part
 class Infidelity(Metric):
     """Infidelity: the squared error of what a map says a perturbation I does, against what it does.
+
     Lower is better, 0 at best.
 
         E_I [ ( β · φ[I] − (F(x) − F(x − I)) )² ]
@@ -122,32 +123,45 @@ class Infidelity(Metric):
         form="global"   φ[I] = Σ_i φ_i · I_i / (x_i − fill_i)    for maps that add up: all of I = x − fill moves what they sum to
         form="local"    φ[I] = Σ_i φ_i · I_i                     for maps that are slopes, such as a gradient
 
-    form     "global" is right for Integrated Gradients, Shapley values, input × gradient and
-             everything multiplied by the input; say which one was used: each makes a perfect map of
-             the other kind look bad
-    perturb  "subset": features replaced by the fill, each with probability ½; "square": a square of
-             1 to 10 pixels; "gaussian": everything, by the fill and noise of deviation 0.2 (as
-             coded by the authors, who also cut to [0, 1]: ``NoisyFill(0.2, 0, 1)``); "jitter": the
-             input and such noise; ``ig.metrics.NoisyFill``, ``Jitter``, ``Square`` or
-             ``RandomFeatures`` with other numbers; or a function (x, fill, generator) → rows as
-             they become, or bool, what the fill replaces. Where it replaces, φ[I] of the global
-             form is just the sum of the replaced
-    draws    perturbations, the same for all maps and examples
-    fill     a number, a tensor, a name, or any baseline
-    scale    True: β = E[φ[I] ΔF] / E[φ[I]²] for each map and example, the factor that serves it
-             best, as in all the paper's numbers; False: β = 1, the definition
-    score    "output", the scalar that the map explains, "probability" of its class, or a target
+    Units: those of F, squared. A map of zeros has E[ΔF²], with or without β.
 
-    Units: those of F, squared. A map of zeros has E[ΔF²], with or without β. Cost: ``draws`` rows
-    for each example, whatever the number of maps, and one for F(x). Pitfalls: large values come
-    from large F, compare maps of one model only; perturbations that move everything judge one
-    direction over and over; a feature equal to its fill is moved by noise, but the global form has
-    nothing to say of it. Peers: Captum's infidelity agrees (to 1e-5 for the same perturbations)
-    with form="local", and with form="global" where its perturbations are divided by x − fill
-    (multiply_by_inputs); its normalize=True is scale=True. Quantus' Infidelity never puts back the
-    block it replaced before the next one, always takes φ · (x − x'), and repeats one number
-    n_perturb_samples times. Source: Yeh et al., "On the (in)fidelity and sensitivity of
-    explanations", NeurIPS 2019 (10 000 draws).
+    Args:
+        form: "global" is right for Integrated Gradients, Shapley values, input × gradient and
+            everything multiplied by the input; say which one was used: each makes a perfect map of
+            the other kind look bad.
+        perturb: "subset": features replaced by the fill, each with probability ½; "square": a
+            square of 1 to 10 pixels; "gaussian": everything, by the fill and noise of deviation 0.2
+            (as coded by the authors, who also cut to [0, 1]: ``NoisyFill(0.2, 0, 1)``); "jitter":
+            the input and such noise; ``ig.metrics.NoisyFill``, ``Jitter``, ``Square`` or
+            ``RandomFeatures`` with other numbers; or a function (x, fill, generator) → rows as they
+            become, or bool, what the fill replaces. Where it replaces, φ[I] of the global form is
+            just the sum of the replaced.
+        draws: perturbations, the same for all maps and examples.
+        fill: a number, a tensor, a name, or any baseline.
+        scale: True: β = E[φ[I] ΔF] / E[φ[I]²] for each map and example, the factor that serves it
+            best, as in all the paper's numbers; False: β = 1, the definition.
+        score: "output", the scalar that the map explains, "probability" of its class, or a target.
+
+    Cost:
+        ``draws`` rows for each example, whatever the number of maps, and one for F(x).
+
+    Pitfalls:
+        Large values come from large F, compare maps of one model only; perturbations that move
+        everything judge one direction over and over; a feature equal to its fill is moved by noise,
+        but the global form has nothing to say of it.
+
+    Peers:
+        Captum's infidelity agrees (to 1e-5 for the same perturbations) with form="local", and with
+        form="global" where its perturbations are divided by x − fill (multiply_by_inputs); its
+        normalize=True is scale=True. Quantus' Infidelity never puts back the block it replaced
+        before the next one, always takes φ · (x − x'), and repeats one number n_perturb_samples
+        times.
+
+    References:
+        Yeh et al., "On the (in)fidelity and sensitivity of explanations", NeurIPS 2019 (10 000
+        draws).
+
+    Example:
 
     >>> import torch, integrand as ig
     >>> model, x = torch.nn.Linear(4, 3), torch.randn(5, 4)
@@ -188,7 +202,7 @@ class Infidelity(Metric):
         return (predicted - changes).square().mean(-1).to(maps.values.dtype)
 
     def _predicted_and_observed(self, subject: Subject, maps: Maps) -> tuple[Tensor, Tensor]:
-        """What maps say of each draw (M, B, D), and what it does (B, D)."""
+        """Changes of F that maps predict for each draw (M, B, D), and those observed (B, D)."""
         x, blank = subject.x, subject.fill(self.fill)
         replace = replacement(subject, self.fill)
         batch = len(x)
@@ -227,7 +241,7 @@ class Infidelity(Metric):
         examples: slice,
         predicted: Tensor,
     ) -> Tensor:
-        """Some examples (n, \\*s) as a draw leaves them; what maps say of it is written to ``predicted``
+        """Some examples (n, \\*s) as a draw leaves them; the change that maps predict is written to ``predicted``
         (M, n)."""
         perturb = PERTURB[self.perturb] if isinstance(self.perturb, str) else self.perturb
         rows, filled = x[examples], blank[examples]

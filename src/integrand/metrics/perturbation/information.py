@@ -153,20 +153,11 @@ class _Information(Metric):
 @part
 class SIC(_Information):
     """Softmax Information Curve: the area under the class probability over the information shown.
+
     Higher is better.
 
         e_t = (bytes_t − bytes_mask) / (bytes_image − bytes_mask),   s_t = (p_t − p_mask) / (p_image − p_mask),   both kept within [0, 1];
         a line through (0, 0), all (e_t, s_t), (1, 1), read at 1001 points; the area under it
-
-    thresholds  t, shares of the pixels that are shown, the most important ones
-    least       images whose probability is below this are left out
-    monotone    s_t is the largest so far
-    aggregate   ``summary`` is the area under the "median" curve of all images, or under the "mean"
-                curve
-    mask        (H, W) bool, pixels always shown (the corners are besides); else a random 1 %, drawn
-                from the seed and the image itself
-    rank        what pixels are ranked by, as in ``Deletion``
-    seed        of the mask, and of the shuffle that breaks ties
 
     An image is left out, NaN in ``values``, where p_image < least, p_mask ≥ p_image, or bytes_mask
     ≥ bytes_image (pictures of a few pixels, or of noise). ``(~values.isnan()).sum(1)`` says how
@@ -174,16 +165,42 @@ class SIC(_Information):
     same ones. Where none is, ``summary`` is NaN.
 
     The field has to know its normalisation, and images have one channel or three: pictures are
-    made, and the model asked, in colours rounded to 8 bits. Cost: one row, one interpolation and
-    one compression for each threshold, map and example, two more per example. At 224 × 224 the
-    latter two take from a quarter of a second to two, the more pixels are shown the more, mostly to
-    triangulate them. Pitfalls: the mean of areas is not the area of the median curve; bytes depend
-    on the version of libwebp; the map's sign matters, as its pixels are ranked by their signed sum
-    over channels. Peers: as PAIR's ``pic.py``, which fails on NumPy 2.4, where a map has no ties.
-    Where values tie at a threshold it shows all of them (a constant map reveals the whole image at
-    once); here ties are shuffled and shares are what they say. Needs integrand[curves] (scipy,
-    Pillow with WebP). Errors: ``InputError`` without a normalisation, ``ShapeError``,
-    ``MissingExtra``. Source: Kapishnikov et al., "XRAI", ICCV 2019.
+    made, and the model asked, in colours rounded to 8 bits.
+
+    Needs integrand[curves] (scipy, Pillow with WebP).
+
+    Args:
+        thresholds: t, shares of the pixels that are shown, the most important ones.
+        least: images whose probability is below this are left out.
+        monotone: s_t is the largest so far.
+        aggregate: ``summary`` is the area under the "median" curve of all images, or under the
+            "mean" curve.
+        mask: (H, W) bool, pixels always shown (the corners are besides); else a random 1 %, drawn
+            from the seed and the image itself.
+        rank: what pixels are ranked by, as in ``Deletion``.
+        seed: of the mask, and of the shuffle that breaks ties.
+
+    Raises:
+        InputError: without a normalisation.
+        ShapeError: for images of other than one or three channels, and for a mask of another size.
+        MissingExtra: without scipy, or without pillow's WebP.
+
+    Cost:
+        One row, one interpolation and one compression for each threshold, map and example, two more
+        per example. At 224 × 224 the latter two take from a quarter of a second to two, the more
+        pixels are shown the more, mostly to triangulate them.
+
+    Pitfalls:
+        The mean of areas is not the area of the median curve; bytes depend on the version of
+        libwebp; the map's sign matters, as its pixels are ranked by their signed sum over channels.
+
+    Peers:
+        As PAIR's ``pic.py``, which fails on NumPy 2.4, where a map has no ties. Where values tie at
+        a threshold it shows all of them (a constant map reveals the whole image at once); here ties
+        are shuffled and shares are what they say.
+
+    References:
+        Kapishnikov et al., "XRAI", ICCV 2019.
     """
 
     score: ClassVar[Score] = "probability"
@@ -199,7 +216,8 @@ class AIC(_Information):
     their bytes: other images than SIC leaves out. Judged beside SIC it costs rows only: the
     pictures are the same.
 
-    Peers: the port to IDG's repository takes the probability for the mask alone.
+    Peers:
+        The port to IDG's repository takes the probability for the mask alone.
     """
 
     score: ClassVar[Score] = "accuracy"

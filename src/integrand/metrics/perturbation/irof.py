@@ -23,27 +23,40 @@ from .removal import ranked, scores_without, steps_of
 @part
 class IROF(Metric):
     """IROF: the area over the curve of F, relative to F(x), while superpixels go, highest mean
-    first. Higher is better.
+    first.
+
+    Higher is better.
 
         1 − (Σ_{k=0}^{L} c_k − (c_0 + c_L)/2) / L,     c_k = F(x without its k first superpixels) / F(x),  L superpixels of that image
 
-    segments  how many superpixels SLIC is asked for (compactness 10, blur 0), on the image as the
-              eye sees it where the normalisation is known, else stretched between its smallest and
-              largest number; or a label map (H, W) or (B, H, W) of one's own
-    fill      "mean": the image's mean colour. Published: the mean colour of the data set, which is
-              a fill like any other
-    score     "probability" …;  seed of the shuffle that breaks ties
-
     NaN where F(x) is 0, and where SLIC finds a single superpixel (an image of one colour, or
-    smaller than a superpixel): there is no order to judge. Cost: L − 1 rows for each map and
-    example, both ends once per example, one segmentation per image. Pitfalls: a curve that rises
-    above F(x) counts against the map; few superpixels, coarse numbers. Peers: Quantus subtracts an
-    area in steps (dx = 1) that begins after the first removal from the number of segments, so that
-    its scores lie around the number of segments and not between 0 and 1, zeroes the ratios of
-    images with fewer segments than others but integrates over them, and its "mean" is that of the
-    image as it is after the removals before. Needs integrand[curves] (scikit-image) unless label
-    maps are given. Source: Rieger & Hansen, "IROF: a low resource evaluation metric for explanation
-    methods", 2020.
+    smaller than a superpixel): there is no order to judge.
+
+    Needs integrand[curves] (scikit-image) unless label maps are given.
+
+    Args:
+        segments: how many superpixels SLIC is asked for (compactness 10, blur 0), on the image as
+            the eye sees it where the normalisation is known, else stretched between its smallest
+            and largest number; or a label map (H, W) or (B, H, W) of one's own.
+        fill: "mean": the image's mean colour. Published: the mean colour of the data set, which is
+            a fill like any other.
+        score: "probability" …
+        seed: of the shuffle that breaks ties.
+
+    Cost:
+        L − 1 rows for each map and example, both ends once per example, one segmentation per image.
+
+    Pitfalls:
+        A curve that rises above F(x) counts against the map; few superpixels, coarse numbers.
+
+    Peers:
+        Quantus subtracts an area in steps (dx = 1) that begins after the first removal from the
+        number of segments, so that its scores lie around the number of segments and not between 0
+        and 1, zeroes the ratios of images with fewer segments than others but integrates over them,
+        and its "mean" is that of the image as it is after the removals before.
+
+    References:
+        Rieger & Hansen, "IROF: a low resource evaluation metric for explanation methods", 2020.
     """
 
     segments: int | Tensor = 100

@@ -1,5 +1,5 @@
-"""Prediction gaps: how far the score moves when important features shake (PGI), and when all others
-do (PGU)."""
+"""Prediction gaps: the change of the score when important features are perturbed (PGI), and when all
+others are (PGU)."""
 
 from __future__ import annotations
 
@@ -58,22 +58,33 @@ class _Gap(Metric):
 @part
 class PGI(_Gap):
     """Prediction gap on important features: how far the score moves when the most important
-    features change a little. Higher is better.
+    features change a little.
+
+    Higher is better.
 
         mean over draws of |F(x) − F(x with its most important features redrawn)|
 
-    share     of the features that are important, rounded down but one at least
-    fill      what they become, a reference for each draw: 100 draws of the input plus normal noise
-              of 0.1, in the model's numbers
-    rank      "magnitude": by the sum of absolute values over a feature's elements, as published;
-              others as in ``Deletion``
-    score     "probability" …;  features, and seed of the shuffle that breaks ties
+    Args:
+        share: of the features that are important, rounded down but one at least.
+        fill: what they become, a reference for each draw: 100 draws of the input plus normal noise
+            of 0.1, in the model's numbers.
+        rank: "magnitude": by the sum of absolute values over a feature's elements, as published;
+            others as in ``Deletion``.
+        score: "probability" …; features, and seed of the shuffle that breaks ties.
 
-    Cost: one row for each draw, map and example, F(x) once. Memory: the draws, as many copies of
-    the inputs. Pitfalls: local, as wide as the noise: compare it only under the same fill. Draws
-    are shared by examples and maps. Peers: OpenXAI draws anew for every example from the global
-    generators, and takes the first of the model's outputs whatever class was explained. Source: Dai
-    et al., 2022; Agarwal et al., "OpenXAI", 2022.
+    Cost:
+        One row for each draw, map and example, F(x) once. the draws, as many copies of the inputs.
+
+    Pitfalls:
+        Local, as wide as the noise: compare it only under the same fill. Draws are shared by
+        examples and maps.
+
+    Peers:
+        OpenXAI draws anew for every example from the global generators, and takes the first of the
+        model's outputs whatever class was explained.
+
+    References:
+        Dai et al., 2022; Agarwal et al., "OpenXAI", 2022.
     """
 
     higher: ClassVar[bool] = True
@@ -84,7 +95,9 @@ class PGI(_Gap):
 @part
 class PGU(_Gap):
     """Prediction gap on unimportant features: how far the score moves when all but the most
-    important change. Lower is better.
+    important change.
+
+    Lower is better.
 
         mean over draws of |F(x) − F(x with all but its most important features redrawn)|
 

@@ -1,12 +1,11 @@
-"""What a model says of an input from which features were taken, in the order of a map: the engine
-of every curve.
+"""The score of inputs whose features are replaced in the order of a map: the engine of every curve.
 
     maps (M, B, *s) ── one sort ──▶ rank (M, B, N) ── k < … ──▶ gone ── fill ──▶ rows ── packed ──▶
     score (M, B, K+1)
 
 All maps of all examples run together. A curve's two ends, nothing gone and everything gone, are the
-same for every map of an example and are asked once; everything between is one row per map, example
-and step, made when a model call needs it.
+same for every map of an example and are computed once; everything between is one row per map,
+example and step, built when a model call needs it.
 """
 
 from __future__ import annotations
@@ -94,9 +93,10 @@ def merits(values: Tensor, groups: Tensor, rank: str = "signed") -> Tensor:
 class Ranking:
     """Which features go first.
 
-    place   (M, B, \\*s') the rank of each element's feature, 0 first; axes along which all elements
-            share a feature are 1 long
-    counts  (B,) how many features each example has
+    Args:
+        place: (M, B, \\*s') the rank of each element's feature, 0 first; axes along which all
+            elements share a feature are 1 long.
+        counts: (B,) how many features each example has.
     """
 
     place: Tensor
@@ -195,10 +195,13 @@ def scores_without(
     score: Score = "probability",
     keep: bool = False,
 ) -> Tensor:
-    """The score with the ``gone`` (K+1, B) first-ranked features replaced: (M, B, K+1).
+    """The score with the ``cutoffs`` (K+1, B) first-ranked features replaced: (M, B, K+1).
 
-    ``keep`` replaces all the others instead. Rows in which nothing or everything is gone are asked
-    once per example. Cost: M · B · (K − 1) rows and one more per example.
+    ``keep`` replaces all the others instead. Rows in which nothing or everything is replaced are
+    evaluated once per example.
+
+    Cost:
+        M · B · (K − 1) rows and one more per example.
     """
     field = subject.score(score)
     replace = replacement(subject, fill)

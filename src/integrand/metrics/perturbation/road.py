@@ -42,27 +42,43 @@ class _Road(Metric):
 @part
 class ROAD(_Road):
     """ROAD, most relevant first: the score with shares of the most important pixels *removed* and
-    imputed. Lower is better.
+    imputed.
+
+    Lower is better.
 
         mean over r of F(x with its r first-ranked pixels imputed)
 
-    shares    r, the part that is removed, rounded down to whole features
-    fill      noisy linear imputation, ``ig.baselines.Imputed(noise=0.01)``, the noise in the
-              model's own numbers; any other fill
-    score     "probability", or "accuracy": whether the class explained is still predicted, 0 or 1
-              per example
-    features, seed  as in ``Deletion``
+    ``measure`` has the score for each share.
 
-    ``measure`` has the score for each share. Cost: one row, and one imputation, for each share, map
-    and example. Pitfalls: linear imputation leaves smooth blobs, from which the shape of a mask can
-    still be read. Report whether ``ROADLeRF`` ranks methods alike. Peers: the published code takes
-    the class labelled for accuracy, and for the mean probability class 0 unless predictions are
-    handed over; a string for its imputation is compared, not assigned, and fails. It breaks ties by
-    noise of 1e-4 of the map's range, which also reorders what is closer than that. Quantus' ROAD
-    has this order and accuracy only, returns that of the *first batch* alone, and draws new noise
-    for each image from NumPy's global generator; it takes images of one channel (indices of other
-    channels fall out of the image), and ``batch_size`` must hold all examples. Needs
-    integrand[curves] (scipy). Source: Rong et al., ICML 2022.
+    Needs integrand[curves] (scipy).
+
+    Args:
+        shares: r, the part that is removed, rounded down to whole features.
+        fill: noisy linear imputation, ``ig.baselines.Imputed(noise=0.01)``, the noise in the
+            model's own numbers; any other fill.
+        score: "probability", or "accuracy": whether the class explained is still predicted, 0 or 1
+            per example.
+        features: as in ``Deletion``.
+        seed: as in ``Deletion``.
+
+    Cost:
+        One row, and one imputation, for each share, map and example.
+
+    Pitfalls:
+        Linear imputation leaves smooth blobs, from which the shape of a mask can still be read.
+        Report whether ``ROADLeRF`` ranks methods alike.
+
+    Peers:
+        The published code takes the class labelled for accuracy, and for the mean probability class
+        0 unless predictions are handed over; a string for its imputation is compared, not assigned,
+        and fails. It breaks ties by noise of 1e-4 of the map's range, which also reorders what is
+        closer than that. Quantus' ROAD has this order and accuracy only, returns that of the *first
+        batch* alone, and draws new noise for each image from NumPy's global generator; it takes
+        images of one channel (indices of other channels fall out of the image), and ``batch_size``
+        must hold all examples.
+
+    References:
+        Rong et al., ICML 2022.
     """
 
     higher: ClassVar[bool] = False
@@ -73,7 +89,9 @@ class ROAD(_Road):
 @part
 class ROADLeRF(_Road):
     """ROAD, least relevant first: the score with shares of the most important pixels *kept* and all
-    others imputed. Higher is better.
+    others imputed.
+
+    Higher is better.
 
         mean over r of F(x with all but its r first-ranked pixels imputed)
 

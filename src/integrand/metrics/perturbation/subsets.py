@@ -1,5 +1,5 @@
-"""What a model says of inputs from which some features were taken, whatever the maps: the engine of
-sampled faithfulness.
+"""The change of F when subsets of features are replaced, whatever the maps: the engine of sampled
+faithfulness.
 
     sizes ── seed ──▶ chosen (S, B, N) ── place ──▶ gone ── fill ──▶ rows ── packed ──▶ change (B, S)      asked once for all maps
     maps (M, B, *s) ── summed ──▶ shares (M, B, N) ── chosen ──▶ sums (M, B, S)
@@ -31,9 +31,10 @@ from .removal import replacement, unexpanded
 class Cells:
     """The features of a batch, each example's numbered from 0 without gaps.
 
-    place    (1 or B, \\*s') which feature each element belongs to; axes along which all elements
-             share a feature are 1 long
-    present  (1 or B, N) which of the numbers up to the largest an example has
+    Args:
+        place: (1 or B, \\*s') which feature each element belongs to; axes along which all elements
+            share a feature are 1 long.
+        present: (1 or B, N) which of the numbers up to the largest an example has.
     """
 
     place: Tensor
@@ -99,7 +100,8 @@ class Cells:
     def sized(self, size: float, name: str = "size") -> Tensor:
         """(1 or B,) how many features ``size`` means: a count, or a share of them between 0 and 1.
 
-        Errors: none, or all and more of them.
+        Raises:
+            InputError: for none of the features, and for all or more of them.
         """
         counts = self.counts
         if isinstance(size, bool) or size <= 0:
@@ -125,7 +127,8 @@ def changes(
     """F(x) − F(x with the chosen features replaced), for subsets (S, 1 or B, N) of every example →
     (B, S).
 
-    Cost: B · S rows, whatever the number of maps; F(x) once.
+    Cost:
+        B · S rows, whatever the number of maps; F(x) once.
     """
     replace = replacement(subject, fill)
     batch, subsets = len(subject), len(chosen)
@@ -146,7 +149,8 @@ def changes_alone(subject: Subject, cells: Cells, fill: Any, score: Score = "out
     """F(x) − F(x with one feature replaced), for every feature and every reference r of the fill →
     (R, B, N); 0 for absent ones.
 
-    Cost: R · B · N rows, whatever the number of maps; F(x) once.
+    Cost:
+        R · B · N rows, whatever the number of maps; F(x) once.
     """
     known = adopted(fill) if callable(fill) else None
     seeing = known is not None and known.sees_what_is_left
@@ -176,7 +180,7 @@ def changes_alone(subject: Subject, cells: Cells, fill: Any, score: Score = "out
 def _streamed_scores(
     subject: Subject, example: Tensor, make: Callable[[slice], Tensor], score: Score
 ) -> Tensor:
-    """The score (n,) of rows of the examples (n,) that are made when a model call needs them."""
+    """The score (n,) of rows of the examples (n,), each built when a model call needs it."""
     values = subject.x.new_empty(len(example))
 
     def use(part: slice, evaluation: Evaluation) -> None:

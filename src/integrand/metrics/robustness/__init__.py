@@ -1,8 +1,8 @@
-"""Whether an explanation depends on what the model learnt: parameters and classes swapped for
-random ones.
+"""Robustness and sanity checks: how maps change when inputs, parameters or classes do.
 
-weights.py     a model's layers made random, and put back          similarity.py  how alike two maps are
-parameters.py  MPRT, smooth MPRT, efficient MPRT                   logit.py       the random logit test
+max_sensitivity.py  small changes of the input              reset_weights.py  layers made random, and restored
+mprt.py             MPRT, smooth MPRT, efficient MPRT       similarity.py     how alike two maps are
+random_logit.py     the random logit test
 """
 
 from .mprt import MPRT as MPRT

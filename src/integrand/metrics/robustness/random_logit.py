@@ -24,25 +24,44 @@ from .similarity import alike, check_similarity
 @metric("random_logit")
 @part
 class RandomLogit(Metric):
-    """Random logit test: how like the map of the class a map of another class is. Lower is better,
-    0 unlike.
+    """Random logit test: how like the map of the class a map of another class is.
+
+    Lower is better, 0 unlike.
 
         similarity( φ(x; class c), φ(x; class d) ),    d ≠ c drawn at random
 
-    other       the class d, or a tensor with one for each example; drawn unless given: a number of
-                classes further on, the same for all examples
-    similarity  "spearman", "pearson", or "ssim" (images; needs scikit-image)
-    absolute    compare |φ|
-    features    what is ranked: "auto" is pixels for images, tokens for (T, D), elements otherwise
-
     Needs to know how the maps were made: an Attribution knows, a tensor goes with ``method=``.
-    Cost: one explanation of every example by every method, and one row where a class is drawn.
-    Undefined (NaN): where either map is the same everywhere. Errors: targets that name no class,
-    models of one class, d = c. Pitfalls: with two classes and a probability, or logits that mirror
-    one another, the other map is the first one negated: −1 is then as dependent as can be, and with
-    absolute=True it looks like none at all; related classes have related evidence. Peers: Quantus'
-    RandomLogit compares by SSIM, needs num_classes, and draws a class for each example. Source:
-    Sixt, Granz, Landgraf, "When explanations lie", ICML 2020.
+
+    Undefined (NaN): where either map is the same everywhere.
+
+    Args:
+        other: the class d, or a tensor with one for each example; drawn unless given: a number of
+            classes further on, the same for all examples.
+        similarity: "spearman", "pearson", or "ssim" (images; needs scikit-image).
+        absolute: compare |φ|.
+        features: what is ranked: "auto" is pixels for images, tokens for (T, D), elements
+            otherwise.
+
+    Raises:
+        TargetError: for targets that name no class, and models of one class.
+        InputError: for d = c, or a number of classes other than one or B.
+
+    Cost:
+        One explanation of every example by every method, and one row where a class is drawn.
+
+    Pitfalls:
+        With two classes and a probability, or logits that mirror one another, the other map is the
+        first one negated: −1 is then as dependent as can be, and with absolute=True it looks like
+        none at all; related classes have related evidence.
+
+    Peers:
+        Quantus' RandomLogit compares by SSIM, needs num_classes, and draws a class for each
+        example.
+
+    References:
+        Sixt, Granz, Landgraf, "When explanations lie", ICML 2020.
+
+    Example:
 
     >>> import torch, integrand as ig
     >>> model, x = torch.nn.Linear(8, 5), torch.randn(4, 8)
@@ -70,7 +89,7 @@ class RandomLogit(Metric):
         )
 
     def _another(self, field: Field, x: Tensor) -> Field:
-        """The same question about another class."""
+        """The field of another class than the one explained."""
         target: Any = field.target
         target_class = getattr(target, "which", None)
         if not isinstance(target_class, int | Tensor):

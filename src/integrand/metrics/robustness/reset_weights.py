@@ -39,9 +39,10 @@ def unlearning(
     """An iterator that makes further layers random with every step: their names, and the field as
     it is now.
 
-    order   "top_down" from the output, "bottom_up" from the input, each on top of those before;
-            "independent" one at a time
-    stages  as many steps, of about as many layers each; one for every layer unless given
+    Args:
+        order: "top_down" from the output, "bottom_up" from the input, each on top of those before;
+            "independent" one at a time.
+        stages: as many steps, of about as many layers each; one for every layer unless given.
     """
     if order not in ORDERS:
         raise InputError(f"order= is one of {', '.join(map(repr, ORDERS))}, not {order!r}.")
