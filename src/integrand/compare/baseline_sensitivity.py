@@ -23,8 +23,10 @@ from .scores import Numbers, Scores
 class Sensitivity:
     """Methods started from K baselines each.
 
-    ranks   (M, K, K, E) Spearman's correlation of feature ranks between the maps from two baselines
-    scores  of "method from baseline", every method from every baseline
+    Args:
+        ranks: (M, K, K, E) Spearman's correlation of feature ranks between the maps from two
+            baselines.
+        scores: of "method from baseline", every method from every baseline.
     """
 
     baselines: tuple[str, ...]
@@ -43,26 +45,26 @@ class Sensitivity:
         """By method, how alike maps from different baselines are: the mean correlation over pairs
         and examples; 1 is the same order."""
         above = np.triu_indices(len(self.baselines), 1)
-        found = {}
+        correlations = {}
         for method, ranks in zip(self.methods, self.ranks, strict=True):
             pairs = ranks[above]
             known = pairs[~np.isnan(pairs)]
-            found[method] = float(known.mean()) if len(known) else float("nan")
-        return found
+            correlations[method] = float(known.mean()) if len(known) else float("nan")
+        return correlations
 
     def means(self, metric: str) -> dict[str, dict[str, float]]:
         """Mean scores by method and baseline."""
         values = dict(zip(self.scores.methods, self.scores.of(metric), strict=True))
-        found: dict[str, dict[str, float]] = {}
+        means: dict[str, dict[str, float]] = {}
         for method in self.methods:
             rows = {baseline: values[variant(method, baseline)] for baseline in self.baselines}
-            found[method] = {
+            means[method] = {
                 baseline: float(np.mean(row[~np.isnan(row)]))
                 if (~np.isnan(row)).any()
                 else float("nan")
                 for baseline, row in rows.items()
             }
-        return found
+        return means
 
 
 def variant(method: str, baseline: str) -> str:
@@ -70,21 +72,21 @@ def variant(method: str, baseline: str) -> str:
     return f"{method} from {baseline}"
 
 
-def baselines_by_name(given: Any) -> dict[str, Baseline]:
+def baselines_by_name(baselines: Any) -> dict[str, Baseline]:
     """Baselines to try, by name. Errors: ``UnknownName``, ``InputError`` for fewer than two."""
-    if isinstance(given, Mapping):
-        made = {str(name): as_baseline(one, BASELINES) for name, one in given.items()}
+    if isinstance(baselines, Mapping):
+        named = {str(name): as_baseline(option, BASELINES) for name, option in baselines.items()}
     else:
-        parts = [(one, as_baseline(one, BASELINES)) for one in given]
-        made = {
-            str(one) if isinstance(one, str | int | float) else label_of(part): part
-            for one, part in parts
+        parts = [(option, as_baseline(option, BASELINES)) for option in baselines]
+        named = {
+            str(option) if isinstance(option, str | int | float) else label_of(part): part
+            for option, part in parts
         }
-        if len(made) < len(parts):
+        if len(named) < len(parts):
             raise InputError("Two baselines have the same name: give a dict of them.")
-    if len(made) < 2:
+    if len(named) < 2:
         raise InputError("baselines= takes at least two: maps are held against each other.")
-    return made
+    return named
 
 
 def variants(
@@ -100,7 +102,7 @@ def variants(
 
 
 def _from(method: Explainer, baseline: Baseline) -> Explainer:
-    return with_core(method, lambda one: dataclasses.replace(one, baseline=baseline))
+    return with_core(method, lambda inner: dataclasses.replace(inner, baseline=baseline))
 
 
 def _starts_from_one(method: Explainer) -> bool:

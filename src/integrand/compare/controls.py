@@ -68,9 +68,9 @@ class RandomMap(Control):
     label = "random"
 
     def _map(self, field: Field, x: Tensor) -> tuple[Tensor, Tensor | None]:
-        return torch.stack([self._one(example) for example in x]), None
+        return torch.stack([self._noise(example) for example in x]), None
 
-    def _one(self, example: Tensor) -> Tensor:
+    def _noise(self, example: Tensor) -> Tensor:
         data = example.detach().cpu().reshape(-1)
         digest = hashlib.blake2b(data.view(torch.uint8).numpy().tobytes(), digest_size=8).digest()
         stream = generator(self.seed, int.from_bytes(digest, "little"))
@@ -82,7 +82,9 @@ class EdgeMap(Control):
     """Edges of the image, which know nothing of the model: ‖(S_x ∗ g, S_y ∗ g)‖ of the grey image
     g, or |L ∗ g|.
 
-    kind  "sobel", or "laplace";  g is the mean of the channels. Every channel gets an equal part
+    Args:
+        kind: "sobel", or "laplace"; g is the mean of the channels. Every channel gets an equal
+            part.
     """
 
     kind: str = "sobel"
@@ -112,24 +114,32 @@ _KERNELS: dict[str, list[list[list[float]]]] = {
 
 @part
 class Gradient(Control):
-    """∇F(x): what a small change of each feature does. Cost: one gradient."""
+    """∇F(x): what a small change of each feature does.
+
+    Cost:
+        One gradient.
+    """
 
     label = "gradient"
 
     def _map(self, field: Field, x: Tensor) -> tuple[Tensor, Tensor | None]:
-        found = field.rows(x, torch.arange(len(x), device=x.device))
-        return found.gradient, found.value
+        evaluation = field.rows(x, torch.arange(len(x), device=x.device))
+        return evaluation.gradient, evaluation.value
 
 
 @part
 class InputGradient(Control):
-    """x ⊙ ∇F(x), in the numbers the model is given. Cost: one gradient."""
+    """x ⊙ ∇F(x), in the numbers the model is given.
+
+    Cost:
+        One gradient.
+    """
 
     label = "input × gradient"
 
     def _map(self, field: Field, x: Tensor) -> tuple[Tensor, Tensor | None]:
-        found = field.rows(x, torch.arange(len(x), device=x.device))
-        return x * found.gradient, found.value
+        evaluation = field.rows(x, torch.arange(len(x), device=x.device))
+        return x * evaluation.gradient, evaluation.value
 
 
 CONTROLS: dict[str, Callable[[], Any]] = {
@@ -141,15 +151,15 @@ CONTROLS: dict[str, Callable[[], Any]] = {
 """Controls by name."""
 
 
-def controls_for(given: Any, x: Tensor) -> dict[str, Any]:
+def controls_for(controls: Any, x: Tensor) -> dict[str, Any]:
     """Controls as people ask for them: True for all that fit the inputs, False for none, or names.
     Errors: ``UnknownName``."""
-    if given is False or given is None:
+    if controls is False or controls is None:
         return {}
     names = (
         [name for name in CONTROLS if name != "edges" or x.ndim == 4]
-        if given is True
-        else list(given)
+        if controls is True
+        else list(controls)
     )
     for name in names:
         if name not in CONTROLS:

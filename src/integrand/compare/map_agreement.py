@@ -58,18 +58,19 @@ class MapAgreement:
 
 def _mean(values: Numbers) -> Numbers:
     known = ~np.isnan(values)
-    many = known.sum(2)
-    found: Numbers = np.where(
-        many > 0, np.where(known, values, 0).sum(2) / np.maximum(many, 1), np.nan
+    count = known.sum(2)
+    means: Numbers = np.where(
+        count > 0, np.where(known, values, 0).sum(2) / np.maximum(count, 1), np.nan
     )
-    return found
+    return means
 
 
 def agreement(seen: Explained, *, features: Features = "auto", top: float = TOP) -> MapAgreement:
     """Between all methods, on every example of a batch that was explained.
 
-    Cost: a sort per map, no model. Features are ranked by the signed sum of their map, as metrics
-    rank them.
+    Cost:
+        A sort per map, no model. Features are ranked by the signed sum of their map, as metrics
+        rank them.
     """
     if not 0 < top <= 1:
         raise InputError(f"top= is a share of features in (0, 1], not {top}.")
@@ -77,17 +78,19 @@ def agreement(seen: Explained, *, features: Features = "auto", top: float = TOP)
     ranks, first = np.full((many, many, batch), np.nan), np.full((many, many, batch), np.nan)
     x = seen.subject.x
     groups = feature_map(features, x)
-    own = groups.ndim == x.ndim  # label maps of the examples' own
+    per_example = groups.ndim == x.ndim  # label maps of the examples' own
     for b in range(batch):
         maps = [
-            (m, found)
+            (m, map_values)
             for m, name in enumerate(seen.names)
-            if (found := seen.map(name, b)) is not None
+            if (map_values := seen.map(name, b)) is not None
         ]
         if not maps:
             continue
         place = [m for m, _ in maps]
-        scores = _scores([one for _, one in maps], groups[b : b + 1] if own else groups)
+        scores = _scores(
+            [map_values for _, map_values in maps], groups[b : b + 1] if per_example else groups
+        )
         at = np.ix_(place, place)
         ranks[..., b][at] = correlation(average_ranks(torch.from_numpy(scores)).numpy())
         first[..., b][at] = overlap(scores, top)
@@ -96,8 +99,8 @@ def agreement(seen: Explained, *, features: Features = "auto", top: float = TOP)
 
 def _scores(maps: Sequence[Tensor], groups: Tensor) -> Numbers:
     """(M, N) by feature, those that the example does not have left out."""
-    found = feature_scores(torch.stack(list(maps))[:, None].double(), groups)[:, 0]
-    return np.asarray(found[:, found[0] > float("-inf")].cpu().numpy(), dtype=np.float64)
+    scores = feature_scores(torch.stack(list(maps))[:, None].double(), groups)[:, 0]
+    return np.asarray(scores[:, scores[0] > float("-inf")].cpu().numpy(), dtype=np.float64)
 
 
 def correlation(rows: Numbers) -> Numbers:
@@ -106,8 +109,8 @@ def correlation(rows: Numbers) -> Numbers:
     size = np.sqrt((centred**2).sum(1))
     varies = size > 0
     unit = np.where(varies[:, None], centred / np.where(varies, size, 1)[:, None], np.nan)
-    found: Numbers = np.clip(unit @ unit.T, -1, 1)
-    return found
+    correlations: Numbers = np.clip(unit @ unit.T, -1, 1)
+    return correlations
 
 
 def overlap(scores: Numbers, top: float) -> Numbers:
@@ -115,8 +118,8 @@ def overlap(scores: Numbers, top: float) -> Numbers:
     are the same everywhere."""
     count = max(1, round(top * scores.shape[1]))
     first = np.zeros(scores.shape)
-    for row, one in zip(first, scores, strict=True):
-        row[np.argsort(-one, kind="stable")[:count]] = 1
+    for row, values in zip(first, scores, strict=True):
+        row[np.argsort(-values, kind="stable")[:count]] = 1
     first[np.ptp(scores, axis=1) == 0] = np.nan
-    found: Numbers = first @ first.T / count
-    return found
+    shares: Numbers = first @ first.T / count
+    return shares

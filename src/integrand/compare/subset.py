@@ -54,17 +54,17 @@ class Portion(Subset):
         self.counts.add(index, len(z), gradient=gradient, times=passes)
 
 
-def portion(subject: Subject, which: Sequence[int], counts: Counts | None = None) -> Subject:
+def portion(subject: Subject, examples: Sequence[int], counts: Counts | None = None) -> Subject:
     """Some examples of a subject; its model stays as fit to be asked as it is. Rows that they are
     asked for are counted in ``counts``."""
-    index = torch.tensor(list(which), dtype=torch.long, device=subject.x.device)
+    index = torch.tensor(list(examples), dtype=torch.long, device=subject.x.device)
     x = subject.x[index]
-    made = Portion(subject.field, index, counts)
+    field = Portion(subject.field, index, counts)
     known = subject.field.memory
     if known is not None and known.x is subject.x and known.outputs is not None:
-        made.memory = OutputCache(x, known.outputs[index])
+        field.memory = OutputCache(x, known.outputs[index])
     masks = None if subject.masks is None else subject.masks[index.to(subject.masks.device)]
-    return Subject(made, x, subject.layout, masks)
+    return Subject(field, x, subject.layout, masks)
 
 
 def narrowed(part: Any, which: Sequence[int], x: Tensor) -> Any:
@@ -82,31 +82,35 @@ def narrowed(part: Any, which: Sequence[int], x: Tensor) -> Any:
     return dataclasses.replace(part, **changes) if changes else part
 
 
-def _narrowed(name: str, old: Any, index: Tensor, which: Sequence[int], x: Tensor) -> Any:
+def _narrowed(name: str, old: Any, index: Tensor, examples: Sequence[int], x: Tensor) -> Any:
     if name in ("baseline", "fill"):
         return _references(old, index, x)
     if name == "score" and isinstance(old, Target):
-        own = old.at(index)
+        narrowed_target = old.at(index)
         return (
-            old if own == old else own
+            old if narrowed_target == old else narrowed_target
         )  # what is the same for all stays one object, which metrics share
     if name == "other" and isinstance(old, Tensor) and old.ndim == 1 and len(old) == len(x):
         return old[index.to(old.device)]
     if name == "features" and isinstance(old, Tensor) and old.ndim == 3 and len(old) == len(x):
         return old[index.to(old.device)]
-    return narrowed(old, which, x) if name in ("method", "weighting", "of") else old
+    return narrowed(old, examples, x) if name in ("method", "weighting", "of") else old
 
 
 def _references(old: Any, index: Tensor, x: Tensor) -> Any:
     """References of each example's own, those of some examples; anything else as it is."""
     if isinstance(old, Union):
-        parts = tuple(_references(one, index, x) for one in old.parts)
+        parts = tuple(_references(part, index, x) for part in old.parts)
         return old if all(a is b for a, b in zip(parts, old.parts, strict=True)) else Union(parts)
     if isinstance(old, PerInput):
-        given = old.baselines
-        entries = given if isinstance(given, tuple) else tuple(given.values())
-        own = tuple(_references(one, index, x) for one in entries)
-        return PerInput(own if isinstance(given, tuple) else dict(zip(given, own, strict=True)))
+        baselines = old.baselines
+        entries = baselines if isinstance(baselines, tuple) else tuple(baselines.values())
+        narrowed_entries = tuple(_references(entry, index, x) for entry in entries)
+        return PerInput(
+            narrowed_entries
+            if isinstance(baselines, tuple)
+            else dict(zip(baselines, narrowed_entries, strict=True))
+        )
     if isinstance(old, Own):
         return Own(old.references[:, index.to(old.references.device)])
     if isinstance(old, Given) and old.references.shape[1:] == x.shape:
