@@ -112,13 +112,14 @@ def compare(
         The methods', and the metrics' rows for all maps.
 
     Example:
-        >>> import torch, integrand as ig
-        >>> model = torch.nn.Sequential(torch.nn.Linear(6, 16), torch.nn.Tanh(), torch.nn.Linear(16, 3))
-        >>> result = ig.compare(model, torch.randn(8, 6), target=0, methods=["integrated", "idgi"], gradients=20)
-        >>> result.scores.methods
-        ('integrated', 'idgi', 'random', 'gradient', 'input × gradient')
-        >>> result.winner("deletion") is None or result.winner("deletion") in result.scores.methods
-        True
+
+    >>> import torch, integrand as ig
+    >>> model = torch.nn.Sequential(torch.nn.Linear(6, 16), torch.nn.Tanh(), torch.nn.Linear(16, 3))
+    >>> result = ig.compare(model, torch.randn(8, 6), target=0, methods=["integrated", "idgi"], gradients=20)
+    >>> result.scores.methods
+    ('integrated', 'idgi', 'random', 'gradient', 'input × gradient')
+    >>> result.winner("deletion") is None or result.winner("deletion") in result.scores.methods
+    True
     """
     if gradients is not None and tol is not None:
         raise InputError("gradients= and tol= both say what methods may spend: give one of them.")

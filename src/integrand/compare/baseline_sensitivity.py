@@ -1,4 +1,4 @@
-"""What becomes of maps and scores when a method starts from another baseline."""
+"""Sensitivity of maps and scores to the baseline."""
 
 from __future__ import annotations
 
@@ -24,6 +24,8 @@ class Sensitivity:
     """Methods started from K baselines each.
 
     Args:
+        baselines: (K,) names.
+        methods: (M,) names.
         ranks: (M, K, K, E) Spearman's correlation of feature ranks between the maps from two
             baselines.
         scores: of "method from baseline", every method from every baseline.
@@ -35,15 +37,15 @@ class Sensitivity:
     scores: Scores
 
     def merge(self, other: Sensitivity) -> Sensitivity:
-        """Both, side by side along examples."""
+        """Concatenate both along examples. Raises ``InputError`` for other methods or baselines."""
         if (self.baselines, self.methods) != (other.baselines, other.methods):
             raise InputError("Sensitivities of other methods or baselines do not merge.")
         ranks = np.concatenate([self.ranks, other.ranks], 3)
         return dataclasses.replace(self, ranks=ranks, scores=self.scores.merge(other.scores))
 
     def alike(self) -> dict[str, float]:
-        """By method, how alike maps from different baselines are: the mean correlation over pairs
-        and examples; 1 is the same order."""
+        """The mean correlation of maps from different baselines, over pairs and examples, by
+        method; 1 is the same order of features."""
         above = np.triu_indices(len(self.baselines), 1)
         correlations = {}
         for method, ranks in zip(self.methods, self.ranks, strict=True):
@@ -68,12 +70,17 @@ class Sensitivity:
 
 
 def variant(method: str, baseline: str) -> str:
-    """What a method is called when it starts from a baseline."""
+    """The name of a method that starts from a baseline."""
     return f"{method} from {baseline}"
 
 
 def baselines_by_name(baselines: Any) -> dict[str, Baseline]:
-    """Baselines to try, by name. Errors: ``UnknownName``, ``InputError`` for fewer than two."""
+    """Baselines to try, by name.
+
+    Raises:
+        UnknownName: for a name that no baseline has.
+        InputError: for fewer than two, and for two of one name.
+    """
     if isinstance(baselines, Mapping):
         named = {str(name): as_baseline(option, BASELINES) for name, option in baselines.items()}
     else:
@@ -92,8 +99,8 @@ def baselines_by_name(baselines: Any) -> dict[str, Baseline]:
 def variants(
     methods: Mapping[str, Explainer], baselines: Mapping[str, Baseline]
 ) -> dict[str, dict[str, Explainer]]:
-    """By method, it started from every baseline; methods that do not start from one baseline are
-    left out."""
+    """Each method started from every baseline; methods that do not start from one baseline are left
+    out."""
     return {
         name: {label: _from(method, baseline) for label, baseline in baselines.items()}
         for name, method in methods.items()
@@ -118,7 +125,7 @@ def of_variants(
     scores: Scores,
     baselines: Mapping[str, Any],
 ) -> Sensitivity:
-    """From the agreement and the scores of all variants."""
+    """Collect the agreement and the scores of all variants as a ``Sensitivity``."""
     place = {name: i for i, name in enumerate(agreed.methods)}
     ranks = [
         agreed.ranks[np.ix_(*[[place[variant(name, label)] for label in baselines]] * 2)]

@@ -1,5 +1,4 @@
-"""Methods of very different cost at the same cost: as many gradients per example as asked for, at
-most.
+"""Set up methods for one budget of gradients per example, or one tolerance.
 
 Every method has *dials*, whole numbers that its cost grows with. Its parts say which of their
 fields these are (``resolution``, and ``effort`` of a search); they are tried in this order:
@@ -10,11 +9,10 @@ fields these are (``resolution``, and ``effort`` of a search); they are tried in
     the baseline's resolution    references, where those are drawn
     the wrappers' resolution     draws, rounds; from outside in
 
-One dial is turned, the first that can: to the largest value whose cost is within the budget. What a
-method costs is what its parts claim where they can tell, else it is counted on an example: a path
-that says nothing of its segments is walked. A method that is above the budget at the low end of a
-dial keeps it there, and the next one is turned; one that is above at the low end of all of them is
-run so and said to be.
+The first dial that can be is turned, to the largest value whose cost is within the budget. The cost
+of a method is what its parts claim where they know it, else it is counted on an example. A method
+that is above the budget at the low end of a dial keeps it there, and the next one is turned; one
+that is above at the low end of all of them is run so, and its note says it.
 """
 
 from __future__ import annotations
@@ -51,8 +49,13 @@ _TRIES = 12  # costs asked for in a search
 
 @dataclass(frozen=True)
 class Fitted:
-    """A method at a budget: how it was fitted, and what it is expected to cost per example (NaN:
-    not known)."""
+    """A method set up for a budget.
+
+    Args:
+        method: as set up.
+        gradients: the expected cost per example; NaN where it is not known.
+        note: how it was set up, in words.
+    """
 
     method: ExplainerLike
     gradients: float
@@ -61,8 +64,14 @@ class Fitted:
 
 @dataclass(frozen=True)
 class _Dial:
-    """A dial of a part: ``where`` it is in the method and how ``deep`` inside rules or wrappers,
-    its field, and the least it is turned to."""
+    """A dial of a part.
+
+    Args:
+        where: the part: "path", "rule", "baseline" or "wrapper".
+        deep: how many rules or wrappers lie around the part.
+        name: of the part's field.
+        least: the least value it is turned to.
+    """
 
     where: str
     deep: int
@@ -70,11 +79,11 @@ class _Dial:
     least: int
 
     def read(self, method: Explainer) -> int:
-        """Where it stands."""
+        """The current value."""
         return self._parts(method)[self.deep].dial(self.name)
 
     def turned(self, method: Explainer, value: int) -> Explainer:
-        """The method with the dial at another value. Errors: those of its parts."""
+        """The method with the dial at another value. Raises what its parts raise."""
         if self.where == "wrapper":
             return _turned_wrapper(method, self.deep, self.name, value)
         if self.where == "rule":
@@ -94,11 +103,20 @@ class _Dial:
 def fitted(
     method: ExplainerLike, budget: int, subject: Subject, probe: Sequence[int] = (0,)
 ) -> Fitted:
-    """The method at a cost as close to ``budget`` gradients per example as its dials allow, at or
-    below it.
+    """Set up a method to take at most ``budget`` gradients per example, as close as its dials
+    allow.
 
-    ``subject`` and ``probe`` are what is measured on, where that is needed: the most that one of
-    these examples takes.
+    Args:
+        method: any method.
+        budget: gradients per example.
+        subject: field and inputs on which costs are counted where the method claims none.
+        probe: examples of it; the dearest counts.
+
+    Returns:
+        ``Fitted``: the method, its expected cost, and a note.
+
+    Raises:
+        InputError: for a budget below one.
     """
     if budget < 1:
         raise InputError(f"A budget is at least one gradient per example, not {budget}.")
@@ -140,7 +158,7 @@ def _setting_note(dial: _Dial, value: int, method: Explainer) -> str:
 
 
 def tolerant(method: ExplainerLike, tol: float) -> Fitted:
-    """The method, its integrals to a relative error ``tol``, where its rule can."""
+    """Set up a method to integrate to a relative error ``tol``, where its rule has a tolerance."""
     if isinstance(method, UntilTolerance):
         return Fitted(dataclasses.replace(method, tol=tol), float("nan"), f"draws to {tol:.2g}")
     inner = core(method)
@@ -186,7 +204,7 @@ def _references(baseline: Baseline) -> int | None:
 
 
 def _costs(subject: Subject, probe: Sequence[int]) -> Costs:
-    """What a method claims, or takes on the probes."""
+    """Costs of methods: as claimed, or counted on the probes."""
 
     def cost(method: ExplainerLike) -> float:
         claim = claimed(method)
@@ -205,7 +223,7 @@ def _costs(subject: Subject, probe: Sequence[int]) -> Costs:
 
 
 def _counted(method: ExplainerLike, example: int, subject: Subject) -> float:
-    """Gradients that a method takes for one example."""
+    """Count the gradients that a method takes for one example."""
     counts = Counts(1)
     single = portion(subject, [example], counts)
     with warnings.catch_warnings():
@@ -243,7 +261,7 @@ def _without_tolerance(rule: Rule, instead: Rule) -> Rule:
 
 
 def _dials(method: Explainer) -> Iterator[_Dial]:
-    """What can be turned to make a method cheaper, in the order in which it is tried."""
+    """The dials of a method, in the order in which they are tried."""
     for where, kind in _ORDER:
         for deep, part in enumerate(_holders(method, where)):
             name = part.resolution if kind == "resolution" else part.effort

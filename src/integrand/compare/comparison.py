@@ -1,4 +1,4 @@
-"""A comparison: the raw scores, and what may be said from them."""
+"""A comparison: the raw scores with their summaries, differences and verdicts."""
 
 from __future__ import annotations
 
@@ -28,7 +28,7 @@ _FORMAT = 1
 
 @dataclass(frozen=True, eq=False)
 class Comparison:
-    """Methods judged by metrics on the same examples.
+    """Scores of methods by metrics on the same examples, with statistics, figures and a page.
 
     Args:
         scores: the raw results, a ``Scores``.
@@ -72,22 +72,22 @@ class Comparison:
         return {metric: verdict(self.scores, metric, self.sure) for metric in self.scores.metrics}
 
     def verdict(self, metric: str) -> Verdict:
-        """What one metric allows to say. Errors: ``UnknownName``."""
+        """The verdict by one metric. Raises ``UnknownName`` for another metric."""
         self.scores.of(metric)
         return self.verdicts[metric]
 
     def winner(self, metric: str) -> str | None:
-        """The method that is told from all others by a metric; None where there is none, and
-        ``verdict(metric).words`` says why."""
+        """The method that is significantly better than all others by a metric; None where there is
+        none, and ``verdict(metric).words`` says why."""
         return self.verdict(metric).winner
 
     def against(self, reference: str) -> Comparison:
-        """The same, held against another method. Errors: ``UnknownName``."""
+        """The same scores, with differences from another method. Raises ``UnknownName``."""
         self.scores.select(methods=[reference])
         return dataclasses.replace(self, reference=reference)
 
     def table(self) -> list[dict[str, Any]]:
-        """Everything as plain data, a row for each metric and method: mean with interval,
+        """All results as plain data, a row for each metric and method: mean with interval,
         difference from the reference, cost.
 
         Costs are means per example. ``incomplete`` is how many maps miss more than a tenth of the
@@ -201,8 +201,15 @@ class Comparison:
     # --- disk -----------------------------------------------------------------------------------------------------
 
     def save(self, folder: str | Path, *, page: bool = True) -> None:
-        """scores.parquet, comparison.json and, unless it is not wanted, index.html. Needs
-        integrand[save], and integrand[report] for the page."""
+        """Write scores.parquet, comparison.json and, with ``page``, index.html.
+
+        Args:
+            folder: made if there is none.
+            page: whether to write index.html.
+
+        Raises:
+            MissingExtra: without integrand[save], and for the page without integrand[report].
+        """
         place = Path(folder)
         place.mkdir(parents=True, exist_ok=True)
         self.scores.to_parquet(place / "scores.parquet")
@@ -238,7 +245,11 @@ class Comparison:
 
     @classmethod
     def load(cls, folder: str | Path) -> Comparison:
-        """What ``save`` wrote; pictures of maps are only in its page. Errors: ``InputError``."""
+        """Read what ``save`` wrote; pictures of maps are only in its page.
+
+        Raises:
+            InputError: for a folder without a comparison, or one of a newer integrand.
+        """
         place = Path(folder)
         if not (place / "comparison.json").is_file():
             raise InputError(f"There is no comparison in {str(folder)!r}: no comparison.json.")

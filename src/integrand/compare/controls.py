@@ -1,17 +1,17 @@
-"""Maps that a metric has to tell from explanations: what is random, what looks at the input only,
-what is one gradient.
+"""Controls: maps that a metric should distinguish from explanations: random ones, edges of the
+input, one gradient.
 
-They are called as methods are, ``(field, x) -> Attribution``, and run in the same table. A metric
-by which one of them cannot be told from the best method says nothing on these examples, whatever
-its numbers are (Adebayo et al., "Sanity checks for saliency maps", 2018, for the idea). They add up
-to nothing: ``residual`` and ``error`` are NaN.
+They have the interface of methods, ``(field, x) -> Attribution``, and run in the same table. A
+metric by which one of them is not significantly worse than the best method is uninformative on
+these examples, whatever its numbers are (Adebayo et al., "Sanity checks for saliency maps", 2018,
+for the idea). They add up to nothing: ``residual`` and ``error`` are NaN.
 """
 
 from __future__ import annotations
 
 import hashlib
-from collections.abc import Callable
-from typing import Any, ClassVar
+from collections.abc import Callable, Sequence
+from typing import ClassVar
 
 import torch
 from torch import Tensor
@@ -28,7 +28,7 @@ from ..integration.cost import measured
 
 
 class Control(Explainer):
-    """What all controls share: the map is made by ``_map`` and wrapped up as an attribution."""
+    """Base class of controls: ``_map`` computes the map, which is returned as an attribution."""
 
     label: str
 
@@ -54,7 +54,7 @@ class Control(Explainer):
         )
 
     def _map(self, field: Field, x: Tensor) -> tuple[Tensor, Tensor | None]:
-        """The map (B, \\*s), and F(x) (B,) where it came along."""
+        """The map (B, \\*s), and F(x) (B,) where it is known."""
         raise NotImplementedError
 
 
@@ -83,7 +83,7 @@ class EdgeMap(Control):
     g, or |L ∗ g|.
 
     Args:
-        kind: "sobel", or "laplace"; g is the mean of the channels. Every channel gets an equal
+        kind: "sobel", or "laplace"; g is the mean of the channels, and every channel gets an equal
             part.
     """
 
@@ -142,7 +142,7 @@ class InputGradient(Control):
         return x * evaluation.gradient, evaluation.value
 
 
-CONTROLS: dict[str, Callable[[], Any]] = {
+CONTROLS: dict[str, Callable[[], Explainer]] = {
     "random": RandomMap,
     "edges": EdgeMap,
     "gradient": Gradient,
@@ -151,9 +151,12 @@ CONTROLS: dict[str, Callable[[], Any]] = {
 """Controls by name."""
 
 
-def controls_for(controls: Any, x: Tensor) -> dict[str, Any]:
-    """Controls as people ask for them: True for all that fit the inputs, False for none, or names.
-    Errors: ``UnknownName``."""
+def controls_for(controls: bool | Sequence[str] | None, x: Tensor) -> dict[str, Explainer]:
+    """Controls by name: True for all that fit the inputs, False for none, or names.
+
+    Raises:
+        UnknownName: for a name that no control has.
+    """
     if controls is False or controls is None:
         return {}
     names = (

@@ -376,8 +376,8 @@ def _array(t: Tensor) -> Any:
 
 
 def metrics_by_name(metrics: Mapping[str, Any] | Sequence[Any]) -> dict[str, Metric]:
-    """Metrics by name: a mapping as it is; of a list, names of their own, with what tells equal
-    ones apart."""
+    """Metrics by name: of a mapping its own names, of a list the names of the metrics, or their
+    reprs where two have one name."""
     if isinstance(metrics, str) or not isinstance(metrics, Mapping | Sequence):
         raise InputError(
             f"metrics= is a list of names and metrics, or a dict of them, not {metrics!r}."
@@ -392,8 +392,7 @@ def metrics_by_name(metrics: Mapping[str, Any] | Sequence[Any]) -> dict[str, Met
 
 
 def methods_by_name(methods: Mapping[str, Any] | Sequence[Any]) -> dict[str, Any]:
-    """Methods by name, as ``metrics_by_name``: names stay names, values are called by what they are
-    published as, or as they print."""
+    """Methods by name, as ``metrics_by_name``: a value has its published name, or its repr."""
     if isinstance(methods, str) or not isinstance(methods, Mapping | Sequence):
         raise InputError(
             f"methods= is a list of names and methods, or a dict of them, not {methods!r}."
@@ -415,7 +414,7 @@ def methods_by_name(methods: Mapping[str, Any] | Sequence[Any]) -> dict[str, Any
 
 
 def _distinct(names: list[str], longer: list[str]) -> list[str]:
-    """Equal names are replaced by longer ones, and those that are still equal are refused."""
+    """Replace equal names by longer ones; raise ``InputError`` where these are equal too."""
     distinct = [
         name if names.count(name) == 1 else long for name, long in zip(names, longer, strict=True)
     ]

@@ -1,4 +1,4 @@
-"""How alike maps are: of different methods, and of one method from different baselines.
+"""Agreement of maps: of different methods, and of one method from different baselines.
 
 Two maps agree as far as they put features in the same order (Spearman's correlation of ranks, ties
 at their mean rank), and as far as their first features are the same (the share of the top k that
@@ -26,12 +26,15 @@ TOP = 0.1
 
 @dataclass(frozen=True, eq=False)
 class MapAgreement:
-    """Between M methods on E examples.
+    """Agreement between the maps of M methods on E examples.
 
-    ranks (M, M, E)  Spearman's correlation of feature ranks, −1 to 1; NaN where a map is missing or
-                     the same everywhere
-    first (M, M, E)  the share of the first ``top`` of features that two maps have in common;
-                     ``top`` of random ones would be
+    Args:
+        methods: (M,) names.
+        ranks: (M, M, E) Spearman's correlation of feature ranks, −1 to 1; NaN where a map is
+            missing or constant.
+        first: (M, M, E) the share of the first ``top`` of features that two maps have in common;
+            random maps have ``top`` in common.
+        top: the share of features that count as the first ones.
     """
 
     methods: tuple[str, ...]
@@ -40,7 +43,7 @@ class MapAgreement:
     top: float = TOP
 
     def merge(self, other: MapAgreement) -> MapAgreement:
-        """Both, laid side by side along examples."""
+        """Concatenate both along examples. Raises ``InputError`` for other methods or another ``top``."""
         if self.methods != other.methods or self.top != other.top:
             raise InputError(
                 "Agreements of other methods, or of other shares of features, do not merge."
@@ -52,7 +55,7 @@ class MapAgreement:
         return MapAgreement(self.methods, ranks, first, self.top)
 
     def mean(self) -> tuple[Numbers, Numbers]:
-        """(M, M) both, over the examples that have them."""
+        """(M, M) the means of ``ranks`` and of ``first`` over the examples that have them."""
         return _mean(self.ranks), _mean(self.first)
 
 
@@ -66,11 +69,20 @@ def _mean(values: Numbers) -> Numbers:
 
 
 def agreement(seen: Explained, *, features: Features = "auto", top: float = TOP) -> MapAgreement:
-    """Between all methods, on every example of a batch that was explained.
+    """Agreement between all methods, on every example of a batch that was explained.
+
+    Features are ranked by the signed sum of their map, as metrics rank them.
+
+    Args:
+        seen: the maps of a batch.
+        features: what is ranked: "auto", an int for square patches, or a label map.
+        top: the share of features that count as the first ones.
+
+    Raises:
+        InputError: for a share outside (0, 1].
 
     Cost:
-        A sort per map, no model. Features are ranked by the signed sum of their map, as metrics
-        rank them.
+        A sort per map, no model.
     """
     if not 0 < top <= 1:
         raise InputError(f"top= is a share of features in (0, 1], not {top}.")

@@ -1,7 +1,7 @@
-"""A table of raw results: every metric of every method on every example, and what each map took.
+"""Table of raw results: scores of every method by every metric on every example, and costs.
 
-Nothing here is a mean. Shards are measured wherever they are and merged by names, in any order;
-statistics come afterwards.
+Nothing here is a mean. Shards are computed anywhere and merged by names, in any order; statistics
+come afterwards.
 """
 
 from __future__ import annotations
@@ -26,31 +26,33 @@ AXES = ("methods", "metrics", "examples")
 """Names along the axes of ``values``."""
 
 COSTS = ("gradients", "rows", "seconds", "gap", "error")
-"""What is known of every map beside its scores."""
+"""Fields (M, E) of every map beside its scores."""
 
 _FORMAT = 1
 
 
 @dataclass(frozen=True, eq=False)
 class Scores:
-    """Metrics (Q) of methods (M) on examples (E).
+    """Scores of methods (M) by metrics (Q) on examples (E).
 
     Args:
         values: (M, Q, E) float64, NaN where a metric has no value or there was no map to judge.
-        methods, metrics, examples: their names, each only once.
+        methods: (M,) names, each only once.
+        metrics: (Q,) names, each only once.
+        examples: (E,) names, each only once.
         higher: (Q) whether higher is better.
-        gradients, rows: (M, E) rows evaluated with and without a gradient for each map. Rows that
-            serve a whole batch, such as references that all its examples share, count in equal
-            parts.
+        gradients: (M, E) rows evaluated with a gradient for each map. Rows that serve a whole batch,
+            such as references that all its examples share, count in equal parts.
+        rows: (M, E) rows evaluated without a gradient.
         seconds: (M, E) wall clock, of a batch in proportion to its rows.
         gap: (M, E) what the map misses of the change of F, relative to it, NaN where its method
-            does not say that it adds up; error (M, E) its relative error as its method estimates
-            it, NaN where it does not.
+            does not claim completeness.
+        error: (M, E) the relative error that its method estimates, NaN where it estimates none.
         reasons: why there is no map, by (method, example).
         curves: by metric, what was measured before it became a number (M, E, \\*t); NaN as in
             values.
         controls: which methods are controls.
-        about: anything else, as JSON knows it.
+        about: anything else that JSON can hold.
     """
 
     values: Numbers
@@ -101,7 +103,7 @@ class Scores:
     # --- reading --------------------------------------------------------------------------------------------------
 
     def of(self, metric: str) -> Numbers:
-        """(M, E) the values of one metric. Errors: ``UnknownName``."""
+        """(M, E) the values of one metric. Raises ``UnknownName`` for another metric."""
         values: Numbers = self.values[:, _place("metric", metric, self.metrics)]
         return values
 
@@ -116,7 +118,7 @@ class Scores:
         metrics: Sequence[str] | None = None,
         examples: Sequence[str] | None = None,
     ) -> Scores:
-        """Some of them, in the order given. Errors: ``UnknownName``."""
+        """Select methods, metrics and examples, in the order given. Raises ``UnknownName``."""
         m = _places("method", methods, self.methods)
         q = _places("metric", metrics, self.metrics)
         e = _places("example", examples, self.examples)
@@ -204,7 +206,7 @@ class Scores:
 
     @staticmethod
     def merged(tables: Iterable[Scores]) -> Scores:
-        """Any number of tables as one. Errors: none given."""
+        """Merge any number of tables. Raises ``InputError`` where there is none."""
         result: Scores | None = None
         for table in tables:
             result = table if result is None else result.merge(table)
@@ -215,8 +217,8 @@ class Scores:
     # --- disk -----------------------------------------------------------------------------------------------------
 
     def to_parquet(self, path: str | Path) -> None:
-        """One row for every method, metric and example; the rest as JSON in the file's metadata.
-        Needs integrand[save]."""
+        """Write one row for every method, metric and example; the rest as JSON in the file's
+        metadata. Needs integrand[save]."""
         arrow, parquet = _pyarrow()
         many = len(self.methods), len(self.metrics), len(self.examples)
         m, q, e = (place.ravel() for place in np.indices(many))
@@ -256,7 +258,7 @@ class Scores:
 
     @classmethod
     def from_parquet(cls, path: str | Path) -> Scores:
-        """What ``to_parquet`` wrote. Errors: ``InputError`` for other files."""
+        """Read what ``to_parquet`` wrote. Raises ``InputError`` for other files."""
         arrow, parquet = _pyarrow()
         if not Path(path).is_file():
             raise InputError(f"There is no file {str(path)!r}.")

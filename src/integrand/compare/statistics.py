@@ -1,15 +1,13 @@
-"""What a table of scores allows to say: intervals, paired differences with their tests, and
-verdicts that refuse more than scores tell.
+"""Statistics of scores: bootstrap intervals, paired differences with tests, and verdicts.
 
-    mean       with a bootstrap interval over examples (BCa)
+    mean         with a bootstrap interval over examples (BCa)
     differences  between two methods on the same examples: mean with its interval, sign-flip
-                 permutation test, win rate with
-               Wilson's interval
-    verdict    a winner only where its differences to all other methods are significant after
-               Bonferroni's correction
+                 permutation test, win rate with Wilson's interval
+    verdict      a winner only where its differences to all other methods are significant after
+                 Bonferroni's correction
 
-Examples are what is drawn again and what is flipped, never pixels or steps. An example without a
-value (NaN) is left out of what needs that value, and counted.
+The unit of resampling is the example, never pixels or steps. An example without a value (NaN) is
+left out of what needs that value, and counted.
 """
 
 from __future__ import annotations
@@ -35,10 +33,12 @@ Statistic = Callable[..., Any]
 
 @dataclass(frozen=True)
 class Inference:
-    """How sure to be, and how: the level of intervals (and 1 − level of tests), draws of bootstrap
-    and permutations, their seed.
+    """Parameters of intervals and tests.
 
     Args:
+        level: of intervals; tests are at 1 − level.
+        draws: of bootstrap and permutations.
+        seed: of the draws.
         bootstrap: "bca", corrected for bias and skewness, or "percentile".
     """
 
@@ -59,7 +59,7 @@ class Inference:
 
     @property
     def alpha(self) -> float:
-        """What a corrected p has to be below."""
+        """The bound below which a corrected p is significant."""
         return 1 - self.level
 
 
@@ -69,7 +69,7 @@ class Inference:
 def interval(
     values: Any, sure: Inference = Inference(), statistic: Statistic = np.mean
 ) -> tuple[float, float]:
-    """The bootstrap interval of a statistic of values (E,), examples drawn with replacement.
+    """Bootstrap interval of a statistic of values (E,), examples drawn with replacement.
 
     Percentiles of the statistic of ``draws`` draws; "bca" moves them by the bias z₀ = Φ⁻¹(share of
     draws below the statistic) and the acceleration a of the jackknife: α → Φ(z₀ + (z₀ + z_α) / (1 −
@@ -122,8 +122,8 @@ def _corrected(tails: Numbers, drawn: Numbers, values: Numbers, statistic: Stati
 
 
 def sign_flip(differences: Any, sure: Inference = Inference()) -> Numbers:
-    """p of paired differences (P, E), two-sided: how often flipping their signs at random makes a
-    mean as far from 0.
+    """Two-sided p of paired differences (P, E): how often randomly flipped signs give a mean as far
+    from 0.
 
     The null hypothesis: every difference is as likely as its negative. Differences that average 0
     and are skewed are not: of very skewed ones (exponential, 20 examples) 9 % come out below .05,
@@ -168,8 +168,7 @@ def _sampled(differences: Numbers, sure: Inference) -> Numbers:
 
 
 def holm(p: Any) -> Numbers:
-    """p values (P,) of a family, corrected so that the chance of any false one is what a single
-    one's was.
+    """Holm's correction of p values (P,) for the family-wise error rate.
 
     Sorted, p_(i) becomes the largest (P − j) p_(j) of those up to it, j from 0; NaN is no test and
     stays NaN.
@@ -187,8 +186,8 @@ def holm(p: Any) -> Numbers:
 
 
 def wilson(wins: float, many: int, level: float = 0.95) -> tuple[float, float]:
-    """Wilson's interval of a share of ``many``; ``wins`` may be halves, for ties. (NaN, NaN) of
-    none."""
+    """Wilson's interval of the share ``wins`` / ``many``; wins may be halves, for ties. (NaN, NaN)
+    where many is 0."""
     if many == 0:
         return math.nan, math.nan
     z = NormalDist().inv_cdf((1 + level) / 2)
@@ -203,10 +202,17 @@ def wilson(wins: float, many: int, level: float = 0.95) -> tuple[float, float]:
 
 @dataclass(frozen=True)
 class Summary:
-    """One method by one metric.
+    """Scores of one method by one metric, over examples.
 
     Args:
-        n: examples with a value, ``missing`` without; low, high of the mean.
+        method: its name.
+        metric: its name.
+        n: examples with a value.
+        missing: examples without.
+        mean: of the values.
+        low: end of the mean's interval.
+        high: end of the mean's interval.
+        median: of the values.
         quantiles: .05, .25, .75 and .95.
     """
 
@@ -226,10 +232,18 @@ class Difference:
     """One method against another by one metric, on the n examples that both have values for.
 
     Args:
-        mean: of method − reference, low and high its interval; p, and corrected for the family it
-            was tested in.
-        wins: share of examples on which the method is better, ties counting half, with its
-            interval.
+        method: its name.
+        reference: the other method.
+        metric: its name.
+        n: examples.
+        mean: of method − reference.
+        low: end of the mean's interval.
+        high: end of the mean's interval.
+        p: of the sign-flip test.
+        corrected: p, corrected for the family it was tested in.
+        wins: share of examples on which the method is better, ties counting half.
+        wins_low: end of the share's interval.
+        wins_high: end of the share's interval.
     """
 
     method: str
@@ -248,14 +262,15 @@ class Difference:
 
 @dataclass(frozen=True)
 class Verdict:
-    """What one metric allows to say.
+    """The best method by one metric, and whether its lead is significant.
 
     Args:
+        metric: its name.
         best: the method with the best mean over the examples that all have values for, controls
-            apart; None where nothing has a value.
-        winner: that method, if it is told from every other; else None.
-        tied: methods that are not told from the best.
-        blind: controls that are not.
+            excluded; None where nothing has a value.
+        winner: that method, if it is significantly better than every other; else None.
+        tied: methods that the best is not significantly better than.
+        blind: controls that the best is not significantly better than.
         words: the same in a sentence.
     """
 
@@ -268,7 +283,7 @@ class Verdict:
 
 
 def summaries(scores: Scores, sure: Inference = Inference()) -> list[Summary]:
-    """Every method by every metric."""
+    """Summaries of every method by every metric."""
     rows = []
     for metric in scores.metrics:
         for method, values in zip(scores.methods, scores.of(metric), strict=True):
@@ -302,8 +317,8 @@ def summaries(scores: Scores, sure: Inference = Inference()) -> list[Summary]:
 
 
 def differences(scores: Scores, reference: str, sure: Inference = Inference()) -> list[Difference]:
-    """Every method against the reference by every metric; Holm's correction is over all of these
-    tests."""
+    """Differences of every method from the reference by every metric, with Holm's correction over
+    all of these tests. Raises ``UnknownName`` for another reference."""
     if reference not in scores.methods:
         raise UnknownName("method to compare with", reference, scores.methods)
     pairs = [(method, reference) for method in scores.methods if method != reference]
@@ -323,19 +338,18 @@ def differences(scores: Scores, reference: str, sure: Inference = Inference()) -
 
 
 def verdict(scores: Scores, metric: str, sure: Inference = Inference()) -> Verdict:
-    """Who wins by a metric, if anyone: the method with the best mean, where it is told from every
-    other one and from every control.
+    """The best method by a metric, if its lead over every other method and control is significant.
 
     Each of its M − 1 differences is tested by ``sign_flip`` and p is multiplied by M − 1; the
     interval of the difference has to leave out 0 as well. Whoever is truly best is then, at the
-    level asked for, either the method with the best mean or among those that are not told from it,
-    although which is best is seen from the same scores: a method is crowned wrongly only if it
+    level chosen, either the method with the best mean or among those it is not significantly better
+    than, although the best is chosen by the same scores: a method is crowned wrongly only if it
     beats the truly best one at p < (1 − level)/(M − 1), and there are M − 1 such methods (multiple
     comparisons with the best, Hsu 1996). Holm's steps would be too generous here, because a crown
     needs all tests at once.
 
-    A control that is not told from the best makes the metric one that says nothing here, and nobody
-    wins.
+    Where the best is not significantly better than a control, the metric is uninformative on these
+    examples, and there is no winner.
     """
     values = dict(zip(scores.methods, scores.of(metric), strict=True))
     sign = 1 if scores.is_higher(metric) else -1

@@ -1,5 +1,5 @@
-"""Some examples of a batch, as a batch of their own: their field, and methods and metrics that hold
-something for each example."""
+"""Subsets of a batch as batches of their own: the field, and methods and metrics that hold something
+for each example."""
 
 from __future__ import annotations
 
@@ -27,7 +27,7 @@ class Counts:
         self.values = torch.zeros(batch, dtype=torch.float64)
 
     def add(self, index: Tensor | None, rows: int, *, gradient: bool, times: int = 1) -> None:
-        """So many rows of the examples ``index``; rows of no example are everybody's."""
+        """Count rows of the examples ``index``; rows of no example are shared by all."""
         counted = self.gradients if gradient else self.values
         if index is None:
             counted += times * rows / len(counted)
@@ -36,7 +36,7 @@ class Counts:
 
 
 class Portion(Subset):
-    """The field of some examples of a batch, which counts the rows that each is asked for."""
+    """The field of some examples of a batch, which counts the rows evaluated for each."""
 
     def __init__(self, inner: Field, index: Tensor, counts: Counts | None = None) -> None:
         super().__init__(inner, index)
@@ -55,8 +55,8 @@ class Portion(Subset):
 
 
 def portion(subject: Subject, examples: Sequence[int], counts: Counts | None = None) -> Subject:
-    """Some examples of a subject; its model stays as fit to be asked as it is. Rows that they are
-    asked for are counted in ``counts``."""
+    """A subject of some of the examples, whose evaluated rows are counted in ``counts``; its model
+    stays ready."""
     index = torch.tensor(list(examples), dtype=torch.long, device=subject.x.device)
     x = subject.x[index]
     field = Portion(subject.field, index, counts)
