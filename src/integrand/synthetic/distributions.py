@@ -1,4 +1,4 @@
-"""Distributions of rows (D,), and what is left to chance once some of their features are known.
+"""Distributions of rows (D,), and their conditional distributions given some features.
 
     distribution.given(x, known)      x (B, D) rows, known (S, B, D) or (S, 1, D) which features of
                                       each are known in S coalitions
@@ -27,7 +27,7 @@ from .terms import Slope, Term
 
 
 class Conditional(ABC):
-    """A distribution of which some features are known, for S coalitions of B examples."""
+    """A distribution conditional on known features, for S coalitions of B examples."""
 
     @property
     @abstractmethod
@@ -62,13 +62,13 @@ class Distribution(ABC):
 
     @abstractmethod
     def noise(self, component: int, n: int, seed: int) -> Tensor:
-        """What n rows of one component are made of."""
+        """The noise from which n rows of one component are computed."""
 
     @abstractmethod
     def _given(self, x: Tensor, known: Tensor) -> Conditional: ...
 
     def given(self, x: Tensor, known: Tensor) -> Conditional:
-        """What is left to chance. Errors: rows with another number of features."""
+        """The conditional distribution. Raises ``InputError`` for rows with another number of features."""
         if x.ndim != 2 or x.shape[1] != self.features or known.shape[-1] != self.features:
             raise ShapeError(
                 f"{type(self).__name__} has rows of {self.features} features; got inputs {describe(x.shape)} and known features "
@@ -84,10 +84,11 @@ class Distribution(ABC):
 class _Normal:
     """One component: x_V | x_S ~ N(μ_V + Σ_VS Σ_SS⁻¹ (x_S − μ_S), Σ_VV − Σ_VS Σ_SS⁻¹ Σ_SV).
 
-    gain     (S, B or 1, D, D) Σ_·S Σ_SS⁻¹, zero in columns that are not known
-    mean     (S, B, D) of every feature; x where known
-    sd       (S, B or 1, D); 0 where known
-    density  (S, B) log p(x_S)
+    Args:
+        gain: (S, B or 1, D, D) Σ_·S Σ_SS⁻¹, zero in columns that are not known.
+        mean: (S, B, D) of every feature; x where known.
+        sd: (S, B or 1, D); 0 where known.
+        density: (S, B) log p(x_S).
     """
 
     known: Tensor
@@ -188,8 +189,11 @@ class _Normals(Distribution):
 class MultivariateNormal(_Normals):
     """X ~ N(middle, covariance).
 
-    middle      (D,) the mean
-    covariance  (D, D), positive definite
+    Args:
+        middle: (D,) the mean.
+        covariance: (D, D), positive definite.
+
+    Example:
 
     >>> import torch, integrand as ig
     >>> ig.metrics.xai_bench.Gaussian.equicorrelated(3, rho=0.5).covariance.tolist()
@@ -248,12 +252,13 @@ class Mixture(_Normals):
     """X ~ Σ_k weight_k N(mean_k, covariance_k). Once features are known, each component's weight is
     its posterior one.
 
-    components  Gaussians
-    weights     (K,), equal unless given
-
     The stock code draws all n rows from *one* component picked at random, so its expectations over
     mixtures are wrong however large n is; and it does not run (``np.rand``, ``mask_dict`` without
     ``precompute``).
+
+    Args:
+        components: Gaussians.
+        weights: (K,), equal unless given.
     """
 
     components: tuple[MultivariateNormal, ...]
@@ -302,7 +307,9 @@ class Mixture(_Normals):
 class _GivenCounts(Conditional):
     """x_V | x_S ~ Multinomial(n − Σ x_S, p_V / Σ p_V).
 
-    left    (S, B) trials left;  chance (S, B or 1, D) of each feature that is not known, 0 for those that are
+    Args:
+        left: (S, B) trials left.
+        chance: (S, B or 1, D) of each feature that is not known, 0 for those that are.
     """
 
     x: Tensor
@@ -359,6 +366,8 @@ def _binomial(counts: Tensor, trials: Tensor, chance: Tensor) -> Tensor:
 @part
 class Multinomial(Distribution):
     """Counts of ``trials`` independent draws among D features with ``probabilities`` (D,).
+
+    Example:
 
     >>> import torch, integrand as ig
     >>> ig.metrics.xai_bench.Multinomial(20, (0.2, 0.3, 0.1, 0.1, 0.3)).mean.tolist()

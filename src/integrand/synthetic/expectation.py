@@ -31,7 +31,10 @@ class Expected:
 class Shapley:
     """Conditional Shapley values (B, D), their standard errors (B, D), and E F(X) (B,).
 
-    values  add up to F(x) − base
+    Args:
+        values: (B, D), which add up to F(x) − base.
+        error: (B, D), 0 where values are exact.
+        base: (B,) E F(X).
     """
 
     values: Tensor
@@ -51,13 +54,24 @@ def expected(
 ) -> Expected:
     """E[F(X) | X_S = x_S] for S coalitions of B rows.
 
-    field   an additive one, such as ``Additive``, has closed forms; of any other, the mean over
-            ``draws`` of each component, with its standard error
-    known   (S, D) which features each coalition knows, or (S, B, D) where they differ between
-            examples
-    index   (B,) the examples of the field that the rows belong to; 0 … B−1 unless given
+    Args:
+        field: an additive one, such as ``Additive``, has closed forms; of any other, the mean over
+            ``draws`` of each component, with its standard error.
+        distribution: of X.
+        x: (B, D) rows.
+        known: (S, D) which features each coalition knows, or (S, B, D) where they differ between
+            examples.
+        draws: for each component.
+        seed: of the draws.
+        index: (B,) the examples of the field that the rows belong to; 0 … B−1 unless given.
 
-    Cost: nothing for additive functions; otherwise S · B · draws rows for each component.
+    Returns:
+        ``Expected``: means (S, B) and their standard errors.
+
+    Cost:
+        Nothing for additive functions; otherwise S · B · draws rows for each component.
+
+    Example:
 
     >>> import torch, integrand as ig
     >>> bench = ig.metrics.xai_bench
@@ -96,11 +110,31 @@ def shapley(
         φ_i = Σ_{S ∌ i} |S|! (D − |S| − 1)! / D! · (v(S ∪ i) − v(S)),      v(S) = E[F(X) | X_S = x_S]
 
     Exact for additive functions. For others from ``draws`` rows, the same for all coalitions, with
-    the standard error of φ itself. Cost: nothing for additive functions; otherwise 2^D · B · draws
-    rows for each component. D is 16 at most. Peers: the stock code solves a weighted regression on
-    20,000 draws for every coalition, with weight 1e6 on the empty and the full one and *no
-    intercept*: its values add up to F(x), not to F(x) − E F(X), unless E F(X) is 0 (as that of
-    standardised targets is).
+    the standard error of φ itself.
+
+    Args:
+        field: F.
+        distribution: of X.
+        x: (B, D) rows.
+        draws: for each component.
+        seed: of the draws.
+        index: (B,) the examples of the field that the rows belong to; 0 … B−1 unless given.
+
+    Returns:
+        ``Shapley``: values (B, D), their standard errors, and E F(X).
+
+    Raises:
+        InputError: for more than 16 features.
+
+    Cost:
+        Nothing for additive functions; otherwise 2^D · B · draws rows for each component.
+
+    Peers:
+        The stock code solves a weighted regression on 20,000 draws for every coalition, with weight
+        1e6 on the empty and the full one and *no intercept*: its values add up to F(x), not to F(x)
+        − E F(X), unless E F(X) is 0 (as that of standardised targets is).
+
+    Example:
 
     >>> import torch, integrand as ig
     >>> bench = ig.metrics.xai_bench

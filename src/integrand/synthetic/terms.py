@@ -161,6 +161,8 @@ class CosineSteps(Term):
 class Additive(Field):
     """F(z) = Σ_i g_i(z_i) over the first features of rows (N, D); the others do nothing.
 
+    Example:
+
     >>> import torch, integrand as ig
     >>> ig.metrics.xai_bench.Additive.linear([4.0, 3.0]).value(torch.ones(1, 5)).item()
     7.0

@@ -1,5 +1,5 @@
-"""How checks ask and tell: the surroundings of a call, and errors that say what was promised and
-what came."""
+"""Shared by all checks: the context in which parts are called, and assertions that say what was
+promised and what was returned."""
 
 from __future__ import annotations
 
@@ -22,20 +22,20 @@ CLOSE = 1e-9
 
 @contextmanager
 def as_called(field: Field) -> Iterator[None]:
-    """The surroundings in which a method calls its parts."""
+    """The context in which a method calls its parts."""
     with field.ready(), gradients(False):
         yield
 
 
 @contextmanager
 def untouched(who: str, what: str, *tensors: Tensor) -> Iterator[None]:
-    """What is called inside changes neither the tensors it was ``given`` nor the global generators
-    of torch, NumPy and Python.
+    """Assert that the block changes neither ``tensors`` nor the global generators of torch, NumPy and
+    Python.
 
     Args:
-        who: what is called, as the first words of a sentence: "The path".
-        what: the tensors that it was given: "the tensors it was given".
-        given: those tensors.
+        who: what is called in the block, as the first words of a sentence: "The path".
+        what: the tensors in words: "the inputs".
+        *tensors: those that must not change.
     """
     before = [tensor.clone() for tensor in tensors]
     states = _generators()
@@ -87,8 +87,7 @@ def close(actual: Any, expected: Tensor, message: str, tolerance: float = CLOSE)
 
 
 def same(actual: Any, expected: Tensor, message: str, tolerance: float = CLOSE) -> None:
-    """Like ``close``, for numbers some of which there are none (NaN): both have none in the same
-    places."""
+    """Like ``close``, for tensors with NaN, which must be in the same places in both."""
     if isinstance(actual, Tensor) and actual.shape == expected.shape:
         differ = actual.isnan() != expected.isnan()
         say(not bool(differ.any()), f"{message}: one has a number where the other has NaN.")

@@ -1,4 +1,4 @@
-"""What every baseline promises."""
+"""Check of baselines."""
 
 from __future__ import annotations
 
@@ -62,7 +62,7 @@ def _check_references(baseline: Baseline, x: Tensor, references: Tensor) -> None
 
 
 def _check_each(baseline: Baseline, field: Field, x: Tensor, references: Tensor) -> None:
-    """Every example alone."""
+    """Every example alone has the references that it has in its batch."""
     for example in range(len(x)):
         single = slice(example, example + 1)
         alone = baseline(x[single], field.at(torch.tensor([example], device=x.device)))

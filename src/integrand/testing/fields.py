@@ -1,4 +1,4 @@
-"""What every field promises."""
+"""Check of fields."""
 
 from __future__ import annotations
 
@@ -63,7 +63,7 @@ def _loose(x: Tensor) -> float:
 
 
 def _check_evaluation(evaluation: Evaluation, x: Tensor) -> None:
-    """What an answer with gradients looks like."""
+    """Shapes, types and finite numbers of an evaluation with gradients."""
     check_numbers(evaluation.value, (len(x),), x, f"Values of {len(x)} rows", "(N,)")
     say(
         evaluation.gradient.shape == x.shape,
@@ -139,7 +139,7 @@ def _check_slopes(field: Field, x: Tensor, index: Tensor, tolerance: float) -> N
 
 
 def _step(x: Tensor) -> float:
-    """Of finite differences."""
+    """The step of finite differences."""
     return 1e-5 if x.dtype == torch.float64 else 1e-2
 
 

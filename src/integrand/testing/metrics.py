@@ -1,4 +1,4 @@
-"""What every metric promises."""
+"""Check of metrics."""
 
 from __future__ import annotations
 
@@ -51,10 +51,12 @@ def check_metric(
     * ``scale_invariant``, if you say so: maps times a positive number are worth the same.
 
     Args:
-        metric: a metric, its class, or its name. model, x, target: whose maps are judged: a module,
-        inputs (B, \\*s) and a class for each (B,). By default a small network
-            of six features and three classes.
-        methods: what explains them, by name; by default Integrated Gradients from two baselines.
+        metric: a metric, its class, or its name.
+        model: a module; by default a small network of six features and three classes.
+        x: inputs (B, \\*s) of the model.
+        target: (B,) a class for each.
+        methods: those whose maps are scored, by name; by default Integrated Gradients from two
+            baselines.
         masks: where the evidence is, for metrics of localisation; by default every other feature.
         normalisation: what numbers the model takes for which colours, for metrics of pictures.
         tolerance: how far apart numbers may be that should be equal.
@@ -137,8 +139,8 @@ class _Case:
         *,
         scale: float = 1.0,
     ) -> Tensor:
-        """What a metric measures of some examples and maps, by a model that has not been asked
-        yet."""
+        """What a metric measures of some examples and maps, with nothing remembered of the
+        model."""
         rows = list(range(len(self.x))) if examples is None else examples
         names = list(self.attributions) if maps is None else maps
         x, masks = self.x[rows], self.masks[rows]

@@ -1,4 +1,4 @@
-"""What every path promises."""
+"""Check of paths."""
 
 from __future__ import annotations
 
@@ -100,7 +100,7 @@ def _check_chain(pieces: list[_Piece]) -> None:
 
 
 def _check_ends(pieces: list[_Piece], references: Tensor, x: Tensor, *, own_start: bool) -> None:
-    """From the reference to the input, and no other way than that."""
+    """From the reference to the input."""
     begin, end = pieces[0][2], pieces[-1][3]
     _check_arrival(end, x.expand_as(references), references)
     if not own_start:
@@ -134,7 +134,7 @@ def _check_arrival(end: Tensor, x: Tensor, references: Tensor) -> None:
 
 def _missed(point: Tensor, goal: Tensor, start: Tensor) -> tuple[float, bool]:
     """How far a point is from its goal, and whether that is rounding: tiny beside the way from the
-    ``other`` end."""
+    ``start``."""
     missed = apart(point, goal)
     return missed, missed <= _ROUNDS * max(apart(goal, start), float(goal.abs().max()))
 
@@ -142,7 +142,7 @@ def _missed(point: Tensor, goal: Tensor, start: Tensor) -> tuple[float, bool]:
 def _check_repeats(
     path: Path, field: Field, references: Tensor, x: Tensor, pieces: list[_Piece]
 ) -> None:
-    """The same again, and for each example alone."""
+    """The same path for a second call, and for each example alone."""
     with as_called(field):
         again = _in_order(path(field, references, x))
     close(again[0][2], pieces[0][2], "A second call of the path begins elsewhere")
@@ -167,7 +167,7 @@ def _check_repeats(
 
 
 def _check_references(path: Any, field: Field, references: Tensor, x: Tensor) -> None:
-    """Each reference alone, told its number if the path asks for it."""
+    """Each reference alone, with its number where the path needs it."""
     placed = getattr(path, "placed", None)
     number = torch.arange(len(references), device=x.device)[:, None].expand(references.shape[:2])
     advice = (
@@ -202,7 +202,7 @@ def _check_same_way(alone: list[_Piece], among: list[_Piece], count: str, messag
 
 
 def _check_claims(path: Any, pieces: list[_Piece], tally: CallCount, rows: int) -> None:
-    """What the path says of its cost, counted."""
+    """The cost that the path claims, against what was counted."""
     segments = getattr(path, "segments", None)
     if isinstance(segments, int):
         say(

@@ -1,4 +1,4 @@
-"""What every rule promises."""
+"""Check of rules."""
 
 from __future__ import annotations
 
@@ -146,7 +146,7 @@ def _check_shape(integrated: Integrated, segment: Segment) -> None:
 
 
 def _check_ends(integrated: Integrated, field: Field, segment: Segment) -> None:
-    """F where the rule says that it came by it."""
+    """F at the ends, where the rule says that it knows it."""
     for name, value, points in (
         ("begin", integrated.begin, segment.start),
         ("end", integrated.end, segment.end),

@@ -1,4 +1,4 @@
-"""What every target promises."""
+"""Check of targets."""
 
 from __future__ import annotations
 
@@ -33,9 +33,10 @@ def check_target(
     * The outputs are not changed, and no global generator is drawn from.
 
     Args:
-        target: the target, or whatever ``target=`` takes. outputs: of a model (B, …) in float64,
-        one row for each example; by default three examples of five classes. A target that
-            looks at a layer (``site``) or at another kind of output gets its own.
+        target: the target, or whatever ``target=`` takes.
+        outputs: of a model (B, …) in float64, one row for each example; by default three examples
+            of five classes. Give a target of a layer (``site``) or of another kind of output its
+            own.
         differentiable: whether the target has a slope.
     """
     target = as_target(target)

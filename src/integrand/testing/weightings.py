@@ -1,4 +1,4 @@
-"""What every weighting promises."""
+"""Check of weightings."""
 
 from __future__ import annotations
 
