@@ -138,7 +138,10 @@ def data_uri(picture: Pixels | Numbers, side: int | None = None, *, sharp: bool 
     """A picture (H, W, 3) as a PNG inside an address; larger ones are reduced to ``side`` pixels.
 
     Reducing averages, which makes noise look fainter than it is: ``sharp`` leaves out pixels
-    instead. Errors: ``MissingExtra``.
+    instead.
+
+    Raises:
+        MissingExtra: without pillow.
     """
     image = as_image(picture)
     if side is not None and max(image.size) > side:

@@ -43,8 +43,10 @@ def plot_curves(
 ) -> Figure:
     """Mean curves and the standard error of the mean, of one metric or of all that keep curves.
 
-    Errors: ``MissingExtra`` without matplotlib; ``InputError`` where no curves were kept;
-    ``UnknownName``.
+    Raises:
+        MissingExtra: without matplotlib.
+        InputError: where no curves were kept.
+        UnknownName: for another metric.
     """
     available = curved(comparison)
     if metric is not None:
@@ -147,7 +149,7 @@ class Judged:
 
 
 def judged(comparison: Comparison, metric: str) -> Judged:
-    """The record of a metric, methods in order of their means."""
+    """The record of a metric for the page: its verdict and its methods in order of their means."""
     rows = {row["method"]: row for row in comparison.table() if row["metric"] == metric}
     sign = -1 if comparison.scores.is_higher(metric) else 1
     order = sorted(
@@ -225,7 +227,7 @@ class Matrix:
 
 
 def matrices(comparison: Comparison) -> list[Matrix]:
-    """The two of an agreement."""
+    """Both matrices of an agreement."""
     agreed = comparison.agreement
     if agreed is None:
         return []
@@ -247,7 +249,7 @@ def _matrix(title: str, names: tuple[str, ...], values: Any) -> Matrix:
 
 @dataclass(frozen=True)
 class Moved:
-    """What other baselines do to a method: how alike maps stay, and its mean score from each."""
+    """The sensitivity of a method to its baseline: how alike maps stay, and its mean score from each."""
 
     name: str
     alike: str
@@ -255,7 +257,7 @@ class Moved:
 
 
 def moved(comparison: Comparison) -> list[Moved]:
-    """The record of a sensitivity."""
+    """Records of the sensitivity to the baseline, by method."""
     sensitivity = comparison.sensitivity
     if sensitivity is None:
         return []
@@ -306,8 +308,11 @@ def shown(comparison: Comparison) -> tuple[str, list[Shown], bool]:
 
 
 def page(comparison: Comparison, *, title: str = "Which method for this model?") -> str:
-    """A comparison as one self-contained HTML file. Errors: ``MissingExtra`` without jinja2,
-    matplotlib or pillow."""
+    """A comparison as one self-contained HTML file.
+
+    Raises:
+        MissingExtra: without jinja2, matplotlib or pillow.
+    """
     charts = _charts()
     scores = comparison.scores
     picture, maps, small = shown(comparison)
@@ -342,7 +347,7 @@ def page(comparison: Comparison, *, title: str = "Which method for this model?")
 
 
 def _equal_budget(comparison: Comparison) -> bool:
-    """Whether gradients tell methods apart too little to be an axis."""
+    """Whether gradients differ too little between methods to be an axis."""
     spent = [
         numbers[0]
         for name, numbers in comparison.cost().items()

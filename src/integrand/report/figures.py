@@ -50,26 +50,29 @@ def plot(
 ) -> Figure:
     """Draw an attribution: images beside their maps, features and tokens as bars.
 
-    kind        "overlay": the signed map over the photograph in grey;  "signed": the map alone, orange raises F and blue lowers
-                it;  "heat": its magnitude;  "bars" for (B, N) and (B, T, D);  "auto": overlays for images, else bars
-    examples    which of them; the first 8 unless said
-    channels    "sum", the signed sum over channels, or the number of one
-    scale       the end of the colour scale (or of the bars' axis), which is symmetric about 0 and
-                shared by all examples
-    percentile  where the colour scale ends without ``scale``: at this percentile of |map| over all
-                examples drawn
-    cell        show sums over squares of this many pixels, which are easier to read than single
-                ones
-    names       of features or tokens, or a list of them for every example (of tokens, which
-                differ); a mapping by input where there are several
-    top         how many features to name; one bar adds up the others
-    titles      what to call each example drawn, with its target, in place of "example i · target":
-                one text, or one for each of them
-    path        also write the figure to this file
+    Args:
+        kind: "overlay": the signed map over the photograph in grey; "signed": the map alone, orange
+            raises F and blue lowers it; "heat": its magnitude; "bars" for (B, N) and (B, T, D);
+            "auto": overlays for images, else bars.
+        examples: which of them; the first 8 unless said.
+        channels: "sum", the signed sum over channels, or the number of one.
+        scale: the end of the colour scale (or of the bars' axis), which is symmetric about 0 and
+            shared by all examples.
+        percentile: where the colour scale ends without ``scale``: at this percentile of |map| over
+            all examples drawn.
+        cell: show sums over squares of this many pixels, which are easier to read than single ones.
+        names: of features or tokens, or a list of them for every example (of tokens, which differ);
+            a mapping by input where there are several.
+        top: how many features to name; one bar adds up the others.
+        titles: what to call each example drawn, with its target, in place of "example i · target":
+            one text, or one for each of them.
+        path: also write the figure to this file.
 
-    Errors: ``MissingExtra`` without matplotlib; ``UnknownName`` for another kind; ``InputError``
-    for examples, channels, scales or names that do not fit; ``ShapeError`` for examples of more
-    than three axes.
+    Raises:
+        MissingExtra: without matplotlib.
+        UnknownName: for another kind.
+        InputError: for examples, channels, scales or names that do not fit.
+        ShapeError: for examples of more than three axes.
     """
     optional("matplotlib", extra="plot", needs="plot()")
     if kind not in KINDS:

@@ -38,15 +38,16 @@ SMALL = 96  # pictures with a shorter side than this are shown pixel by pixel
 class Case:
     """One photograph explained.
 
-    predictions  what the model says of it: (class, probability), likeliest first
-    target       the scalar explained, in words
-    results      by method name, each the attribution of this one image, or of a layer whose maps
-                 have places
-    remarks      by method name, what a reader of the map has to know of how it came about
-    left_out     by method name, why there is no map
-    picture      (H, W, 3) in [0, 1], the image as a person sees it; left out, it is read off the
-                 first result
-    brief        methods were set up to take little, and not as their papers do
+    Args:
+        predictions: of the model: (class, probability), likeliest first.
+        target: the scalar explained, in words.
+        results: by method name, each the attribution of this one image, or of a layer whose maps
+            have places.
+        remarks: by method name, what a reader of the map has to know of how it was computed.
+        left_out: by method name, why there is no map.
+        picture: (H, W, 3) in [0, 1], the image as a person sees it; left out, it is read off the
+            first result.
+        brief: methods were set up to take little, and not as their papers do.
     """
 
     name: str
@@ -96,8 +97,10 @@ def page(
     """Cases as one self-contained HTML file, which leads to the other ``leaves`` where it is one of
     several.
 
-    Errors: ``MissingExtra`` without jinja2 or pillow; ``InputError`` or ``ShapeError`` for results
-    that are not of one image.
+    Raises:
+        MissingExtra: without jinja2 or pillow.
+        InputError: for results that are not of one image, and for cases without results.
+        ShapeError: for maps that do not fit the image.
     """
     text: str = (
         environment()

@@ -33,8 +33,11 @@ _INK, _MUTED, _ALARM = "#24272b", "#70757d", "#b0003a"
 
 
 def sheet(case: Case, path: str | Path | None = None, *, same_scale: bool = False) -> Figure:
-    """All maps of a case as a figure, also written to ``path``. Errors: ``MissingExtra`` without
-    matplotlib."""
+    """All maps of a case as a figure, also written to ``path``.
+
+    Raises:
+        MissingExtra: without matplotlib.
+    """
     optional("matplotlib", extra="plot", needs="sheet()")
     from matplotlib.backends.backend_agg import FigureCanvasAgg
     from matplotlib.figure import Figure

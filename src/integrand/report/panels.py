@@ -1,4 +1,4 @@
-"""What ``plot`` is made of: a panel draws one input of every example, and explains its scale once.
+"""Panels of ``plot``: each draws one input of every example, and its scale once.
 
 Images are a photograph, a map, and a colour bar; bars are features by size or tokens in order, and
 of many tokens that have names the text itself, coloured. The only file that imports matplotlib.

@@ -1,5 +1,4 @@
-"""What a suite came to, as a page: claims with their verdicts, then every run with a link to its
-own page."""
+"""Page of suite results: claims with their verdicts, then every run with a link to its own page."""
 
 from __future__ import annotations
 
@@ -30,7 +29,7 @@ class ClaimRow:
 
 @dataclass(frozen=True)
 class Claimed:
-    """What a source says, with the rows that were held against it; ``size`` lies on the scale too,
+    """A claim of a source, with the results that it was checked against; ``size`` lies on the scale too,
     from ``low`` to ``high``."""
 
     text: str
@@ -45,7 +44,8 @@ def page(told: Mapping[str, Any], pages: Mapping[str, str]) -> str:
     """Results in plain data (``bench.telling.as_json``) as one HTML file; ``pages`` are where the
     runs have theirs.
 
-    Errors: ``MissingExtra`` without jinja2.
+    Raises:
+        MissingExtra: without jinja2.
     """
     template = environment().get_template("suite.html.j2")
     text: str = template.render(told=told, claims=claims(told["claims"]), pages=pages)
@@ -62,7 +62,7 @@ def claims(results: Sequence[Mapping[str, Any]]) -> list[Claimed]:
 def grouped(
     results: Sequence[Mapping[str, Any]],
 ) -> dict[tuple[str, str, float | None], list[Mapping[str, Any]]]:
-    """What was held against each claim, by its text, source and size."""
+    """Results by claim: its text, source and size."""
     groups: dict[tuple[str, str, float | None], list[Mapping[str, Any]]] = {}
     for result in results:
         groups.setdefault((result["text"], result["source"], result["size"]), []).append(result)

@@ -1,4 +1,4 @@
-"""What a page shows, as plain records: texts, numbers, and pictures that are already addresses.
+"""Records that a page shows: texts, numbers, and pictures as data URIs.
 
 Everything is taken from attributions of one image each; the template only lays it out. Maps have a
 scale of their own each, since methods differ in the size of what they hand out, and every record
@@ -195,7 +195,7 @@ def _published(name: str) -> tuple[str, str | None]:
 
 
 def summary(name: str, title: str, attribution: Attribution) -> SummaryRow:
-    """What the map should explain, what it does, and what that took."""
+    """The summary row of a map: the change of F, the residual, and the cost."""
     change = float((attribution.weights * attribution.change).sum(0)[0])
     residual = float(attribution.residual[0])
     cost = attribution.cost
@@ -294,7 +294,7 @@ def reference(attribution: Attribution, r: int) -> Reference:
 
 
 def name_of(attribution: Attribution, r: int) -> str:
-    """What the r-th reference is called."""
+    """The name of the r-th reference."""
     return attribution.names[r] if r < len(attribution.names) else f"reference {r + 1}"
 
 
