@@ -43,7 +43,8 @@ class MapAgreement:
     top: float = TOP
 
     def merge(self, other: MapAgreement) -> MapAgreement:
-        """Concatenate both along examples. Raises ``InputError`` for other methods or another ``top``."""
+        """Concatenate both along examples. Raises ``InputError`` for other methods or
+        another ``top``."""
         if self.methods != other.methods or self.top != other.top:
             raise InputError(
                 "Agreements of other methods, or of other shares of features, do not merge."

@@ -41,8 +41,8 @@ class Scores:
         metrics: (Q,) names, each only once.
         examples: (E,) names, each only once.
         higher: (Q) whether higher is better.
-        gradients: (M, E) rows evaluated with a gradient for each map. Rows that serve a whole batch,
-            such as references that all its examples share, count in equal parts.
+        gradients: (M, E) rows evaluated with a gradient for each map. Rows that serve a whole
+            batch, such as references that all its examples share, count in equal parts.
         rows: (M, E) rows evaluated without a gradient.
         seconds: (M, E) wall clock, of a batch in proportion to its rows.
         gap: (M, E) what the map misses of the change of F, relative to it, NaN where its method

@@ -1,5 +1,5 @@
-"""Subsets of a batch as batches of their own: the field, and methods and metrics that hold something
-for each example."""
+"""Subsets of a batch as batches of their own: the field, and methods and metrics that hold
+something for each example."""
 
 from __future__ import annotations
 

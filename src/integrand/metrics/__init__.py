@@ -1,11 +1,17 @@
 """Metrics of explanations.
 
-base             the base class, registry and functional forms         task            what metrics are computed on: a field, inputs, masks
-maps             the maps of one or several methods                    running         a metric over a data set, batch by batch
-map_properties   sparseness, complexity, completeness                  localisation    maps against masks
-similarity       maps against maps                                     retraining      models trained without the top features
-perturbation/    replacing features                                    robustness/     changing inputs, parameters and classes
-axioms/          the axioms as checks                                  conditional     XAI-Bench's metrics, by known expectations
+base            the base class, registry and functional forms
+task            what metrics are computed on: a field, inputs, masks
+maps            the maps of one or several methods
+running         a metric over a data set, batch by batch
+map_properties  sparseness, complexity, completeness
+localisation    maps against masks
+similarity      maps against maps
+retraining      models trained without the top features
+conditional     XAI-Bench's metrics, by known expectations
+perturbation/   replacing features
+robustness/     changing inputs, parameters and classes
+axioms/         the axioms as checks
 """
 
 from ..core.renamed import renamed as _renamed

@@ -249,7 +249,8 @@ def _matrix(title: str, names: tuple[str, ...], values: Any) -> Matrix:
 
 @dataclass(frozen=True)
 class Moved:
-    """The sensitivity of a method to its baseline: how alike maps stay, and its mean score from each."""
+    """The sensitivity of a method to its baseline: how alike maps stay, and its mean score from
+    each."""
 
     name: str
     alike: str

@@ -29,8 +29,8 @@ class ClaimRow:
 
 @dataclass(frozen=True)
 class Claimed:
-    """A claim of a source, with the results that it was checked against; ``size`` lies on the scale too,
-    from ``low`` to ``high``."""
+    """A claim of a source, with the results that it was checked against; ``size`` lies on the scale
+    too, from ``low`` to ``high``."""
 
     text: str
     source: str

@@ -68,7 +68,8 @@ class Distribution(ABC):
     def _given(self, x: Tensor, known: Tensor) -> Conditional: ...
 
     def given(self, x: Tensor, known: Tensor) -> Conditional:
-        """The conditional distribution. Raises ``InputError`` for rows with another number of features."""
+        """The conditional distribution. Raises ``InputError`` for rows with another number of
+        features."""
         if x.ndim != 2 or x.shape[1] != self.features or known.shape[-1] != self.features:
             raise ShapeError(
                 f"{type(self).__name__} has rows of {self.features} features; got inputs {describe(x.shape)} and known features "

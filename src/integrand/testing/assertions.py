@@ -29,8 +29,8 @@ def as_called(field: Field) -> Iterator[None]:
 
 @contextmanager
 def untouched(who: str, what: str, *tensors: Tensor) -> Iterator[None]:
-    """Assert that the block changes neither ``tensors`` nor the global generators of torch, NumPy and
-    Python.
+    """Assert that the block changes neither ``tensors`` nor the global generators of torch, NumPy
+    and Python.
 
     Args:
         who: what is called in the block, as the first words of a sentence: "The path".

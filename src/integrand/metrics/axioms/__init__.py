@@ -1,5 +1,5 @@
-"""The axioms of attribution as checks: which of them a method satisfies, and by how much it violates
-the others.
+"""The axioms of attribution as checks: which of them a method satisfies, and by how much it
+violates the others.
 
 probes.py     functions on which methods that violate an axiom show it
 checks.py     the axioms, each a function (adapter) -> size of the violation

@@ -1,8 +1,9 @@
 """The axioms as checks: each takes an ``ExplainerAdapter`` and returns the size of the violation,
 relative to the size of the maps; 0 where the axiom holds.
 
-Statements are in the docstrings' first paragraphs and are what reports print. Sources: Sundararajan,
-Taly, Yan 2017 (completeness, dummy, linearity, implementation invariance, symmetry); Lundstrom,
+Statements are in the docstrings' first paragraphs and are what reports print. Sources:
+Sundararajan, Taly, Yan 2017 (completeness, dummy, linearity, implementation invariance, symmetry);
+Lundstrom,
 Huang, Razaviyayn 2022 (non-decreasing positivity); Lundstrom and Razaviyayn 2025 (affine scale
 invariance, proportionality, symmetric monotonicity, the monomial rule); Lerma and Lucas 2021 (paths
 and symmetry).

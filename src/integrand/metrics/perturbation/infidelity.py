@@ -241,8 +241,8 @@ class Infidelity(Metric):
         examples: slice,
         predicted: Tensor,
     ) -> Tensor:
-        """Some examples (n, \\*s) as a draw leaves them; the change that maps predict is written to ``predicted``
-        (M, n)."""
+        """Some examples (n, \\*s) as a draw leaves them; the change that maps predict is written
+        to ``predicted`` (M, n)."""
         perturb = PERTURB[self.perturb] if isinstance(self.perturb, str) else self.perturb
         rows, filled = x[examples], blank[examples]
         became = perturb(rows, filled, generator(self.seed, draw))

@@ -1,5 +1,5 @@
-"""Prediction gaps: the change of the score when important features are perturbed (PGI), and when all
-others are (PGU)."""
+"""Prediction gaps: the change of the score when important features are perturbed (PGI), and when
+all others are (PGU)."""
 
 from __future__ import annotations
 

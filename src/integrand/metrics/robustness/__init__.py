@@ -1,8 +1,10 @@
 """Robustness and sanity checks: how maps change when inputs, parameters or classes do.
 
-max_sensitivity.py  small changes of the input              reset_weights.py  layers made random, and restored
-mprt.py             MPRT, smooth MPRT, efficient MPRT       similarity.py     how alike two maps are
+max_sensitivity.py  small changes of the input
+mprt.py             MPRT, smooth MPRT, efficient MPRT
 random_logit.py     the random logit test
+reset_weights.py    layers made random, and restored
+similarity.py       how alike two maps are
 """
 
 from .mprt import MPRT as MPRT
