@@ -86,31 +86,27 @@ def _narrowed(name: str, old: Any, index: Tensor, examples: Sequence[int], x: Te
     if name in ("baseline", "fill"):
         return _references(old, index, x)
     if name == "score" and isinstance(old, Target):
-        narrowed_target = old.at(index)
-        return (
-            old if narrowed_target == old else narrowed_target
-        )  # what is the same for all stays one object, which metrics share
-    if name == "other" and isinstance(old, Tensor) and old.ndim == 1 and len(old) == len(x):
-        return old[index.to(old.device)]
-    if name == "features" and isinstance(old, Tensor) and old.ndim == 3 and len(old) == len(x):
+        target = old.at(index)
+        # What is the same for all examples stays one object, which metrics share.
+        return old if target == old else target
+    if name in _AXES and isinstance(old, Tensor) and old.ndim == _AXES[name] and len(old) == len(x):
         return old[index.to(old.device)]
     return narrowed(old, examples, x) if name in ("method", "weighting", "of") else old
 
 
+_AXES = {"other": 1, "features": 3}
+"""Axes of tensors that hold an entry for each example: classes (B,), label maps (B, H, W)."""
+
+
 def _references(old: Any, index: Tensor, x: Tensor) -> Any:
-    """References of each example's own, those of some examples; anything else as it is."""
+    """The references of some examples, where each example has its own; anything else as it is."""
+    if isinstance(old, Tensor):
+        return _narrowed_tensor(old, index, x)
     if isinstance(old, Union):
         parts = tuple(_references(part, index, x) for part in old.parts)
         return old if all(a is b for a, b in zip(parts, old.parts, strict=True)) else Union(parts)
     if isinstance(old, PerInput):
-        baselines = old.baselines
-        entries = baselines if isinstance(baselines, tuple) else tuple(baselines.values())
-        narrowed_entries = tuple(_references(entry, index, x) for entry in entries)
-        return PerInput(
-            narrowed_entries
-            if isinstance(baselines, tuple)
-            else dict(zip(baselines, narrowed_entries, strict=True))
-        )
+        return _narrowed_inputs(old, index, x)
     if isinstance(old, Own):
         return Own(old.references[:, index.to(old.references.device)])
     if isinstance(old, Given) and old.references.shape[1:] == x.shape:
@@ -120,8 +116,21 @@ def _references(old: Any, index: Tensor, x: Tensor) -> Any:
     if isinstance(old, Plain):
         content = _references(old.content, index, x)
         return old if content is old.content else dataclasses.replace(old, content=content)
-    if isinstance(old, Tensor) and old.shape == x.shape:
-        return old[index.to(old.device)]
-    if isinstance(old, Tensor) and old.shape[1:] == x.shape:
-        return old[:, index.to(old.device)]
     return old
+
+
+def _narrowed_tensor(tensor: Tensor, index: Tensor, x: Tensor) -> Tensor:
+    """A tensor like x (B, \\*s), or several (R, B, \\*s), for some examples; others as they are."""
+    if tensor.shape == x.shape:
+        return tensor[index.to(tensor.device)]
+    if tensor.shape[1:] == x.shape:
+        return tensor[:, index.to(tensor.device)]
+    return tensor
+
+
+def _narrowed_inputs(baseline: PerInput, index: Tensor, x: Tensor) -> PerInput:
+    """A baseline for each of several inputs, for some examples."""
+    entries = baseline.baselines
+    if isinstance(entries, tuple):
+        return PerInput(tuple(_references(entry, index, x) for entry in entries))
+    return PerInput({name: _references(entry, index, x) for name, entry in entries.items()})

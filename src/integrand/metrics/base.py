@@ -15,7 +15,7 @@ from __future__ import annotations
 
 import dataclasses
 from abc import ABC, abstractmethod
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from typing import Any, ClassVar, TypeVar
 
@@ -27,7 +27,7 @@ from ..fields import Field
 from ..integration.attribution import Attribution
 from ..methods import about as about_method
 from ..model.layout import Layout
-from .maps import Maps
+from .maps import Explainer, Maps, MapsLike
 from .task import Subject
 
 
@@ -104,13 +104,13 @@ _TASK_OPTIONS = ("extra", "normalisation", "batch_size", "optimize", "masks")
 
 
 def judge(
-    model: Any,
+    model: Callable[..., Any] | Field,
     inputs: Any,
-    attribution: Any,
+    attribution: MapsLike,
     by: Metric,
     *,
     target: Any = None,
-    method: Any = None,
+    method: str | Explainer | Sequence[str | Explainer] | None = None,
     **options: Any,
 ) -> Tensor:
     """Score attributions by any metric.
@@ -145,13 +145,13 @@ def judge(
         return _arranged(by(subject, maps), attribution)
 
 
-def _arranged(values: Tensor, attribution: Any) -> Tensor:
+def _arranged(values: Tensor, attribution: MapsLike) -> Tensor:
     """(M, B) for several maps, (B,) for one."""
     return values if isinstance(attribution, list | dict) else values[0]
 
 
-def _methods(methods: Any) -> tuple[Any, ...]:
-    several = methods if isinstance(methods, list | tuple) else [methods]
+def _methods(methods: str | Explainer | Sequence[str | Explainer]) -> tuple[Explainer, ...]:
+    several: Sequence[Any] = methods if isinstance(methods, list | tuple) else [methods]
     return tuple(
         about_method(method).build() if isinstance(method, str) else method for method in several
     )
@@ -162,7 +162,12 @@ def door(cls: type[Metric]) -> Callable[..., Tensor]:
     options = [spec.name for spec in dataclasses.fields(cls) if spec.init]  # type: ignore[arg-type]  # every metric is a part
 
     def call(
-        model: Any, inputs: Any, attribution: Any, *, target: Any = None, **arguments: Any
+        model: Callable[..., Any] | Field,
+        inputs: Any,
+        attribution: MapsLike,
+        *,
+        target: Any = None,
+        **arguments: Any,
     ) -> Tensor:
         metric_options = {name: arguments.pop(name) for name in tuple(arguments) if name in options}
         for name in arguments:
@@ -179,7 +184,7 @@ def door_of_maps(cls: type[Metric]) -> Callable[..., Tensor]:
     """The functional form of a metric that looks at maps alone: ``sparseness(attribution,
     **options)``."""
 
-    def call(attribution: Any, **options: Any) -> Tensor:
+    def call(attribution: MapsLike, **options: Any) -> Tensor:
         by = cls(**options)
         with unasked(attribution) as (subject, maps):
             return _arranged(by(subject, maps), attribution)
@@ -191,7 +196,7 @@ def door_of_evidence(cls: type[Metric]) -> Callable[..., Tensor]:
     """The functional form of a metric of maps and masks: ``pointing_game(attribution, masks,
     **options)``."""
 
-    def call(attribution: Any, masks: Tensor, **options: Any) -> Tensor:
+    def call(attribution: MapsLike, masks: Tensor, **options: Any) -> Tensor:
         by = cls(**options)
         with unasked(attribution, masks) as (subject, maps):
             return _arranged(by(subject, maps), attribution)
@@ -200,7 +205,7 @@ def door_of_evidence(cls: type[Metric]) -> Callable[..., Tensor]:
 
 
 @contextmanager
-def unasked(attribution: Any, masks: Tensor | None = None) -> Iterator[tuple[Subject, Maps]]:
+def unasked(attribution: MapsLike, masks: Tensor | None = None) -> Iterator[tuple[Subject, Maps]]:
     """Maps with a subject that has no model; its inputs are those of an attribution, or else the
     map itself."""
     first = attribution

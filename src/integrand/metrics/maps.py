@@ -18,6 +18,12 @@ from ..model.layout import Layout
 Explainer = Callable[..., Attribution]
 """(field, x) -> Attribution, as every method is."""
 
+MapLike = Attribution | Tensor | tuple[Tensor, ...] | Mapping[str, Tensor]
+"""One method's map: an attribution, or a tensor (B, \\*s); of several inputs a tuple or dict."""
+
+MapsLike = MapLike | Sequence[MapLike] | Mapping[str, MapLike]
+"""The maps of one or several methods."""
+
 
 @dataclass(frozen=True, eq=False)
 class Maps:
@@ -37,7 +43,7 @@ class Maps:
 
     @classmethod
     def of(
-        cls, maps: Any, x: Tensor, layout: Layout, methods: Sequence[Explainer | None] = ()
+        cls, maps: MapsLike, x: Tensor, layout: Layout, methods: Sequence[Explainer | None] = ()
     ) -> Maps:
         """Convert an attribution, a tensor, or a list or dict of these.
 
@@ -112,11 +118,11 @@ def explained(method: Callable[..., Any], field: Field, x: Tensor) -> Tensor:
     return values.detach().to(x)
 
 
-def _entries(maps: Any, layout: Layout) -> dict[str, Any]:
+def _entries(maps: MapsLike, layout: Layout) -> dict[str, Any]:
     if isinstance(maps, Mapping) and not (
         layout.names is not None and set(maps) == set(layout.names)
     ):
-        entries = {str(name): entry for name, entry in maps.items()}
+        entries: dict[str, Any] = {str(name): entry for name, entry in maps.items()}
     elif isinstance(maps, list):
         entries = {f"map {i + 1}": entry for i, entry in enumerate(maps)}
     else:

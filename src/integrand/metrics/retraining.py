@@ -26,6 +26,7 @@ from ..methods import BASELINES
 from ..model.layout import Layout
 from .maps import Maps
 from .perturbation.removal import Ranking
+from .task import Fill
 
 Predict = Callable[[Tensor], Tensor]
 """inputs (N, \\*s) -> outputs (N, C), classes (N,), or whatever ``score`` understands."""
@@ -100,7 +101,7 @@ def roar(
     keep: bool = False,
     cutoffs: Sequence[float] = CUTOFFS,
     seeds: int = 5,
-    fill: Any = "mean",
+    fill: Fill = "mean",
     features: Features = "auto",
     score: Callable[[Tensor, Tensor], float] | None = None,
     control: bool = True,
@@ -188,7 +189,7 @@ def diff_roar(
     *,
     cutoffs: Sequence[float] = CUTOFFS,
     seeds: int = 5,
-    fill: Any = "mean",
+    fill: Fill = "mean",
     features: Features = "auto",
     score: Callable[[Tensor, Tensor], float] | None = None,
     control: bool = True,
@@ -227,7 +228,7 @@ def _retrained(
     masking: str,
     cutoffs: Sequence[float],
     seeds: int,
-    fill: Any,
+    fill: Fill,
     features: Features,
     score: Callable[[Tensor, Tensor], float] | None,
     control: bool,
@@ -237,6 +238,46 @@ def _retrained(
     if seeds < 1:
         raise InputError(f"There is one training at least for each map, not seeds={seeds}.")
     inputs, labels = _checked_data(data)
+    pairs = _pairs(attributions, inputs, control=control)
+    blanks = _fill(fill, inputs)
+    numbers = tuple(range(seed, seed + seeds))
+
+    def trained(masked: tuple[Tensor, Tensor]) -> Tensor:
+        return torch.tensor(
+            [_score(train(masked[0], labels[0], n), masked[1], labels[1], score) for n in numbers]
+        )
+
+    same: dict[bool, Tensor] = {}  # where nothing or everything is replaced, all maps are alike
+
+    def score_of(masks: Sequence[Tensor]) -> Tensor:
+        first, second = (
+            torch.where(mask, blank, x)
+            for mask, blank, x in zip(masks, blanks, inputs, strict=True)
+        )
+        uniform = _uniform(masks)
+        if uniform is None:
+            return trained((first, second))
+        if uniform not in same:
+            same[uniform] = trained((first, second))
+        return same[uniform]
+
+    curves = []
+    for name, maps in pairs.items():
+        rankings = [
+            _shuffled(m, x, features, seed, side)
+            if name == _RANDOM and control
+            else Ranking.of(m, x, features, seed=seed)
+            for side, (m, x) in enumerate(zip(([m[None] for m in maps]), inputs, strict=True))
+        ]
+        curve = [score_of([_gone(r, share, masking) for r in rankings]) for share in shares]
+        curves.append(torch.stack(curve))
+    return Retraining(torch.stack(curves), tuple(pairs), tuple(shares), numbers, masking)
+
+
+def _pairs(
+    attributions: Any, inputs: tuple[Tensor, Tensor], *, control: bool
+) -> dict[str, tuple[Tensor, Tensor]]:
+    """Maps of the training and of the test inputs by name, with those of the control."""
     entries = attributions if isinstance(attributions, Mapping) else {"map": attributions}
     pairs = {name: _pair(name, pair, inputs) for name, pair in entries.items()}
     if control:
@@ -249,43 +290,14 @@ def _retrained(
         pairs[_RANDOM] = (torch.zeros_like(inputs[0]), torch.zeros_like(inputs[1]))
     if not pairs:
         raise InputError("There are no maps to judge: give at least one.")
-    blanks = _fill(fill, inputs)
-    numbers = tuple(range(seed, seed + seeds))
+    return pairs
 
-    def trained(masked: tuple[Tensor, Tensor]) -> Tensor:
-        return torch.tensor(
-            [_score(train(masked[0], labels[0], n), masked[1], labels[1], score) for n in numbers]
-        )
 
-    same: dict[bool, Tensor] = {}  # with nothing gone, and with everything, all maps are alike
-    rows = []
-    for name, maps in pairs.items():
-        rankings = [
-            _shuffled(m, x, features, seed, side)
-            if name == _RANDOM and control
-            else Ranking.of(m, x, features, seed=seed)
-            for side, (m, x) in enumerate(zip(([m[None] for m in maps]), inputs, strict=True))
-        ]
-        curve = []
-        for share in shares:
-            masks = [_gone(ranking, share, masking) for ranking in rankings]
-            masked = tuple(
-                torch.where(g, b, x) for g, b, x in zip(masks, blanks, inputs, strict=True)
-            )
-            uniform = (
-                {bool(g.all()) for g in masks}
-                if all(bool((g == g.flatten()[0]).all()) for g in masks)
-                else set()
-            )
-            if len(uniform) == 1:
-                (everything,) = uniform
-                if everything not in same:
-                    same[everything] = trained((masked[0], masked[1]))
-                curve.append(same[everything])
-            else:
-                curve.append(trained((masked[0], masked[1])))
-        rows.append(torch.stack(curve))
-    return Retraining(torch.stack(rows), tuple(pairs), tuple(shares), numbers, masking)
+def _uniform(masks: Sequence[Tensor]) -> bool | None:
+    """The value of bool masks that all have one value everywhere; None of others."""
+    values = {bool(mask.flatten()[0]) for mask in masks}
+    constant = all(bool((mask == mask.flatten()[0]).all()) for mask in masks)
+    return values.pop() if constant and len(values) == 1 else None
 
 
 def _shuffled(like: Tensor, x: Tensor, features: Features, seed: int, side: int) -> Ranking:
@@ -313,7 +325,7 @@ def _gone(ranking: Ranking, share: float, masking: str) -> Tensor:
     return place >= many if masking == "keep" else place < many
 
 
-def _fill(fill: Any, inputs: tuple[Tensor, Tensor]) -> tuple[Tensor, Tensor]:
+def _fill(fill: Fill, inputs: tuple[Tensor, Tensor]) -> tuple[Tensor, Tensor]:
     """What is put in place of what goes, for both sets; the mean is that of the training set for
     both."""
     first, second = inputs

@@ -8,8 +8,6 @@ somebody is wrong.
 
 from __future__ import annotations
 
-from typing import Any
-
 import torch
 from torch import Tensor
 
@@ -20,7 +18,7 @@ from ..core.values import part
 from ..errors import InputError, UnknownName
 from .base import unasked
 from .map_properties import by_feature
-from .maps import Maps
+from .maps import Maps, MapsLike
 from .task import Subject
 
 _TOP = ("features", "ranks", "signs", "signed_ranks")
@@ -133,7 +131,7 @@ class Agreement:
 
 
 def agreement(
-    attribution: Any,
+    attribution: MapsLike,
     *,
     by: str = "spearman",
     k: int | float = 0.25,

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
-from collections.abc import Callable, Hashable, Iterator
+from collections.abc import Callable, Hashable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 from typing import Any, TypeVar
@@ -11,6 +11,7 @@ from typing import Any, TypeVar
 from torch import Tensor
 
 from ..baselines import Baseline, as_baseline
+from ..baselines.base import BaselineLike
 from ..core.shapes import checked_references, describe
 from ..errors import InputError, ShapeError, TargetError
 from ..fields import Field
@@ -28,6 +29,10 @@ Score = str | Target | Callable[..., Tensor]
     "probability"  of the class explained          "accuracy"  1 where that class is predicted, else 0
     "output"       the scalar explained itself     "loss"      minus the logarithm of the probability
 """
+
+Fill = BaselineLike | Tensor | float | str | Sequence[Any] | Mapping[Any, Any]
+"""What replaced features become: a baseline, a tensor, a number or a name; for several inputs a
+tuple or dict with one for each."""
 
 _OF_CLASS: dict[str, Callable[[Any], Target]] = {"accuracy": Predicted, "loss": Loss}
 
@@ -55,7 +60,7 @@ class Subject:
     @contextmanager
     def of(
         cls,
-        model: Any,
+        model: Callable[..., Any] | Field,
         inputs: Any,
         target: Any = None,
         *,
@@ -124,17 +129,17 @@ class Subject:
         except TargetError as error:
             raise InputError(f'{error} score= is then "probability" or "output".') from error
 
-    def fill(self, fill: Any) -> Tensor:
+    def fill(self, fill: Fill) -> Tensor:
         """(B, \\*s) what removed features become: the first reference of a baseline, a number, a
         tensor or a name."""
         return self.fills(fill)[0]
 
-    def fills(self, fill: Any) -> Tensor:
+    def fills(self, fill: Fill) -> Tensor:
         """(R, B, \\*s) everything that removed features may become: all references of a
         baseline."""
         return checked_references(self.filling(fill)(self.x, self.field), self.x, "The fill")
 
-    def filling(self, fill: Any) -> Baseline:
+    def filling(self, fill: Fill) -> Baseline:
         """A fill as a baseline; of several inputs, a tuple or dict is one for each."""
         return as_baseline(
             for_inputs(fill, self.layout, self.x, shared=False, listed=False), BASELINES

@@ -72,7 +72,7 @@ class Axioms:
 
 def axioms(
     method: Any,
-    model: Any = None,
+    model: Callable[..., Any] | Field | None = None,
     x: Tensor | None = None,
     *,
     target: Any = 0,

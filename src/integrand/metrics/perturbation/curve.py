@@ -12,7 +12,7 @@ from ...core.values import part
 from ...errors import InputError
 from ..base import Metric
 from ..maps import Maps
-from ..task import Score, Subject
+from ..task import Fill, Score, Subject
 from .removal import ranked, scores_without, steps_of
 
 
@@ -44,7 +44,7 @@ class Curve(Metric):
     """The score from the first feature to the last; ``keep`` says whether the ranked features go or
     come."""
 
-    fill: Any = 0.0
+    fill: Fill = 0.0
     steps: int = 50
     each: int | None = None
     features: Features = "auto"

@@ -6,7 +6,7 @@ from typing import Any, ClassVar
 
 from ...core.values import part
 from ..base import door, metric
-from ..task import Subject
+from ..task import Fill, Subject
 from .curve import Curve
 
 
@@ -96,7 +96,7 @@ class Insertion(Curve):
         Petsiuk et al., "RISE", 2018.
     """
 
-    fill: Any = "auto"
+    fill: Fill = "auto"
 
     higher: ClassVar[bool] = True
     keep: ClassVar[bool] = True

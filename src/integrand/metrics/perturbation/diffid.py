@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import Any, ClassVar
+from typing import ClassVar
 
 from torch import Tensor
 
@@ -10,7 +10,7 @@ from ...core.features import Features
 from ...core.values import part
 from ..base import Metric, door, metric
 from ..maps import Maps
-from ..task import Score, Subject
+from ..task import Fill, Score, Subject
 from .curve import ratio
 from .removal import ranked, scores_without, shares_of
 
@@ -57,7 +57,7 @@ class DiffID(Metric):
     """
 
     shares: tuple[float, ...] = (0.1, 0.2, 0.3, 0.4, 0.5, 0.6, 0.7, 0.8, 0.9)
-    fill: Any = "mean left"
+    fill: Fill = "mean left"
     score: Score = "output"
     rank: str = "magnitude"
     features: Features = "auto"

@@ -3,7 +3,7 @@ each feature does."""
 
 from __future__ import annotations
 
-from typing import Any, ClassVar
+from typing import ClassVar
 
 import torch
 from torch import Tensor
@@ -17,7 +17,7 @@ from ...errors import InputError
 from ...fields import Field
 from ..base import Metric, door, metric
 from ..maps import Maps
-from ..task import Score, Subject
+from ..task import Fill, Score, Subject
 from .removal import Ranking, scores_without, steps_of
 from .subsets import Cells, changes_alone, noise_of
 
@@ -46,7 +46,7 @@ class Within:
 
 @part
 class _Effects(Metric):
-    fill: Any = Within()
+    fill: Fill = Within()
     features: Features = "auto"
     score: Score = "output"
 
@@ -228,7 +228,7 @@ class Monotonicity(Metric):
     """
 
     how: str = "every"
-    fill: Any = 0.0
+    fill: Fill = 0.0
     steps: int | None = 50
     features: Features = "auto"
     score: Score = "output"

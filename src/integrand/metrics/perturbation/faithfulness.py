@@ -3,7 +3,7 @@ over subsets and over single features."""
 
 from __future__ import annotations
 
-from typing import Any, ClassVar
+from typing import ClassVar
 
 import torch
 from torch import Tensor
@@ -14,7 +14,7 @@ from ...core.values import part
 from ...errors import InputError
 from ..base import Metric, door, metric
 from ..maps import Maps
-from ..task import Score, Subject
+from ..task import Fill, Score, Subject
 from .subsets import Cells, changes, changes_alone, given_subsets, noise_of, sums
 
 
@@ -75,7 +75,7 @@ class SensitivityN(Metric):
 
     sizes: tuple[float, ...] | None = None
     subsets: int = 100
-    fill: Any = 0.0
+    fill: Fill = 0.0
     features: Features = "auto"
     score: Score = "output"
     points: int = 10
@@ -167,7 +167,7 @@ class FaithfulnessCorrelation(Metric):
 
     size: float = 0.2
     runs: int = 100
-    fill: Any = 0.0
+    fill: Fill = 0.0
     features: Features = "auto"
     score: Score = "output"
     subsets: Tensor | None = None
@@ -236,7 +236,7 @@ class FaithfulnessEstimate(Metric):
     True
     """
 
-    fill: Any = 0.0
+    fill: Fill = 0.0
     features: Features = "auto"
     score: Score = "output"
     absolute: bool = False

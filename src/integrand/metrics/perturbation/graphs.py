@@ -28,7 +28,7 @@ from ..base import Metric, door, door_of_evidence, door_of_maps, metric
 from ..localisation import Places
 from ..map_properties import by_feature
 from ..maps import Maps
-from ..task import Score, Subject
+from ..task import Fill, Score, Subject
 from .removal import ranked, scores_without
 
 _MODES = ("model", "phenomenon")
@@ -186,7 +186,7 @@ class _Cut(Metric):
     """A metric of what is left without S, or of S alone."""
 
     sparsity: float | None = 0.7
-    fill: Any = 0.0
+    fill: Fill = 0.0
     features: Features = "auto"
     seed: int = 0
 

@@ -16,7 +16,7 @@ from ...core.values import part
 from ...errors import InputError, ShapeError
 from ..base import Metric, door, metric
 from ..maps import Maps
-from ..task import Score, Subject
+from ..task import Fill, Score, Subject
 from .removal import replacement
 from .subsets import Cells
 
@@ -173,7 +173,7 @@ class Infidelity(Metric):
     form: str = "global"
     perturb: str | Perturb = "subset"
     draws: int = 1000
-    fill: Any = 0.0
+    fill: Fill = 0.0
     scale: bool = False
     score: Score = "output"
     seed: int = 0

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import Any, ClassVar
+from typing import ClassVar
 
 import torch
 from torch import Tensor
@@ -14,7 +14,7 @@ from ...core.values import part
 from ...errors import InputError, ShapeError
 from ..base import Metric, door, metric
 from ..maps import Maps
-from ..task import Score, Subject
+from ..task import Fill, Score, Subject
 from .curve import ratio
 from .removal import ranked, scores_without, steps_of
 
@@ -60,7 +60,7 @@ class IROF(Metric):
     """
 
     segments: int | Tensor = 100
-    fill: Any = "mean"
+    fill: Fill = "mean"
     score: Score = "probability"
     seed: int = 0
 

@@ -3,7 +3,7 @@ two (ABPC, SRG)."""
 
 from __future__ import annotations
 
-from typing import Any, ClassVar
+from typing import ClassVar
 
 from torch import Tensor
 
@@ -12,7 +12,7 @@ from ...core.values import part
 from ...errors import InputError
 from ..base import Metric, door, metric
 from ..maps import Maps
-from ..task import Score, Subject
+from ..task import Fill, Score, Subject
 from .curve import Curve, area, normalised
 from .removal import ranked, scores_without, steps_of
 
@@ -114,7 +114,7 @@ class AOPC(Metric):
     most: int = 100
     each: int = 1
     features: Features = "auto"
-    fill: Any = "auto"
+    fill: Fill = "auto"
     score: Score = "output"
     rank: str = "signed"
     seed: int = 0

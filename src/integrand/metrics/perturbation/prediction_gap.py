@@ -3,7 +3,7 @@ all others are (PGU)."""
 
 from __future__ import annotations
 
-from typing import Any, ClassVar
+from typing import ClassVar
 
 import torch
 from torch import Tensor
@@ -15,14 +15,14 @@ from ...core.values import part
 from ...errors import InputError
 from ..base import Metric, door, metric
 from ..maps import Maps
-from ..task import Score, Subject
+from ..task import Fill, Score, Subject
 from .removal import ranked, scores_without, shares_of
 
 
 @part
 class _Gap(Metric):
     share: float = 0.25
-    fill: Any = Gaussian(0.1, mean="input", count=100)
+    fill: Fill = Gaussian(0.1, mean="input", count=100)
     rank: str = "magnitude"
     score: Score = "probability"
     features: Features = "auto"

@@ -12,7 +12,6 @@ from __future__ import annotations
 
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
-from typing import Any
 
 import numpy as np
 import torch
@@ -25,7 +24,7 @@ from ...core.shapes import over
 from ...errors import InputError, UnknownName
 from ...fields import Field
 from ..maps import Maps
-from ..task import Score, Subject
+from ..task import Fill, Score, Subject
 
 Replace = Callable[[Tensor, Tensor, Tensor], Tensor]
 """(x rows (N, \\*s), gone (N, \\*s or broadcast), example (N,)) -> rows with what is gone replaced.
@@ -35,7 +34,7 @@ give copies.
 """
 
 
-def replacement(subject: Subject, fill: Any) -> Replace:
+def replacement(subject: Subject, fill: Fill) -> Replace:
     """How removed features are replaced: by a baseline, or by one that looks at what is left
     (``without``)."""
     fill = subject.filling(fill)
@@ -190,7 +189,7 @@ def scores_without(
     subject: Subject,
     ranking: Ranking,
     cutoffs: Tensor,
-    fill: Any,
+    fill: Fill,
     *,
     score: Score = "probability",
     keep: bool = False,

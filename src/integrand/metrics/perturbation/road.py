@@ -3,7 +3,7 @@ says little."""
 
 from __future__ import annotations
 
-from typing import Any, ClassVar
+from typing import ClassVar
 
 from torch import Tensor
 
@@ -11,14 +11,14 @@ from ...core.features import Features
 from ...core.values import part
 from ..base import Metric, door, metric
 from ..maps import Maps
-from ..task import Score, Subject
+from ..task import Fill, Score, Subject
 from .removal import ranked, scores_without, shares_of
 
 
 @part
 class _Road(Metric):
     shares: tuple[float, ...] = (0.1, 0.2, 0.3, 0.4, 0.5, 0.6, 0.7, 0.8, 0.9)
-    fill: Any = "imputed"
+    fill: Fill = "imputed"
     score: Score = "probability"
     features: Features = "auto"
     rank: str = "signed"

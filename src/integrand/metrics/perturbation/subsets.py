@@ -12,7 +12,6 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from dataclasses import dataclass
-from typing import Any
 
 import torch
 from torch import Tensor
@@ -23,7 +22,7 @@ from ...core.random import generator
 from ...core.segment import Evaluation
 from ...core.shapes import describe, flattened
 from ...errors import InputError
-from ..task import Score, Subject
+from ..task import Fill, Score, Subject
 from .removal import replacement, unexpanded
 
 
@@ -122,7 +121,7 @@ class Cells:
 
 
 def changes(
-    subject: Subject, cells: Cells, chosen: Tensor, fill: Any, score: Score = "output"
+    subject: Subject, cells: Cells, chosen: Tensor, fill: Fill, score: Score = "output"
 ) -> Tensor:
     """F(x) − F(x with the chosen features replaced), for subsets (S, 1 or B, N) of every example →
     (B, S).
@@ -145,7 +144,7 @@ def changes(
     return subject.whole(score)[:, None] - values.reshape(subsets, batch).T
 
 
-def changes_alone(subject: Subject, cells: Cells, fill: Any, score: Score = "output") -> Tensor:
+def changes_alone(subject: Subject, cells: Cells, fill: Fill, score: Score = "output") -> Tensor:
     """F(x) − F(x with one feature replaced), for every feature and every reference r of the fill →
     (R, B, N); 0 for absent ones.
 

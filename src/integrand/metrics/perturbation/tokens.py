@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import Any, ClassVar
+from typing import ClassVar
 
 from torch import Tensor
 
@@ -11,14 +11,14 @@ from ...core.values import part
 from ...errors import InputError
 from ..base import Metric, door, metric
 from ..maps import Maps
-from ..task import Score, Subject
+from ..task import Fill, Score, Subject
 from .removal import ranked, scores_without, shares_of
 
 
 @part
 class _Tokens(Metric):
     percent: tuple[float, ...] = (1.0, 5.0, 10.0, 20.0, 50.0)
-    fill: Any = 0.0
+    fill: Fill = 0.0
     features: Features = "auto"
     seed: int = 0
 
