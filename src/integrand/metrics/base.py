@@ -98,7 +98,7 @@ def as_metric(metric: Any) -> Metric:
     )
 
 
-# --- doors ------------------------------------------------------------------------------------------------------------
+# --- functional forms ------------------------------------------------------------------------------------------------------------
 
 _TASK_OPTIONS = ("extra", "normalisation", "batch_size", "optimize", "masks")
 
@@ -157,7 +157,7 @@ def _methods(methods: str | Explainer | Sequence[str | Explainer]) -> tuple[Expl
     )
 
 
-def door(cls: type[Metric]) -> Callable[..., Tensor]:
+def functional(cls: type[Metric]) -> Callable[..., Tensor]:
     """The functional form of a metric: ``deletion(model, x, attribution, target=, **options)``."""
     options = [spec.name for spec in dataclasses.fields(cls) if spec.init]  # type: ignore[arg-type]  # every metric is a part
 
@@ -180,32 +180,34 @@ def door(cls: type[Metric]) -> Callable[..., Tensor]:
     return _named(call, cls)
 
 
-def door_of_maps(cls: type[Metric]) -> Callable[..., Tensor]:
+def functional_of_maps(cls: type[Metric]) -> Callable[..., Tensor]:
     """The functional form of a metric that looks at maps alone: ``sparseness(attribution,
     **options)``."""
 
     def call(attribution: MapsLike, **options: Any) -> Tensor:
         by = cls(**options)
-        with unasked(attribution) as (subject, maps):
+        with without_model(attribution) as (subject, maps):
             return _arranged(by(subject, maps), attribution)
 
     return _named(call, cls)
 
 
-def door_of_evidence(cls: type[Metric]) -> Callable[..., Tensor]:
+def functional_of_evidence(cls: type[Metric]) -> Callable[..., Tensor]:
     """The functional form of a metric of maps and masks: ``pointing_game(attribution, masks,
     **options)``."""
 
     def call(attribution: MapsLike, masks: Tensor, **options: Any) -> Tensor:
         by = cls(**options)
-        with unasked(attribution, masks) as (subject, maps):
+        with without_model(attribution, masks) as (subject, maps):
             return _arranged(by(subject, maps), attribution)
 
     return _named(call, cls)
 
 
 @contextmanager
-def unasked(attribution: MapsLike, masks: Tensor | None = None) -> Iterator[tuple[Subject, Maps]]:
+def without_model(
+    attribution: MapsLike, masks: Tensor | None = None
+) -> Iterator[tuple[Subject, Maps]]:
     """Maps with a subject that has no model; its inputs are those of an attribution, or else the
     map itself."""
     first = attribution

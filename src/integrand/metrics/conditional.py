@@ -87,7 +87,9 @@ class _ConditionalExpectation(_OfProblem):
             if value not in known:
                 raise InputError(f"{name}= is {' or '.join(map(repr, known))}, not {value!r}.")
 
-    def asked(self, field: Field, x: Tensor, known: Tensor, index: Tensor | None = None) -> Tensor:
+    def value_given(
+        self, field: Field, x: Tensor, known: Tensor, index: Tensor | None = None
+    ) -> Tensor:
         """F of rows x (B, D) of which only ``known`` (S, B, D) is known: (S, B)."""
         if self.conditional == "observational":
             return self.expected(field, x, known, index).value
@@ -157,9 +159,9 @@ class Faithfulness(_ConditionalExpectation):
         x, field = self._rows(subject), subject.score(self.score)
         alone = torch.eye(x.shape[1], dtype=torch.bool, device=x.device)[:, None]
         if self.version == "dec":
-            unchanged, changed = subject.whole(self.score), self.asked(field, x, ~alone)
+            unchanged, changed = subject.whole(self.score), self.value_given(field, x, ~alone)
         else:
-            unchanged, changed = self._mean(field, x), self.asked(field, x, alone)
+            unchanged, changed = self._mean(field, x), self.value_given(field, x, alone)
         delta = _rounded((unchanged - changed).abs().T, changed)
         return pearson(maps.values.abs(), delta).to(maps.values)
 
@@ -226,7 +228,7 @@ class ConditionalMonotonicity(_ConditionalExpectation):
         )  # (D, M, B, D)
         known = known.flatten(1, 2)
         index = torch.arange(len(x), device=x.device).repeat(len(maps))
-        expectations = self.asked(field, x.repeat(len(maps), 1), known, index)  # (D, M·B)
+        expectations = self.value_given(field, x.repeat(len(maps), 1), known, index)  # (D, M·B)
         expectations = expectations.T.reshape(len(maps), len(x), features)
         if self.xai_bench_compat:
             expectations = expectations.gather(-1, rank)

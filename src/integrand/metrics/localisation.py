@@ -28,7 +28,7 @@ from ..core.ranks import blocks, found_among_first
 from ..core.shapes import flattened
 from ..core.values import part
 from ..errors import InputError, NonFiniteInput
-from .base import Metric, door_of_evidence, metric
+from .base import Metric, functional_of_evidence, metric
 from .maps import Maps
 from .task import Subject
 
@@ -63,7 +63,8 @@ class Places:
 
     @classmethod
     def of(cls, subject: Subject, maps: Maps, pool: str) -> Places:
-        """Errors: no masks, masks of another size, NaN in masks."""
+        """Maps and masks of a subject. Raises ``InputError`` for no masks, ``ShapeError`` for masks of
+        another size, ``NonFiniteInput`` for NaN in them."""
         masks = subject.masks
         if masks is not None and masks.is_floating_point() and bool(masks.isnan().any()):
             raise NonFiniteInput(
@@ -416,9 +417,9 @@ class TopIntersection(_Localisation):
         return places.where(places.size > 0, hits[..., self.k] / self.k)
 
 
-pointing_game = door_of_evidence(PointingGame)
-relevance_mass = door_of_evidence(RelevanceMass)
-relevance_rank = door_of_evidence(RelevanceRank)
-mask_overlap = door_of_evidence(MaskOverlap)
-localisation_auc = door_of_evidence(LocalisationAUC)
-top_intersection = door_of_evidence(TopIntersection)
+pointing_game = functional_of_evidence(PointingGame)
+relevance_mass = functional_of_evidence(RelevanceMass)
+relevance_rank = functional_of_evidence(RelevanceRank)
+mask_overlap = functional_of_evidence(MaskOverlap)
+localisation_auc = functional_of_evidence(LocalisationAUC)
+top_intersection = functional_of_evidence(TopIntersection)

@@ -18,7 +18,7 @@ from ..core.shapes import flattened
 from ..core.values import part
 from ..errors import InputError
 from ..integration.attribution import rounding
-from .base import Metric, door_of_maps, metric
+from .base import Metric, functional_of_maps, metric
 from .maps import Maps
 from .task import Subject
 
@@ -250,7 +250,7 @@ class CompletenessGap(Metric):
         return torch.where(change.abs() > least, gap / change.abs(), torch.nan).to(values)
 
 
-sparseness = door_of_maps(Sparseness)
-complexity = door_of_maps(Complexity)
-effective_complexity = door_of_maps(EffectiveComplexity)
-completeness_gap = door_of_maps(CompletenessGap)
+sparseness = functional_of_maps(Sparseness)
+complexity = functional_of_maps(Complexity)
+effective_complexity = functional_of_maps(EffectiveComplexity)
+completeness_gap = functional_of_maps(CompletenessGap)

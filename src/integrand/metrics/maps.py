@@ -75,8 +75,8 @@ class Maps:
         return len(self.values)
 
     def attributions(self) -> tuple[Attribution, ...]:
-        """The attributions, all of them. Errors: bare tensors do not know what they should add up
-        to."""
+        """All attributions. Raises ``InputError`` for bare tensors, which do not know the change of
+        F that they explain."""
         missing = [
             name
             for name, attribution in zip(self.names, self.found, strict=True)

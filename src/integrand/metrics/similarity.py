@@ -16,7 +16,7 @@ from ..core.features import Features
 from ..core.ranks import average_ranks, blocks
 from ..core.values import part
 from ..errors import InputError, UnknownName
-from .base import unasked
+from .base import without_model
 from .map_properties import by_feature
 from .maps import Maps, MapsLike
 from .task import Subject
@@ -159,5 +159,5 @@ def agreement(
     by_this = Agreement(by, k, absolute, features)
     if not isinstance(attribution, list | dict):
         raise InputError("Agreement is between maps: give a list or dict of several.")
-    with unasked(attribution) as (subject, maps):
+    with without_model(attribution) as (subject, maps):
         return by_this(subject, maps)

@@ -65,14 +65,14 @@ class Subject:
         target: Any = None,
         *,
         masks: Tensor | None = None,
-        **door: Any,
+        **options: Any,
     ) -> Iterator[Subject]:
         """The subject, while its model is fit to be asked.
 
-        ``model`` may be a Field, which is its own target. ``door``: extra, normalisation,
+        ``model`` may be a Field, which has its own target. ``options``: extra, normalisation,
         batch_size, optimize, as in ``explain``.
         """
-        with cls.ready(Task.of(model, inputs, target, **door), masks) as subject:
+        with cls.ready(Task.of(model, inputs, target, **options), masks) as subject:
             yield subject
 
     @classmethod

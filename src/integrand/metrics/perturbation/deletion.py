@@ -5,7 +5,7 @@ from __future__ import annotations
 from typing import Any, ClassVar
 
 from ...core.values import part
-from ..base import door, metric
+from ..base import functional, metric
 from ..task import Fill, Subject
 from .curve import Curve
 
@@ -107,5 +107,5 @@ class Insertion(Curve):
         return self.fill
 
 
-deletion = door(Deletion)
-insertion = door(Insertion)
+deletion = functional(Deletion)
+insertion = functional(Insertion)

@@ -8,7 +8,7 @@ from torch import Tensor
 
 from ...core.features import Features
 from ...core.values import part
-from ..base import Metric, door, metric
+from ..base import Metric, functional, metric
 from ..maps import Maps
 from ..task import Fill, Score, Subject
 from .curve import ratio
@@ -79,4 +79,4 @@ class DiffID(Metric):
         return measured.mean(-1)
 
 
-diffid = door(DiffID)
+diffid = functional(DiffID)

@@ -15,7 +15,7 @@ from ...core.shapes import flattened
 from ...core.values import part
 from ...errors import InputError
 from ...fields import Field
-from ..base import Metric, door, metric
+from ..base import Metric, functional, metric
 from ..maps import Maps
 from ..task import Fill, Score, Subject
 from .removal import Ranking, scores_without, steps_of
@@ -271,6 +271,6 @@ class Monotonicity(Metric):
         return monotone.masked_fill(still | measured.isnan().any(-1), torch.nan)
 
 
-monotonicity_correlation = door(MonotonicityCorrelation)
-non_sensitivity = door(NonSensitivity)
-monotonicity = door(Monotonicity)
+monotonicity_correlation = functional(MonotonicityCorrelation)
+non_sensitivity = functional(NonSensitivity)
+monotonicity = functional(Monotonicity)

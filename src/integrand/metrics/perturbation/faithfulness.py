@@ -12,7 +12,7 @@ from ...core.correlation import pearson, rounding
 from ...core.features import Features
 from ...core.values import part
 from ...errors import InputError
-from ..base import Metric, door, metric
+from ..base import Metric, functional, metric
 from ..maps import Maps
 from ..task import Fill, Score, Subject
 from .subsets import Cells, changes, changes_alone, given_subsets, noise_of, sums
@@ -275,6 +275,6 @@ def _check_draws(draws: int) -> None:
         )
 
 
-sensitivity_n = door(SensitivityN)
-faithfulness_correlation = door(FaithfulnessCorrelation)
-faithfulness_estimate = door(FaithfulnessEstimate)
+sensitivity_n = functional(SensitivityN)
+faithfulness_correlation = functional(FaithfulnessCorrelation)
+faithfulness_estimate = functional(FaithfulnessEstimate)

@@ -24,7 +24,7 @@ from ...core.values import part
 from ...errors import InputError, ShapeError, TargetError
 from ...fields.base import outputs_of
 from ...targets import Custom, Lead
-from ..base import Metric, door, door_of_evidence, door_of_maps, metric
+from ..base import Metric, functional, functional_of_evidence, functional_of_maps, metric
 from ..localisation import Places
 from ..map_properties import by_feature
 from ..maps import Maps
@@ -515,9 +515,9 @@ class Jaccard(Metric):
         return places.where(places.size > 0, intersection.to(places.scores.dtype) / union)
 
 
-fidelity_plus = door(FidelityPlus)
-fidelity_minus = door(FidelityMinus)
-characterization = door(Characterization)
-unfaithfulness = door(Unfaithfulness)
-sparsity = door_of_maps(Sparsity)
-jaccard = door_of_evidence(Jaccard)
+fidelity_plus = functional(FidelityPlus)
+fidelity_minus = functional(FidelityMinus)
+characterization = functional(Characterization)
+unfaithfulness = functional(Unfaithfulness)
+sparsity = functional_of_maps(Sparsity)
+jaccard = functional_of_evidence(Jaccard)

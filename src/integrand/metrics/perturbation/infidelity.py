@@ -14,7 +14,7 @@ from ...core.segment import Evaluation
 from ...core.shapes import describe, flattened
 from ...core.values import part
 from ...errors import InputError, ShapeError
-from ..base import Metric, door, metric
+from ..base import Metric, functional, metric
 from ..maps import Maps
 from ..task import Fill, Score, Subject
 from .removal import replacement
@@ -264,4 +264,4 @@ class Infidelity(Metric):
         return became
 
 
-infidelity = door(Infidelity)
+infidelity = functional(Infidelity)

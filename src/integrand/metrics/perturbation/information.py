@@ -25,7 +25,7 @@ from ...core.segment import Evaluation
 from ...core.shapes import describe
 from ...core.values import part
 from ...errors import InputError, MissingExtra, ShapeError
-from ..base import Metric, door, metric
+from ..base import Metric, functional, metric
 from ..maps import Maps
 from ..task import Score, Subject
 from .curve import area
@@ -223,8 +223,8 @@ class AIC(_Information):
     score: ClassVar[Score] = "accuracy"
 
 
-sic = door(SIC)
-aic = door(AIC)
+sic = functional(SIC)
+aic = functional(AIC)
 
 
 # --- pictures ---------------------------------------------------------------------------------------------------------

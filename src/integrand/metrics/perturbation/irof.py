@@ -12,7 +12,7 @@ from ...core.optional import optional
 from ...core.shapes import describe
 from ...core.values import part
 from ...errors import InputError, ShapeError
-from ..base import Metric, door, metric
+from ..base import Metric, functional, metric
 from ..maps import Maps
 from ..task import Fill, Score, Subject
 from .curve import ratio
@@ -117,4 +117,4 @@ def superpixels(x: Tensor, segments: int, normalisation: Normalisation | None) -
     return torch.stack(labels).long()
 
 
-irof = door(IROF)
+irof = functional(IROF)

@@ -10,7 +10,7 @@ from torch import Tensor
 from ...core.features import Features
 from ...core.values import part
 from ...errors import InputError
-from ..base import Metric, door, metric
+from ..base import Metric, functional, metric
 from ..maps import Maps
 from ..task import Fill, Score, Subject
 from .curve import Curve, area, normalised
@@ -183,7 +183,7 @@ class ABPC(Curve):
         return area(measured)
 
 
-morf = door(MoRF)
-lerf = door(LeRF)
-aopc = door(AOPC)
-abpc = door(ABPC)
+morf = functional(MoRF)
+lerf = functional(LeRF)
+aopc = functional(AOPC)
+abpc = functional(ABPC)

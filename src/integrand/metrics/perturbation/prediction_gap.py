@@ -13,7 +13,7 @@ from ...core.features import Features
 from ...core.shapes import checked_references, flattened
 from ...core.values import part
 from ...errors import InputError
-from ..base import Metric, door, metric
+from ..base import Metric, functional, metric
 from ..maps import Maps
 from ..task import Fill, Score, Subject
 from .removal import ranked, scores_without, shares_of
@@ -108,5 +108,5 @@ class PGU(_Gap):
     keep: ClassVar[bool] = True
 
 
-pgi = door(PGI)
-pgu = door(PGU)
+pgi = functional(PGI)
+pgu = functional(PGU)

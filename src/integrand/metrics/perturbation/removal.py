@@ -82,7 +82,8 @@ or the mean of the elements."""
 
 
 def merits(values: Tensor, groups: Tensor, rank: str = "signed") -> Tensor:
-    """What each feature's elements come to (M, B, N). Errors: ``UnknownName``."""
+    """The score (M, B, N) by which each feature is ranked. Raises ``UnknownName`` for another
+    ``rank``."""
     if rank not in RANKS:
         raise UnknownName("way to rank features", rank, RANKS)
     return RANKS[rank](values, groups)

@@ -9,7 +9,7 @@ from torch import Tensor
 
 from ...core.features import Features
 from ...core.values import part
-from ..base import Metric, door, metric
+from ..base import Metric, functional, metric
 from ..maps import Maps
 from ..task import Fill, Score, Subject
 from .removal import ranked, scores_without, shares_of
@@ -102,5 +102,5 @@ class ROADLeRF(_Road):
     keep: ClassVar[bool] = True
 
 
-road = door(ROAD)
-road_lerf = door(ROADLeRF)
+road = functional(ROAD)
+road_lerf = functional(ROADLeRF)

@@ -9,7 +9,7 @@ from torch import Tensor
 from ...core.features import Features
 from ...core.values import part
 from ...errors import InputError
-from ..base import Metric, door, metric
+from ..base import Metric, functional, metric
 from ..maps import Maps
 from ..task import Fill, Score, Subject
 from .removal import ranked, scores_without, shares_of
@@ -122,6 +122,6 @@ class LogOdds(_Tokens):
     score: ClassVar[Score] = "loss"  # −log p, so that F(x) − F(x replaced) is the change of log p
 
 
-comprehensiveness = door(Comprehensiveness)
-sufficiency = door(Sufficiency)
-log_odds = door(LogOdds)
+comprehensiveness = functional(Comprehensiveness)
+sufficiency = functional(Sufficiency)
+log_odds = functional(LogOdds)

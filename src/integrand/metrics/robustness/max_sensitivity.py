@@ -12,7 +12,7 @@ from ...core.random import generator
 from ...core.shapes import describe, flattened
 from ...core.values import part
 from ...errors import InputError, ShapeError
-from ..base import Metric, door, metric
+from ..base import Metric, functional, metric
 from ..maps import Maps, explained
 from ..task import Subject
 
@@ -112,4 +112,4 @@ class MaxSensitivity(Metric):
         return shift.to(x)
 
 
-max_sensitivity = door(MaxSensitivity)
+max_sensitivity = functional(MaxSensitivity)

@@ -13,7 +13,7 @@ from ...core.shapes import flattened
 from ...core.values import part
 from ...errors import InputError
 from ...fields import Field
-from ..base import Metric, door, metric
+from ..base import Metric, functional, metric
 from ..maps import Explainer, Maps, explained
 from ..perturbation.subsets import Cells
 from ..task import Subject
@@ -270,6 +270,6 @@ def entropy(values: Tensor, present: Tensor, bins: int) -> Tensor:
     return -torch.xlogy(share, share).sum(-1)
 
 
-mprt = door(MPRT)
-smooth_mprt = door(SmoothMPRT)
-efficient_mprt = door(EfficientMPRT)
+mprt = functional(MPRT)
+smooth_mprt = functional(SmoothMPRT)
+efficient_mprt = functional(EfficientMPRT)

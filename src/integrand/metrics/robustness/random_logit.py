@@ -15,7 +15,7 @@ from ...core.values import part
 from ...errors import InputError, TargetError
 from ...fields import Field
 from ...fields.base import outputs_of
-from ..base import Metric, door, metric
+from ..base import Metric, functional, metric
 from ..maps import Maps, explained
 from ..task import Subject
 from .similarity import alike, check_similarity
@@ -118,4 +118,4 @@ class RandomLogit(Metric):
         return field.with_target(dataclasses.replace(target, which=random_class))
 
 
-random_logit = door(RandomLogit)
+random_logit = functional(RandomLogit)

@@ -48,7 +48,7 @@ def unlearning(
         raise InputError(f"order= is one of {', '.join(map(repr, ORDERS))}, not {order!r}.")
     if stages is not None and stages < 1:
         raise InputError(f"There is one stage at least, not {stages}.")
-    network, module = asked(field)
+    network, module = network_and_module(field)
     layers = layers_in_order(field, x)
     if order != "bottom_up":
         layers = layers[::-1]
@@ -72,9 +72,9 @@ def unlearning(
         network.refresh()
 
 
-def asked(field: Field) -> tuple[Network, nn.Module]:
-    """The field's model, and the module to make random. Errors: ``ModelError`` for fields
-    without."""
+def network_and_module(field: Field) -> tuple[Network, nn.Module]:
+    """The field's network, and the module to make random. Raises ``ModelError`` for fields without
+    one."""
     network = field.network
     if network is None or network.module is None:
         kind = type(innermost(field) if network is None else network.model).__name__
@@ -92,7 +92,7 @@ def layers_in_order(field: Field, x: Tensor) -> list[tuple[str, nn.Module]]:
     as modules come first."""
     with_parameters = {
         name: module
-        for name, module in asked(field)[0].layers().items()
+        for name, module in network_and_module(field)[0].layers().items()
         if any(p is not None for p in module._parameters.values())
     }
     ran: list[str] = []
