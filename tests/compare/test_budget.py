@@ -161,4 +161,4 @@ def test_one_tolerance_for_all() -> None:
     assert tolerant(M.expected(pool(), tol=0.3), 0.1).method.tol == 0.1
     left = tolerant(M.idgi(), 0.1)
     assert left.method == M.idgi()
-    assert left.note == "Important knows no tolerance: as it is"
+    assert left.note == "IDGI knows no tolerance: as it is"

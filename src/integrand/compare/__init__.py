@@ -1,11 +1,16 @@
-"""Which method for this model: every method on every example, judged by every metric, and what the
-numbers allow to say.
+"""Compare methods on one model: scores by every metric on every example, with intervals, tests and
+verdicts.
 
-door.py        ig.compare                                          comparison.py   the result
-judging.py     methods and metrics in, scores out                  scores.py       the table of raw results, mergeable and on disk
-statistics.py  intervals, tests, verdicts                          controls.py     maps that a metric has to tell from explanations
-budget.py      methods at one cost, or one tolerance               portion.py      some examples of a batch, as a batch
-agreement.py   how alike maps are                                  sensitivity.py  to the baseline
+api.py                   ig.compare
+comparison.py            the result
+evaluate.py              methods and metrics in, scores out
+scores.py                the table of raw results, mergeable and on disk
+statistics.py            intervals, tests, verdicts
+controls.py              maps that a metric should distinguish from explanations
+budget.py                methods at one cost, or one tolerance
+subset.py                some examples of a batch, as a batch
+map_agreement.py         similarity of maps
+baseline_sensitivity.py  maps and scores from other baselines
 """
 
 from .api import compare as compare

@@ -1,23 +1,24 @@
-"""``ig.compare``: a model, inputs, methods and metrics in; a comparison out."""
+"""``ig.compare``: score several methods on one model, with paired statistics."""
 
 from __future__ import annotations
 
 import dataclasses
 import sys
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from importlib import metadata
-from typing import Any
+from typing import Any, TypeVar
 
 import numpy as np
 import torch
 from torch import Tensor
 
+from ..baselines import Baseline
 from ..core.normalisation import Normalisation
 from ..core.random import reseeded
 from ..errors import InputError, UnknownName
 from ..explain import baseline_arranger, resolve_method
 from ..fields import Field
-from ..integration.attribution import Attribution, Explainer, as_explainer
+from ..integration.attribution import Attribution, Explainer, ExplainerLike, as_explainer
 from ..methods.registry import about
 from ..metrics import Metric, Subject
 from ..task import Task, is_predicted
@@ -31,10 +32,10 @@ from .scores import Scores
 from .statistics import Inference
 from .subset import narrowed, portion
 
-_HELD_ELEMENTS = 1 << 26  # numbers of maps that are held at a time
+_HELD_ELEMENTS = 1 << 26  # numbers of maps in memory at a time
 
 Progress = bool | Callable[[int, int], None]
-"""True for a line on stderr, or a callable that is given maps made and maps to make."""
+"""True for a line on stderr, or a callable that is given maps computed and maps to compute."""
 
 
 def compare(
@@ -42,7 +43,7 @@ def compare(
     inputs: Any,
     *,
     target: Any = "predicted",
-    methods: Mapping[str, Any] | Sequence[Any],
+    methods: Mapping[str, str | ExplainerLike] | Sequence[str | ExplainerLike],
     metrics: Mapping[str, Any] | Sequence[Any] = ("deletion", "insertion"),
     gradients: int | None = None,
     tol: float | None = None,
@@ -62,190 +63,239 @@ def compare(
     batch_size: int | None = None,
     optimize: bool = False,
 ) -> Comparison:
-    """Which method for this model: every method on every example, judged by every metric, with what
-    the numbers allow to say.
-
-    model, inputs, target, extra, normalisation, batch_size, optimize   as in ``explain``; a Field goes without a target
-    methods     published names and ``Method`` values in a list, or a dict of them by names of your
-                own
-    metrics     names and values such as ``ig.metrics.Deletion(fill="blurred")``, or a dict of them
-    gradients   the same budget for all: each method is set up to take as many gradients per example
-                as come close, at most this many. The result's ``notes`` say how, its scores what
-                each really took
-    tol         the same tolerance for all whose rule knows one;  neither: methods as they are
-    baseline    of published names that start from one;  references of those that start from several (expected, weighted, ig2)
-    options     further arguments of published names: {"guided": {"fraction": 0.1}}
-    reference   the method that differences are taken from; the first unless said
-    controls    maps that metrics have to tell from explanations: random, edges (of images),
-                gradient, input × gradient. True for all, False for none, or names
-    baselines   start every method that has one baseline from each of these too, and say how much
-                maps and scores move
-    ids         what examples are called;  masks (B, H, W) where the evidence is, for metrics of evidence
-    seed        mixed into every random part of methods and metrics;  sure: level, draws and seed of intervals and tests
-    progress    True for a line on stderr, or a callable (maps made, maps to make)
+    """Compare methods on one model: every method on every example, scored by every metric, with
+    paired statistics.
 
     An example for which a method fails has no score from it, and a reason in ``scores.reasons``.
-    Examples are taken in blocks, so that memory does not grow with them. Cost: the methods', and
-    the metrics' rows for all maps. Errors: ``InputError``, ``UnknownName`` for methods, metrics and
-    options that do not fit, before any long work.
+    Examples are taken in blocks, so that memory does not grow with them.
+
+    Args:
+        model: as in ``explain``, like ``inputs``, ``target``, ``extra``, ``normalisation``,
+            ``batch_size`` and ``optimize``; a Field goes without a target.
+        inputs: as in ``explain``.
+        target: as in ``explain``; the predicted class unless given.
+        methods: published names and ``Method`` values in a list, or a dict of them by names of
+            your own.
+        metrics: names and values such as ``ig.metrics.Deletion(fill="blurred")``, or a dict of
+            them.
+        gradients: the same budget for all: each method is set up to take as many gradients per
+            example as come close, at most this many. The result's ``notes`` say how, its scores
+            what each really took.
+        tol: the same tolerance for all methods whose rule has one. With neither ``gradients`` nor
+            ``tol``, methods run as they are.
+        baseline: of published names that start from one baseline.
+        references: of published names that start from several (expected, weighted, ig2).
+        options: further arguments of published names: {"guided": {"fraction": 0.1}}.
+        reference: the method that differences are taken from; the first unless given.
+        controls: maps that metrics have to tell from explanations: random, edges (of images),
+            gradient, input × gradient. True for all, False for none, or names.
+        baselines: start every method that has one baseline from each of these too, and report how
+            much maps and scores change.
+        ids: names of the examples.
+        masks: (B, H, W) where the evidence is, for metrics of evidence.
+        seed: mixed into every random part of methods and metrics.
+        sure: level, draws and seed of intervals and tests.
+        progress: True for a line on stderr, or a callable (maps computed, maps to compute).
+        extra: as in ``explain``.
+        normalisation: as in ``explain``.
+        batch_size: as in ``explain``.
+        optimize: as in ``explain``.
+
+    Returns:
+        A ``Comparison``: the raw scores (M, Q, E) with their intervals, tests and verdicts.
+
+    Raises:
+        InputError: for arguments that do not fit, before any long work.
+        UnknownName: for methods, metrics and options that there are not, before any long work.
+
+    Cost:
+        The methods', and the metrics' rows for all maps.
+
+    Example:
 
     >>> import torch, integrand as ig
     >>> model = torch.nn.Sequential(torch.nn.Linear(6, 16), torch.nn.Tanh(), torch.nn.Linear(16, 3))
-    >>> made = ig.compare(model, torch.randn(8, 6), target=0, methods=["integrated", "idgi"], gradients=20)
-    >>> made.scores.methods
+    >>> result = ig.compare(model, torch.randn(8, 6), target=0, methods=["integrated", "idgi"], gradients=20)
+    >>> result.scores.methods
     ('integrated', 'idgi', 'random', 'gradient', 'input × gradient')
-    >>> made.winner("deletion") is None or made.winner("deletion") in made.scores.methods
+    >>> result.winner("deletion") is None or result.winner("deletion") in result.scores.methods
     True
     """
     if gradients is not None and tol is not None:
         raise InputError("gradients= and tol= both say what methods may spend: give one of them.")
     named = methods_by_name(methods)
-    judges = metrics_by_name(metrics)
-    door: dict[str, Any] = dict(
-        extra=extra, normalisation=normalisation, batch_size=batch_size, optimize=optimize
-    )
+    metrics_used = metrics_by_name(metrics)
     task = Task.of(
-        model, inputs, None if isinstance(model, Field) and is_predicted(target) else target, **door
+        model,
+        inputs,
+        None if isinstance(model, Field) and is_predicted(target) else target,
+        extra=extra,
+        normalisation=normalisation,
+        batch_size=batch_size,
+        optimize=optimize,
     )
-    tried = None if baselines is None else baselines_by_name(_for_inputs(baselines, inputs, task))
-    ways = _built(named, inputs, task, baseline, references, options or {})
+    tried = {} if baselines is None else baselines_by_name(_for_inputs(baselines, inputs, task))
+    explainers = _built(named, inputs, task, baseline, references, options or {})
     if seed is not None:
-        ways = {name: reseeded(way, seed) for name, way in ways.items()}
-        judges = {name: reseeded(judge, seed) for name, judge in judges.items()}
+        explainers = {name: reseeded(method, seed) for name, method in explainers.items()}
+        metrics_used = {name: reseeded(metric, seed) for name, metric in metrics_used.items()}
     with Subject.ready(task, masks) as subject:
-        beside = controls_for(controls, subject.x)
-        clash = next((name for name in beside if name in ways), None)
-        if clash is not None:
-            raise InputError(
-                f"There is a control called {clash!r}: call the method something else, or leave the control out."
-            )
-        ways, notes = _equal(ways, gradients, tol, subject)
-        chosen_reference = next(iter(ways)) if reference is None else reference
-        if chosen_reference not in (*ways, *beside):
-            raise UnknownName("method to compare with", chosen_reference, (*ways, *beside))
-        names = [str(i) for i in range(len(subject))] if ids is None else [str(one) for one in ids]
-        if len(names) != len(subject) or len(set(names)) != len(names):
-            raise InputError(
-                f"ids= names each of the {len(subject)} examples, each differently; got {len(names)} names."
-            )
+        control_maps = _controls(controls, explainers, subject)
+        explainers, notes = _equal(explainers, gradients, tol, subject)
+        reference = _reference(reference, explainers, control_maps)
         work = _Work(
-            {**ways, **beside},
-            judges,
-            tuple(beside),
-            variants(ways, tried or {}),
-            tried or {},
-            names,
+            {**explainers, **control_maps},
+            metrics_used,
+            tuple(control_maps),
+            variants(explainers, tried),
+            tried,
+            _example_names(ids, len(subject)),
         )
-        scores, agreed, moved, shown = work.run(subject, progress)
-        notes = _with_spending(notes, scores, gradients)
-        about = _about(subject, ways, judges, gradients, tol, seed)
+        results = work.run(subject, progress)
+        notes = _with_spending(notes, results.scores, gradients)
+        settings = _settings(subject, explainers, metrics_used, gradients, tol, seed)
         shown = {
-            name: dataclasses.replace(one.apart(), normalisation=task.field.normalisation)
-            for name, one in shown.items()
+            name: dataclasses.replace(attribution.apart(), normalisation=task.field.normalisation)
+            for name, attribution in results.shown.items()
         }
     return Comparison(
-        dataclasses.replace(scores, about=about),
-        chosen_reference,
+        dataclasses.replace(results.scores, about=settings),
+        reference,
         sure,
         notes,
-        agreed,
-        moved,
+        results.agreement,
+        results.sensitivity,
         shown if subject.layout.single else {},
     )
 
 
+def _controls(
+    controls: bool | Sequence[str], explainers: Mapping[str, Explainer], subject: Subject
+) -> dict[str, Explainer]:
+    """Controls by name. Raises ``InputError`` where a method has the name of one."""
+    control_maps = controls_for(controls, subject.x)
+    clash = next((name for name in control_maps if name in explainers), None)
+    if clash is not None:
+        raise InputError(
+            f"There is a control called {clash!r}: call the method something else, or leave the control out."
+        )
+    return control_maps
+
+
+def _reference(
+    reference: str | None, explainers: Mapping[str, Explainer], controls: Mapping[str, Explainer]
+) -> str:
+    """The method that differences are taken from: the first unless given."""
+    name = next(iter(explainers)) if reference is None else reference
+    if name not in (*explainers, *controls):
+        raise UnknownName("method to compare with", name, (*explainers, *controls))
+    return name
+
+
+def _example_names(ids: Sequence[str] | None, count: int) -> list[str]:
+    """Names of the examples: their numbers unless given."""
+    names = list(map(str, range(count) if ids is None else ids))
+    if len(names) != count or len(set(names)) != count:
+        raise InputError(
+            f"ids= names each of the {count} examples, each differently; got {len(names)} names."
+        )
+    return names
+
+
 def _built(
-    named: Mapping[str, Any],
+    methods: Mapping[str, str | ExplainerLike],
     inputs: Any,
     task: Task,
     baseline: Any,
     references: Any,
     options: Mapping[str, Mapping[str, Any]],
 ) -> dict[str, Explainer]:
-    """Methods that are callable: names are built, with where they start from."""
-    unknown = next((name for name in options if name not in named), None)
+    """Methods as explainers: published names are built, with the baseline they start from."""
+    unknown = next((name for name in options if name not in methods), None)
     if unknown is not None:
-        raise UnknownName("method to give options to", unknown, named)
-    ways: dict[str, Explainer] = {}
-    for name, given in named.items():
-        own = dict(options.get(name, {}))
-        if isinstance(given, str):
-            start = _start(given, own, baseline, references)
-            given = resolve_method(inputs, given, start, None, own, task)
-        elif own:
+        raise UnknownName("method to give options to", unknown, methods)
+    explainers: dict[str, Explainer] = {}
+    for name, method in methods.items():
+        arguments = dict(options.get(name, {}))
+        if isinstance(method, str):
+            start = _start(method, arguments, baseline, references)
+            method = resolve_method(inputs, method, start, None, arguments, task)
+        elif arguments:
             raise InputError(f"options= go to published names; {name!r} is a method already.")
-        ways[name] = as_explainer(given)
-        if ways[name].explains == "layer":
+        explainers[name] = as_explainer(method)
+        if explainers[name].explains == "layer":
             raise InputError(
                 f"{name!r} explains a layer: maps of the inputs are compared, so leave it out."
             )
-    return ways
+    return explainers
 
 
 def _for_inputs(baselines: Any, inputs: Any, task: Task) -> Any:
     """Baselines to try, each arranged as the inputs are."""
     place = baseline_arranger(inputs, task.layout, task.x)
     if isinstance(baselines, Mapping):
-        return {name: place(one, False) for name, one in baselines.items()}
-    return [place(one, False) for one in baselines]
+        return {name: place(baseline, False) for name, baseline in baselines.items()}
+    return [place(baseline, False) for baseline in baselines]
 
 
-def _start(name: str, own: Mapping[str, Any], baseline: Any, references: Any) -> Any:
-    """What a published name starts from, of what was given for all."""
-    known = about(name)
-    if known.start is None or known.start in own:
+def _start(name: str, arguments: Mapping[str, Any], baseline: Any, references: Any) -> Any:
+    """The baseline or references that a published name starts from; None where it takes neither,
+    or its arguments say."""
+    published = about(name)
+    if published.start is None or published.start in arguments:
         return None
-    if not known.shared:
+    if not published.shared:
         return baseline
-    if references is None and known.start in known.needs:
+    if references is None and published.start in published.needs:
         raise InputError(
-            f"{name} starts from {known.start}: give references= a tensor (R, …), a list of baselines, or a sampler."
+            f"{name} starts from {published.start}: give references= a tensor (R, …), a list of baselines, or a sampler."
         )
     return references
 
 
 def _equal(
-    ways: Mapping[str, Explainer], gradients: int | None, tol: float | None, subject: Subject
+    methods: Mapping[str, Explainer], gradients: int | None, tol: float | None, subject: Subject
 ) -> tuple[dict[str, Explainer], dict[str, str]]:
     """Methods at the same budget or the same tolerance, and how each was set up."""
     if gradients is None and tol is None:
-        return dict(ways), dict.fromkeys(ways, "as it is")
+        return dict(methods), dict.fromkeys(methods, "as it is")
     probe = tuple(sorted({0, len(subject) // 2}))
     fits = {
-        name: fitted(way, gradients, subject, probe)
+        name: fitted(method, gradients, subject, probe)
         if gradients is not None
-        else tolerant(way, float(tol or 0))
-        for name, way in ways.items()
+        else tolerant(method, float(tol or 0))
+        for name, method in methods.items()
     }
-    return {name: as_explainer(one.method) for name, one in fits.items()}, {
-        name: one.note for name, one in fits.items()
+    return {name: as_explainer(fit.method) for name, fit in fits.items()}, {
+        name: fit.note for name, fit in fits.items()
     }
 
 
 def _with_spending(notes: Mapping[str, str], scores: Scores, budget: int | None) -> dict[str, str]:
     """Notes on how methods were set up; those that took less than half of the budget say what they
     took."""
-    said = dict(notes)
+    result = dict(notes)
     for name, gradients in zip(scores.methods, scores.gradients, strict=True):
         known = gradients[~np.isnan(gradients)]
-        if budget is not None and name in said and len(known) and known.mean() < budget / 2:
-            said[name] += (
+        if budget is not None and name in result and len(known) and known.mean() < budget / 2:
+            result[name] += (
                 f", far below the budget: it took {known.mean():.3g} of {budget} gradients"
             )
-    return said
+    return result
 
 
-def _about(
+def _settings(
     subject: Subject,
-    ways: Mapping[str, Any],
-    judges: Mapping[str, Metric],
+    methods: Mapping[str, Explainer],
+    metrics: Mapping[str, Metric],
     gradients: int | None,
     tol: float | None,
     seed: int | None,
 ) -> dict[str, Any]:
+    """What was compared, with what, and by which versions, as plain data."""
     return {
-        "methods": {name: repr(way) for name, way in ways.items()},
-        "metrics": {name: repr(judge) for name, judge in judges.items()},
+        "methods": {name: repr(method) for name, method in methods.items()},
+        "metrics": {name: repr(metric) for name, metric in metrics.items()},
         "gradients": gradients,
         "tol": tol,
         "seed": seed,
@@ -260,95 +310,119 @@ def _about(
 
 
 @dataclasses.dataclass(frozen=True, eq=False)
-class _Work:
-    """What is to be done to every block of examples."""
+class _Results:
+    """Results of all blocks of examples; ``shown`` are the attributions of one example."""
 
-    ways: Mapping[str, Any]
-    judges: Mapping[str, Metric]
+    scores: Scores
+    agreement: MapAgreement | None
+    sensitivity: Sensitivity | None
+    shown: dict[str, Attribution]
+
+
+@dataclasses.dataclass(frozen=True, eq=False)
+class _Work:
+    """Explain and score every block of examples, and merge the results.
+
+    Args:
+        methods: by name, controls among them.
+        metrics: by name.
+        controls: which methods are controls.
+        varied: by method and baseline, the method started from that baseline.
+        baselines: those tried, by name.
+        names: of the examples.
+    """
+
+    methods: Mapping[str, Explainer]
+    metrics: Mapping[str, Metric]
     controls: tuple[str, ...]
-    varied: Mapping[str, Mapping[str, Any]] | None
-    baselines: Mapping[str, Any]
+    varied: Mapping[str, Mapping[str, Explainer]]
+    baselines: Mapping[str, Baseline]
     names: Sequence[str]
 
-    def run(
-        self, subject: Subject, progress: Progress
-    ) -> tuple[Scores, MapAgreement | None, Sensitivity | None, dict[str, Attribution]]:
-        """Block by block, merged."""
-        others = {
-            variant(name, label): one
-            for name, some in (self.varied or {}).items()
-            for label, one in some.items()
+    def run(self, subject: Subject, progress: Progress) -> _Results:
+        """Score all examples, block by block."""
+        varied = {
+            variant(name, label): method
+            for name, by_baseline in self.varied.items()
+            for label, method in by_baseline.items()
         }
-        many = len(self.ways) + len(others)
-        size = max(
-            1, _HELD_ELEMENTS // max(1, max(len(self.ways), len(others)) * subject.x[0].numel())
-        )
-        tell = _Told(progress, many * len(subject))
+        counter = _ProgressCounter(progress, (len(self.methods) + len(varied)) * len(subject))
         tables: list[Scores] = []
-        agreed: MapAgreement | None = None
-        moved: Sensitivity | None = None
+        map_agreement: MapAgreement | None = None
+        sensitivity: Sensitivity | None = None
         shown: dict[str, Attribution] = {}
-        for first in range(0, len(subject), size):
-            which = range(first, min(first + size, len(subject)))
-            seen: list[Explained] = []
-            tables.append(self._scored(subject, which, self.ways, seen.append, tell))
-            agreed = _joined(agreed, agreement(seen[0]))
-            if not shown:
-                found = {name: seen[0].attribution(name, 0) for name in self.ways}
-                shown = {name: one for name, one in found.items() if one is not None}
-            seen.clear()
-            if others:
-                own = self._scored(subject, which, others, seen.append, tell)
-                moved = _joined(
-                    moved, of_variants(self.varied or {}, agreement(seen[0]), own, self.baselines)
+        for examples in self._blocks(subject, max(len(self.methods), len(varied))):
+            maps: list[Explained] = []
+            tables.append(self._scored(subject, examples, self.methods, maps.append, counter))
+            map_agreement = _merged(map_agreement, agreement(maps[0]))
+            shown = shown or self._attributions(maps[0])
+            maps.clear()  # before those of the variants are computed
+            if varied:
+                scores = self._scored(subject, examples, varied, maps.append, counter)
+                sensitivity = _merged(
+                    sensitivity,
+                    of_variants(self.varied, agreement(maps[0]), scores, self.baselines),
                 )
-        tell.end()
-        return Scores.merged(tables), agreed, moved, shown
+        counter.end()
+        return _Results(Scores.merged(tables), map_agreement, sensitivity, shown)
+
+    def _blocks(self, subject: Subject, methods: int) -> Iterator[range]:
+        """Examples in blocks of which so many maps fit into memory."""
+        size = max(1, _HELD_ELEMENTS // max(1, methods * subject.x[0].numel()))
+        for first in range(0, len(subject), size):
+            yield range(first, min(first + size, len(subject)))
+
+    def _attributions(self, maps: Explained) -> dict[str, Attribution]:
+        """The attributions of the first example, by method."""
+        attributions = {name: maps.attribution(name, 0) for name in self.methods}
+        return {name: result for name, result in attributions.items() if result is not None}
 
     def _scored(
         self,
         subject: Subject,
-        which: Sequence[int],
-        methods: Mapping[str, Any],
+        examples: Sequence[int],
+        methods: Mapping[str, Explainer],
         look: Callable[[Explained], None],
-        tell: _Told,
+        counter: _ProgressCounter,
     ) -> Scores:
-        some = portion(subject, which)
         return scored(
-            some,
-            {name: narrowed(one, which, subject.x) for name, one in methods.items()},
-            {name: narrowed(one, which, subject.x) for name, one in self.judges.items()},
-            [self.names[i] for i in which],
+            portion(subject, examples),
+            {name: narrowed(method, examples, subject.x) for name, method in methods.items()},
+            {name: narrowed(metric, examples, subject.x) for name, metric in self.metrics.items()},
+            [self.names[i] for i in examples],
             controls=self.controls,
             look=look,
-            watch=tell.more,
+            watch=counter.add,
         )
 
 
-def _joined(one: Any, other: Any) -> Any:
-    return other if one is None else one.merge(other)
+T = TypeVar("T", MapAgreement, Sensitivity)
 
 
-class _Told:
-    """How many maps are made, for whoever wants to know."""
+def _merged(first: T | None, second: T) -> T:
+    return second if first is None else first.merge(second)
+
+
+class _ProgressCounter:
+    """Count computed maps, and report the count to a callable or to a line on stderr."""
 
     def __init__(self, progress: Progress, total: int) -> None:
-        self.done = 0
+        self.count = 0
         self.total = total
         self.line = progress is True
-        self.progress = _print_line if self.line else progress
+        self.report = _print_line if self.line else progress
 
-    def more(self, maps: int) -> None:
-        """So many more."""
-        self.done += maps
-        if callable(self.progress):
-            self.progress(self.done, self.total)
+    def add(self, maps: int) -> None:
+        """Count so many more maps."""
+        self.count += maps
+        if callable(self.report):
+            self.report(self.count, self.total)
 
     def end(self) -> None:
-        """The line ends."""
+        """End the line on stderr."""
         if self.line:
             print(file=sys.stderr, flush=True)
 
 
-def _print_line(done: int, total: int) -> None:
-    print(f"\r{done} of {total} maps", end="", file=sys.stderr, flush=True)
+def _print_line(count: int, total: int) -> None:
+    print(f"\r{count} of {total} maps", end="", file=sys.stderr, flush=True)

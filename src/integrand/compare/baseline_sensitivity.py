@@ -1,4 +1,4 @@
-"""What becomes of maps and scores when a method starts from another baseline."""
+"""Sensitivity of maps and scores to the baseline."""
 
 from __future__ import annotations
 
@@ -23,8 +23,12 @@ from .scores import Numbers, Scores
 class Sensitivity:
     """Methods started from K baselines each.
 
-    ranks   (M, K, K, E) Spearman's correlation of feature ranks between the maps from two baselines
-    scores  of "method from baseline", every method from every baseline
+    Args:
+        baselines: (K,) names.
+        methods: (M,) names.
+        ranks: (M, K, K, E) Spearman's correlation of feature ranks between the maps from two
+            baselines.
+        scores: of "method from baseline", every method from every baseline.
     """
 
     baselines: tuple[str, ...]
@@ -33,65 +37,70 @@ class Sensitivity:
     scores: Scores
 
     def merge(self, other: Sensitivity) -> Sensitivity:
-        """Both, side by side along examples."""
+        """Concatenate both along examples. Raises ``InputError`` for other methods or baselines."""
         if (self.baselines, self.methods) != (other.baselines, other.methods):
             raise InputError("Sensitivities of other methods or baselines do not merge.")
         ranks = np.concatenate([self.ranks, other.ranks], 3)
         return dataclasses.replace(self, ranks=ranks, scores=self.scores.merge(other.scores))
 
     def alike(self) -> dict[str, float]:
-        """By method, how alike maps from different baselines are: the mean correlation over pairs
-        and examples; 1 is the same order."""
+        """The mean correlation of maps from different baselines, over pairs and examples, by
+        method; 1 is the same order of features."""
         above = np.triu_indices(len(self.baselines), 1)
-        found = {}
+        correlations = {}
         for method, ranks in zip(self.methods, self.ranks, strict=True):
             pairs = ranks[above]
             known = pairs[~np.isnan(pairs)]
-            found[method] = float(known.mean()) if len(known) else float("nan")
-        return found
+            correlations[method] = float(known.mean()) if len(known) else float("nan")
+        return correlations
 
     def means(self, metric: str) -> dict[str, dict[str, float]]:
         """Mean scores by method and baseline."""
         values = dict(zip(self.scores.methods, self.scores.of(metric), strict=True))
-        found: dict[str, dict[str, float]] = {}
+        means: dict[str, dict[str, float]] = {}
         for method in self.methods:
             rows = {baseline: values[variant(method, baseline)] for baseline in self.baselines}
-            found[method] = {
+            means[method] = {
                 baseline: float(np.mean(row[~np.isnan(row)]))
                 if (~np.isnan(row)).any()
                 else float("nan")
                 for baseline, row in rows.items()
             }
-        return found
+        return means
 
 
 def variant(method: str, baseline: str) -> str:
-    """What a method is called when it starts from a baseline."""
+    """The name of a method that starts from a baseline."""
     return f"{method} from {baseline}"
 
 
-def baselines_by_name(given: Any) -> dict[str, Baseline]:
-    """Baselines to try, by name. Errors: ``UnknownName``, ``InputError`` for fewer than two."""
-    if isinstance(given, Mapping):
-        made = {str(name): as_baseline(one, BASELINES) for name, one in given.items()}
+def baselines_by_name(baselines: Any) -> dict[str, Baseline]:
+    """Baselines to try, by name.
+
+    Raises:
+        UnknownName: for a name that no baseline has.
+        InputError: for fewer than two, and for two of one name.
+    """
+    if isinstance(baselines, Mapping):
+        named = {str(name): as_baseline(option, BASELINES) for name, option in baselines.items()}
     else:
-        parts = [(one, as_baseline(one, BASELINES)) for one in given]
-        made = {
-            str(one) if isinstance(one, str | int | float) else label_of(part): part
-            for one, part in parts
+        parts = [(option, as_baseline(option, BASELINES)) for option in baselines]
+        named = {
+            str(option) if isinstance(option, str | int | float) else label_of(part): part
+            for option, part in parts
         }
-        if len(made) < len(parts):
+        if len(named) < len(parts):
             raise InputError("Two baselines have the same name: give a dict of them.")
-    if len(made) < 2:
+    if len(named) < 2:
         raise InputError("baselines= takes at least two: maps are held against each other.")
-    return made
+    return named
 
 
 def variants(
     methods: Mapping[str, Explainer], baselines: Mapping[str, Baseline]
 ) -> dict[str, dict[str, Explainer]]:
-    """By method, it started from every baseline; methods that do not start from one baseline are
-    left out."""
+    """Each method started from every baseline; methods that do not start from one baseline are left
+    out."""
     return {
         name: {label: _from(method, baseline) for label, baseline in baselines.items()}
         for name, method in methods.items()
@@ -100,7 +109,7 @@ def variants(
 
 
 def _from(method: Explainer, baseline: Baseline) -> Explainer:
-    return with_core(method, lambda one: dataclasses.replace(one, baseline=baseline))
+    return with_core(method, lambda inner: dataclasses.replace(inner, baseline=baseline))
 
 
 def _starts_from_one(method: Explainer) -> bool:
@@ -116,7 +125,7 @@ def of_variants(
     scores: Scores,
     baselines: Mapping[str, Any],
 ) -> Sensitivity:
-    """From the agreement and the scores of all variants."""
+    """Collect the agreement and the scores of all variants as a ``Sensitivity``."""
     place = {name: i for i, name in enumerate(agreed.methods)}
     ranks = [
         agreed.ranks[np.ix_(*[[place[variant(name, label)] for label in baselines]] * 2)]

@@ -1,5 +1,4 @@
-"""Methods of very different cost at the same cost: as many gradients per example as asked for, at
-most.
+"""Set up methods for one budget of gradients per example, or one tolerance.
 
 Every method has *dials*, whole numbers that its cost grows with. Its parts say which of their
 fields these are (``resolution``, and ``effort`` of a search); they are tried in this order:
@@ -10,11 +9,10 @@ fields these are (``resolution``, and ``effort`` of a search); they are tried in
     the baseline's resolution    references, where those are drawn
     the wrappers' resolution     draws, rounds; from outside in
 
-One dial is turned, the first that can: to the largest value whose cost is within the budget. What a
-method costs is what its parts claim where they can tell, else it is counted on an example: a path
-that says nothing of its segments is walked. A method that is above the budget at the low end of a
-dial keeps it there, and the next one is turned; one that is above at the low end of all of them is
-run so and said to be.
+The first dial that can be is turned, to the largest value whose cost is within the budget. The cost
+of a method is what its parts claim where they know it, else it is counted on an example. A method
+that is above the budget at the low end of a dial keeps it there, and the next one is turned; one
+that is above at the low end of all of them is run so, and its note says it.
 """
 
 from __future__ import annotations
@@ -51,8 +49,13 @@ _TRIES = 12  # costs asked for in a search
 
 @dataclass(frozen=True)
 class Fitted:
-    """A method at a budget: how it was fitted, and what it is expected to cost per example (NaN:
-    not known)."""
+    """A method set up for a budget.
+
+    Args:
+        method: as set up.
+        gradients: the expected cost per example; NaN where it is not known.
+        note: how it was set up, in words.
+    """
 
     method: ExplainerLike
     gradients: float
@@ -61,8 +64,14 @@ class Fitted:
 
 @dataclass(frozen=True)
 class _Dial:
-    """A dial of a part: ``where`` it is in the method and how ``deep`` inside rules or wrappers,
-    its field, and the least it is turned to."""
+    """A dial of a part.
+
+    Args:
+        where: the part: "path", "rule", "baseline" or "wrapper".
+        deep: how many rules or wrappers lie around the part.
+        name: of the part's field.
+        least: the least value it is turned to.
+    """
 
     where: str
     deep: int
@@ -70,22 +79,22 @@ class _Dial:
     least: int
 
     def read(self, method: Explainer) -> int:
-        """Where it stands."""
+        """The current value."""
         return self._parts(method)[self.deep].dial(self.name)
 
     def turned(self, method: Explainer, value: int) -> Explainer:
-        """The method with the dial at another value. Errors: those of its parts."""
+        """The method with the dial at another value. Raises what its parts raise."""
         if self.where == "wrapper":
             return _turned_wrapper(method, self.deep, self.name, value)
         if self.where == "rule":
             return with_core(
                 method,
-                lambda one: dataclasses.replace(
-                    one, rule=_turned_rule(one.rule, self.deep, self.name, value)
+                lambda inner: dataclasses.replace(
+                    inner, rule=_turned_rule(inner.rule, self.deep, self.name, value)
                 ),
             )
         part = self._parts(method)[0].turned(self.name, value)
-        return with_core(method, lambda one: dataclasses.replace(one, **{self.where: part}))
+        return with_core(method, lambda inner: dataclasses.replace(inner, **{self.where: part}))
 
     def _parts(self, method: Explainer) -> list[Part]:
         return list(_holders(method, self.where))
@@ -94,41 +103,50 @@ class _Dial:
 def fitted(
     method: ExplainerLike, budget: int, subject: Subject, probe: Sequence[int] = (0,)
 ) -> Fitted:
-    """The method at a cost as close to ``budget`` gradients per example as its dials allow, at or
-    below it.
+    """Set up a method to take at most ``budget`` gradients per example, as close as its dials
+    allow.
 
-    ``subject`` and ``probe`` are what is measured on, where that is needed: the most that one of
-    these examples takes.
+    Args:
+        method: any method.
+        budget: gradients per example.
+        subject: field and inputs on which costs are counted where the method claims none.
+        probe: examples of it; the dearest counts.
+
+    Returns:
+        ``Fitted``: the method, its expected cost, and a note.
+
+    Raises:
+        InputError: for a budget below one.
     """
     if budget < 1:
         raise InputError(f"A budget is at least one gradient per example, not {budget}.")
-    given = as_explainer(method)
-    now, spent = _fixed(given), None
+    original = as_explainer(method)
+    adjusted, spent = _fixed(original), None
     cost = _costs(subject, probe)
-    changed: list[str] = [] if now is given else ["fixed nodes for a tolerance"]
-    for dial in _dials(now):
-        turned, many, cost_turned = _largest(now, dial, budget, cost)
+    changed: list[str] = [] if adjusted is original else ["fixed nodes for a tolerance"]
+    for dial in _dials(adjusted):
+        turned, value, cost_turned = _largest(adjusted, dial, budget, cost)
         if turned is None:
             continue
-        now, spent = turned, cost_turned
-        changed.append(_said(dial, many, given))
+        adjusted, spent = turned, cost_turned
+        changed.append(_setting_note(dial, value, original))
         if spent <= budget:
             break
     if spent is None:
         try:
-            spent = cost(now)
+            spent = cost(adjusted)
         except IntegrandError as error:
             return Fitted(
-                own(now),
+                own(adjusted),
                 float("nan"),
                 f"as it is: it cannot be tried out ({' '.join(str(error).split())})",
             )
     if spent > budget:
         changed.append("above the budget at its cheapest")
-    return Fitted(own(now), spent, ", ".join(changed) or "has nothing to turn")
+    return Fitted(own(adjusted), spent, ", ".join(changed) or "has nothing to turn")
 
 
-def _said(dial: _Dial, value: int, method: Explainer) -> str:
+def _setting_note(dial: _Dial, value: int, method: Explainer) -> str:
     if dial.where == "rule" and dial.name == "n":
         return f"{value} node{'s' * (value != 1)}"
     if dial.where == "baseline":
@@ -140,7 +158,7 @@ def _said(dial: _Dial, value: int, method: Explainer) -> str:
 
 
 def tolerant(method: ExplainerLike, tol: float) -> Fitted:
-    """The method, its integrals to a relative error ``tol``, where its rule can."""
+    """Set up a method to integrate to a relative error ``tol``, where its rule has a tolerance."""
     if isinstance(method, UntilTolerance):
         return Fitted(dataclasses.replace(method, tol=tol), float("nan"), f"draws to {tol:.2g}")
     inner = core(method)
@@ -148,8 +166,10 @@ def tolerant(method: ExplainerLike, tol: float) -> Fitted:
         return Fitted(method, float("nan"), "has no rule: as it is")
     rule = inner.rule
     if isinstance(rule, Adaptive | Quadrature):
-        made = dataclasses.replace(rule, tol=tol) if isinstance(rule, Adaptive) else Adaptive(tol)
-        changed = with_core(method, lambda one: dataclasses.replace(one, rule=made))
+        adaptive = (
+            dataclasses.replace(rule, tol=tol) if isinstance(rule, Adaptive) else Adaptive(tol)
+        )
+        changed = with_core(method, lambda inmost: dataclasses.replace(inmost, rule=adaptive))
         return Fitted(changed, float("nan"), f"to a tolerance of {tol:.2g}")
     return Fitted(method, float("nan"), f"{name_of(rule)} knows no tolerance: as it is")
 
@@ -162,34 +182,34 @@ Costs = Callable[[ExplainerLike], float]
 def claimed(method: ExplainerLike) -> int | None:
     """Gradients per example that a method claims; None for methods that cannot tell."""
     if isinstance(method, SmoothGrad):
-        each = claimed(method.method)
-        return None if each is None else method.draws * each
+        per_draw = claimed(method.method)
+        return None if per_draw is None else method.draws * per_draw
     if not isinstance(method, Method):
         return None
     references = _references(method.baseline)
-    each = gradients_per_row(method.path, method.rule)
+    per_reference = gradients_per_row(method.path, method.rule)
     if (
-        references is None or not each or method.path.stops_early
+        references is None or not per_reference or method.path.stops_early
     ):  # which claims the most it may take
         return None
-    return references * each
+    return references * per_reference
 
 
 def _references(baseline: Baseline) -> int | None:
     """R, of baselines that take no gradients themselves."""
     if isinstance(baseline, Union):
-        counts = [_references(one) for one in baseline.parts]
+        counts = [_references(part) for part in baseline.parts]
         return None if None in counts else sum(c for c in counts if c is not None)
     return count_of(baseline) if baseline.gradients == 0 else None
 
 
 def _costs(subject: Subject, probe: Sequence[int]) -> Costs:
-    """What a method claims, or takes on the probes."""
+    """Costs of methods: as claimed, or counted on the probes."""
 
     def cost(method: ExplainerLike) -> float:
-        told = claimed(method)
-        if told is not None:
-            return told
+        claim = claimed(method)
+        if claim is not None:
+            return claim
         spent: list[float] = []
         for b in probe:
             try:
@@ -203,12 +223,12 @@ def _costs(subject: Subject, probe: Sequence[int]) -> Costs:
 
 
 def _counted(method: ExplainerLike, example: int, subject: Subject) -> float:
-    """Gradients that a method takes for one example."""
+    """Count the gradients that a method takes for one example."""
     counts = Counts(1)
-    some = portion(subject, [example], counts)
+    single = portion(subject, [example], counts)
     with warnings.catch_warnings():
         warnings.simplefilter("ignore", IntegrandWarning)
-        narrowed(method, [example], subject.x)(some.field, some.x)
+        narrowed(method, [example], subject.x)(single.field, single.x)
     return float(counts.gradients.max())
 
 
@@ -227,7 +247,7 @@ def _fixed(method: Explainer) -> Explainer:
     return (
         method
         if rule is inner.rule
-        else with_core(method, lambda one: dataclasses.replace(one, rule=rule))
+        else with_core(method, lambda inmost: dataclasses.replace(inmost, rule=rule))
     )
 
 
@@ -241,7 +261,7 @@ def _without_tolerance(rule: Rule, instead: Rule) -> Rule:
 
 
 def _dials(method: Explainer) -> Iterator[_Dial]:
-    """What can be turned to make a method cheaper, in the order in which it is tried."""
+    """The dials of a method, in the order in which they are tried."""
     for where, kind in _ORDER:
         for deep, part in enumerate(_holders(method, where)):
             name = part.resolution if kind == "resolution" else part.effort
@@ -288,68 +308,98 @@ def _largest(
 ) -> tuple[Explainer, int, float] | tuple[None, int, float]:
     """The method with a dial at the largest value within the budget, that value, and its cost; at
     the least if that is above."""
-    least = dial.least
-    low, high = least, _MOST
-    best: tuple[Explainer, int, float] | None = None
-    seen: dict[int, float] = {}
-    planned = [
-        max(dial.read(method), least)
-    ]  # what the method does of itself is the second that is tried
-    tried = least
+    search = _DialSearch(budget, dial.least, _MOST, max(dial.read(method), dial.least))
+    value: int | None = dial.least
     for _ in range(_TRIES):
-        made, spent = _tried(method, dial, tried, cost)
-        if made is None:  # a value that the part refuses, such as an odd number of pieces
-            tried = tried + 1 if tried == low else tried - 1
-            if tried in seen or tried >= high or tried < low:
-                break
-            continue
-        if best is not None and spent == best[2] and tried > best[1]:
-            break  # turning on costs nothing, and so does nothing
-        seen[tried] = spent
-        if spent <= budget:
-            best, low = (
-                (made, tried, spent) if best is None or tried > best[1] else best,
-                max(low, tried),
-            )
-        elif tried == least:
-            return made, tried, spent
+        if value is None:
+            break
+        turned, spent = _tried(method, dial, value, cost)
+        if turned is None:  # a value that the part refuses, such as an odd number of pieces
+            value = search.after_refusal(value)
+        elif search.is_flat(value, spent):
+            break
+        elif spent > budget and value == dial.least:
+            return turned, value, spent
         else:
-            high = min(high, tried)
-        if spent == budget or high - low <= 1:
-            break
-        tried = (
-            planned.pop()
-            if planned and low < planned[0] < high
-            else _guess(seen, low, high, budget)
-        )
-        if tried in seen:
-            break
-    return best if best is not None else (None, 0, float("nan"))
+            search.record(turned, value, spent)
+            value = search.following(spent)
+    return search.best if search.best is not None else (None, 0, float("nan"))
+
+
+@dataclass
+class _DialSearch:
+    """A search for the largest value of a dial whose cost is within the budget.
+
+    Args:
+        budget: gradients per example.
+        low: the value lies here or above.
+        high: the value lies below.
+        standing: where the dial stands before the search: the second value that is tried.
+        costs: by value, as far as known.
+        best: the method at the largest value within the budget so far, the value, and its cost.
+    """
+
+    budget: int
+    low: int
+    high: int
+    standing: int | None
+    costs: dict[int, float] = dataclasses.field(default_factory=dict)
+    best: tuple[Explainer, int, float] | None = None
+
+    def record(self, turned: Explainer, value: int, spent: float) -> None:
+        """Narrow the range by the cost of one value."""
+        self.costs[value] = spent
+        if spent > self.budget:
+            self.high = min(self.high, value)
+            return
+        if self.best is None or value > self.best[1]:
+            self.best = turned, value, spent
+        self.low = max(self.low, value)
+
+    def is_flat(self, value: int, spent: float) -> bool:
+        """Whether a larger value costs no more than the best one: turning further has no effect."""
+        return self.best is not None and spent == self.best[2] and value > self.best[1]
+
+    def after_refusal(self, value: int) -> int | None:
+        """The neighbour of a value that the part refuses; None where there is none to try."""
+        value = value + 1 if value == self.low else value - 1
+        return value if self.low <= value < self.high and value not in self.costs else None
+
+    def following(self, spent: float) -> int | None:
+        """The next value to try; None at the end of the search."""
+        if spent == self.budget or self.high - self.low <= 1:
+            return None
+        standing, self.standing = self.standing, None
+        if standing is None or not self.low < standing < self.high:
+            value = _guess(self.costs, self.low, self.high, self.budget)
+        else:
+            value = standing
+        return None if value in self.costs else value
 
 
 def _tried(
     method: Explainer, dial: _Dial, value: int, cost: Costs
 ) -> tuple[Explainer | None, float]:
     try:
-        made = dial.turned(method, value)
+        turned = dial.turned(method, value)
     except InputError:
         return None, float("nan")
     try:
-        return made, cost(made)
+        return turned, cost(turned)
     except IntegrandError:
         return None, float("nan")
 
 
-def _guess(seen: dict[int, float], low: int, high: int, budget: int) -> int:
+def _guess(costs: dict[int, float], low: int, high: int, budget: int) -> int:
     """Where a line through two known costs meets the budget, strictly between low and high."""
-    points = sorted(seen.items())
+    points = sorted(costs.items())
     if len(points) == 1:
         value, spent = points[0]
         guess = value * budget / spent if spent else 2 * value + 1
         return max(low + 1, min(high - 1, int(guess)))
     left = max(((v, c) for v, c in points if v <= low), default=points[0])
-    others = [p for p in points if p[0] != left[0]]
-    right = min(others, key=lambda p: abs(p[1] - budget))
+    remaining = [p for p in points if p[0] != left[0]]
+    right = min(remaining, key=lambda p: abs(p[1] - budget))
     slope = (right[1] - left[1]) / (right[0] - left[0])
     if slope <= 0:  # more does not cost more: nothing to gain by turning on
         return low

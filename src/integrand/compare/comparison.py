@@ -1,4 +1,4 @@
-"""A comparison: the raw scores, and what may be said from them."""
+"""A comparison: the raw scores with their summaries, differences and verdicts."""
 
 from __future__ import annotations
 
@@ -28,15 +28,16 @@ _FORMAT = 1
 
 @dataclass(frozen=True, eq=False)
 class Comparison:
-    """Methods judged by metrics on the same examples.
+    """Scores of methods by metrics on the same examples, with statistics, figures and a page.
 
-    scores       the raw results, a ``Scores``
-    reference    the method that the others are held against
-    sure         level, draws and seed of intervals and tests
-    notes        how each method was set up, in words
-    agreement    between the maps of methods, where it was measured
-    sensitivity  to the baseline, where others were tried
-    shown        attributions of one example by method, for pictures; not saved
+    Args:
+        scores: the raw results, a ``Scores``.
+        reference: the method that the others are held against.
+        sure: level, draws and seed of intervals and tests.
+        notes: how each method was set up, in words.
+        agreement: between the maps of methods, where it was measured.
+        sensitivity: to the baseline, where others were tried.
+        shown: attributions of one example by method, for pictures; not saved.
     """
 
     scores: Scores
@@ -52,14 +53,17 @@ class Comparison:
     @cached_property
     def summaries(self) -> dict[tuple[str, str], Summary]:
         """By (method, metric)."""
-        return {(one.method, one.metric): one for one in summaries(self.scores, self.sure)}
+        return {
+            (summary.method, summary.metric): summary
+            for summary in summaries(self.scores, self.sure)
+        }
 
     @cached_property
     def differences(self) -> dict[tuple[str, str], Difference]:
         """Against the reference, by (method, metric)."""
         return {
-            (one.method, one.metric): one
-            for one in differences(self.scores, self.reference, self.sure)
+            (difference.method, difference.metric): difference
+            for difference in differences(self.scores, self.reference, self.sure)
         }
 
     @cached_property
@@ -68,22 +72,22 @@ class Comparison:
         return {metric: verdict(self.scores, metric, self.sure) for metric in self.scores.metrics}
 
     def verdict(self, metric: str) -> Verdict:
-        """What one metric allows to say. Errors: ``UnknownName``."""
+        """The verdict by one metric. Raises ``UnknownName`` for another metric."""
         self.scores.of(metric)
         return self.verdicts[metric]
 
     def winner(self, metric: str) -> str | None:
-        """The method that is told from all others by a metric; None where there is none, and
-        ``verdict(metric).words`` says why."""
+        """The method that is significantly better than all others by a metric; None where there is
+        none, and ``verdict(metric).words`` says why."""
         return self.verdict(metric).winner
 
     def against(self, reference: str) -> Comparison:
-        """The same, held against another method. Errors: ``UnknownName``."""
+        """The same scores, with differences from another method. Raises ``UnknownName``."""
         self.scores.select(methods=[reference])
         return dataclasses.replace(self, reference=reference)
 
     def table(self) -> list[dict[str, Any]]:
-        """Everything as plain data, a row for each metric and method: mean with interval,
+        """All results as plain data, a row for each metric and method: mean with interval,
         difference from the reference, cost.
 
         Costs are means per example. ``incomplete`` is how many maps miss more than a tenth of the
@@ -97,24 +101,24 @@ class Comparison:
 
     def _row(self, metric: str, m: int) -> dict[str, Any]:
         scores, method = self.scores, self.scores.methods[m]
-        own = self.summaries[method, metric]
+        summary = self.summaries[method, metric]
         row: dict[str, Any] = {
             "metric": metric,
             "higher_is_better": scores.is_higher(metric),
             "method": method,
             "control": method in scores.controls,
             **{
-                name: getattr(own, name)
+                name: getattr(summary, name)
                 for name in ("n", "missing", "mean", "low", "high", "median")
             },
-            "quantiles": list(own.quantiles),
+            "quantiles": list(summary.quantiles),
         }
-        other = self.differences.get((method, metric))
+        difference = self.differences.get((method, metric))
         for name in ("mean", "low", "high", "p", "corrected", "wins", "wins_low", "wins_high"):
             key = {"mean": "difference", "low": "difference_low", "high": "difference_high"}.get(
                 name, name
             )
-            row[key] = None if other is None else getattr(other, name)
+            row[key] = None if difference is None else getattr(difference, name)
         row |= {
             name: _known_mean(getattr(scores, name)[m])
             for name in ("gradients", "rows", "seconds", "gap", "error")
@@ -125,10 +129,12 @@ class Comparison:
     def cost(self) -> dict[str, tuple[float, float, float]]:
         """Mean gradients, rows and seconds per example, by method."""
         numbers = (self.scores.gradients, self.scores.rows, self.scores.seconds)
-        found = zip(*(np.array([_known_mean(row) for row in one]) for one in numbers), strict=True)
+        means = zip(
+            *(np.array([_known_mean(row) for row in costs]) for costs in numbers), strict=True
+        )
         return {
             name: (float(a), float(b), float(c))
-            for name, (a, b, c) in zip(self.scores.methods, found, strict=True)
+            for name, (a, b, c) in zip(self.scores.methods, means, strict=True)
         }
 
     # --- printing -------------------------------------------------------------------------------------------------
@@ -195,8 +201,15 @@ class Comparison:
     # --- disk -----------------------------------------------------------------------------------------------------
 
     def save(self, folder: str | Path, *, page: bool = True) -> None:
-        """scores.parquet, comparison.json and, unless it is not wanted, index.html. Needs
-        integrand[save], and integrand[report] for the page."""
+        """Write scores.parquet, comparison.json and, with ``page``, index.html.
+
+        Args:
+            folder: made if there is none.
+            page: whether to write index.html.
+
+        Raises:
+            MissingExtra: without integrand[save], and for the page without integrand[report].
+        """
         place = Path(folder)
         place.mkdir(parents=True, exist_ok=True)
         self.scores.to_parquet(place / "scores.parquet")
@@ -207,13 +220,15 @@ class Comparison:
             write_text(place / "index.html", room("report.comparison").page(self))
 
     def _json(self) -> dict[str, Any]:
-        found: dict[str, Any] = json_ready(
+        record: dict[str, Any] = json_ready(
             {
                 "format": _FORMAT,
                 "reference": self.reference,
                 "sure": dataclasses.asdict(self.sure),
                 "notes": dict(self.notes),
-                "verdicts": [dataclasses.asdict(one) for one in self.verdicts.values()],
+                "verdicts": [
+                    dataclasses.asdict(metric_verdict) for metric_verdict in self.verdicts.values()
+                ],
                 "table": self.table(),
                 "agreement": None if self.agreement is None else dataclasses.asdict(self.agreement),
                 "sensitivity": None
@@ -226,11 +241,15 @@ class Comparison:
                 "about": self.scores.about,
             }
         )
-        return found
+        return record
 
     @classmethod
     def load(cls, folder: str | Path) -> Comparison:
-        """What ``save`` wrote; pictures of maps are only in its page. Errors: ``InputError``."""
+        """Read what ``save`` wrote; pictures of maps are only in its page.
+
+        Raises:
+            InputError: for a folder without a comparison, or one of a newer integrand.
+        """
         place = Path(folder)
         if not (place / "comparison.json").is_file():
             raise InputError(f"There is no comparison in {str(folder)!r}: no comparison.json.")

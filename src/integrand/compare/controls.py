@@ -1,17 +1,17 @@
-"""Maps that a metric has to tell from explanations: what is random, what looks at the input only,
-what is one gradient.
+"""Controls: maps that a metric should distinguish from explanations: random ones, edges of the
+input, one gradient.
 
-They are called as methods are, ``(field, x) -> Attribution``, and run in the same table. A metric
-by which one of them cannot be told from the best method says nothing on these examples, whatever
-its numbers are (Adebayo et al., "Sanity checks for saliency maps", 2018, for the idea). They add up
-to nothing: ``residual`` and ``error`` are NaN.
+They have the interface of methods, ``(field, x) -> Attribution``, and run in the same table. A
+metric by which one of them is not significantly worse than the best method is uninformative on
+these examples, whatever its numbers are (Adebayo et al., "Sanity checks for saliency maps", 2018,
+for the idea). They add up to nothing: ``residual`` and ``error`` are NaN.
 """
 
 from __future__ import annotations
 
 import hashlib
-from collections.abc import Callable
-from typing import Any, ClassVar
+from collections.abc import Callable, Sequence
+from typing import ClassVar
 
 import torch
 from torch import Tensor
@@ -28,7 +28,7 @@ from ..integration.cost import measured
 
 
 class Control(Explainer):
-    """What all controls share: the map is made by ``_map`` and wrapped up as an attribution."""
+    """Base class of controls: ``_map`` computes the map, which is returned as an attribution."""
 
     label: str
 
@@ -54,7 +54,7 @@ class Control(Explainer):
         )
 
     def _map(self, field: Field, x: Tensor) -> tuple[Tensor, Tensor | None]:
-        """The map (B, \\*s), and F(x) (B,) where it came along."""
+        """The map (B, \\*s), and F(x) (B,) where it is known."""
         raise NotImplementedError
 
 
@@ -68,9 +68,9 @@ class RandomMap(Control):
     label = "random"
 
     def _map(self, field: Field, x: Tensor) -> tuple[Tensor, Tensor | None]:
-        return torch.stack([self._one(example) for example in x]), None
+        return torch.stack([self._noise(example) for example in x]), None
 
-    def _one(self, example: Tensor) -> Tensor:
+    def _noise(self, example: Tensor) -> Tensor:
         data = example.detach().cpu().reshape(-1)
         digest = hashlib.blake2b(data.view(torch.uint8).numpy().tobytes(), digest_size=8).digest()
         stream = generator(self.seed, int.from_bytes(digest, "little"))
@@ -82,7 +82,9 @@ class EdgeMap(Control):
     """Edges of the image, which know nothing of the model: ‖(S_x ∗ g, S_y ∗ g)‖ of the grey image
     g, or |L ∗ g|.
 
-    kind  "sobel", or "laplace";  g is the mean of the channels. Every channel gets an equal part
+    Args:
+        kind: "sobel", or "laplace"; g is the mean of the channels, and every channel gets an equal
+            part.
     """
 
     kind: str = "sobel"
@@ -112,27 +114,35 @@ _KERNELS: dict[str, list[list[list[float]]]] = {
 
 @part
 class Gradient(Control):
-    """∇F(x): what a small change of each feature does. Cost: one gradient."""
+    """∇F(x): what a small change of each feature does.
+
+    Cost:
+        One gradient.
+    """
 
     label = "gradient"
 
     def _map(self, field: Field, x: Tensor) -> tuple[Tensor, Tensor | None]:
-        found = field.rows(x, torch.arange(len(x), device=x.device))
-        return found.gradient, found.value
+        evaluation = field.rows(x, torch.arange(len(x), device=x.device))
+        return evaluation.gradient, evaluation.value
 
 
 @part
 class InputGradient(Control):
-    """x ⊙ ∇F(x), in the numbers the model is given. Cost: one gradient."""
+    """x ⊙ ∇F(x), in the numbers the model is given.
+
+    Cost:
+        One gradient.
+    """
 
     label = "input × gradient"
 
     def _map(self, field: Field, x: Tensor) -> tuple[Tensor, Tensor | None]:
-        found = field.rows(x, torch.arange(len(x), device=x.device))
-        return x * found.gradient, found.value
+        evaluation = field.rows(x, torch.arange(len(x), device=x.device))
+        return x * evaluation.gradient, evaluation.value
 
 
-CONTROLS: dict[str, Callable[[], Any]] = {
+CONTROLS: dict[str, Callable[[], Explainer]] = {
     "random": RandomMap,
     "edges": EdgeMap,
     "gradient": Gradient,
@@ -141,15 +151,18 @@ CONTROLS: dict[str, Callable[[], Any]] = {
 """Controls by name."""
 
 
-def controls_for(given: Any, x: Tensor) -> dict[str, Any]:
-    """Controls as people ask for them: True for all that fit the inputs, False for none, or names.
-    Errors: ``UnknownName``."""
-    if given is False or given is None:
+def controls_for(controls: bool | Sequence[str] | None, x: Tensor) -> dict[str, Explainer]:
+    """Controls by name: True for all that fit the inputs, False for none, or names.
+
+    Raises:
+        UnknownName: for a name that no control has.
+    """
+    if controls is False or controls is None:
         return {}
     names = (
         [name for name in CONTROLS if name != "edges" or x.ndim == 4]
-        if given is True
-        else list(given)
+        if controls is True
+        else list(controls)
     )
     for name in names:
         if name not in CONTROLS:

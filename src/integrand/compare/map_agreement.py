@@ -1,4 +1,4 @@
-"""How alike maps are: of different methods, and of one method from different baselines.
+"""Agreement of maps: of different methods, and of one method from different baselines.
 
 Two maps agree as far as they put features in the same order (Spearman's correlation of ranks, ties
 at their mean rank), and as far as their first features are the same (the share of the top k that
@@ -26,12 +26,15 @@ TOP = 0.1
 
 @dataclass(frozen=True, eq=False)
 class MapAgreement:
-    """Between M methods on E examples.
+    """Agreement between the maps of M methods on E examples.
 
-    ranks (M, M, E)  Spearman's correlation of feature ranks, −1 to 1; NaN where a map is missing or
-                     the same everywhere
-    first (M, M, E)  the share of the first ``top`` of features that two maps have in common;
-                     ``top`` of random ones would be
+    Args:
+        methods: (M,) names.
+        ranks: (M, M, E) Spearman's correlation of feature ranks, −1 to 1; NaN where a map is
+            missing or constant.
+        first: (M, M, E) the share of the first ``top`` of features that two maps have in common;
+            random maps have ``top`` in common.
+        top: the share of features that count as the first ones.
     """
 
     methods: tuple[str, ...]
@@ -40,7 +43,8 @@ class MapAgreement:
     top: float = TOP
 
     def merge(self, other: MapAgreement) -> MapAgreement:
-        """Both, laid side by side along examples."""
+        """Concatenate both along examples. Raises ``InputError`` for other methods or
+        another ``top``."""
         if self.methods != other.methods or self.top != other.top:
             raise InputError(
                 "Agreements of other methods, or of other shares of features, do not merge."
@@ -52,24 +56,34 @@ class MapAgreement:
         return MapAgreement(self.methods, ranks, first, self.top)
 
     def mean(self) -> tuple[Numbers, Numbers]:
-        """(M, M) both, over the examples that have them."""
+        """(M, M) the means of ``ranks`` and of ``first`` over the examples that have them."""
         return _mean(self.ranks), _mean(self.first)
 
 
 def _mean(values: Numbers) -> Numbers:
     known = ~np.isnan(values)
-    many = known.sum(2)
-    found: Numbers = np.where(
-        many > 0, np.where(known, values, 0).sum(2) / np.maximum(many, 1), np.nan
+    count = known.sum(2)
+    means: Numbers = np.where(
+        count > 0, np.where(known, values, 0).sum(2) / np.maximum(count, 1), np.nan
     )
-    return found
+    return means
 
 
 def agreement(seen: Explained, *, features: Features = "auto", top: float = TOP) -> MapAgreement:
-    """Between all methods, on every example of a batch that was explained.
+    """Agreement between all methods, on every example of a batch that was explained.
 
-    Cost: a sort per map, no model. Features are ranked by the signed sum of their map, as metrics
-    rank them.
+    Features are ranked by the signed sum of their map, as metrics rank them.
+
+    Args:
+        seen: the maps of a batch.
+        features: what is ranked: "auto", an int for square patches, or a label map.
+        top: the share of features that count as the first ones.
+
+    Raises:
+        InputError: for a share outside (0, 1].
+
+    Cost:
+        A sort per map, no model.
     """
     if not 0 < top <= 1:
         raise InputError(f"top= is a share of features in (0, 1], not {top}.")
@@ -77,17 +91,19 @@ def agreement(seen: Explained, *, features: Features = "auto", top: float = TOP)
     ranks, first = np.full((many, many, batch), np.nan), np.full((many, many, batch), np.nan)
     x = seen.subject.x
     groups = feature_map(features, x)
-    own = groups.ndim == x.ndim  # label maps of the examples' own
+    per_example = groups.ndim == x.ndim  # label maps of the examples' own
     for b in range(batch):
         maps = [
-            (m, found)
+            (m, map_values)
             for m, name in enumerate(seen.names)
-            if (found := seen.map(name, b)) is not None
+            if (map_values := seen.map(name, b)) is not None
         ]
         if not maps:
             continue
         place = [m for m, _ in maps]
-        scores = _scores([one for _, one in maps], groups[b : b + 1] if own else groups)
+        scores = _scores(
+            [map_values for _, map_values in maps], groups[b : b + 1] if per_example else groups
+        )
         at = np.ix_(place, place)
         ranks[..., b][at] = correlation(average_ranks(torch.from_numpy(scores)).numpy())
         first[..., b][at] = overlap(scores, top)
@@ -96,8 +112,8 @@ def agreement(seen: Explained, *, features: Features = "auto", top: float = TOP)
 
 def _scores(maps: Sequence[Tensor], groups: Tensor) -> Numbers:
     """(M, N) by feature, those that the example does not have left out."""
-    found = feature_scores(torch.stack(list(maps))[:, None].double(), groups)[:, 0]
-    return np.asarray(found[:, found[0] > float("-inf")].cpu().numpy(), dtype=np.float64)
+    scores = feature_scores(torch.stack(list(maps))[:, None].double(), groups)[:, 0]
+    return np.asarray(scores[:, scores[0] > float("-inf")].cpu().numpy(), dtype=np.float64)
 
 
 def correlation(rows: Numbers) -> Numbers:
@@ -106,8 +122,8 @@ def correlation(rows: Numbers) -> Numbers:
     size = np.sqrt((centred**2).sum(1))
     varies = size > 0
     unit = np.where(varies[:, None], centred / np.where(varies, size, 1)[:, None], np.nan)
-    found: Numbers = np.clip(unit @ unit.T, -1, 1)
-    return found
+    correlations: Numbers = np.clip(unit @ unit.T, -1, 1)
+    return correlations
 
 
 def overlap(scores: Numbers, top: float) -> Numbers:
@@ -115,8 +131,8 @@ def overlap(scores: Numbers, top: float) -> Numbers:
     are the same everywhere."""
     count = max(1, round(top * scores.shape[1]))
     first = np.zeros(scores.shape)
-    for row, one in zip(first, scores, strict=True):
-        row[np.argsort(-one, kind="stable")[:count]] = 1
+    for row, values in zip(first, scores, strict=True):
+        row[np.argsort(-values, kind="stable")[:count]] = 1
     first[np.ptp(scores, axis=1) == 0] = np.nan
-    found: Numbers = first @ first.T / count
-    return found
+    shares: Numbers = first @ first.T / count
+    return shares

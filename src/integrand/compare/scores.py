@@ -1,7 +1,7 @@
-"""A table of raw results: every metric of every method on every example, and what each map took.
+"""Table of raw results: scores of every method by every metric on every example, and costs.
 
-Nothing here is a mean. Shards are measured wherever they are and merged by names, in any order;
-statistics come afterwards.
+Nothing here is a mean. Shards are computed anywhere and merged by names, in any order; statistics
+come afterwards.
 """
 
 from __future__ import annotations
@@ -22,29 +22,37 @@ from ..errors import InputError, UnknownName
 
 Numbers = NDArray[np.float64]
 
+AXES = ("methods", "metrics", "examples")
+"""Names along the axes of ``values``."""
+
 COSTS = ("gradients", "rows", "seconds", "gap", "error")
-"""What is known of every map beside its scores."""
+"""Fields (M, E) of every map beside its scores."""
 
 _FORMAT = 1
 
 
 @dataclass(frozen=True, eq=False)
 class Scores:
-    """Metrics (Q) of methods (M) on examples (E).
+    """Scores of methods (M) by metrics (Q) on examples (E).
 
-    values     (M, Q, E) float64, NaN where a metric has no value or there was no map to judge
-    methods, metrics, examples  their names, each only once;  higher (Q) whether higher is better
-    gradients, rows  (M, E) rows evaluated with and without a gradient for each map. Rows that serve
-                     a whole batch, such as references
-               that all its examples share, count in equal parts
-    seconds    (M, E) wall clock, of a batch in proportion to its rows
-    gap        (M, E) what the map misses of the change of F, relative to it, NaN where its method
-               does not say that it adds up; error (M, E) its relative error as its method estimates
-               it, NaN where it does not
-    reasons    why there is no map, by (method, example)
-    curves     by metric, what was measured before it became a number (M, E, \\*t); NaN as in values
-    controls   which methods are controls
-    about      anything else, as JSON knows it
+    Args:
+        values: (M, Q, E) float64, NaN where a metric has no value or there was no map to judge.
+        methods: (M,) names, each only once.
+        metrics: (Q,) names, each only once.
+        examples: (E,) names, each only once.
+        higher: (Q) whether higher is better.
+        gradients: (M, E) rows evaluated with a gradient for each map. Rows that serve a whole
+            batch, such as references that all its examples share, count in equal parts.
+        rows: (M, E) rows evaluated without a gradient.
+        seconds: (M, E) wall clock, of a batch in proportion to its rows.
+        gap: (M, E) what the map misses of the change of F, relative to it, NaN where its method
+            does not claim completeness.
+        error: (M, E) the relative error that its method estimates, NaN where it estimates none.
+        reasons: why there is no map, by (method, example).
+        curves: by metric, what was measured before it became a number (M, E, \\*t); NaN as in
+            values.
+        controls: which methods are controls.
+        about: anything else that JSON can hold.
     """
 
     values: Numbers
@@ -64,7 +72,7 @@ class Scores:
 
     def __post_init__(self) -> None:
         sizes = len(self.methods), len(self.metrics), len(self.examples)
-        for what, names in (
+        for kind, names in (
             ("method", self.methods),
             ("metric", self.metrics),
             ("example", self.examples),
@@ -72,7 +80,7 @@ class Scores:
             if len(set(names)) != len(names):
                 twice = next(name for name in names if names.count(name) > 1)
                 raise InputError(
-                    f"There are two {what}s called {twice!r}: give each a name of its own."
+                    f"There are two {kind}s called {twice!r}: give each a name of its own."
                 )
         if self.values.shape != sizes or len(self.higher) != sizes[1]:
             raise InputError(
@@ -95,9 +103,9 @@ class Scores:
     # --- reading --------------------------------------------------------------------------------------------------
 
     def of(self, metric: str) -> Numbers:
-        """(M, E) the values of one metric. Errors: ``UnknownName``."""
-        found: Numbers = self.values[:, _place("metric", metric, self.metrics)]
-        return found
+        """(M, E) the values of one metric. Raises ``UnknownName`` for another metric."""
+        values: Numbers = self.values[:, _place("metric", metric, self.metrics)]
+        return values
 
     def is_higher(self, metric: str) -> bool:
         """Whether higher is better."""
@@ -110,11 +118,11 @@ class Scores:
         metrics: Sequence[str] | None = None,
         examples: Sequence[str] | None = None,
     ) -> Scores:
-        """Some of them, in the order given. Errors: ``UnknownName``."""
+        """Select methods, metrics and examples, in the order given. Raises ``UnknownName``."""
         m = _places("method", methods, self.methods)
         q = _places("metric", metrics, self.metrics)
         e = _places("example", examples, self.examples)
-        kept = {self.methods[i] for i in m}, {self.examples[i] for i in e}
+        selected = {self.methods[i] for i in m}, {self.examples[i] for i in e}
         return replace(
             self,
             values=self.values[np.ix_(m, q, e)],
@@ -124,32 +132,56 @@ class Scores:
             examples=tuple(self.examples[i] for i in e),
             **{name: getattr(self, name)[np.ix_(m, e)] for name in COSTS},
             reasons={
-                (a, b): why for (a, b), why in self.reasons.items() if a in kept[0] and b in kept[1]
+                (a, b): why
+                for (a, b), why in self.reasons.items()
+                if a in selected[0] and b in selected[1]
             },
             curves={
                 name: self.curves[name][np.ix_(m, e)]
                 for name in (self.metrics[i] for i in q)
                 if name in self.curves
             },
-            controls=tuple(name for name in self.controls if name in kept[0]),
+            controls=tuple(name for name in self.controls if name in selected[0]),
         )
 
     # --- merging --------------------------------------------------------------------------------------------------
 
     def merge(self, other: Scores) -> Scores:
-        """Both in one table; changes neither. They differ in examples, in methods, or in metrics,
-        and share the other two.
+        """Both tables as a new one. They differ in examples, in methods, or in metrics, and share
+        the other two.
 
         Curves that have another number of points in the other table are left out, their values are
-        not. Errors: ``InputError`` for tables that overlap, or differ in more than one of the
-        three.
+        not.
+
+        Raises:
+            InputError: for tables that overlap, or differ in more than one of the three.
         """
-        axes = ("methods", "metrics", "examples")
-        differ = [axis for axis in axes if set(getattr(self, axis)) != set(getattr(other, axis))]
+        axis = self._differing_axis(other)
+        other = other.select(**{name: getattr(self, name) for name in AXES if name != axis})
+        if axis != "metrics" and self.higher != other.higher:
+            raise InputError("The tables do not agree on which metrics are better when higher.")
+        changes: dict[str, Any] = {
+            "values": np.concatenate([self.values, other.values], AXES.index(axis)),
+            axis: getattr(self, axis) + getattr(other, axis),
+        }
+        if axis == "metrics":
+            changes["higher"] = self.higher + other.higher
+            changes["curves"] = {**self.curves, **other.curves}
+        else:
+            changes |= self._merged_maps(other, 0 if axis == "methods" else 1)
+        controls = self.controls + tuple(
+            name for name in other.controls if name not in self.controls
+        )
+        reasons, about = {**self.reasons, **other.reasons}, {**other.about, **self.about}
+        return replace(self, **changes, reasons=reasons, controls=controls, about=about)
+
+    def _differing_axis(self, other: Scores) -> str:
+        """The only axis in which two tables differ, without overlap."""
+        differ = [axis for axis in AXES if set(getattr(self, axis)) != set(getattr(other, axis))]
         if len(differ) != 1:
-            what = " and ".join(differ) if differ else "nothing: they are about the same"
+            axes = " and ".join(differ) if differ else "nothing: they are about the same"
             raise InputError(
-                f"Tables merge that differ in examples, in methods or in metrics; these differ in {what}."
+                f"Tables merge that differ in examples, in methods or in metrics; these differ in {axes}."
             )
         axis = differ[0]
         twice = sorted(set(getattr(self, axis)) & set(getattr(other, axis)))
@@ -157,51 +189,36 @@ class Scores:
             raise InputError(
                 f"Both tables hold {axis} {', '.join(map(repr, twice[:5]))}: leave them out of one."
             )
-        other = other.select(**{one: getattr(self, one) for one in axes if one != axis})
-        if axis != "metrics" and self.higher != other.higher:
-            raise InputError("The tables do not agree on which metrics are better when higher.")
-        place = axes.index(axis)
-        changes: dict[str, Any] = {
-            "values": np.concatenate([self.values, other.values], place),
-            axis: getattr(self, axis) + getattr(other, axis),
+        return axis
+
+    def _merged_maps(self, other: Scores, axis: int) -> dict[str, Any]:
+        """Costs and curves of both tables, along methods (0) or examples (1)."""
+        costs = {
+            name: np.concatenate([getattr(self, name), getattr(other, name)], axis)
+            for name in COSTS
         }
-        if axis == "metrics":
-            changes |= {
-                "higher": self.higher + other.higher,
-                "curves": {**self.curves, **other.curves},
-            }
-        else:
-            beside = 0 if axis == "methods" else 1
-            changes |= {
-                name: np.concatenate([getattr(self, name), getattr(other, name)], beside)
-                for name in COSTS
-            }
-            changes["curves"] = {
-                name: np.concatenate([one, other.curves[name]], beside)
-                for name, one in self.curves.items()
-                if name in other.curves and other.curves[name].shape[2:] == one.shape[2:]
-            }
-        controls = self.controls + tuple(
-            name for name in other.controls if name not in self.controls
-        )
-        reasons, about = {**self.reasons, **other.reasons}, {**other.about, **self.about}
-        return replace(self, **changes, reasons=reasons, controls=controls, about=about)
+        curves = {
+            name: np.concatenate([curve, other.curves[name]], axis)
+            for name, curve in self.curves.items()
+            if name in other.curves and other.curves[name].shape[2:] == curve.shape[2:]
+        }
+        return {**costs, "curves": curves}
 
     @staticmethod
     def merged(tables: Iterable[Scores]) -> Scores:
-        """Any number of tables as one. Errors: none given."""
-        found: Scores | None = None
-        for one in tables:
-            found = one if found is None else found.merge(one)
-        if found is None:
+        """Merge any number of tables. Raises ``InputError`` where there is none."""
+        result: Scores | None = None
+        for table in tables:
+            result = table if result is None else result.merge(table)
+        if result is None:
             raise InputError("There are no scores to merge.")
-        return found
+        return result
 
     # --- disk -----------------------------------------------------------------------------------------------------
 
     def to_parquet(self, path: str | Path) -> None:
-        """One row for every method, metric and example; the rest as JSON in the file's metadata.
-        Needs integrand[save]."""
+        """Write one row for every method, metric and example; the rest as JSON in the file's
+        metadata. Needs integrand[save]."""
         arrow, parquet = _pyarrow()
         many = len(self.methods), len(self.metrics), len(self.examples)
         m, q, e = (place.ravel() for place in np.indices(many))
@@ -241,7 +258,7 @@ class Scores:
 
     @classmethod
     def from_parquet(cls, path: str | Path) -> Scores:
-        """What ``to_parquet`` wrote. Errors: ``InputError`` for other files."""
+        """Read what ``to_parquet`` wrote. Raises ``InputError`` for other files."""
         arrow, parquet = _pyarrow()
         if not Path(path).is_file():
             raise InputError(f"There is no file {str(path)!r}.")
@@ -293,17 +310,17 @@ class Scores:
         )
 
 
-def _place(what: str, name: str, names: tuple[str, ...]) -> int:
+def _place(kind: str, name: str, names: tuple[str, ...]) -> int:
     if name not in names:
-        raise UnknownName(what, name, names)
+        raise UnknownName(kind, name, names)
     return names.index(name)
 
 
-def _places(what: str, wanted: Sequence[str] | None, names: tuple[str, ...]) -> list[int]:
+def _places(kind: str, wanted: Sequence[str] | None, names: tuple[str, ...]) -> list[int]:
     return (
         list(range(len(names)))
         if wanted is None
-        else [_place(what, name, names) for name in wanted]
+        else [_place(kind, name, names) for name in wanted]
     )
 
 

@@ -1,15 +1,13 @@
-"""What a table of scores allows to say: intervals, paired differences with their tests, and
-verdicts that refuse more than scores tell.
+"""Statistics of scores: bootstrap intervals, paired differences with tests, and verdicts.
 
-    mean       with a bootstrap interval over examples (BCa)
+    mean         with a bootstrap interval over examples (BCa)
     differences  between two methods on the same examples: mean with its interval, sign-flip
-                 permutation test, win rate with
-               Wilson's interval
-    verdict    a winner only where its differences to all other methods are significant after
-               Bonferroni's correction
+                 permutation test, win rate with Wilson's interval
+    verdict      a winner only where its differences to all other methods are significant after
+                 Bonferroni's correction
 
-Examples are what is drawn again and what is flipped, never pixels or steps. An example without a
-value (NaN) is left out of what needs that value, and counted.
+The unit of resampling is the example, never pixels or steps. An example without a value (NaN) is
+left out of what needs that value, and counted.
 """
 
 from __future__ import annotations
@@ -35,10 +33,13 @@ Statistic = Callable[..., Any]
 
 @dataclass(frozen=True)
 class Inference:
-    """How sure to be, and how: the level of intervals (and 1 − level of tests), draws of bootstrap
-    and permutations, their seed.
+    """Parameters of intervals and tests.
 
-    bootstrap  "bca", corrected for bias and skewness, or "percentile"
+    Args:
+        level: of intervals; tests are at 1 − level.
+        draws: of bootstrap and permutations.
+        seed: of the draws.
+        bootstrap: "bca", corrected for bias and skewness, or "percentile".
     """
 
     level: float = 0.95
@@ -58,7 +59,7 @@ class Inference:
 
     @property
     def alpha(self) -> float:
-        """What a corrected p has to be below."""
+        """The bound below which a corrected p is significant."""
         return 1 - self.level
 
 
@@ -68,14 +69,16 @@ class Inference:
 def interval(
     values: Any, sure: Inference = Inference(), statistic: Statistic = np.mean
 ) -> tuple[float, float]:
-    """The bootstrap interval of a statistic of values (E,), examples drawn with replacement.
+    """Bootstrap interval of a statistic of values (E,), examples drawn with replacement.
 
     Percentiles of the statistic of ``draws`` draws; "bca" moves them by the bias z₀ = Φ⁻¹(share of
     draws below the statistic) and the acceleration a of the jackknife: α → Φ(z₀ + (z₀ + z_α) / (1 −
     a (z₀ + z_α))). With fewer than two values, (NaN, NaN): one example says nothing. It is too
     narrow for few examples, as every bootstrap is: of nominal 95 % intervals of ten examples about
-    90 % hold the mean, of thirty about 93 %. Source: Efron, "Better bootstrap confidence
-    intervals", JASA 1987.
+    90 % hold the mean, of thirty about 93 %.
+
+    References:
+        Efron, "Better bootstrap confidence intervals", JASA 1987.
     """
     values = np.asarray(values, dtype=np.float64)
     values = values[~np.isnan(values)]
@@ -95,19 +98,19 @@ def _drawn(values: Numbers, sure: Inference, statistic: Statistic) -> Numbers:
     """(draws,) the statistic of samples drawn with replacement."""
     generator = np.random.default_rng(sure.seed)
     size = max(1, _BLOCK // len(values))
-    found = []
+    results = []
     for first in range(0, sure.draws, size):
-        which = generator.integers(len(values), size=(min(size, sure.draws - first), len(values)))
-        found.append(np.asarray(statistic(values[which], axis=-1)))
-    return np.concatenate(found)
+        indices = generator.integers(len(values), size=(min(size, sure.draws - first), len(values)))
+        results.append(np.asarray(statistic(values[indices], axis=-1)))
+    return np.concatenate(results)
 
 
 def _corrected(tails: Numbers, drawn: Numbers, values: Numbers, statistic: Statistic) -> Numbers:
     """The tails of BCa; those of percentiles where the draws are all on one side, or the jackknife
     does not vary."""
     normal = NormalDist()
-    seen = statistic(values, axis=-1)
-    below = (np.mean(drawn < seen) + np.mean(drawn <= seen)) / 2
+    observed = statistic(values, axis=-1)
+    below = (np.mean(drawn < observed) + np.mean(drawn <= observed)) / 2
     left_out = np.array([statistic(np.delete(values, i), axis=-1) for i in range(len(values))])
     off = left_out.mean() - left_out
     spread = float((off**2).sum()) ** 1.5
@@ -119,8 +122,8 @@ def _corrected(tails: Numbers, drawn: Numbers, values: Numbers, statistic: Stati
 
 
 def sign_flip(differences: Any, sure: Inference = Inference()) -> Numbers:
-    """p of paired differences (P, E), two-sided: how often flipping their signs at random makes a
-    mean as far from 0.
+    """Two-sided p of paired differences (P, E): how often randomly flipped signs give a mean as far
+    from 0.
 
     The null hypothesis: every difference is as likely as its negative. Differences that average 0
     and are skewed are not: of very skewed ones (exponential, 20 examples) 9 % come out below .05,
@@ -130,21 +133,21 @@ def sign_flip(differences: Any, sure: Inference = Inference()) -> Numbers:
     """
     differences = np.atleast_2d(np.asarray(differences, dtype=np.float64))
     known = ~np.isnan(differences)
-    found = np.where(known.any(1), 1.0, np.nan)
+    p = np.where(known.any(1), 1.0, np.nan)
     flipped = np.where(known, differences, 0.0)  # flipping nothing changes nothing
     differ = (flipped != 0).sum(1)
     for row in np.flatnonzero((differ > 0) & (differ <= _EXACT)):
-        own = flipped[row][flipped[row] != 0]
-        signs = 1 - 2 * (np.arange(2 ** len(own))[:, None] >> np.arange(len(own)) & 1)
-        found[row] = _as_extreme(signs @ own[:, None], own.sum(keepdims=True)).mean()
+        nonzero = flipped[row][flipped[row] != 0]
+        signs = 1 - 2 * (np.arange(2 ** len(nonzero))[:, None] >> np.arange(len(nonzero)) & 1)
+        p[row] = _as_extreme(signs @ nonzero[:, None], nonzero.sum(keepdims=True)).mean()
     many = np.flatnonzero(differ > _EXACT)
     if len(many):
-        found[many] = _sampled(flipped[many], sure)
-    return found
+        p[many] = _sampled(flipped[many], sure)
+    return p
 
 
-def _as_extreme(sums: Numbers, seen: Numbers) -> Any:
-    return np.abs(sums) >= np.abs(seen) * (1 - _TIE)
+def _as_extreme(sums: Numbers, observed: Numbers) -> Any:
+    return np.abs(sums) >= np.abs(observed) * (1 - _TIE)
 
 
 def _sampled(differences: Numbers, sure: Inference) -> Numbers:
@@ -152,37 +155,39 @@ def _sampled(differences: Numbers, sure: Inference) -> Numbers:
     rows, examples = differences.shape
     extreme = np.zeros(rows)
     size = max(1, _BLOCK // max(examples, rows))
-    seen = differences.sum(1)
+    observed = differences.sum(1)
     for first in range(0, sure.draws, size):
         signs = (
             generator.integers(2, size=(min(size, sure.draws - first), examples), dtype=np.int8)
             * 2.0
             - 1.0
         )
-        extreme += _as_extreme(signs @ differences.T, seen).sum(0)
-    found: Numbers = (1 + extreme) / (1 + sure.draws)
-    return found
+        extreme += _as_extreme(signs @ differences.T, observed).sum(0)
+    p: Numbers = (1 + extreme) / (1 + sure.draws)
+    return p
 
 
 def holm(p: Any) -> Numbers:
-    """p values (P,) of a family, corrected so that the chance of any false one is what a single
-    one's was.
+    """Holm's correction of p values (P,) for the family-wise error rate.
 
     Sorted, p_(i) becomes the largest (P − j) p_(j) of those up to it, j from 0; NaN is no test and
-    stays NaN. Source: Holm, "A simple sequentially rejective multiple test procedure", 1979.
+    stays NaN.
+
+    References:
+        Holm, "A simple sequentially rejective multiple test procedure", 1979.
     """
     p = np.asarray(p, dtype=np.float64)
-    found = np.full(p.shape, np.nan)
+    corrected = np.full(p.shape, np.nan)
     tests = np.flatnonzero(~np.isnan(p))
     order = tests[np.argsort(p[tests], kind="stable")]
     factors = np.arange(len(order), 0, -1)
-    found[order] = np.minimum(1, np.maximum.accumulate(factors * p[order]))
-    return found
+    corrected[order] = np.minimum(1, np.maximum.accumulate(factors * p[order]))
+    return corrected
 
 
 def wilson(wins: float, many: int, level: float = 0.95) -> tuple[float, float]:
-    """Wilson's interval of a share of ``many``; ``wins`` may be halves, for ties. (NaN, NaN) of
-    none."""
+    """Wilson's interval of the share ``wins`` / ``many``; wins may be halves, for ties. (NaN, NaN)
+    where many is 0."""
     if many == 0:
         return math.nan, math.nan
     z = NormalDist().inv_cdf((1 + level) / 2)
@@ -197,9 +202,18 @@ def wilson(wins: float, many: int, level: float = 0.95) -> tuple[float, float]:
 
 @dataclass(frozen=True)
 class Summary:
-    """One method by one metric.
+    """Scores of one method by one metric, over examples.
 
-    n  examples with a value, ``missing`` without;  low, high  of the mean;  quantiles  .05, .25, .75 and .95
+    Args:
+        method: its name.
+        metric: its name.
+        n: examples with a value.
+        missing: examples without.
+        mean: of the values.
+        low: end of the mean's interval.
+        high: end of the mean's interval.
+        median: of the values.
+        quantiles: .05, .25, .75 and .95.
     """
 
     method: str
@@ -217,8 +231,19 @@ class Summary:
 class Difference:
     """One method against another by one metric, on the n examples that both have values for.
 
-    mean  of method − reference, low and high its interval;  p, and corrected for the family it was tested in
-    wins  share of examples on which the method is better, ties counting half, with its interval
+    Args:
+        method: its name.
+        reference: the other method.
+        metric: its name.
+        n: examples.
+        mean: of method − reference.
+        low: end of the mean's interval.
+        high: end of the mean's interval.
+        p: of the sign-flip test.
+        corrected: p, corrected for the family it was tested in.
+        wins: share of examples on which the method is better, ties counting half.
+        wins_low: end of the share's interval.
+        wins_high: end of the share's interval.
     """
 
     method: str
@@ -237,13 +262,16 @@ class Difference:
 
 @dataclass(frozen=True)
 class Verdict:
-    """What one metric allows to say.
+    """The best method by one metric, and whether its lead is significant.
 
-    best    the method with the best mean over the examples that all have values for, controls
-            apart; None where nothing has a value
-    winner  that method, if it is told from every other; else None
-    tied    methods that are not told from the best;  blind  controls that are not
-    words   the same in a sentence
+    Args:
+        metric: its name.
+        best: the method with the best mean over the examples that all have values for, controls
+            excluded; None where nothing has a value.
+        winner: that method, if it is significantly better than every other; else None.
+        tied: methods that the best is not significantly better than.
+        blind: controls that the best is not significantly better than.
+        words: the same in a sentence.
     """
 
     metric: str
@@ -255,14 +283,14 @@ class Verdict:
 
 
 def summaries(scores: Scores, sure: Inference = Inference()) -> list[Summary]:
-    """Every method by every metric."""
-    found = []
+    """Summaries of every method by every metric."""
+    rows = []
     for metric in scores.metrics:
         for method, values in zip(scores.methods, scores.of(metric), strict=True):
             known = values[~np.isnan(values)]
             if not len(known):
                 none = math.nan
-                found.append(
+                rows.append(
                     Summary(method, metric, 0, len(values), none, none, none, none, (none,) * 4)
                 )
                 continue
@@ -272,7 +300,7 @@ def summaries(scores: Scores, sure: Inference = Inference()) -> list[Summary]:
             low, high = interval(known, sure)
             missing = len(values) - len(known)
             mean = float(known.mean())
-            found.append(
+            rows.append(
                 Summary(
                     method,
                     metric,
@@ -285,12 +313,12 @@ def summaries(scores: Scores, sure: Inference = Inference()) -> list[Summary]:
                     (five, quarter, three, most),
                 )
             )
-    return found
+    return rows
 
 
 def differences(scores: Scores, reference: str, sure: Inference = Inference()) -> list[Difference]:
-    """Every method against the reference by every metric; Holm's correction is over all of these
-    tests."""
+    """Differences of every method from the reference by every metric, with Holm's correction over
+    all of these tests. Raises ``UnknownName`` for another reference."""
     if reference not in scores.methods:
         raise UnknownName("method to compare with", reference, scores.methods)
     pairs = [(method, reference) for method in scores.methods if method != reference]
@@ -303,26 +331,25 @@ def differences(scores: Scores, reference: str, sure: Inference = Inference()) -
     )
     corrected = iter(zip(p, holm(p), strict=True))
     return [
-        _difference(scores, metric, pair, own, *next(corrected), sure)
+        _difference(scores, metric, pair, row, *next(corrected), sure)
         for metric, paired in tested.items()
-        for pair, own in zip(pairs, paired, strict=True)
+        for pair, row in zip(pairs, paired, strict=True)
     ]
 
 
 def verdict(scores: Scores, metric: str, sure: Inference = Inference()) -> Verdict:
-    """Who wins by a metric, if anyone: the method with the best mean, where it is told from every
-    other one and from every control.
+    """The best method by a metric, if its lead over every other method and control is significant.
 
     Each of its M − 1 differences is tested by ``sign_flip`` and p is multiplied by M − 1; the
     interval of the difference has to leave out 0 as well. Whoever is truly best is then, at the
-    level asked for, either the method with the best mean or among those that are not told from it,
-    although which is best is seen from the same scores: a method is crowned wrongly only if it
+    level chosen, either the method with the best mean or among those it is not significantly better
+    than, although the best is chosen by the same scores: a method is crowned wrongly only if it
     beats the truly best one at p < (1 − level)/(M − 1), and there are M − 1 such methods (multiple
     comparisons with the best, Hsu 1996). Holm's steps would be too generous here, because a crown
     needs all tests at once.
 
-    A control that is not told from the best makes the metric one that says nothing here, and nobody
-    wins.
+    Where the best is not significantly better than a control, the metric is uninformative on these
+    examples, and there is no winner.
     """
     values = dict(zip(scores.methods, scores.of(metric), strict=True))
     sign = 1 if scores.is_higher(metric) else -1
@@ -333,21 +360,28 @@ def verdict(scores: Scores, metric: str, sure: Inference = Inference()) -> Verdi
     best = max(judged, key=lambda name: means[name])
     rivals = [name for name in means if name != best]
     paired = sign * _paired(scores, metric, [(best, name) for name in rivals])
-    corrected = np.minimum(1, len(rivals) * sign_flip(paired, _family(sure, len(rivals))))
-    ahead = np.array([_known_mean(row) for row in paired])
-    apart = np.array([interval(row, sure)[0] > 0 for row in paired], dtype=bool)
-    told = dict(zip(rivals, (corrected < sure.alpha) & (ahead > 0) & apart, strict=True))
-    blind = tuple(name for name in rivals if not told[name] and name in scores.controls)
-    tied = tuple(name for name in rivals if not told[name] and name not in scores.controls)
-    others = {
+    unresolved = [name for name, lead in zip(rivals, _leads(paired, sure), strict=True) if not lead]
+    blind = tuple(name for name in unresolved if name in scores.controls)
+    tied = tuple(name for name in unresolved if name not in scores.controls)
+    win_rates = {
         name: _wins(row)
         for name, row in zip(rivals, paired, strict=True)
         if name not in scores.controls
     }
     n = int((~np.isnan(values[best])).sum())
-    crowned = n > 1 and bool(others) and not tied and not blind
-    words = _worded(metric, best, n, others, tied, blind, len(rivals), sure)
+    crowned = n > 1 and bool(win_rates) and not tied and not blind
+    words = _worded(metric, best, n, win_rates, tied, blind, len(rivals), sure)
     return Verdict(metric, best, best if crowned else None, tied, blind, words)
+
+
+def _leads(paired: Numbers, sure: Inference) -> Any:
+    """(P,) bool: whether differences (P, E) are significantly above 0, by test, mean and
+    interval."""
+    tests = len(paired)
+    corrected = np.minimum(1, tests * sign_flip(paired, _family(sure, tests)))
+    means = np.array([_known_mean(row) for row in paired])
+    positive = np.array([interval(row, sure)[0] > 0 for row in paired], dtype=bool)
+    return (corrected < sure.alpha) & (means > 0) & positive
 
 
 def _means(values: dict[str, Numbers]) -> dict[str, float]:
@@ -379,7 +413,7 @@ def _worded(
     metric: str,
     best: str,
     n: int,
-    others: dict[str, float],
+    win_rates: dict[str, float],
     tied: tuple[str, ...],
     blind: tuple[str, ...],
     tests: int,
@@ -387,21 +421,21 @@ def _worded(
 ) -> str:
     if n == 1:
         return "no winner: one example says nothing"
-    if not others and not blind:
+    if not win_rates and not blind:
         return f"no winner: {best} is the only method"
     needed = _needed(tests, sure)
     if n < min(needed, _EXACT):
         return f"no winner: {n} examples are too few for any difference to be significant; {needed} may do"
     if blind:
         beside = f", nor from {_listed(tied)}" if tied else ""
-        which = "controls" if len(blind) > 1 else "control"
-        return f"no winner: {metric} does not tell {_quoted(best)} from {which} {_listed(blind)} here{beside}"
+        noun = "controls" if len(blind) > 1 else "control"
+        return f"no winner: {metric} does not tell {_quoted(best)} from {noun} {_listed(blind)} here{beside}"
     if tied:
         return f"no winner: {_listed(tied)} cannot be told from {_quoted(best)}, which has the best mean"
-    closest = min(others, key=lambda name: others[name])
+    closest = min(win_rates, key=lambda name: win_rates[name])
     best = _quoted(best)
-    beaten = _listed(list(others)) if len(others) < 4 else f"all {len(others)} others"
-    return f"{best} beats {beaten}; it is better than {_quoted(closest)} on {100 * others[closest]:.0f} % of examples"
+    beaten = _listed(list(win_rates)) if len(win_rates) < 4 else f"all {len(win_rates)} others"
+    return f"{best} beats {beaten}; it is better than {_quoted(closest)} on {100 * win_rates[closest]:.0f} % of examples"
 
 
 def _needed(tests: int, sure: Inference) -> int:
@@ -423,7 +457,7 @@ def _listed(names: Sequence[str]) -> str:
 def _paired(scores: Scores, metric: str, pairs: Sequence[tuple[str, str]]) -> Numbers:
     """(P, E) differences of pairs of methods."""
     values = dict(zip(scores.methods, scores.of(metric), strict=True))
-    return np.array([values[one] - values[other] for one, other in pairs]).reshape(
+    return np.array([values[method] - values[reference] for method, reference in pairs]).reshape(
         len(pairs), len(scores)
     )
 
@@ -438,12 +472,12 @@ def _difference(
     scores: Scores,
     metric: str,
     pair: tuple[str, str],
-    own: Numbers,
+    paired: Numbers,
     p: float,
     corrected: float,
     sure: Inference,
 ) -> Difference:
-    known = own[~np.isnan(own)]
+    known = paired[~np.isnan(paired)]
     if not len(known):
         none = math.nan
         return Difference(*pair, metric, 0, none, none, none, none, none, none, none, none)

@@ -1,4 +1,4 @@
-"""Some examples of a batch, as a batch of their own: their field, and methods and metrics that hold
+"""Subsets of a batch as batches of their own: the field, and methods and metrics that hold
 something for each example."""
 
 from __future__ import annotations
@@ -27,7 +27,7 @@ class Counts:
         self.values = torch.zeros(batch, dtype=torch.float64)
 
     def add(self, index: Tensor | None, rows: int, *, gradient: bool, times: int = 1) -> None:
-        """So many rows of the examples ``index``; rows of no example are everybody's."""
+        """Count rows of the examples ``index``; rows of no example are shared by all."""
         counted = self.gradients if gradient else self.values
         if index is None:
             counted += times * rows / len(counted)
@@ -36,7 +36,7 @@ class Counts:
 
 
 class Portion(Subset):
-    """The field of some examples of a batch, which counts the rows that each is asked for."""
+    """The field of some examples of a batch, which counts the rows evaluated for each."""
 
     def __init__(self, inner: Field, index: Tensor, counts: Counts | None = None) -> None:
         super().__init__(inner, index)
@@ -54,17 +54,17 @@ class Portion(Subset):
         self.counts.add(index, len(z), gradient=gradient, times=passes)
 
 
-def portion(subject: Subject, which: Sequence[int], counts: Counts | None = None) -> Subject:
-    """Some examples of a subject; its model stays as fit to be asked as it is. Rows that they are
-    asked for are counted in ``counts``."""
-    index = torch.tensor(list(which), dtype=torch.long, device=subject.x.device)
+def portion(subject: Subject, examples: Sequence[int], counts: Counts | None = None) -> Subject:
+    """A subject of some of the examples, whose evaluated rows are counted in ``counts``; its model
+    stays ready."""
+    index = torch.tensor(list(examples), dtype=torch.long, device=subject.x.device)
     x = subject.x[index]
-    made = Portion(subject.field, index, counts)
+    field = Portion(subject.field, index, counts)
     known = subject.field.memory
     if known is not None and known.x is subject.x and known.outputs is not None:
-        made.memory = OutputCache(x, known.outputs[index])
+        field.memory = OutputCache(x, known.outputs[index])
     masks = None if subject.masks is None else subject.masks[index.to(subject.masks.device)]
-    return Subject(made, x, subject.layout, masks)
+    return Subject(field, x, subject.layout, masks)
 
 
 def narrowed(part: Any, which: Sequence[int], x: Tensor) -> Any:
@@ -82,31 +82,31 @@ def narrowed(part: Any, which: Sequence[int], x: Tensor) -> Any:
     return dataclasses.replace(part, **changes) if changes else part
 
 
-def _narrowed(name: str, old: Any, index: Tensor, which: Sequence[int], x: Tensor) -> Any:
+def _narrowed(name: str, old: Any, index: Tensor, examples: Sequence[int], x: Tensor) -> Any:
     if name in ("baseline", "fill"):
         return _references(old, index, x)
     if name == "score" and isinstance(old, Target):
-        own = old.at(index)
-        return (
-            old if own == old else own
-        )  # what is the same for all stays one object, which metrics share
-    if name == "other" and isinstance(old, Tensor) and old.ndim == 1 and len(old) == len(x):
+        target = old.at(index)
+        # What is the same for all examples stays one object, which metrics share.
+        return old if target == old else target
+    if name in _AXES and isinstance(old, Tensor) and old.ndim == _AXES[name] and len(old) == len(x):
         return old[index.to(old.device)]
-    if name == "features" and isinstance(old, Tensor) and old.ndim == 3 and len(old) == len(x):
-        return old[index.to(old.device)]
-    return narrowed(old, which, x) if name in ("method", "weighting", "of") else old
+    return narrowed(old, examples, x) if name in ("method", "weighting", "of") else old
+
+
+_AXES = {"other": 1, "features": 3}
+"""Axes of tensors that hold an entry for each example: classes (B,), label maps (B, H, W)."""
 
 
 def _references(old: Any, index: Tensor, x: Tensor) -> Any:
-    """References of each example's own, those of some examples; anything else as it is."""
+    """The references of some examples, where each example has its own; anything else as it is."""
+    if isinstance(old, Tensor):
+        return _narrowed_tensor(old, index, x)
     if isinstance(old, Union):
-        parts = tuple(_references(one, index, x) for one in old.parts)
+        parts = tuple(_references(part, index, x) for part in old.parts)
         return old if all(a is b for a, b in zip(parts, old.parts, strict=True)) else Union(parts)
     if isinstance(old, PerInput):
-        given = old.baselines
-        entries = given if isinstance(given, tuple) else tuple(given.values())
-        own = tuple(_references(one, index, x) for one in entries)
-        return PerInput(own if isinstance(given, tuple) else dict(zip(given, own, strict=True)))
+        return _narrowed_inputs(old, index, x)
     if isinstance(old, Own):
         return Own(old.references[:, index.to(old.references.device)])
     if isinstance(old, Given) and old.references.shape[1:] == x.shape:
@@ -116,8 +116,21 @@ def _references(old: Any, index: Tensor, x: Tensor) -> Any:
     if isinstance(old, Plain):
         content = _references(old.content, index, x)
         return old if content is old.content else dataclasses.replace(old, content=content)
-    if isinstance(old, Tensor) and old.shape == x.shape:
-        return old[index.to(old.device)]
-    if isinstance(old, Tensor) and old.shape[1:] == x.shape:
-        return old[:, index.to(old.device)]
     return old
+
+
+def _narrowed_tensor(tensor: Tensor, index: Tensor, x: Tensor) -> Tensor:
+    """A tensor like x (B, \\*s), or several (R, B, \\*s), for some examples; others as they are."""
+    if tensor.shape == x.shape:
+        return tensor[index.to(tensor.device)]
+    if tensor.shape[1:] == x.shape:
+        return tensor[:, index.to(tensor.device)]
+    return tensor
+
+
+def _narrowed_inputs(baseline: PerInput, index: Tensor, x: Tensor) -> PerInput:
+    """A baseline for each of several inputs, for some examples."""
+    entries = baseline.baselines
+    if isinstance(entries, tuple):
+        return PerInput(tuple(_references(entry, index, x) for entry in entries))
+    return PerInput({name: _references(entry, index, x) for name, entry in entries.items()})

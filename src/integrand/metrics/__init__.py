@@ -1,11 +1,17 @@
-"""Metrics: how good an explanation is, measured.
+"""Metrics of explanations.
 
-base             what a metric is, its name and its functional form    task            what is judged on: a field, inputs, masks
-maps             what is judged: maps of one or several methods        running         a metric over a data set
-map_properties   what a map is like                                    localisation    maps against masks
-similarity       maps against maps                                     retraining      models trained without what matters
-perturbation/    what happens when features are replaced               robustness/     inputs and parameters that change
-axioms/          the axioms as a tool                                  conditional     XAI-Bench's metrics, by known expectations
+base            the base class, registry and functional forms
+task            what metrics are computed on: a field, inputs, masks
+maps            the maps of one or several methods
+running         a metric over a data set, batch by batch
+map_properties  sparseness, complexity, completeness
+localisation    maps against masks
+similarity      maps against maps
+retraining      models trained without the top features
+conditional     XAI-Bench's metrics, by known expectations
+perturbation/   replacing features
+robustness/     changing inputs, parameters and classes
+axioms/         the axioms as checks
 """
 
 from ..core.renamed import renamed as _renamed

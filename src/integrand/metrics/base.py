@@ -1,10 +1,10 @@
-"""What a metric is, and the doors through which one is called.
+"""The base class of metrics, their registry, and their functional forms.
 
-A metric is a frozen value with one required method, ``measure(subject, maps)``: what it sees of
-each map of each example, a number (M, B) or a curve (M, B, \\*t). What becomes of it is pure
-arithmetic: ``values`` makes one number per example, ``summary`` one per method. That is why shards
-merge by laying their examples side by side (``Running``), and why metrics whose summary is no mean,
-such as the area under a median curve, need nothing special.
+A metric is a frozen value with one required method, ``measure(subject, maps)``: a number (M, B) or
+a curve (M, B, \\*t) for each map of each example. The rest is pure arithmetic on these: ``values``
+gives one number per example, ``summary`` one per method. That is why shards merge by concatenating
+their examples (``Running``), and why metrics whose summary is no mean, such as the area under a
+median curve, need nothing special.
 
 Metrics that look at the map alone ignore the subject's field; metrics of evidence ask
 ``subject.evidence()``; metrics that explain again ask ``maps.explainers()``. Nothing is handed over
@@ -15,7 +15,7 @@ from __future__ import annotations
 
 import dataclasses
 from abc import ABC, abstractmethod
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from typing import Any, ClassVar, TypeVar
 
@@ -27,12 +27,12 @@ from ..fields import Field
 from ..integration.attribution import Attribution
 from ..methods import about as about_method
 from ..model.layout import Layout
-from .maps import Maps
+from .maps import Explainer, Maps, MapsLike
 from .task import Subject
 
 
 class Metric(ABC):
-    """How good maps are, by one criterion. Subclasses are frozen ``@part`` values."""
+    """A criterion by which maps are scored. Subclasses are frozen ``@part`` values."""
 
     name: ClassVar[str] = ""
     """What it is called; ``metric(name)`` fills it in."""
@@ -42,7 +42,7 @@ class Metric(ABC):
 
     @abstractmethod
     def measure(self, subject: Subject, maps: Maps) -> Tensor:
-        """What is seen of every map of every example: (M, B), or (M, B, \\*t) for curves."""
+        """Measure every map of every example: (M, B), or (M, B, \\*t) for curves."""
 
     def values(self, measured: Tensor) -> Tensor:
         """One number per map and example (M, B); NaN where there is none to give."""
@@ -77,47 +77,60 @@ def known() -> dict[str, type[Metric]]:
     return dict(_METRICS)
 
 
-def as_metric(given: Any) -> Metric:
-    """A name, a metric, or one of the functions of ``ig.metrics`` → a metric. Errors:
-    ``UnknownName``."""
-    if isinstance(given, Metric):
-        return given
-    if isinstance(given, str):
-        if given not in _METRICS:
-            raise UnknownName("metric", given, _METRICS)
-        return _METRICS[given]()
-    own = getattr(given, "metric", given)
-    if isinstance(own, type) and issubclass(own, Metric):
-        return own()
+def as_metric(metric: Any) -> Metric:
+    """Convert a name, a metric, its class, or a function of ``ig.metrics`` to a metric.
+
+    Raises:
+        UnknownName: for a name that no metric has.
+        InputError: for anything else.
+    """
+    if isinstance(metric, Metric):
+        return metric
+    if isinstance(metric, str):
+        if metric not in _METRICS:
+            raise UnknownName("metric", metric, _METRICS)
+        return _METRICS[metric]()
+    metric_class = getattr(metric, "metric", metric)
+    if isinstance(metric_class, type) and issubclass(metric_class, Metric):
+        return metric_class()
     raise InputError(
-        f"A metric is a name, a value such as ig.metrics.Deletion(), or a Metric; got {type(given).__name__}."
+        f"A metric is a name, a value such as ig.metrics.Deletion(), or a Metric; got {type(metric).__name__}."
     )
 
 
-# --- doors ------------------------------------------------------------------------------------------------------------
+# --- functional forms ------------------------------------------------------------------------------------------------------------
 
-_ASKED = ("extra", "normalisation", "batch_size", "optimize", "masks")
+_TASK_OPTIONS = ("extra", "normalisation", "batch_size", "optimize", "masks")
 
 
 def judge(
-    model: Any,
+    model: Callable[..., Any] | Field,
     inputs: Any,
-    attribution: Any,
+    attribution: MapsLike,
     by: Metric,
     *,
     target: Any = None,
-    method: Any = None,
-    **asked: Any,
+    method: str | Explainer | Sequence[str | Explainer] | None = None,
+    **options: Any,
 ) -> Tensor:
-    """One number per example (B,) by any metric; (M, B) for a list or dict of attributions.
+    """Score attributions by any metric.
 
-    model, inputs, target  as in ``explain``; a Field goes without a target
-    attribution            an Attribution, a tensor (B, \\*s), or a list or dict of these: all share
-                           what the model is asked
-    method                 what made the attribution, for metrics that explain again; known for
-                           attributions
-    asked                  extra, normalisation, batch_size, optimize as in ``explain``; masks for
-                           metrics of evidence
+    Args:
+        model: as in ``explain``; a Field goes without a target.
+        inputs: as in ``explain``.
+        attribution: an Attribution, a tensor (B, \\*s), or a list or dict of these: all share the
+            model's answers.
+        by: the metric.
+        target: as in ``explain``.
+        method: the method that computed the attribution, for metrics that explain again; known for
+            attributions.
+        **options: extra, normalisation, batch_size, optimize as in ``explain``; masks for metrics
+            of evidence.
+
+    Returns:
+        One number per example (B,); (M, B) for a list or dict of attributions.
+
+    Example:
 
     >>> import torch, integrand as ig
     >>> model, x = torch.nn.Linear(4, 3), torch.randn(5, 4)
@@ -125,81 +138,92 @@ def judge(
     >>> ig.metrics.judge(model, x, result, ig.metrics.Deletion(fill=0.0), target=0).shape
     torch.Size([5])
     """
-    with Subject.of(model, inputs, target, **asked) as subject:
+    with Subject.of(model, inputs, target, **options) as subject:
         maps = Maps.of(
             attribution, subject.x, subject.layout, () if method is None else _methods(method)
         )
         return _arranged(by(subject, maps), attribution)
 
 
-def _arranged(found: Tensor, attribution: Any) -> Tensor:
+def _arranged(values: Tensor, attribution: MapsLike) -> Tensor:
     """(M, B) for several maps, (B,) for one."""
-    return found if isinstance(attribution, list | dict) else found[0]
+    return values if isinstance(attribution, list | dict) else values[0]
 
 
-def _methods(given: Any) -> tuple[Any, ...]:
-    several = given if isinstance(given, list | tuple) else [given]
-    return tuple(about_method(one).build() if isinstance(one, str) else one for one in several)
+def _methods(methods: str | Explainer | Sequence[str | Explainer]) -> tuple[Explainer, ...]:
+    several: Sequence[Any] = methods if isinstance(methods, list | tuple) else [methods]
+    return tuple(
+        about_method(method).build() if isinstance(method, str) else method for method in several
+    )
 
 
-def door(cls: type[Metric]) -> Callable[..., Tensor]:
+def functional(cls: type[Metric]) -> Callable[..., Tensor]:
     """The functional form of a metric: ``deletion(model, x, attribution, target=, **options)``."""
     options = [spec.name for spec in dataclasses.fields(cls) if spec.init]  # type: ignore[arg-type]  # every metric is a part
 
     def call(
-        model: Any, inputs: Any, attribution: Any, *, target: Any = None, **given: Any
+        model: Callable[..., Any] | Field,
+        inputs: Any,
+        attribution: MapsLike,
+        *,
+        target: Any = None,
+        **arguments: Any,
     ) -> Tensor:
-        own = {name: given.pop(name) for name in tuple(given) if name in options}
-        for name in given:
-            if name not in (*_ASKED, "method"):
-                raise UnknownName(f"option of metric {cls.name!r}", name, [*options, *_ASKED])
-        return judge(model, inputs, attribution, cls(**own), target=target, **given)
+        metric_options = {name: arguments.pop(name) for name in tuple(arguments) if name in options}
+        for name in arguments:
+            if name not in (*_TASK_OPTIONS, "method"):
+                raise UnknownName(
+                    f"option of metric {cls.name!r}", name, [*options, *_TASK_OPTIONS]
+                )
+        return judge(model, inputs, attribution, cls(**metric_options), target=target, **arguments)
 
     return _named(call, cls)
 
 
-def door_of_maps(cls: type[Metric]) -> Callable[..., Tensor]:
+def functional_of_maps(cls: type[Metric]) -> Callable[..., Tensor]:
     """The functional form of a metric that looks at maps alone: ``sparseness(attribution,
     **options)``."""
 
-    def call(attribution: Any, **given: Any) -> Tensor:
-        by = cls(**given)
-        with unasked(attribution) as (subject, maps):
+    def call(attribution: MapsLike, **options: Any) -> Tensor:
+        by = cls(**options)
+        with without_model(attribution) as (subject, maps):
             return _arranged(by(subject, maps), attribution)
 
     return _named(call, cls)
 
 
-def door_of_evidence(cls: type[Metric]) -> Callable[..., Tensor]:
+def functional_of_evidence(cls: type[Metric]) -> Callable[..., Tensor]:
     """The functional form of a metric of maps and masks: ``pointing_game(attribution, masks,
     **options)``."""
 
-    def call(attribution: Any, masks: Tensor, **given: Any) -> Tensor:
-        by = cls(**given)
-        with unasked(attribution, masks) as (subject, maps):
+    def call(attribution: MapsLike, masks: Tensor, **options: Any) -> Tensor:
+        by = cls(**options)
+        with without_model(attribution, masks) as (subject, maps):
             return _arranged(by(subject, maps), attribution)
 
     return _named(call, cls)
 
 
 @contextmanager
-def unasked(attribution: Any, masks: Tensor | None = None) -> Iterator[tuple[Subject, Maps]]:
+def without_model(
+    attribution: MapsLike, masks: Tensor | None = None
+) -> Iterator[tuple[Subject, Maps]]:
     """Maps with a subject that has no model; its inputs are those of an attribution, or else the
     map itself."""
-    one = attribution
-    while isinstance(one, list | dict) and one:
-        one = one[0] if isinstance(one, list) else next(iter(one.values()))
-    like = one.inputs if isinstance(one, Attribution) else one
-    layout, nobody = Layout.of(like), NoModel()
+    first = attribution
+    while isinstance(first, list | dict) and first:
+        first = first[0] if isinstance(first, list) else next(iter(first.values()))
+    like = first.inputs if isinstance(first, Attribution) else first
+    layout, field = Layout.of(like), NoModel()
     subject = Subject(
-        nobody, layout.pack(like), layout, masks, bare=not isinstance(one, Attribution)
+        field, layout.pack(like), layout, masks, bare=not isinstance(first, Attribution)
     )
-    with nobody.ready():
+    with field.ready():
         yield subject, Maps.of(attribution, subject.x, subject.layout)
 
 
 class NoModel(Field):
-    """The field of metrics that ask no model."""
+    """The field of metrics that need no model."""
 
     def evaluate(self, z: Tensor, index: Tensor, *, gradient: bool = True) -> Evaluation:
         raise ModelError(

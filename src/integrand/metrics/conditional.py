@@ -80,22 +80,24 @@ class _ConditionalExpectation(_OfProblem):
 
     def __post_init__(self) -> None:
         super().__post_init__()
-        for name, given, known in (
+        for name, value, known in (
             ("version", self.version, _VERSIONS),
             ("conditional", self.conditional, _CONDITIONALS),
         ):
-            if given not in known:
-                raise InputError(f"{name}= is {' or '.join(map(repr, known))}, not {given!r}.")
+            if value not in known:
+                raise InputError(f"{name}= is {' or '.join(map(repr, known))}, not {value!r}.")
 
-    def asked(self, field: Field, x: Tensor, known: Tensor, index: Tensor | None = None) -> Tensor:
+    def value_given(
+        self, field: Field, x: Tensor, known: Tensor, index: Tensor | None = None
+    ) -> Tensor:
         """F of rows x (B, D) of which only ``known`` (S, B, D) is known: (S, B)."""
         if self.conditional == "observational":
             return self.expected(field, x, known, index).value
         mean = self.problem.distribution.mean.to(x)
         rows = torch.where(known, x, mean)
-        own = torch.arange(len(x), device=x.device) if index is None else index
+        example = torch.arange(len(x), device=x.device) if index is None else index
         return field.rows(
-            rows.reshape(-1, x.shape[1]), own.repeat(len(rows)), gradient=False
+            rows.reshape(-1, x.shape[1]), example.repeat(len(rows)), gradient=False
         ).value.reshape(len(rows), -1)
 
     def _mean(self, field: Field, x: Tensor) -> Tensor:
@@ -108,23 +110,36 @@ class _ConditionalExpectation(_OfProblem):
 @part
 class Faithfulness(_ConditionalExpectation):
     """XAI-Bench faithfulness: do magnitudes go with what each feature alone does to the
-    expectation? −1 to 1; higher is better.
+    expectation?
+
+    −1 to 1; higher is better.
 
         Pearson_j(|φ_j|, δ_j)       "dec": δ_j = |F(x) − E[F | x_−j]|       "inc": δ_j = |E F − E[F | x_j]|
 
-    problem      whose distribution the expectations are over
-    draws, seed  of expectations that have no closed form
-    version      "dec" takes one feature away, "inc" gives one
-    conditional  "observational": expectations given what is known; "interventional": features
-                 become their mean, F(x with x_j = μ_j)
-    score        what F is: "output" is the scalar explained
+    NaN where a map or its δ is the same for all features (the stock code says 0).
 
-    NaN where a map or its δ is the same for all features (the stock code says 0). Pitfalls: signs
-    do not count; with correlated features δ of a feature without influence is not 0. Peers: the
-    stock code uses 100 draws, the means of the validation set for E F and μ, and with
-    "interventional" writes every replaced feature into that mean vector, so that each δ_j depends
-    on the rows and features before it: on the rows of our test, an exact explanation scores 0.44,
-    and −0.54 with the columns reversed. Source: XAI-Bench, after Alvarez-Melis and Jaakkola, 2018.
+    Args:
+        problem: whose distribution the expectations are over.
+        draws: of expectations that have no closed form.
+        seed: of the draws.
+        version: "dec" takes one feature away, "inc" gives one.
+        conditional: "observational": expectations given what is known; "interventional": features
+            become their mean, F(x with x_j = μ_j).
+        score: what F is: "output" is the scalar explained.
+
+    Pitfalls:
+        Signs do not count; with correlated features δ of a feature without influence is not 0.
+
+    Peers:
+        The stock code uses 100 draws, the means of the validation set for E F and μ, and with
+        "interventional" writes every replaced feature into that mean vector, so that each δ_j
+        depends on the rows and features before it: on the rows of our test, an exact explanation
+        scores 0.44, and −0.54 with the columns reversed.
+
+    References:
+        XAI-Bench, after Alvarez-Melis and Jaakkola, 2018.
+
+    Example:
 
     >>> import torch, integrand as ig
     >>> bench = ig.metrics.xai_bench
@@ -144,35 +159,49 @@ class Faithfulness(_ConditionalExpectation):
         x, field = self._rows(subject), subject.score(self.score)
         alone = torch.eye(x.shape[1], dtype=torch.bool, device=x.device)[:, None]
         if self.version == "dec":
-            whole, changed = subject.whole(self.score), self.asked(field, x, ~alone)
+            unchanged, changed = subject.whole(self.score), self.value_given(field, x, ~alone)
         else:
-            whole, changed = self._mean(field, x), self.asked(field, x, alone)
-        delta = _rounded((whole - changed).abs().T, changed)
+            unchanged, changed = self._mean(field, x), self.value_given(field, x, alone)
+        delta = _rounded((unchanged - changed).abs().T, changed)
         return pearson(maps.values.abs(), delta).to(maps.values)
 
 
 @part
 class ConditionalMonotonicity(_ConditionalExpectation):
     """XAI-Bench monotonicity: do features, given in order of magnitude, move the expectation ever
-    more? 0 to 1; higher is better.
+    more?
+
+    0 to 1; higher is better.
 
         y_k = E[F | the k smallest of |φ|],   d_k = |y_k − y_{k−1}|,   k = 1 … D        #{ d_{k+1} ≥ d_k } / (D − 1)
 
-    version           "inc" gives features from the least to the most important; "dec" from the
-                      most, and counts d_{k+1} ≤ d_k
-    average           the share of steps that grow; False: 1 if all of them do, else 0
-    xai_bench_compat  what the stock code computes; see below
-    others            as in ``Faithfulness``
-
     Steps that differ by rounding count as equal. Features of the same magnitude go by their place.
-    Pitfalls: of two features that matter alike, one comes first by chance, and the step after it
-    may shrink; chance is about ½. Peers: the stock code stores y at the *feature's index* plus one,
-    not at its rank, so its differences are between neighbouring columns: on the rows of our test,
-    an exact explanation of independent features scores 0.37, 0.53 or 0.78 depending on the order of
-    the columns. Every published XAI-Bench monotonicity is of this kind; ``xai_bench_compat=True``
-    restores it for comparison. Its "interventional" also writes into the mean (as in
-    ``Faithfulness``), which nothing here restores. Source: XAI-Bench, after Arya et al., "One
-    explanation does not fit all", 2019.
+
+    Args:
+        version: "inc" gives features from the least to the most important; "dec" from the most, and
+            counts d_{k+1} ≤ d_k.
+        average: the share of steps that grow; False: 1 if all of them do, else 0.
+        xai_bench_compat: compute what the stock code does; see Peers.
+        problem: as in ``Faithfulness``.
+        draws: as in ``Faithfulness``.
+        seed: as in ``Faithfulness``.
+        score: as in ``Faithfulness``.
+        conditional: as in ``Faithfulness``.
+
+    Pitfalls:
+        Of two features that matter alike, one comes first by chance, and the step after it may
+        shrink; chance is about ½.
+
+    Peers:
+        The stock code stores y at the *feature's index* plus one, not at its rank, so its
+        differences are between neighbouring columns: on the rows of our test, an exact explanation
+        of independent features scores 0.37, 0.53 or 0.78 depending on the order of the columns.
+        Every published XAI-Bench monotonicity is of this kind; ``xai_bench_compat=True`` restores
+        it for comparison. Its "interventional" also writes into the mean (as in ``Faithfulness``),
+        which nothing here restores.
+
+    References:
+        XAI-Bench, after Arya et al., "One explanation does not fit all", 2019.
     """
 
     version: str = "inc"
@@ -199,11 +228,11 @@ class ConditionalMonotonicity(_ConditionalExpectation):
         )  # (D, M, B, D)
         known = known.flatten(1, 2)
         index = torch.arange(len(x), device=x.device).repeat(len(maps))
-        seen = self.asked(field, x.repeat(len(maps), 1), known, index)  # (D, M·B)
-        seen = seen.T.reshape(len(maps), len(x), features)
+        expectations = self.value_given(field, x.repeat(len(maps), 1), known, index)  # (D, M·B)
+        expectations = expectations.T.reshape(len(maps), len(x), features)
         if self.xai_bench_compat:
-            seen = seen.gather(-1, rank)
-        return torch.cat([self._mean(field, x).expand(len(maps), -1)[..., None], seen], -1)
+            expectations = expectations.gather(-1, rank)
+        return torch.cat([self._mean(field, x).expand(len(maps), -1)[..., None], expectations], -1)
 
     def values(self, measured: Tensor) -> Tensor:
         steps = measured.diff(dim=-1).abs()
@@ -211,8 +240,8 @@ class ConditionalMonotonicity(_ConditionalExpectation):
             steps = steps.flip(-1)
         grown = steps.diff(dim=-1)
         floor = 64 * torch.finfo(measured.dtype).eps * measured.abs().amax(-1, keepdim=True)
-        held = (grown >= -floor).to(measured.dtype)
-        return held.mean(-1) if self.average else held.amin(-1)
+        holds = (grown >= -floor).to(measured.dtype)
+        return holds.mean(-1) if self.average else holds.amin(-1)
 
 
 @part
@@ -231,18 +260,25 @@ class ShapleyError(_AgainstTruth):
 
         "mse": mean (φ − φ*)²        "rmse": √ mean (φ − φ*)²        "mae": mean |φ − φ*|
 
-    mode              what is averaged over features, and over examples in the summary (the root of
-                      "rmse" is taken last)
-    xai_bench_compat  with "rmse": the stock code's √(Σ (φ − φ*)²) / (N D), which is the root mean
-                      square divided by √(N D) and so shrinks with the number of examples. Summary
-                      only; values are those of each example by the same formula
-    draws, seed       of models that are not additive; the truth then has a standard error
-                      (``Problem.shapley``)
-    problem, score    as in ``Faithfulness``
+    Args:
+        mode: what is averaged over features, and over examples in the summary (the root of "rmse"
+            is taken last).
+        xai_bench_compat: with "rmse": the stock code's √(Σ (φ − φ*)²) / (N D), which is the root
+            mean square divided by √(N D) and so shrinks with the number of examples. Summary only;
+            values are those of each example by the same formula.
+        draws: of models that are not additive; the truth then has a standard error
+            (``Problem.shapley``).
+        seed: of the draws.
+        problem: as in ``Faithfulness``.
+        score: as in ``Faithfulness``.
 
-    Pitfalls: conditional Shapley values give influence to features the function does not read, if
-    they are correlated with features it reads; marginal explanations such as Integrated Gradients
-    are no estimates of them unless features are independent and F additive. Source: XAI-Bench.
+    Pitfalls:
+        Conditional Shapley values give influence to features the function does not read, if they
+        are correlated with features it reads; marginal explanations such as Integrated Gradients
+        are no estimates of them unless features are independent and F additive.
+
+    References:
+        XAI-Bench.
     """
 
     mode: str = "mse"
@@ -279,13 +315,17 @@ class ShapleyError(_AgainstTruth):
 
 @part
 class ShapleyCorrelation(_AgainstTruth):
-    """The correlation of maps with the conditional Shapley values, over features. −1 to 1; higher
-    is better.
+    """The correlation of maps with the conditional Shapley values, over features.
+
+    −1 to 1; higher is better.
 
         Pearson_i(φ_i, φ*_i)
 
     Parameters and pitfalls as ``ShapleyError``; blind to scale and offset. NaN where either is the
-    same for all features (the stock code says 0). Source: XAI-Bench.
+    same for all features (the stock code says 0).
+
+    References:
+        XAI-Bench.
     """
 
     name: ClassVar[str] = "xai_bench_shapley_correlation"
@@ -301,22 +341,33 @@ class ShapleyCorrelation(_AgainstTruth):
 @part
 class ConditionalInfidelity(Metric):
     """XAI-Bench infidelity: how badly a map, as a slope, predicts what perturbing all features
-    does. Lower is better.
+    does.
+
+    Lower is better.
 
         r = clip(x + 0.2 ε, x − 1, x),  ε normal        a = Σ_i r_i φ_i,  Δ = F(x) − F(x − r)
         β = E[Δ a] / E[a²],                             E[(Δ − β a)²]
 
-    draws  1000, the same for all examples and maps
-    seed   of ε
-    score  what F is: "output" is the scalar explained
-
     0 for maps proportional to the gradient of a linear model. NaN for maps that are zero
-    everywhere, which have no best scale. Pitfalls: r is about x itself, so features become
-    something between 0 and 1 whatever their scale is. And r · φ takes the map for a *gradient*:
-    exact Shapley or Integrated Gradients values of a linear model score badly. Give φ / (x −
-    baseline) for such maps. Peers: that is what the stock code computes (after Yeh et al.'s
-    "Gaussian" for MNIST). Source: XAI-Bench; Yeh et al., "On the (in)fidelity and sensitivity of
-    explanations", 2019.
+    everywhere, which have no best scale.
+
+    Args:
+        draws: 1000, the same for all examples and maps.
+        seed: of ε.
+        score: what F is: "output" is the scalar explained.
+
+    Pitfalls:
+        R is about x itself, so features become something between 0 and 1 whatever their scale is.
+        And r · φ takes the map for a *gradient*: exact Shapley or Integrated Gradients values of a
+        linear model score badly. Give φ / (x − baseline) for such maps.
+
+    Peers:
+        That is what the stock code computes (after Yeh et al.'s "Gaussian" for MNIST).
+
+    References:
+        XAI-Bench; Yeh et al., "On the (in)fidelity and sensitivity of explanations", 2019.
+
+    Example:
 
     >>> import torch, integrand as ig
     >>> bench = ig.metrics.xai_bench
@@ -348,13 +399,13 @@ class ConditionalInfidelity(Metric):
         predicted = x.new_empty(len(maps), len(number))
 
         def moved(part: slice) -> Tensor:
-            own = x[example[part]]
+            rows = x[example[part]]
             return torch.minimum(
-                own, torch.maximum(own - 1, own + 0.2 * noise[number[part] % self.draws])
+                rows, torch.maximum(rows - 1, rows + 0.2 * noise[number[part] % self.draws])
             )
 
-        def use(part: slice, seen: Evaluation) -> None:
-            changed[part] = seen.value
+        def use(part: slice, evaluation: Evaluation) -> None:
+            changed[part] = evaluation.value
             predicted[:, part] = flattened(moved(part) * maps.values[:, example[part]], 2).sum(-1)
 
         field.stream(

@@ -1,4 +1,4 @@
-"""Localisation: does a map point at where the evidence is known to be?
+"""Localisation: agreement of maps with masks of where the evidence is known to be.
 
 All of these compare a map with masks. What they have in common stands here once:
 
@@ -28,7 +28,7 @@ from ..core.ranks import blocks, found_among_first
 from ..core.shapes import flattened
 from ..core.values import part
 from ..errors import InputError, NonFiniteInput
-from .base import Metric, door_of_evidence, metric
+from .base import Metric, functional_of_evidence, metric
 from .maps import Maps
 from .task import Subject
 
@@ -49,10 +49,11 @@ l1-norm, l2-norm, "l2-norm,sq", max-norm."""
 class Places:
     """Maps and masks by places.
 
-    scores  (M, B, N) the maps, channels pooled
-    marked  (B, N) bool, the masks
-    size    (B,) how many places each mask marks
-    plane   (H, W) where places lie in a plane, or None
+    Args:
+        scores: (M, B, N) the maps, channels pooled.
+        marked: (B, N) bool, the masks.
+        size: (B,) how many places each mask marks.
+        plane: (H, W) where places lie in a plane, or None.
     """
 
     scores: Tensor
@@ -62,7 +63,8 @@ class Places:
 
     @classmethod
     def of(cls, subject: Subject, maps: Maps, pool: str) -> Places:
-        """Errors: no masks, masks of another size, NaN in masks."""
+        """Maps and masks of a subject. Raises ``InputError`` for no masks, ``ShapeError`` for masks of
+        another size, ``NonFiniteInput`` for NaN in them."""
         masks = subject.masks
         if masks is not None and masks.is_floating_point() and bool(masks.isnan().any()):
             raise NonFiniteInput(
@@ -86,10 +88,9 @@ class Places:
         """How many places there are."""
         return self.marked.shape[1]
 
-    def where(self, asked: Tensor, found: Tensor) -> Tensor:
-        """``found`` (M, B) for the examples for which it was ``asked`` (B,) or (M, B); NaN for
-        others."""
-        return torch.where(asked, found, torch.nan).to(self.scores.dtype)
+    def where(self, defined: Tensor, values: Tensor) -> Tensor:
+        """``values`` (M, B) where they are ``defined`` (B,) or (M, B); NaN elsewhere."""
+        return torch.where(defined, values, torch.nan).to(self.scores.dtype)
 
 
 def _channels(marked: Tensor, masks: Tensor | None) -> int | None:
@@ -130,26 +131,37 @@ class _Localisation(Metric):
 @metric("pointing_game")
 @part
 class PointingGame(_Localisation):
-    """Pointing game: is the highest place of a map in the mask, or near it? 1 or 0; higher is
-    better.
+    """Pointing game: is the highest place of a map in the mask, or near it?
+
+    1 or 0; higher is better.
 
         hit = 1[ some place of the mask is nearer than ``tolerance`` pixels to argmax map ]
-
-    pool       how channels become one number; "sum" (signed) as published for heat maps
-    tolerance  in pixels, Euclidean, strictly less, and 0 asks for the mask itself; 15 as published,
-               which is meant for photographs: on small images it makes everything a hit. Only
-               places in a plane have distances; elsewhere the mask itself counts
 
     Where several places are highest, the share of them that hit, which is the chance of a hit for
     one of them drawn at random. An empty mask is NaN, never a hit. The mean over examples is the
     accuracy; the paper's is the mean of the accuracies of the classes, and its "difficult" subset a
-    choice of examples: both are for the caller to make. Pitfalls: one pixel decides; large objects
-    are hit by chance (a map without information hits with the share of the image that the widened
-    mask covers: compare with a random one). Peers: TorchRay takes the first of equal places, and
-    cannot hit with tolerance 0. Quantus has no tolerance, counts a hit if any of the equal places
-    hits (a constant map always does), returns *hits* for empty masks, and its ``weighted=True``
-    crashes (or, with an older NumPy, rounds every weight to True). Source: Zhang et al., "Top-down
-    neural attention by excitation backprop", IJCV 2018.
+    choice of examples: both are for the caller to make.
+
+    Args:
+        pool: how channels become one number; "sum" (signed) as published for heat maps.
+        tolerance: in pixels, Euclidean, strictly less, and 0 asks for the mask itself; 15 as
+            published, which is meant for photographs: on small images it makes everything a hit.
+            Only places in a plane have distances; elsewhere the mask itself counts.
+
+    Pitfalls:
+        One pixel decides; large objects are hit by chance (a map without information hits with the
+        share of the image that the widened mask covers: compare with a random one).
+
+    Peers:
+        TorchRay takes the first of equal places, and cannot hit with tolerance 0. Quantus has no
+        tolerance, counts a hit if any of the equal places hits (a constant map always does),
+        returns *hits* for empty masks, and its ``weighted=True`` crashes (or, with an older NumPy,
+        rounds every weight to True).
+
+    References:
+        Zhang et al., "Top-down neural attention by excitation backprop", IJCV 2018.
+
+    Example:
 
     >>> import torch, integrand as ig
     >>> mask = torch.zeros(1, 4, 4, dtype=torch.bool)
@@ -195,22 +207,33 @@ def _widened(masks: Tensor, tolerance: float) -> Tensor:
 @metric("relevance_mass")
 @part
 class RelevanceMass(_Localisation):
-    """Relevance mass accuracy: the share of a map's relevance that lies in the mask. 0 to 1; higher
-    is better.
+    """Relevance mass accuracy: the share of a map's relevance that lies in the mask.
+
+    0 to 1; higher is better.
 
         RMA = Σ_{mask} R / Σ R,      R ≥ 0 the pooled map
 
-    pool  how channels become one relevance that is not negative: "positive" (the sum, negative ones
-          dropped), "absolute" (of the sum), "l1", "l2", "l2_squared", "max". Signed sums are
-          refused: with them the ratio can be anything
-
     The choice is part of the result: "positive" asks where a map finds evidence *for* the class,
     "absolute" where it finds anything. NaN for an empty mask and for a map without any relevance. A
-    map that is constant scores the mask's share of the image. Pitfalls: large masks score high by
-    chance; noise all over a large background outweighs a sharp object. Peers: Quantus sums signed
-    relevance unless ``abs=True`` (1.28 and −0.84 were seen), with which it is "absolute" for maps
-    of one channel. Source: Arras, Osman, Samek, "CLEVR-XAI", Information Fusion 2022, who compare
-    all these poolings.
+    map that is constant scores the mask's share of the image.
+
+    Args:
+        pool: how channels become one relevance that is not negative: "positive" (the sum, negative
+            ones dropped), "absolute" (of the sum), "l1", "l2", "l2_squared", "max". Signed sums are
+            refused: with them the ratio can be anything.
+
+    Pitfalls:
+        Large masks score high by chance; noise all over a large background outweighs a sharp
+        object.
+
+    Peers:
+        Quantus sums signed relevance unless ``abs=True`` (1.28 and −0.84 were seen), with which it
+        is "absolute" for maps of one channel.
+
+    References:
+        Arras, Osman, Samek, "CLEVR-XAI", Information Fusion 2022, who compare all these poolings.
+
+    Example:
 
     >>> import torch, integrand as ig
     >>> ig.metrics.relevance_mass(torch.tensor([[3.0, -2.0, 1.0]]), torch.tensor([[True, False, False]])).item()
@@ -231,17 +254,28 @@ class RelevanceMass(_Localisation):
 @metric("relevance_rank")
 @part
 class RelevanceRank(_Localisation):
-    """Relevance rank accuracy: of as many top places as the mask has, the share that is in it. 0 to
-    1; higher is better.
+    """Relevance rank accuracy: of as many top places as the mask has, the share that is in it.
+
+    0 to 1; higher is better.
 
         RRA = |top-K ∩ mask| / K,      K = |mask|
 
-    pool  how channels become one number; "sum" is signed
-
     Equal places share a rank: a constant map scores the mask's share of the image. Empty masks are
-    NaN, full ones 1 whatever the map. Pitfalls: ranks only; chance is the share of the image that
-    the mask covers. Peers: Quantus agrees where no two places are equal, and otherwise returns what
-    numpy's sort left. Source: Arras, Osman, Samek, "CLEVR-XAI", Information Fusion 2022.
+    NaN, full ones 1 whatever the map.
+
+    Args:
+        pool: how channels become one number; "sum" is signed.
+
+    Pitfalls:
+        Ranks only; chance is the share of the image that the mask covers.
+
+    Peers:
+        Quantus agrees where no two places are equal, and otherwise returns what numpy's sort left.
+
+    References:
+        Arras, Osman, Samek, "CLEVR-XAI", Information Fusion 2022.
+
+    Example:
 
     >>> import torch, integrand as ig
     >>> ig.metrics.relevance_rank(torch.tensor([[3.0, 2.0, 1.0]]), torch.tensor([[True, False, True]])).item()
@@ -250,26 +284,39 @@ class RelevanceRank(_Localisation):
 
     def found(self, places: Places) -> Tensor:
         hits = found_among_first(places.scores, places.marked)
-        own = hits.gather(-1, places.size.expand(hits.shape[:-1])[..., None])[..., 0]
-        return places.where(places.size > 0, own / places.size)
+        marked_hits = hits.gather(-1, places.size.expand(hits.shape[:-1])[..., None])[..., 0]
+        return places.where(places.size > 0, marked_hits / places.size)
 
 
 @metric("mask_overlap")
 @part
 class MaskOverlap(_Localisation):
     """Mask-overlap AUC: the mean precision of the top places, from one hundredth of the mask's size
-    up to all of it. Higher is better.
+    up to all of it.
+
+    Higher is better.
 
         y_p = |top-k ∩ mask| / k,   k = ⌊p S / 100⌋,   p = 1 … 100,   S = |mask|        (Σ y − (y_1 + y_100)/2) / 99
 
-    pool  how channels become one number; "sum" is signed
-
     The authors' code leaves out the division: its numbers are 99 times these. As there, y is 0
     where k is 0, so masks of fewer than 100 places cannot reach 1 (the most they can reach is what
-    the mask itself scores as a map). Empty masks are NaN; equal places share ranks. Pitfalls: the
-    top hundredth counts as much as the last; chance is the share of the image that the mask covers.
-    Peers: none. Source: the code of "Weighted Integrated Gradients" (its second metric), where
-    masks are objects and any non-zero value counts.
+    the mask itself scores as a map). Empty masks are NaN; equal places share ranks.
+
+    Args:
+        pool: how channels become one number; "sum" is signed.
+
+    Pitfalls:
+        The top hundredth counts as much as the last; chance is the share of the image that the mask
+        covers.
+
+    Peers:
+        None.
+
+    References:
+        The code of "Weighted Integrated Gradients" (its second metric), where masks are objects and
+        any non-zero value counts.
+
+    Example:
 
     >>> import torch, integrand as ig
     >>> mask = torch.arange(400).reshape(1, 20, 20) < 200
@@ -292,12 +339,20 @@ class LocalisationAUC(_Localisation):
 
         AUC = P(R_in > R_out) + P(R_in = R_out) / 2
 
-    pool  how channels become one number; "sum" is signed
-
     Edges of a graph against the edges of a motif are the same question. NaN where there is nothing
-    inside or nothing outside. Pitfalls: most places are background, so the order inside the
-    background decides nothing and that near the top little. Peers: Quantus and scikit-learn agree
-    (``roc_auc_score``).
+    inside or nothing outside.
+
+    Args:
+        pool: how channels become one number; "sum" is signed.
+
+    Pitfalls:
+        Most places are background, so the order inside the background decides nothing and that near
+        the top little.
+
+    Peers:
+        Quantus and scikit-learn agree (``roc_auc_score``).
+
+    Example:
 
     >>> import torch, integrand as ig
     >>> ig.metrics.localisation_auc(torch.tensor([[3.0, 2.0, 1.0]]), torch.tensor([[True, False, True]])).item()
@@ -306,9 +361,9 @@ class LocalisationAUC(_Localisation):
 
     def found(self, places: Places) -> Tensor:
         hits = found_among_first(places.scores, places.marked)
-        seen = torch.arange(places.count + 1, device=hits.device)
+        counts = torch.arange(places.count + 1, device=hits.device)
         outside = places.count - places.size
-        false = (seen - hits).diff(dim=-1)
+        false = (counts - hits).diff(dim=-1)
         area = (false * (hits[..., 1:] + hits[..., :-1]) / 2).sum(-1) / (places.size * outside)
         return places.where((places.size > 0) & (outside > 0), area)
 
@@ -316,19 +371,30 @@ class LocalisationAUC(_Localisation):
 @metric("top_intersection")
 @part
 class TopIntersection(_Localisation):
-    """Top-k intersection: the share of the k top places that is in the mask. 0 to 1; higher is
-    better.
+    """Top-k intersection: the share of the k top places that is in the mask.
+
+    0 to 1; higher is better.
 
         TKI = |top-k ∩ mask| / k
 
-    k     1000, as published for photographs; fewer than there are places (errors say so: of all
-          places, every map has the same share)
-    pool  how channels become one number; "sum" is signed
+    Equal places share ranks; empty masks are NaN.
 
-    Equal places share ranks; empty masks are NaN. Pitfalls: masks smaller than k cannot reach 1; a
-    fixed k means something else for every size of image. Peers: Quantus agrees where no two places
-    are equal; its ``concept_influence=True`` multiplies by places / |mask|. Source: Theiner et al.,
-    "Interpretable semantic photo geolocation", WACV 2022.
+    Args:
+        k: 1000, as published for photographs; fewer than there are places (errors say so: of all
+            places, every map has the same share).
+        pool: how channels become one number; "sum" is signed.
+
+    Pitfalls:
+        Masks smaller than k cannot reach 1; a fixed k means something else for every size of image.
+
+    Peers:
+        Quantus agrees where no two places are equal; its ``concept_influence=True`` multiplies by
+        places / |mask|.
+
+    References:
+        Theiner et al., "Interpretable semantic photo geolocation", WACV 2022.
+
+    Example:
 
     >>> import torch, integrand as ig
     >>> ig.metrics.top_intersection(torch.tensor([[3.0, 2.0, 1.0]]), torch.tensor([[True, False, True]]), k=2).item()
@@ -351,9 +417,9 @@ class TopIntersection(_Localisation):
         return places.where(places.size > 0, hits[..., self.k] / self.k)
 
 
-pointing_game = door_of_evidence(PointingGame)
-relevance_mass = door_of_evidence(RelevanceMass)
-relevance_rank = door_of_evidence(RelevanceRank)
-mask_overlap = door_of_evidence(MaskOverlap)
-localisation_auc = door_of_evidence(LocalisationAUC)
-top_intersection = door_of_evidence(TopIntersection)
+pointing_game = functional_of_evidence(PointingGame)
+relevance_mass = functional_of_evidence(RelevanceMass)
+relevance_rank = functional_of_evidence(RelevanceRank)
+mask_overlap = functional_of_evidence(MaskOverlap)
+localisation_auc = functional_of_evidence(LocalisationAUC)
+top_intersection = functional_of_evidence(TopIntersection)

@@ -1,4 +1,4 @@
-"""Explanations under judgement: the maps of one or several methods for the same inputs."""
+"""Maps to be scored: those of one or several methods for the same inputs."""
 
 from __future__ import annotations
 
@@ -18,15 +18,22 @@ from ..model.layout import Layout
 Explainer = Callable[..., Attribution]
 """(field, x) -> Attribution, as every method is."""
 
+MapLike = Attribution | Tensor | tuple[Tensor, ...] | Mapping[str, Tensor]
+"""One method's map: an attribution, or a tensor (B, \\*s); of several inputs a tuple or dict."""
+
+MapsLike = MapLike | Sequence[MapLike] | Mapping[str, MapLike]
+"""The maps of one or several methods."""
+
 
 @dataclass(frozen=True, eq=False)
 class Maps:
     """Maps (M, B, \\*s) of M methods for B examples.
 
-    names    what each is called
-    found    the attributions they come from, where known; metrics of the gap read them
-    methods  what made them, where known; metrics that explain again (other inputs, other models)
-             call it
+    Args:
+        names: what each is called.
+        found: the attributions they come from, where known; metrics of the gap read them.
+        methods: what made them, where known; metrics that explain again (other inputs, other
+            models) call it.
     """
 
     values: Tensor
@@ -36,80 +43,97 @@ class Maps:
 
     @classmethod
     def of(
-        cls, given: Any, x: Tensor, layout: Layout, methods: Sequence[Explainer | None] = ()
+        cls, maps: MapsLike, x: Tensor, layout: Layout, methods: Sequence[Explainer | None] = ()
     ) -> Maps:
-        """Maps as people give them: an attribution, a tensor, or a list or dict of these.
+        """Convert an attribution, a tensor, or a list or dict of these.
 
         Tensors are (B, \\*s) as the inputs were; (B, H, W) and (B, 1, H, W) are spread evenly over
-        the channels of images. Errors: ``ShapeError`` for another size, ``NonFiniteInput`` for NaN.
+        the channels of images.
+
+        Raises:
+            ShapeError: for another size.
+            NonFiniteInput: for NaN.
         """
-        entries = _entries(given, layout)
+        entries = _entries(maps, layout)
         names = tuple(entries)
-        values = torch.stack([_one(name, one, x, layout) for name, one in entries.items()])
-        found = tuple(one if isinstance(one, Attribution) else None for one in entries.values())
-        makers = tuple(methods) or tuple(None if one is None else one.method for one in found)
+        values = torch.stack(
+            [_map_values(name, entry, x, layout) for name, entry in entries.items()]
+        )
+        originals = tuple(
+            entry if isinstance(entry, Attribution) else None for entry in entries.values()
+        )
+        makers = tuple(methods) or tuple(
+            None if entry is None else entry.method for entry in originals
+        )
         if len(makers) != len(names):
             raise InputError(
                 f"{len(makers)} methods were given for {len(names)} maps: one for each."
             )
-        return cls(values, names, found, makers)
+        return cls(values, names, originals, makers)
 
     def __len__(self) -> int:
         return len(self.values)
 
     def attributions(self) -> tuple[Attribution, ...]:
-        """The attributions, all of them. Errors: bare tensors do not know what they should add up
-        to."""
-        missing = [name for name, one in zip(self.names, self.found, strict=True) if one is None]
+        """All attributions. Raises ``InputError`` for bare tensors, which do not know the change of
+        F that they explain."""
+        missing = [
+            name
+            for name, attribution in zip(self.names, self.found, strict=True)
+            if attribution is None
+        ]
         if missing:
             raise InputError(
                 f"The map {missing[0]!r} is a bare tensor: give the Attribution it comes from."
             )
-        return tuple(one for one in self.found if one is not None)
+        return tuple(attribution for attribution in self.found if attribution is not None)
 
     def explainers(self) -> tuple[Explainer, ...]:
-        """What made the maps. Errors: maps whose method is not known."""
+        """The methods that computed the maps. Raises ``InputError`` where one is not known."""
         missing = [
-            name for name, one in zip(self.names, self.methods, strict=True) if not callable(one)
+            name
+            for name, method in zip(self.names, self.methods, strict=True)
+            if not callable(method)
         ]
         if missing:
             raise InputError(
                 f"The map {missing[0]!r} is to be made again, and nobody said how: give method=, a method or a name."
             )
-        return tuple(one for one in self.methods if one is not None)
+        return tuple(method for method in self.methods if method is not None)
 
 
 def explained(method: Callable[..., Any], field: Field, x: Tensor) -> Tensor:
     """The map (B, \\*s) that a method, or a function (field, x) → map, makes.
 
-    Errors: ``ShapeError`` for a map of something other than the inputs, such as a layer.
+    Raises:
+        ShapeError: for a map of something other than the inputs, such as a layer.
     """
-    made = method(field, x)
-    values = made.values if isinstance(made, Attribution) else made
+    result = method(field, x)
+    values = result.values if isinstance(result, Attribution) else result
     if not isinstance(values, Tensor) or values.shape != x.shape:
-        got = describe(values.shape) if isinstance(values, Tensor) else type(values).__name__
+        returned = describe(values.shape) if isinstance(values, Tensor) else type(values).__name__
         raise ShapeError(
-            f"{method!r} made a map of {got} for inputs of shape {describe(x.shape)}: explain the inputs."
+            f"{method!r} made a map of {returned} for inputs of shape {describe(x.shape)}: explain the inputs."
         )
     return values.detach().to(x)
 
 
-def _entries(given: Any, layout: Layout) -> dict[str, Any]:
-    if isinstance(given, Mapping) and not (
-        layout.names is not None and set(given) == set(layout.names)
+def _entries(maps: MapsLike, layout: Layout) -> dict[str, Any]:
+    if isinstance(maps, Mapping) and not (
+        layout.names is not None and set(maps) == set(layout.names)
     ):
-        entries = {str(name): one for name, one in given.items()}
-    elif isinstance(given, list):
-        entries = {f"map {i + 1}": one for i, one in enumerate(given)}
+        entries: dict[str, Any] = {str(name): entry for name, entry in maps.items()}
+    elif isinstance(maps, list):
+        entries = {f"map {i + 1}": entry for i, entry in enumerate(maps)}
     else:
-        entries = {"map": given}
+        entries = {"map": maps}
     if not entries:
         raise InputError("There are no maps to judge: give at least one.")
     return entries
 
 
-def _one(name: str, given: Any, x: Tensor, layout: Layout) -> Tensor:
-    values = given.values if isinstance(given, Attribution) else given
+def _map_values(name: str, entry: Any, x: Tensor, layout: Layout) -> Tensor:
+    values = entry.values if isinstance(entry, Attribution) else entry
     if not layout.single:
         values = Layout.of(values).pack(values)
     if not isinstance(values, Tensor):

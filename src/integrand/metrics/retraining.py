@@ -1,5 +1,4 @@
-"""ROAR and KAR: whether a map points at what can be learnt from, by training new models on data
-from which it was taken.
+"""ROAR and KAR: score maps by training new models on data whose top features are removed, or kept.
 
     maps ── rank ──▶ masked training and test sets ── train(inputs, labels, seed) ──▶ predict ── test set ──▶ score        per share gone
 
@@ -27,6 +26,7 @@ from ..methods import BASELINES
 from ..model.layout import Layout
 from .maps import Maps
 from .perturbation.removal import Ranking
+from .task import Fill
 
 Predict = Callable[[Tensor], Tensor]
 """inputs (N, \\*s) -> outputs (N, C), classes (N,), or whatever ``score`` understands."""
@@ -45,9 +45,12 @@ _RANDOM = "random"
 class Retraining:
     """Test scores of models trained on masked data.
 
-    scores   (M, T, S) for each map, cutoff and seed          names    (M,) what the maps are called
-    cutoffs  (T,) the shares gone, or kept                    seeds    (S,) what training was given
-    masking  "top", "keep" or "bottom": what the cutoffs are shares of
+    Args:
+        scores: (M, T, S) for each map, cutoff and seed.
+        names: (M,) of the maps.
+        cutoffs: (T,) the shares removed, or kept.
+        seeds: (S,) that training was given.
+        masking: "top", "keep" or "bottom": what the cutoffs are shares of.
     """
 
     scores: Tensor
@@ -78,10 +81,10 @@ class Retraining:
         return torch.trapezoid(self.curves, at) / (at[-1] - at[0])
 
     def __repr__(self) -> str:
-        what = {"top": "gone", "bottom": "gone from the bottom", "keep": "kept"}[self.masking]
-        width = max(len(f"share {what}"), *map(len, self.names))
+        heading = {"top": "gone", "bottom": "gone from the bottom", "keep": "kept"}[self.masking]
+        width = max(len(f"share {heading}"), *map(len, self.names))
         rows = [
-            f"{f'share {what}':<{width}}" + "".join(f"{cutoff:>8.2f}" for cutoff in self.cutoffs)
+            f"{f'share {heading}':<{width}}" + "".join(f"{cutoff:>8.2f}" for cutoff in self.cutoffs)
         ]
         rows += [
             f"{name:<{width}}" + "".join(f"{score:>8.3f}" for score in curve)
@@ -98,47 +101,64 @@ def roar(
     keep: bool = False,
     cutoffs: Sequence[float] = CUTOFFS,
     seeds: int = 5,
-    fill: Any = "mean",
+    fill: Fill = "mean",
     features: Features = "auto",
     score: Callable[[Tensor, Tensor], float] | None = None,
     control: bool = True,
     seed: int = 0,
 ) -> Retraining:
-    """ROAR, remove and retrain: the test score of new models after the share t of the features of
-    every example went.
+    """ROAR, remove and retrain: the test score of new models trained without the share t of the
+    features of every example.
 
         score(t) = accuracy on masked test data of a model trained on masked training data
 
     Lower is better for ROAR, at any t: what a good map points at is missed. With ``keep=True`` it
     is KAR, keep and retrain: the share t stays and everything else goes, and higher is better.
 
-    train         (inputs, labels, seed) → predict; it makes a model from scratch, with nothing
-                  random that the seed does not decide
-    data          ((training inputs, labels), (test inputs, labels)); inputs are tensors (N, \\*s)
-    attributions  (maps of the training inputs, of the test inputs), or a dict of such pairs by
-                  name: Attributions or tensors
-    cutoffs       the shares t; 0.0 is trained once for all maps
-    seeds         trainings for each map and share, of ``seed``, ``seed + 1``, …
-    fill          what goes becomes this: "mean", the mean of the training data for each channel
-                  (columns of tables), as published; or a number, a tensor, a name, or a baseline
-                  that needs no model
-    features      what is ranked, by the signed sum of its map: "auto" is pixels for images, tokens
-                  for (T, D), elements otherwise; an int patches, a label map superpixels
-    score         (what predict returned for the test inputs, test labels) → a number; accuracy
-                  unless given
-    control       judge a random ranking too, called "random"; a map has found something where it
-                  differs from it
-    seed          of training, of the random ranking and of the shuffle that breaks ties
+    Args:
+        train: (inputs, labels, seed) → predict; it makes a model from scratch, with nothing random
+            that the seed does not decide.
+        data: ((training inputs, labels), (test inputs, labels)); inputs are tensors (N, \\*s).
+        attributions: (maps of the training inputs, of the test inputs), or a dict of such pairs by
+            name: Attributions or tensors.
+        cutoffs: the shares t; 0.0 is trained once for all maps.
+        seeds: trainings for each map and share, of ``seed``, ``seed + 1``, …
+        fill: what goes becomes this: "mean", the mean of the training data for each channel
+            (columns of tables), as published; or a number, a tensor, a name, or a baseline that
+            needs no model.
+        features: what is ranked, by the signed sum of its map: "auto" is pixels for images, tokens
+            for (T, D), elements otherwise; an int patches, a label map superpixels.
+        score: (what predict returned for the test inputs, test labels) → a number; accuracy unless
+            given.
+        control: judge a random ranking too, called "random"; a map has found something where it
+            differs from it.
+        seed: of training, of the random ranking and of the shuffle that breaks ties.
 
-    Returns ``Retraining``: all scores, their mean curves and areas. Cost: (M · T + 1) · seeds
-    trainings for M maps and T cutoffs besides 0. Errors: shapes that do not fit, cutoffs outside
-    [0, 1], NaN in maps, a score that is no number. Pitfalls: which features went tells the class,
-    and models learn to read the mask (Rong et al., 2022: compare with the control, and with
-    ``diff_roar``); correlated features make up for one another; it is the data that is judged, not
-    what this model uses. Peers: XAI-Bench's ROAR ranks by |φ|, rounds the number that goes down, so
-    that several of its cutoffs coincide for few features, and reports the mean absolute error
-    (higher better). Source: Hooker, Erhan, Kindermans, Kim, "A benchmark for interpretability
-    methods in deep neural networks", NeurIPS 2019.
+    Returns:
+        ``Retraining``: all scores, their mean curves and areas.
+
+    Raises:
+        ShapeError: for shapes that do not fit.
+        InputError: for cutoffs outside [0, 1], and for a score that is no number.
+        NonFiniteInput: for NaN in maps.
+
+    Cost:
+        (M · T + 1) · seeds trainings for M maps and T cutoffs besides 0.
+
+    Pitfalls:
+        Which features went tells the class, and models learn to read the mask (Rong et al., 2022:
+        compare with the control, and with ``diff_roar``); correlated features make up for one
+        another; it is the data that is judged, not what this model uses.
+
+    Peers:
+        XAI-Bench's ROAR ranks by |φ|, rounds the number that goes down, so that several of its
+        cutoffs coincide for few features, and reports the mean absolute error (higher better).
+
+    References:
+        Hooker, Erhan, Kindermans, Kim, "A benchmark for interpretability methods in deep neural
+        networks", NeurIPS 2019.
+
+    Example:
 
     >>> import torch, integrand as ig
     >>> x = torch.randn(200, 4)
@@ -169,21 +189,28 @@ def diff_roar(
     *,
     cutoffs: Sequence[float] = CUTOFFS,
     seeds: int = 5,
-    fill: Any = "mean",
+    fill: Fill = "mean",
     features: Features = "auto",
     score: Callable[[Tensor, Tensor], float] | None = None,
     control: bool = True,
     seed: int = 0,
 ) -> tuple[Tensor, Retraining, Retraining]:
     """DiffROAR: score after the share t went from the bottom of the ranking, minus after it went
-    from the top. Higher is better.
+    from the top.
+
+    Higher is better.
 
         DiffROAR(t) = score(bottom t gone) − score(top t gone)
 
-    Returns the differences (M, T), and both retrainings, of the bottom and of the top. A random
-    ranking has 0 on average, as has a mask that tells the class alike from either end. Arguments,
-    cost (twice) and errors as for ``roar``. Source: Shah, Jain, Netrapalli, "Do input gradients
-    highlight discriminative features?", NeurIPS 2021.
+    A random ranking has 0 on average, as has a mask that reveals the class alike from either end.
+    Arguments, cost (twice) and errors as for ``roar``.
+
+    Returns:
+        The differences (M, T), and both retrainings, of the bottom and of the top.
+
+    References:
+        Shah, Jain, Netrapalli, "Do input gradients highlight discriminative features?", NeurIPS
+        2021.
     """
     bottom, top = (
         _retrained(
@@ -201,7 +228,7 @@ def _retrained(
     masking: str,
     cutoffs: Sequence[float],
     seeds: int,
-    fill: Any,
+    fill: Fill,
     features: Features,
     score: Callable[[Tensor, Tensor], float] | None,
     control: bool,
@@ -211,8 +238,48 @@ def _retrained(
     if seeds < 1:
         raise InputError(f"There is one training at least for each map, not seeds={seeds}.")
     inputs, labels = _checked_data(data)
+    pairs = _pairs(attributions, inputs, control=control)
+    blanks = _fill(fill, inputs)
+    numbers = tuple(range(seed, seed + seeds))
+
+    def trained(masked: tuple[Tensor, Tensor]) -> Tensor:
+        return torch.tensor(
+            [_score(train(masked[0], labels[0], n), masked[1], labels[1], score) for n in numbers]
+        )
+
+    same: dict[bool, Tensor] = {}  # where nothing or everything is replaced, all maps are alike
+
+    def score_of(masks: Sequence[Tensor]) -> Tensor:
+        first, second = (
+            torch.where(mask, blank, x)
+            for mask, blank, x in zip(masks, blanks, inputs, strict=True)
+        )
+        uniform = _uniform(masks)
+        if uniform is None:
+            return trained((first, second))
+        if uniform not in same:
+            same[uniform] = trained((first, second))
+        return same[uniform]
+
+    curves = []
+    for name, maps in pairs.items():
+        rankings = [
+            _shuffled(m, x, features, seed, side)
+            if name == _RANDOM and control
+            else Ranking.of(m, x, features, seed=seed)
+            for side, (m, x) in enumerate(zip(([m[None] for m in maps]), inputs, strict=True))
+        ]
+        curve = [score_of([_gone(r, share, masking) for r in rankings]) for share in shares]
+        curves.append(torch.stack(curve))
+    return Retraining(torch.stack(curves), tuple(pairs), tuple(shares), numbers, masking)
+
+
+def _pairs(
+    attributions: Any, inputs: tuple[Tensor, Tensor], *, control: bool
+) -> dict[str, tuple[Tensor, Tensor]]:
+    """Maps of the training and of the test inputs by name, with those of the control."""
     entries = attributions if isinstance(attributions, Mapping) else {"map": attributions}
-    pairs = {name: _pair(name, given, inputs) for name, given in entries.items()}
+    pairs = {name: _pair(name, pair, inputs) for name, pair in entries.items()}
     if control:
         if _RANDOM in pairs:
             raise InputError(
@@ -223,43 +290,14 @@ def _retrained(
         pairs[_RANDOM] = (torch.zeros_like(inputs[0]), torch.zeros_like(inputs[1]))
     if not pairs:
         raise InputError("There are no maps to judge: give at least one.")
-    blanks = _fill(fill, inputs)
-    numbers = tuple(range(seed, seed + seeds))
+    return pairs
 
-    def trained(masked: tuple[Tensor, Tensor]) -> Tensor:
-        return torch.tensor(
-            [_score(train(masked[0], labels[0], n), masked[1], labels[1], score) for n in numbers]
-        )
 
-    same: dict[bool, Tensor] = {}  # with nothing gone, and with everything, all maps are alike
-    rows = []
-    for name, maps in pairs.items():
-        rankings = [
-            _shuffled(m, x, features, seed, side)
-            if name == _RANDOM and control
-            else Ranking.of(m, x, features, seed=seed)
-            for side, (m, x) in enumerate(zip(([m[None] for m in maps]), inputs, strict=True))
-        ]
-        curve = []
-        for share in shares:
-            gone = [_gone(ranking, share, masking) for ranking in rankings]
-            masked = tuple(
-                torch.where(g, b, x) for g, b, x in zip(gone, blanks, inputs, strict=True)
-            )
-            whole = (
-                {bool(g.all()) for g in gone}
-                if all(bool((g == g.flatten()[0]).all()) for g in gone)
-                else set()
-            )
-            if len(whole) == 1:
-                (everything,) = whole
-                if everything not in same:
-                    same[everything] = trained((masked[0], masked[1]))
-                curve.append(same[everything])
-            else:
-                curve.append(trained((masked[0], masked[1])))
-        rows.append(torch.stack(curve))
-    return Retraining(torch.stack(rows), tuple(pairs), tuple(shares), numbers, masking)
+def _uniform(masks: Sequence[Tensor]) -> bool | None:
+    """The value of bool masks that all have one value everywhere; None of others."""
+    values = {bool(mask.flatten()[0]) for mask in masks}
+    constant = all(bool((mask == mask.flatten()[0]).all()) for mask in masks)
+    return values.pop() if constant and len(values) == 1 else None
 
 
 def _shuffled(like: Tensor, x: Tensor, features: Features, seed: int, side: int) -> Ranking:
@@ -287,7 +325,7 @@ def _gone(ranking: Ranking, share: float, masking: str) -> Tensor:
     return place >= many if masking == "keep" else place < many
 
 
-def _fill(fill: Any, inputs: tuple[Tensor, Tensor]) -> tuple[Tensor, Tensor]:
+def _fill(fill: Fill, inputs: tuple[Tensor, Tensor]) -> tuple[Tensor, Tensor]:
     """What is put in place of what goes, for both sets; the mean is that of the training set for
     both."""
     first, second = inputs
@@ -297,11 +335,13 @@ def _fill(fill: Any, inputs: tuple[Tensor, Tensor]) -> tuple[Tensor, Tensor]:
         mean = first.mean(axes, keepdim=True)
         return mean.expand_as(first), mean.expand_as(second)
     baseline = as_baseline(fill, BASELINES)
-    nobody = Linear(
+    field = Linear(
         torch.zeros_like(first[0])
     )  # baselines may look at a field, and here there is none
-    one, other = (checked_references(baseline(x, nobody), x, "The fill")[0] for x in inputs)
-    return one, other
+    train_fill, test_fill = (
+        checked_references(baseline(x, field), x, "The fill")[0] for x in inputs
+    )
+    return train_fill, test_fill
 
 
 def _score(
@@ -311,19 +351,21 @@ def _score(
     score: Callable[[Tensor, Tensor], float] | None,
 ) -> float:
     with torch.no_grad():
-        said = predict(inputs)
+        outputs = predict(inputs)
     if score is not None:
-        return float(score(said, labels))
-    if not isinstance(said, Tensor) or len(said) != len(inputs) or said.ndim not in (1, 2):
-        got = describe(said.shape) if isinstance(said, Tensor) else type(said).__name__
-        raise ShapeError(
-            f"predict(inputs) returned {got} for {len(inputs)} examples: return outputs (N, C) or classes (N,), or give score=."
+        return float(score(outputs, labels))
+    if not isinstance(outputs, Tensor) or len(outputs) != len(inputs) or outputs.ndim not in (1, 2):
+        returned = (
+            describe(outputs.shape) if isinstance(outputs, Tensor) else type(outputs).__name__
         )
-    if said.ndim == 1 and said.is_floating_point():
+        raise ShapeError(
+            f"predict(inputs) returned {returned} for {len(inputs)} examples: return outputs (N, C) or classes (N,), or give score=."
+        )
+    if outputs.ndim == 1 and outputs.is_floating_point():
         raise InputError(
             "predict(inputs) returned one real number for each example: accuracy needs classes; give score=."
         )
-    classes = said.argmax(1) if said.ndim == 2 else said
+    classes = outputs.argmax(1) if outputs.ndim == 2 else outputs
     return float((classes.to(labels) == labels).double().mean())
 
 
@@ -341,10 +383,10 @@ def _checked_data(data: Data) -> tuple[tuple[Tensor, Tensor], tuple[Tensor, Tens
         (first, first_labels), (second, second_labels) = data
     except (TypeError, ValueError):
         raise InputError("data= is ((training inputs, labels), (test inputs, labels)).") from None
-    for x, y, which in ((first, first_labels, "training"), (second, second_labels, "test")):
+    for x, y, kind in ((first, first_labels, "training"), (second, second_labels, "test")):
         if len(x) != len(y) or not len(x):
             raise ShapeError(
-                f"There are {len(x)} {which} inputs and {len(y)} labels: one for each, and one at least."
+                f"There are {len(x)} {kind} inputs and {len(y)} labels: one for each, and one at least."
             )
     if first.shape[1:] != second.shape[1:]:
         raise ShapeError(
@@ -353,18 +395,14 @@ def _checked_data(data: Data) -> tuple[tuple[Tensor, Tensor], tuple[Tensor, Tens
     return (first, second), (first_labels, second_labels)
 
 
-def _pair(name: str, given: Any, inputs: tuple[Tensor, Tensor]) -> tuple[Tensor, Tensor]:
+def _pair(name: str, pair: Any, inputs: tuple[Tensor, Tensor]) -> tuple[Tensor, Tensor]:
     """Maps (N, \\*s) of the training and of the test inputs."""
-    if (
-        isinstance(given, Tensor | Attribution)
-        or not isinstance(given, Sequence)
-        or len(given) != 2
-    ):
+    if isinstance(pair, Tensor | Attribution) or not isinstance(pair, Sequence) or len(pair) != 2:
         raise InputError(
             f"attributions= of {name!r} are a pair (maps of the training inputs, maps of the test inputs): both sets are masked."
         )
     first, second = (
-        Maps.of({name: one}, x, Layout.of(x)).values[0]
-        for one, x in zip(given, inputs, strict=True)
+        Maps.of({name: maps}, x, Layout.of(x)).values[0]
+        for maps, x in zip(pair, inputs, strict=True)
     )
     return first, second

@@ -1,4 +1,4 @@
-"""A metric over a data set: shards are measured wherever they are, and laid side by side."""
+"""Metrics over a data set, batch by batch: shards are measured independently and merged."""
 
 from __future__ import annotations
 
@@ -15,9 +15,12 @@ from .task import Subject
 
 @dataclass(frozen=True, eq=False)
 class BatchScores:
-    """What a metric says of B examples.
+    """The scores of B examples by one metric.
 
-    summary  (M,) per method;  values (M, B) per example, NaN where there is none;  measured (M, B, \\*t) what both came from
+    Args:
+        summary: (M,) per method.
+        values: (M, B) per example, NaN where there is none.
+        measured: (M, B, \\*t), from which both are computed.
     """
 
     summary: Tensor
@@ -54,19 +57,19 @@ class Running:
         return self.metric.values(measured)
 
     def merge(self, *others: Running) -> Running:
-        """A new one that has seen what this one and the others have."""
-        made = Running(self.metric)
-        for one in (self, *others):
-            if one.metric != self.metric:
+        """A new one over the examples of this one and the others. Changes none of them."""
+        merged = Running(self.metric)
+        for shard in (self, *others):
+            if shard.metric != self.metric:
                 raise InputError(
-                    f"Shards of two metrics do not merge: {self.metric!r} and {one.metric!r}."
+                    f"Shards of two metrics do not merge: {self.metric!r} and {shard.metric!r}."
                 )
-            for measured in one._measured:
-                made._add(measured, one._names)
-        return made
+            for measured in shard._measured:
+                merged._add(measured, shard._names)
+        return merged
 
     def compute(self) -> BatchScores:
-        """What all examples so far say. Errors: none seen."""
+        """The scores of all examples so far. Raises ``InputError`` where there are none."""
         if not self._measured:
             raise InputError(f"{self.metric.name} has seen no example yet: call update first.")
         measured = torch.cat(self._measured, 1)

@@ -1,9 +1,9 @@
-"""What explanations are judged on: a model, inputs, and the class explained for each."""
+"""What metrics are computed on: a field, inputs, and what else is known of the examples."""
 
 from __future__ import annotations
 
 import dataclasses
-from collections.abc import Callable, Hashable, Iterator
+from collections.abc import Callable, Hashable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 from typing import Any, TypeVar
@@ -11,6 +11,7 @@ from typing import Any, TypeVar
 from torch import Tensor
 
 from ..baselines import Baseline, as_baseline
+from ..baselines.base import BaselineLike
 from ..core.shapes import checked_references, describe
 from ..errors import InputError, ShapeError, TargetError
 from ..fields import Field
@@ -29,6 +30,10 @@ Score = str | Target | Callable[..., Tensor]
     "output"       the scalar explained itself     "loss"      minus the logarithm of the probability
 """
 
+Fill = BaselineLike | Tensor | float | str | Sequence[Any] | Mapping[Any, Any]
+"""What replaced features become: a baseline, a tensor, a number or a name; for several inputs a
+tuple or dict with one for each."""
+
 _OF_CLASS: dict[str, Callable[[Any], Target]] = {"accuracy": Predicted, "loss": Loss}
 
 
@@ -36,11 +41,12 @@ _OF_CLASS: dict[str, Callable[[Any], Target]] = {"accuracy": Predicted, "loss": 
 class Subject:
     """A field and its inputs x (B, \\*s), with what else is known of the examples.
 
-    field   the scalar that was explained; metrics ask its ``score()``, the class probability,
-            unless told otherwise
-    layout  how inputs and maps are arranged outside
-    masks   (B, H, W) or (B, \\*s) where the evidence is known to be, or None
-    bare    whether nobody gave inputs, so that x may be a map itself
+    Args:
+        field: the scalar that was explained; metrics ask its ``score()``, the class probability,
+            unless told otherwise.
+        layout: how inputs and maps are arranged outside.
+        masks: (B, H, W) or (B, \\*s) where the evidence is known to be, or None.
+        bare: whether nobody gave inputs, so that x may be a map itself.
     """
 
     field: Field
@@ -54,19 +60,19 @@ class Subject:
     @contextmanager
     def of(
         cls,
-        model: Any,
+        model: Callable[..., Any] | Field,
         inputs: Any,
         target: Any = None,
         *,
         masks: Tensor | None = None,
-        **door: Any,
+        **options: Any,
     ) -> Iterator[Subject]:
         """The subject, while its model is fit to be asked.
 
-        ``model`` may be a Field, which is its own target. ``door``: extra, normalisation,
+        ``model`` may be a Field, which has its own target. ``options``: extra, normalisation,
         batch_size, optimize, as in ``explain``.
         """
-        with cls.ready(Task.of(model, inputs, target, **door), masks) as subject:
+        with cls.ready(Task.of(model, inputs, target, **options), masks) as subject:
             yield subject
 
     @classmethod
@@ -84,22 +90,22 @@ class Subject:
         return self._scored(score)[0]
 
     def whole(self, score: Score = "probability") -> Tensor:
-        """(B,) the score of the inputs as they are; asked of the model once."""
+        """(B,) the score of the inputs as they are; computed once."""
         return self._scored(score)[1]
 
     def _scored(self, score: Score) -> tuple[Field, Tensor]:
-        def made() -> tuple[Field, Tensor]:
-            asked = self._field(score)
-            return asked, asked.value(self.x)
+        def scored() -> tuple[Field, Tensor]:
+            field = self._field(score)
+            return field, field.value(self.x)
 
-        return self.once(score if isinstance(score, str) else repr((id(score), score)), made)
+        return self.once(score if isinstance(score, str) else repr((id(score), score)), scored)
 
     def once(self, key: Hashable, make: Callable[[], T]) -> T:
-        """What ``make`` returns, made once for all metrics that ask for it under this key."""
+        """The result of ``make``, computed once for all metrics that ask for it under this key."""
         if key not in self._seen:
             self._seen[key] = make()
-        found: T = self._seen[key]
-        return found
+        result: T = self._seen[key]
+        return result
 
     def _field(self, score: Score) -> Field:
         if score == "probability":
@@ -123,17 +129,17 @@ class Subject:
         except TargetError as error:
             raise InputError(f'{error} score= is then "probability" or "output".') from error
 
-    def fill(self, fill: Any) -> Tensor:
+    def fill(self, fill: Fill) -> Tensor:
         """(B, \\*s) what removed features become: the first reference of a baseline, a number, a
         tensor or a name."""
         return self.fills(fill)[0]
 
-    def fills(self, fill: Any) -> Tensor:
+    def fills(self, fill: Fill) -> Tensor:
         """(R, B, \\*s) everything that removed features may become: all references of a
         baseline."""
         return checked_references(self.filling(fill)(self.x, self.field), self.x, "The fill")
 
-    def filling(self, fill: Any) -> Baseline:
+    def filling(self, fill: Fill) -> Baseline:
         """A fill as a baseline; of several inputs, a tuple or dict is one for each."""
         return as_baseline(
             for_inputs(fill, self.layout, self.x, shared=False, listed=False), BASELINES

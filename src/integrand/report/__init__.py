@@ -1,4 +1,4 @@
-"""Pictures and pages of attributions. Computes nothing: what is drawn is in the attribution, or a
+"""Figures and pages of attributions. Computes nothing: everything shown is in the attribution, or a
 sum of it."""
 
 from .figures import plot as plot

@@ -62,12 +62,12 @@ def decoded(attribution: Attribution, i: int, z: Tensor) -> Numbers:
     if attribution.normalisation is not None:
         colour = attribution.normalisation.decode(z.detach().double())
     else:
-        own = attribution.inputs[i].detach().double()
-        low, span = own.min(), own.max() - own.min()
+        original = attribution.inputs[i].detach().double()
+        low, span = original.min(), original.max() - original.min()
         colour = (
             ((z.detach().double() - low) / span).clamp(0, 1)
             if float(span)
-            else torch.full_like(own, 0.5)
+            else torch.full_like(original, 0.5)
         )
     if len(colour) != 3:
         colour = colour.mean(0, keepdim=True).expand(3, -1, -1)
@@ -117,7 +117,7 @@ def limit_of(maps: Iterable[Numbers], percentile: float = 99.0) -> float:
     zero; 0 for maps of zeros."""
     if not 0 < percentile <= 100:
         raise InputError(f"percentile lies between 0 and 100, not {percentile}.")
-    sizes = np.concatenate([np.abs(one).ravel() for one in maps])
+    sizes = np.concatenate([np.abs(values).ravel() for values in maps])
     sizes = sizes[np.isfinite(sizes)]
     if not sizes.size:
         return 0.0
@@ -138,12 +138,15 @@ def data_uri(picture: Pixels | Numbers, side: int | None = None, *, sharp: bool 
     """A picture (H, W, 3) as a PNG inside an address; larger ones are reduced to ``side`` pixels.
 
     Reducing averages, which makes noise look fainter than it is: ``sharp`` leaves out pixels
-    instead. Errors: ``MissingExtra``.
+    instead.
+
+    Raises:
+        MissingExtra: without pillow.
     """
     image = as_image(picture)
     if side is not None and max(image.size) > side:
-        ways = optional("PIL.Image", extra="report", needs="A picture").Resampling
-        image.thumbnail((side, side), resample=ways.NEAREST if sharp else ways.LANCZOS)
+        filters = optional("PIL.Image", extra="report", needs="A picture").Resampling
+        image.thumbnail((side, side), resample=filters.NEAREST if sharp else filters.LANCZOS)
     file = io.BytesIO()
     _smallest(image).save(file, "PNG", optimize=True)
     return "data:image/png;base64," + base64.b64encode(file.getvalue()).decode("ascii")

@@ -46,15 +46,19 @@ class Look:
 
 def looks(comparison: Comparison) -> dict[str, Look]:
     """Methods in colours, which go round with other dashes; controls in grey."""
-    made: dict[str, Look] = {}
+    looks_by_name: dict[str, Look] = {}
     controls = comparison.scores.controls
     for i, name in enumerate(name for name in comparison.scores.methods if name not in controls):
         again = i // len(_PALETTE)
         line = "solid" if not again else _DASHES[(again - 1) % len(_DASHES)]
-        made[name] = Look(_PALETTE[i % len(_PALETTE)], line, _MARKERS[i % len(_MARKERS)], not again)
+        looks_by_name[name] = Look(
+            _PALETTE[i % len(_PALETTE)], line, _MARKERS[i % len(_MARKERS)], not again
+        )
     for i, name in enumerate(controls):
-        made[name] = Look(MUTED, _DASHES[i % len(_DASHES)], _MARKERS[i % len(_MARKERS)], False)
-    return {name: made[name] for name in comparison.scores.methods}
+        looks_by_name[name] = Look(
+            MUTED, _DASHES[i % len(_DASHES)], _MARKERS[i % len(_MARKERS)], False
+        )
+    return {name: looks_by_name[name] for name in comparison.scores.methods}
 
 
 # --- curves -----------------------------------------------------------------------------------------------------------
@@ -62,25 +66,25 @@ def looks(comparison: Comparison) -> dict[str, Look]:
 
 def curves(comparison: Comparison, metrics: Sequence[str], *, width: float = 9.0) -> Figure:
     """Mean curves side by side, with the standard error of the mean."""
-    seen = {name: comparison.scores.curves[name] for name in metrics}
-    figure, axes = _figure(len(seen), width, 3.3)
+    curves_by_metric = {name: comparison.scores.curves[name] for name in metrics}
+    figure, axes = _figure(len(curves_by_metric), width, 3.3)
     drawn = looks(comparison)
-    for one, (metric, curve) in zip(axes, seen.items(), strict=True):
+    for panel, (metric, curve) in zip(axes, curves_by_metric.items(), strict=True):
         at = np.linspace(0, 1, curve.shape[2])
         for rows, (name, look) in zip(curve, drawn.items(), strict=True):
             rows = rows[~np.isnan(rows).any(1)]
             if not len(rows):
                 continue
             mean = rows.mean(0)
-            one.plot(at, mean, color=look.colour, linestyle=look.line, linewidth=1.4, label=name)
+            panel.plot(at, mean, color=look.colour, linestyle=look.line, linewidth=1.4, label=name)
             if len(rows) > 1:
                 error = rows.std(0, ddof=1) / len(rows) ** 0.5
-                one.fill_between(
+                panel.fill_between(
                     at, mean - error, mean + error, color=look.colour, alpha=0.13, linewidth=0
                 )
-        _framed(one, f"{metric} ({_better(comparison, metric)})", "share of features", "score")
-        one.set_xlim(0, 1)
-        one.margins(y=0.03)
+        _framed(panel, f"{metric} ({_better(comparison, metric)})", "share of features", "score")
+        panel.set_xlim(0, 1)
+        panel.margins(y=0.03)
     _legend(figure, axes)
     return figure
 
@@ -94,16 +98,16 @@ def boxes(comparison: Comparison, metrics: Sequence[str], *, width: float = 9.0)
     scores = comparison.scores
     figure, axes = _figure(len(metrics), width, 0.75 + 0.36 * len(scores.methods))
     drawn = looks(comparison)
-    for one, metric in zip(axes, metrics, strict=True):
+    for panel, metric in zip(axes, metrics, strict=True):
         order = _order(comparison, metric)
         for row, name in enumerate(order):
             values = scores.of(metric)[scores.methods.index(name)]
             values = values[~np.isnan(values)]
-            _box(one, row, values, drawn[name], comparison, name, metric)
-        one.set_yticks(range(len(order)), order, fontsize=7.5, color=INK, parse_math=False)
-        one.set_ylim(len(order) - 0.4, -0.6)
-        _framed(one, f"{metric} ({_better(comparison, metric)})", "", "")
-        one.grid(axis="y", visible=False)
+            _box(panel, row, values, drawn[name], comparison, name, metric)
+        panel.set_yticks(range(len(order)), order, fontsize=7.5, color=INK, parse_math=False)
+        panel.set_ylim(len(order) - 0.4, -0.6)
+        _framed(panel, f"{metric} ({_better(comparison, metric)})", "", "")
+        panel.grid(axis="y", visible=False)
     return figure
 
 
@@ -145,10 +149,10 @@ def _box(
             alpha=0.55,
             markeredgewidth=0,
         )
-    own = comparison.summaries[name, metric]
-    if own.n > 1:
-        axes.plot([own.low, own.high], [row - 0.34, row - 0.34], color=INK, linewidth=1.1)
-    axes.plot(own.mean, row - 0.34, marker="D", color=INK, markersize=3)
+    summary = comparison.summaries[name, metric]
+    if summary.n > 1:
+        axes.plot([summary.low, summary.high], [row - 0.34, row - 0.34], color=INK, linewidth=1.1)
+    axes.plot(summary.mean, row - 0.34, marker="D", color=INK, markersize=3)
 
 
 # --- cost -------------------------------------------------------------------------------------------------------------
@@ -167,35 +171,35 @@ def pareto(
     drawn = looks(comparison)
     known = [v for v in spent.values() if v > 0]
     wide = bool(known) and max(known) > 10 * min(known)
-    for one, metric in zip(axes, metrics, strict=True):
+    for panel, metric in zip(axes, metrics, strict=True):
         for name, look in drawn.items():
-            own = comparison.summaries[name, metric]
-            if own.n == 0:
+            summary = comparison.summaries[name, metric]
+            if summary.n == 0:
                 continue
-            if own.n > 1:
-                one.plot(
+            if summary.n > 1:
+                panel.plot(
                     [spent[name]] * 2,
-                    [own.low, own.high],
+                    [summary.low, summary.high],
                     color=look.colour,
                     linewidth=0.9,
                     alpha=0.7,
                 )
             face = look.colour if look.filled else "none"
-            one.plot(
-                spent[name], own.mean, look.marker, color=look.colour, markerfacecolor=face, markersize=6, label=name,
+            panel.plot(
+                spent[name], summary.mean, look.marker, color=look.colour, markerfacecolor=face, markersize=6, label=name,
                 linestyle="none", clip_on=False, zorder=3,
             )  # fmt: skip
         best = front(comparison, metric, spent)
-        one.step(
+        panel.step(
             [spent[name] for name in best], [comparison.summaries[name, metric].mean for name in best],
             where="post", color=MUTED, linewidth=0.9, linestyle=(0, (2, 2)), zorder=0,
         )  # fmt: skip
         if wide:
-            one.set_xscale("symlog", linthresh=min(known))
-            one.xaxis.set_major_formatter(FuncFormatter(lambda value, place: f"{value:g}"))
-        _framed(one, f"{metric} ({_better(comparison, metric)})", f"{cost} per example", "mean")
-        one.set_xlim(left=0 if not wide else min(0, *spent.values()))
-        one.margins(x=0.06)
+            panel.set_xscale("symlog", linthresh=min(known))
+            panel.xaxis.set_major_formatter(FuncFormatter(lambda value, place: f"{value:g}"))
+        _framed(panel, f"{metric} ({_better(comparison, metric)})", f"{cost} per example", "mean")
+        panel.set_xlim(left=0 if not wide else min(0, *spent.values()))
+        panel.margins(x=0.06)
     _legend(figure, axes)
     return figure
 
@@ -209,11 +213,11 @@ def front(comparison: Comparison, metric: str, spent: dict[str, float]) -> list[
         for name in comparison.scores.methods
         if name not in comparison.scores.controls and comparison.summaries[name, metric].n
     }
-    kept: list[str] = []
-    for name in sorted(means, key=lambda one: (spent[one], -means[one])):
-        if not kept or means[name] > means[kept[-1]]:
-            kept.append(name)
-    return kept
+    best: list[str] = []
+    for name in sorted(means, key=lambda method: (spent[method], -means[method])):
+        if not best or means[name] > means[best[-1]]:
+            best.append(name)
+    return best
 
 
 # --- shared -----------------------------------------------------------------------------------------------------------

@@ -68,8 +68,8 @@ def ramp(kind: str, stops: int = 33) -> tuple[Pixels, list[str]]:
 
 def _unit(values: Any, limit: float) -> Numbers:
     """Values in units of the limit, cut to [−1, 1]; zero where there is no scale or no number."""
-    found = np.nan_to_num(np.asarray(values, dtype=np.float64), nan=0.0)
-    return np.clip(found / limit, -1, 1) if limit > 0 else np.zeros_like(found)
+    finite = np.nan_to_num(np.asarray(values, dtype=np.float64), nan=0.0)
+    return np.clip(finite / limit, -1, 1) if limit > 0 else np.zeros_like(finite)
 
 
 def _painted(colours: Pixels, values: Any) -> Pixels:

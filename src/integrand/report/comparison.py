@@ -43,14 +43,16 @@ def plot_curves(
 ) -> Figure:
     """Mean curves and the standard error of the mean, of one metric or of all that keep curves.
 
-    Errors: ``MissingExtra`` without matplotlib; ``InputError`` where no curves were kept;
-    ``UnknownName``.
+    Raises:
+        MissingExtra: without matplotlib.
+        InputError: where no curves were kept.
+        UnknownName: for another metric.
     """
-    kept = curved(comparison)
+    available = curved(comparison)
     if metric is not None:
         comparison.scores.of(metric)
-    wanted = kept if metric is None else [metric]
-    if not set(wanted) <= set(kept) or not wanted:
+    wanted = available if metric is None else [metric]
+    if not set(wanted) <= set(available) or not wanted:
         raise InputError(
             f"{metric or 'This comparison'} has no curves: deletion and insertion have."
         )
@@ -79,8 +81,8 @@ def plot_pareto(
 
 def curved(comparison: Comparison) -> list[str]:
     """Metrics whose curves are one number per step."""
-    kept = comparison.scores.curves
-    return [name for name in comparison.scores.metrics if name in kept and kept[name].ndim == 3]
+    curves = comparison.scores.curves
+    return [name for name in comparison.scores.metrics if name in curves and curves[name].ndim == 3]
 
 
 def _metrics(comparison: Comparison, metric: str | None) -> list[str]:
@@ -147,7 +149,7 @@ class Judged:
 
 
 def judged(comparison: Comparison, metric: str) -> Judged:
-    """The record of a metric, methods in order of their means."""
+    """The record of a metric for the page: its verdict and its methods in order of their means."""
     rows = {row["method"]: row for row in comparison.table() if row["metric"] == metric}
     sign = -1 if comparison.scores.is_higher(metric) else 1
     order = sorted(
@@ -160,13 +162,13 @@ def judged(comparison: Comparison, metric: str) -> Judged:
         if not math.isnan(row[key])
     ]
     low, high = (min(ends), max(ends)) if ends else (math.nan, math.nan)
-    found = comparison.verdict(metric)
+    verdict = comparison.verdict(metric)
     return Judged(
         metric,
         "higher is better" if comparison.scores.is_higher(metric) else "lower is better",
-        found.words,
-        found.winner is not None,
-        bool(found.blind),
+        verdict.words,
+        verdict.winner is not None,
+        bool(verdict.blind),
         tuple(_line(comparison, rows[name], low, high) for name in order),
         number(low),
         number(high),
@@ -225,7 +227,7 @@ class Matrix:
 
 
 def matrices(comparison: Comparison) -> list[Matrix]:
-    """The two of an agreement."""
+    """Both matrices of an agreement."""
     agreed = comparison.agreement
     if agreed is None:
         return []
@@ -247,7 +249,8 @@ def _matrix(title: str, names: tuple[str, ...], values: Any) -> Matrix:
 
 @dataclass(frozen=True)
 class Moved:
-    """What other baselines do to a method: how alike maps stay, and its mean score from each."""
+    """The sensitivity of a method to its baseline: how alike maps stay, and its mean score from
+    each."""
 
     name: str
     alike: str
@@ -255,19 +258,19 @@ class Moved:
 
 
 def moved(comparison: Comparison) -> list[Moved]:
-    """The record of a sensitivity."""
-    found = comparison.sensitivity
-    if found is None:
+    """Records of the sensitivity to the baseline, by method."""
+    sensitivity = comparison.sensitivity
+    if sensitivity is None:
         return []
-    alike = found.alike()
-    means = {metric: found.means(metric) for metric in found.scores.metrics}
+    alike = sensitivity.alike()
+    means = {metric: sensitivity.means(metric) for metric in sensitivity.scores.metrics}
     return [
         Moved(
             name,
             "–" if math.isnan(alike[name]) else two_decimals(alike[name]),
             tuple(tuple(number(v) for v in means[metric][name].values()) for metric in means),
         )
-        for name in found.methods
+        for name in sensitivity.methods
     ]
 
 
@@ -286,19 +289,19 @@ def shown(comparison: Comparison) -> tuple[str, list[Shown], bool]:
     """The example, its map by every method, and whether it is small; nothing where examples are no
     images."""
     images: dict[str, Attribution] = {
-        name: one for name, one in comparison.shown.items() if is_image(one)
+        name: attribution for name, attribution in comparison.shown.items() if is_image(attribution)
     }
     if not images:
         return "", [], False
     picture = data_uri(display_image(next(iter(images.values())), 0))
     maps = []
-    for name, one in images.items():
-        drawn = map_of(one, display_image(one, 0))
+    for name, attribution in images.items():
+        drawn = map_of(attribution, display_image(attribution, 0))
         control = name in comparison.scores.controls
-        gap = float(one.gap[0])
-        claimed = one.claims_completeness and not math.isnan(gap)
-        said = f"gap {percent(gap)}" if claimed else "adds up: not claimed"
-        maps.append(Shown(_title(name), control, drawn.overlay, drawn.limit, said))
+        gap = float(attribution.gap[0])
+        claimed = attribution.claims_completeness and not math.isnan(gap)
+        remark = f"gap {percent(gap)}" if claimed else "adds up: not claimed"
+        maps.append(Shown(_title(name), control, drawn.overlay, drawn.limit, remark))
     return picture, maps, min(next(iter(images.values())).values.shape[-2:]) < SMALL
 
 
@@ -306,13 +309,16 @@ def shown(comparison: Comparison) -> tuple[str, list[Shown], bool]:
 
 
 def page(comparison: Comparison, *, title: str = "Which method for this model?") -> str:
-    """A comparison as one self-contained HTML file. Errors: ``MissingExtra`` without jinja2,
-    matplotlib or pillow."""
+    """A comparison as one self-contained HTML file.
+
+    Raises:
+        MissingExtra: without jinja2, matplotlib or pillow.
+    """
     charts = _charts()
     scores = comparison.scores
     picture, maps, small = shown(comparison)
     cost = "seconds" if _equal_budget(comparison) else "gradients"
-    kept = curved(comparison)
+    with_curves = curved(comparison)
     text: str = (
         environment()
         .get_template("comparison.html.j2")
@@ -324,7 +330,7 @@ def page(comparison: Comparison, *, title: str = "Which method for this model?")
             level=f"{100 * comparison.sure.level:g} %",
             alpha=f"{comparison.sure.alpha:.2g}",
             boxes=charts.svg(plot_boxes(comparison), "boxes"),
-            curves=charts.svg(plot_curves(comparison), "curves") if kept else None,
+            curves=charts.svg(plot_curves(comparison), "curves") if with_curves else None,
             pareto=charts.svg(plot_pareto(comparison, cost=cost), "pareto"),
             cost=cost,
             matrices=matrices(comparison),
@@ -342,7 +348,7 @@ def page(comparison: Comparison, *, title: str = "Which method for this model?")
 
 
 def _equal_budget(comparison: Comparison) -> bool:
-    """Whether gradients tell methods apart too little to be an axis."""
+    """Whether gradients differ too little between methods to be an axis."""
     spent = [
         numbers[0]
         for name, numbers in comparison.cost().items()
@@ -353,12 +359,17 @@ def _equal_budget(comparison: Comparison) -> bool:
 
 def _reasons(comparison: Comparison) -> list[tuple[str, str, str]]:
     """Why some maps are missing: method, reason, examples; alike ones together."""
-    found: dict[tuple[str, str], list[str]] = {}
+    examples_by_reason: dict[tuple[str, str], list[str]] = {}
     for (method, example), why in comparison.scores.reasons.items():
-        found.setdefault((method, why), []).append(example)
+        examples_by_reason.setdefault((method, why), []).append(example)
     return [
-        (method, why, ", ".join(some[:5]) + (f" and {len(some) - 5} more" if len(some) > 5 else ""))
-        for (method, why), some in list(found.items())[:_MOST_REASONS]
+        (
+            method,
+            why,
+            ", ".join(examples[:5])
+            + (f" and {len(examples) - 5} more" if len(examples) > 5 else ""),
+        )
+        for (method, why), examples in list(examples_by_reason.items())[:_MOST_REASONS]
     ]
 
 
@@ -379,17 +390,17 @@ def fragment(comparison: Comparison) -> str:
         "seconds",
     )
     for metric in comparison.scores.metrics:
-        one = judged(comparison, metric)
+        record = judged(comparison, metric)
         cells = "".join(f"<th>{html.escape(name)}</th>" for name in head)
-        rows = "".join(_fragment_row(line) for line in one.lines)
-        said = (
-            html.escape(one.words)
-            if one.won
-            else f'<span class="bad">▲</span> {html.escape(one.words)}'
+        rows = "".join(_fragment_row(line) for line in record.lines)
+        words = (
+            html.escape(record.words)
+            if record.won
+            else f'<span class="bad">▲</span> {html.escape(record.words)}'
         )
         parts.append(
-            f"<b>{html.escape(metric)}</b> <small>{one.better}, {len(comparison.scores)} examples</small>"
-            f"<table><tr>{cells}</tr>{rows}</table><div>{said}</div>"
+            f"<b>{html.escape(metric)}</b> <small>{record.better}, {len(comparison.scores)} examples</small>"
+            f"<table><tr>{cells}</tr>{rows}</table><div>{words}</div>"
         )
     return f'{STYLE}<div class="integrand">{"<br>".join(parts)}</div>'
 

@@ -50,26 +50,29 @@ def plot(
 ) -> Figure:
     """Draw an attribution: images beside their maps, features and tokens as bars.
 
-    kind        "overlay": the signed map over the photograph in grey;  "signed": the map alone, orange raises F and blue lowers
-                it;  "heat": its magnitude;  "bars" for (B, N) and (B, T, D);  "auto": overlays for images, else bars
-    examples    which of them; the first 8 unless said
-    channels    "sum", the signed sum over channels, or the number of one
-    scale       the end of the colour scale (or of the bars' axis), which is symmetric about 0 and
-                shared by all examples
-    percentile  where the colour scale ends without ``scale``: at this percentile of |map| over all
-                examples drawn
-    cell        show sums over squares of this many pixels, which are easier to read than single
-                ones
-    names       of features or tokens, or a list of them for every example (of tokens, which
-                differ); a mapping by input where there are several
-    top         how many features to name; one bar adds up the others
-    titles      what to call each example drawn, with its target, in place of "example i · target":
-                one text, or one for each of them
-    path        also write the figure to this file
+    Args:
+        kind: "overlay": the signed map over the photograph in grey; "signed": the map alone, orange
+            raises F and blue lowers it; "heat": its magnitude; "bars" for (B, N) and (B, T, D);
+            "auto": overlays for images, else bars.
+        examples: which of them; the first 8 unless said.
+        channels: "sum", the signed sum over channels, or the number of one.
+        scale: the end of the colour scale (or of the bars' axis), which is symmetric about 0 and
+            shared by all examples.
+        percentile: where the colour scale ends without ``scale``: at this percentile of |map| over
+            all examples drawn.
+        cell: show sums over squares of this many pixels, which are easier to read than single ones.
+        names: of features or tokens, or a list of them for every example (of tokens, which differ);
+            a mapping by input where there are several.
+        top: how many features to name; one bar adds up the others.
+        titles: what to call each example drawn, with its target, in place of "example i · target":
+            one text, or one for each of them.
+        path: also write the figure to this file.
 
-    Errors: ``MissingExtra`` without matplotlib; ``UnknownName`` for another kind; ``InputError``
-    for examples, channels, scales or names that do not fit; ``ShapeError`` for examples of more
-    than three axes.
+    Raises:
+        MissingExtra: without matplotlib.
+        UnknownName: for another kind.
+        InputError: for examples, channels, scales or names that do not fit.
+        ShapeError: for examples of more than three axes.
     """
     optional("matplotlib", extra="plot", needs="plot()")
     if kind not in KINDS:
@@ -117,12 +120,12 @@ def _chosen(examples: int | Sequence[int] | None, count: int) -> list[int]:
 def _titles_of(titles: str | Sequence[str] | None, count: int) -> list[str | None]:
     if titles is None:
         return [None] * count
-    given = [titles] if isinstance(titles, str) else [str(title) for title in titles]
-    if len(given) != count:
+    texts = [titles] if isinstance(titles, str) else [str(title) for title in titles]
+    if len(texts) != count:
         raise InputError(
-            f"There are {len(given)} titles for {count} examples that are drawn: give one for each."
+            f"There are {len(texts)} titles for {count} examples that are drawn: give one for each."
         )
-    return [*given]
+    return [*texts]
 
 
 def _drawn_as(kind: str, part: Attribution) -> str:
@@ -150,16 +153,16 @@ def _names_of(names: Names, part: str, attribution: Attribution) -> list[list[st
         attribution.values.shape[1] if attribution.values.ndim > 1 else 1,
         len(attribution),
     )
-    each = (
-        [list(one) for one in chosen]
-        if all(isinstance(one, list | tuple) for one in chosen)
+    labels = (
+        [list(row) for row in chosen]
+        if all(isinstance(row, list | tuple) for row in chosen)
         else [list(chosen)] * examples
     )
-    if len(each) != examples:
+    if len(labels) != examples:
         raise InputError(
-            f"There are names for {len(each)} examples of {examples}: give a list for each, or one for all."
+            f"There are names for {len(labels)} examples of {examples}: give a list for each, or one for all."
         )
-    wrong = next((one for one in each if len(one) != count), None)
+    wrong = next((row for row in labels if len(row) != count), None)
     if wrong is not None:
         raise InputError(f"There are {len(wrong)} names for {count} features: give one for each.")
-    return [[str(name) for name in one] for one in each]
+    return [[str(name) for name in row] for row in labels]

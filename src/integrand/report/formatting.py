@@ -1,4 +1,4 @@
-"""What figures, notebooks and pages say of an attribution, in the same words everywhere."""
+"""Texts that figures, notebooks and pages show of an attribution."""
 
 from __future__ import annotations
 

@@ -38,15 +38,16 @@ SMALL = 96  # pictures with a shorter side than this are shown pixel by pixel
 class Case:
     """One photograph explained.
 
-    predictions  what the model says of it: (class, probability), likeliest first
-    target       the scalar explained, in words
-    results      by method name, each the attribution of this one image, or of a layer whose maps
-                 have places
-    remarks      by method name, what a reader of the map has to know of how it came about
-    left_out     by method name, why there is no map
-    picture      (H, W, 3) in [0, 1], the image as a person sees it; left out, it is read off the
-                 first result
-    brief        methods were set up to take little, and not as their papers do
+    Args:
+        predictions: of the model: (class, probability), likeliest first.
+        target: the scalar explained, in words.
+        results: by method name, each the attribution of this one image, or of a layer whose maps
+            have places.
+        remarks: by method name, what a reader of the map has to know of how it was computed.
+        left_out: by method name, why there is no map.
+        picture: (H, W, 3) in [0, 1], the image as a person sees it; left out, it is read off the
+            first result.
+        brief: methods were set up to take little, and not as their papers do.
     """
 
     name: str
@@ -96,8 +97,10 @@ def page(
     """Cases as one self-contained HTML file, which leads to the other ``leaves`` where it is one of
     several.
 
-    Errors: ``MissingExtra`` without jinja2 or pillow; ``InputError`` or ``ShapeError`` for results
-    that are not of one image.
+    Raises:
+        MissingExtra: without jinja2 or pillow.
+        InputError: for results that are not of one image, and for cases without results.
+        ShapeError: for maps that do not fit the image.
     """
     text: str = (
         environment()
@@ -149,7 +152,11 @@ def _case(case: Case) -> _CaseView:
         result(name, attribution, photograph, case.remarks.get(name, ""))
         for name, attribution in case.results.items()
     )
-    families = families_of(results, lambda one: one.row.name) if len(results) >= MANY else ()
+    families = (
+        families_of(results, lambda result_view: result_view.row.name)
+        if len(results) >= MANY
+        else ()
+    )
     return _CaseView(
         case.name,
         case.target,
@@ -229,11 +236,11 @@ def _thumbnails(attribution: Attribution, count: int) -> tuple[list[str], str]:
     maps = [pixel_map(attribution, i) for i in range(count)]
     limit = limit_of(maps)
     try:
-        made = [_pictures(attribution, i, maps[i], limit) for i in range(count)]
+        thumbnails = [_pictures(attribution, i, maps[i], limit) for i in range(count)]
     except MissingExtra as missing:
         return [], f"{html.escape(str(missing))} · "
     return (
-        made,
+        thumbnails,
         f"orange raises F, blue lowers it; colours end at ±{number(limit)} for all examples · ",
     )
 

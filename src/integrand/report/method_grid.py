@@ -33,8 +33,11 @@ _INK, _MUTED, _ALARM = "#24272b", "#70757d", "#b0003a"
 
 
 def sheet(case: Case, path: str | Path | None = None, *, same_scale: bool = False) -> Figure:
-    """All maps of a case as a figure, also written to ``path``. Errors: ``MissingExtra`` without
-    matplotlib."""
+    """All maps of a case as a figure, also written to ``path``.
+
+    Raises:
+        MissingExtra: without matplotlib.
+    """
     optional("matplotlib", extra="plot", needs="sheet()")
     from matplotlib.backends.backend_agg import FigureCanvasAgg
     from matplotlib.figure import Figure
@@ -60,15 +63,15 @@ def sheet(case: Case, path: str | Path | None = None, *, same_scale: bool = Fals
         + [f"explained: {case.target}"],
         _INK,
     )
-    maps = {name: regions_of(made, photograph) for name, made in case.results.items()}
+    maps = {name: regions_of(attribution, photograph) for name, attribution in case.results.items()}
     limits = _limits(case, maps, same_scale=same_scale)
     for row, column, family, name in places:
-        axes, made = grid[row][column], case.results[name]
+        axes, attribution = grid[row][column], case.results[name]
         axes.imshow(overlay_rgb(photograph, maps[name], limits[name]))
-        title, lines, colour = _caption(name, made)
+        title, lines, colour = _caption(name, attribution)
         if same_scale:
-            which = "same scale" if made.claims_completeness else "its own scale"
-            lines.append(f"{which}: ±{number(limits[name])}")
+            scale = "same scale" if attribution.claims_completeness else "its own scale"
+            lines.append(f"{scale}: ±{number(limits[name])}")
         _words(axes, title, lines, colour)
         if family:
             axes.text(
@@ -89,7 +92,7 @@ def sheet(case: Case, path: str | Path | None = None, *, same_scale: bool = Fals
 def _limits(case: Case, maps: dict[str, Numbers], *, same_scale: bool) -> dict[str, float]:
     """Where the colours of each map end."""
     limits = {name: limit_of([values]) for name, values in maps.items()}
-    parts = [name for name, made in case.results.items() if made.claims_completeness]
+    parts = [name for name, attribution in case.results.items() if attribution.claims_completeness]
     if same_scale and parts:
         limits |= dict.fromkeys(parts, median(limits[name] for name in parts))
     return limits
@@ -111,8 +114,8 @@ def _places(families: list[tuple[str, tuple[str, ...]]]) -> list[tuple[int, int,
     return places
 
 
-def _caption(name: str, made: Attribution) -> tuple[str, list[str], str]:
-    row = summary(name, name, made)
+def _caption(name: str, attribution: Attribution) -> tuple[str, list[str], str]:
+    row = summary(name, name, attribution)
     adds_up = (
         f"residual {row.residual} of {row.change} ({row.gap})"
         if row.claimed

@@ -1,4 +1,4 @@
-"""What ``plot`` is made of: a panel draws one input of every example, and explains its scale once.
+"""Panels of ``plot``: each draws one input of every example, and its scale once.
 
 Images are a photograph, a map, and a colour bar; bars are features by size or tokens in order, and
 of many tokens that have names the text itself, coloured. The only file that imports matplotlib.
@@ -83,10 +83,10 @@ def draw(
         _entitle(row[0], attribution, example, title)
     first = 0
     for panel in panels:
-        own = grid[:, first : first + len(panel.widths)]
-        for row, example in zip(own, shown, strict=False):
+        columns = grid[:, first : first + len(panel.widths)]
+        for row, example in zip(columns, shown, strict=False):
             panel.draw(row, example)
-        panel.legend(figure, own)
+        panel.legend(figure, columns)
         first += len(panel.widths)
     if remark:
         figure.supxlabel(remark, fontsize=7, color=MUTED, parse_math=False)
@@ -143,8 +143,8 @@ class Images:
         axes[0].imshow(photograph)
         axes[1].imshow(self._painted(photograph, self.maps[example]))
         axes[1].set_title(self.name, loc="right", fontsize=8, color=MUTED, parse_math=False)
-        for one in axes:
-            one.set_axis_off()
+        for panel in axes:
+            panel.set_axis_off()
 
     def _painted(self, photograph: Numbers, values: Numbers) -> Pixels:
         if self.kind == "overlay":
@@ -180,10 +180,10 @@ class Images:
     def _meaning(self) -> str:
         if not self.limit:
             return "every map is zero everywhere"
-        what = "sum over channels" if self.channels == "sum" else f"channel {self.channels}"
+        channel = "sum over channels" if self.channels == "sum" else f"channel {self.channels}"
         where = f"{self.cell}×{self.cell} cell" if self.cell > 1 else "pixel"
         size = "|contribution|" if self.kind == "heat" else "contribution"
-        return f"{size} to F per {where} ({what})"
+        return f"{size} to F per {where} ({channel})"
 
 
 # --- bars -------------------------------------------------------------------------------------------------------------
@@ -243,52 +243,52 @@ class Bars:
         order = np.argsort(-np.abs(lengths), kind="stable")
         if not self._rest:
             return lengths[order], [self._label(example, i, "feature") for i in order]
-        largest, others = order[: self.top], order[self.top :]
+        largest, remaining = order[: self.top], order[self.top :]
         labels = [self._label(example, i, "feature") for i in largest]
-        return np.append(lengths[largest], lengths[others].sum()), [
+        return np.append(lengths[largest], lengths[remaining].sum()), [
             *labels,
-            f"{len(others)} others",
+            f"{len(remaining)} others",
         ]
 
-    def _label(self, example: int, i: int, what: str) -> str:
-        return f"{what} {i}" if self.names is None else shortened(self.names[example][i], 28)
+    def _label(self, example: int, i: int, kind: str) -> str:
+        return f"{kind} {i}" if self.names is None else shortened(self.names[example][i], 28)
 
     def draw(self, axes: Any, example: int) -> None:
-        (one,) = axes
+        (panel,) = axes
         lengths, labels = self.bars(example)
         colours = [RAISES if v > 0 else LOWERS for v in lengths]
         if self._rest:
             colours[-1] = MUTED
         if self._text:
-            self._draw_text(one, example, lengths)
+            self._draw_text(panel, example, lengths)
         elif self._long:
-            self._draw_long(one, lengths, colours)
+            self._draw_long(panel, lengths, colours)
         else:
-            self._draw_lines(one, lengths, labels, colours)
-        _plain(one)
+            self._draw_lines(panel, lengths, labels, colours)
+        _plain(panel)
 
     def _draw_lines(
-        self, one: Axes, lengths: Numbers, labels: list[str], colours: list[str]
+        self, axes: Axes, lengths: Numbers, labels: list[str], colours: list[str]
     ) -> None:
         limit = self.limit or 1.0
         at = np.arange(len(lengths))
-        one.barh(at, lengths, color=colours, height=0.72)
-        one.axvline(0, color=INK, linewidth=0.6)
-        one.set_yticks(at, labels, fontsize=7, color=INK, parse_math=False)
-        one.set_ylim(len(at) - 0.4, -0.6)
-        one.set_xlim(-1.22 * limit, 1.22 * limit)  # room for the numbers
+        axes.barh(at, lengths, color=colours, height=0.72)
+        axes.axvline(0, color=INK, linewidth=0.6)
+        axes.set_yticks(at, labels, fontsize=7, color=INK, parse_math=False)
+        axes.set_ylim(len(at) - 0.4, -0.6)
+        axes.set_xlim(-1.22 * limit, 1.22 * limit)  # room for the numbers
         for y, v in zip(at, lengths, strict=True):
             shift = (3 if v >= 0 else -3, 0)
-            one.annotate(number(v), (v, y), shift, textcoords="offset points", fontsize=6.5, color=MUTED,
+            axes.annotate(number(v), (v, y), shift, textcoords="offset points", fontsize=6.5, color=MUTED,
                          va="center", ha="left" if v >= 0 else "right", annotation_clip=True)  # fmt: skip
 
-    def _draw_long(self, one: Axes, lengths: Numbers, colours: list[str]) -> None:
+    def _draw_long(self, axes: Axes, lengths: Numbers, colours: list[str]) -> None:
         limit = self.limit or 1.0
-        one.bar(np.arange(len(lengths)), lengths, color=colours, width=0.85)
-        one.axhline(0, color=INK, linewidth=0.6)
-        one.set_ylim(-1.05 * limit, 1.05 * limit)
-        one.set_xlim(-1, len(lengths))
-        one.set_xlabel("token", fontsize=7, color=MUTED)
+        axes.bar(np.arange(len(lengths)), lengths, color=colours, width=0.85)
+        axes.axhline(0, color=INK, linewidth=0.6)
+        axes.set_ylim(-1.05 * limit, 1.05 * limit)
+        axes.set_xlim(-1, len(lengths))
+        axes.set_xlabel("token", fontsize=7, color=MUTED)
 
     def _laid(self, example: int) -> list[tuple[str, int, int, int]]:
         """Every token's text, and where it stands: its first column, its line, and how many columns
@@ -303,22 +303,22 @@ class Bars:
             column += wide
         return laid
 
-    def _draw_text(self, one: Axes, example: int, lengths: Numbers) -> None:
+    def _draw_text(self, axes: Axes, example: int, lengths: Numbers) -> None:
         colours = signed_rgb(lengths[None], self.limit)[0] / 255
         laid = self._laid(example)
         for (word, column, line, wide), colour in zip(laid, colours, strict=True):
-            one.add_patch(
+            axes.add_patch(
                 Rectangle(
                     (column, line - 0.42), wide - 0.15, 0.84, facecolor=colour, edgecolor="none"
                 )
             )
             dark = float(colour @ _LUMA) > 0.5
-            one.text(column + (wide - 0.15) / 2, line, word, ha="center", va="center", fontsize=_LETTER, family="monospace",
+            axes.text(column + (wide - 0.15) / 2, line, word, ha="center", va="center", fontsize=_LETTER, family="monospace",
                      color=INK if dark else "white", parse_math=False)  # fmt: skip
-        one.set_xlim(0, _COLUMNS)
-        one.set_ylim(laid[-1][2] + 0.6, -0.6)
-        one.set_xticks([])
-        one.set_yticks([])
+        axes.set_xlim(0, _COLUMNS)
+        axes.set_ylim(laid[-1][2] + 0.6, -0.6)
+        axes.set_xticks([])
+        axes.set_yticks([])
 
     def legend(self, figure: Figure, axes: Any) -> None:
         """What the length of a bar means, under the last of them."""

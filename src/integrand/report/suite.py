@@ -1,5 +1,4 @@
-"""What a suite came to, as a page: claims with their verdicts, then every run with a link to its
-own page."""
+"""Page of suite results: claims with their verdicts, then every run with a link to its own page."""
 
 from __future__ import annotations
 
@@ -30,8 +29,8 @@ class ClaimRow:
 
 @dataclass(frozen=True)
 class Claimed:
-    """What a source says, with the rows that were held against it; ``size`` lies on the scale too,
-    from ``low`` to ``high``."""
+    """A claim of a source, with the results that it was checked against; ``size`` lies on the scale
+    too, from ``low`` to ``high``."""
 
     text: str
     source: str
@@ -45,27 +44,28 @@ def page(told: Mapping[str, Any], pages: Mapping[str, str]) -> str:
     """Results in plain data (``bench.telling.as_json``) as one HTML file; ``pages`` are where the
     runs have theirs.
 
-    Errors: ``MissingExtra`` without jinja2.
+    Raises:
+        MissingExtra: without jinja2.
     """
     template = environment().get_template("suite.html.j2")
     text: str = template.render(told=told, claims=claims(told["claims"]), pages=pages)
     return text
 
 
-def claims(told: Sequence[Mapping[str, Any]]) -> list[Claimed]:
+def claims(results: Sequence[Mapping[str, Any]]) -> list[Claimed]:
     """Claims as they are grouped on the page, each group on a scale of its own."""
     return [
-        _group(text, source, size, rows) for (text, source, size), rows in grouped(told).items()
+        _group(text, source, size, rows) for (text, source, size), rows in grouped(results).items()
     ]
 
 
 def grouped(
-    told: Sequence[Mapping[str, Any]],
+    results: Sequence[Mapping[str, Any]],
 ) -> dict[tuple[str, str, float | None], list[Mapping[str, Any]]]:
-    """What was held against each claim, by its text, source and size."""
+    """Results by claim: its text, source and size."""
     groups: dict[tuple[str, str, float | None], list[Mapping[str, Any]]] = {}
-    for one in told:
-        groups.setdefault((one["text"], one["source"], one["size"]), []).append(one)
+    for result in results:
+        groups.setdefault((result["text"], result["source"], result["size"]), []).append(result)
     return groups
 
 
@@ -78,10 +78,10 @@ def _group(
     bound = min(1.0, max([0.05, *map(abs, ends), *([size] if size else [])]))
 
     def place(share: float) -> float:
-        found: float = 50 + 50 * max(-1.0, min(1.0, share / bound))
-        return found
+        position: float = 50 + 50 * max(-1.0, min(1.0, share / bound))
+        return position
 
-    made = tuple(
+    claim_rows = tuple(
         ClaimRow(
             row["run"],
             row["metric"],
@@ -101,7 +101,7 @@ def _group(
     return Claimed(
         text,
         source,
-        made,
+        claim_rows,
         signed_percent(-bound),
         signed_percent(bound),
         None if size is None else place(size),

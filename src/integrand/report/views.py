@@ -1,4 +1,4 @@
-"""What a page shows, as plain records: texts, numbers, and pictures that are already addresses.
+"""Records that a page shows: texts, numbers, and pictures as data URIs.
 
 Everything is taken from attributions of one image each; the template only lays it out. Maps have a
 scale of their own each, since methods differ in the size of what they hand out, and every record
@@ -149,13 +149,13 @@ def families_of(
 ) -> tuple[tuple[str, tuple[T, ...]], ...]:
     """Items under what their methods have in common, in the order of the catalogue."""
     order = list(known())
-    found: dict[str, list[T]] = {}
+    members_by_family: dict[str, list[T]] = {}
     for item in sorted(
-        items, key=lambda one: order.index(name(one)) if name(one) in order else len(order)
+        items, key=lambda item: order.index(name(item)) if name(item) in order else len(order)
     ):
         family = known()[name(item)].family if name(item) in order else "Others"
-        found.setdefault(family, []).append(item)
-    return tuple((family, tuple(members)) for family, members in found.items())
+        members_by_family.setdefault(family, []).append(item)
+    return tuple((family, tuple(members)) for family, members in members_by_family.items())
 
 
 def result(
@@ -195,7 +195,7 @@ def _published(name: str) -> tuple[str, str | None]:
 
 
 def summary(name: str, title: str, attribution: Attribution) -> SummaryRow:
-    """What the map should explain, what it does, and what that took."""
+    """The summary row of a map: the change of F, the residual, and the cost."""
     change = float((attribution.weights * attribution.change).sum(0)[0])
     residual = float(attribution.residual[0])
     cost = attribution.cost
@@ -246,11 +246,11 @@ def spread(values: Numbers, photograph: Numbers) -> Numbers:
     """A map (h, w) in the size of the photograph: every place of a layer is shown as the pixels it
     stands over."""
     rows, columns = (
-        np.arange(there) * here // there
-        for here, there in zip(values.shape, photograph.shape, strict=False)
+        np.arange(size) * count // size
+        for count, size in zip(values.shape, photograph.shape, strict=False)
     )
-    made: Numbers = values[rows][:, columns]
-    return made
+    enlarged: Numbers = values[rows][:, columns]
+    return enlarged
 
 
 # --- baselines --------------------------------------------------------------------------------------------------------
@@ -274,8 +274,8 @@ def reference(attribution: Attribution, r: int) -> Reference:
     """One baseline of example 0."""
     assert attribution.fitness is not None
     fitness, weight = float(attribution.fitness[r, 0]), float(attribution.weights[r, 0])
-    own = None if attribution.shares is None else flat_map(attribution.shares[r, 0])
-    limit = 0.0 if own is None else limit_of([own])
+    shares = None if attribution.shares is None else flat_map(attribution.shares[r, 0])
+    limit = 0.0 if shares is None else limit_of([shares])
     picture = (
         None
         if attribution.baselines is None
@@ -284,7 +284,7 @@ def reference(attribution: Attribution, r: int) -> Reference:
     return Reference(
         name_of(attribution, r),
         "" if picture is None else data_uri(picture, 180, sharp=True),
-        None if own is None else data_uri(signed_rgb(own, limit)),
+        None if shares is None else data_uri(signed_rgb(shares, limit)),
         number(limit),
         f"{fitness:,.0f}",
         weight,
@@ -294,7 +294,7 @@ def reference(attribution: Attribution, r: int) -> Reference:
 
 
 def name_of(attribution: Attribution, r: int) -> str:
-    """What the r-th reference is called."""
+    """The name of the r-th reference."""
     return attribution.names[r] if r < len(attribution.names) else f"reference {r + 1}"
 
 

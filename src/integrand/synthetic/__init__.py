@@ -1,4 +1,4 @@
-"""Tables drawn from known distributions, so that what an explanation should say is known too
+"""Synthetic tables drawn from known distributions, whose conditional Shapley values are known
 (XAI-Bench).
 
     problem = ig.metrics.xai_bench.gaussian("nonlinear_additive", rho=0.5)
@@ -6,7 +6,7 @@
     truth = problem.shapley(x)                                       conditional Shapley values, exact
 
 terms          functions of one feature whose mean under a normal distribution is known        Additive, the field made of them
-distributions  Gaussian, Mixture, Multinomial: what is left to chance once some features are known
+distributions  Gaussian, Mixture, Multinomial, and their conditionals given some features
 expectation    E[F(X) | X_S = x_S]: closed forms, or seeded draws with their standard error;
                conditional Shapley values
 problem        a distribution and a function of its draws

@@ -1,4 +1,4 @@
-"""Distributions of rows (D,), and what is left to chance once some of their features are known.
+"""Distributions of rows (D,), and their conditional distributions given some features.
 
     distribution.given(x, known)      x (B, D) rows, known (S, B, D) or (S, 1, D) which features of
                                       each are known in S coalitions
@@ -27,7 +27,7 @@ from .terms import Slope, Term
 
 
 class Conditional(ABC):
-    """A distribution of which some features are known, for S coalitions of B examples."""
+    """A distribution conditional on known features, for S coalitions of B examples."""
 
     @property
     @abstractmethod
@@ -62,13 +62,14 @@ class Distribution(ABC):
 
     @abstractmethod
     def noise(self, component: int, n: int, seed: int) -> Tensor:
-        """What n rows of one component are made of."""
+        """The noise from which n rows of one component are computed."""
 
     @abstractmethod
     def _given(self, x: Tensor, known: Tensor) -> Conditional: ...
 
     def given(self, x: Tensor, known: Tensor) -> Conditional:
-        """What is left to chance. Errors: rows with another number of features."""
+        """The conditional distribution. Raises ``InputError`` for rows with another number of
+        features."""
         if x.ndim != 2 or x.shape[1] != self.features or known.shape[-1] != self.features:
             raise ShapeError(
                 f"{type(self).__name__} has rows of {self.features} features; got inputs {describe(x.shape)} and known features "
@@ -84,10 +85,11 @@ class Distribution(ABC):
 class _Normal:
     """One component: x_V | x_S ~ N(μ_V + Σ_VS Σ_SS⁻¹ (x_S − μ_S), Σ_VV − Σ_VS Σ_SS⁻¹ Σ_SV).
 
-    gain     (S, B or 1, D, D) Σ_·S Σ_SS⁻¹, zero in columns that are not known
-    mean     (S, B, D) of every feature; x where known
-    sd       (S, B or 1, D); 0 where known
-    density  (S, B) log p(x_S)
+    Args:
+        gain: (S, B or 1, D, D) Σ_·S Σ_SS⁻¹, zero in columns that are not known.
+        mean: (S, B, D) of every feature; x where known.
+        sd: (S, B or 1, D); 0 where known.
+        density: (S, B) log p(x_S).
     """
 
     known: Tensor
@@ -99,19 +101,23 @@ class _Normal:
     @classmethod
     def of(cls, mean: Tensor, covariance: Tensor, x: Tensor, known: Tensor) -> _Normal:
         mean, covariance, known = mean.to(x), covariance.to(x), known.to(x.device)
-        own = known.to(x)
+        indicator = known.to(x)
         # Σ_SS, with ones on the diagonal where nothing is known: inverse and determinant are those
         # of Σ_SS.
-        inner = own[..., :, None] * covariance * own[..., None, :] + torch.diag_embed(1 - own)
+        inner = indicator[..., :, None] * covariance * indicator[..., None, :] + torch.diag_embed(
+            1 - indicator
+        )
         factor = torch.linalg.cholesky(inner)
-        gain = torch.cholesky_solve(own[..., :, None] * covariance, factor).mT
-        off = own * (x - mean)
+        gain = torch.cholesky_solve(indicator[..., :, None] * covariance, factor).mT
+        off = indicator * (x - mean)
         middle = torch.where(known, x, mean + (gain @ off[..., None])[..., 0])
         rest = (covariance.diagonal() - (gain * covariance).sum(-1)).clamp_min(0)
         white = torch.linalg.solve_triangular(factor, off[..., None], upper=False)[..., 0]
         determinant = factor.diagonal(dim1=-2, dim2=-1).log().sum(-1)
         density = (
-            -white.square().sum(-1) / 2 - determinant - own.sum(-1) * math.log(2 * math.pi) / 2
+            -white.square().sum(-1) / 2
+            - determinant
+            - indicator.sum(-1) * math.log(2 * math.pi) / 2
         )
         return cls(known, gain, middle, torch.where(known, 0, rest.sqrt()), density)
 
@@ -127,30 +133,30 @@ class _GivenNormals(Conditional):
         """The posterior weight of each component: prior times the density of what is known, in
         logarithms."""
         likely = (
-            torch.stack([one.density for one in self.parts])
+            torch.stack([part.density for part in self.parts])
             + self.prior.to(self.x).log()[:, None, None]
         )
-        found: Tensor = likely.softmax(0)
-        return found
+        posterior: Tensor = likely.softmax(0)
+        return posterior
 
     def expected(self, terms: Sequence[Term]) -> Tensor:
-        found = torch.stack([self._of(one, terms) for one in self.parts])
-        return (self.weights * found).sum(0)
+        expectations = torch.stack([self._expected_by(part, terms) for part in self.parts])
+        return (self.weights * expectations).sum(0)
 
     @staticmethod
-    def _of(one: _Normal, terms: Sequence[Term]) -> Tensor:
-        sd = one.sd.expand_as(one.mean)
-        found = torch.zeros_like(one.mean[..., 0])
+    def _expected_by(part: _Normal, terms: Sequence[Term]) -> Tensor:
+        sd = part.sd.expand_as(part.mean)
+        total = torch.zeros_like(part.mean[..., 0])
         for i, term in enumerate(terms):
-            found = found + term.expected(one.mean[..., i], sd[..., i])
-        return found
+            total = total + term.expected(part.mean[..., i], sd[..., i])
+        return total
 
     def rows(self, component: int, noise: Tensor, coalition: Tensor, example: Tensor) -> Tensor:
         # Matheron's rule: a draw, corrected by how far off it is where it should be x.
-        one, x = self.parts[component], self.x[example]
-        own = example if one.gain.shape[1] > 1 else torch.zeros_like(example)
-        moved = noise + (one.gain[coalition, own] @ (x - noise)[..., None])[..., 0]
-        return torch.where(one.known[coalition, own], x, moved)
+        part, x = self.parts[component], self.x[example]
+        position = example if part.gain.shape[1] > 1 else torch.zeros_like(example)
+        moved = noise + (part.gain[coalition, position] @ (x - noise)[..., None])[..., 0]
+        return torch.where(part.known[coalition, position], x, moved)
 
 
 class _Normals(Distribution):
@@ -168,15 +174,15 @@ class _Normals(Distribution):
 
     def noise(self, component: int, n: int, seed: int) -> Tensor:
         """Rows of the component with nothing known."""
-        one = self.parts[component]
+        part = self.parts[component]
         drawn = torch.randn(
             n, self.features, generator=generator(seed, component), dtype=torch.float64
         )
-        factor: Tensor = torch.linalg.cholesky(one.covariance)
-        return one.middle + drawn.to(factor) @ factor.mT
+        factor: Tensor = torch.linalg.cholesky(part.covariance)
+        return part.middle + drawn.to(factor) @ factor.mT
 
     def _given(self, x: Tensor, known: Tensor) -> Conditional:
-        parts = tuple(_Normal.of(one.middle, one.covariance, x, known) for one in self.parts)
+        parts = tuple(_Normal.of(part.middle, part.covariance, x, known) for part in self.parts)
         return _GivenNormals(x, parts, self.prior)
 
 
@@ -184,8 +190,11 @@ class _Normals(Distribution):
 class MultivariateNormal(_Normals):
     """X ~ N(middle, covariance).
 
-    middle      (D,) the mean
-    covariance  (D, D), positive definite
+    Args:
+        middle: (D,) the mean.
+        covariance: (D, D), positive definite.
+
+    Example:
 
     >>> import torch, integrand as ig
     >>> ig.metrics.xai_bench.Gaussian.equicorrelated(3, rho=0.5).covariance.tolist()
@@ -244,19 +253,20 @@ class Mixture(_Normals):
     """X ~ Σ_k weight_k N(mean_k, covariance_k). Once features are known, each component's weight is
     its posterior one.
 
-    components  Gaussians
-    weights     (K,), equal unless given
-
     The stock code draws all n rows from *one* component picked at random, so its expectations over
     mixtures are wrong however large n is; and it does not run (``np.rand``, ``mask_dict`` without
     ``precompute``).
+
+    Args:
+        components: Gaussians.
+        weights: (K,), equal unless given.
     """
 
     components: tuple[MultivariateNormal, ...]
     weights: tuple[float, ...] = ()
 
     def __post_init__(self) -> None:
-        if not self.components or len({one.features for one in self.components}) > 1:
+        if not self.components or len({component.features for component in self.components}) > 1:
             raise InputError(
                 "A mixture is made of Gaussians with the same number of features, one at least."
             )
@@ -278,13 +288,17 @@ class Mixture(_Normals):
 
     @property
     def mean(self) -> Tensor:
-        return (self.prior[:, None] * torch.stack([one.middle for one in self.components])).sum(0)
+        return (
+            self.prior[:, None] * torch.stack([component.middle for component in self.components])
+        ).sum(0)
 
     def sample(self, n: int, seed: int = 0) -> Tensor:
         # A seed of its own: which component a row is of may not depend on what the components draw.
-        which = torch.multinomial(self.prior, n, replacement=True, generator=generator(seed, -1))
+        component = torch.multinomial(
+            self.prior, n, replacement=True, generator=generator(seed, -1)
+        )
         rows = torch.stack([self.noise(k, n, seed) for k in range(len(self.components))])
-        return rows[which, torch.arange(n)]
+        return rows[component, torch.arange(n)]
 
 
 # --- multinomial ----------------------------------------------------------------------------------------------------------
@@ -294,7 +308,9 @@ class Mixture(_Normals):
 class _GivenCounts(Conditional):
     """x_V | x_S ~ Multinomial(n − Σ x_S, p_V / Σ p_V).
 
-    left    (S, B) trials left;  chance (S, B or 1, D) of each feature that is not known, 0 for those that are
+    Args:
+        left: (S, B) trials left.
+        chance: (S, B or 1, D) of each feature that is not known, 0 for those that are.
     """
 
     x: Tensor
@@ -309,28 +325,31 @@ class _GivenCounts(Conditional):
 
     def expected(self, terms: Sequence[Term]) -> Tensor:
         counts = torch.arange(self.trials + 1, device=self.x.device, dtype=self.x.dtype)
-        found = torch.zeros_like(self.left)
+        total = torch.zeros_like(self.left)
         for i, term in enumerate(terms):
-            own, chance = self.known[..., i].expand_as(found), self.chance[..., i].expand_as(found)
+            is_known, chance = (
+                self.known[..., i].expand_as(total),
+                self.chance[..., i].expand_as(total),
+            )
             if isinstance(term, Slope):
                 chanced = term(self.left * chance)
             else:
                 chanced = (_binomial(counts, self.left, chance) * term(counts)).sum(-1)
-            found = found + torch.where(own, term(self.x[:, i]), chanced)
-        return found
+            total = total + torch.where(is_known, term(self.x[:, i]), chanced)
+        return total
 
     def rows(self, component: int, noise: Tensor, coalition: Tensor, example: Tensor) -> Tensor:
-        own = example if self.known.shape[1] > 1 else torch.zeros_like(example)
-        chance, known = self.chance[coalition, own], self.known[coalition, own]
+        position = example if self.known.shape[1] > 1 else torch.zeros_like(example)
+        chance, known = self.chance[coalition, position], self.known[coalition, position]
         edges = chance.cumsum(-1)
         edges = edges / edges[:, -1:].clamp_min(1e-300)  # the last is 1, whatever rounding did
-        which = torch.searchsorted(edges, noise.contiguous(), right=True).clamp_max(
+        features = torch.searchsorted(edges, noise.contiguous(), right=True).clamp_max(
             chance.shape[-1] - 1
         )
         used = (
             torch.arange(self.trials, device=self.x.device) < self.left[coalition, example][:, None]
         )
-        drawn = torch.zeros_like(chance).scatter_add_(1, which, used.to(chance))
+        drawn = torch.zeros_like(chance).scatter_add_(1, features, used.to(chance))
         return torch.where(known, self.x[example], drawn)
 
 
@@ -338,14 +357,18 @@ def _binomial(counts: Tensor, trials: Tensor, chance: Tensor) -> Tensor:
     """P(K = k) (…, n+1) of K ~ Binomial(trials, chance) (…)."""
     trials, chance = trials[..., None], chance[..., None]
     rest = (trials - counts).clamp_min(0)
-    ways = torch.lgamma(trials + 1) - torch.lgamma(counts + 1) - torch.lgamma(rest + 1)
-    likely = ways + torch.special.xlogy(counts, chance) + torch.special.xlog1py(rest, -chance)
+    log_coefficient = torch.lgamma(trials + 1) - torch.lgamma(counts + 1) - torch.lgamma(rest + 1)
+    likely = (
+        log_coefficient + torch.special.xlogy(counts, chance) + torch.special.xlog1py(rest, -chance)
+    )
     return torch.where(counts <= trials, likely.exp(), 0.0)
 
 
 @part
 class Multinomial(Distribution):
     """Counts of ``trials`` independent draws among D features with ``probabilities`` (D,).
+
+    Example:
 
     >>> import torch, integrand as ig
     >>> ig.metrics.xai_bench.Multinomial(20, (0.2, 0.3, 0.1, 0.1, 0.3)).mean.tolist()
@@ -368,11 +391,11 @@ class Multinomial(Distribution):
 
     def sample(self, n: int, seed: int = 0) -> Tensor:
         chances = torch.tensor(self.probabilities, dtype=torch.float64)
-        which = torch.multinomial(
+        drawn = torch.multinomial(
             chances.expand(n, -1), self.trials, replacement=True, generator=generator(seed, -1)
         )
         return torch.zeros(n, self.features, dtype=torch.float64).scatter_add_(
-            1, which, torch.ones_like(which).double()
+            1, drawn, torch.ones_like(drawn).double()
         )
 
     def noise(self, component: int, n: int, seed: int) -> Tensor:
@@ -390,7 +413,7 @@ class Multinomial(Distribution):
             known, 0, torch.tensor(self.probabilities, dtype=x.dtype, device=x.device)
         )
         left = self.trials - torch.where(known, x, 0).sum(-1)
-        whole = chance.sum(-1, keepdim=True)
+        total = chance.sum(-1, keepdim=True)
         return _GivenCounts(
-            x, known, left, chance / torch.where(whole > 0, whole, 1.0), self.trials
+            x, known, left, chance / torch.where(total > 0, total, 1.0), self.trials
         )

@@ -31,7 +31,10 @@ class Expected:
 class Shapley:
     """Conditional Shapley values (B, D), their standard errors (B, D), and E F(X) (B,).
 
-    values  add up to F(x) − base
+    Args:
+        values: (B, D), which add up to F(x) − base.
+        error: (B, D), 0 where values are exact.
+        base: (B,) E F(X).
     """
 
     values: Tensor
@@ -51,13 +54,24 @@ def expected(
 ) -> Expected:
     """E[F(X) | X_S = x_S] for S coalitions of B rows.
 
-    field   an additive one, such as ``Additive``, has closed forms; of any other, the mean over
-            ``draws`` of each component, with its standard error
-    known   (S, D) which features each coalition knows, or (S, B, D) where they differ between
-            examples
-    index   (B,) the examples of the field that the rows belong to; 0 … B−1 unless given
+    Args:
+        field: an additive one, such as ``Additive``, has closed forms; of any other, the mean over
+            ``draws`` of each component, with its standard error.
+        distribution: of X.
+        x: (B, D) rows.
+        known: (S, D) which features each coalition knows, or (S, B, D) where they differ between
+            examples.
+        draws: for each component.
+        seed: of the draws.
+        index: (B,) the examples of the field that the rows belong to; 0 … B−1 unless given.
 
-    Cost: nothing for additive functions; otherwise S · B · draws rows for each component.
+    Returns:
+        ``Expected``: means (S, B) and their standard errors.
+
+    Cost:
+        Nothing for additive functions; otherwise S · B · draws rows for each component.
+
+    Example:
 
     >>> import torch, integrand as ig
     >>> bench = ig.metrics.xai_bench
@@ -71,14 +85,14 @@ def expected(
         step = max(1, _BLOCK_ELEMENTS // (x.shape[1] * max(len(x), known.shape[1] * x.shape[1])))
         parts = (known[start : start + step] for start in range(0, len(known), step))
         value = torch.cat(
-            [distribution.given(x, own).expected(field.additive) for own in parts]
+            [distribution.given(x, block).expected(field.additive) for block in parts]
         ).to(x)
         return Expected(value, torch.zeros_like(value))
-    found = [
+    estimates = [
         (sampled.mean(-1), _standard_error(sampled))
         for sampled in _samples(field, distribution, x, known, draws, seed, index)
     ]
-    mean, error = (torch.cat(parts, 1).to(x) for parts in zip(*found, strict=True))
+    mean, error = (torch.cat(parts, 1).to(x) for parts in zip(*estimates, strict=True))
     return Expected(mean, error)
 
 
@@ -96,11 +110,31 @@ def shapley(
         φ_i = Σ_{S ∌ i} |S|! (D − |S| − 1)! / D! · (v(S ∪ i) − v(S)),      v(S) = E[F(X) | X_S = x_S]
 
     Exact for additive functions. For others from ``draws`` rows, the same for all coalitions, with
-    the standard error of φ itself. Cost: nothing for additive functions; otherwise 2^D · B · draws
-    rows for each component. D is 16 at most. Peers: the stock code solves a weighted regression on
-    20,000 draws for every coalition, with weight 1e6 on the empty and the full one and *no
-    intercept*: its values add up to F(x), not to F(x) − E F(X), unless E F(X) is 0 (as that of
-    standardised targets is).
+    the standard error of φ itself.
+
+    Args:
+        field: F.
+        distribution: of X.
+        x: (B, D) rows.
+        draws: for each component.
+        seed: of the draws.
+        index: (B,) the examples of the field that the rows belong to; 0 … B−1 unless given.
+
+    Returns:
+        ``Shapley``: values (B, D), their standard errors, and E F(X).
+
+    Raises:
+        InputError: for more than 16 features.
+
+    Cost:
+        Nothing for additive functions; otherwise 2^D · B · draws rows for each component.
+
+    Peers:
+        The stock code solves a weighted regression on 20,000 draws for every coalition, with weight
+        1e6 on the empty and the full one and *no intercept*: its values add up to F(x), not to F(x)
+        − E F(X), unless E F(X) is 0 (as that of standardised targets is).
+
+    Example:
 
     >>> import torch, integrand as ig
     >>> bench = ig.metrics.xai_bench
@@ -121,9 +155,9 @@ def shapley(
         return Shapley(values, torch.zeros_like(values), value[0].to(x))
     means, errors, bases = [], [], []
     for sampled in _samples(field, distribution, x, _coalitions(known), draws, seed, index):
-        own = torch.einsum("ds,sbn->bdn", weight, sampled)
-        means.append(own.mean(-1))
-        errors.append(_standard_error(own))
+        contributions = torch.einsum("ds,sbn->bdn", weight, sampled)
+        means.append(contributions.mean(-1))
+        errors.append(_standard_error(contributions))
         bases.append(sampled[0].mean(-1))
     return Shapley(torch.cat(means).to(x), torch.cat(errors).to(x), torch.cat(bases).to(x))
 
@@ -176,21 +210,21 @@ def _samples(
     step = max(1, _BLOCK_ELEMENTS // (len(known) * draws))
     for start in range(0, len(x), step):
         part = slice(start, start + step)
-        own = known[:, part] if known.shape[1] > 1 else known
-        given = distribution.given(x[part], own)
-        weights = given.weights.expand(components, len(known), len(x[part]))
-        found = torch.stack(
+        coalitions = known[:, part] if known.shape[1] > 1 else known
+        conditional = distribution.given(x[part], coalitions)
+        weights = conditional.weights.expand(components, len(known), len(x[part]))
+        values = torch.stack(
             [
-                _asked(field, given, k, noise[k], x[part], index[part], len(known))
+                _values_of_draws(field, conditional, k, noise[k], x[part], index[part], len(known))
                 for k in range(components)
             ]
         )
-        yield (weights[..., None] * found.double()).sum(0)
+        yield (weights[..., None] * values.double()).sum(0)
 
 
-def _asked(
+def _values_of_draws(
     field: Field,
-    given: Conditional,
+    conditional: Conditional,
     component: int,
     noise: Tensor,
     x: Tensor,
@@ -200,16 +234,16 @@ def _asked(
     """F (S, b, n) of rows drawn with what each coalition knows."""
     draws, examples = len(noise), len(x)
     number = torch.arange(count * examples * draws, device=x.device)
-    example, found = number // draws % examples, x.new_empty(len(number))
+    example, values = number // draws % examples, x.new_empty(len(number))
 
     def rows(part: slice) -> Tensor:
-        own = number[part]
-        return given.rows(
-            component, noise[own % draws], own // (draws * examples), example[part]
+        numbers = number[part]
+        return conditional.rows(
+            component, noise[numbers % draws], numbers // (draws * examples), example[part]
         ).to(x)
 
-    def use(part: slice, seen: Evaluation) -> None:
-        found[part] = seen.value
+    def use(part: slice, evaluation: Evaluation) -> None:
+        values[part] = evaluation.value
 
     field.stream(index[example], rows, use, x[0], gradient=False)
-    return found.reshape(count, examples, draws)
+    return values.reshape(count, examples, draws)

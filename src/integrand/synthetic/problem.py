@@ -22,15 +22,18 @@ _FUNCTIONS = ("linear", "nonlinear_additive", "piecewise_constant")
 class SyntheticProblem:
     """y = F(X) + noise, X of a known distribution.
 
-    distribution  ``Gaussian``, ``Mixture``, or ``Multinomial``
-    field         F: an ``Additive``, whose expectations are exact, or any other field, whose are
-                  drawn
-    noise         standard deviation of what is added to y
-
     Targets are left as they are. The stock code standardises them *within every batch it
     generates*, the draws for a conditional expectation included, whose mean is then 0 whatever is
     known, and which is NaN for a single row: "dataset as model" means nothing there. Whoever trains
     a model standardises by the training set.
+
+    Args:
+        distribution: ``Gaussian``, ``Mixture``, or ``Multinomial``.
+        field: F: an ``Additive``, whose expectations are exact, or any other field, whose are
+            drawn.
+        noise: standard deviation of what is added to y.
+
+    Example:
 
     >>> import integrand as ig
     >>> x, y = ig.metrics.xai_bench.gaussian("linear", rho=0.5).data(100)
@@ -109,8 +112,11 @@ def gaussian(
     """XAI-Bench's Gaussian problems: variances 1, correlations ``rho`` (0, .25, .5, .75, .99
     there).
 
-    function  "linear", "nonlinear_additive", "piecewise_constant", or a field
-    weight    of the linear function; (D − 1, …, 1, 0), so (4, 3, 2, 1, 0)
+    Args:
+        function: "linear", "nonlinear_additive", "piecewise_constant", or a field.
+        weight: of the linear function; (D − 1, …, 1, 0), so (4, 3, 2, 1, 0).
+
+    Example:
 
     >>> import torch, integrand as ig
     >>> problem = ig.metrics.xai_bench.gaussian("nonlinear_additive")

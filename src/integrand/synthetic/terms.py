@@ -36,8 +36,8 @@ class Term(ABC):
 
 def _below(z: Tensor) -> Tensor:
     """Φ(z), with full relative precision far below 0 too."""
-    found: Tensor = torch.special.ndtr(z)
-    return found
+    probability: Tensor = torch.special.ndtr(z)
+    return probability
 
 
 @part
@@ -123,10 +123,10 @@ class Steps(Term):
         return z.new_tensor(self.levels)[where]
 
     def normal(self, mean: Tensor, sd: Tensor) -> Tensor:
-        found = torch.full_like(mean, self.levels[0])
+        expectation = torch.full_like(mean, self.levels[0])
         for edge, low, high in zip(self.edges, self.levels[:-1], self.levels[1:], strict=True):
-            found = found + (high - low) * _below((mean - edge) / sd)
-        return found
+            expectation = expectation + (high - low) * _below((mean - edge) / sd)
+        return expectation
 
 
 @part
@@ -160,6 +160,8 @@ class CosineSteps(Term):
 @part
 class Additive(Field):
     """F(z) = Σ_i g_i(z_i) over the first features of rows (N, D); the others do nothing.
+
+    Example:
 
     >>> import torch, integrand as ig
     >>> ig.metrics.xai_bench.Additive.linear([4.0, 3.0]).value(torch.ones(1, 5)).item()
@@ -195,10 +197,10 @@ class Additive(Field):
             raise InputError(
                 f"F has terms for {len(self.terms)} features; rows have {z.shape[-1]}."
             )
-        found = torch.zeros_like(z[..., 0])
+        total = torch.zeros_like(z[..., 0])
         for i, term in enumerate(self.terms):
-            found = found + term(z[..., i])
-        return found
+            total = total + term(z[..., i])
+        return total
 
     def evaluate(self, z: Tensor, index: Tensor, *, gradient: bool = True) -> Evaluation:
         with gradients(gradient):

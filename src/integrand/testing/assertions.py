@@ -1,5 +1,5 @@
-"""How checks ask and tell: the surroundings of a call, and errors that say what was promised and
-what came."""
+"""Shared by all checks: the context in which parts are called, and assertions that say what was
+promised and what was returned."""
 
 from __future__ import annotations
 
@@ -22,25 +22,25 @@ CLOSE = 1e-9
 
 @contextmanager
 def as_called(field: Field) -> Iterator[None]:
-    """The surroundings in which a method calls its parts."""
+    """The context in which a method calls its parts."""
     with field.ready(), gradients(False):
         yield
 
 
 @contextmanager
-def untouched(who: str, what: str, *given: Tensor) -> Iterator[None]:
-    """What is called inside changes neither the tensors it was ``given`` nor the global generators
-    of torch, NumPy and Python.
+def untouched(who: str, what: str, *tensors: Tensor) -> Iterator[None]:
+    """Assert that the block changes neither ``tensors`` nor the global generators of torch, NumPy
+    and Python.
 
     Args:
-        who: what is called, as the first words of a sentence: "The path".
-        what: the tensors that it was given: "the tensors it was given".
-        given: those tensors.
+        who: what is called in the block, as the first words of a sentence: "The path".
+        what: the tensors in words: "the inputs".
+        *tensors: those that must not change.
     """
-    before = [tensor.clone() for tensor in given]
+    before = [tensor.clone() for tensor in tensors]
     states = _generators()
     yield
-    say(all(map(_equal, given, before)), f"{who} changed {what}.")
+    say(all(map(_equal, tensors, before)), f"{who} changed {what}.")
     for name, state in _generators().items():
         say(
             state == states[name],
@@ -48,8 +48,8 @@ def untouched(who: str, what: str, *given: Tensor) -> Iterator[None]:
         )
 
 
-def _equal(tensor: Tensor, other: Tensor) -> bool:
-    return bool(((tensor == other) | (tensor.isnan() & other.isnan())).all())
+def _equal(first: Tensor, second: Tensor) -> bool:
+    return bool(((first == second) | (first.isnan() & second.isnan())).all())
 
 
 def _generators() -> dict[str, Any]:
@@ -72,41 +72,43 @@ def say(true: bool, message: str) -> None:
         raise AssertionError(message)
 
 
-def apart(one: Tensor, other: Tensor) -> float:
-    return float((one - other).abs().max()) if one.numel() else 0.0
+def apart(first: Tensor, second: Tensor) -> float:
+    return float((first - second).abs().max()) if first.numel() else 0.0
 
 
-def close(found: Any, expected: Tensor, message: str, tolerance: float = CLOSE) -> None:
-    if not isinstance(found, Tensor) or found.shape != expected.shape:
-        got = describe(found.shape) if isinstance(found, Tensor) else type(found).__name__
-        raise AssertionError(f"{message}: shape {got} instead of {describe(expected.shape)}.")
+def close(actual: Any, expected: Tensor, message: str, tolerance: float = CLOSE) -> None:
+    if not isinstance(actual, Tensor) or actual.shape != expected.shape:
+        returned = describe(actual.shape) if isinstance(actual, Tensor) else type(actual).__name__
+        raise AssertionError(f"{message}: shape {returned} instead of {describe(expected.shape)}.")
     loose = max(tolerance, CLOSE if expected.dtype == torch.float64 else 1e-4)
     scale = max(1.0, float(expected.abs().max()) if expected.numel() else 0.0)
-    if not apart(found, expected) <= loose * scale:
-        raise AssertionError(f"{message}: they are {apart(found, expected):.3g} apart.")
+    if not apart(actual, expected) <= loose * scale:
+        raise AssertionError(f"{message}: they are {apart(actual, expected):.3g} apart.")
 
 
-def same(found: Any, expected: Tensor, message: str, tolerance: float = CLOSE) -> None:
-    """Like ``close``, for numbers some of which there are none (NaN): both have none in the same
-    places."""
-    if isinstance(found, Tensor) and found.shape == expected.shape:
-        differ = found.isnan() != expected.isnan()
+def same(actual: Any, expected: Tensor, message: str, tolerance: float = CLOSE) -> None:
+    """Like ``close``, for tensors with NaN, which must be in the same places in both."""
+    if isinstance(actual, Tensor) and actual.shape == expected.shape:
+        differ = actual.isnan() != expected.isnan()
         say(not bool(differ.any()), f"{message}: one has a number where the other has NaN.")
-        found, expected = found.nan_to_num(nan=0.0), expected.nan_to_num(nan=0.0)
-    close(found, expected, message, tolerance)
+        actual, expected = actual.nan_to_num(nan=0.0), expected.nan_to_num(nan=0.0)
+    close(actual, expected, message, tolerance)
 
 
-def check_numbers(found: Any, shape: tuple[int, ...], like: Tensor, who: str, axes: str) -> None:
+def check_numbers(actual: Any, shape: tuple[int, ...], like: Tensor, who: str, axes: str) -> None:
     """Refuse what is not a detached tensor of ``shape``, of the type and on the device of ``like``.
 
     Args:
         who: what the numbers are, in the plural: "Values".
         axes: the shape in letters, to be shown beside it: "(B,)".
     """
-    say(isinstance(found, Tensor), f"{who} are a {type(found).__name__}, not a tensor.")
+    say(isinstance(actual, Tensor), f"{who} are a {type(actual).__name__}, not a tensor.")
     say(
-        found.shape == shape,
-        f"{who} have shape {describe(found.shape)}; they must be {describe(shape)} {axes}.",
+        actual.shape == shape,
+        f"{who} have shape {describe(actual.shape)}; they must be {describe(shape)} {axes}.",
     )
-    say(found.dtype == like.dtype, f"{who} are {found.dtype}, where {like.dtype} was given.")
-    say(found.device == like.device, f"{who} are on {found.device}, where {like.device} was given.")
+    say(actual.dtype == like.dtype, f"{who} are {actual.dtype}, where {like.dtype} was given.")
+    say(
+        actual.device == like.device,
+        f"{who} are on {actual.device}, where {like.device} was given.",
+    )

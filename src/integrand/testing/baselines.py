@@ -1,4 +1,4 @@
-"""What every baseline promises."""
+"""Check of baselines."""
 
 from __future__ import annotations
 
@@ -27,45 +27,51 @@ def check_baseline(
     field = field or Function(smooth)
     with as_called(field), untouched("The baseline", "the inputs", x):
         with untouched("The baseline", "the inputs", x):
-            found = baseline(x, field)
-        _check_references(baseline, x, found)
+            references = baseline(x, field)
+        _check_references(baseline, x, references)
         close(
             baseline(x, field),
-            found,
+            references,
             "A second call gives other references; take randomness from a seed",
         )
-        _check_each(baseline, field, x, found)
+        _check_each(baseline, field, x, references)
     say(bool(label_of(baseline)), "The baseline has no name; give it a label.")
 
 
-def _check_references(baseline: Baseline, x: Tensor, found: Tensor) -> None:
-    say(isinstance(found, Tensor), f"The baseline returned {type(found).__name__}, not a tensor.")
+def _check_references(baseline: Baseline, x: Tensor, references: Tensor) -> None:
     say(
-        found.shape[1:] == x.shape and len(found) > 0,
-        f"References have shape {describe(found.shape)}; for these inputs they must be R x {describe(x.shape)} (R, B, *s).",
+        isinstance(references, Tensor),
+        f"The baseline returned {type(references).__name__}, not a tensor.",
     )
-    say(found.dtype == x.dtype, f"References are {found.dtype}, the inputs {x.dtype}.")
-    say(found.device == x.device, f"References are on {found.device}, the inputs on {x.device}.")
-    say(bool(torch.isfinite(found).all()), "References hold NaN or infinity.")
+    say(
+        references.shape[1:] == x.shape and len(references) > 0,
+        f"References have shape {describe(references.shape)}; for these inputs they must be R x {describe(x.shape)} (R, B, *s).",
+    )
+    say(references.dtype == x.dtype, f"References are {references.dtype}, the inputs {x.dtype}.")
+    say(
+        references.device == x.device,
+        f"References are on {references.device}, the inputs on {x.device}.",
+    )
+    say(bool(torch.isfinite(references).all()), "References hold NaN or infinity.")
     for name in ("count", "size"):
         claimed = getattr(baseline, name, None)
         say(
-            not isinstance(claimed, int) or claimed == len(found),
-            f"{name} says {claimed} references, but {len(found)} came.",
+            not isinstance(claimed, int) or claimed == len(references),
+            f"{name} says {claimed} references, but {len(references)} came.",
         )
 
 
-def _check_each(baseline: Baseline, field: Field, x: Tensor, found: Tensor) -> None:
-    """Every example alone."""
+def _check_each(baseline: Baseline, field: Field, x: Tensor, references: Tensor) -> None:
+    """Every example alone has the references that it has in its batch."""
     for example in range(len(x)):
-        one = slice(example, example + 1)
-        alone = baseline(x[one], field.at(torch.tensor([example], device=x.device)))
+        single = slice(example, example + 1)
+        alone = baseline(x[single], field.at(torch.tensor([example], device=x.device)))
         say(
-            len(alone) == len(found),
-            f"Example {example} alone has {len(alone)} references, in the batch {len(found)}.",
+            len(alone) == len(references),
+            f"Example {example} alone has {len(alone)} references, in the batch {len(references)}.",
         )
         close(
             alone,
-            found[:, one],
+            references[:, single],
             f"References of example {example} depend on the other examples of its batch",
         )

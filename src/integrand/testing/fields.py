@@ -1,4 +1,4 @@
-"""What every field promises."""
+"""Check of fields."""
 
 from __future__ import annotations
 
@@ -63,7 +63,7 @@ def _loose(x: Tensor) -> float:
 
 
 def _check_evaluation(evaluation: Evaluation, x: Tensor) -> None:
-    """What an answer with gradients looks like."""
+    """Shapes, types and finite numbers of an evaluation with gradients."""
     check_numbers(evaluation.value, (len(x),), x, f"Values of {len(x)} rows", "(N,)")
     say(
         evaluation.gradient.shape == x.shape,
@@ -125,13 +125,13 @@ def _check_slopes(field: Field, x: Tensor, index: Tensor, tolerance: float) -> N
     )
     step = _step(x)
     for phase in (0.0, 1.0, 2.0):
-        way = _way(x, phase)
+        direction = _direction(x, phase)
         slope = (
-            field.evaluate(x + step * way, index).value
-            - field.evaluate(x - step * way, index).value
+            field.evaluate(x + step * direction, index).value
+            - field.evaluate(x - step * direction, index).value
         ) / (2 * step)
         close(
-            total(evaluation.gradient * way, 1),
+            total(evaluation.gradient * direction, 1),
             slope,
             "The gradient is not the slope of the value",
             tolerance,
@@ -139,14 +139,14 @@ def _check_slopes(field: Field, x: Tensor, index: Tensor, tolerance: float) -> N
 
 
 def _step(x: Tensor) -> float:
-    """Of finite differences."""
+    """The step of finite differences."""
     return 1e-5 if x.dtype == torch.float64 else 1e-2
 
 
-def _way(x: Tensor, phase: float) -> Tensor:
+def _direction(x: Tensor, phase: float) -> Tensor:
     """A direction (\\*s)."""
-    way: Tensor = waves(*x.shape[1:], phase=phase).to(x)
-    return way.div(way.norm())
+    direction: Tensor = waves(*x.shape[1:], phase=phase).to(x)
+    return direction.div(direction.norm())
 
 
 def _check_share(
@@ -179,11 +179,11 @@ def _check_share(
         tolerance,
     )
     if differentiable:
-        step = _step(x) * _way(x, 1.0)
+        step = _step(x) * _direction(x, 1.0)
         short = field.share(_straight(x - step, x + step))[0, 0]
         close(
             short / (2 * _step(x)),
-            field.gradient(x) * _way(x, 1.0),
+            field.gradient(x) * _direction(x, 1.0),
             "On a short segment the share is not the step times the gradient, so features get what others have done",
             tolerance,
         )
@@ -204,12 +204,12 @@ def _check_credit(field: Field, x: Tensor, tolerance: float) -> None:
         end = moved.reshape(x.shape)
         share = flattened(field.share(_straight(x, end))[0, 0], 1)
         change = field.value(end) - field.value(x)
-        others = share.clone()
-        others[:, feature] = 0
-        wrong = int(others.abs().amax(0).argmax())
+        rest = share.clone()
+        rest[:, feature] = 0
+        wrong = int(rest.abs().amax(0).argmax())
         close(
-            others,
-            torch.zeros_like(others),
+            rest,
+            torch.zeros_like(rest),
             f"Along a segment that moves feature {feature} alone, feature {wrong} is credited for what it did not do",
             tolerance,
         )

@@ -1,4 +1,4 @@
-"""What every method promises."""
+"""Check of methods."""
 
 from __future__ import annotations
 
@@ -44,10 +44,11 @@ def check_method(
       was.
 
     Args:
-        method: what ``method=`` takes in ``ig.explain``, attribution: a value, not a name. model,
-        x, target: a module in eval mode, inputs and a class for each (B,). By default a small
-        network of six features and three
-            classes; methods of images or words get their own.
+        method: what ``method=`` takes in ``ig.explain``: a value, not a name.
+        model: a module in eval mode; by default a small network of six features and three classes.
+            Give methods of images or words their own.
+        x: inputs of the model.
+        target: (B,) a class for each.
         complete: whether maps add up; by default what the result claims.
         gap: the largest part of the change that a complete map may miss.
         tolerance: how far apart maps may be that should be equal.
@@ -88,22 +89,22 @@ def check_method(
 
 
 class _Counted(TorchField):
-    """A model that counts the rows it is asked for, whoever asks; its copies count with it."""
+    """A model that counts the rows it evaluates, for every caller; its copies count with it."""
 
     def __init__(self, model: nn.Module, target: Any) -> None:
         super().__init__(model, target)
         self.counted = CallCount()
 
     def evaluate_several(
-        self, z: Tensor, index: Tensor, *given: Any, **options: Any
+        self, z: Tensor, index: Tensor, *arguments: Any, **options: Any
     ) -> list[Evaluation]:
         if options.get("gradient", True):
             self.counted.gradients += len(z)
-        return super().evaluate_several(z, index, *given, **options)
+        return super().evaluate_several(z, index, *arguments, **options)
 
-    def again_several(self, z: Tensor, index: Tensor, *given: Any) -> Answer:
+    def again_several(self, z: Tensor, index: Tensor, *arguments: Any) -> Answer:
         self.counted.values += len(z)
-        return super().again_several(z, index, *given)
+        return super().again_several(z, index, *arguments)
 
 
 def _check_result(attribution: Any, field: TorchField, x: Tensor) -> None:
@@ -164,11 +165,11 @@ def _check_gap(attribution: Attribution, complete: bool | None, most: float) -> 
 
 
 def _watched(method: Any, field: TorchField, x: Tensor, cost: Cost) -> Attribution:
-    """The method once more, with somebody watching."""
-    seen: list[int] = []
+    """The method once more, with a ``watch``."""
+    counts: list[int] = []
     try:
         attribution: Attribution = method(
-            field, x, watch=lambda tally: seen.append(tally.gradients)
+            field, x, watch=lambda tally: counts.append(tally.gradients)
         )
     except TypeError as error:
         if "watch" not in str(error):
@@ -176,7 +177,7 @@ def _watched(method: Any, field: TorchField, x: Tensor, cost: Cost) -> Attributi
         raise AssertionError(
             "The method takes no watch=, which progress bars are shown by: (field, x, *, watch=None)."
         ) from error
-    most = max(seen, default=0)
+    most = max(counts, default=0)
     say(
         most == cost.gradients,
         f"watch was shown {most} gradients at most, and cost.gradients says {cost.gradients}: hand watch on to what asks the field.",
@@ -185,7 +186,7 @@ def _watched(method: Any, field: TorchField, x: Tensor, cost: Cost) -> Attributi
 
 
 def _state(model: nn.Module) -> dict[str, Any]:
-    """What a method may not leave changed, by what it is called."""
+    """What a method may not leave changed, by name."""
     hooks = ("_forward_hooks", "_forward_pre_hooks", "_backward_hooks", "_backward_pre_hooks")
     modules = list(model.modules())
     return {

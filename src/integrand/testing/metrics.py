@@ -1,4 +1,4 @@
-"""What every metric promises."""
+"""Check of metrics."""
 
 from __future__ import annotations
 
@@ -51,10 +51,12 @@ def check_metric(
     * ``scale_invariant``, if you say so: maps times a positive number are worth the same.
 
     Args:
-        metric: a metric, its class, or its name. model, x, target: whose maps are judged: a module,
-        inputs (B, \\*s) and a class for each (B,). By default a small network
-            of six features and three classes.
-        methods: what explains them, by name; by default Integrated Gradients from two baselines.
+        metric: a metric, its class, or its name.
+        model: a module; by default a small network of six features and three classes.
+        x: inputs (B, \\*s) of the model.
+        target: (B,) a class for each.
+        methods: those whose maps are scored, by name; by default Integrated Gradients from two
+            baselines.
         masks: where the evidence is, for metrics of localisation; by default every other feature.
         normalisation: what numbers the model takes for which colours, for metrics of pictures.
         tolerance: how far apart numbers may be that should be equal.
@@ -65,12 +67,12 @@ def check_metric(
         f"{type(metric).__name__} does not say whether higher is better: higher: ClassVar[bool] = True, or False.",
     )
     case = _Case.of(model, x, target, methods, masks, normalisation)
-    given = [
+    tensors = [
         case.x,
         *(attribution.values for attribution in case.attributions.values()),
         *case.model.state_dict().values(),
     ]
-    with untouched("The metric", "the inputs, the maps or the model", *given):
+    with untouched("The metric", "the inputs, the maps or the model", *tensors):
         measured = case.measured(metric)
         _check_numbers(metric, measured, len(case.attributions), len(case.x))
         same(
@@ -137,13 +139,13 @@ class _Case:
         *,
         scale: float = 1.0,
     ) -> Tensor:
-        """What a metric measures of some examples and maps, by a model that has not been asked
-        yet."""
-        which = list(range(len(self.x))) if examples is None else examples
+        """What a metric measures of some examples and maps, with nothing remembered of the
+        model."""
+        rows = list(range(len(self.x))) if examples is None else examples
         names = list(self.attributions) if maps is None else maps
-        x, masks = self.x[which], self.masks[which]
-        field: Field = TorchField(self.model, self.target[which], normalisation=self.normalisation)
-        judged: dict[str, Any] = {name: self.attributions[name][which] for name in names}
+        x, masks = self.x[rows], self.masks[rows]
+        field: Field = TorchField(self.model, self.target[rows], normalisation=self.normalisation)
+        judged: dict[str, Any] = {name: self.attributions[name][rows] for name in names}
         if scale != 1:
             judged = {
                 name: dataclasses.replace(attribution, values=attribution.values * scale)
@@ -192,9 +194,9 @@ def _check_numbers(metric: Metric, measured: Any, maps: int, examples: int) -> N
         not bool(summary.isinf().any()),
         "summary() holds infinity; where there is nothing to sum up, say NaN.",
     )
-    some = values.isfinite().any(1)
+    has_value = values.isfinite().any(1)
     say(
-        bool(summary[some].isfinite().all()),
+        bool(summary[has_value].isfinite().all()),
         "summary() is NaN though some of the examples have a value; leave the others out.",
     )
 

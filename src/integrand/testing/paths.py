@@ -1,4 +1,4 @@
-"""What every path promises."""
+"""Check of paths."""
 
 from __future__ import annotations
 
@@ -100,7 +100,7 @@ def _check_chain(pieces: list[_Piece]) -> None:
 
 
 def _check_ends(pieces: list[_Piece], references: Tensor, x: Tensor, *, own_start: bool) -> None:
-    """From the reference to the input, and no other way than that."""
+    """From the reference to the input."""
     begin, end = pieces[0][2], pieces[-1][3]
     _check_arrival(end, x.expand_as(references), references)
     if not own_start:
@@ -110,8 +110,8 @@ def _check_ends(pieces: list[_Piece], references: Tensor, x: Tensor, *, own_star
             missed == 0,
             f"The path begins {missed:.3g} away from the reference. {advice or 'If it chooses its own start, say own_start=True.'}",
         )
-    way: Tensor = torch.stack([stop - start for _, _, start, stop in pieces]).sum(0)
-    close(way, x - begin, "The steps of the path do not add up to the input minus its start")
+    steps: Tensor = torch.stack([stop - start for _, _, start, stop in pieces]).sum(0)
+    close(steps, x - begin, "The steps of the path do not add up to the input minus its start")
 
 
 def _check_arrival(end: Tensor, x: Tensor, references: Tensor) -> None:
@@ -132,17 +132,17 @@ def _check_arrival(end: Tensor, x: Tensor, references: Tensor) -> None:
     )
 
 
-def _missed(point: Tensor, goal: Tensor, other: Tensor) -> tuple[float, bool]:
+def _missed(point: Tensor, goal: Tensor, start: Tensor) -> tuple[float, bool]:
     """How far a point is from its goal, and whether that is rounding: tiny beside the way from the
-    ``other`` end."""
+    ``start``."""
     missed = apart(point, goal)
-    return missed, missed <= _ROUNDS * max(apart(goal, other), float(goal.abs().max()))
+    return missed, missed <= _ROUNDS * max(apart(goal, start), float(goal.abs().max()))
 
 
 def _check_repeats(
     path: Path, field: Field, references: Tensor, x: Tensor, pieces: list[_Piece]
 ) -> None:
-    """The same again, and for each example alone."""
+    """The same path for a second call, and for each example alone."""
     with as_called(field):
         again = _in_order(path(field, references, x))
     close(again[0][2], pieces[0][2], "A second call of the path begins elsewhere")
@@ -153,11 +153,11 @@ def _check_repeats(
     for (begins, _, start, _), (_, _, before, _) in zip(again, pieces, strict=True):
         close(start, before, f"A second call of the path goes another way at clock {begins:g}")
     for example in range(len(x)):
-        one = slice(example, example + 1)
-        some = field.at(torch.tensor([example], device=x.device))
-        with as_called(some):
-            alone = _in_order(path(some, references[:, one], x[one]))
-        among = [(begin, end, s[:, one], e[:, one]) for begin, end, s, e in pieces]
+        single = slice(example, example + 1)
+        single_field = field.at(torch.tensor([example], device=x.device))
+        with as_called(single_field):
+            alone = _in_order(path(single_field, references[:, single], x[single]))
+        among = [(begin, end, s[:, single], e[:, single]) for begin, end, s, e in pieces]
         _check_same_way(
             alone,
             among,
@@ -167,7 +167,7 @@ def _check_repeats(
 
 
 def _check_references(path: Any, field: Field, references: Tensor, x: Tensor) -> None:
-    """Each reference alone, told its number if the path asks for it."""
+    """Each reference alone, with its number where the path needs it."""
     placed = getattr(path, "placed", None)
     number = torch.arange(len(references), device=x.device)[:, None].expand(references.shape[:2])
     advice = (
@@ -178,11 +178,13 @@ def _check_references(path: Any, field: Field, references: Tensor, x: Tensor) ->
     with as_called(field):
         pieces = _in_order((placed(number) if placed else path)(field, references, x))
         for reference in range(len(references)):
-            one = slice(reference, reference + 1)
-            alone = _in_order((placed(number[one]) if placed else path)(field, references[one], x))
+            single = slice(reference, reference + 1)
+            alone = _in_order(
+                (placed(number[single]) if placed else path)(field, references[single], x)
+            )
             _check_same_way(
                 alone,
-                [(begin, end, s[one], e[one]) for begin, end, s, e in pieces],
+                [(begin, end, s[single], e[single]) for begin, end, s, e in pieces],
                 f"Reference {reference} alone has",
                 f"The path from reference {reference} depends on how many references there are, or which are beside it ({advice})",
             )
@@ -190,17 +192,17 @@ def _check_references(path: Any, field: Field, references: Tensor, x: Tensor) ->
 
 def _check_same_way(alone: list[_Piece], among: list[_Piece], count: str, message: str) -> None:
     """The same corners, but for pieces of no length."""
-    mine, theirs = _moving(alone), _moving(among)
+    alone_moving, among_moving = _moving(alone), _moving(among)
     say(
-        len(mine) == len(theirs),
-        f"{message}: {count} {len(mine)} pieces, in company {len(theirs)}.",
+        len(alone_moving) == len(among_moving),
+        f"{message}: {count} {len(alone_moving)} pieces, in company {len(among_moving)}.",
     )
-    for (_, _, start, _), (_, _, other, _) in zip(mine, theirs, strict=True):
-        close(start, other, message)
+    for (_, _, start, _), (_, _, expected, _) in zip(alone_moving, among_moving, strict=True):
+        close(start, expected, message)
 
 
 def _check_claims(path: Any, pieces: list[_Piece], tally: CallCount, rows: int) -> None:
-    """What the path says of its cost, counted."""
+    """The cost that the path claims, against what was counted."""
     segments = getattr(path, "segments", None)
     if isinstance(segments, int):
         say(
@@ -213,10 +215,12 @@ def _check_claims(path: Any, pieces: list[_Piece], tally: CallCount, rows: int) 
     claimed = (gradients + scouted) * rows
     # Rows that have arrived, or whose way is shorter, may do without some.
     waits = any(bool((start == end).flatten(2).all(2).any()) for _, _, start, end in pieces)
-    said = f"path.gradients says {gradients}" + (f" and path.scouted {scouted}" if scouted else "")
+    claims = f"path.gradients says {gradients}" + (
+        f" and path.scouted {scouted}" if scouted else ""
+    )
     say(
         tally.gradients == claimed or (waits and tally.gradients < claimed),
-        f"{said} for each reference of each example, {claimed} in all, but {tally.gradients} gradients were asked for. Gradients at "
+        f"{claims} for each reference of each example, {claimed} in all, but {tally.gradients} gradients were asked for. Gradients at "
         "corners, which are handed on, are path.gradients; those elsewhere path.scouted.",
     )
 

@@ -1,4 +1,4 @@
-"""What parts are asked on: numbers without a pattern, and a smooth function of them."""
+"""The small problems that parts are checked on: numbers without a pattern, and smooth functions."""
 
 from __future__ import annotations
 

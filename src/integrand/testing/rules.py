@@ -1,4 +1,4 @@
-"""What every rule promises."""
+"""Check of rules."""
 
 from __future__ import annotations
 
@@ -63,12 +63,14 @@ def check_rule(
 def _check_exact(rule: Rule, segment: Segment) -> None:
     """Of a rule that asks for the field's own share: what can be asked on a field that has one."""
     weight = waves(4, phase=1.0)
-    found = Integrated.ensure(rule(Linear(weight), segment))
-    _check_shape(found, segment)
+    integrated = Integrated.ensure(rule(Linear(weight), segment))
+    _check_shape(integrated, segment)
     close(
-        found.share, segment.step * weight, "On a linear field the share is not w ⊙ (end − start)"
+        integrated.share,
+        segment.step * weight,
+        "On a linear field the share is not w ⊙ (end − start)",
     )
-    _check_ends(found, Linear(weight), segment)
+    _check_ends(integrated, Linear(weight), segment)
 
 
 def _check_rule(
@@ -77,9 +79,9 @@ def _check_rule(
     count, references, batch = segment.leading
     weight = waves(4, phase=1.0)
     tally = CountedField(Function(smooth))
-    found = Integrated.ensure(rule(tally, segment))
-    share = found.share
-    _check_shape(found, segment)
+    integrated = Integrated.ensure(rule(tally, segment))
+    share = integrated.share
+    _check_shape(integrated, segment)
     claimed = getattr(rule, "gradients", None)
     if claimed is not None:
         rows = count * references * batch
@@ -93,17 +95,17 @@ def _check_rule(
             segment.step * weight,
             "On a linear field the share is not w ⊙ (end − start)",
         )
-    _check_ends(found, Function(smooth), segment)
+    _check_ends(integrated, Function(smooth), segment)
     if complete:
-        _check_error(found, segment, linear)
+        _check_error(integrated, segment, linear)
     still = Segment(segment.start, segment.start, segment.clock)
     close(
         _share(rule, Function(smooth), still),
         torch.zeros_like(share),
         "Pieces of no length have a share",
     )
-    _check_independence(rule, segment, found)
-    _check_paid(rule, segment, found)
+    _check_independence(rule, segment, integrated)
+    _check_paid(rule, segment, integrated)
     if complete:
         coarse, fine = _gap(rule, 32), _gap(rule, 64)
         say(fine < 0.05, f"Over 64 pieces the shares miss the change of F by {fine:.3g} of it.")
@@ -112,8 +114,8 @@ def _check_rule(
             say(observed > order - 0.3, f"The error falls with order {observed:.2f}, not {order}.")
 
 
-def _check_shape(found: Integrated, segment: Segment) -> None:
-    share = found.share
+def _check_shape(integrated: Integrated, segment: Segment) -> None:
+    share = integrated.share
     say(
         isinstance(share, Tensor),
         f"The rule returned a {type(share).__name__}, not a share or an ig.rules.Integrated.",
@@ -127,23 +129,27 @@ def _check_shape(found: Integrated, segment: Segment) -> None:
         f"The share is {share.dtype} for a segment of {segment.start.dtype}.",
     )
     say(bool(torch.isfinite(share).all()), "The share holds NaN or infinity.")
-    for name, numbers in (("error", found.error), ("begin", found.begin), ("end", found.end)):
+    for name, numbers in (
+        ("error", integrated.error),
+        ("begin", integrated.begin),
+        ("end", integrated.end),
+    ):
         if numbers is not None:
             say(
                 numbers.shape == segment.leading,
                 f"Integrated.{name} has shape {describe(numbers.shape)}; one for each piece is {describe(segment.leading)} (K, R, B).",
             )
     say(
-        not bool((found.error < 0).any()),
+        not bool((integrated.error < 0).any()),
         "Integrated.error is negative; it is the L2 error of each piece.",
     )
 
 
-def _check_ends(found: Integrated, field: Field, segment: Segment) -> None:
-    """F where the rule says that it came by it."""
+def _check_ends(integrated: Integrated, field: Field, segment: Segment) -> None:
+    """F at the ends, where the rule says that it knows it."""
     for name, value, points in (
-        ("begin", found.begin, segment.start),
-        ("end", found.end, segment.end),
+        ("begin", integrated.begin, segment.start),
+        ("end", integrated.end, segment.end),
     ):
         if value is not None:
             truth = field.value(points, 3)
@@ -154,69 +160,73 @@ def _check_ends(found: Integrated, field: Field, segment: Segment) -> None:
             )
 
 
-def _check_error(found: Integrated, segment: Segment, linear: bool) -> None:
+def _check_error(integrated: Integrated, segment: Segment, linear: bool) -> None:
     """The error that is claimed, beside that of the share: of all of it where the integral is
     known, else of its sum."""
     field = Function(smooth)
     if linear:
-        wrong = norm(found.share - Integrated.ensure(GaussLegendre(48)(field, segment)).share, 3)
+        wrong = norm(
+            integrated.share - Integrated.ensure(GaussLegendre(48)(field, segment)).share, 3
+        )
     else:
         change = field.value(segment.end, 3) - field.value(segment.start, 3)
         # A map that misses a change by so much is at least so far from one that does not.
-        wrong = (total(found.share, 3) - change).abs() / segment.start[0, 0, 0].numel() ** 0.5
-    least = wrong / _OPTIMISM - 1e-9 * norm(found.share, 3)
-    worst = int((least - found.error).nan_to_num(nan=-torch.inf).argmax())
-    claimed, true = float(found.error.flatten()[worst]), float(wrong.flatten()[worst])
+        wrong = (total(integrated.share, 3) - change).abs() / segment.start[0, 0, 0].numel() ** 0.5
+    least = wrong / _OPTIMISM - 1e-9 * norm(integrated.share, 3)
+    worst = int((least - integrated.error).nan_to_num(nan=-torch.inf).argmax())
+    claimed, true = float(integrated.error.flatten()[worst]), float(wrong.flatten()[worst])
     say(
-        not bool((found.error < least).any()),
+        not bool((integrated.error < least).any()),
         f"Integrated.error claims {claimed:.3g} for a piece whose share is wrong by {true:.3g}: an error that nobody estimated is NaN.",
     )
 
 
-def _check_independence(rule: Rule, segment: Segment, found: Integrated) -> None:
+def _check_independence(rule: Rule, segment: Segment, integrated: Integrated) -> None:
     for rows in (1, 5):
         field = Function(smooth)
         field.packer = BatchSizer(rows)
         close(
             _share(rule, field, segment),
-            found.share,
+            integrated.share,
             f"With {rows} rows to a model call the share is another one",
         )
     pieces, references, batch = segment.leading
     for k in range(pieces):
-        one = slice(k, k + 1)
+        single = slice(k, k + 1)
         part = Segment(
-            segment.start[one], segment.end[one], (segment.clock[0][one], segment.clock[1][one])
+            segment.start[single],
+            segment.end[single],
+            (segment.clock[0][single], segment.clock[1][single]),
         )
         alone = Integrated.ensure(rule(Function(smooth), part))
-        among = Integrated(found.share[one], found.error[one])
+        among = Integrated(integrated.share[single], integrated.error[single])
         # A rule that works to a tolerance asks more of a piece where others leave room.
         _check_near(
             alone, among, f"The share of piece {k} depends on the other pieces of its stack"
         )
     for r in range(references):
-        one = slice(r, r + 1)
+        single = slice(r, r + 1)
         # Random nodes are stratified over the references; which of them this is stands in its
         # lanes.
         part = Segment(
-            segment.start[:, one], segment.end[:, one], segment.clock, lanes=(r, references)
+            segment.start[:, single], segment.end[:, single], segment.clock, lanes=(r, references)
         )
         close(
             _share(rule, Function(smooth), part),
-            found.share[:, one],
+            integrated.share[:, single],
             f"The share of reference {r} depends on the references beside it",
         )
     for b in range(batch):
-        one = slice(b, b + 1)
-        part = Segment(segment.start[:, :, one], segment.end[:, :, one], segment.clock)
+        single = slice(b, b + 1)
+        part = Segment(segment.start[:, :, single], segment.end[:, :, single], segment.clock)
         close(
             _share(rule, Function(smooth), part),
-            found.share[:, :, one],
+            integrated.share[:, :, single],
             f"The share of example {b} depends on the others of its batch",
         )
 
 
-def _check_paid(rule: Rule, segment: Segment, found: Integrated) -> None:
+def _check_paid(rule: Rule, segment: Segment, integrated: Integrated) -> None:
     """The same segment from a path that has paid for its ends: what is handed on may save
     gradients, and changes nothing else."""
     field = Function(smooth)
@@ -227,18 +237,18 @@ def _check_paid(rule: Rule, segment: Segment, found: Integrated) -> None:
     paid = Integrated.ensure(rule(field, replace(segment, at_start=at_start, at_end=at_end)))
     _check_near(
         paid,
-        found,
+        integrated,
         "Where the path has paid for the ends of a segment (at_start, at_end), the share is another one",
     )
     _check_ends(paid, Function(smooth), segment)
 
 
-def _check_near(found: Integrated, expected: Integrated, message: str) -> None:
+def _check_near(integrated: Integrated, expected: Integrated, message: str) -> None:
     """Two shares of the same piece, equal but for the errors that they claim: rules that work to a
     tolerance may look elsewhere."""
-    room = _OPTIMISM * float((found.error + expected.error).nan_to_num(0, 0).max())
-    if not room or not apart(found.share, expected.share) <= room:
-        close(found.share, expected.share, message)
+    room = _OPTIMISM * float((integrated.error + expected.error).nan_to_num(0, 0).max())
+    if not room or not apart(integrated.share, expected.share) <= room:
+        close(integrated.share, expected.share, message)
 
 
 def _share(rule: Rule, field: Field, segment: Segment) -> Tensor:

@@ -1,4 +1,4 @@
-"""What every target promises."""
+"""Check of targets."""
 
 from __future__ import annotations
 
@@ -33,9 +33,10 @@ def check_target(
     * The outputs are not changed, and no global generator is drawn from.
 
     Args:
-        target: the target, or whatever ``target=`` takes. outputs: of a model (B, …) in float64,
-        one row for each example; by default three examples of five classes. A target that
-            looks at a layer (``site``) or at another kind of output gets its own.
+        target: the target, or whatever ``target=`` takes.
+        outputs: of a model (B, …) in float64, one row for each example; by default three examples
+            of five classes. Give a target of a layer (``site``) or of another kind of output its
+            own.
         differentiable: whether the target has a slope.
     """
     target = as_target(target)
@@ -81,12 +82,14 @@ def _check_rows(target: Target, outputs: Tensor, who: str) -> None:
         close(target(outputs[alone], index[alone]), numbers[alone], message)
     # Several rows of one example, as nodes of a path are.
     for example in range(len(outputs)):
-        mine = torch.full_like(index, example)
-        one_by_one = torch.cat([target(outputs[r : r + 1], mine[:1]) for r in range(len(outputs))])
+        same_example = torch.full_like(index, example)
+        one_by_one = torch.cat(
+            [target(outputs[r : r + 1], same_example[:1]) for r in range(len(outputs))]
+        )
         message = (
             f"{who}: with all rows of example {example}, numbers are others than for each row alone"
         )
-        close(target(outputs, mine), one_by_one, message)
+        close(target(outputs, same_example), one_by_one, message)
 
 
 def _some(outputs: Tensor) -> Tensor:
@@ -95,12 +98,14 @@ def _some(outputs: Tensor) -> Tensor:
 
 
 def _check_at(target: Target, outputs: Tensor, who: str) -> None:
-    some = _some(outputs)
-    place = torch.arange(len(some), device=outputs.device)
+    examples = _some(outputs)
+    place = torch.arange(len(examples), device=outputs.device)
     message = f"{who} asks another question than the index of these examples does"
-    close(target.at(some)(outputs[some], place), target(outputs[some], some), message)
+    close(
+        target.at(examples)(outputs[examples], place), target(outputs[examples], examples), message
+    )
     # Rows of a batch of one, which is what is left when examples are explained one at a time.
-    last = some[:1]
+    last = examples[:1]
     close(
         target.at(last)(outputs, torch.zeros_like(_every(outputs))),
         target(outputs, last.expand(len(outputs))),
@@ -109,11 +114,11 @@ def _check_at(target: Target, outputs: Tensor, who: str) -> None:
 
 
 def _check_scores_at(target: Target, outputs: Tensor) -> None:
-    some = _some(outputs)
-    place = torch.arange(len(some), device=outputs.device)
+    examples = _some(outputs)
+    place = torch.arange(len(examples), device=outputs.device)
     close(
-        target.at(some).score()(outputs[some], place),
-        target.score().at(some)(outputs[some], place),
+        target.at(examples).score()(outputs[examples], place),
+        target.score().at(examples)(outputs[examples], place),
         "at(index).score() and score().at(index) ask different questions",
     )
 
@@ -136,11 +141,11 @@ def _check_slope(target: Target, outputs: Tensor) -> None:
             "With autograd on the target says something else",
         )
         for phase in (0.0, 1.0):
-            way = waves(*outputs.shape, phase=phase).to(outputs)
-            ahead, behind = (target(outputs + sign * _STEP * way, index) for sign in (1, -1))
+            direction = waves(*outputs.shape, phase=phase).to(outputs)
+            ahead, behind = (target(outputs + sign * _STEP * direction, index) for sign in (1, -1))
             expected = (ahead - behind) / (2 * _STEP)
             close(
-                total(flattened(slope * way, 1), 1),
+                total(flattened(slope * direction, 1), 1),
                 expected,
                 "The target's slope is not that of its value",
                 1e-6,

@@ -1,4 +1,4 @@
-"""What every weighting promises."""
+"""Check of weightings."""
 
 from __future__ import annotations
 
@@ -38,31 +38,33 @@ def check_weighting(
         untouched("The weighting", "the shares", shares),
         untouched("The weighting", "the inputs", x),
     ):
-        found = Weighed.ensure(weighting(shares, x, field))
-        _check_weights(found, shares.shape[:2])
+        weighed = Weighed.ensure(weighting(shares, x, field))
+        _check_weights(weighed, shares.shape[:2])
         again = Weighed.ensure(weighting(shares, x, field))
         close(
             again.weights,
-            found.weights,
+            weighed.weights,
             "A second call gives other weights; take randomness from a seed",
         )
-        _check_independence(weighting, field, x, shares, found.weights)
+        _check_independence(weighting, field, x, shares, weighed.weights)
     known = weighting.beforehand(*shares.shape[:2])
     if known is not None:
         close(
-            known.to(found.weights),
-            found.weights,
+            known.to(weighed.weights),
+            weighed.weights,
             "beforehand() and the call give different weights",
         )
         # Known weights stand for the sum that is taken while shares come.
         streamed = (over(known.to(shares), shares) * shares).sum(0)
         close(
-            streamed, (over(found.weights, shares) * shares).sum(0), "Streamed and kept sums differ"
+            streamed,
+            (over(weighed.weights, shares) * shares).sum(0),
+            "Streamed and kept sums differ",
         )
 
 
-def _check_weights(found: Weighed, leading: torch.Size) -> None:
-    for name, numbers in (("Weights", found.weights), ("The fitness", found.fitness)):
+def _check_weights(weighed: Weighed, leading: torch.Size) -> None:
+    for name, numbers in (("Weights", weighed.weights), ("The fitness", weighed.fitness)):
         if numbers is not None:
             say(
                 numbers.shape == leading,
@@ -71,8 +73,8 @@ def _check_weights(found: Weighed, leading: torch.Size) -> None:
             )
             say(bool(torch.isfinite(numbers).all()), f"{name}: NaN or infinity.")
     close(
-        found.weights.sum(0),
-        torch.ones_like(found.weights[0]),
+        weighed.weights.sum(0),
+        torch.ones_like(weighed.weights[0]),
         "The weights of an example do not add up to one",
     )
 
@@ -85,11 +87,11 @@ def _check_independence(
     turned = Weighed.ensure(weighting(shares[order], x, field))
     close(turned.weights, weights[order], "Weights depend on the order of the references")
     for example in range(len(x)):
-        one = slice(example, example + 1)
-        some = field.at(torch.tensor([example], device=x.device))
-        alone = Weighed.ensure(weighting(shares[:, one], x[one], some))
+        single = slice(example, example + 1)
+        single_field = field.at(torch.tensor([example], device=x.device))
+        alone = Weighed.ensure(weighting(shares[:, single], x[single], single_field))
         close(
             alone.weights,
-            weights[:, one],
+            weights[:, single],
             f"Weights of example {example} depend on the others of its batch",
         )

@@ -1,10 +1,11 @@
-"""The axioms of attribution as a tool: which of them a method keeps, with how much is missing where
-it does not.
+"""The axioms of attribution as checks: which of them a method satisfies, and by how much it
+violates the others.
 
-witnesses.py   functions on which methods that break an axiom show it
-catalogue.py   the axioms, each a function (a way to explain) -> how far it is broken
-asking.py      methods, paths and plain functions, asked in one way
-report.py      what is said of each, and ``axioms``, the door
+probes.py     functions on which methods that violate an axiom show it
+checks.py     the axioms, each a function (adapter) -> size of the violation
+own_model.py  axioms that can be checked on a model of one's own
+adapter.py    methods, paths and plain functions behind one interface
+report.py     the verdict on each, and ``axioms``, the public function
 """
 
 from .report import Axioms as Axioms

@@ -1,5 +1,4 @@
-"""Methods, paths and plain functions, asked in one way: a field, inputs and references in, maps
-out."""
+"""Methods, paths and plain functions behind one interface: (field, inputs, references) → maps."""
 
 from __future__ import annotations
 
@@ -30,51 +29,56 @@ _NODES = 12  # of a path that comes without a rule
 
 @dataclass(frozen=True, eq=False)
 class ExplainerAdapter:
-    """Something that explains: a method whose baseline is exchanged for the references asked with,
-    or a function.
+    """A method, path or function under test, callable with references of the test's choice.
 
-    explains  (field, x, references) -> maps
-    method    with references in place of its baseline, or None where it is a plain function
-    path      the way it takes, or None where it has none
-    own       the method with its own baseline (zero for a bare path), or None where it is a plain
-              function
+    Args:
+        explains: (field, x, references) -> maps.
+        method: references -> the method that starts from them instead of from its baseline; None
+            for a plain function.
+        path: the method's path; None where it has none.
+        explainer: the method with its own baseline (zero for a bare path); None for a plain
+            function.
     """
 
     explains: Explains
     method: Callable[[Tensor], Any] | None
     path: Path | None
-    own: Any
+    explainer: ExplainerLike | None
 
     @classmethod
-    def of(cls, given: Any) -> ExplainerAdapter:
-        """Of a method, anything that wraps one, a path, or a function ``(field, x, references) ->
-        values``."""
-        inmost = core(given)
+    def of(cls, candidate: Any) -> ExplainerAdapter:
+        """Adapt a method, a wrapper of one, a path, or a function ``(field, x, references) ->
+        values``. Raises ``InputError`` for anything else."""
+        inmost = core(candidate)
         if isinstance(inmost, Method):
             return cls._of_method(
-                lambda references: with_core(given, _from(references)), inmost.path, given
+                lambda references: with_core(candidate, _from(references)), inmost.path, candidate
             )
-        parameters = _parameters(given)
-        if isinstance(given, Path) or parameters[:3] == ["field", "start", "end"]:
-            own = Method(path=given, rule=GaussLegendre(_NODES))
-            return cls._of_method(lambda references: _from(references)(own), given, own)
+        parameters = _parameters(candidate)
+        if isinstance(candidate, Path) or parameters[:3] == ["field", "start", "end"]:
+            explainer = Method(path=candidate, rule=GaussLegendre(_NODES))
+            return cls._of_method(
+                lambda references: _from(references)(explainer), candidate, explainer
+            )
         if len(parameters) == 3:
-            return cls(_quietly(given), None, None, None)
+            return cls(_quietly(candidate), None, None, None)
         raise InputError(
-            f"axioms() takes a method, a path (field, start, end), or a function (field, x, references) -> values, not {given!r}."
+            f"axioms() takes a method, a path (field, start, end), or a function (field, x, references) -> values, not {candidate!r}."
         )
 
     @classmethod
-    def _of_method(cls, make: Callable[[Tensor], Any], path: Path, own: Any) -> ExplainerAdapter:
+    def _of_method(
+        cls, make: Callable[[Tensor], Any], path: Path, explainer: ExplainerLike
+    ) -> ExplainerAdapter:
         def explains(field: Field, x: Tensor, references: Tensor) -> Tensor:
             values: Tensor = ask(make(references), field, x).values
             return values
 
-        return cls(explains, make, path, own)
+        return cls(explains, make, path, explainer)
 
 
 def ask(method: ExplainerLike, field: Field, x: Tensor) -> Attribution:
-    """The attribution, without its warnings: what is missing is measured here."""
+    """Run a method without warnings of incomplete maps: the checks measure what is missing."""
     with _quiet(field), torch.no_grad():
         return method(field, x)
 
@@ -90,19 +94,19 @@ def _quiet(field: Field) -> Iterator[None]:
 
 
 def _quietly(explains: Explains) -> Explains:
-    def asked(field: Field, x: Tensor, references: Tensor) -> Tensor:
+    def explains_quietly(field: Field, x: Tensor, references: Tensor) -> Tensor:
         with _quiet(field):
             return explains(field, x, references)
 
-    return asked
+    return explains_quietly
 
 
 def _from(references: Tensor) -> Callable[[Method], Method]:
     return lambda method: dataclasses.replace(method, baseline=Given(references))
 
 
-def _parameters(given: Any) -> list[str]:
+def _parameters(function: Any) -> list[str]:
     try:
-        return list(inspect.signature(given).parameters)
+        return list(inspect.signature(function).parameters)
     except (TypeError, ValueError):
         return []

@@ -1,4 +1,4 @@
-"""Axioms that can be asked on a model and inputs of one's own, with the method's own baseline."""
+"""Axioms that can be checked on a model and inputs of one's own, with the method's own baseline."""
 
 from __future__ import annotations
 
@@ -19,42 +19,45 @@ OwnCheck = Callable[[ExplainerLike, Field, Tensor], float]
 class _Frozen(Field):
     """The field, blind to some features: they are always what they are in the inputs."""
 
-    def __init__(self, inner: Field, x: Tensor, seen: Tensor) -> None:
-        self.inner, self.x, self.seen = inner, x, seen
+    def __init__(self, inner: Field, x: Tensor, visible: Tensor) -> None:
+        self.inner, self.x, self.visible = inner, x, visible
         self.normalisation = inner.normalisation
 
     def evaluate(self, z: Tensor, index: Tensor, *, gradient: bool = True) -> Evaluation:
-        found = self.inner.evaluate(
-            torch.where(self.seen, z, self.x[index].to(z.dtype)), index, gradient=gradient
+        evaluation = self.inner.evaluate(
+            torch.where(self.visible, z, self.x[index].to(z.dtype)), index, gradient=gradient
         )
-        return Evaluation(found.value, found.gradient * self.seen if gradient else found.gradient)
+        return Evaluation(
+            evaluation.value,
+            evaluation.gradient * self.visible if gradient else evaluation.gradient,
+        )
 
 
 class _Sum(Field):
     """F(z) + L(z)."""
 
-    def __init__(self, one: Field, other: Field) -> None:
-        self.one, self.other = one, other
-        self.normalisation = one.normalisation
+    def __init__(self, first: Field, second: Field) -> None:
+        self.first, self.second = first, second
+        self.normalisation = first.normalisation
 
     def evaluate(self, z: Tensor, index: Tensor, *, gradient: bool = True) -> Evaluation:
-        one, other = (
-            field.evaluate(z, index, gradient=gradient) for field in (self.one, self.other)
+        first, second = (
+            field.evaluate(z, index, gradient=gradient) for field in (self.first, self.second)
         )
-        return Evaluation(one.value + other.value, one.gradient + other.gradient)
+        return Evaluation(first.value + second.value, first.gradient + second.gradient)
 
 
 def complete(method: ExplainerLike, field: Field, x: Tensor) -> float:
     """On your model: a map adds up to F(x) − F(where the path began)."""
-    made = ask(method, field, x)
-    return float(made.gap.amax())
+    attribution = ask(method, field, x)
+    return float(attribution.gap.amax())
 
 
 def dummy(method: ExplainerLike, field: Field, x: Tensor) -> float:
     """On your model, made blind to every other feature: those get nothing."""
-    seen = (torch.arange(x[0].numel(), device=x.device) % 2 == 0).reshape(x[0].shape)
-    values = ask(method, _Frozen(field, x, seen), x).values
-    return apart(values * ~seen, torch.zeros_like(values), values)
+    visible = (torch.arange(x[0].numel(), device=x.device) % 2 == 0).reshape(x[0].shape)
+    values = ask(method, _Frozen(field, x, visible), x).values
+    return apart(values * ~visible, torch.zeros_like(values), values)
 
 
 def linear(method: ExplainerLike, field: Field, x: Tensor) -> float:
@@ -63,8 +66,10 @@ def linear(method: ExplainerLike, field: Field, x: Tensor) -> float:
         slope = field.gradient(x)
     n = torch.arange(x[0].numel(), device=x.device, dtype=x.dtype).reshape(x[0].shape)
     added = Linear(torch.sin(1.7 * n + 0.013 * n * n) * slope.square().mean().sqrt())
-    one, other, both = (ask(method, f, x).values for f in (field, added, _Sum(field, added)))
-    return apart(both, one + other, both)
+    map_of_f, map_of_added, map_of_sum = (
+        ask(method, f, x).values for f in (field, added, _Sum(field, added))
+    )
+    return apart(map_of_sum, map_of_f + map_of_added, map_of_sum)
 
 
 OWN: dict[str, OwnCheck] = {

@@ -1,5 +1,5 @@
-"""Functions on which methods that break an axiom show it: smooth, with interactions, of four
-features, written out.
+"""Test functions on which methods that violate an axiom show it: smooth, with interactions, of four
+features, in closed form.
 
 Features 0 and 1 count alike where symmetry is asked for; feature 3 is looked at by some only.
 Points lie away from where anything vanishes, and pairs that are to be symmetric agree in input and
@@ -69,8 +69,8 @@ class Gathering(nn.Module):
         self.layers = nn.Sequential(first, nn.ReLU(), last).requires_grad_(False).eval()
 
     def forward(self, z: Tensor) -> Tensor:
-        made: Tensor = self.layers(z)
-        return made
+        outputs: Tensor = self.layers(z)
+        return outputs
 
 
 def twins() -> tuple[nn.Module, nn.Module]:

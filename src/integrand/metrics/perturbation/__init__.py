@@ -1,10 +1,21 @@
-"""Curves: what a model says while features go, or come, in the order of a map.
+"""Metrics that replace features: curves of the score while features are removed or inserted in the
+order of a map, correlations, and effects.
 
-curve.py         areas, what all share                 rise.py         deletion, insertion
-order.py         MoRF, LeRF, AOPC, ABPC                difference.py   DiffID
-imputation.py    ROAD                                  superpixels.py  IROF
-information.py   SIC, AIC: the score over bytes shown  gap.py          PGI, PGU
-tokens.py        comprehensiveness, sufficiency, log-odds
+removal.py         the engine of every curve
+curve.py           areas, what all curves share
+deletion.py        deletion, insertion
+order.py           MoRF, LeRF, AOPC, ABPC
+diffid.py          DiffID
+road.py            ROAD
+irof.py            IROF
+information.py     SIC, AIC: the score over bytes shown
+tokens.py          comprehensiveness, sufficiency, log-odds
+prediction_gap.py  PGI, PGU
+subsets.py         the engine of sampled faithfulness: subsets of features replaced
+faithfulness.py    sensitivity-n, faithfulness correlation and estimate
+effects.py         effects of single features
+infidelity.py      infidelity
+graphs.py          fidelity of subgraphs
 """
 
 from .curve import area as area

@@ -1,4 +1,4 @@
-"""What all curves share: the area under one, what it is measured against, and how features go."""
+"""Shared by all curves: the area, normalisation, and the steps in which features are replaced."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ from ...core.values import part
 from ...errors import InputError
 from ..base import Metric
 from ..maps import Maps
-from ..task import Score, Subject
+from ..task import Fill, Score, Subject
 from .removal import ranked, scores_without, steps_of
 
 
@@ -27,15 +27,15 @@ def ratio(numbers: Tensor, base: Tensor) -> Tensor:
     return numbers / torch.where(base == 0, torch.nan, base)[:, None]
 
 
-def normalised(curve: Tensor, how: str | None, whole: Tensor, empty: Tensor) -> Tensor:
+def normalised(curve: Tensor, how: str | None, full: Tensor, emptied: Tensor) -> Tensor:
     """A curve (M, B, K+1) relative to the score of the input (B,), or between that and the score
     with everything gone (B,)."""
     if how is None:
         return curve
     if how == "whole":
-        return ratio(curve, whole)
+        return ratio(curve, full)
     if how == "range":
-        return ratio(curve - empty[:, None], whole - empty)
+        return ratio(curve - emptied[:, None], full - emptied)
     raise InputError(f'normalise= is None, "whole" or "range", not {how!r}.')
 
 
@@ -44,7 +44,7 @@ class Curve(Metric):
     """The score from the first feature to the last; ``keep`` says whether the ranked features go or
     come."""
 
-    fill: Any = 0.0
+    fill: Fill = 0.0
     steps: int = 50
     each: int | None = None
     features: Features = "auto"
@@ -58,13 +58,13 @@ class Curve(Metric):
     def measure(self, subject: Subject, maps: Maps) -> Tensor:
         """The curves (M, B, K+1)."""
         ranking = ranked(subject, maps, self.features, self.seed, self.rank)
-        gone = steps_of(ranking.counts, self.steps if self.each is None else None, self.each)
+        cutoffs = steps_of(ranking.counts, self.steps if self.each is None else None, self.each)
         curve = scores_without(
-            subject, ranking, gone, self._fill(subject), score=self.score, keep=self.keep
+            subject, ranking, cutoffs, self._fill(subject), score=self.score, keep=self.keep
         )
         ends = curve[0, :, 0], curve[0, :, -1]
-        empty, whole = ends if self.keep else ends[::-1]
-        return normalised(curve, self.normalise, whole, empty)
+        emptied, full = ends if self.keep else ends[::-1]
+        return normalised(curve, self.normalise, full, emptied)
 
     def values(self, measured: Tensor) -> Tensor:
         return area(measured)

@@ -1,9 +1,9 @@
-"""Whether a map knows which features matter at all: order and zeros, held against what each feature
-does on its own."""
+"""Effects of single features: whether the order and the zeros of a map agree with what replacing
+each feature does."""
 
 from __future__ import annotations
 
-from typing import Any, ClassVar
+from typing import ClassVar
 
 import torch
 from torch import Tensor
@@ -15,9 +15,9 @@ from ...core.shapes import flattened
 from ...core.values import part
 from ...errors import InputError
 from ...fields import Field
-from ..base import Metric, door, metric
+from ..base import Metric, functional, metric
 from ..maps import Maps
-from ..task import Score, Subject
+from ..task import Fill, Score, Subject
 from .removal import Ranking, scores_without, steps_of
 from .subsets import Cells, changes_alone, noise_of
 
@@ -46,7 +46,7 @@ class Within:
 
 @part
 class _Effects(Metric):
-    fill: Any = Within()
+    fill: Fill = Within()
     features: Features = "auto"
     score: Score = "output"
 
@@ -60,27 +60,41 @@ class _Effects(Metric):
 @part
 class MonotonicityCorrelation(_Effects):
     """Monotonicity correlation: whether features with larger |φ| move the prediction further.
+
     Higher is better, 1 at best.
 
         Spearman over features i of    |φ_i|    and    E[ (F(x) − F(x with i redrawn))² ]
 
     (The paper divides by F(x)², which no ranking sees.)
 
-    fill      what a feature is redrawn from: all references of a baseline, averaged over. Noise
-              between the smallest and the largest number of the example unless given;
-              ``ig.baselines.Sample(data)`` takes values that the feature has elsewhere
-    features  "auto" is pixels for images, tokens for (T, D), elements otherwise; an int is square
-              patches; a label map superpixels
-    score     "output", the scalar that the map explains, "probability" of its class, or a target
+    Undefined (NaN): maps that give all features the same |φ|, examples that no feature moves, fewer
+    than two features.
 
-    Cost: one row for each reference, feature and example, whatever the number of maps. For images
-    take patches or superpixels. Undefined (NaN): maps that give all features the same |φ|, examples
-    that no feature moves, fewer than two features. Pitfalls: signs do not count; an effect on
-    average is not the effect at x, and attributions relative to one baseline may rightly give
-    nothing to a feature that sits at it. Peers: Quantus' MonotonicityCorrelation agrees (to 1e-5
-    for the same draws) with features="elements"; its default draws are uniform in [0, 1] whatever
-    the inputs are, fresh ones for every feature. Source: Nguyen and Martínez, "On quantitative
-    aspects of model interpretability", 2020 (100 draws).
+    Args:
+        fill: what a feature is redrawn from: all references of a baseline, averaged over. Noise
+            between the smallest and the largest number of the example unless given;
+            ``ig.baselines.Sample(data)`` takes values that the feature has elsewhere.
+        features: "auto" is pixels for images, tokens for (T, D), elements otherwise; an int is
+            square patches; a label map superpixels.
+        score: "output", the scalar that the map explains, "probability" of its class, or a target.
+
+    Cost:
+        One row for each reference, feature and example, whatever the number of maps. For images
+        take patches or superpixels.
+
+    Pitfalls:
+        Signs do not count; an effect on average is not the effect at x, and attributions relative
+        to one baseline may rightly give nothing to a feature that sits at it.
+
+    Peers:
+        Quantus' MonotonicityCorrelation agrees (to 1e-5 for the same draws) with
+        features="elements"; its default draws are uniform in [0, 1] whatever the inputs are, fresh
+        ones for every feature.
+
+    References:
+        Nguyen and Martínez, "On quantitative aspects of model interpretability", 2020 (100 draws).
+
+    Example:
 
     >>> import torch, integrand as ig
     >>> model, x = torch.nn.Linear(4, 3), torch.randn(5, 4)
@@ -104,22 +118,39 @@ class MonotonicityCorrelation(_Effects):
 @part
 class NonSensitivity(_Effects):
     """Non-sensitivity: features given nothing that matter, and features given something that do
-    not. Lower is better, 0 at best.
+    not.
+
+    Lower is better, 0 at best.
 
         #( {i : φ_i = 0}  xor  {i : E[(F(x) − F(x with i redrawn))²] = 0} )
 
-    eps       what counts as zero: |φ_i| up to this part of the largest |φ|, and a root mean square
-              effect up to this part of the largest
-    share     divide by the number of features
-    fill, features, score   as in ``MonotonicityCorrelation``
+    A map of zeros counts the features that matter; a constant one those that do not. Effects within
+    the rounding of F are none.
 
-    Cost: as ``MonotonicityCorrelation``. A map of zeros counts the features that matter; a constant
-    one those that do not. Effects within the rounding of F are none. Pitfalls: counts the zeros
-    only; a map with noise everywhere, from sampling or few steps, gives nothing exactly zero: set
-    ``eps`` to its error. Peers: Quantus' NonSensitivity replaces each feature once, by the smallest
-    number of the example, so that features that are there already seem useless; its thresholds of
-    1e-5 are absolute, and with abs=False every negative attribution counts as zero. Source: Nguyen
-    and Martínez, "On quantitative aspects of model interpretability", 2020.
+    Args:
+        eps: what counts as zero: |φ_i| up to this part of the largest |φ|, and a root mean square
+            effect up to this part of the largest.
+        share: divide by the number of features.
+        fill: as in ``MonotonicityCorrelation``.
+        features: as in ``MonotonicityCorrelation``.
+        score: as in ``MonotonicityCorrelation``.
+
+    Cost:
+        As ``MonotonicityCorrelation``.
+
+    Pitfalls:
+        Counts the zeros only; a map with noise everywhere, from sampling or few steps, gives
+        nothing exactly zero: set ``eps`` to its error.
+
+    Peers:
+        Quantus' NonSensitivity replaces each feature once, by the smallest number of the example,
+        so that features that are there already seem useless; its thresholds of 1e-5 are absolute,
+        and with abs=False every negative attribution counts as zero.
+
+    References:
+        Nguyen and Martínez, "On quantitative aspects of model interpretability", 2020.
+
+    Example:
 
     >>> import torch, integrand as ig
     >>> field, x = ig.fields.Linear(torch.tensor([1.0, 0.0, 2.0])), torch.randn(5, 3)
@@ -151,30 +182,44 @@ class NonSensitivity(_Effects):
 @part
 class Monotonicity(Metric):
     """Monotonicity: whether the score never falls while features come, the least important first.
+
     Higher is better, 1 at best.
 
         c_k = F(fill with the k features of smallest |φ| of x),  k = 0 … N       1 if c_0 ≤ c_1 ≤ … ≤ c_N, else 0
 
-    measured (M, B, K+1) are the scores.
+    measured (M, B, K+1) are the scores. A step that falls by no more than the rounding of F does
+    not fall.
 
-    how       "every": 1 or 0, as published; "share": the share of steps that do not fall
-    fill      what is there before features come: a number, a tensor, a name, or any baseline
-    steps     equal parts the features come in, at most one each; None for one feature at a time
-              whatever their number
-    signed    in the order of φ instead of |φ|
-    features, score   as in ``SensitivityN``
-    seed      of the shuffle that breaks ties, the same for all maps
+    Undefined (NaN): maps that give all features the same |φ|, which rank nothing, and examples
+    whose score never moves, which every order would pass.
 
-    Cost: K − 1 rows for each map and example; F(x) and F(fill) once per example. A step that falls
-    by no more than the rounding of F does not fall. Undefined (NaN): maps that give all features
-    the same |φ|, which rank nothing, and examples whose score never moves, which every order would
-    pass. Pitfalls: features that speak against the class have large |φ| and must make the score
-    fall: a perfect map of a model with negative evidence fails. With many features "every" is 0 for
-    nearly every map; "share" tells them apart. Peers: Quantus' Monotonicity is true for every map:
-    what it reveals it replaces again, so that its curve is constant (0.6). AIX360 leaves the first
-    step out and orders by the signed φ. XAI-Bench differences in the order of the feature's index,
-    not of its rank. Source: Arya et al., "One explanation does not fit all", 2019; Luss et al.,
-    2019.
+    Args:
+        how: "every": 1 or 0, as published; "share": the share of steps that do not fall.
+        fill: what is there before features come: a number, a tensor, a name, or any baseline.
+        steps: equal parts the features come in, at most one each; None for one feature at a time
+            whatever their number.
+        signed: in the order of φ instead of |φ|.
+        features: as in ``SensitivityN``.
+        score: as in ``SensitivityN``.
+        seed: of the shuffle that breaks ties, the same for all maps.
+
+    Cost:
+        K − 1 rows for each map and example; F(x) and F(fill) once per example.
+
+    Pitfalls:
+        Features that speak against the class have large |φ| and must make the score fall: a perfect
+        map of a model with negative evidence fails. With many features "every" is 0 for nearly
+        every map; "share" tells them apart.
+
+    Peers:
+        Quantus' Monotonicity is true for every map: what it reveals it replaces again, so that its
+        curve is constant (0.6). AIX360 leaves the first step out and orders by the signed φ.
+        XAI-Bench differences in the order of the feature's index, not of its rank.
+
+    References:
+        Arya et al., "One explanation does not fit all", 2019; Luss et al., 2019.
+
+    Example:
 
     >>> import torch, integrand as ig
     >>> field, x = ig.fields.Linear(torch.tensor([1.0, 3.0, 2.0])), torch.rand(5, 3)
@@ -183,7 +228,7 @@ class Monotonicity(Metric):
     """
 
     how: str = "every"
-    fill: Any = 0.0
+    fill: Fill = 0.0
     steps: int | None = 50
     features: Features = "auto"
     score: Score = "output"
@@ -217,15 +262,15 @@ class Monotonicity(Metric):
         step = measured.diff(dim=-1)
         noise = 16 * torch.finfo(measured.dtype).eps * measured.abs().amax(-1, keepdim=True)
         holds = step >= -noise
-        found = (
+        monotone = (
             holds.all(-1).to(measured.dtype)
             if self.how == "every"
             else holds.to(measured.dtype).mean(-1)
         )
         still = (step.abs() <= noise).all(-1)
-        return found.masked_fill(still | measured.isnan().any(-1), torch.nan)
+        return monotone.masked_fill(still | measured.isnan().any(-1), torch.nan)
 
 
-monotonicity_correlation = door(MonotonicityCorrelation)
-non_sensitivity = door(NonSensitivity)
-monotonicity = door(Monotonicity)
+monotonicity_correlation = functional(MonotonicityCorrelation)
+non_sensitivity = functional(NonSensitivity)
+monotonicity = functional(Monotonicity)

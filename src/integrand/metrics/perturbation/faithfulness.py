@@ -1,9 +1,9 @@
-"""Whether a map says what happens when features go: correlations over subsets, and over single
-features."""
+"""Faithfulness: correlations between sums of a map and the change of F when features are replaced,
+over subsets and over single features."""
 
 from __future__ import annotations
 
-from typing import Any, ClassVar
+from typing import ClassVar
 
 import torch
 from torch import Tensor
@@ -12,9 +12,9 @@ from ...core.correlation import pearson, rounding
 from ...core.features import Features
 from ...core.values import part
 from ...errors import InputError
-from ..base import Metric, door, metric
+from ..base import Metric, functional, metric
 from ..maps import Maps
-from ..task import Score, Subject
+from ..task import Fill, Score, Subject
 from .subsets import Cells, changes, changes_alone, given_subsets, noise_of, sums
 
 
@@ -22,34 +22,49 @@ from .subsets import Cells, changes, changes_alone, given_subsets, noise_of, sum
 @part
 class SensitivityN(Metric):
     """Sensitivity-n: how well sums of a map over n features foretell what their removal does.
+
     Higher is better, 1 at best.
 
         PCC over subsets S of n features of    Σ_{i∈S} φ_i    and    F(x) − F(x with S replaced)
 
     measured (M, B, K) is the curve over n; the value of an example is its mean over n.
 
-    sizes     the n: counts or shares of the features; unless given, ``points`` of them, evenly on a
-              logarithmic scale from 1 to the share ``most`` of all features (each n once, so that
-              few features have fewer points)
-    subsets   drawn for each n, every subset of n features as likely as any other
-    fill      what removed features become: a number, a tensor, a name, or any baseline
-    features  what is chosen: "auto" is pixels for images (all channels together), tokens for (T,
-              D), elements otherwise; an int is square patches; a label map superpixels
-    score     "output", the scalar that the map explains, "probability" of its class, or a target
-    seed      of the subsets, the same for all maps and examples
-
-    Cost: K · subsets rows for each example, whatever the number of maps, and one for F(x).
     Undefined (NaN): maps that give all features the same, examples where F never changes. One of K
-    points that is undefined is left out of the mean. Errors: fewer than two features, n that leaves
-    nothing to choose. Pitfalls: for n near all features every subset is almost the same, and the
-    correlation that of noise; the size of a map is not judged, its relative sizes are; removed
-    features are not what the model was trained on. A linear F and φ = w ⊙ (x − fill) give 1 at
-    every n. With n = all features it would be completeness, for which a correlation has nothing to
-    vary over. Peers: Quantus' SensitivityN is another statistic: it removes features cumulatively
-    in the map's order, pairs the cumulative change with the sum over the last step only, and
-    correlates across the examples of the first batch. Source: Ancona et al., "Towards better
-    understanding of gradient-based attribution methods", ICLR 2018 (100 subsets, n up to about 80 %
-    of the features).
+    points that is undefined is left out of the mean.
+
+    Args:
+        sizes: the n: counts or shares of the features; unless given, ``points`` of them, evenly on
+            a logarithmic scale from 1 to the share ``most`` of all features (each n once, so that
+            few features have fewer points).
+        subsets: drawn for each n, every subset of n features as likely as any other.
+        fill: what removed features become: a number, a tensor, a name, or any baseline.
+        features: what is chosen: "auto" is pixels for images (all channels together), tokens for
+            (T, D), elements otherwise; an int is square patches; a label map superpixels.
+        score: "output", the scalar that the map explains, "probability" of its class, or a target.
+        seed: of the subsets, the same for all maps and examples.
+
+    Raises:
+        InputError: for fewer than two features, and for n that leaves nothing to choose.
+
+    Cost:
+        K · subsets rows for each example, whatever the number of maps, and one for F(x).
+
+    Pitfalls:
+        For n near all features every subset is almost the same, and the correlation that of noise;
+        the size of a map is not judged, its relative sizes are; removed features are not what the
+        model was trained on. A linear F and φ = w ⊙ (x − fill) give 1 at every n. With n = all
+        features it would be completeness, for which a correlation has nothing to vary over.
+
+    Peers:
+        Quantus' SensitivityN is another statistic: it removes features cumulatively in the map's
+        order, pairs the cumulative change with the sum over the last step only, and correlates
+        across the examples of the first batch.
+
+    References:
+        Ancona et al., "Towards better understanding of gradient-based attribution methods", ICLR
+        2018 (100 subsets, n up to about 80 % of the features).
+
+    Example:
 
     >>> import torch, integrand as ig
     >>> model, x = torch.nn.Linear(8, 3), torch.randn(5, 8)
@@ -60,7 +75,7 @@ class SensitivityN(Metric):
 
     sizes: tuple[float, ...] | None = None
     subsets: int = 100
-    fill: Any = 0.0
+    fill: Fill = 0.0
     features: Features = "auto"
     score: Score = "output"
     points: int = 10
@@ -86,7 +101,7 @@ class SensitivityN(Metric):
         for sizes in self._grid(cells):
             chosen = cells.draw(sizes, self.subsets, self.seed)
             change = changes(subject, cells, chosen, self.fill, self.score)
-            curve.append(_foretold(shares, chosen, change, noise, maps))
+            curve.append(_prediction_correlation(shares, chosen, change, noise, maps))
         return torch.stack(curve, -1)
 
     def values(self, measured: Tensor) -> Tensor:
@@ -114,18 +129,34 @@ class FaithfulnessCorrelation(Metric):
 
         PCC over subsets S of k features of    Σ_{i∈S} φ_i    and    F(x) − F(x with S replaced)
 
-    size      k: a count, or a share of the features
-    runs      how many subsets; ``subsets`` (S, N) or (S, B, N) bool are taken instead where given,
-              N the features in order
-    fill, features, score, seed   as in ``SensitivityN``
+    Undefined (NaN) and errors as for ``SensitivityN``.
 
-    Cost: ``runs`` rows for each example, whatever the number of maps, and one for F(x). Undefined
-    (NaN) and errors as for ``SensitivityN``. Pitfalls: k decides the answer: small k judge single
-    features, large ones the noise between nearly equal sets. Report it. Peers: Quantus'
-    FaithfulnessCorrelation agrees (to 1e-5 for the same subsets) with features="elements"; its 224
-    elements are a share of 0.0015 of an ImageNet picture, and its "black" is the smallest number of
-    the example. Source: Bhatt, Weller, Moura, "Evaluating and aggregating feature-based model
-    explanations", IJCAI 2020.
+    Args:
+        size: k: a count, or a share of the features.
+        runs: how many subsets; ``subsets`` (S, N) or (S, B, N) bool are taken instead where given,
+            N the features in order.
+        fill: as in ``SensitivityN``.
+        features: as in ``SensitivityN``.
+        score: as in ``SensitivityN``.
+        seed: as in ``SensitivityN``.
+
+    Cost:
+        ``runs`` rows for each example, whatever the number of maps, and one for F(x).
+
+    Pitfalls:
+        K decides the answer: small k judge single features, large ones the noise between nearly
+        equal sets. Report it.
+
+    Peers:
+        Quantus' FaithfulnessCorrelation agrees (to 1e-5 for the same subsets) with
+        features="elements"; its 224 elements are a share of 0.0015 of an ImageNet picture, and its
+        "black" is the smallest number of the example.
+
+    References:
+        Bhatt, Weller, Moura, "Evaluating and aggregating feature-based model explanations", IJCAI
+        2020.
+
+    Example:
 
     >>> import torch, integrand as ig
     >>> model, x = torch.nn.Linear(8, 3), torch.randn(5, 8)
@@ -136,7 +167,7 @@ class FaithfulnessCorrelation(Metric):
 
     size: float = 0.2
     runs: int = 100
-    fill: Any = 0.0
+    fill: Fill = 0.0
     features: Features = "auto"
     score: Score = "output"
     subsets: Tensor | None = None
@@ -154,7 +185,7 @@ class FaithfulnessCorrelation(Metric):
         else:
             chosen = given_subsets(self.subsets, cells, len(subject))
         change = changes(subject, cells, chosen, self.fill, self.score)
-        return _foretold(
+        return _prediction_correlation(
             cells.shares(maps.values), chosen, change, noise_of(subject.whole(self.score)), maps
         )
 
@@ -163,23 +194,40 @@ class FaithfulnessCorrelation(Metric):
 @part
 class FaithfulnessEstimate(Metric):
     """Faithfulness estimate: how well a map foretells what the removal of each feature alone does.
+
     Higher is better, 1 at best.
 
         PCC over features i of    φ_i    and    F(x) − F(x with i replaced)
 
-    fill, features, score   as in ``SensitivityN``
-    absolute                compare |φ_i| with |F(x) − F(x without i)|, as XAI-Bench does
+    Undefined (NaN): maps that give all features the same, examples where F never changes, fewer
+    than two features.
 
-    Cost: one row for each feature and example, whatever the number of maps, and one for F(x). For
-    images take patches (``features=16``) or superpixels: a pixel alone changes little. Undefined
-    (NaN): maps that give all features the same, examples where F never changes, fewer than two
-    features. Pitfalls: says nothing of features that matter together; F saturates, and a feature
-    that is backed up by others seems useless. Peers: Quantus' FaithfulnessEstimate agrees (to 1e-5)
-    with features="elements" and features_in_step=1; with more in a step its groups follow the map's
-    order, so that every map is asked something else. AIX360's faithfulness_metric is this one, of
-    the probability of the class predicted; XAI-Bench's interventional version writes into the means
-    it fills with, and so carries features over to the next. Source: Alvarez-Melis and Jaakkola,
-    "Towards robust interpretability with self-explaining neural networks", NeurIPS 2018.
+    Args:
+        fill: as in ``SensitivityN``.
+        features: as in ``SensitivityN``.
+        score: as in ``SensitivityN``.
+        absolute: compare |φ_i| with |F(x) − F(x without i)|, as XAI-Bench does.
+
+    Cost:
+        One row for each feature and example, whatever the number of maps, and one for F(x). For
+        images take patches (``features=16``) or superpixels: a pixel alone changes little.
+
+    Pitfalls:
+        Says nothing of features that matter together; F saturates, and a feature that is backed up
+        by others seems useless.
+
+    Peers:
+        Quantus' FaithfulnessEstimate agrees (to 1e-5) with features="elements" and
+        features_in_step=1; with more in a step its groups follow the map's order, so that every map
+        is asked something else. AIX360's faithfulness_metric is this one, of the probability of the
+        class predicted; XAI-Bench's interventional version writes into the means it fills with, and
+        so carries features over to the next.
+
+    References:
+        Alvarez-Melis and Jaakkola, "Towards robust interpretability with self-explaining neural
+        networks", NeurIPS 2018.
+
+    Example:
 
     >>> import torch, integrand as ig
     >>> model, x = torch.nn.Linear(8, 3), torch.randn(5, 8)
@@ -188,7 +236,7 @@ class FaithfulnessEstimate(Metric):
     True
     """
 
-    fill: Any = 0.0
+    fill: Fill = 0.0
     features: Features = "auto"
     score: Score = "output"
     absolute: bool = False
@@ -208,12 +256,16 @@ class FaithfulnessEstimate(Metric):
         )
 
 
-def _foretold(shares: Tensor, chosen: Tensor, change: Tensor, noise: Tensor, maps: Maps) -> Tensor:
-    """PCC (M, B) of what maps say of subsets and what F does."""
-    said = sums(shares, chosen)
+def _prediction_correlation(
+    shares: Tensor, chosen: Tensor, change: Tensor, noise: Tensor, maps: Maps
+) -> Tensor:
+    """PCC (M, B) of the changes that maps predict for subsets and those of F."""
+    predicted = sums(shares, chosen)
     # Sums over n equal shares are equal but for the rounding of the map in its own type.
     fine = rounding(maps.values) * sums(shares.abs(), chosen).amax(-1)
-    return pearson(said, change.expand_as(said), noise=(fine, noise)).to(maps.values.dtype)
+    return pearson(predicted, change.expand_as(predicted), noise=(fine, noise)).to(
+        maps.values.dtype
+    )
 
 
 def _check_draws(draws: int) -> None:
@@ -223,6 +275,6 @@ def _check_draws(draws: int) -> None:
         )
 
 
-sensitivity_n = door(SensitivityN)
-faithfulness_correlation = door(FaithfulnessCorrelation)
-faithfulness_estimate = door(FaithfulnessEstimate)
+sensitivity_n = functional(SensitivityN)
+faithfulness_correlation = functional(FaithfulnessCorrelation)
+faithfulness_estimate = functional(FaithfulnessEstimate)

@@ -1,5 +1,4 @@
-"""Explanations of graphs: what is left of a prediction without the explanation, and with nothing
-else.
+"""Fidelity of subgraphs: the prediction without the explanation, and by the explanation alone.
 
     edges, nodes or features x (B, E) ── map ──▶ S ──▶  x without S  (fidelity+)
                                                   └──▶  S alone      (fidelity−, unfaithfulness)
@@ -25,11 +24,11 @@ from ...core.values import part
 from ...errors import InputError, ShapeError, TargetError
 from ...fields.base import outputs_of
 from ...targets import Custom, Lead
-from ..base import Metric, door, door_of_evidence, door_of_maps, metric
+from ..base import Metric, functional, functional_of_evidence, functional_of_maps, metric
 from ..localisation import Places
 from ..map_properties import by_feature
 from ..maps import Maps
-from ..task import Score, Subject
+from ..task import Fill, Score, Subject
 from .removal import ranked, scores_without
 
 _MODES = ("model", "phenomenon")
@@ -54,12 +53,21 @@ def fidelities(
         model,      accuracy      fid = 1 − 1[ŷ' = ŷ]                      phenomenon, accuracy      fid = |1[ŷ = y] − 1[ŷ' = y]|
         model,      probability   fid = p(ŷ) − p'(ŷ)                       phenomenon, probability   fid = p(y) − p'(y)
 
-    labels  (N,) the true classes y, for mode="phenomenon"
-
     Fidelity+ (without S) is better high, fidelity− (S alone) better low; their means over examples
-    are what papers report. Peers: PyG's ``fidelity`` is "accuracy", averaged; divelab's DIG
-    "probability" with a sign, which may be negative. Sources: Amara et al., "GraphFramEx", 2022;
-    Yuan et al., "Explainability in graph neural networks: a taxonomic survey".
+    are what papers report.
+
+    Args:
+        labels: (N,) the true classes y, for mode="phenomenon".
+
+    Peers:
+        PyG's ``fidelity`` is "accuracy", averaged; divelab's DIG "probability" with a sign, which
+        may be negative.
+
+    References:
+        Amara et al., "GraphFramEx", 2022; Yuan et al., "Explainability in graph neural networks: a
+        taxonomic survey".
+
+    Example:
 
     >>> import torch, integrand as ig
     >>> whole, without, alone = torch.tensor([[2.0, 1.0]]), torch.tensor([[0.0, 1.0]]), torch.tensor([[3.0, 1.0]])
@@ -73,48 +81,65 @@ def fidelities(
         raise InputError(
             'mode="phenomenon" compares with what is true: give labels=, one class per example.'
         )
-    which = whole.argmax(1) if mode == "model" or labels is None else labels.to(whole.device)
-    if which.shape != whole.shape[:1]:
-        raise ShapeError(f"{describe(which.shape)} labels were given for {len(whole)} examples.")
+    classes = whole.argmax(1) if mode == "model" or labels is None else labels.to(whole.device)
+    if classes.shape != whole.shape[:1]:
+        raise ShapeError(f"{describe(classes.shape)} labels were given for {len(whole)} examples.")
     if by == "probability":
-        seen = [out.softmax(1).gather(1, which[:, None])[:, 0] for out in (whole, without, alone)]
+        scores = [
+            out.softmax(1).gather(1, classes[:, None])[:, 0] for out in (whole, without, alone)
+        ]
     else:
-        seen = [(out.argmax(1) == which).to(whole.dtype) for out in (whole, without, alone)]
-    plus, minus = seen[0] - seen[1], seen[0] - seen[2]
+        scores = [(out.argmax(1) == classes).to(whole.dtype) for out in (whole, without, alone)]
+    plus, minus = scores[0] - scores[1], scores[0] - scores[2]
     return (plus.abs(), minus.abs()) if by == "accuracy" else (plus, minus)
 
 
 def characterize(plus: Tensor, minus: Tensor, weights: tuple[float, float] = (0.5, 0.5)) -> Tensor:
-    """The characterization score: the weighted harmonic mean of fidelity+ and 1 − fidelity−. 0 to
-    1; higher is better.
+    """The characterization score: the weighted harmonic mean of fidelity+ and 1 − fidelity−.
+
+    0 to 1; higher is better.
 
         (w₊ + w₋) / (w₊ / fid₊ + w₋ / (1 − fid₋))
 
     0 where either is 0. NaN where fid₊ < 0 or fid₋ > 1, which differences of probabilities can be:
     a harmonic mean has no negative terms. Means over examples go in, as published; single examples
-    may, but the mean of scores is not the score of the means. Source: Amara et al., "GraphFramEx",
-    2022. PyG's ``characterization_score`` agrees for weights that sum to one, which it requires.
+    may, but the mean of scores is not the score of the means.
+
+    References:
+        Amara et al., "GraphFramEx", 2022. PyG's ``characterization_score`` agrees for weights that
+        sum to one, which it requires.
+
+    Example:
 
     >>> import torch, integrand as ig
     >>> round(ig.metrics.characterize(torch.tensor(0.8), torch.tensor(0.4)).item(), 6)
     0.685714
     """
     _weights(weights)
-    kept = 1 - minus
-    score = sum(weights) / (weights[0] / plus + weights[1] / kept)
-    score = torch.where((plus == 0) | (kept == 0), 0.0, score)
-    return torch.where((plus < 0) | (kept < 0), torch.nan, score)
+    sufficiency = 1 - minus
+    score = sum(weights) / (weights[0] / plus + weights[1] / sufficiency)
+    score = torch.where((plus == 0) | (sufficiency == 0), 0.0, score)
+    return torch.where((plus < 0) | (sufficiency < 0), torch.nan, score)
 
 
 def unfaithful(whole: Tensor, alone: Tensor) -> Tensor:
     """Unfaithfulness of each example (N,), from logits of the whole and of the explanation alone
-    (N, C). 0 to 1; lower is better.
+    (N, C).
+
+    0 to 1; lower is better.
 
         GEF = 1 − exp(−KL(y ‖ ŷ)),      KL(y ‖ ŷ) = Σ_c y_c ln(y_c / ŷ_c)
 
-    y are the probabilities of the whole, ŷ those of S alone. Peers: PyG's ``unfaithfulness`` says
-    this formula and computes KL(ŷ ‖ y), averaged over examples before the exponential. Source:
-    Agarwal et al., "Evaluating explainability for graph neural networks" (GraphXAI), 2022.
+    y are the probabilities of the whole, ŷ those of S alone.
+
+    Peers:
+        PyG's ``unfaithfulness`` says this formula and computes KL(ŷ ‖ y), averaged over examples
+        before the exponential.
+
+    References:
+        Agarwal et al., "Evaluating explainability for graph neural networks" (GraphXAI), 2022.
+
+    Example:
 
     >>> import torch, integrand as ig
     >>> half, sure = torch.tensor([[0.5, 0.5]]).log(), torch.tensor([[0.8, 0.2]]).log()
@@ -127,15 +152,15 @@ def unfaithful(whole: Tensor, alone: Tensor) -> Tensor:
 
 def _divergence(outputs: Tensor, truth: Tensor) -> Tensor:
     """KL(y ‖ ŷ) with ln y = ``truth`` (N, C) and ŷ the softmax of ``outputs`` (N, C): (N,)."""
-    found: Tensor = torch.nn.functional.kl_div(
+    divergence: Tensor = torch.nn.functional.kl_div(
         outputs.log_softmax(1), truth.to(outputs.dtype), reduction="none", log_target=True
     )
-    return found.sum(1).clamp_min(0)  # below 0 by rounding only
+    return divergence.sum(1).clamp_min(0)  # below 0 by rounding only
 
 
-def _known(given: str, known: tuple[str, ...], name: str) -> None:
-    if given not in known:
-        raise InputError(f"{name}= is {' or '.join(map(repr, known))}, not {given!r}.")
+def _known(value: str, known: tuple[str, ...], name: str) -> None:
+    if value not in known:
+        raise InputError(f"{name}= is {' or '.join(map(repr, known))}, not {value!r}.")
 
 
 def _alike(*outputs: Tensor) -> None:
@@ -161,7 +186,7 @@ class _Cut(Metric):
     """A metric of what is left without S, or of S alone."""
 
     sparsity: float | None = 0.7
-    fill: Any = 0.0
+    fill: Fill = 0.0
     features: Features = "auto"
     seed: int = 0
 
@@ -190,12 +215,12 @@ class _Cut(Metric):
             raise InputError(
                 "A soft mask lies between 0 and 1, and this map does not: scale it, or give sparsity= to keep its highest features."
             )
-        kept = mask.clamp(0, 1).gather(
+        shown = mask.clamp(0, 1).gather(
             2, groups.expand(subject.x.shape).reshape(1, len(subject), -1).expand(len(maps), -1, -1)
         )
-        kept = kept.reshape(maps.values.shape)
+        shown = shown.reshape(maps.values.shape)
         x, blank = subject.x, subject.fill(self.fill)
-        return subject.score(score).value(blank + (kept if alone else 1 - kept) * (x - blank), 2)
+        return subject.score(score).value(blank + (shown if alone else 1 - shown) * (x - blank), 2)
 
 
 @part
@@ -208,15 +233,17 @@ class _Fidelity(_Cut):
         _known(self.by, _BY, "by")
         _known(self.mode, _MODES, "mode")
 
-    def fidelity(self, subject: Subject, maps: Maps, *ways: bool) -> Tensor:
+    def fidelity(self, subject: Subject, maps: Maps, *alone_options: bool) -> Tensor:
         """(M, B, ways): what is lost by S alone, for True, or without S, for False."""
         if self.by == "probability":
-            left = [self.without(subject, maps, "probability", alone=alone) for alone in ways]
+            left = [
+                self.without(subject, maps, "probability", alone=alone) for alone in alone_options
+            ]
             return subject.whole()[:, None] - torch.stack(left, -1)
         ahead = Lead(self._class(subject))
         before = subject.whole(ahead) > 0
         after = torch.stack(
-            [self.without(subject, maps, ahead, alone=alone) > 0 for alone in ways], -1
+            [self.without(subject, maps, ahead, alone=alone) > 0 for alone in alone_options], -1
         )
         return (before[:, None] != after).to(subject.x.dtype)
 
@@ -229,42 +256,55 @@ class _Fidelity(_Cut):
                     f"Whether a class is predicted needs outputs (rows, classes), but one output has shape {describe(outputs.shape[1:])}."
                 )
             return outputs.argmax(1)
-        which = getattr(subject.field.target, "which", None)
-        if which is None:
+        classes = getattr(subject.field.target, "which", None)
+        if classes is None:
             raise TargetError(
                 'mode="phenomenon" needs the true class of each example as the target: give target= classes.'
             )
-        return which
+        return classes
 
 
 @metric("fidelity_plus")
 @part
 class FidelityPlus(_Fidelity):
-    """Fidelity+: what the prediction loses without the explanation. Higher is better: what was
-    taken away was necessary.
+    """Fidelity+: what the prediction loses without the explanation.
+
+    Higher is better: what was taken away was necessary.
 
         by="probability":  p(x) − p(x without S)
         by="accuracy":     mode="model":       1 − 1[ŷ(x without S) = ŷ(x)]
                            mode="phenomenon":  |1[ŷ(x) = y] − 1[ŷ(x without S) = y]|
 
-    sparsity  0.7: S are the highest (1 − sparsity) of the features, one at least; None: the map is
-              a soft mask in [0, 1] and weighs what it keeps, x without S is fill + (1 − map)(x −
-              fill)
-    by        "probability" of the class explained (signed, as in DIG), or "accuracy" (as in PyG and
-              GraphFramEx)
-    mode      with "accuracy": "model" asks whether the predicted class stays, "phenomenon" whether
-              the class explained, which is then to be the true one, stays as right or wrong as it
-              was. With "probability" the class explained decides: target="predicted"
-    fill      what is not there becomes; 0 for edge weights
-    features  "auto": pixels for images, tokens for (T, D), elements otherwise, such as edges (B, E)
-    seed      of the shuffle that breaks ties
+    Args:
+        sparsity: 0.7: S are the highest (1 − sparsity) of the features, one at least; None: the map
+            is a soft mask in [0, 1] and weighs what it keeps, x without S is fill + (1 − map)(x −
+            fill).
+        by: "probability" of the class explained (signed, as in DIG), or "accuracy" (as in PyG and
+            GraphFramEx).
+        mode: with "accuracy": "model" asks whether the predicted class stays, "phenomenon" whether
+            the class explained, which is then to be the true one, stays as right or wrong as it
+            was. With "probability" the class explained decides: target="predicted".
+        fill: what is not there becomes; 0 for edge weights.
+        features: "auto": pixels for images, tokens for (T, D), elements otherwise, such as edges
+            (B, E).
+        seed: of the shuffle that breaks ties.
 
-    Cost: one row for each map and example; x once (by="accuracy": twice, once to know the class).
-    Pitfalls: a graph without S looks like nothing the model was trained on; a model changes its
-    mind for that alone (compare with a random map of the same sparsity). A tie for the highest
-    output counts as not predicted. Peers: PyG uses soft masks as given and averages; threshold them
-    there for the numbers here. Source: Amara et al., "GraphFramEx", 2022; Yuan et al.,
-    "Explainability in graph neural networks", 2022.
+    Cost:
+        One row for each map and example; x once (by="accuracy": twice, once to know the class).
+
+    Pitfalls:
+        A graph without S looks like nothing the model was trained on; a model changes its mind for
+        that alone (compare with a random map of the same sparsity). A tie for the highest output
+        counts as not predicted.
+
+    Peers:
+        PyG uses soft masks as given and averages; threshold them there for the numbers here.
+
+    References:
+        Amara et al., "GraphFramEx", 2022; Yuan et al., "Explainability in graph neural networks",
+        2022.
+
+    Example:
 
     >>> import torch, integrand as ig
     >>> model, x = torch.nn.Linear(10, 3), torch.ones(5, 10)
@@ -281,8 +321,9 @@ class FidelityPlus(_Fidelity):
 @metric("fidelity_minus")
 @part
 class FidelityMinus(_Fidelity):
-    """Fidelity−: what the prediction loses when only the explanation is left. Lower is better: what
-    is left is sufficient.
+    """Fidelity−: what the prediction loses when only the explanation is left.
+
+    Lower is better: what is left is sufficient.
 
         by="probability":  p(x) − p(S alone)
         by="accuracy":     mode="model":       1 − 1[ŷ(S alone) = ŷ(x)]
@@ -301,18 +342,30 @@ class FidelityMinus(_Fidelity):
 @metric("characterization")
 @part
 class Characterization(_Fidelity):
-    """Characterization score: the weighted harmonic mean of fidelity+ and 1 − fidelity−. 0 to 1;
-    higher is better.
+    """Characterization score: the weighted harmonic mean of fidelity+ and 1 − fidelity−.
+
+    0 to 1; higher is better.
 
         (w₊ + w₋) / (w₊ / fid₊ + w₋ / (1 − fid₋))
 
-    weights  w₊ and w₋, equal as published
-    others   as in ``FidelityPlus``; by="accuracy" is what was published
-
     One number per example is the score of that example; the summary is, as published, the score of
     the *mean* fidelities, which is not the mean of the scores. NaN where a harmonic mean is none:
-    fid₊ < 0 (the probability rises without S). Cost: two rows for each map and example; x once
-    (by="accuracy": twice). Source: Amara et al., "GraphFramEx", 2022.
+    fid₊ < 0 (the probability rises without S).
+
+    Args:
+        weights: w₊ and w₋, equal as published.
+        sparsity: as in ``FidelityPlus``; by="accuracy" is what was published.
+        fill: as in ``FidelityPlus``; by="accuracy" is what was published.
+        features: as in ``FidelityPlus``; by="accuracy" is what was published.
+        seed: as in ``FidelityPlus``; by="accuracy" is what was published.
+        by: as in ``FidelityPlus``; by="accuracy" is what was published.
+        mode: as in ``FidelityPlus``; by="accuracy" is what was published.
+
+    Cost:
+        Two rows for each map and example; x once (by="accuracy": twice).
+
+    References:
+        Amara et al., "GraphFramEx", 2022.
     """
 
     by: str = "accuracy"
@@ -339,17 +392,31 @@ class Characterization(_Fidelity):
 @part
 class Unfaithfulness(_Cut):
     """Unfaithfulness (GEF): how far the class probabilities of the explanation alone are from those
-    of the input. Lower is better.
+    of the input.
+
+    Lower is better.
 
         GEF = 1 − exp(−KL(y ‖ ŷ)),      y = p(x),  ŷ = p(S alone)
 
     Parameters as in ``FidelityPlus``. The model has class outputs (B, C); which class is explained
-    does not matter. Cost: one row for each map and example, and x twice: its outputs, and what
-    every curve knows of its score. Pitfalls: the divergence is taken over all classes, so an
-    explanation of one class is blamed for what it rightly leaves out. Peers: PyG's
-    ``unfaithfulness`` computes KL(ŷ ‖ y) for the formula above, and averages before the
-    exponential. Source: Agarwal et al., "Evaluating explainability for graph neural networks"
-    (GraphXAI), 2022.
+    does not matter.
+
+    Cost:
+        One row for each map and example, and x twice: its outputs, and what every curve knows of
+        its score.
+
+    Pitfalls:
+        The divergence is taken over all classes, so an explanation of one class is blamed for what
+        it rightly leaves out.
+
+    Peers:
+        PyG's ``unfaithfulness`` computes KL(ŷ ‖ y) for the formula above, and averages before the
+        exponential.
+
+    References:
+        Agarwal et al., "Evaluating explainability for graph neural networks" (GraphXAI), 2022.
+
+    Example:
 
     >>> import torch, integrand as ig
     >>> model, x = torch.nn.Linear(10, 3), torch.ones(5, 10)
@@ -379,12 +446,18 @@ class Sparsity(Metric):
 
         1 − |S| / |G|,      S = { i : φ_i > threshold }
 
-    threshold  0; 0.5 turns a soft mask into a subgraph
-    features   as in ``Sparseness``
+    Args:
+        threshold: 0; 0.5 turns a soft mask into a subgraph.
+        features: as in ``Sparseness``.
 
-    Pitfalls: of a map with signs, S are the positive features; nearly no map of a real model has
-    exact zeros, so cut it first. Source: Pope et al., "Explainability methods for graph
-    convolutional neural networks", CVPR 2019.
+    Pitfalls:
+        Of a map with signs, S are the positive features; nearly no map of a real model has exact
+        zeros, so cut it first.
+
+    References:
+        Pope et al., "Explainability methods for graph convolutional neural networks", CVPR 2019.
+
+    Example:
 
     >>> import torch, integrand as ig
     >>> ig.metrics.sparsity(torch.tensor([[0.0, 0.9, 0.0, 0.2]])).item()
@@ -405,17 +478,25 @@ class Sparsity(Metric):
 @metric("jaccard")
 @part
 class Jaccard(Metric):
-    """Jaccard index of an explanation and the true one (graph explanation accuracy, GEA). 0 to 1;
-    higher is better.
+    """Jaccard index of an explanation and the true one (graph explanation accuracy, GEA).
+
+    0 to 1; higher is better.
 
         |S ∩ T| / |S ∪ T| = TP / (TP + FP + FN),      S = { i : φ_i > threshold },  T the mask
 
-    threshold  0; 0.5 turns a soft mask into a subgraph
-
     Works on edges (B, E) as on pixels, whose channels are summed. NaN for an empty mask, 0 for an
-    empty explanation of one that is not. Pitfalls: the threshold decides; ``localisation_auc`` has
-    none. Source: Agarwal et al., "Evaluating explainability for graph neural networks" (GraphXAI),
-    2022.
+    empty explanation of one that is not.
+
+    Args:
+        threshold: 0; 0.5 turns a soft mask into a subgraph.
+
+    Pitfalls:
+        The threshold decides; ``localisation_auc`` has none.
+
+    References:
+        Agarwal et al., "Evaluating explainability for graph neural networks" (GraphXAI), 2022.
+
+    Example:
 
     >>> import torch, integrand as ig
     >>> ig.metrics.jaccard(torch.tensor([[0.0, 0.9, 0.0, 0.2]]), torch.tensor([[False, True, True, False]])).item()
@@ -429,14 +510,14 @@ class Jaccard(Metric):
     def measure(self, subject: Subject, maps: Maps) -> Tensor:
         places = Places.of(subject, maps, "sum")
         chosen = places.scores > self.threshold
-        both = (chosen & places.marked).sum(-1)
-        either = (chosen | places.marked).sum(-1)
-        return places.where(places.size > 0, both.to(places.scores.dtype) / either)
+        intersection = (chosen & places.marked).sum(-1)
+        union = (chosen | places.marked).sum(-1)
+        return places.where(places.size > 0, intersection.to(places.scores.dtype) / union)
 
 
-fidelity_plus = door(FidelityPlus)
-fidelity_minus = door(FidelityMinus)
-characterization = door(Characterization)
-unfaithfulness = door(Unfaithfulness)
-sparsity = door_of_maps(Sparsity)
-jaccard = door_of_evidence(Jaccard)
+fidelity_plus = functional(FidelityPlus)
+fidelity_minus = functional(FidelityMinus)
+characterization = functional(Characterization)
+unfaithfulness = functional(Unfaithfulness)
+sparsity = functional_of_maps(Sparsity)
+jaccard = functional_of_evidence(Jaccard)

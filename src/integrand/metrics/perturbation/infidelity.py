@@ -1,4 +1,4 @@
-"""Infidelity: how far what a map says of a perturbation is from what the perturbation does."""
+"""Infidelity: the error of a map as a prediction of what perturbations do to F."""
 
 from __future__ import annotations
 
@@ -14,9 +14,9 @@ from ...core.segment import Evaluation
 from ...core.shapes import describe, flattened
 from ...core.values import part
 from ...errors import InputError, ShapeError
-from ..base import Metric, door, metric
+from ..base import Metric, functional, metric
 from ..maps import Maps
-from ..task import Score, Subject
+from ..task import Fill, Score, Subject
 from .removal import replacement
 from .subsets import Cells
 
@@ -75,9 +75,9 @@ class Square:
         side, row, column = torch.rand(3, generator=random, dtype=torch.float64).tolist()
         side = 1 + int(side * min(self.most, height, width))
         top, left = int(row * (height - side + 1)), int(column * (width - side + 1))
-        gone = torch.zeros(1, 1, height, width, dtype=torch.bool, device=x.device)
-        gone[..., top : top + side, left : left + side] = True
-        return gone
+        mask = torch.zeros(1, 1, height, width, dtype=torch.bool, device=x.device)
+        mask[..., top : top + side, left : left + side] = True
+        return mask
 
 
 @part
@@ -115,6 +115,7 @@ PERTURB: dict[str, Perturb] = {
 @part
 class Infidelity(Metric):
     """Infidelity: the squared error of what a map says a perturbation I does, against what it does.
+
     Lower is better, 0 at best.
 
         E_I [ ( β · φ[I] − (F(x) − F(x − I)) )² ]
@@ -122,32 +123,45 @@ class Infidelity(Metric):
         form="global"   φ[I] = Σ_i φ_i · I_i / (x_i − fill_i)    for maps that add up: all of I = x − fill moves what they sum to
         form="local"    φ[I] = Σ_i φ_i · I_i                     for maps that are slopes, such as a gradient
 
-    form     "global" is right for Integrated Gradients, Shapley values, input × gradient and
-             everything multiplied by the input; say which one was used: each makes a perfect map of
-             the other kind look bad
-    perturb  "subset": features replaced by the fill, each with probability ½; "square": a square of
-             1 to 10 pixels; "gaussian": everything, by the fill and noise of deviation 0.2 (as
-             coded by the authors, who also cut to [0, 1]: ``NoisyFill(0.2, 0, 1)``); "jitter": the
-             input and such noise; ``ig.metrics.NoisyFill``, ``Jitter``, ``Square`` or
-             ``RandomFeatures`` with other numbers; or a function (x, fill, generator) → rows as
-             they become, or bool, what the fill replaces. Where it replaces, φ[I] of the global
-             form is just the sum of the replaced
-    draws    perturbations, the same for all maps and examples
-    fill     a number, a tensor, a name, or any baseline
-    scale    True: β = E[φ[I] ΔF] / E[φ[I]²] for each map and example, the factor that serves it
-             best, as in all the paper's numbers; False: β = 1, the definition
-    score    "output", the scalar that the map explains, "probability" of its class, or a target
+    Units: those of F, squared. A map of zeros has E[ΔF²], with or without β.
 
-    Units: those of F, squared. A map of zeros has E[ΔF²], with or without β. Cost: ``draws`` rows
-    for each example, whatever the number of maps, and one for F(x). Pitfalls: large values come
-    from large F, compare maps of one model only; perturbations that move everything judge one
-    direction over and over; a feature equal to its fill is moved by noise, but the global form has
-    nothing to say of it. Peers: Captum's infidelity agrees (to 1e-5 for the same perturbations)
-    with form="local", and with form="global" where its perturbations are divided by x − fill
-    (multiply_by_inputs); its normalize=True is scale=True. Quantus' Infidelity never puts back the
-    block it replaced before the next one, always takes φ · (x − x'), and repeats one number
-    n_perturb_samples times. Source: Yeh et al., "On the (in)fidelity and sensitivity of
-    explanations", NeurIPS 2019 (10 000 draws).
+    Args:
+        form: "global" is right for Integrated Gradients, Shapley values, input × gradient and
+            everything multiplied by the input; say which one was used: each makes a perfect map of
+            the other kind look bad.
+        perturb: "subset": features replaced by the fill, each with probability ½; "square": a
+            square of 1 to 10 pixels; "gaussian": everything, by the fill and noise of deviation 0.2
+            (as coded by the authors, who also cut to [0, 1]: ``NoisyFill(0.2, 0, 1)``); "jitter":
+            the input and such noise; ``ig.metrics.NoisyFill``, ``Jitter``, ``Square`` or
+            ``RandomFeatures`` with other numbers; or a function (x, fill, generator) → rows as they
+            become, or bool, what the fill replaces. Where it replaces, φ[I] of the global form is
+            just the sum of the replaced.
+        draws: perturbations, the same for all maps and examples.
+        fill: a number, a tensor, a name, or any baseline.
+        scale: True: β = E[φ[I] ΔF] / E[φ[I]²] for each map and example, the factor that serves it
+            best, as in all the paper's numbers; False: β = 1, the definition.
+        score: "output", the scalar that the map explains, "probability" of its class, or a target.
+
+    Cost:
+        ``draws`` rows for each example, whatever the number of maps, and one for F(x).
+
+    Pitfalls:
+        Large values come from large F, compare maps of one model only; perturbations that move
+        everything judge one direction over and over; a feature equal to its fill is moved by noise,
+        but the global form has nothing to say of it.
+
+    Peers:
+        Captum's infidelity agrees (to 1e-5 for the same perturbations) with form="local", and with
+        form="global" where its perturbations are divided by x − fill (multiply_by_inputs); its
+        normalize=True is scale=True. Quantus' Infidelity never puts back the block it replaced
+        before the next one, always takes φ · (x − x'), and repeats one number n_perturb_samples
+        times.
+
+    References:
+        Yeh et al., "On the (in)fidelity and sensitivity of explanations", NeurIPS 2019 (10 000
+        draws).
+
+    Example:
 
     >>> import torch, integrand as ig
     >>> model, x = torch.nn.Linear(4, 3), torch.randn(5, 4)
@@ -159,7 +173,7 @@ class Infidelity(Metric):
     form: str = "global"
     perturb: str | Perturb = "subset"
     draws: int = 1000
-    fill: Any = 0.0
+    fill: Fill = 0.0
     scale: bool = False
     score: Score = "output"
     seed: int = 0
@@ -179,39 +193,43 @@ class Infidelity(Metric):
             )
 
     def measure(self, subject: Subject, maps: Maps) -> Tensor:
-        said, done = self._asked(subject, maps)
-        said, done = said.double(), done.double()
+        predicted, changes = self._predicted_and_observed(subject, maps)
+        predicted, changes = predicted.double(), changes.double()
         if self.scale:
-            squares = said.square().mean(-1, keepdim=True)
-            beta = (said * done).mean(-1, keepdim=True) / squares
-            said = torch.where(squares == 0, 0, beta * said)
-        return (said - done).square().mean(-1).to(maps.values.dtype)
+            squares = predicted.square().mean(-1, keepdim=True)
+            beta = (predicted * changes).mean(-1, keepdim=True) / squares
+            predicted = torch.where(squares == 0, 0, beta * predicted)
+        return (predicted - changes).square().mean(-1).to(maps.values.dtype)
 
-    def _asked(self, subject: Subject, maps: Maps) -> tuple[Tensor, Tensor]:
-        """What maps say of each draw (M, B, D), and what it does (B, D)."""
+    def _predicted_and_observed(self, subject: Subject, maps: Maps) -> tuple[Tensor, Tensor]:
+        """Changes of F that maps predict for each draw (M, B, D), and those observed (B, D)."""
         x, blank = subject.x, subject.fill(self.fill)
         replace = replacement(subject, self.fill)
         batch = len(x)
-        said = x.new_empty(len(maps), self.draws * batch)
-        found = x.new_empty(self.draws * batch)
+        predicted = x.new_empty(len(maps), self.draws * batch)
+        values = x.new_empty(self.draws * batch)
         index = torch.arange(batch, device=x.device).repeat(self.draws)
 
         def make(part: slice) -> Tensor:
             rows, place = [], part.start
             while place < part.stop:  # a draw at a time: examples share it
                 draw, first = divmod(place, batch)
-                some = slice(first, min(batch, first + part.stop - place))
-                own = slice(place, place + some.stop - some.start)
-                rows.append(self._moved(x, blank, replace, maps.values, draw, some, said[:, own]))
-                place = own.stop
+                examples = slice(first, min(batch, first + part.stop - place))
+                columns = slice(place, place + examples.stop - examples.start)
+                rows.append(
+                    self._moved(
+                        x, blank, replace, maps.values, draw, examples, predicted[:, columns]
+                    )
+                )
+                place = columns.stop
             return torch.cat(rows)
 
-        def use(part: slice, seen: Evaluation) -> None:
-            found[part] = seen.value
+        def use(part: slice, evaluation: Evaluation) -> None:
+            values[part] = evaluation.value
 
         subject.score(self.score).stream(index, make, use, x[0], gradient=False)
-        done = subject.whole(self.score)[:, None] - found.reshape(self.draws, batch).T
-        return said.reshape(len(maps), self.draws, batch).transpose(1, 2), done
+        changes = subject.whole(self.score)[:, None] - values.reshape(self.draws, batch).T
+        return predicted.reshape(len(maps), self.draws, batch).transpose(1, 2), changes
 
     def _moved(
         self,
@@ -220,30 +238,30 @@ class Infidelity(Metric):
         replace: Any,
         values: Tensor,
         draw: int,
-        some: slice,
-        said: Tensor,
+        examples: slice,
+        predicted: Tensor,
     ) -> Tensor:
-        """Some examples (n, \\*s) as a draw leaves them; what maps say of it is written to ``said``
-        (M, n)."""
+        """Some examples (n, \\*s) as a draw leaves them; the change that maps predict is written
+        to ``predicted`` (M, n)."""
         perturb = PERTURB[self.perturb] if isinstance(self.perturb, str) else self.perturb
-        own, filled = x[some], blank[some]
-        became = perturb(own, filled, generator(self.seed, draw))
+        rows, filled = x[examples], blank[examples]
+        became = perturb(rows, filled, generator(self.seed, draw))
         if became.dtype == torch.bool:
-            gone = became.expand(own.shape)
-            became = replace(own.clone(), gone, torch.arange(len(x), device=x.device)[some])
-            part = gone.to(x.dtype) if self.form == "global" else own - became
+            mask = became.expand(rows.shape)
+            became = replace(rows.clone(), mask, torch.arange(len(x), device=x.device)[examples])
+            part = mask.to(x.dtype) if self.form == "global" else rows - became
         else:
-            if became.shape != own.shape:
+            if became.shape != rows.shape:
                 raise ShapeError(
-                    f"perturb= returned {describe(became.shape)} for rows of shape {describe(own.shape)}: rows like these, or bool."
+                    f"perturb= returned {describe(became.shape)} for rows of shape {describe(rows.shape)}: rows like these, or bool."
                 )
-            became = became.to(own)
-            part = own - became
+            became = became.to(rows)
+            part = rows - became
             if self.form == "global":
-                whole = own - filled
-                part = torch.where(whole == 0, 0, part / whole)
-        said.copy_(flattened(values[:, some] * part, 2).sum(-1))
+                difference = rows - filled
+                part = torch.where(difference == 0, 0, part / difference)
+        predicted.copy_(flattened(values[:, examples] * part, 2).sum(-1))
         return became
 
 
-infidelity = door(Infidelity)
+infidelity = functional(Infidelity)

@@ -25,7 +25,7 @@ from ...core.segment import Evaluation
 from ...core.shapes import describe
 from ...core.values import part
 from ...errors import InputError, MissingExtra, ShapeError
-from ..base import Metric, door, metric
+from ..base import Metric, functional, metric
 from ..maps import Maps
 from ..task import Score, Subject
 from .curve import area
@@ -78,19 +78,19 @@ class _Information(Metric):
         pictures = _pictures(subject)
         place = ranked(subject, maps, "pixels", self.seed, self.rank).place[:, :, 0].cpu().numpy()
         curves = np.full((*place.shape[:2], _POINTS + 1), np.nan)
-        asked = _PictureScores(subject, self.score)
-        whole = asked(pictures, np.arange(len(pictures)))
+        scorer = _PictureScores(subject, self.score)
+        full_scores = scorer(pictures, np.arange(len(pictures)))
         for example, picture in enumerate(pictures):
             hidden = self._mask(picture)
             start = _interpolated(picture, hidden)
             low, high = _bytes(start), _bytes(picture)
-            first = asked(start[None], np.array([example]))[0]
-            if whole[example] < self.least or first >= whole[example] or low >= high:
+            first = scorer(start[None], np.array([example]))[0]
+            if full_scores[example] < self.least or first >= full_scores[example] or low >= high:
                 continue
             shown, sizes = self._shown(subject, maps, example, picture, hidden, place[:, example])
-            scores = asked(shown, np.full(len(shown), example)).reshape(len(place), -1)
+            scores = scorer(shown, np.full(len(shown), example)).reshape(len(place), -1)
             information = ((sizes - low) / (high - low)).clip(0, 1)
-            performance = ((scores - first) / (whole[example] - first)).clip(0, 1)
+            performance = ((scores - first) / (full_scores[example] - first)).clip(0, 1)
             if self.monotone:
                 performance = np.maximum.accumulate(performance, axis=1)
             for method in range(len(place)):
@@ -102,15 +102,19 @@ class _Information(Metric):
     ) -> tuple[Any, Any]:
         """The pictures (M · thresholds, H, W, C) of an example, and their bytes (M, thresholds):
         the same whatever is asked about them."""
-        kept = [int((hidden.size - 1) * share) + 1 for share in self.thresholds]
+        counts = [int((hidden.size - 1) * share) + 1 for share in self.thresholds]
 
-        def made() -> tuple[Any, Any]:
-            shown = [_interpolated(picture, hidden | (own < k)) for own in place for k in kept]
-            return np.stack(shown), np.array([_bytes(one) for one in shown]).reshape(len(place), -1)
+        def rendered() -> tuple[Any, Any]:
+            shown = [
+                _interpolated(picture, hidden | (ranks < k)) for ranks in place for k in counts
+            ]
+            return np.stack(shown), np.array([_bytes(image) for image in shown]).reshape(
+                len(place), -1
+            )
 
         # The subject keeps the map alive that the key names by where it is.
         key = (id(maps), example, self.thresholds, self.rank, self.seed, hidden.tobytes())
-        return subject.once(key, lambda: (maps, made()))[1]
+        return subject.once(key, lambda: (maps, rendered()))[1]
 
     def values(self, measured: Tensor) -> Tensor:
         return area(measured)
@@ -133,10 +137,10 @@ class _Information(Metric):
                 )
         else:
             # Another mask for another image, and the same in whatever batch it comes.
-            own = generator(self.seed, zlib.crc32(picture.tobytes()))
+            stream = generator(self.seed, zlib.crc32(picture.tobytes()))
             mask = np.zeros(height * width, dtype=bool)
             mask[
-                torch.randperm(height * width, generator=own)[
+                torch.randperm(height * width, generator=stream)[
                     : int(_HIDDEN * height * width)
                 ].numpy()
             ] = True
@@ -149,20 +153,11 @@ class _Information(Metric):
 @part
 class SIC(_Information):
     """Softmax Information Curve: the area under the class probability over the information shown.
+
     Higher is better.
 
         e_t = (bytes_t − bytes_mask) / (bytes_image − bytes_mask),   s_t = (p_t − p_mask) / (p_image − p_mask),   both kept within [0, 1];
         a line through (0, 0), all (e_t, s_t), (1, 1), read at 1001 points; the area under it
-
-    thresholds  t, shares of the pixels that are shown, the most important ones
-    least       images whose probability is below this are left out
-    monotone    s_t is the largest so far
-    aggregate   ``summary`` is the area under the "median" curve of all images, or under the "mean"
-                curve
-    mask        (H, W) bool, pixels always shown (the corners are besides); else a random 1 %, drawn
-                from the seed and the image itself
-    rank        what pixels are ranked by, as in ``Deletion``
-    seed        of the mask, and of the shuffle that breaks ties
 
     An image is left out, NaN in ``values``, where p_image < least, p_mask ≥ p_image, or bytes_mask
     ≥ bytes_image (pictures of a few pixels, or of noise). ``(~values.isnan()).sum(1)`` says how
@@ -170,16 +165,42 @@ class SIC(_Information):
     same ones. Where none is, ``summary`` is NaN.
 
     The field has to know its normalisation, and images have one channel or three: pictures are
-    made, and the model asked, in colours rounded to 8 bits. Cost: one row, one interpolation and
-    one compression for each threshold, map and example, two more per example. At 224 × 224 the
-    latter two take from a quarter of a second to two, the more pixels are shown the more, mostly to
-    triangulate them. Pitfalls: the mean of areas is not the area of the median curve; bytes depend
-    on the version of libwebp; the map's sign matters, as its pixels are ranked by their signed sum
-    over channels. Peers: as PAIR's ``pic.py``, which fails on NumPy 2.4, where a map has no ties.
-    Where values tie at a threshold it shows all of them (a constant map reveals the whole image at
-    once); here ties are shuffled and shares are what they say. Needs integrand[curves] (scipy,
-    Pillow with WebP). Errors: ``InputError`` without a normalisation, ``ShapeError``,
-    ``MissingExtra``. Source: Kapishnikov et al., "XRAI", ICCV 2019.
+    made, and the model asked, in colours rounded to 8 bits.
+
+    Needs integrand[curves] (scipy, Pillow with WebP).
+
+    Args:
+        thresholds: t, shares of the pixels that are shown, the most important ones.
+        least: images whose probability is below this are left out.
+        monotone: s_t is the largest so far.
+        aggregate: ``summary`` is the area under the "median" curve of all images, or under the
+            "mean" curve.
+        mask: (H, W) bool, pixels always shown (the corners are besides); else a random 1 %, drawn
+            from the seed and the image itself.
+        rank: what pixels are ranked by, as in ``Deletion``.
+        seed: of the mask, and of the shuffle that breaks ties.
+
+    Raises:
+        InputError: without a normalisation.
+        ShapeError: for images of other than one or three channels, and for a mask of another size.
+        MissingExtra: without scipy, or without pillow's WebP.
+
+    Cost:
+        One row, one interpolation and one compression for each threshold, map and example, two more
+        per example. At 224 × 224 the latter two take from a quarter of a second to two, the more
+        pixels are shown the more, mostly to triangulate them.
+
+    Pitfalls:
+        The mean of areas is not the area of the median curve; bytes depend on the version of
+        libwebp; the map's sign matters, as its pixels are ranked by their signed sum over channels.
+
+    Peers:
+        As PAIR's ``pic.py``, which fails on NumPy 2.4, where a map has no ties. Where values tie at
+        a threshold it shows all of them (a constant map reveals the whole image at once); here ties
+        are shuffled and shares are what they say.
+
+    References:
+        Kapishnikov et al., "XRAI", ICCV 2019.
     """
 
     score: ClassVar[Score] = "probability"
@@ -195,14 +216,15 @@ class AIC(_Information):
     their bytes: other images than SIC leaves out. Judged beside SIC it costs rows only: the
     pictures are the same.
 
-    Peers: the port to IDG's repository takes the probability for the mask alone.
+    Peers:
+        The port to IDG's repository takes the probability for the mask alone.
     """
 
     score: ClassVar[Score] = "accuracy"
 
 
-sic = door(SIC)
-aic = door(AIC)
+sic = functional(SIC)
+aic = functional(AIC)
 
 
 # --- pictures ---------------------------------------------------------------------------------------------------------
@@ -224,8 +246,8 @@ class _PictureScores:
             colours = torch.from_numpy(pictures[part]).to(x) / 255
             return self.normalisation.encode(colours.permute(0, 3, 1, 2)).contiguous()
 
-        def use(part: slice, seen: Evaluation) -> None:
-            values[part] = seen.value
+        def use(part: slice, evaluation: Evaluation) -> None:
+            values[part] = evaluation.value
 
         self.field.stream(index, make, use, x[0], gradient=False)
         return values.double().cpu().numpy()
@@ -257,17 +279,17 @@ def _interpolated(picture: Any, shown: Any) -> Any:
     if shown.all():
         return picture
     interpolate = optional("scipy.interpolate", extra="curves", needs="An information curve")
-    made = picture.copy()
+    result = picture.copy()
     fill = picture.mean(
         (0, 1)
     )  # outside of all pixels shown, where rounding may put a pixel of the edge
-    seen = interpolate.LinearNDInterpolator(np.argwhere(shown), picture[shown].astype(float))(
-        np.argwhere(~shown)
-    )
+    interpolated = interpolate.LinearNDInterpolator(
+        np.argwhere(shown), picture[shown].astype(float)
+    )(np.argwhere(~shown))
     # In single precision: halves, which are many, then round alike whatever the last digit of an
     # interpolation says.
-    made[~shown] = np.where(np.isnan(seen), fill, seen).astype(np.float32).round()
-    return made
+    result[~shown] = np.where(np.isnan(interpolated), fill, interpolated).astype(np.float32).round()
+    return result
 
 
 def _bytes(picture: Any) -> int:
@@ -303,6 +325,6 @@ def _curve(information: Any, performance: Any) -> Any:
     x = np.concatenate([information, [0.0, 1.0]])
     y = np.concatenate([performance, [0.0, 1.0]])
     order = np.argsort(x, kind="stable")
-    found = np.interp(np.arange(_POINTS + 1) / _POINTS, x[order], y[order])
-    found[-1] = 1
-    return found
+    curve = np.interp(np.arange(_POINTS + 1) / _POINTS, x[order], y[order])
+    curve[-1] = 1
+    return curve

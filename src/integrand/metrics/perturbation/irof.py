@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import Any, ClassVar
+from typing import ClassVar
 
 import torch
 from torch import Tensor
@@ -12,9 +12,9 @@ from ...core.optional import optional
 from ...core.shapes import describe
 from ...core.values import part
 from ...errors import InputError, ShapeError
-from ..base import Metric, door, metric
+from ..base import Metric, functional, metric
 from ..maps import Maps
-from ..task import Score, Subject
+from ..task import Fill, Score, Subject
 from .curve import ratio
 from .removal import ranked, scores_without, steps_of
 
@@ -23,31 +23,44 @@ from .removal import ranked, scores_without, steps_of
 @part
 class IROF(Metric):
     """IROF: the area over the curve of F, relative to F(x), while superpixels go, highest mean
-    first. Higher is better.
+    first.
+
+    Higher is better.
 
         1 − (Σ_{k=0}^{L} c_k − (c_0 + c_L)/2) / L,     c_k = F(x without its k first superpixels) / F(x),  L superpixels of that image
 
-    segments  how many superpixels SLIC is asked for (compactness 10, blur 0), on the image as the
-              eye sees it where the normalisation is known, else stretched between its smallest and
-              largest number; or a label map (H, W) or (B, H, W) of one's own
-    fill      "mean": the image's mean colour. Published: the mean colour of the data set, which is
-              a fill like any other
-    score     "probability" …;  seed of the shuffle that breaks ties
-
     NaN where F(x) is 0, and where SLIC finds a single superpixel (an image of one colour, or
-    smaller than a superpixel): there is no order to judge. Cost: L − 1 rows for each map and
-    example, both ends once per example, one segmentation per image. Pitfalls: a curve that rises
-    above F(x) counts against the map; few superpixels, coarse numbers. Peers: Quantus subtracts an
-    area in steps (dx = 1) that begins after the first removal from the number of segments, so that
-    its scores lie around the number of segments and not between 0 and 1, zeroes the ratios of
-    images with fewer segments than others but integrates over them, and its "mean" is that of the
-    image as it is after the removals before. Needs integrand[curves] (scikit-image) unless label
-    maps are given. Source: Rieger & Hansen, "IROF: a low resource evaluation metric for explanation
-    methods", 2020.
+    smaller than a superpixel): there is no order to judge.
+
+    Needs integrand[curves] (scikit-image) unless label maps are given.
+
+    Args:
+        segments: how many superpixels SLIC is asked for (compactness 10, blur 0), on the image as
+            the eye sees it where the normalisation is known, else stretched between its smallest
+            and largest number; or a label map (H, W) or (B, H, W) of one's own.
+        fill: "mean": the image's mean colour. Published: the mean colour of the data set, which is
+            a fill like any other.
+        score: "probability" …
+        seed: of the shuffle that breaks ties.
+
+    Cost:
+        L − 1 rows for each map and example, both ends once per example, one segmentation per image.
+
+    Pitfalls:
+        A curve that rises above F(x) counts against the map; few superpixels, coarse numbers.
+
+    Peers:
+        Quantus subtracts an area in steps (dx = 1) that begins after the first removal from the
+        number of segments, so that its scores lie around the number of segments and not between 0
+        and 1, zeroes the ratios of images with fewer segments than others but integrates over them,
+        and its "mean" is that of the image as it is after the removals before.
+
+    References:
+        Rieger & Hansen, "IROF: a low resource evaluation metric for explanation methods", 2020.
     """
 
     segments: int | Tensor = 100
-    fill: Any = "mean"
+    fill: Fill = "mean"
     score: Score = "probability"
     seed: int = 0
 
@@ -72,18 +85,18 @@ class IROF(Metric):
             else self.segments
         )
         ranking = ranked(subject, maps, labels, self.seed, "mean")
-        gone = steps_of(
+        cutoffs = steps_of(
             ranking.counts, None, 1
         )  # an image with fewer superpixels stays empty once it is
         curve = ratio(
-            scores_without(subject, ranking, gone, self.fill, score=self.score),
+            scores_without(subject, ranking, cutoffs, self.fill, score=self.score),
             subject.whole(self.score),
         )
         last = ranking.counts
         ends = (
             curve[..., 0] + curve.gather(2, last[None, :, None].expand(len(curve), -1, 1))[..., 0]
         ) / 2
-        reached = torch.arange(len(gone), device=curve.device) <= last[:, None]
+        reached = torch.arange(len(cutoffs), device=curve.device) <= last[:, None]
         over = 1 - (torch.where(reached, curve, 0).sum(-1) - ends) / last
         return torch.where(last > 1, over, torch.nan)
 
@@ -104,4 +117,4 @@ def superpixels(x: Tensor, segments: int, normalisation: Normalisation | None) -
     return torch.stack(labels).long()
 
 
-irof = door(IROF)
+irof = functional(IROF)

@@ -3,16 +3,16 @@ two (ABPC, SRG)."""
 
 from __future__ import annotations
 
-from typing import Any, ClassVar
+from typing import ClassVar
 
 from torch import Tensor
 
 from ...core.features import Features
 from ...core.values import part
 from ...errors import InputError
-from ..base import Metric, door, metric
+from ..base import Metric, functional, metric
 from ..maps import Maps
-from ..task import Score, Subject
+from ..task import Fill, Score, Subject
 from .curve import Curve, area, normalised
 from .removal import ranked, scores_without, steps_of
 
@@ -23,16 +23,22 @@ _REGION = 9  # pixels on a side, as published
 @part
 class MoRF(Curve):
     """Most relevant first: the mean of the score while features go, those the map calls most
-    relevant first. Lower is better.
+    relevant first.
+
+    Lower is better.
 
         c_k = F(x with the k first-ranked features replaced),      (Σ c − (c_0 + c_K)/2) / K
 
     Options, defaults, cost and pitfalls are those of ``Deletion``, whose number this is; the name
     is that of the other literature.
 
-    Peers: Quantus' PixelFlipping and RegionPerturbation return curves without k = 0, in
-    ``order="morf"``. Source: Samek et al., "Evaluating the visualization of what a deep neural
-    network has learned", 2017.
+    Peers:
+        Quantus' PixelFlipping and RegionPerturbation return curves without k = 0, in
+        ``order="morf"``.
+
+    References:
+        Samek et al., "Evaluating the visualization of what a deep neural network has learned",
+        2017.
     """
 
     higher: ClassVar[bool] = False
@@ -43,15 +49,21 @@ class MoRF(Curve):
 @part
 class LeRF(Curve):
     """Least relevant first: the mean of the score while features go, those the map calls least
-    relevant first. Higher is better.
+    relevant first.
+
+    Higher is better.
 
         c_k = F(x with the k last-ranked features replaced),      (Σ c − (c_0 + c_K)/2) / K
 
     Options, defaults and cost are those of ``Deletion``. The curve is ``Insertion``'s with the same
     fill, read backwards.
 
-    Pitfalls: features with negative evidence go first, so that the curve of a signed map may rise
-    above F(x). Source: Samek et al., 2017; Ancona et al., 2018.
+    Pitfalls:
+        Features with negative evidence go first, so that the curve of a signed map may rise above
+        F(x).
+
+    References:
+        Samek et al., 2017; Ancona et al., 2018.
     """
 
     higher: ClassVar[bool] = True
@@ -60,8 +72,8 @@ class LeRF(Curve):
     def measure(self, subject: Subject, maps: Maps) -> Tensor:
         """The curves (M, B, K+1)."""
         ranking = ranked(subject, maps, self.features, self.seed, self.rank).reversed
-        gone = steps_of(ranking.counts, self.steps if self.each is None else None, self.each)
-        curve = scores_without(subject, ranking, gone, self.fill, score=self.score)
+        cutoffs = steps_of(ranking.counts, self.steps if self.each is None else None, self.each)
+        curve = scores_without(subject, ranking, cutoffs, self.fill, score=self.score)
         return normalised(curve, self.normalise, curve[0, :, 0], curve[0, :, -1])
 
 
@@ -72,25 +84,37 @@ class AOPC(Metric):
 
         1/(L+1) · Σ_{k=0}^{L} F(x) − F(x with the k first-ranked regions replaced)
 
-    most      L, how many steps are taken; all regions where there are fewer
-    each      regions that go at a step
-    features  "auto": squares of 9 pixels for images, as published, and what curves rank elsewhere
-    fill      "auto": uniform noise between black and white, as published, for images whose
-              normalisation is known, and 0 elsewhere. One draw, the same for all examples;
-              published numbers average over several
-    score     "output": the scalar explained, as published; or "probability" …
-    rank      as in ``Deletion``;  seed of the shuffle that breaks ties
+    Args:
+        most: L, how many steps are taken; all regions where there are fewer.
+        each: regions that go at a step.
+        features: "auto": squares of 9 pixels for images, as published, and what curves rank
+            elsewhere.
+        fill: "auto": uniform noise between black and white, as published, for images whose
+            normalisation is known, and 0 elsewhere. One draw, the same for all examples; published
+            numbers average over several.
+        score: "output": the scalar explained, as published; or "probability" …
+        rank: as in ``Deletion``.
+        seed: of the shuffle that breaks ties.
 
-    Cost: L rows for each map and example, F(x) once. Pitfalls: grows with the scale of F, so that
-    only maps of one model compare; L regions of 9 × 9 of 224 × 224 are a sixth of the image. Peers:
-    Quantus' RegionPerturbation has squares of 8, "black", and returns the differences without k =
-    0, unaveraged. Source: Samek et al., 2017 (L = 100).
+    Cost:
+        L rows for each map and example, F(x) once.
+
+    Pitfalls:
+        Grows with the scale of F, so that only maps of one model compare; L regions of 9 × 9 of 224
+        × 224 are a sixth of the image.
+
+    Peers:
+        Quantus' RegionPerturbation has squares of 8, "black", and returns the differences without k
+        = 0, unaveraged.
+
+    References:
+        Samek et al., 2017 (L = 100).
     """
 
     most: int = 100
     each: int = 1
     features: Features = "auto"
-    fill: Any = "auto"
+    fill: Fill = "auto"
     score: Score = "output"
     rank: str = "signed"
     seed: int = 0
@@ -108,11 +132,11 @@ class AOPC(Metric):
         ranking = ranked(
             subject, maps, _REGION if auto and image else self.features, self.seed, self.rank
         )
-        gone = steps_of(ranking.counts, None, self.each)[: self.most + 1]
+        cutoffs = steps_of(ranking.counts, None, self.each)[: self.most + 1]
         fill = self.fill
         if isinstance(fill, str) and fill == "auto":
             fill = "noise" if image and subject.field.normalisation is not None else 0.0
-        curve = scores_without(subject, ranking, gone, fill, score=self.score)
+        curve = scores_without(subject, ranking, cutoffs, fill, score=self.score)
         return curve[..., :1] - curve
 
     def values(self, measured: Tensor) -> Tensor:
@@ -122,8 +146,9 @@ class AOPC(Metric):
 @metric("abpc")
 @part
 class ABPC(Curve):
-    """The area between the least- and the most-relevant-first curve. Higher is better; 0 for an
-    order that says nothing.
+    """The area between the least- and the most-relevant-first curve.
+
+    Higher is better; 0 for an order that says nothing.
 
         area(F while the least relevant go first) − area(F while the most relevant go first)
 
@@ -132,9 +157,15 @@ class ABPC(Curve):
     less. A random order scores 0 on average; a map and its negative add up to 0 exactly where no
     two features tie.
 
-    Cost: 2 (K − 1) rows for each map and example; both ends are shared. Peers: none of Captum,
-    Quantus and PAIR has it. Source: Samek et al., 2017 (ABPC); Blücher et al., "Decoupling pixel
-    flipping and occlusion strategy", 2024 (SRG).
+    Cost:
+        2 (K − 1) rows for each map and example; both ends are shared.
+
+    Peers:
+        None of Captum, Quantus and PAIR has it.
+
+    References:
+        Samek et al., 2017 (ABPC); Blücher et al., "Decoupling pixel flipping and occlusion
+        strategy", 2024 (SRG).
     """
 
     higher: ClassVar[bool] = True
@@ -143,8 +174,8 @@ class ABPC(Curve):
     def measure(self, subject: Subject, maps: Maps) -> Tensor:
         """How far the curves are apart at each point (M, B, K+1)."""
         ranking = ranked(subject, maps, self.features, self.seed, self.rank).both
-        gone = steps_of(ranking.counts, self.steps if self.each is None else None, self.each)
-        curve = scores_without(subject, ranking, gone, self.fill, score=self.score)
+        cutoffs = steps_of(ranking.counts, self.steps if self.each is None else None, self.each)
+        curve = scores_without(subject, ranking, cutoffs, self.fill, score=self.score)
         most, least = normalised(curve, self.normalise, curve[0, :, 0], curve[0, :, -1]).chunk(2)
         return least - most
 
@@ -152,7 +183,7 @@ class ABPC(Curve):
         return area(measured)
 
 
-morf = door(MoRF)
-lerf = door(LeRF)
-aopc = door(AOPC)
-abpc = door(ABPC)
+morf = functional(MoRF)
+lerf = functional(LeRF)
+aopc = functional(AOPC)
+abpc = functional(ABPC)

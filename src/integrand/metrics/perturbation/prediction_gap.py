@@ -1,9 +1,9 @@
-"""Prediction gaps: how far the score moves when important features shake (PGI), and when all others
-do (PGU)."""
+"""Prediction gaps: the change of the score when important features are perturbed (PGI), and when
+all others are (PGU)."""
 
 from __future__ import annotations
 
-from typing import Any, ClassVar
+from typing import ClassVar
 
 import torch
 from torch import Tensor
@@ -13,16 +13,16 @@ from ...core.features import Features
 from ...core.shapes import checked_references, flattened
 from ...core.values import part
 from ...errors import InputError
-from ..base import Metric, door, metric
+from ..base import Metric, functional, metric
 from ..maps import Maps
-from ..task import Score, Subject
+from ..task import Fill, Score, Subject
 from .removal import ranked, scores_without, shares_of
 
 
 @part
 class _Gap(Metric):
     share: float = 0.25
-    fill: Any = Gaussian(0.1, mean="input", count=100)
+    fill: Fill = Gaussian(0.1, mean="input", count=100)
     rank: str = "magnitude"
     score: Score = "probability"
     features: Features = "auto"
@@ -39,16 +39,18 @@ class _Gap(Metric):
     def measure(self, subject: Subject, maps: Maps) -> Tensor:
         """The mean gap (M, B)."""
         ranking = ranked(subject, maps, self.features, self.seed, self.rank)
-        gone = shares_of(ranking.counts, (self.share,)).clamp(min=1)
+        cutoffs = shares_of(ranking.counts, (self.share,)).clamp(min=1)
         draws = checked_references(
             subject.filling(self.fill)(subject.x, subject.field), subject.x, "The fill"
         )
-        whole = subject.whole(self.score)
+        full_scores = subject.whole(self.score)
         gaps = torch.zeros_like(flattened(maps.values, 2)[..., 0])
         for draw in draws:
             fill = Given(draw[None])
-            scores = scores_without(subject, ranking, gone, fill, score=self.score, keep=self.keep)
-            gaps += (whole - scores[..., 0]).abs()
+            scores = scores_without(
+                subject, ranking, cutoffs, fill, score=self.score, keep=self.keep
+            )
+            gaps += (full_scores - scores[..., 0]).abs()
         return gaps / len(draws)
 
 
@@ -56,22 +58,33 @@ class _Gap(Metric):
 @part
 class PGI(_Gap):
     """Prediction gap on important features: how far the score moves when the most important
-    features change a little. Higher is better.
+    features change a little.
+
+    Higher is better.
 
         mean over draws of |F(x) − F(x with its most important features redrawn)|
 
-    share     of the features that are important, rounded down but one at least
-    fill      what they become, a reference for each draw: 100 draws of the input plus normal noise
-              of 0.1, in the model's numbers
-    rank      "magnitude": by the sum of absolute values over a feature's elements, as published;
-              others as in ``Deletion``
-    score     "probability" …;  features, and seed of the shuffle that breaks ties
+    Args:
+        share: of the features that are important, rounded down but one at least.
+        fill: what they become, a reference for each draw: 100 draws of the input plus normal noise
+            of 0.1, in the model's numbers.
+        rank: "magnitude": by the sum of absolute values over a feature's elements, as published;
+            others as in ``Deletion``.
+        score: "probability" …; features, and seed of the shuffle that breaks ties.
 
-    Cost: one row for each draw, map and example, F(x) once. Memory: the draws, as many copies of
-    the inputs. Pitfalls: local, as wide as the noise: compare it only under the same fill. Draws
-    are shared by examples and maps. Peers: OpenXAI draws anew for every example from the global
-    generators, and takes the first of the model's outputs whatever class was explained. Source: Dai
-    et al., 2022; Agarwal et al., "OpenXAI", 2022.
+    Cost:
+        One row for each draw, map and example, F(x) once. the draws, as many copies of the inputs.
+
+    Pitfalls:
+        Local, as wide as the noise: compare it only under the same fill. Draws are shared by
+        examples and maps.
+
+    Peers:
+        OpenXAI draws anew for every example from the global generators, and takes the first of the
+        model's outputs whatever class was explained.
+
+    References:
+        Dai et al., 2022; Agarwal et al., "OpenXAI", 2022.
     """
 
     higher: ClassVar[bool] = True
@@ -82,7 +95,9 @@ class PGI(_Gap):
 @part
 class PGU(_Gap):
     """Prediction gap on unimportant features: how far the score moves when all but the most
-    important change. Lower is better.
+    important change.
+
+    Lower is better.
 
         mean over draws of |F(x) − F(x with all but its most important features redrawn)|
 
@@ -93,5 +108,5 @@ class PGU(_Gap):
     keep: ClassVar[bool] = True
 
 
-pgi = door(PGI)
-pgu = door(PGU)
+pgi = functional(PGI)
+pgu = functional(PGU)

@@ -1,19 +1,17 @@
-"""What a model says of an input from which features were taken, in the order of a map: the engine
-of every curve.
+"""The score of inputs whose features are replaced in the order of a map: the engine of every curve.
 
     maps (M, B, *s) ── one sort ──▶ rank (M, B, N) ── k < … ──▶ gone ── fill ──▶ rows ── packed ──▶
     score (M, B, K+1)
 
 All maps of all examples run together. A curve's two ends, nothing gone and everything gone, are the
-same for every map of an example and are asked once; everything between is one row per map, example
-and step, made when a model call needs it.
+same for every map of an example and are computed once; everything between is one row per map,
+example and step, built when a model call needs it.
 """
 
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
-from typing import Any
 
 import numpy as np
 import torch
@@ -26,7 +24,7 @@ from ...core.shapes import over
 from ...errors import InputError, UnknownName
 from ...fields import Field
 from ..maps import Maps
-from ..task import Score, Subject
+from ..task import Fill, Score, Subject
 
 Replace = Callable[[Tensor, Tensor, Tensor], Tensor]
 """(x rows (N, \\*s), gone (N, \\*s or broadcast), example (N,)) -> rows with what is gone replaced.
@@ -36,7 +34,7 @@ give copies.
 """
 
 
-def replacement(subject: Subject, fill: Any) -> Replace:
+def replacement(subject: Subject, fill: Fill) -> Replace:
     """How removed features are replaced: by a baseline, or by one that looks at what is left
     (``without``)."""
     fill = subject.filling(fill)
@@ -47,17 +45,17 @@ def replacement(subject: Subject, fill: Any) -> Replace:
                 f"fill={fill!r} looks at what is left of one input, and this model has several: give a number, a name such as 'zero', or one "
                 "for each, ig.baselines.PerInput((…))."
             )
-        return lambda rows, gone, example: seeing(rows, gone.bool(), example)
+        return lambda rows, mask, example: seeing(rows, mask.bool(), example)
     blank = subject.fill(fill)
     shared = blank[:1] if blank.stride(0) == 0 or len(blank) == 1 else None
 
-    def put(rows: Tensor, gone: Tensor, example: Tensor) -> Tensor:
+    def replace(rows: Tensor, mask: Tensor, example: Tensor) -> Tensor:
         # At 0 and 1 an interpolation is exact, and several times as fast as torch.where.
         return rows.lerp_(
-            blank.index_select(0, example) if shared is None else shared, gone.to(rows.dtype)
+            blank.index_select(0, example) if shared is None else shared, mask.to(rows.dtype)
         )
 
-    return put
+    return replace
 
 
 def _size(values: Tensor, groups: Tensor) -> Tensor:
@@ -84,7 +82,8 @@ or the mean of the elements."""
 
 
 def merits(values: Tensor, groups: Tensor, rank: str = "signed") -> Tensor:
-    """What each feature's elements come to (M, B, N). Errors: ``UnknownName``."""
+    """The score (M, B, N) by which each feature is ranked. Raises ``UnknownName`` for another
+    ``rank``."""
     if rank not in RANKS:
         raise UnknownName("way to rank features", rank, RANKS)
     return RANKS[rank](values, groups)
@@ -94,9 +93,10 @@ def merits(values: Tensor, groups: Tensor, rank: str = "signed") -> Tensor:
 class Ranking:
     """Which features go first.
 
-    place   (M, B, \\*s') the rank of each element's feature, 0 first; axes along which all elements
-            share a feature are 1 long
-    counts  (B,) how many features each example has
+    Args:
+        place: (M, B, \\*s') the rank of each element's feature, 0 first; axes along which all
+            elements share a feature are 1 long.
+        counts: (B,) how many features each example has.
     """
 
     place: Tensor
@@ -125,9 +125,11 @@ class Ranking:
         ranks = torch.arange(scores.shape[2], device=x.device).expand_as(order)
         placed = torch.empty_like(order).scatter_(2, order, ranks)
         thin = unexpanded(groups)
-        own = thin.expand(len(x), *thin.shape[-(x.ndim - 1) :]) if thin.ndim == x.ndim - 1 else thin
-        where = own.reshape(1, len(x), -1).expand(len(values), -1, -1)
-        place = placed.gather(2, where).reshape(len(values), *own.shape)
+        labels = (
+            thin.expand(len(x), *thin.shape[-(x.ndim - 1) :]) if thin.ndim == x.ndim - 1 else thin
+        )
+        where = labels.reshape(1, len(x), -1).expand(len(values), -1, -1)
+        place = placed.gather(2, where).reshape(len(values), *labels.shape)
         return cls(place, (scores[0] > float("-inf")).sum(1))
 
     @property
@@ -187,41 +189,44 @@ def steps_of(counts: Tensor, steps: int | None, each: int | None) -> Tensor:
 def scores_without(
     subject: Subject,
     ranking: Ranking,
-    gone: Tensor,
-    fill: Any,
+    cutoffs: Tensor,
+    fill: Fill,
     *,
     score: Score = "probability",
     keep: bool = False,
 ) -> Tensor:
-    """The score with the ``gone`` (K+1, B) first-ranked features replaced: (M, B, K+1).
+    """The score with the ``cutoffs`` (K+1, B) first-ranked features replaced: (M, B, K+1).
 
-    ``keep`` replaces all the others instead. Rows in which nothing or everything is gone are asked
-    once per example. Cost: M · B · (K − 1) rows and one more per example.
+    ``keep`` replaces all the others instead. Rows in which nothing or everything is replaced are
+    evaluated once per example.
+
+    Cost:
+        M · B · (K − 1) rows and one more per example.
     """
-    asked = subject.score(score)
+    field = subject.score(score)
     replace = replacement(subject, fill)
-    methods, batch, points = len(ranking.place), len(subject), len(gone)
-    gone = gone.T.to(subject.x.device)  # (B, K+1)
-    found = subject.x.new_empty(methods, batch, points)
+    methods, batch, points = len(ranking.place), len(subject), len(cutoffs)
+    cutoffs = cutoffs.T.to(subject.x.device)  # (B, K+1)
+    scores = subject.x.new_empty(methods, batch, points)
 
-    removed = ranking.counts[:, None] - gone if keep else gone
-    nothing, everything = removed == 0, removed == ranking.counts[:, None]
-    found[:] = torch.where(nothing, subject.whole(score)[:, None], 0)
-    if bool(everything.any()):
-        emptied = _emptied(subject, asked, replace)
-        found[:] = torch.where(everything, emptied[:, None], found)
+    removed = ranking.counts[:, None] - cutoffs if keep else cutoffs
+    full_points, emptied_points = removed == 0, removed == ranking.counts[:, None]
+    scores[:] = torch.where(full_points, subject.whole(score)[:, None], 0)
+    if bool(emptied_points.any()):
+        emptied = _emptied(subject, field, replace)
+        scores[:] = torch.where(emptied_points, emptied[:, None], scores)
 
-    b, k = (~(nothing | everything)).nonzero().T
+    b, k = (~(full_points | emptied_points)).nonzero().T
     # Ranks and counts as numbers of the rows' type: then comparing them writes 0 and 1 in that
     # type, without a mask between.
     exact = torch.float32 if int(ranking.counts.max()) < 1 << 24 else torch.float64
-    kind = torch.promote_types(found.dtype, exact)
+    kind = torch.promote_types(scores.dtype, exact)
     places = ranking.place.flatten(0, 1).to(kind)
-    cuts = gone[b, k].to(kind).repeat(methods)
+    cuts = cutoffs[b, k].to(kind).repeat(methods)
     pair = (torch.arange(methods, device=b.device)[:, None] * batch + b).flatten()
     m = torch.arange(methods, device=b.device).repeat_interleave(len(b))
     b, k = b.repeat(methods), k.repeat(methods)
-    values = found.new_empty(len(b))
+    values = scores.new_empty(len(b))
     compare = torch.ge if keep else torch.lt
 
     def make(part: slice) -> Tensor:
@@ -230,22 +235,22 @@ def scores_without(
         away = compare(place, over(cuts[part], place), out=place)
         return replace(subject.x.index_select(0, example), away, example)
 
-    def use(part: slice, seen: Evaluation) -> None:
-        values[part] = seen.value
+    def use(part: slice, evaluation: Evaluation) -> None:
+        values[part] = evaluation.value
 
     if len(b):
-        asked.stream(b, make, use, subject.x[0], gradient=False)
-        found[m, b, k] = values
-    return found
+        field.stream(b, make, use, subject.x[0], gradient=False)
+        scores[m, b, k] = values
+    return scores
 
 
-def _emptied(subject: Subject, asked: Field, replace: Replace) -> Tensor:
+def _emptied(subject: Subject, field: Field, replace: Replace) -> Tensor:
     """(B,) the score with everything gone."""
     example = torch.arange(len(subject), device=subject.x.device)
-    gone = torch.ones(
+    mask = torch.ones(
         (len(subject), *(1,) * (subject.x.ndim - 1)), dtype=torch.bool, device=subject.x.device
     )
-    return asked.value(replace(subject.x.clone(), gone, example))
+    return field.value(replace(subject.x.clone(), mask, example))
 
 
 def shares_of(counts: Tensor, shares: Sequence[float]) -> Tensor:

@@ -3,22 +3,22 @@ says little."""
 
 from __future__ import annotations
 
-from typing import Any, ClassVar
+from typing import ClassVar
 
 from torch import Tensor
 
 from ...core.features import Features
 from ...core.values import part
-from ..base import Metric, door, metric
+from ..base import Metric, functional, metric
 from ..maps import Maps
-from ..task import Score, Subject
+from ..task import Fill, Score, Subject
 from .removal import ranked, scores_without, shares_of
 
 
 @part
 class _Road(Metric):
     shares: tuple[float, ...] = (0.1, 0.2, 0.3, 0.4, 0.5, 0.6, 0.7, 0.8, 0.9)
-    fill: Any = "imputed"
+    fill: Fill = "imputed"
     score: Score = "probability"
     features: Features = "auto"
     rank: str = "signed"
@@ -29,8 +29,10 @@ class _Road(Metric):
     def measure(self, subject: Subject, maps: Maps) -> Tensor:
         """The score at each share (M, B, R)."""
         ranking = ranked(subject, maps, self.features, self.seed, self.rank)
-        gone = shares_of(ranking.counts, self.shares)
-        return scores_without(subject, ranking, gone, self.fill, score=self.score, keep=self.keep)
+        cutoffs = shares_of(ranking.counts, self.shares)
+        return scores_without(
+            subject, ranking, cutoffs, self.fill, score=self.score, keep=self.keep
+        )
 
     def values(self, measured: Tensor) -> Tensor:
         return measured.mean(-1)
@@ -40,27 +42,43 @@ class _Road(Metric):
 @part
 class ROAD(_Road):
     """ROAD, most relevant first: the score with shares of the most important pixels *removed* and
-    imputed. Lower is better.
+    imputed.
+
+    Lower is better.
 
         mean over r of F(x with its r first-ranked pixels imputed)
 
-    shares    r, the part that is removed, rounded down to whole features
-    fill      noisy linear imputation, ``ig.baselines.Imputed(noise=0.01)``, the noise in the
-              model's own numbers; any other fill
-    score     "probability", or "accuracy": whether the class explained is still predicted, 0 or 1
-              per example
-    features, seed  as in ``Deletion``
+    ``measure`` has the score for each share.
 
-    ``measure`` has the score for each share. Cost: one row, and one imputation, for each share, map
-    and example. Pitfalls: linear imputation leaves smooth blobs, from which the shape of a mask can
-    still be read. Report whether ``ROADLeRF`` ranks methods alike. Peers: the published code takes
-    the class labelled for accuracy, and for the mean probability class 0 unless predictions are
-    handed over; a string for its imputation is compared, not assigned, and fails. It breaks ties by
-    noise of 1e-4 of the map's range, which also reorders what is closer than that. Quantus' ROAD
-    has this order and accuracy only, returns that of the *first batch* alone, and draws new noise
-    for each image from NumPy's global generator; it takes images of one channel (indices of other
-    channels fall out of the image), and ``batch_size`` must hold all examples. Needs
-    integrand[curves] (scipy). Source: Rong et al., ICML 2022.
+    Needs integrand[curves] (scipy).
+
+    Args:
+        shares: r, the part that is removed, rounded down to whole features.
+        fill: noisy linear imputation, ``ig.baselines.Imputed(noise=0.01)``, the noise in the
+            model's own numbers; any other fill.
+        score: "probability", or "accuracy": whether the class explained is still predicted, 0 or 1
+            per example.
+        features: as in ``Deletion``.
+        seed: as in ``Deletion``.
+
+    Cost:
+        One row, and one imputation, for each share, map and example.
+
+    Pitfalls:
+        Linear imputation leaves smooth blobs, from which the shape of a mask can still be read.
+        Report whether ``ROADLeRF`` ranks methods alike.
+
+    Peers:
+        The published code takes the class labelled for accuracy, and for the mean probability class
+        0 unless predictions are handed over; a string for its imputation is compared, not assigned,
+        and fails. It breaks ties by noise of 1e-4 of the map's range, which also reorders what is
+        closer than that. Quantus' ROAD has this order and accuracy only, returns that of the *first
+        batch* alone, and draws new noise for each image from NumPy's global generator; it takes
+        images of one channel (indices of other channels fall out of the image), and ``batch_size``
+        must hold all examples.
+
+    References:
+        Rong et al., ICML 2022.
     """
 
     higher: ClassVar[bool] = False
@@ -71,7 +89,9 @@ class ROAD(_Road):
 @part
 class ROADLeRF(_Road):
     """ROAD, least relevant first: the score with shares of the most important pixels *kept* and all
-    others imputed. Higher is better.
+    others imputed.
+
+    Higher is better.
 
         mean over r of F(x with all but its r first-ranked pixels imputed)
 
@@ -82,5 +102,5 @@ class ROADLeRF(_Road):
     keep: ClassVar[bool] = True
 
 
-road = door(ROAD)
-road_lerf = door(ROADLeRF)
+road = functional(ROAD)
+road_lerf = functional(ROADLeRF)

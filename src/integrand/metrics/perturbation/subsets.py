@@ -1,5 +1,5 @@
-"""What a model says of inputs from which some features were taken, whatever the maps: the engine of
-sampled faithfulness.
+"""The change of F when subsets of features are replaced, whatever the maps: the engine of sampled
+faithfulness.
 
     sizes ── seed ──▶ chosen (S, B, N) ── place ──▶ gone ── fill ──▶ rows ── packed ──▶ change (B, S)      asked once for all maps
     maps (M, B, *s) ── summed ──▶ shares (M, B, N) ── chosen ──▶ sums (M, B, S)
@@ -12,7 +12,6 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from dataclasses import dataclass
-from typing import Any
 
 import torch
 from torch import Tensor
@@ -23,7 +22,7 @@ from ...core.random import generator
 from ...core.segment import Evaluation
 from ...core.shapes import describe, flattened
 from ...errors import InputError
-from ..task import Score, Subject
+from ..task import Fill, Score, Subject
 from .removal import replacement, unexpanded
 
 
@@ -31,9 +30,10 @@ from .removal import replacement, unexpanded
 class Cells:
     """The features of a batch, each example's numbered from 0 without gaps.
 
-    place    (1 or B, \\*s') which feature each element belongs to; axes along which all elements
-             share a feature are 1 long
-    present  (1 or B, N) which of the numbers up to the largest an example has
+    Args:
+        place: (1 or B, \\*s') which feature each element belongs to; axes along which all elements
+            share a feature are 1 long.
+        present: (1 or B, N) which of the numbers up to the largest an example has.
     """
 
     place: Tensor
@@ -42,11 +42,11 @@ class Cells:
     @classmethod
     def of(cls, features: Features, x: Tensor) -> Cells:
         groups = feature_map(features, x)
-        own = groups.ndim == x.ndim
-        place = unexpanded(groups) if own else unexpanded(groups)[None]
+        per_example = groups.ndim == x.ndim
+        place = unexpanded(groups) if per_example else unexpanded(groups)[None]
         present = torch.zeros(len(place), int(groups.max()) + 1, dtype=torch.bool, device=x.device)
         present.scatter_(1, flattened(place, 1), True)
-        if own:  # numbered anew: label maps of a batch share their numbers
+        if per_example:  # numbered anew: label maps of a batch share their numbers
             place = (present.cumsum(1) - 1).gather(1, flattened(place, 1)).reshape(place.shape)
             counts = present.sum(1, keepdim=True)
             present = torch.arange(int(counts.max()), device=x.device) < counts
@@ -74,8 +74,8 @@ class Cells:
 
     def gone(self, chosen: Tensor, example: Tensor) -> Tensor:
         """Which elements go (n, \\*s') where these features (n, N) of the examples (n,) do."""
-        own = self.place[example if len(self.place) > 1 else torch.zeros_like(example)]
-        return chosen.gather(1, flattened(own, 1)).reshape(own.shape)
+        labels = self.place[example if len(self.place) > 1 else torch.zeros_like(example)]
+        return chosen.gather(1, flattened(labels, 1)).reshape(labels.shape)
 
     def draw(self, sizes: Tensor, draws: int, *seed: int) -> Tensor:
         """Subsets (draws, 1 or B, N) bool of ``sizes`` (1 or B,) features each, every subset of a
@@ -92,61 +92,64 @@ class Cells:
             picked = torch.full((draws, count), most)
             few = noise.topk(count - size if most else size, dim=1, sorted=False).indices
             picked.scatter_(1, few, not most)
-            theirs = ((counts == count) & (sizes == size)).cpu()
-            chosen[:, theirs, :count] = picked[:, None]
+            matching = ((counts == count) & (sizes == size)).cpu()
+            chosen[:, matching, :count] = picked[:, None]
         return chosen.to(self.present.device)
 
-    def sized(self, size: float, what: str = "size") -> Tensor:
+    def sized(self, size: float, name: str = "size") -> Tensor:
         """(1 or B,) how many features ``size`` means: a count, or a share of them between 0 and 1.
 
-        Errors: none, or all and more of them.
+        Raises:
+            InputError: for none of the features, and for all or more of them.
         """
         counts = self.counts
         if isinstance(size, bool) or size <= 0:
-            raise InputError(f"{what}= is a number of features or a share of them, not {size}.")
+            raise InputError(f"{name}= is a number of features or a share of them, not {size}.")
         if isinstance(size, int):
             sizes = torch.full_like(counts, size)
         elif size < 1:
             sizes = (size * counts).round().long().clamp_min(1)
         else:
-            raise InputError(f"{what}={size} is no share below 1; a number of features is an int.")
+            raise InputError(f"{name}={size} is no share below 1; a number of features is an int.")
         fewest = int((counts - sizes).min())
         if fewest < 1:
             raise InputError(
-                f"{what}={size} of {int(counts.min())} features leaves nothing to choose: take fewer than there are, or finer "
+                f"{name}={size} of {int(counts.min())} features leaves nothing to choose: take fewer than there are, or finer "
                 'features=, such as "elements".'
             )
         return sizes
 
 
 def changes(
-    subject: Subject, cells: Cells, chosen: Tensor, fill: Any, score: Score = "output"
+    subject: Subject, cells: Cells, chosen: Tensor, fill: Fill, score: Score = "output"
 ) -> Tensor:
     """F(x) − F(x with the chosen features replaced), for subsets (S, 1 or B, N) of every example →
     (B, S).
 
-    Cost: B · S rows, whatever the number of maps; F(x) once.
+    Cost:
+        B · S rows, whatever the number of maps; F(x) once.
     """
     replace = replacement(subject, fill)
     batch, subsets = len(subject), len(chosen)
     b = torch.arange(batch, device=subject.x.device).repeat(subsets)
     s = torch.arange(subsets, device=b.device).repeat_interleave(batch)
-    own = chosen.shape[1] > 1
+    per_example = chosen.shape[1] > 1
 
     def make(part: slice) -> Tensor:
-        which, example = s[part], b[part]
-        picked = chosen[which, example if own else torch.zeros_like(example)]
+        subset, example = s[part], b[part]
+        picked = chosen[subset, example if per_example else torch.zeros_like(example)]
         return replace(subject.x[example], cells.gone(picked, example), example)
 
-    found = _asked(subject, b, make, score)
-    return subject.whole(score)[:, None] - found.reshape(subsets, batch).T
+    values = _streamed_scores(subject, b, make, score)
+    return subject.whole(score)[:, None] - values.reshape(subsets, batch).T
 
 
-def changes_alone(subject: Subject, cells: Cells, fill: Any, score: Score = "output") -> Tensor:
+def changes_alone(subject: Subject, cells: Cells, fill: Fill, score: Score = "output") -> Tensor:
     """F(x) − F(x with one feature replaced), for every feature and every reference r of the fill →
     (R, B, N); 0 for absent ones.
 
-    Cost: R · B · N rows, whatever the number of maps; F(x) once.
+    Cost:
+        R · B · N rows, whatever the number of maps; F(x) once.
     """
     known = adopted(fill) if callable(fill) else None
     seeing = known is not None and known.sees_what_is_left
@@ -160,30 +163,30 @@ def changes_alone(subject: Subject, cells: Cells, fill: Any, score: Score = "out
     def make(part: slice) -> Tensor:
         example, rows = b[part], subject.x[b[part]]
         place = cells.place[example if len(cells.place) > 1 else torch.zeros_like(example)]
-        gone = place == i[part].reshape(-1, *(1,) * (place.ndim - 1))
+        mask = place == i[part].reshape(-1, *(1,) * (place.ndim - 1))
         return (
-            known.without(rows, gone, example)
+            known.without(rows, mask, example)
             if known is not None and seeing
-            else torch.where(gone, blanks[r[part], example], rows)
+            else torch.where(mask, blanks[r[part], example], rows)
         )
 
-    found = _asked(subject, b, make, score)
-    change = torch.zeros(references, *present.shape, dtype=found.dtype, device=found.device)
-    change[r, b, i] = subject.whole(score)[b] - found
+    values = _streamed_scores(subject, b, make, score)
+    change = torch.zeros(references, *present.shape, dtype=values.dtype, device=values.device)
+    change[r, b, i] = subject.whole(score)[b] - values
     return change
 
 
-def _asked(
+def _streamed_scores(
     subject: Subject, example: Tensor, make: Callable[[slice], Tensor], score: Score
 ) -> Tensor:
-    """The score (n,) of rows of the examples (n,) that are made when a model call needs them."""
-    found = subject.x.new_empty(len(example))
+    """The score (n,) of rows of the examples (n,), each built when a model call needs it."""
+    values = subject.x.new_empty(len(example))
 
-    def use(part: slice, seen: Evaluation) -> None:
-        found[part] = seen.value
+    def use(part: slice, evaluation: Evaluation) -> None:
+        values[part] = evaluation.value
 
     subject.score(score).stream(example, make, use, subject.x[0], gradient=False)
-    return found
+    return values
 
 
 def sums(shares: Tensor, chosen: Tensor) -> Tensor:
@@ -194,9 +197,9 @@ def sums(shares: Tensor, chosen: Tensor) -> Tensor:
     return torch.einsum("mbn,sbn->mbs", shares, picked)
 
 
-def noise_of(whole: Tensor) -> Tensor:
+def noise_of(full_scores: Tensor) -> Tensor:
     """(B,) by how much F may change without meaning it: rounding of F(x) (B,)."""
-    return 16 * torch.finfo(whole.dtype).eps * whole.abs().double()
+    return 16 * torch.finfo(full_scores.dtype).eps * full_scores.abs().double()
 
 
 def given_subsets(subsets: Tensor, cells: Cells, batch: int) -> Tensor:

@@ -1,8 +1,10 @@
-"""Whether an explanation depends on what the model learnt: parameters and classes swapped for
-random ones.
+"""Robustness and sanity checks: how maps change when inputs, parameters or classes do.
 
-weights.py     a model's layers made random, and put back          similarity.py  how alike two maps are
-parameters.py  MPRT, smooth MPRT, efficient MPRT                   logit.py       the random logit test
+max_sensitivity.py  small changes of the input
+mprt.py             MPRT, smooth MPRT, efficient MPRT
+random_logit.py     the random logit test
+reset_weights.py    layers made random, and restored
+similarity.py       how alike two maps are
 """
 
 from .mprt import MPRT as MPRT

@@ -1,4 +1,4 @@
-"""Whether an explanation stays what it is when its input hardly changes."""
+"""Sensitivity of maps to small changes of the input."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ from ...core.random import generator
 from ...core.shapes import describe, flattened
 from ...core.values import part
 from ...errors import InputError, ShapeError
-from ..base import Metric, door, metric
+from ..base import Metric, functional, metric
 from ..maps import Maps, explained
 from ..task import Subject
 
@@ -20,29 +20,45 @@ from ..task import Subject
 @metric("max_sensitivity")
 @part
 class MaxSensitivity(Metric):
-    """Max-sensitivity: by how much a map changes at most when its input moves a little. Lower is
-    better, 0 at best.
+    """Max-sensitivity: by how much a map changes at most when its input moves a little.
+
+    Lower is better, 0 at best.
 
         max over draws of  ‖φ(x + δ) − φ(x)‖ / ‖φ(x)‖,      δ uniform in [−radius, radius] for each number
 
     The norm is Frobenius', over all numbers of a map. measured (M, B, draws) are the relative
     changes.
 
-    radius  in the units of the input, such as 0.2 for pixels in [0, 1] (Yeh et al.) and 0.02 by
-            default (Captum)
-    draws   of δ, the same for all methods and examples
-    how     "max", or "mean" for average sensitivity (Bhatt et al.)
-    noise   a function (x (B, \\*s), generator) → δ like x, or (1, \\*s), instead of uniform noise
-
     Needs to know how the maps were made: an Attribution knows, a tensor goes with ``method=``. φ(x)
     is the map as given: a tensor that was changed since, made absolute or smoothed, is compared
-    with raw ones and seems unstable. Cost: ``draws`` explanations of every example by every method.
-    Undefined (NaN): maps of zeros, which nothing is relative to. Pitfalls: the largest of a few
-    draws, a lower bound of the maximum, grows with their number; a constant map is perfectly
-    stable; the prediction may change within the radius, and then the map should. Peers: Captum's
-    sensitivity_max and Quantus' MaxSensitivity agree (to 1e-5 for the same noise); for maps of
-    zeros Captum divides by 1. Quantus' radius is 0.2, of 200 draws. Source: Yeh et al., "On the
-    (in)fidelity and sensitivity of explanations", NeurIPS 2019.
+    with raw ones and seems unstable.
+
+    Undefined (NaN): maps of zeros, which nothing is relative to.
+
+    Args:
+        radius: in the units of the input, such as 0.2 for pixels in [0, 1] (Yeh et al.) and 0.02 by
+            default (Captum).
+        draws: of δ, the same for all methods and examples.
+        how: "max", or "mean" for average sensitivity (Bhatt et al.).
+        noise: a function (x (B, \\*s), generator) → δ like x, or (1, \\*s), instead of uniform
+            noise.
+
+    Cost:
+        ``draws`` explanations of every example by every method.
+
+    Pitfalls:
+        The largest of a few draws, a lower bound of the maximum, grows with their number; a
+        constant map is perfectly stable; the prediction may change within the radius, and then the
+        map should.
+
+    Peers:
+        Captum's sensitivity_max and Quantus' MaxSensitivity agree (to 1e-5 for the same noise); for
+        maps of zeros Captum divides by 1. Quantus' radius is 0.2, of 200 draws.
+
+    References:
+        Yeh et al., "On the (in)fidelity and sensitivity of explanations", NeurIPS 2019.
+
+    Example:
 
     >>> import torch, integrand as ig
     >>> model, x = torch.nn.Linear(4, 3), torch.randn(5, 4)
@@ -74,8 +90,8 @@ class MaxSensitivity(Metric):
         changes = []
         for draw in range(self.draws):
             near = x + self._shift(x, draw)
-            made = torch.stack([explained(method, subject.field, near) for method in methods])
-            changes.append(flattened(made - maps.values, 2).norm(dim=-1))
+            perturbed = torch.stack([explained(method, subject.field, near) for method in methods])
+            changes.append(flattened(perturbed - maps.values, 2).norm(dim=-1))
         size = flattened(maps.values, 2).norm(dim=-1)[..., None]
         return torch.stack(changes, -1) / torch.where(size == 0, torch.nan, size)
 
@@ -96,4 +112,4 @@ class MaxSensitivity(Metric):
         return shift.to(x)
 
 
-max_sensitivity = door(MaxSensitivity)
+max_sensitivity = functional(MaxSensitivity)

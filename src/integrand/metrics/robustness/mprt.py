@@ -1,4 +1,4 @@
-"""Model parameter randomisation tests: what a map is still like when the model has forgotten."""
+"""Model parameter randomisation tests: how alike maps stay as layers become random."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ from ...core.shapes import flattened
 from ...core.values import part
 from ...errors import InputError
 from ...fields import Field
-from ..base import Metric, door, metric
+from ..base import Metric, functional, metric
 from ..maps import Explainer, Maps, explained
 from ..perturbation.subsets import Cells
 from ..task import Subject
@@ -25,6 +25,7 @@ from .similarity import alike, check_similarity
 @part
 class MPRT(Metric):
     """Model parameter randomisation test: how like itself a map stays as layers become random.
+
     Lower is better, 0 unlike.
 
         similarity( φ(x; model), φ(x; model with random layers) ),    for further and further layers; the mean over these
@@ -32,30 +33,48 @@ class MPRT(Metric):
     measured (M, B, L) is the curve over the layers, in the order they are made random; with
     "top_down" and "bottom_up" its last entry is the fully random model.
 
-    order       "top_down": from the output on, each on top of those before, as published;
-                "bottom_up"; "independent": one at a time
-    stages      as many steps, of several layers each, for deep models; a step for every layer
-                unless given
-    similarity  "spearman", "pearson", or "ssim" (images; needs scikit-image)
-    absolute    compare |φ|: a map of the other sign everywhere is then the same
-    features    what is ranked: "auto" is pixels for images, tokens for (T, D), elements otherwise
-    seed        of the random layers, the same for all methods
-
     A layer is a module with parameters of its own; it is drawn anew by its own reset_parameters(),
     as before training, else from the normal distribution of its parameters' mean and deviation. The
     class explained stays. The model is given back exactly as it was, also after an error. Needs a
     torch model whose module is at hand, and to know how the maps were made: an Attribution knows, a
-    tensor goes with ``method=``. Cost: L explanations of every example by every method. Undefined
-    (NaN): where a map is the same everywhere, before or after; a layer where it is, is missing from
-    the mean. Errors: ``ModelError`` for fields without a module, such as a function or an analytic
-    field. Pitfalls: from the top down, the lower layers, and edges that they see, stay; random maps
-    pass best; noise in the maps makes them unlike on any model (``SmoothMPRT``); a low similarity
-    means "depends on parameters", not "right". Maps multiplied by x stay like x. Peers: Quantus'
-    MPRT compares single numbers (features="elements") of maps divided by their maximum, takes
-    layers in the order in which they were registered, all with one seed (layers of one shape become
-    equal), skips parameters outside reset_parameters(), and counts the original's similarity to
-    itself, 1, into return_average_correlation (0.6). Its seeding changes torch's global generator.
-    Source: Adebayo et al., "Sanity checks for saliency maps", NeurIPS 2018.
+    tensor goes with ``method=``.
+
+    Undefined (NaN): where a map is the same everywhere, before or after; a layer where it is, is
+    missing from the mean.
+
+    Args:
+        order: "top_down": from the output on, each on top of those before, as published;
+            "bottom_up"; "independent": one at a time.
+        stages: as many steps, of several layers each, for deep models; a step for every layer
+            unless given.
+        similarity: "spearman", "pearson", or "ssim" (images; needs scikit-image).
+        absolute: compare |φ|: a map of the other sign everywhere is then the same.
+        features: what is ranked: "auto" is pixels for images, tokens for (T, D), elements
+            otherwise.
+        seed: of the random layers, the same for all methods.
+
+    Raises:
+        ModelError: for fields without a module, such as a function or an analytic field.
+
+    Cost:
+        L explanations of every example by every method.
+
+    Pitfalls:
+        From the top down, the lower layers, and edges that they see, stay; random maps pass best;
+        noise in the maps makes them unlike on any model (``SmoothMPRT``); a low similarity means
+        "depends on parameters", not "right". Maps multiplied by x stay like x.
+
+    Peers:
+        Quantus' MPRT compares single numbers (features="elements") of maps divided by their
+        maximum, takes layers in the order in which they were registered, all with one seed (layers
+        of one shape become equal), skips parameters outside reset_parameters(), and counts the
+        original's similarity to itself, 1, into return_average_correlation (0.6). Its seeding
+        changes torch's global generator.
+
+    References:
+        Adebayo et al., "Sanity checks for saliency maps", NeurIPS 2018.
+
+    Example:
 
     >>> import torch, integrand as ig
     >>> model = torch.nn.Sequential(torch.nn.Linear(8, 16), torch.nn.Tanh(), torch.nn.Linear(16, 3))
@@ -106,19 +125,34 @@ class MPRT(Metric):
 @part
 class SmoothMPRT(MPRT):
     """Smooth MPRT: the randomisation test on maps averaged over noisy inputs, so that noise does
-    not pass for dependence. Lower is better.
+    not pass for dependence.
+
+    Lower is better.
 
         similarity( φ̄(x; model), φ̄(x; model with random layers) ),    φ̄(x) = mean over draws of φ(x + ε),  ε ~ N(0, (noise · range of x)²)
 
-    draws   noisy inputs; the same noise for every stage, method and example
-    noise   its deviation, in parts of the difference between the largest and the smallest number of
-            the example
-    others  as in ``MPRT``
+    Undefined values, errors and pitfalls as for ``MPRT``.
 
-    Cost: (L + 1) · draws explanations of every example by every method. Undefined values, errors
-    and pitfalls as for ``MPRT``. Peers: Quantus' SmoothMPRT leaves the last of its 50 draws without
-    noise, and draws anew for every layer. Source: Hedström et al., "Sanity checks revisited", 2024
-    (50 draws, noise 0.1).
+    Args:
+        draws: noisy inputs; the same noise for every stage, method and example.
+        noise: its deviation, in parts of the difference between the largest and the smallest number
+            of the example.
+        order: as in ``MPRT``.
+        similarity: as in ``MPRT``.
+        absolute: as in ``MPRT``.
+        features: as in ``MPRT``.
+        stages: as in ``MPRT``.
+        seed: as in ``MPRT``.
+
+    Cost:
+        (L + 1) · draws explanations of every example by every method.
+
+    Peers:
+        Quantus' SmoothMPRT leaves the last of its 50 draws without noise, and draws anew for every
+        layer.
+
+    References:
+        Hedström et al., "Sanity checks revisited", 2024 (50 draws, noise 0.1).
     """
 
     draws: int = 50
@@ -150,23 +184,39 @@ class SmoothMPRT(MPRT):
 @metric("efficient_mprt")
 @part
 class EfficientMPRT(Metric):
-    """Efficient MPRT: by how much more complex a map becomes when the whole model is random. Higher
-    is better.
+    """Efficient MPRT: by how much more complex a map becomes when the whole model is random.
+
+    Higher is better.
 
         (H(φ_random) − H(φ)) / H(φ),     H the entropy of the map's histogram, −Σ p ln p over
                                          ``bins`` equal bins from its least to its largest
 
-    bins      of the histogram
-    draws     random models, averaged over
-    features  what is counted: "auto" is pixels for images, tokens for (T, D), elements otherwise
-    seed      of the random models
+    Layers, needs and errors as for ``MPRT``.
 
-    Layers, needs and errors as for ``MPRT``. Cost: ``draws`` explanations of every example by every
-    method. Undefined (NaN): maps that are the same everywhere, whose entropy is 0. A random model
-    whose map is the same everywhere gives −1. Pitfalls: a histogram of few features says little,
-    100 bins want pictures; outliers fill one bin and make H small. Peers: Quantus' EfficientMPRT
-    agrees (to 1e-5 for the same maps) with features="elements". Source: Hedström et al., "Sanity
-    checks revisited", 2024.
+    Undefined (NaN): maps that are the same everywhere, whose entropy is 0. A random model whose map
+    is the same everywhere gives −1.
+
+    Args:
+        bins: of the histogram.
+        draws: random models, averaged over.
+        features: what is counted: "auto" is pixels for images, tokens for (T, D), elements
+            otherwise.
+        seed: of the random models.
+
+    Cost:
+        ``draws`` explanations of every example by every method.
+
+    Pitfalls:
+        A histogram of few features says little, 100 bins want pictures; outliers fill one bin and
+        make H small.
+
+    Peers:
+        Quantus' EfficientMPRT agrees (to 1e-5 for the same maps) with features="elements".
+
+    References:
+        Hedström et al., "Sanity checks revisited", 2024.
+
+    Example:
 
     >>> import torch, integrand as ig
     >>> model = torch.nn.Sequential(torch.nn.Linear(8, 16), torch.nn.Tanh(), torch.nn.Linear(16, 3))
@@ -220,6 +270,6 @@ def entropy(values: Tensor, present: Tensor, bins: int) -> Tensor:
     return -torch.xlogy(share, share).sum(-1)
 
 
-mprt = door(MPRT)
-smooth_mprt = door(SmoothMPRT)
-efficient_mprt = door(EfficientMPRT)
+mprt = functional(MPRT)
+smooth_mprt = functional(SmoothMPRT)
+efficient_mprt = functional(EfficientMPRT)

@@ -15,7 +15,7 @@ from ...core.values import part
 from ...errors import InputError, TargetError
 from ...fields import Field
 from ...fields.base import outputs_of
-from ..base import Metric, door, metric
+from ..base import Metric, functional, metric
 from ..maps import Maps, explained
 from ..task import Subject
 from .similarity import alike, check_similarity
@@ -24,25 +24,44 @@ from .similarity import alike, check_similarity
 @metric("random_logit")
 @part
 class RandomLogit(Metric):
-    """Random logit test: how like the map of the class a map of another class is. Lower is better,
-    0 unlike.
+    """Random logit test: how like the map of the class a map of another class is.
+
+    Lower is better, 0 unlike.
 
         similarity( φ(x; class c), φ(x; class d) ),    d ≠ c drawn at random
 
-    other       the class d, or a tensor with one for each example; drawn unless given: a number of
-                classes further on, the same for all examples
-    similarity  "spearman", "pearson", or "ssim" (images; needs scikit-image)
-    absolute    compare |φ|
-    features    what is ranked: "auto" is pixels for images, tokens for (T, D), elements otherwise
-
     Needs to know how the maps were made: an Attribution knows, a tensor goes with ``method=``.
-    Cost: one explanation of every example by every method, and one row where a class is drawn.
-    Undefined (NaN): where either map is the same everywhere. Errors: targets that name no class,
-    models of one class, d = c. Pitfalls: with two classes and a probability, or logits that mirror
-    one another, the other map is the first one negated: −1 is then as dependent as can be, and with
-    absolute=True it looks like none at all; related classes have related evidence. Peers: Quantus'
-    RandomLogit compares by SSIM, needs num_classes, and draws a class for each example. Source:
-    Sixt, Granz, Landgraf, "When explanations lie", ICML 2020.
+
+    Undefined (NaN): where either map is the same everywhere.
+
+    Args:
+        other: the class d, or a tensor with one for each example; drawn unless given: a number of
+            classes further on, the same for all examples.
+        similarity: "spearman", "pearson", or "ssim" (images; needs scikit-image).
+        absolute: compare |φ|.
+        features: what is ranked: "auto" is pixels for images, tokens for (T, D), elements
+            otherwise.
+
+    Raises:
+        TargetError: for targets that name no class, and models of one class.
+        InputError: for d = c, or a number of classes other than one or B.
+
+    Cost:
+        One explanation of every example by every method, and one row where a class is drawn.
+
+    Pitfalls:
+        With two classes and a probability, or logits that mirror one another, the other map is the
+        first one negated: −1 is then as dependent as can be, and with absolute=True it looks like
+        none at all; related classes have related evidence.
+
+    Peers:
+        Quantus' RandomLogit compares by SSIM, needs num_classes, and draws a class for each
+        example.
+
+    References:
+        Sixt, Granz, Landgraf, "When explanations lie", ICML 2020.
+
+    Example:
 
     >>> import torch, integrand as ig
     >>> model, x = torch.nn.Linear(8, 5), torch.randn(4, 8)
@@ -64,14 +83,16 @@ class RandomLogit(Metric):
     def measure(self, subject: Subject, maps: Maps) -> Tensor:
         methods = maps.explainers()
         field = self._another(subject.field, subject.x)
-        others = torch.stack([explained(method, field, subject.x) for method in methods])
-        return alike(maps.values, others, self.similarity, self.features, absolute=self.absolute)
+        changed_maps = torch.stack([explained(method, field, subject.x) for method in methods])
+        return alike(
+            maps.values, changed_maps, self.similarity, self.features, absolute=self.absolute
+        )
 
     def _another(self, field: Field, x: Tensor) -> Field:
-        """The same question about another class."""
+        """The field of another class than the one explained."""
         target: Any = field.target
-        which = getattr(target, "which", None)
-        if not isinstance(which, int | Tensor):
+        target_class = getattr(target, "which", None)
+        if not isinstance(target_class, int | Tensor):
             raise TargetError(
                 "The random logit test asks about another class: explain a class of a torch model, target=3 or "
                 'target="predicted", not a callable, a position or a field that knows one question only.'
@@ -82,19 +103,19 @@ class RandomLogit(Metric):
                 f"There is no other class: one output has shape {describe(outputs.shape[1:])}."
             )
         classes = outputs.shape[1]
-        own = torch.as_tensor(which, device=x.device) % classes
+        explained_class = torch.as_tensor(target_class, device=x.device) % classes
         if self.other is None:
             further = 1 + int(torch.randint(classes - 1, (), generator=generator(self.seed)))
-            other = (own + further) % classes
+            random_class = (explained_class + further) % classes
         else:
-            other = torch.as_tensor(self.other, device=x.device)
-            if other.ndim and len(other) != len(x):
+            random_class = torch.as_tensor(self.other, device=x.device)
+            if random_class.ndim and len(random_class) != len(x):
                 raise InputError(
-                    f"other= names {len(other)} classes for {len(x)} examples: give one for each, or one for all."
+                    f"other= names {len(random_class)} classes for {len(x)} examples: give one for each, or one for all."
                 )
-            if bool((other % classes == own).any()):
+            if bool((random_class % classes == explained_class).any()):
                 raise InputError("other= names the class that was explained: a map is like itself.")
-        return field.with_target(dataclasses.replace(target, which=other))
+        return field.with_target(dataclasses.replace(target, which=random_class))
 
 
-random_logit = door(RandomLogit)
+random_logit = functional(RandomLogit)

@@ -39,15 +39,16 @@ def unlearning(
     """An iterator that makes further layers random with every step: their names, and the field as
     it is now.
 
-    order   "top_down" from the output, "bottom_up" from the input, each on top of those before;
-            "independent" one at a time
-    stages  as many steps, of about as many layers each; one for every layer unless given
+    Args:
+        order: "top_down" from the output, "bottom_up" from the input, each on top of those before;
+            "independent" one at a time.
+        stages: as many steps, of about as many layers each; one for every layer unless given.
     """
     if order not in ORDERS:
         raise InputError(f"order= is one of {', '.join(map(repr, ORDERS))}, not {order!r}.")
     if stages is not None and stages < 1:
         raise InputError(f"There is one stage at least, not {stages}.")
-    network, module = asked(field)
+    network, module = network_and_module(field)
     layers = layers_in_order(field, x)
     if order != "bottom_up":
         layers = layers[::-1]
@@ -71,14 +72,14 @@ def unlearning(
         network.refresh()
 
 
-def asked(field: Field) -> tuple[Network, nn.Module]:
-    """The field's model, and the module to make random. Errors: ``ModelError`` for fields
-    without."""
+def network_and_module(field: Field) -> tuple[Network, nn.Module]:
+    """The field's network, and the module to make random. Raises ``ModelError`` for fields without
+    one."""
     network = field.network
     if network is None or network.module is None:
-        what = type(innermost(field) if network is None else network.model).__name__
+        kind = type(innermost(field) if network is None else network.model).__name__
         raise ModelError(
-            f"Randomisation needs the parameters of the model, and a {what} does not show them: give the nn.Module itself "
+            f"Randomisation needs the parameters of the model, and a {kind} does not show them: give the nn.Module itself "
             "(with target= a callable of its outputs if need be), one of its methods, or a functools.partial of these."
         )
     if not any(True for _ in network.module.parameters()):
@@ -89,16 +90,16 @@ def asked(field: Field) -> tuple[Network, nn.Module]:
 def layers_in_order(field: Field, x: Tensor) -> list[tuple[str, nn.Module]]:
     """Modules with parameters of their own, in the order in which they run; those that are not run
     as modules come first."""
-    own = {
+    with_parameters = {
         name: module
-        for name, module in asked(field)[0].layers().items()
+        for name, module in network_and_module(field)[0].layers().items()
         if any(p is not None for p in module._parameters.values())
     }
     ran: list[str] = []
     with ExitStack() as stack:
         stack.enter_context(field.ready())
         stack.enter_context(gradients(False))
-        for name, module in own.items():
+        for name, module in with_parameters.items():
             if isinstance(module, torch.jit.ScriptModule):
                 continue  # which takes no hooks: its layers are in the order in which they were registered
             note = lambda *_, name=name: ran.append(name)  # noqa: E731
@@ -106,7 +107,7 @@ def layers_in_order(field: Field, x: Tensor) -> list[tuple[str, nn.Module]]:
         field.plainly(x[:1].clone(), torch.zeros(1, dtype=torch.long, device=x.device))
     # A layer that runs several times is where it runs last: nearest to the output.
     place = {name: number for number, name in enumerate(ran)}
-    return sorted(own.items(), key=lambda entry: place.get(entry[0], -1))
+    return sorted(with_parameters.items(), key=lambda entry: place.get(entry[0], -1))
 
 
 def forget(layer: nn.Module, random: torch.Generator) -> None:
@@ -145,7 +146,7 @@ class Saved:
     the same numbers."""
 
     def __init__(self, module: nn.Module, *, own: bool = True) -> None:
-        self._held = [
+        self._tensors = [
             # Scripted modules hand out another object each time, and let nobody exchange what is
             # behind it.
             (
@@ -164,7 +165,7 @@ class Saved:
     def restore(self) -> None:
         """Put everything back."""
         with gradients(False):
-            for table, name, tensor, numbers in self._held:
+            for table, name, tensor, numbers in self._tensors:
                 tensor.copy_(numbers)
                 if table is not None and table.get(name) is not tensor:
                     table[name] = tensor  # type: ignore[assignment]
