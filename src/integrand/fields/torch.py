@@ -113,19 +113,19 @@ class TorchField(Field):
 
     def with_target(self, target: Any) -> TorchField:
         """The same model, asked something else; what was learnt about batch sizes is shared."""
-        other = copy.copy(self)
-        other.target = as_target(target)
-        other.chordal = other.conservative  # what failed, or bent, may have been the target
-        other.kinks = other.gates = True
-        other.without_chords = None
-        return other
+        field = copy.copy(self)
+        field.target = as_target(target)
+        field.chordal = field.conservative  # what failed, or bent, may have been the target
+        field.kinks = field.gates = True
+        field.without_chords = None
+        return field
 
     def with_backward(self, rule: BackwardRule) -> TorchField:
         """The same question, its gradients from a backward pass that follows ``rule`` (instead of
         the one it followed)."""
-        other = copy.copy(self)
-        other._follow(rule)
-        return other
+        field = copy.copy(self)
+        field._follow(rule)
+        return field
 
     def with_targets(self, targets: Sequence[Target]) -> Field:
         several: Field = self.several_targets(self, targets)
@@ -150,10 +150,10 @@ class TorchField(Field):
         """The same question of the model as it is now: its memory and its chords were those of the
         model as it was."""
         self.network.refresh()
-        other = copy.copy(self)
-        other.memory = None
-        other.chordal, other.kinks = other.conservative, True
-        return other
+        field = copy.copy(self)
+        field.memory = None
+        field.chordal, field.kinks = field.conservative, True
+        return field
 
     def plainly(self, z: Tensor, index: Tensor | None) -> Any:
         return self.network.plainly(z, index)
@@ -183,8 +183,8 @@ class TorchField(Field):
         return self._company
 
     def again(self, z: Tensor, index: Tensor) -> Answer:
-        found = self.again_several(z, index, [self.target])
-        return Answer(found.value[:, 0], found.outputs)
+        answer = self.again_several(z, index, [self.target])
+        return Answer(answer.value[:, 0], answer.outputs)
 
     def again_several(self, z: Tensor, index: Tensor, targets: Sequence[Target]) -> Answer:
         """``again`` for several targets: values (N, T), in the type of the rows."""
@@ -220,7 +220,7 @@ class TorchField(Field):
 
     def behind(self, site: Any, side: str = "output") -> Any:
         sites = site if isinstance(site, list | tuple) else [site]
-        return self.layer_field(self, [self.network.resolved(one, side) for one in sites])
+        return self.layer_field(self, [self.network.resolved(entry, side) for entry in sites])
 
     def score(self) -> Field:
         return self.with_target(self.target.score())
@@ -230,8 +230,8 @@ class TorchField(Field):
     ) -> tuple[Evaluation, Evaluation]:
         if other.site is not None and not isinstance(other.site, Site):
             return super().evaluate_both(z, index, other, other_index)
-        own, theirs = self.evaluate_several(z, index, [self.target], beside=[(other, other_index)])
-        return own, theirs
+        main, extra = self.evaluate_several(z, index, [self.target], beside=[(other, other_index)])
+        return main, extra
 
     def evaluate_chords(self, z: Tensor, index: Tensor, before: Tensor) -> Evaluation:
         if not self.chordal:
@@ -240,10 +240,10 @@ class TorchField(Field):
         failure: Exception | None = None
         try:
             with eager(), chords:
-                found = self.evaluate(z, index)
+                evaluation = self.evaluate(z, index)
             self.kinks, self.gates = chords.kinks, chords.gates
-            if not chords.derived and self.adds_up(z, found, before):
-                return found
+            if not chords.derived and self.adds_up(z, evaluation, before):
+                return evaluation
         except Exception as error:
             # What a target refuses, and a gradient that is missing though no chord took it away,
             # would be so without chords, too.
@@ -253,9 +253,9 @@ class TorchField(Field):
             failure = error
         # Something in the model or the target is not a sum of chords; gradients at both ends are
         # the next best thing, from now on. What the model itself raises, it raises here too.
-        found = replace(super().evaluate_chords(z, index, before), passes=2)
+        evaluation = replace(super().evaluate_chords(z, index, before), passes=2)
         self.give_up(chords, failure)
-        return found
+        return evaluation
 
     def give_up(self, chords: SecantMode, failure: Exception | None = None) -> None:
         """Chords failed where gradients do not: do without them, and remember why."""
@@ -280,11 +280,11 @@ class TorchField(Field):
             )
 
     @staticmethod
-    def adds_up(z: Tensor, found: Evaluation, before: Tensor) -> bool:
+    def adds_up(z: Tensor, evaluation: Evaluation, before: Tensor) -> bool:
         """Whether every chord explains the change of F along it, which costs nothing to know."""
-        change = found.value - found.value[before]
-        explained = total(found.gradient * (z - z[before]), 1)
-        rounding = max(1e3, 8 * len(z)) * torch.finfo(z.dtype).eps * found.value.abs().amax()
+        change = evaluation.value - evaluation.value[before]
+        explained = total(evaluation.gradient * (z - z[before]), 1)
+        rounding = max(1e3, 8 * len(z)) * torch.finfo(z.dtype).eps * evaluation.value.abs().amax()
         return bool((explained - change).abs().sum() <= _DEFECT * change.abs().sum() + rounding)
 
     @property
@@ -299,12 +299,14 @@ class TorchField(Field):
         if site is not None and not isinstance(site, Site):
             return super().look(z, index, site)
         with self.ready(), gradients(False):
-            outputs, seen = self.network.run(z.clone(), index, [] if site is None else [site])
+            outputs, activations = self.network.run(
+                z.clone(), index, [] if site is None else [site]
+            )
         if site is None:
-            found = output_tensor(outputs)
-            check_rows(found, len(z))
-            return found
-        return flattened(seen[0], 1).to(state_dtype(seen[0].dtype))
+            values = output_tensor(outputs)
+            check_rows(values, len(z))
+            return values
+        return flattened(activations[0], 1).to(state_dtype(activations[0].dtype))
 
     @property
     def reads(self) -> bool:
@@ -328,11 +330,13 @@ class TorchField(Field):
         speaks = type(self.target).at is not Target.at or isinstance(self.target, Output)
         if not self.pooled or not speaks:
             return index
-        asked: list[tuple[Target, int]] = []
+        distinct: list[tuple[Target, int]] = []
         for example in index.tolist():
-            own = self.target.at(torch.tensor([example], device=index.device))
-            asked.append(next((known for known in asked if known[0] == own), (own, example)))
-        return torch.tensor([number for _, number in asked], device=index.device)
+            target = self.target.at(torch.tensor([example], device=index.device))
+            distinct.append(
+                next((known for known in distinct if known[0] == target), (target, example))
+            )
+        return torch.tensor([number for _, number in distinct], device=index.device)
 
     def site(self, representation: Any, z: Tensor, index: Tensor) -> Any:
         if representation is None:
@@ -389,11 +393,11 @@ class TorchField(Field):
                 return [self._finite(z, index, s, z.new_empty(0), asks) for s in scalars]
             last = len(scalars) - 1
             with during():  # checkpoints run again what they ran
-                made = [
+                slopes = [
                     self._slope(scalar, leaf, keep=number < last)
                     for number, scalar in enumerate(scalars)
                 ]
-        return [self._finite(z, index, s, g, asks) for s, g in zip(scalars, made, strict=True)]
+        return [self._finite(z, index, s, g, asks) for s, g in zip(scalars, slopes, strict=True)]
 
     def _asked(
         self, z: Tensor, index: Tensor, asks: Sequence[Ask], during: During = nullcontext
@@ -401,13 +405,13 @@ class TorchField(Field):
         """The model's outputs for rows ``z``, and the targets' scalars; a backward rule is for the
         model's operations (``during``) alone."""
         with during():
-            outputs, seen = self.network.run(
+            outputs, activations = self.network.run(
                 z, index, [target.site for target, _ in asks if target.site is not None]
             )
-        views = iter(seen)
+        views = iter(activations)
         return outputs, [
-            self._scalar(target, outputs if target.site is None else next(views), own, len(z))
-            for target, own in asks
+            self._scalar(target, outputs if target.site is None else next(views), examples, len(z))
+            for target, examples in asks
         ]
 
     @staticmethod
@@ -429,9 +433,11 @@ class TorchField(Field):
                 "ig.targets.Custom(function, data)."
             ) from error
         if not isinstance(scalar, Tensor) or scalar.shape != (rows,):
-            got = describe(scalar.shape) if isinstance(scalar, Tensor) else type(scalar).__name__
+            returned = (
+                describe(scalar.shape) if isinstance(scalar, Tensor) else type(scalar).__name__
+            )
             raise TargetError(
-                f"A target returns one number per row, shape {rows}; this one returned {got}. It is called with however many "
+                f"A target returns one number per row, shape {rows}; this one returned {returned}. It is called with however many "
                 "rows fit into one model call, so it may not assume the batch size: reduce over the other axes only."
             )
         return scalar
@@ -470,8 +476,8 @@ class TorchField(Field):
         if not math.isfinite(float(value.sum() + slope.sum())) and not bool(
             torch.isfinite(value).all() and torch.isfinite(slope).all()
         ):
-            target, own = asks[0]
-            raise_nonfinite(self.network, z, index, lambda outputs: target(outputs, own))
+            target, examples = asks[0]
+            raise_nonfinite(self.network, z, index, lambda outputs: target(outputs, examples))
         return Evaluation(value, slope.to(z.dtype))
 
 
