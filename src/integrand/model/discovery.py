@@ -51,9 +51,9 @@ def modules_behind(function: Callable[..., Any]) -> list[nn.Module]:
     which they were come across."""
     search = _Discovery()
     search.look_at(function, frozenset({"__call__"}), 0)
-    found = list(search.found.values())
-    inside = {id(part) for module in found for part in module.modules() if part is not module}
-    return [module for module in found if id(module) not in inside]
+    modules = list(search.found.values())
+    inside = {id(part) for module in modules for part in module.modules() if part is not module}
+    return [module for module in modules if id(module) not in inside]
 
 
 class _Discovery:
