@@ -56,8 +56,8 @@ class Changed(TorchFunctionMode):
             not torch.is_grad_enabled()
         ):  # the way back, where the mode stays for the sake of checkpoints
             return func(*args, **kwargs)
-        made = self.change(func, args, kwargs)
-        return func(*args, **kwargs) if made is NotImplemented else made
+        result = self.change(func, args, kwargs)
+        return func(*args, **kwargs) if result is NotImplemented else result
 
     def _back(self, tensors: Any, *, inputs: Any = None, **kwargs: Any) -> None:
         """The way back of a reentrant checkpoint, which runs operations again: given tensors, torch

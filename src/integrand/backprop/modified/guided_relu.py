@@ -54,11 +54,11 @@ RELU: frozenset[Any] = frozenset(
 def _guided(func: Any, args: Any, kwargs: Any) -> Any:
     if func not in RELU and func is not F.relu6 and not _from_zero(func, args, kwargs):
         return NotImplemented
-    made = func(*args, **kwargs)
-    if made.requires_grad:
+    output = func(*args, **kwargs)
+    if output.requires_grad:
         # All that comes back to the output, before the ReLU's own gate.
-        made.register_hook(_positive)
-    return made
+        output.register_hook(_positive)
+    return output
 
 
 def _from_zero(func: Any, args: tuple[Any, ...], kwargs: Mapping[str, Any]) -> bool:

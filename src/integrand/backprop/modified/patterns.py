@@ -138,9 +138,13 @@ class Patterns:
         check_open(model, "Fitting patterns")
         network = Network(model)
         with network.ready(), gradients(False):
-            found = fitted(model, lambda inputs: _run(model, inputs), data, estimator, batch_size)
-            each = tuple(_pattern(name, values, sums) for name, (values, sums) in found.items())
-        return cls(each, estimator)
+            sums_by_layer = fitted(
+                model, lambda inputs: _run(model, inputs), data, estimator, batch_size
+            )
+            patterns = tuple(
+                _pattern(name, values, sums) for name, (values, sums) in sums_by_layer.items()
+            )
+        return cls(patterns, estimator)
 
     def save(self, path: str | Path) -> None:
         """Write to a safetensors file: the patterns, and in its header what they are called and by
@@ -153,15 +157,18 @@ class Patterns:
             "kind": self.kind,
             "layers": [
                 {
-                    "name": one.name,
-                    "shape": list(one.values.shape),
-                    "fingerprint": list(one.fingerprint),
-                    "rounding": one.rounding,
+                    "name": pattern.name,
+                    "shape": list(pattern.values.shape),
+                    "fingerprint": list(pattern.fingerprint),
+                    "rounding": pattern.rounding,
                 }
-                for one in self.each
+                for pattern in self.each
             ],
         }
-        tensors = {one.name: one.values.detach().cpu().contiguous().clone() for one in self.each}
+        tensors = {
+            pattern.name: pattern.values.detach().cpu().contiguous().clone()
+            for pattern in self.each
+        }
         write_tensors(write, tensors, path, {"patterns": json.dumps(header)})
 
     @classmethod
@@ -185,7 +192,7 @@ class Patterns:
         if words is None:
             raise InputError(f"{str(path)!r} holds tensors, but no patterns.")
         try:
-            made = cls._read(json.loads(words), tensors, path)
+            patterns = cls._read(json.loads(words), tensors, path)
         except (KeyError, TypeError, ValueError, AttributeError) as error:
             if isinstance(error, InputError):
                 raise
@@ -193,8 +200,8 @@ class Patterns:
                 f"{str(path)!r} has a header that is not that of patterns ({error!r})."
             ) from error
         if model is not None:
-            made.check(model)
-        return made
+            patterns.check(model)
+        return patterns
 
     @classmethod
     def _read(cls, header: Any, tensors: Mapping[str, Tensor], path: str | Path) -> Patterns:
@@ -202,7 +209,7 @@ class Patterns:
             raise InputError(
                 f"{str(path)!r} was written by integrand {header['integrand']}, in a newer format: upgrade to read it."
             )
-        each = []
+        patterns = []
         for layer in header["layers"]:
             values = tensors[layer["name"]]
             if list(values.shape) != layer["shape"]:
@@ -211,31 +218,31 @@ class Patterns:
                     f"{describe(values.shape)}: the file was changed."
                 )
             first, second, third = layer["fingerprint"]
-            each.append(
+            patterns.append(
                 Pattern(layer["name"], values, (first, second, third), float(layer["rounding"]))
             )
-        return cls(tuple(each), header["estimator"], header["kind"])
+        return cls(tuple(patterns), header["estimator"], header["kind"])
 
     def check(self, model: nn.Module) -> None:
         """Errors: ``InputError`` that names the first layer in which ``model`` is not the one these
         were fitted on."""
         weights = Names(model).weights()
-        for one in self.each:
-            if one.name not in weights:
+        for pattern in self.each:
+            if pattern.name not in weights:
                 raise InputError(
-                    f"The patterns are for another model: they have a layer {one.name!r} ({describe(one.values.shape)}), which this "
+                    f"The patterns are for another model: they have a layer {pattern.name!r} ({describe(pattern.values.shape)}), which this "
                     f"{type(model).__name__} has not. Fit them on this one: ig.fields.Patterns.fit(model, data)."
                 )
-            weight = weights[one.name]
-            if weight.shape != one.values.shape:
+            weight = weights[pattern.name]
+            if weight.shape != pattern.values.shape:
                 raise InputError(
-                    f"The patterns are for another model: that of layer {one.name!r} is {describe(one.values.shape)}, the layer's weight "
+                    f"The patterns are for another model: that of layer {pattern.name!r} is {describe(pattern.values.shape)}, the layer's weight "
                     f"{describe(weight.shape)}. Fit them on this one: ig.fields.Patterns.fit(model, data)."
                 )
             # Weights that are kept elsewhere until they are needed cannot be looked at now.
-            if not weight.is_meta and not _known_again(one, weight):
+            if not weight.is_meta and not _known_again(pattern, weight):
                 raise InputError(
-                    f"The patterns are for another model: layer {one.name!r} has other weights than when they were fitted. "
+                    f"The patterns are for another model: layer {pattern.name!r} has other weights than when they were fitted. "
                     "Fit them again after training: ig.fields.Patterns.fit(model, data)."
                 )
 
@@ -253,10 +260,10 @@ class Patterns:
         factors = _Factors(self)
 
         def change(func: Any, args: Any, kwargs: Any) -> Any:
-            found = LinearCall.of(func, args, kwargs)
-            if found is None or not found[1].requires_grad:
+            match = LinearCall.of(func, args, kwargs)
+            if match is None or not match[1].requires_grad:
                 return NotImplemented
-            call, h = found
+            call, h = match
             name = names(call.weight)
             return (
                 NotImplemented if name is None else instead(h, call, factors.of(name, call.weight))
@@ -275,7 +282,7 @@ class _Factors:
     was."""
 
     def __init__(self, patterns: Patterns) -> None:
-        self.patterns = {one.name: one.values for one in patterns.each}
+        self.patterns = {pattern.name: pattern.values for pattern in patterns.each}
         self.weighs = patterns.kind == "attribution"
         self._kept: dict[str, tuple[weakref.ref[Tensor], int, Tensor]] = {}
 
@@ -307,19 +314,19 @@ def _run(model: nn.Module, inputs: Any) -> Any:
 
 
 def _pattern(name: str, values: Tensor, sums: Sums) -> Pattern:
-    kept = values.to(state_dtype(sums.dtype)).cpu()
-    return Pattern(name, kept, _fingerprint(sums.weight), float(torch.finfo(sums.dtype).eps))
+    stored = values.to(state_dtype(sums.dtype)).cpu()
+    return Pattern(name, stored, _fingerprint(sums.weight), float(torch.finfo(sums.dtype).eps))
 
 
 def _fingerprint(weight: Tensor) -> tuple[float, float, float]:
     w = weight.detach().flatten()
     w = w.cpu() if w.device.type == "mps" else w
-    some = double(w[:: max(1, len(w) // _SAMPLE)])
-    waves = torch.cos(1.7 * torch.arange(len(some), dtype=torch.float64, device=some.device))
+    sample = double(w[:: max(1, len(w) // _SAMPLE)])
+    waves = torch.cos(1.7 * torch.arange(len(sample), dtype=torch.float64, device=sample.device))
     return (
         float(w.sum(dtype=torch.float64)),
         float(w.abs().sum(dtype=torch.float64)),
-        float((some * waves).sum()),
+        float((sample * waves).sum()),
     )
 
 

@@ -53,8 +53,8 @@ def logsumexp(rows: Rows, u: Tensor, dim: Any, keepdim: bool = False) -> Any:
     dims = tuple(d % u.ndim for d in ([dim] if isinstance(dim, int) else dim))
     if len(dims) != 1:
         return NotImplemented
-    found = rows.apply(_LogSumExp, u, dims[0])
-    return found if keepdim else found.squeeze(dims[0])
+    result = rows.apply(_LogSumExp, u, dims[0])
+    return result if keepdim else result.squeeze(dims[0])
 
 
 @composite(F.softmin)
