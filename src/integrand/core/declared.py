@@ -97,8 +97,8 @@ class Stranger:
             except AttributeError:
                 continue
 
-    def __call__(self, *given: Any, **named: Any) -> Any:
-        return self.of(*given, **named)
+    def __call__(self, *arguments: Any, **named: Any) -> Any:
+        return self.of(*arguments, **named)
 
     def __repr__(self) -> str:
         return shown(self.of)

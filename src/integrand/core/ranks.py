@@ -56,6 +56,6 @@ def found_among_first(scores: Tensor, marked: Tensor) -> Tensor:
     """
     order, group = in_groups(scores, descending=True)
     hit = marked.expand(scores.shape).gather(-1, order).double()
-    found = hit.new_zeros(*scores.shape[:-1], scores.shape[-1] + 1)
-    found[..., 1:] = _levelled(hit, group).cumsum(-1)
-    return found
+    counts = hit.new_zeros(*scores.shape[:-1], scores.shape[-1] + 1)
+    counts[..., 1:] = _levelled(hit, group).cumsum(-1)
+    return counts
