@@ -72,7 +72,7 @@ def layer(
             "baseline= is put into the model, and layer_baseline= is a value of the layer: give one of them."
         )
     start = (
-        PerPlace(tuple(as_baseline(one, BASELINES) for one in layer_baseline))
+        PerPlace(tuple(as_baseline(entry, BASELINES) for entry in layer_baseline))
         if isinstance(layer_baseline, tuple)
         else layer_baseline
     )

@@ -88,8 +88,8 @@ class Published:
     @property
     def family(self) -> str:
         """What it has in common with the methods of its file: the first words of the file."""
-        said = sys.modules[self.build.__module__].__doc__ or ""
-        return said.partition("\n")[0].partition(":")[0].rstrip(".")
+        docstring = sys.modules[self.build.__module__].__doc__ or ""
+        return docstring.partition("\n")[0].partition(":")[0].rstrip(".")
 
     @property
     def needs(self) -> tuple[str, ...]:
@@ -108,8 +108,8 @@ class Published:
     @property
     def measured(self) -> Measured | None:
         """What it takes with its defaults, counted; None where nobody has counted."""
-        found = _measured()["methods"].get(self.name)
-        return None if found is None else Measured(**found)
+        record = _measured()["methods"].get(self.name)
+        return None if record is None else Measured(**record)
 
 
 _STARTS = ("baseline", "baselines", "references")
@@ -125,8 +125,8 @@ def counted_on() -> str:
 @cache
 def _measured() -> dict[str, Any]:
     text = resources.files(__package__).joinpath("measured.json").read_text("utf-8")
-    found: dict[str, Any] = json.loads(text)
-    return found
+    records: dict[str, Any] = json.loads(text)
+    return records
 
 
 def published(

@@ -102,14 +102,14 @@ def expected(
         return UntilTolerance(Method(drawn, Straight(), MonteCarlo(1, seed), record=record), tol)
     size = len(references) if pool else count_of(references_of(references)) or 1
     if rule is not None:
-        made: Baseline = Sample(references) if pool else references_of(references)
-        return Method(made, Straight(), rule, record=record)
+        baseline: Baseline = Sample(references) if pool else references_of(references)
+        return Method(baseline, Straight(), rule, record=record)
     draws = 200 if draws is None else draws
     if pool:
-        made = Sample(references, draws, seed) if draws < size else Sample(references)
+        baseline = Sample(references, draws, seed) if draws < size else Sample(references)
     else:
-        made = references_of(references)
-    return Method(made, Straight(), MonteCarlo(max(1, -(-draws // size)), seed), record=record)
+        baseline = references_of(references)
+    return Method(baseline, Straight(), MonteCarlo(max(1, -(-draws // size)), seed), record=record)
 
 
 @published(

@@ -31,11 +31,13 @@ def inner(of: str | ExplainerLike, baseline: Any, rule: RuleLike | None) -> Expl
     if not callable(of):
         raise InputError(f"of= is a published name or a method, not {type(of).__name__}.")
 
-    def changed(one: Explainer) -> Explainer:
-        if not isinstance(one, Method):
-            return one  # the wrapper says what is wrong with it
-        start = one.baseline if baseline is None else as_baseline(baseline, BASELINES)
-        return dataclasses.replace(one, baseline=start, rule=one.rule if rule is None else rule)
+    def changed(method: Explainer) -> Explainer:
+        if not isinstance(method, Method):
+            return method  # the wrapper says what is wrong with it
+        start = method.baseline if baseline is None else as_baseline(baseline, BASELINES)
+        return dataclasses.replace(
+            method, baseline=start, rule=method.rule if rule is None else rule
+        )
 
     return as_explainer(of) if baseline is None and rule is None else with_core(of, changed)
 
