@@ -103,10 +103,10 @@ def note(message: object) -> None:
 
 def table(*columns: str, right: tuple[str, ...] = ()) -> Table:
     """A table without lines; columns in ``right`` hold numbers."""
-    made = Table(box=SIMPLE_HEAD, pad_edge=False, show_edge=False)
+    result = Table(box=SIMPLE_HEAD, pad_edge=False, show_edge=False)
     for column in columns:
-        made.add_column(column, justify="right" if column in right else "left", overflow="fold")
-    return made
+        result.add_column(column, justify="right" if column in right else "left", overflow="fold")
+    return result
 
 
 def folded(text: str, width: int) -> list[str]:
