@@ -88,17 +88,19 @@ class _Reader:
             raise UnknownName(f"word in {self.text!r}", name, self.names)
         return self.names[name]
 
-    def _called(self, name: str, given: list[ast.expr], keywords: list[ast.keyword]) -> Any:
+    def _called(self, name: str, nodes: list[ast.expr], keywords: list[ast.keyword]) -> Any:
         build = self._word(name)
         if not callable(build):
             raise InputError(f"{name} in {self.text!r} is a value, not something to call.")
         arguments = self.arguments(build)
         positional = [
             self._of(arguments[k] if k < len(arguments) else "").read(node)
-            for k, node in enumerate(given)
+            for k, node in enumerate(nodes)
         ]
         options = {
-            one.arg: self._of(one.arg).read(one.value) for one in keywords if one.arg is not None
+            keyword.arg: self._of(keyword.arg).read(keyword.value)
+            for keyword in keywords
+            if keyword.arg is not None
         }
         try:
             return build(*positional, **options)
