@@ -66,12 +66,12 @@ def samples() -> dict[str, Path]:
 
     Errors: ``MissingExtra`` without scikit-image.
     """
-    found = find_spec(
+    spec = find_spec(
         "skimage"
     )  # looked for, not imported: its import takes a second, and the files are all we need
-    if found is None or not found.submodule_search_locations:
+    if spec is None or not spec.submodule_search_locations:
         raise MissingExtra("scikit-image", "demo", "A sample photograph")
-    folder = Path(found.submodule_search_locations[0]) / "data"
+    folder = Path(spec.submodule_search_locations[0]) / "data"
     return {
         file.stem: file
         for file in sorted(folder.iterdir())
@@ -103,15 +103,15 @@ def titles(sources: Sequence[str]) -> dict[str, str]:
     >>> titles(["cats/x.png", "dogs/x.png", "dogs/y.png"])
     {'cats/x.png': 'cats/x.png', 'dogs/x.png': 'dogs/x.png', 'dogs/y.png': 'y'}
     """
-    found = {source: title(source) for source in sources}
+    names = {source: title(source) for source in sources}
     for depth in count(1):
-        often = Counter(found.values())
-        alike = [source for source, name in found.items() if often[name] > 1]
+        often = Counter(names.values())
+        alike = [source for source, name in names.items() if often[name] > 1]
         if not alike:
-            return found
+            return names
         for source in alike:
             parts = Path(source).parts
-            found[source] = source if depth >= len(parts) else "/".join(parts[-depth:])
+            names[source] = source if depth >= len(parts) else "/".join(parts[-depth:])
     raise AssertionError  # sources differ, so that their whole paths do
 
 
@@ -222,8 +222,10 @@ def _eight_bits(picture: Image) -> Image:
         raise ValueError(
             f"its numbers go from {lowest:g} to {highest:g}, which is no usual scale of brightness"
         )
-    made: Image = _pillow("Image").fromarray((numbers * (255 / white)).round().astype(np.uint8))
-    return made
+    greyscale: Image = _pillow("Image").fromarray(
+        (numbers * (255 / white)).round().astype(np.uint8)
+    )
+    return greyscale
 
 
 def _pillow(part: str) -> Any:

