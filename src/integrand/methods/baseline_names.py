@@ -64,16 +64,20 @@ def references_of(value: Any) -> Baseline:
 
 
 def for_inputs(baselines: Any, layout: Layout, x: Tensor, *, shared: bool, listed: bool) -> Any:
-    """What a method starts from, as it was given beside several inputs x, laid end to end; for one
-    input, as it is.
-
-    shared   whether a tensor with an axis more than an example is R references for all examples,
-             rather than one for each of them
-    listed   whether the inputs came in a list, beside which a list of baselines could mean either
+    """Baselines of several inputs, arranged as the joint tensor x of the inputs is; those of a
+    single input are returned unchanged.
 
     A tuple or dict of tensors and numbers becomes one tensor: shared references (R, N), or one
     baseline for each example. With names, samplers or None (zero) in it, it becomes a ``PerInput``.
-    Errors: ``InputError``, ``BaselineError`` that name the input.
+
+    Args:
+        shared: whether a tensor with an axis more than an example is R references for all examples,
+            rather than one for each of them.
+        listed: whether the inputs came in a list, beside which a list of baselines could mean
+            either.
+
+    Raises:
+        InputError, BaselineError: naming the input.
     """
     if layout.single:
         return baselines
