@@ -73,8 +73,11 @@ class Part:
         return int(getattr(self, name) or 0)
 
     def turned(self, name: str, value: int) -> Self:
-        """The same part with a dial at another number. Errors: ``InputError`` for one that it does
-        not take."""
+        """The same part with a dial at another number.
+
+        Raises:
+            InputError: for one that it does not take.
+        """
         return dataclasses.replace(self, **{name: value})  # type: ignore[type-var]
 
     def overrides(self, base: type, method: str) -> bool:

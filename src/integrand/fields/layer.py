@@ -198,7 +198,8 @@ class LayerField(TorchField):
     what must be kept); ``hold`` says whose values the examples are; then it is a field like any
     other, whose evaluations cost only the layers behind.
 
-    Errors: ``ModelError`` where a layer is no place to explain at.
+    Raises:
+        ModelError: where a layer is no place to explain at.
     """
 
     network: Behind

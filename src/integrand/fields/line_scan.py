@@ -32,8 +32,11 @@ def pilot(field: Field, start: Tensor, end: Tensor, cells: int, leading: int = 2
     """F at ``cells`` + 1 even positions of the lines from ``start`` to ``end``, shaped alike with
     ``leading`` axes, the last B.
 
-    Returns (cells + 1, leading…). Cost: cells + 1 values for every line and no gradients; memory
-    does not grow with ``cells``.
+    Returns:
+        (cells + 1, leading…).
+
+    Cost:
+        cells + 1 values for every line and no gradients; memory does not grow with ``cells``.
     """
     if cells < 1:
         raise InputError(f"A pilot needs at least one cell, not {cells}.")

@@ -47,27 +47,31 @@ _DEFECT = (
 class TorchField(Field):
     """F(z) = target(model(z)) for a torch model.
 
-    model          an nn.Module, or any function of tensors that torch can differentiate
-    target         a class, a tensor with a class per example, an ``ig.targets`` value, or a
-                   callable outputs → (N,)
-    extra          arguments that follow the input and are not attributed: a tuple (positional) or a
-                   dict (named); tensors among them hold one entry per example, unless they are
-                   ``ig.Shared``
-    normalisation  what image inputs mean to the eye; black baselines, data ranges and plots need it
-    batch_size     rows per model call, at most; found while working unless given
-    layout         how inputs are arranged, for models with several (``ig.explain`` fills it in)
-    optimize       run a faster double of the model: batch norms folded, channels last
-                   (``model/fusion.py``)
-    backward       a rule that gradients follow instead, such as ``ig.fields.GuidedReLU()``
-                   (``backprop/modified``)
+    Args:
+        model: an nn.Module, or any function of tensors that torch can differentiate.
+        target: a class, a tensor with a class per example, an ``ig.targets`` value, or a callable
+            outputs → (N,).
+        extra: arguments that follow the input and are not attributed: a tuple (positional) or a
+            dict (named); tensors among them hold one entry per example, unless they are
+            ``ig.Shared``.
+        normalisation: what image inputs mean to the eye; black baselines, data ranges and plots
+            need it.
+        batch_size: rows per model call, at most; found while working unless given.
+        layout: how inputs are arranged, for models with several (``ig.explain`` fills it in).
+        optimize: run a faster double of the model: batch norms folded, channels last
+            (``model/fusion.py``).
+        backward: a rule that gradients follow instead, such as ``ig.fields.GuidedReLU()``
+            (``backprop/modified``).
 
-    Cost: one gradient is one forward and one backward pass to the input; nothing is computed for
-    parameters.
+    Cost:
+        one gradient is one forward and one backward pass to the input; nothing is computed for
+        parameters.
 
-    >>> import torch, integrand as ig
-    >>> field = ig.TorchField(torch.nn.Linear(3, 2), target=1)
-    >>> field.gradient(torch.zeros(4, 3)).shape
-    torch.Size([4, 3])
+    Example:
+        >>> import torch, integrand as ig
+        >>> field = ig.TorchField(torch.nn.Linear(3, 2), target=1)
+        >>> field.gradient(torch.zeros(4, 3)).shape
+        torch.Size([4, 3])
     """
 
     network: Network

@@ -64,7 +64,8 @@ taken."""
 def samples() -> dict[str, Path]:
     """The photographs shipped inside scikit-image, by name.
 
-    Errors: ``MissingExtra`` without scikit-image.
+    Raises:
+        MissingExtra: without scikit-image.
     """
     spec = find_spec(
         "skimage"
@@ -80,8 +81,11 @@ def samples() -> dict[str, Path]:
 
 
 def find(source: str | Path) -> Path:
-    """The file that a source names; it need not exist. Errors: ``UnknownName`` for a sample that is
-    not shipped."""
+    """The file that a source names; it need not exist.
+
+    Raises:
+        UnknownName: for a sample that is not shipped.
+    """
     text = str(source)
     if not text.startswith(SAMPLE):
         return Path(source)
@@ -119,8 +123,11 @@ def pictures(source: str | Path) -> list[str]:
     """A source as a list of single pictures: a folder is its pictures, sorted by name; anything
     else is itself.
 
-    Subfolders and hidden files are passed over. Errors: ``UnknownName`` for a sample that is not
-    shipped, ``ImageError`` for a folder without pictures.
+    Subfolders and hidden files are passed over.
+
+    Raises:
+        UnknownName: for a sample that is not shipped.
+        ImageError: for a folder without pictures.
     """
     path = find(source)
     if not _is_folder(path):
@@ -156,13 +163,16 @@ def _is_picture(file: Path) -> bool:
 def read(source: str | Path) -> Image:
     """The picture in a file, upright and in RGB.
 
-    Transparent pictures are laid over white; of an animation the first frame counts. Errors:
-    ``ImageError`` naming the file and the reason (missing, empty, truncated, no picture …),
-    ``UnknownName`` for a sample that is not shipped.
+    Transparent pictures are laid over white; of an animation the first frame counts.
 
-    >>> from integrand.images import read
-    >>> read("sample:chelsea").size
-    (451, 300)
+    Raises:
+        ImageError: naming the file and the reason (missing, empty, truncated, no picture …).
+        UnknownName: for a sample that is not shipped.
+
+    Example:
+        >>> from integrand.images import read
+        >>> read("sample:chelsea").size
+        (451, 300)
     """
     path, image = find(source), _pillow("Image")
     try:
@@ -243,11 +253,13 @@ def prepare(picture: Image, size: int, *, crop: float = 1.0) -> Tensor:
     (bicubic, antialiased). This is the usual "resize the short side, then crop the centre" in one
     step, so a narrow strip is not blown up first.
 
-    Errors: ``InputError`` for a size or crop that makes no picture.
+    Raises:
+        InputError: for a size or crop that makes no picture.
 
-    >>> from integrand.images import prepare, read
-    >>> prepare(read("sample:coffee"), 224, crop=0.875).shape
-    torch.Size([3, 224, 224])
+    Example:
+        >>> from integrand.images import prepare, read
+        >>> prepare(read("sample:coffee"), 224, crop=0.875).shape
+        torch.Size([3, 224, 224])
     """
     if size < 1 or not 0 < crop <= 1:
         raise InputError(

@@ -49,18 +49,20 @@ class Guess:
 class ImageModel:
     """A classifier of pictures.
 
-    name           what to call it
-    module         (N, 3, size, size) → logits (N, classes)
-    normalisation  what its numbers mean to the eye
-    size           the side of the square it looks at
-    classes        names of its classes, in order; may be left out
-    crop           the share of a picture's short side that the square covers
+    Args:
+        name: what to call it.
+        module: (N, 3, size, size) → logits (N, classes).
+        normalisation: what its numbers mean to the eye.
+        size: the side of the square it looks at.
+        classes: names of its classes, in order; may be left out.
+        crop: the share of a picture's short side that the square covers.
 
-    >>> import torch
-    >>> from integrand.images import ImageModel
-    >>> model = ImageModel("toy", torch.nn.Sequential(torch.nn.Flatten(), torch.nn.Linear(192, 2)), size=8)
-    >>> model.predict(torch.zeros(1, 3, 8, 8))[0][0].name in {"class 0", "class 1"}
-    True
+    Example:
+        >>> import torch
+        >>> from integrand.images import ImageModel
+        >>> model = ImageModel("toy", torch.nn.Sequential(torch.nn.Flatten(), torch.nn.Linear(192, 2)), size=8)
+        >>> model.predict(torch.zeros(1, 3, 8, 8))[0][0].name in {"class 0", "class 1"}
+        True
     """
 
     name: str
@@ -71,8 +73,11 @@ class ImageModel:
     crop: float = 0.875
 
     def prepare(self, *sources: str | Path) -> Tensor:
-        """Pictures as the model sees them: (B, 3, size, size). Errors: ``ImageError`` for the first
-        that cannot be read."""
+        """Pictures as the model sees them: (B, 3, size, size).
+
+        Raises:
+            ImageError: for the first that cannot be read.
+        """
         colours = torch.stack(
             [prepare(read(source), self.size, crop=self.crop) for source in sources]
         )
@@ -82,8 +87,11 @@ class ImageModel:
         """The ``top`` likeliest classes of each picture of a batch (B, 3, size, size), likeliest
         first.
 
-        Cost: one forward pass. Errors: ``ModelError`` for a model that refuses the batch or is no
-        classifier.
+        Raises:
+            ModelError: for a model that refuses the batch or is no classifier.
+
+        Cost:
+            one forward pass.
         """
         return self.guesses(self.logits(x), top)
 
@@ -122,8 +130,9 @@ class ImageModel:
         """The class that ``text`` names among ``count``: an index, a name, or a part of one name
         only (case does not matter).
 
-        Errors: ``TargetError`` for an index out of range or an ambiguous name, ``UnknownName`` with
-        the nearest names.
+        Raises:
+            TargetError: for an index out of range or an ambiguous name.
+            UnknownName: with the nearest names.
         """
         try:
             index = int(text)
@@ -160,8 +169,11 @@ class ImageModel:
         return torch.device("cpu") if parameter is None else parameter.device
 
     def to(self, device: str) -> ImageModel:
-        """The same model on another device. Errors: ``InputError`` for a device that is not
-        there."""
+        """The same model on another device.
+
+        Raises:
+            InputError: for a device that is not there.
+        """
         try:
             return replace(self, module=self.module.to(device))
         except (RuntimeError, AssertionError) as error:
@@ -181,9 +193,10 @@ def load_model(spec: str) -> ImageModel:
     (``nn.Module``, ``Normalisation``). Of a bare module it is assumed that it wants 224 x 224
     pictures with ImageNet's mean and deviation.
 
-    Errors: ``UnknownName`` with the nearest names, ``MissingExtra`` for a model whose package is
-    not installed, ``ModelError`` for code that cannot be imported, fails, or returns something
-    else.
+    Raises:
+        UnknownName: with the nearest names.
+        MissingExtra: for a model whose package is not installed.
+        ModelError: for code that cannot be imported, fails, or returns something else.
     """
     place, colon, attribute = spec.rpartition(":")
     if colon and place and attribute:

@@ -57,8 +57,11 @@ class Extra:
         return any(_entries(leaf) is not None for _, leaf in self._leaves())
 
     def check(self, batch: int) -> None:
-        """Whatever is per example needs one entry for each. Errors: ``ShapeError`` that says where
-        one has another number."""
+        """Whatever is per example needs one entry for each.
+
+        Raises:
+            ShapeError: that says where one has another number.
+        """
         for path, leaf in self._leaves():
             entries = _entries(leaf)
             if entries is not None and entries != batch:

@@ -36,21 +36,23 @@ from .turns import turn, undone
 class Site:
     """A place inside a model: what goes into a layer, or what comes out of it.
 
-    layer   its name, or the module itself
-    side    "output", or "input": positional arguments that are tensors (keyword arguments where
-            there are none)
-    name    what it is called; filled in for names
-    tensor  which of the tensors there, counted from 0, where there are several; all of them unless
-            given
-    run     which run of the layer, counted from 0, where it runs several times in one forward pass;
-            all of them unless given
-
     A representation (``ig2``) is one tensor: the first unless ``tensor`` is given, of the last run
     unless ``run`` is.
 
-    >>> import integrand as ig
-    >>> ig.fields.Site("lstm", tensor=1)
-    Site('lstm', tensor=1)
+    Args:
+        layer: its name, or the module itself.
+        side: "output", or "input": positional arguments that are tensors (keyword arguments where
+            there are none).
+        name: what it is called; filled in for names.
+        tensor: which of the tensors there, counted from 0, where there are several; all of them
+            unless given.
+        run: which run of the layer, counted from 0, where it runs several times in one forward
+            pass; all of them unless given.
+
+    Example:
+        >>> import integrand as ig
+        >>> ig.fields.Site("lstm", tensor=1)
+        Site('lstm', tensor=1)
     """
 
     layer: str | nn.Module
@@ -68,8 +70,11 @@ class Site:
 
     @property
     def module(self) -> nn.Module:
-        """The layer itself. Errors: ``ModelError`` for a name that no model has been asked about
-        yet."""
+        """The layer itself.
+
+        Raises:
+            ModelError: for a name that no model has been asked about yet.
+        """
         if isinstance(self.layer, str):
             raise ModelError(
                 f"Layer {self.layer!r} is only a name: ask a model for it, with network.resolved(site)."

@@ -24,8 +24,9 @@ During = Callable[[], AbstractContextManager[Any]]
 class BackwardRule(Protocol):
     """What some operations hand on in the backward pass, instead of their derivative.
 
-    layers  the rule knows the model's layers by their weights, so that the model itself must run,
-            and no faster double of it
+    Attributes:
+        layers: the rule knows the model's layers by their weights, so that the model itself must
+            run, and no faster double of it.
     """
 
     @property
@@ -35,8 +36,10 @@ class BackwardRule(Protocol):
         """What makes the backward passes of a model follow the rule, each time it is called and
         entered.
 
-        ``module`` is the model's, None for a plain function. Errors: ``ModelError`` or
-        ``InputError`` for models the rule is not for.
+        ``module`` is the model's, None for a plain function.
+
+        Raises:
+            ModelError, InputError: for models the rule is not for.
         """
         ...
 

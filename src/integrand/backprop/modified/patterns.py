@@ -42,8 +42,9 @@ class Pattern:
     """One layer's: what it is called, the pattern (like its weight), and by what its weight is
     known again.
 
-    fingerprint  Σ w, Σ |w|, and a sum over some thousand weights that also tells their order
-    rounding     of the type the weights were in
+    Args:
+        fingerprint: Σ w, Σ |w|, and a sum over some thousand weights that also tells their order.
+        rounding: of the type the weights were in.
     """
 
     name: str
@@ -68,18 +69,26 @@ class Patterns:
     The result is not complete and depends on how F is written down: the authors' own
     counter-example.
 
-    Cost: nearly that of the ordinary gradient, and twice as much memory again as the weights. With
-    ``optimize=True`` the model itself runs all the same: folded weights are others than the
-    patterns are for. Errors: ``ModelError`` for a plain function, for compiled and scripted
-    modules, and when a layer runs that has no pattern; ``InputError`` for another model than the
-    patterns were fitted on. Source: Kindermans et al., "Learning how to explain neural networks:
-    PatternNet and PatternAttribution", arXiv 1705.05598.
+    Raises:
+        ModelError: for a plain function, for compiled and scripted modules, and when a layer runs
+            that has no pattern.
+        InputError: for another model than the patterns were fitted on.
 
-    >>> import torch, integrand as ig
-    >>> model = torch.nn.Sequential(torch.nn.Linear(4, 8), torch.nn.ReLU(), torch.nn.Linear(8, 3))
-    >>> patterns = ig.fields.Patterns.fit(model, torch.randn(100, 4))
-    >>> ig.explain(model, torch.randn(5, 4), target=0, method="pattern_guided", patterns=patterns).values.shape
-    torch.Size([5, 4])
+    Cost:
+        nearly that of the ordinary gradient, and twice as much memory again as the weights. With
+        ``optimize=True`` the model itself runs all the same: folded weights are others than the
+        patterns are for.
+
+    References:
+        Kindermans et al., "Learning how to explain neural networks: PatternNet and
+        PatternAttribution", arXiv 1705.05598.
+
+    Example:
+        >>> import torch, integrand as ig
+        >>> model = torch.nn.Sequential(torch.nn.Linear(4, 8), torch.nn.ReLU(), torch.nn.Linear(8, 3))
+        >>> patterns = ig.fields.Patterns.fit(model, torch.randn(100, 4))
+        >>> ig.explain(model, torch.randn(5, 4), target=0, method="pattern_guided", patterns=patterns).values.shape
+        torch.Size([5, 4])
     """
 
     each: tuple[Pattern, ...]
@@ -104,26 +113,32 @@ class Patterns:
     ) -> Patterns:
         """Patterns of every linear layer and convolution that runs, from one pass over data.
 
-        data        a tensor (N, \\*s), a dataset, or anything that yields batches, such as a
-                    DataLoader: tensors, or (inputs, …), of which the rest is not looked at; a tuple
-                    of inputs is handed on as several arguments, a dict by name
-        estimator   which samples count, and what E[y] is of:
-                    "positive"       y > 0; E of what comes out, behind the ReLU where one follows
-                                     at once (Schwarzenberg and Castle)
-                    "two-component"  y > 0; E of y before the ReLU (the positive part of Kindermans
-                                     et al.)
-                    "linear"         all samples: a = cov[h, y] / var[y] (the linear estimator of
-                                     Kindermans et al.)
-        batch_size  rows per call, for a tensor or a dataset
-
         A convolution's samples are all its windows. Units that are never active, or always the
         same, get the pattern zero. Sums are in float64; neither batches nor the order of the data
-        matter. The model runs in eval mode and is given back as it was. Cost: a forward pass of the
-        data, and three passes of each layer alone in float64, together some ten forward passes on a
-        CPU; memory of the weights three times over in float64, and one layer's twice more. Source:
-        Kindermans et al. 2017; Schwarzenberg and Castle, arXiv 2007.10685, with their formula: in
-        their published code E₊[h y] comes out as E₊[h] E₊[y], because (N, 1, 1) is multiplied with
-        (N, 1), so that the pattern is E₊[h] over w · E₊[h].
+        matter. The model runs in eval mode and is given back as it was.
+
+        Args:
+            data: a tensor (N, \\*s), a dataset, or anything that yields batches, such as a
+                DataLoader: tensors, or (inputs, …), of which the rest is not looked at; a tuple of
+                inputs is handed on as several arguments, a dict by name.
+            estimator: which samples count, and what E[y] is of:
+                "positive": y > 0; E of what comes out, behind the ReLU where one follows at once
+                (Schwarzenberg and Castle).
+                "two-component": y > 0; E of y before the ReLU (the positive part of Kindermans et
+                al.).
+                "linear": all samples; a = cov[h, y] / var[y] (the linear estimator of Kindermans
+                et al.).
+            batch_size: rows per call, for a tensor or a dataset.
+
+        Cost:
+            a forward pass of the data, and three passes of each layer alone in float64, together
+            some ten forward passes on a CPU; memory of the weights three times over in float64, and
+            one layer's twice more.
+
+        References:
+            Kindermans et al. 2017; Schwarzenberg and Castle, arXiv 2007.10685, with their formula:
+            in their published code E₊[h y] comes out as E₊[h] E₊[y], because (N, 1, 1) is
+            multiplied with (N, 1), so that the pattern is E₊[h] over w · E₊[h].
         """
         if not isinstance(model, nn.Module):
             raise ModelError(
@@ -175,8 +190,9 @@ class Patterns:
     def load(cls, path: str | Path, model: nn.Module | None = None) -> Patterns:
         """Read patterns back, and check at once that they are this model's, if one is given.
 
-        Errors: ``InputError`` for files that hold no patterns, or those of another model;
-        ``MissingExtra`` without safetensors.
+        Raises:
+            InputError: for files that hold no patterns, or those of another model.
+            MissingExtra: without safetensors.
         """
         opened = _safetensors("safe_open")
         if not Path(path).is_file():
