@@ -1,4 +1,4 @@
-"""What papers say, held against numbers: claim, our number, interval, verdict."""
+"""Testing of claims: claim, our number, its interval, verdict."""
 
 from __future__ import annotations
 

@@ -1,5 +1,4 @@
-"""Parts as they are typed in Python, read from recipes: ``weighted(several,
-rule=GaussLegendre(25))``.
+"""Reader of part expressions in suite files, such as ``weighted(several, rule=GaussLegendre(25))``.
 
 Only calls of known names with numbers, strings, lists and each other are read; nothing is executed
 that has not been looked up in the table of names: that of the argument it stands in, if that has

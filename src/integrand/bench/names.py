@@ -1,5 +1,5 @@
-"""The words recipes are written in: published methods, controls, metrics and parts, and what a
-problem adds about its data."""
+"""Names that suite files may use: published methods, controls, metrics, parts, and those of a
+problem."""
 
 from __future__ import annotations
 

@@ -1,5 +1,5 @@
-"""What a suite came to, as JSON for machines and Markdown for people; the page is made of the
-same."""
+"""Suite results, serialised as JSON and rendered as Markdown; the page is built from the same
+data."""
 
 from __future__ import annotations
 

@@ -1,5 +1,5 @@
-"""Suites, run: every batch of examples is judged once and kept, so that work that was stopped goes
-on where it stopped.
+"""Running a suite: every batch of examples is scored once and stored, so that an interrupted run
+resumes.
 
 OUT/suite.json                     what is run, by which versions on which machine
 OUT/RUN/scores-00012.parquet       what a batch of examples scored; written whole or not at all

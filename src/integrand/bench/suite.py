@@ -1,5 +1,4 @@
-"""Suites: what is compared on what, by what, and what was claimed. Read from TOML, checked when
-read.
+"""Suites: problems, methods, metrics and claims, read from TOML and validated.
 
 title, question, source         what the suite is about
 [[run]]                         a problem with its methods and metrics

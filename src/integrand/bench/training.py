@@ -1,4 +1,4 @@
-"""Small models trained where a suite needs one: seeded, kept, and never trained twice."""
+"""Training of small models for suites: seeded, cached, and never done twice."""
 
 from __future__ import annotations
 

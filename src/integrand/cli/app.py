@@ -1,5 +1,5 @@
-"""Commands and their options: what is typed, turned into a call, and errors turned into one line
-and an exit status.
+"""Commands and options: parses arguments, calls the work, turns errors into one line and an exit
+status.
 
 Whatever is long to import (pictures, pages, doctors) is imported by the command that needs it.
 """

@@ -1,4 +1,4 @@
-"""``integrand bench``: run a suite, or go on with it, and tell what it came to."""
+"""``integrand bench``: run or resume a suite and print its results."""
 
 from __future__ import annotations
 

@@ -1,5 +1,5 @@
-"""``integrand compare``: every method on every picture, judged by every metric; tables, a page, and
-the raw scores on disk.
+"""``integrand compare``: scores every method on every picture by every metric; writes tables, a
+page and raw scores.
 
     names checked ─▶ model ─▶ pictures ─▶ predict ─▶ methods at one budget ─▶ maps ─▶ metrics ─▶
     tables, page, Parquet

@@ -1,4 +1,4 @@
-"""The two consoles, and how things are said on them: results on stdout, everything else on stderr.
+"""Console output: results to stdout, progress and warnings to stderr.
 
 Consoles are made when something is said, so that they write to whatever stdout and stderr are at
 that moment. Nothing is ever read as markup, for paths and messages may hold square brackets; and

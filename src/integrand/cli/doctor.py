@@ -1,5 +1,4 @@
-"""Is everything there, and does it compute? Versions, extras, devices, and one attribution whose
-answer is known.
+"""``integrand doctor``: versions, extras, devices, and one attribution with a known answer.
 
 F(z) = z_1² z_2 z_3³  from 0:   feature i gets F(x) · m_i / Σ m      (2, 1 and 3 sixths of F)
 """

@@ -1,5 +1,4 @@
-"""``integrand explain``: for every picture, what the model sees in it, and why, by every method
-that was asked for.
+"""``integrand explain``: for every picture, the predictions and a map by every requested method.
 
     names checked ─▶ model ─▶ for each picture:  predict ─▶ explain by each method ─▶ maps on disk,
                                                  a table on the terminal

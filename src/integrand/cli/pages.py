@@ -1,5 +1,4 @@
-"""The folder that a command writes into: its pages, which lead to one another, and what an earlier
-run left there.
+"""The output folder of a command: its pages, the links between them, and pages of an earlier run.
 
 A folder belongs to one command: its index.html says which, and names the maps and pages that go
 with it. These, and nothing else, are removed once a later run has written its own; attributions

@@ -1,5 +1,5 @@
-"""An autoencoder of small patches, fitted to a few photographs in a second: for latent paths where
-no better one is at hand.
+"""An autoencoder of small patches, fitted to a few photographs in a second, for latent paths
+without a better one.
 
     encode   z = U (p − m)                      p: patches of side × side pixels, U: their first principal directions
     decode   p = m + Uᵀ z + V tanh(W z + c)     what principal components leave out, as far as a bend can tell it

@@ -1,4 +1,4 @@
-"""How a method is set up when all there is is a picture.
+"""Default settings of methods for a single picture.
 
 A published method leaves open where it starts from. For a photograph there are usual answers, and
 these are they:

@@ -1,5 +1,5 @@
-"""What some methods need that a picture and a model are not, made from other photographs when it is
-first asked for.
+"""Auxiliary inputs of methods (autoencoder, patterns, points, site …), made from other photographs
+at first use.
 
     codec            an autoencoder of patches, fitted to the photographs
     patterns         of the model's layers, over the photographs

@@ -1,5 +1,5 @@
-"""What parts may say of themselves: declared once in their base class, each with its default, and
-read as plain attributes.
+"""Capabilities of parts: declared once in their base class, each with a default, and read as plain
+attributes.
 
     class Rule(Part):                                  the base class lists all that anybody may ask
                                                        of a rule

@@ -1,4 +1,4 @@
-"""Features: what of an example is ranked, replaced or revealed at a time.
+"""Features: the groups of numbers of an example that are ranked, replaced or revealed together.
 
     (C, H, W)   "pixels": all channels of a place;  an int: square patches of that side;  a label map (H, W): superpixels
     (T, D)      "tokens": a whole row

@@ -1,4 +1,4 @@
-"""Files that are written whole or not at all, and names that fit onto every disk.
+"""Atomic writing of files, and file names that are valid on every disk.
 
     with whole("index.html") as partial:      a file of another name in the same folder,
         partial.write_text(page)              which takes its place once it is complete and on the

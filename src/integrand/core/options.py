@@ -1,4 +1,4 @@
-"""Options: what annotations say of numbers, checked where they are handed in.
+"""Checking of numeric options against their annotations, where they are passed in.
 
 Counts, rates and tolerances reach the loops that use them long after they were typed. So every part
 (``parts.part``) and every published method looks at what it is given once, by its own annotations:

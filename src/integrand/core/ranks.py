@@ -1,4 +1,4 @@
-"""Ranks along the last axis, ties treated as what they are: no order at all.
+"""Ranks along the last axis; ties are averaged over their orders.
 
 Where an order is needed and there is none, every order counts the same; the numbers here are means
 over all of them, in closed form. Nothing depends on a sorting algorithm, on a seed, or on where in

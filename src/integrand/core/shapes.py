@@ -1,4 +1,4 @@
-"""The one page of shapes, and the few helpers that turn them.
+"""Shapes used throughout, and helpers that reshape and convert tensors.
 
     K   segments of a path, stacked         B    examples of a batch
     R   references (draws, other paths:     *s   the shape of one example

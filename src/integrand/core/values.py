@@ -1,4 +1,4 @@
-"""What every part is: a frozen value that prints as it was typed and equals its like.
+"""Parts: frozen values with a repr as typed and equality by value.
 
 ``@part`` is a frozen dataclass whose repr leaves out what was left at its default and shows a
 tensor by its shape, and whose equality looks into tensors. Constructors only store (and refuse

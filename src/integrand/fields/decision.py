@@ -1,5 +1,4 @@
-"""What a model decides: the class it predicts, and scalars that cross zero where it decides
-otherwise.
+"""The predicted class, and decision functions: scalars that cross zero where the decision changes.
 
     decision(z) > 0 on one side, < 0 on the other        by default the lead of the predicted class
                                                          over the best other

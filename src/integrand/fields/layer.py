@@ -1,4 +1,4 @@
-"""A layer's space as a field: of the model, only what comes behind the layer is run.
+"""A layer's activations as a field: only the part of the model behind the layer is run.
 
     lift      z ──▶ [ before ] ──▶ h ──▶ [ behind ] ──▶ F           the whole model, at the ends of segments
     evaluate                       h ──▶ [ behind ] ──▶ F, ∂F/∂h    at all the nodes between

@@ -1,4 +1,4 @@
-"""Where on a straight line the steps go: close together where F changes, far apart where it rests.
+"""Placing steps on a straight line: close together where F changes, far apart where it is flat.
 
     F at N + 1 even positions  →  a density on the N cells between them  →  its quantiles are the clock
 

@@ -1,4 +1,4 @@
-"""Several targets of one model, as one field: every example stands there once for each target.
+"""Several targets of one model as one field: every example appears once for each target.
 
     example b · T + t   is example b, asked about target t          (T targets, interleaved)
 

@@ -1,4 +1,4 @@
-"""Fields around fields: the same scalar, seen through something."""
+"""Views of a field: subset of examples, dtype cast, call counting."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Pictures, from files to tensors of colours.
+"""Reading of image files into tensors of colours.
 
     "photo.jpg", "sample:chelsea" ── read ──▶ RGB picture ── prepare ──▶ colours (3, size, size) in
     [0, 1]

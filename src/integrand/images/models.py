@@ -1,4 +1,4 @@
-"""Models that look at pictures, with what is needed to feed and to read them.
+"""Image classifiers with their preprocessing and class names.
 
     load_model("efficientnet-lite0")          a name in the registry: real weights, from packages,
                                               nothing is downloaded

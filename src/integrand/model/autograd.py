@@ -1,4 +1,4 @@
-"""Gradients on or off, whatever the caller was doing, and how they are asked for."""
+"""Autograd on or off whatever the caller's mode, and gradients of scalars at given tensors."""
 
 from __future__ import annotations
 

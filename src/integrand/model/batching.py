@@ -1,4 +1,4 @@
-"""How many rows a model call should hold, found while working.
+"""Batch-size search: how many rows a model call should hold, timed while working.
 
 No size is right everywhere: on a CPU four rows of 224² can be twice as fast per row as forty-eight
 (the allocator's page faults grow with the batch), a small tabular model wants thousands, a GPU the

@@ -1,5 +1,5 @@
-"""A module, borrowed: in eval mode, its parameters asking for no gradients, and given back exactly
-as it was.
+"""Context in which a module is in eval mode with frozen parameters, and restored exactly
+afterwards.
 
 Changes are counted by what is changed: where two borrowers have a layer in common, in whatever
 order they come and go, it is given back when the last of them is done.

@@ -1,4 +1,5 @@
-"""Where numbers stop being finite: called only when they already have."""
+"""Locate the layer where numbers stop being finite, or that a baseline starves; run only on
+failure."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Which modules a plain function runs, read off the function itself: nothing of the user's is
+"""Find the modules that a plain function uses, by reading its code; none of the user's code is
 called.
 
     lambda z: model(z)           closure cells and globals that its code names

@@ -1,4 +1,4 @@
-"""Further arguments of a model, beside the inputs: each row gets what belongs to its example.
+"""Extra arguments of a model: each row gets the entries of its example.
 
 tensors and arrays        hold one entry per example (B, …), at any depth inside tuples, lists and
                           dicts

@@ -1,4 +1,4 @@
-"""What a model's own error says to someone who never saw the rows it was raised for.
+"""Error messages for failures of the user's model: the rows it was called with and what to try.
 
 A model is called with rows of several examples and several points of their paths. Where it cannot
 be, its error speaks of shapes that nobody gave; it is chained to one that says what the call was,

@@ -1,4 +1,5 @@
-"""A model's faster double, for explaining only.
+"""An optimised copy of a model, with folded batch norms and channels last, used for explaining
+only.
 
     double = copy of the structure, sharing every tensor   →   batch norms folded   →   channels last, where it runs
 

@@ -1,4 +1,4 @@
-"""How a model's inputs are arranged, so that everything else works with one tensor.
+"""Arrangement of a model's inputs in one tensor: packing several inputs and unpacking them.
 
 A single tensor keeps its shape. A tuple or dict of tensors is laid end to end, one long vector per
 example, and cut up again in front of the model; results are cut up the same way. NumPy arrays are

@@ -1,4 +1,4 @@
-"""A user's model, borrowed: run on rows, looked into at layers, and given back exactly as it was.
+"""A user's model: run on rows, observed at layers, and given back exactly as it was.
 
 While a network is ``ready`` its modules are in eval mode and its parameters ask for no gradients,
 so that nothing is computed for them, and no other thread explains anything; afterwards, also after

@@ -1,4 +1,4 @@
-"""What a model did before it reached a layer, noted so that it need not be done again.
+"""Recording of a forward pass up to a layer, so that this part need not be run again.
 
     conv1 ──▶ relu ──▶ block1 ──▶ block2( conv ──▶ [site] ──▶ …
     noted     noted    noted      └ open   noted

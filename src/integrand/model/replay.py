@@ -1,5 +1,4 @@
-"""What of a model's beginning must be handed out again behind a site, and how it and what is at the
-site are arranged by rows.
+"""Replay plan: which recorded tensors are needed behind a site, and how they are arranged by rows.
 
 Two passes with different numbers of rows tell which axis of an output grows with the rows; a pass
 that autograd follows tells which outputs reach the model's own without passing the site. Only those

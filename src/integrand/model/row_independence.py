@@ -1,4 +1,5 @@
-"""Whether what a model says of a row depends on the rows beside it, or on chance.
+"""Check that the model's output for a row does not depend on the other rows of the call, or on
+chance.
 
     known   F of the rows of the first call        asked   F of two of them again, without the others
 

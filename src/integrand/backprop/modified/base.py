@@ -1,4 +1,5 @@
-"""What a backward rule is, and the mode that sees every operation of a forward pass."""
+"""Base class of backward rules, and the torch-function mode that sees every operation of a forward
+pass."""
 
 from __future__ import annotations
 

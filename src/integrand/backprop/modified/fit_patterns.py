@@ -1,4 +1,4 @@
-"""Patterns from data: sums over every input a layer is given, in one pass.
+"""Fitting patterns: sums over all inputs of each layer, in one pass over the data.
 
 For a unit with weights w, inputs h and output y = w·h + c, over the samples that count (all of
 them, or those with y > 0: E₊),

@@ -1,4 +1,5 @@
-"""Patterns: what data looks like to a unit, in place of its weights.
+"""Patterns (PatternNet, PatternAttribution): a unit's typical input direction, used in place of
+its weights.
 
 A unit's weights say what it has to look away from as well as what it looks for (Kindermans et al.
 2017). Its pattern is the direction in its inputs that its output goes with. Forward the model is

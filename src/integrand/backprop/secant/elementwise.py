@@ -1,4 +1,4 @@
-"""Elementwise functions: the secant.
+"""Secant rule of elementwise functions: the difference quotient.
 
     Δy = s Δu,    s = (f(u_b) − f(u_a)) / (u_b − u_a),    f′ halfway where the two are too close for a quotient
 

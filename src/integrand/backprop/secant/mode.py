@@ -1,4 +1,4 @@
-"""The mode that sees every operation of a forward pass."""
+"""The torch-function mode that replaces operations of a forward pass by their secant rules."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Normalisations: what is divided by its own size.
+"""Secant rules of normalisations, variances and norms.
 
     y = c/σ,   c = u − mean u (or u itself),   σ² = mean c² + ε
 

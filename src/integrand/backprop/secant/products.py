@@ -1,4 +1,4 @@
-"""Products and quotients of two things that move.
+"""Secant rules of products and quotients of two varying tensors.
 
     any bilinear f       Δf(u, v) = f(Δu, v̄) + f(ū, Δv)                                with means ū = (u_a + u_b)/2
     z = u / v            Δz = Λ Δu + K Δv,    Λ = ∫₀¹ dt / v(t),    K = −∫₀¹ u(t)/v(t)² dt           along straight u(t), v(t)

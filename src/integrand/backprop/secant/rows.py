@@ -1,4 +1,4 @@
-"""Which row is before which, and where the rows are in a tensor.
+"""Bookkeeping of rows: which row precedes which, and which axis of a tensor holds them.
 
 A chord needs the value that its input had one row earlier. Rows come first in what a model is
 given, and stay first, alone or folded with what follows them (N·T, …), in nearly everything models

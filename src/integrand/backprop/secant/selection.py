@@ -1,4 +1,4 @@
-"""Choices between values: the largest of several, one of two.
+"""Secant rules of selections: maxima, pooling, where and clamp.
 
     y = u[i], i the largest:     Δy = λ (u_b − u_a)[i_b] + (1 − λ) (u_b − u_a)[i_a],    λ = (Δy − Δu[i_a]) / (Δu[i_b] − Δu[i_a]) ∈ [0, 1]
 
