@@ -577,9 +577,9 @@ def test_a_wrapper_in_a_layer_for_several_targets() -> None:
     [
         (
             lambda: ig.XRAI(ig.Method()),
-            r"Regions explains the inputs only; leave it out at a layer",
+            r"XRAI explains the inputs only; leave it out at a layer",
         ),
-        (lambda: ig.GreedyPIG(ig.XRAI(ig.Method())), r"Regions explains the inputs only"),
+        (lambda: ig.GreedyPIG(ig.XRAI(ig.Method())), r"XRAI explains the inputs only"),
         (
             lambda: ig.ArtificialDistancing(ig.Method(), X, (0, 1)),
             r"Distanced explains the inputs only",

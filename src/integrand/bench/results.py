@@ -92,13 +92,13 @@ def _reasons(scores: Scores) -> dict[str, dict[str, int]]:
 
 def as_markdown(report: dict[str, Any]) -> str:
     """The results (of ``as_json``) as a page of tables."""
-    blocks = [f"# {report['title']}", report["question"], _made_by(report)]
+    blocks = [f"# {report['title']}", report["question"], _provenance(report)]
     blocks += [_claims(report["claims"])] if report["claims"] else []
     blocks += [_run_page(name, run) for name, run in report["runs"].items()]
     return "\n\n".join(blocks) + "\n"
 
 
-def _made_by(report: dict[str, Any]) -> str:
+def _provenance(report: dict[str, Any]) -> str:
     machine = report["machine"]
     versions = ", ".join(f"{name} {version}" for name, version in machine["versions"].items())
     data = f" --data {shlex.quote(report['data'])}" if report["data"] else ""

@@ -42,7 +42,7 @@ from ..explain import explain
 from ..fields.views import CallCount
 from ..images import REGISTRY, Guess, ImageModel, load_model, pictures, samples, titles
 from ..images.files import SAMPLE
-from ..integration.attribution import Attribution
+from ..integration.attribution import Attribution, Explainer
 from ..report import Case, sheet
 from ..report.formatting import NO_GAP, NOT_CLAIMED, incomplete, unsettled
 from . import console, presets
@@ -104,7 +104,7 @@ def _run(request: ExplainOptions, all_methods: bool) -> int:
     try:
         for source in desk.images:
             with desk.passing_over():
-                _one(desk, source, pages)
+                _explain_picture(desk, source, pages)
     finally:
         pages.finish()
     if not pages.written:
@@ -132,7 +132,7 @@ def _check_packages(save: bool) -> None:
 # --- one picture ------------------------------------------------------------------------------------------------------
 
 
-def _one(desk: Session, source: str, pages: Pages) -> None:
+def _explain_picture(desk: Session, source: str, pages: Pages) -> None:
     """One picture: what the model sees in it, and why by every method."""
     model, wanted = desk.model, desk.request.target
     x = model.prepare(source)
@@ -190,7 +190,7 @@ def _one(desk: Session, source: str, pages: Pages) -> None:
 
 
 def _explained(
-    desk: Session, about: PictureTask, name: str, method: Any, bars: Progress
+    desk: Session, about: PictureTask, name: str, method: Explainer, bars: Progress
 ) -> Attribution:
     """The attribution by one method."""
     with desk.hearing(f"{desk.titles[about.source]}, {name}: ", gaps=method.explains == "layer"):
@@ -348,7 +348,7 @@ class Session:
     passed_over: list[str] = field(default_factory=list)
     _supplies: tuple[PictureTask, Supplies] | None = None
     _heard: list[str] = field(default_factory=list)
-    _told: set[str] = field(default_factory=set)
+    _messages: set[str] = field(default_factory=set)
 
     # Pictures.
 
@@ -514,6 +514,6 @@ class Session:
         self._heard.clear()
 
     def _tell_once(self, message: str, how: Callable[[str], None] = console.note) -> None:
-        if message not in self._told:
-            self._told.add(message)
+        if message not in self._messages:
+            self._messages.add(message)
             how(message)

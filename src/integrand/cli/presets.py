@@ -125,7 +125,7 @@ def method(name: str, setting: PresetInputs) -> Any:
     ('black', GaussLegendre(8))
     """
     build, accepted = about(name).build, about(name).options
-    recipe = _BY_NAME.get(name) or _BY_ARGUMENT.get(_first_argument(name), _bare)
+    recipe = _BY_NAME.get(name) or _BY_ARGUMENT.get(_first_argument(name), _no_options)
     options = recipe(setting)
     has_rule = setting.nodes is not None or setting.tol is not None
     if setting.brief and not has_rule:
@@ -208,19 +208,19 @@ def _first_argument(name: str) -> str:
     return next((argument for argument in about(name).options if argument not in NAMES), "")
 
 
-def _one(setting: PresetInputs) -> dict[str, Any]:
+def _single_baseline(setting: PresetInputs) -> dict[str, Any]:
     starts = baselines(setting.baselines or ONE, setting.photo)
     return {"baseline": starts[0] if len(starts) == 1 else starts}
 
 
-def _several(setting: PresetInputs) -> dict[str, Any]:
+def _several_baselines(setting: PresetInputs) -> dict[str, Any]:
     starts = baselines(setting.baselines or SEVERAL, setting.photo)
     # Maps of very different baselines cancel: a tolerance on their sum can cost ten times what a
     # picture on a page is worth.
     return {"baselines": starts, "references": starts, "rule": _rule(setting, GaussLegendre(NODES))}
 
 
-def _bare(setting: PresetInputs) -> dict[str, Any]:
+def _no_options(setting: PresetInputs) -> dict[str, Any]:
     return {}
 
 
@@ -239,11 +239,11 @@ def _ig2(setting: PresetInputs) -> dict[str, Any]:
 
 
 def _regions(setting: PresetInputs) -> dict[str, Any]:
-    return _one(setting) if setting.baselines else {}  # else from XRAI's own two
+    return _single_baseline(setting) if setting.baselines else {}  # else from XRAI's own two
 
 
 def _sequential(setting: PresetInputs) -> dict[str, Any]:
-    return {**_one(setting), "features": PATCH}
+    return {**_single_baseline(setting), "features": PATCH}
 
 
 def _attack(setting: PresetInputs) -> dict[str, Any]:
@@ -258,10 +258,10 @@ def _inside_steps(setting: PresetInputs) -> Rule:
 _Recipe = Callable[[PresetInputs], dict[str, Any]]
 _BY_NAME: dict[str, _Recipe] = {"ig2": _ig2, "xrai": _regions, "sequential": _sequential}
 _BY_ARGUMENT: dict[str, _Recipe] = {
-    "baseline": _one,
-    "of": _one,
-    "baselines": _several,
-    "references": _several,
+    "baseline": _single_baseline,
+    "of": _single_baseline,
+    "baselines": _several_baselines,
+    "references": _several_baselines,
     "goal": _attack,
 }
 """For methods without a recipe of their own: by the name of their first argument."""

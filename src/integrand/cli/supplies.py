@@ -61,7 +61,7 @@ class Supplies:
 
     @cached_property
     def codec(self) -> Patches:
-        self._some(2, "an autoencoder")
+        self._require_photographs(2, "an autoencoder")
         patches = Patches.fit(self.pool)
         codes, numbers = patches.get_buffer("basis").shape
         self.remarks["codec"] = (
@@ -72,19 +72,19 @@ class Supplies:
 
     @cached_property
     def patterns(self) -> Patterns:
-        self._some(2, "patterns")
+        self._require_photographs(2, "patterns")
         self.remarks["patterns"] = f"patterns over all windows of {len(self.pool)} photographs"
         return Patterns.fit(self.model.module, self.pool, batch_size=4)
 
     @cached_property
     def points(self) -> Tensor:
-        self._some(2, "points to walk over")
+        self._require_photographs(2, "points to walk over")
         self.remarks["points"] = f"over {len(self.pool)} photographs"
         return self.pool
 
     @cached_property
     def data(self) -> Tensor:
-        self._some(_EACH, "data to learn from")
+        self._require_photographs(_EACH, "data to learn from")
         return torch.cat([self.pool, self.pool.flip(-1)])
 
     @cached_property
@@ -152,7 +152,7 @@ class Supplies:
                 hook.remove()
         return layers
 
-    def _some(self, least: int, product: str) -> None:
+    def _require_photographs(self, least: int, product: str) -> None:
         if len(self.pool) < least:
             raise InputError(
                 f"There are too few other photographs ({len(self.pool)}) to make {product} of: give more with --references."

@@ -264,7 +264,7 @@ class LayerField(TorchField):
 
             self.field.packer.run(max(0, len(z) - offset), call, z[0], "value")
             activations = LayerActivations.joined(parts)
-            return self._tried(z, index, activations, targets) if fresh else activations
+            return self._verified(z, index, activations, targets) if fresh else activations
 
     def hold(self, *lifted: LayerActivations) -> None:
         """From now on, these rows are the examples 0, 1, 2 …"""
@@ -339,7 +339,7 @@ class LayerField(TorchField):
             two = self._taped(z, index)
         return self._lifted(two, z, index, targets)[:rows]
 
-    def _tried(
+    def _verified(
         self, z: Tensor, index: Tensor, lifted: LayerActivations, targets: Sequence[Target] = ()
     ) -> LayerActivations:
         """``lifted``, if running only what is behind the layer gives what the whole model gave on a

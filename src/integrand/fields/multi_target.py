@@ -93,8 +93,8 @@ class MultiTarget(View):
         ]
         if not bool(chordal.all()):
             rows = (~chordal).nonzero()[:, 0]
-            points, origin, place = _with_what_is_before(rows, before)
-            _put(
+            points, origin, place = _with_origins(rows, before)
+            _write_rows(
                 result,
                 rows,
                 Field.evaluate_chords(self, z[points], index[points], origin),
@@ -196,7 +196,7 @@ class MultiTarget(View):
         """Chords that the targets ``targets`` all ask for at ``rows``, from one forward pass; how
         many it took in the end."""
         base, target_of_row = index // len(self.targets), index[rows] % len(self.targets)
-        points, origin, place = _with_what_is_before(chord, before)
+        points, origin, place = _with_origins(chord, before)
         chords = torch.unique(chord)
         if (
             self.packer.rows and len(points) > self.packer.rows and len(chords) > 1
@@ -230,7 +230,7 @@ class MultiTarget(View):
                 evaluation = field.evaluate_chords(z[points], base[points], origin)
                 passes = max(passes, 1 + evaluation.passes)
             mask = target_of_row == target
-            _put(result, rows[mask], evaluation, place[mask], gradient=True)
+            _write_rows(result, rows[mask], evaluation, place[mask], gradient=True)
         return passes
 
     def _evaluate(
@@ -266,7 +266,7 @@ class MultiTarget(View):
             )
             for number, evaluation in zip(targets, evaluations, strict=False):
                 target_rows = (target_of_row[rows] == number).nonzero()[:, 0]
-                _put(
+                _write_rows(
                     result,
                     rows.start + target_rows,
                     evaluation,
@@ -274,7 +274,7 @@ class MultiTarget(View):
                     gradient=gradient,
                 )
             if other is not None:
-                _put(
+                _write_rows(
                     beside,
                     torch.arange(rows.start, rows.stop, device=z.device),
                     evaluations[-1],
@@ -361,7 +361,7 @@ def _differ(z: Tensor) -> Tensor:
     return flattened(z[1:] != z[:-1], 1).any(1)
 
 
-def _alike(z: Tensor, base: Tensor) -> Tensor:
+def _first_equal_rows(z: Tensor, base: Tensor) -> Tensor:
     """(N,) for each row the first of the same example that is equal to the last bit."""
     bits = flattened(z, 1).contiguous().view(torch.int64 if z.element_size() == 8 else torch.int32)
     # Sums of whole numbers do not depend on their order, as those of rows of floating-point numbers
@@ -377,11 +377,11 @@ def _alike(z: Tensor, base: Tensor) -> Tensor:
 
 def _chords_of(z: Tensor, base: Tensor, before: Tensor) -> Tensor:
     """(N,) for each row the first that is alike and comes after one that is."""
-    row = _alike(z, base)
+    row = _first_equal_rows(z, base)
     return first_alike(row * len(z) + row[before])
 
 
-def _with_what_is_before(rows: Tensor, before: Tensor) -> tuple[Tensor, Tensor, Tensor]:
+def _with_origins(rows: Tensor, before: Tensor) -> tuple[Tensor, Tensor, Tensor]:
     """Some rows and the ones before them, in order: all of these, what is before each among them,
     and where the rows are."""
     points = torch.unique(torch.cat([rows, before[rows]]))
@@ -395,7 +395,7 @@ def _empty(z: Tensor, *, gradient: bool) -> Evaluation:
     return Evaluation(z.new_empty(len(z)), torch.empty_like(z) if gradient else z.new_empty(0))
 
 
-def _put(
+def _write_rows(
     into: Evaluation, rows: Tensor, evaluation: Evaluation, source: Tensor, *, gradient: bool
 ) -> None:
     into.value[rows] = evaluation.value[source]

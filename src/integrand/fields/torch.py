@@ -194,7 +194,7 @@ class TorchField(Field):
         """``again`` for several targets: values (N, T), in the type of the rows."""
         with self.ready(), gradients(False):
             asks = [(target, index) for target in targets]
-            outputs, scalars = self._asked(z.clone(), index, asks)
+            outputs, scalars = self._outputs_and_scalars(z.clone(), index, asks)
             values = torch.stack([scalar.detach() for scalar in scalars], 1)
         return Answer(values.to(z.dtype), outputs)
 
@@ -318,7 +318,7 @@ class TorchField(Field):
 
     def read(self, outputs: Tensor, index: Tensor) -> Tensor:
         with gradients(False):
-            return self._noted(self._scalar(self.target, outputs, index, len(outputs)))
+            return self._note_resolution(self._scalar(self.target, outputs, index, len(outputs)))
 
     @property
     def integers(self) -> bool:
@@ -371,7 +371,7 @@ class TorchField(Field):
     ) -> list[Evaluation]:
         """Several targets of one forward pass, each with its own backward pass."""
         try:
-            return self._passed(z, index, asks, gradient=gradient)
+            return self._run_and_differentiate(z, index, asks, gradient=gradient)
         except RuntimeError as error:
             if self.network.reentrant or not is_reentrant(error):
                 raise
@@ -381,9 +381,9 @@ class TorchField(Field):
                     "explain the nn.Module itself, or checkpoint with use_reentrant=False."
                 ) from error
         self.network.reentrant = True
-        return self._passed(z, index, asks, gradient=gradient)
+        return self._run_and_differentiate(z, index, asks, gradient=gradient)
 
-    def _passed(
+    def _run_and_differentiate(
         self, z: Tensor, index: Tensor, asks: Sequence[Ask], *, gradient: bool
     ) -> list[Evaluation]:
         during = self._during if gradient else nullcontext
@@ -392,7 +392,7 @@ class TorchField(Field):
             # The model gets a copy: one that works in place may neither break the leaf nor the
             # caller's rows.
             copied = leaf.clone()
-            _, scalars = self._asked(copied, index, asks, during)
+            _, scalars = self._outputs_and_scalars(copied, index, asks, during)
             if not gradient:
                 return [self._finite(z, index, s, z.new_empty(0), asks) for s in scalars]
             last = len(scalars) - 1
@@ -403,7 +403,7 @@ class TorchField(Field):
                 ]
         return [self._finite(z, index, s, g, asks) for s, g in zip(scalars, slopes, strict=True)]
 
-    def _asked(
+    def _outputs_and_scalars(
         self, z: Tensor, index: Tensor, asks: Sequence[Ask], during: During = nullcontext
     ) -> tuple[Any, list[Tensor]]:
         """The model's outputs for rows ``z``, and the targets' scalars; a backward rule is for the
@@ -460,7 +460,7 @@ class TorchField(Field):
             )
         return slope
 
-    def _noted(self, value: Tensor) -> Tensor:
+    def _note_resolution(self, value: Tensor) -> Tensor:
         """Values of F as the model gave them; how finely is remembered."""
         kind = value.device.type
         # A model may compute in half precision and answer in float32.
@@ -474,7 +474,7 @@ class TorchField(Field):
     def _finite(
         self, z: Tensor, index: Tensor, value: Tensor, slope: Tensor, asks: Sequence[Ask]
     ) -> Evaluation:
-        value = self._noted(value).detach().to(z.dtype)
+        value = self._note_resolution(value).detach().to(z.dtype)
         # A sum is finite only if every term is; only the rare infinite sum is looked at term by
         # term.
         if not math.isfinite(float(value.sum() + slope.sum())) and not bool(

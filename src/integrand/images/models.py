@@ -200,7 +200,7 @@ def load_model(spec: str) -> ImageModel:
     """
     place, colon, attribute = spec.rpartition(":")
     if colon and place and attribute:
-        return _made(spec, place, attribute)
+        return _from_function(spec, place, attribute)
     if spec not in REGISTRY:
         raise UnknownName(
             "model", spec, (*REGISTRY, "package.module:function", "path/to/file.py:function")
@@ -265,17 +265,17 @@ def _imagenet_classes() -> tuple[str, ...]:
 # --- by function ------------------------------------------------------------------------------------------------------
 
 
-def _made(spec: str, place: str, attribute: str) -> ImageModel:
+def _from_function(spec: str, place: str, attribute: str) -> ImageModel:
     """What the function called ``attribute`` in ``place`` makes."""
     from_file = place.endswith(".py")
     with _importable(Path(place).parent if from_file else Path()):
-        module = _from_file(Path(place)) if from_file else _from_name(place)
+        module = _import_file(Path(place)) if from_file else _import_name(place)
         if not hasattr(module, attribute):
-            raise UnknownName(f"function in {place!r}", attribute, _public(module))
-        return _as_image_model(_called(getattr(module, attribute), spec), spec)
+            raise UnknownName(f"function in {place!r}", attribute, _public_callables(module))
+        return _as_image_model(_call_factory(getattr(module, attribute), spec), spec)
 
 
-def _from_name(place: str) -> ModuleType:
+def _import_name(place: str) -> ModuleType:
     try:
         return import_module(place)
     except Exception as error:  # importing runs the user's code
@@ -284,7 +284,7 @@ def _from_name(place: str) -> ModuleType:
         ) from error
 
 
-def _from_file(file: Path) -> ModuleType:
+def _import_file(file: Path) -> ModuleType:
     if not file.is_file():
         raise ModelError(f"There is no file {str(file)!r} to take a model from.")
     spec = spec_from_file_location(f"_integrand_model_{file.stem}", file)
@@ -302,13 +302,13 @@ def _from_file(file: Path) -> ModuleType:
     return module
 
 
-def _public(module: ModuleType) -> list[str]:
+def _public_callables(module: ModuleType) -> list[str]:
     return [
         name for name, value in vars(module).items() if callable(value) and not name.startswith("_")
     ]
 
 
-def _called(result: Any, spec: str) -> Any:
+def _call_factory(result: Any, spec: str) -> Any:
     """The function's result; a module or a model that stands there ready-made is taken as it is."""
     if isinstance(result, nn.Module | ImageModel) or not callable(result):
         return result

@@ -81,7 +81,7 @@ class Optimiser:
         """Forget the double of a module that is not what it was: trained on, other layers, other
         hooks."""
         if self._tried is not None and (
-            self._double is None or not _same(self._tried, _fingerprint(self.original))
+            self._double is None or not _unchanged(self._tried, _fingerprint(self.original))
         ):
             self._double = self._tried = None
 
@@ -256,7 +256,7 @@ def _fingerprint(module: nn.Module) -> list[Any]:
     ]
 
 
-def _same(first: list[Any], second: list[Any]) -> bool:
+def _unchanged(first: list[Any], second: list[Any]) -> bool:
     """Whether nothing was written to, exchanged or added between two fingerprints."""
     return len(first) == len(second) and all(
         a is b or (type(a) is type(b) is int and a == b) for a, b in zip(first, second, strict=True)

@@ -372,7 +372,7 @@ def _listen(module: nn.Module, site: Site, activations: list[Any], place: int) -
 
     def note(passed: Any) -> None:
         if next(runs) == site.run or site.run is None:
-            activations[place] = _kept(_tensor_of(passed, site))
+            activations[place] = _cloned(_tensor_of(passed, site))
 
     if site.side == "input":
         return module.register_forward_pre_hook(
@@ -390,6 +390,6 @@ def _tensor_of(passed: Any, site: Site) -> Any:
     return tensors[number] if number < len(tensors) else passed
 
 
-def _kept(value: Any) -> Any:
+def _cloned(value: Any) -> Any:
     """A copy: a layer further on may work in place."""
     return value.clone() if isinstance(value, Tensor) else value

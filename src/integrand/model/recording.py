@@ -218,10 +218,10 @@ class Recording:
                 call = ModuleCall(name, module)
                 self.calls.append(call)
             if entering:
-                args, kwargs = self._entered(entering, run, later, args, kwargs)
+                args, kwargs = self._before_forward(entering, run, later, args, kwargs)
             outputs = original(*args, **kwargs)
             if len(entries) > len(entering):
-                outputs = self._left(
+                outputs = self._after_forward(
                     [entry for entry in entries if entry not in entering],
                     run,
                     number,
@@ -230,12 +230,12 @@ class Recording:
                     outputs,
                 )
             elif not self.passed:
-                return self._noted(number, outputs)
-            return self._weighed(outputs) if call is None else outputs
+                return self._close_if_plain(number, outputs)
+            return self._record_size(outputs) if call is None else outputs
 
         return forward
 
-    def _noted(self, number: int, outputs: Any) -> Any:
+    def _close_if_plain(self, number: int, outputs: Any) -> Any:
         """A call that is over before the first spot; what was called inside it needs no note of its
         own."""
         leaves, spec = tree_flatten(outputs)
@@ -253,7 +253,7 @@ class Recording:
             leaves = self.probe.copies(number, leaves)
         return tree_unflatten(leaves, spec)
 
-    def _entered(
+    def _before_forward(
         self,
         entries: Sequence[tuple[int, Site]],
         run: int,
@@ -266,7 +266,7 @@ class Recording:
         for number, site in entries:
             tensors = [place for place, leaf in enumerate(leaves) if isinstance(leaf, Tensor)]
             choice = [place for place in self._choice(site, leaves, tensors) if place < positional]
-            self._meet(
+            self._add_spot(
                 number,
                 site,
                 run,
@@ -277,7 +277,7 @@ class Recording:
             )
         return tree_unflatten(self._cut(leaves, entries, run), spec)
 
-    def _left(
+    def _after_forward(
         self,
         entries: Sequence[tuple[int, Site]],
         run: int,
@@ -298,7 +298,7 @@ class Recording:
                 "the input of the layer behind it (side='input')."
             )
         for site_number, site in entries:
-            self._meet(
+            self._add_spot(
                 site_number, site, run, call, later, leaves, self._choice(site, leaves, tensors)
             )
         return (
@@ -307,7 +307,7 @@ class Recording:
             else tree_unflatten(self._cut(leaves, entries, run), spec)
         )
 
-    def _meet(
+    def _add_spot(
         self,
         number: int,
         site: Site,
@@ -354,7 +354,7 @@ class Recording:
             self.probe.copy(leaf) if place in cut else leaf for place, leaf in enumerate(leaves)
         ]
 
-    def _weighed(self, outputs: Any) -> Any:
+    def _record_size(self, outputs: Any) -> Any:
         if isinstance(outputs, Tensor):
             self.heaviest = max(self.heaviest, outputs.numel())
         return outputs

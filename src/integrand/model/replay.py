@@ -126,36 +126,9 @@ class ReplayPlan:
     ) -> ReplayPlan:
         """From a pass of one row that autograd followed, its input copied first, and a pass of
         ``rows`` rows."""
-        if [(c.module, c.spec) for c in single.calls] != [(c.module, c.spec) for c in many.calls]:
-            raise ModelError(
-                f"Which layers run before {single.sites[0].name!r} depends on the numbers or on how many rows there are, so what they did "
-                "for one input says nothing about others. Choose a layer before that decision."
-            )
-        if met(single) != met(many):
-            raise ModelError(
-                f"How often layer {single.sites[0].name!r} runs, or what with, depends on how many rows there are, so its runs cannot be told "
-                "apart by row. Choose another layer, or one run (ig.fields.Site(layer, run=0))."
-            )
+        _check_alike(single, many)
         needed = probe.reaching(single.outputs)
-        calls = []
-        for number, (call, many_call) in enumerate(zip(single.calls, many.calls, strict=True)):
-            leaves = None
-            if call.leaves is not None and many_call.leaves is not None:
-                leaves = tuple(
-                    _leaf(
-                        call.name,
-                        sample,
-                        value,
-                        rows,
-                        probe,
-                        needed,
-                        probe.where.get((number, place)),
-                    )
-                    for place, (sample, value) in enumerate(
-                        zip(call.leaves, many_call.leaves, strict=True)
-                    )
-                )
-            calls.append(Planned(call.name, call.module, leaves, call.spec))
+        calls = _planned(single, many, probe, needed, rows)
         places = tuple(_places(single, many, rows))
         first = single.spots[0]
         if (
@@ -264,6 +237,46 @@ def met(tape: Recording) -> list[Any]:
     return [
         (spot.number, spot.run, spot.later, spot.call is None, spot.choice) for spot in tape.spots
     ]
+
+
+def _check_alike(single: Recording, many: Recording) -> None:
+    """Raises ``ModelError`` where a pass of one row and one of many differ in what runs."""
+    if [(c.module, c.spec) for c in single.calls] != [(c.module, c.spec) for c in many.calls]:
+        raise ModelError(
+            f"Which layers run before {single.sites[0].name!r} depends on the numbers or on how many rows there are, so what they did "
+            "for one input says nothing about others. Choose a layer before that decision."
+        )
+    if met(single) != met(many):
+        raise ModelError(
+            f"How often layer {single.sites[0].name!r} runs, or what with, depends on how many rows there are, so its runs cannot be told "
+            "apart by row. Choose another layer, or one run (ig.fields.Site(layer, run=0))."
+        )
+
+
+def _planned(
+    single: Recording, many: Recording, probe: DependencyProbe, needed: list[bool], rows: int
+) -> list[Planned]:
+    """The calls before the site, with the variables among their outputs."""
+    calls = []
+    for number, (call, many_call) in enumerate(zip(single.calls, many.calls, strict=True)):
+        leaves = None
+        if call.leaves is not None and many_call.leaves is not None:
+            leaves = tuple(
+                _leaf(
+                    call.name,
+                    sample,
+                    value,
+                    rows,
+                    probe,
+                    needed,
+                    probe.where.get((number, place)),
+                )
+                for place, (sample, value) in enumerate(
+                    zip(call.leaves, many_call.leaves, strict=True)
+                )
+            )
+        calls.append(Planned(call.name, call.module, leaves, call.spec))
+    return calls
 
 
 def _places(single: Recording, many: Recording, rows: int) -> Iterator[Place]:

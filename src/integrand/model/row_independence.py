@@ -134,7 +134,7 @@ class Company:
         if not bool((difference > size).any()):
             return
         worst = int(difference.nan_to_num(0.0).argmax())
-        self._name(
+        self._explain_dependence(
             ask,
             (rows, examples),
             first,
@@ -145,7 +145,7 @@ class Company:
             whole=whole,
         )
 
-    def _name(
+    def _explain_dependence(
         self,
         ask: Ask,
         question: tuple[Tensor, Tensor],
@@ -163,7 +163,7 @@ class Company:
         again = ask(rows, examples)
         answer = float(first.value[worst])
         if alone or bool(((again.value - first.value).abs() > first.rounding).any()):
-            self._tell_of_chance(answer, known if alone else float(again.value[worst]))
+            self._warn_of_chance(answer, known if alone else float(again.value[worst]))
             return
         # As many rows, but others, and the row behind them: what still has its answer depends on
         # the count alone.
@@ -173,9 +173,9 @@ class Company:
         )
         changed = ask(beside, examples[worst].expand(len(rows)))
         counted = count != len(rows) and abs(float(changed.value[-1]) - answer) <= first.rounding
-        self._tell_of_rows(int(examples[worst]), (count, len(rows)), known, answer, counted=counted)
+        self._warn_of_rows(int(examples[worst]), (count, len(rows)), known, answer, counted=counted)
 
-    def _tell_of_rows(
+    def _warn_of_rows(
         self, example: int, rows: tuple[int, int], known: float, answer: float, *, counted: bool
     ) -> None:
         self.verdict = "The rows of this model depend on one another, as was warned of, and no baseline and no rule mends that."
@@ -187,7 +187,7 @@ class Company:
             DependentRowsWarning,
         )
 
-    def _tell_of_chance(self, first: float, second: float) -> None:
+    def _warn_of_chance(self, first: float, second: float) -> None:
         self.verdict = "This model rolls dice, as was warned of, and what it says by chance cannot be told from what a map misses."
         warn(
             f"This model rolls dice: asked twice about the same rows, it says {first:.4g} and {second:.4g}, and maps and their errors are "

@@ -98,7 +98,7 @@ class Fitting(TorchFunctionMode):
         self.names = names
         self.positive = positive
         self.sums: dict[str, Sums] = {}
-        self._made: dict[int, tuple[ReferenceType[Tensor], str]] = {}
+        self._outputs: dict[int, tuple[ReferenceType[Tensor], str]] = {}
 
     def __torch_function__(self, func: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
         kwargs = kwargs or {}
@@ -111,7 +111,7 @@ class Fitting(TorchFunctionMode):
             if sums is None:
                 sums = self.sums[name] = Sums(call.weight, positive=self.positive)
             sums.add(h, call, output.numel())
-            self._made[id(output)] = (ref(output), name)
+            self._outputs[id(output)] = (ref(output), name)
         elif func in RELU and (args or "input" in kwargs):
             self._note(args[0] if args else kwargs["input"])
         return output
@@ -119,13 +119,13 @@ class Fitting(TorchFunctionMode):
     def _note(self, u: Tensor) -> None:
         """A ReLU: if its input is what a layer has just put out, that layer's units are
         rectified."""
-        reference, name = self._made.get(id(u), (None, ""))
+        reference, name = self._outputs.get(id(u), (None, ""))
         if reference is not None and reference() is u:
             self.sums[name].rectified = True
 
     def forget(self) -> None:
         """What was made in a pass that is over."""
-        self._made.clear()
+        self._outputs.clear()
 
 
 def fitted(

@@ -301,11 +301,11 @@ class _Factors:
     def __init__(self, patterns: Patterns) -> None:
         self.patterns = {pattern.name: pattern.values for pattern in patterns.each}
         self.weighs = patterns.kind == "attribution"
-        self._kept: dict[str, tuple[weakref.ref[Tensor], int, Tensor]] = {}
+        self._cache: dict[str, tuple[weakref.ref[Tensor], int, Tensor]] = {}
 
     def of(self, name: str, weight: Tensor) -> Tensor:
         version = 0 if weight.is_inference() else weight._version
-        known, then, factor = self._kept.get(name, (None, 0, weight))
+        known, then, factor = self._cache.get(name, (None, 0, weight))
         if known is not None and known() is weight and then == version:
             return factor
         pattern = self.patterns.get(name)
@@ -320,7 +320,7 @@ class _Factors:
             factor = pattern.to(weight.device)
             if self.weighs:
                 factor = factor * weight.detach().to(factor.dtype)
-        self._kept[name] = (weakref.ref(weight), version, factor)
+        self._cache[name] = (weakref.ref(weight), version, factor)
         return factor
 
 

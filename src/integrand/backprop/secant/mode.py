@@ -84,14 +84,14 @@ class SecantMode(TorchFunctionMode):
             output = (
                 self._chord(entry, args, kwargs)
                 if going_back()
-                else self._tried(func, entry, args, kwargs)
+                else self._chord_or_plain(func, entry, args, kwargs)
             )
         if output is NotImplemented:
             output = func(*args, **kwargs)
         self.rows.follow(func, args, kwargs, output)
         return output
 
-    def _tried(self, func: Any, entry: Entry, args: Any, kwargs: Any) -> Any:
+    def _chord_or_plain(self, func: Any, entry: Entry, args: Any, kwargs: Any) -> Any:
         try:
             return self._chord(entry, args, kwargs)
         except InnerGradient:

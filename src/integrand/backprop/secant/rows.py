@@ -100,7 +100,7 @@ class Rows:
         """Note where the rows are in what an operation made."""
         if self.count == 1 or not isinstance(output, Tensor | tuple | list):
             return
-        name = _name(func)
+        name = _function_name(func)
         sources = [
             u for u in tensors((*args, *kwargs.values())) if u.grad_fn is not None and u.ndim
         ]
@@ -108,7 +108,7 @@ class Rows:
             return
         for u in [output] if isinstance(output, Tensor) else output:
             if isinstance(u, Tensor) and u.grad_fn is not None:
-                axes = _FOLLOWED.get(name, _kept)(self, sources, args, kwargs, u)
+                axes = _FOLLOWED.get(name, _axes_by_default)(self, sources, args, kwargs, u)
                 if axes != outer(u):
                     setattr(u, _TAG, axes)
 
@@ -125,7 +125,7 @@ def place(shape: Sequence[int], axes: int, count: int) -> tuple[int, int] | None
     return None
 
 
-def _name(func: Any) -> str:
+def _function_name(func: Any) -> str:
     name: str = getattr(func, "__name__", "")
     # Properties such as u.T come as the getter of a descriptor.
     return getattr(func.__self__, "__name__", "") if name == "__get__" else name
@@ -142,11 +142,11 @@ def tensors(values: Any) -> Iterator[Tensor]:
 Follow = Callable[[Rows, list[Tensor], Any, Any, Tensor], int]
 
 
-def _same(rows: Rows, sources: list[Tensor], args: Any, kwargs: Any, output: Tensor) -> int:
+def _same_axes(rows: Rows, sources: list[Tensor], args: Any, kwargs: Any, output: Tensor) -> int:
     return outer(sources[0])
 
 
-def _turned(rows: Rows, sources: list[Tensor], args: Any, kwargs: Any, output: Tensor) -> int:
+def _axes_of_view(rows: Rows, sources: list[Tensor], args: Any, kwargs: Any, output: Tensor) -> int:
     """A view: the axis of the rows is known by its stride."""
     source = sources[0]
     place = rows.place(source)
@@ -159,7 +159,9 @@ def _turned(rows: Rows, sources: list[Tensor], args: Any, kwargs: Any, output: T
     return 0
 
 
-def _kept(rows: Rows, sources: list[Tensor], args: Any, kwargs: Any, output: Tensor) -> int:
+def _axes_by_default(
+    rows: Rows, sources: list[Tensor], args: Any, kwargs: Any, output: Tensor
+) -> int:
     """Any other operation: rows stay on their axis, or on what is left of it after a sum over
     others."""
     moved = [u for u in sources if outer(u) != 1]
@@ -170,8 +172,8 @@ def _kept(rows: Rows, sources: list[Tensor], args: Any, kwargs: Any, output: Ten
     axis, folded = place
     if output.ndim == source.ndim and output.shape[axis] == source.shape[axis]:
         return prod(output.shape[:axis]) * folded
-    if _shares(output, source):
-        return _turned(rows, sources, args, kwargs, output)
+    if _shares_storage(output, source):
+        return _axes_of_view(rows, sources, args, kwargs, output)
     dims = kwargs.get("dim", args[1] if len(args) > 1 else None)
     dims = (dims,) if isinstance(dims, int) else dims
     if (
@@ -190,7 +192,9 @@ def _dim(args: Any, kwargs: Any, output: Tensor) -> int:
     return dim % output.ndim
 
 
-def _stacked(rows: Rows, sources: list[Tensor], args: Any, kwargs: Any, output: Tensor) -> int:
+def _axes_of_stack(
+    rows: Rows, sources: list[Tensor], args: Any, kwargs: Any, output: Tensor
+) -> int:
     place = rows.place(sources[0])
     if place is None:
         return 0
@@ -199,7 +203,7 @@ def _stacked(rows: Rows, sources: list[Tensor], args: Any, kwargs: Any, output: 
     return prod(output.shape[: axis + (dim <= axis)]) * folded
 
 
-def _joined(rows: Rows, sources: list[Tensor], args: Any, kwargs: Any, output: Tensor) -> int:
+def _axes_of_cat(rows: Rows, sources: list[Tensor], args: Any, kwargs: Any, output: Tensor) -> int:
     place = rows.place(sources[0])
     if place is None:
         return 0
@@ -214,22 +218,24 @@ def _joined(rows: Rows, sources: list[Tensor], args: Any, kwargs: Any, output: T
     return prod(output.shape[:axis]) * len(parts) if alike else 0
 
 
-def _einsum(rows: Rows, sources: list[Tensor], args: Any, kwargs: Any, output: Tensor) -> int:
+def _axes_of_einsum(
+    rows: Rows, sources: list[Tensor], args: Any, kwargs: Any, output: Tensor
+) -> int:
     """The letter of the rows says where they go."""
     equation, operands = args[0], args[1:]
     if len(operands) == 1 and isinstance(operands[0], tuple | list):
         operands = operands[0]
     place = rows.place(sources[0])
     if place is None or not isinstance(equation, str) or "->" not in equation:
-        return _kept(rows, sources, args, kwargs, output)
+        return _axes_by_default(rows, sources, args, kwargs, output)
     left, right = equation.replace(" ", "").split("->")
     letters = left.split(",")[next(i for i, u in enumerate(operands) if u is sources[0])]
     if "." in equation or letters[place[0]] not in right:
-        return _kept(rows, sources, args, kwargs, output)
+        return _axes_by_default(rows, sources, args, kwargs, output)
     return prod(output.shape[: right.index(letters[place[0]])]) * place[1]
 
 
-def _shares(output: Tensor, source: Tensor) -> bool:
+def _shares_storage(output: Tensor, source: Tensor) -> bool:
     return output.untyped_storage().data_ptr() == source.untyped_storage().data_ptr()
 
 
@@ -239,13 +245,13 @@ _FOLLOWED: dict[str, Follow] = {
     **dict.fromkeys(
         ["transpose", "permute", "movedim", "moveaxis", "swapaxes", "swapdims", "t", "T", "mT", "H", "mH", "adjoint",
          "expand", "expand_as", "broadcast_to"],
-        _turned,
+        _axes_of_view,
     ),
     **dict.fromkeys(
         ["reshape", "view", "flatten", "unflatten", "ravel", "reshape_as", "view_as", "squeeze", "unsqueeze", "contiguous"],
-        _same,
+        _same_axes,
     ),
-    **dict.fromkeys(["cat", "concat", "concatenate"], _joined),
-    "stack": _stacked,
-    "einsum": _einsum,
+    **dict.fromkeys(["cat", "concat", "concatenate"], _axes_of_cat),
+    "stack": _axes_of_stack,
+    "einsum": _axes_of_einsum,
 }  # fmt: skip

@@ -25,7 +25,7 @@ from .table import chord, composite
 # --- the largest of several -------------------------------------------------------------------------------------------
 
 
-class _Taken(Chord):
+class _Gathered(Chord):
     """u at ``index`` along ``dim``, which is where the largest of some of its elements are."""
 
     @staticmethod
@@ -56,7 +56,7 @@ def _largest(rows: Rows, u: Tensor, dim: int, keepdim: bool) -> Any:
     if not rows.moves(u) or place is None or place[0] == dim:
         return None
     index = u.argmax(dim, keepdim=True)
-    largest = rows.apply(_Taken, u, index, dim)
+    largest = rows.apply(_Gathered, u, index, dim)
     return (largest, index) if keepdim else (largest.squeeze(dim), index.squeeze(dim))
 
 
@@ -106,7 +106,7 @@ def _pool(name: str, axes: int) -> None:
             return NotImplemented
         with torch.no_grad():
             y, index = with_indices(u, *args, **kwargs)
-        output = rows.apply(_Taken, u.flatten(-axes), index.flatten(-axes), u.ndim - axes).view(
+        output = rows.apply(_Gathered, u.flatten(-axes), index.flatten(-axes), u.ndim - axes).view(
             y.shape
         )
         return (output, index) if returned else output
