@@ -812,7 +812,7 @@ def test_cards(name: str) -> None:
     assert card.citation.startswith("@")
     assert card.key in card.citation
     assert card.citation.count("{") == card.citation.count("}")
-    assert "Source:" in (card.build.__doc__ or "")
+    assert "References:" in (card.build.__doc__ or "")
     assert "Cost:" in (card.build.__doc__ or "")
 
 

@@ -1,4 +1,4 @@
-"""Other backward passes than autograd's.
+"""Backward passes other than autograd's.
 
 secant/    finite differences carried backward through every operation: exact mean gradients between
            two points

@@ -1,4 +1,4 @@
-"""Suites: what papers claim of methods, run again and held against numbers.
+"""Benchmark suites: claims of papers about methods, run again and tested against numbers.
 
 spelled.py      parts as they are typed, read from recipes        recipe.py    what a suite says
 vocabulary.py   the words recipes are written in                  problems/    what suites are run on

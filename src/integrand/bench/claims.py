@@ -1,4 +1,4 @@
-"""What papers say, held against numbers: claim, our number, interval, verdict."""
+"""Testing of claims: claim, our number, its interval, verdict."""
 
 from __future__ import annotations
 
@@ -40,7 +40,7 @@ class ClaimResult:
         """As JSON knows it."""
         return {
             **vars(self.claim),
-            **{key: one for key, one in vars(self).items() if key != "claim"},
+            **{key: value for key, value in vars(self).items() if key != "claim"},
         }
 
 
@@ -53,25 +53,25 @@ def hold(claim: Claim, scores: Scores, *, seed: int = 0) -> ClaimResult:
     below the size. Contradicted: it has the other sign. Not shown: it holds zero.
     """
     values = scores.of(claim.metric)
-    ours, theirs = (values[scores.methods.index(name)] for name in (claim.method, claim.than))
-    both = np.isfinite(ours) & np.isfinite(theirs)
-    ours, theirs = ours[both], theirs[both]
+    ours, rivals = (values[scores.methods.index(name)] for name in (claim.method, claim.than))
+    finite = np.isfinite(ours) & np.isfinite(rivals)
+    ours, rivals = ours[finite], rivals[finite]
     sign = 1.0 if scores.is_higher(claim.metric) else -1.0
     if len(ours) < _FEW:
         nan = float("nan")
-        means = (float(ours.mean()), float(theirs.mean())) if len(ours) else (nan, nan)
+        means = (float(ours.mean()), float(rivals.mean())) if len(ours) else (nan, nan)
         return ClaimResult(
             claim, *means, nan, nan, nan, nan, len(ours), f"{len(ours)} examples say nothing"
         )
-    difference = sign * (ours - theirs)
+    difference = sign * (ours - rivals)
     picks = np.random.default_rng(seed).integers(len(ours), size=(_DRAWS, len(ours)))
-    shares = difference[picks].mean(1) / np.abs(theirs[picks].mean(1))
-    low, high = (float(one) for one in np.quantile(shares, (0.025, 0.975)))
+    shares = difference[picks].mean(1) / np.abs(rivals[picks].mean(1))
+    low, high = (float(bound) for bound in np.quantile(shares, (0.025, 0.975)))
     return ClaimResult(
         claim,
         float(ours.mean()),
-        float(theirs.mean()),
-        float(difference.mean() / abs(theirs.mean())),
+        float(rivals.mean()),
+        float(difference.mean() / abs(rivals.mean())),
         low,
         high,
         float((difference > 0).mean() + (difference == 0).mean() / 2),

@@ -1,5 +1,4 @@
-"""Parts as they are typed in Python, read from recipes: ``weighted(several,
-rule=GaussLegendre(25))``.
+"""Reader of part expressions in suite files, such as ``weighted(several, rule=GaussLegendre(25))``.
 
 Only calls of known names with numbers, strings, lists and each other are read; nothing is executed
 that has not been looked up in the table of names: that of the argument it stands in, if that has
@@ -62,7 +61,7 @@ class _Reader:
             case ast.Constant(value=value):
                 return value
             case ast.Name(id=name):
-                return self._word(name)
+                return self._lookup(name)
             case ast.List(elts=items):
                 return [self.read(item) for item in items]
             case ast.Tuple(elts=items):
@@ -72,33 +71,35 @@ class _Reader:
             case ast.BinOp(left=left, op=op, right=right) if type(op) in _ARITHMETIC:
                 return _ARITHMETIC[type(op)](self.read(left), self.read(right))
             case ast.Call(func=ast.Name(id=name), args=given, keywords=keywords):
-                return self._called(name, given, keywords)
+                return self._read_call(name, given, keywords)
         raise InputError(
             f"{ast.unparse(node)!r} in {self.text!r} is neither a number, a word, a list nor a call such as GaussLegendre(25)."
         )
 
-    def _of(self, argument: str) -> _Reader:
+    def _reader_of(self, argument: str) -> _Reader:
         """What reads the words of an argument."""
         if argument not in self.roles:
             return self
         return _Reader(self.text, self.roles[argument], self.roles, self.arguments)
 
-    def _word(self, name: str) -> Any:
+    def _lookup(self, name: str) -> Any:
         if name not in self.names:
             raise UnknownName(f"word in {self.text!r}", name, self.names)
         return self.names[name]
 
-    def _called(self, name: str, given: list[ast.expr], keywords: list[ast.keyword]) -> Any:
-        build = self._word(name)
+    def _read_call(self, name: str, nodes: list[ast.expr], keywords: list[ast.keyword]) -> Any:
+        build = self._lookup(name)
         if not callable(build):
             raise InputError(f"{name} in {self.text!r} is a value, not something to call.")
         arguments = self.arguments(build)
         positional = [
-            self._of(arguments[k] if k < len(arguments) else "").read(node)
-            for k, node in enumerate(given)
+            self._reader_of(arguments[k] if k < len(arguments) else "").read(node)
+            for k, node in enumerate(nodes)
         ]
         options = {
-            one.arg: self._of(one.arg).read(one.value) for one in keywords if one.arg is not None
+            keyword.arg: self._reader_of(keyword.arg).read(keyword.value)
+            for keyword in keywords
+            if keyword.arg is not None
         }
         try:
             return build(*positional, **options)

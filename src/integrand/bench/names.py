@@ -1,5 +1,5 @@
-"""The words recipes are written in: published methods, controls, metrics and parts, and what a
-problem adds about its data."""
+"""Names that suite files may use: published methods, controls, metrics, parts, and those of a
+problem."""
 
 from __future__ import annotations
 
@@ -33,27 +33,27 @@ which is meant."""
 def _parts(module: ModuleType) -> dict[str, Any]:
     """The values that a module exports, by their names."""
     return {
-        name: one
-        for name, one in vars(module).items()
-        if isinstance(one, type) and dataclasses.is_dataclass(one)
+        name: value
+        for name, value in vars(module).items()
+        if isinstance(value, type) and dataclasses.is_dataclass(value)
     }
 
 
 def parts() -> dict[str, Any]:
     """Every part by its name."""
-    every: dict[str, Any] = {}
+    values: dict[str, Any] = {}
     for module in (controls, targets, weightings, wrappers, paths, rules, baselines):
-        every |= _parts(
+        values |= _parts(
             module
         )  # where two share a name and no argument says which is meant, the later one has it
-    return every
+    return values
 
 
 def _arguments(build: Any) -> tuple[str, ...]:
     """What a part or a published method is built with, in order."""
     if isinstance(build, type) and dataclasses.is_dataclass(build):
         return tuple(spec.name for spec in dataclasses.fields(build) if spec.init)
-    return next((tuple(one.options) for one in methods().values() if one.build is build), ())
+    return next((tuple(entry.options) for entry in methods().values() if entry.build is build), ())
 
 
 def _spelled(text: str, names: Mapping[str, Any], words: Mapping[str, Any]) -> Any:
@@ -64,7 +64,7 @@ def _spelled(text: str, names: Mapping[str, Any], words: Mapping[str, Any]) -> A
 def method(text: str, words: Mapping[str, Any]) -> Any:
     """A method as it is typed: ``weighted(several, rule=GaussLegendre(25))``, or ``RandomMap()``, a
     control."""
-    published = {name: one.build for name, one in methods().items()}
+    published = {name: entry.build for name, entry in methods().items()}
     return _spelled(text, {**parts(), **published}, words)
 
 

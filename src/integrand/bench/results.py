@@ -1,5 +1,5 @@
-"""What a suite came to, as JSON for machines and Markdown for people; the page is made of the
-same."""
+"""Suite results, serialised as JSON and rendered as Markdown; the page is built from the same
+data."""
 
 from __future__ import annotations
 
@@ -23,7 +23,7 @@ from .runner import Finished, Results
 
 def as_json(results: Results) -> dict[str, Any]:
     """Everything that is said of a suite, in plain data."""
-    made: dict[str, Any] = json_ready(
+    data: dict[str, Any] = json_ready(
         {
             "suite": results.suite.name,
             "data": results.data,
@@ -31,78 +31,80 @@ def as_json(results: Results) -> dict[str, Any]:
             "question": results.suite.question,
             "machine": results.machine,
             "seed": results.seed,
-            "runs": {one.run.name: _run(one) for one in results.finished},
-            "claims": [one.told() for one in results.claims],
+            "runs": {entry.run.name: _run(entry) for entry in results.finished},
+            "claims": [entry.told() for entry in results.claims],
         }
     )
-    return made
+    return data
 
 
-def _run(one: Finished) -> dict[str, Any]:
-    told: dict[str, Any] = {
-        "problem": one.run.problem,
-        "facts": one.facts,
-        "left out": one.left_out,
+def _run(finished: Finished) -> dict[str, Any]:
+    report: dict[str, Any] = {
+        "problem": finished.run.problem,
+        "facts": finished.facts,
+        "left out": finished.left_out,
     }
-    scores = one.scores
+    scores = finished.scores
     if scores is None:
-        return told
-    return told | {
+        return report
+    return report | {
         "examples": len(scores),
-        "reference": one.run.reference,
-        "methods": dict(one.run.methods),
-        "metrics": dict(one.run.metrics),
+        "reference": finished.run.reference,
+        "methods": dict(finished.run.methods),
+        "metrics": dict(finished.run.metrics),
         "controls": list(scores.controls),
         "higher": dict(zip(scores.metrics, scores.higher, strict=True)),
         "summaries": [vars(summary) for summary in summaries(scores)],
-        "differences": [vars(difference) for difference in differences(scores, one.run.reference)],
+        "differences": [
+            vars(difference) for difference in differences(scores, finished.run.reference)
+        ],
         "verdicts": {metric: verdict(scores, metric).words for metric in scores.metrics},
         "blind": {metric: list(verdict(scores, metric).blind) for metric in scores.metrics},
         "costs": _costs(scores),
-        "as published": one.summaries,
+        "as published": finished.summaries,
         "reasons": _reasons(scores),
     }
 
 
 def _costs(scores: Scores) -> dict[str, dict[str, float]]:
     """Medians over examples, by method."""
-    found: dict[str, dict[str, float]] = {}
+    medians: dict[str, dict[str, float]] = {}
     for m, method in enumerate(scores.methods):
         rows = {name: getattr(scores, name)[m] for name in COSTS}
-        found[method] = {
+        medians[method] = {
             name: float(np.median(row[np.isfinite(row)])) if np.isfinite(row).any() else math.nan
             for name, row in rows.items()
         }
-    return found
+    return medians
 
 
 def _reasons(scores: Scores) -> dict[str, dict[str, int]]:
     """Why examples have no map: by method, reasons and how many."""
-    found: dict[str, dict[str, int]] = {}
+    by_method: dict[str, dict[str, int]] = {}
     for (method, _), why in scores.reasons.items():
-        counts = found.setdefault(method, {})
+        counts = by_method.setdefault(method, {})
         counts[why] = counts.get(why, 0) + 1
-    return found
+    return by_method
 
 
 # --- Markdown ---------------------------------------------------------------------------------------------------------
 
 
-def as_markdown(told: dict[str, Any]) -> str:
+def as_markdown(report: dict[str, Any]) -> str:
     """The results (of ``as_json``) as a page of tables."""
-    blocks = [f"# {told['title']}", told["question"], _made_by(told)]
-    blocks += [_claims(told["claims"])] if told["claims"] else []
-    blocks += [_run_page(name, run) for name, run in told["runs"].items()]
+    blocks = [f"# {report['title']}", report["question"], _provenance(report)]
+    blocks += [_claims(report["claims"])] if report["claims"] else []
+    blocks += [_run_page(name, run) for name, run in report["runs"].items()]
     return "\n\n".join(blocks) + "\n"
 
 
-def _made_by(told: dict[str, Any]) -> str:
-    machine = told["machine"]
+def _provenance(report: dict[str, Any]) -> str:
+    machine = report["machine"]
     versions = ", ".join(f"{name} {version}" for name, version in machine["versions"].items())
-    data = f" --data {shlex.quote(told['data'])}" if told["data"] else ""
+    data = f" --data {shlex.quote(report['data'])}" if report["data"] else ""
     return (
-        f"*`integrand bench {told['suite']}{data}`, {machine['date']}; {machine['processor']}, {machine['cores']} cores, "
-        f"{machine['threads']} thread{'s' * (machine['threads'] != 1)}; seed {told['seed']}; Python {machine['python']}, {versions}.*"
+        f"*`integrand bench {report['suite']}{data}`, {machine['date']}; {machine['processor']}, {machine['cores']} cores, "
+        f"{machine['threads']} thread{'s' * (machine['threads'] != 1)}; seed {report['seed']}; Python {machine['python']}, {versions}.*"
     )
 
 
@@ -110,18 +112,18 @@ def _claims(claims: Sequence[dict[str, Any]]) -> str:
     """Every claim with the rows that were held against it."""
     head = ["run", "metric", "methods", "means", "better by (95 %)", "better on", "verdict"]
     blocks = ["## What was claimed"]
-    for (text, source, _), held in suite.grouped(claims).items():
+    for (text, source, _), results in suite.grouped(claims).items():
         rows = [
             [
-                one["run"],
-                one["metric"],
-                f"{one['method']} against {one['than']}",
-                f"{number(one['ours'])} against {number(one['theirs'])}",
-                f"{signed_percent(one['share'])} ({signed_percent(one['low'])} to {signed_percent(one['high'])})",
-                f"{percent(one['wins'], decimals=0)} of {one['examples']}",
-                f"**{one['verdict']}**",
+                result["run"],
+                result["metric"],
+                f"{result['method']} against {result['than']}",
+                f"{number(result['ours'])} against {number(result['theirs'])}",
+                f"{signed_percent(result['share'])} ({signed_percent(result['low'])} to {signed_percent(result['high'])})",
+                f"{percent(result['wins'], decimals=0)} of {result['examples']}",
+                f"**{result['verdict']}**",
             ]
-            for one in held
+            for result in results
         ]
         blocks += [f"> {text} ({source})", table(head, rows)]
     return "\n\n".join(blocks)
@@ -157,15 +159,15 @@ def _run_page(name: str, run: dict[str, Any]) -> str:
 def _overview(run: dict[str, Any]) -> str:
     """One row per method: mean and interval of every metric, and what its maps took."""
     metrics = list(run["higher"])
-    found = {(one["method"], one["metric"]): one for one in run["summaries"]}
-    against = {(one["method"], one["metric"]): one for one in run["differences"]}
+    summary_of = {(entry["method"], entry["metric"]): entry for entry in run["summaries"]}
+    against = {(entry["method"], entry["metric"]): entry for entry in run["differences"]}
     head = ["method", *(f"{metric} {'↑' if run['higher'][metric] else '↓'}" for metric in metrics)]
     head += ["gradients", "rows", "gap"]
     rows = []
     for method in run["methods"]:
         cost = run["costs"][method]
         cells = [
-            _cell(found[method, metric], against.get((method, metric)), run["higher"][metric])
+            _cell(summary_of[method, metric], against.get((method, metric)), run["higher"][metric])
             for metric in metrics
         ]
         rows.append(
@@ -215,15 +217,17 @@ def table(head: Sequence[str], rows: Iterable[Sequence[str]]) -> str:
 def write(results: Results, folder: Path) -> dict[str, Any]:
     """results.json, results.md and index.html in a folder, and a page in the folder of each run;
     what they say. Needs integrand[report]."""
-    told = as_json(results)
+    report = as_json(results)
     pages = {}
-    for one in results.finished:
-        if one.scores is not None:
-            compared = Comparison(one.scores, one.run.reference, notes=dict(one.run.methods))
-            pages[one.run.name] = f"{one.run.name}/index.html"
-            title = f"{results.suite.title}: {one.run.name}"
-            write_text(folder / pages[one.run.name], comparison.page(compared, title=title))
-    write_text(folder / "index.html", suite.page(told, pages))
-    write_text(folder / "results.json", json.dumps(told, indent=1, ensure_ascii=False) + "\n")
-    write_text(folder / "results.md", as_markdown(told))
-    return told
+    for finished in results.finished:
+        if finished.scores is not None:
+            compared = Comparison(
+                finished.scores, finished.run.reference, notes=dict(finished.run.methods)
+            )
+            pages[finished.run.name] = f"{finished.run.name}/index.html"
+            title = f"{results.suite.title}: {finished.run.name}"
+            write_text(folder / pages[finished.run.name], comparison.page(compared, title=title))
+    write_text(folder / "index.html", suite.page(report, pages))
+    write_text(folder / "results.json", json.dumps(report, indent=1, ensure_ascii=False) + "\n")
+    write_text(folder / "results.md", as_markdown(report))
+    return report

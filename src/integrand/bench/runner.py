@@ -1,5 +1,5 @@
-"""Suites, run: every batch of examples is judged once and kept, so that work that was stopped goes
-on where it stopped.
+"""Running a suite: every batch of examples is scored once and stored, so that an interrupted run
+resumes.
 
 OUT/suite.json                     what is run, by which versions on which machine
 OUT/RUN/scores-00012.parquet       what a batch of examples scored; written whole or not at all
@@ -94,86 +94,96 @@ def run(suite: Suite, request: RunOptions, tell: Tell = lambda line: None) -> Re
     _claim_folder(suite, request)
     until = None if request.minutes is None else time.monotonic() + 60 * request.minutes
     finished = []
-    for one in suite.runs:
-        if request.runs and one.name not in request.runs:
+    for suite_run in suite.runs:
+        if request.runs and suite_run.name not in request.runs:
             continue
-        finished.append(_finished(one, request, until, tell))
-    scores = {one.run.name: one.scores for one in finished if one.scores is not None}
-    held = tuple(
-        hold(claim, found, seed=request.seed)
+        finished.append(_finished(suite_run, request, until, tell))
+    scores = {result.run.name: result.scores for result in finished if result.scores is not None}
+    claims = tuple(
+        hold(claim, run_scores, seed=request.seed)
         for claim in suite.claims
-        if (found := scores.get(claim.run)) is not None
+        if (run_scores := scores.get(claim.run)) is not None
     )
     data = None if request.data is None else request.data.name
-    return Results(suite, tuple(finished), held, machine(), request.seed, data)
+    return Results(suite, tuple(finished), claims, machine(), request.seed, data)
 
 
-def _finished(one: SuiteRun, request: RunOptions, until: float | None, tell: Tell) -> Finished:
+def _finished(
+    suite_run: SuiteRun, request: RunOptions, until: float | None, tell: Tell
+) -> Finished:
     setting = ProblemOptions(request.data, request.out / "models", request.seed)
-    tell(f"{one.name}: {one.problem}")
+    tell(f"{suite_run.name}: {suite_run.problem}")
     try:
-        problem = problem_named(one.problem)(setting, **one.options)
+        problem = problem_named(suite_run.problem)(setting, **suite_run.options)
     except MissingExtra as error:
-        tell(f"{one.name} is left out: {error}")
-        return Finished(one, None, left_out=str(error))
-    folder = request.out / one.name
+        tell(f"{suite_run.name} is left out: {error}")
+        return Finished(suite_run, None, left_out=str(error))
+    folder = request.out / suite_run.name
     folder.mkdir(parents=True, exist_ok=True)
     limits = [
-        limit for limit in (one.examples, request.examples, len(problem.ids)) if limit is not None
+        limit
+        for limit in (suite_run.examples, request.examples, len(problem.ids))
+        if limit is not None
     ]
     numbers = range(min(limits))
-    batches = [numbers[i : i + one.batch] for i in range(0, len(numbers), one.batch)]
+    batches = [numbers[i : i + suite_run.batch] for i in range(0, len(numbers), suite_run.batch)]
     place, parts = request.part
     for number, batch in enumerate(batches):
         file = folder / f"scores-{number:05d}.parquet"
         if file.exists() or number % parts != place - 1:
             continue
         if until is not None and time.monotonic() > until:
-            tell(f"{one.name}: out of time after {number} of {len(batches)} batches")
+            tell(f"{suite_run.name}: out of time after {number} of {len(batches)} batches")
             break
         began = time.monotonic()
-        found = _judged(one, problem, batch)
-        found.to_parquet(file)
-        tell(f"{one.name}: batch {number + 1} of {len(batches)}, {time.monotonic() - began:.0f} s")
-    gathered = _gathered(folder, one, problem)
-    summaries = {} if gathered is None else _summaries(one, problem, gathered)
-    return Finished(one, gathered, dict(problem.facts), summaries)
+        scores = _judged(suite_run, problem, batch)
+        scores.to_parquet(file)
+        tell(
+            f"{suite_run.name}: batch {number + 1} of {len(batches)}, {time.monotonic() - began:.0f} s"
+        )
+    gathered = _gathered(folder, suite_run, problem)
+    summaries = {} if gathered is None else _summaries(suite_run, problem, gathered)
+    return Finished(suite_run, gathered, dict(problem.facts), summaries)
 
 
-def _summaries(one: SuiteRun, problem: Problem, scores: Scores) -> dict[str, dict[str, float]]:
-    words = _words(one, problem)
-    found: dict[str, dict[str, float]] = {}
+def _summaries(
+    suite_run: SuiteRun, problem: Problem, scores: Scores
+) -> dict[str, dict[str, float]]:
+    words = _words(suite_run, problem)
+    result: dict[str, dict[str, float]] = {}
     for name, curves in scores.curves.items():
-        by = metric(one.metrics[name], words)
+        by = metric(suite_run.metrics[name], words)
         if type(by).summary is not Metric.summary:
-            found[name] = dict(
+            result[name] = dict(
                 zip(scores.methods, by.summary(torch.from_numpy(curves)).tolist(), strict=True)
             )
-    return found
+    return result
 
 
-def _words(one: SuiteRun, problem: Problem) -> dict[str, Any]:
+def _words(suite_run: SuiteRun, problem: Problem) -> dict[str, Any]:
     """What the parts of a run may say: the problem's words, and the run's own."""
-    return {**problem.words, **one.words}
+    return {**problem.words, **suite_run.words}
 
 
-def _judged(one: SuiteRun, problem: Problem, batch: Sequence[int]) -> Scores:
-    words = _words(one, problem)
-    methods = {name: method(text, words) for name, text in one.methods.items()}
-    metrics = {name: metric(text, words) for name, text in one.metrics.items()}
-    controls = [name for name, made in methods.items() if isinstance(made, Control)]
+def _judged(suite_run: SuiteRun, problem: Problem, batch: Sequence[int]) -> Scores:
+    words = _words(suite_run, problem)
+    methods = {name: method(text, words) for name, text in suite_run.methods.items()}
+    metrics = {name: metric(text, words) for name, text in suite_run.metrics.items()}
+    controls = [name for name, explainer in methods.items() if isinstance(explainer, Control)]
     with problem.subject(batch) as subject:
         return scored(subject, methods, metrics, [problem.ids[i] for i in batch], controls=controls)
 
 
-def _gathered(folder: Path, one: SuiteRun, problem: Problem) -> Scores | None:
+def _gathered(folder: Path, suite_run: SuiteRun, problem: Problem) -> Scores | None:
     files = sorted(folder.glob("scores-[0-9]*.parquet"))
     if not files:
         return None
-    found = Scores.merged(Scores.from_parquet(file) for file in files)
-    found = replace(found, about={"run": one.name, "problem": problem.name, **problem.facts})
-    found.to_parquet(folder / "scores.parquet")
-    return found
+    scores = Scores.merged(Scores.from_parquet(file) for file in files)
+    scores = replace(
+        scores, about={"run": suite_run.name, "problem": problem.name, **problem.facts}
+    )
+    scores.to_parquet(folder / "scores.parquet")
+    return scores
 
 
 # --- what was run, where ----------------------------------------------------------------------------------------------
@@ -190,8 +200,8 @@ def _claim_folder(suite: Suite, request: RunOptions) -> None:
         "data": None if request.data is None else request.data.name,
     }
     if file.exists():
-        held = json.loads(file.read_text())
-        different = [key for key, value in mark.items() if held.get(key) != value]
+        stored = json.loads(file.read_text())
+        different = [key for key, value in mark.items() if stored.get(key) != value]
         if different:
             raise InputError(
                 f"{request.out} holds results of another {' and '.join(different)}: give another --out, or remove the folder."

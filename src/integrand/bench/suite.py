@@ -1,5 +1,4 @@
-"""Suites: what is compared on what, by what, and what was claimed. Read from TOML, checked when
-read.
+"""Suites: problems, methods, metrics and claims, read from TOML and validated.
 
 title, question, source         what the suite is about
 [[run]]                         a problem with its methods and metrics
@@ -69,10 +68,10 @@ class Suite:
 
     def run(self, name: str) -> SuiteRun:
         """The run called ``name``. Errors: ``UnknownName``."""
-        found = {one.name: one for one in self.runs}
-        if name not in found:
-            raise UnknownName(f"run of suite {self.name!r}", name, found)
-        return found[name]
+        by_name = {run.name: run for run in self.runs}
+        if name not in by_name:
+            raise UnknownName(f"run of suite {self.name!r}", name, by_name)
+        return by_name[name]
 
 
 def names() -> tuple[str, ...]:
@@ -103,62 +102,62 @@ def suite(source: str) -> Suite:
 def parsed(name: str, text: str) -> Suite:
     """A suite from the text of a recipe."""
     try:
-        told = tomllib.loads(text)
+        document = tomllib.loads(text)
     except tomllib.TOMLDecodeError as error:
         raise InputError(f"The recipe {name!r} is no TOML: {error}.") from None
-    shared = {key: told.get(key, {}) for key in ("methods", "metrics")}
-    runs = tuple(_run(name, entry, shared) for entry in told.get("run", ()))
+    shared = {key: document.get(key, {}) for key in ("methods", "metrics")}
+    runs = tuple(_run(name, entry, shared) for entry in document.get("run", ()))
     if not runs:
         raise InputError(f"The recipe {name!r} has no [[run]].")
-    made = Suite(
+    suite = Suite(
         name,
-        told.get("title", name),
-        told.get("question", ""),
+        document.get("title", name),
+        document.get("question", ""),
         runs,
-        tuple(_claims(name, told.get("claim", ()))),
+        tuple(_claims(name, document.get("claim", ()))),
         text,
     )
-    for claim in made.claims:
-        run = made.run(claim.run)
-        for what, known in (
+    for claim in suite.claims:
+        run = suite.run(claim.run)
+        for role, known in (
             ("method", run.methods),
             ("than", run.methods),
             ("metric", run.metrics),
         ):
-            word = getattr(claim, what)
+            word = getattr(claim, role)
             if word not in known:
-                raise UnknownName(f"{what} of a claim about run {run.name!r}", word, known)
-    return made
+                raise UnknownName(f"{role} of a claim about run {run.name!r}", word, known)
+    return suite
 
 
 def _run(suite: str, entry: Mapping[str, Any], shared: Mapping[str, Mapping[str, str]]) -> SuiteRun:
-    told = dict(entry)
+    fields = dict(entry)
     known = set(SuiteRun.__dataclass_fields__) | {"without"}
-    for key in told:
+    for key in fields:
         if key not in known:
             raise UnknownName(f"entry of a run of recipe {suite!r}", key, known)
     for key in ("name", "problem"):
-        if key not in told:
+        if key not in fields:
             raise InputError(f"A run of the recipe {suite!r} has no {key}=.")
-    without = told.pop("without", ())
+    without = fields.pop("without", ())
     methods = {
-        key: one
-        for key, one in (shared["methods"] | told.pop("methods", {})).items()
+        key: text
+        for key, text in (shared["methods"] | fields.pop("methods", {})).items()
         if key not in without
     }
     metrics = {
-        key: one
-        for key, one in (shared["metrics"] | told.pop("metrics", {})).items()
+        key: text
+        for key, text in (shared["metrics"] | fields.pop("metrics", {})).items()
         if key not in without
     }
     if not methods or not metrics:
         raise InputError(
-            f"The run {told['name']!r} of the recipe {suite!r} needs methods and metrics."
+            f"The run {fields['name']!r} of the recipe {suite!r} needs methods and metrics."
         )
-    reference = told.pop("reference", next(iter(methods)))
+    reference = fields.pop("reference", next(iter(methods)))
     if reference not in methods:
-        raise UnknownName(f"reference of run {told['name']!r}", reference, methods)
-    return SuiteRun(methods=methods, metrics=metrics, reference=reference, **told)
+        raise UnknownName(f"reference of run {fields['name']!r}", reference, methods)
+    return SuiteRun(methods=methods, metrics=metrics, reference=reference, **fields)
 
 
 def _claims(suite: str, entries: Sequence[Mapping[str, Any]]) -> list[Claim]:
@@ -166,28 +165,28 @@ def _claims(suite: str, entries: Sequence[Mapping[str, Any]]) -> list[Claim]:
 
     A pair is ``method`` and each it is held ``against``, or each of an ``order`` and the next.
     """
-    made = []
+    claims = []
     for entry in entries:
-        told = dict(entry)
+        fields = dict(entry)
         for key in ("text", "source", "runs", "metrics"):
-            if key not in told:
+            if key not in fields:
                 raise InputError(f"A claim of the recipe {suite!r} has no {key}=.")
-        unknown = next((key for key in told if key not in _CLAIM), None)
+        unknown = next((key for key in fields if key not in _CLAIM), None)
         if unknown is not None:
             raise UnknownName(f"entry of a claim of recipe {suite!r}", unknown, _CLAIM)
-        order = told.get("order")
+        order = fields.get("order")
         pairs = (
-            [(told["method"], than) for than in told["against"]]
+            [(fields["method"], than) for than in fields["against"]]
             if order is None
             else list(pairwise(order))
         )
-        made += [
-            Claim(told["text"], told["source"], run, metric, method, than, told.get("size"))
-            for run in told["runs"]
-            for metric in told["metrics"]
+        claims += [
+            Claim(fields["text"], fields["source"], run, metric, method, than, fields.get("size"))
+            for run in fields["runs"]
+            for metric in fields["metrics"]
             for method, than in pairs
         ]
-    return made
+    return claims
 
 
 _CLAIM = ("text", "source", "runs", "metrics", "method", "against", "order", "size")

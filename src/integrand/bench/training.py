@@ -1,4 +1,4 @@
-"""Small models trained where a suite needs one: seeded, kept, and never trained twice."""
+"""Training of small models for suites: seeded, cached, and never done twice."""
 
 from __future__ import annotations
 
@@ -55,8 +55,8 @@ def trained(
         else:
             _fit(model, x, y, epochs, rate, batch, decay, seed)
             cache.mkdir(parents=True, exist_ok=True)
-            held = {k: v.contiguous() for k, v in model.state_dict().items()}
-            write_tensors(_safetensors().save_file, held, file, {})
+            state = {k: v.contiguous() for k, v in model.state_dict().items()}
+            write_tensors(_safetensors().save_file, state, file, {})
     return model.eval().requires_grad_(False)
 
 
@@ -83,8 +83,8 @@ def _fit(
 @torch.no_grad()
 def accuracy(model: nn.Module, x: Tensor, y: Tensor) -> float:
     """The share of x whose class is predicted."""
-    found = torch.cat([model(part).argmax(1) for part in torch.split(x, 256)])
-    return float((found == y).double().mean())
+    predicted = torch.cat([model(part).argmax(1) for part in torch.split(x, 256)])
+    return float((predicted == y).double().mean())
 
 
 def _safetensors() -> Any:

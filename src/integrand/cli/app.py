@@ -1,5 +1,5 @@
-"""Commands and their options: what is typed, turned into a call, and errors turned into one line
-and an exit status.
+"""Commands and options: parses arguments, calls the work, turns errors into one line and an exit
+status.
 
 Whatever is long to import (pictures, pages, doctors) is imported by the command that needs it.
 """
@@ -361,7 +361,7 @@ def methods(
     with reported(debug):
         chosen = [about(formal(name))] if name else list(known().values())
         if as_json:
-            typer.echo(json.dumps([_record(one) for one in chosen], indent=2))
+            typer.echo(json.dumps([_record(method) for method in chosen], indent=2))
         else:
             terminal = console.out()
             lines = (
@@ -374,24 +374,24 @@ def methods(
 _LABELS = 12  # characters of the labels on a card
 
 
-def _record(one: Published) -> dict[str, object]:
+def _record(method: Published) -> dict[str, object]:
     names = ("name", "title", "family", "formula", "cost", "axioms", "key", "citation")
-    measured = one.measured
+    measured = method.measured
     return {
-        **{name: getattr(one, name) for name in names},
+        **{name: getattr(method, name) for name in names},
         "measured": None if measured is None else asdict(measured),
-        "needs": list(one.needs),
-        "defaults": {name: repr(value) for name, value in one.defaults.items()},
+        "needs": list(method.needs),
+        "defaults": {name: repr(value) for name, value in method.defaults.items()},
     }
 
 
 def _overview(chosen: list[Published], width: int) -> list[Text]:
     """A card for each method, under what those of a file have in common."""
     shown: list[Text] = []
-    for family, cards in groupby(chosen, lambda one: one.family):
+    for family, cards in groupby(chosen, lambda method: method.family):
         shown += [Text(line, "bold underline") for line in console.folded(family, width)] + [Text()]
-        for one in cards:
-            shown += [*_card(one, width), Text()]
+        for method in cards:
+            shown += [*_card(method, width), Text()]
     axioms = [
         f"{axiom[0].upper()}\u00a0{axiom}".replace("-", "\u2011") for axiom in chosen[0].axioms
     ]
@@ -404,16 +404,16 @@ def _overview(chosen: list[Published], width: int) -> list[Text]:
     return [*shown, *(line for label, text in legend for line in _labelled(label, text, width))]
 
 
-def _card(one: Published, width: int) -> list[Text]:
+def _card(method: Published, width: int) -> list[Text]:
     """What a method computes, what that costs, how it is set up and where it is from, folded to any
     width."""
-    axioms = " ".join(axiom[0].upper() if holds else "–" for axiom, holds in one.axioms.items())
-    head = Text.assemble((one.name, "bold"), f"  {one.title}")
+    axioms = " ".join(axiom[0].upper() if holds else "–" for axiom, holds in method.axioms.items())
+    head = Text.assemble((method.name, "bold"), f"  {method.title}")
     room = width - len(head) - len(axioms)
     head.append(" " * room + axioms if room > 1 else f"\n  {axioms}")
     return [
         head,
-        *(line for label, text in _facts(one) for line in _labelled(f"  {label}", text, width)),
+        *(line for label, text in _facts(method) for line in _labelled(f"  {label}", text, width)),
     ]
 
 
@@ -428,35 +428,35 @@ def _labelled(label: str, text: str, width: int) -> list[Text]:
     ]
 
 
-def _facts(one: Published) -> list[tuple[str, str]]:
+def _facts(method: Published) -> list[tuple[str, str]]:
     """What the card of a method says, line by line."""
-    defaults = ", ".join(f"{name}={value!r}" for name, value in one.defaults.items())
+    defaults = ", ".join(f"{name}={value!r}" for name, value in method.defaults.items())
     return [
-        ("formula", one.formula),
-        ("cost", one.cost),
-        ("measured", "not yet" if one.measured is None else str(one.measured)),
-        *([("needs", ", ".join(one.needs))] if one.needs else []),
+        ("formula", method.formula),
+        ("cost", method.cost),
+        ("measured", "not yet" if method.measured is None else str(method.measured)),
+        *([("needs", ", ".join(method.needs))] if method.needs else []),
         ("defaults", defaults),
-        ("source", one.key),
+        ("source", method.key),
     ]
 
 
-def _detail(one: Published, width: int) -> list[Text]:
+def _detail(method: Published, width: int) -> list[Text]:
     """All about one method."""
-    axioms = ", ".join(f"{axiom}\u00a0{_tick(holds)}" for axiom, holds in one.axioms.items())
-    facts = [*_facts(one), ("axioms", axioms)]
-    about_it = console.folded(inspect.getdoc(one.build) or "", width)
+    axioms = ", ".join(f"{axiom}\u00a0{_tick(holds)}" for axiom, holds in method.axioms.items())
+    facts = [*_facts(method), ("axioms", axioms)]
+    about_it = console.folded(inspect.getdoc(method.build) or "", width)
     return [
-        Text.assemble((one.title, "bold"), f"  ({one.name})"),
-        Text(one.family, "dim"),
+        Text.assemble((method.title, "bold"), f"  ({method.name})"),
+        Text(method.family, "dim"),
         Text(),
         *(line for label, text in facts for line in _labelled(label, text, width)),
         Text(),
-        *map(Text, console.folded(f"ig.methods.{one.name}{_typed(one.build)}", width)),
+        *map(Text, console.folded(f"ig.methods.{method.name}{_typed(method.build)}", width)),
         Text(),
         *map(Text, about_it),
         Text(),
-        Text(one.citation, "dim"),
+        Text(method.citation, "dim"),
     ]
 
 

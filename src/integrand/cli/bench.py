@@ -1,4 +1,4 @@
-"""``integrand bench``: run a suite, or go on with it, and tell what it came to."""
+"""``integrand bench``: run or resume a suite and print its results."""
 
 from __future__ import annotations
 
@@ -27,16 +27,16 @@ def run(name: str, request: harness.RunOptions, *, threads: int | None = None) -
         torch.set_num_threads(threads)
     with claimed(request.out, "bench"):
         results = harness.run(suite, request, console.note)
-    told = telling.write(results, request.out)
+    report = telling.write(results, request.out)
     out = console.out()
-    out.print(Text(told["title"], "bold"))
-    for name, one in told["runs"].items():
-        _tell_run(name, one)
-    for (text, source, _), held in grouped(told["claims"]).items():
+    out.print(Text(report["title"], "bold"))
+    for name, entry in report["runs"].items():
+        _tell_run(name, entry)
+    for (text, source, _), rows in grouped(report["claims"]).items():
         out.print(Text.assemble("\n", (text, "bold"), f" ({source})"))
-        out.print(_claim(held))
+        out.print(_claim(rows))
     out.print(f"\n{request.out / 'index.html'}, results.md, results.json", soft_wrap=True)
-    return 0 if any("summaries" in one for one in told["runs"].values()) else 1
+    return 0 if any("summaries" in entry for entry in report["runs"].values()) else 1
 
 
 def listing() -> None:
@@ -44,25 +44,30 @@ def listing() -> None:
     table = console.table("suite", "what it asks", "runs")
     for name in recipe.names():
         suite = recipe.suite(name)
-        table.add_row(Text(name, "bold"), suite.question, ", ".join(one.name for one in suite.runs))
+        table.add_row(
+            Text(name, "bold"), suite.question, ", ".join(entry.name for entry in suite.runs)
+        )
     console.out().print(table)
 
 
-def _tell_run(name: str, one: dict[str, Any]) -> None:
+def _tell_run(name: str, entry: dict[str, Any]) -> None:
     out = console.out()
-    if "summaries" not in one:
-        out.print(f"\n{name}: {one['left out'] or 'nothing is finished yet'}")
+    if "summaries" not in entry:
+        out.print(f"\n{name}: {entry['left out'] or 'nothing is finished yet'}")
         return
-    out.print(f"\n{name}: {one['examples']} examples", style="bold")
-    metrics = list(one["higher"])
+    out.print(f"\n{name}: {entry['examples']} examples", style="bold")
+    metrics = list(entry["higher"])
     table = console.table(
-        "method", *(f"{m} {'↑' if one['higher'][m] else '↓'}" for m in metrics), "gradients", "gap"
+        "method",
+        *(f"{m} {'↑' if entry['higher'][m] else '↓'}" for m in metrics),
+        "gradients",
+        "gap",
     )
-    means = {(row["method"], row["metric"]): row["mean"] for row in one["summaries"]}
-    for method in one["methods"]:
+    means = {(row["method"], row["metric"]): row["mean"] for row in entry["summaries"]}
+    for method in entry["methods"]:
         cells = [number(means[method, metric]) for metric in metrics]
-        cost = one["costs"][method]
-        style = "dim" if method in one["controls"] else ""
+        cost = entry["costs"][method]
+        style = "dim" if method in entry["controls"] else ""
         row: Sequence[str] = [
             method,
             *cells,
@@ -71,18 +76,18 @@ def _tell_run(name: str, one: dict[str, Any]) -> None:
         ]
         table.add_row(*(Text(cell, style) for cell in row))
     out.print(table)
-    for metric, words in one["verdicts"].items():
+    for metric, words in entry["verdicts"].items():
         out.print(Text.assemble((metric, "bold"), f": {words}"), soft_wrap=True)
 
 
 def _claim(rows: Sequence[Mapping[str, Any]]) -> Any:
     table = console.table("where", "against", "better by (95 %)", "on", "verdict")
-    for one in rows:
+    for row in rows:
         table.add_row(
-            f"{one['run']}, {one['metric']}",
-            f"{one['method']}\nagainst {one['than']}",
-            f"{signed_percent(one['share'])}\n{signed_percent(one['low'])} to {signed_percent(one['high'])}",
-            f"{percent(one['wins'], decimals=0)} of {one['examples']}",
-            Text(one["verdict"], "bold"),
+            f"{row['run']}, {row['metric']}",
+            f"{row['method']}\nagainst {row['than']}",
+            f"{signed_percent(row['share'])}\n{signed_percent(row['low'])} to {signed_percent(row['high'])}",
+            f"{percent(row['wins'], decimals=0)} of {row['examples']}",
+            Text(row["verdict"], "bold"),
         )
     return table

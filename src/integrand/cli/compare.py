@@ -1,5 +1,5 @@
-"""``integrand compare``: every method on every picture, judged by every metric; tables, a page, and
-the raw scores on disk.
+"""``integrand compare``: scores every method on every picture by every metric; writes tables, a
+page and raw scores.
 
     names checked ─▶ model ─▶ pictures ─▶ predict ─▶ methods at one budget ─▶ maps ─▶ metrics ─▶
     tables, page, Parquet
@@ -94,7 +94,7 @@ def _run(request: CompareOptions, sure: Inference) -> int:
         )
         with _bar() as bars:
             task = bars.add_task("maps and scores", total=None)
-            made = compare(
+            comparison = compare(
                 model.module,
                 x,
                 target=target,
@@ -110,16 +110,18 @@ def _run(request: CompareOptions, sure: Inference) -> int:
                 seed=request.seed,
                 sure=sure,
                 optimize=request.optimize,
-                progress=lambda done, total: bars.update(task, completed=done, total=total),
+                progress=lambda finished, total: bars.update(task, completed=finished, total=total),
             )
-    _tell(made)
+    _tell(comparison)
     desk.tell_heard()
     with undisturbed(), warnings.catch_warnings():
         warnings.simplefilter("ignore", IntegrandWarning)
-        made.save(request.out, page=False)
-        write_text(request.out / "index.html", page(made, title=f"Which method for {model.name}?"))
+        comparison.save(request.out, page=False)
+        write_text(
+            request.out / "index.html", page(comparison, title=f"Which method for {model.name}?")
+        )
     console.out().print(Text(f"Wrote {request.out / 'index.html'}", "bold"), soft_wrap=True)
-    return 1 if desk.passed_over or made.scores.reasons else 0
+    return 1 if desk.passed_over or comparison.scores.reasons else 0
 
 
 def _check_packages() -> None:
@@ -136,28 +138,28 @@ def _check_packages() -> None:
 def _pictures(desk: Session) -> tuple[list[str], Tensor]:
     """Those that can be read, as one batch."""
     sources: list[str] = []
-    found: list[Tensor] = []
+    tensors: list[Tensor] = []
     for source in desk.images:
         with desk.passing_over():
-            found.append(desk.model.prepare(source))
+            tensors.append(desk.model.prepare(source))
             sources.append(source)
-    if not found:
+    if not tensors:
         raise InputError("None of the pictures can be read, so there is nothing to compare on.")
-    return sources, torch.cat(found)
+    return sources, torch.cat(tensors)
 
 
 def _check_methods(names: Sequence[str]) -> None:
     """Refuse methods whose maps are not of pixels, and those that learn from data of which here are
     only pictures to judge them on."""
     for name in names:
-        made = presets.supplied(name)
-        if "site" in made:
+        needs = presets.supplied(name)
+        if "site" in needs:
             raise InputError(
                 f"{name} explains a layer, whose map is not compared with maps of pixels: leave it out."
             )
-        if made:
+        if needs:
             raise InputError(
-                f"{name} needs {', '.join(made)}, made of other data than what it is judged on: in Python, "
+                f"{name} needs {', '.join(needs)}, made of other data than what it is judged on: in Python, "
                 f"ig.compare(…, methods={{{name!r}: ig.methods.{name}(…)}})."
             )
 
@@ -168,10 +170,10 @@ def _methods(request: CompareOptions, desk: Session, x: Tensor, logits: Tensor) 
     setting: dict[str, Any] = {"baselines": request.baselines, "tol": request.tol}
     if "pool" in wanted.values() and desk.pool is not None:
         pool, said_of_pool = desk.pool
-        others = (
+        different = (
             said_of_pool.argmax(1)[None] != logits.argmax(1)[:, None]
         )  # of each picture, which of the pool
-        setting |= {"pool": pool, "others": int(others.sum(1).min())}
+        setting |= {"pool": pool, "others": int(different.sum(1).min())}
     if presets.PHOTO in wanted.values():
         setting["photo"] = _photo(desk, x)
     return {name: presets.method(name, presets.PresetInputs(**setting)) for name in request.methods}
@@ -179,13 +181,13 @@ def _methods(request: CompareOptions, desk: Session, x: Tensor, logits: Tensor) 
 
 def _photo(desk: Session, x: Tensor) -> Tensor | None:
     """One photograph that is none of the pictures."""
-    for other in (*desk.references, *desk.shipped):
+    for source in (*desk.references, *desk.shipped):
         try:
-            found = desk.model.prepare(other)
+            photo = desk.model.prepare(source)
         except ImageError:
             continue
-        if not bool((found == x).flatten(1).all(1).any()):
-            return found[0]
+        if not bool((photo == x).flatten(1).all(1).any()):
+            return photo[0]
     console.note(
         "There is no other photograph, so that baseline is left out; --references adds one."
     )
@@ -214,42 +216,42 @@ def _bar() -> Progress:
 # --- tables -----------------------------------------------------------------------------------------------------------
 
 
-def _tell(made: Comparison) -> None:
-    rows = made.table()
-    for metric in made.scores.metrics:
-        better = "higher is better" if made.scores.is_higher(metric) else "lower is better"
+def _tell(comparison: Comparison) -> None:
+    rows = comparison.table()
+    for metric in comparison.scores.metrics:
+        better = "higher is better" if comparison.scores.is_higher(metric) else "lower is better"
         console.out().print(
-            Text.assemble((metric, "bold"), f"  {better}, {len(made.scores)} pictures")
+            Text.assemble((metric, "bold"), f"  {better}, {len(comparison.scores)} pictures")
         )
-        console.out().print(_table(made, [row for row in rows if row["metric"] == metric]))
-        found = made.verdict(metric)
+        console.out().print(_table(comparison, [row for row in rows if row["metric"] == metric]))
+        verdict = comparison.verdict(metric)
         console.out().print(
-            Text(found.words, "bold green" if found.winner else "yellow"), soft_wrap=True
+            Text(verdict.words, "bold green" if verdict.winner else "yellow"), soft_wrap=True
         )
         console.out().print()
     misses = {row["method"]: row["incomplete"] for row in rows if row["incomplete"]}
     if misses:
-        some = ", ".join(f"{name} {count}" for name, count in misses.items())
-        words = f"Maps that miss more than a tenth of the change they should add up to, of {len(made.scores)}: {some}."
+        listed = ", ".join(f"{name} {count}" for name, count in misses.items())
+        words = f"Maps that miss more than a tenth of the change they should add up to, of {len(comparison.scores)}: {listed}."
         console.out().print(Text(words, "yellow"), soft_wrap=True)
-    notes = [f"{name}: {note}" for name, note in made.notes.items() if note != "as it is"]
+    notes = [f"{name}: {note}" for name, note in comparison.notes.items() if note != "as it is"]
     if notes:
         console.out().print(Text("; ".join(notes), "dim"), soft_wrap=True)
-    if made.sensitivity is not None:
+    if comparison.sensitivity is not None:
         alike = ", ".join(
-            f"{name} {number(value)}" for name, value in made.sensitivity.alike().items()
+            f"{name} {number(value)}" for name, value in comparison.sensitivity.alike().items()
         )
-        over = ", ".join(made.sensitivity.baselines)
+        over = ", ".join(comparison.sensitivity.baselines)
         console.out().print(Text(f"Likeness of maps from {over}: {alike}", "dim"), soft_wrap=True)
 
 
-def _table(made: Comparison, rows: Sequence[Mapping[str, Any]]) -> Any:
+def _table(comparison: Comparison, rows: Sequence[Mapping[str, Any]]) -> Any:
     """Fits eighty columns; intervals of differences, rows and incomplete maps are on the page."""
-    numbers = ("mean", f"{100 * made.sure.level:g} %", "diff", "p", "better", "grads", "s")
+    numbers = ("mean", f"{100 * comparison.sure.level:g} %", "diff", "p", "better", "grads", "s")
     table = console.table("method", *numbers, right=numbers)
     for column in table.columns[1:]:
         column.no_wrap = True
-    table.caption = f"diff, p, better: against {made.reference}"
+    table.caption = f"diff, p, better: against {comparison.reference}"
     table.caption_justify = "left"
     sign = -1 if rows[0]["higher_is_better"] else 1
     for row in sorted(rows, key=lambda row: (math.isnan(row["mean"]), sign * row["mean"])):

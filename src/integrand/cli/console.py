@@ -1,4 +1,4 @@
-"""The two consoles, and how things are said on them: results on stdout, everything else on stderr.
+"""Console output: results to stdout, progress and warnings to stderr.
 
 Consoles are made when something is said, so that they write to whatever stdout and stderr are at
 that moment. Nothing is ever read as markup, for paths and messages may hold square brackets; and
@@ -103,10 +103,14 @@ def note(message: object) -> None:
 
 def table(*columns: str, right: tuple[str, ...] = ()) -> Table:
     """A table without lines; columns in ``right`` hold numbers."""
-    made = Table(box=SIMPLE_HEAD, pad_edge=False, show_edge=False)
+    result = Table(box=SIMPLE_HEAD, pad_edge=False, show_edge=False)
     for column in columns:
-        made.add_column(column, justify="right" if column in right else "left", overflow="fold")
-    return made
+        result.add_column(column, justify="right" if column in right else "left", overflow="fold")
+    return result
+
+
+_SECTIONS = ("Args:", "Raises:", "Returns:", "Attributes:")
+"""Sections of docstrings that hold entries, ``name: text``."""
 
 
 def folded(text: str, width: int) -> list[str]:
@@ -115,10 +119,12 @@ def folded(text: str, width: int) -> list[str]:
 
     >>> folded("steps     how many\\n          pieces there are", 20)
     ['steps     how many', '          pieces', '          there are']
+    >>> folded("Args:\\n    steps: how many pieces\\n        there are", 22)
+    ['Args:', '    steps: how many', '        pieces there', '        are']
     """
     lines: list[str] = []
     item, hang = "", 0
-    code = False
+    code = entries = False
 
     def done() -> None:
         nonlocal item
@@ -140,7 +146,7 @@ def folded(text: str, width: int) -> list[str]:
 
     for line in text.split("\n"):
         indent = len(line) - len(line.lstrip())
-        code = bool(line.strip()) and (code or line.startswith(">>>"))
+        code = bool(line.strip()) and (code or line.lstrip().startswith(">>>"))
         if code or not line.strip():
             done()
             lines.append(line.rstrip())
@@ -148,7 +154,11 @@ def folded(text: str, width: int) -> list[str]:
             item += " " + line.strip()
         else:
             done()
+            if not indent:
+                entries = line in _SECTIONS
             named = re.match(r"\S.{0,30}?\s{2,}(?=\S)", line)
             item, hang = line, named.end() if named and not indent else indent
+            if entries and indent and re.match(r"\s+\w[\w, ]*: ", line):
+                hang = indent + 4
     done()
     return lines

@@ -1,5 +1,4 @@
-"""Is everything there, and does it compute? Versions, extras, devices, and one attribution whose
-answer is known.
+"""``integrand doctor``: versions, extras, devices, and one attribution with a known answer.
 
 F(z) = z_1² z_2 z_3³  from 0:   feature i gets F(x) · m_i / Σ m      (2, 1 and 3 sixths of F)
 """
@@ -43,9 +42,9 @@ def run() -> int:
     """Print what was found. Returns the exit status: 1 if a self-check failed."""
     terminal = console.out()
     terminal.print(_versions())
-    found = extras()
-    terminal.print(_extras(found))
-    absent = [extra for extra, packages in found.items() if None in packages.values()]
+    installed = extras()
+    terminal.print(_extras(installed))
+    absent = [extra for extra, packages in installed.items() if None in packages.values()]
     if absent:
         terminal.print(
             f"What is missing comes with: pip install 'integrand[{','.join(absent)}]'",
@@ -64,9 +63,9 @@ def self_check(device: str) -> Check:
     began = time.perf_counter()
     powers = torch.tensor([2.0, 1.0, 3.0], dtype=torch.float64, device=device)
     x = torch.tensor([[0.5, -1.5, 2.0]], dtype=torch.float64, device=device)
-    made = integrated(rule=GaussLegendre(4))(Monomial(powers), x)
+    attribution = integrated(rule=GaussLegendre(4))(Monomial(powers), x)
     known = x.pow(powers).prod(1, keepdim=True) * powers / powers.sum()
-    error = float((made.values - known).abs().max() / known.abs().max())
+    error = float((attribution.values - known).abs().max() / known.abs().max())
     return Check(device, error, time.perf_counter() - began)
 
 
@@ -75,20 +74,20 @@ def _devices() -> list[str]:
 
 
 def _versions() -> Table:
-    made = console.table("package", "version")
-    made.add_row("integrand", metadata.version("integrand"))
-    made.add_row(
+    table = console.table("package", "version")
+    table.add_row("integrand", metadata.version("integrand"))
+    table.add_row(
         "python", f"{platform.python_version()} on {platform.system()} {platform.machine()}"
     )
-    made.add_row("torch", f"{torch.__version__}, {torch.get_num_threads()} threads")
-    made.add_row("numpy", metadata.version("numpy"))
+    table.add_row("torch", f"{torch.__version__}, {torch.get_num_threads()} threads")
+    table.add_row("numpy", metadata.version("numpy"))
     graphics = [torch.cuda.get_device_name(i) for i in range(torch.cuda.device_count())]
-    made.add_row("cuda", ", ".join(graphics) or "no device")
-    return made
+    table.add_row("cuda", ", ".join(graphics) or "no device")
+    return table
 
 
 def _extras(extras: dict[str, dict[str, str | None]]) -> Table:
-    made = console.table("extra", "state", "packages")
+    table = console.table("extra", "state", "packages")
     for extra, packages in extras.items():
         missing = [name for name, version in packages.items() if version is None]
         state = (
@@ -96,24 +95,24 @@ def _extras(extras: dict[str, dict[str, str | None]]) -> Table:
             if missing
             else Text("installed", "green")
         )
-        made.add_row(
+        table.add_row(
             extra,
             state,
             ", ".join(f"{name} {version}" for name, version in packages.items() if version),
         )
-    return made
+    return table
 
 
 def extras() -> dict[str, dict[str, str | None]]:
     """What users may install beside the core: extra → package → its version, None where it is
     missing."""
-    found: dict[str, dict[str, str | None]] = {}
+    installed: dict[str, dict[str, str | None]] = {}
     for requirement in metadata.requires("integrand") or ():
         name = re.match(r"[\w.-]+", requirement)
         extra = re.search(r"""extra\s*==\s*['"]([\w.-]+)['"]""", requirement)
         if name and extra and extra[1] not in _CONTRIBUTORS:
-            found.setdefault(extra[1], {})[name[0]] = _version(name[0])
-    return found
+            installed.setdefault(extra[1], {})[name[0]] = _version(name[0])
+    return installed
 
 
 def _version(package: str) -> str | None:

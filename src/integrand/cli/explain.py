@@ -1,5 +1,4 @@
-"""``integrand explain``: for every picture, what the model sees in it, and why, by every method
-that was asked for.
+"""``integrand explain``: for every picture, the predictions and a map by every requested method.
 
     names checked ─▶ model ─▶ for each picture:  predict ─▶ explain by each method ─▶ maps on disk,
                                                  a table on the terminal
@@ -43,7 +42,7 @@ from ..explain import explain
 from ..fields.views import CallCount
 from ..images import REGISTRY, Guess, ImageModel, load_model, pictures, samples, titles
 from ..images.files import SAMPLE
-from ..integration.attribution import Attribution
+from ..integration.attribution import Attribution, Explainer
 from ..report import Case, sheet
 from ..report.formatting import NO_GAP, NOT_CLAIMED, incomplete, unsettled
 from . import console, presets
@@ -83,29 +82,29 @@ class ExplainOptions:
 def run(request: ExplainOptions) -> int:
     """Do it. Returns the exit status: 1 if a picture was passed over or a file not written, 2 if
     nothing was done."""
-    every = _ALL in request.methods
-    if every:
+    all_methods = _ALL in request.methods
+    if all_methods:
         request = replace(request, methods=presets.every())
     presets.check(request.methods, request.baselines)
     if request.nodes is not None and request.tol is not None:
         raise InputError("--nodes and --tol both say how to integrate: give one of them.")
     _check_packages(request.save)
     with claimed(request.out, "explain"):
-        return _run(request, every)
+        return _run(request, all_methods)
 
 
-def _run(request: ExplainOptions, every: bool) -> int:
+def _run(request: ExplainOptions, all_methods: bool) -> int:
     model = load_model(request.model).to(request.device)
     if model.name == request.model and request.model not in REGISTRY:  # its function did not say
         console.note(
             f"{model.name} is taken to want {model.size} x {model.size} pixels and {model.normalisation}."
         )
-    desk = Session(request, model, every=every)
+    desk = Session(request, model, every=all_methods)
     pages = Pages(request.out, f"{model.name} explained", _PAGE)
     try:
         for source in desk.images:
             with desk.passing_over():
-                _one(desk, source, pages)
+                _explain_picture(desk, source, pages)
     finally:
         pages.finish()
     if not pages.written:
@@ -133,7 +132,7 @@ def _check_packages(save: bool) -> None:
 # --- one picture ------------------------------------------------------------------------------------------------------
 
 
-def _one(desk: Session, source: str, pages: Pages) -> None:
+def _explain_picture(desk: Session, source: str, pages: Pages) -> None:
     """One picture: what the model sees in it, and why by every method."""
     model, wanted = desk.model, desk.request.target
     x = model.prepare(source)
@@ -165,13 +164,17 @@ def _one(desk: Session, source: str, pages: Pages) -> None:
     with _bars() as bars:
         for name, method in methods.items():
             with desk.leaving_out(name, left_out):
-                made = _explained(desk, about, name, method, bars)
+                attribution = _explained(desk, about, name, method, bars)
                 with undisturbed():
-                    results[name] = made  # on the page, whether or not its own files can be written
+                    results[name] = (
+                        attribution  # on the page, whether or not its own files can be written
+                    )
                     with pages.writing():
-                        _write(made, desk, pages, about, name)
-                if "fit" in made.notes:
-                    learnt = ", ".join(f"{float(one):.2f}" for one in made.notes["fit"].flatten())
+                        _write(attribution, desk, pages, about, name)
+                if "fit" in attribution.notes:
+                    learnt = ", ".join(
+                        f"{float(fit):.2f}" for fit in attribution.notes["fit"].flatten()
+                    )
                     remarks[name] = (
                         f"{remarks.get(name, '')}; R² of its support regressors {learnt}".removeprefix(
                             "; "
@@ -187,7 +190,7 @@ def _one(desk: Session, source: str, pages: Pages) -> None:
 
 
 def _explained(
-    desk: Session, about: PictureTask, name: str, method: Any, bars: Progress
+    desk: Session, about: PictureTask, name: str, method: Explainer, bars: Progress
 ) -> Attribution:
     """The attribution by one method."""
     with desk.hearing(f"{desk.titles[about.source]}, {name}: ", gaps=method.explains == "layer"):
@@ -203,16 +206,18 @@ def _explained(
         )
 
 
-def _write(made: Attribution, desk: Session, pages: Pages, about: PictureTask, name: str) -> None:
+def _write(
+    attribution: Attribution, desk: Session, pages: Pages, about: PictureTask, name: str
+) -> None:
     stem = f"{pages.name(about.source)}-{name}"
     words = (
         shortened(desk.titles[about.source], _HEAD),
         shortened(desk.model.label(about.target), _HEAD),
         name,
     )
-    made.plot(path=pages.file(f"{stem}.png"), titles=console.line(" · ".join(words)))
+    attribution.plot(path=pages.file(f"{stem}.png"), titles=console.line(" · ".join(words)))
     if desk.request.save:
-        made.save(pages.file(f"{stem}.safetensors"))
+        attribution.save(pages.file(f"{stem}.safetensors"))
 
 
 def _bars() -> Progress:
@@ -240,59 +245,66 @@ def _bar(bars: Progress, method: str) -> Callable[[CallCount], None]:
 
 
 def _prediction(head: str, guesses: Sequence[Guess], target: int, label: str) -> Text:
-    said = Text.assemble((console.line(head), "bold"))
+    text = Text.assemble((console.line(head), "bold"))
     for guess in guesses:
         mark = "  ◀ explained" if guess.index == target else ""
-        said.append(
+        text.append(
             f"\n  {guess.probability:6.1%}  {console.line(guess.name)} ({guess.index}){mark}"
         )
     if target not in [guess.index for guess in guesses]:
-        said.append(f"\n     …     {console.line(label)} ({target})  ◀ explained")
-    return said.append("\n")
+        text.append(f"\n     …     {console.line(label)} ({target})  ◀ explained")
+    return text.append("\n")
 
 
 def _table(results: Mapping[str, Attribution]) -> Table:
     numbers = ("residual", "gap", "error", "gradients", "seconds")
     table = console.table("method", *numbers, right=numbers)
-    for method, made in results.items():
-        residual = f"{float(made.residual[0]):+.3f}" if made.claims_completeness else "–"
-        cost = made.cost
+    for method, attribution in results.items():
+        residual = (
+            f"{float(attribution.residual[0]):+.3f}" if attribution.claims_completeness else "–"
+        )
+        cost = attribution.cost
         table.add_row(
-            method, residual, _gap(made), _error(made), str(cost.gradients), f"{cost.seconds:.1f}"
+            method,
+            residual,
+            _gap(attribution),
+            _error(attribution),
+            str(cost.gradients),
+            f"{cost.seconds:.1f}",
         )
     return table
 
 
-def _gap(made: Attribution) -> Text:
-    gap = float(made.gap[0])
-    if not made.claims_completeness:
+def _gap(attribution: Attribution) -> Text:
+    gap = float(attribution.gap[0])
+    if not attribution.claims_completeness:
         return Text(f"{percent(gap)}  " if gap <= NO_GAP else f"{NOT_CLAIMED}  ", "dim")
     return (
         Text(f"{percent(gap)} *", "bold yellow")
-        if incomplete(made, 0)
+        if incomplete(attribution, 0)
         else Text(f"{percent(gap)}  ")
     )
 
 
-def _error(made: Attribution) -> Text:
+def _error(attribution: Attribution) -> Text:
     """The error that the method estimates of its map, where it does."""
-    error = float(made.error[0])
+    error = float(attribution.error[0])
     return (
         Text(f"{percent(error)} †", "bold yellow")
-        if unsettled(made, 0)
+        if unsettled(attribution, 0)
         else Text(f"{percent(error)}  ")
     )
 
 
 def _footnote(results: Mapping[str, Attribution]) -> None:
-    missing = [name for name, made in results.items() if incomplete(made, 0)]
+    missing = [name for name, attribution in results.items() if incomplete(attribution, 0)]
     if missing:
         words = (
             "* These maps miss more than a tenth of the change they should add up to. "
             + _remedy(missing, results)
         )
         console.out().print(Text(words, "yellow"))
-    if any(unsettled(made, 0) for made in results.values()):
+    if any(unsettled(attribution, 0) for attribution in results.values()):
         words = "† These maps stopped before their estimated error was within the tolerance; a larger --tol is met sooner."
         console.out().print(Text(words, "yellow"))
     console.out().print()
@@ -305,9 +317,9 @@ def _remedy(missing: Sequence[str], results: Mapping[str, Attribution]) -> str:
         name for name in missing if presets.integrates(name) and results[name].error.isnan().all()
     ]
     rest = [name for name in missing if name not in able]
-    said = [f"--tol 0.05 integrates {', '.join(able)} more closely."] if able else []
-    said += [f"Of {', '.join(rest)} another --baseline may miss less."] if rest else []
-    return " ".join(said)
+    sentences = [f"--tol 0.05 integrates {', '.join(able)} more closely."] if able else []
+    sentences += [f"Of {', '.join(rest)} another --baseline may miss less."] if rest else []
+    return " ".join(sentences)
 
 
 # --- what is on the desk ----------------------------------------------------------------------------------------------
@@ -336,7 +348,7 @@ class Session:
     passed_over: list[str] = field(default_factory=list)
     _supplies: tuple[PictureTask, Supplies] | None = None
     _heard: list[str] = field(default_factory=list)
-    _told: set[str] = field(default_factory=set)
+    _messages: set[str] = field(default_factory=set)
 
     # Pictures.
 
@@ -365,11 +377,11 @@ class Session:
         return [SAMPLE + name for name in presets.PHOTOGRAPHS if name in shipped]
 
     def _opened(self, sources: Sequence[str]) -> list[str]:
-        found: list[str] = []
+        files: list[str] = []
         for source in sources:
             with self.passing_over():
-                found += pictures(source)
-        return list(dict.fromkeys(found))
+                files += pictures(source)
+        return list(dict.fromkeys(files))
 
     @contextmanager
     def passing_over(self) -> Iterator[None]:
@@ -410,10 +422,10 @@ class Session:
     def remark(self, name: str, about: PictureTask) -> dict[str, str]:
         """What a reader of the map has to know of how the method was set up; also told at once."""
         supplies = self._supplied(about) if presets.supplied(name) else None
-        made = supplies.made_for(presets.supplied(name)) if supplies else ""
-        if made:
-            self._tell_once(f"{name}: {made}.")
-        return {name: made} if made else {}
+        words = supplies.made_for(presets.supplied(name)) if supplies else ""
+        if words:
+            self._tell_once(f"{name}: {words}.")
+        return {name: words} if words else {}
 
     def _supplied(self, about: PictureTask) -> Supplies | None:
         """What is made of other photographs than this picture."""
@@ -421,9 +433,11 @@ class Session:
             return None
         if self._supplies is None or self._supplies[0] is not about:
             pool, logits = self.pool
-            other = (pool != about.x).flatten(1).any(1)
-            made = Supplies(self.model, about.x, about.target, pool[other], logits[other])
-            self._supplies = (about, made)
+            different = (pool != about.x).flatten(1).any(1)
+            supplies = Supplies(
+                self.model, about.x, about.target, pool[different], logits[different]
+            )
+            self._supplies = (about, supplies)
         return self._supplies[1]
 
     @contextmanager
@@ -440,13 +454,13 @@ class Session:
     def _photo(self, source: str, x: Tensor) -> Tensor | None:
         """One other photograph than ``source``: a reference, else another picture that was given,
         else a sample."""
-        for other in (*self.references, *self.images, *self.shipped):
+        for candidate in (*self.references, *self.images, *self.shipped):
             try:
-                found = x if other == source else self.model.prepare(other)
+                photo = x if candidate == source else self.model.prepare(candidate)
             except ImageError:  # named when its own turn comes
                 continue
-            if not torch.equal(found, x):
-                return found[0]
+            if not torch.equal(photo, x):
+                return photo[0]
         self._tell_once(
             "There is no other photograph, so that baseline is left out; --references adds one."
         )
@@ -460,13 +474,13 @@ class Session:
         if len(sources) > _POOL:
             self._tell_once(f"Of {len(sources)} references {_POOL} are used, evenly spaced.")
             sources = [sources[i * len(sources) // _POOL] for i in range(_POOL)]
-        found: list[Tensor] = []
+        photographs: list[Tensor] = []
         for source in sources:
             with self.passing_over():
-                found.append(self.model.prepare(source))
-        if not found:
+                photographs.append(self.model.prepare(source))
+        if not photographs:
             return None
-        pool = torch.cat(found)
+        pool = torch.cat(photographs)
         return pool, self.model.logits(pool)
 
     # Warnings.
@@ -500,6 +514,6 @@ class Session:
         self._heard.clear()
 
     def _tell_once(self, message: str, how: Callable[[str], None] = console.note) -> None:
-        if message not in self._told:
-            self._told.add(message)
+        if message not in self._messages:
+            self._messages.add(message)
             how(message)

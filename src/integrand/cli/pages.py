@@ -1,5 +1,4 @@
-"""The folder that a command writes into: its pages, which lead to one another, and what an earlier
-run left there.
+"""The output folder of a command: its pages, the links between them, and pages of an earlier run.
 
 A folder belongs to one command: its index.html says which, and names the maps and pages that go
 with it. These, and nothing else, are removed once a later run has written its own; attributions
@@ -42,7 +41,7 @@ def claimed(folder: Path, command: str) -> Iterator[None]:
     command's.
     """
     place = Path(os.path.realpath(folder))
-    made = [one for one in (place, *place.parents) if not one.exists()]
+    created = [path for path in (place, *place.parents) if not path.exists()]
     try:
         place.mkdir(parents=True, exist_ok=True)
         index = folder / _INDEX
@@ -56,9 +55,9 @@ def claimed(folder: Path, command: str) -> Iterator[None]:
                 console.note(f"{index} says nothing of integrand {command}; it will be replaced.")
         yield
     finally:
-        for one in made:
+        for path in created:
             with contextlib.suppress(OSError):  # it is not empty, or was never made
-                one.rmdir()
+                path.rmdir()
 
 
 @dataclass
@@ -167,9 +166,9 @@ class Pages:
         picture has it."""
         if source not in self._names:
             stem = fitting(re.sub(r"[^\w.-]+", "_", title(source)) or "picture")
-            taken = {name.casefold() for name in self._names.values()}
+            used = {name.casefold() for name in self._names.values()}
             names = (stem if n == 1 else f"{stem}-{n}" for n in count(1))
-            self._names[source] = next(name for name in names if name.casefold() not in taken)
+            self._names[source] = next(name for name in names if name.casefold() not in used)
         return self._names[source]
 
 

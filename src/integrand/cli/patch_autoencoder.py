@@ -1,5 +1,5 @@
-"""An autoencoder of small patches, fitted to a few photographs in a second: for latent paths where
-no better one is at hand.
+"""An autoencoder of small patches, fitted to a few photographs in a second, for latent paths
+without a better one.
 
     encode   z = U (p − m)                      p: patches of side × side pixels, U: their first principal directions
     decode   p = m + Uᵀ z + V tanh(W z + c)     what principal components leave out, as far as a bend can tell it
@@ -62,22 +62,22 @@ class Patches(nn.Module):
             mean = rows.mean(0)
             spread, directions = torch.linalg.eigh((rows - mean).T @ (rows - mean) / len(rows))
             basis = directions[:, -codes:].T.flip(0).contiguous()
-            made = cls(side, mean, basis, hidden)
+            patches = cls(side, mean, basis, hidden)
             scale = spread[-codes:].flip(0).clamp_min(1e-12).sqrt()
-            noise = torch.randn(made.inner.shape, generator=generator(seed, 0))
-            made.inner.copy_(noise.to(rows) / (scale * len(basis) ** 0.5))
-        made._bend(rows, seed)
-        return made.eval().requires_grad_(False)
+            noise = torch.randn(patches.inner.shape, generator=generator(seed, 0))
+            patches.inner.copy_(noise.to(rows) / (scale * len(basis) ** 0.5))
+        patches._bend(rows, seed)
+        return patches.eval().requires_grad_(False)
 
     def _bend(self, rows: Tensor, seed: int) -> None:
         """Train what is left over."""
         optimiser = torch.optim.Adam([self.inner, self.shift, self.outer], lr=_RATE)
         with gradients(True):
             for step in range(_STEPS):
-                some = torch.randint(len(rows), (_ROWS,), generator=generator(seed, 1, step)).to(
+                chosen = torch.randint(len(rows), (_ROWS,), generator=generator(seed, 1, step)).to(
                     rows.device
                 )
-                patch = rows[some, :, None, None]
+                patch = rows[chosen, :, None, None]
                 loss = (self._patches(self._codes(patch)) - patch).square().mean()
                 optimiser.zero_grad()
                 loss.backward()  # type: ignore[no-untyped-call]

@@ -1,4 +1,4 @@
-"""How a method is set up when all there is is a picture.
+"""Default settings of methods for a single picture.
 
 A published method leaves open where it starts from. For a photograph there are usual answers, and
 these are they:
@@ -125,14 +125,14 @@ def method(name: str, setting: PresetInputs) -> Any:
     ('black', GaussLegendre(8))
     """
     build, accepted = about(name).build, about(name).options
-    recipe = _BY_NAME.get(name) or _BY_ARGUMENT.get(_first_argument(name), _bare)
+    recipe = _BY_NAME.get(name) or _BY_ARGUMENT.get(_first_argument(name), _no_options)
     options = recipe(setting)
-    asked = setting.nodes is not None or setting.tol is not None
-    if setting.brief and not asked:
+    has_rule = setting.nodes is not None or setting.tol is not None
+    if setting.brief and not has_rule:
         options |= BRIEF.get(name, {})
     if "steps" in accepted and "steps" not in options:
         options |= _step_by_step(setting)
-    elif asked:
+    elif has_rule:
         options.setdefault("rule", _rule(setting, Adaptive()))
     for argument in supplied(name):
         if setting.supplies is None:
@@ -164,20 +164,22 @@ def check(methods: Iterable[str], baselines: Iterable[str]) -> None:
 
     Errors: ``UnknownName`` with the nearest names, ``InputError``.
     """
-    for one in methods:
-        lacking = [name for name in about(one).needs if name not in (*_STARTS, *NAMES)]
+    for method in methods:
+        lacking = [name for name in about(method).needs if name not in (*_STARTS, *NAMES)]
         if lacking:
             raise InputError(
-                f"{one} needs {', '.join(lacking)}, which pictures and a model do not give: in Python, ig.explain(model, x, target=…, "
-                f"method={one!r}, {lacking[0]}=…)."
+                f"{method} needs {', '.join(lacking)}, which pictures and a model do not give: in Python, ig.explain(model, x, target=…, "
+                f"method={method!r}, {lacking[0]}=…)."
             )
-    for one in baselines:
-        _baseline(one, 0, None)
+    for baseline in baselines:
+        _baseline(baseline, 0, None)
 
 
 def every() -> tuple[str, ...]:
     """All published methods that can be set up for a picture."""
-    return tuple(name for name, one in known().items() if set(one.needs) <= {*_STARTS, *NAMES})
+    return tuple(
+        name for name, method in known().items() if set(method.needs) <= {*_STARTS, *NAMES}
+    )
 
 
 def wants(name: str, baselines: Sequence[str] = ()) -> str | None:
@@ -206,19 +208,19 @@ def _first_argument(name: str) -> str:
     return next((argument for argument in about(name).options if argument not in NAMES), "")
 
 
-def _one(setting: PresetInputs) -> dict[str, Any]:
-    made = baselines(setting.baselines or ONE, setting.photo)
-    return {"baseline": made[0] if len(made) == 1 else made}
+def _single_baseline(setting: PresetInputs) -> dict[str, Any]:
+    starts = baselines(setting.baselines or ONE, setting.photo)
+    return {"baseline": starts[0] if len(starts) == 1 else starts}
 
 
-def _several(setting: PresetInputs) -> dict[str, Any]:
-    made = baselines(setting.baselines or SEVERAL, setting.photo)
+def _several_baselines(setting: PresetInputs) -> dict[str, Any]:
+    starts = baselines(setting.baselines or SEVERAL, setting.photo)
     # Maps of very different baselines cancel: a tolerance on their sum can cost ten times what a
     # picture on a page is worth.
-    return {"baselines": made, "references": made, "rule": _rule(setting, GaussLegendre(NODES))}
+    return {"baselines": starts, "references": starts, "rule": _rule(setting, GaussLegendre(NODES))}
 
 
-def _bare(setting: PresetInputs) -> dict[str, Any]:
+def _no_options(setting: PresetInputs) -> dict[str, Any]:
     return {}
 
 
@@ -237,11 +239,11 @@ def _ig2(setting: PresetInputs) -> dict[str, Any]:
 
 
 def _regions(setting: PresetInputs) -> dict[str, Any]:
-    return _one(setting) if setting.baselines else {}  # else from XRAI's own two
+    return _single_baseline(setting) if setting.baselines else {}  # else from XRAI's own two
 
 
 def _sequential(setting: PresetInputs) -> dict[str, Any]:
-    return {**_one(setting), "features": PATCH}
+    return {**_single_baseline(setting), "features": PATCH}
 
 
 def _attack(setting: PresetInputs) -> dict[str, Any]:
@@ -256,10 +258,10 @@ def _inside_steps(setting: PresetInputs) -> Rule:
 _Recipe = Callable[[PresetInputs], dict[str, Any]]
 _BY_NAME: dict[str, _Recipe] = {"ig2": _ig2, "xrai": _regions, "sequential": _sequential}
 _BY_ARGUMENT: dict[str, _Recipe] = {
-    "baseline": _one,
-    "of": _one,
-    "baselines": _several,
-    "references": _several,
+    "baseline": _single_baseline,
+    "of": _single_baseline,
+    "baselines": _several_baselines,
+    "references": _several_baselines,
     "goal": _attack,
 }
 """For methods without a recipe of their own: by the name of their first argument."""
@@ -273,14 +275,14 @@ def baselines(names: Sequence[str], photo: Tensor | None = None) -> list[Baselin
 
     Errors: ``UnknownName`` with the nearest names, ``InputError`` when nothing is left.
     """
-    made: list[Baseline] = []
+    result: list[Baseline] = []
     for place, name in enumerate(names):
-        made += _baseline(name, names[:place].count(name), photo)
-    if not made:
+        result += _baseline(name, names[:place].count(name), photo)
+    if not result:
         raise InputError(
             "There is no other photograph to serve as the baseline: give one with --references."
         )
-    return made
+    return result
 
 
 def _baseline(name: str, before: int, photo: Tensor | None) -> Iterable[Baseline]:

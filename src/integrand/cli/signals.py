@@ -1,5 +1,5 @@
-"""How a command ends when it is told to stop: with Ctrl-C (SIGINT) or as cron and Slurm do it
-(SIGTERM), what is finished is written first."""
+"""Orderly exit on Ctrl-C (SIGINT) and SIGTERM, as cron and Slurm send it: what is finished is
+written first."""
 
 from __future__ import annotations
 

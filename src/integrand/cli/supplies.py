@@ -1,5 +1,5 @@
-"""What some methods need that a picture and a model are not, made from other photographs when it is
-first asked for.
+"""Auxiliary inputs of methods (autoencoder, patterns, points, site …), made from other photographs
+at first use.
 
     codec            an autoencoder of patches, fitted to the photographs
     patterns         of the model's layers, over the photographs
@@ -61,57 +61,57 @@ class Supplies:
 
     @cached_property
     def codec(self) -> Patches:
-        self._some(2, "an autoencoder")
-        made = Patches.fit(self.pool)
-        codes, numbers = made.get_buffer("basis").shape
+        self._require_photographs(2, "an autoencoder")
+        patches = Patches.fit(self.pool)
+        codes, numbers = patches.get_buffer("basis").shape
         self.remarks["codec"] = (
-            f"autoencoder of {made.side} × {made.side} patches ({numbers} numbers, {codes} codes) fitted to {len(self.pool)} photographs, "
-            f"which redraws this one to within {100 * made.error(self.x):.0f} %"
+            f"autoencoder of {patches.side} × {patches.side} patches ({numbers} numbers, {codes} codes) fitted to {len(self.pool)} photographs, "
+            f"which redraws this one to within {100 * patches.error(self.x):.0f} %"
         )
-        return made
+        return patches
 
     @cached_property
     def patterns(self) -> Patterns:
-        self._some(2, "patterns")
+        self._require_photographs(2, "patterns")
         self.remarks["patterns"] = f"patterns over all windows of {len(self.pool)} photographs"
         return Patterns.fit(self.model.module, self.pool, batch_size=4)
 
     @cached_property
     def points(self) -> Tensor:
-        self._some(2, "points to walk over")
+        self._require_photographs(2, "points to walk over")
         self.remarks["points"] = f"over {len(self.pool)} photographs"
         return self.pool
 
     @cached_property
     def data(self) -> Tensor:
-        self._some(_EACH, "data to learn from")
+        self._require_photographs(_EACH, "data to learn from")
         return torch.cat([self.pool, self.pool.flip(-1)])
 
     @cached_property
     def classes(self) -> tuple[int, int]:
         logits = torch.cat([self.logits, self.model.logits(self.pool.flip(-1))])
-        own = (logits[:, [self.target]] >= logits).sum(0)
-        fewest = torch.minimum(own, len(logits) - own)
+        wins = (logits[:, [self.target]] >= logits).sum(0)
+        fewest = torch.minimum(wins, len(logits) - wins)
         fewest[self.target] = -1
-        other = int(fewest.argmax())
-        if int(fewest[other]) < _EACH:
+        rival = int(fewest.argmax())
+        if int(fewest[rival]) < _EACH:
             raise InputError(
                 f"No class parts the {len(logits)} photographs from {self.model.label(self.target)} so that there are at least {_EACH} "
                 "on either side: give more with --references."
             )
         self.remarks["classes"] = (
-            f"against {self.model.label(other)}, which {int(len(logits) - own[other])} of {len(logits)} photographs and mirror images "
+            f"against {self.model.label(rival)}, which {int(len(logits) - wins[rival])} of {len(logits)} photographs and mirror images "
             "resemble more"
         )
-        return self.target, other
+        return self.target, rival
 
     @cached_property
     def site(self) -> str:
         for name, shape in reversed(self._layers()):
             try:
-                there = TorchField(self.model.module, self.target).behind(name)
-                with there.ready(), gradients(False):
-                    there.lift(self.x, torch.zeros(1, dtype=torch.long, device=self.x.device))
+                layer_field = TorchField(self.model.module, self.target).behind(name)
+                with layer_field.ready(), gradients(False):
+                    layer_field.lift(self.x, torch.zeros(1, dtype=torch.long, device=self.x.device))
             except ModelError:
                 continue
             self.remarks["site"] = (
@@ -125,7 +125,7 @@ class Supplies:
     def _layers(self) -> list[tuple[str, tuple[int, ...]]]:
         """Names and shapes of layers whose maps have places, in the order in which they are
         done."""
-        seen: list[tuple[str, tuple[int, ...]]] = []
+        layers: list[tuple[str, tuple[int, ...]]] = []
 
         def watch(name: str) -> Callable[..., None]:
             def hook(module: nn.Module, inputs: Any, output: Any) -> None:
@@ -134,7 +134,7 @@ class Supplies:
                     and output.ndim == 4
                     and min(output.shape[2:]) >= _PLACES
                 ):
-                    seen.append((name, tuple(output.shape[1:])))
+                    layers.append((name, tuple(output.shape[1:])))
 
             return hook
 
@@ -150,10 +150,10 @@ class Supplies:
         finally:
             for hook in hooks:
                 hook.remove()
-        return seen
+        return layers
 
-    def _some(self, least: int, what: str) -> None:
+    def _require_photographs(self, least: int, product: str) -> None:
         if len(self.pool) < least:
             raise InputError(
-                f"There are too few other photographs ({len(self.pool)}) to make {what} of: give more with --references."
+                f"There are too few other photographs ({len(self.pool)}) to make {product} of: give more with --references."
             )

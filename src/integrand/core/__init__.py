@@ -1,4 +1,4 @@
-"""What stands below everything else: values, shapes, randomness, numbers as text, files.
+"""The lowest floor: values, shapes, randomness, number formatting, files.
 
 values         frozen dataclasses whose repr can be typed back        declared       attributes that parts declare, with defaults
 options        type checks of options, by their annotations           random         seeds

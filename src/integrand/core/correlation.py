@@ -1,5 +1,5 @@
-"""How alike two rows of numbers are, where some may be absent and some is rounding: Pearson and
-Spearman, for any number of rows at once.
+"""Pearson and Spearman correlation of batches of rows, with missing values and a tolerance for
+rounding.
 
 Everything is done in float64. A row that is the same everywhere, rounding apart, is like nothing:
 its correlation is NaN, never 0.

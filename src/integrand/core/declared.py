@@ -1,5 +1,5 @@
-"""What parts may say of themselves: declared once in their base class, each with its default, and
-read as plain attributes.
+"""Capabilities of parts: declared once in their base class, each with a default, and read as plain
+attributes.
 
     class Rule(Part):                                  the base class lists all that anybody may ask
                                                        of a rule
@@ -73,8 +73,11 @@ class Part:
         return int(getattr(self, name) or 0)
 
     def turned(self, name: str, value: int) -> Self:
-        """The same part with a dial at another number. Errors: ``InputError`` for one that it does
-        not take."""
+        """The same part with a dial at another number.
+
+        Raises:
+            InputError: for one that it does not take.
+        """
         return dataclasses.replace(self, **{name: value})  # type: ignore[type-var]
 
     def overrides(self, base: type, method: str) -> bool:
@@ -97,8 +100,8 @@ class Stranger:
             except AttributeError:
                 continue
 
-    def __call__(self, *given: Any, **named: Any) -> Any:
-        return self.of(*given, **named)
+    def __call__(self, *arguments: Any, **named: Any) -> Any:
+        return self.of(*arguments, **named)
 
     def __repr__(self) -> str:
         return shown(self.of)

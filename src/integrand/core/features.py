@@ -1,4 +1,4 @@
-"""Features: what of an example is ranked, replaced or revealed at a time.
+"""Features: the groups of numbers of an example that are ranked, replaced or revealed together.
 
     (C, H, W)   "pixels": all channels of a place;  an int: square patches of that side;  a label map (H, W): superpixels
     (T, D)      "tokens": a whole row
@@ -89,11 +89,11 @@ def _label_map(labels: Tensor, x: Tensor) -> Tensor:
     if labels.is_floating_point():
         raise InputError(f"A label map holds whole numbers, not {labels.dtype}.")
     labels = labels.to(x.device).long()
-    own = labels.ndim == x.ndim - 1 and labels.shape[0] == len(x) and x.ndim == 4
-    shape = x.shape if own else x.shape[1:]
+    per_example = labels.ndim == x.ndim - 1 and labels.shape[0] == len(x) and x.ndim == 4
+    shape = x.shape if per_example else x.shape[1:]
     # Numbered from 0 without gaps, so that every number between is a feature that can be replaced.
     numbered: Tensor = torch.unique(labels, return_inverse=True)[1]
-    if own:
+    if per_example:
         numbered = numbered[:, None]
     try:
         return numbered.expand(shape)

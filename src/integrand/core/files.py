@@ -1,4 +1,4 @@
-"""Files that are written whole or not at all, and names that fit onto every disk.
+"""Atomic writing of files, and file names that are valid on every disk.
 
     with whole("index.html") as partial:      a file of another name in the same folder,
         partial.write_text(page)              which takes its place once it is complete and on the
@@ -34,8 +34,10 @@ def whole(path: str | Path) -> Iterator[Path]:
     """A file to write in place of ``path``, which it becomes at the end; its ending is that of
     ``path``.
 
-    Links are followed; what is no ordinary file (``/dev/stdout``) is written to as it is. Errors:
-    ``OSError`` that names ``path``.
+    Links are followed; what is no ordinary file (``/dev/stdout``) is written to as it is.
+
+    Raises:
+        OSError: that names ``path``.
     """
     target = partial = Path(os.path.realpath(path))
     try:
@@ -63,7 +65,11 @@ def whole(path: str | Path) -> Iterator[Path]:
 
 
 def write_text(path: str | Path, text: str) -> None:
-    """Write a text in UTF-8, whole or not at all. Errors: ``OSError``."""
+    """Write a text in UTF-8, whole or not at all.
+
+    Raises:
+        OSError: where the disk refuses.
+    """
     with whole(path) as partial:
         partial.write_text(text, "utf-8")
 
@@ -71,8 +77,11 @@ def write_text(path: str | Path, text: str) -> None:
 def write_tensors(
     save_file: Callable[..., Any], tensors: Any, path: str | Path, header: dict[str, str]
 ) -> None:
-    """Write tensors by ``safetensors.torch.save_file``, whole or not at all. Errors: ``OSError``
-    where the disk refuses."""
+    """Write tensors by ``safetensors.torch.save_file``, whole or not at all.
+
+    Raises:
+        OSError: where the disk refuses.
+    """
     with whole(path) as partial:
         try:
             save_file(tensors, str(partial), metadata=header)

@@ -1,5 +1,4 @@
-"""Numbers as a reader meets them: the same in tables, figures, notebooks, pages and on the command
-line."""
+"""Number formatting, the same in tables, figures, notebooks, pages and on the command line."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Corners of paths that are known beforehand, made and handed out a block at a time."""
+"""Blocks of path corners within a memory budget, for paths known beforehand."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""What the numbers of an image tensor mean to the eye.
+"""Normalisation of images: the mapping from the numbers of a tensor to colours.
 
 A model sees ``(colour − mean) / std``; a person sees colours between 0 (black) and 1 (white).
 Whoever needs a black baseline, a data range to stay inside, or a picture to draw asks this one

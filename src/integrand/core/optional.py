@@ -1,5 +1,4 @@
-"""What only some features need, imported when the feature is used: optional packages, and rooms of
-higher floors."""
+"""Imports at first use: optional packages, and rooms of higher floors."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Options: what annotations say of numbers, checked where they are handed in.
+"""Checking of numeric options against their annotations, where they are passed in.
 
 Counts, rates and tolerances reach the loops that use them long after they were typed. So every part
 (``parts.part``) and every published method looks at what it is given once, by its own annotations:
@@ -109,11 +109,11 @@ def with_checked_options(build: F) -> F:
     )  # when it is first needed: importing is quick
 
     @functools.wraps(build)
-    def checked(*given: Any, **options: Any) -> Any:
+    def checked(*arguments: Any, **options: Any) -> Any:
         try:
-            bound = signature().bind(*given, **options)
+            bound = signature().bind(*arguments, **options)
         except TypeError:  # something is missing, or too much; Python says what
-            return build(*given, **options)
+            return build(*arguments, **options)
         kinds = numeric(build)
         for name in bound.arguments.keys() & kinds.keys():
             bound.arguments[name] = option(name, bound.arguments[name], kinds[name])
@@ -129,8 +129,10 @@ def with_checked_options(build: F) -> F:
 def usual(kinds: tuple[Any, ...]) -> frozenset[type]:
     """The exact types that need no second look: Python's own numbers and None, as far as ``kinds``
     has them."""
-    own: dict[Any, set[type]] = {int: {int}, float: {int, float}, type(None): {type(None)}}
-    return frozenset(one for kind in kinds if isinstance(kind, type) for one in own.get(kind, ()))
+    exact_types: dict[Any, set[type]] = {int: {int}, float: {int, float}, type(None): {type(None)}}
+    return frozenset(
+        exact for kind in kinds if isinstance(kind, type) for exact in exact_types.get(kind, ())
+    )
 
 
 def _kinds_of(written: Any, owner: Any) -> tuple[Any, ...]:

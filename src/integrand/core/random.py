@@ -1,4 +1,4 @@
-"""Randomness from explicit seeds only: the global generators of torch, NumPy and Python are never
+"""Random generators from explicit seeds; the global ones of torch, NumPy and Python are never
 touched.
 
 Draws are made on the CPU and moved, so that a seed means the same numbers on every device, and they

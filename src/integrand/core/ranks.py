@@ -1,4 +1,4 @@
-"""Ranks along the last axis, ties treated as what they are: no order at all.
+"""Ranks along the last axis; ties are averaged over their orders.
 
 Where an order is needed and there is none, every order counts the same; the numbers here are means
 over all of them, in closed form. Nothing depends on a sorting algorithm, on a seed, or on where in
@@ -56,6 +56,6 @@ def found_among_first(scores: Tensor, marked: Tensor) -> Tensor:
     """
     order, group = in_groups(scores, descending=True)
     hit = marked.expand(scores.shape).gather(-1, order).double()
-    found = hit.new_zeros(*scores.shape[:-1], scores.shape[-1] + 1)
-    found[..., 1:] = _levelled(hit, group).cumsum(-1)
-    return found
+    counts = hit.new_zeros(*scores.shape[:-1], scores.shape[-1] + 1)
+    counts[..., 1:] = _levelled(hit, group).cumsum(-1)
+    return counts

@@ -1,4 +1,4 @@
-"""Names that were given up for better ones: still found, with a warning that says the new one."""
+"""Deprecated names: still found, with a warning that gives the new name."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""The one page of shapes, and the few helpers that turn them.
+"""Shapes used throughout, and helpers that reshape and convert tensors.
 
     K   segments of a path, stacked         B    examples of a batch
     R   references (draws, other paths:     *s   the shape of one example
@@ -51,16 +51,16 @@ def carrier(dtype: torch.dtype, device: torch.device) -> torch.dtype:
 def carried(t: Tensor, dtype: torch.dtype, who: str) -> Tensor:
     """``t`` as numbers of ``dtype``; whole numbers that it cannot hold exactly are refused, for
     they are names of things."""
-    made = t.to(dtype)
+    converted = t.to(dtype)
     if t.is_floating_point() or t.dtype.itemsize <= 2 or not t.numel():
-        return made
+        return converted
     most = EXACT if dtype == torch.float64 else 2**24
-    if bool((made.abs() > most).any()) or not torch.equal(made.to(t.dtype), t):
+    if bool((converted.abs() > most).any()) or not torch.equal(converted.to(t.dtype), t):
         raise IntegerInput(
             f"{who} holds whole numbers beyond {most:,}, which would be rounded on their way to the model. Map such ids to smaller "
             "ones first (ids % buckets, or their place in a vocabulary)."
         )
-    return made
+    return converted
 
 
 def flattened(maps: Tensor, leading: int) -> Tensor:
@@ -83,16 +83,16 @@ def norm(maps: Tensor, leading: int = 1) -> Tensor:
     """The L2 norm of everything behind the first ``leading`` axes, also where squares are too small
     or too large for the type."""
     flat = maps.flatten(leading) if maps.ndim > leading else maps[..., None]
-    found: Tensor = flat.norm(dim=-1)
+    norms: Tensor = flat.norm(dim=-1)
     limits = torch.finfo(flat.dtype)
     low, high = (limits.tiny / limits.eps) ** 0.5, limits.max**0.5 * limits.eps
-    extreme = ~((found > low) & (found < high))
+    extreme = ~((norms > low) & (norms < high))
     if bool(extreme.any()) and flat.shape[-1]:
-        some = flat[extreme]
-        largest = some.abs().amax(-1)
+        rows = flat[extreme]
+        largest = rows.abs().amax(-1)
         scale = torch.where((largest > 0) & largest.isfinite(), largest, 1)
-        found[extreme] = (some / scale[..., None]).norm(dim=-1) * scale
-    return found
+        norms[extreme] = (rows / scale[..., None]).norm(dim=-1) * scale
+    return norms
 
 
 def norms_of(groups: Tensor, numbers: Tensor, count: int) -> Tensor:
@@ -107,9 +107,9 @@ def norms_of(groups: Tensor, numbers: Tensor, count: int) -> Tensor:
 def first_alike(numbers: Tensor) -> Tensor:
     """For each of ``numbers`` (N,) or rows of numbers (N, C) the place of the first that is the
     same (N,)."""
-    which = torch.unique(numbers, dim=None if numbers.ndim == 1 else 0, return_inverse=True)[1]
+    group = torch.unique(numbers, dim=None if numbers.ndim == 1 else 0, return_inverse=True)[1]
     place = torch.arange(len(numbers), device=numbers.device)
-    return torch.full_like(place, len(numbers)).scatter_reduce_(0, which, place, "amin")[which]
+    return torch.full_like(place, len(numbers)).scatter_reduce_(0, group, place, "amin")[group]
 
 
 def checked_references(references: Any, x: Tensor, who: str) -> Tensor:

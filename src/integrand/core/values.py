@@ -1,4 +1,4 @@
-"""What every part is: a frozen value that prints as it was typed and equals its like.
+"""Parts: frozen values with a repr as typed and equality by value.
 
 ``@part`` is a frozen dataclass whose repr leaves out what was left at its default and shows a
 tensor by its shape, and whose equality looks into tensors. Constructors only store (and refuse
@@ -25,28 +25,28 @@ T = TypeVar("T")
 def part(cls: type[T]) -> type[T]:
     """Make ``cls`` a part."""
     _check_numbers(cls)
-    made = dataclasses.dataclass(frozen=True, eq=False, repr=False)(cls)
+    frozen = dataclasses.dataclass(frozen=True, eq=False, repr=False)(cls)
     for name, method in (("__repr__", _typed), ("__eq__", _alike), ("__hash__", _hash)):
         if name not in cls.__dict__ or name == "__hash__":
-            setattr(made, name, method)
-    return made
+            setattr(frozen, name, method)
+    return frozen
 
 
 def _check_numbers(cls: type) -> None:
     """Let the class look at its numbers around whatever else it does once its fields are stored."""
-    own: Callable[[Any], None] | None = getattr(cls, "__post_init__", None)
+    post_init: Callable[[Any], None] | None = getattr(cls, "__post_init__", None)
 
     def checked(self: Any) -> None:
         kinds = numeric(type(self))  # type: ignore[arg-type]  # classes are hashable, whatever mypy says
         for name, allowed in kinds.items():
-            given = getattr(self, name)
-            if type(given) in usual(allowed):
+            value = getattr(self, name)
+            if type(value) in usual(allowed):
                 continue
-            number = option(name, given, allowed)
-            if number is not given:
+            number = option(name, value, allowed)
+            if number is not value:
                 object.__setattr__(self, name, number)
-        if own is not None:
-            own(self)
+        if post_init is not None:
+            post_init(self)
         for name in kinds:
             check_finite(name, getattr(self, name))
 
@@ -83,18 +83,24 @@ def shown(value: Any) -> str:
     return repr(value)
 
 
-def _same(one: Any, other: Any) -> bool:
-    if isinstance(one, Tensor) and isinstance(other, Tensor):
-        return one.shape == other.shape and one.dtype == other.dtype and torch.equal(one, other)
-    if isinstance(one, Tensor) or isinstance(other, Tensor):
+def _same(first: Any, second: Any) -> bool:
+    if isinstance(first, Tensor) and isinstance(second, Tensor):
+        return (
+            first.shape == second.shape
+            and first.dtype == second.dtype
+            and torch.equal(first, second)
+        )
+    if isinstance(first, Tensor) or isinstance(second, Tensor):
         return False
-    if isinstance(one, tuple | list) and isinstance(other, type(one)):
-        return len(one) == len(other) and all(map(_same, one, other))
-    if type(one) is not type(other):
+    if isinstance(first, tuple | list) and isinstance(second, type(first)):
+        return len(first) == len(second) and all(map(_same, first, second))
+    if type(first) is not type(second):
         return False
-    alike = one == other
+    alike = first == second
     return (
-        bool(alike.all()) if hasattr(alike, "all") and one.shape == other.shape else alike is True
+        bool(alike.all())
+        if hasattr(alike, "all") and first.shape == second.shape
+        else alike is True
     )
 
 

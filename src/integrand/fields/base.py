@@ -174,8 +174,8 @@ class Field(ABC):
         Where a row is before itself, its own gradient. The mean is that of the two ends unless a
         field knows better.
         """
-        found = self.evaluate(z, index)
-        return Evaluation(found.value, (found.gradient + found.gradient[before]) / 2)
+        evaluation = self.evaluate(z, index)
+        return Evaluation(evaluation.value, (evaluation.gradient + evaluation.gradient[before]) / 2)
 
     def look(self, z: Tensor, index: Tensor | None, site: Any = None) -> Tensor:
         """What is seen at ``site`` for rows ``z`` (N, \\*s), in one call: (N, F) there, or the
@@ -188,8 +188,8 @@ class Field(ABC):
                 f"{type(self).__name__} has no class outputs to choose references by."
             )
         with gradients(False):
-            found: Tensor = site(z)
-        return flattened(found, 1)
+            activations: Tensor = site(z)
+        return flattened(activations, 1)
 
     def site(self, representation: Any, z: Tensor, index: Tensor) -> Any:
         """Where a representation is seen; ``z`` and ``index`` are a row to try the model with."""
@@ -307,14 +307,14 @@ class Field(ABC):
         self, z: Tensor, index: Tensor, other: Target, other_index: Tensor
     ) -> tuple[Evaluation, Evaluation]:
         """``evaluate_both`` for any number of rows."""
-        found: list[tuple[Evaluation, Evaluation]] = []
+        pairs: list[tuple[Evaluation, Evaluation]] = []
 
         def call(part: slice) -> None:
-            found.append(self.evaluate_both(z[part], index[part], other, other_index[part]))
+            pairs.append(self.evaluate_both(z[part], index[part], other, other_index[part]))
 
         self._run(index, call, z[0], "both")
-        own, theirs = zip(*found, strict=True)
-        return _joined(own), _joined(theirs)
+        main, extra = zip(*pairs, strict=True)
+        return _joined(main), _joined(extra)
 
     def outputs(self, z: Tensor, *, pool: bool = False) -> Tensor:
         """What the model says of a batch ``z`` (B, \\*s), or of a pool of inputs that are no
@@ -329,16 +329,16 @@ class Field(ABC):
 
     def looked(self, z: Tensor, index: Tensor | None, site: Any = None) -> Tensor:
         """``look`` for any number of rows."""
-        found: list[Tensor] = []
+        parts: list[Tensor] = []
 
         def call(part: slice) -> None:
-            found.append(self.look(z[part], None if index is None else index[part], site))
+            parts.append(self.look(z[part], None if index is None else index[part], site))
 
         if index is None:
             self.packer.run(len(z), call, z[0], "value")
         else:
             self._run(index, call, z[0], "value")
-        return torch.cat(found)
+        return torch.cat(parts)
 
     def stream_chords(
         self,
@@ -365,13 +365,13 @@ class Field(ABC):
         def call(part: slice) -> float:
             origin = before[part]
             again = torch.unique(origin[origin < part.start])
-            whole = torch.cat([again, torch.arange(part.start, part.stop, device=before.device)])
-            place = torch.searchsorted(whole, torch.cat([again, origin]))
-            found = self.evaluate_chords(rows(whole), index[whole], place)
-            use(part, Evaluation(found.value[len(again) :], found.gradient[len(again) :]))
+            needed = torch.cat([again, torch.arange(part.start, part.stop, device=before.device)])
+            place = torch.searchsorted(needed, torch.cat([again, origin]))
+            evaluation = self.evaluate_chords(rows(needed), index[needed], place)
+            use(part, Evaluation(evaluation.value[len(again) :], evaluation.gradient[len(again) :]))
             # Most calls take a point along: where calls are small, one that does not would make its
             # size look better than it is.
-            longer: float = (part.stop - part.start + width) / len(whole)
+            longer: float = (part.stop - part.start + width) / len(needed)
             return longer
 
         self._run(
@@ -392,21 +392,26 @@ class Field(ABC):
     ) -> None:
         """``stream_chords`` a point at a time: the mean of the gradients at both ends, those that
         are needed later held so long."""
-        every = torch.arange(len(index), device=index.device)
-        needed = torch.zeros_like(every).scatter_reduce_(0, before, every, "amax").tolist()
+        positions = torch.arange(len(index), device=index.device)
+        needed = torch.zeros_like(positions).scatter_reduce_(0, before, positions, "amax").tolist()
         origins = before.tolist()
-        held: dict[int, Tensor] = {}
+        pending: dict[int, Tensor] = {}
 
         def call(part: slice) -> None:
-            found = self.evaluate(rows(every[part]), index[part])
-            own = range(part.start, part.stop)
-            held.update(
-                (row, found.gradient[row - part.start]) for row in own if needed[row] >= row
+            evaluation = self.evaluate(rows(positions[part]), index[part])
+            part_rows = range(part.start, part.stop)
+            pending.update(
+                (row, evaluation.gradient[row - part.start])
+                for row in part_rows
+                if needed[row] >= row
             )
-            chords = [(found.gradient[row - part.start] + held[origins[row]]) / 2 for row in own]
-            use(part, replace(found, gradient=torch.stack(chords)))
-            for row in [row for row in held if needed[row] < part.stop]:
-                del held[row]
+            chords = [
+                (evaluation.gradient[row - part.start] + pending[origins[row]]) / 2
+                for row in part_rows
+            ]
+            use(part, replace(evaluation, gradient=torch.stack(chords)))
+            for row in [row for row in pending if needed[row] < part.stop]:
+                del pending[row]
 
         self._run(index, call, like, "gradient")
 
@@ -416,7 +421,7 @@ class Field(ABC):
         call: Callable[[slice], float | None],
         like: Tensor,
         kind: str,
-        whole: int = 1,
+        group: int = 1,
         fitting: Callable[[int, int], int] | None = None,
     ) -> None:
         """``call`` on slices of rows that hold a good number of points, none of which is torn
@@ -424,24 +429,24 @@ class Field(ABC):
         point = self.points(index)
         many = int(point[-1]) + 1
         if many == len(index):
-            self.packer.run(many, call, like, kind, whole, fitting)
+            self.packer.run(many, call, like, kind, group, fitting)
             return
         stops = [0, *torch.bincount(point).cumsum(0).tolist()]
 
         def points(part: slice) -> float | None:
             return call(slice(stops[part.start], stops[part.stop]))
 
-        self.packer.run(many, points, like, kind, int(point[whole - 1]) + 1, fitting)
+        self.packer.run(many, points, like, kind, int(point[group - 1]) + 1, fitting)
 
     def rows(self, z: Tensor, index: Tensor, *, gradient: bool = True) -> Evaluation:
         """``evaluate`` for any number of rows."""
         value = z.new_empty(len(z))
         slope = torch.empty_like(z) if gradient else z.new_empty(0)
 
-        def use(part: slice, found: Evaluation) -> None:
-            value[part] = found.value
+        def use(part: slice, evaluation: Evaluation) -> None:
+            value[part] = evaluation.value
             if gradient:
-                slope[part] = found.gradient
+                slope[part] = evaluation.gradient
 
         if len(z):
             self.stream(index, lambda part: z[part], use, z[0], gradient=gradient)
@@ -460,21 +465,21 @@ class Field(ABC):
     def _points(self, z: Tensor, leading: int, *, gradient: bool) -> Evaluation:
         shape = z.shape[:leading]
         index = torch.arange(shape[-1], device=z.device).expand(shape).reshape(-1)
-        found = self.rows(z.reshape(-1, *z.shape[leading:]), index, gradient=gradient)
+        evaluation = self.rows(z.reshape(-1, *z.shape[leading:]), index, gradient=gradient)
         return (
-            found.reshape(*shape)
+            evaluation.reshape(*shape)
             if gradient
-            else Evaluation(found.value.reshape(shape), found.gradient)
+            else Evaluation(evaluation.value.reshape(shape), evaluation.gradient)
         )
 
 
-def _function(z: Tensor, other: Target, index: Tensor) -> Evaluation:
+def _function(z: Tensor, target: Target, index: Tensor) -> Evaluation:
     """A target that looks at a function of the input, not at a model."""
     with gradients(True):
         leaf = z.clone().requires_grad_()
-        found = other(other.site(leaf), index)
-        (slope,) = torch.autograd.grad(found.sum(), leaf)
-    return Evaluation(found.detach(), slope)
+        scalars = target(target.site(leaf), index)
+        (slope,) = torch.autograd.grad(scalars.sum(), leaf)
+    return Evaluation(scalars.detach(), slope)
 
 
 def _fitting(point: Tensor, before: Tensor) -> Callable[[int, int], int]:

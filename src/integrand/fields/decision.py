@@ -1,5 +1,4 @@
-"""What a model decides: the class it predicts, and scalars that cross zero where it decides
-otherwise.
+"""The predicted class, and decision functions: scalars that cross zero where the decision changes.
 
     decision(z) > 0 on one side, < 0 on the other        by default the lead of the predicted class
                                                          over the best other
@@ -46,14 +45,14 @@ def as_decision(value: Any) -> Target:
         else Custom(partial(_of_tensor, value))
     )
     decision = as_target(decision)
-    own = [
+    per_example = [
         name
         for name in ("which", "other", "data", "goal")
         if isinstance(getattr(decision, name, None), Tensor)
     ]
-    if own:
+    if per_example:
         raise TargetError(
-            f"{type(decision).__name__} holds {own[0]} for each example of a batch; a decision function is the same for every "
+            f"{type(decision).__name__} holds {per_example[0]} for each example of a batch; a decision function is the same for every "
             "example. Give a function of the outputs, outputs -> (N,)."
         )
     return decision

@@ -1,4 +1,4 @@
-"""A layer's space as a field: of the model, only what comes behind the layer is run.
+"""A layer's activations as a field: only the part of the model behind the layer is run.
 
     lift      z ──▶ [ before ] ──▶ h ──▶ [ behind ] ──▶ F           the whole model, at the ends of segments
     evaluate                       h ──▶ [ behind ] ──▶ F, ∂F/∂h    at all the nodes between
@@ -121,12 +121,14 @@ class Behind(PlainModel):
             raise TargetError(
                 "A layer's values are only known for examples: choose references among the inputs instead."
             )
-        plan, held = self.plan, self.held
-        if plan is None or held is None:
+        plan, activations = self.plan, self.held
+        if plan is None or activations is None:
             raise ModelError(
                 "Nothing was lifted yet: a layer's field is asked about a layer's values only after lift()."
             )
-        rows = dict(zip([(-1, 0), *((n, p) for n, p, _ in plan.kept())], held.kept, strict=True))
+        rows = dict(
+            zip([(-1, 0), *((n, p) for n, p, _ in plan.kept())], activations.kept, strict=True)
+        )
         # Rows of one example only, as when explaining a single input: views of it instead of
         # copies.
         single = bool((index == index[0]).all())
@@ -134,12 +136,12 @@ class Behind(PlainModel):
         def give(number: int, place: int, leaf: Variable) -> Any:
             if leaf.axis is None:
                 return leaf.sample.clone() if leaf.written else leaf.sample
-            own = rows[number, place] if leaf.used else leaf.by_row(leaf.sample)
+            value = rows[number, place] if leaf.used else leaf.by_row(leaf.sample)
             if leaf.used and not single:
-                return leaf.as_it_was(own[index])
+                return leaf.as_it_was(value[index])
             first = int(index[0]) if leaf.used else 0
-            seen = leaf.as_it_was(own[first : first + 1].expand(len(index), *own.shape[1:]))
-            return seen.clone() if leaf.written else seen
+            expanded = leaf.as_it_was(value[first : first + 1].expand(len(index), *value.shape[1:]))
+            return expanded.clone() if leaf.written else expanded
 
         z = give(-1, 0, plan.entrance)
         with forwards(self._forwards(plan, h, give)):
@@ -153,37 +155,39 @@ class Behind(PlainModel):
         }
         for number, call in enumerate(plan.calls):
             by_module.setdefault(call.module, []).append((number, call))
-        given = plan.given(h)
+        replacements = plan.given(h)
 
         def stub(module: nn.Module, calls: list[tuple[int, Planned]]) -> Forward:
-            own, turns = module.forward, itertools.count()
+            original, turns = module.forward, itertools.count()
 
             def forward(*args: Any, **kwargs: Any) -> Any:
                 turn = next(turns)
-                leaving = given.get((module, turn, "output"), {})
+                leaving = replacements.get((module, turn, "output"), {})
                 number, call = calls[turn] if turn < len(calls) else (0, None)
                 if call is not None and call.leaves is not None:
                     assert call.spec is not None
-                    made = [
+                    outputs = [
                         leaving[place] if place in leaving else give(number, place, leaf)
                         for place, leaf in enumerate(call.leaves)
                     ]
-                    return tree_unflatten(made, call.spec)
-                entering = given.get((module, turn, "input"))
+                    return tree_unflatten(outputs, call.spec)
+                entering = replacements.get((module, turn, "input"))
                 if entering:
                     args, kwargs = _with(entering, (args, kwargs))
-                made = own(*args, **kwargs)
-                return _with(leaving, made) if leaving else made
+                outputs = original(*args, **kwargs)
+                return _with(leaving, outputs) if leaving else outputs
 
             return forward
 
         return [(module, stub(module, calls)) for module, calls in by_module.items()]
 
 
-def _with(given: dict[int, Tensor], value: Any) -> Any:
+def _with(replacements: dict[int, Tensor], value: Any) -> Any:
     """A value with other leaves at some places."""
     leaves, spec = tree_flatten(value)
-    return tree_unflatten([given.get(place, leaf) for place, leaf in enumerate(leaves)], spec)
+    return tree_unflatten(
+        [replacements.get(place, leaf) for place, leaf in enumerate(leaves)], spec
+    )
 
 
 class LayerField(TorchField):
@@ -194,7 +198,8 @@ class LayerField(TorchField):
     what must be kept); ``hold`` says whose values the examples are; then it is a field like any
     other, whose evaluations cost only the layers behind.
 
-    Errors: ``ModelError`` where a layer is no place to explain at.
+    Raises:
+        ModelError: where a layer is no place to explain at.
     """
 
     network: Behind
@@ -251,15 +256,15 @@ class LayerField(TorchField):
 
         with self.ready(), gradients(False):
             self.field.packer.run(int(fresh), first, z[0], "value")
-            done = 2 * len(parts)
+            offset = 2 * len(parts)
 
             def call(part: slice) -> None:
-                rows = slice(done + part.start, done + part.stop)
+                rows = slice(offset + part.start, offset + part.stop)
                 parts.append(self._lift(z[rows], index[rows], targets))
 
-            self.field.packer.run(max(0, len(z) - done), call, z[0], "value")
-            made = LayerActivations.joined(parts)
-            return self._tried(z, index, made, targets) if fresh else made
+            self.field.packer.run(max(0, len(z) - offset), call, z[0], "value")
+            activations = LayerActivations.joined(parts)
+            return self._verified(z, index, activations, targets) if fresh else activations
 
     def hold(self, *lifted: LayerActivations) -> None:
         """From now on, these rows are the examples 0, 1, 2 …"""
@@ -278,11 +283,11 @@ class LayerField(TorchField):
         return False  # a layer's values belong to examples
 
     def again_several(self, z: Tensor, index: Tensor, targets: Sequence[Target]) -> Answer:
-        own = self.network.examples(index)
+        examples = self.network.examples(index)
         with self.ready(), gradients(False):
             outputs, _ = self.network.run(z.clone(), index)
             values = torch.stack(
-                [self._scalar(target, outputs, own, len(z)).detach() for target in targets], 1
+                [self._scalar(target, outputs, examples, len(z)).detach() for target in targets], 1
             )
         return Answer(values.to(z.dtype), outputs)
 
@@ -295,10 +300,10 @@ class LayerField(TorchField):
         beside: Sequence[Ask] = (),
         gradient: bool = True,
     ) -> list[Evaluation]:
-        own = self.network.examples(index)
+        examples = self.network.examples(index)
         try:
             return self._scalars(
-                z, index, [*((target, own) for target in targets), *beside], gradient=gradient
+                z, index, [*((target, examples) for target in targets), *beside], gradient=gradient
             )
         except CheckpointError as error:
             raise RunAgain(
@@ -320,8 +325,10 @@ class LayerField(TorchField):
         two = self._taped(z, index)
         probe = DependencyProbe()
         with gradients(True):
-            one = Recording(behind.sites, probe).run(behind.whole, probe.copy(z[:1]), index[:1])
-            plan = ReplayPlan.of(one, probe, two, 2, whole_input=_holds_integers(z, behind.layout))
+            single = Recording(behind.sites, probe).run(behind.whole, probe.copy(z[:1]), index[:1])
+            plan = ReplayPlan.of(
+                single, probe, two, 2, whole_input=_holds_integers(z, behind.layout)
+            )
         self.tally.values += 1
         self.tally.calls += 1
         behind.plan = plan
@@ -332,7 +339,7 @@ class LayerField(TorchField):
             two = self._taped(z, index)
         return self._lifted(two, z, index, targets)[:rows]
 
-    def _tried(
+    def _verified(
         self, z: Tensor, index: Tensor, lifted: LayerActivations, targets: Sequence[Target] = ()
     ) -> LayerActivations:
         """``lifted``, if running only what is behind the layer gives what the whole model gave on a
@@ -358,22 +365,22 @@ class LayerField(TorchField):
         count = len(lifted.points)
         tried = min(count, _TRIED)
         # In the reverse order: what is handed out by row has to be each row's own.
-        some = lifted[torch.linspace(count - 1, 0, tried, dtype=torch.float64).round().long()]
-        self.hold(some)
-        rows = torch.arange(tried, device=some.points.device)
-        found, rounding = torch.empty_like(some.value), [0.0]
+        sample = lifted[torch.linspace(count - 1, 0, tried, dtype=torch.float64).round().long()]
+        self.hold(sample)
+        rows = torch.arange(tried, device=sample.points.device)
+        values, rounding = torch.empty_like(sample.value), [0.0]
 
         def call(part: slice) -> None:
-            outputs, _ = self.network.run(some.points[part].clone(), rows[part])
+            outputs, _ = self.network.run(sample.points[part].clone(), rows[part])
             rounding.extend(map(_rounding, tensors_of(outputs)[0]))
-            found[part] = self._values(outputs, some.example[part], targets)
+            values[part] = self._values(outputs, sample.example[part], targets)
             self.tally.values += len(rows[part])
             self.tally.calls += 1
 
-        self.packer.run(tried, call, some.points[0], "value")
-        scale = some.value.abs().amax().clamp_min(torch.finfo(found.dtype).tiny)
+        self.packer.run(tried, call, sample.points[0], "value")
+        scale = sample.value.abs().amax().clamp_min(torch.finfo(values.dtype).tiny)
         # What is not finite is not this check's to judge: it is told when it is evaluated.
-        return not bool(((found - some.value).abs() > _SAME * scale + max(rounding)).any())
+        return not bool(((values - sample.value).abs() > _SAME * scale + max(rounding)).any())
 
     def _lift(self, z: Tensor, index: Tensor, targets: Sequence[Target]) -> LayerActivations:
         return self._lifted(self._taped(z, index), z, index, targets)
@@ -398,8 +405,8 @@ class LayerField(TorchField):
             self._scalar(target, outputs, index, len(index)).detach()
             for target in targets or [self.target]
         ]
-        found = torch.stack(values, 1) if targets else values[0]
-        return found.to(state_dtype(found.dtype))
+        scalars = torch.stack(values, 1) if targets else values[0]
+        return scalars.to(state_dtype(scalars.dtype))
 
 
 def _rounding(outputs: Tensor) -> float:

@@ -1,4 +1,4 @@
-"""Where on a straight line the steps go: close together where F changes, far apart where it rests.
+"""Placing steps on a straight line: close together where F changes, far apart where it is flat.
 
     F at N + 1 even positions  →  a density on the N cells between them  →  its quantiles are the clock
 
@@ -32,8 +32,11 @@ def pilot(field: Field, start: Tensor, end: Tensor, cells: int, leading: int = 2
     """F at ``cells`` + 1 even positions of the lines from ``start`` to ``end``, shaped alike with
     ``leading`` axes, the last B.
 
-    Returns (cells + 1, leading…). Cost: cells + 1 values for every line and no gradients; memory
-    does not grow with ``cells``.
+    Returns:
+        (cells + 1, leading…).
+
+    Cost:
+        cells + 1 values for every line and no gradients; memory does not grow with ``cells``.
     """
     if cells < 1:
         raise InputError(f"A pilot needs at least one cell, not {cells}.")
@@ -48,12 +51,12 @@ def pilot(field: Field, start: Tensor, end: Tensor, cells: int, leading: int = 2
     values = start.new_empty(len(example))
 
     def rows(part: slice) -> Tensor:
-        which = torch.arange(part.start, part.stop, device=start.device) % lines
-        begin = begins[which]
-        return torch.lerp(begin, ends[which], over(times[part], begin))
+        line = torch.arange(part.start, part.stop, device=start.device) % lines
+        begin = begins[line]
+        return torch.lerp(begin, ends[line], over(times[part], begin))
 
-    def use(part: slice, found: Evaluation) -> None:
-        values[part] = found.value
+    def use(part: slice, evaluation: Evaluation) -> None:
+        values[part] = evaluation.value
 
     field.stream(example, rows, use, begins[0], gradient=False, whole=lines)
     return values.reshape(cells + 1, *shape)
@@ -106,15 +109,15 @@ def quantiles(density: Tensor, steps: int, even: float = EVEN) -> Tensor:
     cells = len(density)
     # Few numbers, and rounding may not turn the clock back: float64, which not every device has.
     mass = density.detach().to("cpu", torch.float64).reshape(cells, -1).T.contiguous()
-    whole = mass.cumsum(1)[
+    total_mass = mass.cumsum(1)[
         :, -1:
     ]  # in order, unlike a sum: a line's clock does not depend on how many lines there are
-    if not bool(torch.isfinite(whole).all()) or bool((mass < 0).any()):
+    if not bool(torch.isfinite(total_mass).all()) or bool((mass < 0).any()):
         raise InputError(
             "Steps cannot be placed by a density that holds NaN, infinity or negative numbers."
         )
-    flat = whole <= torch.finfo(torch.float64).tiny
-    share = torch.where(flat, 1 / cells, mass / torch.where(flat, 1.0, whole))
+    flat = total_mass <= torch.finfo(torch.float64).tiny
+    share = torch.where(flat, 1 / cells, mass / torch.where(flat, 1.0, total_mass))
     below = torch.nn.functional.pad(((1 - even) * share + even / cells).cumsum(1), (1, 0))
     below = below / below[:, -1:]
     wanted = (

@@ -1,4 +1,4 @@
-"""What a model said of the inputs that are explained, so that it is asked once whatever asks."""
+"""Cache of the model's outputs for the explained inputs, shared by everything that needs them."""
 
 from __future__ import annotations
 

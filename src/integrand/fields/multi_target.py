@@ -1,4 +1,4 @@
-"""Several targets of one model, as one field: every example stands there once for each target.
+"""Several targets of one model as one field: every example appears once for each target.
 
     example b · T + t   is example b, asked about target t          (T targets, interleaved)
 
@@ -62,9 +62,9 @@ class MultiTarget(View):
 
     def _like(self, inner: Field) -> MultiTarget:
         assert isinstance(inner, TorchField)
-        other = type(self)(inner, self.targets)
-        other.memory = self.memory
-        return other
+        view = type(self)(inner, self.targets)
+        view.memory = self.memory
+        return view
 
     def evaluate(self, z: Tensor, index: Tensor, *, gradient: bool = True) -> Evaluation:
         return self._evaluate(z, index, _begins(z, index // len(self.targets)), gradient=gradient)[
@@ -81,39 +81,41 @@ class MultiTarget(View):
             begins[1:] |= _differ(other.goal[other_index.to(other.goal.device)]).to(begins.device)
         else:
             begins[:] = True
-        own, theirs = self._evaluate(z, index, begins, other=(other, other_index))
-        assert theirs is not None
-        return own, theirs
+        main, extra = self._evaluate(z, index, begins, other=(other, other_index))
+        assert extra is not None
+        return main, extra
 
     def evaluate_chords(self, z: Tensor, index: Tensor, before: Tensor) -> Evaluation:
-        which = index % len(self.targets)
-        made, passes = _empty(z, gradient=True), 1
-        chordal = torch.tensor([field.chordal for field in self.fields], device=z.device)[which]
+        target_of_row = index % len(self.targets)
+        result, passes = _empty(z, gradient=True), 1
+        chordal = torch.tensor([field.chordal for field in self.fields], device=z.device)[
+            target_of_row
+        ]
         if not bool(chordal.all()):
             rows = (~chordal).nonzero()[:, 0]
-            every, there, own = _with_what_is_before(rows, before)
-            _put(
-                made,
+            points, origin, place = _with_origins(rows, before)
+            _write_rows(
+                result,
                 rows,
-                Field.evaluate_chords(self, z[every], index[every], there),
-                own,
+                Field.evaluate_chords(self, z[points], index[points], origin),
+                place,
                 gradient=True,
             )
         # Chords that the same targets ask for take one forward pass.
         chord = _chords_of(z, index // len(self.targets), before)
-        asked = torch.zeros(len(z), len(self.targets), dtype=torch.bool, device=z.device)
-        asked[chord[chordal], which[chordal]] = True
-        sets, member = torch.unique(asked, dim=0, return_inverse=True)
+        wanted = torch.zeros(len(z), len(self.targets), dtype=torch.bool, device=z.device)
+        wanted[chord[chordal], target_of_row[chordal]] = True
+        sets, member = torch.unique(wanted, dim=0, return_inverse=True)
         for number, targets in enumerate(sets):
             rows = (chordal & (member[chord] == number)).nonzero()[:, 0]
             if len(rows):
                 passes = max(
                     passes,
                     self._together(
-                        z, index, before, chord[rows], rows, targets.nonzero()[:, 0], made
+                        z, index, before, chord[rows], rows, targets.nonzero()[:, 0], result
                     ),
                 )
-        return replace(made, passes=passes)
+        return replace(result, passes=passes)
 
     def share(self, segment: Segment) -> Tensor:
         return Field.share(self, segment)
@@ -127,9 +129,9 @@ class MultiTarget(View):
         return any(field.gated for field in self.fields)
 
     def again(self, z: Tensor, index: Tensor) -> Answer:
-        base, which = index // len(self.targets), index % len(self.targets)
-        found = self.inner.again_several(z, base, self.targets)
-        return Answer(found.value.gather(1, which[:, None])[:, 0], found.outputs)
+        base, target_of_row = index // len(self.targets), index % len(self.targets)
+        answer = self.inner.again_several(z, base, self.targets)
+        return Answer(answer.value.gather(1, target_of_row[:, None])[:, 0], answer.outputs)
 
     @property
     def smooth(self) -> bool:
@@ -155,7 +157,7 @@ class MultiTarget(View):
         base = index // len(self.targets)
         begins = _begins(z, base)
         points = torch.split(begins.nonzero()[:, 0], self.packer.size(z[0], "value"))
-        return torch.cat([self.inner.look(z[own], base[own], site) for own in points])[
+        return torch.cat([self.inner.look(z[chunk], base[chunk], site) for chunk in points])[
             begins.cumsum(0) - 1
         ]
 
@@ -167,14 +169,14 @@ class MultiTarget(View):
         return all(field.reads for field in self.fields)
 
     def read(self, outputs: Tensor, index: Tensor) -> Tensor:
-        base, which = index // len(self.targets), index % len(self.targets)
-        found = torch.stack([field.read(outputs, base) for field in self.fields], 1)
-        return found.gather(1, which[:, None].to(found.device))[:, 0]
+        base, target_of_row = index // len(self.targets), index % len(self.targets)
+        values = torch.stack([field.read(outputs, base) for field in self.fields], 1)
+        return values.gather(1, target_of_row[:, None].to(values.device))[:, 0]
 
     def questions(self, index: Tensor) -> Tensor:
-        base, which = index // len(self.targets), index % len(self.targets)
-        found = torch.stack([field.questions(base) for field in self.fields], 1)
-        return found.gather(1, which[:, None])[:, 0] * len(self.targets) + which
+        base, target_of_row = index // len(self.targets), index % len(self.targets)
+        numbers = torch.stack([field.questions(base) for field in self.fields], 1)
+        return numbers.gather(1, target_of_row[:, None])[:, 0] * len(self.targets) + target_of_row
 
     def behind(self, site: Any, side: str = "output") -> Any:
         return SeveralBehind(self.inner.behind(site, side), self.targets)
@@ -188,45 +190,47 @@ class MultiTarget(View):
         before: Tensor,
         chord: Tensor,
         rows: Tensor,
-        asked: Tensor,
-        made: Evaluation,
+        targets: Tensor,
+        result: Evaluation,
     ) -> int:
-        """Chords that the targets ``asked`` all ask for at ``rows``, from one forward pass; how
+        """Chords that the targets ``targets`` all ask for at ``rows``, from one forward pass; how
         many it took in the end."""
-        base, which = index // len(self.targets), index[rows] % len(self.targets)
-        every, there, own = _with_what_is_before(chord, before)
-        ways = torch.unique(chord)
+        base, target_of_row = index // len(self.targets), index[rows] % len(self.targets)
+        points, origin, place = _with_origins(chord, before)
+        chords = torch.unique(chord)
         if (
-            self.packer.rows and len(every) > self.packer.rows and len(ways) > 1
+            self.packer.rows and len(points) > self.packer.rows and len(chords) > 1
         ):  # more points than were promised
-            first = chord < ways[len(ways) // 2]
+            first = chord < chords[len(chords) // 2]
             halves = ((chord[half], rows[half]) for half in (first, ~first))
-            return max(self._together(z, index, before, *half, asked, made) for half in halves)
-        found: Sequence[Evaluation | None]
+            return max(self._together(z, index, before, *half, targets, result) for half in halves)
+        evaluations: Sequence[Evaluation | None]
         kinks = gates = True
         try:
-            with eager(), SecantMode(there) as seen:
-                found = self.inner.evaluate_several(
-                    z[every], base[every], [self.targets[number] for number in asked]
+            with eager(), SecantMode(origin) as secants:
+                evaluations = self.inner.evaluate_several(
+                    z[points], base[points], [self.targets[number] for number in targets]
                 )
-            kinks, gates = seen.kinks, seen.gates
-            if seen.derived:
-                found = [None] * len(asked)
+            kinks, gates = secants.kinks, secants.gates
+            if secants.derived:
+                evaluations = [None] * len(targets)
         except Exception as error:
             if is_out_of_memory(error):
                 raise
-            found = [None] * len(asked)  # one of them, or the model: each finds out for itself
+            evaluations = [None] * len(
+                targets
+            )  # one of them, or the model: each finds out for itself
         passes = 1
-        for target, one in zip(asked.tolist(), found, strict=True):
+        for target, evaluation in zip(targets.tolist(), evaluations, strict=True):
             field = self.fields[target]
             field.kinks, field.gates = kinks, gates
-            if one is None or not field.adds_up(z[every], one, there):
-                if one is not None:
-                    field.give_up(seen)
-                one = field.evaluate_chords(z[every], base[every], there)
-                passes = max(passes, 1 + one.passes)
-            mine = which == target
-            _put(made, rows[mine], one, own[mine], gradient=True)
+            if evaluation is None or not field.adds_up(z[points], evaluation, origin):
+                if evaluation is not None:
+                    field.give_up(secants)
+                evaluation = field.evaluate_chords(z[points], base[points], origin)
+                passes = max(passes, 1 + evaluation.passes)
+            mask = target_of_row == target
+            _write_rows(result, rows[mask], evaluation, place[mask], gradient=True)
         return passes
 
     def _evaluate(
@@ -241,37 +245,43 @@ class MultiTarget(View):
         """Every target at the rows that ask for it, and ``other`` at all; one point for each row
         that begins one."""
         count = len(self.targets)
-        base, which = index // count, index % count
-        made, beside = (_empty(z, gradient=gradient) for _ in range(2))
+        base, target_of_row = index // count, index % count
+        result, beside = (_empty(z, gradient=gradient) for _ in range(2))
         points = begins.nonzero()[:, 0]
         stops = torch.cat([points[1:], points.new_tensor([len(z)])])
         point = begins.cumsum(0) - 1
         # Where neighbours differ there are more points than a call should hold.
         size = self.packer.size(z[0], "gradient" if gradient else "value")
         for first in range(0, len(points), size):
-            own = points[first : first + size]
-            rows = slice(int(own[0]), int(stops[first : first + size][-1]))
-            here = point[rows] - first
-            asked = torch.unique(which[rows]).tolist()
-            found = self.inner.evaluate_several(
-                z[own],
-                base[own],
-                [self.targets[number] for number in asked],
-                beside=[] if other is None else [(other[0], other[1][own])],
+            chunk = points[first : first + size]
+            rows = slice(int(chunk[0]), int(stops[first : first + size][-1]))
+            place = point[rows] - first
+            targets = torch.unique(target_of_row[rows]).tolist()
+            evaluations = self.inner.evaluate_several(
+                z[chunk],
+                base[chunk],
+                [self.targets[number] for number in targets],
+                beside=[] if other is None else [(other[0], other[1][chunk])],
                 gradient=gradient,
             )
-            for number, one in zip(asked, found, strict=False):
-                mine = (which[rows] == number).nonzero()[:, 0]
-                _put(made, rows.start + mine, one, here[mine], gradient=gradient)
-            if other is not None:
-                _put(
-                    beside,
-                    torch.arange(rows.start, rows.stop, device=z.device),
-                    found[-1],
-                    here,
+            for number, evaluation in zip(targets, evaluations, strict=False):
+                target_rows = (target_of_row[rows] == number).nonzero()[:, 0]
+                _write_rows(
+                    result,
+                    rows.start + target_rows,
+                    evaluation,
+                    place[target_rows],
                     gradient=gradient,
                 )
-        return made, None if other is None else beside
+            if other is not None:
+                _write_rows(
+                    beside,
+                    torch.arange(rows.start, rows.stop, device=z.device),
+                    evaluations[-1],
+                    place,
+                    gradient=gradient,
+                )
+        return result, None if other is None else beside
 
 
 class SeveralBehind(MultiTarget):
@@ -307,12 +317,12 @@ class SeveralBehind(MultiTarget):
             raise InputError(
                 "At a layer, several targets share their path: one that depends on the target needs a run for each target."
             )
-        made = self.inner.lift(z[::count], base[::count], self.targets)
+        activations = self.inner.lift(z[::count], base[::count], self.targets)
         return LayerActivations(
-            made.points.repeat_interleave(count, 0),
-            made.value.reshape(-1),
+            activations.points.repeat_interleave(count, 0),
+            activations.value.reshape(-1),
             index,
-            tuple(rows.repeat_interleave(count, 0) for rows in made.kept),
+            tuple(rows.repeat_interleave(count, 0) for rows in activations.kept),
         )
 
     def hold(self, *lifted: LayerActivations) -> None:
@@ -351,7 +361,7 @@ def _differ(z: Tensor) -> Tensor:
     return flattened(z[1:] != z[:-1], 1).any(1)
 
 
-def _alike(z: Tensor, base: Tensor) -> Tensor:
+def _first_equal_rows(z: Tensor, base: Tensor) -> Tensor:
     """(N,) for each row the first of the same example that is equal to the last bit."""
     bits = flattened(z, 1).contiguous().view(torch.int64 if z.element_size() == 8 else torch.int32)
     # Sums of whole numbers do not depend on their order, as those of rows of floating-point numbers
@@ -367,30 +377,30 @@ def _alike(z: Tensor, base: Tensor) -> Tensor:
 
 def _chords_of(z: Tensor, base: Tensor, before: Tensor) -> Tensor:
     """(N,) for each row the first that is alike and comes after one that is."""
-    row = _alike(z, base)
+    row = _first_equal_rows(z, base)
     return first_alike(row * len(z) + row[before])
 
 
-def _with_what_is_before(rows: Tensor, before: Tensor) -> tuple[Tensor, Tensor, Tensor]:
+def _with_origins(rows: Tensor, before: Tensor) -> tuple[Tensor, Tensor, Tensor]:
     """Some rows and the ones before them, in order: all of these, what is before each among them,
     and where the rows are."""
-    every = torch.unique(torch.cat([rows, before[rows]]))
+    points = torch.unique(torch.cat([rows, before[rows]]))
     place = torch.full_like(before, -1)
-    place[every] = torch.arange(len(every), device=every.device)
-    there = place[before[every]]
-    return every, torch.where(there < 0, place[every], there), place[rows]
+    place[points] = torch.arange(len(points), device=points.device)
+    origin = place[before[points]]
+    return points, torch.where(origin < 0, place[points], origin), place[rows]
 
 
 def _empty(z: Tensor, *, gradient: bool) -> Evaluation:
     return Evaluation(z.new_empty(len(z)), torch.empty_like(z) if gradient else z.new_empty(0))
 
 
-def _put(
-    into: Evaluation, rows: Tensor, found: Evaluation, which: Tensor, *, gradient: bool
+def _write_rows(
+    into: Evaluation, rows: Tensor, evaluation: Evaluation, source: Tensor, *, gradient: bool
 ) -> None:
-    into.value[rows] = found.value[which]
+    into.value[rows] = evaluation.value[source]
     if gradient:
-        into.gradient[rows] = found.gradient[which]
+        into.gradient[rows] = evaluation.gradient[source]
 
 
 TorchField.several_targets = MultiTarget

@@ -47,27 +47,31 @@ _DEFECT = (
 class TorchField(Field):
     """F(z) = target(model(z)) for a torch model.
 
-    model          an nn.Module, or any function of tensors that torch can differentiate
-    target         a class, a tensor with a class per example, an ``ig.targets`` value, or a
-                   callable outputs → (N,)
-    extra          arguments that follow the input and are not attributed: a tuple (positional) or a
-                   dict (named); tensors among them hold one entry per example, unless they are
-                   ``ig.Shared``
-    normalisation  what image inputs mean to the eye; black baselines, data ranges and plots need it
-    batch_size     rows per model call, at most; found while working unless given
-    layout         how inputs are arranged, for models with several (``ig.explain`` fills it in)
-    optimize       run a faster double of the model: batch norms folded, channels last
-                   (``model/fusion.py``)
-    backward       a rule that gradients follow instead, such as ``ig.fields.GuidedReLU()``
-                   (``backprop/modified``)
+    Args:
+        model: an nn.Module, or any function of tensors that torch can differentiate.
+        target: a class, a tensor with a class per example, an ``ig.targets`` value, or a callable
+            outputs → (N,).
+        extra: arguments that follow the input and are not attributed: a tuple (positional) or a
+            dict (named); tensors among them hold one entry per example, unless they are
+            ``ig.Shared``.
+        normalisation: what image inputs mean to the eye; black baselines, data ranges and plots
+            need it.
+        batch_size: rows per model call, at most; found while working unless given.
+        layout: how inputs are arranged, for models with several (``ig.explain`` fills it in).
+        optimize: run a faster double of the model: batch norms folded, channels last
+            (``model/fusion.py``).
+        backward: a rule that gradients follow instead, such as ``ig.fields.GuidedReLU()``
+            (``backprop/modified``).
 
-    Cost: one gradient is one forward and one backward pass to the input; nothing is computed for
-    parameters.
+    Cost:
+        one gradient is one forward and one backward pass to the input; nothing is computed for
+        parameters.
 
-    >>> import torch, integrand as ig
-    >>> field = ig.TorchField(torch.nn.Linear(3, 2), target=1)
-    >>> field.gradient(torch.zeros(4, 3)).shape
-    torch.Size([4, 3])
+    Example:
+        >>> import torch, integrand as ig
+        >>> field = ig.TorchField(torch.nn.Linear(3, 2), target=1)
+        >>> field.gradient(torch.zeros(4, 3)).shape
+        torch.Size([4, 3])
     """
 
     network: Network
@@ -113,19 +117,19 @@ class TorchField(Field):
 
     def with_target(self, target: Any) -> TorchField:
         """The same model, asked something else; what was learnt about batch sizes is shared."""
-        other = copy.copy(self)
-        other.target = as_target(target)
-        other.chordal = other.conservative  # what failed, or bent, may have been the target
-        other.kinks = other.gates = True
-        other.without_chords = None
-        return other
+        field = copy.copy(self)
+        field.target = as_target(target)
+        field.chordal = field.conservative  # what failed, or bent, may have been the target
+        field.kinks = field.gates = True
+        field.without_chords = None
+        return field
 
     def with_backward(self, rule: BackwardRule) -> TorchField:
         """The same question, its gradients from a backward pass that follows ``rule`` (instead of
         the one it followed)."""
-        other = copy.copy(self)
-        other._follow(rule)
-        return other
+        field = copy.copy(self)
+        field._follow(rule)
+        return field
 
     def with_targets(self, targets: Sequence[Target]) -> Field:
         several: Field = self.several_targets(self, targets)
@@ -150,10 +154,10 @@ class TorchField(Field):
         """The same question of the model as it is now: its memory and its chords were those of the
         model as it was."""
         self.network.refresh()
-        other = copy.copy(self)
-        other.memory = None
-        other.chordal, other.kinks = other.conservative, True
-        return other
+        field = copy.copy(self)
+        field.memory = None
+        field.chordal, field.kinks = field.conservative, True
+        return field
 
     def plainly(self, z: Tensor, index: Tensor | None) -> Any:
         return self.network.plainly(z, index)
@@ -183,14 +187,14 @@ class TorchField(Field):
         return self._company
 
     def again(self, z: Tensor, index: Tensor) -> Answer:
-        found = self.again_several(z, index, [self.target])
-        return Answer(found.value[:, 0], found.outputs)
+        answer = self.again_several(z, index, [self.target])
+        return Answer(answer.value[:, 0], answer.outputs)
 
     def again_several(self, z: Tensor, index: Tensor, targets: Sequence[Target]) -> Answer:
         """``again`` for several targets: values (N, T), in the type of the rows."""
         with self.ready(), gradients(False):
             asks = [(target, index) for target in targets]
-            outputs, scalars = self._asked(z.clone(), index, asks)
+            outputs, scalars = self._outputs_and_scalars(z.clone(), index, asks)
             values = torch.stack([scalar.detach() for scalar in scalars], 1)
         return Answer(values.to(z.dtype), outputs)
 
@@ -220,7 +224,7 @@ class TorchField(Field):
 
     def behind(self, site: Any, side: str = "output") -> Any:
         sites = site if isinstance(site, list | tuple) else [site]
-        return self.layer_field(self, [self.network.resolved(one, side) for one in sites])
+        return self.layer_field(self, [self.network.resolved(entry, side) for entry in sites])
 
     def score(self) -> Field:
         return self.with_target(self.target.score())
@@ -230,8 +234,8 @@ class TorchField(Field):
     ) -> tuple[Evaluation, Evaluation]:
         if other.site is not None and not isinstance(other.site, Site):
             return super().evaluate_both(z, index, other, other_index)
-        own, theirs = self.evaluate_several(z, index, [self.target], beside=[(other, other_index)])
-        return own, theirs
+        main, extra = self.evaluate_several(z, index, [self.target], beside=[(other, other_index)])
+        return main, extra
 
     def evaluate_chords(self, z: Tensor, index: Tensor, before: Tensor) -> Evaluation:
         if not self.chordal:
@@ -240,10 +244,10 @@ class TorchField(Field):
         failure: Exception | None = None
         try:
             with eager(), chords:
-                found = self.evaluate(z, index)
+                evaluation = self.evaluate(z, index)
             self.kinks, self.gates = chords.kinks, chords.gates
-            if not chords.derived and self.adds_up(z, found, before):
-                return found
+            if not chords.derived and self.adds_up(z, evaluation, before):
+                return evaluation
         except Exception as error:
             # What a target refuses, and a gradient that is missing though no chord took it away,
             # would be so without chords, too.
@@ -253,9 +257,9 @@ class TorchField(Field):
             failure = error
         # Something in the model or the target is not a sum of chords; gradients at both ends are
         # the next best thing, from now on. What the model itself raises, it raises here too.
-        found = replace(super().evaluate_chords(z, index, before), passes=2)
+        evaluation = replace(super().evaluate_chords(z, index, before), passes=2)
         self.give_up(chords, failure)
-        return found
+        return evaluation
 
     def give_up(self, chords: SecantMode, failure: Exception | None = None) -> None:
         """Chords failed where gradients do not: do without them, and remember why."""
@@ -280,11 +284,11 @@ class TorchField(Field):
             )
 
     @staticmethod
-    def adds_up(z: Tensor, found: Evaluation, before: Tensor) -> bool:
+    def adds_up(z: Tensor, evaluation: Evaluation, before: Tensor) -> bool:
         """Whether every chord explains the change of F along it, which costs nothing to know."""
-        change = found.value - found.value[before]
-        explained = total(found.gradient * (z - z[before]), 1)
-        rounding = max(1e3, 8 * len(z)) * torch.finfo(z.dtype).eps * found.value.abs().amax()
+        change = evaluation.value - evaluation.value[before]
+        explained = total(evaluation.gradient * (z - z[before]), 1)
+        rounding = max(1e3, 8 * len(z)) * torch.finfo(z.dtype).eps * evaluation.value.abs().amax()
         return bool((explained - change).abs().sum() <= _DEFECT * change.abs().sum() + rounding)
 
     @property
@@ -299,12 +303,14 @@ class TorchField(Field):
         if site is not None and not isinstance(site, Site):
             return super().look(z, index, site)
         with self.ready(), gradients(False):
-            outputs, seen = self.network.run(z.clone(), index, [] if site is None else [site])
+            outputs, activations = self.network.run(
+                z.clone(), index, [] if site is None else [site]
+            )
         if site is None:
-            found = output_tensor(outputs)
-            check_rows(found, len(z))
-            return found
-        return flattened(seen[0], 1).to(state_dtype(seen[0].dtype))
+            values = output_tensor(outputs)
+            check_rows(values, len(z))
+            return values
+        return flattened(activations[0], 1).to(state_dtype(activations[0].dtype))
 
     @property
     def reads(self) -> bool:
@@ -312,7 +318,7 @@ class TorchField(Field):
 
     def read(self, outputs: Tensor, index: Tensor) -> Tensor:
         with gradients(False):
-            return self._noted(self._scalar(self.target, outputs, index, len(outputs)))
+            return self._note_resolution(self._scalar(self.target, outputs, index, len(outputs)))
 
     @property
     def integers(self) -> bool:
@@ -328,11 +334,13 @@ class TorchField(Field):
         speaks = type(self.target).at is not Target.at or isinstance(self.target, Output)
         if not self.pooled or not speaks:
             return index
-        asked: list[tuple[Target, int]] = []
+        distinct: list[tuple[Target, int]] = []
         for example in index.tolist():
-            own = self.target.at(torch.tensor([example], device=index.device))
-            asked.append(next((known for known in asked if known[0] == own), (own, example)))
-        return torch.tensor([number for _, number in asked], device=index.device)
+            target = self.target.at(torch.tensor([example], device=index.device))
+            distinct.append(
+                next((known for known in distinct if known[0] == target), (target, example))
+            )
+        return torch.tensor([number for _, number in distinct], device=index.device)
 
     def site(self, representation: Any, z: Tensor, index: Tensor) -> Any:
         if representation is None:
@@ -363,7 +371,7 @@ class TorchField(Field):
     ) -> list[Evaluation]:
         """Several targets of one forward pass, each with its own backward pass."""
         try:
-            return self._passed(z, index, asks, gradient=gradient)
+            return self._run_and_differentiate(z, index, asks, gradient=gradient)
         except RuntimeError as error:
             if self.network.reentrant or not is_reentrant(error):
                 raise
@@ -373,9 +381,9 @@ class TorchField(Field):
                     "explain the nn.Module itself, or checkpoint with use_reentrant=False."
                 ) from error
         self.network.reentrant = True
-        return self._passed(z, index, asks, gradient=gradient)
+        return self._run_and_differentiate(z, index, asks, gradient=gradient)
 
-    def _passed(
+    def _run_and_differentiate(
         self, z: Tensor, index: Tensor, asks: Sequence[Ask], *, gradient: bool
     ) -> list[Evaluation]:
         during = self._during if gradient else nullcontext
@@ -384,30 +392,30 @@ class TorchField(Field):
             # The model gets a copy: one that works in place may neither break the leaf nor the
             # caller's rows.
             copied = leaf.clone()
-            _, scalars = self._asked(copied, index, asks, during)
+            _, scalars = self._outputs_and_scalars(copied, index, asks, during)
             if not gradient:
                 return [self._finite(z, index, s, z.new_empty(0), asks) for s in scalars]
             last = len(scalars) - 1
             with during():  # checkpoints run again what they ran
-                made = [
+                slopes = [
                     self._slope(scalar, leaf, keep=number < last)
                     for number, scalar in enumerate(scalars)
                 ]
-        return [self._finite(z, index, s, g, asks) for s, g in zip(scalars, made, strict=True)]
+        return [self._finite(z, index, s, g, asks) for s, g in zip(scalars, slopes, strict=True)]
 
-    def _asked(
+    def _outputs_and_scalars(
         self, z: Tensor, index: Tensor, asks: Sequence[Ask], during: During = nullcontext
     ) -> tuple[Any, list[Tensor]]:
         """The model's outputs for rows ``z``, and the targets' scalars; a backward rule is for the
         model's operations (``during``) alone."""
         with during():
-            outputs, seen = self.network.run(
+            outputs, activations = self.network.run(
                 z, index, [target.site for target, _ in asks if target.site is not None]
             )
-        views = iter(seen)
+        views = iter(activations)
         return outputs, [
-            self._scalar(target, outputs if target.site is None else next(views), own, len(z))
-            for target, own in asks
+            self._scalar(target, outputs if target.site is None else next(views), examples, len(z))
+            for target, examples in asks
         ]
 
     @staticmethod
@@ -429,9 +437,11 @@ class TorchField(Field):
                 "ig.targets.Custom(function, data)."
             ) from error
         if not isinstance(scalar, Tensor) or scalar.shape != (rows,):
-            got = describe(scalar.shape) if isinstance(scalar, Tensor) else type(scalar).__name__
+            returned = (
+                describe(scalar.shape) if isinstance(scalar, Tensor) else type(scalar).__name__
+            )
             raise TargetError(
-                f"A target returns one number per row, shape {rows}; this one returned {got}. It is called with however many "
+                f"A target returns one number per row, shape {rows}; this one returned {returned}. It is called with however many "
                 "rows fit into one model call, so it may not assume the batch size: reduce over the other axes only."
             )
         return scalar
@@ -450,7 +460,7 @@ class TorchField(Field):
             )
         return slope
 
-    def _noted(self, value: Tensor) -> Tensor:
+    def _note_resolution(self, value: Tensor) -> Tensor:
         """Values of F as the model gave them; how finely is remembered."""
         kind = value.device.type
         # A model may compute in half precision and answer in float32.
@@ -464,14 +474,14 @@ class TorchField(Field):
     def _finite(
         self, z: Tensor, index: Tensor, value: Tensor, slope: Tensor, asks: Sequence[Ask]
     ) -> Evaluation:
-        value = self._noted(value).detach().to(z.dtype)
+        value = self._note_resolution(value).detach().to(z.dtype)
         # A sum is finite only if every term is; only the rare infinite sum is looked at term by
         # term.
         if not math.isfinite(float(value.sum() + slope.sum())) and not bool(
             torch.isfinite(value).all() and torch.isfinite(slope).all()
         ):
-            target, own = asks[0]
-            raise_nonfinite(self.network, z, index, lambda outputs: target(outputs, own))
+            target, examples = asks[0]
+            raise_nonfinite(self.network, z, index, lambda outputs: target(outputs, examples))
         return Evaluation(value, slope.to(z.dtype))
 
 

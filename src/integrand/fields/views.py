@@ -1,4 +1,4 @@
-"""Fields around fields: the same scalar, seen through something."""
+"""Views of a field: subset of examples, dtype cast, call counting."""
 
 from __future__ import annotations
 
@@ -68,36 +68,36 @@ class View(Field):
         return None
 
     def _like(self, inner: Field) -> View:
-        made = copy.copy(self)
-        View.__init__(made, inner)
-        return made
+        view = copy.copy(self)
+        View.__init__(view, inner)
+        return view
 
     # --- F --------------------------------------------------------------------------------------------------------
 
     def evaluate(self, z: Tensor, index: Tensor, *, gradient: bool = True) -> Evaluation:
-        found = self._results(
+        evaluation = self._results(
             z, self.inner.evaluate(self._rows(z), self._index(index), gradient=gradient)
         )
-        self._seen(z, index, found.value, gradient=gradient)
-        return found
+        self._seen(z, index, evaluation.value, gradient=gradient)
+        return evaluation
 
     def evaluate_both(
         self, z: Tensor, index: Tensor, other: Target, other_index: Tensor
     ) -> tuple[Evaluation, Evaluation]:
-        own, theirs = self.inner.evaluate_both(
+        main, extra = self.inner.evaluate_both(
             self._rows(z), self._index(index), other, other_index
         )
-        own = self._results(z, own)
+        main = self._results(z, main)
         # One joint row is one gradient of F; the second backward pass is the driver's.
-        self._seen(z, index, own.value, gradient=True)
-        return own, self._results(z, theirs)
+        self._seen(z, index, main.value, gradient=True)
+        return main, self._results(z, extra)
 
     def evaluate_chords(self, z: Tensor, index: Tensor, before: Tensor) -> Evaluation:
-        found = self._results(
+        evaluation = self._results(
             z, self.inner.evaluate_chords(self._rows(z), self._index(index), before)
         )
-        self._seen(z, index, found.value, gradient=True, passes=found.passes)
-        return found
+        self._seen(z, index, evaluation.value, gradient=True, passes=evaluation.passes)
+        return evaluation
 
     def value(self, z: Tensor, leading: int = 1) -> Tensor:
         outputs = self._known(z, leading) if self.reads else None
@@ -107,15 +107,17 @@ class View(Field):
         return self.inner.share(segment)
 
     def again(self, z: Tensor, index: Tensor) -> Answer:
-        found = self.inner.again(self._rows(z), self._index(index))
+        answer = self.inner.again(self._rows(z), self._index(index))
         self._seen(z, None)  # asked once, for all
-        return replace(found, value=found.value.to(z.dtype))
+        return replace(answer, value=answer.value.to(z.dtype))
 
     def look(self, z: Tensor, index: Tensor | None, site: Any = None) -> Tensor:
-        found = self.inner.look(self._rows(z), None if index is None else self._index(index), site)
+        activations = self.inner.look(
+            self._rows(z), None if index is None else self._index(index), site
+        )
         if not callable(site):  # a function of the input is seen without the model
             self._seen(z, index)
-        return found
+        return activations
 
     def read(self, outputs: Tensor, index: Tensor) -> Tensor:
         return self.inner.read(outputs, self._index(index))
@@ -224,9 +226,9 @@ class View(Field):
 
     def _forgetful(self, inner: Field) -> View:
         """The same view of a field whose model says other things of the same inputs."""
-        made = self._like(inner)
-        made.memory = None
-        return made
+        view = self._like(inner)
+        view.memory = None
+        return view
 
 
 def innermost(field: Field) -> Field:
@@ -275,15 +277,15 @@ class Subset(View):
             (self.index[:, None] == self.index).tril(-1).sum(1)
         )  # how often each was there before
         for number in range(int(turn.max()) + 1):
-            own = (turn == number).nonzero()[:, 0]
+            entries = (turn == number).nonzero()[:, 0]
             place = torch.zeros(
-                int(self.index[own].max()) + 1, dtype=torch.long, device=self.index.device
+                int(self.index[entries].max()) + 1, dtype=torch.long, device=self.index.device
             )
-            place[self.index[own]] = own
+            place[self.index[entries]] = entries
             ends = replace(segment, start=segment.start[:, :, place], end=segment.end[:, :, place])
-            shares[:, :, own] = self.inner.share(
+            shares[:, :, entries] = self.inner.share(
                 replace(ends, at_start=None, at_end=None, notes={}, weights=None)
-            )[:, :, self.index[own]]
+            )[:, :, self.index[entries]]
         return shares
 
     def _known(self, z: Tensor, leading: int) -> Tensor | None:

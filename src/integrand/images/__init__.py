@@ -1,5 +1,4 @@
-"""Pictures and the models that look at them: what the command line needs, usable from Python
-too."""
+"""Image files and image classifiers, for the command line and for Python."""
 
 from .files import pictures as pictures
 from .files import prepare as prepare

@@ -1,4 +1,4 @@
-"""Pictures, from files to tensors of colours.
+"""Reading of image files into tensors of colours.
 
     "photo.jpg", "sample:chelsea" ── read ──▶ RGB picture ── prepare ──▶ colours (3, size, size) in
     [0, 1]
@@ -64,14 +64,15 @@ taken."""
 def samples() -> dict[str, Path]:
     """The photographs shipped inside scikit-image, by name.
 
-    Errors: ``MissingExtra`` without scikit-image.
+    Raises:
+        MissingExtra: without scikit-image.
     """
-    found = find_spec(
+    spec = find_spec(
         "skimage"
     )  # looked for, not imported: its import takes a second, and the files are all we need
-    if found is None or not found.submodule_search_locations:
+    if spec is None or not spec.submodule_search_locations:
         raise MissingExtra("scikit-image", "demo", "A sample photograph")
-    folder = Path(found.submodule_search_locations[0]) / "data"
+    folder = Path(spec.submodule_search_locations[0]) / "data"
     return {
         file.stem: file
         for file in sorted(folder.iterdir())
@@ -80,8 +81,11 @@ def samples() -> dict[str, Path]:
 
 
 def find(source: str | Path) -> Path:
-    """The file that a source names; it need not exist. Errors: ``UnknownName`` for a sample that is
-    not shipped."""
+    """The file that a source names; it need not exist.
+
+    Raises:
+        UnknownName: for a sample that is not shipped.
+    """
     text = str(source)
     if not text.startswith(SAMPLE):
         return Path(source)
@@ -103,15 +107,15 @@ def titles(sources: Sequence[str]) -> dict[str, str]:
     >>> titles(["cats/x.png", "dogs/x.png", "dogs/y.png"])
     {'cats/x.png': 'cats/x.png', 'dogs/x.png': 'dogs/x.png', 'dogs/y.png': 'y'}
     """
-    found = {source: title(source) for source in sources}
+    names = {source: title(source) for source in sources}
     for depth in count(1):
-        often = Counter(found.values())
-        alike = [source for source, name in found.items() if often[name] > 1]
+        often = Counter(names.values())
+        alike = [source for source, name in names.items() if often[name] > 1]
         if not alike:
-            return found
+            return names
         for source in alike:
             parts = Path(source).parts
-            found[source] = source if depth >= len(parts) else "/".join(parts[-depth:])
+            names[source] = source if depth >= len(parts) else "/".join(parts[-depth:])
     raise AssertionError  # sources differ, so that their whole paths do
 
 
@@ -119,8 +123,11 @@ def pictures(source: str | Path) -> list[str]:
     """A source as a list of single pictures: a folder is its pictures, sorted by name; anything
     else is itself.
 
-    Subfolders and hidden files are passed over. Errors: ``UnknownName`` for a sample that is not
-    shipped, ``ImageError`` for a folder without pictures.
+    Subfolders and hidden files are passed over.
+
+    Raises:
+        UnknownName: for a sample that is not shipped.
+        ImageError: for a folder without pictures.
     """
     path = find(source)
     if not _is_folder(path):
@@ -156,13 +163,16 @@ def _is_picture(file: Path) -> bool:
 def read(source: str | Path) -> Image:
     """The picture in a file, upright and in RGB.
 
-    Transparent pictures are laid over white; of an animation the first frame counts. Errors:
-    ``ImageError`` naming the file and the reason (missing, empty, truncated, no picture …),
-    ``UnknownName`` for a sample that is not shipped.
+    Transparent pictures are laid over white; of an animation the first frame counts.
 
-    >>> from integrand.images import read
-    >>> read("sample:chelsea").size
-    (451, 300)
+    Raises:
+        ImageError: naming the file and the reason (missing, empty, truncated, no picture …).
+        UnknownName: for a sample that is not shipped.
+
+    Example:
+        >>> from integrand.images import read
+        >>> read("sample:chelsea").size
+        (451, 300)
     """
     path, image = find(source), _pillow("Image")
     try:
@@ -222,8 +232,10 @@ def _eight_bits(picture: Image) -> Image:
         raise ValueError(
             f"its numbers go from {lowest:g} to {highest:g}, which is no usual scale of brightness"
         )
-    made: Image = _pillow("Image").fromarray((numbers * (255 / white)).round().astype(np.uint8))
-    return made
+    greyscale: Image = _pillow("Image").fromarray(
+        (numbers * (255 / white)).round().astype(np.uint8)
+    )
+    return greyscale
 
 
 def _pillow(part: str) -> Any:
@@ -241,11 +253,13 @@ def prepare(picture: Image, size: int, *, crop: float = 1.0) -> Tensor:
     (bicubic, antialiased). This is the usual "resize the short side, then crop the centre" in one
     step, so a narrow strip is not blown up first.
 
-    Errors: ``InputError`` for a size or crop that makes no picture.
+    Raises:
+        InputError: for a size or crop that makes no picture.
 
-    >>> from integrand.images import prepare, read
-    >>> prepare(read("sample:coffee"), 224, crop=0.875).shape
-    torch.Size([3, 224, 224])
+    Example:
+        >>> from integrand.images import prepare, read
+        >>> prepare(read("sample:coffee"), 224, crop=0.875).shape
+        torch.Size([3, 224, 224])
     """
     if size < 1 or not 0 < crop <= 1:
         raise InputError(

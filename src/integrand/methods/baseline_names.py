@@ -63,52 +63,58 @@ def references_of(value: Any) -> Baseline:
     return Given(value) if isinstance(value, Tensor) else as_baseline(value, BASELINES)
 
 
-def for_inputs(given: Any, layout: Layout, x: Tensor, *, shared: bool, listed: bool) -> Any:
-    """What a method starts from, as it was given beside several inputs x, laid end to end; for one
-    input, as it is.
-
-    shared   whether a tensor with an axis more than an example is R references for all examples,
-             rather than one for each of them
-    listed   whether the inputs came in a list, beside which a list of baselines could mean either
+def for_inputs(baselines: Any, layout: Layout, x: Tensor, *, shared: bool, listed: bool) -> Any:
+    """Baselines of several inputs, arranged as the joint tensor x of the inputs is; those of a
+    single input are returned unchanged.
 
     A tuple or dict of tensors and numbers becomes one tensor: shared references (R, N), or one
     baseline for each example. With names, samplers or None (zero) in it, it becomes a ``PerInput``.
-    Errors: ``InputError``, ``BaselineError`` that name the input.
+
+    Args:
+        shared: whether a tensor with an axis more than an example is R references for all examples,
+            rather than one for each of them.
+        listed: whether the inputs came in a list, beside which a list of baselines could mean
+            either.
+
+    Raises:
+        InputError, BaselineError: naming the input.
     """
     if layout.single:
-        return given
-    if isinstance(given, tuple) or is_mapping(given):
-        return _for_each(given, layout, x, shared=shared)
-    if isinstance(given, list):
-        entries = [isinstance(one, tuple) or is_mapping(one) for one in given]
-        if listed and not all(entries):
+        return baselines
+    if isinstance(baselines, tuple) or is_mapping(baselines):
+        return _for_each(baselines, layout, x, shared=shared)
+    if isinstance(baselines, list):
+        joint = [isinstance(start, tuple) or is_mapping(start) for start in baselines]
+        if listed and not all(joint):
             raise InputError(
                 "The inputs are a list, one for each entry, and a list of baselines would be several baselines of all of them: give a tuple "
                 "for one per input, (b_1, b_2), and a list of tuples for several."
             )
-        made = [
-            _for_each(one, layout, x, shared=shared) if each else one
-            for one, each in zip(given, entries, strict=True)
+        starts = [
+            _for_each(start, layout, x, shared=shared) if is_joint else start
+            for start, is_joint in zip(baselines, joint, strict=True)
         ]
         return [
-            Given(one) if shared and isinstance(one, Tensor) and one.ndim == x.ndim else one
-            for one in made
+            Given(start) if shared and isinstance(start, Tensor) and start.ndim == x.ndim else start
+            for start in starts
         ]
-    if isinstance(given, Tensor | np.ndarray):
-        _check_joint(torch.as_tensor(given), layout, x, shared=shared)
-    return given
+    if isinstance(baselines, Tensor | np.ndarray):
+        _check_joint(torch.as_tensor(baselines), layout, x, shared=shared)
+    return baselines
 
 
-def _for_each(given: Any, layout: Layout, x: Tensor, *, shared: bool) -> Any:
+def _for_each(baselines: Any, layout: Layout, x: Tensor, *, shared: bool) -> Any:
     """A tuple or dict of baselines → one tensor where all are known, else a ``PerInput``."""
-    starts = {key: 0.0 if one is None else one for key, one in matched(given, layout).items()}
+    starts = {
+        key: 0.0 if start is None else start for key, start in matched(baselines, layout).items()
+    }
     plain = {
-        key: isinstance(one, Tensor | np.ndarray | np.generic | int | float)
-        for key, one in starts.items()
+        key: isinstance(start, Tensor | np.ndarray | np.generic | int | float)
+        for key, start in starts.items()
     }
     values = {
-        key: as_numbers(torch.as_tensor(one), x) if plain[key] else as_baseline(one, BASELINES)
-        for key, one in starts.items()
+        key: as_numbers(torch.as_tensor(start), x) if plain[key] else as_baseline(start, BASELINES)
+        for key, start in starts.items()
     }
     tensors = {key: value for key, value in values.items() if isinstance(value, Tensor)}
     shapes = dict(zip(layout.keys, layout.shapes, strict=True))

@@ -36,23 +36,33 @@ def blur(
     ``steps`` + 1 widths the path is straight and each piece is integrated by ``rule``, so maps add
     up to F(x) − F(G_sigma ∗ x) as far as the rule goes.
 
-    sigma   the widest blur, in pixels;  steps: how many pieces from there to the input
-    border  "reflect" or "zero", what lies beyond the edges;  spacing: "linear" or "sqrt";  axes: which are blurred; for the time of a
-            series or spectrogram (-1,). See ``ig.paths.Blur``
-
     Much of F's change can come while the last half pixel of blur goes, which evenly spaced σ do in
     one step: for a photograph and EfficientNet-Lite0 the default leaves a gap of 5 %, 25 steps one
     of 47 %. ``ig.explain(…, tol=0.05)`` divides such steps.
 
-    Cost: ``steps`` × nodes gradients, and one blur per step. Linear in F, dummy, independent of how
-    F is implemented. Not symmetric: two equal pixels have different neighbours. Source: Xu,
-    Venugopalan, Sundararajan, CVPR 2020 (arXiv 2004.03383), with the line integral between blurs
-    instead of their forward difference of the blur, and a mirrored border instead of a zero one
-    (``border="zero"``, with ``rule=ig.rules.Right()`` for their gradients).
+    Linear in F, dummy, independent of how F is implemented. Not symmetric: two equal pixels have
+    different neighbours.
 
-    >>> import integrand as ig
-    >>> ig.methods.blur(20.0)
-    Method(Constant(label='widest blur'), Blur(20.0), Midpoint())
+    Args:
+        sigma: the widest blur, in pixels.
+        steps: how many pieces from there to the input.
+        border: "reflect" or "zero", what lies beyond the edges.
+        spacing: "linear" or "sqrt".
+        axes: which are blurred; for the time of a series or spectrogram (-1,). See
+            ``ig.paths.Blur``.
+
+    Cost:
+        ``steps`` × nodes gradients, and one blur per step.
+
+    References:
+        Xu, Venugopalan, Sundararajan, CVPR 2020 (arXiv 2004.03383), with the line integral between
+        blurs instead of their forward difference of the blur, and a mirrored border instead of a
+        zero one (``border="zero"``, with ``rule=ig.rules.Right()`` for their gradients).
+
+    Example:
+        >>> import integrand as ig
+        >>> ig.methods.blur(20.0)
+        Method(Constant(label='widest blur'), Blur(20.0), Midpoint())
     """
     # The path brings its own start; the baseline says that there is one of it, and what reports
     # call it.
@@ -84,20 +94,31 @@ def spectral(
     τ_i = (1 − overlap)(1 − σ_i/σ_1) to τ_i + overlap. The large layout of the image is there first,
     its detail comes last.
 
-    baseline  as in ``integrated``, one or several;  steps: pieces of the path, integrated by ``rule`` each
-    overlap   in (0, 1]; 1 is the straight line
-    basis     ``ig.paths.SVD(joint=False)``, ``DCT()``, ``Haar(levels=4)`` or ``Pyramid(levels=4)``;  gate: "linear", "cosine", "sigmoid" or
-              "step". See ``ig.paths.Spectral``
+    Images (C, H, W) and matrices (H, W) only.
 
-    Images (C, H, W) and matrices (H, W) only. Cost: at most ``steps`` × nodes gradients per
-    baseline (pieces on which nothing moves cost nothing), and one decomposition. Complete, linear
-    in F, dummy, independent of how F is implemented; not symmetric, and the path leaves the box
-    between baseline and input. Source: Kim, Lim, Lee, Choi, KDD 2026 (arXiv 2605.19607); their
-    code's numbers come with ``rule=ig.rules.Left()`` and one step less than its points.
+    Complete, linear in F, dummy, independent of how F is implemented; not symmetric, and the path
+    leaves the box between baseline and input.
 
-    >>> import integrand as ig
-    >>> ig.methods.spectral("black", overlap=0.5)
-    Method(Colour(label='black'), Spectral(overlap=0.5), Midpoint())
+    Args:
+        baseline: as in ``integrated``, one or several.
+        steps: pieces of the path, integrated by ``rule`` each.
+        overlap: in (0, 1]; 1 is the straight line.
+        basis: ``ig.paths.SVD(joint=False)``, ``DCT()``, ``Haar(levels=4)`` or
+            ``Pyramid(levels=4)``.
+        gate: "linear", "cosine", "sigmoid" or "step". See ``ig.paths.Spectral``.
+
+    Cost:
+        at most ``steps`` × nodes gradients per baseline (pieces on which nothing moves cost
+        nothing), and one decomposition.
+
+    References:
+        Kim, Lim, Lee, Choi, KDD 2026 (arXiv 2605.19607); their code's numbers come with
+        ``rule=ig.rules.Left()`` and one step less than its points.
+
+    Example:
+        >>> import integrand as ig
+        >>> ig.methods.spectral("black", overlap=0.5)
+        Method(Colour(label='black'), Spectral(overlap=0.5), Midpoint())
     """
     path = Spectral(steps, overlap, basis, gate)
     return Method(as_baseline(baseline, BASELINES), path, rule, record=record)

@@ -38,24 +38,29 @@ def ig2(
     The end of the walk is a counterfactual, and the baseline: ``.baselines`` holds it,
     ``.notes["distance"]`` the way there.
 
-    references      a tensor (R, \\*s) or (R, B, \\*s), ``ig.baselines.OtherClass(pool)``,
-                    ``Relevant(pool)``, or any baseline
-    representation  a layer's name or module (its output), a function of the input, or the input of
-                    the last linear layer
-    rate            a number is the published method as published: steps of exactly that length, the
-                    gradient at the explicand's end of each (``Right()``). Left out, the length is
-                    ``Relative(0.002)`` of the data range, a step that does not come nearer is taken
-                    back and halved (``Shrinking()``), and each step is integrated by
-                    ``Simpson(2)``, which uses the gradients at both ends that the walk has paid for
-    norm, clip      see ``ig.paths.Descent``;  step, rule: choose either yourself
-
     On networks with kinks a map of the published rule can add up to several times the change it
     should explain (the result's ``residual`` says so and a warning is given); nodes inside the
     steps close that gap. See docs/usage/how-to-choose.md.
 
-    Cost: steps + 1 evaluations per reference (one forward and two backward passes each), plus steps
-    × nodes gradients for rules with nodes inside the steps. Source: Zhuo and Ge, TPAMI 2024 (arXiv
-    2406.10852).
+    Args:
+        references: a tensor (R, \\*s) or (R, B, \\*s), ``ig.baselines.OtherClass(pool)``,
+            ``Relevant(pool)``, or any baseline.
+        representation: a layer's name or module (its output), a function of the input, or the input
+            of the last linear layer.
+        rate: a number is the published method as published: steps of exactly that length, the
+            gradient at the explicand's end of each (``Right()``). Left out, the length is
+            ``Relative(0.002)`` of the data range, a step that does not come nearer is taken back
+            and halved (``Shrinking()``), and each step is integrated by ``Simpson(2)``, which uses
+            the gradients at both ends that the walk has paid for.
+        norm, clip: see ``ig.paths.Descent``.
+        step, rule: choose either yourself.
+
+    Cost:
+        steps + 1 evaluations per reference (one forward and two backward passes each), plus steps ×
+        nodes gradients for rules with nodes inside the steps.
+
+    References:
+        Zhuo and Ge, TPAMI 2024 (arXiv 2406.10852).
     """
     as_published = rate is not None and not isinstance(rate, Relative)
     if step is None:

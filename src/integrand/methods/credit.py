@@ -1,5 +1,4 @@
-"""Other ways to give credit along a path: important, decision, path_weighted, path_sampled,
-left."""
+"""Other ways to give credit along a path: idgi, decision, path_weighted, path_sampled, left."""
 
 from __future__ import annotations
 
@@ -45,14 +44,20 @@ def idgi(
     ``integrated``; ``steps`` is how many pieces each segment of ``path`` is cut into: with paths
     that are cut already (``ig.paths.Descent``) give ``steps=1``.
 
-    Cost: ``steps`` gradients, with which F comes free, and one value; on a path whose ends are paid
-    for, less. Complete by telescoping, whatever ``steps``; not linear in F. A step at which the
-    gradient is exactly zero gives no credit, and its change stays in the residual. Source: Yang,
-    Wang, Bilgic, CVPR 2023 (arXiv 2303.14242).
+    Complete by telescoping, whatever ``steps``; not linear in F. A step at which the gradient is
+    exactly zero gives no credit, and its change stays in the residual.
 
-    >>> import integrand as ig
-    >>> ig.methods.idgi()
-    Method(rule=IDGI(50))
+    Cost:
+        ``steps`` gradients, with which F comes free, and one value; on a path whose ends are paid
+        for, less.
+
+    References:
+        Yang, Wang, Bilgic, CVPR 2023 (arXiv 2303.14242).
+
+    Example:
+        >>> import integrand as ig
+        >>> ig.methods.idgi()
+        Method(rule=IDGI(50))
     """
     return Method(as_baseline(baseline, BASELINES), path, IDGI(steps), record=record)
 
@@ -83,13 +88,17 @@ def decision(
     that of −F the same. ``rule=ig.rules.Rescaled(ig.rules.IntegratedDecisionGradients())`` in an
     ``ig.Method`` is the cousin that adds up.
 
-    Cost: ``steps`` gradients and ``pilot`` + 1 values. Source: Walker et al., AAAI 2024 (arXiv
-    2305.20052); the authors' sampler, which can miss the decision, is not reproduced (see
-    ``ig.rules.IntegratedDecisionGradients``).
+    Cost:
+        ``steps`` gradients and ``pilot`` + 1 values.
 
-    >>> import integrand as ig
-    >>> ig.methods.decision(pilot=20)
-    Method(rule=IntegratedDecisionGradients(pilot=20))
+    References:
+        Walker et al., AAAI 2024 (arXiv 2305.20052); the authors' sampler, which can miss the
+        decision, is not reproduced (see ``ig.rules.IntegratedDecisionGradients``).
+
+    Example:
+        >>> import integrand as ig
+        >>> ig.methods.decision(pilot=20)
+        Method(rule=IntegratedDecisionGradients(pilot=20))
     """
     return Method(
         as_baseline(baseline, BASELINES),
@@ -117,23 +126,32 @@ def path_weighted(
     """Path-Weighted Integrated Gradients: A_i = (x_i − b_i) ∫₀¹ w(α) ∂_i F(b + α(x − b)) dα with ∫
     w = 1.
 
-    weight  "sqrt" √α, "linear_late" α, "quadratic_late" α², "linear_early" 1 − α, "quadratic_early"
-            (1 − α)², "logarithmic" log(1 + α), "exponential" exp(α − 1), "beta22" 6α(1 − α), a part
-            of ``ig.rules.path_weights``, or any callable of α; normalised for you
-    steps   gradients are taken at the ends of so many even steps (the trapezoid rule);
-            ``ig.rules.PathWeighted`` takes any fixed nodes
-
     Adds up to ∫ w φ' dα, φ(α) = F(b + α(x − b)), not to F(x) − F(b) unless w is constant; the
     residual holds the difference.
 
-    Cost: ``steps`` + 1 gradients. Errors: ``InputError`` for the published weight 1/α ("inverse"),
-    which has no integral. Source: Kamalov, Al Falasi, Thabtah, arXiv 2509.17491. Their code pairs
-    the mean gradient of a cell with the weight at its right end; here both are taken at the same
-    nodes, and the two converge to the same integral (see ``ig.rules.PathWeighted``).
+    Args:
+        weight: "sqrt" √α, "linear_late" α, "quadratic_late" α², "linear_early" 1 − α,
+            "quadratic_early" (1 − α)², "logarithmic" log(1 + α), "exponential" exp(α − 1), "beta22"
+            6α(1 − α), a part of ``ig.rules.path_weights``, or any callable of α; normalised for
+            you.
+        steps: gradients are taken at the ends of so many even steps (the trapezoid rule);
+            ``ig.rules.PathWeighted`` takes any fixed nodes.
 
-    >>> import integrand as ig
-    >>> ig.methods.path_weighted(weight="beta22")
-    Method(rule=PathWeighted('beta22', Trapezoid(50)))
+    Raises:
+        InputError: for the published weight 1/α ("inverse"), which has no integral.
+
+    Cost:
+        ``steps`` + 1 gradients.
+
+    References:
+        Kamalov, Al Falasi, Thabtah, arXiv 2509.17491. Their code pairs the mean gradient of a cell
+        with the weight at its right end; here both are taken at the same nodes, and the two
+        converge to the same integral (see ``ig.rules.PathWeighted``).
+
+    Example:
+        >>> import integrand as ig
+        >>> ig.methods.path_weighted(weight="beta22")
+        Method(rule=PathWeighted('beta22', Trapezoid(50)))
     """
     return Method(
         as_baseline(baseline, BASELINES),
@@ -169,12 +187,16 @@ def path_sampled(
 
     Adds up to F(x) − E_t F(γ(t)), not to F(x) − F(b); the residual holds E_t F(γ(t)) − F(b).
 
-    Cost: ``steps`` gradients, at Gauss–Legendre nodes. Source: Kamalov, Thabtah, Sivaraj,
-    Abdelhamid, arXiv 2604.14338.
+    Cost:
+        ``steps`` gradients, at Gauss–Legendre nodes.
 
-    >>> import integrand as ig
-    >>> ig.methods.path_sampled()
-    Method(rule=PathWeighted(Power(), mass=None))
+    References:
+        Kamalov, Thabtah, Sivaraj, Abdelhamid, arXiv 2604.14338.
+
+    Example:
+        >>> import integrand as ig
+        >>> ig.methods.path_sampled()
+        Method(rule=PathWeighted(Power(), mass=None))
     """
     return Method(
         as_baseline(baseline, BASELINES),
@@ -205,20 +227,25 @@ def left(
 
         α* = min {α : F(γ(α)) ≥ above + fraction · (max F − above)}
 
-    above  the level F is counted from: 0 as published, which suits probabilities; None for F(b),
-           which suits logits and log-probabilities. Where F never rises above it the whole line is
-           taken
-    pilot  how many even cells of the line F is looked at in to find α*
-
     Adds up to F(γ(α*)) − F(b); the residual is what F changes by after that. For a limit of your
     own see ``ig.rules.SaturationCutoff``.
 
-    Cost: the gradients of ``integrated``, and ``pilot`` + 1 values. Source: Miglani et al., arXiv
-    2010.12697.
+    Args:
+        above: the level F is counted from: 0 as published, which suits probabilities; None for
+            F(b), which suits logits and log-probabilities. Where F never rises above it the whole
+            line is taken.
+        pilot: how many even cells of the line F is looked at in to find α*.
 
-    >>> import integrand as ig
-    >>> ig.methods.left(fraction=0.8)
-    Method(rule=SaturationCutoff(Saturation(0.8)))
+    Cost:
+        the gradients of ``integrated``, and ``pilot`` + 1 values.
+
+    References:
+        Miglani et al., arXiv 2010.12697.
+
+    Example:
+        >>> import integrand as ig
+        >>> ig.methods.left(fraction=0.8)
+        Method(rule=SaturationCutoff(Saturation(0.8)))
     """
     return Method(
         as_baseline(baseline, BASELINES),

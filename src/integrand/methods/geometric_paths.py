@@ -41,21 +41,29 @@ def geodesic(
 
         cost of an edge u – v = ‖v − u‖₂ · Σ_s w_s ‖∇F(u + t_s (v − u))‖₂
 
-    points      (N, \\*s) or a dataset: a few thousand, of the kind the inputs are
-    neighbours  nearest neighbours that are linked (10);  nodes: Gauss–Legendre nodes on an edge (5), for its cost and its share
-    distance    "euclidean": the nearest-neighbour path of Enhanced Integrated Gradients, whose
-                edges cost their length
-    graph, join see ``ig.paths.Geodesic``;  rule: another one for the edges of the path
-
     The path goes round where F is steep, so features take part that neither the baseline nor x
     tells apart, and it leaves the box between them. Symmetric features get the same only where the
     data treat them alike. The paper's "no-cancellation completeness", Σ|A| = |ΔF|, cannot be had in
     general: for F = x₁ − x₂ every path has the same map, whose terms cancel.
 
-    Cost: ``nodes`` gradients for every edge among the points, at most N · neighbours of them, once
-    for all examples of one class in a call; ``nodes`` for every edge of x and of the baseline, and
-    for every edge of the path. Complete, up to the rule. Source: Salek and Enguehard, arXiv
-    2502.12108; "euclidean": Jha et al., Genome Biology 2020.
+    Complete, up to the rule.
+
+    Args:
+        points: (N, \\*s) or a dataset: a few thousand, of the kind the inputs are.
+        neighbours: nearest neighbours that are linked (10).
+        nodes: Gauss–Legendre nodes on an edge (5), for its cost and its share.
+        distance: "euclidean": the nearest-neighbour path of Enhanced Integrated Gradients, whose
+            edges cost their length.
+        graph, join: see ``ig.paths.Geodesic``.
+        rule: another one for the edges of the path.
+
+    Cost:
+        ``nodes`` gradients for every edge among the points, at most N · neighbours of them, once
+        for all examples of one class in a call; ``nodes`` for every edge of x and of the baseline,
+        and for every edge of the path.
+
+    References:
+        Salek and Enguehard, arXiv 2502.12108; "euclidean": Jha et al., Genome Biology 2020.
     """
     path = Geodesic(points, neighbours, nodes, distance, graph, join)
     return Method(
@@ -88,9 +96,13 @@ def relaxed(
     the metric ‖∇F‖ ‖dγ‖, which is never more than the straight line's. See ``ig.paths.ElasticBand``
     for how this differs from the released code, whose maps are not complete.
 
-    Cost: (2 · iterations + 1) · (corners + 1) gradients to find the path, and the rule's. Complete,
-    up to the rule. Source: Salek and Enguehard, arXiv 2502.12108, the version without a graph;
-    their energy, minimised.
+    Complete, up to the rule.
+
+    Cost:
+        (2 · iterations + 1) · (corners + 1) gradients to find the path, and the rule's.
+
+    References:
+        Salek and Enguehard, arXiv 2502.12108, the version without a graph; their energy, minimised.
     """
     return Method(
         as_baseline(baseline, BASELINES),
@@ -127,8 +139,11 @@ def nonuniform(
     are needed than even ones. ``integrated`` with its default rule does better still where
     gradients are smooth, and tells its error.
 
-    Cost: steps gradients (times the rule's nodes) and pilot + 1 forward passes per reference.
-    Source: Bhat and Raychowdhury, ISCAS 2023 (arXiv 2302.11107).
+    Cost:
+        steps gradients (times the rule's nodes) and pilot + 1 forward passes per reference.
+
+    References:
+        Bhat and Raychowdhury, ISCAS 2023 (arXiv 2302.11107).
     """
     return Method(
         as_baseline(baseline, BASELINES), NonUniform(steps, pilot, by, even), rule, record=record

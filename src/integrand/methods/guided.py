@@ -1,4 +1,4 @@
-"""Paths that choose at every step which coordinates move: guided, salient."""
+"""Paths that choose at every step which coordinates move: guided, samp."""
 
 from __future__ import annotations
 
@@ -36,36 +36,43 @@ def guided(
 
         A = Σ_k ½(∇F(p_k) + ∇F(p_{k+1})) ⊙ (p_{k+1} − p_k),    ‖x − p_k‖₁ = (1 − k/K) ‖x − b‖₁
 
-    baseline  as for ``integrated``; the path is walked from every reference
-    steps     gradients; each step covers as much of the L1 distance to the input (200 in the
-              published code, 25 to 50 in its examples)
-    fraction  of all coordinates, how many move at a time (0.25 in the published code)
-    stray     δ, how far a coordinate may be ahead of the straight line or behind it, as a part of
-              its way; by default 0.02 as in the published code, or 1 (no bound) where there are
-              anchors
-    anchors   points of the straight line that the path passes through, as the paper bounds it (20
-              there)
-    rule      ``Trapezoid()`` uses the gradients at both ends of each step, all of them paid for by
-              the walk but the last. ``ig.rules.Left()``, the gradient at the start of each step, is
-              the published method; on photographs its maps missed as much as 380 % of the change
-              (docs/design/0006-guided-rule.md). ``Simpson()`` adds one gradient inside each step,
-              ``GaussLegendre(2)`` two, ``Adaptive(tol)`` as many as the tolerance takes. The path
-              is the same for all of them
-
     The path is chaotic: a difference in the last place of one gradient can decide which coordinate
     moves, and the paths part. Maps of a deep float32 network are therefore repeatable only where
     its gradients are, to the bit; between devices they may differ by half their norm. Explain a
     float64 copy of the model where that matters.
 
-    Cost: ``steps`` + 1 gradients per reference, one after the other, all references and examples in
-    one batch. Complete up to the rule, symmetric (ties move together), monotone and inside the box;
-    not linear in F. Source: Kapishnikov et al., CVPR 2021 (arXiv 2106.09788), and the code of
-    PAIR-code/saliency.
+    Complete up to the rule, symmetric (ties move together), monotone and inside the box; not linear
+    in F.
 
-    >>> import torch, integrand as ig
-    >>> F = ig.fields.Function(lambda z: (2 * z[:, 0] + z[:, 1]) ** 2)
-    >>> ig.methods.guided(steps=1000, fraction=0.1, stray=1.0)(F, torch.full((1, 2), 3.0)).values.round()
-    tensor([[72.,  9.]])
+    Args:
+        baseline: as for ``integrated``; the path is walked from every reference.
+        steps: gradients; each step covers as much of the L1 distance to the input (200 in the
+            published code, 25 to 50 in its examples).
+        fraction: of all coordinates, how many move at a time (0.25 in the published code).
+        stray: δ, how far a coordinate may be ahead of the straight line or behind it, as a part of
+            its way; by default 0.02 as in the published code, or 1 (no bound) where there are
+            anchors.
+        anchors: points of the straight line that the path passes through, as the paper bounds it
+            (20 there).
+        rule: ``Trapezoid()`` uses the gradients at both ends of each step, all of them paid for by
+            the walk but the last. ``ig.rules.Left()``, the gradient at the start of each step, is
+            the published method; on photographs its maps missed as much as 380 % of the change
+            (docs/design/0006-guided-rule.md). ``Simpson()`` adds one gradient inside each step,
+            ``GaussLegendre(2)`` two, ``Adaptive(tol)`` as many as the tolerance takes. The path is
+            the same for all of them.
+
+    Cost:
+        ``steps`` + 1 gradients per reference, one after the other, all references and examples in
+        one batch.
+
+    References:
+        Kapishnikov et al., CVPR 2021 (arXiv 2106.09788), and the code of PAIR-code/saliency.
+
+    Example:
+        >>> import torch, integrand as ig
+        >>> F = ig.fields.Function(lambda z: (2 * z[:, 0] + z[:, 1]) ** 2)
+        >>> ig.methods.guided(steps=1000, fraction=0.1, stray=1.0)(F, torch.full((1, 2), 3.0)).values.round()
+        tensor([[72.,  9.]])
     """
     if stray is None:
         stray = 1.0 if anchors else Guided().stray
@@ -99,21 +106,27 @@ def samp(
         deletion   from the input to the baseline, the smallest ∂_i F(p) (b_i − p_i) first: what
                    lowers F most is taken away
 
-    baseline  as for ``integrated``; the paper inserts from a blurred image and deletes towards
-              black, and adds the two maps
-    steps     gradients; each step covers as much of the L1 distance
-    fraction  of all coordinates, how many move at a time
-    walk      "insertion" or "deletion"; either map explains F(x) − F(b)
-    rule      the gradient at the start of each step in the direction of the walk, as published; or
-              any other, on the same path
-
     The greedy opposite of ``guided``, and as sensitive to noise: a contrast to it more than a
     recommendation. Momentum (SAMP++) is left out, for want of its definition; see ``ig.paths.SAMP``
     for what else differs.
 
-    Cost: ``steps`` gradients per reference, one after the other. Complete up to the rule,
-    symmetric, monotone and inside the box; not linear in F. Source: Zhang, Zheng, Zhou, Lu, "Path
-    Choice Matters for Clear Attribution in Path Methods", ICLR 2024 (arXiv 2401.10442).
+    Complete up to the rule, symmetric, monotone and inside the box; not linear in F.
+
+    Args:
+        baseline: as for ``integrated``; the paper inserts from a blurred image and deletes towards
+            black, and adds the two maps.
+        steps: gradients; each step covers as much of the L1 distance.
+        fraction: of all coordinates, how many move at a time.
+        walk: "insertion" or "deletion"; either map explains F(x) − F(b).
+        rule: the gradient at the start of each step in the direction of the walk, as published; or
+            any other, on the same path.
+
+    Cost:
+        ``steps`` gradients per reference, one after the other.
+
+    References:
+        Zhang, Zheng, Zhou, Lu, "Path Choice Matters for Clear Attribution in Path Methods", ICLR
+        2024 (arXiv 2401.10442).
     """
     if walk not in _WALKS:
         raise InputError(f"walk is one of {', '.join(map(repr, _WALKS))}, not {walk!r}.")

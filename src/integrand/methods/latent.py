@@ -35,24 +35,32 @@ def latent_guided(
 
         z_0 = E(b),  z_{k+1}: the coordinates with the least |J_Dᵀ ∇F(D(z_k))| move towards E(x);   A = ∫ ∇F ⊙ dD(z)
 
-    codec     an encoder and a decoder in the units of the inputs: a pair (encode, decode), or an
-              object with both, such as a diffusers VAE; see ``ig.paths.LatentGuided``
-    steps, fraction, slerp  the published defaults;  ends: pieces of each leg between the raw ends and what is decoded
-    rule      the trapezoid uses the gradients that the path has paid for at every corner. ``ends=1,
-              rule=ig.rules.Left()`` is the published sum, whose error grows with the codec's
-              reconstruction error
+    Complete up to the rule. A feature that F does not look at gets nothing, also where the codec
+    mixes features: credit is given along the decoded path. Not linear in F, whose gradient chooses
+    the path.
 
-    Cost: steps + 2·ends − 1 gradients per example, one after another (2·ends + 1 of them at once),
-    each followed by the decoder's backward pass. Complete up to the rule. A feature that F does not
-    look at gets nothing, also where the codec mixes features: credit is given along the decoded
-    path. Not linear in F, whose gradient chooses the path. Source: Kim, Lim, Lee, Choi, 2026 (arXiv
-    2605.02167).
+    Args:
+        codec: an encoder and a decoder in the units of the inputs: a pair (encode, decode), or an
+            object with both, such as a diffusers VAE; see ``ig.paths.LatentGuided``.
+        steps, fraction, slerp: the published defaults.
+        ends: pieces of each leg between the raw ends and what is decoded.
+        rule: the trapezoid uses the gradients that the path has paid for at every corner. ``ends=1,
+            rule=ig.rules.Left()`` is the published sum, whose error grows with the codec's
+            reconstruction error.
 
-    >>> import torch, integrand as ig
-    >>> codec = (lambda x: x[:, :2], lambda z: torch.cat([z, z.sum(1, keepdim=True)], 1))
-    >>> method = ig.methods.latent_guided(codec, steps=10, ends=5)
-    >>> method(ig.fields.Linear(torch.ones(3)), torch.tensor([[1.0, 2.0, 2.0]])).values
-    tensor([[1., 2., 2.]])
+    Cost:
+        steps + 2·ends − 1 gradients per example, one after another (2·ends + 1 of them at once),
+        each followed by the decoder's backward pass.
+
+    References:
+        Kim, Lim, Lee, Choi, 2026 (arXiv 2605.02167).
+
+    Example:
+        >>> import torch, integrand as ig
+        >>> codec = (lambda x: x[:, :2], lambda z: torch.cat([z, z.sum(1, keepdim=True)], 1))
+        >>> method = ig.methods.latent_guided(codec, steps=10, ends=5)
+        >>> method(ig.fields.Linear(torch.ones(3)), torch.tensor([[1.0, 2.0, 2.0]])).values
+        tensor([[1., 2., 2.]])
     """
     path = LatentGuided(codec, steps, fraction, slerp, ends)
     return Method(as_baseline(baseline, BASELINES), path, rule, record=record)
@@ -83,17 +91,25 @@ def latent(
     source's baselines, give the mean or median of another group's inputs, or examples of it, as
     ``baseline``.
 
-    codec  an encoder and a decoder in the units of the inputs: a pair (encode, decode), or an
-           object with both
-    slerp  along the arc between the codes;  steps, ends, rule: how finely
+    Complete up to the rule, linear in F.
 
-    Cost: steps + 1 rows decoded; gradients as the rule takes, all at once, steps + 2·ends + 1 at
-    least with the default. Complete up to the rule, linear in F. Source: Jha, Aicher, Gazzara,
-    Singh, Barash, Genome Biology 2020.
+    Args:
+        codec: an encoder and a decoder in the units of the inputs: a pair (encode, decode), or an
+            object with both.
+        slerp: along the arc between the codes.
+        steps, ends, rule: how finely.
 
-    >>> import integrand as ig
-    >>> ig.methods.latent((abs, abs), steps=20)
-    Method(path=Latent((abs, abs), 20))
+    Cost:
+        steps + 1 rows decoded; gradients as the rule takes, all at once, steps + 2·ends + 1 at
+        least with the default.
+
+    References:
+        Jha, Aicher, Gazzara, Singh, Barash, Genome Biology 2020.
+
+    Example:
+        >>> import integrand as ig
+        >>> ig.methods.latent((abs, abs), steps=20)
+        Method(path=Latent((abs, abs), 20))
     """
     return Method(
         as_baseline(baseline, BASELINES), Latent(codec, steps, ends, slerp), rule, record=record
@@ -125,23 +141,31 @@ def manifold(
 
         z minimises Σ_i ‖D(z_{i+1}) − D(z_i)‖²,   z_i ← z_i + rate · T · J_Dᵀ(D(z_{i+1}) − 2 D(z_i) + D(z_{i−1})),   T = points
 
-    codec   an encoder and a decoder in the units of the inputs: a pair (encode, decode), or an
-            object with both
-    rate    the published steps and limit are ``rate=5e-5, energy=1000, tolerance=0``, in the units
-            of their images and codes; left out, every path finds its own rate and stops when it
-            hardly gets shorter
-    points, iterations  the published numbers;  ends: pieces of each leg that joins the geodesic to the baseline and the input
-
     The published code multiplies the mean gradient along the path by x − b. That is no line
     integral and does not add up; the integral along the path is taken here.
 
-    Cost: at most iterations × points rows decoded with a backward pass for the path, a few dozen ×
-    points mostly, then gradients as the rule takes. Complete up to the rule, linear in F. Source:
-    Zaher, Trzaskowski, Nguyen, Roosta, ICML 2024 (arXiv 2405.09800).
+    Complete up to the rule, linear in F.
 
-    >>> import integrand as ig
-    >>> ig.methods.manifold((abs, abs), points=12).path
-    LatentGeodesic((abs, abs), 12)
+    Args:
+        codec: an encoder and a decoder in the units of the inputs: a pair (encode, decode), or an
+            object with both.
+        rate: the published steps and limit are ``rate=5e-5, energy=1000, tolerance=0``, in the
+            units of their images and codes; left out, every path finds its own rate and stops when
+            it hardly gets shorter.
+        points, iterations: the published numbers.
+        ends: pieces of each leg that joins the geodesic to the baseline and the input.
+
+    Cost:
+        at most iterations × points rows decoded with a backward pass for the path, a few dozen ×
+        points mostly, then gradients as the rule takes.
+
+    References:
+        Zaher, Trzaskowski, Nguyen, Roosta, ICML 2024 (arXiv 2405.09800).
+
+    Example:
+        >>> import integrand as ig
+        >>> ig.methods.manifold((abs, abs), points=12).path
+        LatentGeodesic((abs, abs), 12)
     """
     path = LatentGeodesic(codec, points, rate, iterations, tolerance, energy, ends)
     return Method(as_baseline(baseline, BASELINES), path, rule, record=record)

@@ -43,27 +43,36 @@ def layer(
     for x. Token ids are explained at their embedding: ``site="embeddings"`` with ids as inputs and
     as baseline, or with ``layer_baseline``.
 
-    site            a layer's name, the module, or an ``ig.fields.Site``; a list of them for several
-                    layers at once
-    side            its "output", or its "input"
-    layer_baseline  where the layer starts instead of at h(b): 0.0, a vector such as the mean
-                    embedding, a tensor (\\*L) or (B, \\*L), whatever a baseline can be; a tuple,
-                    one for each map, where there are several
-
     Several layers, or a layer that returns several tensors, make a tuple of maps, one for each,
     which add up together. A layer that runs several times has the sum over its runs (a map for each
     where shapes differ). ``ig.fields.Site(layer, tensor=0, run=1)`` names one tensor or one run.
 
-    Cost: the gradients of ``integrated``, but of the layers behind the site only, and one forward
-    pass of the whole model for x and for each baseline. Adds up to F(x) − F(b) where nothing passes
-    the layer by; else the residual holds what did. Errors: ``UnknownName`` for the layer,
-    ``ModelError`` for layers that do not run, or give no tensor with one entry per row. Source:
-    Sundararajan, Taly, Yan, ICML 2017 (arXiv 1703.01365), their integral taken in a layer's space,
-    as they do for embeddings.
+    Adds up to F(x) − F(b) where nothing passes the layer by; else the residual holds what did.
 
-    >>> import integrand as ig
-    >>> ig.methods.layer("features.3", rule=ig.rules.GaussLegendre(8))
-    Layered('features.3', Method(rule=GaussLegendre(8)))
+    Args:
+        site: a layer's name, the module, or an ``ig.fields.Site``; a list of them for several
+            layers at once.
+        side: its "output", or its "input".
+        layer_baseline: where the layer starts instead of at h(b): 0.0, a vector such as the mean
+            embedding, a tensor (\\*L) or (B, \\*L), whatever a baseline can be; a tuple, one for
+            each map, where there are several.
+
+    Raises:
+        UnknownName: for the layer.
+        ModelError: for layers that do not run, or give no tensor with one entry per row.
+
+    Cost:
+        the gradients of ``integrated``, but of the layers behind the site only, and one forward
+        pass of the whole model for x and for each baseline.
+
+    References:
+        Sundararajan, Taly, Yan, ICML 2017 (arXiv 1703.01365), their integral taken in a layer's
+        space, as they do for embeddings.
+
+    Example:
+        >>> import integrand as ig
+        >>> ig.methods.layer("features.3", rule=ig.rules.GaussLegendre(8))
+        Layered('features.3', Method(rule=GaussLegendre(8)))
     """
     if layer_baseline is None:
         return Layered(site, integrated(baseline, rule, record=record), side)
@@ -72,7 +81,7 @@ def layer(
             "baseline= is put into the model, and layer_baseline= is a value of the layer: give one of them."
         )
     start = (
-        PerPlace(tuple(as_baseline(one, BASELINES) for one in layer_baseline))
+        PerPlace(tuple(as_baseline(entry, BASELINES) for entry in layer_baseline))
         if isinstance(layer_baseline, tuple)
         else layer_baseline
     )
@@ -103,14 +112,20 @@ def conductance(
     by straight pieces, each integrated by ``rule``. With one step this is ``layer``. Values have
     the layer's shape (B, \\*L).
 
-    Cost: steps × n gradients, of the layers behind the site only, and a forward pass of the whole
-    model at every corner. The error of the pieces falls like 1/steps²; like 1/steps where something
-    passes the layer by (a piece takes it from its upper corner). Adds up to F(x) − F(b) where
-    nothing does. Source: Dhamdhere, Sundararajan, Yan, "How Important is a Neuron?", ICLR 2019
-    (arXiv 1805.12233), as an integral over the layer (Shrikumar, Su, Kundaje, arXiv 1807.09946).
+    Adds up to F(x) − F(b) where nothing does.
 
-    >>> import integrand as ig
-    >>> ig.methods.conductance("features.3", steps=20)
-    Layered('features.3', Method(path=Straight(20), rule=Midpoint()))
+    Cost:
+        steps × n gradients, of the layers behind the site only, and a forward pass of the whole
+        model at every corner. The error of the pieces falls like 1/steps²; like 1/steps where
+        something passes the layer by (a piece takes it from its upper corner).
+
+    References:
+        Dhamdhere, Sundararajan, Yan, "How Important is a Neuron?", ICLR 2019 (arXiv 1805.12233), as
+        an integral over the layer (Shrikumar, Su, Kundaje, arXiv 1807.09946).
+
+    Example:
+        >>> import integrand as ig
+        >>> ig.methods.conductance("features.3", steps=20)
+        Layered('features.3', Method(path=Straight(20), rule=Midpoint()))
     """
     return Layered(site, integrated(baseline, rule, Straight(steps), record=record), side)

@@ -38,7 +38,15 @@ class Measured:
 class Published:
     """What is known about a method that goes by a name.
 
-    explains  what its maps are of: the "inputs", or a "layer"
+    Attributes:
+        name: what it is called.
+        build: the function that sets it up.
+        title: what it is called in prose.
+        key: of its source, in the bibliography.
+        formula: A(x) in a line.
+        cost: gradients and values per example, in a line.
+        axioms: which ones its maps keep to.
+        explains: what its maps are of: the "inputs", or a "layer".
     """
 
     name: str
@@ -88,8 +96,8 @@ class Published:
     @property
     def family(self) -> str:
         """What it has in common with the methods of its file: the first words of the file."""
-        said = sys.modules[self.build.__module__].__doc__ or ""
-        return said.partition("\n")[0].partition(":")[0].rstrip(".")
+        docstring = sys.modules[self.build.__module__].__doc__ or ""
+        return docstring.partition("\n")[0].partition(":")[0].rstrip(".")
 
     @property
     def needs(self) -> tuple[str, ...]:
@@ -108,8 +116,8 @@ class Published:
     @property
     def measured(self) -> Measured | None:
         """What it takes with its defaults, counted; None where nobody has counted."""
-        found = _measured()["methods"].get(self.name)
-        return None if found is None else Measured(**found)
+        record = _measured()["methods"].get(self.name)
+        return None if record is None else Measured(**record)
 
 
 _STARTS = ("baseline", "baselines", "references")
@@ -125,8 +133,8 @@ def counted_on() -> str:
 @cache
 def _measured() -> dict[str, Any]:
     text = resources.files(__package__).joinpath("measured.json").read_text("utf-8")
-    found: dict[str, Any] = json.loads(text)
-    return found
+    records: dict[str, Any] = json.loads(text)
+    return records
 
 
 def published(
@@ -145,13 +153,17 @@ def published(
     What it is built with, and which of that says where it starts, is read off its signature.
 
     Args:
-        title: what the method is called in prose. key: of its source, as in a bibliography.
-        formula: A(x) in a line. cost: gradients and values per example, in a line. axioms: what
-        maps keep to, by ``axioms(…)``. explains: what its maps are of, the "inputs" or a "layer".
+        title: what the method is called in prose.
+        key: of its source, as in a bibliography.
+        formula: A(x) in a line.
+        cost: gradients and values per example, in a line.
+        axioms: what maps keep to, by ``axioms(…)``.
+        explains: what its maps are of, the "inputs" or a "layer".
         citation: the source as a BibTeX entry under ``key``; the library's own methods have theirs
-        in ``citations.bib``.
+            in ``citations.bib``.
 
-    Errors: ``InputError`` for a citation that is not an entry under ``key``.
+    Raises:
+        InputError: for a citation that is not an entry under ``key``.
     """
     if citation is not None and not re.match(rf"@\w+{{\s*{re.escape(key)}\s*,", citation.strip()):
         raise InputError(
@@ -175,8 +187,11 @@ def known() -> dict[str, Published]:
 
 
 def about(name: str) -> Published:
-    """What is known about the method called ``name``. Errors: ``UnknownName`` with the nearest
-    names."""
+    """What is known about the method called ``name``.
+
+    Raises:
+        UnknownName: with the nearest names.
+    """
     if name in RENAMED:
         warnings.warn(
             f"The method {name!r} is called {RENAMED[name]!r} now.",
@@ -199,13 +214,16 @@ def axioms(
     inside: bool = True,
     monotone: bool = True,
 ) -> dict[str, bool]:
-    """What a method keeps to; tests check every claim.
+    """The axioms that a method satisfies, by name; tests check every claim.
 
-    complete  maps add up to F(x) − F(where the path began), as far as the rule goes
-    dummy     a feature that F does not look at gets nothing;  linear: in F
-    symmetric  features that F, x and the baseline treat alike get the same
-    implementation_invariant  two models of one function have one map
-    inside    the path stays in the box between its start and the input;  monotone: no coordinate of it turns back
+    Args:
+        complete: maps add up to F(x) − F(where the path began), as far as the rule goes.
+        dummy: a feature that F does not look at gets nothing.
+        linear: maps are linear in F.
+        symmetric: features that F, x and the baseline treat alike get the same.
+        implementation_invariant: two models of one function have one map.
+        inside: the path stays in the box between its start and the input.
+        monotone: no coordinate of the path turns back.
     """
     return {
         "complete": complete,

@@ -36,13 +36,19 @@ def integrated(
     or is shaped like the inputs, or any baseline; a list of them averages over their maps.
     ``rule``: by default as many gradients as bring the map's relative error below 5 %.
 
-    Cost: 5 gradients for nearly linear models, 20 to 50 for image classifiers; one per node for a
-    rule with fixed nodes. Complete, linear, symmetric, and independent of how F is implemented.
-    Source: Sundararajan, Taly, Yan, ICML 2017 (arXiv 1703.01365).
+    Complete, linear, symmetric, and independent of how F is implemented.
 
-    >>> import torch, integrand as ig
-    >>> ig.methods.integrated(rule=ig.rules.GaussLegendre(3))
-    Method(rule=GaussLegendre(3))
+    Cost:
+        5 gradients for nearly linear models, 20 to 50 for image classifiers; one per node for a
+        rule with fixed nodes.
+
+    References:
+        Sundararajan, Taly, Yan, ICML 2017 (arXiv 1703.01365).
+
+    Example:
+        >>> import torch, integrand as ig
+        >>> ig.methods.integrated(rule=ig.rules.GaussLegendre(3))
+        Method(rule=GaussLegendre(3))
     """
     return Method(as_baseline(baseline, BASELINES), path, rule, record=record)
 
@@ -77,9 +83,15 @@ def expected(
     are at most a tenth; 200 draws are seldom enough for it. With a rule it is the rule's own
     estimate.
 
-    Cost: ``draws`` gradients, or references × nodes with a rule; one value per reference for the
-    residual. References of data are read as they are needed. Complete in expectation (with a rule:
-    as complete as the rule). Source: Erion et al., Nature Machine Intelligence 2021.
+    References of data are read as they are needed. Complete in expectation (with a rule: as
+    complete as the rule).
+
+    Cost:
+        ``draws`` gradients, or references × nodes with a rule; one value per reference for the
+        residual.
+
+    References:
+        Erion et al., Nature Machine Intelligence 2021.
     """
     pool = hasattr(references, "__getitem__") and not isinstance(references, list | tuple | str)
     if draws is not None and not 1 <= draws < math.inf:
@@ -102,14 +114,14 @@ def expected(
         return UntilTolerance(Method(drawn, Straight(), MonteCarlo(1, seed), record=record), tol)
     size = len(references) if pool else count_of(references_of(references)) or 1
     if rule is not None:
-        made: Baseline = Sample(references) if pool else references_of(references)
-        return Method(made, Straight(), rule, record=record)
+        baseline: Baseline = Sample(references) if pool else references_of(references)
+        return Method(baseline, Straight(), rule, record=record)
     draws = 200 if draws is None else draws
     if pool:
-        made = Sample(references, draws, seed) if draws < size else Sample(references)
+        baseline = Sample(references, draws, seed) if draws < size else Sample(references)
     else:
-        made = references_of(references)
-    return Method(made, Straight(), MonteCarlo(max(1, -(-draws // size)), seed), record=record)
+        baseline = references_of(references)
+    return Method(baseline, Straight(), MonteCarlo(max(1, -(-draws // size)), seed), record=record)
 
 
 @published(
@@ -139,23 +151,28 @@ def weighted(
     Weights depend on the model and the input, use no labels, and come with the result
     (``.fitness``, ``.weights``, ``.shares``, ``.reasons``).
 
-    baselines  a tensor (R, \\*s) or (R, B, \\*s), or a list of baselines and names
-    fill       what replaced features become. "auto": the mean colour of the four corners for
-               pictures (C, H, W), as published, and the mean of the references for everything else
-               (columns, tokens, series, several inputs). "corners" and "references" say so for any
-               input; or "mean", "blurred", a number, a tensor, or a baseline
-    keep       drop baselines whose weight is under ``keep`` times the mean weight (the paper's
-               filter is 0.25)
-    features   what is replaced at a time: pixels (C, H, W), tokens (T, D), else columns; "steps"
-               for time steps of series (C, L); an int for square patches; or a label map of
-               superpixels
-    scout      a rule (or its number of nodes) to rank with before the fine integration: with
-               ``keep``, baselines that are dropped then cost only the scout's gradients
+    Complete with respect to the weighted baselines; not linear in F, because the weights are not.
 
-    Cost: R × nodes gradients and about R × ⌈log₂ N⌉ forward rows, in ⌈log₂ N⌉ + 1 rounds; for up to
-    128 features fewer than 2 D_b rows for baseline b. Complete with respect to the weighted
-    baselines; not linear in F, because the weights are not. Source: Tran et al., arXiv 2505.03201
-    (first titled "Weighted Average Gradients").
+    Args:
+        baselines: a tensor (R, \\*s) or (R, B, \\*s), or a list of baselines and names.
+        fill: what replaced features become. "auto": the mean colour of the four corners for
+            pictures (C, H, W), as published, and the mean of the references for everything else
+            (columns, tokens, series, several inputs). "corners" and "references" say so for any
+            input; or "mean", "blurred", a number, a tensor, or a baseline.
+        keep: drop baselines whose weight is under ``keep`` times the mean weight (the paper's
+            filter is 0.25).
+        features: what is replaced at a time: pixels (C, H, W), tokens (T, D), else columns; "steps"
+            for time steps of series (C, L); an int for square patches; or a label map of
+            superpixels.
+        scout: a rule (or its number of nodes) to rank with before the fine integration: with
+            ``keep``, baselines that are dropped then cost only the scout's gradients.
+
+    Cost:
+        R × nodes gradients and about R × ⌈log₂ N⌉ forward rows, in ⌈log₂ N⌉ + 1 rounds; for up to
+        128 features fewer than 2 D_b rows for baseline b.
+
+    References:
+        Tran et al., arXiv 2505.03201 (first titled "Weighted Average Gradients").
     """
     weighting = Fitness(fill_of(fill), ratio, keep, features)
     keeps = tuple(dict.fromkeys(("shares", *record)))

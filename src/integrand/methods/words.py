@@ -41,22 +41,29 @@ def discretized(
     The inputs are vectors (B, n, d), rows of the ``table`` (V, d), and so are the maps; a word's
     own number is the sum over d, which the paper divides by the norm of all of a sentence's.
 
-    baseline    as for ``integrated``; the paper's is the padding token's vector, ``table[pad]``, at
-                every place but special tokens: ``ig.baselines.Masked(table[pad], (0, -1))``
-    neighbours, steps, strategy  see ``ig.paths.Discretized``; the defaults are those of the
-                                 published code
-    rule        for each piece. ``Left()`` is the published method, ``Left(2**f)`` its factor f. On
-                the three words of the reference values (10 steps) ``Left()`` leaves a gap of 16 %,
-                ``Midpoint()`` one of 0.2 % for as many gradients
+    Complete up to the rule, linear in F, monotone, inside the box; not symmetric, for it depends on
+    the words there are.
 
-    Cost: at most steps + 1 gradients per reference (times the nodes of the rule; less where all
-    words of a sentence arrive early), and the search for anchors, where the inputs are. Complete up
-    to the rule, linear in F, monotone, inside the box; not symmetric, for it depends on the words
-    there are. Source: Sanyal and Ren, EMNLP 2021 (arXiv 2108.13654).
+    Args:
+        baseline: as for ``integrated``; the paper's is the padding token's vector, ``table[pad]``,
+            at every place but special tokens: ``ig.baselines.Masked(table[pad], (0, -1))``.
+        neighbours, steps, strategy: see ``ig.paths.Discretized``; the defaults are those of the
+            published code.
+        rule: for each piece. ``Left()`` is the published method, ``Left(2**f)`` its factor f. On
+            the three words of the reference values (10 steps) ``Left()`` leaves a gap of 16 %,
+            ``Midpoint()`` one of 0.2 % for as many gradients.
 
-    >>> import torch, integrand as ig
-    >>> ig.methods.discretized(torch.eye(4), torch.ones(4) / 4, neighbours=2, steps=3)
-    Method(Plain(tensor<4>), Discretized(tensor<4x4>, 2, 3), Midpoint())
+    Cost:
+        at most steps + 1 gradients per reference (times the nodes of the rule; less where all words
+        of a sentence arrive early), and the search for anchors, where the inputs are.
+
+    References:
+        Sanyal and Ren, EMNLP 2021 (arXiv 2108.13654).
+
+    Example:
+        >>> import torch, integrand as ig
+        >>> ig.methods.discretized(torch.eye(4), torch.ones(4) / 4, neighbours=2, steps=3)
+        Method(Plain(tensor<4>), Discretized(tensor<4x4>, 2, 3), Midpoint())
     """
     path = Discretized(table, neighbours, steps, strategy)
     return Method(as_baseline(baseline, BASELINES), path, rule, record=record)
@@ -89,11 +96,17 @@ def sequential(
     ``ig.Sequential``.
 
     Every word adds up to its own effect, what F loses without it; the whole map does not add up to
-    F(x) − F(b). Cost: n × the method's, in batches. Source: Enguehard, Findings of ACL 2023 (arXiv
-    2305.15853).
+    F(x) − F(b).
 
-    >>> import torch, integrand as ig
-    >>> ig.methods.sequential(baseline=ig.baselines.Masked(0.0, (0, -1)), rule=ig.rules.GaussLegendre(20))
-    Sequential(Method(Masked(0.0, (0, -1)), rule=GaussLegendre(20)))
+    Cost:
+        n × the method's, in batches.
+
+    References:
+        Enguehard, Findings of ACL 2023 (arXiv 2305.15853).
+
+    Example:
+        >>> import torch, integrand as ig
+        >>> ig.methods.sequential(baseline=ig.baselines.Masked(0.0, (0, -1)), rule=ig.rules.GaussLegendre(20))
+        Sequential(Method(Masked(0.0, (0, -1)), rule=GaussLegendre(20)))
     """
     return Sequential(inner(of, baseline, rule), features)

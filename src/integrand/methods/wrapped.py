@@ -1,4 +1,4 @@
-"""Methods around a method: greedy, smooth, regions, distanced.
+"""Methods around a method: greedy_pig, smoothgrad, xrai, artificial_distancing.
 
 Each takes what it wraps as ``of``: a published name, set up with ``baseline`` and ``rule``, or the
 method itself.
@@ -31,11 +31,13 @@ def inner(of: str | ExplainerLike, baseline: Any, rule: RuleLike | None) -> Expl
     if not callable(of):
         raise InputError(f"of= is a published name or a method, not {type(of).__name__}.")
 
-    def changed(one: Explainer) -> Explainer:
-        if not isinstance(one, Method):
-            return one  # the wrapper says what is wrong with it
-        start = one.baseline if baseline is None else as_baseline(baseline, BASELINES)
-        return dataclasses.replace(one, baseline=start, rule=one.rule if rule is None else rule)
+    def changed(method: Explainer) -> Explainer:
+        if not isinstance(method, Method):
+            return method  # the wrapper says what is wrong with it
+        start = method.baseline if baseline is None else as_baseline(baseline, BASELINES)
+        return dataclasses.replace(
+            method, baseline=start, rule=method.rule if rule is None else rule
+        )
 
     return as_explainer(of) if baseline is None and rule is None else with_core(of, changed)
 
@@ -87,12 +89,16 @@ def greedy_pig(
     and no parts of F(x) − F(b); a feature that F does not look at is ranked with those worth
     nothing, and of two that are alike one comes first.
 
-    Cost: rounds (10) × the method's. Source: Axiotis et al., arXiv 2311.06192 (no code was
-    published; the paper's z is not known here).
+    Cost:
+        rounds (10) × the method's.
 
-    >>> import integrand as ig
-    >>> ig.methods.greedy_pig(chunk=2, baseline="black")
-    GreedyPIG(Method(Colour(label='black')), 2)
+    References:
+        Axiotis et al., arXiv 2311.06192 (no code was published; the paper's z is not known here).
+
+    Example:
+        >>> import integrand as ig
+        >>> ig.methods.greedy_pig(chunk=2, baseline="black")
+        GreedyPIG(Method(Colour(label='black')), 2)
     """
     return GreedyPIG(inner(of, baseline, rule), chunk, rounds, features, growth, largest)
 
@@ -123,11 +129,16 @@ def smoothgrad(
     they get the same only in the mean over many draws. Linearity and dummy are those of integrated
     gradients.
 
-    Cost: draws × the method's. Source: Smilkov et al., arXiv 1706.03825.
+    Cost:
+        draws × the method's.
 
-    >>> import integrand as ig
-    >>> ig.methods.smoothgrad(draws=10, baseline="black")
-    SmoothGrad(Method(Colour(label='black')), 10)
+    References:
+        Smilkov et al., arXiv 1706.03825.
+
+    Example:
+        >>> import integrand as ig
+        >>> ig.methods.smoothgrad(draws=10, baseline="black")
+        SmoothGrad(Method(Colour(label='black')), 10)
     """
     return SmoothGrad(inner(of, baseline, rule), draws, sigma, seed, reduce)
 
@@ -157,12 +168,16 @@ def xrai(
     white), and is integrated by ``rule``; 100 steps in the published code, to a tolerance here. The
     other parameters are those of ``ig.XRAI``. Needs integrand[images] (scikit-image).
 
-    Cost: the method's, and about a second per image. Source: Kapishnikov et al., ICCV 2019 (arXiv
-    1906.02825).
+    Cost:
+        the method's, and about a second per image.
 
-    >>> import integrand as ig
-    >>> ig.methods.xrai(rule=ig.rules.Midpoint(100))
-    XRAI(Method(Union((Extreme(), Extreme(True))), rule=Midpoint(100)))
+    References:
+        Kapishnikov et al., ICCV 2019 (arXiv 1906.02825).
+
+    Example:
+        >>> import integrand as ig
+        >>> ig.methods.xrai(rule=ig.rules.Midpoint(100))
+        XRAI(Method(Union((Extreme(), Extreme(True))), rule=Midpoint(100)))
     """
     if baseline is None and isinstance(of, str) and about(of).start == "baseline":
         baseline = [Extreme(), Extreme(largest=True)]
@@ -204,8 +219,11 @@ def artificial_distancing(
     or a method. The other parameters are those of ``ig.ArtificialDistancing``, which says what of
     this is the paper's and what is our reconstruction of it.
 
-    Cost: (1 + T) × the method's, and T trainings of epochs × 0.8 N rows. Source: Mazini Rodrigues,
-    Boutry, Najman, arXiv 2401.14434.
+    Cost:
+        (1 + T) × the method's, and T trainings of epochs × 0.8 N rows.
+
+    References:
+        Mazini Rodrigues, Boutry, Najman, arXiv 2401.14434.
     """
     method = inner(of, baseline, rule)
     return ArtificialDistancing(

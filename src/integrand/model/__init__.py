@@ -1,4 +1,4 @@
-"""Running a torch model: whatever a field needs to know of it, and nothing about attribution.
+"""Running a torch model on rows; nothing here knows about attribution.
 
 network           the model as it is called, layers found by name        layout      inputs of any arrangement, packed into one tensor
 batching          rows per call, found while working                     extra       arguments beside the inputs

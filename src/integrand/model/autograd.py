@@ -1,4 +1,4 @@
-"""Gradients on or off, whatever the caller was doing, and how they are asked for."""
+"""Autograd on or off whatever the caller's mode, and gradients of scalars at given tensors."""
 
 from __future__ import annotations
 
@@ -67,10 +67,10 @@ def slopes(
             )
     with _back():
         torch.autograd.backward(roots, seeds, retain_graph=keep)
-    found = [leaf.grad for leaf in leaves]
+    accumulated = [leaf.grad for leaf in leaves]
     for leaf in leaves:
         leaf.grad = None
-    return found
+    return accumulated
 
 
 def is_reentrant(error: BaseException) -> bool:

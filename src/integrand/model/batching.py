@@ -1,4 +1,4 @@
-"""How many rows a model call should hold, found while working.
+"""Batch-size search: how many rows a model call should hold, timed while working.
 
 No size is right everywhere: on a CPU four rows of 224² can be twice as fast per row as forty-eight
 (the allocator's page faults grow with the batch), a small tabular model wants thousands, a GPU the
@@ -72,13 +72,13 @@ class _Size:
             return self.rows
         return min(self.seconds, key=self.best)
 
-    def learn(self, rows: int, each: float) -> None:
+    def learn(self, rows: int, seconds_per_row: float) -> None:
         """Take a timing of a full call, in seconds per row; move to the next size, or settle on the
         best."""
         if self.settled or rows != self.rows:
             return
         timings = self.seconds.setdefault(rows, [])
-        timings.append(each)
+        timings.append(seconds_per_row)
         if rows < self.least:  # too small, however fast
             self.rows = min(rows * 2, self.most)
             return
@@ -206,13 +206,13 @@ class BatchSizer:
         many of these rows from the first on fit into a call of so many; a fixed size is kept to.
         """
         size = self._size(like, kind)
-        done = 0
-        while done < total:
+        start = 0
+        while start < total:
             full = size.fitting(total)
             even = full - full % whole if full >= _SEVERAL * whole else full
-            rows = min(even, total - done)
+            rows = min(even, total - start)
             if fitting is not None and self.rows:
-                rows = fitting(done, rows)
+                rows = fitting(start, rows)
             failure: str | None = None
             longer = 1.0
             # Asking the system takes as long as a small call, so it is asked only while a size is
@@ -220,7 +220,7 @@ class BatchSizer:
             before = 0 if size.settled else peak_memory()
             began = time.perf_counter()
             try:
-                longer = call(slice(done, done + rows)) or 1.0
+                longer = call(slice(start, start + rows)) or 1.0
             except (RuntimeError, MemoryError) as error:
                 if not is_out_of_memory(error):
                     raise
@@ -229,7 +229,7 @@ class BatchSizer:
             if failure is not None:
                 self._make_room(size, rows, failure)
                 continue
-            done += rows
+            start += rows
             if rows == even and not size.settled:
                 self._watch(size, full, rows, longer * (time.perf_counter() - began), like.device)
                 # On a CPU memory that runs out is not an error but the end. A call twice as large

@@ -1,5 +1,5 @@
-"""A module, borrowed: in eval mode, its parameters asking for no gradients, and given back exactly
-as it was.
+"""Context in which a module is in eval mode with frozen parameters, and restored exactly
+afterwards.
 
 Changes are counted by what is changed: where two borrowers have a layer in common, in whatever
 order they come and go, it is given back when the last of them is done.
@@ -46,9 +46,9 @@ def borrowed(root: nn.Module) -> Iterator[None]:
     with turn():
         parts = list(root.modules())
         _warn_of_training([part for part in parts if in_training(part)])
-        own: list[Hashable] = []
-        with undone(lambda: _give_back(own)):
-            _borrow(parts, own)
+        keys: list[Hashable] = []
+        with undone(lambda: _give_back(keys)):
+            _borrow(parts, keys)
             yield
 
 
@@ -61,16 +61,16 @@ def in_training(module: nn.Module) -> bool:
         return False
 
 
-def _borrow(parts: Sequence[nn.Module], own: list[Hashable]) -> None:
+def _borrow(parts: Sequence[nn.Module], keys: list[Hashable]) -> None:
     """Every change that is needed, or has been made already by somebody who is not done yet."""
 
     shared = bool(_loans)  # by a borrower who is not done yet
 
-    def change(key: Hashable, thing: Any, make: Callable[[], Callable[[], object]]) -> None:
+    def change(key: Hashable, owner: Any, make: Callable[[], Callable[[], object]]) -> None:
         if key not in _loans:
-            _loans[key] = _Loan(thing, make())
+            _loans[key] = _Loan(owner, make())
         _loans[key].borrowers += 1
-        own.append(key)
+        keys.append(key)
 
     for module in parts:
         if in_training(module) or (shared and ("mode", id(module)) in _loans):
@@ -92,14 +92,14 @@ def _borrow(parts: Sequence[nn.Module], own: list[Hashable]) -> None:
         change("fused attention", None, _without_fused_attention)
 
 
-def _give_back(own: list[Hashable]) -> None:
-    for key in reversed(own):
+def _give_back(keys: list[Hashable]) -> None:
+    for key in reversed(keys):
         loan = _loans[key]
         loan.borrowers -= 1
         if not loan.borrowers:
             del _loans[key]
             loan.give_back()
-    own.clear()
+    keys.clear()
 
 
 # --- changes, each of which returns how to undo it --------------------------------------------------------------------

@@ -1,4 +1,5 @@
-"""Where numbers stop being finite: called only when they already have."""
+"""Locate the layer where numbers stop being finite, or that a baseline starves; run only on
+failure."""
 
 from __future__ import annotations
 
@@ -91,9 +92,9 @@ def degenerate(network: Network, start: Tensor, end: Tensor, index: Tensor) -> s
             stack.callback(module.register_forward_pre_hook(hook, with_kwargs=True).remove)
         for z in (start, end) if layers else ():
             network.plainly(z.clone(), index)
-    for name, found in slopes.items():
-        half = len(found) // 2
-        width = _width(found[0], found[half]) if half else 1.0
+    for name, layer_slopes in slopes.items():
+        half = len(layer_slopes) // 2
+        width = _width(layer_slopes[0], layer_slopes[half]) if half else 1.0
         if width < _STARVED:
             times = f"{1 / width:,.0f} times" if width > _NOTHING else "incomparably"
             where = f"within {width:.0e} of the path" if width > _NOTHING else "right"
@@ -122,7 +123,7 @@ def _may_normalise(module: nn.Module) -> bool:
     return "norm" in kind and "batch" not in kind and not any(module.children())
 
 
-def _slope_into(found: list[Tensor]) -> Callable[..., None]:
+def _slope_into(slopes: list[Tensor]) -> Callable[..., None]:
     """A hook that notes how strongly a layer's output hangs on each element of its input, in one
     fixed direction of the output."""
 
@@ -141,7 +142,7 @@ def _slope_into(found: list[Tensor]) -> Callable[..., None]:
                     output, leaf, direction.to(output), allow_unused=True
                 )
                 if slope is not None:
-                    found.append(slope.abs().float())
+                    slopes.append(slope.abs().float())
 
     return hook
 

@@ -1,4 +1,4 @@
-"""Which modules a plain function runs, read off the function itself: nothing of the user's is
+"""Find the modules that a plain function uses, by reading its code; none of the user's code is
 called.
 
     lambda z: model(z)           closure cells and globals that its code names
@@ -51,9 +51,9 @@ def modules_behind(function: Callable[..., Any]) -> list[nn.Module]:
     which they were come across."""
     search = _Discovery()
     search.look_at(function, frozenset({"__call__"}), 0)
-    found = list(search.found.values())
-    inside = {id(part) for module in found for part in module.modules() if part is not module}
-    return [module for module in found if id(module) not in inside]
+    modules = list(search.found.values())
+    inside = {id(part) for module in modules for part in module.modules() if part is not module}
+    return [module for module in modules if id(module) not in inside]
 
 
 class _Discovery:

@@ -1,4 +1,4 @@
-"""Further arguments of a model, beside the inputs: each row gets what belongs to its example.
+"""Extra arguments of a model: each row gets the entries of its example.
 
 tensors and arrays        hold one entry per example (B, …), at any depth inside tuples, lists and
                           dicts
@@ -54,43 +54,46 @@ class Extra:
     @property
     def per_example(self) -> bool:
         """Whether any of it differs between examples, so that only examples can be run."""
-        return any(_entries(one) is not None for _, one in self._leaves())
+        return any(_entries(leaf) is not None for _, leaf in self._leaves())
 
     def check(self, batch: int) -> None:
-        """Whatever is per example needs one entry for each. Errors: ``ShapeError`` that says where
-        one has another number."""
-        for path, one in self._leaves():
-            entries = _entries(one)
+        """Whatever is per example needs one entry for each.
+
+        Raises:
+            ShapeError: that says where one has another number.
+        """
+        for path, leaf in self._leaves():
+            entries = _entries(leaf)
             if entries is not None and entries != batch:
-                what = (
-                    f"has shape {describe(one.shape)}"
-                    if hasattr(one, "shape")
+                fault = (
+                    f"has shape {describe(leaf.shape)}"
+                    if hasattr(leaf, "shape")
                     else f"is a list of {entries}"
                 )
                 raise ShapeError(
-                    f"Extra argument {path} {what}, but there are {batch} examples. Extra tensors, arrays and lists hold one entry per "
+                    f"Extra argument {path} {fault}, but there are {batch} examples. Extra tensors, arrays and lists hold one entry per "
                     "example; mark one that is the same for all as ig.Shared(…), or close over it: lambda x: model(x, shared)."
                 )
 
     def rows(self, index: Tensor | None) -> tuple[tuple[Any, ...], dict[str, Any]]:
         """What belongs to rows of the examples ``index`` (N,); None for rows of no example."""
-        return tuple(_gathered(one, index) for one in self.positional), {
-            name: _gathered(one, index) for name, one in self.named.items()
+        return tuple(_gathered(value, index) for value in self.positional), {
+            name: _gathered(value, index) for name, value in self.named.items()
         }
 
     def _leaves(self) -> Iterator[tuple[str, Any]]:
-        for name, one in [*enumerate(self.positional), *self.named.items()]:
-            yield from _leaves(repr(name), one)
+        for name, value in [*enumerate(self.positional), *self.named.items()]:
+            yield from _leaves(repr(name), value)
 
 
 def _leaves(path: str, value: Any) -> Iterator[tuple[str, Any]]:
     """What is no container, and where it is: ``'masks'['row'][0]``."""
     if isinstance(value, Mapping):
-        for name, one in value.items():
-            yield from _leaves(f"{path}[{name!r}]", one)
+        for name, entry in value.items():
+            yield from _leaves(f"{path}[{name!r}]", entry)
     elif isinstance(value, tuple | list) and _entries(value) is None:
-        for number, one in enumerate(value):
-            yield from _leaves(f"{path}[{number}]", one)
+        for number, entry in enumerate(value):
+            yield from _leaves(f"{path}[{number}]", entry)
     else:
         yield path, value
 
@@ -102,7 +105,7 @@ def _entries(value: Any) -> int | None:
     if (
         isinstance(value, list)
         and value
-        and all(isinstance(one, int | float | complex | str) for one in value)
+        and all(isinstance(entry, int | float | complex | str) for entry in value)
     ):
         return len(value)
     return None
@@ -115,9 +118,9 @@ def _gathered(value: Any, index: Tensor | None) -> Any:
     if _entries(value) is not None:
         return _picked(value, index)
     if isinstance(value, Mapping):
-        return _like(value, {name: _gathered(one, index) for name, one in value.items()})
+        return _like(value, {name: _gathered(entry, index) for name, entry in value.items()})
     if isinstance(value, tuple | list):
-        return _like(value, [_gathered(one, index) for one in value])
+        return _like(value, [_gathered(entry, index) for entry in value])
     return value
 
 
@@ -134,20 +137,20 @@ def _picked(value: Any, index: Tensor | None) -> Any:
     return [value[number] for number in index.tolist()]
 
 
-def _like(whole: Any, entries: Any) -> Any:
+def _like(container: Any, entries: Any) -> Any:
     """Entries in a container of the same kind; of a mapping that does not take them, in a dict."""
-    if all(a is b for a, b in zip(_values(whole), _values(entries), strict=True)):
-        return whole  # nothing in it is per example
-    if isinstance(whole, dict):
-        if type(whole) is dict:
+    if all(a is b for a, b in zip(_values(container), _values(entries), strict=True)):
+        return container  # nothing in it is per example
+    if isinstance(container, dict):
+        if type(container) is dict:
             return entries
-        made = whole.copy()
-        made.update(entries)
-        return made
-    if isinstance(whole, Mapping):
+        result = container.copy()
+        result.update(entries)
+        return result
+    if isinstance(container, Mapping):
         return entries
-    names = isinstance(whole, tuple) and type(whole) is not tuple
-    return type(whole)(*entries) if names else type(whole)(entries)
+    names = isinstance(container, tuple) and type(container) is not tuple
+    return type(container)(*entries) if names else type(container)(entries)
 
 
 def _values(container: Any) -> Any:

@@ -1,4 +1,4 @@
-"""What a model's own error says to someone who never saw the rows it was raised for.
+"""Error messages for failures of the user's model: the rows it was called with and what to try.
 
 A model is called with rows of several examples and several points of their paths. Where it cannot
 be, its error speaks of shapes that nobody gave; it is chained to one that says what the call was,
@@ -91,12 +91,12 @@ def refusal(error: Exception, z: Tensor, layout: Layout | None, batch: int | Non
             "part with torch functions."
         )
     rows = len(z)
-    given = (
+    origin = (
         ""
         if batch is None or batch == rows
         else f", points on the paths of your {batch} example{'s' * (batch != 1)},"
     )
-    head = f"The model failed on {rows} row{'s' * (rows != 1)} of {_shapes(z, layout)}{given} with {type(error).__name__}: {words}"
+    head = f"The model failed on {rows} row{'s' * (rows != 1)} of {_shapes(z, layout)}{origin} with {type(error).__name__}: {words}"
     return ModelError(f"{head.rstrip('.')}. {_advice(error, z, layout, batch)}")
 
 

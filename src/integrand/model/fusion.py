@@ -1,4 +1,5 @@
-"""A model's faster double, for explaining only.
+"""An optimised copy of a model, with folded batch norms and channels last, used for explaining
+only.
 
     double = copy of the structure, sharing every tensor   →   batch norms folded   →   channels last, where it runs
 
@@ -80,15 +81,15 @@ class Optimiser:
         """Forget the double of a module that is not what it was: trained on, other layers, other
         hooks."""
         if self._tried is not None and (
-            self._double is None or not _same(self._tried, _fingerprint(self.original))
+            self._double is None or not _unchanged(self._tried, _fingerprint(self.original))
         ):
             self._double = self._tried = None
 
     def double(self, trial: Callable[[OptimisedCopy], Any]) -> OptimisedCopy | None:
         """The double, made if there is none; ``trial(double)`` is what it says of a few rows."""
         if self._tried is None:
-            made = self._make(trial)
-            self._double, self._tried = made, _fingerprint(self.original)
+            candidate = self._make(trial)
+            self._double, self._tried = candidate, _fingerprint(self.original)
         return self._double
 
     def _make(self, trial: Callable[[OptimisedCopy], Any]) -> OptimisedCopy | None:
@@ -170,13 +171,13 @@ class OptimisedCopy:
         """The fold that runs first of those behind which the numbers are not what they were."""
         wrong: list[Fold] = []
 
-        def compare(fold: Fold, found: Tensor) -> None:
-            if not _close(found, fold.output):
+        def compare(fold: Fold, output: Tensor) -> None:
+            if not _close(output, fold.output):
                 wrong.append(fold)
 
         with ExitStack() as stack:
             for fold in self.folds:
-                hook = lambda _, __, found, fold=fold: compare(fold, found)  # noqa: E731
+                hook = lambda _, __, output, fold=fold: compare(fold, output)  # noqa: E731
                 stack.callback(fold.norm.register_forward_hook(hook).remove)
             try:
                 wrong += [] if _close(trial(), outputs) else self.folds[-1:]
@@ -241,24 +242,24 @@ def _copied(original: nn.Module) -> tuple[nn.Module, dict[int, nn.Module]]:
 def _fingerprint(module: nn.Module) -> list[Any]:
     """Everything about a module that a double depends on, by identity, and how often each tensor
     was written to."""
-    found: list[Any] = []
+    entries: list[Any] = []
     for part in module.modules():
         for name, value in vars(part).items():
             if isinstance(value, dict):
-                found += [*value, *value.values()]
+                entries += [*value, *value.values()]
             elif isinstance(value, list | tuple):
-                found += value
+                entries += value
             elif name != "training":
-                found.append(value)
-    return found + [
+                entries.append(value)
+    return entries + [
         t._version for t in (*module.parameters(), *module.buffers()) if not t.is_inference()
     ]
 
 
-def _same(one: list[Any], other: list[Any]) -> bool:
+def _unchanged(first: list[Any], second: list[Any]) -> bool:
     """Whether nothing was written to, exchanged or added between two fingerprints."""
-    return len(one) == len(other) and all(
-        a is b or (type(a) is type(b) is int and a == b) for a, b in zip(one, other, strict=True)
+    return len(first) == len(second) and all(
+        a is b or (type(a) is type(b) is int and a == b) for a, b in zip(first, second, strict=True)
     )
 
 
@@ -313,20 +314,20 @@ class _Absorbed(nn.Module):
         return x
 
 
-def _close(one: Any, other: Any) -> bool:
+def _close(first: Any, second: Any) -> bool:
     """Whether the tensors of two outputs agree as well as their type can tell after many layers."""
     left, right = (
-        [leaf for leaf in tree_leaves(side) if isinstance(leaf, Tensor)] for side in (one, other)
+        [leaf for leaf in tree_leaves(side) if isinstance(leaf, Tensor)] for side in (first, second)
     )
     # Outputs in which no tensor is found say nothing about a change.
     return bool(left) and len(left) == len(right) and all(map(_near, left, right))
 
 
-def _near(one: Tensor, other: Tensor) -> bool:
-    if one.shape != other.shape or not other.is_floating_point() or not other.numel():
-        return one.shape == other.shape
-    tolerance = min(1e3 * torch.finfo(other.dtype).eps, 0.1)
-    return bool((one - other).abs().amax() <= tolerance * other.abs().amax())
+def _near(first: Tensor, second: Tensor) -> bool:
+    if first.shape != second.shape or not second.is_floating_point() or not second.numel():
+        return first.shape == second.shape
+    tolerance = min(1e3 * torch.finfo(second.dtype).eps, 0.1)
+    return bool((first - second).abs().amax() <= tolerance * second.abs().amax())
 
 
 class _Watch(TorchFunctionMode):
@@ -366,21 +367,21 @@ class _Watch(TorchFunctionMode):
 
     def __torch_function__(self, func: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
         kwargs = kwargs or {}
-        found = func(*args, **kwargs)
-        given, result = (
+        output = func(*args, **kwargs)
+        operands, result = (
             [leaf for leaf in tree_leaves(side) if isinstance(leaf, Tensor)]
-            for side in ((args, kwargs), found)
+            for side in ((args, kwargs), output)
         )
         name = getattr(func, "__name__", "")
         if not result and (name == "__get__" or name in _SHAPES):
-            return found
-        for tensor in given:
+            return output
+        for tensor in operands:
             self._eaten[id(tensor)] = self._eaten.get(id(tensor), 0) + 1
         if func in _MAPS:
             named = dict(zip(("input", "weight", "bias"), args, strict=False)) | kwargs
-            self._maps[id(found)] = (_MAPS[func], named["weight"], named.get("bias"))
-        self._alive += [given, result]
-        return found
+            self._maps[id(output)] = (_MAPS[func], named["weight"], named.get("bias"))
+        self._alive += [operands, result]
+        return output
 
     def _note(self, module: nn.Module, args: tuple[Any, ...], output: Any) -> None:
         for side, passed in (("input", args), ("output", output)):

@@ -1,4 +1,4 @@
-"""How a model's inputs are arranged, so that everything else works with one tensor.
+"""Arrangement of a model's inputs in one tensor: packing several inputs and unpacking them.
 
 A single tensor keeps its shape. A tuple or dict of tensors is laid end to end, one long vector per
 example, and cut up again in front of the model; results are cut up the same way. NumPy arrays are
@@ -74,14 +74,14 @@ class Layout:
 
     def pack(self, inputs: Any) -> Tensor:
         """Inputs as the user gave them → one state tensor (B, \\*s)."""
-        given = (
+        values = (
             [inputs]
             if self.single
             else [inputs[n] for n in self.names]
             if self.names is not None
             else inputs
         )
-        parts = [_tensor(part, "Input").detach() for part in given]
+        parts = [_tensor(part, "Input").detach() for part in values]
         dtype = reduce(torch.promote_types, (carrier(part.dtype, part.device) for part in parts))
         labels = [""] if self.single else [f" {key!r}" for key in self.keys]
         state = [
@@ -124,13 +124,13 @@ def is_mapping(value: Any) -> bool:
 
 def _restored(part: Tensor, dtype: torch.dtype) -> Tensor:
     """A part in the type the model was given; whole numbers are what they were, or an error."""
-    made = part.to(dtype)
-    if not dtype.is_floating_point and not bool((made == part).all()):
+    restored = part.to(dtype)
+    if not dtype.is_floating_point and not bool((restored == part).all()):
         raise IntegerInput(
             f"An input of {str(dtype).removeprefix('torch.')} would be given to the model with numbers that are not whole, or too large "
             "for it, such as the mean of several ids: start from a baseline of whole numbers."
         )
-    return made
+    return restored
 
 
 def _tensor(part: Any, who: str) -> Tensor:

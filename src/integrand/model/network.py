@@ -1,4 +1,4 @@
-"""A user's model, borrowed: run on rows, looked into at layers, and given back exactly as it was.
+"""A user's model: run on rows, observed at layers, and given back exactly as it was.
 
 While a network is ``ready`` its modules are in eval mode and its parameters ask for no gradients,
 so that nothing is computed for them, and no other thread explains anything; afterwards, also after
@@ -36,21 +36,23 @@ from .turns import turn, undone
 class Site:
     """A place inside a model: what goes into a layer, or what comes out of it.
 
-    layer   its name, or the module itself
-    side    "output", or "input": positional arguments that are tensors (keyword arguments where
-            there are none)
-    name    what it is called; filled in for names
-    tensor  which of the tensors there, counted from 0, where there are several; all of them unless
-            given
-    run     which run of the layer, counted from 0, where it runs several times in one forward pass;
-            all of them unless given
-
     A representation (``ig2``) is one tensor: the first unless ``tensor`` is given, of the last run
     unless ``run`` is.
 
-    >>> import integrand as ig
-    >>> ig.fields.Site("lstm", tensor=1)
-    Site('lstm', tensor=1)
+    Args:
+        layer: its name, or the module itself.
+        side: "output", or "input": positional arguments that are tensors (keyword arguments where
+            there are none).
+        name: what it is called; filled in for names.
+        tensor: which of the tensors there, counted from 0, where there are several; all of them
+            unless given.
+        run: which run of the layer, counted from 0, where it runs several times in one forward
+            pass; all of them unless given.
+
+    Example:
+        >>> import integrand as ig
+        >>> ig.fields.Site("lstm", tensor=1)
+        Site('lstm', tensor=1)
     """
 
     layer: str | nn.Module
@@ -61,15 +63,18 @@ class Site:
 
     def __post_init__(self) -> None:
         check_side(self.side)
-        for what in ("tensor", "run"):
-            number = getattr(self, what)
+        for name in ("tensor", "run"):
+            number = getattr(self, name)
             if number is not None and (type(number) is not int or number < 0):
-                raise InputError(f"{what}= of a Site is counted from 0, not {number!r}.")
+                raise InputError(f"{name}= of a Site is counted from 0, not {number!r}.")
 
     @property
     def module(self) -> nn.Module:
-        """The layer itself. Errors: ``ModelError`` for a name that no model has been asked about
-        yet."""
+        """The layer itself.
+
+        Raises:
+            ModelError: for a name that no model has been asked about yet.
+        """
         if isinstance(self.layer, str):
             raise ModelError(
                 f"Layer {self.layer!r} is only a name: ask a model for it, with network.resolved(site)."
@@ -87,8 +92,8 @@ class Site:
         )
         side = "" if self.side == "output" else f", {self.side!r}"
         rest = "".join(
-            f", {what}={value}"
-            for what, value in (("tensor", self.tensor), ("run", self.run))
+            f", {name}={value}"
+            for name, value in (("tensor", self.tensor), ("run", self.run))
             if value is not None
         )
         return f"Site({layer!r}{side}{rest})"
@@ -196,21 +201,25 @@ class Network:
         self, z: Tensor, index: Tensor | None, sites: Sequence[Site] = ()
     ) -> tuple[Any, list[Tensor]]:
         """The model's outputs for rows ``z`` (N, \\*s), and what was seen at ``sites``."""
-        seen: list[Any] = [None] * len(sites)
+        activations: list[Any] = [None] * len(sites)
         double = self._double(z, index)
         with ExitStack() as stack:
             for place, site in enumerate(sites):
                 module = double.twin(site.module, site.side) if double else site.module
-                stack.enter_context(undone(_listen(module, site, seen, place).remove))
+                stack.enter_context(undone(_listen(module, site, activations, place).remove))
             outputs = self._call(z, index, double)
-        for site, found in zip(sites, seen, strict=True):
-            if not isinstance(found, Tensor) or len(found) != len(z):
-                got = describe(found.shape) if isinstance(found, Tensor) else type(found).__name__
+        for site, activation in zip(sites, activations, strict=True):
+            if not isinstance(activation, Tensor) or len(activation) != len(z):
+                received = (
+                    describe(activation.shape)
+                    if isinstance(activation, Tensor)
+                    else type(activation).__name__
+                )
                 raise ModelError(
-                    f"A representation needs a tensor with one entry per row ({len(z)}), but {site} gave {got}. "
+                    f"A representation needs a tensor with one entry per row ({len(z)}), but {site} gave {received}. "
                     "Choose another layer, or give representation= a function of the input."
                 )
-        return outputs, seen
+        return outputs, activations
 
     def plainly(self, z: Tensor, index: Tensor | None) -> Any:
         """The outputs of the model itself, also where a double is run in its place."""
@@ -358,12 +367,12 @@ def calm(representation: Any) -> Any:
     return seen
 
 
-def _listen(module: nn.Module, site: Site, seen: list[Any], place: int) -> Any:
+def _listen(module: nn.Module, site: Site, activations: list[Any], place: int) -> Any:
     runs = itertools.count()
 
     def note(passed: Any) -> None:
         if next(runs) == site.run or site.run is None:
-            seen[place] = _kept(_tensor_of(passed, site))
+            activations[place] = _cloned(_tensor_of(passed, site))
 
     if site.side == "input":
         return module.register_forward_pre_hook(
@@ -381,6 +390,6 @@ def _tensor_of(passed: Any, site: Site) -> Any:
     return tensors[number] if number < len(tensors) else passed
 
 
-def _kept(found: Any) -> Any:
+def _cloned(value: Any) -> Any:
     """A copy: a layer further on may work in place."""
-    return found.clone() if isinstance(found, Tensor) else found
+    return value.clone() if isinstance(value, Tensor) else value

@@ -1,4 +1,4 @@
-"""What a model did before it reached a layer, noted so that it need not be done again.
+"""Recording of a forward pass up to a layer, so that this part need not be run again.
 
     conv1 ──▶ relu ──▶ block1 ──▶ block2( conv ──▶ [site] ──▶ …
     noted     noted    noted      └ open   noted
@@ -46,11 +46,11 @@ def forwards(replaced: Sequence[tuple[nn.Module, Forward]]) -> Iterator[None]:
     before = [(module, vars(module).get("forward", _OWN)) for module, _ in replaced]
 
     def put_back() -> None:
-        for module, own in reversed(before):
-            if own is _OWN:
+        for module, original in reversed(before):
+            if original is _OWN:
                 vars(module).pop("forward", None)
             else:
-                vars(module)["forward"] = own
+                vars(module)["forward"] = original
 
     with turn(), undone(put_back):
         for module, forward in replaced:
@@ -112,12 +112,14 @@ class DependencyProbe:
         if not readable or not roots or not floating:
             return [True] * len(self.leaves)
         try:
-            found = slopes(roots, floating, keep=True)
+            gradients = slopes(roots, floating, keep=True)
         except RuntimeError as error:
             if not is_reentrant(error):
                 raise
-            found = slopes(roots, floating, everywhere=True)
-        needed = {id(leaf): slope is not None for leaf, slope in zip(floating, found, strict=True)}
+            gradients = slopes(roots, floating, everywhere=True)
+        needed = {
+            id(leaf): slope is not None for leaf, slope in zip(floating, gradients, strict=True)
+        }
         return [needed.get(id(leaf), True) for leaf in self.leaves]
 
 
@@ -198,14 +200,14 @@ class Recording:
     # ----------------------------------------------------------------------------------------------------------------
 
     def _listening(self, name: str, module: nn.Module) -> Forward:
-        own = module.forward
+        original = module.forward
         sites = [(number, site) for number, site in enumerate(self.sites) if site.module is module]
 
         def forward(*args: Any, **kwargs: Any) -> Any:
             run = self._runs[module]
             self._runs[module] += 1
-            here = [(number, site) for number, site in sites if site.run in (None, run)]
-            entering = [entry for entry in here if entry[1].side == "input"]
+            entries = [(number, site) for number, site in sites if site.run in (None, run)]
+            entering = [entry for entry in entries if entry[1].side == "input"]
             if entering and not self.passed:
                 self.passed = True
             number, later = len(self.calls), self._later[module]
@@ -216,44 +218,44 @@ class Recording:
                 call = ModuleCall(name, module)
                 self.calls.append(call)
             if entering:
-                args, kwargs = self._entered(entering, run, later, args, kwargs)
-            made = own(*args, **kwargs)
-            if len(here) > len(entering):
-                made = self._left(
-                    [entry for entry in here if entry not in entering],
+                args, kwargs = self._before_forward(entering, run, later, args, kwargs)
+            outputs = original(*args, **kwargs)
+            if len(entries) > len(entering):
+                outputs = self._after_forward(
+                    [entry for entry in entries if entry not in entering],
                     run,
                     number,
                     call,
                     later,
-                    made,
+                    outputs,
                 )
             elif not self.passed:
-                return self._noted(number, made)
-            return self._weighed(made) if call is None else made
+                return self._close_if_plain(number, outputs)
+            return self._record_size(outputs) if call is None else outputs
 
         return forward
 
-    def _noted(self, number: int, made: Any) -> Any:
+    def _close_if_plain(self, number: int, outputs: Any) -> Any:
         """A call that is over before the first spot; what was called inside it needs no note of its
         own."""
-        leaves, spec = tree_flatten(made)
+        leaves, spec = tree_flatten(outputs)
         if not all(isinstance(leaf, (Tensor, *_PLAIN)) for leaf in leaves):
-            return made  # cannot be handed out again: stays open, and is run again
+            return outputs  # cannot be handed out again: stays open, and is run again
         return self._close(number, leaves, spec)
 
     def _close(self, number: int, leaves: list[Any], spec: TreeSpec) -> Any:
         del self.calls[number + 1 :]
         call = self.calls[number]
         call.spec = spec
-        kept, copied = self.wanted(number, call.module) if self.wanted else (True, False)
-        call.leaves = [_copied(leaf) if copied else leaf for leaf in leaves] if kept else []
+        wanted, copied = self.wanted(number, call.module) if self.wanted else (True, False)
+        call.leaves = [_copied(leaf) if copied else leaf for leaf in leaves] if wanted else []
         if self.probe is not None:
             leaves = self.probe.copies(number, leaves)
         return tree_unflatten(leaves, spec)
 
-    def _entered(
+    def _before_forward(
         self,
-        here: Sequence[tuple[int, Site]],
+        entries: Sequence[tuple[int, Site]],
         run: int,
         later: int,
         args: tuple[Any, ...],
@@ -261,10 +263,10 @@ class Recording:
     ) -> Any:
         leaves, spec = tree_flatten((args, kwargs))
         positional = len(tree_leaves(args))
-        for number, site in here:
+        for number, site in entries:
             tensors = [place for place, leaf in enumerate(leaves) if isinstance(leaf, Tensor)]
             choice = [place for place in self._choice(site, leaves, tensors) if place < positional]
-            self._meet(
+            self._add_spot(
                 number,
                 site,
                 run,
@@ -273,18 +275,18 @@ class Recording:
                 leaves,
                 choice or self._choice(site, leaves, tensors),
             )
-        return tree_unflatten(self._cut(leaves, here, run), spec)
+        return tree_unflatten(self._cut(leaves, entries, run), spec)
 
-    def _left(
+    def _after_forward(
         self,
-        here: Sequence[tuple[int, Site]],
+        entries: Sequence[tuple[int, Site]],
         run: int,
         number: int,
         call: ModuleCall | None,
         later: int,
-        made: Any,
+        outputs: Any,
     ) -> Any:
-        leaves, spec = tree_flatten(made)
+        leaves, spec = tree_flatten(outputs)
         first, self.passed = not self.passed, True
         strange = [
             type(leaf).__name__ for leaf in leaves if not isinstance(leaf, (Tensor, *_PLAIN))
@@ -292,20 +294,20 @@ class Recording:
         tensors = [place for place, leaf in enumerate(leaves) if isinstance(leaf, Tensor)]
         if strange and (first or not tensors):
             raise ModelError(
-                f"Layer {here[0][1].name!r} returns a {strange[0]}, which cannot be handed out again: explain a layer inside it, or "
+                f"Layer {entries[0][1].name!r} returns a {strange[0]}, which cannot be handed out again: explain a layer inside it, or "
                 "the input of the layer behind it (side='input')."
             )
-        for site_number, site in here:
-            self._meet(
+        for site_number, site in entries:
+            self._add_spot(
                 site_number, site, run, call, later, leaves, self._choice(site, leaves, tensors)
             )
         return (
             self._close(number, leaves, spec)
             if first
-            else tree_unflatten(self._cut(leaves, here, run), spec)
+            else tree_unflatten(self._cut(leaves, entries, run), spec)
         )
 
-    def _meet(
+    def _add_spot(
         self,
         number: int,
         site: Site,
@@ -315,8 +317,8 @@ class Recording:
         leaves: Sequence[Any],
         choice: list[int],
     ) -> None:
-        kept = [_copied(leaf) if place in choice else leaf for place, leaf in enumerate(leaves)]
-        self.spots.append(Spot(number, site, run, call, later, kept, choice))
+        values = [_copied(leaf) if place in choice else leaf for place, leaf in enumerate(leaves)]
+        self.spots.append(Spot(number, site, run, call, later, values, choice))
 
     def _choice(self, site: Site, leaves: Sequence[Any], tensors: Sequence[int]) -> list[int]:
         """The leaves that a site means: one tensor that is named, or every one of floating-point
@@ -336,12 +338,12 @@ class Recording:
             )
         return choice
 
-    def _cut(self, leaves: list[Any], here: Sequence[tuple[int, Site]], run: int) -> list[Any]:
+    def _cut(self, leaves: list[Any], entries: Sequence[tuple[int, Site]], run: int) -> list[Any]:
         """With a probe, copies in place of what is explained: what comes before shall not be seen
         through it."""
         if self.probe is None:
             return leaves
-        numbers = [number for number, _ in here]
+        numbers = [number for number, _ in entries]
         cut = {
             place
             for spot in self.spots
@@ -352,10 +354,10 @@ class Recording:
             self.probe.copy(leaf) if place in cut else leaf for place, leaf in enumerate(leaves)
         ]
 
-    def _weighed(self, made: Any) -> Any:
-        if isinstance(made, Tensor):
-            self.heaviest = max(self.heaviest, made.numel())
-        return made
+    def _record_size(self, outputs: Any) -> Any:
+        if isinstance(outputs, Tensor):
+            self.heaviest = max(self.heaviest, outputs.numel())
+        return outputs
 
 
 def _example(network: Network) -> str:
@@ -368,18 +370,18 @@ def _example(network: Network) -> str:
 def tensors_of(value: Any) -> tuple[list[Tensor], bool]:
     """Every tensor in some outputs, and whether all of the outputs could be read."""
     leaves, _ = tree_flatten(value)
-    found: list[Tensor] = []
+    tensors: list[Tensor] = []
     readable = True
     for leaf in leaves:
         if isinstance(leaf, Tensor):
-            found.append(leaf)
+            tensors.append(leaf)
         elif not isinstance(leaf, _PLAIN):
             inside, well = (
                 tensors_of(dict(vars(leaf))) if hasattr(leaf, "__dict__") else ([], False)
             )
-            found += inside
+            tensors += inside
             readable &= well
-    return found, readable
+    return tensors, readable
 
 
 def _copied(value: Any) -> Any:
@@ -387,14 +389,14 @@ def _copied(value: Any) -> Any:
     return value.detach().clone() if isinstance(value, Tensor) else value
 
 
-def no_place(site: Site, rows: int, seen: Any) -> ModelError:
+def no_place(site: Site, rows: int, value: Any) -> ModelError:
     """What to say of a site at which nothing can be explained."""
-    got = (
-        f"{seen.dtype} {describe(seen.shape)}".removeprefix("torch.")
-        if isinstance(seen, Tensor)
-        else type(seen).__name__
+    description = (
+        f"{value.dtype} {describe(value.shape)}".removeprefix("torch.")
+        if isinstance(value, Tensor)
+        else type(value).__name__
     )
     return ModelError(
-        f"Explaining a layer needs a tensor of floating-point numbers with one entry per row ({rows}), but {site} is {got}. "
+        f"Explaining a layer needs a tensor of floating-point numbers with one entry per row ({rows}), but {site} is {description}. "
         "Choose another layer, or its other side (side='input' or side='output')."
     )

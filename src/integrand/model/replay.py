@@ -1,5 +1,4 @@
-"""What of a model's beginning must be handed out again behind a site, and how it and what is at the
-site are arranged by rows.
+"""Replay plan: which recorded tensors are needed behind a site, and how they are arranged by rows.
 
 Two passes with different numbers of rows tell which axis of an output grows with the rows; a pass
 that autograd follows tells which outputs reach the model's own without passing the site. Only those
@@ -118,7 +117,7 @@ class ReplayPlan:
     @classmethod
     def of(
         cls,
-        one: Recording,
+        single: Recording,
         probe: DependencyProbe,
         many: Recording,
         rows: int,
@@ -127,53 +126,28 @@ class ReplayPlan:
     ) -> ReplayPlan:
         """From a pass of one row that autograd followed, its input copied first, and a pass of
         ``rows`` rows."""
-        if [(c.module, c.spec) for c in one.calls] != [(c.module, c.spec) for c in many.calls]:
-            raise ModelError(
-                f"Which layers run before {one.sites[0].name!r} depends on the numbers or on how many rows there are, so what they did "
-                "for one input says nothing about others. Choose a layer before that decision."
-            )
-        if met(one) != met(many):
-            raise ModelError(
-                f"How often layer {one.sites[0].name!r} runs, or what with, depends on how many rows there are, so its runs cannot be told "
-                "apart by row. Choose another layer, or one run (ig.fields.Site(layer, run=0))."
-            )
-        needed = probe.reaching(one.outputs)
-        calls = []
-        for number, (call, other) in enumerate(zip(one.calls, many.calls, strict=True)):
-            leaves = None
-            if call.leaves is not None and other.leaves is not None:
-                leaves = tuple(
-                    _leaf(
-                        call.name,
-                        sample,
-                        value,
-                        rows,
-                        probe,
-                        needed,
-                        probe.where.get((number, place)),
-                    )
-                    for place, (sample, value) in enumerate(
-                        zip(call.leaves, other.leaves, strict=True)
-                    )
-                )
-            calls.append(Planned(call.name, call.module, leaves, call.spec))
-        places = tuple(_places(one, many, rows))
-        first = one.spots[0]
+        _check_alike(single, many)
+        needed = probe.reaching(single.outputs)
+        calls = _planned(single, many, probe, needed, rows)
+        places = tuple(_places(single, many, rows))
+        first = single.spots[0]
         if (
-            first.call is not None and first.call is one.calls[-1]
+            first.call is not None and first.call is single.calls[-1]
         ):  # what is explained is given, not kept
-            given = [place.leaf for place in places if one.spots[place.spot].call is first.call]
-            own = calls[-1].leaves
-            assert own is not None
+            explained = [
+                place.leaf for place in places if single.spots[place.spot].call is first.call
+            ]
+            last_leaves = calls[-1].leaves
+            assert last_leaves is not None
             changed = [
-                dataclasses.replace(leaf, used=leaf.used and k not in given)
-                for k, leaf in enumerate(own)
+                dataclasses.replace(leaf, used=leaf.used and k not in explained)
+                for k, leaf in enumerate(last_leaves)
             ]
             calls[-1] = dataclasses.replace(calls[-1], leaves=tuple(changed))
         entrance = Variable(
             probe.leaves[INPUT].detach(), 0, 1, needed[INPUT] or whole_input, probe.written(INPUT)
         )
-        samples = [place.by_row(one.spots[place.spot].leaves[place.leaf]) for place in places]
+        samples = [place.by_row(single.spots[place.spot].leaves[place.leaf]) for place in places]
         layout = Layout(
             None,
             tuple(tuple(sample.shape[1:]) for sample in samples),
@@ -181,7 +155,13 @@ class ReplayPlan:
             len(samples) == 1,
         )
         return cls(
-            tuple(calls), entrance, places, layout, _maps(places, layout), met(one), one.heaviest
+            tuple(calls),
+            entrance,
+            places,
+            layout,
+            _maps(places, layout),
+            met(single),
+            single.heaviest,
         )
 
     def cautious(self) -> ReplayPlan:
@@ -233,8 +213,8 @@ class ReplayPlan:
         for place, part in zip(self.places, (parts,) if self.layout.single else parts, strict=True):
             # Pieces of one tensor may not be worked on in place, as a model may do with what it is
             # handed.
-            own = place.as_it_was(part if self.layout.single else part.clone())
-            by_spot.setdefault((place.module, place.turn, place.side), {})[place.leaf] = own
+            value = place.as_it_was(part if self.layout.single else part.clone())
+            by_spot.setdefault((place.module, place.turn, place.side), {})[place.leaf] = value
         return by_spot
 
     @property
@@ -259,17 +239,58 @@ def met(tape: Recording) -> list[Any]:
     ]
 
 
-def _places(one: Recording, many: Recording, rows: int) -> Iterator[Place]:
+def _check_alike(single: Recording, many: Recording) -> None:
+    """Raises ``ModelError`` where a pass of one row and one of many differ in what runs."""
+    if [(c.module, c.spec) for c in single.calls] != [(c.module, c.spec) for c in many.calls]:
+        raise ModelError(
+            f"Which layers run before {single.sites[0].name!r} depends on the numbers or on how many rows there are, so what they did "
+            "for one input says nothing about others. Choose a layer before that decision."
+        )
+    if met(single) != met(many):
+        raise ModelError(
+            f"How often layer {single.sites[0].name!r} runs, or what with, depends on how many rows there are, so its runs cannot be told "
+            "apart by row. Choose another layer, or one run (ig.fields.Site(layer, run=0))."
+        )
+
+
+def _planned(
+    single: Recording, many: Recording, probe: DependencyProbe, needed: list[bool], rows: int
+) -> list[Planned]:
+    """The calls before the site, with the variables among their outputs."""
+    calls = []
+    for number, (call, many_call) in enumerate(zip(single.calls, many.calls, strict=True)):
+        leaves = None
+        if call.leaves is not None and many_call.leaves is not None:
+            leaves = tuple(
+                _leaf(
+                    call.name,
+                    sample,
+                    value,
+                    rows,
+                    probe,
+                    needed,
+                    probe.where.get((number, place)),
+                )
+                for place, (sample, value) in enumerate(
+                    zip(call.leaves, many_call.leaves, strict=True)
+                )
+            )
+        calls.append(Planned(call.name, call.module, leaves, call.spec))
+    return calls
+
+
+def _places(single: Recording, many: Recording, rows: int) -> Iterator[Place]:
     """The tensors at every spot that have one entry per row, along whichever axis."""
-    for number, (spot, other) in enumerate(zip(one.spots, many.spots, strict=True)):
+    for number, (spot, many_spot) in enumerate(zip(single.spots, many.spots, strict=True)):
         axes = {
-            leaf: _axis_of_rows(spot.leaves[leaf], other.leaves[leaf], rows) for leaf in spot.choice
+            leaf: _axis_of_rows(spot.leaves[leaf], many_spot.leaves[leaf], rows)
+            for leaf in spot.choice
         }
         fitting = [leaf for leaf, axis in axes.items() if axis is not None]
         if not fitting:
-            raise no_place(spot.site, rows, other.leaves[spot.choice[0]])
+            raise no_place(spot.site, rows, many_spot.leaves[spot.choice[0]])
         # A mask of minus infinities beside what is explained is no place on a way.
-        finite = [leaf for leaf in fitting if bool(torch.isfinite(other.leaves[leaf]).all())]
+        finite = [leaf for leaf in fitting if bool(torch.isfinite(many_spot.leaves[leaf]).all())]
         for leaf in finite or fitting:
             axis = axes[leaf]
             assert axis is not None
@@ -277,7 +298,7 @@ def _places(one: Recording, many: Recording, rows: int) -> Iterator[Place]:
                 number,
                 leaf,
                 spot.site.module,
-                _turn(one, spot),
+                _turn(single, spot),
                 spot.site.side,
                 spot.number,
                 spot.run,
@@ -303,10 +324,10 @@ def _axis_of_rows(sample: Any, value: Any, rows: int) -> int | None:
 def _turn(tape: Recording, spot: Spot) -> int:
     """Which of its layer's runs a spot is, where those that are inside noted calls do not
     happen."""
-    own = [call for call in tape.calls if call.module is spot.site.module]
+    calls = [call for call in tape.calls if call.module is spot.site.module]
     if spot.call is None:
-        return len(own) + spot.later
-    return next(turn for turn, call in enumerate(own) if call is spot.call)
+        return len(calls) + spot.later
+    return next(turn for turn, call in enumerate(calls) if call is spot.call)
 
 
 def _maps(places: Sequence[Place], layout: Layout) -> tuple[tuple[int, ...], ...]:
@@ -314,9 +335,10 @@ def _maps(places: Sequence[Place], layout: Layout) -> tuple[tuple[int, ...], ...
     shape."""
     maps: list[tuple[int, ...]] = []
     for site in sorted({place.site for place in places}):
-        own = [number for number, place in enumerate(places) if place.site == site]
+        site_places = [number for number, place in enumerate(places) if place.site == site]
         runs = [
-            [n for n in own if places[n].run == run] for run in sorted({places[n].run for n in own})
+            [n for n in site_places if places[n].run == run]
+            for run in sorted({places[n].run for n in site_places})
         ]
         shapes = [[layout.shapes[n] for n in run] for run in runs]
         alike = all(shape == shapes[0] for shape in shapes)

@@ -1,4 +1,5 @@
-"""Whether what a model says of a row depends on the rows beside it, or on chance.
+"""Check that the model's output for a row does not depend on the other rows of the call, or on
+chance.
 
     known   F of the rows of the first call        asked   F of two of them again, without the others
 
@@ -121,17 +122,19 @@ class Company:
         examples = index[places]
         examples = torch.cat([examples, examples[:1].expand(len(rows) - len(places))])
         rows, examples, first = _answered(ask, rows, examples, most)
-        known, found = value[places], first.value[: len(places)].to(value)
-        difference = (found - known).abs()
+        known, repeated = value[places], first.value[: len(places)].to(value)
+        difference = (repeated - known).abs()
         largest = float(known.abs().max())
         if float(difference.max()) <= _USUAL * torch.finfo(known.dtype).eps * largest:
             return
-        size = max(first.rounding, _relative(found) * (largest if math.isfinite(largest) else 0.0))
+        size = max(
+            first.rounding, _relative(repeated) * (largest if math.isfinite(largest) else 0.0)
+        )
         # What is not finite is not this check's to judge: it is told when it is evaluated.
         if not bool((difference > size).any()):
             return
         worst = int(difference.nan_to_num(0.0).argmax())
-        self._name(
+        self._explain_dependence(
             ask,
             (rows, examples),
             first,
@@ -142,10 +145,10 @@ class Company:
             whole=whole,
         )
 
-    def _name(
+    def _explain_dependence(
         self,
         ask: Ask,
-        asked: tuple[Tensor, Tensor],
+        question: tuple[Tensor, Tensor],
         first: Answer,
         worst: int,
         known: float,
@@ -156,36 +159,38 @@ class Company:
     ) -> None:
         """Ask some more, to say what it is that the answer to row ``worst`` depends on: it was
         ``known`` in a call of ``count``."""
-        rows, examples = asked
+        rows, examples = question
         again = ask(rows, examples)
-        found = float(first.value[worst])
+        answer = float(first.value[worst])
         if alone or bool(((again.value - first.value).abs() > first.rounding).any()):
-            self._tell_of_chance(found, known if alone else float(again.value[worst]))
+            self._warn_of_chance(answer, known if alone else float(again.value[worst]))
             return
         # As many rows, but others, and the row behind them: what still has its answer depends on
         # the count alone.
-        others = rows[0] if whole else torch.lerp(rows[0], rows[1], 0.25)
-        beside = torch.cat([others.expand(len(rows) - 1, *rows.shape[1:]), rows[worst : worst + 1]])
-        other = ask(beside, examples[worst].expand(len(rows)))
-        counted = count != len(rows) and abs(float(other.value[-1]) - found) <= first.rounding
-        self._tell_of_rows(int(examples[worst]), (count, len(rows)), known, found, counted=counted)
+        companions = rows[0] if whole else torch.lerp(rows[0], rows[1], 0.25)
+        beside = torch.cat(
+            [companions.expand(len(rows) - 1, *rows.shape[1:]), rows[worst : worst + 1]]
+        )
+        changed = ask(beside, examples[worst].expand(len(rows)))
+        counted = count != len(rows) and abs(float(changed.value[-1]) - answer) <= first.rounding
+        self._warn_of_rows(int(examples[worst]), (count, len(rows)), known, answer, counted=counted)
 
-    def _tell_of_rows(
-        self, example: int, rows: tuple[int, int], known: float, found: float, *, counted: bool
+    def _warn_of_rows(
+        self, example: int, rows: tuple[int, int], known: float, answer: float, *, counted: bool
     ) -> None:
         self.verdict = "The rows of this model depend on one another, as was warned of, and no baseline and no rule mends that."
         kind = "how many rows are in the call" if counted else "the other rows of the call"
         warn(
             f"What this model says of a row depends on {kind}: F of a point of example {example} is {known:.4g} in a call of "
-            f"{rows[0]} row{'s' * (rows[0] != 1)} and {found:.4g} in one of {rows[1]}, so maps mix examples and points of paths. "
+            f"{rows[0]} row{'s' * (rows[0] != 1)} and {answer:.4g} in one of {rows[1]}, so maps mix examples and points of paths. "
             f"{self.suspects() or _REMEDY}",
             DependentRowsWarning,
         )
 
-    def _tell_of_chance(self, one: float, other: float) -> None:
+    def _warn_of_chance(self, first: float, second: float) -> None:
         self.verdict = "This model rolls dice, as was warned of, and what it says by chance cannot be told from what a map misses."
         warn(
-            f"This model rolls dice: asked twice about the same rows, it says {one:.4g} and {other:.4g}, and maps and their errors are "
+            f"This model rolls dice: asked twice about the same rows, it says {first:.4g} and {second:.4g}, and maps and their errors are "
             "those of chance. Switch dropout and noise off while explaining (F.dropout(h, training=self.training), .eval()), or "
             "draw the noise once outside the model.",
             StochasticModelWarning,

@@ -1,4 +1,4 @@
-"""One explanation at a time, and everything that is changed for it undone.
+"""A lock for one explanation at a time, and undoing every change that it made.
 
 While a model is explained its modules are in eval mode, ask for no parameter gradients and may run
 another ``forward``; switches of the whole process (cuDNN, the fused attention, warning filters) are

@@ -1,4 +1,5 @@
-"""What a backward rule is, and the mode that sees every operation of a forward pass."""
+"""Base class of backward rules, and the torch-function mode that sees every operation of a forward
+pass."""
 
 from __future__ import annotations
 
@@ -24,8 +25,9 @@ During = Callable[[], AbstractContextManager[Any]]
 class BackwardRule(Protocol):
     """What some operations hand on in the backward pass, instead of their derivative.
 
-    layers  the rule knows the model's layers by their weights, so that the model itself must run,
-            and no faster double of it
+    Attributes:
+        layers: the rule knows the model's layers by their weights, so that the model itself must
+            run, and no faster double of it.
     """
 
     @property
@@ -35,8 +37,10 @@ class BackwardRule(Protocol):
         """What makes the backward passes of a model follow the rule, each time it is called and
         entered.
 
-        ``module`` is the model's, None for a plain function. Errors: ``ModelError`` or
-        ``InputError`` for models the rule is not for.
+        ``module`` is the model's, None for a plain function.
+
+        Raises:
+            ModelError, InputError: for models the rule is not for.
         """
         ...
 
@@ -56,8 +60,8 @@ class Changed(TorchFunctionMode):
             not torch.is_grad_enabled()
         ):  # the way back, where the mode stays for the sake of checkpoints
             return func(*args, **kwargs)
-        made = self.change(func, args, kwargs)
-        return func(*args, **kwargs) if made is NotImplemented else made
+        result = self.change(func, args, kwargs)
+        return func(*args, **kwargs) if result is NotImplemented else result
 
     def _back(self, tensors: Any, *, inputs: Any = None, **kwargs: Any) -> None:
         """The way back of a reentrant checkpoint, which runs operations again: given tensors, torch

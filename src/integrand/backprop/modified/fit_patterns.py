@@ -1,4 +1,4 @@
-"""Patterns from data: sums over every input a layer is given, in one pass.
+"""Fitting patterns: sums over all inputs of each layer, in one pass over the data.
 
 For a unit with weights w, inputs h and output y = w·h + c, over the samples that count (all of
 them, or those with y > 0: E₊),
@@ -49,20 +49,20 @@ class Sums:
     def add(self, h: Tensor, call: LinearCall, outputs: int) -> None:
         """More inputs ``h`` of a call that made so many numbers of them."""
         rows = call.batched(h)
-        each = max(1, outputs // max(1, len(rows)))
+        outputs_per_row = max(1, outputs // max(1, len(rows)))
         bias = None if call.bias is None else double(call.bias)
-        for some in torch.split(rows, max(1, _CHUNK_ELEMENTS // each)):
-            if len(some):
-                self._add(double(some), call, bias)
+        for chunk in torch.split(rows, max(1, _CHUNK_ELEMENTS // outputs_per_row)):
+            if len(chunk):
+                self._add(double(chunk), call, bias)
 
     def _add(self, h: Tensor, call: LinearCall, bias: Tensor | None) -> None:
         with torch.enable_grad():
             weight = self.weight.detach().requires_grad_()
-            made = call(h, weight, bias)
-        y = made.detach()
+            output = call(h, weight, bias)
+        y = output.detach()
         counts = (y > 0).to(y) if self.positive else torch.ones_like(y)
-        self.products += torch.autograd.grad(made, weight, counts * y, retain_graph=True)[0]
-        self.inputs += torch.autograd.grad(made, weight, counts)[0]
+        self.products += torch.autograd.grad(output, weight, counts * y, retain_graph=True)[0]
+        self.inputs += torch.autograd.grad(output, weight, counts)[0]
         units = call.channel(y)
         self.counted += _by_unit(counts, units)
         self.y += _by_unit(y, units)
@@ -98,34 +98,34 @@ class Fitting(TorchFunctionMode):
         self.names = names
         self.positive = positive
         self.sums: dict[str, Sums] = {}
-        self._made: dict[int, tuple[ReferenceType[Tensor], str]] = {}
+        self._outputs: dict[int, tuple[ReferenceType[Tensor], str]] = {}
 
     def __torch_function__(self, func: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
         kwargs = kwargs or {}
-        found = LinearCall.of(func, args, kwargs)
-        name = self.names(found[0].weight) if found else None
-        made = func(*args, **kwargs)
-        if found and name is not None:
-            call, h = found
+        match = LinearCall.of(func, args, kwargs)
+        name = self.names(match[0].weight) if match else None
+        output = func(*args, **kwargs)
+        if match and name is not None:
+            call, h = match
             sums = self.sums.get(name)
             if sums is None:
                 sums = self.sums[name] = Sums(call.weight, positive=self.positive)
-            sums.add(h, call, made.numel())
-            self._made[id(made)] = (ref(made), name)
+            sums.add(h, call, output.numel())
+            self._outputs[id(output)] = (ref(output), name)
         elif func in RELU and (args or "input" in kwargs):
             self._note(args[0] if args else kwargs["input"])
-        return made
+        return output
 
     def _note(self, u: Tensor) -> None:
         """A ReLU: if its input is what a layer has just put out, that layer's units are
         rectified."""
-        made, name = self._made.get(id(u), (None, ""))
-        if made is not None and made() is u:
+        reference, name = self._outputs.get(id(u), (None, ""))
+        if reference is not None and reference() is u:
             self.sums[name].rectified = True
 
     def forget(self) -> None:
         """What was made in a pass that is over."""
-        self._made.clear()
+        self._outputs.clear()
 
 
 def fitted(
@@ -135,28 +135,28 @@ def fitted(
     ready and autograd off."""
     names = Names(module)
     mode = Fitting(names, positive=estimator != "linear")
-    seen = 0
+    count = 0
     for batch in batches(data, batch_size, _device(module)):
         with names.listening(), mode:
             run(batch)
         mode.forget()
-        seen += 1
-    if not seen:
+        count += 1
+    if not count:
         raise InputError("The data to fit patterns on is empty.")
     if not mode.sums:
         raise ModelError(
             "No layer with a weight of its own ran: patterns are fitted for linear layers and convolutions (nn.Linear, nn.Conv1d, "
             "nn.Conv2d, nn.Conv3d, and functional calls with the model's parameters)."
         )
-    found = {}
+    result = {}
     for name, sums in mode.sums.items():
         pattern = sums.pattern(activated=estimator == "positive")
         if not bool(torch.isfinite(pattern).all() and torch.isfinite(sums.y).all()):
             raise InputError(
                 f"Layer {name!r} has met NaN or infinity in the data: no pattern can be fitted to that."
             )
-        found[name] = (pattern, sums)
-    return found
+        result[name] = (pattern, sums)
+    return result
 
 
 def batches(data: Any, size: int, device: torch.device | None) -> Iterator[Any]:

@@ -25,15 +25,24 @@ class GuidedReLU:
     without ReLUs has its ordinary gradients.
 
     The result depends on how F is written down, mostly ignores what the upper layers decide, and is
-    not complete. Cost: that of the ordinary gradient. Errors: ``ModelError`` for compiled and
-    scripted modules, whose operations are not seen. Source: Springenberg, Dosovitskiy, Brox,
-    Riedmiller, "Striving for Simplicity: The All Convolutional Net", arXiv 1412.6806.
+    not complete.
 
-    >>> import torch, integrand as ig
-    >>> model = torch.nn.Sequential(torch.nn.Linear(4, 8), torch.nn.ReLU(), torch.nn.Linear(8, 3))
-    >>> field = ig.TorchField(model, 0, backward=ig.fields.GuidedReLU())
-    >>> field.gradient(torch.ones(2, 4)).shape
-    torch.Size([2, 4])
+    Raises:
+        ModelError: for compiled and scripted modules, whose operations are not seen.
+
+    Cost:
+        that of the ordinary gradient.
+
+    References:
+        Springenberg, Dosovitskiy, Brox, Riedmiller, "Striving for Simplicity: The All Convolutional
+        Net", arXiv 1412.6806.
+
+    Example:
+        >>> import torch, integrand as ig
+        >>> model = torch.nn.Sequential(torch.nn.Linear(4, 8), torch.nn.ReLU(), torch.nn.Linear(8, 3))
+        >>> field = ig.TorchField(model, 0, backward=ig.fields.GuidedReLU())
+        >>> field.gradient(torch.ones(2, 4)).shape
+        torch.Size([2, 4])
     """
 
     layers: ClassVar[bool] = False
@@ -54,11 +63,11 @@ RELU: frozenset[Any] = frozenset(
 def _guided(func: Any, args: Any, kwargs: Any) -> Any:
     if func not in RELU and func is not F.relu6 and not _from_zero(func, args, kwargs):
         return NotImplemented
-    made = func(*args, **kwargs)
-    if made.requires_grad:
+    output = func(*args, **kwargs)
+    if output.requires_grad:
         # All that comes back to the output, before the ReLU's own gate.
-        made.register_hook(_positive)
-    return made
+        output.register_hook(_positive)
+    return output
 
 
 def _from_zero(func: Any, args: tuple[Any, ...], kwargs: Mapping[str, Any]) -> bool:

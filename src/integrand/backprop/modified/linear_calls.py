@@ -60,12 +60,12 @@ class LinearCall:
         """Of another input, and with another weight and bias if there is one."""
         if weight is None:
             weight, bias = self.weight, self.bias
-        made: Tensor = self.function(h, weight, bias, **self.options)
-        return made
+        output: Tensor = self.function(h, weight, bias, **self.options)
+        return output
 
-    def channel(self, made: Tensor) -> int:
+    def channel(self, output: Tensor) -> int:
         """Which axis of an output numbers the units."""
-        return made.ndim - 1 - (self.axes or 0)
+        return output.ndim - 1 - (self.axes or 0)
 
     def batched(self, h: Tensor) -> Tensor:
         """The input with one axis of rows in front, none of which sees another."""
@@ -88,10 +88,10 @@ class LinearCall:
             return slope
         pull: Any = _PULLS[self.axes]
         if len(shape) == self.axes + 2:
-            made: Tensor = pull(shape, factor, gradient, **options)
+            pulled: Tensor = pull(shape, factor, gradient, **options)
         else:
-            made = pull(torch.Size([1, *shape]), factor, gradient[None], **options)[0]
-        return made
+            pulled = pull(torch.Size([1, *shape]), factor, gradient[None], **options)[0]
+        return pulled
 
 
 class _Instead(torch.autograd.Function):
@@ -110,8 +110,8 @@ class _Instead(torch.autograd.Function):
 
 def instead(h: Tensor, call: LinearCall, factor: Tensor) -> Tensor:
     """``call(h)``; backward, ``factor`` is in the weight's place."""
-    made: Tensor = _Instead.apply(h, call, factor)  # type: ignore[no-untyped-call]
-    return made
+    output: Tensor = _Instead.apply(h, call, factor)  # type: ignore[no-untyped-call]
+    return output
 
 
 class Names:
@@ -145,12 +145,12 @@ class Names:
 
     def weights(self) -> dict[str, Tensor]:
         """Every weight by the name of its layer, those that are computed as they are now."""
-        found: dict[str, Tensor] = {}
+        result: dict[str, Tensor] = {}
         for name, layer in self.module.named_modules():
             for key, parameter in layer._parameters.items():
                 if parameter is not None:
-                    found[_joined(name, key)] = parameter
-        return found | {name: layer.weight for name, layer in self._computed.items()}
+                    result[_joined(name, key)] = parameter
+        return result | {name: layer.weight for name, layer in self._computed.items()}
 
     def listening(self) -> AbstractContextManager[None]:
         """While this lasts it is known which of the layers runs whose weight is computed."""
@@ -159,12 +159,12 @@ class Names:
         )
 
     def _noting(self, name: str, layer: nn.Module) -> Forward:
-        own = layer.forward
+        original = layer.forward
 
         def forward(*args: Any, **kwargs: Any) -> Any:
             self._running.append(name)
             try:
-                return own(*args, **kwargs)
+                return original(*args, **kwargs)
             finally:
                 self._running.pop()
 

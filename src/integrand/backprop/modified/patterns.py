@@ -1,4 +1,5 @@
-"""Patterns: what data looks like to a unit, in place of its weights.
+"""Patterns (PatternNet, PatternAttribution): a unit's typical input direction, used in place of
+its weights.
 
 A unit's weights say what it has to look away from as well as what it looks for (Kindermans et al.
 2017). Its pattern is the direction in its inputs that its output goes with. Forward the model is
@@ -42,8 +43,9 @@ class Pattern:
     """One layer's: what it is called, the pattern (like its weight), and by what its weight is
     known again.
 
-    fingerprint  Σ w, Σ |w|, and a sum over some thousand weights that also tells their order
-    rounding     of the type the weights were in
+    Args:
+        fingerprint: Σ w, Σ |w|, and a sum over some thousand weights that also tells their order.
+        rounding: of the type the weights were in.
     """
 
     name: str
@@ -68,18 +70,26 @@ class Patterns:
     The result is not complete and depends on how F is written down: the authors' own
     counter-example.
 
-    Cost: nearly that of the ordinary gradient, and twice as much memory again as the weights. With
-    ``optimize=True`` the model itself runs all the same: folded weights are others than the
-    patterns are for. Errors: ``ModelError`` for a plain function, for compiled and scripted
-    modules, and when a layer runs that has no pattern; ``InputError`` for another model than the
-    patterns were fitted on. Source: Kindermans et al., "Learning how to explain neural networks:
-    PatternNet and PatternAttribution", arXiv 1705.05598.
+    Raises:
+        ModelError: for a plain function, for compiled and scripted modules, and when a layer runs
+            that has no pattern.
+        InputError: for another model than the patterns were fitted on.
 
-    >>> import torch, integrand as ig
-    >>> model = torch.nn.Sequential(torch.nn.Linear(4, 8), torch.nn.ReLU(), torch.nn.Linear(8, 3))
-    >>> patterns = ig.fields.Patterns.fit(model, torch.randn(100, 4))
-    >>> ig.explain(model, torch.randn(5, 4), target=0, method="pattern_guided", patterns=patterns).values.shape
-    torch.Size([5, 4])
+    Cost:
+        nearly that of the ordinary gradient, and twice as much memory again as the weights. With
+        ``optimize=True`` the model itself runs all the same: folded weights are others than the
+        patterns are for.
+
+    References:
+        Kindermans et al., "Learning how to explain neural networks: PatternNet and
+        PatternAttribution", arXiv 1705.05598.
+
+    Example:
+        >>> import torch, integrand as ig
+        >>> model = torch.nn.Sequential(torch.nn.Linear(4, 8), torch.nn.ReLU(), torch.nn.Linear(8, 3))
+        >>> patterns = ig.fields.Patterns.fit(model, torch.randn(100, 4))
+        >>> ig.explain(model, torch.randn(5, 4), target=0, method="pattern_guided", patterns=patterns).values.shape
+        torch.Size([5, 4])
     """
 
     each: tuple[Pattern, ...]
@@ -104,26 +114,32 @@ class Patterns:
     ) -> Patterns:
         """Patterns of every linear layer and convolution that runs, from one pass over data.
 
-        data        a tensor (N, \\*s), a dataset, or anything that yields batches, such as a
-                    DataLoader: tensors, or (inputs, …), of which the rest is not looked at; a tuple
-                    of inputs is handed on as several arguments, a dict by name
-        estimator   which samples count, and what E[y] is of:
-                    "positive"       y > 0; E of what comes out, behind the ReLU where one follows
-                                     at once (Schwarzenberg and Castle)
-                    "two-component"  y > 0; E of y before the ReLU (the positive part of Kindermans
-                                     et al.)
-                    "linear"         all samples: a = cov[h, y] / var[y] (the linear estimator of
-                                     Kindermans et al.)
-        batch_size  rows per call, for a tensor or a dataset
-
         A convolution's samples are all its windows. Units that are never active, or always the
         same, get the pattern zero. Sums are in float64; neither batches nor the order of the data
-        matter. The model runs in eval mode and is given back as it was. Cost: a forward pass of the
-        data, and three passes of each layer alone in float64, together some ten forward passes on a
-        CPU; memory of the weights three times over in float64, and one layer's twice more. Source:
-        Kindermans et al. 2017; Schwarzenberg and Castle, arXiv 2007.10685, with their formula: in
-        their published code E₊[h y] comes out as E₊[h] E₊[y], because (N, 1, 1) is multiplied with
-        (N, 1), so that the pattern is E₊[h] over w · E₊[h].
+        matter. The model runs in eval mode and is given back as it was.
+
+        Args:
+            data: a tensor (N, \\*s), a dataset, or anything that yields batches, such as a
+                DataLoader: tensors, or (inputs, …), of which the rest is not looked at; a tuple of
+                inputs is handed on as several arguments, a dict by name.
+            estimator: which samples count, and what E[y] is of:
+                "positive": y > 0; E of what comes out, behind the ReLU where one follows at once
+                (Schwarzenberg and Castle).
+                "two-component": y > 0; E of y before the ReLU (the positive part of Kindermans et
+                al.).
+                "linear": all samples; a = cov[h, y] / var[y] (the linear estimator of Kindermans
+                et al.).
+            batch_size: rows per call, for a tensor or a dataset.
+
+        Cost:
+            a forward pass of the data, and three passes of each layer alone in float64, together
+            some ten forward passes on a CPU; memory of the weights three times over in float64, and
+            one layer's twice more.
+
+        References:
+            Kindermans et al. 2017; Schwarzenberg and Castle, arXiv 2007.10685, with their formula:
+            in their published code E₊[h y] comes out as E₊[h] E₊[y], because (N, 1, 1) is
+            multiplied with (N, 1), so that the pattern is E₊[h] over w · E₊[h].
         """
         if not isinstance(model, nn.Module):
             raise ModelError(
@@ -138,9 +154,13 @@ class Patterns:
         check_open(model, "Fitting patterns")
         network = Network(model)
         with network.ready(), gradients(False):
-            found = fitted(model, lambda inputs: _run(model, inputs), data, estimator, batch_size)
-            each = tuple(_pattern(name, values, sums) for name, (values, sums) in found.items())
-        return cls(each, estimator)
+            sums_by_layer = fitted(
+                model, lambda inputs: _run(model, inputs), data, estimator, batch_size
+            )
+            patterns = tuple(
+                _pattern(name, values, sums) for name, (values, sums) in sums_by_layer.items()
+            )
+        return cls(patterns, estimator)
 
     def save(self, path: str | Path) -> None:
         """Write to a safetensors file: the patterns, and in its header what they are called and by
@@ -153,23 +173,27 @@ class Patterns:
             "kind": self.kind,
             "layers": [
                 {
-                    "name": one.name,
-                    "shape": list(one.values.shape),
-                    "fingerprint": list(one.fingerprint),
-                    "rounding": one.rounding,
+                    "name": pattern.name,
+                    "shape": list(pattern.values.shape),
+                    "fingerprint": list(pattern.fingerprint),
+                    "rounding": pattern.rounding,
                 }
-                for one in self.each
+                for pattern in self.each
             ],
         }
-        tensors = {one.name: one.values.detach().cpu().contiguous().clone() for one in self.each}
+        tensors = {
+            pattern.name: pattern.values.detach().cpu().contiguous().clone()
+            for pattern in self.each
+        }
         write_tensors(write, tensors, path, {"patterns": json.dumps(header)})
 
     @classmethod
     def load(cls, path: str | Path, model: nn.Module | None = None) -> Patterns:
         """Read patterns back, and check at once that they are this model's, if one is given.
 
-        Errors: ``InputError`` for files that hold no patterns, or those of another model;
-        ``MissingExtra`` without safetensors.
+        Raises:
+            InputError: for files that hold no patterns, or those of another model.
+            MissingExtra: without safetensors.
         """
         opened = _safetensors("safe_open")
         if not Path(path).is_file():
@@ -185,7 +209,7 @@ class Patterns:
         if words is None:
             raise InputError(f"{str(path)!r} holds tensors, but no patterns.")
         try:
-            made = cls._read(json.loads(words), tensors, path)
+            patterns = cls._read(json.loads(words), tensors, path)
         except (KeyError, TypeError, ValueError, AttributeError) as error:
             if isinstance(error, InputError):
                 raise
@@ -193,8 +217,8 @@ class Patterns:
                 f"{str(path)!r} has a header that is not that of patterns ({error!r})."
             ) from error
         if model is not None:
-            made.check(model)
-        return made
+            patterns.check(model)
+        return patterns
 
     @classmethod
     def _read(cls, header: Any, tensors: Mapping[str, Tensor], path: str | Path) -> Patterns:
@@ -202,7 +226,7 @@ class Patterns:
             raise InputError(
                 f"{str(path)!r} was written by integrand {header['integrand']}, in a newer format: upgrade to read it."
             )
-        each = []
+        patterns = []
         for layer in header["layers"]:
             values = tensors[layer["name"]]
             if list(values.shape) != layer["shape"]:
@@ -211,31 +235,31 @@ class Patterns:
                     f"{describe(values.shape)}: the file was changed."
                 )
             first, second, third = layer["fingerprint"]
-            each.append(
+            patterns.append(
                 Pattern(layer["name"], values, (first, second, third), float(layer["rounding"]))
             )
-        return cls(tuple(each), header["estimator"], header["kind"])
+        return cls(tuple(patterns), header["estimator"], header["kind"])
 
     def check(self, model: nn.Module) -> None:
         """Errors: ``InputError`` that names the first layer in which ``model`` is not the one these
         were fitted on."""
         weights = Names(model).weights()
-        for one in self.each:
-            if one.name not in weights:
+        for pattern in self.each:
+            if pattern.name not in weights:
                 raise InputError(
-                    f"The patterns are for another model: they have a layer {one.name!r} ({describe(one.values.shape)}), which this "
+                    f"The patterns are for another model: they have a layer {pattern.name!r} ({describe(pattern.values.shape)}), which this "
                     f"{type(model).__name__} has not. Fit them on this one: ig.fields.Patterns.fit(model, data)."
                 )
-            weight = weights[one.name]
-            if weight.shape != one.values.shape:
+            weight = weights[pattern.name]
+            if weight.shape != pattern.values.shape:
                 raise InputError(
-                    f"The patterns are for another model: that of layer {one.name!r} is {describe(one.values.shape)}, the layer's weight "
+                    f"The patterns are for another model: that of layer {pattern.name!r} is {describe(pattern.values.shape)}, the layer's weight "
                     f"{describe(weight.shape)}. Fit them on this one: ig.fields.Patterns.fit(model, data)."
                 )
             # Weights that are kept elsewhere until they are needed cannot be looked at now.
-            if not weight.is_meta and not _known_again(one, weight):
+            if not weight.is_meta and not _known_again(pattern, weight):
                 raise InputError(
-                    f"The patterns are for another model: layer {one.name!r} has other weights than when they were fitted. "
+                    f"The patterns are for another model: layer {pattern.name!r} has other weights than when they were fitted. "
                     "Fit them again after training: ig.fields.Patterns.fit(model, data)."
                 )
 
@@ -253,10 +277,10 @@ class Patterns:
         factors = _Factors(self)
 
         def change(func: Any, args: Any, kwargs: Any) -> Any:
-            found = LinearCall.of(func, args, kwargs)
-            if found is None or not found[1].requires_grad:
+            match = LinearCall.of(func, args, kwargs)
+            if match is None or not match[1].requires_grad:
                 return NotImplemented
-            call, h = found
+            call, h = match
             name = names(call.weight)
             return (
                 NotImplemented if name is None else instead(h, call, factors.of(name, call.weight))
@@ -275,13 +299,13 @@ class _Factors:
     was."""
 
     def __init__(self, patterns: Patterns) -> None:
-        self.patterns = {one.name: one.values for one in patterns.each}
+        self.patterns = {pattern.name: pattern.values for pattern in patterns.each}
         self.weighs = patterns.kind == "attribution"
-        self._kept: dict[str, tuple[weakref.ref[Tensor], int, Tensor]] = {}
+        self._cache: dict[str, tuple[weakref.ref[Tensor], int, Tensor]] = {}
 
     def of(self, name: str, weight: Tensor) -> Tensor:
         version = 0 if weight.is_inference() else weight._version
-        known, then, factor = self._kept.get(name, (None, 0, weight))
+        known, then, factor = self._cache.get(name, (None, 0, weight))
         if known is not None and known() is weight and then == version:
             return factor
         pattern = self.patterns.get(name)
@@ -296,7 +320,7 @@ class _Factors:
             factor = pattern.to(weight.device)
             if self.weighs:
                 factor = factor * weight.detach().to(factor.dtype)
-        self._kept[name] = (weakref.ref(weight), version, factor)
+        self._cache[name] = (weakref.ref(weight), version, factor)
         return factor
 
 
@@ -307,19 +331,19 @@ def _run(model: nn.Module, inputs: Any) -> Any:
 
 
 def _pattern(name: str, values: Tensor, sums: Sums) -> Pattern:
-    kept = values.to(state_dtype(sums.dtype)).cpu()
-    return Pattern(name, kept, _fingerprint(sums.weight), float(torch.finfo(sums.dtype).eps))
+    stored = values.to(state_dtype(sums.dtype)).cpu()
+    return Pattern(name, stored, _fingerprint(sums.weight), float(torch.finfo(sums.dtype).eps))
 
 
 def _fingerprint(weight: Tensor) -> tuple[float, float, float]:
     w = weight.detach().flatten()
     w = w.cpu() if w.device.type == "mps" else w
-    some = double(w[:: max(1, len(w) // _SAMPLE)])
-    waves = torch.cos(1.7 * torch.arange(len(some), dtype=torch.float64, device=some.device))
+    sample = double(w[:: max(1, len(w) // _SAMPLE)])
+    waves = torch.cos(1.7 * torch.arange(len(sample), dtype=torch.float64, device=sample.device))
     return (
         float(w.sum(dtype=torch.float64)),
         float(w.abs().sum(dtype=torch.float64)),
-        float((some * waves).sum()),
+        float((sample * waves).sum()),
     )
 
 

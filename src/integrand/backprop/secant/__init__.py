@@ -1,4 +1,5 @@
-"""Chords: what a network does between two points, one operation at a time.
+"""Secant backpropagation: the mean gradient of a network between two points, one operation at a
+time.
 
 The mean gradient between a and b is what integration needs. One gradient says little about it where
 a network has kinks: each ReLU is on or off at a point, but on for a *part* of the way. Its chord,

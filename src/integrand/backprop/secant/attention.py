@@ -1,4 +1,4 @@
-"""Attention: matrix products and a softmax, written in those.
+"""Secant rule of attention: composed of matrix products and a softmax.
 
 Both functions do what torch's do for every call they take; calls with dropout or with keys and
 values of their own are left to torch.
@@ -82,17 +82,19 @@ def multi_head_attention(
 
     def heads(tokens: Tensor, weight: Tensor, bias: Tensor | None) -> Tensor:
         """(T, B, E) → (B, H, T, E/H)."""
-        made = F.linear(tokens.transpose(0, 1), weight, bias)
-        return made.view(*made.shape[:2], num_heads, -1).transpose(1, 2)
+        projected = F.linear(tokens.transpose(0, 1), weight, bias)
+        return projected.view(*projected.shape[:2], num_heads, -1).transpose(1, 2)
 
-    q, k, v = (heads(*both) for both in zip((query, key, value), weights, biases, strict=True))
-    found, weighed = _attend(q, k, v, _mask(attn_mask, key_padding_mask, q, k))
-    made = F.linear(found.transpose(1, 2).flatten(2), out_proj_weight, out_proj_bias).transpose(
-        0, 1
+    q, k, v = (
+        heads(*operands) for operands in zip((query, key, value), weights, biases, strict=True)
     )
+    attended, weighed = _attend(q, k, v, _mask(attn_mask, key_padding_mask, q, k))
+    output = F.linear(
+        attended.transpose(1, 2).flatten(2), out_proj_weight, out_proj_bias
+    ).transpose(0, 1)
     if not need_weights:
-        return made, None
-    return made, weighed.mean(1) if average_attn_weights else weighed
+        return output, None
+    return output, weighed.mean(1) if average_attn_weights else weighed
 
 
 def _mask(mask: Tensor | None, padding: Tensor | None, q: Tensor, k: Tensor) -> Tensor | None:

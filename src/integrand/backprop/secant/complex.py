@@ -1,5 +1,5 @@
-"""Complex numbers: moduli, phases and logarithms. Products, quotients, powers and holomorphic
-functions are those of real numbers.
+"""Secant rules of complex numbers: moduli, phases and logarithms. Products, quotients, powers and
+holomorphic functions are those of real numbers.
 
 A gradient of a real number by a complex one, z = a + ib, is ∂/∂a + i ∂/∂b as torch has it, so a
 holomorphic slope s, Δy = s Δz, goes back as its conjugate. With the mean of 1/z along a straight

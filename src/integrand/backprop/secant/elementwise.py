@@ -1,4 +1,4 @@
-"""Elementwise functions: the secant.
+"""Secant rule of elementwise functions: the difference quotient.
 
     Δy = s Δu,    s = (f(u_b) − f(u_a)) / (u_b − u_a),    f′ halfway where the two are too close for a quotient
 
@@ -44,20 +44,20 @@ def _derivatives() -> dict[Function, Callable[..., Tensor]]:
     aten = torch.ops.aten
 
     def relu(u: Tensor) -> Tensor:
-        made: Tensor = aten.threshold_backward(torch.ones_like(u), u, 0)
-        return made
+        slope: Tensor = aten.threshold_backward(torch.ones_like(u), u, 0)
+        return slope
 
     def relu6(u: Tensor) -> Tensor:
-        made: Tensor = aten.hardtanh_backward(torch.ones_like(u), u, 0, 6)
-        return made
+        slope: Tensor = aten.hardtanh_backward(torch.ones_like(u), u, 0, 6)
+        return slope
 
     def gelu(u: Tensor, approximate: str = "none") -> Tensor:
-        made: Tensor = aten.gelu_backward(torch.ones_like(u), u, approximate=approximate)
-        return made
+        slope: Tensor = aten.gelu_backward(torch.ones_like(u), u, approximate=approximate)
+        return slope
 
     def silu(u: Tensor) -> Tensor:
-        made: Tensor = aten.silu_backward(torch.ones_like(u), u)
-        return made
+        slope: Tensor = aten.silu_backward(torch.ones_like(u), u)
+        return slope
 
     return {
         F.relu: relu,
@@ -116,7 +116,7 @@ def secant(
     """function(u, ...) with secants for slopes; the rest are constants."""
     rest = (*args, *kwargs.values())
     if not rows.moves(u) or any(
-        isinstance(other, Tensor) and other.requires_grad for other in rest
+        isinstance(argument, Tensor) and argument.requires_grad for argument in rest
     ):
         return NotImplemented
     if not u.is_complex() and any(
@@ -124,32 +124,39 @@ def secant(
     ):
         return NotImplemented  # a slope is of the kind of what it is the slope of
     derivative = _DERIVATIVES.get(function)
-    whole = any(isinstance(other, Tensor) and other.ndim for other in rest)
+    shaped = any(isinstance(argument, Tensor) and argument.ndim for argument in rest)
 
     def f(t: Tensor) -> Tensor:
-        made: Tensor = function(t, *args, **kwargs)
-        return made
+        value: Tensor = function(t, *args, **kwargs)
+        return value
 
     def df(t: Tensor) -> Tensor:
         return _derivative(f, t) if derivative is None else derivative(t, *args, **kwargs)
 
-    return rows.apply(_Secant, u, f, df, straight, inplace, whole)
+    return rows.apply(_Secant, u, f, df, straight, inplace, shaped)
 
 
 def _derivative(function: Callable[[Tensor], Tensor], u: Tensor) -> Tensor:
     with torch.enable_grad():
         leaf = u.detach().requires_grad_()
-        made = function(leaf)
-        (slope,) = torch.autograd.grad(made, leaf, torch.ones_like(made))
+        value = function(leaf)
+        (slope,) = torch.autograd.grad(value, leaf, torch.ones_like(value))
     return slope.conj()  # of a complex function torch gives the conjugate
 
 
 class _Secant(Chord):
     @staticmethod
     def forward(
-        ctx: Any, rows: Rows, u: Tensor, f: Any, df: Any, straight: bool, inplace: bool, whole: bool
+        ctx: Any,
+        rows: Rows,
+        u: Tensor,
+        f: Any,
+        df: Any,
+        straight: bool,
+        inplace: bool,
+        shaped: bool,
     ) -> Tensor:
-        flat = None if whole else _flat(rows, u)
+        flat = None if shaped else _flat(rows, u)
         if flat is None:
             y = f(u)
             slope = torch.empty_like(y)
@@ -163,8 +170,8 @@ class _Secant(Chord):
         if inplace:
             ctx.mark_dirty(u)
         ctx.save_for_backward(slope)
-        made: Tensor = y
-        return made
+        output: Tensor = y
+        return output
 
     @staticmethod
     def backward(ctx: Any, gradient: Tensor) -> tuple[Tensor | None, ...]:

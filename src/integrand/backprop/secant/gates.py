@@ -1,5 +1,5 @@
-"""Operations by which one part of an input can switch another on and off: between two points that
-look alike anything may have happened.
+"""Operations by which one part of an input can switch another on and off, so that a segment whose
+end points look alike may hide a change.
 
 A chain of linear maps and activations that rise, or nearly so, does that only by a conspiracy of
 its weights. A product of two things that move does it by itself, and so does what is made of

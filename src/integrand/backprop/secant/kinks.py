@@ -1,5 +1,5 @@
-"""Functions that bend, jump or choose: a network without them is smooth, and smooth integrands have
-better nodes than chords.
+"""Functions with kinks, jumps or choices: a network without them is smooth, and quadrature suits
+it better than chords.
 
 Clamps are left out. They guard denominators far more often than they bend anything, and taking a
 kinked network for a smooth one costs no more than the gradients of one try.

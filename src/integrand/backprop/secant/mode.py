@@ -1,4 +1,4 @@
-"""The mode that sees every operation of a forward pass."""
+"""The torch-function mode that replaces operations of a forward pass by their secant rules."""
 
 from __future__ import annotations
 
@@ -73,7 +73,7 @@ class SecantMode(TorchFunctionMode):
             not torch.is_grad_enabled()
         ):  # the way back, where the mode stays for the sake of checkpoints
             return func(*args, **kwargs)
-        made = NotImplemented
+        output = NotImplemented
         if not self.kinks and func in KINKS:
             self.kinks = any(map(self.rows.moves, tensors((*args, *kwargs.values()))))
         if not self.gates and (func in BETWEEN or func in WITHIN):
@@ -81,17 +81,17 @@ class SecantMode(TorchFunctionMode):
             self.gates = moving > (1 if func in BETWEEN else 0)
         entry = TABLE.get(func)
         if entry is not None:
-            made = (
+            output = (
                 self._chord(entry, args, kwargs)
                 if going_back()
-                else self._tried(func, entry, args, kwargs)
+                else self._chord_or_plain(func, entry, args, kwargs)
             )
-        if made is NotImplemented:
-            made = func(*args, **kwargs)
-        self.rows.follow(func, args, kwargs, made)
-        return made
+        if output is NotImplemented:
+            output = func(*args, **kwargs)
+        self.rows.follow(func, args, kwargs, output)
+        return output
 
-    def _tried(self, func: Any, entry: Entry, args: Any, kwargs: Any) -> Any:
+    def _chord_or_plain(self, func: Any, entry: Entry, args: Any, kwargs: Any) -> Any:
         try:
             return self._chord(entry, args, kwargs)
         except InnerGradient:
@@ -100,21 +100,21 @@ class SecantMode(TorchFunctionMode):
             if is_out_of_memory(error):
                 raise
             refusal = error
-        made = func(*args, **kwargs)  # what this raises is the caller's own
+        output = func(*args, **kwargs)  # what this raises is the caller's own
         if self.strict:
             raise refusal
         name = getattr(func, "__name__", str(func))
         self.refused[name] = f"{type(refusal).__name__}: {refusal}"
-        return made
+        return output
 
     def _chord(self, entry: Entry, args: Any, kwargs: Any) -> Any:
         if not args and "input" in kwargs:
             kwargs = dict(kwargs)
             args = (kwargs.pop("input"),)
-        given = list(tensors((*args, *kwargs.values())))
-        if not any(map(self.rows.moves, given)) or torch._C._are_functorch_transforms_active():
+        operands = list(tensors((*args, *kwargs.values())))
+        if not any(map(self.rows.moves, operands)) or torch._C._are_functorch_transforms_active():
             return NotImplemented
-        if not entry.complex and any(u.is_complex() for u in given):
+        if not entry.complex and any(u.is_complex() for u in operands):
             return NotImplemented
         if entry.composite:
             with self:

@@ -1,4 +1,4 @@
-"""Normalisations: what is divided by its own size.
+"""Secant rules of normalisations, variances and norms.
 
     y = c/σ,   c = u − mean u (or u itself),   σ² = mean c² + ε
 
@@ -80,8 +80,8 @@ def layer_norm(
     *_: Any,
     **__: Any,
 ) -> Any:
-    found = rows.place(u)
-    if not rows.moves(u) or found is None or found[0] >= u.ndim - len(normalized_shape):
+    place = rows.place(u)
+    if not rows.moves(u) or place is None or place[0] >= u.ndim - len(normalized_shape):
         return NotImplemented
     return _affine(normalised(rows, u, u.numel() // prod(normalized_shape), eps), weight, bias)
 
@@ -94,8 +94,8 @@ def rms_norm(
     weight: Any = None,
     eps: float | None = None,
 ) -> Any:
-    found = rows.place(u)
-    if not rows.moves(u) or found is None or found[0] >= u.ndim - len(normalized_shape):
+    place = rows.place(u)
+    if not rows.moves(u) or place is None or place[0] >= u.ndim - len(normalized_shape):
         return NotImplemented
     eps = torch.finfo(u.dtype).eps if eps is None else eps
     return _affine(
@@ -157,8 +157,8 @@ class _Variance(Chord):
         c = u - u.mean(dims, keepdim=True)
         ctx.dims, ctx.count = dims, max(0.0, prod(u.shape[d] for d in dims) - correction)
         ctx.save_for_backward(c + rows.previous(c, outer(u)))
-        made: Tensor = c.square().sum(dims, keepdim=True) / ctx.count
-        return made
+        variance: Tensor = c.square().sum(dims, keepdim=True) / ctx.count
+        return variance
 
     @staticmethod
     def backward(ctx: Any, gradient: Tensor) -> tuple[None, Tensor, None, None]:
@@ -173,11 +173,11 @@ def variance(rows: Rows, u: Tensor, *args: Any, **kwargs: Any) -> Any:
 
 def _spreading(function: Any, rows: Rows, u: Tensor, *args: Any, **kwargs: Any) -> Any:
     dims, correction, keepdim = _spread(u, *args, **kwargs)
-    found = rows.place(u)
-    if not dims or found is None or found[0] in dims:
+    place = rows.place(u)
+    if not dims or place is None or place[0] in dims:
         return NotImplemented
-    made = rows.apply(function, u, dims, correction)
-    return made if keepdim else made.squeeze(dims)
+    result = rows.apply(function, u, dims, correction)
+    return result if keepdim else result.squeeze(dims)
 
 
 def _spread(
@@ -242,8 +242,8 @@ class _Length(Chord):
         y = torch.linalg.vector_norm(u, 2, dims, keepdim=True)
         total = y + rows.previous(y, rows.axes(u, y.shape))
         ctx.save_for_backward(torch.where(total > 0, (u + rows.previous(u)) / total, 0))
-        made: Tensor = y
-        return made
+        length: Tensor = y
+        return length
 
     @staticmethod
     def backward(ctx: Any, gradient: Tensor) -> tuple[None, Tensor, None]:
@@ -263,12 +263,12 @@ def vector_or_matrix_norm(rows: Rows, u: Tensor, *args: Any, **kwargs: Any) -> A
 @chord(torch.linalg.vector_norm, *owns("norm"), complex=True)
 def norm(rows: Rows, u: Tensor, *args: Any, **kwargs: Any) -> Any:
     order, dims, keepdim = _order(u, *args, **kwargs)
-    found = rows.place(u)
-    if not dims or found is None or found[0] in dims:
+    place = rows.place(u)
+    if not dims or place is None or place[0] in dims:
         return NotImplemented
     if order in (2, 2.0, "fro"):
-        made = rows.apply(_Length, u, dims)
-        return made if keepdim else made.squeeze(dims)
+        length = rows.apply(_Length, u, dims)
+        return length if keepdim else length.squeeze(dims)
     if order in (1, 1.0):
         return (
             NotImplemented

@@ -1,4 +1,4 @@
-"""Products and quotients of two things that move.
+"""Secant rules of products and quotients of two varying tensors.
 
     any bilinear f       Δf(u, v) = f(Δu, v̄) + f(ū, Δv)                                with means ū = (u_a + u_b)/2
     z = u / v            Δz = Λ Δu + K Δv,    Λ = ∫₀¹ dt / v(t),    K = −∫₀¹ u(t)/v(t)² dt           along straight u(t), v(t)
@@ -44,8 +44,8 @@ def product(rows: Rows, u: Any, other: Any, **kwargs: Any) -> Any:
 
 @chord(*owns("mul_", "multiply_", "__imul__"), complex=True)
 def product_in_place(rows: Rows, u: Tensor, other: Any) -> Any:
-    made = product(rows, rows.alike(u.clone(), u), other)
-    return NotImplemented if made is NotImplemented else u.copy_(made)
+    result = product(rows, rows.alike(u.clone(), u), other)
+    return NotImplemented if result is NotImplemented else u.copy_(result)
 
 
 class _Product(Chord):
@@ -63,8 +63,8 @@ class _Product(Chord):
 
 def _back(gradient: Tensor, shape: torch.Size, complex: bool) -> Tensor:
     """What goes back to one of two: a sum over what it was broadcast to, and real to a real one."""
-    made = gradient.sum_to_size(shape)
-    return made if complex or not made.is_complex() else made.real
+    summed = gradient.sum_to_size(shape)
+    return summed if complex or not summed.is_complex() else summed.real
 
 
 @chord(*owns("matmul", "__matmul__", "bmm", "mm"), complex=True)
@@ -120,10 +120,10 @@ def einsum(rows: Rows, *args: Any) -> Any:
     first, second = moving
 
     def contract(u: Tensor, v: Tensor) -> Tensor:
-        made: Tensor = torch.einsum(
+        result: Tensor = torch.einsum(
             *args[:first], u, *args[first + 1 : second], v, *args[second + 1 :]
         )
-        return made
+        return result
 
     return rows.apply(_Bilinear, contract, args[first], args[second])
 
@@ -132,16 +132,16 @@ def einsum(rows: Rows, *args: Any) -> Any:
 def bilinear(rows: Rows, u: Any, v: Any, weight: Tensor, bias: Tensor | None = None) -> Any:
     if not (rows.moves(u) and rows.moves(v)):
         return NotImplemented
-    made = rows.apply(_Bilinear, lambda u, v: F.bilinear(u, v, weight), u, v)
-    return made if bias is None else made + bias
+    result = rows.apply(_Bilinear, lambda u, v: F.bilinear(u, v, weight), u, v)
+    return result if bias is None else result + bias
 
 
 @composite(*owns("baddbmm", "addmm"), complex=True)
 def add_matrix_product(
     u: Tensor, first: Tensor, second: Tensor, *, beta: float = 1, alpha: float = 1
 ) -> Tensor:
-    made = alpha * (first @ second)
-    return made if beta == 0 else made + beta * u
+    result = alpha * (first @ second)
+    return result if beta == 0 else result + beta * u
 
 
 @composite(*owns("addcmul"), complex=True)
@@ -175,12 +175,12 @@ def quotient_turned(rows: Rows, v: Any, u: Any) -> Any:
 
 @chord(*owns("div_", "divide_", "true_divide_", "__itruediv__", "__idiv__"), complex=True)
 def quotient_in_place(rows: Rows, u: Tensor, other: Any, **kwargs: Any) -> Any:
-    made = (
+    result = (
         quotient(rows, rows.alike(u.clone(), u), other, **kwargs)
         if rows.moves(u)
         else NotImplemented
     )
-    return NotImplemented if made is NotImplemented else u.copy_(made)
+    return NotImplemented if result is NotImplemented else u.copy_(result)
 
 
 @chord(*owns("reciprocal"), complex=True)
@@ -193,9 +193,9 @@ class _Reciprocal(Chord):
 
     @staticmethod
     def forward(ctx: Any, rows: Rows, v: Tensor) -> Tensor:
-        made = 1 / v
-        ctx.save_for_backward(made * rows.previous(made, outer(v)))
-        return made
+        reciprocal = 1 / v
+        ctx.save_for_backward(reciprocal * rows.previous(reciprocal, outer(v)))
+        return reciprocal
 
     @staticmethod
     def backward(ctx: Any, gradient: Tensor) -> tuple[None, Tensor]:
@@ -259,10 +259,10 @@ def tail(x: Tensor, artanh: Tensor) -> Tensor:
 # --- powers -----------------------------------------------------------------------------------------------------------
 
 
-def _inverse(made: Any) -> Any:
-    if made is not NotImplemented:
-        setattr(made, _INVERSE, True)
-    return made
+def _inverse(result: Any) -> Any:
+    if result is not NotImplemented:
+        setattr(result, _INVERSE, True)
+    return result
 
 
 @chord(*owns("rsqrt"), complex=True)
@@ -279,8 +279,8 @@ def power(rows: Rows, u: Any, exponent: Any) -> Any:
             if not isinstance(u, Tensor)
             else NotImplemented
         )
-    made = secant(rows, torch.pow, u, exponent)
-    return _inverse(made) if isinstance(exponent, int | float) and exponent < 0 else made
+    result = secant(rows, torch.pow, u, exponent)
+    return _inverse(result) if isinstance(exponent, int | float) and exponent < 0 else result
 
 
 @chord(*owns("__rpow__"), complex=True)

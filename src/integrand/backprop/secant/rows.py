@@ -1,4 +1,4 @@
-"""Which row is before which, and where the rows are in a tensor.
+"""Bookkeeping of rows: which row precedes which, and which axis of a tensor holds them.
 
 A chord needs the value that its input had one row earlier. Rows come first in what a model is
 given, and stay first, alone or folded with what follows them (N·T, …), in nearly everything models
@@ -28,8 +28,8 @@ _TAG = "_integrand_outer"  # on tensors of one pass: their P, where it is not 1
 
 
 def outer(u: Tensor) -> int:
-    found: int = getattr(u, _TAG, 1)
-    return found
+    axes: int = getattr(u, _TAG, 1)
+    return axes
 
 
 class Chord(torch.autograd.Function):
@@ -76,14 +76,14 @@ class Rows:
 
     def apply(self, function: Any, *arguments: Any) -> Tensor:
         """A ``torch.autograd.Function`` whose first argument is these rows."""
-        made: Tensor = function.apply(self, *arguments)
-        return made
+        output: Tensor = function.apply(self, *arguments)
+        return output
 
-    def alike(self, made: Tensor, u: Tensor) -> Tensor:
-        """``made`` inside a chord, with its rows where those of ``u`` are."""
+    def alike(self, output: Tensor, u: Tensor) -> Tensor:
+        """``output`` inside a chord, with its rows where those of ``u`` are."""
         if outer(u) != 1:
-            setattr(made, _TAG, outer(u))
-        return made
+            setattr(output, _TAG, outer(u))
+        return output
 
     def place(self, u: Tensor) -> tuple[int, int] | None:
         """The axis that holds the rows, and how much of it comes before them."""
@@ -96,19 +96,19 @@ class Rows:
 
     # --- following ------------------------------------------------------------------------------------------------
 
-    def follow(self, func: Any, args: Any, kwargs: Any, made: Any) -> None:
+    def follow(self, func: Any, args: Any, kwargs: Any, output: Any) -> None:
         """Note where the rows are in what an operation made."""
-        if self.count == 1 or not isinstance(made, Tensor | tuple | list):
+        if self.count == 1 or not isinstance(output, Tensor | tuple | list):
             return
-        name = _name(func)
+        name = _function_name(func)
         sources = [
             u for u in tensors((*args, *kwargs.values())) if u.grad_fn is not None and u.ndim
         ]
         if not sources or not (name in _FOLLOWED or any(outer(u) != 1 for u in sources)):
             return
-        for u in [made] if isinstance(made, Tensor) else made:
+        for u in [output] if isinstance(output, Tensor) else output:
             if isinstance(u, Tensor) and u.grad_fn is not None:
-                axes = _FOLLOWED.get(name, _kept)(self, sources, args, kwargs, u)
+                axes = _FOLLOWED.get(name, _axes_by_default)(self, sources, args, kwargs, u)
                 if axes != outer(u):
                     setattr(u, _TAG, axes)
 
@@ -125,7 +125,7 @@ def place(shape: Sequence[int], axes: int, count: int) -> tuple[int, int] | None
     return None
 
 
-def _name(func: Any) -> str:
+def _function_name(func: Any) -> str:
     name: str = getattr(func, "__name__", "")
     # Properties such as u.T come as the getter of a descriptor.
     return getattr(func.__self__, "__name__", "") if name == "__get__" else name
@@ -142,95 +142,101 @@ def tensors(values: Any) -> Iterator[Tensor]:
 Follow = Callable[[Rows, list[Tensor], Any, Any, Tensor], int]
 
 
-def _same(rows: Rows, sources: list[Tensor], args: Any, kwargs: Any, made: Tensor) -> int:
+def _same_axes(rows: Rows, sources: list[Tensor], args: Any, kwargs: Any, output: Tensor) -> int:
     return outer(sources[0])
 
 
-def _turned(rows: Rows, sources: list[Tensor], args: Any, kwargs: Any, made: Tensor) -> int:
+def _axes_of_view(rows: Rows, sources: list[Tensor], args: Any, kwargs: Any, output: Tensor) -> int:
     """A view: the axis of the rows is known by its stride."""
     source = sources[0]
-    found = rows.place(source)
-    if found is None:
+    place = rows.place(source)
+    if place is None:
         return 0
-    axis, folded = found
-    for other, (size, stride) in enumerate(zip(made.shape, made.stride(), strict=True)):
+    axis, folded = place
+    for position, (size, stride) in enumerate(zip(output.shape, output.stride(), strict=True)):
         if size == source.shape[axis] and stride == source.stride(axis):
-            return prod(made.shape[:other]) * folded
+            return prod(output.shape[:position]) * folded
     return 0
 
 
-def _kept(rows: Rows, sources: list[Tensor], args: Any, kwargs: Any, made: Tensor) -> int:
+def _axes_by_default(
+    rows: Rows, sources: list[Tensor], args: Any, kwargs: Any, output: Tensor
+) -> int:
     """Any other operation: rows stay on their axis, or on what is left of it after a sum over
     others."""
     moved = [u for u in sources if outer(u) != 1]
-    source = next((u for u in moved if u.ndim == made.ndim), (moved or sources)[0])
-    found = rows.place(source)
-    if found is None:
+    source = next((u for u in moved if u.ndim == output.ndim), (moved or sources)[0])
+    place = rows.place(source)
+    if place is None:
         return 0
-    axis, folded = found
-    if made.ndim == source.ndim and made.shape[axis] == source.shape[axis]:
-        return prod(made.shape[:axis]) * folded
-    if _shares(made, source):
-        return _turned(rows, sources, args, kwargs, made)
+    axis, folded = place
+    if output.ndim == source.ndim and output.shape[axis] == source.shape[axis]:
+        return prod(output.shape[:axis]) * folded
+    if _shares_storage(output, source):
+        return _axes_of_view(rows, sources, args, kwargs, output)
     dims = kwargs.get("dim", args[1] if len(args) > 1 else None)
     dims = (dims,) if isinstance(dims, int) else dims
     if (
-        made.ndim < source.ndim
+        output.ndim < source.ndim
         and isinstance(dims, tuple | list)
         and all(isinstance(d, int) for d in dims)
     ):
-        gone = {d % source.ndim for d in dims}
-        return prod(size for d, size in enumerate(source.shape[:axis]) if d not in gone) * folded
+        reduced = {d % source.ndim for d in dims}
+        return prod(size for d, size in enumerate(source.shape[:axis]) if d not in reduced) * folded
     return 0
 
 
-def _dim(args: Any, kwargs: Any, made: Tensor) -> int:
+def _dim(args: Any, kwargs: Any, output: Tensor) -> int:
     """The axis that tensors are put together along."""
     dim: int = kwargs.get("dim", args[1] if len(args) > 1 else 0)
-    return dim % made.ndim
+    return dim % output.ndim
 
 
-def _stacked(rows: Rows, sources: list[Tensor], args: Any, kwargs: Any, made: Tensor) -> int:
-    found = rows.place(sources[0])
-    if found is None:
+def _axes_of_stack(
+    rows: Rows, sources: list[Tensor], args: Any, kwargs: Any, output: Tensor
+) -> int:
+    place = rows.place(sources[0])
+    if place is None:
         return 0
-    axis, folded = found
-    dim = _dim(args, kwargs, made)
-    return prod(made.shape[: axis + (dim <= axis)]) * folded
+    axis, folded = place
+    dim = _dim(args, kwargs, output)
+    return prod(output.shape[: axis + (dim <= axis)]) * folded
 
 
-def _joined(rows: Rows, sources: list[Tensor], args: Any, kwargs: Any, made: Tensor) -> int:
-    found = rows.place(sources[0])
-    if found is None:
+def _axes_of_cat(rows: Rows, sources: list[Tensor], args: Any, kwargs: Any, output: Tensor) -> int:
+    place = rows.place(sources[0])
+    if place is None:
         return 0
-    axis, folded = found
-    dim = _dim(args, kwargs, made)
+    axis, folded = place
+    dim = _dim(args, kwargs, output)
     if dim != axis:
-        return prod(made.shape[:axis]) * folded
+        return prod(output.shape[:axis]) * folded
     parts = args[0] if args else kwargs["tensors"]
     alike = folded == 1 and all(
-        rows.place(u) == found and u.shape == sources[0].shape for u in parts
+        rows.place(u) == place and u.shape == sources[0].shape for u in parts
     )
-    return prod(made.shape[:axis]) * len(parts) if alike else 0
+    return prod(output.shape[:axis]) * len(parts) if alike else 0
 
 
-def _einsum(rows: Rows, sources: list[Tensor], args: Any, kwargs: Any, made: Tensor) -> int:
+def _axes_of_einsum(
+    rows: Rows, sources: list[Tensor], args: Any, kwargs: Any, output: Tensor
+) -> int:
     """The letter of the rows says where they go."""
     equation, operands = args[0], args[1:]
     if len(operands) == 1 and isinstance(operands[0], tuple | list):
         operands = operands[0]
-    found = rows.place(sources[0])
-    if found is None or not isinstance(equation, str) or "->" not in equation:
-        return _kept(rows, sources, args, kwargs, made)
+    place = rows.place(sources[0])
+    if place is None or not isinstance(equation, str) or "->" not in equation:
+        return _axes_by_default(rows, sources, args, kwargs, output)
     left, right = equation.replace(" ", "").split("->")
     letters = left.split(",")[next(i for i, u in enumerate(operands) if u is sources[0])]
-    if "." in equation or letters[found[0]] not in right:
-        return _kept(rows, sources, args, kwargs, made)
-    return prod(made.shape[: right.index(letters[found[0]])]) * found[1]
+    if "." in equation or letters[place[0]] not in right:
+        return _axes_by_default(rows, sources, args, kwargs, output)
+    return prod(output.shape[: right.index(letters[place[0]])]) * place[1]
 
 
-def _shares(made: Tensor, source: Tensor) -> bool:
-    return made.untyped_storage().data_ptr() == source.untyped_storage().data_ptr()
+def _shares_storage(output: Tensor, source: Tensor) -> bool:
+    return output.untyped_storage().data_ptr() == source.untyped_storage().data_ptr()
 
 
 # What may change P, and what surely does not although axes come and go; everything else is followed
@@ -239,13 +245,13 @@ _FOLLOWED: dict[str, Follow] = {
     **dict.fromkeys(
         ["transpose", "permute", "movedim", "moveaxis", "swapaxes", "swapdims", "t", "T", "mT", "H", "mH", "adjoint",
          "expand", "expand_as", "broadcast_to"],
-        _turned,
+        _axes_of_view,
     ),
     **dict.fromkeys(
         ["reshape", "view", "flatten", "unflatten", "ravel", "reshape_as", "view_as", "squeeze", "unsqueeze", "contiguous"],
-        _same,
+        _same_axes,
     ),
-    **dict.fromkeys(["cat", "concat", "concatenate"], _joined),
-    "stack": _stacked,
-    "einsum": _einsum,
+    **dict.fromkeys(["cat", "concat", "concatenate"], _axes_of_cat),
+    "stack": _axes_of_stack,
+    "einsum": _axes_of_einsum,
 }  # fmt: skip

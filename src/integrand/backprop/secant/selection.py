@@ -1,4 +1,4 @@
-"""Choices between values: the largest of several, one of two.
+"""Secant rules of selections: maxima, pooling, where and clamp.
 
     y = u[i], i the largest:     Δy = λ (u_b − u_a)[i_b] + (1 − λ) (u_b − u_a)[i_a],    λ = (Δy − Δu[i_a]) / (Δu[i_b] − Δu[i_a]) ∈ [0, 1]
 
@@ -25,16 +25,16 @@ from .table import chord, composite
 # --- the largest of several -------------------------------------------------------------------------------------------
 
 
-class _Taken(Chord):
+class _Gathered(Chord):
     """u at ``index`` along ``dim``, which is where the largest of some of its elements are."""
 
     @staticmethod
     def forward(ctx: Any, rows: Rows, u: Tensor, index: Tensor, dim: int) -> Tensor:
         index0, u0 = rows.previous(index, rows.axes(u, index.shape)), rows.previous(u)
         y, y0 = u.gather(dim, index), u0.gather(dim, index0)
-        own, other = y - u0.gather(dim, index), u.gather(dim, index0) - y0
-        apart = own - other
-        part = ((y - y0 - other) / apart).clamp_(0, 1)
+        change, change0 = y - u0.gather(dim, index), u.gather(dim, index0) - y0
+        apart = change - change0
+        part = ((y - y0 - change0) / apart).clamp_(0, 1)
         ctx.dim, ctx.shape = dim, u.shape
         ctx.save_for_backward(index, index0, torch.where(apart == 0, 0.5, part))
         return y
@@ -43,21 +43,21 @@ class _Taken(Chord):
     def backward(ctx: Any, gradient: Tensor) -> tuple[None, Tensor, None, None]:
         index, index0, part = ctx.saved_tensors
         back = gradient.new_zeros(ctx.shape)
-        own = gradient * part
-        back.scatter_add_(ctx.dim, index, own)
-        back.scatter_add_(ctx.dim, index0, gradient - own)
+        share = gradient * part
+        back.scatter_add_(ctx.dim, index, share)
+        back.scatter_add_(ctx.dim, index0, gradient - share)
         return None, back, None, None
 
 
 def _largest(rows: Rows, u: Tensor, dim: int, keepdim: bool) -> Any:
     """Values and places; None where rows themselves are compared."""
     dim %= u.ndim
-    found = rows.place(u)
-    if not rows.moves(u) or found is None or found[0] == dim:
+    place = rows.place(u)
+    if not rows.moves(u) or place is None or place[0] == dim:
         return None
     index = u.argmax(dim, keepdim=True)
-    taken = rows.apply(_Taken, u, index, dim)
-    return (taken, index) if keepdim else (taken.squeeze(dim), index.squeeze(dim))
+    largest = rows.apply(_Gathered, u, index, dim)
+    return (largest, index) if keepdim else (largest.squeeze(dim), index.squeeze(dim))
 
 
 @chord(*owns("max"))
@@ -66,8 +66,8 @@ def maximum_along(
 ) -> Any:
     if other is not None or isinstance(dim, Tensor):
         return maximum(rows, u, dim if other is None else other)
-    found = None if dim is None else _largest(rows, u, dim, keepdim)
-    return NotImplemented if found is None else torch.return_types.max(found)
+    result = None if dim is None else _largest(rows, u, dim, keepdim)
+    return NotImplemented if result is None else torch.return_types.max(result)
 
 
 @chord(*owns("min"))
@@ -76,8 +76,8 @@ def minimum_along(
 ) -> Any:
     if other is not None or isinstance(dim, Tensor):
         return minimum(rows, u, dim if other is None else other)
-    found = None if dim is None else _largest(rows, rows.alike(-u, u), dim, keepdim)
-    return NotImplemented if found is None else torch.return_types.min((-found[0], found[1]))
+    result = None if dim is None else _largest(rows, rows.alike(-u, u), dim, keepdim)
+    return NotImplemented if result is None else torch.return_types.min((-result[0], result[1]))
 
 
 @composite(*owns("amax"))
@@ -106,10 +106,10 @@ def _pool(name: str, axes: int) -> None:
             return NotImplemented
         with torch.no_grad():
             y, index = with_indices(u, *args, **kwargs)
-        made = rows.apply(_Taken, u.flatten(-axes), index.flatten(-axes), u.ndim - axes).view(
+        output = rows.apply(_Gathered, u.flatten(-axes), index.flatten(-axes), u.ndim - axes).view(
             y.shape
         )
-        return (made, index) if returned else made
+        return (output, index) if returned else output
 
     def pool_with_indices(rows: Rows, u: Any, *args: Any, **kwargs: Any) -> Any:
         return pool(rows, u, *args, **{**kwargs, "return_indices": True})
@@ -130,14 +130,14 @@ class _Either(Chord):
     """x where the condition holds and y elsewhere; either may be a constant."""
 
     @staticmethod
-    def forward(ctx: Any, rows: Rows, holds: Tensor, held: Tensor, x: Any, y: Any) -> Tensor:
+    def forward(ctx: Any, rows: Rows, holds: Tensor, holds0: Tensor, x: Any, y: Any) -> Tensor:
         z = torch.where(holds, x, y)
         moving = [isinstance(u, Tensor) and u.requires_grad for u in (x, y)]
         x0, y0 = (rows.previous(u) if moves else u for u, moves in zip((x, y), moving, strict=True))
         gap, gap0 = x - y, x0 - y0
         part = (torch.where(holds, gap, -gap0) / (gap - gap0)).clamp_(0, 1).nan_to_num_(0.5)
         ctx.shapes = [u.shape if moves else None for u, moves in zip((x, y), moving, strict=True)]
-        ctx.save_for_backward(torch.where(holds == held, holds.to(part.dtype), part))
+        ctx.save_for_backward(torch.where(holds == holds0, holds.to(part.dtype), part))
         return z
 
     @staticmethod
@@ -145,14 +145,14 @@ class _Either(Chord):
         ctx: Any, gradient: Tensor
     ) -> tuple[None, None, None, Tensor | None, Tensor | None]:
         (part,) = ctx.saved_tensors
-        own = gradient * part
+        share = gradient * part
         x, y = ctx.shapes
         return (
             None,
             None,
             None,
-            None if x is None else own.sum_to_size(x),
-            None if y is None else (gradient - own).sum_to_size(y),
+            None if x is None else share.sum_to_size(x),
+            None if y is None else (gradient - share).sum_to_size(y),
         )
 
 
@@ -164,10 +164,10 @@ def _either(rows: Rows, holds: Tensor, x: Any, y: Any) -> Any:
     ):
         return NotImplemented
     holds = holds.expand(shape)
-    held = rows.previous(holds, rows.axes(like, shape))
-    if held.device.type == "cpu" and torch.equal(holds, held):
+    holds0 = rows.previous(holds, rows.axes(like, shape))
+    if holds0.device.type == "cpu" and torch.equal(holds, holds0):
         return NotImplemented  # it does not depend on the rows, as masks do not, and nothing is to be done
-    return rows.apply(_Either, holds, held, x, y)
+    return rows.apply(_Either, holds, holds0, x, y)
 
 
 @chord(torch.where)
@@ -204,12 +204,12 @@ def _clamp(name: str, low: int | None, high: int | None) -> None:
             kwargs.get(key, args[place] if place is not None and len(args) > place else None)
             for key, place in (("min", low), ("max", high))
         ]
-        made = secant(rows, torch.clamp, u, *bounds, straight=True, inplace=inplace)
-        if made is NotImplemented and rows.moves(u) and not inplace:
-            made = u if bounds[0] is None else maximum(rows, u, bounds[0])
-            if made is not NotImplemented and bounds[1] is not None:
-                made = minimum(rows, rows.alike(made, u), bounds[1])
-        return made
+        result = secant(rows, torch.clamp, u, *bounds, straight=True, inplace=inplace)
+        if result is NotImplemented and rows.moves(u) and not inplace:
+            result = u if bounds[0] is None else maximum(rows, u, bounds[0])
+            if result is not NotImplemented and bounds[1] is not None:
+                result = minimum(rows, rows.alike(result, u), bounds[1])
+        return result
 
     chord(*owns(name))(make)
     chord(*owns(name + "_"))(partial(make, inplace=True))
@@ -223,5 +223,5 @@ _clamp("clamp_max", None, 0)
 
 @composite(F.glu)
 def glu(u: Tensor, dim: int = -1) -> Tensor:
-    own, gate = u.chunk(2, dim)
-    return own * gate.sigmoid()
+    value, gate = u.chunk(2, dim)
+    return value * gate.sigmoid()

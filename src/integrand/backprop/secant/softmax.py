@@ -1,4 +1,4 @@
-"""Softmax, its logarithm, and logsumexp.
+"""Secant rules of softmax, log-softmax and logsumexp.
 
 With d = log softmax(u), and s the logarithmic mean of the two softmaxes, s_i = Δy_i / Δd_i = (y_b −
 y_a)/(log y_b − log y_a):
@@ -53,8 +53,8 @@ def logsumexp(rows: Rows, u: Tensor, dim: Any, keepdim: bool = False) -> Any:
     dims = tuple(d % u.ndim for d in ([dim] if isinstance(dim, int) else dim))
     if len(dims) != 1:
         return NotImplemented
-    found = rows.apply(_LogSumExp, u, dims[0])
-    return found if keepdim else found.squeeze(dims[0])
+    result = rows.apply(_LogSumExp, u, dims[0])
+    return result if keepdim else result.squeeze(dims[0])
 
 
 @composite(F.softmin)

@@ -1,5 +1,5 @@
-"""What suites are run on. A new kind of data is a file here: a function (setting, **options) →
-Problem, registered by name."""
+"""Problems that suites run on. A new kind of data is a file here: a function (setting, **options)
+→ Problem, registered by name."""
 
 from . import digits as digits
 from . import images as images

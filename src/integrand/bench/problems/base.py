@@ -1,4 +1,4 @@
-"""What suites are run on: a model, examples, and the words that recipes use about them."""
+"""Problem: a model, examples, and the names that suite files use for its data."""
 
 from __future__ import annotations
 

@@ -88,11 +88,11 @@ def files_of(data: Path) -> list[Path]:
     if data.is_file() and data.suffix.lower() == ".csv":
         with data.open(newline="") as file:
             named = [data.parent / row[0] for row in csv.reader(file) if row]
-        found = [path for path in named if path.is_file()]
-        if len(named) - len(found) > 1:  # one line may be the heading
+        files = [path for path in named if path.is_file()]
+        if len(named) - len(files) > 1:  # one line may be the heading
             missing = next(path for path in named[1:] if not path.is_file())
             raise InputError(f"{data} names {missing.name!r}, which is not beside it.")
-        return found
+        return files
     folders = (
         [data, *sorted(path for path in data.iterdir() if path.is_dir())] if data.is_dir() else []
     )

@@ -42,10 +42,10 @@ def lines_of(file: Path, classes: Sequence[str] | None = None) -> QuestionSet:
 
     Errors: ``InputError`` for a line without a label, or with one that is not among ``classes``.
     """
-    seen = dict.fromkeys(
+    lines = dict.fromkeys(
         line.strip() for line in file.read_text(encoding="latin-1").splitlines() if line.strip()
     )
-    pairs = [line.split(None, 1) for line in seen]
+    pairs = [line.split(None, 1) for line in lines]
     bad = next((pair for pair in pairs if len(pair) != 2), None)
     if bad is not None:
         raise InputError(
@@ -97,8 +97,8 @@ class KimNet(nn.Module):
         if not vectors.is_floating_point():  # while it is trained
             vectors = self.embedding(vectors)
         columns = vectors.transpose(1, 2)
-        seen = torch.cat([layer(columns).relu().amax(2) for layer in self.convolutions], 1)
-        logits: Tensor = self.head(self.drop(seen))
+        features = torch.cat([layer(columns).relu().amax(2) for layer in self.convolutions], 1)
+        logits: Tensor = self.head(self.drop(features))
         return logits
 
 
@@ -152,7 +152,7 @@ def _numbered(texts: list[list[str]], number: dict[str, int]) -> Tensor:
 
 
 def _words(pool: Tensor, table: Tensor, unknown: Tensor, setting: ProblemOptions) -> dict[str, Any]:
-    other = OtherClass(pool, 1, setting.seed, label="another question")
+    another = OtherClass(pool, 1, setting.seed, label="another question")
     spread = float(table.std())
     mean = Constant(table.mean(0).expand(pool.shape[1:]), label="mean vector")
     zero = Constant(0.0)
@@ -160,14 +160,14 @@ def _words(pool: Tensor, table: Tensor, unknown: Tensor, setting: ProblemOptions
         "one": zero,
         "zero": zero,
         "mean": mean,
-        "photo": other,
+        "photo": another,
         "several": [
             zero,
             mean,
             Constant(unknown.expand(pool.shape[1:]), label="unknown word"),
             Gaussian(spread),
             Gaussian(spread, seed=1),
-            other,
+            another,
         ],
         "references": lambda count=2: Relevant(pool, count, seed=setting.seed),
         "others": lambda count=2: OtherClass(pool, count, setting.seed),
@@ -210,13 +210,13 @@ def sentences(setting: ProblemOptions, examples: int = 2000, epochs: int = 60) -
     model = _probed(
         encoder, tokens, mask, train.labels[chosen], len(train.classes), epochs, setting
     )
-    tests, seen = _tokenised(tokenizer, test.words)
+    tests, test_mask = _tokenised(tokenizer, test.words)
     order = shuffled(len(tests), setting.seed)
     pool = table[tokens[:_POOL]]
 
     def load(numbers: Sequence[int]) -> Examples:
         rows = [order[i] for i in numbers]
-        return Examples(table[tests[rows]], (seen[rows],))
+        return Examples(table[tests[rows]], (test_mask[rows],))
 
     words = _words(pool, table, table[tokenizer.unk_token_id], setting)
     padding = Constant(table[tokenizer.pad_token_id].expand(pool.shape[1:]), label="padding")
@@ -229,7 +229,7 @@ def sentences(setting: ProblemOptions, examples: int = 2000, epochs: int = 60) -
         right = torch.cat(
             [
                 model(table[a], b).argmax(1)
-                for a, b in zip(torch.split(tests, 64), torch.split(seen, 64), strict=True)
+                for a, b in zip(torch.split(tests, 64), torch.split(test_mask, 64), strict=True)
             ]
         ).eq(test.labels)
     return Problem(
@@ -260,7 +260,7 @@ def _probed(
     bare = SentenceClassifier(encoder, nn.Identity()).eval().requires_grad_(False)
     pairs = zip(torch.split(tokens, 64), torch.split(mask, 64), strict=True)
     with torch.no_grad():
-        vectors = torch.cat([bare.sentence(table[rows], seen) for rows, seen in pairs])
+        vectors = torch.cat([bare.sentence(table[rows], part) for rows, part in pairs])
     head = trained(
         lambda: nn.Linear(table.shape[1], classes),
         vectors,
