@@ -176,7 +176,7 @@ def test_repr() -> None:
     assert repr(ig.TorchField(tanh_mlp(), 1)) == "TorchField(Sequential, Logit(1))"
 
 
-# --- Gathered and Metered ---------------------------------------------------------------------------------------------
+# --- Subset and CountedField ---------------------------------------------------------------------------------------------
 
 
 def gathered() -> tuple[ig.TorchField, ig.fields.Subset, Tensor]:

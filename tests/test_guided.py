@@ -1,4 +1,4 @@
-"""Greedy paths: Guided IG against its published numbers and its definition, slowly; Salient, Between, Backwards."""
+"""Greedy paths: Guided IG against its published numbers and its definition, slowly; SAMP, Composed, Reversed."""
 
 from __future__ import annotations
 

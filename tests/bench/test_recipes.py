@@ -156,3 +156,11 @@ def test_every_suite_spells_parts_that_exist(name: str) -> None:
         assert {"random map", "gradient", "input × gradient"} <= set(run.methods), (
             "controls run in every suite"
         )
+
+
+def test_recipes_of_earlier_days_are_read() -> None:
+    """Methods by the names they had before."""
+    assert vocabulary.method("important(0.0, steps=5)", {}) == ig.methods.idgi(0.0, steps=5)
+    assert vocabulary.method("smooth(of='integrated', draws=3)", {}) == ig.methods.smoothgrad(
+        draws=3
+    )

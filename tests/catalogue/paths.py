@@ -116,7 +116,7 @@ _CHOOSES = Refusal(
     tuple(f"{wrapper}: {name}" for wrapper in ("between", "backwards") for name in OWN_START),
     lambda p: True,
     None,
-    r"(Between walks from anchor to anchor|Backwards walks from the input to the reference), but \w+ chooses where it begins",
+    r"(Composed walks from anchor to anchor|Reversed walks from the input to the reference), but \w+ chooses where it begins",
     "what begins where it likes does not come by an anchor, nor end at the input when it is walked from there",
 )
 

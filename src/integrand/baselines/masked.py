@@ -51,7 +51,7 @@ class Masked(Baseline):
     def __post_init__(self) -> None:
         if isinstance(self.baseline, str):
             raise BaselineError(
-                f"Kept takes a baseline, a number or a tensor, not the name {self.baseline!r}."
+                f"Masked takes a baseline, a number or a tensor, not the name {self.baseline!r}."
             )
 
     @property

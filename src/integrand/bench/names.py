@@ -16,6 +16,7 @@ from .. import targets as targets
 from .. import weightings as weightings
 from ..compare import controls
 from ..methods import known as methods
+from ..methods.hints import RENAMED
 from ..metrics import known as metrics
 from .expression import spelled
 
@@ -65,6 +66,7 @@ def method(text: str, words: Mapping[str, Any]) -> Any:
     """A method as it is typed: ``weighted(several, rule=GaussLegendre(25))``, or ``RandomMap()``, a
     control."""
     published = {name: entry.build for name, entry in methods().items()}
+    published |= {old: published[new] for old, new in RENAMED.items()}  # recipes of earlier days
     return _spelled(text, {**parts(), **published}, words)
 
 

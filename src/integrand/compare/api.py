@@ -310,7 +310,7 @@ def _settings(
 
 
 @dataclasses.dataclass(frozen=True, eq=False)
-class _Results:
+class _Tables:
     """Results of all blocks of examples; ``shown`` are the attributions of one example."""
 
     scores: Scores
@@ -339,7 +339,7 @@ class _Work:
     baselines: Mapping[str, Baseline]
     names: Sequence[str]
 
-    def run(self, subject: Subject, progress: Progress) -> _Results:
+    def run(self, subject: Subject, progress: Progress) -> _Tables:
         """Score all examples, block by block."""
         varied = {
             variant(name, label): method
@@ -364,7 +364,7 @@ class _Work:
                     of_variants(self.varied, agreement(maps[0]), scores, self.baselines),
                 )
         counter.end()
-        return _Results(Scores.merged(tables), map_agreement, sensitivity, shown)
+        return _Tables(Scores.merged(tables), map_agreement, sensitivity, shown)
 
     def _blocks(self, subject: Subject, methods: int) -> Iterator[range]:
         """Examples in blocks of which so many maps fit into memory."""

@@ -141,7 +141,7 @@ class Composed(Path):
         ends = float(segment.clock[1][last]) < 1 or torch.equal(segment.end[last], next_anchor)
         if not (begins and ends):
             raise InputError(
-                f"Between walks from anchor to anchor, but {name_of(self.path)} chooses where it {'ends' if begins else 'begins'}: "
+                f"Composed walks from anchor to anchor, but {name_of(self.path)} chooses where it {'ends' if begins else 'begins'}: "
                 "give it a path that goes from its start to its end, such as Guided or Straight."
             )
 
@@ -210,8 +210,8 @@ class Reversed(Path):
             first = int(segment.clock[0].argmin())
             if float(segment.clock[0][first]) == 0 and not torch.equal(segment.start[first], begin):
                 raise InputError(
-                    f"Backwards walks from the input to the reference, but {name_of(self.path)} chooses where it begins: "
-                    "give it a path that goes from its start to its end, such as Guided or Salient."
+                    f"Reversed walks from the input to the reference, but {name_of(self.path)} chooses where it begins: "
+                    "give it a path that goes from its start to its end, such as Guided or SAMP."
                 )
             yield _reverse(segment)
 

@@ -344,19 +344,19 @@ def _check_trainable(field: Field) -> None:
     network = _network(field)
     if not field.pooled:
         raise InputError(
-            "Distanced runs the model on data of its own, and some of its extra arguments are for each example. Train "
+            "ArtificialDistancing runs the model on data of its own, and some of its extra arguments are for each example. Train "
             "beforehand with ones that hold for all of the data, supports=method.trained(field).supports, or wrap the model in a module "
             "that makes them from the input."
         )
     if network.layout is not None and not network.layout.single:
-        raise InputError("Distanced takes models with one input.")
+        raise InputError("ArtificialDistancing takes models with one input.")
     _module(field)
 
 
 def _network(field: Field) -> Network:
     if field.network is None:
         raise InputError(
-            f"Distanced trains copies of a torch model, which a {type(innermost(field)).__name__} is not."
+            f"ArtificialDistancing trains copies of a torch model, which a {type(innermost(field)).__name__} is not."
         )
     return field.network
 
@@ -365,7 +365,7 @@ def _module(field: Field) -> nn.Module:
     module = _network(field).module
     if module is None:
         raise ModelError(
-            "Distanced trains copies of the model, and a function has no parameters: give the nn.Module."
+            "ArtificialDistancing trains copies of the model, and a function has no parameters: give the nn.Module."
         )
     return module
 
@@ -375,7 +375,7 @@ def _copy_of(model: Any) -> Any:
         return copy.deepcopy(model)
     except Exception as error:
         raise ModelError(
-            f"Distanced trains copies of the model, and this one cannot be copied: {error}"
+            f"ArtificialDistancing trains copies of the model, and this one cannot be copied: {error}"
         ) from error
 
 
