@@ -582,17 +582,17 @@ def test_a_wrapper_in_a_layer_for_several_targets() -> None:
         (lambda: ig.GreedyPIG(ig.XRAI(ig.Method())), r"XRAI explains the inputs only"),
         (
             lambda: ig.ArtificialDistancing(ig.Method(), X, (0, 1)),
-            r"Distanced explains the inputs only",
+            r"ArtificialDistancing explains the inputs only",
         ),
         (lambda: ig.methods.layer("0"), r"is of a layer already"),
         (lambda: ig.SmoothGrad(ig.methods.layer("0")), r"is of a layer already"),
         (
             lambda: ig.SmoothGrad(ig.Method(path=ig.paths.Straight(3))),
-            r"Smoothed goes with straight lines",
+            r"SmoothGrad goes with straight lines",
         ),
         (
             lambda: ig.SmoothGrad(ig.methods.expected(REFERENCES, tol=0.4)),
-            r"Sampled draws other references in every run of Smoothed: leave tol out",
+            r"UntilTolerance draws other references in every run of SmoothGrad: leave tol out",
         ),
         (lambda: ig.methods.pattern_guided, r"or a wrapper of one, not function"),
     ],
@@ -976,7 +976,7 @@ def test_other_misuse() -> None:
     with pytest.raises(ig.errors.InputError, match=r"A layer takes a Method, .* not str"):
         ig.Layered("0", "weighted")
     staged = ig.methods.weighted([0.0, 1.0], ig.paths.Straight(3), keep=0.5, scout=2)
-    with pytest.raises(ig.errors.InputError, match=r"Staged goes with straight lines"):
+    with pytest.raises(ig.errors.InputError, match=r"TwoStage goes with straight lines"):
         ig.Layered("0", staged)
     with pytest.raises(ig.errors.UnknownName, match=r"no layer"):
         run(lambda z: z @ wave(6, 3), X, "layer", site="0")
