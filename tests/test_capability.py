@@ -74,7 +74,7 @@ def test_the_name_of_a_paths_field_decides_nothing(name: str) -> None:
                 "ig": ig.methods.integrated(),
             },
             metrics=["sparseness"],
-            baselines=[0.0, 1.0],
+            vary_baseline=[0.0, 1.0],
             gradients=12,
             controls=False,
         )
@@ -99,7 +99,7 @@ def test_the_name_of_a_baselines_field_decides_nothing(name: str) -> None:
                 "ig": ig.methods.integrated(),
             },
             metrics=["sparseness"],
-            baselines=[0.0, 1.0],
+            vary_baseline=[0.0, 1.0],
             gradients=12,
             controls=False,
         )

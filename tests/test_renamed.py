@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import pytest
+import torch
 
 import integrand as ig
 from integrand.methods.hints import formal
@@ -75,3 +76,19 @@ def test_old_names_of_methods_are_found(old: str) -> None:
 def test_acronyms_are_found(typed: str, name: str) -> None:
     assert formal(typed) == name
     assert name in ig.methods.known()
+
+
+def test_old_arguments_of_compare_are_taken() -> None:
+    model, x = torch.nn.Linear(3, 2), torch.ones(2, 3)
+    options = {"target": 0, "methods": ["integrated"], "metrics": ["sparseness"]}
+    with pytest.warns(DeprecationWarning, match="reference= of compare is called compare_to= now"):
+        made = ig.compare(model, x, reference="random", **options)
+    assert (
+        made.reference == ig.compare(model, x, compare_to="random", **options).reference == "random"
+    )
+    with pytest.raises(TypeError, match="both reference= and compare_to="):
+        ig.compare(model, x, reference="random", compare_to="random", **options)
+    with pytest.warns(
+        DeprecationWarning, match="baselines= of compare is called vary_baseline= now"
+    ):
+        assert ig.compare(model, x, baselines=[0.0, 1.0], **options).sensitivity is not None

@@ -40,7 +40,7 @@ def x() -> Tensor:
 def compared(
     model: Any, x: Any, methods: Any = ("integrated", "blur"), **options: Any
 ) -> ig.Comparison:
-    defaults: dict[str, Any] = {"metrics": METRICS, "sure": QUICK, "gradients": 12}
+    defaults: dict[str, Any] = {"metrics": METRICS, "inference": QUICK, "gradients": 12}
     return ig.compare(model, x, methods=methods, **{**defaults, **options})
 
 
@@ -85,7 +85,7 @@ def test_blocks_of_examples_change_nothing(
         "methods": {"one": ig.methods.integrated(own), "many": "weighted"},
         "references": [0.0, 1.0],
         "target": torch.tensor([0, 1, 2, 3, 4, 0]),
-        "baselines": ["zero", "mean"],
+        "vary_baseline": ["zero", "mean"],
         "metrics": [ig.metrics.Deletion(steps=6, fill=own)],
         "masks": torch.ones(6, 8, 8),
     }
@@ -190,9 +190,9 @@ def test_one_example(model: nn.Module, x: Tensor) -> None:
             ig.errors.UnknownName,
             "options",
         ),
-        ({"reference": "guided"}, ig.errors.UnknownName, "compare with"),
+        ({"compare_to": "guided"}, ig.errors.UnknownName, "compare with"),
         ({"ids": ["a"]}, ig.errors.InputError, "each of the 6 examples"),
-        ({"baselines": ["zero"]}, ig.errors.InputError, "at least two"),
+        ({"vary_baseline": ["zero"]}, ig.errors.InputError, "at least two"),
         ({"target": 7}, ig.errors.TargetError, "7"),
     ],
 )
@@ -247,7 +247,7 @@ def test_it_prints(model: nn.Module, x: Tensor) -> None:
 
 def test_to_disk_and_back(model: nn.Module, x: Tensor, tmp_path: Path) -> None:
     pytest.importorskip("pyarrow")
-    made = compared(model, x, baselines=["zero", "mean"])
+    made = compared(model, x, vary_baseline=["zero", "mean"])
     made.save(tmp_path / "here", page=False)
     back = ig.Comparison.load(tmp_path / "here")
     assert str(back) == str(made)
@@ -321,7 +321,12 @@ def test_agreement_of_methods(model: nn.Module, x: Tensor) -> None:
 def test_sensitivity_to_the_baseline(model: nn.Module, x: Tensor) -> None:
     methods = {"integrated": "integrated", "blur": "blur", "weighted": "weighted"}
     made = compared(
-        model, x, methods, references=[0.0, 1.0], baselines={"zero": 0.0, "one": 1.0}, gradients=20
+        model,
+        x,
+        methods,
+        references=[0.0, 1.0],
+        vary_baseline={"zero": 0.0, "one": 1.0},
+        gradients=20,
     )
     found = made.sensitivity
     assert found is not None

@@ -44,9 +44,9 @@ def made() -> ig.Comparison:
         x,
         methods={"integrated": "integrated", "blur": "blur", "<script>": failing},
         metrics=[ig.metrics.Deletion(steps=5), ig.metrics.Insertion(steps=5)],
-        baselines=["zero", "mean"],
+        vary_baseline=["zero", "mean"],
         gradients=8,
-        sure=Inference(draws=199),
+        inference=Inference(draws=199),
         normalisation=ig.Normalisation.unit(),
         ids=["a", "b", "c", "d", "e & f"],
     )

@@ -15,6 +15,7 @@ from torch import Tensor
 from ..baselines import Baseline
 from ..core.normalisation import Normalisation
 from ..core.random import reseeded
+from ..core.renamed import renamed_arguments
 from ..errors import InputError, UnknownName
 from ..explain import baseline_arranger, resolve_method
 from ..fields import Field
@@ -38,6 +39,7 @@ Progress = bool | Callable[[int, int], None]
 """True for a line on stderr, or a callable that is given maps computed and maps to compute."""
 
 
+@renamed_arguments(reference="compare_to", baselines="vary_baseline", sure="inference")
 def compare(
     model: Callable[..., Any] | Field,
     inputs: Any,
@@ -50,13 +52,13 @@ def compare(
     baseline: Any = None,
     references: Any = None,
     options: Mapping[str, Mapping[str, Any]] | None = None,
-    reference: str | None = None,
+    compare_to: str | None = None,
     controls: bool | Sequence[str] = True,
-    baselines: Any = None,
+    vary_baseline: Any = None,
     ids: Sequence[str] | None = None,
     masks: Tensor | None = None,
     seed: int | None = None,
-    sure: Inference = Inference(),
+    inference: Inference = Inference(),
     progress: Progress = False,
     extra: Sequence[Any] | Mapping[str, Any] = (),
     normalisation: Normalisation | None = None,
@@ -86,15 +88,15 @@ def compare(
         baseline: of published names that start from one baseline.
         references: of published names that start from several (expected, weighted, ig2).
         options: further arguments of published names: {"guided": {"fraction": 0.1}}.
-        reference: the method that differences are taken from; the first unless given.
+        compare_to: the method that differences are taken from; the first unless given.
         controls: maps that metrics have to tell from explanations: random, edges (of images),
             gradient, input × gradient. True for all, False for none, or names.
-        baselines: start every method that has one baseline from each of these too, and report how
+        vary_baseline: start every method that has one baseline from each of these too, and report how
             much maps and scores change.
         ids: names of the examples.
         masks: (B, H, W) where the evidence is, for metrics of evidence.
         seed: mixed into every random part of methods and metrics.
-        sure: level, draws and seed of intervals and tests.
+        inference: level, draws and seed of intervals and tests.
         progress: True for a line on stderr, or a callable (maps computed, maps to compute).
         extra: as in ``explain``.
         normalisation: as in ``explain``.
@@ -134,7 +136,9 @@ def compare(
         batch_size=batch_size,
         optimize=optimize,
     )
-    tried = {} if baselines is None else baselines_by_name(_for_inputs(baselines, inputs, task))
+    tried = (
+        {} if vary_baseline is None else baselines_by_name(_for_inputs(vary_baseline, inputs, task))
+    )
     explainers = _built(named, inputs, task, baseline, references, options or {})
     if seed is not None:
         explainers = {name: reseeded(method, seed) for name, method in explainers.items()}
@@ -142,7 +146,7 @@ def compare(
     with Subject.ready(task, masks) as subject:
         control_maps = _controls(controls, explainers, subject)
         explainers, notes = _equal(explainers, gradients, tol, subject)
-        reference = _reference(reference, explainers, control_maps)
+        compared_to = _reference(compare_to, explainers, control_maps)
         work = _Work(
             {**explainers, **control_maps},
             metrics_used,
@@ -160,8 +164,8 @@ def compare(
         }
     return Comparison(
         dataclasses.replace(results.scores, about=settings),
-        reference,
-        sure,
+        compared_to,
+        inference,
         notes,
         results.agreement,
         results.sensitivity,

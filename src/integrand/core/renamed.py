@@ -5,7 +5,10 @@ from __future__ import annotations
 import sys
 import warnings
 from collections.abc import Callable, Mapping
-from typing import Any
+from functools import wraps
+from typing import Any, TypeVar
+
+F = TypeVar("F", bound=Callable[..., Any])
 
 
 def renamed(module: str, names: Mapping[str, str]) -> Callable[[str], Any]:
@@ -29,3 +32,36 @@ def renamed(module: str, names: Mapping[str, str]) -> Callable[[str], Any]:
         return getattr(sys.modules[module], names[name])
 
     return look_up
+
+
+def renamed_arguments(**names: str) -> Callable[[F], F]:
+    """Decorate a function whose keyword arguments were called otherwise.
+
+    Args:
+        names: old name → the name it has now.
+
+    Returns:
+        A decorator; calls with an old name get a ``DeprecationWarning``, and calls with both names
+        raise the ``TypeError`` of an argument given twice.
+    """
+
+    def decorate(function: F) -> F:
+        @wraps(function)
+        def call(*arguments: Any, **options: Any) -> Any:
+            for old in [name for name in names if name in options]:
+                new = names[old]
+                if new in options:
+                    raise TypeError(
+                        f"{function.__name__}() got both {old}= and {new}=, its new name."
+                    )
+                warnings.warn(
+                    f"The argument {old}= of {function.__name__} is called {new}= now.",
+                    DeprecationWarning,
+                    stacklevel=2,
+                )
+                options[new] = options.pop(old)
+            return function(*arguments, **options)
+
+        return call  # type: ignore[return-value]
+
+    return decorate
