@@ -136,9 +136,7 @@ def compare(
         batch_size=batch_size,
         optimize=optimize,
     )
-    tried = (
-        {} if vary_baseline is None else baselines_by_name(_for_inputs(vary_baseline, inputs, task))
-    )
+    tried = _for_inputs(vary_baseline, inputs, task)
     explainers = _built(named, inputs, task, baseline, references, options or {})
     if seed is not None:
         explainers = {name: reseeded(method, seed) for name, method in explainers.items()}
@@ -146,7 +144,6 @@ def compare(
     with Subject.ready(task, masks) as subject:
         control_maps = _controls(controls, explainers, subject)
         explainers, notes = _equal(explainers, gradients, tol, subject)
-        compared_to = _reference(compare_to, explainers, control_maps)
         work = _Work(
             {**explainers, **control_maps},
             metrics_used,
@@ -155,13 +152,26 @@ def compare(
             tried,
             _example_names(ids, len(subject)),
         )
+        compared_to = _reference(compare_to, explainers, control_maps)
         results = work.run(subject, progress)
-        notes = _with_spending(notes, results.scores, gradients)
         settings = _settings(subject, explainers, metrics_used, gradients, tol, seed)
-        shown = {
-            name: dataclasses.replace(attribution.apart(), normalisation=task.field.normalisation)
-            for name, attribution in results.shown.items()
-        }
+    notes = _with_spending(notes, results.scores, gradients)
+    return _comparison(results, task, settings, compared_to, inference, notes)
+
+
+def _comparison(
+    results: _Tables,
+    task: Task,
+    settings: dict[str, Any],
+    compared_to: str,
+    inference: Inference,
+    notes: dict[str, str],
+) -> Comparison:
+    """What was measured, with the maps that a page shows; none for inputs of several parts."""
+    shown = {
+        name: dataclasses.replace(attribution.apart(), normalisation=task.field.normalisation)
+        for name, attribution in results.shown.items()
+    }
     return Comparison(
         dataclasses.replace(results.scores, about=settings),
         compared_to,
@@ -169,7 +179,7 @@ def compare(
         notes,
         results.agreement,
         results.sensitivity,
-        shown if subject.layout.single else {},
+        shown if task.layout.single else {},
     )
 
 
@@ -234,12 +244,14 @@ def _built(
     return explainers
 
 
-def _for_inputs(baselines: Any, inputs: Any, task: Task) -> Any:
-    """Baselines to try, each arranged as the inputs are."""
+def _for_inputs(baselines: Any, inputs: Any, task: Task) -> dict[str, Baseline]:
+    """Baselines to try by name, each arranged as the inputs are; none where none are given."""
+    if baselines is None:
+        return {}
     place = baseline_arranger(inputs, task.layout, task.x)
     if isinstance(baselines, Mapping):
-        return {name: place(baseline, False) for name, baseline in baselines.items()}
-    return [place(baseline, False) for baseline in baselines]
+        return baselines_by_name({name: place(b, False) for name, b in baselines.items()})
+    return baselines_by_name([place(baseline, False) for baseline in baselines])
 
 
 def _start(name: str, arguments: Mapping[str, Any], baseline: Any, references: Any) -> Any:

@@ -26,6 +26,7 @@ from ..fields import Field
 from ..fields.views import CallCount
 from ..model.layout import Layout
 from ..rules.base import as_rule
+from ..targets import Target
 from .cost import Cost
 from .loop import Frames
 
@@ -165,7 +166,7 @@ class Attribution:
             return t[:, :, numbers.to(t.device)]
 
         frames = self.frames and Frames(self.frames.clock, third(self.frames.points))
-        target = self.target.at(numbers) if hasattr(self.target, "at") else self.target
+        target = self.target.at(numbers) if isinstance(self.target, Target) else self.target
         return dataclasses.replace(
             self,
             **{k: mapped(first, getattr(self, k)) for k in _BY_EXAMPLE},

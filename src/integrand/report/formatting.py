@@ -12,6 +12,7 @@ from ..integration import as_explainer
 from ..integration.attribution import INCOMPLETE as INCOMPLETE
 from ..integration.attribution import NO_GAP as NO_GAP
 from ..integration.attribution import Attribution
+from ..targets import Target
 
 NOT_CLAIMED = "not claimed"
 """What stands for the gap of a method that does not say that its maps add up."""
@@ -44,7 +45,7 @@ def unsettled(attribution: Attribution, example: int) -> bool:
 def target_of(attribution: Attribution, example: int) -> str:
     """The scalar explained for one example, as it prints."""
     target: Any = attribution.target
-    if hasattr(target, "at"):
+    if isinstance(target, Target):
         target = target.at(torch.tensor([example]))
     return shortened("F" if target is None else repr(target), 48)
 
