@@ -388,7 +388,7 @@ def test_baselines_of_other_methods_and_metrics(quiet: None) -> None:
 
     fills = [(0.0, 1.0), (1.0, 0.0)]
     made = ig.compare(f, (LEFT, RIGHT), target=0, methods=["integrated"], metrics=[ig.metrics.Deletion(fill=fills[0], score="output")],
-                      baseline=fills[1], baselines={"a": fills[0], "b": ("zero", torch.ones(3, 5))})  # fmt: skip
+                      baseline=fills[1], vary_baseline={"a": fills[0], "b": ("zero", torch.ones(3, 5))})  # fmt: skip
     assert np.isfinite(made.scores.values).all()
     with ig.metrics.Subject.of(f, (LEFT, RIGHT), 0) as subject:
         start = subject.fill(fills[0])

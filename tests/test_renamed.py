@@ -86,7 +86,7 @@ def test_old_arguments_of_compare_are_taken() -> None:
     assert (
         made.reference == ig.compare(model, x, compare_to="random", **options).reference == "random"
     )
-    with pytest.raises(TypeError, match="both reference= and compare_to="):
+    with pytest.raises(ig.errors.InputError, match="both reference= and compare_to="):
         ig.compare(model, x, reference="random", compare_to="random", **options)
     with pytest.warns(
         DeprecationWarning, match="baselines= of compare is called vary_baseline= now"

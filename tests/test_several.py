@@ -450,8 +450,10 @@ def test_it_keeps_the_promises_of_a_field() -> None:
     inner = ig.TorchField(softplus_cnn(), 0)
     several = ig.fields.MultiTarget(inner, [ig.targets.Logit(CLASSES), ig.targets.Margin(0, 1)])
     ig_testing().check_field(several, IMAGES.repeat_interleave(2, 0))
-    assert repr(several) == f"Several({inner!r}, [Logit(tensor<5>), Margin(0, 1)])"
-    assert repr(several.score()) == f"Several({inner!r}, [Probability(tensor<5>), Probability(0)])"
+    assert repr(several) == f"MultiTarget({inner!r}, [Logit(tensor<5>), Margin(0, 1)])"
+    assert (
+        repr(several.score()) == f"MultiTarget({inner!r}, [Probability(tensor<5>), Probability(0)])"
+    )
 
 
 def ig_testing() -> Any:

@@ -8,6 +8,8 @@ from collections.abc import Callable, Mapping
 from functools import wraps
 from typing import Any, TypeVar
 
+from ..errors import InputError
+
 F = TypeVar("F", bound=Callable[..., Any])
 
 
@@ -42,7 +44,7 @@ def renamed_arguments(**names: str) -> Callable[[F], F]:
 
     Returns:
         A decorator; calls with an old name get a ``DeprecationWarning``, and calls with both names
-        raise the ``TypeError`` of an argument given twice.
+        raise ``InputError``.
     """
 
     def decorate(function: F) -> F:
@@ -51,8 +53,8 @@ def renamed_arguments(**names: str) -> Callable[[F], F]:
             for old in [name for name in names if name in options]:
                 new = names[old]
                 if new in options:
-                    raise TypeError(
-                        f"{function.__name__}() got both {old}= and {new}=, its new name."
+                    raise InputError(
+                        f"{function.__name__} got both {old}= and {new}=, its new name."
                     )
                 warnings.warn(
                     f"The argument {old}= of {function.__name__} is called {new}= now.",
