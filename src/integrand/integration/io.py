@@ -29,6 +29,7 @@ from .attribution import Attribution
 from .cost import Cost
 from .loop import Frames
 
+_NEEDS = "Saving and loading attributions"
 _FORMAT = 1
 _STRUCTURED = ("values", "inputs", "shares", "baselines")
 _BY_EXAMPLE = ("output", "residual", "error", "converged")  # (B,)
@@ -57,7 +58,7 @@ def save(attribution: Attribution, path: str | Path) -> None:
         OSError: where the disk refuses.
         MissingExtra: without safetensors.
     """
-    write = _safetensors("save_file")
+    write = optional("safetensors.torch", extra="save", needs=_NEEDS).save_file
     tensors: dict[str, Tensor] = {}
     arranged: dict[str, Any] = {}
     for name in _STRUCTURED:
@@ -101,7 +102,7 @@ def load(path: str | Path) -> Attribution:
         InputError: for files that hold none, only a part of one, or not what was written, and for
             those of a newer format.
     """
-    opened = _safetensors("safe_open")
+    opened = optional("safetensors", extra="save", needs=_NEEDS).safe_open
     if not Path(path).is_file():
         raise InputError(f"There is no file {str(path)!r}.")
     try:
@@ -307,8 +308,3 @@ def _restore(name: str, arranged: Any, tensors: dict[str, Tensor]) -> Any:
     if kind not in ("dict", "tuple") or not parts or len(parts) != len(keys):
         raise InputError(f"{name} is arranged as {arranged!r}")
     return parts if kind == "dict" else tuple(parts.values())
-
-
-def _safetensors(name: str) -> Any:
-    module = "safetensors.torch" if name == "save_file" else "safetensors"
-    return getattr(optional(module, extra="save", needs="Saving and loading attributions"), name)

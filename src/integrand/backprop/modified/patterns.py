@@ -32,6 +32,7 @@ from .base import Changed, During, check_open
 from .fit_patterns import ESTIMATORS, Sums, double, fitted
 from .linear_calls import LinearCall, Names, instead
 
+_NEEDS = "Saving and loading patterns"
 _FORMAT = 1
 _SUMMING = 1e-12  # what the order of a sum in float64 may change, relative to its terms
 _SAMPLE = 4096  # weights of a layer are looked at one by one, about so many; all of them in sums
@@ -165,7 +166,7 @@ class Patterns:
     def save(self, path: str | Path) -> None:
         """Write to a safetensors file: the patterns, and in its header what they are called and by
         what the model is known again."""
-        write = _safetensors("save_file")
+        write = optional("safetensors.torch", extra="save", needs=_NEEDS).save_file
         header = {
             "format": _FORMAT,
             "integrand": metadata.version("integrand"),
@@ -195,7 +196,7 @@ class Patterns:
             InputError: for files that hold no patterns, or those of another model.
             MissingExtra: without safetensors.
         """
-        opened = _safetensors("safe_open")
+        opened = optional("safetensors", extra="save", needs=_NEEDS).safe_open
         if not Path(path).is_file():
             raise InputError(f"There is no file {str(path)!r}.")
         try:
@@ -354,8 +355,3 @@ def _known_again(pattern: Pattern, weight: Tensor) -> bool:
     rounding = max(pattern.rounding, float(torch.finfo(weight.dtype).eps))
     room = (rounding + _SUMMING) * max(now[1], pattern.fingerprint[1])
     return all(abs(a - b) <= room for a, b in zip(now, pattern.fingerprint, strict=True))
-
-
-def _safetensors(name: str) -> Any:
-    module = "safetensors.torch" if name == "save_file" else "safetensors"
-    return getattr(optional(module, extra="save", needs="Saving and loading patterns"), name)
