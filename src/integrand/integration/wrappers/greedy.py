@@ -177,7 +177,7 @@ class GreedyPIG(Wrapper):
         begin = attribution.baselines
         if begin is not None and not same_start(begin, references):
             raise InputError(
-                "Greedy moves the start of the path onto the input, feature by feature, and this method chooses its own start: "
+                "GreedyPIG moves the start of the path onto the input, feature by feature, and this method chooses its own start: "
                 "wrap one that starts at its baseline, such as ig.methods.integrated(…)."
             )
 

@@ -121,7 +121,7 @@ class SmoothGrad(Wrapper):
     def __call__(self, field: Field, x: Tensor, *, watch: Watch | None = None) -> Attribution:
         if field.integers or not x.is_floating_point():
             raise InputError(
-                "Smoothed adds noise to its inputs, and integers take none: explain the embeddings themselves, as floating-point inputs."
+                "SmoothGrad adds noise to its inputs, and integers take none: explain the embeddings themselves, as floating-point inputs."
             )
         runs = Runs(watch, self.draws)
         with warned_once(), field.ready(), gradients(False):
