@@ -21,7 +21,7 @@ FLOORS: list[list[str]] = [
     ["fields"],
     ["baselines", "paths", "rules", "weightings", "task"],
     ["integration"],
-    ["methods"],
+    ["methods", "tables"],
     ["explain", "synthetic", "images"],
     ["explain_targets"],
     ["metrics"],

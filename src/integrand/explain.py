@@ -49,6 +49,7 @@ def explain(
     progress: Progress = False,
     extra: Sequence[Any] | Mapping[str, Any] = (),
     normalisation: Normalisation | None = None,
+    feature_names: Sequence[str] | None = None,
     batch_size: int | None = None,
     optimize: bool = False,
     **options: Any,
@@ -61,7 +62,8 @@ def explain(
         model: an nn.Module or any function torch can differentiate; it is given back as it was,
             whatever happens. A Field (of ``ig.fields``, or your own) goes in its place: it has its
             target, extra and batch_size already.
-        inputs: a tensor or array (B, \\*s), or a tuple or dict of them (each is attributed); for
+        inputs: a tensor or array (B, \\*s), a data frame of pandas, polars or pyarrow (B rows, the
+            columns' names go with the result), or a tuple or dict of them (each is attributed); for
             methods that explain a layer also integers, such as ids, which reach the model exactly,
             up to 2^53.
         target: the scalar that is explained: an int, a tensor of ints (one per example), a position
@@ -84,6 +86,7 @@ def explain(
             too; ``ig.Shared(t)`` is the same for all.
         normalisation: how image inputs map to colours: black baselines, data ranges and plots need
             it.
+        feature_names: names of the columns of inputs (B, N); a data frame has its own.
         batch_size: rows per model call, at most; found while working unless given. With 1 there are
             no chords, but gradients at both ends.
         optimize: run a faster double of the model: batch norms folded into convolutions, channels
@@ -124,6 +127,8 @@ def explain(
         batch_size=batch_size,
         optimize=optimize,
     )
+    if feature_names is not None:
+        task = dataclasses.replace(task, layout=task.layout.named(feature_names))
     explainer = resolve_method(inputs, method, baseline, tol, options, task)
     return run_task(task, explainer, seed=seed, progress=progress)
 
@@ -149,11 +154,15 @@ def run_task(
         explainer = reseeded(explainer, seed)
     with task.ready() as field, _progress_watch(progress) as watch:
         attribution = explainer(field, task.x, watch=watch)
+    table = layout.arranged(layout.tables) if any(layout.tables) else None
     if explainer.explains == "layer":  # arranged as the layer's values are, and no image
         layout, normalisation = attribution.layout or Layout.of(attribution.values), None
+        table = None
     else:
         attribution = attribution.apart()
-    attribution = dataclasses.replace(attribution, target=field.target, normalisation=normalisation)
+    attribution = dataclasses.replace(
+        attribution, target=field.target, normalisation=normalisation, table=table
+    )
     return _unpack(attribution, layout)
 
 

@@ -20,6 +20,7 @@ from .fields import Field, TorchField
 from .fields.memory import OutputCache
 from .model.extra import Extra
 from .model.layout import Layout
+from .model.network import parameter_dtype
 from .targets import Logit, Output, Target, as_target
 
 
@@ -57,9 +58,13 @@ class Task:
             TargetError: for a model without a target and for a field with another.
             InputError: for options of models beside a field.
         """
-        layout = Layout.of(inputs, integers=integers)
+        layout = Layout.of(
+            inputs,
+            integers=integers,
+            dtype=model.input_dtype if isinstance(model, Field) else parameter_dtype(model),
+        )
         x = layout.pack(inputs)
-        _check_finite(x)
+        _check_finite(x, layout)
         if isinstance(model, Field):
             options = {
                 "extra": len(extra) > 0,
@@ -139,12 +144,21 @@ def check_classes(target: Target, batch: int) -> None:
     target.check_batch(batch)
 
 
-def _check_finite(x: Tensor) -> None:
+def _check_finite(x: Tensor, layout: Layout) -> None:
     wrong = ~flattened(torch.isfinite(x), 1).all(1)
-    if bool(wrong.any()):
-        example = int(wrong.nonzero()[0])
-        count = int((~torch.isfinite(x[example])).sum())
+    if not bool(wrong.any()):
+        return
+    names = [name for key in layout.keys for name in layout.columns(key)]
+    if names and len(names) == x[0].numel():
+        at = (~torch.isfinite(x)).flatten(1).any(0).nonzero().flatten().tolist()
+        columns = ", ".join(repr(names[i]) for i in at)
         raise NonFiniteInput(
-            f"Example {example} holds {count} NaN or infinite number{'s' * (count != 1)} ({int(wrong.sum())} of {len(x)} examples "
-            "do). Fill missing values before explaining."
+            f"Missing or infinite numbers in {len(at)} column{'s' * (len(at) != 1)} ({columns}), in {int(wrong.sum())} of {len(x)} rows. "
+            "Fill them before explaining."
         )
+    example = int(wrong.nonzero()[0])
+    count = int((~torch.isfinite(x[example])).sum())
+    raise NonFiniteInput(
+        f"Example {example} holds {count} NaN or infinite number{'s' * (count != 1)} ({int(wrong.sum())} of {len(x)} examples "
+        "do). Fill missing values before explaining."
+    )

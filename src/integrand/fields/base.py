@@ -93,6 +93,12 @@ class Field(ABC):
         return 0.0
 
     @property
+    def input_dtype(self) -> torch.dtype | None:
+        """The type its inputs should have, where it is known: what the numbers of data frames and
+        float64 arrays become."""
+        return None
+
+    @property
     def integers(self) -> bool:
         """Whether the inputs are integers, between which there is nothing."""
         return False

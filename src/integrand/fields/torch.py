@@ -32,7 +32,7 @@ from ..model.autograd import gradients, is_reentrant, slopes
 from ..model.batching import is_out_of_memory, packer_for
 from ..model.diagnose import degenerate, mixing, raise_nonfinite
 from ..model.layout import Layout
-from ..model.network import Network, PlainModel, Site, calm
+from ..model.network import Network, PlainModel, Site, calm, parameter_dtype
 from ..model.row_independence import Answer, Company
 from ..targets import Custom, Output, Target, as_target, output_tensor
 from .base import Field
@@ -114,6 +114,10 @@ class TorchField(Field):
     def __repr__(self) -> str:
         rule = "" if self.backward is None else f", backward={self.backward!r}"
         return f"TorchField({type(self.network.model).__name__}, {self.target!r}{rule})"
+
+    @property
+    def input_dtype(self) -> torch.dtype | None:
+        return parameter_dtype(self.network.model)
 
     def with_target(self, target: Any) -> TorchField:
         """The same model, asked something else; what was learnt about batch sizes is shared."""

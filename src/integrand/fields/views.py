@@ -142,6 +142,10 @@ class View(Field):
         return self.inner.network
 
     @property
+    def input_dtype(self) -> torch.dtype | None:
+        return self.inner.input_dtype
+
+    @property
     def kept(self) -> dict[Any, Any] | None:
         return self.inner.kept
 

@@ -18,6 +18,7 @@ import torch
 from torch import Tensor
 
 from ..core.declared import Part, Stranger, declared
+from ..core.frames import Table
 from ..core.normalisation import Normalisation
 from ..core.optional import optional, room
 from ..core.shapes import ROUNDING, copied, describe, total
@@ -80,6 +81,8 @@ class Attribution:
         frames: points along the path, when recorded (``record=("path",)``).
         layout: how several maps of layers lie end to end in ``values``; None where they are one, or
             have been taken apart.
+        table: names of the columns, labels of the rows, and what readers see in place of numbers,
+            where the input was a table or was given ``feature_names``; arranged as the inputs were.
         resolution: how far apart, relatively, the numbers lie that F was computed in; 0 where only
             the type of ``output`` tells.
     """
@@ -106,6 +109,7 @@ class Attribution:
     normalisation: Normalisation | None = None
     layout: Layout | None = None
     resolution: float = 0.0
+    table: Any = None
 
     # --- numbers --------------------------------------------------------------------------------------------------
 
@@ -138,6 +142,91 @@ class Attribution:
             nan=torch.inf if self.claims_completeness else torch.nan, posinf=torch.inf
         )
 
+    # --- columns --------------------------------------------------------------------------------------------------
+
+    @property
+    def tables(self) -> tuple[Table | None, ...]:
+        """The table of each input; None where it has none."""
+        if isinstance(self.table, dict):
+            return tuple(self.table.values())
+        return self.table if isinstance(self.table, tuple) else (self.table,)
+
+    @property
+    def feature_names(self) -> tuple[str, ...]:
+        """(N,) names of the columns, those of several inputs one after the other; empty where there
+        are none."""
+        return tuple(name for table in self.tables if table is not None for name in table.names)
+
+    def named(self, feature_names: Sequence[str]) -> Attribution:
+        """The same attribution with names (N,) for its columns (B, N).
+
+        Raises:
+            InputError: for another number of names.
+        """
+        fits = isinstance(self.values, Tensor) and self.values.ndim == 2
+        if not fits or len(feature_names) != self.values.shape[1]:
+            shape = mapped(lambda t: describe(t.shape), self.values)
+            raise InputError(
+                f"There are {len(feature_names)} feature names for values of shape {shape}: give one for each column of (B, N)."
+            )
+        index = () if self.table is None else self.table.index
+        return dataclasses.replace(self, table=Table(tuple(map(str, feature_names)), index))
+
+    def grouped(self, groups: Mapping[str, Sequence[str | int]]) -> Attribution:
+        """Sum columns that belong together, such as those of one category.
+
+            A_g = Σ_{i ∈ g} A_i          so that Σ_g A_g = Σ_i A_i: completeness stays
+
+        Args:
+            groups: what a group is called → the names of its columns, or their positions. Columns
+                in none stay as they are; a column may be in one group only.
+
+        Returns:
+            An attribution with values (B, groups), in the order of their first columns; ``inputs``
+            are what was explained, as before. ``error`` is an upper bound, because errors of
+            columns may add up; ``converged`` is that of the map that was summed.
+
+        Raises:
+            ShapeError: for examples that are no rows of columns.
+            UnknownName: for a column that there is not.
+            InputError: for columns in two groups.
+
+        Example:
+            >>> import torch, integrand as ig
+            >>> result = ig.explain(lambda x: x.square(), torch.ones(2, 3), target=lambda y: y.sum(1))
+            >>> result.grouped({"pair": [0, 2]}).values.shape
+            torch.Size([2, 2])
+        """
+        regrouped: Attribution = room("tables.results").grouped(self, groups)
+        return regrouped
+
+    def importance(self) -> Any:
+        """The mean of |A_i| over the examples for every column, the largest first, with 95 %
+        intervals.
+
+        Returns:
+            A ``tables.Importance``: names, importance, low, high and mean (N,); ``.to_pandas()``.
+
+        Raises:
+            ShapeError: for examples that are no rows of columns.
+        """
+        return room("tables.results").importance(self)
+
+    def to_pandas(self, kind: str = "values") -> Any:
+        """The attribution as a pandas DataFrame, with the index of the frame that was explained.
+
+        Args:
+            kind: "values": contributions (B, N), a column for each feature; "examples": output,
+                base, change, residual, gap, error and converged of each example; "long": a line for
+                each contribution, beside the feature's value.
+
+        Raises:
+            MissingExtra: without pandas.
+            ShapeError: for contributions of examples that are no rows of columns.
+            UnknownName: for another kind.
+        """
+        return room("tables.results").to_pandas(self, kind)
+
     # --- examples -------------------------------------------------------------------------------------------------
 
     def __len__(self) -> int:
@@ -165,6 +254,9 @@ class Attribution:
         def third(t: Tensor) -> Tensor:
             return t[:, :, numbers.to(t.device)]
 
+        def rows(table: Table | None) -> Table | None:
+            return table and table.at(numbers.tolist())
+
         frames = self.frames and Frames(self.frames.clock, third(self.frames.points))
         target = self.target.at(numbers) if isinstance(self.target, Target) else self.target
         return dataclasses.replace(
@@ -172,6 +264,7 @@ class Attribution:
             **{k: mapped(first, getattr(self, k)) for k in _BY_EXAMPLE},
             **{k: mapped(second, getattr(self, k)) for k in _BY_REFERENCE},
             notes={k: third(v) for k, v in self.notes.items()},
+            table=mapped(rows, self.table),
             reasons=tuple(self.reasons[i] for i in numbers.tolist()) if self.reasons else (),
             frames=frames,
             target=target,
@@ -224,7 +317,7 @@ class Attribution:
         wherever it is more than rounding; images and tokens have no room for one, and warn.
 
         Args:
-            names: (N,) of the features of examples (N,).
+            names: (N,) of the features of examples (N,); their own unless given.
 
         Raises:
             MissingExtra: without shap.
@@ -236,6 +329,7 @@ class Attribution:
                 "to_shap() takes one input tensor; this attribution has several: build one Explanation for each."
             )
         columns = self.values.ndim == 2
+        names = self.feature_names or None if names is None else names
         if names is not None and not (columns and len(names) == self.values.shape[1]):
             raise InputError(
                 f"There are {len(names)} names for values of shape {describe(self.values.shape)}: give one for each column."
@@ -262,9 +356,17 @@ class Attribution:
         return shap.Explanation(*numbers, **({} if labels is None else {"feature_names": labels}))
 
     def _data(self) -> Tensor:
-        """What stood at each value: the inputs, or nothing (NaN) for values of a layer."""
-        fits = isinstance(self.inputs, Tensor) and self.inputs.shape == self.values.shape
-        return self.inputs if fits else torch.full_like(self.values, torch.nan)
+        """What stood at each value: the inputs, or nothing (NaN) for values of a layer and for
+        words."""
+        if isinstance(self.inputs, Tensor) and self.inputs.shape == self.values.shape:
+            return self.inputs
+        if self.table is None:
+            return torch.full_like(self.values, torch.nan)
+        cells = room("tables.results").feature_values(self).values()
+        columns = [
+            [cell if isinstance(cell, float) else torch.nan for cell in column] for column in cells
+        ]
+        return torch.tensor(columns).T.to(self.values)
 
     def _repr_html_(self) -> str:
         return str(room("report.html").fragment(self))
@@ -409,8 +511,8 @@ def _total(parts: Parts) -> Tensor:
     return summed
 
 
-def mapped(function: Callable[[Tensor], Any], parts: Parts) -> Any:
-    """``function`` applied to every tensor of a tensor, tuple, dict, or None."""
+def mapped(function: Callable[[Any], Any], parts: Any) -> Any:
+    """``function`` applied to every part of a tuple or dict, or to what is none; None stays."""
     if parts is None:
         return None
     if isinstance(parts, dict):

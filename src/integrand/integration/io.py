@@ -21,6 +21,7 @@ import torch
 from torch import Tensor
 
 from ..core.files import write_tensors
+from ..core.frames import Table
 from ..core.normalisation import Normalisation
 from ..core.optional import optional
 from ..core.shapes import describe
@@ -84,6 +85,7 @@ def save(attribution: Attribution, path: str | Path) -> None:
         "cost": asdict(attribution.cost),
         "resolution": attribution.resolution,
         "normalisation": attribution.normalisation and asdict(attribution.normalisation),
+        "tables": [table and _stored_table(table) for table in attribution.tables],
     }
     text = json.dumps(header)
     write_tensors(write, tensors, path, {"integrand": text, _DIGEST: _digest(text, tensors)})
@@ -153,7 +155,34 @@ def _attribution(header: Any, tensors: dict[str, Tensor]) -> Attribution:
         method=method,
         target=PrintedText(_text(header["target"])),
         normalisation=None if normalisation is None else _normalisation(**normalisation),
+        table=_tables(header),
     )
+
+
+def _stored_table(table: Table) -> dict[str, Any]:
+    """A table for JSON; labels of rows that are neither words nor whole numbers as they print."""
+    index = [label if isinstance(label, str | int) else str(label) for label in table.index]
+    return {"names": table.names, "index": index, "shown": dict(table.shown)}
+
+
+def _tables(header: Any) -> Any:
+    """The tables of the inputs, arranged as these were; None where there are none."""
+    tables = [
+        entry
+        and Table(
+            tuple(map(_text, entry["names"])),
+            tuple(entry["index"]),
+            {_text(name): tuple(cells) for name, cells in entry["shown"].items()},
+        )
+        for entry in header.get("tables", [])  # files of 0.1 have none
+    ]
+    if not any(tables):
+        return None
+    arranged = header["arranged"]["values"]
+    if arranged == "tensor":
+        return tables[0]
+    kind, keys = arranged
+    return dict(zip(keys, tables, strict=True)) if kind == "dict" else tuple(tables)
 
 
 def _text(value: Any) -> str:

@@ -34,6 +34,7 @@ from ..baselines import (
 )
 from ..baselines.fixed import as_numbers
 from ..baselines.per_input import Own, matched
+from ..core.frames import is_frame, numbers_of, row_as_frame
 from ..core.shapes import describe
 from ..errors import BaselineError, InputError
 from ..model.layout import Layout, is_mapping
@@ -65,7 +66,7 @@ def references_of(value: Any) -> Baseline:
 
 def for_inputs(baselines: Any, layout: Layout, x: Tensor, *, shared: bool, listed: bool) -> Any:
     """Baselines of several inputs, arranged as the joint tensor x of the inputs is; those of a
-    single input are returned unchanged.
+    single input are returned unchanged, frames as tensors whose columns are in order.
 
     A tuple or dict of tensors and numbers becomes one tensor: shared references (R, N), or one
     baseline for each example. With names, samplers or None (zero) in it, it becomes a ``PerInput``.
@@ -79,6 +80,7 @@ def for_inputs(baselines: Any, layout: Layout, x: Tensor, *, shared: bool, liste
     Raises:
         InputError, BaselineError: naming the input.
     """
+    baselines = _without_frames(baselines, layout, x.dtype)
     if layout.single:
         return baselines
     if isinstance(baselines, tuple) or is_mapping(baselines):
@@ -101,6 +103,25 @@ def for_inputs(baselines: Any, layout: Layout, x: Tensor, *, shared: bool, liste
     if isinstance(baselines, Tensor | np.ndarray):
         _check_joint(torch.as_tensor(baselines), layout, x, shared=shared)
     return baselines
+
+
+def _without_frames(baselines: Any, layout: Layout, dtype: torch.dtype) -> Any:
+    """Frames among baselines as tensors, their columns in the order of the inputs' ones."""
+    if isinstance(baselines, list):
+        return [_without_frames(start, layout, dtype) for start in baselines]
+    if isinstance(baselines, tuple):
+        return tuple(_numbers(start, layout.columns(i), dtype) for i, start in enumerate(baselines))
+    if isinstance(baselines, dict):
+        return {
+            key: _numbers(start, layout.columns(key), dtype) for key, start in baselines.items()
+        }
+    return _numbers(baselines, layout.columns(0) if layout.single else (), dtype)
+
+
+def _numbers(baseline: Any, columns: tuple[str, ...], dtype: torch.dtype) -> Any:
+    """A frame, or a row of one, as a tensor; anything else as it is."""
+    frame = row_as_frame(baseline)
+    return numbers_of(frame, dtype, columns) if is_frame(frame) else baseline
 
 
 def _for_each(baselines: Any, layout: Layout, x: Tensor, *, shared: bool) -> Any:

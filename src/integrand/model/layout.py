@@ -2,7 +2,7 @@
 
 A single tensor keeps its shape. A tuple or dict of tensors is laid end to end, one long vector per
 example, and cut up again in front of the model; results are cut up the same way. NumPy arrays are
-taken as tensors.
+taken as tensors, and data frames as tensors whose columns have names.
 
 Numbers reach the model as they were given. Whole numbers of 32 or 64 bits, such as ids, are carried
 in float64, which holds them exactly up to 2^53; they are compared and looked up, never averaged.
@@ -12,7 +12,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field, replace
 from functools import reduce
 from typing import Any
 
@@ -20,29 +20,42 @@ import numpy as np
 import torch
 from torch import Tensor
 
+from ..core.frames import Table, is_frame, numbers_of
 from ..core.shapes import carried, carrier, describe
 from ..errors import InputError, IntegerInput, ShapeError
 
 
 @dataclass(frozen=True)
 class Layout:
-    """``names`` of a dict's entries (None for a tuple or a single tensor), and shape and type of
-    each part."""
+    """How inputs are arranged.
+
+    Attributes:
+        names: of a dict's entries; None for a tuple or a single tensor.
+        shapes: of one example of each part.
+        dtypes: of each part, which the model is given.
+        single: whether there is one tensor, array or frame.
+        tables: column names and row labels of each part; None where they have none.
+    """
 
     names: tuple[Any, ...] | None
     shapes: tuple[tuple[int, ...], ...]
     dtypes: tuple[torch.dtype, ...]
     single: bool
+    tables: tuple[Table | None, ...] = field(default=(), compare=False)
 
     @classmethod
-    def of(cls, inputs: Any, *, integers: bool = False) -> Layout:
+    def of(cls, inputs: Any, *, integers: bool = False, dtype: torch.dtype | None = None) -> Layout:
         """The layout of a tensor, a tuple or list of tensors, or a mapping of them; checks what
         they hold.
 
-        ``integers`` are let through where nobody will ask for their gradient.
+        Args:
+            inputs: tensors, arrays and data frames are parts alike.
+            integers: let whole numbers through, where nobody will ask for their gradient.
+            dtype: what the numbers of frames, and float64 arrays, which nobody chose, become; the
+                default type of torch, and float64, unless given.
         """
         single, names = False, None
-        if isinstance(inputs, Tensor | np.ndarray):
+        if isinstance(inputs, Tensor | np.ndarray) or is_frame(inputs):
             parts, single = [inputs], True
         elif is_mapping(inputs):
             entries = dict(inputs.items())
@@ -57,7 +70,7 @@ class Layout:
             raise InputError("There are no inputs to explain: give at least one tensor.")
         labels = [""] if single else [f" {n!r}" for n in (names or range(len(parts)))]
         tensors = [
-            _tensor(part, f"Input{label}") for label, part in zip(labels, parts, strict=True)
+            _tensor(part, f"Input{label}", dtype) for label, part in zip(labels, parts, strict=True)
         ]
         for label, part in zip(labels, tensors, strict=True):
             _check(label, part, integers=integers)
@@ -65,12 +78,32 @@ class Layout:
             shown = ", ".join(describe(part.shape) for part in tensors)
             raise ShapeError(f"Every input needs the same batch size, but the shapes are {shown}.")
         shapes = tuple(tuple(part.shape[1:]) for part in tensors)
-        return cls(names, shapes, tuple(part.dtype for part in tensors), single)
+        tables = tuple(Table.of(part) if is_frame(part) else None for part in parts)
+        return cls(names, shapes, tuple(part.dtype for part in tensors), single, tables)
 
     @property
     def keys(self) -> tuple[Any, ...]:
         """What the parts are called: the names of a dict's entries, or their numbers."""
         return tuple(range(len(self.shapes))) if self.names is None else self.names
+
+    def named(self, feature_names: Sequence[str]) -> Layout:
+        """The same layout with names for the columns of its one input.
+
+        Raises:
+            InputError: for another number of names, and for inputs that are no rows of columns.
+        """
+        if not self.single or len(self.shapes[0]) != 1 or len(feature_names) != self.shapes[0][0]:
+            shapes = ", ".join(describe(shape) for shape in self.shapes)
+            raise InputError(
+                f"There are {len(feature_names)} feature names for examples of shape {shapes}: give one for each column of (B, N)."
+            )
+        table = self.tables[0] or Table(())
+        return replace(self, tables=(replace(table, names=tuple(map(str, feature_names))),))
+
+    def columns(self, key: Any) -> tuple[str, ...]:
+        """The names of the columns of one part; none where it is no frame."""
+        table = dict(zip(self.keys, self.tables, strict=False)).get(key)
+        return () if table is None else table.names
 
     def pack(self, inputs: Any) -> Tensor:
         """Inputs as the user gave them → one state tensor (B, \\*s)."""
@@ -81,7 +114,10 @@ class Layout:
             if self.names is not None
             else inputs
         )
-        parts = [_tensor(part, "Input").detach() for part in values]
+        parts = [
+            _tensor(part, "Input", dtype, self.columns(key)).detach()
+            for key, part, dtype in zip(self.keys, values, self.dtypes, strict=True)
+        ]
         dtype = reduce(torch.promote_types, (carrier(part.dtype, part.device) for part in parts))
         labels = [""] if self.single else [f" {key!r}" for key in self.keys]
         state = [
@@ -111,6 +147,10 @@ class Layout:
         parts = self.split(z, leading)
         if model:
             parts = [_restored(part, dtype) for part, dtype in zip(parts, self.dtypes, strict=True)]
+        return self.arranged(parts)
+
+    def arranged(self, parts: Sequence[Any]) -> Any:
+        """Something for each part, arranged as the parts were."""
         if self.single:
             return parts[0]
         return dict(zip(self.names, parts, strict=True)) if self.names is not None else tuple(parts)
@@ -119,7 +159,7 @@ class Layout:
 def is_mapping(value: Any) -> bool:
     """Whether something has entries by name; what a tokenizer returns does, and is no
     ``Mapping``."""
-    return isinstance(value, Mapping) or hasattr(value, "items")
+    return isinstance(value, Mapping) or (hasattr(value, "items") and not is_frame(value))
 
 
 def _restored(part: Tensor, dtype: torch.dtype) -> Tensor:
@@ -133,16 +173,21 @@ def _restored(part: Tensor, dtype: torch.dtype) -> Tensor:
     return restored
 
 
-def _tensor(part: Any, who: str) -> Tensor:
+def _tensor(
+    part: Any, who: str, dtype: torch.dtype | None = None, columns: Sequence[str] = ()
+) -> Tensor:
     """A part as a tensor: arrays are copied, so that nothing is shared with their owner."""
     if isinstance(part, Tensor):
         return part
+    if is_frame(part):
+        return numbers_of(part, dtype or torch.get_default_dtype(), columns)
     if not isinstance(part, np.ndarray):
         raise InputError(f"{who} is a {type(part).__name__}, not a tensor.")
     try:
-        return torch.from_numpy(np.array(part, dtype=part.dtype.newbyteorder("="), order="C"))
+        array = torch.from_numpy(np.array(part, dtype=part.dtype.newbyteorder("="), order="C"))
     except TypeError:
         raise InputError(f"{who} is an array of {part.dtype}, not of numbers.") from None
+    return array.to(dtype) if dtype is not None and array.dtype == torch.float64 else array
 
 
 def _check(label: str, part: Tensor, *, integers: bool) -> None:

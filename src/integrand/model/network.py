@@ -105,6 +105,14 @@ def check_side(side: str) -> None:
         raise InputError(f"side is 'input' or 'output' of the layer, not {side!r}.")
 
 
+def parameter_dtype(model: Callable[..., Any]) -> torch.dtype | None:
+    """The type of a model's weights; None where it has none."""
+    module = _module(model)
+    roots = modules_behind(model) if module is None else [module]
+    weights = (weight for root in roots for weight in root.parameters())
+    return next((weight.dtype for weight in weights if weight.is_floating_point()), None)
+
+
 class Network:
     """A model with the arrangement of its inputs and the extra arguments that are not attributed.
 

@@ -38,8 +38,15 @@ def parts(attribution: Attribution) -> list[tuple[str, Attribution]]:
 
 def _only(attribution: Attribution, key: Any) -> Attribution:
     values, inputs = attribution.values[key], attribution.inputs[key]
+    table = None if attribution.table is None else attribution.table[key]
     return replace(
-        attribution, values=values, inputs=inputs, shares=None, baselines=None, frames=None
+        attribution,
+        values=values,
+        inputs=inputs,
+        shares=None,
+        baselines=None,
+        frames=None,
+        table=table,
     )
 
 

@@ -84,7 +84,8 @@ def plot(
     panels: list[Panel] = []
     for name, part in parts(attribution):
         if _drawn_as(kind, part) == "bars":
-            panels.append(look.Bars(part, name, shown, scale, _names_of(names, name, part), top))
+            labels = part.feature_names or None if names is None else names
+            panels.append(look.Bars(part, name, shown, scale, _names_of(labels, name, part), top))
         else:
             images = look.Images(
                 part,

@@ -1,0 +1,181 @@
+"""Data frames: pandas, polars and pyarrow tables as numbers with names, and numbers as frames again.
+
+A frame is recognised by its library, which must have been imported for there to be one; it is read
+through narwhals, so that all of them are read alike. Columns are whole features, in their order;
+a column that holds no numbers is refused by name, never guessed at.
+"""
+
+from __future__ import annotations
+
+import sys
+from collections.abc import Hashable, Mapping, Sequence
+from dataclasses import dataclass, field, replace
+from typing import Any
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from ..errors import InputError
+from .optional import optional
+
+FRAMES = (
+    ("pandas", "DataFrame", "columns"),
+    ("polars", "DataFrame", "columns"),
+    ("pyarrow", "Table", "column_names"),
+)
+"""The kinds of frames: their library, and what it calls them and the list of their columns."""
+
+_NEEDS = "Reading a data frame"
+_CURE = (
+    "Encode them as numbers first, or explain the whole pipeline that does: "
+    "ig.explain(pipeline, frame)."
+)
+
+
+Cell = str | float | None
+"""What stands in one cell of a table; None where nothing does."""
+
+
+@dataclass(frozen=True, eq=False)
+class Table:
+    """What belongs to numbers (B, N) that came as a table.
+
+    Attributes:
+        names: (N,) of the columns.
+        index: (B,) labels of the rows, as a pandas frame had them; empty where they are counted.
+        shown: for some columns, by name, what (B,) readers see in place of the numbers: words, or
+            numbers before they were scaled.
+    """
+
+    names: tuple[str, ...]
+    index: tuple[Hashable, ...] = ()
+    shown: Mapping[str, tuple[Cell, ...]] = field(default_factory=dict)
+
+    @classmethod
+    def of(cls, frame: object) -> Table:
+        """The names of a frame's columns, and its row labels where they say more than a count."""
+        index: tuple[Hashable, ...] = ()
+        pandas = sys.modules.get("pandas")
+        if pandas is not None and isinstance(frame, pandas.DataFrame):
+            labels = frame.index
+            if not labels.equals(pandas.RangeIndex(len(labels))):
+                index = tuple(labels.tolist())
+        return cls(column_names(frame), index)
+
+    def at(self, rows: Sequence[int]) -> Table:
+        """The same table of some of its rows."""
+        return replace(
+            self,
+            index=tuple(self.index[row] for row in rows) if self.index else (),
+            shown={name: tuple(cells[row] for row in rows) for name, cells in self.shown.items()},
+        )
+
+
+def is_frame(value: object) -> bool:
+    """Whether a value is a data frame of a library known here."""
+    return _labels_of(value) is not None
+
+
+def column_names(frame: object) -> tuple[str, ...]:
+    """The names of the columns, in their order; what is no text is written as text.
+
+    Raises:
+        InputError: for a name that two columns have.
+    """
+    names = tuple(str(label) for label in _labels_of(frame) or ())
+    twice = next((name for name in names if names.count(name) > 1), None)
+    if twice is not None:
+        raise InputError(f"The frame has several columns called {twice!r}: rename them.")
+    return names
+
+
+def row_count(frame: object) -> int:
+    """The number of rows."""
+    return int(_opened(frame).shape[0])
+
+
+def numbers_of(frame: object, dtype: torch.dtype, columns: Sequence[str] = ()) -> Tensor:
+    """The numbers of a frame, (rows, columns); missing entries are NaN.
+
+    Args:
+        frame: of pandas, polars or pyarrow.
+        dtype: the type they are given.
+        columns: which columns, in which order; all, in theirs, unless given.
+
+    Raises:
+        InputError: for columns that hold no numbers and for those that the frame lacks.
+        MissingExtra: without narwhals.
+    """
+    names = column_names(frame)
+    missing = [name for name in columns if name not in names]
+    surplus = [name for name in names if name not in columns] if columns else []
+    if missing or surplus:
+        raise InputError(_unlike(missing, surplus))
+    series = dict(zip(names, _series_of(frame), strict=True))
+    wrong = [
+        f"{name!r} ({column.dtype})"
+        for name, column in series.items()
+        if not (column.dtype.is_numeric() or column.dtype == _narwhals().Boolean)
+    ]
+    if wrong:
+        raise InputError(f"Columns that hold no numbers: {', '.join(wrong)}. {_CURE}")
+    filled = [_floats(series[name]) for name in columns or names]
+    rows = row_count(frame)
+    table = np.stack(filled, 1) if filled else np.empty((rows, 0))
+    return torch.from_numpy(table).to(dtype)
+
+
+def row_as_frame(value: object) -> Any:
+    """A pandas Series, such as ``frame.mean()``, as a frame of one row; anything else as it is."""
+    pandas = sys.modules.get("pandas")
+    if pandas is None or not isinstance(value, pandas.Series):
+        return value
+    return value.to_frame().T.infer_objects()
+
+
+def frame_of(columns: Mapping[str, Any], index: object = None) -> Any:
+    """A pandas DataFrame of named columns.
+
+    Raises:
+        MissingExtra: without pandas.
+    """
+    pandas = optional("pandas", extra="tables", needs="to_pandas()")
+    return pandas.DataFrame(dict(columns), index=index)
+
+
+def _narwhals() -> Any:
+    return optional("narwhals", extra="tables", needs=_NEEDS)
+
+
+def _opened(frame: object) -> Any:
+    return _narwhals().from_native(frame, eager_only=True)
+
+
+def _labels_of(value: object) -> list[object] | None:
+    """The labels of the columns as the library has them, which may appear twice; None of what is no
+    frame."""
+    for library, kind, labels in FRAMES:
+        module = sys.modules.get(library)
+        if module is not None and isinstance(value, getattr(module, kind)):
+            return list(getattr(value, labels))
+    return None
+
+
+def _series_of(frame: object) -> list[Any]:
+    opened = _opened(frame)
+    return [opened[:, position] for position in range(opened.shape[1])]
+
+
+def _floats(series: Any) -> np.ndarray[Any, np.dtype[np.float64]]:
+    """A column as float64, NaN where an entry is missing."""
+    return np.array(series.cast(_narwhals().Float64).fill_null(float("nan")).to_numpy(), np.float64)
+
+
+def _unlike(missing: Sequence[str], surplus: Sequence[str]) -> str:
+    parts = [
+        f"{word} {', '.join(map(repr, names))}"
+        for word, names in (("lacks", missing), ("has besides", surplus))
+        if names
+    ]
+    return f"The frame {' and '.join(parts)}: give the columns of the inputs, in any order."

@@ -1,0 +1,5 @@
+"""Tables: data frames in, names and groups out, pipelines of scikit-learn explained as a whole."""
+
+from .results import Importance
+
+__all__ = ["Importance"]

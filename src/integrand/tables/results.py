@@ -1,0 +1,353 @@
+"""What a table's attribution tells: columns summed into groups, importance over examples, frames.
+
+Every function takes an attribution whose examples are rows of columns, (B, N), or several such
+inputs, which are laid side by side.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Hashable, Iterator, Mapping, Sequence
+from dataclasses import dataclass, replace
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from ..core.formatting import number
+from ..core.frames import Cell, Table, frame_of
+from ..core.shapes import describe
+from ..errors import InputError, ShapeError, UnknownName
+from ..integration.attribution import Attribution, mapped
+from ..integration.sampling_error import quantile
+
+Groups = Mapping[str, Sequence[str | int]]
+"""What each group is called → the names of its columns, or their positions."""
+
+
+# --- one table --------------------------------------------------------------------------------------------------------
+
+
+def as_table(attribution: Attribution) -> Attribution:
+    """The same attribution with one tensor (B, N), columns of several inputs side by side, and a
+    name for every column.
+
+    Raises:
+        ShapeError: for examples that are no rows of columns.
+    """
+    if isinstance(attribution.values, Tensor):
+        _check_columns(attribution.values, "")
+        if attribution.table is not None:
+            return attribution
+        names = tuple(str(i) for i in range(attribution.values.shape[1]))
+        return replace(attribution, table=Table(names))
+    keys = attribution.values if isinstance(attribution.values, dict) else None
+    parts = list(attribution.values.values() if keys is not None else attribution.values)
+    labels = [str(key) for key in (keys or range(len(parts)))]
+    for label, part in zip(labels, parts, strict=True):
+        _check_columns(part, f" of input {label!r}")
+    return replace(
+        attribution,
+        values=torch.cat(parts, 1),
+        inputs=_side_by_side(attribution.inputs, 1),
+        shares=_side_by_side(attribution.shares, 2),
+        baselines=_side_by_side(attribution.baselines, 2),
+        table=_joined(labels, parts, attribution.tables),
+    )
+
+
+def _check_columns(values: Tensor, which: str) -> None:
+    if values.ndim != 2:
+        raise ShapeError(
+            f"The map{which} has shape {describe(values.shape)}: columns are (examples, columns); sum over other axes first."
+        )
+
+
+def _side_by_side(parts: Any, axis: int) -> Any:
+    """The tensors of a tuple or dict, columns side by side; None of None."""
+    if parts is None:
+        return None
+    return torch.cat([*(parts.values() if isinstance(parts, dict) else parts)], axis)
+
+
+def _joined(
+    labels: Sequence[str], parts: Sequence[Tensor], tables: Sequence[Table | None]
+) -> Table:
+    """One table of those of several inputs; where two have a column of one name, that of the input
+    stands before it."""
+    names_of = [
+        tuple(str(i) for i in range(part.shape[1])) if table is None else table.names
+        for part, table in zip(parts, tables or [None] * len(parts), strict=True)
+    ]
+    flat = [name for names in names_of for name in names]
+    prefixed = len(set(flat)) < len(flat)
+    names: list[str] = []
+    shown: dict[str, tuple[Cell, ...]] = {}
+    index: tuple[Hashable, ...] = ()
+    for label, own_names, table in zip(
+        labels, names_of, tables or [None] * len(parts), strict=True
+    ):
+        new_names = [f"{label}.{name}" if prefixed else name for name in own_names]
+        names += new_names
+        if table is not None:
+            index = index or table.index
+            renamed = dict(zip(own_names, new_names, strict=True))
+            shown |= {renamed[name]: cells for name, cells in table.shown.items()}
+    return Table(tuple(names), index, shown)
+
+
+def feature_values(attribution: Attribution) -> dict[str, tuple[Cell, ...]]:
+    """What readers see at each column (B,): words where there are some, else the number that was
+    explained; None where a sum of several columns has neither."""
+    attribution = as_table(attribution)
+    assert attribution.table is not None
+    names, shown = attribution.table.names, attribution.table.shown
+    fits = isinstance(attribution.inputs, Tensor) and (
+        attribution.inputs.shape == attribution.values.shape
+    )
+    columns = attribution.inputs.T.tolist() if fits else [[None] * len(attribution)] * len(names)
+    return {
+        name: shown[name] if name in shown else tuple(column)
+        for name, column in zip(names, columns, strict=True)
+    }
+
+
+# --- groups -----------------------------------------------------------------------------------------------------------
+
+
+def grouped(attribution: Attribution, groups: Groups) -> Attribution:
+    """The attribution of groups of columns: A_g = Σ_{i in g} A_i, so that completeness stays."""
+    attribution = as_table(attribution)
+    assert attribution.table is not None
+    names = attribution.table.names
+    partition = _partition(groups, names)
+    index = torch.empty(len(names), dtype=torch.long)
+    for position, members in enumerate(partition.values()):
+        index[list(members)] = position
+
+    def summed(t: Tensor) -> Tensor:
+        sums = t.new_zeros((*t.shape[:-1], len(partition)))
+        return sums.index_add_(-1, index.to(t.device), t)
+
+    values = summed(attribution.values)
+    largest = max(len(members) for members in partition.values())
+    cells = feature_values(attribution)
+    shown = {
+        name: cells[names[members[0]]]
+        if len(members) == 1
+        else _category(attribution, members, names)
+        for name, members in partition.items()
+    }
+    return replace(
+        attribution,
+        values=values,
+        shares=mapped(summed, attribution.shares),
+        error=_error_of_sums(attribution, values, largest),
+        table=Table(tuple(partition), attribution.table.index, shown),
+    )
+
+
+def _partition(groups: Groups, names: Sequence[str]) -> dict[str, tuple[int, ...]]:
+    """All columns in groups, in order of their first; a column that is in none is its own group."""
+    positions = {name: i for i, name in enumerate(names)}
+    group_of: dict[int, str] = {}
+    for group, members in groups.items():
+        if isinstance(members, str) or not len(members):
+            raise InputError(
+                f"Group {group!r} is {members!r}: give a list of the columns that belong to it."
+            )
+        for member in members:
+            i = positions.get(member) if isinstance(member, str) else member
+            if i is None or not 0 <= i < len(names):
+                raise UnknownName(f"column of group {group!r}", str(member), names)
+            if i in group_of:
+                raise InputError(
+                    f"Column {names[i]!r} is in group {group_of[i]!r} and again in {group!r}: a column counts once."
+                )
+            group_of[i] = group
+    partition: dict[str, tuple[int, ...]] = {}
+    for i, name in enumerate(names):
+        group = group_of.get(i, name)
+        if i not in group_of and group in groups:
+            raise InputError(
+                f"Group {group!r} has the name of a column that is not in it: call one of them otherwise."
+            )
+        partition[group] = (*partition.get(group, ()), i)
+    return partition
+
+
+def _category(
+    attribution: Attribution, members: Sequence[int], names: Sequence[str]
+) -> tuple[Cell, ...]:
+    """Which of several one-hot columns is on, in each example; None where they are none such."""
+    fits = isinstance(attribution.inputs, Tensor) and attribution.inputs.shape[1] == len(names)
+    if not fits:
+        return (None,) * len(attribution)
+    numbers = attribution.inputs[:, list(members)]
+    one_hot = bool(((numbers == 0) | (numbers == 1)).all() and (numbers.sum(1) <= 1).all())
+    if not one_hot:
+        return (None,) * len(attribution)
+    labels = [names[i] for i in members]
+    shared = _shared_prefix(labels)
+    return tuple(labels[int(row.argmax())][shared:] if bool(row.any()) else None for row in numbers)
+
+
+def _shared_prefix(labels: Sequence[str]) -> int:
+    """The length of what names such as origin_japan and origin_usa begin with, up to an
+    underscore."""
+    first, last = min(labels), max(labels)
+    same = next(
+        (i for i, (a, b) in enumerate(zip(first, last, strict=False)) if a != b),
+        min(len(first), len(last)),
+    )
+    return first[:same].rfind("_") + 1
+
+
+def _error_of_sums(attribution: Attribution, values: Tensor, largest: int) -> Tensor:
+    """An upper bound of the relative error of sums: errors of at most ``largest`` columns add up."""
+    before = attribution.values.double().norm(dim=1)
+    after = values.double().norm(dim=1)
+    bound = attribution.error.double() * before * largest**0.5 / after
+    exact = attribution.error == 0
+    return torch.where(exact, 0.0, bound).to(attribution.error.dtype)
+
+
+# --- importance -------------------------------------------------------------------------------------------------------
+
+
+@dataclass(frozen=True, eq=False, repr=False)
+class Importance:
+    """How much each column contributes over B examples: mean |A_i|, with its interval.
+
+    Attributes:
+        names: (N,) of the columns, the most important first.
+        importance: (N,) mean of |A_i| over the examples, in units of F.
+        low: (N,) where its 95 % interval begins: the mean less Student's t times the standard
+            error; NaN for one example.
+        high: (N,) where it ends.
+        mean: (N,) mean of A_i, with its sign.
+        examples: how many there are.
+    """
+
+    names: tuple[str, ...]
+    importance: Tensor
+    low: Tensor
+    high: Tensor
+    mean: Tensor
+    examples: int
+
+    def __len__(self) -> int:
+        return len(self.names)
+
+    def __iter__(self) -> Iterator[tuple[str, float]]:
+        return zip(self.names, self.importance.tolist(), strict=True)
+
+    def __getitem__(self, name: str) -> float:
+        """The importance of a column.
+
+        Raises:
+            UnknownName: for one that there is not.
+        """
+        if name not in self.names:
+            raise UnknownName("column", name, self.names)
+        return float(self.importance[self.names.index(name)])
+
+    def __repr__(self) -> str:
+        wide = max(len(name) for name in self.names)
+        lines = [
+            f"{name:<{wide}}  {number(mean)}  [{number(low)}, {number(high)}]"
+            for name, mean, low, high in zip(
+                self.names,
+                self.importance.tolist(),
+                self.low.tolist(),
+                self.high.tolist(),
+                strict=True,
+            )
+        ]
+        return "\n".join(
+            [
+                f"Importance over {self.examples} examples: mean |contribution|, 95 % interval",
+                *lines,
+            ]
+        )
+
+    def to_pandas(self) -> Any:
+        """A DataFrame with a line for each column, and what is above as its columns. Needs
+        pandas."""
+        columns = {
+            name: getattr(self, name).tolist() for name in ("importance", "low", "high", "mean")
+        }
+        return frame_of(columns, list(self.names))
+
+
+def importance(attribution: Attribution) -> Importance:
+    """Mean |A_i| of every column over the examples, with 95 % intervals."""
+    attribution = as_table(attribution)
+    assert attribution.table is not None
+    values = attribution.values.double()
+    sizes, count = values.abs(), len(values)
+    mean = sizes.mean(0)
+    if count > 1:
+        deviation = sizes.std(0) / count**0.5
+        freedom = torch.tensor(float(count - 1), dtype=torch.float64)
+        margin = quantile(torch.ones_like(freedom), freedom).sqrt() * deviation
+        margin = torch.where(deviation == 0, 0.0, margin)
+    else:
+        margin = torch.full_like(mean, torch.nan)
+    order = mean.argsort(descending=True, stable=True)
+    return Importance(
+        tuple(attribution.table.names[i] for i in order.tolist()),
+        mean[order],
+        (mean - margin).clamp_min(0)[order],
+        (mean + margin)[order],
+        values.mean(0)[order],
+        count,
+    )
+
+
+# --- frames -----------------------------------------------------------------------------------------------------------
+
+KINDS = ("values", "examples", "long")
+
+
+def to_pandas(attribution: Attribution, kind: str = "values") -> Any:
+    """The attribution as a DataFrame of one of three kinds."""
+    if kind not in KINDS:
+        raise UnknownName("kind of frame", kind, KINDS)
+    if kind == "examples":
+        table = next((table for table in attribution.tables if table is not None), None)
+        return frame_of(_per_example(attribution), _index(table))
+    attribution = as_table(attribution)
+    assert attribution.table is not None
+    names, index = attribution.table.names, _index(attribution.table)
+    values = attribution.values.detach().cpu()
+    if kind == "values":
+        return frame_of({name: values[:, i].numpy() for i, name in enumerate(names)}, index)
+    examples = range(len(values)) if index is None else index
+    cells = feature_values(attribution)
+    return frame_of(
+        {
+            "example": [example for example in examples for _ in names],
+            "feature": [*names] * len(values),
+            "value": [cells[name][b] for b in range(len(values)) for name in names],
+            "contribution": values.flatten().numpy(),
+        }
+    )
+
+
+def _index(table: Table | None) -> list[Any] | None:
+    return None if table is None or not table.index else list(table.index)
+
+
+def _per_example(attribution: Attribution) -> dict[str, Any]:
+    """What is known of each example's map as a whole, (B,) each."""
+    change = attribution.output - attribution.base
+    columns = {
+        "output": attribution.output,
+        "base": attribution.base,
+        "change": change,
+        "residual": attribution.residual,
+        "gap": attribution.gap,
+        "error": attribution.error,
+        "converged": attribution.converged,
+    }
+    return {name: column.detach().cpu().numpy() for name, column in columns.items()}
