@@ -29,7 +29,10 @@ if TYPE_CHECKING:
 
     from .panels import Panel
 
-KINDS = ("auto", "overlay", "heat", "signed", "bars")
+OF_ALL = ("importance", "beeswarm", "dependence")
+"""Pictures of all examples at once."""
+
+KINDS = ("auto", "overlay", "heat", "signed", "bars", "waterfall", *OF_ALL)
 _MOST = 8  # examples drawn when nobody says which
 Names = Sequence[str] | Sequence[Sequence[str]] | Mapping[str, Any] | None
 
@@ -46,6 +49,7 @@ def plot(
     names: Names = None,
     top: int = 15,
     titles: str | Sequence[str] | None = None,
+    feature: str | None = None,
     path: str | Path | None = None,
 ) -> Figure:
     """Draw an attribution: images beside their maps, features and tokens as bars.
@@ -53,7 +57,10 @@ def plot(
     Args:
         kind: "overlay": the signed map over the photograph in grey; "signed": the map alone, orange
             raises F and blue lowers it; "heat": its magnitude; "bars" for (B, N) and (B, T, D);
-            "auto": overlays for images, else bars.
+            "auto": overlays for images, else bars. For tables also "waterfall": from F at the
+            baseline to F(x); and of all examples "importance": mean |contribution| with 95 %
+            intervals, "beeswarm": a point for each, coloured by the column's value, "dependence":
+            contribution over the value of ``feature``.
         examples: which of them; the first 8 unless said.
         channels: "sum", the signed sum over channels, or the number of one.
         scale: the end of the colour scale (or of the bars' axis), which is symmetric about 0 and
@@ -66,6 +73,7 @@ def plot(
         top: how many features to name; one bar adds up the others.
         titles: what to call each example drawn, with its target, in place of "example i · target":
             one text, or one for each of them.
+        feature: which column "dependence" draws; the most important unless given.
         path: also write the figure to this file.
 
     Raises:
@@ -79,10 +87,17 @@ def plot(
         raise UnknownName("kind of plot", kind, KINDS)
     if scale is not None and not scale > 0:
         raise InputError(f"scale is a positive number, not {scale}.")
+    if kind in OF_ALL:
+        figure = _of_all(attribution, kind, examples, top, feature)
+        if path is not None:
+            write_figure(figure, path)
+        return figure
     shown = _chosen(examples, len(attribution))
     look = import_module(".panels", __package__)
     panels: list[Panel] = []
-    for name, part in parts(attribution):
+    if kind == "waterfall":
+        panels.append(import_module(".columns", __package__).Waterfall(attribution, shown, top))
+    for name, part in parts(attribution) if kind != "waterfall" else ():
         if _drawn_as(kind, part) == "bars":
             labels = part.feature_names or None if names is None else names
             panels.append(look.Bars(part, name, shown, scale, _names_of(labels, name, part), top))
@@ -100,9 +115,29 @@ def plot(
             panels.append(images)
     count = len(attribution)
     remark = f"the first {_MOST} of {count} examples" if examples is None and count > _MOST else ""
-    figure: Figure = look.draw(attribution, shown, panels, remark, _titles_of(titles, len(shown)))
+    drawn: Figure = look.draw(attribution, shown, panels, remark, _titles_of(titles, len(shown)))
     if path is not None:
-        write_figure(figure, path)
+        write_figure(drawn, path)
+    return drawn
+
+
+def _of_all(
+    attribution: Attribution,
+    kind: str,
+    examples: int | Sequence[int] | None,
+    top: int,
+    feature: str | None,
+) -> Figure:
+    """A picture of all examples, or of those that are named, at once."""
+    columns = import_module(".columns", __package__)
+    if examples is not None:
+        attribution = attribution[_chosen(examples, len(attribution))]
+    figure: Figure
+    if kind == "dependence":
+        figure = columns.draw_dependence(attribution, feature)
+    else:
+        drawn = {"importance": columns.draw_importance, "beeswarm": columns.draw_beeswarm}
+        figure = drawn[kind](attribution, top)
     return figure
 
 

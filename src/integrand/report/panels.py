@@ -23,6 +23,7 @@ from matplotlib.patches import Rectangle
 
 from ..core.formatting import number, shortened
 from ..integration.attribution import Attribution
+from ..tables.results import feature_values
 from .arrays import column_values, display_image, limit_of, pixel_map, token_sums
 from .colours import Numbers, Pixels, heat_rgb, overlay_rgb, ramp, signed_rgb
 from .formatting import headline, incomplete, unsettled
@@ -251,7 +252,22 @@ class Bars:
         ]
 
     def _label(self, example: int, i: int, kind: str) -> str:
-        return f"{kind} {i}" if self.names is None else shortened(self.names[example][i], 28)
+        if self.names is None:
+            return f"{kind} {i}"
+        name = shortened(self.names[example][i], 28)
+        if self.attribution.table is None:
+            return name
+        cell = self._cells[i][example]
+        return (
+            name
+            if cell is None
+            else f"{name} = {number(cell) if cell == cell and not isinstance(cell, str) else cell}"
+        )
+
+    @cached_property
+    def _cells(self) -> list[tuple[Any, ...]]:
+        """What stood in each column of a table."""
+        return list(feature_values(self.attribution).values())
 
     def draw(self, axes: Any, example: int) -> None:
         (panel,) = axes
