@@ -1,9 +1,18 @@
-"""Shared pre- and post-processing of methods: prepare inputs, measure completeness, warn."""
+"""From integrals to an attribution: the one place where results of integrating are put together.
+
+inputs ── opened ──▶ x, counted field ── integrate ──▶ Integrals ── assembled ──▶ Attribution
+
+What integrates paths (``Method``, ``TwoStage``, ``UntilTolerance``) is an ``Integrator``: it says
+what the integrals are, and completeness, error, verdict, cost and warnings follow here. Wrappers
+that run any explainer again and put its maps together hand their map to ``rearranged``.
+"""
 
 from __future__ import annotations
 
 import dataclasses
 import math
+from abc import abstractmethod
+from dataclasses import dataclass
 from typing import Any, Protocol
 
 import torch
@@ -19,7 +28,7 @@ from ..rules import Adaptive
 from ..weightings import Weighed
 from .attribution import INCOMPLETE, Attribution, Explainer, ExplainerLike, as_explainer
 from .attribution import Watch as Watch
-from .cost import Cost
+from .cost import Cost, measured
 from .loop import PathIntegrals
 from .sampling_error import Doubt
 
@@ -32,6 +41,39 @@ class Doubtful(Protocol):
     """What knows how far chance may have led a map."""
 
     def doubt(self, values: Tensor, residual: Tensor) -> Doubt: ...
+
+
+@dataclass(frozen=True, eq=False)
+class Integrals:
+    """Path integrals and their weighted sum, before they are an attribution.
+
+    Attributes:
+        values: (B, \\*s) Σ_r w_r · share_r.
+        paths: the integrals from every reference, and the change of F along each path.
+        weighed: the weights (R, B), and what they were judged by.
+        references: where paths were to start.
+        chance: knows the error of maps that were drawn; None where nothing is random.
+    """
+
+    values: Tensor
+    paths: PathIntegrals
+    weighed: Weighed
+    references: References
+    chance: Doubtful | None = None
+
+
+class Integrator(Explainer):
+    """An explainer that integrates paths itself, rather than running another one."""
+
+    @abstractmethod
+    def integrate(self, field: CountedField, x: Tensor) -> Integrals:
+        """The integrals for inputs x (B, \\*s) in the type of the integration."""
+
+    def __call__(self, field: Field, x: Tensor, *, watch: Watch | None = None) -> Attribution:
+        x, counted = opened(field, x, watch)
+        with measured(counted, x.device) as stopwatch:
+            integrals = self.integrate(counted, x)
+        return assembled(self, counted, x, integrals, stopwatch.cost())
 
 
 def opened(field: Field, x: Tensor, watch: Watch | None) -> tuple[Tensor, CountedField]:
@@ -54,40 +96,38 @@ def weighed_sum(weights: Tensor, shares: Tensor) -> Tensor:
     return torch.einsum("rb,rb...->b...", weights, shares)
 
 
-def result(
-    method: Explainer,
-    field: Field,
-    values: Tensor,
-    x: Tensor,
-    walked: PathIntegrals,
-    weighed: Weighed,
-    references: References,
-    cost: Cost,
-    chance: Doubtful | None = None,
+def residual_of(values: Tensor, weights: Tensor, change: Tensor) -> Tensor:
+    """(B,) what maps (B, \\*s) miss of the change of F (R, B) that they should add up to."""
+    return (weights * change).sum(0) - total(values, 1)
+
+
+def assembled(
+    method: Explainer, field: Field, x: Tensor, integrals: Integrals, cost: Cost
 ) -> Attribution:
-    """The attribution, its completeness measured and its warnings given; ``chance`` knows the error
-    of maps that were drawn."""
-    residual = (weighed.weights * walked.change).sum(0) - total(values, 1)
-    doubt = None if chance is None else chance.doubt(values, residual)
+    """The attribution, its completeness measured and its warnings given."""
+    values, paths, weighed = integrals.values, integrals.paths, integrals.weighed
+    residual = residual_of(values, weighed.weights, paths.change)
+    doubt = None if integrals.chance is None else integrals.chance.doubt(values, residual)
+    starts = paths.begin if paths.begin.numel() else None
     attribution = Attribution(
         values=values,
         inputs=x,
-        output=walked.output,
+        output=paths.output,
         weights=weighed.weights,
-        change=walked.change,
+        change=paths.change,
         residual=residual,
-        error=_relative_error(weighed.weights, walked.error, values, walked.alike)
+        error=_relative_error(weighed.weights, paths.error, values, paths.alike)
         if doubt is None
         else doubt.error,
         converged=torch.zeros_like(residual, dtype=torch.bool),
-        shares=walked.shares if walked.shares.numel() else None,
-        baselines=walked.begin if walked.begin.numel() else None,
+        shares=paths.shares if paths.shares.numel() else None,
+        baselines=starts,
         fitness=weighed.fitness,
         criterion=weighed.criterion,
         reasons=weighed.reasons,
         names=labels(core(method).baseline, len(weighed.weights)),
-        notes=walked.notes,
-        frames=walked.frames,
+        notes=paths.notes,
+        frames=paths.frames,
         cost=cost,
         method=method,
         resolution=field.resolution,
@@ -99,10 +139,22 @@ def result(
         field,
         core(method),
         method.tol,
-        walked.begin if walked.begin.numel() else references,
+        integrals.references if starts is None else starts,
         doubt,
     )
     return attribution
+
+
+def rearranged(
+    attribution: Attribution, values: Tensor, *, method: Explainer, cost: Cost, **changes: Any
+) -> Attribution:
+    """The attribution of a wrapper: that of a run of what it wraps, with other values, held against
+    the change of F as they are; maps of single references are gone."""
+    attribution = dataclasses.replace(
+        attribution, values=values, shares=None, method=method, cost=cost, **changes
+    )
+    residual = residual_of(values, attribution.weights, attribution.change)
+    return dataclasses.replace(attribution, residual=residual)
 
 
 def judged(attribution: Attribution, method: Explainer) -> Attribution:

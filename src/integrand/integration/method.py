@@ -23,15 +23,13 @@ from ..baselines.fixed import Constant
 from ..core.declared import Adopted
 from ..core.values import part
 from ..errors import InputError
-from ..fields import Field
+from ..fields import CountedField, Field
 from ..paths.base import Path, PathLike, as_path
 from ..paths.straight import Straight
 from ..rules.adaptive.adaptive import Adaptive
 from ..rules.base import Rule, RuleLike, as_rule
 from ..weightings import Uniform, Weighed, Weighting, WeightingLike, as_weighting
-from .assemble import Watch, opened, result, weighed_sum
-from .attribution import Attribution, Explainer
-from .cost import measured
+from .assemble import Integrals, Integrator, weighed_sum
 from .loop import DeferredRefinement, PathIntegrals, SideBySide, walk
 from .sampling_error import Chance
 
@@ -45,7 +43,7 @@ _RECORDS = ("shares", "path")
 
 
 @part
-class Method(Explainer):
+class Method(Integrator):
     """A path attribution: a baseline, a path, a rule and a weighting.
 
         A(x) = Σ_r w_r ∫ ∇F(γ_r(t)) ⊙ dγ_r(t)
@@ -90,27 +88,25 @@ class Method(Explainer):
         """The rule's."""
         return self.rule.tol
 
-    def __call__(self, field: Field, x: Tensor, *, watch: Watch | None = None) -> Attribution:
-        x, meter = opened(field, x, watch)
-        with measured(meter, x.device) as stopwatch:
-            references = References.of(self.baseline, x, meter)
-            per_path = gradients_per_row(self.path, self.rule)
-            # A baseline may have been searched for; what that took is known by now.
-            searched, walks = meter.tally.gradients, len(x) * len(references)
-            meter.tally.expected = None if per_path is None else searched + per_path * walks
-            fixed_weights = self.weighting.beforehand(len(references), len(x))
-            chance = None
-            if self.rule.unbiased:
-                chance = Chance(x, len(references), per_path or 1, sampled=references.sampled)
-            if fixed_weights is None:
-                weighed, walked = self._weighed_afterwards(meter, references[:], x)
-                values = weighed_sum(weighed.weights, walked.shares)
-                if chance:
-                    chance.add(walked, weighed.weights)
-            else:
-                weighed = Weighed(fixed_weights.to(x))
-                values, walked = self._blocks(meter, references, x, weighed.weights, chance)
-        return result(self, meter, values, x, walked, weighed, references, stopwatch.cost(), chance)
+    def integrate(self, field: CountedField, x: Tensor) -> Integrals:
+        references = References.of(self.baseline, x, field)
+        per_path = gradients_per_row(self.path, self.rule)
+        # A baseline may have been searched for; what that took is known by now.
+        searched, walks = field.tally.gradients, len(x) * len(references)
+        field.tally.expected = None if per_path is None else searched + per_path * walks
+        fixed_weights = self.weighting.beforehand(len(references), len(x))
+        chance = None
+        if self.rule.unbiased:
+            chance = Chance(x, len(references), per_path or 1, sampled=references.sampled)
+        if fixed_weights is None:
+            weighed, paths = self._weighed_afterwards(field, references[:], x)
+            values = weighed_sum(weighed.weights, paths.shares)
+            if chance:
+                chance.add(paths, weighed.weights)
+        else:
+            weighed = Weighed(fixed_weights.to(x))
+            values, paths = self._blocks(field, references, x, weighed.weights, chance)
+        return Integrals(values, paths, weighed, references, chance)
 
     def _weighed_afterwards(
         self, field: Field, references: Tensor, x: Tensor

@@ -24,7 +24,6 @@ from torch import Tensor
 from ...baselines.base import InParts, References, labels
 from ...baselines.fixed import Given
 from ...core.declared import name_of
-from ...core.shapes import total
 from ...errors import InputError, IntegrandWarning, warn
 from ...fields import Field
 from ...fields.views import CallCount
@@ -161,14 +160,6 @@ class Runs:
             self.cost.seconds + cost.seconds,
             max(self.cost.peak_bytes, cost.peak_bytes),
         )
-
-
-def rearranged(attribution: Attribution, values: Tensor, **changes: Any) -> Attribution:
-    """The attribution with other values, held against the change of F as they are; maps of single
-    references are gone."""
-    attribution = dataclasses.replace(attribution, values=values, shares=None, **changes)
-    residual = (attribution.weights * attribution.change).sum(0) - total(values, 1)
-    return dataclasses.replace(attribution, residual=residual)
 
 
 def same_start(begin: Tensor, references: Tensor) -> bool:

@@ -31,10 +31,10 @@ from ...fields import Field, innermost
 from ...model.autograd import gradients
 from ...model.network import Network
 from ...targets import output_tensor
-from ..assemble import Watch
+from ..assemble import Watch, rearranged
 from ..attribution import Attribution, Explainer, ExplainerLike, Wrapper, as_explainer
 from ..cost import Cost
-from .base import Runs, check_wrappable, nan_like, one_call, rearranged, warned_once
+from .base import Runs, check_wrappable, nan_like, one_call, warned_once
 
 _FEWEST = 5  # examples of each class: fewer cannot be both learnt from and held out
 

@@ -24,14 +24,13 @@ from ...core.values import part
 from ...errors import InputError
 from ...fields import Field
 from ...model.autograd import gradients
-from ..assemble import Watch
+from ..assemble import Watch, rearranged
 from ..attribution import Attribution, Explainer, ExplainerLike, Wrapper, as_explainer
 from .base import (
     FixedBaseline,
     Runs,
     check_wrappable,
     one_call,
-    rearranged,
     same_start,
     warned_once,
 )

@@ -38,7 +38,7 @@ from ...model.replay import ReplayPlan
 from ...paths import Path, Straight
 from ...rules import Integrated, Rule
 from .. import Method, UntilTolerance
-from ..assemble import Watch, judged
+from ..assemble import Watch, judged, residual_of
 from ..assemble import core as core_of
 from ..attribution import INCOMPLETE, Attribution, Explainer, ExplainerLike, Wrapper, as_explainer
 from ..cost import Cost, Stopwatch, measured
@@ -281,7 +281,7 @@ class Layered(Wrapper):
     ) -> Attribution:
         """The attribution held against the real change of F, and a warning where much of it passes
         the layer by."""
-        residual = (attribution.weights * change).sum(0) - total(attribution.values, 1)
+        residual = residual_of(attribution.values, attribution.weights, change)
         attribution = dataclasses.replace(
             attribution,
             output=output,

@@ -22,7 +22,7 @@ from ...errors import InputError
 from ...fields import Field
 from ...model.autograd import gradients
 from ...model.layout import Layout
-from ..assemble import Watch
+from ..assemble import Watch, rearranged
 from ..attribution import INCOMPLETE, Attribution, Explainer, ExplainerLike, Wrapper, as_explainer
 from ..running_mean import RunningMean
 from ..sampling_error import Spread
@@ -32,7 +32,6 @@ from .base import (
     check_wrappable,
     nan_like,
     one_call,
-    rearranged,
     same_start,
     warned_once,
 )

@@ -7,18 +7,17 @@ from torch import Tensor
 from ...baselines.base import References
 from ...core.declared import Adopted
 from ...core.values import part
-from ...fields import Field, Subset
+from ...fields import CountedField, Subset
 from ...rules.base import Rule, RuleLike, as_rule
-from ..assemble import Watch, opened, result, weighed_sum
-from ..attribution import Attribution, Wrapper
-from ..cost import measured
+from ..assemble import Integrals, Integrator, weighed_sum
+from ..attribution import Wrapper
 from ..loop import walk
 from ..method import Method, gradients_per_row
 from ..sampling_error import Chance
 
 
 @part
-class TwoStage(Wrapper):
+class TwoStage(Wrapper, Integrator):
     """A method in two stages: rank references cheaply, integrate only those with weight.
 
     Poor references are dropped, and gradients are spent on the rest.
@@ -34,38 +33,31 @@ class TwoStage(Wrapper):
     method: Method
     scout: Adopted[RuleLike, Rule] = Adopted(as_rule)
 
-    def __call__(self, field: Field, x: Tensor, *, watch: Watch | None = None) -> Attribution:
+    def integrate(self, field: CountedField, x: Tensor) -> Integrals:
         method = self.method
-        x, meter = opened(field, x, watch)
-        with measured(meter, x.device) as stopwatch:
-            lazy_references = References.of(method.baseline, x, meter)
-            references = lazy_references[:]
-            weigh = method.weighting.prepared(x, meter, references)
-            rough = walk(
-                method.path, self.scout, meter, references, x, frames="path" in method.record
-            )
-            weighed = weigh(rough.shares)
-            r, b = (weighed.weights > 0).nonzero(as_tuple=True)
-            # The survivors are a ragged choice of pairs; to paths and rules they look like one
-            # reference of a longer batch.
-            fine = walk(
-                method.path,
-                method.rule,
-                Subset(meter, b),
-                references[r, b][None],
-                x[b],
-                output=rough.output[b],
-                places=r[None],
-            )
-            rough.shares[r, b], rough.error[r, b] = fine.shares[0], fine.error[0]
-            values = weighed_sum(weighed.weights, rough.shares)
-            chance = None
-            if method.rule.unbiased:
-                # The rule's noise stays with the pairs; how the references differ is at least as
-                # much.
-                per_path = gradients_per_row(method.path, method.rule)
-                chance = Chance(x, len(references), per_path or 1, sampled=True)
-                chance.add(rough, weighed.weights)
-        return result(
-            self, meter, values, x, rough, weighed, lazy_references, stopwatch.cost(), chance
+        references = References.of(method.baseline, x, field)
+        starts = references[:]
+        weigh = method.weighting.prepared(x, field, starts)
+        paths = walk(method.path, self.scout, field, starts, x, frames="path" in method.record)
+        weighed = weigh(paths.shares)
+        r, b = (weighed.weights > 0).nonzero(as_tuple=True)
+        # The survivors are a ragged choice of pairs; to paths and rules they look like one
+        # reference of a longer batch.
+        fine = walk(
+            method.path,
+            method.rule,
+            Subset(field, b),
+            starts[r, b][None],
+            x[b],
+            output=paths.output[b],
+            places=r[None],
         )
+        paths.shares[r, b], paths.error[r, b] = fine.shares[0], fine.error[0]
+        chance = None
+        if method.rule.unbiased:
+            # The rule's noise stays with the pairs; how the references differ is at least as much.
+            per_path = gradients_per_row(method.path, method.rule)
+            chance = Chance(x, len(starts), per_path or 1, sampled=True)
+            chance.add(paths, weighed.weights)
+        values = weighed_sum(weighed.weights, paths.shares)
+        return Integrals(values, paths, weighed, references, chance)

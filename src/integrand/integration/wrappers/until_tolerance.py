@@ -20,12 +20,10 @@ from ...baselines.base import References
 from ...core.shapes import total
 from ...core.values import part
 from ...errors import InputError
-from ...fields import Subset
-from ...fields.base import Field
+from ...fields import CountedField, Subset
 from ...weightings import Weighed
-from ..assemble import Watch, opened, result
-from ..attribution import Attribution, Wrapper
-from ..cost import measured
+from ..assemble import Integrals, Integrator
+from ..attribution import Wrapper
 from ..loop import PathIntegrals, SideBySide, walk
 from ..method import Method
 from ..sampling_error import Doubt, Spread
@@ -35,7 +33,7 @@ _WALKED_ELEMENTS = 1 << 21  # references of a block are walked about this many n
 
 
 @part
-class UntilTolerance(Wrapper):
+class UntilTolerance(Wrapper, Integrator):
     """A method that draws references until their mean is known to ``tol``.
 
     References are taken in blocks; the tolerance holds in 95 of 100 cases or more.
@@ -78,50 +76,37 @@ class UntilTolerance(Wrapper):
                 "ones for every example. Leave tol out and name a few references instead."
             )
 
-    def __call__(self, field: Field, x: Tensor, *, watch: Watch | None = None) -> Attribution:
+    def integrate(self, field: CountedField, x: Tensor) -> Integrals:
         method = self.method
-        x, meter = opened(field, x, watch)
-        with measured(meter, x.device) as stopwatch:
-            references = References.of(method.baseline, x, meter)
-            drawn = _DrawnReferences(
-                x, meter.value(x), len(references), keeps="shares" in method.record
-            )
-            busy = torch.arange(len(x), device=x.device)
-            within_tol = torch.zeros(len(x), dtype=torch.bool, device=x.device)
-            size = min(self.block, max(1, _WALKED_ELEMENTS // max(1, x.numel())))
-            for first in range(0, len(references), self.block):
-                busy_field, output = Subset(meter, busy), drawn.output[busy]
-                last = min(first + self.block, len(references))
-                for begin in range(first, last, size):
-                    chunk = references[begin : min(begin + size, last)]
-                    lanes = (begin, len(references))
-                    integrals = walk(
-                        method.path,
-                        method.rule,
-                        busy_field,
-                        _of_examples(chunk, busy),
-                        x[busy],
-                        output=output,
-                        lanes=lanes,
-                    )
-                    drawn.add(integrals, chunk, busy)
-                    del integrals, chunk  # before the next are made
-                before, within_tol = within_tol, drawn.spread.doubt().error <= self.tol
-                busy = busy[~(before & within_tol)[busy]]
-                if not len(busy):
-                    break
-            walked, weights = drawn.walked()
-        return result(
-            self,
-            meter,
-            drawn.spread.value,
-            x,
-            walked,
-            Weighed(weights),
-            references,
-            stopwatch.cost(),
-            drawn,
+        references = References.of(method.baseline, x, field)
+        drawn = _DrawnReferences(
+            x, field.value(x), len(references), keeps="shares" in method.record
         )
+        busy = torch.arange(len(x), device=x.device)
+        within_tol = torch.zeros(len(x), dtype=torch.bool, device=x.device)
+        size = min(self.block, max(1, _WALKED_ELEMENTS // max(1, x.numel())))
+        for first in range(0, len(references), self.block):
+            busy_field, output = Subset(field, busy), drawn.output[busy]
+            last = min(first + self.block, len(references))
+            for begin in range(first, last, size):
+                chunk = references[begin : min(begin + size, last)]
+                paths = walk(
+                    method.path,
+                    method.rule,
+                    busy_field,
+                    _of_examples(chunk, busy),
+                    x[busy],
+                    output=output,
+                    lanes=(begin, len(references)),
+                )
+                drawn.add(paths, chunk, busy)
+                del paths, chunk  # before the next are made
+            before, within_tol = within_tol, drawn.spread.doubt().error <= self.tol
+            busy = busy[~(before & within_tol)[busy]]
+            if not len(busy):
+                break
+        paths, weights = drawn.walked()
+        return Integrals(drawn.spread.value, paths, Weighed(weights), references, drawn)
 
 
 class _DrawnReferences:

@@ -28,10 +28,10 @@ from ...core.values import part
 from ...errors import InputError, ShapeError
 from ...fields import Field
 from ...model.autograd import gradients
-from ..assemble import Watch
+from ..assemble import Watch, rearranged
 from ..attribution import Attribution, Explainer, ExplainerLike, Wrapper, as_explainer
 from ..cost import Cost
-from .base import Runs, check_wrappable, nan_like, one_call, rearranged
+from .base import Runs, check_wrappable, nan_like, one_call
 
 _SIDE = 224  # of the images that the published scales are meant for
 _SMOOTHING, _LEAST = 0.8, 150  # of Felzenszwalb's segments: blur in pixels, pixels of the smallest
