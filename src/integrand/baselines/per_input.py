@@ -125,7 +125,7 @@ def matched(baselines: tuple[Any, ...] | Mapping[Any, Any], layout: Layout) -> d
     return {key: entries[key] for key in keys}
 
 
-def _as_baseline_or_zero(entry: Any) -> Baseline:
+def _as_baseline_or_zero(entry: object) -> Baseline:
     return as_baseline(0.0 if entry is None else entry)
 
 

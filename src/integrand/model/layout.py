@@ -116,7 +116,7 @@ class Layout:
         return dict(zip(self.names, parts, strict=True)) if self.names is not None else tuple(parts)
 
 
-def is_mapping(value: Any) -> bool:
+def is_mapping(value: object) -> bool:
     """Whether something has entries by name; what a tokenizer returns does, and is no
     ``Mapping``."""
     return isinstance(value, Mapping) or hasattr(value, "items")
@@ -133,7 +133,7 @@ def _restored(part: Tensor, dtype: torch.dtype) -> Tensor:
     return restored
 
 
-def _tensor(part: Any, who: str) -> Tensor:
+def _tensor(part: object, who: str) -> Tensor:
     """A part as a tensor: arrays are copied, so that nothing is shared with their owner."""
     if isinstance(part, Tensor):
         return part
