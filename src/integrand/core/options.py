@@ -73,8 +73,11 @@ def option(name: str, value: object, kinds: tuple[Any, ...]) -> Any:
 
 
 def check_finite(name: str, value: object) -> None:
-    """Errors: ``InputError`` for NaN or infinity, and for NaN in a tuple (whose infinities may be
-    open ends)."""
+    """Check that a number, or each in a tuple, is one that can be computed with.
+
+    Raises:
+        InputError: for NaN or infinity, and for NaN in a tuple (whose infinities may be open ends).
+    """
     if isinstance(value, float) and not math.isfinite(value):
         raise InputError(f"{name} is a finite number, not {value}.")
     if isinstance(value, tuple | list) and any(

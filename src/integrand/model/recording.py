@@ -172,7 +172,11 @@ class Recording:
         self._rows = 0
 
     def run(self, network: Network, z: Tensor, index: Tensor) -> Recording:
-        """One forward pass. Errors: ``ModelError`` where a site is no place to explain at."""
+        """One forward pass.
+
+        Raises:
+            ModelError: where a site is no place to explain at.
+        """
         self._rows = len(z)
         with forwards(
             [(module, self._listening(name, module)) for name, module in network.layers().items()]
