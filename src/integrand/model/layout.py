@@ -14,7 +14,7 @@ import math
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from functools import reduce
-from typing import Any
+from typing import Any, TypeGuard
 
 import numpy as np
 import torch
@@ -116,7 +116,7 @@ class Layout:
         return dict(zip(self.names, parts, strict=True)) if self.names is not None else tuple(parts)
 
 
-def is_mapping(value: object) -> bool:
+def is_mapping(value: object) -> TypeGuard[Mapping[Any, Any]]:
     """Whether something has entries by name; what a tokenizer returns does, and is no
     ``Mapping``."""
     return isinstance(value, Mapping) or hasattr(value, "items")

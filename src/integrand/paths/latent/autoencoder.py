@@ -26,7 +26,7 @@ those of a model.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import ExitStack, contextmanager
 from typing import Any, Protocol
 
@@ -49,6 +49,10 @@ class Autoencoder(Protocol):
     def encode(self, x: Tensor) -> Any: ...
 
     def decode(self, z: Tensor) -> Any: ...
+
+
+CodecLike = Autoencoder | Sequence[Function]
+"""An encoder and a decoder: a pair (encode, decode), or an object with both as methods."""
 
 
 def halves(codec: object) -> tuple[Function, Function]:
