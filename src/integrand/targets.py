@@ -28,7 +28,7 @@ Index = int | Tensor | tuple[int, ...]
 example (B, P)."""
 
 
-def output_tensor(outputs: Any) -> Tensor:
+def output_tensor(outputs: object) -> Tensor:
     """The tensor among a model's outputs.
 
     Itself, the "logits", the only tensor of a dict, or the first entry of a tuple.
@@ -116,7 +116,7 @@ class Target(ABC):
         return self
 
 
-def _class_outputs(outputs: Any, name: str) -> Tensor:
+def _class_outputs(outputs: object, name: str) -> Tensor:
     out = output_tensor(outputs)
     if out.ndim < 2:
         raise TargetError(
@@ -237,7 +237,7 @@ def _checked_choice(choice: Any) -> Index:
         ) from None
 
 
-def _choices_tensor(choices: Any) -> Tensor:
+def _choices_tensor(choices: object) -> Tensor:
     """A list of classes, or of positions of one length, one for each example."""
     if isinstance(choices, list) and any(isinstance(entry, tuple | list) for entry in choices):
         lengths = {len(entry) if isinstance(entry, tuple | list) else 0 for entry in choices}
@@ -322,7 +322,7 @@ class _OfSoftmax(_OfClass):
     def score(self) -> Target:
         return Probability(self.which, self.axis)
 
-    def _log_class_probabilities(self, outputs: Any) -> Tensor:
+    def _log_class_probabilities(self, outputs: object) -> Tensor:
         name = type(self).__name__
         return _log_probabilities(_class_outputs(outputs, name), self.axis, name)
 

@@ -103,7 +103,7 @@ class Task:
             yield self.field
 
 
-def _check_field(field: Field, target: Any, options: Mapping[str, bool]) -> None:
+def _check_field(field: Field, target: object, options: Mapping[str, bool]) -> None:
     """A field knows its model and its target: what is given beside it says the same, or nothing."""
     option = next((name for name, value in options.items() if value), None)
     if option is not None:

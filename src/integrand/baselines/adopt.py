@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping
-from typing import Any
 
 import numpy as np
 import torch
@@ -24,7 +23,9 @@ def distinct(parts: list[Baseline]) -> tuple[Baseline, ...]:
     return tuple(baselines)
 
 
-def as_baseline(value: Any, names: Mapping[str, Callable[[], Baseline]] | None = None) -> Baseline:
+def as_baseline(
+    value: object, names: Mapping[str, Callable[[], Baseline]] | None = None
+) -> Baseline:
     """Convert a number, tensor, array, name, list or callable to a ``Baseline``.
 
     A number or a tensor that broadcasts to one example is a constant; a tensor shaped like the

@@ -11,10 +11,12 @@ base class: what they say is read by ``as_baseline``, once.
 from __future__ import annotations
 
 from abc import ABC, abstractmethod
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from typing import Any, Protocol
 
+import numpy as np
 import torch
+from numpy.typing import NDArray
 from torch import Tensor
 
 from ..core.declared import Adopted, Part, Stranger, declared
@@ -28,6 +30,33 @@ class BaselineLike(Protocol):
     """Anything callable as a baseline: ``(x, field) -> references``."""
 
     def __call__(self, x: Tensor, field: Field) -> Tensor: ...
+
+
+StartLike = (
+    BaselineLike
+    | Tensor
+    | NDArray[Any]
+    | np.generic
+    | float
+    | str
+    | Sequence[Any]
+    | Mapping[Any, Any]
+)
+"""What ``baseline=`` takes: a baseline, a number, a tensor or array, a name, or a list of several;
+for several inputs a tuple or dict with one for each."""
+
+
+class Examples(Protocol):
+    """Examples by number: a list, a torch ``Dataset`` that knows its length; pairs (example, label)
+    lose their label."""
+
+    def __len__(self) -> int: ...
+
+    def __getitem__(self, index: int, /) -> Any: ...
+
+
+ReferencesLike = StartLike | Examples
+"""What ``references=`` takes: whatever a baseline can be, or data to draw references from."""
 
 
 class Baseline(Part, ABC):
@@ -210,7 +239,7 @@ def _numbered(names: list[str]) -> list[str]:
     return numbered
 
 
-def checked(references: Any, x: Tensor, baseline: Any) -> Tensor:
+def checked(references: object, x: Tensor, baseline: BaselineLike) -> Tensor:
     """References that are what ``baseline`` promised, or an error that says what they are
     instead."""
     return checked_references(references, x, f"The baseline {label_of(baseline)!r}")

@@ -67,7 +67,11 @@ class Suite:
     text: str
 
     def run(self, name: str) -> SuiteRun:
-        """The run called ``name``. Errors: ``UnknownName``."""
+        """The run called ``name``.
+
+        Raises:
+            UnknownName: where there is none.
+        """
         by_name = {run.name: run for run in self.runs}
         if name not in by_name:
             raise UnknownName(f"run of suite {self.name!r}", name, by_name)

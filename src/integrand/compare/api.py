@@ -218,10 +218,10 @@ def _example_names(ids: Sequence[str] | None, count: int) -> list[str]:
 
 def _built(
     methods: Mapping[str, str | ExplainerLike],
-    inputs: Any,
+    inputs: object,
     task: Task,
-    baseline: Any,
-    references: Any,
+    baseline: object,
+    references: object,
     options: Mapping[str, Mapping[str, Any]],
 ) -> dict[str, Explainer]:
     """Methods as explainers: published names are built, with the baseline they start from."""
@@ -254,7 +254,7 @@ def _for_inputs(baselines: Any, inputs: Any, task: Task) -> dict[str, Baseline]:
     return baselines_by_name([place(baseline, False) for baseline in baselines])
 
 
-def _start(name: str, arguments: Mapping[str, Any], baseline: Any, references: Any) -> Any:
+def _start(name: str, arguments: Mapping[str, Any], baseline: object, references: object) -> Any:
     """The baseline or references that a published name starts from; None where it takes neither,
     or its arguments say."""
     published = about(name)

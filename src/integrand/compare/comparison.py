@@ -302,5 +302,5 @@ def _known_mean(values: Any) -> float:
     return float(known.mean()) if len(known) else math.nan
 
 
-def _array(nested: Any) -> Any:
+def _array(nested: object) -> Any:
     return np.array(nested, dtype=np.float64)  # null becomes NaN

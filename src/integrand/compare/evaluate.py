@@ -160,7 +160,7 @@ def _attempts(
     }
 
 
-def _check(result: Any, x: Tensor) -> None:
+def _check(result: object, x: Tensor) -> None:
     values = result.values if isinstance(result, Attribution) else None
     if not isinstance(values, Tensor):
         raise InputError(f"it returned {type(result).__name__}, not an Attribution")

@@ -19,6 +19,7 @@ from statistics import NormalDist
 from typing import Any
 
 import numpy as np
+from numpy.typing import ArrayLike
 
 from ..errors import InputError, UnknownName
 from .scores import Numbers, Scores
@@ -67,7 +68,7 @@ class Inference:
 
 
 def interval(
-    values: Any, sure: Inference = Inference(), statistic: Statistic = np.mean
+    values: ArrayLike, sure: Inference = Inference(), statistic: Statistic = np.mean
 ) -> tuple[float, float]:
     """Bootstrap interval of a statistic of values (E,), examples drawn with replacement.
 
@@ -80,16 +81,16 @@ def interval(
     References:
         Efron, "Better bootstrap confidence intervals", JASA 1987.
     """
-    values = np.asarray(values, dtype=np.float64)
-    values = values[~np.isnan(values)]
-    if len(values) < 2:
+    numbers: Numbers = np.asarray(values, dtype=np.float64)
+    numbers = numbers[~np.isnan(numbers)]
+    if len(numbers) < 2:
         return math.nan, math.nan
-    if np.ptp(values) <= _TIE * np.abs(values).max():
-        return float(values[0]), float(values[0])
-    drawn = _drawn(values, sure, statistic)
+    if np.ptp(numbers) <= _TIE * np.abs(numbers).max():
+        return float(numbers[0]), float(numbers[0])
+    drawn = _drawn(numbers, sure, statistic)
     tails = np.array([(1 - sure.level) / 2, (1 + sure.level) / 2])
     if sure.bootstrap == "bca":
-        tails = _corrected(tails, drawn, values, statistic)
+        tails = _corrected(tails, drawn, numbers, statistic)
     low, high = np.quantile(drawn, tails)
     return float(low), float(high)
 
@@ -121,7 +122,7 @@ def _corrected(tails: Numbers, drawn: Numbers, values: Numbers, statistic: Stati
     return np.array([normal.cdf(bias + z / (1 - pull * z)) for z in moved])
 
 
-def sign_flip(differences: Any, sure: Inference = Inference()) -> Numbers:
+def sign_flip(differences: ArrayLike, sure: Inference = Inference()) -> Numbers:
     """Two-sided p of paired differences (P, E): how often randomly flipped signs give a mean as far
     from 0.
 
@@ -167,7 +168,7 @@ def _sampled(differences: Numbers, sure: Inference) -> Numbers:
     return p
 
 
-def holm(p: Any) -> Numbers:
+def holm(p: ArrayLike) -> Numbers:
     """Holm's correction of p values (P,) for the family-wise error rate.
 
     Sorted, p_(i) becomes the largest (P − j) p_(j) of those up to it, j from 0; NaN is no test and

@@ -67,7 +67,7 @@ def portion(subject: Subject, examples: Sequence[int], counts: Counts | None = N
     return Subject(field, x, subject.layout, masks)
 
 
-def narrowed(part: Any, which: Sequence[int], x: Tensor) -> Any:
+def narrowed(part: object, which: Sequence[int], x: Tensor) -> Any:
     """A method or a metric for some examples of the batch ``x`` (B, \\*s), where it holds something
     for each: baselines, fills, label maps, classes."""
     if len(which) == len(x) or not dataclasses.is_dataclass(part) or isinstance(part, type):
@@ -82,7 +82,7 @@ def narrowed(part: Any, which: Sequence[int], x: Tensor) -> Any:
     return dataclasses.replace(part, **changes) if changes else part
 
 
-def _narrowed(name: str, old: Any, index: Tensor, examples: Sequence[int], x: Tensor) -> Any:
+def _narrowed(name: str, old: object, index: Tensor, examples: Sequence[int], x: Tensor) -> Any:
     if name in ("baseline", "fill"):
         return _references(old, index, x)
     if name == "score" and isinstance(old, Target):
@@ -98,7 +98,7 @@ _AXES = {"other": 1, "features": 3}
 """Axes of tensors that hold an entry for each example: classes (B,), label maps (B, H, W)."""
 
 
-def _references(old: Any, index: Tensor, x: Tensor) -> Any:
+def _references(old: object, index: Tensor, x: Tensor) -> Any:
     """The references of some examples, where each example has its own; anything else as it is."""
     if isinstance(old, Tensor):
         return _narrowed_tensor(old, index, x)

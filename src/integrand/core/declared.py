@@ -40,7 +40,7 @@ else:
         def __set_name__(self, owner: type, name: str) -> None:
             self.name = name
 
-        def __get__(self, instance: Any, owner: type) -> Any:
+        def __get__(self, instance: object, owner: type) -> Any:
             if (
                 instance is None
             ):  # so that a dataclass does not take it for the default of a field of this name
@@ -192,19 +192,21 @@ class Adopted(Generic[Given, Taken]):
     @overload
     def __init__(self, adopt: Callable[[Given], Taken], default: Given) -> None: ...
 
-    def __init__(self, adopt: Callable[[Given], Taken], default: Any = dataclasses.MISSING) -> None:
+    def __init__(
+        self, adopt: Callable[[Given], Taken], default: object = dataclasses.MISSING
+    ) -> None:
         self.adopt = adopt
         self.default = default
 
     def __set_name__(self, owner: type, name: str) -> None:
         self.name = name
 
-    def __get__(self, instance: Any, owner: type) -> Taken:
+    def __get__(self, instance: object, owner: type) -> Taken:
         if instance is None:
             if self.default is dataclasses.MISSING:
                 raise AttributeError(self.name)
             return cast(Taken, self.default)
         return cast(Taken, vars(instance)[self.name])
 
-    def __set__(self, instance: Any, value: Given) -> None:
+    def __set__(self, instance: object, value: Given) -> None:
         vars(instance)[self.name] = self.adopt(value)

@@ -75,7 +75,7 @@ def write_text(path: str | Path, text: str) -> None:
 
 
 def write_tensors(
-    save_file: Callable[..., Any], tensors: Any, path: str | Path, header: dict[str, str]
+    save_file: Callable[..., Any], tensors: object, path: str | Path, header: dict[str, str]
 ) -> None:
     """Write tensors by ``safetensors.torch.save_file``, whole or not at all.
 

@@ -109,7 +109,7 @@ def shortened(text: str, longest: int) -> str:
     return text if len(text) <= longest else text[: longest - 1] + "…"
 
 
-def json_ready(value: Any) -> Any:
+def json_ready(value: object) -> Any:
     """Numbers, texts, lists and dicts, as JSON has them; what is no finite number is None.
 
     >>> json_ready({"mean": float("nan"), 3: (1, 2.5)})

@@ -48,7 +48,7 @@ _WORDS: dict[Any, str] = {
 }
 
 
-def whole(name: str, value: Any, *, least: int | None = None) -> int:
+def whole(name: str, value: object, *, least: int | None = None) -> int:
     """``value`` as an int, or an error that says what the option ``name`` takes."""
     number: int = value if type(value) is int else option(name, value, (int,))
     if least is not None and number < least:
@@ -56,14 +56,14 @@ def whole(name: str, value: Any, *, least: int | None = None) -> int:
     return number
 
 
-def real(name: str, value: Any) -> float:
+def real(name: str, value: object) -> float:
     """``value`` as a finite number, or an error that says what the option ``name`` takes."""
     number: float = option(name, value, (float,))
     check_finite(name, number)
     return number
 
 
-def option(name: str, value: Any, kinds: tuple[Any, ...]) -> Any:
+def option(name: str, value: object, kinds: tuple[Any, ...]) -> Any:
     """``value`` if it is of one of ``kinds`` (types as they are annotated), its numbers Python's
     own; else ``InputError``."""
     plain = _plain(value, kinds)
@@ -72,9 +72,12 @@ def option(name: str, value: Any, kinds: tuple[Any, ...]) -> Any:
     return plain
 
 
-def check_finite(name: str, value: Any) -> None:
-    """Errors: ``InputError`` for NaN or infinity, and for NaN in a tuple (whose infinities may be
-    open ends)."""
+def check_finite(name: str, value: object) -> None:
+    """Check that a number, or each in a tuple, is one that can be computed with.
+
+    Raises:
+        InputError: for NaN or infinity, and for NaN in a tuple (whose infinities may be open ends).
+    """
     if isinstance(value, float) and not math.isfinite(value):
         raise InputError(f"{name} is a finite number, not {value}.")
     if isinstance(value, tuple | list) and any(
@@ -135,7 +138,7 @@ def usual(kinds: tuple[Any, ...]) -> frozenset[type]:
     )
 
 
-def _kinds_of(written: Any, owner: Any) -> tuple[Any, ...]:
+def _kinds_of(written: object, owner: object) -> tuple[Any, ...]:
     """What an annotation of a class or function allows; nothing where it names what only a type
     checker imports."""
     if written in _PLAIN:
@@ -150,7 +153,7 @@ def _kinds_of(written: Any, owner: Any) -> tuple[Any, ...]:
     return get_args(written) if get_origin(written) in (Union, types.UnionType) else (written,)
 
 
-def _writes_numbers(annotation: Any) -> bool:
+def _writes_numbers(annotation: object) -> bool:
     return not isinstance(annotation, str) or re.search(r"\b(int|float)\b", annotation) is not None
 
 
@@ -158,12 +161,12 @@ def _takes_numbers(kinds: tuple[Any, ...]) -> bool:
     return any(kind in _NUMBERS or _of_numbers(kind) for kind in kinds)
 
 
-def _of_numbers(kind: Any) -> bool:
+def _of_numbers(kind: object) -> bool:
     """Whether a kind is a tuple of numbers: ``tuple[float, ...]``, ``tuple[float, float]``."""
     return get_origin(kind) is tuple and all(item in (*_NUMBERS, ...) for item in get_args(kind))
 
 
-def _plain(value: Any, kinds: tuple[Any, ...]) -> Any:
+def _plain(value: object, kinds: tuple[Any, ...]) -> Any:
     """A number of NumPy or a tensor of one number as Python's; anything else as it is."""
     if isinstance(value, np.number | np.bool_):
         return value.item()
@@ -210,7 +213,7 @@ def _word(kind: Any) -> str:
     return str((get_origin(kind) or kind).__name__)
 
 
-def _shown(value: Any) -> str:
+def _shown(value: object) -> str:
     if isinstance(value, Tensor):
         return f"a tensor of {value.numel()} numbers"
     text = repr(value)

@@ -36,7 +36,7 @@ def _check_numbers(cls: type) -> None:
     """Let the class look at its numbers around whatever else it does once its fields are stored."""
     post_init: Callable[[Any], None] | None = getattr(cls, "__post_init__", None)
 
-    def checked(self: Any) -> None:
+    def checked(self: object) -> None:
         kinds = numeric(type(self))  # type: ignore[arg-type]  # classes are hashable, whatever mypy says
         for name, allowed in kinds.items():
             value = getattr(self, name)
@@ -66,7 +66,7 @@ def _typed(self: Any) -> str:
     return f"{type(self).__name__}({', '.join(typed)})"
 
 
-def shown(value: Any) -> str:
+def shown(value: object) -> str:
     """A value as it is typed, large ones by their shape or name."""
     if isinstance(value, Tensor):
         if value.numel() == 1:
@@ -111,5 +111,5 @@ def _alike(self: Any, other: Any) -> bool:
     )
 
 
-def _hash(self: Any) -> int:
+def _hash(self: object) -> int:
     return hash(repr(self))

@@ -10,7 +10,6 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from functools import partial
-from typing import Any
 
 import torch
 from torch import Tensor
@@ -36,7 +35,7 @@ def class_outputs(field: Field, x: Tensor, who: str) -> Tensor:
     return outputs
 
 
-def as_decision(value: Any) -> Target:
+def as_decision(value: object) -> Target:
     """A target or a function of the outputs that crosses zero where the decision changes, the same
     for every example."""
     decision = (
@@ -58,7 +57,7 @@ def as_decision(value: Any) -> Target:
     return decision
 
 
-def _of_tensor(function: Callable[[Tensor], Tensor], outputs: Any) -> Tensor:
+def _of_tensor(function: Callable[[Tensor], Tensor], outputs: object) -> Tensor:
     return function(output_tensor(outputs))
 
 

@@ -182,7 +182,7 @@ class Behind(PlainModel):
         return [(module, stub(module, calls)) for module, calls in by_module.items()]
 
 
-def _with(replacements: dict[int, Tensor], value: Any) -> Any:
+def _with(replacements: dict[int, Tensor], value: object) -> Any:
     """A value with other leaves at some places."""
     leaves, spec = tree_flatten(value)
     return tree_unflatten(
@@ -400,7 +400,7 @@ class LayerField(TorchField):
         value = self._values(tape.outputs, index, targets)
         return LayerActivations(plan.points(tape), value, index, plan.taken(tape, z))
 
-    def _values(self, outputs: Any, index: Tensor, targets: Sequence[Target]) -> Tensor:
+    def _values(self, outputs: object, index: Tensor, targets: Sequence[Target]) -> Tensor:
         values = [
             self._scalar(target, outputs, index, len(index)).detach()
             for target in targets or [self.target]

@@ -85,7 +85,7 @@ class TorchField(Field):
     def __init__(
         self,
         model: Callable[..., Any],
-        target: Any,
+        target: object,
         *,
         extra: Sequence[Any] | Mapping[str, Any] = (),
         normalisation: Normalisation | None = None,
@@ -360,7 +360,7 @@ class TorchField(Field):
 
     # ----------------------------------------------------------------------------------------------------------------
 
-    def _runs(self, representation: Any, z: Tensor, index: Tensor) -> bool:
+    def _runs(self, representation: object, z: Tensor, index: Tensor) -> bool:
         """Whether a representation is a layer: a module among the model's, or one that runs when
         the model does."""
         if not isinstance(representation, nn.Module):
@@ -423,7 +423,7 @@ class TorchField(Field):
         ]
 
     @staticmethod
-    def _scalar(target: Target, outputs: Any, index: Tensor, rows: int) -> Tensor:
+    def _scalar(target: Target, outputs: object, index: Tensor, rows: int) -> Tensor:
         if target.by_row:
             check_rows(output_tensor(outputs), rows)
         try:

@@ -308,7 +308,7 @@ def _public_callables(module: ModuleType) -> list[str]:
     ]
 
 
-def _call_factory(result: Any, spec: str) -> Any:
+def _call_factory(result: object, spec: str) -> Any:
     """The function's result; a module or a model that stands there ready-made is taken as it is."""
     if isinstance(result, nn.Module | ImageModel) or not callable(result):
         return result
@@ -322,7 +322,7 @@ def _call_factory(result: Any, spec: str) -> Any:
         ) from error
 
 
-def _as_image_model(result: Any, spec: str) -> ImageModel:
+def _as_image_model(result: object, spec: str) -> ImageModel:
     if isinstance(result, ImageModel):
         return result
     if isinstance(result, nn.Module):

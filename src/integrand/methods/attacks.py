@@ -4,7 +4,6 @@ class."""
 from __future__ import annotations
 
 from collections.abc import Callable
-from typing import Any
 
 from torch import Tensor
 
@@ -169,7 +168,7 @@ def boundary(
     return Method(start, path, rule, record=record)
 
 
-def _walks(goal: Any, count: int) -> Rivals | Itself:
+def _walks(goal: Goal, count: int) -> Rivals | Itself:
     """A reference for every walk there is to be."""
     if isinstance(goal, str) and goal != "away":
         return Rivals(count)

@@ -2,9 +2,7 @@
 
 from __future__ import annotations
 
-from typing import Any
-
-from ..baselines import as_baseline
+from ..baselines import StartLike, as_baseline
 from ..errors import InputError
 from ..fields import Patterns
 from ..integration import Backward, Method
@@ -25,7 +23,7 @@ from .registry import axioms, published
 )
 def pattern_guided(
     patterns: Patterns,
-    baseline: Any = 0.0,
+    baseline: StartLike = 0.0,
     rule: Rule = Right(25),
     *,
     record: tuple[str, ...] = (),
@@ -72,7 +70,7 @@ def pattern_guided(
     axioms=axioms(complete=False, linear=False, inside=False, monotone=False),
 )
 def geometric(
-    baseline: Any = 0.0,
+    baseline: StartLike = 0.0,
     steps: int = 50,
     iterations: int = 100,
     rate: float = 1e-4,

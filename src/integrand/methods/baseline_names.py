@@ -7,7 +7,7 @@ baselines.
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Hashable, Mapping
 from typing import Any
 
 import numpy as np
@@ -26,6 +26,8 @@ from ..baselines import (
     Median,
     PerInput,
     Plain,
+    ReferencesLike,
+    StartLike,
     Uniform,
     as_baseline,
     black,
@@ -58,13 +60,15 @@ BASELINES: dict[str, Callable[[], Baseline]] = {
 """Baselines that go by a name alone."""
 
 
-def references_of(value: Any) -> Baseline:
+def references_of(value: ReferencesLike) -> Baseline:
     """References as people give them: a tensor (R, \\*s) or (R, B, \\*s), a list of baselines and
     names, or a baseline."""
     return Given(value) if isinstance(value, Tensor) else as_baseline(value, BASELINES)
 
 
-def for_inputs(baselines: Any, layout: Layout, x: Tensor, *, shared: bool, listed: bool) -> Any:
+def for_inputs(
+    baselines: StartLike, layout: Layout, x: Tensor, *, shared: bool, listed: bool
+) -> StartLike:
     """Baselines of several inputs, arranged as the joint tensor x of the inputs is; those of a
     single input are returned unchanged, frames as tensors whose columns are in order.
 
@@ -124,7 +128,9 @@ def _numbers(baseline: Any, columns: tuple[str, ...], dtype: torch.dtype) -> Any
     return numbers_of(frame, dtype, columns) if is_frame(frame) else baseline
 
 
-def _for_each(baselines: Any, layout: Layout, x: Tensor, *, shared: bool) -> Any:
+def _for_each(
+    baselines: tuple[Any, ...] | Mapping[Any, Any], layout: Layout, x: Tensor, *, shared: bool
+) -> Tensor | Baseline:
     """A tuple or dict of baselines → one tensor where all are known, else a ``PerInput``."""
     starts = {
         key: 0.0 if start is None else start for key, start in matched(baselines, layout).items()
@@ -152,7 +158,7 @@ def _for_each(baselines: Any, layout: Layout, x: Tensor, *, shared: bool) -> Any
     return PerInput(tuple(values.values()) if layout.names is None else values)
 
 
-def _laid(key: Any, value: Tensor, shape: tuple[int, ...]) -> Tensor:
+def _laid(key: Hashable, value: Tensor, shape: tuple[int, ...]) -> Tensor:
     try:
         return value.expand(shape)
     except RuntimeError:
@@ -178,6 +184,9 @@ def _check_joint(value: Tensor, layout: Layout, x: Tensor, *, shared: bool) -> N
         )
 
 
+FillLike = StartLike | Fill
+"""What ``fill=`` takes: whatever a baseline can be, or a fill of its own."""
+
 FILLS: dict[str, Callable[[], Fill]] = {
     "auto": lambda: ByKind(Corners()),
     "references": ReferenceMean,
@@ -186,7 +195,7 @@ FILLS: dict[str, Callable[[], Fill]] = {
 replaces."""
 
 
-def fill_of(value: Any) -> Baseline | Fill:
+def fill_of(value: FillLike) -> Baseline | Fill:
     """A fill as people give it: "auto", "references", or whatever a baseline can be."""
     if isinstance(value, Fill):
         return value

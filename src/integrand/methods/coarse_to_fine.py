@@ -2,9 +2,7 @@
 
 from __future__ import annotations
 
-from typing import Any
-
-from ..baselines import Constant, as_baseline
+from ..baselines import Constant, StartLike, as_baseline
 from ..integration import Method
 from ..paths import SVD, Basis, Blur, Spectral
 from ..paths.spectral import Gate
@@ -78,7 +76,7 @@ def blur(
     axioms=axioms(symmetric=False, inside=False, monotone=False),
 )
 def spectral(
-    baseline: Any = 0.0,
+    baseline: StartLike = 0.0,
     steps: int = 200,
     overlap: float = 0.4,
     rule: Rule = Midpoint(),

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from typing import Any
 
+from ..baselines import ReferencesLike
 from ..integration import Method
 from ..paths import Descent, Fixed, Relative, Shrinking, StepRule
 from ..rules import Right, Rule, Simpson
@@ -19,7 +20,7 @@ from .registry import axioms, published
     axioms=axioms(linear=False, implementation_invariant=False, inside=False, monotone=False),
 )
 def ig2(
-    references: Any,
+    references: ReferencesLike,
     representation: Any = None,
     steps: int = 50,
     rate: float | Relative | None = None,

@@ -2,9 +2,7 @@
 
 from __future__ import annotations
 
-from typing import Any
-
-from ..baselines import as_baseline
+from ..baselines import StartLike, as_baseline
 from ..integration import Method
 from ..paths import Path, Straight
 from ..rules import (
@@ -18,7 +16,7 @@ from ..rules import (
     SaturationCutoff,
     Trapezoid,
 )
-from ..rules.path_weights import Power
+from ..rules.path_weights import PathWeightLike, Power
 from .baseline_names import BASELINES
 from .registry import axioms, published
 
@@ -31,7 +29,7 @@ from .registry import axioms, published
     axioms=axioms(linear=False),
 )
 def idgi(
-    baseline: Any = 0.0,
+    baseline: StartLike = 0.0,
     steps: int = 50,
     path: Path = Straight(),
     *,
@@ -70,7 +68,7 @@ def idgi(
     axioms=axioms(complete=False, linear=False),
 )
 def decision(
-    baseline: Any = 0.0,
+    baseline: StartLike = 0.0,
     steps: int = 50,
     pilot: int = 50,
     path: Path = Straight(),
@@ -116,8 +114,8 @@ def decision(
     axioms=axioms(complete=False),
 )
 def path_weighted(
-    baseline: Any = 0.0,
-    weight: Any = "exponential",
+    baseline: StartLike = 0.0,
+    weight: str | PathWeightLike = "exponential",
     steps: int = 50,
     path: Path = Straight(),
     *,
@@ -169,8 +167,8 @@ def path_weighted(
     axioms=axioms(complete=False),
 )
 def path_sampled(
-    baseline: Any = 0.0,
-    distribution: Any = Power(1.0),
+    baseline: StartLike = 0.0,
+    distribution: str | PathWeightLike = Power(1.0),
     steps: int = 50,
     path: Path = Straight(),
     *,
@@ -214,7 +212,7 @@ def path_sampled(
     axioms=axioms(complete=False, linear=False),
 )
 def left(
-    baseline: Any = 0.0,
+    baseline: StartLike = 0.0,
     fraction: float = 0.9,
     above: float | None = 0.0,
     pilot: int = 50,

@@ -8,7 +8,7 @@ from typing import Any
 
 from torch import Tensor
 
-from ..baselines import as_baseline
+from ..baselines import StartLike, as_baseline
 from ..fields.line_scan import EVEN
 from ..integration import Method
 from ..paths import ElasticBand, Geodesic, NonUniform
@@ -25,7 +25,7 @@ from .registry import axioms, published
     axioms=axioms(linear=False, symmetric=False, inside=False, monotone=False),
 )
 def geodesic(
-    baseline: Any,
+    baseline: StartLike,
     points: Tensor | Sequence[Any],
     neighbours: int = 10,
     nodes: int = 5,
@@ -79,7 +79,7 @@ def geodesic(
     axioms=axioms(linear=False, inside=False, monotone=False),
 )
 def relaxed(
-    baseline: Any = 0.0,
+    baseline: StartLike = 0.0,
     corners: int = 15,
     beta: float = 0.3,
     iterations: int = 30,
@@ -120,7 +120,7 @@ def relaxed(
     axioms=axioms(),
 )
 def nonuniform(
-    baseline: Any = 0.0,
+    baseline: StartLike = 0.0,
     steps: int = 50,
     pilot: int = 50,
     by: str = "change",

@@ -3,9 +3,8 @@
 from __future__ import annotations
 
 from collections.abc import Callable
-from typing import Any
 
-from ..baselines import as_baseline
+from ..baselines import StartLike, as_baseline
 from ..errors import InputError
 from ..integration import Method
 from ..paths import SAMP, Composed, Guided, Path, Reversed
@@ -22,7 +21,7 @@ from .registry import axioms, published
     axioms=axioms(linear=False),
 )
 def guided(
-    baseline: Any = 0.0,
+    baseline: StartLike = 0.0,
     steps: int = 200,
     fraction: float = 0.25,
     stray: float | None = None,
@@ -90,7 +89,7 @@ def guided(
     axioms=axioms(linear=False),
 )
 def samp(
-    baseline: Any = 0.0,
+    baseline: StartLike = 0.0,
     steps: int = 200,
     fraction: float = 0.005,
     *,

@@ -2,11 +2,10 @@
 
 from __future__ import annotations
 
-from typing import Any
-
-from ..baselines import as_baseline
+from ..baselines import StartLike, as_baseline
 from ..integration import Method
 from ..paths import Latent, LatentGeodesic, LatentGuided
+from ..paths.latent.autoencoder import CodecLike
 from ..rules import Adaptive, Rule, Trapezoid
 from .baseline_names import BASELINES
 from .registry import axioms, published
@@ -20,8 +19,8 @@ from .registry import axioms, published
     axioms=axioms(linear=False, symmetric=False, inside=False, monotone=False),
 )
 def latent_guided(
-    codec: Any,
-    baseline: Any = 0.0,
+    codec: CodecLike,
+    baseline: StartLike = 0.0,
     steps: int = 200,
     fraction: float = 0.05,
     *,
@@ -74,8 +73,8 @@ def latent_guided(
     axioms=axioms(symmetric=False, inside=False, monotone=False),
 )
 def latent(
-    codec: Any,
-    baseline: Any = 0.0,
+    codec: CodecLike,
+    baseline: StartLike = 0.0,
     steps: int = 50,
     *,
     slerp: bool = False,
@@ -124,8 +123,8 @@ def latent(
     axioms=axioms(symmetric=False, inside=False, monotone=False),
 )
 def manifold(
-    codec: Any,
-    baseline: Any = 0.0,
+    codec: CodecLike,
+    baseline: StartLike = 0.0,
     points: int = 20,
     *,
     rate: float | None = None,

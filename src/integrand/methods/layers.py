@@ -3,11 +3,10 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from typing import Any
 
 from torch import nn
 
-from ..baselines import as_baseline
+from ..baselines import StartLike, as_baseline
 from ..errors import InputError
 from ..integration.wrappers.layer import Layered, PerPlace
 from ..model.network import Site
@@ -28,11 +27,11 @@ from .straight import integrated
 )
 def layer(
     site: str | nn.Module | Site | Sequence[str | nn.Module | Site],
-    baseline: Any = 0.0,
+    baseline: StartLike = 0.0,
     rule: Rule = Adaptive(),
     *,
     side: str = "output",
-    layer_baseline: Any = None,
+    layer_baseline: StartLike | None = None,
     record: tuple[str, ...] = (),
 ) -> Layered:
     """Integrated Gradients at a layer: A_j = (h_j(x) − h_j(b)) ∫₀¹ ∂F/∂h_j dt, straight from h(b)
@@ -98,7 +97,7 @@ def layer(
 )
 def conductance(
     site: str | nn.Module | Site | Sequence[str | nn.Module | Site],
-    baseline: Any = 0.0,
+    baseline: StartLike = 0.0,
     steps: int = 50,
     rule: Rule = Midpoint(),
     *,

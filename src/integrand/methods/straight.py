@@ -3,16 +3,18 @@
 from __future__ import annotations
 
 import math
-from typing import Any
+from typing import TypeGuard
 
-from ..baselines import Baseline, Sample, as_baseline, count_of
+from torch import Tensor
+
+from ..baselines import Baseline, Examples, ReferencesLike, Sample, StartLike, as_baseline, count_of
 from ..core.features import Features
 from ..errors import BaselineError, InputError
 from ..integration import Method, TwoStage, UntilTolerance
 from ..paths import Path, Straight
 from ..rules import Adaptive, GaussLegendre, MonteCarlo, Rule
 from ..weightings import Fitness
-from .baseline_names import BASELINES, fill_of, references_of
+from .baseline_names import BASELINES, FillLike, fill_of, references_of
 from .registry import axioms, published
 
 
@@ -24,7 +26,7 @@ from .registry import axioms, published
     axioms=axioms(),
 )
 def integrated(
-    baseline: Any = 0.0,
+    baseline: StartLike = 0.0,
     rule: Rule = Adaptive(),
     path: Path = Straight(),
     *,
@@ -61,7 +63,7 @@ def integrated(
     axioms=axioms(),
 )
 def expected(
-    references: Any,
+    references: ReferencesLike,
     draws: int | None = None,
     rule: Rule | None = None,
     *,
@@ -93,35 +95,38 @@ def expected(
     References:
         Erion et al., Nature Machine Intelligence 2021.
     """
-    pool = hasattr(references, "__getitem__") and not isinstance(references, list | tuple | str)
+    data = references if _is_data(references) else None
     if draws is not None and not 1 <= draws < math.inf:
         raise InputError(
             f"draws is how many pairs of reference and position are taken, 1 or more, not {draws}."
         )
-    if pool and not len(references):
+    if data is not None and not len(data):
         raise BaselineError("There are no references to draw from: the data is empty.")
     if tol is not None:
         if rule is not None:
             raise InputError(
                 "tol= draws at random until the map is known well enough; a rule= draws nothing: give one of them."
             )
-        if not pool:
+        if data is None:
             raise InputError(
                 "tol= draws references from data: give a tensor or a dataset of them. A list of baselines is integrated to a "
                 "tolerance by rule=ig.rules.Adaptive(tol)."
             )
-        drawn = Sample(references, 2000 if draws is None else draws, seed, replace=True)
+        drawn = Sample(data, 2000 if draws is None else draws, seed, replace=True)
         return UntilTolerance(Method(drawn, Straight(), MonteCarlo(1, seed), record=record), tol)
-    size = len(references) if pool else count_of(references_of(references)) or 1
+    baseline: Baseline = references_of(references) if data is None else Sample(data)
     if rule is not None:
-        baseline: Baseline = Sample(references) if pool else references_of(references)
         return Method(baseline, Straight(), rule, record=record)
     draws = 200 if draws is None else draws
-    if pool:
-        baseline = Sample(references, draws, seed) if draws < size else Sample(references)
-    else:
-        baseline = references_of(references)
+    size = (count_of(baseline) or 1) if data is None else len(data)
+    if data is not None and draws < size:
+        baseline = Sample(data, draws, seed)
     return Method(baseline, Straight(), MonteCarlo(max(1, -(-draws // size)), seed), record=record)
+
+
+def _is_data(references: ReferencesLike) -> TypeGuard[Tensor | Examples]:
+    """Whether references are data to draw from, rather than a baseline or a list of them."""
+    return hasattr(references, "__getitem__") and not isinstance(references, list | tuple | str)
 
 
 @published(
@@ -132,11 +137,11 @@ def expected(
     axioms=axioms(linear=False),
 )
 def weighted(
-    baselines: Any,
+    baselines: ReferencesLike,
     path: Path = Straight(),
     rule: Rule = Adaptive(),
     ratio: float = 0.5,
-    fill: Any = "auto",
+    fill: FillLike = "auto",
     keep: float = 0.0,
     *,
     features: Features = "auto",

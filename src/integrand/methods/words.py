@@ -2,13 +2,12 @@
 
 from __future__ import annotations
 
-from typing import Any
-
 from torch import Tensor
 
-from ..baselines import as_baseline
+from ..baselines import StartLike, as_baseline
 from ..core.features import Features
 from ..integration import Method, Sequential
+from ..integration.attribution import ExplainerLike
 from ..paths import Discretized
 from ..rules import Midpoint, Rule
 from .baseline_names import BASELINES
@@ -25,7 +24,7 @@ from .wrapped import inner
 )
 def discretized(
     table: Tensor,
-    baseline: Any = 0.0,
+    baseline: StartLike = 0.0,
     neighbours: int | Tensor = 500,
     steps: int = 30,
     strategy: str = "greedy",
@@ -77,10 +76,10 @@ def discretized(
     axioms=axioms(complete=False),
 )
 def sequential(
-    of: Any = "integrated",
+    of: str | ExplainerLike = "integrated",
     features: Features = "auto",
     *,
-    baseline: Any = None,
+    baseline: StartLike | None = None,
     rule: Rule | None = None,
 ) -> Sequential:
     """Sequential Integrated Gradients: each word from its own baseline, the other words as they

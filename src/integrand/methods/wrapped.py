@@ -12,7 +12,7 @@ from typing import Any
 
 from torch import Tensor
 
-from ..baselines import Extreme, as_baseline
+from ..baselines import Extreme, StartLike, as_baseline
 from ..core.features import Features
 from ..errors import InputError
 from ..integration import XRAI, ArtificialDistancing, GreedyPIG, Method, SmoothGrad, with_core
@@ -23,7 +23,7 @@ from .baseline_names import BASELINES
 from .registry import about, axioms, published
 
 
-def inner(of: str | ExplainerLike, baseline: Any, rule: RuleLike | None) -> Explainer:
+def inner(of: str | ExplainerLike, baseline: StartLike | None, rule: RuleLike | None) -> Explainer:
     """The method that a wrapper is asked to wrap: a published name set up, or a method with another
     start or rule."""
     if isinstance(of, str):
@@ -42,7 +42,7 @@ def inner(of: str | ExplainerLike, baseline: Any, rule: RuleLike | None) -> Expl
     return as_explainer(of) if baseline is None and rule is None else with_core(of, changed)
 
 
-def _named(name: str, baseline: Any, rule: RuleLike | None) -> Explainer:
+def _named(name: str, baseline: StartLike | None, rule: RuleLike | None) -> Explainer:
     known = about(name)
     options: dict[str, Any] = {}
     if baseline is not None:
@@ -79,7 +79,7 @@ def greedy_pig(
     growth: float = 1.0,
     largest: bool = True,
     *,
-    baseline: Any = None,
+    baseline: StartLike | None = None,
     rule: Rule | None = None,
 ) -> GreedyPIG:
     """Greedy PIG: rank features round by round, each round from where the last one revealed some.
@@ -117,7 +117,7 @@ def smoothgrad(
     seed: int = 0,
     reduce: str = "mean",
     *,
-    baseline: Any = None,
+    baseline: StartLike | None = None,
     rule: Rule | None = None,
 ) -> SmoothGrad:
     """SmoothGrad of any method: A = mean_d A(x + ε_d), ε_d ~ N(0, σ²), σ 0.15 of each example's
@@ -158,7 +158,7 @@ def xrai(
     channels: str = "max",
     segments: Tensor | Callable[[Tensor], Tensor] | None = None,
     *,
-    baseline: Any = None,
+    baseline: StartLike | None = None,
     rule: Rule | None = None,
 ) -> XRAI:
     """XRAI: the regions of an image, ranked by the mean of a map over them.
@@ -208,7 +208,7 @@ def artificial_distancing(
     features: Features = "auto",
     seed: int = 0,
     *,
-    baseline: Any = None,
+    baseline: StartLike | None = None,
     rule: Rule | None = None,
 ) -> ArtificialDistancing:
     """GAD (experimental): what persists of a map as two classes are pushed apart.

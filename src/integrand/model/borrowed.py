@@ -66,7 +66,7 @@ def _borrow(parts: Sequence[nn.Module], keys: list[Hashable]) -> None:
 
     shared = bool(_loans)  # by a borrower who is not done yet
 
-    def change(key: Hashable, owner: Any, make: Callable[[], Callable[[], object]]) -> None:
+    def change(key: Hashable, owner: object, make: Callable[[], Callable[[], object]]) -> None:
         if key not in _loans:
             _loans[key] = _Loan(owner, make())
         _loans[key].borrowers += 1

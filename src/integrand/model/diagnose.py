@@ -156,7 +156,7 @@ def _width(start: Tensor, end: Tensor) -> float:
     return float(ratio.nanmedian().nan_to_num(1.0))
 
 
-def _finite(outputs: Any) -> bool:
+def _finite(outputs: object) -> bool:
     """Whether the outputs are finite, as far as anybody but the target can read them."""
     try:
         return bool(torch.isfinite(output_tensor(outputs)).all())
@@ -165,7 +165,7 @@ def _finite(outputs: Any) -> bool:
 
 
 def _watch(name: str, forward: list[str], backward: list[str]) -> Callable[..., None]:
-    def hook(_: nn.Module, __: Any, output: Any) -> None:
+    def hook(_: nn.Module, __: object, output: object) -> None:
         if not isinstance(output, Tensor):
             return
         if not bool(torch.isfinite(output).all()):

@@ -74,7 +74,7 @@ class _Discovery:
         elif not issubclass(kind, _PLAIN) and depth <= _DEPTH and self._is_new(value, names):
             self._look_inside(value, kind, names, depth + 1)
 
-    def _is_new(self, value: Any, beside: Any) -> bool:
+    def _is_new(self, value: object, beside: object) -> bool:
         key = (id(value), beside)
         if key in self._known or len(self._known) >= _MOST:
             return False
@@ -119,14 +119,14 @@ class _Discovery:
         self._all(vars(function).values(), names, depth)
         return names
 
-    def _method(self, function: Any, owner: Any, depth: int) -> None:
+    def _method(self, function: object, owner: object, depth: int) -> None:
         """A function that is called with its owner first."""
         if type(function) is not types.FunctionType:
             self.look_at(function, frozenset(), depth)
             return
         self.look_at(owner, self._function(function, depth), depth)
 
-    def _attributes(self, owner: Any, names: frozenset[str], depth: int) -> None:
+    def _attributes(self, owner: object, names: frozenset[str], depth: int) -> None:
         """The attributes of an object that go by these names; of methods and properties, what their
         own code names."""
         for name in names:
@@ -150,7 +150,7 @@ class _Discovery:
             else:
                 self.look_at(raw, names, depth)
 
-    def _member(self, function: Any, owner: Any, depth: int) -> None:
+    def _member(self, function: object, owner: object, depth: int) -> None:
         """A method or property of an object, followed once for it."""
         if depth <= _DEPTH and self._is_new(function, id(owner)):
             self._method(function, owner, depth + 1)

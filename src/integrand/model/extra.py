@@ -86,7 +86,7 @@ class Extra:
             yield from _leaves(repr(name), value)
 
 
-def _leaves(path: str, value: Any) -> Iterator[tuple[str, Any]]:
+def _leaves(path: str, value: object) -> Iterator[tuple[str, Any]]:
     """What is no container, and where it is: ``'masks'['row'][0]``."""
     if isinstance(value, Mapping):
         for name, entry in value.items():
@@ -98,7 +98,7 @@ def _leaves(path: str, value: Any) -> Iterator[tuple[str, Any]]:
         yield path, value
 
 
-def _entries(value: Any) -> int | None:
+def _entries(value: object) -> int | None:
     """For how many examples something holds an entry; None for what is not per example."""
     if isinstance(value, Tensor | np.ndarray):
         return len(value) if value.ndim else None
@@ -111,7 +111,7 @@ def _entries(value: Any) -> int | None:
     return None
 
 
-def _gathered(value: Any, index: Tensor | None) -> Any:
+def _gathered(value: object, index: Tensor | None) -> Any:
     """The rows' own entries of whatever is per example; anything else as it is."""
     if isinstance(value, Shared):
         return value.value
@@ -153,5 +153,5 @@ def _like(container: Any, entries: Any) -> Any:
     return type(container)(*entries) if names else type(container)(entries)
 
 
-def _values(container: Any) -> Any:
+def _values(container: object) -> Any:
     return container.values() if isinstance(container, Mapping) else container

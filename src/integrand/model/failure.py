@@ -74,7 +74,7 @@ def tells_of_rows(call: Call) -> Call:
     return told
 
 
-def _recorded(call: Call, network: Any, z: Tensor, *rest: Any) -> Any:
+def _recorded(call: Call, network: object, z: Tensor, *rest: Any) -> Any:
     """The call under autograd, its outputs apart from the graph."""
     with gradients(True):
         leaf = (z.clone() if z.is_inference() else z.detach()).requires_grad_(z.is_floating_point())

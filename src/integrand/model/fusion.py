@@ -126,7 +126,7 @@ class OptimisedCopy:
         self.channels_last = False
         self.folds: list[Fold] = []
 
-    def in_place_of(self, model: Any) -> Callable[..., Any]:
+    def in_place_of(self, model: Callable[..., Any]) -> Callable[..., Any]:
         """The same callable, of the double: the module itself, its bound method, or a partial of
         one."""
         if isinstance(model, functools.partial):
@@ -155,7 +155,7 @@ class OptimisedCopy:
 
     # --- making it faster -----------------------------------------------------------------------------------------
 
-    def fold(self, watch: _Watch, outputs: Any, trial: Callable[[], Any]) -> None:
+    def fold(self, watch: _Watch, outputs: object, trial: Callable[[], Any]) -> None:
         """Fold what can be folded, and take back what changes a number; ``outputs`` are those of
         the original."""
         self.folds = watch.pairs()
@@ -167,7 +167,7 @@ class OptimisedCopy:
                 return
             self._unfold(wrong)
 
-    def _first_wrong(self, outputs: Any, trial: Callable[[], Any]) -> Fold | None:
+    def _first_wrong(self, outputs: object, trial: Callable[[], Any]) -> Fold | None:
         """The fold that runs first of those behind which the numbers are not what they were."""
         wrong: list[Fold] = []
 
@@ -189,7 +189,7 @@ class OptimisedCopy:
         fold.undo()
         self.folds.remove(fold)
 
-    def reorder(self, outputs: Any, trial: Callable[[], Any]) -> None:
+    def reorder(self, outputs: object, trial: Callable[[], Any]) -> None:
         """Channels innermost, if the model takes that: some cut tensors up by how they lie in
         memory."""
         layers = [
@@ -213,7 +213,7 @@ class OptimisedCopy:
                 layer._parameters["weight"] = weight
 
 
-def _innermost(part: Any) -> Any:
+def _innermost(part: object) -> Any:
     if isinstance(part, Tensor) and part.ndim == 4:
         return part.contiguous(memory_format=torch.channels_last)
     return part
@@ -314,7 +314,7 @@ class _Absorbed(nn.Module):
         return x
 
 
-def _close(first: Any, second: Any) -> bool:
+def _close(first: object, second: object) -> bool:
     """Whether the tensors of two outputs agree as well as their type can tell after many layers."""
     left, right = (
         [leaf for leaf in tree_leaves(side) if isinstance(leaf, Tensor)] for side in (first, second)

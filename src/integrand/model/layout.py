@@ -14,7 +14,7 @@ import math
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from functools import reduce
-from typing import Any
+from typing import Any, TypeGuard
 
 import numpy as np
 import torch
@@ -156,7 +156,7 @@ class Layout:
         return dict(zip(self.names, parts, strict=True)) if self.names is not None else tuple(parts)
 
 
-def is_mapping(value: Any) -> bool:
+def is_mapping(value: object) -> TypeGuard[Mapping[Any, Any]]:
     """Whether something has entries by name; what a tokenizer returns does, and is no
     ``Mapping``."""
     return isinstance(value, Mapping) or (hasattr(value, "items") and not is_frame(value))
@@ -174,7 +174,7 @@ def _restored(part: Tensor, dtype: torch.dtype) -> Tensor:
 
 
 def _tensor(
-    part: Any, who: str, dtype: torch.dtype | None = None, columns: Sequence[str] = ()
+    part: object, who: str, dtype: torch.dtype | None = None, columns: Sequence[str] = ()
 ) -> Tensor:
     """A part as a tensor: arrays are copied, so that nothing is shared with their owner."""
     if isinstance(part, Tensor):

@@ -353,7 +353,7 @@ class PlainModel(Network):
         self.whole.adopt(module)  # the roots are the same list
 
 
-def _module(model: Any) -> nn.Module | None:
+def _module(model: object) -> nn.Module | None:
     """The module behind a model: itself, or what a bound method or a partial of one belongs to."""
     while isinstance(model, functools.partial):
         model = model.func
@@ -378,7 +378,7 @@ def calm(representation: Any) -> Any:
 def _listen(module: nn.Module, site: Site, activations: list[Any], place: int) -> Any:
     runs = itertools.count()
 
-    def note(passed: Any) -> None:
+    def note(passed: object) -> None:
         if next(runs) == site.run or site.run is None:
             activations[place] = _cloned(_tensor_of(passed, site))
 
@@ -389,7 +389,7 @@ def _listen(module: nn.Module, site: Site, activations: list[Any], place: int) -
     return module.register_forward_hook(lambda _, __, output: note(output))
 
 
-def _tensor_of(passed: Any, site: Site) -> Any:
+def _tensor_of(passed: object, site: Site) -> Any:
     """The tensor of a representation among what went into a layer or came out of it."""
     if isinstance(passed, Tensor):
         return passed
@@ -398,6 +398,6 @@ def _tensor_of(passed: Any, site: Site) -> Any:
     return tensors[number] if number < len(tensors) else passed
 
 
-def _cloned(value: Any) -> Any:
+def _cloned(value: object) -> Any:
     """A copy: a layer further on may work in place."""
     return value.clone() if isinstance(value, Tensor) else value

@@ -104,7 +104,7 @@ class DependencyProbe:
         """Whether the model worked in place on what it was handed."""
         return self.handed[number]._version != self.versions[number]
 
-    def reaching(self, outputs: Any) -> list[bool]:
+    def reaching(self, outputs: object) -> list[bool]:
         """Which leaves the outputs depend on, by autograd; integers always count as needed."""
         roots, readable = tensors_of(outputs)
         roots = [root for root in roots if root.requires_grad]
@@ -172,7 +172,11 @@ class Recording:
         self._rows = 0
 
     def run(self, network: Network, z: Tensor, index: Tensor) -> Recording:
-        """One forward pass. Errors: ``ModelError`` where a site is no place to explain at."""
+        """One forward pass.
+
+        Raises:
+            ModelError: where a site is no place to explain at.
+        """
         self._rows = len(z)
         with forwards(
             [(module, self._listening(name, module)) for name, module in network.layers().items()]
@@ -235,7 +239,7 @@ class Recording:
 
         return forward
 
-    def _close_if_plain(self, number: int, outputs: Any) -> Any:
+    def _close_if_plain(self, number: int, outputs: object) -> Any:
         """A call that is over before the first spot; what was called inside it needs no note of its
         own."""
         leaves, spec = tree_flatten(outputs)
@@ -284,7 +288,7 @@ class Recording:
         number: int,
         call: ModuleCall | None,
         later: int,
-        outputs: Any,
+        outputs: object,
     ) -> Any:
         leaves, spec = tree_flatten(outputs)
         first, self.passed = not self.passed, True
@@ -354,7 +358,7 @@ class Recording:
             self.probe.copy(leaf) if place in cut else leaf for place, leaf in enumerate(leaves)
         ]
 
-    def _record_size(self, outputs: Any) -> Any:
+    def _record_size(self, outputs: object) -> Any:
         if isinstance(outputs, Tensor):
             self.heaviest = max(self.heaviest, outputs.numel())
         return outputs
@@ -367,7 +371,7 @@ def _example(network: Network) -> str:
     return f", such as {named[-1]!r}" if named else ""
 
 
-def tensors_of(value: Any) -> tuple[list[Tensor], bool]:
+def tensors_of(value: object) -> tuple[list[Tensor], bool]:
     """Every tensor in some outputs, and whether all of the outputs could be read."""
     leaves, _ = tree_flatten(value)
     tensors: list[Tensor] = []
@@ -384,12 +388,12 @@ def tensors_of(value: Any) -> tuple[list[Tensor], bool]:
     return tensors, readable
 
 
-def _copied(value: Any) -> Any:
+def _copied(value: object) -> Any:
     """A copy: a layer further on may work in place."""
     return value.detach().clone() if isinstance(value, Tensor) else value
 
 
-def no_place(site: Site, rows: int, value: Any) -> ModelError:
+def no_place(site: Site, rows: int, value: object) -> ModelError:
     """What to say of a site at which nothing can be explained."""
     description = (
         f"{value.dtype} {describe(value.shape)}".removeprefix("torch.")

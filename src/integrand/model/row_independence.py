@@ -232,7 +232,7 @@ def _chosen(z: Tensor, *, alone: bool, whole: bool) -> tuple[Tensor, Tensor | No
     return last, None if bool((company == z[-1]).all()) else torch.stack([z[-1], company])
 
 
-def _rounding(outputs: Any, scalars: Tensor) -> float:
+def _rounding(outputs: object, scalars: Tensor) -> float:
     """By how much numbers read off these outputs may differ from call to call."""
     try:
         tensors = [output_tensor(outputs)]

@@ -36,7 +36,7 @@ def parts(attribution: Attribution) -> list[tuple[str, Attribution]]:
     return [(str(key), _only(attribution, key)) for key in keys]
 
 
-def _only(attribution: Attribution, key: Any) -> Attribution:
+def _only(attribution: Attribution, key: object) -> Attribution:
     values, inputs = attribution.values[key], attribution.inputs[key]
     table = None if attribution.table is None else attribution.table[key]
     return replace(

@@ -16,7 +16,7 @@ from __future__ import annotations
 from typing import Any
 
 import numpy as np
-from numpy.typing import NDArray
+from numpy.typing import ArrayLike, NDArray
 
 Pixels = NDArray[np.uint8]
 Numbers = NDArray[np.float64]
@@ -34,19 +34,19 @@ _WASH = (
 )  # grey = floor + span · luma: light enough that both hues stand out on black and on white
 
 
-def signed_rgb(values: Any, limit: float) -> Pixels:
+def signed_rgb(values: ArrayLike, limit: float) -> Pixels:
     """A signed map (H, W) on the diverging scale from −limit to limit → (H, W, 3)."""
     unit = _unit(values, limit)
     return _painted(_SIGNED[np.rint(unit * _STEPS).astype(int) + _STEPS], values)
 
 
-def heat_rgb(values: Any, limit: float) -> Pixels:
+def heat_rgb(values: ArrayLike, limit: float) -> Pixels:
     """The magnitude of a map (H, W) on the sequential scale from 0 to limit → (H, W, 3)."""
     unit = np.abs(_unit(values, limit))
     return _painted(_HEAT[np.rint(unit * (len(_HEAT) - 1)).astype(int)], values)
 
 
-def overlay_rgb(image: Any, values: Any, limit: float) -> Pixels:
+def overlay_rgb(image: ArrayLike, values: ArrayLike, limit: float) -> Pixels:
     """A photograph (H, W, 3) in [0, 1] in grey, with a signed map (H, W) over it → (H, W, 3)."""
     unit = _unit(values, limit)[..., None]
     floor, span = _WASH
@@ -66,7 +66,7 @@ def ramp(kind: str, stops: int = 33) -> tuple[Pixels, list[str]]:
     return colours, [f"#{r:02x}{g:02x}{b:02x}" for r, g, b in colours.tolist()]
 
 
-def _unit(values: Any, limit: float) -> Numbers:
+def _unit(values: ArrayLike, limit: float) -> Numbers:
     """Values in units of the limit, cut to [−1, 1]; zero where there is no scale or no number."""
     finite = np.nan_to_num(np.asarray(values, dtype=np.float64), nan=0.0)
     return np.clip(finite / limit, -1, 1) if limit > 0 else np.zeros_like(finite)

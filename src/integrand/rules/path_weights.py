@@ -11,7 +11,6 @@ from __future__ import annotations
 import math
 from abc import ABC, abstractmethod
 from collections.abc import Callable
-from typing import Any
 
 import numpy as np
 import torch
@@ -154,7 +153,7 @@ NAMED: dict[str, PathWeight] = {
 "inverse" (1/α), is refused."""
 
 
-def weight_of(value: Any) -> PathWeight:
+def weight_of(value: object) -> PathWeight:
     """A path weight as people give it: a name, or a callable.
 
     Raises:

@@ -76,7 +76,7 @@ def apart(first: Tensor, second: Tensor) -> float:
     return float((first - second).abs().max()) if first.numel() else 0.0
 
 
-def close(actual: Any, expected: Tensor, message: str, tolerance: float = CLOSE) -> None:
+def close(actual: object, expected: Tensor, message: str, tolerance: float = CLOSE) -> None:
     if not isinstance(actual, Tensor) or actual.shape != expected.shape:
         returned = describe(actual.shape) if isinstance(actual, Tensor) else type(actual).__name__
         raise AssertionError(f"{message}: shape {returned} instead of {describe(expected.shape)}.")
@@ -86,7 +86,7 @@ def close(actual: Any, expected: Tensor, message: str, tolerance: float = CLOSE)
         raise AssertionError(f"{message}: they are {apart(actual, expected):.3g} apart.")
 
 
-def same(actual: Any, expected: Tensor, message: str, tolerance: float = CLOSE) -> None:
+def same(actual: object, expected: Tensor, message: str, tolerance: float = CLOSE) -> None:
     """Like ``close``, for tensors with NaN, which must be in the same places in both."""
     if isinstance(actual, Tensor) and actual.shape == expected.shape:
         differ = actual.isnan() != expected.isnan()

@@ -91,7 +91,7 @@ def check_method(
 class _Counted(TorchField):
     """A model that counts the rows it evaluates, for every caller; its copies count with it."""
 
-    def __init__(self, model: nn.Module, target: Any) -> None:
+    def __init__(self, model: nn.Module, target: object) -> None:
         super().__init__(model, target)
         self.counted = CallCount()
 

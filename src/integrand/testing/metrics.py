@@ -25,7 +25,7 @@ from .problem import classes_of, tanh_network, waves
 
 
 def check_metric(
-    metric: Any,
+    metric: object,
     *,
     model: nn.Module | None = None,
     x: Tensor | None = None,

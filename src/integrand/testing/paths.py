@@ -201,7 +201,7 @@ def _check_same_way(alone: list[_Piece], among: list[_Piece], count: str, messag
         close(start, expected, message)
 
 
-def _check_claims(path: Any, pieces: list[_Piece], tally: CallCount, rows: int) -> None:
+def _check_claims(path: object, pieces: list[_Piece], tally: CallCount, rows: int) -> None:
     """The cost that the path claims, against what was counted."""
     segments = getattr(path, "segments", None)
     if isinstance(segments, int):

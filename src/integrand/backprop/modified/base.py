@@ -3,18 +3,19 @@ pass."""
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from contextlib import AbstractContextManager
 from typing import Any, Protocol, runtime_checkable
 
 import torch
-from torch import nn
+from torch import Tensor, nn
 from torch.autograd.graph import get_gradient_edge
 from torch.overrides import TorchFunctionMode
 
+from ...core.torch_calls import Arguments, Function, Keywords
 from ...errors import ModelError
 
-Change = Callable[[Any, Any, Any], Any]
+Change = Callable[[Function, Arguments, Keywords], Any]
 """(function, args, kwargs) → what the operation returns, with another way back, or
 NotImplemented."""
 
@@ -52,7 +53,13 @@ class Changed(TorchFunctionMode):
         super().__init__()
         self.change = change
 
-    def __torch_function__(self, func: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
+    def __torch_function__(
+        self,
+        func: Function,
+        types: Sequence[type],
+        args: Arguments = (),
+        kwargs: Keywords | None = None,
+    ) -> Any:
         kwargs = kwargs or {}
         if func is torch.autograd.backward:
             return self._back(*args, **kwargs)
@@ -63,7 +70,9 @@ class Changed(TorchFunctionMode):
         result = self.change(func, args, kwargs)
         return func(*args, **kwargs) if result is NotImplemented else result
 
-    def _back(self, tensors: Any, *, inputs: Any = None, **kwargs: Any) -> None:
+    def _back(
+        self, tensors: Sequence[Tensor], *, inputs: Sequence[Tensor] | None = None, **kwargs: Any
+    ) -> None:
         """The way back of a reentrant checkpoint, which runs operations again: given tensors, torch
         would do so without this mode."""
         places = [get_gradient_edge(tensor) for tensor in tensors]
@@ -73,7 +82,11 @@ class Changed(TorchFunctionMode):
 
 
 def check_open(module: nn.Module | None, who: str) -> None:
-    """Errors: ``ModelError`` for modules whose operations torch does not show."""
+    """Check that torch shows the operations of a module.
+
+    Raises:
+        ModelError: for a module, or one inside it, that is scripted or compiled.
+    """
     for name, inner in () if module is None else module.named_modules():
         if isinstance(inner, torch.jit.ScriptModule) or hasattr(inner, "_orig_mod"):
             kind = "scripted" if isinstance(inner, torch.jit.ScriptModule) else "compiled"

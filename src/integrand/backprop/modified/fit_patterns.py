@@ -13,8 +13,8 @@ data is cut into batches does not matter.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Mapping
-from typing import Any
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from typing import Any, TypeVar, cast
 from weakref import ReferenceType, ref
 
 import torch
@@ -22,12 +22,21 @@ from torch import Tensor, nn
 from torch.overrides import TorchFunctionMode
 
 from ...core.shapes import describe
+from ...core.torch_calls import Arguments, Function, Keywords
 from ...errors import InputError, ModelError
 from .guided_relu import RELU
 from .linear_calls import LinearCall, Names
 
 _CHUNK_ELEMENTS = 1 << 22  # outputs of a layer are taken in chunks of about this many numbers
 _NOTHING = 1e-10  # of its terms: a denominator below this is rounding
+
+Batch = Tensor | tuple[Any, ...] | dict[str, Any]
+"""Inputs for the model: the only one, several in order, or by name."""
+
+PatternData = Tensor | torch.utils.data.Dataset[Any] | Iterable[Any]
+"""What patterns are fitted on: inputs (N, \\*s), a dataset, or anything that yields batches."""
+
+T = TypeVar("T")
 
 ESTIMATORS = ("positive", "two-component", "linear")
 
@@ -100,7 +109,13 @@ class Fitting(TorchFunctionMode):
         self.sums: dict[str, Sums] = {}
         self._outputs: dict[int, tuple[ReferenceType[Tensor], str]] = {}
 
-    def __torch_function__(self, func: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
+    def __torch_function__(
+        self,
+        func: Function,
+        types: Sequence[type],
+        args: Arguments = (),
+        kwargs: Keywords | None = None,
+    ) -> Any:
         kwargs = kwargs or {}
         match = LinearCall.of(func, args, kwargs)
         name = self.names(match[0].weight) if match else None
@@ -129,7 +144,11 @@ class Fitting(TorchFunctionMode):
 
 
 def fitted(
-    module: nn.Module, run: Callable[[Any], Any], data: Any, estimator: str, batch_size: int
+    module: nn.Module,
+    run: Callable[[Batch], Any],
+    data: PatternData,
+    estimator: str,
+    batch_size: int,
 ) -> Mapping[str, tuple[Tensor, Sums]]:
     """The pattern of every layer that ran, by name, and the sums it is from. Called with the model
     ready and autograd off."""
@@ -159,7 +178,7 @@ def fitted(
     return result
 
 
-def batches(data: Any, size: int, device: torch.device | None) -> Iterator[Any]:
+def batches(data: PatternData, size: int, device: torch.device | None) -> Iterator[Batch]:
     """Inputs for the model, a batch at a time: of a tensor, a dataset, or anything that yields
     batches."""
     if isinstance(data, Tensor):
@@ -174,7 +193,8 @@ def batches(data: Any, size: int, device: torch.device | None) -> Iterator[Any]:
         and not isinstance(data, list | tuple | dict | str)
     ):
         # A generator of its own: a loader without one draws from torch's global one.
-        data = torch.utils.data.DataLoader(data, size, generator=torch.Generator())
+        dataset = cast(torch.utils.data.Dataset[Any], data)
+        data = torch.utils.data.DataLoader(dataset, size, generator=torch.Generator())
     if isinstance(data, str | dict) or not hasattr(data, "__iter__"):
         raise InputError(
             f"Patterns are fitted on a tensor, a dataset or a DataLoader (anything that yields batches), not on {type(data).__name__}."
@@ -193,7 +213,7 @@ def batches(data: Any, size: int, device: torch.device | None) -> Iterator[Any]:
             )
 
 
-def _moved(value: Any, device: torch.device | None) -> Any:
+def _moved(value: T, device: torch.device | None) -> T | Tensor:
     return value.to(device) if isinstance(value, Tensor) and device is not None else value
 
 

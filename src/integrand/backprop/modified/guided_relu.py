@@ -10,6 +10,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
+from ...core.torch_calls import Arguments, Function, Keywords
 from ...core.values import part
 from .base import Changed, During, check_open
 
@@ -52,7 +53,7 @@ class GuidedReLU:
         return partial(Changed, _guided)
 
 
-RELU: frozenset[Any] = frozenset(
+RELU: frozenset[Function] = frozenset(
     getattr(owner, name)
     for name in ("relu", "relu_")
     for owner in (torch, Tensor, F)
@@ -60,7 +61,7 @@ RELU: frozenset[Any] = frozenset(
 )
 
 
-def _guided(func: Any, args: Any, kwargs: Any) -> Any:
+def _guided(func: Function, args: Arguments, kwargs: Keywords) -> Any:
     if func not in RELU and func is not F.relu6 and not _from_zero(func, args, kwargs):
         return NotImplemented
     output = func(*args, **kwargs)
@@ -70,7 +71,7 @@ def _guided(func: Any, args: Any, kwargs: Any) -> Any:
     return output
 
 
-def _from_zero(func: Any, args: tuple[Any, ...], kwargs: Mapping[str, Any]) -> bool:
+def _from_zero(func: Function, args: Arguments, kwargs: Mapping[str, Any]) -> bool:
     """A hard tanh that is a ReLU with a ceiling."""
     if func is not F.hardtanh and func is not F.hardtanh_:
         return False

@@ -16,11 +16,13 @@ from typing import Any
 import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
+from torch.autograd.function import FunctionCtx
 from torch.nn import grad as pulls
 
+from ...core.torch_calls import Arguments, Function
 from ...model.recording import Forward, forwards
 
-_CONVOLUTIONS: dict[Any, int] = {F.conv1d: 1, F.conv2d: 2, F.conv3d: 3}
+_CONVOLUTIONS: dict[Function, int] = {F.conv1d: 1, F.conv2d: 2, F.conv3d: 3}
 _PULLS = {1: pulls.conv1d_input, 2: pulls.conv2d_input, 3: pulls.conv3d_input}
 _LAYERS = (nn.Linear, nn.Conv1d, nn.Conv2d, nn.Conv3d)
 _ARGUMENTS = ("input", "weight", "bias", "stride", "padding", "dilation", "groups")
@@ -30,11 +32,12 @@ _ARGUMENTS = ("input", "weight", "bias", "stride", "padding", "dilation", "group
 class LinearCall:
     """A linear map or a convolution: everything but its input.
 
-    axes     of space; None for a linear map
-    options  stride, padding, dilation, groups, as they were given
+    Attributes:
+        axes: of space; None for a linear map.
+        options: stride, padding, dilation, groups, as they were given.
     """
 
-    function: Any
+    function: Function
     axes: int | None
     weight: Tensor
     bias: Tensor | None
@@ -42,7 +45,7 @@ class LinearCall:
 
     @staticmethod
     def of(
-        func: Any, args: tuple[Any, ...], kwargs: Mapping[str, Any]
+        func: Function, args: Arguments, kwargs: Mapping[str, Any]
     ) -> tuple[LinearCall, Tensor] | None:
         """The call and its input; None for other operations."""
         if func is not F.linear and func not in _CONVOLUTIONS:
@@ -94,17 +97,23 @@ class LinearCall:
         return pulled
 
 
+class _InsteadContext(FunctionCtx):
+    call: LinearCall
+    factor: Tensor
+    shape: torch.Size
+
+
 class _Instead(torch.autograd.Function):
     """A call with its own value, and with ``factor`` in place of its weight on the way back."""
 
     @staticmethod
-    def forward(ctx: Any, h: Tensor, call: LinearCall, factor: Tensor) -> Tensor:
+    def forward(ctx: _InsteadContext, h: Tensor, call: LinearCall, factor: Tensor) -> Tensor:
         ctx.call, ctx.factor, ctx.shape = call, factor, h.shape
         return call(h)
 
     @staticmethod
     @torch.autograd.function.once_differentiable
-    def backward(ctx: Any, gradient: Tensor) -> tuple[Tensor, None, None]:
+    def backward(ctx: _InsteadContext, gradient: Tensor) -> tuple[Tensor, None, None]:
         return ctx.call.pulled(gradient, ctx.factor, ctx.shape), None, None
 
 

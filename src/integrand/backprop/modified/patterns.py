@@ -24,12 +24,13 @@ from torch import Tensor, nn
 from ...core.files import write_tensors
 from ...core.optional import optional
 from ...core.shapes import describe, state_dtype
+from ...core.torch_calls import Arguments, Function, Keywords
 from ...core.values import part
 from ...errors import InputError, ModelError
 from ...model.autograd import gradients
 from ...model.network import Network
 from .base import Changed, During, check_open
-from .fit_patterns import ESTIMATORS, Sums, double, fitted
+from .fit_patterns import ESTIMATORS, Batch, PatternData, Sums, double, fitted
 from .linear_calls import LinearCall, Names, instead
 
 _NEEDS = "Saving and loading patterns"
@@ -111,7 +112,12 @@ class Patterns:
 
     @classmethod
     def fit(
-        cls, model: nn.Module, data: Any, estimator: str = "positive", *, batch_size: int = 64
+        cls,
+        model: nn.Module,
+        data: PatternData,
+        estimator: str = "positive",
+        *,
+        batch_size: int = 64,
     ) -> Patterns:
         """Patterns of every linear layer and convolution that runs, from one pass over data.
 
@@ -196,11 +202,11 @@ class Patterns:
             InputError: for files that hold no patterns, or those of another model.
             MissingExtra: without safetensors.
         """
-        opened = optional("safetensors", extra="save", needs=_NEEDS).safe_open
+        open_file = optional("safetensors", extra="save", needs=_NEEDS).safe_open
         if not Path(path).is_file():
             raise InputError(f"There is no file {str(path)!r}.")
         try:
-            with opened(str(path), framework="pt") as file:
+            with open_file(str(path), framework="pt") as file:
                 words = (file.metadata() or {}).get("patterns")
                 tensors = {name: file.get_tensor(name) for name in file.keys()}  # noqa: SIM118
         except Exception as error:  # safetensors raises its own kinds, unnamed in its stubs
@@ -222,7 +228,9 @@ class Patterns:
         return patterns
 
     @classmethod
-    def _read(cls, header: Any, tensors: Mapping[str, Tensor], path: str | Path) -> Patterns:
+    def _read(
+        cls, header: Mapping[str, Any], tensors: Mapping[str, Tensor], path: str | Path
+    ) -> Patterns:
         if header["format"] > _FORMAT:
             raise InputError(
                 f"{str(path)!r} was written by integrand {header['integrand']}, in a newer format: upgrade to read it."
@@ -242,8 +250,11 @@ class Patterns:
         return cls(tuple(patterns), header["estimator"], header["kind"])
 
     def check(self, model: nn.Module) -> None:
-        """Errors: ``InputError`` that names the first layer in which ``model`` is not the one these
-        were fitted on."""
+        """Check that ``model`` is the one these were fitted on.
+
+        Raises:
+            InputError: that names the first layer in which it is not.
+        """
         weights = Names(model).weights()
         for pattern in self.each:
             if pattern.name not in weights:
@@ -277,7 +288,7 @@ class Patterns:
         names = Names(module)
         factors = _Factors(self)
 
-        def change(func: Any, args: Any, kwargs: Any) -> Any:
+        def change(func: Function, args: Arguments, kwargs: Keywords) -> Any:
             match = LinearCall.of(func, args, kwargs)
             if match is None or not match[1].requires_grad:
                 return NotImplemented
@@ -325,7 +336,7 @@ class _Factors:
         return factor
 
 
-def _run(model: nn.Module, inputs: Any) -> Any:
+def _run(model: nn.Module, inputs: Batch) -> Any:
     if isinstance(inputs, dict):
         return model(**inputs)
     return model(*inputs) if isinstance(inputs, tuple) else model(inputs)

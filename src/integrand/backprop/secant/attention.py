@@ -7,6 +7,7 @@ values of their own are left to torch.
 from __future__ import annotations
 
 import math
+from collections.abc import Sequence
 from typing import Any
 
 import torch
@@ -60,11 +61,12 @@ def _additive(mask: Tensor, like: Tensor) -> Tensor:
 @composite(F.multi_head_attention_forward)
 def multi_head_attention(
     query: Tensor, key: Tensor, value: Tensor, embed_dim_to_check: int, num_heads: int,
-    in_proj_weight: Tensor | None, in_proj_bias: Tensor | None, bias_k: Any, bias_v: Any, add_zero_attn: bool,
+    in_proj_weight: Tensor | None, in_proj_bias: Tensor | None, bias_k: Tensor | None, bias_v: Tensor | None,
+    add_zero_attn: bool,
     dropout_p: float, out_proj_weight: Tensor, out_proj_bias: Tensor | None, training: bool = True,
     key_padding_mask: Tensor | None = None, need_weights: bool = True, attn_mask: Tensor | None = None,
-    use_separate_proj_weight: bool = False, q_proj_weight: Any = None, k_proj_weight: Any = None,
-    v_proj_weight: Any = None, static_k: Any = None, static_v: Any = None, average_attn_weights: bool = True,
+    use_separate_proj_weight: bool = False, q_proj_weight: Tensor | None = None, k_proj_weight: Tensor | None = None,
+    v_proj_weight: Tensor | None = None, static_k: Tensor | None = None, static_v: Tensor | None = None, average_attn_weights: bool = True,
     is_causal: bool = False,
 ) -> Any:  # fmt: skip
     unusual = (
@@ -72,13 +74,14 @@ def multi_head_attention(
     )
     if unusual or (training and dropout_p) or query.ndim != 3 or (is_causal and attn_mask is None):
         return NotImplemented
-    weights: tuple[Any, ...]
+    weights: Sequence[Tensor]
     if use_separate_proj_weight:
-        weights = q_proj_weight, k_proj_weight, v_proj_weight
+        separate = (q_proj_weight, k_proj_weight, v_proj_weight)
+        weights = [weight for weight in separate if weight is not None]
     else:
         assert in_proj_weight is not None
         weights = in_proj_weight.chunk(3)
-    biases = (None,) * 3 if in_proj_bias is None else in_proj_bias.chunk(3)
+    biases: Sequence[Tensor | None] = (None,) * 3 if in_proj_bias is None else in_proj_bias.chunk(3)
 
     def heads(tokens: Tensor, weight: Tensor, bias: Tensor | None) -> Tensor:
         """(T, B, E) → (B, H, T, E/H)."""
@@ -86,7 +89,8 @@ def multi_head_attention(
         return projected.view(*projected.shape[:2], num_heads, -1).transpose(1, 2)
 
     q, k, v = (
-        heads(*operands) for operands in zip((query, key, value), weights, biases, strict=True)
+        heads(tokens, weight, bias)
+        for tokens, weight, bias in zip((query, key, value), weights, biases, strict=True)
     )
     attended, weighed = _attend(q, k, v, _mask(attn_mask, key_padding_mask, q, k))
     output = F.linear(

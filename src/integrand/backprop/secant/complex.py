@@ -22,7 +22,7 @@ from torch import Tensor
 
 from .elementwise import secant
 from .products import mean_inverse, owns
-from .rows import Chord, Rows, outer
+from .rows import Chord, Context, Rows, outer
 from .table import chord, composite, spelled
 
 
@@ -30,14 +30,14 @@ class _Modulus(Chord):
     """Nothing between two zeros."""
 
     @staticmethod
-    def forward(ctx: Any, rows: Rows, z: Tensor) -> Tensor:
+    def forward(ctx: Context, rows: Rows, z: Tensor) -> Tensor:
         y = z.abs()
         total = y + rows.previous(y, outer(z))
         ctx.save_for_backward(torch.where(total > 0, (z + rows.previous(z)) / total, 0))
         return y
 
     @staticmethod
-    def backward(ctx: Any, gradient: Tensor) -> tuple[None, Tensor]:
+    def backward(ctx: Context, gradient: Tensor) -> tuple[None, Tensor]:
         (direction,) = ctx.saved_tensors
         return None, gradient * direction
 
@@ -49,12 +49,12 @@ def modulus(rows: Rows, u: Tensor) -> Any:
 
 class _Logarithm(Chord):
     @staticmethod
-    def forward(ctx: Any, rows: Rows, z: Tensor) -> Tensor:
+    def forward(ctx: Context, rows: Rows, z: Tensor) -> Tensor:
         ctx.save_for_backward(mean_inverse(z, rows.previous(z)))
         return z.log()
 
     @staticmethod
-    def backward(ctx: Any, gradient: Tensor) -> tuple[None, Tensor]:
+    def backward(ctx: Context, gradient: Tensor) -> tuple[None, Tensor]:
         (inverse,) = ctx.saved_tensors
         return None, gradient * inverse.conj()
 
@@ -68,7 +68,7 @@ class _Phase(Chord):
     """At zero, which has no phase, the gradient is zero, as torch has it."""
 
     @staticmethod
-    def forward(ctx: Any, rows: Rows, z: Tensor) -> Tensor:
+    def forward(ctx: Context, rows: Rows, z: Tensor) -> Tensor:
         z0 = rows.previous(z)
         inverse, inverse0 = (torch.where(end == 0, 0, 1 / end) for end in (z, z0))
         mean = torch.where((z == 0) | (z0 == 0), (inverse + inverse0) / 2, mean_inverse(z, z0))
@@ -76,7 +76,7 @@ class _Phase(Chord):
         return z.angle()
 
     @staticmethod
-    def backward(ctx: Any, gradient: Tensor) -> tuple[None, Tensor]:
+    def backward(ctx: Context, gradient: Tensor) -> tuple[None, Tensor]:
         (slope,) = ctx.saved_tensors
         return None, gradient * slope
 

@@ -18,10 +18,11 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from .rows import Chord, Rows, outer
-from .table import TABLE, chord, spelled
+from ...core.torch_calls import Function
+from .rows import Chord, Context, Rows, outer
+from .table import TABLE, Operand, chord, spelled
 
-Function = Callable[..., Any]
+Elementwise = Callable[[Tensor], Tensor]
 
 _PIECE = 1 << 17  # numbers worked on at a time; about half a dozen such arrays are alive
 
@@ -86,7 +87,7 @@ def _register(name: str, *, straight: bool) -> None:
 def _add(called: Function, plain: Function, *, straight: bool, always: bool = False) -> None:
     place = _place_of_inplace(plain)
 
-    def make(rows: Rows, u: Any, *args: Any, **kwargs: Any) -> Any:
+    def make(rows: Rows, u: Operand, *args: Any, **kwargs: Any) -> Any:
         inplace = always or bool(kwargs.pop("inplace", False))
         if place is not None and len(args) > place:
             inplace, args = inplace or bool(args[place]), args[:place]
@@ -107,7 +108,7 @@ def _place_of_inplace(function: Function) -> int | None:
 def secant(
     rows: Rows,
     function: Function,
-    u: Any,
+    u: Operand,
     *args: Any,
     straight: bool = False,
     inplace: bool = False,
@@ -136,7 +137,7 @@ def secant(
     return rows.apply(_Secant, u, f, df, straight, inplace, shaped)
 
 
-def _derivative(function: Callable[[Tensor], Tensor], u: Tensor) -> Tensor:
+def _derivative(function: Elementwise, u: Tensor) -> Tensor:
     with torch.enable_grad():
         leaf = u.detach().requires_grad_()
         value = function(leaf)
@@ -147,11 +148,11 @@ def _derivative(function: Callable[[Tensor], Tensor], u: Tensor) -> Tensor:
 class _Secant(Chord):
     @staticmethod
     def forward(
-        ctx: Any,
+        ctx: Context,
         rows: Rows,
         u: Tensor,
-        f: Any,
-        df: Any,
+        f: Elementwise,
+        df: Elementwise,
         straight: bool,
         inplace: bool,
         shaped: bool,
@@ -166,7 +167,10 @@ class _Secant(Chord):
         else:
             y = u if inplace else torch.empty_like(u)
             slope = torch.empty_like(u)
-            _by_pieces(rows, flat, _flat(rows, y), _flat(rows, slope), f, df, straight)
+            to_y, to_slope = _flat(rows, y), _flat(rows, slope)
+            assert to_y is not None  # in memory both are as u is
+            assert to_slope is not None
+            _by_pieces(rows, flat, to_y, to_slope, f, df, straight)
         if inplace:
             ctx.mark_dirty(u)
         ctx.save_for_backward(slope)
@@ -174,13 +178,19 @@ class _Secant(Chord):
         return output
 
     @staticmethod
-    def backward(ctx: Any, gradient: Tensor) -> tuple[Tensor | None, ...]:
+    def backward(ctx: Context, gradient: Tensor) -> tuple[Tensor | None, ...]:
         (slope,) = ctx.saved_tensors
         return None, gradient * slope.conj(), None, None, None, None, None
 
 
 def _by_pieces(
-    rows: Rows, u: Tensor, to_y: Any, to_slope: Any, f: Any, df: Any, straight: bool
+    rows: Rows,
+    u: Tensor,
+    to_y: Tensor,
+    to_slope: Tensor,
+    f: Elementwise,
+    df: Elementwise,
+    straight: bool,
 ) -> None:
     """f(u) and its slopes for rows (N, Q); ``to_y`` may be ``u``."""
     for piece in _pieces(u):
@@ -199,7 +209,7 @@ def _slopes(
     u0: Tensor,
     y: Tensor,
     y0: Tensor,
-    df: Callable[[Tensor], Tensor],
+    df: Elementwise,
     straight: bool,
     out: Tensor,
 ) -> None:
@@ -254,7 +264,7 @@ for _name in _CURVED:
 @chord(*spelled("rrelu", owners=(F,)))
 def rrelu(
     rows: Rows,
-    u: Any,
+    u: Tensor,
     lower: float = 1 / 8,
     upper: float = 1 / 3,
     training: bool = False,
@@ -278,7 +288,7 @@ for _function in (
 ):
 
     def _loss(
-        rows: Rows, u: Any, *args: Any, _function: Function = _function, **kwargs: Any
+        rows: Rows, u: Tensor, *args: Any, _function: Function = _function, **kwargs: Any
     ) -> Any:
         return (
             secant(rows, _function, u, *args, **kwargs)

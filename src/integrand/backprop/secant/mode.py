@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import sys
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from typing import Any, ClassVar
 
@@ -11,6 +11,7 @@ import torch
 from torch import Tensor
 from torch.overrides import TorchFunctionMode
 
+from ...core.torch_calls import Arguments, Function, Keywords
 from ...model.autograd import going_back
 from ...model.batching import is_out_of_memory
 from .gates import BETWEEN, WITHIN
@@ -42,15 +43,19 @@ class InnerGradient(Exception):
 class SecantMode(TorchFunctionMode):
     """While this lasts, backward passes follow chords: row i's from row ``before[i]`` (N,).
 
-    An operation whose chord fails is done without it. The rest is for whoever asks how it went:
+    An operation whose chord fails is done without it. Its attributes say
+    how it went.
 
-    kinks    whether anything that moves went through a function that is not smooth
-    gates    whether anything that moves may have switched something else that moves on and off
-    refused  operation → why its chord could not be had
-    derived  whether the model asked for a gradient on its way, so that nothing that was found may
-             be used
+    Attributes:
+        kinks: whether anything that moves went through a function that is not smooth.
+        gates: whether anything that moves may have switched something else that moves on and off.
+        refused: operation → why its chord could not be had.
+        derived: whether the model asked for a gradient on its way, so that nothing that was found
+            may be used.
 
-    Errors: ``InnerGradient``; what the model's own operations raise.
+    Raises:
+        InnerGradient: where the model itself asks for a gradient.
+        Exception: what the model's own operations raise.
     """
 
     strict: ClassVar[bool] = False
@@ -64,7 +69,13 @@ class SecantMode(TorchFunctionMode):
         self.derived = False
         self.refused: dict[str, str] = {}
 
-    def __torch_function__(self, func: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
+    def __torch_function__(
+        self,
+        func: Function,
+        types: Sequence[type],
+        args: Arguments = (),
+        kwargs: Keywords | None = None,
+    ) -> Any:
         kwargs = kwargs or {}
         if func in _GRADIENTS and not going_back():
             self.derived = True
@@ -91,7 +102,9 @@ class SecantMode(TorchFunctionMode):
         self.rows.follow(func, args, kwargs, output)
         return output
 
-    def _chord_or_plain(self, func: Any, entry: Entry, args: Any, kwargs: Any) -> Any:
+    def _chord_or_plain(
+        self, func: Function, entry: Entry, args: Arguments, kwargs: Keywords
+    ) -> Any:
         try:
             return self._chord(entry, args, kwargs)
         except InnerGradient:
@@ -107,7 +120,7 @@ class SecantMode(TorchFunctionMode):
         self.refused[name] = f"{type(refusal).__name__}: {refusal}"
         return output
 
-    def _chord(self, entry: Entry, args: Any, kwargs: Any) -> Any:
+    def _chord(self, entry: Entry, args: Arguments, kwargs: Keywords) -> Any:
         if not args and "input" in kwargs:
             kwargs = dict(kwargs)
             args = (kwargs.pop("input"),)

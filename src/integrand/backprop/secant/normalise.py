@@ -27,8 +27,11 @@ from torch import Tensor
 
 from .elementwise import secant
 from .products import owns, tail
-from .rows import Chord, Rows, outer
+from .rows import Chord, Context, Rows, outer
 from .table import chord, composite, spelled
+
+Order = float | str
+"""Which norm: a number, or "fro"."""
 
 
 def normalised(rows: Rows, u: Tensor, groups: int, eps: float, *, centred: bool = True) -> Tensor:
@@ -36,9 +39,15 @@ def normalised(rows: Rows, u: Tensor, groups: int, eps: float, *, centred: bool 
     return rows.apply(_Normalised, u, groups, eps, centred)
 
 
+class _NormalisedContext(Context):
+    centred: bool
+
+
 class _Normalised(Chord):
     @staticmethod
-    def forward(ctx: Any, rows: Rows, u: Tensor, groups: int, eps: float, centred: bool) -> Tensor:
+    def forward(
+        ctx: _NormalisedContext, rows: Rows, u: Tensor, groups: int, eps: float, centred: bool
+    ) -> Tensor:
         c = u.reshape(groups, -1)
         if centred:
             c = c - c.mean(1, keepdim=True)
@@ -56,7 +65,9 @@ class _Normalised(Chord):
         return y.view(u.shape)
 
     @staticmethod
-    def backward(ctx: Any, gradient: Tensor) -> tuple[None, Tensor, None, None, None]:
+    def backward(
+        ctx: _NormalisedContext, gradient: Tensor
+    ) -> tuple[None, Tensor, None, None, None]:
         step, c, y, total, length, more = ctx.saved_tensors
         g = gradient.reshape(c.shape)
         squared = length * length
@@ -72,10 +83,10 @@ class _Normalised(Chord):
 @chord(*spelled("layer_norm"))
 def layer_norm(
     rows: Rows,
-    u: Any,
+    u: Tensor,
     normalized_shape: Sequence[int],
-    weight: Any = None,
-    bias: Any = None,
+    weight: Tensor | None = None,
+    bias: Tensor | None = None,
     eps: float = 1e-5,
     *_: Any,
     **__: Any,
@@ -89,9 +100,9 @@ def layer_norm(
 @chord(*spelled("rms_norm"))
 def rms_norm(
     rows: Rows,
-    u: Any,
+    u: Tensor,
     normalized_shape: Sequence[int],
-    weight: Any = None,
+    weight: Tensor | None = None,
     eps: float | None = None,
 ) -> Any:
     place = rows.place(u)
@@ -106,10 +117,10 @@ def rms_norm(
 @chord(*spelled("group_norm"))
 def group_norm(
     rows: Rows,
-    u: Any,
+    u: Tensor,
     num_groups: int,
-    weight: Any = None,
-    bias: Any = None,
+    weight: Tensor | None = None,
+    bias: Tensor | None = None,
     eps: float = 1e-5,
     *_: Any,
 ) -> Any:
@@ -120,7 +131,8 @@ def group_norm(
 
 @chord(F.instance_norm)
 def instance_norm(
-    rows: Rows, u: Any, running_mean: Any = None, running_var: Any = None, weight: Any = None, bias: Any = None,
+    rows: Rows, u: Tensor, running_mean: Tensor | None = None, running_var: Tensor | None = None,
+    weight: Tensor | None = None, bias: Tensor | None = None,
     use_input_stats: bool = True, momentum: float = 0.1, eps: float = 1e-5,
 ) -> Any:  # fmt: skip
     if (
@@ -147,21 +159,25 @@ def _per_channel(y: Tensor, weight: Tensor | None, bias: Tensor | None) -> Tenso
 # --- sizes and spreads ------------------------------------------------------------------------------------------------
 
 
+class _VarianceContext(Context):
+    count: float
+
+
 class _Variance(Chord):
     """Δ Σ c²/m = Σ 2 c̄ Δc/m, m counting the elements less the correction."""
 
     @staticmethod
     def forward(
-        ctx: Any, rows: Rows, u: Tensor, dims: tuple[int, ...], correction: float
+        ctx: _VarianceContext, rows: Rows, u: Tensor, dims: tuple[int, ...], correction: float
     ) -> Tensor:
         c = u - u.mean(dims, keepdim=True)
-        ctx.dims, ctx.count = dims, max(0.0, prod(u.shape[d] for d in dims) - correction)
+        ctx.count = max(0.0, prod(u.shape[d] for d in dims) - correction)
         ctx.save_for_backward(c + rows.previous(c, outer(u)))
         variance: Tensor = c.square().sum(dims, keepdim=True) / ctx.count
         return variance
 
     @staticmethod
-    def backward(ctx: Any, gradient: Tensor) -> tuple[None, Tensor, None, None]:
+    def backward(ctx: _VarianceContext, gradient: Tensor) -> tuple[None, Tensor, None, None]:
         (twice,) = ctx.saved_tensors
         return None, twice * (gradient / ctx.count), None, None
 
@@ -171,7 +187,7 @@ def variance(rows: Rows, u: Tensor, *args: Any, **kwargs: Any) -> Any:
     return _spreading(_Variance, rows, u, *args, **kwargs)
 
 
-def _spreading(function: Any, rows: Rows, u: Tensor, *args: Any, **kwargs: Any) -> Any:
+def _spreading(function: type[Chord], rows: Rows, u: Tensor, *args: Any, **kwargs: Any) -> Any:
     dims, correction, keepdim = _spread(u, *args, **kwargs)
     place = rows.place(u)
     if not dims or place is None or place[0] in dims:
@@ -182,11 +198,11 @@ def _spreading(function: Any, rows: Rows, u: Tensor, *args: Any, **kwargs: Any) 
 
 def _spread(
     u: Tensor,
-    dim: Any = None,
-    unbiased: Any = None,
+    dim: int | Sequence[int] | None = None,
+    unbiased: bool | None = None,
     keepdim: bool = False,
     *,
-    correction: Any = None,
+    correction: float | None = None,
 ) -> tuple[tuple[int, ...], float, bool]:
     if isinstance(dim, bool):  # var(unbiased), over everything
         return (), 0, False
@@ -201,7 +217,7 @@ class _Deviation(Chord):
 
     @staticmethod
     def forward(
-        ctx: Any, rows: Rows, u: Tensor, dims: tuple[int, ...], correction: float
+        ctx: Context, rows: Rows, u: Tensor, dims: tuple[int, ...], correction: float
     ) -> Tensor:
         c = u - u.mean(dims, keepdim=True)
         y = u.std(dims, correction=correction, keepdim=True)
@@ -212,7 +228,7 @@ class _Deviation(Chord):
         return y
 
     @staticmethod
-    def backward(ctx: Any, gradient: Tensor) -> tuple[None, Tensor, None, None]:
+    def backward(ctx: Context, gradient: Tensor) -> tuple[None, Tensor, None, None]:
         (slope,) = ctx.saved_tensors
         return None, slope * gradient, None, None
 
@@ -238,7 +254,7 @@ class _Length(Chord):
     """Δ‖u‖ = ū·Δu / mean ‖u‖, and nothing between two zeros."""
 
     @staticmethod
-    def forward(ctx: Any, rows: Rows, u: Tensor, dims: tuple[int, ...]) -> Tensor:
+    def forward(ctx: Context, rows: Rows, u: Tensor, dims: tuple[int, ...]) -> Tensor:
         y = torch.linalg.vector_norm(u, 2, dims, keepdim=True)
         total = y + rows.previous(y, rows.axes(u, y.shape))
         ctx.save_for_backward(torch.where(total > 0, (u + rows.previous(u)) / total, 0))
@@ -246,7 +262,7 @@ class _Length(Chord):
         return length
 
     @staticmethod
-    def backward(ctx: Any, gradient: Tensor) -> tuple[None, Tensor, None]:
+    def backward(ctx: Context, gradient: Tensor) -> tuple[None, Tensor, None]:
         (direction,) = ctx.saved_tensors
         return None, gradient * direction, None
 
@@ -280,7 +296,12 @@ def norm(rows: Rows, u: Tensor, *args: Any, **kwargs: Any) -> Any:
 
 @composite(torch.linalg.matrix_norm)
 def matrix_norm(
-    u: Tensor, ord: Any = "fro", dim: Any = (-2, -1), keepdim: bool = False, *, dtype: Any = None
+    u: Tensor,
+    ord: Order = "fro",
+    dim: Sequence[int] = (-2, -1),
+    keepdim: bool = False,
+    *,
+    dtype: torch.dtype | None = None,
 ) -> Any:
     return (
         torch.linalg.vector_norm(u, 2, dim, keepdim)
@@ -291,15 +312,15 @@ def matrix_norm(
 
 def _order(
     u: Tensor,
-    first: Any = 2,
-    dim: Any = None,
+    first: Order | None = 2,
+    dim: int | Sequence[int] | None = None,
     keepdim: bool = False,
     *,
-    ord: Any = None,
-    p: Any = None,
-    dtype: Any = None,
-    out: Any = None,
-) -> tuple[Any, tuple[int, ...], bool]:
+    ord: Order | None = None,
+    p: Order | None = None,
+    dtype: torch.dtype | None = None,
+    out: Tensor | None = None,
+) -> tuple[Order, tuple[int, ...], bool]:
     order = next((value for value in (ord, p, first) if value is not None), 2)
     dims = (
         ()
@@ -312,7 +333,9 @@ def _order(
 
 
 @composite(F.normalize)
-def normalize(u: Tensor, p: float = 2.0, dim: int = 1, eps: float = 1e-12, out: Any = None) -> Any:
+def normalize(
+    u: Tensor, p: float = 2.0, dim: int = 1, eps: float = 1e-12, out: Tensor | None = None
+) -> Any:
     return u / u.norm(p, dim, True).clamp_min(eps)
 
 

@@ -12,6 +12,7 @@ v_b).
 from __future__ import annotations
 
 from collections.abc import Callable
+from types import NotImplementedType
 from typing import Any
 
 import torch
@@ -19,8 +20,8 @@ import torch.nn.functional as F
 from torch import Tensor
 
 from .elementwise import secant
-from .rows import Chord, Rows, outer
-from .table import chord, composite, spelled
+from .rows import Chord, Context, Rows, outer
+from .table import Operand, chord, composite, spelled
 
 _INVERSE = "_integrand_inverse"  # on results of rsqrt and the like: what they multiply is divided by something
 
@@ -33,7 +34,7 @@ def owns(*names: str) -> list[Callable[..., Any]]:
 
 
 @chord(*owns("mul", "multiply", "__mul__", "__rmul__"), complex=True)
-def product(rows: Rows, u: Any, other: Any, **kwargs: Any) -> Any:
+def product(rows: Rows, u: Operand, other: Operand, **kwargs: Any) -> Any:
     if kwargs or not (rows.moves(u) and rows.moves(other)):
         return NotImplemented
     if hasattr(other, _INVERSE) or hasattr(u, _INVERSE):
@@ -43,19 +44,19 @@ def product(rows: Rows, u: Any, other: Any, **kwargs: Any) -> Any:
 
 
 @chord(*owns("mul_", "multiply_", "__imul__"), complex=True)
-def product_in_place(rows: Rows, u: Tensor, other: Any) -> Any:
+def product_in_place(rows: Rows, u: Tensor, other: Operand) -> Any:
     result = product(rows, rows.alike(u.clone(), u), other)
     return NotImplemented if result is NotImplemented else u.copy_(result)
 
 
 class _Product(Chord):
     @staticmethod
-    def forward(ctx: Any, rows: Rows, u: Tensor, v: Tensor) -> Tensor:
+    def forward(ctx: Context, rows: Rows, u: Tensor, v: Tensor) -> Tensor:
         ctx.save_for_backward(rows.mean(u), rows.mean(v))
         return u * v
 
     @staticmethod
-    def backward(ctx: Any, gradient: Tensor) -> tuple[None, Tensor, Tensor]:
+    def backward(ctx: Context, gradient: Tensor) -> tuple[None, Tensor, Tensor]:
         u, v = ctx.saved_tensors
         to_u, to_v = gradient * v.conj(), gradient * u.conj()
         return None, _back(to_u, u.shape, u.is_complex()), _back(to_v, v.shape, v.is_complex())
@@ -68,8 +69,8 @@ def _back(gradient: Tensor, shape: torch.Size, complex: bool) -> Tensor:
 
 
 @chord(*owns("matmul", "__matmul__", "bmm", "mm"), complex=True)
-def matrix_product(rows: Rows, u: Any, other: Any = None, **kwargs: Any) -> Any:
-    v = kwargs.pop("mat2", other)
+def matrix_product(rows: Rows, u: Tensor, other: Tensor | None = None, **kwargs: Any) -> Any:
+    v: Tensor | None = kwargs.pop("mat2", other)
     if kwargs or not (rows.moves(u) and rows.moves(v)):
         return NotImplemented
     if u.ndim > 1 and v.ndim > 1:
@@ -79,15 +80,19 @@ def matrix_product(rows: Rows, u: Any, other: Any = None, **kwargs: Any) -> Any:
 
 class _MatrixProduct(Chord):
     @staticmethod
-    def forward(ctx: Any, rows: Rows, u: Tensor, v: Tensor) -> Tensor:
+    def forward(ctx: Context, rows: Rows, u: Tensor, v: Tensor) -> Tensor:
         ctx.save_for_backward(rows.mean(u), rows.mean(v))
         return u @ v
 
     @staticmethod
-    def backward(ctx: Any, gradient: Tensor) -> tuple[None, Tensor, Tensor]:
+    def backward(ctx: Context, gradient: Tensor) -> tuple[None, Tensor, Tensor]:
         u, v = ctx.saved_tensors
         to_u, to_v = gradient @ v.mH, u.mH @ gradient
         return None, _back(to_u, u.shape, u.is_complex()), _back(to_v, v.shape, v.is_complex())
+
+
+class _BilinearContext(Context):
+    function: Callable[[Tensor, Tensor], Tensor]
 
 
 class _Bilinear(Chord):
@@ -95,14 +100,18 @@ class _Bilinear(Chord):
 
     @staticmethod
     def forward(
-        ctx: Any, rows: Rows, function: Callable[[Tensor, Tensor], Tensor], u: Tensor, v: Tensor
+        ctx: _BilinearContext,
+        rows: Rows,
+        function: Callable[[Tensor, Tensor], Tensor],
+        u: Tensor,
+        v: Tensor,
     ) -> Tensor:
         ctx.function = function
         ctx.save_for_backward(rows.mean(u), rows.mean(v))
         return function(u, v)
 
     @staticmethod
-    def backward(ctx: Any, gradient: Tensor) -> tuple[Tensor | None, ...]:
+    def backward(ctx: _BilinearContext, gradient: Tensor) -> tuple[Tensor | None, ...]:
         with torch.enable_grad():
             u, v = (mean.detach().requires_grad_() for mean in ctx.saved_tensors)
             return None, None, *torch.autograd.grad(ctx.function(u, v), (u, v), gradient)
@@ -129,7 +138,7 @@ def einsum(rows: Rows, *args: Any) -> Any:
 
 
 @chord(torch.bilinear, F.bilinear)
-def bilinear(rows: Rows, u: Any, v: Any, weight: Tensor, bias: Tensor | None = None) -> Any:
+def bilinear(rows: Rows, u: Tensor, v: Tensor, weight: Tensor, bias: Tensor | None = None) -> Any:
     if not (rows.moves(u) and rows.moves(v)):
         return NotImplemented
     result = rows.apply(_Bilinear, lambda u, v: F.bilinear(u, v, weight), u, v)
@@ -158,7 +167,7 @@ def add_quotient(u: Tensor, first: Tensor, second: Tensor, *, value: float = 1) 
 
 
 @chord(*owns("div", "divide", "true_divide", "__truediv__", "__div__"), complex=True)
-def quotient(rows: Rows, u: Any, other: Any, **kwargs: Any) -> Any:
+def quotient(rows: Rows, u: Operand, other: Operand, **kwargs: Any) -> Any:
     if kwargs.pop("rounding_mode", None) is not None or not rows.moves(other):
         return NotImplemented
     if rows.moves(u):
@@ -169,12 +178,12 @@ def quotient(rows: Rows, u: Any, other: Any, **kwargs: Any) -> Any:
 
 
 @chord(*owns("__rdiv__", "__rtruediv__"), complex=True)
-def quotient_turned(rows: Rows, v: Any, u: Any) -> Any:
+def quotient_turned(rows: Rows, v: Operand, u: Operand) -> Any:
     return quotient(rows, u, v)
 
 
 @chord(*owns("div_", "divide_", "true_divide_", "__itruediv__", "__idiv__"), complex=True)
-def quotient_in_place(rows: Rows, u: Tensor, other: Any, **kwargs: Any) -> Any:
+def quotient_in_place(rows: Rows, u: Tensor, other: Operand, **kwargs: Any) -> Any:
     result = (
         quotient(rows, rows.alike(u.clone(), u), other, **kwargs)
         if rows.moves(u)
@@ -192,20 +201,25 @@ class _Reciprocal(Chord):
     """Δ(1/v) = −Δv / (v_a v_b)."""
 
     @staticmethod
-    def forward(ctx: Any, rows: Rows, v: Tensor) -> Tensor:
+    def forward(ctx: Context, rows: Rows, v: Tensor) -> Tensor:
         reciprocal = 1 / v
         ctx.save_for_backward(reciprocal * rows.previous(reciprocal, outer(v)))
         return reciprocal
 
     @staticmethod
-    def backward(ctx: Any, gradient: Tensor) -> tuple[None, Tensor]:
+    def backward(ctx: Context, gradient: Tensor) -> tuple[None, Tensor]:
         (inverse,) = ctx.saved_tensors
         return None, -gradient * inverse.conj()
 
 
+class _QuotientContext(Context):
+    ends: list[tuple[torch.Size, bool]]
+    """Shape of u and of v, and whether they are complex."""
+
+
 class _Quotient(Chord):
     @staticmethod
-    def forward(ctx: Any, rows: Rows, u: Tensor, v: Tensor) -> Tensor:
+    def forward(ctx: _QuotientContext, rows: Rows, u: Tensor, v: Tensor) -> Tensor:
         z = u / v
         v0 = rows.previous(v)
         u0 = rows.previous(u)
@@ -223,7 +237,7 @@ class _Quotient(Chord):
         return z
 
     @staticmethod
-    def backward(ctx: Any, gradient: Tensor) -> tuple[None, Tensor, Tensor]:
+    def backward(ctx: _QuotientContext, gradient: Tensor) -> tuple[None, Tensor, Tensor]:
         to_u, to_v = ctx.saved_tensors
         u, v = ctx.ends
         return None, _back(gradient * to_u.conj(), *u), _back(gradient * to_v.conj(), *v)
@@ -259,7 +273,7 @@ def tail(x: Tensor, artanh: Tensor) -> Tensor:
 # --- powers -----------------------------------------------------------------------------------------------------------
 
 
-def _inverse(result: Any) -> Any:
+def _inverse(result: Tensor | NotImplementedType) -> Any:
     if result is not NotImplemented:
         setattr(result, _INVERSE, True)
     return result
@@ -271,7 +285,7 @@ def rsqrt(rows: Rows, u: Tensor) -> Any:
 
 
 @chord(*owns("pow", "__pow__", "float_power"), complex=True)
-def power(rows: Rows, u: Any, exponent: Any) -> Any:
+def power(rows: Rows, u: Operand, exponent: Operand) -> Any:
     if not rows.moves(u):
         # A number to a moving power.
         return (
@@ -284,12 +298,12 @@ def power(rows: Rows, u: Any, exponent: Any) -> Any:
 
 
 @chord(*owns("__rpow__"), complex=True)
-def power_turned(rows: Rows, exponent: Any, u: Any) -> Any:
+def power_turned(rows: Rows, exponent: Operand, u: Operand) -> Any:
     return power(rows, u, exponent)
 
 
 @chord(*owns("pow_", "__ipow__"))
-def power_in_place(rows: Rows, u: Tensor, exponent: Any) -> Any:
+def power_in_place(rows: Rows, u: Tensor, exponent: Operand) -> Any:
     return secant(rows, torch.pow, u, exponent, inplace=True)
 
 

@@ -16,13 +16,15 @@ is taken to have them first; its chords then do not add up, and that is measured
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from math import prod
-from typing import Any
+from typing import Any, TypeGuard
 
 import torch
 from torch import Tensor
-from torch.autograd.function import once_differentiable
+from torch.autograd.function import FunctionCtx, once_differentiable
+
+from ...core.torch_calls import Arguments, Function, Keywords
 
 _TAG = "_integrand_outer"  # on tensors of one pass: their P, where it is not 1
 
@@ -30,6 +32,13 @@ _TAG = "_integrand_outer"  # on tensors of one pass: their P, where it is not 1
 def outer(u: Tensor) -> int:
     axes: int = getattr(u, _TAG, 1)
     return axes
+
+
+class Context(FunctionCtx):
+    """What ``forward`` leaves for ``backward``; chords that leave more than tensors declare it in a
+    class of their own."""
+
+    saved_tensors: tuple[Tensor, ...]
 
 
 class Chord(torch.autograd.Function):
@@ -53,7 +62,7 @@ class Rows:
         # a path do.
         self.first = first.nonzero()[:, 0] if bool((first | (before == place - 1)).all()) else None
 
-    def moves(self, value: Any) -> bool:
+    def moves(self, value: object) -> TypeGuard[Tensor]:
         """Whether a value depends on the rows in a way that chords can follow. (A leaf is a
         parameter, not a row.)"""
         return (
@@ -74,9 +83,9 @@ class Rows:
         """(u_a + u_b) / 2."""
         return self.previous(u).lerp_(u, 0.5)
 
-    def apply(self, function: Any, *arguments: Any) -> Tensor:
+    def apply(self, function: type[Chord], *arguments: Any) -> Tensor:
         """A ``torch.autograd.Function`` whose first argument is these rows."""
-        output: Tensor = function.apply(self, *arguments)
+        output: Tensor = function.apply(self, *arguments)  # type: ignore[no-untyped-call]
         return output
 
     def alike(self, output: Tensor, u: Tensor) -> Tensor:
@@ -96,7 +105,7 @@ class Rows:
 
     # --- following ------------------------------------------------------------------------------------------------
 
-    def follow(self, func: Any, args: Any, kwargs: Any, output: Any) -> None:
+    def follow(self, func: Function, args: Arguments, kwargs: Keywords, output: object) -> None:
         """Note where the rows are in what an operation made."""
         if self.count == 1 or not isinstance(output, Tensor | tuple | list):
             return
@@ -125,13 +134,13 @@ def place(shape: Sequence[int], axes: int, count: int) -> tuple[int, int] | None
     return None
 
 
-def _function_name(func: Any) -> str:
+def _function_name(func: Function) -> str:
     name: str = getattr(func, "__name__", "")
     # Properties such as u.T come as the getter of a descriptor.
-    return getattr(func.__self__, "__name__", "") if name == "__get__" else name
+    return getattr(getattr(func, "__self__", None), "__name__", "") if name == "__get__" else name
 
 
-def tensors(values: Any) -> Iterator[Tensor]:
+def tensors(values: Iterable[object]) -> Iterator[Tensor]:
     for value in values:
         if isinstance(value, Tensor):
             yield value
@@ -139,14 +148,18 @@ def tensors(values: Any) -> Iterator[Tensor]:
             yield from tensors(value)
 
 
-Follow = Callable[[Rows, list[Tensor], Any, Any, Tensor], int]
+Follow = Callable[[Rows, list[Tensor], Arguments, Keywords, Tensor], int]
 
 
-def _same_axes(rows: Rows, sources: list[Tensor], args: Any, kwargs: Any, output: Tensor) -> int:
+def _same_axes(
+    rows: Rows, sources: list[Tensor], args: Arguments, kwargs: Keywords, output: Tensor
+) -> int:
     return outer(sources[0])
 
 
-def _axes_of_view(rows: Rows, sources: list[Tensor], args: Any, kwargs: Any, output: Tensor) -> int:
+def _axes_of_view(
+    rows: Rows, sources: list[Tensor], args: Arguments, kwargs: Keywords, output: Tensor
+) -> int:
     """A view: the axis of the rows is known by its stride."""
     source = sources[0]
     place = rows.place(source)
@@ -160,7 +173,7 @@ def _axes_of_view(rows: Rows, sources: list[Tensor], args: Any, kwargs: Any, out
 
 
 def _axes_by_default(
-    rows: Rows, sources: list[Tensor], args: Any, kwargs: Any, output: Tensor
+    rows: Rows, sources: list[Tensor], args: Arguments, kwargs: Keywords, output: Tensor
 ) -> int:
     """Any other operation: rows stay on their axis, or on what is left of it after a sum over
     others."""
@@ -186,14 +199,14 @@ def _axes_by_default(
     return 0
 
 
-def _dim(args: Any, kwargs: Any, output: Tensor) -> int:
+def _dim(args: Arguments, kwargs: Keywords, output: Tensor) -> int:
     """The axis that tensors are put together along."""
-    dim: int = kwargs.get("dim", args[1] if len(args) > 1 else 0)
-    return dim % output.ndim
+    dim = kwargs["dim"] if "dim" in kwargs else args[1] if len(args) > 1 else 0
+    return int(dim) % output.ndim
 
 
 def _axes_of_stack(
-    rows: Rows, sources: list[Tensor], args: Any, kwargs: Any, output: Tensor
+    rows: Rows, sources: list[Tensor], args: Arguments, kwargs: Keywords, output: Tensor
 ) -> int:
     place = rows.place(sources[0])
     if place is None:
@@ -203,7 +216,9 @@ def _axes_of_stack(
     return prod(output.shape[: axis + (dim <= axis)]) * folded
 
 
-def _axes_of_cat(rows: Rows, sources: list[Tensor], args: Any, kwargs: Any, output: Tensor) -> int:
+def _axes_of_cat(
+    rows: Rows, sources: list[Tensor], args: Arguments, kwargs: Keywords, output: Tensor
+) -> int:
     place = rows.place(sources[0])
     if place is None:
         return 0
@@ -219,12 +234,12 @@ def _axes_of_cat(rows: Rows, sources: list[Tensor], args: Any, kwargs: Any, outp
 
 
 def _axes_of_einsum(
-    rows: Rows, sources: list[Tensor], args: Any, kwargs: Any, output: Tensor
+    rows: Rows, sources: list[Tensor], args: Arguments, kwargs: Keywords, output: Tensor
 ) -> int:
     """The letter of the rows says where they go."""
-    equation, operands = args[0], args[1:]
-    if len(operands) == 1 and isinstance(operands[0], tuple | list):
-        operands = operands[0]
+    equation = args[0]
+    listed = len(args) == 2 and isinstance(args[1], tuple | list)
+    operands: Sequence[Tensor] = args[1] if listed else args[1:]
     place = rows.place(sources[0])
     if place is None or not isinstance(equation, str) or "->" not in equation:
         return _axes_by_default(rows, sources, args, kwargs, output)

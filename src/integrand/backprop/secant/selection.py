@@ -11,7 +11,7 @@ the condition changes as x and y meet. Where it is not, there is a jump, and the
 from __future__ import annotations
 
 from functools import partial
-from typing import Any
+from typing import Any, TypeGuard
 
 import torch
 import torch.nn.functional as F
@@ -19,17 +19,22 @@ from torch import Tensor
 
 from .elementwise import secant
 from .products import owns
-from .rows import Chord, Rows, outer
-from .table import chord, composite
+from .rows import Chord, Context, Rows, outer
+from .table import Operand, chord, composite
 
 # --- the largest of several -------------------------------------------------------------------------------------------
+
+
+class _GatheredContext(Context):
+    dim: int
+    shape: torch.Size
 
 
 class _Gathered(Chord):
     """u at ``index`` along ``dim``, which is where the largest of some of its elements are."""
 
     @staticmethod
-    def forward(ctx: Any, rows: Rows, u: Tensor, index: Tensor, dim: int) -> Tensor:
+    def forward(ctx: _GatheredContext, rows: Rows, u: Tensor, index: Tensor, dim: int) -> Tensor:
         index0, u0 = rows.previous(index, rows.axes(u, index.shape)), rows.previous(u)
         y, y0 = u.gather(dim, index), u0.gather(dim, index0)
         change, change0 = y - u0.gather(dim, index), u.gather(dim, index0) - y0
@@ -40,7 +45,7 @@ class _Gathered(Chord):
         return y
 
     @staticmethod
-    def backward(ctx: Any, gradient: Tensor) -> tuple[None, Tensor, None, None]:
+    def backward(ctx: _GatheredContext, gradient: Tensor) -> tuple[None, Tensor, None, None]:
         index, index0, part = ctx.saved_tensors
         back = gradient.new_zeros(ctx.shape)
         share = gradient * part
@@ -62,26 +67,38 @@ def _largest(rows: Rows, u: Tensor, dim: int, keepdim: bool) -> Any:
 
 @chord(*owns("max"))
 def maximum_along(
-    rows: Rows, u: Any, dim: Any = None, keepdim: bool = False, *, other: Any = None
+    rows: Rows,
+    u: Tensor,
+    dim: int | Tensor | None = None,
+    keepdim: bool = False,
+    *,
+    other: Tensor | None = None,
 ) -> Any:
+    other = dim if isinstance(dim, Tensor) and other is None else other
     if other is not None or isinstance(dim, Tensor):
-        return maximum(rows, u, dim if other is None else other)
+        return NotImplemented if other is None else maximum(rows, u, other)
     result = None if dim is None else _largest(rows, u, dim, keepdim)
     return NotImplemented if result is None else torch.return_types.max(result)
 
 
 @chord(*owns("min"))
 def minimum_along(
-    rows: Rows, u: Any, dim: Any = None, keepdim: bool = False, *, other: Any = None
+    rows: Rows,
+    u: Tensor,
+    dim: int | Tensor | None = None,
+    keepdim: bool = False,
+    *,
+    other: Tensor | None = None,
 ) -> Any:
+    other = dim if isinstance(dim, Tensor) and other is None else other
     if other is not None or isinstance(dim, Tensor):
-        return minimum(rows, u, dim if other is None else other)
+        return NotImplemented if other is None else minimum(rows, u, other)
     result = None if dim is None else _largest(rows, rows.alike(-u, u), dim, keepdim)
     return NotImplemented if result is None else torch.return_types.min((-result[0], result[1]))
 
 
 @composite(*owns("amax"))
-def amax(u: Tensor, dim: Any = (), keepdim: bool = False) -> Any:
+def amax(u: Tensor, dim: int | list[int] | tuple[int, ...] = (), keepdim: bool = False) -> Any:
     dims = [d % u.ndim for d in ((dim,) if isinstance(dim, int) else dim)]
     for d in sorted(dims, reverse=True):
         u = u.max(d, keepdim).values
@@ -89,14 +106,14 @@ def amax(u: Tensor, dim: Any = (), keepdim: bool = False) -> Any:
 
 
 @composite(*owns("amin"))
-def amin(u: Tensor, dim: Any = (), keepdim: bool = False) -> Any:
+def amin(u: Tensor, dim: int | list[int] | tuple[int, ...] = (), keepdim: bool = False) -> Any:
     return -(-u).amax(dim, keepdim) if dim != () else NotImplemented
 
 
 def _pool(name: str, axes: int) -> None:
     with_indices = getattr(F, f"{name}{axes}d_with_indices")
 
-    def pool(rows: Rows, u: Any, *args: Any, **kwargs: Any) -> Any:
+    def pool(rows: Rows, u: Tensor, *args: Any, **kwargs: Any) -> Any:
         returned = kwargs.pop("return_indices", False)
         if (
             not rows.moves(u)
@@ -111,7 +128,7 @@ def _pool(name: str, axes: int) -> None:
         )
         return (output, index) if returned else output
 
-    def pool_with_indices(rows: Rows, u: Any, *args: Any, **kwargs: Any) -> Any:
+    def pool_with_indices(rows: Rows, u: Tensor, *args: Any, **kwargs: Any) -> Any:
         return pool(rows, u, *args, **{**kwargs, "return_indices": True})
 
     chord(getattr(F, f"{name}{axes}d"), getattr(torch, f"{name}{axes}d", with_indices))(pool)
@@ -126,23 +143,29 @@ for _axes in (1, 2, 3):
 # --- one of two -------------------------------------------------------------------------------------------------------
 
 
+class _EitherContext(Context):
+    shapes: list[torch.Size | None]
+    """Of x and y, None for one that does not move."""
+
+
 class _Either(Chord):
     """x where the condition holds and y elsewhere; either may be a constant."""
 
     @staticmethod
-    def forward(ctx: Any, rows: Rows, holds: Tensor, holds0: Tensor, x: Any, y: Any) -> Tensor:
+    def forward(
+        ctx: _EitherContext, rows: Rows, holds: Tensor, holds0: Tensor, x: Operand, y: Operand
+    ) -> Tensor:
         z = torch.where(holds, x, y)
-        moving = [isinstance(u, Tensor) and u.requires_grad for u in (x, y)]
-        x0, y0 = (rows.previous(u) if moves else u for u, moves in zip((x, y), moving, strict=True))
+        x0, y0 = (rows.previous(u) if _has_gradient(u) else u for u in (x, y))
         gap, gap0 = x - y, x0 - y0
         part = (torch.where(holds, gap, -gap0) / (gap - gap0)).clamp_(0, 1).nan_to_num_(0.5)
-        ctx.shapes = [u.shape if moves else None for u, moves in zip((x, y), moving, strict=True)]
+        ctx.shapes = [u.shape if _has_gradient(u) else None for u in (x, y)]
         ctx.save_for_backward(torch.where(holds == holds0, holds.to(part.dtype), part))
         return z
 
     @staticmethod
     def backward(
-        ctx: Any, gradient: Tensor
+        ctx: _EitherContext, gradient: Tensor
     ) -> tuple[None, None, None, Tensor | None, Tensor | None]:
         (part,) = ctx.saved_tensors
         share = gradient * part
@@ -156,12 +179,14 @@ class _Either(Chord):
         )
 
 
-def _either(rows: Rows, holds: Tensor, x: Any, y: Any) -> Any:
+def _has_gradient(u: Operand) -> TypeGuard[Tensor]:
+    return isinstance(u, Tensor) and u.requires_grad
+
+
+def _either(rows: Rows, holds: Tensor, x: Operand, y: Operand) -> Any:
     shape = torch.broadcast_shapes(*(u.shape for u in (holds, x, y) if isinstance(u, Tensor)))  # type: ignore[no-untyped-call]
     like = next((u for u in (x, y) if rows.moves(u) and u.ndim == len(shape)), None)
-    if like is None or any(
-        isinstance(u, Tensor) and u.requires_grad and not rows.moves(u) for u in (x, y)
-    ):
+    if like is None or any(_has_gradient(u) and not rows.moves(u) for u in (x, y)):
         return NotImplemented
     holds = holds.expand(shape)
     holds0 = rows.previous(holds, rows.axes(like, shape))
@@ -171,35 +196,37 @@ def _either(rows: Rows, holds: Tensor, x: Any, y: Any) -> Any:
 
 
 @chord(torch.where)
-def where(rows: Rows, condition: Tensor, x: Any = None, y: Any = None, **kwargs: Any) -> Any:
+def where(
+    rows: Rows, condition: Tensor, x: Operand | None = None, y: Operand | None = None, **kwargs: Any
+) -> Any:
     x, y = kwargs.get("input", x), kwargs.get("other", y)
     return NotImplemented if x is None or y is None else _either(rows, condition, x, y)
 
 
 @chord(Tensor.where)
-def where_of(rows: Rows, x: Any, condition: Tensor, other: Any) -> Any:
+def where_of(rows: Rows, x: Tensor, condition: Tensor, other: Operand) -> Any:
     return _either(rows, condition, x, other)
 
 
 @chord(*owns("masked_fill"))
-def masked_fill(rows: Rows, u: Any, mask: Tensor, value: Any) -> Any:
+def masked_fill(rows: Rows, u: Tensor, mask: Tensor, value: Operand) -> Any:
     return _either(rows, mask, value, u)
 
 
 @chord(*owns("maximum", "fmax"))
-def maximum(rows: Rows, u: Any, other: Any) -> Any:
+def maximum(rows: Rows, u: Tensor, other: Operand) -> Any:
     return _either(rows, u >= other, u, other)
 
 
 @chord(*owns("minimum", "fmin"))
-def minimum(rows: Rows, u: Any, other: Any) -> Any:
+def minimum(rows: Rows, u: Tensor, other: Operand) -> Any:
     return _either(rows, u <= other, u, other)
 
 
 def _clamp(name: str, low: int | None, high: int | None) -> None:
     """``low`` and ``high`` are the places of the bounds among the arguments."""
 
-    def make(rows: Rows, u: Any, *args: Any, inplace: bool = False, **kwargs: Any) -> Any:
+    def make(rows: Rows, u: Tensor, *args: Any, inplace: bool = False, **kwargs: Any) -> Any:
         bounds = [
             kwargs.get(key, args[place] if place is not None and len(args) > place else None)
             for key, place in (("min", low), ("max", high))

@@ -12,13 +12,14 @@ like 1/|Δd|. Entries at −∞ (attention masks) have s = 0.
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from typing import Any
 
 import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from .rows import Chord, Rows, outer
+from .rows import Chord, Context, Rows, outer
 from .table import chord, composite, spelled
 
 
@@ -33,7 +34,7 @@ def log_softmax(rows: Rows, u: Tensor, dim: int | None = None, *unused: Any, **k
 
 
 def _apply(
-    function: Any,
+    function: type[Chord],
     rows: Rows,
     u: Tensor,
     dim: int | None,
@@ -49,7 +50,7 @@ def _apply(
 
 
 @chord(*spelled("logsumexp"))
-def logsumexp(rows: Rows, u: Tensor, dim: Any, keepdim: bool = False) -> Any:
+def logsumexp(rows: Rows, u: Tensor, dim: int | Sequence[int], keepdim: bool = False) -> Any:
     dims = tuple(d % u.ndim for d in ([dim] if isinstance(dim, int) else dim))
     if len(dims) != 1:
         return NotImplemented
@@ -71,7 +72,8 @@ def logaddexp(u: Tensor, other: Tensor) -> Tensor:
 
 @composite(F.cross_entropy)
 def cross_entropy(
-    u: Tensor, target: Tensor, weight: Any = None, size_average: Any = None, ignore_index: int = -100, reduce: Any = None,
+    u: Tensor, target: Tensor, weight: Tensor | None = None, size_average: bool | None = None,
+    ignore_index: int = -100, reduce: bool | None = None,
     reduction: str = "mean", label_smoothing: float = 0.0,
 ) -> Any:  # fmt: skip
     if (
@@ -97,15 +99,19 @@ def _weights(rows: Rows, u: Tensor, dim: int) -> Tensor:
     return torch.where(larger > 0, larger * ratio, 0)
 
 
+class _AlongContext(Context):
+    dim: int
+
+
 class _Softmax(Chord):
     @staticmethod
-    def forward(ctx: Any, rows: Rows, u: Tensor, dim: int) -> Tensor:
+    def forward(ctx: _AlongContext, rows: Rows, u: Tensor, dim: int) -> Tensor:
         ctx.dim = dim
         ctx.save_for_backward(_weights(rows, u, dim))
         return torch.softmax(u, dim)
 
     @staticmethod
-    def backward(ctx: Any, gradient: Tensor) -> tuple[None, Tensor, None]:
+    def backward(ctx: _AlongContext, gradient: Tensor) -> tuple[None, Tensor, None]:
         (s,) = ctx.saved_tensors
         weighed = gradient * s
         mean = weighed.sum(ctx.dim, keepdim=True) / s.sum(ctx.dim, keepdim=True)
@@ -114,26 +120,26 @@ class _Softmax(Chord):
 
 class _LogSoftmax(Chord):
     @staticmethod
-    def forward(ctx: Any, rows: Rows, u: Tensor, dim: int) -> Tensor:
+    def forward(ctx: _AlongContext, rows: Rows, u: Tensor, dim: int) -> Tensor:
         s = _weights(rows, u, dim)
         ctx.dim = dim
         ctx.save_for_backward(s / s.sum(dim, keepdim=True))
         return torch.log_softmax(u, dim)
 
     @staticmethod
-    def backward(ctx: Any, gradient: Tensor) -> tuple[None, Tensor, None]:
+    def backward(ctx: _AlongContext, gradient: Tensor) -> tuple[None, Tensor, None]:
         (w,) = ctx.saved_tensors
         return None, gradient - w * gradient.sum(ctx.dim, keepdim=True), None
 
 
 class _LogSumExp(Chord):
     @staticmethod
-    def forward(ctx: Any, rows: Rows, u: Tensor, dim: int) -> Tensor:
+    def forward(ctx: Context, rows: Rows, u: Tensor, dim: int) -> Tensor:
         s = _weights(rows, u, dim)
         ctx.save_for_backward(s / s.sum(dim, keepdim=True))
         return torch.logsumexp(u, dim, keepdim=True)
 
     @staticmethod
-    def backward(ctx: Any, gradient: Tensor) -> tuple[None, Tensor, None]:
+    def backward(ctx: Context, gradient: Tensor) -> tuple[None, Tensor, None]:
         (w,) = ctx.saved_tensors
         return None, gradient * w, None

@@ -23,7 +23,11 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-Function = Callable[..., Any]
+from ...core.torch_calls import Function
+
+Operand = Tensor | complex
+"""What stands on either side of an operation: a tensor or a number."""
+
 _F = TypeVar("_F", bound=Function)
 
 

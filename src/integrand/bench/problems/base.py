@@ -74,7 +74,11 @@ class ProblemOptions:
     seed: int = 0
 
     def needed(self, who: str, what: str) -> Path:
-        """The data. Errors: ``InputError`` where there are none."""
+        """The data.
+
+        Raises:
+            InputError: where there are none.
+        """
         if self.data is None or not self.data.exists():
             raise InputError(f"{who} needs --data: {what}; {self.data or 'nothing'} was given.")
         return self.data
@@ -95,7 +99,11 @@ def problem(name: str) -> Callable[[Build], Build]:
 
 
 def problem_named(name: str) -> Build:
-    """The problem that recipes call ``name``. Errors: ``UnknownName``."""
+    """The problem that recipes call ``name``.
+
+    Raises:
+        UnknownName: where there is none.
+    """
     if name not in _PROBLEMS:
         raise UnknownName("problem", name, _PROBLEMS)
     return _PROBLEMS[name]

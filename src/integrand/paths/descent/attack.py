@@ -170,7 +170,7 @@ class Adversarial(Path):
         return order.gather(1, places.T + 1).T
 
 
-def _checked_goal(goal: Any) -> Any:
+def _checked_goal(goal: object) -> Any:
     """A goal that is one: a name, a class, a tuple of classes, or a decision function."""
     if isinstance(goal, str):
         if goal in _GOALS:

@@ -26,7 +26,7 @@ those of a model.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import ExitStack, contextmanager
 from typing import Any, Protocol
 
@@ -51,7 +51,11 @@ class Autoencoder(Protocol):
     def decode(self, z: Tensor) -> Any: ...
 
 
-def halves(codec: Any) -> tuple[Function, Function]:
+CodecLike = Autoencoder | Sequence[Function]
+"""An encoder and a decoder: a pair (encode, decode), or an object with both as methods."""
+
+
+def halves(codec: object) -> tuple[Function, Function]:
     """The encoder and the decoder of a codec.
 
     Raises:
@@ -74,7 +78,7 @@ class Borrowed:
     between calls, and after an error, they are as they were.
     """
 
-    def __init__(self, codec: Any, x: Tensor) -> None:
+    def __init__(self, codec: object, x: Tensor) -> None:
         self.encoder, self.decoder = halves(codec)
         self.like = x[0]
         self.code: torch.Size | None = None
@@ -241,7 +245,7 @@ def _pull_back(output: Tensor, leaf: Tensor, gradient: Tensor) -> Tensor:
     return slope
 
 
-def _code_of(output: Any) -> Tensor:
+def _code_of(output: object) -> Tensor:
     """The code in what an encoder returns: a tensor, the mode of a distribution, ``latents``, or
     the first of several."""
     if isinstance(output, Tensor):
@@ -263,7 +267,7 @@ def _code_of(output: Any) -> Tensor:
     )
 
 
-def _rows_of(output: Any) -> Tensor:
+def _rows_of(output: object) -> Tensor:
     """The rows in what a decoder returns: a tensor, its ``sample``, or the first of several."""
     if isinstance(output, Tensor):
         return output
@@ -297,7 +301,7 @@ def _check_finite(numbers: Tensor, who: str) -> None:
         )
 
 
-def _kind(value: Any) -> str:
+def _kind(value: object) -> str:
     return f"a {type(value).__name__}" + (
         f" of {len(value)}" if isinstance(value, tuple | list) else ""
     )
