@@ -23,7 +23,7 @@ FLOORS: list[list[str]] = [
     ["integration"],
     ["methods"],
     ["explain", "synthetic", "images"],
-    ["explain_targets"],
+    ["explain_targets", "correlate"],
     ["metrics"],
     ["compare", "testing"],
     ["report"],

@@ -170,7 +170,7 @@ def test_more_paths_than_numbers_can_be_averaged_but_not_summed() -> None:
     mean = explained(edges, x, g, node=0, base=n - 1, paths="mean")
     sides = [0.5 * (x[u] - x[u + d]) * g[u + d] for u in corners[:1].tolist() for d in (1, 2)]
     torch.testing.assert_close(mean[1:3], torch.stack(sides), rtol=1e-9, atol=0)
-    with pytest.raises(ig.errors.InputError, match=r"10\^361 shortest paths .* paths='mean'"):
+    with pytest.raises(ig.errors.InputError, match=r"10\^361 shortest paths .*paths='mean'"):
         explained(edges, x, g, node=0, base=n - 1)
 
 
