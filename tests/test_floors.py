@@ -25,7 +25,7 @@ FLOORS: list[list[str]] = [
     ["explain", "synthetic", "images"],
     ["explain_targets", "correlate"],
     ["metrics"],
-    ["compare", "testing"],
+    ["compare", "testing", "compat"],
     ["report"],
     ["bench"],
     ["cli", "__main__"],

@@ -174,7 +174,7 @@ def correlate(
         labels = outputs if y is None else _labels(y, outputs, targets, number)
         cost = _added(cost, spent)
         places = torch.arange(seen, seen + len(outputs)) % max(groups, 1) if g is None else g
-        for group in places.unique().tolist():
+        for group in sorted(set(places.tolist())):
             rows = (places == group).to(maps.device)
             part = _Moments.of(maps[rows], outputs[rows], labels[rows])
             moments[group] = moments[group].merged(part) if group in moments else part
@@ -361,7 +361,7 @@ def _correlation(parts: Sequence[_Moments], several: bool, cost: Cost) -> Correl
     if not several:
         columns = {name: column[0] for name, column in columns.items()}
         replicates = replicates[:, 0]
-    return Correlation(**columns, count=every.count, replicates=replicates, cost=cost)
+    return Correlation(count=every.count, replicates=replicates, cost=cost, **columns)  # type: ignore[arg-type]
 
 
 def _without_each(parts: Sequence[_Moments], values: Tensor) -> Tensor:

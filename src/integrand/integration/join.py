@@ -168,11 +168,12 @@ def _target(parts: Sequence[Attribution]) -> Any:
 
 def _joined_target(targets: Sequence[Any], counts: Sequence[int]) -> Target | None:
     """Targets of batches as one; None where they ask different things."""
-    first = targets[0]
+    first: Any = targets[0]
     if any(type(target) is not type(first) for target in targets):
         return None
     if not dataclasses.is_dataclass(first):
-        return first if all(target == first for target in targets) else None
+        alike: Target = first
+        return alike if all(target == first for target in targets) else None
     changes = {}
     for spec in dataclasses.fields(first):
         entries = [getattr(target, spec.name) for target in targets]
@@ -184,7 +185,9 @@ def _joined_target(targets: Sequence[Any], counts: Sequence[int]) -> Target | No
             if len(present) < len(each):
                 return None
             changes[spec.name] = torch.cat(present)
-    return dataclasses.replace(first, **changes) if changes else first
+    whole: Any = dataclasses.replace(first, **changes)  # type: ignore[type-var]
+    joined: Target = whole
+    return joined
 
 
 def _holds_each(target: Target, name: str) -> bool:
