@@ -317,7 +317,7 @@ def _checked(graph: Graph, number: int) -> dict[str, dict[Any, Tensor]]:
                     f"An edge of graph {number}{_of(key)} names node {int(side.max() if int(side.min()) >= 0 else side.min())} of {count}."
                 )
     for key, weight in parts.get("weight", {}).items():
-        edges = parts["edges"].get(key)
+        joined = parts["edges"].get(key)
         if edges is None or len(weight) != edges.shape[1] or not weight.is_floating_point():
             raise InputError(
                 f"The weights of graph {number}{_of(key)} have shape {describe(weight.shape)} of {weight.dtype}: give one for each edge, as numbers."
