@@ -202,6 +202,12 @@ def test_the_model_is_given_back_as_it_was() -> None:
             ),
             "numbers of features",
         ),
+        (
+            lambda: ig.fields.GraphField(
+                Net(), [ig.fields.Graph(wave(2, 3), torch.tensor([[0], [1]]), wave(2))], 0
+            ),
+            "one for each edge",
+        ),
     ],
 )
 def test_what_does_not_fit_is_refused(made: Any, words: str) -> None:

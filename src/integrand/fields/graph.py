@@ -318,7 +318,7 @@ def _checked(graph: Graph, number: int) -> dict[str, dict[Any, Tensor]]:
                 )
     for key, weight in parts.get("weight", {}).items():
         joined = parts["edges"].get(key)
-        if edges is None or len(weight) != edges.shape[1] or not weight.is_floating_point():
+        if joined is None or len(weight) != joined.shape[1] or not weight.is_floating_point():
             raise InputError(
                 f"The weights of graph {number}{_of(key)} have shape {describe(weight.shape)} of {weight.dtype}: give one for each edge, as numbers."
             )
