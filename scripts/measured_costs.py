@@ -27,7 +27,7 @@ PROBLEM = (
 )
 SHAPE, CLASSES, REFERENCES = (3, 16, 16), 10, 4
 GAIN = 40.0
-OF_WORDS = {"discretized", "sequential"}
+OF_WORDS = {"discretized", "sequential", "graph"}
 
 
 def wave(*shape: int, phase: float = 0.0, scale: float = 1.0) -> Tensor:
@@ -110,6 +110,8 @@ def needs(model: nn.Module) -> dict[str, Any]:
         "classes": (0, 1),
         "site": "3",
         "table": words(),
+        "edges": torch.stack([torch.arange(5), torch.arange(1, 6)]),  # words in a row
+        "node": 0,
     }
 
 

@@ -24,6 +24,8 @@ OTHER_CHANGE = {"sequential"}
 def built(name: str) -> Any:
     if name in ("layer", "conductance"):
         return getattr(ig.methods, name)("features.3")
+    if name == "graph":
+        return ig.methods.graph(torch.tensor([[0], [1]]), node=0)
     if name == "pattern_guided":
         return ig.methods.pattern_guided(
             ig.fields.Patterns.fit(torch.nn.Linear(3, 2), torch.ones(3, 3))

@@ -30,8 +30,9 @@ AT_LAYERS = {"layer", "conductance"}
 OTHERWISE = {"idgi", "decision", "path_sampled", "left", "geometric"}
 """They give other credit than displacement times gradient; tests/test_credit.py and tests/test_geometric.py say what."""
 
-OF_MODELS = {"pattern_guided"}
-"""They explain layers' weights and nothing that is a mere function; they meet their own problems in tests/test_patterns.py."""
+OF_MODELS = {"pattern_guided", "graph"}
+"""They explain layers' weights, or graphs, and nothing that is a mere function of features; they meet their own problems in
+tests/test_patterns.py and tests/test_graph.py."""
 
 CARDS = list(ig.methods.known())
 NAMES = [name for name in CARDS if name not in AT_LAYERS | WRAPPERS | OF_MODELS]

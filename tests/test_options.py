@@ -29,6 +29,8 @@ WRAPPERS = (
 )
 
 NEEDED: dict[str, Any] = {
+    "edges": torch.tensor([[0], [1]]),
+    "node": 0,
     "baseline": 0.0,
     "baselines": wave(2, 4),
     "references": wave(2, 4),

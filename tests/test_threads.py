@@ -116,13 +116,14 @@ OPTIONS: dict[str, dict[str, Any]] = {
     "sequential": {"features": torch.arange(48).reshape(3, 4, 4) // 24, "rule": FEW},
     "layer": {"site": ["1", "2"], "rule": FEW},
     "conductance": {"site": "2", "steps": 3},
+    "graph": {"edges": torch.tensor([[0, 1], [1, 2]]), "node": 0},
 }
 
 
 def problem(method: str) -> tuple[nn.Module, list[Tensor], dict[str, Any]]:
     """A model, four batches of inputs, and options: cheap ones, in calls of fixed size so that sums are put together alike."""
     options = dict(OPTIONS[method])
-    if method == "discretized":
+    if method in ("discretized", "graph"):
         return filled(Sentences()), SENTENCES, options
     model = image_model()
     if method == "pattern_guided":

@@ -27,6 +27,8 @@ from .core import segment as segments
 from .core.normalisation import Normalisation as Normalisation
 from .core.renamed import renamed as _renamed
 from .core.segment import Segment as Segment
+from .correlate import Correlation as Correlation
+from .correlate import correlate as correlate
 from .explain import explain as explain
 from .explain_targets import explain_targets as explain_targets
 from .fields import TorchField as TorchField
@@ -43,6 +45,7 @@ from .integration.attribution import Attribution as Attribution
 
 # The door, and what comes out of it.
 from .integration.io import load as load
+from .integration.join import concat as concat
 
 # The parts that every method is made of.
 from .integration.wrappers.layer import Layered as Layered
@@ -84,6 +87,7 @@ except _metadata.PackageNotFoundError:  # the source alone, not installed
 __all__ = [
     "Attribution",
     "Comparison",
+    "Correlation",
     "ArtificialDistancing",
     "GreedyPIG",
     "Backward",
@@ -100,6 +104,8 @@ __all__ = [
     "TorchField",
     "baselines",
     "compare",
+    "concat",
+    "correlate",
     "errors",
     "explain",
     "explain_targets",

@@ -19,6 +19,7 @@ from .data import Sample as Sample
 from .fixed import Constant as Constant
 from .fixed import Given as Given
 from .fixed import Plain as Plain
+from .graph import AlongShortestPaths as AlongShortestPaths
 from .image import Blurred as Blurred
 from .image import Colour as Colour
 from .image import Corners as Corners

@@ -11,6 +11,8 @@ from .analytic import Function as Function
 from .analytic import Linear as Linear
 from .analytic import Monomial as Monomial
 from .base import Field as Field
+from .graph import Graph as Graph
+from .graph import GraphField as GraphField
 from .layer import LayerField as LayerField
 from .multi_target import MultiTarget as MultiTarget
 from .torch import TorchField as TorchField

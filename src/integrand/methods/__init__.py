@@ -16,6 +16,7 @@ the documentation print that table; tests check what it claims.
     wrapped.py          greedy_pig, smoothgrad, xrai, artificial_distancing
     words.py            discretized, sequential
     layers.py           layer, conductance
+    graphs.py           graph
 """
 
 # isort: off
@@ -43,6 +44,7 @@ from .wrapped import (
 )
 from .words import discretized as discretized, sequential as sequential
 from .layers import layer as layer, conductance as conductance
+from .graphs import graph as graph
 
 # isort: on
 from ..core.renamed import renamed as _renamed

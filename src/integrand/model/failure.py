@@ -24,7 +24,7 @@ from .layout import Layout
 
 _GRAPH = (
     "If rows are the nodes of one graph or the steps of one sequence, make the whole of it one example: "
-    "lambda z: torch.stack([model(g) for g in z]), with x[None]."
+    "lambda z: torch.stack([model(g) for g in z]), with x[None]; graphs of several sizes: ig.fields.GraphField(model, graphs, target)."
 )
 _SAID = (
     ("enforce_sorted", "Rows come in another order than the examples, and their lengths with them: "

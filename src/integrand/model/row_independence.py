@@ -43,7 +43,7 @@ _TENSOR_FLOAT = 3e-3  # … and of float32 on a GPU, where some kernels multiply
 
 _REMEDY = (
     "Where rows are the nodes of a graph or the steps of a sequence, make the whole of it one example: "
-    "lambda z: torch.stack([model(g) for g in z]), with x[None]. Where each row is meant alone, batch_size=1 asks about one at a time."
+    "lambda z: torch.stack([model(g) for g in z]), with x[None]; graphs of several sizes: ig.fields.GraphField(model, graphs, target). Where each row is meant alone, batch_size=1 asks about one at a time."
 )
 
 

@@ -13,6 +13,7 @@ from .base import mean_gradient as mean_gradient
 from .decision import IntegratedDecisionGradients as IntegratedDecisionGradients
 from .decision import Rescaled as Rescaled
 from .exact import Exact as Exact
+from .first_order import FirstOrder as FirstOrder
 from .idgi import IDGI as IDGI
 from .monte_carlo import MonteCarlo as MonteCarlo
 from .path_weighted import PathWeighted as PathWeighted

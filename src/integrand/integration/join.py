@@ -1,0 +1,212 @@
+"""Attributions of batches, joined to one of the whole dataset."""
+
+from __future__ import annotations
+
+import dataclasses
+from collections.abc import Callable, Sequence
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from ..core.shapes import describe
+from ..errors import InputError, ShapeError
+from ..targets import Target
+from .attribution import Attribution, Parts
+from .cost import Cost
+from .loop import Frames
+
+
+def concat(attributions: Sequence[Attribution]) -> Attribution:
+    """Join attributions of batches: examples one after the other, costs added up.
+
+        concat([explain(model, x[:3]), explain(model, x[3:])]) = explain(model, x)
+
+    Args:
+        attributions: of one method, one target and one number of references; maps and inputs of one
+            arrangement and shape. Per-example targets are joined as the examples are.
+
+    Returns:
+        The attribution of all examples. What only some of them have kept (shares, baselines,
+        frames) is left out; ``cost`` counts all of them, its ``peak_bytes`` the largest.
+
+    Raises:
+        InputError: for none at all, and for those of different methods, targets or arrangements.
+        ShapeError: for maps of different shapes and for different numbers of references.
+
+    Example:
+        >>> import torch, integrand as ig
+        >>> field = ig.fields.Linear(torch.tensor([1.0, -2.0]))
+        >>> parts = [ig.explain(field, x) for x in torch.ones(5, 2).split(2)]
+        >>> len(ig.concat(parts)), ig.concat(parts).cost.gradients == sum(p.cost.gradients for p in parts)
+        (5, True)
+    """
+    parts = list(attributions)
+    if not parts:
+        raise InputError("There are no attributions to join: give one at least.")
+    for number, attribution in enumerate(parts):
+        if not isinstance(attribution, Attribution):
+            raise InputError(
+                f"concat joins attributions, and entry {number} is a {type(attribution).__name__}."
+            )
+        _check_alike(parts[0], attribution, number)
+    first = parts[0]
+
+    def by_example(name: str, axis: int) -> Parts:
+        return _joined([getattr(part, name) for part in parts], axis)
+
+    reasons = any(part.reasons for part in parts)
+    return dataclasses.replace(
+        first,
+        **{name: by_example(name, 0) for name in ("values", "inputs")},
+        **{name: by_example(name, 0) for name in ("output", "residual", "error", "converged")},
+        **{name: by_example(name, 1) for name in ("weights", "change", "fitness")},
+        **{name: by_example(name, 1) for name in ("shares", "baselines")},
+        notes=_notes(parts),
+        frames=_frames(parts),
+        reasons=tuple(reason for part in parts for reason in (part.reasons or (None,) * len(part)))
+        if reasons
+        else (),
+        cost=_cost([part.cost for part in parts]),
+        target=_target(parts),
+        resolution=max(part.resolution for part in parts),
+    )
+
+
+def _check_alike(first: Attribution, other: Attribution, number: int) -> None:
+    if other.method != first.method:
+        raise InputError(
+            f"Entry {number} was made by {other.method!r} and the first by {first.method!r}: maps of different methods are not joined."
+        )
+    if other.normalisation != first.normalisation or other.layout != first.layout:
+        raise InputError(
+            f"The inputs of entry {number} are arranged or normalised otherwise than those of the first: join those that were explained alike."
+        )
+    if _arrangement(other.values) != _arrangement(first.values) or _arrangement(
+        other.inputs
+    ) != _arrangement(first.inputs):
+        raise ShapeError(
+            f"The maps of entry {number} are {_shown(other.values)}, those of the first {_shown(first.values)}: examples of one shape are joined."
+        )
+    if len(other.weights) != len(first.weights):
+        raise ShapeError(
+            f"Entry {number} has {len(other.weights)} references and the first {len(first.weights)}: join maps from equally many."
+        )
+    if other.criterion != first.criterion:
+        raise InputError(
+            f"The fitness of entry {number} counts {other.criterion or 'nothing'}, that of the first {first.criterion or 'nothing'}."
+        )
+
+
+def _arrangement(parts: Parts) -> Any:
+    """What has to be the same for all: kinds and names of parts, their shapes and types."""
+    if isinstance(parts, Tensor):
+        return tuple(parts.shape[1:]), parts.dtype
+    entries = parts.items() if isinstance(parts, dict) else enumerate(parts)
+    return type(parts), [(name, _arrangement(part)) for name, part in entries]
+
+
+def _shown(parts: Parts) -> str:
+    if isinstance(parts, Tensor):
+        return f"(B, {describe(parts.shape[1:])}) of {str(parts.dtype).removeprefix('torch.')}"
+    entries = parts.items() if isinstance(parts, dict) else enumerate(parts)
+    return f"a {type(parts).__name__} of " + ", ".join(f"{n!r} {_shown(p)}" for n, p in entries)
+
+
+def _joined(parts: Sequence[Parts], axis: int) -> Parts:
+    """Tensors, or what holds tensors, one after the other; nothing where one is missing."""
+    if any(part is None for part in parts):
+        return None
+    first = parts[0]
+    if isinstance(first, Tensor):
+        if any(part.shape[:axis] != first.shape[:axis] for part in parts):
+            return None
+        return torch.cat(list(parts), axis)
+    if isinstance(first, dict):
+        return {name: _joined([part[name] for part in parts], axis) for name in first}
+    return tuple(_joined(entries, axis) for entries in zip(*parts, strict=True))
+
+
+def _notes(parts: Sequence[Attribution]) -> dict[str, Tensor]:
+    """Notes that all of them have, of as many corners: (K+1, R, B)."""
+    joined = {name: _joined([part.notes.get(name) for part in parts], 2) for name in parts[0].notes}
+    return {name: note for name, note in joined.items() if note is not None}
+
+
+def _frames(parts: Sequence[Attribution]) -> Frames | None:
+    frames = [part.frames for part in parts if part.frames is not None]
+    alike = all(torch.equal(frame.clock, frames[0].clock) for frame in frames)
+    if len(frames) < len(parts) or not alike:
+        return None
+    return Frames(frames[0].clock, torch.cat([frame.points for frame in frames], 2))
+
+
+def _cost(costs: Sequence[Cost]) -> Cost:
+    add: Callable[[str], int] = lambda name: sum(getattr(cost, name) for cost in costs)  # noqa: E731
+    return Cost(
+        add("gradients"),
+        add("values"),
+        add("calls"),
+        sum(cost.seconds for cost in costs),
+        max(cost.peak_bytes for cost in costs),
+    )
+
+
+def _target(parts: Sequence[Attribution]) -> Any:
+    """The target of all examples: what it says of each, one after the other."""
+    targets = [part.target for part in parts]
+    if not isinstance(targets[0], Target):  # a text, of what was read from a file
+        if all(target == targets[0] for target in targets):
+            return targets[0]
+    else:
+        joined = _joined_target(targets, [len(part) for part in parts])
+        if joined is not None:
+            return joined
+    shown = ", ".join(sorted({repr(target) for target in targets}))
+    raise InputError(f"Maps of several questions are not joined; their targets are {shown}.")
+
+
+def _joined_target(targets: Sequence[Any], counts: Sequence[int]) -> Target | None:
+    """Targets of batches as one; None where they ask different things."""
+    first: Any = targets[0]
+    if any(type(target) is not type(first) for target in targets):
+        return None
+    if not dataclasses.is_dataclass(first):
+        alike: Target = first
+        return alike if all(target == first for target in targets) else None
+    changes = {}
+    for spec in dataclasses.fields(first):
+        entries = [getattr(target, spec.name) for target in targets]
+        each = [_by_example(t, spec.name, n) for t, n in zip(targets, counts, strict=True)]
+        if any(_holds_each(target, spec.name) for target in targets) or not all(
+            _equal(entry, entries[0]) for entry in entries
+        ):
+            present = [tensor for tensor in each if tensor is not None]
+            if len(present) < len(each):
+                return None
+            changes[spec.name] = torch.cat(present)
+    whole: Any = dataclasses.replace(first, **changes)  # type: ignore[type-var]
+    joined: Target = whole
+    return joined
+
+
+def _holds_each(target: Target, name: str) -> bool:
+    """Whether a field of a target is a tensor with an entry for each example."""
+    entry, twice = getattr(target, name), getattr(target.at(torch.tensor([0, 0])), name)
+    return isinstance(entry, Tensor) and not _equal(entry, twice)
+
+
+def _by_example(target: Target, name: str, count: int) -> Tensor | None:
+    """A field with an entry for each of ``count`` examples: also the class of a batch of one."""
+    entry = getattr(target, name)
+    if isinstance(entry, int) and not isinstance(entry, bool) and count == 1:
+        return torch.tensor([entry])
+    if isinstance(entry, Tensor) and (count == 1 or _holds_each(target, name)):
+        return entry if len(entry) == count else None
+    return None
+
+
+def _equal(first: Any, second: Any) -> bool:
+    if isinstance(first, Tensor) and isinstance(second, Tensor):
+        return first.shape == second.shape and torch.equal(first, second)
+    return type(first) is type(second) and bool(first == second)

@@ -1,0 +1,128 @@
+"""Attributions of batches, joined, are those of all examples at once."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import pytest
+import torch
+
+import integrand as ig
+from integrand.integration.attribution import Attribution
+from tests.problems import tanh_mlp, wave
+
+pytestmark = pytest.mark.filterwarnings("ignore::integrand.errors.IntegrandWarning")
+
+X = wave(7, 6)
+FINE: dict[str, Any] = {"rule": ig.rules.GaussLegendre(5)}
+CASES: dict[str, dict[str, Any]] = {
+    "one": {"target": 1, **FINE},
+    "predicted": {"target": "predicted", **FINE},
+    "expected": {
+        "target": 0,
+        "method": "expected",
+        "baseline": wave(3, 6, phase=4),
+        "record": ("shares", "path"),
+        **FINE,
+    },
+    "weighted": {
+        "target": 2,
+        "method": "weighted",
+        "baseline": ig.baselines.Given(wave(3, 6, phase=4)),
+        "fill": 0.0,
+        **FINE,
+    },
+    "ig2": {"target": 2, "method": "ig2", "references": wave(3, 6, phase=4), "steps": 3},
+}
+
+
+def same(a: Any, b: Any) -> None:
+    if a is None or b is None:
+        assert a is b
+    else:
+        torch.testing.assert_close(a, b, rtol=0, atol=1e-12)
+
+
+@pytest.mark.parametrize("sizes", [[7], [3, 4], [1] * 7])
+@pytest.mark.parametrize("case", CASES)
+def test_batches_joined_are_all_at_once(case: str, sizes: list[int]) -> None:
+    model = tanh_mlp()
+    whole = ig.explain(model, X, **CASES[case])
+    parts = [ig.explain(model, x, **CASES[case]) for x in X.split(sizes)]
+    joined = ig.concat(parts)
+    for name in (
+        "values", "inputs", "output", "weights", "change", "residual", "error", "converged",
+        "shares", "baselines", "fitness",
+    ):  # fmt: skip
+        got, want = getattr(joined, name), getattr(whole, name)
+        if name == "error" and bool(want.isnan().all()):
+            assert bool(got.isnan().all())
+        else:
+            same(got, want)
+    assert (joined.target, joined.method, joined.names) == (
+        whole.target,
+        whole.method,
+        whole.names,
+    )
+    assert set(joined.notes) == set(whole.notes)
+    for name, note in whole.notes.items():
+        same(joined.notes[name], note)
+    if whole.frames:
+        same(joined.frames.points, whole.frames.points)  # type: ignore[union-attr]
+    assert joined.cost.gradients == sum(part.cost.gradients for part in parts)
+    assert joined.cost.values == sum(part.cost.values for part in parts)
+    assert len(joined[[2, 5]]) == 2
+
+
+def test_dicts_are_joined_by_name() -> None:
+    inputs = {"a": wave(4, 3), "b": wave(4, 2)}
+    model = lambda a, b: torch.stack([a.sum(1) * b.sum(1), a[:, 0]], 1)  # noqa: E731
+    whole = ig.explain(model, inputs, target=0, **FINE)
+    parts = [
+        ig.explain(model, {n: t[rows] for n, t in inputs.items()}, target=0, **FINE)
+        for rows in (slice(3), slice(3, 4))
+    ]
+    joined = ig.concat(parts)
+    for name in "ab":
+        same(joined.values[name], whole.values[name])
+
+
+def test_what_only_some_have_kept_is_left_out() -> None:
+    field = ig.fields.Linear(torch.ones(6).double())
+    method = ig.methods.expected(wave(3, 6), rule=ig.rules.Midpoint())
+    keeping = ig.methods.expected(wave(3, 6), rule=ig.rules.Midpoint())
+    parts = [method(field, X[:3]), keeping(field, X[3:])]
+    shares = ig.methods.integrated(record=("shares",))(field, X)
+    assert shares.shares is not None
+    assert ig.concat(parts).shares is None
+
+
+def attribution(**options: Any) -> Attribution:
+    return ig.explain(tanh_mlp(), X, **{"target": 0, **FINE, **options})
+
+
+@pytest.mark.parametrize(
+    ("other", "words"),
+    [
+        ({"target": 1}, "several questions are not joined"),
+        ({"target": "predicted"}, "several questions are not joined"),
+        ({"rule": ig.rules.Midpoint(3)}, "different methods"),
+        ({"baseline": 0.5}, "different methods"),
+    ],
+)
+def test_different_questions_and_methods_are_refused(other: dict[str, Any], words: str) -> None:
+    with pytest.raises(ig.errors.InputError, match=words):
+        ig.concat([attribution(), attribution(**other)])
+
+
+def test_different_shapes_nothing_and_strangers_are_refused() -> None:
+    sums = ig.fields.Function(lambda z: z.square().sum(1))
+    method = ig.methods.integrated(rule=ig.rules.Midpoint(2))
+    with pytest.raises(ig.errors.ShapeError, match="examples of one shape"):
+        ig.concat([method(sums, wave(2, 3)), method(sums, wave(2, 4))])
+    with pytest.raises(ig.errors.ShapeError, match="examples of one shape"):
+        ig.concat([method(sums, wave(2, 3)), method(sums, wave(2, 3).float())])
+    with pytest.raises(ig.errors.InputError, match="no attributions to join"):
+        ig.concat([])
+    with pytest.raises(ig.errors.InputError, match="entry 1 is a Tensor"):
+        ig.concat([method(sums, wave(2, 3)), wave(2, 3)])  # type: ignore[list-item]
