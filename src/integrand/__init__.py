@@ -46,6 +46,7 @@ from .integration.io import load as load
 
 # The parts that every method is made of.
 from .integration.wrappers.layer import Layered as Layered
+from .integration.wrappers.with_covariance import WithCovariance as WithCovariance
 from .model.extra import Shared as Shared
 
 if _TYPE_CHECKING:
@@ -98,6 +99,7 @@ __all__ = [
     "SmoothGrad",
     "TwoStage",
     "TorchField",
+    "WithCovariance",
     "baselines",
     "compare",
     "errors",

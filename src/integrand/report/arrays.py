@@ -38,8 +38,21 @@ def parts(attribution: Attribution) -> list[tuple[str, Attribution]]:
 
 def _only(attribution: Attribution, key: Any) -> Attribution:
     values, inputs = attribution.values[key], attribution.inputs[key]
+    covariance = attribution.covariance
+    if covariance is not None:
+        keys = list(attribution.values) if isinstance(attribution.values, dict) else range(key + 1)
+        before = [attribution.values[k].shape[1:].numel() for k in keys]
+        begin = sum(before[: list(keys).index(key)])
+        part = slice(begin, begin + values.shape[1:].numel())
+        covariance = covariance[:, part, part]
     return replace(
-        attribution, values=values, inputs=inputs, shares=None, baselines=None, frames=None
+        attribution,
+        values=values,
+        inputs=inputs,
+        covariance=covariance,
+        shares=None,
+        baselines=None,
+        frames=None,
     )
 
 

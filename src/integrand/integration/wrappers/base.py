@@ -165,8 +165,10 @@ class Runs:
 
 def rearranged(attribution: Attribution, values: Tensor, **changes: Any) -> Attribution:
     """The attribution with other values, held against the change of F as they are; maps of single
-    references are gone."""
-    attribution = dataclasses.replace(attribution, values=values, shares=None, **changes)
+    references are gone, and so is their covariance."""
+    attribution = dataclasses.replace(
+        attribution, values=values, shares=None, covariance=None, **changes
+    )
     residual = (attribution.weights * attribution.change).sum(0) - total(values, 1)
     return dataclasses.replace(attribution, residual=residual)
 
