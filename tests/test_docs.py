@@ -118,6 +118,17 @@ def test_the_layers_page_shows_lines_of_the_file_that_runs() -> None:
     ] == []
 
 
+@pytest.mark.parametrize("name", ["gaussian_processes", "neurons"])
+def test_pages_show_lines_of_their_files_that_run(name: str) -> None:
+    text = (ROOT / "docs" / "examples" / f"{name}.py").read_text()
+    blocks = re.findall(
+        r"```python\n(.*?)```", (ROOT / "docs" / "usage" / f"{name}.md").read_text(), re.S
+    )
+    lines = [line for block in blocks for line in block.splitlines() if line]
+    assert lines
+    assert [line for line in lines if line not in text] == []
+
+
 @pytest.mark.parametrize("page", PAGES, ids=lambda path: path.stem)
 def test_links_lead_somewhere(page: Path) -> None:
     text = page.read_text()

@@ -24,15 +24,15 @@ from tests.problems import PROBLEMS, Counting, Problem, R, filled, joined, sure,
 
 FINE = ig.rules.GaussLegendre(12)
 
-AT_LAYERS = {"layer", "conductance"}
-"""Their maps have a layer's shape; they meet their own problems in tests/test_layers.py."""
+AT_LAYERS = {"layer", "conductance", "region_neurons"}
+"""Their maps have a layer's shape; they meet their own problems in tests/test_layers.py and tests/test_neurons.py."""
 
 OTHERWISE = {"idgi", "decision", "path_sampled", "left", "geometric"}
 """They give other credit than displacement times gradient; tests/test_credit.py and tests/test_geometric.py say what."""
 
-OF_MODELS = {"pattern_guided", "graph"}
-"""They explain layers' weights, or graphs, and nothing that is a mere function of features; they meet their own problems in
-tests/test_patterns.py and tests/test_graph.py."""
+OF_MODELS = {"pattern_guided", "graph", "gaussian_process"}
+"""They explain layers' weights, graphs and Gaussian processes, and nothing that is a mere function of features; they meet their
+own problems in tests/test_patterns.py, test_graph.py and test_gaussian_process.py."""
 
 CARDS = list(ig.methods.known())
 NAMES = [name for name in CARDS if name not in AT_LAYERS | WRAPPERS | OF_MODELS]

@@ -49,6 +49,7 @@ from .integration.join import concat as concat
 
 # The parts that every method is made of.
 from .integration.wrappers.layer import Layered as Layered
+from .integration.wrappers.with_covariance import WithCovariance as WithCovariance
 from .model.extra import Shared as Shared
 
 if _TYPE_CHECKING:
@@ -102,6 +103,7 @@ __all__ = [
     "SmoothGrad",
     "TwoStage",
     "TorchField",
+    "WithCovariance",
     "baselines",
     "compare",
     "concat",

@@ -91,6 +91,10 @@ class Target(ABC):
     def __call__(self, outputs: Any, index: Tensor) -> Tensor:
         """Outputs for N rows, and the example each row belongs to → N numbers."""
 
+    def located(self, locate: Callable[[Any], Any]) -> Target:
+        """The same with its ``site`` found in a model: ``locate`` takes what the user named."""
+        return self
+
     def score(self) -> Target:
         """The probability this target is about; itself where there is none."""
         return self
@@ -540,6 +544,60 @@ class Distance(Target):
 
     def at(self, index: Tensor) -> Target:
         return replace(self, goal=self.goal[index.to(self.goal.device)])
+
+
+@part
+class Unit(Target):
+    """A unit inside the model: F = h_index(z), h what comes out of a layer.
+
+    Args:
+        site: a layer by name, the module itself, or an ``ig.fields.Site`` (``side="input"`` for
+            what goes in).
+        index: which unit: an int for layers (N, H), a position for others, (channel, row, column),
+            or one of these for each example.
+
+    Raises:
+        UnknownName: for the layer, when it meets a model.
+
+    Example:
+        >>> import torch, integrand as ig
+        >>> model = torch.nn.Sequential(
+        ...     torch.nn.Linear(4, 8), torch.nn.Tanh(), torch.nn.Linear(8, 3)
+        ... )
+        >>> ig.explain(model, torch.randn(5, 4), target=ig.targets.Unit("1", 6)).values.shape
+        torch.Size([5, 4])
+    """
+
+    site: Any = None
+    index: Index = 0
+
+    by_row: ClassVar[bool] = True
+
+    def __post_init__(self) -> None:
+        if self.site is None:
+            raise TargetError("A unit is one of a layer: Unit('layer', 3).")
+        object.__setattr__(self, "index", _checked_choice(self.index))
+
+    def __call__(self, outputs: Any, index: Tensor) -> Tensor:
+        activations = output_tensor(outputs)
+        if activations.ndim < 2:
+            raise TargetError(
+                "A unit is one of several numbers in a layer, and this layer gives one number per row: name no unit, but the layer's "
+                "output by a callable."
+            )
+        return _pick(activations, self.index, index)
+
+    def located(self, locate: Callable[[Any], Any]) -> Target:
+        return replace(self, site=locate(self.site))
+
+    def at(self, index: Tensor) -> Target:
+        return replace(self, index=_select(self.index, index))
+
+    def check_batch(self, batch: int) -> None:
+        _check_length(self.index, batch)
+
+    def of_batch(self, index: Tensor) -> Target:
+        return replace(self, index=_scatter_choice(self.index, index))
 
 
 def as_target(target: Any) -> Target:

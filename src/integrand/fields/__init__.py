@@ -7,10 +7,14 @@ from ..backprop.modified import Patterns as Patterns
 from ..core.renamed import renamed as _renamed
 from ..model.batching import BatchSizer as BatchSizer
 from ..model.network import Site as Site
+from . import kernels as kernels
+from . import links as links
 from .analytic import Function as Function
 from .analytic import Linear as Linear
 from .analytic import Monomial as Monomial
 from .base import Field as Field
+from .gaussian_process import GPField as GPField
+from .gaussian_process import GPLinkField as GPLinkField
 from .graph import Graph as Graph
 from .graph import GraphField as GraphField
 from .layer import LayerField as LayerField

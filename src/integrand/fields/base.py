@@ -29,6 +29,7 @@ from ..core.shapes import flattened
 from ..errors import ModelError, NoShare, TargetError
 from ..model.autograd import gradients
 from ..model.batching import BatchSizer
+from ..model.flow import LayerFlow
 from ..model.layout import Layout
 from ..model.network import Network, calm
 from ..model.row_independence import Answer, Company
@@ -133,6 +134,14 @@ class Field(ABC):
             f"{type(self).__name__} has no exact share: use a quadrature such as rule=ig.rules.GaussLegendre(50)."
         )
 
+    def line_covariance(self, start: Tensor, end: Tensor, weights: Tensor) -> Tensor:
+        """The covariance (B, n, n) of Σ_r w_r · share of the straight lines from ``start`` (R, B,
+        \\*s) to ``end`` (B, \\*s), for fields that are random functions of a row alone;
+        ``weights`` (R, B)."""
+        raise NoShare(
+            f"{type(self).__name__} is no random function, so that its attributions have no covariance: explain an ig.fields.GPField."
+        )
+
     def score(self) -> Field:
         """The same question as a number that can be halved: the probability of the class
         explained."""
@@ -209,6 +218,13 @@ class Field(ABC):
     def behind(self, site: Any, side: str = "output") -> Any:
         """The same scalar as a field over what comes out of a layer, or goes into it (``side``);
         see ``LayerField``."""
+        raise ModelError(
+            f"{type(self).__name__} has no layers: explain one of a model, with ig.TorchField(model, target)."
+        )
+
+    def flow(self, z: Tensor, index: Tensor, direction: Tensor, sites: Sequence[Any]) -> LayerFlow:
+        """How a move of rows ``z`` (N, \\*s) in a ``direction`` (N, \\*s) reaches F through the units
+        of layers, in one call."""
         raise ModelError(
             f"{type(self).__name__} has no layers: explain one of a model, with ig.TorchField(model, target)."
         )

@@ -31,6 +31,7 @@ from ..errors import DetachedModel, InputError, IntegrandError, ModelError, Targ
 from ..model.autograd import gradients, is_reentrant, slopes
 from ..model.batching import is_out_of_memory, packer_for
 from ..model.diagnose import degenerate, mixing, raise_nonfinite
+from ..model.flow import LayerFlow, layer_flow
 from ..model.layout import Layout
 from ..model.network import Network, PlainModel, Site, calm, parameter_dtype
 from ..model.row_independence import Answer, Company
@@ -95,7 +96,7 @@ class TorchField(Field):
         backward: BackwardRule | None = None,
     ) -> None:
         self.network = Network(model, layout, extra, optimize=optimize)
-        self.target = as_target(target)
+        self._aim(target)
         self.normalisation = normalisation
         self.layout = layout
         self.packer = packer_for(
@@ -122,11 +123,17 @@ class TorchField(Field):
     def with_target(self, target: Any) -> TorchField:
         """The same model, asked something else; what was learnt about batch sizes is shared."""
         field = copy.copy(self)
-        field.target = as_target(target)
+        field._aim(target)
         field.chordal = field.conservative  # what failed, or bent, may have been the target
         field.kinks = field.gates = True
         field.without_chords = None
         return field
+
+    def _aim(self, target: Any) -> None:
+        """Ask for a target; one inside the model is found there, and kept as it was named for other
+        models."""
+        self._named_target = as_target(target)
+        self.target = self._named_target.located(self.network.resolved)
 
     def with_backward(self, rule: BackwardRule) -> TorchField:
         """The same question, its gradients from a backward pass that follows ``rule`` (instead of
@@ -136,7 +143,8 @@ class TorchField(Field):
         return field
 
     def with_targets(self, targets: Sequence[Target]) -> Field:
-        several: Field = self.several_targets(self, targets)
+        located = [target.located(self.network.resolved) for target in targets]
+        several: Field = self.several_targets(self, located)
         return several
 
     def with_model(self, model: Callable[..., Any]) -> TorchField:
@@ -145,7 +153,7 @@ class TorchField(Field):
         network = self.network
         return TorchField(
             model,
-            self.target,
+            self._named_target,
             extra=network.extra.named or network.extra.positional,
             normalisation=self.normalisation,
             batch_size=self.packer.rows,
@@ -232,6 +240,16 @@ class TorchField(Field):
 
     def score(self) -> Field:
         return self.with_target(self.target.score())
+
+    def flow(self, z: Tensor, index: Tensor, direction: Tensor, sites: Sequence[Any]) -> LayerFlow:
+        resolved = [self.network.resolved(site) for site in sites]
+        with self.ready(), gradients(True):
+            return layer_flow(
+                lambda rows: self._outputs_and_scalars(rows, index, [(self.target, index)])[1][0],
+                z,
+                direction,
+                resolved,
+            )
 
     def evaluate_both(
         self, z: Tensor, index: Tensor, other: Target, other_index: Tensor

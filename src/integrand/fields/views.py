@@ -14,6 +14,7 @@ from torch import Tensor
 from ..core.normalisation import Normalisation
 from ..core.segment import Evaluation, Segment
 from ..model.batching import is_out_of_memory
+from ..model.flow import LayerFlow
 from ..model.layout import Layout
 from ..model.network import Network
 from ..model.row_independence import Answer, Company
@@ -105,6 +106,14 @@ class View(Field):
 
     def share(self, segment: Segment) -> Tensor:
         return self.inner.share(segment)
+
+    def line_covariance(self, start: Tensor, end: Tensor, weights: Tensor) -> Tensor:
+        return self.inner.line_covariance(start, end, weights)
+
+    def flow(self, z: Tensor, index: Tensor, direction: Tensor, sites: Sequence[Any]) -> LayerFlow:
+        flow = self.inner.flow(self._rows(z), self._index(index), self._rows(direction), sites)
+        self._seen(z, index, gradient=True)
+        return flow.to(z.dtype)
 
     def again(self, z: Tensor, index: Tensor) -> Answer:
         answer = self.inner.again(self._rows(z), self._index(index))

@@ -149,9 +149,15 @@ def rearranged(
     attribution: Attribution, values: Tensor, *, method: Explainer, cost: Cost, **changes: Any
 ) -> Attribution:
     """The attribution of a wrapper: that of a run of what it wraps, with other values, held against
-    the change of F as they are; maps of single references are gone."""
+    the change of F as they are; maps of single references and the covariance are gone."""
     attribution = dataclasses.replace(
-        attribution, values=values, shares=None, method=method, cost=cost, **changes
+        attribution,
+        values=values,
+        shares=None,
+        covariance=None,
+        method=method,
+        cost=cost,
+        **changes,
     )
     residual = residual_of(values, attribution.weights, attribution.change)
     return dataclasses.replace(attribution, residual=residual)

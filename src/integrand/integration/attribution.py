@@ -12,6 +12,7 @@ from abc import ABC, abstractmethod
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
+from statistics import NormalDist
 from typing import Any, Protocol
 
 import torch
@@ -21,7 +22,7 @@ from ..core.declared import Part, Stranger, declared
 from ..core.frames import Table
 from ..core.normalisation import Normalisation
 from ..core.optional import optional, room
-from ..core.shapes import ROUNDING, copied, describe, total
+from ..core.shapes import ROUNDING, copied, describe, flattened, total
 from ..errors import IncompleteWarning, InputError, warn
 from ..fields import Field
 from ..fields.views import CallCount
@@ -72,6 +73,8 @@ class Attribution:
         converged: (B,) whether the tolerance was met: ``error`` of the map as a whole is at most
             that; without one, whether the residual is at most a tenth of the change, and ``error``,
             where it is known, at most a tenth.
+        covariance: (B, n, n) of the values of an example laid end to end, where F is a random
+            function (``ig.fields.GPField``); None elsewhere. ``interval`` is what it comes to.
         fitness: (R, B) D of each baseline, where the weights came from one; ``criterion`` says what
             D counts, and ``reasons`` (per example) where it says nothing.
         names: what the references are called.
@@ -97,6 +100,7 @@ class Attribution:
     converged: Tensor
     shares: Parts | None = None
     baselines: Parts | None = None
+    covariance: Tensor | None = None
     fitness: Tensor | None = None
     criterion: str = ""
     reasons: tuple[str | None, ...] = ()
@@ -218,7 +222,8 @@ class Attribution:
         Args:
             kind: "values": contributions (B, N), a column for each feature; "examples": output,
                 base, change, residual, gap, error and converged of each example; "long": a line for
-                each contribution, beside the feature's value.
+                each contribution, beside the feature's value, and between the ends of its 95 %
+                credible interval where there is a covariance.
 
         Raises:
             MissingExtra: without pandas.
@@ -226,6 +231,47 @@ class Attribution:
             UnknownName: for another kind.
         """
         return room("tables.results").to_pandas(self, kind)
+
+    # --- what is not known of F -----------------------------------------------------------------------------------
+
+    @property
+    def standard_deviation(self) -> Parts:
+        """√diag of ``covariance``, arranged as ``values``: how far each contribution is known.
+
+        Raises:
+            InputError: for attributions without a covariance.
+        """
+        if self.covariance is None:
+            raise InputError(
+                "Nothing is known of how uncertain F is: explain an ig.fields.GPField with method='gaussian_process'. (How far the integral "
+                "may be off is in result.error.)"
+            )
+        flat = self.covariance.diagonal(dim1=1, dim2=2).clamp_min(0).sqrt()
+        return _arranged(flat, self.values)
+
+    def interval(self, level: float = 0.95) -> tuple[Parts, Parts]:
+        """The credible interval of every contribution by itself, for Gaussian F.
+
+            values ∓ z · standard_deviation,  Φ(z) = (1 + level) / 2
+
+        Args:
+            level: how probable it is that the contribution lies inside, above 0 and below 1.
+
+        Returns:
+            Lower and upper ends, arranged as ``values``.
+
+        Raises:
+            InputError: for attributions without a covariance, and for other levels.
+        """
+        if not 0 < level < 1:
+            raise InputError(f"level is a probability above 0 and below 1, not {level!r}.")
+        units = NormalDist().inv_cdf((1 + level) / 2)
+        flat, spread = (
+            torch.cat([flattened(t, 1) for t in _listed(numbers)], 1)
+            for numbers in (self.values, self.standard_deviation)
+        )
+        low, high = flat - units * spread, flat + units * spread
+        return _arranged(low, self.values), _arranged(high, self.values)
 
     # --- examples -------------------------------------------------------------------------------------------------
 
@@ -372,7 +418,7 @@ class Attribution:
         return str(room("report.html").fragment(self))
 
 
-_BY_EXAMPLE = ("values", "inputs", "output", "residual", "error", "converged")
+_BY_EXAMPLE = ("values", "inputs", "output", "residual", "error", "converged", "covariance")
 _BY_REFERENCE = ("weights", "change", "shares", "baselines", "fitness")
 
 
@@ -509,6 +555,25 @@ def _total(parts: Parts) -> Tensor:
         return parts
     summed: Tensor = sum(parts.values() if isinstance(parts, dict) else parts, torch.zeros(()))
     return summed
+
+
+def _listed(parts: Parts) -> list[Tensor]:
+    """The tensors of a tensor, tuple or dict, in their order."""
+    if isinstance(parts, Tensor):
+        return [parts]
+    return list(parts.values() if isinstance(parts, dict) else parts)
+
+
+def _arranged(flat: Tensor, like: Parts) -> Parts:
+    """Numbers (B, n) arranged as ``like`` is."""
+    ends = torch.tensor(feature_counts(like)).cumsum(0).tolist()
+    pieces = iter([flat[:, a:b] for a, b in zip([0, *ends], ends, strict=False)])
+    return mapped(lambda values: next(pieces).reshape(values.shape), like)
+
+
+def feature_counts(parts: Parts) -> list[int]:
+    """How many numbers each tensor has for an example."""
+    return [tensor.shape[1:].numel() for tensor in _listed(parts)]
 
 
 def mapped(function: Callable[[Any], Any], parts: Any) -> Any:

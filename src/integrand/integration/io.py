@@ -26,7 +26,7 @@ from ..core.normalisation import Normalisation
 from ..core.optional import optional
 from ..core.shapes import describe
 from ..errors import InputError
-from .attribution import Attribution
+from .attribution import Attribution, feature_counts
 from .cost import Cost
 from .loop import Frames
 
@@ -35,7 +35,8 @@ _FORMAT = 1
 _STRUCTURED = ("values", "inputs", "shares", "baselines")
 _BY_EXAMPLE = ("output", "residual", "error", "converged")  # (B,)
 _BY_REFERENCE = ("weights", "change", "fitness")  # (R, B)
-_PLAIN = (*_BY_EXAMPLE, *_BY_REFERENCE)
+_OPTIONAL = ("fitness", "covariance")
+_PLAIN = (*_BY_EXAMPLE, *_BY_REFERENCE, "covariance")
 _DIGEST = "blake2b"
 """Where a file says what it held when it was written; files of 0.1 do not."""
 
@@ -238,7 +239,7 @@ def _why_unfit(attribution: Attribution | None) -> str:
     absent = [
         name
         for name in (*_STRUCTURED[:2], *_PLAIN)
-        if getattr(attribution, name) is None and name != "fitness"
+        if getattr(attribution, name) is None and name not in _OPTIONAL
     ]
     if absent:
         return f"it lacks {', '.join(absent)}"
@@ -261,6 +262,9 @@ def _misfits(attribution: Attribution) -> Iterator[str]:
         exact = False
         if name in (*_BY_EXAMPLE, *_BY_REFERENCE):
             expected, exact = (examples if name in _BY_EXAMPLE else pairs), True
+        elif name == "covariance":
+            size = sum(feature_counts(attribution.values))
+            expected, exact = (len(attribution), size, size), True
         elif name.startswith(("shares", "baselines")):
             expected = (None, len(attribution))
         elif name.startswith(("notes", "points")):

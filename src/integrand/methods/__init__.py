@@ -15,8 +15,9 @@ the documentation print that table; tests check what it claims.
     backward.py         pattern_guided, geometric
     wrapped.py          greedy_pig, smoothgrad, xrai, artificial_distancing
     words.py            discretized, sequential
-    layers.py           layer, conductance
+    layers.py           layer, conductance, region_neurons
     graphs.py           graph
+    gaussian.py         gaussian_process
 """
 
 # isort: off
@@ -43,8 +44,9 @@ from .wrapped import (
     artificial_distancing as artificial_distancing,
 )
 from .words import discretized as discretized, sequential as sequential
-from .layers import layer as layer, conductance as conductance
+from .layers import layer as layer, conductance as conductance, region_neurons as region_neurons
 from .graphs import graph as graph
+from .gaussian import gaussian_process as gaussian_process
 
 # isort: on
 from ..core.renamed import renamed as _renamed

@@ -4,14 +4,15 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 
-from torch import nn
+from torch import Tensor, nn
 
 from ..baselines import StartLike, as_baseline
 from ..errors import InputError
+from ..integration.region_neurons import RegionNeurons
 from ..integration.wrappers.layer import Layered, PerPlace
 from ..model.network import Site
 from ..paths import Straight
-from ..rules import Adaptive, Midpoint, Rule
+from ..rules import Adaptive, GaussLegendre, Midpoint, Rule
 from .baseline_names import BASELINES
 from .registry import axioms, published
 from .straight import integrated
@@ -128,3 +129,63 @@ def conductance(
         Layered('features.3', Method(path=Straight(20), rule=Midpoint()))
     """
     return Layered(site, integrated(baseline, rule, Straight(steps), record=record), side)
+
+
+@published(
+    title="Region-specific neuron attribution",
+    key="lundstrom2022rigorous",
+    formula="N_j(S) = ∫ ∂F/∂h_j · [J_h (x − b)_S]_j dt,  h: what is at the layer, S: a region of the input",
+    cost="n forward passes with tangents and n backward passes, for all units",
+    axioms=axioms(complete=False, symmetric=False, implementation_invariant=False),
+    explains="layer",
+)
+def region_neurons(
+    site: str
+    | nn.Module
+    | Site
+    | Sequence[str | nn.Module | Site]
+    | dict[str, str | nn.Module | Site],
+    region: Tensor | None = None,
+    baseline: StartLike = 0.0,
+    rule: Rule = GaussLegendre(32),
+) -> RegionNeurons:
+    """What each unit of a layer passes on of a region of the input, along the straight line of the
+    inputs.
+
+        N_j(S) = Σ_{i ∈ S} (x − b)_i ∫₀¹ ∂F/∂h_j ∂h_j/∂x_i dt
+
+    Adds up over the units to the region's Integrated Gradients where everything passes the layer,
+    and over regions to the conductance of each unit (``region=None``: neuron conductance).
+
+    Args:
+        site: as in ``layer``; a list or a dict of layers makes a map for each, in their order.
+        region: a mask that broadcasts to the inputs, such as that of an object; all features unless
+            given.
+        rule: one with fixed nodes.
+
+    Raises:
+        UnknownName: for the layer.
+        ModelError: for layers that do not run, or run several times and no run is named.
+
+    Cost:
+        one forward pass with tangents and one backward pass for each node and baseline, whatever
+        the number of units and layers.
+
+    References:
+        Lundstrom, Huang, Razaviyayn, ICML 2022 (arXiv 2202.11912), "Attributing to internal
+        neurons".
+
+    Example:
+        >>> import torch, integrand as ig
+        >>> model = torch.nn.Sequential(
+        ...     torch.nn.Linear(4, 8), torch.nn.Tanh(), torch.nn.Linear(8, 3)
+        ... )
+        >>> left = torch.tensor([True, True, False, False])
+        >>> x = torch.randn(5, 4)
+        >>> result = ig.explain(
+        ...     model, x, target=0, method="region_neurons", site="1", region=left
+        ... )
+        >>> result.values.shape
+        torch.Size([5, 8])
+    """
+    return RegionNeurons(site, region, as_baseline(baseline, BASELINES), rule)

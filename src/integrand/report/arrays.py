@@ -23,7 +23,7 @@ from ..core.files import whole
 from ..core.optional import optional
 from ..core.shapes import describe
 from ..errors import InputError, ShapeError
-from ..integration.attribution import Attribution
+from ..integration.attribution import Attribution, feature_counts
 from .colours import Numbers, Pixels
 
 
@@ -39,10 +39,24 @@ def parts(attribution: Attribution) -> list[tuple[str, Attribution]]:
 def _only(attribution: Attribution, key: object) -> Attribution:
     values, inputs = attribution.values[key], attribution.inputs[key]
     table = None if attribution.table is None else attribution.table[key]
+    covariance = attribution.covariance
+    if covariance is not None:
+        keys = [
+            *(
+                attribution.values
+                if isinstance(attribution.values, dict)
+                else range(len(attribution.values))
+            )
+        ]
+        counts = feature_counts(attribution.values)
+        begin = sum(counts[: keys.index(key)])
+        part = slice(begin, begin + counts[keys.index(key)])
+        covariance = covariance[:, part, part]
     return replace(
         attribution,
         values=values,
         inputs=inputs,
+        covariance=covariance,
         shares=None,
         baselines=None,
         frames=None,

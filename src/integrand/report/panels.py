@@ -32,6 +32,7 @@ INK, MUTED, ALARM = "#24272b", "#70757d", "#b0003a"
 RAISES, LOWERS = ramp("overlay", 3)[1][2], ramp("overlay", 3)[1][0]
 _DPI = 150
 _SCALE = 0.09  # inches of colour
+_INTERVAL = 1.959963984540054  # standard deviations of a Gaussian that hold 95 %
 _LONGEST = 40  # tokens that still get a line each
 _COLUMNS, _LINE, _LETTER = (
     92,
@@ -232,7 +233,35 @@ class Bars:
     @cached_property
     def limit(self) -> float:
         # A bar that is cut off cannot be read, so the longest sets the scale.
-        return self.scale or limit_of([self.bars(i)[0] for i in self.shown], 100)
+        lengths = [self.bars(i)[0] for i in self.shown]
+        spreads = [self.spreads(i) for i in self.shown]
+        reach = [
+            v if spread is None else np.abs(v) + spread
+            for v, spread in zip(lengths, spreads, strict=True)
+        ]
+        return self.scale or limit_of(reach, 100)
+
+    def spreads(self, example: int) -> Numbers | None:
+        """Half the 95 % interval of every bar, from the covariance of the contributions it adds up;
+        None where F is no random function."""
+        covariance = self.attribution.covariance
+        if covariance is None:
+            return None
+        matrix = covariance[example].detach().double().cpu().numpy()
+        groups = self._groups(example)
+        variances = np.array([matrix[np.ix_(group, group)].sum() for group in groups])
+        half: Numbers = _INTERVAL * np.sqrt(np.maximum(variances, 0))
+        return half
+
+    def _groups(self, example: int) -> list[Any]:
+        """The contributions that each bar adds up, by their place."""
+        values = self.attribution.values[example]
+        places = np.arange(values.numel())
+        if self._tokens:
+            return list(places.reshape(len(values), -1))
+        order = np.argsort(-np.abs(column_values(values)), kind="stable")
+        singles = order[: self.top] if self._rest else order
+        return [*singles[:, None], *([order[self.top :]] if self._rest else [])]
 
     def bars(self, example: int) -> tuple[Numbers, list[str]]:
         """Lengths and labels, from the top."""
@@ -279,8 +308,10 @@ class Bars:
             self._draw_text(panel, example, lengths)
         elif self._long:
             self._draw_long(panel, lengths, colours)
+            self._draw_spreads(panel, example, lengths, "y")
         else:
             self._draw_lines(panel, lengths, labels, colours)
+            self._draw_spreads(panel, example, lengths, "x")
         _plain(panel)
 
     def _draw_lines(
@@ -297,6 +328,18 @@ class Bars:
             shift = (3 if v >= 0 else -3, 0)
             axes.annotate(number(v), (v, y), shift, textcoords="offset points", fontsize=6.5, color=MUTED,
                          va="center", ha="left" if v >= 0 else "right", annotation_clip=True)  # fmt: skip
+
+    def _draw_spreads(self, axes: Axes, example: int, lengths: Numbers, along: str) -> None:
+        """95 % intervals across the ends of the bars."""
+        spread = self.spreads(example)
+        if spread is None:
+            return
+        at = np.arange(len(lengths))
+        look: dict[str, Any] = {"fmt": "none", "ecolor": INK, "elinewidth": 0.9, "capsize": 2}
+        if along == "x":
+            axes.errorbar(lengths, at, xerr=spread, **look)
+        else:
+            axes.errorbar(at, lengths, yerr=spread, **look)
 
     def _draw_long(self, axes: Axes, lengths: Numbers, colours: list[str]) -> None:
         limit = self.limit or 1.0

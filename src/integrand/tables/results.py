@@ -137,9 +137,13 @@ def grouped(attribution: Attribution, groups: Groups) -> Attribution:
         else _category(attribution, members, names)
         for name, members in partition.items()
     }
+    covariance = attribution.covariance  # G C Gᵀ
+    if covariance is not None:
+        covariance = summed(summed(covariance).transpose(1, 2))
     return replace(
         attribution,
         values=values,
+        covariance=covariance,
         shares=mapped(summed, attribution.shares),
         error=_error_of_sums(attribution, values, largest),
         table=Table(tuple(partition), attribution.table.index, shown),
@@ -324,14 +328,17 @@ def to_pandas(attribution: Attribution, kind: str = "values") -> Any:
         return frame_of({name: values[:, i].numpy() for i, name in enumerate(names)}, index)
     examples = range(len(values)) if index is None else index
     cells = feature_values(attribution)
-    return frame_of(
-        {
-            "example": [example for example in examples for _ in names],
-            "feature": [*names] * len(values),
-            "value": [cells[name][b] for b in range(len(values)) for name in names],
-            "contribution": values.flatten().numpy(),
-        }
-    )
+    lines = {
+        "example": [example for example in examples for _ in names],
+        "feature": [*names] * len(values),
+        "value": [cells[name][b] for b in range(len(values)) for name in names],
+        "contribution": values.flatten().numpy(),
+    }
+    if attribution.covariance is not None:
+        low, high = attribution.interval()
+        for name, ends in (("low", low), ("high", high)):
+            lines[name] = ends.detach().cpu().flatten().numpy()
+    return frame_of(lines)
 
 
 def _index(table: Table | None) -> list[Any] | None:
