@@ -87,6 +87,13 @@ class Target(ABC):
     """Whether it reads outputs (N, …) that hold an entry for each of N rows; others know how to
     read outputs of their own."""
 
+    linear: ClassVar[bool] = False
+    """Whether it is a weighted sum of outputs, the weights the same whatever these are."""
+
+    normalises: ClassVar[bool] = False
+    """Whether it takes outputs for scores of classes whose softmax are their probabilities; a model
+    that knows the probabilities hands it their logarithms."""
+
     @abstractmethod
     def __call__(self, outputs: Any, index: Tensor) -> Tensor:
         """Outputs for N rows, and the example each row belongs to → N numbers."""
@@ -262,6 +269,7 @@ class Output(Target):
     """
 
     by_row: ClassVar[bool] = True
+    linear: ClassVar[bool] = True
 
     def __call__(self, outputs: Any, index: Tensor) -> Tensor:
         out = output_tensor(outputs)
@@ -318,6 +326,7 @@ class _OfSoftmax(_OfClass):
     """
 
     axis: int | None = None
+    normalises: ClassVar[bool] = True
 
     def score(self) -> Target:
         return Probability(self.which, self.axis)
@@ -354,6 +363,8 @@ def _log_probabilities(out: Tensor, axis: int | None = None, name: str = "") -> 
 class Logit(_OfClass):
     """The score of a class before the softmax: F = z_c."""
 
+    linear: ClassVar[bool] = True
+
     def __call__(self, outputs: Any, index: Tensor) -> Tensor:
         return _pick(_class_outputs(outputs, "Logit"), self.which, index)
 
@@ -385,6 +396,8 @@ class LogOdds(_OfClass):
 
     F = log p_c − log(1 − p_c) = z_c − logsumexp of the others
     """
+
+    normalises: ClassVar[bool] = True
 
     def __call__(self, outputs: Any, index: Tensor) -> Tensor:
         out = _class_outputs(outputs, "LogOdds")
@@ -422,6 +435,7 @@ class Margin(Target):
     which: Index
     other: Index
     by_row: ClassVar[bool] = True
+    linear: ClassVar[bool] = True
 
     def __post_init__(self) -> None:
         object.__setattr__(self, "which", _checked_choice(self.which))

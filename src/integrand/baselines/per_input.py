@@ -137,7 +137,7 @@ def _by_input(
     single_input, by_input = _SingleInputField(field), []
     for key, rows in zip(layout.keys, layout.split(x), strict=True):
         try:
-            by_input.append(checked(make(key, rows, single_input), rows, "that was made"))
+            by_input.append(checked(make(key, rows, single_input), rows, "that was made", field))
         except BaselineError as error:
             raise BaselineError(f"Input {key!r}: {error}") from error
     most = max(map(len, by_input))
