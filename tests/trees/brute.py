@@ -39,9 +39,7 @@ def generalized(
             groups.append((time, {feature}))
     # What F is asked at: the ends themselves, and the middles between crossings.
     stops = [time for time, _ in groups]
-    middles = [
-        start + t * step for t in (np.array([0.0, *stops]) + np.array([*stops, 1.0])) / 2
-    ]
+    middles = [start + t * step for t in (np.array([0.0, *stops]) + np.array([*stops, 1.0])) / 2]
     if stops and stops[0] <= apart:
         middles[0] = start
     if stops and stops[-1] >= 1 - apart:
@@ -49,13 +47,20 @@ def generalized(
     shares = np.zeros(len(start))
     for number, (_, features) in enumerate(groups):
         before, after = middles[number], middles[number + 1]
-        orders = list(itertools.permutations(sorted(features)))
+        players = sorted(features)
+        coalitions = [
+            frozenset(c)
+            for k in range(len(players) + 1)
+            for c in itertools.combinations(players, k)
+        ]
+        corners = np.stack(
+            [np.where([j in c for j in range(len(start))], after, before) for c in coalitions]
+        )
+        value = dict(zip(coalitions, predict(corners), strict=True))
+        orders = list(itertools.permutations(players))
         for order in orders:
-            here = before.copy()
-            value = predict(here[None])[0]
-            for feature in order:
-                here[feature] = after[feature]
-                moved = predict(here[None])[0]
-                shares[feature] += (moved - value) / len(orders)
-                value = moved
+            for place, feature in enumerate(order):
+                earlier = frozenset(order[:place])
+                gain = value[earlier | {feature}] - value[earlier]
+                shares[feature] += gain / len(orders)
     return shares

@@ -12,6 +12,7 @@ from .analytic import Function as Function
 from .analytic import Linear as Linear
 from .analytic import Monomial as Monomial
 from .base import Field as Field
+from .embedded_trees import EmbeddedTrees as EmbeddedTrees
 from .layer import LayerField as LayerField
 from .mixtures import Compose as Compose
 from .mixtures import Sum as Sum

@@ -43,8 +43,9 @@ class LightGBM(Reader):
         link = _link(dump.get("objective", ""))
 
         def raw(rows: NDArray[Any]) -> NDArray[Any]:
-            said = booster.predict(rows, raw_score=True, num_threads=1)
-            return np.asarray(said)
+            said = np.asarray(booster.predict(rows, raw_score=True, num_threads=1))
+            # Of forests LightGBM averages what it predicts, not the raw score.
+            return said / _rounds(dump) if dump["average_output"] else said
 
         return TreeModel(checked(name, ensemble, raw, np.float64), link, name)
 
@@ -52,8 +53,7 @@ class LightGBM(Reader):
 def _ensemble(dump: dict[str, Any], name: str) -> TreeEnsemble:
     outputs = int(dump["num_tree_per_iteration"])
     features = int(dump["max_feature_idx"]) + 1
-    iterations = len(dump["tree_info"]) // outputs
-    weight = 1 / iterations if dump["average_output"] and iterations else 1.0
+    weight = 1 / _rounds(dump) if dump["average_output"] else 1.0
     kinds: dict[int, set[str]] = {}
     trees = [
         _tree(info["tree_structure"], number % outputs, weight, kinds, name)
@@ -80,6 +80,11 @@ def _ensemble(dump: dict[str, Any], name: str) -> TreeEnsemble:
         missing_zero=none if none.any() else None,
         names=None if default else tuple(names),
     )
+
+
+def _rounds(dump: dict[str, Any]) -> int:
+    """How many trees there are for each output."""
+    return max(1, len(dump["tree_info"]) // int(dump["num_tree_per_iteration"]))
 
 
 def _tree(
