@@ -102,6 +102,10 @@ class Target(ABC):
         """The probability this target is about; itself where there is none."""
         return self
 
+    def of_probabilities(self) -> Target:
+        """The same question of a model whose outputs are the probabilities of classes already."""
+        return self
+
     def at(self, index: Tensor) -> Target:
         """The target of the examples ``index`` of the batch."""
         return self
@@ -379,6 +383,9 @@ class Probability(_OfSoftmax):
 
     def __call__(self, outputs: Any, index: Tensor) -> Tensor:
         return _pick(self._log_class_probabilities(outputs), self.which, index).exp()
+
+    def of_probabilities(self) -> Target:
+        return Logit(self.which)
 
 
 def _without_class(out: Tensor, choice: Index, index: Tensor) -> Tensor:

@@ -118,14 +118,17 @@ def test_composition_of_smooth_fields_is_the_function() -> None:
 
 def test_an_oblique_crossing() -> None:
     """[x0² + x1 > 0.7] from (0.1, 0) to (1, 0.8): shares (0.5525, 0.4475), worked out from the root."""
-    step, start = torch.tensor([0.9, 0.8]).double(), torch.tensor([0.1, 0.0]).double()
+    step, start = (
+        torch.tensor([0.9, 0.8], dtype=torch.float64),
+        torch.tensor([0.1, 0.0], dtype=torch.float64),
+    )
     a, b, c = step[0] ** 2, 2 * start[0] * step[0] + step[1], start[0] ** 2 - 0.7
     root = (-b + (b * b - 4 * a * c).sqrt()) / (2 * a)
     parts = step * torch.stack([2 * (start[0] + root * step[0]), torch.ones(()).double()])
     field = EmbeddedTrees(
         field_of([stump(0, 0.7, 0.0, 1.0)], features=1), lambda z: z[:, :1] ** 2 + z[:, 1:]
     )
-    found = explained(field, [[1.0, 0.8]], start)
+    found = explained(field, (start + step)[None], start)
     torch.testing.assert_close(found.values[0], parts / parts.sum(), rtol=0, atol=1e-10)
     np.testing.assert_allclose(found.values[0].numpy(), [0.5525, 0.4475], atol=5e-5)
 

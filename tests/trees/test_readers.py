@@ -287,17 +287,18 @@ def test_the_usual_methods_take_trees() -> None:
     """The default method and Weighted Gradients need no rule of their own; those that need a gradient say what to take."""
     model = sk.RandomForestClassifier(20, random_state=0).fit(X, KIND > 2)
     rows = X[:10]
-    exact = ig.explain(model, rows, target=1, method="generalized")
-    plain = ig.explain(model, rows, target=1)
+    sides = torch.from_numpy(model.predict(rows).astype(int))
+    exact = ig.explain(model, rows, target=sides, method="generalized")
+    plain = ig.explain(model, rows, target=sides)
     assert torch.equal(exact.values, plain.values)
     assert bool(plain.converged.all())
     weighted = ig.explain(
-        model, rows, target=1, method="weighted", baseline=torch.from_numpy(X[20:24])
+        model, rows, target=sides, method="weighted", baseline=torch.from_numpy(X[20:24])
     )
     assert weighted.weights.shape == (4, 10)
     assert float(weighted.residual.abs().max()) < 1e-10
     several = [
-        ig.explain(model, rows, target=1, method="generalized", baseline=torch.from_numpy(X[i]))
+        ig.explain(model, rows, target=sides, method="generalized", baseline=torch.from_numpy(X[i]))
         for i in range(20, 24)
     ]
     mean = torch.stack([part.values for part in several]).double()

@@ -161,8 +161,7 @@ class TreeField(StepField):
         return self._of_target(self.target, raw, index)
 
     def _of_target(self, target: Target | None, raw: Tensor, index: Tensor) -> Tensor:
-        link = self.trees.link
-        assert target is not None
+        link, target = self.trees.link, self._as_read(target)
         outputs = link.log_probabilities(raw) if target.normalises else link.outputs(raw)
         scalars = target(outputs, index.to(raw.device))
         if not isinstance(scalars, Tensor) or scalars.shape != (len(raw),):
@@ -224,11 +223,15 @@ class TreeField(StepField):
     @property
     def linear(self) -> bool:
         """Whether F is a weighted sum of the ensemble's raw outputs."""
-        return self.target is not None and self.target.linear
+        return self._as_read(self.target).linear
+
+    def _as_read(self, target: Target | None) -> Target:
+        """A target as it is asked of these outputs."""
+        assert target is not None
+        return target.of_probabilities() if self.trees.link.normalised else target
 
     def _differentiable(self, raw: Tensor, index: Tensor) -> Tensor:
-        assert self.target is not None
-        return self.target(self.trees.link.outputs(raw), index)
+        return self._as_read(self.target)(self.trees.link.outputs(raw), index)
 
     def _jump_shares(self, start: Floats, end: Floats, index: Tensor) -> Floats:
         """Shares (N, F) of a target that is asked between jumps, some rows at a time."""
@@ -325,14 +328,16 @@ class _SeveralTargets(TreeField):
 
     @property
     def linear(self) -> bool:
-        return all(target.linear for target in self.targets)
+        return all(self._as_read(target).linear for target in self.targets)
 
     def scalars(self, raw: Tensor, index: Tensor) -> Tensor:
         return self._each(raw, index, self._of_target)
 
     def _differentiable(self, raw: Tensor, index: Tensor) -> Tensor:
         outputs = self.trees.link.outputs(raw)
-        return self._each(outputs, index, lambda target, some, example: target(some, example))
+        return self._each(
+            outputs, index, lambda target, some, example: self._as_read(target)(some, example)
+        )
 
     def _each(self, rows: Tensor, index: Tensor, ask: Any) -> Tensor:
         """Every row's own target, asked of that row."""

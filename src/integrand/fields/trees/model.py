@@ -5,7 +5,7 @@ from __future__ import annotations
 from abc import ABC, abstractmethod
 from collections.abc import Callable
 from dataclasses import dataclass, replace
-from typing import Any
+from typing import Any, ClassVar
 
 import numpy as np
 import torch
@@ -26,6 +26,9 @@ class Link(ABC):
     ``raw`` (N, C) is what its trees add up to; the model's outputs (N, \\*o) are a linear function
     of it.
     """
+
+    normalised: ClassVar[bool] = False
+    """Whether outputs are probabilities already."""
 
     def outputs(self, raw: Tensor) -> Tensor:
         """The outputs that targets are asked about."""
@@ -51,6 +54,8 @@ class Probabilities(Link):
     """Outputs are probabilities already, of one question (C,) or of several (O, C)."""
 
     shape: tuple[int, ...]
+
+    normalised: ClassVar[bool] = True
 
     def outputs(self, raw: Tensor) -> Tensor:
         return raw.reshape(-1, *self.shape)
@@ -173,7 +178,10 @@ def _probes(ensemble: TreeEnsemble) -> Floats:
         elif listed:
             rows[:, feature] = draws.integers(0, max(listed) + 2, _PROBES)
         elif len(of_it):
-            rows[:, feature] = nodes.threshold[draws.choice(of_it, _PROBES)]
+            # A split of missing values from all others has an infinite threshold.
+            rows[:, feature] = np.nan_to_num(
+                nodes.threshold[draws.choice(of_it, _PROBES)], posinf=1.0, neginf=-1.0
+            )
             kind = np.float32 if ensemble.rounded else np.float64
             beside = rows[_PROBES // 2 :, feature].astype(kind)
             toward = draws.choice([-np.inf, np.inf], len(beside)).astype(kind)
