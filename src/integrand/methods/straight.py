@@ -163,7 +163,7 @@ def generalized(
     Example:
         >>> import integrand as ig
         >>> ig.methods.generalized()
-        Method(rule=Exact())
+        Method(rule=Exact(Adaptive(0.001)))
     """
     return Method(as_baseline(baseline, BASELINES), path, Exact(smooth), record=record)
 
