@@ -270,7 +270,9 @@ def test_nodes_of_their_own_for_every_row() -> None:
 
 def test_exact_asks_the_field() -> None:
     segment = stack()
-    assert torch.equal(ig.rules.Exact()(ig.fields.Linear(WEIGHT), segment), segment.step * WEIGHT)
+    integrated = ig.rules.Exact()(ig.fields.Linear(WEIGHT), segment)
+    assert torch.equal(integrated.share, segment.step * WEIGHT)
+    assert not integrated.error.any()
     assert ig.rules.Exact().gradients == 0
 
 

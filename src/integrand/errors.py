@@ -10,6 +10,7 @@
     │   └── ImageError                   a picture that cannot be read
     ├── ModelError (RuntimeError)        the model cannot be explained as it is
     │   ├── DetachedModel                no gradient leads from the output to the input
+    │   ├── NoGradient                   this field jumps and has no gradient; ask for its exact share
     │   ├── NonFiniteGradient            NaN or infinity appeared inside the model
     │   └── ModelTooLarge                one row alone does not fit into memory
     ├── UnknownName (LookupError)        no such method, layer, baseline …; names the nearest
@@ -76,6 +77,10 @@ class ModelError(IntegrandError, RuntimeError):
 
 class DetachedModel(ModelError):
     """No gradient leads from the output to the input."""
+
+
+class NoGradient(ModelError):
+    """This field jumps and has no gradient; ask for its exact share."""
 
 
 class NonFiniteGradient(ModelError):

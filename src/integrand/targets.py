@@ -87,6 +87,13 @@ class Target(ABC):
     """Whether it reads outputs (N, …) that hold an entry for each of N rows; others know how to
     read outputs of their own."""
 
+    linear: ClassVar[bool] = False
+    """Whether it is a weighted sum of outputs, the weights the same whatever these are."""
+
+    normalises: ClassVar[bool] = False
+    """Whether it takes outputs for scores of classes whose softmax are their probabilities; a model
+    that knows the probabilities hands it their logarithms."""
+
     @abstractmethod
     def __call__(self, outputs: Any, index: Tensor) -> Tensor:
         """Outputs for N rows, and the example each row belongs to → N numbers."""
@@ -97,6 +104,10 @@ class Target(ABC):
 
     def score(self) -> Target:
         """The probability this target is about; itself where there is none."""
+        return self
+
+    def of_probabilities(self) -> Target:
+        """The same question of a model whose outputs are the probabilities of classes already."""
         return self
 
     def at(self, index: Tensor) -> Target:
@@ -266,6 +277,7 @@ class Output(Target):
     """
 
     by_row: ClassVar[bool] = True
+    linear: ClassVar[bool] = True
 
     def __call__(self, outputs: Any, index: Tensor) -> Tensor:
         out = output_tensor(outputs)
@@ -322,6 +334,7 @@ class _OfSoftmax(_OfClass):
     """
 
     axis: int | None = None
+    normalises: ClassVar[bool] = True
 
     def score(self) -> Target:
         return Probability(self.which, self.axis)
@@ -358,6 +371,8 @@ def _log_probabilities(out: Tensor, axis: int | None = None, name: str = "") -> 
 class Logit(_OfClass):
     """The score of a class before the softmax: F = z_c."""
 
+    linear: ClassVar[bool] = True
+
     def __call__(self, outputs: Any, index: Tensor) -> Tensor:
         return _pick(_class_outputs(outputs, "Logit"), self.which, index)
 
@@ -372,6 +387,9 @@ class Probability(_OfSoftmax):
 
     def __call__(self, outputs: Any, index: Tensor) -> Tensor:
         return _pick(self._log_class_probabilities(outputs), self.which, index).exp()
+
+    def of_probabilities(self) -> Target:
+        return Logit(self.which)
 
 
 def _without_class(out: Tensor, choice: Index, index: Tensor) -> Tensor:
@@ -389,6 +407,8 @@ class LogOdds(_OfClass):
 
     F = log p_c − log(1 − p_c) = z_c − logsumexp of the others
     """
+
+    normalises: ClassVar[bool] = True
 
     def __call__(self, outputs: Any, index: Tensor) -> Tensor:
         out = _class_outputs(outputs, "LogOdds")
@@ -426,6 +446,7 @@ class Margin(Target):
     which: Index
     other: Index
     by_row: ClassVar[bool] = True
+    linear: ClassVar[bool] = True
 
     def __post_init__(self) -> None:
         object.__setattr__(self, "which", _checked_choice(self.which))

@@ -17,6 +17,7 @@ from .core.normalisation import Normalisation
 from .core.shapes import describe, flattened
 from .errors import InputError, NonFiniteInput, TargetError
 from .fields import Field, TorchField
+from .fields.adopt import adopting
 from .fields.memory import OutputCache
 from .model.extra import Extra
 from .model.layout import Layout
@@ -50,7 +51,7 @@ class Task:
         integers: bool = False,
     ) -> Task:
         """The task of a model and a target, or of a Field, which has its own; inputs are laid out
-        and packed once, here.
+        and packed once, here. Models that a class of fields adopts are explained by it.
 
         Everything that can be checked without running the model is checked here.
 
@@ -58,21 +59,24 @@ class Task:
             TargetError: for a model without a target and for a field with another.
             InputError: for options of models beside a field.
         """
-        layout = Layout.of(
-            inputs,
-            integers=integers,
-            dtype=model.input_dtype if isinstance(model, Field) else parameter_dtype(model),
-        )
-        x = layout.pack(inputs)
-        _check_finite(x, layout)
-        if isinstance(model, Field):
+        kind = None if isinstance(model, Field) else adopting(model)
+        if isinstance(model, Field) or kind is not None:
             options = {
                 "extra": len(extra) > 0,
                 "batch_size": batch_size is not None,
                 "optimize": bool(optimize),
+                "normalisation": normalisation is not None,
             }
-            _check_field(model, target, {**options, "normalisation": normalisation is not None})
-            return cls(model, x, layout)
+            _check_options(options, model)
+        if isinstance(model, Field):
+            _check_field(model, target)
+            return cls(model, *_packed(inputs, model, integers=integers))
+        if kind is not None:
+            adopted = kind.adopted(model, Output() if is_predicted(target) else target)
+            return cls(adopted, *_packed(inputs, adopted, integers=integers), is_predicted(target))
+        layout = Layout.of(inputs, integers=integers, dtype=parameter_dtype(model))
+        x = layout.pack(inputs)
+        _check_finite(x, layout)
         if target is None:
             raise TargetError(
                 "Nothing says which scalar of the model is meant: give target=, such as a class or 'predicted'."
@@ -103,11 +107,18 @@ class Task:
             yield self.field
 
 
-def _check_field(field: Field, target: object, options: Mapping[str, bool]) -> None:
-    """A field knows its model and its target: what is given beside it says the same, or nothing."""
+def _check_options(options: Mapping[str, bool], model: object) -> None:
+    """Refuse options of torch models beside anything else."""
     option = next((name for name, value in options.items() if value), None)
-    if option is not None:
+    if option is None:
+        return
+    if isinstance(model, Field):
         raise InputError(f"{option}= goes with a model; a field has its own.")
+    raise InputError(f"{option}= goes with a torch model; {type(model).__name__} takes none.")
+
+
+def _check_field(field: Field, target: Any) -> None:
+    """A field knows its model and its target: what is given beside it says the same, or nothing."""
     if target is None:
         return
     if field.target is None or is_predicted(target):
@@ -144,20 +155,30 @@ def check_classes(target: Target, batch: int) -> None:
     target.check_batch(batch)
 
 
-def _check_finite(x: Tensor, layout: Layout) -> None:
-    wrong = ~flattened(torch.isfinite(x), 1).all(1)
+def _packed(inputs: Any, field: Field, *, integers: bool) -> tuple[Tensor, Layout]:
+    """Inputs in the type that a field asks for, and how they are arranged."""
+    layout = Layout.of(inputs, integers=integers, dtype=field.input_dtype)
+    x = layout.pack(inputs)
+    _check_finite(x, layout, missing=field.takes_missing)
+    return x, layout
+
+
+def _check_finite(x: Tensor, layout: Layout, *, missing: bool = False) -> None:
+    """Refuse infinite numbers, and NaN unless it stands for a ``missing`` value."""
+    finite = torch.isfinite(x) | (torch.isnan(x) & missing)
+    wrong = ~flattened(finite, 1).all(1)
     if not bool(wrong.any()):
         return
     names = [name for key in layout.keys for name in layout.columns(key)]
     if names and len(names) == x[0].numel():
-        at = (~torch.isfinite(x)).flatten(1).any(0).nonzero().flatten().tolist()
+        at = (~finite).flatten(1).any(0).nonzero().flatten().tolist()
         columns = ", ".join(repr(names[i]) for i in at)
         raise NonFiniteInput(
             f"Missing or infinite numbers in {len(at)} column{'s' * (len(at) != 1)} ({columns}), in {int(wrong.sum())} of {len(x)} rows. "
             "Fill them before explaining."
         )
     example = int(wrong.nonzero()[0])
-    count = int((~torch.isfinite(x[example])).sum())
+    count = int((~finite[example]).sum())
     raise NonFiniteInput(
         f"Example {example} holds {count} NaN or infinite number{'s' * (count != 1)} ({int(wrong.sum())} of {len(x)} examples "
         "do). Fill missing values before explaining."

@@ -1,4 +1,4 @@
-"""Straight lines: integrated, expected, weighted."""
+"""Straight lines: integrated, expected, generalized, weighted."""
 
 from __future__ import annotations
 
@@ -8,6 +8,7 @@ FINE = ig.rules.GaussLegendre(12)
 
 BUILD = {
     "integrated": lambda p: ig.methods.integrated(ig.baselines.Given(p.references[:1]), FINE),
+    "generalized": lambda p: ig.methods.generalized(ig.baselines.Given(p.references[:1]), FINE),
     "expected": lambda p: ig.methods.expected(ig.baselines.Given(p.references), rule=FINE),
     "weighted": lambda p: ig.methods.weighted(
         ig.baselines.Given(p.references), rule=FINE, fill=0.0
@@ -17,6 +18,9 @@ BUILD = {
 AXIOMATIC = {
     "integrated": lambda field, x, refs: (
         ig.methods.integrated(ig.baselines.Given(refs[:1]), FINE)(field, x).values
+    ),
+    "generalized": lambda field, x, refs: (
+        ig.methods.generalized(ig.baselines.Given(refs[:1]), FINE)(field, x).values
     ),
     "expected": lambda field, x, refs: (
         ig.methods.expected(ig.baselines.Given(refs), rule=FINE)(field, x).values

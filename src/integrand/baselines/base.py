@@ -162,9 +162,11 @@ class References:
         if isinstance(baseline, InParts):
             lazy = baseline.parts(x)
             return cls(
-                len(lazy), lambda part: checked(lazy[part], x, baseline), sampled=lazy.sampled
+                len(lazy),
+                lambda part: checked(lazy[part], x, baseline, field),
+                sampled=lazy.sampled,
             )
-        references = checked(baseline(x, field), x, baseline)
+        references = checked(baseline(x, field), x, baseline, field)
         return cls(len(references), lambda part: references[part])
 
 
@@ -206,7 +208,9 @@ class Union(Baseline):
         return None if None in counts else sum(count for count in counts if count is not None)
 
     def __call__(self, x: Tensor, field: Field) -> Tensor:
-        return torch.cat([checked(baseline(x, field), x, baseline) for baseline in self.parts])
+        return torch.cat(
+            [checked(baseline(x, field), x, baseline, field) for baseline in self.parts]
+        )
 
 
 def count_of(baseline: BaselineLike) -> int | None:
@@ -239,7 +243,9 @@ def _numbered(names: list[str]) -> list[str]:
     return numbered
 
 
-def checked(references: object, x: Tensor, baseline: BaselineLike) -> Tensor:
+def checked(references: object, x: Tensor, baseline: BaselineLike, field: Field) -> Tensor:
     """References that are what ``baseline`` promised, or an error that says what they are
     instead."""
-    return checked_references(references, x, f"The baseline {label_of(baseline)!r}")
+    return checked_references(
+        references, x, f"The baseline {label_of(baseline)!r}", missing=field.takes_missing
+    )

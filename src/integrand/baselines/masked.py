@@ -64,7 +64,7 @@ class Masked(Baseline):
 
     def __call__(self, x: Tensor, field: Field) -> Tensor:
         inner = as_baseline(self.baseline)
-        return torch.where(self._mask(x), x, checked(inner(x, field), x, inner))
+        return torch.where(self._mask(x), x, checked(inner(x, field), x, inner, field))
 
     def _mask(self, x: Tensor) -> Tensor:
         """What is kept, broadcasting to (B, \\*s)."""

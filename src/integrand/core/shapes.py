@@ -117,9 +117,9 @@ def first_alike(numbers: Tensor) -> Tensor:
     return torch.full_like(place, len(numbers)).scatter_reduce_(0, group, place, "amin")[group]
 
 
-def checked_references(references: Any, x: Tensor, who: str) -> Tensor:
+def checked_references(references: Any, x: Tensor, who: str, *, missing: bool = False) -> Tensor:
     """References (R, B, \\*s) that are what a baseline promised, or an error that says what they
-    are instead."""
+    are instead; values may be ``missing`` (NaN) where the field takes that."""
     if not isinstance(references, Tensor):
         raise BaselineError(f"{who} returned {type(references).__name__}, not a tensor.")
     if references.shape[1:] != x.shape:
@@ -131,7 +131,9 @@ def checked_references(references: Any, x: Tensor, who: str) -> Tensor:
         raise BaselineError(f"{who} returned no references.")
     # A sum is finite only if every term is, and takes no memory; only the rare infinite sum is
     # looked at term by term.
-    if not bool(torch.isfinite(references.sum())) and not bool(torch.isfinite(references).all()):
+    if not bool(torch.isfinite(references.sum())) and not bool(
+        (torch.isfinite(references) | (references.isnan() & missing)).all()
+    ):
         raise BaselineError(f"{who} holds NaN or infinity. Fill missing values before explaining.")
     return plain(references).to(x.dtype)
 

@@ -41,6 +41,10 @@ class Linear(_Alike):
         value = total(z * self.weight, 1) + self.constant
         return Evaluation(value, self.weight.expand_as(z).clone() if gradient else z.new_empty(0))
 
+    @property
+    def exact(self) -> bool:
+        return True
+
     def share(self, segment: Segment) -> Tensor:
         return segment.step * self.weight
 

@@ -16,7 +16,7 @@ from __future__ import annotations
 from abc import ABC, abstractmethod
 from collections.abc import Callable, Sequence
 from contextlib import AbstractContextManager
-from dataclasses import replace
+from dataclasses import dataclass, replace
 from functools import cached_property
 from typing import Any, ClassVar
 
@@ -38,6 +38,30 @@ from ..targets import Distance, Target
 from .memory import OutputCache
 
 Rows = Callable[[slice], Tensor]
+
+
+@dataclass(frozen=True, eq=False)
+class SmoothPart:
+    """What is left to integrate of a field with jumps.
+
+    Attributes:
+        field: smooth along the segment.
+        segment: pieces of it, (K, R, B) as those of the whole, or all in a row (1, 1, N).
+        row: (N,) which piece of the whole each is part of, numbered over (K, R, B); None where
+            they are the same.
+    """
+
+    field: Field
+    segment: Segment
+    row: Tensor | None = None
+
+
+@dataclass(frozen=True, eq=False)
+class Decomposition:
+    """A field with jumps along a segment: their share (K, R, B, \\*s), and its smooth parts."""
+
+    jumps: Tensor
+    smooth: Sequence[SmoothPart]
 
 
 class Field(ABC):
@@ -105,6 +129,26 @@ class Field(ABC):
         return False
 
     @property
+    def exact(self) -> bool:
+        """Whether it knows its own integral along straight pieces: ``share`` is exact."""
+        return False
+
+    @property
+    def flat(self) -> bool:
+        """Whether F is constant but where it jumps, so that it has a share and no gradient."""
+        return False
+
+    @property
+    def jumps(self) -> bool:
+        """Whether F may jump, so that a gradient does not tell how it changes."""
+        return self.flat
+
+    @property
+    def takes_missing(self) -> bool:
+        """Whether features of an input may be missing (NaN)."""
+        return False
+
+    @property
     def additive(self) -> Sequence[Any] | None:
         """Functions of one feature each whose sum F is, where it is known to be one: their
         expectations are then exact."""
@@ -126,6 +170,20 @@ class Field(ABC):
         empty gradient.
         """
 
+    # --- models it is made of ---------------------------------------------------------------------------------------
+
+    @classmethod
+    def adopts(cls, model: object) -> bool:
+        """Whether a field of this class is what explains this model, once it is listed by
+        ``fields.adopt``."""
+        return False
+
+    @classmethod
+    def adopted(cls, model: object, target: Any) -> Field:
+        """The field of a model that the class ``adopts``, and a target; None for the only
+        output."""
+        raise ModelError(f"{cls.__name__} is not made of models.")
+
     # --- what structure may beat ----------------------------------------------------------------------------------
 
     def share(self, segment: Segment) -> Tensor:
@@ -141,6 +199,14 @@ class Field(ABC):
         raise NoShare(
             f"{type(self).__name__} is no random function, so that its attributions have no covariance: explain an ig.fields.GPField."
         )
+
+    def decomposed(self, segment: Segment, index: Tensor) -> Decomposition | None:
+        """The share of the jumps of F, and what is left to integrate; None for fields whose
+        ``share`` is the whole, or that have none.
+
+        ``index`` (B,) says which example each of the segment's B is.
+        """
+        return None
 
     def score(self) -> Field:
         """The same question as a number that can be halved: the probability of the class

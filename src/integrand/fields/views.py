@@ -19,7 +19,7 @@ from ..model.layout import Layout
 from ..model.network import Network
 from ..model.row_independence import Answer, Company
 from ..targets import Target, as_target
-from .base import Field
+from .base import Decomposition, Field
 from .memory import OutputCache
 
 
@@ -115,6 +115,17 @@ class View(Field):
         self._seen(z, index, gradient=True)
         return flow.to(z.dtype)
 
+    def decomposed(self, segment: Segment, index: Tensor) -> Decomposition | None:
+        parts = self.inner.decomposed(segment, self._index(index))
+        if parts is None:
+            return None
+        smooth = [replace(part, field=self._over(part.field)) for part in parts.smooth]
+        return replace(parts, smooth=smooth)
+
+    def _over(self, part: Field) -> Field:
+        """The same view of a smooth part of F, which numbers examples in its own way."""
+        return self._like(part)
+
     def again(self, z: Tensor, index: Tensor) -> Answer:
         answer = self.inner.again(self._rows(z), self._index(index))
         self._seen(z, None)  # asked once, for all
@@ -177,6 +188,22 @@ class View(Field):
     @property
     def integers(self) -> bool:
         return self.inner.integers
+
+    @property
+    def exact(self) -> bool:
+        return self.inner.exact
+
+    @property
+    def flat(self) -> bool:
+        return self.inner.flat
+
+    @property
+    def jumps(self) -> bool:
+        return self.inner.jumps
+
+    @property
+    def takes_missing(self) -> bool:
+        return self.inner.takes_missing
 
     @property
     def additive(self) -> Sequence[Any] | None:
@@ -301,6 +328,9 @@ class Subset(View):
             )[:, :, self.index[entries]]
         return shares
 
+    def _over(self, part: Field) -> Field:
+        return part
+
     def _known(self, z: Tensor, leading: int) -> Tensor | None:
         return _shared(self, z, leading)
 
@@ -366,6 +396,9 @@ class CountedField(View):
 
     def _like(self, inner: Field) -> CountedField:
         return CountedField(inner, self.tally, self.watch, self.memory)
+
+    def _over(self, part: Field) -> Field:
+        return CountedField(part, self.tally, self.watch)
 
     def _seen(
         self,

@@ -4,7 +4,7 @@
 formula, what it costs and which axioms it satisfies. The command line's ``integrand methods`` and
 the documentation print that table; tests check what it claims.
 
-    straight.py         integrated, expected, weighted
+    straight.py         integrated, expected, generalized, weighted
     counterfactual.py   ig2
     attacks.py          adversarial, mfaba, boundary
     guided.py           guided, samp
@@ -22,7 +22,12 @@ the documentation print that table; tests check what it claims.
 
 # isort: off
 # The order of the catalogue.
-from .straight import integrated as integrated, expected as expected, weighted as weighted
+from .straight import (
+    integrated as integrated,
+    expected as expected,
+    generalized as generalized,
+    weighted as weighted,
+)
 from .counterfactual import ig2 as ig2
 from .attacks import adversarial as adversarial, mfaba as mfaba, boundary as boundary
 from .guided import guided as guided, samp as samp

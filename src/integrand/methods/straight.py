@@ -12,7 +12,7 @@ from ..core.features import Features
 from ..errors import BaselineError, InputError
 from ..integration import Method, TwoStage, UntilTolerance
 from ..paths import Path, Straight
-from ..rules import Adaptive, GaussLegendre, MonteCarlo, Rule
+from ..rules import Adaptive, Exact, GaussLegendre, MonteCarlo, Rule
 from ..weightings import Fitness
 from .baseline_names import BASELINES, FillLike, fill_of, references_of
 from .registry import axioms, published
@@ -127,6 +127,50 @@ def expected(
 def _is_data(references: ReferencesLike) -> TypeGuard[Tensor | Examples]:
     """Whether references are data to draw from, rather than a baseline or a list of them."""
     return hasattr(references, "__getitem__") and not isinstance(references, list | tuple | str)
+
+
+@published(
+    title="Generalized Integrated Gradients",
+    key="merrill2019generalized",
+    formula="D ⊙ ∫ ∇F dt between jumps + Σ_k J_k s_k,  s_k shares of what crosses at jump k",
+    cost="no gradients for trees; those of the smooth parts of mixtures",
+    axioms=axioms(),
+)
+def generalized(
+    baseline: StartLike = 0.0,
+    smooth: Rule = Adaptive(1e-3),
+    path: Path = Straight(),
+    *,
+    record: tuple[str, ...] = (),
+) -> Method:
+    """Generalized Integrated Gradients: for tree ensembles, and mixtures of trees and networks.
+
+        A_i = D_i ∫ ∂_i F(b + tD) dt + Σ_k J_k s_{k,i},  D = x − b
+
+    The integral is over the pieces between jumps; J_k is what F jumps by at the k-th threshold on
+    the way, and goes to the feature that crosses it. Features that cross at one time share it by
+    their Shapley values; where a threshold is one of an embedding, z_j(x) = θ, feature i has the
+    share D_i ∂_i z_j / (D · ∇z_j). Exact on trees: ``error`` is zero.
+
+    ``baseline``: whatever ``integrated`` takes; a tensor (R, B, \\*s) or a list of several averages
+    over their maps. ``smooth``: the rule for what lies between the jumps of mixtures
+    (``ig.fields.Sum``, ``ig.fields.Compose``).
+
+    Complete, linear, symmetric, and equal to Integrated Gradients where F does not jump.
+
+    Cost:
+        A walk through each tree for each reference of each example, over the leaves that are
+        reached on the way.
+
+    References:
+        Merrill, Ward, Kamkar, Budzik, Merrill, arXiv 1909.01869.
+
+    Example:
+        >>> import integrand as ig
+        >>> ig.methods.generalized()
+        Method(rule=Exact(Adaptive(0.001)))
+    """
+    return Method(as_baseline(baseline, BASELINES), path, Exact(smooth), record=record)
 
 
 @published(

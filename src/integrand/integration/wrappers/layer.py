@@ -150,7 +150,7 @@ class Layered(Wrapper):
         with measured(outer, x.device) as stopwatch:
             if self.start == "layer":
                 return self._from_the_layer(layer_field, x, dtype, stopwatch, watch)
-            references = checked(core.baseline(x, outer), x, core.baseline)
+            references = checked(core.baseline(x, outer), x, core.baseline, outer)
             ends = _lift(layer_field, dtype, torch.cat([x[None], references]))
             inputs, starts = ends[: len(x)], ends[len(x) :]
             outer.check(x, torch.arange(len(x), device=x.device), inputs.value)
@@ -390,7 +390,9 @@ class _JointBaseline(Baseline):
         by_place: list[Tensor] = [x] * len(parts)
         for baseline, places in zip(self.baselines, self.maps, strict=True):
             for place in places:
-                by_place[place] = checked(baseline(parts[place], field), parts[place], baseline)
+                by_place[place] = checked(
+                    baseline(parts[place], field), parts[place], baseline, field
+                )
         counts = {len(references) for references in by_place}
         if len(counts) > 1:
             raise BaselineError(
