@@ -31,7 +31,7 @@ def ring(nodes: int) -> Tensor:
 
 
 AXIOMATIC = {
-    "graph": lambda field, x, refs: ig.methods.graph(ring(x.shape[1]), node=0)(
+    "graph": lambda field, x, refs: ig.methods.graph(ring(x.shape[1]), node=0, reading="integral")(
         Nodes(field), x[..., None]
     ).values[..., 0]
 }
