@@ -17,13 +17,13 @@ from typing import Any
 from torch import Tensor
 
 from ..core.segment import Evaluation
-from ..core.shapes import describe
+from ..core.shapes import checked_references, describe
 from ..core.values import part
 from ..errors import BaselineError, InputError
 from ..fields import Field
 from ..model.layout import Layout
 from .adopt import as_baseline, distinct
-from .base import Baseline, checked, count_of, label_of
+from .base import Baseline, count_of, label_of
 
 
 class OfEach(Baseline):
@@ -137,7 +137,11 @@ def _by_input(
     single_input, by_input = _SingleInputField(field), []
     for key, rows in zip(layout.keys, layout.split(x), strict=True):
         try:
-            by_input.append(checked(make(key, rows, single_input), rows, "that was made", field))
+            by_input.append(
+                checked_references(
+                    make(key, rows, single_input), rows, "The baseline", missing=field.takes_missing
+                )
+            )
         except BaselineError as error:
             raise BaselineError(f"Input {key!r}: {error}") from error
     most = max(map(len, by_input))
