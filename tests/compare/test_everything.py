@@ -29,12 +29,15 @@ METHODS: dict[str, Any] = {
     ),
 }
 
-OF_LAYERS = {"layer": "explains a layer", "conductance": "explains a layer"}
+OF_LAYERS = {"layer": "explains a layer", "conductance": "explains a layer", "region_neurons": "explains a layer"}
 """The only refusals: maps of a layer are not maps of the inputs."""
+
+OF_OTHERS = {"graph", "gaussian_process"}
+"""Of nodes and of processes, not of models that all share."""
 
 
 def test_every_published_method_is_here() -> None:
-    assert set(ig.methods.known()) == set(METHODS) | set(OF_LAYERS) | {"graph"}  # of nodes
+    assert set(ig.methods.known()) == set(METHODS) | set(OF_LAYERS) | OF_OTHERS
 
 
 @pytest.mark.parametrize("name", METHODS)

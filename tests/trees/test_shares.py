@@ -330,7 +330,9 @@ def test_treeig_agrees(name: str) -> None:
     ours = ig.explain(
         model, rows, target=target, method="generalized", baseline=torch.from_numpy(start)
     )
-    np.testing.assert_allclose(ours.values.numpy(), theirs, atol=1e-10)
+    # Of XGBoost treeig reads a text of the model, whose leaves are printed with nine digits.
+    rounding = 1e-7 if name == "xgboost" else 1e-10
+    np.testing.assert_allclose(ours.values.numpy(), theirs, atol=rounding)
 
 
 # --- properties -------------------------------------------------------------------------------------------------------

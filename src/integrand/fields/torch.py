@@ -76,7 +76,6 @@ class TorchField(Field):
     """
 
     network: Network
-    target: Target
 
     # Fields made of this one need it as their base, so that they are put here where they are
     # defined.
@@ -117,6 +116,15 @@ class TorchField(Field):
         return f"TorchField({type(self.network.model).__name__}, {self.target!r}{rule})"
 
     @property
+    def target(self) -> Target:
+        """The scalar that is explained; one inside the model as it is found in this model."""
+        return self._target
+
+    @target.setter
+    def target(self, target: Any) -> None:
+        self._aim(target)
+
+    @property
     def input_dtype(self) -> torch.dtype | None:
         return parameter_dtype(self.network.model)
 
@@ -133,7 +141,7 @@ class TorchField(Field):
         """Ask for a target; one inside the model is found there, and kept as it was named for other
         models."""
         self._named_target = as_target(target)
-        self.target = self._named_target.located(self.network.resolved)
+        self._target = self._named_target.located(self.network.resolved)
 
     def with_backward(self, rule: BackwardRule) -> TorchField:
         """The same question, its gradients from a backward pass that follows ``rule`` (instead of
