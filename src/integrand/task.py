@@ -19,8 +19,8 @@ from .errors import InputError, NonFiniteInput, TargetError
 from .fields import Field, TorchField
 from .fields.memory import OutputCache
 from .model.extra import Extra
-from .model.layout import Layout
-from .targets import Logit, Output, Target, as_target
+from .model.layout import InputsLike, Layout
+from .targets import Logit, Output, Target, TargetLike, as_target
 
 
 @dataclass(frozen=True, eq=False)
@@ -39,8 +39,8 @@ class Task:
     def of(
         cls,
         model: Callable[..., Any] | Field,
-        inputs: Any,
-        target: Any = None,
+        inputs: InputsLike,
+        target: TargetLike | None = None,
         *,
         extra: Sequence[Any] | Mapping[str, Any] = (),
         normalisation: Normalisation | None = None,
@@ -98,7 +98,7 @@ class Task:
             yield self.field
 
 
-def _check_field(field: Field, target: object, options: Mapping[str, bool]) -> None:
+def _check_field(field: Field, target: TargetLike | None, options: Mapping[str, bool]) -> None:
     """A field knows its model and its target: what is given beside it says the same, or nothing."""
     option = next((name for name, value in options.items() if value), None)
     if option is not None:
@@ -114,7 +114,7 @@ def _check_field(field: Field, target: object, options: Mapping[str, bool]) -> N
         )
 
 
-def is_predicted(target: Any) -> bool:
+def is_predicted(target: object) -> bool:
     """Whether a target is the word for the class each example is given."""
     return isinstance(target, str) and target == "predicted"
 

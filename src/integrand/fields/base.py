@@ -33,7 +33,7 @@ from ..model.layout import Layout
 from ..model.network import Network, calm
 from ..model.row_independence import Answer, Company
 from ..model.turns import turn
-from ..targets import Distance, Target
+from ..targets import Distance, Target, TargetLike
 from .memory import OutputCache
 
 Rows = Callable[[slice], Tensor]
@@ -215,7 +215,7 @@ class Field(ABC):
             "ig.TorchField(model, target)."
         )
 
-    def with_target(self, target: Any) -> Field:
+    def with_target(self, target: TargetLike) -> Field:
         """The same model, asked something else; a target that says something for each example
         numbers them as this field does."""
         raise TargetError(

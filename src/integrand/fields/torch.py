@@ -34,7 +34,7 @@ from ..model.diagnose import degenerate, mixing, raise_nonfinite
 from ..model.layout import Layout
 from ..model.network import Network, PlainModel, Site, calm
 from ..model.row_independence import Answer, Company
-from ..targets import Custom, Output, Target, as_target, output_tensor
+from ..targets import Custom, Output, Target, TargetLike, as_target, output_tensor
 from .base import Field
 
 Ask = tuple[Target, Tensor]
@@ -85,7 +85,7 @@ class TorchField(Field):
     def __init__(
         self,
         model: Callable[..., Any],
-        target: object,
+        target: TargetLike,
         *,
         extra: Sequence[Any] | Mapping[str, Any] = (),
         normalisation: Normalisation | None = None,
@@ -115,7 +115,7 @@ class TorchField(Field):
         rule = "" if self.backward is None else f", backward={self.backward!r}"
         return f"TorchField({type(self.network.model).__name__}, {self.target!r}{rule})"
 
-    def with_target(self, target: Any) -> TorchField:
+    def with_target(self, target: TargetLike) -> TorchField:
         """The same model, asked something else; what was learnt about batch sizes is shared."""
         field = copy.copy(self)
         field.target = as_target(target)

@@ -17,7 +17,7 @@ from ..model.batching import is_out_of_memory
 from ..model.layout import Layout
 from ..model.network import Network
 from ..model.row_independence import Answer, Company
-from ..targets import Target, as_target
+from ..targets import Target, TargetLike, as_target
 from .base import Field
 from .memory import OutputCache
 
@@ -212,7 +212,7 @@ class View(Field):
     def with_backward(self, rule: Any) -> Field:
         return self._like(self.inner.with_backward(rule))
 
-    def with_target(self, target: Any) -> Field:
+    def with_target(self, target: TargetLike) -> Field:
         return self._like(self.inner.with_target(target))
 
     def with_targets(self, targets: Sequence[Target]) -> Field:
@@ -258,7 +258,7 @@ class Subset(View):
     def target(self) -> Target | None:  # type: ignore[override]
         return None if self.inner.target is None else self.inner.target.at(self.index)
 
-    def with_target(self, target: Any) -> Field:
+    def with_target(self, target: TargetLike) -> Field:
         return self._like(self.inner.with_target(as_target(target).of_batch(self.index)))
 
     def with_targets(self, targets: Sequence[Target]) -> Field:

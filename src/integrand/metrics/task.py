@@ -17,8 +17,8 @@ from ..errors import InputError, ShapeError, TargetError
 from ..fields import Field
 from ..methods import BASELINES
 from ..methods.baseline_names import for_inputs
-from ..model.layout import Layout
-from ..targets import Loss, Predicted, Probability, Target
+from ..model.layout import InputsLike, Layout
+from ..targets import Loss, Predicted, Probability, Target, TargetLike
 from ..task import Task
 
 T = TypeVar("T")
@@ -61,8 +61,8 @@ class Subject:
     def of(
         cls,
         model: Callable[..., Any] | Field,
-        inputs: Any,
-        target: Any = None,
+        inputs: InputsLike,
+        target: TargetLike | None = None,
         *,
         masks: Tensor | None = None,
         **options: Any,

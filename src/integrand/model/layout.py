@@ -18,10 +18,16 @@ from typing import Any, TypeGuard
 
 import numpy as np
 import torch
+from numpy.typing import NDArray
 from torch import Tensor
 
 from ..core.shapes import carried, carrier, describe
 from ..errors import InputError, IntegerInput, ShapeError
+
+Array = Tensor | NDArray[Any]
+
+InputsLike = Array | Sequence[Array] | Mapping[Any, Array]
+"""What ``inputs`` take: a tensor or array (B, \\*s), or a tuple, list or mapping of them."""
 
 
 @dataclass(frozen=True)
@@ -35,7 +41,7 @@ class Layout:
     single: bool
 
     @classmethod
-    def of(cls, inputs: Any, *, integers: bool = False) -> Layout:
+    def of(cls, inputs: InputsLike, *, integers: bool = False) -> Layout:
         """The layout of a tensor, a tuple or list of tensors, or a mapping of them; checks what
         they hold.
 
@@ -72,7 +78,7 @@ class Layout:
         """What the parts are called: the names of a dict's entries, or their numbers."""
         return tuple(range(len(self.shapes))) if self.names is None else self.names
 
-    def pack(self, inputs: Any) -> Tensor:
+    def pack(self, inputs: InputsLike) -> Tensor:
         """Inputs as the user gave them → one state tensor (B, \\*s)."""
         values = (
             [inputs]
