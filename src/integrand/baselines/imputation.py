@@ -13,6 +13,7 @@ from typing import Any, ClassVar
 
 import numpy as np
 import torch
+from numpy.typing import NDArray
 from torch import Tensor
 
 from ..core.optional import optional
@@ -122,7 +123,7 @@ class Imputed(OfEach):
         return self.noise * drawn[None, None]
 
 
-def _impute(scipy: Any, laplacian: Any, known: Any, missing: Any) -> Any:
+def _impute(scipy: Any, laplacian: Any, known: NDArray[Any], missing: NDArray[Any]) -> NDArray[Any]:
     """Numbers (C, P) with the ``missing`` (P,) ones between their neighbours."""
     if not missing.any():
         return known

@@ -50,7 +50,7 @@ def parts() -> dict[str, Any]:
     return values
 
 
-def _arguments(build: Any) -> tuple[str, ...]:
+def _arguments(build: object) -> tuple[str, ...]:
     """What a part or a published method is built with, in order."""
     if isinstance(build, type) and dataclasses.is_dataclass(build):
         return tuple(spec.name for spec in dataclasses.fields(build) if spec.init)

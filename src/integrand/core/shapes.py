@@ -19,7 +19,6 @@ classes need no expansion anywhere.
 from __future__ import annotations
 
 from collections.abc import Sequence
-from typing import Any
 
 import torch
 from torch import Tensor
@@ -112,7 +111,7 @@ def first_alike(numbers: Tensor) -> Tensor:
     return torch.full_like(place, len(numbers)).scatter_reduce_(0, group, place, "amin")[group]
 
 
-def checked_references(references: Any, x: Tensor, who: str) -> Tensor:
+def checked_references(references: object, x: Tensor, who: str) -> Tensor:
     """References (R, B, \\*s) that are what a baseline promised, or an error that says what they
     are instead."""
     if not isinstance(references, Tensor):

@@ -23,6 +23,7 @@ from typing import Any, ClassVar
 import torch
 from torch import Tensor
 
+from ..backprop.modified.base import BackwardRule
 from ..core.normalisation import Normalisation
 from ..core.segment import Evaluation, Segment
 from ..core.shapes import flattened
@@ -207,7 +208,7 @@ class Field(ABC):
             f"{type(self).__name__} has no layers: explain one of a model, with ig.TorchField(model, target)."
         )
 
-    def with_backward(self, rule: Any) -> Field:
+    def with_backward(self, rule: BackwardRule) -> Field:
         """The same scalar, its gradients from a backward pass that follows ``rule``
         (``ig.fields.GuidedReLU``, ``ig.fields.Patterns``)."""
         raise ModelError(

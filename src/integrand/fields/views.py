@@ -11,6 +11,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
+from ..backprop.modified.base import BackwardRule
 from ..core.normalisation import Normalisation
 from ..core.segment import Evaluation, Segment
 from ..model.batching import is_out_of_memory
@@ -209,7 +210,7 @@ class View(Field):
     def behind(self, site: Any, side: str = "output") -> Any:
         return LayerView(self, self.inner.behind(site, side))
 
-    def with_backward(self, rule: Any) -> Field:
+    def with_backward(self, rule: BackwardRule) -> Field:
         return self._like(self.inner.with_backward(rule))
 
     def with_target(self, target: TargetLike) -> Field:

@@ -80,7 +80,7 @@ def about_method(name: str) -> str | None:
     return None
 
 
-def about_option(name: str, value: Any, accepted: Mapping[str, Any]) -> str | None:
+def about_option(name: str, value: object, accepted: Mapping[str, Any]) -> str | None:
     """What to say to one who gives a published method an option it does not have; None where
     nothing is known."""
     number = value if isinstance(value, int) else 50

@@ -4,12 +4,10 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 
-from torch import nn
-
 from ..baselines import StartLike, as_baseline
 from ..errors import InputError
 from ..integration.wrappers.layer import Layered, PerPlace
-from ..model.network import Site
+from ..model.network import SiteLike
 from ..paths import Straight
 from ..rules import Adaptive, Midpoint, Rule
 from .baseline_names import BASELINES
@@ -26,7 +24,7 @@ from .straight import integrated
     explains="layer",
 )
 def layer(
-    site: str | nn.Module | Site | Sequence[str | nn.Module | Site],
+    site: SiteLike | Sequence[SiteLike],
     baseline: StartLike = 0.0,
     rule: Rule = Adaptive(),
     *,
@@ -96,7 +94,7 @@ def layer(
     explains="layer",
 )
 def conductance(
-    site: str | nn.Module | Site | Sequence[str | nn.Module | Site],
+    site: SiteLike | Sequence[SiteLike],
     baseline: StartLike = 0.0,
     steps: int = 50,
     rule: Rule = Midpoint(),

@@ -137,7 +137,7 @@ class OptimisedCopy:
             else self.module
         )
 
-    def arranged(self, inputs: Any) -> Any:
+    def arranged(self, inputs: object) -> Any:
         """Inputs in the order in memory that is read fastest."""
         return tree_map(_innermost, inputs) if self.channels_last else inputs
 
@@ -383,7 +383,7 @@ class _Watch(TorchFunctionMode):
         self._alive += [operands, result]
         return output
 
-    def _note(self, module: nn.Module, args: tuple[Any, ...], output: Any) -> None:
+    def _note(self, module: nn.Module, args: tuple[Any, ...], output: Tensor) -> None:
         for side, passed in (("input", args), ("output", output)):
             for tensor in tree_leaves(passed):
                 self._seen.setdefault(id(tensor), set()).add((module, side))
