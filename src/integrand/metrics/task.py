@@ -146,8 +146,12 @@ class Subject:
         )
 
     def evidence(self) -> Tensor:
-        """(B, \\*s) bool: the masks, laid over the inputs. Errors: none given, or of another
-        size."""
+        """(B, \\*s) bool: the masks, laid over the inputs.
+
+        Raises:
+            InputError: where none are given.
+            ShapeError: for masks of another size.
+        """
         if self.masks is None:
             raise InputError(
                 "Localisation needs masks=: (B, H, W), where the evidence is known to be."

@@ -180,8 +180,11 @@ def _smallest(image: Any) -> Any:
 
 
 def write_figure(figure: Figure, path: str | Path, **options: Any) -> None:
-    """Write a matplotlib figure, whole or not at all; a PNG where the name has no ending. Errors:
-    ``OSError``."""
+    """Write a matplotlib figure, whole or not at all; a PNG where the name has no ending.
+
+    Raises:
+        OSError: where the file cannot be written.
+    """
     file = Path(path)
     with whole(file if file.suffix else file.with_name(file.name + ".png")) as partial:
         figure.savefig(partial, **options)
