@@ -215,8 +215,8 @@ def _select(choice: Index, index: Tensor) -> Index:
 
 
 def _scatter_to_batch(entries: Tensor, index: Tensor) -> Tensor:
-    """What is said of B examples, at their places ``index`` in a batch; zeros for the others, which
-    are not asked about."""
+    """Entries of B examples at their places ``index`` in a batch; zeros for the others, which are
+    never looked up."""
     index = index.to(entries.device)
     batch_entries = entries.new_zeros(int(index.max()) + 1, *entries.shape[1:])
     batch_entries[index] = entries

@@ -118,7 +118,7 @@ class Imputed(OfEach):
         return torch.where(gone, filled + self._noise(rows)[0], rows)
 
     def _noise(self, x: Tensor) -> Tensor:
-        """(1, 1, \\*s) the same for all examples, and whatever becomes of them."""
+        """(1, 1, \\*s) noise: the same for all examples, whatever is replaced."""
         drawn = torch.randn(x.shape[1:], generator=generator(self.seed), dtype=torch.float64).to(x)
         return self.noise * drawn[None, None]
 

@@ -59,7 +59,8 @@ class RunOptions:
 
 @dataclass(frozen=True, eq=False)
 class Finished:
-    """What a run came to: its scores so far, what is known of its problem, or why it was left out.
+    """The outcome of a run: its scores so far, facts of its problem, or why it was
+    left out.
 
     summaries  metrics whose one number per method is not the mean of the examples' (the area under
                a median curve): by metric and method

@@ -113,7 +113,7 @@ def _give_up(why: str) -> None:
 
 
 class OptimisedCopy:
-    """What stands in for a module while it is explained; at first a copy that does the very same.
+    """Stand-in for a module while it is explained; at first an exact copy.
 
     module         the copy that is run
     channels_last  whether images are handed over with their channels innermost
@@ -331,8 +331,8 @@ def _near(first: Tensor, second: Tensor) -> bool:
 
 
 class _Watch(TorchFunctionMode):
-    """Who makes and who eats which tensor during one call. Tensors are told apart by identity, and
-    kept alive for that."""
+    """Records which modules produce and consume each tensor during one call. Tensors are
+    distinguished by identity, and kept alive for that."""
 
     def __init__(self, module: nn.Module) -> None:
         self._module = module

@@ -264,7 +264,7 @@ class Geodesic(Path):
     def _norms(
         self, field: Field, ends: _Ends, pair: _Numbers, tail: _Numbers, head: _Numbers
     ) -> _Numbers:
-        """Σ_s w_s ‖∇F‖ on edges that are told by their pair (only its example matters for those
+        """Σ_s w_s ‖∇F‖ on edges that are identified by their pair (only its example matters for those
         among points) and their nodes."""
         if not len(pair):
             return np.zeros(0)

@@ -15,7 +15,7 @@ from ..integration.attribution import Attribution
 from ..targets import Target
 
 NOT_CLAIMED = "not claimed"
-"""What stands for the gap of a method that does not say that its maps add up."""
+"""Placeholder for the gap of methods that claim no completeness."""
 
 
 def incomplete(attribution: Attribution, example: int) -> bool:

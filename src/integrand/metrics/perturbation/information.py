@@ -108,7 +108,7 @@ class _Information(Metric):
         place: NDArray[Any],
     ) -> tuple[NDArray[Any], NDArray[Any]]:
         """The pictures (M · thresholds, H, W, C) of an example, and their bytes (M, thresholds):
-        the same whatever is asked about them."""
+        the same for every score."""
         counts = [int((hidden.size - 1) * share) + 1 for share in self.thresholds]
 
         def rendered() -> tuple[NDArray[Any], NDArray[Any]]:

@@ -112,7 +112,7 @@ class Ranking:
         seed: int = 0,
         rank: str = "signed",
     ) -> Ranking:
-        """Features by what their elements come to (``RANKS``), largest first.
+        """Features ranked by a statistic of their elements (``RANKS``), largest first.
 
         Ties are broken by one seeded shuffle, the same for every map and example: the order of
         places would prefer a corner of the image. A map that is the same everywhere therefore ranks
