@@ -99,7 +99,7 @@ class Task:
 
 
 def _check_field(field: Field, target: TargetLike | None, options: Mapping[str, bool]) -> None:
-    """A field knows its model and its target: what is given beside it says the same, or nothing."""
+    """Check that a target and options given beside a field agree with those it has."""
     option = next((name for name, value in options.items() if value), None)
     if option is not None:
         raise InputError(f"{option}= goes with a model; a field has its own.")

@@ -145,5 +145,5 @@ def copied(t: Tensor) -> Tensor:
 
 
 def describe(shape: Sequence[int]) -> str:
-    """A shape as people write it: ``3x224x224``; a scalar is ``()``."""
+    """A shape in the form ``3x224x224``; a scalar is ``()``."""
     return "x".join(str(int(n)) for n in shape) or "()"

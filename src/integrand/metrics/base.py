@@ -77,7 +77,7 @@ def metric(name: str) -> Callable[[C], C]:
 
 
 def known() -> dict[str, type[Metric]]:
-    """Every metric that goes by a name."""
+    """All registered metrics, by name."""
     return dict(_METRICS)
 
 

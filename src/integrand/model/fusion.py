@@ -394,8 +394,8 @@ class _Watch(TorchFunctionMode):
             )  # what comes next may work in place
 
     def pairs(self) -> list[Fold]:
-        """Batch norms that alone eat what a linear map puts out, both run once and looked at by
-        nobody; in running order."""
+        """Batch norms that alone consume the output of a linear map, both run once and without
+        hooks; in running order."""
         owners: dict[int, list[tuple[nn.Module, str]]] = {}
         for module in self._module.modules():
             for name, parameter in module._parameters.items():
@@ -435,7 +435,7 @@ def _fits(norm: Any, outputs: int) -> bool:
 
 
 def _observed(module: nn.Module) -> bool:
-    """Whether somebody's hooks look at what goes in or comes out."""
+    """Whether the module has hooks that see its inputs or outputs."""
     hooks = (
         module._forward_hooks,
         module._forward_pre_hooks,

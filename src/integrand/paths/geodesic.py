@@ -510,6 +510,6 @@ def _matrix(nodes: int, pairs: int, edges: _Edges, cost: _Numbers | None = None)
 
 
 def _scipy() -> Any:
-    """SciPy with its sparse graphs, which nobody needs who walks other paths."""
+    """SciPy with its sparse graphs, imported at first use."""
     optional("scipy.sparse.csgraph", extra="graph", needs="A geodesic path")
     return import_module("scipy")

@@ -19,8 +19,8 @@ NOT_CLAIMED = "not claimed"
 
 
 def incomplete(attribution: Attribution, example: int) -> bool:
-    """Whether a map is marked: it was to add up, and misses more than a tenth of the change, or
-    nobody knows how much."""
+    """Whether a map is marked as incomplete: it claims completeness, and misses more than a tenth of
+    the change, or an unknown part of it."""
     return attribution.claims_completeness and not float(attribution.gap[example]) <= INCOMPLETE
 
 
