@@ -274,7 +274,12 @@ def test_numpy_baselines() -> None:
 
 
 @pytest.mark.parametrize(
-    "name", [n for n in ig.methods.known() if n not in WRAPPERS | {"blur", "spectral", "graph", "gaussian_process"}]
+    "name",
+    [
+        n
+        for n in ig.methods.known()
+        if n not in WRAPPERS | {"blur", "spectral", "graph", "gaussian_process"}
+    ],
 )
 def test_every_method_by_name(name: str, quiet: None) -> None:
     options: dict[str, Any] = {

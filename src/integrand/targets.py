@@ -14,9 +14,10 @@ from __future__ import annotations
 from abc import ABC, abstractmethod
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import replace
-from typing import Any, ClassVar
+from typing import Any, ClassVar, SupportsIndex
 
 import torch
+from numpy.typing import NDArray
 from torch import Tensor
 
 from .core.shapes import describe, flattened
@@ -26,6 +27,10 @@ from .errors import TargetError
 Index = int | Tensor | tuple[int, ...]
 """A class, a class for each example (B,), a position in a longer output, or a position for each
 example (B, P)."""
+
+ChoiceLike = SupportsIndex | Tensor | NDArray[Any] | Sequence[int | tuple[int, ...]]
+"""A class as people give it: an int of any kind, or an array, list or tuple that ``Index`` takes as
+a tensor or a position."""
 
 
 def output_tensor(outputs: object) -> Tensor:
@@ -113,6 +118,26 @@ class Target(ABC):
     def at(self, index: Tensor) -> Target:
         """The target of the examples ``index`` of the batch."""
         return self
+
+    @property
+    def class_index(self) -> Index | None:
+        """The class it is about, a class for each example (B,), or a position; None where it names
+        none."""
+        return None
+
+    def with_class(self, index: Index) -> Target:
+        """The same question about another class.
+
+        Raises:
+            TargetError: where it names no class.
+        """
+        raise TargetError(f"{self!r} is about no class that another could take the place of.")
+
+    @property
+    def per_example(self) -> str | None:
+        """The name of what it holds for each example of a batch; None where it is the same for all,
+        as are targets without an ``at()`` of their own."""
+        return None if type(self).at is Target.at else "something"
 
     def check_batch(self, batch: int) -> None:  # noqa: B027  # most hold nothing for each example
         """Check that what it holds for each example is there for ``batch`` of them.
@@ -205,8 +230,8 @@ def _select(choice: Index, index: Tensor) -> Index:
 
 
 def _scatter_to_batch(entries: Tensor, index: Tensor) -> Tensor:
-    """What is said of B examples, at their places ``index`` in a batch; zeros for the others, which
-    are not asked about."""
+    """Entries of B examples at their places ``index`` in a batch; zeros for the others, which are
+    never looked up."""
     index = index.to(entries.device)
     batch_entries = entries.new_zeros(int(index.max()) + 1, *entries.shape[1:])
     batch_entries[index] = entries
@@ -221,7 +246,7 @@ def _scatter_choice(choice: Index, index: Tensor) -> Index:
     return _scatter_to_batch(choice, index) if isinstance(choice, Tensor) else choice
 
 
-def _checked_choice(choice: Any) -> Index:
+def _checked_choice(choice: object) -> Index:
     if isinstance(choice, bool):
         raise TargetError("A target class is an integer, not True or False.")
     if isinstance(choice, list) or type(choice).__module__ == "numpy":
@@ -244,12 +269,11 @@ def _checked_choice(choice: Any) -> Index:
         return classes[:, 0] if classes.ndim == 2 and classes.shape[1] == 1 else classes
     if isinstance(choice, tuple):
         return tuple(int(w) for w in choice)
-    try:
-        return int(choice.__index__())
-    except AttributeError:
+    if not isinstance(choice, SupportsIndex):
         raise TargetError(
             f"{choice!r} is not a class: give an int, a tensor of ints, or a position."
-        ) from None
+        )
+    return int(choice.__index__())
 
 
 def _choices_tensor(choices: object) -> Tensor:
@@ -308,6 +332,17 @@ class _OfClass(Target):
         return isinstance(self.which, int) or (
             isinstance(self.which, Tensor) and self.which.ndim == 1
         )
+
+    @property
+    def class_index(self) -> Index | None:
+        return self.which
+
+    def with_class(self, index: Index) -> Target:
+        return replace(self, which=index)
+
+    @property
+    def per_example(self) -> str | None:
+        return "which" if isinstance(self.which, Tensor) else None
 
     def at(self, index: Tensor) -> Target:
         return replace(self, which=_select(self.which, index))
@@ -460,6 +495,18 @@ class Margin(Target):
         _check_length(self.which, batch)
         _check_length(self.other, batch)
 
+    @property
+    def class_index(self) -> Index | None:
+        return self.which
+
+    def with_class(self, index: Index) -> Target:
+        return replace(self, which=index)
+
+    @property
+    def per_example(self) -> str | None:
+        choices = {"which": self.which, "other": self.other}
+        return next((name for name, choice in choices.items() if isinstance(choice, Tensor)), None)
+
     def at(self, index: Tensor) -> Target:
         return Margin(_select(self.which, index), _select(self.other, index))
 
@@ -533,6 +580,10 @@ class Custom(Target):
                 f"The target's data has {len(self.data)} entries for {batch} examples."
             )
 
+    @property
+    def per_example(self) -> str | None:
+        return None if self.data is None else "data"
+
     def at(self, index: Tensor) -> Target:
         if self.data is None:
             return self
@@ -562,6 +613,10 @@ class Distance(Target):
     def __call__(self, outputs: Any, index: Tensor) -> Tensor:
         representation = flattened(output_tensor(outputs), 1)
         return (representation - self.goal[index.to(self.goal.device)]).square().sum(1)
+
+    @property
+    def per_example(self) -> str | None:
+        return "goal"
 
     def at(self, index: Tensor) -> Target:
         return replace(self, goal=self.goal[index.to(self.goal.device)])
@@ -621,7 +676,12 @@ class Unit(Target):
         return replace(self, index=_scatter_choice(self.index, index))
 
 
-def as_target(target: Any) -> Target:
+TargetLike = Target | ChoiceLike | Callable[..., Tensor] | str
+"""What ``target=`` takes: a class, one for each example, a position, a ``Target``, a function of
+the outputs, or the word "predicted" where the inputs are known."""
+
+
+def as_target(target: TargetLike) -> Target:
     """Convert an int, a tensor of ints, a position or a callable to a ``Target``."""
     if isinstance(target, Target):
         return target
@@ -632,4 +692,4 @@ def as_target(target: Any) -> Target:
         )
     if callable(target) and not isinstance(target, Tensor):
         return Custom(target)
-    return Logit(target)
+    return Logit(_checked_choice(target))

@@ -20,9 +20,9 @@ from .fields import Field, TorchField
 from .fields.adopt import adopting
 from .fields.memory import OutputCache
 from .model.extra import Extra
-from .model.layout import Layout
+from .model.layout import InputsLike, Layout
 from .model.network import parameter_dtype
-from .targets import Logit, Output, Target, as_target
+from .targets import Logit, Output, Target, TargetLike, as_target
 
 
 @dataclass(frozen=True, eq=False)
@@ -41,8 +41,8 @@ class Task:
     def of(
         cls,
         model: Callable[..., Any] | Field,
-        inputs: Any,
-        target: Any = None,
+        inputs: InputsLike,
+        target: TargetLike | None = None,
         *,
         extra: Sequence[Any] | Mapping[str, Any] = (),
         normalisation: Normalisation | None = None,
@@ -117,8 +117,8 @@ def _check_options(options: Mapping[str, bool], model: object) -> None:
     raise InputError(f"{option}= goes with a torch model; {type(model).__name__} takes none.")
 
 
-def _check_field(field: Field, target: Any) -> None:
-    """A field knows its model and its target: what is given beside it says the same, or nothing."""
+def _check_field(field: Field, target: TargetLike | None) -> None:
+    """Check that a target given beside a field agrees with the one it has."""
     if target is None:
         return
     if field.target is None or is_predicted(target):
@@ -130,7 +130,7 @@ def _check_field(field: Field, target: Any) -> None:
         )
 
 
-def is_predicted(target: Any) -> bool:
+def is_predicted(target: object) -> bool:
     """Whether a target is the word for the class each example is given."""
     return isinstance(target, str) and target == "predicted"
 
@@ -155,7 +155,7 @@ def check_classes(target: Target, batch: int) -> None:
     target.check_batch(batch)
 
 
-def _packed(inputs: Any, field: Field, *, integers: bool) -> tuple[Tensor, Layout]:
+def _packed(inputs: InputsLike, field: Field, *, integers: bool) -> tuple[Tensor, Layout]:
     """Inputs in the type that a field asks for, and how they are arranged."""
     layout = Layout.of(inputs, integers=integers, dtype=field.input_dtype)
     x = layout.pack(inputs)

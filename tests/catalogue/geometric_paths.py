@@ -1,4 +1,4 @@
-"""Ways that bend or step by what F does: geodesic, relaxed, nonuniform."""
+"""Paths shaped by the model: geodesic, relaxed, nonuniform."""
 
 from __future__ import annotations
 

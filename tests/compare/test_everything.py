@@ -29,7 +29,11 @@ METHODS: dict[str, Any] = {
     ),
 }
 
-OF_LAYERS = {"layer": "explains a layer", "conductance": "explains a layer", "region_neurons": "explains a layer"}
+OF_LAYERS = {
+    "layer": "explains a layer",
+    "conductance": "explains a layer",
+    "region_neurons": "explains a layer",
+}
 """The only refusals: maps of a layer are not maps of the inputs."""
 
 OF_OTHERS = {"graph", "gaussian_process"}

@@ -52,7 +52,13 @@ def test_every_published_method_has_a_setting() -> None:
     setting = PresetInputs(photo=given.pool[0], pool=given.pool, others=4, supplies=given)
     for name in recipes.every():
         assert callable(method(name, setting)), name
-    assert set(recipes.every()) == set(known()) - {"discretized", "graph", "gaussian_process", "region_neurons", "generalized"}
+    assert set(recipes.every()) == set(known()) - {
+        "discretized",
+        "graph",
+        "gaussian_process",
+        "region_neurons",
+        "generalized",
+    }
 
 
 def test_what_differs_in_a_brief_setting_is_a_parameter_of_the_method() -> None:

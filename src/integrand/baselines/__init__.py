@@ -4,7 +4,7 @@ from ..core.renamed import renamed as _renamed
 from .adopt import as_baseline as as_baseline
 from .base import Baseline as Baseline
 from .base import BaselineLike as BaselineLike
-from .base import Examples as Examples
+from .base import DataLike as DataLike
 from .base import ReferencesLike as ReferencesLike
 from .base import StartLike as StartLike
 from .base import Union as Union

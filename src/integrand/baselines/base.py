@@ -46,7 +46,7 @@ StartLike = (
 for several inputs a tuple or dict with one for each."""
 
 
-class Examples(Protocol):
+class DataLike(Protocol):
     """Examples by number: a list, a torch ``Dataset`` that knows its length; pairs (example, label)
     lose their label."""
 
@@ -55,7 +55,7 @@ class Examples(Protocol):
     def __getitem__(self, index: int, /) -> Any: ...
 
 
-ReferencesLike = StartLike | Examples
+ReferencesLike = StartLike | DataLike
 """What ``references=`` takes: whatever a baseline can be, or data to draw references from."""
 
 

@@ -13,11 +13,11 @@ from ..core.shapes import describe
 from ..core.values import part
 from ..errors import BaselineError
 from ..fields import Field
-from .base import Baseline, Examples, InParts, References
+from .base import Baseline, DataLike, InParts, References
 from .fixed import as_numbers
 
 
-def _read_examples(data: Tensor | Examples, selection: Tensor | slice, x: Tensor) -> Tensor:
+def _read_examples(data: Tensor | DataLike, selection: Tensor | slice, x: Tensor) -> Tensor:
     """The entries ``selection`` of a tensor or a dataset; pairs (example, label) lose their label."""
     if isinstance(data, Tensor):
         rows = data[selection if isinstance(selection, slice) else selection.to(data.device)]
@@ -50,7 +50,7 @@ class Sample(InParts):
         BaselineError: where more references are asked for than there is data.
     """
 
-    data: Tensor | Examples
+    data: Tensor | DataLike
     count: int | None = None
     seed: int = 0
     label: str = "sample"
@@ -101,7 +101,7 @@ class Relevant(Baseline):
         One forward pass of the pool and of the inputs.
     """
 
-    pool: Tensor | Examples
+    pool: Tensor | DataLike
     count: int = 8
     first: int = 2
     last: int = 4
@@ -136,7 +136,7 @@ class OtherClass(Baseline):
         The counterfactual references of IG2 (arXiv 2406.10852).
     """
 
-    pool: Tensor | Examples
+    pool: Tensor | DataLike
     count: int = 8
     seed: int = 0
     label: str = "other class"
@@ -153,7 +153,7 @@ class OtherClass(Baseline):
 
 
 def _rank_classes(
-    data: Tensor | Examples, x: Tensor, field: Field, seed: int
+    data: Tensor | DataLike, x: Tensor, field: Field, seed: int
 ) -> tuple[Tensor, Tensor, Tensor]:
     """The shuffled pool (N, \\*s), its predicted classes (N,), and each class's rank for each input
     (B, C)."""

@@ -13,6 +13,7 @@ from typing import Any, ClassVar
 
 import numpy as np
 import torch
+from numpy.typing import NDArray
 from torch import Tensor
 
 from ..core.optional import optional
@@ -117,12 +118,12 @@ class Imputed(OfEach):
         return torch.where(gone, filled + self._noise(rows)[0], rows)
 
     def _noise(self, x: Tensor) -> Tensor:
-        """(1, 1, \\*s) the same for all examples, and whatever becomes of them."""
+        """(1, 1, \\*s) noise: the same for all examples, whatever is replaced."""
         drawn = torch.randn(x.shape[1:], generator=generator(self.seed), dtype=torch.float64).to(x)
         return self.noise * drawn[None, None]
 
 
-def _impute(scipy: Any, laplacian: Any, known: Any, missing: Any) -> Any:
+def _impute(scipy: Any, laplacian: Any, known: NDArray[Any], missing: NDArray[Any]) -> NDArray[Any]:
     """Numbers (C, P) with the ``missing`` (P,) ones between their neighbours."""
     if not missing.any():
         return known

@@ -29,15 +29,22 @@ def spelled(
     roles: Mapping[str, Mapping[str, Any]] | None = None,
     arguments: Callable[[Any], Sequence[str]] = lambda build: (),
 ) -> Any:
-    """What ``text`` spells, its words looked up in ``names``. Errors: ``UnknownName``;
-    ``InputError`` for anything but calls.
+    """What ``text`` spells, its words looked up in ``names``.
 
-    roles      by the name of an argument, the names that its words are looked up in instead, and
-               those inside
-    arguments  what the callable that is called calls its arguments, in order
+    Args:
+        text: an expression of calls, names and literals.
+        names: what the words in it stand for.
+        roles: by the name of an argument, the names that its words are looked up in instead, and
+            those inside.
+        arguments: what the callable that is called calls its arguments, in order.
 
-    >>> spelled("dict(a=[1, -n // 2])", {"dict": dict, "n": 6})
-    {'a': [1, -3]}
+    Raises:
+        UnknownName: for a word that is not among the names.
+        InputError: for anything but calls.
+
+    Example:
+        >>> spelled("dict(a=[1, -n // 2])", {"dict": dict, "n": 6})
+        {'a': [1, -3]}
     """
     try:
         tree = ast.parse(text.strip(), mode="eval")

@@ -50,7 +50,7 @@ def parts() -> dict[str, Any]:
     return values
 
 
-def _arguments(build: Any) -> tuple[str, ...]:
+def _arguments(build: object) -> tuple[str, ...]:
     """What a part or a published method is built with, in order."""
     if isinstance(build, type) and dataclasses.is_dataclass(build):
         return tuple(spec.name for spec in dataclasses.fields(build) if spec.init)
@@ -63,7 +63,7 @@ def _spelled(text: str, names: Mapping[str, Any], words: Mapping[str, Any]) -> A
 
 
 def method(text: str, words: Mapping[str, Any]) -> Any:
-    """A method as it is typed: ``weighted(several, rule=GaussLegendre(25))``, or ``RandomMap()``, a
+    """Read a method expression: ``weighted(several, rule=GaussLegendre(25))``, or ``RandomMap()``, a
     control."""
     published = {name: entry.build for name, entry in methods().items()}
     published |= {old: published[new] for old, new in RENAMED.items()}  # recipes of earlier days
@@ -71,5 +71,5 @@ def method(text: str, words: Mapping[str, Any]) -> Any:
 
 
 def metric(text: str, words: Mapping[str, Any]) -> Any:
-    """A metric as it is typed: ``deletion(steps=25, fill=corners)``."""
+    """Read a metric expression: ``deletion(steps=25, fill=corners)``."""
     return _spelled(text, {**parts(), **metrics()}, words)

@@ -22,7 +22,7 @@ from .runner import Finished, Results
 
 
 def as_json(results: Results) -> dict[str, Any]:
-    """Everything that is said of a suite, in plain data."""
+    """The results of a suite in plain data, ready for JSON."""
     data: dict[str, Any] = json_ready(
         {
             "suite": results.suite.name,

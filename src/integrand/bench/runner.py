@@ -59,7 +59,8 @@ class RunOptions:
 
 @dataclass(frozen=True, eq=False)
 class Finished:
-    """What a run came to: its scores so far, what is known of its problem, or why it was left out.
+    """The outcome of a run: its scores so far, facts of its problem, or why it was
+    left out.
 
     summaries  metrics whose one number per method is not the mean of the examples' (the area under
                a median curve): by metric and method
@@ -74,7 +75,7 @@ class Finished:
 
 @dataclass(frozen=True, eq=False)
 class Results:
-    """What a suite came to; ``data`` is the name of the folder or file of examples."""
+    """The results of a suite; ``data`` is the name of the folder or file of examples."""
 
     suite: Suite
     finished: tuple[Finished, ...]
@@ -88,8 +89,10 @@ def run(suite: Suite, request: RunOptions, tell: Tell = lambda line: None) -> Re
     """Run a suite, or go on with it.
 
     A run whose model or data need a package that is not installed is left out, and its reason is
-    part of the results. Errors: ``InputError`` for a folder that holds results of another recipe or
-    seed.
+    part of the results.
+
+    Raises:
+        InputError: for a folder that holds results of another recipe or seed.
     """
     _claim_folder(suite, request)
     until = None if request.minutes is None else time.monotonic() + 60 * request.minutes

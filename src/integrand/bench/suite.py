@@ -91,8 +91,12 @@ def names() -> tuple[str, ...]:
 
 
 def suite(source: str) -> Suite:
-    """A suite by its name, or from a TOML file. Errors: ``UnknownName``; ``InputError`` that says
-    what is wrong where."""
+    """A suite by its name, or from a TOML file.
+
+    Raises:
+        UnknownName: for a name that no suite has.
+        InputError: for a file that does not exist or is no recipe; it says what is wrong, and where.
+    """
     path = Path(source)
     if path.suffix == ".toml":
         if not path.is_file():

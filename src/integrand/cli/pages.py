@@ -37,8 +37,9 @@ def claimed(folder: Path, command: str) -> Iterator[None]:
     """The folder, made if need be and refused if another command's pages are in it; gone again
     where nothing was written to it.
 
-    Errors: ``OSError`` for what is no folder and cannot become one, ``InputError`` for another
-    command's.
+    Raises:
+        OSError: for what is no folder and cannot become one.
+        InputError: for a folder with another command's pages.
     """
     place = Path(os.path.realpath(folder))
     created = [path for path in (place, *place.parents) if not path.exists()]

@@ -46,8 +46,11 @@ class Patches(nn.Module):
         """Fitted to photographs (N, C, H, W): the directions at once, the bend by 200 steps of
         Adam.
 
-        Cost: no look at any model; about a second for ten photographs of 224 × 224. Errors:
-        ``InputError`` where no patch divides them.
+        Raises:
+            InputError: where no patch divides them.
+
+        Cost:
+            No look at any model; about a second for ten photographs of 224 × 224.
         """
         side = next(
             (side for side in _SIDES if not any(size % side for size in photographs.shape[2:])),

@@ -116,13 +116,15 @@ class PresetInputs:
 def method(name: str, setting: PresetInputs) -> Any:
     """The method called ``name``, set up for a picture.
 
-    Errors: ``UnknownName`` for the method or a baseline, ``InputError`` when there is nothing to
-    start from.
+    Raises:
+        UnknownName: for the method or a baseline.
+        InputError: when there is nothing to start from.
 
-    >>> from integrand.cli import presets
-    >>> method = presets.method("integrated", presets.PresetInputs(nodes=8))
-    >>> method.baseline.label, method.rule
-    ('black', GaussLegendre(8))
+    Example:
+        >>> from integrand.cli import presets
+        >>> method = presets.method("integrated", presets.PresetInputs(nodes=8))
+        >>> method.baseline.label, method.rule
+        ('black', GaussLegendre(8))
     """
     build, accepted = about(name).build, about(name).options
     recipe = _BY_NAME.get(name) or _BY_ARGUMENT.get(_first_argument(name), _no_options)
@@ -162,7 +164,9 @@ def check(methods: Iterable[str], baselines: Iterable[str]) -> None:
     """Refuse names that are not known, before any work, and methods that need what neither pictures
     nor a model give.
 
-    Errors: ``UnknownName`` with the nearest names, ``InputError``.
+    Raises:
+        UnknownName: with the nearest names.
+        InputError: for a method that needs what neither gives.
     """
     for method in methods:
         lacking = [name for name in about(method).needs if name not in (*_STARTS, *NAMES)]
@@ -273,7 +277,9 @@ def baselines(names: Sequence[str], photo: Tensor | None = None) -> list[Baselin
     """Baselines by name or number; every further "noise" is another noise, and "photo" is left out
     where there is none.
 
-    Errors: ``UnknownName`` with the nearest names, ``InputError`` when nothing is left.
+    Raises:
+        UnknownName: with the nearest names.
+        InputError: when nothing is left.
     """
     result: list[Baseline] = []
     for place, name in enumerate(names):

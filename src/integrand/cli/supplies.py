@@ -51,8 +51,11 @@ class Supplies:
     """What was made, by what it is called here."""
 
     def of(self, name: str) -> Any:
-        """What a method's argument ``name`` wants. Errors: ``InputError`` for what cannot be made
-        of these photographs."""
+        """What a method's argument ``name`` wants.
+
+        Raises:
+            InputError: for what cannot be made of these photographs.
+        """
         return getattr(self, name)
 
     def made_for(self, names: tuple[str, ...]) -> str:

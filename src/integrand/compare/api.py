@@ -12,7 +12,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from ..baselines import Baseline
+from ..baselines import Baseline, ReferencesLike, StartLike
 from ..core.normalisation import Normalisation
 from ..core.random import reseeded
 from ..core.renamed import renamed_arguments
@@ -22,8 +22,17 @@ from ..fields import Field
 from ..integration.attribution import Attribution, Explainer, ExplainerLike, as_explainer
 from ..methods.registry import about
 from ..metrics import Metric, Subject
+from ..model.layout import InputsLike
+from ..targets import TargetLike
 from ..task import Task, is_predicted
-from .baseline_sensitivity import Sensitivity, baselines_by_name, of_variants, variant, variants
+from .baseline_sensitivity import (
+    Sensitivity,
+    StartsLike,
+    baselines_by_name,
+    of_variants,
+    variant,
+    variants,
+)
 from .budget import fitted, tolerant
 from .comparison import Comparison
 from .controls import controls_for
@@ -42,19 +51,19 @@ Progress = bool | Callable[[int, int], None]
 @renamed_arguments(reference="compare_to", baselines="vary_baseline", sure="inference")
 def compare(
     model: Callable[..., Any] | Field,
-    inputs: Any,
+    inputs: InputsLike,
     *,
-    target: Any = "predicted",
+    target: TargetLike = "predicted",
     methods: Mapping[str, str | ExplainerLike] | Sequence[str | ExplainerLike],
     metrics: Mapping[str, Any] | Sequence[Any] = ("deletion", "insertion"),
     gradients: int | None = None,
     tol: float | None = None,
-    baseline: Any = None,
-    references: Any = None,
+    baseline: StartLike | None = None,
+    references: ReferencesLike | None = None,
     options: Mapping[str, Mapping[str, Any]] | None = None,
     compare_to: str | None = None,
     controls: bool | Sequence[str] = True,
-    vary_baseline: Any = None,
+    vary_baseline: StartsLike | None = None,
     ids: Sequence[str] | None = None,
     masks: Tensor | None = None,
     seed: int | None = None,
@@ -244,7 +253,9 @@ def _built(
     return explainers
 
 
-def _for_inputs(baselines: Any, inputs: Any, task: Task) -> dict[str, Baseline]:
+def _for_inputs(
+    baselines: StartsLike | None, inputs: InputsLike, task: Task
+) -> dict[str, Baseline]:
     """Baselines to try by name, each arranged as the inputs are; none where none are given."""
     if baselines is None:
         return {}

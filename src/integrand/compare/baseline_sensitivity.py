@@ -3,13 +3,13 @@
 from __future__ import annotations
 
 import dataclasses
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
 
-from ..baselines import Baseline, as_baseline
+from ..baselines import Baseline, StartLike, as_baseline
 from ..baselines.base import label_of
 from ..errors import InputError
 from ..integration import Method, core, with_core
@@ -74,7 +74,11 @@ def variant(method: str, baseline: str) -> str:
     return f"{method} from {baseline}"
 
 
-def baselines_by_name(baselines: Any) -> dict[str, Baseline]:
+StartsLike = Mapping[str, StartLike] | Sequence[StartLike]
+"""What ``vary_baseline=`` takes: the baselines to try, by name or one after the other."""
+
+
+def baselines_by_name(baselines: StartsLike) -> dict[str, Baseline]:
     """Baselines to try, by name.
 
     Raises:

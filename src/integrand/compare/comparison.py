@@ -20,7 +20,7 @@ from ..errors import InputError
 from ..integration.attribution import INCOMPLETE, Attribution
 from .baseline_sensitivity import Sensitivity
 from .map_agreement import MapAgreement
-from .scores import Scores
+from .scores import Numbers, Scores
 from .statistics import Difference, Inference, Summary, Verdict, differences, summaries, verdict
 
 _FORMAT = 1
@@ -297,7 +297,7 @@ def _aligned(rows: list[list[str]]) -> list[str]:
     ]
 
 
-def _known_mean(values: Any) -> float:
+def _known_mean(values: Numbers) -> float:
     known = values[~np.isnan(values)]
     return float(known.mean()) if len(known) else math.nan
 

@@ -20,6 +20,7 @@ from typing import Any
 
 import numpy as np
 import torch
+from numpy.typing import NDArray
 from torch import Tensor
 
 from ..core.shapes import describe, flattened
@@ -346,7 +347,9 @@ class _Measures:
             if curves and measured.ndim > 2:
                 self._add_curves(name, _array(measured), cells)
 
-    def _add_curves(self, name: str, measured: Numbers, cells: Any) -> None:
+    def _add_curves(
+        self, name: str, measured: Numbers, cells: tuple[NDArray[np.intp], ...]
+    ) -> None:
         """Store curves; those of a metric that gives several lengths are left out."""
         if name not in self.curves:
             self.curves[name] = np.full((*self.gap.shape, *measured.shape[2:]), np.nan)

@@ -10,7 +10,7 @@ from __future__ import annotations
 import sys
 from collections.abc import Hashable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
-from typing import Any
+from typing import Any, Protocol
 
 import numpy as np
 import torch
@@ -31,6 +31,16 @@ _CURE = (
     "Encode them as numbers first, or explain the whole pipeline that does: "
     "ig.explain(pipeline, frame)."
 )
+
+
+class FrameLike(Protocol):
+    """A data frame: of pandas, polars or pyarrow."""
+
+    @property
+    def columns(self) -> Any: ...
+
+    @property
+    def shape(self) -> Any: ...
 
 
 Cell = str | float | None

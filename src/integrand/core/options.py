@@ -177,7 +177,7 @@ def _plain(value: object, kinds: tuple[Any, ...]) -> Any:
     return value
 
 
-def _is(value: Any, kind: Any) -> bool:
+def _is(value: object, kind: Any) -> bool:
     if kind in _NUMBERS:
         return isinstance(value, _NUMBERS if kind is float else int) and not isinstance(value, bool)
     if _of_numbers(kind):

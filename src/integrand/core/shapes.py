@@ -19,7 +19,6 @@ classes need no expansion anywhere.
 from __future__ import annotations
 
 from collections.abc import Sequence
-from typing import Any
 
 import torch
 from torch import Tensor
@@ -117,7 +116,7 @@ def first_alike(numbers: Tensor) -> Tensor:
     return torch.full_like(place, len(numbers)).scatter_reduce_(0, group, place, "amin")[group]
 
 
-def checked_references(references: Any, x: Tensor, who: str, *, missing: bool = False) -> Tensor:
+def checked_references(references: object, x: Tensor, who: str, *, missing: bool = False) -> Tensor:
     """References (R, B, \\*s) that are what a baseline promised, or an error that says what they
     are instead; values may be ``missing`` (NaN) where the field takes that."""
     if not isinstance(references, Tensor):
@@ -153,5 +152,5 @@ def copied(t: Tensor) -> Tensor:
 
 
 def describe(shape: Sequence[int]) -> str:
-    """A shape as people write it: ``3x224x224``; a scalar is ``()``."""
+    """A shape in the form ``3x224x224``; a scalar is ``()``."""
     return "x".join(str(int(n)) for n in shape) or "()"

@@ -23,6 +23,7 @@ from typing import Any, ClassVar
 import torch
 from torch import Tensor
 
+from ..backprop.modified.base import BackwardRule
 from ..core.normalisation import Normalisation
 from ..core.segment import Evaluation, Segment
 from ..core.shapes import flattened
@@ -34,7 +35,7 @@ from ..model.layout import Layout
 from ..model.network import Network, calm
 from ..model.row_independence import Answer, Company
 from ..model.turns import turn
-from ..targets import Distance, Target
+from ..targets import Distance, Target, TargetLike
 from .memory import OutputCache
 
 Rows = Callable[[slice], Tensor]
@@ -295,7 +296,7 @@ class Field(ABC):
             f"{type(self).__name__} has no layers: explain one of a model, with ig.TorchField(model, target)."
         )
 
-    def with_backward(self, rule: Any) -> Field:
+    def with_backward(self, rule: BackwardRule) -> Field:
         """The same scalar, its gradients from a backward pass that follows ``rule``
         (``ig.fields.GuidedReLU``, ``ig.fields.Patterns``)."""
         raise ModelError(
@@ -303,7 +304,7 @@ class Field(ABC):
             "ig.TorchField(model, target)."
         )
 
-    def with_target(self, target: Any) -> Field:
+    def with_target(self, target: TargetLike) -> Field:
         """The same model, asked something else; a target that says something for each example
         numbers them as this field does."""
         raise TargetError(

@@ -16,7 +16,7 @@ from torch import Tensor
 
 from ..core.shapes import describe
 from ..errors import TargetError
-from ..targets import Custom, Target, as_target, output_tensor
+from ..targets import Custom, Target, TargetLike, as_target, output_tensor
 from .base import Field, outputs_of
 
 
@@ -35,7 +35,7 @@ def class_outputs(field: Field, x: Tensor, who: str) -> Tensor:
     return outputs
 
 
-def as_decision(value: object) -> Target:
+def as_decision(value: TargetLike) -> Target:
     """A target or a function of the outputs that crosses zero where the decision changes, the same
     for every example."""
     decision = (
@@ -44,14 +44,9 @@ def as_decision(value: object) -> Target:
         else Custom(partial(_of_tensor, value))
     )
     decision = as_target(decision)
-    per_example = [
-        name
-        for name in ("which", "other", "data", "goal")
-        if isinstance(getattr(decision, name, None), Tensor)
-    ]
-    if per_example:
+    if decision.per_example is not None:
         raise TargetError(
-            f"{type(decision).__name__} holds {per_example[0]} for each example of a batch; a decision function is the same for every "
+            f"{type(decision).__name__} holds {decision.per_example} for each example of a batch; a decision function is the same for every "
             "example. Give a function of the outputs, outputs -> (N,)."
         )
     return decision

@@ -270,7 +270,7 @@ class LayerField(TorchField):
         """From now on, these rows are the examples 0, 1, 2 …"""
         self.network.held = LayerActivations.joined(lifted)
 
-    def with_model(self, model: Any) -> TorchField:
+    def with_model(self, model: Callable[..., Any]) -> TorchField:
         raise ModelError(
             "What is held of a layer is of this model: ask for the layer of the other one, field.with_model(model).behind(site)."
         )

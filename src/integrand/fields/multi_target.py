@@ -137,7 +137,7 @@ class MultiTarget(View):
     def smooth(self) -> bool:
         return all(field.smooth for field in self.fields)
 
-    def with_target(self, target: Any) -> Field:
+    def with_target(self, target: object) -> Field:
         raise TargetError(
             f"{len(self.targets)} targets are asked about already: ask the field that they were asked of."
         )

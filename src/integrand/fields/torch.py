@@ -35,7 +35,7 @@ from ..model.flow import LayerFlow, layer_flow
 from ..model.layout import Layout
 from ..model.network import Network, PlainModel, Site, calm, parameter_dtype
 from ..model.row_independence import Answer, Company
-from ..targets import Custom, Output, Target, as_target, output_tensor
+from ..targets import Custom, Output, Target, TargetLike, as_target, output_tensor
 from .base import Field
 
 Ask = tuple[Target, Tensor]
@@ -85,7 +85,7 @@ class TorchField(Field):
     def __init__(
         self,
         model: Callable[..., Any],
-        target: object,
+        target: TargetLike,
         *,
         extra: Sequence[Any] | Mapping[str, Any] = (),
         normalisation: Normalisation | None = None,
@@ -121,14 +121,15 @@ class TorchField(Field):
         return self._target
 
     @target.setter
-    def target(self, target: Any) -> None:
+    def target(self, target: Target | None) -> None:
+        assert target is not None
         self._aim(target)
 
     @property
     def input_dtype(self) -> torch.dtype | None:
         return parameter_dtype(self.network.model)
 
-    def with_target(self, target: Any) -> TorchField:
+    def with_target(self, target: TargetLike) -> TorchField:
         """The same model, asked something else; what was learnt about batch sizes is shared."""
         field = copy.copy(self)
         field._aim(target)

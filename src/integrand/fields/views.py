@@ -11,6 +11,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
+from ..backprop.modified.base import BackwardRule
 from ..core.normalisation import Normalisation
 from ..core.segment import Evaluation, Segment
 from ..model.batching import is_out_of_memory
@@ -18,7 +19,7 @@ from ..model.flow import LayerFlow
 from ..model.layout import Layout
 from ..model.network import Network
 from ..model.row_independence import Answer, Company
-from ..targets import Target, as_target
+from ..targets import Target, TargetLike, as_target
 from .base import Decomposition, Field
 from .memory import OutputCache
 
@@ -249,10 +250,10 @@ class View(Field):
     def behind(self, site: Any, side: str = "output") -> Any:
         return LayerView(self, self.inner.behind(site, side))
 
-    def with_backward(self, rule: Any) -> Field:
+    def with_backward(self, rule: BackwardRule) -> Field:
         return self._like(self.inner.with_backward(rule))
 
-    def with_target(self, target: Any) -> Field:
+    def with_target(self, target: TargetLike) -> Field:
         return self._like(self.inner.with_target(target))
 
     def with_targets(self, targets: Sequence[Target]) -> Field:
@@ -298,7 +299,7 @@ class Subset(View):
     def target(self) -> Target | None:  # type: ignore[override]
         return None if self.inner.target is None else self.inner.target.at(self.index)
 
-    def with_target(self, target: Any) -> Field:
+    def with_target(self, target: TargetLike) -> Field:
         return self._like(self.inner.with_target(as_target(target).of_batch(self.index)))
 
     def with_targets(self, targets: Sequence[Target]) -> Field:

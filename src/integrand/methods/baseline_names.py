@@ -61,7 +61,7 @@ BASELINES: dict[str, Callable[[], Baseline]] = {
 
 
 def references_of(value: ReferencesLike) -> Baseline:
-    """References as people give them: a tensor (R, \\*s) or (R, B, \\*s), a list of baselines and
+    """Convert what ``references=`` takes: a tensor (R, \\*s) or (R, B, \\*s), a list of baselines and
     names, or a baseline."""
     return Given(value) if isinstance(value, Tensor) else as_baseline(value, BASELINES)
 
@@ -196,7 +196,7 @@ replaces."""
 
 
 def fill_of(value: FillLike) -> Baseline | Fill:
-    """A fill as people give it: "auto", "references", or whatever a baseline can be."""
+    """Convert what ``fill=`` takes: "auto", "references", or whatever a baseline can be."""
     if isinstance(value, Fill):
         return value
     if isinstance(value, str) and value in FILLS:

@@ -2,10 +2,9 @@
 
 from __future__ import annotations
 
-from typing import Any
-
 from ..baselines import ReferencesLike
 from ..integration import Method
+from ..model.network import Representation
 from ..paths import Descent, Fixed, Relative, Shrinking, StepRule
 from ..rules import Right, Rule, Simpson
 from .baseline_names import references_of
@@ -21,7 +20,7 @@ from .registry import axioms, published
 )
 def ig2(
     references: ReferencesLike,
-    representation: Any = None,
+    representation: Representation | None = None,
     steps: int = 50,
     rate: float | Relative | None = None,
     clip: tuple[float, float] | None = None,

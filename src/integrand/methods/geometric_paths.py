@@ -1,5 +1,5 @@
-"""Ways that bend or step by what F does: shortest ways over data, relaxed lines, lines walked in
-steps that follow F."""
+"""Paths shaped by the model: geodesics over data, elastic bands, straight lines with steps that
+follow F."""
 
 from __future__ import annotations
 

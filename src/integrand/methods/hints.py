@@ -58,7 +58,7 @@ _ELSEWHERE = {
 
 
 def formal(name: str) -> str:
-    """The name that a method goes by: itself, or that of the alias it is.
+    """The published name that a name or an alias stands for.
 
     >>> formal("WG"), formal("ig2"), formal("SmoothGrad")
     ('weighted', 'ig2', 'smoothgrad')
@@ -67,8 +67,7 @@ def formal(name: str) -> str:
 
 
 def about_method(name: str) -> str | None:
-    """What to say to one who asks for a method by a name that is none; None where nothing is
-    known."""
+    """A hint for a name that no method has; None where there is none to give."""
     bare = _bare(name)
     if bare in _ALIASES:
         return f"It goes by {_ALIASES[bare]!r}."
@@ -80,9 +79,9 @@ def about_method(name: str) -> str | None:
     return None
 
 
-def about_option(name: str, value: Any, accepted: Mapping[str, Any]) -> str | None:
-    """What to say to one who gives a published method an option it does not have; None where
-    nothing is known."""
+def about_option(name: str, value: object, accepted: Mapping[str, Any]) -> str | None:
+    """A hint for an option that a published method does not have; None where there is none to
+    give."""
     number = value if isinstance(value, int) else 50
     if name in ("n_steps", "n_points", "num_steps", "nodes", "steps"):
         if "steps" in accepted:

@@ -4,13 +4,13 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 
-from torch import Tensor, nn
+from torch import Tensor
 
 from ..baselines import StartLike, as_baseline
 from ..errors import InputError
 from ..integration.region_neurons import RegionNeurons
 from ..integration.wrappers.layer import Layered, PerPlace
-from ..model.network import Site
+from ..model.network import SiteLike
 from ..paths import Straight
 from ..rules import Adaptive, GaussLegendre, Midpoint, Rule
 from .baseline_names import BASELINES
@@ -27,7 +27,7 @@ from .straight import integrated
     explains="layer",
 )
 def layer(
-    site: str | nn.Module | Site | Sequence[str | nn.Module | Site],
+    site: SiteLike | Sequence[SiteLike],
     baseline: StartLike = 0.0,
     rule: Rule = Adaptive(),
     *,
@@ -97,7 +97,7 @@ def layer(
     explains="layer",
 )
 def conductance(
-    site: str | nn.Module | Site | Sequence[str | nn.Module | Site],
+    site: SiteLike | Sequence[SiteLike],
     baseline: StartLike = 0.0,
     steps: int = 50,
     rule: Rule = Midpoint(),
@@ -140,11 +140,7 @@ def conductance(
     explains="layer",
 )
 def region_neurons(
-    site: str
-    | nn.Module
-    | Site
-    | Sequence[str | nn.Module | Site]
-    | dict[str, str | nn.Module | Site],
+    site: SiteLike | Sequence[SiteLike] | dict[str, SiteLike],
     region: Tensor | None = None,
     baseline: StartLike = 0.0,
     rule: Rule = GaussLegendre(32),

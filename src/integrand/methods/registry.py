@@ -36,7 +36,7 @@ class Measured:
 
 @dataclass(frozen=True)
 class Published:
-    """What is known about a method that goes by a name.
+    """A published method: its factory, source, formula, cost, axioms and defaults.
 
     Attributes:
         name: what it is called.
@@ -115,7 +115,7 @@ class Published:
 
     @property
     def measured(self) -> Measured | None:
-        """What it takes with its defaults, counted; None where nobody has counted."""
+        """Its cost with the defaults, as counted; None where it has not been counted."""
         record = _measured()["methods"].get(self.name)
         return None if record is None else Measured(**record)
 
@@ -187,7 +187,7 @@ def known() -> dict[str, Published]:
 
 
 def about(name: str) -> Published:
-    """What is known about the method called ``name``.
+    """The published method called ``name``.
 
     Raises:
         UnknownName: with the nearest names.

@@ -7,7 +7,7 @@ from typing import TypeGuard
 
 from torch import Tensor
 
-from ..baselines import Baseline, Examples, ReferencesLike, Sample, StartLike, as_baseline, count_of
+from ..baselines import Baseline, DataLike, ReferencesLike, Sample, StartLike, as_baseline, count_of
 from ..core.features import Features
 from ..errors import BaselineError, InputError
 from ..integration import Method, TwoStage, UntilTolerance
@@ -124,7 +124,7 @@ def expected(
     return Method(baseline, Straight(), MonteCarlo(max(1, -(-draws // size)), seed), record=record)
 
 
-def _is_data(references: ReferencesLike) -> TypeGuard[Tensor | Examples]:
+def _is_data(references: ReferencesLike) -> TypeGuard[Tensor | DataLike]:
     """Whether references are data to draw from, rather than a baseline or a list of them."""
     return hasattr(references, "__getitem__") and not isinstance(references, list | tuple | str)
 

@@ -1,4 +1,4 @@
-"""Words of a sentence, as vectors: ways over other words, and one word at a time."""
+"""Words of a sentence, as vectors: paths over other words, and one word at a time."""
 
 from __future__ import annotations
 

@@ -11,8 +11,9 @@ from collections.abc import Callable
 from typing import Any
 
 from torch import Tensor
+from torch.utils.data import DataLoader
 
-from ..baselines import Extreme, StartLike, as_baseline
+from ..baselines import DataLike, Extreme, StartLike, as_baseline
 from ..core.features import Features
 from ..errors import InputError
 from ..integration import XRAI, ArtificialDistancing, GreedyPIG, Method, SmoothGrad, with_core
@@ -194,7 +195,7 @@ def xrai(
     ),
 )
 def artificial_distancing(
-    data: Any,
+    data: Tensor | DataLike | DataLoader[Any],
     classes: tuple[int, int],
     of: str | ExplainerLike = "integrated",
     labels: Tensor | None = None,

@@ -26,7 +26,8 @@ from ..errors import InputError, ModelError, UnknownName
 from ..fields import Field
 from ..integration.attribution import Attribution
 from ..methods import about as about_method
-from ..model.layout import Layout
+from ..model.layout import InputsLike, Layout
+from ..targets import TargetLike
 from .maps import Explainer, Maps, MapsLike
 from .task import Subject
 
@@ -56,6 +57,9 @@ class Metric(ABC):
         return self.values(self.measure(subject, maps))
 
 
+MetricLike = Metric | type[Metric] | Callable[..., Tensor] | str
+"""A metric as people give it: itself, its class, its functional form, or a name."""
+
 _METRICS: dict[str, type[Metric]] = {}
 
 C = TypeVar("C", bound=type[Metric])
@@ -73,11 +77,11 @@ def metric(name: str) -> Callable[[C], C]:
 
 
 def known() -> dict[str, type[Metric]]:
-    """Every metric that goes by a name."""
+    """All registered metrics, by name."""
     return dict(_METRICS)
 
 
-def as_metric(metric: Any) -> Metric:
+def as_metric(metric: MetricLike) -> Metric:
     """Convert a name, a metric, its class, or a function of ``ig.metrics`` to a metric.
 
     Raises:
@@ -105,11 +109,11 @@ _TASK_OPTIONS = ("extra", "normalisation", "batch_size", "optimize", "masks")
 
 def judge(
     model: Callable[..., Any] | Field,
-    inputs: Any,
+    inputs: InputsLike,
     attribution: MapsLike,
     by: Metric,
     *,
-    target: Any = None,
+    target: TargetLike | None = None,
     method: str | Explainer | Sequence[str | Explainer] | None = None,
     **options: Any,
 ) -> Tensor:
@@ -163,10 +167,10 @@ def functional(cls: type[Metric]) -> Callable[..., Tensor]:
 
     def call(
         model: Callable[..., Any] | Field,
-        inputs: Any,
+        inputs: InputsLike,
         attribution: MapsLike,
         *,
-        target: Any = None,
+        target: TargetLike | None = None,
         **arguments: Any,
     ) -> Tensor:
         metric_options = {name: arguments.pop(name) for name in tuple(arguments) if name in options}
@@ -210,7 +214,7 @@ def without_model(
 ) -> Iterator[tuple[Subject, Maps]]:
     """Maps with a subject that has no model; its inputs are those of an attribution, or else the
     map itself."""
-    first = attribution
+    first: Any = attribution
     while isinstance(first, list | dict) and first:
         first = first[0] if isinstance(first, list) else next(iter(first.values()))
     like = first.inputs if isinstance(first, Attribution) else first

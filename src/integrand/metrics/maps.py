@@ -132,7 +132,7 @@ def _entries(maps: MapsLike, layout: Layout) -> dict[str, Any]:
     return entries
 
 
-def _map_values(name: str, entry: Any, x: Tensor, layout: Layout) -> Tensor:
+def _map_values(name: str, entry: MapLike, x: Tensor, layout: Layout) -> Tensor:
     values = entry.values if isinstance(entry, Attribution) else entry
     if not layout.single:
         values = Layout.of(values).pack(values)

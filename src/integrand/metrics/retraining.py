@@ -24,7 +24,7 @@ from ..fields import Linear
 from ..integration.attribution import Attribution
 from ..methods import BASELINES
 from ..model.layout import Layout
-from .maps import Maps
+from .maps import MapLike, Maps
 from .perturbation.removal import Ranking
 from .task import Fill
 
@@ -36,6 +36,9 @@ Train = Callable[[Tensor, Tensor, int], Predict]
 
 Data = tuple[tuple[Tensor, Tensor], tuple[Tensor, Tensor]]
 """((training inputs, labels), (test inputs, labels))."""
+
+MapPairs = Sequence[MapLike] | Mapping[str, Sequence[MapLike]]
+"""(maps of the training inputs, maps of the test inputs), or such pairs by name."""
 
 CUTOFFS = (0.0, 0.1, 0.3, 0.5, 0.7, 0.9)
 _RANDOM = "random"
@@ -96,7 +99,7 @@ class Retraining:
 def roar(
     train: Train,
     data: Data,
-    attributions: Any,
+    attributions: MapPairs,
     *,
     keep: bool = False,
     cutoffs: Sequence[float] = CUTOFFS,
@@ -177,7 +180,7 @@ def roar(
     )
 
 
-def kar(train: Train, data: Data, attributions: Any, **options: Any) -> Retraining:
+def kar(train: Train, data: Data, attributions: MapPairs, **options: Any) -> Retraining:
     """KAR, keep and retrain: ``roar(…, keep=True)``. Higher is better."""
     return roar(train, data, attributions, keep=True, **options)
 
@@ -185,7 +188,7 @@ def kar(train: Train, data: Data, attributions: Any, **options: Any) -> Retraini
 def diff_roar(
     train: Train,
     data: Data,
-    attributions: Any,
+    attributions: MapPairs,
     *,
     cutoffs: Sequence[float] = CUTOFFS,
     seeds: int = 5,
@@ -224,7 +227,7 @@ def diff_roar(
 def _retrained(
     train: Train,
     data: Data,
-    attributions: Any,
+    attributions: MapPairs,
     masking: str,
     cutoffs: Sequence[float],
     seeds: int,
@@ -275,7 +278,7 @@ def _retrained(
 
 
 def _pairs(
-    attributions: Any, inputs: tuple[Tensor, Tensor], *, control: bool
+    attributions: MapPairs, inputs: tuple[Tensor, Tensor], *, control: bool
 ) -> dict[str, tuple[Tensor, Tensor]]:
     """Maps of the training and of the test inputs by name, with those of the control."""
     entries = attributions if isinstance(attributions, Mapping) else {"map": attributions}
@@ -395,7 +398,7 @@ def _checked_data(data: Data) -> tuple[tuple[Tensor, Tensor], tuple[Tensor, Tens
     return (first, second), (first_labels, second_labels)
 
 
-def _pair(name: str, pair: Any, inputs: tuple[Tensor, Tensor]) -> tuple[Tensor, Tensor]:
+def _pair(name: str, pair: object, inputs: tuple[Tensor, Tensor]) -> tuple[Tensor, Tensor]:
     """Maps (N, \\*s) of the training and of the test inputs."""
     if isinstance(pair, Tensor | Attribution) or not isinstance(pair, Sequence) or len(pair) != 2:
         raise InputError(

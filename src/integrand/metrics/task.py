@@ -17,8 +17,8 @@ from ..errors import InputError, ShapeError, TargetError
 from ..fields import Field
 from ..methods import BASELINES
 from ..methods.baseline_names import for_inputs
-from ..model.layout import Layout
-from ..targets import Loss, Predicted, Probability, Target
+from ..model.layout import InputsLike, Layout
+from ..targets import Loss, Predicted, Probability, Target, TargetLike
 from ..task import Task
 
 T = TypeVar("T")
@@ -61,8 +61,8 @@ class Subject:
     def of(
         cls,
         model: Callable[..., Any] | Field,
-        inputs: Any,
-        target: Any = None,
+        inputs: InputsLike,
+        target: TargetLike | None = None,
         *,
         masks: Tensor | None = None,
         **options: Any,
@@ -146,8 +146,12 @@ class Subject:
         )
 
     def evidence(self) -> Tensor:
-        """(B, \\*s) bool: the masks, laid over the inputs. Errors: none given, or of another
-        size."""
+        """(B, \\*s) bool: the masks, laid over the inputs.
+
+        Raises:
+            InputError: where none are given.
+            ShapeError: for masks of another size.
+        """
         if self.masks is None:
             raise InputError(
                 "Localisation needs masks=: (B, H, W), where the evidence is known to be."

@@ -113,7 +113,7 @@ def _give_up(why: str) -> None:
 
 
 class OptimisedCopy:
-    """What stands in for a module while it is explained; at first a copy that does the very same.
+    """Stand-in for a module while it is explained; at first an exact copy.
 
     module         the copy that is run
     channels_last  whether images are handed over with their channels innermost
@@ -137,7 +137,7 @@ class OptimisedCopy:
             else self.module
         )
 
-    def arranged(self, inputs: Any) -> Any:
+    def arranged(self, inputs: object) -> Any:
         """Inputs in the order in memory that is read fastest."""
         return tree_map(_innermost, inputs) if self.channels_last else inputs
 
@@ -331,8 +331,8 @@ def _near(first: Tensor, second: Tensor) -> bool:
 
 
 class _Watch(TorchFunctionMode):
-    """Who makes and who eats which tensor during one call. Tensors are told apart by identity, and
-    kept alive for that."""
+    """Records which modules produce and consume each tensor during one call. Tensors are
+    distinguished by identity, and kept alive for that."""
 
     def __init__(self, module: nn.Module) -> None:
         self._module = module
@@ -383,7 +383,7 @@ class _Watch(TorchFunctionMode):
         self._alive += [operands, result]
         return output
 
-    def _note(self, module: nn.Module, args: tuple[Any, ...], output: Any) -> None:
+    def _note(self, module: nn.Module, args: tuple[Any, ...], output: Tensor) -> None:
         for side, passed in (("input", args), ("output", output)):
             for tensor in tree_leaves(passed):
                 self._seen.setdefault(id(tensor), set()).add((module, side))
@@ -394,8 +394,8 @@ class _Watch(TorchFunctionMode):
             )  # what comes next may work in place
 
     def pairs(self) -> list[Fold]:
-        """Batch norms that alone eat what a linear map puts out, both run once and looked at by
-        nobody; in running order."""
+        """Batch norms that alone consume the output of a linear map, both run once and without
+        hooks; in running order."""
         owners: dict[int, list[tuple[nn.Module, str]]] = {}
         for module in self._module.modules():
             for name, parameter in module._parameters.items():
@@ -435,7 +435,7 @@ def _fits(norm: Any, outputs: int) -> bool:
 
 
 def _observed(module: nn.Module) -> bool:
-    """Whether somebody's hooks look at what goes in or comes out."""
+    """Whether the module has hooks that see its inputs or outputs."""
     hooks = (
         module._forward_hooks,
         module._forward_pre_hooks,

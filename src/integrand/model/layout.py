@@ -18,11 +18,17 @@ from typing import Any, TypeGuard
 
 import numpy as np
 import torch
+from numpy.typing import NDArray
 from torch import Tensor
 
-from ..core.frames import Table, is_frame, numbers_of
+from ..core.frames import FrameLike, Table, is_frame, numbers_of
 from ..core.shapes import carried, carrier, describe
 from ..errors import InputError, IntegerInput, ShapeError
+
+Array = Tensor | NDArray[Any]
+
+InputsLike = Array | FrameLike | Sequence[Array | FrameLike] | Mapping[Any, Array | FrameLike]
+"""What ``inputs`` take: a tensor or array (B, \\*s), a data frame, or a tuple, list or mapping of them."""
 
 
 @dataclass(frozen=True)
@@ -44,7 +50,9 @@ class Layout:
     tables: tuple[Table | None, ...] = field(default=(), compare=False)
 
     @classmethod
-    def of(cls, inputs: Any, *, integers: bool = False, dtype: torch.dtype | None = None) -> Layout:
+    def of(
+        cls, inputs: InputsLike, *, integers: bool = False, dtype: torch.dtype | None = None
+    ) -> Layout:
         """The layout of a tensor, a tuple or list of tensors, or a mapping of them; checks what
         they hold.
 
@@ -105,15 +113,12 @@ class Layout:
         table = dict(zip(self.keys, self.tables, strict=False)).get(key)
         return () if table is None else table.names
 
-    def pack(self, inputs: Any) -> Tensor:
+    def pack(self, inputs: InputsLike) -> Tensor:
         """Inputs as the user gave them → one state tensor (B, \\*s)."""
-        values = (
-            [inputs]
-            if self.single
-            else [inputs[n] for n in self.names]
-            if self.names is not None
-            else inputs
-        )
+        given: Any = inputs
+        values = [given] if self.single else given
+        if self.names is not None:
+            values = [given[name] for name in self.names]
         parts = [
             _tensor(part, "Input", dtype, self.columns(key)).detach()
             for key, part, dtype in zip(self.keys, values, self.dtypes, strict=True)

@@ -99,6 +99,13 @@ class Site:
         return f"Site({layer!r}{side}{rest})"
 
 
+SiteLike = str | nn.Module | Site
+"""A layer as people give it: its name, the module itself, or a ``Site``."""
+
+Representation = SiteLike | Callable[[Tensor], Any]
+"""Where inputs are compared: the output of a layer, or a function of the input."""
+
+
 def check_side(side: str) -> None:
     """A layer has two sides."""
     if side not in ("input", "output"):

@@ -306,7 +306,7 @@ def _places(single: Recording, many: Recording, rows: int) -> Iterator[Place]:
             )
 
 
-def _axis_of_rows(sample: Any, value: Any, rows: int) -> int | None:
+def _axis_of_rows(sample: Tensor, value: Tensor, rows: int) -> int | None:
     """The one axis along which a value has as many entries as there are rows, where it had one for
     one row."""
     if sample.ndim != value.ndim:

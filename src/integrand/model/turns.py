@@ -61,8 +61,8 @@ def undone(undo: Callable[[], None]) -> Iterator[None]:
 
 
 def _after_fork() -> None:
-    """In the child: a thread that was explaining is not there any more to tidy up, and to let go of
-    the lock."""
+    """In the child process: the thread that held the lock does not exist here, so its changes
+    are undone and the lock is replaced."""
     global _turns
     if _turns.holder is None or _turns.holder == threading.get_ident():
         _turns.lock = threading.RLock()

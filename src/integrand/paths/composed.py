@@ -244,6 +244,6 @@ def _clock_of_stretch(clock: tuple[Tensor, Tensor], before: int, of: int) -> tup
 
 
 def _sum_of(counts: Iterable[int | None]) -> int | None:
-    """What all stretches come to; None where one cannot tell."""
+    """The sum over all stretches; None where the count of one is unknown."""
     known = list(counts)
     return None if None in known else sum(count for count in known if count is not None)

@@ -157,8 +157,7 @@ class Discretized(Path):
         return torch.where((wanted >= low) & (wanted <= high), wanted, onwards)
 
     def _anchors(self, words: _WordTable, start: Tensor, end: Tensor) -> Tensor:
-        """The numbers (steps, R, B, \\*n) of the rows that each word walks by, −1 where it has come
-        to the baseline."""
+        """The numbers (steps, R, B, \\*n) of the rows that each word walks by, −1 where it has reached the baseline."""
         moves = (start != end).any(-1)
         anchors = torch.full((self.steps, *moves.shape), _NONE, device=end.device)
         if not bool(moves.any()):

@@ -264,7 +264,7 @@ class Geodesic(Path):
     def _norms(
         self, field: Field, ends: _Ends, pair: _Numbers, tail: _Numbers, head: _Numbers
     ) -> _Numbers:
-        """Σ_s w_s ‖∇F‖ on edges that are told by their pair (only its example matters for those
+        """Σ_s w_s ‖∇F‖ on edges that are identified by their pair (only its example matters for those
         among points) and their nodes."""
         if not len(pair):
             return np.zeros(0)
@@ -510,6 +510,6 @@ def _matrix(nodes: int, pairs: int, edges: _Edges, cost: _Numbers | None = None)
 
 
 def _scipy() -> Any:
-    """SciPy with its sparse graphs, which nobody needs who walks other paths."""
+    """SciPy with its sparse graphs, imported at first use."""
     optional("scipy.sparse.csgraph", extra="graph", needs="A geodesic path")
     return import_module("scipy")

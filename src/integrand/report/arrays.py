@@ -13,7 +13,7 @@ import io
 from collections.abc import Iterable
 from dataclasses import replace
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 import torch
@@ -25,6 +25,9 @@ from ..core.shapes import describe
 from ..errors import InputError, ShapeError
 from ..integration.attribution import Attribution, feature_counts
 from .colours import Numbers, Pixels
+
+if TYPE_CHECKING:
+    from matplotlib.figure import Figure
 
 
 def parts(attribution: Attribution) -> list[tuple[str, Attribution]]:
@@ -197,9 +200,12 @@ def _smallest(image: Any) -> Any:
     return small
 
 
-def write_figure(figure: Any, path: str | Path, **options: Any) -> None:
-    """Write a matplotlib figure, whole or not at all; a PNG where the name has no ending. Errors:
-    ``OSError``."""
+def write_figure(figure: Figure, path: str | Path, **options: Any) -> None:
+    """Write a matplotlib figure, whole or not at all; a PNG where the name has no ending.
+
+    Raises:
+        OSError: where the file cannot be written.
+    """
     file = Path(path)
     with whole(file if file.suffix else file.with_name(file.name + ".png")) as partial:
         figure.savefig(partial, **options)

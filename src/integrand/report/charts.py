@@ -23,6 +23,7 @@ from matplotlib.ticker import FuncFormatter
 
 from ..compare import Comparison
 from ..errors import InputError
+from .colours import Numbers
 from .panels import INK, MUTED, Picture
 
 _PALETTE = ("#0072b2", "#d55e00", "#009e73", "#cc79a7", "#e69f00", "#56b4e9", "#8c510a", "#5e3c99")
@@ -112,7 +113,13 @@ def boxes(comparison: Comparison, metrics: Sequence[str], *, width: float = 9.0)
 
 
 def _box(
-    axes: Axes, row: int, values: Any, look: Look, comparison: Comparison, name: str, metric: str
+    axes: Axes,
+    row: int,
+    values: Numbers,
+    look: Look,
+    comparison: Comparison,
+    name: str,
+    metric: str,
 ) -> None:
     if not len(values):
         axes.annotate(

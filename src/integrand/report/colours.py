@@ -13,8 +13,6 @@ not finite is drawn magenta, never as a zero.
 
 from __future__ import annotations
 
-from typing import Any
-
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
@@ -72,15 +70,15 @@ def _unit(values: ArrayLike, limit: float) -> Numbers:
     return np.clip(finite / limit, -1, 1) if limit > 0 else np.zeros_like(finite)
 
 
-def _painted(colours: Pixels, values: Any) -> Pixels:
-    return np.where(np.isfinite(values)[..., None], colours, _MISSING)
+def _painted(colours: Pixels, values: ArrayLike) -> Pixels:
+    return np.where(np.isfinite(np.asarray(values))[..., None], colours, _MISSING)
 
 
 def _bytes(colours: Numbers) -> Pixels:
     return np.rint(np.clip(colours, 0, 1) * 255).astype(np.uint8)
 
 
-def _oklch(lightness: Any, chroma: Any, hue: Any) -> Numbers:
+def _oklch(lightness: Numbers | float, chroma: Numbers | float, hue: Numbers | float) -> Numbers:
     """OKLCh → sRGB in [0, 1], cut to the gamut."""
     angle = np.deg2rad(hue)
     a, b = chroma * np.cos(angle), chroma * np.sin(angle)

@@ -25,7 +25,7 @@ from ..errors import InputError, UnknownName
 from ..integration.attribution import Attribution
 from ..methods import about
 from .arrays import data_uri, display_image, is_image, write_figure
-from .colours import ramp
+from .colours import Numbers, ramp
 from .html import SMALL, STYLE, environment
 from .views import map_of
 
@@ -93,7 +93,11 @@ def _metrics(comparison: Comparison, metric: str | None) -> list[str]:
 
 
 def _drawn(
-    kind: str, comparison: Comparison, metrics: Sequence[str], path: Any, **options: Any
+    kind: str,
+    comparison: Comparison,
+    metrics: Sequence[str],
+    path: str | Path | None,
+    **options: Any,
 ) -> Figure:
     figure: Figure = getattr(_charts(), kind)(comparison, metrics, **options)
     if path is not None:
@@ -239,7 +243,7 @@ def matrices(comparison: Comparison) -> list[Matrix]:
     ]
 
 
-def _matrix(title: str, names: tuple[str, ...], values: Any) -> Matrix:
+def _matrix(title: str, names: tuple[str, ...], values: Numbers) -> Matrix:
     cells = tuple(
         tuple(("–", 0.0) if np.isnan(v) else (two_decimals(v), float(max(0.0, v))) for v in row)
         for row in values

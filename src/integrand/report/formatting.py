@@ -15,12 +15,12 @@ from ..integration.attribution import Attribution
 from ..targets import Target
 
 NOT_CLAIMED = "not claimed"
-"""What stands for the gap of a method that does not say that its maps add up."""
+"""Placeholder for the gap of methods that claim no completeness."""
 
 
 def incomplete(attribution: Attribution, example: int) -> bool:
-    """Whether a map is marked: it was to add up, and misses more than a tenth of the change, or
-    nobody knows how much."""
+    """Whether a map is marked as incomplete: it claims completeness, and misses more than a tenth of
+    the change, or an unknown part of it."""
     return attribution.claims_completeness and not float(attribution.gap[example]) <= INCOMPLETE
 
 

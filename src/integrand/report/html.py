@@ -128,8 +128,11 @@ def relinked(text: str, leaves: Sequence[PageLink], here: int) -> str:
 
 
 def environment() -> Any:
-    """The templates: every text is escaped, what is not defined is an error. Errors:
-    ``MissingExtra`` without jinja2."""
+    """The templates: every text is escaped, what is not defined is an error.
+
+    Raises:
+        MissingExtra: without jinja2.
+    """
     jinja2 = optional("jinja2", extra="report", needs="A page")
     return jinja2.Environment(
         loader=jinja2.PackageLoader(__package__),

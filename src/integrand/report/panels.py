@@ -20,6 +20,7 @@ from matplotlib.cm import ScalarMappable
 from matplotlib.colors import ListedColormap, Normalize
 from matplotlib.figure import Figure
 from matplotlib.patches import Rectangle
+from numpy.typing import NDArray
 
 from ..core.formatting import number, shortened
 from ..integration.attribution import Attribution
@@ -50,9 +51,9 @@ class Panel(Protocol):
     @property
     def height(self) -> float: ...
 
-    def draw(self, axes: Any, example: int) -> None: ...
+    def draw(self, axes: NDArray[Any], example: int) -> None: ...
 
-    def legend(self, figure: Figure, axes: Any) -> None: ...
+    def legend(self, figure: Figure, axes: NDArray[Any]) -> None: ...
 
 
 class Picture(Figure):
@@ -140,7 +141,7 @@ class Images:
     def limit(self) -> float:
         return self.scale or limit_of(self.maps.values(), self.percentile)
 
-    def draw(self, axes: Any, example: int) -> None:
+    def draw(self, axes: NDArray[Any], example: int) -> None:
         photograph = display_image(self.attribution, example)
         axes[0].imshow(photograph)
         axes[1].imshow(self._painted(photograph, self.maps[example]))
@@ -155,7 +156,7 @@ class Images:
             heat_rgb(values, self.limit) if self.kind == "heat" else signed_rgb(values, self.limit)
         )
 
-    def legend(self, figure: Figure, axes: Any) -> None:
+    def legend(self, figure: Figure, axes: NDArray[Any]) -> None:
         """The colour bar: the colours as they are drawn, the limits as they are."""
         heat = self.kind == "heat"
         # Maps of zeros have no scale; the bar then shows the colours and says so.
@@ -298,7 +299,7 @@ class Bars:
         """What stood in each column of a table."""
         return list(feature_values(self.attribution).values())
 
-    def draw(self, axes: Any, example: int) -> None:
+    def draw(self, axes: NDArray[Any], example: int) -> None:
         (panel,) = axes
         lengths, labels = self.bars(example)
         colours = [RAISES if v > 0 else LOWERS for v in lengths]
@@ -379,7 +380,7 @@ class Bars:
         axes.set_xticks([])
         axes.set_yticks([])
 
-    def legend(self, figure: Figure, axes: Any) -> None:
+    def legend(self, figure: Figure, axes: NDArray[Any]) -> None:
         """What the length of a bar means, under the last of them."""
         text = f"{self.name + ': ' if self.name else ''}contribution to F"
         if self._text:
@@ -395,7 +396,7 @@ class Bars:
         )
 
 
-def _plain(axes: Any) -> None:
+def _plain(axes: Axes) -> None:
     for side in axes.spines.values():
         side.set_visible(False)
     axes.tick_params(length=0, labelsize=7, labelcolor=INK)

@@ -41,7 +41,7 @@ class Claimed:
 
 
 def page(told: Mapping[str, Any], pages: Mapping[str, str]) -> str:
-    """Results in plain data (``bench.telling.as_json``) as one HTML file; ``pages`` are where the
+    """Results in plain data (``bench.results.as_json``) as one HTML file; ``pages`` are where the
     runs have theirs.
 
     Raises:

@@ -154,7 +154,7 @@ NAMED: dict[str, PathWeight] = {
 
 
 def weight_of(value: object) -> PathWeight:
-    """A path weight as people give it: a name, or a callable.
+    """Convert a path weight: a name, or a callable.
 
     Raises:
         UnknownName: for a name that is none.

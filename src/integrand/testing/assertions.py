@@ -6,7 +6,7 @@ from __future__ import annotations
 import random
 from collections.abc import Iterator
 from contextlib import contextmanager
-from typing import Any
+from typing import Any, TypeVar
 
 import numpy as np
 import torch
@@ -15,6 +15,8 @@ from torch import Tensor
 from ..core.shapes import describe
 from ..fields import Field
 from ..model.autograd import gradients
+
+T = TypeVar("T")
 
 CLOSE = 1e-9
 """How far apart numbers may be, relative to the largest of them."""
@@ -72,6 +74,13 @@ def say(true: bool, message: str) -> None:
         raise AssertionError(message)
 
 
+def instance(value: object, kind: type[T], message: str) -> T:
+    """The value, which is to be of a kind; else the message."""
+    if not isinstance(value, kind):
+        raise AssertionError(message)
+    return value
+
+
 def apart(first: Tensor, second: Tensor) -> float:
     return float((first - second).abs().max()) if first.numel() else 0.0
 
@@ -95,14 +104,16 @@ def same(actual: object, expected: Tensor, message: str, tolerance: float = CLOS
     close(actual, expected, message, tolerance)
 
 
-def check_numbers(actual: Any, shape: tuple[int, ...], like: Tensor, who: str, axes: str) -> None:
+def check_numbers(
+    actual: object, shape: tuple[int, ...], like: Tensor, who: str, axes: str
+) -> None:
     """Refuse what is not a detached tensor of ``shape``, of the type and on the device of ``like``.
 
     Args:
         who: what the numbers are, in the plural: "Values".
         axes: the shape in letters, to be shown beside it: "(B,)".
     """
-    say(isinstance(actual, Tensor), f"{who} are a {type(actual).__name__}, not a tensor.")
+    actual = instance(actual, Tensor, f"{who} are a {type(actual).__name__}, not a tensor.")
     say(
         actual.shape == shape,
         f"{who} have shape {describe(actual.shape)}; they must be {describe(shape)} {axes}.",

@@ -11,15 +11,16 @@ from ..core.segment import Evaluation
 from ..core.shapes import describe, state_dtype, total
 from ..fields import TorchField
 from ..fields.views import CallCount
-from ..integration.attribution import Attribution
+from ..integration.attribution import Attribution, ExplainerLike
 from ..integration.cost import Cost
 from ..model.row_independence import Answer
-from .assertions import check_numbers, close, say, untouched
+from ..targets import TargetLike
+from .assertions import check_numbers, close, instance, say, untouched
 from .problem import classes_of, tanh_network, waves
 
 
 def check_method(
-    method: Any,
+    method: ExplainerLike,
     *,
     model: nn.Module | None = None,
     x: Tensor | None = None,
@@ -91,7 +92,7 @@ def check_method(
 class _Counted(TorchField):
     """A model that counts the rows it evaluates, for every caller; its copies count with it."""
 
-    def __init__(self, model: nn.Module, target: object) -> None:
+    def __init__(self, model: nn.Module, target: TargetLike) -> None:
         super().__init__(model, target)
         self.counted = CallCount()
 
@@ -107,9 +108,10 @@ class _Counted(TorchField):
         return super().again_several(z, index, *arguments)
 
 
-def _check_result(attribution: Any, field: TorchField, x: Tensor) -> None:
-    say(
-        isinstance(attribution, Attribution),
+def _check_result(attribution: object, field: TorchField, x: Tensor) -> None:
+    attribution = instance(
+        attribution,
+        Attribution,
         f"The method returned a {type(attribution).__name__}, not an ig.Attribution.",
     )
     wide = x.to(state_dtype(x.dtype))
@@ -164,7 +166,7 @@ def _check_gap(attribution: Attribution, complete: bool | None, most: float) -> 
         )
 
 
-def _watched(method: Any, field: TorchField, x: Tensor, cost: Cost) -> Attribution:
+def _watched(method: ExplainerLike, field: TorchField, x: Tensor, cost: Cost) -> Attribution:
     """The method once more, with a ``watch``."""
     counts: list[int] = []
     try:

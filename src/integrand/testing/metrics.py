@@ -17,15 +17,16 @@ from ..fields import Field, TorchField
 from ..integration import Method
 from ..integration.attribution import Attribution
 from ..metrics import Maps, Metric, Subject, as_metric
+from ..metrics.base import MetricLike
 from ..model.autograd import gradients
 from ..model.layout import Layout
 from ..rules import GaussLegendre
-from .assertions import CLOSE, same, say, untouched
+from .assertions import CLOSE, instance, same, say, untouched
 from .problem import classes_of, tanh_network, waves
 
 
 def check_metric(
-    metric: object,
+    metric: MetricLike,
     *,
     model: nn.Module | None = None,
     x: Tensor | None = None,
@@ -161,10 +162,11 @@ class _Judgement:
             return metric.measure(Subject(field, x, layout, masks), lent)
 
 
-def _check_numbers(metric: Metric, measured: Any, maps: int, examples: int) -> None:
+def _check_numbers(metric: Metric, measured: object, maps: int, examples: int) -> None:
     axes = f"{describe((maps, examples))} (M, B)"
-    say(
-        isinstance(measured, Tensor),
+    measured = instance(
+        measured,
+        Tensor,
         f"measure() returned a {type(measured).__name__}, not a tensor.",
     )
     say(

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 from collections.abc import Iterable
 from itertools import pairwise
-from typing import Any
 
 import torch
 from torch import Tensor
@@ -13,8 +12,8 @@ from ..core.segment import Segment
 from ..core.shapes import describe
 from ..fields import CountedField, Field, Function
 from ..fields.views import CallCount
-from ..paths.base import Path
-from .assertions import apart, as_called, close, say, untouched
+from ..paths.base import Path, PathLike, as_path
+from .assertions import apart, as_called, close, instance, say, untouched
 from .problem import smooth, waves
 
 _ROUNDS = 1e-6
@@ -166,9 +165,10 @@ def _check_repeats(
         )
 
 
-def _check_references(path: Any, field: Field, references: Tensor, x: Tensor) -> None:
+def _check_references(path: PathLike, field: Field, references: Tensor, x: Tensor) -> None:
     """Each reference alone, with its number where the path needs it."""
-    placed = getattr(path, "placed", None)
+    adopted = as_path(path)
+    placed = adopted.placed if adopted.by_reference else None
     number = torch.arange(len(references), device=x.device)[:, None].expand(references.shape[:2])
     advice = (
         "placed() was told the number of each, and must make the way depend on nothing else"
@@ -201,15 +201,17 @@ def _check_same_way(alone: list[_Piece], among: list[_Piece], count: str, messag
         close(start, expected, message)
 
 
-def _check_claims(path: object, pieces: list[_Piece], tally: CallCount, rows: int) -> None:
+def _check_claims(path: PathLike, pieces: list[_Piece], tally: CallCount, rows: int) -> None:
     """The cost that the path claims, against what was counted."""
-    segments = getattr(path, "segments", None)
+    adopted = as_path(path)
+    segments = adopted.segments
     if isinstance(segments, int):
         say(
             segments == len(pieces),
             f"path.segments says {segments}, but {len(pieces)} pieces came. A path that cannot know beforehand says None.",
         )
-    gradients, scouted = getattr(path, "gradients", None), getattr(path, "scouted", 0)
+    # A callable that says nothing of its gradients does not say that it takes none.
+    gradients, scouted = getattr(path, "gradients", None), adopted.scouted
     if gradients is None or scouted is None:
         return
     claimed = (gradients + scouted) * rows
@@ -230,10 +232,11 @@ def _moving(pieces: list[_Piece]) -> list[_Piece]:
     return [piece for piece in pieces if bool((piece[2] != piece[3]).any())]
 
 
-def _check_segment(segment: Any, number: int, field: Field, references: Tensor) -> None:
+def _check_segment(segment: object, number: int, field: Field, references: Tensor) -> None:
     who, shape = f"Segment {number}", references.shape
-    say(
-        isinstance(segment, Segment),
+    segment = instance(
+        segment,
+        Segment,
         f"{who} is a {type(segment).__name__}; a path yields ig.Segment values.",
     )
     for name, corner in (("start", segment.start), ("end", segment.end)):

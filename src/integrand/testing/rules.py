@@ -13,7 +13,7 @@ from ..errors import NoShare
 from ..fields import BatchSizer, CountedField, Field, Function, Linear
 from ..model.autograd import gradients
 from ..paths.straight import Straight
-from ..rules.base import Integrated, Rule
+from ..rules.base import Integrated, Rule, as_rule
 from ..rules.quadrature import GaussLegendre
 from .assertions import apart, close, say, untouched
 from .problem import smooth, waves
@@ -46,7 +46,7 @@ def check_rule(
 
     Rules that ask for a field's exact share are checked on fields that have one only: a linear one.
     """
-    complete = bool(getattr(rule, "complete", True)) if complete is None else complete
+    complete = as_rule(rule).complete if complete is None else complete
     segment = polyline(waves(3, 2, 3, 4, phase=0.2))
     with (
         gradients(False),
@@ -82,7 +82,7 @@ def _check_rule(
     integrated = Integrated.ensure(rule(tally, segment))
     share = integrated.share
     _check_shape(integrated, segment)
-    claimed = getattr(rule, "gradients", None)
+    claimed = as_rule(rule).gradients
     if claimed is not None:
         rows = count * references * batch
         say(

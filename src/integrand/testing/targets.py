@@ -2,14 +2,12 @@
 
 from __future__ import annotations
 
-from typing import Any
-
 import torch
 from torch import Tensor
 
 from ..core.shapes import flattened, total
 from ..model.autograd import gradients
-from ..targets import Target, as_target
+from ..targets import Target, TargetLike, as_target
 from .assertions import check_numbers, close, say, untouched
 from .problem import waves
 
@@ -17,7 +15,7 @@ _STEP = 1e-5
 
 
 def check_target(
-    target: Any, outputs: Tensor | None = None, *, differentiable: bool = True
+    target: TargetLike, outputs: Tensor | None = None, *, differentiable: bool = True
 ) -> None:
     """A target (outputs for N rows, index (N,)) → N numbers; a callable of outputs is one, too.
 

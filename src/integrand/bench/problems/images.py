@@ -84,7 +84,11 @@ def photographs(setting: ProblemOptions, model: str = "efficientnet-lite0") -> P
 
 def files_of(data: Path) -> list[Path]:
     """The pictures in a folder, in its subfolders, or named by the first column of a CSV file;
-    sorted. Errors: ``InputError``."""
+    sorted.
+
+    Raises:
+        InputError: for a list with a picture that is missing.
+    """
     if data.is_file() and data.suffix.lower() == ".csv":
         with data.open(newline="") as file:
             named = [data.parent / row[0] for row in csv.reader(file) if row]

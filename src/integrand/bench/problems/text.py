@@ -40,7 +40,8 @@ def lines_of(file: Path, classes: Sequence[str] | None = None) -> QuestionSet:
     """The distinct questions of a file. TREC's own training file holds most of them twice; a split
     of it would leak.
 
-    Errors: ``InputError`` for a line without a label, or with one that is not among ``classes``.
+    Raises:
+        InputError: for a line without a label, or with one that is not among ``classes``.
     """
     lines = dict.fromkeys(
         line.strip() for line in file.read_text(encoding="latin-1").splitlines() if line.strip()

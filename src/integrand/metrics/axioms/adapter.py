@@ -19,10 +19,14 @@ from ...fields import Field
 from ...integration import Method, core, with_core
 from ...integration.attribution import Attribution, ExplainerLike
 from ...paths import Path
+from ...paths.base import PathLike
 from ...rules import GaussLegendre
 
 Explains = Callable[[Field, Tensor, Tensor], Tensor]
 """(field, x (B, n), references (R, n)) -> maps (B, n)."""
+
+Candidate = ExplainerLike | PathLike | Explains
+"""What axioms are checked of: a method, a path, or a function like ``Explains``."""
 
 _NODES = 12  # of a path that comes without a rule
 
@@ -105,7 +109,7 @@ def _from(references: Tensor) -> Callable[[Method], Method]:
     return lambda method: dataclasses.replace(method, baseline=Given(references))
 
 
-def _parameters(function: Any) -> list[str]:
+def _parameters(function: Callable[..., Any]) -> list[str]:
     try:
         return list(inspect.signature(function).parameters)
     except (TypeError, ValueError):

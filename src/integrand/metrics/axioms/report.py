@@ -10,7 +10,8 @@ from torch import Tensor
 
 from ...errors import InputError, UnknownName
 from ...fields import Field, TorchField
-from .adapter import ExplainerAdapter
+from ...targets import TargetLike
+from .adapter import Candidate, ExplainerAdapter
 from .checks import CATALOGUE
 from .own_model import OWN
 
@@ -71,11 +72,11 @@ class Axioms:
 
 
 def axioms(
-    method: Any,
+    method: Candidate,
     model: Callable[..., Any] | Field | None = None,
     x: Tensor | None = None,
     *,
-    target: Any = 0,
+    target: TargetLike = 0,
     tolerance: float = _KEPT,
 ) -> Axioms:
     """Which axioms a method, a path, or a function keeps, each tried on functions where those that

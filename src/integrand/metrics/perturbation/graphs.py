@@ -13,7 +13,7 @@ as it is given. Who has the outputs already uses the plain functions: ``fideliti
 
 from __future__ import annotations
 
-from typing import Any, ClassVar
+from typing import ClassVar
 
 import torch
 from torch import Tensor
@@ -23,7 +23,7 @@ from ...core.shapes import describe
 from ...core.values import part
 from ...errors import InputError, ShapeError, TargetError
 from ...fields.base import outputs_of
-from ...targets import Custom, Lead
+from ...targets import Custom, Index, Lead
 from ..base import Metric, functional, functional_of_evidence, functional_of_maps, metric
 from ..localisation import Places
 from ..map_properties import by_feature
@@ -247,7 +247,7 @@ class _Fidelity(_Cut):
         )
         return (before[:, None] != after).to(subject.x.dtype)
 
-    def _class(self, subject: Subject) -> Any:
+    def _class(self, subject: Subject) -> Index:
         """The class whose being predicted counts: the predicted one, or the one explained."""
         if self.mode == "model":
             outputs = outputs_of(subject.field, subject.x)
@@ -256,7 +256,8 @@ class _Fidelity(_Cut):
                     f"Whether a class is predicted needs outputs (rows, classes), but one output has shape {describe(outputs.shape[1:])}."
                 )
             return outputs.argmax(1)
-        classes = getattr(subject.field.target, "which", None)
+        target = subject.field.target
+        classes = None if target is None else target.class_index
         if classes is None:
             raise TargetError(
                 'mode="phenomenon" needs the true class of each example as the target: give target= classes.'

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable
-from typing import Any, ClassVar
+from typing import ClassVar
 
 import torch
 from torch import Tensor
@@ -17,7 +17,7 @@ from ...errors import InputError, ShapeError
 from ..base import Metric, functional, metric
 from ..maps import Maps
 from ..task import Fill, Score, Subject
-from .removal import replacement
+from .removal import Replace, replacement
 from .subsets import Cells
 
 Perturb = Callable[[Tensor, Tensor, torch.Generator], Tensor]
@@ -235,7 +235,7 @@ class Infidelity(Metric):
         self,
         x: Tensor,
         blank: Tensor,
-        replace: Any,
+        replace: Replace,
         values: Tensor,
         draw: int,
         examples: slice,

@@ -16,6 +16,7 @@ from typing import Any, ClassVar
 
 import numpy as np
 import torch
+from numpy.typing import NDArray
 from torch import Tensor
 
 from ...core.normalisation import Normalisation
@@ -98,13 +99,19 @@ class _Information(Metric):
         return torch.from_numpy(curves).to(subject.x)
 
     def _shown(
-        self, subject: Subject, maps: Maps, example: int, picture: Any, hidden: Any, place: Any
-    ) -> tuple[Any, Any]:
+        self,
+        subject: Subject,
+        maps: Maps,
+        example: int,
+        picture: NDArray[Any],
+        hidden: NDArray[Any],
+        place: NDArray[Any],
+    ) -> tuple[NDArray[Any], NDArray[Any]]:
         """The pictures (M · thresholds, H, W, C) of an example, and their bytes (M, thresholds):
-        the same whatever is asked about them."""
+        the same for every score."""
         counts = [int((hidden.size - 1) * share) + 1 for share in self.thresholds]
 
-        def rendered() -> tuple[Any, Any]:
+        def rendered() -> tuple[NDArray[Any], NDArray[Any]]:
             shown = [
                 _interpolated(picture, hidden | (ranks < k)) for ranks in place for k in counts
             ]
@@ -126,7 +133,7 @@ class _Information(Metric):
             return area(measured.nanmean(1))
         return torch.stack([area(_median(curves[~curves.isnan().any(1)])) for curves in measured])
 
-    def _mask(self, picture: Any) -> Any:
+    def _mask(self, picture: NDArray[Any]) -> NDArray[Any]:
         """(H, W) bool: pixels that every picture shows."""
         height, width = picture.shape[:2]
         if self.mask is not None:
@@ -237,7 +244,7 @@ class _PictureScores:
         self.subject, self.field = subject, subject.score(score)
         self.normalisation = _normalisation(subject)
 
-    def __call__(self, pictures: Any, example: Any) -> Any:
+    def __call__(self, pictures: NDArray[Any], example: NDArray[Any]) -> NDArray[Any]:
         x = self.subject.x
         index = torch.from_numpy(example).to(x.device)
         values = x.new_empty(len(index))
@@ -262,7 +269,7 @@ def _normalisation(subject: Subject) -> Normalisation:
     return subject.field.normalisation
 
 
-def _pictures(subject: Subject) -> Any:
+def _pictures(subject: Subject) -> NDArray[Any]:
     """The inputs as 8-bit pictures (B, H, W, C)."""
     x = subject.x
     if x.ndim != 4 or x.shape[1] not in (1, 3) or min(x.shape[2:]) < 2:
@@ -273,7 +280,7 @@ def _pictures(subject: Subject) -> Any:
     return colours.round().to(torch.uint8).permute(0, 2, 3, 1).contiguous().cpu().numpy()
 
 
-def _interpolated(picture: Any, shown: Any) -> Any:
+def _interpolated(picture: NDArray[Any], shown: NDArray[Any]) -> NDArray[Any]:
     """A picture (H, W, C) with all but the pixels ``shown`` (H, W) interpolated linearly between
     these."""
     if shown.all():
@@ -292,7 +299,7 @@ def _interpolated(picture: Any, shown: Any) -> Any:
     return result
 
 
-def _bytes(picture: Any) -> int:
+def _bytes(picture: NDArray[Any]) -> int:
     """How many bytes a picture (H, W, C) takes as lossless WebP."""
     image = optional("PIL.Image", extra="curves", needs="An information curve")
     features = optional("PIL.features", extra="curves", needs="An information curve")
@@ -320,11 +327,11 @@ def _median(curves: Tensor) -> Tensor:
     return (ordered[(len(curves) - 1) // 2] + ordered[len(curves) // 2]) / 2
 
 
-def _curve(information: Any, performance: Any) -> Any:
+def _curve(information: NDArray[Any], performance: NDArray[Any]) -> NDArray[Any]:
     """The line through (0, 0), the points, and (1, 1), read at 1001 points."""
     x = np.concatenate([information, [0.0, 1.0]])
     y = np.concatenate([performance, [0.0, 1.0]])
     order = np.argsort(x, kind="stable")
-    curve = np.interp(np.arange(_POINTS + 1) / _POINTS, x[order], y[order])
+    curve: NDArray[Any] = np.interp(np.arange(_POINTS + 1) / _POINTS, x[order], y[order])
     curve[-1] = 1
     return curve

@@ -102,8 +102,11 @@ class IROF(Metric):
 
 
 def superpixels(x: Tensor, segments: int, normalisation: Normalisation | None) -> Tensor:
-    """SLIC label maps (B, H, W) of images (B, C, H, W), numbered apart. Errors:
-    ``MissingExtra``."""
+    """SLIC label maps (B, H, W) of images (B, C, H, W), numbered apart.
+
+    Raises:
+        MissingExtra: without scikit-image.
+    """
     slic = optional("skimage.segmentation", extra="curves", needs="IROF").slic
     if normalisation is not None:
         pictures = normalisation.decode(x)

@@ -112,7 +112,7 @@ class Ranking:
         seed: int = 0,
         rank: str = "signed",
     ) -> Ranking:
-        """Features by what their elements come to (``RANKS``), largest first.
+        """Features ranked by a statistic of their elements (``RANKS``), largest first.
 
         Ties are broken by one seeded shuffle, the same for every map and example: the order of
         places would prefer a corner of the image. A map that is the same everywhere therefore ranks
@@ -167,7 +167,7 @@ def unexpanded(groups: Tensor) -> Tensor:
 
 
 def steps_of(counts: Tensor, steps: int | None, each: int | None) -> Tensor:
-    """How many features are gone at each point of a curve: (K+1, B), from 0 to all of them.
+    """How many features are removed at each point of a curve: (K+1, B), from 0 to all of them.
 
     ``steps`` equal parts, at most one per feature; or ``each`` features at a time.
     """
@@ -245,7 +245,7 @@ def scores_without(
 
 
 def _emptied(subject: Subject, field: Field, replace: Replace) -> Tensor:
-    """(B,) the score with everything gone."""
+    """(B,) the score with every feature removed."""
     example = torch.arange(len(subject), device=subject.x.device)
     mask = torch.ones(
         (len(subject), *(1,) * (subject.x.ndim - 1)), dtype=torch.bool, device=subject.x.device

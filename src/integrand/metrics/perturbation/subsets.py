@@ -203,8 +203,11 @@ def noise_of(full_scores: Tensor) -> Tensor:
 
 
 def given_subsets(subsets: Tensor, cells: Cells, batch: int) -> Tensor:
-    """Subsets of one's own (S, N) or (S, B, N) bool → (S, 1 or B, N). Errors: another number of
-    features or examples."""
+    """Subsets of one's own (S, N) or (S, B, N) bool → (S, 1 or B, N).
+
+    Raises:
+        InputError: for another number of features or examples, fewer than two, or other types.
+    """
     chosen = subsets.to(cells.present.device)
     fits = (
         chosen.ndim in (2, 3)

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import dataclasses
 from typing import Any, ClassVar
 
 import torch
@@ -90,9 +89,9 @@ class RandomLogit(Metric):
 
     def _another(self, field: Field, x: Tensor) -> Field:
         """The field of another class than the one explained."""
-        target: Any = field.target
-        target_class = getattr(target, "which", None)
-        if not isinstance(target_class, int | Tensor):
+        target = field.target
+        target_class = None if target is None else target.class_index
+        if target is None or not isinstance(target_class, int | Tensor):
             raise TargetError(
                 "The random logit test asks about another class: explain a class of a torch model, target=3 or "
                 'target="predicted", not a callable, a position or a field that knows one question only.'
@@ -115,7 +114,7 @@ class RandomLogit(Metric):
                 )
             if bool((random_class % classes == explained_class).any()):
                 raise InputError("other= names the class that was explained: a map is like itself.")
-        return field.with_target(dataclasses.replace(target, which=random_class))
+        return field.with_target(target.with_class(random_class))
 
 
 random_logit = functional(RandomLogit)

@@ -16,7 +16,11 @@ SIMILARITIES = ("spearman", "pearson", "ssim")
 
 
 def check_similarity(similarity: str) -> None:
-    """Errors: a similarity that there is not."""
+    """Check the name of a similarity.
+
+    Raises:
+        InputError: for one that is not in ``SIMILARITIES``.
+    """
     if similarity not in SIMILARITIES:
         raise InputError(
             f"similarity= is one of {', '.join(map(repr, SIMILARITIES))}, not {similarity!r}."

@@ -21,7 +21,7 @@ Chords of intervals that all end where nothing happens agree, whatever happens i
 that claims to be known is looked into: one gradient g at a scattered place of each stretch that is
 longer than a part of the path. It may differ from its interval's chord as much as the neighbours
 do; half of what it differs more is taken to be wrong all along the interval, and the path, which
-knew less of itself than it said, is laid anew, at uneven places and with its errors raised.
+knew less of itself than it said, is divided again, at uneven places and with its errors raised.
 
 What is promised is the error of what is asked for: of every path alone, or, where it is known how
 references are weighed, of their weighted sum, so that references of little weight get few
@@ -63,7 +63,7 @@ _SMOOTH = 2.0  # those of alike ones
 _COARSE = 0.2  # a look with more relative error than this is coarse
 _HALVINGS = 24  # of the search for how many pieces
 _EVENNESS = 0.4  # pieces go like error^this: less than the best exponent for known errors, because they are not
-_WORTH = 1.25  # an interval that should be this many is laid anew
+_WORTH = 1.25  # an interval that should be this many pieces is divided again
 _MOST_PIECES = 16  # one interval becomes, in one round
 _BLIND = 0.25  # no stretch of a path longer than this is believed without a look into it …
 _BLIND_GATED = (
@@ -392,8 +392,8 @@ class _Refinement:
         return self.known.length > 64 * torch.finfo(ends.dtype).eps * ends
 
     def _affordable(self, pieces: Tensor, errors: Tensor) -> Tensor:
-        """Which intervals are laid anew: all that are worth it; in paths that would overspend, the
-        worst that can be paid for."""
+        """Which intervals to divide: all that are worth it; of paths over their budget, the worst
+        that it still pays for."""
         chain = self.known.chain
         cost = torch.where(pieces >= _WORTH, pieces.ceil().clamp_min(2) + 1, 0)
         order = torch.argsort(errors, descending=True, stable=True)
@@ -532,5 +532,5 @@ class _Estimates:
         # known.
         most = torch.zeros_like(goal).scatter_reduce_(0, owner, pieces, "amax")
         pieces = pieces * (_MOST_PIECES / most.clamp_min(_MOST_PIECES))[owner]
-        # Where nothing seems worth it and something must be done, the worst interval is laid anew.
+        # Where nothing seems worth it and something must be done, the worst interval is divided.
         return torch.where(errors >= self.worst[owner], pieces.clamp_min(2), pieces)
