@@ -181,7 +181,7 @@ def test_labels() -> None:
 )
 def test_what_a_baseline_returns_is_checked(references: Any, message: str) -> None:
     with pytest.raises(ig.errors.BaselineError, match=message):
-        checked(references, TABLE, lambda: None)
+        checked(references, TABLE, lambda: None, ig.fields.Function(torch.sum))
 
 
 # --- images -----------------------------------------------------------------------------------------------------------

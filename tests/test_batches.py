@@ -53,6 +53,7 @@ OTHERS: dict[str, Callable[[Problem], Any]] = {
     ),
     "layer": lambda p: ig.methods.layer("1", ig.baselines.Given(p.references), FINE),
     "conductance": lambda p: ig.methods.conductance("1", ig.baselines.Given(p.references), 6),
+    "region_neurons": lambda p: ig.methods.region_neurons("1", baseline=p.references[0], rule=FINE),
     "discretized": lambda p: ig.methods.discretized(
         words.table(eight(p.name).packed(), p.references),
         ig.baselines.Given(p.references),

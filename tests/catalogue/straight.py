@@ -15,6 +15,13 @@ BUILD = {
     ),
 }
 
+COSTS = {
+    "generalized": [
+        lambda p: ig.methods.generalized(ig.baselines.Given(p.references), FINE),
+        lambda p: ig.methods.generalized(ig.baselines.Given(p.references), ig.rules.Midpoint(3)),
+    ]
+}
+
 AXIOMATIC = {
     "integrated": lambda field, x, refs: (
         ig.methods.integrated(ig.baselines.Given(refs[:1]), FINE)(field, x).values

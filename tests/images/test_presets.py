@@ -56,9 +56,7 @@ def test_every_published_method_has_a_setting() -> None:
         "discretized",
         "graph",
         "gaussian_process",
-        "region_neurons",
-        "generalized",
-    }
+    }  # over words, of nodes, of processes
 
 
 def test_what_differs_in_a_brief_setting_is_a_parameter_of_the_method() -> None:

@@ -283,6 +283,7 @@ def test_a_wrong_number_of_features_and_of_outputs() -> None:
         ig.explain(regression, X[:3], method="generalized", batch_size=8)
 
 
+@pytest.mark.filterwarnings("ignore::integrand.errors.FitnessWarning")
 def test_the_usual_methods_take_trees() -> None:
     """The default method and Weighted Gradients need no rule of their own; those that need a gradient say what to take."""
     model = sk.RandomForestClassifier(20, random_state=0).fit(X, KIND > 2)
