@@ -15,9 +15,12 @@ import dataclasses
 import sys
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
+from functools import partial
 from typing import Any
 
+import torch
 from torch import Tensor
+from torch.utils.data import DataLoader
 
 from .baselines import as_baseline
 from .core.normalisation import Normalisation
@@ -27,12 +30,14 @@ from .fields import Field
 from .fields.views import CallCount
 from .integration import Method
 from .integration.attribution import Attribution, Explainer, ExplainerLike, as_explainer, mapped
+from .integration.join import concat
 from .methods import BASELINES, about
 from .methods.baseline_names import for_inputs
 from .methods.hints import about_option
 from .model.layout import Layout
 from .rules import Adaptive
-from .task import Task
+from .targets import as_target
+from .task import Task, is_predicted
 
 Progress = bool | Callable[[CallCount], None]
 
@@ -63,7 +68,8 @@ def explain(
             whatever happens. A Field (of ``ig.fields``, or your own) goes in its place: it has its
             target, extra and batch_size already.
         inputs: a tensor or array (B, \\*s), a data frame of pandas, polars or pyarrow (B rows, the
-            columns' names go with the result), or a tuple or dict of them (each is attributed); for
+            columns' names go with the result), a DataLoader (batches are explained one by one and
+            joined; of a pair (x, y) x), or a tuple or dict of them (each is attributed); for
             methods that explain a layer also integers, such as ids, which reach the model exactly,
             up to 2^53.
         target: the scalar that is explained: an int, a tensor of ints (one per example), a position
@@ -117,6 +123,13 @@ def explain(
         raise InputError(
             f"progress is True, False or a callable that is given a running tally, not {progress!r}."
         )
+    if isinstance(inputs, DataLoader):
+        if len(extra):
+            raise InputError("extra= has something for each example, and a DataLoader none of it.")
+        each = partial(explain, model, method=method, baseline=baseline, tol=tol, seed=seed)
+        each = partial(each, progress=progress, normalisation=normalisation, **options)
+        each = partial(each, feature_names=feature_names, batch_size=batch_size, optimize=optimize)
+        return concat(list(_explain_batches(each, inputs, target)))
     task = make_task(
         method,
         model,
@@ -131,6 +144,27 @@ def explain(
         task = dataclasses.replace(task, layout=task.layout.named(feature_names))
     explainer = resolve_method(inputs, method, baseline, tol, options, task)
     return run_task(task, explainer, seed=seed, progress=progress)
+
+
+def _explain_batches(
+    explain_batch: Callable[..., Attribution], loader: DataLoader[Any], target: Any
+) -> Iterator[Attribution]:
+    """An attribution for each batch of a loader; a target with something for each example is taken
+    apart as the examples are."""
+    named = None if target is None or is_predicted(target) else as_target(target)
+    done = 0
+    for batch in loader:
+        x = batch
+        if isinstance(batch, tuple | list):
+            if len(batch) > 2:
+                raise InputError(
+                    f"A batch of the loader holds {len(batch)} things: give (x, y), of which x is explained, or a dict of inputs."
+                )
+            x = batch[0]
+        count = len(next(iter(x.values())) if isinstance(x, dict) else x)
+        examples = torch.arange(done, done + count)
+        done += count
+        yield explain_batch(x, target=target if named is None else named.at(examples))
 
 
 def make_task(

@@ -62,6 +62,8 @@ def concat(attributions: Sequence[Attribution]) -> Attribution:
         **{name: by_example(name, 0) for name in ("output", "residual", "error", "converged")},
         **{name: by_example(name, 1) for name in ("weights", "change", "fitness")},
         **{name: by_example(name, 1) for name in ("shares", "baselines")},
+        covariance=by_example("covariance", 0),
+        table=_table([part.table for part in parts]),
         notes=_notes(parts),
         frames=_frames(parts),
         reasons=tuple(reason for part in parts for reason in (part.reasons or (None,) * len(part)))
@@ -73,7 +75,29 @@ def concat(attributions: Sequence[Attribution]) -> Attribution:
     )
 
 
+def _table(tables: Sequence[Any]) -> Any:
+    """The rows of tables one after the other; None where one has none."""
+    first = tables[0]
+    if any(table is None for table in tables):
+        return None
+    if isinstance(first, dict):
+        return {key: _table([table[key] for table in tables]) for key in first}
+    if isinstance(first, tuple):
+        return tuple(_table(parts) for parts in zip(*tables, strict=True))
+    indexed = all(table.index for table in tables)
+    shown = [name for name in first.shown if all(name in table.shown for table in tables)]
+    return dataclasses.replace(
+        first,
+        index=tuple(label for table in tables for label in table.index) if indexed else (),
+        shown={name: tuple(c for table in tables for c in table.shown[name]) for name in shown},
+    )
+
+
 def _check_alike(first: Attribution, other: Attribution, number: int) -> None:
+    if other.feature_names != first.feature_names:
+        raise InputError(
+            f"Entry {number} has the columns {other.feature_names} and the first {first.feature_names}: give tables alike."
+        )
     if other.method != first.method:
         raise InputError(
             f"Entry {number} was made by {other.method!r} and the first by {first.method!r}: maps of different methods are not joined."
