@@ -272,7 +272,7 @@ def test_references_in_blocks_keep_their_numbers(monkeypatch: pytest.MonkeyPatch
     model = five()
     method = ig.methods.adversarial("drawn", 4, 6, 0.05, WIDE)
     whole = seen(method, model, X)
-    monkeypatch.setattr("integrand.integration.method._BLOCK_ELEMENTS", 1)
+    monkeypatch.setattr("integrand.core.memory_budget._BLOCK_ELEMENTS", 1)
     blocks = seen(method, model, X)
     torch.testing.assert_close(blocks.values, whole.values, rtol=0, atol=1e-13)
     torch.testing.assert_close(blocks.change, whole.change, rtol=0, atol=1e-13)

@@ -74,7 +74,7 @@ def test_references_of_their_own(model: Counting, quiet: None) -> None:
 def test_blocks_of_references_ask_for_the_inputs_once(
     model: Counting, monkeypatch: pytest.MonkeyPatch, quiet: None
 ) -> None:
-    monkeypatch.setattr("integrand.integration.method._BLOCK_ELEMENTS", 2 * X.numel())
+    monkeypatch.setattr("integrand.core.memory_budget._BLOCK_ELEMENTS", 2 * X.numel())
     run(model, "predicted", "expected", baseline=wave(7, 6, phase=1), rule=FIXED)
     assert model.values == B + 7 + ROWS
 

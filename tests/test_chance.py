@@ -346,7 +346,7 @@ def test_the_same_reference_in_other_blocks_counts_as_the_same(
 ) -> None:
     x, pool = table("normal", 6, 3, 1), table("normal", 6, 4, 2)
     one = made_from(pool[:1], x)
-    monkeypatch.setattr("integrand.integration.method._BLOCK_ON_CPU", 2 * x.numel())
+    monkeypatch.setattr("integrand.core.memory_budget._BLOCK_ON_CPU", 2 * x.numel())
     made = made_from(pool[:1].repeat(5, 1), x)
     torch.testing.assert_close(made.error, one.error, rtol=1e-12, atol=0)
 

@@ -142,7 +142,7 @@ def test_nothing_is_left_behind_by_what_fails(place: Path) -> None:
 def test_other_questions(place: Path) -> None:
     result = compare(
         "many", "--method", "integrated,weighted", "--metric", "insertion", "--tol", "0.1", "--target", "green",
-        "--reference", "weighted", "--no-controls", "--vary", "black,white", "--references", "many/picture0.png",
+        "--compare-to", "weighted", "--no-controls", "--vary-baseline", "black,white", "--references", "many/picture0.png",
     )  # fmt: skip
     assert result.exit_code == 0, result.output
     made = ig.Comparison.load("integrand-compare")

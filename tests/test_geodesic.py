@@ -380,7 +380,7 @@ def test_blocks_of_references_share_what_is_known(monkeypatch: pytest.MonkeyPatc
     )
     field = ig.TorchField(tanh_mlp(4), 1)
     whole = method(field, X)
-    monkeypatch.setattr("integrand.integration.method._BLOCK_ELEMENTS", 1)
+    monkeypatch.setattr("integrand.core.memory_budget._BLOCK_ELEMENTS", 1)
     blocks = method(field, X)
     torch.testing.assert_close(blocks.values, whole.values, rtol=0, atol=1e-14)
     assert blocks.cost.gradients == whole.cost.gradients

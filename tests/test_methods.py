@@ -396,7 +396,7 @@ def test_references_in_blocks(name: str, monkeypatch: pytest.MonkeyPatch) -> Non
     p = PROBLEMS["relu mlp" if (name, "relu mlp") in PAIRS else "softplus cnn"]
     method = COSTS[name][0](p)
     whole = run(p, method, batch_size=64)
-    monkeypatch.setattr("integrand.integration.method._BLOCK_ELEMENTS", 2 * p.packed().numel())
+    monkeypatch.setattr("integrand.core.memory_budget._BLOCK_ELEMENTS", 2 * p.packed().numel())
     blocks = run(p, method, batch_size=64)
     torch.testing.assert_close(blocks.values, whole.values, rtol=0, atol=1e-13)
     torch.testing.assert_close(blocks.change, whole.change, rtol=0, atol=1e-13)
@@ -414,7 +414,7 @@ def test_ig2_in_blocks_with_its_defaults(monkeypatch: pytest.MonkeyPatch) -> Non
     p = PROBLEMS["relu mlp"]
     method = ig.methods.ig2(p.references, steps=5)
     whole = run(p, method)
-    monkeypatch.setattr("integrand.integration.method._BLOCK_ELEMENTS", 1)
+    monkeypatch.setattr("integrand.core.memory_budget._BLOCK_ELEMENTS", 1)
     torch.testing.assert_close(run(p, method).values, whole.values, rtol=0, atol=1e-12)
 
 

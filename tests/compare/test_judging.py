@@ -77,6 +77,14 @@ def test_scores_are_those_of_the_doors(model: nn.Module, x: Tensor) -> None:
     )
 
 
+def test_a_metric_is_judged_by_under_its_name(model: nn.Module, x: Tensor) -> None:
+    result = ig.explain(model, x, target=0)
+    named = ig.metrics.judge(model, x, result, "sparseness", target=0)
+    assert torch.equal(named, ig.metrics.judge(model, x, result, ig.metrics.Sparseness(), target=0))
+    with pytest.raises(ig.errors.UnknownName, match="sparsenes"):
+        ig.metrics.judge(model, x, result, "sparsenes", target=0)
+
+
 def test_every_example_is_counted_alone(model: nn.Module, x: Tensor) -> None:
     """Adaptive rules spend what an example needs; each is charged for what it would have cost by itself."""
     methods = {"integrated": ig.methods.integrated(rule=ig.rules.Adaptive(0.004))}

@@ -39,6 +39,21 @@ app = typer.Typer(
 )
 
 Debug = Annotated[bool, typer.Option("--debug", help="Show the traceback of an error.")]
+Target = Annotated[
+    str,
+    typer.Option(
+        metavar="predicted|INDEX|NAME",
+        help="The class to explain; a part of one name is enough.",
+    ),
+]
+Seed = Annotated[
+    int | None, typer.Option(min=0, help="Changes every random part.", show_default=False)
+]
+Device = Annotated[str, typer.Option(metavar="cpu|cuda", help="Where to compute.")]
+Optimize = Annotated[
+    bool,
+    typer.Option("--optimize", help="Run a faster double of the model; maps agree to rounding."),
+]
 
 
 @contextmanager
@@ -111,13 +126,7 @@ def explain(
             show_default="black for integrated; black, white, grey, noise, noise, photo for expected and weighted",
         ),
     ] = None,
-    target: Annotated[
-        str,
-        typer.Option(
-            metavar="predicted|INDEX|NAME",
-            help="The class to explain; a part of one name is enough.",
-        ),
-    ] = "predicted",
+    target: Target = "predicted",
     references: Annotated[
         list[str] | None,
         typer.Option(
@@ -142,22 +151,15 @@ def explain(
             show_default="0.05 for one baseline",
         ),
     ] = None,
-    seed: Annotated[
-        int | None, typer.Option(min=0, help="Changes every random part.", show_default=False)
-    ] = None,
-    device: Annotated[str, typer.Option(metavar="cpu|cuda", help="Where to compute.")] = "cpu",
+    seed: Seed = None,
+    device: Device = "cpu",
     out: Annotated[
         Path, typer.Option(metavar="DIR", help="Where index.html and the maps go.")
     ] = Path("integrand-out"),
     save: Annotated[
         bool, typer.Option("--save/--no-save", help="Also write every attribution as .safetensors.")
     ] = False,
-    optimize: Annotated[
-        bool,
-        typer.Option(
-            "--optimize", help="Run a faster double of the model; maps agree to rounding."
-        ),
-    ] = False,
+    optimize: Optimize = False,
     debug: Debug = False,
 ) -> None:
     """Explain what a model sees in pictures.
@@ -240,13 +242,12 @@ def compare(
     model: Annotated[
         str, typer.Option(metavar="NAME|WHERE:FUNCTION", help="As in integrand explain.")
     ] = "efficientnet-lite0",
-    target: Annotated[
-        str,
-        typer.Option(metavar="predicted|INDEX|NAME", help="The class to explain in every picture."),
-    ] = "predicted",
+    target: Target = "predicted",
     reference: Annotated[
         str | None,
         typer.Option(
+            "--compare-to",
+            "--reference",
             metavar="NAME",
             help="The method that the others are held against.",
             show_default="the first",
@@ -270,6 +271,8 @@ def compare(
     vary: Annotated[
         list[str] | None,
         typer.Option(
+            "--vary-baseline",
+            "--vary",
             metavar="NAMES",
             help="Two or more baselines to start every method from as well, to see how much they matter.",
             show_default=False,
@@ -284,19 +287,12 @@ def compare(
         ),
     ] = None,
     level: Annotated[float, typer.Option(help="Of intervals; tests have what is left.")] = 0.95,
-    seed: Annotated[
-        int | None, typer.Option(min=0, help="Changes every random part.", show_default=False)
-    ] = None,
-    device: Annotated[str, typer.Option(metavar="cpu|cuda", help="Where to compute.")] = "cpu",
+    seed: Seed = None,
+    device: Device = "cpu",
     out: Annotated[
         Path, typer.Option(metavar="DIR", help="Where the page and the scores go.")
     ] = Path("integrand-compare"),
-    optimize: Annotated[
-        bool,
-        typer.Option(
-            "--optimize", help="Run a faster double of the model; maps agree to rounding."
-        ),
-    ] = False,
+    optimize: Optimize = False,
     debug: Debug = False,
 ) -> None:
     """Find out which method suits a model.

@@ -25,6 +25,7 @@ from ..rules.base import Integrated, RoughShares, Rule, RuleLike, as_rule
 
 _ROUGH = 0.25  # relative error of the maps that references are weighed by
 _HASHED_ELEMENTS = 1 << 20  # numbers of references are compared about this many at a time
+_STARTS_ELEMENTS = 1 << 24  # starts of more numbers than this are not kept
 _LOOK_ELEMENTS = (
     1 << 26
 )  # more numbers than this are not kept waiting, several to each, until weights are known
@@ -384,14 +385,13 @@ class _Accumulator:
 
 class SideBySide:
     """Walks from up to R references, entered block by block, as one walk. Shares are not kept,
-    starts only up to ``most`` numbers.
+    starts only up to a budget of numbers.
 
     Room for the small numbers is made at once: small tensors that are made between large ones, and
     stay, keep the large ones' memory from being used again.
     """
 
-    def __init__(self, references: int, x: Tensor, most: int) -> None:
-        self.most = most
+    def __init__(self, references: int, x: Tensor) -> None:
         self.room = {name: x.new_zeros(references, len(x)) for name in ("error", "change", "start")}
         self.alike = torch.zeros(references, dtype=torch.long, device=x.device)
         self.notes: dict[str, Tensor] = {}
@@ -413,7 +413,7 @@ class SideBySide:
             self.notes[name][:, part] = note
         if self.begin is not None:
             self.begin.append(block.begin)
-            if sum(begin.numel() for begin in self.begin) > self.most:
+            if sum(begin.numel() for begin in self.begin) > _STARTS_ELEMENTS:
                 self.begin = None
         if block.frames:
             self.frames.append(block.frames)

@@ -21,6 +21,7 @@ from torch import Tensor
 from ..baselines.base import Baseline, BaselineLike, References, adopted
 from ..baselines.fixed import Constant
 from ..core.declared import Adopted
+from ..core.memory_budget import at_once
 from ..core.values import part
 from ..errors import InputError
 from ..fields import CountedField, Field
@@ -33,12 +34,6 @@ from .assemble import Integrals, Integrator, weighed_sum
 from .loop import DeferredRefinement, PathIntegrals, SideBySide, walk
 from .sampling_error import Chance
 
-_BLOCK_ELEMENTS = (
-    1 << 24
-)  # references are taken in blocks of about this many numbers when their shares need not be kept
-_BLOCK_ON_CPU = (
-    1 << 21
-)  # where a model call wants no more rows than that, and memory is the process' own
 _RECORDS = ("shares", "path")
 
 
@@ -130,10 +125,9 @@ class Method(Integrator):
         """The weighted sum of shares, a block of references at a time, without keeping them unless
         asked to."""
         keeps = "shares" in self.record or len(references) == 1
-        most = min(_BLOCK_ELEMENTS, _BLOCK_ON_CPU) if x.device.type == "cpu" else _BLOCK_ELEMENTS
-        size = len(references) if keeps else max(1, most // x.numel())
+        size = len(references) if keeps else at_once(x.numel(), x.device)
         values = torch.zeros_like(x)
-        accumulated = SideBySide(len(references), x, _BLOCK_ELEMENTS)
+        accumulated = SideBySide(len(references), x)
         for first in range(0, len(references), size):
             rows = slice(first, first + size)
             block = walk(

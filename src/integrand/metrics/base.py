@@ -111,7 +111,7 @@ def judge(
     model: Callable[..., Any] | Field,
     inputs: InputsLike,
     attribution: MapsLike,
-    by: Metric,
+    by: Metric | str,
     *,
     target: TargetLike | None = None,
     method: str | Explainer | Sequence[str | Explainer] | None = None,
@@ -124,7 +124,7 @@ def judge(
         inputs: as in ``explain``.
         attribution: an Attribution, a tensor (B, \\*s), or a list or dict of these: all share the
             model's answers.
-        by: the metric.
+        by: the metric, or its published name.
         target: as in ``explain``.
         method: the method that computed the attribution, for metrics that explain again; known for
             attributions.
@@ -142,11 +142,12 @@ def judge(
     >>> ig.metrics.judge(model, x, result, ig.metrics.Deletion(fill=0.0), target=0).shape
     torch.Size([5])
     """
+    metric = as_metric(by)
     with Subject.of(model, inputs, target, **options) as subject:
         maps = Maps.of(
             attribution, subject.x, subject.layout, () if method is None else _methods(method)
         )
-        return _arranged(by(subject, maps), attribution)
+        return _arranged(metric(subject, maps), attribution)
 
 
 def _arranged(values: Tensor, attribution: MapsLike) -> Tensor:

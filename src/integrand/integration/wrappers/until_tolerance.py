@@ -28,7 +28,6 @@ from ..loop import PathIntegrals, SideBySide, walk
 from ..method import Method
 from ..sampling_error import Doubt, Spread
 
-_KEPT_ELEMENTS = 1 << 24
 _WALKED_ELEMENTS = 1 << 21  # references of a block are walked about this many numbers at a time
 
 
@@ -123,7 +122,7 @@ class _DrawnReferences:
         self.keeps = keeps
         self.spread = Spread(x)
         self.draw_counts = torch.zeros(len(x), dtype=torch.long, device=x.device)
-        self.accumulated = SideBySide(references, x, _KEPT_ELEMENTS)
+        self.accumulated = SideBySide(references, x)
         self.shares: list[Tensor] = []
 
     def add(self, integrals: PathIntegrals, references: Tensor, busy: Tensor) -> None:
