@@ -450,3 +450,21 @@ def test_the_kit_needs_no_test_framework() -> None:
         "check_baseline",
         "check_weighting",
     }
+
+
+def test_targets_may_be_checked_on_float32_outputs() -> None:
+    def entropy(outputs: torch.Tensor) -> torch.Tensor:
+        log = outputs.log_softmax(1)
+        return -(log.exp() * log).sum(1)
+
+    ig.testing.check_target(entropy, torch.linspace(-1, 1, 15).reshape(5, 3).float())
+
+
+def test_a_metric_that_does_not_say_what_is_better_is_not_registered() -> None:
+    with pytest.raises(ig.errors.InputError, match="higher: ClassVar"):
+
+        @ig.metrics.metric("unsaid")
+        class Unsaid(ig.metrics.Metric):
+            pass
+
+    assert "unsaid" not in ig.metrics.known()

@@ -15,12 +15,7 @@ BUILD = {
     ),
 }
 
-COSTS = {
-    "generalized": [
-        lambda p: ig.methods.generalized(ig.baselines.Given(p.references), FINE),
-        lambda p: ig.methods.generalized(ig.baselines.Given(p.references), ig.rules.Midpoint(3)),
-    ]
-}
+COSTS = {"generalized": []}  # those of the rule of its smooth parts: tests/trees/test_mixtures.py
 
 AXIOMATIC = {
     "integrated": lambda field, x, refs: (

@@ -213,3 +213,14 @@ def test_examples_may_be_repeated_and_turned_round() -> None:
     torch.testing.assert_close(
         method(total.at(index), X[:4][index]).values, expected, rtol=0, atol=1e-12
     )
+
+
+def test_smooth_functions_cost_what_their_rule_costs() -> None:
+    """A network has no jumps: Generalized IG of it is Integrated Gradients, at its price."""
+    torch.manual_seed(0)
+    network = torch.nn.Sequential(torch.nn.Linear(3, 6), torch.nn.Tanh(), torch.nn.Linear(6, 2))
+    rows, rule = torch.randn(5, 3), ig.rules.GaussLegendre(7)
+    plain = ig.explain(network, rows, target=1, rule=rule)
+    general = ig.explain(network, rows, target=1, method="generalized", smooth=rule)
+    torch.testing.assert_close(general.values, plain.values)
+    assert general.cost.gradients == plain.cost.gradients == 5 * 7

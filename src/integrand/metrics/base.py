@@ -66,9 +66,18 @@ C = TypeVar("C", bound=type[Metric])
 
 
 def metric(name: str) -> Callable[[C], C]:
-    """Register the decorated class under the name that ``compare`` and recipes use."""
+    """Register the decorated class under the name that ``compare`` and recipes use.
+
+    Raises:
+        InputError: for a class that does not say whether higher is better.
+    """
 
     def register(cls: C) -> C:
+        if not hasattr(cls, "higher"):
+            raise InputError(
+                f"Metric {name!r} does not say whether higher is better: give {cls.__name__} the line "
+                "higher: ClassVar[bool] = True, or False."
+            )
         cls.name = name
         _METRICS[name] = cls
         return cls
