@@ -95,7 +95,7 @@ PAIRS: dict[str, tuple[Any, Covariance]] = {
         lambda z, w: rbf(LENGTHS)(z, w) + rbf(0.3, 0.5)(z, w),
     ),
     "product of rbf": (
-        K.RBF(LENGTHS) * (K.RBF(0.6) + K.Constant(0.5)),
+        K.RBF(LENGTHS) * (K.RBF(0.6) + K.ConstantKernel(0.5)),
         lambda z, w: rbf(LENGTHS)(z, w) * (rbf(0.6)(z, w) + 0.5),
     ),
     "matern 3/2": (K.Matern(1.5, SHORT), matern(1.5, SHORT)),

@@ -161,7 +161,7 @@ def correlate(
     """
     groups = whole("groups", groups, least=0)
     targets = target if isinstance(target, list) else None
-    moments: dict[int, _Moments] = {}
+    moments: dict[int, _CoMoments] = {}
     cost, labelled, seen = Cost(), None, 0
     for number, batch in enumerate(batches):
         x, y, g = _unpacked(batch, number)
@@ -176,7 +176,7 @@ def correlate(
         places = torch.arange(seen, seen + len(outputs)) % max(groups, 1) if g is None else g
         for group in sorted(set(places.tolist())):
             rows = (places == group).to(maps.device)
-            part = _Moments.of(maps[rows], outputs[rows], labels[rows])
+            part = _CoMoments.of(maps[rows], outputs[rows], labels[rows])
             moments[group] = moments[group].merged(part) if group in moments else part
         seen += len(outputs)
     if not moments:
@@ -264,7 +264,7 @@ def _added(first: Cost, second: Cost) -> Cost:
 
 
 @dataclass(frozen=True, eq=False)
-class _Moments:
+class _CoMoments:
     """Means and sums of products of deviations over some examples: maps A (T, \\*s), predictions F
     and labels y (T,)."""
 
@@ -280,7 +280,7 @@ class _Moments:
     ay: Tensor
 
     @classmethod
-    def of(cls, maps: Tensor, outputs: Tensor, labels: Tensor) -> _Moments:
+    def of(cls, maps: Tensor, outputs: Tensor, labels: Tensor) -> _CoMoments:
         """Of maps (B, T, \\*s), predictions and labels (B, T)."""
         a, f, y = maps.mean(0), outputs.mean(0), labels.mean(0)
         da, df, dy = maps - a, outputs - f, labels - y
@@ -297,7 +297,7 @@ class _Moments:
             torch.einsum("bt...,bt->t...", da, dy),
         )
 
-    def merged(self, other: _Moments) -> _Moments:
+    def merged(self, other: _CoMoments) -> _CoMoments:
         """Of both, by Chan's formula: C = C₁ + C₂ + n₁n₂/(n₁ + n₂) · δ_u δ_v."""
         if other.a.shape != self.a.shape:
             raise ShapeError(
@@ -307,7 +307,7 @@ class _Moments:
         scale, part = self.count * other.count / count, other.count / count
         a, f, y = other.a - self.a, other.f - self.f, other.y - self.y
         wide = (-1, *(1,) * (a.ndim - 1))
-        return _Moments(
+        return _CoMoments(
             count,
             self.a + part * a,
             self.f + part * f,
@@ -326,14 +326,14 @@ class _Moments:
         return self.ay / norm.reshape(-1, *(1,) * (self.a.ndim - 1))
 
 
-def _merged(parts: Sequence[_Moments]) -> _Moments:
+def _merged(parts: Sequence[_CoMoments]) -> _CoMoments:
     merged = parts[0]
     for part in parts[1:]:
         merged = merged.merged(part)
     return merged
 
 
-def _correlation(parts: Sequence[_Moments], several: bool, cost: Cost) -> Correlation:
+def _correlation(parts: Sequence[_CoMoments], several: bool, cost: Cost) -> Correlation:
     every = _merged(parts)
     for name, mean, spread in (
         ("The labels", every.y, every.yy),
@@ -364,15 +364,15 @@ def _correlation(parts: Sequence[_Moments], several: bool, cost: Cost) -> Correl
     return Correlation(count=every.count, replicates=replicates, cost=cost, **columns)  # type: ignore[arg-type]
 
 
-def _without_each(parts: Sequence[_Moments], values: Tensor) -> Tensor:
+def _without_each(parts: Sequence[_CoMoments], values: Tensor) -> Tensor:
     """(G, T, \\*s) what the correlations are without each of the groups: those before it and those
     behind it, merged."""
     if len(parts) < 2:
         return values.new_empty(0, *values.shape)
-    behind: list[_Moments] = [parts[-1]]
+    behind: list[_CoMoments] = [parts[-1]]
     for part in reversed(parts[1:-1]):
         behind.insert(0, part.merged(behind[0]))
-    before: _Moments | None = None
+    before: _CoMoments | None = None
     replicates = []
     for number, part in enumerate(parts):
         rest = behind[number] if number < len(behind) else None

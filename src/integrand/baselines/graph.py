@@ -8,7 +8,7 @@ import torch
 from torch import Tensor
 
 from ..core.shapes import describe
-from ..core.shortest_paths import Graph, ShortestPaths, base_of
+from ..core.shortest_paths import Adjacency, ShortestPaths, base_of
 from ..core.values import part
 from ..errors import BaselineError, InputError
 from ..fields import Field
@@ -95,7 +95,7 @@ class AlongShortestPaths(Baseline):
                 raise InputError(
                     f"{name}={number}, but X has {nodes} rows, for nodes 0 to {nodes - 1}."
                 )
-        graph = Graph.of(self.edges.cpu().long().numpy(), nodes)
+        graph = Adjacency.of(self.edges.cpu().long().numpy(), nodes)
         base = base_of(graph, self.node) if self.base is None else self.base
         return ShortestPaths.between(graph, base, self.node)
 

@@ -30,7 +30,7 @@ _TIE = 1e-9
 
 
 @dataclass(frozen=True, eq=False)
-class Graph:
+class Adjacency:
     """An undirected graph: each pair of neighbours once in either direction, no self edges.
 
     Attributes:
@@ -45,7 +45,7 @@ class Graph:
     first: Integers
 
     @classmethod
-    def of(cls, edges: Integers, nodes: int) -> Graph:
+    def of(cls, edges: Integers, nodes: int) -> Adjacency:
         """The graph of edges (2, E) as they are stored: in one direction or both, some of them
         twice, self edges among them.
 
@@ -96,7 +96,7 @@ def distances(levels: list[Integers], nodes: int) -> Integers:
     return distance
 
 
-def log_counts(graph: Graph, levels: list[Integers]) -> Numbers:
+def log_counts(graph: Adjacency, levels: list[Integers]) -> Numbers:
     """(nodes,) log σ, the number of shortest paths from the node at level 0; −inf for nodes that
     none leads to."""
     distance = distances(levels, graph.nodes)
@@ -109,7 +109,7 @@ def log_counts(graph: Graph, levels: list[Integers]) -> Numbers:
     return log
 
 
-def path_entropies(graph: Graph, levels: list[Integers]) -> Numbers:
+def path_entropies(graph: Adjacency, levels: list[Integers]) -> Numbers:
     """(nodes,) log Σ_g p(g) I(g) over the shortest paths g from the node at level 0 to each node.
 
         p(g) = Π_{w on g} 1/deg(w)        I(g) = −log₂ p(g) = Σ_{w on g} log₂ deg(w)
@@ -134,7 +134,7 @@ def path_entropies(graph: Graph, levels: list[Integers]) -> Numbers:
     return entropies
 
 
-def base_of(graph: Graph, node: int) -> int:
+def base_of(graph: Adjacency, node: int) -> int:
     """The base point of a node: of the nodes farthest away from it, the one whose shortest paths to
     it have the most entropy; of equal ones the first.
 
@@ -177,7 +177,7 @@ class ShortestPaths:
     log_nodes: Numbers
 
     @classmethod
-    def between(cls, graph: Graph, base: int, node: int) -> ShortestPaths:
+    def between(cls, graph: Adjacency, base: int, node: int) -> ShortestPaths:
         """All shortest paths of a graph from ``base`` to ``node``.
 
         Raises:

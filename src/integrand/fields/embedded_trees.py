@@ -21,7 +21,7 @@ from ..core.segment import Evaluation
 from ..core.shapes import flattened, over, total
 from ..errors import InputError
 from ..model.autograd import gradients
-from .steps import Booleans, Floats, Integers, Moments, StepField, Steps
+from .steps import Booleans, CrossingTimes, Floats, FunctionSteps, Integers, StepField
 from .trees import TreeField
 
 _HALVINGS = 52  # of a piece of the way, until a root is known as well as it can be
@@ -104,13 +104,13 @@ class EmbeddedTrees(StepField):
             parts.append(self.trees.prepared(places))
         return np.concatenate(parts) if parts else np.zeros((0, self.players))
 
-    def steps(self, start: Tensor, end: Tensor, index: Tensor) -> Steps:
+    def steps(self, start: Tensor, end: Tensor, index: Tensor) -> FunctionSteps:
         with gradients(False):
             row, player, time = self._roots(start, end)
             order = np.lexsort((time, row))
             row, player, time = row[order], player[order], time[order]
             change = self._changes(start, end, index, row, time)
-        return Steps(row, time, player, change, self._spread(start, end, row, player, time))
+        return FunctionSteps(row, time, player, change, self._spread(start, end, row, player, time))
 
     def _roots(self, start: Tensor, end: Tensor) -> tuple[Integers, Integers, Floats]:
         """Rows, coordinates and times (M,) at which a coordinate crosses a threshold of the
@@ -210,7 +210,7 @@ class EmbeddedTrees(StepField):
         return spread
 
     def limits(
-        self, start: Tensor, end: Tensor, index: Tensor, at: Moments, far: Booleans
+        self, start: Tensor, end: Tensor, index: Tensor, at: CrossingTimes, far: Booleans
     ) -> Floats:
         with gradients(False):
             before = self._places(start, end, at.row, np.maximum(at.low - _CLOSE / 2, 0))

@@ -27,7 +27,7 @@ from ..core.shapes import describe, in_blocks
 from ..errors import InputError, NoShare, ShapeError
 from ..model.autograd import gradients
 from .analytic import _Alike
-from .kernels import RBF, Constant, Kernel, check_positive
+from .kernels import RBF, ConstantKernel, Kernel, check_positive
 from .line_integrals import (
     cross_covariance,
     point_attributions,
@@ -76,7 +76,7 @@ class Posterior:
         """The process shift + scale · f."""
         return replace(
             self,
-            kernel=self.kernel * Constant(scale**2),
+            kernel=self.kernel * ConstantKernel(scale**2),
             factor=self.factor * scale,
             weights=self.weights / scale,
             constant=shift + scale * self.constant,

@@ -13,7 +13,15 @@ from ..core.optional import optional
 from ..errors import InputError
 from ..model.turns import turn
 from .gaussian_process import Posterior, cholesky, covariance_matrix
-from .kernels import RBF, Constant, Kernel, Matern, Product, RationalQuadratic, Sum
+from .kernels import (
+    RBF,
+    ConstantKernel,
+    Kernel,
+    Matern,
+    ProductKernel,
+    RationalQuadratic,
+    SumKernel,
+)
 
 _NEEDS = "GPField.from_gpytorch"
 _SAME = 1e-3  # of the largest number, that means and variances may differ by from the model's own
@@ -147,12 +155,12 @@ def _kernel(kernels: Any, module: Any, features: int) -> Kernel:
     kind = type(module)
     if kind is kernels.ScaleKernel:
         scaled = _kernel(kernels, module.base_kernel, features)
-        return scaled * Constant(float(module.outputscale))
+        return scaled * ConstantKernel(float(module.outputscale))
     if kind in (kernels.AdditiveKernel, kernels.ProductKernel):
         parts = tuple(_kernel(kernels, inner, features) for inner in module.kernels)
-        return Sum(parts) if kind is kernels.AdditiveKernel else Product(parts)
+        return SumKernel(parts) if kind is kernels.AdditiveKernel else ProductKernel(parts)
     if kind is kernels.ConstantKernel:
-        return Constant(float(module.constant))
+        return ConstantKernel(float(module.constant))
     if kind is kernels.RBFKernel:
         return RBF(_lengthscale(module, features))
     if kind is kernels.MaternKernel:

@@ -67,10 +67,10 @@ class Kernel(ABC):
         return float(self.profile(nothing).value)
 
     def __add__(self, other: Kernel) -> Kernel:
-        return Sum((self, other))
+        return SumKernel((self, other))
 
     def __mul__(self, other: Kernel) -> Kernel:
-        return Product((self, other))
+        return ProductKernel((self, other))
 
 
 class _Radial(Kernel):
@@ -192,7 +192,7 @@ class RationalQuadratic(_Radial):
 
 
 @part
-class Constant(Kernel):
+class ConstantKernel(Kernel):
     """k = v: an unknown constant, the same everywhere."""
 
     variance: float | Tensor = 1.0
@@ -239,7 +239,7 @@ def _components(kernel: Kernel, features: int) -> int:
 
 
 @part
-class Sum(_Several):
+class SumKernel(_Several):
     """k = Σ k_p."""
 
     parts: tuple[Kernel, ...]
@@ -264,7 +264,7 @@ class Sum(_Several):
 
 
 @part
-class Product(_Several):
+class ProductKernel(_Several):
     """k = Π k_p."""
 
     parts: tuple[Kernel, ...]

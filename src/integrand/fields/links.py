@@ -48,7 +48,7 @@ class Exp(Link):
 
 
 @part
-class Square(Link):
+class SquareLink(Link):
     """g = f²: variances and intensities. E g = m² + v."""
 
     def expected(self, mean: Tensor, variance: Tensor) -> Tensor:
@@ -119,7 +119,7 @@ class Softmax(Link):
 
 _LINKS = {
     "exp": Exp(),
-    "square": Square(),
+    "square": SquareLink(),
     "probit": Probit(),
     "logistic": Logistic(),
 }

@@ -25,19 +25,19 @@ from ..model.autograd import gradients
 from .base import Decomposition, Field, SmoothPart
 from .steps import (
     Booleans,
+    CrossingTimes,
     Floats,
+    FunctionSteps,
     Integers,
     Jumps,
-    Moments,
     StepField,
-    Steps,
     credits,
     no_gradient,
     spread_out,
 )
 
 
-class _Mixture(Field):
+class _FieldMixture(Field):
     """What mixtures have in common: several fields of the same rows and examples."""
 
     def __init__(self, fields: Sequence[Field]) -> None:
@@ -72,7 +72,7 @@ class _Mixture(Field):
             yield
 
 
-class Sum(_Mixture):
+class Sum(_FieldMixture):
     """F(z) = Σ_m w_m F_m(z): an ensemble of models of any kind.
 
     Shares are the sum of those of its parts: exact ones of trees, and integrals of the others.
@@ -177,7 +177,7 @@ def _bare(segment: Segment) -> Segment:
     return replace(segment, at_start=None, at_end=None, weights=None)
 
 
-class Compose(_Mixture):
+class Compose(_FieldMixture):
     """F(z) = Φ(F_1(z), …, F_M(z)) for a smooth Φ: stacked and calibrated models, a network and
     trees under one link.
 
@@ -295,12 +295,12 @@ class Compose(_Mixture):
             )
             starts = np.stack([_values(field, start, example) for field in self.step_fields], 1)
             before, after = jumps.levels(starts)
-            moments = Moments(jumps.row, jumps.low, jumps.high)
+            moments = CrossingTimes(jumps.row, jumps.low, jumps.high)
             smooth = self._smooth_values(start, end, example, moments)
             size = self._scalars(smooth, after) - self._scalars(smooth, before)
 
             def limits(which: Integers, far: Booleans) -> Floats:
-                at = Moments(jumps.row[which], jumps.low[which], jumps.high[which])
+                at = CrossingTimes(jumps.row[which], jumps.low[which], jumps.high[which])
                 levels, first = [], 0
                 for field in self.step_fields:
                     crossed = np.ascontiguousarray(far[:, first : first + field.players])
@@ -314,7 +314,7 @@ class Compose(_Mixture):
         placed = torch.from_numpy(shares).to(segment.start).reshape(segment.start.shape)
         return placed, jumps, starts, after
 
-    def _steps(self, start: Tensor, end: Tensor, example: Tensor) -> Steps:
+    def _steps(self, start: Tensor, end: Tensor, example: Tensor) -> FunctionSteps:
         """The steps of all fields with jumps, a column of changes and players of its own for
         each."""
         parts, first = [], 0
@@ -327,9 +327,9 @@ class Compose(_Mixture):
             if spread is None:
                 spread = np.zeros((len(steps.row), features))
                 spread[np.arange(len(steps.row)), steps.player] = 1
-            parts.append(Steps(steps.row, steps.time, steps.player + first, change, spread))
+            parts.append(FunctionSteps(steps.row, steps.time, steps.player + first, change, spread))
             first += field.players
-        return Steps(
+        return FunctionSteps(
             np.concatenate([part.row for part in parts]),
             np.concatenate([part.time for part in parts]),
             np.concatenate([part.player for part in parts]),
@@ -337,7 +337,9 @@ class Compose(_Mixture):
             np.concatenate([part.spread for part in parts if part.spread is not None]),
         )
 
-    def _smooth_values(self, start: Tensor, end: Tensor, example: Tensor, at: Moments) -> Floats:
+    def _smooth_values(
+        self, start: Tensor, end: Tensor, example: Tensor, at: CrossingTimes
+    ) -> Floats:
         """What the smooth fields say (M, smooth) at moments of the ways."""
         row = torch.from_numpy(at.row)
         time = torch.from_numpy((at.low + at.high) / 2).to(start)

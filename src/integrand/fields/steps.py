@@ -43,7 +43,7 @@ _LIMITS = 1 << 16  # coalitions that are asked for at a time
 
 
 @dataclass(frozen=True, eq=False)
-class Steps:
+class FunctionSteps:
     """Where functions of N rows step, in any order.
 
     Attributes:
@@ -62,9 +62,9 @@ class Steps:
     change: Floats
     spread: Floats | None = None
 
-    def among(self, which: Booleans | Integers) -> Steps:
+    def among(self, which: Booleans | Integers) -> FunctionSteps:
         """Some of the steps, or all of them in another order."""
-        return Steps(
+        return FunctionSteps(
             self.row[which],
             self.time[which],
             self.player[which],
@@ -85,7 +85,7 @@ class Jumps:
         alone: (G,) whether there is one player only.
     """
 
-    steps: Steps
+    steps: FunctionSteps
     jump: Integers
     row: Integers
     low: Floats
@@ -94,7 +94,7 @@ class Jumps:
     alone: Booleans
 
     @classmethod
-    def of(cls, steps: Steps, together: float = TOGETHER) -> Jumps:
+    def of(cls, steps: FunctionSteps, together: float = TOGETHER) -> Jumps:
         """Put steps in order; those that are no more than ``together`` apart are at one time."""
         steps = steps.among(np.lexsort((steps.player, steps.time, steps.row)))
         if not len(steps.row):
@@ -223,7 +223,7 @@ def shapley(values: Floats) -> Floats:
     return np.stack(amounts, 1)
 
 
-def spread_out(steps: Steps, which: Integers, amounts: Floats, shares: Floats) -> None:
+def spread_out(steps: FunctionSteps, which: Integers, amounts: Floats, shares: Floats) -> None:
     """Add what steps (E,) are credited with to the features of their rows, shares (N, F)."""
     if steps.spread is None:
         np.add.at(shares, (steps.row[which], steps.player[which]), amounts)
@@ -256,13 +256,13 @@ class StepField(Field):
         """How many players there are that may cross something."""
 
     @abstractmethod
-    def steps(self, start: Tensor, end: Tensor, index: Tensor) -> Steps:
+    def steps(self, start: Tensor, end: Tensor, index: Tensor) -> FunctionSteps:
         """Where F steps on the ways from rows ``start`` to ``end`` (N, \\*s); its change is (M,
         1)."""
 
     @abstractmethod
     def limits(
-        self, start: Tensor, end: Tensor, index: Tensor, at: Moments, far: Booleans
+        self, start: Tensor, end: Tensor, index: Tensor, at: CrossingTimes, far: Booleans
     ) -> Floats:
         """F (M,) at moments of the ways from ``start`` to ``end``, where the players in ``far`` (M,
         players) have crossed, and the others have not."""
@@ -276,7 +276,7 @@ class StepField(Field):
         jumps = Jumps.of(steps, self.simultaneous)
 
         def limits(which: Integers, far: Booleans) -> Floats:
-            at = Moments(jumps.row[which], jumps.low[which], jumps.high[which])
+            at = CrossingTimes(jumps.row[which], jumps.low[which], jumps.high[which])
             return self.limits(start.reshape(-1, *inner), end.reshape(-1, *inner), index, at, far)
 
         spread_out(jumps.steps, *credits(jumps, jumps.change[:, 0], limits, self.players), shares)
@@ -290,7 +290,7 @@ class StepField(Field):
 
 
 @dataclass(frozen=True, eq=False)
-class Moments:
+class CrossingTimes:
     """Moments on the ways of rows: ``row`` (M,), and the times of the first and the last crossing
     that are taken to be then, ``low`` and ``high`` (M,)."""
 

@@ -104,7 +104,7 @@ class RegionNeurons(Explainer):
             table = self.rule.table()
             assert table is not None
             meter.tally.expected = len(table[0]) * references.shape[:2].numel()
-            sums = _Sums(meter, x, references, mask, self._sites, *table)
+            sums = _FlowSums(meter, x, references, mask, self._sites, *table)
             start = meter.value(references, leading=2)
             at_input, at_start = sums.activations(x[None]), sums.activations(references)
         change = sums.output - start
@@ -169,7 +169,7 @@ def _mask(region: Tensor | None, x: Tensor) -> Tensor:
     return mask
 
 
-class _Sums:
+class _FlowSums:
     """The integral over all nodes, references and examples, a model call at a time.
 
     shares (R, B, \\*L) or (R, B, n)      of_region, of_all (R, B)      output (B,) F(x)

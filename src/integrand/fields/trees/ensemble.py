@@ -52,7 +52,7 @@ class Tree:
     listed_left: bool = True
 
 
-class Nodes(NamedTuple):
+class TreeNodes(NamedTuple):
     """All trees end to end, as the compiled walks read them."""
 
     feature: NDArray[np.int32]
@@ -112,7 +112,7 @@ class TreeEnsemble:
         return f"TreeEnsemble<{len(self.trees)} trees, {self.features} features, {len(self.base)} outputs>"
 
     @cached_property
-    def nodes(self) -> Nodes:
+    def nodes(self) -> TreeNodes:
         """The trees as arrays end to end."""
         return _laid_out(self.trees, self.inclusive)
 
@@ -238,7 +238,7 @@ def _check_tree(tree: Tree, number: int, features: int, outputs: int) -> None:
         )
 
 
-def _laid_out(trees: Sequence[Tree], inclusive: bool) -> Nodes:
+def _laid_out(trees: Sequence[Tree], inclusive: bool) -> TreeNodes:
     """Trees end to end, nodes of each in the order of a walk that keeps to the left."""
     sizes = [len(tree.feature) for tree in trees]
     roots = np.concatenate([[0], np.cumsum(sizes)]).astype(np.int64)
@@ -260,7 +260,7 @@ def _laid_out(trees: Sequence[Tree], inclusive: bool) -> Nodes:
             begins[root + node] = len(words)
             words += _bits(categories)
             ends[root + node] = len(words)
-    return Nodes(
+    return TreeNodes(
         _joined([tree.feature for tree in trees]).astype(np.int32),
         _joined([tree.threshold for tree in trees]).astype(np.float64),
         left,

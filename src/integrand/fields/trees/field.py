@@ -23,12 +23,12 @@ from ...targets import Output, Target, as_target
 from ..base import Field
 from ..steps import (
     Booleans,
+    CrossingTimes,
     Floats,
+    FunctionSteps,
     Integers,
     Jumps,
-    Moments,
     StepField,
-    Steps,
     as_array,
     credits,
     examples_of,
@@ -36,17 +36,17 @@ from ..steps import (
 )
 from .ensemble import TreeEnsemble, compiled
 from .lightgbm import LightGBM
-from .model import Reader, TreeModel
+from .model import TreeModel, TreeReader
 from .scikit_learn import ScikitLearn
 from .xgboost import XGBoost
 
-READERS: tuple[Reader, ...] = (ScikitLearn(), XGBoost(), LightGBM())
+READERS: tuple[TreeReader, ...] = (ScikitLearn(), XGBoost(), LightGBM())
 """The libraries whose models are read."""
 
 _STEPS = 1 << 21  # steps that are put in order at a time
 
 
-def reader_of(model: object) -> Reader | None:
+def reader_of(model: object) -> TreeReader | None:
     """The reader of a model's library; None where it is no tree model of any."""
     return next((reader for reader in READERS if reader.reads(model)), None)
 
@@ -247,7 +247,7 @@ class TreeField(StepField):
             def limits(
                 which: Integers, far: Booleans, jumps: Jumps = jumps, part: Integers = part
             ) -> Floats:
-                at = Moments(jumps.row[which], jumps.low[which], jumps.high[which])
+                at = CrossingTimes(jumps.row[which], jumps.low[which], jumps.high[which])
                 return self._limits(start[part], end[part], index[part], at, far)
 
             summed = np.zeros((len(part), start.shape[1]))
@@ -270,19 +270,19 @@ class TreeField(StepField):
         ]
         return jumps, scalars[0], scalars[1]
 
-    def steps(self, start: Tensor, end: Tensor, index: Tensor) -> Steps:
+    def steps(self, start: Tensor, end: Tensor, index: Tensor) -> FunctionSteps:
         jumps, before, after = self._jumps(self.prepared(start), self.prepared(end), index)
         change = np.zeros((len(jumps.jump), 1))
         change[np.searchsorted(jumps.jump, np.arange(len(jumps.row))), 0] = after - before
-        return Steps(jumps.steps.row, jumps.steps.time, jumps.steps.player, change)
+        return FunctionSteps(jumps.steps.row, jumps.steps.time, jumps.steps.player, change)
 
     def limits(
-        self, start: Tensor, end: Tensor, index: Tensor, at: Moments, far: Booleans
+        self, start: Tensor, end: Tensor, index: Tensor, at: CrossingTimes, far: Booleans
     ) -> Floats:
         return self._limits(self.prepared(start), self.prepared(end), index, at, far)
 
     def _limits(
-        self, start: Floats, end: Floats, index: Tensor, at: Moments, far: Booleans
+        self, start: Floats, end: Floats, index: Tensor, at: CrossingTimes, far: Booleans
     ) -> Floats:
         raw = np.tile(self.ensemble.base, (len(at.row), 1))
         switches = self.ensemble.switches(start, end)
@@ -295,7 +295,7 @@ class TreeField(StepField):
         return scalars
 
 
-def tree_steps(ensemble: TreeEnsemble, start: Floats, end: Floats) -> Steps:
+def tree_steps(ensemble: TreeEnsemble, start: Floats, end: Floats) -> FunctionSteps:
     """The steps of an ensemble's outputs on the ways between prepared rows (N, F)."""
     nodes, switches = ensemble.nodes, ensemble.switches(start, end)
     counts = np.zeros(len(start), dtype=np.int64)
@@ -316,7 +316,7 @@ def tree_steps(ensemble: TreeEnsemble, start: Floats, end: Floats) -> Steps:
             sign[real] * nodes.values[leaf[real], k]
         )
     row = np.repeat(np.arange(len(start)), counts)
-    return Steps(row, moments, events[:, 0], change)
+    return FunctionSteps(row, moments, events[:, 0], change)
 
 
 class _SeveralTargets(TreeField):

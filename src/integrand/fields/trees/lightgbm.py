@@ -17,12 +17,20 @@ from numpy.typing import NDArray
 
 from ...errors import ModelError
 from .ensemble import Tree, TreeEnsemble
-from .model import Link, Logistic, Reader, Regression, Softmax, TreeModel, checked
+from .model import (
+    MarginLink,
+    MarginLogistic,
+    MarginSoftmax,
+    Regression,
+    TreeModel,
+    TreeReader,
+    checked,
+)
 
 _VERSIONS = ("v3", "v4")
 
 
-class LightGBM(Reader):
+class LightGBM(TreeReader):
     """Reads LightGBM's models."""
 
     def reads(self, model: object) -> bool:
@@ -146,14 +154,14 @@ def _numbered(structure: dict[str, Any]) -> Iterator[tuple[dict[str, Any], tuple
         level = below
 
 
-def _link(objective: str) -> Link:
+def _link(objective: str) -> MarginLink:
     """What margins mean, by the objective, such as "binary sigmoid:1"."""
     kind, *options = objective.split(" ")
     settings = dict(option.split(":", 1) for option in options if ":" in option)
     if kind == "binary":
-        return Logistic(float(settings.get("sigmoid", 1.0)))
+        return MarginLogistic(float(settings.get("sigmoid", 1.0)))
     if kind == "multiclass":
-        return Softmax()
+        return MarginSoftmax()
     if kind in ("multiclassova", "cross_entropy", "cross_entropy_lambda"):
         return Regression(
             f"The model's objective is {kind!r}, whose scores are no shares of one: explain a margin, or give a callable such as "

@@ -20,7 +20,7 @@ _PROBES = 64  # rows that a model is held against its trees at
 _OFF = 64  # roundings that sums over trees may differ by
 
 
-class Link(ABC):
+class MarginLink(ABC):
     """What the raw outputs of an ensemble mean.
 
     ``raw`` (N, C) is what its trees add up to; the model's outputs (N, \\*o) are a linear function
@@ -40,7 +40,7 @@ class Link(ABC):
 
 
 @dataclass(frozen=True)
-class Regression(Link):
+class Regression(MarginLink):
     """Numbers, not classes. ``why`` says why there are no probabilities."""
 
     why: str = "The model is a regression, and knows no classes: explain its output."
@@ -50,7 +50,7 @@ class Regression(Link):
 
 
 @dataclass(frozen=True)
-class Probabilities(Link):
+class Probabilities(MarginLink):
     """Outputs are probabilities already, of one question (C,) or of several (O, C)."""
 
     shape: tuple[int, ...]
@@ -65,7 +65,7 @@ class Probabilities(Link):
 
 
 @dataclass(frozen=True)
-class Logistic(Link):
+class MarginLogistic(MarginLink):
     """One margin m for two classes: outputs (−m, m), probabilities σ(∓scale m)."""
 
     scale: float = 1.0
@@ -78,7 +78,7 @@ class Logistic(Link):
 
 
 @dataclass(frozen=True)
-class Softmax(Link):
+class MarginSoftmax(MarginLink):
     """A margin for each class, of which a softmax is taken."""
 
     def log_probabilities(self, raw: Tensor) -> Tensor:
@@ -96,11 +96,11 @@ class TreeModel:
     """
 
     ensemble: TreeEnsemble
-    link: Link
+    link: MarginLink
     name: str
 
 
-class Reader(ABC):
+class TreeReader(ABC):
     """A library whose models are read."""
 
     @abstractmethod

@@ -16,18 +16,18 @@ from numpy.typing import NDArray
 from ...errors import ModelError
 from .ensemble import Floats, Tree, TreeEnsemble
 from .model import (
-    Link,
-    Logistic,
+    MarginLink,
+    MarginLogistic,
+    MarginSoftmax,
     Probabilities,
-    Reader,
     Regression,
-    Softmax,
     TreeModel,
+    TreeReader,
     checked,
 )
 
 
-class ScikitLearn(Reader):
+class ScikitLearn(TreeReader):
     """Reads the tree models of scikit-learn."""
 
     def reads(self, model: object) -> bool:
@@ -90,7 +90,7 @@ def _averaged(model: Any, estimators: list[Any]) -> TreeModel:
         missing=_missing(model),
         names=_names(model),
     )
-    link: Link = Regression()
+    link: MarginLink = Regression()
     if classifier:
         questions, classes = estimators[0].tree_.value.shape[1:]
         link = Probabilities((classes,) if questions == 1 else (questions, classes))
@@ -180,10 +180,10 @@ def _boosting(model: Any) -> TreeModel:
         names=_names(model),
     )
     raw = model.decision_function if _classes(model) else model.predict
-    link: Link = Regression()
+    link: MarginLink = Regression()
     if _classes(model):
         scale = 2.0 if model.loss == "exponential" else 1.0
-        link = Logistic(scale) if columns == 1 else Softmax()
+        link = MarginLogistic(scale) if columns == 1 else MarginSoftmax()
     return TreeModel(checked(name, ensemble, raw, np.float64, base=True), link, name)
 
 
@@ -198,12 +198,12 @@ def _histograms(model: Any) -> TreeModel:
         for column, predictor in enumerate(row)
     ]
     outputs = int(model.n_trees_per_iteration_)
-    link: Link
+    link: MarginLink
     ensemble = TreeEnsemble(
         trees, int(model.n_features_in_), np.zeros(outputs), codes=codes, names=_names(model)
     )
     if _classes(model):
-        raw, link = model.decision_function, Logistic() if outputs == 1 else Softmax()
+        raw, link = model.decision_function, MarginLogistic() if outputs == 1 else MarginSoftmax()
     else:
         logarithm = model.loss in ("poisson", "gamma")
         link = (

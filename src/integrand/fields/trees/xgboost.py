@@ -15,13 +15,21 @@ from numpy.typing import NDArray
 
 from ...errors import ModelError
 from .ensemble import Tree, TreeEnsemble
-from .model import Link, Logistic, Reader, Regression, Softmax, TreeModel, checked
+from .model import (
+    MarginLink,
+    MarginLogistic,
+    MarginSoftmax,
+    Regression,
+    TreeModel,
+    TreeReader,
+    checked,
+)
 
 _OLDEST = (1, 6)
 _LOGISTIC = ("binary:logistic", "binary:logitraw")
 
 
-class XGBoost(Reader):
+class XGBoost(TreeReader):
     """Reads XGBoost's models."""
 
     def reads(self, model: object) -> bool:
@@ -143,9 +151,9 @@ def _categories(tree: dict[str, Any], splits: list[int], name: str) -> dict[int,
     }
 
 
-def _link(objective: str) -> Link:
+def _link(objective: str) -> MarginLink:
     if objective in _LOGISTIC:
-        return Logistic()
+        return MarginLogistic()
     if objective.startswith("multi:"):
-        return Softmax()
+        return MarginSoftmax()
     return Regression()
