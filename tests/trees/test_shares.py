@@ -17,7 +17,7 @@ from sklearn import tree as sktree
 
 import integrand as ig
 from integrand.fields.trees import Tree, TreeEnsemble, TreeField, TreeModel
-from integrand.fields.trees.model import Regression, Softmax
+from integrand.fields.trees.model import MarginSoftmax, Regression
 from tests.trees.brute import generalized
 
 DRAWS = np.random.default_rng(0)
@@ -97,7 +97,7 @@ def test_a_tie_of_all_features_is_the_shapley_value_of_the_baseline_game() -> No
     """Six features that all cross halfway, through a softmax of margins: Baseline Shapley by all 720 orders."""
     draws = np.random.default_rng(3)
     trees = [stump(j, 0.5, *draws.normal(size=2), output=k) for j in range(6) for k in range(3)]
-    model = TreeModel(TreeEnsemble(trees, 6, np.zeros(3)), Softmax(), "by hand")
+    model = TreeModel(TreeEnsemble(trees, 6, np.zeros(3)), MarginSoftmax(), "by hand")
     field = TreeField(model, ig.targets.Probability(1))
 
     def predict(z: Any) -> Any:
