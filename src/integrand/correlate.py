@@ -172,7 +172,7 @@ def correlate(
         labelled = y is not None
         maps, outputs, spent = _explained(model, x, targets, target, method, options)
         labels = outputs if y is None else _labels(y, outputs, targets, number)
-        cost = _added(cost, spent)
+        cost += spent
         places = torch.arange(seen, seen + len(outputs)) % max(groups, 1) if g is None else g
         for group in sorted(set(places.tolist())):
             rows = (places == group).to(maps.device)
@@ -227,7 +227,7 @@ def _explained(
             raise InputError("This method explains several tensors; correlate takes maps of one.")
         maps.append(result.values.detach().double())
         outputs.append(result.output.detach().double())
-        cost = _added(cost, result.cost)
+        cost += result.cost
     return torch.stack(maps, 1), torch.stack(outputs, 1), cost
 
 
@@ -248,16 +248,6 @@ def _labels(y: Tensor, outputs: Tensor, targets: list[Any] | None, number: int) 
             f"The labels of batch {number} hold NaN or infinity: leave out examples without a label."
         )
     return y
-
-
-def _added(first: Cost, second: Cost) -> Cost:
-    return Cost(
-        first.gradients + second.gradients,
-        first.values + second.values,
-        first.calls + second.calls,
-        first.seconds + second.seconds,
-        max(first.peak_bytes, second.peak_bytes),
-    )
 
 
 # --- moments ----------------------------------------------------------------------------------------------------------

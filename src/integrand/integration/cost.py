@@ -33,6 +33,16 @@ class Cost:
     seconds: float = 0.0
     peak_bytes: int = 0
 
+    def __add__(self, other: Cost) -> Cost:
+        """What both took, one after the other."""
+        return Cost(
+            self.gradients + other.gradients,
+            self.values + other.values,
+            self.calls + other.calls,
+            self.seconds + other.seconds,
+            max(self.peak_bytes, other.peak_bytes),
+        )
+
 
 class Stopwatch:
     """Reads off what a metered field was asked for since the stopwatch was started."""

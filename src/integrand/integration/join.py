@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from typing import Any
 
 import torch
@@ -69,7 +69,7 @@ def concat(attributions: Sequence[Attribution]) -> Attribution:
         reasons=tuple(reason for part in parts for reason in (part.reasons or (None,) * len(part)))
         if reasons
         else (),
-        cost=_cost([part.cost for part in parts]),
+        cost=sum((part.cost for part in parts), Cost()),
         target=_target(parts),
         resolution=max(part.resolution for part in parts),
     )
@@ -163,17 +163,6 @@ def _frames(parts: Sequence[Attribution]) -> Frames | None:
     if len(frames) < len(parts) or not alike:
         return None
     return Frames(frames[0].clock, torch.cat([frame.points for frame in frames], 2))
-
-
-def _cost(costs: Sequence[Cost]) -> Cost:
-    add: Callable[[str], int] = lambda name: sum(getattr(cost, name) for cost in costs)  # noqa: E731
-    return Cost(
-        add("gradients"),
-        add("values"),
-        add("calls"),
-        sum(cost.seconds for cost in costs),
-        max(cost.peak_bytes for cost in costs),
-    )
 
 
 def _target(parts: Sequence[Attribution]) -> Any:

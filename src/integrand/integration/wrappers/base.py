@@ -153,13 +153,7 @@ class Runs:
 
     def add(self, cost: Cost) -> None:
         """Something else that it took."""
-        self.cost = Cost(
-            self.cost.gradients + cost.gradients,
-            self.cost.values + cost.values,
-            self.cost.calls + cost.calls,
-            self.cost.seconds + cost.seconds,
-            max(self.cost.peak_bytes, cost.peak_bytes),
-        )
+        self.cost += cost
 
 
 def same_start(begin: Tensor, references: Tensor) -> bool:
