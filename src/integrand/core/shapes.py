@@ -68,11 +68,6 @@ def flattened(maps: Tensor, leading: int) -> Tensor:
     return maps.flatten(leading) if maps.ndim > leading else maps[..., None]
 
 
-def in_blocks(rows: Tensor, size: int) -> list[Tensor]:
-    """Rows (N, …) in blocks of at most ``size``, one after the other; one empty block of none."""
-    return [rows[first : first + size] for first in range(0, max(1, len(rows)), size)]
-
-
 def over(weights: Tensor, maps: Tensor) -> Tensor:
     """``weights`` (L…) with trailing axes added, ready to multiply ``maps`` (L…, \\*s)."""
     return weights.reshape(weights.shape + (1,) * (maps.ndim - weights.ndim))

@@ -23,7 +23,7 @@ from torch import Tensor
 
 from ..core.optional import room
 from ..core.segment import Evaluation, Segment
-from ..core.shapes import describe, in_blocks
+from ..core.shapes import describe
 from ..errors import InputError, NoShare, ShapeError
 from ..model.autograd import gradients
 from .analytic import _Alike
@@ -280,7 +280,7 @@ class GPField(_Alike):
         rows, posterior = self._rows(z)
         parts = [
             posterior.moments(block, slopes=False, variances=True)[:2]
-            for block in in_blocks(rows, self._block(posterior))
+            for block in torch.split(rows, self._block(posterior))
         ]
         mean, variance = (torch.cat(numbers) for numbers in zip(*parts, strict=True))
         return mean, variance
@@ -288,7 +288,7 @@ class GPField(_Alike):
     def evaluate(self, z: Tensor, index: Tensor, *, gradient: bool = True) -> Evaluation:
         rows, posterior = self._rows(z)
         means, slopes = [], []
-        for block in in_blocks(rows, self._block(posterior)):
+        for block in torch.split(rows, self._block(posterior)):
             mean, _, slope, _ = posterior.moments(block, slopes=gradient, variances=False)
             means.append(mean)
             slopes.append(slope)
@@ -303,7 +303,7 @@ class GPField(_Alike):
         block = self._block(posterior)
         shares = [
             posterior.share(begin, move)
-            for begin, move in zip(in_blocks(start, block), in_blocks(step, block), strict=True)
+            for begin, move in zip(torch.split(start, block), torch.split(step, block), strict=True)
         ]
         return torch.cat(shares).reshape(segment.start.shape).to(segment.start.dtype)
 
@@ -383,7 +383,7 @@ class GPLinkField(_Alike):
         return True
 
     def evaluate(self, z: Tensor, index: Tensor, *, gradient: bool = True) -> Evaluation:
-        parts = [self._evaluate(block, gradient) for block in in_blocks(z, self._block)]
+        parts = [self._evaluate(block, gradient) for block in torch.split(z, self._block)]
         value = torch.cat([value for value, _ in parts])
         return Evaluation(
             value, torch.cat([slope for _, slope in parts]) if gradient else z.new_empty(0)

@@ -25,7 +25,6 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from ..core.shapes import in_blocks
 from .kernels import Kernel
 
 _SHORT = 0.5  # squared lengths in lengthscales below which closed forms cancel
@@ -54,7 +53,7 @@ def squared_distances(z: Tensor, points: Tensor, scale: Tensor) -> Tensor:
     root = scale.sqrt()
     scaled, others = z * root, points * root
     rows = max(1, _BLOCK_ELEMENTS // max(1, others.numel()))
-    blocks = [(block[:, None] - others).square().sum(2) for block in in_blocks(scaled, rows)]
+    blocks = [(block[:, None] - others).square().sum(2) for block in torch.split(scaled, rows)]
     return torch.cat(blocks)
 
 
@@ -82,7 +81,7 @@ def point_moments(
     lines = max(1, _BLOCK_ELEMENTS // max(1, nodes * len(points)))
     blocks = [
         _graded(kernel, scales, begin, move, points)
-        for begin, move in zip(in_blocks(start, lines), in_blocks(step, lines), strict=True)
+        for begin, move in zip(torch.split(start, lines), torch.split(step, lines), strict=True)
     ]
     joined = [
         tuple(torch.cat([block[c][k] for block in blocks]) for k in (0, 1))
@@ -275,7 +274,7 @@ def _pair_moments(
     sums = [torch.zeros_like(a) for _ in range(4)]
     rows = max(1, _BLOCK_ELEMENTS // max(1, len(a) * len(s)))
     a, b, c = (numbers[:, None, None] for numbers in (a, b, c))
-    for part, weight in zip(in_blocks(s, rows), in_blocks(w, rows), strict=True):
+    for part, weight in zip(torch.split(s, rows), torch.split(w, rows), strict=True):
         t = part[:, None]
         value = (-(a * t * t - 2 * b * t * s + c * s * s) / 2).exp() * weight[:, None] * w
         sums[0] += value.sum((1, 2))

@@ -267,7 +267,7 @@ class Attribution:
             raise InputError(f"level is a probability above 0 and below 1, not {level!r}.")
         units = NormalDist().inv_cdf((1 + level) / 2)
         flat, spread = (
-            torch.cat([flattened(t, 1) for t in _listed(numbers)], 1)
+            torch.cat([flattened(t, 1) for t in listed(numbers)], 1)
             for numbers in (self.values, self.standard_deviation)
         )
         low, high = flat - units * spread, flat + units * spread
@@ -307,8 +307,8 @@ class Attribution:
         target = self.target.at(numbers) if isinstance(self.target, Target) else self.target
         return dataclasses.replace(
             self,
-            **{k: mapped(first, getattr(self, k)) for k in _BY_EXAMPLE},
-            **{k: mapped(second, getattr(self, k)) for k in _BY_REFERENCE},
+            **{k: mapped(first, getattr(self, k)) for k in BY_EXAMPLE},
+            **{k: mapped(second, getattr(self, k)) for k in BY_REFERENCE},
             notes={k: third(v) for k, v in self.notes.items()},
             table=mapped(rows, self.table),
             reasons=tuple(self.reasons[i] for i in numbers.tolist()) if self.reasons else (),
@@ -418,8 +418,11 @@ class Attribution:
         return str(room("report.html").fragment(self))
 
 
-_BY_EXAMPLE = ("values", "inputs", "output", "residual", "error", "converged", "covariance")
-_BY_REFERENCE = ("weights", "change", "shares", "baselines", "fitness")
+BY_EXAMPLE = ("values", "inputs", "output", "residual", "error", "converged", "covariance")
+"""What has examples on its first axis."""
+
+BY_REFERENCE = ("weights", "change", "shares", "baselines", "fitness")
+"""What has references on its first axis, and examples on its second."""
 
 
 Watch = Callable[[CallCount], None]
@@ -553,11 +556,10 @@ def _total(parts: Parts) -> Tensor:
     """The sum of the tensors of a tensor, tuple or dict."""
     if isinstance(parts, Tensor):
         return parts
-    summed: Tensor = sum(parts.values() if isinstance(parts, dict) else parts, torch.zeros(()))
-    return summed
+    return sum(listed(parts), torch.zeros(()))
 
 
-def _listed(parts: Parts) -> list[Tensor]:
+def listed(parts: Parts) -> list[Tensor]:
     """The tensors of a tensor, tuple or dict, in their order."""
     if isinstance(parts, Tensor):
         return [parts]
@@ -573,7 +575,7 @@ def _arranged(flat: Tensor, like: Parts) -> Parts:
 
 def feature_counts(parts: Parts) -> list[int]:
     """How many numbers each tensor has for an example."""
-    return [tensor.shape[1:].numel() for tensor in _listed(parts)]
+    return [tensor.shape[1:].numel() for tensor in listed(parts)]
 
 
 def mapped(function: Callable[[Any], Any], parts: Any) -> Any:

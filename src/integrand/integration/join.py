@@ -12,7 +12,7 @@ from torch import Tensor
 from ..core.shapes import describe
 from ..errors import InputError, ShapeError
 from ..targets import Target
-from .attribution import Attribution, Parts
+from .attribution import BY_EXAMPLE, BY_REFERENCE, Attribution, Parts
 from .cost import Cost
 from .loop import Frames
 
@@ -58,11 +58,8 @@ def concat(attributions: Sequence[Attribution]) -> Attribution:
     reasons = any(part.reasons for part in parts)
     return dataclasses.replace(
         first,
-        **{name: by_example(name, 0) for name in ("values", "inputs")},
-        **{name: by_example(name, 0) for name in ("output", "residual", "error", "converged")},
-        **{name: by_example(name, 1) for name in ("weights", "change", "fitness")},
-        **{name: by_example(name, 1) for name in ("shares", "baselines")},
-        covariance=by_example("covariance", 0),
+        **{name: by_example(name, 0) for name in BY_EXAMPLE},
+        **{name: by_example(name, 1) for name in BY_REFERENCE},
         table=_table([part.table for part in parts]),
         notes=_notes(parts),
         frames=_frames(parts),

@@ -30,7 +30,7 @@ from ..model.layout import Layout
 from ..model.network import Site
 from ..rules.base import Rule, RuleLike, as_rule
 from ..rules.quadrature import GaussLegendre
-from .assemble import Watch, opened
+from .assemble import Watch, opened, residual_of
 from .attribution import INCOMPLETE, Attribution, Explainer
 from .cost import measured
 
@@ -99,7 +99,7 @@ class RegionNeurons(Explainer):
     def __call__(self, field: Field, x: Tensor, *, watch: Watch | None = None) -> Attribution:
         x, meter = opened(field, x, watch)
         mask = _mask(self.region, x)
-        with measured(meter, x.device) as stopwatch, meter.ready():
+        with measured(meter, x.device) as stopwatch:
             references = References.of(self.baseline, x, meter)[:]
             table = self.rule.table()
             assert table is not None
@@ -116,7 +116,7 @@ class RegionNeurons(Explainer):
             output=sums.output,
             weights=weights,
             change=change,
-            residual=(weights * change).sum(0) - total(values, 1),
+            residual=residual_of(values, weights, change),
             error=torch.full_like(sums.output, torch.nan),
             converged=torch.ones_like(sums.output, dtype=torch.bool),
             shares=sums.shares,

@@ -17,7 +17,7 @@ from ..core.formatting import number
 from ..core.frames import Cell, Table, frame_of
 from ..core.shapes import describe
 from ..errors import InputError, ShapeError, UnknownName
-from ..integration.attribution import Attribution, mapped
+from ..integration.attribution import Attribution, listed, mapped
 from ..integration.sampling_error import quantile
 
 Groups = Mapping[str, Sequence[str | int]]
@@ -40,9 +40,9 @@ def as_table(attribution: Attribution) -> Attribution:
             return attribution
         names = tuple(str(i) for i in range(attribution.values.shape[1]))
         return replace(attribution, table=Table(names))
-    keys = attribution.values if isinstance(attribution.values, dict) else None
-    parts = list(attribution.values.values() if keys is not None else attribution.values)
-    labels = [str(key) for key in (keys or range(len(parts)))]
+    parts = listed(attribution.values)
+    keys = attribution.values if isinstance(attribution.values, dict) else range(len(parts))
+    labels = [str(key) for key in keys]
     for label, part in zip(labels, parts, strict=True):
         _check_columns(part, f" of input {label!r}")
     return replace(
@@ -64,9 +64,7 @@ def _check_columns(values: Tensor, which: str) -> None:
 
 def _side_by_side(parts: Any, axis: int) -> Any:
     """The tensors of a tuple or dict, columns side by side; None of None."""
-    if parts is None:
-        return None
-    return torch.cat([*(parts.values() if isinstance(parts, dict) else parts)], axis)
+    return None if parts is None else torch.cat(listed(parts), axis)
 
 
 def _joined(
