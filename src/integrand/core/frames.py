@@ -7,7 +7,6 @@ a column that holds no numbers is refused by name, never guessed at.
 
 from __future__ import annotations
 
-import sys
 from collections.abc import Hashable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from typing import Any, Protocol
@@ -17,7 +16,7 @@ import torch
 from torch import Tensor
 
 from ..errors import InputError
-from .optional import optional
+from .optional import is_instance, optional
 
 FRAMES = (
     ("pandas", "DataFrame", "columns"),
@@ -66,10 +65,9 @@ class Table:
     def of(cls, frame: object) -> Table:
         """The names of a frame's columns, and its row labels where they say more than a count."""
         index: tuple[Hashable, ...] = ()
-        pandas = sys.modules.get("pandas")
-        if pandas is not None and isinstance(frame, pandas.DataFrame):
-            labels = frame.index
-            if not labels.equals(pandas.RangeIndex(len(labels))):
+        if is_instance(frame, "pandas", "DataFrame"):
+            labels = frame.index  # type: ignore[attr-defined]
+            if labels.tolist() != list(range(len(labels))):
                 index = tuple(labels.tolist())
         return cls(column_names(frame), index)
 
@@ -100,11 +98,6 @@ def column_names(frame: object) -> tuple[str, ...]:
     return names
 
 
-def row_count(frame: object) -> int:
-    """The number of rows."""
-    return int(_opened(frame).shape[0])
-
-
 def numbers_of(frame: object, dtype: torch.dtype, columns: Sequence[str] = ()) -> Tensor:
     """The numbers of a frame, (rows, columns); missing entries are NaN.
 
@@ -122,26 +115,28 @@ def numbers_of(frame: object, dtype: torch.dtype, columns: Sequence[str] = ()) -
     surplus = [name for name in names if name not in columns] if columns else []
     if missing or surplus:
         raise InputError(_unlike(missing, surplus))
-    series = dict(zip(names, _series_of(frame), strict=True))
+    narwhals = optional("narwhals", extra="tables", needs=_NEEDS)
+    opened = narwhals.from_native(frame, eager_only=True)
+    series = {name: opened[:, position] for position, name in enumerate(names)}
     wrong = [
         f"{name!r} ({column.dtype})"
         for name, column in series.items()
-        if not (column.dtype.is_numeric() or column.dtype == _narwhals().Boolean)
+        if not (column.dtype.is_numeric() or column.dtype == narwhals.Boolean)
     ]
     if wrong:
         raise InputError(f"Columns that hold no numbers: {', '.join(wrong)}. {_CURE}")
-    filled = [_floats(series[name]) for name in columns or names]
-    rows = row_count(frame)
-    table = np.stack(filled, 1) if filled else np.empty((rows, 0))
+    table = np.empty((len(opened), len(names)))
+    for place, name in enumerate(columns or names):
+        floats = series[name].cast(narwhals.Float64)
+        table[:, place] = floats.fill_null(float("nan")).to_numpy()
     return torch.from_numpy(table).to(dtype)
 
 
 def row_as_frame(value: object) -> Any:
     """A pandas Series, such as ``frame.mean()``, as a frame of one row; anything else as it is."""
-    pandas = sys.modules.get("pandas")
-    if pandas is None or not isinstance(value, pandas.Series):
+    if not is_instance(value, "pandas", "Series"):
         return value
-    return value.to_frame().T.infer_objects()
+    return value.to_frame().T.infer_objects()  # type: ignore[attr-defined]
 
 
 def frame_of(columns: Mapping[str, Any], index: object = None) -> Any:
@@ -154,32 +149,13 @@ def frame_of(columns: Mapping[str, Any], index: object = None) -> Any:
     return pandas.DataFrame(dict(columns), index=index)
 
 
-def _narwhals() -> Any:
-    return optional("narwhals", extra="tables", needs=_NEEDS)
-
-
-def _opened(frame: object) -> Any:
-    return _narwhals().from_native(frame, eager_only=True)
-
-
 def _labels_of(value: object) -> list[object] | None:
     """The labels of the columns as the library has them, which may appear twice; None of what is no
     frame."""
     for library, kind, labels in FRAMES:
-        module = sys.modules.get(library)
-        if module is not None and isinstance(value, getattr(module, kind)):
+        if is_instance(value, library, kind):
             return list(getattr(value, labels))
     return None
-
-
-def _series_of(frame: object) -> list[Any]:
-    opened = _opened(frame)
-    return [opened[:, position] for position in range(opened.shape[1])]
-
-
-def _floats(series: Any) -> np.ndarray[Any, np.dtype[np.float64]]:
-    """A column as float64, NaN where an entry is missing."""
-    return np.array(series.cast(_narwhals().Float64).fill_null(float("nan")).to_numpy(), np.float64)
 
 
 def _unlike(missing: Sequence[str], surplus: Sequence[str]) -> str:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import sys
 from collections.abc import Mapping
 from importlib import import_module
 from importlib.util import find_spec
@@ -34,6 +35,17 @@ def optional(module: str, *, extra: str, needs: str, package: str | None = None)
         return import_module(module)
     except ImportError:
         raise MissingExtra(package or _PACKAGES.get(top, top), extra, needs) from None
+
+
+def is_instance(value: object, module: str, *classes: str) -> bool:
+    """Whether a value is of a class of an optional module, by the names of the classes.
+
+    The module is not imported to look: where there is such a value it has been.
+    """
+    loaded = sys.modules.get(module)
+    return loaded is not None and isinstance(
+        value, tuple(getattr(loaded, name) for name in classes)
+    )
 
 
 def room(module: str) -> Any:

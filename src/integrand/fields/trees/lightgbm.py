@@ -8,13 +8,13 @@ NaN counts as zero ("None").
 
 from __future__ import annotations
 
-import sys
 from collections.abc import Iterator
 from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
 
+from ...core.optional import is_instance
 from ...errors import ModelError
 from .ensemble import Tree, TreeEnsemble
 from .model import (
@@ -34,8 +34,7 @@ class LightGBM(TreeReader):
     """Reads LightGBM's models."""
 
     def reads(self, model: object) -> bool:
-        lightgbm = sys.modules.get("lightgbm")
-        return lightgbm is not None and isinstance(model, lightgbm.Booster | lightgbm.LGBMModel)
+        return is_instance(model, "lightgbm", "Booster", "LGBMModel")
 
     def read(self, model: Any) -> TreeModel:
         import lightgbm

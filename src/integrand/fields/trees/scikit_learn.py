@@ -7,12 +7,12 @@ by histograms.
 
 from __future__ import annotations
 
-import sys
 from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
 
+from ...core.optional import is_instance
 from ...errors import ModelError
 from .ensemble import Floats, Tree, TreeEnsemble
 from .model import (
@@ -31,8 +31,6 @@ class ScikitLearn(TreeReader):
     """Reads the tree models of scikit-learn."""
 
     def reads(self, model: object) -> bool:
-        if "sklearn" not in sys.modules:
-            return False
         return _kind(model) is not None
 
     def read(self, model: Any) -> TreeModel:
@@ -47,24 +45,16 @@ class ScikitLearn(TreeReader):
 
 def _kind(model: object) -> Any:
     """The function that reads a model of this class."""
-    from sklearn import ensemble, tree
-
-    forests = (
-        ensemble.RandomForestClassifier,
-        ensemble.RandomForestRegressor,
-        ensemble.ExtraTreesClassifier,
-        ensemble.ExtraTreesRegressor,
+    readers = (
+        ("sklearn.tree", ("DecisionTree",), _single),
+        ("sklearn.ensemble", ("RandomForest", "ExtraTrees"), _forest),
+        ("sklearn.ensemble", ("GradientBoosting",), _boosting),
+        ("sklearn.ensemble", ("HistGradientBoosting",), _histograms),
     )
-    if isinstance(model, tree.DecisionTreeClassifier | tree.DecisionTreeRegressor):
-        return _single
-    if isinstance(model, forests):
-        return _forest
-    if isinstance(model, ensemble.GradientBoostingClassifier | ensemble.GradientBoostingRegressor):
-        return _boosting
-    if isinstance(
-        model, ensemble.HistGradientBoostingClassifier | ensemble.HistGradientBoostingRegressor
-    ):
-        return _histograms
+    for module, families, read in readers:
+        classes = [family + task for family in families for task in ("Classifier", "Regressor")]
+        if is_instance(model, module, *classes):
+            return read
     return None
 
 

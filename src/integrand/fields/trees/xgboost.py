@@ -7,12 +7,12 @@ that every split learnt for it
 from __future__ import annotations
 
 import json
-import sys
 from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
 
+from ...core.optional import is_instance
 from ...errors import ModelError
 from .ensemble import Tree, TreeEnsemble
 from .model import (
@@ -33,8 +33,7 @@ class XGBoost(TreeReader):
     """Reads XGBoost's models."""
 
     def reads(self, model: object) -> bool:
-        xgboost = sys.modules.get("xgboost")
-        return xgboost is not None and isinstance(model, xgboost.Booster | xgboost.XGBModel)
+        return is_instance(model, "xgboost", "Booster", "XGBModel")
 
     def read(self, model: Any) -> TreeModel:
         import xgboost
