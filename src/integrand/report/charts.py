@@ -17,7 +17,6 @@ from typing import Any
 import numpy as np
 from matplotlib import rc_context
 from matplotlib.axes import Axes
-from matplotlib.backends.backend_agg import FigureCanvasAgg
 from matplotlib.figure import Figure
 from matplotlib.ticker import FuncFormatter
 
@@ -233,13 +232,7 @@ def front(comparison: Comparison, metric: str, spent: dict[str, float]) -> list[
 def _figure(many: int, width: float, height: float) -> tuple[Figure, list[Axes]]:
     columns = min(many, 2)
     rows = -(-many // columns)
-    figure = Picture(
-        figsize=(width if columns > 1 else width * 0.62, height * rows),
-        dpi=150,
-        layout="constrained",
-        facecolor="white",
-    )
-    FigureCanvasAgg(figure)
+    figure = Picture(width if columns > 1 else width * 0.62, height * rows)
     grid = figure.subplots(rows, columns, squeeze=False).ravel()
     for spare in grid[many:]:
         spare.remove()

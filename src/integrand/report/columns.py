@@ -12,7 +12,6 @@ from typing import Any
 
 import numpy as np
 from matplotlib.axes import Axes
-from matplotlib.backends.backend_agg import FigureCanvasAgg
 from matplotlib.cm import ScalarMappable
 from matplotlib.colors import LinearSegmentedColormap, Normalize, to_rgba
 from matplotlib.figure import Figure
@@ -23,26 +22,13 @@ from ..errors import InputError, UnknownName
 from ..integration.attribution import Attribution
 from ..tables.results import as_table, feature_values, importance
 from .colours import Numbers
+from .formatting import NAME, cell_text, labelled
 from .panels import INK, LOWERS, MUTED, RAISES, Picture
 
 _BAR = 0.24  # inches of a bar
-_NAME = 28  # letters of a name
 _POINTS = 2_000  # points of a swarm's row
 _LOW, _HIGH, _NO_NUMBER = "#3b6fb6", "#d6604d", "#a9adb3"
 _SCALE = LinearSegmentedColormap.from_list("low to high", [_LOW, "#c9b6c4", _HIGH])
-
-
-def cell_text(cell: Cell) -> str:
-    """A cell as readers see it; empty where nothing stands."""
-    if cell is None or cell != cell:
-        return ""
-    return shortened(cell, 16) if isinstance(cell, str) else number(cell)
-
-
-def labelled(name: str, cell: Cell) -> str:
-    """A column's name, with what stood in it."""
-    text = cell_text(cell)
-    return shortened(name, _NAME) + (f" = {text}" if text else "")
 
 
 # --- one example ------------------------------------------------------------------------------------------------------
@@ -248,8 +234,7 @@ def draw_dependence(attribution: Attribution, feature: str | None) -> Figure:
     if feature not in cells:
         raise UnknownName("column", feature, names)
     lengths = table.values[:, names.index(feature)].detach().double().cpu().numpy()
-    figure = Picture(figsize=(5.6, 3.6), dpi=150, layout="constrained", facecolor="white")
-    FigureCanvasAgg(figure)
+    figure = Picture(5.6, 3.6)
     axes = figure.subplots()
     column = cells[feature]
     if all(cell is None for cell in column):
@@ -273,18 +258,12 @@ def draw_dependence(attribution: Attribution, feature: str | None) -> Figure:
 
 
 def _figure(rows: int, each: float = _BAR, *, scale: bool = False) -> tuple[Figure, Axes]:
-    figure = Picture(
-        figsize=(6.9 if scale else 6.2, 0.7 + each * rows),
-        dpi=150,
-        layout="constrained",
-        facecolor="white",
-    )
-    FigureCanvasAgg(figure)
+    figure = Picture(6.9 if scale else 6.2, 0.7 + each * rows)
     return figure, figure.subplots()
 
 
 def _rows(axes: Axes, names: Sequence[str]) -> None:
-    labels = [shortened(name, _NAME) for name in names]
+    labels = [shortened(name, NAME) for name in names]
     axes.set_yticks(range(len(names)), labels, fontsize=7.5, color=INK, parse_math=False)
     axes.set_ylim(len(names) - 0.4, -0.6)
     _plain(axes)

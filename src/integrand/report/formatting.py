@@ -8,6 +8,7 @@ from typing import Any
 import torch
 
 from ..core.formatting import number, percent, shortened
+from ..core.frames import Cell
 from ..integration import as_explainer
 from ..integration.attribution import INCOMPLETE as INCOMPLETE
 from ..integration.attribution import NO_GAP as NO_GAP
@@ -16,6 +17,23 @@ from ..targets import Target
 
 NOT_CLAIMED = "not claimed"
 """Placeholder for the gap of methods that claim no completeness."""
+
+
+NAME = 28
+"""Letters of a name beside a bar."""
+
+
+def cell_text(cell: Cell) -> str:
+    """A cell as readers see it; empty where nothing stands."""
+    if cell is None or cell != cell:
+        return ""
+    return shortened(cell, 16) if isinstance(cell, str) else number(cell)
+
+
+def labelled(name: str, cell: Cell) -> str:
+    """A column's name, with what stood in it."""
+    text = cell_text(cell)
+    return shortened(name, NAME) + (f" = {text}" if text else "")
 
 
 def incomplete(attribution: Attribution, example: int) -> bool:

@@ -22,12 +22,12 @@ from matplotlib.figure import Figure
 from matplotlib.patches import Rectangle
 from numpy.typing import NDArray
 
-from ..core.formatting import number, shortened
+from ..core.formatting import number
 from ..integration.attribution import Attribution
 from ..tables.results import feature_values
 from .arrays import column_values, display_image, limit_of, pixel_map, token_sums
 from .colours import Numbers, Pixels, heat_rgb, overlay_rgb, ramp, signed_rgb
-from .formatting import headline, incomplete, unsettled
+from .formatting import headline, incomplete, labelled, unsettled
 
 INK, MUTED, ALARM = "#24272b", "#70757d", "#b0003a"
 RAISES, LOWERS = ramp("overlay", 3)[1][2], ramp("overlay", 3)[1][0]
@@ -57,7 +57,12 @@ class Panel(Protocol):
 
 
 class Picture(Figure):
-    """A figure that shows itself in a notebook, whether or not pyplot was ever imported."""
+    """A white figure, wide and high in inches, that shows itself in a notebook, whether or not
+    pyplot was ever imported."""
+
+    def __init__(self, width: float, height: float) -> None:
+        super().__init__(figsize=(width, height), dpi=_DPI, layout="constrained", facecolor="white")
+        FigureCanvasAgg(self)
 
     def _repr_png_(self) -> bytes:
         file = io.BytesIO()
@@ -75,10 +80,7 @@ def draw(
     """All panels of all shown examples on one figure, a row each; the scales have the last row."""
     widths = [w for panel in panels for w in panel.widths]
     heights = [max(panel.height for panel in panels)] * len(shown) + [_SCALE]
-    figure = Picture(
-        figsize=(sum(widths), sum(heights) + 0.5), dpi=_DPI, layout="constrained", facecolor="white"
-    )
-    FigureCanvasAgg(figure)
+    figure = Picture(sum(widths), sum(heights) + 0.5)
     grid = figure.subplots(
         len(heights), len(widths), squeeze=False, width_ratios=widths, height_ratios=heights
     )
@@ -284,15 +286,8 @@ class Bars:
     def _label(self, example: int, i: int, kind: str) -> str:
         if self.names is None:
             return f"{kind} {i}"
-        name = shortened(self.names[example][i], 28)
-        if self.attribution.table is None:
-            return name
-        cell = self._cells[i][example]
-        return (
-            name
-            if cell is None
-            else f"{name} = {number(cell) if cell == cell and not isinstance(cell, str) else cell}"
-        )
+        cell = None if self.attribution.table is None else self._cells[i][example]
+        return labelled(self.names[example][i], cell)
 
     @cached_property
     def _cells(self) -> list[tuple[Any, ...]]:
