@@ -126,10 +126,21 @@ def explain(
     if isinstance(inputs, DataLoader):
         if len(extra):
             raise InputError("extra= has something for each example, and a DataLoader none of it.")
-        each = partial(explain, model, method=method, baseline=baseline, tol=tol, seed=seed)
-        each = partial(each, progress=progress, normalisation=normalisation, **options)
-        each = partial(each, feature_names=feature_names, batch_size=batch_size, optimize=optimize)
-        return concat(list(_explain_batches(each, inputs, target)))
+        explain_batch = partial(
+            explain,
+            model,
+            method=method,
+            baseline=baseline,
+            tol=tol,
+            seed=seed,
+            progress=progress,
+            normalisation=normalisation,
+            feature_names=feature_names,
+            batch_size=batch_size,
+            optimize=optimize,
+            **options,
+        )
+        return concat(list(_explain_batches(explain_batch, inputs, target)))
     task = make_task(
         method,
         model,

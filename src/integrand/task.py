@@ -70,12 +70,13 @@ class Task:
             _check_options(options, model)
         if isinstance(model, Field):
             _check_field(model, target)
-            return cls(model, *_packed(inputs, model, integers=integers))
+            x, layout = _packed(inputs, model, integers=integers)
+            return cls(model, x, layout)
         if kind is not None:
             adopted = kind.adopted(model, Output() if is_predicted(target) else target)
-            return cls(adopted, *_packed(inputs, adopted, integers=integers), is_predicted(target))
-        layout = Layout.of(inputs, integers=integers, dtype=parameter_dtype(model))
-        x = layout.pack(inputs)
+            x, layout = _packed(inputs, adopted, integers=integers)
+            return cls(adopted, x, layout, is_predicted(target))
+        layout, x = Layout.packed(inputs, integers=integers, dtype=parameter_dtype(model))
         _check_finite(x, layout)
         if target is None:
             raise TargetError(
@@ -157,8 +158,7 @@ def check_classes(target: Target, batch: int) -> None:
 
 def _packed(inputs: InputsLike, field: Field, *, integers: bool) -> tuple[Tensor, Layout]:
     """Inputs in the type that a field asks for, and how they are arranged."""
-    layout = Layout.of(inputs, integers=integers, dtype=field.input_dtype)
-    x = layout.pack(inputs)
+    layout, x = Layout.packed(inputs, integers=integers, dtype=field.input_dtype)
     _check_finite(x, layout, missing=field.takes_missing)
     return x, layout
 

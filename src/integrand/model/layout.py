@@ -50,11 +50,16 @@ class Layout:
     tables: tuple[Table | None, ...] = field(default=(), compare=False)
 
     @classmethod
-    def of(
-        cls, inputs: InputsLike, *, integers: bool = False, dtype: torch.dtype | None = None
-    ) -> Layout:
+    def of(cls, inputs: InputsLike, *, integers: bool = False) -> Layout:
         """The layout of a tensor, a tuple or list of tensors, or a mapping of them; checks what
-        they hold.
+        they hold, and lets ``integers`` through where nobody will ask for their gradient."""
+        return cls._read(inputs, integers=integers, dtype=None)[0]
+
+    @classmethod
+    def packed(
+        cls, inputs: InputsLike, *, integers: bool = False, dtype: torch.dtype | None = None
+    ) -> tuple[Layout, Tensor]:
+        """The layout of inputs, and what ``pack`` makes of them, each of them read once.
 
         Args:
             inputs: tensors, arrays and data frames are parts alike.
@@ -62,6 +67,14 @@ class Layout:
             dtype: what the numbers of frames, and float64 arrays, which nobody chose, become; the
                 default type of torch, and float64, unless given.
         """
+        layout, tensors = cls._read(inputs, integers=integers, dtype=dtype)
+        return layout, layout._state(tensors)
+
+    @classmethod
+    def _read(
+        cls, inputs: InputsLike, *, integers: bool, dtype: torch.dtype | None
+    ) -> tuple[Layout, list[Tensor]]:
+        """The layout, and every part as a tensor."""
         single, names = False, None
         if isinstance(inputs, Tensor | np.ndarray) or is_frame(inputs):
             parts, single = [inputs], True
@@ -87,7 +100,8 @@ class Layout:
             raise ShapeError(f"Every input needs the same batch size, but the shapes are {shown}.")
         shapes = tuple(tuple(part.shape[1:]) for part in tensors)
         tables = tuple(Table.of(part) if is_frame(part) else None for part in parts)
-        return cls(names, shapes, tuple(part.dtype for part in tensors), single, tables)
+        layout = cls(names, shapes, tuple(part.dtype for part in tensors), single, tables)
+        return layout, tensors
 
     @property
     def keys(self) -> tuple[Any, ...]:
@@ -120,9 +134,14 @@ class Layout:
         if self.names is not None:
             values = [given[name] for name in self.names]
         parts = [
-            _tensor(part, "Input", dtype, self.columns(key)).detach()
+            _tensor(part, "Input", dtype, self.columns(key))
             for key, part, dtype in zip(self.keys, values, self.dtypes, strict=True)
         ]
+        return self._state(parts)
+
+    def _state(self, tensors: Sequence[Tensor]) -> Tensor:
+        """Parts (B, \\*s_i) → one state tensor (B, \\*s), in a type that carries them all."""
+        parts = [part.detach() for part in tensors]
         dtype = reduce(torch.promote_types, (carrier(part.dtype, part.device) for part in parts))
         labels = [""] if self.single else [f" {key!r}" for key in self.keys]
         state = [
