@@ -179,16 +179,12 @@ def check(methods: Iterable[str], baselines: Iterable[str]) -> None:
         _baseline(baseline, 0, None)
 
 
-_OF_PROCESSES = {"gaussian_process"}
-"""Methods that explain no model of pictures."""
-
-
 def every() -> tuple[str, ...]:
     """All published methods that can be set up for a picture."""
     return tuple(
         name
         for name, method in known().items()
-        if set(method.needs) <= {*_STARTS, *NAMES} and name not in _OF_PROCESSES
+        if set(method.needs) <= {*_STARTS, *NAMES} and method.takes == "models"
     )
 
 

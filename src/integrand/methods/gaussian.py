@@ -19,6 +19,7 @@ from .registry import axioms, published
     formula="E φ = A α,  Cov φ = B − A (K + σ²I)⁻¹ Aᵀ,  A_in = (x − b)_i ∫ ∂_i k(γ(t), X_n) dt",
     cost="no gradients; one value for x and for each baseline",
     axioms=axioms(),
+    takes="processes",
 )
 def gaussian_process(
     baseline: Any = 0.0, rule: Rule = Exact(), *, record: tuple[str, ...] = ()

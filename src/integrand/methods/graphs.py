@@ -16,6 +16,7 @@ from .registry import axioms, published
     formula="Σ over shortest paths g from a base node to the node explained of Σ_k (X_{g_{k+1}} − X_{g_k}) ⊙ ∂F/∂X_{g_k}",
     cost="1 gradient and 1 value, however many paths there are",
     axioms=axioms(complete=False, symmetric=False, inside=False),
+    takes="graphs",
 )
 def graph(
     edges: Tensor,

@@ -47,6 +47,7 @@ class Published:
         cost: gradients and values per example, in a line.
         axioms: which ones its maps keep to.
         explains: what its maps are of: the "inputs", or a "layer".
+        takes: what it explains: "models" of any kind, "graphs", or "processes".
     """
 
     name: str
@@ -57,6 +58,7 @@ class Published:
     cost: str
     axioms: dict[str, bool]
     explains: str = "inputs"
+    takes: str = "models"
     entry: str | None = None
     """BibTeX of a source that is not among the library's own."""
 
@@ -145,6 +147,7 @@ def published(
     cost: str,
     axioms: dict[str, bool],
     explains: str = "inputs",
+    takes: str = "models",
     citation: str | None = None,
 ) -> Callable[[F], F]:
     """Register the decorated factory under its own name, for ``method="name"``, ``about("name")``
@@ -159,6 +162,7 @@ def published(
         cost: gradients and values per example, in a line.
         axioms: what maps keep to, by ``axioms(…)``.
         explains: what its maps are of, the "inputs" or a "layer".
+        takes: what it explains: "models" of any kind, "graphs", or "processes".
         citation: the source as a BibTeX entry under ``key``; the library's own methods have theirs
             in ``citations.bib``.
 
@@ -174,7 +178,7 @@ def published(
         build = with_checked_options(build)
         entry = None if citation is None else citation.strip()
         _PUBLISHED[build.__name__] = Published(
-            build.__name__, build, title, key, formula, cost, axioms, explains, entry
+            build.__name__, build, title, key, formula, cost, axioms, explains, takes, entry
         )
         return build
 
