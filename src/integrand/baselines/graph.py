@@ -7,6 +7,7 @@ from typing import ClassVar
 import torch
 from torch import Tensor
 
+from ..core.options import check_choice
 from ..core.shapes import describe
 from ..core.shortest_paths import Adjacency, ShortestPaths, base_of
 from ..core.values import part
@@ -63,10 +64,8 @@ class AlongShortestPaths(Baseline):
     single: ClassVar[bool] = True
 
     def __post_init__(self) -> None:
-        for name, options in (("reading", READINGS), ("paths", SUMS)):
-            if getattr(self, name) not in options:
-                known = ", ".join(map(repr, options))
-                raise InputError(f"{name} is one of {known}, not {getattr(self, name)!r}.")
+        check_choice("reading", self.reading, READINGS)
+        check_choice("paths", self.paths, SUMS)
         edges = self.edges
         whole = isinstance(edges, Tensor) and not (
             edges.is_floating_point() or edges.is_complex() or edges.dtype == torch.bool

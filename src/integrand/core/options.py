@@ -20,7 +20,7 @@ import math
 import re
 import sys
 import types
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Collection, Mapping
 from typing import Any, TypeVar, Union, cast, get_args, get_origin
 
 import numpy as np
@@ -54,6 +54,16 @@ def whole(name: str, value: object, *, least: int | None = None) -> int:
     if least is not None and number < least:
         raise InputError(f"{name} is {least} at least, not {number}.")
     return number
+
+
+def check_choice(name: str, value: object, choices: Collection[Any]) -> None:
+    """Check that an option is one of those that there are.
+
+    Raises:
+        InputError: that lists them.
+    """
+    if value not in choices:
+        raise InputError(f"{name} is one of {', '.join(map(repr, choices))}, not {value!r}.")
 
 
 def real(name: str, value: object) -> float:

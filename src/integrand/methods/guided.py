@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable
 
 from ..baselines import StartLike, as_baseline
-from ..errors import InputError
+from ..core.options import check_choice
 from ..integration import Method
 from ..paths import SAMP, Composed, Guided, Path, Reversed
 from ..rules import Left, Right, Rule, Trapezoid
@@ -127,8 +127,7 @@ def samp(
         Zhang, Zheng, Zhou, Lu, "Path Choice Matters for Clear Attribution in Path Methods", ICLR
         2024 (arXiv 2401.10442).
     """
-    if walk not in _WALKS:
-        raise InputError(f"walk is one of {', '.join(map(repr, _WALKS))}, not {walk!r}.")
+    check_choice("walk", walk, _WALKS)
     path, published_rule = _WALKS[walk](steps, fraction)
     return Method(as_baseline(baseline, BASELINES), path, rule or published_rule, record=record)
 

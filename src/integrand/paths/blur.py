@@ -22,6 +22,7 @@ import torch
 from torch import Tensor
 
 from ..core.memory_budget import in_blocks
+from ..core.options import check_choice
 from ..core.segment import Segment, polyline
 from ..core.shapes import describe
 from ..core.values import part
@@ -105,14 +106,8 @@ class Blur(Path):
             )
         if self.steps < 1:
             raise InputError(f"A blur path takes at least one step, not {self.steps}.")
-        if self.border not in _BORDERS:
-            raise InputError(
-                f"border is one of {', '.join(map(repr, _BORDERS))}, not {self.border!r}."
-            )
-        if self.spacing not in _SPACINGS:
-            raise InputError(
-                f"spacing is one of {', '.join(map(repr, _SPACINGS))}, not {self.spacing!r}."
-            )
+        check_choice("border", self.border, _BORDERS)
+        check_choice("spacing", self.spacing, _SPACINGS)
 
     def widths(self, clock: Tensor) -> Tensor:
         """σ (k,) at clocks (k,): ``sigma`` at 0, nothing at 1."""

@@ -18,6 +18,7 @@ import torch
 from torch import Tensor
 
 from ..core.memory_budget import at_once
+from ..core.options import check_choice
 from ..core.segment import Segment, polyline
 from ..core.shapes import describe
 from ..core.values import part
@@ -107,10 +108,7 @@ class Discretized(Path):
         _check_table(self.table)
         if self.steps < 1:
             raise InputError(f"A discretized path takes at least one step, not {self.steps}.")
-        if self.strategy not in _STRATEGIES:
-            raise InputError(
-                f"strategy is one of {', '.join(map(repr, _STRATEGIES))}, not {self.strategy!r}."
-            )
+        check_choice("strategy", self.strategy, _STRATEGIES)
         if isinstance(self.neighbours, Tensor):
             _check_graph(self.neighbours, len(self.table))
         elif self.neighbours < 1:

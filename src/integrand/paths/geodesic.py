@@ -25,6 +25,7 @@ import torch
 from torch import Tensor
 
 from ..core.optional import optional
+from ..core.options import check_choice
 from ..core.segment import Evaluation, Segment
 from ..core.shapes import describe, first_alike, flattened, over
 from ..core.values import part
@@ -106,14 +107,8 @@ class Geodesic(Path):
         """Not known beforehand: how many edges there are depends on the points."""
 
     def __post_init__(self) -> None:
-        if self.graph not in _GRAPHS:
-            raise InputError(
-                f"graph is one of {', '.join(map(repr, _GRAPHS))}, not {self.graph!r}."
-            )
-        if self.distance not in _DISTANCES:
-            raise InputError(
-                f"distance is one of {', '.join(map(repr, _DISTANCES))}, not {self.distance!r}."
-            )
+        check_choice("graph", self.graph, _GRAPHS)
+        check_choice("distance", self.distance, _DISTANCES)
         least = 2 if self.graph == "official" else 1
         if self.neighbours < least:
             itself = ", the first of which is the point itself" if least == 2 else ""

@@ -24,6 +24,7 @@ from typing import ClassVar
 import torch
 from torch import Tensor
 
+from ..core.options import check_choice
 from ..core.segment import Segment
 from ..core.values import part
 from ..errors import InputError
@@ -140,8 +141,7 @@ class SAMP(Path):
 
     def __post_init__(self) -> None:
         _check_options(self.steps, self.fraction)
-        if self.first not in _FIRST:
-            raise InputError(f"first is one of {', '.join(map(repr, _FIRST))}, not {self.first!r}.")
+        check_choice("first", self.first, _FIRST)
         if not 0 <= self.tie < 1:
             raise InputError(f"tie is a relative distance, at least 0 and below 1, not {self.tie}.")
 

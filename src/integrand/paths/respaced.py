@@ -17,6 +17,7 @@ import torch
 from torch import Tensor
 
 from ..core.memory_budget import at_once
+from ..core.options import check_choice
 from ..core.segment import Segment
 from ..core.shapes import flattened, over
 from ..core.values import part
@@ -80,8 +81,7 @@ class NonUniform(Path):
     def __post_init__(self) -> None:
         if self.steps < 1:
             raise InputError(f"A path has at least one step, not {self.steps}.")
-        if self.by not in _DENSITIES:
-            raise InputError(f"by is one of {', '.join(map(repr, _DENSITIES))}, not {self.by!r}.")
+        check_choice("by", self.by, _DENSITIES)
         least = _LEAST[self.by]
         if self.pilot < least:
             raise InputError(

@@ -21,7 +21,7 @@ from matplotlib.figure import Figure
 from matplotlib.ticker import FuncFormatter
 
 from ..compare import Comparison
-from ..errors import InputError
+from ..core.options import check_choice
 from .colours import Numbers
 from .panels import INK, MUTED, Picture
 
@@ -170,8 +170,7 @@ def pareto(
     """Mean quality with its interval against mean cost; the line joins methods that nothing beats
     in both."""
     column = {"gradients": 0, "rows": 1, "seconds": 2}
-    if cost not in column:
-        raise InputError(f"cost= is one of {', '.join(map(repr, column))}, not {cost!r}.")
+    check_choice("cost=", cost, column)
     spent = {name: numbers[column[cost]] for name, numbers in comparison.cost().items()}
     figure, axes = _figure(len(metrics), width, 3.5)
     drawn = looks(comparison)

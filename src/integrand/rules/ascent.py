@@ -10,6 +10,7 @@ from typing import ClassVar
 import torch
 from torch import Tensor
 
+from ..core.options import check_choice
 from ..core.segment import Segment
 from ..core.values import part
 from ..errors import InputError
@@ -69,10 +70,7 @@ class Ascent(Rule):
             raise InputError(
                 f"rate is the length of a step of ascent, zero or more, not {self.rate}."
             )
-        if self.gather not in _GATHER:
-            raise InputError(
-                f"gather is one of {', '.join(map(repr, _GATHER))}, not {self.gather!r}."
-            )
+        check_choice("gather", self.gather, _GATHER)
 
     @property
     def gradients(self) -> int:

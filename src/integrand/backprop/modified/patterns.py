@@ -23,6 +23,7 @@ from torch import Tensor, nn
 
 from ...core.files import write_tensors
 from ...core.optional import optional
+from ...core.options import check_choice
 from ...core.shapes import describe, state_dtype
 from ...core.torch_calls import Arguments, Function, Keywords
 from ...core.values import part
@@ -101,8 +102,7 @@ class Patterns:
     layers: ClassVar[bool] = True
 
     def __post_init__(self) -> None:
-        if self.kind not in KINDS:
-            raise InputError(f"kind is one of {', '.join(map(repr, KINDS))}, not {self.kind!r}.")
+        check_choice("kind", self.kind, KINDS)
 
     def __repr__(self) -> str:
         shown = f"Patterns<{len(self.each)} layers, {self.estimator}>"
@@ -152,10 +152,7 @@ class Patterns:
             raise ModelError(
                 f"Patterns are those of a model's layers: give an nn.Module, not {type(model).__name__}."
             )
-        if estimator not in ESTIMATORS:
-            raise InputError(
-                f"estimator is one of {', '.join(map(repr, ESTIMATORS))}, not {estimator!r}."
-            )
+        check_choice("estimator", estimator, ESTIMATORS)
         if batch_size < 1:
             raise InputError(f"batch_size is at least 1, not {batch_size}.")
         check_open(model, "Fitting patterns")

@@ -15,6 +15,7 @@ import torch
 from torch import Tensor
 
 from ...core.declared import Adopted
+from ...core.options import check_choice
 from ...core.random import generator
 from ...core.shapes import flattened, over
 from ...core.values import part
@@ -111,10 +112,7 @@ class SmoothGrad(Wrapper):
                 )
             if not bool(torch.as_tensor(deviation).ge(0).all()):
                 raise InputError(f"A standard deviation is not negative: sigma={self.sigma!r}.")
-        if self.reduce not in _REDUCTIONS:
-            raise InputError(
-                f"reduce is one of {', '.join(map(repr, _REDUCTIONS))}, not {self.reduce!r}."
-            )
+        check_choice("reduce", self.reduce, _REDUCTIONS)
 
     @one_call
     def __call__(self, field: Field, x: Tensor, *, watch: Watch | None = None) -> Attribution:

@@ -23,6 +23,7 @@ import torch
 from torch import Tensor, nn
 from torch.nn.utils import parametrize
 
+from ...core.options import check_choice
 from ...core.random import generator
 from ...errors import InputError, ModelError
 from ...fields import Field, innermost
@@ -44,8 +45,7 @@ def unlearning(
             "independent" one at a time.
         stages: as many steps, of about as many layers each; one for every layer unless given.
     """
-    if order not in ORDERS:
-        raise InputError(f"order= is one of {', '.join(map(repr, ORDERS))}, not {order!r}.")
+    check_choice("order=", order, ORDERS)
     if stages is not None and stages < 1:
         raise InputError(f"There is one stage at least, not {stages}.")
     network, module = network_and_module(field)

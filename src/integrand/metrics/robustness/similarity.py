@@ -8,8 +8,9 @@ from torch import Tensor
 from ...core.correlation import pearson, rounding, spearman
 from ...core.features import Features
 from ...core.optional import optional
+from ...core.options import check_choice
 from ...core.shapes import describe
-from ...errors import InputError, ShapeError
+from ...errors import ShapeError
 from ..perturbation.subsets import Cells
 
 SIMILARITIES = ("spearman", "pearson", "ssim")
@@ -21,10 +22,7 @@ def check_similarity(similarity: str) -> None:
     Raises:
         InputError: for one that is not in ``SIMILARITIES``.
     """
-    if similarity not in SIMILARITIES:
-        raise InputError(
-            f"similarity= is one of {', '.join(map(repr, SIMILARITIES))}, not {similarity!r}."
-        )
+    check_choice("similarity=", similarity, SIMILARITIES)
 
 
 def alike(

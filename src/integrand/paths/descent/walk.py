@@ -15,6 +15,7 @@ from collections.abc import Callable, Iterator
 import torch
 from torch import Tensor
 
+from ...core.options import check_choice
 from ...core.segment import Segment
 from ...core.shapes import flattened
 from ...errors import InputError
@@ -97,8 +98,7 @@ def check_walk(steps: int, norm: str, rate: float | Relative, who: str) -> None:
         raise InputError(
             f"rate is the length of a step, above 0, not {rate}: a walk that goes back climbs where it should fall."
         )
-    if norm not in NORMS:
-        raise InputError(f"norm is one of {', '.join(map(repr, NORMS))}, not {norm!r}.")
+    check_choice("norm", norm, NORMS)
 
 
 def _lowest(z: Tensor) -> Tensor:
