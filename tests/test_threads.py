@@ -472,6 +472,23 @@ def test_a_process_forked_while_another_thread_explains(silent: None) -> None:
 
 
 @pytest.mark.skipif(not hasattr(os, "fork"), reason="nothing forks here")
+def test_a_process_forked_after_trees_were_walked(silent: None) -> None:
+    """Compiled walks leave no pool of threads behind, which torch would wait for in the child."""
+    tree = pytest.importorskip("sklearn.tree")
+    rows = torch.arange(800.0).reshape(200, 4).double().sin()
+    fitted = tree.DecisionTreeRegressor().fit(rows.numpy(), rows[:, 0].numpy())
+    ig.explain(fitted, rows, target=ig.targets.Output())
+    model = image_model()
+    alone = ig.explain(model, IMAGES[0], target=1, batch_size=16).values
+
+    def job() -> bool:
+        again = ig.explain(model, IMAGES[0], target=1, batch_size=16).values
+        return torch.equal(again, alone)
+
+    assert in_a_child(job)
+
+
+@pytest.mark.skipif(not hasattr(os, "fork"), reason="nothing forks here")
 def test_a_process_forked_by_the_thread_that_explains(silent: None) -> None:
     """As a data loader's workers are, when a baseline draws from it: they may explain, in any of their threads."""
     model = image_model()

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import itertools
 from collections.abc import Callable, Sequence
+from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
@@ -64,3 +65,10 @@ def generalized(
                 gain = value[earlier | {feature}] - value[earlier]
                 shares[feature] += gain / len(orders)
     return shares
+
+
+def treeig_values(model: Any, start: Any, rows: Any) -> Any:
+    """The maps of treeig."""
+    import treeig
+
+    return np.asarray(treeig.TreeIG(model, baseline=start).explain(rows).values)

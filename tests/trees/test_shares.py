@@ -3,6 +3,9 @@
 from __future__ import annotations
 
 import math
+import multiprocessing
+from collections.abc import Iterator
+from concurrent.futures import ProcessPoolExecutor
 from typing import Any
 
 import lightgbm as lgb
@@ -18,7 +21,7 @@ from sklearn import tree as sktree
 import integrand as ig
 from integrand.fields.trees import Tree, TreeEnsemble, TreeField, TreeModel
 from integrand.fields.trees.model import MarginSoftmax, Regression
-from tests.trees.brute import generalized
+from tests.trees.brute import generalized, treeig_values
 
 DRAWS = np.random.default_rng(0)
 X = DRAWS.normal(size=(400, 5))
@@ -319,13 +322,20 @@ def test_probability_of_margins_between_jumps() -> None:
     np.testing.assert_allclose(found.values.numpy(), np.array(expected), atol=1e-12)
 
 
+@pytest.fixture(scope="module")
+def apart() -> Iterator[ProcessPoolExecutor]:
+    """A process for peers whose pools of OpenMP threads would make torch hang in children of this one."""
+    with ProcessPoolExecutor(1, mp_context=multiprocessing.get_context("spawn")) as pool:
+        yield pool
+
+
 @pytest.mark.parametrize("name", ["tree", "boosting", "boosting sides", "xgboost", "lightgbm"])
-def test_treeig_agrees(name: str) -> None:
-    treeig = pytest.importorskip("treeig")
+def test_treeig_agrees(name: str, apart: ProcessPoolExecutor) -> None:
+    pytest.importorskip("treeig")
     model = fitted(name)
     rows = np.random.default_rng(6).normal(size=(200, 5))
     start = np.random.default_rng(7).normal(size=5)
-    theirs = np.asarray(treeig.TreeIG(model, baseline=start).explain(rows).values)
+    theirs = apart.submit(treeig_values, model, start, rows).result()
     target = 1 if "sides" in name else None
     ours = ig.explain(
         model, rows, target=target, method="generalized", baseline=torch.from_numpy(start)

@@ -9,12 +9,14 @@ where a missing value goes, which categories a split lists.
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, field
 from functools import cached_property
 from typing import Any, NamedTuple
 
 import numpy as np
+import torch
 from numpy.typing import NDArray
 
 from ...core.optional import optional
@@ -24,6 +26,7 @@ Floats = NDArray[np.float64]
 Integers = NDArray[np.int64]
 Booleans = NDArray[np.bool_]
 
+_FEWEST = 64  # rows that are worth a thread
 _ZERO = float(np.float32(1e-35))  # LightGBM takes what is no larger for zero
 
 
@@ -189,8 +192,8 @@ class TreeEnsemble:
 
     def outputs(self, rows: Floats) -> Floats:
         """The outputs (N, C) at prepared rows (N, F)."""
-        outputs = np.tile(self.base, (len(rows), 1))
-        compiled().add_outputs(rows, self.nodes, outputs)
+        outputs, kernels = np.tile(self.base, (len(rows), 1)), compiled()
+        in_threads(len(rows), lambda p: kernels.add_outputs(rows[p], self.nodes, outputs[p]))
         return outputs
 
     def switches(self, start: Floats, end: Floats) -> Booleans:
@@ -201,10 +204,28 @@ class TreeEnsemble:
     def shares(self, start: Floats, end: Floats, weights: Floats) -> Floats:
         """The exact shares (N, F) of Σ_c weights_c · output_c on the ways from start to end
         (N, F)."""
-        shares = np.zeros_like(start)
+        shares, kernels = np.zeros_like(start), compiled()
         switches = self.switches(start, end)
-        compiled().add_shares(start, end, switches, weights, self.nodes, shares)
+
+        def walk(part: slice) -> None:
+            kernels.add_shares(
+                start[part], end[part], switches[part], weights[part], self.nodes, shares[part]
+            )
+
+        in_threads(len(start), walk)
         return shares
+
+
+def in_threads(rows: int, walk: Callable[[slice], None]) -> None:
+    """Walk rows in as many threads as torch computes in, each a part of its own."""
+    threads = min(torch.get_num_threads(), max(1, rows // _FEWEST))
+    if threads == 1:
+        walk(slice(0, rows))
+        return
+    size = -(-rows // threads)
+    with ThreadPoolExecutor(threads) as pool:
+        for _ in pool.map(walk, [slice(first, first + size) for first in range(0, rows, size)]):
+            pass
 
 
 def compiled() -> Any:

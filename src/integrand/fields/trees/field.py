@@ -34,7 +34,7 @@ from ..steps import (
     examples_of,
     spread_out,
 )
-from .ensemble import TreeEnsemble, compiled
+from .ensemble import TreeEnsemble, compiled, in_threads
 from .lightgbm import LightGBM
 from .model import TreeModel, TreeReader
 from .scikit_learn import ScikitLearn
@@ -286,9 +286,13 @@ class TreeField(StepField):
     ) -> Floats:
         raw = np.tile(self.ensemble.base, (len(at.row), 1))
         switches = self.ensemble.switches(start, end)
-        compiled().add_limits(
-            start, end, switches, at.row, at.low, at.high, far, self.ensemble.nodes, raw
-        )
+        kernels, nodes = compiled(), self.ensemble.nodes
+
+        def walk(part: slice) -> None:
+            moments = at.row[part], at.low[part], at.high[part]
+            kernels.add_limits(start, end, switches, *moments, far[part], nodes, raw[part])
+
+        in_threads(len(at.row), walk)
         scalars: Floats = self.scalars(
             torch.from_numpy(raw), index[torch.from_numpy(at.row)]
         ).numpy()
@@ -300,12 +304,22 @@ def tree_steps(ensemble: TreeEnsemble, start: Floats, end: Floats) -> FunctionSt
     nodes, switches = ensemble.nodes, ensemble.switches(start, end)
     counts = np.zeros(len(start), dtype=np.int64)
     places = np.zeros(len(start), dtype=np.int64)
-    events, moments = np.zeros((0, 2), dtype=np.int64), np.zeros(0)
-    compiled().list_steps(start, end, switches, nodes, places, counts, events, moments)
+    kernels = compiled()
+
+    def listed(total: int) -> tuple[Integers, Floats]:
+        events, moments = np.zeros((total, 2), dtype=np.int64), np.zeros(total)
+
+        def walk(p: slice) -> None:
+            rows = start[p], end[p], switches[p]
+            kernels.list_steps(*rows, nodes, places[p], counts[p], events, moments)
+
+        in_threads(len(start), walk)
+        return events, moments
+
+    listed(0)  # counts them
     places[1:] = np.cumsum(counts)[:-1]
     total = int(counts.sum())
-    events, moments = np.zeros((total, 2), dtype=np.int64), np.zeros(total)
-    compiled().list_steps(start, end, switches, nodes, places, counts, events, moments)
+    events, moments = listed(total)
     leaf = np.where(events[:, 1] <= -2, -2 - events[:, 1], events[:, 1])
     sign = np.where(events[:, 1] >= 0, 1.0, -1.0)
     change = np.zeros((total, len(ensemble.base)))

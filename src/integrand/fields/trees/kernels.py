@@ -1,6 +1,9 @@
 """Compiled walks through tree ensembles, for many rows at once; imported where they are needed,
 because numba is.
 
+They let go of the interpreter and start no threads of their own: a pool of OpenMP's, which numba's
+parallel loops leave behind, makes torch hang in processes that are forked later.
+
 A split that sends the start b of a row and its end x to different children is crossed once on the
 straight way between them, at t = (c − b)/(x − b). A leaf is what the tree says between the last
 crossing that enters it (A) and the first that leaves it (E). Where A < E it gives its value to the
@@ -18,7 +21,7 @@ from __future__ import annotations
 import math
 
 import numpy as np
-from numba import njit, prange
+from numba import njit
 
 TOGETHER = 16 * np.finfo(np.float64).eps
 """Crossings that are no further apart, on the way from 0 to 1, are at one time."""
@@ -63,11 +66,11 @@ def leaf_of(root, z, nodes):
     return node
 
 
-@njit(cache=True, parallel=True)
+@njit(cache=True, nogil=True)
 def add_outputs(z, nodes, outputs):
     """Add what every tree says of rows z (N, F) to ``outputs`` (N, C)."""
     count = len(z)
-    for chunk in prange((count + _CHUNK - 1) // _CHUNK):
+    for chunk in range((count + _CHUNK - 1) // _CHUNK):
         for tree in range(len(nodes.roots)):
             first = nodes.first_output[tree]
             for row in range(chunk * _CHUNK, min(count, (chunk + 1) * _CHUNK)):
@@ -76,14 +79,14 @@ def add_outputs(z, nodes, outputs):
                     outputs[row, first + k] += nodes.values[leaf, k]
 
 
-@njit(cache=True, parallel=True)
+@njit(cache=True, nogil=True)
 def add_limits(b, x, switches, row_of, low, high, far, nodes, outputs):
     """Add what every tree says (M, C) on the way of the rows ``row_of`` (M,) from b to x (N, F).
 
     Crossings before ``low`` (M,) are behind, those after ``high`` are ahead, and those between are
     behind for the features in ``far`` (M, F) alone.
     """
-    for number in prange(len(row_of)):
+    for number in range(len(row_of)):
         row = row_of[number]
         for tree in range(len(nodes.roots)):
             node = nodes.roots[tree]
@@ -185,14 +188,14 @@ def children_of(node, b, x, switches, nodes):
     return near, far, crossing_time(b[j], x[j], nodes.threshold[node], switches[j])
 
 
-@njit(cache=True, parallel=True)
+@njit(cache=True, nogil=True)
 def add_shares(b, x, switches, weights, nodes, shares):
     """Add the shares (N, F) of Σ_c weights_c · output_c on the ways of N rows from b to x.
 
     ``shares`` holds zeros, ``weights`` (N, C) what each output counts.
     """
     count = len(b)
-    for chunk in prange((count + _CHUNK - 1) // _CHUNK):
+    for chunk in range((count + _CHUNK - 1) // _CHUNK):
         stack = np.empty((nodes.depth + 2, 5), np.int64)
         times = np.empty((nodes.depth + 2, 2), np.float64)
         enters = np.empty(nodes.depth + 1, np.int64)
@@ -310,7 +313,7 @@ def _list_tree(root, b, x, switches, nodes, stack, times, place, events, moments
     return number
 
 
-@njit(cache=True, parallel=True)
+@njit(cache=True, nogil=True)
 def list_steps(b, x, switches, nodes, places, counts, events, moments):
     """Every step of every tree on the ways of N rows from b to x.
 
@@ -318,7 +321,7 @@ def list_steps(b, x, switches, nodes, places, counts, events, moments):
     ``places[n]``: the feature, and the leaf that is entered; −2 − leaf for one that is left, −1 for
     a crossing at the time of another.
     """
-    for row in prange(len(b)):
+    for row in range(len(b)):
         stack = np.empty((nodes.depth + 2, 3), np.int64)
         times = np.empty((nodes.depth + 2, 2), np.float64)
         number = 0
