@@ -26,6 +26,7 @@ from .explain import explain
 from .fields import Field
 from .integration.attribution import ExplainerLike
 from .integration.cost import Cost
+from .targets import TargetLike
 
 
 @dataclass(frozen=True, eq=False)
@@ -109,7 +110,7 @@ def correlate(
     model: Callable[..., Any] | Field,
     batches: Iterable[Any],
     *,
-    target: Any = None,
+    target: TargetLike | None = None,
     method: str | ExplainerLike = "integrated",
     groups: int = 20,
     **options: Any,
@@ -213,7 +214,7 @@ def _explained(
     model: Callable[..., Any] | Field,
     x: Tensor,
     targets: list[Any] | None,
-    target: Any,
+    target: TargetLike | None,
     method: str | ExplainerLike,
     options: dict[str, Any],
 ) -> tuple[Tensor, Tensor, Cost]:

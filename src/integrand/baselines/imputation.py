@@ -9,7 +9,8 @@ from __future__ import annotations
 
 from functools import lru_cache
 from importlib import import_module
-from typing import Any, ClassVar
+from types import ModuleType
+from typing import TYPE_CHECKING, Any, ClassVar
 
 import numpy as np
 import torch
@@ -23,6 +24,9 @@ from ..errors import InputError
 from ..fields import Field
 from .image import Mean, _image
 from .per_input import OfEach, unlike
+
+if TYPE_CHECKING:
+    from scipy.sparse import csr_array
 
 
 @part
@@ -123,7 +127,9 @@ class Imputed(OfEach):
         return self.noise * drawn[None, None]
 
 
-def _impute(scipy: Any, laplacian: Any, known: NDArray[Any], missing: NDArray[Any]) -> NDArray[Any]:
+def _impute(
+    scipy: ModuleType, laplacian: csr_array, known: NDArray[Any], missing: NDArray[Any]
+) -> NDArray[Any]:
     """Numbers (C, P) with the ``missing`` (P,) ones between their neighbours."""
     if not missing.any():
         return known

@@ -22,6 +22,7 @@ from ..core.values import part
 from ..errors import BaselineError, InputError
 from ..fields import Field
 from ..model.layout import Layout
+from ..model.network import Representation
 from .adopt import as_baseline, distinct
 from .base import Baseline, count_of, label_of
 
@@ -180,7 +181,7 @@ class _SingleInputField(Field):
     def evaluate(self, z: Tensor, index: Tensor, *, gradient: bool = True) -> Evaluation:
         raise self._refusal(z)
 
-    def look(self, z: Tensor, index: Tensor | None, site: Any = None) -> Tensor:
+    def look(self, z: Tensor, index: Tensor | None, site: Representation | None = None) -> Tensor:
         raise self._refusal(z)
 
     def _refusal(self, z: Tensor) -> BaselineError:

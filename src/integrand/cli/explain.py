@@ -496,7 +496,9 @@ class Session:
             warnings.simplefilter("always", IntegrandWarning)
             elsewhere = warnings.showwarning
 
-            def show(message: Any, category: type[Warning], *where: Any, **more: Any) -> None:
+            def show(
+                message: Warning | str, category: type[Warning], *where: Any, **more: Any
+            ) -> None:
                 if not issubclass(category, IntegrandWarning):
                     elsewhere(message, category, *where, **more)
                 elif gaps or not issubclass(category, IncompleteWarning):  # the table says so

@@ -131,7 +131,7 @@ class Supplies:
         layers: list[tuple[str, tuple[int, ...]]] = []
 
         def watch(name: str) -> Callable[..., None]:
-            def hook(module: nn.Module, inputs: Any, output: Any) -> None:
+            def hook(module: nn.Module, inputs: object, output: object) -> None:
                 if (
                     isinstance(output, Tensor)
                     and output.ndim == 4

@@ -6,7 +6,7 @@ torch_geometric.
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from typing import Any
 
 import torch
@@ -106,15 +106,20 @@ class IntegratedGradients(_explain.ExplainerAlgorithm):  # type: ignore[misc, na
             self.results["edge_mask"], masks["edge_mask"] = result, result.values[0]
         return _explain.Explanation(**masks)
 
-    def _run(self, one: Any, start: Tensor, question: Any) -> Attribution:
+    def _run(
+        self,
+        outputs_of: Callable[[Tensor], Tensor],
+        start: Tensor,
+        question: Callable[[Tensor], Tensor],
+    ) -> Attribution:
         """Explain a function of one graph: a graph is one example."""
 
         def rows(z: Tensor) -> Tensor:
-            return torch.stack([question(one(graph)) for graph in z])
+            return torch.stack([question(outputs_of(graph)) for graph in z])
 
         return explain(rows, start[None], target=Output(), method=self.method, **self.options)
 
-    def _question(self, target: Tensor, index: int | Tensor | None) -> Any:
+    def _question(self, target: Tensor, index: int | Tensor | None) -> Callable[[Tensor], Tensor]:
         """The scalar of a model's outputs: of the class that is the target, at the indices
         explained."""
         mode, binary = self.model_config.mode, _config.ModelMode.binary_classification

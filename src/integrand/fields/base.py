@@ -32,7 +32,7 @@ from ..model.autograd import gradients
 from ..model.batching import BatchSizer
 from ..model.flow import LayerFlow
 from ..model.layout import Layout
-from ..model.network import Network, calm
+from ..model.network import Network, Representation, SiteLike, calm
 from ..model.row_independence import Answer, Company
 from ..model.turns import turn
 from ..targets import Distance, Target, TargetLike
@@ -259,13 +259,13 @@ class Field(ABC):
         evaluation = self.evaluate(z, index)
         return Evaluation(evaluation.value, (evaluation.gradient + evaluation.gradient[before]) / 2)
 
-    def look(self, z: Tensor, index: Tensor | None, site: Any = None) -> Tensor:
+    def look(self, z: Tensor, index: Tensor | None, site: Representation | None = None) -> Tensor:
         """What is seen at ``site`` for rows ``z`` (N, \\*s), in one call: (N, F) there, or the
         model's outputs (N, C).
 
         ``index`` is None for rows that belong to no example, such as a pool of references.
         """
-        if site is None:
+        if site is None or not callable(site):
             raise TargetError(
                 f"{type(self).__name__} has no class outputs to choose references by."
             )
@@ -273,7 +273,9 @@ class Field(ABC):
             activations: Tensor = site(z)
         return flattened(activations, 1)
 
-    def site(self, representation: Any, z: Tensor, index: Tensor) -> Any:
+    def site(
+        self, representation: Representation | None, z: Tensor, index: Tensor
+    ) -> Representation | None:
         """Where a representation is seen; ``z`` and ``index`` are a row to try the model with."""
         if not callable(representation):
             raise TargetError(
@@ -282,7 +284,7 @@ class Field(ABC):
             )
         return calm(representation)
 
-    def behind(self, site: Any, side: str = "output") -> Any:
+    def behind(self, site: SiteLike | Sequence[SiteLike], side: str = "output") -> Any:
         """The same scalar as a field over what comes out of a layer, or goes into it (``side``);
         see ``LayerField``."""
         raise ModelError(
@@ -410,13 +412,15 @@ class Field(ABC):
         examples, before any target."""
         return self.looked(z, None if pool else torch.arange(len(z), device=z.device), None)
 
-    def distance(self, goal: Tensor, index: Tensor, representation: Any = None) -> Distance:
+    def distance(
+        self, goal: Tensor, index: Tensor, representation: Representation | None = None
+    ) -> Distance:
         """The target ‖φ(z) − φ(goal)‖² for goals (M, \\*s) of the examples ``index`` (M,)."""
         with self.ready():
             site = self.site(representation, goal[:1], index[:1])
             return Distance(self.looked(goal, index, site), site)
 
-    def looked(self, z: Tensor, index: Tensor | None, site: Any = None) -> Tensor:
+    def looked(self, z: Tensor, index: Tensor | None, site: Representation | None = None) -> Tensor:
         """``look`` for any number of rows."""
         parts: list[Tensor] = []
 

@@ -16,7 +16,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
-from typing import Any, Self
+from typing import TYPE_CHECKING, Self
 
 import torch
 from torch import Tensor
@@ -26,6 +26,7 @@ from ..core.segment import Evaluation, Segment
 from ..core.shapes import describe
 from ..errors import InputError, NoShare, ShapeError
 from ..model.autograd import gradients
+from ..model.layout import Array
 from .analytic import _Alike
 from .kernels import RBF, ConstantKernel, Kernel, check_positive
 from .line_integrals import (
@@ -36,6 +37,10 @@ from .line_integrals import (
     squared_distances,
 )
 from .links import Link, as_link
+
+if TYPE_CHECKING:
+    from gpytorch.likelihoods import Likelihood
+    from gpytorch.models import ApproximateGP, ExactGP
 
 _BLOCK_ELEMENTS = 1 << 22
 
@@ -186,8 +191,8 @@ class GPField(_Alike):
 
     def __init__(
         self,
-        X: Any,  # as the literature writes it
-        y: Any,
+        X: Array,  # as the literature writes it
+        y: Array,
         *,
         lengthscale: float | Tensor | Sequence[float] | None = None,
         variance: float | Tensor | None = None,
@@ -228,8 +233,8 @@ class GPField(_Alike):
     @classmethod
     def from_gpytorch(
         cls,
-        model: Any,
-        likelihood: Any = None,
+        model: ExactGP | ApproximateGP,
+        likelihood: Likelihood | None = None,
         *,
         output_mean: float = 0.0,
         output_scale: float = 1.0,
@@ -442,7 +447,7 @@ def cholesky(gram: Tensor, what: str) -> Tensor:
     return factor
 
 
-def _checked(X: Any, y: Any) -> tuple[Tensor, Tensor]:
+def _checked(X: Array, y: Array) -> tuple[Tensor, Tensor]:
     points = torch.as_tensor(X).detach().to(torch.float64)
     outputs = torch.as_tensor(y).detach().to(points)
     if points.ndim != 2 or outputs.ndim != 1 or len(points) != len(outputs) or not len(points):

@@ -4,7 +4,8 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 from contextlib import contextmanager
-from typing import Any
+from types import ModuleType
+from typing import TYPE_CHECKING
 
 import torch
 from torch import Tensor, nn
@@ -23,12 +24,18 @@ from .kernels import (
     SumKernel,
 )
 
+if TYPE_CHECKING:
+    from gpytorch.kernels import Kernel as GPyTorchKernel
+    from gpytorch.likelihoods import Likelihood
+    from gpytorch.means import Mean
+    from gpytorch.models import ApproximateGP, ExactGP
+
 _NEEDS = "GPField.from_gpytorch"
 _SAME = 1e-3  # of the largest number, that means and variances may differ by from the model's own
 _SAMPLE = 64
 
 
-def posterior_of(model: Any, likelihood: Any = None) -> Posterior:
+def posterior_of(model: ExactGP | ApproximateGP, likelihood: Likelihood | None = None) -> Posterior:
     """The posterior of a trained GPyTorch model, in float64.
 
     Raises:
@@ -49,7 +56,7 @@ def posterior_of(model: Any, likelihood: Any = None) -> Posterior:
 
 
 @contextmanager
-def _evaluated(*modules: Any) -> Iterator[None]:
+def _evaluated(*modules: nn.Module | None) -> Iterator[None]:
     """Modules in eval mode while this lasts; afterwards each is as it was."""
     modes = [
         (part, part.training)
@@ -66,7 +73,7 @@ def _evaluated(*modules: Any) -> Iterator[None]:
             part.training = mode
 
 
-def _exact(gpytorch: Any, model: Any, likelihood: Any) -> Posterior:
+def _exact(gpytorch: ModuleType, model: ExactGP, likelihood: Likelihood | None) -> Posterior:
     inputs, targets = model.train_inputs, model.train_targets
     if inputs is None or len(inputs) != 1:
         raise InputError(
@@ -90,7 +97,7 @@ def _exact(gpytorch: Any, model: Any, likelihood: Any) -> Posterior:
     return Posterior(kernel, points, factor, weights, None, constant, slope)
 
 
-def _variational(gpytorch: Any, model: Any) -> Posterior:
+def _variational(gpytorch: ModuleType, model: ApproximateGP) -> Posterior:
     strategy = model.variational_strategy
     whitened = type(strategy) is gpytorch.variational.VariationalStrategy
     if not whitened and type(strategy) is not gpytorch.variational.UnwhitenedVariationalStrategy:
@@ -135,7 +142,9 @@ def _points(inputs: Tensor) -> Tensor:
     return points
 
 
-def _parts(gpytorch: Any, model: Any, points: Tensor) -> tuple[Kernel, tuple[float, Tensor]]:
+def _parts(
+    gpytorch: ModuleType, model: ExactGP | ApproximateGP, points: Tensor
+) -> tuple[Kernel, tuple[float, Tensor]]:
     """The kernel and the prior mean of a model, which it holds under the names that GPyTorch's own
     documentation gives them."""
     for name in ("covar_module", "mean_module"):
@@ -149,7 +158,7 @@ def _parts(gpytorch: Any, model: Any, points: Tensor) -> tuple[Kernel, tuple[flo
     )
 
 
-def _kernel(kernels: Any, module: Any, features: int) -> Kernel:
+def _kernel(kernels: ModuleType, module: GPyTorchKernel, features: int) -> Kernel:
     if len(module.batch_shape):
         raise InputError("The kernel is of a batch of processes: make a GPField of each.")
     kind = type(module)
@@ -172,7 +181,7 @@ def _kernel(kernels: Any, module: Any, features: int) -> Kernel:
     )
 
 
-def _lengthscale(module: Any, features: int) -> Tensor:
+def _lengthscale(module: GPyTorchKernel, features: int) -> Tensor:
     """l (n,), infinite for features that the kernel does not look at."""
     lengths: Tensor = module.lengthscale.detach().to(torch.float64).reshape(-1)
     if module.active_dims is None:
@@ -182,7 +191,7 @@ def _lengthscale(module: Any, features: int) -> Tensor:
     return active
 
 
-def _mean(means: Any, module: Any, points: Tensor) -> tuple[float, Tensor]:
+def _mean(means: ModuleType, module: Mean, points: Tensor) -> tuple[float, Tensor]:
     kind, flat = type(module), torch.zeros(points.shape[1]).to(points)
     if kind is means.ZeroMean:
         return 0.0, flat
@@ -194,7 +203,7 @@ def _mean(means: Any, module: Any, points: Tensor) -> tuple[float, Tensor]:
     raise InputError(f"{kind.__name__} is not read: zero, constant and linear means are.")
 
 
-def _check(gpytorch: Any, model: Any, posterior: Posterior) -> None:
+def _check(gpytorch: ModuleType, model: ExactGP | ApproximateGP, posterior: Posterior) -> None:
     """Whether what was read says what the model says, at its own points and between them: a model
     whose forward does more than its mean and its kernel does not."""
     points = posterior.points[:_SAMPLE]

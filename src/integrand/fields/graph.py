@@ -21,11 +21,13 @@ from ..core.segment import Evaluation
 from ..core.shapes import describe
 from ..errors import InputError, ShapeError
 from ..model.layout import Layout
+from ..targets import TargetLike
 from .base import Field
 from .torch import TorchField
 
-NodeType = Any
-Relation = Any
+NodeType = str | None
+Relation = tuple[str, str, str] | None
+Key = NodeType | Relation
 _ONLY = None  # the type of nodes and the relation of a graph that has one
 PARTS = ("x", "weight")
 
@@ -101,12 +103,12 @@ class GraphField(TorchField):
         self,
         model: Callable[..., Any],
         graphs: Sequence[Graph],
-        target: Any,
+        target: TargetLike,
         *,
         node: int | Sequence[int] | Tensor | None = None,
         explain: str | tuple[str, ...] = "x",
         arguments: Sequence[str] | None = None,
-        of: Any = None,
+        of: NodeType = None,
         batch_size: int | None = None,
     ) -> None:
         store = _Store(graphs, (explain,) if isinstance(explain, str) else explain)
@@ -135,7 +137,7 @@ class GraphField(TorchField):
     def gated(self) -> bool:
         return True
 
-    def apart(self, values: Any) -> list[Any]:
+    def apart(self, values: Tensor | Mapping[Any, Tensor]) -> list[Any]:
         """Maps (B, …) → one for each graph, without padding: (n, d), or dicts of such tensors."""
         return self.store.apart(values)
 
@@ -170,7 +172,7 @@ class _Store:
         self.links = {key: _lengths([e["edges"][key].T for e in parts]) for key in self.edges}
         self.device = next(iter(self.padded.values())).device
 
-    def name(self, part: str, key: Any) -> Any:
+    def name(self, part: str, key: Key) -> Any:
         """What a part that is explained is called: "x", or a type or relation."""
         return part if key is _ONLY else key
 
@@ -186,11 +188,11 @@ class _Store:
     def _single(self) -> bool:
         return not self.heterogeneous and len(self.explain) == 1
 
-    def counts(self, part: str, key: Any) -> Tensor:
+    def counts(self, part: str, key: Key) -> Tensor:
         """(B,) how many nodes or edges each graph has."""
         return self.nodes[key] if part == "x" else self.links[key]
 
-    def checked_nodes(self, node: int | Sequence[int] | Tensor, of: Any) -> Tensor:
+    def checked_nodes(self, node: int | Sequence[int] | Tensor, of: NodeType) -> Tensor:
         """(B,) one node of each graph, each among its own."""
         if of not in self.nodes:
             raise InputError(
@@ -211,7 +213,7 @@ class _Store:
             )
         return place
 
-    def apart(self, values: Any) -> list[Any]:
+    def apart(self, values: Tensor | Mapping[Any, Tensor]) -> list[Any]:
         """One entry for each graph, without padding."""
         batch = len(next(iter(self.nodes.values())))
         tensors = {self.name(*self.explained()[0]): values} if self._single else values
@@ -245,7 +247,7 @@ class _Store:
             parts["edges"][key] = (padded[number] + offsets[:, None])[present].T
         return parts
 
-    def offsets(self, key: Any, number: Tensor) -> Tensor:
+    def offsets(self, key: Key, number: Tensor) -> Tensor:
         """(N,) where the nodes of each row begin in the union."""
         counts = self.nodes[key][number]
         return counts.cumsum(0) - counts
@@ -256,7 +258,7 @@ def _caller(
     store: _Store,
     arguments: tuple[str, ...],
     place: Tensor | None,
-    of: Any,
+    of: NodeType,
 ) -> Callable[..., Any]:
     """A model of rows: (what is explained …, numbers of graphs) → outputs, one for each row."""
 
@@ -341,5 +343,5 @@ def _check_alike(
                 )
 
 
-def _of(key: Any) -> str:
+def _of(key: Key) -> str:
     return "" if key is _ONLY else f" of {key!r}"

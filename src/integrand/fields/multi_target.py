@@ -24,7 +24,7 @@ from ..core.segment import Evaluation, Segment
 from ..core.shapes import first_alike, flattened
 from ..errors import InputError, TargetError
 from ..model.batching import BatchSizer, is_out_of_memory
-from ..model.network import Site
+from ..model.network import Representation, Site, SiteLike
 from ..model.replay import ReplayPlan
 from ..model.row_independence import Answer
 from ..targets import Distance, Target
@@ -151,7 +151,7 @@ class MultiTarget(View):
         begins[1:] = (base[1:] != base[:-1]) | (index[1:] <= index[:-1])
         return begins.cumsum(0) - 1
 
-    def look(self, z: Tensor, index: Tensor | None, site: Any = None) -> Tensor:
+    def look(self, z: Tensor, index: Tensor | None, site: Representation | None = None) -> Tensor:
         if index is None:
             return self.inner.look(z, None, site)
         base = index // len(self.targets)
@@ -178,7 +178,7 @@ class MultiTarget(View):
         numbers = torch.stack([field.questions(base) for field in self.fields], 1)
         return numbers.gather(1, target_of_row[:, None])[:, 0] * len(self.targets) + target_of_row
 
-    def behind(self, site: Any, side: str = "output") -> Any:
+    def behind(self, site: SiteLike | Sequence[SiteLike], side: str = "output") -> Any:
         return SeveralBehind(self.inner.behind(site, side), self.targets)
 
     # ----------------------------------------------------------------------------------------------------------------

@@ -16,7 +16,7 @@ from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager, nullcontext
 from dataclasses import replace
 from functools import partial
-from typing import Any, ClassVar
+from typing import Any, ClassVar, cast
 
 import torch
 from torch import Tensor, nn
@@ -33,7 +33,15 @@ from ..model.batching import is_out_of_memory, packer_for
 from ..model.diagnose import degenerate, mixing, raise_nonfinite
 from ..model.flow import LayerFlow, layer_flow
 from ..model.layout import Layout
-from ..model.network import Network, PlainModel, Site, calm, parameter_dtype
+from ..model.network import (
+    Network,
+    PlainModel,
+    Representation,
+    Site,
+    SiteLike,
+    calm,
+    parameter_dtype,
+)
 from ..model.row_independence import Answer, Company
 from ..targets import Custom, Output, Target, TargetLike, as_target, output_tensor
 from .base import Field
@@ -243,8 +251,8 @@ class TorchField(Field):
             z, index, [*((target, index) for target in targets), *beside], gradient=gradient
         )
 
-    def behind(self, site: Any, side: str = "output") -> Any:
-        sites = site if isinstance(site, list | tuple) else [site]
+    def behind(self, site: SiteLike | Sequence[SiteLike], side: str = "output") -> Any:
+        sites = cast(Sequence[SiteLike], site if isinstance(site, list | tuple) else [site])
         return self.layer_field(self, [self.network.resolved(entry, side) for entry in sites])
 
     def score(self) -> Field:
@@ -330,7 +338,7 @@ class TorchField(Field):
     def smooth(self) -> bool:
         return not self.kinks
 
-    def look(self, z: Tensor, index: Tensor | None, site: Any = None) -> Tensor:
+    def look(self, z: Tensor, index: Tensor | None, site: Representation | None = None) -> Tensor:
         if site is not None and not isinstance(site, Site):
             return super().look(z, index, site)
         with self.ready(), gradients(False):
@@ -373,13 +381,15 @@ class TorchField(Field):
             )
         return torch.tensor([number for _, number in distinct], device=index.device)
 
-    def site(self, representation: Any, z: Tensor, index: Tensor) -> Any:
+    def site(
+        self, representation: Representation | None, z: Tensor, index: Tensor
+    ) -> Representation | None:
         if representation is None:
             with self.ready(), gradients(False):
                 return self.network.last_linear(z.clone(), index)
         if callable(representation) and not self._runs(representation, z, index):
             return calm(representation)
-        return self.network.resolved(representation)
+        return self.network.resolved(cast(SiteLike, representation))
 
     def trouble(self, start: Tensor, end: Tensor, index: Tensor) -> str | None:
         with self.ready(), gradients(False):

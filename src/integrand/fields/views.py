@@ -17,7 +17,7 @@ from ..core.segment import Evaluation, Segment
 from ..model.batching import is_out_of_memory
 from ..model.flow import LayerFlow
 from ..model.layout import Layout
-from ..model.network import Network
+from ..model.network import Network, Representation, SiteLike
 from ..model.row_independence import Answer, Company
 from ..targets import Target, TargetLike, as_target
 from .base import Decomposition, Field
@@ -132,7 +132,7 @@ class View(Field):
         self._seen(z, None)  # asked once, for all
         return replace(answer, value=answer.value.to(z.dtype))
 
-    def look(self, z: Tensor, index: Tensor | None, site: Any = None) -> Tensor:
+    def look(self, z: Tensor, index: Tensor | None, site: Representation | None = None) -> Tensor:
         activations = self.inner.look(
             self._rows(z), None if index is None else self._index(index), site
         )
@@ -233,7 +233,9 @@ class View(Field):
 
     # --- the model ------------------------------------------------------------------------------------------------
 
-    def site(self, representation: Any, z: Tensor, index: Tensor) -> Any:
+    def site(
+        self, representation: Representation | None, z: Tensor, index: Tensor
+    ) -> Representation | None:
         return self.inner.site(representation, self._rows(z), self._index(index))
 
     def plainly(self, z: Tensor, index: Tensor | None) -> Any:
@@ -247,7 +249,7 @@ class View(Field):
     def score(self) -> Field:
         return self._like(self.inner.score())
 
-    def behind(self, site: Any, side: str = "output") -> Any:
+    def behind(self, site: SiteLike | Sequence[SiteLike], side: str = "output") -> Any:
         return LayerView(self, self.inner.behind(site, side))
 
     def with_backward(self, rule: BackwardRule) -> Field:
@@ -387,7 +389,7 @@ class CountedField(View):
         self.tally = tally or CallCount()
         self.watch = watch
         self.memory = memory
-        self._default_site: Any = None
+        self._default_site: Representation | None = None
         self._kept: dict[Any, Any] = {}
 
     @property
@@ -443,7 +445,9 @@ class CountedField(View):
             return memory.outputs
         return _shared(self, z, leading)
 
-    def site(self, representation: Any, z: Tensor, index: Tensor) -> Any:
+    def site(
+        self, representation: Representation | None, z: Tensor, index: Tensor
+    ) -> Representation | None:
         if representation is not None:
             return super().site(representation, z, index)
         if self._default_site is None:  # found by running a row, once

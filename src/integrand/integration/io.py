@@ -135,7 +135,7 @@ def load(path: str | Path) -> Attribution:
     return attribution
 
 
-def _attribution(header: Any, tensors: dict[str, Tensor]) -> Attribution:
+def _attribution(header: dict[str, Any], tensors: dict[str, Tensor]) -> Attribution:
     _number(header["format"])
     frames = None
     if "frames/clock" in tensors:
@@ -166,7 +166,7 @@ def _stored_table(table: Table) -> dict[str, Any]:
     return {"names": table.names, "index": index, "shown": dict(table.shown)}
 
 
-def _tables(header: Any) -> Any:
+def _tables(header: dict[str, Any]) -> Any:
     """The tables of the inputs, arranged as these were; None where there are none."""
     tables = [
         entry
@@ -186,19 +186,19 @@ def _tables(header: Any) -> Any:
     return dict(zip(keys, tables, strict=True)) if kind == "dict" else tuple(tables)
 
 
-def _text(value: Any) -> str:
+def _text(value: object) -> str:
     if not isinstance(value, str):
         raise InputError(f"{value!r} is no text")
     return value
 
 
-def _number(value: Any) -> Any:
+def _number(value: object) -> Any:
     if isinstance(value, bool) or not isinstance(value, int | float) or not math.isfinite(value):
         raise InputError(f"{value!r} is no number")
     return value
 
 
-def _normalisation(mean: Any, std: Any) -> Normalisation:
+def _normalisation(mean: list[float], std: list[float]) -> Normalisation:
     if (
         not len(mean)
         or len(mean) != len(std)
@@ -316,7 +316,11 @@ def _tensors(attribution: Attribution) -> Iterator[tuple[str, Tensor]]:
 # --- parts ------------------------------------------------------------------------------------------------------------
 
 
-def _store(name: str, value: Any, tensors: dict[str, Tensor]) -> Any:
+def _store(
+    name: str,
+    value: Tensor | dict[Any, Tensor] | tuple[Tensor, ...] | None,
+    tensors: dict[str, Tensor],
+) -> Any:
     """Store ``value`` under ``name``; returns how it was arranged: None, "tensor", "tuple" and a
     length, or "dict" and its keys."""
     if value is None:

@@ -216,7 +216,7 @@ def _by_example(target: Target, name: str, count: int) -> Tensor | None:
     return None
 
 
-def _equal(first: Any, second: Any) -> bool:
+def _equal(first: object, second: object) -> bool:
     if isinstance(first, Tensor) and isinstance(second, Tensor):
         return first.shape == second.shape and torch.equal(first, second)
     return type(first) is type(second) and bool(first == second)

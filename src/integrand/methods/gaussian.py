@@ -2,9 +2,8 @@
 
 from __future__ import annotations
 
-from typing import Any
-
 from ..baselines import as_baseline
+from ..baselines.base import ReferencesLike
 from ..integration import Method
 from ..integration.wrappers.with_covariance import WithCovariance
 from ..paths import Straight
@@ -22,7 +21,7 @@ from .registry import axioms, published
     takes="processes",
 )
 def gaussian_process(
-    baseline: Any = 0.0, rule: Rule = Exact(), *, record: tuple[str, ...] = ()
+    baseline: ReferencesLike = 0.0, rule: Rule = Exact(), *, record: tuple[str, ...] = ()
 ) -> WithCovariance:
     """Integrated Gradients of a Gaussian process, exactly, with their covariance.
 

@@ -368,7 +368,7 @@ def _module(model: object) -> nn.Module | None:
     return owner if isinstance(owner, nn.Module) else None
 
 
-def calm(representation: Any) -> Any:
+def calm(representation: Callable[[Tensor], Any]) -> Callable[[Tensor], Any]:
     """A function of the input, its modules in eval mode while it is called; one without modules as
     it is."""
     network = Network(representation)

@@ -15,6 +15,7 @@ from matplotlib.axes import Axes
 from matplotlib.cm import ScalarMappable
 from matplotlib.colors import LinearSegmentedColormap, Normalize, to_rgba
 from matplotlib.figure import Figure
+from numpy.typing import NDArray
 
 from ..core.formatting import number, shortened
 from ..core.frames import Cell
@@ -87,7 +88,7 @@ class Waterfall:
             at += length
         return steps
 
-    def draw(self, axes: Any, example: int) -> None:
+    def draw(self, axes: Sequence[Axes], example: int) -> None:
         """The steps, from the top down, and the two values between which they lead."""
         (panel,) = axes
         steps = self.steps[example]
@@ -143,7 +144,7 @@ class Waterfall:
             parse_math=False, bbox={"facecolor": "white", "edgecolor": "none", "pad": 1.2},
         )  # fmt: skip
 
-    def legend(self, figure: Figure, axes: Any) -> None:
+    def legend(self, figure: Figure, axes: NDArray[Any]) -> None:
         """What a step means, under the last of them."""
         axes[-1][0].set_axis_off()
         axes[-1][0].text(

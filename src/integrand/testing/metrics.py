@@ -67,7 +67,7 @@ def check_metric(
         isinstance(getattr(metric, "higher", None), bool),
         f"{type(metric).__name__} does not say whether higher is better: higher: ClassVar[bool] = True, or False.",
     )
-    case = _Judgement.of(model, x, target, methods, masks, normalisation)
+    case = _MetricCase.of(model, x, target, methods, masks, normalisation)
     tensors = [
         case.x,
         *(attribution.values for attribution in case.attributions.values()),
@@ -95,7 +95,7 @@ def check_metric(
 
 
 @dataclass(frozen=True)
-class _Judgement:
+class _MetricCase:
     """Maps of several methods for the inputs x (B, \\*s) of a model, and a class (B,) for each."""
 
     model: nn.Module
@@ -115,7 +115,7 @@ class _Judgement:
         methods: Mapping[str, Any] | None,
         masks: Tensor | None,
         normalisation: Normalisation | None,
-    ) -> _Judgement:
+    ) -> _MetricCase:
         model = tanh_network() if model is None else model
         x = waves(3, 6, phase=0.3) if x is None else x
         target = classes_of(len(x)) if target is None else target
@@ -203,7 +203,7 @@ def _check_numbers(metric: Metric, measured: object, maps: int, examples: int) -
     )
 
 
-def _check_company(metric: Metric, case: _Judgement, measured: Tensor, tolerance: float) -> None:
+def _check_company(metric: Metric, case: _MetricCase, measured: Tensor, tolerance: float) -> None:
     """Examples alone, turned round and repeated; maps alone and turned round."""
     for example in range(len(case.x)):
         message = (

@@ -25,12 +25,12 @@ from .table import chord, composite, spelled
 
 @chord(*spelled("softmax"))
 def softmax(rows: Rows, u: Tensor, dim: int | None = None, *unused: Any, **kwargs: Any) -> Any:
-    return _apply(_Softmax, rows, u, dim, unused, kwargs)
+    return _apply(_SoftmaxSecant, rows, u, dim, unused, kwargs)
 
 
 @chord(*spelled("log_softmax"))
 def log_softmax(rows: Rows, u: Tensor, dim: int | None = None, *unused: Any, **kwargs: Any) -> Any:
-    return _apply(_LogSoftmax, rows, u, dim, unused, kwargs)
+    return _apply(_LogSoftmaxSecant, rows, u, dim, unused, kwargs)
 
 
 def _apply(
@@ -103,7 +103,7 @@ class _AlongContext(Context):
     dim: int
 
 
-class _Softmax(Chord):
+class _SoftmaxSecant(Chord):
     @staticmethod
     def forward(ctx: _AlongContext, rows: Rows, u: Tensor, dim: int) -> Tensor:
         ctx.dim = dim
@@ -118,7 +118,7 @@ class _Softmax(Chord):
         return None, weighed.sub_(s * mean), None
 
 
-class _LogSoftmax(Chord):
+class _LogSoftmaxSecant(Chord):
     @staticmethod
     def forward(ctx: _AlongContext, rows: Rows, u: Tensor, dim: int) -> Tensor:
         s = _weights(rows, u, dim)

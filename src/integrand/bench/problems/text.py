@@ -184,7 +184,7 @@ class SentenceClassifier(nn.Module):
     """MiniLM with a linear layer on its sentence vector: word vectors (N, T, D) and their mask (N,
     T) → logits."""
 
-    def __init__(self, encoder: Any, head: nn.Module) -> None:
+    def __init__(self, encoder: nn.Module, head: nn.Module) -> None:
         super().__init__()
         self.encoder, self.head = encoder, head
 

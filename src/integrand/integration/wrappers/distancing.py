@@ -14,7 +14,7 @@ from __future__ import annotations
 import copy
 import dataclasses
 import time
-from collections.abc import Iterable
+from collections.abc import Callable, Iterable
 from dataclasses import dataclass
 from typing import Any, ClassVar
 
@@ -370,7 +370,7 @@ def _module(field: Field) -> nn.Module:
     return module
 
 
-def _copy_of(model: Any) -> Any:
+def _copy_of(model: Callable[..., Any]) -> Any:
     try:
         return copy.deepcopy(model)
     except Exception as error:

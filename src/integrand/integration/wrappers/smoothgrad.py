@@ -179,7 +179,7 @@ class SmoothGrad(Wrapper):
         return layout.join([_deviation(entries[key], part).expand_as(part) for key, part in parts])
 
 
-def _deviation(sigma: Any, x: Tensor) -> Tensor:
+def _deviation(sigma: object, x: Tensor) -> Tensor:
     """The standard deviation of the noise on one input, broadcasting to (B, \\*s)."""
     if isinstance(sigma, Tensor):
         try:

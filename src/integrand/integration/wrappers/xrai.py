@@ -18,6 +18,7 @@ from typing import Any, ClassVar
 
 import numpy as np
 import torch
+from numpy.typing import NDArray
 from torch import Tensor
 
 from ...core.declared import Adopted
@@ -219,7 +220,7 @@ def _felzenszwalb(picture: Tensor, scales: tuple[float, ...]) -> Tensor:
     return torch.stack(label_maps)
 
 
-def _masks_of_labels(labels: Any, dilation: int) -> list[Any]:
+def _masks_of_labels(labels: NDArray[Any], dilation: int) -> list[Any]:
     """One mask (H, W) for each label, grown by a disk; only the surroundings of a segment are
     looked at."""
     _, numbered = np.unique(labels, return_inverse=True)

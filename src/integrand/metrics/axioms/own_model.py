@@ -33,7 +33,7 @@ class _Frozen(Field):
         )
 
 
-class _Sum(Field):
+class _WithLinear(Field):
     """F(z) + L(z)."""
 
     def __init__(self, first: Field, second: Field) -> None:
@@ -67,7 +67,7 @@ def linear(method: ExplainerLike, field: Field, x: Tensor) -> float:
     n = torch.arange(x[0].numel(), device=x.device, dtype=x.dtype).reshape(x[0].shape)
     added = Linear(torch.sin(1.7 * n + 0.013 * n * n) * slope.square().mean().sqrt())
     map_of_f, map_of_added, map_of_sum = (
-        ask(method, f, x).values for f in (field, added, _Sum(field, added))
+        ask(method, f, x).values for f in (field, added, _WithLinear(field, added))
     )
     return apart(map_of_sum, map_of_f + map_of_added, map_of_sum)
 
