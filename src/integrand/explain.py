@@ -250,6 +250,8 @@ def resolve_method(
     if baseline is not None:
         baseline = arrange(baseline, _shares_references(method, options))
     if isinstance(method, str):
+        if layout.features is not None and "features" in about(method).options:
+            options = {"features": layout.features, **options}  # a word is one, not its columns
         return _build(method, baseline, tol, _arrange_options(method, options, arrange))
     if not callable(method):
         raise InputError(

@@ -219,6 +219,8 @@ def test_arrays_and_tensors_where_there_are_no_words() -> None:
         ig.explain(pipeline, numbers[:, :2])
     with pytest.raises(InputError, match="rows of columns"):
         ig.explain(pipeline, numbers[0])
+    with pytest.raises(InputError, match="table is empty"):
+        ig.explain(pipeline, numbers[:0])
     with pytest.raises(InputError, match="not dict"):
         ig.explain(pipeline, {"a": numbers})
 
@@ -251,16 +253,32 @@ def test_baselines_go_through_the_same_steps() -> None:
 
 
 @pytest.mark.filterwarnings("ignore::integrand.errors.FitnessWarning")
-def test_weighted_references_are_rows_of_the_frame() -> None:
+def test_weighted_references_are_rows_of_the_frame_and_words_are_replaced_as_one() -> None:
+    """D by its definition: columns of the frame in the order of the reference's map become the pool's mean, every k tried."""
     pipeline = trained(MLPClassifier((6,), activation="tanh", max_iter=80, random_state=0))
+    pipeline[-1].coefs_[1] *= 12  # surer of itself
     made = ig.explain(pipeline, ROWS, target="predicted", method="weighted", baseline=POOL)
-    z, pool = map(torch.from_numpy, encoded(pipeline, ROWS, POOL))
-    inner = ig.explain(pipeline[-1], z, target="predicted", method="weighted", baseline=pool)
-    torch.testing.assert_close(made.weights, inner.weights)
-    np.testing.assert_allclose(made.values.numpy(), summed(inner.values.numpy()), atol=1e-12)
+    z, pool = encoded(pipeline, ROWS, POOL)
+    groups = [members for members in GROUPS.values() if members]
+    classes = pipeline.predict(ROWS)
     assert made.shares is not None
-    assert inner.shares is not None
-    np.testing.assert_allclose(made.shares[2].numpy(), summed(inner.shares[2].numpy()), atol=1e-12)
+    assert made.fitness is not None
+    for r in range(len(pool)):
+        for b, row in enumerate(z):
+            values = made.shares[r, b].numpy()[:4]  # age, sex, city, fare
+            whole = pipeline[-1].predict_proba(row[None])[0, classes[b]]
+            replaced, fewest = row.copy(), 4
+            for k, group in enumerate(np.argsort(-values, kind="stable"), 1):
+                replaced[groups[group]] = pool.mean(0)[groups[group]]
+                if pipeline[-1].predict_proba(replaced[None])[0, classes[b]] <= whole / 2:
+                    fewest = k
+                    break
+            assert int(made.fitness[r, b]) == fewest
+    weights = 1 / made.fitness.double()
+    torch.testing.assert_close(made.weights, weights / weights.sum(0))
+    torch.testing.assert_close(made.values, (made.weights[:, :, None] * made.shares).sum(0))
+    assert made.fitness.unique().numel() > 1
+    assert "groups of columns" in made.criterion
     complete(made)
 
 

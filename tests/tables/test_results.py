@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 from pathlib import Path
 
 import numpy as np
@@ -110,6 +111,9 @@ def test_frames_of_results(result: ig.Attribution) -> None:
     np.testing.assert_allclose(
         wide.sum(axis=1) + examples["residual"], examples["change"], atol=1e-5
     )
+    np.testing.assert_allclose(
+        examples["missed"] * wide.abs().sum(axis=1), examples["residual"].abs(), atol=1e-9
+    )
     long = result.grouped(GROUPS).to_pandas("long")
     assert len(long) == 12 * 3
     line = long[(long["example"] == 2) & (long["feature"] == "origin")].iloc[0]
@@ -213,6 +217,23 @@ def test_several_targets_are_one_explanation() -> None:
         explanation(several, output_names=["one"])
     with pytest.raises(InputError, match="nothing to show"):
         explanation([])
+
+
+def test_what_is_missed_means_something_where_nothing_changes() -> None:
+    """F(x) = F(b): the gap, relative to the change, is huge; what is missed of all that is credited is a percent."""
+    x, start = torch.tensor([[1.0, -1.0]]).double(), torch.tensor([[-1.0, 1.0 + 1e-6]]).double()
+    made = ig.explain(
+        lambda z: (z + z**3).sum(1), x, target=ig.targets.Output(), baseline=start,
+        feature_names=["a", "b"], rule=ig.rules.Midpoint(5),
+    )  # fmt: skip
+    made = dataclasses.replace(made, residual=made.residual + 0.08)
+    line = made.to_pandas("examples").iloc[0]
+    assert line["gap"] > 1e3
+    credited = float(made.values.abs().sum())
+    assert line["missed"] == pytest.approx(abs(line["residual"]) / credited)
+    assert line["missed"] < 0.02
+    nothing = ig.explain(lambda z: z.sum(1) * 0, x, target=ig.targets.Output())
+    assert nothing.to_pandas("examples")["missed"].tolist() == [0.0]
 
 
 # --- weights ----------------------------------------------------------------------------------------------------------

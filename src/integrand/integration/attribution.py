@@ -218,7 +218,8 @@ class Attribution:
 
         Args:
             kind: "values": contributions (B, N), a column for each feature; "examples": output,
-                base, change, residual, gap, error and converged of each example; "long": a line for
+                base, change, residual, gap, missed (|residual| / Σ |A_i|), error and converged of
+                each example; "long": a line for
                 each contribution, beside the feature's value, and between the ends of its 95 %
                 credible interval where there is a covariance.
 

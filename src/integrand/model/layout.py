@@ -174,6 +174,12 @@ class Layout:
         table = self.tables[0] or Table(())
         return replace(self, tables=(replace(table, names=tuple(map(str, feature_names))),))
 
+    @property
+    def features(self) -> Tensor | None:
+        """Which numbers of an example are one feature of the table that was encoded, a label map
+        (N,); None without an encoding."""
+        return None if self.encoding is None else torch.tensor(self.encoding.origin)
+
     def columns(self, key: Any) -> tuple[str, ...]:
         """The names of the columns of one part; none where it is no frame."""
         table = dict(zip(self.keys, self.tables, strict=False)).get(key)

@@ -47,6 +47,8 @@ class PipelineEncoding(Encoding):
         self.expected = _columns_of(self.trained)
         self._given = self._own_names(table)
         first = _pandas(table).iloc[:1] if is_frame(table) else _numbers(table)[:1]
+        if not len(first):
+            raise InputError("There are no rows to explain: the table is empty.")
         self._width = self.rows(first).shape[1]
 
     # --- names --------------------------------------------------------------------------------------------------------

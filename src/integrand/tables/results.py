@@ -15,7 +15,7 @@ from torch import Tensor
 
 from ..core.formatting import number
 from ..core.frames import Cell, Table, frame_of
-from ..core.shapes import describe
+from ..core.shapes import describe, total
 from ..errors import InputError, ShapeError, UnknownName
 from ..integration.attribution import Attribution, listed, mapped
 from ..integration.sampling_error import quantile
@@ -354,14 +354,20 @@ def _index(table: Table | None) -> list[Any] | None:
 
 
 def _per_example(attribution: Attribution) -> dict[str, Any]:
-    """What is known of each example's map as a whole, (B,) each."""
+    """What is known of each example's map as a whole, (B,) each; "missed" is the residual relative
+    to Σ |A_i|, which means something where F changes by next to nothing, and the gap does not."""
     change = attribution.output - attribution.base
+    credited = sum(
+        (total(part.abs(), 1) for part in listed(attribution.values)), torch.zeros_like(change)
+    )
+    missed = attribution.residual.abs() / credited
     columns = {
         "output": attribution.output,
         "base": attribution.base,
         "change": change,
         "residual": attribution.residual,
         "gap": attribution.gap,
+        "missed": torch.where(attribution.residual == 0, 0.0, missed),
         "error": attribution.error,
         "converged": attribution.converged,
     }
