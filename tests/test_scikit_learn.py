@@ -13,6 +13,7 @@ from sklearn import linear_model as lm
 from sklearn.datasets import make_multilabel_classification
 from sklearn.discriminant_analysis import LinearDiscriminantAnalysis
 from sklearn.exceptions import NotFittedError
+from sklearn.model_selection import GridSearchCV
 from sklearn.neighbors import KNeighborsClassifier
 from sklearn.neural_network import MLPClassifier, MLPRegressor
 from sklearn.svm import SVC, LinearSVC, LinearSVR
@@ -55,13 +56,13 @@ def explained(model: Any, **options: Any) -> ig.Attribution:
 @pytest.mark.parametrize("model", REGRESSIONS, ids=lambda model: type(model).__name__)
 def test_linear_regressions(model: Any) -> None:
     fitted(model, Y)
-    made = explained(model)
-    np.testing.assert_allclose(made.output.numpy(), model.predict(X[:6]), atol=1e-10)
+    result = explained(model)
+    np.testing.assert_allclose(result.output.numpy(), model.predict(X[:6]), atol=1e-10)
     np.testing.assert_allclose(
-        made.values.numpy(), np.ravel(model.coef_) * (X[:6] - X[6]), atol=1e-10
+        result.values.numpy(), np.ravel(model.coef_) * (X[:6] - X[6]), atol=1e-10
     )
     exact = explained(model, rule=ig.rules.Exact())
-    np.testing.assert_allclose(made.values.numpy(), exact.values.numpy(), atol=1e-12)
+    np.testing.assert_allclose(result.values.numpy(), exact.values.numpy(), atol=1e-12)
     ig.testing.check_field(ScikitLearnField(model), ROWS)
 
 
@@ -70,9 +71,9 @@ def test_linear_regressions(model: Any) -> None:
 )
 def test_regressions_behind_a_logarithm_are_explained_in_it(model: Any) -> None:
     fitted(model, np.exp(Y))
-    made = explained(model)
-    np.testing.assert_allclose(made.output.numpy(), np.log(model.predict(X[:6])), atol=1e-10)
-    np.testing.assert_allclose(made.values.numpy(), model.coef_ * (X[:6] - X[6]), atol=1e-10)
+    result = explained(model)
+    np.testing.assert_allclose(result.output.numpy(), np.log(model.predict(X[:6])), atol=1e-10)
+    np.testing.assert_allclose(result.values.numpy(), model.coef_ * (X[:6] - X[6]), atol=1e-10)
 
 
 def test_regressions_of_several_numbers() -> None:
@@ -88,26 +89,28 @@ def test_regressions_of_several_numbers() -> None:
 def test_classifiers_of_two(model: Any) -> None:
     """(−m, m): the class that is predicted gets m or −m, whichever speaks for it."""
     fitted(model, TWO)
-    made = explained(model, target="predicted")
+    result = explained(model, target="predicted")
     margin = model.decision_function(X[:6])
     side = np.where(model.predict(X[:6]) == 1, 1.0, -1.0)
     assert set(side) == {1.0, -1.0}
-    np.testing.assert_allclose(made.output.numpy(), np.abs(margin), atol=1e-10)
+    np.testing.assert_allclose(result.output.numpy(), np.abs(margin), atol=1e-10)
     np.testing.assert_allclose(
-        made.values.numpy(), side[:, None] * np.ravel(model.coef_) * (X[:6] - X[6]), atol=1e-9
+        result.values.numpy(), side[:, None] * np.ravel(model.coef_) * (X[:6] - X[6]), atol=1e-9
     )
-    assert made.target == ig.targets.Logit(torch.from_numpy(model.predict(X[:6])))
+    assert result.target == ig.targets.Logit(torch.from_numpy(model.predict(X[:6])))
 
 
 @pytest.mark.parametrize("model", CLASSIFIERS, ids=lambda model: type(model).__name__)
 def test_classifiers_of_three(model: Any) -> None:
     fitted(model, THREE)
     for c in range(3):
-        made = explained(model, target=c)
+        result = explained(model, target=c)
         np.testing.assert_allclose(
-            made.output.numpy(), model.decision_function(X[:6])[:, c], atol=1e-9
+            result.output.numpy(), model.decision_function(X[:6])[:, c], atol=1e-9
         )
-        np.testing.assert_allclose(made.values.numpy(), model.coef_[c] * (X[:6] - X[6]), atol=1e-9)
+        np.testing.assert_allclose(
+            result.values.numpy(), model.coef_[c] * (X[:6] - X[6]), atol=1e-9
+        )
 
 
 @pytest.mark.parametrize("classes", [TWO, THREE], ids=["two", "three"])
@@ -143,16 +146,16 @@ def test_perceptrons(activation: str, classes: Any) -> None:
 def test_a_map_of_a_perceptron_by_a_dense_sum() -> None:
     """(x − b) ⊙ mean of ∇F at 20,000 midpoints, layer by layer from the weights."""
     model = fitted(MLPClassifier((6,), activation="tanh", max_iter=60, random_state=0), THREE)
-    made = explained(model, target=2, tol=1e-5)
+    result = explained(model, target=2, tol=1e-5)
     w, v = (torch.from_numpy(weight) for weight in model.coefs_)
     a, c = (torch.from_numpy(bias) for bias in model.intercepts_)
     times = (torch.arange(20_000).double()[:, None] + 0.5) / 20_000
-    for row, values in zip(ROWS, made.values, strict=True):
+    for row, values in zip(ROWS, result.values, strict=True):
         z = START + times * (row - START)
         slope = (1 - (z @ w + a).tanh().square()) * v[:, 2] @ w.T
         torch.testing.assert_close(values, (row - START[0]) * slope.mean(0), rtol=1e-5, atol=1e-8)
     logits = (ROWS @ w + a).tanh() @ v + c
-    torch.testing.assert_close(made.output, logits[:, 2])
+    torch.testing.assert_close(result.output, logits[:, 2])
 
 
 def test_classes_that_do_not_exclude_one_another() -> None:
@@ -182,9 +185,9 @@ def test_a_class_may_be_called_by_its_word() -> None:
 def test_frames_are_read_in_the_order_of_the_training() -> None:
     frame = pd.DataFrame(X, columns=list("abcd"))
     model = lm.LinearRegression().fit(frame, Y)
-    made = ig.explain(model, frame[list("dbca")].iloc[:6], baseline=frame[list("cbad")].iloc[6])
-    assert made.feature_names == tuple("abcd")
-    np.testing.assert_allclose(made.values.numpy(), model.coef_ * (X[:6] - X[6]), atol=1e-10)
+    result = ig.explain(model, frame[list("dbca")].iloc[:6], baseline=frame[list("cbad")].iloc[6])
+    assert result.feature_names == tuple("abcd")
+    np.testing.assert_allclose(result.values.numpy(), model.coef_ * (X[:6] - X[6]), atol=1e-10)
     with pytest.raises(InputError, match="lacks 'c'"):
         ig.explain(model, frame[["a", "b", "d"]])
 
@@ -197,9 +200,9 @@ def test_several_targets_and_weights_in_single_precision() -> None:
     assert model.coefs_[0].dtype == np.float32
     targets = [0, ig.targets.Probability(2), ig.targets.Margin(0, 1)]
     several = ig.explain_targets(model, ROWS, targets=targets, baseline=START, tol=1e-4)
-    for target, made in zip(targets, several, strict=True):
+    for target, result in zip(targets, several, strict=True):
         alone = explained(model, target=target, tol=1e-4)
-        torch.testing.assert_close(made.values, alone.values, rtol=1e-2, atol=1e-4)
+        torch.testing.assert_close(result.values, alone.values, rtol=1e-2, atol=1e-4)
     np.testing.assert_allclose(
         several[1].output.numpy(), model.predict_proba(X[:6])[:, 2], atol=1e-5
     )
@@ -209,6 +212,13 @@ def test_several_targets_and_weights_in_single_precision() -> None:
 def test_models_without_a_known_gradient_are_refused_in_words(model: Any) -> None:
     with pytest.raises(ModelError, match="trees, linear models and multilayer perceptrons"):
         ig.explain(fitted(model, TWO), ROWS, target=1)
+
+
+def test_a_search_is_not_the_model_it_found() -> None:
+    search = fitted(GridSearchCV(lm.LogisticRegression(), {"C": [0.1, 1.0]}), TWO)
+    with pytest.raises(ModelError, match="best_estimator_"):
+        ig.explain(search, ROWS, target=1)
+    assert len(explained(search.best_estimator_, target=1)) == 6
 
 
 def test_models_that_were_not_trained_say_so() -> None:

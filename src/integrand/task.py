@@ -76,26 +76,26 @@ class Task:
             _check_model_options(model_options, (), model)
             _check_field(model, target)
             return cls(model, *_packed(_Reading.of(model, integers), inputs))
-        asked = model
+        behind = model
         door, encoding = door_of(model), None
         _check_model_options(model_options, () if door is None else door.options, model)
         if door is not None:
-            encoding, asked = door.opened(model, inputs, model_options)
-        kind = adopting(asked)
+            encoding, behind = door.opened(model, inputs, model_options)
+        kind = adopting(behind)
         first = Output() if is_predicted(target) else target
         if kind is not None:
             _check_options(options, model)
-            adopted = kind.adopted(asked, first)
+            adopted = kind.adopted(behind, first)
             x, layout = _packed(_Reading.of(adopted, integers), inputs, encoding)
             return cls(adopted, x, layout, is_predicted(target))
-        x, layout = _packed(_Reading(parameter_dtype(asked), integers), inputs, encoding)
+        x, layout = _packed(_Reading(parameter_dtype(behind), integers), inputs, encoding)
         if first is None:
             raise TargetError(
                 "Nothing says which scalar of the model is meant: give target=, such as a class or 'predicted'."
             )
         Extra.of(extra).check(len(x))
         field = TorchField(
-            asked,
+            behind,
             first,
             extra=extra,
             normalisation=normalisation,

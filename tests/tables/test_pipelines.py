@@ -94,9 +94,9 @@ def summed(encoded: Any) -> Any:
     return np.stack([np.asarray(encoded)[:, members].sum(1) for members in GROUPS.values()], 1)
 
 
-def complete(made: ig.Attribution, tolerance: float = 1e-8) -> None:
-    change = made.output - made.base
-    assert float((made.values.sum(1) + made.residual - change).abs().max()) < tolerance
+def complete(result: ig.Attribution, tolerance: float = 1e-8) -> None:
+    change = result.output - result.base
+    assert float((result.values.sum(1) + result.residual - change).abs().max()) < tolerance
 
 
 def encoded(pipeline: Pipeline, *frames: pd.DataFrame) -> list[Any]:
@@ -109,33 +109,35 @@ def encoded(pipeline: Pipeline, *frames: pd.DataFrame) -> list[Any]:
 def test_a_linear_model_is_a_closed_form(sparse: bool) -> None:
     pipeline = trained(LogisticRegression(), TWO, ("prepare", prepared(sparse)))
     assert issparse(pipeline[0].transform(ROWS)) is sparse
-    made = ig.explain(pipeline, ROWS, target=1, baseline=START)
+    result = ig.explain(pipeline, ROWS, target=1, baseline=START)
     z, b = encoded(pipeline, ROWS, START)
     expected = summed(pipeline[-1].coef_ * (z - b))
-    np.testing.assert_allclose(made.values.numpy(), expected, atol=1e-10)
-    np.testing.assert_allclose(made.output.numpy(), pipeline.decision_function(ROWS), atol=1e-10)
-    np.testing.assert_allclose(made.base.numpy(), pipeline.decision_function(START)[0], atol=1e-10)
-    assert made.feature_names == COLUMNS
-    complete(made)
+    np.testing.assert_allclose(result.values.numpy(), expected, atol=1e-10)
+    np.testing.assert_allclose(result.output.numpy(), pipeline.decision_function(ROWS), atol=1e-10)
+    np.testing.assert_allclose(
+        result.base.numpy(), pipeline.decision_function(START)[0], atol=1e-10
+    )
+    assert result.feature_names == COLUMNS
+    complete(result)
 
 
 def test_what_stood_in_the_frame_stands_beside_the_bars() -> None:
-    made = ig.explain(trained(LogisticRegression()), ROWS, target=1, baseline=START)
-    assert list(made.to_pandas().index) == list(ROWS.index)
-    long = made.to_pandas("long").set_index(["example", "feature"])["value"]
+    result = ig.explain(trained(LogisticRegression()), ROWS, target=1, baseline=START)
+    assert list(result.to_pandas().index) == list(ROWS.index)
+    long = result.to_pandas("long").set_index(["example", "feature"])["value"]
     for label, row in ROWS.iterrows():
         assert long[label, "city"] == row["city"]
         assert long[label, "sex"] == row["sex"]
         assert long[label, "fare"] == pytest.approx(row["fare"])
         age = long[label, "age"]
         assert age is None if np.isnan(row["age"]) else age == pytest.approx(row["age"])
-    assert made[2:4].table.shown["city"] == tuple(ROWS["city"][2:4])
+    assert result[2:4].table.shown["city"] == tuple(ROWS["city"][2:4])
 
 
 def test_a_network_is_that_of_its_weights_on_the_transformed_columns() -> None:
     """A network built by hand, 4,000 midpoints by plain autograd, and sums over the one-hot columns."""
     pipeline = trained(MLPClassifier((6,), activation="tanh", max_iter=80, random_state=0), THREE)
-    made = ig.explain(pipeline, ROWS, target=2, baseline=START, tol=1e-5)
+    result = ig.explain(pipeline, ROWS, target=2, baseline=START, tol=1e-5)
     model = pipeline[-1]
     z, b = map(torch.from_numpy, encoded(pipeline, ROWS, START))
     w, v = (torch.from_numpy(weight) for weight in model.coefs_)
@@ -145,7 +147,7 @@ def test_a_network_is_that_of_its_weights_on_the_transformed_columns() -> None:
     (((points @ w + c).tanh() @ v + d)[..., 2]).sum().backward()
     assert points.grad is not None
     expected = summed(((z - b) * points.grad.mean(0)).numpy())
-    np.testing.assert_allclose(made.values.numpy(), expected, rtol=1e-4, atol=1e-6)
+    np.testing.assert_allclose(result.values.numpy(), expected, rtol=1e-4, atol=1e-6)
 
 
 TREES = [
@@ -165,21 +167,23 @@ def test_where_one_column_moves_it_gets_what_the_prediction_changes_by(model: An
     for column, others in (("city", ["Bonn", "Trier"]), ("age", [25.0, np.nan]), ("fare", [2.0])):
         for value in others:
             rows = START.assign(**{column: value})
-            made = ig.explain(pipeline, rows, target=ig.targets.Probability(1), baseline=START)
+            result = ig.explain(pipeline, rows, target=ig.targets.Probability(1), baseline=START)
             change = float(np.subtract(*(pipeline.predict_proba(f)[0, 1] for f in (rows, START))))
             expected = [change if name == column else 0.0 for name in COLUMNS]
-            np.testing.assert_allclose(made.values[0].numpy(), expected, atol=2e-6)
+            np.testing.assert_allclose(result.values[0].numpy(), expected, atol=2e-6)
 
 
 def test_a_tree_is_that_of_its_transformed_columns() -> None:
     """The exact map of the forest on what comes out of the transformer, one-hot columns added up by hand."""
     pipeline = trained(sk.RandomForestClassifier(8, random_state=0))
-    made = ig.explain(pipeline, ROWS, target="predicted", baseline=START)
+    result = ig.explain(pipeline, ROWS, target="predicted", baseline=START)
     z, b = map(torch.from_numpy, encoded(pipeline, ROWS, START))
     inner = ig.explain(pipeline[-1], z, target="predicted", baseline=b)
-    np.testing.assert_allclose(made.values.numpy(), summed(inner.values.numpy()), atol=1e-12)
-    np.testing.assert_allclose(made.output.numpy(), pipeline.predict_proba(ROWS).max(1), atol=1e-9)
-    complete(made)
+    np.testing.assert_allclose(result.values.numpy(), summed(inner.values.numpy()), atol=1e-12)
+    np.testing.assert_allclose(
+        result.output.numpy(), pipeline.predict_proba(ROWS).max(1), atol=1e-9
+    )
+    complete(result)
 
 
 @pytest.mark.parametrize("kind", ["polars", "pyarrow", "turned", "with more"])
@@ -192,19 +196,19 @@ def test_frames_of_every_kind(kind: str) -> None:
         "turned": lambda frame: frame[list(COLUMNS[::-1])],
         "with more": lambda frame: frame.assign(label="?"),
     }[kind]
-    made = ig.explain(pipeline, change(ROWS), target=1, baseline=change(START))
-    torch.testing.assert_close(made.values, expected.values)
-    assert made.feature_names == COLUMNS
-    assert made.table.shown == expected.table.shown
+    result = ig.explain(pipeline, change(ROWS), target=1, baseline=change(START))
+    torch.testing.assert_close(result.values, expected.values)
+    assert result.feature_names == COLUMNS
+    assert result.table.shown == expected.table.shown
 
 
 def test_arrays_and_tensors_where_there_are_no_words() -> None:
     numbers = np.random.default_rng(1).normal(size=(40, 3))
     pipeline = make_pipeline(MinMaxScaler(), LinearRegression()).fit(numbers, numbers.sum(1))
     for rows in (numbers[:4], torch.from_numpy(numbers[:4])):
-        made = ig.explain(pipeline, rows, baseline=numbers[5])
-        np.testing.assert_allclose(made.values.numpy(), numbers[:4] - numbers[5], atol=1e-9)
-        assert made.feature_names == ("0", "1", "2")
+        result = ig.explain(pipeline, rows, baseline=numbers[5])
+        np.testing.assert_allclose(result.values.numpy(), numbers[:4] - numbers[5], atol=1e-9)
+        assert result.feature_names == ("0", "1", "2")
     named = ig.explain(pipeline, numbers[:4], baseline=numbers[5:6], feature_names=list("abc"))
     assert named.feature_names == tuple("abc")
     assert named.table.shown["b"] == tuple(numbers[:4, 1])
@@ -241,13 +245,13 @@ def test_baselines_go_through_the_same_steps() -> None:
         ("zero", zero),
         ([START, "zero"], (summed(weight * (z - one)) + zero) / 2),
     ):
-        made = ig.explain(pipeline, ROWS, target=1, baseline=baseline)
-        np.testing.assert_allclose(made.values.numpy(), expected, atol=1e-9)
+        result = ig.explain(pipeline, ROWS, target=1, baseline=baseline)
+        np.testing.assert_allclose(result.values.numpy(), expected, atol=1e-9)
     expected = summed(weight * (z - pool.mean(0)))
-    made = ig.explain(
+    result = ig.explain(
         pipeline, ROWS, target=1, method="expected", baseline=POOL, rule=ig.rules.Exact()
     )
-    np.testing.assert_allclose(made.values.numpy(), expected, atol=1e-9)
+    np.testing.assert_allclose(result.values.numpy(), expected, atol=1e-9)
     with pytest.raises(InputError, match="lacks 'city'"):
         ig.explain(pipeline, ROWS, target=1, baseline=START.drop(columns="city"))
 
@@ -257,15 +261,15 @@ def test_weighted_references_are_rows_of_the_frame_and_words_are_replaced_as_one
     """D by its definition: columns of the frame in the order of the reference's map become the pool's mean, every k tried."""
     pipeline = trained(MLPClassifier((6,), activation="tanh", max_iter=80, random_state=0))
     pipeline[-1].coefs_[1] *= 12  # surer of itself
-    made = ig.explain(pipeline, ROWS, target="predicted", method="weighted", baseline=POOL)
+    result = ig.explain(pipeline, ROWS, target="predicted", method="weighted", baseline=POOL)
     z, pool = encoded(pipeline, ROWS, POOL)
     groups = [members for members in GROUPS.values() if members]
     classes = pipeline.predict(ROWS)
-    assert made.shares is not None
-    assert made.fitness is not None
+    assert result.shares is not None
+    assert result.fitness is not None
     for r in range(len(pool)):
         for b, row in enumerate(z):
-            values = made.shares[r, b].numpy()[:4]  # age, sex, city, fare
+            values = result.shares[r, b].numpy()[:4]  # age, sex, city, fare
             whole = pipeline[-1].predict_proba(row[None])[0, classes[b]]
             replaced, fewest = row.copy(), 4
             for k, group in enumerate(np.argsort(-values, kind="stable"), 1):
@@ -273,13 +277,13 @@ def test_weighted_references_are_rows_of_the_frame_and_words_are_replaced_as_one
                 if pipeline[-1].predict_proba(replaced[None])[0, classes[b]] <= whole / 2:
                     fewest = k
                     break
-            assert int(made.fitness[r, b]) == fewest
-    weights = 1 / made.fitness.double()
-    torch.testing.assert_close(made.weights, weights / weights.sum(0))
-    torch.testing.assert_close(made.values, (made.weights[:, :, None] * made.shares).sum(0))
-    assert made.fitness.unique().numel() > 1
-    assert "groups of columns" in made.criterion
-    complete(made)
+            assert int(result.fitness[r, b]) == fewest
+    weights = 1 / result.fitness.double()
+    torch.testing.assert_close(result.weights, weights / weights.sum(0))
+    torch.testing.assert_close(result.values, (result.weights[:, :, None] * result.shares).sum(0))
+    assert result.fitness.unique().numel() > 1
+    assert "groups of columns" in result.criterion
+    complete(result)
 
 
 # --- which step -------------------------------------------------------------------------------------------------------
@@ -314,15 +318,15 @@ def test_a_step_before_the_last() -> None:
     assert points.grad is not None
     expected = (z - b) * points.grad.mean(0)
     for step in ("scale", "pick"):  # scaling is column by column: the path is the same
-        made = ig.explain(
+        result = ig.explain(
             pipeline, numbers.iloc[[0, 3, 5]], baseline=numbers.iloc[[9]], attribute_after=step,
             tol=1e-4,
         )  # fmt: skip
         np.testing.assert_allclose(
-            made.output.numpy(), pipeline.predict(numbers.iloc[[0, 3, 5]]), atol=1e-8
+            result.output.numpy(), pipeline.predict(numbers.iloc[[0, 3, 5]]), atol=1e-8
         )
-        torch.testing.assert_close(made.values, expected, rtol=2e-3, atol=2e-4)
-        assert made.feature_names == ("age", "fare", "both")
+        torch.testing.assert_close(result.values, expected, rtol=2e-3, atol=2e-4)
+        assert result.feature_names == ("age", "fare", "both")
     with pytest.warns(MixedColumnsWarning):
         turned = ig.explain(
             pipeline, numbers.iloc[[0, 3, 5]], baseline=numbers.iloc[[9]], attribute_after="turn"
@@ -337,14 +341,14 @@ def test_trees_behind_a_projection() -> None:
     pipeline = Pipeline(steps).fit(numbers, TWO)
     rows, start = numbers.iloc[:4], numbers.iloc[[9]]
     for target in (1, "predicted"):
-        made = ig.explain(
+        result = ig.explain(
             pipeline, rows, target=target, baseline=start, attribute_after="scale",
         )  # fmt: skip
         classes = [1] * 4 if target == 1 else pipeline.predict(rows)
         expected = pipeline.predict_proba(rows)[np.arange(4), classes]
-        np.testing.assert_allclose(made.output.numpy(), expected, atol=1e-9)
+        np.testing.assert_allclose(result.output.numpy(), expected, atol=1e-9)
         expected -= pipeline.predict_proba(start)[0, classes]
-        np.testing.assert_allclose(made.values.sum(1).numpy(), expected, atol=1e-6)
+        np.testing.assert_allclose(result.values.sum(1).numpy(), expected, atol=1e-6)
     moved = start.assign(fare=3.0)
     alone = ig.explain(pipeline, moved, target=1, baseline=start, attribute_after="scale")
     change = np.subtract(*(pipeline.predict_proba(f)[0, 1] for f in (moved, start)))
@@ -373,10 +377,10 @@ def test_a_pipeline_of_a_model_alone() -> None:
     numbers = FRAME[["fare", "id"]]
     model = LinearRegression()
     pipeline = Pipeline([("model", model)]).fit(numbers, SCORE)
-    made = ig.explain(pipeline, numbers[["id", "fare"]].iloc[:3], baseline=numbers.iloc[9])
+    result = ig.explain(pipeline, numbers[["id", "fare"]].iloc[:3], baseline=numbers.iloc[9])
     expected = model.coef_ * (numbers.iloc[:3] - numbers.iloc[9])
-    np.testing.assert_allclose(made.values.numpy(), expected, atol=1e-9)
-    assert made.feature_names == ("fare", "id")
+    np.testing.assert_allclose(result.values.numpy(), expected, atol=1e-9)
+    assert result.feature_names == ("fare", "id")
 
 
 # --- columns of several columns ---------------------------------------------------------------------------------------
@@ -387,28 +391,28 @@ def test_columns_that_mix_stay_as_they_are_and_say_so() -> None:
     parts = [("turned", PCA(2), ["age", "fare"]), ("kept", StandardScaler(), ["id"])]
     pipeline = make_pipeline(ColumnTransformer(parts), Ridge()).fit(numbers, SCORE)
     with pytest.warns(MixedColumnsWarning, match="'age', 'fare'") as given:
-        made = ig.explain(pipeline, numbers[:4], baseline=numbers.iloc[[9]])
+        result = ig.explain(pipeline, numbers[:4], baseline=numbers.iloc[[9]])
     assert len(given) == 1
-    assert made.feature_names == ("id", "turned__pca0", "turned__pca1")
+    assert result.feature_names == ("id", "turned__pca0", "turned__pca1")
     z, b = (pipeline[0].transform(f) for f in (numbers[:4], numbers.iloc[[9]]))
     expected = (pipeline[-1].coef_ * (z - b))[:, [2, 0, 1]]
-    np.testing.assert_allclose(made.values.numpy(), expected, atol=1e-9)
-    assert made.table.shown["turned__pca0"] == tuple(z[:, 0])
-    complete(made)
+    np.testing.assert_allclose(result.values.numpy(), expected, atol=1e-9)
+    assert result.table.shown["turned__pca0"] == tuple(z[:, 0])
+    complete(result)
 
 
 def test_powers_are_their_columns_and_products_their_own() -> None:
     numbers = FRAME[["fare", "id"]].astype(float)
     pipeline = make_pipeline(PolynomialFeatures(2), Ridge()).fit(numbers, SCORE)
     with pytest.warns(MixedColumnsWarning, match="'fare id'"):
-        made = ig.explain(pipeline, numbers[:4], baseline=numbers.iloc[[9]])
-    assert made.feature_names == ("fare", "id", "1", "fare id")
+        result = ig.explain(pipeline, numbers[:4], baseline=numbers.iloc[[9]])
+    assert result.feature_names == ("fare", "id", "1", "fare id")
     z, b = (pipeline[0].transform(f) for f in (numbers[:4], numbers.iloc[[9]]))
     credit = pipeline[-1].coef_ * (z - b)  # 1, f, i, f², fi, i²
     expected = np.stack([credit[:, 1] + credit[:, 3], credit[:, 2] + credit[:, 5]], 1)
-    np.testing.assert_allclose(made.values[:, :2].numpy(), expected, atol=1e-8)
-    np.testing.assert_allclose(made.values[:, 3].numpy(), credit[:, 4], atol=1e-8)
-    assert not made.values[:, 2].any()
+    np.testing.assert_allclose(result.values[:, :2].numpy(), expected, atol=1e-8)
+    np.testing.assert_allclose(result.values[:, 3].numpy(), credit[:, 4], atol=1e-8)
+    assert not result.values[:, 2].any()
 
 
 def test_rows_that_are_divided_by_their_length_are_refused_where_they_come_out() -> None:
@@ -417,11 +421,11 @@ def test_rows_that_are_divided_by_their_length_are_refused_where_they_come_out()
     pipeline = Pipeline(steps).fit(numbers, SCORE)
     with pytest.raises(ModelError, match=r"Normalizer divides every row.*attribute_after="):
         ig.explain(pipeline, numbers[:4])
-    made = ig.explain(
+    result = ig.explain(
         pipeline, numbers[:4], baseline=numbers.iloc[[9]], attribute_after="scale", tol=1e-4
     )
-    np.testing.assert_allclose(made.output.numpy(), pipeline.predict(numbers[:4]), atol=1e-9)
-    assert float(made.gap.max()) < 1e-3
+    np.testing.assert_allclose(result.output.numpy(), pipeline.predict(numbers[:4]), atol=1e-9)
+    assert float(result.gap.max()) < 1e-3
 
 
 def test_words_of_a_text_column_and_functions_of_ones_own() -> None:
@@ -433,15 +437,15 @@ def test_words_of_a_text_column_and_functions_of_ones_own() -> None:
         ("coded", OrdinalEncoder(), ["sex"]),
     ]
     pipeline = make_pipeline(ColumnTransformer(parts), Ridge()).fit(frame, SCORE)
-    made = ig.explain(pipeline, frame[:4], baseline=frame.iloc[[9]])
+    result = ig.explain(pipeline, frame[:4], baseline=frame.iloc[[9]])
     z, b = encoded(pipeline, frame[:4], frame.iloc[[9]])
     credit = pipeline[-1].coef_ * (z - b)
     words = len(pipeline[0].named_transformers_["text"].vocabulary_)
-    assert made.feature_names == ("age", "sex", "city", "fare", "id", "text")
+    assert result.feature_names == ("age", "sex", "city", "fare", "id", "text")
     expected = [0 * credit[:, 0], credit[:, -1], 0 * credit[:, 0], credit[:, words]]
     expected += [credit[:, words + 1 : words + 3].sum(1), credit[:, :words].sum(1)]
-    np.testing.assert_allclose(made.values.numpy(), np.stack(expected, 1), atol=1e-9)
-    assert made.table.shown["text"][0] == frame["text"].iloc[0]
+    np.testing.assert_allclose(result.values.numpy(), np.stack(expected, 1), atol=1e-9)
+    assert result.table.shown["text"][0] == frame["text"].iloc[0]
 
 
 # --- everything else --------------------------------------------------------------------------------------------------
@@ -459,19 +463,19 @@ def test_missing_numbers_that_the_trees_take() -> None:
     boosted = sk.HistGradientBoostingRegressor(max_iter=8, min_samples_leaf=5)
     scaled = ColumnTransformer([("numbers", StandardScaler(), ["age", "fare"])])
     pipeline = make_pipeline(scaled, boosted).fit(FRAME, SCORE)
-    made = ig.explain(pipeline, ROWS, baseline=START)
-    np.testing.assert_allclose(made.output.numpy(), pipeline.predict(ROWS), atol=1e-9)
-    complete(made)
+    result = ig.explain(pipeline, ROWS, baseline=START)
+    np.testing.assert_allclose(result.output.numpy(), pipeline.predict(ROWS), atol=1e-9)
+    complete(result)
 
 
 def test_several_targets_at_once_with_labels_of_rows() -> None:
     pipeline = trained(LogisticRegression(), THREE)
     several = ig.explain_targets(pipeline, ROWS, targets=[0, 2], baseline=START)
-    for target, made in zip((0, 2), several, strict=True):
+    for target, result in zip((0, 2), several, strict=True):
         alone = ig.explain(pipeline, ROWS, target=target, baseline=START)
-        torch.testing.assert_close(made.values, alone.values)
-        assert list(made.to_pandas().index) == list(ROWS.index)
-        assert made.table.shown == alone.table.shown
+        torch.testing.assert_close(result.values, alone.values)
+        assert list(result.to_pandas().index) == list(ROWS.index)
+        assert result.table.shown == alone.table.shown
     (named,) = ig.explain_targets(
         pipeline, ROWS, targets=[1], baseline=START, attribute_after="prepare"
     )

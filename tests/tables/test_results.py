@@ -166,15 +166,18 @@ def rough(target: object = 0) -> ig.Attribution:
 @pytest.mark.filterwarnings("ignore::integrand.errors.IncompleteWarning")
 def test_shap_adds_up_exactly_and_shows_words() -> None:
     pytest.importorskip("shap")
-    made = rough()
-    explanation = made.to_shap()
+    attribution = rough()
+    explanation = attribution.to_shap()
     assert explanation.feature_names == ["age", "city", "not explained"]
-    assert float(made.gap.max()) > 0.1
+    assert float(attribution.gap.max()) > 0.1
     np.testing.assert_allclose(
-        explanation.base_values + explanation.values.sum(1), made.output, rtol=1e-13, atol=1e-14
+        explanation.base_values + explanation.values.sum(1),
+        attribution.output,
+        rtol=1e-13,
+        atol=1e-14,
     )
-    assert explanation.display_data[:, 1].tolist() == list(made.table.shown["city"])
-    np.testing.assert_array_equal(explanation.data[:, 0], made.table.shown["age"])
+    assert explanation.display_data[:, 1].tolist() == list(attribution.table.shown["city"])
+    np.testing.assert_array_equal(explanation.data[:, 0], attribution.table.shown["age"])
     assert np.isnan(explanation.data[:, 1:]).all()  # words have no number
 
 
@@ -205,10 +208,12 @@ def test_several_targets_are_one_explanation() -> None:
     joint = explanation(several, output_names=["sine", "line"])
     assert joint.shape == (8, 3, 2)
     assert list(joint.output_names) == ["sine", "line"]
-    for place, made in enumerate(several):
-        np.testing.assert_array_equal(joint.values[:, :2, place], made.values)
+    for place, attribution in enumerate(several):
+        np.testing.assert_array_equal(joint.values[:, :2, place], attribution.values)
         np.testing.assert_allclose(
-            joint.base_values[:, place] + joint.values[:, :, place].sum(1), made.output, rtol=1e-13
+            joint.base_values[:, place] + joint.values[:, :, place].sum(1),
+            attribution.output,
+            rtol=1e-13,
         )
     assert explanation(several).output_names == ["Logit(0)", "Logit(1)"]
     with pytest.raises(ShapeError, match="8x2 and 3x2"):
@@ -222,14 +227,14 @@ def test_several_targets_are_one_explanation() -> None:
 def test_what_is_missed_means_something_where_nothing_changes() -> None:
     """F(x) = F(b): the gap, relative to the change, is huge; what is missed of all that is credited is a percent."""
     x, start = torch.tensor([[1.0, -1.0]]).double(), torch.tensor([[-1.0, 1.0 + 1e-6]]).double()
-    made = ig.explain(
+    attribution = ig.explain(
         lambda z: (z + z**3).sum(1), x, target=ig.targets.Output(), baseline=start,
         feature_names=["a", "b"], rule=ig.rules.Midpoint(5),
     )  # fmt: skip
-    made = dataclasses.replace(made, residual=made.residual + 0.08)
-    line = made.to_pandas("examples").iloc[0]
+    attribution = dataclasses.replace(attribution, residual=attribution.residual + 0.08)
+    line = attribution.to_pandas("examples").iloc[0]
     assert line["gap"] > 1e3
-    credited = float(made.values.abs().sum())
+    credited = float(attribution.values.abs().sum())
     assert line["missed"] == pytest.approx(abs(line["residual"]) / credited)
     assert line["missed"] < 0.02
     nothing = ig.explain(lambda z: z.sum(1) * 0, x, target=ig.targets.Output())
@@ -250,12 +255,14 @@ def test_weighted_gradients_of_a_table_are_the_papers_formula() -> None:
     names = list("abcdef")
     frame = pd.DataFrame(torch.randn(30, 6).numpy().astype(float), columns=names)
     rows, pool = frame.iloc[:8], frame.iloc[20:25]
-    made = ig.explain(net, rows, target="predicted", method="weighted", baseline=pool, tol=1e-5)
+    attribution = ig.explain(
+        net, rows, target="predicted", method="weighted", baseline=pool, tol=1e-5
+    )
     x, references = (torch.from_numpy(part.to_numpy(copy=True)) for part in (rows, pool))
     times = (torch.arange(4_000).double()[:, None, None, None] + 0.5) / 4_000
     classes = net(x).detach().argmax(1)
     blank = references.mean(0)
-    told_apart = 0
+    distinguished = 0
     for b, row in enumerate(x):
         c = int(classes[b])
         points = (references + times * (row - references))[:, 0].requires_grad_()
@@ -277,11 +284,11 @@ def test_weighted_gradients_of_a_table_are_the_papers_formula() -> None:
             ]  # fmt: skip
             fewest.append(min(halving, default=6))
         weights = (1 / torch.tensor(fewest).double()) / (1 / torch.tensor(fewest).double()).sum()
-        told_apart += len(set(fewest)) > 1
-        torch.testing.assert_close(made.weights[:, b], weights)
+        distinguished += len(set(fewest)) > 1
+        torch.testing.assert_close(attribution.weights[:, b], weights)
         torch.testing.assert_close(
-            made.values[b], (weights[:, None] * maps).sum(0), rtol=1e-4, atol=1e-5
+            attribution.values[b], (weights[:, None] * maps).sum(0), rtol=1e-4, atol=1e-5
         )
-    assert told_apart >= 3  # else the weights would be those of an average
-    assert "mean of the references" in made.criterion
-    assert made.feature_names == tuple(names)
+    assert distinguished >= 3  # else the weights would be those of an average
+    assert "mean of the references" in attribution.criterion
+    assert attribution.feature_names == tuple(names)

@@ -8,6 +8,7 @@ of it is therefore a last feature, "not explained", wherever it is more than rou
 
 from __future__ import annotations
 
+import warnings
 from collections.abc import Sequence
 from typing import Any
 
@@ -56,7 +57,9 @@ def explanation(
         >>> explanation(several).shape
         (5, 4, 2)
     """
-    shap = optional("shap", extra="shap", needs="to_shap()")
+    with warnings.catch_warnings():  # of matplotlib, as shap is imported for the first time
+        warnings.simplefilter("ignore", PendingDeprecationWarning)
+        shap = optional("shap", extra="shap", needs="to_shap()")
     _check(attributions)
     first = attributions[0]
     columns = first.values.ndim == 2
@@ -119,10 +122,10 @@ def _values(attributions: Sequence[Attribution]) -> Tensor:
 def _missed(attributions: Sequence[Attribution]) -> Tensor | None:
     """(B, T) what the maps miss of F(x); None where that is rounding."""
     missed, floors = [], []
-    for made in attributions:
-        missed.append(made.output - made.base - total(made.values, 1))
-        size = total(made.values.abs(), 1)
-        floors.append(rounding(made.output, made.base, size, made.resolution))
+    for attribution in attributions:
+        missed.append(attribution.output - attribution.base - total(attribution.values, 1))
+        size = total(attribution.values.abs(), 1)
+        floors.append(rounding(attribution.output, attribution.base, size, attribution.resolution))
     if bool((torch.stack(missed).abs() <= torch.stack(floors)).all()):
         return None
     return torch.stack(missed, 1)

@@ -32,7 +32,7 @@ class Encoding(ABC):
     @property
     @abstractmethod
     def names(self) -> tuple[str, ...]:
-        """(M,) names of the columns that maps are told in."""
+        """(M,) names of the columns that maps are described in."""
 
     @property
     @abstractmethod
@@ -48,7 +48,7 @@ class Encoding(ABC):
         """
 
     @abstractmethod
-    def told(self, table: object) -> Table:
+    def described(self, table: object) -> Table:
         """``names``, the labels of the rows, and what readers see at each of the names."""
 
 
@@ -56,7 +56,7 @@ class Door(ABC):
     """A kind of model with an encoding of its own."""
 
     options: ClassVar[tuple[str, ...]] = ()
-    """What it may be told beside the model, by name."""
+    """What may be said beside the model, by name."""
 
     @abstractmethod
     def opens(self, model: object) -> bool:

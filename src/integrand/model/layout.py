@@ -89,7 +89,7 @@ class Layout:
         x = encoding.rows(table)
         x = x if dtype is None else x.to(dtype)
         _check("", x, integers=False)
-        source = encoding.told(table)
+        source = encoding.described(table)
         tables = (Table(encoding.columns, source.index),)
         layout = cls(None, (tuple(x.shape[1:]),), (x.dtype,), True, tables, encoding, source)
         return layout, x

@@ -45,7 +45,7 @@ class PipelineEncoding(Encoding):
         self.trained = next(step for _, step in steps if not passes(step))
         """The step that is given the table itself, and knows its columns."""
         self.expected = _columns_of(self.trained)
-        self._given = self._own_names(table)
+        self._given = self._names_of(table)
         first = _pandas(table).iloc[:1] if is_frame(table) else _numbers(table)[:1]
         if not len(first):
             raise InputError("There are no rows to explain: the table is empty.")
@@ -53,7 +53,7 @@ class PipelineEncoding(Encoding):
 
     # --- names --------------------------------------------------------------------------------------------------------
 
-    def _own_names(self, table: object) -> tuple[str, ...]:
+    def _names_of(self, table: object) -> tuple[str, ...]:
         """Names of the columns that go in, in the order of the pipeline."""
         if self.expected is not None:
             return self.expected
@@ -88,7 +88,7 @@ class PipelineEncoding(Encoding):
         return tuple(j for j, column in enumerate(self.sources) if len(column) > 1)
 
     @cached_property
-    def told_columns(self) -> tuple[int, ...]:
+    def shown_columns(self) -> tuple[int, ...]:
         """Columns that go in and are told of: all but those that are in mixtures only."""
         alone = {i for column in self.sources if len(column) == 1 for i in column}
         mixed = {i for j in self.mixed for i in self.sources[j]}
@@ -101,7 +101,7 @@ class PipelineEncoding(Encoding):
 
     @cached_property
     def names(self) -> tuple[str, ...]:
-        names = [self._given[i] for i in self.told_columns]
+        names = [self._given[i] for i in self.shown_columns]
         for j in self._left:
             name = self.columns[j]
             names.append(f"{name} ({self.last})" if name in names else name)
@@ -109,7 +109,7 @@ class PipelineEncoding(Encoding):
 
     @cached_property
     def origin(self) -> tuple[int, ...]:
-        place = {i: position for position, i in enumerate(self.told_columns)}
+        place = {i: position for position, i in enumerate(self.shown_columns)}
         left = {j: len(place) + position for position, j in enumerate(self._left)}
         return tuple(
             left[j] if j in left else place[next(iter(column))]
@@ -160,17 +160,17 @@ class PipelineEncoding(Encoding):
         counted = self.expected is None and goes_in(self.trained) is not None
         return frame.to_numpy() if counted else frame
 
-    def told(self, table: object) -> Table:
+    def described(self, table: object) -> Table:
         index: tuple[Hashable, ...] = Table.of(table).index if is_frame(table) else ()
         trained = self._as_trained(table)
         frame = trained if is_frame(trained) else None
         shown: dict[str, tuple[Cell, ...]] = {}
-        for name, i in zip(self.names, self.told_columns, strict=False):
+        for name, i in zip(self.names, self.shown_columns, strict=False):
             column = trained[:, i] if frame is None else frame.iloc[:, i].tolist()
             shown[name] = tuple(map(_cell, column))
         if self._left:
             numbers = self.rows(table)
-            for position, j in enumerate(self._left, len(self.told_columns)):
+            for position, j in enumerate(self._left, len(self.shown_columns)):
                 shown[self.names[position]] = tuple(numbers[:, j].tolist())
         return Table(self.names, index, shown)
 
@@ -186,7 +186,7 @@ class PipelineEncoding(Encoding):
         )
         warn(
             f"Columns {', '.join(some)}{more}, which come out of step {self.last!r}, depend on several columns of the frame each ({from_names}): "
-            "their contributions are told as their own. To explain the columns of the frame, name the step before they are mixed, "
+            "their contributions are shown as their own. To explain the columns of the frame, name the step before they are mixed, "
             "with attribute_after=.",
             MixedColumnsWarning,
         )

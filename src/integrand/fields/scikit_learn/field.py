@@ -21,7 +21,7 @@ from ..base import Field
 from ..embedded_trees import EmbeddedTrees
 from ..torch import TorchField
 from ..trees import TreeField
-from .models import Reading, asked, read
+from .models import Reading, answer_to, read
 from .transformers import module_of
 
 _TOLERANCE = 1e-6  # that transformers and their modules may differ by, relatively
@@ -132,7 +132,7 @@ def _front(pipeline: Any) -> nn.Module:
     if first is None:
         return front
     rows = 1 + np.random.default_rng(0).random((16, int(first.n_features_in_)))
-    expected = asked(lambda numbers: _transformed(steps, numbers), rows)
+    expected = answer_to(lambda numbers: _transformed(steps, numbers), rows)
     outputs = front(torch.from_numpy(rows)).numpy()
     if outputs.shape != expected.shape or not np.allclose(
         outputs, expected, rtol=_TOLERANCE, atol=_TOLERANCE * np.abs(expected).max(initial=0.0)

@@ -22,6 +22,7 @@ import torch.nn.functional as nnf
 from numpy.typing import NDArray
 from torch import Tensor, nn
 
+from ...core.optional import is_instance
 from ...errors import ModelError, TargetError
 
 Floats = NDArray[np.float64]
@@ -91,6 +92,10 @@ def read(model: Any) -> Reading:
     from sklearn.utils.validation import check_is_fitted
 
     kind = kind_of(model)
+    if is_instance(model, "sklearn.model_selection", "GridSearchCV", "RandomizedSearchCV"):
+        raise ModelError(
+            f"A {type(model).__name__} has found a model: explain that, its best_estimator_."
+        )
     if kind is None:
         raise ModelError(
             f"{type(model).__name__} of scikit-learn has no gradient that is known here: trees, linear models and multilayer perceptrons are "
@@ -255,7 +260,7 @@ def _meaning(model: Any, network: nn.Module) -> LogProbabilities | None:
     except AttributeError:
         return None
     rows = _probes(model)
-    expected = torch.from_numpy(asked(probabilities, rows))
+    expected = torch.from_numpy(answer_to(probabilities, rows))
     with torch.no_grad():
         outputs = network(torch.from_numpy(rows))
         for meaning in _MEANINGS:
@@ -271,7 +276,7 @@ def _meaning(model: Any, network: nn.Module) -> LogProbabilities | None:
 
 def _check(name: str, network: nn.Module, raw: Callable[[Floats], Floats], model: Any) -> None:
     rows = _probes(model)
-    expected = asked(raw, rows).reshape(len(rows), -1)
+    expected = answer_to(raw, rows).reshape(len(rows), -1)
     with torch.no_grad():
         outputs = network(torch.from_numpy(rows)).numpy()
     size = max(1e-300, float(np.abs(expected).max(initial=0.0)))
@@ -282,7 +287,7 @@ def _check(name: str, network: nn.Module, raw: Callable[[Floats], Floats], model
         raise _misread(name)
 
 
-def asked(question: Callable[[Floats], Any], rows: Floats) -> Floats:
+def answer_to(question: Callable[[Floats], Any], rows: Floats) -> Floats:
     """What a model says of rows, which have no names even where it was trained on columns that
     had: of that it warns, and need not."""
     with warnings.catch_warnings():
