@@ -131,11 +131,30 @@ def test_predicted() -> None:
     "one", [lambda z: tanh_mlp()(z)[:, 0], lambda z: tanh_mlp()(z)[:, :1]], ids=["(N,)", "(N, 1)"]
 )
 def test_predicted_of_a_model_with_one_output(one: Any) -> None:
-    made = ig.explain(one, X, target="predicted")
+    """The side of the logit's sign that each row is on: ±F, and one warning that says so."""
+    logit = tanh_mlp()(X)[:, 0].detach()
+    middle = logit.median()  # rows on either side of it
+    turned = torch.where(logit - middle < 0, -1.0, 1.0).double()
+    with pytest.warns(ig.errors.OneOutputWarning, match=r"2 of 5 examples.*Output\(\)") as given:
+        made = ig.explain(lambda z: one(z) - middle, X, target="predicted")
+    assert len(given) == 1
+    assert made.target == ig.targets.PredictedSide(turned)
+    plain = ig.explain(tanh_mlp(), X, target=0)
+    torch.testing.assert_close(made.values, turned[:, None] * plain.values, rtol=0, atol=1e-14)
+    torch.testing.assert_close(made.output, (logit - middle).abs())
+    torch.testing.assert_close(made.output - made.base, turned * (plain.output - plain.base))
+    alone = ig.explain(lambda z: one(z) - middle, X, target=ig.targets.Output())  # no warning
+    torch.testing.assert_close(alone.values, plain.values, rtol=0, atol=1e-14)
+
+
+def test_predicted_of_fields_that_know_they_are_no_classifiers() -> None:
+    from sklearn.tree import DecisionTreeRegressor
+
+    numbers = X.numpy()
+    tree = DecisionTreeRegressor(random_state=0).fit(numbers, -np.arange(5.0) - 1)
+    made = ig.explain(tree, numbers, target="predicted")
     assert made.target == ig.targets.Output()
-    torch.testing.assert_close(
-        made.values, ig.explain(tanh_mlp(), X, target=0).values, rtol=0, atol=1e-14
-    )
+    np.testing.assert_allclose(made.output.numpy(), tree.predict(numbers))
 
 
 @pytest.mark.parametrize(

@@ -62,7 +62,13 @@ IDS = torch.tensor([[16_777_217, 123_456_789, 2_000_000_011], [2**53, 2**53 - 1,
 
 def of_ids(model: Hashed, inputs: Any, baseline: Any) -> ig.Attribution:
     return ig.explain(
-        model, inputs, target="predicted", method="layer", site="emb", baseline=baseline, rule=FINE
+        model,
+        inputs,
+        target=ig.targets.Output(),
+        method="layer",
+        site="emb",
+        baseline=baseline,
+        rule=FINE,
     )
 
 
@@ -175,7 +181,7 @@ AXIS = torch.tensor([1.0, 2.0, -3.0]).double()
 )
 def test_inputs_of_one_axis(baseline: Any) -> None:
     """(B,): a map of one number each, the whole change of F."""
-    made = ig.explain(lambda a: a.square(), AXIS, target="predicted", baseline=baseline)
+    made = ig.explain(lambda a: a.square(), AXIS, target=ig.targets.Output(), baseline=baseline)
     start = torch.as_tensor(0.0 if baseline is None else baseline)
     torch.testing.assert_close(
         made.values, AXIS.square() - start.double().square(), rtol=1e-12, atol=0
@@ -199,14 +205,19 @@ def test_methods_of_one_axis(name: str, quiet: None) -> None:
     }.get(name, {})
     baseline = torch.tensor([0.0, 0.5]).double() if name in REFERENCED else None
     made = ig.explain(
-        lambda a: a.tanh() * a, AXIS, target="predicted", method=name, baseline=baseline, **options
+        lambda a: a.tanh() * a,
+        AXIS,
+        target=ig.targets.Output(),
+        method=name,
+        baseline=baseline,
+        **options,
     )
     assert made.values.shape == (3,)
 
 
 def test_metrics_of_one_axis(quiet: None) -> None:
     """Metrics measure one number per example, or say what they need; none ends in an error of torch."""
-    made = ig.explain(lambda a: a.tanh(), AXIS, target="predicted")
+    made = ig.explain(lambda a: a.tanh(), AXIS, target=ig.targets.Output())
     measured = 0
     for metric in known_metrics().values():
         try:
@@ -219,7 +230,7 @@ def test_metrics_of_one_axis(quiet: None) -> None:
         measured += 1
     assert measured > 15
     compared = ig.compare(
-        lambda a: a.tanh(), AXIS, target="predicted", methods=["integrated", "idgi"]
+        lambda a: a.tanh(), AXIS, target=ig.targets.Output(), methods=["integrated", "idgi"]
     )
     assert compared.scores.methods[:2] == ("integrated", "idgi")
 
@@ -596,7 +607,7 @@ def test_one_class_in_a_tensor_is_for_all() -> None:
 @pytest.mark.parametrize("shape", [(-1,), (-1, 1), (-1, 1, 1)])
 def test_one_logit_is_explained_for_either_class(shape: tuple[int, ...]) -> None:
     """The only output, positive towards class 1, also where the logit says class 0: and the target says so."""
-    made = ig.explain(lambda z: z.sum(1).reshape(shape), LEFT, target="predicted")
+    made = ig.explain(lambda z: z.sum(1).reshape(shape), LEFT, target=ig.targets.Output())
     assert bool((made.output < 0).any())
     torch.testing.assert_close(made.values, LEFT)
     assert repr(made.target) == "Output()"

@@ -399,3 +399,42 @@ def test_a_callable_that_assumes_the_batch_size() -> None:
         ig.explain(tanh_mlp(), wave(5, 6), target=lambda out: out[:, 0] * weights)
     assert isinstance(caught.value, ig.errors.TargetError)
     assert "batch size" in str(caught.value)
+
+
+SIDE = torch.tensor([1, -1, 1])
+
+
+def test_the_predicted_side_by_hand() -> None:
+    """±f by the example a row belongs to, and its probability 1 / (1 + exp(∓f))."""
+    target = ig.targets.PredictedSide(SIDE)
+    for shape in ((7,), (7, 1), (7, 1, 1)):
+        logit = 3 * wave(7)
+        values = target(logit.reshape(shape), INDEX)
+        probabilities = target.score()(logit.reshape(shape), INDEX)
+        for n in range(7):
+            f = float(logit[n]) * int(SIDE[INDEX[n]])
+            assert float(values[n]) == pytest.approx(f, abs=1e-14)
+            assert float(probabilities[n]) == pytest.approx(1 / (1 + np.exp(-f)), abs=1e-14)
+
+
+def test_sides_of_outputs_examples_and_batches() -> None:
+    zero = torch.tensor([[0.0], [-1e-30], [2.0]])
+    target = ig.targets.PredictedSide.of(zero)
+    assert target.side.tolist() == [1, -1, 1]
+    assert ig.targets.PredictedSide.of(zero[:, 0]) == target
+    assert target.at(torch.tensor([1, 1, 0])).side.tolist() == [-1, -1, 1]
+    spread = target.of_batch(torch.tensor([4, 0, 2]))
+    assert spread.side[[4, 0, 2]].tolist() == [1, -1, 1]
+    assert target.score().at(torch.tensor([1])) == ig.targets.SideProbability(torch.tensor([-1]))
+    ig.testing.check_target(target, 3 * wave(3, 1))
+
+
+@pytest.mark.parametrize("side", [torch.tensor(1), torch.tensor([0, 1]), torch.ones(2, 1)])
+def test_sides_are_one_or_minus_one(side: Tensor) -> None:
+    with pytest.raises(ig.errors.TargetError, match="1 or -1"):
+        ig.targets.PredictedSide(side)
+
+
+def test_sides_are_one_for_each_example() -> None:
+    with pytest.raises(ig.errors.TargetError, match="2 sides for 5 examples"):
+        ig.explain(lambda z: z.sum(1), wave(5, 6), target=ig.targets.PredictedSide(SIDE[:2]))

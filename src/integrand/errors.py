@@ -23,6 +23,8 @@
     ├── DependentRowsWarning             what the model says of a row depends on the rows beside it
     ├── StochasticModelWarning           the model says something else when it is asked again
     ├── FitnessWarning                   fitness could not tell the baselines apart
+    ├── OneOutputWarning                 "predicted" of a model with one output per row
+    ├── MixedColumnsWarning              columns of a pipeline that come from several of the frame
     ├── SupportWarning                   support regressors have not learnt what they should say
     └── OptimizeWarning                  optimize=True can do nothing for this model
 
@@ -143,6 +145,14 @@ class StochasticModelWarning(IntegrandWarning):
 
 class FitnessWarning(IntegrandWarning):
     """Fitness could not tell the baselines apart."""
+
+
+class OneOutputWarning(IntegrandWarning):
+    """ "predicted" of a model with one output per row was taken for the sign of a logit."""
+
+
+class MixedColumnsWarning(IntegrandWarning):
+    """Columns of a pipeline come from several columns of the frame, and stay as they are."""
 
 
 class SupportWarning(IntegrandWarning):

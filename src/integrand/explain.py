@@ -34,8 +34,10 @@ from .integration.join import concat
 from .methods import BASELINES, about
 from .methods.baseline_names import for_inputs
 from .methods.hints import about_option
+from .model.doors import options_of
 from .model.layout import Layout
 from .rules import Adaptive
+from .tables.results import decoded
 from .targets import as_target
 from .task import Task, is_predicted
 
@@ -74,7 +76,8 @@ def explain(
             up to 2^53.
         target: the scalar that is explained: an int, a tensor of ints (one per example), a position
             in a longer output or a list of positions (one per example), "predicted" (of a model
-            with one number per row, that number), an ``ig.targets`` value, or a callable
+            with one number per row, the side of its sign: minus that number where it is negative,
+            which is warned of), an ``ig.targets`` value, or a callable
             outputs → (N,).
         method: a published name (``integrand methods`` lists them), or a ``Method``; ``options`` go
             to the published name.
@@ -97,7 +100,8 @@ def explain(
             no chords, but gradients at both ends.
         optimize: run a faster double of the model: batch norms folded into convolutions, channels
             last. Maps agree to rounding.
-        **options: options of the published method.
+        **options: options of the published method, and of the kind of model (``attribute_after``
+            of pipelines; see ``integrand.tables.pipelines``).
 
     Returns:
         An ``Attribution`` whose values are arranged as the inputs were.
@@ -141,6 +145,7 @@ def explain(
             **options,
         )
         return concat(list(_explain_batches(explain_batch, inputs, target)))
+    model_options = {name: options.pop(name) for name in options_of(model) if name in options}
     task = make_task(
         method,
         model,
@@ -150,6 +155,7 @@ def explain(
         normalisation=normalisation,
         batch_size=batch_size,
         optimize=optimize,
+        **model_options,
     )
     if feature_names is not None:
         task = dataclasses.replace(task, layout=task.layout.named(feature_names))
@@ -208,6 +214,8 @@ def run_task(
     attribution = dataclasses.replace(
         attribution, target=field.target, normalisation=normalisation, table=table
     )
+    if layout.encoding is not None and layout.source is not None and table is not None:
+        return decoded(attribution, layout.encoding.origin, layout.source)
     return _unpack(attribution, layout)
 
 
@@ -242,6 +250,8 @@ def resolve_method(
     if baseline is not None:
         baseline = arrange(baseline, _shares_references(method, options))
     if isinstance(method, str):
+        if layout.features is not None and "features" in about(method).options:
+            options = {"features": layout.features, **options}  # a word is one, not its columns
         return _build(method, baseline, tol, _arrange_options(method, options, arrange))
     if not callable(method):
         raise InputError(

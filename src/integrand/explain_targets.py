@@ -25,6 +25,7 @@ from .integration.assemble import Watch
 from .integration.attribution import Attribution, Explainer, ExplainerLike, Wrapper
 from .integration.cost import Cost
 from .integration.wrappers.layer import PerPlace
+from .model.doors import options_of
 from .targets import as_target
 from .task import check_classes, is_predicted, predicted
 from .weightings import Fill
@@ -101,8 +102,10 @@ def explain_targets(
         name: explain_options.pop(name) for name in ("seed", "progress") if name in explain_options
     }
     field_target = None if isinstance(model, Field) else targets[0]
+    explain_options |= {name: options.pop(name) for name in options_of(model) if name in options}
     task = make_task(method, model, inputs, field_target, **explain_options)
     explainer = resolve_method(inputs, method, baseline, tol, options, task)
+    task = dataclasses.replace(task, layout=task.layout.repeated(len(targets)))
     joint = run_task(task, _ForEachTarget(explainer, targets), **run_options)
     for_each: _ForEachTarget = joint.method
     joint = dataclasses.replace(joint, target=None)  # each part has its own
@@ -148,7 +151,7 @@ class _ForEachTarget(Wrapper):
         targets, memory = self.targets, None
         if any(map(is_predicted, targets)):
             outputs = outputs_of(field, x)
-            classes = predicted(OutputCache(x, outputs))
+            classes = predicted(OutputCache(x, outputs), field)
             targets = tuple(classes if is_predicted(target) else target for target in targets)
             memory = OutputCache(rows, outputs.repeat_interleave(count, 0))
         for target in targets:

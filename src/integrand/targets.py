@@ -297,7 +297,7 @@ class Output(Target):
     """The model's only number per row: F = f(x), outputs (N,), (N, 1) or (N, 1, …, 1).
 
     Of a classifier with one logit it is that logit: positive maps push towards class 1, for
-    examples of class 0 too.
+    examples of class 0 too. ``PredictedSide`` turns it round for these.
     """
 
     by_row: ClassVar[bool] = True
@@ -313,6 +313,78 @@ class Output(Target):
                 "Name a class: target=3."
             )
         return out
+
+
+@part
+class PredictedSide(Target):
+    """The side of a decision that each example is on, of models with one logit f per row.
+
+        F = side · f,   side = 1 where f ≥ 0 (class 1 is predicted), −1 where f < 0 (class 0)
+
+    What ``target="predicted"`` becomes there: positive maps push towards the class that was
+    predicted, whichever it is. The side is that of the example, and stays along the way to it.
+
+    Args:
+        side: (B,) 1 or −1 for each example.
+
+    Example:
+        >>> import torch, integrand as ig
+        >>> target = ig.targets.PredictedSide(torch.tensor([1, -1]))
+        >>> target(torch.tensor([[0.3], [-2.0]]), torch.arange(2)).tolist()
+        [0.30000001192092896, 2.0]
+    """
+
+    side: Tensor
+
+    by_row: ClassVar[bool] = True
+    linear: ClassVar[bool] = True
+
+    def __post_init__(self) -> None:
+        side = torch.as_tensor(self.side).detach()
+        if side.ndim != 1 or not bool((side.abs() == 1).all()):
+            raise TargetError("A side is 1 or -1 for each example, a tensor (B,).")
+        object.__setattr__(self, "side", side.long())
+
+    @classmethod
+    def of(cls, outputs: Tensor) -> PredictedSide:
+        """The side of each of B examples, from the model's outputs for them: (B,), (B, 1) or
+        longer with one number in all."""
+        return cls(torch.where(flattened(outputs, 1).reshape(-1) < 0, -1, 1))
+
+    def __call__(self, outputs: Any, index: Tensor) -> Tensor:
+        logit = Output()(outputs, index)
+        return logit * self.side[index.to(self.side.device)].to(logit)
+
+    @property
+    def per_example(self) -> str | None:
+        return "side"
+
+    def check_batch(self, batch: int) -> None:
+        if len(self.side) != batch:
+            raise TargetError(
+                f"The target names {len(self.side)} sides for {batch} examples: give one for each."
+            )
+
+    def at(self, index: Tensor) -> Target:
+        return replace(self, side=self.side[index.to(self.side.device)])
+
+    def of_batch(self, index: Tensor) -> Target:
+        side = _scatter_to_batch(self.side, index)
+        return replace(self, side=torch.where(side == 0, 1, side))  # of nobody: never looked up
+
+    def score(self) -> Target:
+        return SideProbability(self.side)
+
+
+@part
+class SideProbability(PredictedSide):
+    """The probability of the side that each example is on: F = 1 / (1 + e^(−side · f))."""
+
+    def __call__(self, outputs: Any, index: Tensor) -> Tensor:
+        return super().__call__(outputs, index).sigmoid()
+
+    def score(self) -> Target:
+        return self
 
 
 @part

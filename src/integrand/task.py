@@ -15,14 +15,15 @@ from torch import Tensor
 
 from .core.normalisation import Normalisation
 from .core.shapes import describe, flattened
-from .errors import InputError, NonFiniteInput, TargetError
+from .errors import InputError, NonFiniteInput, OneOutputWarning, TargetError, warn
 from .fields import Field, TorchField
 from .fields.adopt import adopting
 from .fields.memory import OutputCache
+from .model.doors import Encoding, door_of
 from .model.extra import Extra
 from .model.layout import InputsLike, Layout
 from .model.network import parameter_dtype
-from .targets import Logit, Output, Target, TargetLike, as_target
+from .targets import Logit, Output, PredictedSide, Target, TargetLike, as_target
 
 
 @dataclass(frozen=True, eq=False)
@@ -49,43 +50,53 @@ class Task:
         batch_size: int | None = None,
         optimize: bool = False,
         integers: bool = False,
+        **model_options: Any,
     ) -> Task:
         """The task of a model and a target, or of a Field, which has its own; inputs are laid out
-        and packed once, here. Models that a class of fields adopts are explained by it.
+        and packed once, here. Models that have a door are taken apart first; those that a class of
+        fields adopts are explained by it.
 
         Everything that can be checked without running the model is checked here.
+
+        Args:
+            model_options: what the model's door takes beside it.
 
         Raises:
             TargetError: for a model without a target and for a field with another.
             InputError: for options of models beside a field.
         """
-        kind = None if isinstance(model, Field) else adopting(model)
-        if isinstance(model, Field) or kind is not None:
-            options = {
-                "extra": len(extra) > 0,
-                "batch_size": batch_size is not None,
-                "optimize": bool(optimize),
-                "normalisation": normalisation is not None,
-            }
-            _check_options(options, model)
+        options = {
+            "extra": len(extra) > 0,
+            "batch_size": batch_size is not None,
+            "optimize": bool(optimize),
+            "normalisation": normalisation is not None,
+        }
         if isinstance(model, Field):
+            _check_options(options, model)
+            _check_model_options(model_options, (), model)
             _check_field(model, target)
-            x, layout = _packed(inputs, model, integers=integers)
-            return cls(model, x, layout)
+            return cls(model, *_packed(_Reading.of(model, integers), inputs))
+        behind = model
+        door, encoding = door_of(model), None
+        _check_model_options(model_options, () if door is None else door.options, model)
+        if door is not None:
+            encoding, behind = door.opened(model, inputs, model_options)
+        kind = adopting(behind)
+        first = Output() if is_predicted(target) else target
         if kind is not None:
-            adopted = kind.adopted(model, Output() if is_predicted(target) else target)
-            x, layout = _packed(inputs, adopted, integers=integers)
+            _check_options(options, model)
+            adopted = kind.adopted(behind, first)
+            x, layout = _packed(_Reading.of(adopted, integers), inputs, encoding)
             return cls(adopted, x, layout, is_predicted(target))
-        layout, x = Layout.packed(inputs, integers=integers, dtype=parameter_dtype(model))
-        _check_finite(x, layout)
-        if target is None:
+        x, layout = _packed(_Reading(parameter_dtype(behind), integers), inputs, encoding)
+        if first is None:
             raise TargetError(
                 "Nothing says which scalar of the model is meant: give target=, such as a class or 'predicted'."
             )
         Extra.of(extra).check(len(x))
         field = TorchField(
-            model,
-            Output() if is_predicted(target) else target,
+            behind,
+            first,
             extra=extra,
             normalisation=normalisation,
             batch_size=batch_size,
@@ -102,7 +113,7 @@ class Task:
         with self.field.ready():
             if self.predicted:
                 self.field.memory = OutputCache(self.x, self.field.outputs(self.x))
-                self.field.target = predicted(self.field.memory)
+                self.field.target = predicted(self.field.memory, self.field)
             if self.field.target is not None:
                 check_classes(self.field.target, len(self.x))
             yield self.field
@@ -116,6 +127,15 @@ def _check_options(options: Mapping[str, bool], model: object) -> None:
     if isinstance(model, Field):
         raise InputError(f"{option}= goes with a model; a field has its own.")
     raise InputError(f"{option}= goes with a torch model; {type(model).__name__} takes none.")
+
+
+def _check_model_options(
+    options: Mapping[str, object], known: Sequence[str], model: object
+) -> None:
+    """Refuse options that a model's kind does not have."""
+    option = next((name for name in options if name not in known), None)
+    if option is not None:
+        raise InputError(f"{option}= does not go with a {type(model).__name__}.")
 
 
 def _check_field(field: Field, target: TargetLike | None) -> None:
@@ -136,13 +156,13 @@ def is_predicted(target: object) -> bool:
     return isinstance(target, str) and target == "predicted"
 
 
-def predicted(memory: OutputCache) -> Target:
-    """The class each example is given; the only output where there is one, which is then explained
-    for either class."""
+def predicted(memory: OutputCache, field: Field) -> Target:
+    """The class each example is given; where there is one output, the side of it that the example
+    is on, or of a field that is known to be no classifier that output."""
     outputs = memory.outputs
     assert outputs is not None
     if outputs.shape[1:].numel() == 1:
-        return Output()
+        return _predicted_side(outputs) if field.sign_decides else Output()
     if outputs.ndim != 2:
         raise TargetError(
             f"'predicted' needs outputs (rows, classes), but one output has shape {describe(outputs.shape[1:])}: "
@@ -151,15 +171,51 @@ def predicted(memory: OutputCache) -> Target:
     return Logit(outputs.argmax(1))
 
 
+def _predicted_side(outputs: Tensor) -> Target:
+    """The side of their only output that examples are on; that it was taken for a logit is said."""
+    target = PredictedSide.of(outputs)
+    turned = int((target.side < 0).sum())
+    warn(
+        "The model has one output per row, and 'predicted' takes it for the logit of class 1: each example is explained for its own side, "
+        f"F = output where that is 0 or more, and F = -output where it is below ({turned} of {len(outputs)} examples). For the output itself, "
+        "such as that of a regression or a probability, say target=ig.targets.Output().",
+        OneOutputWarning,
+    )
+    return target
+
+
 def check_classes(target: Target, batch: int) -> None:
     """Check that a target with something for each example has it for all ``batch`` of them."""
     target.check_batch(batch)
 
 
-def _packed(inputs: InputsLike, field: Field, *, integers: bool) -> tuple[Tensor, Layout]:
-    """Inputs in the type that a field asks for, and how they are arranged."""
-    layout, x = Layout.packed(inputs, integers=integers, dtype=field.input_dtype)
-    _check_finite(x, layout, missing=field.takes_missing)
+@dataclass(frozen=True)
+class _Reading:
+    """How inputs are read for a field: in which type, whether as whole numbers too, in which order
+    of columns, and whether some may be missing."""
+
+    dtype: torch.dtype | None
+    integers: bool
+    columns: Sequence[str] = ()
+    missing: bool = False
+
+    @classmethod
+    def of(cls, field: Field, integers: bool) -> _Reading:
+        return cls(field.input_dtype, integers, field.columns, field.takes_missing)
+
+
+def _packed(
+    reading: _Reading, inputs: InputsLike, encoding: Encoding | None = None
+) -> tuple[Tensor, Layout]:
+    """Inputs as they are read for a field, and how they are arranged; a table through its
+    ``encoding``, where it has one."""
+    if encoding is not None:
+        layout, x = Layout.encoded(encoding, inputs, reading.dtype)
+    else:
+        layout, x = Layout.packed(
+            inputs, integers=reading.integers, dtype=reading.dtype, columns=reading.columns
+        )
+    _check_finite(x, layout, missing=reading.missing)
     return x, layout
 
 

@@ -34,7 +34,7 @@ _AUTO = {3: "pixels", 2: "tokens"}  # what a feature is, by how many axes an exa
 def kind_of(features: Features, x: Tensor) -> str:
     """What features are called: "pixels", "tokens", "patches" …"""
     if isinstance(features, Tensor):
-        return "superpixels"
+        return "groups of columns" if x.ndim == 2 else "superpixels"
     if isinstance(features, int):
         return "patches"
     if features != "auto":

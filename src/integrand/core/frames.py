@@ -71,6 +71,20 @@ class Table:
                 index = tuple(labels.tolist())
         return cls(column_names(frame), index)
 
+    def renamed(self, names: Sequence[str]) -> Table:
+        """The same table with other names (N,) for its columns.
+
+        Raises:
+            InputError: for another number of names.
+        """
+        if len(names) != len(self.names):
+            raise InputError(
+                f"There are {len(names)} feature names for {len(self.names)} columns: give one for each."
+            )
+        new = dict(zip(self.names, map(str, names), strict=True))
+        shown = {new[name]: cells for name, cells in self.shown.items()}
+        return replace(self, names=tuple(new.values()), shown=shown)
+
     def at(self, rows: Sequence[int]) -> Table:
         """The same table of some of its rows."""
         return replace(

@@ -23,6 +23,7 @@ from .layer import LayerField as LayerField
 from .mixtures import Compose as Compose
 from .mixtures import Sum as Sum
 from .multi_target import MultiTarget as MultiTarget
+from .scikit_learn import ScikitLearnField as ScikitLearnField
 from .steps import StepField as StepField
 from .torch import TorchField as TorchField
 from .trees import TreeField as TreeField

@@ -3,9 +3,10 @@
 from __future__ import annotations
 
 from .base import Field
+from .scikit_learn import ScikitLearnField
 from .trees import TreeField
 
-_ADOPTING: list[type[Field]] = [TreeField]
+_ADOPTING: list[type[Field]] = [TreeField, ScikitLearnField]
 
 
 def adopt(field: type[Field]) -> type[Field]:

@@ -150,6 +150,18 @@ class Field(ABC):
         return False
 
     @property
+    def sign_decides(self) -> bool:
+        """Whether a model's only output may be the logit of a classifier, whose sign says what is
+        predicted. False for fields that know what their outputs are, True where nothing tells."""
+        return False
+
+    @property
+    def columns(self) -> Sequence[str]:
+        """Names of the columns that its rows have, in their order, where it knows them: data frames
+        are read in that order. Empty where it does not."""
+        return ()
+
+    @property
     def additive(self) -> Sequence[Any] | None:
         """Functions of one feature each whose sum F is, where it is known to be one: their
         expectations are then exact."""

@@ -12,6 +12,7 @@ which is the limit of the Integrated Gradients of steeper and steeper slopes.
 from __future__ import annotations
 
 from collections.abc import Callable
+from typing import Any
 
 import numpy as np
 import torch
@@ -21,6 +22,7 @@ from ..core.segment import Evaluation
 from ..core.shapes import flattened, over, total
 from ..errors import InputError
 from ..model.autograd import gradients
+from ..targets import Target
 from .steps import Booleans, CrossingTimes, Floats, FunctionSteps, Integers, StepField
 from .trees import TreeField
 
@@ -63,6 +65,24 @@ class EmbeddedTrees(StepField):
 
     def __repr__(self) -> str:
         return f"EmbeddedTrees({self.trees!r}, {type(self.embedding).__name__})"
+
+    @property
+    def target(self) -> Target | None:
+        return self.trees.target
+
+    @target.setter
+    def target(self, target: Target | None) -> None:
+        self.trees = self.trees.with_target(target)
+
+    @property
+    def input_dtype(self) -> torch.dtype:
+        return self.trees.input_dtype
+
+    def look(self, z: Tensor, index: Tensor | None, site: Any = None) -> Tensor:
+        if site is not None:
+            return super().look(z, index, site)
+        with gradients(False):
+            return self.trees.look(self.embedded(z), index).to(z)
 
     @property
     def players(self) -> int:

@@ -90,6 +90,10 @@ class TorchField(Field):
     layer_field: ClassVar[Any]
     several_targets: ClassVar[Any]
 
+    log_probabilities: Callable[[Tensor], Tensor] | None = None
+    """The logarithms of class probabilities, from the model's outputs; None where they are those of
+    a softmax, which targets take themselves."""
+
     def __init__(
         self,
         model: Callable[..., Any],
@@ -205,6 +209,10 @@ class TorchField(Field):
     @property
     def conservative(self) -> bool:
         return self.backward is None
+
+    @property
+    def sign_decides(self) -> bool:
+        return True  # nothing tells a classifier with one logit from a regression
 
     @contextmanager
     def ready(self) -> Iterator[None]:
@@ -459,10 +467,11 @@ class TorchField(Field):
             for target, examples in asks
         ]
 
-    @staticmethod
-    def _scalar(target: Target, outputs: object, index: Tensor, rows: int) -> Tensor:
+    def _scalar(self, target: Target, outputs: object, index: Tensor, rows: int) -> Tensor:
         if target.by_row:
             check_rows(output_tensor(outputs), rows)
+        if target.normalises and self.log_probabilities is not None:
+            outputs = self.log_probabilities(output_tensor(outputs))
         try:
             scalar = target(outputs, index)
         except (RuntimeError, IndexError, ValueError, TypeError) as error:

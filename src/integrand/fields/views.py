@@ -207,6 +207,14 @@ class View(Field):
         return self.inner.takes_missing
 
     @property
+    def sign_decides(self) -> bool:
+        return self.inner.sign_decides
+
+    @property
+    def columns(self) -> Sequence[str]:
+        return self.inner.columns
+
+    @property
     def additive(self) -> Sequence[Any] | None:
         return self.inner.additive
 

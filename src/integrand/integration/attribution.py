@@ -21,9 +21,9 @@ from torch import Tensor
 from ..core.declared import Part, Stranger, declared
 from ..core.frames import Table
 from ..core.normalisation import Normalisation
-from ..core.optional import optional, room
+from ..core.optional import room
 from ..core.shapes import ROUNDING, copied, describe, flattened, total
-from ..errors import IncompleteWarning, InputError, warn
+from ..errors import InputError
 from ..fields import Field
 from ..fields.views import CallCount
 from ..model.layout import Layout
@@ -37,9 +37,6 @@ INCOMPLETE = 0.1
 
 NO_GAP = 0.01
 """Up to this a map adds up, whether its method claims it or not."""
-
-_ROUNDING = 1e-5
-"""Of F: what a sum of a map may be off by."""
 
 Parts = Any  # a tensor, or a tuple or dict of tensors, as the inputs were
 
@@ -221,7 +218,8 @@ class Attribution:
 
         Args:
             kind: "values": contributions (B, N), a column for each feature; "examples": output,
-                base, change, residual, gap, error and converged of each example; "long": a line for
+                base, change, residual, gap, missed (|residual| / Σ |A_i|), error and converged of
+                each example; "long": a line for
                 each contribution, beside the feature's value, and between the ends of its 95 %
                 credible interval where there is a covariance.
 
@@ -360,7 +358,9 @@ class Attribution:
 
         SHAP takes this for granted, and prints the left side as what the model says. What the maps
         of columns miss of it is therefore a last feature, "not explained" (its data is NaN),
-        wherever it is more than rounding; images and tokens have no room for one, and warn.
+        wherever it is more than rounding; images and tokens have no room for one, and warn. Words
+        of a frame are its ``display_data``. For several targets in one explanation:
+        ``integrand.compat.shap.explanation``.
 
         Args:
             names: (N,) of the features of examples (N,); their own unless given.
@@ -369,50 +369,7 @@ class Attribution:
             MissingExtra: without shap.
             InputError: for several inputs and for names that do not fit.
         """
-        shap = optional("shap", extra="shap", needs="to_shap()")
-        if not isinstance(self.values, Tensor):
-            raise InputError(
-                "to_shap() takes one input tensor; this attribution has several: build one Explanation for each."
-            )
-        columns = self.values.ndim == 2
-        names = self.feature_names or None if names is None else names
-        if names is not None and not (columns and len(names) == self.values.shape[1]):
-            raise InputError(
-                f"There are {len(names)} names for values of shape {describe(self.values.shape)}: give one for each column."
-            )
-        values, data = self.values, self._data()
-        labels = None if names is None else [str(name) for name in names]
-        missed = self.output - self.base - total(values, 1)
-        if bool(
-            (missed.abs() > _ROUNDING * torch.maximum(self.output.abs(), self.base.abs())).any()
-        ):
-            if columns:
-                values = torch.cat([values, missed[:, None]], 1)
-                data = torch.cat(
-                    [data.to(values.dtype), torch.full_like(values[:, :1], torch.nan)], 1
-                )
-                labels = [*(labels or map(str, range(values.shape[1] - 1))), "not explained"]
-            else:
-                warn(
-                    f"SHAP prints base + Σ values as what the model says, and these maps miss up to {float(missed.abs().max()):.3g} of it: "
-                    "ask for a smaller tol, or read F(x) off result.output.",
-                    IncompleteWarning,
-                )
-        numbers = (t.detach().cpu().numpy() for t in (values, self.base, data))
-        return shap.Explanation(*numbers, **({} if labels is None else {"feature_names": labels}))
-
-    def _data(self) -> Tensor:
-        """What stood at each value: the inputs, or nothing (NaN) for values of a layer and for
-        words."""
-        if isinstance(self.inputs, Tensor) and self.inputs.shape == self.values.shape:
-            return self.inputs
-        if self.table is None:
-            return torch.full_like(self.values, torch.nan)
-        cells = room("tables.results").feature_values(self).values()
-        columns = [
-            [cell if isinstance(cell, float) else torch.nan for cell in column] for column in cells
-        ]
-        return torch.tensor(columns).T.to(self.values)
+        return room("compat.shap").explanation([self], names)
 
     def _repr_html_(self) -> str:
         return str(room("report.html").fragment(self))

@@ -36,7 +36,7 @@ from ..baselines import (
 )
 from ..baselines.fixed import as_numbers
 from ..baselines.per_input import Own, matched
-from ..core.frames import is_frame, numbers_of, row_as_frame
+from ..core.frames import is_frame, row_as_frame
 from ..core.shapes import describe
 from ..errors import BaselineError, InputError
 from ..model.layout import Layout, is_mapping
@@ -114,18 +114,22 @@ def _without_frames(baselines: Any, layout: Layout, dtype: torch.dtype) -> Any:
     if isinstance(baselines, list):
         return [_without_frames(start, layout, dtype) for start in baselines]
     if isinstance(baselines, tuple):
-        return tuple(_numbers(start, layout.columns(i), dtype) for i, start in enumerate(baselines))
+        return tuple(_numbers(start, layout, i, dtype) for i, start in enumerate(baselines))
     if isinstance(baselines, dict):
-        return {
-            key: _numbers(start, layout.columns(key), dtype) for key, start in baselines.items()
-        }
-    return _numbers(baselines, layout.columns(0) if layout.single else (), dtype)
+        return {key: _numbers(start, layout, key, dtype) for key, start in baselines.items()}
+    return _numbers(baselines, layout, 0 if layout.single else None, dtype)
 
 
-def _numbers(baseline: Any, columns: tuple[str, ...], dtype: torch.dtype) -> Any:
-    """A frame, or a row of one, as a tensor; anything else as it is."""
+def _numbers(baseline: Any, layout: Layout, key: Hashable, dtype: torch.dtype) -> Any:
+    """A frame, or a row of one, as a tensor, and so are rows of numbers of a table that is encoded;
+    anything else as it is."""
     frame = row_as_frame(baseline)
-    return numbers_of(frame, dtype, columns) if is_frame(frame) else baseline
+    rows = isinstance(baseline, Tensor | np.ndarray) and baseline.ndim > 0
+    return (
+        layout.numbers(frame, key, dtype)
+        if is_frame(frame) or (rows and layout.encoding is not None)
+        else baseline
+    )
 
 
 def _for_each(

@@ -24,6 +24,7 @@ from torch import Tensor
 from ..core.frames import FrameLike, Table, is_frame, numbers_of
 from ..core.shapes import carried, carrier, describe
 from ..errors import InputError, IntegerInput, ShapeError
+from .doors import Encoding, encoded_as_given
 
 Array = Tensor | NDArray[Any]
 
@@ -41,6 +42,8 @@ class Layout:
         dtypes: of each part, which the model is given.
         single: whether there is one tensor, array or frame.
         tables: column names and row labels of each part; None where they have none.
+        encoding: how the rows of a table became those of the one input; None where they are it.
+        source: what maps of that table are told in; None without an encoding.
     """
 
     names: tuple[Any, ...] | None
@@ -48,6 +51,8 @@ class Layout:
     dtypes: tuple[torch.dtype, ...]
     single: bool
     tables: tuple[Table | None, ...] = field(default=(), compare=False)
+    encoding: Encoding | None = field(default=None, compare=False)
+    source: Table | None = field(default=None, compare=False)
 
     @classmethod
     def of(cls, inputs: InputsLike, *, integers: bool = False) -> Layout:
@@ -57,7 +62,12 @@ class Layout:
 
     @classmethod
     def packed(
-        cls, inputs: InputsLike, *, integers: bool = False, dtype: torch.dtype | None = None
+        cls,
+        inputs: InputsLike,
+        *,
+        integers: bool = False,
+        dtype: torch.dtype | None = None,
+        columns: Sequence[str] = (),
     ) -> tuple[Layout, Tensor]:
         """The layout of inputs, and what ``pack`` makes of them, each of them read once.
 
@@ -66,13 +76,50 @@ class Layout:
             integers: let whole numbers through, where nobody will ask for their gradient.
             dtype: what the numbers of frames, and float64 arrays, which nobody chose, become; the
                 default type of torch, and float64, unless given.
+            columns: the order that the columns of a frame are read in; their own unless given.
         """
-        layout, tensors = cls._read(inputs, integers=integers, dtype=dtype)
+        layout, tensors = cls._read(inputs, integers=integers, dtype=dtype, columns=columns)
         return layout, layout._state(tensors)
 
     @classmethod
+    def encoded(
+        cls, encoding: Encoding, table: object, dtype: torch.dtype | None = None
+    ) -> tuple[Layout, Tensor]:
+        """The layout of a table that an ``encoding`` reads, and its rows of numbers."""
+        x = encoding.rows(table)
+        x = x if dtype is None else x.to(dtype)
+        _check("", x, integers=False)
+        source = encoding.described(table)
+        tables = (Table(encoding.columns, source.index),)
+        layout = cls(None, (tuple(x.shape[1:]),), (x.dtype,), True, tables, encoding, source)
+        return layout, x
+
+    def numbers(self, table: Any, key: Any, dtype: torch.dtype) -> Tensor:
+        """A frame, or with an encoding other rows of its table, as numbers of one part."""
+        if self.encoding is None:
+            return numbers_of(table, dtype, self.columns(key))
+        rows = (
+            self.encoding.rows(table) if is_frame(table) else encoded_as_given(self.encoding, table)
+        )
+        return rows.to(dtype)
+
+    def repeated(self, times: int) -> Layout:
+        """The layout of the same inputs, each of them ``times`` over, one after the other."""
+
+        def each(table: Table | None) -> Table | None:
+            rows = 0 if table is None else max(len(table.index), *map(len, table.shown.values()), 0)
+            return table and table.at([row for row in range(rows) for _ in range(times)])
+
+        return replace(self, tables=tuple(map(each, self.tables)), source=each(self.source))
+
+    @classmethod
     def _read(
-        cls, inputs: InputsLike, *, integers: bool, dtype: torch.dtype | None
+        cls,
+        inputs: InputsLike,
+        *,
+        integers: bool,
+        dtype: torch.dtype | None,
+        columns: Sequence[str] = (),
     ) -> tuple[Layout, list[Tensor]]:
         """The layout, and every part as a tensor."""
         single, names = False, None
@@ -91,7 +138,8 @@ class Layout:
             raise InputError("There are no inputs to explain: give at least one tensor.")
         labels = [""] if single else [f" {n!r}" for n in (names or range(len(parts)))]
         tensors = [
-            _tensor(part, f"Input{label}", dtype) for label, part in zip(labels, parts, strict=True)
+            _tensor(part, f"Input{label}", dtype, columns if single else ())
+            for label, part in zip(labels, parts, strict=True)
         ]
         for label, part in zip(labels, tensors, strict=True):
             _check(label, part, integers=integers)
@@ -100,6 +148,8 @@ class Layout:
             raise ShapeError(f"Every input needs the same batch size, but the shapes are {shown}.")
         shapes = tuple(tuple(part.shape[1:]) for part in tensors)
         tables = tuple(Table.of(part) if is_frame(part) else None for part in parts)
+        if single and columns and tables[0] is not None:
+            tables = (replace(tables[0], names=tuple(columns)),)
         layout = cls(names, shapes, tuple(part.dtype for part in tensors), single, tables)
         return layout, tensors
 
@@ -114,6 +164,8 @@ class Layout:
         Raises:
             InputError: for another number of names, and for inputs that are no rows of columns.
         """
+        if self.source is not None:
+            return replace(self, source=self.source.renamed(feature_names))
         if not self.single or len(self.shapes[0]) != 1 or len(feature_names) != self.shapes[0][0]:
             shapes = ", ".join(describe(shape) for shape in self.shapes)
             raise InputError(
@@ -121,6 +173,12 @@ class Layout:
             )
         table = self.tables[0] or Table(())
         return replace(self, tables=(replace(table, names=tuple(map(str, feature_names))),))
+
+    @property
+    def features(self) -> Tensor | None:
+        """Which numbers of an example are one feature of the table that was encoded, a label map
+        (N,); None without an encoding."""
+        return None if self.encoding is None else torch.tensor(self.encoding.origin)
 
     def columns(self, key: Any) -> tuple[str, ...]:
         """The names of the columns of one part; none where it is no frame."""

@@ -15,7 +15,7 @@ from torch import Tensor
 
 from ..core.formatting import number
 from ..core.frames import Cell, Table, frame_of
-from ..core.shapes import describe
+from ..core.shapes import describe, total
 from ..errors import InputError, ShapeError, UnknownName
 from ..integration.attribution import Attribution, listed, mapped
 from ..integration.sampling_error import quantile
@@ -118,16 +118,10 @@ def grouped(attribution: Attribution, groups: Groups) -> Attribution:
     assert attribution.table is not None
     names = attribution.table.names
     partition = _partition(groups, names)
-    index = torch.empty(len(names), dtype=torch.long)
+    origin = [0] * len(names)
     for position, members in enumerate(partition.values()):
-        index[list(members)] = position
-
-    def summed(t: Tensor) -> Tensor:
-        sums = t.new_zeros((*t.shape[:-1], len(partition)))
-        return sums.index_add_(-1, index.to(t.device), t)
-
-    values = summed(attribution.values)
-    largest = max(len(members) for members in partition.values())
+        for member in members:
+            origin[member] = position
     cells = feature_values(attribution)
     shown = {
         name: cells[names[members[0]]]
@@ -135,6 +129,20 @@ def grouped(attribution: Attribution, groups: Groups) -> Attribution:
         else _category(attribution, members, names)
         for name, members in partition.items()
     }
+    return decoded(attribution, origin, Table(tuple(partition), attribution.table.index, shown))
+
+
+def decoded(attribution: Attribution, origin: Sequence[int], table: Table) -> Attribution:
+    """The attribution of other columns (B, M), those of ``table``: column i is summed to the one
+    that it comes from, ``origin`` (N,); one that nothing comes from has contributed nothing."""
+    index = torch.tensor(origin, dtype=torch.long)
+    count = len(table.names)
+
+    def summed(t: Tensor) -> Tensor:
+        sums = t.new_zeros((*t.shape[:-1], count))
+        return sums.index_add_(-1, index.to(t.device), t)
+
+    values = summed(attribution.values)
     covariance = attribution.covariance  # G C Gᵀ
     if covariance is not None:
         covariance = summed(summed(covariance).transpose(1, 2))
@@ -143,8 +151,8 @@ def grouped(attribution: Attribution, groups: Groups) -> Attribution:
         values=values,
         covariance=covariance,
         shares=mapped(summed, attribution.shares),
-        error=_error_of_sums(attribution, values, largest),
-        table=Table(tuple(partition), attribution.table.index, shown),
+        error=_error_of_sums(attribution, values, int(index.bincount().max())),
+        table=table,
     )
 
 
@@ -206,6 +214,8 @@ def _shared_prefix(labels: Sequence[str]) -> int:
 
 def _error_of_sums(attribution: Attribution, values: Tensor, largest: int) -> Tensor:
     """An upper bound of the relative error of sums: errors of at most ``largest`` columns add up."""
+    if largest == 1:
+        return attribution.error
     before = attribution.values.double().norm(dim=1)
     after = values.double().norm(dim=1)
     bound = attribution.error.double() * before * largest**0.5 / after
@@ -344,14 +354,20 @@ def _index(table: Table | None) -> list[Any] | None:
 
 
 def _per_example(attribution: Attribution) -> dict[str, Any]:
-    """What is known of each example's map as a whole, (B,) each."""
+    """What is known of each example's map as a whole, (B,) each; "missed" is the residual relative
+    to Σ |A_i|, which means something where F changes by next to nothing, and the gap does not."""
     change = attribution.output - attribution.base
+    credited = sum(
+        (total(part.abs(), 1) for part in listed(attribution.values)), torch.zeros_like(change)
+    )
+    missed = attribution.residual.abs() / credited
     columns = {
         "output": attribution.output,
         "base": attribution.base,
         "change": change,
         "residual": attribution.residual,
         "gap": attribution.gap,
+        "missed": torch.where(attribution.residual == 0, 0.0, missed),
         "error": attribution.error,
         "converged": attribution.converged,
     }
