@@ -24,11 +24,26 @@ from torch.utils.checkpoint import CheckpointError
 
 from ..backprop.modified.base import BackwardRule, During
 from ..backprop.secant import SecantMode, eager
+from ..backprop.softplus import KinkWatch
 from ..core.normalisation import Normalisation
-from ..core.segment import Evaluation
+from ..core.segment import Curvature, Evaluation
 from ..core.shapes import describe, flattened, state_dtype, total
-from ..errors import DetachedModel, InputError, IntegrandError, ModelError, TargetError
-from ..model.autograd import gradients, is_reentrant, slopes
+from ..errors import (
+    DetachedModel,
+    InputError,
+    IntegrandError,
+    ModelError,
+    NoHessian,
+    NonFiniteGradient,
+    TargetError,
+)
+from ..model.autograd import (
+    gradients,
+    hessian_products,
+    is_reentrant,
+    slopes,
+    twice_differentiable,
+)
 from ..model.batching import is_out_of_memory, packer_for
 from ..model.diagnose import degenerate, mixing, raise_nonfinite
 from ..model.flow import LayerFlow, layer_flow
@@ -37,6 +52,7 @@ from ..model.network import Network, PlainModel, Site, calm, parameter_dtype
 from ..model.row_independence import Answer, Company
 from ..targets import Custom, Output, Target, TargetLike, as_target, output_tensor
 from .base import Field
+from .smoothed import SmoothedNetwork
 
 Ask = tuple[Target, Tensor]
 
@@ -63,6 +79,8 @@ class TorchField(Field):
             (``model/fusion.py``).
         backward: a rule that gradients follow instead, such as ``ig.fields.GuidedReLU()``
             (``backprop/modified``).
+        softplus: the sharpness β of the softplus that stands for every ReLU, so that F has second
+            derivatives; F is then that of the smoothed model.
 
     Cost:
         one gradient is one forward and one backward pass to the input; nothing is computed for
@@ -93,8 +111,12 @@ class TorchField(Field):
         layout: Layout | None = None,
         optimize: bool = False,
         backward: BackwardRule | None = None,
+        softplus: float | None = None,
     ) -> None:
         self.network = Network(model, layout, extra, optimize=optimize)
+        self.softplus = softplus
+        if softplus is not None:
+            self.network = SmoothedNetwork(self.network, softplus)
         self._aim(target)
         self.normalisation = normalisation
         self.layout = layout
@@ -113,7 +135,8 @@ class TorchField(Field):
 
     def __repr__(self) -> str:
         rule = "" if self.backward is None else f", backward={self.backward!r}"
-        return f"TorchField({type(self.network.model).__name__}, {self.target!r}{rule})"
+        smooth = "" if self.softplus is None else f", softplus={self.softplus:g}"
+        return f"TorchField({type(self.network.model).__name__}, {self.target!r}{rule}{smooth})"
 
     @property
     def target(self) -> Target:
@@ -151,6 +174,18 @@ class TorchField(Field):
         field._follow(rule)
         return field
 
+    def with_softplus(self, beta: float) -> TorchField:
+        """The same question of the model with softplus log(1 + exp(β u))/β in place of every ReLU
+        (and smooth forms of ReLU6, leaky ReLUs and hard tanh): another F, which has second
+        derivatives."""
+        field = copy.copy(self)
+        whole = self.network.whole if isinstance(self.network, SmoothedNetwork) else self.network
+        field.network = SmoothedNetwork(whole, beta)
+        field.softplus = beta
+        field.memory = None
+        field.chordal, field.kinks, field.gates = field.conservative, True, True
+        return field
+
     def with_targets(self, targets: Sequence[Target]) -> Field:
         located = [target.located(self.network.resolved) for target in targets]
         several: Field = self.several_targets(self, located)
@@ -169,6 +204,7 @@ class TorchField(Field):
             layout=network.layout,
             optimize=network.optimiser is not None,
             backward=self.backward,
+            softplus=self.softplus,
         )
 
     def afresh(self) -> TorchField:
@@ -330,6 +366,73 @@ class TorchField(Field):
     def smooth(self) -> bool:
         return not self.kinks
 
+    @contextmanager
+    def trainable(self) -> Iterator[None]:
+        with self.network.trainable():
+            yield
+
+    def attached(self, z: Tensor, index: Tensor) -> Evaluation:
+        self._check_own_gradient("attributions that a model is trained on")
+        with gradients(True), twice_differentiable():
+            leaf = z.detach().requires_grad_()
+            scalar = self._scalar_of(leaf, index)
+            try:
+                with self.network.during():
+                    (slope,) = torch.autograd.grad(scalar.sum(), leaf, create_graph=True)
+            except RuntimeError as error:
+                raise self._no_hessian(error) from error
+        self._finite(z, index, scalar.detach(), slope.detach(), [(self.target, index)])
+        return Evaluation(scalar.to(z.dtype), slope.to(z.dtype))
+
+    def curvature(self, z: Tensor, index: Tensor, directions: Tensor) -> Curvature:
+        self._check_own_gradient("second derivatives")
+        with self.ready(), gradients(True), twice_differentiable():
+            leaf = (z.clone() if z.is_inference() else z.detach()).requires_grad_()
+            scalar = self._scalar_of(leaf, index)
+            try:
+                with self.network.during():
+                    slope, products = hessian_products(scalar, leaf, directions)
+            except RuntimeError as error:
+                raise self._no_hessian(error) from error
+        evaluation = self._finite(z, index, scalar, slope, [(self.target, index)])
+        if not bool(torch.isfinite(products.sum())) and not bool(torch.isfinite(products).all()):
+            raise NonFiniteGradient(
+                "Second derivatives are NaN or infinite: F has a square root, a norm or a power at zero on the way. Take another baseline, or "
+                "add a small number under the root."
+            )
+        return Curvature(evaluation.value, evaluation.gradient, products.to(z.dtype))
+
+    def _scalar_of(self, leaf: Tensor, index: Tensor) -> Tensor:
+        """F (N,) for rows, with its graph."""
+        _, (scalar,) = self._outputs_and_scalars(leaf.clone(), index, [(self.target, index)])
+        self._check_attached(scalar)
+        return scalar
+
+    def _check_own_gradient(self, what: str) -> None:
+        if self.backward is not None:
+            raise NoHessian(
+                f"Gradients follow {self.backward!r}, and are not those of F: there are no {what}. Leave the backward rule out."
+            )
+
+    def _no_hessian(self, error: RuntimeError) -> BaseException:
+        """What a failed second backward pass says to the user."""
+        if is_out_of_memory(error) or isinstance(error, IntegrandError):
+            return error
+        if "not have been used in the graph" in str(error):
+            return DetachedModel(
+                "The model's output does not depend on the input: no gradient leads back to it."
+            )
+        return NoHessian(
+            f"The model cannot be differentiated twice: {error} Take another implementation of that operation, or one without reentrant "
+            "checkpoints."
+        )
+
+    def kinked_operations(self, z: Tensor, index: Tensor) -> tuple[str, ...]:
+        watch = KinkWatch()
+        with self.ready(), gradients(True), eager(), watch:
+            self._scalar_of(z.detach().requires_grad_(), index)
+        return tuple(watch.names)
+
     def look(self, z: Tensor, index: Tensor | None, site: Any = None) -> Tensor:
         if site is not None and not isinstance(site, Site):
             return super().look(z, index, site)
@@ -427,7 +530,7 @@ class TorchField(Field):
             if not gradient:
                 return [self._finite(z, index, s, z.new_empty(0), asks) for s in scalars]
             last = len(scalars) - 1
-            with during():  # checkpoints run again what they ran
+            with during(), self.network.during():  # checkpoints run again what they ran
                 slopes = [
                     self._slope(scalar, leaf, keep=number < last)
                     for number, scalar in enumerate(scalars)
@@ -477,12 +580,16 @@ class TorchField(Field):
             )
         return scalar
 
-    def _slope(self, scalar: Tensor, leaf: Tensor, *, keep: bool) -> Tensor:
+    @staticmethod
+    def _check_attached(scalar: Tensor) -> None:
         if not scalar.requires_grad:
             raise DetachedModel(
                 "The model's output carries no gradient. Something detaches it: .detach(), .item(), .numpy(), a no_grad block, "
                 "rounding, an argmax, or, at a layer, a checkpoint around it with use_reentrant=True. Return a differentiable score."
             )
+
+    def _slope(self, scalar: Tensor, leaf: Tensor, *, keep: bool) -> Tensor:
+        self._check_attached(scalar)
         (slope,) = slopes([scalar], [leaf], keep=keep, everywhere=self.network.reentrant)
         if slope is None:
             raise DetachedModel(

@@ -22,6 +22,7 @@ from ..core.values import part
 from ..errors import InputError
 from ..fields import Field
 from .base import Rule, Table, mean_gradient
+from .logarithm import gauss_logarithm
 
 
 class Quadrature(Rule):
@@ -178,6 +179,11 @@ class GaussLegendre(Quadrature):
 
     def table(self) -> Table:
         return _gauss_legendre(_checked_pieces(self.n))
+
+    def double_table(self) -> Table:
+        """The Gauss rule for the density −ln s of s = αβ: n nodes that are exact for what all n² of
+        the double sum are."""
+        return gauss_logarithm(_checked_pieces(self.n))
 
 
 @lru_cache(maxsize=64)

@@ -117,23 +117,23 @@ def grouped(attribution: Attribution, groups: Groups) -> Attribution:
     attribution = as_table(attribution)
     assert attribution.table is not None
     names = attribution.table.names
-    partition = _partition(groups, names)
+    members_of = partition(groups, names)
     index = torch.empty(len(names), dtype=torch.long)
-    for position, members in enumerate(partition.values()):
+    for position, members in enumerate(members_of.values()):
         index[list(members)] = position
 
     def summed(t: Tensor) -> Tensor:
-        sums = t.new_zeros((*t.shape[:-1], len(partition)))
+        sums = t.new_zeros((*t.shape[:-1], len(members_of)))
         return sums.index_add_(-1, index.to(t.device), t)
 
     values = summed(attribution.values)
-    largest = max(len(members) for members in partition.values())
+    largest = max(len(members) for members in members_of.values())
     cells = feature_values(attribution)
     shown = {
         name: cells[names[members[0]]]
         if len(members) == 1
         else _category(attribution, members, names)
-        for name, members in partition.items()
+        for name, members in members_of.items()
     }
     covariance = attribution.covariance  # G C Gᵀ
     if covariance is not None:
@@ -144,11 +144,11 @@ def grouped(attribution: Attribution, groups: Groups) -> Attribution:
         covariance=covariance,
         shares=mapped(summed, attribution.shares),
         error=_error_of_sums(attribution, values, largest),
-        table=Table(tuple(partition), attribution.table.index, shown),
+        table=Table(tuple(members_of), attribution.table.index, shown),
     )
 
 
-def _partition(groups: Groups, names: Sequence[str]) -> dict[str, tuple[int, ...]]:
+def partition(groups: Groups, names: Sequence[str]) -> dict[str, tuple[int, ...]]:
     """All columns in groups, in order of their first; a column that is in none is its own group."""
     positions = {name: i for i, name in enumerate(names)}
     group_of: dict[int, str] = {}
@@ -166,15 +166,15 @@ def _partition(groups: Groups, names: Sequence[str]) -> dict[str, tuple[int, ...
                     f"Column {names[i]!r} is in group {group_of[i]!r} and again in {group!r}: a column counts once."
                 )
             group_of[i] = group
-    partition: dict[str, tuple[int, ...]] = {}
+    members_of: dict[str, tuple[int, ...]] = {}
     for i, name in enumerate(names):
         group = group_of.get(i, name)
         if i not in group_of and group in groups:
             raise InputError(
                 f"Group {group!r} has the name of a column that is not in it: call one of them otherwise."
             )
-        partition[group] = (*partition.get(group, ()), i)
-    return partition
+        members_of[group] = (*members_of.get(group, ()), i)
+    return members_of
 
 
 def _category(
