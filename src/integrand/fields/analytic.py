@@ -11,7 +11,7 @@ from ..backprop.softplus import KinkWatch
 from ..core.segment import Curvature, Evaluation, Segment
 from ..core.shapes import flattened, total
 from ..model.autograd import gradients, hessian_products
-from .base import Field
+from .base import Field, check_trainable
 
 
 class _Alike(Field):
@@ -115,6 +115,7 @@ class Function(_Alike):
 
     def attached(self, z: Tensor, index: Tensor) -> Evaluation:
         with gradients(True):
+            check_trainable(self.function(z[:1].detach()))
             leaf = z.detach().requires_grad_()
             value = self.function(leaf)
             (slope,) = torch.autograd.grad(value.sum(), leaf, create_graph=True)

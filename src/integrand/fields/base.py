@@ -591,6 +591,20 @@ class Field(ABC):
         )
 
 
+def check_trainable(scalar: Tensor) -> None:
+    """Check that a scalar of inputs that ask for no gradient has one, which then leads to
+    parameters.
+
+    Raises:
+        ModelError: where it has none.
+    """
+    if not scalar.requires_grad:
+        raise ModelError(
+            "No parameter of the model asks for a gradient, so that there is nothing to train: leave create_graph=True out, or set "
+            "requires_grad on what is trained."
+        )
+
+
 def _function(z: Tensor, target: Target, index: Tensor) -> Evaluation:
     """A target that looks at a function of the input, not at a model."""
     with gradients(True):

@@ -51,7 +51,7 @@ from ..model.layout import Layout
 from ..model.network import Network, PlainModel, Site, calm, parameter_dtype
 from ..model.row_independence import Answer, Company
 from ..targets import Custom, Output, Target, TargetLike, as_target, output_tensor
-from .base import Field
+from .base import Field, check_trainable
 from .smoothed import SmoothedNetwork
 
 Ask = tuple[Target, Tensor]
@@ -373,6 +373,7 @@ class TorchField(Field):
 
     def attached(self, z: Tensor, index: Tensor) -> Evaluation:
         self._check_own_gradient("attributions that a model is trained on")
+        self._check_parameters(z, index)
         with gradients(True), twice_differentiable():
             leaf = z.detach().requires_grad_()
             scalar = self._scalar_of(leaf, index)
@@ -401,6 +402,18 @@ class TorchField(Field):
                 "add a small number under the root."
             )
         return Curvature(evaluation.value, evaluation.gradient, products.to(z.dtype))
+
+    def _check_parameters(self, z: Tensor, index: Tensor) -> None:
+        """Check that something in the model can be trained; of a function around tensors a row
+        tells."""
+        for root in self.network.roots:
+            if any(parameter.requires_grad for parameter in root.parameters()):
+                return
+        with gradients(True):
+            _, (scalar,) = self._outputs_and_scalars(
+                z[:1].clone(), index[:1], [(self.target, index[:1])]
+            )
+        check_trainable(scalar)
 
     def _scalar_of(self, leaf: Tensor, index: Tensor) -> Tensor:
         """F (N,) for rows, with its graph."""

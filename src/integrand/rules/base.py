@@ -135,6 +135,12 @@ class Rule(Part, ABC):
         return None
 
     @declared
+    def differentiable(self) -> bool:
+        """Whether it is a sum of gradients at nodes that do not depend on F, ``nodes_on`` a segment,
+        so that its shares can be trained on."""
+        return self.overrides(Rule, "nodes_on")
+
+    @declared
     def looks(self) -> bool:
         """Whether it can wait with refining until it is known how much each reference counts: it
         has ``look``."""
@@ -144,6 +150,10 @@ class Rule(Part, ABC):
         """Its nodes and weights, the same on every segment; a path's gradients at ends with a node
         are used. None where it has none."""
         return None
+
+    def nodes_on(self, segment: Segment) -> tuple[Tensor, Tensor]:
+        """Its nodes on a segment, and their weights: (n,) each, or (n, K, R, B)."""
+        raise NotImplementedError(f"{self!r} takes nodes that depend on F.")
 
     def double_table(self) -> Table | None:
         """Nodes s and weights of ∫∫ f(αβ) dα dβ over α, β in [0, 1], for integrals over a line of

@@ -43,6 +43,10 @@ class Quadrature(Rule):
         ends."""
         return len(self.table()[0])
 
+    def nodes_on(self, segment: Segment) -> tuple[Tensor, Tensor]:
+        nodes, weights = (torch.tensor(t, dtype=torch.float64) for t in self.table())
+        return nodes.to(segment.start), weights.to(segment.start)
+
     def __call__(self, field: Field, segment: Segment) -> Tensor:
         nodes, weights = self.table()
         return at_nodes(
