@@ -622,3 +622,16 @@ def test_saved_and_read_back(made: ig.Interactions, tmp_path: Path) -> None:
     file.write_bytes(broken)
     with pytest.raises(ig.errors.InputError, match="has changed"):
         ig.load(file)
+
+
+def test_numbers_in_a_tuple_of_baselines_are_doubles() -> None:
+    """0.1 is no number of float32."""
+    made = ig.explain(
+        lambda a, b: a + b,
+        (X[:, :1], X[:, 1:2]),
+        target=0,
+        baseline=(0.1, 0.3),
+        rule=ig.rules.Midpoint(1),
+    )
+    torch.testing.assert_close(made.values[0], X[:, :1] - 0.1, rtol=0, atol=1e-15)
+    torch.testing.assert_close(made.values[1], X[:, 1:2] - 0.3, rtol=0, atol=1e-15)

@@ -288,13 +288,14 @@ class TorchField(Field):
 
     def flow(self, z: Tensor, index: Tensor, direction: Tensor, sites: Sequence[Any]) -> LayerFlow:
         resolved = [self.network.resolved(site) for site in sites]
+        axes = self.network.row_axes.setdefault(tuple(resolved), {})
+
+        def scalar(rows: Tensor, like: Tensor) -> Tensor:
+            examples = index[like]
+            return self._outputs_and_scalars(rows, examples, [(self.target, examples)])[1][0]
+
         with self.ready(), gradients(True):
-            return layer_flow(
-                lambda rows: self._outputs_and_scalars(rows, index, [(self.target, index)])[1][0],
-                z,
-                direction,
-                resolved,
-            )
+            return layer_flow(scalar, z, direction, resolved, axes)
 
     def evaluate_both(
         self, z: Tensor, index: Tensor, other: Target, other_index: Tensor

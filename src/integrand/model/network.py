@@ -146,6 +146,7 @@ class Network:
         self.extra = Extra.of(extra)
         self.optimiser = Optimiser.of(self.module) if optimize else None
         self.reentrant = False  # until a checkpoint is met that cannot go back to the inputs alone
+        self.row_axes: dict[tuple[Site, ...], dict[int, tuple[int | None, ...]]] = {}  # of layers
         self._adopted: list[nn.Module] = []
         self.differentiates = False  # until the model is seen to differentiate itself, and to leave recording to its caller
         self.batch: int | None = None  # how many examples there are, where that is known
