@@ -375,7 +375,7 @@ class TorchField(Field):
     def attached(self, z: Tensor, index: Tensor) -> Evaluation:
         self._check_own_gradient("attributions that a model is trained on")
         self._check_parameters(z, index)
-        with gradients(True), twice_differentiable():
+        with gradients(True), eager(), twice_differentiable():
             leaf = z.detach().requires_grad_()
             scalar = self._scalar_of(leaf, index)
             try:
@@ -388,7 +388,7 @@ class TorchField(Field):
 
     def curvature(self, z: Tensor, index: Tensor, directions: Tensor) -> Curvature:
         self._check_own_gradient("second derivatives")
-        with self.ready(), gradients(True), twice_differentiable():
+        with self.ready(), gradients(True), eager(), twice_differentiable():
             leaf = (z.clone() if z.is_inference() else z.detach()).requires_grad_()
             scalar = self._scalar_of(leaf, index)
             try:

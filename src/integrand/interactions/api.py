@@ -13,7 +13,7 @@ import torch
 from torch import Tensor
 
 from ..backprop.softplus import RELUS
-from ..baselines import Baseline, ReferencesLike, Sample, StartLike, as_baseline
+from ..baselines import Baseline, ReferencesLike, StartLike, as_baseline
 from ..baselines.base import References
 from ..core.declared import name_of
 from ..core.features import Features, feature_map
@@ -23,13 +23,14 @@ from ..core.values import shown
 from ..errors import IncompleteWarning, InputError, KinkWarning, warn
 from ..explain import baseline_arranger
 from ..fields import CountedField, Field
-from ..integration.assemble import opened
+from ..integration.assemble import core, opened
 from ..integration.attribution import INCOMPLETE
 from ..integration.cost import measured
 from ..integration.loop import checked_output
-from ..methods.baseline_names import BASELINES, references_of
+from ..methods import expected
+from ..methods.baseline_names import BASELINES
 from ..model.layout import Layout
-from ..rules import Adaptive, Rule
+from ..rules import Adaptive, GaussLegendre, Rule
 from ..rules.base import RuleLike, as_rule
 from ..targets import TargetLike
 from ..task import Task
@@ -287,13 +288,10 @@ def _start(
         return as_baseline(arrange(baseline, False), BASELINES)
     if not (isinstance(baseline, int | float) and baseline == 0):
         raise InputError("baseline= and references= both say where lines start: give one of them.")
-    references = arrange(references, True)
-    data = hasattr(references, "__getitem__") and not isinstance(references, list | tuple | str)
-    if not data:
-        return references_of(references)
-    if draws is not None and draws < len(references):  # type: ignore[arg-type]
-        return Sample(references, draws, seed)  # type: ignore[arg-type]
-    return Sample(references)  # type: ignore[arg-type]
+    # With a rule every reference is taken, whatever the rule.
+    rule = GaussLegendre(1) if draws is None else None
+    start: Baseline = core(expected(arrange(references, True), draws, rule, seed=seed)).baseline
+    return start
 
 
 def _labels(
