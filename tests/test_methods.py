@@ -818,7 +818,8 @@ def test_cards(name: str) -> None:
 
 
 def test_citations_are_used() -> None:
-    of_functions = {"seitz2022gradient", "lelievre2024integrated"}  # GPLinkField, ig.correlate
+    # GPLinkField, ig.correlate, ig.interactions
+    of_functions = {"seitz2022gradient", "lelievre2024integrated", "janizek2021explaining"}
     assert set(BIBTEX) == {ig.methods.about(name).key for name in CARDS} | of_functions
     with pytest.raises(ig.errors.UnknownName, match=r"no citation named 'zhuo'. Did you mean"):
         bibtex("zhuo")

@@ -324,3 +324,84 @@ def test_units_that_there_are_not_are_refused() -> None:
         ig.explain(mlp(), X, target=ig.targets.Unit("1", 9))
     with pytest.raises(ig.errors.TargetError, match="2 classes for 4"):
         ig.explain(mlp(), X, target=ig.targets.Unit("1", torch.tensor([0, 1])))
+
+
+class Recurrent(nn.Module):
+    """An LSTM, whose states have the rows on their second axis, between two linear layers."""
+
+    def __init__(self, layers: int = 1) -> None:
+        super().__init__()
+        self.first = nn.Linear(3, 4)
+        self.lstm = nn.LSTM(4, 5, layers, batch_first=True)
+        self.last = nn.Linear(10, 3)
+
+    def forward(self, x: Tensor) -> Tensor:
+        outputs, (state, _) = self.lstm(self.first(x))
+        return self.last(torch.cat([outputs.mean(1), state[-1]], 1))
+
+
+SITES = {"cells": "lstm", "early": "first", "late": "last"}
+SEQUENCES = wave(3, 4, 3)
+
+
+@pytest.mark.parametrize("batch_size", [None, 1, 2, 3])
+@pytest.mark.parametrize("layers", [1, 2])
+def test_dicts_of_layers_with_several_tensors(layers: int, batch_size: int | None) -> None:
+    """Whatever the number of rows in a call: tensors of an LSTM are (N, T, H), (L, N, H) and (L, N, H)."""
+    model = filled(Recurrent(layers))
+    made = neurons(model, SEQUENCES, SITES, batch_size=batch_size)
+    shapes = [tuple(values.shape[1:]) for values in made.values]
+    assert shapes == [(4, 5), (layers, 5), (layers, 5), (4, 4), (3,)]
+    change = made.output - made.base
+    sums = [values.flatten(1).sum(1) for values in made.values]
+    for total in (sums[0] + sums[1] + sums[2], sums[3], sums[4]):
+        torch.testing.assert_close(total, change, rtol=0, atol=1e-10)
+    with torch.no_grad():
+        outputs, (state, cell) = model.lstm(model.first(SEQUENCES))
+    for there, expected in zip(
+        made.inputs, (outputs, state.movedim(1, 0), cell.movedim(1, 0)), strict=False
+    ):
+        torch.testing.assert_close(there, expected)
+    one = neurons(model, SEQUENCES[1:2], SITES, batch_size=batch_size)
+    for alone, together in zip(one.values, made.values, strict=True):
+        torch.testing.assert_close(alone[0], together[1], rtol=0, atol=1e-12)
+
+
+def test_conductance_of_dicts_is_what_units_pass_on() -> None:
+    """Without a region: the conductance of every unit of every layer, by corners or by tangents."""
+    model = mlp()
+    made = neurons(model, X, {"early": "1", "late": "3"})
+    for method, options in (("conductance", {"steps": 400}), ("layer", {"rule": FINE})):
+        named = ig.explain(
+            model, X, target=1, method=method, site={"early": "1"}, baseline=0.25, **options
+        )
+        alone = ig.explain(model, X, target=1, method=method, site="1", baseline=0.25, **options)
+        torch.testing.assert_close(named.values, alone.values)
+        if method == "conductance":
+            torch.testing.assert_close(made.values[0], alone.values, rtol=0, atol=1e-4)
+    listed = ig.explain(model, X, target=1, method="layer", site=["1", "3"], baseline=0.25)
+    both = ig.explain(
+        model, X, target=1, method="layer", site={"early": "1", "late": "3"}, baseline=0.25
+    )
+    for one, other in zip(both.values, listed.values, strict=True):
+        torch.testing.assert_close(one, other)
+    with pytest.raises(ig.errors.InputError, match="empty dict"):
+        ig.methods.layer({})
+
+
+def test_rows_are_told_from_other_axes_of_the_same_length() -> None:
+    """Three rows of three steps of three features: shapes tell nothing."""
+
+    class Turned(nn.Module):
+        def __init__(self) -> None:
+            super().__init__()
+            self.inner, self.last = nn.Identity(), nn.Linear(9, 3)
+
+        def forward(self, x: Tensor) -> Tensor:
+            return self.last(self.inner(x.movedim(0, 1).sin()).movedim(1, 0).flatten(1))
+
+    model = filled(Turned())
+    x = wave(3, 3, 3)
+    made = neurons(model, x, "inner")
+    plain = ig.explain(model, x, target=1, method=ig.methods.integrated(0.25, FINE))
+    torch.testing.assert_close(made.values, plain.values, rtol=0, atol=1e-10)

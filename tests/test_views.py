@@ -16,7 +16,7 @@ from torch.utils._pytree import tree_leaves
 
 import integrand as ig
 from integrand.compare.subset import Portion
-from integrand.core.segment import Evaluation, Segment
+from integrand.core.segment import Curvature, Evaluation, Segment
 from integrand.fields import (
     BatchSizer,
     Cast,
@@ -191,6 +191,10 @@ ANSWERS: dict[str, Callable[..., Any]] = {
     "plainly": lambda self, z, index: z,
     "decomposed": lambda self, *_: None,
     "line_covariance": lambda self, start, *_: start,
+    "curvature": lambda self, z, index, directions: Curvature(z.sum(1), z, directions),
+    "kinked_operations": lambda self, z, index: ("relu",),
+    "attached": lambda self, z, index: Evaluation(z.sum(1), z),
+    "trainable": lambda self: contextlib.nullcontext("trainable"),
     "flow": lambda self, z, index, direction, sites: LayerFlow(z.sum(1), direction, (z,), (z,)),
 }
 Z, PLACES = wave(3, 4), torch.tensor([1, 0, 1])
@@ -219,6 +223,11 @@ CALLS: dict[str, tuple[Any, ...]] = {
     "ready": (),
     "decomposed": (SEGMENT, PLACES[:2]),
     "line_covariance": (Z[None], Z, torch.ones(1, 3, dtype=torch.float64)),
+    "curvature": (Z, PLACES, Z.expand(2, 3, 4)),
+    "kinked_operations": (Z, PLACES),
+    "attached": (Z, PLACES),
+    "trainable": (),
+    "with_softplus": (10.0,),
     "flow": (Z, PLACES, Z, ["layer"]),
 }
 """How every member that is called is called."""
@@ -293,13 +302,16 @@ def test_every_view_hands_on_every_member(view: str, member: str) -> None:
             assert (
                 torch.equal(one, other)
                 if isinstance(one, Tensor)
-                else one == other or member == "ready"
+                else one == other or member in ("ready", "trainable")
             )
 
 
 def vars_of(answer: Any) -> Any:
     parts = answer if isinstance(answer, tuple) else (answer,)
-    return [vars(one) if isinstance(one, Evaluation | Answer | LayerFlow) else one for one in parts]
+    return [
+        vars(one) if isinstance(one, Evaluation | Answer | LayerFlow | Curvature) else one
+        for one in parts
+    ]
 
 
 @pytest.mark.parametrize("member", KNOWN)

@@ -50,6 +50,8 @@ from .integration.join import concat as concat
 # The parts that every method is made of.
 from .integration.wrappers.layer import Layered as Layered
 from .integration.wrappers.with_covariance import WithCovariance as WithCovariance
+from .interactions import Interactions as Interactions
+from .interactions import interactions as interactions
 from .model.extra import Shared as Shared
 
 if _TYPE_CHECKING:
@@ -92,6 +94,7 @@ __all__ = [
     "ArtificialDistancing",
     "GreedyPIG",
     "Backward",
+    "Interactions",
     "Layered",
     "Method",
     "Normalisation",
@@ -112,6 +115,7 @@ __all__ = [
     "explain",
     "explain_targets",
     "fields",
+    "interactions",
     "load",
     "methods",
     "metrics",

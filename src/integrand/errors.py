@@ -11,6 +11,7 @@
     ├── ModelError (RuntimeError)        the model cannot be explained as it is
     │   ├── DetachedModel                no gradient leads from the output to the input
     │   ├── NoGradient                   this field jumps and has no gradient; ask for its exact share
+    │   ├── NoHessian                    this field has no second derivatives
     │   ├── NonFiniteGradient            NaN or infinity appeared inside the model
     │   └── ModelTooLarge                one row alone does not fit into memory
     ├── UnknownName (LookupError)        no such method, layer, baseline …; names the nearest
@@ -22,6 +23,7 @@
     ├── IncompleteWarning                the map misses more than a tenth of the change
     ├── DependentRowsWarning             what the model says of a row depends on the rows beside it
     ├── StochasticModelWarning           the model says something else when it is asked again
+    ├── KinkWarning                      second derivatives do not see the kinks of the model
     ├── FitnessWarning                   fitness could not tell the baselines apart
     ├── OneOutputWarning                 "predicted" of a model with one output per row
     ├── MixedColumnsWarning              columns of a pipeline that come from several of the frame
@@ -85,6 +87,10 @@ class NoGradient(ModelError):
     """This field jumps and has no gradient; ask for its exact share."""
 
 
+class NoHessian(ModelError):
+    """This field has no second derivatives."""
+
+
 class NonFiniteGradient(ModelError):
     """NaN or infinity appeared inside the model."""
 
@@ -141,6 +147,10 @@ class DependentRowsWarning(IntegrandWarning):
 
 class StochasticModelWarning(IntegrandWarning):
     """The model says something else when it is asked again."""
+
+
+class KinkWarning(IntegrandWarning):
+    """Second derivatives do not see the kinks of the model."""
 
 
 class FitnessWarning(IntegrandWarning):

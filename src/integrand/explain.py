@@ -29,6 +29,7 @@ from .errors import InputError, UnknownName
 from .fields import Field
 from .fields.views import CallCount
 from .integration import Method
+from .integration.attached import check_recording
 from .integration.attribution import Attribution, Explainer, ExplainerLike, as_explainer, mapped
 from .integration.join import concat
 from .methods import BASELINES, about
@@ -59,6 +60,7 @@ def explain(
     feature_names: Sequence[str] | None = None,
     batch_size: int | None = None,
     optimize: bool = False,
+    create_graph: bool = False,
     **options: Any,
 ) -> Attribution:
     """Attribute a model's output to its inputs by integrating gradients along paths.
@@ -100,6 +102,9 @@ def explain(
             no chords, but gradients at both ends.
         optimize: run a faster double of the model: batch norms folded into convolutions, channels
             last. Maps agree to rounding.
+        create_graph: keep the graph from the values to the model's parameters, so that a loss of
+            them can be trained on (attribution priors). For methods at fixed nodes; the model is
+            run in eval mode, and memory grows with nodes and references. No map is warned of.
         **options: options of the published method, and of the kind of model (``attribute_after``
             of pipelines; see ``integrand.tables.pipelines``).
 
@@ -127,7 +132,13 @@ def explain(
         raise InputError(
             f"progress is True, False or a callable that is given a running tally, not {progress!r}."
         )
+    if create_graph:
+        check_recording()
     if isinstance(inputs, DataLoader):
+        if create_graph:
+            raise InputError(
+                "create_graph=True would keep the graphs of all batches of the loader: explain a batch at a time."
+            )
         if len(extra):
             raise InputError("extra= has something for each example, and a DataLoader none of it.")
         explain_batch = partial(
@@ -160,6 +171,8 @@ def explain(
     if feature_names is not None:
         task = dataclasses.replace(task, layout=task.layout.named(feature_names))
     explainer = resolve_method(inputs, method, baseline, tol, options, task)
+    if create_graph:
+        return _run_attached(task, explainer, seed, progress)
     return run_task(task, explainer, seed=seed, progress=progress)
 
 
@@ -217,6 +230,23 @@ def run_task(
     if layout.encoding is not None and layout.source is not None and table is not None:
         return decoded(attribution, layout.encoding.origin, layout.source)
     return _unpack(attribution, layout)
+
+
+def _run_attached(
+    task: Task, explainer: Explainer, seed: int | None, progress: Progress
+) -> Attribution:
+    """``run_task``, with the graph to the model's parameters."""
+    if seed is not None:
+        explainer = reseeded(explainer, seed)
+    with task.field.trainable(), _progress_watch(progress) as watch:
+        with task.ready() as field:  # classes that are "predicted" are known after it
+            pass
+        attribution = explainer.attached(field, task.x, watch=watch).apart()
+    table = task.layout.arranged(task.layout.tables) if any(task.layout.tables) else None
+    attribution = dataclasses.replace(
+        attribution, target=field.target, normalisation=field.normalisation, table=table
+    )
+    return _unpack(attribution, task.layout)
 
 
 def _explains_layer(method: str | ExplainerLike) -> bool:

@@ -34,6 +34,16 @@ class Evaluation:
 
 
 @dataclass(frozen=True, eq=False)
+class Curvature:
+    """A field's value (N,) and gradient (N, \\*s) at rows, and its Hessian times each of K
+    directions there: ``products`` (K, N, \\*s)."""
+
+    value: Tensor
+    gradient: Tensor
+    products: Tensor
+
+
+@dataclass(frozen=True, eq=False)
 class Segment:
     """K straight pieces of R paths for B examples, stacked.
 

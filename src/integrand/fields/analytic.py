@@ -7,10 +7,11 @@ from collections.abc import Callable
 import torch
 from torch import Tensor
 
-from ..core.segment import Evaluation, Segment
+from ..backprop.softplus import KinkWatch
+from ..core.segment import Curvature, Evaluation, Segment
 from ..core.shapes import flattened, total
-from ..model.autograd import gradients
-from .base import Field
+from ..model.autograd import gradients, hessian_products
+from .base import Field, check_trainable
 
 
 class _Alike(Field):
@@ -41,6 +42,10 @@ class Linear(_Alike):
         value = total(z * self.weight, 1) + self.constant
         return Evaluation(value, self.weight.expand_as(z).clone() if gradient else z.new_empty(0))
 
+    def curvature(self, z: Tensor, index: Tensor, directions: Tensor) -> Curvature:
+        evaluation = self.evaluate(z, index)
+        return Curvature(evaluation.value, evaluation.gradient, torch.zeros_like(directions))
+
     @property
     def exact(self) -> bool:
         return True
@@ -70,6 +75,14 @@ class Monomial(_Alike):
             slopes.append(power * offset.pow(lowered).prod(1))
         return Evaluation(value, torch.stack(slopes, 1).reshape(z.shape))
 
+    def curvature(self, z: Tensor, index: Tensor, directions: Tensor) -> Curvature:
+        powers = self.powers.flatten()
+
+        def monomial(rows: Tensor) -> Tensor:
+            return flattened(rows - self.base, 1).pow(powers.to(rows)).prod(1)
+
+        return _curvature(monomial, z, directions)
+
 
 class Function(_Alike):
     """F(z) = any differentiable function of rows: (N, \\*s) → (N,). No model, no target, no
@@ -96,3 +109,28 @@ class Function(_Alike):
                 return Evaluation(value, z.new_empty(0))
             (slope,) = torch.autograd.grad(value.sum(), leaf)
         return Evaluation(value.detach(), slope)
+
+    def curvature(self, z: Tensor, index: Tensor, directions: Tensor) -> Curvature:
+        return _curvature(self.function, z, directions)
+
+    def attached(self, z: Tensor, index: Tensor) -> Evaluation:
+        with gradients(True):
+            check_trainable(self.function(z[:1].detach()))
+            leaf = z.detach().requires_grad_()
+            value = self.function(leaf)
+            (slope,) = torch.autograd.grad(value.sum(), leaf, create_graph=True)
+        return Evaluation(value, slope)
+
+    def kinked_operations(self, z: Tensor, index: Tensor) -> tuple[str, ...]:
+        watch = KinkWatch()
+        with gradients(True), watch:
+            self.function(z.detach().requires_grad_())
+        return tuple(watch.names)
+
+
+def _curvature(function: Callable[[Tensor], Tensor], z: Tensor, directions: Tensor) -> Curvature:
+    with gradients(True):
+        leaf = z.detach().requires_grad_()
+        value = function(leaf)
+        slope, products = hessian_products(value, leaf, directions)
+    return Curvature(value.detach(), slope, products)

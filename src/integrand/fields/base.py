@@ -25,9 +25,9 @@ from torch import Tensor
 
 from ..backprop.modified.base import BackwardRule
 from ..core.normalisation import Normalisation
-from ..core.segment import Evaluation, Segment
+from ..core.segment import Curvature, Evaluation, Segment
 from ..core.shapes import flattened
-from ..errors import ModelError, NoShare, TargetError
+from ..errors import ModelError, NoHessian, NoShare, TargetError
 from ..model.autograd import gradients
 from ..model.batching import BatchSizer
 from ..model.flow import LayerFlow
@@ -271,6 +271,25 @@ class Field(ABC):
         evaluation = self.evaluate(z, index)
         return Evaluation(evaluation.value, (evaluation.gradient + evaluation.gradient[before]) / 2)
 
+    def curvature(self, z: Tensor, index: Tensor, directions: Tensor) -> Curvature:
+        """F, ∇F and the products of its Hessian with ``directions`` (K, N, \\*s) at rows ``z`` (N,
+        \\*s), in one call."""
+        raise NoHessian(
+            f"{type(self).__name__} has no second derivatives: explain a torch model, or an ig.fields.Function."
+        )
+
+    def kinked_operations(self, z: Tensor, index: Tensor) -> tuple[str, ...]:
+        """Names of the operations with kinks (ReLU, maxima …) that rows ``z`` (N, \\*s) go through,
+        in one call: second derivatives see nothing of them. Empty where none are known."""
+        return ()
+
+    def attached(self, z: Tensor, index: Tensor) -> Evaluation:
+        """``evaluate``, its gradient with the graph that leads to the parameters: what can be
+        trained on, in one call. Called while the field is ``trainable``."""
+        raise ModelError(
+            f"{type(self).__name__} has no parameters that could be trained on its attributions: give a torch model."
+        )
+
     def look(self, z: Tensor, index: Tensor | None, site: Representation | None = None) -> Tensor:
         """What is seen at ``site`` for rows ``z`` (N, \\*s), in one call: (N, F) there, or the
         model's outputs (N, C).
@@ -316,6 +335,12 @@ class Field(ABC):
         raise ModelError(
             f"{type(self).__name__} has no operations whose backward pass could follow a rule: explain a model, with "
             "ig.TorchField(model, target)."
+        )
+
+    def with_softplus(self, beta: float) -> Field:
+        """The same question of a smoothed model: every ReLU a softplus log(1 + exp(β u))/β."""
+        raise ModelError(
+            f"{type(self).__name__} has no operations that could be smoothed: explain a model, with ig.TorchField(model, target)."
         )
 
     def with_target(self, target: TargetLike) -> Field:
@@ -376,6 +401,10 @@ class Field(ABC):
     def ready(self) -> AbstractContextManager[Any]:
         """While this lasts, the model is fit to be explained, and nothing else is; afterwards it is
         as it was."""
+        return turn()
+
+    def trainable(self) -> AbstractContextManager[Any]:
+        """As ``ready``, and the parameters ask for gradients as they did before."""
         return turn()
 
     @cached_property
@@ -575,6 +604,20 @@ class Field(ABC):
             evaluation.reshape(*shape)
             if gradient
             else Evaluation(evaluation.value.reshape(shape), evaluation.gradient)
+        )
+
+
+def check_trainable(scalar: Tensor) -> None:
+    """Check that a scalar of inputs that ask for no gradient has one, which then leads to
+    parameters.
+
+    Raises:
+        ModelError: where it has none.
+    """
+    if not scalar.requires_grad:
+        raise ModelError(
+            "No parameter of the model asks for a gradient, so that there is nothing to train: leave create_graph=True out, or set "
+            "requires_grad on what is trained."
         )
 
 

@@ -11,7 +11,7 @@ every point: only those that are go backward.
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import replace
 from typing import Any
 
@@ -20,7 +20,7 @@ from torch import Tensor
 
 from ..backprop.secant import SecantMode, eager
 from ..core.random import generator
-from ..core.segment import Evaluation, Segment
+from ..core.segment import Curvature, Evaluation, Segment
 from ..core.shapes import first_alike, flattened
 from ..errors import InputError, TargetError
 from ..model.batching import BatchSizer, is_out_of_memory
@@ -70,6 +70,39 @@ class MultiTarget(View):
         return self._evaluate(z, index, _begins(z, index // len(self.targets)), gradient=gradient)[
             0
         ]
+
+    def curvature(self, z: Tensor, index: Tensor, directions: Tensor) -> Curvature:
+        value, gradient = z.new_empty(len(z)), torch.empty_like(z)
+        products = torch.empty_like(directions)
+        for rows, field, example in self._by_target(index):
+            part = field.curvature(z[rows], example, directions[:, rows])
+            value[rows], gradient[rows], products[:, rows] = (
+                part.value,
+                part.gradient,
+                part.products,
+            )
+        self._seen(z, index, value, gradient=True, passes=1 + len(directions))
+        return Curvature(value, gradient, products)
+
+    def attached(self, z: Tensor, index: Tensor) -> Evaluation:
+        parts, places = [], []
+        for rows, field, example in self._by_target(index):
+            parts.append(field.attached(z[rows], example))
+            places.append(rows)
+        order = torch.cat(places).argsort()
+        self._seen(z, index, gradient=True)
+        return Evaluation(
+            torch.cat([part.value for part in parts])[order],
+            torch.cat([part.gradient for part in parts])[order],
+        )
+
+    def _by_target(self, index: Tensor) -> Iterator[tuple[Tensor, TorchField, Tensor]]:
+        """Rows (n,) that are asked about each target, its field, and the examples they are of."""
+        count = len(self.targets)
+        for number, field in enumerate(self.fields):
+            rows = (index % count == number).nonzero()[:, 0]
+            if len(rows):
+                yield rows, field, index[rows] // count
 
     def evaluate_both(
         self, z: Tensor, index: Tensor, other: Target, other_index: Tensor

@@ -24,11 +24,26 @@ from torch.utils.checkpoint import CheckpointError
 
 from ..backprop.modified.base import BackwardRule, During
 from ..backprop.secant import SecantMode, eager
+from ..backprop.softplus import KinkWatch
 from ..core.normalisation import Normalisation
-from ..core.segment import Evaluation
+from ..core.segment import Curvature, Evaluation
 from ..core.shapes import describe, flattened, state_dtype, total
-from ..errors import DetachedModel, InputError, IntegrandError, ModelError, TargetError
-from ..model.autograd import gradients, is_reentrant, slopes
+from ..errors import (
+    DetachedModel,
+    InputError,
+    IntegrandError,
+    ModelError,
+    NoHessian,
+    NonFiniteGradient,
+    TargetError,
+)
+from ..model.autograd import (
+    gradients,
+    hessian_products,
+    is_reentrant,
+    slopes,
+    twice_differentiable,
+)
 from ..model.batching import is_out_of_memory, packer_for
 from ..model.diagnose import degenerate, mixing, raise_nonfinite
 from ..model.flow import LayerFlow, layer_flow
@@ -44,7 +59,8 @@ from ..model.network import (
 )
 from ..model.row_independence import Answer, Company
 from ..targets import Custom, Output, Target, TargetLike, as_target, output_tensor
-from .base import Field
+from .base import Field, check_trainable
+from .smoothed import SmoothedNetwork
 
 Ask = tuple[Target, Tensor]
 
@@ -71,6 +87,8 @@ class TorchField(Field):
             (``model/fusion.py``).
         backward: a rule that gradients follow instead, such as ``ig.fields.GuidedReLU()``
             (``backprop/modified``).
+        softplus: the sharpness β of the softplus that stands for every ReLU, so that F has second
+            derivatives; F is then that of the smoothed model.
 
     Cost:
         one gradient is one forward and one backward pass to the input; nothing is computed for
@@ -105,8 +123,12 @@ class TorchField(Field):
         layout: Layout | None = None,
         optimize: bool = False,
         backward: BackwardRule | None = None,
+        softplus: float | None = None,
     ) -> None:
         self.network = Network(model, layout, extra, optimize=optimize)
+        self.softplus = softplus
+        if softplus is not None:
+            self.network = SmoothedNetwork(self.network, softplus)
         self._aim(target)
         self.normalisation = normalisation
         self.layout = layout
@@ -125,7 +147,8 @@ class TorchField(Field):
 
     def __repr__(self) -> str:
         rule = "" if self.backward is None else f", backward={self.backward!r}"
-        return f"TorchField({type(self.network.model).__name__}, {self.target!r}{rule})"
+        smooth = "" if self.softplus is None else f", softplus={self.softplus:g}"
+        return f"TorchField({type(self.network.model).__name__}, {self.target!r}{rule}{smooth})"
 
     @property
     def target(self) -> Target:
@@ -163,6 +186,18 @@ class TorchField(Field):
         field._follow(rule)
         return field
 
+    def with_softplus(self, beta: float) -> TorchField:
+        """The same question of the model with softplus log(1 + exp(β u))/β in place of every ReLU
+        (and smooth forms of ReLU6, leaky ReLUs and hard tanh): another F, which has second
+        derivatives."""
+        field = copy.copy(self)
+        whole = self.network.whole if isinstance(self.network, SmoothedNetwork) else self.network
+        field.network = SmoothedNetwork(whole, beta)
+        field.softplus = beta
+        field.memory = None
+        field.chordal, field.kinks, field.gates = field.conservative, True, True
+        return field
+
     def with_targets(self, targets: Sequence[Target]) -> Field:
         located = [target.located(self.network.resolved) for target in targets]
         several: Field = self.several_targets(self, located)
@@ -181,6 +216,7 @@ class TorchField(Field):
             layout=network.layout,
             optimize=network.optimiser is not None,
             backward=self.backward,
+            softplus=self.softplus,
         )
 
     def afresh(self) -> TorchField:
@@ -268,13 +304,14 @@ class TorchField(Field):
 
     def flow(self, z: Tensor, index: Tensor, direction: Tensor, sites: Sequence[Any]) -> LayerFlow:
         resolved = [self.network.resolved(site) for site in sites]
+        axes = self.network.row_axes.setdefault(tuple(resolved), {})
+
+        def scalar(rows: Tensor, like: Tensor) -> Tensor:
+            examples = index[like]
+            return self._outputs_and_scalars(rows, examples, [(self.target, examples)])[1][0]
+
         with self.ready(), gradients(True):
-            return layer_flow(
-                lambda rows: self._outputs_and_scalars(rows, index, [(self.target, index)])[1][0],
-                z,
-                direction,
-                resolved,
-            )
+            return layer_flow(scalar, z, direction, resolved, axes)
 
     def evaluate_both(
         self, z: Tensor, index: Tensor, other: Target, other_index: Tensor
@@ -345,6 +382,86 @@ class TorchField(Field):
     @property
     def smooth(self) -> bool:
         return not self.kinks
+
+    @contextmanager
+    def trainable(self) -> Iterator[None]:
+        with self.network.trainable():
+            yield
+
+    def attached(self, z: Tensor, index: Tensor) -> Evaluation:
+        self._check_own_gradient("attributions that a model is trained on")
+        self._check_parameters(z, index)
+        with gradients(True), eager(), twice_differentiable():
+            leaf = z.detach().requires_grad_()
+            scalar = self._scalar_of(leaf, index)
+            try:
+                with self.network.during():
+                    (slope,) = torch.autograd.grad(scalar.sum(), leaf, create_graph=True)
+            except RuntimeError as error:
+                raise self._no_hessian(error) from error
+        self._finite(z, index, scalar.detach(), slope.detach(), [(self.target, index)])
+        return Evaluation(scalar.to(z.dtype), slope.to(z.dtype))
+
+    def curvature(self, z: Tensor, index: Tensor, directions: Tensor) -> Curvature:
+        self._check_own_gradient("second derivatives")
+        with self.ready(), gradients(True), eager(), twice_differentiable():
+            leaf = (z.clone() if z.is_inference() else z.detach()).requires_grad_()
+            scalar = self._scalar_of(leaf, index)
+            try:
+                with self.network.during():
+                    slope, products = hessian_products(scalar, leaf, directions)
+            except RuntimeError as error:
+                raise self._no_hessian(error) from error
+        evaluation = self._finite(z, index, scalar, slope, [(self.target, index)])
+        if not bool(torch.isfinite(products.sum())) and not bool(torch.isfinite(products).all()):
+            raise NonFiniteGradient(
+                "Second derivatives are NaN or infinite: F has a square root, a norm or a power at zero on the way. Take another baseline, or "
+                "add a small number under the root."
+            )
+        return Curvature(evaluation.value, evaluation.gradient, products.to(z.dtype))
+
+    def _check_parameters(self, z: Tensor, index: Tensor) -> None:
+        """Check that something in the model can be trained; of a function around tensors a row
+        tells."""
+        for root in self.network.roots:
+            if any(parameter.requires_grad for parameter in root.parameters()):
+                return
+        with gradients(True):
+            _, (scalar,) = self._outputs_and_scalars(
+                z[:1].clone(), index[:1], [(self.target, index[:1])]
+            )
+        check_trainable(scalar)
+
+    def _scalar_of(self, leaf: Tensor, index: Tensor) -> Tensor:
+        """F (N,) for rows, with its graph."""
+        _, (scalar,) = self._outputs_and_scalars(leaf.clone(), index, [(self.target, index)])
+        self._check_attached(scalar)
+        return scalar
+
+    def _check_own_gradient(self, what: str) -> None:
+        if self.backward is not None:
+            raise NoHessian(
+                f"Gradients follow {self.backward!r}, and are not those of F: there are no {what}. Leave the backward rule out."
+            )
+
+    def _no_hessian(self, error: RuntimeError) -> BaseException:
+        """What a failed second backward pass says to the user."""
+        if is_out_of_memory(error) or isinstance(error, IntegrandError):
+            return error
+        if "not have been used in the graph" in str(error):
+            return DetachedModel(
+                "The model's output does not depend on the input: no gradient leads back to it."
+            )
+        return NoHessian(
+            f"The model cannot be differentiated twice: {error} Take another implementation of that operation, or one without reentrant "
+            "checkpoints."
+        )
+
+    def kinked_operations(self, z: Tensor, index: Tensor) -> tuple[str, ...]:
+        watch = KinkWatch()
+        with self.ready(), gradients(True), eager(), watch:
+            self._scalar_of(z.detach().requires_grad_(), index)
+        return tuple(watch.names)
 
     def look(self, z: Tensor, index: Tensor | None, site: Representation | None = None) -> Tensor:
         if site is not None and not isinstance(site, Site):
@@ -445,7 +562,7 @@ class TorchField(Field):
             if not gradient:
                 return [self._finite(z, index, s, z.new_empty(0), asks) for s in scalars]
             last = len(scalars) - 1
-            with during():  # checkpoints run again what they ran
+            with during(), self.network.during():  # checkpoints run again what they ran
                 slopes = [
                     self._slope(scalar, leaf, keep=number < last)
                     for number, scalar in enumerate(scalars)
@@ -496,12 +613,16 @@ class TorchField(Field):
             )
         return scalar
 
-    def _slope(self, scalar: Tensor, leaf: Tensor, *, keep: bool) -> Tensor:
+    @staticmethod
+    def _check_attached(scalar: Tensor) -> None:
         if not scalar.requires_grad:
             raise DetachedModel(
                 "The model's output carries no gradient. Something detaches it: .detach(), .item(), .numpy(), a no_grad block, "
                 "rounding, an argmax, or, at a layer, a checkpoint around it with use_reentrant=True. Return a differentiable score."
             )
+
+    def _slope(self, scalar: Tensor, leaf: Tensor, *, keep: bool) -> Tensor:
+        self._check_attached(scalar)
         (slope,) = slopes([scalar], [leaf], keep=keep, everywhere=self.network.reentrant)
         if slope is None:
             raise DetachedModel(

@@ -13,7 +13,7 @@ from torch import Tensor
 
 from ..backprop.modified.base import BackwardRule
 from ..core.normalisation import Normalisation
-from ..core.segment import Evaluation, Segment
+from ..core.segment import Curvature, Evaluation, Segment
 from ..model.batching import is_out_of_memory
 from ..model.flow import LayerFlow
 from ..model.layout import Layout
@@ -99,6 +99,23 @@ class View(Field):
             z, self.inner.evaluate_chords(self._rows(z), self._index(index), before)
         )
         self._seen(z, index, evaluation.value, gradient=True, passes=evaluation.passes)
+        return evaluation
+
+    def curvature(self, z: Tensor, index: Tensor, directions: Tensor) -> Curvature:
+        curvature = self.inner.curvature(self._rows(z), self._index(index), self._rows(directions))
+        first = self._results(z, Evaluation(curvature.value, curvature.gradient))
+        # A gradient for F itself, and one for each direction.
+        self._seen(z, index, first.value, gradient=True, passes=1 + len(directions))
+        return Curvature(first.value, first.gradient, curvature.products.to(z.dtype))
+
+    def kinked_operations(self, z: Tensor, index: Tensor) -> tuple[str, ...]:
+        names = self.inner.kinked_operations(self._rows(z), self._index(index))
+        self._seen(z, index)
+        return names
+
+    def attached(self, z: Tensor, index: Tensor) -> Evaluation:
+        evaluation = self._results(z, self.inner.attached(self._rows(z), self._index(index)))
+        self._seen(z, index, gradient=True)
         return evaluation
 
     def value(self, z: Tensor, leading: int = 1) -> Tensor:
@@ -252,6 +269,9 @@ class View(Field):
     def ready(self) -> AbstractContextManager[Any]:
         return self.inner.ready()
 
+    def trainable(self) -> AbstractContextManager[Any]:
+        return self.inner.trainable()
+
     # --- other fields, seen in the same way -----------------------------------------------------------------------
 
     def score(self) -> Field:
@@ -262,6 +282,9 @@ class View(Field):
 
     def with_backward(self, rule: BackwardRule) -> Field:
         return self._like(self.inner.with_backward(rule))
+
+    def with_softplus(self, beta: float) -> Field:
+        return self._forgetful(self.inner.with_softplus(beta))
 
     def with_target(self, target: TargetLike) -> Field:
         return self._like(self.inner.with_target(target))

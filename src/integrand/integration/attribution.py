@@ -135,7 +135,7 @@ class Attribution:
         nothing.
         """
         change = (self.weights * self.change).sum(0).abs()
-        summed = _total(mapped(lambda t: total(t.abs(), 1), self.values))
+        summed = _total(mapped(lambda t: total(t.detach().abs(), 1), self.values))
         floor = rounding(self.output, self.base, summed, self.resolution)
         smallest = torch.finfo(change.dtype).tiny
         relative = self.residual.abs() / torch.maximum(change, floor).clamp_min(smallest)
@@ -400,6 +400,13 @@ class Explainer(Part, ABC):
 
     @abstractmethod
     def __call__(self, field: Field, x: Tensor, *, watch: Watch | None = None) -> Attribution: ...
+
+    def attached(self, field: Field, x: Tensor, *, watch: Watch | None = None) -> Attribution:
+        """As it is called, its values with the graph that leads to the model's parameters."""
+        raise InputError(
+            f"{self!r} has no maps that could be trained on: with create_graph=True give a method at fixed nodes, such as method='integrated', "
+            "rule=ig.rules.GaussLegendre(8), or method='expected'."
+        )
 
     @declared
     def inner(self) -> Explainer | None:

@@ -23,7 +23,7 @@ from torch import Tensor
 from ..core.files import write_tensors
 from ..core.frames import Table
 from ..core.normalisation import Normalisation
-from ..core.optional import optional
+from ..core.optional import optional, room
 from ..core.shapes import describe
 from ..errors import InputError
 from .attribution import Attribution, feature_counts
@@ -37,6 +37,9 @@ _BY_EXAMPLE = ("output", "residual", "error", "converged")  # (B,)
 _BY_REFERENCE = ("weights", "change", "fitness")  # (R, B)
 _OPTIONAL = ("fitness", "covariance")
 _PLAIN = (*_BY_EXAMPLE, *_BY_REFERENCE, "covariance")
+INTERACTIONS = "interactions"
+"""Where a file of interactions has its header."""
+
 _DIGEST = "blake2b"
 """Where a file says what it held when it was written; files of 0.1 do not."""
 
@@ -89,17 +92,17 @@ def save(attribution: Attribution, path: str | Path) -> None:
         "tables": [table and _stored_table(table) for table in attribution.tables],
     }
     text = json.dumps(header)
-    write_tensors(write, tensors, path, {"integrand": text, _DIGEST: _digest(text, tensors)})
+    write_tensors(write, tensors, path, {"integrand": text, _DIGEST: digest(text, tensors)})
 
 
-def load(path: str | Path) -> Attribution:
-    """Read an attribution from a file.
+def load(path: str | Path) -> Attribution | Any:
+    """Read an attribution, or interactions, from a file.
 
     Args:
-        path: a file that ``Attribution.save`` wrote.
+        path: a file that ``Attribution.save`` or ``Interactions.save`` wrote.
 
     Returns:
-        The attribution; its method and target are texts, as they printed.
+        The ``Attribution``, or the ``Interactions``; methods and targets are texts, as they printed.
 
     Raises:
         InputError: for files that hold none, only a part of one, or not what was written, and for
@@ -111,6 +114,8 @@ def load(path: str | Path) -> Attribution:
     try:
         with opened(str(path), framework="pt") as file:
             written = file.metadata() or {}
+            if INTERACTIONS in written:
+                return room("interactions.io").load(path)
             header = json.loads(written["integrand"])
             tensors = {name: file.get_tensor(name) for name in file.keys()}  # noqa: SIM118
     except KeyError:
@@ -211,7 +216,7 @@ def _normalisation(mean: list[float], std: list[float]) -> Normalisation:
 # --- what fits together -----------------------------------------------------------------------------------------------
 
 
-def _digest(header: str, tensors: Mapping[str, Tensor]) -> str:
+def digest(header: str, tensors: Mapping[str, Tensor]) -> str:
     """A hash of everything a file says: its header, and the names, types, shapes and numbers of its
     tensors."""
     digest = hashlib.blake2b(header.encode(), digest_size=16)
@@ -228,7 +233,7 @@ def _digest(header: str, tensors: Mapping[str, Tensor]) -> str:
 def _why_changed(written: Mapping[str, str], tensors: Mapping[str, Tensor]) -> str:
     """Why a file does not hold what was written; empty if it does, or does not know."""
     recorded = written.get(_DIGEST)
-    same = recorded is None or recorded == _digest(written["integrand"], tensors)
+    same = recorded is None or recorded == digest(written["integrand"], tensors)
     return "" if same else "its content has changed since it was written"
 
 

@@ -30,7 +30,9 @@ from ..paths.straight import Straight
 from ..rules.adaptive.adaptive import Adaptive
 from ..rules.base import Rule, RuleLike, as_rule
 from ..weightings import Uniform, Weighed, Weighting, WeightingLike, as_weighting
-from .assemble import Integrals, Integrator, weighed_sum
+from .assemble import Integrals, Integrator, Watch, weighed_sum
+from .attached import attached
+from .attribution import Attribution
 from .loop import DeferredRefinement, PathIntegrals, SideBySide, walk
 from .sampling_error import Chance
 
@@ -82,6 +84,9 @@ class Method(Integrator):
     def tol(self) -> float | None:
         """The rule's."""
         return self.rule.tol
+
+    def attached(self, field: Field, x: Tensor, *, watch: Watch | None = None) -> Attribution:
+        return attached(self, self, field, x, watch)
 
     def integrate(self, field: CountedField, x: Tensor) -> Integrals:
         references = References.of(self.baseline, x, field)

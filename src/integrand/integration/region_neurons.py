@@ -192,7 +192,7 @@ class _FlowSums:
         end = x.expand(r, *x.shape).reshape(pairs, *features)
         inside = mask.expand(r, *mask.shape).reshape(pairs, *features)
         example = torch.arange(b, device=x.device).repeat(r)
-        t, w = (torch.tensor(numbers).to(x) for numbers in (nodes, weights))
+        t, w = (torch.tensor(t, dtype=torch.float64).to(x) for t in (nodes, weights))
         self.layout: Layout | None = None
         self._flat = x.new_empty(0)
         self.of_region, self.of_all = x.new_zeros(pairs), x.new_zeros(pairs)

@@ -144,7 +144,7 @@ def _for_each(
         for key, start in starts.items()
     }
     values = {
-        key: as_numbers(torch.as_tensor(start), x) if plain[key] else as_baseline(start, BASELINES)
+        key: as_numbers(_exactly(start), x) if plain[key] else as_baseline(start, BASELINES)
         for key, start in starts.items()
     }
     tensors = {key: value for key, value in values.items() if isinstance(value, Tensor)}
@@ -160,6 +160,11 @@ def _for_each(
     for key, value in laid.items():
         values[key] = Given(value) if shared else Own(value[None])
     return PerInput(tuple(values.values()) if layout.names is None else values)
+
+
+def _exactly(start: Any) -> Tensor:
+    """A tensor, array or number as a tensor; Python's floats are doubles."""
+    return torch.as_tensor(start, dtype=torch.float64 if isinstance(start, float) else None)
 
 
 def _laid(key: Hashable, value: Tensor, shape: tuple[int, ...]) -> Tensor:

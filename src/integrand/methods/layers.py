@@ -27,7 +27,7 @@ from .straight import integrated
     explains="layer",
 )
 def layer(
-    site: SiteLike | Sequence[SiteLike],
+    site: SiteLike | Sequence[SiteLike] | dict[str, SiteLike],
     baseline: StartLike = 0.0,
     rule: Rule = Adaptive(),
     *,
@@ -50,8 +50,8 @@ def layer(
     Adds up to F(x) − F(b) where nothing passes the layer by; else the residual holds what did.
 
     Args:
-        site: a layer's name, the module, or an ``ig.fields.Site``; a list of them for several
-            layers at once.
+        site: a layer's name, the module, or an ``ig.fields.Site``; a list or a dict of them for
+            several layers at once, whose maps come in their order.
         side: its "output", or its "input".
         layer_baseline: where the layer starts instead of at h(b): 0.0, a vector such as the mean
             embedding, a tensor (\\*L) or (B, \\*L), whatever a baseline can be; a tuple, one for
@@ -97,7 +97,7 @@ def layer(
     explains="layer",
 )
 def conductance(
-    site: SiteLike | Sequence[SiteLike],
+    site: SiteLike | Sequence[SiteLike] | dict[str, SiteLike],
     baseline: StartLike = 0.0,
     steps: int = 50,
     rule: Rule = Midpoint(),

@@ -9,6 +9,7 @@ from contextlib import contextmanager
 import torch
 from torch import Tensor
 from torch.autograd.graph import get_gradient_edge
+from torch.nn.attention import SDPBackend, sdpa_kernel
 
 
 class _Way(threading.local):
@@ -71,6 +72,45 @@ def slopes(
     for leaf in leaves:
         leaf.grad = None
     return accumulated
+
+
+@contextmanager
+def twice_differentiable() -> Iterator[None]:
+    """While this lasts, attention runs in operations that have second derivatives; its fused kernels
+    have none."""
+    with sdpa_kernel(SDPBackend.MATH):
+        yield
+
+
+def hessian_products(scalars: Tensor, leaf: Tensor, directions: Tensor) -> tuple[Tensor, Tensor]:
+    """The gradient (N, \\*s) of each of the ``scalars`` (N,) at its row of ``leaf`` (N, \\*s), and
+    its Hessian times each of the ``directions`` (K, N, \\*s) there.
+
+    Raises:
+        RuntimeError: where the scalars do not depend on the leaf.
+    """
+    # Places in the graph, not tensors: see ``slopes``.
+    root, place = get_gradient_edge(scalars), get_gradient_edge(leaf)
+    with _back():
+        (slope,) = torch.autograd.grad(
+            [root], [place], [torch.ones_like(scalars)], create_graph=True
+        )
+        products = torch.zeros_like(directions)
+        if not slope.requires_grad:  # F is linear
+            return slope.detach(), products
+        edge = get_gradient_edge(slope)
+        last = len(directions) - 1
+        for number, direction in enumerate(directions):
+            (product,) = torch.autograd.grad(
+                [edge],
+                [place],
+                [direction.to(slope)],
+                retain_graph=number < last,
+                allow_unused=True,
+            )
+            if product is not None:
+                products[number] = product
+    return slope.detach(), products
 
 
 def is_reentrant(error: BaseException) -> bool:

@@ -40,15 +40,16 @@ _loans: dict[Hashable, _Loan] = {}
 
 
 @contextmanager
-def borrowed(root: nn.Module) -> Iterator[None]:
+def borrowed(root: nn.Module, *, frozen: bool = True) -> Iterator[None]:
     """While this lasts a module is fit to be explained, alone in this process; afterwards
-    everything is as it was."""
+    everything is as it was. Its parameters ask for no gradients unless it is not ``frozen``."""
     with turn():
         parts = list(root.modules())
-        _warn_of_training([part for part in parts if in_training(part)])
+        if frozen:  # who trains a model knows that it is in training mode
+            _warn_of_training([part for part in parts if in_training(part)])
         keys: list[Hashable] = []
         with undone(lambda: _give_back(keys)):
-            _borrow(parts, keys)
+            _borrow(parts, keys, frozen=frozen)
             yield
 
 
@@ -61,7 +62,7 @@ def in_training(module: nn.Module) -> bool:
         return False
 
 
-def _borrow(parts: Sequence[nn.Module], keys: list[Hashable]) -> None:
+def _borrow(parts: Sequence[nn.Module], keys: list[Hashable], *, frozen: bool) -> None:
     """Every change that is needed, or has been made already by somebody who is not done yet."""
 
     shared = bool(_loans)  # by a borrower who is not done yet
@@ -82,7 +83,7 @@ def _borrow(parts: Sequence[nn.Module], keys: list[Hashable]) -> None:
                     tensor.is_inference() or (shared and ("copy", id(module), name) in _loans)
                 ):
                     change(("copy", id(module), name), module, partial(_normal, store, name))
-        for name, parameter in module._parameters.items():
+        for name, parameter in module._parameters.items() if frozen else ():
             key = ("gradient", id(module), name)
             if parameter is not None and (parameter.requires_grad or (shared and key in _loans)):
                 change(key, module, partial(_without_gradient, module, name, parameter))

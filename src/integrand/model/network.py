@@ -12,7 +12,7 @@ import dataclasses
 import functools
 import itertools
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from contextlib import ExitStack, contextmanager
+from contextlib import AbstractContextManager, ExitStack, contextmanager, nullcontext
 from dataclasses import dataclass
 from typing import Any
 
@@ -146,6 +146,7 @@ class Network:
         self.extra = Extra.of(extra)
         self.optimiser = Optimiser.of(self.module) if optimize else None
         self.reentrant = False  # until a checkpoint is met that cannot go back to the inputs alone
+        self.row_axes: dict[tuple[Site, ...], dict[int, tuple[int | None, ...]]] = {}  # of layers
         self._adopted: list[nn.Module] = []
         self.differentiates = False  # until the model is seen to differentiate itself, and to leave recording to its caller
         self.batch: int | None = None  # how many examples there are, where that is known
@@ -204,6 +205,19 @@ class Network:
         self._adopted.append(module)
         if self._lent is not None:
             self._lent.enter_context(borrowed(module))
+
+    @contextmanager
+    def trainable(self) -> Iterator[None]:
+        """As ``ready``, but parameters ask for gradients as they did before."""
+        with turn(), ExitStack() as stack:
+            for root in self.roots:
+                stack.enter_context(borrowed(root, frozen=False))
+            yield
+
+    def during(self) -> AbstractContextManager[Any]:
+        """What the model's operations run in, which has to last while they are gone through
+        backwards: checkpoints run them again."""
+        return nullcontext()
 
     def refresh(self) -> None:
         """The model's parameters have changed: a faster double of it follows."""
@@ -354,6 +368,11 @@ class PlainModel(Network):
     @contextmanager
     def ready(self) -> Iterator[None]:
         with self.whole.ready():
+            yield
+
+    @contextmanager
+    def trainable(self) -> Iterator[None]:
+        with self.whole.trainable():
             yield
 
     def adopt(self, module: nn.Module) -> None:

@@ -12,7 +12,7 @@ from __future__ import annotations
 
 import math
 from abc import ABC, abstractmethod
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from typing import Protocol, Self
 
@@ -60,6 +60,17 @@ def exactly(field: Field, segment: Segment) -> Integrated:
 
 Table = tuple[tuple[float, ...], tuple[float, ...]]
 """Nodes in [0, 1], and weights that sum to one."""
+
+
+def products_of_nodes(nodes: Sequence[float], weights: Sequence[float]) -> Table:
+    """The nodes α_p β_q and weights w_p w_q of the double sum, equal nodes put together."""
+    sums: dict[float, float] = {}
+    for p, first in enumerate(nodes):
+        for q, second in enumerate(nodes[: p + 1]):
+            weight = weights[p] * weights[q] * (1 if p == q else 2)
+            sums[first * second] = sums.get(first * second, 0.0) + weight
+    places = sorted(sums)
+    return tuple(places), tuple(sums[place] for place in places)
 
 
 class RuleLike(Protocol):
@@ -113,9 +124,21 @@ class Rule(Part, ABC):
         return None
 
     @declared
+    def budget(self) -> int | None:
+        """The most gradients that it takes on a path to reach its tolerance; None where it sets no
+        limit."""
+        return None
+
+    @declared
     def inner(self) -> Rule | None:
         """The rule it takes its gradients by, of a rule around a rule."""
         return None
+
+    @declared
+    def differentiable(self) -> bool:
+        """Whether it is a sum of gradients at nodes that do not depend on F, ``nodes_on`` a segment,
+        so that its shares can be trained on."""
+        return self.overrides(Rule, "nodes_on")
 
     @declared
     def looks(self) -> bool:
@@ -127,6 +150,17 @@ class Rule(Part, ABC):
         """Its nodes and weights, the same on every segment; a path's gradients at ends with a node
         are used. None where it has none."""
         return None
+
+    def nodes_on(self, segment: Segment) -> tuple[Tensor, Tensor]:
+        """Its nodes on a segment, and their weights: (n,) each, or (n, K, R, B)."""
+        raise NotImplementedError(f"{self!r} takes nodes that depend on F.")
+
+    def double_table(self) -> Table | None:
+        """Nodes s and weights of ∫∫ f(αβ) dα dβ over α, β in [0, 1], for integrals over a line of
+        integrals over a line (``ig.interactions``): the products of every two of its nodes, unless
+        it knows better. None where it has no table."""
+        table = self.table()
+        return None if table is None else products_of_nodes(*table)
 
     def look(self, field: Field, segment: Segment) -> RoughShares:
         """A first look at a segment, to be refined later."""

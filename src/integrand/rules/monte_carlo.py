@@ -5,6 +5,7 @@ from __future__ import annotations
 from typing import ClassVar
 
 import torch
+from torch import Tensor
 
 from ..core.options import whole
 from ..core.random import generator
@@ -53,7 +54,12 @@ class MonteCarlo(Rule):
     def gradients(self) -> int:
         return self.n
 
-    def __call__(self, field: Field, segment: Segment) -> Integrated:
+    def nodes_on(self, segment: Segment) -> tuple[Tensor, Tensor]:
+        t = self._draws(segment)
+        return t, torch.full_like(t, 1 / self.n)
+
+    def _draws(self, segment: Segment) -> Tensor:
+        """Where gradients are taken, (n, K, R, B)."""
         leading = segment.leading
         first, of = segment.lanes or (0, leading[1])
         draws = of * self.n
@@ -64,7 +70,12 @@ class MonteCarlo(Rule):
             inside = torch.rand(draws, generator=stream, dtype=torch.float64)
             nodes.append(((strata + inside) / draws).reshape(self.n, of))
         lanes = torch.stack(nodes, 1)[:, :, first : first + leading[1]]
-        t = lanes[..., None].to(segment.start).expand(self.n, *leading)
+        return lanes[..., None].to(segment.start).expand(self.n, *leading)
+
+    def __call__(self, field: Field, segment: Segment) -> Integrated:
+        leading = segment.leading
+        of = segment.lanes[1] if segment.lanes else leading[1]
+        t = self._draws(segment)
         # The fewer references there are, the more groups it takes to know how far they may be off.
         groups = min(self.n, max(2, -(-_FREEDOM // of) + 1))
         group = torch.arange(self.n) * groups // self.n

@@ -22,6 +22,7 @@ from ..core.values import part
 from ..errors import InputError
 from ..fields import Field
 from .base import Rule, Table, mean_gradient
+from .logarithm import gauss_logarithm
 
 
 class Quadrature(Rule):
@@ -41,6 +42,10 @@ class Quadrature(Rule):
         """Gradients per segment, reference and example, of which the path may have paid for the
         ends."""
         return len(self.table()[0])
+
+    def nodes_on(self, segment: Segment) -> tuple[Tensor, Tensor]:
+        nodes, weights = (torch.tensor(t, dtype=torch.float64) for t in self.table())
+        return nodes.to(segment.start), weights.to(segment.start)
 
     def __call__(self, field: Field, segment: Segment) -> Tensor:
         nodes, weights = self.table()
@@ -178,6 +183,11 @@ class GaussLegendre(Quadrature):
 
     def table(self) -> Table:
         return _gauss_legendre(_checked_pieces(self.n))
+
+    def double_table(self) -> Table:
+        """The Gauss rule for the density −ln s of s = αβ: n nodes that are exact for what all n² of
+        the double sum are."""
+        return gauss_logarithm(_checked_pieces(self.n))
 
 
 @lru_cache(maxsize=64)

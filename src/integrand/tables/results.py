@@ -117,9 +117,9 @@ def grouped(attribution: Attribution, groups: Groups) -> Attribution:
     attribution = as_table(attribution)
     assert attribution.table is not None
     names = attribution.table.names
-    partition = _partition(groups, names)
+    members_of = partition(groups, names)
     origin = [0] * len(names)
-    for position, members in enumerate(partition.values()):
+    for position, members in enumerate(members_of.values()):
         for member in members:
             origin[member] = position
     cells = feature_values(attribution)
@@ -127,9 +127,9 @@ def grouped(attribution: Attribution, groups: Groups) -> Attribution:
         name: cells[names[members[0]]]
         if len(members) == 1
         else _category(attribution, members, names)
-        for name, members in partition.items()
+        for name, members in members_of.items()
     }
-    return decoded(attribution, origin, Table(tuple(partition), attribution.table.index, shown))
+    return decoded(attribution, origin, Table(tuple(members_of), attribution.table.index, shown))
 
 
 def decoded(attribution: Attribution, origin: Sequence[int], table: Table) -> Attribution:
@@ -156,7 +156,7 @@ def decoded(attribution: Attribution, origin: Sequence[int], table: Table) -> At
     )
 
 
-def _partition(groups: Groups, names: Sequence[str]) -> dict[str, tuple[int, ...]]:
+def partition(groups: Groups, names: Sequence[str]) -> dict[str, tuple[int, ...]]:
     """All columns in groups, in order of their first; a column that is in none is its own group."""
     positions = {name: i for i, name in enumerate(names)}
     group_of: dict[int, str] = {}
@@ -174,15 +174,15 @@ def _partition(groups: Groups, names: Sequence[str]) -> dict[str, tuple[int, ...
                     f"Column {names[i]!r} is in group {group_of[i]!r} and again in {group!r}: a column counts once."
                 )
             group_of[i] = group
-    partition: dict[str, tuple[int, ...]] = {}
+    members_of: dict[str, tuple[int, ...]] = {}
     for i, name in enumerate(names):
         group = group_of.get(i, name)
         if i not in group_of and group in groups:
             raise InputError(
                 f"Group {group!r} has the name of a column that is not in it: call one of them otherwise."
             )
-        partition[group] = (*partition.get(group, ()), i)
-    return partition
+        members_of[group] = (*members_of.get(group, ()), i)
+    return members_of
 
 
 def _category(

@@ -15,12 +15,12 @@ against is the real one, F(x) − F(baseline): what goes around the layer shows 
 from __future__ import annotations
 
 import dataclasses
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
-from typing import ClassVar
+from typing import Any, ClassVar
 
 import torch
-from torch import Tensor, nn
+from torch import Tensor
 
 from ...baselines.base import Baseline, checked, label_of, labels
 from ...baselines.fixed import Given
@@ -33,7 +33,7 @@ from ...fields import Cast, CountedField, Field, Subset
 from ...fields.layer import LayerActivations, LayerField
 from ...fields.views import CallCount
 from ...model.layout import Layout
-from ...model.network import Site, check_side
+from ...model.network import Site, SiteLike, check_side
 from ...model.replay import ReplayPlan
 from ...paths import Path, Straight
 from ...rules import Integrated, Rule
@@ -61,8 +61,8 @@ class Layered(Wrapper):
     add up to the change together.
 
     Args:
-        site: a layer by name, the module itself, or an ``ig.fields.Site``; a list of them for
-            several at once, which move together.
+        site: a layer by name, the module itself, or an ``ig.fields.Site``; a list or a dict of them
+            for several at once, which move together; maps come in their order.
         method: any method: its baseline and its path live in the space of the inputs, its rule and
             its weighting in the layer's. Of a wrapper the baseline alone does: ``Layered("1",
             SmoothGrad(…))`` adds noise to the layer's values, ``GreedyPIG`` ranks the layer's
@@ -92,7 +92,7 @@ class Layered(Wrapper):
         torch.Size([5, 8])
     """
 
-    site: str | nn.Module | Site | Sequence[str | nn.Module | Site]
+    site: SiteLike | Sequence[SiteLike] | Mapping[str, SiteLike]
     method: Adopted[ExplainerLike, Explainer] = Adopted(as_explainer)
     side: str = "output"
     start: str = "inputs"
@@ -108,8 +108,10 @@ class Layered(Wrapper):
             raise InputError(
                 f"start is 'inputs' or 'layer', whichever the baseline is one of, not {self.start!r}."
             )
-        if isinstance(self.site, list | tuple) and not self.site:
-            raise InputError("site= is an empty list: name one layer at least.")
+        if self._several and not self.site:
+            raise InputError(
+                f"site= is an empty {type(self.site).__name__}: name one layer at least."
+            )
         *around, core = nested(self.method)
         if not isinstance(core, Method):
             raise InputError(
@@ -140,7 +142,7 @@ class Layered(Wrapper):
         core = core_of(self.method)
         dtype, x = x.dtype, plain(x).to(state_dtype(x.dtype))
         outer = CountedField(field if dtype == x.dtype else Cast(field, dtype))
-        layer_field = field.behind(self.site, self.side)
+        layer_field = field.behind(self._sites, self.side)
         straight = core.path == Straight()
         if not straight and (field.integers or not dtype.is_floating_point):
             raise InputError(
@@ -208,9 +210,19 @@ class Layered(Wrapper):
             ),
         )
 
+    @property
+    def _several(self) -> bool:
+        """Whether layers are listed, or named in a dict."""
+        return isinstance(self.site, list | tuple | dict)
+
+    @property
+    def _sites(self) -> Any:
+        """The layer, or a list of those there are."""
+        return list(self.site.values()) if isinstance(self.site, dict) else self.site
+
     def _with_site_names(self, sites: Sequence[Site]) -> Layered:
         """The same, layers by name instead of modules."""
-        if not isinstance(self.site, list | tuple):
+        if not self._several:
             return self if isinstance(self.site, str) else self._at_site(*sites)
         return dataclasses.replace(self, site=tuple(_printed(site, self.side) for site in sites))
 

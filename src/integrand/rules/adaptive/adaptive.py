@@ -121,6 +121,10 @@ class Adaptive(Rule):
         if self.max_gradients < _START + 1:
             raise InputError(f"max_gradients is at least {_START + 1}, not {self.max_gradients}.")
 
+    @property
+    def budget(self) -> int:
+        return self.max_gradients
+
     def __call__(self, field: Field, segment: Segment) -> Integrated:
         if field.flat:
             return exactly(field, segment)
