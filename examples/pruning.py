@@ -4,11 +4,15 @@ A small convolutional network learns handwritten digits. Its 112 units (channels
 and the hidden layer) are removed one after the other, without training again: in the order of what
 they pass on (conductance, of all units of all layers in one pass), of their mean activation, of the
 size of their weights, and at random.
+
+One network, and no claim: what is explained (the class's lead, not its logit) was chosen after
+looking at several ways on a like network, and of one that was trained for longer, mean activation
+keeps as much. Which order is best for yours, your own held-out data say.
 """
 
 from __future__ import annotations
 
-import argparse
+import sys
 import warnings
 from pathlib import Path
 
@@ -25,6 +29,7 @@ STEPS = 12
 
 
 def main(out: Path) -> None:
+    out.mkdir(parents=True, exist_ok=True)
     x, y = digits()
     model = trained(x[:2500], y[:2500])
     held, seen = slice(3000, 3080), slice(4000, 4800)  # for the order, and for the accuracy
@@ -45,7 +50,7 @@ def main(out: Path) -> None:
     for name, curve in curves.items():
         third = float(curve[(removed - 75).abs().argmin()])
         print(f"{name:16s} accuracy {float(curve[0]):.1%} with all units, {third:.1%} with a third of them; mean {float(curve.mean()):.1%}")  # fmt: skip
-    draw(removed / 112, curves).savefig(out, dpi=120)
+    draw(removed / 112, curves).savefig(out / "pruning.png", dpi=120)
 
 
 # --- orders of units, the one to remove first in front ----------------------------------------------
@@ -149,6 +154,4 @@ def draw(share: Tensor, curves: dict[str, Tensor]) -> Figure:
 
 
 if __name__ == "__main__":
-    parser = argparse.ArgumentParser(description=__doc__)
-    parser.add_argument("--out", type=Path, default=Path("pruning.png"), help="the picture")
-    main(parser.parse_args().out)
+    main(Path(*sys.argv[1:]))  # the folder for the picture; here unless given
