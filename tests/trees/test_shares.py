@@ -138,7 +138,7 @@ def cuts_of(trees: list[Any], features: int) -> list[Any]:
 
 @pytest.mark.parametrize("model", [sk.RandomForestRegressor, sk.ExtraTreesRegressor])
 def test_ties_and_ends_by_brute_force(model: Any) -> None:
-    """A thousand inputs and references on the grid that trees were trained on: nearly every crossing is one of several features."""
+    """A thousand inputs and references on the grid that trees were trained on, where features of a forest often cross together."""
     forest = model(12, max_depth=5, random_state=0).fit(GRID, GRID_Y)
     thresholds = cuts_of([t.tree_ for t in forest.estimators_], 4)
     rows, starts = np.random.default_rng(8).choice(GRID, (2, 1000))
