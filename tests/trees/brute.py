@@ -12,28 +12,62 @@ from numpy.typing import NDArray
 Array = NDArray[np.float64]
 
 
-def generalized(
-    predict: Callable[[Array], Array],
-    thresholds: Sequence[Array],
-    start: Array,
-    end: Array,
-    apart: float = 1e-12,
+Predict = Callable[[Array], Array]
+
+
+def generalized(predict: Predict, thresholds: Sequence[Array], start: Array, end: Array) -> Array:
+    """A (F,) for one row."""
+    return generalized_rows(predict, thresholds, start[None], end[None])[0]
+
+
+def generalized_rows(
+    predict: Predict, thresholds: Sequence[Array], starts: Array, ends: Array
 ) -> Array:
-    """A (F,) for one row: F is asked at the corners (one-sided limits) of every crossing, and each jump shared by averaging over all orders
-    in which the features there may cross.
+    """A (N, F): F is asked at the corners (one-sided limits) of every crossing, and each jump shared by averaging over all orders in
+    which the features there may cross.
+
+    The corners of all rows are asked in one call.
+    """
+    games = [
+        (row, game)
+        for row, (start, end) in enumerate(zip(starts, ends, strict=True))
+        for game in crossings(thresholds, start, end)
+    ]
+    shares = np.zeros(starts.shape)
+    if not games:
+        return shares
+    values = predict(np.concatenate([corners for _, (_, corners) in games]))
+    asked = 0
+    for row, (players, corners) in games:
+        worth = values[asked : asked + len(corners)]
+        asked += len(corners)
+        orders = list(itertools.permutations(range(len(players))))
+        for order in orders:
+            crossed = 0
+            for player in order:
+                gain = worth[crossed | 1 << player] - worth[crossed]
+                shares[row, players[player]] += gain / len(orders)
+                crossed |= 1 << player
+    return shares
+
+
+def crossings(
+    thresholds: Sequence[Array], start: Array, end: Array, apart: float = 1e-12
+) -> list[tuple[list[int], Array]]:
+    """What is crossed on one way: the features at each time, and the corners (2^k, F) where some of them have crossed, bit by bit.
 
     Limits are taken at the middle between this crossing and the next, feature by feature, so that no number is ever close to a threshold.
     """
     step = end - start
-    crossings: list[tuple[float, int]] = []
+    times: list[tuple[float, int]] = []
     for feature, cuts in enumerate(thresholds):
         if step[feature] == 0:
             continue
-        times = (np.asarray(cuts) - start[feature]) / step[feature]
-        crossings += [(float(t), feature) for t in times if -apart <= t <= 1 + apart]
-    crossings.sort()
+        when = (np.asarray(cuts) - start[feature]) / step[feature]
+        times += [(float(t), feature) for t in when if -apart <= t <= 1 + apart]
+    times.sort()
     groups: list[tuple[float, set[int]]] = []
-    for time, feature in crossings:
+    for time, feature in times:
         if groups and time - groups[-1][0] <= apart:
             groups[-1][1].add(feature)
         else:
@@ -45,26 +79,15 @@ def generalized(
         middles[0] = start
     if stops and stops[-1] >= 1 - apart:
         middles[-1] = end
-    shares = np.zeros(len(start))
+    games = []
     for number, (_, features) in enumerate(groups):
-        before, after = middles[number], middles[number + 1]
         players = sorted(features)
-        coalitions = [
-            frozenset(c)
-            for k in range(len(players) + 1)
-            for c in itertools.combinations(players, k)
-        ]
-        corners = np.stack(
-            [np.where([j in c for j in range(len(start))], after, before) for c in coalitions]
-        )
-        value = dict(zip(coalitions, predict(corners), strict=True))
-        orders = list(itertools.permutations(players))
-        for order in orders:
-            for place, feature in enumerate(order):
-                earlier = frozenset(order[:place])
-                gain = value[earlier | {feature}] - value[earlier]
-                shares[feature] += gain / len(orders)
-    return shares
+        corners = np.repeat(middles[number][None], 2 ** len(players), 0)
+        for place, feature in enumerate(players):
+            crossed = np.arange(len(corners)) >> place & 1 == 1
+            corners[crossed, feature] = middles[number + 1][feature]
+        games.append((players, corners))
+    return games
 
 
 def treeig_values(model: Any, start: Any, rows: Any) -> Any:

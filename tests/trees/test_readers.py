@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import copy
 import json
 from typing import Any
 
@@ -263,6 +264,25 @@ def test_another_format_of_lightgbm(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(model.booster_, "dump_model", lambda: {**dump, "version": "v9"})
     with pytest.raises(ig.errors.ModelError, match="format 'v9'"):
         TreeField(model)
+
+
+def test_splits_of_lightgbm_that_are_not_understood(monkeypatch: pytest.MonkeyPatch) -> None:
+    model = lgb.LGBMRegressor(n_estimators=3, verbose=-1).fit(X, Y)
+    dump = model.booster_.dump_model()
+    column = dump["tree_info"][0]["tree_structure"]["split_feature"]
+    several = f"treat missing values of feature {column} in several ways"
+    for changes, message in (
+        ({"decision_type": "==", "threshold": "red"}, "lists no categories, but 'red'"),
+        ({"decision_type": "!="}, "splits of type '!='"),
+        ({"missing_type": "Zero"}, several),
+        ({"threshold": float("nan")}, "neither a threshold nor categories"),
+        ({"threshold": 1e3}, "do not say what the model says"),
+    ):
+        changed = copy.deepcopy(dump)
+        changed["tree_info"][0]["tree_structure"].update(changes)
+        monkeypatch.setattr(model.booster_, "dump_model", lambda changed=changed: changed)
+        with pytest.raises(ig.errors.ModelError, match=message):
+            TreeField(model)
 
 
 # --- doors ------------------------------------------------------------------------------------------------------------

@@ -21,7 +21,7 @@ from sklearn import tree as sktree
 import integrand as ig
 from integrand.fields.trees import Tree, TreeEnsemble, TreeField, TreeModel
 from integrand.fields.trees.model import MarginSoftmax, Regression
-from tests.trees.brute import generalized, treeig_values
+from tests.trees.brute import generalized, generalized_rows, treeig_values
 
 DRAWS = np.random.default_rng(0)
 X = DRAWS.normal(size=(400, 5))
@@ -138,15 +138,16 @@ def cuts_of(trees: list[Any], features: int) -> list[Any]:
 
 @pytest.mark.parametrize("model", [sk.RandomForestRegressor, sk.ExtraTreesRegressor])
 def test_ties_and_ends_by_brute_force(model: Any) -> None:
-    """Inputs and references on the grid that trees were trained on: nearly every crossing is one of several features."""
+    """A thousand inputs and references on the grid that trees were trained on, where features of a forest often cross together."""
     forest = model(12, max_depth=5, random_state=0).fit(GRID, GRID_Y)
     thresholds = cuts_of([t.tree_ for t in forest.estimators_], 4)
-    rows, starts = GRID[:25], GRID[25:50]
+    rows, starts = np.random.default_rng(8).choice(GRID, (2, 1000))
     found = explained(TreeField(forest), rows, torch.from_numpy(starts))
-    expected = [
-        generalized(forest.predict, thresholds, b, x) for b, x in zip(starts, rows, strict=True)
-    ]
-    np.testing.assert_allclose(found.values.numpy(), np.array(expected), atol=1e-11)
+    expected = generalized_rows(forest.predict, thresholds, starts, rows)
+    np.testing.assert_allclose(found.values.numpy(), expected, atol=1e-11)
+    one = explained(TreeField(forest), rows, torch.from_numpy(starts[0]))
+    expected = generalized_rows(forest.predict, thresholds, np.tile(starts[0], (1000, 1)), rows)
+    np.testing.assert_allclose(one.values.numpy(), expected, atol=1e-11)
 
 
 def test_ties_through_a_link_by_brute_force() -> None:
@@ -333,7 +334,7 @@ def apart() -> Iterator[ProcessPoolExecutor]:
 def test_treeig_agrees(name: str, apart: ProcessPoolExecutor) -> None:
     pytest.importorskip("treeig")
     model = fitted(name)
-    rows = np.random.default_rng(6).normal(size=(200, 5))
+    rows = np.random.default_rng(6).normal(size=(1000, 5))
     start = np.random.default_rng(7).normal(size=5)
     theirs = apart.submit(treeig_values, model, start, rows).result()
     target = 1 if "sides" in name else None
@@ -343,6 +344,57 @@ def test_treeig_agrees(name: str, apart: ProcessPoolExecutor) -> None:
     # Of XGBoost treeig reads a text of the model, whose leaves are printed with nine digits.
     rounding = 1e-7 if name == "xgboost" else 1e-10
     np.testing.assert_allclose(ours.values.numpy(), theirs, atol=rounding)
+
+
+# --- the order of rows ------------------------------------------------------------------------------------------------
+
+
+def kinds(name: str) -> tuple[Any, Any]:
+    """A model and rows of its kind: plain numbers, numbers on a grid, or some missing and some categories."""
+    draws = np.random.default_rng(9)
+    if name == "plain":
+        return sk.ExtraTreesRegressor(20, random_state=0).fit(X, Y), draws.normal(size=(400, 5))
+    if name == "ties":
+        forest = sk.RandomForestRegressor(20, max_depth=6, random_state=0)
+        return forest.fit(GRID, GRID_Y), draws.choice(GRID, 400)
+    data = X.copy()
+    data[:, 3] = draws.integers(0, 9, len(data))
+    data[draws.random(data.shape) < 0.1] = np.nan
+    model = sk.HistGradientBoostingRegressor(max_iter=20, categorical_features=[3])
+    return model.fit(data, Y + np.isnan(data[:, 0])), data
+
+
+@pytest.mark.parametrize("name", ["plain", "ties", "missing and categories"])
+def test_rows_in_any_order_are_walked_alike(name: str) -> None:
+    """Rows from one start, rows to one end, pairs that share nothing: every way has one map, and one row alone has it too."""
+    model, rows = kinds(name)
+    ensemble = TreeField(model).ensemble
+    ends, starts = ensemble.prepared(rows[:40]), ensemble.prepared(rows[-25:])
+    both = [np.repeat(ends, 25, 0), np.tile(starts, (40, 1))]  # 25 ways to each end
+    weights = np.ones((1000, 1))
+    to_one = ensemble.shares(both[1], both[0], weights)
+    order = np.lexsort((np.repeat(np.arange(40), 25), np.tile(np.arange(25), 40)))
+    from_one = ensemble.shares(both[1][order], both[0][order], weights)
+    np.testing.assert_allclose(from_one, to_one[order], atol=1e-12)
+    mixed = np.random.default_rng(0).permutation(1000)
+    shuffled = ensemble.shares(both[1][mixed], both[0][mixed], weights)
+    np.testing.assert_allclose(shuffled, to_one[mixed], atol=1e-12)
+    for way in range(0, 1000, 97):
+        alone = ensemble.shares(both[1][[way]], both[0][[way]], weights[:1])
+        np.testing.assert_allclose(alone[0], to_one[way], atol=1e-12)
+
+
+def test_many_references_of_few_examples() -> None:
+    """The mean over references, whether there are more of these or of examples, is that of maps from each."""
+    model = fitted("boosting classes")
+    rows, references = torch.from_numpy(X[:3]), torch.from_numpy(X[100:140])
+    for some in (rows, rows[:1], torch.from_numpy(X[:70])):
+        found = ig.explain(model, some, target=2, method="generalized", baseline=list(references))
+        each = [
+            ig.explain(model, some, target=2, method="generalized", baseline=reference).values
+            for reference in references
+        ]
+        torch.testing.assert_close(found.values, torch.stack(each).mean(0), rtol=0, atol=1e-12)
 
 
 # --- properties -------------------------------------------------------------------------------------------------------

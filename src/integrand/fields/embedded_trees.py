@@ -179,11 +179,11 @@ class EmbeddedTrees(StepField):
 
     def _thresholds(self) -> list[Floats]:
         """The thresholds of each coordinate."""
-        nodes = self.trees.ensemble.nodes
+        nodes = self.trees.ensemble.packed.nodes
         if self.trees.ensemble.categorical.any():
             raise InputError("Trees on an embedding split by size; these split by categories.")
         return [
-            np.unique(nodes.threshold[nodes.feature == coordinate])
+            np.unique(nodes["threshold"][nodes["feature"] == coordinate])
             for coordinate in range(self.players)
         ]
 

@@ -13,7 +13,7 @@ from collections.abc import Callable, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, field
 from functools import cached_property
-from typing import Any, NamedTuple
+from typing import Any
 
 import numpy as np
 import torch
@@ -27,6 +27,7 @@ Integers = NDArray[np.int64]
 Booleans = NDArray[np.bool_]
 
 _FEWEST = 64  # rows that are worth a thread
+_LARGE = 2 * 64  # nodes of a tree whose splits are no longer bits of one word
 _ZERO = float(np.float32(1e-35))  # LightGBM takes what is no larger for zero
 
 
@@ -55,24 +56,86 @@ class Tree:
     listed_left: bool = True
 
 
-class TreeNodes(NamedTuple):
-    """All trees end to end, as the compiled walks read them."""
+NODE = np.dtype(
+    [
+        ("test", np.float64),
+        ("threshold", np.float64),
+        ("feature", np.int32),
+        ("left", np.int32),
+        ("right", np.int32),
+        ("first_word", np.int32),
+        ("last_word", np.int32),
+        ("missing_left", np.bool_),
+        ("listed_left", np.bool_),
+    ],
+    align=True,
+)
+"""A node as the compiled walks read it, in one piece of memory.
 
-    feature: NDArray[np.int32]
-    threshold: Floats
-    left: NDArray[np.int32]
-    right: NDArray[np.int32]
-    parent: NDArray[np.int32]
-    missing_left: Booleans
-    categories: NDArray[np.int32]
-    categories_end: NDArray[np.int32]
-    listed_left: Booleans
+A number z goes right where z > ``test``, and left where z ≤ ``test``; of splits by categories it is
+NaN. A leaf is its own child.
+"""
+
+SPLIT = np.dtype(
+    [
+        ("test", np.float64),
+        ("distance", np.float64),
+        ("node", np.int64),
+        ("near", np.uint32),
+        ("far", np.uint32),
+        ("feature", np.int32),
+        ("rises", np.bool_),
+    ],
+    align=True,
+)
+"""A split of a tree that is turned to where some ways start: whether its feature rises to cross it,
+the distance to there from the start, and the places of its children on the near and the far
+side."""
+
+PLACE = np.dtype([("chain", np.uint64), ("value", np.float64)], align=True)
+"""A place in a turned tree: the splits, as bits, that a way from there meets as long as it crosses
+none, and the value of the leaf that it then comes to."""
+
+
+@dataclass(frozen=True, eq=False)
+class PackedTrees:
+    """All trees end to end, as the compiled walks read them.
+
+    Attributes:
+        nodes: (n,) of type ``NODE``.
+        words: the sets of categories that splits list, a bit for each.
+        values: (n, W) of leaves.
+        roots: (T + 1,) where trees begin, and where the last one ends.
+        first_output: (T,) the first output that each counts for.
+        depth: the number of splits on the longest way to a leaf.
+    """
+
+    nodes: NDArray[Any]
     words: NDArray[np.uint64]
     values: Floats
     roots: Integers
     first_output: Integers
-    inclusive: bool
     depth: int
+
+    @property
+    def arrays(self) -> tuple[NDArray[Any], ...]:
+        """What every walk is given of them."""
+        return self.nodes, self.words, self.values, self.roots, self.first_output
+
+    @property
+    def some_small(self) -> bool:
+        """Whether any tree has so few splits that each is a bit of one word."""
+        return bool((np.diff(self.roots) < _LARGE).any())
+
+    @property
+    def some_large(self) -> bool:
+        """Whether any tree has more."""
+        return bool((np.diff(self.roots) >= _LARGE).any())
+
+    @staticmethod
+    def room() -> tuple[NDArray[Any], NDArray[Any]]:
+        """Room for a small tree that is turned to a start: its splits, and their places."""
+        return np.empty(64, SPLIT), np.empty(128, PLACE)
 
 
 @dataclass(frozen=True, eq=False)
@@ -115,8 +178,8 @@ class TreeEnsemble:
         return f"TreeEnsemble<{len(self.trees)} trees, {self.features} features, {len(self.base)} outputs>"
 
     @cached_property
-    def nodes(self) -> TreeNodes:
-        """The trees as arrays end to end."""
+    def packed(self) -> PackedTrees:
+        """The trees end to end."""
         return _laid_out(self.trees, self.inclusive)
 
     @cached_property
@@ -192,9 +255,21 @@ class TreeEnsemble:
 
     def outputs(self, rows: Floats) -> Floats:
         """The outputs (N, C) at prepared rows (N, F)."""
-        outputs, kernels = np.tile(self.base, (len(rows), 1)), compiled()
-        in_threads(len(rows), lambda p: kernels.add_outputs(rows[p], self.nodes, outputs[p]))
-        return outputs
+        first = run_starts(rows)
+        distinct = rows if len(first) == len(rows) else rows[first]
+        outputs, kernels = np.tile(self.base, (len(distinct), 1)), compiled()
+        trees = self.packed
+
+        def walk(part: slice) -> None:
+            if trees.some_small:
+                kernels.add_outputs(distinct[part], *trees.arrays, outputs[part])
+            if trees.some_large:
+                kernels.add_outputs_of_large(distinct[part], *trees.arrays, outputs[part])
+
+        in_threads(len(distinct), walk)
+        if distinct is rows:
+            return outputs
+        return np.repeat(outputs, np.diff(first, append=len(rows)), axis=0)
 
     def switches(self, start: Floats, end: Floats) -> Booleans:
         """(N, F) the features that cannot move gradually from one prepared row to the other."""
@@ -203,17 +278,34 @@ class TreeEnsemble:
 
     def shares(self, start: Floats, end: Floats, weights: Floats) -> Floats:
         """The exact shares (N, F) of Σ_c weights_c · output_c on the ways from start to end
-        (N, F)."""
+        (N, F).
+
+        The fewer starts, or ends, follow one another in the rows, the cheaper it is.
+        """
+        back = len(run_starts(end)) < len(run_starts(start))
+        if back:  # the way back is minus the way there
+            start, end = end, start
         shares, kernels = np.zeros_like(start), compiled()
-        switches = self.switches(start, end)
+        switches, trees = self.switches(start, end), self.packed
 
         def walk(part: slice) -> None:
-            kernels.add_shares(
-                start[part], end[part], switches[part], weights[part], self.nodes, shares[part]
-            )
+            rows = start[part], end[part], switches[part], weights[part]
+            alike = np.union1d(run_starts(rows[0]), run_starts(rows[3]))
+            groups = np.append(alike, len(rows[0]))
+            tied = np.zeros((len(trees.first_output), len(rows[0])), dtype=bool)
+            kernels.add_turned(*rows, groups, *trees.arrays, *trees.room(), tied, shares[part])
+            if tied.any():
+                kernels.add_together(*rows, *trees.arrays, trees.depth, tied, shares[part])
 
         in_threads(len(start), walk)
-        return shares
+        return -shares if back else shares
+
+
+def run_starts(rows: Floats) -> Integers:
+    """The numbers of the rows (N, F) that are not, bit for bit, the one before."""
+    bits = np.ascontiguousarray(rows).view(np.int64)
+    differs = (bits[1:] != bits[:-1]).any(axis=1)
+    return np.concatenate([np.zeros(min(1, len(rows)), np.int64), np.nonzero(differs)[0] + 1])
 
 
 def in_threads(rows: int, walk: Callable[[slice], None]) -> None:
@@ -259,49 +351,38 @@ def _check_tree(tree: Tree, number: int, features: int, outputs: int) -> None:
         )
 
 
-def _laid_out(trees: Sequence[Tree], inclusive: bool) -> TreeNodes:
-    """Trees end to end, nodes of each in the order of a walk that keeps to the left."""
-    sizes = [len(tree.feature) for tree in trees]
-    roots = np.concatenate([[0], np.cumsum(sizes)]).astype(np.int64)
-    width = max((tree.values.shape[1] for tree in trees), default=1)
-    total = int(roots[-1])
-    left, right, parent = (np.full(total, -1, dtype=np.int32) for _ in range(3))
-    begins, ends = (np.full(total, -1, dtype=np.int32) for _ in range(2))
-    listed_left, values = np.zeros(total, dtype=bool), np.zeros((total, width))
+def _laid_out(trees: Sequence[Tree], inclusive: bool) -> PackedTrees:
+    """Trees end to end."""
+    roots = np.cumsum([0, *(len(tree.feature) for tree in trees)]).astype(np.int64)
+    values = np.zeros((int(roots[-1]), max((tree.values.shape[1] for tree in trees), default=1)))
+    nodes = np.zeros(int(roots[-1]), dtype=NODE)
+    nodes["first_word"] = -1
     words: list[int] = []
     for root, tree in zip(roots.tolist(), trees, strict=False):
         part = slice(root, root + len(tree.feature))
-        inner = np.nonzero(tree.feature >= 0)[0]
-        left[part], right[part] = tree.left + root, tree.right + root
-        parent[tree.left[inner] + root] = inner + root
-        parent[tree.right[inner] + root] = inner + root
+        number = np.arange(part.start, part.stop)
+        inner = tree.feature >= 0
+        nodes["feature"][part], nodes["threshold"][part] = tree.feature, tree.threshold
+        nodes["left"][part] = np.where(inner, tree.left + root, number)
+        nodes["right"][part] = np.where(inner, tree.right + root, number)
+        nodes["missing_left"][part] = tree.missing_left
+        nodes["listed_left"][part] = tree.listed_left
         values[part, : tree.values.shape[1]] = tree.values
-        listed_left[part] = tree.listed_left
         for node, categories in tree.categories.items():
-            begins[root + node] = len(words)
+            nodes["first_word"][root + node] = len(words)
             words += _bits(categories)
-            ends[root + node] = len(words)
-    return TreeNodes(
-        _joined([tree.feature for tree in trees]).astype(np.int32),
-        _joined([tree.threshold for tree in trees]).astype(np.float64),
-        left,
-        right,
-        parent,
-        _joined([tree.missing_left for tree in trees]).astype(np.bool_),
-        begins,
-        ends,
-        listed_left,
+            nodes["last_word"][root + node] = len(words)
+    # z < c is z ≤ the number before c.
+    test = nodes["threshold"] if inclusive else np.nextafter(nodes["threshold"], -np.inf)
+    nodes["test"] = np.where(nodes["first_word"] >= 0, np.nan, test)
+    return PackedTrees(
+        nodes,
         np.array(words or [0], dtype=np.uint64),
         values,
-        roots[:-1],
+        roots,
         np.array([tree.output for tree in trees], dtype=np.int64),
-        inclusive,
         max((_depth(tree) for tree in trees), default=0),
     )
-
-
-def _joined(parts: Sequence[NDArray[Any]]) -> NDArray[Any]:
-    return np.concatenate(parts) if parts else np.zeros(0)
 
 
 def _bits(categories: Sequence[int]) -> list[int]:

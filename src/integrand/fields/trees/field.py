@@ -31,16 +31,17 @@ from ..steps import (
     StepField,
     as_array,
     credits,
-    examples_of,
     spread_out,
 )
+from .catboost import CatBoost
 from .ensemble import TreeEnsemble, compiled, in_threads
 from .lightgbm import LightGBM
 from .model import TreeModel, TreeReader
+from .once import read_once
 from .scikit_learn import ScikitLearn
 from .xgboost import XGBoost
 
-READERS: tuple[TreeReader, ...] = (ScikitLearn(), XGBoost(), LightGBM())
+READERS: tuple[TreeReader, ...] = (ScikitLearn(), XGBoost(), LightGBM(), CatBoost())
 """The libraries whose models are read."""
 
 _STEPS = 1 << 21  # steps that are put in order at a time
@@ -62,9 +63,9 @@ def read_trees(model: object) -> TreeModel:
     reader = reader_of(model)
     if reader is None:
         raise ModelError(
-            f"{type(model).__name__} is no tree model that is read: those of scikit-learn, XGBoost and LightGBM are."
+            f"{type(model).__name__} is no tree model that is read: those of scikit-learn, XGBoost, LightGBM and CatBoost are."
         )
-    return reader.read(model)
+    return read_once(model, reader.read)
 
 
 class TreeField(StepField):
@@ -81,7 +82,8 @@ class TreeField(StepField):
     feature that is missing (NaN) at one end, have no way between: they switch halfway.
 
     Args:
-        model: of scikit-learn (trees, forests, extra trees, gradient boosting), XGBoost or LightGBM.
+        model: of scikit-learn (trees, forests, extra trees, gradient boosting), XGBoost,
+            LightGBM or CatBoost.
         target: a class, an ``ig.targets`` value, or a callable outputs → (N,); a regression with one
             output needs none.
 
@@ -201,17 +203,28 @@ class TreeField(StepField):
     # --- shares -------------------------------------------------------------------------------------------------
 
     def share(self, segment: Segment) -> Tensor:
+        k, r, b = segment.leading
+        # Rows with one end in common follow one another: those of a reference, or of an example.
+        by_example = r > b
+        sides = [
+            side.transpose(1, 2) if by_example else side for side in (segment.start, segment.end)
+        ]
+        example = torch.arange(b)
+        index = (example[:, None].expand(b, r) if by_example else example.expand(r, b)).expand(
+            k, -1, -1
+        )
         with gradients(False):
-            start, end = (
-                self.prepared(side.flatten(0, 2)) for side in (segment.start, segment.end)
-            )
-            index = examples_of(segment)
-            weights = self._output_weights(index)
-            if weights is not None:
-                shares = self.ensemble.shares(start, end, weights)
-            else:
-                shares = self._jump_shares(start, end, index)
-        return torch.from_numpy(shares).to(segment.start).reshape(segment.start.shape)
+            start, end = (self.prepared(side.flatten(0, 2)) for side in sides)
+            shares = self._shares(start, end, index.flatten())
+        ordered = torch.from_numpy(shares).to(segment.start).reshape(sides[0].shape)
+        return ordered.transpose(1, 2).contiguous() if by_example else ordered
+
+    def _shares(self, start: Floats, end: Floats, index: Tensor) -> Floats:
+        """Shares (N, F) on the ways between prepared rows of the examples ``index`` (N,)."""
+        weights = self._output_weights(index)
+        if weights is not None:
+            return self.ensemble.shares(start, end, weights)
+        return self._jump_shares(start, end, index)
 
     def _output_weights(self, index: Tensor) -> Floats | None:
         """What each raw output counts in F (N, C), where F is a weighted sum of them; else None."""
@@ -286,11 +299,11 @@ class TreeField(StepField):
     ) -> Floats:
         raw = np.tile(self.ensemble.base, (len(at.row), 1))
         switches = self.ensemble.switches(start, end)
-        kernels, nodes = compiled(), self.ensemble.nodes
+        kernels, trees = compiled(), self.ensemble.packed.arrays
 
         def walk(part: slice) -> None:
             moments = at.row[part], at.low[part], at.high[part]
-            kernels.add_limits(start, end, switches, *moments, far[part], nodes, raw[part])
+            kernels.add_limits(start, end, switches, *moments, far[part], *trees, raw[part])
 
         in_threads(len(at.row), walk)
         scalars: Floats = self.scalars(
@@ -301,7 +314,7 @@ class TreeField(StepField):
 
 def tree_steps(ensemble: TreeEnsemble, start: Floats, end: Floats) -> FunctionSteps:
     """The steps of an ensemble's outputs on the ways between prepared rows (N, F)."""
-    nodes, switches = ensemble.nodes, ensemble.switches(start, end)
+    trees, switches = ensemble.packed, ensemble.switches(start, end)
     counts = np.zeros(len(start), dtype=np.int64)
     places = np.zeros(len(start), dtype=np.int64)
     kernels = compiled()
@@ -310,8 +323,8 @@ def tree_steps(ensemble: TreeEnsemble, start: Floats, end: Floats) -> FunctionSt
         events, moments = np.zeros((total, 2), dtype=np.int64), np.zeros(total)
 
         def walk(p: slice) -> None:
-            rows = start[p], end[p], switches[p]
-            kernels.list_steps(*rows, nodes, places[p], counts[p], events, moments)
+            rows = start[p], end[p], switches[p], trees.nodes, trees.words, trees.roots
+            kernels.list_steps(*rows, trees.depth, places[p], counts[p], events, moments)
 
         in_threads(len(start), walk)
         return events, moments
@@ -324,10 +337,10 @@ def tree_steps(ensemble: TreeEnsemble, start: Floats, end: Floats) -> FunctionSt
     sign = np.where(events[:, 1] >= 0, 1.0, -1.0)
     change = np.zeros((total, len(ensemble.base)))
     real = np.nonzero(events[:, 1] != -1)[0]
-    output = nodes.first_output[np.searchsorted(nodes.roots, leaf[real], side="right") - 1]
-    for k in range(nodes.values.shape[1]):
+    output = trees.first_output[np.searchsorted(trees.roots, leaf[real], side="right") - 1]
+    for k in range(trees.values.shape[1]):
         change[real, np.minimum(output + k, change.shape[1] - 1)] += (
-            sign[real] * nodes.values[leaf[real], k]
+            sign[real] * trees.values[leaf[real], k]
         )
     row = np.repeat(np.arange(len(start)), counts)
     return FunctionSteps(row, moments, events[:, 0], change)

@@ -17,6 +17,7 @@ from ...errors import ModelError, TargetError
 from .ensemble import Floats, TreeEnsemble
 
 _PROBES = 64  # rows that a model is held against its trees at
+_HUGE = 1e38  # beyond which no number of a row is looked at
 _OFF = 64  # roundings that sums over trees may differ by
 
 
@@ -163,9 +164,9 @@ def _probes(ensemble: TreeEnsemble) -> Floats:
     """Rows whose features lie on thresholds, beside them, in categories, or are missing."""
     draws = np.random.default_rng(0)
     rows = np.zeros((_PROBES, ensemble.features))
-    nodes = ensemble.nodes
+    nodes = ensemble.packed.nodes
     for feature in range(ensemble.features):
-        of_it = np.nonzero(nodes.feature == feature)[0]
+        of_it = np.nonzero(nodes["feature"] == feature)[0]
         listed = [
             category
             for tree in ensemble.trees
@@ -178,10 +179,9 @@ def _probes(ensemble: TreeEnsemble) -> Floats:
         elif listed:
             rows[:, feature] = draws.integers(0, max(listed) + 2, _PROBES)
         elif len(of_it):
-            # A split of missing values from all others has an infinite threshold.
-            rows[:, feature] = np.nan_to_num(
-                nodes.threshold[draws.choice(of_it, _PROBES)], posinf=1.0, neginf=-1.0
-            )
+            # A split of missing values from all others has an infinite threshold, or nearly so.
+            cuts = nodes["threshold"][draws.choice(of_it, _PROBES)]
+            rows[:, feature] = np.where(np.abs(cuts) < _HUGE, cuts, np.sign(cuts))
             kind = np.float32 if ensemble.rounded else np.float64
             beside = rows[_PROBES // 2 :, feature].astype(kind)
             toward = draws.choice([-np.inf, np.inf], len(beside)).astype(kind)
