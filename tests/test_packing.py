@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import gc
+import math
 import time
 from typing import Any
 
@@ -419,3 +420,23 @@ def test_no_call_is_tried_that_would_take_much_memory(
     assert sum(sizes) == 200
     assert max(sizes) <= 16  # from 16 to 32 rows the peak would rise by 512 MiB
     assert max(sizes[-20:-1]) == best
+
+
+@pytest.mark.parametrize(("gain", "largest"), [(0.95, 8), (0.85, 32)])
+def test_a_lot_of_memory_is_spent_on_a_lot_of_time_only(
+    gain: float, largest: int, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """From eight rows to sixteen the peak would rise by 128 MiB: not for a twentieth of the time. From 32 to 64, by 512: never."""
+    clock, used, sizes = Clock(monkeypatch), 0, []
+
+    def call(part: slice) -> None:
+        nonlocal used
+        rows = part.stop - part.start
+        sizes.append(rows)
+        used = max(used, rows << 24)  # 16 MiB a row
+        clock.now += rows * gain ** math.log2(rows)  # a row's time falls with every doubling
+
+    monkeypatch.setattr("integrand.model.batching.peak_memory", lambda: used)
+    BatchSizer().run(400, call, torch.zeros(1 << 15), "gradient")
+    assert sum(sizes) == 400
+    assert max(sizes) == largest

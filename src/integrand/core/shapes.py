@@ -82,25 +82,18 @@ def norm(maps: Tensor, leading: int = 1) -> Tensor:
     """The L2 norm of everything behind the first ``leading`` axes, also where squares are too small
     or too large for the type."""
     flat = maps.flatten(leading) if maps.ndim > leading else maps[..., None]
-    norms: Tensor = flat.norm(dim=-1)
+    norms: Tensor = torch.linalg.vector_norm(flat, dim=-1)
     limits = torch.finfo(flat.dtype)
     low, high = (limits.tiny / limits.eps) ** 0.5, limits.max**0.5 * limits.eps
+    if not norms.numel() or (float(norms.amin()) > low and float(norms.amax()) < high):
+        return norms
     extreme = ~((norms > low) & (norms < high))
-    if bool(extreme.any()) and flat.shape[-1]:
+    if flat.shape[-1]:
         rows = flat[extreme]
         largest = rows.abs().amax(-1)
         scale = torch.where((largest > 0) & largest.isfinite(), largest, 1)
         norms[extreme] = (rows / scale[..., None]).norm(dim=-1) * scale
     return norms
-
-
-def norms_of(groups: Tensor, numbers: Tensor, count: int) -> Tensor:
-    """√Σ numbers² over each of ``count`` groups, of numbers (n,) that belong to the ``groups``
-    (n,), at every scale."""
-    largest = numbers.new_zeros(count).scatter_reduce_(0, groups, numbers.abs(), "amax")
-    scale = torch.where((largest > 0) & largest.isfinite(), largest, 1)
-    squares = (numbers / scale[groups]).square()
-    return numbers.new_zeros(count).index_add_(0, groups, squares).sqrt() * scale
 
 
 def first_alike(numbers: Tensor) -> Tensor:

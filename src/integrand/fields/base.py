@@ -495,12 +495,15 @@ class Field(ABC):
             return
         point = self.points(index)
         width = len(index) // (int(point[-1]) + 1)
+        positions = torch.arange(len(index), device=index.device)
 
         def call(part: slice) -> float:
-            origin = before[part]
-            again = torch.unique(origin[origin < part.start])
-            needed = torch.cat([again, torch.arange(part.start, part.stop, device=before.device)])
-            place = torch.searchsorted(needed, torch.cat([again, origin]))
+            origin, needed = before[part], positions[part]
+            again = torch.unique(origin[origin < part.start]) if part.start else needed[:0]
+            place = origin
+            if part.start:
+                needed = torch.cat([again, needed])
+                place = torch.searchsorted(needed, torch.cat([again, origin]))
             evaluation = self.evaluate_chords(rows(needed), index[needed], place)
             use(part, Evaluation(evaluation.value[len(again) :], evaluation.gradient[len(again) :]))
             # Most calls take a point along: where calls are small, one that does not would make its

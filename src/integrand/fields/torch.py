@@ -370,8 +370,8 @@ class TorchField(Field):
     @staticmethod
     def adds_up(z: Tensor, evaluation: Evaluation, before: Tensor) -> bool:
         """Whether every chord explains the change of F along it, which costs nothing to know."""
-        change = evaluation.value - evaluation.value[before]
-        explained = total(evaluation.gradient * (z - z[before]), 1)
+        change = evaluation.value - evaluation.value.index_select(0, before)
+        explained = total((z - z.index_select(0, before)).mul_(evaluation.gradient), 1)
         rounding = max(1e3, 8 * len(z)) * torch.finfo(z.dtype).eps * evaluation.value.abs().amax()
         return bool((explained - change).abs().sum() <= _DEFECT * change.abs().sum() + rounding)
 

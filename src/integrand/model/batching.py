@@ -40,6 +40,8 @@ _SEVERAL = 2  # wholes in a call from which on the rows left over are worth leav
 _GROWTH = (
     3 << 27
 )  # bytes that the next larger call may be expected to take more, if it is to be tried
+_DEAR = 1 << 26  # bytes that it may take more only if the last doubling …
+_PAYING = 0.9  # … came down to this part of the time per row: a few per cent are as often noise
 _GPU_SHARE = 0.7  # of the free memory that a call may take
 
 
@@ -95,6 +97,15 @@ class _Size:
             self.enough()
         else:
             self.rows = min(rows * 2, self.most)
+
+    @property
+    def paying(self) -> bool:
+        """Whether the last doubling was so much faster that the next may take a lot of memory; also
+        where there was none, or the size is too small anyway."""
+        tried = sorted(self.seconds)
+        if len(tried) < 2 or tried[-1] < self.least:
+            return True
+        return self.best(tried[-1]) <= _PAYING * self.best(tried[-2])
 
     def enough(self) -> None:
         """No larger sizes than those tried: the smallest that was as fast as any."""
@@ -215,9 +226,10 @@ class BatchSizer:
                 rows = fitting(start, rows)
             failure: str | None = None
             longer = 1.0
-            # Asking the system takes as long as a small call, so it is asked only while a size is
-            # looked for.
-            before = 0 if size.settled else peak_memory()
+            # Asking the system takes as long as a small call, so it is asked only about calls that
+            # a size is looked for with.
+            watched = rows == even and full == size.rows and not size.settled
+            before = peak_memory() if watched else 0
             began = time.perf_counter()
             try:
                 longer = call(slice(start, start + rows)) or 1.0
@@ -230,12 +242,14 @@ class BatchSizer:
                 self._make_room(size, rows, failure)
                 continue
             start += rows
-            if rows == even and not size.settled:
+            if watched:
                 self._watch(size, full, rows, longer * (time.perf_counter() - began), like.device)
                 # On a CPU memory that runs out is not an error but the end. A call twice as large
                 # takes twice as much more of it.
-                if like.device.type == "cpu" and 2 * (peak_memory() - before) > _GROWTH:
-                    size.enough()
+                if like.device.type == "cpu":
+                    more = 2 * (peak_memory() - before)
+                    if more > _GROWTH or (more > _DEAR and not size.paying):
+                        size.enough()
 
     @staticmethod
     def _make_room(size: _Size, rows: int, failure: str) -> None:

@@ -25,6 +25,7 @@ from .table import TABLE, Operand, chord, spelled
 Elementwise = Callable[[Tensor], Tensor]
 
 _PIECE = 1 << 17  # numbers worked on at a time; about half a dozen such arrays are alive
+_SHORT = 1 << 12  # rows of no more numbers than this are not cut, but taken some at a time
 
 # Straight pieces of slope 0 and 1 (and −1): values on one of them differ exactly as their arguments
 # do, so every quotient but 0/0 is right, and must be used, since a step may be small and go over a
@@ -162,15 +163,16 @@ class _Secant(Chord):
             y = f(u)
             slope = torch.empty_like(y)
             _slopes(u, rows.previous(u), y, rows.previous(y, outer(u)), df, straight, slope)
-            if inplace:
-                y = u.copy_(y)
+        elif rows.first is not None and flat.shape[1] <= _SHORT:
+            y = f(u)
+            slope = torch.empty_like(u)
+            _short_rows(rows.first, flat, _flat(rows, y), _flat(rows, slope), df, straight)
         else:
             y = u if inplace else torch.empty_like(u)
             slope = torch.empty_like(u)
-            to_y, to_slope = _flat(rows, y), _flat(rows, slope)
-            assert to_y is not None  # in memory both are as u is
-            assert to_slope is not None
-            _by_pieces(rows, flat, to_y, to_slope, f, df, straight)
+            _by_columns(rows, flat, _flat(rows, y), _flat(rows, slope), f, df, straight)
+        if inplace and y is not u:
+            y = u.copy_(y)
         if inplace:
             ctx.mark_dirty(u)
         ctx.save_for_backward(slope)
@@ -183,16 +185,18 @@ class _Secant(Chord):
         return None, gradient * slope.conj(), None, None, None, None, None
 
 
-def _by_pieces(
+def _by_columns(
     rows: Rows,
     u: Tensor,
-    to_y: Tensor,
-    to_slope: Tensor,
+    to_y: Tensor | None,
+    to_slope: Tensor | None,
     f: Elementwise,
     df: Elementwise,
     straight: bool,
 ) -> None:
-    """f(u) and its slopes for rows (N, Q); ``to_y`` may be ``u``."""
+    """f(u) and its slopes for rows (N, Q), some columns after the others; ``to_y`` may be ``u``."""
+    assert to_y is not None  # in memory both are as u is
+    assert to_slope is not None
     for piece in _pieces(u):
         ub, slope = u[:, piece], to_slope[:, piece]
         yb = f(ub)
@@ -202,6 +206,26 @@ def _by_pieces(
             _slopes(ub[1:], ub[:-1], yb[1:], yb[:-1], df, straight, slope[1:])
             slope.index_copy_(0, rows.first, df(ub.index_select(0, rows.first)))
         to_y[:, piece] = yb
+
+
+def _short_rows(
+    first: Tensor,
+    u: Tensor,
+    y: Tensor | None,
+    slope: Tensor | None,
+    df: Elementwise,
+    straight: bool,
+) -> None:
+    """The slopes between ``u`` and y = f(u) for short rows (N, Q), some rows after the others; of
+    each but the ``first`` of runs (m,) to the one before it."""
+    assert y is not None  # in memory both are as u is
+    assert slope is not None
+    size = _PIECE // (2 * u.shape[1]) if u.device.type == "cpu" else len(u)
+    for start in range(1, len(u), max(1, size)):
+        here = slice(start, min(start + size, len(u)))
+        before = slice(here.start - 1, here.stop - 1)
+        _slopes(u[here], u[before], y[here], y[before], df, straight, slope[here])
+    slope.index_copy_(0, first, df(u.index_select(0, first)))
 
 
 def _slopes(
@@ -215,13 +239,13 @@ def _slopes(
 ) -> None:
     # Kernels that compare cost several times what arithmetic does, so they are kept for when they
     # are needed.
-    step, rise = u - u0, y - y0
-    torch.div(rise, step, out=out)
+    step = u - u0
+    torch.sub(y, y0, out=out).div_(step)
     if straight:
         if out.device.type != "cpu" or math.isnan(float(out.sum())):
             # 0/0: with a number this small, only where nothing moves does the derivative count.
             tiny = torch.finfo(u.dtype).smallest_normal
-            torch.div(rise.add_(df(u), alpha=tiny), step.add_(tiny), out=out)
+            torch.div((y - y0).add_(df(u), alpha=tiny), step.add_(tiny), out=out)
         return
     # Nearer than this the difference of two values is more rounding than function; halfway the
     # derivative is as good.

@@ -5,7 +5,8 @@ from __future__ import annotations
 import sys
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
-from typing import Any, ClassVar
+from functools import lru_cache
+from typing import Any, ClassVar, NamedTuple
 
 import torch
 from torch import Tensor
@@ -20,6 +21,21 @@ from .rows import Rows, tensors
 from .table import TABLE, Entry
 
 _GRADIENTS = frozenset([torch.autograd.grad, torch.autograd.backward, Tensor.backward])
+
+
+class _Traits(NamedTuple):
+    """What is to be looked at in calls of a torch function: whether it asks for a gradient, has
+    kinks, and how many things that move it takes to be a gate (None for no number)."""
+
+    derives: bool
+    kinked: bool
+    gated_by: int | None
+
+
+@lru_cache(4096)
+def _traits(func: Function) -> _Traits:
+    gated_by = 2 if func in BETWEEN else 1 if func in WITHIN else None
+    return _Traits(func in _GRADIENTS, func in KINKS, gated_by)
 
 
 @contextmanager
@@ -77,19 +93,19 @@ class SecantMode(TorchFunctionMode):
         kwargs: Keywords | None = None,
     ) -> Any:
         kwargs = kwargs or {}
-        if func in _GRADIENTS and not going_back():
+        traits = _traits(func)
+        if traits.derives and not going_back():
             self.derived = True
             raise InnerGradient
-        if (
-            not torch.is_grad_enabled()
-        ):  # the way back, where the mode stays for the sake of checkpoints
+        # The way back, where the mode stays for the sake of checkpoints.
+        if not torch.is_grad_enabled():
             return func(*args, **kwargs)
         output = NotImplemented
-        if not self.kinks and func in KINKS:
+        if traits.kinked and not self.kinks:
             self.kinks = any(map(self.rows.moves, tensors((*args, *kwargs.values()))))
-        if not self.gates and (func in BETWEEN or func in WITHIN):
+        if traits.gated_by is not None and not self.gates:
             moving = sum(map(self.rows.moves, tensors((*args, *kwargs.values()))))
-            self.gates = moving > (1 if func in BETWEEN else 0)
+            self.gates = moving >= traits.gated_by
         entry = TABLE.get(func)
         if entry is not None:
             output = (

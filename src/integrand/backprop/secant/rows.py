@@ -17,6 +17,7 @@ is taken to have them first; its chords then do not add up, and that is measured
 from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Iterator, Sequence
+from functools import lru_cache
 from math import prod
 from typing import Any, TypeGuard
 
@@ -61,6 +62,7 @@ class Rows:
         # Rows that begin a run, if every other row comes right after the one before it, as rows of
         # a path do.
         self.first = first.nonzero()[:, 0] if bool((first | (before == place - 1)).all()) else None
+        self.moved = False  # whether the rows of anything were seen elsewhere than first
 
     def moves(self, value: object) -> TypeGuard[Tensor]:
         """Whether a value depends on the rows in a way that chords can follow. (A leaf is a
@@ -107,19 +109,22 @@ class Rows:
 
     def follow(self, func: Function, args: Arguments, kwargs: Keywords, output: object) -> None:
         """Note where the rows are in what an operation made."""
-        if self.count == 1 or not isinstance(output, Tensor | tuple | list):
+        moves = _move_of(func)
+        if not (moves or self.moved) or self.count == 1:
             return
-        name = _function_name(func)
+        if not isinstance(output, (Tensor, tuple, list)):  # far faster than a union
+            return
         sources = [
             u for u in tensors((*args, *kwargs.values())) if u.grad_fn is not None and u.ndim
         ]
-        if not sources or not (name in _FOLLOWED or any(outer(u) != 1 for u in sources)):
+        if not sources or not (moves or any(outer(u) != 1 for u in sources)):
             return
         for u in [output] if isinstance(output, Tensor) else output:
             if isinstance(u, Tensor) and u.grad_fn is not None:
-                axes = _FOLLOWED.get(name, _axes_by_default)(self, sources, args, kwargs, u)
+                axes = (moves or _axes_by_default)(self, sources, args, kwargs, u)
                 if axes != outer(u):
                     setattr(u, _TAG, axes)
+                    self.moved = True
 
 
 def place(shape: Sequence[int], axes: int, count: int) -> tuple[int, int] | None:
@@ -270,3 +275,9 @@ _FOLLOWED: dict[str, Follow] = {
     "stack": _axes_of_stack,
     "einsum": _axes_of_einsum,
 }  # fmt: skip
+
+
+@lru_cache(4096)
+def _move_of(func: Function) -> Follow | None:
+    """What becomes of the place of rows in a function that may change it; None for others."""
+    return _FOLLOWED.get(_function_name(func))

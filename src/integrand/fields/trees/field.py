@@ -13,7 +13,7 @@ from typing import Any
 
 import numpy as np
 import torch
-from torch import Tensor
+from torch import Tensor, nn
 
 from ...core.segment import Evaluation, Segment
 from ...core.shapes import describe, flattened
@@ -127,7 +127,7 @@ class TreeField(StepField):
 
     @classmethod
     def adopts(cls, model: object) -> bool:
-        return reader_of(model) is not None
+        return not isinstance(model, nn.Module) and reader_of(model) is not None
 
     @classmethod
     def adopted(cls, model: object, target: Any) -> Field:

@@ -13,6 +13,7 @@ or what the share misses of F's change, if that is more: a peak between all node
 
 from __future__ import annotations
 
+import numpy as np
 import torch
 from torch import Tensor
 
@@ -20,7 +21,7 @@ from ...core.segment import Evaluation
 from ...core.shapes import flattened, norm
 from ..base import missed
 from ..quadrature import ClenshawCurtis
-from .intervals import Intervals, Lines
+from .intervals import Floats, Integers, Intervals, Lines, as_numpy, on_device
 
 FIRST = 9
 """Gradients of the first level."""
@@ -33,7 +34,7 @@ _GAINING = 0.9  # a line whose first doublings gain less than this is not double
 _SETTLING = 0.5  # … nor one that still gains less than this later: smooth lines gain more and more
 
 
-def spectral(lines: Lines, enough: Tensor, room: Tensor) -> tuple[Intervals, Tensor]:
+def spectral(lines: Lines, enough: Floats, room: Integers) -> tuple[Intervals, Integers]:
     """One interval for every line (M,), with its known error, and the gradients it took (M,).
 
     Args:
@@ -41,7 +42,8 @@ def spectral(lines: Lines, enough: Tensor, room: Tensor) -> tuple[Intervals, Ten
     """
     count = len(lines)
     device = lines.start.device
-    mean, step = torch.empty_like(lines.start), lines.end - lines.start
+    mean, step = torch.empty_like(lines.start), lines.step
+    sufficient, left = on_device(enough, mean), on_device(room, mean)
     error = lines.start.new_full((count,), float("inf"))
     nodes = torch.zeros(count, dtype=torch.long, device=device)
     ends = lines.start.new_empty(2, count)
@@ -68,25 +70,16 @@ def spectral(lines: Lines, enough: Tensor, room: Tensor) -> tuple[Intervals, Ten
         mean[busy], nodes[busy] = now, level + 1
         error[busy] = torch.maximum(changed * (2 * rate).clamp_max(1), off)
         gains = rate < (_GAINING if first else _SETTLING)
-        go = ((error[busy] > enough[busy]) & gains & (room[busy] >= 2 * level + 1)).nonzero()[:, 0]
+        unmet = (error > sufficient)[busy] & (left[busy] >= 2 * level + 1)
+        go = (unmet & gains).nonzero()[:, 0]
         if not len(go):
             break
         busy, gradients, before = busy[go], gradients[:, go], changed[go]
-    rows = torch.arange(count, device=device)
-    zeros = torch.zeros_like(error)
-    intervals = Intervals(
-        rows,
-        lines.chain,
-        zeros,
-        zeros + 1,
-        mean,
-        ends[1],
-        ends[1] - ends[0],
-        error,
-        torch.zeros_like(rows),
-        zeros,
-    )
-    return intervals, nodes
+    begin, finish, known = (as_numpy(numbers) for numbers in (ends[0], ends[1], error))
+    clock = (np.zeros_like(known), np.ones_like(known))
+    rows = np.arange(count)
+    change = finish - begin
+    return Intervals.of(rows, lines.chain, clock, mean, finish, change, known), as_numpy(nodes)
 
 
 def _mean(gradients: Tensor) -> Tensor:
