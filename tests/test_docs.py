@@ -223,8 +223,9 @@ def test_without_a_gallery_there_are_still_the_cards(
 ) -> None:
     monkeypatch.setattr(docs, "GALLERY", tmp_path / "none.json")
     monkeypatch.setattr(docs, "QUALITY", tmp_path / "none.json")
+    monkeypatch.setattr(docs, "EXAMPLES", tmp_path / "none.json")
     made = docs.blocks()
-    assert list(made) == ["methods", "metrics"]
+    assert list(made) == ["methods", "metrics", "family"]
     assert "photograph" not in made["methods"]
     for name, one in ig.methods.known().items():
         assert f"| `{name}` {one.title} | " in made["methods"]
