@@ -59,6 +59,7 @@ def sounds(count: int, seed: int, loud: float = 0.5) -> tuple[Tensor, Tensor, Te
 
 
 def main(out: Path) -> None:
+    out.mkdir(parents=True, exist_ok=True)
     model = trained(*sounds(600, seed=0)[:2])
     new, rises, heard = sounds(60, seed=1)
     with torch.no_grad():

@@ -19,6 +19,7 @@ import integrand as ig
 
 
 def main(out: Path) -> None:
+    out.mkdir(parents=True, exist_ok=True)
     data = load_digits()
     order = torch.randperm(len(data.target), generator=torch.Generator().manual_seed(0))
     x = torch.from_numpy(data.images).float()[order] / 16  # (1797, 8, 8), from 0, the paper, to 1

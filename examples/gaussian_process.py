@@ -34,6 +34,7 @@ def effects(x: Tensor) -> Tensor:
 
 
 def main(out: Path) -> None:
+    out.mkdir(parents=True, exist_ok=True)
     stream = torch.Generator().manual_seed(0)
     tried = LOW + (HIGH - LOW) * torch.rand(160, 3, generator=stream)
     tried = tried[(tried[:, 1] < 4) | (tried[:, 1] > 7)]

@@ -1,9 +1,9 @@
 """Does a graph network find the house, and which edges does it read it from?
 
 Half of the graphs are random, like trees, with a house of five nodes attached; half have a ring of
-six in its place. The network sees no features, only who is joined to whom. Its edges carry weights, one
-each; explained are the weights, from 0, no edge at all. Since the house is known, the map can be
-marked: the area under the ROC curve is the chance that an edge of it outranks an edge of the tree.
+six in its place. The network sees no features, only who is joined to whom. Explained are the
+weights of its edges, all 1, from 0, no edge at all. Since the house is known, the map can be
+marked: the area under the ROC curve is the chance that an edge of it outranks another edge.
 """
 
 from __future__ import annotations
@@ -43,6 +43,7 @@ class GraphNetwork(nn.Module):
 
 
 def main(out: Path) -> None:
+    out.mkdir(parents=True, exist_ok=True)
     torch.manual_seed(0)
     np.random.seed(0)  # PyG draws trees with NumPy
     tree = BAGraph(num_nodes=20, num_edges=1)
@@ -91,7 +92,10 @@ def trained(graphs: list[Data], labels: Tensor) -> nn.Module:
 def draw(graphs: list[Data], maps: list[Tensor], areas: Tensor) -> Figure:
     """Graphs with their edges as strong as the map says; nodes of the house are filled."""
     figure = Figure(figsize=(10.2, 3.5), layout="constrained")
-    for axes, data, map_, area in zip(figure.subplots(1, 3), graphs, maps, areas, strict=True):
+    titles = ("the worst", "the median", "the best")
+    for axes, title, data, map_, area in zip(
+        figure.subplots(1, 3), titles, graphs, maps, areas, strict=True
+    ):
         lines: dict[tuple[int, int], float] = {}  # both directions of an edge are one line
         for (a, b), value in zip(data.edge_index.T.tolist(), map_.tolist(), strict=True):
             lines[min(a, b), max(a, b)] = lines.get((min(a, b), max(a, b)), 0.0) + value
@@ -105,7 +109,7 @@ def draw(graphs: list[Data], maps: list[Tensor], areas: Tensor) -> Figure:
         )  # fmt: skip
         fill = ["#24272b" if data.node_mask[node] else "white" for node in drawing.nodes]
         networkx.draw_networkx_nodes(drawing, place, ax=axes, node_size=46, node_color=fill, edgecolors="#24272b", linewidths=0.8)  # fmt: skip
-        axes.set_title(f"area under the ROC curve {float(area):.2f}", fontsize=10)
+        axes.set_title(f"{title}: area under the ROC curve {float(area):.2f}", fontsize=10)
         axes.axis("off")
     return figure
 

@@ -25,6 +25,7 @@ CELL = 16  # sums over squares of this many pixels: single pixels are too fine t
 
 
 def main(out: Path) -> None:
+    out.mkdir(parents=True, exist_ok=True)
     net = load_model("efficientnet-lite0")
     x = net.prepare("sample:coffee")
     guess = net.predict(x)[0][0]

@@ -45,6 +45,7 @@ class Forecast(nn.Module):
 
 
 def main(out: Path) -> None:
+    out.mkdir(parents=True, exist_ok=True)
     data = load_diabetes(as_frame=True, scaled=False)
     patients = data.data.rename(columns=NAMES).sample(frac=1, random_state=0)
     truth = torch.tensor(data.target[patients.index].to_numpy(), dtype=torch.float32)

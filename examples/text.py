@@ -41,6 +41,7 @@ class Match(nn.Module):
 
 
 def main(out: Path) -> None:
+    out.mkdir(parents=True, exist_ok=True)
     tokenizer = AutoTokenizer.from_pretrained(MODEL_DIR)
     encoder = AutoModel.from_pretrained(MODEL_DIR).eval()
     with torch.no_grad():
@@ -67,6 +68,7 @@ def main(out: Path) -> None:
     falls = fall_without_each(model, ids, mask, tokenizer.mask_token_id)
     for sentence, cosine, base in zip(ANSWERS, result.output, result.base, strict=True):
         print(f"{float(cosine):.2f} (from {float(base):.2f})  {sentence}")
+    print(f"largest gap to the change of the cosine: {float(result.gap.max()):.1%}")
     r = torch.corrcoef(torch.stack([scores[words], falls[words]]))[0, 1]
     print(f"correlation with the fall of the cosine when a token is hidden: {float(r):.2f}")
     tokens = [tokenizer.convert_ids_to_tokens(row[kept]) for row, kept in zip(ids, words, strict=True)]  # fmt: skip

@@ -55,6 +55,7 @@ def recordings(count: int, seed: int) -> tuple[Tensor, Tensor, Tensor]:
 
 
 def main(out: Path) -> None:
+    out.mkdir(parents=True, exist_ok=True)
     x, y, _ = recordings(800, seed=0)
     model = trained(x, y)
     new, labels, masks = recordings(200, seed=1)

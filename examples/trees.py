@@ -20,6 +20,7 @@ MALIGNANT = 0  # as scikit-learn counts the classes
 
 
 def main(out: Path) -> None:
+    out.mkdir(parents=True, exist_ok=True)
     x, y = load_breast_cancer(return_X_y=True, as_frame=True)
     known, new, answers, truth = train_test_split(x, y, test_size=0.4, random_state=0, stratify=y)
     model = HistGradientBoostingClassifier(max_iter=200, max_leaf_nodes=8, random_state=0)

@@ -17,6 +17,7 @@ from torch import Tensor, nn
 
 from ...baselines import Constant
 from ...core.optional import optional
+from ...core.options import check_choice
 from ...errors import InputError
 from ...fields import Graph, GraphField
 from ..peers import GraphQuestion, PyGExplainer, global_seed
@@ -28,14 +29,19 @@ _TREE, _RING = 20, 6  # nodes of a tree, and of a ring, which has as many edges 
 _BASE, _EDGES = 200, 4  # nodes of the one graph, and edges that each new one brings
 _HOUSES, _HOUSE = 60, 5  # on it, and nodes of each
 _NOISE = 6  # features of nodes that say nothing
+_POOLING = {"sum": "sum", "max": "amax"}
 
 
 class MotifNet(nn.Module):
-    """Rounds of messages, then a linear layer, for every node or for every graph (the largest of
-    its nodes): (Σ n, d), (2, Σ e) → logits."""
+    """Rounds of messages, then a linear layer, for every node or for every graph (the "sum" or the
+    "max" of its nodes): (Σ n, d), (2, Σ e) → logits."""
 
-    def __init__(self, rounds: Iterable[nn.Module], width: int, classes: int) -> None:
+    def __init__(
+        self, rounds: Iterable[nn.Module], width: int, classes: int, pooling: str = "sum"
+    ) -> None:
         super().__init__()
+        check_choice("pooling", pooling, tuple(_POOLING))
+        self.reduce = _POOLING[pooling]
         self.rounds = nn.ModuleList(rounds)
         self.head = nn.Linear(width, classes)
 
@@ -46,7 +52,7 @@ class MotifNet(nn.Module):
             x = messages(x, edges, weight).relu()
         if batch is not None:
             pooled = x.new_zeros(int(batch.max()) + 1, x.shape[1])
-            x = pooled.scatter_reduce(0, batch[:, None].expand_as(x), x, "amax")  # x ≥ 0
+            x = pooled.scatter_reduce(0, batch[:, None].expand_as(x), x, self.reduce)  # x ≥ 0
         logits: Tensor = self.head(x)
         return logits
 
@@ -64,19 +70,22 @@ class ByNumber(nn.Module):
         return self.outputs(self.network, numbers)
 
 
-def _network(features: int, width: int, classes: int) -> MotifNet:
+def _network(features: int, width: int, classes: int, pooling: str = "sum") -> MotifNet:
     layers = optional("torch_geometric.nn", extra="pyg", needs="A problem with motifs")
     sizes = [features, *[width] * (_ROUNDS - 1)]
-    return MotifNet((layers.GraphConv(size, width) for size in sizes), width, classes)
+    rounds = (layers.GraphConv(size, width) for size in sizes)
+    return MotifNet(rounds, width, classes, pooling)
 
 
 # --- graphs -----------------------------------------------------------------------------------------------------------
 
 
 @problem("motif_graphs")
-def motif_graphs(setting: ProblemOptions, train: int = 400, epochs: int = 40) -> Problem:
+def motif_graphs(
+    setting: ProblemOptions, pooling: str = "sum", train: int = 400, epochs: int = 60
+) -> Problem:
     """Random trees (Barabási and Albert's) with a house or a ring attached, and a network that tells
-    which; explained are weights of edges, all 1.
+    which by the "sum" or the "max" of what nodes know; explained are weights of edges, all 1.
 
     Words: ``one`` and ``zero`` (no edges), ``several`` (no edges, and all at a quarter, a half);
     ``low`` and ``high`` are 0 and 1. Peers: ``GNNExplainer(epochs=)``, ``PGExplainer(epochs=)``,
@@ -87,11 +96,11 @@ def motif_graphs(setting: ProblemOptions, train: int = 400, epochs: int = 40) ->
     """
     graphs, labels = _two_motifs(train + 200, setting.seed)
     model = trained(
-        lambda: ByNumber(_network(1, 32, 2), partial(_of_graphs, graphs)),
+        lambda: ByNumber(_network(1, 32, 2, pooling), partial(_of_graphs, graphs)),
         torch.arange(train),
         labels[:train],
         cache=setting.cache,
-        name="motif-graphs",
+        name=f"motif-graphs-{pooling}",
         epochs=epochs,
         rate=5e-3,
         seed=setting.seed,
@@ -117,7 +126,7 @@ def motif_graphs(setting: ProblemOptions, train: int = 400, epochs: int = 40) ->
         return Examples(field.inputs, masks=data.edge_mask.bool()[None], field=field, words=words)
 
     return Problem(
-        "trees with a house or a ring",
+        f"trees with a house or a ring, {pooling} of nodes",
         network,
         tuple(f"{i:03d} {'house' if label else 'ring'}" for i, label in enumerate(labels[train:])),
         load,
