@@ -142,17 +142,24 @@ def _gap(found: Results) -> str:
 # --- the examples -----------------------------------------------------------------------------------------------------
 
 
-def run_examples(pictures: Path) -> Results:
-    """Run every script as a user would; its picture goes to a folder, what it prints comes back."""
-    told = {}
-    for script in sorted(SCRIPTS.glob("*.py")):
-        print(script.name, flush=True)
-        began = time.monotonic()
-        command = [sys.executable, str(script), str(pictures)]
-        run = subprocess.run(command, check=True, stdout=subprocess.PIPE, text=True)
-        seconds = round(time.monotonic() - began)
-        told[script.stem] = {"printed": run.stdout.splitlines(), "seconds": seconds}
-    return {"made": _made_with(), "examples": told}
+def run_example(script: Path, pictures: Path) -> Results:
+    """Run a script as a user would; its picture goes to a folder, what it prints comes back."""
+    began = time.monotonic()
+    command = [sys.executable, str(script), str(pictures)]
+    run = subprocess.run(command, check=True, stdout=subprocess.PIPE, text=True)
+    return {"printed": run.stdout.splitlines(), "seconds": round(time.monotonic() - began)}
+
+
+def run_examples(names: list[str]) -> None:
+    """Run the scripts with these names, all of them where there are none, and keep what each prints
+    as soon as it has."""
+    told = (read(EXAMPLES) or {"examples": {}})["examples"]
+    pictures = DOCS / "images" / "examples"
+    for name in names or sorted(script.stem for script in SCRIPTS.glob("*.py")):
+        print(name, flush=True)
+        told[name] = run_example(SCRIPTS / f"{name}.py", pictures)
+        results = {"made": _made_with(), "examples": dict(sorted(told.items()))}
+        EXAMPLES.write_text(json.dumps(results, indent=1, ensure_ascii=False) + "\n", "utf-8")
 
 
 def examples(results: Results) -> Iterator[str]:
@@ -399,7 +406,12 @@ def main() -> None:
     parser.add_argument(
         "--gallery", type=Path, help="take in what the command line has written there"
     )
-    parser.add_argument("--examples", action="store_true", help="run the scripts in examples/")
+    parser.add_argument(
+        "--examples",
+        nargs="*",
+        metavar="NAME",
+        help="run the scripts in examples/, or some of them",
+    )
     parser.add_argument("--check", action="store_true")
     asked = parser.parse_args()
     if asked.check:
@@ -418,11 +430,8 @@ def main() -> None:
             # A palette would save half, and spoil the photograph.
             size = [round(0.8 * side) for side in drawn.size]
             drawn.resize(size, Image.Resampling.LANCZOS).save(picture, optimize=True)
-    if asked.examples:
-        pictures = DOCS / "images" / "examples"
-        pictures.mkdir(exist_ok=True)
-        told = run_examples(pictures)
-        EXAMPLES.write_text(json.dumps(told, indent=1, ensure_ascii=False) + "\n", "utf-8")
+    if asked.examples is not None:
+        run_examples(asked.examples)
     made = blocks()
     for page, marks in PAGES.items():
         page.write_text(rewritten(page.read_text("utf-8"), marks, made), "utf-8")

@@ -147,6 +147,7 @@ def test_every_suite_spells_parts_that_exist(name: str) -> None:
         "mean": ig.baselines.Constant(0.5),
         "edges": torch.tensor([[0], [1]]),
         "node": 1,
+        "number": 3,
         **{
             name: lambda epochs=1: ig.methods.integrated()
             for name in ("GNNExplainer", "PGExplainer", "CaptumIG")

@@ -88,7 +88,7 @@ def motif_graphs(
     which by the "sum" or the "max" of what nodes know; explained are weights of edges, all 1.
 
     Words: ``one`` and ``zero`` (no edges), ``several`` (no edges, and all at a quarter, a half);
-    ``low`` and ``high`` are 0 and 1. Peers: ``GNNExplainer(epochs=)``, ``PGExplainer(epochs=)``,
+    ``low`` and ``high`` are 0 and 1; ``number`` is that of the graph. Peers: ``GNNExplainer(epochs=)``, ``PGExplainer(epochs=)``,
     ``CaptumIG()``.
 
     Source: after BA-2Motifs of Luo et al., "Parameterized Explainer for Graph Neural Network",
@@ -119,7 +119,7 @@ def motif_graphs(
         question = GraphQuestion(
             network, x, edges, label, arguments={"weight": weight, "batch": batch}
         )
-        words = _peers(question, "edges")
+        words = {**_peers(question, "edges"), "number": numbers[0]}
         words["PGExplainer"] = lambda epochs=20: PyGExplainer(
             question, lambda: parametric(epochs), phenomenon=True
         )
