@@ -22,7 +22,7 @@ GALLERY := build/gallery
 
 .DEFAULT_GOAL := help
 .DELETE_ON_ERROR:
-.PHONY: help demo gallery docs test test-optimized test-all lint types bench clean
+.PHONY: help demo gallery examples docs test test-optimized test-all lint types bench clean
 
 help:  ## list the targets
 	@awk -F ':[^#]*## ' '/^[a-z-]+:.*## / {printf "  make %-16s%s\n", $$1, $$2}' Makefile
@@ -33,10 +33,13 @@ demo: $(VENV)/.demo-installed  ## explain a photograph with four methods; writes
 	@test -s $(DEMO)/index.html
 	@echo "Open $(DEMO)/index.html in a browser."
 
-gallery: $(VENV)/.demo-installed  ## one photograph, every method; writes docs/gallery.md
+gallery: examples  ## one photograph, every method, and the examples; writes docs/gallery.md
 	OMP_NUM_THREADS=1 $(BIN)/integrand explain sample:chelsea --method all --save --out $(GALLERY)
 	$(BIN)/python scripts/docs.py --gallery $(GALLERY)
 	@echo "Open $(GALLERY)/index.html in a browser."
+
+examples: $(VENV)/.test-installed  ## run examples/; writes their pictures and docs/gallery.md
+	OMP_NUM_THREADS=1 $(BIN)/python scripts/docs.py --examples
 
 docs: $(VENV)/.demo-installed  ## count costs again, and write the tables of methods in docs/
 	$(BIN)/python scripts/measured_costs.py

@@ -1,14 +1,17 @@
-"""Write what the documentation says of every method: python scripts/docs.py [--gallery FOLDER] [--check]
+"""Write what the documentation says of every method: python scripts/docs.py [--gallery FOLDER] [--examples] [--check]
 
-Three pages hold a block between marks that is made here, from the cards of ``ig.methods``, from costs as counted (measured_costs.py), and from
+Four pages hold blocks between marks that are made here, from the cards of ``ig.methods``, from costs as counted (measured_costs.py), and from
 measurements that are kept as data; everything else on them is written by hand.
 
+    README.md                     <!-- family -->    every published method by what it does
     docs/gallery.md               <!-- gallery -->   every method on one photograph; of docs/results/gallery.json
+                                  <!-- examples -->  every script of examples/, its picture, and what it prints
     docs/usage/how-to-choose.md   <!-- methods -->   what each starts from, takes, and gave on that photograph, and its measured quality
     docs/usage/metrics.md         <!-- metrics -->   every metric in a line
 
 ``--gallery FOLDER`` takes in what ``integrand explain sample:chelsea --method all --save --out FOLDER`` has written. Quality comes from
-docs/results/paths/results.json, what ``integrand bench paths`` has written, where that exists.
+docs/results/paths/results.json, what ``integrand bench paths`` has written, where that exists. ``--examples`` runs the scripts, and keeps their
+pictures in docs/images and what they print in docs/results/examples.json.
 
 Numbers in the prose of docs/usage/which-method.md are those of docs/results, between marks of their own:
 
@@ -22,11 +25,14 @@ Numbers in the prose of docs/usage/which-method.md are those of docs/results, be
 from __future__ import annotations
 
 import argparse
+import ast
 import inspect
 import json
 import re
+import subprocess
 import sys
-from collections.abc import Iterator
+import time
+from collections.abc import Iterable, Iterator
 from importlib import metadata
 from itertools import groupby
 from pathlib import Path
@@ -38,14 +44,20 @@ import integrand as ig
 from integrand.core.formatting import beside, count, number, percent, signed_percent
 from integrand.methods import Published
 
-DOCS = Path(__file__).parent.parent / "docs"
+README = Path(__file__).parent.parent / "README.md"
+DOCS = README.parent / "docs"
+SCRIPTS, EXAMPLES = DOCS.parent / "examples", DOCS / "results" / "examples.json"
 GALLERY, QUALITY = DOCS / "results" / "gallery.json", DOCS / "results" / "paths" / "results.json"
 PICTURE, SAME_SCALE = DOCS / "images" / "gallery.png", DOCS / "images" / "gallery-same-scale.png"
 PAGES = {
-    DOCS / "gallery.md": "gallery",
-    DOCS / "usage" / "how-to-choose.md": "methods",
-    DOCS / "usage" / "metrics.md": "metrics",
+    README: ("family",),
+    DOCS / "gallery.md": ("gallery", "examples"),
+    DOCS / "usage" / "how-to-choose.md": ("methods",),
+    DOCS / "usage" / "metrics.md": ("metrics",),
 }
+
+BESIDE = (("Whole datasets", {"ig.correlate": "Integrated Gradient Correlation"}),)
+"""What is published and is no method of single examples: kind, and names with titles."""
 
 STARTS = {
     "baseline": "a baseline, or several",
@@ -78,10 +90,14 @@ def taken_in(folder: Path) -> Results:
             "seconds": round(made.cost.seconds, 1),
             "setup": repr(made.method),
         }
+    return {"made": _made_with(), "methods": methods}
+
+
+def _made_with() -> str:
     versions = ", ".join(
         f"{package} {metadata.version(package)}" for package in ("integrand", "torch")
     )
-    return {"made": f"{versions}, one thread", "methods": methods}
+    return f"{versions}, one thread"
 
 
 def gallery(results: Results) -> Iterator[str]:
@@ -121,6 +137,44 @@ def _short(text: str) -> str:
 
 def _gap(found: Results) -> str:
     return "not claimed" if found["gap"] is None else percent(found["gap"])
+
+
+# --- the examples -----------------------------------------------------------------------------------------------------
+
+
+def run_example(script: Path, pictures: Path) -> Results:
+    """Run a script as a user would; its picture goes to a folder, what it prints comes back."""
+    began = time.monotonic()
+    command = [sys.executable, str(script), str(pictures)]
+    run = subprocess.run(command, check=True, stdout=subprocess.PIPE, text=True)
+    return {"printed": run.stdout.splitlines(), "seconds": round(time.monotonic() - began)}
+
+
+def run_examples(names: list[str]) -> None:
+    """Run the scripts with these names, all of them where there are none, and keep what each prints
+    as soon as it has."""
+    told = (read(EXAMPLES) or {"examples": {}})["examples"]
+    pictures = DOCS / "images" / "examples"
+    for name in names or sorted(script.stem for script in SCRIPTS.glob("*.py")):
+        print(name, flush=True)
+        told[name] = run_example(SCRIPTS / f"{name}.py", pictures)
+        results = {"made": _made_with(), "examples": dict(sorted(told.items()))}
+        EXAMPLES.write_text(json.dumps(results, indent=1, ensure_ascii=False) + "\n", "utf-8")
+
+
+def examples(results: Results) -> Iterator[str]:
+    """The block of docs/gallery.md that shows the scripts in examples/."""
+    yield f"Made with {results['made']}: `make examples`. Seconds are those of a machine that others were using."
+    for name, told in results["examples"].items():
+        script = SCRIPTS / f"{name}.py"
+        (picture,) = (DOCS / "images" / "examples").glob(f"{name}.*")
+        said = ast.get_docstring(ast.parse(script.read_text("utf-8"))) or ""
+        question, _, story = said.partition("\n\n")
+        yield from ("", f"### {name.replace('_', ' ').capitalize()}", "")
+        yield from (f"**{question}** {' '.join(story.split())}", "")
+        yield from (f"![{question}](images/examples/{picture.name})", "")
+        yield from ("```", *told["printed"], "```", "")
+        yield f"[`examples/{name}.py`](../examples/{name}.py), {told['seconds']} s"
 
 
 # --- how to choose ----------------------------------------------------------------------------------------------------
@@ -181,6 +235,18 @@ def _start(one: Published) -> str:
 def _families() -> Iterator[tuple[str, list[Published]]]:
     for family, cards in groupby(ig.methods.known().values(), lambda one: one.family):
         yield family, list(cards)
+
+
+def family() -> Iterator[str]:
+    """The block of README.md: everything that is published, by what it does."""
+    rows = [(kind, {card.name: card.title for card in cards}) for kind, cards in _families()]
+    rows += BESIDE
+    yield f"{sum(len(named) for _, named in rows)} published methods:"
+    yield ""
+    yield "| what it does | by name |"
+    yield "|---|---|"
+    for kind, named in rows:
+        yield f"| {kind} | {', '.join(f'`{name}` {title}' for name, title in named.items())} |"
 
 
 # --- metrics ----------------------------------------------------------------------------------------------------------
@@ -299,11 +365,14 @@ def quality_of(told: Results) -> Results:
 
 def blocks() -> dict[str, str]:
     """What stands between the marks of each page."""
-    results, told = read(GALLERY), read(QUALITY)
+    results, told, shown = read(GALLERY), read(QUALITY), read(EXAMPLES)
     made = {"methods": "\n".join(choices(results, quality_of(told) if told else None))}
     made["metrics"] = "\n".join(measures())
+    made["family"] = "\n".join(family())
     if results:
         made["gallery"] = "\n".join(gallery(results))
+    if shown:
+        made["examples"] = "\n".join(examples(shown))
     return made
 
 
@@ -315,15 +384,19 @@ def written(page: str, mark: str, block: str) -> str:
     return found.sub(lambda _: f"<!-- {mark} -->\n{block}\n<!-- /{mark} -->", page)
 
 
+def rewritten(page: str, marks: Iterable[str], made: dict[str, str]) -> str:
+    """The page with all of its blocks exchanged that are made."""
+    for mark in marks:
+        if mark in made:
+            page = written(page, mark, made[mark])
+    return page
+
+
 def stale() -> list[Path]:
     """Pages that are not what would be written."""
     made = blocks()
     texts = {page: page.read_text("utf-8") for page in PAGES}
-    found = [
-        page
-        for page, mark in PAGES.items()
-        if mark in made and written(texts[page], mark, made[mark]) != texts[page]
-    ]
+    found = [page for page, text in texts.items() if rewritten(text, PAGES[page], made) != text]
     prose = NUMBERED.read_text("utf-8")
     return found + ([NUMBERED] if numbered(prose, DOCS / "results") != prose else [])
 
@@ -332,6 +405,12 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=(__doc__ or "").splitlines()[0])
     parser.add_argument(
         "--gallery", type=Path, help="take in what the command line has written there"
+    )
+    parser.add_argument(
+        "--examples",
+        nargs="*",
+        metavar="NAME",
+        help="run the scripts in examples/, or some of them",
     )
     parser.add_argument("--check", action="store_true")
     asked = parser.parse_args()
@@ -351,10 +430,11 @@ def main() -> None:
             # A palette would save half, and spoil the photograph.
             size = [round(0.8 * side) for side in drawn.size]
             drawn.resize(size, Image.Resampling.LANCZOS).save(picture, optimize=True)
+    if asked.examples is not None:
+        run_examples(asked.examples)
     made = blocks()
-    for page, mark in PAGES.items():
-        if mark in made:
-            page.write_text(written(page.read_text("utf-8"), mark, made[mark]), "utf-8")
+    for page, marks in PAGES.items():
+        page.write_text(rewritten(page.read_text("utf-8"), marks, made), "utf-8")
     NUMBERED.write_text(numbered(NUMBERED.read_text("utf-8"), DOCS / "results"), "utf-8")
 
 

@@ -223,8 +223,9 @@ def test_without_a_gallery_there_are_still_the_cards(
 ) -> None:
     monkeypatch.setattr(docs, "GALLERY", tmp_path / "none.json")
     monkeypatch.setattr(docs, "QUALITY", tmp_path / "none.json")
+    monkeypatch.setattr(docs, "EXAMPLES", tmp_path / "none.json")
     made = docs.blocks()
-    assert list(made) == ["methods", "metrics"]
+    assert list(made) == ["methods", "metrics", "family"]
     assert "photograph" not in made["methods"]
     for name, one in ig.methods.known().items():
         assert f"| `{name}` {one.title} | " in made["methods"]
@@ -282,3 +283,45 @@ def test_numbers_in_prose_are_those_of_the_results(tmp_path: Path) -> None:
     for wrong in ("s/r/m/c/mean", "s/r/m/a>c/share"):
         with pytest.raises(KeyError):
             docs.numbered(f"<!--= {wrong} -->?<!--/-->", tmp_path)
+
+
+SCRIPT = '''"""What is a wave?
+
+A story in
+two lines.
+"""
+import pathlib, sys
+(pathlib.Path(sys.argv[1]) / "long_wave.png").write_bytes(b"x")
+print("height: 3 m")
+print("length: 40 m")
+'''
+
+
+def test_examples_are_told_by_what_they_say_and_print(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    pictures = tmp_path / "docs" / "images" / "examples"
+    for folder in (tmp_path / "examples", pictures):
+        folder.mkdir(parents=True)
+    (tmp_path / "examples" / "long_wave.py").write_text(SCRIPT)
+    monkeypatch.setattr(docs, "SCRIPTS", tmp_path / "examples")
+    monkeypatch.setattr(docs, "DOCS", tmp_path / "docs")
+    monkeypatch.setattr(docs, "EXAMPLES", tmp_path / "examples.json")
+    docs.run_examples([])
+    told = json.loads((tmp_path / "examples.json").read_text())
+    assert told["examples"]["long_wave"]["printed"] == ["height: 3 m", "length: 40 m"]
+    block = "\n".join(docs.examples(told))
+    assert "### Long wave\n\n**What is a wave?** A story in two lines.\n" in block
+    assert "![What is a wave?](images/examples/long_wave.png)" in block
+    assert "```\nheight: 3 m\nlength: 40 m\n```" in block
+    assert "[`examples/long_wave.py`](../examples/long_wave.py), " in block
+
+
+def test_the_family_is_counted() -> None:
+    """Everything by its name, and what is no method of single examples beside it."""
+    block = docs.blocks()["family"]
+    beside = sum(len(named) for _, named in docs.BESIDE)
+    assert block.startswith(f"{len(ig.methods.known()) + beside} published methods:")
+    for name, card in ig.methods.known().items():
+        assert f"`{name}` {card.title}" in block
+    assert "`ig.correlate` Integrated Gradient Correlation" in block

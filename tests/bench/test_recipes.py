@@ -114,7 +114,7 @@ def test_an_order_is_pairs() -> None:
 
 
 def test_suites_by_name_and_by_file(tmp_path: Path) -> None:
-    assert {"weighted", "ig2", "paths"} <= set(recipe.names())
+    assert {"weighted", "ig2", "paths", "tables", "graphs"} <= set(recipe.names())
     file = tmp_path / "own.toml"
     file.write_text(TOY)
     assert recipe.suite(str(file)).name == "own"
@@ -144,6 +144,15 @@ def test_every_suite_spells_parts_that_exist(name: str) -> None:
             name: getattr(ig.metrics.xai_bench, name)
             for name in ("Faithfulness", "Monotonicity", "ShapleyCorrelation")
         },
+        "mean": ig.baselines.Constant(0.5),
+        "edges": torch.tensor([[0], [1]]),
+        "node": 1,
+        "number": 3,
+        **{
+            name: lambda epochs=1: ig.methods.integrated()
+            for name in ("GNNExplainer", "PGExplainer", "CaptumIG")
+        },
+        "TreeSHAP": lambda references: ig.methods.integrated(),
     }
     suite = recipe.suite(name)
     assert suite.title
@@ -153,9 +162,9 @@ def test_every_suite_spells_parts_that_exist(name: str) -> None:
         assert all(callable(vocabulary.method(text, known)) for text in run.methods.values())
         for text in run.metrics.values():
             assert isinstance(vocabulary.metric(text, known), ig.metrics.Metric)
-        assert {"random map", "gradient", "input × gradient"} <= set(run.methods), (
-            "controls run in every suite"
-        )
+        trees = run.options.get("model") in ("forest", "boosting")  # which have no gradient
+        controls = {"random map"} if trees else {"random map", "gradient", "input × gradient"}
+        assert controls <= set(run.methods), "controls run in every suite"
 
 
 def test_recipes_of_earlier_days_are_read() -> None:

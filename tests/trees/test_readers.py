@@ -85,6 +85,25 @@ def test_a_missing_value_switches_halfway() -> None:
         assert back.tolist() == [[-number for number in expected]]
 
 
+@pytest.mark.parametrize(
+    "model",
+    [
+        sk.HistGradientBoostingRegressor(max_iter=5),
+        sk.GradientBoostingRegressor(n_estimators=5),
+        sk.RandomForestRegressor(5),
+    ],
+    ids=lambda model: type(model).__name__,
+)
+def test_a_model_trained_on_a_frame_is_explained_without_a_word_about_names(model: Any) -> None:
+    """Warnings are errors here, and scikit-learn's of columns without names would be one."""
+    pandas = pytest.importorskip("pandas")
+    frame = pandas.DataFrame(X, columns=[f"column {i}" for i in range(X.shape[1])])
+    model.fit(frame, Y)
+    found = ig.explain(model, frame[:5], method="generalized", baseline=frame.median())
+    assert found.feature_names == tuple(frame.columns)
+    np.testing.assert_allclose(found.output, model.predict(frame[:5]), atol=1e-6)
+
+
 def test_missing_values_at_every_door() -> None:
     model = sk.HistGradientBoostingRegressor(max_iter=20).fit(HOLES, HOLES_Y)
     found = ig.explain(

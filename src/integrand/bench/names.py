@@ -18,6 +18,7 @@ from ..compare import controls
 from ..methods import known as methods
 from ..methods.hints import RENAMED
 from ..metrics import known as metrics
+from . import peers as peers
 from .expression import spelled
 
 _ROLES: dict[str, ModuleType] = {
@@ -43,7 +44,7 @@ def _parts(module: ModuleType) -> dict[str, Any]:
 def parts() -> dict[str, Any]:
     """Every part by its name."""
     values: dict[str, Any] = {}
-    for module in (controls, targets, weightings, wrappers, paths, rules, baselines):
+    for module in (peers, controls, targets, weightings, wrappers, paths, rules, baselines):
         values |= _parts(
             module
         )  # where two share a name and no argument says which is meant, the later one has it

@@ -162,7 +162,7 @@ def _overview(run: dict[str, Any]) -> str:
     summary_of = {(entry["method"], entry["metric"]): entry for entry in run["summaries"]}
     against = {(entry["method"], entry["metric"]): entry for entry in run["differences"]}
     head = ["method", *(f"{metric} {'↑' if run['higher'][metric] else '↓'}" for metric in metrics)]
-    head += ["gradients", "rows", "gap"]
+    head += ["gradients", "rows", "gap", "seconds"]
     rows = []
     for method in run["methods"]:
         cost = run["costs"][method]
@@ -177,11 +177,13 @@ def _overview(run: dict[str, Any]) -> str:
                 count(cost["gradients"]),
                 count(cost["rows"]),
                 percent(cost["gap"], decimals=0),
+                number(cost["seconds"]),
             ]
         )
     note = (
         "Mean (95 % interval); in brackets the share of examples on which the method is better than the reference, with + or − where the "
-        "difference is significant (sign-flip test, Holm). Controls in italics. Gradients, forward rows and gap are medians per example."
+        "difference is significant (sign-flip test, Holm). Controls in italics. Gradients, forward rows, gap and seconds are medians per example; "
+        "– is not counted, or not claimed."
     )
     return f"{table(head, rows)}\n\n{note}"
 

@@ -20,6 +20,7 @@ from importlib import metadata
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import torch
 
 from ..compare.controls import Control
@@ -30,6 +31,7 @@ from ..errors import InputError, MissingExtra
 from ..metrics import Metric
 from .claims import ClaimResult, hold
 from .names import method, metric
+from .peers import Peer
 from .problems import Problem, ProblemOptions, problem_named
 from .suite import Suite, SuiteRun
 
@@ -169,12 +171,18 @@ def _words(suite_run: SuiteRun, problem: Problem) -> dict[str, Any]:
 
 
 def _judged(suite_run: SuiteRun, problem: Problem, batch: Sequence[int]) -> Scores:
-    words = _words(suite_run, problem)
+    examples = problem.load(batch)
+    words = {**_words(suite_run, problem), **examples.words}
     methods = {name: method(text, words) for name, text in suite_run.methods.items()}
     metrics = {name: metric(text, words) for name, text in suite_run.metrics.items()}
     controls = [name for name, explainer in methods.items() if isinstance(explainer, Control)]
-    with problem.subject(batch) as subject:
-        return scored(subject, methods, metrics, [problem.ids[i] for i in batch], controls=controls)
+    ids = [problem.ids[i] for i in batch]
+    with problem.subject_of(examples) as subject:
+        scores = scored(subject, methods, metrics, ids, controls=controls)
+    for m, explainer in enumerate(methods.values()):
+        if isinstance(explainer, Peer) and not explainer.counted:
+            scores.gradients[m] = scores.rows[m] = np.nan
+    return scores
 
 
 def _gathered(folder: Path, suite_run: SuiteRun, problem: Problem) -> Scores | None:
@@ -223,6 +231,9 @@ def machine() -> dict[str, Any]:
         "scipy",
         "pillow",
         "scikit-image",
+        "scikit-learn",
+        "shap",
+        "torch-geometric",
         "transformers",
     ):
         try:

@@ -176,7 +176,9 @@ class Comparison:
                 interval(row["difference_low"], row["difference_high"]),
             )
             cells += [*difference, p_value(row["corrected"]), wins]
-        costs = f"{row['gradients']:.0f}", f"{row['rows']:.0f}", f"{row['seconds']:.2g}"
+        spent = (row["gradients"], row["rows"])
+        costs = ["–" if math.isnan(rows) else f"{rows:.0f}" for rows in spent]
+        costs.append(f"{row['seconds']:.2g}")
         return [*cells, *costs] + ([f"{row['missing']} without a value"] if row["missing"] else [])
 
     def _repr_html_(self) -> str:

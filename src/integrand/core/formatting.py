@@ -80,12 +80,15 @@ def p_value(p: float) -> str:
     return "< 0.001" if p < 0.001 else f"{p:.3f}" if p < 0.1 else f"{p:.2f}"
 
 
-def count(value: float) -> str:
-    """How many on average: whole numbers from ten on, one decimal below.
+def count(value: float | None) -> str:
+    """How many on average: whole numbers from ten on, one decimal below; nothing where nobody
+    counted.
 
-    >>> count(1234.5), count(3.25), count(4.0), count(0.01)
-    ('1,234', '3.2', '4', '< 0.1')
+    >>> count(1234.5), count(3.25), count(4.0), count(0.01), count(float("nan"))
+    ('1,234', '3.2', '4', '< 0.1', '–')
     """
+    if value is None or math.isnan(value):
+        return NOTHING
     if 0 < value < 0.05:
         return "< 0.1"
     return f"{value:,.0f}" if value >= 10 or value == round(value) else f"{value:.1f}"

@@ -321,7 +321,7 @@ def page(comparison: Comparison, *, title: str = "Which method for this model?")
     charts = _charts()
     scores = comparison.scores
     picture, maps, small = shown(comparison)
-    cost = "seconds" if _equal_budget(comparison) else "gradients"
+    cost = "gradients" if _told_apart_by_gradients(comparison) else "seconds"
     with_curves = curved(comparison)
     text: str = (
         environment()
@@ -351,14 +351,14 @@ def page(comparison: Comparison, *, title: str = "Which method for this model?")
     return text
 
 
-def _equal_budget(comparison: Comparison) -> bool:
-    """Whether gradients differ too little between methods to be an axis."""
+def _told_apart_by_gradients(comparison: Comparison) -> bool:
+    """Whether gradients were counted for all methods, and differ enough to be an axis."""
     spent = [
         numbers[0]
         for name, numbers in comparison.cost().items()
         if name not in comparison.scores.controls
     ]
-    return bool(spent) and max(spent) <= 1.25 * min(spent)
+    return not any(map(math.isnan, spent)) and not (spent and max(spent) <= 1.25 * min(spent))
 
 
 def _reasons(comparison: Comparison) -> list[tuple[str, str, str]]:

@@ -3,6 +3,8 @@
 
 from . import digits as digits
 from . import images as images
+from . import motifs as motifs
+from . import records as records
 from . import tables as tables
 from . import text as text
 from .base import Examples as Examples

@@ -2,9 +2,10 @@
 
 from __future__ import annotations
 
+import dataclasses
 from collections.abc import Callable, Mapping, Sequence
 from contextlib import AbstractContextManager
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
@@ -14,17 +15,25 @@ from torch import Tensor
 from ...core.normalisation import Normalisation
 from ...core.random import generator
 from ...errors import InputError, UnknownName
+from ...fields import Field
 from ...metrics import Subject
 
 
 @dataclass(frozen=True, eq=False)
 class Examples:
     """Some examples x (B, \\*s), with what the model wants beside them, and masks where the
-    evidence is known to be."""
+    evidence is known to be.
+
+    field  what is explained, where it differs between examples as it does for graphs, which are
+           part of it; else the problem's model and target
+    words  what recipes may say of these examples, beside the problem's words
+    """
 
     x: Tensor
     extra: tuple[Tensor, ...] = ()
     masks: Tensor | None = None
+    field: Field | None = None
+    words: Mapping[str, Any] = dataclasses.field(default_factory=dict)
 
 
 @dataclass(frozen=True, eq=False)
@@ -44,13 +53,18 @@ class Problem:
     load: Callable[[Sequence[int]], Examples]
     target: Any = "predicted"
     normalisation: Normalisation | None = None
-    words: Mapping[str, Any] = field(default_factory=dict)
-    facts: Mapping[str, Any] = field(default_factory=dict)
+    words: Mapping[str, Any] = dataclasses.field(default_factory=dict)
+    facts: Mapping[str, Any] = dataclasses.field(default_factory=dict)
 
     def subject(self, numbers: Sequence[int]) -> AbstractContextManager[Subject]:
         """The examples with these numbers, loaded once, as what methods are judged on while the
         model is fit to be asked."""
-        examples = self.load(numbers)
+        return self.subject_of(self.load(numbers))
+
+    def subject_of(self, examples: Examples) -> AbstractContextManager[Subject]:
+        """As ``subject``, of examples that are loaded already."""
+        if examples.field is not None:
+            return Subject.of(examples.field, examples.x, masks=examples.masks)
         return Subject.of(
             self.model,
             examples.x,

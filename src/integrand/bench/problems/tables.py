@@ -1,31 +1,16 @@
-"""Synthetic tables whose distribution is known (XAI-Bench), and a small network trained on them."""
+"""Synthetic tables whose distribution is known (XAI-Bench), and a small network or trees trained on
+them."""
 
 from __future__ import annotations
 
 from collections.abc import Sequence
 
-from torch import Tensor, nn
-
 from ...baselines import Constant, Gaussian, OtherClass, Sample
 from ...metrics import xai_bench
-from ..training import accuracy, trained
+from ..columns import classifier
 from .base import Examples, Problem, ProblemOptions, problem
 
 _TRAIN, _POOL, _TEST = 4000, 200, 1000
-
-
-class TableNet(nn.Module):
-    """Two hidden layers of 32: (N, D) → logits (N, 2). The representation is what ``head`` is
-    given."""
-
-    def __init__(self, features: int) -> None:
-        super().__init__()
-        self.body = nn.Sequential(nn.Linear(features, 32), nn.Tanh(), nn.Linear(32, 32), nn.Tanh())
-        self.head = nn.Linear(32, 2)
-
-    def forward(self, x: Tensor) -> Tensor:
-        logits: Tensor = self.head(self.body(x))
-        return logits
 
 
 @problem("tables")
@@ -34,6 +19,7 @@ def tables(
     function: str = "nonlinear_additive",
     rho: float = 0.5,
     epochs: int = 40,
+    model: str = "network",
 ) -> Problem:
     """Rows of five correlated normal features; the class is whether a known function of them is
     above its median.
@@ -43,20 +29,16 @@ def tables(
     the benchmark's metrics, which ask for expectations over it: ``Faithfulness(table)``,
     ``Monotonicity(table)``, ``ShapleyCorrelation(table)``, ``ShapleyError(table)``.
 
-    Source: Liu et al., XAI-Bench, 2021. Papers that used it name no model; this network is ours.
+    The model is a "network", a "forest" or "boosting"; trees bring the word ``TreeSHAP``.
+
+    Source: Liu et al., XAI-Bench, 2021. Papers that used it name no model; these are ours.
     """
     table = xai_bench.gaussian(function, rho=rho)
     x, y = table.data(_TRAIN + _TEST, setting.seed)
     middle = y[:_TRAIN].median()
     x, y = x.float(), (y >= middle).long()
-    model = trained(
-        lambda: TableNet(x.shape[1]),
-        x[:_TRAIN],
-        y[:_TRAIN],
-        cache=setting.cache,
-        name=f"tables-{function}",
-        epochs=epochs,
-        seed=setting.seed,
+    fitted = classifier(
+        model, x[:_TRAIN], y[:_TRAIN], setting, name=f"tables-{function}", epochs=epochs
     )
     test, pool = x[_TRAIN:], x[:_POOL]
 
@@ -67,8 +49,8 @@ def tables(
         return OtherClass(pool, count, setting.seed)
 
     return Problem(
-        f"XAI-Bench, {function}, correlations {rho:g}",
-        model,
+        f"XAI-Bench, {function}, correlations {rho:g}, {model}",
+        fitted.model,
         tuple(f"row {i}" for i in range(_TEST)),
         load,
         words={
@@ -89,9 +71,10 @@ def tables(
             "Monotonicity": xai_bench.Monotonicity,
             "ShapleyCorrelation": xai_bench.ShapleyCorrelation,
             "ShapleyError": xai_bench.ShapleyError,
+            **fitted.words,
         },
         facts={
             "trained on": _TRAIN,
-            "accuracy on the rest": round(accuracy(model, test, y[_TRAIN:]), 4),
+            "accuracy on the rest": round(fitted.accuracy(test, y[_TRAIN:]), 4),
         },
     )

@@ -7,6 +7,8 @@ by histograms.
 
 from __future__ import annotations
 
+import warnings
+from collections.abc import Callable
 from typing import Any
 
 import numpy as np
@@ -98,7 +100,7 @@ def _averaged(model: Any, estimators: list[Any]) -> TreeModel:
         return padded.reshape(len(rows), -1)
 
     name = type(model).__name__
-    return TreeModel(checked(name, ensemble, raw, np.float64), link, name)
+    return TreeModel(checked(name, ensemble, _of_arrays(raw), np.float64), link, name)
 
 
 def _tree(tree: Any, classifier: bool, weight: float, output: int = 0) -> Tree:
@@ -174,7 +176,7 @@ def _boosting(model: Any) -> TreeModel:
     if _classes(model):
         scale = 2.0 if model.loss == "exponential" else 1.0
         link = MarginLogistic(scale) if columns == 1 else MarginSoftmax()
-    return TreeModel(checked(name, ensemble, raw, np.float64, base=True), link, name)
+    return TreeModel(checked(name, ensemble, _of_arrays(raw), np.float64, base=True), link, name)
 
 
 def _histograms(model: Any) -> TreeModel:
@@ -206,7 +208,19 @@ def _histograms(model: Any) -> TreeModel:
             said = np.asarray(model.predict(rows))
             return np.log(said) if logarithm else said
 
-    return TreeModel(checked(name, ensemble, raw, np.float64, base=True), link, name)
+    return TreeModel(checked(name, ensemble, _of_arrays(raw), np.float64, base=True), link, name)
+
+
+def _of_arrays(raw: Callable[[Any], Any]) -> Callable[[Any], Any]:
+    """``raw`` as it is asked with arrays. A model that was trained on a frame would warn that they
+    have no names; columns are taken in its order."""
+
+    def asked(rows: Any) -> Any:
+        with warnings.catch_warnings():
+            warnings.filterwarnings("ignore", "X does not have valid feature names", UserWarning)
+            return raw(rows)
+
+    return asked
 
 
 def _categories(model: Any) -> tuple[dict[int, Floats], list[int]]:
