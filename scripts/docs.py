@@ -56,7 +56,14 @@ PAGES = {
     DOCS / "usage" / "metrics.md": ("metrics",),
 }
 
-BESIDE = (("Whole datasets", {"ig.correlate": "Integrated Gradient Correlation"}),)
+BESIDE = (
+    (
+        "Interactions",
+        {"ig.interactions": "Integrated Hessians", "ig.interactions(draws=)": "Expected Hessians"},
+    ),
+    ("Training", {"create_graph=True": "attribution priors"}),
+    ("Whole datasets", {"ig.correlate": "Integrated Gradient Correlation"}),
+)
 """What is published and is no method of single examples: kind, and names with titles."""
 
 STARTS = {

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import copy
 import json
+import warnings
 from typing import Any
 
 import lightgbm as lgb
@@ -15,6 +16,7 @@ from sklearn import ensemble as sk
 from sklearn import linear_model
 
 import integrand as ig
+from integrand.errors import InputError
 from integrand.fields.trees import Tree, TreeEnsemble, TreeField, read_trees
 from integrand.fields.trees import xgboost as reader
 
@@ -395,3 +397,38 @@ def test_a_field_that_adopts_models_of_its_own() -> None:
     ig.fields.adopt(SlopeField)
     found = ig.explain(Slope(), torch.ones(2, 2), method="generalized")
     assert found.values.tolist() == [[3.0, 0.0]] * 2
+
+
+# --- columns ----------------------------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize(
+    "model",
+    [
+        sk.RandomForestRegressor(20, random_state=0),
+        sk.HistGradientBoostingRegressor(max_iter=30),
+        xgb.XGBRegressor(n_estimators=30),
+        lgb.LGBMRegressor(n_estimators=30, verbose=-1),
+    ],
+    ids=lambda model: type(model).__name__,
+)
+def test_columns_of_frames_are_read_by_name(model: Any) -> None:
+    """In whatever order they come: the model was trained on names, not on places."""
+    pandas = pytest.importorskip("pandas")
+    frame = pandas.DataFrame(X, columns=["a", "b c", "d", "e_f"])
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")  # LightGBM says that it writes underlines for spaces
+        model.fit(frame, Y)
+    expected = torch.tensor(model.predict(frame[:20]))
+    turned = frame[["d", "e_f", "a", "b c"]]
+    result = ig.explain(
+        model, turned[:20], target=ig.targets.Output(), method="generalized", baseline=frame[:1]
+    )
+    torch.testing.assert_close(result.output, expected, rtol=1e-5, atol=1e-5, check_dtype=False)
+    straight = ig.explain(
+        model, frame[:20], target=ig.targets.Output(), method="generalized", baseline=frame[:1]
+    )
+    torch.testing.assert_close(result.values, straight.values, rtol=0, atol=0)
+    assert result.feature_names == straight.feature_names
+    with pytest.raises(InputError, match="'d'"):
+        ig.explain(model, frame[["a", "b c", "e_f"]], target=0, method="generalized")

@@ -125,6 +125,10 @@ def numbers_of(frame: object, dtype: torch.dtype, columns: Sequence[str] = ()) -
         MissingExtra: without narwhals.
     """
     names = column_names(frame)
+    # Some libraries (LightGBM) keep the names that they were given with underlines for spaces.
+    underlined = tuple(name.replace(" ", "_") for name in names)
+    if set(columns) != set(names) and sorted(underlined) == sorted(columns):
+        names = underlined
     missing = [name for name in columns if name not in names]
     surplus = [name for name in names if name not in columns] if columns else []
     if missing or surplus:

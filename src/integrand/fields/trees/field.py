@@ -138,6 +138,10 @@ class TreeField(StepField):
         return self.trees.ensemble
 
     @property
+    def columns(self) -> Sequence[str]:
+        return self.ensemble.names or ()
+
+    @property
     def input_dtype(self) -> torch.dtype:
         return torch.float64  # thresholds lie between float32 numbers
 
