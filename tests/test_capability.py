@@ -11,7 +11,7 @@ import torch
 from torch import Tensor, nn
 
 import integrand as ig
-from integrand.bench.names import method as spelled_method
+from integrand.expressions.names import method as spelled_method
 
 pytestmark = pytest.mark.usefixtures("quiet")
 

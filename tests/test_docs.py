@@ -15,8 +15,8 @@ import pytest
 import torch
 
 import integrand as ig
-from integrand.bench import names as vocabulary
 from integrand.bench import suite as recipe
+from integrand.expressions import names as vocabulary
 from integrand.methods import registry
 from scripts import docs
 

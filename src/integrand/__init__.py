@@ -53,9 +53,10 @@ from .integration.wrappers.with_covariance import WithCovariance as WithCovarian
 from .model.extra import Shared as Shared
 
 if _TYPE_CHECKING:
+    from . import run as run
     from . import testing as testing
 
-_ON_FIRST_USE = ("testing",)
+_ON_FIRST_USE = ("run", "testing")
 """Rooms that explaining needs nothing of."""
 
 
@@ -117,6 +118,7 @@ __all__ = [
     "metrics",
     "paths",
     "rules",
+    "run",
     "segments",
     "targets",
     "testing",

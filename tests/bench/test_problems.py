@@ -9,9 +9,9 @@ import torch
 from PIL import Image
 
 import integrand as ig
-from integrand.bench import names as vocabulary
 from integrand.bench.problems import Problem, ProblemOptions, problem_named
 from integrand.compare.evaluate import scored
+from integrand.expressions import names as vocabulary
 
 MODEL = """
 import torch

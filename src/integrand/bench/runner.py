@@ -27,9 +27,9 @@ from ..compare.evaluate import scored
 from ..compare.scores import Scores
 from ..core.files import write_text
 from ..errors import InputError, MissingExtra
+from ..expressions.names import method, metric
 from ..metrics import Metric
 from .claims import ClaimResult, hold
-from .names import method, metric
 from .problems import Problem, ProblemOptions, problem_named
 from .suite import Suite, SuiteRun
 

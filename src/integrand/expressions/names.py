@@ -1,4 +1,4 @@
-"""Names that suite files may use: published methods, controls, metrics, parts, and those of a
+"""Names that suites and recipes may use: published methods, controls, metrics, parts, and those of a
 problem."""
 
 from __future__ import annotations
@@ -18,7 +18,7 @@ from ..compare import controls
 from ..methods import known as methods
 from ..methods.hints import RENAMED
 from ..metrics import known as metrics
-from .expression import spelled
+from .reader import spelled
 
 _ROLES: dict[str, ModuleType] = {
     **dict.fromkeys(("baseline", "baselines", "references", "fill"), baselines),
@@ -73,3 +73,8 @@ def method(text: str, words: Mapping[str, Any]) -> Any:
 def metric(text: str, words: Mapping[str, Any]) -> Any:
     """Read a metric expression: ``deletion(steps=25, fill=corners)``."""
     return _spelled(text, {**parts(), **metrics()}, words)
+
+
+def target(text: str) -> Any:
+    """Read a target expression: ``Probability(3)``."""
+    return _spelled(text, _parts(targets), {})
