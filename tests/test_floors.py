@@ -26,7 +26,8 @@ FLOORS: list[list[str]] = [
     ["explain_targets", "correlate", "interactions"],
     ["metrics"],
     ["compare", "testing", "compat"],
-    ["report"],
+    ["expressions"],
+    ["report", "run"],
     ["bench"],
     ["cli", "__main__"],
 ]

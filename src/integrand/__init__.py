@@ -55,9 +55,10 @@ from .interactions import interactions as interactions
 from .model.extra import Shared as Shared
 
 if _TYPE_CHECKING:
+    from . import run as run
     from . import testing as testing
 
-_ON_FIRST_USE = ("testing",)
+_ON_FIRST_USE = ("run", "testing")
 """Rooms that explaining needs nothing of."""
 
 
@@ -121,6 +122,7 @@ __all__ = [
     "metrics",
     "paths",
     "rules",
+    "run",
     "segments",
     "targets",
     "testing",

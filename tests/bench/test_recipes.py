@@ -10,7 +10,7 @@ import torch
 import integrand as ig
 from integrand.bench import names as vocabulary
 from integrand.bench import suite as recipe
-from integrand.bench.expression import spelled
+from integrand.expressions.reader import spelled
 
 TOY = """
 title = "Toy"

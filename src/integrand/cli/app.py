@@ -545,6 +545,53 @@ def bench(
         raise typer.Exit(command.run(suite, request, threads=threads))
 
 
+@app.command("run")
+def run_recipe(
+    recipe: Annotated[Path, typer.Argument(metavar="RECIPE", help="A recipe: path/to/run.toml.")],
+    out: Annotated[
+        Path,
+        typer.Option(metavar="DIR", help="Where results go; a run that was stopped goes on there."),
+    ] = Path("run-out"),
+    status: Annotated[bool, typer.Option("--status", help="Say how far it is, and end.")] = False,
+    retry_failed: Annotated[
+        bool, typer.Option("--retry-failed", help="Compute shards with failed rows again.")
+    ] = False,
+    jobs: Annotated[
+        int | None,
+        typer.Option(metavar="N", min=1, help="Processes.", show_default="one for each core"),
+    ] = None,
+    device: Device = "cpu",
+    timeout: Annotated[
+        float | None,
+        typer.Option(
+            metavar="SECONDS", help="What a shard may take at most.", show_default="any time"
+        ),
+    ] = None,
+    debug: Debug = False,
+) -> None:
+    """Explain a whole dataset as a recipe says; what is done stays done, whatever is killed.
+
+    Exit status: 0 all rows are explained and converged, 1 some are not (with --status: not all are
+    done), 2 nothing done, 130 stopped by Ctrl-C, 143 by SIGTERM; the same command goes on from
+    there.
+    """
+    with reported(debug, _KEPT):
+        from . import run as command
+
+        if status:
+            raise typer.Exit(command.show(recipe, out))
+        raise typer.Exit(
+            command.start(
+                recipe,
+                out,
+                workers=jobs,
+                device=device,
+                timeout=timeout,
+                retry_failed=retry_failed,
+            )
+        )
+
+
 def _part(text: str) -> tuple[int, int]:
     """ "2/3" → (2, 3)."""
     place, _, parts = text.partition("/")

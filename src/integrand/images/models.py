@@ -14,23 +14,21 @@ target=…, normalisation=model.normalisation)``.
 from __future__ import annotations
 
 import json
-import sys
-from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from collections.abc import Callable
 from dataclasses import dataclass, field, replace
 from functools import partial
 from importlib import import_module
-from importlib.util import find_spec, module_from_spec, spec_from_file_location
+from importlib.util import find_spec
 from pathlib import Path
 from types import ModuleType
-from typing import Any
 
 import torch
 from torch import Tensor, nn
 
 from ..core.normalisation import Normalisation
 from ..core.shapes import describe
-from ..errors import InputError, IntegrandError, MissingExtra, ModelError, TargetError, UnknownName
+from ..core.user_code import load_object
+from ..errors import InputError, MissingExtra, ModelError, TargetError, UnknownName
 from ..fields import TorchField
 from ..targets import Output
 from .files import prepare, read
@@ -200,7 +198,7 @@ def load_model(spec: str) -> ImageModel:
     """
     place, colon, attribute = spec.rpartition(":")
     if colon and place and attribute:
-        return _from_function(spec, place, attribute)
+        return as_image_model(load_object(spec, ready=(ImageModel,)), spec)
     if spec not in REGISTRY:
         raise UnknownName(
             "model", spec, (*REGISTRY, "package.module:function", "path/to/file.py:function")
@@ -265,64 +263,7 @@ def _imagenet_classes() -> tuple[str, ...]:
 # --- by function ------------------------------------------------------------------------------------------------------
 
 
-def _from_function(spec: str, place: str, attribute: str) -> ImageModel:
-    """What the function called ``attribute`` in ``place`` makes."""
-    from_file = place.endswith(".py")
-    with _importable(Path(place).parent if from_file else Path()):
-        module = _import_file(Path(place)) if from_file else _import_name(place)
-        if not hasattr(module, attribute):
-            raise UnknownName(f"function in {place!r}", attribute, _public_callables(module))
-        return _as_image_model(_call_factory(getattr(module, attribute), spec), spec)
-
-
-def _import_name(place: str) -> ModuleType:
-    try:
-        return import_module(place)
-    except Exception as error:  # importing runs the user's code
-        raise ModelError(
-            f"The module {place!r} cannot be imported: {type(error).__name__}: {error}."
-        ) from error
-
-
-def _import_file(file: Path) -> ModuleType:
-    if not file.is_file():
-        raise ModelError(f"There is no file {str(file)!r} to take a model from.")
-    spec = spec_from_file_location(f"_integrand_model_{file.stem}", file)
-    assert spec and spec.loader  # noqa: PT018 — the name ends in .py, so there is a loader
-    module = module_from_spec(spec)
-    # Dataclasses and pickles look their module up here.
-    sys.modules[spec.name] = module
-    try:
-        spec.loader.exec_module(module)
-    except Exception as error:  # importing runs the user's code
-        del sys.modules[spec.name]
-        raise ModelError(
-            f"The file {str(file)!r} cannot be imported: {type(error).__name__}: {error}."
-        ) from error
-    return module
-
-
-def _public_callables(module: ModuleType) -> list[str]:
-    return [
-        name for name, value in vars(module).items() if callable(value) and not name.startswith("_")
-    ]
-
-
-def _call_factory(result: object, spec: str) -> Any:
-    """The function's result; a module or a model that stands there ready-made is taken as it is."""
-    if isinstance(result, nn.Module | ImageModel) or not callable(result):
-        return result
-    try:
-        return result()
-    except IntegrandError:
-        raise
-    except Exception as error:  # the user's code
-        raise ModelError(
-            f"{spec!r} failed with {type(error).__name__}: {error}. It is called without arguments and returns a model."
-        ) from error
-
-
-def _as_image_model(result: object, spec: str) -> ImageModel:
+def as_image_model(result: object, spec: str) -> ImageModel:
     if isinstance(result, ImageModel):
         return result
     if isinstance(result, nn.Module):
@@ -339,16 +280,3 @@ def _as_image_model(result: object, spec: str) -> ImageModel:
     raise ModelError(
         f"{spec!r} returned {returned}; a model is an nn.Module, (nn.Module, ig.Normalisation), or an integrand.images.ImageModel."
     )
-
-
-@contextmanager
-def _importable(folder: Path) -> Iterator[None]:
-    """While this lasts, modules in ``folder`` can be imported, as they can be with ``python
-    file.py``."""
-    entry = str(folder.resolve())
-    sys.path.insert(0, entry)
-    try:
-        yield
-    finally:
-        if entry in sys.path:
-            sys.path.remove(entry)

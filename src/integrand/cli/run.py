@@ -1,0 +1,115 @@
+"""``integrand run``: a recipe over a whole dataset, and how far it is."""
+
+from __future__ import annotations
+
+import time
+from pathlib import Path
+
+from rich.progress import BarColumn, Progress, TextColumn, TimeRemainingColumn
+from rich.text import Text
+
+from ..core.formatting import count, percent
+from ..errors import InputError
+from ..run import Local, Recipe, Results, Status, Store, run
+from . import console
+
+_EVERY = 60.0
+"""Seconds between lines in a log."""
+
+
+def start(
+    path: Path,
+    out: Path,
+    *,
+    workers: int | None,
+    device: str,
+    timeout: float | None,
+    retry_failed: bool,
+) -> int:
+    """Compute what is missing. Returns the exit status: 1 where rows failed or did not converge."""
+    recipe = Recipe.read(path)
+    source = recipe.model.name or f"{recipe.model.import_} (your code, which is run)"
+    console.note(f"Model: {source}; {recipe.method.method}; fingerprint {recipe.fingerprint}.")
+    engine = Local(workers, device)
+    with _Progress() as progress:
+        results = run(
+            path,
+            out,
+            engine=engine,
+            timeout=timeout,
+            retry_failed=retry_failed,
+            watch=progress.tell,
+        )
+    tell(results)
+    status = results.status
+    return 1 if status.failed or status.incomplete else 0
+
+
+def show(path: Path, out: Path) -> int:
+    """How far a run is. Returns the exit status: 1 where it is not complete."""
+    store = Store.open(out)
+    if store.recipe.fingerprint != Recipe.read(path).fingerprint:
+        raise InputError(f"{out} holds results of another recipe than {path}.")
+    results = Results(store)
+    tell(results)
+    return 0 if results.complete else 1
+
+
+def tell(results: Results) -> None:
+    """A table of how far a run is."""
+    status = results.status
+    table = console.table("", "", right=("",))
+    for name, value in (
+        ("shards", f"{count(status.done)} of {count(status.shards)}"),
+        ("rows", f"{count(status.rows)} of {count(status.total)}"),
+        ("failed rows", count(status.failed)),
+        ("not converged", count(status.incomplete)),
+        ("gradients", count(status.gradients)),
+        ("seconds of workers", f"{status.seconds:.1f}"),
+    ):
+        table.add_row(Text(name), Text(value))
+    console.out().print(table)
+    console.out().print(
+        f"integrand.run.open({str(results.store.folder)!r}) reads them.", soft_wrap=True
+    )
+
+
+class _Progress:
+    """A bar in a terminal, a line now and then in a log."""
+
+    def __init__(self) -> None:
+        self.live = console.err().is_terminal
+        self.bars = Progress(
+            TextColumn("{task.description}"),
+            BarColumn(),
+            TextColumn("{task.percentage:3.0f} %"),
+            TimeRemainingColumn(),
+            console=console.err(),
+            transient=True,
+            disable=not self.live,
+        )
+        self.first: int | None = None
+        self.told = 0.0
+
+    def __enter__(self) -> _Progress:
+        self.bars.start()
+        self.task = self.bars.add_task("rows", total=None)
+        return self
+
+    def __exit__(self, *error: object) -> None:
+        self.bars.stop()
+
+    def tell(self, status: Status, seconds: float) -> None:
+        if self.first is None:
+            self.first = status.rows
+            if status.done:
+                console.note(
+                    f"{count(status.done)} of {count(status.shards)} shards stand already."
+                )
+        self.bars.update(self.task, completed=status.rows, total=status.total)
+        if self.live or time.monotonic() - self.told < _EVERY or not seconds:
+            return
+        self.told = time.monotonic()
+        rate = (status.rows - self.first) / seconds
+        left = f", {(status.total - status.rows) / rate:.0f} s left" if rate else ""
+        console.note(f"{percent(status.rows / max(1, status.total))} of rows{left}")

@@ -1,0 +1,111 @@
+"""Results of a run, read from its folder when they are looked at."""
+
+from __future__ import annotations
+
+from functools import cached_property
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+from torch import Tensor
+
+from ..core.optional import optional
+from ..errors import InputError
+from .recipe import Recipe
+from .store import Status, Store
+
+_NEEDS = "integrand.run"
+
+
+class Results:
+    """What a run has computed so far.
+
+    Attributes:
+        values: all maps (N, \\*s) in the order of the rows, an array that is read where it is
+            indexed; NaN (0 of int8) where a row failed or is not done.
+        scale: (N,) what int8 maps are multiplied by; None of others.
+        table: a line for each row that is done, in order, as an Arrow table: id, row, shard, status
+            ("ok" or "failed"), reason, output, base, change, residual, gap, error, converged, and
+            the metrics.
+        complete: whether every shard is done.
+        status: how far the run is.
+        recipe: what was computed.
+    """
+
+    def __init__(self, store: Store) -> None:
+        self.store = store
+
+    @property
+    def recipe(self) -> Recipe:
+        return self.store.recipe
+
+    @property
+    def status(self) -> Status:
+        return self.store.status()
+
+    @property
+    def complete(self) -> bool:
+        return self.status.complete
+
+    @cached_property
+    def values(self) -> Any:
+        return self._array("values")
+
+    @cached_property
+    def scale(self) -> Any:
+        return self._array("scale") if (self.store.folder / "scale").is_dir() else None
+
+    def _array(self, name: str) -> Any:
+        zarr = optional("zarr", extra="run", needs=_NEEDS)
+        try:
+            return zarr.open_array(self.store.folder / name, mode="r")
+        except Exception as error:  # of kinds of its own
+            raise InputError(
+                f"{self.store.folder / name} cannot be read ({type(error).__name__}: {error}): run the recipe again."
+            ) from error
+
+    @property
+    def table(self) -> Any:
+        pa = optional("pyarrow", extra="run", needs=_NEEDS)
+        parquet = optional("pyarrow.parquet", extra="run", needs=_NEEDS)
+        files = [self._rows_file(shard) for shard in sorted(self.store.entries())]
+        if not files:
+            raise InputError(f"{self.store.folder} holds no shard that is done yet.")
+        return pa.concat_tables([parquet.read_table(file) for file in files])
+
+    def _rows_file(self, shard: int) -> Path:
+        return self.store.folder / "rows" / f"{shard:08d}.parquet"
+
+    def maps(self, rows: slice | list[int] | Tensor) -> Tensor:
+        """The maps (n, \\*s) of some rows as a tensor, int8 ones multiplied by their scale."""
+        numbers: NDArray[np.int64] = np.arange(self.store.rows)[
+            rows.numpy() if isinstance(rows, Tensor) else rows
+        ]
+        maps = torch.from_numpy(np.asarray(self.values.oindex[numbers]))
+        if self.scale is None:
+            return maps
+        scale = torch.from_numpy(np.asarray(self.scale.oindex[numbers]))
+        return maps * scale.reshape(-1, *(1,) * (maps.ndim - 1))
+
+    def to_pandas(self) -> Any:
+        """The table as a DataFrame, by id."""
+        return self.table.to_pandas().set_index("id")
+
+    def verify(self) -> list[int]:
+        """Shards whose files are not what was written; ``run`` computes them again."""
+        return [n for n, entry in self.store.entries().items() if not self.store.holds(entry)]
+
+    def __repr__(self) -> str:
+        status = self.status
+        return f"Results({str(self.store.folder)!r}, {status.done} of {status.shards} shards)"
+
+
+def open(folder: str | Path) -> Results:  # the verb of zarr and Python for what is read lazily
+    """The results in a folder, of a run that is done, stopped or going on.
+
+    Raises:
+        InputError: for a folder that holds no run.
+    """
+    return Results(Store.open(Path(folder)))

@@ -1,0 +1,451 @@
+"""The folder of a run: what is done, and what it holds, whatever was killed meanwhile.
+
+    run.json                      the recipe, its fingerprint, and how rows are cut into shards
+    manifest/DRIVER.jsonl         a line for each shard that is done; the truth about the run
+    values/zarr.json, c/S/0…      maps, a Zarr v3 array with one shard per shard
+    rows/S.parquet                a line for each row: id, status, F, change, residual, gap, error …
+
+A shard is done where a line says so, the line's fingerprint is the run's, and its files hold what
+the line says. Files are written beside their place, synced, and renamed, and the line comes last:
+whatever is killed in between leaves files that nothing points at, and that the next run writes again.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import hashlib
+import io
+import json
+import os
+import re
+import secrets
+import socket
+import time
+from collections.abc import Collection, Iterable, Iterator, Mapping
+from contextlib import contextmanager
+from dataclasses import dataclass
+from importlib import metadata
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from ..core.files import whole
+from ..core.optional import optional
+from ..errors import InputError
+from .recipe import Recipe, differences
+
+_NEEDS = "integrand.run"
+_FORMAT = 1
+_HEARTBEAT, _STALE = 10.0, 60.0
+_PLACE = re.compile(r"rows/\d+\.parquet|(?:values|scale)/c(?:/\d+)+")
+"""Where a shard's files lie."""
+
+
+@dataclass(frozen=True)
+class Entry:
+    """A line of the manifest: one shard that is done.
+
+    shard        its number
+    fingerprint  of the recipe
+    inputs       hash of the rows it was computed from
+    files        file, relative to the folder → hash of its bytes
+    rows         how many;  failed  how many of them could not be explained
+    incomplete   how many did not converge
+    gradients    rows evaluated with a gradient;  seconds  wall clock of the worker
+    """
+
+    shard: int
+    fingerprint: str
+    inputs: str
+    files: Mapping[str, str]
+    rows: int
+    failed: int
+    incomplete: int
+    gradients: int
+    seconds: float
+    versions: str
+
+    def line(self) -> str:
+        """The entry on one line, behind a hash of it: a line that was cut off is none."""
+        text = json.dumps(vars(self), sort_keys=True, separators=(",", ":"))
+        return f"{_short(text.encode())} {text}\n"
+
+    @classmethod
+    def parsed(cls, line: str) -> Entry | None:
+        """The entry of a line; None where it is cut off or damaged."""
+        mark, _, text = line.rstrip("\n").partition(" ")
+        if mark != _short(text.encode()):
+            return None
+        try:
+            entry = cls(**json.loads(text))
+        except (ValueError, TypeError, RecursionError):
+            return None
+        return entry if entry._fits() else None
+
+    def _fits(self) -> bool:
+        """Whether every entry is of its type, and files lie where a shard's files do."""
+        numbers = (self.shard, self.rows, self.failed, self.incomplete, self.gradients)
+        texts = (self.fingerprint, self.inputs, self.versions)
+        return (
+            all(type(number) is int and number >= 0 for number in numbers)
+            and all(isinstance(text, str) for text in texts)
+            and isinstance(self.seconds, int | float)
+            and isinstance(self.files, dict)
+            and all(
+                _PLACE.fullmatch(name) and isinstance(mark, str)
+                for name, mark in self.files.items()
+            )
+        )
+
+
+@dataclass(frozen=True)
+class Array:
+    """An array of the store: name, shape of one row, NumPy type, and what stands where nothing
+    is."""
+
+    name: str
+    shape: tuple[int, ...]
+    dtype: str
+    fill: float
+
+
+@dataclass(frozen=True)
+class Status:
+    """How far a run is.
+
+    Attributes:
+        shards: how many there are;  ``done``: of them.
+        rows: how many of the done shards;  ``total``: of all.
+        failed: rows that could not be explained.
+        incomplete: maps that did not converge to their tolerance.
+        gradients, seconds: what the done shards took, over all workers.
+    """
+
+    shards: int
+    done: int
+    rows: int
+    total: int
+    failed: int
+    incomplete: int
+    gradients: int
+    seconds: float
+
+    @property
+    def complete(self) -> bool:
+        """Whether every shard is done."""
+        return self.done == self.shards
+
+
+class Store:
+    """The folder of one run."""
+
+    def __init__(self, folder: Path, recipe: Recipe, rows: int) -> None:
+        self.folder, self.recipe, self.rows = folder, recipe, rows
+        self.size = recipe.store.rows_per_shard
+        self.fingerprint = recipe.fingerprint
+
+    # --- opening --------------------------------------------------------------------------------------------------
+
+    @classmethod
+    def create(cls, folder: Path, recipe: Recipe, rows: int) -> Store:
+        """The store of a recipe, made, or taken up where an earlier run left it.
+
+        Raises:
+            InputError: for a folder that holds another recipe's results, or something else.
+        """
+        file = folder / "run.json"
+        if file.exists():
+            earlier, earlier_rows = cls._read(file)
+            changed = differences(earlier, recipe)
+            if changed:
+                raise InputError(
+                    f"{folder} holds results of another recipe (it differs in {', '.join(changed)}): give another --out, or remove it."
+                )
+            if rows < earlier_rows:
+                raise InputError(
+                    f"{folder} holds results of {earlier_rows} rows and the data has {rows}: data may grow, not shrink. Give another --out."
+                )
+        elif folder.exists() and (not folder.is_dir() or any(folder.iterdir())):
+            raise InputError(f"{folder} is no run, and not empty: give another --out.")
+        for part in ("manifest", "rows"):
+            (folder / part).mkdir(parents=True, exist_ok=True)
+        text = json.dumps(
+            {
+                "format": _FORMAT,
+                "rows": rows,
+                "fingerprint": recipe.fingerprint,
+                "recipe": recipe.document(),
+            },
+            indent=1,
+        )
+        with whole(file) as partial:
+            partial.write_text(text, "utf-8")
+        return cls(folder, recipe, rows)
+
+    @classmethod
+    def open(cls, folder: Path) -> Store:
+        """The store in a folder.
+
+        Raises:
+            InputError: for a folder that is none.
+        """
+        file = folder / "run.json"
+        if not file.is_file():
+            raise InputError(f"{folder} holds no run: there is no run.json in it.")
+        return cls(folder, *cls._read(file))
+
+    @staticmethod
+    def _read(file: Path) -> tuple[Recipe, int]:
+        try:
+            document = json.loads(file.read_text("utf-8"))
+            written_as, rows = document["format"], document["rows"]
+            recipe = Recipe.of(document["recipe"], str(file))
+        except (ValueError, KeyError, TypeError) as error:
+            raise InputError(f"{file} is damaged ({error}).") from error
+        if written_as != _FORMAT:
+            raise InputError(f"{file} was written by another version of integrand: upgrade.")
+        if not isinstance(rows, int) or isinstance(rows, bool) or rows < 0:
+            raise InputError(f"{file} is damaged (rows = {rows!r}).")
+        return recipe, rows
+
+    # --- shards ---------------------------------------------------------------------------------------------------
+
+    @property
+    def shards(self) -> int:
+        """How many shards the rows are cut into."""
+        return -(-self.rows // self.size)
+
+    def rows_of(self, shard: int) -> range:
+        """The numbers of a shard's rows."""
+        return range(shard * self.size, min((shard + 1) * self.size, self.rows))
+
+    def entries(self) -> dict[int, Entry]:
+        """The shards that a line says are done, by number: those of this recipe and these rows."""
+        entries: dict[int, Entry] = {}
+        for file in sorted((self.folder / "manifest").glob("*.jsonl")):
+            for line in file.read_text("utf-8", "replace").splitlines():
+                entry = Entry.parsed(line)
+                if (
+                    entry is not None
+                    and entry.fingerprint == self.fingerprint
+                    and 0 <= entry.shard < self.shards
+                    and entry.rows == len(self.rows_of(entry.shard))
+                ):
+                    earlier = entries.get(entry.shard)
+                    # Two lines of one shard: the one with fewer failures, or the later one.
+                    if earlier is None or entry.failed <= earlier.failed:
+                        entries[entry.shard] = entry
+        return entries
+
+    def holds(self, entry: Entry) -> bool:
+        """Whether the files of a shard are what its line says."""
+        return all(
+            _hash_of(self.folder / name) == expected for name, expected in entry.files.items()
+        )
+
+    def status(self) -> Status:
+        """How far the run is, by its manifest alone."""
+        return self.status_of(self.entries().values())
+
+    def status_of(self, entries: Collection[Entry]) -> Status:
+        """How far a run is with these shards done."""
+        return Status(
+            self.shards,
+            len(entries),
+            sum(entry.rows for entry in entries),
+            self.rows,
+            sum(entry.failed for entry in entries),
+            sum(entry.incomplete for entry in entries),
+            sum(entry.gradients for entry in entries),
+            sum(entry.seconds for entry in entries),
+        )
+
+    # --- writing --------------------------------------------------------------------------------------------------
+
+    def lay_out(self, arrays: Iterable[Array]) -> None:
+        """Write what Zarr needs to know of the arrays, for as many rows as there are."""
+        for array in arrays:
+            folder = self.folder / array.name
+            folder.mkdir(exist_ok=True)
+            memory = self._in_memory(array, self.rows)
+            with whole(folder / "zarr.json") as partial:
+                partial.write_bytes(memory["zarr.json"])
+
+    def write(self, shard: int, arrays: Mapping[Array, NDArray[Any]], table: Any) -> dict[str, str]:
+        """Write a shard's files, each whole or not at all. Returns file → hash of its bytes."""
+        files: dict[str, bytes] = {}
+        for array, content in arrays.items():
+            full = np.full((self.size, *array.shape), array.fill, array.dtype)
+            full[: len(content)] = content
+            encoded = self._in_memory(array, self.size, full)
+            chunk = f"c/0{'/0' * len(array.shape)}"
+            # Zarr leaves out shards that hold nothing but the fill value.
+            if chunk in encoded:
+                place = chunk.replace("c/0", f"c/{shard}", 1)
+                files[f"{array.name}/{place}"] = encoded[chunk]
+            else:
+                with contextlib.suppress(FileNotFoundError):
+                    (self.folder / array.name / chunk.replace("c/0", f"c/{shard}", 1)).unlink()
+        parquet = optional("pyarrow.parquet", extra="run", needs=_NEEDS)
+        buffer = io.BytesIO()
+        parquet.write_table(table, buffer, compression="zstd")
+        files[f"rows/{shard:08d}.parquet"] = buffer.getvalue()
+        for name, encoded_file in files.items():
+            file = self.folder / name
+            file.parent.mkdir(parents=True, exist_ok=True)
+            with whole(file) as partial:
+                partial.write_bytes(encoded_file)
+            _sync_folder(file.parent)
+        return {name: _short(encoded_file) for name, encoded_file in files.items()}
+
+    def _in_memory(
+        self, array: Array, rows: int, content: NDArray[Any] | None = None
+    ) -> dict[str, bytes]:
+        """The bytes of the keys of a Zarr array of so many rows, with one chunk a row."""
+        zarr = optional("zarr", extra="run", needs=_NEEDS)
+        contents: dict[str, Any] = {}
+        made = zarr.create_array(
+            zarr.storage.MemoryStore(contents),
+            shape=(rows, *array.shape),
+            dtype=array.dtype,
+            chunks=(1, *array.shape),
+            shards=(self.size, *array.shape),
+            fill_value=array.fill,
+            compressors=zarr.codecs.ZstdCodec(level=3, checksum=True),
+        )
+        if content is not None:
+            made[:] = content
+        return {key: value.to_bytes() for key, value in contents.items()}
+
+    # --- one driver -----------------------------------------------------------------------------------------------
+
+    @contextmanager
+    def driving(self) -> Iterator[Manifest]:
+        """While this lasts, this process alone hands out the shards of the folder.
+
+        Raises:
+            InputError: where another driver does, on this machine or with a sign of life.
+        """
+        lock = self.folder / "driver.json"
+        me = {"host": socket.gethostname(), "pid": os.getpid(), "token": secrets.token_hex(8)}
+        self._take(lock, me)
+        manifest = Manifest(self.folder / "manifest" / f"{me['token']}.jsonl", lock)
+        try:
+            yield manifest
+        finally:
+            manifest.close()
+            with contextlib.suppress(OSError, ValueError, KeyError):
+                if json.loads(lock.read_text())["token"] == me["token"]:
+                    lock.unlink()
+
+    def _take(self, lock: Path, me: Mapping[str, Any]) -> None:
+        for _ in range(3):
+            try:
+                handle = os.open(lock, os.O_CREAT | os.O_EXCL | os.O_WRONLY, 0o644)
+            except FileExistsError:
+                self._check_abandoned(lock, me["host"])
+                with contextlib.suppress(FileNotFoundError):
+                    lock.unlink()
+                continue
+            with os.fdopen(handle, "w") as file:
+                json.dump(me, file)
+            return
+        raise InputError(f"{self.folder} was taken by another run just now.")
+
+    def _check_abandoned(self, lock: Path, host: str) -> None:
+        try:
+            other, age = json.loads(lock.read_text()), time.time() - lock.stat().st_mtime
+        except FileNotFoundError:
+            return
+        except ValueError:  # killed while it wrote
+            other, age = {}, time.time() - lock.stat().st_mtime
+            if abs(age) < 5:
+                raise InputError(f"{self.folder} is just being taken by another run.") from None
+            return
+        here = other.get("host") == host
+        alive = _alive(int(other.get("pid", 0))) if here else abs(age) < _STALE
+        if alive:
+            raise InputError(
+                f"{self.folder} is being computed by process {other.get('pid')} on {other.get('host')}: wait for it, or stop it."
+            )
+
+
+class Manifest:
+    """The lines that a driver writes: each on the disk before the next shard counts as done."""
+
+    def __init__(self, file: Path, lock: Path) -> None:
+        self.file, self.lock, self._handle = file, lock, -1
+        self._beaten = time.monotonic()
+
+    def append(self, entry: Entry) -> None:
+        """A shard is done."""
+        if self._handle < 0:
+            self._handle = os.open(self.file, os.O_CREAT | os.O_APPEND | os.O_WRONLY, 0o644)
+            _sync_folder(self.file.parent)
+        line = entry.line().encode()
+        start = os.fstat(self._handle).st_size
+        try:
+            written = os.write(self._handle, line)
+            if written < len(line):  # the disk is full
+                os.ftruncate(self._handle, start)
+                os.write(self._handle, line)
+        finally:
+            os.fsync(self._handle)
+
+    def beat(self) -> None:
+        """A sign of life, for drivers on other machines."""
+        if time.monotonic() - self._beaten > _HEARTBEAT:
+            self._beaten = time.monotonic()
+            with contextlib.suppress(OSError):
+                os.utime(self.lock)
+
+    def close(self) -> None:
+        if self._handle >= 0:
+            os.close(self._handle)
+
+
+def versions() -> str:
+    """What computed: versions of the packages that decide the last bits."""
+    return ", ".join(f"{name} {metadata.version(name)}" for name in ("integrand", "torch", "numpy"))
+
+
+def _short(content: bytes) -> str:
+    return hashlib.blake2b(content, digest_size=16).hexdigest()
+
+
+def _hash_of(file: Path) -> str | None:
+    try:
+        return _short(file.read_bytes())
+    except OSError:
+        return None
+
+
+def _alive(pid: int) -> bool:
+    if pid <= 0:
+        return False
+    try:
+        os.kill(pid, 0)
+    except ProcessLookupError:
+        return False
+    except PermissionError:
+        return True
+    return not _is_zombie(pid)
+
+
+def _is_zombie(pid: int) -> bool:
+    try:
+        return Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()[0] == "Z"
+    except (OSError, IndexError):
+        return False
+
+
+def _sync_folder(folder: Path) -> None:
+    """Wait until the names in a folder are on the disk."""
+    with contextlib.suppress(OSError):  # Windows cannot
+        handle = os.open(folder, os.O_RDONLY)
+        try:
+            os.fsync(handle)
+        finally:
+            os.close(handle)

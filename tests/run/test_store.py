@@ -1,0 +1,103 @@
+"""The folder of a run: lines, arrays, growth, and what is refused."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Callable
+from pathlib import Path
+
+import numpy as np
+import pyarrow as pa
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+import integrand as ig
+from integrand.errors import InputError, IntegrandError
+from integrand.run import Entry, Local, Recipe, Store
+from integrand.run.store import Array, _short
+
+Build = Callable[..., Recipe]
+ENTRY = Entry(3, "f" * 32, "a" * 32, {"rows/00000003.parquet": "b" * 32}, 16, 1, 2, 300, 1.5, "v")
+
+
+def test_a_line_says_what_it_said_or_nothing() -> None:
+    line = ENTRY.line()
+    assert Entry.parsed(line) == ENTRY
+    assert line.endswith("\n")
+    for cut in range(len(line) - 1):
+        assert Entry.parsed(line[:cut]) is None
+
+
+@settings(max_examples=300, deadline=None)
+@given(
+    st.dictionaries(
+        st.sampled_from(sorted(vars(ENTRY))),
+        st.none() | st.integers() | st.text(max_size=5) | st.dictionaries(st.text(max_size=9), st.text(max_size=3), max_size=2),
+    ),
+    st.text(max_size=20),
+)  # fmt: skip
+def test_lines_of_others_are_no_entries(changed: dict[str, object], noise: str) -> None:
+    """Also those whose hash is right: nothing is read from elsewhere, and no type is another."""
+    text = json.dumps({**vars(ENTRY), **changed})
+    entry = Entry.parsed(f"{_short(text.encode())} {text}")
+    if entry is not None:
+        assert type(entry.shard) is int
+        assert all(".." not in name for name in entry.files)
+    assert Entry.parsed(noise) is None
+
+
+def test_arrays_are_zarr_and_hold_what_was_written(recipe: Build, tmp_path: Path) -> None:
+    zarr = pytest.importorskip("zarr")
+    store = Store.create(tmp_path / "out", recipe(), 50)
+    assert (store.shards, list(store.rows_of(3))) == (4, [48, 49])
+    array = Array("values", (2, 3), "float32", float("nan"))
+    store.lay_out([array])
+    content = np.arange(12, dtype="float32").reshape(2, 2, 3)
+    files = store.write(3, {array: content}, pa.table({"row": [48, 49]}))
+    assert sorted(files) == ["rows/00000003.parquet", "values/c/3/0/0"]
+    opened = zarr.open_array(tmp_path / "out" / "values", mode="r")
+    assert opened.shape == (50, 2, 3)
+    np.testing.assert_array_equal(opened[48:50], content)
+    assert np.isnan(opened[:48]).all()
+    assert store.write(3, {array: content}, pa.table({"row": [48, 49]})) == files  # the same bytes
+    assert sorted(store.write(3, {array: np.full_like(content, np.nan)}, pa.table({"row": [48, 49]}))) == ["rows/00000003.parquet"]  # fmt: skip
+    assert np.isnan(np.asarray(opened)).all()
+
+
+def test_another_recipe_and_other_folders_are_refused(recipe: Build, tmp_path: Path) -> None:
+    Store.create(tmp_path / "out", recipe(), 50)
+    with pytest.raises(InputError, match=r"another recipe \(it differs in method.seed\)"):
+        Store.create(tmp_path / "out", recipe(method={"seed": 5}), 50)
+    with pytest.raises(InputError, match="may grow, not shrink"):
+        Store.create(tmp_path / "out", recipe(), 49)
+    assert Store.create(tmp_path / "out", recipe(), 51).rows == 51
+    (tmp_path / "other").mkdir()
+    (tmp_path / "other" / "photo.jpg").write_bytes(b"")
+    with pytest.raises(InputError, match="no run, and not empty"):
+        Store.create(tmp_path / "other", recipe(), 50)
+    with pytest.raises(InputError, match="holds no run"):
+        ig.run.open(tmp_path / "other")
+
+
+@pytest.mark.parametrize("text", ["", "{", "[]", '{"format": 2, "rows": 1, "recipe": {}}', '{"format": 1}'])  # fmt: skip
+def test_damaged_heads_are_errors_of_ours(tmp_path: Path, text: str) -> None:
+    (tmp_path / "run.json").write_text(text)
+    with pytest.raises(IntegrandError):
+        ig.run.open(tmp_path)
+
+
+def test_data_may_grow(recipe: Build, inputs: np.ndarray, tmp_path: Path) -> None:
+    out = tmp_path / "out"
+    ig.run.run(recipe(), out, base=tmp_path, engine=Local(1))
+    grown = np.concatenate([inputs, inputs[:20]])
+    np.save(tmp_path / "inputs.npy", grown)
+    seen = []
+    results = ig.run.run(
+        recipe(), out, base=tmp_path, engine=Local(1), watch=lambda s, _: seen.append(s)
+    )
+    assert (seen[0].done, seen[-1].done) == (3, 5)  # the last shard was not full
+    assert results.complete
+    assert results.table.num_rows == 70
+    assert results.values.shape == (70, 6)
+    np.testing.assert_allclose(results.values[50:70], results.values[:20], rtol=1e-5, atol=1e-6)
