@@ -175,14 +175,18 @@ MODULES = {
 
 
 def test_an_extra_exists_only_where_code_uses_it() -> None:
-    """Every package that a user's extra installs is named in the source, in an import or to look for it."""
+    """Every package that a user's extra installs is named in the source, in an import or to look for it; those of the examples, in these."""
     root = Path(__file__).parent.parent
     extras = tomllib.loads((root / "pyproject.toml").read_text())["project"][
         "optional-dependencies"
     ]
-    source = "\n".join(file.read_text() for file in (root / "src").rglob("*.py"))
+    everything, examples = (
+        "\n".join(file.read_text() for folder in folders for file in (root / folder).rglob("*.py"))
+        for folders in (("src",), ("src", "examples"))
+    )
     unused = []
     for extra, requirements in extras.items():
+        source = examples if extra == "examples" else everything
         for requirement in requirements if extra not in ("test", "dev") else ():
             package = re.match(r"[\w-]+", requirement)[0]
             module = MODULES.get(package, package)

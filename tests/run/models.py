@@ -39,7 +39,7 @@ class Poisoned(nn.Module):
     def forward(self, x: Tensor) -> Tensor:
         first = x[:, 0]
         if bool((first == RAISES).any()):
-            raise ValueError("this model cannot take\n 101")
+            raise ValueError("this model cannot take 101\nand says more")
         if bool((first == HANGS).any()):
             time.sleep(3600)
         if bool((first == DIES).any()):

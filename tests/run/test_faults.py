@@ -139,7 +139,8 @@ def test_rows_that_fail_are_said_and_the_others_explained(
     rows = results.table.to_pylist()
     failed = {row["row"]: row["reason"] for row in rows if row["status"] != "ok"}
     assert set(failed) == {3, 20, 40, 41}
-    assert "this model cannot take 101" in failed[3]  # on one line
+    assert "this model cannot take 101" in failed[3]
+    assert not any("\n" in reason for reason in failed.values())
     assert failed[20] == "Explaining this row took longer than 8 s."
     assert failed[40] == "Explaining this row ended the process (9)."
     assert "NaN" in failed[41]

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import time
+from collections import Counter
 from pathlib import Path
 
 from rich.progress import BarColumn, Progress, TextColumn, TimeRemainingColumn
@@ -15,6 +16,8 @@ from . import console
 
 _EVERY = 60.0
 """Seconds between lines in a log."""
+_REASONS = 3
+"""Reasons of failed rows that are told, the commonest first."""
 
 
 def start(
@@ -69,9 +72,17 @@ def tell(results: Results) -> None:
     ):
         table.add_row(Text(name), Text(value))
     console.out().print(table)
+    if status.failed:
+        for words, rows in Counter(_reasons(results)).most_common(_REASONS):
+            console.out().print(Text(f"{count(rows)} × {words}"), soft_wrap=True)
     console.out().print(
         f"integrand.run.open({str(results.store.folder)!r}) reads them.", soft_wrap=True
     )
+
+
+def _reasons(results: Results) -> list[str]:
+    """Why rows failed, one entry each."""
+    return [reason for reason in results.table["reason"].to_pylist() if reason]
 
 
 class _Progress:

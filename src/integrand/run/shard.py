@@ -31,6 +31,7 @@ from ..fields import Field
 from ..images.models import ImageModel, as_image_model, load_model
 from ..integration.attribution import Attribution
 from ..metrics import judge
+from ..model.network import parameter_dtype
 from .data import Source, source_of
 from .recipe import Recipe
 from .reduce import Reduction
@@ -111,7 +112,10 @@ class ShardWorker:
 
 @dataclass
 class Work:
-    """A recipe made ready: model, data, method, target, metrics, reduction."""
+    """A recipe made ready: model, data, method, target, metrics, reduction.
+
+    dtype   rows are explained in it: the type of the model's weights
+    """
 
     recipe: Recipe
     model: Any
@@ -120,6 +124,7 @@ class Work:
     target: Any
     metrics: dict[str, Any]
     reduction: Reduction
+    dtype: torch.dtype
     device: str = "cpu"
     arrays: dict[str, Array] = field(init=False)
 
@@ -154,8 +159,11 @@ class Work:
         reserved = [name for name in metrics if name in (*_NUMBERS, "id", "row", "shard", "status")]
         if reserved:
             raise InputError(f"method.metrics: {reserved[0]!r} is a column already: rename it.")
-        reduction = Reduction.of(recipe.store, source.shape, source.dtype)
-        return cls(recipe, model, source, method, target, metrics, reduction, device)
+        module = model.module if isinstance(model, ImageModel) else model
+        dtype = parameter_dtype(module) or source.dtype if callable(module) else torch.float64
+        kept = torch.float64 if dtype == torch.float64 else torch.float32
+        reduction = Reduction.of(recipe.store, source.shape, kept)
+        return cls(recipe, model, source, method, target, metrics, reduction, dtype, device)
 
     def table(self, shard: int, numbers: Sequence[int], rows: ShardRows) -> Any:
         """The rows of a shard as an Arrow table."""
@@ -246,7 +254,7 @@ class Work:
         self, x: Tensor, numbers: list[int]
     ) -> tuple[Attribution, dict[str, NDArray[Any]]]:
         section = self.recipe.method
-        x = x.to(self.device)
+        x = x.to(self.device, self.dtype)
         with warnings.catch_warnings():
             # What they warn of is in the table: gap, error, converged.
             warnings.simplefilter("ignore", IntegrandWarning)
