@@ -144,3 +144,25 @@ def test_motifs_are_found_where_they_are() -> None:
     values = ig.explain(model, x[None], target=0, **FINE).values[0].abs().sum(1)
     order = values.argsort(descending=True)[: int(inside.sum())]
     assert float(inside[order].float().mean()) > 0.95
+
+
+def test_after_gnn_explainer_edges_are_explained_as_before() -> None:
+    """GNNExplainer leaves an empty parameter on the layers."""
+    from torch_geometric.explain import GNNExplainer
+
+    model = GCN().eval()
+    ask = explainer(
+        model, "multiclass_classification", "node", {"edge_mask_type": "object"}
+    )  # fmt: skip
+    before = ask(X, EDGES, index=2).edge_mask
+    Explainer(
+        model,
+        GNNExplainer(epochs=2),
+        explanation_type="model",
+        model_config={"mode": "multiclass_classification", "task_level": "node", "return_type": "raw"},
+        edge_mask_type="object",
+    )(X, EDGES, index=2)  # fmt: skip
+    assert "_edge_mask" in model.first._parameters
+    after = ask(X, EDGES, index=2).edge_mask
+    assert float(before.abs().sum()) > 0
+    torch.testing.assert_close(after, before)

@@ -142,6 +142,12 @@ class IntegratedGradients(_explain.ExplainerAlgorithm):  # type: ignore[misc, na
 def _masked(model: torch.nn.Module, x: Tensor, edge_index: Tensor, kwargs: dict[str, Any]) -> Any:
     """The model as a function of a mask of its edges' messages (edges,)."""
     utils = optional("torch_geometric.explain.algorithm.utils", extra="pyg", needs=_NEEDS)
+    # GNNExplainer leaves an empty parameter behind, and with it PyG makes a parameter of every mask
+    # that comes later, cut off from what it was computed from.
+    for module in model.modules():
+        if module._parameters.get("_edge_mask", module) is None:
+            del module._parameters["_edge_mask"]
+            module._edge_mask = None
 
     def one(mask: Tensor) -> Tensor:
         utils.set_masks(model, mask, edge_index, apply_sigmoid=False)
