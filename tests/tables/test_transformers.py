@@ -178,7 +178,7 @@ MASK = [True, False, True, False]
         make_column_selector(pattern="a|c"),
         lambda frame: ["a", "c"],
     ],
-    ids=str,
+    ids=lambda columns: type(columns).__name__,
 )
 @pytest.mark.parametrize("remainder", ["passthrough", "drop", StandardScaler()], ids=name)
 def test_columns_as_people_write_them(columns: Any, remainder: Any) -> None:
