@@ -27,6 +27,7 @@ from .store import Entry
 _TICK = 0.5
 _LOST_BEFORE_ROWS = 2
 """How often a shard is lost before it is computed row by row."""
+_STDERR = 2
 _STARTS = 3
 """How often a worker is started that does not begin."""
 
@@ -104,7 +105,12 @@ class _Worker:
         command += [str(self.job.folder), str(self.job.base), self.device, str(os.getpid())]
         environment = {**os.environ, "PYTHONPATH": os.pathsep.join(filter(None, sys.path))}
         self.process = subprocess.Popen(
-            command, env=environment, pass_fds=[theirs.fileno()], stdin=subprocess.DEVNULL
+            command,
+            env=environment,
+            pass_fds=[theirs.fileno()],
+            stdin=subprocess.DEVNULL,
+            stdout=_STDERR,  # what models print is no result
+            start_new_session=True,  # Ctrl-C is the driver's, which then stops the workers
         )
         theirs.close()
         self.pipe = Connection(ours.detach())

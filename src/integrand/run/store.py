@@ -325,50 +325,41 @@ class Store:
     def driving(self) -> Iterator[Manifest]:
         """While this lasts, this process alone hands out the shards of the folder.
 
+        The lock is the kernel's: whatever kills a driver releases it. Where file systems do not
+        carry locks from one machine to another, a driver there is known by its signs of life.
+
         Raises:
-            InputError: where another driver does, on this machine or with a sign of life.
+            InputError: where another driver does.
         """
-        lock = self.folder / "driver.json"
-        me = {"host": socket.gethostname(), "pid": os.getpid(), "token": secrets.token_hex(8)}
-        self._take(lock, me)
-        manifest = Manifest(self.folder / "manifest" / f"{me['token']}.jsonl", lock)
+        file = self.folder / "driver.json"
+        handle = os.open(file, os.O_CREAT | os.O_RDWR, 0o644)
+        token = secrets.token_hex(8)
         try:
-            yield manifest
-        finally:
-            manifest.close()
-            with contextlib.suppress(OSError, ValueError, KeyError):
-                if json.loads(lock.read_text())["token"] == me["token"]:
-                    lock.unlink()
-
-    def _take(self, lock: Path, me: Mapping[str, Any]) -> None:
-        for _ in range(3):
+            self._check_free(handle)
+            me = {"host": socket.gethostname(), "pid": os.getpid()}
+            _overwrite(handle, json.dumps(me))
+            manifest = Manifest(self.folder / "manifest" / f"{token}.jsonl", file)
             try:
-                handle = os.open(lock, os.O_CREAT | os.O_EXCL | os.O_WRONLY, 0o644)
-            except FileExistsError:
-                self._check_abandoned(lock, me["host"])
-                with contextlib.suppress(FileNotFoundError):
-                    lock.unlink()
-                continue
-            with os.fdopen(handle, "w") as file:
-                json.dump(me, file)
-            return
-        raise InputError(f"{self.folder} was taken by another run just now.")
+                yield manifest
+            finally:
+                manifest.close()
+                with contextlib.suppress(OSError):
+                    _overwrite(handle, "")
+        finally:
+            os.close(handle)
 
-    def _check_abandoned(self, lock: Path, host: str) -> None:
+    def _check_free(self, handle: int) -> None:
+        locked = _lock(handle)
         try:
-            other, age = json.loads(lock.read_text()), time.time() - lock.stat().st_mtime
-        except FileNotFoundError:
-            return
-        except ValueError:  # killed while it wrote
-            other, age = {}, time.time() - lock.stat().st_mtime
-            if abs(age) < 5:
-                raise InputError(f"{self.folder} is just being taken by another run.") from None
-            return
-        here = other.get("host") == host
-        alive = _alive(int(other.get("pid", 0))) if here else abs(age) < _STALE
-        if alive:
+            other = json.loads(os.pread(handle, 4096, 0) or b"{}")
+            host, pid = str(other.get("host", "")), other.get("pid")
+        except (ValueError, AttributeError):  # killed while it wrote
+            host, pid = "", None
+        age = abs(time.time() - os.fstat(handle).st_mtime)
+        elsewhere = host not in ("", socket.gethostname())
+        if not locked or (elsewhere and age < _STALE):
             raise InputError(
-                f"{self.folder} is being computed by process {other.get('pid')} on {other.get('host')}: wait for it, or stop it."
+                f"{self.folder} is being computed by process {pid} on {host}: wait for it, or stop it."
             )
 
 
@@ -422,23 +413,22 @@ def _hash_of(file: Path) -> str | None:
         return None
 
 
-def _alive(pid: int) -> bool:
-    if pid <= 0:
-        return False
+def _lock(handle: int) -> bool:
+    """Take the lock of an open file, until it is closed; False where another process has it."""
     try:
-        os.kill(pid, 0)
-    except ProcessLookupError:
-        return False
-    except PermissionError:
+        import fcntl
+    except ImportError:  # Windows
         return True
-    return not _is_zombie(pid)
-
-
-def _is_zombie(pid: int) -> bool:
     try:
-        return Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()[0] == "Z"
-    except (OSError, IndexError):
+        fcntl.flock(handle, fcntl.LOCK_EX | fcntl.LOCK_NB)
+    except BlockingIOError:
         return False
+    return True
+
+
+def _overwrite(handle: int, text: str) -> None:
+    os.ftruncate(handle, 0)
+    os.pwrite(handle, text.encode(), 0)
 
 
 def _sync_folder(folder: Path) -> None:
