@@ -135,12 +135,7 @@ def explain(
     if create_graph:
         check_recording()
     if isinstance(inputs, DataLoader):
-        if create_graph:
-            raise InputError(
-                "create_graph=True would keep the graphs of all batches of the loader: explain a batch at a time."
-            )
-        if len(extra):
-            raise InputError("extra= has something for each example, and a DataLoader none of it.")
+        _check_loader(extra, create_graph)
         explain_batch = partial(
             explain,
             model,
@@ -174,6 +169,16 @@ def explain(
     if create_graph:
         return _run_attached(task, explainer, seed, progress)
     return run_task(task, explainer, seed=seed, progress=progress)
+
+
+def _check_loader(extra: Sequence[Any] | Mapping[str, Any], create_graph: bool) -> None:
+    """Check that what is asked can be asked of batches."""
+    if create_graph:
+        raise InputError(
+            "create_graph=True would keep the graphs of all batches of the loader: explain a batch at a time."
+        )
+    if len(extra):
+        raise InputError("extra= has something for each example, and a DataLoader none of it.")
 
 
 def _explain_batches(

@@ -17,7 +17,7 @@ import pytest
 
 import integrand as ig
 from integrand.errors import InputError, ModelError
-from integrand.run import Local, Recipe, Status, Store
+from integrand.run import Local, Recipe, ShardStore, Status
 from tests.run.models import DIES, HANGS, RAISES
 
 Build = Callable[..., Recipe]
@@ -196,7 +196,7 @@ def test_a_full_disk_stops_cleanly(
 
 
 def test_two_drivers_are_refused_and_dead_ones_forgotten(recipe: Build, tmp_path: Path) -> None:
-    store = Store.create(tmp_path / "out", recipe(), 50)
+    store = ShardStore.create(tmp_path / "out", recipe(), 50)
     with store.driving(), pytest.raises(InputError, match=f"process {os.getpid()}"):
         ig.run.run(recipe(), tmp_path / "out", base=tmp_path)
     lock = tmp_path / "out" / "driver.json"

@@ -16,7 +16,7 @@ import integrand as ig
 from integrand.errors import InputError
 from integrand.run import Local, Recipe
 from integrand.run.reduce import Reduction
-from integrand.run.shard import Work
+from integrand.run.shard import PreparedRecipe
 from tests.run.models import load
 
 Build = Callable[..., Recipe]
@@ -53,17 +53,17 @@ def test_kinds_of_data_hold_the_same_rows(
     pyarrow.csv.write_csv(table, tmp_path / "t.csv")
     zarr = pytest.importorskip("zarr")
     zarr.create_array(tmp_path / "t.zarr", data=inputs)
-    plain = Work.of(recipe(), tmp_path).source
+    plain = PreparedRecipe.of(recipe(), tmp_path).source
     for kind in ("parquet", "csv", "zarr"):
         section: dict[str, object] = {"kind": kind, "path": f"t.{kind}"}
         if kind != "zarr":
             section["id"] = "who"
-        source = Work.of(recipe(data=section), tmp_path).source
+        source = PreparedRecipe.of(recipe(data=section), tmp_path).source
         assert len(source) == 50
         read, expected = source.read([4, 5, 9]), plain.read([4, 5, 9])
         torch.testing.assert_close(read.x, expected.x, check_dtype=False, rtol=1e-6, atol=1e-7)
         assert source.ids([4]) == (["4"] if kind == "zarr" else ["row 4"])
-    chosen = Work.of(recipe(data={"kind": "parquet", "path": "t.parquet", "columns": ("b", "a", "c", "d", "e", "f")}), tmp_path)  # fmt: skip
+    chosen = PreparedRecipe.of(recipe(data={"kind": "parquet", "path": "t.parquet", "columns": ("b", "a", "c", "d", "e", "f")}), tmp_path)  # fmt: skip
     assert chosen.source.feature_names == ("b", "a", "c", "d", "e", "f")
     torch.testing.assert_close(chosen.source.read([0]).x[0, 1], plain.read([0]).x[0, 0])
 

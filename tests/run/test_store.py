@@ -14,19 +14,21 @@ from hypothesis import strategies as st
 
 import integrand as ig
 from integrand.errors import InputError, IntegrandError
-from integrand.run import Entry, Local, Recipe, Store
+from integrand.run import Local, ManifestEntry, Recipe, ShardStore
 from integrand.run.store import Array, _short
 
 Build = Callable[..., Recipe]
-ENTRY = Entry(3, "f" * 32, "a" * 32, {"rows/00000003.parquet": "b" * 32}, 16, 1, 2, 300, 1.5, "v")
+ENTRY = ManifestEntry(
+    3, "f" * 32, "a" * 32, {"rows/00000003.parquet": "b" * 32}, 16, 1, 2, 300, 1.5, "v"
+)
 
 
 def test_a_line_says_what_it_said_or_nothing() -> None:
     line = ENTRY.line()
-    assert Entry.parsed(line) == ENTRY
+    assert ManifestEntry.parsed(line) == ENTRY
     assert line.endswith("\n")
     for cut in range(len(line) - 1):
-        assert Entry.parsed(line[:cut]) is None
+        assert ManifestEntry.parsed(line[:cut]) is None
 
 
 @settings(max_examples=300, deadline=None)
@@ -40,16 +42,16 @@ def test_a_line_says_what_it_said_or_nothing() -> None:
 def test_lines_of_others_are_no_entries(changed: dict[str, object], noise: str) -> None:
     """Also those whose hash is right: nothing is read from elsewhere, and no type is another."""
     text = json.dumps({**vars(ENTRY), **changed})
-    entry = Entry.parsed(f"{_short(text.encode())} {text}")
+    entry = ManifestEntry.parsed(f"{_short(text.encode())} {text}")
     if entry is not None:
         assert type(entry.shard) is int
         assert all(".." not in name for name in entry.files)
-    assert Entry.parsed(noise) is None
+    assert ManifestEntry.parsed(noise) is None
 
 
 def test_arrays_are_zarr_and_hold_what_was_written(recipe: Build, tmp_path: Path) -> None:
     zarr = pytest.importorskip("zarr")
-    store = Store.create(tmp_path / "out", recipe(), 50)
+    store = ShardStore.create(tmp_path / "out", recipe(), 50)
     assert (store.shards, list(store.rows_of(3))) == (4, [48, 49])
     array = Array("values", (2, 3), "float32", float("nan"))
     store.lay_out([array])
@@ -66,16 +68,16 @@ def test_arrays_are_zarr_and_hold_what_was_written(recipe: Build, tmp_path: Path
 
 
 def test_another_recipe_and_other_folders_are_refused(recipe: Build, tmp_path: Path) -> None:
-    Store.create(tmp_path / "out", recipe(), 50)
+    ShardStore.create(tmp_path / "out", recipe(), 50)
     with pytest.raises(InputError, match=r"another recipe \(it differs in method.seed\)"):
-        Store.create(tmp_path / "out", recipe(method={"seed": 5}), 50)
+        ShardStore.create(tmp_path / "out", recipe(method={"seed": 5}), 50)
     with pytest.raises(InputError, match="may grow, not shrink"):
-        Store.create(tmp_path / "out", recipe(), 49)
-    assert Store.create(tmp_path / "out", recipe(), 51).rows == 51
+        ShardStore.create(tmp_path / "out", recipe(), 49)
+    assert ShardStore.create(tmp_path / "out", recipe(), 51).rows == 51
     (tmp_path / "other").mkdir()
     (tmp_path / "other" / "photo.jpg").write_bytes(b"")
     with pytest.raises(InputError, match="no run, and not empty"):
-        Store.create(tmp_path / "other", recipe(), 50)
+        ShardStore.create(tmp_path / "other", recipe(), 50)
     with pytest.raises(InputError, match="holds no run"):
         ig.run.open(tmp_path / "other")
 

@@ -33,7 +33,7 @@ class TableNet(nn.Module):
 
 
 @dataclass(frozen=True, eq=False)
-class Fitted:
+class FittedColumns:
     """A classifier that was trained, its accuracy (x, y) → share, and the words it adds to a
     recipe."""
 
@@ -44,7 +44,7 @@ class Fitted:
 
 def classifier(
     kind: str, x: Tensor, y: Tensor, setting: ProblemOptions, *, name: str, epochs: int
-) -> Fitted:
+) -> FittedColumns:
     """A "network", a "forest" or "boosting" (scikit-learn's) trained on rows x (N, D) of classes y
     (N,).
 
@@ -61,7 +61,7 @@ def classifier(
             epochs=epochs,
             seed=setting.seed,
         )
-        return Fitted(network, partial(accuracy, network))
+        return FittedColumns(network, partial(accuracy, network))
     ensembles = optional("sklearn.ensemble", extra="tables", needs=f"The model {kind!r}")
     kinds: dict[str, Callable[[], Any]] = {
         "forest": partial(ensembles.RandomForestClassifier, 50, min_samples_leaf=3),
@@ -77,4 +77,4 @@ def classifier(
     def share(x: Tensor, y: Tensor) -> float:
         return float(trees.score(x.double().numpy(), y.numpy()))
 
-    return Fitted(trees, share, {"TreeSHAP": partial(TreeSHAP, trees)})
+    return FittedColumns(trees, share, {"TreeSHAP": partial(TreeSHAP, trees)})

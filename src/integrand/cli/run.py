@@ -11,7 +11,7 @@ from rich.text import Text
 
 from ..core.formatting import count, percent
 from ..errors import InputError
-from ..run import Local, Recipe, Results, Status, Store, run
+from ..run import Local, Recipe, RunResults, ShardStore, Status, run
 from . import console
 
 _EVERY = 60.0
@@ -34,7 +34,7 @@ def start(
     source = recipe.model.name or f"{recipe.model.import_} (your code, which is run)"
     console.note(f"Model: {source}; {recipe.method.method}; fingerprint {recipe.fingerprint}.")
     engine = Local(workers, device)
-    with _Progress() as progress:
+    with _RunProgress() as progress:
         results = run(
             path,
             out,
@@ -50,15 +50,15 @@ def start(
 
 def show(path: Path, out: Path) -> int:
     """How far a run is. Returns the exit status: 1 where it is not complete."""
-    store = Store.open(out)
+    store = ShardStore.open(out)
     if store.recipe.fingerprint != Recipe.read(path).fingerprint:
         raise InputError(f"{out} holds results of another recipe than {path}.")
-    results = Results(store)
+    results = RunResults(store)
     tell(results)
     return 0 if results.complete else 1
 
 
-def tell(results: Results) -> None:
+def tell(results: RunResults) -> None:
     """A table of how far a run is."""
     status = results.status
     table = console.table("", "", right=("",))
@@ -80,12 +80,12 @@ def tell(results: Results) -> None:
     )
 
 
-def _reasons(results: Results) -> list[str]:
+def _reasons(results: RunResults) -> list[str]:
     """Why rows failed, one entry each."""
     return [reason for reason in results.table["reason"].to_pylist() if reason]
 
 
-class _Progress:
+class _RunProgress:
     """A bar in a terminal, a line now and then in a log."""
 
     def __init__(self) -> None:
@@ -102,7 +102,7 @@ class _Progress:
         self.first: int | None = None
         self.told = 0.0
 
-    def __enter__(self) -> _Progress:
+    def __enter__(self) -> _RunProgress:
         self.bars.start()
         self.task = self.bars.add_task("rows", total=None)
         return self

@@ -32,7 +32,7 @@ from .cost import Stopwatch
 from .loop import checked_output
 
 
-class Composed(Protocol):
+class ComposedMethod(Protocol):
     """A method of parts."""
 
     @property
@@ -61,7 +61,7 @@ def check_recording() -> None:
 
 
 def attached(
-    method: Explainer, parts: Composed, field: Field, x: Tensor, watch: Watch | None
+    method: Explainer, parts: ComposedMethod, field: Field, x: Tensor, watch: Watch | None
 ) -> Attribution:
     """The attribution of a method of ``parts``, its values with their graph.
 
@@ -105,7 +105,7 @@ def attached(
     return dataclasses.replace(result, converged=result.gap.detach() <= INCOMPLETE)
 
 
-def _check(parts: Composed) -> None:
+def _check(parts: ComposedMethod) -> None:
     """Refuse parts that look at gradients to decide where to go on."""
     if parts.baseline.gradients != 0:
         raise _refused(name_of(parts.baseline), "searches for its references with gradients")

@@ -34,7 +34,7 @@ from ..rules import Adaptive, GaussLegendre, Rule
 from ..rules.base import RuleLike, as_rule
 from ..targets import TargetLike
 from ..task import Task
-from .integral import EVERYTHING, Estimate, Lines, completed, drawn, fixed, nested, rounding
+from .integral import EVERYTHING, Estimate, HessianLines, completed, drawn, fixed, nested, rounding
 from .result import Feature, Interactions, number_of
 
 _MOST_NODES = 255  # of a line, unless a rule says otherwise
@@ -199,7 +199,7 @@ class _Integration:
     def run(
         self,
         field: CountedField,
-        lines: Lines,
+        lines: HessianLines,
         shape: torch.Size,
         output: Tensor,
         base: Tensor,
@@ -350,7 +350,7 @@ def _lines(
     label: Tensor | None,
     shape: tuple[int, ...],
     rows: tuple[int, ...] | None,
-) -> Lines:
+) -> HessianLines:
     features = math.prod(shape)
     count = features if rows is None else len(rows)
     if len(x) * count * features > _MOST:
@@ -359,7 +359,7 @@ def _lines(
             "patches), or name those whose rows are wanted (of=[…])."
         )
     numbers = range(features) if rows is None else (*rows, EVERYTHING)
-    return Lines(
+    return HessianLines(
         flattened(starts, 2),
         flattened(x, 1),
         None if label is None else label.to(x.device),
@@ -377,7 +377,7 @@ def _kinks(field: CountedField, starts: Tensor, x: Tensor) -> tuple[str, ...]:
 
 
 def _result(
-    estimate: Estimate, lines: Lines, shape: tuple[int, ...], output: Tensor, base: Tensor
+    estimate: Estimate, lines: HessianLines, shape: tuple[int, ...], output: Tensor, base: Tensor
 ) -> dict[str, Tensor]:
     """The tensors of the result: the row of everything apart from those that were asked for."""
     batch, wanted = len(output), lines.wanted

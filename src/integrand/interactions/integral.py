@@ -33,7 +33,7 @@ EVERYTHING = -1
 
 
 @dataclass(frozen=True, eq=False)
-class Lines:
+class HessianLines:
     """Straight lines from references (R, B, n) to inputs (B, n), and which features are one.
 
     ``label`` (1 or B, n) numbers the feature each number belongs to, 0 to ``features`` − 1; None
@@ -52,12 +52,14 @@ class Lines:
         """How many rows are of features."""
         return int((self.rows != EVERYTHING).sum())
 
-    def at(self, examples: slice) -> Lines:
+    def at(self, examples: slice) -> HessianLines:
         """The lines of some examples."""
         label = self.label
         if label is not None and len(label) > 1:
             label = label[examples]
-        return Lines(self.start[:, examples], self.end[examples], label, self.features, self.rows)
+        return HessianLines(
+            self.start[:, examples], self.end[examples], label, self.features, self.rows
+        )
 
     def labels(self, example: Tensor) -> Tensor:
         """The feature of each number of some examples, (N, n) or (1, n)."""
@@ -76,7 +78,7 @@ class Estimate:
     nodes: Tensor
 
 
-class Sums:
+class HessianSums:
     """L weighted sums over nodes of the rows (L, B, r, G) of the matrix, added up call by call.
 
     ``numbers`` (B,) are those of the examples in the field. With ``spread``, ``squares`` (B,) are
@@ -86,7 +88,7 @@ class Sums:
     def __init__(
         self,
         field: CountedField,
-        lines: Lines,
+        lines: HessianLines,
         shape: torch.Size,
         numbers: Tensor,
         levels: int = 1,
@@ -154,14 +156,14 @@ class Sums:
 
 
 def fixed(
-    field: CountedField, lines: Lines, shape: torch.Size, nodes: Tensor, weights: Tensor
+    field: CountedField, lines: HessianLines, shape: torch.Size, nodes: Tensor, weights: Tensor
 ) -> Estimate:
     """Every line by the same nodes and weights (m,)."""
     references = len(lines.start)
     places = nodes[:, None].expand(-1, references)
     values = []
     for _, some, numbers in in_blocks(lines, 1):
-        sums = Sums(field, some, shape, numbers)
+        sums = HessianSums(field, some, shape, numbers)
         sums.add(places, weights[None] / references, _all(some))
         values.append(sums.sums[0])
     joined = torch.cat(values)
@@ -171,7 +173,7 @@ def fixed(
 
 def nested(
     field: CountedField,
-    lines: Lines,
+    lines: HessianLines,
     shape: torch.Size,
     tol: float,
     most: int,
@@ -192,7 +194,7 @@ def nested(
         pieces.append(2 * pieces[-1])
     results = []
     for part, some, numbers in in_blocks(lines, len(pieces)):
-        sums = Sums(field, some, shape, numbers, len(pieces))
+        sums = HessianSums(field, some, shape, numbers, len(pieces))
         run = _Doubling(sums, pieces, change[part], floor[part])
         results.append(run.until(tol, kinks=kinks))
     return Estimate(
@@ -206,7 +208,9 @@ def nested(
 class _Doubling:
     """Nested rules for some examples; those that have converged are left alone."""
 
-    def __init__(self, sums: Sums, pieces: Sequence[int], change: Tensor, floor: Tensor) -> None:
+    def __init__(
+        self, sums: HessianSums, pieces: Sequence[int], change: Tensor, floor: Tensor
+    ) -> None:
         self.run, self.lines, self.pieces = sums, sums.lines, pieces
         self.change, self.floor = change, floor
         self.tables = [
@@ -264,7 +268,9 @@ class _Doubling:
         return torch.maximum(error, missed.clamp_min(0) * least / size)
 
 
-def drawn(field: CountedField, lines: Lines, shape: torch.Size, each: int, seed: int) -> Estimate:
+def drawn(
+    field: CountedField, lines: HessianLines, shape: torch.Size, each: int, seed: int
+) -> Estimate:
     """Expected Hessians: ``each`` random α and β for every reference, stratified over all of them.
 
     The error is a bound for 95 of 100 draws, from the variance of single draws.
@@ -283,7 +289,7 @@ def drawn(field: CountedField, lines: Lines, shape: torch.Size, each: int, seed:
     s = (alpha * beta).to(lines.end).reshape(each, references)
     values, errors = [], []
     for _, some, numbers in in_blocks(lines, 1):
-        sums = Sums(field, some, shape, numbers, spread=True)
+        sums = HessianSums(field, some, shape, numbers, spread=True)
         sums.add(s, s.new_full((1, each), 1 / count), _all(some))
         mean = sums.sums[0]
         values.append(mean)
@@ -297,7 +303,7 @@ def drawn(field: CountedField, lines: Lines, shape: torch.Size, each: int, seed:
     )
 
 
-def in_blocks(lines: Lines, levels: int) -> Iterator[tuple[slice, Lines, Tensor]]:
+def in_blocks(lines: HessianLines, levels: int) -> Iterator[tuple[slice, HessianLines, Tensor]]:
     """Examples so many at a time that their matrices fit into the memory that is meant for them:
     which, their lines, and their numbers (b,)."""
     size = at_once(levels * len(lines.rows) * lines.features, lines.end.device)
@@ -307,11 +313,11 @@ def in_blocks(lines: Lines, levels: int) -> Iterator[tuple[slice, Lines, Tensor]
         yield part, lines.at(part), every[part]
 
 
-def _all(lines: Lines) -> Tensor:
+def _all(lines: HessianLines) -> Tensor:
     return torch.arange(len(lines.end), device=lines.end.device)
 
 
-def completed(values: Tensor, lines: Lines) -> Tensor:
+def completed(values: Tensor, lines: HessianLines) -> Tensor:
     """(B,) what rows (B, r, G) come to altogether: the row of everything where there is one."""
     first = lines.wanted if lines.wanted < len(lines.rows) else 0
     return values[:, first:].flatten(1).sum(1)

@@ -9,10 +9,21 @@ from .engine import Engine as Engine
 from .engine import Job as Job
 from .local import Local as Local
 from .recipe import Recipe as Recipe
-from .results import Results as Results
+from .results import RunResults as RunResults
 from .results import open as open
-from .store import Entry as Entry
+from .store import ManifestEntry as ManifestEntry
+from .store import ShardStore as ShardStore
 from .store import Status as Status
-from .store import Store as Store
 
-__all__ = ["Engine", "Entry", "Job", "Local", "Recipe", "Results", "Status", "Store", "open", "run"]
+__all__ = [
+    "Engine",
+    "ManifestEntry",
+    "Job",
+    "Local",
+    "Recipe",
+    "RunResults",
+    "Status",
+    "ShardStore",
+    "open",
+    "run",
+]

@@ -28,7 +28,7 @@ _NEEDS = "A run"
 
 
 @dataclass(frozen=True)
-class Rows:
+class ReadRows:
     """Rows as they were read.
 
     x        (n, …) those that could be
@@ -60,7 +60,7 @@ class Source(ABC):
         """The type that rows are explained in."""
 
     @abstractmethod
-    def read(self, numbers: Sequence[int]) -> Rows:
+    def read(self, numbers: Sequence[int]) -> ReadRows:
         """Rows by their numbers."""
 
     @abstractmethod
@@ -95,9 +95,9 @@ class ArraySource(Source):
     def dtype(self) -> torch.dtype:
         return torch.float64 if self.array.dtype == np.float64 else torch.float32
 
-    def read(self, numbers: Sequence[int]) -> Rows:
+    def read(self, numbers: Sequence[int]) -> ReadRows:
         x = torch.from_numpy(np.array(self._rows(numbers))).to(self.dtype)
-        return Rows(x, list(numbers), {})
+        return ReadRows(x, list(numbers), {})
 
     def digest(self, numbers: Sequence[int]) -> str:
         return _digest([np.ascontiguousarray(self._rows(numbers)).tobytes()])
@@ -167,7 +167,7 @@ class ImageSource(Source):
     def dtype(self) -> torch.dtype:
         return torch.float32
 
-    def read(self, numbers: Sequence[int]) -> Rows:
+    def read(self, numbers: Sequence[int]) -> ReadRows:
         pictures, kept, failed = [], [], {}
         for number in numbers:
             try:
@@ -175,7 +175,7 @@ class ImageSource(Source):
                 kept.append(number)
             except (ImageError, OSError) as error:
                 failed[number] = str(error)
-        return Rows(torch.stack(pictures) if pictures else None, kept, failed)
+        return ReadRows(torch.stack(pictures) if pictures else None, kept, failed)
 
     def digest(self, numbers: Sequence[int]) -> str:
         return _digest([_content(self.files[number]) for number in numbers])

@@ -9,9 +9,9 @@ from pathlib import Path
 from .engine import Engine, Job
 from .local import Local
 from .recipe import Recipe
-from .results import Results
-from .shard import Work
-from .store import Entry, Status, Store
+from .results import RunResults
+from .shard import PreparedRecipe
+from .store import ManifestEntry, ShardStore, Status
 
 Watch = Callable[[Status, float], None]
 """Is told how far a run is, and the seconds since it began."""
@@ -26,7 +26,7 @@ def run(
     timeout: float | None = None,
     retry_failed: bool = False,
     watch: Watch | None = None,
-) -> Results:
+) -> RunResults:
     """Explain a dataset: compute the shards that ``out`` does not hold yet.
 
     Whatever stops it (Ctrl-C, a kill, a full disk), what was done stays done; the same call goes on
@@ -58,8 +58,8 @@ def run(
         base = Path(recipe).resolve().parent if base is None else base
         recipe = Recipe.read(recipe)
     base, out = Path(base or Path()).resolve(), Path(out)
-    work = Work.of(recipe, base)  # what cannot be had is said before a folder is made
-    store = Store.create(out, recipe, len(work.source))
+    work = PreparedRecipe.of(recipe, base)  # what cannot be had is said before a folder is made
+    store = ShardStore.create(out, recipe, len(work.source))
     with store.driving() as manifest:
         store.lay_out(work.arrays.values())
         entries = {
@@ -78,10 +78,12 @@ def run(
                 if entry is not None:
                     manifest.append(entry)
                     tell(entry)
-    return Results(store)
+    return RunResults(store)
 
 
-def _stands(store: Store, work: Work, entry: Entry, retry_failed: bool) -> bool:
+def _stands(
+    store: ShardStore, work: PreparedRecipe, entry: ManifestEntry, retry_failed: bool
+) -> bool:
     """Whether a shard need not be computed again: its files hold what its line says, and its rows
     are what they were."""
     if entry.failed and retry_failed:
@@ -91,9 +93,9 @@ def _stands(store: Store, work: Work, entry: Entry, retry_failed: bool) -> bool:
 
 
 def _teller(
-    store: Store, entries: dict[int, Entry], watch: Watch | None, began: float
-) -> Callable[[Entry | None], None]:
-    def tell(entry: Entry | None) -> None:
+    store: ShardStore, entries: dict[int, ManifestEntry], watch: Watch | None, began: float
+) -> Callable[[ManifestEntry | None], None]:
+    def tell(entry: ManifestEntry | None) -> None:
         if entry is not None:
             entries[entry.shard] = entry
         if watch is not None:

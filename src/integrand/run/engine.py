@@ -10,7 +10,7 @@ from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
-from .store import Entry
+from .store import ManifestEntry
 
 
 @dataclass(frozen=True)
@@ -29,7 +29,7 @@ class Engine(ABC):
     """Has shards computed by ``ShardWorker``s."""
 
     @abstractmethod
-    def compute(self, job: Job, shards: Sequence[int]) -> Iterator[Entry | None]:
+    def compute(self, job: Job, shards: Sequence[int]) -> Iterator[ManifestEntry | None]:
         """Compute shards, in any order.
 
         Yields:

@@ -22,7 +22,7 @@ import torch
 from .. import errors
 from ..errors import InputError, IntegrandError, ModelError
 from .engine import Engine, Job
-from .store import Entry
+from .store import ManifestEntry
 
 _TICK = 0.5
 _LOST_BEFORE_ROWS = 2
@@ -52,8 +52,8 @@ class Local(Engine):
         self.devices = [f"cuda:{i}" for i in range(gpus)] or [device]
         self.workers = workers or gpus or _cores()
 
-    def compute(self, job: Job, shards: Sequence[int]) -> Iterator[Entry | None]:
-        queue = deque(map(_Task, shards))
+    def compute(self, job: Job, shards: Sequence[int]) -> Iterator[ManifestEntry | None]:
+        queue = deque(map(_Assignment, shards))
         count = min(self.workers, len(queue))
         workers = [_Worker(job, self.devices[i % len(self.devices)]) for i in range(count)]
         try:
@@ -78,7 +78,7 @@ def _cores() -> int:
 
 
 @dataclass
-class _Task:
+class _Assignment:
     """A shard to compute, and what happened to it so far."""
 
     shard: int
@@ -115,10 +115,10 @@ class _Worker:
         theirs.close()
         self.pipe = Connection(ours.detach())
         self.ready, self.began = False, time.monotonic()
-        self.task: _Task | None = None
+        self.task: _Assignment | None = None
         self.row: int | None = None
 
-    def give(self, task: _Task) -> None:
+    def give(self, task: _Assignment) -> None:
         """Have a shard computed."""
         self.task, self.row, self.began = task, None, time.monotonic()
         try:
@@ -126,7 +126,7 @@ class _Worker:
         except OSError:  # it died just now, which its end of the pipe tells next
             return
 
-    def news(self, queue: deque[_Task]) -> Entry | None:
+    def news(self, queue: deque[_Assignment]) -> ManifestEntry | None:
         """What the worker has to say: the line of a shard, if that is done.
 
         Raises:
@@ -144,7 +144,7 @@ class _Worker:
                     self.row, self.began = content, time.monotonic()
                 else:
                     self.task = None
-                    entry: Entry = content
+                    entry: ManifestEntry = content
                     return entry
         except (EOFError, ConnectionError):
             self._replace(queue, self._died())
@@ -165,7 +165,7 @@ class _Worker:
             return "closed the connection"
         return f"ended the process (signal {-code})" if code < 0 else f"ended the process ({code})"
 
-    def _replace(self, queue: deque[_Task], reason: str) -> None:
+    def _replace(self, queue: deque[_Assignment], reason: str) -> None:
         """Start anew; the shard is given out again."""
         task, row = self.task, self.row
         self.stop()

@@ -14,12 +14,12 @@ from torch import Tensor
 from ..core.optional import optional
 from ..errors import InputError
 from .recipe import Recipe
-from .store import Status, Store
+from .store import ShardStore, Status
 
 _NEEDS = "integrand.run"
 
 
-class Results:
+class RunResults:
     """What a run has computed so far.
 
     Attributes:
@@ -34,7 +34,7 @@ class Results:
         recipe: what was computed.
     """
 
-    def __init__(self, store: Store) -> None:
+    def __init__(self, store: ShardStore) -> None:
         self.store = store
 
     @property
@@ -99,13 +99,13 @@ class Results:
 
     def __repr__(self) -> str:
         status = self.status
-        return f"Results({str(self.store.folder)!r}, {status.done} of {status.shards} shards)"
+        return f"RunResults({str(self.store.folder)!r}, {status.done} of {status.shards} shards)"
 
 
-def open(folder: str | Path) -> Results:  # the verb of zarr and Python for what is read lazily
+def open(folder: str | Path) -> RunResults:  # the verb of zarr and Python for what is read lazily
     """The results in a folder, of a run that is done, stopped or going on.
 
     Raises:
         InputError: for a folder that holds no run.
     """
-    return Results(Store.open(Path(folder)))
+    return RunResults(ShardStore.open(Path(folder)))

@@ -35,7 +35,7 @@ from ..model.network import parameter_dtype
 from .data import Source, source_of
 from .recipe import Recipe
 from .reduce import Reduction
-from .store import Array, Entry, Store, versions
+from .store import Array, ManifestEntry, ShardStore, versions
 
 _NUMBERS = ("output", "base", "change", "residual", "gap", "error")
 
@@ -75,16 +75,16 @@ class ShardWorker:
     """
 
     def __init__(self, folder: Path, base: Path, device: str = "cpu") -> None:
-        self.store = Store.open(folder)
+        self.store = ShardStore.open(folder)
         self.recipe = self.store.recipe
-        self.work = Work.of(self.recipe, base, device)
+        self.work = PreparedRecipe.of(self.recipe, base, device)
 
     def do(
         self,
         shard: int,
         skip: dict[int, str] | None = None,
         announce: Callable[[int], None] | None = None,
-    ) -> Entry:
+    ) -> ManifestEntry:
         """Compute a shard and write its files. Returns its line, which is not written yet.
 
         Args:
@@ -96,7 +96,7 @@ class ShardWorker:
         rows, arrays = self.work.explained(numbers, skip or {}, announce)
         table = self.work.table(shard, numbers, rows)
         files = self.store.write(shard, arrays, table)
-        return Entry(
+        return ManifestEntry(
             shard,
             self.store.fingerprint,
             self.work.source.digest(numbers),
@@ -111,7 +111,7 @@ class ShardWorker:
 
 
 @dataclass
-class Work:
+class PreparedRecipe:
     """A recipe made ready: model, data, method, target, metrics, reduction.
 
     dtype   rows are explained in it: the type of the model's weights
@@ -140,7 +140,7 @@ class Work:
             self.arrays["scale"] = Array("scale", (), "float32", float("nan"))
 
     @classmethod
-    def of(cls, recipe: Recipe, base: Path, device: str = "cpu") -> Work:
+    def of(cls, recipe: Recipe, base: Path, device: str = "cpu") -> PreparedRecipe:
         """Read what a recipe names.
 
         Raises:

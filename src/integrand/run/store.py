@@ -44,7 +44,7 @@ _PLACE = re.compile(r"rows/\d+\.parquet|(?:values|scale)/c(?:/\d+)+")
 
 
 @dataclass(frozen=True)
-class Entry:
+class ManifestEntry:
     """A line of the manifest: one shard that is done.
 
     shard        its number
@@ -73,7 +73,7 @@ class Entry:
         return f"{_short(text.encode())} {text}\n"
 
     @classmethod
-    def parsed(cls, line: str) -> Entry | None:
+    def parsed(cls, line: str) -> ManifestEntry | None:
         """The entry of a line; None where it is cut off or damaged."""
         mark, _, text = line.rstrip("\n").partition(" ")
         if mark != _short(text.encode()):
@@ -138,7 +138,7 @@ class Status:
         return self.done == self.shards
 
 
-class Store:
+class ShardStore:
     """The folder of one run."""
 
     def __init__(self, folder: Path, recipe: Recipe, rows: int) -> None:
@@ -149,7 +149,7 @@ class Store:
     # --- opening --------------------------------------------------------------------------------------------------
 
     @classmethod
-    def create(cls, folder: Path, recipe: Recipe, rows: int) -> Store:
+    def create(cls, folder: Path, recipe: Recipe, rows: int) -> ShardStore:
         """The store of a recipe, made, or taken up where an earlier run left it.
 
         Raises:
@@ -185,7 +185,7 @@ class Store:
         return cls(folder, recipe, rows)
 
     @classmethod
-    def open(cls, folder: Path) -> Store:
+    def open(cls, folder: Path) -> ShardStore:
         """The store in a folder.
 
         Raises:
@@ -221,12 +221,12 @@ class Store:
         """The numbers of a shard's rows."""
         return range(shard * self.size, min((shard + 1) * self.size, self.rows))
 
-    def entries(self) -> dict[int, Entry]:
+    def entries(self) -> dict[int, ManifestEntry]:
         """The shards that a line says are done, by number: those of this recipe and these rows."""
-        entries: dict[int, Entry] = {}
+        entries: dict[int, ManifestEntry] = {}
         for file in sorted((self.folder / "manifest").glob("*.jsonl")):
             for line in file.read_text("utf-8", "replace").splitlines():
-                entry = Entry.parsed(line)
+                entry = ManifestEntry.parsed(line)
                 if (
                     entry is not None
                     and entry.fingerprint == self.fingerprint
@@ -239,7 +239,7 @@ class Store:
                         entries[entry.shard] = entry
         return entries
 
-    def holds(self, entry: Entry) -> bool:
+    def holds(self, entry: ManifestEntry) -> bool:
         """Whether the files of a shard are what its line says."""
         return all(
             _hash_of(self.folder / name) == expected for name, expected in entry.files.items()
@@ -249,7 +249,7 @@ class Store:
         """How far the run is, by its manifest alone."""
         return self.status_of(self.entries().values())
 
-    def status_of(self, entries: Collection[Entry]) -> Status:
+    def status_of(self, entries: Collection[ManifestEntry]) -> Status:
         """How far a run is with these shards done."""
         return Status(
             self.shards,
@@ -370,7 +370,7 @@ class Manifest:
         self.file, self.lock, self._handle = file, lock, -1
         self._beaten = time.monotonic()
 
-    def append(self, entry: Entry) -> None:
+    def append(self, entry: ManifestEntry) -> None:
         """A shard is done."""
         if self._handle < 0:
             self._handle = os.open(self.file, os.O_CREAT | os.O_APPEND | os.O_WRONLY, 0o644)

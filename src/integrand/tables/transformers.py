@@ -16,18 +16,21 @@ by scikit-learn; where one makes another number of columns than it should, nothi
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
 from ..core.optional import is_instance
 from ..errors import ModelError
 
+if TYPE_CHECKING:
+    from sklearn.base import BaseEstimator
+
 Sources = tuple[frozenset[int], ...]
 """For each column that comes out, the columns that go in which it depends on."""
 
 
-def sources(transformer: Any, count: int, width: int) -> Sources:
+def sources(transformer: BaseEstimator, count: int, width: int) -> Sources:
     """What each of ``width`` columns that come out depends on, of ``count`` that go in.
 
     Raises:
@@ -92,7 +95,7 @@ def _runs(lengths: Sequence[int]) -> Sources:
 # --- several transformers ---------------------------------------------------------------------------------------------
 
 
-def _union(union: Any, count: int, width: int) -> Sources:
+def _union(union: BaseEstimator, count: int, width: int) -> Sources:
     """Transformers side by side, all of them given all columns."""
     parts = [part for _, part in union.transformer_list if part != "drop"]
     if count == 1 or len(parts) != 1:
@@ -117,7 +120,7 @@ def _width(part: Any, count: int) -> int | None:
         return None
 
 
-def _side_by_side(transformer: Any, width: int) -> Sources:
+def _side_by_side(transformer: BaseEstimator, width: int) -> Sources:
     """Transformers that are given some of the columns each."""
     result: list[frozenset[int]] = [frozenset()] * width
     for name, part, columns in transformer.transformers_:
@@ -131,7 +134,7 @@ def _side_by_side(transformer: Any, width: int) -> Sources:
     return tuple(result)
 
 
-def positions(columns: Any, transformer: Any) -> list[int]:
+def positions(columns: Any, transformer: BaseEstimator) -> list[int]:
     """Which columns a part of a column transformer is given: names, numbers, a slice or a mask, as
     people write them."""
     try:
@@ -156,7 +159,7 @@ def positions(columns: Any, transformer: Any) -> list[int]:
 # --- single transformers ----------------------------------------------------------------------------------------------
 
 
-def _of_kind(transformer: Any, count: int, width: int) -> Sources:
+def _of_kind(transformer: BaseEstimator, count: int, width: int) -> Sources:
     for base in type(transformer).__mro__:
         if base.__module__.startswith("sklearn."):
             if base.__name__ in _ONE_TO_ONE:
@@ -174,7 +177,7 @@ _ONE_TO_ONE = (
 )
 
 
-def _one_hot(encoder: Any, count: int, width: int) -> Sources:
+def _one_hot(encoder: BaseEstimator, count: int, width: int) -> Sources:
     lengths = [len(categories) for categories in encoder.categories_]
     for i, rare in enumerate(_infrequent(encoder)):
         lengths[i] -= 0 if rare is None else len(rare) - 1
@@ -186,7 +189,7 @@ def _one_hot(encoder: Any, count: int, width: int) -> Sources:
     return _runs(lengths)
 
 
-def _infrequent(encoder: Any) -> list[Any]:
+def _infrequent(encoder: BaseEstimator) -> list[Any]:
     """The rare categories of each column that share one; none where that was not asked for."""
     try:
         return list(encoder.infrequent_categories_)
@@ -194,16 +197,16 @@ def _infrequent(encoder: Any) -> list[Any]:
         return []
 
 
-def _bins(transformer: Any, count: int, width: int) -> Sources:
+def _bins(transformer: BaseEstimator, count: int, width: int) -> Sources:
     return _each(count) if transformer.encode == "ordinal" else _runs(transformer.n_bins_.tolist())
 
 
-def _of_one_length(transformer: Any, count: int, width: int) -> Sources:
+def _of_one_length(transformer: BaseEstimator, count: int, width: int) -> Sources:
     """As many columns for each that goes in: splines, and classes of an encoder of targets."""
     return _runs([width // count] * count)
 
 
-def _imputed(imputer: Any, count: int, width: int) -> Sources:
+def _imputed(imputer: BaseEstimator, count: int, width: int) -> Sources:
     """Columns that had a value in training, and then the indicators of those that lacked some."""
     kept = list(range(count))
     if imputer.strategy != "constant" and not imputer.keep_empty_features:
@@ -212,22 +215,22 @@ def _imputed(imputer: Any, count: int, width: int) -> Sources:
     return tuple(frozenset([i]) for i in [*kept, *shown])
 
 
-def _indicated(indicator: Any, count: int, width: int) -> Sources:
+def _indicated(indicator: BaseEstimator, count: int, width: int) -> Sources:
     return tuple(frozenset([i]) for i in indicator.features_.tolist())
 
 
-def _powers(transformer: Any, count: int, width: int) -> Sources:
+def _powers(transformer: BaseEstimator, count: int, width: int) -> Sources:
     return tuple(frozenset(np.nonzero(powers)[0].tolist()) for powers in transformer.powers_)
 
 
-def _function(transformer: Any, count: int, width: int) -> Sources:
+def _function(transformer: BaseEstimator, count: int, width: int) -> Sources:
     """Functions of NumPy that look at one number at a time; any other may look at a whole row."""
     function = transformer.func
     single = function is None or (isinstance(function, np.ufunc) and function.nin == 1)
     return _each(count) if single else _all(count, width)
 
 
-def _normalised(transformer: Any, count: int, width: int) -> Sources:
+def _normalised(transformer: BaseEstimator, count: int, width: int) -> Sources:
     if count == 1:
         return _each(count)
     raise ModelError(

@@ -21,7 +21,7 @@ from ..base import Field
 from ..embedded_trees import EmbeddedTrees
 from ..torch import TorchField
 from ..trees import TreeField
-from .models import Reading, answer_to, read
+from .models import ModelReading, answer_to, read
 from .transformers import module_of
 
 _TOLERANCE = 1e-6  # that transformers and their modules may differ by, relatively
@@ -69,7 +69,7 @@ class ScikitLearnField(TorchField):
         return f"ScikitLearnField({self.reading.name}, {self.target!r})"
 
     @staticmethod
-    def _check_default(reading: Reading) -> None:
+    def _check_default(reading: ModelReading) -> None:
         if reading.outputs > 1:
             raise TargetError(
                 f"This {reading.name} has {reading.outputs} outputs, and nothing says which is meant: give target=, such as a class or 'predicted'."
@@ -111,7 +111,7 @@ def _is_pipeline(model: object) -> bool:
     return is_instance(model, "sklearn.pipeline", "Pipeline")
 
 
-def _target(reading: Reading, target: Any) -> Any:
+def _target(reading: ModelReading, target: Any) -> Any:
     """The target, a class by the number of its column where it is called by its label."""
     if target is None:
         return Output()
@@ -153,11 +153,11 @@ def _transformed(steps: Sequence[Any], rows: Any) -> Any:
     return rows.toarray() if issparse(rows) else rows
 
 
-def _read_pipeline(pipeline: Any) -> Reading:
+def _read_pipeline(pipeline: Any) -> ModelReading:
     reading = read(pipeline.steps[-1][1])
     front = _front(pipeline)
     plain = all(isinstance(part, nn.Identity) for part in front.modules() if part is not front)
-    return Reading(
+    return ModelReading(
         nn.Sequential(front, reading.network).eval(),
         reading.outputs,
         reading.linear and plain,

@@ -14,16 +14,19 @@ from __future__ import annotations
 import warnings
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 import torch
 import torch.nn.functional as nnf
-from numpy.typing import NDArray
+from numpy.typing import ArrayLike, NDArray
 from torch import Tensor, nn
 
 from ...core.optional import is_instance
 from ...errors import ModelError, TargetError
+
+if TYPE_CHECKING:
+    from sklearn.base import BaseEstimator
 
 Floats = NDArray[np.float64]
 LogProbabilities = Callable[[Tensor], Tensor]
@@ -50,7 +53,7 @@ _PERCEPTRONS = ("MLPRegressor", "MLPClassifier")
 
 
 @dataclass(frozen=True, eq=False)
-class Reading:
+class ModelReading:
     """A model of scikit-learn as a network.
 
     Attributes:
@@ -82,7 +85,7 @@ def kind_of(model: object) -> str | None:
     return None
 
 
-def read(model: Any) -> Reading:
+def read(model: BaseEstimator) -> ModelReading:
     """A model as a network, held against what the model says itself.
 
     Raises:
@@ -114,7 +117,7 @@ def read(model: Any) -> Reading:
 # --- networks ---------------------------------------------------------------------------------------------------------
 
 
-def _affine(weight: Any, bias: Any) -> nn.Linear:
+def _affine(weight: ArrayLike, bias: ArrayLike) -> nn.Linear:
     """weight (C, F) or (F,), bias (C,) or a number → a layer."""
     weight = np.atleast_2d(_dense(weight))
     bias = np.broadcast_to(np.asarray(bias, dtype=np.float64).reshape(-1), (len(weight),))
@@ -140,7 +143,7 @@ _ACTIVATIONS: dict[str, Callable[[], nn.Module]] = {
 }
 
 
-def _perceptron(model: Any) -> list[nn.Module]:
+def _perceptron(model: BaseEstimator) -> list[nn.Module]:
     """The layers of a multilayer perceptron, up to what stands before its last activation."""
     layers: list[nn.Module] = []
     for weight, bias in zip(model.coefs_, model.intercepts_, strict=True):
@@ -193,7 +196,7 @@ def _two_sided(outputs: Tensor) -> Tensor:
 _MEANINGS: tuple[LogProbabilities, ...] = (_two_sided, _softmax, _one_against_rest)
 
 
-def _regressor(model: Any, layers: list[nn.Module], linear: bool) -> Reading:
+def _regressor(model: BaseEstimator, layers: list[nn.Module], linear: bool) -> ModelReading:
     name = type(model).__name__
     network = _network(layers)
     why = "The model is a regression, and knows no classes: explain its output."
@@ -206,10 +209,12 @@ def _regressor(model: Any, layers: list[nn.Module], linear: bool) -> Reading:
         why = "The model predicts exp of its raw output, and no probability."
     _check(name, network, raw, model)
     outputs = _outputs(layers)
-    return Reading(network, outputs, linear, name, _no_probabilities(why), columns=_columns(model))
+    return ModelReading(
+        network, outputs, linear, name, _no_probabilities(why), columns=_columns(model)
+    )
 
 
-def _of_logarithm(model: Any) -> bool:
+def _of_logarithm(model: BaseEstimator) -> bool:
     """Whether a regression predicts exp of what its network says."""
     kind = kind_of(model)
     if kind == "TweedieRegressor":
@@ -217,7 +222,7 @@ def _of_logarithm(model: Any) -> bool:
     return kind in _LOGARITHM or (kind == "MLPRegressor" and model.out_activation_ == "exp")
 
 
-def _classifier(model: Any, layers: list[nn.Module], linear: bool) -> Reading:
+def _classifier(model: BaseEstimator, layers: list[nn.Module], linear: bool) -> ModelReading:
     name, classes = type(model).__name__, _classes(model)
     several = kind_of(model) == "MLPClassifier" and model.out_activation_ == "logistic"
     single = _outputs(layers) == 1
@@ -241,10 +246,10 @@ def _classifier(model: Any, layers: list[nn.Module], linear: bool) -> Reading:
             f"{name} has scores of classes and no probabilities that are known here: explain a score, target=1, or 'predicted'."
         )
     outputs = max(2, _outputs(layers))
-    return Reading(network, outputs, linear, name, meaning, classes, _columns(model))
+    return ModelReading(network, outputs, linear, name, meaning, classes, _columns(model))
 
 
-def _margins(model: Any) -> Callable[[Floats], Floats]:
+def _margins(model: BaseEstimator) -> Callable[[Floats], Floats]:
     def margins(rows: Floats) -> Floats:
         said = np.asarray(model.decision_function(rows), dtype=np.float64)
         return np.stack([-said, said], 1) if said.ndim == 1 else said
@@ -252,7 +257,7 @@ def _margins(model: Any) -> Callable[[Floats], Floats]:
     return margins
 
 
-def _meaning(model: Any, network: nn.Module) -> LogProbabilities | None:
+def _meaning(model: BaseEstimator, network: nn.Module) -> LogProbabilities | None:
     """How a classifier's probabilities follow from its outputs: as they do on random rows. None
     where it gives none, or in no way that is known."""
     try:
@@ -274,7 +279,9 @@ def _meaning(model: Any, network: nn.Module) -> LogProbabilities | None:
 # --- the model's own word ---------------------------------------------------------------------------------------------
 
 
-def _check(name: str, network: nn.Module, raw: Callable[[Floats], Floats], model: Any) -> None:
+def _check(
+    name: str, network: nn.Module, raw: Callable[[Floats], Floats], model: BaseEstimator
+) -> None:
     rows = _probes(model)
     expected = answer_to(raw, rows).reshape(len(rows), -1)
     with torch.no_grad():
@@ -302,12 +309,12 @@ def _misread(name: str) -> ModelError:
     )
 
 
-def _tolerance(model: Any) -> float:
+def _tolerance(model: BaseEstimator) -> float:
     weights = model.coefs_ if kind_of(model) in _PERCEPTRONS else [model.coef_]
     return _OFF if all(weight.dtype == np.float64 for weight in weights) else _OFF_FLOAT32
 
 
-def _probes(model: Any) -> Floats:
+def _probes(model: BaseEstimator) -> Floats:
     """Rows, near zero and farther away."""
     draws = np.random.default_rng(0)
     rows = draws.normal(size=(_PROBES, int(model.n_features_in_)))
@@ -315,14 +322,14 @@ def _probes(model: Any) -> Floats:
     return rows
 
 
-def _classes(model: Any) -> tuple[Any, ...]:
+def _classes(model: BaseEstimator) -> tuple[Any, ...]:
     """The labels of a classifier's classes; none of a regression."""
     from sklearn.base import is_classifier
 
     return tuple(model.classes_) if is_classifier(model) else ()
 
 
-def _columns(model: Any) -> tuple[str, ...]:
+def _columns(model: BaseEstimator) -> tuple[str, ...]:
     """The names of the columns it was trained on, where they had any."""
     try:
         return tuple(map(str, model.feature_names_in_))

@@ -8,13 +8,17 @@ NumPy that torch knows too. What splits tables by name, or numbers words, belong
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 import torch
+from numpy.typing import ArrayLike
 from torch import Tensor, nn
 
 from ...errors import ModelError
+
+if TYPE_CHECKING:
+    from sklearn.base import BaseEstimator
 
 
 class Affine(nn.Module):
@@ -23,7 +27,7 @@ class Affine(nn.Module):
     scale: Tensor
     shift: Tensor
 
-    def __init__(self, scale: Any, shift: Any, width: int) -> None:
+    def __init__(self, scale: ArrayLike, shift: ArrayLike, width: int) -> None:
         super().__init__()
         self.register_buffer("scale", _row(scale, width))
         self.register_buffer("shift", _row(shift, width))
@@ -38,7 +42,7 @@ class Projection(nn.Module):
     centre: Tensor
     weight: Tensor
 
-    def __init__(self, centre: Any, weight: Any, size: Any = 1.0) -> None:
+    def __init__(self, centre: ArrayLike, weight: ArrayLike, size: ArrayLike = 1.0) -> None:
         super().__init__()
         weight = np.asarray(weight, dtype=np.float64)
         self.register_buffer("centre", _row(centre, weight.shape[1]))
@@ -51,7 +55,7 @@ class Projection(nn.Module):
 class Powers(nn.Module):
     """Π_i z_i^m_i, a column for each row of powers m (C, F)."""
 
-    def __init__(self, powers: Any) -> None:
+    def __init__(self, powers: ArrayLike) -> None:
         super().__init__()
         self.powers = np.asarray(powers, dtype=int).tolist()
 
@@ -66,7 +70,7 @@ class Powers(nn.Module):
         return torch.stack(columns, 1)
 
 
-class Unit(nn.Module):
+class UnitNorm(nn.Module):
     """z / ‖z‖ of each row; a row of zeros stays."""
 
     def __init__(self, norm: str) -> None:
@@ -100,7 +104,7 @@ class Elementwise(nn.Module):
         return self.function(z)
 
 
-def module_of(transformer: Any) -> nn.Module:
+def module_of(transformer: BaseEstimator) -> nn.Module:
     """A fitted transformer as a function of torch.
 
     Raises:
@@ -120,25 +124,25 @@ def module_of(transformer: Any) -> nn.Module:
     )
 
 
-def _row(numbers: Any, width: int) -> Tensor:
+def _row(numbers: ArrayLike, width: int) -> Tensor:
     row = np.broadcast_to(np.asarray(numbers, dtype=np.float64), (width,))
     return torch.from_numpy(row.copy())
 
 
-def _standard(scaler: Any) -> nn.Module:
+def _standard(scaler: BaseEstimator) -> nn.Module:
     width = int(scaler.n_features_in_)
     scale = 1.0 if scaler.scale_ is None else 1 / np.asarray(scaler.scale_)
     mean = 0.0 if scaler.mean_ is None or not scaler.with_mean else np.asarray(scaler.mean_)
     return Affine(scale, -mean * scale, width)
 
 
-def _robust(scaler: Any) -> nn.Module:
+def _robust(scaler: BaseEstimator) -> nn.Module:
     scale = 1.0 if scaler.scale_ is None else 1 / np.asarray(scaler.scale_)
     centre = 0.0 if scaler.center_ is None else np.asarray(scaler.center_)
     return Affine(scale, -centre * scale, int(scaler.n_features_in_))
 
 
-def _min_max(scaler: Any) -> nn.Module:
+def _min_max(scaler: BaseEstimator) -> nn.Module:
     affine = Affine(scaler.scale_, scaler.min_, int(scaler.n_features_in_))
     if not scaler.clip:
         return affine
@@ -146,24 +150,24 @@ def _min_max(scaler: Any) -> nn.Module:
     return nn.Sequential(affine, Elementwise(lambda z: z.clamp(low, high)))
 
 
-def _max_abs(scaler: Any) -> nn.Module:
+def _max_abs(scaler: BaseEstimator) -> nn.Module:
     return Affine(1 / np.asarray(scaler.scale_), 0.0, int(scaler.n_features_in_))
 
 
-def _pca(transformer: Any) -> nn.Module:
+def _pca(transformer: BaseEstimator) -> nn.Module:
     size = np.sqrt(np.asarray(transformer.explained_variance_)) if transformer.whiten else 1.0
     return Projection(transformer.mean_, transformer.components_, size)
 
 
-def _svd(transformer: Any) -> nn.Module:
+def _svd(transformer: BaseEstimator) -> nn.Module:
     return Projection(0.0, transformer.components_)
 
 
-def _polynomial(transformer: Any) -> nn.Module:
+def _polynomial(transformer: BaseEstimator) -> nn.Module:
     return Powers(transformer.powers_)
 
 
-def _function(transformer: Any) -> nn.Module:
+def _function(transformer: BaseEstimator) -> nn.Module:
     if transformer.func is None:
         return nn.Identity()
     named = {getattr(np, name): getattr(torch, name) for name in _UFUNCS}
@@ -185,7 +189,7 @@ _MODULES: dict[str, Callable[[Any], nn.Module]] = {
     "PCA": _pca,
     "TruncatedSVD": _svd,
     "PolynomialFeatures": _polynomial,
-    "Normalizer": lambda transformer: Unit(transformer.norm),
+    "Normalizer": lambda transformer: UnitNorm(transformer.norm),
     "FunctionTransformer": _function,
 }
 

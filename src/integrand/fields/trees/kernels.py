@@ -406,9 +406,7 @@ def add_turned(
     log = np.empty(_MOST_SPLITS + 1, np.int32)
     for group in range(len(groups) - 1):
         if groups[group + 1] - groups[group] < _FEWEST:
-            for tree in range(len(first_output)):
-                for row in range(groups[group], groups[group + 1]):
-                    tied[tree, row] = True
+            tied[:, groups[group] : groups[group + 1]] = True
             continue
         start, counted = b[groups[group]], weights[groups[group]]
         for first in range(groups[group], groups[group + 1], most):
@@ -423,8 +421,7 @@ def add_turned(
                 if not counts:
                     continue
                 if size > 2 * _MOST_SPLITS + 1:
-                    for row in range(first, last):
-                        tied[tree, row] = True
+                    tied[tree, first:last] = True
                     continue
                 _turn(
                     nodes, words, values, root, size, output, start, counted, splits, places, stack

@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import warnings
 from collections.abc import Callable
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 from numpy.typing import NDArray
@@ -28,6 +28,9 @@ from .model import (
     checked,
 )
 
+if TYPE_CHECKING:
+    from sklearn.base import BaseEstimator
+
 
 class ScikitLearn(TreeReader):
     """Reads the tree models of scikit-learn."""
@@ -35,7 +38,7 @@ class ScikitLearn(TreeReader):
     def reads(self, model: object) -> bool:
         return _kind(model) is not None
 
-    def read(self, model: Any) -> TreeModel:
+    def read(self, model: BaseEstimator) -> TreeModel:
         from sklearn.utils.validation import check_is_fitted
 
         check_is_fitted(model)
@@ -60,15 +63,15 @@ def _kind(model: object) -> Any:
     return None
 
 
-def _single(model: Any) -> TreeModel:
+def _single(model: BaseEstimator) -> TreeModel:
     return _averaged(model, [model])
 
 
-def _forest(model: Any) -> TreeModel:
+def _forest(model: BaseEstimator) -> TreeModel:
     return _averaged(model, list(model.estimators_))
 
 
-def _averaged(model: Any, estimators: list[Any]) -> TreeModel:
+def _averaged(model: BaseEstimator, estimators: list[Any]) -> TreeModel:
     """Trees whose outputs are averaged: probabilities of classifiers, numbers of regressions."""
     from sklearn.base import is_classifier
 
@@ -121,7 +124,7 @@ def _tree(tree: Any, classifier: bool, weight: float, output: int = 0) -> Tree:
     )
 
 
-def _missing(model: Any) -> NDArray[np.bool_] | None:
+def _missing(model: BaseEstimator) -> NDArray[np.bool_] | None:
     """Which features may be missing: of one that never was so in training, too, the direction is
     known where the model takes NaN at all."""
     from sklearn.utils import get_tags
@@ -130,7 +133,7 @@ def _missing(model: Any) -> NDArray[np.bool_] | None:
     return None if takes_missing else np.zeros(int(model.n_features_in_), dtype=bool)
 
 
-def _names(model: Any) -> tuple[str, ...] | None:
+def _names(model: BaseEstimator) -> tuple[str, ...] | None:
     """The names of the columns it was trained on, where they had any."""
     try:
         return tuple(map(str, model.feature_names_in_))
@@ -138,14 +141,14 @@ def _names(model: Any) -> tuple[str, ...] | None:
         return None
 
 
-def _classes(model: Any) -> int:
+def _classes(model: BaseEstimator) -> int:
     """How many classes a classifier knows; 0 for a regression."""
     from sklearn.base import is_classifier
 
     return len(model.classes_) if is_classifier(model) else 0
 
 
-def _boosting(model: Any) -> TreeModel:
+def _boosting(model: BaseEstimator) -> TreeModel:
     """GradientBoosting: what a constant model says, and trees times the learning rate."""
     from sklearn.dummy import DummyClassifier, DummyRegressor
 
@@ -179,7 +182,7 @@ def _boosting(model: Any) -> TreeModel:
     return TreeModel(checked(name, ensemble, _of_arrays(raw), np.float64, base=True), link, name)
 
 
-def _histograms(model: Any) -> TreeModel:
+def _histograms(model: BaseEstimator) -> TreeModel:
     """HistGradientBoosting: float64 thresholds, categories as codes, a direction for missing
     values at every split."""
     name = type(model).__name__
@@ -223,7 +226,7 @@ def _of_arrays(raw: Callable[[Any], Any]) -> Callable[[Any], Any]:
     return asked
 
 
-def _categories(model: Any) -> tuple[dict[int, Floats], list[int]]:
+def _categories(model: BaseEstimator) -> tuple[dict[int, Floats], list[int]]:
     """The categories of each categorical column in the order of their codes, and the columns in the
     model's own order, categorical ones first."""
     features = int(model.n_features_in_)
