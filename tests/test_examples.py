@@ -115,6 +115,14 @@ def test_dataset(printed: Run) -> None:
     assert number(r"miss r by ([\d.]+)", text) < 0.01
 
 
+@pytest.mark.slow
+def test_pruning(printed: Run) -> None:
+    """What is passed on says more than chance; no more is claimed."""
+    text = printed("pruning")
+    third = {name: number(rf"{name} +.*, ([\d.]+)% with a third", text) for name in ("conductance", "at random")}  # fmt: skip
+    assert third["conductance"] > third["at random"] + 10
+
+
 def test_every_script_is_tested_and_listed() -> None:
     tests, listed = (path.read_text() for path in (Path(__file__), ROOT / "examples" / "README.md"))
     for script in SCRIPTS:

@@ -119,6 +119,7 @@ def test_parts_are_frozen(cls: type) -> None:
         "Backward": (ig.fields.GuidedReLU(), ig.Method()),
         "Margin": (0, 1),
         "Unit": ("0", 1),
+        **dict.fromkeys(("PredictedSide", "SideProbability"), (torch.tensor([1, -1]),)),
         "WithCovariance": (ig.Method(),),
         "AlongShortestPaths": (torch.tensor([[0], [1]]), 0),
         "Fitness": (ig.baselines.Mean(),),
