@@ -9,8 +9,8 @@ import torch
 from ...baselines import Constant, OtherClass, Sample
 from ...core.optional import optional
 from ...errors import UnknownName
-from ..columns import classifier
 from .base import Examples, Problem, ProblemOptions, problem, shuffled
+from .classifiers import classifier
 
 _DATA = {"breast_cancer": "load_breast_cancer", "wine": "load_wine"}
 _TRAIN = 0.5  # of the rows

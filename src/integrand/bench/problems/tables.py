@@ -7,8 +7,8 @@ from collections.abc import Sequence
 
 from ...baselines import Constant, Gaussian, OtherClass, Sample
 from ...metrics import xai_bench
-from ..columns import classifier
 from .base import Examples, Problem, ProblemOptions, problem
+from .classifiers import classifier
 
 _TRAIN, _POOL, _TEST = 4000, 200, 1000
 

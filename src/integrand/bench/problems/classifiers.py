@@ -9,11 +9,11 @@ from typing import Any
 
 from torch import Tensor, nn
 
-from ..core.optional import optional
-from ..errors import UnknownName
-from .peers import TreeSHAP
-from .problems.base import ProblemOptions
-from .training import accuracy, trained
+from ...core.optional import optional
+from ...errors import UnknownName
+from ..peers import TreeSHAP
+from ..training import accuracy, trained
+from .base import ProblemOptions
 
 _MOST_LEAVES = 16
 
